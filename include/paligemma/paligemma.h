@@ -1,0 +1,487 @@
+/*
+ * libpaligemma: run PaliGemma and PaliGemma 2 on a CPU, straight from a
+ * Hugging Face checkpoint folder.
+ *
+ * This header is the whole stable API. Read it from top to bottom: version,
+ * status, hooks, image, model, processor, generate, advanced.
+ *
+ * Rules that hold everywhere
+ *   - Every call that can fail returns a pg_status: 0 is success, negative an
+ *     error, positive an event. After an error pg_last_error() says in words
+ *     what was found and what was expected.
+ *   - Options structs begin with struct_size and are filled by their _init
+ *     function; a NULL options pointer means all defaults.
+ *   - Memory that the caller passes in is read during the call only.
+ *   - Handles hold counted references to what they need, so they may be closed
+ *     in any order. Close functions take the address of the handle, set it to
+ *     NULL, and accept NULL.
+ *   - pg_model and pg_processor never change after open: any number of threads
+ *     may use one at a time. pg_inputs, pg_features and pg_result are read-only
+ *     once made. pg_session and pg_detokenizer: one thread at a time.
+ *   - The library never prints, exits, aborts, starts threads at load, or
+ *     changes the locale, the floating-point or the OpenMP settings of its host.
+ */
+#ifndef PALIGEMMA_PALIGEMMA_H
+#define PALIGEMMA_PALIGEMMA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <paligemma/version.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define PG_API
+#else
+#define PG_API __attribute__((visibility("default")))
+#endif
+
+/* ------------------------------------------------------------------------
+ * Version
+ * ------------------------------------------------------------------------ */
+
+/* The API version of the library that is running, as
+ * (MAJOR << 16) | (MINOR << 8) | PATCH. A binding compares MAJOR at load. */
+PG_API uint32_t pg_version_api(void);
+
+/* The package version, such as "0.1.0". Static storage. */
+PG_API const char *pg_version_string(void);
+
+/* ------------------------------------------------------------------------
+ * Status
+ * ------------------------------------------------------------------------ */
+
+typedef int32_t pg_status;
+
+enum {
+    PG_OK = 0,
+
+    /* Events: positive, returned by pg_session_step(). */
+    PG_EVENT_EOS = 1,    /* the token just returned ends the text */
+    PG_EVENT_LENGTH = 2, /* no token returned: the token limit is reached */
+
+    /* Errors: negative, spaced so that finer ones can be added between. */
+    PG_ERROR_ARGUMENT = -10,    /* a NULL pointer, a value out of range, invalid UTF-8 */
+    PG_ERROR_MEMORY = -20,      /* the allocator returned NULL */
+    PG_ERROR_IO = -30,          /* a file could not be read */
+    PG_ERROR_NOT_FOUND = -31,   /* a file, model id, tensor or key is not there */
+    PG_ERROR_FORMAT = -40,      /* a file is damaged, truncated, or contradicts itself */
+    PG_ERROR_UNSUPPORTED = -50, /* sound, but not something this version runs */
+    PG_ERROR_LIMIT = -60,       /* too large: a picture, a prompt, a dimension */
+    PG_ERROR_CANCELLED = -70,   /* a cancel request or a progress callback stopped the call */
+    PG_ERROR_STATE = -80,       /* calls in the wrong order */
+    PG_ERROR_INTERNAL = -90     /* a defect of this library; please report it */
+};
+
+/* The name of a status, such as "PG_ERROR_FORMAT". Never NULL; static storage. */
+PG_API const char *pg_status_name(pg_status status);
+
+/* What went wrong in the last failed call on this thread, one line of UTF-8
+ * without a line break. Never NULL; empty when nothing has failed yet. Valid
+ * until the next failing call on the same thread. */
+PG_API const char *pg_last_error(void);
+
+/* ------------------------------------------------------------------------
+ * Hooks: memory, log, progress, cancel
+ * ------------------------------------------------------------------------ */
+
+/* The host's allocator. Copied into the handle it is given to; `user` and the
+ * functions must stay valid until that handle and all made from it are closed.
+ * Called from any thread that calls the library. Memory that third-party
+ * decoders and the tokenizer take for themselves does not pass through it. */
+typedef struct pg_allocator {
+    uint32_t struct_size; /* sizeof(pg_allocator) */
+    uint32_t reserved;    /* 0 */
+    void *user;           /* passed to both functions */
+    /* Returns `size` bytes aligned to `alignment` (a power of two, at most 4096), or NULL. */
+    void *(*alloc)(void *user, size_t size, size_t alignment);
+    /* Releases what alloc() returned; never called with NULL. */
+    void (*free)(void *user, void *memory);
+} pg_allocator;
+
+enum { PG_LOG_ERROR = 1, PG_LOG_WARNING = 2, PG_LOG_INFO = 3, PG_LOG_DEBUG = 4 };
+
+/* One preformatted UTF-8 line without a line break. `message` is valid during the call. */
+typedef void (*pg_log_fn)(void *user, int32_t level, const char *message);
+
+enum { PG_PHASE_LOAD = 1, PG_PHASE_ENCODE = 2, PG_PHASE_PREFILL = 3, PG_PHASE_DECODE = 4 };
+
+/* Progress of a phase: `done` of `total` units (tensors while loading, layers
+ * in encode and prefill, tokens in decode). Called on the calling thread; a
+ * non-zero return stops the call with PG_ERROR_CANCELLED. */
+typedef int32_t (*pg_progress_fn)(void *user, int32_t phase, int64_t done, int64_t total);
+
+/* A cancel flag. pg_cancel_request() may be called from any thread (not from a
+ * signal handler that may interrupt pg_cancel_close()); every call that was
+ * given the flag sees it within a few milliseconds to tens of milliseconds,
+ * inside the encoder and the prefill too, and returns PG_ERROR_CANCELLED. */
+typedef struct pg_cancel pg_cancel;
+
+/* Makes a flag that is not set. Close it with pg_cancel_close(). */
+PG_API pg_status pg_cancel_create(pg_cancel **out);
+/* Sets the flag. NULL is ignored. */
+PG_API void pg_cancel_request(pg_cancel *cancel);
+/* Clears the flag, so that it can be used again. NULL is ignored. */
+PG_API void pg_cancel_clear(pg_cancel *cancel);
+/* Sets *cancel to NULL. Calls under way keep their own reference. */
+PG_API void pg_cancel_close(pg_cancel **cancel);
+
+/* ------------------------------------------------------------------------
+ * Tensor: a read-only view of an array that some handle owns
+ * ------------------------------------------------------------------------ */
+
+enum { PG_DTYPE_F32 = 1, PG_DTYPE_BF16 = 2, PG_DTYPE_F16 = 3, PG_DTYPE_I64 = 4, PG_DTYPE_U8 = 5, PG_DTYPE_I32 = 6 };
+
+/* Row-major and dense: element [i][j] of a 2-d tensor is data[i * shape[1] + j]. */
+typedef struct pg_tensor {
+    uint32_t struct_size; /* in: sizeof(pg_tensor), set by the caller */
+    int32_t dtype;        /* PG_DTYPE_* */
+    int32_t n_dims;       /* 1 to 4 */
+    uint32_t reserved;    /* 0 */
+    int64_t shape[4];     /* the first n_dims are set, the rest are 1 */
+    const void *data;     /* owned by the handle; valid as the getter says */
+} pg_tensor;
+
+/* ------------------------------------------------------------------------
+ * Image: a borrowed picture, as a file, as PNG/JPEG bytes, or as pixels
+ * ------------------------------------------------------------------------ */
+
+enum {
+    PG_IMAGE_RGB8 = 1,  /* 3 bytes a pixel: R G B */
+    PG_IMAGE_BGR8 = 2,  /* 3 bytes a pixel: B G R */
+    PG_IMAGE_RGBA8 = 3, /* 4 bytes a pixel: R G B A; A is dropped, as Pillow's convert("RGB") does */
+    PG_IMAGE_BGRA8 = 4, /* 4 bytes a pixel: B G R A; A is dropped */
+    PG_IMAGE_GRAY8 = 5, /* 1 byte a pixel */
+    PG_IMAGE_PATH = 100, /* path: a PNG or JPEG file */
+    PG_IMAGE_BYTES = 101 /* planes[0], n_bytes: the bytes of a PNG or JPEG file */
+};
+
+/* Fill it with one of the three functions below. Nothing is copied: path,
+ * bytes or pixels must stay valid until the call that reads the image returns. */
+typedef struct pg_image {
+    uint32_t struct_size;     /* sizeof(pg_image) */
+    int32_t format;           /* PG_IMAGE_* */
+    int32_t width;            /* pixels, >= 1; raw formats only */
+    int32_t height;           /* pixels, >= 1; raw formats only */
+    const uint8_t *planes[4]; /* planes[0]: the first byte of the top row (raw), or the file's bytes */
+    int64_t strides[4];       /* strides[0]: bytes from one row to the next below it; may be negative */
+    const char *path;         /* UTF-8; PG_IMAGE_PATH only */
+    uint64_t n_bytes;         /* PG_IMAGE_BYTES only */
+} pg_image;
+
+/* A PNG or JPEG file by path. The file is read when the image is used. */
+PG_API pg_status pg_image_from_path(pg_image *image, size_t struct_size, const char *path);
+/* The `n_bytes` bytes of a PNG or JPEG file. */
+PG_API pg_status pg_image_from_bytes(pg_image *image, size_t struct_size, const void *bytes, size_t n_bytes);
+/* A camera or texture buffer. `stride` in bytes, 0: rows are dense. With a
+ * negative stride `pixels` still points at the top row, the one that comes last in memory. */
+PG_API pg_status pg_image_from_pixels(pg_image *image, size_t struct_size, int32_t format, int32_t width,
+                                      int32_t height, const void *pixels, int64_t stride);
+
+/* ------------------------------------------------------------------------
+ * Model: the weights, mapped from a checkpoint folder
+ * ------------------------------------------------------------------------ */
+
+typedef struct pg_model pg_model;
+
+typedef struct pg_model_options {
+    uint32_t struct_size;          /* sizeof(pg_model_options) */
+    uint32_t reserved;             /* 0 */
+    uint64_t cpu_mask;             /* PG_CPU_* bits that may be used; default and 0: all this CPU has */
+    const pg_allocator *allocator; /* default NULL: the C library's */
+    pg_log_fn log;                 /* default NULL: silent */
+    void *log_user;                /* passed to log */
+    pg_progress_fn progress;       /* default NULL; phase PG_PHASE_LOAD */
+    void *progress_user;           /* passed to progress */
+    pg_cancel *cancel;             /* default NULL */
+} pg_model_options;
+
+/* Instruction sets for cpu_mask. PG_CPU_BASELINE alone runs the plain C kernels. */
+#define PG_CPU_BASELINE (UINT64_C(1) << 0)
+#define PG_CPU_AVX2 (UINT64_C(1) << 1)   /* AVX2, FMA and F16C */
+#define PG_CPU_AVX512 (UINT64_C(1) << 2) /* AVX-512 F, BW, DQ, VL */
+
+PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_size);
+
+/* Opens the checkpoint folder `model`, or a model id such as
+ * "google/paligemma-3b-mix-224", which is looked up in the local Hugging Face
+ * cache as pg_checkpoint_find() says; the network is never used.
+ * The weight files stay mapped until the model and everything made from it are
+ * closed: do not truncate or rewrite them in that time.
+ * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED. */
+PG_API pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out);
+
+/* Drops the caller's reference and sets *model to NULL. */
+PG_API void pg_model_close(pg_model **model);
+
+/* A field of the HF config by its key, `text_config.` and `vision_config.`
+ * written before the key for the parts: "text_config.hidden_size",
+ * "vision_config.patch_size", "image_token_index". Fields that config.json
+ * leaves out have the default of the HF config class (PaliGemmaConfig,
+ * GemmaConfig, Gemma2Config, SiglipVisionConfig).
+ * Errors: PG_ERROR_NOT_FOUND (no such key), PG_ERROR_ARGUMENT (another type). */
+PG_API pg_status pg_model_config_int(const pg_model *model, const char *key, int64_t *out);
+PG_API pg_status pg_model_config_float(const pg_model *model, const char *key, double *out);
+/* The field as JSON text; the key "" gives the whole config, defaults filled in.
+ * Copies at most `capacity` bytes with the closing NUL into `text`; *needed (may
+ * be NULL) receives the size with the NUL. Call with capacity 0 to ask the size. */
+PG_API pg_status pg_model_config(const pg_model *model, const char *key, char *text, size_t capacity, size_t *needed);
+
+typedef struct pg_model_info {
+    uint32_t struct_size;    /* in: sizeof(pg_model_info) */
+    int32_t generation;      /* 1: PaliGemma (Gemma 1 decoder), 2: PaliGemma 2 (Gemma 2 decoder) */
+    uint64_t n_parameters;   /* elements of all tensors in use, a tied head counted once */
+    uint64_t n_bytes_mapped; /* bytes of the mapped weight files */
+    uint64_t cpu_used;       /* PG_CPU_* bits of the kernels chosen */
+    uint32_t n_files;        /* safetensors files */
+    uint32_t n_tensors;      /* tensors in use */
+    uint32_t dtypes;         /* bit (1 << PG_DTYPE_x) for each weight dtype in use */
+    int32_t image_size;      /* pixels, width = height */
+    int32_t n_image_tokens;  /* image tokens per picture: (image_size / patch_size)^2 */
+    int32_t vocab_size;      /* rows of the head */
+} pg_model_info;
+
+PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info);
+
+/* What a session would take, before one is made. All in bytes. */
+typedef struct pg_memory {
+    uint32_t struct_size;   /* in: sizeof(pg_memory) */
+    int32_t n_threads;      /* in: threads of the session; 0: as in pg_session_options */
+    int64_t n_tokens;       /* in: prompt and generated tokens, image tokens included; 0: one image, 64 + 128 */
+    int64_t n_images;       /* in: images encoded in one call; 0: one */
+    uint64_t weights;       /* out: mapped from the files, shared between processes */
+    uint64_t weights_copied; /* out: small tensors held as f32, private to the model */
+    uint64_t activations;   /* out: working memory at the most, encoder and decoder not being alive at once */
+    uint64_t kv_cache;      /* out: keys and values of n_tokens */
+} pg_memory;
+
+PG_API pg_status pg_model_memory(const pg_model *model, pg_memory *memory);
+
+/* Where a model id lies in the local Hugging Face cache: $HF_HUB_CACHE, else
+ * $HUGGINGFACE_HUB_CACHE, else $HF_HOME/hub, else $XDG_CACHE_HOME/huggingface/hub,
+ * else ~/.cache/huggingface/hub; there models--ORG--NAME/snapshots/<refs/main>. A folder's path is
+ * returned as it is. Copies as pg_model_config() does.
+ * Errors: PG_ERROR_NOT_FOUND; the message names the folders that were looked at. */
+PG_API pg_status pg_checkpoint_find(const char *model, char *path, size_t capacity, size_t *needed);
+
+/* ------------------------------------------------------------------------
+ * Processor: tokenizer and image processing
+ * ------------------------------------------------------------------------ */
+
+typedef struct pg_processor pg_processor;
+
+typedef struct pg_processor_options {
+    uint32_t struct_size;          /* sizeof(pg_processor_options) */
+    uint32_t reserved;             /* 0 */
+    const pg_allocator *allocator; /* default NULL: the C library's */
+    pg_log_fn log;                 /* default NULL: silent */
+    void *log_user;                /* passed to log */
+} pg_processor_options;
+
+PG_API pg_status pg_processor_options_init(pg_processor_options *options, size_t struct_size);
+
+/* Opens the tokenizer (tokenizer.model, else tokenizer.json) and the image
+ * settings (preprocessor_config.json, else processor_config.json) of a
+ * checkpoint folder or model id; see pg_model_open(). */
+PG_API pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out);
+PG_API void pg_processor_close(pg_processor **processor);
+
+/* Flags of pg_encode_options and the tokenizer calls. */
+enum {
+    PG_TEXT_LITERAL = 1, /* "<eos>", "<image>" and the like in the text are plain characters, not special
+                            tokens: safe for prompts from strangers. Location and segmentation pieces stay
+                            pieces. Default: parsed, as HF does. */
+    PG_IMAGE_EXIF = 2,   /* turn the picture as its EXIF orientation says, as transformers' load_image does.
+                            Default: not, as HF's processor does with an opened file. */
+    PG_SKIP_SPECIAL = 4  /* detokenising: leave out special tokens, as decode(skip_special_tokens=True) */
+};
+
+typedef struct pg_encode_options {
+    uint32_t struct_size;     /* sizeof(pg_encode_options) */
+    uint32_t flags;           /* PG_TEXT_LITERAL | PG_IMAGE_EXIF; default 0 */
+    int64_t max_image_pixels; /* width x height above this is refused, PG_ERROR_LIMIT; default and 0:
+                                 178956970, where Pillow raises DecompressionBombError */
+} pg_encode_options;
+
+PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size);
+
+typedef struct pg_inputs pg_inputs;
+
+/* Builds what the model is fed: `<image>` x N, bos, the prompt, a newline
+ * (HF: PaliGemmaProcessor.__call__ without suffix), and the picture's pixels.
+ * image NULL: the layout still has its image tokens but no pixels; such inputs
+ * need features (see pg_encode_image()), so that one encoded picture serves many prompts.
+ * prompt: UTF-8; NULL or "" is HF's empty prompt (a caption, for the pretrained models). */
+PG_API pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
+                                     const pg_encode_options *options, pg_inputs **out);
+PG_API void pg_inputs_close(pg_inputs **inputs);
+
+/* A tensor of the inputs by its HF name, valid until the inputs are closed:
+ *   "input_ids", "attention_mask", "token_type_ids"   i64 [1, n_tokens]
+ *   "pixel_values"                                    f32 [n_images, 3, S, S]
+ * Errors: PG_ERROR_NOT_FOUND (unknown name, or inputs without pixels). */
+PG_API pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_tensor *out);
+
+/* The ids of a text alone: no image tokens, bos or newline added. flags: PG_TEXT_LITERAL.
+ * Writes at most `capacity` ids; *n_ids receives how many there are. */
+PG_API pg_status pg_processor_tokenize(const pg_processor *processor, const char *text, uint32_t flags, int64_t *ids,
+                                       size_t capacity, size_t *n_ids);
+
+/* The text of ids, as HF's tokenizer.decode(). flags: PG_SKIP_SPECIAL. Copies as pg_model_config() does. */
+PG_API pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids, size_t n_ids, uint32_t flags,
+                                     char *text, size_t capacity, size_t *needed);
+
+/* The piece of an id as the vocabulary writes it ("<loc0012>", U+2581 for a
+ * space). Valid until the processor is closed. PG_ERROR_ARGUMENT: no such id. */
+PG_API pg_status pg_processor_piece(const pg_processor *processor, int64_t id, const char **piece);
+
+/* The id of a piece, such as "<image>" or "<loc0000>". PG_ERROR_NOT_FOUND: no such piece. */
+PG_API pg_status pg_processor_token_id(const pg_processor *processor, const char *piece, int64_t *id);
+
+typedef struct pg_processor_info {
+    uint32_t struct_size;       /* in: sizeof(pg_processor_info) */
+    int32_t image_size;         /* pixels, width = height */
+    int32_t n_image_tokens;     /* `<image>` tokens per picture */
+    int32_t resample;           /* Pillow's number: 2 bilinear, 3 bicubic, ... */
+    int32_t vocab_size;         /* ids of the tokenizer, added tokens included */
+    int32_t tokenizer_source;   /* 1: tokenizer.model, 2: tokenizer.json */
+    int64_t pad_id, eos_id, bos_id, unk_id, image_id; /* -1: none */
+    float image_mean[3], image_std[3]; /* in units of rescaled pixels */
+    double rescale_factor;      /* 1/255 */
+    uint32_t do_resize, do_rescale, do_normalize, reserved; /* 0 or 1 */
+} pg_processor_info;
+
+PG_API pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info);
+
+/* ------------------------------------------------------------------------
+ * Generate: inputs in, text out
+ * ------------------------------------------------------------------------ */
+
+typedef struct pg_features pg_features;
+typedef struct pg_result pg_result;
+
+/* A piece of text, as soon as it is whole: never a part of a UTF-8 character.
+ * `text` (`size` bytes, and a closing NUL) is valid during the call; it may be
+ * empty when `token` completes none. A non-zero return ends the generation
+ * (stop reason PG_STOP_CALLBACK). */
+typedef int32_t (*pg_text_fn)(void *user, const char *text, size_t size, int64_t token);
+
+typedef struct pg_generate_options {
+    uint32_t struct_size;        /* sizeof(pg_generate_options) */
+    uint32_t flags;              /* 0 (room) */
+    int32_t max_new_tokens;      /* >= 1; default and 0: 128 */
+    int32_t n_threads;           /* >= 1; default and 0: the CPUs this process may use */
+    const pg_features *features; /* default NULL: the pixels of the inputs are encoded */
+    pg_text_fn on_text;          /* default NULL; text without special tokens */
+    void *on_text_user;          /* passed to on_text */
+    pg_progress_fn progress;     /* default NULL; phases encode, prefill, decode */
+    void *progress_user;         /* passed to progress */
+    pg_cancel *cancel;           /* default NULL */
+} pg_generate_options;
+
+PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size);
+
+/* Greedy generation until an eos id of the checkpoint, max_new_tokens, or the
+ * callback's word. The text equals HF's generate(do_sample=False) on the same
+ * inputs in f32. Bit-equal for every n_threads. */
+PG_API pg_status pg_generate(pg_model *model, pg_processor *processor, const pg_inputs *inputs,
+                             const pg_generate_options *options, pg_result **out);
+PG_API void pg_result_close(pg_result **result);
+
+/* The generated text without special tokens, UTF-8. Valid until the result is closed; NULL result: "". */
+PG_API const char *pg_result_text(const pg_result *result);
+/* The generated ids, i64 [n], the final eos kept when it came. Valid until the result is closed. */
+PG_API pg_status pg_result_ids(const pg_result *result, pg_tensor *out);
+
+enum { PG_STOP_EOS = 1, PG_STOP_LENGTH = 2, PG_STOP_CALLBACK = 3 };
+
+typedef struct pg_result_info {
+    uint32_t struct_size;     /* in: sizeof(pg_result_info) */
+    int32_t stop;             /* PG_STOP_* */
+    int64_t n_prompt_tokens;  /* tokens fed, image tokens included */
+    int64_t n_new_tokens;     /* tokens generated, eos included */
+    double encode_seconds;    /* encoder and projector; 0 with given features */
+    double prefill_seconds;   /* the whole prompt */
+    double decode_seconds;    /* from the first token to the last */
+} pg_result_info;
+
+PG_API pg_status pg_result_get_info(const pg_result *result, pg_result_info *info);
+
+/* ------------------------------------------------------------------------
+ * Advanced: encode a picture once, generate step by step
+ * ------------------------------------------------------------------------ */
+
+typedef struct pg_run_options {
+    uint32_t struct_size;    /* sizeof(pg_run_options) */
+    int32_t n_threads;       /* >= 1; default and 0: the CPUs this process may use */
+    pg_progress_fn progress; /* default NULL */
+    void *progress_user;     /* passed to progress */
+    pg_cancel *cancel;       /* default NULL */
+} pg_run_options;
+
+PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size);
+
+/* Runs the vision encoder and the projector on the pixels of `inputs`. The
+ * features depend on the picture alone and serve any number of prompts (keys
+ * and values do not: image tokens attend to the prompt). */
+PG_API pg_status pg_encode_image(pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
+                                 pg_features **out);
+PG_API void pg_features_close(pg_features **features);
+/* f32 [n_images, n_image_tokens, hidden_size], valid until the features are closed. */
+PG_API pg_status pg_features_get(const pg_features *features, pg_tensor *out);
+
+typedef struct pg_session pg_session;
+
+typedef struct pg_session_options {
+    uint32_t struct_size;    /* sizeof(pg_session_options) */
+    int32_t n_threads;       /* >= 1; default and 0: the CPUs this process may use */
+    int32_t max_new_tokens;  /* tokens that pg_session_step() may return after a prefill; >= 1; default and 0: 128 */
+    uint32_t reserved;       /* 0 */
+    pg_progress_fn progress; /* default NULL */
+    void *progress_user;     /* passed to progress */
+    pg_cancel *cancel;       /* default NULL */
+} pg_session_options;
+
+PG_API pg_status pg_session_options_init(pg_session_options *options, size_t struct_size);
+
+PG_API pg_status pg_session_create(pg_model *model, const pg_session_options *options, pg_session **out);
+PG_API void pg_session_close(pg_session **session);
+
+/* Feeds a whole prompt as one block (full attention within it) and computes the
+ * logits of the token that follows. features NULL: the pixels of the inputs are
+ * encoded first. A session may be prefilled again: it starts over. After
+ * PG_ERROR_CANCELLED or any other error, prefill again. */
+PG_API pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features);
+
+/* Picks the next token (greedy: the lowest id among the largest logits).
+ *   PG_OK            *token is the next token
+ *   PG_EVENT_EOS     *token ends the text; no further step is possible
+ *   PG_EVENT_LENGTH  max_new_tokens were returned already; *token is untouched */
+PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
+
+/* The logits that the token last returned by pg_session_step() was picked from
+ * or, right after a prefill, that the next step will pick from: f32
+ * [vocab_size], final soft cap applied. Valid until the next call on the session. */
+PG_API pg_status pg_session_logits(const pg_session *session, pg_tensor *out);
+
+/* Turns ids into text one by one, holding back bytes of unfinished UTF-8 characters. */
+typedef struct pg_detokenizer pg_detokenizer;
+
+/* flags: PG_SKIP_SPECIAL or 0. */
+PG_API pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, pg_detokenizer **out);
+PG_API void pg_detokenizer_close(pg_detokenizer **detokenizer);
+/* The text that `id` completes. *text is NUL-terminated, `*size` bytes (size may
+ * be NULL), valid until the next call on the detokenizer. All pieces
+ * together and the flush equal pg_processor_decode() of all ids. */
+PG_API pg_status pg_detokenizer_push(pg_detokenizer *detokenizer, int64_t id, const char **text, size_t *size);
+/* What was held back, at the end: an unfinished character becomes U+FFFD. Then the detokenizer starts anew. */
+PG_API pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **text, size_t *size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* PALIGEMMA_PALIGEMMA_H */

@@ -1,0 +1,113 @@
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static pg_status system_error(const char *path, const char *verb, int number) {
+    char text[128] = "";
+    /* The XSI and the GNU strerror_r differ; _GNU_SOURCE gives the one that returns the text. */
+    const char *reason = strerror_r(number, text, sizeof text);
+    pg_status status = number == ENOENT || number == ENOTDIR ? PG_ERROR_NOT_FOUND
+                       : number == ENOMEM                    ? PG_ERROR_MEMORY
+                                                             : PG_ERROR_IO;
+    return pgi_error(status, "%s: cannot %s: %s", path, verb, reason);
+}
+
+/* Opens a regular file; a folder, pipe or device is refused (opening a pipe could block for ever). */
+static pg_status open_regular(const char *path, int *out_fd, size_t *out_size) {
+    struct stat info;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return system_error(path, "open", errno);
+    if (fstat(fd, &info) != 0) {
+        int number = errno;
+        close(fd);
+        return system_error(path, "stat", number);
+    }
+    if (!S_ISREG(info.st_mode)) {
+        close(fd);
+        return pgi_error(PG_ERROR_IO, "%s: found a %s, expected a regular file", path,
+                         S_ISDIR(info.st_mode) ? "folder" : "special file");
+    }
+    *out_fd = fd;
+    *out_size = (size_t)info.st_size;
+    return PG_OK;
+}
+
+pg_status pgi_file_read(const char *path, size_t max_size, pgi_buffer *out) {
+    int fd;
+    size_t size;
+    PGI_TRY(open_regular(path, &fd, &size));
+    pg_status status = PG_OK;
+    if (size > max_size) {
+        close(fd);
+        return pgi_error(PG_ERROR_LIMIT, "%s: %zu bytes, expected at most %zu", path, size, max_size);
+    }
+    PGI_GOTO(pgi_buffer_reserve(out, size), done);
+    for (size_t at = 0; at < size;) {
+        ssize_t n = read(fd, out->data + out->size, size - at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) {
+            status = system_error(path, "read", errno);
+            goto done;
+        }
+        if (n == 0) { /* it shrank since fstat */
+            status = pgi_error(PG_ERROR_IO, "%s: ended after %zu of %zu bytes", path, at, size);
+            goto done;
+        }
+        at += (size_t)n;
+        out->size += (size_t)n;
+    }
+    out->data[out->size] = 0;
+done:
+    close(fd);
+    return status;
+}
+
+int pgi_file_exists(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+int pgi_folder_exists(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+pg_status pgi_mapping_open(const char *path, pgi_mapping *out) {
+    int fd;
+    size_t size;
+    *out = (pgi_mapping){0};
+    PGI_TRY(open_regular(path, &fd, &size));
+    if (size > 0) {
+        void *data = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+        int number = errno;
+        if (data == MAP_FAILED) {
+            close(fd);
+            return system_error(path, "map", number);
+        }
+        out->data = data;
+        out->size = size;
+    }
+    close(fd); /* the mapping stays */
+    return PG_OK;
+}
+
+void pgi_mapping_close(pgi_mapping *mapping) {
+    if (mapping->data) munmap((void *)(uintptr_t)mapping->data, mapping->size);
+    *mapping = (pgi_mapping){0};
+}
+
+char *pgi_path_join(const pgi_memory *memory, const char *folder, const char *name) {
+    size_t folder_size = strlen(folder), name_size = strlen(name);
+    size_t slash = folder_size > 0 && folder[folder_size - 1] == '/' ? 0 : 1;
+    char *path = pgi_alloc(memory, folder_size + slash + name_size + 1, 1);
+    if (!path) return NULL;
+    memcpy(path, folder, folder_size);
+    if (slash) path[folder_size] = '/';
+    memcpy(path + folder_size + slash, name, name_size + 1);
+    return path;
+}

@@ -1,0 +1,28 @@
+/* Reading files: whole into memory, or mapped. */
+#ifndef PGI_BASE_FILE_H
+#define PGI_BASE_FILE_H
+
+#include "base/memory.h"
+
+/* The bytes of a regular file. `max_size` guards against absurd ones (PG_ERROR_LIMIT).
+ * PG_ERROR_NOT_FOUND when there is no such file, PG_ERROR_IO when it cannot be read. */
+pg_status pgi_file_read(const char *path, size_t max_size, pgi_buffer *out);
+
+/* 1 when `path` is a regular file (links followed), else 0. */
+int pgi_file_exists(const char *path);
+/* 1 when `path` is a folder (links followed), else 0. */
+int pgi_folder_exists(const char *path);
+
+/* A file mapped read-only and shared: processes that map the same file share its pages. */
+typedef struct pgi_mapping {
+    const uint8_t *data; /* NULL when size is 0 */
+    size_t size;
+} pgi_mapping;
+
+pg_status pgi_mapping_open(const char *path, pgi_mapping *out);
+void pgi_mapping_close(pgi_mapping *mapping);
+
+/* "folder/name" as a new string, or NULL (PG_ERROR_MEMORY). */
+char *pgi_path_join(const pgi_memory *memory, const char *folder, const char *name);
+
+#endif

@@ -1,0 +1,40 @@
+/* bfloat16 and IEEE binary16 to f32, exactly, from memory of any alignment. */
+#ifndef PGI_BASE_HALF_H
+#define PGI_BASE_HALF_H
+
+#include <stdint.h>
+#include <string.h>
+
+static inline float pgi_f32_from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline float pgi_f32_from_bf16(uint16_t bits) { return pgi_f32_from_bits((uint32_t)bits << 16); }
+
+static inline float pgi_f32_from_f16(uint16_t bits) {
+    uint32_t sign = (uint32_t)(bits & 0x8000) << 16;
+    uint32_t exponent = bits >> 10 & 0x1F;
+    uint32_t fraction = bits & 0x3FF;
+    if (exponent == 0x1F) return pgi_f32_from_bits(sign | 0x7F800000u | fraction << 13); /* infinity, NaN */
+    if (exponent == 0) { /* zero, subnormal: fraction x 2^-24, exact in f32 */
+        float value = (float)fraction * 0x1p-24f;
+        return sign ? -value : value;
+    }
+    return pgi_f32_from_bits(sign | (exponent + 112) << 23 | fraction << 13);
+}
+
+static inline uint16_t pgi_load_u16(const void *p) {
+    uint16_t value;
+    memcpy(&value, p, sizeof value);
+    return value;
+}
+
+static inline float pgi_load_f32(const void *p) {
+    float value;
+    memcpy(&value, p, sizeof value);
+    return value;
+}
+
+#endif

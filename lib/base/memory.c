@@ -1,0 +1,130 @@
+#include "base/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector */
+
+static void *default_alloc(void *user, size_t size, size_t alignment) {
+    (void)user;
+    void *block = NULL;
+    return posix_memalign(&block, alignment, size) == 0 ? block : NULL;
+}
+
+static void default_free(void *user, void *block) {
+    (void)user;
+    free(block);
+}
+
+const pgi_memory pgi_memory_default = {NULL, default_alloc, default_free};
+
+pg_status pgi_memory_from_allocator(const pg_allocator *allocator, pgi_memory *out) {
+    *out = pgi_memory_default;
+    if (!allocator) return PG_OK;
+    if (allocator->struct_size != sizeof *allocator)
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_allocator.struct_size is %u, expected %zu", allocator->struct_size,
+                         sizeof *allocator);
+    if (!allocator->alloc || !allocator->free)
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_allocator.%s is NULL, expected a function",
+                         allocator->alloc ? "free" : "alloc");
+    out->user = allocator->user;
+    out->alloc = allocator->alloc;
+    out->free = allocator->free;
+    return PG_OK;
+}
+
+int pgi_mul_size(size_t a, size_t b, size_t *out) {
+    if (b != 0 && a > SIZE_MAX / b) return 0;
+    *out = a * b;
+    return 1;
+}
+
+void *pgi_alloc(const pgi_memory *memory, size_t count, size_t size) {
+    size_t bytes;
+    /* Rounded up to whole lines, as some allocators want size to be a multiple of alignment. */
+    if (!pgi_mul_size(count, size, &bytes) || bytes > PTRDIFF_MAX - ALIGNMENT) {
+        pgi_error(PG_ERROR_MEMORY, "out of memory: %zu x %zu bytes asked for", count, size);
+        return NULL;
+    }
+    bytes = bytes == 0 ? ALIGNMENT : (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    void *block = memory->alloc(memory->user, bytes, ALIGNMENT);
+    if (!block) pgi_error(PG_ERROR_MEMORY, "out of memory: %zu bytes asked for", bytes);
+    return block;
+}
+
+void *pgi_alloc_zero(const pgi_memory *memory, size_t count, size_t size) {
+    void *block = pgi_alloc(memory, count, size);
+    if (block) memset(block, 0, count * size);
+    return block;
+}
+
+void pgi_free(const pgi_memory *memory, void *block) {
+    if (block) memory->free(memory->user, block);
+}
+
+char *pgi_copy_string(const pgi_memory *memory, const char *text, size_t size) {
+    char *copy = size < SIZE_MAX ? pgi_alloc(memory, size + 1, 1) : NULL;
+    if (!copy) return NULL;
+    if (size) memcpy(copy, text, size);
+    copy[size] = '\0';
+    return copy;
+}
+
+void pgi_buffer_init(pgi_buffer *buffer, const pgi_memory *memory) {
+    *buffer = (pgi_buffer){.memory = memory};
+}
+
+void pgi_buffer_free(pgi_buffer *buffer) {
+    if (buffer->memory) pgi_free(buffer->memory, buffer->data);
+    buffer->data = NULL;
+    buffer->size = buffer->capacity = 0;
+}
+
+pg_status pgi_buffer_reserve(pgi_buffer *buffer, size_t extra) {
+    if (buffer->data && extra < buffer->capacity - buffer->size) return PG_OK;
+    if (extra > PTRDIFF_MAX / 2 || buffer->size > PTRDIFF_MAX / 2 - extra)
+        return pgi_error(PG_ERROR_MEMORY, "out of memory: a text of %zu bytes", extra);
+    size_t capacity = (buffer->size + extra + 1) * 3 / 2;
+    if (capacity < 64) capacity = 64;
+    uint8_t *data = pgi_alloc(buffer->memory, capacity, 1);
+    if (!data) return PG_ERROR_MEMORY;
+    if (buffer->size) memcpy(data, buffer->data, buffer->size);
+    data[buffer->size] = 0;
+    pgi_free(buffer->memory, buffer->data);
+    buffer->data = data;
+    buffer->capacity = capacity;
+    return PG_OK;
+}
+
+pg_status pgi_buffer_append(pgi_buffer *buffer, const void *data, size_t size) {
+    PGI_TRY(pgi_buffer_reserve(buffer, size));
+    if (size) memcpy(buffer->data + buffer->size, data, size);
+    buffer->size += size;
+    buffer->data[buffer->size] = 0;
+    return PG_OK;
+}
+
+pg_status pgi_buffer_printf(pgi_buffer *buffer, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    int size = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    if (size < 0) return pgi_error(PG_ERROR_INTERNAL, "cannot format \"%s\"", format);
+    PGI_TRY(pgi_buffer_reserve(buffer, (size_t)size));
+    va_start(arguments, format);
+    vsnprintf((char *)buffer->data + buffer->size, (size_t)size + 1, format, arguments);
+    va_end(arguments);
+    buffer->size += (size_t)size;
+    return PG_OK;
+}
+
+pg_status pgi_copy_text_out(const char *source, size_t size, char *text, size_t capacity, size_t *needed) {
+    if (needed) *needed = size + 1;
+    if (capacity == 0) return PG_OK;
+    if (!text) return pgi_error(PG_ERROR_ARGUMENT, "text is NULL, expected %zu bytes to write to", capacity);
+    size_t n = size < capacity - 1 ? size : capacity - 1;
+    if (n) memcpy(text, source, n);
+    text[n] = '\0';
+    return PG_OK;
+}

@@ -1,0 +1,56 @@
+/*
+ * The one door for every allocation of the library: overflow-checked, aligned
+ * to 64 bytes, through the host's allocator when it gave one. Failing sets the
+ * error text, so callers return PG_ERROR_MEMORY as they are.
+ */
+#ifndef PGI_BASE_MEMORY_H
+#define PGI_BASE_MEMORY_H
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+typedef struct pgi_memory {
+    void *user;
+    void *(*alloc)(void *user, size_t size, size_t alignment);
+    void (*free)(void *user, void *memory);
+} pgi_memory;
+
+/* The C library's allocator. */
+extern const pgi_memory pgi_memory_default;
+
+/* Checks and takes over a host allocator (NULL: the C library's). */
+pg_status pgi_memory_from_allocator(const pg_allocator *allocator, pgi_memory *out);
+
+/* count x size bytes, aligned to 64, contents undefined (pgi_alloc) or zero
+ * (pgi_alloc_zero). Zero bytes give a valid pointer. NULL: PG_ERROR_MEMORY, text set. */
+void *pgi_alloc(const pgi_memory *memory, size_t count, size_t size);
+void *pgi_alloc_zero(const pgi_memory *memory, size_t count, size_t size);
+/* NULL is ignored. */
+void pgi_free(const pgi_memory *memory, void *block);
+/* A NUL-terminated copy of `size` bytes, or NULL. */
+char *pgi_copy_string(const pgi_memory *memory, const char *text, size_t size);
+
+/* *out = a * b; 0 when that does not fit in a size_t. */
+int pgi_mul_size(size_t a, size_t b, size_t *out);
+
+/* A growing array of bytes, always followed by a NUL that `size` does not count. */
+typedef struct pgi_buffer {
+    const pgi_memory *memory;
+    uint8_t *data; /* NULL until something was put in */
+    size_t size, capacity;
+} pgi_buffer;
+
+void pgi_buffer_init(pgi_buffer *buffer, const pgi_memory *memory);
+void pgi_buffer_free(pgi_buffer *buffer);
+pg_status pgi_buffer_reserve(pgi_buffer *buffer, size_t extra);
+pg_status pgi_buffer_append(pgi_buffer *buffer, const void *data, size_t size);
+pg_status pgi_buffer_printf(pgi_buffer *buffer, const char *format, ...) PGI_PRINTF(2, 3);
+
+/* The rule of every call that copies text out: at most `capacity` bytes with
+ * the closing NUL into `text` (may be NULL when capacity is 0); *needed (may be NULL) gets size + 1. */
+pg_status pgi_copy_text_out(const char *source, size_t size, char *text, size_t capacity, size_t *needed);
+
+#endif

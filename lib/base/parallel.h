@@ -1,0 +1,20 @@
+/* The one seam to threads. */
+#ifndef PGI_BASE_PARALLEL_H
+#define PGI_BASE_PARALLEL_H
+
+#include "base/run.h"
+
+/* Work on the items begin <= i < end. `thread` (0 <= thread < run->n_threads) names the scratch to use. */
+typedef void (*pgi_task_fn)(void *context, int64_t begin, int64_t end, int thread);
+
+/*
+ * Calls `task` for all of 0..n in chunks of `grain` items (the last may be
+ * shorter), on up to run->n_threads threads. Which thread gets which chunk is
+ * not defined, so a result may depend on the chunk but never on the thread:
+ * that makes results bit-equal for every n_threads.
+ * One thread never enters OpenMP. Between chunks the cancel flag is looked at:
+ * PG_ERROR_CANCELLED, some chunks undone.
+ */
+pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_task_fn task, void *context);
+
+#endif

@@ -1,0 +1,55 @@
+/*
+ * What one computing call carries along: the kernels, the threads, how to
+ * report progress, how to be stopped, and who watches the stages.
+ */
+#ifndef PGI_BASE_RUN_H
+#define PGI_BASE_RUN_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct pgi_kernels;
+
+/* A counted cancel flag; the public handle is this struct. */
+struct pg_cancel {
+    atomic_int references;
+    atomic_int requested;
+};
+
+void pgi_cancel_retain(pg_cancel *cancel);  /* NULL is ignored */
+void pgi_cancel_release(pg_cancel *cancel); /* NULL is ignored */
+
+/* Sees the intermediate values of a network by stage name; for tests against
+ * the reference. `data` is [rows, columns], `layer` is -1 outside layers. */
+typedef struct pgi_trace {
+    void (*stage)(void *user, const char *name, int layer, const float *data, int64_t rows, int64_t columns);
+    void *user;
+} pgi_trace;
+
+typedef struct pgi_run {
+    const struct pgi_kernels *kernels;
+    int n_threads;         /* >= 1 */
+    const pg_cancel *cancel; /* may be NULL */
+    pg_progress_fn progress; /* may be NULL */
+    void *progress_user;
+    const pgi_trace *trace; /* may be NULL */
+} pgi_run;
+
+static inline int pgi_run_cancelled(const pgi_run *run) {
+    return run->cancel && atomic_load_explicit(&run->cancel->requested, memory_order_relaxed);
+}
+
+static inline void pgi_run_trace(const pgi_run *run, const char *name, int layer, const float *data, int64_t rows,
+                                 int64_t columns) {
+    if (run->trace) run->trace->stage(run->trace->user, name, layer, data, rows, columns);
+}
+
+/* Reports `done` of `total` and looks at the cancel flag: PG_OK or PG_ERROR_CANCELLED. */
+pg_status pgi_run_progress(const pgi_run *run, int32_t phase, int64_t done, int64_t total);
+
+/* The CPUs this process may use, at least 1. */
+int pgi_cpu_count(void);
+
+#endif

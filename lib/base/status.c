@@ -1,0 +1,53 @@
+/* The thread-local error text: a fixed buffer, so that reporting an error never allocates. */
+#include "base/status.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/utf8.h"
+
+enum { TEXT_SIZE = 1024 };
+
+static _Thread_local char error_text[TEXT_SIZE];
+
+/* File names and keys come from the outside: a line break or a broken UTF-8
+ * sequence in them must not reach a host that logs lines or decodes UTF-8. */
+static void make_one_line(char *text) {
+    size_t size = strlen(text);
+    for (size_t i = 0; i < size;) {
+        size_t n = pgi_utf8_next((const uint8_t *)text + i, size - i, NULL);
+        if (n == 0) {
+            text[i++] = '?';
+        } else {
+            if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f) text[i] = ' ';
+            i += n;
+        }
+    }
+}
+
+pg_status pgi_error(pg_status status, const char *format, ...) {
+    char text[TEXT_SIZE]; /* the arguments may point into error_text */
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    make_one_line(text);
+    memcpy(error_text, text, sizeof text);
+    return status;
+}
+
+pg_status pgi_error_context(pg_status status, const char *format, ...) {
+    char text[TEXT_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    size_t size = strlen(text);
+    snprintf(text + size, sizeof text - size, ": %s", error_text);
+    make_one_line(text);
+    memcpy(error_text, text, sizeof text);
+    return status;
+}
+
+const char *pgi_error_text(void) { return error_text; }

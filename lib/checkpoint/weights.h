@@ -1,0 +1,66 @@
+/*
+ * The weights by their role, bound from tensor names in any of the three key
+ * layouts (docs/ARCHITECTURE.md). Matrices point into the mapped files; vectors
+ * (biases, norms) are small and become f32 once.
+ */
+#ifndef PGI_CHECKPOINT_WEIGHTS_H
+#define PGI_CHECKPOINT_WEIGHTS_H
+
+#include "base/run.h"
+#include "checkpoint/config.h"
+#include "checkpoint/safetensors.h"
+#include "kernels/matrix.h"
+
+typedef struct pgi_vision_layer {
+    const float *norm1_weight, *norm1_bias; /* [hidden] */
+    pgi_linear q, k, v, out;                /* [hidden, hidden] with bias */
+    const float *norm2_weight, *norm2_bias; /* [hidden] */
+    pgi_linear fc1;                         /* [intermediate, hidden] */
+    pgi_linear fc2;                         /* [hidden, intermediate] */
+} pgi_vision_layer;
+
+typedef struct pgi_vision_weights {
+    pgi_linear patch;    /* the convolution as a matrix: [hidden, 3 * patch * patch] with bias */
+    pgi_matrix position; /* [n_patches, hidden] */
+    pgi_vision_layer *layers;
+    const float *norm_weight, *norm_bias; /* post_layernorm, [hidden] */
+} pgi_vision_weights;
+
+typedef struct pgi_text_layer {
+    const float *input_norm;          /* [hidden] */
+    pgi_linear q;                     /* [n_heads * head_dim, hidden] */
+    pgi_linear k, v;                  /* [n_kv_heads * head_dim, hidden] */
+    pgi_linear out;                   /* [hidden, n_heads * head_dim] */
+    const float *post_attention_norm; /* [hidden]. Gemma 1: the norm before the MLP. Gemma 2: on the attention's output */
+    const float *pre_mlp_norm;        /* [hidden], Gemma 2 only (pre_feedforward_layernorm), else NULL */
+    const float *post_mlp_norm;       /* [hidden], Gemma 2 only (post_feedforward_layernorm), else NULL */
+    pgi_linear gate, up;              /* [intermediate, hidden] */
+    pgi_linear down;                  /* [hidden, intermediate] */
+} pgi_text_layer;
+
+typedef struct pgi_text_weights {
+    pgi_matrix embedding; /* [vocab, hidden] */
+    pgi_text_layer *layers;
+    const float *norm; /* [hidden] */
+    pgi_linear head;   /* [vocab, hidden]; the embedding when tied */
+} pgi_text_weights;
+
+typedef struct pgi_weights {
+    pgi_vision_weights vision;
+    pgi_linear projector; /* [text hidden, vision hidden] with bias */
+    pgi_text_weights text;
+
+    uint64_t n_parameters, n_bytes_copied;
+    uint32_t n_tensors, dtypes; /* dtypes: bit (1 << PG_DTYPE_x) */
+    void *arena; /* the f32 vectors and the layer arrays */
+    const pgi_memory *memory;
+} pgi_weights;
+
+/* Finds and checks every tensor. Reports PG_PHASE_LOAD progress through `run` (kernels unused, may be NULL). The vocabulary
+ * is what the embedding has: config->text.vocab_size is corrected to its rows.
+ * On error *out needs no free. */
+pg_status pgi_weights_bind(const pgi_memory *memory, const pgi_run *run, pgi_config *config, pgi_tensor_files *files,
+                           pgi_weights *out);
+void pgi_weights_free(pgi_weights *weights);
+
+#endif

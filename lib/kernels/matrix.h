@@ -1,0 +1,37 @@
+/* A weight matrix as it lies in the checkpoint. */
+#ifndef PGI_KERNELS_MATRIX_H
+#define PGI_KERNELS_MATRIX_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <paligemma/paligemma.h>
+
+/* Row-major and dense [rows, columns]; for a linear layer [out, in]. The data
+ * may have any alignment (safetensors promises none), even an odd address. */
+typedef struct pgi_matrix {
+    const void *data;
+    int32_t dtype; /* PG_DTYPE_F32, _BF16 or _F16 */
+    int64_t rows, columns;
+} pgi_matrix;
+
+/* y = x W^T + b. */
+typedef struct pgi_linear {
+    pgi_matrix weight; /* [out, in] */
+    const float *bias; /* [out], f32, or NULL */
+} pgi_linear;
+
+/* Bytes of one element of a PG_DTYPE_*, 0 for an unknown one. */
+static inline size_t pgi_dtype_size(int32_t dtype) {
+    switch (dtype) {
+        case PG_DTYPE_F32:
+        case PG_DTYPE_I32: return 4;
+        case PG_DTYPE_BF16:
+        case PG_DTYPE_F16: return 2;
+        case PG_DTYPE_I64: return 8;
+        case PG_DTYPE_U8: return 1;
+        default: return 0;
+    }
+}
+
+#endif

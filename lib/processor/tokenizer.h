@@ -1,0 +1,58 @@
+/*
+ * The tokenizer as HF's GemmaTokenizer behaves: special tokens in the text are
+ * parsed, the rest goes through sentencepiece; tokenizer.json becomes a
+ * sentencepiece model in memory when there is no tokenizer.model.
+ */
+#ifndef PGI_PROCESSOR_TOKENIZER_H
+#define PGI_PROCESSOR_TOKENIZER_H
+
+#include "base/memory.h"
+
+typedef struct pgi_tokenizer pgi_tokenizer;
+
+pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, pgi_tokenizer **out);
+void pgi_tokenizer_close(pgi_tokenizer **tokenizer);
+
+/* A growing list of ids. */
+typedef struct pgi_ids {
+    const pgi_memory *memory;
+    int64_t *data;
+    size_t size, capacity;
+} pgi_ids;
+
+void pgi_ids_init(pgi_ids *ids, const pgi_memory *memory);
+void pgi_ids_free(pgi_ids *ids);
+pg_status pgi_ids_push(pgi_ids *ids, int64_t id);
+
+/* Appends the ids of `text` (UTF-8, `size` bytes); nothing is added around them.
+ * literal: special tokens are plain text (PG_TEXT_LITERAL). PG_ERROR_ARGUMENT: invalid UTF-8, with its offset. */
+pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
+                               pgi_ids *out);
+
+/* Appends the text of ids as HF's decode(). PG_ERROR_ARGUMENT: an id out of range. */
+pg_status pgi_tokenizer_decode(const pgi_tokenizer *tokenizer, const int64_t *ids, size_t n_ids, int skip_special,
+                               pgi_buffer *out);
+
+int64_t pgi_tokenizer_n_ids(const pgi_tokenizer *tokenizer);
+const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id); /* NULL: out of range */
+int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece); /* -1: unknown */
+
+enum { PGI_TOKEN_PAD, PGI_TOKEN_EOS, PGI_TOKEN_BOS, PGI_TOKEN_UNK, PGI_TOKEN_IMAGE };
+int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */
+int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id);
+int32_t pgi_tokenizer_source(const pgi_tokenizer *tokenizer); /* 1: tokenizer.model, 2: tokenizer.json */
+
+/* Decoding id by id; all that push and flush append equals pgi_tokenizer_decode() of all ids. */
+typedef struct pgi_stream_decoder {
+    const pgi_tokenizer *tokenizer;
+    int skip_special;
+    uint8_t held[64]; /* bytes of an unfinished character, and whatever else must wait */
+    size_t n_held;
+    int started; /* something was pushed since the start */
+} pgi_stream_decoder;
+
+void pgi_stream_decoder_init(pgi_stream_decoder *decoder, const pgi_tokenizer *tokenizer, int skip_special);
+pg_status pgi_stream_decoder_push(pgi_stream_decoder *decoder, int64_t id, pgi_buffer *out);
+pg_status pgi_stream_decoder_flush(pgi_stream_decoder *decoder, pgi_buffer *out);
+
+#endif
