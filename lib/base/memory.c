@@ -71,6 +71,17 @@ char *pgi_copy_string(const pgi_memory *memory, const char *text, size_t size) {
     return copy;
 }
 
+void *pgi_arena_take(pgi_arena *arena, size_t count, size_t size) {
+    size_t bytes, at = arena->used;
+    if (at == SIZE_MAX || !pgi_mul_size(count, size, &bytes) || bytes > PTRDIFF_MAX - ALIGNMENT ||
+        at > PTRDIFF_MAX - ALIGNMENT - bytes) {
+        arena->used = SIZE_MAX;
+        return NULL;
+    }
+    arena->used = at + (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    return arena->base ? arena->base + at : NULL;
+}
+
 void pgi_buffer_init(pgi_buffer *buffer, const pgi_memory *memory) {
     *buffer = (pgi_buffer){.memory = memory};
 }

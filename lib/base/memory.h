@@ -49,6 +49,16 @@ pg_status pgi_buffer_reserve(pgi_buffer *buffer, size_t extra);
 pg_status pgi_buffer_append(pgi_buffer *buffer, const void *data, size_t size);
 pg_status pgi_buffer_printf(pgi_buffer *buffer, const char *format, ...) PGI_PRINTF(2, 3);
 
+/* Hands out 64-byte aligned pieces of one block. With base NULL it only counts, so that the function
+ * that lays out a workspace also tells its size. Pieces are never given back one by one. */
+typedef struct pgi_arena {
+    uint8_t *base; /* NULL: measuring */
+    size_t used;   /* SIZE_MAX: more than an address space holds */
+} pgi_arena;
+
+/* count x size bytes; NULL while measuring. */
+void *pgi_arena_take(pgi_arena *arena, size_t count, size_t size);
+
 /* The rule of every call that copies text out: at most `capacity` bytes with
  * the closing NUL into `text` (may be NULL when capacity is 0); *needed (may be NULL) gets size + 1. */
 pg_status pgi_copy_text_out(const char *source, size_t size, char *text, size_t capacity, size_t *needed);

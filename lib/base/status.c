@@ -38,15 +38,16 @@ pg_status pgi_error(pg_status status, const char *format, ...) {
 }
 
 pg_status pgi_error_context(pg_status status, const char *format, ...) {
-    char text[TEXT_SIZE];
+    char text[2 * TEXT_SIZE];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    vsnprintf(text, TEXT_SIZE, format, arguments);
     va_end(arguments);
-    size_t size = strlen(text);
-    snprintf(text + size, sizeof text - size, ": %s", error_text);
+    strcat(text, ": ");
+    strncat(text, error_text, TEXT_SIZE - 3);
+    text[TEXT_SIZE - 1] = '\0';
     make_one_line(text);
-    memcpy(error_text, text, sizeof text);
+    memcpy(error_text, text, TEXT_SIZE);
     return status;
 }
 

@@ -1,0 +1,112 @@
+/*
+ * SigLIP's vision transformer:
+ *
+ *   x = conv_patch(pixels) + position_embedding                 [N, D]
+ *   for each layer:
+ *       x = x + out(attention(q, k, v of LN1(x)))               all patches see all patches
+ *       x = x + fc2(gelu_tanh(fc1(LN2(x))))
+ *   features = LN_post(x)
+ *
+ * N patches in row order, D hidden, F intermediate, h heads of d = D / h, no
+ * class token, biases everywhere (HF: SiglipVisionTransformer; paper: SigLIP, arXiv 2303.15343).
+ */
+#include "encoder/encoder.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/ops.h"
+
+typedef struct workspace {
+    float *normed;   /* [N, D] */
+    float *q, *k, *v; /* [N, D] */
+    float *hidden;   /* [N, max(F, 3 P P)]: the patches' pixels first, then the MLP's inside */
+    void *linear;    /* scratch of pgi_linear_forward() */
+    void *attention; /* scratch of pgi_attention_forward() */
+} workspace;
+
+static pgi_attention attention_shape(const pgi_vision_config *config) {
+    return (pgi_attention){
+        .n_heads = config->n_heads,
+        .n_kv_heads = config->n_heads,
+        .head_dim = config->head_dim,
+        .scale = (float)(1.0 / sqrt((double)config->head_dim)),
+        .n_queries = config->n_patches,
+        .n_keys = config->n_patches,
+    };
+}
+
+static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_vision_config *config) {
+    size_t n = (size_t)config->n_patches, d = (size_t)config->hidden_size;
+    size_t patch = (size_t)config->n_channels * (size_t)config->patch_size * (size_t)config->patch_size;
+    size_t widest = (size_t)config->intermediate_size > patch ? (size_t)config->intermediate_size : patch;
+    pgi_attention shape = attention_shape(config);
+    workspace w;
+    w.normed = pgi_arena_take(arena, n * d, sizeof(float));
+    w.q = pgi_arena_take(arena, n * d, sizeof(float));
+    w.k = pgi_arena_take(arena, n * d, sizeof(float));
+    w.v = pgi_arena_take(arena, n * d, sizeof(float));
+    w.hidden = pgi_arena_take(arena, n * widest, sizeof(float));
+    w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
+    w.attention = pgi_arena_take(arena, pgi_attention_scratch(run->kernels, &shape, run->n_threads), 1);
+    return w;
+}
+
+size_t pgi_encoder_workspace(const pgi_run *run, const pgi_vision_config *config) {
+    pgi_arena arena = {0};
+    lay_out(&arena, run, config);
+    return arena.used;
+}
+
+/* pixels [3, S, S] to rows [N, 3 * P * P]: row (gy, gx) holds its patch as the convolution's
+ * kernel lies, channel by channel. Pixels right and below of the last whole patch are not seen. */
+static void cut_patches(const pgi_vision_config *config, const float *pixels, float *rows) {
+    size_t size = (size_t)config->image_size, patch = (size_t)config->patch_size, grid = size / patch;
+    for (size_t gy = 0; gy < grid; gy++)
+        for (size_t gx = 0; gx < grid; gx++)
+            for (size_t c = 0; c < (size_t)config->n_channels; c++)
+                for (size_t y = 0; y < patch; y++, rows += patch)
+                    memcpy(rows, pixels + (c * size + gy * patch + y) * size + gx * patch, patch * sizeof(float));
+}
+
+static pg_status layer_forward(const pgi_run *run, const pgi_vision_config *config, const pgi_vision_layer *layer,
+                               float *x, const workspace *w) {
+    int64_t n = config->n_patches, d = config->hidden_size, f = config->intermediate_size;
+    pgi_attention shape = attention_shape(config);
+
+    PGI_TRY(pgi_layer_norm(run, x, n, d, layer->norm1_weight, layer->norm1_bias, config->layer_norm_eps, w->normed));
+    PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->q, w->q, d, w->linear));
+    PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->k, w->k, d, w->linear));
+    PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->v, w->v, d, w->linear));
+    PGI_TRY(pgi_attention_forward(run, &shape, w->q, d, w->k, d, w->v, d, w->normed, d, w->attention));
+    PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->out, w->q, d, w->linear));
+    PGI_TRY(pgi_add(run, x, w->q, n * d));
+
+    PGI_TRY(pgi_layer_norm(run, x, n, d, layer->norm2_weight, layer->norm2_bias, config->layer_norm_eps, w->normed));
+    PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->fc1, w->hidden, f, w->linear));
+    PGI_TRY(pgi_activate(run, config->activation, w->hidden, n * f));
+    PGI_TRY(pgi_linear_forward(run, w->hidden, f, n, &layer->fc2, w->q, d, w->linear));
+    return pgi_add(run, x, w->q, n * d);
+}
+
+pg_status pgi_encoder_forward(const pgi_run *run, const pgi_vision_config *config, const pgi_vision_weights *weights,
+                              const float *pixels, int64_t image, int64_t n_images, float *out, void *memory) {
+    int64_t n = config->n_patches, d = config->hidden_size;
+    pgi_arena arena = {.base = memory};
+    workspace w = lay_out(&arena, run, config);
+
+    cut_patches(config, pixels, w.hidden);
+    PGI_TRY(pgi_linear_forward(run, w.hidden, weights->patch.weight.columns, n, &weights->patch, out, d, w.linear));
+    for (int64_t i = 0; i < n; i++) pgi_matrix_row(run->kernels, &weights->position, i, 1.0f, w.normed + i * d);
+    PGI_TRY(pgi_add(run, out, w.normed, n * d));
+    pgi_run_trace(run, "patches", -1, out, n, d);
+
+    for (int32_t i = 0; i < config->n_layers; i++) {
+        PGI_TRY(pgi_run_progress(run, PG_PHASE_ENCODE, image * config->n_layers + i, n_images * config->n_layers));
+        PGI_TRY(layer_forward(run, config, &weights->layers[i], out, &w));
+        pgi_run_trace(run, "encoder_layer", i, out, n, d);
+    }
+    PGI_TRY(pgi_layer_norm(run, out, n, d, weights->norm_weight, weights->norm_bias, config->layer_norm_eps, out));
+    pgi_run_trace(run, "encoder_norm", -1, out, n, d);
+    return pgi_run_progress(run, PG_PHASE_ENCODE, (image + 1) * config->n_layers, n_images * config->n_layers);
+}

@@ -1,0 +1,22 @@
+/* Encoded pictures: what the projector gives, reusable for any prompt. The public handle is this struct. */
+#ifndef PGI_GENERATE_FEATURES_H
+#define PGI_GENERATE_FEATURES_H
+
+#include "generate/model.h"
+#include "processor/inputs.h"
+
+struct pg_features {
+    atomic_int references;
+    pg_model *model; /* counted */
+    float *data;     /* [n_images, n_patches, hidden] */
+    int64_t n_images;
+};
+
+/* Encodes all pictures of `inputs`, which must have pixels of the model's size. */
+pg_status pgi_features_encode(const pgi_run *run, pg_model *model, const pg_inputs *inputs, pg_features **out);
+void pgi_features_release(pg_features *features); /* NULL is ignored */
+
+/* Bytes of working memory that encoding takes, the features included. */
+size_t pgi_features_workspace(const pgi_run *run, const pg_model *model, int64_t n_images);
+
+#endif

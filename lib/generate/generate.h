@@ -1,0 +1,22 @@
+/* The blocking call on top of the session. The public result handle is defined here. */
+#ifndef PGI_GENERATE_GENERATE_H
+#define PGI_GENERATE_GENERATE_H
+
+#include "generate/session.h"
+#include "processor/processor.h"
+
+struct pg_result {
+    pgi_memory memory;
+    pgi_buffer text; /* without special tokens */
+    pgi_ids ids;
+    int32_t stop; /* PG_STOP_* */
+    int64_t n_prompt_tokens;
+    double encode_seconds, prefill_seconds, decode_seconds;
+};
+
+/* options: complete. On error *out needs no release. */
+pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
+                       const pg_generate_options *options, pg_result **out);
+void pgi_result_free(pg_result *result); /* NULL is ignored */
+
+#endif

@@ -1,0 +1,53 @@
+#include "generate/model.h"
+
+#include "checkpoint/hub.h"
+
+static void model_free(pg_model *model) {
+    pgi_memory memory = model->memory;
+    pgi_weights_free(&model->weights);
+    pgi_tensor_files_close(&model->files);
+    pgi_config_free(&model->config);
+    pgi_free(&memory, model);
+}
+
+pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_model_options *options, pg_model **out) {
+    pgi_run run = {
+        .n_threads = 1,
+        .cancel = options->cancel,
+        .progress = options->progress,
+        .progress_user = options->progress_user,
+    };
+    pgi_config config;
+    char *folder = NULL;
+    pg_status status;
+
+    pg_model *model = pgi_alloc_zero(memory, 1, sizeof *model);
+    if (!model) return PG_ERROR_MEMORY;
+    model->memory = *memory;
+    model->log = options->log;
+    model->log_user = options->log_user;
+    atomic_init(&model->references, 1);
+
+    PGI_GOTO(pgi_hub_find(memory, name, &folder), fail);
+    PGI_GOTO(pgi_kernels_init(&model->kernels, options->cpu_mask), fail);
+    PGI_GOTO(pgi_run_progress(&run, PG_PHASE_LOAD, 0, 1), fail);
+    PGI_GOTO(pgi_config_load(memory, folder, &config), fail);
+    model->config = config;
+    PGI_GOTO(pgi_tensor_files_open(memory, folder, &model->files), fail);
+    PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, &model->weights), fail);
+    pgi_free(memory, folder);
+    *out = model;
+    return PG_OK;
+fail:
+    pgi_free(memory, folder);
+    model_free(model);
+    return status;
+}
+
+void pgi_model_retain(pg_model *model) {
+    atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);
+}
+
+void pgi_model_release(pg_model *model) {
+    if (model && atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) == 1) model_free(model);
+}

@@ -1,0 +1,27 @@
+/* The opened model: config, mapped weights and kernels, counted. The public handle is this struct. */
+#ifndef PGI_GENERATE_MODEL_H
+#define PGI_GENERATE_MODEL_H
+
+#include "base/run.h"
+#include "checkpoint/config.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/weights.h"
+#include "kernels/kernels.h"
+
+struct pg_model {
+    atomic_int references;
+    pgi_memory memory;
+    pgi_config config;
+    pgi_tensor_files *files;
+    pgi_weights weights;
+    pgi_kernels kernels;
+    pg_log_fn log;
+    void *log_user;
+};
+
+/* options: complete (all defaults filled in). On error *out needs no release. */
+pg_status pgi_model_open(const pgi_memory *memory, const char *model, const pg_model_options *options, pg_model **out);
+void pgi_model_retain(pg_model *model);
+void pgi_model_release(pg_model *model); /* NULL is ignored */
+
+#endif

@@ -1,0 +1,55 @@
+/* Generation step by step: prefill a prompt, then one token a step. The public handle is this struct. */
+#ifndef PGI_GENERATE_SESSION_H
+#define PGI_GENERATE_SESSION_H
+
+#include "decoder/decoder.h"
+#include "generate/features.h"
+
+typedef enum pgi_session_state {
+    PGI_SESSION_EMPTY, /* nothing prefilled, or a call failed halfway */
+    PGI_SESSION_READY, /* logits hold what the next token is picked from, or was picked from when `pending` */
+    PGI_SESSION_ENDED  /* eos was returned */
+} pgi_session_state;
+
+struct pg_session {
+    pg_model *model; /* counted */
+    pgi_run run;     /* its cancel flag is counted */
+    int32_t max_new_tokens;
+
+    pgi_session_state state;
+    int64_t pending;    /* the token last returned, not yet fed to the decoder; -1: none */
+    int64_t n_returned; /* tokens returned since the prefill */
+    int64_t max_tokens; /* of this prompt: max_new_tokens, or less where the context ends */
+
+    pgi_kv_cache cache;
+    float *row;           /* [1, hidden]: the embedding of one token */
+    float *logits;        /* [vocab_size] */
+    void *step_workspace; /* of one row, for the cache's capacity */
+
+    double encode_seconds, prefill_seconds; /* of the last prefill */
+};
+
+/* options: complete. On error *out needs no release. */
+pg_status pgi_session_create(pg_model *model, const pg_session_options *options, pg_session **out);
+void pgi_session_free(pg_session *session); /* NULL is ignored */
+
+/* As pg_session_prefill(), _step(). */
+pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features);
+pg_status pgi_session_step(pg_session *session, int64_t *token);
+
+/* Lets `trace` (borrowed, NULL: nobody) see the stages of prefills, and each step's logits as stage "logits". */
+void pgi_session_set_trace(pg_session *session, const pgi_trace *trace);
+
+/* Whether `token` ends the text. */
+int pgi_is_eos(const pgi_config *config, int64_t token);
+
+/* The longest prompt, in tokens, that a session takes. */
+int64_t pgi_context_limit(const pgi_config *config);
+
+/* Working memory of a prefill of n_tokens and of its KV cache for as many positions. */
+size_t pgi_session_workspace(const pgi_run *run, const pgi_config *config, int64_t n_tokens);
+
+/* Seconds since some fixed moment. */
+double pgi_now(void);
+
+#endif

@@ -1,0 +1,118 @@
+/* A picture and a prompt to inputs, as HF's PaliGemmaProcessor.__call__ with one text and one image. */
+#include "processor/processor.h"
+
+#include <string.h>
+
+#include "checkpoint/hub.h"
+#include "processor/layout.h"
+
+static void processor_free(pg_processor *processor) {
+    pgi_memory memory = processor->memory;
+    pgi_tokenizer_close(&processor->tokenizer);
+    pgi_free(&memory, processor);
+}
+
+pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const pg_processor_options *options,
+                             pg_processor **out) {
+    char *folder = NULL;
+    pg_status status;
+    pg_processor *processor = pgi_alloc_zero(memory, 1, sizeof *processor);
+    if (!processor) return PG_ERROR_MEMORY;
+    atomic_init(&processor->references, 1);
+    processor->memory = *memory;
+    processor->log = options->log;
+    processor->log_user = options->log_user;
+
+    PGI_GOTO(pgi_hub_find(memory, model, &folder), fail);
+    PGI_GOTO(pgi_image_settings_load(memory, folder, &processor->image), fail);
+    PGI_GOTO(pgi_tokenizer_open(memory, folder, &processor->tokenizer), fail);
+    pgi_free(memory, folder);
+    *out = processor;
+    return PG_OK;
+fail:
+    pgi_free(memory, folder);
+    processor_free(processor);
+    return status;
+}
+
+void pgi_processor_retain(pg_processor *processor) {
+    atomic_fetch_add_explicit(&processor->references, 1, memory_order_relaxed);
+}
+
+void pgi_processor_release(pg_processor *processor) {
+    if (processor && atomic_fetch_sub_explicit(&processor->references, 1, memory_order_acq_rel) == 1)
+        processor_free(processor);
+}
+
+void pgi_inputs_release(pg_inputs *inputs) {
+    if (!inputs || atomic_fetch_sub_explicit(&inputs->references, 1, memory_order_acq_rel) != 1) return;
+    pgi_memory memory = inputs->memory;
+    pgi_free(&memory, inputs->ids);
+    pgi_free(&memory, inputs->attention_mask);
+    pgi_free(&memory, inputs->token_type_ids);
+    pgi_free(&memory, inputs->pixels);
+    pgi_free(&memory, inputs);
+}
+
+static pg_status add_ids(const pg_processor *processor, const char *prompt, int literal, pg_inputs *inputs,
+                         int32_t *n_images) {
+    const pgi_memory *memory = &processor->memory;
+    pgi_ids ids;
+    pg_status status;
+    pgi_ids_init(&ids, memory);
+    PGI_GOTO(pgi_layout_prompt(processor->tokenizer, processor->image.n_image_tokens, prompt, literal, &ids, n_images),
+             done);
+    inputs->n_tokens = (int64_t)ids.size;
+    inputs->ids = pgi_alloc(memory, ids.size, sizeof(int64_t));
+    inputs->attention_mask = pgi_alloc(memory, ids.size, sizeof(int64_t));
+    inputs->token_type_ids = pgi_alloc_zero(memory, ids.size, sizeof(int64_t));
+    if (!inputs->ids || !inputs->attention_mask || !inputs->token_type_ids) {
+        status = PG_ERROR_MEMORY;
+        goto done;
+    }
+    memcpy(inputs->ids, ids.data, ids.size * sizeof(int64_t));
+    for (size_t i = 0; i < ids.size; i++) inputs->attention_mask[i] = 1;
+done:
+    pgi_ids_free(&ids);
+    return status;
+}
+
+static pg_status add_pixels(const pg_processor *processor, const pg_image *image, const pg_encode_options *options,
+                            pg_inputs *inputs) {
+    const pgi_memory *memory = &processor->memory;
+    pgi_image_limits limits = {.max_pixels = options->max_image_pixels, .exif = (options->flags & PG_IMAGE_EXIF) != 0};
+    pgi_rgb rgb;
+    PGI_TRY(pgi_image_read(memory, image, &limits, &rgb));
+    inputs->n_images = 1;
+    inputs->image_width = processor->image.width;
+    inputs->image_height = processor->image.height;
+    pg_status status = PG_ERROR_MEMORY;
+    inputs->pixels = pgi_alloc(memory, (size_t)inputs->image_width * (size_t)inputs->image_height, 3 * sizeof(float));
+    if (inputs->pixels) status = pgi_image_to_pixels(memory, &processor->image, &rgb, inputs->pixels);
+    pgi_rgb_free(memory, &rgb);
+    return status;
+}
+
+pg_status pgi_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
+                               const pg_encode_options *options, pg_inputs **out) {
+    int32_t n_images = 0;
+    pg_status status;
+    pg_inputs *inputs = pgi_alloc_zero(&processor->memory, 1, sizeof *inputs);
+    if (!inputs) return PG_ERROR_MEMORY;
+    atomic_init(&inputs->references, 1);
+    inputs->memory = processor->memory;
+    PGI_GOTO(add_ids(processor, prompt, (options->flags & PG_TEXT_LITERAL) != 0, inputs, &n_images), fail);
+    if (image) {
+        if (n_images != 1) {
+            status = pgi_error(PG_ERROR_ARGUMENT, "the prompt has %d `<image>` tokens, expected none or 1 for one picture "
+                               "(PG_TEXT_LITERAL takes them as text)", n_images);
+            goto fail;
+        }
+        PGI_GOTO(add_pixels(processor, image, options, inputs), fail);
+    }
+    *out = inputs;
+    return PG_OK;
+fail:
+    pgi_inputs_release(inputs);
+    return status;
+}

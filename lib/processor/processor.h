@@ -1,0 +1,30 @@
+/* Tokenizer and image settings of one checkpoint, counted. The public handle is this struct. */
+#ifndef PGI_PROCESSOR_PROCESSOR_H
+#define PGI_PROCESSOR_PROCESSOR_H
+
+#include <stdatomic.h>
+
+#include "processor/image_settings.h"
+#include "processor/inputs.h"
+#include "processor/tokenizer.h"
+
+struct pg_processor {
+    atomic_int references;
+    pgi_memory memory;
+    pgi_tokenizer *tokenizer;
+    pgi_image_settings image;
+    pg_log_fn log;
+    void *log_user;
+};
+
+/* options: complete. On error *out needs no release. */
+pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const pg_processor_options *options,
+                             pg_processor **out);
+void pgi_processor_retain(pg_processor *processor);
+void pgi_processor_release(pg_processor *processor); /* NULL is ignored */
+
+/* options: complete. image may be NULL, prompt may be NULL. */
+pg_status pgi_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
+                               const pg_encode_options *options, pg_inputs **out);
+
+#endif
