@@ -1,0 +1,26 @@
+/* Captions a picture: caption MODEL IMAGE */
+#include <stdio.h>
+
+#include <paligemma/paligemma.h>
+
+int main(int argc, char **argv) {
+    pg_model *model = NULL;
+    pg_processor *processor = NULL;
+    pg_inputs *inputs = NULL;
+    pg_result *result = NULL;
+    pg_image image;
+    int failed = argc != 3 || pg_model_open(argv[1], NULL, &model) < 0 ||
+                 pg_processor_open(argv[1], NULL, &processor) < 0 ||
+                 pg_image_from_path(&image, sizeof image, argv[2]) < 0 ||
+                 pg_processor_encode(processor, &image, "caption en", NULL, &inputs) < 0 ||
+                 pg_generate(model, processor, inputs, NULL, &result) < 0;
+    if (failed)
+        fprintf(stderr, "caption: %s\n", argc == 3 ? pg_last_error() : "usage: caption MODEL IMAGE");
+    else
+        puts(pg_result_text(result));
+    pg_result_close(&result);
+    pg_inputs_close(&inputs);
+    pg_processor_close(&processor);
+    pg_model_close(&model);
+    return failed;
+}

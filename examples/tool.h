@@ -1,0 +1,69 @@
+/* The command-line tool `paligemma`: what its verbs share. It is written on the public API alone. */
+#ifndef PALIGEMMA_TOOL_H
+#define PALIGEMMA_TOOL_H
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <paligemma/paligemma.h>
+
+/* Exit statuses. */
+enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
+
+typedef struct tool_verb {
+    const char *name;
+    const char *help;   /* its first line is the usage */
+    size_t n_arguments; /* arguments that are not options; all must be given */
+    int (*run)(const struct tool_verb *verb, int argc,
+               char **argv); /* the arguments after the verb; returns an exit status */
+} tool_verb;
+
+extern const tool_verb tool_run, tool_info, tool_tokens;
+
+/* An option: a flag (set to 1) or a whole number within bounds. */
+typedef struct tool_option {
+    const char *name;   /* "--threads" */
+    const char *letter; /* "-t", or NULL */
+    int *flag;          /* or NULL: */
+    int64_t *number, least, most;
+} tool_option;
+
+/* Sorts argv into options and the verb's arguments. Returns -1 to go on, else
+ * the exit status (help was printed, or the usage error was told). */
+int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
+               const char **arguments);
+
+/* What was being done when a call failed; it decides what to do next. */
+typedef enum tool_stage { TOOL_STAGE_MODEL, TOOL_STAGE_IMAGE, TOOL_STAGE_PROMPT, TOOL_STAGE_GENERATE } tool_stage;
+
+/* Prints pg_last_error() and what to do next, in one line. Returns TOOL_FAILED. */
+int tool_fail(pg_status status, tool_stage stage);
+/* Prints one error line. Returns TOOL_FAILED. */
+int tool_fail_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Flushes stdout and says when that failed. A reader that went away is no news: no line, but TOOL_FAILED. */
+int tool_close_stdout(void);
+/* One line of JSON on stdout; takes the reference. Returns an exit status. */
+int tool_print_json(json_t *object);
+
+double tool_seconds(void); /* of a clock that only goes forward */
+
+/* One line on stderr that is rewritten; nothing at all when stderr is no terminal. */
+typedef struct tool_progress {
+    int enabled, shown;
+    double last;
+} tool_progress;
+
+void tool_progress_init(tool_progress *progress);
+int32_t tool_progress_update(void *progress, int32_t phase, int64_t done, int64_t total); /* a pg_progress_fn */
+void tool_progress_clear(tool_progress *progress);
+
+/* Ctrl-C sets the flag; a second Ctrl-C ends the process as usual. */
+pg_status tool_interrupt_open(pg_cancel **cancel);
+void tool_interrupt_close(pg_cancel **cancel);
+
+/* All of stdin, malloc'ed; NULL when it cannot be read (the error line is printed). */
+unsigned char *tool_read_stdin(size_t *size);
+
+#endif

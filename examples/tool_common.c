@@ -1,0 +1,225 @@
+/* Options, error lines, progress and Ctrl-C of the tool. */
+#include "tool.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static int usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static int usage_error(const tool_verb *verb, const char *format, ...) {
+    va_list list;
+    fprintf(stderr, "paligemma %s: ", verb->name);
+    va_start(list, format);
+    vfprintf(stderr, format, list);
+    va_end(list);
+    fprintf(stderr, "; see 'paligemma %s --help'\n", verb->name);
+    return TOOL_USAGE;
+}
+
+/* Whole, decimal, within bounds; strtoll alone would take " 7x". */
+static int parse_number(const char *text, const tool_option *option) {
+    char *end;
+    errno = 0;
+    long long value = strtoll(text, &end, 10);
+    if (errno || *end || text[0] < '0' || text[0] > '9' || value < option->least || value > option->most) return 0;
+    *option->number = value;
+    return 1;
+}
+
+static const tool_option *find_option(const tool_option *options, size_t n, const char *name, size_t size) {
+    for (size_t i = 0; i < n; i++) {
+        const tool_option *o = &options[i];
+        if (strlen(o->name) == size && memcmp(o->name, name, size) == 0) return o;
+        if (o->letter && strlen(o->letter) == size && memcmp(o->letter, name, size) == 0) return o;
+    }
+    return NULL;
+}
+
+int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
+               const char **arguments) {
+    size_t n = 0;
+    int only_arguments = 0;
+    for (int i = 0; i < argc; i++) {
+        const char *word = argv[i];
+        if (only_arguments || word[0] != '-' || !word[1]) { /* "-" alone is an argument: stdin */
+            if (n == verb->n_arguments)
+                return usage_error(verb, "one argument too many: '%s' (quote a prompt with spaces)", word);
+            arguments[n++] = word;
+            continue;
+        }
+        if (strcmp(word, "--") == 0) {
+            only_arguments = 1;
+            continue;
+        }
+        if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
+            fputs(verb->help, stdout);
+            return tool_close_stdout();
+        }
+        const char *equals = word[1] == '-' ? strchr(word, '=') : NULL;
+        const tool_option *option =
+            find_option(options, n_options, word, equals ? (size_t)(equals - word) : strlen(word));
+        if (!option) return usage_error(verb, "unknown option '%s'", word);
+        if (option->flag) {
+            if (equals) return usage_error(verb, "%s takes no value", option->name);
+            *option->flag = 1;
+            continue;
+        }
+        const char *value = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
+        if (!value) return usage_error(verb, "%s needs a number", option->name);
+        if (!parse_number(value, option))
+            return usage_error(verb, "%s: found '%s', expected a whole number from %lld to %lld", option->name, value,
+                               (long long)option->least, (long long)option->most);
+    }
+    if (n < verb->n_arguments)
+        return usage_error(verb, "%zu argument%s given, %zu needed", n, n == 1 ? "" : "s", verb->n_arguments);
+    return -1;
+}
+
+static const char *next_step(pg_status status, tool_stage stage) {
+    switch (status) {
+        case PG_ERROR_NOT_FOUND:
+            if (stage == TOOL_STAGE_MODEL)
+                return "give the folder of a Hugging Face checkpoint, or a model id that is already in the local "
+                       "cache; "
+                       "nothing is downloaded";
+            if (stage == TOOL_STAGE_IMAGE) return "give a PNG or JPEG file, or - for stdin";
+            return NULL;
+        case PG_ERROR_IO: return "check that the file can be read";
+        case PG_ERROR_FORMAT:
+            if (stage == TOOL_STAGE_MODEL) return "the file may be damaged or half downloaded: fetch it again";
+            if (stage == TOOL_STAGE_IMAGE) return "give a sound PNG or JPEG file";
+            return NULL;
+        case PG_ERROR_UNSUPPORTED:
+            if (stage == TOOL_STAGE_IMAGE) return "convert the picture to PNG or JPEG first";
+            return "see what works in the README";
+        case PG_ERROR_ARGUMENT:
+            return stage == TOOL_STAGE_IMAGE || stage == TOOL_STAGE_PROMPT ? "check the picture and the prompt" : NULL;
+        case PG_ERROR_LIMIT:
+            if (stage == TOOL_STAGE_IMAGE) return "scale the picture down or shorten the prompt";
+            return "shorten the prompt or lower --max-new-tokens";
+        case PG_ERROR_MEMORY: return "'paligemma info MODEL' says what the model needs; try fewer --threads";
+        case PG_ERROR_INTERNAL: return "this is a defect of the library: please report it with the command you ran";
+        default: return NULL;
+    }
+}
+
+int tool_fail(pg_status status, tool_stage stage) {
+    if (status == PG_ERROR_CANCELLED) return tool_fail_text("interrupted");
+    const char *text = pg_last_error(), *next = next_step(status, stage);
+    if (!*text) text = pg_status_name(status);
+    return next ? tool_fail_text("%s (%s)", text, next) : tool_fail_text("%s", text);
+}
+
+int tool_fail_text(const char *format, ...) {
+    va_list list;
+    fputs("paligemma: ", stderr);
+    va_start(list, format);
+    vfprintf(stderr, format, list);
+    va_end(list);
+    fputc('\n', stderr);
+    return TOOL_FAILED;
+}
+
+int tool_close_stdout(void) {
+    int error = ferror(stdout);
+    errno = 0;
+    if (fflush(stdout) == 0 && !error) return TOOL_OK;
+    if (errno && errno != EPIPE) tool_fail_text("stdout: %s", strerror(errno));
+    return TOOL_FAILED;
+}
+
+int tool_print_json(json_t *object) {
+    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
+    json_decref(object);
+    if (!text) return tool_fail_text("the JSON output could not be made: no memory");
+    puts(text);
+    free(text);
+    return tool_close_stdout();
+}
+
+double tool_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+void tool_progress_init(tool_progress *progress) {
+    memset(progress, 0, sizeof *progress);
+    progress->enabled = isatty(STDERR_FILENO);
+}
+
+int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t total) {
+    static const char *const names[] = {"loading", "looking at the picture", "reading the prompt"};
+    tool_progress *progress = user;
+    if (!progress->enabled || phase < PG_PHASE_LOAD || phase > PG_PHASE_PREFILL) return 0; /* decode: the text itself */
+    double now = tool_seconds();
+    if (progress->shown && done < total && now - progress->last < 0.1) return 0;
+    progress->last = now;
+    progress->shown = 1;
+    fprintf(stderr, "\r%s %lld/%lld\033[K", names[phase - 1], (long long)done, (long long)total);
+    return 0;
+}
+
+void tool_progress_clear(tool_progress *progress) {
+    if (progress->shown) fputs("\r\033[K", stderr);
+    progress->shown = 0;
+}
+
+static pg_cancel *interrupt_flag; /* set before the handler is installed, NULL only after it is gone */
+
+static void on_interrupt(int signal_number) {
+    (void)signal_number;
+    pg_cancel_request(interrupt_flag); /* one atomic store */
+}
+
+pg_status tool_interrupt_open(pg_cancel **cancel) {
+    pg_status status = pg_cancel_create(cancel);
+    if (status < 0) return status;
+    interrupt_flag = *cancel;
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_interrupt;
+    action.sa_flags = (int)SA_RESETHAND;
+    sigaction(SIGINT, &action, NULL);
+    return PG_OK;
+}
+
+void tool_interrupt_close(pg_cancel **cancel) {
+    if (!*cancel) return;
+    signal(SIGINT, SIG_DFL);
+    interrupt_flag = NULL;
+    pg_cancel_close(cancel);
+}
+
+unsigned char *tool_read_stdin(size_t *size) {
+    enum { MOST = 1 << 30 };
+    size_t used = 0, capacity = 1 << 16;
+    unsigned char *bytes = malloc(capacity);
+    while (bytes) {
+        used += fread(bytes + used, 1, capacity - used, stdin);
+        if (used < capacity) break;
+        if (capacity == MOST) {
+            free(bytes);
+            tool_fail_text("stdin: more than 1 GiB for a picture (give a PNG or JPEG file)");
+            return NULL;
+        }
+        unsigned char *grown = realloc(bytes, capacity *= 2);
+        if (!grown) free(bytes);
+        bytes = grown;
+    }
+    if (!bytes) {
+        tool_fail_text("stdin: no memory for the picture");
+    } else if (ferror(stdin)) {
+        tool_fail_text("stdin: %s", strerror(errno));
+        free(bytes);
+        bytes = NULL;
+    }
+    *size = used;
+    return bytes;
+}

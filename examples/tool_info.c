@@ -1,0 +1,203 @@
+/* paligemma info: what a checkpoint is and what it needs. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tool.h"
+
+static const char help[] =
+    "usage: paligemma info [options] MODEL\n"
+    "\n"
+    "Tells the architecture, sizes, dtypes, tokenizer and image settings of a checkpoint, and the memory\n"
+    "that a run takes (one picture and 64 + 128 tokens, unless --tokens says otherwise).\n"
+    "\n"
+    "      --json        one line of JSON, with the whole config, defaults filled in\n"
+    "      --tokens N    prompt and new tokens to count memory for, image tokens included\n"
+    "  -t, --threads N   threads to count memory for (default: the CPUs this process may use)\n"
+    "\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
+
+typedef struct facts {
+    char *path;
+    json_t *config; /* everything, defaults filled in */
+    pg_model_info model;
+    pg_processor_info processor;
+    pg_memory memory;
+} facts;
+
+static const char *const dtype_names[] = {NULL, "f32", "bf16", "f16"};
+static const char *const cpu_names[] = {"baseline", "avx2", "avx512"};
+static const char *const resample_names[] = {"nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"};
+
+/* Whole number of a field such as "num_hidden_layers" of a part of the config; 0 when it is not there. */
+static long long field(const facts *f, const char *part, const char *key) {
+    return json_integer_value(json_object_get(json_object_get(f->config, part), key));
+}
+
+static const char *resample_name(const facts *f) {
+    int32_t n = f->processor.resample;
+    return n >= 0 && n < (int32_t)(sizeof resample_names / sizeof resample_names[0]) ? resample_names[n] : "unknown";
+}
+
+static json_t *names_of_bits(uint64_t bits, const char *const *names, int n) {
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++)
+        if (names[i] && bits >> i & 1) json_array_append_new(list, json_string(names[i]));
+    return list;
+}
+
+static void print_names(uint64_t bits, const char *const *names, int n) {
+    const char *separator = "";
+    for (int i = 0; i < n; i++)
+        if (names[i] && bits >> i & 1) {
+            printf("%s%s", separator, names[i]);
+            separator = ", ";
+        }
+}
+
+/* 1536 -> "1.5 KiB". */
+static const char *size_text(uint64_t bytes, char text[32]) {
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    for (; value >= 1024 && unit < 4; unit++) value /= 1024;
+    snprintf(text, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return text;
+}
+
+static void print_text(const facts *f) {
+    const pg_model_info *m = &f->model;
+    const pg_processor_info *p = &f->processor;
+    char a[32], b[32], c[32];
+    long long vision_heads = field(f, "vision_config", "num_attention_heads");
+    printf("folder        %s\n", f->path);
+    printf("architecture  %s: SigLIP encoder, Gemma %d decoder\n", m->generation == 2 ? "PaliGemma 2" : "PaliGemma",
+           (int)m->generation);
+    printf("weights       %.3f million parameters, ", (double)m->n_parameters / 1e6);
+    print_names(m->dtypes, dtype_names, 4);
+    printf("; %u tensors in %u file%s, %s\n", m->n_tensors, m->n_files, m->n_files == 1 ? "" : "s",
+           size_text(m->n_bytes_mapped, a));
+    printf("encoder       %lld layers, hidden %lld, %lld heads of %lld, MLP %lld, patch %lld\n",
+           field(f, "vision_config", "num_hidden_layers"), field(f, "vision_config", "hidden_size"), vision_heads,
+           vision_heads ? field(f, "vision_config", "hidden_size") / vision_heads : 0,
+           field(f, "vision_config", "intermediate_size"), field(f, "vision_config", "patch_size"));
+    printf("decoder       %lld layers, hidden %lld, %lld query and %lld KV heads of %lld, MLP %lld, vocabulary %d\n",
+           field(f, "text_config", "num_hidden_layers"), field(f, "text_config", "hidden_size"),
+           field(f, "text_config", "num_attention_heads"), field(f, "text_config", "num_key_value_heads"),
+           field(f, "text_config", "head_dim"), field(f, "text_config", "intermediate_size"), (int)m->vocab_size);
+    printf("tokenizer     %s, %d ids; pad %lld, eos %lld, bos %lld, unk %lld, <image> %lld\n",
+           p->tokenizer_source == 1 ? "tokenizer.model" : "tokenizer.json", (int)p->vocab_size, (long long)p->pad_id,
+           (long long)p->eos_id, (long long)p->bos_id, (long long)p->unk_id, (long long)p->image_id);
+    printf("picture       %d x %d, %s%s; mean %g %g %g, std %g %g %g; %d image tokens\n", (int)p->image_size,
+           (int)p->image_size, p->do_resize ? resample_name(f) : "no resize", p->do_normalize ? "" : ", not normalised",
+           (double)p->image_mean[0], (double)p->image_mean[1], (double)p->image_mean[2], (double)p->image_std[0],
+           (double)p->image_std[1], (double)p->image_std[2], (int)p->n_image_tokens);
+    printf("memory        %s mapped from the files and shared between processes; a run of %lld tokens takes %s more:\n",
+           size_text(f->memory.weights, a), (long long)f->memory.n_tokens,
+           size_text(f->memory.weights_copied + f->memory.activations + f->memory.kv_cache, b));
+    printf("              %s copied weights, ", size_text(f->memory.weights_copied, a));
+    printf("%s working memory, %s KV cache\n", size_text(f->memory.activations, b), size_text(f->memory.kv_cache, c));
+    printf("kernels       ");
+    print_names(m->cpu_used, cpu_names, 3);
+    putchar('\n');
+}
+
+static json_t *floats(const float *values, int n) {
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++) json_array_append_new(list, json_real((double)values[i]));
+    return list;
+}
+
+static json_t *make_json(const facts *f) {
+    const pg_model_info *m = &f->model;
+    const pg_processor_info *p = &f->processor;
+    json_t *tokenizer =
+        json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "source",
+                  p->tokenizer_source == 1 ? "tokenizer.model" : "tokenizer.json", "vocab_size", (int)p->vocab_size,
+                  "pad_id", (json_int_t)p->pad_id, "eos_id", (json_int_t)p->eos_id, "bos_id", (json_int_t)p->bos_id,
+                  "unk_id", (json_int_t)p->unk_id, "image_id", (json_int_t)p->image_id);
+    json_t *image =
+        json_pack("{s:i, s:i, s:s, s:f, s:o, s:o, s:b, s:b, s:b}", "size", (int)p->image_size, "tokens",
+                  (int)p->n_image_tokens, "resample", resample_name(f), "rescale_factor", p->rescale_factor, "mean",
+                  floats(p->image_mean, 3), "std", floats(p->image_std, 3), "do_resize", (int)p->do_resize,
+                  "do_rescale", (int)p->do_rescale, "do_normalize", (int)p->do_normalize);
+    json_t *memory =
+        json_pack("{s:I, s:I, s:I, s:I, s:I}", "n_tokens", (json_int_t)f->memory.n_tokens, "weights",
+                  (json_int_t)f->memory.weights, "weights_copied", (json_int_t)f->memory.weights_copied, "activations",
+                  (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
+    return json_pack("{s:s, s:s, s:i, s:I, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path", f->path,
+                     "architecture", m->generation == 2 ? "PaliGemma 2" : "PaliGemma", "generation", (int)m->generation,
+                     "n_parameters", (json_int_t)m->n_parameters, "dtypes", names_of_bits(m->dtypes, dtype_names, 4),
+                     "n_tensors", (int)m->n_tensors, "n_files", (int)m->n_files, "n_bytes_mapped",
+                     (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size, "kernels",
+                     names_of_bits(m->cpu_used, cpu_names, 3), "tokenizer", tokenizer, "image", image, "memory", memory,
+                     "config", f->config, "version", pg_version_string());
+}
+
+/* Text that a call copies out, asked for its size first; malloc'ed. */
+static char *find_path(const char *model, pg_status *status) {
+    size_t needed = 0;
+    *status = pg_checkpoint_find(model, NULL, 0, &needed);
+    char *text = *status < 0 ? NULL : malloc(needed);
+    if (text) *status = pg_checkpoint_find(model, text, needed, NULL);
+    return text;
+}
+
+static json_t *load_config(const pg_model *model, pg_status *status) {
+    size_t needed = 0;
+    *status = pg_model_config(model, "", NULL, 0, &needed);
+    char *text = *status < 0 ? NULL : malloc(needed);
+    if (text) *status = pg_model_config(model, "", text, needed, NULL);
+    json_t *config = text && *status >= 0 ? json_loads(text, 0, NULL) : NULL;
+    free(text);
+    return config;
+}
+
+static int info(const tool_verb *verb, int argc, char **argv) {
+    int json = 0;
+    const char *name;
+    int64_t n_tokens = 0, n_threads = 0;
+    const tool_option options[] = {
+        {.name = "--json", .flag = &json},
+        {.name = "--tokens", .number = &n_tokens, .least = 1, .most = INT32_MAX},
+        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 4096},
+    };
+    int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &name);
+    if (exit_status >= 0) return exit_status;
+
+    pg_model *model = NULL;
+    pg_processor *processor = NULL;
+    facts f;
+    memset(&f, 0, sizeof f);
+    f.model.struct_size = sizeof f.model;
+    f.processor.struct_size = sizeof f.processor;
+    f.memory.struct_size = sizeof f.memory;
+    f.memory.n_tokens = n_tokens;
+    f.memory.n_threads = (int32_t)n_threads;
+    pg_status status;
+    f.path = find_path(name, &status);
+    if (status >= 0) status = pg_model_open(name, NULL, &model);
+    if (status >= 0) status = pg_processor_open(name, NULL, &processor);
+    if (status >= 0) status = pg_model_get_info(model, &f.model);
+    if (!n_tokens) f.memory.n_tokens = f.model.n_image_tokens + 64 + 128;
+    if (status >= 0) status = pg_model_memory(model, &f.memory);
+    if (status >= 0) status = pg_processor_get_info(processor, &f.processor);
+    if (status >= 0) f.config = load_config(model, &status);
+    if (status < 0) {
+        exit_status = tool_fail(status, TOOL_STAGE_MODEL);
+    } else if (!f.path || !f.config) {
+        exit_status = tool_fail_text("no memory");
+    } else if (json) {
+        exit_status = tool_print_json(make_json(&f));
+    } else {
+        print_text(&f);
+        exit_status = tool_close_stdout();
+    }
+    json_decref(f.config);
+    free(f.path);
+    pg_processor_close(&processor);
+    pg_model_close(&model);
+    return exit_status;
+}
+
+const tool_verb tool_info = {"info", help, 1, info};

@@ -1,0 +1,208 @@
+/* paligemma run: a picture and a prompt go in, text comes out as it is made. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tool.h"
+
+static const char help[] =
+    "usage: paligemma run [options] MODEL IMAGE PROMPT\n"
+    "\n"
+    "Answers PROMPT about IMAGE, greedily, and prints the text as it is made.\n"
+    "\n"
+    "  MODEL    a checkpoint folder, or a model id in the local Hugging Face cache\n"
+    "  IMAGE    a PNG or JPEG file; - reads one from stdin. It is turned as its EXIF orientation\n"
+    "           says, as transformers' load_image does (--no-exif leaves it as it is stored)\n"
+    "  PROMPT   such as 'caption en', 'answer en what is this?', 'detect cat ; dog', 'ocr'\n"
+    "\n"
+    "  -n, --max-new-tokens N   stop after N tokens (default 128)\n"
+    "  -t, --threads N          compute on N threads (default: the CPUs this process may use);\n"
+    "                           the text does not depend on it\n"
+    "      --json               print nothing but one line of JSON at the end: text, ids, prompt_ids,\n"
+    "                           stop (eos or length), load_s, image_s, prefill_s, decode_s, tokens_per_s\n"
+    "      --literal            take <eos>, <image> and other special tokens in PROMPT as plain text\n"
+    "      --no-exif            do not apply the EXIF orientation\n"
+    "  -v, --verbose            times, and what the library has to tell, on stderr\n"
+    "      --                   what follows is no option\n"
+    "\n"
+    "Exit status: 0 done, 1 failed or interrupted, 2 wrong usage.\n";
+
+typedef struct run_state {
+    pg_model *model;
+    pg_processor *processor;
+    pg_inputs *inputs;
+    pg_result *result;
+    pg_cancel *cancel;
+    unsigned char *image_bytes; /* stdin's */
+    tool_progress progress;
+    int json;
+    char *text; /* with --json: the pieces so far; they may hold NUL bytes */
+    size_t size, capacity;
+    int printed; /* some text went to stdout */
+    int failed;  /* the error of on_text: 'w' stdout, 'm' memory */
+    double load_s, image_s;
+} run_state;
+
+static int32_t on_text(void *user, const char *text, size_t size, int64_t token) {
+    run_state *s = user;
+    (void)token;
+    tool_progress_clear(&s->progress);
+    if (!size) return 0;
+    if (!s->json) {
+        s->printed = 1;
+        if (fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0) return 0;
+        s->failed = 'w';
+        return 1;
+    }
+    if (size > s->capacity - s->size) {
+        size_t capacity = 2 * s->capacity + size;
+        char *grown = realloc(s->text, capacity);
+        if (!grown) {
+            s->failed = 'm';
+            return 1;
+        }
+        s->text = grown;
+        s->capacity = capacity;
+    }
+    memcpy(s->text + s->size, text, size);
+    s->size += size;
+    return 0;
+}
+
+static void on_log(void *user, int32_t level, const char *message) {
+    tool_progress_clear(user);
+    if (level <= PG_LOG_INFO) fprintf(stderr, "%s\n", message);
+}
+
+static json_t *ids_to_json(const pg_tensor *ids) {
+    json_t *list = json_array();
+    const int64_t *data = ids->data;
+    int64_t n = ids->n_dims == 2 ? ids->shape[0] * ids->shape[1] : ids->shape[0];
+    for (int64_t i = 0; i < n; i++) json_array_append_new(list, json_integer(data[i]));
+    return list;
+}
+
+static double tokens_per_second(const pg_result_info *info) {
+    return info->n_new_tokens > 1 && info->decode_seconds > 0 ? (double)(info->n_new_tokens - 1) / info->decode_seconds
+                                                              : 0;
+}
+
+static int print_json(const run_state *s, const pg_result_info *info) {
+    pg_tensor ids = {.struct_size = sizeof ids}, prompt_ids = {.struct_size = sizeof prompt_ids};
+    pg_status status = pg_result_ids(s->result, &ids);
+    if (status >= 0) status = pg_inputs_get(s->inputs, "input_ids", &prompt_ids);
+    if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
+    return tool_print_json(json_pack(
+        "{s:o, s:o, s:o, s:s, s:f, s:f, s:f, s:f, s:f}", "text", json_stringn(s->size ? s->text : "", s->size), "ids",
+        ids_to_json(&ids), "prompt_ids", ids_to_json(&prompt_ids), "stop", info->stop == PG_STOP_EOS ? "eos" : "length",
+        "load_s", s->load_s, "image_s", s->image_s + info->encode_seconds, "prefill_s", info->prefill_seconds,
+        "decode_s", info->decode_seconds, "tokens_per_s", tokens_per_second(info)));
+}
+
+static int report(run_state *s, int64_t max_new_tokens, int verbose) {
+    pg_result_info info = {.struct_size = sizeof info};
+    pg_status status = pg_result_get_info(s->result, &info);
+    if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
+    int exit_status = TOOL_OK;
+    if (s->json) {
+        exit_status = print_json(s, &info);
+    } else {
+        putchar('\n');
+        exit_status = tool_close_stdout();
+    }
+    if (!s->json && info.stop == PG_STOP_LENGTH && (verbose || isatty(STDERR_FILENO)))
+        fprintf(stderr, "[stopped at %lld tokens; --max-new-tokens allows more]\n", (long long)max_new_tokens);
+    if (verbose)
+        fprintf(stderr,
+                "load %.3f s, picture %.3f s, %lld prompt tokens %.3f s, %lld new tokens %.3f s (%.1f a second)\n",
+                s->load_s, s->image_s + info.encode_seconds, (long long)info.n_prompt_tokens, info.prefill_seconds,
+                (long long)info.n_new_tokens, info.decode_seconds, tokens_per_second(&info));
+    return exit_status;
+}
+
+static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens, int64_t n_threads, uint32_t flags,
+                    int verbose) {
+    pg_image image;
+    size_t n_bytes = 0;
+    pg_status status =
+        strcmp(arguments[1], "-") == 0 && !(s->image_bytes = tool_read_stdin(&n_bytes)) ? PG_ERROR_IO : PG_OK;
+    if (status < 0) return TOOL_FAILED; /* told already */
+    if ((status = tool_interrupt_open(&s->cancel)) < 0) return tool_fail(status, TOOL_STAGE_MODEL);
+
+    double start = tool_seconds();
+    pg_model_options model_options;
+    pg_processor_options processor_options;
+    pg_model_options_init(&model_options, sizeof model_options);
+    pg_processor_options_init(&processor_options, sizeof processor_options);
+    model_options.cancel = s->cancel;
+    model_options.progress = tool_progress_update;
+    model_options.log = processor_options.log = verbose ? on_log : NULL;
+    model_options.progress_user = model_options.log_user = processor_options.log_user = &s->progress;
+    status = pg_model_open(arguments[0], &model_options, &s->model);
+    if (status >= 0) status = pg_processor_open(arguments[0], &processor_options, &s->processor);
+    tool_progress_clear(&s->progress);
+    if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
+    double loaded = tool_seconds();
+    s->load_s = loaded - start;
+
+    pg_encode_options encode_options;
+    pg_encode_options_init(&encode_options, sizeof encode_options);
+    encode_options.flags = flags;
+    status = s->image_bytes ? pg_image_from_bytes(&image, sizeof image, s->image_bytes, n_bytes)
+                            : pg_image_from_path(&image, sizeof image, arguments[1]);
+    if (status >= 0) status = pg_processor_encode(s->processor, &image, arguments[2], &encode_options, &s->inputs);
+    if (status < 0) return tool_fail(status, TOOL_STAGE_IMAGE);
+    s->image_s = tool_seconds() - loaded;
+
+    pg_generate_options options;
+    pg_generate_options_init(&options, sizeof options);
+    options.max_new_tokens = (int32_t)max_new_tokens;
+    options.n_threads = (int32_t)n_threads;
+    options.on_text = on_text;
+    options.on_text_user = s;
+    options.progress = tool_progress_update;
+    options.progress_user = &s->progress;
+    options.cancel = s->cancel;
+    status = pg_generate(s->model, s->processor, s->inputs, &options, &s->result);
+    tool_progress_clear(&s->progress);
+    if (s->failed == 'm') return tool_fail_text("no memory for the text");
+    if (s->failed) return tool_close_stdout(), TOOL_FAILED;
+    if (status < 0) {
+        if (s->printed) putchar('\n'), fflush(stdout);
+        return tool_fail(status, TOOL_STAGE_GENERATE);
+    }
+    return report(s, max_new_tokens, verbose);
+}
+
+static int run(const tool_verb *verb, int argc, char **argv) {
+    int json = 0, literal = 0, no_exif = 0, verbose = 0;
+    int64_t max_new_tokens = 128, n_threads = 0;
+    const char *arguments[3];
+    const tool_option options[] = {
+        {.name = "--max-new-tokens", .letter = "-n", .number = &max_new_tokens, .least = 1, .most = INT32_MAX},
+        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 4096},
+        {.name = "--json", .flag = &json},
+        {.name = "--literal", .flag = &literal},
+        {.name = "--no-exif", .flag = &no_exif},
+        {.name = "--verbose", .letter = "-v", .flag = &verbose},
+    };
+    int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments);
+    if (status >= 0) return status;
+
+    run_state s = {.json = json};
+    tool_progress_init(&s.progress);
+    uint32_t flags = (literal ? PG_TEXT_LITERAL : 0u) | (no_exif ? 0u : PG_IMAGE_EXIF);
+    status = run_with(&s, arguments, max_new_tokens, n_threads, flags, verbose);
+    pg_result_close(&s.result);
+    pg_inputs_close(&s.inputs);
+    pg_processor_close(&s.processor);
+    pg_model_close(&s.model);
+    tool_interrupt_close(&s.cancel);
+    free(s.image_bytes);
+    free(s.text);
+    return status;
+}
+
+const tool_verb tool_run = {"run", help, 3, run};
