@@ -24,8 +24,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     pg_model *model = pgi_alloc_zero(memory, 1, sizeof *model);
     if (!model) return PG_ERROR_MEMORY;
     model->memory = *memory;
-    model->log = options->log;
-    model->log_user = options->log_user;
+    model->log = (pgi_log){options->log, options->log_user};
     atomic_init(&model->references, 1);
 
     PGI_GOTO(pgi_hub_find(memory, name, &folder), fail);
@@ -35,6 +34,9 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     model->config = config;
     PGI_GOTO(pgi_tensor_files_open(memory, folder, &model->files), fail);
     PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, &model->weights), fail);
+    pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u files, cpu 0x%llx", folder,
+                 model->config.text.generation, (unsigned long long)model->weights.n_parameters,
+                 pgi_tensor_files_n_files(model->files), (unsigned long long)model->kernels.cpu);
     pgi_free(memory, folder);
     *out = model;
     return PG_OK;

@@ -2,6 +2,7 @@
 #ifndef PGI_GENERATE_MODEL_H
 #define PGI_GENERATE_MODEL_H
 
+#include "base/log.h"
 #include "base/run.h"
 #include "checkpoint/config.h"
 #include "checkpoint/safetensors.h"
@@ -15,8 +16,7 @@ struct pg_model {
     pgi_tensor_files *files;
     pgi_weights weights;
     pgi_kernels kernels;
-    pg_log_fn log;
-    void *log_user;
+    pgi_log log;
 };
 
 /* options: complete (all defaults filled in). On error *out needs no release. */

@@ -20,12 +20,14 @@ pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const 
     if (!processor) return PG_ERROR_MEMORY;
     atomic_init(&processor->references, 1);
     processor->memory = *memory;
-    processor->log = options->log;
-    processor->log_user = options->log_user;
+    processor->log = (pgi_log){options->log, options->log_user};
 
     PGI_GOTO(pgi_hub_find(memory, model, &folder), fail);
     PGI_GOTO(pgi_image_settings_load(memory, folder, &processor->image), fail);
     PGI_GOTO(pgi_tokenizer_open(memory, folder, &processor->tokenizer), fail);
+    pgi_log_line(&processor->log, PG_LOG_INFO, "opened the processor of %s: %lld ids, %d x %d pixels, %d image tokens",
+                 folder, (long long)pgi_tokenizer_n_ids(processor->tokenizer), processor->image.width,
+                 processor->image.height, processor->image.n_image_tokens);
     pgi_free(memory, folder);
     *out = processor;
     return PG_OK;

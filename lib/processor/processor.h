@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "base/log.h"
 #include "processor/image_settings.h"
 #include "processor/inputs.h"
 #include "processor/tokenizer.h"
@@ -13,8 +14,7 @@ struct pg_processor {
     pgi_memory memory;
     pgi_tokenizer *tokenizer;
     pgi_image_settings image;
-    pg_log_fn log;
-    void *log_user;
+    pgi_log log;
 };
 
 /* options: complete. On error *out needs no release. */

@@ -1,0 +1,177 @@
+/* pg_generate, pg_result, and the advanced calls: pg_features, pg_session. */
+#include "generate/generate.h"
+
+#include "api/structs.h"
+
+enum { DEFAULT_NEW_TOKENS = 128 };
+
+static pg_status check_new_tokens(int32_t *max_new_tokens) {
+    if (*max_new_tokens < 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "max_new_tokens is %d, expected 0 (default) or more", *max_new_tokens);
+    if (*max_new_tokens == 0) *max_new_tokens = DEFAULT_NEW_TOKENS;
+    return PG_OK;
+}
+
+static const pg_generate_options default_generate_options = {
+    .struct_size = sizeof default_generate_options,
+    .max_new_tokens = DEFAULT_NEW_TOKENS,
+};
+
+pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size) {
+    return pgi_struct_init(options, struct_size, &default_generate_options, sizeof default_generate_options,
+                           "pg_generate_options");
+}
+
+pg_status pg_generate(pg_model *model, pg_processor *processor, const pg_inputs *inputs,
+                      const pg_generate_options *options, pg_result **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(processor);
+    PGI_NOT_NULL(inputs);
+    pg_generate_options complete = default_generate_options;
+    PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_generate_options"));
+    if (complete.flags) return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected 0", complete.flags);
+    PGI_TRY(check_new_tokens(&complete.max_new_tokens));
+    PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    return pgi_generate(model, processor, inputs, &complete, out);
+}
+
+void pg_result_close(pg_result **result) {
+    if (!result) return;
+    pgi_result_free(*result);
+    *result = NULL;
+}
+
+const char *pg_result_text(const pg_result *result) {
+    return result && result->text.data ? (const char *)result->text.data : "";
+}
+
+pg_status pg_result_ids(const pg_result *result, pg_tensor *out) {
+    PGI_NOT_NULL(result);
+    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    pg_tensor value = {
+        .struct_size = sizeof value,
+        .dtype = PG_DTYPE_I64,
+        .n_dims = 1,
+        .shape = {(int64_t)result->ids.size, 1, 1, 1},
+        .data = result->ids.data,
+    };
+    pgi_struct_out(out, &value, sizeof value);
+    return PG_OK;
+}
+
+pg_status pg_result_get_info(const pg_result *result, pg_result_info *info) {
+    PGI_NOT_NULL(result);
+    PGI_TRY(pgi_struct_out_check(info, "pg_result_info"));
+    pg_result_info value = {
+        .struct_size = sizeof value,
+        .stop = result->stop,
+        .n_prompt_tokens = result->n_prompt_tokens,
+        .n_new_tokens = (int64_t)result->ids.size,
+        .encode_seconds = result->encode_seconds,
+        .prefill_seconds = result->prefill_seconds,
+        .decode_seconds = result->decode_seconds,
+    };
+    pgi_struct_out(info, &value, sizeof value);
+    return PG_OK;
+}
+
+static const pg_run_options default_run_options = {.struct_size = sizeof default_run_options};
+
+pg_status pg_run_options_init(pg_run_options *options, size_t struct_size) {
+    return pgi_struct_init(options, struct_size, &default_run_options, sizeof default_run_options, "pg_run_options");
+}
+
+pg_status pg_encode_image(pg_model *model, const pg_inputs *inputs, const pg_run_options *options, pg_features **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(inputs);
+    pg_run_options complete = default_run_options;
+    PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_run_options"));
+    pgi_run run = {
+        .kernels = &model->kernels,
+        .cancel = complete.cancel,
+        .progress = complete.progress,
+        .progress_user = complete.progress_user,
+    };
+    PGI_TRY(pgi_thread_count(complete.n_threads, &run.n_threads));
+    return pgi_features_encode(&run, model, inputs, out);
+}
+
+void pg_features_close(pg_features **features) {
+    if (!features) return;
+    pgi_features_release(*features);
+    *features = NULL;
+}
+
+pg_status pg_features_get(const pg_features *features, pg_tensor *out) {
+    PGI_NOT_NULL(features);
+    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    pg_tensor value = {
+        .struct_size = sizeof value,
+        .dtype = PG_DTYPE_F32,
+        .n_dims = 3,
+        .shape = {features->n_images, features->model->config.vision.n_patches,
+                  features->model->config.text.hidden_size, 1},
+        .data = features->data,
+    };
+    pgi_struct_out(out, &value, sizeof value);
+    return PG_OK;
+}
+
+static const pg_session_options default_session_options = {
+    .struct_size = sizeof default_session_options,
+    .max_new_tokens = DEFAULT_NEW_TOKENS,
+};
+
+pg_status pg_session_options_init(pg_session_options *options, size_t struct_size) {
+    return pgi_struct_init(options, struct_size, &default_session_options, sizeof default_session_options,
+                           "pg_session_options");
+}
+
+pg_status pg_session_create(pg_model *model, const pg_session_options *options, pg_session **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    pg_session_options complete = default_session_options;
+    PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_session_options"));
+    PGI_TRY(check_new_tokens(&complete.max_new_tokens));
+    PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    return pgi_session_create(model, &complete, out);
+}
+
+void pg_session_close(pg_session **session) {
+    if (!session) return;
+    pgi_session_free(*session);
+    *session = NULL;
+}
+
+pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
+    PGI_NOT_NULL(session);
+    PGI_NOT_NULL(inputs);
+    return pgi_session_prefill(session, inputs, features);
+}
+
+pg_status pg_session_step(pg_session *session, int64_t *token) {
+    PGI_NOT_NULL(session);
+    PGI_NOT_NULL(token);
+    return pgi_session_step(session, token);
+}
+
+pg_status pg_session_logits(const pg_session *session, pg_tensor *out) {
+    PGI_NOT_NULL(session);
+    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    if (session->state == PGI_SESSION_EMPTY)
+        return pgi_error(PG_ERROR_STATE, "the session has no logits, expected pg_session_prefill() first");
+    pg_tensor value = {
+        .struct_size = sizeof value,
+        .dtype = PG_DTYPE_F32,
+        .n_dims = 1,
+        .shape = {session->model->config.text.vocab_size, 1, 1, 1},
+        .data = session->logits,
+    };
+    pgi_struct_out(out, &value, sizeof value);
+    return PG_OK;
+}

@@ -1,0 +1,44 @@
+/* Describing pictures; they are read by processor/image.c. */
+#include "api/structs.h"
+
+static pg_status finish(pg_image *image, size_t struct_size, const pg_image *value) {
+    return pgi_struct_init(image, struct_size, value, sizeof *value, "pg_image");
+}
+
+pg_status pg_image_from_path(pg_image *image, size_t struct_size, const char *path) {
+    PGI_NOT_NULL(path);
+    pg_image value = {.struct_size = sizeof value, .format = PG_IMAGE_PATH, .path = path};
+    return finish(image, struct_size, &value);
+}
+
+pg_status pg_image_from_bytes(pg_image *image, size_t struct_size, const void *bytes, size_t n_bytes) {
+    PGI_NOT_NULL(bytes);
+    pg_image value = {.struct_size = sizeof value, .format = PG_IMAGE_BYTES, .planes = {bytes}, .n_bytes = n_bytes};
+    return finish(image, struct_size, &value);
+}
+
+pg_status pg_image_from_pixels(pg_image *image, size_t struct_size, int32_t format, int32_t width, int32_t height,
+                               const void *pixels, int64_t stride) {
+    PGI_NOT_NULL(pixels);
+    int64_t channels;
+    switch (format) {
+        case PG_IMAGE_RGB8:
+        case PG_IMAGE_BGR8: channels = 3; break;
+        case PG_IMAGE_RGBA8:
+        case PG_IMAGE_BGRA8: channels = 4; break;
+        case PG_IMAGE_GRAY8: channels = 1; break;
+        default:
+            return pgi_error(PG_ERROR_ARGUMENT, "format is %d, expected PG_IMAGE_RGB8 to PG_IMAGE_GRAY8 (1 to 5)", format);
+    }
+    if (width < 1 || height < 1)
+        return pgi_error(PG_ERROR_ARGUMENT, "the picture is %d x %d pixels, expected at least 1 x 1", width, height);
+    pg_image value = {
+        .struct_size = sizeof value,
+        .format = format,
+        .width = width,
+        .height = height,
+        .planes = {pixels},
+        .strides = {stride ? stride : width * channels},
+    };
+    return finish(image, struct_size, &value);
+}

@@ -1,0 +1,135 @@
+/* pg_model: open, close, and what there is to know about one. */
+#include <string.h>
+
+#include "api/structs.h"
+#include "checkpoint/hub.h"
+#include "checkpoint/json.h"
+#include "generate/session.h"
+
+static const pg_model_options default_options = {.struct_size = sizeof default_options};
+
+pg_status pg_model_options_init(pg_model_options *options, size_t struct_size) {
+    return pgi_struct_init(options, struct_size, &default_options, sizeof default_options, "pg_model_options");
+}
+
+pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    pg_model_options complete = default_options;
+    PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_model_options"));
+    pgi_memory memory;
+    PGI_TRY(pgi_memory_from_allocator(complete.allocator, &memory));
+    return pgi_model_open(&memory, model, &complete, out);
+}
+
+void pg_model_close(pg_model **model) {
+    if (!model) return;
+    pgi_model_release(*model);
+    *model = NULL;
+}
+
+static pg_status find_field(const pg_model *model, const char *key, const json_t **out) {
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(key);
+    *out = pgi_config_field(&model->config, key);
+    if (!*out) return pgi_error(PG_ERROR_NOT_FOUND, "the config has no field \"%s\"", key);
+    return PG_OK;
+}
+
+static pg_status wrong_type(const char *key, const json_t *field, const char *expected) {
+    char buffer[64];
+    return pgi_error(PG_ERROR_ARGUMENT, "the config's field \"%s\" is %s, expected %s", key,
+                     pgi_json_describe(field, buffer, sizeof buffer), expected);
+}
+
+pg_status pg_model_config_int(const pg_model *model, const char *key, int64_t *out) {
+    const json_t *field;
+    PGI_NOT_NULL(out);
+    PGI_TRY(find_field(model, key, &field));
+    if (json_is_integer(field))
+        *out = json_integer_value(field);
+    else if (json_is_boolean(field))
+        *out = json_is_true(field);
+    else
+        return wrong_type(key, field, "an integer or a boolean");
+    return PG_OK;
+}
+
+pg_status pg_model_config_float(const pg_model *model, const char *key, double *out) {
+    const json_t *field;
+    PGI_NOT_NULL(out);
+    PGI_TRY(find_field(model, key, &field));
+    if (!json_is_number(field)) return wrong_type(key, field, "a number");
+    *out = json_number_value(field);
+    return PG_OK;
+}
+
+pg_status pg_model_config(const pg_model *model, const char *key, char *text, size_t capacity, size_t *needed) {
+    const json_t *field;
+    PGI_TRY(find_field(model, key, &field));
+    pgi_buffer buffer;
+    pgi_buffer_init(&buffer, &model->memory);
+    pg_status status = pgi_json_dump(field, &buffer);
+    if (status >= 0) status = pgi_copy_text_out((const char *)buffer.data, buffer.size, text, capacity, needed);
+    pgi_buffer_free(&buffer);
+    return status;
+}
+
+pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
+    PGI_NOT_NULL(model);
+    PGI_TRY(pgi_struct_out_check(info, "pg_model_info"));
+    pg_model_info value = {
+        .struct_size = sizeof value,
+        .generation = model->config.text.generation,
+        .n_parameters = model->weights.n_parameters,
+        .n_bytes_mapped = pgi_tensor_files_n_bytes(model->files),
+        .cpu_used = model->kernels.cpu,
+        .n_files = pgi_tensor_files_n_files(model->files),
+        .n_tensors = model->weights.n_tensors,
+        .dtypes = model->weights.dtypes,
+        .image_size = model->config.vision.image_size,
+        .n_image_tokens = model->config.vision.n_patches,
+        .vocab_size = model->config.text.vocab_size,
+    };
+    pgi_struct_out(info, &value, sizeof value);
+    return PG_OK;
+}
+
+pg_status pg_model_memory(const pg_model *model, pg_memory *memory) {
+    PGI_NOT_NULL(model);
+    PGI_TRY(pgi_struct_out_check(memory, "pg_memory"));
+    pg_memory value = {.struct_size = sizeof value};
+    PGI_TRY(pgi_struct_in(&value, sizeof value, memory, "pg_memory"));
+    if (value.n_images == 0) value.n_images = 1;
+    if (value.n_tokens == 0) value.n_tokens = model->config.vision.n_patches + 64 + 128;
+    if (value.n_images < 0 || value.n_images > 4096)
+        return pgi_error(PG_ERROR_ARGUMENT, "n_images is %lld, expected 0 to 4096", (long long)value.n_images);
+    if (value.n_tokens < 0 || value.n_tokens > pgi_context_limit(&model->config))
+        return pgi_error(PG_ERROR_ARGUMENT, "n_tokens is %lld, expected 0 to %lld", (long long)value.n_tokens,
+                         (long long)pgi_context_limit(&model->config));
+
+    pgi_run run = {.kernels = &model->kernels};
+    PGI_TRY(pgi_thread_count(value.n_threads, &run.n_threads));
+    value.n_threads = run.n_threads;
+    value.weights = pgi_tensor_files_n_bytes(model->files);
+    value.weights_copied = model->weights.n_bytes_copied;
+    size_t encode = pgi_features_workspace(&run, model, value.n_images);
+    size_t decode = pgi_session_workspace(&run, &model->config, value.n_tokens);
+    size_t features = (size_t)value.n_images * (size_t)model->config.vision.n_patches *
+                      (size_t)model->config.text.hidden_size * sizeof(float);
+    decode = decode < SIZE_MAX - features ? decode + features : SIZE_MAX; /* they live on during the prefill */
+    value.activations = encode > decode ? encode : decode;
+    value.kv_cache = 2 * (uint64_t)pgi_kv_cache_size(&model->config.text, value.n_tokens);
+    pgi_struct_out(memory, &value, sizeof value);
+    return PG_OK;
+}
+
+pg_status pg_checkpoint_find(const char *model, char *path, size_t capacity, size_t *needed) {
+    PGI_NOT_NULL(model);
+    char *folder;
+    PGI_TRY(pgi_hub_find(&pgi_memory_default, model, &folder));
+    pg_status status = pgi_copy_text_out(folder, strlen(folder), path, capacity, needed);
+    pgi_free(&pgi_memory_default, folder);
+    return status;
+}

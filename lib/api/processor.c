@@ -1,0 +1,245 @@
+/* pg_processor, pg_inputs, pg_detokenizer. */
+#include "processor/processor.h"
+
+#include <string.h>
+
+#include "api/structs.h"
+
+enum {
+    ENCODE_FLAGS = PG_TEXT_LITERAL | PG_IMAGE_EXIF,
+    DEFAULT_MAX_IMAGE_PIXELS = 178956970 /* twice PIL.Image.MAX_IMAGE_PIXELS */
+};
+
+static const pg_processor_options default_options = {.struct_size = sizeof default_options};
+
+pg_status pg_processor_options_init(pg_processor_options *options, size_t struct_size) {
+    return pgi_struct_init(options, struct_size, &default_options, sizeof default_options, "pg_processor_options");
+}
+
+pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    pg_processor_options complete = default_options;
+    PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_processor_options"));
+    pgi_memory memory;
+    PGI_TRY(pgi_memory_from_allocator(complete.allocator, &memory));
+    return pgi_processor_open(&memory, model, &complete, out);
+}
+
+void pg_processor_close(pg_processor **processor) {
+    if (!processor) return;
+    pgi_processor_release(*processor);
+    *processor = NULL;
+}
+
+static const pg_encode_options default_encode_options = {
+    .struct_size = sizeof default_encode_options,
+    .max_image_pixels = DEFAULT_MAX_IMAGE_PIXELS,
+};
+
+pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size) {
+    return pgi_struct_init(options, struct_size, &default_encode_options, sizeof default_encode_options,
+                           "pg_encode_options");
+}
+
+static pg_status check_flags(uint32_t flags, uint32_t known, const char *expected) {
+    if (flags & ~known) return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected %s", flags, expected);
+    return PG_OK;
+}
+
+pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
+                              const pg_encode_options *options, pg_inputs **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(processor);
+    pg_encode_options complete = default_encode_options;
+    PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_encode_options"));
+    PGI_TRY(check_flags(complete.flags, ENCODE_FLAGS, "PG_TEXT_LITERAL | PG_IMAGE_EXIF or less"));
+    if (complete.max_image_pixels < 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "max_image_pixels is %lld, expected 0 (default) or more",
+                         (long long)complete.max_image_pixels);
+    if (complete.max_image_pixels == 0) complete.max_image_pixels = DEFAULT_MAX_IMAGE_PIXELS;
+    pg_image picture = {.struct_size = sizeof picture};
+    PGI_TRY(pgi_struct_in(&picture, sizeof picture, image, "pg_image"));
+    return pgi_processor_encode(processor, image ? &picture : NULL, prompt, &complete, out);
+}
+
+void pg_inputs_close(pg_inputs **inputs) {
+    if (!inputs) return;
+    pgi_inputs_release(*inputs);
+    *inputs = NULL;
+}
+
+pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_tensor *out) {
+    PGI_NOT_NULL(inputs);
+    PGI_NOT_NULL(name);
+    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    pg_tensor value = {
+        .struct_size = sizeof value,
+        .dtype = PG_DTYPE_I64,
+        .n_dims = 2,
+        .shape = {1, inputs->n_tokens, 1, 1},
+    };
+    if (strcmp(name, "input_ids") == 0) {
+        value.data = inputs->ids;
+    } else if (strcmp(name, "attention_mask") == 0) {
+        value.data = inputs->attention_mask;
+    } else if (strcmp(name, "token_type_ids") == 0) {
+        value.data = inputs->token_type_ids;
+    } else if (strcmp(name, "pixel_values") == 0) {
+        if (!inputs->pixels)
+            return pgi_error(PG_ERROR_NOT_FOUND, "the inputs have no pixel_values: they were made without an image");
+        value.dtype = PG_DTYPE_F32;
+        value.n_dims = 4;
+        value.shape[0] = inputs->n_images;
+        value.shape[1] = 3;
+        value.shape[2] = inputs->image_height;
+        value.shape[3] = inputs->image_width;
+        value.data = inputs->pixels;
+    } else {
+        return pgi_error(PG_ERROR_NOT_FOUND,
+                         "the inputs have no tensor \"%s\", expected input_ids, attention_mask, token_type_ids or "
+                         "pixel_values", name);
+    }
+    pgi_struct_out(out, &value, sizeof value);
+    return PG_OK;
+}
+
+pg_status pg_processor_tokenize(const pg_processor *processor, const char *text, uint32_t flags, int64_t *ids,
+                                size_t capacity, size_t *n_ids) {
+    PGI_NOT_NULL(processor);
+    PGI_NOT_NULL(text);
+    PGI_NOT_NULL(n_ids);
+    if (capacity > 0) PGI_NOT_NULL(ids);
+    PGI_TRY(check_flags(flags, PG_TEXT_LITERAL, "PG_TEXT_LITERAL or 0"));
+    pgi_ids list;
+    pgi_ids_init(&list, &processor->memory);
+    pg_status status =
+        pgi_tokenizer_encode(processor->tokenizer, text, strlen(text), (flags & PG_TEXT_LITERAL) != 0, &list);
+    if (status >= 0) {
+        size_t n = list.size < capacity ? list.size : capacity;
+        if (n) memcpy(ids, list.data, n * sizeof *ids);
+        *n_ids = list.size;
+    }
+    pgi_ids_free(&list);
+    return status;
+}
+
+pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids, size_t n_ids, uint32_t flags,
+                              char *text, size_t capacity, size_t *needed) {
+    PGI_NOT_NULL(processor);
+    if (n_ids > 0) PGI_NOT_NULL(ids);
+    PGI_TRY(check_flags(flags, PG_SKIP_SPECIAL, "PG_SKIP_SPECIAL or 0"));
+    pgi_buffer buffer;
+    pgi_buffer_init(&buffer, &processor->memory);
+    pg_status status =
+        pgi_tokenizer_decode(processor->tokenizer, ids, n_ids, (flags & PG_SKIP_SPECIAL) != 0, &buffer);
+    if (status >= 0) status = pgi_copy_text_out((const char *)buffer.data, buffer.size, text, capacity, needed);
+    pgi_buffer_free(&buffer);
+    return status;
+}
+
+pg_status pg_processor_piece(const pg_processor *processor, int64_t id, const char **piece) {
+    PGI_NOT_NULL(processor);
+    PGI_NOT_NULL(piece);
+    *piece = pgi_tokenizer_piece(processor->tokenizer, id);
+    if (!*piece)
+        return pgi_error(PG_ERROR_ARGUMENT, "id is %lld, expected 0 to %lld", (long long)id,
+                         (long long)pgi_tokenizer_n_ids(processor->tokenizer) - 1);
+    return PG_OK;
+}
+
+pg_status pg_processor_token_id(const pg_processor *processor, const char *piece, int64_t *id) {
+    PGI_NOT_NULL(processor);
+    PGI_NOT_NULL(piece);
+    PGI_NOT_NULL(id);
+    *id = pgi_tokenizer_piece_id(processor->tokenizer, piece);
+    if (*id < 0) return pgi_error(PG_ERROR_NOT_FOUND, "the vocabulary has no piece \"%s\"", piece);
+    return PG_OK;
+}
+
+pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info) {
+    PGI_NOT_NULL(processor);
+    PGI_TRY(pgi_struct_out_check(info, "pg_processor_info"));
+    const pgi_tokenizer *tokenizer = processor->tokenizer;
+    const pgi_image_settings *image = &processor->image;
+    pg_processor_info value = {
+        .struct_size = sizeof value,
+        .image_size = image->width,
+        .n_image_tokens = image->n_image_tokens,
+        .resample = image->resample,
+        .vocab_size = (int32_t)pgi_tokenizer_n_ids(tokenizer),
+        .tokenizer_source = pgi_tokenizer_source(tokenizer),
+        .pad_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_PAD),
+        .eos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS),
+        .bos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS),
+        .unk_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_UNK),
+        .image_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE),
+        .rescale_factor = image->rescale_factor,
+        .do_resize = image->do_resize != 0,
+        .do_rescale = image->do_rescale != 0,
+        .do_normalize = image->do_normalize != 0,
+    };
+    memcpy(value.image_mean, image->mean, sizeof value.image_mean);
+    memcpy(value.image_std, image->std, sizeof value.image_std);
+    pgi_struct_out(info, &value, sizeof value);
+    return PG_OK;
+}
+
+struct pg_detokenizer {
+    pg_processor *processor; /* counted */
+    pgi_stream_decoder decoder;
+    pgi_buffer text; /* of the last call */
+};
+
+pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, pg_detokenizer **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(processor);
+    PGI_TRY(check_flags(flags, PG_SKIP_SPECIAL, "PG_SKIP_SPECIAL or 0"));
+    pg_detokenizer *detokenizer = pgi_alloc_zero(&processor->memory, 1, sizeof *detokenizer);
+    if (!detokenizer) return PG_ERROR_MEMORY;
+    detokenizer->processor = (pg_processor *)(uintptr_t)processor; /* only its count changes */
+    pgi_processor_retain(detokenizer->processor);
+    pgi_stream_decoder_init(&detokenizer->decoder, processor->tokenizer, (flags & PG_SKIP_SPECIAL) != 0);
+    pgi_buffer_init(&detokenizer->text, &detokenizer->processor->memory);
+    *out = detokenizer;
+    return PG_OK;
+}
+
+void pg_detokenizer_close(pg_detokenizer **detokenizer) {
+    if (!detokenizer || !*detokenizer) return;
+    pg_processor *processor = (*detokenizer)->processor;
+    pgi_stream_decoder_free(&(*detokenizer)->decoder);
+    pgi_buffer_free(&(*detokenizer)->text);
+    pgi_free(&processor->memory, *detokenizer);
+    pgi_processor_release(processor);
+    *detokenizer = NULL;
+}
+
+static pg_status hand_out(pg_detokenizer *detokenizer, pg_status status, const char **text, size_t *size) {
+    if (status < 0) return status;
+    *text = detokenizer->text.data ? (const char *)detokenizer->text.data : "";
+    if (size) *size = detokenizer->text.size;
+    return PG_OK;
+}
+
+static void clear_text(pgi_buffer *text) {
+    text->size = 0;
+    if (text->data) text->data[0] = 0;
+}
+
+pg_status pg_detokenizer_push(pg_detokenizer *detokenizer, int64_t id, const char **text, size_t *size) {
+    PGI_NOT_NULL(detokenizer);
+    PGI_NOT_NULL(text);
+    clear_text(&detokenizer->text);
+    return hand_out(detokenizer, pgi_stream_decoder_push(&detokenizer->decoder, id, &detokenizer->text), text, size);
+}
+
+pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **text, size_t *size) {
+    PGI_NOT_NULL(detokenizer);
+    PGI_NOT_NULL(text);
+    clear_text(&detokenizer->text);
+    return hand_out(detokenizer, pgi_stream_decoder_flush(&detokenizer->decoder, &detokenizer->text), text, size);
+}

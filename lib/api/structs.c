@@ -1,0 +1,69 @@
+#include "api/structs.h"
+
+#include <string.h>
+
+#include "base/run.h"
+
+enum { MAX_STRUCT_SIZE = 4096, MAX_THREADS = 1024 };
+
+static uint32_t size_of(const void *object) {
+    uint32_t size;
+    memcpy(&size, object, sizeof size);
+    return size;
+}
+
+static pg_status check_size(size_t size, const char *name) {
+    /* Every struct has at least one more field beside its size. */
+    if (size < 8 || size > MAX_STRUCT_SIZE || size % 4 != 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "%s.struct_size is %zu, expected sizeof(%s)", name, size, name);
+    return PG_OK;
+}
+
+pg_status pgi_struct_in(void *out, size_t size, const void *in, const char *name) {
+    if (!in) return PG_OK;
+    size_t theirs = size_of(in);
+    PGI_TRY(check_size(theirs, name));
+    for (size_t i = size; i < theirs; i++)
+        if (((const uint8_t *)in)[i] != 0)
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "%s.struct_size is %zu and byte %zu is set, but this library knows only the first %zu: "
+                             "the program was built for a newer one",
+                             name, theirs, i, size);
+    uint32_t ours = (uint32_t)size;
+    memcpy(out, in, theirs < size ? theirs : size);
+    memcpy(out, &ours, sizeof ours);
+    return PG_OK;
+}
+
+pg_status pgi_struct_out_check(const void *out, const char *name) {
+    PGI_TRY(pgi_not_null(out, name));
+    return check_size(size_of(out), name);
+}
+
+void pgi_struct_out(void *out, const void *value, size_t size) {
+    uint32_t theirs = size_of(out);
+    memcpy(out, value, theirs < size ? theirs : size);
+    if (theirs > size) memset((uint8_t *)out + size, 0, theirs - size);
+    memcpy(out, &theirs, sizeof theirs);
+}
+
+pg_status pgi_struct_init(void *out, size_t struct_size, const void *defaults, size_t size, const char *name) {
+    PGI_TRY(pgi_not_null(out, name));
+    PGI_TRY(check_size(struct_size, name));
+    uint32_t theirs = (uint32_t)struct_size;
+    memcpy(out, &theirs, sizeof theirs);
+    pgi_struct_out(out, defaults, size);
+    return PG_OK;
+}
+
+pg_status pgi_not_null(const void *pointer, const char *name) {
+    return pointer ? PG_OK : pgi_error(PG_ERROR_ARGUMENT, "%s is NULL", name);
+}
+
+pg_status pgi_thread_count(int32_t asked, int *out) {
+    if (asked < 0 || asked > MAX_THREADS)
+        return pgi_error(PG_ERROR_ARGUMENT, "n_threads is %d, expected 0 (all CPUs) to %d", asked, MAX_THREADS);
+    int n = asked > 0 ? asked : pgi_cpu_count();
+    *out = n < MAX_THREADS ? n : MAX_THREADS;
+    return PG_OK;
+}

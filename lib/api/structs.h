@@ -1,0 +1,29 @@
+/* Structs that cross the border: they begin with struct_size and grow only at the end. */
+#ifndef PGI_API_STRUCTS_H
+#define PGI_API_STRUCTS_H
+
+#include "base/status.h"
+
+/* `out` (`size` bytes, filled with defaults by the caller) takes over what the
+ * caller's struct `in` has: the common part. A larger `in`, of a newer header,
+ * is accepted when the part we do not know is zero. `in` NULL: all defaults. */
+pg_status pgi_struct_in(void *out, size_t size, const void *in, const char *name);
+
+/* Checks the struct_size of a struct that the library fills. */
+pg_status pgi_struct_out_check(const void *out, const char *name);
+/* Copies `size` bytes of `value` to `out`, as much as out->struct_size has room
+ * for; a larger out's tail is zeroed. struct_size stays the caller's. */
+void pgi_struct_out(void *out, const void *value, size_t size);
+
+/* The body of every pg_x_options_init(): `defaults` cut to, or zero-extended to, struct_size. */
+pg_status pgi_struct_init(void *out, size_t struct_size, const void *defaults, size_t size, const char *name);
+
+/* PG_ERROR_ARGUMENT with a message when `pointer` is NULL. */
+pg_status pgi_not_null(const void *pointer, const char *name);
+
+#define PGI_NOT_NULL(pointer) PGI_TRY(pgi_not_null((pointer), #pointer))
+
+/* 0 becomes the CPUs this process may use; negative and absurd numbers are refused. */
+pg_status pgi_thread_count(int32_t asked, int *out);
+
+#endif

@@ -1,0 +1,14 @@
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+void pgi_log_line(const pgi_log *log, int32_t level, const char *format, ...) {
+    char text[512];
+    if (!log->fn) return;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    log->fn(log->user, level, text);
+}
