@@ -17,9 +17,25 @@ typedef struct pgi_kernels pgi_kernels;
  * CPU's). PG_ERROR_ARGUMENT when the mask leaves nothing. */
 pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask);
 
-/* The members are defined by the owner of lib/kernels. */
-struct pgi_kernels {
-    uint64_t cpu; /* PG_CPU_* bits in use */
+enum {
+    PGI_GEMM_KC = 512,               /* the summed dimension is cut at multiples of this */
+    PGI_GEMM_LDA = PGI_GEMM_KC + 16, /* rows of an A tile; not a power of two, so that they fall into different cache sets */
+    PGI_GEMM_MR_MAX = 16,
+    PGI_GEMM_NR_MAX = 32,
+    PGI_GEMV_ROWS = 4 /* up to this many rows of x a product streams the weights instead of packing them */
 };
+
+struct pgi_kernels {
+    uint64_t cpu;         /* PG_CPU_* bits in use */
+    int gemm_mr, gemm_nr; /* the tile of `gemm` */
+#define K(type, name, parameters) type(*name) parameters;
+#include "kernels/kernels.inc"
+#undef K
+};
+
+/* Each overrides what it has: the plain C one everything. Only for kernels.c. */
+void pgi_kernels_ref(pgi_kernels *kernels);
+void pgi_kernels_avx2(pgi_kernels *kernels);
+void pgi_kernels_avx512(pgi_kernels *kernels);
 
 #endif

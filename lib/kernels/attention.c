@@ -1,0 +1,254 @@
+/*
+ * pgi_attention_forward(): scaled dot-product attention with grouped KV heads,
+ * soft capping and a range of visible keys for each query (eager_attention_forward
+ * of modeling_siglip.py, modeling_gemma.py and modeling_gemma2.py).
+ *
+ * Several queries: keys and values of a few KV heads are packed to panels, then
+ * a task takes one head and a block of queries: scores of the block against
+ * all its keys, softmax row by row, the weighted sum of values. Few queries
+ * (decode): a task takes one query of one head and reads keys and values in place.
+ */
+#include "kernels/ops.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/parallel.h"
+#include "kernels/kernels.h"
+
+enum {
+    TILES = 4,                     /* a query block is so many gemm tiles high */
+    STREAMED_QUERIES = 4,          /* up to here keys and values are read in place */
+    PACKED_BYTES = 8 * 1024 * 1024 /* of packed keys and values, unless one head has more */
+};
+
+typedef struct attention_task {
+    const pgi_run *run;
+    const pgi_attention *shape;
+    const float *q, *k, *v;
+    float *out;
+    int64_t q_stride, k_stride, v_stride, out_stride;
+    /* The heads packed now: kv_begin <= KV head < kv_begin + kv_count. */
+    int64_t kv_begin, kv_count;
+    float *packed_k;   /* [kv_count, key panels, head_dim, nr] */
+    float *packed_v;   /* [kv_count, value panels, n_keys, nr] */
+    char *threads;     /* scratch of the threads */
+    size_t per_thread; /* bytes of each */
+    atomic_int stopped;
+} attention_task;
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static size_t align64(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+static int streamed(const pgi_attention *shape) { return shape->n_queries <= STREAMED_QUERIES; }
+static int64_t query_block(const pgi_kernels *kernels) { return (int64_t)TILES * kernels->gemm_mr; }
+
+/* Floats of the packed keys, and of the packed values, of one KV head. */
+static size_t packed_k_floats(const pgi_kernels *kernels, const pgi_attention *shape) {
+    return (size_t)(ceil_div(shape->n_keys, kernels->gemm_nr) * kernels->gemm_nr * shape->head_dim);
+}
+static size_t packed_v_floats(const pgi_kernels *kernels, const pgi_attention *shape) {
+    return (size_t)(ceil_div(shape->head_dim, kernels->gemm_nr) * kernels->gemm_nr * shape->n_keys);
+}
+static int64_t heads_at_once(const pgi_kernels *kernels, const pgi_attention *shape) {
+    size_t bytes = (packed_k_floats(kernels, shape) + packed_v_floats(kernels, shape)) * sizeof(float);
+    int64_t n = bytes ? (int64_t)(PACKED_BYTES / bytes) : shape->n_kv_heads;
+    return max64(1, min64(n, shape->n_kv_heads));
+}
+
+/* Floats of a block of rows cut into column blocks: [blocks, rows, PGI_GEMM_LDA]. */
+static size_t block_floats(int64_t rows, int64_t columns) {
+    return (size_t)(ceil_div(columns, PGI_GEMM_KC) * rows * PGI_GEMM_LDA);
+}
+
+static size_t thread_bytes(const pgi_kernels *kernels, const pgi_attention *shape) {
+    size_t floats = streamed(shape) ? (size_t)shape->n_keys + (size_t)shape->head_dim
+                                    : block_floats(query_block(kernels), shape->n_keys) +
+                                          block_floats(query_block(kernels), shape->head_dim);
+    return align64(floats * sizeof(float));
+}
+
+size_t pgi_attention_scratch(const pgi_kernels *kernels, const pgi_attention *shape, int n_threads) {
+    size_t packed = 0;
+    if (!streamed(shape))
+        packed = (size_t)heads_at_once(kernels, shape) * (packed_k_floats(kernels, shape) + packed_v_floats(kernels, shape));
+    return align64(packed * sizeof(float)) + (size_t)n_threads * thread_bytes(kernels, shape);
+}
+
+static void key_range(const pgi_attention *shape, int64_t query, int64_t *begin, int64_t *end) {
+    *begin = shape->key_begin ? shape->key_begin[query] : 0;
+    *end = shape->key_end ? shape->key_end[query] : shape->n_keys;
+}
+
+/* Item: (query, head). */
+static void streamed_heads(void *context, int64_t begin, int64_t end, int thread) {
+    const attention_task *task = context;
+    const pgi_attention *shape = task->shape;
+    const pgi_kernels *kernels = task->run->kernels;
+    const int64_t d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads;
+    float *scores = (float *)(task->threads + (size_t)thread * task->per_thread);
+    float *scaled = scores + shape->n_keys;
+    for (int64_t item = begin; item < end; item++) {
+        int64_t query = item / shape->n_heads, head = item % shape->n_heads, first, last;
+        key_range(shape, query, &first, &last);
+        int64_t n = last - first;
+        const float *keys = task->k + first * task->k_stride + head / group * d;
+        const float *values = task->v + first * task->v_stride + head / group * d;
+        float *out = task->out + query * task->out_stride + head * d;
+        memcpy(scaled, task->q + query * task->q_stride + head * d, (size_t)d * sizeof(float));
+        kernels->scale(scaled, d, shape->scale);
+        kernels->gemv_f32(1, n, d, scaled, d, keys, task->k_stride * (int64_t)sizeof(float), NULL, scores, n);
+        if (shape->soft_cap > 0) kernels->soft_cap(scores, n, shape->soft_cap);
+        float sum = kernels->exp_sum(scores, n, kernels->row_max(scores, n));
+        kernels->weighted_sum(n, d, scores, values, task->v_stride, out);
+        kernels->scale(out, d, 1 / sum);
+    }
+}
+
+/* Item: (KV head, panel of keys). */
+static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
+    const attention_task *task = context;
+    const pgi_attention *shape = task->shape;
+    const pgi_kernels *kernels = task->run->kernels;
+    const int64_t d = shape->head_dim, nr = kernels->gemm_nr, n_panels = ceil_div(shape->n_keys, nr);
+    (void)thread;
+    for (int64_t item = begin; item < end; item++) {
+        int64_t head = item / n_panels, key = item % n_panels * nr, n = min64(nr, shape->n_keys - key);
+        const float *keys = task->k + key * task->k_stride + (task->kv_begin + head) * d;
+        const float *values = task->v + key * task->v_stride + (task->kv_begin + head) * d;
+        kernels->pack_f32(keys, task->k_stride * (int64_t)sizeof(float), (int)n, d,
+                          task->packed_k + head * (int64_t)packed_k_floats(kernels, shape) + key * d);
+        float *packed = task->packed_v + head * (int64_t)packed_v_floats(kernels, shape);
+        for (int64_t column = 0; column < d; column += nr) {
+            int64_t width = min64(nr, d - column);
+            for (int64_t i = 0; i < n; i++) {
+                float *row = packed + column * shape->n_keys + (key + i) * nr;
+                memcpy(row, values + i * task->v_stride + column, (size_t)width * sizeof(float));
+                memset(row + width, 0, (size_t)(nr - width) * sizeof(float));
+            }
+        }
+    }
+}
+
+/* exp(score - max) of one row of a block of scores, 0 for the keys in lo..hi that the query does not see.
+ * scores: the row in the first column block, blocks `block_stride` apart. Returns the sum. */
+static float softmax_row(const pgi_kernels *kernels, float *scores, int64_t block_stride, int64_t begin, int64_t end,
+                         int64_t lo, int64_t hi, float soft_cap) {
+    float max = 0, sum = 0;
+    for (int64_t j = begin; j < end;) {
+        int64_t block = j / PGI_GEMM_KC, n = min64(end, (block + 1) * PGI_GEMM_KC) - j;
+        float *x = scores + block * block_stride + j % PGI_GEMM_KC;
+        if (soft_cap > 0) kernels->soft_cap(x, n, soft_cap);
+        float block_max = kernels->row_max(x, n);
+        if (j == begin || block_max > max) max = block_max;
+        j += n;
+    }
+    for (int64_t j = lo; j < hi;) {
+        int64_t stop = j < begin ? begin : j < end ? end : hi;
+        int64_t block = j / PGI_GEMM_KC, n = min64(stop, (block + 1) * PGI_GEMM_KC) - j;
+        float *x = scores + block * block_stride + j % PGI_GEMM_KC;
+        if (j >= begin && j < end)
+            sum += kernels->exp_sum(x, n, max);
+        else
+            memset(x, 0, (size_t)n * sizeof(float));
+        j += n;
+    }
+    return sum;
+}
+
+/* Item: (head, block of queries), the heads of a KV head one after the other. */
+static void query_blocks(void *context, int64_t first_item, int64_t last_item, int thread) {
+    attention_task *task = context;
+    const pgi_attention *shape = task->shape;
+    const pgi_kernels *kernels = task->run->kernels;
+    const int64_t d = shape->head_dim, nr = kernels->gemm_nr, mr = kernels->gemm_mr, block = query_block(kernels);
+    const int64_t n_blocks = ceil_div(shape->n_queries, block), group = shape->n_heads / shape->n_kv_heads;
+    const int64_t block_stride = block * PGI_GEMM_LDA;
+    float *scores = (float *)(task->threads + (size_t)thread * task->per_thread); /* [key blocks, block, LDA] */
+    float *queries = scores + block_floats(block, shape->n_keys);                 /* [dim blocks, block, LDA] */
+
+    for (int64_t item = first_item; item < last_item; item++) {
+        int64_t head = task->kv_begin * group + item / n_blocks, kv = head / group - task->kv_begin;
+        int64_t q0 = item % n_blocks * block, rows = min64(block, shape->n_queries - q0);
+        const float *packed_k = task->packed_k + kv * (int64_t)packed_k_floats(kernels, shape);
+        const float *packed_v = task->packed_v + kv * (int64_t)packed_v_floats(kernels, shape);
+        float *out = task->out + q0 * task->out_stride + head * d;
+        int64_t lo = shape->n_keys, hi = 0; /* the keys that any query of the block sees */
+        for (int64_t i = 0; i < rows; i++) {
+            int64_t begin, end;
+            key_range(shape, q0 + i, &begin, &end);
+            lo = min64(lo, begin);
+            hi = max64(hi, end);
+            for (int64_t c = 0; c < d; c += PGI_GEMM_KC) {
+                float *row = queries + c / PGI_GEMM_KC * block_stride + i * PGI_GEMM_LDA;
+                int64_t n = min64(PGI_GEMM_KC, d - c);
+                memcpy(row, task->q + (q0 + i) * task->q_stride + head * d + c, (size_t)n * sizeof(float));
+                kernels->scale(row, n, shape->scale);
+            }
+        }
+
+        for (int64_t key = lo / nr * nr; key < hi; key += nr) {
+            if (key % PGI_GEMM_KC == 0 && pgi_run_cancelled(task->run)) {
+                atomic_store_explicit(&task->stopped, 1, memory_order_relaxed);
+                return;
+            }
+            float *c = scores + key / PGI_GEMM_KC * block_stride + key % PGI_GEMM_KC;
+            int n = (int)min64(nr, shape->n_keys - key);
+            for (int64_t row = 0; row < rows; row += mr)
+                for (int64_t k0 = 0; k0 < d; k0 += PGI_GEMM_KC)
+                    kernels->gemm((int)min64(mr, rows - row), n, min64(PGI_GEMM_KC, d - k0),
+                                  queries + k0 / PGI_GEMM_KC * block_stride + row * PGI_GEMM_LDA,
+                                  packed_k + key * d + k0 * nr, c + row * PGI_GEMM_LDA, PGI_GEMM_LDA, k0 > 0, NULL);
+        }
+
+        float sums[TILES * PGI_GEMM_MR_MAX];
+        for (int64_t i = 0; i < rows; i++) {
+            int64_t begin, end;
+            key_range(shape, q0 + i, &begin, &end);
+            sums[i] = softmax_row(kernels, scores + i * PGI_GEMM_LDA, block_stride, begin, end, lo, hi, shape->soft_cap);
+        }
+
+        for (int64_t row = 0; row < rows; row += mr) {
+            int m = (int)min64(mr, rows - row);
+            for (int64_t key = lo; key < hi;) {
+                int64_t n = min64(hi, (key / PGI_GEMM_KC + 1) * PGI_GEMM_KC) - key;
+                const float *a = scores + key / PGI_GEMM_KC * block_stride + row * PGI_GEMM_LDA + key % PGI_GEMM_KC;
+                for (int64_t column = 0; column < d; column += nr)
+                    kernels->gemm(m, (int)min64(nr, d - column), n, a, packed_v + column * shape->n_keys + key * nr,
+                                  out + row * task->out_stride + column, task->out_stride, key > lo, NULL);
+                key += n;
+            }
+        }
+        for (int64_t i = 0; i < rows; i++) kernels->scale(out + i * task->out_stride, d, 1 / sums[i]);
+    }
+}
+
+pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const float *q, int64_t q_stride,
+                                const float *k, int64_t k_stride, const float *v, int64_t v_stride, float *out,
+                                int64_t out_stride, void *scratch) {
+    const pgi_kernels *kernels = run->kernels;
+    if (shape->n_queries <= 0) return PG_OK;
+    attention_task task = {.run = run, .shape = shape, .q = q, .k = k, .v = v, .out = out, .q_stride = q_stride,
+                           .k_stride = k_stride, .v_stride = v_stride, .out_stride = out_stride};
+    task.per_thread = thread_bytes(kernels, shape);
+    if (streamed(shape)) {
+        task.threads = scratch;
+        return pgi_parallel_for(run, shape->n_queries * shape->n_heads, 1, streamed_heads, &task);
+    }
+    int64_t at_once = heads_at_once(kernels, shape), group = shape->n_heads / shape->n_kv_heads;
+    task.packed_k = scratch;
+    task.packed_v = task.packed_k + (size_t)at_once * packed_k_floats(kernels, shape);
+    task.threads = (char *)scratch + align64((size_t)at_once * sizeof(float) *
+                                             (packed_k_floats(kernels, shape) + packed_v_floats(kernels, shape)));
+    for (int64_t head = 0; head < shape->n_kv_heads; head += at_once) {
+        task.kv_begin = head;
+        task.kv_count = min64(at_once, shape->n_kv_heads - head);
+        PGI_TRY(pgi_parallel_for(run, task.kv_count * ceil_div(shape->n_keys, kernels->gemm_nr), 4, pack_heads, &task));
+        PGI_TRY(pgi_parallel_for(run, task.kv_count * group * ceil_div(shape->n_queries, query_block(kernels)), 1,
+                                 query_blocks, &task));
+        if (atomic_load(&task.stopped)) return pgi_error(PG_ERROR_CANCELLED, "cancelled by request");
+    }
+    return PG_OK;
+}

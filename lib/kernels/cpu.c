@@ -1,0 +1,29 @@
+/* What the CPU can do and the operating system saves: CPUID leaves 1 and 7, and XCR0. */
+#include "kernels/kernels.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+static uint64_t read_xcr0(void) {
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+uint64_t pgi_cpu_features(void) {
+    enum { XMM_YMM = 0x6, ZMM = 0xE6 }; /* state components of XCR0 */
+    uint64_t features = PG_CPU_BASELINE;
+    uint32_t a, b, c, d, b7, c7, d7;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return features;
+    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7)) return features;
+    uint64_t xcr0 = read_xcr0();
+    if ((xcr0 & XMM_YMM) != XMM_YMM) return features;
+    if (!(c & bit_AVX) || !(c & bit_FMA) || !(c & bit_F16C) || !(b7 & bit_AVX2)) return features;
+    features |= PG_CPU_AVX2;
+    uint32_t avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    if ((xcr0 & ZMM) == ZMM && (b7 & avx512) == avx512) features |= PG_CPU_AVX512;
+    return features;
+}
+#else
+uint64_t pgi_cpu_features(void) { return PG_CPU_BASELINE; }
+#endif

@@ -1,0 +1,19 @@
+/* Chooses the kernels: plain C, then every instruction set that the CPU has and the mask allows. */
+#include "kernels/kernels.h"
+
+pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
+    uint64_t features = pgi_cpu_features();
+    uint64_t used = cpu_mask ? cpu_mask & features : features;
+    if (!used)
+        return pgi_error(PG_ERROR_ARGUMENT, "cpu_mask: found 0x%llx, expected one of the bits 0x%llx that this CPU has",
+                         (unsigned long long)cpu_mask, (unsigned long long)features);
+    pgi_kernels_ref(kernels);
+#if defined(PGI_X86)
+    if (used & PG_CPU_AVX2) pgi_kernels_avx2(kernels);
+    if (used & PG_CPU_AVX512) pgi_kernels_avx512(kernels);
+#else
+    used &= PG_CPU_BASELINE;
+#endif
+    kernels->cpu = used | PG_CPU_BASELINE;
+    return PG_OK;
+}

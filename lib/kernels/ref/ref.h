@@ -1,0 +1,10 @@
+/* The plain C kernels: the meaning of the table, and what runs where nothing faster does. */
+#ifndef PGI_KERNELS_REF_REF_H
+#define PGI_KERNELS_REF_REF_H
+
+#include "kernels/kernels.h"
+
+void pgi_ref_products(pgi_kernels *kernels); /* expand, pack, gemm, gemv, weighted_sum */
+void pgi_ref_rows(pgi_kernels *kernels);     /* the rest */
+
+#endif
