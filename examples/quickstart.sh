@@ -1,0 +1,29 @@
+#!/bin/sh
+# From a fresh clone to a model that talks about a picture:  sh examples/quickstart.sh
+# Installs what is missing, builds into build-quickstart/, then captions a picture, asks a question
+# about it and detects objects in it, with the small demo checkpoint in examples/demo/.
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf '\n%s\n' "$*" >&2; }
+
+sh examples/setup.sh build
+build="build-quickstart"
+say "Building in $build/ ..."
+test -f "$build/build.ninja" || ${MESON:-meson} setup --buildtype=release -Dtests=false "$build" >"$build.log" 2>&1 || {
+    cat "$build.log" >&2
+    exit 1
+}
+rm -f "$build.log"
+${NINJA:-ninja} -C "$build" >&2
+
+model=examples/demo/model
+picture=examples/demo/pictures/@PICTURE@
+show() {
+    printf '\n$ paligemma run %s %s "%s"\n' "$model" "$picture" "$1"
+    "$build/examples/paligemma" run "$model" "$picture" "$1"
+}
+show "caption en"
+show "answer en how many objects are there?"
+show "detect red circle"
+say "The same from C: examples/caption.c ($build/examples/caption MODEL IMAGE). More: $build/examples/paligemma --help"

@@ -1,0 +1,66 @@
+#!/bin/sh
+# Puts in place what the build or the tests need:  sh examples/setup.sh build|test
+#   build   compilers, Meson, and the libraries that libpaligemma links
+#   test    those, and cmocka, clang, the sanitizers' runtime, abidiff, Python with venv
+# Nothing is installed when everything is there. Packages come through apt (Debian 12 is what we
+# test on); on another system the missing ones are named, with status 1.
+set -eu
+
+case ${1-} in
+build | test) what=$1 ;;
+*)
+    echo "usage: sh examples/setup.sh build|test" >&2
+    exit 2
+    ;;
+esac
+
+missing=
+need() { # need PACKAGE COMMAND...: PACKAGE is missing unless the command succeeds
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+has() { command -v "$1"; }
+meson_is_1() { test "$(${MESON:-meson} --version | cut -d. -f1)" -ge 1; }
+compiles() { # compiles COMPILER...: a program builds with it
+    printf 'int main(void) { return 0; }\n' | "$@" -o /dev/null -
+}
+
+need gcc has gcc
+need libc6-dev compiles gcc -x c
+need g++ compiles g++ -x c++
+need meson meson_is_1
+need ninja-build has ninja
+need pkg-config has pkg-config
+need libpng-dev pkg-config --exists libpng
+need libjpeg-dev pkg-config --exists libjpeg
+need libsentencepiece-dev pkg-config --exists sentencepiece
+need libjansson-dev pkg-config --exists jansson
+if test "$what" = test; then
+    need binutils has nm
+    need libcmocka-dev pkg-config --exists cmocka
+    need clang has clang
+    need libclang-rt-dev compiles clang -x c -fsanitize=address,undefined
+    need libomp-dev compiles clang -x c -fopenmp
+    need abigail-tools has abidiff
+    need python3 has python3
+    need python3-venv python3 -c 'import ensurepip, venv'
+fi
+test -n "$missing" || exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "setup: not found here:$missing (names of Debian packages); install them and try again" >&2
+    exit 1
+fi
+root=
+if test "$(id -u)" != 0; then
+    if ! command -v sudo >/dev/null 2>&1; then
+        echo "setup: as root, run: apt-get install$missing" >&2
+        exit 1
+    fi
+    root=sudo
+fi
+echo "setup: installing$missing" >&2
+$root apt-get update >&2 || true # old lists may still do
+# shellcheck disable=SC2086
+$root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing >&2

@@ -1,0 +1,95 @@
+#!/bin/sh
+# Installs the build into an empty folder and uses what lies there as an application would:
+# shared and static, from C and from C++, with the flags of paligemma.pc alone.
+#   check.sh BUILD SOURCE PREFIX LIBDIR SANITIZE tool|no-tool SOVERSION VERSION COMPILER
+# shellcheck disable=SC2086 # flags are lists of words
+set -eu
+build=$1 source=$2 prefix=$3 libdir=$4 sanitize=$5 tool=$6 soversion=$7 version=$8 built_with=$9
+work=$(mktemp -d "${TMPDIR:-/tmp}/paligemma-install.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+failed=0
+fail() {
+    echo "FAILED: $*"
+    failed=1
+}
+
+dest=$work/dest
+DESTDIR=$dest ${MESON:-meson} install -C "$build" --no-rebuild --quiet >"$work/log" 2>&1 || {
+    cat "$work/log"
+    exit 1
+}
+root=$dest$prefix lib=$dest$prefix/$libdir
+for file in "include/paligemma/paligemma.h" "include/paligemma/version.h" "$libdir/libpaligemma.so" \
+    "$libdir/libpaligemma.so.$soversion" "$libdir/libpaligemma.so.$version" "$libdir/libpaligemma.a" \
+    "$libdir/pkgconfig/paligemma.pc"; do
+    test -e "$root/$file" || fail "not installed: $file"
+done
+if test "$tool" = tool; then
+    test -x "$root/bin/paligemma" || fail "not installed: bin/paligemma"
+    test -e "$root/share/man/man1/paligemma.1" || fail "not installed: share/man/man1/paligemma.1"
+fi
+found=$(objdump -p "$lib/libpaligemma.so" | awk '$1 == "SONAME" { print $2 }')
+test "$found" = "libpaligemma.so.$soversion" || fail "soname: found $found, expected libpaligemma.so.$soversion"
+leaked=$(nm -D --defined-only "$lib/libpaligemma.so" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | grep -v '^pg_' || true)
+test -z "$leaked" || fail "exported besides pg_*: $leaked"
+
+# The copy knows where the files lie now; nothing else is changed in it.
+sed "s|^prefix=.*|prefix=$root|" "$lib/pkgconfig/paligemma.pc" >"$work/paligemma.pc"
+PKG_CONFIG_PATH=$work${PKG_CONFIG_PATH:+:$PKG_CONFIG_PATH}
+export PKG_CONFIG_PATH
+pc=${PKG_CONFIG:-pkg-config}
+test "$($pc --variable=api_version paligemma)" = "$version" || fail "paligemma.pc: api_version"
+cflags=$($pc --cflags paligemma)
+shared=$($pc --libs paligemma)
+static=$($pc --static --libs paligemma | sed 's/-lpaligemma/-l:libpaligemma.a/')
+case " $shared " in *stdc++* | *sentencepiece*) fail "--libs names private libraries: $shared" ;; esac
+san=
+test "$sanitize" = none || san=-fsanitize=$sanitize
+
+warn="-Wall -Wextra -Werror -pedantic"
+found_compiler=0
+for pair in "gcc g++" "clang clang++"; do
+    cc=${pair% *} cxx=${pair#* }
+    command -v "$cc" >/dev/null || continue
+    command -v "$cxx" >/dev/null || continue
+    # A sanitizer's runtime has to be that of the compiler that built the library.
+    test "$sanitize" = none || test "$cc" = "$built_with" || continue
+    found_compiler=1
+    for header in paligemma version; do
+        printf '#include <paligemma/%s.h>\n#include <paligemma/%s.h>\ntypedef int not_empty;\n' $header $header >"$work/header.c"
+        for std in c99 c11; do
+            $cc -std=$std $warn $cflags -c "$work/header.c" -o /dev/null || fail "$header.h alone: $cc -std=$std"
+        done
+        for std in c++11 c++17; do
+            $cxx -x c++ -std=$std $warn $cflags -c "$work/header.c" -o /dev/null || fail "$header.h alone: $cxx -std=$std"
+        done
+    done
+    for kind in shared static; do
+        # The OpenMP runtime behind -fopenmp is the compiler's own, so static is for the compiler that built the library.
+        test $kind = shared || test "$cc" = "$built_with" || continue
+        test $kind = shared && libs=$shared || libs=$static
+        $cc -std=c99 $warn $san $cflags "$source/pkgconfig/consumer.c" -o "$work/$kind-c" $libs ||
+            fail "$cc, $kind: does not link: $libs"
+        $cxx -x c++ -std=c++11 $warn $san $cflags "$source/pkgconfig/consumer.c" -x none -o "$work/$kind-c++" $libs ||
+            fail "$cxx, $kind: does not link: $libs"
+        for program in "$work/$kind-c" "$work/$kind-c++"; do
+            test -x "$program" || continue
+            if test $kind = shared; then
+                LD_LIBRARY_PATH=$lib "$program" >"$work/out" 2>&1 || fail "$cc, ${program##*/}: $(cat "$work/out")"
+            else
+                "$program" >"$work/out" 2>&1 || fail "$cc, ${program##*/}: $(cat "$work/out")"
+                objdump -p "$program" | grep -q 'NEEDED.*libpaligemma' && fail "$program: linked with the shared library"
+            fi
+            rm -f "$program"
+        done
+    done
+    echo "$cc: checked"
+done
+test $found_compiler = 1 || fail "no compiler found"
+
+if test "$tool" = tool && test -x "$root/bin/paligemma"; then
+    LD_LIBRARY_PATH=$lib "$root/bin/paligemma" --version >"$work/out" 2>&1 || fail "paligemma --version: $(cat "$work/out")"
+    grep -q "API $version" "$work/out" || fail "paligemma --version says $(cat "$work/out"), expected API $version"
+fi
+exit $failed
