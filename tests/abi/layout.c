@@ -1,0 +1,88 @@
+/*
+ * Prints the layout of every public struct and the value of every public constant; check.py compares that with the
+ * committed layout-<data model>.txt. A struct or constant that stands in the header but not here fails the check, as does a
+ * struct whose fields do not fill it (a padding hole).
+ */
+#include <paligemma/paligemma.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#define STRUCTS(S, F)                                                                                                  \
+    S(pg_allocator)                                                                                                    \
+    F(pg_allocator, struct_size) F(pg_allocator, reserved) F(pg_allocator, user) F(pg_allocator, alloc)                \
+    F(pg_allocator, free)                                                                                              \
+    S(pg_tensor)                                                                                                       \
+    F(pg_tensor, struct_size) F(pg_tensor, dtype) F(pg_tensor, n_dims) F(pg_tensor, reserved) F(pg_tensor, shape)      \
+    F(pg_tensor, data)                                                                                                 \
+    S(pg_image)                                                                                                        \
+    F(pg_image, struct_size) F(pg_image, format) F(pg_image, width) F(pg_image, height) F(pg_image, planes)            \
+    F(pg_image, strides) F(pg_image, path) F(pg_image, n_bytes)                                                        \
+    S(pg_model_options)                                                                                                \
+    F(pg_model_options, struct_size) F(pg_model_options, reserved) F(pg_model_options, cpu_mask)                       \
+    F(pg_model_options, allocator) F(pg_model_options, log) F(pg_model_options, log_user)                              \
+    F(pg_model_options, progress) F(pg_model_options, progress_user) F(pg_model_options, cancel)                       \
+    S(pg_model_info)                                                                                                   \
+    F(pg_model_info, struct_size) F(pg_model_info, generation) F(pg_model_info, n_parameters)                          \
+    F(pg_model_info, n_bytes_mapped) F(pg_model_info, cpu_used) F(pg_model_info, n_files) F(pg_model_info, n_tensors)  \
+    F(pg_model_info, dtypes) F(pg_model_info, image_size) F(pg_model_info, n_image_tokens) F(pg_model_info, vocab_size)\
+    S(pg_memory)                                                                                                       \
+    F(pg_memory, struct_size) F(pg_memory, n_threads) F(pg_memory, n_tokens) F(pg_memory, n_images)                    \
+    F(pg_memory, weights) F(pg_memory, weights_copied) F(pg_memory, activations) F(pg_memory, kv_cache)                \
+    S(pg_processor_options)                                                                                            \
+    F(pg_processor_options, struct_size) F(pg_processor_options, reserved) F(pg_processor_options, allocator)          \
+    F(pg_processor_options, log) F(pg_processor_options, log_user)                                                     \
+    S(pg_encode_options)                                                                                               \
+    F(pg_encode_options, struct_size) F(pg_encode_options, flags) F(pg_encode_options, max_image_pixels)               \
+    S(pg_processor_info)                                                                                               \
+    F(pg_processor_info, struct_size) F(pg_processor_info, image_size) F(pg_processor_info, n_image_tokens)            \
+    F(pg_processor_info, resample) F(pg_processor_info, vocab_size) F(pg_processor_info, tokenizer_source)             \
+    F(pg_processor_info, pad_id) F(pg_processor_info, eos_id) F(pg_processor_info, bos_id)                             \
+    F(pg_processor_info, unk_id) F(pg_processor_info, image_id) F(pg_processor_info, image_mean)                       \
+    F(pg_processor_info, image_std) F(pg_processor_info, rescale_factor) F(pg_processor_info, do_resize)               \
+    F(pg_processor_info, do_rescale) F(pg_processor_info, do_normalize) F(pg_processor_info, reserved)                 \
+    S(pg_generate_options)                                                                                             \
+    F(pg_generate_options, struct_size) F(pg_generate_options, flags) F(pg_generate_options, max_new_tokens)           \
+    F(pg_generate_options, n_threads) F(pg_generate_options, features) F(pg_generate_options, on_text)                 \
+    F(pg_generate_options, on_text_user) F(pg_generate_options, progress) F(pg_generate_options, progress_user)        \
+    F(pg_generate_options, cancel)                                                                                     \
+    S(pg_result_info)                                                                                                  \
+    F(pg_result_info, struct_size) F(pg_result_info, stop) F(pg_result_info, n_prompt_tokens)                          \
+    F(pg_result_info, n_new_tokens) F(pg_result_info, encode_seconds) F(pg_result_info, prefill_seconds)               \
+    F(pg_result_info, decode_seconds)                                                                                  \
+    S(pg_run_options)                                                                                                  \
+    F(pg_run_options, struct_size) F(pg_run_options, n_threads) F(pg_run_options, progress)                            \
+    F(pg_run_options, progress_user) F(pg_run_options, cancel)                                                         \
+    S(pg_session_options)                                                                                              \
+    F(pg_session_options, struct_size) F(pg_session_options, n_threads) F(pg_session_options, max_new_tokens)          \
+    F(pg_session_options, reserved) F(pg_session_options, progress) F(pg_session_options, progress_user)               \
+    F(pg_session_options, cancel)
+
+#define CONSTANTS(C)                                                                                                   \
+    C(PG_OK) C(PG_EVENT_EOS) C(PG_EVENT_LENGTH)                                                                        \
+    C(PG_ERROR_ARGUMENT) C(PG_ERROR_MEMORY) C(PG_ERROR_IO) C(PG_ERROR_NOT_FOUND) C(PG_ERROR_FORMAT)                    \
+    C(PG_ERROR_UNSUPPORTED) C(PG_ERROR_LIMIT) C(PG_ERROR_CANCELLED) C(PG_ERROR_STATE) C(PG_ERROR_INTERNAL)             \
+    C(PG_LOG_ERROR) C(PG_LOG_WARNING) C(PG_LOG_INFO) C(PG_LOG_DEBUG)                                                   \
+    C(PG_PHASE_LOAD) C(PG_PHASE_ENCODE) C(PG_PHASE_PREFILL) C(PG_PHASE_DECODE)                                         \
+    C(PG_DTYPE_F32) C(PG_DTYPE_BF16) C(PG_DTYPE_F16) C(PG_DTYPE_I64) C(PG_DTYPE_U8) C(PG_DTYPE_I32)                    \
+    C(PG_IMAGE_RGB8) C(PG_IMAGE_BGR8) C(PG_IMAGE_RGBA8) C(PG_IMAGE_BGRA8) C(PG_IMAGE_GRAY8) C(PG_IMAGE_PATH)           \
+    C(PG_IMAGE_BYTES)                                                                                                  \
+    C(PG_CPU_BASELINE) C(PG_CPU_AVX2) C(PG_CPU_AVX512)                                                                 \
+    C(PG_TEXT_LITERAL) C(PG_IMAGE_EXIF) C(PG_SKIP_SPECIAL)                                                             \
+    C(PG_STOP_EOS) C(PG_STOP_LENGTH) C(PG_STOP_CALLBACK)
+
+static size_t filled; /* bytes of the fields of the struct being printed */
+
+int main(void) {
+#define S(type)                                                                     \
+    printf("struct %s: %zu bytes, aligned to %zu\n", #type, sizeof(type), _Alignof(type)); \
+    filled = 0;
+#define F(type, field)                                                                                              \
+    if (filled != offsetof(type, field)) printf("  HOLE of %d bytes\n", (int)offsetof(type, field) - (int)filled); \
+    printf("  %3zu %2zu %s\n", offsetof(type, field), sizeof(((type *)0)->field), #field);                            \
+    filled = offsetof(type, field) + sizeof(((type *)0)->field);                                                    \
+    if (filled == sizeof(type)) printf("  complete\n");
+    STRUCTS(S, F)
+#define C(name) printf("%s = %lld\n", #name, (long long)(name));
+    CONSTANTS(C)
+    return 0;
+}

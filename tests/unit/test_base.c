@@ -1,0 +1,473 @@
+/* lib/base: status text, memory, buffers, UTF-8, half floats, files, parallel_for. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/half.h"
+#include "base/memory.h"
+#include "base/parallel.h"
+#include "base/status.h"
+#include "base/utf8.h"
+
+/* ------------------------------------------------------------------------------------------------------- status */
+
+static void status_text_is_one_line_of_utf8(void **state) {
+    (void)state;
+    assert_int_equal(pgi_error(PG_ERROR_FORMAT, "a\nb\tc\x01\x7f" "d %s", "\xC3\xA9\xFF\xC3"), PG_ERROR_FORMAT);
+    assert_string_equal(pgi_error_text(), "a b c  d \xC3\xA9??");
+    /* the old text may be an argument of the new one */
+    pgi_error(PG_ERROR_IO, "again: %s", pgi_error_text());
+    assert_string_equal(pgi_error_text(), "again: a b c  d \xC3\xA9??");
+    assert_int_equal(pgi_error_context(PG_ERROR_IO, "file %d", 7), PG_ERROR_IO);
+    assert_string_equal(pgi_error_text(), "file 7: again: a b c  d \xC3\xA9??");
+}
+
+static void status_text_is_cut_at_a_character(void **state) {
+    (void)state;
+    char text[4096];
+    for (size_t shift = 0; shift < 4; shift++) { /* a 4-byte character lies across any limit for some shift */
+        memset(text, 'x', shift);
+        for (size_t i = shift; i + 4 < sizeof text; i += 4) memcpy(text + i, "\xF0\x9F\x90\xB1", 5);
+        pgi_error(PG_ERROR_FORMAT, "%s", text);
+        const char *kept = pgi_error_text();
+        size_t size = strlen(kept);
+        assert_in_range(size, 200, sizeof text);
+        assert_int_equal(pgi_utf8_valid_prefix((const uint8_t *)kept, size), size);
+        for (int again = 0; again < 3; again++) {
+            pgi_error_context(PG_ERROR_FORMAT, "%s", text);
+            size = strlen(pgi_error_text());
+            assert_int_equal(pgi_utf8_valid_prefix((const uint8_t *)pgi_error_text(), size), size);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------------- memory */
+
+static size_t last_size, last_alignment;
+static int n_freed, fail;
+
+static void *hook_alloc(void *user, size_t size, size_t alignment) {
+    assert_ptr_equal(user, &n_freed);
+    last_size = size;
+    last_alignment = alignment;
+    return fail ? NULL : aligned_alloc(alignment, size);
+}
+static void hook_free(void *user, void *memory) {
+    assert_ptr_equal(user, &n_freed);
+    assert_non_null(memory);
+    n_freed++;
+    free(memory);
+}
+
+static void memory_from_allocator(void **state) {
+    (void)state;
+    pgi_memory memory;
+    pg_allocator hooks = {sizeof hooks, 0, &n_freed, hook_alloc, hook_free};
+    assert_int_equal(pgi_memory_from_allocator(NULL, &memory), PG_OK);
+    assert_ptr_equal(memory.alloc, pgi_memory_default.alloc);
+    pg_allocator bad = hooks;
+    bad.alloc = NULL;
+    assert_int_equal(pgi_memory_from_allocator(&bad, &memory), PG_ERROR_ARGUMENT);
+    bad = hooks;
+    bad.free = NULL;
+    assert_int_equal(pgi_memory_from_allocator(&bad, &memory), PG_ERROR_ARGUMENT);
+    bad = hooks;
+    bad.struct_size = 8;
+    assert_int_equal(pgi_memory_from_allocator(&bad, &memory), PG_ERROR_ARGUMENT);
+
+    assert_int_equal(pgi_memory_from_allocator(&hooks, &memory), PG_OK);
+    n_freed = 0;
+    void *block = pgi_alloc(&memory, 3, 5);
+    assert_non_null(block);
+    assert_in_range(last_size, 15, 64);
+    assert_int_equal((uintptr_t)block % 64, 0);
+    assert_int_equal(last_alignment, 64);
+    pgi_free(&memory, block);
+    pgi_free(&memory, NULL);
+    assert_int_equal(n_freed, 1);
+    block = pgi_alloc(&memory, 0, 5); /* zero bytes give a pointer */
+    assert_non_null(block);
+    pgi_free(&memory, block);
+    fail = 1;
+    pgi_error(PG_ERROR_IO, "-");
+    assert_null(pgi_alloc(&memory, 1, 1));
+    assert_non_null(strstr(pgi_error_text(), "memory"));
+    assert_null(pgi_alloc_zero(&memory, 1, 1));
+    assert_null(pgi_copy_string(&memory, "abc", 3));
+    pgi_buffer buffer;
+    pgi_buffer_init(&buffer, &memory);
+    assert_int_equal(pgi_buffer_append(&buffer, "abc", 3), PG_ERROR_MEMORY);
+    assert_int_equal(buffer.size, 0);
+    pgi_buffer_free(&buffer);
+    fail = 0;
+}
+
+static void memory_sizes_that_overflow(void **state) {
+    (void)state;
+    size_t product = 1;
+    assert_true(pgi_mul_size(0, SIZE_MAX, &product));
+    assert_int_equal(product, 0);
+    assert_true(pgi_mul_size(SIZE_MAX, 1, &product));
+    assert_true(pgi_mul_size((size_t)1 << 32, ((size_t)1 << 32) - 1, &product));
+    assert_false(pgi_mul_size((size_t)1 << 32, (size_t)1 << 32, &product));
+    assert_false(pgi_mul_size(SIZE_MAX, 2, &product));
+    assert_false(pgi_mul_size(2, SIZE_MAX, &product));
+    static const size_t sizes[][2] = {{SIZE_MAX, 1}, {SIZE_MAX / 2, 2}, {SIZE_MAX / 2 + 1, 2}, {SIZE_MAX / 4, 8}, {SIZE_MAX - 63, 1},
+                                      {SIZE_MAX / 2 - 3, 1}, {SIZE_MAX, SIZE_MAX}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        assert_null(pgi_alloc(&pgi_memory_default, sizes[i][0], sizes[i][1]));
+        assert_null(pgi_alloc_zero(&pgi_memory_default, sizes[i][0], sizes[i][1]));
+    }
+    assert_null(pgi_copy_string(&pgi_memory_default, "", SIZE_MAX));
+    pgi_buffer buffer;
+    pgi_buffer_init(&buffer, &pgi_memory_default);
+    assert_int_equal(pgi_buffer_append(&buffer, "abc", 3), PG_OK);
+    assert_int_equal(pgi_buffer_reserve(&buffer, SIZE_MAX), PG_ERROR_MEMORY);
+    assert_int_equal(pgi_buffer_reserve(&buffer, SIZE_MAX - 3), PG_ERROR_MEMORY);
+    assert_int_equal(pgi_buffer_reserve(&buffer, SIZE_MAX / 2), PG_ERROR_MEMORY);
+    assert_string_equal((char *)buffer.data, "abc"); /* what was there stays */
+    pgi_buffer_free(&buffer);
+}
+
+static void memory_zero_and_copies(void **state) {
+    (void)state;
+    unsigned char *zero = pgi_alloc_zero(&pgi_memory_default, 1000, 3);
+    assert_non_null(zero);
+    for (int i = 0; i < 3000; i++) assert_int_equal(zero[i], 0);
+    pgi_free(&pgi_memory_default, zero);
+    char *copy = pgi_copy_string(&pgi_memory_default, "a\0b", 3);
+    assert_memory_equal(copy, "a\0b", 4);
+    pgi_free(&pgi_memory_default, copy);
+    copy = pgi_copy_string(&pgi_memory_default, NULL, 0);
+    assert_string_equal(copy, "");
+    pgi_free(&pgi_memory_default, copy);
+}
+
+static void buffer_grows_and_stays_terminated(void **state) {
+    (void)state;
+    pgi_buffer buffer;
+    pgi_buffer_init(&buffer, &pgi_memory_default);
+    for (int i = 0; i < 5000; i++) {
+        uint8_t byte = (uint8_t)(i * 7 + 1);
+        assert_int_equal(pgi_buffer_append(&buffer, &byte, 1), PG_OK);
+        assert_int_equal(buffer.size, i + 1);
+        assert_true(buffer.capacity > buffer.size);
+        assert_int_equal(buffer.data[buffer.size], 0);
+    }
+    for (int i = 0; i < 5000; i++) assert_int_equal(buffer.data[i], (uint8_t)(i * 7 + 1));
+    pgi_buffer_free(&buffer);
+    assert_int_equal(pgi_buffer_append(&buffer, NULL, 0), PG_OK);
+    assert_non_null(buffer.data);
+    char want[700];
+    memset(want, 'y', 699);
+    want[699] = 0;
+    assert_int_equal(pgi_buffer_printf(&buffer, "%s", want), PG_OK);
+    assert_int_equal(pgi_buffer_printf(&buffer, "%d-%s", 12, "z"), PG_OK);
+    assert_int_equal(buffer.size, 699 + 4);
+    assert_string_equal((char *)buffer.data + 699, "12-z");
+    pgi_buffer_free(&buffer);
+}
+
+static void copying_text_out(void **state) {
+    (void)state;
+    char text[8];
+    size_t needed = 0;
+    assert_int_equal(pgi_copy_text_out("abc", 3, NULL, 0, &needed), PG_OK);
+    assert_int_equal(needed, 4);
+    memset(text, '#', sizeof text);
+    assert_int_equal(pgi_copy_text_out("abc", 3, text, 4, NULL), PG_OK);
+    assert_memory_equal(text, "abc\0####", 8);
+    memset(text, '#', sizeof text);
+    needed = 0;
+    pgi_copy_text_out("abc", 3, text, 3, &needed); /* too small: never past `capacity`, and terminated */
+    assert_int_equal(needed, 4);
+    assert_memory_equal(text + 3, "#####", 5);
+    assert_non_null(memchr(text, 0, 3));
+}
+
+/* -------------------------------------------------------------------------------------------------------- utf-8 */
+
+/* Slow and from the definition: decode without any check, then compare with the one right encoding of that value. */
+static size_t oracle_length(const uint8_t *p, size_t size, uint32_t *code) {
+    static const uint32_t lowest[5] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t n = p[0] < 0x80 ? 1 : (p[0] & 0xE0) == 0xC0 ? 2 : (p[0] & 0xF0) == 0xE0 ? 3 : (p[0] & 0xF8) == 0xF0 ? 4 : 0;
+    if (n == 0 || n > size) return 0;
+    uint32_t value = n == 1 ? p[0] : p[0] & (0x7Fu >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((p[i] & 0xC0) != 0x80) return 0;
+        value = value << 6 | (p[i] & 0x3Fu);
+    }
+    if (value < lowest[n] || value > 0x10FFFF || (value >= 0xD800 && value <= 0xDFFF)) return 0;
+    *code = value;
+    return n;
+}
+
+static void utf8_against_the_definition(void **state) {
+    (void)state;
+    /* All first two bytes, with thirds and fourths at the borders of what can be valid. */
+    static const uint8_t tails[] = {0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xE2, 0xFF};
+    uint8_t p[4];
+    for (int pair = 0; pair < 65536; pair++)
+        for (size_t i = 0; i < sizeof tails; i++)
+            for (size_t j = 0; j < sizeof tails; j++)
+                for (size_t size = 1; size <= 4; size++) {
+                    uint32_t want = 0, code = 0;
+                    memcpy(p, (uint8_t[]){(uint8_t)(pair >> 8), (uint8_t)pair, tails[i], tails[j]}, 4);
+                    uint8_t *exact = p + 0;
+                    size_t n = oracle_length(exact, size, &want);
+                    if (pgi_utf8_next(exact, size, &code) != n || (n && code != want))
+                        fail_msg("%02x %02x %02x %02x, %zu bytes", p[0], p[1], p[2], p[3], size);
+                    if (n == 0) {
+                        int incomplete = -1;
+                        size_t bad = pgi_utf8_bad_subpart(exact, size, &incomplete);
+                        if (bad < 1 || bad > 3 || bad > size || (incomplete && bad != size))
+                            fail_msg("subpart of %02x %02x %02x %02x", p[0], p[1], p[2], p[3]);
+                    }
+                }
+    assert_int_equal(pgi_utf8_next(p, 0, NULL), 0);
+}
+
+static void utf8_encodes_every_code_point(void **state) {
+    (void)state;
+    for (uint32_t code = 0; code <= 0x10FFFF; code++) {
+        uint8_t out[4];
+        uint32_t back = 0;
+        if (code >= 0xD800 && code <= 0xDFFF) continue;
+        size_t n = pgi_utf8_encode(code, out);
+        if (n < 1 || n > 4 || pgi_utf8_next(out, n, &back) != n || back != code) fail_msg("U+%04X", code);
+        if (pgi_utf8_valid_prefix(out, n) != n || pgi_utf8_valid_prefix(out, n - 1) != 0) fail_msg("U+%04X", code);
+    }
+}
+
+/* Python: bytes.decode("utf-8", errors="replace"), as Unicode 15 table 3-8 (U+FFFD per maximal subpart). */
+static void utf8_maximal_subparts(void **state) {
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t size, parts[8];
+        int incomplete;
+    } cases[] = {
+        {"\xC0\xAF", 2, {1, 1}, 0},
+        {"\xE0\x80\xBF", 3, {1, 1, 1}, 0},
+        {"\xED\xA0\x80", 3, {1, 1, 1}, 0},
+        {"\xF4\x91\x92\x93\xFF", 5, {1, 1, 1, 1, 1}, 0},
+        {"\xE1\x80\xE2\xF0\x91\x92\xF1\xBF", 8, {2, 1, 3, 2}, 1},
+        {"\xF0\x9F\x90", 3, {3}, 1},
+        {"\xF0", 1, {1}, 1},
+        {"\x80", 1, {1}, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const uint8_t *p = (const uint8_t *)cases[i].text;
+        size_t at = 0;
+        int incomplete = -1;
+        for (size_t k = 0; at < cases[i].size; k++) {
+            assert_int_equal(pgi_utf8_next(p + at, cases[i].size - at, NULL), 0);
+            size_t n = pgi_utf8_bad_subpart(p + at, cases[i].size - at, &incomplete);
+            assert_int_equal(n, cases[i].parts[k]);
+            at += n;
+        }
+        assert_int_equal(at, cases[i].size);
+        assert_int_equal(incomplete, cases[i].incomplete);
+    }
+    assert_int_equal(pgi_utf8_valid_prefix((const uint8_t *)"ab\xC3\xA9\xC3", 5), 4);
+    assert_int_equal(pgi_utf8_valid_prefix((const uint8_t *)"a\0b", 3), 3);
+}
+
+/* --------------------------------------------------------------------------------------------------------- half */
+
+/* Any binary format of 1 + e + f bits, by its definition in doubles. */
+static double half_oracle(uint16_t bits, int n_exponent, int n_fraction) {
+    int exponent = bits >> n_fraction & ((1 << n_exponent) - 1), bias = (1 << (n_exponent - 1)) - 1;
+    int fraction = bits & ((1 << n_fraction) - 1);
+    double value;
+    if (exponent == (1 << n_exponent) - 1) value = fraction ? NAN : INFINITY;
+    else if (exponent == 0) value = ldexp(fraction, 1 - bias - n_fraction);
+    else value = ldexp(fraction + (1 << n_fraction), exponent - bias - n_fraction);
+    return bits & 0x8000 ? -value : value;
+}
+
+static void check_half(uint16_t bits, float got, double want) {
+    if (isnan(want) ? !isnan(got) : (double)got != want || !signbit(got) != !signbit(want))
+        fail_msg("0x%04x gives %a, expected %a", bits, (double)got, want);
+}
+
+static void half_all_values(void **state) {
+    (void)state;
+    for (uint32_t bits = 0; bits < 65536; bits++) {
+        check_half((uint16_t)bits, pgi_f32_from_f16((uint16_t)bits), half_oracle((uint16_t)bits, 5, 10));
+        check_half((uint16_t)bits, pgi_f32_from_bf16((uint16_t)bits), half_oracle((uint16_t)bits, 8, 7));
+    }
+    uint8_t odd[9] = {0};
+    memcpy(odd + 1, &(float){1.5f}, 4);
+    assert_true(pgi_load_f32(odd + 1) == 1.5f);
+    memcpy(odd + 1, &(uint16_t){0x1234}, 2);
+    assert_int_equal(pgi_load_u16(odd + 1), 0x1234);
+}
+
+/* -------------------------------------------------------------------------------------------------------- files */
+
+static void file_reading(void **state) {
+    (void)state;
+    char folder[] = "/tmp/paligemma-base-XXXXXX";
+    pgi_buffer buffer;
+    pgi_mapping mapping;
+    assert_non_null(mkdtemp(folder));
+    char *path = pgi_path_join(&pgi_memory_default, folder, "f");
+    char *slash = pgi_path_join(&pgi_memory_default, "a/", "f");
+    assert_string_equal(slash, "a/f");
+    pgi_free(&pgi_memory_default, slash);
+    pgi_buffer_init(&buffer, &pgi_memory_default);
+
+    assert_false(pgi_file_exists(path));
+    assert_int_equal(pgi_file_read(path, 100, &buffer), PG_ERROR_NOT_FOUND);
+    assert_non_null(strstr(pgi_error_text(), path));
+    assert_int_equal(pgi_mapping_open(path, &mapping), PG_ERROR_NOT_FOUND);
+    assert_int_equal(pgi_file_read(folder, 100, &buffer), PG_ERROR_IO); /* a folder */
+    assert_int_equal(pgi_mapping_open(folder, &mapping), PG_ERROR_IO);
+    assert_true(pgi_folder_exists(folder));
+    assert_false(pgi_folder_exists(path));
+
+    assert_int_equal(mkfifo(path, 0600), 0); /* a pipe without a writer must not block */
+    assert_int_equal(pgi_file_read(path, 100, &buffer), PG_ERROR_IO);
+    assert_int_equal(pgi_mapping_open(path, &mapping), PG_ERROR_IO);
+    unlink(path);
+
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    fclose(file);
+    assert_true(pgi_file_exists(path));
+    assert_false(pgi_folder_exists(path));
+    assert_int_equal(pgi_file_read(path, 100, &buffer), PG_OK); /* empty */
+    assert_int_equal(buffer.size, 0);
+    assert_int_equal(pgi_mapping_open(path, &mapping), PG_OK);
+    assert_int_equal(mapping.size, 0);
+    pgi_mapping_close(&mapping);
+
+    file = fopen(path, "wb");
+    assert_non_null(file);
+    fputs("0123456789", file);
+    fclose(file);
+    assert_int_equal(pgi_file_read(path, 9, &buffer), PG_ERROR_LIMIT);
+    assert_non_null(strstr(pgi_error_text(), "10"));
+    assert_int_equal(pgi_file_read(path, 10, &buffer), PG_OK);
+    assert_string_equal((char *)buffer.data, "0123456789");
+    assert_int_equal(pgi_mapping_open(path, &mapping), PG_OK);
+    assert_int_equal(mapping.size, 10);
+    assert_memory_equal(mapping.data, "0123456789", 10);
+    pgi_mapping_close(&mapping);
+    assert_null(mapping.data);
+    pgi_mapping_close(&mapping);
+
+    pgi_buffer_free(&buffer);
+    unlink(path);
+    rmdir(folder);
+    pgi_free(&pgi_memory_default, path);
+}
+
+/* ----------------------------------------------------------------------------------------------------- parallel */
+
+typedef struct coverage {
+    atomic_int seen[1000]; /* how often each item was done */
+    atomic_int n_chunks, bad;
+    int n_threads;
+    int64_t n, grain;
+    pg_cancel *cancel;
+} coverage;
+
+static void cover(void *context, int64_t begin, int64_t end, int thread) {
+    coverage *c = context;
+    /* a chunk begins at a multiple of the grain whatever the number of threads, or results would differ */
+    if (begin % c->grain || end != (begin + c->grain < c->n ? begin + c->grain : c->n)) atomic_store(&c->bad, 1);
+    if (thread < 0 || thread >= c->n_threads) atomic_store(&c->bad, 2);
+    for (int64_t i = begin; i < end; i++) atomic_fetch_add(&c->seen[i], 1);
+    if (atomic_fetch_add(&c->n_chunks, 1) == 2 && c->cancel) atomic_store(&c->cancel->requested, 1);
+}
+
+static void parallel_covers_everything_once(void **state) {
+    (void)state;
+    static coverage c;
+    static const int64_t sizes[] = {0, 1, 2, 3, 7, 64, 65, 1000}, grains[] = {1, 2, 3, 64, 1000, 5000};
+    for (int threads = 1; threads <= 5; threads++)
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+            for (size_t g = 0; g < sizeof grains / sizeof *grains; g++) {
+                pgi_run run = {.n_threads = threads};
+                memset(&c, 0, sizeof c);
+                c.n_threads = threads;
+                c.n = sizes[s];
+                c.grain = grains[g];
+                assert_int_equal(pgi_parallel_for(&run, c.n, c.grain, cover, &c), PG_OK);
+                assert_int_equal(c.bad, 0);
+                assert_int_equal(c.n_chunks, (c.n + c.grain - 1) / c.grain);
+                for (int64_t i = 0; i < 1000; i++) assert_int_equal(c.seen[i], i < c.n);
+            }
+}
+
+static void parallel_is_cancelled_between_chunks(void **state) {
+    (void)state;
+    static coverage c;
+    for (int threads = 1; threads <= 4; threads++) {
+        pg_cancel cancel = {.references = 1};
+        pgi_run run = {.n_threads = threads, .cancel = &cancel};
+        memset(&c, 0, sizeof c);
+        c.n_threads = threads;
+        c.n = 1000;
+        c.grain = 1;
+        c.cancel = &cancel;
+        assert_int_equal(pgi_parallel_for(&run, c.n, c.grain, cover, &c), PG_ERROR_CANCELLED);
+        assert_in_range(c.n_chunks, 3, 3 + 2 * threads);
+        assert_int_equal(pgi_parallel_for(&run, c.n, c.grain, cover, &c), PG_ERROR_CANCELLED); /* before the first */
+        assert_in_range(c.n_chunks, 3, 3 + 2 * threads);
+    }
+}
+
+static int32_t stop_at_three(void *user, int32_t phase, int64_t done, int64_t total) {
+    (void)user;
+    return phase == PG_PHASE_ENCODE && done == 3 && total == 9;
+}
+
+static void progress_can_cancel(void **state) {
+    (void)state;
+    pg_cancel cancel = {.references = 1};
+    pgi_run run = {.n_threads = 1, .progress = stop_at_three, .cancel = &cancel};
+    assert_int_equal(pgi_run_progress(&run, PG_PHASE_ENCODE, 2, 9), PG_OK);
+    assert_int_equal(pgi_run_progress(&run, PG_PHASE_ENCODE, 3, 9), PG_ERROR_CANCELLED);
+    atomic_store(&cancel.requested, 1);
+    assert_int_equal(pgi_run_progress(&run, PG_PHASE_ENCODE, 4, 9), PG_ERROR_CANCELLED);
+    run.progress = NULL;
+    assert_int_equal(pgi_run_progress(&run, PG_PHASE_ENCODE, 4, 9), PG_ERROR_CANCELLED);
+    run.cancel = NULL;
+    assert_int_equal(pgi_run_progress(&run, PG_PHASE_ENCODE, 4, 9), PG_OK);
+    assert_true(pgi_cpu_count() >= 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(status_text_is_one_line_of_utf8),
+        cmocka_unit_test(status_text_is_cut_at_a_character),
+        cmocka_unit_test(memory_from_allocator),
+        cmocka_unit_test(memory_sizes_that_overflow),
+        cmocka_unit_test(memory_zero_and_copies),
+        cmocka_unit_test(buffer_grows_and_stays_terminated),
+        cmocka_unit_test(copying_text_out),
+        cmocka_unit_test(utf8_against_the_definition),
+        cmocka_unit_test(utf8_encodes_every_code_point),
+        cmocka_unit_test(utf8_maximal_subparts),
+        cmocka_unit_test(half_all_values),
+        cmocka_unit_test(file_reading),
+        cmocka_unit_test(parallel_covers_everything_once),
+        cmocka_unit_test(parallel_is_cancelled_between_chunks),
+        cmocka_unit_test(progress_can_cancel),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
