@@ -8,7 +8,7 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
         return pgi_error(PG_ERROR_ARGUMENT, "cpu_mask: found 0x%llx, expected one of the bits 0x%llx that this CPU has",
                          (unsigned long long)cpu_mask, (unsigned long long)features);
     pgi_kernels_ref(kernels);
-#if defined(PGI_X86)
+#if defined(__x86_64__)
     if (used & PG_CPU_AVX2) pgi_kernels_avx2(kernels);
     if (used & PG_CPU_AVX512) pgi_kernels_avx512(kernels);
 #else
