@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""The demo checkpoint on fresh pictures: the library's text must be transformers' text on every one.
+
+    demo.py [--seed S] [--count 500] [--build FOLDER] [--model FOLDER]
+"""
+import argparse
+import os
+import sys
+import tempfile
+
+import numpy as np
+from PIL import Image
+
+import compare
+import pglib
+import reference
+
+DEMO = os.path.join(compare.ROOT, "examples", "demo")
+sys.path.insert(0, DEMO)
+import draw  # noqa: E402
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--seed", type=int, help="of the first picture (default: fresh)")
+    args.add_argument("--count", type=int, default=500)
+    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
+    args.add_argument("--model", default=DEMO)
+    args = args.parse_args()
+    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
+    print(f"seed {first}, {args.count} pictures", flush=True)
+    ref, library, failed, expected_answers = reference.Reference(args.model), pglib.Library(args.build), 0, 0
+    with tempfile.TemporaryDirectory() as folder, pglib.Model(library, args.model) as model, \
+            pglib.Processor(library, args.model) as processor, pglib.Session(model, max_new_tokens=64) as session:
+        path = os.path.join(folder, "picture.png")
+        for i in range(args.count):
+            scene = draw.scene(first + i)
+            Image.fromarray(draw.render(scene)).save(path)
+            rng = np.random.default_rng(first + i)
+            prompt, answer = [draw.caption(scene), draw.question(scene, rng), draw.detection(scene, rng)][i % 3]
+            result = ref.run(Image.open(path).convert("RGB"), prompt, 64)
+            with processor.encode(path, prompt) as inputs:
+                ids, _ = session.generate(inputs)
+            text = processor.decode(ids)
+            expected_answers += result.text == answer
+            if ids != result.ids or text != result.text:
+                failed += 1
+                print(f"FAIL seed {first + i}, {prompt!r}: found {text!r}, expected {result.text!r}, smallest margin "
+                      f"{min(result.margins):.2e}", flush=True)
+    print(f"{expected_answers} of {args.count} are the answer that the drawing script expects")
+    print(f"{args.count - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

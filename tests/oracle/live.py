@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Fresh random checkpoints, pictures and prompts through the library and through transformers.
+
+    live.py [--seed S] [--count N] [--build FOLDER]
+
+Each of the N checkpoints (seeds S, S + 1, ...) is checked for: pixels equal to the last bit, every stage within its
+bound and the ids, text and prompt ids equal (see README.md), for several prompts; the same through the tool
+`paligemma run --json`; every stage equal to the last bit with 1, 2 and 3 threads; every instruction set within the
+bounds. Without --seed the seed is fresh; it is printed, and a failure says how to see it again.
+"""
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+
+import numpy as np
+from PIL import Image
+from transformers.image_utils import load_image
+
+import checkpoints
+import compare
+import pglib
+import pictures
+import reference
+import vocabularies
+
+N_PICTURES, N_PROMPTS = 12, 3
+CPU_MASKS = ["0x1", "0x3", "0x7"]
+
+
+def prompt(rng):
+    """A random prompt. U+2581 is left out: its literal runs are the documented difference of sentencepiece and HF."""
+    words = list(vocabularies.words(rng, int(rng.integers(1, 12))))
+    pieces = ["<eos>", "<bos>", "<pad>", "<unk>", "<mask>", "<loc0000>", "<loc1023>", "<loc0512><loc0001>", "<seg007>",
+              "<b>", "</td>", "\n", "\n\n\n", "  ", "     ", "\t", "<loc>", "<", "\u00a0", "\r\n", "e\u0301", "\u200d"]
+    kind = rng.integers(7)
+    if kind == 0:
+        return ""
+    if kind == 1:
+        return " ".join(["caption en", "answer en", "detect"][rng.integers(3):][:1] + words)
+    if kind == 2:  # any characters
+        codes = [int(c) for c in np.concatenate([rng.integers(1, 128, 6), rng.integers(1, 0x3000, 6),
+                                                 rng.integers(0x3000, 0xD800, 3), rng.integers(0xE000, 0x110000, 3)])]
+        rng.shuffle(codes)
+        return "".join(chr(c) for c in codes if c != 0x2581)
+    if kind == 3:
+        return " ".join(words * 12)
+    text = "".join(w + (pieces[rng.integers(len(pieces))] if rng.random() < 0.7 else " ") for w in words)
+    if kind == 4:
+        at = rng.integers(len(text) + 1)
+        return text[:at] + "<image>" + text[at:]
+    return text
+
+
+class Case:
+    def __init__(self, seed, build, folder):
+        self.seed, self.build, self.folder = seed, build, os.path.join(folder, str(seed))
+        self.rng = np.random.default_rng([seed, 9])
+        self.passed, self.failed = 0, 0
+
+    def expect(self, wrong, what):
+        """wrong: a list of messages, empty when all is well."""
+        if not wrong:
+            self.passed += 1
+            return
+        self.failed += 1
+        print(f"FAIL seed {self.seed}, {what}")
+        for line in wrong:
+            print("    " + line)
+        print(f"    replay: live.py --seed {self.seed} --count 1", flush=True)
+
+    def run(self, library):
+        spec = checkpoints.draw(self.seed)
+        checkpoints.write(spec, self.folder)
+        ref = reference.Reference(self.folder)
+        self.choose_eos(ref)
+        self.compare_pixels(library, ref)
+        for i in range(N_PROMPTS):
+            path, what = pictures.write(self.rng, os.path.join(self.folder, f"picture{i}"))
+            self.compare_text(ref, path, prompt(self.rng), int(self.rng.integers(1, 24)), f"{what}; {describe(spec)}")
+
+    def choose_eos(self, ref):
+        """Half of the checkpoints end their texts with a token that they do generate."""
+        if self.rng.random() < 0.5:
+            return
+        ids = ref.run(Image.new("RGB", (9, 9), "red"), "en", 8).ids
+        path = os.path.join(self.folder, "generation_config.json")
+        with open(path) as f:
+            config = json.load(f)
+        old = config["eos_token_id"] if isinstance(config["eos_token_id"], list) else [config["eos_token_id"]]
+        config["eos_token_id"] = old + ids[4:6]
+        with open(path, "w") as f:
+            json.dump(config, f)
+        ref.model.generation_config.eos_token_id = config["eos_token_id"]
+
+    def compare_pixels(self, library, ref):
+        with pglib.Processor(library, self.folder) as processor:
+            for i in range(N_PICTURES):
+                path, what = pictures.write(self.rng, os.path.join(self.folder, "picture"))
+                for flags, image in [(0, Image.open(path).convert("RGB")), (pglib.EXIF, load_image(path))]:
+                    expected = ref.inputs(image, "en")["pixel_values"].numpy()
+                    try:
+                        with processor.encode(path, "en", flags) as inputs:
+                            found = inputs["pixel_values"]
+                        wrong = [] if found.tobytes() == expected.tobytes() else [
+                            f"{np.count_nonzero(found != expected)} of {expected.size} pixel values differ, by up to "
+                            f"{np.abs(found - expected).max()}" if found.shape == expected.shape
+                            else f"shape {found.shape}, expected {expected.shape}"]
+                    except pglib.Error as error:
+                        wrong = [str(error)]
+                    self.expect(wrong, f"picture {i} ({what}), flags {flags}")
+
+    def compare_text(self, ref, path, text, n_new, what):
+        result = ref.run(load_image(path), text, n_new)
+        limits = reference.bounds(ref.probe(result))
+        what = f"prompt {text!r}, {n_new} tokens; {what}"
+        outputs = {}
+        for options in [("--threads", n) for n in "123"] + [("--cpu", mask) for mask in CPU_MASKS]:
+            out = os.path.join(self.folder, "stages")
+            try:
+                ours = compare.run_stages(self.build, self.folder, path, text, out, n_new, *options)
+                wrong = compare.check(ours, result, limits)[1]
+                with open(out, "rb") as f:
+                    outputs[options] = f.read()
+            except RuntimeError as error:
+                wrong = [str(error)]
+            self.expect(wrong, f"{' '.join(options)}, {what}")
+        same = {outputs.get(("--threads", n)) for n in "123"}
+        self.expect([] if len(same) == 1 else ["some stage differs between 1, 2 and 3 threads"], what)
+        self.expect(self.check_tool(result, limits, path, text, n_new), f"tool, {what}")
+
+    def check_tool(self, result, limits, path, text, n_new):
+        tool = os.path.join(self.build, "examples", "paligemma")
+        answers = []
+        for threads in "123":
+            done = subprocess.run([tool, "run", "--json", "--max-new-tokens", str(n_new), "--threads", threads, "--",
+                                   self.folder, path, text], capture_output=True)
+            if done.returncode != 0:
+                return [f"paligemma run, status {done.returncode}: {done.stderr.decode(errors='replace').strip()}"]
+            answers.append(json.loads(done.stdout.splitlines()[-1]))
+        answer, wrong = answers[0], []
+        if any(a["ids"] != answer["ids"] or a["text"] != answer["text"] for a in answers):
+            wrong.append(f"ids depend on the number of threads: {[a['ids'] for a in answers]}")
+        if answer["prompt_ids"] != result.prompt_ids:
+            wrong.append(f"prompt_ids: found {answer['prompt_ids']}, expected {result.prompt_ids}")
+        if reference.first_open_step(result, limits) == len(result.ids):
+            eos = self.eos_ids()
+            stop = "eos" if result.ids[-1] in eos else "length"
+            for key, expected in [("ids", result.ids), ("text", result.text), ("stop", stop)]:
+                if answer[key] != expected:
+                    wrong.append(f"{key}: found {answer[key]!r}, expected {expected!r}")
+        missing = {"load_s", "image_s", "prefill_s", "decode_s", "tokens_per_s"} - set(answer)
+        return wrong + ([f"keys missing: {sorted(missing)}"] if missing else [])
+
+    def eos_ids(self):
+        with open(os.path.join(self.folder, "generation_config.json")) as f:
+            eos = json.load(f)["eos_token_id"]
+        return eos if isinstance(eos, list) else [eos]
+
+
+def describe(spec):
+    keys = ["generation", "layout", "dtype", "head", "shards", "unaligned", "config", "files"]
+    return ", ".join(f"{k} {spec[k]}" for k in keys)
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--seed", type=int, help="the first checkpoint (default: a fresh one)")
+    args.add_argument("--count", type=int, default=20, help="checkpoints (default 20)")
+    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
+    args.add_argument("--keep", help="folder that keeps the checkpoints")
+    args = args.parse_args()
+    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
+    print(f"seed {first}, {args.count} checkpoints", flush=True)
+    library, passed, failed = pglib.Library(args.build), 0, 0
+    with tempfile.TemporaryDirectory() as temporary:
+        for seed in range(first, first + args.count):
+            case = Case(seed, args.build, args.keep or temporary)
+            try:
+                case.run(library)
+            except Exception:  # a defect of one checkpoint must not hide the rest
+                case.expect([traceback.format_exc()], "stopped")
+            passed, failed = passed + case.passed, failed + case.failed
+            if not args.keep:
+                shutil.rmtree(case.folder, ignore_errors=True)
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
