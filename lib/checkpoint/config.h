@@ -28,27 +28,37 @@ typedef struct pgi_text_config {
     float rms_norm_eps, rope_theta;
     float query_scale;             /* head_dim^-0.5, or query_pre_attn_scalar^-0.5 (Gemma 2) */
     float attention_soft_cap, final_soft_cap; /* 0: none */
-    int32_t full_attention_suffix; /* use_bidirectional_attention and the like: 0 */
+    int32_t attention_bias; /* 0 or 1: q, k, v and out have biases */
 } pgi_text_config;
 
-enum { PGI_MAX_EOS = 16 };
+enum { PGI_MAX_EOS = 16, PGI_MAX_VOCAB = 4 << 20 };
 
 typedef struct pgi_config {
     pgi_vision_config vision;
     pgi_text_config text;
     int32_t projection_dim; /* equals text.hidden_size */
     int32_t tie_word_embeddings; /* 0 or 1, as the config says */
-    int64_t image_token_id, pad_id, bos_id; /* -1: none */
-    int64_t eos_ids[PGI_MAX_EOS];           /* generation_config.json's, else config.json's */
-    int32_t n_eos;
+    int64_t image_token_id;
+    /* Where generate() of HF takes them from: generation_config.json, and only where that file is not there
+     * config.json (its top level, else its text_config). */
+    int64_t pad_id, bos_id;       /* -1: none */
+    int64_t eos_ids[PGI_MAX_EOS];
+    int32_t n_eos; /* 0: nothing ends the text early */
     json_t *resolved; /* config.json with every default filled in; owned */
     const pgi_memory *memory;
 } pgi_config;
+
+/*
+ * use_bidirectional_attention is readable but has no effect: in HF it only chooses the attention kernel's own mask, and
+ * PaliGemma always passes one (prefix full, suffix causal).
+ */
 
 /* Reads `folder`/config.json and, when there, generation_config.json. On error *out needs no free. */
 pg_status pgi_config_load(const pgi_memory *memory, const char *folder, pgi_config *out);
 void pgi_config_free(pgi_config *config);
 
+/* Keys that HF knows under two names (image_token_id and image_token_index, torch_dtype and dtype, rope_scaling and
+ * rope_parameters) are found under both. */
 /* The node of a dotted key ("text_config.hidden_size"; "" is the whole), or NULL. Borrowed. */
 const json_t *pgi_config_field(const pgi_config *config, const char *key);
 

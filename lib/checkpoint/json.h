@@ -10,10 +10,16 @@
  * PG_ERROR_NOT_FOUND, _IO, _LIMIT, _FORMAT (the message has line and column). */
 pg_status pgi_json_load(const pgi_memory *memory, const char *path, size_t max_size, json_t **out);
 
-/* Compact JSON text of a node appended to `out`, independent of the locale. */
+/* The same for `size` bytes that are in memory already; `path` is for the messages. */
+pg_status pgi_json_parse(const char *path, const void *data, size_t size, json_t **out);
+
+/* Compact JSON text of a node appended to `out`: independent of the locale, reals with the fewest digits that read
+ * back the same. */
 pg_status pgi_json_dump(const json_t *node, pgi_buffer *out);
 
-/* What a node is, for messages: "null", "a string", "the number 3", ... in a static or caller buffer. */
+/* What a node is, for messages: null, 3, "text", an array of 2, an object, nothing (NULL).
+ * Written to `buffer`, PGI_JSON_DESCRIPTION bytes are enough; returns it. */
+enum { PGI_JSON_DESCRIPTION = 64 };
 const char *pgi_json_describe(const json_t *node, char *buffer, size_t size);
 
 #endif

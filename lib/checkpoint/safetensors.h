@@ -22,12 +22,19 @@ typedef struct pgi_stored_tensor {
 
 typedef struct pgi_tensor_files pgi_tensor_files;
 
+/*
+ * Maps the files and checks their headers as the safetensors crate does (header at most 100 MB, tensors dense and in
+ * bounds, sizes that fit shape and dtype, no holes), the index too, without touching the data.
+ * Both there: model.safetensors wins, as in transformers. Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _LIMIT,
+ * _UNSUPPORTED (adapters, pickled weights), _MEMORY.
+ */
 pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, pgi_tensor_files **out);
 void pgi_tensor_files_close(pgi_tensor_files **files); /* NULL inside is fine */
 
 size_t pgi_tensor_files_count(const pgi_tensor_files *files);
 pgi_stored_tensor *pgi_tensor_files_at(pgi_tensor_files *files, size_t index); /* sorted by name */
 pgi_stored_tensor *pgi_tensor_files_find(pgi_tensor_files *files, const char *name); /* or NULL */
+const char *pgi_tensor_files_folder(const pgi_tensor_files *files);
 uint32_t pgi_tensor_files_n_files(const pgi_tensor_files *files);
 uint64_t pgi_tensor_files_n_bytes(const pgi_tensor_files *files); /* mapped */
 

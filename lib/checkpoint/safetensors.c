@@ -1,0 +1,365 @@
+/*
+ * The safetensors format (github.com/huggingface/safetensors): 8 bytes of header size, little-endian; a JSON header
+ * {name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {...}}; then the data. And the index of
+ * sharded checkpoints, {"weight_map": {name: file}}, as transformers reads it.
+ */
+#include "checkpoint/safetensors.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "checkpoint/json.h"
+
+enum { MAX_SHARDS = 4096, MAX_DIMS = 8 };
+#define MAX_HEADER ((size_t)100 * 1000 * 1000) /* the crate's limit */
+#define MAX_INDEX ((size_t)100 * 1000 * 1000)
+
+typedef struct tensor_file {
+    char *path;
+    pgi_mapping mapping;
+    json_t *header; /* owns the tensors' names */
+} tensor_file;
+
+struct pgi_tensor_files {
+    pgi_memory memory;
+    char *folder;
+    tensor_file *files;
+    uint32_t n_files;
+    uint64_t n_bytes;
+    pgi_stored_tensor *tensors;
+    size_t n_tensors;
+};
+
+static const struct {
+    const char *name;
+    int32_t dtype; /* 0: no PG_DTYPE_* */
+    uint32_t bits;
+} dtypes[] = {{"F32", PG_DTYPE_F32, 32}, {"BF16", PG_DTYPE_BF16, 16}, {"F16", PG_DTYPE_F16, 16},
+              {"I64", PG_DTYPE_I64, 64}, {"I32", PG_DTYPE_I32, 32},   {"U8", PG_DTYPE_U8, 8},
+              {"F64", 0, 64},            {"C64", 0, 64},              {"U64", 0, 64},
+              {"U32", 0, 32},            {"I16", 0, 16},              {"U16", 0, 16},
+              {"I8", 0, 8},              {"BOOL", 0, 8},              {"F8_E4M3", 0, 8},
+              {"F8_E5M2", 0, 8},         {"F8_E8M0", 0, 8},           {"F6_E2M3", 0, 6},
+              {"F6_E3M2", 0, 6},         {"F4", 0, 4}};
+
+static pg_status read_offset(const tensor_file *file, const char *name, const json_t *node, size_t limit, size_t *out) {
+    if (!json_is_integer(node) || json_integer_value(node) < 0 || (uint64_t)json_integer_value(node) > limit) {
+        char found[PGI_JSON_DESCRIPTION];
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: tensor %s: found %s in data_offsets, expected an offset from 0 to %zu, where the file ends",
+                         file->path, name, pgi_json_describe(node, found, sizeof found), limit);
+    }
+    *out = (size_t)json_integer_value(node);
+    return PG_OK;
+}
+
+/* One entry of the header. `data_size`: bytes behind the header. */
+static pg_status read_tensor(const tensor_file *file, const char *name, const json_t *entry, const uint8_t *data,
+                             size_t data_size, pgi_stored_tensor *out) {
+    char found[PGI_JSON_DESCRIPTION];
+    *out = (pgi_stored_tensor){.name = name, .file = file->path};
+    if (!json_is_object(entry))
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found %s, expected an object with dtype, shape, data_offsets",
+                         file->path, name, pgi_json_describe(entry, found, sizeof found));
+
+    const json_t *dtype = json_object_get(entry, "dtype");
+    if (!json_is_string(dtype))
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: dtype: found %s, expected a name such as BF16", file->path,
+                         name, pgi_json_describe(dtype, found, sizeof found));
+    out->dtype_name = json_string_value(dtype);
+    uint32_t bits = 0;
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+        if (strcmp(out->dtype_name, dtypes[i].name) != 0) continue;
+        out->dtype = dtypes[i].dtype;
+        bits = dtypes[i].bits;
+    }
+
+    const json_t *shape = json_object_get(entry, "shape");
+    if (!json_is_array(shape))
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape: found %s, expected an array", file->path, name,
+                         pgi_json_describe(shape, found, sizeof found));
+    if (json_array_size(shape) > MAX_DIMS)
+        return pgi_error(PG_ERROR_LIMIT, "%s: tensor %s: shape: found %zu dimensions, expected at most %d", file->path,
+                         name, json_array_size(shape), MAX_DIMS);
+    out->n_dims = (int32_t)json_array_size(shape);
+    size_t n = 1;
+    for (int32_t i = 0; i < out->n_dims; i++) {
+        const json_t *size = json_array_get(shape, (size_t)i);
+        if (!json_is_integer(size) || json_integer_value(size) < 0)
+            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape[%d]: found %s, expected a size of 0 or more",
+                             file->path, name, i, pgi_json_describe(size, found, sizeof found));
+        out->shape[i] = json_integer_value(size);
+        if (!pgi_mul_size(n, (size_t)out->shape[i], &n))
+            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape: its product does not fit in 64 bits", file->path,
+                             name);
+    }
+
+    const json_t *offsets = json_object_get(entry, "data_offsets");
+    if (!json_is_array(offsets) || json_array_size(offsets) != 2)
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: data_offsets: found %s, expected an array of 2", file->path,
+                         name, pgi_json_describe(offsets, found, sizeof found));
+    size_t begin, end, n_bits;
+    PGI_TRY(read_offset(file, name, json_array_get(offsets, 0), data_size, &begin));
+    PGI_TRY(read_offset(file, name, json_array_get(offsets, 1), data_size, &end));
+    if (begin > end)
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: data_offsets: found [%zu, %zu], expected begin <= end",
+                         file->path, name, begin, end);
+    /* A dtype that the format does not have yet: its size cannot be checked, and no tensor that we use has it. */
+    if (bits && (!pgi_mul_size(n, bits, &n_bits) || n_bits % 8 || n_bits / 8 != end - begin))
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found %zu bytes in data_offsets, expected %zu x %u bits as shape and "
+                         "dtype %s say", file->path, name, end - begin, n, bits, out->dtype_name);
+    out->data = data + begin;
+    out->n_bytes = end - begin;
+    return PG_OK;
+}
+
+static int by_address(const void *a, const void *b) {
+    const pgi_stored_tensor *x = a, *y = b;
+    if (x->data != y->data) return (const char *)x->data < (const char *)y->data ? -1 : 1;
+    return x->n_bytes < y->n_bytes ? -1 : x->n_bytes > y->n_bytes; /* empty ones first */
+}
+
+/* The tensors of a file lie one behind the other and fill it: no overlap, no hole, nothing left over. */
+static pg_status check_layout(const tensor_file *file, pgi_stored_tensor *tensors, size_t n, const uint8_t *data,
+                              size_t data_size) {
+    size_t at = 0;
+    qsort(tensors, n, sizeof *tensors, by_address);
+    for (size_t i = 0; i < n; i++) {
+        size_t begin = (size_t)((const uint8_t *)tensors[i].data - data);
+        if (begin != at)
+            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found its data at offset %zu, expected %zu: it %s", file->path,
+                             tensors[i].name, begin, at,
+                             begin < at ? "overlaps the tensor before it" : "leaves a hole behind the tensor before it");
+        at += tensors[i].n_bytes;
+    }
+    if (at != data_size)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found %zu bytes of data, expected %zu as the header says", file->path,
+                         data_size, at);
+    return PG_OK;
+}
+
+/* Maps files->files[index] and appends its tensors. */
+static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
+    tensor_file *file = &files->files[index];
+    PGI_TRY(pgi_mapping_open(file->path, &file->mapping));
+    const uint8_t *bytes = file->mapping.data;
+    size_t size = file->mapping.size;
+    files->n_bytes += size;
+    if (size < 8)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found %zu bytes, expected a safetensors file (8 bytes of header size first)",
+                         file->path, size);
+    uint64_t header_size = 0;
+    for (int i = 7; i >= 0; i--) header_size = header_size << 8 | bytes[i];
+    if (header_size > size - 8)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found a header size of %llu bytes, expected at most %zu, where the file ends",
+                         file->path, (unsigned long long)header_size, size - 8);
+    if (header_size > MAX_HEADER)
+        return pgi_error(PG_ERROR_LIMIT, "%s: found a header size of %llu bytes, expected at most %zu", file->path,
+                         (unsigned long long)header_size, MAX_HEADER);
+    PGI_TRY(pgi_json_parse(file->path, bytes + 8, (size_t)header_size, &file->header));
+
+    size_t n = json_object_size(file->header), n_old = files->n_tensors;
+    pgi_stored_tensor *tensors = pgi_alloc(&files->memory, n_old + n, sizeof *tensors);
+    if (!tensors) return PG_ERROR_MEMORY;
+    if (n_old) memcpy(tensors, files->tensors, n_old * sizeof *tensors);
+    pgi_free(&files->memory, files->tensors);
+    files->tensors = tensors;
+
+    const uint8_t *data = bytes + 8 + header_size;
+    size_t data_size = size - 8 - (size_t)header_size;
+    for (void *at = json_object_iter(file->header); at; at = json_object_iter_next(file->header, at)) {
+        const char *name = json_object_iter_key(at);
+        if (strcmp(name, "__metadata__") == 0) continue;
+        PGI_TRY(read_tensor(file, name, json_object_iter_value(at), data, data_size, &tensors[files->n_tensors]));
+        files->n_tensors++;
+    }
+    return check_layout(file, tensors + n_old, files->n_tensors - n_old, data, data_size);
+}
+
+static pg_status add_file(pgi_tensor_files *files, const char *name) {
+    tensor_file *file = &files->files[files->n_files];
+    *file = (tensor_file){.path = pgi_path_join(&files->memory, files->folder, name)};
+    if (!file->path) return PG_ERROR_MEMORY;
+    files->n_files++;
+    return PG_OK;
+}
+
+/* A shard is a file of the folder: "model-00001-of-00003.safetensors", never a path. */
+static pg_status check_shard_name(const char *index_path, const char *tensor, const json_t *node) {
+    char found[PGI_JSON_DESCRIPTION];
+    const char *name = json_string_value(node);
+    if (!name || !*name || strchr(name, '/') || strchr(name, '\\') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return pgi_error(PG_ERROR_FORMAT, "%s: weight_map: %s: found %s, expected the name of a file in the same folder",
+                         index_path, tensor, pgi_json_describe(node, found, sizeof found));
+    return PG_OK;
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const pgi_stored_tensor *)a)->name, ((const pgi_stored_tensor *)b)->name);
+}
+
+static int compare_name(const void *key, const void *element) {
+    return strcmp(key, ((const pgi_stored_tensor *)element)->name);
+}
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* Sorts by name. A name that lies in several shards is the one that the index names. */
+static pg_status sort_tensors(pgi_tensor_files *files, const json_t *weight_map) {
+    pgi_stored_tensor *t = files->tensors;
+    size_t n_kept = 0;
+    if (files->n_tensors) qsort(t, files->n_tensors, sizeof *t, by_name);
+    for (size_t i = 0; i < files->n_tensors; i++) {
+        if (n_kept == 0 || strcmp(t[n_kept - 1].name, t[i].name) != 0) {
+            t[n_kept++] = t[i];
+            continue;
+        }
+        const char *wanted = json_string_value(json_object_get(weight_map, t[i].name));
+        if (!wanted)
+            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found it in %s too, expected it once or named in the index",
+                             t[i].file, t[i].name, base_name(t[n_kept - 1].file));
+        if (strcmp(base_name(t[i].file), wanted) == 0) t[n_kept - 1] = t[i];
+    }
+    files->n_tensors = n_kept;
+    return PG_OK;
+}
+
+/* Every entry of the index is in the shard that it names. */
+static pg_status check_index(pgi_tensor_files *files, const char *index_path, json_t *weight_map) {
+    for (void *at = json_object_iter(weight_map); at; at = json_object_iter_next(weight_map, at)) {
+        const char *name = json_object_iter_key(at), *shard = json_string_value(json_object_iter_value(at));
+        const pgi_stored_tensor *tensor = pgi_tensor_files_find(files, name);
+        if (!tensor || strcmp(base_name(tensor->file), shard) != 0)
+            return pgi_error(PG_ERROR_FORMAT, "%s: weight_map: tensor %s: found it %s%s, expected it in %s", index_path, name,
+                             tensor ? "in " : "in no file", tensor ? base_name(tensor->file) : "", shard);
+    }
+    return PG_OK;
+}
+
+static pg_status open_index(pgi_tensor_files *files, const char *index_path) {
+    char found[PGI_JSON_DESCRIPTION];
+    json_t *index = NULL, *shards = json_object(); /* the shards' names, each once */
+    pg_status status;
+    if (!shards) return pgi_error(PG_ERROR_MEMORY, "%s: out of memory", index_path);
+    PGI_GOTO(pgi_json_load(&files->memory, index_path, MAX_INDEX, &index), done);
+    json_t *weight_map = json_object_get(index, "weight_map");
+    if (!json_is_object(weight_map) || json_object_size(weight_map) == 0) {
+        int empty = json_is_object(weight_map);
+        status = pgi_error(PG_ERROR_FORMAT, "%s: weight_map: found %s, expected an object {tensor: file}", index_path,
+                           empty ? "an empty object" : pgi_json_describe(weight_map, found, sizeof found));
+        goto done;
+    }
+    for (void *at = json_object_iter(weight_map); at; at = json_object_iter_next(weight_map, at)) {
+        json_t *shard = json_object_iter_value(at);
+        PGI_GOTO(check_shard_name(index_path, json_object_iter_key(at), shard), done);
+        if (json_object_set(shards, json_string_value(shard), shard) != 0) {
+            status = pgi_error(PG_ERROR_MEMORY, "%s: out of memory", index_path);
+            goto done;
+        }
+    }
+    if (json_object_size(shards) > MAX_SHARDS) {
+        status = pgi_error(PG_ERROR_LIMIT, "%s: weight_map: found %zu files, expected at most %d", index_path,
+                           json_object_size(shards), MAX_SHARDS);
+        goto done;
+    }
+    files->files = pgi_alloc_zero(&files->memory, json_object_size(shards), sizeof *files->files);
+    if (!files->files) {
+        status = PG_ERROR_MEMORY;
+        goto done;
+    }
+    for (void *at = json_object_iter(shards); at; at = json_object_iter_next(shards, at)) {
+        PGI_GOTO(add_file(files, json_object_iter_key(at)), done);
+        status = open_file(files, files->n_files - 1);
+        if (status == PG_ERROR_NOT_FOUND) status = pgi_error_context(status, "%s: a shard is missing", index_path);
+        if (status < 0) goto done;
+    }
+    PGI_GOTO(sort_tensors(files, weight_map), done);
+    status = check_index(files, index_path, weight_map);
+done:
+    json_decref(shards);
+    json_decref(index);
+    return status;
+}
+
+static int folder_has(const pgi_tensor_files *files, const char *name) {
+    char *path = pgi_path_join(&files->memory, files->folder, name);
+    int found = path && pgi_file_exists(path);
+    pgi_free(&files->memory, path);
+    return found;
+}
+
+/* No safetensors: says what lies there instead, as far as people meet it. */
+static pg_status explain_missing(const pgi_tensor_files *files) {
+    if (folder_has(files, "adapter_model.safetensors") || folder_has(files, "adapter_config.json"))
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "%s: found a PEFT adapter (adapter_model), expected model.safetensors: merge it into its base model "
+                         "with merge_and_unload() and save that", files->folder);
+    if (folder_has(files, "pytorch_model.bin") || folder_has(files, "pytorch_model.bin.index.json"))
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found pytorch_model.bin (pickle), expected model.safetensors",
+                         files->folder);
+    return pgi_error(PG_ERROR_NOT_FOUND, "%s: found neither model.safetensors nor model.safetensors.index.json",
+                     files->folder);
+}
+
+static pg_status open_folder(pgi_tensor_files *files) {
+    if (folder_has(files, "model.safetensors")) {
+        files->files = pgi_alloc_zero(&files->memory, 1, sizeof *files->files);
+        if (!files->files) return PG_ERROR_MEMORY;
+        PGI_TRY(add_file(files, "model.safetensors"));
+        PGI_TRY(open_file(files, 0));
+        return sort_tensors(files, NULL);
+    }
+    if (!folder_has(files, "model.safetensors.index.json")) return explain_missing(files);
+    char *index_path = pgi_path_join(&files->memory, files->folder, "model.safetensors.index.json");
+    if (!index_path) return PG_ERROR_MEMORY;
+    pg_status status = open_index(files, index_path);
+    pgi_free(&files->memory, index_path);
+    return status;
+}
+
+pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, pgi_tensor_files **out) {
+    *out = NULL;
+    pgi_tensor_files *files = pgi_alloc_zero(memory, 1, sizeof *files);
+    if (!files) return PG_ERROR_MEMORY;
+    files->memory = *memory;
+    files->folder = pgi_copy_string(memory, folder, strlen(folder));
+    pg_status status = files->folder ? open_folder(files) : PG_ERROR_MEMORY;
+    if (status < 0) {
+        pgi_tensor_files_close(&files);
+        return status;
+    }
+    *out = files;
+    return PG_OK;
+}
+
+void pgi_tensor_files_close(pgi_tensor_files **files) {
+    pgi_tensor_files *f = *files;
+    *files = NULL;
+    if (!f) return;
+    pgi_memory memory = f->memory;
+    for (uint32_t i = 0; i < f->n_files; i++) {
+        json_decref(f->files[i].header);
+        pgi_mapping_close(&f->files[i].mapping);
+        pgi_free(&memory, f->files[i].path);
+    }
+    pgi_free(&memory, f->files);
+    pgi_free(&memory, f->tensors);
+    pgi_free(&memory, f->folder);
+    pgi_free(&memory, f);
+}
+
+size_t pgi_tensor_files_count(const pgi_tensor_files *files) { return files->n_tensors; }
+
+pgi_stored_tensor *pgi_tensor_files_at(pgi_tensor_files *files, size_t index) { return &files->tensors[index]; }
+
+pgi_stored_tensor *pgi_tensor_files_find(pgi_tensor_files *files, const char *name) {
+    if (files->n_tensors == 0) return NULL;
+    return bsearch(name, files->tensors, files->n_tensors, sizeof *files->tensors, compare_name);
+}
+
+const char *pgi_tensor_files_folder(const pgi_tensor_files *files) { return files->folder; }
+uint32_t pgi_tensor_files_n_files(const pgi_tensor_files *files) { return files->n_files; }
+uint64_t pgi_tensor_files_n_bytes(const pgi_tensor_files *files) { return files->n_bytes; }

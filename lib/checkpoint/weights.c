@@ -1,0 +1,355 @@
+/*
+ * Binds tensors to roles. Transformers renames keys on loading (conversion_mapping.py, "llava"), so that checkpoints of
+ * all versions load; we do the reverse once and reduce every stored name to (part, rest):
+ *     [model.]vision_tower.[vision_model.]REST     [model.]multi_modal_projector.REST
+ *     [model.]language_model.[model.]REST          [model.][language_model.]lm_head.REST
+ */
+#include "checkpoint/weights.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/half.h"
+
+typedef enum part { PART_VISION, PART_PROJECTOR, PART_TEXT, PART_HEAD } part;
+
+/* How a missing tensor is named in messages: the layout of the official checkpoints. */
+static const char *const part_prefix[] = {"vision_tower.vision_model.", "multi_modal_projector.", "language_model.model.",
+                                          "lm_head."};
+
+typedef struct named_tensor {
+    part part;
+    const char *rest; /* within tensor->name */
+    pgi_stored_tensor *tensor;
+} named_tensor;
+
+typedef struct binder {
+    const pgi_run *run;
+    const pgi_config *config;
+    pgi_tensor_files *files;
+    named_tensor *names; /* sorted by part and rest */
+    size_t n_names;
+    int has_adapter; /* some name looks like a LoRA adapter's */
+    float *vectors;  /* the next free f32 of the arena, and its end */
+    float *vectors_end;
+    int64_t n_done, n_total;
+    pgi_weights *out;
+} binder;
+
+static int skip_prefix(const char **name, const char *prefix) {
+    size_t size = strlen(prefix);
+    if (strncmp(*name, prefix, size) != 0) return 0;
+    *name += size;
+    return 1;
+}
+
+static int classify(const char *name, part *out, const char **rest) {
+    skip_prefix(&name, "model.");
+    if (skip_prefix(&name, "vision_tower.")) {
+        skip_prefix(&name, "vision_model.");
+        *out = PART_VISION;
+    } else if (skip_prefix(&name, "multi_modal_projector.")) {
+        *out = PART_PROJECTOR;
+    } else if (skip_prefix(&name, "lm_head.") || skip_prefix(&name, "language_model.lm_head.")) {
+        *out = PART_HEAD;
+    } else if (skip_prefix(&name, "language_model.")) {
+        skip_prefix(&name, "model.");
+        *out = PART_TEXT;
+    } else {
+        return 0;
+    }
+    *rest = name;
+    return 1;
+}
+
+static int by_name(const void *a, const void *b) {
+    const named_tensor *x = a, *y = b;
+    if (x->part != y->part) return x->part < y->part ? -1 : 1;
+    return strcmp(x->rest, y->rest);
+}
+
+static int same_contents(const pgi_stored_tensor *a, const pgi_stored_tensor *b) {
+    return a->dtype && a->dtype == b->dtype && a->n_dims == b->n_dims &&
+           memcmp(a->shape, b->shape, sizeof a->shape) == 0 && a->n_bytes == b->n_bytes &&
+           memcmp(a->data, b->data, a->n_bytes) == 0;
+}
+
+/* Sorts the names, and measures the arena: every 1-d tensor has room, so it is bounded by the files. */
+static pg_status collect_names(const pgi_memory *memory, binder *b, size_t *n_floats) {
+    size_t n = pgi_tensor_files_count(b->files), n_kept = 0;
+    *n_floats = 0;
+    b->names = pgi_alloc(memory, n, sizeof *b->names);
+    if (!b->names) return PG_ERROR_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        pgi_stored_tensor *tensor = pgi_tensor_files_at(b->files, i);
+        named_tensor *name = &b->names[b->n_names];
+        tensor->used = 0;
+        if (strstr(tensor->name, "lora_") || strncmp(tensor->name, "base_model.", 11) == 0) b->has_adapter = 1;
+        if (!classify(tensor->name, &name->part, &name->rest)) continue;
+        name->tensor = tensor;
+        b->n_names++;
+        if (tensor->n_dims == 1 && tensor->n_bytes) *n_floats += (tensor->n_bytes / 2 + 15) / 16 * 16;
+    }
+    qsort(b->names, b->n_names, sizeof *b->names, by_name);
+    for (size_t i = 0; i < b->n_names; i++) {
+        if (n_kept == 0 || by_name(&b->names[n_kept - 1], &b->names[i]) != 0) {
+            b->names[n_kept++] = b->names[i];
+            continue;
+        }
+        const pgi_stored_tensor *first = b->names[n_kept - 1].tensor, *second = b->names[i].tensor;
+        if (!same_contents(first, second))
+            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found another with different contents under the name %s, expected one",
+                             second->file, second->name, first->name);
+    }
+    b->n_names = n_kept;
+    return PG_OK;
+}
+
+static pgi_stored_tensor *find(const binder *b, part where, const char *rest) {
+    named_tensor key = {where, rest, NULL};
+    const named_tensor *found = b->n_names ? bsearch(&key, b->names, b->n_names, sizeof key, by_name) : NULL;
+    return found ? found->tensor : NULL;
+}
+
+static pg_status missing(const binder *b, part where, const char *rest, const char *expected) {
+    const char *folder = pgi_tensor_files_folder(b->files);
+    if (b->has_adapter)
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "%s: tensor %s%s is not there, but tensors of a LoRA adapter are: merge the adapter into its base "
+                         "model (merge_and_unload()) and save that", folder, part_prefix[where], rest);
+    return pgi_error(PG_ERROR_NOT_FOUND, "%s: tensor %s%s: found under none of its names, expected %s", folder,
+                     part_prefix[where], rest, expected);
+}
+
+static void write_shape(int n_dims, const int64_t *shape, char *text, size_t size) {
+    size_t at = (size_t)snprintf(text, size, "[");
+    for (int i = 0; i < n_dims && at < size; i++)
+        at += (size_t)snprintf(text + at, size - at, i ? ", %lld" : "%lld", (long long)shape[i]);
+    if (at < size) snprintf(text + at, size - at, "]");
+}
+
+/* The tensor `rest` of a part, of exactly this shape; a size of -1 is free (and at least 1). Counts it. */
+static pg_status take(binder *b, part where, const char *rest, int n_dims, const int64_t *shape,
+                      const pgi_stored_tensor **out) {
+    char expected[120], found[200];
+    write_shape(n_dims, shape, expected, sizeof expected);
+    pgi_stored_tensor *tensor = find(b, where, rest);
+    if (!tensor) return missing(b, where, rest, expected);
+    if (tensor->dtype != PG_DTYPE_F32 && tensor->dtype != PG_DTYPE_BF16 && tensor->dtype != PG_DTYPE_F16)
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "%s: tensor %s: found dtype %.20s, expected F32, BF16 or F16 (quantised checkpoints are not supported)",
+                         tensor->file, tensor->name, tensor->dtype_name);
+    int fits = tensor->n_dims == n_dims;
+    for (int i = 0; i < n_dims && fits; i++)
+        fits = shape[i] < 0 ? tensor->shape[i] > 0 : tensor->shape[i] == shape[i];
+    if (!fits) {
+        write_shape(tensor->n_dims, tensor->shape, found, sizeof found);
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found shape %s, expected %s as config.json says", tensor->file,
+                         tensor->name, found, expected);
+    }
+    if (!tensor->used) {
+        tensor->used = 1;
+        b->out->n_tensors++;
+        b->out->n_parameters += tensor->n_bytes / pgi_dtype_size(tensor->dtype);
+        b->out->dtypes |= 1u << tensor->dtype;
+    }
+    b->n_done++;
+    *out = tensor;
+    return pgi_run_progress(b->run, PG_PHASE_LOAD, b->n_done < b->n_total ? b->n_done : b->n_total, b->n_total);
+}
+
+static pg_status take_matrix(binder *b, part where, const char *rest, int64_t rows, int64_t columns, pgi_matrix *out) {
+    const pgi_stored_tensor *tensor;
+    PGI_TRY(take(b, where, rest, 2, (int64_t[]){rows, columns}, &tensor));
+    *out = (pgi_matrix){tensor->data, tensor->dtype, tensor->shape[0], tensor->shape[1]};
+    return PG_OK;
+}
+
+/* A vector becomes f32 in the arena: [n]. */
+static pg_status take_vector(binder *b, part where, const char *rest, int64_t n, const float **out) {
+    const pgi_stored_tensor *tensor;
+    PGI_TRY(take(b, where, rest, 1, &n, &tensor));
+    size_t room = ((size_t)n + 15) / 16 * 16; /* each starts on a cache line */
+    if (room > (size_t)(b->vectors_end - b->vectors))
+        return pgi_error(PG_ERROR_INTERNAL, "%s: tensor %s: no room for %lld values", tensor->file, tensor->name, (long long)n);
+    const uint8_t *data = tensor->data;
+    for (int64_t i = 0; i < n; i++) {
+        if (tensor->dtype == PG_DTYPE_F32)
+            b->vectors[i] = pgi_load_f32(data + 4 * i);
+        else if (tensor->dtype == PG_DTYPE_BF16)
+            b->vectors[i] = pgi_f32_from_bf16(pgi_load_u16(data + 2 * i));
+        else
+            b->vectors[i] = pgi_f32_from_f16(pgi_load_u16(data + 2 * i));
+    }
+    *out = b->vectors;
+    b->vectors += room;
+    b->out->n_bytes_copied += (size_t)n * sizeof(float);
+    return PG_OK;
+}
+
+/* A linear layer `rest`.weight [out, in] and, when asked for, `rest`.bias [out]. */
+static pg_status take_linear(binder *b, part where, const char *rest, int64_t n_out, int64_t n_in, int has_bias,
+                             pgi_linear *out) {
+    char name[160];
+    snprintf(name, sizeof name, "%s.weight", rest);
+    PGI_TRY(take_matrix(b, where, name, n_out, n_in, &out->weight));
+    out->bias = NULL;
+    if (!has_bias) return PG_OK;
+    snprintf(name, sizeof name, "%s.bias", rest);
+    return take_vector(b, where, name, n_out, &out->bias);
+}
+
+static pg_status take_layer_norm(binder *b, const char *rest, int64_t n, const float **weight, const float **bias) {
+    char name[160];
+    snprintf(name, sizeof name, "%s.weight", rest);
+    PGI_TRY(take_vector(b, PART_VISION, name, n, weight));
+    snprintf(name, sizeof name, "%s.bias", rest);
+    return take_vector(b, PART_VISION, name, n, bias);
+}
+
+static pg_status bind_vision_layer(binder *b, int32_t index, pgi_vision_layer *layer) {
+    const pgi_vision_config *config = &b->config->vision;
+    int64_t hidden = config->hidden_size, inner = config->intermediate_size;
+    char name[128];
+#define NAME(suffix) (snprintf(name, sizeof name, "encoder.layers.%d." suffix, index), name)
+    PGI_TRY(take_layer_norm(b, NAME("layer_norm1"), hidden, &layer->norm1_weight, &layer->norm1_bias));
+    PGI_TRY(take_linear(b, PART_VISION, NAME("self_attn.q_proj"), hidden, hidden, 1, &layer->q));
+    PGI_TRY(take_linear(b, PART_VISION, NAME("self_attn.k_proj"), hidden, hidden, 1, &layer->k));
+    PGI_TRY(take_linear(b, PART_VISION, NAME("self_attn.v_proj"), hidden, hidden, 1, &layer->v));
+    PGI_TRY(take_linear(b, PART_VISION, NAME("self_attn.out_proj"), hidden, hidden, 1, &layer->out));
+    PGI_TRY(take_layer_norm(b, NAME("layer_norm2"), hidden, &layer->norm2_weight, &layer->norm2_bias));
+    PGI_TRY(take_linear(b, PART_VISION, NAME("mlp.fc1"), inner, hidden, 1, &layer->fc1));
+    return take_linear(b, PART_VISION, NAME("mlp.fc2"), hidden, inner, 1, &layer->fc2);
+#undef NAME
+}
+
+static pg_status bind_vision(binder *b, pgi_vision_weights *out) {
+    const pgi_vision_config *config = &b->config->vision;
+    int64_t hidden = config->hidden_size, patch = config->patch_size;
+    const pgi_stored_tensor *kernel, *position;
+
+    /* The convolution [hidden, 3, patch, patch] with stride = patch is a linear layer on flattened patches. */
+    PGI_TRY(take(b, PART_VISION, "embeddings.patch_embedding.weight", 4,
+                 (int64_t[]){hidden, config->n_channels, patch, patch}, &kernel));
+    out->patch.weight = (pgi_matrix){kernel->data, kernel->dtype, hidden, config->n_channels * patch * patch};
+    PGI_TRY(take_vector(b, PART_VISION, "embeddings.patch_embedding.bias", hidden, &out->patch.bias));
+
+    PGI_TRY(take(b, PART_VISION, "embeddings.position_embedding.weight", 2, (int64_t[]){-1, hidden}, &position));
+    if (position->shape[0] != config->n_patches)
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: tensor %s: found %lld rows, expected %d: (image_size %d / patch_size %d)^2 as config.json says",
+                         position->file, position->name, (long long)position->shape[0], config->n_patches,
+                         config->image_size, config->patch_size);
+    out->position = (pgi_matrix){position->data, position->dtype, position->shape[0], hidden};
+
+    for (int32_t i = 0; i < config->n_layers; i++) PGI_TRY(bind_vision_layer(b, i, &out->layers[i]));
+    return take_layer_norm(b, "post_layernorm", hidden, &out->norm_weight, &out->norm_bias);
+}
+
+static pg_status bind_text_layer(binder *b, int32_t index, pgi_text_layer *layer) {
+    const pgi_text_config *config = &b->config->text;
+    int64_t hidden = config->hidden_size, inner = config->intermediate_size;
+    int64_t n_q = (int64_t)config->n_heads * config->head_dim, n_kv = (int64_t)config->n_kv_heads * config->head_dim;
+    int has_bias = config->attention_bias;
+    char name[128];
+#define NAME(suffix) (snprintf(name, sizeof name, "layers.%d." suffix, index), name)
+    PGI_TRY(take_vector(b, PART_TEXT, NAME("input_layernorm.weight"), hidden, &layer->input_norm));
+    PGI_TRY(take_linear(b, PART_TEXT, NAME("self_attn.q_proj"), n_q, hidden, has_bias, &layer->q));
+    PGI_TRY(take_linear(b, PART_TEXT, NAME("self_attn.k_proj"), n_kv, hidden, has_bias, &layer->k));
+    PGI_TRY(take_linear(b, PART_TEXT, NAME("self_attn.v_proj"), n_kv, hidden, has_bias, &layer->v));
+    PGI_TRY(take_linear(b, PART_TEXT, NAME("self_attn.o_proj"), hidden, n_q, has_bias, &layer->out));
+    PGI_TRY(take_vector(b, PART_TEXT, NAME("post_attention_layernorm.weight"), hidden, &layer->post_attention_norm));
+    if (config->generation == 2) {
+        PGI_TRY(take_vector(b, PART_TEXT, NAME("pre_feedforward_layernorm.weight"), hidden, &layer->pre_mlp_norm));
+        PGI_TRY(take_vector(b, PART_TEXT, NAME("post_feedforward_layernorm.weight"), hidden, &layer->post_mlp_norm));
+    }
+    PGI_TRY(take_linear(b, PART_TEXT, NAME("mlp.gate_proj"), inner, hidden, 0, &layer->gate));
+    PGI_TRY(take_linear(b, PART_TEXT, NAME("mlp.up_proj"), inner, hidden, 0, &layer->up));
+    return take_linear(b, PART_TEXT, NAME("mlp.down_proj"), hidden, inner, 0, &layer->down);
+#undef NAME
+}
+
+/*
+ * Embedding and head, as from_pretrained() of transformers 5.23 ties them (modeling_utils.py tie_weights, tried out):
+ *   both there                 each is used as it is, tie_word_embeddings or not (unequal ones are not tied there either)
+ *   tied, embedding only       the head is the embedding
+ *   tied, head only            the embedding is the head
+ *   not tied, one of them only transformers fills the other with random numbers; an error here
+ * tie_word_embeddings is the top level's; text_config's has no effect. The number of rows is the tensor's
+ * (transformers wants it to equal text_config.vocab_size).
+ */
+static pg_status bind_embedding(binder *b, pgi_text_weights *out) {
+    int64_t hidden = b->config->text.hidden_size;
+    int has_embedding = find(b, PART_TEXT, "embed_tokens.weight") != NULL, has_head = find(b, PART_HEAD, "weight") != NULL;
+    if (has_embedding != has_head && !b->config->tie_word_embeddings)
+        return pgi_error(PG_ERROR_NOT_FOUND, "%s: tensor %s: found under none of its names, expected it beside %s, as "
+                         "tie_word_embeddings is false in config.json", pgi_tensor_files_folder(b->files),
+                         has_head ? "language_model.model.embed_tokens.weight" : "lm_head.weight",
+                         has_head ? "lm_head.weight" : "language_model.model.embed_tokens.weight");
+    if (has_embedding || !has_head)
+        PGI_TRY(take_matrix(b, PART_TEXT, "embed_tokens.weight", -1, hidden, &out->embedding));
+    if (has_head)
+        PGI_TRY(take_matrix(b, PART_HEAD, "weight", has_embedding ? out->embedding.rows : -1, hidden, &out->head.weight));
+    if (!has_embedding) out->embedding = out->head.weight;
+    if (!has_head) out->head.weight = out->embedding;
+    out->head.bias = NULL;
+    if (out->embedding.rows > PGI_MAX_VOCAB)
+        return pgi_error(PG_ERROR_LIMIT, "%s: the token embedding: found %lld rows, expected at most %d",
+                         pgi_tensor_files_folder(b->files), (long long)out->embedding.rows, PGI_MAX_VOCAB);
+    return PG_OK;
+}
+
+static pg_status bind_all(binder *b, pgi_weights *out) {
+    const pgi_config *config = b->config;
+    PGI_TRY(bind_embedding(b, &out->text)); /* first: it is what adapters and foreign checkpoints lack */
+    PGI_TRY(bind_vision(b, &out->vision));
+    PGI_TRY(take_linear(b, PART_PROJECTOR, "linear", config->text.hidden_size, config->vision.hidden_size, 1,
+                        &out->projector));
+    for (int32_t i = 0; i < config->text.n_layers; i++) PGI_TRY(bind_text_layer(b, i, &out->text.layers[i]));
+    return take_vector(b, PART_TEXT, "norm.weight", config->text.hidden_size, &out->text.norm);
+}
+
+/* Tensors that bind_all() will take. */
+static int64_t count_expected(const binder *b) {
+    const pgi_config *config = b->config;
+    int64_t per_text_layer = 9 + (config->text.generation == 2 ? 2 : 0) + (config->text.attention_bias ? 4 : 0);
+    int64_t n_embeddings = (find(b, PART_TEXT, "embed_tokens.weight") != NULL) + (find(b, PART_HEAD, "weight") != NULL);
+    return n_embeddings + 5 + 16 * (int64_t)config->vision.n_layers + 2 + per_text_layer * config->text.n_layers + 1;
+}
+
+pg_status pgi_weights_bind(const pgi_memory *memory, const pgi_run *run, pgi_config *config, pgi_tensor_files *files,
+                           pgi_weights *out) {
+    *out = (pgi_weights){.memory = memory};
+    binder b = {.run = run, .config = config, .files = files, .out = out};
+    size_t n_floats, vision_bytes, text_bytes;
+    pg_status status;
+    PGI_GOTO(collect_names(memory, &b, &n_floats), done);
+    b.n_total = count_expected(&b);
+
+    /* One arena: the vectors, then the layers of both networks. The counts are bounded by config.c and the files. */
+    vision_bytes = (size_t)config->vision.n_layers * sizeof(pgi_vision_layer);
+    text_bytes = (size_t)config->text.n_layers * sizeof(pgi_text_layer);
+    out->arena = pgi_alloc(memory, n_floats * sizeof(float) + vision_bytes + text_bytes, 1);
+    if (!out->arena) {
+        status = PG_ERROR_MEMORY;
+        goto done;
+    }
+    b.vectors = out->arena;
+    b.vectors_end = b.vectors + n_floats;
+    out->vision.layers = (void *)b.vectors_end;
+    out->text.layers = (void *)((uint8_t *)b.vectors_end + vision_bytes);
+    memset(out->vision.layers, 0, vision_bytes + text_bytes);
+
+    PGI_GOTO(bind_all(&b, out), done);
+    config->text.vocab_size = (int32_t)out->text.embedding.rows;
+done:
+    pgi_free(memory, b.names);
+    if (status < 0) pgi_weights_free(out);
+    return status;
+}
+
+void pgi_weights_free(pgi_weights *weights) {
+    if (weights->memory) pgi_free(weights->memory, weights->arena);
+    *weights = (pgi_weights){0};
+}
