@@ -92,36 +92,35 @@ def build_config(spec, n_pieces):
                            pad_token_id=0, tie_word_embeddings=spec["head"] != "own")
 
 
+def scale_of(name, shape, generation):
+    """-> (mean, standard deviation) of the random weights of a tensor, by its role."""
+    part = name.split(".")
+    fan_in = int(np.prod(shape[1:]))
+    if "vision_tower" in name and "norm" in part[-2]:
+        return (1.0, 0.2) if part[-1] == "weight" else (0.0, 0.1)
+    if part[-1] == "bias":
+        return 0.0, 0.1
+    if name.endswith("language_model.norm.weight"):
+        return -1.0, 2.0  # signs of both kinds: a token does not predict itself
+    if len(shape) == 1:
+        return (1.0, 0.5) if generation == 2 and "post_attention" in name else (0.0, 0.3)
+    if "position_embedding" in name:
+        return 0.0, 0.5
+    if "embed_tokens" in name or "lm_head" in name:
+        return 0.0, fan_in ** -0.5
+    return 0.0, (2.5 if "language_model" in name and "self_attn" in name else 1.5) * fan_in ** -0.5
+
+
 def fill(model, spec, n_pieces, quiet):
-    """Random weights by kind of tensor. `quiet`: ids of tokens that shall be chosen less often."""
+    """Random weights. `quiet`: ids of tokens that shall be chosen less often."""
     rng = np.random.default_rng([spec["seed"], 2])
-
-    def normal(shape, scale, mean=0.0):
-        return torch.from_numpy((mean + scale * rng.standard_normal(tuple(shape))).astype(np.float32))
-
     for name, p in model.named_parameters():
-        part = name.split(".")
-        fan_in = p[0].numel()
-        if "vision_tower" in name and "norm" in part[-2]:
-            value = normal(p.shape, 0.2, 1.0) if part[-1] == "weight" else normal(p.shape, 0.1)
-        elif part[-1] == "bias":
-            value = normal(p.shape, 0.1)
-        elif name.endswith("language_model.norm.weight"):
-            value = normal(p.shape, 2.0, -1.0)  # signs of both kinds: a token does not predict itself
-        elif spec["generation"] == 2 and "post_attention" in name:
-            value = normal(p.shape, 0.5, 1.0)
-        elif p.dim() == 1:
-            value = normal(p.shape, 0.3)
-        elif "position_embedding" in name:
-            value = normal(p.shape, 0.5)
-        elif "embed_tokens" in name or "lm_head" in name:
-            value = normal(p.shape, fan_in ** -0.5)
+        mean, scale = scale_of(name, p.shape, spec["generation"])
+        value = torch.from_numpy((mean + scale * rng.standard_normal(tuple(p.shape))).astype(np.float32))
+        if "embed_tokens" in name or "lm_head" in name:
             value[quiet] *= 0.7
             if spec["padding_rows"] == "zero":
                 value[n_pieces + 1:] = 0
-        else:
-            gain = 2.5 if "language_model" in name and "self_attn" in name else 1.5
-            value = normal(p.shape, gain * fan_in ** -0.5)
         p.data.copy_(value)
     model.tie_weights()
 

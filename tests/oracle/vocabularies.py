@@ -53,8 +53,9 @@ def _trained():
     return [p for p in pieces if len(p) > 1], [p for p in pieces if len(p) == 1], out.getvalue()
 
 
-def build(n_learned):
-    """-> (sentencepiece ModelProto, GemmaTokenizer) with at most n_learned merged pieces."""
+def build(n_learned, real_size=False):
+    """-> (sentencepiece ModelProto, GemmaTokenizer) with at most n_learned merged pieces. real_size: "\n", the bytes,
+    <loc0000>, <seg000> and <image> get the ids they have in PaliGemma (108, 217, 256000, 257024, 257152)."""
     merged, characters, serialised = _trained()
     model = pb.ModelProto.FromString(serialised)
     del model.pieces[:]
@@ -66,11 +67,17 @@ def build(n_learned):
     learned = [p for p in merged if p.strip(SPACE)][:n_learned] + characters
     user = ["\n" * n for n in range(1, 12)] + [SPACE * n for n in range(2, 12)]
     user += [f"<{t}>" for t in TAGS] + [f"</{t}>" for t in TAGS]
+    filler = []
+    if real_size:
+        user = [f"<unused{i}>" for i in range(103)] + ["\n" * n for n in range(1, 32)] + \
+               [SPACE * n for n in range(2, 32)] + user[-2 * len(TAGS):]
+        user += [f"<extra{i}>" for i in range(217 - 5 - len(user))]
+        filler = [f"{SPACE}x{i:06d}" for i in range(256000 - 217 - 256 - len(learned))]
     add("CONTROL", ["<pad>", "<eos>", "<bos>"])
     add("UNKNOWN", ["<unk>"])
     add("USER_DEFINED", ["<mask>"] + user)
     add("BYTE", [f"<0x{byte:02X}>" for byte in range(256)])
-    add("NORMAL", learned, lambda i: -float(i))
+    add("NORMAL", learned + filler, lambda i: -float(i))
     add("USER_DEFINED", LOCATIONS + SEGMENTS)
     model.trainer_spec.vocab_size = len(model.pieces)
 
