@@ -56,15 +56,6 @@ for pair in "gcc g++" "clang clang++"; do
     # A sanitizer's runtime has to be that of the compiler that built the library.
     test "$sanitize" = none || test "$cc" = "$built_with" || continue
     found_compiler=1
-    for header in paligemma version; do
-        printf '#include <paligemma/%s.h>\n#include <paligemma/%s.h>\ntypedef int not_empty;\n' $header $header >"$work/header.c"
-        for std in c99 c11; do
-            $cc -std=$std $warn $cflags -c "$work/header.c" -o /dev/null || fail "$header.h alone: $cc -std=$std"
-        done
-        for std in c++11 c++17; do
-            $cxx -x c++ -std=$std $warn $cflags -c "$work/header.c" -o /dev/null || fail "$header.h alone: $cxx -std=$std"
-        done
-    done
     for kind in shared static; do
         # The OpenMP runtime behind -fopenmp is the compiler's own, so static is for the compiler that built the library.
         test $kind = shared || test "$cc" = "$built_with" || continue
