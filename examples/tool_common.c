@@ -113,7 +113,7 @@ int tool_fail(pg_status status, tool_stage stage) {
     if (status == PG_ERROR_CANCELLED) return tool_fail_text("interrupted");
     const char *text = pg_last_error(), *next = next_step(status, stage);
     if (!*text) text = pg_status_name(status);
-    return next ? tool_fail_text("%s (%s)", text, next) : tool_fail_text("%s", text);
+    return next ? tool_fail_text("%s; %s", text, next) : tool_fail_text("%s", text);
 }
 
 int tool_fail_text(const char *format, ...) {

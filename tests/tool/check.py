@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""The command-line tool as a person and a script use it, on a tiny random checkpoint.
+
+    check.py TOOL MAKE_TINY
+"""
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+TOOL, MAKE_TINY = sys.argv[1:3]
+failures = 0
+
+
+def run(*arguments, stdin=b"", stdout=subprocess.PIPE, env=None):
+    done = subprocess.run([TOOL, *arguments], input=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=60, env=env)
+    return done.returncode, (done.stdout or b"").decode(), done.stderr.decode()
+
+
+def expect(name, condition, *found):
+    global failures
+    if not condition:
+        failures += 1
+        print(f"FAILED: {name}: found {found}")
+
+
+def one_error_line(name, result, status, *words):
+    code, out, err = result
+    expect(name, code == status and out == "" and err.startswith("paligemma") and err.count("\n") == 1
+           and all(word in err for word in words), *result)
+
+
+def usage(folder, picture):
+    for arguments in [(), ("fly",), ("run",), ("run", folder, picture), ("run", folder, picture, "a", "b"),
+                      ("run", "--what", folder, picture, "a"), ("run", "--json=1", folder, picture, "a"),
+                      ("run", folder, picture, "a", "--threads"), ("run", folder, picture, "a", "--threads", "two"),
+                      ("run", folder, picture, "a", "-n", "0"), ("run", folder, picture, "a", "-n", "-1"),
+                      ("run", folder, picture, "a", "-n", "99999999999999999999"), ("info",), ("info", "a", "b"),
+                      ("tokens", folder), ("tokens", "--json", folder), ("help", "fly")]:
+        code, out, err = run(*arguments)
+        expect(f"usage {arguments}", code == 2 and out == "" and "paligemma" in err, code, out, err)
+    for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("run", "--help"), ("info", "-h"),
+                      ("tokens", "a", "--help"), ("--version",)]:
+        code, out, err = run(*arguments)
+        expect(f"help {arguments}", code == 0 and "paligemma" in out and err == "", code, out, err)
+    code, out, _ = run("run", "--help")
+    expect("run's help speaks of EXIF", "EXIF" in out and "--no-exif" in out)
+
+
+def errors(folder, picture, temporary):
+    damaged = os.path.join(temporary, "damaged.png")
+    with open(picture, "rb") as f:
+        data = f.read()
+    with open(damaged, "wb") as f:
+        f.write(data[:len(data) // 2])
+    one_error_line("no model", run("run", "/nowhere/at-all", picture, "a"), 1, "/nowhere/at-all", "checkpoint")
+    one_error_line("no model id", run("info", "nobody/nothing"), 1, "nobody/nothing")
+    one_error_line("no model for tokens", run("tokens", "/nowhere/at-all", "a"), 1, "/nowhere/at-all")
+    one_error_line("no picture", run("run", folder, "/nowhere.png", "a"), 1, "/nowhere.png", "PNG")
+    one_error_line("damaged picture", run("run", folder, damaged, "a"), 1, damaged)
+    one_error_line("empty stdin", run("run", folder, "-", "a"), 1)
+    one_error_line("no UTF-8", run("run", folder, picture, b"a\xff"), 1, "UTF-8")
+    one_error_line("too long", run("run", folder, picture, "word " * 20000), 1)
+    if os.path.exists("/dev/full"):
+        with open("/dev/full", "w") as full:
+            for arguments in [("info", folder), ("tokens", folder, "a"), ("run", folder, picture, "a"),
+                              ("run", "--json", folder, picture, "a"), ("--help",)]:
+                code, _, err = run(*arguments, stdout=full)
+                expect(f"full disk {arguments}", code == 1 and err.count("\n") == 1, code, err)
+    reader, writer = os.pipe()
+    os.close(reader)
+    code, _, err = run("run", folder, picture, "a", stdout=writer)
+    os.close(writer)
+    expect("closed pipe", code == 1 and err == "", code, err)
+
+
+def answers(folder, picture):
+    code, out, err = run("run", folder, picture, "a b", "--max-new-tokens", "12", "--json")
+    expect("run --json", code == 0 and err == "" and out.count("\n") == 1, code, out, err)
+    answer = json.loads(out.splitlines()[-1])
+    expect("keys", {"text", "ids", "prompt_ids", "stop", "load_s", "image_s", "prefill_s", "decode_s",
+                    "tokens_per_s"} <= set(answer), answer)
+    expect("stop", answer["stop"] in ("eos", "length") and 1 <= len(answer["ids"]) <= 12
+           and (answer["stop"] == "eos" or len(answer["ids"]) == 12), answer)
+    expect("ids are whole numbers", all(type(i) is int for i in answer["ids"] + answer["prompt_ids"]), answer)
+    expect("times", all(isinstance(answer[k], (int, float)) and 0 <= answer[k] < 60
+                        for k in ("load_s", "image_s", "prefill_s", "decode_s")), answer)
+
+    code, text, err = run("run", folder, picture, "a b", "-n", "12")
+    expect("run", code == 0 and err == "" and text == answer["text"] + "\n", code, text, err, answer["text"])
+    for options in [("--threads=1",), ("-t", "3"), ("--no-exif",), ("--max-new-tokens=12",)]:
+        again = json.loads(run("run", *options, "-n", "12", "--json", "--", folder, picture, "a b")[1])
+        expect(f"the same with {options}", again["ids"] == answer["ids"], again, answer)
+    with open(picture, "rb") as f:
+        piped = run("run", folder, "-", "a b", "-n", "12", "--json", stdin=f.read())
+    expect("stdin", json.loads(piped[1])["ids"] == answer["ids"], piped)
+    for prompt in ["", "-x", "--json"]:
+        code, out, err = run("run", "-n", "1", "--json", "--", folder, picture, prompt)
+        expect(f"prompt {prompt!r}", code == 0 and len(json.loads(out)["ids"]) == 1, code, out, err)
+    code, out, err = run("run", folder, picture, "a b", "-n", "1", "--json")
+    one = json.loads(out)
+    expect("one token", len(one["ids"]) == 1 and one["tokens_per_s"] == 0, one)
+    code, out, err = run("run", folder, picture, "a b", "-n", "2", "-v")
+    expect("--verbose", code == 0 and "prompt tokens" in err and " s" in err, code, err)
+
+    code, out, err = run("tokens", folder, "a b", "--json")
+    tokens = json.loads(out)
+    expect("tokens are what run feeds", code == 0 and tokens["ids"] == answer["prompt_ids"]
+           and len(tokens["pieces"]) == len(tokens["ids"]), tokens, answer)
+    code, out, err = run("tokens", folder, "a b")
+    listed = []
+    for line in out.splitlines():
+        places, number, piece = line.split("\t")
+        first, _, last = places.partition("-")
+        listed += [int(number)] * (int(last or first) - int(first) + 1)
+    expect("the table of tokens", code == 0 and listed == tokens["ids"], out)
+    plain = json.loads(run("tokens", folder, "<eos>", "--json")[1])["ids"]
+    literal = json.loads(run("tokens", folder, "<eos>", "--json", "--literal")[1])["ids"]
+    expect("--literal", len(literal) > len(plain), plain, literal)
+    fed = json.loads(run("run", folder, picture, "<eos>", "-n", "1", "--json", "--literal")[1])["prompt_ids"]
+    expect("run --literal", fed == literal, fed, literal)
+
+    code, out, err = run("info", folder, "--json")
+    info = json.loads(out)
+    expect("info --json", code == 0 and err == "" and info["path"] == folder and info["generation"] in (1, 2)
+           and info["config"]["text_config"]["hidden_size"] > 0 and info["memory"]["weights"] > 0
+           and info["image"]["size"] > 0 and set(info["dtypes"]) <= {"f32", "bf16", "f16"} and info["dtypes"], info)
+    expect("image tokens", answer["prompt_ids"].count(info["tokenizer"]["image_id"]) == info["image"]["tokens"], info)
+    more = json.loads(run("info", folder, "--json", "--tokens", "4000")[1])
+    expect("--tokens", more["memory"]["kv_cache"] > info["memory"]["kv_cache"], more["memory"], info["memory"])
+    code, out, err = run("info", folder)
+    expect("info", code == 0 and err == "" and f"Gemma {info['generation']}" in out
+           and str(info["tokenizer"]["image_id"]) in out, code, out, err)
+
+
+def terminal(folder, picture):
+    """Progress is for terminals only; Ctrl-C stops a run with status 1 and one line."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen([TOOL, "run", folder, picture, "a", "-n", "3"], stdout=subprocess.PIPE, stderr=slave)
+    os.close(slave)
+    process.stdout.read()
+    expect("on a terminal", process.wait(60) == 0)
+    shown = os.read(master, 65536).decode()
+    os.close(master)
+    expect("progress on a terminal", "\r" in shown and "picture" in shown, shown)
+
+    process = subprocess.Popen([TOOL, "run", folder, picture, "a", "-n", "2000000000"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    if process.stdout.read(1):  # it has begun; now it would go on for long
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    # A model may end its text by itself before the signal comes.
+    expect("Ctrl-C", (process.returncode == 1 and err == b"paligemma: interrupted\n") or process.returncode == 0,
+           process.returncode, err)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as temporary:
+        for kind in ["official", "today"]:
+            folder = os.path.join(temporary, kind)
+            subprocess.run([MAKE_TINY, folder, kind], check=True)
+            for name in ["picture.png", "picture.jpg"]:
+                answers(folder, os.path.join(folder, name))
+        picture = os.path.join(folder, "picture.png")
+        usage(folder, picture)
+        errors(folder, picture, temporary)
+        terminal(folder, picture)
+    print(f"{failures} failed")
+    return 1 if failures else 0
+
+
+sys.exit(main())
