@@ -77,7 +77,9 @@ class Reference:
             for name, exact in result.stages.items():
                 if name == "pixels":
                     continue
-                relative, largest = distance(stages[name][:exact.shape[0]], exact)
+                noisy = stages[name][:exact.shape[0]]
+                relative, largest = distance(noisy, exact)
+                relative = max(relative, distance(noisy[-1:], exact[-1:])[0])  # the library may run the last row alone
                 old = noise.get(name, (0.0, 0.0))
                 noise[name] = (max(relative, old[0]), max(largest, old[1]))
         del self.model.model.get_placeholder_mask
