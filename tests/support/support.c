@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -225,18 +226,23 @@ void capture_begin(void) {
     if (dup2(captured, STDOUT_FILENO) < 0 || dup2(captured, STDERR_FILENO) < 0) die("cannot redirect", "stdout and stderr");
 }
 
-size_t capture_end(void) {
-    char text[512];
+size_t capture_size(void) {
     fflush(stdout);
     fflush(stderr);
     off_t size = lseek(captured, 0, SEEK_END);
+    return size > 0 ? (size_t)size : 0;
+}
+
+size_t capture_end(void) {
+    char text[512];
+    size_t size = capture_size();
     dup2(real_stdout, STDOUT_FILENO);
     dup2(real_stderr, STDERR_FILENO);
     if (size > 0) {
         ssize_t n = pread(captured, text, sizeof text - 1, 0);
         say("written to stdout or stderr: %.*s\n", (int)(n > 0 ? n : 0), text);
     }
-    return (size_t)size;
+    return size;
 }
 
 void say(const char *format, ...) {
@@ -246,46 +252,28 @@ void say(const char *format, ...) {
     va_end(arguments);
 }
 
-/* --- Errors */
+/* In both sanitizer runtimes; absent without one. */
+void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak));
 
-/* A decoder of its own, so that a defect of the library's does not hide itself. */
-static int is_utf8(const unsigned char *p) {
-    while (*p) {
-        uint32_t code = *p, low;
-        int n = *p < 0x80 ? 0 : *p >> 5 == 6 ? 1 : *p >> 4 == 14 ? 2 : *p >> 3 == 30 ? 3 : -1;
-        if (n < 0) return 0;
-        low = n == 0 ? 0 : n == 1 ? 0x80 : n == 2 ? 0x800 : 0x10000;
-        if (n > 0) code &= 0x3Fu >> n;
-        for (p++; n > 0; n--, p++) {
-            if ((*p & 0xC0) != 0x80) return 0;
-            code = code << 6 | (*p & 0x3Fu);
-        }
-        if (code < low || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return 0;
+static void (*death_callback)(void);
+
+static void die_by_signal(int number) {
+    (void)number; /* SA_RESETHAND: returning repeats the fault, or abort() raises again, and the process ends by it */
+    death_callback();
+    if (number == SIGALRM) _exit(1);
+}
+
+void on_death(void (*callback)(void)) {
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+    struct sigaction action = {.sa_handler = die_by_signal, .sa_flags = (int)SA_RESETHAND};
+    death_callback = callback;
+    sigaction(SIGALRM, &action, NULL); /* a test's own alarm(): it hangs */
+    if (__sanitizer_set_death_callback) {
+        __sanitizer_set_death_callback(callback);
+        return;
     }
-    return 1;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
 }
-
-const char *bad_error(pg_status status) {
-    const char *text = pg_last_error(), *name = pg_status_name(status);
-    if (status >= 0) return "the status is no error";
-    if (status == PG_ERROR_INTERNAL) return "PG_ERROR_INTERNAL is a defect";
-    if (!name || strncmp(name, "PG_ERROR_", 9) != 0) return "the status has no name";
-    if (!text || !*text) return "pg_last_error() is empty";
-    if (!is_utf8((const unsigned char *)text)) return "pg_last_error() is not UTF-8";
-    for (const char *p = text; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7F) return "pg_last_error() is not one line";
-    return NULL;
-}
-
-static char stale_text[1100];
-
-void stale_error(void) {
-    pg_model *model = NULL;
-    pg_model_open(NULL, NULL, &model);
-    snprintf(stale_text, sizeof stale_text, "%s", pg_last_error());
-}
-
-int error_is_stale(void) { return strcmp(stale_text, pg_last_error()) == 0; }
 
 double now_seconds(void) {
     struct timespec t;

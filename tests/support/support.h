@@ -55,8 +55,10 @@ int counter_clean(const counter *c);
 /* --- stdout and stderr of this process into a file, the library's silence being part of the contract. Sanitizers keep
  * the real stderr. */
 void capture_begin(void);
-size_t capture_end(void);                                                    /* bytes written meanwhile; shows them */
+size_t capture_size(void); /* bytes written since capture_begin() */
+size_t capture_end(void);  /* the same; shows them and ends the capture */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2))); /* to the real stderr, captured or not */
+void on_death(void (*callback)(void)); /* called when a signal or a sanitizer ends the process */
 
 /* --- What every error must be: NULL when `status` and pg_last_error() are a negative known status and one line of
  * UTF-8 text, else what is wrong with it. */

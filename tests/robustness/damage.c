@@ -1,0 +1,301 @@
+/*
+ * Damages each kind of file of a checkpoint, and pictures, in a few hundred seeded ways and runs the whole way from open to
+ * generated text on them. Whatever the file holds, the library must return: with success, or with an error status and one
+ * line of UTF-8 that names the file; it must print nothing, release everything it allocated, ask for no absurd amount of memory,
+ * and not take for ever.
+ *
+ *     damage                          all kinds, 300 cases each
+ *     damage --cases N                N cases each
+ *     damage --kind KIND --seed N     one case again, as a failure report names it; says what came of it
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "mutate.h"
+#include "support.h"
+#include "tiny.h"
+
+enum { CASE_SECONDS = 20, MAX_PIXELS = 1 << 22 };
+#define MAX_ALLOCATION (INT64_C(256) << 20) /* the folders have 100 kB of weights */
+
+typedef enum target { OFFICIAL, TODAY } target; /* which checkpoint */
+typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, PICTURE } style;
+
+typedef struct kind {
+    const char *name;
+    target target;
+    const char *file;
+    style style;
+    int picture;    /* PICTURE_* */
+    int min_errors; /* of 100 cases: less means that the damage does not reach the reader */
+} kind;
+
+static const kind kinds[] = {
+    {"config", OFFICIAL, "config.json", JSON, 0, 20},
+    {"config-gemma2", TODAY, "config.json", JSON, 0, 20},
+    {"config-bytes", TODAY, "config.json", BYTES, 0, 20},
+    {"generation-config", OFFICIAL, "generation_config.json", JSON, 0, 10},
+    {"index", TODAY, "model.safetensors.index.json", JSON, 0, 20},
+    {"shard-header", TODAY, "model-00002-of-00003.safetensors", SAFETENSORS_HEADER, 0, 20},
+    {"shard-bytes", TODAY, "model-00001-of-00003.safetensors", BYTES, 0, 20},
+    {"weights-header", OFFICIAL, "model.safetensors", SAFETENSORS_HEADER, 0, 20},
+    {"weights-bytes", OFFICIAL, "model.safetensors", BYTES, 0, 20},
+    {"tokenizer-model", OFFICIAL, "tokenizer.model", BYTES, 0, 10},
+    {"tokenizer-json", TODAY, "tokenizer.json", JSON, 0, 10},
+    {"tokenizer-json-bytes", TODAY, "tokenizer.json", BYTES, 0, 10},
+    {"tokenizer-config", OFFICIAL, "tokenizer_config.json", JSON, 0, 0},
+    {"tokenizer-config-new", TODAY, "tokenizer_config.json", JSON, 0, 0},
+    {"added-tokens", OFFICIAL, "added_tokens.json", JSON, 0, 0},
+    {"special-tokens-map", OFFICIAL, "special_tokens_map.json", JSON, 0, 0},
+    {"preprocessor-config", OFFICIAL, "preprocessor_config.json", JSON, 0, 10},
+    {"processor-config", TODAY, "processor_config.json", JSON, 0, 10},
+    {"png", OFFICIAL, "picture", PICTURE, PICTURE_PNG, 20},
+    {"png-palette", OFFICIAL, "picture", PICTURE, PICTURE_PNG_PALETTE, 20},
+    {"jpeg", OFFICIAL, "picture", PICTURE, PICTURE_JPEG, 5},
+    {"jpeg-progressive", OFFICIAL, "picture", PICTURE, PICTURE_JPEG_PROGRESSIVE, 5},
+};
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
+
+static char folders[2][512];
+static counter memory;
+static const kind *now_kind;
+static uint64_t now_seed;
+static int verbose, n_failures, n_errors; /* n_errors: of this case */
+
+static void tell_where(void) {
+    say("\nthe process ends in this case: damage --kind %s --seed %llu\n", now_kind->name, (unsigned long long)now_seed);
+}
+
+static void failure(const char *what, const char *detail) {
+    n_failures++;
+    say("FAIL --kind %s --seed %llu: %s %s\n", now_kind->name, (unsigned long long)now_seed, what, detail);
+}
+
+/* Looks at what a call returned; 1 when it succeeded. `path`: what the message must name, or NULL. */
+static int returned(const char *call, pg_status status, const char *path) {
+    if (verbose) say("  %s: %s %s\n", call, pg_status_name(status), status < 0 ? pg_last_error() : "");
+    if (status >= 0) return 1;
+    const char *bad = bad_error(status);
+    n_errors++;
+    if (bad) failure(call, bad);
+    if (error_is_stale()) failure(call, "failed without a message of its own");
+    if (path && status != PG_ERROR_MEMORY && !strstr(pg_last_error(), path)) {
+        failure(call, "names no file:");
+        say("    %s\n", pg_last_error());
+    }
+    return 0;
+}
+
+/* The same of a call that makes a handle. */
+static int made(const char *call, pg_status status, const void *handle, const char *path) {
+    if (returned(call, status, path)) {
+        if (!handle) failure(call, "succeeded without a handle");
+        return handle != NULL;
+    }
+    if (handle) failure(call, "failed and left a handle");
+    return 0;
+}
+
+static void use_processor(const pg_processor *processor) {
+    static const char text[] = "the cat in a caf\xC3\xA9 <loc0001> \xF0\x9F\x90\xB1 <eos>\n\n 12";
+    int64_t ids[256];
+    size_t n = 0, needed = 0;
+    char out[1024];
+    pg_detokenizer *detokenizer = NULL;
+    if (!returned("tokenize", pg_processor_tokenize(processor, text, 0, ids, 256, &n), NULL)) return;
+    returned("decode", pg_processor_decode(processor, ids, n < 256 ? n : 256, 0, out, sizeof out, &needed), NULL);
+    if (made("detokenizer", pg_detokenizer_create(processor, PG_SKIP_SPECIAL, &detokenizer), detokenizer, NULL)) {
+        const char *piece;
+        for (size_t i = 0; i < n && i < 256; i++)
+            if (!returned("push", pg_detokenizer_push(detokenizer, ids[i], &piece, NULL), NULL)) break;
+        returned("flush", pg_detokenizer_flush(detokenizer, &piece, NULL), NULL);
+    }
+    pg_detokenizer_close(&detokenizer);
+}
+
+static void use_model(const pg_model *model) {
+    pg_memory need = {.struct_size = sizeof need};
+    char text[64];
+    size_t needed;
+    returned("memory", pg_model_memory(model, &need), NULL);
+    returned("config", pg_model_config(model, "", text, sizeof text, &needed), NULL);
+}
+
+/* The whole way, on a folder with one damaged file. */
+static void run_folder(const char *folder) {
+    static const uint8_t grey[16 * 16 * 3];
+    pg_model *model = NULL;
+    pg_processor *processor = NULL;
+    pg_inputs *inputs = NULL;
+    pg_result *result = NULL;
+    pg_image image;
+    pg_model_options model_options;
+    pg_processor_options processor_options;
+    pg_generate_options options;
+    pg_model_options_init(&model_options, sizeof model_options);
+    pg_processor_options_init(&processor_options, sizeof processor_options);
+    pg_generate_options_init(&options, sizeof options);
+    model_options.allocator = processor_options.allocator = &memory.hooks;
+    options.max_new_tokens = 2;
+    options.n_threads = 1;
+    pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 16, 16, grey, 0);
+
+    stale_error();
+    if (made("model_open", pg_model_open(folder, &model_options, &model), model, folder)) use_model(model);
+    stale_error();
+    if (made("processor_open", pg_processor_open(folder, &processor_options, &processor), processor, folder)) {
+        use_processor(processor);
+        stale_error();
+        if (made("encode", pg_processor_encode(processor, &image, "the cat", NULL, &inputs), inputs, NULL) && model) {
+            stale_error();
+            made("generate", pg_generate(model, processor, inputs, &options, &result), result, NULL);
+        }
+    }
+    pg_result_close(&result);
+    pg_model_close(&model);
+    pg_processor_close(&processor);
+    pg_inputs_close(&inputs);
+}
+
+/* A damaged picture, by path or as bytes. */
+static void run_picture(const char *folder, const bytes *file) {
+    static pg_processor *processor; /* opened once; outside the counted memory */
+    pg_processor_options processor_options;
+    pg_encode_options options;
+    pg_inputs *inputs = NULL;
+    pg_image image;
+    char path[600];
+    if (file == NULL) {
+        pg_processor_close(&processor);
+        return;
+    }
+    pg_processor_options_init(&processor_options, sizeof processor_options);
+    processor_options.allocator = &memory.hooks;
+    if (!processor && !made("processor_open", pg_processor_open(folder, &processor_options, &processor), processor, NULL))
+        return;
+    pg_encode_options_init(&options, sizeof options);
+    options.max_image_pixels = MAX_PIXELS;
+    options.flags = now_seed % 3 == 0 ? PG_IMAGE_EXIF : 0;
+    snprintf(path, sizeof path, "%s/picture", folder);
+    if (now_seed % 2) pg_image_from_path(&image, sizeof image, path);
+    else pg_image_from_bytes(&image, sizeof image, file->data, file->size);
+    stale_error();
+    made("encode", pg_processor_encode(processor, &image, "x", &options, &inputs), inputs, now_seed % 2 ? path : NULL);
+    pg_inputs_close(&inputs);
+}
+
+/* Damages the JSON header of a safetensors file; its length is mostly made right again. */
+static void mutate_header(rng *r, bytes *file) {
+    uint64_t size = 0;
+    bytes header = {0}, out = {0};
+    memcpy(&size, file->data, 8);
+    bytes_add(&header, file->data + 8, size);
+    mutate_json(r, &header);
+    uint64_t said = rng_below(r, 8) ? header.size : size;
+    bytes_add(&out, &said, 8);
+    bytes_add(&out, header.data, header.size);
+    bytes_add(&out, file->data + 8 + size, file->size - 8 - size);
+    bytes_free(file);
+    bytes_free(&header);
+    *file = out;
+}
+
+/* Returns whether an error came back. */
+static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
+    rng r = {seed * UINT64_C(0x9E3779B9) + (uint64_t)(k - kinds)};
+    const char *folder = folders[k->target];
+    bytes file = {0};
+    int64_t live_before = memory.n_live, bad_before = memory.n_bad;
+    double start = now_seconds();
+    char detail[128];
+    now_kind = k;
+    now_seed = seed;
+    rng_next(&r);
+    bytes_add(&file, pristine->data, pristine->size);
+    switch (k->style) {
+        case JSON: mutate_json(&r, &file); break;
+        case SAFETENSORS_HEADER: mutate_header(&r, &file); break;
+        default: mutate_bytes(&r, &file); break;
+    }
+    if (k->style == PICTURE && k->picture <= PICTURE_PNG_PALETTE && rng_below(&r, 2)) repair_png(&file);
+    write_file(folder, k->file, file.data, file.size);
+    if (verbose && file.size < 4000 && k->style == JSON) say("%.*s\n", (int)file.size, (char *)file.data);
+
+    atomic_store(&memory.largest, 0);
+    alarm(CASE_SECONDS * 3);
+    n_errors = 0;
+    if (k->style == PICTURE) run_picture(folder, &file);
+    else run_folder(folder);
+    alarm(0);
+
+    if (memory.largest > MAX_ALLOCATION) {
+        snprintf(detail, sizeof detail, "%lld bytes at once", (long long)memory.largest);
+        failure("asked for", detail);
+    }
+    if ((k->style != PICTURE && memory.n_live != live_before) || memory.n_bad != bad_before) {
+        snprintf(detail, sizeof detail, "%lld blocks", (long long)(memory.n_live - live_before));
+        failure("kept", detail);
+    }
+    if (capture_size() > 0) {
+        capture_end();
+        capture_begin();
+        failure("wrote to", "stdout or stderr");
+    }
+    if (now_seconds() - start > CASE_SECONDS) failure("took", "too long");
+    bytes_free(&file);
+    return n_errors > 0;
+}
+
+static void run_kind(const kind *k, uint64_t first, uint64_t n) {
+    const char *folder = folders[k->target];
+    bytes pristine = k->style == PICTURE ? tiny_picture(k->picture, 24, 17, 5) : read_file(folder, k->file);
+    int before = n_failures, n_refused = 0;
+    double start = now_seconds();
+    for (uint64_t seed = first; seed < first + n; seed++) n_refused += run_case(k, seed, &pristine);
+    if (k->style == PICTURE) run_picture(NULL, NULL);
+    write_file(folder, k->file, pristine.data, pristine.size);
+    bytes_free(&pristine);
+    if (n >= 50 && (uint64_t)n_refused * 100 < n * (uint64_t)k->min_errors) failure("too few errors:", "the damage is not seen");
+    say("%-22s %4llu cases from seed %llu, %4d refused, %d failures, %.1f s\n", k->name, (unsigned long long)n,
+        (unsigned long long)first, n_refused, n_failures - before, now_seconds() - start);
+}
+
+int main(int argc, char **argv) {
+    uint64_t n = 300, first = 1;
+    const char *only = NULL;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (!strcmp(argv[i], "--cases")) n = strtoull(argv[i + 1], NULL, 10);
+        else if (!strcmp(argv[i], "--kind")) only = argv[i + 1];
+        else if (!strcmp(argv[i], "--seed")) first = strtoull(argv[i + 1], NULL, 10), n = 1, verbose = 1;
+        else argc = 0;
+    }
+    if (argc % 2 == 0 || n == 0) {
+        fprintf(stderr, "usage: damage [--cases N] [--kind KIND] [--seed N]\n");
+        return 2;
+    }
+    counter_init(&memory);
+    memory.refuse_above = MAX_ALLOCATION;
+    tiny_options options[2] = {tiny_official(), tiny_saved_today()};
+    for (int i = 0; i < 2; i++) {
+        make_temp_folder(folders[i], sizeof folders[i]);
+        tiny_write(folders[i], &options[i]);
+    }
+    remove_file(folders[OFFICIAL], "tokenizer.json"); /* so that tokenizer.model is what is read */
+    capture_begin();
+    on_death(tell_where);
+    int found = 0;
+    for (int i = 0; i < N_KINDS; i++)
+        if (!only || !strcmp(only, kinds[i].name)) {
+            run_kind(&kinds[i], first, n);
+            found = 1;
+        }
+    capture_end();
+    if (!counter_clean(&memory)) n_failures++;
+    for (int i = 0; i < 2; i++) remove_folder(folders[i]);
+    if (!found) say("no such kind: %s\n", only);
+    say("%d failures\n", n_failures);
+    return n_failures || !found;
+}

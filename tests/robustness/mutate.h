@@ -1,0 +1,17 @@
+/* Seeded damage to files: bytes of any kind, and JSON with its structure known. */
+#ifndef TESTS_MUTATE_H
+#define TESTS_MUTATE_H
+
+#include "support.h"
+
+/* One to three of: flipped bits, extreme bytes and integers, cut off, zeroed, doubled, removed, moved, appended. */
+void mutate_bytes(rng *r, bytes *b);
+
+/* The value of a random key or element becomes another type, size or sign, or goes, or comes twice. Bytes that are
+ * not JSON are damaged as bytes. */
+void mutate_json(rng *r, bytes *b);
+
+/* Makes the checksums of a PNG's chunks right again, so that what lies under them is read. */
+void repair_png(bytes *b);
+
+#endif

@@ -1,0 +1,139 @@
+/* Each allocation of the whole way fails in its turn: PG_ERROR_MEMORY comes back, nothing breaks, nothing is kept. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "support.h"
+#include "tiny.h"
+
+typedef struct way {
+    char folder[512], picture[600];
+    counter memory;
+} way;
+
+/* One call after the other until one fails; returns the status of that one. */
+static pg_status go(way *w) {
+    pg_model_options model_options;
+    pg_processor_options processor_options;
+    pg_generate_options options;
+    pg_session_options session_options;
+    pg_model *model = NULL;
+    pg_processor *processor = NULL;
+    pg_inputs *inputs = NULL, *text_only = NULL;
+    pg_features *features = NULL;
+    pg_session *session = NULL;
+    pg_result *result = NULL;
+    pg_detokenizer *detokenizer = NULL;
+    pg_image image;
+    pg_status status;
+    int64_t ids[64], token;
+    size_t n;
+    char text[256];
+    const char *piece;
+    pg_model_options_init(&model_options, sizeof model_options);
+    pg_processor_options_init(&processor_options, sizeof processor_options);
+    pg_generate_options_init(&options, sizeof options);
+    pg_session_options_init(&session_options, sizeof session_options);
+    model_options.allocator = processor_options.allocator = &w->memory.hooks;
+    options.max_new_tokens = session_options.max_new_tokens = 3;
+    options.n_threads = session_options.n_threads = 1;
+    pg_image_from_path(&image, sizeof image, w->picture);
+#define STEP(call) \
+    if ((status = (call)) < 0) goto done
+    STEP(pg_model_open(w->folder, &model_options, &model));
+    STEP(pg_processor_open(w->folder, &processor_options, &processor));
+    STEP(pg_model_config(model, "", text, sizeof text, &n));
+    STEP(pg_processor_tokenize(processor, "the cat <loc0001> \xC3\xA9 \xF0\x9F\x90\xB1", 0, ids, 64, &n));
+    STEP(pg_processor_decode(processor, ids, n, 0, text, sizeof text, &n));
+    STEP(pg_detokenizer_create(processor, 0, &detokenizer));
+    for (int i = 0; i < 8; i++) STEP(pg_detokenizer_push(detokenizer, ids[i], &piece, NULL));
+    STEP(pg_detokenizer_flush(detokenizer, &piece, NULL));
+    STEP(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
+    STEP(pg_generate(model, processor, inputs, &options, &result));
+    STEP(pg_encode_image(model, inputs, NULL, &features));
+    STEP(pg_processor_encode(processor, NULL, "cat", NULL, &text_only));
+    STEP(pg_session_create(model, &session_options, &session));
+    STEP(pg_session_prefill(session, text_only, features));
+    STEP(pg_session_step(session, &token));
+    STEP(pg_session_step(session, &token));
+    STEP(pg_session_prefill(session, inputs, NULL));
+    STEP(pg_session_step(session, &token));
+#undef STEP
+    status = PG_OK;
+done:
+    /* an error must leave every handle NULL or whole: closing finds out */
+    pg_session_close(&session);
+    pg_detokenizer_close(&detokenizer);
+    pg_features_close(&features);
+    pg_inputs_close(&text_only);
+    pg_inputs_close(&inputs);
+    pg_result_close(&result);
+    pg_processor_close(&processor);
+    pg_model_close(&model);
+    return status;
+}
+
+static void check(way *w, int64_t n, int64_t total, const char *how, int must_fail) {
+    stale_error();
+    capture_begin();
+    pg_status status = go(w);
+    assert_int_equal(capture_end(), 0);
+    if (status == PG_OK ? must_fail : status != PG_ERROR_MEMORY || bad_error(status) || error_is_stale())
+        fail_msg("allocation %lld of %lld failing %s gave %s: %s", (long long)n, (long long)total, how, pg_status_name(status),
+                 pg_last_error());
+    if (!counter_clean(&w->memory))
+        fail_msg("allocation %lld of %lld failing %s: something was kept (%s)", (long long)n, (long long)total, how, pg_last_error());
+}
+
+static void every_allocation(const tiny_options *options, int picture) {
+    static way w;
+    memset(&w, 0, sizeof w);
+    make_temp_folder(w.folder, sizeof w.folder);
+    tiny_write(w.folder, options);
+    if (!options->new_style) remove_file(w.folder, "tokenizer.json");
+    bytes file = tiny_picture(picture, 40, 30, 3);
+    write_file(w.folder, "picture", file.data, file.size);
+    bytes_free(&file);
+    snprintf(w.picture, sizeof w.picture, "%s/picture", w.folder);
+
+    counter_init(&w.memory);
+    if (go(&w) != PG_OK) fail_msg("without any failure: %s", pg_last_error());
+    assert_true(counter_clean(&w.memory));
+    int64_t total = w.memory.n_allocs;
+    assert_in_range(total, 30, 100000);
+    for (int64_t n = 1; n <= total; n++) {
+        counter_init(&w.memory);
+        w.memory.fail_at = n;
+        check(&w, n, total, "once", 1);
+        counter_init(&w.memory);
+        w.memory.fail_from = n;
+        check(&w, n, total, "from then on", 1);
+    }
+    say("%lld allocations, each failed twice\n", (long long)total);
+    remove_folder(w.folder);
+}
+
+static void official_and_png(void **state) {
+    tiny_options options = tiny_official();
+    (void)state;
+    every_allocation(&options, PICTURE_PNG);
+}
+
+static void today_and_jpeg(void **state) {
+    tiny_options options = tiny_saved_today();
+    (void)state;
+    every_allocation(&options, PICTURE_JPEG_PROGRESSIVE);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(official_and_png),
+        cmocka_unit_test(today_and_jpeg),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
