@@ -24,6 +24,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     pg_model *model = pgi_alloc_zero(memory, 1, sizeof *model);
     if (!model) return PG_ERROR_MEMORY;
     model->memory = *memory;
+    memory = &model->memory; /* the parts keep the pointer: it must live as long as they do */
     model->log = (pgi_log){options->log, options->log_user};
     atomic_init(&model->references, 1);
 

@@ -20,6 +20,7 @@ pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const 
     if (!processor) return PG_ERROR_MEMORY;
     atomic_init(&processor->references, 1);
     processor->memory = *memory;
+    memory = &processor->memory; /* the parts keep the pointer: it must live as long as they do */
     processor->log = (pgi_log){options->log, options->log_user};
 
     PGI_GOTO(pgi_hub_find(memory, model, &folder), fail);
