@@ -48,15 +48,14 @@ static pg_status dump_leaf(const json_t *node, size_t flags, pgi_buffer *out) {
     return PG_OK;
 }
 
-/* With the fewest digits that read back as the same value: 1e-06 as "1e-6", not "9.9999999999999995e-7". */
+/* With as few digits as read back as the same value: 1e-06 as "1e-6", not "9.9999999999999995e-7". */
 static pg_status dump_real(const json_t *node, pgi_buffer *out) {
-    double value = json_real_value(node);
-    for (size_t digits = 1; digits < 17; digits++) {
+    for (size_t digits = 15; digits < 17; digits++) {
         char text[64];
         size_t size = json_dumpb(node, text, sizeof text, JSON_REAL_PRECISION(digits) | JSON_ENCODE_ANY);
         if (size == 0 || size > sizeof text) continue;
         json_t *back = json_loadb(text, size, JSON_DECODE_ANY, NULL);
-        int same = back && json_number_value(back) == value;
+        int same = back && json_number_value(back) == json_real_value(node);
         json_decref(back);
         if (same) return pgi_buffer_append(out, text, size);
     }
