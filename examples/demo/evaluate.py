@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Measures a checkpoint folder of the demo through transformers, f32, greedy, on pictures it was not trained on.
+
+    evaluate.py model --pictures 500 --out answers.jsonl
+
+Each picture is asked for its caption, one question and one detection. Prints how many captions and answers are exactly
+right and the mean IoU of the boxes (an asked-for shape without a box of its name counts as 0). Each line of the JSONL
+holds the picture's seed, the prompt, the ids the model was given, the ids and the text it generated, and the text
+expected: another implementation can be held against it token by token.
+"""
+import argparse
+import json
+import re
+
+import numpy as np
+import torch
+from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
+
+import draw
+
+
+def boxes(text):
+    """'<loc..> x 4 red circle ; ...' -> {name: (y0, x0, y1, x1)} in pixels."""
+    found = {}
+    for part in text.split(";"):
+        match = re.fullmatch(r"\s*<loc(\d{4})><loc(\d{4})><loc(\d{4})><loc(\d{4})> ([a-z ]+?)\s*", part)
+        if match:
+            found[match[5]] = tuple(int(v) / 1023 * draw.SIDE for v in match.groups()[:4])
+    return found
+
+
+def iou(a, b):
+    height = max(0, min(a[2], b[2]) - max(a[0], b[0]))
+    width = max(0, min(a[3], b[3]) - max(a[1], b[1]))
+    both = height * width
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("model")
+    args.add_argument("--pictures", type=int, default=500)
+    args.add_argument("--first-seed", type=int, default=0, help="training uses seeds from 1,000,000 up")
+    args.add_argument("--out", help="JSONL file to write")
+    args.add_argument("--batch", type=int, default=20)
+    args.add_argument("--threads", type=int, default=2)
+    args = args.parse_args()
+    torch.set_num_threads(args.threads)
+
+    model = PaliGemmaForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(args.model)
+    rows = []
+    for begin in range(args.first_seed, args.first_seed + args.pictures, args.batch):
+        groups = {"caption": [], "answer": [], "detect": []}
+        for seed in range(begin, min(begin + args.batch, args.first_seed + args.pictures)):
+            s = draw.scene(seed)
+            picture, rng = draw.render(s), np.random.default_rng([seed, 2])
+            for task, pair in zip(groups, [draw.caption(s), draw.question(s, rng), draw.detection(s, rng)]):
+                groups[task].append((seed, picture, *pair))
+        for task, asked in groups.items():
+            inputs = processor(images=[[a[1]] for a in asked], text=["<image>" + a[2] for a in asked],
+                               padding=True, return_tensors="pt")
+            inputs.pop("labels", None)
+            with torch.inference_mode():
+                out = model.generate(**inputs, max_new_tokens=40, do_sample=False)
+            for (seed, _, prompt, expected), given, mask, full in zip(asked, inputs["input_ids"], inputs["attention_mask"], out):
+                ids = full[len(given):].tolist()
+                ids = ids[:ids.index(1) + 1] if 1 in ids else ids
+                rows.append(dict(seed=seed, task=task, prompt=prompt, input_ids=given[mask == 1].tolist(), ids=ids,
+                                 text=processor.tokenizer.decode(ids, skip_special_tokens=True), expected=expected))
+
+    def exact(task):
+        mine = [r["text"] == r["expected"] for r in rows if r["task"] == task]
+        return f"{sum(mine)} of {len(mine)} ({100 * sum(mine) / len(mine):.1f}%)"
+
+    overlaps, wrong_names = [], 0
+    for r in rows:
+        if r["task"] == "detect":
+            wanted, found = boxes(r["expected"]), boxes(r["text"])
+            overlaps += [iou(box, found[name]) if name in found else 0.0 for name, box in wanted.items()]
+            wrong_names += list(wanted) != list(found)
+    print(f"captions exact    {exact('caption')}\nanswers exact     {exact('answer')}\ndetections exact  {exact('detect')}")
+    print(f"mean IoU          {np.mean(overlaps):.4f} over {len(overlaps)} boxes, {100 * np.mean(np.array(overlaps) >= 0.5):.1f}% "
+          f"of them >= 0.5; {wrong_names} answers with missing, extra or misnamed boxes")
+    if args.out:
+        with open(args.out, "w") as f:
+            f.writelines(json.dumps(r) + "\n" for r in rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+#!/usr/bin/env python3
+"""Trains the demo model on pictures drawn as it goes; writes a Hugging Face checkpoint folder.
+
+    train.py --run RUN --minutes 70          a run of 70 minutes of wall time
+    train.py --run RUN --minutes 70          again after an interruption: goes on where RUN/state.pt stands
+    train.py --run RUN2 --init RUN/state.pt --minutes 20 --rate 5e-4     a second phase from a first one's weights
+
+RUN/latest is the newest complete checkpoint in bf16 (replaced at each save); RUN/state.pt is what resuming needs.
+
+Two things make a few minutes of two cores enough, and neither is left in the trained model:
+- a dense auxiliary loss on the projector's rows: every patch says which shape and colour covers it, where that shape's
+  box lies and which place it takes from the left. The linear head that says so is dropped afterwards;
+- the <loc> rows of the embedding begin as Fourier features of their coordinate, so that neighbouring places are
+  neighbouring rows before the first step.
+The forward pass is written out here on the modules of `transformers`, for speed alone (one encoder pass per picture,
+only text rows in the last decoder layer); --check holds it against PaliGemmaForConditionalGeneration.forward.
+"""
+import argparse
+import json
+import math
+import os
+import queue
+import shutil
+import threading
+import time
+
+import numpy as np
+import sentencepiece
+import torch
+import torch.nn.functional as F
+from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration, PaliGemmaProcessor
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+import draw
+import make_tokenizer
+
+FIRST_SEED = 1_000_000  # training pictures count up from here; evaluate.py uses seeds below
+PATCH, SIDE = 14, draw.SIDE
+PATCHES = (SIDE // PATCH) ** 2
+BINS = SIDE // draw.GRID + 1
+IGNORE = -100
+# What is trained: who says it, the share of the batch, the text's length in tokens (fixed: no shape changes from step to step).
+TASKS = {"caption": (draw.caption, 0.3, 20), "question": (draw.question, 0.3, 16), "detection": (draw.detection, 0.4, 34)}
+
+
+def new_model(tokenizer_size, seed):
+    torch.manual_seed(seed)
+    config = PaliGemmaConfig(
+        vision_config=dict(model_type="siglip_vision_model", hidden_size=128, intermediate_size=512,
+                           num_hidden_layers=4, num_attention_heads=4, image_size=SIDE, patch_size=PATCH,
+                           projection_dim=160, vision_use_head=False),
+        text_config=dict(model_type="gemma", hidden_size=160, intermediate_size=512, num_hidden_layers=4,
+                         num_attention_heads=4, num_key_value_heads=1, head_dim=64, vocab_size=tokenizer_size,
+                         max_position_embeddings=512),
+        image_token_index=tokenizer_size - 1, vocab_size=tokenizer_size, projection_dim=160, hidden_size=160,
+        pad_token_id=0, eos_token_id=1, bos_token_id=2)
+    model = PaliGemmaForConditionalGeneration(config)
+    return model
+
+
+def fourier_locations(embedding, first_loc):
+    """Rows of <loc0000>..<loc1023>: sines and cosines of the coordinate at a range of frequencies."""
+    width = embedding.shape[1]
+    v = torch.arange(1024)[:, None] / 1023
+    frequency = 0.5 * 2 ** torch.linspace(0, 6, width // 2)[None]  # half a turn to 32 turns over the picture
+    rows = torch.cat([torch.sin(2 * math.pi * frequency * v), torch.cos(2 * math.pi * frequency * v)], 1)
+    with torch.no_grad():
+        embedding[first_loc:first_loc + 1024] = rows * embedding[:first_loc].std() * math.sqrt(2)
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+def patch_targets(s):
+    """[64, 7]: shape, colour (0: nothing), y0 x0 y1 x1 in grid steps, place from the left, of the box covering most of it."""
+    target = np.full((PATCHES, 7), IGNORE, np.int64)
+    target[:, :2] = 0
+    best = np.zeros(PATCHES)
+    edge = np.arange(0, SIDE, PATCH)
+    for place, o in enumerate(s["objects"]):
+        y0, x0, y1, x1 = o["box"]
+        covered = np.outer(np.clip(np.minimum(edge + PATCH, y1) - np.maximum(edge, y0), 0, None),
+                           np.clip(np.minimum(edge + PATCH, x1) - np.maximum(edge, x0), 0, None)).ravel()
+        mine = covered > best
+        best = np.maximum(best, covered)
+        target[mine] = [1 + draw.SHAPES.index(o["shape"]), 1 + list(draw.COLORS).index(o["color"]),
+                        *(v // draw.GRID for v in o["box"]), place]
+    return target
+
+
+def make_batch(step, size, sp):
+    rng = np.random.default_rng([step, 1])
+    scenes = [draw.scene(FIRST_SEED + step * size + i) for i in range(size)]
+    pixels = np.stack([draw.render(s) for s in scenes])
+    batch = dict(pixels=torch.from_numpy(pixels), patches=torch.from_numpy(np.stack([patch_targets(s) for s in scenes])))
+    begin = 0
+    for task, (say, share, length) in TASKS.items():
+        count = round(size * share) if task != "detection" else size - begin
+        rows = []
+        for s in scenes[begin:begin + count]:
+            prompt, suffix = say(s) if say is draw.caption else say(s, rng)
+            prefix = [sp.bos_id()] + sp.encode(prompt + "\n")
+            rows.append((prefix, sp.encode(suffix) + [sp.eos_id()]))
+        ids = torch.zeros(count, length, dtype=torch.long)
+        labels = torch.full((count, length), IGNORE)
+        for i, (p, s) in enumerate(rows):
+            ids[i, :len(p) + len(s)] = torch.tensor(p + s)
+            labels[i, len(p) - 1:len(p) + len(s) - 1] = torch.tensor(s)  # already shifted
+        batch[task] = dict(begin=begin, ids=ids, labels=labels, prefix=torch.tensor([len(p) for p, _ in rows]))
+        begin += count
+    return batch
+
+
+def prefetch(first, size, sp):
+    """Draws the next batches in a thread while torch computes."""
+    ready = queue.Queue(maxsize=4)
+
+    def work():
+        step = first
+        while True:
+            ready.put(make_batch(step, size, sp))
+            step += 1
+    threading.Thread(target=work, daemon=True).start()
+    return ready
+
+
+# ---- the network, on the modules of transformers ------------------------------------------------------------------------
+
+def encode(model, pixels):
+    """uint8 [B, 112, 112, 3] -> projector rows [B, 64, 160]."""
+    vision = model.model.vision_tower
+    vision = getattr(vision, "vision_model", vision)
+    b, n = pixels.shape[0], SIDE // PATCH
+    # (x / 255 - 0.5) / 0.5, cut into patches in the order of the convolution's weight: channel, y, x
+    x = (pixels.float() / 127.5 - 1).view(b, n, PATCH, n, PATCH, 3).permute(0, 1, 3, 5, 2, 4).reshape(b, n * n, -1)
+    e = vision.embeddings
+    x = F.linear(x, e.patch_embedding.weight.flatten(1), e.patch_embedding.bias) + e.position_embedding.weight
+    for layer in vision.encoder.layers:
+        a = layer.self_attn
+        h = layer.layer_norm1(x)
+        q, k, v = (f(h).view(b, n * n, a.num_heads, -1).transpose(1, 2) for f in (a.q_proj, a.k_proj, a.v_proj))
+        h = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n * n, -1)
+        x = x + a.out_proj(h)
+        x = x + layer.mlp.fc2(F.gelu(layer.mlp.fc1(layer.layer_norm2(x)), approximate="tanh"))
+    return model.model.multi_modal_projector.linear(vision.post_layernorm(x))
+
+
+def rms_norm(x, norm):
+    return F.rms_norm(x.float(), x.shape[-1:], 1.0 + norm.weight, norm.eps)
+
+
+def rotate(x, cos, sin):
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
+
+
+def decode(model, features, ids, prefix):
+    """features [B, 64, 160], ids [B, T], prefix [B] text tokens in the prefix -> final rows of the text [B, T, 160]."""
+    text = model.model.language_model
+    b, t = ids.shape
+    total = PATCHES + t
+    heads, dim = text.config.num_attention_heads, text.config.head_dim
+    x = torch.cat([features.float(), F.embedding(ids, text.embed_tokens.weight) * text.config.hidden_size ** 0.5], 1)
+    place = torch.arange(total)
+    frequency = 10000.0 ** (-torch.arange(0, dim, 2) / dim)
+    angle = (place[:, None] + 1) * frequency[None]
+    cos, sin = torch.cat([angle.cos()] * 2, 1), torch.cat([angle.sin()] * 2, 1)
+    seen = (place[None, None] < PATCHES + prefix[:, None, None]) | (place[None, None] <= place[None, :, None])
+    for number, layer in enumerate(text.layers):
+        a = layer.self_attn
+        first = PATCHES if number == len(text.layers) - 1 else 0  # nobody reads the picture's rows after the last layer
+        h = rms_norm(x, layer.input_layernorm)
+        q = rotate(a.q_proj(h[:, first:]).view(b, total - first, heads, dim).transpose(1, 2), cos[first:], sin[first:])
+        k = rotate(a.k_proj(h)[:, None], cos, sin)
+        v = a.v_proj(h)[:, None]
+        h = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype).expand(-1, heads, -1, -1), v.expand(-1, heads, -1, -1),
+                                           attn_mask=seen[:, None, first:])
+        x = x[:, first:] + a.o_proj(h.transpose(1, 2).reshape(b, total - first, -1))
+        h = rms_norm(x, layer.post_attention_layernorm)
+        x = x + layer.mlp.down_proj(F.gelu(layer.mlp.gate_proj(h), approximate="tanh") * layer.mlp.up_proj(h))
+    return rms_norm(x, text.norm)
+
+
+def task_loss(model, features, ids, labels, prefix):
+    h = decode(model, features, ids, prefix)
+    wanted = labels != IGNORE
+    logits = F.linear(h[wanted], model.model.language_model.embed_tokens.weight).float()
+    return F.cross_entropy(logits, labels[wanted]), (logits.argmax(-1) == labels[wanted]).float().mean()
+
+
+def patch_loss(head, features, target):
+    out = head(features).float()
+    sizes = [len(draw.SHAPES) + 1, len(draw.COLORS) + 1, BINS, BINS, BINS, BINS, 3]
+    losses = [F.cross_entropy(part.transpose(1, 2), target[..., i], ignore_index=IGNORE)
+              for i, part in enumerate(out.split(sizes, -1))]
+    return torch.stack(losses)
+
+
+# ---- saving -----------------------------------------------------------------------------------------------------------
+
+def save_checkpoint(model, processor, tokenizer_folder, folder):
+    """A complete Hugging Face folder, weights rounded to bf16; appears whole or not at all."""
+    fresh = folder + ".new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    rounded = PaliGemmaForConditionalGeneration(model.config)
+    rounded.load_state_dict(model.state_dict())
+    rounded.to(torch.bfloat16).save_pretrained(fresh)
+    processor.save_pretrained(fresh)
+    # transformers reads processor_config.json; older readers look for preprocessor_config.json and tokenizer.model
+    processor.image_processor.save_pretrained(fresh)
+    shutil.copy(os.path.join(tokenizer_folder, "tokenizer.model"), fresh)
+    old = folder + ".old"
+    shutil.rmtree(old, ignore_errors=True)
+    if os.path.isdir(folder):
+        os.rename(folder, old)
+    os.rename(fresh, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check(model, processor, sp):
+    """The forward pass above against the one of transformers, f32."""
+    model.eval()
+    batch = make_batch(0, 8, sp)
+    worst = 0
+    for task in TASKS:
+        part = batch[task]
+        for i in range(len(part["ids"])):
+            pixels = batch["pixels"][part["begin"] + i]
+            prefix, used = int(part["prefix"][i]), int((part["labels"][i] != IGNORE).sum())
+            ids = part["ids"][i, :prefix + used]
+            inputs = processor(images=pixels.numpy(), text="<image>" + sp.decode(ids[1:prefix - 1].tolist()),
+                               suffix=sp.decode(ids[prefix:-1].tolist()), return_tensors="pt")
+            assert inputs["input_ids"][0, PATCHES:].tolist() == ids.tolist()
+            with torch.no_grad():
+                theirs = model(**inputs)
+                mine = task_loss(model, encode(model, pixels[None]), ids[None], part["labels"][i, None, :len(ids)],
+                                 part["prefix"][i, None])[0]
+            worst = max(worst, abs(float(mine - theirs.loss)))
+    model.train()
+    return worst
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--run", required=True, help="folder for the state, the log and the newest checkpoint")
+    args.add_argument("--minutes", type=float, default=70, help="wall time; the learning rate's schedule follows it")
+    args.add_argument("--batch", type=int, default=48)
+    args.add_argument("--rate", type=float, default=1.5e-3)
+    args.add_argument("--warmup", type=float, default=0.03, help="share of the time")
+    args.add_argument("--threads", type=int, default=2)
+    args.add_argument("--seed", type=int, default=1)
+    args.add_argument("--save-every", type=float, default=4, help="minutes")
+    args.add_argument("--init", help="state.pt of another run to begin from")
+    args.add_argument("--bf16", action="store_true", help="autocast; worth it where the processor multiplies bf16")
+    args.add_argument("--compile", action="store_true", help="torch.compile; needs a C++ compiler")
+    args.add_argument("--check", action="store_true", help="compare with the forward of transformers and stop")
+    args.add_argument("--bench", type=int, default=0, help="time this many steps and stop")
+    args = args.parse_args()
+    torch.set_num_threads(args.threads)
+    os.makedirs(args.run, exist_ok=True)
+
+    tokenizer_folder = os.path.join(args.run, "tokenizer")
+    tokenizer = make_tokenizer.build(tokenizer_folder)
+    sp = sentencepiece.SentencePieceProcessor(model_file=os.path.join(tokenizer_folder, "tokenizer.model"))
+    image = SiglipImageProcessorPil(size=dict(height=SIDE, width=SIDE), image_seq_length=PATCHES)
+    image.image_seq_length = PATCHES
+    processor = PaliGemmaProcessor(image, tokenizer)
+    model = new_model(len(tokenizer), args.seed)
+    fourier_locations(model.model.language_model.embed_tokens.weight, sp.piece_to_id("<loc0000>"))
+    head = torch.nn.Linear(160, len(draw.SHAPES) + 1 + len(draw.COLORS) + 1 + 4 * BINS + 3)
+    if args.check:
+        print("largest difference of a loss:", check(model, processor, sp))
+        return
+    model.train()
+
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW([dict(params=matrices, weight_decay=0.02),
+                                   dict(params=vectors + list(head.parameters()), weight_decay=0.0)],
+                                  lr=args.rate, betas=(0.9, 0.98), fused=True)
+    step, spent = 0, 0.0
+    state_file = os.path.join(args.run, "state.pt")
+    source = state_file if os.path.exists(state_file) else args.init
+    if source:
+        state = torch.load(source, weights_only=True)
+        model.load_state_dict(state["model"])
+        head.load_state_dict(state["head"])
+        step = state["step"]
+        if source == state_file:
+            optimizer.load_state_dict(state["optimizer"])
+            spent = state["spent"]
+
+    def save():
+        torch.save(dict(model=model.state_dict(), head=head.state_dict(), optimizer=optimizer.state_dict(),
+                        step=step, spent=spent), state_file + ".new")
+        os.replace(state_file + ".new", state_file)
+        save_checkpoint(model, processor, tokenizer_folder, os.path.join(args.run, "latest"))
+
+    if args.compile:
+        global encode, task_loss, decode
+        encode = torch.compile(encode, dynamic=False)
+        decode = torch.compile(decode, dynamic=False)
+
+    log = open(os.path.join(args.run, "log.jsonl"), "a")
+    batches = prefetch(step, args.batch, sp)
+    began, saved, budget, means, steps_done = time.time() - spent, time.time(), args.minutes * 60, {}, 0
+    while spent < budget:
+        # The schedule follows the clock, not the step: a slow machine ends at a rate of zero too.
+        done = spent / budget
+        rate = args.rate * (min(1, done / args.warmup) if done < args.warmup
+                            else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (done - args.warmup) / (1 - args.warmup))))
+        if steps_done < 20:
+            rate = min(rate, args.rate * (steps_done + 1) / 20)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = batches.get()
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            features = encode(model, batch["pixels"])
+            dense = patch_loss(head, features, batch["patches"])
+            loss = 0.3 * dense.sum()
+            seen = {"dense": float(dense.detach().sum())}
+            for task in TASKS:
+                part = batch[task]
+                own = features[part["begin"]:part["begin"] + len(part["ids"])]
+                task_mean, right = task_loss(model, own, part["ids"], part["labels"], part["prefix"])
+                loss = loss + task_mean
+                seen[task], seen[task + "_right"] = float(task_mean.detach()), float(right)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        steps_done += 1
+        spent = time.time() - began
+        for key, value in seen.items():
+            means[key] = means.get(key, value) * 0.97 + value * 0.03
+        if step % 50 == 0:
+            log.write(json.dumps(dict(step=step, minutes=round(spent / 60, 2), rate=round(rate, 6),
+                                      **{k: round(v, 4) for k, v in means.items()})) + "\n")
+            log.flush()
+        if args.bench and steps_done == 5:
+            bench_from = time.time()
+        if args.bench and steps_done == args.bench + 5:
+            print(f"{(time.time() - bench_from) / args.bench * 1e3:.0f} ms a step")
+            os._exit(0)
+        if not args.bench and (time.time() - saved > args.save_every * 60 or steps_done == 20):
+            save()
+            saved = time.time()
+    save()
+    print("finished at step", step)
+
+
+if __name__ == "__main__":
+    main()
