@@ -7,22 +7,12 @@
 #define PGI_PROCESSOR_TOKENIZER_H
 
 #include "base/memory.h"
+#include "processor/ids.h"
 
 typedef struct pgi_tokenizer pgi_tokenizer;
 
 pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, pgi_tokenizer **out);
 void pgi_tokenizer_close(pgi_tokenizer **tokenizer);
-
-/* A growing list of ids. */
-typedef struct pgi_ids {
-    const pgi_memory *memory;
-    int64_t *data;
-    size_t size, capacity;
-} pgi_ids;
-
-void pgi_ids_init(pgi_ids *ids, const pgi_memory *memory);
-void pgi_ids_free(pgi_ids *ids);
-pg_status pgi_ids_push(pgi_ids *ids, int64_t id);
 
 /* Appends the ids of `text` (UTF-8, `size` bytes); nothing is added around them.
  * literal: special tokens are plain text (PG_TEXT_LITERAL). PG_ERROR_ARGUMENT: invalid UTF-8, with its offset. */
@@ -42,17 +32,21 @@ int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1:
 int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id);
 int32_t pgi_tokenizer_source(const pgi_tokenizer *tokenizer); /* 1: tokenizer.model, 2: tokenizer.json */
 
-/* Decoding id by id; all that push and flush append equals pgi_tokenizer_decode() of all ids. */
+/*
+ * Decoding id by id; all that push and flush append equals pgi_tokenizer_decode() of all ids. A run of
+ * byte pieces is held back until it ends: HF makes it text when it is valid UTF-8 as a whole, and U+FFFD
+ * for each byte otherwise, so nothing of it is known before.
+ */
 typedef struct pgi_stream_decoder {
     const pgi_tokenizer *tokenizer;
     int skip_special;
-    uint8_t held[64]; /* bytes of an unfinished character, and whatever else must wait */
-    size_t n_held;
-    int started; /* something was pushed since the start */
+    pgi_buffer held; /* the bytes of the run */
 } pgi_stream_decoder;
 
 void pgi_stream_decoder_init(pgi_stream_decoder *decoder, const pgi_tokenizer *tokenizer, int skip_special);
+void pgi_stream_decoder_free(pgi_stream_decoder *decoder);
 pg_status pgi_stream_decoder_push(pgi_stream_decoder *decoder, int64_t id, pgi_buffer *out);
+/* Afterwards the decoder starts anew. */
 pg_status pgi_stream_decoder_flush(pgi_stream_decoder *decoder, pgi_buffer *out);
 
 #endif
