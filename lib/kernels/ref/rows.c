@@ -56,7 +56,7 @@ static inline float act_gelu_tanh(float x) {
     const float c1 = -1.5957691216057308f, c3 = -0.07135481627159236f; /* -2 sqrt(2/pi), that times 0.044715 */
     return x / (1 + expf(x * (c1 + c3 * (x * x))));
 }
-static inline float act_gelu_erf(float x) { return 0.5f * x * erfcf(x * -0.70710678118654752f); }
+static inline float act_gelu_erf(float x) { return (float)(0.5 * x * erfc(x * -0.70710678118654752)); }
 static inline float act_silu(float x) { return x / (1 + expf(-x)); }
 static inline float act_relu(float x) { return x < 0 ? 0 : x; }
 

@@ -1,0 +1,90 @@
+/* Kernels that are almost right, for the self-test: each calls the real one and then damages what it wrote. */
+#include "check.h"
+
+#include <math.h>
+
+const char *const damage_names[N_DAMAGES] = {"a value off by a thousandth", "the last value not computed", "a write behind the end"};
+
+static pgi_kernels real; /* the self-test runs one at a time, on one thread */
+static int damage_kind;
+
+static void damage(float *out, int64_t n, float last_before) {
+    if (damage_kind == 0) out[n / 2] += 1e-3f * (fabsf(out[n / 2]) + 1e-3f);
+    if (damage_kind == 1) out[n - 1] = last_before;
+    if (damage_kind == 2) out[n] = 1;
+}
+
+/* `out`, n: what the kernel writes last. */
+#define BROKEN(name, parameters, arguments, out, n)  \
+    static void broken_##name parameters {           \
+        float *damaged = (out), before = damaged[(n) - 1]; \
+        real.name arguments;                         \
+        damage(damaged, (n), before);                \
+    }
+
+#define EXPAND(name) BROKEN(name, (const void *w, int64_t n, float factor, float *out), (w, n, factor, out), out, n)
+EXPAND(expand_f32)
+EXPAND(expand_bf16)
+EXPAND(expand_f16)
+
+#define PACK(name)                                                                                           \
+    BROKEN(name, (const void *w, int64_t w_bytes, int rows, int64_t k, float *panel), (w, w_bytes, rows, k, panel), panel, \
+           k * real.gemm_nr)
+PACK(pack_f32)
+PACK(pack_bf16)
+PACK(pack_f16)
+
+BROKEN(gemm, (int m, int n, int64_t k, const float *a, const float *panel, float *c, int64_t c_stride, int accumulate, const float *bias),
+       (m, n, k, a, panel, c, c_stride, accumulate, bias), c + (m - 1) * c_stride, n)
+
+#define GEMV(name)                                                                                                      \
+    BROKEN(name, (int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w, int64_t w_bytes,      \
+                  const float *bias, float *y, int64_t y_stride),                                                       \
+           (m, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride), y + (m - 1) * y_stride, rows)
+GEMV(gemv_f32)
+GEMV(gemv_bf16)
+GEMV(gemv_f16)
+
+BROKEN(weighted_sum, (int64_t n, int64_t d, const float *p, const float *v, int64_t v_stride, float *out),
+       (n, d, p, v, v_stride, out), out, d)
+
+static float broken_row_max(const float *x, int64_t n) { /* writes nothing: it looks at the wrong values instead */
+    if (damage_kind == 0) return real.row_max(x, n) * 1.001f;
+    if (damage_kind == 1) return n > 1 ? real.row_max(x, n - 1) : x[0];
+    return n > 1 ? real.row_max(x + 1, n - 1) : x[0];
+}
+static float broken_exp_sum(float *x, int64_t n, float max) {
+    float before = x[n - 1], sum = real.exp_sum(x, n, max);
+    damage(x, n, before);
+    return sum;
+}
+
+BROKEN(rms_norm, (const float *x, int64_t n, const float *weight, float eps, float *y), (x, n, weight, eps, y), y, n)
+BROKEN(layer_norm, (const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y),
+       (x, n, weight, bias, eps, y), y, n)
+BROKEN(rope, (float *x, int64_t half, const float *cosine, const float *sine), (x, half, cosine, sine), x, 2 * half)
+BROKEN(soft_cap, (float *x, int64_t n, float cap), (x, n, cap), x, n)
+BROKEN(scale, (float *x, int64_t n, float factor), (x, n, factor), x, n)
+
+#define APPLY(name) BROKEN(name, (float *x, int64_t n), (x, n), x, n)
+APPLY(gelu_tanh)
+APPLY(gelu_erf)
+APPLY(silu)
+APPLY(relu)
+
+#define GATE(name) BROKEN(name, (float *x, const float *y, int64_t n), (x, y, n), x, n)
+GATE(gate_gelu_tanh)
+GATE(gate_gelu_erf)
+GATE(gate_silu)
+GATE(gate_relu)
+GATE(add)
+
+void break_kernel(pgi_kernels *table, int kernel, int how) {
+    real = *table;
+    damage_kind = how;
+    int i = 0;
+#define K(type, name, parameters) \
+    if (i++ == kernel) table->name = broken_##name;
+#include "kernels/kernels.inc"
+#undef K
+}

@@ -1,0 +1,75 @@
+/* What the parts of the kernel check share: random numbers, guarded memory, comparison. */
+#ifndef PGI_TESTS_KERNELS_CHECK_H
+#define PGI_TESTS_KERNELS_CHECK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/kernels.h"
+#include "kernels/ops.h"
+
+#define EPSILON 0x1p-24 /* half an ulp of 1 in f32: the relative error of one rounding */
+
+enum { MAX_BLOCKS = 64 };
+
+typedef struct check {
+    const pgi_kernels *kernels; /* under test */
+    const char *name;           /* of the kernel or operation under test */
+    uint64_t random;
+    int failures, quiet;
+    double worst; /* largest error seen, as a part of its bound */
+    struct block {
+        unsigned char *map, *data;
+        size_t map_bytes, bytes, slack;
+    } blocks[MAX_BLOCKS];
+    int n_blocks;
+} check;
+
+uint64_t random_bits(check *c);
+double random_unit(check *c);                      /* -1 to 1 */
+int64_t random_below(check *c, int64_t n);         /* 0 to n - 1 */
+void random_fill(check *c, float *x, int64_t n);   /* random_unit() */
+
+/* Memory between two pages that cannot be touched: it ends `slack` bytes before the second. The slack and what lies
+ * before the block hold a pattern that release_all() looks at. */
+void *guarded(check *c, size_t bytes, size_t slack);
+float *guarded_floats(check *c, int64_t n);  /* for input: no slack */
+float *guarded_output(check *c, int64_t n);  /* 64 bytes of slack, filled with NaN */
+void release_all(check *c);
+
+void fail(check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* |got - want| <= bound, NaN where NaN is wanted, infinity where infinity is. */
+void expect_near(check *c, float got, double want, double bound, const char *where, int64_t i, int64_t j);
+
+/* The error that a sum of n rounded products may have, from the sum of their magnitudes and of their squares: the worst
+ * case n eps sum |p|, or six deviations of a random walk, whichever is smaller. */
+double sum_bound(double n, double magnitudes, double squares);
+
+/* Weights of a dtype: random ones, and what they mean (by ldexp, not by the library's own conversion). */
+void random_weights(check *c, void *w, int32_t dtype, int64_t n);
+double weight_value(const void *w, int32_t dtype, int64_t i);
+const char *dtype_name(int32_t dtype);
+
+/* check_kernels.c: the checks by kernel name, in the order of kernels.inc. */
+typedef struct kernel_check {
+    const char *name;
+    void (*run)(check *c);
+} kernel_check;
+extern const kernel_check kernel_checks[];
+extern const int n_kernel_checks;
+
+/* broken.c: `table` with kernel number `kernel` damaged: 0 a wrong value, 1 the last value not computed, 2 a value
+ * written behind the end. */
+enum { N_DAMAGES = 3 };
+void break_kernel(pgi_kernels *table, int kernel, int damage);
+extern const char *const damage_names[N_DAMAGES];
+
+/* check_ops.c: the operations of ops.h. */
+extern const kernel_check operation_checks[];
+extern const int n_operation_checks;
+
+/* bench.c */
+int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib);
+
+#endif
