@@ -42,6 +42,8 @@ int tool_fail(pg_status status, tool_stage stage);
 /* Prints one error line. Returns TOOL_FAILED. */
 int tool_fail_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Writes to stdout at once. 0: failed, tool_close_stdout() will say why. */
+int tool_write(const char *text, size_t size);
 /* Flushes stdout and says when that failed. A reader that went away is no news: no line, but TOOL_FAILED. */
 int tool_close_stdout(void);
 /* One line of JSON on stdout; takes the reference. Returns an exit status. */

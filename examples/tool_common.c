@@ -126,12 +126,20 @@ int tool_fail_text(const char *format, ...) {
     return TOOL_FAILED;
 }
 
+static int stdout_error; /* errno of the first write that failed */
+
+int tool_write(const char *text, size_t size) {
+    if (fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0) return 1;
+    if (!stdout_error) stdout_error = errno;
+    return 0;
+}
+
 int tool_close_stdout(void) {
-    int error = ferror(stdout);
-    errno = 0;
-    if (fflush(stdout) == 0 && !error) return TOOL_OK;
-    if (errno && errno != EPIPE) tool_fail_text("stdout: %s", strerror(errno));
-    return TOOL_FAILED;
+    int lost = ferror(stdout); /* a write long ago: why is not known any more */
+    if (fflush(stdout) != 0 && !stdout_error && !lost) stdout_error = errno;
+    if (!stdout_error && !lost) return TOOL_OK;
+    if (stdout_error == EPIPE) return TOOL_FAILED;
+    return tool_fail_text("stdout: %s", stdout_error ? strerror(stdout_error) : "write error");
 }
 
 int tool_print_json(json_t *object) {

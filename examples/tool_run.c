@@ -1,5 +1,4 @@
 /* paligemma run: a picture and a prompt go in, text comes out as it is made. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,7 +51,7 @@ static int32_t on_text(void *user, const char *text, size_t size, int64_t token)
     if (!size) return 0;
     if (!s->json) {
         s->printed = 1;
-        if (fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0) return 0;
+        if (tool_write(text, size)) return 0;
         s->failed = 'w';
         return 1;
     }
@@ -168,7 +167,7 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
     status = pg_generate(s->model, s->processor, s->inputs, &options, &s->result);
     tool_progress_clear(&s->progress);
     if (s->failed == 'm') return tool_fail_text("no memory for the text");
-    if (s->failed) return tool_close_stdout(), TOOL_FAILED;
+    if (s->failed) return tool_close_stdout();
     if (status < 0) {
         if (s->printed) putchar('\n'), fflush(stdout);
         return tool_fail(status, TOOL_STAGE_GENERATE);
