@@ -94,12 +94,16 @@ static pg_status read_activation(const section *from, const char *key, int32_t *
     static const struct {
         const char *name;
         int32_t activation;
-    } activations[] = {
-        {"gelu_pytorch_tanh", PGI_ACTIVATION_GELU_TANH}, {"gelu_python_tanh", PGI_ACTIVATION_GELU_TANH},
-        {"gelu_new", PGI_ACTIVATION_GELU_TANH},          {"gelu_fast", PGI_ACTIVATION_GELU_TANH},
-        {"gelu_accurate", PGI_ACTIVATION_GELU_TANH},     {"gelu", PGI_ACTIVATION_GELU_ERF},
-        {"gelu_python", PGI_ACTIVATION_GELU_ERF},        {"silu", PGI_ACTIVATION_SILU},
-        {"swish", PGI_ACTIVATION_SILU},                  {"relu", PGI_ACTIVATION_RELU}};
+    } activations[] = {{"gelu_pytorch_tanh", PGI_ACTIVATION_GELU_TANH},
+                       {"gelu_python_tanh", PGI_ACTIVATION_GELU_TANH},
+                       {"gelu_new", PGI_ACTIVATION_GELU_TANH},
+                       {"gelu_fast", PGI_ACTIVATION_GELU_TANH},
+                       {"gelu_accurate", PGI_ACTIVATION_GELU_TANH},
+                       {"gelu", PGI_ACTIVATION_GELU_ERF},
+                       {"gelu_python", PGI_ACTIVATION_GELU_ERF},
+                       {"silu", PGI_ACTIVATION_SILU},
+                       {"swish", PGI_ACTIVATION_SILU},
+                       {"relu", PGI_ACTIVATION_RELU}};
     const json_t *node = json_object_get(from->object, key);
     const char *name = json_string_value(node);
     if (!name) return wrong(from, key, node, "the name of an activation");
@@ -119,12 +123,15 @@ static pg_status read_vision(const section *from, pgi_vision_config *out) {
     PGI_TRY(read_int(from, "num_hidden_layers", 1, MAX_LAYERS, &out->n_layers));
     PGI_TRY(read_int(from, "num_attention_heads", 1, MAX_HEADS, &out->n_heads));
     if (out->hidden_size % out->n_heads != 0)
-        return pgi_error(PG_ERROR_FORMAT, "%s: vision_config.hidden_size: found %d, expected a multiple of num_attention_heads, %d",
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: vision_config.hidden_size: found %d, expected a multiple of num_attention_heads, %d",
                          from->path, out->hidden_size, out->n_heads);
     out->head_dim = out->hidden_size / out->n_heads;
     if (out->head_dim > MAX_HEAD_DIM)
-        return pgi_error(PG_ERROR_LIMIT, "%s: vision_config: found heads of %d (hidden_size / num_attention_heads), expected at most %d",
-                         from->path, out->head_dim, MAX_HEAD_DIM);
+        return pgi_error(
+            PG_ERROR_LIMIT,
+            "%s: vision_config: found heads of %d (hidden_size / num_attention_heads), expected at most %d", from->path,
+            out->head_dim, MAX_HEAD_DIM);
 
     PGI_TRY(read_int(from, "num_channels", 1, MAX_HIDDEN, &out->n_channels));
     if (out->n_channels != 3)
@@ -133,11 +140,12 @@ static pg_status read_vision(const section *from, pgi_vision_config *out) {
     PGI_TRY(read_int(from, "image_size", 1, MAX_IMAGE, &out->image_size));
     PGI_TRY(read_int(from, "patch_size", 1, MAX_IMAGE, &out->patch_size));
     if (out->patch_size > out->image_size)
-        return pgi_error(PG_ERROR_FORMAT, "%s: vision_config.patch_size: found %d, expected at most image_size, %d", from->path,
-                         out->patch_size, out->image_size);
+        return pgi_error(PG_ERROR_FORMAT, "%s: vision_config.patch_size: found %d, expected at most image_size, %d",
+                         from->path, out->patch_size, out->image_size);
     int64_t side = out->image_size / out->patch_size;
     if (side * side > MAX_PATCHES)
-        return pgi_error(PG_ERROR_LIMIT, "%s: vision_config: found %lld patches (image_size %d, patch_size %d), expected at most %d",
+        return pgi_error(PG_ERROR_LIMIT,
+                         "%s: vision_config: found %lld patches (image_size %d, patch_size %d), expected at most %d",
                          from->path, (long long)(side * side), out->image_size, out->patch_size, MAX_PATCHES);
     out->n_patches = (int32_t)(side * side);
     PGI_TRY(read_activation(from, "hidden_act", &out->activation));
@@ -150,17 +158,19 @@ static pg_status read_vision(const section *from, pgi_vision_config *out) {
 static pg_status read_layer_types(const section *from, const pgi_text_config *text, uint8_t *slides) {
     const json_t *types = json_object_get(from->object, "layer_types");
     if (json_array_size(types) != (size_t)text->n_layers)
-        return pgi_error(PG_ERROR_FORMAT, "%s: text_config.layer_types: found %zu entries, expected num_hidden_layers, %d",
-                         from->path, json_array_size(types), text->n_layers);
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: text_config.layer_types: found %zu entries, expected num_hidden_layers, %d", from->path,
+                         json_array_size(types), text->n_layers);
     for (int32_t i = 0; i < text->n_layers; i++) {
         const json_t *node = json_array_get(types, (size_t)i);
         const char *type = json_string_value(node);
         if (!type) return wrong(from, "layer_types", node, "names of layer types");
         int is_sliding = strcmp(type, "sliding_attention") == 0;
         if (!is_sliding && strcmp(type, "full_attention") != 0)
-            return pgi_error(PG_ERROR_UNSUPPORTED,
-                             "%s: text_config.layer_types: found \"%.40s\", expected sliding_attention or full_attention",
-                             from->path, type);
+            return pgi_error(
+                PG_ERROR_UNSUPPORTED,
+                "%s: text_config.layer_types: found \"%.40s\", expected sliding_attention or full_attention",
+                from->path, type);
         slides[i] = is_sliding && text->sliding_window > 0;
     }
     return PG_OK;
@@ -176,11 +186,14 @@ static pg_status read_text(const section *from, const pgi_memory *memory, pgi_te
     PGI_TRY(read_int(from, "num_attention_heads", 1, MAX_HEADS, &out->n_heads));
     PGI_TRY(read_int(from, "num_key_value_heads", 1, MAX_HEADS, &out->n_kv_heads));
     if (out->n_heads % out->n_kv_heads != 0)
-        return pgi_error(PG_ERROR_FORMAT, "%s: text_config.num_attention_heads: found %d, expected a multiple of num_key_value_heads, %d",
-                         from->path, out->n_heads, out->n_kv_heads);
+        return pgi_error(
+            PG_ERROR_FORMAT,
+            "%s: text_config.num_attention_heads: found %d, expected a multiple of num_key_value_heads, %d", from->path,
+            out->n_heads, out->n_kv_heads);
     PGI_TRY(read_int(from, "head_dim", 2, MAX_HEAD_DIM, &out->head_dim));
     if (out->head_dim % 2 != 0)
-        return pgi_error(PG_ERROR_FORMAT, "%s: text_config.head_dim: found %d, expected an even number (RoPE rotates halves)",
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: text_config.head_dim: found %d, expected an even number (RoPE rotates halves)",
                          from->path, out->head_dim);
     PGI_TRY(read_int(from, "vocab_size", 1, PGI_MAX_VOCAB, &out->vocab_size));
     PGI_TRY(read_int(from, "max_position_embeddings", 1, INT32_MAX, &out->max_positions));
@@ -223,8 +236,8 @@ static pg_status read_eos(const section *from, pgi_config *out) {
     if (!node || json_is_null(node)) return PG_OK;
     size_t n = json_is_array(node) ? json_array_size(node) : 1;
     if (n > PGI_MAX_EOS)
-        return pgi_error(PG_ERROR_LIMIT, "%s: %s%s: found %zu ids, expected at most %d", from->path, from->prefix, key, n,
-                         PGI_MAX_EOS);
+        return pgi_error(PG_ERROR_LIMIT, "%s: %s%s: found %zu ids, expected at most %d", from->path, from->prefix, key,
+                         n, PGI_MAX_EOS);
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_is_array(node) ? json_array_get(node, i) : node;
         if (!as_integer(id, &out->eos_ids[i])) return wrong(from, key, id, "an integer, an array of integers or null");
@@ -271,8 +284,8 @@ static pg_status read_top(const section *from, pgi_config *out) {
     PGI_TRY(read_bool(from, "tie_word_embeddings", &out->tie_word_embeddings));
     PGI_TRY(read_int(from, "projection_dim", 1, MAX_HIDDEN, &out->projection_dim));
     if (out->projection_dim != out->text.hidden_size)
-        return pgi_error(PG_ERROR_FORMAT, "%s: projection_dim: found %d, expected text_config.hidden_size, %d", from->path,
-                         out->projection_dim, out->text.hidden_size);
+        return pgi_error(PG_ERROR_FORMAT, "%s: projection_dim: found %d, expected text_config.hidden_size, %d",
+                         from->path, out->projection_dim, out->text.hidden_size);
     return PG_OK;
 }
 

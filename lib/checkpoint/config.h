@@ -21,14 +21,14 @@ typedef struct pgi_vision_config {
 typedef struct pgi_text_config {
     int32_t generation; /* 1: Gemma, 2: Gemma 2 */
     int32_t hidden_size, intermediate_size, n_layers, n_heads, n_kv_heads, head_dim, vocab_size;
-    int32_t activation;            /* PGI_ACTIVATION_* */
-    int32_t max_positions;         /* max_position_embeddings */
-    int32_t sliding_window;        /* tokens; 0: no layer slides */
-    const uint8_t *layer_slides;   /* [n_layers], 1: sliding_attention, 0: full_attention; owned by the config */
+    int32_t activation;          /* PGI_ACTIVATION_* */
+    int32_t max_positions;       /* max_position_embeddings */
+    int32_t sliding_window;      /* tokens; 0: no layer slides */
+    const uint8_t *layer_slides; /* [n_layers], 1: sliding_attention, 0: full_attention; owned by the config */
     float rms_norm_eps, rope_theta;
-    float query_scale;             /* head_dim^-0.5, or query_pre_attn_scalar^-0.5 (Gemma 2) */
+    float query_scale;                        /* head_dim^-0.5, or query_pre_attn_scalar^-0.5 (Gemma 2) */
     float attention_soft_cap, final_soft_cap; /* 0: none */
-    int32_t attention_bias; /* 0 or 1: q, k, v and out have biases */
+    int32_t attention_bias;                   /* 0 or 1: q, k, v and out have biases */
 } pgi_text_config;
 
 enum { PGI_MAX_EOS = 16, PGI_MAX_VOCAB = 4 << 20 };
@@ -36,14 +36,14 @@ enum { PGI_MAX_EOS = 16, PGI_MAX_VOCAB = 4 << 20 };
 typedef struct pgi_config {
     pgi_vision_config vision;
     pgi_text_config text;
-    int32_t projection_dim; /* equals text.hidden_size */
+    int32_t projection_dim;      /* equals text.hidden_size */
     int32_t tie_word_embeddings; /* 0 or 1, as the config says */
     int64_t image_token_id;
     /* Where generate() of HF takes them from: generation_config.json, and only where that file is not there
      * config.json (its top level, else its text_config). */
-    int64_t pad_id, bos_id;       /* -1: none */
+    int64_t pad_id, bos_id; /* -1: none */
     int64_t eos_ids[PGI_MAX_EOS];
-    int32_t n_eos; /* 0: nothing ends the text early */
+    int32_t n_eos;    /* 0: nothing ends the text early */
     json_t *resolved; /* config.json with every default filled in; owned */
     const pgi_memory *memory;
 } pgi_config;

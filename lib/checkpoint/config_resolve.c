@@ -28,28 +28,17 @@ static const field_default common_defaults[] = {{"architectures", "null"},
                                                 {"output_attentions", "false"},
                                                 {NULL, NULL}};
 
-static const field_default paligemma_defaults[] = {{"transformers_version", "null"},
-                                                   {"vision_config", "null"},
-                                                   {"text_config", "null"},
-                                                   {"image_token_index", "256000"},
-                                                   {"vocab_size", "257152"},
-                                                   {"projection_dim", "2048"},
-                                                   {"hidden_size", "2048"},
-                                                   {"tie_word_embeddings", "true"},
-                                                   {NULL, NULL}};
+static const field_default paligemma_defaults[] = {
+    {"transformers_version", "null"}, {"vision_config", "null"},       {"text_config", "null"},
+    {"image_token_index", "256000"},  {"vocab_size", "257152"},        {"projection_dim", "2048"},
+    {"hidden_size", "2048"},          {"tie_word_embeddings", "true"}, {NULL, NULL}};
 
-static const field_default siglip_defaults[] = {{"hidden_size", "768"},
-                                                {"intermediate_size", "3072"},
-                                                {"num_hidden_layers", "12"},
-                                                {"num_attention_heads", "12"},
-                                                {"num_channels", "3"},
-                                                {"image_size", "224"},
-                                                {"patch_size", "16"},
-                                                {"hidden_act", "\"gelu_pytorch_tanh\""},
-                                                {"layer_norm_eps", "1e-6"},
-                                                {"attention_dropout", "0.0"},
-                                                {"vision_use_head", "true"},
-                                                {NULL, NULL}};
+static const field_default siglip_defaults[] = {{"hidden_size", "768"},      {"intermediate_size", "3072"},
+                                                {"num_hidden_layers", "12"}, {"num_attention_heads", "12"},
+                                                {"num_channels", "3"},       {"image_size", "224"},
+                                                {"patch_size", "16"},        {"hidden_act", "\"gelu_pytorch_tanh\""},
+                                                {"layer_norm_eps", "1e-6"},  {"attention_dropout", "0.0"},
+                                                {"vision_use_head", "true"}, {NULL, NULL}};
 
 static const field_default gemma_defaults[] = {{"vocab_size", "256000"},
                                                {"hidden_size", "3072"},
@@ -102,39 +91,70 @@ static const field_default gemma2_defaults[] = {{"vocab_size", "256000"},
 
 /* What PaliGemmaConfig gives a part that config.json leaves out or sets to null (sub_configs_defaults). A part that is
  * there, be it {}, gets the defaults of its own class instead. */
-static const field_default absent_vision[] = {{"intermediate_size", "4096"},
-                                              {"hidden_size", "1152"},
-                                              {"patch_size", "14"},
-                                              {"image_size", "224"},
-                                              {"num_hidden_layers", "27"},
-                                              {"num_attention_heads", "16"},
-                                              {"vocab_size", "257152"},
-                                              {"vision_use_head", "false"},
-                                              {NULL, NULL}};
+static const field_default absent_vision[] = {
+    {"intermediate_size", "4096"}, {"hidden_size", "1152"},      {"patch_size", "14"},
+    {"image_size", "224"},         {"num_hidden_layers", "27"},  {"num_attention_heads", "16"},
+    {"vocab_size", "257152"},      {"vision_use_head", "false"}, {NULL, NULL}};
 
-static const field_default absent_text[] = {{"hidden_size", "2048"},
-                                            {"num_hidden_layers", "18"},
-                                            {"intermediate_size", "16384"},
-                                            {"num_attention_heads", "8"},
-                                            {"num_key_value_heads", "1"},
-                                            {"is_encoder_decoder", "false"},
-                                            {"vocab_size", "257152"},
-                                            {NULL, NULL}};
+static const field_default absent_text[] = {{"hidden_size", "2048"},        {"num_hidden_layers", "18"},
+                                            {"intermediate_size", "16384"}, {"num_attention_heads", "8"},
+                                            {"num_key_value_heads", "1"},   {"is_encoder_decoder", "false"},
+                                            {"vocab_size", "257152"},       {NULL, NULL}};
 
 /* Keys of config.json that do not become fields, unless the class has a field of that name: generation parameters
  * (GenerationConfig._get_default_generation_params), old names, and what is never written back. */
-static const char *const dropped_keys[] = {
-    "max_length", "min_length", "do_sample", "use_cache", "early_stopping", "num_beams", "temperature", "top_k", "top_p",
-    "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
-    "bad_words_ids", "num_return_sequences", "output_scores", "return_dict_in_generate", "forced_bos_token_id",
-    "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens",
-    "begin_suppress_tokens", "epsilon_cutoff", "eta_cutoff", "encoder_repetition_penalty", "num_assistant_tokens",
-    "num_assistant_tokens_schedule", "assistant_confidence_threshold", "assistant_lookbehind", "target_lookbehind",
-    "num_beam_groups", "diversity_penalty", "name_or_path", "_commit_hash", "attn_implementation",
-    "experts_implementation", "_attn_implementation_internal", "_experts_implementation_internal", "torch_dtype",
-    "num_labels", "per_layer_config", "transformers_version", "_is_quantized", "_auto_class", "_post_init_done",
-    "ignore_keys_at_rope_validation", "base_model_tp_plan", "base_model_pp_plan", "base_model_fsdp_plan",
-    "distributed_config"};
+static const char *const dropped_keys[] = {"max_length",
+                                           "min_length",
+                                           "do_sample",
+                                           "use_cache",
+                                           "early_stopping",
+                                           "num_beams",
+                                           "temperature",
+                                           "top_k",
+                                           "top_p",
+                                           "typical_p",
+                                           "repetition_penalty",
+                                           "length_penalty",
+                                           "no_repeat_ngram_size",
+                                           "encoder_no_repeat_ngram_size",
+                                           "bad_words_ids",
+                                           "num_return_sequences",
+                                           "output_scores",
+                                           "return_dict_in_generate",
+                                           "forced_bos_token_id",
+                                           "forced_eos_token_id",
+                                           "remove_invalid_values",
+                                           "exponential_decay_length_penalty",
+                                           "suppress_tokens",
+                                           "begin_suppress_tokens",
+                                           "epsilon_cutoff",
+                                           "eta_cutoff",
+                                           "encoder_repetition_penalty",
+                                           "num_assistant_tokens",
+                                           "num_assistant_tokens_schedule",
+                                           "assistant_confidence_threshold",
+                                           "assistant_lookbehind",
+                                           "target_lookbehind",
+                                           "num_beam_groups",
+                                           "diversity_penalty",
+                                           "name_or_path",
+                                           "_commit_hash",
+                                           "attn_implementation",
+                                           "experts_implementation",
+                                           "_attn_implementation_internal",
+                                           "_experts_implementation_internal",
+                                           "torch_dtype",
+                                           "num_labels",
+                                           "per_layer_config",
+                                           "transformers_version",
+                                           "_is_quantized",
+                                           "_auto_class",
+                                           "_post_init_done",
+                                           "ignore_keys_at_rope_validation",
+                                           "base_model_tp_plan",
+                                           "base_model_pp_plan",
+                                           "base_model_fsdp_plan",
+                                           "distributed_config"};
 
 /* Popped from the text config alone, into rope_parameters. */
 static const char *const rope_keys[] = {"rope_scaling", "rope_theta", "partial_rotary_factor"};
@@ -215,7 +235,8 @@ static pg_status resolve_section(const char *path, const char *section, const fi
         if (json_object_set(out, key, json_object_iter_value(at)) != 0) return no_memory(path);
     }
     json_t *torch_dtype = json_object_get(raw, "torch_dtype");
-    if (!is_set(json_object_get(out, "dtype")) && is_set(torch_dtype) && json_object_set(out, "dtype", torch_dtype) != 0)
+    if (!is_set(json_object_get(out, "dtype")) && is_set(torch_dtype) &&
+        json_object_set(out, "dtype", torch_dtype) != 0)
         return no_memory(path);
     if (is_set(json_object_get(raw, "per_layer_config")))
         return pgi_error(PG_ERROR_UNSUPPORTED,
@@ -234,9 +255,10 @@ static pg_status resolve_rope(const char *path, const json_t *raw, json_t *out) 
     if (is_set(given) && !json_is_object(given)) return wrong(path, "text_config.", name, given, "an object or null");
     json_t *rope = is_set(given) ? json_copy((json_t *)(uintptr_t)given) : json_object();
     PGI_TRY(set_new(path, out, "rope_parameters", rope));
-    if (json_is_object(json_object_get(rope, "full_attention")) || json_is_object(json_object_get(rope, "sliding_attention")))
-        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: text_config.%s: RoPE parameters per layer type are not supported", path,
-                         name);
+    if (json_is_object(json_object_get(rope, "full_attention")) ||
+        json_is_object(json_object_get(rope, "sliding_attention")))
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: text_config.%s: RoPE parameters per layer type are not supported",
+                         path, name);
 
     json_t *theta = json_object_get(raw, "rope_theta"), *partial = json_object_get(raw, "partial_rotary_factor");
     if (!json_object_get(rope, "rope_theta"))
@@ -250,8 +272,8 @@ static pg_status resolve_rope(const char *path, const json_t *raw, json_t *out) 
     const json_t *type = json_object_get(rope, "rope_type");
     if (!json_is_string(type)) return wrong(path, "text_config.rope_parameters.", "rope_type", type, "a string");
     if (strcmp(json_string_value(type), "default") != 0)
-        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: text_config.%s: found RoPE scaling \"%.40s\", expected \"default\"", path,
-                         name, json_string_value(type));
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: text_config.%s: found RoPE scaling \"%.40s\", expected \"default\"",
+                         path, name, json_string_value(type));
     return PG_OK;
 }
 
@@ -275,7 +297,8 @@ static pg_status resolve_layer_types(const char *path, json_t *out) {
     PGI_TRY(set_new(path, out, "layer_types", renamed));
     for (size_t i = 0; i < json_array_size(renamed); i++) {
         const char *type = json_string_value(json_array_get(renamed, i));
-        if (type && strcmp(type, "attention") == 0 && json_array_set_new(renamed, i, json_string("full_attention")) != 0)
+        if (type && strcmp(type, "attention") == 0 &&
+            json_array_set_new(renamed, i, json_string("full_attention")) != 0)
             return no_memory(path);
     }
     return PG_OK;
@@ -315,13 +338,14 @@ static pg_status resolve_text(const char *path, const json_t *raw, json_t *out) 
     PGI_TRY(read_model_type(path, "text_config.", raw, "gemma", &type));
     int is_gemma2 = strcmp(type, "gemma2") == 0;
     if (!is_gemma2 && strcmp(type, "gemma") != 0)
-        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: text_config.model_type: found \"%.40s\", expected \"gemma\" or \"gemma2\"",
-                         path, type);
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "%s: text_config.model_type: found \"%.40s\", expected \"gemma\" or \"gemma2\"", path, type);
     PGI_TRY(resolve_section(path, "text_config.", is_gemma2 ? gemma2_defaults : gemma_defaults, raw, out));
     PGI_TRY(set_new(path, out, "model_type", json_string(type)));
     PGI_TRY(resolve_rope(path, raw, out));
     if (is_gemma2) return resolve_layer_types(path, out);
-    /* Gemma 1 reads hidden_act alone (a hidden_activation beside it is kept and unused), where "gelu" means the tanh form. */
+    /* Gemma 1 reads hidden_act alone (a hidden_activation beside it is kept and unused), where "gelu" means the tanh
+     * form. */
     const char *act = json_string_value(json_object_get(out, "hidden_act"));
     return act && strcmp(act, "gelu") == 0 ? set_new(path, out, "hidden_act", json_string("gelu_pytorch_tanh")) : PG_OK;
 }
@@ -369,10 +393,12 @@ pg_status pgi_config_resolve(const char *path, const json_t *raw, json_t **out) 
         goto done;
     }
     if (is_set(json_object_get(raw, "quantization_config"))) {
-        const char *method = json_string_value(json_object_get(json_object_get(raw, "quantization_config"), "quant_method"));
-        status = pgi_error(PG_ERROR_UNSUPPORTED,
-                           "%s: quantization_config: found a checkpoint quantised by \"%.40s\", expected f32, bf16 or f16 weights",
-                           path, method ? method : "?");
+        const char *method =
+            json_string_value(json_object_get(json_object_get(raw, "quantization_config"), "quant_method"));
+        status = pgi_error(
+            PG_ERROR_UNSUPPORTED,
+            "%s: quantization_config: found a checkpoint quantised by \"%.40s\", expected f32, bf16 or f16 weights",
+            path, method ? method : "?");
         goto done;
     }
     PGI_GOTO(read_section(path, "vision_config", raw, absent_vision, &raw_vision), done);

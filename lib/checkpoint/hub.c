@@ -110,8 +110,10 @@ static pg_status expand_variables(const char *text, pgi_buffer *out) {
 static pg_status find_cache(const pgi_memory *memory, pgi_buffer *out, const char **source) {
     static const struct {
         const char *variable, *below;
-    } places[] = {
-        {"HF_HUB_CACHE", ""}, {"HUGGINGFACE_HUB_CACHE", ""}, {"HF_HOME", "/hub"}, {"XDG_CACHE_HOME", "/huggingface/hub"}};
+    } places[] = {{"HF_HUB_CACHE", ""},
+                  {"HUGGINGFACE_HUB_CACHE", ""},
+                  {"HF_HOME", "/hub"},
+                  {"XDG_CACHE_HOME", "/huggingface/hub"}};
     const char *base = "~/.cache", *below = "/huggingface/hub";
     *source = NULL;
     for (size_t i = 0; i < sizeof places / sizeof *places && !*source; i++) {
@@ -162,8 +164,8 @@ static pg_status find_snapshot(const pgi_memory *memory, const char *model, pgi_
     const char *at = strchr(model, '@');
     size_t id_size = at ? (size_t)(at - model) : strlen(model);
     if (!is_model_id(model, id_size) || (at && !is_revision(at + 1, strlen(at + 1))))
-        return pgi_error(PG_ERROR_NOT_FOUND, "%s: found no such folder, and it is no model id either (expected ORG/NAME)",
-                         model);
+        return pgi_error(PG_ERROR_NOT_FOUND,
+                         "%s: found no such folder, and it is no model id either (expected ORG/NAME)", model);
 
     const char *source;
     PGI_TRY(find_cache(memory, repo, &source));
@@ -173,11 +175,12 @@ static pg_status find_snapshot(const pgi_memory *memory, const char *model, pgi_
         PGI_TRY(model[i] == '/' ? append_text(repo, "--") : pgi_buffer_append(repo, model + i, 1));
     const char *folder = (const char *)repo->data;
     if (!pgi_folder_exists(folder))
-        return pgi_error(PG_ERROR_NOT_FOUND,
-                         "%s: found neither a folder of that name nor a downloaded model: looked at %s and %s (the cache "
-                         "%.*s comes from %s)",
-                         model, model, folder, (int)cache_size, folder,
-                         source ? source : "the default, as HF_HUB_CACHE and HF_HOME are not set");
+        return pgi_error(
+            PG_ERROR_NOT_FOUND,
+            "%s: found neither a folder of that name nor a downloaded model: looked at %s and %s (the cache "
+            "%.*s comes from %s)",
+            model, model, folder, (int)cache_size, folder,
+            source ? source : "the default, as HF_HUB_CACHE and HF_HOME are not set");
 
     PGI_TRY(append_text(revision, at ? at + 1 : "main"));
     PGI_TRY(resolve_ref(memory, folder, revision));

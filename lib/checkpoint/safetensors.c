@@ -34,20 +34,34 @@ static const struct {
     const char *name;
     int32_t dtype; /* 0: no PG_DTYPE_* */
     uint32_t bits;
-} dtypes[] = {{"F32", PG_DTYPE_F32, 32}, {"BF16", PG_DTYPE_BF16, 16}, {"F16", PG_DTYPE_F16, 16},
-              {"I64", PG_DTYPE_I64, 64}, {"I32", PG_DTYPE_I32, 32},   {"U8", PG_DTYPE_U8, 8},
-              {"F64", 0, 64},            {"C64", 0, 64},              {"U64", 0, 64},
-              {"U32", 0, 32},            {"I16", 0, 16},              {"U16", 0, 16},
-              {"I8", 0, 8},              {"BOOL", 0, 8},              {"F8_E4M3", 0, 8},
-              {"F8_E5M2", 0, 8},         {"F8_E8M0", 0, 8},           {"F6_E2M3", 0, 6},
-              {"F6_E3M2", 0, 6},         {"F4", 0, 4}};
+} dtypes[] = {{"F32", PG_DTYPE_F32, 32},
+              {"BF16", PG_DTYPE_BF16, 16},
+              {"F16", PG_DTYPE_F16, 16},
+              {"I64", PG_DTYPE_I64, 64},
+              {"I32", PG_DTYPE_I32, 32},
+              {"U8", PG_DTYPE_U8, 8},
+              {"F64", 0, 64},
+              {"C64", 0, 64},
+              {"U64", 0, 64},
+              {"U32", 0, 32},
+              {"I16", 0, 16},
+              {"U16", 0, 16},
+              {"I8", 0, 8},
+              {"BOOL", 0, 8},
+              {"F8_E4M3", 0, 8},
+              {"F8_E5M2", 0, 8},
+              {"F8_E8M0", 0, 8},
+              {"F6_E2M3", 0, 6},
+              {"F6_E3M2", 0, 6},
+              {"F4", 0, 4}};
 
 static pg_status read_offset(const tensor_file *file, const char *name, const json_t *node, size_t limit, size_t *out) {
     if (!json_is_integer(node) || json_integer_value(node) < 0 || (uint64_t)json_integer_value(node) > limit) {
         char found[PGI_JSON_DESCRIPTION];
-        return pgi_error(PG_ERROR_FORMAT,
-                         "%s: tensor %s: found %s in data_offsets, expected an offset from 0 to %zu, where the file ends",
-                         file->path, name, pgi_json_describe(node, found, sizeof found), limit);
+        return pgi_error(
+            PG_ERROR_FORMAT,
+            "%s: tensor %s: found %s in data_offsets, expected an offset from 0 to %zu, where the file ends",
+            file->path, name, pgi_json_describe(node, found, sizeof found), limit);
     }
     *out = (size_t)json_integer_value(node);
     return PG_OK;
@@ -106,8 +120,10 @@ static pg_status read_tensor(const tensor_file *file, const char *name, const js
                          file->path, name, begin, end);
     /* A dtype that the format does not have yet: its size cannot be checked, and no tensor that we use has it. */
     if (bits && (!pgi_mul_size(n, bits, &n_bits) || n_bits % 8 || n_bits / 8 != end - begin))
-        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found %zu bytes in data_offsets, expected %zu x %u bits as shape and "
-                         "dtype %s say", file->path, name, end - begin, n, bits, out->dtype_name);
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: tensor %s: found %zu bytes in data_offsets, expected %zu x %u bits as shape and "
+                         "dtype %s say",
+                         file->path, name, end - begin, n, bits, out->dtype_name);
     out->data = data + begin;
     out->n_bytes = end - begin;
     return PG_OK;
@@ -127,9 +143,10 @@ static pg_status check_layout(const tensor_file *file, pgi_stored_tensor *tensor
     for (size_t i = 0; i < n; i++) {
         size_t begin = (size_t)((const uint8_t *)tensors[i].data - data);
         if (begin != at)
-            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found its data at offset %zu, expected %zu: it %s", file->path,
-                             tensors[i].name, begin, at,
-                             begin < at ? "overlaps the tensor before it" : "leaves a hole behind the tensor before it");
+            return pgi_error(
+                PG_ERROR_FORMAT, "%s: tensor %s: found its data at offset %zu, expected %zu: it %s", file->path,
+                tensors[i].name, begin, at,
+                begin < at ? "overlaps the tensor before it" : "leaves a hole behind the tensor before it");
         at += tensors[i].n_bytes;
     }
     if (at != data_size)
@@ -146,13 +163,15 @@ static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
     size_t size = file->mapping.size;
     files->n_bytes += size;
     if (size < 8)
-        return pgi_error(PG_ERROR_FORMAT, "%s: found %zu bytes, expected a safetensors file (8 bytes of header size first)",
-                         file->path, size);
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: found %zu bytes, expected a safetensors file (8 bytes of header size first)", file->path,
+                         size);
     uint64_t header_size = 0;
     for (int i = 7; i >= 0; i--) header_size = header_size << 8 | bytes[i];
     if (header_size > size - 8)
-        return pgi_error(PG_ERROR_FORMAT, "%s: found a header size of %llu bytes, expected at most %zu, where the file ends",
-                         file->path, (unsigned long long)header_size, size - 8);
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: found a header size of %llu bytes, expected at most %zu, where the file ends", file->path,
+                         (unsigned long long)header_size, size - 8);
     if (header_size > MAX_HEADER)
         return pgi_error(PG_ERROR_LIMIT, "%s: found a header size of %llu bytes, expected at most %zu", file->path,
                          (unsigned long long)header_size, MAX_HEADER);
@@ -189,8 +208,9 @@ static pg_status check_shard_name(const char *index_path, const char *tensor, co
     char found[PGI_JSON_DESCRIPTION];
     const char *name = json_string_value(node);
     if (!name || !*name || strchr(name, '/') || strchr(name, '\\') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-        return pgi_error(PG_ERROR_FORMAT, "%s: weight_map: %s: found %s, expected the name of a file in the same folder",
-                         index_path, tensor, pgi_json_describe(node, found, sizeof found));
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: weight_map: %s: found %s, expected the name of a file in the same folder", index_path,
+                         tensor, pgi_json_describe(node, found, sizeof found));
     return PG_OK;
 }
 
@@ -219,8 +239,9 @@ static pg_status sort_tensors(pgi_tensor_files *files, const json_t *weight_map)
         }
         const char *wanted = json_string_value(json_object_get(weight_map, t[i].name));
         if (!wanted)
-            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found it in %s too, expected it once or named in the index",
-                             t[i].file, t[i].name, base_name(t[n_kept - 1].file));
+            return pgi_error(PG_ERROR_FORMAT,
+                             "%s: tensor %s: found it in %s too, expected it once or named in the index", t[i].file,
+                             t[i].name, base_name(t[n_kept - 1].file));
         if (strcmp(base_name(t[i].file), wanted) == 0) t[n_kept - 1] = t[i];
     }
     files->n_tensors = n_kept;
@@ -233,8 +254,8 @@ static pg_status check_index(pgi_tensor_files *files, const char *index_path, js
         const char *name = json_object_iter_key(at), *shard = json_string_value(json_object_iter_value(at));
         const pgi_stored_tensor *tensor = pgi_tensor_files_find(files, name);
         if (!tensor || strcmp(base_name(tensor->file), shard) != 0)
-            return pgi_error(PG_ERROR_FORMAT, "%s: weight_map: tensor %s: found it %s%s, expected it in %s", index_path, name,
-                             tensor ? "in " : "in no file", tensor ? base_name(tensor->file) : "", shard);
+            return pgi_error(PG_ERROR_FORMAT, "%s: weight_map: tensor %s: found it %s%s, expected it in %s", index_path,
+                             name, tensor ? "in " : "in no file", tensor ? base_name(tensor->file) : "", shard);
     }
     return PG_OK;
 }
@@ -284,20 +305,28 @@ done:
     return status;
 }
 
-static int folder_has(const pgi_tensor_files *files, const char *name) {
+/* *has: whether the folder holds a file of that name. */
+static pg_status look_for(const pgi_tensor_files *files, const char *name, int *has) {
     char *path = pgi_path_join(&files->memory, files->folder, name);
-    int found = path && pgi_file_exists(path);
+    if (!path) return PG_ERROR_MEMORY;
+    *has = pgi_file_exists(path);
     pgi_free(&files->memory, path);
-    return found;
+    return PG_OK;
 }
 
 /* No safetensors: says what lies there instead, as far as people meet it. */
 static pg_status explain_missing(const pgi_tensor_files *files) {
-    if (folder_has(files, "adapter_model.safetensors") || folder_has(files, "adapter_config.json"))
-        return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "%s: found a PEFT adapter (adapter_model), expected model.safetensors: merge it into its base model "
-                         "with merge_and_unload() and save that", files->folder);
-    if (folder_has(files, "pytorch_model.bin") || folder_has(files, "pytorch_model.bin.index.json"))
+    int has_adapter, has_pickle, has_pickle_index;
+    PGI_TRY(look_for(files, "adapter_model.safetensors", &has_adapter));
+    PGI_TRY(look_for(files, "pytorch_model.bin", &has_pickle));
+    PGI_TRY(look_for(files, "pytorch_model.bin.index.json", &has_pickle_index));
+    if (has_adapter)
+        return pgi_error(
+            PG_ERROR_UNSUPPORTED,
+            "%s: found a PEFT adapter (adapter_model.safetensors), expected model.safetensors: merge it into its "
+            "base model with merge_and_unload() and save that",
+            files->folder);
+    if (has_pickle || has_pickle_index)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found pytorch_model.bin (pickle), expected model.safetensors",
                          files->folder);
     return pgi_error(PG_ERROR_NOT_FOUND, "%s: found neither model.safetensors nor model.safetensors.index.json",
@@ -305,14 +334,17 @@ static pg_status explain_missing(const pgi_tensor_files *files) {
 }
 
 static pg_status open_folder(pgi_tensor_files *files) {
-    if (folder_has(files, "model.safetensors")) {
+    int has_file, has_index;
+    PGI_TRY(look_for(files, "model.safetensors", &has_file));
+    PGI_TRY(look_for(files, "model.safetensors.index.json", &has_index));
+    if (has_file) {
         files->files = pgi_alloc_zero(&files->memory, 1, sizeof *files->files);
         if (!files->files) return PG_ERROR_MEMORY;
         PGI_TRY(add_file(files, "model.safetensors"));
         PGI_TRY(open_file(files, 0));
         return sort_tensors(files, NULL);
     }
-    if (!folder_has(files, "model.safetensors.index.json")) return explain_missing(files);
+    if (!has_index) return explain_missing(files);
     char *index_path = pgi_path_join(&files->memory, files->folder, "model.safetensors.index.json");
     if (!index_path) return PG_ERROR_MEMORY;
     pg_status status = open_index(files, index_path);

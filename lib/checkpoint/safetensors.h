@@ -9,15 +9,15 @@
 #include "base/memory.h"
 
 typedef struct pgi_stored_tensor {
-    const char *name;  /* as in the file */
-    const char *file;  /* path of the file, for messages */
-    int32_t dtype;     /* PG_DTYPE_*; 0: one we do not know */
+    const char *name;       /* as in the file */
+    const char *file;       /* path of the file, for messages */
+    int32_t dtype;          /* PG_DTYPE_*; 0: one we do not know */
     const char *dtype_name; /* as in the file: "BF16" */
-    int32_t n_dims;    /* 0 to 8 */
+    int32_t n_dims;         /* 0 to 8 */
     int64_t shape[8];
-    const void *data;  /* in the mapping, any alignment */
+    const void *data; /* in the mapping, any alignment */
     size_t n_bytes;
-    int32_t used;      /* set by the binder; for counting */
+    int32_t used; /* set by the binder; for counting */
 } pgi_stored_tensor;
 
 typedef struct pgi_tensor_files pgi_tensor_files;
@@ -32,7 +32,7 @@ pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, pg
 void pgi_tensor_files_close(pgi_tensor_files **files); /* NULL inside is fine */
 
 size_t pgi_tensor_files_count(const pgi_tensor_files *files);
-pgi_stored_tensor *pgi_tensor_files_at(pgi_tensor_files *files, size_t index); /* sorted by name */
+pgi_stored_tensor *pgi_tensor_files_at(pgi_tensor_files *files, size_t index);       /* sorted by name */
 pgi_stored_tensor *pgi_tensor_files_find(pgi_tensor_files *files, const char *name); /* or NULL */
 const char *pgi_tensor_files_folder(const pgi_tensor_files *files);
 uint32_t pgi_tensor_files_n_files(const pgi_tensor_files *files);

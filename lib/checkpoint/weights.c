@@ -15,8 +15,8 @@
 typedef enum part { PART_VISION, PART_PROJECTOR, PART_TEXT, PART_HEAD } part;
 
 /* How a missing tensor is named in messages: the layout of the official checkpoints. */
-static const char *const part_prefix[] = {"vision_tower.vision_model.", "multi_modal_projector.", "language_model.model.",
-                                          "lm_head."};
+static const char *const part_prefix[] = {"vision_tower.vision_model.", "multi_modal_projector.",
+                                          "language_model.model.", "lm_head."};
 
 typedef struct named_tensor {
     part part;
@@ -99,7 +99,8 @@ static pg_status collect_names(const pgi_memory *memory, binder *b, size_t *n_fl
         }
         const pgi_stored_tensor *first = b->names[n_kept - 1].tensor, *second = b->names[i].tensor;
         if (!same_contents(first, second))
-            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found another with different contents under the name %s, expected one",
+            return pgi_error(PG_ERROR_FORMAT,
+                             "%s: tensor %s: found another with different contents under the name %s, expected one",
                              second->file, second->name, first->name);
     }
     b->n_names = n_kept;
@@ -115,9 +116,11 @@ static pgi_stored_tensor *find(const binder *b, part where, const char *rest) {
 static pg_status missing(const binder *b, part where, const char *rest, const char *expected) {
     const char *folder = pgi_tensor_files_folder(b->files);
     if (b->has_adapter)
-        return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "%s: tensor %s%s is not there, but tensors of a LoRA adapter are: merge the adapter into its base "
-                         "model (merge_and_unload()) and save that", folder, part_prefix[where], rest);
+        return pgi_error(
+            PG_ERROR_UNSUPPORTED,
+            "%s: tensor %s%s is not there, but tensors of a LoRA adapter are: merge the adapter into its base "
+            "model (merge_and_unload()) and save that",
+            folder, part_prefix[where], rest);
     return pgi_error(PG_ERROR_NOT_FOUND, "%s: tensor %s%s: found under none of its names, expected %s", folder,
                      part_prefix[where], rest, expected);
 }
@@ -137,16 +140,16 @@ static pg_status take(binder *b, part where, const char *rest, int n_dims, const
     pgi_stored_tensor *tensor = find(b, where, rest);
     if (!tensor) return missing(b, where, rest, expected);
     if (tensor->dtype != PG_DTYPE_F32 && tensor->dtype != PG_DTYPE_BF16 && tensor->dtype != PG_DTYPE_F16)
-        return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "%s: tensor %s: found dtype %.20s, expected F32, BF16 or F16 (quantised checkpoints are not supported)",
-                         tensor->file, tensor->name, tensor->dtype_name);
+        return pgi_error(
+            PG_ERROR_UNSUPPORTED,
+            "%s: tensor %s: found dtype %.20s, expected F32, BF16 or F16 (quantised checkpoints are not supported)",
+            tensor->file, tensor->name, tensor->dtype_name);
     int fits = tensor->n_dims == n_dims;
-    for (int i = 0; i < n_dims && fits; i++)
-        fits = shape[i] < 0 ? tensor->shape[i] > 0 : tensor->shape[i] == shape[i];
+    for (int i = 0; i < n_dims && fits; i++) fits = shape[i] < 0 ? tensor->shape[i] > 0 : tensor->shape[i] == shape[i];
     if (!fits) {
         write_shape(tensor->n_dims, tensor->shape, found, sizeof found);
-        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found shape %s, expected %s as config.json says", tensor->file,
-                         tensor->name, found, expected);
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found shape %s, expected %s as config.json says",
+                         tensor->file, tensor->name, found, expected);
     }
     if (!tensor->used) {
         tensor->used = 1;
@@ -172,7 +175,8 @@ static pg_status take_vector(binder *b, part where, const char *rest, int64_t n,
     PGI_TRY(take(b, where, rest, 1, &n, &tensor));
     size_t room = ((size_t)n + 15) / 16 * 16; /* each starts on a cache line */
     if (room > (size_t)(b->vectors_end - b->vectors))
-        return pgi_error(PG_ERROR_INTERNAL, "%s: tensor %s: no room for %lld values", tensor->file, tensor->name, (long long)n);
+        return pgi_error(PG_ERROR_INTERNAL, "%s: tensor %s: no room for %lld values", tensor->file, tensor->name,
+                         (long long)n);
     const uint8_t *data = tensor->data;
     for (int64_t i = 0; i < n; i++) {
         if (tensor->dtype == PG_DTYPE_F32)
@@ -237,10 +241,11 @@ static pg_status bind_vision(binder *b, pgi_vision_weights *out) {
 
     PGI_TRY(take(b, PART_VISION, "embeddings.position_embedding.weight", 2, (int64_t[]){-1, hidden}, &position));
     if (position->shape[0] != config->n_patches)
-        return pgi_error(PG_ERROR_FORMAT,
-                         "%s: tensor %s: found %lld rows, expected %d: (image_size %d / patch_size %d)^2 as config.json says",
-                         position->file, position->name, (long long)position->shape[0], config->n_patches,
-                         config->image_size, config->patch_size);
+        return pgi_error(
+            PG_ERROR_FORMAT,
+            "%s: tensor %s: found %lld rows, expected %d: (image_size %d / patch_size %d)^2 as config.json says",
+            position->file, position->name, (long long)position->shape[0], config->n_patches, config->image_size,
+            config->patch_size);
     out->position = (pgi_matrix){position->data, position->dtype, position->shape[0], hidden};
 
     for (int32_t i = 0; i < config->n_layers; i++) PGI_TRY(bind_vision_layer(b, i, &out->layers[i]));
@@ -272,25 +277,28 @@ static pg_status bind_text_layer(binder *b, int32_t index, pgi_text_layer *layer
 
 /*
  * Embedding and head, as from_pretrained() of transformers 5.23 ties them (modeling_utils.py tie_weights, tried out):
- *   both there                 each is used as it is, tie_word_embeddings or not (unequal ones are not tied there either)
- *   tied, embedding only       the head is the embedding
- *   tied, head only            the embedding is the head
- *   not tied, one of them only transformers fills the other with random numbers; an error here
- * tie_word_embeddings is the top level's; text_config's has no effect. The number of rows is the tensor's
- * (transformers wants it to equal text_config.vocab_size).
+ *   both there                 each is used as it is, tie_word_embeddings or not (unequal ones are not tied there
+ * either) tied, embedding only       the head is the embedding tied, head only            the embedding is the head not
+ * tied, one of them only transformers fills the other with random numbers; an error here tie_word_embeddings is the top
+ * level's; text_config's has no effect. The number of rows is the tensor's (transformers wants it to equal
+ * text_config.vocab_size).
  */
 static pg_status bind_embedding(binder *b, pgi_text_weights *out) {
     int64_t hidden = b->config->text.hidden_size;
-    int has_embedding = find(b, PART_TEXT, "embed_tokens.weight") != NULL, has_head = find(b, PART_HEAD, "weight") != NULL;
+    int has_embedding = find(b, PART_TEXT, "embed_tokens.weight") != NULL,
+        has_head = find(b, PART_HEAD, "weight") != NULL;
     if (has_embedding != has_head && !b->config->tie_word_embeddings)
-        return pgi_error(PG_ERROR_NOT_FOUND, "%s: tensor %s: found under none of its names, expected it beside %s, as "
-                         "tie_word_embeddings is false in config.json", pgi_tensor_files_folder(b->files),
+        return pgi_error(PG_ERROR_NOT_FOUND,
+                         "%s: tensor %s: found under none of its names, expected it beside %s, as "
+                         "tie_word_embeddings is false in config.json",
+                         pgi_tensor_files_folder(b->files),
                          has_head ? "language_model.model.embed_tokens.weight" : "lm_head.weight",
                          has_head ? "lm_head.weight" : "language_model.model.embed_tokens.weight");
     if (has_embedding || !has_head)
         PGI_TRY(take_matrix(b, PART_TEXT, "embed_tokens.weight", -1, hidden, &out->embedding));
     if (has_head)
-        PGI_TRY(take_matrix(b, PART_HEAD, "weight", has_embedding ? out->embedding.rows : -1, hidden, &out->head.weight));
+        PGI_TRY(
+            take_matrix(b, PART_HEAD, "weight", has_embedding ? out->embedding.rows : -1, hidden, &out->head.weight));
     if (!has_embedding) out->embedding = out->head.weight;
     if (!has_head) out->head.weight = out->embedding;
     out->head.bias = NULL;

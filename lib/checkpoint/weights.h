@@ -27,15 +27,16 @@ typedef struct pgi_vision_weights {
 } pgi_vision_weights;
 
 typedef struct pgi_text_layer {
-    const float *input_norm;          /* [hidden] */
-    pgi_linear q;                     /* [n_heads * head_dim, hidden] */
-    pgi_linear k, v;                  /* [n_kv_heads * head_dim, hidden] */
-    pgi_linear out;                   /* [hidden, n_heads * head_dim] */
-    const float *post_attention_norm; /* [hidden]. Gemma 1: the norm before the MLP. Gemma 2: on the attention's output */
-    const float *pre_mlp_norm;        /* [hidden], Gemma 2 only (pre_feedforward_layernorm), else NULL */
-    const float *post_mlp_norm;       /* [hidden], Gemma 2 only (post_feedforward_layernorm), else NULL */
-    pgi_linear gate, up;              /* [intermediate, hidden] */
-    pgi_linear down;                  /* [hidden, intermediate] */
+    const float *input_norm; /* [hidden] */
+    pgi_linear q;            /* [n_heads * head_dim, hidden] */
+    pgi_linear k, v;         /* [n_kv_heads * head_dim, hidden] */
+    pgi_linear out;          /* [hidden, n_heads * head_dim] */
+    const float
+        *post_attention_norm;   /* [hidden]. Gemma 1: the norm before the MLP. Gemma 2: on the attention's output */
+    const float *pre_mlp_norm;  /* [hidden], Gemma 2 only (pre_feedforward_layernorm), else NULL */
+    const float *post_mlp_norm; /* [hidden], Gemma 2 only (post_feedforward_layernorm), else NULL */
+    pgi_linear gate, up;        /* [intermediate, hidden] */
+    pgi_linear down;            /* [hidden, intermediate] */
 } pgi_text_layer;
 
 typedef struct pgi_text_weights {
@@ -52,13 +53,13 @@ typedef struct pgi_weights {
 
     uint64_t n_parameters, n_bytes_copied;
     uint32_t n_tensors, dtypes; /* dtypes: bit (1 << PG_DTYPE_x) */
-    void *arena; /* the f32 vectors and the layer arrays */
+    void *arena;                /* the f32 vectors and the layer arrays */
     const pgi_memory *memory;
 } pgi_weights;
 
-/* Finds and checks every tensor. Reports PG_PHASE_LOAD progress through `run` (kernels unused, may be NULL). The vocabulary
- * is what the embedding has: config->text.vocab_size is corrected to its rows.
- * On error *out needs no free. */
+/* Finds and checks every tensor. Reports PG_PHASE_LOAD progress through `run` (kernels unused, may be NULL). The
+ * vocabulary is what the embedding has: config->text.vocab_size is corrected to its rows. On error *out needs no free.
+ */
 pg_status pgi_weights_bind(const pgi_memory *memory, const pgi_run *run, pgi_config *config, pgi_tensor_files *files,
                            pgi_weights *out);
 void pgi_weights_free(pgi_weights *weights);

@@ -1,0 +1,379 @@
+/*
+ * lib/checkpoint/json.h and config.h: config.json with HF's defaults. What the defaults, the aliases and the special
+ * ids have to be was taken from transformers 5.23 by running it.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <locale.h>
+#include <math.h>
+
+#include "checkpoint/config.h"
+#include "checkpoint/json.h"
+#include "checkpoint_files.h"
+#include "kernels/ops.h"
+
+/* ---------------------------------------------------------------------------------------------------------- JSON */
+
+static void json_is_dumped_as_it_was(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"a\":[1,-2,1e-6,0.1,30.0,10000.0,1.7976931348623157e308],\"b\":{\"c\":null,\"d\":true,\"e\":false},"
+        "\"f\\\"\":\"\\u00e9\\n\",\"g\":[],\"h\":{},\"i\":9007199254740993,\"j\":0.30000000000000004}";
+    json_t *node;
+    pgi_buffer out;
+    pgi_buffer_init(&out, MEMORY);
+    assert_int_equal(pgi_json_parse("x", text, strlen(text), &node), PG_OK);
+    assert_int_equal(pgi_json_dump(node, &out), PG_OK);
+    assert_string_equal(
+        out.data,
+        "{\"a\":[1,-2,1e-6,0.1,30.0,10000.0,1.7976931348623157e308],\"b\":{\"c\":null,\"d\":true,\"e\":false},"
+        "\"f\\\"\":\"\xC3\xA9\\n\",\"g\":[],\"h\":{},\"i\":9007199254740993,\"j\":0.30000000000000004}");
+    pgi_buffer_free(&out);
+    json_decref(node);
+}
+
+static void json_errors_name_the_place(void **state) {
+    (void)state;
+    json_t *node;
+    write_text("a.json", "{\n\"a\": 1,\n\"b\": nan}");
+    assert_error(pgi_json_load(MEMORY, in_folder("a.json"), 1000, &node), PG_ERROR_FORMAT, "a.json: line 3", "column");
+    assert_error(pgi_json_load(MEMORY, in_folder("a.json"), 5, &node), PG_ERROR_LIMIT, "a.json", NULL);
+    assert_error(pgi_json_load(MEMORY, in_folder("b.json"), 5, &node), PG_ERROR_NOT_FOUND, "b.json", NULL);
+    write_text("a.json", "[1, 2]");
+    assert_error(pgi_json_load(MEMORY, in_folder("a.json"), 1000, &node), PG_ERROR_FORMAT, "found an array of 2",
+                 "expected a JSON object");
+    write_text("a.json", "{\"a\": 1, \"a\": 2}");
+    assert_error(pgi_json_load(MEMORY, in_folder("a.json"), 1000, &node), PG_ERROR_FORMAT, "duplicate", NULL);
+    write_text("a.json", "");
+    assert_error(pgi_json_load(MEMORY, in_folder("a.json"), 1000, &node), PG_ERROR_FORMAT, "a.json", NULL);
+}
+
+/* -------------------------------------------------------------------------------------------------------- config */
+
+static double number(const pgi_config *config, const char *key) {
+    const json_t *node = pgi_config_field(config, key);
+    if (!json_is_number(node)) fail_msg("%s is no number", key);
+    return json_number_value(node);
+}
+
+static void official_config_gets_defaults(void **state) {
+    (void)state;
+    write_text(
+        "config.json",
+        "{\"architectures\":[\"PaliGemmaForConditionalGeneration\"],\"bos_token_id\":2,\"eos_token_id\":1,"
+        "\"pad_token_id\":0,\"hidden_size\":2048,\"ignore_index\":-100,\"image_token_index\":257152,"
+        "\"model_type\":\"paligemma\",\"projection_dim\":2048,\"text_config\":{\"hidden_size\":2048,"
+        "\"intermediate_size\":16384,\"model_type\":\"gemma\",\"num_attention_heads\":8,\"num_hidden_layers\":18,"
+        "\"num_image_tokens\":256,\"num_key_value_heads\":1,\"torch_dtype\":\"float32\",\"vocab_size\":257216},"
+        "\"torch_dtype\":\"float32\",\"vision_config\":{\"hidden_size\":1152,\"image_size\":448,"
+        "\"intermediate_size\":4304,\"model_type\":\"siglip_vision_model\",\"num_attention_heads\":16,"
+        "\"num_hidden_layers\":27,\"patch_size\":14,\"projector_hidden_act\":\"gelu_fast\","
+        "\"vision_use_head\":false}}");
+    pgi_config c;
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    assert_int_equal(c.text.generation, 1);
+    assert_int_equal(c.text.head_dim, 256);
+    assert_int_equal(c.text.vocab_size, 257216);
+    assert_int_equal(c.text.activation, PGI_ACTIVATION_GELU_TANH);
+    assert_int_equal(c.text.max_positions, 8192);
+    assert_int_equal(c.text.sliding_window, 0);
+    assert_true(c.text.rope_theta == 10000.0f && c.text.rms_norm_eps == 1e-6f && c.text.query_scale == 0.0625f);
+    assert_true(c.text.attention_soft_cap == 0 && c.text.final_soft_cap == 0);
+    for (int i = 0; i < 18; i++) assert_int_equal(c.text.layer_slides[i], 0);
+    assert_int_equal(c.vision.n_patches, 1024);
+    assert_int_equal(c.vision.head_dim, 72);
+    assert_int_equal(c.vision.activation, PGI_ACTIVATION_GELU_TANH);
+    assert_true(c.vision.layer_norm_eps == 1e-6f);
+    assert_int_equal(c.tie_word_embeddings, 1);
+    assert_int_equal(c.image_token_id, 257152);
+    assert_int_equal(c.n_eos, 1);
+    assert_int_equal(c.eos_ids[0], 1);
+    assert_int_equal(c.pad_id, 0);
+    assert_int_equal(c.bos_id, 2);
+
+    assert_true(number(&c, "text_config.num_image_tokens") == 1024); /* derived, the file's 256 does not count */
+    assert_true(number(&c, "vision_config.projection_dim") == 2048);
+    assert_true(number(&c, "vision_config.num_channels") == 3);
+    assert_true(number(&c, "text_config.initializer_range") == 0.02);
+    assert_true(number(&c, "text_config.rope_parameters.rope_theta") == 10000);
+    assert_true(number(&c, "text_config.rope_scaling.rope_theta") == 10000); /* the old name of rope_parameters */
+    assert_true(number(&c, "image_token_index") == 257152);
+    assert_true(number(&c, "image_token_id") == 257152);
+    assert_true(number(&c, "vocab_size") == 257152);
+    assert_true(number(&c, "ignore_index") == -100);
+    assert_string_equal(json_string_value(pgi_config_field(&c, "text_config.dtype")), "float32");
+    assert_string_equal(json_string_value(pgi_config_field(&c, "torch_dtype")), "float32");
+    assert_string_equal(json_string_value(pgi_config_field(&c, "vision_config.projector_hidden_act")), "gelu_fast");
+    assert_true(json_is_true(pgi_config_field(&c, "text_config.use_bidirectional_attention")));
+    assert_true(json_is_null(pgi_config_field(&c, "vision_config.dtype")));
+    assert_string_equal(json_string_value(pgi_config_field(&c, "id2label.1")), "LABEL_1");
+    assert_ptr_equal(pgi_config_field(&c, ""), c.resolved);
+    static const char *const absent[] = {"nothing",
+                                         "text_config.",
+                                         ".text_config",
+                                         "text_config.hidden_size.x",
+                                         "text_config.torch_dtypes",
+                                         "text_config.image_token_id"};
+    for (size_t i = 0; i < COUNT(absent); i++) assert_null(pgi_config_field(&c, absent[i]));
+    pgi_config_free(&c);
+}
+
+static void config_without_parts_is_paligemma_3b(void **state) {
+    (void)state;
+    pgi_config c;
+    write_text("config.json", "{\"model_type\": \"paligemma\", \"text_config\": null}");
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    assert_int_equal(c.text.n_layers, 18);
+    assert_int_equal(c.vision.intermediate_size, 4096); /* HF's default for a vision part that is not there */
+    assert_int_equal(c.image_token_id, 256000);
+    assert_int_equal(c.n_eos, 0); /* as in HF: defaults of the class end no text */
+    pgi_config_free(&c);
+    write_text("config.json", "{\"text_config\": {\"hidden_size\": 2048}, \"vision_config\": {}}");
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    assert_int_equal(c.text.n_layers, 28);
+    assert_int_equal(c.vision.n_layers, 12);
+    assert_int_equal(c.vision.n_patches, 196);
+    pgi_config_free(&c);
+}
+
+static void gemma2_config(void **state) {
+    (void)state;
+    pgi_config c;
+    write_config(2, "\"num_hidden_layers_\":0,\"query_pre_attn_scalar\":144,", "\"image_token_id\":7,");
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    assert_int_equal(c.text.generation, 2);
+    assert_true(c.text.query_scale == (float)(1.0 / 12));
+    assert_true(c.text.attention_soft_cap == 50 && c.text.final_soft_cap == 30);
+    assert_int_equal(c.text.sliding_window, 4096);
+    assert_int_equal(c.text.layer_slides[0], 1);
+    assert_int_equal(c.text.layer_slides[1], 0);
+    assert_int_equal(c.image_token_id, 7); /* beside image_token_index, as HF: the alias is assigned last */
+    assert_int_equal(json_array_size(pgi_config_field(&c, "text_config.layer_types")), LAYERS);
+    pgi_config_free(&c);
+
+    write_config(
+        2,
+        "\"layer_types\":[\"attention\",\"sliding_attention\"],\"sliding_window\":16,\"attn_logit_softcapping\":"
+        "null,\"final_logit_softcapping\":1e1,\"hidden_activation\":\"gelu\",\"hidden_act\":\"relu\","
+        "\"rope_theta\":1e6,\"rms_norm_eps\":1,\"max_position_embeddings\":8192.0,",
+        "");
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    assert_int_equal(c.text.layer_slides[0], 0);
+    assert_int_equal(c.text.layer_slides[1], 1);
+    assert_int_equal(c.text.sliding_window, 16);
+    assert_true(c.text.attention_soft_cap == 0 && c.text.final_soft_cap == 10);
+    assert_int_equal(c.text.activation, PGI_ACTIVATION_GELU_ERF); /* hidden_activation counts, hidden_act does not */
+    assert_true(c.text.rope_theta == 1e6f && c.text.rms_norm_eps == 1);
+    assert_int_equal(c.text.max_positions, 8192);
+    assert_string_equal(json_string_value(json_array_get(pgi_config_field(&c, "text_config.layer_types"), 0)),
+                        "full_attention");
+    pgi_config_free(&c);
+
+    write_config(2, "\"sliding_window\":null,", "");
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    assert_int_equal(c.text.sliding_window, 0);
+    assert_int_equal(c.text.layer_slides[0], 0);
+    pgi_config_free(&c);
+}
+
+static void gemma1_activation_and_rope(void **state) {
+    (void)state;
+    pgi_config c;
+    write_config(1,
+                 "\"hidden_act\":\"gelu\",\"hidden_activation\":\"relu\",\"rope_scaling\":null,\"rope_parameters\":"
+                 "{\"rope_theta\":500,\"rope_type\":\"default\"},\"rope_theta\":7,",
+                 "");
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    assert_int_equal(c.text.activation, PGI_ACTIVATION_GELU_TANH); /* in Gemma 1 "gelu" means the tanh form */
+    assert_string_equal(json_string_value(pgi_config_field(&c, "text_config.hidden_act")), "gelu_pytorch_tanh");
+    assert_string_equal(json_string_value(pgi_config_field(&c, "text_config.hidden_activation")), "relu");
+    assert_true(c.text.rope_theta == 500); /* inside rope_parameters it counts more than beside it */
+    assert_null(pgi_config_field(&c, "text_config.rope_theta"));
+    pgi_config_free(&c);
+}
+
+static void special_ids_come_from_where_hf_takes_them(void **state) {
+    (void)state;
+    static const struct {
+        const char *top, *text, *generation;
+        int n_eos;
+        int64_t eos, last_eos, pad, bos;
+    } cases[] = {
+        {"", "", NULL, 0, 0, 0, -1, -1},
+        {"", "\"eos_token_id\":9,\"pad_token_id\":3,", NULL, 1, 9, 9, 3, -1},
+        {"\"eos_token_id\":7,\"bos_token_id\":2,", "\"eos_token_id\":9,", NULL, 1, 7, 7, -1, 2},
+        {"\"eos_token_id\":null,", "\"eos_token_id\":[9,3],", NULL, 2, 9, 3, -1, -1},
+        {"\"eos_token_id\":7,", "", "{}", 0, 0, 0, -1, -1},
+        {"\"eos_token_id\":7,", "", "{\"eos_token_id\":[1,4,107],\"pad_token_id\":0}", 3, 1, 107, 0, -1},
+        {"\"eos_token_id\":7,", "", "{\"eos_token_id\":5}", 1, 5, 5, -1, -1},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        pgi_config c;
+        write_config(1, cases[i].text, cases[i].top);
+        if (cases[i].generation) write_text("generation_config.json", cases[i].generation);
+        assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+        assert_int_equal(c.n_eos, cases[i].n_eos);
+        if (c.n_eos) assert_int_equal(c.eos_ids[0], cases[i].eos);
+        if (c.n_eos) assert_int_equal(c.eos_ids[c.n_eos - 1], cases[i].last_eos);
+        assert_int_equal(c.pad_id, cases[i].pad);
+        assert_int_equal(c.bos_id, cases[i].bos);
+        pgi_config_free(&c);
+        delete_file("generation_config.json");
+    }
+    pgi_config c;
+    write_config(1, "", "");
+    write_text("generation_config.json", "{\"eos_token_id\": \"one\"}");
+    assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_FORMAT, "generation_config.json: eos_token_id",
+                 "\"one\"");
+    write_text("generation_config.json", "{\"eos_token_id\": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}");
+    assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_LIMIT, "found 17 ids", "at most 16");
+    write_text("generation_config.json", "{");
+    assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_FORMAT, "generation_config.json: line 1", NULL);
+}
+
+static void config_errors_name_the_key(void **state) {
+    (void)state;
+    static const struct {
+        int generation;
+        const char *text, *top;
+        pg_status status;
+        const char *first, *second;
+    } cases[] = {
+        {1, "\"head_dim_\":0", "", PG_ERROR_FORMAT, "config.json: line 1", NULL}, /* no comma: not JSON */
+        {1, "", "\"projection_dim_\":1,\"tie_word_embeddings\":null,", PG_ERROR_FORMAT,
+         "tie_word_embeddings: found null", "true or false"},
+        {1, "", "\"image_token_id\":-1,", PG_ERROR_FORMAT, "image_token_index: found -1", NULL},
+        {1, "", "\"quantization_config\":{\"quant_method\":\"bitsandbytes\"},", PG_ERROR_UNSUPPORTED,
+         "quantization_config", "bitsandbytes"},
+        {1, "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2.0},", "", PG_ERROR_UNSUPPORTED,
+         "text_config.rope_scaling", "\"linear\""},
+        {1, "\"rope_parameters\":{\"rope_type\":\"yarn\"},", "", PG_ERROR_UNSUPPORTED, "text_config.rope_parameters",
+         "\"yarn\""},
+        {2, "\"rope_parameters\":{\"full_attention\":{}},", "", PG_ERROR_UNSUPPORTED, "per layer type", NULL},
+        {1, "\"rope_parameters\":[],", "", PG_ERROR_FORMAT, "text_config.rope_parameters", "an array of 0"},
+        {1, "\"rope_theta\":0,", "", PG_ERROR_FORMAT, "text_config.rope_parameters.rope_theta: found 0", "positive"},
+        {1, "\"rope_theta\":1e300,", "", PG_ERROR_FORMAT, "rope_theta: found 1e300", NULL},
+        {1, "\"rms_norm_eps\":\"1e-6\",", "", PG_ERROR_FORMAT, "text_config.rms_norm_eps: found \"1e-6\"", NULL},
+        {1, "\"rms_norm_eps\":{\"__float__\":\"NaN\"},", "", PG_ERROR_FORMAT,
+         "text_config.rms_norm_eps: found an object", NULL},
+        {1, "\"hidden_act\":\"quick_gelu\",", "", PG_ERROR_UNSUPPORTED, "text_config.hidden_act: found \"quick_gelu\"",
+         NULL},
+        {1, "\"hidden_act\":3,", "", PG_ERROR_FORMAT, "text_config.hidden_act: found 3", NULL},
+        {1, "\"max_position_embeddings\":1.5,", "", PG_ERROR_FORMAT, "max_position_embeddings: found 1.5", "integer"},
+        {1, "\"max_position_embeddings\":0,", "", PG_ERROR_FORMAT, "max_position_embeddings: found 0", "from 1"},
+        {1, "\"max_position_embeddings\":3000000000,", "", PG_ERROR_LIMIT, "max_position_embeddings: found 3000000000",
+         NULL},
+        {1, "\"max_position_embeddings\":99999999999999999999,", "", PG_ERROR_FORMAT, "config.json: line 1", "integer"},
+        {1, "\"attention_bias\":1,", "", PG_ERROR_FORMAT, "text_config.attention_bias: found 1", NULL},
+        {1, "\"per_layer_config\":{\"0\":{}},", "", PG_ERROR_UNSUPPORTED, "per_layer_config", NULL},
+        {1, "\"id2label\":3,", "", PG_ERROR_FORMAT, "text_config.id2label: found 3", NULL},
+        {1, "\"num_labels\":1e9,", "", PG_ERROR_FORMAT, "text_config.num_labels", NULL},
+        {2, "\"layer_types\":[\"full_attention\"],", "", PG_ERROR_FORMAT, "layer_types: found 1 entries",
+         "num_hidden_layers, 2"},
+        {2, "\"layer_types\":[\"full_attention\",\"conv\"],", "", PG_ERROR_UNSUPPORTED, "layer_types: found \"conv\"",
+         NULL},
+        {2, "\"layer_types\":[\"full_attention\",4],", "", PG_ERROR_FORMAT, "layer_types: found 4", NULL},
+        {2, "\"layer_types\":\"all\",", "", PG_ERROR_FORMAT, "layer_types: found \"all\"", NULL},
+        {2, "\"sliding_window\":0,", "", PG_ERROR_FORMAT, "sliding_window: found 0", NULL},
+        {2, "\"attn_logit_softcapping\":0.0,", "", PG_ERROR_FORMAT, "attn_logit_softcapping: found 0.0", NULL},
+        {2, "\"final_logit_softcapping\":-3,", "", PG_ERROR_FORMAT, "final_logit_softcapping: found -3", NULL},
+        {2, "\"query_pre_attn_scalar\":0,", "", PG_ERROR_FORMAT, "query_pre_attn_scalar: found 0", NULL},
+        {2, "\"hidden_activation\":null,", "", PG_ERROR_FORMAT, "hidden_activation: found null", NULL},
+    };
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        pgi_config c;
+        write_config(cases[i].generation, cases[i].text, cases[i].top);
+        assert_error(pgi_config_load(MEMORY, folder, &c), cases[i].status, cases[i].first, cases[i].second);
+        assert_message("config.json");
+    }
+    /* Whole files: keys that write_config() sets itself. */
+    static const struct {
+        const char *text;
+        pg_status status;
+        const char *first, *second;
+    } files[] = {
+        {"{\"model_type\":\"gemma3\"}", PG_ERROR_UNSUPPORTED, "model_type: found \"gemma3\"", "\"paligemma\""},
+        {"{\"model_type\":3}", PG_ERROR_FORMAT, "model_type: found 3", NULL},
+        {"{\"text_config\":{\"model_type\":\"llama\"}}", PG_ERROR_UNSUPPORTED,
+         "text_config.model_type: found \"llama\"", "gemma2"},
+        {"{\"vision_config\":{\"model_type\":\"clip_vision_model\"}}", PG_ERROR_UNSUPPORTED, "vision_config.model_type",
+         "clip"},
+        {"{\"vision_config\":7}", PG_ERROR_FORMAT, "vision_config: found 7", NULL},
+        {"{\"vision_config\":{\"image_size\":[224,224]}}", PG_ERROR_FORMAT,
+         "vision_config.image_size: found an array of 2", NULL},
+        {"{\"vision_config\":{\"image_size\":13}}", PG_ERROR_FORMAT, "vision_config.patch_size: found 16",
+         "image_size, 13"},
+        {"{\"vision_config\":{\"image_size\":16384,\"patch_size\":2}}", PG_ERROR_LIMIT, "67108864 patches", NULL},
+        {"{\"vision_config\":{\"image_size\":1e300}}", PG_ERROR_FORMAT, "vision_config.image_size", NULL},
+        {"{\"vision_config\":{\"image_size\":9223372036854775807,\"patch_size\":1}}", PG_ERROR_LIMIT,
+         "vision_config.image_size", NULL},
+        {"{\"vision_config\":{\"num_channels\":4}}", PG_ERROR_UNSUPPORTED, "vision_config.num_channels: found 4", NULL},
+        {"{\"vision_config\":{\"num_attention_heads\":7}}", PG_ERROR_FORMAT, "vision_config.hidden_size: found 768",
+         "7"},
+        {"{\"vision_config\":{\"hidden_size\":65536,\"num_attention_heads\":1}}", PG_ERROR_LIMIT, "heads of 65536",
+         NULL},
+        {"{\"vision_config\":{\"layer_norm_eps\":null}}", PG_ERROR_FORMAT, "layer_norm_eps: found null", NULL},
+        {"{\"text_config\":{\"head_dim\":7}}", PG_ERROR_FORMAT, "text_config.head_dim: found 7", "even"},
+        {"{\"text_config\":{\"head_dim\":null}}", PG_ERROR_FORMAT, "text_config.head_dim: found null", NULL},
+        {"{\"text_config\":{\"num_key_value_heads\":5}}", PG_ERROR_FORMAT, "num_attention_heads: found 16", "5"},
+        {"{\"text_config\":{\"hidden_size\":1000000}}", PG_ERROR_LIMIT, "text_config.hidden_size: found 1000000",
+         "65536"},
+        {"{\"text_config\":{\"hidden_size\":-5}}", PG_ERROR_FORMAT, "text_config.hidden_size: found -5", NULL},
+        {"{\"text_config\":{\"num_hidden_layers\":1e15,\"model_type\":\"gemma2\"}}", PG_ERROR_LIMIT,
+         "num_hidden_layers", NULL},
+        {"{\"text_config\":{\"num_hidden_layers\":4000000000,\"model_type\":\"gemma2\"}}", PG_ERROR_LIMIT,
+         "num_hidden_layers", NULL},
+        {"{\"text_config\":{\"vocab_size\":5000000}}", PG_ERROR_LIMIT, "text_config.vocab_size: found 5000000", NULL},
+        {"{\"text_config\":{}}", PG_ERROR_FORMAT, "projection_dim: found 2048", "text_config.hidden_size, 3072"},
+        {"[]", PG_ERROR_FORMAT, "config.json: found an array of 0", NULL},
+        {"{\"a\":\"\\ud800\"}", PG_ERROR_FORMAT, "config.json: line 1", NULL},
+    };
+    pgi_config c;
+    for (size_t i = 0; i < COUNT(files); i++) {
+        write_text("config.json", files[i].text);
+        assert_error(pgi_config_load(MEMORY, folder, &c), files[i].status, files[i].first, files[i].second);
+        assert_message("config.json");
+    }
+    delete_file("config.json");
+    assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_NOT_FOUND, in_folder("config.json"), NULL);
+}
+
+static void config_does_not_depend_on_the_locale(void **state) {
+    (void)state;
+    static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "de_DE"};
+    const char *set = NULL;
+    for (size_t i = 0; i < COUNT(names) && !set; i++) set = setlocale(LC_NUMERIC, names[i]);
+    if (!set) skip(); /* no locale with a decimal comma is installed */
+    pgi_config c;
+    pgi_buffer text;
+    pgi_buffer_init(&text, MEMORY);
+    write_config(2, "\"final_logit_softcapping\":30.5,", "");
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    assert_true(c.text.final_soft_cap == 30.5f);
+    assert_int_equal(pgi_json_dump(pgi_config_field(&c, "text_config.final_logit_softcapping"), &text), PG_OK);
+    assert_string_equal(text.data, "30.5");
+    pgi_buffer_free(&text);
+    pgi_config_free(&c);
+    setlocale(LC_NUMERIC, "C");
+}
+
+int main(void) {
+#define TEST(function) cmocka_unit_test_setup_teardown(function, make_folder, remove_folder)
+    const struct CMUnitTest tests[] = {
+        TEST(json_is_dumped_as_it_was),
+        TEST(json_errors_name_the_place),
+        TEST(official_config_gets_defaults),
+        TEST(config_without_parts_is_paligemma_3b),
+        TEST(gemma2_config),
+        TEST(gemma1_activation_and_rope),
+        TEST(special_ids_come_from_where_hf_takes_them),
+        TEST(config_errors_name_the_key),
+        TEST(config_does_not_depend_on_the_locale),
+    };
+#undef TEST
+    return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+}

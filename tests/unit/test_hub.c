@@ -1,0 +1,122 @@
+/* lib/checkpoint/hub.h: model folders and the local Hugging Face cache. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "checkpoint/hub.h"
+#include "checkpoint_files.h"
+
+static const char *const cache_variables[] = {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME",
+                                              "HOME",         "PG_TEST_BASE"};
+
+static void set_environment(const char *const values[6]) {
+    for (size_t i = 0; i < COUNT(cache_variables); i++) {
+        if (values && values[i])
+            setenv(cache_variables[i], values[i], 1);
+        else
+            unsetenv(cache_variables[i]);
+    }
+}
+
+static void make_folders(const char *path) {
+    char partial[512];
+    snprintf(partial, sizeof partial, "%s", in_folder(path));
+    for (char *p = partial + strlen(folder) + 1; *p; p++)
+        if (*p == '/') *p = '\0', mkdir(partial, 0700), *p = '/';
+    mkdir(partial, 0700);
+}
+
+static void assert_found(const char *model, const char *below) {
+    char *path = NULL;
+    pg_status status = pgi_hub_find(MEMORY, model, &path);
+    if (status < 0) fail_msg("%s: %s", pg_status_name(status), pgi_error_text());
+    assert_string_equal(path, in_folder(below));
+    pgi_free(MEMORY, path);
+}
+
+static void hub_cache_is_found_by_environment(void **state) {
+    (void)state;
+    char base[64];
+    strcpy(base, folder);
+    static const char *const places[] = {"a", "b", "c/hub", "d/huggingface/hub", "e/.cache/huggingface/hub"};
+    for (size_t i = 0; i < COUNT(places); i++) {
+        char path[256], ref[256];
+        snprintf(path, sizeof path, "%s/models--google--pali/snapshots/0123abc", places[i]);
+        make_folders(path);
+        snprintf(path, sizeof path, "%s/models--google--pali/refs/pr", places[i]);
+        make_folders(path);
+        snprintf(ref, sizeof ref, "%s/models--google--pali/refs/main", places[i]);
+        write_text(ref, "0123abc\n");
+    }
+    write_text("a/models--google--pali/refs/pr/1", "fff");
+    make_folders("a/models--google--pali/snapshots/fff");
+    make_folders("a/models--plain/snapshots/main"); /* no ref: the name itself, as huggingface_hub does */
+
+    char a[128], b[128], c[128], d[128], e[128];
+    snprintf(a, sizeof a, "%s/a/", base);
+    snprintf(b, sizeof b, "%s/b", base);
+    snprintf(c, sizeof c, "%s/c", base);
+    snprintf(d, sizeof d, "%s/d", base);
+    snprintf(e, sizeof e, "%s/e", base);
+    set_environment((const char *const[]){a, b, c, d, e, base});
+    assert_found("google/pali", "a/models--google--pali/snapshots/0123abc");
+    set_environment((const char *const[]){NULL, b, c, d, e, base});
+    assert_found("google/pali", "b/models--google--pali/snapshots/0123abc");
+    set_environment((const char *const[]){"", NULL, c, d, e, base});
+    assert_found("google/pali", "c/hub/models--google--pali/snapshots/0123abc");
+    set_environment((const char *const[]){NULL, NULL, NULL, d, e, base});
+    assert_found("google/pali", "d/huggingface/hub/models--google--pali/snapshots/0123abc");
+    set_environment((const char *const[]){NULL, NULL, NULL, NULL, e, base});
+    assert_found("google/pali", "e/.cache/huggingface/hub/models--google--pali/snapshots/0123abc");
+    set_environment((const char *const[]){"$PG_TEST_BASE/b", NULL, NULL, NULL, e, base});
+    assert_found("google/pali", "b/models--google--pali/snapshots/0123abc");
+    set_environment((const char *const[]){NULL, NULL, "${PG_TEST_BASE}/c", NULL, e, base});
+    assert_found("google/pali", "c/hub/models--google--pali/snapshots/0123abc");
+    set_environment((const char *const[]){"~/../a", NULL, NULL, NULL, e, base});
+    assert_found("google/pali@0123abc", "e/../a/models--google--pali/snapshots/0123abc");
+    assert_found("google/pali@pr/1", "e/../a/models--google--pali/snapshots/fff");
+    assert_found("plain", "e/../a/models--plain/snapshots/main");
+    assert_found(in_folder("a/models--plain"), "a/models--plain"); /* a folder is itself */
+    set_environment(NULL);
+}
+
+static void hub_errors_say_where_it_looked(void **state) {
+    (void)state;
+    char *path, cache[128];
+    snprintf(cache, sizeof cache, "%s/cache", folder);
+    make_folders("cache/models--org--empty/refs");
+    make_folders("cache/models--org--broken/refs");
+    write_text("cache/models--org--broken/refs/main", "../../../etc");
+    write_text("file", "x");
+    set_environment((const char *const[]){cache, NULL, NULL, NULL, "/nowhere", NULL});
+    assert_error(pgi_hub_find(MEMORY, "google/nothing", &path), PG_ERROR_NOT_FOUND,
+                 in_folder("cache/models--google--nothing"), "HF_HUB_CACHE");
+    assert_null(path);
+    assert_error(pgi_hub_find(MEMORY, "org/empty", &path), PG_ERROR_NOT_FOUND,
+                 in_folder("cache/models--org--empty/refs/main"), in_folder("cache/models--org--empty/snapshots/main"));
+    assert_error(pgi_hub_find(MEMORY, "org/empty@a/b", &path), PG_ERROR_NOT_FOUND, "revision a/b", NULL);
+    assert_error(pgi_hub_find(MEMORY, "org/broken", &path), PG_ERROR_FORMAT, "refs/main: found \"../../../etc\"", NULL);
+    assert_error(pgi_hub_find(MEMORY, in_folder("file"), &path), PG_ERROR_ARGUMENT, "found a file", NULL);
+    assert_error(pgi_hub_find(MEMORY, "", &path), PG_ERROR_ARGUMENT, "empty", NULL);
+    static const char *const no_ids[] = {
+        "a/b/c", "../x", "a/..", "/absolute/folder", "./x",    "a--b/c",     "a..b",       "-a",
+        "a/.b",  "a/",   "a b",  "caf\xC3\xA9",      "org/x@", "org/x@../y", "org/x@a//b", "~"};
+    for (size_t i = 0; i < COUNT(no_ids); i++)
+        assert_error(pgi_hub_find(MEMORY, no_ids[i], &path), PG_ERROR_NOT_FOUND, "no such folder", "no model id");
+    set_environment((const char *const[]){NULL, NULL, NULL, NULL, "/nowhere", NULL});
+    assert_error(pgi_hub_find(MEMORY, "google/nothing", &path), PG_ERROR_NOT_FOUND,
+                 "/nowhere/.cache/huggingface/hub/models--google--nothing", "default");
+    set_environment(NULL);
+}
+
+int main(void) {
+#define TEST(function) cmocka_unit_test_setup_teardown(function, make_folder, remove_folder)
+    const struct CMUnitTest tests[] = {
+        TEST(hub_cache_is_found_by_environment),
+        TEST(hub_errors_say_where_it_looked),
+    };
+#undef TEST
+    return cmocka_run_group_tests_name("hub", tests, NULL, NULL);
+}
