@@ -34,12 +34,13 @@ static size_t type_size(uint32_t type) {
 static int32_t first_value(const tiff *t, uint32_t type, const uint8_t *p) {
     uint32_t value = 1;
     switch (type) {
-        case 6: value = p[0]; break;                           /* SBYTE */
-        case 3: case 8: value = tiff_u16(t, p); break;         /* SHORT, SSHORT */
-        case 4: case 9: case 13: value = tiff_u32(t, p); break; /* LONG, SLONG, IFD */
-        case 16:                                               /* LONG8 */
-            value = tiff_u32(t, t->little ? p + 4 : p) ? 1 : tiff_u32(t, t->little ? p : p + 4);
-            break;
+        case 6: value = p[0]; break; /* SBYTE */
+        case 3:
+        case 8: value = tiff_u16(t, p); break; /* SHORT, SSHORT */
+        case 4:
+        case 9:
+        case 13: value = tiff_u32(t, p); break; /* LONG, SLONG, IFD */
+        case 16: /* LONG8 */ value = tiff_u32(t, t->little ? p + 4 : p) ? 1 : tiff_u32(t, t->little ? p : p + 4); break;
         default: break;
     }
     return value >= 1 && value <= 8 ? (int32_t)value : 1;
@@ -119,7 +120,8 @@ pg_status pgi_exif_of_jpeg(const pgi_memory *memory, const uint8_t *bytes, size_
         if (marker == 0xDA) break;                                /* start of scan */
         if (marker >= 0xD0 && marker <= 0xD9) continue;           /* markers without a segment */
         size_t length = (size_t)(bytes[at] << 8 | bytes[at + 1]); /* itself included */
-        if (length < 2 || length > size - at) break;
+        if (length < 2) length = 2;                               /* a lie, but libjpeg and Pillow read on */
+        if (length > size - at) break;
         const uint8_t *segment = bytes + at + 2;
         size_t n = length - 2;
         at += length;
@@ -150,7 +152,8 @@ pg_status pgi_exif_transpose(const pgi_memory *memory, int32_t orientation, pgi_
     for (int32_t y = 0; y < new_height; y++) {
         for (int32_t x = 0; x < new_width; x++, p += 3) {
             int32_t from_x = swap ? y : x, from_y = swap ? x : y;
-            if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) from_x = width - 1 - from_x;
+            if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8)
+                from_x = width - 1 - from_x;
             if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7)
                 from_y = height - 1 - from_y;
             memcpy(p, rgb->data + ((size_t)from_y * (size_t)width + (size_t)from_x) * 3, 3);

@@ -23,17 +23,26 @@ typedef struct signature {
 
 /* The name of a picture format that we do not read, or NULL. */
 static const char *known_format(const uint8_t *bytes, size_t size) {
-    static const signature formats[] = {
-        {"a WebP picture", 8, 4, "WEBP"},        {"a GIF picture", 0, 4, "GIF8"},
-        {"a BMP picture", 0, 2, "BM"},           {"a TIFF picture", 0, 4, "II*\0"},
-        {"a TIFF picture", 0, 4, "MM\0*"},       {"a HEIC picture", 4, 8, "ftypheic"},
-        {"a HEIC picture", 4, 8, "ftypheix"},    {"a HEIF picture", 4, 8, "ftypmif1"},
-        {"an AVIF picture", 4, 8, "ftypavif"},   {"a JPEG XL picture", 0, 2, "\xFF\x0A"},
-        {"a JPEG XL picture", 4, 4, "JXL "},     {"a JPEG 2000 picture", 4, 4, "jP  "},
-        {"a JPEG 2000 picture", 0, 4, "\xFF\x4F\xFF\x51"}, {"an icon file", 0, 4, "\0\0\1\0"},
-        {"a Photoshop file", 0, 4, "8BPS"},      {"a PDF file", 0, 4, "%PDF"},
-        {"an SVG file", 0, 4, "<svg"},           {"an XML or SVG file", 0, 5, "<?xml"},
-        {"a video file", 4, 4, "ftyp"},          {"a QOI picture", 0, 4, "qoif"}};
+    static const signature formats[] = {{"a WebP picture", 8, 4, "WEBP"},
+                                        {"a GIF picture", 0, 4, "GIF8"},
+                                        {"a BMP picture", 0, 2, "BM"},
+                                        {"a TIFF picture", 0, 4, "II*\0"},
+                                        {"a TIFF picture", 0, 4, "MM\0*"},
+                                        {"a HEIC picture", 4, 8, "ftypheic"},
+                                        {"a HEIC picture", 4, 8, "ftypheix"},
+                                        {"a HEIF picture", 4, 8, "ftypmif1"},
+                                        {"an AVIF picture", 4, 8, "ftypavif"},
+                                        {"a JPEG XL picture", 0, 2, "\xFF\x0A"},
+                                        {"a JPEG XL picture", 4, 4, "JXL "},
+                                        {"a JPEG 2000 picture", 4, 4, "jP  "},
+                                        {"a JPEG 2000 picture", 0, 4, "\xFF\x4F\xFF\x51"},
+                                        {"an icon file", 0, 4, "\0\0\1\0"},
+                                        {"a Photoshop file", 0, 4, "8BPS"},
+                                        {"a PDF file", 0, 4, "%PDF"},
+                                        {"an SVG file", 0, 4, "<svg"},
+                                        {"an XML or SVG file", 0, 5, "<?xml"},
+                                        {"a video file", 4, 4, "ftyp"},
+                                        {"a QOI picture", 0, 4, "qoif"}};
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         const signature *s = &formats[i];
         if (size >= s->at + s->size && memcmp(bytes + s->at, s->bytes, s->size) == 0) return s->name;
@@ -54,8 +63,9 @@ static pg_status decode(const pgi_memory *memory, const uint8_t *bytes, size_t s
         if (format) return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found %s, expected PNG or JPEG", name, format);
         uint8_t first[4] = {0};
         memcpy(first, bytes, size < 4 ? size : 4);
-        return pgi_error(PG_ERROR_FORMAT, "%s: found %zu bytes that begin with %02x %02x %02x %02x, expected PNG or JPEG",
-                         name, size, first[0], first[1], first[2], first[3]);
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: found %zu bytes that begin with %02x %02x %02x %02x, expected PNG or JPEG", name, size,
+                         first[0], first[1], first[2], first[3]);
     }
     pg_status status = pgi_exif_transpose(memory, orientation, out);
     if (status < 0) pgi_rgb_free(memory, out);
@@ -127,7 +137,8 @@ static pg_status check_struct(const pg_image *image) {
                      sizeof *image);
 }
 
-pg_status pgi_image_read(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits, pgi_rgb *out) {
+pg_status pgi_image_read(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits,
+                         pgi_rgb *out) {
     *out = (pgi_rgb){0};
     PGI_TRY(check_struct(image));
     int64_t max_pixels = limits->max_pixels ? limits->max_pixels : DEFAULT_MAX_PIXELS;

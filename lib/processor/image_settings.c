@@ -76,7 +76,8 @@ static pg_status read_size(const source *s, pgi_image_settings *out) {
         height = json_object_get(node, "height");
         width = json_object_get(node, "width");
         if (!height && !width)
-            return wrong(s, PG_ERROR_UNSUPPORTED, "size", node, "\"height\" and \"width\" in it (the picture is stretched)");
+            return wrong(s, PG_ERROR_UNSUPPORTED, "size", node,
+                         "\"height\" and \"width\" in it (the picture is stretched)");
     } else if (json_is_array(node) && json_array_size(node) == 2) {
         height = json_array_get(node, 0);
         width = json_array_get(node, 1);
@@ -115,9 +116,15 @@ static pg_status check_type(const source *s) {
 }
 
 static pg_status read_settings(const source *s, pgi_image_settings *out) {
-    *out = (pgi_image_settings){.width = 224, .height = 224, .do_resize = 1, .do_rescale = 1, .do_normalize = 1,
-                                .resample = PGI_BICUBIC, .rescale_factor = 1.0 / 255.0,
-                                .mean = {0.5f, 0.5f, 0.5f}, .std = {0.5f, 0.5f, 0.5f}};
+    *out = (pgi_image_settings){.width = 224,
+                                .height = 224,
+                                .do_resize = 1,
+                                .do_rescale = 1,
+                                .do_normalize = 1,
+                                .resample = PGI_BICUBIC,
+                                .rescale_factor = 1.0 / 255.0,
+                                .mean = {0.5f, 0.5f, 0.5f},
+                                .std = {0.5f, 0.5f, 0.5f}};
     PGI_TRY(check_type(s));
     PGI_TRY(read_bool(s, "do_resize", &out->do_resize));
     PGI_TRY(read_bool(s, "do_rescale", &out->do_rescale));
@@ -147,7 +154,8 @@ static pg_status read_settings(const source *s, pgi_image_settings *out) {
 }
 
 /* *found: 1 when the file has settings. */
-static pg_status load_file(const pgi_memory *memory, const char *path, int nested, pgi_image_settings *out, int *found) {
+static pg_status load_file(const pgi_memory *memory, const char *path, int nested, pgi_image_settings *out,
+                           int *found) {
     json_t *root = NULL;
     *found = 0;
     if (!pgi_file_exists(path)) return PG_OK;
@@ -180,9 +188,11 @@ pg_status pgi_image_settings_load(const pgi_memory *memory, const char *folder, 
     if (status == PG_OK) status = load_file(memory, nested, 1, out, &found);
     if (status == PG_OK && !found) status = load_file(memory, flat, 0, out, &found);
     if (status == PG_OK && !found)
-        status = pgi_error(PG_ERROR_NOT_FOUND,
-                           "%s: found neither \"image_processor\" in processor_config.json nor a preprocessor_config.json, "
-                           "expected image settings", folder);
+        status =
+            pgi_error(PG_ERROR_NOT_FOUND,
+                      "%s: found neither \"image_processor\" in processor_config.json nor a preprocessor_config.json, "
+                      "expected image settings",
+                      folder);
     pgi_free(memory, nested);
     pgi_free(memory, flat);
     return status;

@@ -32,6 +32,7 @@ typedef struct jpeg_job {
     pgi_rgb *out;
     uint8_t *row; /* CMYK: one row of 4 bytes a pixel */
     pg_status status;
+    int finishing;                 /* all rows are there */
     char problem[JMSG_LENGTH_MAX]; /* what libjpeg found wrong */
 } jpeg_job;
 
@@ -53,9 +54,10 @@ static void on_error(j_common_ptr cinfo) {
         case JERR_NOTIMPL:
         case JERR_NOT_COMPILED:
         case JERR_SOF_UNSUPPORTED:
-            stop(job, pgi_error(PG_ERROR_UNSUPPORTED,
-                                "%s: found a JPEG of another kind (%s), expected a baseline or progressive one of 8 bits",
-                                job->name, job->problem));
+            stop(job,
+                 pgi_error(PG_ERROR_UNSUPPORTED,
+                           "%s: found a JPEG of another kind (%s), expected a baseline or progressive one of 8 bits",
+                           job->name, job->problem));
             break;
         default:
             stop(job, pgi_error(PG_ERROR_FORMAT, "%s: found a damaged JPEG (%s), expected a whole one", job->name,
@@ -69,6 +71,7 @@ static void source_nothing(j_decompress_ptr cinfo) { (void)cinfo; }
 
 static boolean source_fill(j_decompress_ptr cinfo) {
     jpeg_job *job = (jpeg_job *)cinfo;
+    if (job->finishing) return FALSE; /* libjpeg gives up for now, and we for good */
     stop(job, pgi_error(PG_ERROR_FORMAT, "%s: found a truncated JPEG (%zu bytes, %u of %u rows), expected a whole one",
                         job->name, job->size, cinfo->output_scanline, cinfo->image_height));
     return FALSE;
@@ -76,7 +79,10 @@ static boolean source_fill(j_decompress_ptr cinfo) {
 
 static void source_skip(j_decompress_ptr cinfo, long n) {
     if (n <= 0) return;
-    if ((size_t)n > cinfo->src->bytes_in_buffer) source_fill(cinfo);
+    if ((size_t)n > cinfo->src->bytes_in_buffer) {
+        source_fill(cinfo);
+        n = (long)cinfo->src->bytes_in_buffer;
+    }
     cinfo->src->next_input_byte += n;
     cinfo->src->bytes_in_buffer -= (size_t)n;
 }
@@ -108,10 +114,13 @@ static void convert_cmyk_row(const uint8_t *in, int32_t width, uint8_t *out) {
 static void decode(jpeg_job *job) {
     struct jpeg_decompress_struct *cinfo = &job->cinfo;
     jpeg_create_decompress(cinfo);
-    job->source = (struct jpeg_source_mgr){
-        .next_input_byte = job->bytes, .bytes_in_buffer = job->size, .init_source = source_nothing,
-        .fill_input_buffer = source_fill, .skip_input_data = source_skip,
-        .resync_to_restart = jpeg_resync_to_restart, .term_source = source_nothing};
+    job->source = (struct jpeg_source_mgr){.next_input_byte = job->bytes,
+                                           .bytes_in_buffer = job->size,
+                                           .init_source = source_nothing,
+                                           .fill_input_buffer = source_fill,
+                                           .skip_input_data = source_skip,
+                                           .resync_to_restart = jpeg_resync_to_restart,
+                                           .term_source = source_nothing};
     cinfo->src = &job->source;
     job->progress.progress_monitor = on_progress;
     cinfo->progress = &job->progress;
@@ -123,8 +132,8 @@ static void decode(jpeg_job *job) {
                             cinfo->image_width, cinfo->image_height, (long long)job->max_pixels));
     int n = cinfo->num_components;
     if (n != 1 && n != 3 && n != 4)
-        stop(job, pgi_error(PG_ERROR_UNSUPPORTED, "%s: found a JPEG of %d colour components, expected 1, 3 or 4", job->name,
-                            n));
+        stop(job, pgi_error(PG_ERROR_UNSUPPORTED, "%s: found a JPEG of %d colour components, expected 1, 3 or 4",
+                            job->name, n));
     cinfo->out_color_space = n == 1 ? JCS_GRAYSCALE : n == 3 ? JCS_RGB : JCS_CMYK;
     int32_t width = (int32_t)cinfo->image_width, height = (int32_t)cinfo->image_height;
     job->out->data = pgi_alloc(job->memory, (size_t)width * 3, (size_t)height);
@@ -141,7 +150,9 @@ static void decode(jpeg_job *job) {
         if (n == 1) /* spread in place, from the end */
             for (int32_t x = width - 1; x >= 0; x--) memset(line + (size_t)x * 3, line[x], 3);
     }
-    /* No jpeg_finish_decompress(): with all rows there, a missing end marker is no error in Pillow. */
+    /* Pillow wants what follows the rows to be sound, but does not miss an end that is not there. */
+    job->finishing = 1;
+    jpeg_finish_decompress(cinfo);
 }
 
 static pg_status decode_guarded(jpeg_job *job) {

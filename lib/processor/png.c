@@ -13,7 +13,7 @@
 #include "processor/image.h"
 
 enum {
-    MAX_TEXT_CHUNKS = 64,          /* looked at for EXIF */
+    MAX_TEXT_CHUNKS = 64,           /* looked at for EXIF */
     MAX_TEXT_SIZE = 4 * 1024 * 1024 /* of one of them, decompressed */
 };
 
@@ -26,8 +26,8 @@ typedef struct png_job {
     int bit_depth, color_type;
     int want_orientation;
     pgi_rgb *out;
-    uint8_t *row;              /* one row of samples as stored */
-    uint8_t palette[256][3];   /* black where the file has no entry */
+    uint8_t *row;            /* one row of samples as stored */
+    uint8_t palette[256][3]; /* black where the file has no entry */
     png_structp png;
     png_infop info;
     int32_t orientation;
@@ -214,7 +214,10 @@ static void read_end_guarded(png_job *job) {
 }
 
 static int hex_digit(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 /* ImageMagick's "Raw profile type exif": a line break, the type, the size, then lines of hex digits. */
@@ -272,7 +275,11 @@ static pg_status find_orientation(png_job *job) {
 
 pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
                          int64_t max_pixels, pgi_rgb *out, int32_t *orientation) {
-    png_job job = {.memory = memory, .bytes = bytes, .size = size, .out = out, .orientation = 1,
+    png_job job = {.memory = memory,
+                   .bytes = bytes,
+                   .size = size,
+                   .out = out,
+                   .orientation = 1,
                    .want_orientation = orientation != NULL};
     *out = (pgi_rgb){0};
     PGI_TRY(check_header(&job, name, max_pixels));
@@ -284,8 +291,8 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
                                    : pgi_error(PG_ERROR_INTERNAL, "%s: libpng does not start: %s", name, job.problem);
     } else if (!decode_guarded(&job)) {
         status = job.out_of_memory ? PG_ERROR_MEMORY
-                                   : pgi_error(PG_ERROR_FORMAT, "%s: found a damaged PNG (%s), expected a whole one", name,
-                                               job.problem);
+                                   : pgi_error(PG_ERROR_FORMAT, "%s: found a damaged PNG (%s), expected a whole one",
+                                               name, job.problem);
     } else if (orientation) {
         read_end_guarded(&job);
         status = find_orientation(&job);

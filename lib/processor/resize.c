@@ -169,10 +169,10 @@ static pg_status new_rgb(const pgi_memory *memory, int32_t width, int32_t height
 }
 
 /* Since Pillow 13 a picture that loses more than twice as many rows as columns is resized vertically first, which
- * rounds differently in the last bit; before, the horizontal pass was always the first. Found by comparing with 13.0. */
+ * rounds differently in the last bit; before, the horizontal pass was always the first. Found by comparing with 13.0.
+ */
 static int vertical_goes_first(const pgi_rgb *in, const pgi_rgb *out) {
-    return out->height < in->height &&
-           (int64_t)in->height - out->height > 2 * ((int64_t)in->width - out->width);
+    return out->height < in->height && (int64_t)in->height - out->height > 2 * ((int64_t)in->width - out->width);
 }
 
 static pg_status convolve(const pgi_memory *memory, const pgi_rgb *in, const filter *f, pgi_rgb *out) {

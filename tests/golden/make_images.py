@@ -5,9 +5,9 @@ The PNG writer and the JPEG writer below exist because Pillow cannot write inter
 every chroma sampling or YCCK. index.txt has one line per picture:
     FILE ok WIDTH HEIGHT DIGEST WIDTH HEIGHT DIGEST     as stored; turned as ImageOps.exif_transpose does
     FILE error STATUS                                   a picture that the library refuses
-pixels.txt has one line per case of what HF's image processor gives: WIDTH HEIGHT -> SIDE DIGEST SETTINGS, the digest that
-of the f32 values in little-endian order; it needs transformers (5.23.0) and numpy.
-resize.txt has one line per case: WIDTH HEIGHT -> WIDTH HEIGHT FILTER DIGEST, made from the picture of test_picture().
+pixels.txt has one line per case of what HF's image processor (transformers 5.23.0) gives for test_picture():
+    WIDTH HEIGHT SIDE DIGEST SETTINGS       the digest is of the f32 values in little-endian order
+resize.txt has one line per case, of test_picture() too: WIDTH HEIGHT WIDTH HEIGHT FILTER DIGEST, from and to.
 DIGEST is FNV-1a (64 bits) of the RGB bytes.
 """
 
@@ -201,7 +201,8 @@ def exif_bytes(orientation, order="<", kind=3, count=1, entries=b"", n_entries=0
 
 
 def xmp(orientation, attribute=True):
-    inside = f' tiff:Orientation="{orientation}"/>' if attribute else f"><tiff:Orientation>{orientation}</tiff:Orientation>"
+    element = f"><tiff:Orientation>{orientation}</tiff:Orientation>"
+    inside = f' tiff:Orientation="{orientation}"/>' if attribute else element
     return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description{inside}</x:xmpmeta>'.encode()
 
 

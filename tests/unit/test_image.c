@@ -1,0 +1,344 @@
+/* lib/processor: image.c, png.c, jpeg.c and exif.c against Pillow's results (tests/golden/images), and damage. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <string.h>
+#include <unistd.h>
+
+#include "golden_images.h"
+#include "processor/image.h"
+
+/* An allocator that counts what is out and can fail at a given call. */
+static struct { long live, calls, fail_at; } counts;
+
+static void *counting_alloc(void *user, size_t size, size_t alignment) {
+    (void)user;
+    if (++counts.calls == counts.fail_at) return NULL;
+    void *block = aligned_alloc(alignment, size);
+    if (block) counts.live++;
+    return block;
+}
+
+static void counting_free(void *user, void *block) {
+    (void)user;
+    counts.live--;
+    free(block);
+}
+
+static const pgi_memory counting = {NULL, counting_alloc, counting_free};
+
+static pg_status read_bytes(const void *bytes, size_t size, int64_t max_pixels, int32_t exif, pgi_rgb *out) {
+    pg_image image = {.struct_size = sizeof image, .format = PG_IMAGE_BYTES, .n_bytes = size};
+    image.planes[0] = bytes;
+    pgi_image_limits limits = {max_pixels, exif};
+    return pgi_image_read(&counting, &image, &limits, out);
+}
+
+static pgi_buffer read_golden(const char *name) {
+    char path[1024];
+    pgi_buffer buffer;
+    snprintf(path, sizeof path, GOLDEN_IMAGES "%s", name);
+    pgi_buffer_init(&buffer, &pgi_memory_default);
+    assert_int_equal(pgi_file_read(path, 1 << 20, &buffer), PG_OK);
+    return buffer;
+}
+
+static void check(const char *name, const pgi_rgb *rgb, int width, int height, unsigned long long expected) {
+    unsigned long long found = digest(rgb->data, (size_t)rgb->width * (size_t)rgb->height * 3);
+    if (rgb->width != width || rgb->height != height || found != expected)
+        fail_msg("%s: %d x %d, digest %016llx, expected %d x %d, %016llx", name, rgb->width, rgb->height, found, width,
+                 height, expected);
+}
+
+static pg_status status_of(const char *name) {
+    if (strcmp(name, "FORMAT") == 0) return PG_ERROR_FORMAT;
+    if (strcmp(name, "UNSUPPORTED") == 0) return PG_ERROR_UNSUPPORTED;
+    return strcmp(name, "LIMIT") == 0 ? PG_ERROR_LIMIT : PG_OK;
+}
+
+/* Every picture of the index, by path and by bytes, as stored and turned. */
+static void golden_pictures(void **state) {
+    (void)state;
+    FILE *index = open_golden("index.txt");
+    assert_non_null(index);
+    char line[512], name[128], word[32];
+    int n_ok = 0, n_error = 0;
+    while (fgets(line, sizeof line, index)) {
+        int width[2], height[2], at;
+        unsigned long long expected[2];
+        char path[1024];
+        pgi_rgb rgb;
+        assert_int_equal(sscanf(line, "%127s %31s %n", name, word, &at), 2);
+        pgi_buffer file = read_golden(name);
+        snprintf(path, sizeof path, GOLDEN_IMAGES "%s", name);
+        pg_image image = {.struct_size = sizeof image, .format = PG_IMAGE_PATH, .path = path};
+        if (strcmp(word, "ok") == 0) {
+            assert_int_equal(sscanf(line + at, "%d %d %llx %d %d %llx", &width[0], &height[0], &expected[0], &width[1],
+                                    &height[1], &expected[1]),
+                             6);
+            for (int exif = 0; exif < 2; exif++) {
+                pgi_image_limits limits = {0, exif};
+                if (pgi_image_read(&counting, &image, &limits, &rgb) != PG_OK) fail_msg("%s", pgi_error_text());
+                check(name, &rgb, width[exif], height[exif], expected[exif]);
+                pgi_rgb_free(&counting, &rgb);
+                assert_int_equal(read_bytes(file.data, file.size, 0, exif, &rgb), PG_OK);
+                check(name, &rgb, width[exif], height[exif], expected[exif]);
+                pgi_rgb_free(&counting, &rgb);
+            }
+            int64_t pixels = (int64_t)width[0] * height[0];
+            assert_int_equal(read_bytes(file.data, file.size, pixels, 0, &rgb), PG_OK);
+            pgi_rgb_free(&counting, &rgb);
+            if (pixels > 1) assert_int_equal(read_bytes(file.data, file.size, pixels - 1, 0, &rgb), PG_ERROR_LIMIT);
+            n_ok++;
+        } else {
+            pg_status expected_status = (assert_int_equal(sscanf(line + at, "%31s", word), 1), status_of(word));
+            pgi_image_limits limits = {0, 1};
+            assert_int_not_equal(expected_status, PG_OK);
+            pg_status status = pgi_image_read(&counting, &image, &limits, &rgb);
+            if (status != expected_status || !strstr(pgi_error_text(), path) || !strstr(pgi_error_text(), "expected"))
+                fail_msg("%s: status %d, expected %d: %s", name, status, expected_status, pgi_error_text());
+            assert_null(rgb.data);
+            n_error++;
+        }
+        pgi_buffer_free(&file);
+        assert_int_equal(counts.live, 0);
+    }
+    fclose(index);
+    assert_true(n_ok >= 140 && n_error >= 30);
+}
+
+static void camera_buffers(void **state) {
+    (void)state;
+    static const struct {
+        int32_t format;
+        int channels, r, g, b;
+    } formats[] = {{PG_IMAGE_RGB8, 3, 0, 1, 2},
+                   {PG_IMAGE_BGR8, 3, 2, 1, 0},
+                   {PG_IMAGE_RGBA8, 4, 0, 1, 2},
+                   {PG_IMAGE_BGRA8, 4, 2, 1, 0},
+                   {PG_IMAGE_GRAY8, 1, 0, 0, 0}};
+    enum { WIDTH = 5, HEIGHT = 3, LINE = 40 };
+    uint8_t buffer[HEIGHT * LINE];
+    for (size_t i = 0; i < sizeof buffer; i++) buffer[i] = (uint8_t)(i * 37 + 11);
+    for (size_t f = 0; f < sizeof formats / sizeof *formats; f++) {
+        int dense = WIDTH * formats[f].channels;
+        const int64_t strides[] = {LINE, -LINE, dense, 0, -dense};
+        for (size_t s = 0; s < sizeof strides / sizeof *strides; s++) {
+            pg_image image = {
+                .struct_size = sizeof image, .format = formats[f].format, .width = WIDTH, .height = HEIGHT};
+            image.strides[0] = strides[s];
+            int64_t stride = strides[s] ? strides[s] : dense;
+            const uint8_t *top = stride < 0 ? buffer - stride * (HEIGHT - 1) : buffer;
+            image.planes[0] = top;
+            pgi_image_limits limits = {0, 1};
+            pgi_rgb rgb;
+            assert_int_equal(pgi_image_read(&counting, &image, &limits, &rgb), PG_OK);
+            for (int y = 0; y < HEIGHT; y++) {
+                for (int x = 0; x < WIDTH; x++) {
+                    const uint8_t *p = top + y * stride + x * formats[f].channels;
+                    const uint8_t *q = rgb.data + (y * WIDTH + x) * 3;
+                    assert_int_equal(q[0], p[formats[f].r]);
+                    assert_int_equal(q[1], p[formats[f].g]);
+                    assert_int_equal(q[2], p[formats[f].b]);
+                }
+            }
+            pgi_rgb_free(&counting, &rgb);
+        }
+    }
+    assert_int_equal(counts.live, 0);
+}
+
+static void refuse(pg_image image, int64_t max_pixels, pg_status expected, const char *text) {
+    pgi_image_limits limits = {max_pixels, 0};
+    pgi_rgb rgb;
+    pg_status status = pgi_image_read(&counting, &image, &limits, &rgb);
+    if (status != expected || !strstr(pgi_error_text(), text))
+        fail_msg("status %d, expected %d with \"%s\": %s", status, expected, text, pgi_error_text());
+    assert_null(rgb.data);
+}
+
+static void images_that_are_refused(void **state) {
+    (void)state;
+    uint8_t pixels[64] = {0};
+    pg_image good = {.struct_size = sizeof good, .format = PG_IMAGE_RGB8, .width = 4, .height = 4}, bad;
+    good.planes[0] = pixels;
+    good.strides[0] = 12;
+    bad = good, bad.struct_size = sizeof bad - 1, refuse(bad, 0, PG_ERROR_ARGUMENT, "struct_size");
+    bad = good, bad.struct_size = 0, refuse(bad, 0, PG_ERROR_ARGUMENT, "struct_size is 0");
+    bad = good, bad.format = 0, refuse(bad, 0, PG_ERROR_ARGUMENT, "format is 0");
+    bad = good, bad.format = 6, refuse(bad, 0, PG_ERROR_ARGUMENT, "format is 6");
+    bad = good, bad.format = -1, refuse(bad, 0, PG_ERROR_ARGUMENT, "format is -1");
+    bad = good, bad.width = 0, refuse(bad, 0, PG_ERROR_ARGUMENT, "0 x 4");
+    bad = good, bad.height = -4, refuse(bad, 0, PG_ERROR_ARGUMENT, "4 x -4");
+    bad = good, bad.planes[0] = NULL, refuse(bad, 0, PG_ERROR_ARGUMENT, "planes[0] is NULL");
+    bad = good, bad.strides[0] = 11, refuse(bad, 0, PG_ERROR_ARGUMENT, "strides[0] is 11");
+    bad = good, bad.strides[0] = -11, refuse(bad, 0, PG_ERROR_ARGUMENT, "strides[0] is -11");
+    bad = good, bad.strides[0] = INT64_MAX, refuse(bad, 0, PG_ERROR_ARGUMENT, "strides[0]");
+    bad = good, bad.strides[0] = INT64_MIN, refuse(bad, 0, PG_ERROR_ARGUMENT, "strides[0]");
+    bad = good, bad.width = INT32_MAX, bad.height = INT32_MAX, refuse(bad, 0, PG_ERROR_LIMIT, "178956970");
+    refuse(good, 15, PG_ERROR_LIMIT, "at most 15");
+    refuse(good, -1, PG_ERROR_ARGUMENT, "max_image_pixels");
+    bad = good, bad.format = PG_IMAGE_PATH, refuse(bad, 0, PG_ERROR_ARGUMENT, "path is NULL");
+    bad.path = "/nonexistent/a.png", refuse(bad, 0, PG_ERROR_NOT_FOUND, "/nonexistent/a.png");
+    bad.path = "/", refuse(bad, 0, PG_ERROR_IO, "folder");
+    bad = good, bad.format = PG_IMAGE_BYTES, refuse(bad, 0, PG_ERROR_FORMAT, "no bytes");
+    bad.n_bytes = 64, refuse(bad, 0, PG_ERROR_FORMAT, "00 00 00 00");
+    bad.n_bytes = UINT64_MAX, refuse(bad, 0, PG_ERROR_ARGUMENT, "n_bytes");
+    bad.n_bytes = 1, bad.planes[0] = NULL, refuse(bad, 0, PG_ERROR_ARGUMENT, "planes[0]");
+    pgi_image_limits limits = {0, 0};
+    pgi_rgb rgb;
+    assert_int_equal(pgi_image_read(&counting, NULL, &limits, &rgb), PG_ERROR_ARGUMENT);
+
+    struct { /* a later header's struct */
+        pg_image image;
+        uint64_t later;
+    } larger = {good, 0};
+    larger.image.struct_size = sizeof larger;
+    assert_int_equal(pgi_image_read(&counting, &larger.image, &limits, &rgb), PG_OK);
+    pgi_rgb_free(&counting, &rgb);
+    larger.later = 1;
+    assert_int_equal(pgi_image_read(&counting, &larger.image, &limits, &rgb), PG_ERROR_ARGUMENT);
+    assert_int_equal(counts.live, 0);
+}
+
+/* ------------------------------------------------------------------------------------------------------- damage */
+
+static uint32_t next_random(uint64_t *state) {
+    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(*state >> 33);
+}
+
+/* Right checksums, so that damage gets past them. */
+static void repair_png(uint8_t *bytes, size_t size) {
+    for (size_t at = 8; at + 12 <= size;) {
+        size_t n = (size_t)bytes[at] << 24 | (size_t)bytes[at + 1] << 16 | (size_t)bytes[at + 2] << 8 | bytes[at + 3];
+        if (n > size - at - 12) return;
+        uint32_t crc = ~0u;
+        for (size_t i = at + 4; i < at + 8 + n; i++) {
+            crc ^= bytes[i];
+            for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
+        }
+        for (int i = 0; i < 4; i++) bytes[at + 8 + n + (size_t)i] = (uint8_t)(~crc >> (24 - 8 * i));
+        at += 12 + n;
+    }
+}
+
+/* Copies `file` damaged as the seed says into `out` (room for file->size + 8 bytes) and returns its size. */
+static size_t damage(const pgi_buffer *file, uint64_t seed, uint8_t *out) {
+    uint64_t random = seed * 2 + 1;
+    size_t size = file->size;
+    for (int i = 0; i < 4; i++) next_random(&random);
+    memcpy(out, file->data, size);
+    switch (next_random(&random) % 6) {
+        case 0: size = next_random(&random) % size; break;
+        case 1: /* a few bytes more in the middle */
+        {
+            size_t at = next_random(&random) % size, n = 1 + next_random(&random) % 8;
+            memmove(out + at + n, out + at, size - at);
+            size += n;
+            break;
+        }
+        case 2: /* a run of one value */
+        {
+            size_t at = next_random(&random) % size, n = 1 + next_random(&random) % 16;
+            memset(out + at, next_random(&random) % 2 ? 0xFF : 0, n > size - at ? size - at : n);
+            break;
+        }
+        default:
+            for (uint32_t n = 1 + next_random(&random) % 6; n > 0; n--) {
+                size_t at = next_random(&random) % size; /* headers are where the interesting fields are */
+                if (next_random(&random) % 2) at %= 200;
+                out[at % size] ^= (uint8_t)(1u << next_random(&random) % 8);
+            }
+    }
+    if (next_random(&random) % 4) repair_png(out, size);
+    return size;
+}
+
+static void damaged_pictures(void **state) {
+    (void)state;
+    enum { VARIANTS = 24 };
+    FILE *index = open_golden("index.txt");
+    assert_non_null(index);
+    FILE *silence = tmpfile();
+    assert_non_null(silence);
+    fflush(NULL);
+    int saved[2] = {dup(1), dup(2)};
+    dup2(fileno(silence), 1);
+    dup2(fileno(silence), 2);
+    char line[512], name[128], problem[512] = "";
+    int n = 0, n_ok = 0;
+    while (!problem[0] && fgets(line, sizeof line, index)) {
+        if (sscanf(line, "%127s", name) != 1) break;
+        pgi_buffer file = read_golden(name);
+        uint8_t *bytes = malloc(file.size + 8);
+        for (uint64_t seed = 0; bytes && file.size && seed < VARIANTS && !problem[0]; seed++) {
+            /* a block of its own size, so that a sanitizer sees reads past the end */
+            size_t size = damage(&file, (uint64_t)n * 1000 + seed, bytes);
+            uint8_t *exact = malloc(size ? size : 1);
+            memcpy(exact, bytes, size);
+            pgi_rgb rgb;
+            pg_status status = read_bytes(exact, size, 1 << 20, 1, &rgb);
+            if (status == PG_OK) {
+                n_ok++;
+                pgi_rgb_free(&counting, &rgb);
+            } else if ((status != PG_ERROR_FORMAT && status != PG_ERROR_UNSUPPORTED && status != PG_ERROR_LIMIT) ||
+                       !strstr(pgi_error_text(), "image bytes: ") || !strstr(pgi_error_text(), "expected")) {
+                snprintf(problem, sizeof problem, "%s, seed %d: status %d, %s", name, (int)seed, status,
+                         pgi_error_text());
+            }
+            if (counts.live != 0) snprintf(problem, sizeof problem, "%s, seed %d: a leak", name, (int)seed);
+            free(exact);
+        }
+        free(bytes);
+        pgi_buffer_free(&file);
+        n++;
+    }
+    fflush(NULL);
+    long printed = lseek(fileno(silence), 0, SEEK_END);
+    dup2(saved[0], 1);
+    dup2(saved[1], 2);
+    close(saved[0]);
+    close(saved[1]);
+    fclose(silence);
+    fclose(index);
+    if (problem[0]) fail_msg("%s", problem);
+    assert_int_equal(printed, 0);
+    assert_true(n > 170 && n_ok > 100);
+}
+
+/* Each allocation fails once: the status says so and nothing is left behind. */
+static void out_of_memory(void **state) {
+    (void)state;
+    static const char *const names[] = {"exif_jpeg_6.jpg", "jpeg_ycck.jpg", "png_palette_4_interlaced.png",
+                                        "exif_raw_profile_ztxt.png", "exif.png"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        pgi_buffer file = read_golden(names[i]);
+        pg_status status = PG_ERROR_MEMORY;
+        for (long k = 1; status == PG_ERROR_MEMORY; k++) {
+            pgi_rgb rgb;
+            counts.calls = 0;
+            counts.fail_at = k;
+            status = read_bytes(file.data, file.size, 0, 1, &rgb);
+            if (status == PG_OK) {
+                assert_true(k > 2 && counts.calls < k);
+                pgi_rgb_free(&counting, &rgb);
+            }
+            assert_int_equal(counts.live, 0);
+        }
+        counts.fail_at = 0;
+        assert_int_equal(status, PG_OK);
+        pgi_buffer_free(&file);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden_pictures),  cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused),
+        cmocka_unit_test(damaged_pictures), cmocka_unit_test(out_of_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,219 @@
+/* lib/processor/resize.c and image_settings.c against Pillow's and transformers' results (tests/golden/images). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <string.h>
+#include <unistd.h>
+
+#include "golden_images.h"
+#include "processor/image_settings.h"
+#include "processor/resize.h"
+
+static void golden_resizes(void **state) {
+    (void)state;
+    FILE *file = open_golden("resize.txt");
+    assert_non_null(file);
+    int width, height, to_width, to_height, filter, n = 0;
+    unsigned long long expected;
+    while (fscanf(file, "%d %d %d %d %d %llx", &width, &height, &to_width, &to_height, &filter, &expected) == 6) {
+        pgi_rgb in = {test_picture(width, height), width, height}, out;
+        assert_non_null(in.data);
+        assert_int_equal(pgi_resize(&pgi_memory_default, &in, to_width, to_height, filter, &out), PG_OK);
+        assert_int_equal(out.width, to_width);
+        assert_int_equal(out.height, to_height);
+        unsigned long long found = digest(out.data, (size_t)to_width * (size_t)to_height * 3);
+        if (found != expected)
+            fail_msg("%d x %d to %d x %d, filter %d: digest %016llx, expected %016llx", width, height, to_width,
+                     to_height, filter, found, expected);
+        pgi_rgb_free(&pgi_memory_default, &out);
+        free(in.data);
+        n++;
+    }
+    fclose(file);
+    assert_int_equal(n, 174);
+}
+
+static void resize_refuses(void **state) {
+    (void)state;
+    uint8_t pixel[3] = {1, 2, 3};
+    pgi_rgb in = {pixel, 1, 1}, out;
+    assert_int_equal(pgi_resize(&pgi_memory_default, &in, 0, 4, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &in, 4, -1, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &in, 4, 4, 6, &out), PG_ERROR_UNSUPPORTED);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &in, 4, 4, -1, &out), PG_ERROR_UNSUPPORTED);
+    /* Pillow has no memory for the coefficients of this one either; the pixels are never touched. */
+    in.width = 100000000;
+    assert_int_equal(pgi_resize(&pgi_memory_default, &in, 224, 1, PGI_BICUBIC, &out), PG_ERROR_LIMIT);
+    assert_null(out.data);
+}
+
+/* ------------------------------------------------------------------------------------------------ image settings */
+
+static char folder[] = "/tmp/pgi_test_settings_XXXXXX";
+
+static int make_folder(void **state) {
+    (void)state;
+    return mkdtemp(folder) ? 0 : -1;
+}
+
+static void put(const char *name, const char *text) {
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (!text) {
+        remove(path);
+        return;
+    }
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fputs(text, file) < 0, 0);
+    fclose(file);
+}
+
+static int remove_folder(void **state) {
+    (void)state;
+    put("preprocessor_config.json", NULL);
+    put("processor_config.json", NULL);
+    return rmdir(folder);
+}
+
+static pg_status load(const char *processor, const char *preprocessor, pgi_image_settings *settings) {
+    put("processor_config.json", processor);
+    put("preprocessor_config.json", preprocessor);
+    return pgi_image_settings_load(&pgi_memory_default, folder, settings);
+}
+
+static void golden_pixels(void **state) {
+    (void)state;
+    FILE *file = open_golden("pixels.txt");
+    assert_non_null(file);
+    int width, height, side, n = 0;
+    unsigned long long expected;
+    char json[512];
+    while (fscanf(file, "%d %d %d %llx %511[^\n]", &width, &height, &side, &expected, json) == 5) {
+        pgi_image_settings settings;
+        assert_int_equal(load(NULL, json, &settings), PG_OK);
+        assert_int_equal(settings.width, side);
+        assert_int_equal(settings.height, side);
+        pgi_rgb picture = {test_picture(width, height), width, height};
+        size_t size = (size_t)side * (size_t)side * 3 * sizeof(float);
+        float *pixels = malloc(size);
+        assert_non_null(picture.data);
+        assert_non_null(pixels);
+        assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &settings, &picture, pixels), PG_OK);
+        if (digest(pixels, size) != expected) fail_msg("%d x %d: wrong pixels for %s", width, height, json);
+        free(pixels);
+        free(picture.data);
+        n++;
+    }
+    fclose(file);
+    assert_int_equal(n, 12);
+}
+
+static void settings_files_and_defaults(void **state) {
+    (void)state;
+    pgi_image_settings s;
+    const char *nested = "{\"image_processor\": {\"size\": {\"height\": 56, \"width\": 56}, \"image_seq_length\": 16}}";
+    const char *flat =
+        "{\"image_seq_length\": 1024, \"size\": {\"height\": 448, \"width\": 448}, \"do_convert_rgb\": null,"
+        "\"resample\": 2, \"image_mean\": [0.1, 0.2, 0.3], \"image_std\": [1, 2, 4], \"do_pad\": false,"
+        "\"rescale_factor\": 0.5, \"image_processor_type\": \"SiglipImageProcessorFast\"}";
+    assert_int_equal(load(nested, flat, &s), PG_OK); /* the nested one goes first, as in transformers */
+    assert_int_equal(s.width, 56);
+    assert_int_equal(s.n_image_tokens, 16);
+    assert_int_equal(s.resample, PGI_BICUBIC);
+    assert_true(s.do_resize && s.do_rescale && s.do_normalize);
+    assert_true(s.rescale_factor == 1.0 / 255.0 && s.mean[2] == 0.5f && s.std[0] == 0.5f);
+    assert_int_equal(load("{\"processor_class\": \"PaliGemmaProcessor\"}", flat, &s), PG_OK);
+    assert_int_equal(s.width, 448);
+    assert_int_equal(s.n_image_tokens, 1024);
+    assert_int_equal(s.resample, PGI_BILINEAR);
+    assert_true(s.mean[1] == 0.2f && s.std[2] == 4.0f && s.rescale_factor == 0.5);
+    assert_int_equal(load("{\"image_processor\": null}", flat, &s), PG_OK);
+    assert_int_equal(s.height, 448);
+    assert_int_equal(load(NULL, NULL, &s), PG_ERROR_NOT_FOUND);
+    assert_int_equal(load("{}", NULL, &s), PG_ERROR_NOT_FOUND);
+    assert_non_null(strstr(pgi_error_text(), folder));
+}
+
+static void settings_that_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        pg_status status;
+        const char *json, *text; /* text: must be in the message, beside the file name */
+    } cases[] = {
+        {PG_ERROR_FORMAT, "{\"size\": ", "preprocessor_config.json"},
+        {PG_ERROR_FORMAT, "[]", "object"},
+        {PG_ERROR_NOT_FOUND, "{}", "image_seq_length: found nothing"},
+        {PG_ERROR_NOT_FOUND, "{\"image_seq_length\": null}", "image_seq_length"},
+        {PG_ERROR_FORMAT, "{\"image_seq_length\": 0}", "image_seq_length: found 0"},
+        {PG_ERROR_FORMAT, "{\"image_seq_length\": 1e3}", "image_seq_length"},
+        {PG_ERROR_FORMAT, "{\"image_seq_length\": 99999999999}", "image_seq_length"},
+        {PG_ERROR_FORMAT, "{\"size\": {\"height\": -3, \"width\": 5}}", "size.height: found -3"},
+        {PG_ERROR_FORMAT, "{\"size\": {\"height\": 5, \"width\": 0}}", "size.width: found 0"},
+        {PG_ERROR_FORMAT, "{\"size\": {\"height\": 16385, \"width\": 16385}}", "found 16385"},
+        {PG_ERROR_FORMAT, "{\"size\": {\"height\": 224.5, \"width\": 224}}", "size.height: found 224.5"},
+        {PG_ERROR_FORMAT, "{\"size\": {\"height\": 224}}", "size.width: found nothing"},
+        {PG_ERROR_FORMAT, "{\"size\": {\"height\": NaN, \"width\": 224}}", "preprocessor_config.json"},
+        {PG_ERROR_FORMAT, "{\"size\": \"224\"}", "size: found \"224\""},
+        {PG_ERROR_FORMAT, "{\"size\": null}", "size: found null"},
+        {PG_ERROR_FORMAT, "{\"size\": [224]}", "size"},
+        {PG_ERROR_UNSUPPORTED, "{\"size\": 224}", "size: found 224"},
+        {PG_ERROR_UNSUPPORTED, "{\"size\": {\"shortest_edge\": 224}}", "size"},
+        {PG_ERROR_UNSUPPORTED, "{\"size\": {\"height\": 224, \"width\": 448}}", "height 224 and width 448"},
+        {PG_ERROR_UNSUPPORTED, "{\"resample\": 9}", "resample: found 9"},
+        {PG_ERROR_FORMAT, "{\"resample\": \"bicubic\"}", "resample: found \"bicubic\""},
+        {PG_ERROR_FORMAT, "{\"resample\": null}", "resample: found null"},
+        {PG_ERROR_FORMAT, "{\"rescale_factor\": 0}", "rescale_factor: found 0"},
+        {PG_ERROR_FORMAT, "{\"rescale_factor\": \"1/255\"}", "rescale_factor"},
+        {PG_ERROR_FORMAT, "{\"image_std\": [0.5, 0, 0.5]}", "image_std: found 0"},
+        {PG_ERROR_FORMAT, "{\"image_std\": 1e-60}", "image_std"},
+        {PG_ERROR_FORMAT, "{\"image_mean\": 1e300}", "image_mean"},
+        {PG_ERROR_FORMAT, "{\"image_mean\": [0.5, 0.5]}", "image_mean: found an array of 2"},
+        {PG_ERROR_FORMAT, "{\"image_mean\": [0.5, 0.5, \"x\"]}", "image_mean: found \"x\""},
+        {PG_ERROR_FORMAT, "{\"image_mean\": null}", "image_mean: found null"},
+        {PG_ERROR_FORMAT, "{\"do_resize\": 1}", "do_resize: found 1"},
+        {PG_ERROR_UNSUPPORTED, "{\"do_center_crop\": true}", "do_center_crop"},
+        {PG_ERROR_UNSUPPORTED, "{\"do_pad\": true}", "do_pad"},
+        {PG_ERROR_UNSUPPORTED, "{\"image_processor_type\": \"CLIPImageProcessor\"}", "CLIPImageProcessor"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        pgi_image_settings s;
+        pg_status status = load(NULL, cases[i].json, &s);
+        if (status != cases[i].status || !strstr(pgi_error_text(), cases[i].text) ||
+            !strstr(pgi_error_text(), "preprocessor_config.json"))
+            fail_msg("%s: status %d, expected %d: %s", cases[i].json, status, cases[i].status, pgi_error_text());
+    }
+    pgi_image_settings s;
+    assert_int_equal(load("{\"image_processor\": 5}", NULL, &s), PG_ERROR_FORMAT);
+    assert_int_equal(load("{\"image_processor\": {\"size\": 1.5}}", NULL, &s), PG_ERROR_FORMAT);
+    assert_non_null(strstr(pgi_error_text(), "processor_config.json: image_processor.size: found 1.5"));
+}
+
+static void no_resize_needs_the_size(void **state) {
+    (void)state;
+    pgi_image_settings s;
+    uint8_t pixels[12] = {0};
+    float out[12];
+    pgi_rgb picture = {pixels, 2, 2};
+    assert_int_equal(load(NULL, "{\"do_resize\": false, \"size\": [2, 2], \"image_seq_length\": 1}", &s), PG_OK);
+    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &s, &picture, out), PG_OK);
+    assert_true(out[11] == -1.0f);
+    picture.height = 1;
+    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &s, &picture, out), PG_ERROR_ARGUMENT);
+    assert_non_null(strstr(pgi_error_text(), "found 2 x 1 pixels, expected 2 x 2"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden_resizes),
+        cmocka_unit_test(resize_refuses),
+        cmocka_unit_test(golden_pixels),
+        cmocka_unit_test(settings_files_and_defaults),
+        cmocka_unit_test(settings_that_are_refused),
+        cmocka_unit_test(no_resize_needs_the_size),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
