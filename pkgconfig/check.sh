@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs the build into an empty folder and uses what lies there as an application would:
 # shared and static, from C and from C++, with the flags of paligemma.pc alone.
-#   check.sh BUILD SOURCE PREFIX LIBDIR SANITIZE tool|no-tool SOVERSION VERSION COMPILER
+#   check.sh BUILD SOURCE PREFIX LIBDIR SANITIZE both|shared|static tool|no-tool SOVERSION VERSION COMPILER
 # shellcheck disable=SC2086 # flags are lists of words
 set -eu
-build=$1 source=$2 prefix=$3 libdir=$4 sanitize=$5 tool=$6 soversion=$7 version=$8 built_with=$9
+build=$1 source=$2 prefix=$3 libdir=$4 sanitize=$5 library=$6 tool=$7 soversion=$8 version=$9
+built_with=${10}
 work=$(mktemp -d "${TMPDIR:-/tmp}/paligemma-install.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -15,24 +16,31 @@ fail() {
 }
 
 dest=$work/dest
-DESTDIR=$dest ${MESON:-meson} install -C "$build" --no-rebuild --quiet >"$work/log" 2>&1 || {
+meson=$(sed -n 's/^ *COMMAND = \(.*\) install --no-rebuild$/\1/p' "$build/build.ninja") # the one that configured the build
+(cd "$build" && DESTDIR=$dest ${meson:-meson} install --no-rebuild --quiet) >"$work/log" 2>&1 || {
     cat "$work/log"
     exit 1
 }
 root=$dest$prefix lib=$dest$prefix/$libdir
-for file in "include/paligemma/paligemma.h" "include/paligemma/version.h" "$libdir/libpaligemma.so" \
-    "$libdir/libpaligemma.so.$soversion" "$libdir/libpaligemma.so.$version" "$libdir/libpaligemma.a" \
-    "$libdir/pkgconfig/paligemma.pc"; do
+expected="include/paligemma/paligemma.h include/paligemma/version.h $libdir/pkgconfig/paligemma.pc"
+kinds="shared static"
+case $library in shared | static) kinds=$library ;; esac
+for kind in $kinds; do
+    case $kind in
+    shared) expected="$expected $libdir/libpaligemma.so $libdir/libpaligemma.so.$soversion $libdir/libpaligemma.so.$version" ;;
+    static) expected="$expected $libdir/libpaligemma.a" ;;
+    esac
+done
+test "$tool" = no-tool || expected="$expected bin/paligemma share/man/man1/paligemma.1"
+for file in $expected; do
     test -e "$root/$file" || fail "not installed: $file"
 done
-if test "$tool" = tool; then
-    test -x "$root/bin/paligemma" || fail "not installed: bin/paligemma"
-    test -e "$root/share/man/man1/paligemma.1" || fail "not installed: share/man/man1/paligemma.1"
+if test "$library" != static; then
+    found=$(objdump -p "$lib/libpaligemma.so" | awk '$1 == "SONAME" { print $2 }')
+    test "$found" = "libpaligemma.so.$soversion" || fail "soname: found $found, expected libpaligemma.so.$soversion"
+    leaked=$(nm -D --defined-only "$lib/libpaligemma.so" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | grep -v '^pg_' || true)
+    test -z "$leaked" || fail "exported besides pg_*: $leaked"
 fi
-found=$(objdump -p "$lib/libpaligemma.so" | awk '$1 == "SONAME" { print $2 }')
-test "$found" = "libpaligemma.so.$soversion" || fail "soname: found $found, expected libpaligemma.so.$soversion"
-leaked=$(nm -D --defined-only "$lib/libpaligemma.so" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | grep -v '^pg_' || true)
-test -z "$leaked" || fail "exported besides pg_*: $leaked"
 
 # The copy knows where the files lie now; nothing else is changed in it.
 sed "s|^prefix=.*|prefix=$root|" "$lib/pkgconfig/paligemma.pc" >"$work/paligemma.pc"
@@ -43,7 +51,9 @@ test "$($pc --variable=api_version paligemma)" = "$version" || fail "paligemma.p
 cflags=$($pc --cflags paligemma)
 shared=$($pc --libs paligemma)
 static=$($pc --static --libs paligemma | sed 's/-lpaligemma/-l:libpaligemma.a/')
-case " $shared " in *stdc++* | *sentencepiece*) fail "--libs names private libraries: $shared" ;; esac
+if test "$library" != static; then
+    case " $shared " in *stdc++* | *sentencepiece*) fail "--libs names private libraries: $shared" ;; esac
+fi
 san=
 test "$sanitize" = none || san=-fsanitize=$sanitize
 
@@ -56,7 +66,7 @@ for pair in "gcc g++" "clang clang++"; do
     # A sanitizer's runtime has to be that of the compiler that built the library.
     test "$sanitize" = none || test "$cc" = "$built_with" || continue
     found_compiler=1
-    for kind in shared static; do
+    for kind in $kinds; do
         # The OpenMP runtime behind -fopenmp is the compiler's own, so static is for the compiler that built the library.
         test $kind = shared || test "$cc" = "$built_with" || continue
         test $kind = shared && libs=$shared || libs=$static
