@@ -284,8 +284,9 @@ typedef struct pg_processor_options {
 PG_API pg_status pg_processor_options_init(pg_processor_options *options, size_t struct_size);
 
 /* Opens the tokenizer (tokenizer.model, else tokenizer.json) and the image
- * settings (preprocessor_config.json, else processor_config.json) of a
- * checkpoint folder or model id; see pg_model_open(). */
+ * settings (image_processor in processor_config.json, else
+ * preprocessor_config.json) of a checkpoint folder or model id; see
+ * pg_model_open(). Errors: as pg_model_open(), but never PG_ERROR_CANCELLED. */
 PG_API pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out);
 PG_API void pg_processor_close(pg_processor **processor);
 

@@ -38,13 +38,14 @@ pg_status pgi_error(pg_status status, const char *format, ...) {
 }
 
 pg_status pgi_error_context(pg_status status, const char *format, ...) {
-    char text[2 * TEXT_SIZE];
+    char text[2 * TEXT_SIZE + 2];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, TEXT_SIZE, format, arguments);
     va_end(arguments);
-    strcat(text, ": ");
-    strncat(text, error_text, TEXT_SIZE - 3);
+    size_t size = strlen(text);
+    memcpy(text + size, ": ", 2);
+    memcpy(text + size + 2, error_text, strlen(error_text) + 1);
     text[TEXT_SIZE - 1] = '\0';
     make_one_line(text);
     memcpy(error_text, text, TEXT_SIZE);
