@@ -69,8 +69,7 @@ def model_folder(name):
 
 def make_case(name, model, picture, prompt, n_new):
     ref = reference.Reference(model_folder(model))
-    image = Image.open(os.path.join(HERE, "pictures", picture)).convert("RGB")
-    result = ref.run(image, prompt, n_new)
+    result = ref.run(reference.open_picture(os.path.join(HERE, "pictures", picture)), prompt, n_new)
     limits = reference.bounds(ref.probe(result))
     if reference.first_open_step(result, limits) < len(result.ids):
         sys.exit(f"{name}: a margin of {min(result.margins):.1e} is within float noise; choose another prompt")

@@ -40,7 +40,7 @@ def main():
             Image.fromarray(draw.render(scene)).save(path)
             rng = np.random.default_rng(first + i)
             prompt, answer = [draw.caption(scene), draw.question(scene, rng), draw.detection(scene, rng)][i % 3]
-            result = ref.run(Image.open(path).convert("RGB"), prompt, 64)
+            result = ref.run(reference.open_picture(path), prompt, 64)
             with processor.encode(path, prompt) as inputs:
                 ids, _ = session.generate(inputs)
             text = processor.decode(ids)

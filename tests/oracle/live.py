@@ -20,7 +20,6 @@ import traceback
 import numpy as np
 import torch
 from PIL import Image
-from transformers.image_utils import load_image
 
 import checkpoints
 import compare
@@ -102,8 +101,8 @@ class Case:
         with pglib.Processor(library, self.folder) as processor:
             for i in range(N_PICTURES):
                 path, what = pictures.write(self.rng, os.path.join(self.folder, "picture"))
-                for flags, image in [(0, Image.open(path).convert("RGB")), (pglib.EXIF, load_image(path))]:
-                    expected = ref.inputs(image, "en")["pixel_values"].numpy()
+                for flags in (0, pglib.EXIF):
+                    expected = ref.inputs(reference.open_picture(path, flags == pglib.EXIF), "en")["pixel_values"].numpy()
                     try:
                         with processor.encode(path, "en", flags) as inputs:
                             found = inputs["pixel_values"]
@@ -116,7 +115,7 @@ class Case:
                     self.expect(wrong, f"picture {i} ({what}), flags {flags}")
 
     def compare_text(self, ref, path, text, n_new, what):
-        result = ref.run(load_image(path), text, n_new)
+        result = ref.run(reference.open_picture(path), text, n_new)
         limits = reference.bounds(ref.probe(result))
         what = f"prompt {text!r}, {n_new} tokens; {what}"
         outputs = {}
@@ -178,6 +177,7 @@ def main():
     first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
     print(f"seed {first}, {args.count} checkpoints", flush=True)
     torch.set_num_threads(1)  # the fastest for models this small
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the CPU to the others
     library, passed, failed = pglib.Library(args.build), 0, 0
     with tempfile.TemporaryDirectory() as temporary:
         for seed in range(first, first + args.count):

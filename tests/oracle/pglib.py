@@ -98,8 +98,8 @@ class Processor(_Handle):
 
     def encode(self, path, prompt, flags=0):
         """-> an open handle of the inputs for the picture at `path`."""
-        inputs, image = Inputs(self.library), Image()
-        self.library.call("pg_image_from_path", c.byref(image), c.c_size_t(c.sizeof(image)), os.fsencode(path))
+        inputs, image, name = Inputs(self.library), Image(), os.fsencode(path)  # the image borrows the name
+        self.library.call("pg_image_from_path", c.byref(image), c.c_size_t(c.sizeof(image)), name)
         options = self.library.options(EncodeOptions, "encode", flags=flags)
         self.library.call("pg_processor_encode", self.pointer, c.byref(image), prompt.encode(), c.byref(options),
                           c.byref(inputs.pointer))

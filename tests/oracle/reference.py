@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from PIL import Image, ImageOps  # noqa: E402
 from transformers import AutoProcessor, PaliGemmaForConditionalGeneration, logging  # noqa: E402
 
 logging.set_verbosity_error()
@@ -20,6 +21,18 @@ logging.disable_progress_bar()
 UNIT_ROUNDOFF = 2.0 ** -24
 # How far two f32 implementations may lie apart, in units of the probe below; see README.md.
 FACTOR = 8.0
+
+
+def open_picture(path, exif=True):
+    """The picture as the library reads it: exif_transpose where asked (as load_image), then Pillow's convert("RGB").
+
+    Only the pixels are handed on. Pillow keeps a PNG's transparent colour (tRNS) in the info of the converted picture, and
+    transformers 5.23 then lays it, like any picture that still has its alpha, over white; the library drops alpha.
+    """
+    image = Image.open(path)
+    if exif:
+        image = ImageOps.exif_transpose(image)
+    return Image.fromarray(np.asarray(image.convert("RGB")))
 
 
 class Result:

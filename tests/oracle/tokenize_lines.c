@@ -1,0 +1,103 @@
+/*
+ * The tokenizer for a test script: tokenize_lines FOLDER [list]
+ * One request a line, texts in hexadecimal (they may hold anything), one answer a line:
+ *   e TEXT     ids of a text           d IDS...  text of ids
+ *   l TEXT     likewise, literally     s IDS...  likewise, special tokens skipped
+ *   p N TEXT   the prompt layout       q N TEXT  likewise, literally
+ *   i          source, whether sentencepiece is used, number of ids, special ids
+ * d and s decode by pieces too and answer "differs" when that gives another text or splits a character.
+ * "list": never use sentencepiece. A failed request answers "! message".
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/utf8.h"
+#include "processor/layout.h"
+#include "processor/tokenizer_parts.h"
+
+static size_t from_hex(char *hex) {
+    size_t n = 0;
+    for (; hex[2 * n] && hex[2 * n + 1]; n++) {
+        char pair[3] = {hex[2 * n], hex[2 * n + 1], 0};
+        hex[n] = (char)strtol(pair, NULL, 16);
+    }
+    hex[n] = 0;
+    return n;
+}
+
+static pg_status decode(const pgi_tokenizer *tokenizer, const pgi_ids *ids, int skip, pgi_buffer *out) {
+    pgi_stream_decoder decoder;
+    pgi_buffer text;
+    int differs = 0;
+    pgi_buffer_init(&text, &pgi_memory_default);
+    pgi_stream_decoder_init(&decoder, tokenizer, skip);
+    pg_status status = PG_OK;
+    for (size_t i = 0; i <= ids->size && status >= 0; i++) {
+        size_t before = text.size;
+        status = i < ids->size ? pgi_stream_decoder_push(&decoder, ids->data[i], &text)
+                               : pgi_stream_decoder_flush(&decoder, &text);
+        if (text.size > before)
+            differs |= pgi_utf8_valid_prefix(text.data + before, text.size - before) != text.size - before;
+    }
+    if (status >= 0) status = pgi_tokenizer_decode(tokenizer, ids->data, ids->size, skip, out);
+    if (text.size != out->size || (text.size && memcmp(text.data, out->data, text.size) != 0)) differs = 1;
+    if (differs) printf("differs ");
+    pgi_stream_decoder_free(&decoder);
+    pgi_buffer_free(&text);
+    return status;
+}
+
+static void answer(const pgi_tokenizer *tokenizer, char *line) {
+    pgi_ids ids;
+    pgi_buffer text;
+    pg_status status = PG_OK;
+    char op = line[0], *rest = line + (line[1] ? 2 : 1);
+    pgi_ids_init(&ids, &pgi_memory_default);
+    pgi_buffer_init(&text, &pgi_memory_default);
+    if (op == 'e' || op == 'l') {
+        size_t size = from_hex(rest);
+        status = pgi_tokenizer_encode(tokenizer, rest, size, op == 'l', &ids);
+    } else if (op == 'p' || op == 'q') {
+        long n = strtol(rest, &rest, 10);
+        from_hex(rest += *rest == ' ');
+        status = pgi_layout_prompt(tokenizer, (int32_t)n, rest, op == 'q', &ids, NULL);
+    } else if (op == 'd' || op == 's') {
+        for (char *end; *rest && (end = rest, pgi_ids_push(&ids, strtoll(rest, &end, 10)) >= 0); rest = end) {
+        }
+        status = decode(tokenizer, &ids, op == 's', &text);
+        ids.size = 0;
+    } else if (op == 'i') {
+        printf("%d %d %lld", pgi_tokenizer_source(tokenizer), pgi_bpe_uses_sentencepiece(tokenizer->bpe),
+               (long long)pgi_tokenizer_n_ids(tokenizer));
+        for (int i = 0; i < PGI_N_SPECIALS; i++) printf(" %lld", (long long)pgi_tokenizer_special(tokenizer, i));
+    }
+    if (status < 0) printf("! %s", pgi_error_text());
+    for (size_t i = 0; i < ids.size && status >= 0; i++) printf(i ? " %lld" : "%lld", (long long)ids.data[i]);
+    for (size_t i = 0; i < text.size && status >= 0; i++) printf("%02x", text.data[i]);
+    printf("\n");
+    pgi_ids_free(&ids);
+    pgi_buffer_free(&text);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) return 2;
+    pgi_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
+    if (!tokenizer) return 1;
+    tokenizer->memory = pgi_memory_default;
+    tokenizer->avoid_sentencepiece = argc > 2;
+    pg_status status = pgi_tokenizer_load(tokenizer, argv[1]);
+    if (status < 0) printf("! %s\n", pgi_error_text());
+    char *line = NULL;
+    size_t capacity = 0;
+    for (ssize_t n; status >= 0 && (n = getline(&line, &capacity, stdin)) > 0;) {
+        if (line[n - 1] == '\n') line[n - 1] = 0;
+        answer(tokenizer, line);
+    }
+    free(line);
+    pgi_bpe_close(&tokenizer->bpe);
+    pgi_added_tokens_free(&tokenizer->added);
+    pgi_vocab_free(&tokenizer->vocab);
+    free(tokenizer);
+    return status < 0;
+}
