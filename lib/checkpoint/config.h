@@ -31,7 +31,7 @@ typedef struct pgi_text_config {
     int32_t attention_bias;                   /* 0 or 1: q, k, v and out have biases */
 } pgi_text_config;
 
-enum { PGI_MAX_EOS = 16, PGI_MAX_VOCAB = 4 << 20 };
+enum { PGI_MAX_EOS = 64, PGI_MAX_VOCAB = 4 << 20 };
 
 typedef struct pgi_config {
     pgi_vision_config vision;

@@ -229,8 +229,10 @@ static void special_ids_come_from_where_hf_takes_them(void **state) {
     write_text("generation_config.json", "{\"eos_token_id\": \"one\"}");
     assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_FORMAT, "generation_config.json: eos_token_id",
                  "\"one\"");
-    write_text("generation_config.json", "{\"eos_token_id\": [1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]}");
-    assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_LIMIT, "found 17 ids", "at most 16");
+    char many[400] = "{\"eos_token_id\": [0";
+    for (int i = 0; i < PGI_MAX_EOS; i++) strcat(many, ",1");
+    write_text("generation_config.json", strcat(many, "]}"));
+    assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_LIMIT, "found 65 ids", "at most 64");
     write_text("generation_config.json", "{");
     assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_FORMAT, "generation_config.json: line 1", NULL);
 }
