@@ -67,11 +67,9 @@ static pg_status read_int(const section *from, const char *key, int64_t min, int
 /* A positive number that f32 holds. */
 static pg_status read_positive(const section *from, const char *key, double *out) {
     const json_t *node = json_object_get(from->object, key);
-    double value = json_number_value(node);
-    if (!json_is_number(node) || !(value >= FLT_MIN && value <= FLT_MAX))
-        return wrong(from, key, node, "a positive finite number");
-    *out = value;
-    return PG_OK;
+    *out = json_number_value(node);
+    if (json_is_number(node) && *out >= FLT_MIN && *out <= FLT_MAX) return PG_OK;
+    return wrong(from, key, node, "a positive finite number");
 }
 
 /* The same, or null: 0. */

@@ -328,9 +328,8 @@ static pg_status read_section(const char *path, const char *key, const json_t *r
 static pg_status read_model_type(const char *path, const char *key, const json_t *raw, const char *standard,
                                  const char **out) {
     const json_t *type = json_object_get(raw, "model_type");
-    if (type && !json_is_string(type)) return wrong(path, key, "model_type", type, "a string");
     *out = type ? json_string_value(type) : standard;
-    return PG_OK;
+    return *out ? PG_OK : wrong(path, key, "model_type", type, "a string");
 }
 
 static pg_status resolve_text(const char *path, const json_t *raw, json_t *out) {
