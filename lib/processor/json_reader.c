@@ -37,8 +37,8 @@ pg_status pgi_json_expected(const pgi_json_reader *reader, const char *expected)
             found[12] = digits[byte & 15];
         }
     }
-    return pgi_error(PG_ERROR_FORMAT, "%s: line %zu, column %zu: found %s, expected %s", reader->file, line, column,
-                     found, expected);
+    return pgi_error(PG_ERROR_FORMAT, "%s: %s%sline %zu, column %zu: found %s, expected %s", reader->file,
+                     reader->key ? reader->key : "", reader->key ? ": " : "", line, column, found, expected);
 }
 
 int pgi_json_peek(pgi_json_reader *reader) {

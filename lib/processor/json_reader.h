@@ -11,7 +11,8 @@ typedef struct pgi_json_reader {
     const char *file; /* for messages */
     const uint8_t *data;
     size_t size, at;
-    pgi_buffer text; /* the string or key read last */
+    const char *key;  /* what is being read, such as "model.vocab", for messages; NULL: nothing in particular */
+    pgi_buffer text;  /* the string or key read last */
 } pgi_json_reader;
 
 /* `data` is borrowed. */
@@ -36,7 +37,7 @@ pg_status pgi_json_skip(pgi_json_reader *reader, size_t *begin, size_t *end);
 /* Nothing but white space may follow. */
 pg_status pgi_json_end(pgi_json_reader *reader);
 
-/* PG_ERROR_FORMAT "file: line ..., column ...: expected ...". */
+/* PG_ERROR_FORMAT "file: key: line ..., column ...: found ..., expected ...". */
 pg_status pgi_json_expected(const pgi_json_reader *reader, const char *expected);
 
 #endif

@@ -154,8 +154,10 @@ static pg_status read_document(pgi_json_reader *reader, pgi_tokenizer_json *out)
     if (vocab_at == SIZE_MAX) return pgi_error(PG_ERROR_FORMAT, "%s: model.vocab is not there", reader->file);
     if (merges_at == SIZE_MAX) return pgi_error(PG_ERROR_FORMAT, "%s: model.merges is not there", reader->file);
     reader->at = vocab_at;
+    reader->key = "model.vocab";
     PGI_TRY(read_vocab(reader, &out->vocab));
     reader->at = merges_at;
+    reader->key = "model.merges";
     return read_merges(reader, &out->vocab, &out->merges);
 }
 

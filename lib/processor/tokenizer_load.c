@@ -271,8 +271,7 @@ static pg_status visit_extra(const sources *s, token_fn visit, void *user, int *
     *given = (extra && !json_is_object(extra)) || json_is_array(more);
     PGI_TRY(visit_list(s->config_path, key, extra, visit, user));
     PGI_TRY(visit_list(s->map_path, extra_key, more, visit, user));
-    older = json_object_get(s->map, older_key);
-    return *given ? PG_OK : visit_list(s->map_path, older_key, older, visit, user);
+    return PG_OK;
 }
 
 typedef struct search {
@@ -384,7 +383,11 @@ static pg_status add_tokens(const sources *s, pgi_tokenizer *tokenizer) {
     }
     PGI_TRY(visit_named(s, add_named, &a));
     PGI_TRY(visit_extra(s, add_extra, &a, &given));
-    if (!s->has_json && !given) PGI_TRY(add_model_tokens(&a));
+    if (!given && s->has_json) {
+        static const char key[] = "additional_special_tokens";
+        PGI_TRY(visit_list(s->map_path, key, json_object_get(s->map, key), add_extra, &a));
+    }
+    if (!given && !s->has_json) PGI_TRY(add_model_tokens(&a));
     PGI_TRY(visit_named(s, remember, &a));
     return add_processor_tokens(&a);
 }

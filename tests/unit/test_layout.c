@@ -1,0 +1,106 @@
+/* lib/processor/layout.h: `<image>` x N, bos, prompt, newline. The ids themselves are compared in test_tokenizer.c. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "checkpoint_files.h"
+#include "processor/layout.h"
+
+static pgi_tokenizer *tokenizer;
+static pgi_ids ids;
+static int64_t image, bos;
+
+static int open_tokenizer(void **state) {
+    (void)state;
+    pgi_ids_init(&ids, MEMORY);
+    if (pgi_tokenizer_open(MEMORY, PGI_GOLDEN_FOLDER "/tokenizers/json", &tokenizer) != PG_OK) return -1;
+    image = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE);
+    bos = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS);
+    return 0;
+}
+
+static int close_tokenizer(void **state) {
+    (void)state;
+    pgi_ids_free(&ids);
+    pgi_tokenizer_close(&tokenizer);
+    return 0;
+}
+
+static int32_t layout(int32_t n, const char *prompt, int literal) {
+    int32_t n_images = -1;
+    ids.size = 0;
+    assert_int_equal(pgi_layout_prompt(tokenizer, n, prompt, literal, &ids, &n_images), PG_OK);
+    return n_images;
+}
+
+static size_t count(int64_t id) {
+    size_t n = 0;
+    for (size_t i = 0; i < ids.size; i++) n += ids.data[i] == id;
+    return n;
+}
+
+static void the_picture_stands_in_front(void **state) {
+    (void)state;
+    int64_t newline = pgi_tokenizer_piece_id(tokenizer, "\n"), two = pgi_tokenizer_piece_id(tokenizer, "\n\n");
+    for (int literal = 0; literal < 2; literal++) {
+        static const char *const empty[] = {NULL, ""};
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(layout(4, empty[i], literal), 1);
+            assert_int_equal(ids.size, 6);
+            for (int k = 0; k < 4; k++) assert_int_equal(ids.data[k], image);
+            assert_int_equal(ids.data[4], bos);
+            assert_int_equal(ids.data[5], newline);
+        }
+        assert_int_equal(layout(1, "\n", literal), 1); /* the two newlines are one piece */
+        assert_int_equal(ids.size, 3);
+        assert_int_equal(ids.data[2], two);
+        assert_int_equal(layout(4096, "caption", literal), 1);
+        assert_int_equal(count(image), 4096);
+    }
+}
+
+static void pictures_in_the_prompt(void **state) {
+    (void)state;
+    assert_int_equal(layout(3, "<image>cat", 0), 1);
+    assert_int_equal(count(image), 3);
+    assert_int_equal(ids.data[3], bos);
+    assert_int_equal(layout(3, "a <image> b <image>c", 0), 2);
+    assert_int_equal(count(image), 6);
+    assert_int_equal(count(bos), 1);
+    assert_true(ids.data[0] != image);
+    size_t last = ids.size - 1;
+    while (ids.data[last] != image) last--;
+    assert_int_equal(ids.data[last + 1], bos); /* after the last picture */
+}
+
+static void strangers_cannot_write_special_tokens(void **state) {
+    (void)state;
+    assert_int_equal(layout(3, "<image><bos><eos> x", 1), 1);
+    assert_int_equal(count(image), 3);
+    assert_int_equal(count(bos), 1);
+    assert_int_equal(count(pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS)), 0);
+    assert_int_equal(layout(3, "<bos><eos> x", 0), 1);
+    assert_int_equal(count(bos), 2);
+    assert_int_equal(count(pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS)), 1);
+}
+
+static void the_offset_is_the_prompts(void **state) {
+    (void)state;
+    ids.size = 0;
+    for (int literal = 0; literal < 2; literal++)
+        assert_error(pgi_layout_prompt(tokenizer, 256, "caption \xC3(", literal, &ids, NULL), PG_ERROR_ARGUMENT,
+                     "byte 8", "0xC3");
+    assert_int_equal(ids.size, 0);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_picture_stands_in_front),
+        cmocka_unit_test(pictures_in_the_prompt),
+        cmocka_unit_test(strangers_cannot_write_special_tokens),
+        cmocka_unit_test(the_offset_is_the_prompts),
+    };
+    return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
+}
