@@ -108,7 +108,7 @@ def main():
                            {"_from_model_config": True, "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0})
     model, tokenizer = vocabularies.build(2000, real_size=True)
     checkpoints.write_processor(args.folder, model, tokenizer,
-                                dict(vision=written["vision_config"], resample=3, files="official"))
+                                dict(vision=written["vision_config"], resample=3, image={}, files="official"))
     print(f"{sum(int(np.prod(s)) for s in shapes.values()):,} parameters, {total:,} bytes of weights")
 
 

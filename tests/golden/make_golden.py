@@ -30,6 +30,7 @@ SPECS = {
         checkpoints.draw(0), seed=101, generation=1, layout="before 4.52", dtype="BF16", head="tied", shards=1,
         unaligned=True, config="sparse", files="official", pooling_head=False, n_learned=40, extra_rows=8, resample=3,
         rope_theta=10000.0, save_pretrained=False, eos=1, padding_rows="zero",
+        image={}, generation_file=True,
         vision=dict(hidden_size=36, num_attention_heads=2, num_hidden_layers=2, intermediate_size=61, patch_size=14,
                     image_size=56, layer_norm_eps=1e-6),
         text=dict(hidden_size=43, num_attention_heads=4, num_key_value_heads=1, head_dim=12, num_hidden_layers=2,
@@ -38,6 +39,7 @@ SPECS = {
         checkpoints.draw(0), seed=102, generation=2, layout="5.23", dtype="mixed", head="tied", shards=2,
         unaligned=False, config="5.23", files="5.23", pooling_head=False, n_learned=40, extra_rows=0, resample=3,
         rope_theta=10000.0, save_pretrained=False, eos=1, padding_rows="zero",
+        image={}, generation_file=True,
         vision=dict(hidden_size=24, num_attention_heads=2, num_hidden_layers=2, intermediate_size=50, patch_size=7,
                     image_size=45, layer_norm_eps=1e-6),  # 45 = 6 * 7 + 3: the convolution leaves a margin
         text=dict(hidden_size=40, num_attention_heads=4, num_key_value_heads=2, head_dim=10, num_hidden_layers=3,

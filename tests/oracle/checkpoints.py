@@ -66,6 +66,16 @@ def draw(seed):
                     final_logit_softcapping=pick([30.0, float(between(3, 20)), None], [0.6, 0.3, 0.1]))
         if rng.random() < 0.2:
             text["layer_types"] = [pick(["sliding_attention", "full_attention"]) for _ in range(text["num_hidden_layers"])]
+    if rng.random() < 0.2:  # "gelu" is the exact one, but in Gemma 1 a legacy name of the tanh approximation
+        vision["hidden_act"] = pick(["gelu", "silu", "relu"])
+        text["hidden_act" if generation == 1 else "hidden_activation"] = pick(["gelu", "silu", "relu"])
+    image = {}
+    if rng.random() < 0.3:
+        image = dict(image_mean=rng.uniform(0.2, 0.7, 3).round(8).tolist(), image_std=rng.uniform(0.2, 0.7, 3).tolist(),
+                     rescale_factor=pick([1 / 255, 1 / 127.5, 0.004]), do_rescale=bool(rng.random() < 0.9),
+                     do_normalize=bool(rng.random() < 0.8))
+        if not image["do_rescale"]:
+            image.update(image_mean=[100.0, 110.0, 120.5], image_std=[60.0, 55.5, 70.0], do_normalize=True)
     layout = pick(list(LAYOUTS))
     head = pick(["tied", "tied and written", "head only", "own"], [0.5, 0.2, 0.15, 0.15])
     return dict(
@@ -75,9 +85,10 @@ def draw(seed):
         layout=layout, dtype=pick(["F32", "BF16", "F16", "mixed"]),
         head=head,
         pooling_head=bool(rng.random() < 0.15), shards=pick([1, 1, between(2, 6)]), unaligned=bool(rng.random() < 0.3),
-        config=pick(["sparse", "5.23", "full"]), files=pick(["official", "5.23"]),
+        config=pick(["sparse", "5.23", "full"]),
+        files=pick(["official", "official", "no tokenizer.model", "5.23", "5.23"]), image=image,
         save_pretrained=layout == "5.23" and head in ("tied", "own") and bool(rng.random() < 0.7),
-        resample=pick([3, 3, 3, 2, 1]), eos=pick([1, "list"]))
+        resample=pick([3, 3, 3, 3, 0, 1, 2, 4, 5]), eos=pick([1, "list"]), generation_file=bool(rng.random() < 0.85))
 
 
 def build_config(spec, n_pieces):
@@ -225,17 +236,19 @@ def write_config(folder, config, spec):
 def write_processor(folder, sentencepiece_model, tokenizer, spec):
     size, patch = spec["vision"]["image_size"], spec["vision"]["patch_size"]
     settings = dict(size={"height": size, "width": size}, resample=spec["resample"], image_mean=[0.5] * 3,
-                    image_std=[0.5] * 3)
+                    image_std=[0.5] * 3, do_normalize=True, do_rescale=True, rescale_factor=1 / 255)
+    settings.update(spec["image"])
     images = SiglipImageProcessorPil(**settings)
     images.image_seq_length = (size // patch) ** 2
     if spec["files"] == "5.23":
         PaliGemmaProcessor(images, tokenizer).save_pretrained(folder)
         return
     vocabularies.save_official(folder, sentencepiece_model, tokenizer)
+    if spec["files"] == "no tokenizer.model":
+        os.remove(os.path.join(folder, "tokenizer.model"))
     write_json(folder, "preprocessor_config.json", dict(
-        settings, do_convert_rgb=None, do_normalize=True, do_rescale=True, do_resize=True,
-        image_processor_type="SiglipImageProcessor", image_seq_length=images.image_seq_length,
-        processor_class="PaliGemmaProcessor", rescale_factor=1 / 255))
+        settings, do_convert_rgb=None, do_resize=True, image_processor_type="SiglipImageProcessor",
+        image_seq_length=images.image_seq_length, processor_class="PaliGemmaProcessor"))
 
 
 def write(spec, folder):
@@ -255,6 +268,8 @@ def write(spec, folder):
         write_weights(folder, model, spec)
         write_config(folder, config, spec)
         model.generation_config.save_pretrained(folder)
+    if not spec["generation_file"]:  # then the config's eos counts
+        os.remove(os.path.join(folder, "generation_config.json"))
     write_processor(folder, sentencepiece_model, tokenizer, spec)
 
 

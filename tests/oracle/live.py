@@ -85,10 +85,10 @@ class Case:
 
     def choose_eos(self, ref):
         """Half of the checkpoints end their texts with a token that they do generate."""
-        if self.rng.random() < 0.5:
+        path = os.path.join(self.folder, "generation_config.json")
+        if self.rng.random() < 0.5 or not os.path.exists(path):
             return
         ids = ref.run(Image.new("RGB", (9, 9), "red"), "en", 8).ids
-        path = os.path.join(self.folder, "generation_config.json")
         with open(path) as f:
             config = json.load(f)
         old = config["eos_token_id"] if isinstance(config["eos_token_id"], list) else [config["eos_token_id"]]
@@ -131,9 +131,9 @@ class Case:
             self.expect(wrong, f"{' '.join(options)}, {what}")
         same = {outputs.get(("--threads", n)) for n in "123"}
         self.expect([] if len(same) == 1 else ["some stage differs between 1, 2 and 3 threads"], what)
-        self.expect(self.check_tool(result, limits, path, text, n_new), f"tool, {what}")
+        self.expect(self.check_tool(ref, result, limits, path, text, n_new), f"tool, {what}")
 
-    def check_tool(self, result, limits, path, text, n_new):
+    def check_tool(self, ref, result, limits, path, text, n_new):
         tool = os.path.join(self.build, "examples", "paligemma")
         answers = []
         for threads in "123":
@@ -148,18 +148,14 @@ class Case:
         if answer["prompt_ids"] != result.prompt_ids:
             wrong.append(f"prompt_ids: found {answer['prompt_ids']}, expected {result.prompt_ids}")
         if reference.first_open_step(result, limits) == len(result.ids):
-            eos = self.eos_ids()
+            eos = ref.model.generation_config.eos_token_id
+            eos = eos if isinstance(eos, list) else [eos]
             stop = "eos" if result.ids[-1] in eos else "length"
             for key, expected in [("ids", result.ids), ("text", result.text), ("stop", stop)]:
                 if answer[key] != expected:
                     wrong.append(f"{key}: found {answer[key]!r}, expected {expected!r}")
         missing = {"load_s", "image_s", "prefill_s", "decode_s", "tokens_per_s"} - set(answer)
         return wrong + ([f"keys missing: {sorted(missing)}"] if missing else [])
-
-    def eos_ids(self):
-        with open(os.path.join(self.folder, "generation_config.json")) as f:
-            eos = json.load(f)["eos_token_id"]
-        return eos if isinstance(eos, list) else [eos]
 
 
 def describe(spec):
