@@ -131,6 +131,18 @@ static void add_symbol(word *w, int64_t id) {
     if (at > 0) w->symbols[at - 1].next = at;
 }
 
+static int has_bytes(const pgi_bpe_list *list, const uint8_t *text, size_t size) {
+    int all = list->byte_fallback;
+    for (size_t i = 0; i < size; i++) all = all && list->byte_ids[text[i]] >= 0;
+    return all;
+}
+
+static pg_status no_piece(const pgi_bpe_list *list, uint32_t code) {
+    if (list->unk_id >= 0 || list->unk_id == PGI_UNK_DROP) return PG_OK;
+    return pgi_error(PG_ERROR_UNSUPPORTED, "the text has the character U+%04X, for which the tokenizer has neither a "
+                     "piece nor bytes nor an unknown piece", code);
+}
+
 /* The first symbols: characters, byte pieces, unk (merge_word() in model.rs). As there, an unknown
  * character that waits to be fused waits past byte pieces too. */
 static pg_status split(const pgi_bpe_list *list, const uint8_t *text, size_t size, word *w) {
@@ -140,26 +152,37 @@ static pg_status split(const pgi_bpe_list *list, const uint8_t *text, size_t siz
         n = pgi_utf8_next(text + at, size - at, &code);
         if (n == 0) return pgi_error(PG_ERROR_INTERNAL, "text is not valid UTF-8 at byte %zu", at);
         int64_t id = pgi_vocab_find(list->vocab, text + at, n);
-        if (id >= 0 && (size_t)id < list->n_pieces && !list->banned[id]) {
+        if (id >= 0 && (size_t)id < list->n_pieces) {
             if (unk_waits) add_symbol(w, list->unk_id);
             unk_waits = 0;
             add_symbol(w, id);
             continue;
         }
-        int has_bytes = list->byte_fallback;
-        for (size_t i = 0; i < n; i++) has_bytes = has_bytes && list->byte_ids[text[at + i]] >= 0;
-        if (has_bytes) {
+        if (has_bytes(list, text + at, n)) {
             for (size_t i = 0; i < n; i++) add_symbol(w, list->byte_ids[text[at + i]]);
             continue;
         }
-        if (list->unk_id == PGI_UNK_DROP) continue;
-        if (list->unk_id < 0)
-            return pgi_error(PG_ERROR_UNSUPPORTED, "the text has the character U+%04X, for which the tokenizer has "
-                             "neither a piece nor bytes nor an unknown piece", code);
+        PGI_TRY(no_piece(list, code));
+        if (list->unk_id < 0) continue;
         if (unk_waits && !list->fuse_unk) add_symbol(w, list->unk_id);
         unk_waits = 1;
     }
     if (unk_waits) add_symbol(w, list->unk_id);
+    return PG_OK;
+}
+
+static pg_status put(const pgi_bpe_list *list, uint32_t id, pgi_ids *out) {
+    if (!list->banned[id] || id == list->unk_id) return pgi_ids_push(out, id);
+    /* A banned character that nothing was merged with. */
+    size_t size;
+    uint32_t code = 0;
+    const uint8_t *text = (const uint8_t *)pgi_vocab_text(list->vocab, id, &size);
+    if (!has_bytes(list, text, size)) {
+        pgi_utf8_next(text, size, &code);
+        PGI_TRY(no_piece(list, code));
+        return list->unk_id >= 0 ? pgi_ids_push(out, list->unk_id) : PG_OK;
+    }
+    for (size_t i = 0; i < size; i++) PGI_TRY(pgi_ids_push(out, list->byte_ids[text[i]]));
     return PG_OK;
 }
 
@@ -173,7 +196,7 @@ pg_status pgi_bpe_list_encode(const pgi_bpe_list *list, const char *text, size_t
     PGI_GOTO(split(list, (const uint8_t *)text, size, &w), done);
     merge_all(list, &w);
     for (size_t i = 0; i < w.n_symbols; i++)
-        if (!w.symbols[i].merged) PGI_GOTO(pgi_ids_push(out, w.symbols[i].id), done);
+        if (!w.symbols[i].merged) PGI_GOTO(put(list, w.symbols[i].id, out), done);
     status = PG_OK;
 done:
     pgi_free(list->memory, w.symbols);

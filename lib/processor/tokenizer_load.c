@@ -48,6 +48,7 @@ typedef struct sources {
     json_t *map;      /* special_tokens_map.json, NULL when it does not count */
     json_t *added;    /* added_tokens.json, likewise */
     int is_gemma;     /* GemmaTokenizer; otherwise the pipeline is what tokenizer.json says */
+    int has_class;    /* tokenizer_config.json names a class */
     token *decoder;   /* [n_decoder], HF's added_tokens_decoder, sorted by id */
     size_t n_decoder, decoder_capacity;
 } sources;
@@ -231,7 +232,8 @@ static pg_status visit_named(const sources *s, token_fn visit, void *user) {
         token t = {.flags = {.special = 1}};
         if (value && !json_is_null(value)) {
             PGI_TRY(read_token(path_of_setting(s, key), key, value, &t));
-        } else if (!value && s->is_gemma && named_tokens[i].gemma) {
+        } else if (!value && s->is_gemma && named_tokens[i].gemma &&
+                   (s->has_class || strcmp(key, "mask_token") != 0)) { /* a bare tokenizer.model names no mask */
             t.text = named_tokens[i].gemma;
             t.size = strlen(t.text);
         } else {
@@ -501,8 +503,8 @@ static pg_status load_sources(sources *s, const char *folder) {
     PGI_TRY(load_optional(s, s->config_path, &s->config));
     PGI_TRY(check_config(s));
     const json_t *class_name = json_object_get(s->config, "tokenizer_class");
-    s->is_gemma = json_is_string(class_name) ? strncmp(json_string_value(class_name), "GemmaTokenizer", 14) == 0
-                                             : !s->has_json;
+    s->has_class = json_is_string(class_name);
+    s->is_gemma = s->has_class ? strncmp(json_string_value(class_name), "GemmaTokenizer", 14) == 0 : !s->has_json;
     if (!s->has_json && !s->is_gemma)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: tokenizer_class is \"%.60s\", expected \"GemmaTokenizer\" beside a "
                          "tokenizer.model", s->config_path, json_string_value(class_name));
