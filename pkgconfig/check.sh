@@ -54,8 +54,12 @@ static=$($pc --static --libs paligemma | sed 's/-lpaligemma/-l:libpaligemma.a/')
 if test "$library" != static; then
     case " $shared " in *stdc++* | *sentencepiece*) fail "--libs names private libraries: $shared" ;; esac
 fi
-san=
-test "$sanitize" = none || san=-fsanitize=$sanitize
+# clang leaves the C++ part of its sanitizers out of a C link; the tokenizer inside the library asks for it.
+san='' san_libs=''
+if test "$sanitize" != none; then
+    san=-fsanitize=$sanitize
+    if test "$built_with" = clang; then san="$san -fsanitize-link-c++-runtime" san_libs=-lstdc++; fi
+fi
 
 warn="-Wall -Wextra -Werror -pedantic"
 found_compiler=0
@@ -70,7 +74,7 @@ for pair in "gcc g++" "clang clang++"; do
         # The OpenMP runtime behind -fopenmp is the compiler's own, so static is for the compiler that built the library.
         test $kind = shared || test "$cc" = "$built_with" || continue
         test $kind = shared && libs=$shared || libs=$static
-        $cc -std=c99 $warn $san $cflags "$source/pkgconfig/consumer.c" -o "$work/$kind-c" $libs ||
+        $cc -std=c99 $warn $san $cflags "$source/pkgconfig/consumer.c" -o "$work/$kind-c" $libs $san_libs ||
             fail "$cc, $kind: does not link: $libs"
         $cxx -x c++ -std=c++11 $warn $san $cflags "$source/pkgconfig/consumer.c" -x none -o "$work/$kind-c++" $libs ||
             fail "$cxx, $kind: does not link: $libs"
