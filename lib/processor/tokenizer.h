@@ -1,7 +1,8 @@
 /*
- * The tokenizer as HF's GemmaTokenizer behaves: special tokens in the text are
- * parsed, the rest goes through sentencepiece; tokenizer.json becomes a
- * sentencepiece model in memory when there is no tokenizer.model.
+ * The tokenizer as HF's GemmaTokenizer behaves: added tokens in the text are
+ * parsed, the rest goes through sentencepiece. Where the folder has a tokenizer.json,
+ * its BPE, which is the one HF reads, becomes a sentencepiece model in memory; otherwise
+ * tokenizer.model does, with the merges that HF derives from it.
  */
 #ifndef PGI_PROCESSOR_TOKENIZER_H
 #define PGI_PROCESSOR_TOKENIZER_H
@@ -19,7 +20,8 @@ void pgi_tokenizer_close(pgi_tokenizer **tokenizer);
 pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
                                pgi_ids *out);
 
-/* Appends the text of ids as HF's decode(). PG_ERROR_ARGUMENT: an id out of range. */
+/* Appends the text of ids as HF's decode(): ids beyond the last, which a model may have rows for, give nothing.
+ * PG_ERROR_ARGUMENT: an id that is negative or has more than 32 bits. */
 pg_status pgi_tokenizer_decode(const pgi_tokenizer *tokenizer, const int64_t *ids, size_t n_ids, int skip_special,
                                pgi_buffer *out);
 
@@ -30,7 +32,8 @@ int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece
 enum { PGI_TOKEN_PAD, PGI_TOKEN_EOS, PGI_TOKEN_BOS, PGI_TOKEN_UNK, PGI_TOKEN_IMAGE };
 int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */
 int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id);
-int32_t pgi_tokenizer_source(const pgi_tokenizer *tokenizer); /* 1: tokenizer.model, 2: tokenizer.json */
+/* 1: tokenizer.model, alone or with the same pieces as tokenizer.json; 2: tokenizer.json */
+int32_t pgi_tokenizer_source(const pgi_tokenizer *tokenizer);
 
 /*
  * Decoding id by id; all that push and flush append equals pgi_tokenizer_decode() of all ids. A run of

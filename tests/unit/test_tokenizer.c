@@ -450,8 +450,11 @@ static void damage(const char *kind, const char *name, int seeds) {
         memcpy(bytes, content.data, size);
         next_random(&seed);
         if (s % 5 == 0) size = next_random(&seed) % size;
-        for (uint64_t n = next_random(&seed) % 4; size && n < 4; n++)
-            bytes[next_random(&seed) % size] = s % 2 ? (uint8_t)next_random(&seed) : (uint8_t)"{}[]\",:0\\ \x80\xFF"[s % 12];
+        for (uint64_t n = next_random(&seed) % 4; size && n < 4; n++) {
+            static const char likely[] = "{}[]\",:0\\ \x80\xFF";
+            char byte = s % 2 ? (char)next_random(&seed) : likely[next_random(&seed) % sizeof likely];
+            bytes[next_random(&seed) % size] = (uint8_t)byte;
+        }
         write_bytes(name, bytes, size);
         free(bytes);
         pgi_tokenizer *tokenizer;
