@@ -19,7 +19,7 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
     pg_model_options complete = default_options;
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_model_options"));
     pgi_memory memory;
-    PGI_TRY(pgi_memory_from_allocator(complete.allocator, &memory));
+    PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     return pgi_model_open(&memory, model, &complete, out);
 }
 

@@ -23,7 +23,7 @@ pg_status pg_processor_open(const char *model, const pg_processor_options *optio
     pg_processor_options complete = default_options;
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_processor_options"));
     pgi_memory memory;
-    PGI_TRY(pgi_memory_from_allocator(complete.allocator, &memory));
+    PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     return pgi_processor_open(&memory, model, &complete, out);
 }
 

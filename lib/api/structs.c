@@ -56,6 +56,12 @@ pg_status pgi_struct_init(void *out, size_t struct_size, const void *defaults, s
     return PG_OK;
 }
 
+pg_status pgi_allocator_in(const pg_allocator *allocator, pgi_memory *out) {
+    pg_allocator complete = {.struct_size = sizeof complete};
+    PGI_TRY(pgi_struct_in(&complete, sizeof complete, allocator, "pg_allocator"));
+    return pgi_memory_from_allocator(allocator ? &complete : NULL, out);
+}
+
 pg_status pgi_not_null(const void *pointer, const char *name) {
     return pointer ? PG_OK : pgi_error(PG_ERROR_ARGUMENT, "%s is NULL", name);
 }

@@ -2,7 +2,7 @@
 #ifndef PGI_API_STRUCTS_H
 #define PGI_API_STRUCTS_H
 
-#include "base/status.h"
+#include "base/memory.h"
 
 /* `out` (`size` bytes, filled with defaults by the caller) takes over what the
  * caller's struct `in` has: the common part. A larger `in`, of a newer header,
@@ -17,6 +17,9 @@ void pgi_struct_out(void *out, const void *value, size_t size);
 
 /* The body of every pg_x_options_init(): `defaults` cut to, or zero-extended to, struct_size. */
 pg_status pgi_struct_init(void *out, size_t struct_size, const void *defaults, size_t size, const char *name);
+
+/* Takes over a host's allocator, of any version's size; NULL: the C library's. */
+pg_status pgi_allocator_in(const pg_allocator *allocator, pgi_memory *out);
 
 /* PG_ERROR_ARGUMENT with a message when `pointer` is NULL. */
 pg_status pgi_not_null(const void *pointer, const char *name);

@@ -213,7 +213,8 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     PGI_TRY(check_ids(&model->config, inputs, &n_image_tokens));
 
     double start = pgi_now();
-    if (!features && n_image_tokens > 0) {
+    /* pixels without image tokens: a tokenizer of another checkpoint; check_features() says so */
+    if (!features && (n_image_tokens > 0 || inputs->pixels)) {
         PGI_TRY(pgi_features_encode(&session->run, model, inputs, &encoded));
         features = encoded;
         session->encode_seconds = pgi_now() - start;

@@ -655,18 +655,18 @@ static void nothing_is_printed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bit_equal_for_any_number_of_threads),
-        cmocka_unit_test(threads_share_a_model),
-        cmocka_unit_test(errors_belong_to_their_thread),
-        cmocka_unit_test(a_forked_child_generates),
-        cmocka_unit_test(progress_cancels_anywhere),
-        cmocka_unit_test(a_set_flag_stops_every_call),
-        cmocka_unit_test(the_flag_is_closed_during_a_call),
-        cmocka_unit_test(another_thread_cancels),
-        cmocka_unit_test(handles_close_in_any_order),
-        cmocka_unit_test(the_fp_environment_stays),
-        cmocka_unit_test(a_comma_locale_changes_nothing),
-        cmocka_unit_test(nothing_is_printed),
+        cmocka_unit_test_teardown(bit_equal_for_any_number_of_threads, capture_end_if_on),
+        cmocka_unit_test_teardown(threads_share_a_model, capture_end_if_on),
+        cmocka_unit_test_teardown(errors_belong_to_their_thread, capture_end_if_on),
+        cmocka_unit_test_teardown(a_forked_child_generates, capture_end_if_on),
+        cmocka_unit_test_teardown(progress_cancels_anywhere, capture_end_if_on),
+        cmocka_unit_test_teardown(a_set_flag_stops_every_call, capture_end_if_on),
+        cmocka_unit_test_teardown(the_flag_is_closed_during_a_call, capture_end_if_on),
+        cmocka_unit_test_teardown(another_thread_cancels, capture_end_if_on),
+        cmocka_unit_test_teardown(handles_close_in_any_order, capture_end_if_on),
+        cmocka_unit_test_teardown(the_fp_environment_stays, capture_end_if_on),
+        cmocka_unit_test_teardown(a_comma_locale_changes_nothing, capture_end_if_on),
+        cmocka_unit_test_teardown(nothing_is_printed, capture_end_if_on),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

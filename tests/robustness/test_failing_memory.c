@@ -132,8 +132,8 @@ static void today_and_jpeg(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(official_and_png),
-        cmocka_unit_test(today_and_jpeg),
+        cmocka_unit_test_teardown(official_and_png, capture_end_if_on),
+        cmocka_unit_test_teardown(today_and_jpeg, capture_end_if_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

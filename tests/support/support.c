@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static int real_stdout = -1, real_stderr = -1, captured = -1;
+static int real_stdout = -1, real_stderr = -1, captured = -1, capturing;
 
 static void die(const char *what, const char *which) {
     say("test support: %s %s: %s\n", what, which, strerror(errno));
@@ -223,6 +223,7 @@ void capture_begin(void) {
         if (__sanitizer_set_report_fd) __sanitizer_set_report_fd((void *)(intptr_t)real_stderr);
     }
     if (ftruncate(captured, 0) != 0 || lseek(captured, 0, SEEK_SET) < 0) die("cannot empty", "the capture file");
+    capturing = 1;
     if (dup2(captured, STDOUT_FILENO) < 0 || dup2(captured, STDERR_FILENO) < 0) die("cannot redirect", "stdout and stderr");
 }
 
@@ -234,8 +235,9 @@ size_t capture_size(void) {
 }
 
 size_t capture_end(void) {
-    char text[512];
+    char text[4096];
     size_t size = capture_size();
+    capturing = 0;
     dup2(real_stdout, STDOUT_FILENO);
     dup2(real_stderr, STDERR_FILENO);
     if (size > 0) {
@@ -243,6 +245,12 @@ size_t capture_end(void) {
         say("written to stdout or stderr: %.*s\n", (int)(n > 0 ? n : 0), text);
     }
     return size;
+}
+
+int capture_end_if_on(void **state) {
+    (void)state;
+    if (capturing) capture_end();
+    return 0;
 }
 
 void say(const char *format, ...) {

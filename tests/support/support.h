@@ -57,6 +57,8 @@ int counter_clean(const counter *c);
 void capture_begin(void);
 size_t capture_size(void); /* bytes written since capture_begin() */
 size_t capture_end(void);  /* the same; shows them and ends the capture */
+/* A teardown for cmocka: what a failing test says would stay captured. */
+int capture_end_if_on(void **state);
 void say(const char *format, ...) __attribute__((format(printf, 1, 2))); /* to the real stderr, captured or not */
 void on_death(void (*callback)(void)); /* called when a signal or a sanitizer ends the process */
 

@@ -208,7 +208,7 @@ static void write_tokenizer_config(const char *folder, const vocabulary *v, int 
 /* ------------------------------------------------------------------------------------------------------ weights */
 
 typedef struct stored {
-    char name[160];
+    char name[256];
     int n_dims;
     int64_t shape[4];
     float scale, offset; /* values: offset + scale x (-1..1) */
@@ -369,7 +369,7 @@ static void write_configs(const char *folder, const tiny_options *o, int image_i
                  "{\"architectures\":[\"PaliGemmaForConditionalGeneration\"],\"model_type\":\"paligemma\",\"bos_token_id\":2,"
                  "\"eos_token_id\":1,\"pad_token_id\":0,\"hidden_size\":%d,\"projection_dim\":%d,\"image_token_index\":%d,"
                  "\"torch_dtype\":\"%s\",%s",
-                 T_HIDDEN, T_HIDDEN, image_id, dtype, o->head == TINY_HEAD_TIED ? "" : "\"tie_word_embeddings\":false,");
+                 T_HIDDEN, T_HIDDEN, image_id, dtype, o->head == TINY_HEAD_BOTH ? "\"tie_word_embeddings\":false," : "");
     bytes_printf(&b,
                  "\n\"text_config\":{\"model_type\":\"%s\",\"hidden_size\":%d,\"intermediate_size\":%d,\"num_hidden_layers\":%d,"
                  "\"num_attention_heads\":%d,\"num_key_value_heads\":%d,\"head_dim\":%d,\"vocab_size\":%lld,"
