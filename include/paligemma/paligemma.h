@@ -283,8 +283,8 @@ typedef struct pg_processor_options {
 
 PG_API pg_status pg_processor_options_init(pg_processor_options *options, size_t struct_size);
 
-/* Opens the tokenizer (tokenizer.model, else tokenizer.json) and the image
- * settings (image_processor in processor_config.json, else
+/* Opens the tokenizer (as transformers does: tokenizer.json decides where it is
+ * there, else tokenizer.model) and the image settings (image_processor in processor_config.json, else
  * preprocessor_config.json) of a checkpoint folder or model id; see
  * pg_model_open(). Errors: as pg_model_open(), but never PG_ERROR_CANCELLED. */
 PG_API pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out);
@@ -348,7 +348,7 @@ typedef struct pg_processor_info {
     int32_t n_image_tokens;     /* `<image>` tokens per picture */
     int32_t resample;           /* Pillow's number: 2 bilinear, 3 bicubic, ... */
     int32_t vocab_size;         /* ids of the tokenizer, added tokens included */
-    int32_t tokenizer_source;   /* 1: tokenizer.model, 2: tokenizer.json */
+    int32_t tokenizer_source;   /* 1: tokenizer.model (alone, or with the same pieces as tokenizer.json), 2: tokenizer.json */
     int64_t pad_id, eos_id, bos_id, unk_id, image_id; /* -1: none */
     float image_mean[3], image_std[3]; /* in units of rescaled pixels */
     double rescale_factor;      /* 1/255 */
