@@ -18,12 +18,13 @@ rm -f "$build.log"
 ${NINJA:-ninja} -C "$build" >&2
 
 model=examples/demo/model
-picture=examples/demo/pictures/@PICTURE@
+picture=examples/demo/pictures/shapes.png
 show() {
     printf '\n$ paligemma run %s %s "%s"\n' "$model" "$picture" "$1"
     "$build/examples/paligemma" run "$model" "$picture" "$1"
 }
 show "caption en"
-show "answer en how many objects are there?"
-show "detect red circle"
-say "The same from C: examples/caption.c ($build/examples/caption MODEL IMAGE). More: $build/examples/paligemma --help"
+show "answer en what color is the star?"
+show "detect red circle ; yellow triangle"
+say "A box is top, left, bottom, right, in 1/1023 of the height and width."
+say "The tool is $build/examples/paligemma (--help tells more); the same in C is examples/caption.c."

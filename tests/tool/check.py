@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
 """The command-line tool as a person and a script use it, on a tiny random checkpoint.
 
-    check.py TOOL MAKE_TINY
+    check.py TOOL MAKE_TINY SOURCE
 """
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 
-TOOL, MAKE_TINY = sys.argv[1:3]
+TOOL, MAKE_TINY, SOURCE = sys.argv[1:4]
 failures = 0
 
 
@@ -161,6 +162,19 @@ def terminal(folder, picture):
            process.returncode, err)
 
 
+def pages():
+    def text(*path):
+        with open(os.path.join(SOURCE, *path)) as f:
+            return f.read()
+
+    example, manual = text("examples", "caption.c"), text("docs", "paligemma.1").replace("\\-", "-")
+    expect("the README's example is caption.c", f"```c\n{example}```" in text("README.md"))
+    expect("caption.c is short", example.count("\n") < 30, example.count("\n"))
+    for verb in ["run", "info", "tokens"]:
+        for option in re.findall(r"--[a-z-]{2,}", run(verb, "--help")[1]):
+            expect(f"the manual page has {verb}'s {option}", option in manual)
+
+
 def main():
     with tempfile.TemporaryDirectory() as temporary:
         for kind in ["official", "today"]:
@@ -172,6 +186,7 @@ def main():
         usage(folder, picture)
         errors(folder, picture, temporary)
         terminal(folder, picture)
+    pages()
     print(f"{failures} failed")
     return 1 if failures else 0
 
