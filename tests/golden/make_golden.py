@@ -3,7 +3,7 @@
 
     make_golden.py [--only NAME]
 
-models/gemma1 and models/gemma2 are checkpoints from tests/oracle/checkpoints.py; the demo lies in examples/demo.
+models/gemma1 and models/gemma2 are checkpoints from tests/oracle/checkpoints.py; the demo lies in examples/demo/model.
 cases/NAME/ holds case.json (inputs, ids, text, bounds) and model.safetensors (the stages, f32; of a stage with more
 than MAX_ROWS rows every stride-th one, the last always). Bounds are those of tests/oracle/README.md. The script refuses a case in which
 the reference's own choice of a token is within float noise.
@@ -66,7 +66,7 @@ def make_pictures(folder):
 
 
 def model_folder(name):
-    return os.path.join(ROOT, "examples", "demo") if name == "demo" else os.path.join(HERE, "models", name)
+    return os.path.join(ROOT, "examples", "demo", "model") if name == "demo" else os.path.join(HERE, "models", name)
 
 
 def make_case(name, model, picture, prompt, n_new):

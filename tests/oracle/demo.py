@@ -26,7 +26,7 @@ def main():
     args.add_argument("--seed", type=int, help="of the first picture (default: fresh)")
     args.add_argument("--count", type=int, default=500)
     args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
-    args.add_argument("--model", default=DEMO)
+    args.add_argument("--model", default=os.path.join(DEMO, "model"))
     args = args.parse_args()
     first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
     print(f"seed {first}, {args.count} pictures", flush=True)
