@@ -28,6 +28,7 @@ typedef struct attention_task {
     const float *q, *k, *v;
     float *out;
     int64_t q_stride, k_stride, v_stride, out_stride;
+    int64_t head_batch; /* of few queries: query heads of a KV head taken together */
     /* The heads packed now: kv_begin <= KV head < kv_begin + kv_count. */
     int64_t kv_begin, kv_count;
     float *packed_k;   /* [kv_count, key panels, head_dim, nr] */
@@ -64,7 +65,7 @@ static size_t block_floats(int64_t rows, int64_t columns) {
 }
 
 static size_t thread_bytes(const pgi_kernels *kernels, const pgi_attention *shape) {
-    size_t floats = streamed(shape) ? (size_t)shape->n_keys + (size_t)shape->head_dim
+    size_t floats = streamed(shape) ? PGI_GEMV_ROWS * ((size_t)shape->n_keys + (size_t)shape->head_dim)
                                     : block_floats(query_block(kernels), shape->n_keys) +
                                           block_floats(query_block(kernels), shape->head_dim);
     return align64(floats * sizeof(float));
@@ -73,7 +74,8 @@ static size_t thread_bytes(const pgi_kernels *kernels, const pgi_attention *shap
 size_t pgi_attention_scratch(const pgi_kernels *kernels, const pgi_attention *shape, int n_threads) {
     size_t packed = 0;
     if (!streamed(shape))
-        packed = (size_t)heads_at_once(kernels, shape) * (packed_k_floats(kernels, shape) + packed_v_floats(kernels, shape));
+        packed =
+            (size_t)heads_at_once(kernels, shape) * (packed_k_floats(kernels, shape) + packed_v_floats(kernels, shape));
     return align64(packed * sizeof(float)) + (size_t)n_threads * thread_bytes(kernels, shape);
 }
 
@@ -82,28 +84,33 @@ static void key_range(const pgi_attention *shape, int64_t query, int64_t *begin,
     *end = shape->key_end ? shape->key_end[query] : shape->n_keys;
 }
 
-/* Item: (query, head). */
+/* Item: (query, KV head, batch of its query heads). The batch reads the keys once; its size does not change results. */
 static void streamed_heads(void *context, int64_t begin, int64_t end, int thread) {
     const attention_task *task = context;
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
     const int64_t d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads;
-    float *scores = (float *)(task->threads + (size_t)thread * task->per_thread);
-    float *scaled = scores + shape->n_keys;
+    const int64_t batch = task->head_batch, n_batches = ceil_div(group, batch);
+    float *scaled = (float *)(task->threads + (size_t)thread * task->per_thread); /* [PGI_GEMV_ROWS, head_dim] */
+    float *scores = scaled + PGI_GEMV_ROWS * d;                                   /* [PGI_GEMV_ROWS, n] */
     for (int64_t item = begin; item < end; item++) {
-        int64_t query = item / shape->n_heads, head = item % shape->n_heads, first, last;
+        int64_t kv = item / n_batches % shape->n_kv_heads, query = item / n_batches / shape->n_kv_heads, first, last;
+        int64_t head = kv * group + item % n_batches * batch, m = min64(batch, (kv + 1) * group - head);
         key_range(shape, query, &first, &last);
         int64_t n = last - first;
-        const float *keys = task->k + first * task->k_stride + head / group * d;
-        const float *values = task->v + first * task->v_stride + head / group * d;
+        const float *keys = task->k + first * task->k_stride + kv * d;
+        const float *values = task->v + first * task->v_stride + kv * d;
         float *out = task->out + query * task->out_stride + head * d;
-        memcpy(scaled, task->q + query * task->q_stride + head * d, (size_t)d * sizeof(float));
-        kernels->scale(scaled, d, shape->scale);
-        kernels->gemv_f32(1, n, d, scaled, d, keys, task->k_stride * (int64_t)sizeof(float), NULL, scores, n);
-        if (shape->soft_cap > 0) kernels->soft_cap(scores, n, shape->soft_cap);
-        float sum = kernels->exp_sum(scores, n, kernels->row_max(scores, n));
-        kernels->weighted_sum(n, d, scores, values, task->v_stride, out);
-        kernels->scale(out, d, 1 / sum);
+        memcpy(scaled, task->q + query * task->q_stride + head * d, (size_t)(m * d) * sizeof(float));
+        kernels->scale(scaled, m * d, shape->scale);
+        kernels->gemv_f32((int)m, n, d, scaled, d, keys, task->k_stride * (int64_t)sizeof(float), NULL, scores, n);
+        for (int64_t i = 0; i < m; i++, scores += n, out += d) {
+            if (shape->soft_cap > 0) kernels->soft_cap(scores, n, shape->soft_cap);
+            float sum = kernels->exp_sum(scores, n, kernels->row_max(scores, n));
+            kernels->weighted_sum(n, d, scores, values, task->v_stride, out);
+            kernels->scale(out, d, 1 / sum);
+        }
+        scores -= m * n;
     }
 }
 
@@ -207,7 +214,8 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
         for (int64_t i = 0; i < rows; i++) {
             int64_t begin, end;
             key_range(shape, q0 + i, &begin, &end);
-            sums[i] = softmax_row(kernels, scores + i * PGI_GEMM_LDA, block_stride, begin, end, lo, hi, shape->soft_cap);
+            sums[i] =
+                softmax_row(kernels, scores + i * PGI_GEMM_LDA, block_stride, begin, end, lo, hi, shape->soft_cap);
         }
 
         for (int64_t row = 0; row < rows; row += mr) {
@@ -229,15 +237,27 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
                                 const float *k, int64_t k_stride, const float *v, int64_t v_stride, float *out,
                                 int64_t out_stride, void *scratch) {
     const pgi_kernels *kernels = run->kernels;
+    const int64_t group = shape->n_heads / shape->n_kv_heads;
     if (shape->n_queries <= 0) return PG_OK;
-    attention_task task = {.run = run, .shape = shape, .q = q, .k = k, .v = v, .out = out, .q_stride = q_stride,
-                           .k_stride = k_stride, .v_stride = v_stride, .out_stride = out_stride};
+    attention_task task = {.run = run,
+                           .shape = shape,
+                           .q = q,
+                           .k = k,
+                           .v = v,
+                           .out = out,
+                           .q_stride = q_stride,
+                           .k_stride = k_stride,
+                           .v_stride = v_stride,
+                           .out_stride = out_stride};
     task.per_thread = thread_bytes(kernels, shape);
     if (streamed(shape)) {
+        int64_t n_heads = shape->n_queries * shape->n_heads; /* leave something for every thread */
+        task.head_batch = max64(1, min64(min64(PGI_GEMV_ROWS, group), n_heads / run->n_threads));
         task.threads = scratch;
-        return pgi_parallel_for(run, shape->n_queries * shape->n_heads, 1, streamed_heads, &task);
+        return pgi_parallel_for(run, shape->n_queries * shape->n_kv_heads * ceil_div(group, task.head_batch), 1,
+                                streamed_heads, &task);
     }
-    int64_t at_once = heads_at_once(kernels, shape), group = shape->n_heads / shape->n_kv_heads;
+    int64_t at_once = heads_at_once(kernels, shape);
     task.packed_k = scratch;
     task.packed_v = task.packed_k + (size_t)at_once * packed_k_floats(kernels, shape);
     task.threads = (char *)scratch + align64((size_t)at_once * sizeof(float) *

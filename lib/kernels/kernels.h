@@ -19,7 +19,7 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask);
 
 enum {
     PGI_GEMM_KC = 512,               /* the summed dimension is cut at multiples of this */
-    PGI_GEMM_LDA = PGI_GEMM_KC + 16, /* rows of an A tile; not a power of two, so that they fall into different cache sets */
+    PGI_GEMM_LDA = PGI_GEMM_KC + 16, /* from row to row of an A tile: not a power of two, for the cache's sets */
     PGI_GEMM_MR_MAX = 16,
     PGI_GEMM_NR_MAX = 32,
     PGI_GEMV_ROWS = 4 /* up to this many rows of x a product streams the weights instead of packing them */

@@ -44,9 +44,7 @@ typedef struct linear_task {
 
 /* Floats of one thread: the panels of a column block, and one tile of x. */
 static size_t panel_floats(void) { return (size_t)COLUMN_BLOCK * PGI_GEMM_KC; }
-static size_t thread_bytes(void) {
-    return (panel_floats() + (size_t)PGI_GEMM_MR_MAX * PGI_GEMM_LDA) * sizeof(float);
-}
+static size_t thread_bytes(void) { return (panel_floats() + (size_t)PGI_GEMM_MR_MAX * PGI_GEMM_LDA) * sizeof(float); }
 
 size_t pgi_linear_scratch(const pgi_kernels *kernels, int n_threads) {
     (void)kernels;
@@ -70,7 +68,7 @@ static void gemm_columns(void *context, int64_t begin, int64_t end, int thread) 
     const pgi_matrix *w = &task->linear->weight;
     const float *bias = task->linear->bias;
     float *panels = (float *)(task->scratch + (size_t)thread * thread_bytes()); /* [panels, kc, nr] */
-    float *tile = panels + panel_floats();                                     /* [mr, PGI_GEMM_LDA] */
+    float *tile = panels + panel_floats();                                      /* [mr, PGI_GEMM_LDA] */
     const int64_t nr = kernels->gemm_nr, mr = kernels->gemm_mr;
     const int64_t n_tiles = (task->rows + mr - 1) / mr;
     const int64_t element = (int64_t)pgi_dtype_size(w->dtype);
@@ -82,8 +80,8 @@ static void gemm_columns(void *context, int64_t begin, int64_t end, int thread) 
         }
         int64_t kc = min64(PGI_GEMM_KC, w->columns - k0);
         for (int64_t n = begin; n < end; n += nr)
-            task->pack((const char *)w->data + n * task->w_bytes + k0 * element, task->w_bytes,
-                       (int)min64(nr, end - n), kc, panels + (n - begin) * kc);
+            task->pack((const char *)w->data + n * task->w_bytes + k0 * element, task->w_bytes, (int)min64(nr, end - n),
+                       kc, panels + (n - begin) * kc);
         for (int64_t t = 0; t < n_tiles; t++) { /* tiles of nearly equal height */
             int64_t row = task->rows * t / n_tiles, m = task->rows * (t + 1) / n_tiles - row;
             for (int64_t i = 0; i < m; i++)
@@ -100,8 +98,14 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
     const pgi_kernels *kernels = run->kernels;
     const pgi_matrix *w = &linear->weight;
     if (rows <= 0 || w->rows <= 0) return PG_OK;
-    linear_task task = {.run = run, .x = x, .x_stride = x_stride, .rows = rows, .linear = linear, .y = y,
-                        .y_stride = y_stride, .scratch = scratch};
+    linear_task task = {.run = run,
+                        .x = x,
+                        .x_stride = x_stride,
+                        .rows = rows,
+                        .linear = linear,
+                        .y = y,
+                        .y_stride = y_stride,
+                        .scratch = scratch};
     task.w_bytes = w->columns * (int64_t)pgi_dtype_size(w->dtype);
     switch (w->dtype) {
         case PG_DTYPE_F32: task.pack = kernels->pack_f32, task.gemv = kernels->gemv_f32; break;

@@ -43,8 +43,8 @@ static void layer_norm_rows(void *context, int64_t begin, int64_t end, int threa
 
 pg_status pgi_layer_norm(const pgi_run *run, const float *x, int64_t rows, int64_t columns, const float *weight,
                          const float *bias, float eps, float *y) {
-    row_task task = {.kernels = run->kernels, .x = x, .y = y, .columns = columns, .weight = weight, .bias = bias,
-                     .value = eps};
+    row_task task = {
+        .kernels = run->kernels, .x = x, .y = y, .columns = columns, .weight = weight, .bias = bias, .value = eps};
     return pgi_parallel_for(run, rows, rows_of_chunk(columns), layer_norm_rows, &task);
 }
 
@@ -116,8 +116,13 @@ static void rope_rows(void *context, int64_t begin, int64_t end, int thread) {
 
 pg_status pgi_rope(const pgi_run *run, float *x, int64_t x_stride, int64_t rows, int32_t n_heads, int32_t head_dim,
                    const float *cos, const float *sin) {
-    row_task task = {.kernels = run->kernels, .y = x, .stride = x_stride, .n_heads = n_heads, .head_dim = head_dim,
-                     .cos = cos, .sin = sin};
+    row_task task = {.kernels = run->kernels,
+                     .y = x,
+                     .stride = x_stride,
+                     .n_heads = n_heads,
+                     .head_dim = head_dim,
+                     .cos = cos,
+                     .sin = sin};
     return pgi_parallel_for(run, rows, rows_of_chunk((int64_t)n_heads * head_dim), rope_rows, &task);
 }
 

@@ -3,7 +3,8 @@
 
 #include <math.h>
 
-const char *const damage_names[N_DAMAGES] = {"a value off by a thousandth", "the last value not computed", "a write behind the end"};
+const char *const damage_names[N_DAMAGES] = {"a value off by a thousandth", "the last value not computed",
+                                             "a write behind the end"};
 
 static pgi_kernels real; /* the self-test runs one at a time, on one thread */
 static int damage_kind;
@@ -15,11 +16,11 @@ static void damage(float *out, int64_t n, float last_before) {
 }
 
 /* `out`, n: what the kernel writes last. */
-#define BROKEN(name, parameters, arguments, out, n)  \
-    static void broken_##name parameters {           \
-        float *damaged = (out), before = damaged[(n) - 1]; \
-        real.name arguments;                         \
-        damage(damaged, (n), before);                \
+#define BROKEN(name, parameters, arguments, out, n)      \
+    static void broken_##name parameters {               \
+        float *damaged = (out), before = damaged[(n)-1]; \
+        real.name arguments;                             \
+        damage(damaged, (n), before);                    \
     }
 
 #define EXPAND(name) BROKEN(name, (const void *w, int64_t n, float factor, float *out), (w, n, factor, out), out, n)
@@ -27,19 +28,22 @@ EXPAND(expand_f32)
 EXPAND(expand_bf16)
 EXPAND(expand_f16)
 
-#define PACK(name)                                                                                           \
-    BROKEN(name, (const void *w, int64_t w_bytes, int rows, int64_t k, float *panel), (w, w_bytes, rows, k, panel), panel, \
-           k * real.gemm_nr)
+#define PACK(name)                                                                                                  \
+    BROKEN(name, (const void *w, int64_t w_bytes, int rows, int64_t k, float *panel), (w, w_bytes, rows, k, panel), \
+           panel, k *real.gemm_nr)
 PACK(pack_f32)
 PACK(pack_bf16)
 PACK(pack_f16)
 
-BROKEN(gemm, (int m, int n, int64_t k, const float *a, const float *panel, float *c, int64_t c_stride, int accumulate, const float *bias),
+BROKEN(gemm,
+       (int m, int n, int64_t k, const float *a, const float *panel, float *c, int64_t c_stride, int accumulate,
+        const float *bias),
        (m, n, k, a, panel, c, c_stride, accumulate, bias), c + (m - 1) * c_stride, n)
 
-#define GEMV(name)                                                                                                      \
-    BROKEN(name, (int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w, int64_t w_bytes,      \
-                  const float *bias, float *y, int64_t y_stride),                                                       \
+#define GEMV(name)                                                                                            \
+    BROKEN(name,                                                                                              \
+           (int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w, int64_t w_bytes, \
+            const float *bias, float *y, int64_t y_stride),                                                   \
            (m, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride), y + (m - 1) * y_stride, rows)
 GEMV(gemv_f32)
 GEMV(gemv_bf16)

@@ -91,7 +91,7 @@ void expect_near(check *c, float got, double want, double bound, const char *whe
     if (isnan(rounded) || isinf(rounded)) {
         int same = isnan(rounded) ? isnan(got) : got == (float)rounded;
         /* Next to the overflow threshold either side is right. */
-        if (!same && !(isinf(rounded) && isfinite(want) && fabs((double)got) > 0x1p127)) 
+        if (!same && !(isinf(rounded) && isfinite(want) && fabs((double)got) > 0x1p127))
             fail(c, "%s [%lld][%lld]: found %g, expected %g", where, (long long)i, (long long)j, got, rounded);
         return;
     }
@@ -116,8 +116,9 @@ void random_weights(check *c, void *w, int32_t dtype, int64_t n) {
         if (dtype == PG_DTYPE_F32) {
             memcpy(p + 4 * i, &bits, 4);
         } else {
-            uint16_t half = dtype == PG_DTYPE_BF16 ? (uint16_t)(bits >> 16)
-                                                   : (uint16_t)((bits >> 16 & 0x8000) | (9 + bits % 6) << 10 | (bits >> 6 & 0x3FF));
+            uint16_t half = dtype == PG_DTYPE_BF16
+                                ? (uint16_t)(bits >> 16)
+                                : (uint16_t)((bits >> 16 & 0x8000) | (9 + bits % 6) << 10 | (bits >> 6 & 0x3FF));
             memcpy(p + 2 * i, &half, 2);
         }
     }
@@ -192,8 +193,8 @@ static int check_level(const struct level *level, uint64_t seed, const char *onl
         run_check(&c, what, seed);
         clock_gettime(CLOCK_MONOTONIC, &b);
         if (c.failures || verbose)
-            printf("  %-16s %s, largest error %.2f of its bound, %.2f s\n", what->name, c.failures ? "FAILED" : "ok", c.worst,
-                   (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec));
+            printf("  %-16s %s, largest error %.2f of its bound, %.2f s\n", what->name, c.failures ? "FAILED" : "ok",
+                   c.worst, (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec));
         failed += c.failures > 0;
         fflush(stdout);
     }
@@ -229,17 +230,26 @@ int main(int argc, char **argv) {
     int64_t mib = 768;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (!strcmp(argv[i], "--selftest")) selftest = 1;
-        else if (!strcmp(argv[i], "--bench")) want_bench = 1;
-        else if (!strcmp(argv[i], "--verbose")) verbose = 1;
-        else if (value && !strcmp(argv[i], "--seed")) seed = strtoull(value, NULL, 0), i++;
-        else if (value && !strcmp(argv[i], "--cpu")) mask = strtoull(value, NULL, 0), i++;
-        else if (value && !strcmp(argv[i], "--only")) only = value, i++;
-        else if (value && !strcmp(argv[i], "--threads")) n_threads = atoi(value), i++;
-        else if (value && !strcmp(argv[i], "--mib")) mib = atoll(value), i++;
+        if (!strcmp(argv[i], "--selftest"))
+            selftest = 1;
+        else if (!strcmp(argv[i], "--bench"))
+            want_bench = 1;
+        else if (!strcmp(argv[i], "--verbose"))
+            verbose = 1;
+        else if (value && !strcmp(argv[i], "--seed"))
+            seed = strtoull(value, NULL, 0), i++;
+        else if (value && !strcmp(argv[i], "--cpu"))
+            mask = strtoull(value, NULL, 0), i++;
+        else if (value && !strcmp(argv[i], "--only"))
+            only = value, i++;
+        else if (value && !strcmp(argv[i], "--threads"))
+            n_threads = atoi(value), i++;
+        else if (value && !strcmp(argv[i], "--mib"))
+            mib = atoll(value), i++;
         else {
-            fprintf(stderr, "usage: check [--seed N] [--cpu MASK] [--only NAME] [--verbose] [--selftest]\n"
-                            "       check --bench [--cpu MASK] [--threads N] [--mib N]\n");
+            fprintf(stderr,
+                    "usage: check [--seed N] [--cpu MASK] [--only NAME] [--verbose] [--selftest]\n"
+                    "       check --bench [--cpu MASK] [--threads N] [--mib N]\n");
             return 2;
         }
     }

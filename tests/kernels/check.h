@@ -26,15 +26,15 @@ typedef struct check {
 } check;
 
 uint64_t random_bits(check *c);
-double random_unit(check *c);                      /* -1 to 1 */
-int64_t random_below(check *c, int64_t n);         /* 0 to n - 1 */
-void random_fill(check *c, float *x, int64_t n);   /* random_unit() */
+double random_unit(check *c);                    /* -1 to 1 */
+int64_t random_below(check *c, int64_t n);       /* 0 to n - 1 */
+void random_fill(check *c, float *x, int64_t n); /* random_unit() */
 
 /* Memory between two pages that cannot be touched: it ends `slack` bytes before the second. The slack and what lies
  * before the block hold a pattern that release_all() looks at. */
 void *guarded(check *c, size_t bytes, size_t slack);
-float *guarded_floats(check *c, int64_t n);  /* for input: no slack */
-float *guarded_output(check *c, int64_t n);  /* 64 bytes of slack, filled with NaN */
+float *guarded_floats(check *c, int64_t n); /* for input: no slack */
+float *guarded_output(check *c, int64_t n); /* 64 bytes of slack, filled with NaN */
 void release_all(check *c);
 
 void fail(check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -1,4 +1,5 @@
-/* The checks of the single kernels. Every line of kernels.inc needs a check_<name> here, or this file does not compile. */
+/* The checks of the single kernels. Every line of kernels.inc needs a check_<name> here, or this file does not compile.
+ */
 #include "check.h"
 
 #include <math.h>
@@ -126,8 +127,8 @@ static void check_gemm(check *c) {
     check_gemm_shape(c, c->kernels->gemm_mr - 1, c->kernels->gemm_nr - 1, PGI_GEMM_KC);
 }
 
-typedef void (*gemv_fn)(int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w, int64_t w_bytes,
-                        const float *bias, float *y, int64_t y_stride);
+typedef void (*gemv_fn)(int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w,
+                        int64_t w_bytes, const float *bias, float *y, int64_t y_stride);
 
 static void check_gemv_shape(check *c, gemv_fn gemv, int32_t dtype, int m, int64_t rows, int64_t k) {
     int64_t size = (int64_t)pgi_dtype_size(dtype), w_bytes = k * size + (random_below(c, 3) ? 0 : random_below(c, 40));
@@ -252,7 +253,8 @@ static void check_norm(check *c, int center) {
                 c->kernels->rms_norm(x, n, weight, eps, y);
             double mean = 0, squares = 0, magnitude = 0;
             for (int64_t i = 0; i < n && center; i++) mean += x[i] / (double)n;
-            for (int64_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean), magnitude += fabs((double)x[i]) / (double)n;
+            for (int64_t i = 0; i < n; i++)
+                squares += (x[i] - mean) * (x[i] - mean), magnitude += fabs((double)x[i]) / (double)n;
             double factor = 1 / sqrt(squares / (double)n + (double)eps), chain = (double)n / 16 + 8;
             /* An error of the mean moves every value, and the variance by its square. */
             double mean_error = center ? EPSILON * chain * magnitude : 0;
@@ -282,7 +284,8 @@ static void check_rope(check *c) {
         for (int64_t i = 0; i < half; i++) {
             double a = before[i], b = before[half + i], co = cosine[i], si = sine[i];
             expect_near(c, x[i], a * co - b * si, 2 * EPSILON * (fabs(a * co) + fabs(b * si)), "first half", half, i);
-            expect_near(c, x[half + i], b * co + a * si, 2 * EPSILON * (fabs(b * co) + fabs(a * si)), "second half", half, i);
+            expect_near(c, x[half + i], b * co + a * si, 2 * EPSILON * (fabs(b * co) + fabs(a * si)), "second half",
+                        half, i);
         }
         release_all(c);
     }
@@ -319,7 +322,8 @@ static const function relu_f = {relu_value, relu_roundings};
 
 /* Values over the whole range, small and large, and the special ones. */
 static void fill_arguments(check *c, float *x, int64_t n) {
-    static const float special[] = {0, -0.0f, INFINITY, -INFINITY, NAN, 1e-40f, -1e-40f, 1e20f, -1e20f, 88, -88, 3e38f, -3e38f};
+    static const float special[] = {0,     -0.0f,  INFINITY, -INFINITY, NAN,   1e-40f, -1e-40f,
+                                    1e20f, -1e20f, 88,       -88,       3e38f, -3e38f};
     for (int64_t i = 0; i < n; i++) {
         switch (random_below(c, 6)) {
             case 0: x[i] = (float)(random_unit(c) * 100); break;
@@ -334,7 +338,8 @@ static void check_function(check *c, void (*apply)(float *, int64_t), void (*gat
                            const function *f) {
     for (int64_t n = 0; next_length(&n);) {
         for (int again = 0; again < 4; again++) {
-            float *x = guarded_output(c, n), *y = guarded_floats(c, n), before[1200], single[2] = {0}; /* room for a broken kernel */
+            float *x = guarded_output(c, n), *y = guarded_floats(c, n), before[1200],
+                  single[2] = {0}; /* room for a broken kernel */
             fill_arguments(c, x, n);
             random_fill(c, y, n);
             memcpy(before, x, (size_t)n * sizeof(float));
@@ -381,7 +386,8 @@ static void check_soft_cap(check *c) {
             c->kernels->soft_cap(x, n, cap);
             for (int64_t i = 0; i < n; i++) {
                 double want = cap * tanh((double)before[i] / cap);
-                expect_near(c, x[i], want, 8 * EPSILON * fabs(want) + 0x1p-143, "cap", n, i); /* x / cap may be subnormal */
+                expect_near(c, x[i], want, 8 * EPSILON * fabs(want) + 0x1p-143, "cap", n,
+                            i); /* x / cap may be subnormal */
             }
             release_all(c);
         }

@@ -10,7 +10,9 @@
 
 enum { MAX_THREADS = 4 };
 
-static pgi_run run_of(const check *c, int n_threads) { return (pgi_run){.kernels = c->kernels, .n_threads = n_threads}; }
+static pgi_run run_of(const check *c, int n_threads) {
+    return (pgi_run){.kernels = c->kernels, .n_threads = n_threads};
+}
 
 /* ---- linear ---- */
 
@@ -32,8 +34,10 @@ static void check_linear_shape(check *c, int32_t dtype, int64_t rows, int64_t in
         if (scratch_size % 64) fail(c, "scratch of %zu bytes is not a multiple of 64", scratch_size);
         void *scratch = guarded(c, scratch_size, 0);
         if (pgi_linear_forward(&run, x, x_stride, rows, &linear, y, y_stride, scratch) != PG_OK) fail(c, "status");
-        if (!first) first = y;
-        else if (memcmp(first, y, (size_t)n_y * sizeof(float))) fail(c, "%d threads give another result than 1", n_threads);
+        if (!first)
+            first = y;
+        else if (memcmp(first, y, (size_t)n_y * sizeof(float)))
+            fail(c, "%d threads give another result than 1", n_threads);
     }
     /* The first and last column, and some between, of every row. */
     for (int64_t i = 0; i < rows; i++) {
@@ -44,7 +48,8 @@ static void check_linear_shape(check *c, int32_t dtype, int64_t rows, int64_t in
                 double product = (double)x[i * x_stride + l] * weight_value(w, dtype, j * in + l);
                 want += product, magnitudes += fabs(product), squares += product * product;
             }
-            expect_near(c, first[i * y_stride + j], want, sum_bound((double)in + 1, magnitudes, squares), dtype_name(dtype), i, j);
+            expect_near(c, first[i * y_stride + j], want, sum_bound((double)in + 1, magnitudes, squares),
+                        dtype_name(dtype), i, j);
         }
         for (int64_t j = 0; j < out; j++)
             if (isnan(first[i * y_stride + j])) fail(c, "[%d][%d] was not written", (int)i, (int)j);
@@ -54,12 +59,14 @@ static void check_linear_shape(check *c, int32_t dtype, int64_t rows, int64_t in
 
 static void check_linear(check *c) {
     /* in, out: the model's, the wide ones cut to fewer outputs; then tails of the blocks of 512 x 256. */
-    static const int shapes[][2] = {{588, 1152}, {1152, 1152}, {1152, 290}, {4304, 270}, {1152, 4304}, {2048, 256},
-                                    {16384, 80}, {36864, 35}, {72, 33}, {513, 257}, {1, 1}, {3, 31}, {17, 1}};
+    static const int shapes[][2] = {{588, 1152}, {1152, 1152}, {1152, 290}, {4304, 270}, {1152, 4304},
+                                    {2048, 256}, {16384, 80},  {36864, 35}, {72, 33},    {513, 257},
+                                    {1, 1},      {3, 31},      {17, 1}};
     static const int64_t row_counts[] = {1, 2, 4, 5, 6, 17, 29};
     static const int32_t dtypes[] = {PG_DTYPE_BF16, PG_DTYPE_F32, PG_DTYPE_F16};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
-        for (int d = 0; d < 3; d++) check_linear_shape(c, dtypes[d], row_counts[random_below(c, 7)], shapes[s][0], shapes[s][1]);
+        for (int d = 0; d < 3; d++)
+            check_linear_shape(c, dtypes[d], row_counts[random_below(c, 7)], shapes[s][0], shapes[s][1]);
     for (int r = 0; r < 7; r++) check_linear_shape(c, dtypes[r % 3], row_counts[r], 72, 300);
     check_linear_shape(c, PG_DTYPE_BF16, 272, 588, 72);
 }
@@ -77,7 +84,8 @@ static void check_linear_rows(check *c) {
     pgi_linear_forward(&run, x, IN, ROWS, &linear, all, OUT, scratch);
     for (int64_t rows = PGI_GEMV_ROWS + 1; rows < ROWS; rows++) {
         pgi_linear_forward(&run, x, IN, rows, &linear, few, OUT, scratch);
-        if (memcmp(all, few, (size_t)(rows * OUT) * sizeof(float))) fail(c, "%d rows differ from the first of %d", (int)rows, ROWS);
+        if (memcmp(all, few, (size_t)(rows * OUT) * sizeof(float)))
+            fail(c, "%d rows differ from the first of %d", (int)rows, ROWS);
     }
     release_all(c);
 }
@@ -96,8 +104,10 @@ static void check_cancel(check *c) {
         pgi_run run = run_of(c, n_threads);
         run.cancel = &flag;
         for (int64_t rows = 1; rows <= 8; rows += 7)
-            if (pgi_linear_forward(&run, x, IN, rows, &linear, y, OUT, scratch) != PG_ERROR_CANCELLED) fail(c, "linear goes on");
-        if (pgi_attention_forward(&run, &shape, x, 32, x, 8, x, 8, w, 32, room) != PG_ERROR_CANCELLED) fail(c, "attention goes on");
+            if (pgi_linear_forward(&run, x, IN, rows, &linear, y, OUT, scratch) != PG_ERROR_CANCELLED)
+                fail(c, "linear goes on");
+        if (pgi_attention_forward(&run, &shape, x, 32, x, 8, x, 8, w, 32, room) != PG_ERROR_CANCELLED)
+            fail(c, "attention goes on");
         if (pgi_activate(&run, PGI_ACTIVATION_RELU, w, 100) != PG_ERROR_CANCELLED) fail(c, "activate goes on");
     }
     release_all(c);
@@ -105,8 +115,8 @@ static void check_cancel(check *c) {
 
 /* ---- attention ---- */
 
-static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, int n_heads, int n_kv_heads, int head_dim,
-                                  int ranges, float soft_cap) {
+static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, int n_heads, int n_kv_heads,
+                                  int head_dim, int ranges, float soft_cap) {
     const int64_t d = head_dim, group = n_heads / n_kv_heads;
     int64_t q_stride = n_heads * d + random_below(c, 3), k_stride = n_kv_heads * d + random_below(c, 3);
     int64_t v_stride = n_kv_heads * d + random_below(c, 3), out_stride = n_heads * d + random_below(c, 3);
@@ -121,9 +131,15 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
         begin[i] = ranges ? random_below(c, n_keys) : 0;
         end[i] = ranges ? begin[i] + 1 + random_below(c, n_keys - begin[i]) : n_keys;
     }
-    pgi_attention shape = {.n_heads = n_heads, .n_kv_heads = n_kv_heads, .head_dim = head_dim, .soft_cap = soft_cap,
-                           .scale = 3 / sqrtf((float)head_dim), .n_queries = n_queries, .n_keys = n_keys,
-                           .key_begin = ranges ? begin : NULL, .key_end = ranges ? end : NULL};
+    pgi_attention shape = {.n_heads = n_heads,
+                           .n_kv_heads = n_kv_heads,
+                           .head_dim = head_dim,
+                           .soft_cap = soft_cap,
+                           .scale = 3 / sqrtf((float)head_dim),
+                           .n_queries = n_queries,
+                           .n_keys = n_keys,
+                           .key_begin = ranges ? begin : NULL,
+                           .key_end = ranges ? end : NULL};
     int64_t n_out = out_stride * (n_queries - 1) + n_heads * d;
     for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
         pgi_run run = run_of(c, n_threads);
@@ -132,10 +148,13 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
         if (size % 64) fail(c, "scratch of %zu bytes is not a multiple of 64", size);
         void *scratch = guarded(c, size, 0);
         memset(scratch, 0xFF, size); /* NaN: what is read must have been written */
-        if (pgi_attention_forward(&run, &shape, q, q_stride, k, k_stride, v, v_stride, out, out_stride, scratch) != PG_OK)
+        if (pgi_attention_forward(&run, &shape, q, q_stride, k, k_stride, v, v_stride, out, out_stride, scratch) !=
+            PG_OK)
             fail(c, "status");
-        if (!first) first = out;
-        else if (memcmp(first, out, (size_t)n_out * sizeof(float))) fail(c, "%d threads give another result than 1", n_threads);
+        if (!first)
+            first = out;
+        else if (memcmp(first, out, (size_t)n_out * sizeof(float)))
+            fail(c, "%d threads give another result than 1", n_threads);
     }
     double p[2200];
     for (int64_t i = 0; i < n_queries; i += 1 + random_below(c, 1 + n_queries / 6)) {
@@ -150,7 +169,8 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
                 score *= shape.scale;
                 if (soft_cap > 0) score = soft_cap * tanh(score / soft_cap);
                 /* of the scaled products, of the cap, and of the difference to the largest */
-                double e = shape.scale * (sum_bound((double)d, magnitudes, squares) + EPSILON * magnitudes) + 12 * EPSILON * fabs(score);
+                double e = shape.scale * (sum_bound((double)d, magnitudes, squares) + EPSILON * magnitudes) +
+                           12 * EPSILON * fabs(score);
                 if (e > error) error = e;
                 p[j] = score;
                 if (score > max) max = score;
@@ -176,21 +196,21 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
 }
 
 static void check_attention(check *c) {
-    check_attention_shape(c, 64, 64, 16, 16, 72, 0, 0);   /* the encoder */
-    check_attention_shape(c, 35, 300, 8, 1, 256, 0, 0);   /* prefill, one KV head */
-    check_attention_shape(c, 35, 300, 8, 4, 256, 1, 50);  /* prefill, Gemma 2 */
-    check_attention_shape(c, 1, 300, 8, 1, 256, 0, 0);    /* decode */
-    check_attention_shape(c, 1, 600, 8, 4, 256, 1, 50);   /* decode, Gemma 2, sliding window */
+    check_attention_shape(c, 64, 64, 16, 16, 72, 0, 0);  /* the encoder */
+    check_attention_shape(c, 35, 300, 8, 1, 256, 0, 0);  /* prefill, one KV head */
+    check_attention_shape(c, 35, 300, 8, 4, 256, 1, 50); /* prefill, Gemma 2 */
+    check_attention_shape(c, 1, 300, 8, 1, 256, 0, 0);   /* decode */
+    check_attention_shape(c, 1, 600, 8, 4, 256, 1, 50);  /* decode, Gemma 2, sliding window */
     check_attention_shape(c, 4, 33, 4, 2, 16, 1, 0);
     check_attention_shape(c, 5, 33, 4, 2, 16, 1, 0);
-    check_attention_shape(c, 70, 2100, 2, 1, 24, 1, 0);   /* several blocks of keys */
-    check_attention_shape(c, 9, 513, 1, 1, 520, 1, 30);   /* several blocks of the head dim */
+    check_attention_shape(c, 70, 2100, 2, 1, 24, 1, 0); /* several blocks of keys */
+    check_attention_shape(c, 9, 513, 1, 1, 520, 1, 30); /* several blocks of the head dim */
     check_attention_shape(c, 1, 1, 1, 1, 1, 0, 0);
     check_attention_shape(c, 7, 1, 2, 2, 3, 0, 0);
     for (int i = 0; i < 20; i++) {
         int kv = 1 + (int)random_below(c, 3), heads = kv * (1 + (int)random_below(c, 3));
-        check_attention_shape(c, 1 + random_below(c, 130), 1 + random_below(c, 140), heads, kv, 1 + (int)random_below(c, 40),
-                              (int)random_below(c, 2), random_below(c, 2) ? 20 : 0);
+        check_attention_shape(c, 1 + random_below(c, 130), 1 + random_below(c, 140), heads, kv,
+                              1 + (int)random_below(c, 40), (int)random_below(c, 2), random_below(c, 2) ? 20 : 0);
     }
 }
 
@@ -201,25 +221,29 @@ static void check_rows(check *c) {
     enum { ROWS = 37, COLUMNS = 1154, N = ROWS * COLUMNS, HEADS = 2, DIM = COLUMNS / HEADS };
     const pgi_kernels *k = c->kernels;
     float *x = guarded_floats(c, N), *weight = guarded_floats(c, COLUMNS), *bias = guarded_floats(c, COLUMNS);
-    float *want = guarded_output(c, N), *got = guarded_output(c, N), *cosine = guarded_floats(c, ROWS * (DIM / 2)), *sine = guarded_floats(c, ROWS * (DIM / 2));
+    float *want = guarded_output(c, N), *got = guarded_output(c, N), *cosine = guarded_floats(c, ROWS * (DIM / 2)),
+          *sine = guarded_floats(c, ROWS * (DIM / 2));
     random_fill(c, x, N);
     random_fill(c, weight, COLUMNS);
     random_fill(c, bias, COLUMNS);
     random_fill(c, cosine, ROWS * (DIM / 2));
     random_fill(c, sine, ROWS * (DIM / 2));
     enum { BYTES = N * sizeof(float) };
-    static const char *const names[] = {"rms_norm", "layer_norm", "rope", "soft_cap", "add", "gelu_tanh", "gelu_erf", "silu", "relu",
-                                        "gate gelu_tanh", "gate gelu_erf", "gate silu", "gate relu", "rms_norm in place"};
+    static const char *const names[] = {
+        "rms_norm", "layer_norm", "rope",           "soft_cap",      "add",       "gelu_tanh", "gelu_erf",
+        "silu",     "relu",       "gate gelu_tanh", "gate gelu_erf", "gate silu", "gate relu", "rms_norm in place"};
     for (int op = 0; op < (int)(sizeof names / sizeof *names); op++) {
         memcpy(want, x, BYTES);
         for (int r = 0; r < ROWS; r++) {
             float *row = want + r * COLUMNS;
             if (op == 0 || op == 13) k->rms_norm(x + r * COLUMNS, COLUMNS, weight, 1e-6f, row);
             if (op == 1) k->layer_norm(x + r * COLUMNS, COLUMNS, weight, bias, 1e-6f, row);
-            for (int h = 0; h < HEADS && op == 2; h++) k->rope(row + h * DIM, DIM / 2, cosine + r * (DIM / 2), sine + r * (DIM / 2));
+            for (int h = 0; h < HEADS && op == 2; h++)
+                k->rope(row + h * DIM, DIM / 2, cosine + r * (DIM / 2), sine + r * (DIM / 2));
         }
         void (*const apply[])(float *, int64_t) = {k->gelu_tanh, k->gelu_erf, k->silu, k->relu};
-        void (*const gate[])(float *, const float *, int64_t) = {k->gate_gelu_tanh, k->gate_gelu_erf, k->gate_silu, k->gate_relu};
+        void (*const gate[])(float *, const float *, int64_t) = {k->gate_gelu_tanh, k->gate_gelu_erf, k->gate_silu,
+                                                                 k->gate_relu};
         if (op == 3) k->soft_cap(want, N, 30);
         if (op == 4) k->add(want, x, N);
         if (op >= 5 && op < 9) apply[op - 5](want, N);
@@ -245,7 +269,8 @@ static void check_rows(check *c) {
         pgi_matrix matrix = {w, dtype, 3, COLUMNS};
         pgi_matrix_row(k, &matrix, 2, 0.5f, got);
         for (int i = 0; i < COLUMNS; i++)
-            if (got[i] != (float)weight_value(w, dtype, 2 * COLUMNS + i) * 0.5f) fail(c, "matrix_row %s [%d]", dtype_name(dtype), i);
+            if (got[i] != (float)weight_value(w, dtype, 2 * COLUMNS + i) * 0.5f)
+                fail(c, "matrix_row %s [%d]", dtype_name(dtype), i);
     }
     release_all(c);
 }
@@ -254,9 +279,10 @@ static void check_argmax(check *c) {
     static const struct {
         float x[4];
         int64_t n, want;
-    } cases[] = {{{1, 3, 3, 2}, 4, 1}, {{NAN, -1, NAN, -2}, 4, 1}, {{NAN, NAN, NAN, NAN}, 4, 0}, {{-INFINITY, NAN, 0, 0}, 4, 2},
-                 {{-INFINITY, -INFINITY, 0, 0}, 2, 0}, {{INFINITY, NAN, INFINITY, 0}, 4, 0}, {{-0.0f, 0, 0, 0}, 4, 0},
-                 {{NAN, -INFINITY, 0, 0}, 2, 1}, {{5, 0, 0, 0}, 1, 0}};
+    } cases[] = {
+        {{1, 3, 3, 2}, 4, 1},           {{NAN, -1, NAN, -2}, 4, 1},           {{NAN, NAN, NAN, NAN}, 4, 0},
+        {{-INFINITY, NAN, 0, 0}, 4, 2}, {{-INFINITY, -INFINITY, 0, 0}, 2, 0}, {{INFINITY, NAN, INFINITY, 0}, 4, 0},
+        {{-0.0f, 0, 0, 0}, 4, 0},       {{NAN, -INFINITY, 0, 0}, 2, 1},       {{5, 0, 0, 0}, 1, 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int64_t got = pgi_argmax(cases[i].x, cases[i].n);
         if (got != cases[i].want) fail(c, "case %d: found %d, expected %d", (int)i, (int)got, (int)cases[i].want);
@@ -268,11 +294,13 @@ static void check_argmax(check *c) {
         for (int64_t i = 0; i < n; i++) tail[i] = random_below(c, 9) ? (float)random_below(c, 50) : NAN;
         for (int64_t i = n - 1; i >= 0; i--)
             if (!isnan(tail[i]) && (want < 0 || tail[i] >= tail[want])) want = i;
-        if ((got = pgi_argmax(tail, n)) != (want < 0 ? 0 : want)) fail(c, "n %d: found %d, expected %d", (int)n, (int)got, (int)want);
+        if ((got = pgi_argmax(tail, n)) != (want < 0 ? 0 : want))
+            fail(c, "n %d: found %d, expected %d", (int)n, (int)got, (int)want);
     }
     release_all(c);
 }
 
-const kernel_check operation_checks[] = {{"linear", check_linear}, {"linear rows", check_linear_rows}, {"attention", check_attention},
-                                         {"rows", check_rows}, {"argmax", check_argmax}, {"cancel", check_cancel}};
+const kernel_check operation_checks[] = {{"linear", check_linear},       {"linear rows", check_linear_rows},
+                                         {"attention", check_attention}, {"rows", check_rows},
+                                         {"argmax", check_argmax},       {"cancel", check_cancel}};
 const int n_operation_checks = sizeof operation_checks / sizeof *operation_checks;

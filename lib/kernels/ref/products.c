@@ -16,30 +16,30 @@ static inline float load_f16(const void *w, int64_t i) {
 }
 
 /* The kernels that read weights, once for each dtype. Sums of gemv go to eight lanes, as in a vector of eight. */
-#define DEFINE_FOR_DTYPE(dtype)                                                                                     \
-    static void expand_##dtype(const void *w, int64_t n, float scale, float *out) {                                 \
-        for (int64_t i = 0; i < n; i++) out[i] = load_##dtype(w, i) * scale;                                        \
-    }                                                                                                               \
-    static void pack_##dtype(const void *w, int64_t w_bytes, int rows, int64_t k, float *panel) {                   \
-        for (int64_t i = 0; i < k; i++)                                                                             \
-            for (int r = 0; r < NR; r++)                                                                            \
-                panel[i * NR + r] = r < rows ? load_##dtype((const char *)w + r * w_bytes, i) : 0;                  \
-    }                                                                                                               \
-    static void gemv_##dtype(int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w,       \
-                             int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {                      \
-        for (int64_t r = 0; r < rows; r++) {                                                                        \
-            const char *row = (const char *)w + r * w_bytes;                                                        \
-            for (int i = 0; i < m; i++) {                                                                           \
-                const float *xi = x + i * x_stride;                                                                 \
-                float lane[8] = {0};                                                                                \
-                int64_t l = 0;                                                                                      \
-                for (; l + 8 <= k; l += 8)                                                                          \
-                    for (int j = 0; j < 8; j++) lane[j] += xi[l + j] * load_##dtype(row, l + j);                    \
-                for (; l < k; l++) lane[l & 7] += xi[l] * load_##dtype(row, l);                                     \
+#define DEFINE_FOR_DTYPE(dtype)                                                                                        \
+    static void expand_##dtype(const void *w, int64_t n, float scale, float *out) {                                    \
+        for (int64_t i = 0; i < n; i++) out[i] = load_##dtype(w, i) * scale;                                           \
+    }                                                                                                                  \
+    static void pack_##dtype(const void *w, int64_t w_bytes, int rows, int64_t k, float *panel) {                      \
+        for (int64_t i = 0; i < k; i++)                                                                                \
+            for (int r = 0; r < NR; r++)                                                                               \
+                panel[i * NR + r] = r < rows ? load_##dtype((const char *)w + r * w_bytes, i) : 0;                     \
+    }                                                                                                                  \
+    static void gemv_##dtype(int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w,          \
+                             int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {                         \
+        for (int64_t r = 0; r < rows; r++) {                                                                           \
+            const char *row = (const char *)w + r * w_bytes;                                                           \
+            for (int i = 0; i < m; i++) {                                                                              \
+                const float *xi = x + i * x_stride;                                                                    \
+                float lane[8] = {0};                                                                                   \
+                int64_t l = 0;                                                                                         \
+                for (; l + 8 <= k; l += 8)                                                                             \
+                    for (int j = 0; j < 8; j++) lane[j] += xi[l + j] * load_##dtype(row, l + j);                       \
+                for (; l < k; l++) lane[l & 7] += xi[l] * load_##dtype(row, l);                                        \
                 float sum = ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7])); \
-                y[i * y_stride + r] = bias ? sum + bias[r] : sum;                                                   \
-            }                                                                                                       \
-        }                                                                                                           \
+                y[i * y_stride + r] = bias ? sum + bias[r] : sum;                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
     }
 
 DEFINE_FOR_DTYPE(f32)

@@ -60,12 +60,12 @@ static inline float act_gelu_erf(float x) { return (float)(0.5 * x * erfc(x * -0
 static inline float act_silu(float x) { return x / (1 + expf(-x)); }
 static inline float act_relu(float x) { return x < 0 ? 0 : x; }
 
-#define DEFINE_ACTIVATION(name)                                          \
-    static void name(float *x, int64_t n) {                              \
-        for (int64_t i = 0; i < n; i++) x[i] = act_##name(x[i]);         \
-    }                                                                    \
-    static void gate_##name(float *x, const float *y, int64_t n) {       \
-        for (int64_t i = 0; i < n; i++) x[i] = act_##name(x[i]) * y[i];  \
+#define DEFINE_ACTIVATION(name)                                         \
+    static void name(float *x, int64_t n) {                             \
+        for (int64_t i = 0; i < n; i++) x[i] = act_##name(x[i]);        \
+    }                                                                   \
+    static void gate_##name(float *x, const float *y, int64_t n) {      \
+        for (int64_t i = 0; i < n; i++) x[i] = act_##name(x[i]) * y[i]; \
     }
 
 DEFINE_ACTIVATION(gelu_tanh)

@@ -13,14 +13,13 @@
 
 enum {
     GEMM_NR = 2 * LANES,
-    GEMV_AHEAD = 2048 /* bytes that the weights are prefetched ahead */
+    GEMV_AHEAD = 512 /* bytes that each row of weights is prefetched ahead */
 };
 
 /* ---- gemm: an m x (vectors x LANES) tile held in registers ---- */
 
 static ALWAYS_INLINE void gemm_tile(const int m, const int vectors, int n, int64_t k, const float *a,
-                                    const float *panel, float *c, int64_t c_stride, int accumulate,
-                                    const float *bias) {
+                                    const float *panel, float *c, int64_t c_stride, int accumulate, const float *bias) {
     vec sum[GEMM_MR][2];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_zero();
     for (int64_t l = 0; l < k; l++) {
@@ -57,12 +56,12 @@ static ALWAYS_INLINE void gemm_tile(const int m, const int vectors, int n, int64
 }
 
 /* One copy of the tile for each height, so that its sums stay in registers. */
-#define GEMM_CASE(height)                                                                  \
-    case height:                                                                           \
-        if (n > LANES)                                                                     \
-            gemm_tile(height, 2, n, k, a, panel, c, c_stride, accumulate, bias);           \
-        else                                                                               \
-            gemm_tile(height, 1, n, k, a, panel, c, c_stride, accumulate, bias);           \
+#define GEMM_CASE(height)                                                        \
+    case height:                                                                 \
+        if (n > LANES)                                                           \
+            gemm_tile(height, 2, n, k, a, panel, c, c_stride, accumulate, bias); \
+        else                                                                     \
+            gemm_tile(height, 1, n, k, a, panel, c, c_stride, accumulate, bias); \
         break;
 
 static void gemm(int m, int n, int64_t k, const float *a, const float *panel, float *c, int64_t c_stride,
@@ -91,35 +90,34 @@ static void gemm(int m, int n, int64_t k, const float *a, const float *panel, fl
 /* ---- pack: rows of W, transposed ---- */
 
 /* LANES columns of `rows` <= LANES rows, n <= LANES of them there, to panel[column][row]. */
-#define DEFINE_PACK_WIDE(dtype, bytes)                                                                        \
-    static ALWAYS_INLINE void pack_square_##dtype(const char *w, int64_t w_bytes, int rows, int64_t n,       \
-                                                  float *panel) {                                             \
-        ivec r[LANES];                                                                                        \
-        UNROLL for (int i = 0; i < LANES; i++) {                                                              \
-            if (i >= rows)                                                                                    \
-                r[i] = i_zero();                                                                              \
-            else if (n == LANES)                                                                              \
-                r[i] = i_from_v(v_load_##dtype(w + i * w_bytes));                                             \
-            else                                                                                              \
-                r[i] = i_from_v(v_load_##dtype##_n(w + i * w_bytes, n));                                      \
-        }                                                                                                     \
-        i_transpose(r);                                                                                       \
-        UNROLL for (int i = 0; i < LANES; i++) {                                                              \
-            if (i < n) v_store(panel + i * GEMM_NR, v_from_i(r[i]));                                          \
-        }                                                                                                     \
-    }                                                                                                         \
-    static void pack_##dtype(const void *w, int64_t w_bytes, int rows, int64_t k, float *panel) {             \
-        for (int first = 0; first < GEMM_NR; first += LANES) {                                                \
-            const char *row = (const char *)w + (first < rows ? first * w_bytes : 0);                         \
-            int here = rows - first;                                                                          \
-            int64_t l = 0;                                                                                    \
-            if (here >= LANES)                                                                                \
-                for (; l + LANES <= k; l += LANES)                                                            \
-                    pack_square_##dtype(row + l * (bytes), w_bytes, LANES, LANES, panel + l * GEMM_NR + first); \
-            for (; l < k; l += LANES)                                                                         \
-                pack_square_##dtype(row + l * (bytes), w_bytes, here, k - l < LANES ? k - l : LANES,          \
-                                    panel + l * GEMM_NR + first);                                             \
-        }                                                                                                     \
+#define DEFINE_PACK_WIDE(dtype, bytes)                                                                                 \
+    static ALWAYS_INLINE void pack_square_##dtype(const char *w, int64_t w_bytes, int rows, int64_t n, float *panel) { \
+        ivec r[LANES];                                                                                                 \
+        UNROLL for (int i = 0; i < LANES; i++) {                                                                       \
+            if (i >= rows)                                                                                             \
+                r[i] = i_zero();                                                                                       \
+            else if (n == LANES)                                                                                       \
+                r[i] = i_from_v(v_load_##dtype(w + i * w_bytes));                                                      \
+            else                                                                                                       \
+                r[i] = i_from_v(v_load_##dtype##_n(w + i * w_bytes, n));                                               \
+        }                                                                                                              \
+        i_transpose(r);                                                                                                \
+        UNROLL for (int i = 0; i < LANES; i++) {                                                                       \
+            if (i < n) v_store(panel + i * GEMM_NR, v_from_i(r[i]));                                                   \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static void pack_##dtype(const void *w, int64_t w_bytes, int rows, int64_t k, float *panel) {                      \
+        for (int first = 0; first < GEMM_NR; first += LANES) {                                                         \
+            const char *row = (const char *)w + (first < rows ? first * w_bytes : 0);                                  \
+            int here = rows - first;                                                                                   \
+            int64_t l = 0;                                                                                             \
+            if (here >= LANES)                                                                                         \
+                for (; l + LANES <= k; l += LANES)                                                                     \
+                    pack_square_##dtype(row + l * (bytes), w_bytes, LANES, LANES, panel + l * GEMM_NR + first);        \
+            for (; l < k; l += LANES)                                                                                  \
+                pack_square_##dtype(row + l * (bytes), w_bytes, here, k - l < LANES ? k - l : LANES,                   \
+                                    panel + l * GEMM_NR + first);                                                      \
+        }                                                                                                              \
     }
 
 DEFINE_PACK_WIDE(f32, 4)
@@ -159,61 +157,75 @@ static void pack_bf16(const void *w, int64_t w_bytes, int rows, int64_t k, float
 
 /* ---- gemv and expand: the weights in one stream ---- */
 
-static ALWAYS_INLINE float sum_of(const vec *part) {
-    vec sum = v_add(part[0], part[1]);
-    if (GEMV_UNROLL == 4) sum = v_add(sum, v_add(part[2 % GEMV_UNROLL], part[3 % GEMV_UNROLL]));
-    return v_sum(sum);
-}
-
-#define DEFINE_STREAM(dtype, bytes)                                                                              \
-    static void expand_##dtype(const void *w, int64_t n, float scale, float *out) {                              \
-        const vec factor = v_set1(scale);                                                                        \
-        int64_t i = 0;                                                                                           \
-        for (; i + LANES <= n; i += LANES)                                                                       \
-            v_store(out + i, v_mul(v_load_##dtype((const char *)w + i * (bytes)), factor));                      \
+#define DEFINE_STREAM(dtype, bytes)                                                                                    \
+    static void expand_##dtype(const void *w, int64_t n, float scale, float *out) {                                    \
+        const vec factor = v_set1(scale);                                                                              \
+        int64_t i = 0;                                                                                                 \
+        for (; i + LANES <= n; i += LANES)                                                                             \
+            v_store(out + i, v_mul(v_load_##dtype((const char *)w + i * (bytes)), factor));                            \
         if (i < n) v_store_n(out + i, v_mul(v_load_##dtype##_n((const char *)w + i * (bytes), n - i), factor), n - i); \
-    }                                                                                                            \
-    static ALWAYS_INLINE void gemv_rows_##dtype(const int m, int64_t rows, int64_t k, const float *x,            \
-                                                int64_t x_stride, const char *w, int64_t w_bytes,                \
-                                                const float *bias, float *y, int64_t y_stride) {                 \
-        for (int64_t r = 0; r < rows; r++, w += w_bytes) {                                                       \
-            vec part[PGI_GEMV_ROWS][GEMV_UNROLL];                                                                \
-            UNROLL for (int i = 0; i < m; i++) UNROLL for (int u = 0; u < GEMV_UNROLL; u++) part[i][u] = v_zero(); \
-            int64_t l = 0;                                                                                       \
-            for (; l + GEMV_UNROLL * LANES <= k; l += GEMV_UNROLL * LANES) {                                     \
-                UNROLL for (int u = 0; u < GEMV_UNROLL * LANES * (bytes); u += 64)                               \
-                    _mm_prefetch(w + l * (bytes) + GEMV_AHEAD + u, _MM_HINT_T0);                                 \
-                UNROLL for (int u = 0; u < GEMV_UNROLL; u++) {                                                   \
-                    vec b = v_load_##dtype(w + (l + u * LANES) * (bytes));                                       \
-                    UNROLL for (int i = 0; i < m; i++)                                                           \
-                        part[i][u] = v_fma(v_load(x + i * x_stride + l + u * LANES), b, part[i][u]);             \
-                }                                                                                                \
-            }                                                                                                    \
-            UNROLL for (int u = 0; u < GEMV_UNROLL; u++, l += LANES) {                                           \
-                if (l + LANES <= k) {                                                                            \
-                    vec b = v_load_##dtype(w + l * (bytes));                                                     \
-                    UNROLL for (int i = 0; i < m; i++) part[i][u] = v_fma(v_load(x + i * x_stride + l), b, part[i][u]); \
-                } else if (l < k) {                                                                              \
-                    vec b = v_load_##dtype##_n(w + l * (bytes), k - l);                                          \
-                    UNROLL for (int i = 0; i < m; i++)                                                           \
-                        part[i][u] = v_fma(v_load_n(x + i * x_stride + l, k - l), b, part[i][u]);                \
-                }                                                                                                \
-            }                                                                                                    \
-            UNROLL for (int i = 0; i < m; i++) {                                                                 \
-                float sum = sum_of(part[i]);                                                                     \
-                y[i * y_stride + r] = bias ? sum + bias[r] : sum;                                                \
-            }                                                                                                    \
-        }                                                                                                        \
-    }                                                                                                            \
-    static void gemv_##dtype(int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w,    \
-                             int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {                   \
-        switch (m) {                                                                                             \
-            case 1: gemv_rows_##dtype(1, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;            \
-            case 2: gemv_rows_##dtype(2, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;            \
-            case 3: gemv_rows_##dtype(3, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;            \
-            case 4: gemv_rows_##dtype(4, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;            \
-            default: break;                                                                                      \
-        }                                                                                                        \
+    }                                                                                                                  \
+    /* A block of `block` rows of W: as many streams as the registers have sums for. Every sum is that of two vectors, \
+     * even and odd steps, so that it does not depend on m or block. */                                                \
+    static ALWAYS_INLINE void gemv_block_##dtype(const int m, const int block, int64_t k, const float *x,              \
+                                                 int64_t x_stride, const char *w, int64_t w_bytes, const float *bias,  \
+                                                 float *y, int64_t y_stride) {                                         \
+        vec even[PGI_GEMV_ROWS][GEMV_BLOCK], odd[PGI_GEMV_ROWS][GEMV_BLOCK];                                           \
+        UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = odd[i][r] = v_zero();   \
+        int64_t l = 0;                                                                                                 \
+        for (; l + 2 * LANES <= k; l += 2 * LANES) {                                                                   \
+            UNROLL for (int r = 0; r < block; r++) {                                                                   \
+                const char *p = w + r * w_bytes + l * (bytes);                                                         \
+                UNROLL for (int u = 0; u < 2 * LANES * (bytes); u += 64)                                               \
+                    _mm_prefetch(p + GEMV_AHEAD + u, _MM_HINT_T0);                                                     \
+                vec b = v_load_##dtype(p), b2 = v_load_##dtype(p + LANES * (bytes));                                   \
+                UNROLL for (int i = 0; i < m; i++) {                                                                   \
+                    even[i][r] = v_fma(v_load(x + i * x_stride + l), b, even[i][r]);                                   \
+                    odd[i][r] = v_fma(v_load(x + i * x_stride + l + LANES), b2, odd[i][r]);                            \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        if (l + LANES <= k) {                                                                                          \
+            UNROLL for (int r = 0; r < block; r++) {                                                                   \
+                vec b = v_load_##dtype(w + r * w_bytes + l * (bytes));                                                 \
+                UNROLL for (int i = 0; i < m; i++) even[i][r] = v_fma(v_load(x + i * x_stride + l), b, even[i][r]);    \
+            }                                                                                                          \
+            l += LANES;                                                                                                \
+        }                                                                                                              \
+        if (l < k) {                                                                                                   \
+            UNROLL for (int r = 0; r < block; r++) {                                                                   \
+                vec b = v_load_##dtype##_n(w + r * w_bytes + l * (bytes), k - l);                                      \
+                UNROLL for (int i = 0; i < m; i++) odd[i][r] =                                                         \
+                    v_fma(v_load_n(x + i * x_stride + l, k - l), b, odd[i][r]);                                        \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL for (int i = 0; i < m; i++) {                                                                           \
+            UNROLL for (int r = 0; r < block; r++) {                                                                   \
+                float sum = v_sum(v_add(even[i][r], odd[i][r]));                                                       \
+                y[i * y_stride + r] = bias ? sum + bias[r] : sum;                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    static ALWAYS_INLINE void gemv_rows_##dtype(const int m, const int block, int64_t rows, int64_t k, const float *x, \
+                                                int64_t x_stride, const char *w, int64_t w_bytes, const float *bias,   \
+                                                float *y, int64_t y_stride) {                                          \
+        int64_t r = 0;                                                                                                 \
+        for (; r + block <= rows; r += block)                                                                          \
+            gemv_block_##dtype(m, block, k, x, x_stride, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r,      \
+                               y_stride);                                                                              \
+        for (; r < rows; r++)                                                                                          \
+            gemv_block_##dtype(m, 1, k, x, x_stride, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r,          \
+                               y_stride);                                                                              \
+    }                                                                                                                  \
+    static void gemv_##dtype(int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w,          \
+                             int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {                         \
+        switch (m) {                                                                                                   \
+            case 1: gemv_rows_##dtype(1, GEMV_BLOCK, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;      \
+            case 2: gemv_rows_##dtype(2, GEMV_BLOCK / 2, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;  \
+            case 3: gemv_rows_##dtype(3, GEMV_BLOCK / 4, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;  \
+            case 4: gemv_rows_##dtype(4, GEMV_BLOCK / 4, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;  \
+            default: break;                                                                                            \
+        }                                                                                                              \
     }
 
 DEFINE_STREAM(f32, 4)
@@ -228,8 +240,8 @@ static ALWAYS_INLINE void weighted_columns(const int vectors, int64_t rest, int6
     UNROLL for (int u = 0; u < vectors; u++) sum[u] = v_zero();
     for (int64_t j = 0; j < n; j++, v += v_stride) {
         vec factor = v_set1(p[j]);
-        UNROLL for (int u = 0; u < vectors; u++)
-            sum[u] = v_fma(factor, rest ? v_load_n(v, rest) : v_load(v + u * LANES), sum[u]);
+        UNROLL for (int u = 0; u < vectors; u++) sum[u] =
+            v_fma(factor, rest ? v_load_n(v, rest) : v_load(v + u * LANES), sum[u]);
     }
     UNROLL for (int u = 0; u < vectors; u++) {
         if (rest)

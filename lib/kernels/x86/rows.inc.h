@@ -74,16 +74,16 @@ static inline vec act_gelu_erf(vec x) {
 static inline vec act_silu(vec x) { return v_div(x, v_add(v_set1(1.0f), v_exp(v_sub(v_zero(), x)))); }
 static inline vec act_relu(vec x) { return v_max(v_zero(), x); }
 
-#define DEFINE_ACTIVATION(name)                                                                                  \
-    static void name(float *x, int64_t n) {                                                                      \
-        int64_t i = 0;                                                                                           \
-        for (; i + LANES <= n; i += LANES) v_store(x + i, act_##name(v_load(x + i)));                            \
-        if (i < n) v_store_n(x + i, act_##name(v_load_n(x + i, n - i)), n - i);                                  \
-    }                                                                                                            \
-    static void gate_##name(float *x, const float *y, int64_t n) {                                               \
-        int64_t i = 0;                                                                                           \
-        for (; i + LANES <= n; i += LANES) v_store(x + i, v_mul(act_##name(v_load(x + i)), v_load(y + i)));      \
-        if (i < n) v_store_n(x + i, v_mul(act_##name(v_load_n(x + i, n - i)), v_load_n(y + i, n - i)), n - i);   \
+#define DEFINE_ACTIVATION(name)                                                                                \
+    static void name(float *x, int64_t n) {                                                                    \
+        int64_t i = 0;                                                                                         \
+        for (; i + LANES <= n; i += LANES) v_store(x + i, act_##name(v_load(x + i)));                          \
+        if (i < n) v_store_n(x + i, act_##name(v_load_n(x + i, n - i)), n - i);                                \
+    }                                                                                                          \
+    static void gate_##name(float *x, const float *y, int64_t n) {                                             \
+        int64_t i = 0;                                                                                         \
+        for (; i + LANES <= n; i += LANES) v_store(x + i, v_mul(act_##name(v_load(x + i)), v_load(y + i)));    \
+        if (i < n) v_store_n(x + i, v_mul(act_##name(v_load_n(x + i, n - i)), v_load_n(y + i, n - i)), n - i); \
     }
 
 DEFINE_ACTIVATION(gelu_tanh)
@@ -167,8 +167,7 @@ static void rms_norm(const float *x, int64_t n, const float *weight, float eps, 
     const float factor = 1 / sqrtf(row_sum(x, n, 0, 1) / (float)n + eps);
     const vec f = v_set1(factor), one = v_set1(1.0f);
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        v_store(y + i, v_mul(v_mul(v_load(x + i), f), v_add(one, v_load(weight + i))));
+    for (; i + LANES <= n; i += LANES) v_store(y + i, v_mul(v_mul(v_load(x + i), f), v_add(one, v_load(weight + i))));
     if (i < n)
         v_store_n(y + i, v_mul(v_mul(v_load_n(x + i, n - i), f), v_add(one, v_load_n(weight + i, n - i))), n - i);
 }
@@ -180,8 +179,10 @@ static void layer_norm(const float *x, int64_t n, const float *weight, const flo
     for (; i + LANES <= n; i += LANES)
         v_store(y + i, v_fma(v_mul(v_sub(v_load(x + i), m), f), v_load(weight + i), v_load(bias + i)));
     if (i < n)
-        v_store_n(y + i, v_fma(v_mul(v_sub(v_load_n(x + i, n - i), m), f), v_load_n(weight + i, n - i),
-                               v_load_n(bias + i, n - i)), n - i);
+        v_store_n(
+            y + i,
+            v_fma(v_mul(v_sub(v_load_n(x + i, n - i), m), f), v_load_n(weight + i, n - i), v_load_n(bias + i, n - i)),
+            n - i);
 }
 
 static void rope(float *x, int64_t half, const float *cos, const float *sin) {

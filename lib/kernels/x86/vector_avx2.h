@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 8, GEMM_MR = 6, GEMV_UNROLL = 2 };
+enum { LANES = 8, GEMM_MR = 6, GEMV_BLOCK = 4 };
 
 typedef __m256 vec;
 typedef __m256i ivec; /* 8 words of 32 bits */

@@ -5,7 +5,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-enum { LANES = 16, GEMM_MR = 14, GEMV_UNROLL = 4 };
+enum { LANES = 16, GEMM_MR = 14, GEMV_BLOCK = 8 };
 
 typedef __m512 vec;
 typedef __m512i ivec; /* 16 words of 32 bits */
