@@ -74,7 +74,7 @@ static void coefficients_free(const pgi_memory *memory, coefficients *c) {
     pgi_free(memory, c->weights);
 }
 
-/* precompute_coeffs() and normalize_coeffs_8bpc() */
+/* precompute_coeffs() and normalize_coeffs_8bpc(). *c needs coefficients_free(), after an error too. */
 static pg_status coefficients_make(const pgi_memory *memory, const filter *f, int32_t n_in, int32_t n_out,
                                    coefficients *c) {
     *c = (coefficients){0};
@@ -91,7 +91,6 @@ static pg_status coefficients_make(const pgi_memory *memory, const filter *f, in
     double *w = pgi_alloc(memory, (size_t)c->n_max, sizeof *w);
     if (!c->first || !c->n || !c->weights || !w) {
         pgi_free(memory, w);
-        coefficients_free(memory, c);
         return PG_ERROR_MEMORY;
     }
     double inverse = 1.0 / filter_scale;
