@@ -97,7 +97,10 @@ pg_status pg_encode_image(pg_model *model, const pg_inputs *inputs, const pg_run
         .progress_user = complete.progress_user,
     };
     PGI_TRY(pgi_thread_count(complete.n_threads, &run.n_threads));
-    return pgi_features_encode(&run, model, inputs, out);
+    pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
+    pg_status status = pgi_features_encode(&run, model, inputs, out);
+    pgi_cancel_release(complete.cancel);
+    return status;
 }
 
 void pg_features_close(pg_features **features) {

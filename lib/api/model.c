@@ -20,7 +20,10 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_model_options"));
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
-    return pgi_model_open(&memory, model, &complete, out);
+    pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
+    pg_status status = pgi_model_open(&memory, model, &complete, out);
+    pgi_cancel_release(complete.cancel);
+    return status;
 }
 
 void pg_model_close(pg_model **model) {

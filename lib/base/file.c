@@ -38,8 +38,8 @@ static pg_status open_regular(const char *path, int *out_fd, size_t *out_size) {
 }
 
 pg_status pgi_file_read(const char *path, size_t max_size, pgi_buffer *out) {
-    int fd;
-    size_t size;
+    int fd = -1;
+    size_t size = 0;
     PGI_TRY(open_regular(path, &fd, &size));
     pg_status status = PG_OK;
     if (size > max_size) {
@@ -78,8 +78,8 @@ int pgi_folder_exists(const char *path) {
 }
 
 pg_status pgi_mapping_open(const char *path, pgi_mapping *out) {
-    int fd;
-    size_t size;
+    int fd = -1;
+    size_t size = 0;
     *out = (pgi_mapping){0};
     PGI_TRY(open_regular(path, &fd, &size));
     if (size > 0) {

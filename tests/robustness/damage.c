@@ -99,6 +99,10 @@ static int made(const char *call, pg_status status, const void *handle, const ch
     return 0;
 }
 
+/* The handle is looked at after the call. */
+#define MADE(name, call, handle, path) (last_status = (call), made(name, last_status, handle, path))
+static pg_status last_status;
+
 static void use_processor(const pg_processor *processor) {
     static const char text[] = "the cat in a caf\xC3\xA9 <loc0001> \xF0\x9F\x90\xB1 <eos>\n\n 12";
     int64_t ids[256];
@@ -107,7 +111,7 @@ static void use_processor(const pg_processor *processor) {
     pg_detokenizer *detokenizer = NULL;
     if (!returned("tokenize", pg_processor_tokenize(processor, text, 0, ids, 256, &n), NULL)) return;
     returned("decode", pg_processor_decode(processor, ids, n < 256 ? n : 256, 0, out, sizeof out, &needed), NULL);
-    if (made("detokenizer", pg_detokenizer_create(processor, PG_SKIP_SPECIAL, &detokenizer), detokenizer, NULL)) {
+    if (MADE("detokenizer", pg_detokenizer_create(processor, PG_SKIP_SPECIAL, &detokenizer), detokenizer, NULL)) {
         const char *piece;
         for (size_t i = 0; i < n && i < 256; i++)
             if (!returned("push", pg_detokenizer_push(detokenizer, ids[i], &piece, NULL), NULL)) break;
@@ -144,14 +148,14 @@ static void run_folder(const char *folder) {
     pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 16, 16, grey, 0);
 
     stale_error();
-    if (made("model_open", pg_model_open(folder, &model_options, &model), model, folder)) use_model(model);
+    if (MADE("model_open", pg_model_open(folder, &model_options, &model), model, folder)) use_model(model);
     stale_error();
-    if (made("processor_open", pg_processor_open(folder, &processor_options, &processor), processor, folder)) {
+    if (MADE("processor_open", pg_processor_open(folder, &processor_options, &processor), processor, folder)) {
         use_processor(processor);
         stale_error();
-        if (made("encode", pg_processor_encode(processor, &image, "the cat", NULL, &inputs), inputs, NULL) && model) {
+        if (MADE("encode", pg_processor_encode(processor, &image, "the cat", NULL, &inputs), inputs, NULL) && model) {
             stale_error();
-            made("generate", pg_generate(model, processor, inputs, &options, &result), result, NULL);
+            MADE("generate", pg_generate(model, processor, inputs, &options, &result), result, NULL);
         }
     }
     pg_result_close(&result);
@@ -174,7 +178,7 @@ static void run_picture(const char *folder, const bytes *file) {
     }
     pg_processor_options_init(&processor_options, sizeof processor_options);
     processor_options.allocator = &memory.hooks;
-    if (!processor && !made("processor_open", pg_processor_open(folder, &processor_options, &processor), processor, NULL))
+    if (!processor && !MADE("processor_open", pg_processor_open(folder, &processor_options, &processor), processor, NULL))
         return;
     pg_encode_options_init(&options, sizeof options);
     options.max_image_pixels = MAX_PIXELS;
@@ -183,7 +187,7 @@ static void run_picture(const char *folder, const bytes *file) {
     if (now_seed % 2) pg_image_from_path(&image, sizeof image, path);
     else pg_image_from_bytes(&image, sizeof image, file->data, file->size);
     stale_error();
-    made("encode", pg_processor_encode(processor, &image, "x", &options, &inputs), inputs, now_seed % 2 ? path : NULL);
+    MADE("encode", pg_processor_encode(processor, &image, "x", &options, &inputs), inputs, now_seed % 2 ? path : NULL);
     pg_inputs_close(&inputs);
 }
 
