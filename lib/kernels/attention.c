@@ -71,12 +71,16 @@ static size_t thread_bytes(const pgi_kernels *kernels, const pgi_attention *shap
     return align64(floats * sizeof(float));
 }
 
+/* Fewer keys can need more room for packing, as more heads are then packed at once; so this is the bound that rises
+ * with the keys: all heads, but at most PACKED_BYTES or one head. */
 size_t pgi_attention_scratch(const pgi_kernels *kernels, const pgi_attention *shape, int n_threads) {
     size_t packed = 0;
-    if (!streamed(shape))
-        packed =
-            (size_t)heads_at_once(kernels, shape) * (packed_k_floats(kernels, shape) + packed_v_floats(kernels, shape));
-    return align64(packed * sizeof(float)) + (size_t)n_threads * thread_bytes(kernels, shape);
+    if (!streamed(shape)) {
+        size_t head = (packed_k_floats(kernels, shape) + packed_v_floats(kernels, shape)) * sizeof(float);
+        size_t at_once = head > PACKED_BYTES ? head : PACKED_BYTES, all = (size_t)shape->n_kv_heads * head;
+        packed = all < at_once ? all : at_once;
+    }
+    return align64(packed) + (size_t)n_threads * thread_bytes(kernels, shape);
 }
 
 static void key_range(const pgi_attention *shape, int64_t query, int64_t *begin, int64_t *end) {

@@ -31,6 +31,7 @@ typedef struct pgi_attention {
     const int64_t *key_begin, *key_end;
 } pgi_attention;
 
+/* Bytes of scratch for pgi_attention_forward() of this shape or of one with fewer queries, keys or both. */
 size_t pgi_attention_scratch(const struct pgi_kernels *kernels, const pgi_attention *shape, int n_threads);
 
 /* softmax(cap(scale q k^T) + mask) v.

@@ -195,7 +195,25 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
     release_all(c);
 }
 
+/* The room of a cache of 4200 keys must do for the first 4000, of which more heads fit into the packing room. */
+static void check_attention_room(check *c) {
+    enum { HEADS = 4, DIM = 64, WIDTH = HEADS * DIM, QUERIES = PGI_GEMV_ROWS + 1, KEYS = 4000, CAPACITY = 4200 };
+    pgi_attention shape = {.n_heads = HEADS, .n_kv_heads = HEADS, .head_dim = DIM, .scale = 1, .n_queries = QUERIES};
+    float *q = guarded_floats(c, QUERIES * WIDTH), *k = guarded_floats(c, KEYS * WIDTH),
+          *out = guarded_output(c, QUERIES * WIDTH);
+    shape.n_keys = CAPACITY;
+    void *room = guarded(c, (pgi_attention_scratch(c->kernels, &shape, 1) + 63) / 64 * 64, 0);
+    shape.n_keys = KEYS;
+    pgi_run run = run_of(c, 1);
+    random_fill(c, q, QUERIES * WIDTH);
+    random_fill(c, k, KEYS * WIDTH);
+    if (pgi_attention_forward(&run, &shape, q, WIDTH, k, WIDTH, k, WIDTH, out, WIDTH, room) != PG_OK)
+        fail(c, "attention in the room of a longer cache");
+    release_all(c);
+}
+
 static void check_attention(check *c) {
+    check_attention_room(c);
     check_attention_shape(c, 64, 64, 16, 16, 72, 0, 0);  /* the encoder */
     check_attention_shape(c, 35, 300, 8, 1, 256, 0, 0);  /* prefill, one KV head */
     check_attention_shape(c, 35, 300, 8, 4, 256, 1, 50); /* prefill, Gemma 2 */
