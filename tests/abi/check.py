@@ -7,6 +7,7 @@
     check.py imports ARCHIVE          what our own objects ask of the C library: nothing that prints, ends the process, ...
     check.py state ARCHIVE            writable data and load-time code of our own objects
     check.py abidiff LIBRARY HEADERS  against released/*.abi, the last release
+    check.py structure FOLDER         of lib/: includes point one way, and api/ alone defines pg_ functions (docs/ARCHITECTURE.md)
 
 `check.py symbols|layout ... --update` writes the committed list anew: only for an addition, and never quietly for a change
 (docs/ABI.md).
@@ -218,13 +219,46 @@ def abidiff(library, folder):
     return result.returncode != 0
 
 
+# What the files of a folder of lib/ may include besides their own folder.
+BELOW = {"base": "", "kernels": "base", "checkpoint": "base kernels"}
+BELOW.update(dict.fromkeys(["encoder", "projector", "decoder", "processor"], "base kernels checkpoint"))
+BELOW["generate"] = " ".join(BELOW)
+BELOW["api"] = " ".join(BELOW)
+
+
+def structure(folder):
+    failed = False
+    count = 0
+    for path, _, names in os.walk(folder):
+        for name in sorted(n for n in names if n.endswith((".c", ".cc", ".h", ".inc"))):
+            source = os.path.relpath(os.path.join(path, name), folder)
+            part = source.split(os.sep)[0]
+            if part not in BELOW:
+                print(f"{source}: lib/{part} has no place in the order of folders")
+                failed = True
+                continue
+            text = without_comments(os.path.join(path, name))
+            for target in re.findall(r'^\s*#\s*include\s+"([^"]+)"', text, flags=re.M):
+                count += 1
+                if target.split("/")[0] not in [part, *BELOW[part].split()]:
+                    print(f"{source} includes {target}; {part} may include: {BELOW[part] or 'itself alone'}")
+                    failed = True
+            for function in re.findall(r"^\w[\w *]*?\b(pg_\w+)\([^;{]*\{", text, flags=re.M):
+                if part != "api":
+                    print(f"{source} defines {function}; lib/api alone exports")
+                    failed = True
+    print(f"{count} includes")
+    return failed or count < 100
+
+
 def main():
     arguments = [a for a in sys.argv[1:] if a != "--update"]
     update = "--update" in sys.argv
     check, *rest = arguments
     if check in ("symbols", "layout"):
         return int(globals()[check](*rest, update))
-    return int({"headers": headers, "imports": imports, "state": state, "abidiff": abidiff}[check](*rest))
+    return int({"headers": headers, "imports": imports, "state": state, "abidiff": abidiff,
+                "structure": structure}[check](*rest))
 
 
 if __name__ == "__main__":
