@@ -79,6 +79,13 @@ def save(folder, tokenizer):
     with open(path, encoding="utf-8") as f:
         value = json.load(f)
     write_json(folder, "tokenizer.json", value)
+    path = os.path.join(folder, "tokenizer_config.json")
+    with open(path, encoding="utf-8") as f:
+        config = json.load(f)
+    config.pop("vocab_file", None)  # a path of the machine that made it
+    with open(path, "w", encoding="utf-8") as f:
+        json.dump(config, f, ensure_ascii=False, indent=2)
+        f.write("\n")
 
 
 def vocab_of(model):
