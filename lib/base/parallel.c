@@ -5,9 +5,14 @@
  * libgomp's thread pool does not survive fork(): a child's first parallel
  * region would wait for threads that are not there. So a process that has
  * forked after using threads runs serially (results are the same).
+ *
+ * libgomp ends the process when the system refuses it a thread (ulimit -u, the
+ * pids limit of a container). So before a team grows, as many threads are
+ * created and joined here, where a refusal can be seen: then fewer are used.
  */
 #include "base/parallel.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -48,13 +53,45 @@ static int may_use_threads(void) {
     if (atomic_compare_exchange_strong(&thread_owner, &owner, self)) return 1;
     return owner == self;
 }
+
+static void *wait_for_gate(void *gate) {
+    pthread_mutex_lock(gate);
+    pthread_mutex_unlock(gate);
+    return NULL;
+}
+
+/* How many of `wanted` threads the system lets live at once, the calling one counted. */
+static int try_threads(int wanted) {
+    enum { MAX = 1024 }; /* the API allows no more */
+    pthread_t threads[MAX];
+    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+    int n = 0;
+    pthread_mutex_lock(&gate);
+    while (n < wanted - 1 && n < MAX && pthread_create(&threads[n], NULL, wait_for_gate, &gate) == 0) n++;
+    pthread_mutex_unlock(&gate);
+    for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
+    pthread_mutex_destroy(&gate);
+    return n + 1;
+}
+
+/* The team for a run; libgomp's pool belongs to the calling thread, and so does what is known about it. */
+static int team_size(int wanted) {
+    static _Thread_local int tried, found;
+    if (wanted > tried) {
+        found = try_threads(wanted);
+        tried = wanted;
+    }
+    return wanted < found ? wanted : found;
+}
 #endif
 
 pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_task_fn task, void *context) {
     int64_t n_chunks = (n + grain - 1) / grain;
 #ifdef PGI_OPENMP
-    int n_threads = run->n_threads < n_chunks ? run->n_threads : (int)n_chunks;
-    if (n_threads > 1 && may_use_threads()) {
+    /* All threads of the run, though there may be fewer chunks: libgomp ends the ones that a smaller team leaves out,
+     * and creating them again for the next region costs more than waking them. */
+    int n_threads = run->n_threads > 1 && n_chunks > 1 && may_use_threads() ? team_size(run->n_threads) : 1;
+    if (n_threads > 1) {
         atomic_int stop = 0;
 #pragma omp parallel num_threads(n_threads)
         {

@@ -10,7 +10,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -413,6 +415,29 @@ static void parallel_covers_everything_once(void **state) {
             }
 }
 
+/* libgomp would end the process. */
+static void parallel_does_without_threads_that_the_system_refuses(void **state) {
+    (void)state;
+    static coverage c;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct rlimit few = {3, 3};
+        pgi_run run = {.n_threads = 16};
+        c.n_threads = run.n_threads;
+        c.n = 1000;
+        c.grain = 1;
+        if (geteuid() == 0 && setuid(65534) != 0) _exit(0); /* root has no limit; nothing to see then */
+        if (setrlimit(RLIMIT_NPROC, &few) != 0) _exit(0);
+        pg_status status = pgi_parallel_for(&run, c.n, c.grain, cover, &c);
+        for (int64_t i = 0; i < 1000; i++) c.bad |= c.seen[i] != 1;
+        _exit(status == PG_OK && c.bad == 0 ? 0 : 2);
+    }
+    int how;
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_int_equal(how, 0);
+}
+
 static void parallel_is_cancelled_between_chunks(void **state) {
     (void)state;
     static coverage c;
@@ -465,6 +490,7 @@ int main(void) {
         cmocka_unit_test(utf8_maximal_subparts),
         cmocka_unit_test(half_all_values),
         cmocka_unit_test(file_reading),
+        cmocka_unit_test(parallel_does_without_threads_that_the_system_refuses), /* before this process has threads */
         cmocka_unit_test(parallel_covers_everything_once),
         cmocka_unit_test(parallel_is_cancelled_between_chunks),
         cmocka_unit_test(progress_can_cancel),
