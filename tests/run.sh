@@ -46,15 +46,15 @@ finish() {
 }
 # step NAME COMMAND...: counts one; its output is shown when it fails.
 step() {
-    name=$1
+    step_name=$1
     shift
     if "$@" >"$builds/step.log" 2>&1; then
         passed=$((passed + 1))
-        echo "ok    $name"
+        echo "ok    $step_name"
     else
         failed=$((failed + 1))
         tail -n 60 "$builds/step.log"
-        echo "FAIL  $name: $*"
+        echo "FAIL  $step_name: $*"
         return 1
     fi
 }

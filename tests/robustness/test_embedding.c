@@ -466,6 +466,50 @@ static void another_thread_cancels(void **state) {
     close_host(&h);
 }
 
+/* One picture, many prompts: features serve another prompt, and a session that had one starts over, to the last bit. */
+static void features_serve_many_prompts(void **state) {
+    static const char *const prompts[] = {"the cat", "a dog <loc0001>", "", "the cat"};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        host h;
+        pg_features *features = NULL;
+        pg_session *session = NULL;
+        open_host(&h, folders[i]);
+        OK(pg_encode_image(h.model, h.inputs, NULL, &features));
+        OK(pg_session_create(h.model, NULL, &session));
+        for (size_t k = 0; k < sizeof prompts / sizeof *prompts; k++) {
+            pg_inputs *text_only = NULL, *whole = NULL;
+            pg_session *fresh = NULL;
+            pg_tensor again = {.struct_size = sizeof again}, expected = again;
+            pg_image image;
+            bytes file = tiny_picture(PICTURE_PNG, 50, 40, 7); /* that of open_host() */
+            OK(pg_image_from_bytes(&image, sizeof image, file.data, file.size));
+            OK(pg_processor_encode(h.processor, NULL, prompts[k], NULL, &text_only));
+            OK(pg_processor_encode(h.processor, &image, prompts[k], NULL, &whole));
+            OK(pg_session_create(h.model, NULL, &fresh));
+            OK(pg_session_prefill(fresh, whole, NULL));
+            OK(pg_session_prefill(session, text_only, features));
+            for (int step = 0; step < 2; step++) {
+                int64_t tokens[2];
+                OK(pg_session_logits(session, &again));
+                OK(pg_session_logits(fresh, &expected));
+                assert_memory_equal(again.data, expected.data, (size_t)expected.shape[0] * sizeof(float));
+                pg_status status = pg_session_step(fresh, &tokens[0]);
+                assert_int_equal(pg_session_step(session, &tokens[1]), status);
+                assert_int_equal(tokens[0], tokens[1]);
+                if (status != PG_OK) break;
+            }
+            pg_session_close(&fresh);
+            pg_inputs_close(&whole);
+            pg_inputs_close(&text_only);
+            bytes_free(&file);
+        }
+        pg_session_close(&session);
+        pg_features_close(&features);
+        close_host(&h);
+    }
+}
+
 /* ------------------------------------------------------------------------------------------------------ closing */
 
 static void handles_close_in_any_order(void **state) {
@@ -673,6 +717,7 @@ int main(void) {
         cmocka_unit_test_teardown(a_set_flag_stops_every_call, capture_end_if_on),
         cmocka_unit_test_teardown(the_flag_is_closed_during_a_call, capture_end_if_on),
         cmocka_unit_test_teardown(another_thread_cancels, capture_end_if_on),
+        cmocka_unit_test_teardown(features_serve_many_prompts, capture_end_if_on),
         cmocka_unit_test_teardown(handles_close_in_any_order, capture_end_if_on),
         cmocka_unit_test_teardown(the_fp_environment_stays, capture_end_if_on),
         cmocka_unit_test_teardown(a_comma_locale_changes_nothing, capture_end_if_on),
