@@ -17,7 +17,8 @@
 /* Bytes of scratch for pgi_linear_forward() of any shape. */
 size_t pgi_linear_scratch(const struct pgi_kernels *kernels, int n_threads);
 
-/* y[r][o] = sum_i x[r][i] w[o][i] + b[o], for `rows` rows; x: [rows, in], y: [rows, out]. */
+/* y[r][o] = sum_i x[r][i] w[o][i] + b[o], for `rows` rows; x: [rows, in], y: [rows, out]. A row's result does not
+ * depend on the rows beside it, except that up to PGI_GEMV_ROWS (4) rows are summed in another order than more. */
 pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
                              const pgi_linear *linear, float *y, int64_t y_stride, void *scratch);
 
@@ -50,7 +51,8 @@ pg_status pgi_layer_norm(const pgi_run *run, const float *x, int64_t rows, int64
 
 /* The activations of the HF configs that checkpoints use. */
 enum {
-    PGI_ACTIVATION_GELU_TANH = 1, /* "gelu_pytorch_tanh", "gelu_new", "gelu_fast": 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    /* "gelu_pytorch_tanh", "gelu_new", "gelu_fast": 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    PGI_ACTIVATION_GELU_TANH = 1,
     PGI_ACTIVATION_GELU_ERF = 2,  /* "gelu": 0.5 x (1 + erf(x / sqrt 2)) */
     PGI_ACTIVATION_SILU = 3,      /* "silu", "swish": x / (1 + exp(-x)) */
     PGI_ACTIVATION_RELU = 4       /* "relu" */
