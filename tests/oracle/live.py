@@ -3,10 +3,11 @@
 
     live.py [--seed S] [--count N] [--build FOLDER]
 
-Each of the N checkpoints (seeds S, S + 1, ...) is checked for: pixels equal to the last bit, every stage within its
-bound and the ids, text and prompt ids equal (see README.md), for several prompts; the same through the tool
-`paligemma run --json`; every stage equal to the last bit with 1, 2 and 3 threads; every instruction set within the
-bounds. Without --seed the seed is fresh; it is printed, and a failure says how to see it again.
+Each of the N checkpoints (seeds S, S + 1, ...) is checked for: every field of the config as transformers has it; pixels
+equal to the last bit; every stage within its bound, and ids, text and prompt ids equal (see README.md), for several
+prompts; the same through the tool `paligemma run --json`; every stage equal to the last bit with 1, 2 and 3 threads;
+every instruction set within the bounds. Without --seed the seed is fresh; it is printed, and a failure says how to see
+it again.
 """
 import argparse
 import json
@@ -20,6 +21,7 @@ import traceback
 import numpy as np
 import torch
 from PIL import Image
+from transformers import AutoConfig
 
 import checkpoints
 import compare
@@ -78,6 +80,7 @@ class Case:
         checkpoints.write(spec, self.folder)
         ref = reference.Reference(self.folder)
         self.choose_eos(ref)
+        self.expect(self.check_config(), f"info; {describe(spec)}")
         self.compare_pixels(library, ref)
         for i in range(N_PROMPTS):
             path, what = pictures.write(self.rng, os.path.join(self.folder, f"picture{i}"))
@@ -96,6 +99,18 @@ class Case:
         with open(path, "w") as f:
             json.dump(config, f)
         ref.model.generation_config.eos_token_id = config["eos_token_id"]
+
+    def check_config(self):
+        """pg_model_config, as `paligemma info` tells it, against every field of the HF config, defaults included."""
+        tool = os.path.join(self.build, "examples", "paligemma")
+        done = subprocess.run([tool, "info", "--json", self.folder], capture_output=True)
+        if done.returncode != 0:
+            return [f"paligemma info, status {done.returncode}: {done.stderr.decode(errors='replace').strip()}"]
+        expected = flat(json.loads(json.dumps(AutoConfig.from_pretrained(self.folder).to_dict())))
+        found = flat(json.loads(done.stdout)["config"])
+        return [f"{key}: found {found.get(key, 'nothing')}, expected {expected.get(key, 'nothing')}"
+                for key in sorted(found.keys() | expected.keys()) if found.get(key, "-") != expected.get(key, "-")
+                and key not in ("_name_or_path", "transformers_version")]  # of the package, not of the checkpoint
 
     def compare_pixels(self, library, ref):
         with pglib.Processor(library, self.folder) as processor:
@@ -156,6 +171,14 @@ class Case:
                     wrong.append(f"{key}: found {answer[key]!r}, expected {expected!r}")
         missing = {"load_s", "image_s", "prefill_s", "decode_s", "tokens_per_s"} - set(answer)
         return wrong + ([f"keys missing: {sorted(missing)}"] if missing else [])
+
+
+def flat(config, prefix=""):
+    """{"text_config.hidden_size": 32, ...}"""
+    out = {}
+    for key, value in config.items():
+        out.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return out
 
 
 def describe(spec):
