@@ -254,7 +254,7 @@ typedef struct pg_memory {
     int64_t n_images;       /* in: images encoded in one call; 0: one */
     uint64_t weights;       /* out: mapped from the files, shared between processes */
     uint64_t weights_copied; /* out: small tensors held as f32, private to the model */
-    uint64_t activations;   /* out: working memory at the most, encoder and decoder not being alive at once */
+    uint64_t activations;   /* out: working memory at the most: encoder and decoder do not hold theirs at once */
     uint64_t kv_cache;      /* out: keys and values of n_tokens */
 } pg_memory;
 
@@ -367,7 +367,8 @@ typedef struct pg_result pg_result;
 /* A piece of text, as soon as it is whole: never a part of a UTF-8 character.
  * `text` (`size` bytes, and a closing NUL) is valid during the call; it may be
  * empty when `token` completes none. A non-zero return ends the generation
- * (stop reason PG_STOP_CALLBACK). */
+ * (stop reason PG_STOP_CALLBACK). At the end, however it came, an unfinished
+ * character follows as U+FFFD in one more call, so that all pieces are the text. */
 typedef int32_t (*pg_text_fn)(void *user, const char *text, size_t size, int64_t token);
 
 typedef struct pg_generate_options {

@@ -117,12 +117,7 @@ pg_status pg_model_memory(const pg_model *model, pg_memory *memory) {
     value.n_threads = run.n_threads;
     value.weights = pgi_tensor_files_n_bytes(model->files);
     value.weights_copied = model->weights.n_bytes_copied;
-    size_t encode = pgi_features_workspace(&run, model, value.n_images);
-    size_t decode = pgi_session_workspace(&run, &model->config, value.n_tokens);
-    size_t features = (size_t)value.n_images * (size_t)model->config.vision.n_patches *
-                      (size_t)model->config.text.hidden_size * sizeof(float);
-    decode = decode < SIZE_MAX - features ? decode + features : SIZE_MAX; /* they live on during the prefill */
-    value.activations = encode > decode ? encode : decode;
+    value.activations = pgi_session_workspace(&run, model, value.n_tokens, value.n_images);
     value.kv_cache = 2 * (uint64_t)pgi_kv_cache_size(&model->config.text, value.n_tokens);
     pgi_struct_out(memory, &value, sizeof value);
     return PG_OK;

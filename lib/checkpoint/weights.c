@@ -334,6 +334,7 @@ pg_status pgi_weights_bind(const pgi_memory *memory, const pgi_run *run, pgi_con
     pg_status status;
     PGI_GOTO(collect_names(memory, &b, &n_floats), done);
     b.n_total = count_expected(&b);
+    PGI_GOTO(pgi_run_progress(run, PG_PHASE_LOAD, 0, b.n_total), done);
 
     /* One arena: the vectors, then the layers of both networks. The counts are bounded by config.c and the files. */
     vision_bytes = (size_t)config->vision.n_layers * sizeof(pgi_vision_layer);

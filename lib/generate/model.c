@@ -30,7 +30,6 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
 
     PGI_GOTO(pgi_hub_find(memory, name, &folder), fail);
     PGI_GOTO(pgi_kernels_init(&model->kernels, options->cpu_mask), fail);
-    PGI_GOTO(pgi_run_progress(&run, PG_PHASE_LOAD, 0, 1), fail);
     PGI_GOTO(pgi_config_load(memory, folder, &config), fail);
     model->config = config;
     PGI_GOTO(pgi_tensor_files_open(memory, folder, &model->files), fail);

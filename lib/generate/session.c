@@ -44,13 +44,18 @@ static prefill_block lay_out_prefill(pgi_arena *arena, const pgi_run *run, const
     return block;
 }
 
-size_t pgi_session_workspace(const pgi_run *run, const pgi_config *config, int64_t n_tokens) {
-    pgi_arena arena = {0};
-    lay_out_prefill(&arena, run, &config->text, n_tokens, n_tokens);
-    pgi_arena_take(&arena, (size_t)config->text.hidden_size, sizeof(float));
-    pgi_arena_take(&arena, (size_t)config->text.vocab_size, sizeof(float));
-    pgi_arena_take(&arena, pgi_decoder_workspace(run, &config->text, 1, n_tokens), 1);
-    return arena.used;
+size_t pgi_session_workspace(const pgi_run *run, const pg_model *model, int64_t n_tokens, int64_t n_images) {
+    const pgi_text_config *text = &model->config.text;
+    pgi_arena prefill = {0}, session = {0};
+    size_t encode = pgi_features_workspace(run, model, n_images);
+    size_t features = (size_t)n_images * (size_t)model->config.vision.n_patches * (size_t)text->hidden_size;
+    pgi_arena_take(&prefill, features, sizeof(float));
+    lay_out_prefill(&prefill, run, text, n_tokens, n_tokens);
+    pgi_arena_take(&session, encode > prefill.used ? encode : prefill.used, 1);
+    pgi_arena_take(&session, (size_t)text->hidden_size, sizeof(float));
+    pgi_arena_take(&session, (size_t)text->vocab_size, sizeof(float));
+    pgi_arena_take(&session, pgi_decoder_workspace(run, text, 1, n_tokens), 1);
+    return session.used;
 }
 
 pg_status pgi_session_create(pg_model *model, const pg_session_options *options, pg_session **out) {

@@ -46,8 +46,9 @@ int pgi_is_eos(const pgi_config *config, int64_t token);
 /* The longest prompt, in tokens, that a session takes. */
 int64_t pgi_context_limit(const pgi_config *config);
 
-/* Working memory of a prefill of n_tokens and of its KV cache for as many positions. */
-size_t pgi_session_workspace(const pgi_run *run, const pgi_config *config, int64_t n_tokens);
+/* Working memory of a session at the most, its KV cache left out: what it keeps, and beside that either encoding
+ * n_images or a prefill of n_tokens, which holds their features. */
+size_t pgi_session_workspace(const pgi_run *run, const pg_model *model, int64_t n_tokens, int64_t n_images);
 
 /* Seconds since some fixed moment. */
 double pgi_now(void);
