@@ -277,11 +277,12 @@ static pg_status bind_text_layer(binder *b, int32_t index, pgi_text_layer *layer
 
 /*
  * Embedding and head, as from_pretrained() of transformers 5.23 ties them (modeling_utils.py tie_weights, tried out):
- *   both there                 each is used as it is, tie_word_embeddings or not (unequal ones are not tied there
- * either) tied, embedding only       the head is the embedding tied, head only            the embedding is the head not
- * tied, one of them only transformers fills the other with random numbers; an error here tie_word_embeddings is the top
- * level's; text_config's has no effect. The number of rows is the tensor's (transformers wants it to equal
- * text_config.vocab_size).
+ * - both are there: each is used as it is, tie_word_embeddings or not (unequal ones are not tied there either);
+ * - tied, embedding only: the head is the embedding;
+ * - tied, head only: the embedding is the head;
+ * - not tied, one of them only: transformers fills the other with random numbers; an error here.
+ * tie_word_embeddings is the top level's; text_config's has no effect. The number of rows is the tensor's (transformers
+ * wants it to equal text_config.vocab_size).
  */
 static pg_status bind_embedding(binder *b, pgi_text_weights *out) {
     int64_t hidden = b->config->text.hidden_size;
