@@ -85,6 +85,17 @@ static int team_size(int wanted) {
 }
 #endif
 
+/* Some 20 microseconds of one core; a team of threads takes about 5 to meet, and far more when other programs want the
+ * CPUs too. */
+static const double SMALL_WORK = 2e6;
+
+const pgi_run *pgi_run_for_work(const pgi_run *run, double work, pgi_run *alone) {
+    if (work >= SMALL_WORK || run->n_threads == 1) return run;
+    *alone = *run;
+    alone->n_threads = 1;
+    return alone;
+}
+
 pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_task_fn task, void *context) {
     int64_t n_chunks = (n + grain - 1) / grain;
 #ifdef PGI_OPENMP

@@ -17,4 +17,8 @@ typedef void (*pgi_task_fn)(void *context, int64_t begin, int64_t end, int threa
  */
 pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_task_fn task, void *context);
 
+/* `run` itself, or when `work` (floating-point operations) is over sooner than other threads are woken, `*alone`: the
+ * same with one thread. */
+const pgi_run *pgi_run_for_work(const pgi_run *run, double work, pgi_run *alone);
+
 #endif

@@ -243,6 +243,9 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
     const pgi_kernels *kernels = run->kernels;
     const int64_t group = shape->n_heads / shape->n_kv_heads;
     if (shape->n_queries <= 0) return PG_OK;
+    pgi_run alone;
+    run = pgi_run_for_work(run, 4.0 * (double)shape->n_queries * (double)shape->n_keys * shape->n_heads * shape->head_dim,
+                           &alone);
     attention_task task = {.run = run,
                            .shape = shape,
                            .q = q,
