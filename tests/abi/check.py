@@ -146,6 +146,12 @@ FORBIDDEN = {
 }
 
 
+# Where one of these is meant, and why it does no harm.
+ALLOWED = {
+    ("parallel.c", "pthread_create"): "a trial that is joined at once: libgomp ends the process when it gets no thread",
+}
+
+
 def members(archive):
     """name: `nm` lines of each object of the archive (thin or not)."""
     table, current = {}, None
@@ -165,16 +171,18 @@ def imports(archive):
         for line in lines:
             kind, symbol = line.split()[-2:]
             symbol = symbol.split("@")[0]
-            if kind == "U" and symbol in why:
+            if kind == "U" and symbol in why and not any(name.endswith(file + ".o") and symbol == allowed for file, allowed in ALLOWED):
                 print(f"{name} calls {symbol}, which {why[symbol]}")
                 failed = True
     print(f"{len(table)} objects")
     return failed or len(table) < 10
 
 
-# The only data of ours that may change while a process runs; each is atomic, thread-local, or set once under a lock.
+# The only data of ours that may change while a process runs; each is atomic or thread-local.
 STATE = {
     "error_text": "thread-local: pg_last_error()",
+    "tried": "thread-local: threads that were asked for on trial",
+    "found": "thread-local: and that the system gave",
     "thread_owner": "atomic: which process started OpenMP's threads (they do not survive fork)",
 }
 
