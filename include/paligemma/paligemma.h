@@ -388,7 +388,9 @@ PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t s
 
 /* Greedy generation until an eos id of the checkpoint, max_new_tokens, or the
  * callback's word. The text equals HF's generate(do_sample=False) on the same
- * inputs in f32. Bit-equal for every n_threads. */
+ * inputs in f32; of generation_config.json the eos ids are followed, settings
+ * that bend greedy decoding (num_beams, repetition_penalty, ...) are not, and
+ * a warning is logged when the model opens. Bit-equal for every n_threads. */
 PG_API pg_status pg_generate(pg_model *model, pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
 PG_API void pg_result_close(pg_result **result);

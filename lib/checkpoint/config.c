@@ -244,6 +244,25 @@ static pg_status read_eos(const section *from, pgi_config *out) {
     return PG_OK;
 }
 
+/* What of generation_config.json changes greedy text in HF (GenerationMixin, logits processors) and is left aside here. */
+static const char *unfollowed_setting(const json_t *generation) {
+    static const struct {
+        const char *key;
+        double neutral; /* the number that changes nothing; null and an empty list change nothing either */
+    } settings[] = {
+        {"num_beams", 1},           {"repetition_penalty", 1},     {"no_repeat_ngram_size", 0}, {"min_length", 0},
+        {"min_new_tokens", 0},      {"bad_words_ids", 0},          {"sequence_bias", 0},        {"suppress_tokens", 0},
+        {"begin_suppress_tokens", 0}, {"forced_bos_token_id", -1}, {"forced_eos_token_id", -1}, {"guidance_scale", 1},
+    };
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
+        const json_t *value = json_object_get(generation, settings[i].key);
+        if (!value || json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0)) continue;
+        if (json_is_number(value) && json_number_value(value) == settings[i].neutral) continue;
+        return settings[i].key;
+    }
+    return NULL;
+}
+
 /*
  * Where HF's generate() takes the special ids from: generation_config.json when there is one, and then from nowhere
  * else. Without it from config.json as it is written (defaults not filled in): the top level, else text_config.
@@ -260,6 +279,7 @@ static pg_status read_special_ids(const pgi_memory *memory, const char *folder, 
         PGI_GOTO(read_eos(&from, out), done);
         PGI_GOTO(read_id(&from, "pad_token_id", &out->pad_id), done);
         PGI_GOTO(read_id(&from, "bos_token_id", &out->bos_id), done);
+        out->unfollowed_setting = unfollowed_setting(generation);
     } else {
         section top = {config_path, "", raw}, text = {config_path, "text_config.", json_object_get(raw, "text_config")};
         PGI_GOTO(read_eos(&top, out), done);

@@ -37,6 +37,10 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u files, cpu 0x%llx", folder,
                  model->config.text.generation, (unsigned long long)model->weights.n_parameters,
                  pgi_tensor_files_n_files(model->files), (unsigned long long)model->kernels.cpu);
+    if (model->config.unfollowed_setting)
+        pgi_log_line(&model->log, PG_LOG_WARNING,
+                     "%s/generation_config.json: %s is set; transformers' generate() follows it, this library does not",
+                     folder, model->config.unfollowed_setting);
     pgi_free(memory, folder);
     *out = model;
     return PG_OK;

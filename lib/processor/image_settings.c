@@ -16,7 +16,7 @@
 #include "checkpoint/json.h"
 #include "processor/resize.h"
 
-enum { MAX_SIDE = 16384, MAX_IMAGE_TOKENS = 1 << 24 };
+enum { MAX_SIDE = 16384, MAX_IMAGE_TOKENS = 65536 /* as config.c allows patches */ };
 #define MAX_JSON_SIZE ((size_t)16 << 20)
 
 /* The object that holds the settings, and how its keys are called in messages. */

@@ -226,6 +226,14 @@ static void special_ids_come_from_where_hf_takes_them(void **state) {
     }
     pgi_config c;
     write_config(1, "", "");
+    write_text("generation_config.json", "{\"num_beams\": 1, \"bad_words_ids\": null, \"min_length\": 0}");
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    assert_null(c.unfollowed_setting);
+    pgi_config_free(&c);
+    write_text("generation_config.json", "{\"num_beams\": 1, \"repetition_penalty\": 1.1}");
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    assert_string_equal(c.unfollowed_setting, "repetition_penalty");
+    pgi_config_free(&c);
     write_text("generation_config.json", "{\"eos_token_id\": \"one\"}");
     assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_FORMAT, "generation_config.json: eos_token_id",
                  "\"one\"");
