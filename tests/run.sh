@@ -136,6 +136,9 @@ if test "$oracle" = yes; then
     HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/live.py --build "$builds/gcc" --count "${ORACLE_CASES:-12}" \
         ${ORACLE_SEED:+--seed "$ORACLE_SEED"} 2>&1 | tee "$builds/live.log"
     add_counts "$builds/live.log" "live.py"
+    title "tokenizers of every kind against transformers"
+    step "fuzz_tokenizers.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \
+        "$builds/gcc/tests/oracle/tokenize_lines" --texts 2000
     if test -f examples/demo/model/model.safetensors; then
         title "the demo model on fresh pictures"
         HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/demo.py --build "$builds/gcc" 2>&1 | tee "$builds/demo.log"
