@@ -34,9 +34,10 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     model->config = config;
     PGI_GOTO(pgi_tensor_files_open(memory, folder, &model->files), fail);
     PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, &model->weights), fail);
-    pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u files, cpu 0x%llx", folder,
-                 model->config.text.generation, (unsigned long long)model->weights.n_parameters,
-                 pgi_tensor_files_n_files(model->files), (unsigned long long)model->kernels.cpu);
+    uint32_t n_files = pgi_tensor_files_n_files(model->files);
+    pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx", folder,
+                 model->config.text.generation, (unsigned long long)model->weights.n_parameters, n_files,
+                 n_files == 1 ? "" : "s", (unsigned long long)model->kernels.cpu);
     if (model->config.unfollowed_setting)
         pgi_log_line(&model->log, PG_LOG_WARNING,
                      "%s/generation_config.json: %s is set; transformers' generate() follows it, this library does not",
