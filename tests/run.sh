@@ -11,7 +11,7 @@
 # --oracle also compares with transformers on fresh random checkpoints, in a virtual environment that is made on the first run.
 #
 # Environment: MESON, PYTHON, CC_GCC, CC_CLANG  the programs;  TEST_BUILD  folder of the builds (build-test);
-# ORACLE_VENV  a virtual environment with the packages below (.venv);  ORACLE_CASES  checkpoints to compare (12);
+# ORACLE_VENV  a virtual environment with the packages below (.venv);  ORACLE_CASES  checkpoints to compare (40);
 # ORACLE_SEED  the first one's seed (fresh);  TEST_JOBS  at a time (the CPUs, at most 8).
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -133,7 +133,7 @@ if test "$oracle" = yes; then
         finish
     }
     title "live comparison with transformers"
-    HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/live.py --build "$builds/gcc" --count "${ORACLE_CASES:-12}" \
+    HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/live.py --build "$builds/gcc" --count "${ORACLE_CASES:-40}" \
         ${ORACLE_SEED:+--seed "$ORACLE_SEED"} 2>&1 | tee "$builds/live.log"
     add_counts "$builds/live.log" "live.py"
     title "tokenizers of every kind against transformers"
