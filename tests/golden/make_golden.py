@@ -3,10 +3,11 @@
 
     make_golden.py [--only NAME]
 
-models/gemma1 and models/gemma2 are checkpoints from tests/oracle/checkpoints.py; the demo lies in examples/demo/model.
+models/gemma1 (tied head) and models/gemma2 (a head of its own) are checkpoints from tests/oracle/checkpoints.py; the
+demo lies in examples/demo/model.
 cases/NAME/ holds case.json (inputs, ids, text, bounds) and model.safetensors (the stages, f32; of a stage with more
-than MAX_ROWS rows every stride-th one, the last always). Bounds are those of tests/oracle/README.md. The script refuses a case in which
-the reference's own choice of a token is within float noise.
+than MAX_ROWS rows every stride-th one, the last always). Bounds are those of tests/oracle/README.md. The script refuses
+a case in which the reference's own choice of a token is within float noise.
 """
 import argparse
 import json
@@ -36,7 +37,7 @@ SPECS = {
         text=dict(hidden_size=43, num_attention_heads=4, num_key_value_heads=1, head_dim=12, num_hidden_layers=2,
                   intermediate_size=70, rms_norm_eps=1e-6)),
     "gemma2": dict(
-        checkpoints.draw(0), seed=102, generation=2, layout="5.23", dtype="mixed", head="tied", shards=2,
+        checkpoints.draw(0), seed=102, generation=2, layout="5.23", dtype="mixed", head="own", shards=2,
         unaligned=False, config="5.23", files="5.23", pooling_head=False, n_learned=40, extra_rows=0, resample=3,
         rope_theta=10000.0, save_pretrained=False, eos=1, padding_rows="zero",
         image={}, generation_file=True,
