@@ -1,0 +1,106 @@
+/* What test_api.c and test_api_structs.c share: a tiny model with its inputs, and calls with options of any size.
+ * cmocka.h comes before it. */
+#ifndef TESTS_UNIT_API_FIXTURE_H
+#define TESTS_UNIT_API_FIXTURE_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "support.h"
+#include "tiny.h"
+
+static char folder[512];
+static pg_model *model;
+static pg_processor *processor;
+static pg_inputs *inputs; /* with a picture */
+static pg_inputs *text_only;
+
+#define OK(call) \
+    do { \
+        pg_status status_ = (call); \
+        if (status_ != PG_OK) fail_msg("%s: %s: %s", #call, pg_status_name(status_), pg_last_error()); \
+    } while (0)
+
+#define ERROR(call, wanted) \
+    do { \
+        stale_error(); \
+        pg_status status_ = (call); \
+        const char *bad_ = status_ == (wanted) ? bad_error(status_) : "another status"; \
+        if (!bad_ && error_is_stale() && (wanted) != PG_ERROR_ARGUMENT) bad_ = "no message of its own"; \
+        if (bad_) fail_msg("%s: %s: %s %s", #call, bad_, pg_status_name(status_), pg_last_error()); \
+    } while (0)
+
+#define ARGUMENT(call) ERROR(call, PG_ERROR_ARGUMENT)
+
+static inline int setup(void **state) {
+    tiny_options options = tiny_saved_today();
+    pg_image image;
+    (void)state;
+    make_temp_folder(folder, sizeof folder);
+    tiny_write(folder, &options);
+    bytes file = tiny_picture(PICTURE_JPEG, 30, 20, 1);
+    OK(pg_model_open(folder, NULL, &model));
+    OK(pg_processor_open(folder, NULL, &processor));
+    OK(pg_image_from_bytes(&image, sizeof image, file.data, file.size));
+    OK(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
+    OK(pg_processor_encode(processor, NULL, "the cat", NULL, &text_only));
+    bytes_free(&file);
+    return 0;
+}
+
+static inline int teardown(void **state) {
+    (void)state;
+    pg_inputs_close(&inputs);
+    pg_inputs_close(&text_only);
+    pg_processor_close(&processor);
+    pg_model_close(&model);
+    remove_folder(folder);
+    return 0;
+}
+
+/* Calls something with options of `size` bytes; everything made is closed again. */
+static inline pg_status with_model(void *options) {
+    pg_model *out = NULL;
+    pg_status status = pg_model_open(folder, options, &out);
+    pg_model_close(&out);
+    return status;
+}
+static inline pg_status with_processor(void *options) {
+    pg_processor *out = NULL;
+    pg_status status = pg_processor_open(folder, options, &out);
+    pg_processor_close(&out);
+    return status;
+}
+static inline pg_status with_encode(void *options) {
+    pg_inputs *out = NULL;
+    pg_status status = pg_processor_encode(processor, NULL, "x", options, &out);
+    pg_inputs_close(&out);
+    return status;
+}
+static inline pg_status with_generate(void *options) {
+    pg_result *out = NULL;
+    pg_status status = pg_generate(model, processor, inputs, options, &out);
+    pg_result_close(&out);
+    return status;
+}
+static inline pg_status with_run(void *options) {
+    pg_features *out = NULL;
+    pg_status status = pg_encode_image(model, inputs, options, &out);
+    pg_features_close(&out);
+    return status;
+}
+static inline pg_status with_session(void *options) {
+    pg_session *out = NULL;
+    pg_status status = pg_session_create(model, options, &out);
+    pg_session_close(&out);
+    return status;
+}
+static inline pg_status with_pixels(void *image) {
+    pg_inputs *out = NULL;
+    pg_status status = pg_processor_encode(processor, image, "x", NULL, &out);
+    pg_inputs_close(&out);
+    return status;
+}
+
+#endif
