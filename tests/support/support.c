@@ -1,4 +1,5 @@
 #include "support.h"
+#include "temp_template.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -66,8 +67,7 @@ void bytes_free(bytes *b) {
 /* --- Files */
 
 void make_temp_folder(char *path, size_t size) {
-    const char *base = getenv("TMPDIR");
-    snprintf(path, size, "%s/paligemma-test-XXXXXX", base && *base ? base : "/tmp");
+    temp_template(path, size, "test");
     if (!mkdtemp(path)) die("cannot make the folder", path);
 }
 
@@ -212,8 +212,7 @@ void capture_begin(void) {
     fflush(stderr);
     if (captured < 0) {
         char path[4096];
-        const char *base = getenv("TMPDIR");
-        snprintf(path, sizeof path, "%s/paligemma-capture-XXXXXX", base && *base ? base : "/tmp");
+        temp_template(path, sizeof path, "capture");
         captured = mkstemp(path);
         if (captured < 0) die("cannot make", path);
         unlink(path);

@@ -11,15 +11,16 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "temp_template.h"
 
 #define MEMORY (&pgi_memory_default)
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-static char folder[64]; /* the test's own, made and removed around it */
+static char folder[256]; /* the test's own, made and removed around it */
 
 static inline int make_folder(void **state) {
     (void)state;
-    strcpy(folder, "/tmp/test_checkpoint_XXXXXX");
+    temp_template(folder, sizeof folder, "checkpoint");
     return mkdtemp(folder) ? 0 : -1;
 }
 

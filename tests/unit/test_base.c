@@ -21,6 +21,7 @@
 #include "base/parallel.h"
 #include "base/status.h"
 #include "base/utf8.h"
+#include "temp_template.h"
 
 /* ------------------------------------------------------------------------------------------------------- status */
 
@@ -125,8 +126,9 @@ static void memory_sizes_that_overflow(void **state) {
     assert_false(pgi_mul_size((size_t)1 << 32, (size_t)1 << 32, &product));
     assert_false(pgi_mul_size(SIZE_MAX, 2, &product));
     assert_false(pgi_mul_size(2, SIZE_MAX, &product));
-    static const size_t sizes[][2] = {{SIZE_MAX, 1}, {SIZE_MAX / 2, 2}, {SIZE_MAX / 2 + 1, 2}, {SIZE_MAX / 4, 8}, {SIZE_MAX - 63, 1},
-                                      {SIZE_MAX / 2 - 3, 1}, {SIZE_MAX, SIZE_MAX}};
+    static const size_t sizes[][2] = {{SIZE_MAX, 1},     {SIZE_MAX / 2, 2},  {SIZE_MAX / 2 + 1, 2},
+                                      {SIZE_MAX / 4, 8}, {SIZE_MAX - 63, 1}, {SIZE_MAX / 2 - 3, 1},
+                                      {SIZE_MAX, SIZE_MAX}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         assert_null(pgi_alloc(&pgi_memory_default, sizes[i][0], sizes[i][1]));
         assert_null(pgi_alloc_zero(&pgi_memory_default, sizes[i][0], sizes[i][1]));
@@ -321,9 +323,10 @@ static void half_all_values(void **state) {
 
 static void file_reading(void **state) {
     (void)state;
-    char folder[] = "/tmp/paligemma-base-XXXXXX";
+    char folder[256];
     pgi_buffer buffer;
     pgi_mapping mapping;
+    temp_template(folder, sizeof folder, "base");
     assert_non_null(mkdtemp(folder));
     char *path = pgi_path_join(&pgi_memory_default, folder, "f");
     char *slash = pgi_path_join(&pgi_memory_default, "a/", "f");

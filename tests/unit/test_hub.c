@@ -84,7 +84,7 @@ static void hub_cache_is_found_by_environment(void **state) {
 
 static void hub_errors_say_where_it_looked(void **state) {
     (void)state;
-    char *path, cache[128];
+    char *path, cache[512];
     snprintf(cache, sizeof cache, "%s/cache", folder);
     make_folders("cache/models--org--empty/refs");
     make_folders("cache/models--org--broken/refs");

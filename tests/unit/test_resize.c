@@ -11,6 +11,7 @@
 #include "golden_images.h"
 #include "processor/image_settings.h"
 #include "processor/resize.h"
+#include "temp_template.h"
 
 static void golden_resizes(void **state) {
     (void)state;
@@ -52,15 +53,16 @@ static void resize_refuses(void **state) {
 
 /* ------------------------------------------------------------------------------------------------ image settings */
 
-static char folder[] = "/tmp/pgi_test_settings_XXXXXX";
+static char folder[256];
 
 static int make_folder(void **state) {
     (void)state;
+    temp_template(folder, sizeof folder, "settings");
     return mkdtemp(folder) ? 0 : -1;
 }
 
 static void put(const char *name, const char *text) {
-    char path[256];
+    char path[512];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     if (!text) {
         remove(path);
