@@ -4,11 +4,9 @@
 #include <string.h>
 
 #include "api/structs.h"
+#include "processor/image.h"
 
-enum {
-    ENCODE_FLAGS = PG_TEXT_LITERAL | PG_IMAGE_EXIF,
-    DEFAULT_MAX_IMAGE_PIXELS = 178956970 /* twice PIL.Image.MAX_IMAGE_PIXELS */
-};
+enum { ENCODE_FLAGS = PG_TEXT_LITERAL | PG_IMAGE_EXIF };
 
 static const pg_processor_options default_options = {.struct_size = sizeof default_options};
 
@@ -35,7 +33,7 @@ void pg_processor_close(pg_processor **processor) {
 
 static const pg_encode_options default_encode_options = {
     .struct_size = sizeof default_encode_options,
-    .max_image_pixels = DEFAULT_MAX_IMAGE_PIXELS,
+    .max_image_pixels = PGI_DEFAULT_MAX_PIXELS,
 };
 
 pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size) {
@@ -59,7 +57,7 @@ pg_status pg_processor_encode(const pg_processor *processor, const pg_image *ima
     if (complete.max_image_pixels < 0)
         return pgi_error(PG_ERROR_ARGUMENT, "max_image_pixels is %lld, expected 0 (default) or more",
                          (long long)complete.max_image_pixels);
-    if (complete.max_image_pixels == 0) complete.max_image_pixels = DEFAULT_MAX_IMAGE_PIXELS;
+    if (complete.max_image_pixels == 0) complete.max_image_pixels = PGI_DEFAULT_MAX_PIXELS;
     pg_image picture = {.struct_size = sizeof picture};
     PGI_TRY(pgi_struct_in(&picture, sizeof picture, image, "pg_image"));
     return pgi_processor_encode(processor, image ? &picture : NULL, prompt, &complete, out);

@@ -6,8 +6,6 @@
 #include "base/file.h"
 #include "processor/exif.h"
 
-/* Twice PIL.Image.MAX_IMAGE_PIXELS: above this Pillow raises DecompressionBombError. */
-#define DEFAULT_MAX_PIXELS INT64_C(178956970)
 #define MAX_FILE_SIZE ((size_t)1 << 30)
 
 void pgi_rgb_free(const pgi_memory *memory, pgi_rgb *rgb) {
@@ -126,24 +124,10 @@ static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, in
     return PG_OK;
 }
 
-/* A caller built against a later header may pass a larger struct, if it uses nothing that is unknown here. */
-static pg_status check_struct(const pg_image *image) {
-    if (!image) return pgi_error(PG_ERROR_ARGUMENT, "image is NULL, expected a pg_image");
-    uint32_t size = image->struct_size;
-    int sound = size >= sizeof *image && size <= 4096;
-    for (uint32_t i = sizeof *image; sound && i < size; i++) sound = ((const uint8_t *)image)[i] == 0;
-    if (sound) return PG_OK;
-    return pgi_error(PG_ERROR_ARGUMENT, "pg_image.struct_size is %u, expected %zu, or more with zeros behind", size,
-                     sizeof *image);
-}
-
 pg_status pgi_image_read(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits,
                          pgi_rgb *out) {
     *out = (pgi_rgb){0};
-    PGI_TRY(check_struct(image));
-    int64_t max_pixels = limits->max_pixels ? limits->max_pixels : DEFAULT_MAX_PIXELS;
-    if (max_pixels < 0)
-        return pgi_error(PG_ERROR_ARGUMENT, "max_image_pixels is %lld, expected at least 0", (long long)max_pixels);
+    int64_t max_pixels = limits->max_pixels;
     if (image->format == PG_IMAGE_PATH) return read_file(memory, image->path, max_pixels, limits->exif, out);
     if (image->format != PG_IMAGE_BYTES) return read_pixels(memory, image, max_pixels, out);
     if (!image->planes[0] && image->n_bytes)

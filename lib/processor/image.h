@@ -14,12 +14,15 @@ typedef struct pgi_rgb {
 
 void pgi_rgb_free(const pgi_memory *memory, pgi_rgb *rgb);
 
+/* Twice PIL.Image.MAX_IMAGE_PIXELS: above this Pillow raises DecompressionBombError. */
+#define PGI_DEFAULT_MAX_PIXELS INT64_C(178956970)
+
 typedef struct pgi_image_limits {
-    int64_t max_pixels; /* width x height above this: PG_ERROR_LIMIT */
+    int64_t max_pixels; /* width x height above this: PG_ERROR_LIMIT; 1 or more */
     int32_t exif;       /* 1: apply the EXIF orientation, as PIL.ImageOps.exif_transpose */
 } pgi_image_limits;
 
-/* Any pg_image. On error *out needs no free. */
+/* Any pg_image of this version's size (pgi_struct_in has seen it). On error *out needs no free. */
 pg_status pgi_image_read(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits, pgi_rgb *out);
 
 /* The codecs, by file; `name` is the path or "image bytes", for messages. *orientation: EXIF, 1 to 8, 1 when none. */
