@@ -1,6 +1,8 @@
 """Random pictures in the forms that files have: PNG and JPEG of many modes, sizes and options."""
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
+
+ImageFile.MAXBLOCK = 1 << 24  # Pillow's JPEG encoder needs room for the whole file when it optimises
 
 PNG_MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]
 JPEG_MODES = ["L", "RGB", "CMYK"]
