@@ -38,7 +38,6 @@ typedef struct attention_task {
     atomic_int stopped;
 } attention_task;
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static size_t align64(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
@@ -56,7 +55,7 @@ static size_t packed_v_floats(const pgi_kernels *kernels, const pgi_attention *s
 static int64_t heads_at_once(const pgi_kernels *kernels, const pgi_attention *shape) {
     size_t bytes = (packed_k_floats(kernels, shape) + packed_v_floats(kernels, shape)) * sizeof(float);
     int64_t n = bytes ? (int64_t)(PACKED_BYTES / bytes) : shape->n_kv_heads;
-    return max64(1, min64(n, shape->n_kv_heads));
+    return max64(1, pgi_min64(n, shape->n_kv_heads));
 }
 
 /* Floats of a block of rows cut into column blocks: [blocks, rows, PGI_GEMM_LDA]. */
@@ -99,7 +98,7 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
     float *scores = scaled + PGI_GEMV_ROWS * d;                                   /* [PGI_GEMV_ROWS, n] */
     for (int64_t item = begin; item < end; item++) {
         int64_t kv = item / n_batches % shape->n_kv_heads, query = item / n_batches / shape->n_kv_heads, first, last;
-        int64_t head = kv * group + item % n_batches * batch, m = min64(batch, (kv + 1) * group - head);
+        int64_t head = kv * group + item % n_batches * batch, m = pgi_min64(batch, (kv + 1) * group - head);
         key_range(shape, query, &first, &last);
         int64_t n = last - first;
         const float *keys = task->k + first * task->k_stride + kv * d;
@@ -126,14 +125,14 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
     const int64_t d = shape->head_dim, nr = kernels->gemm_nr, n_panels = ceil_div(shape->n_keys, nr);
     (void)thread;
     for (int64_t item = begin; item < end; item++) {
-        int64_t head = item / n_panels, key = item % n_panels * nr, n = min64(nr, shape->n_keys - key);
+        int64_t head = item / n_panels, key = item % n_panels * nr, n = pgi_min64(nr, shape->n_keys - key);
         const float *keys = task->k + key * task->k_stride + (task->kv_begin + head) * d;
         const float *values = task->v + key * task->v_stride + (task->kv_begin + head) * d;
         kernels->pack_f32(keys, task->k_stride * (int64_t)sizeof(float), (int)n, d,
                           task->packed_k + head * (int64_t)packed_k_floats(kernels, shape) + key * d);
         float *packed = task->packed_v + head * (int64_t)packed_v_floats(kernels, shape);
         for (int64_t column = 0; column < d; column += nr) {
-            int64_t width = min64(nr, d - column);
+            int64_t width = pgi_min64(nr, d - column);
             for (int64_t i = 0; i < n; i++) {
                 float *row = packed + column * shape->n_keys + (key + i) * nr;
                 memcpy(row, values + i * task->v_stride + column, (size_t)width * sizeof(float));
@@ -149,7 +148,7 @@ static float softmax_row(const pgi_kernels *kernels, float *scores, int64_t bloc
                          int64_t lo, int64_t hi, float soft_cap) {
     float max = 0, sum = 0;
     for (int64_t j = begin; j < end;) {
-        int64_t block = j / PGI_GEMM_KC, n = min64(end, (block + 1) * PGI_GEMM_KC) - j;
+        int64_t block = j / PGI_GEMM_KC, n = pgi_min64(end, (block + 1) * PGI_GEMM_KC) - j;
         float *x = scores + block * block_stride + j % PGI_GEMM_KC;
         if (soft_cap > 0) kernels->soft_cap(x, n, soft_cap);
         float block_max = kernels->row_max(x, n);
@@ -158,7 +157,7 @@ static float softmax_row(const pgi_kernels *kernels, float *scores, int64_t bloc
     }
     for (int64_t j = lo; j < hi;) {
         int64_t stop = j < begin ? begin : j < end ? end : hi;
-        int64_t block = j / PGI_GEMM_KC, n = min64(stop, (block + 1) * PGI_GEMM_KC) - j;
+        int64_t block = j / PGI_GEMM_KC, n = pgi_min64(stop, (block + 1) * PGI_GEMM_KC) - j;
         float *x = scores + block * block_stride + j % PGI_GEMM_KC;
         if (j >= begin && j < end)
             sum += kernels->exp_sum(x, n, max);
@@ -182,7 +181,7 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
 
     for (int64_t item = first_item; item < last_item; item++) {
         int64_t head = task->kv_begin * group + item / n_blocks, kv = head / group - task->kv_begin;
-        int64_t q0 = item % n_blocks * block, rows = min64(block, shape->n_queries - q0);
+        int64_t q0 = item % n_blocks * block, rows = pgi_min64(block, shape->n_queries - q0);
         const float *packed_k = task->packed_k + kv * (int64_t)packed_k_floats(kernels, shape);
         const float *packed_v = task->packed_v + kv * (int64_t)packed_v_floats(kernels, shape);
         float *out = task->out + q0 * task->out_stride + head * d;
@@ -190,11 +189,11 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
         for (int64_t i = 0; i < rows; i++) {
             int64_t begin, end;
             key_range(shape, q0 + i, &begin, &end);
-            lo = min64(lo, begin);
+            lo = pgi_min64(lo, begin);
             hi = max64(hi, end);
             for (int64_t c = 0; c < d; c += PGI_GEMM_KC) {
                 float *row = queries + c / PGI_GEMM_KC * block_stride + i * PGI_GEMM_LDA;
-                int64_t n = min64(PGI_GEMM_KC, d - c);
+                int64_t n = pgi_min64(PGI_GEMM_KC, d - c);
                 memcpy(row, task->q + (q0 + i) * task->q_stride + head * d + c, (size_t)n * sizeof(float));
                 kernels->scale(row, n, shape->scale);
             }
@@ -206,10 +205,10 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
                 return;
             }
             float *c = scores + key / PGI_GEMM_KC * block_stride + key % PGI_GEMM_KC;
-            int n = (int)min64(nr, shape->n_keys - key);
+            int n = (int)pgi_min64(nr, shape->n_keys - key);
             for (int64_t row = 0; row < rows; row += mr)
                 for (int64_t k0 = 0; k0 < d; k0 += PGI_GEMM_KC)
-                    kernels->gemm((int)min64(mr, rows - row), n, min64(PGI_GEMM_KC, d - k0),
+                    kernels->gemm((int)pgi_min64(mr, rows - row), n, pgi_min64(PGI_GEMM_KC, d - k0),
                                   queries + k0 / PGI_GEMM_KC * block_stride + row * PGI_GEMM_LDA,
                                   packed_k + key * d + k0 * nr, c + row * PGI_GEMM_LDA, PGI_GEMM_LDA, k0 > 0, NULL);
         }
@@ -223,12 +222,12 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
         }
 
         for (int64_t row = 0; row < rows; row += mr) {
-            int m = (int)min64(mr, rows - row);
+            int m = (int)pgi_min64(mr, rows - row);
             for (int64_t key = lo; key < hi;) {
-                int64_t n = min64(hi, (key / PGI_GEMM_KC + 1) * PGI_GEMM_KC) - key;
+                int64_t n = pgi_min64(hi, (key / PGI_GEMM_KC + 1) * PGI_GEMM_KC) - key;
                 const float *a = scores + key / PGI_GEMM_KC * block_stride + row * PGI_GEMM_LDA + key % PGI_GEMM_KC;
                 for (int64_t column = 0; column < d; column += nr)
-                    kernels->gemm(m, (int)min64(nr, d - column), n, a, packed_v + column * shape->n_keys + key * nr,
+                    kernels->gemm(m, (int)pgi_min64(nr, d - column), n, a, packed_v + column * shape->n_keys + key * nr,
                                   out + row * task->out_stride + column, task->out_stride, key > lo, NULL);
                 key += n;
             }
@@ -244,8 +243,8 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
     const int64_t group = shape->n_heads / shape->n_kv_heads;
     if (shape->n_queries <= 0) return PG_OK;
     pgi_run alone;
-    run = pgi_run_for_work(run, 4.0 * (double)shape->n_queries * (double)shape->n_keys * shape->n_heads * shape->head_dim,
-                           &alone);
+    double products = (double)shape->n_queries * (double)shape->n_keys * shape->n_heads * shape->head_dim;
+    run = pgi_run_for_work(run, 4.0 * products, &alone);
     attention_task task = {.run = run,
                            .shape = shape,
                            .q = q,
@@ -259,7 +258,7 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
     task.per_thread = thread_bytes(kernels, shape);
     if (streamed(shape)) {
         int64_t n_heads = shape->n_queries * shape->n_heads; /* leave something for every thread */
-        task.head_batch = max64(1, min64(min64(PGI_GEMV_ROWS, group), n_heads / run->n_threads));
+        task.head_batch = max64(1, pgi_min64(pgi_min64(PGI_GEMV_ROWS, group), n_heads / run->n_threads));
         task.threads = scratch;
         return pgi_parallel_for(run, shape->n_queries * shape->n_kv_heads * ceil_div(group, task.head_batch), 1,
                                 streamed_heads, &task);
@@ -271,7 +270,7 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
                                              (packed_k_floats(kernels, shape) + packed_v_floats(kernels, shape)));
     for (int64_t head = 0; head < shape->n_kv_heads; head += at_once) {
         task.kv_begin = head;
-        task.kv_count = min64(at_once, shape->n_kv_heads - head);
+        task.kv_count = pgi_min64(at_once, shape->n_kv_heads - head);
         PGI_TRY(pgi_parallel_for(run, task.kv_count * ceil_div(shape->n_keys, kernels->gemm_nr), 4, pack_heads, &task));
         PGI_TRY(pgi_parallel_for(run, task.kv_count * group * ceil_div(shape->n_queries, query_block(kernels)), 1,
                                  query_blocks, &task));

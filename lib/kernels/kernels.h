@@ -25,6 +25,8 @@ enum {
     PGI_GEMV_ROWS = 4 /* up to this many rows of x a product streams the weights instead of packing them */
 };
 
+static inline int64_t pgi_min64(int64_t a, int64_t b) { return a < b ? a : b; }
+
 struct pgi_kernels {
     uint64_t cpu;         /* PG_CPU_* bits in use */
     int gemm_mr, gemm_nr; /* the tile of `gemm` */

@@ -51,8 +51,6 @@ size_t pgi_linear_scratch(const pgi_kernels *kernels, int n_threads) {
     return thread_bytes() * (size_t)n_threads;
 }
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static void gemv_columns(void *context, int64_t begin, int64_t end, int thread) {
     const linear_task *task = context;
     const pgi_linear *linear = task->linear;
@@ -78,16 +76,16 @@ static void gemm_columns(void *context, int64_t begin, int64_t end, int thread) 
             atomic_store_explicit(&task->stopped, 1, memory_order_relaxed);
             return;
         }
-        int64_t kc = min64(PGI_GEMM_KC, w->columns - k0);
+        int64_t kc = pgi_min64(PGI_GEMM_KC, w->columns - k0);
         for (int64_t n = begin; n < end; n += nr)
-            task->pack((const char *)w->data + n * task->w_bytes + k0 * element, task->w_bytes, (int)min64(nr, end - n),
-                       kc, panels + (n - begin) * kc);
+            task->pack((const char *)w->data + n * task->w_bytes + k0 * element, task->w_bytes,
+                       (int)pgi_min64(nr, end - n), kc, panels + (n - begin) * kc);
         for (int64_t t = 0; t < n_tiles; t++) { /* tiles of nearly equal height */
             int64_t row = task->rows * t / n_tiles, m = task->rows * (t + 1) / n_tiles - row;
             for (int64_t i = 0; i < m; i++)
                 memcpy(tile + i * PGI_GEMM_LDA, task->x + (row + i) * task->x_stride + k0, (size_t)kc * sizeof(float));
             for (int64_t n = begin; n < end; n += nr)
-                kernels->gemm((int)m, (int)min64(nr, end - n), kc, tile, panels + (n - begin) * kc,
+                kernels->gemm((int)m, (int)pgi_min64(nr, end - n), kc, tile, panels + (n - begin) * kc,
                               task->y + row * task->y_stride + n, task->y_stride, k0 > 0, bias ? bias + n : NULL);
         }
     }
@@ -121,7 +119,7 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
     }
     const int64_t nr = kernels->gemm_nr;
     int64_t block = w->rows / ((int64_t)run->n_threads * TASKS_PER_THREAD) / nr * nr;
-    task.column_block = block < 2 * nr ? 2 * nr : min64(block, COLUMN_BLOCK);
+    task.column_block = block < 2 * nr ? 2 * nr : pgi_min64(block, COLUMN_BLOCK);
     PGI_TRY(pgi_parallel_for(run, w->rows, task.column_block, gemm_columns, &task));
     if (atomic_load(&task.stopped)) return pgi_error(PG_ERROR_CANCELLED, "cancelled by request");
     return PG_OK;
