@@ -28,7 +28,8 @@ pg_status pg_image_from_pixels(pg_image *image, size_t struct_size, int32_t form
         case PG_IMAGE_BGRA8: channels = 4; break;
         case PG_IMAGE_GRAY8: channels = 1; break;
         default:
-            return pgi_error(PG_ERROR_ARGUMENT, "format is %d, expected PG_IMAGE_RGB8 to PG_IMAGE_GRAY8 (1 to 5)", format);
+            return pgi_error(PG_ERROR_ARGUMENT, "format is %d, expected PG_IMAGE_RGB8 to PG_IMAGE_GRAY8 (1 to 5)",
+                             format);
     }
     if (width < 1 || height < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "the picture is %d x %d pixels, expected at least 1 x 1", width, height);

@@ -244,7 +244,8 @@ static pg_status read_eos(const section *from, pgi_config *out) {
     return PG_OK;
 }
 
-/* What of generation_config.json changes greedy text in HF (GenerationMixin, logits processors) and is left aside here. */
+/* What of generation_config.json changes greedy text in HF (GenerationMixin, logits processors) and is left aside
+ * here. */
 static const char *unfollowed_setting(const json_t *generation) {
     static const struct {
         const char *key;

@@ -44,8 +44,8 @@ typedef struct pgi_config {
     int64_t pad_id, bos_id; /* -1: none */
     int64_t eos_ids[PGI_MAX_EOS];
     int32_t n_eos;    /* 0: nothing ends the text early */
-    /* A setting of generation_config.json that changes what HF's greedy generate() says and that we do not follow; NULL:
-     * none. Static storage. */
+    /* A setting of generation_config.json that changes what HF's greedy generate() says and that we do not follow;
+     * NULL: none. Static storage. */
     const char *unfollowed_setting;
     json_t *resolved; /* config.json with every default filled in; owned */
     const pgi_memory *memory;

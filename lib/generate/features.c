@@ -62,7 +62,8 @@ pg_status pgi_features_encode(const pgi_run *run, pg_model *model, const pg_inpu
     lay_out(&arena, run, model);
     arena.base = pgi_alloc(&model->memory, arena.used, 1);
     arena.used = 0;
-    features->data = arena.base ? pgi_alloc(&model->memory, feature_count(model, inputs->n_images), sizeof(float)) : NULL;
+    if (arena.base)
+        features->data = pgi_alloc(&model->memory, feature_count(model, inputs->n_images), sizeof(float));
     if (!features->data) {
         status = PG_ERROR_MEMORY;
         goto done;

@@ -117,8 +117,8 @@ static pg_status reserve_cache(pg_session *session, int64_t capacity) {
         size_t size = pgi_kv_cache_size(text, capacity);
         session->cache.keys = pgi_alloc(memory, size, 1);
         session->cache.values = session->cache.keys ? pgi_alloc(memory, size, 1) : NULL;
-        session->step_workspace =
-            session->cache.values ? pgi_alloc(memory, pgi_decoder_workspace(&session->run, text, 1, capacity), 1) : NULL;
+        if (session->cache.values)
+            session->step_workspace = pgi_alloc(memory, pgi_decoder_workspace(&session->run, text, 1, capacity), 1);
         if (!session->step_workspace) {
             free_cache(session);
             return PG_ERROR_MEMORY;

@@ -107,7 +107,8 @@ pg_status pgi_processor_encode(const pg_processor *processor, const pg_image *im
     PGI_GOTO(add_ids(processor, prompt, (options->flags & PG_TEXT_LITERAL) != 0, inputs, &n_images), fail);
     if (image) {
         if (n_images != 1) {
-            status = pgi_error(PG_ERROR_ARGUMENT, "the prompt has %d `<image>` tokens, expected none or 1 for one picture "
+            status = pgi_error(PG_ERROR_ARGUMENT,
+                               "the prompt has %d `<image>` tokens, expected none or 1 for one picture "
                                "(PG_TEXT_LITERAL takes them as text)", n_images);
             goto fail;
         }

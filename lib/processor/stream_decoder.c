@@ -13,7 +13,8 @@ pg_status pgi_stream_decoder_push(pgi_stream_decoder *decoder, int64_t id, pgi_b
     if (id < 0 || id > UINT32_MAX)
         return pgi_error(PG_ERROR_ARGUMENT, "the id %lld is not one of 0 to %zu", (long long)id,
                          tokenizer->vocab.n - 1);
-    /* Models have more rows than the tokenizer has ids; HF decodes those to nothing, and so they end no run of bytes. */
+    /* Models have more rows than the tokenizer has ids; HF decodes those to nothing, and so they end no run of
+     * bytes. */
     if ((uint64_t)id >= tokenizer->vocab.n) return PG_OK;
     if (decoder->skip_special && pgi_tokenizer_skips(tokenizer, id)) return PG_OK;
     size_t size;
