@@ -20,6 +20,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "generate/session.h"
+#include "stage_name.h"
 
 enum { MAX_CASES = 64, MAX_TOKENS = 256 };
 
@@ -102,11 +103,7 @@ static void compare_rows(watcher *w, const char *name, const json_t *stage, cons
 static void on_stage(void *user, const char *name, int layer, const float *data, int64_t rows, int64_t columns) {
     watcher *w = user;
     char full[64];
-    int numbered = strcmp(name, "encoder_layer") == 0 || strcmp(name, "decoder_layer") == 0 || strcmp(name, "logits") == 0;
-    if (numbered)
-        snprintf(full, sizeof full, "%s.%d", name, layer);
-    else
-        snprintf(full, sizeof full, "%s", name);
+    stage_name(full, sizeof full, name, layer);
     const json_t *stage = json_object_get(json_object_get(w->g->json, "stages"), full);
     const pgi_stored_tensor *rows_stored = pgi_tensor_files_find(w->g->files, full);
     if (!stage || !rows_stored) {

@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "generate/session.h"
+#include "stage_name.h"
 
 typedef struct stored {
     char name[64];
@@ -58,11 +59,7 @@ static void keep(collection *all, const char *name, const char *dtype, const int
 
 static void on_stage(void *user, const char *name, int layer, const float *data, int64_t rows, int64_t columns) {
     char full[64];
-    int numbered = strcmp(name, "encoder_layer") == 0 || strcmp(name, "decoder_layer") == 0 || strcmp(name, "logits") == 0;
-    if (numbered)
-        snprintf(full, sizeof full, "%s.%d", name, layer);
-    else
-        snprintf(full, sizeof full, "%s", name);
+    stage_name(full, sizeof full, name, layer);
     keep(user, full, "F32", (int64_t[]){rows, columns}, 2, data, (size_t)(rows * columns) * sizeof *data);
 }
 
