@@ -1,7 +1,7 @@
 /*
  * Prints the layout of every public struct and the value of every public constant; check.py compares that with the
- * committed layout-<data model>.txt. A struct or constant that stands in the header but not here fails the check, as does a
- * struct whose fields do not fill it (a padding hole).
+ * committed layout-<data model>.txt. A struct or constant that stands in the header but not here fails the check, as
+ * does a struct whose fields do not fill it (a padding hole).
  */
 #include <paligemma/paligemma.h>
 #include <stddef.h>

@@ -98,7 +98,9 @@ void write_file(const char *folder, const char *name, const void *data, size_t s
     if (!file || fwrite(data, 1, size, file) != size || fclose(file) != 0) die("cannot write", path);
 }
 
-void write_text(const char *folder, const char *name, const char *text) { write_file(folder, name, text, strlen(text)); }
+void write_text(const char *folder, const char *name, const char *text) {
+    write_file(folder, name, text, strlen(text));
+}
 
 bytes read_file(const char *folder, const char *name) {
     char path[4096], block[65536];
@@ -144,7 +146,8 @@ static void *counter_alloc(void *user, size_t size, size_t alignment) {
     long long seen = atomic_load(&c->largest);
     while (bytes_wanted > seen && !atomic_compare_exchange_weak(&c->largest, &seen, bytes_wanted)) {
     }
-    if (alignment == 0 || (alignment & (alignment - 1)) || alignment > 4096 || size == 0) atomic_fetch_add(&c->n_bad, 1);
+    if (alignment == 0 || (alignment & (alignment - 1)) || alignment > 4096 || size == 0)
+        atomic_fetch_add(&c->n_bad, 1);
     if (number == c->fail_at || (c->fail_from && number >= c->fail_from)) return NULL;
     if (c->refuse_above && bytes_wanted > c->refuse_above) return NULL;
     uint8_t *base = malloc(size + alignment + sizeof(header) + GUARD_SIZE);
@@ -223,7 +226,8 @@ void capture_begin(void) {
     }
     if (ftruncate(captured, 0) != 0 || lseek(captured, 0, SEEK_SET) < 0) die("cannot empty", "the capture file");
     capturing = 1;
-    if (dup2(captured, STDOUT_FILENO) < 0 || dup2(captured, STDERR_FILENO) < 0) die("cannot redirect", "stdout and stderr");
+    if (dup2(captured, STDOUT_FILENO) < 0 || dup2(captured, STDERR_FILENO) < 0)
+        die("cannot redirect", "stdout and stderr");
 }
 
 size_t capture_size(void) {

@@ -1,4 +1,5 @@
-/* What several test programs share: files, a counting allocator, seeded numbers, and the capture of stdout and stderr. */
+/* What several test programs share: files, a counting allocator, seeded numbers, and the capture of stdout and
+ * stderr. */
 #ifndef TESTS_SUPPORT_H
 #define TESTS_SUPPORT_H
 

@@ -20,7 +20,8 @@ enum {
 };
 
 tiny_options tiny_official(void) {
-    return (tiny_options){.seed = 1, .generation = 1, .dtype = PG_DTYPE_BF16, .n_shards = 1, .image_size = 12, .n_layers = 2};
+    return (tiny_options){.seed = 1, .generation = 1, .dtype = PG_DTYPE_BF16, .n_shards = 1,
+                          .image_size = 12, .n_layers = 2};
 }
 
 tiny_options tiny_saved_today(void) {
@@ -46,8 +47,8 @@ static void put_piece(vocabulary *v, const char *piece, int type) {
 
 /* The order is Gemma's: control, user defined, bytes, merged pieces, characters. */
 static void make_vocabulary(vocabulary *v) {
-    static const char *const user[] = {"<mask>", "\n", "\n\n", "\xE2\x96\x81\xE2\x96\x81", "<b>", "</b>", "<loc0000>", "<loc0001>",
-                                       "<loc0002>", "<seg000>", "<seg001>"};
+    static const char *const user[] = {"<mask>", "\n", "\n\n", "\xE2\x96\x81\xE2\x96\x81", "<b>", "</b>",
+                                       "<loc0000>", "<loc0001>", "<loc0002>", "<seg000>", "<seg001>"};
     static const char *const merged[] = {"th", "an", "ca", "in", "he", "\xE2\x96\x81" "a", "\xE2\x96\x81" "th",
                                          "\xE2\x96\x81" "the", "cat", "at", "\xE2\x96\x81" "cat"};
     char text[16];
@@ -154,13 +155,19 @@ static void write_tokenizer_json(const char *folder, const vocabulary *v) {
     put_added(&b, v->n, "<image>", 1, 0);
     bytes_text(&b,
                "],\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xE2\x96\x81\"},"
-               "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":\"MergedWithPrevious\",\"invert\":false},"
-               "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
-               "\"pair\":[{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}],\"special_tokens\":{}},"
-               "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\xE2\x96\x81\"},\"content\":\" \"},"
+               "\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},\"behavior\":"
+               "\"MergedWithPrevious\",\"invert\":false},"
+               "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\","
+               "\"type_id\":0}}],"
+               "\"pair\":[{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}],"
+               "\"special_tokens\":{}},"
+               "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":"
+               "\"\xE2\x96\x81\"},\"content\":\" \"},"
                "{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]},"
-               "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":\"<unk>\",\"continuing_subword_prefix\":null,"
-               "\"end_of_word_suffix\":null,\"fuse_unk\":true,\"byte_fallback\":true,\"ignore_merges\":false,\"vocab\":{");
+               "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":\"<unk>\","
+               "\"continuing_subword_prefix\":null,"
+               "\"end_of_word_suffix\":null,\"fuse_unk\":true,\"byte_fallback\":true,\"ignore_merges\":false,"
+               "\"vocab\":{");
     for (int i = 0; i < v->n; i++) {
         if (i) bytes_text(&b, ",");
         put_json_string(&b, v->piece[i]);
@@ -170,7 +177,8 @@ static void write_tokenizer_json(const char *folder, const vocabulary *v) {
     int n_merges = 0;
     for (int i = 0; i < v->n; i++) {
         size_t size = strlen(v->piece[i]);
-        if (v->type[i] != NORMAL && strcmp(v->piece[i], "\n\n") && strcmp(v->piece[i], "\xE2\x96\x81\xE2\x96\x81")) continue;
+        if (v->type[i] != NORMAL && strcmp(v->piece[i], "\n\n") && strcmp(v->piece[i], "\xE2\x96\x81\xE2\x96\x81"))
+            continue;
         for (size_t cut = 1; cut < size; cut++) {
             int left = find_piece(v, v->piece[i], cut), right = find_piece(v, v->piece[i] + cut, size - cut);
             if (left < 0 || right < 0) continue;
@@ -195,7 +203,8 @@ static void write_tokenizer_config(const char *folder, const vocabulary *v, int 
         for (int i = 0; i <= v->n; i++) {
             if (i > 3 && i < v->n) continue;
             bytes_printf(&b, "%s\"%d\":{\"content\":\"%s\",\"lstrip\":false,\"normalized\":false,\"rstrip\":false,"
-                             "\"single_word\":false,\"special\":true}", i ? "," : "", i, i < v->n ? v->piece[i] : "<image>");
+                             "\"single_word\":false,\"special\":true}",
+                         i ? "," : "", i, i < v->n ? v->piece[i] : "<image>");
         }
         bytes_text(&b, "},\"additional_special_tokens\":[\"<image>\"],\"use_default_system_prompt\":false,");
     }
@@ -247,7 +256,8 @@ static void put_norm(store *s, const char *prefix, const char *name, int64_t siz
 }
 
 static void put_all_tensors(store *s, const tiny_options *o, int64_t vocab) {
-    static const char *const vision[] = {"vision_tower.vision_model.", "model.vision_tower.vision_model.", "vision_tower."};
+    static const char *const vision[] = {"vision_tower.vision_model.", "model.vision_tower.vision_model.",
+                                         "vision_tower."};
     static const char *const projector[] = {"", "model.", ""};
     static const char *const text[] = {"language_model.model.", "model.language_model.", "language_model.model."};
     static const char *const head[] = {"language_model.", "", "language_model."};
@@ -350,7 +360,8 @@ static void write_weights(const char *folder, const tiny_options *o, int64_t voc
             int begin = s->n * k / o->n_shards, end = s->n * (k + 1) / o->n_shards;
             snprintf(name, sizeof name, "model-%05d-of-%05d.safetensors", k + 1, o->n_shards);
             write_shard(folder, name, s, begin, end, o->dtype, &r);
-            for (int i = begin; i < end; i++) bytes_printf(&index, "%s\n\"%s\":\"%s\"", i ? "," : "", s->tensor[i].name, name);
+            for (int i = begin; i < end; i++)
+                bytes_printf(&index, "%s\n\"%s\":\"%s\"", i ? "," : "", s->tensor[i].name, name);
         }
         bytes_text(&index, "}}\n");
         write_file(folder, "model.safetensors.index.json", index.data, index.size);
@@ -366,23 +377,27 @@ static void write_configs(const char *folder, const tiny_options *o, int image_i
     int per_side = o->image_size / PATCH;
     const char *dtype = o->dtype == PG_DTYPE_F32 ? "float32" : o->dtype == PG_DTYPE_BF16 ? "bfloat16" : "float16";
     bytes_printf(&b,
-                 "{\"architectures\":[\"PaliGemmaForConditionalGeneration\"],\"model_type\":\"paligemma\",\"bos_token_id\":2,"
-                 "\"eos_token_id\":1,\"pad_token_id\":0,\"hidden_size\":%d,\"projection_dim\":%d,\"image_token_index\":%d,"
+                 "{\"architectures\":[\"PaliGemmaForConditionalGeneration\"],\"model_type\":\"paligemma\","
+                 "\"bos_token_id\":2,\"eos_token_id\":1,\"pad_token_id\":0,\"hidden_size\":%d,\"projection_dim\":%d,"
+                 "\"image_token_index\":%d,"
                  "\"torch_dtype\":\"%s\",%s",
-                 T_HIDDEN, T_HIDDEN, image_id, dtype, o->head == TINY_HEAD_BOTH ? "\"tie_word_embeddings\":false," : "");
+                 T_HIDDEN, T_HIDDEN, image_id, dtype,
+                 o->head == TINY_HEAD_BOTH ? "\"tie_word_embeddings\":false," : "");
     bytes_printf(&b,
-                 "\n\"text_config\":{\"model_type\":\"%s\",\"hidden_size\":%d,\"intermediate_size\":%d,\"num_hidden_layers\":%d,"
-                 "\"num_attention_heads\":%d,\"num_key_value_heads\":%d,\"head_dim\":%d,\"vocab_size\":%lld,"
+                 "\n\"text_config\":{\"model_type\":\"%s\",\"hidden_size\":%d,\"intermediate_size\":%d,"
+                 "\"num_hidden_layers\":%d,\"num_attention_heads\":%d,\"num_key_value_heads\":%d,\"head_dim\":%d,"
+                 "\"vocab_size\":%lld,"
                  "\"num_image_tokens\":%d%s},",
-                 o->generation == 1 ? "gemma" : "gemma2", T_HIDDEN, T_INTER, o->n_layers, T_HEADS, o->generation == 1 ? 1 : 2,
-                 HEAD_DIM, (long long)vocab, per_side * per_side,
+                 o->generation == 1 ? "gemma" : "gemma2", T_HIDDEN, T_INTER, o->n_layers, T_HEADS,
+                 o->generation == 1 ? 1 : 2, HEAD_DIM, (long long)vocab, per_side * per_side,
                  o->generation == 1 ? ""
                                     : ",\"query_pre_attn_scalar\":8,\"attn_logit_softcapping\":50.0,"
                                       "\"final_logit_softcapping\":30.0,\"sliding_window\":4096,"
                                       "\"hidden_activation\":\"gelu_pytorch_tanh\"");
     bytes_printf(&b,
-                 "\n\"vision_config\":{\"model_type\":\"siglip_vision_model\",\"hidden_size\":%d,\"intermediate_size\":%d,"
-                 "\"num_hidden_layers\":%d,\"num_attention_heads\":%d,\"image_size\":%d,\"patch_size\":%d,"
+                 "\n\"vision_config\":{\"model_type\":\"siglip_vision_model\",\"hidden_size\":%d,"
+                 "\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,\"image_size\":%d,"
+                 "\"patch_size\":%d,"
                  "\"projection_dim\":%d,\"vision_use_head\":false}}\n",
                  V_HIDDEN, V_INTER, o->n_layers, V_HEADS, o->image_size, PATCH, T_HIDDEN);
     write_file(folder, "config.json", b.data, b.size);
@@ -394,7 +409,8 @@ static void write_configs(const char *folder, const tiny_options *o, int image_i
     if (o->new_style) bytes_text(&b, "{\"image_processor\":");
     bytes_printf(&b,
                  "{\"do_convert_rgb\":null,\"do_normalize\":true,\"do_rescale\":true,\"do_resize\":true,"
-                 "\"image_mean\":[0.5,0.5,0.5],\"image_std\":[0.5,0.5,0.5],\"image_processor_type\":\"SiglipImageProcessor\","
+                 "\"image_mean\":[0.5,0.5,0.5],\"image_std\":[0.5,0.5,0.5],"
+                 "\"image_processor_type\":\"SiglipImageProcessor\","
                  "\"image_seq_length\":%d,\"resample\":3,\"rescale_factor\":0.00392156862745098,"
                  "\"size\":{\"height\":%d,\"width\":%d}}",
                  per_side * per_side, o->image_size, o->image_size);
@@ -454,7 +470,8 @@ static bytes make_png(const uint8_t *rgb, int width, int height, int palette) {
     if (!indices) abort();
     image.format = PNG_FORMAT_RGB;
     if (palette) {
-        for (int i = 0; i < 216; i++) map[i] = (png_color){(png_byte)(i / 36 * 51), (png_byte)(i / 6 % 6 * 51), (png_byte)(i % 6 * 51)};
+        for (int i = 0; i < 216; i++)
+            map[i] = (png_color){(png_byte)(i / 36 * 51), (png_byte)(i / 6 % 6 * 51), (png_byte)(i % 6 * 51)};
         for (int i = 0; i < width * height; i++)
             indices[i] = (uint8_t)(rgb[i * 3] / 43 * 36 + rgb[i * 3 + 1] / 43 * 6 + rgb[i * 3 + 2] / 43);
         image.format = PNG_FORMAT_RGB_COLORMAP;
@@ -472,7 +489,8 @@ static bytes make_png(const uint8_t *rgb, int width, int height, int palette) {
 
 static bytes make_jpeg(const uint8_t *rgb, int width, int height, int progressive) {
     /* Exif, big endian, one entry: orientation 6 */
-    static const uint8_t exif[] = {'E', 'x', 'i', 'f', 0, 0, 'M', 'M', 0, 42, 0, 0, 0, 8, 0, 1, 0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0};
+    static const uint8_t exif[] = {'E', 'x', 'i', 'f', 0, 0, 'M', 'M', 0, 42, 0, 0, 0, 8, 0, 1, 0x01, 0x12,
+                                   0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0};
     struct jpeg_compress_struct c;
     struct jpeg_error_mgr error;
     unsigned char *file = NULL;

@@ -1,6 +1,6 @@
 /*
- * Writes very small random checkpoint folders (a few 10 kB) as users have them, without any reference at hand: enough to
- * run every part of the library in milliseconds. Their weights say nothing about correctness; tests/golden does.
+ * Writes very small random checkpoint folders (a few 10 kB) as users have them, without any reference at hand: enough
+ * to run every part of the library in milliseconds. Their weights say nothing about correctness; tests/golden does.
  */
 #ifndef TESTS_TINY_H
 #define TESTS_TINY_H
@@ -16,7 +16,8 @@ typedef struct tiny_options {
     int n_shards;    /* 1: model.safetensors; more: an index beside them */
     int layout;      /* of the names: 0 before transformers 4.52, 1 after, 2 as 5.23 saves */
     int head;        /* TINY_HEAD_* */
-    int new_style;   /* 0: tokenizer.model, preprocessor_config.json, ...; 1: tokenizer.json and processor_config.json alone */
+    int new_style;   /* 0: tokenizer.model, preprocessor_config.json, ...;
+                      * 1: tokenizer.json and processor_config.json alone */
     int image_size;  /* a multiple of 4, the patch */
     int n_layers;    /* of the encoder and of the decoder */
 } tiny_options;
