@@ -1,8 +1,8 @@
 /*
- * Damages each kind of file of a checkpoint, and pictures, in a few hundred seeded ways and runs the whole way from open to
- * generated text on them. Whatever the file holds, the library must return: with success, or with an error status and one
- * line of UTF-8 that names the file; it must print nothing, release everything it allocated, ask for no absurd amount of memory,
- * and not take for ever.
+ * Damages each kind of file of a checkpoint, and pictures, in a few hundred seeded ways and runs the whole way from
+ * open to generated text on them. Whatever the file holds, the library must return: with success, or with an error
+ * status and one line of UTF-8 that names the file; it must print nothing, release everything it allocated, ask for no
+ * absurd amount of memory, and not take for ever.
  *
  *     damage                          all kinds, 300 cases each
  *     damage --cases N                N cases each
@@ -66,7 +66,8 @@ static uint64_t now_seed;
 static int verbose, n_failures, n_errors; /* n_errors: of this case */
 
 static void tell_where(void) {
-    say("\nthe process ends in this case: damage --kind %s --seed %llu\n", now_kind->name, (unsigned long long)now_seed);
+    say("\nthe process ends in this case: damage --kind %s --seed %llu\n", now_kind->name,
+        (unsigned long long)now_seed);
 }
 
 static void failure(const char *what, const char *detail) {
@@ -178,7 +179,8 @@ static void run_picture(const char *folder, const bytes *file) {
     }
     pg_processor_options_init(&processor_options, sizeof processor_options);
     processor_options.allocator = &memory.hooks;
-    if (!processor && !MADE("processor_open", pg_processor_open(folder, &processor_options, &processor), processor, NULL))
+    if (!processor &&
+        !MADE("processor_open", pg_processor_open(folder, &processor_options, &processor), processor, NULL))
         return;
     pg_encode_options_init(&options, sizeof options);
     options.max_image_pixels = MAX_PIXELS;
@@ -262,7 +264,8 @@ static void run_kind(const kind *k, uint64_t first, uint64_t n) {
     if (k->style == PICTURE) run_picture(NULL, NULL);
     write_file(folder, k->file, pristine.data, pristine.size);
     bytes_free(&pristine);
-    if (n >= 50 && (uint64_t)n_refused * 100 < n * (uint64_t)k->min_errors) failure("too few errors:", "the damage is not seen");
+    if (n >= 50 && (uint64_t)n_refused * 100 < n * (uint64_t)k->min_errors)
+        failure("too few errors:", "the damage is not seen");
     say("%-22s %4llu cases from seed %llu, %4d refused, %d failures, %.1f s\n", k->name, (unsigned long long)n,
         (unsigned long long)first, n_refused, n_failures - before, now_seconds() - start);
 }

@@ -27,7 +27,8 @@ static size_t some_length(rng *r, const bytes *b, size_t at) {
 
 static void damage_once(rng *r, bytes *b) {
     static const uint64_t extremes[] = {0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF,
-                                        UINT64_C(0x7FFFFFFFFFFFFFFF), UINT64_C(0x8000000000000000), UINT64_MAX, UINT64_MAX - 7};
+                                        UINT64_C(0x7FFFFFFFFFFFFFFF), UINT64_C(0x8000000000000000), UINT64_MAX,
+                                        UINT64_MAX - 7};
     size_t at = some_offset(r, b), n = some_length(r, b, at);
     uint64_t value = extremes[rng_below(r, sizeof extremes / sizeof *extremes)];
     uint8_t junk[256];

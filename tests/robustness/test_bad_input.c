@@ -1,6 +1,6 @@
 /*
- * Lies told on purpose, one at a time: which call notices, its status, and that the message names the file, the key or the
- * tensor, what was found and what was expected.
+ * Lies told on purpose, one at a time: which call notices, its status, and that the message names the file, the key or
+ * the tensor, what was found and what was expected.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,7 +17,8 @@
 #include "support.h"
 #include "tiny.h"
 
-typedef enum call { MODEL, PROCESSOR, ENCODE, GENERATE } call; /* the call that must fail, the earlier ones succeeding */
+/* the call that must fail, the earlier ones succeeding */
+typedef enum call { MODEL, PROCESSOR, ENCODE, GENERATE } call;
 
 typedef struct lie {
     int today;        /* 0: the checkpoint in official style, 1: as transformers 5.23 saves it */
@@ -204,7 +205,9 @@ static int teardown(void **state) {
     return 0;
 }
 
-static void *find_bytes(const void *data, size_t size, const char *text) { return memmem(data, size, text, strlen(text)); }
+static void *find_bytes(const void *data, size_t size, const char *text) {
+    return memmem(data, size, text, strlen(text));
+}
 
 /* All of the occurrences for an index, else the first. */
 static void tell(const char *folder, const lie *l, const bytes *old) {
@@ -268,7 +271,8 @@ static int first_failure(const char *folder, pg_status *status, char *message, s
 }
 
 static void all_lies(void **state) {
-    static const char *const names[] = {"pg_model_open", "pg_processor_open", "pg_processor_encode", "pg_generate", "none"};
+    static const char *const names[] = {"pg_model_open", "pg_processor_open", "pg_processor_encode", "pg_generate",
+                                        "none"};
     int failures = 0;
     (void)state;
     counter_init(&memory);
@@ -304,9 +308,10 @@ static void all_lies(void **state) {
         if (!problem && !counter_clean(&memory)) problem = "it leaked";
         if (problem) {
             failures++;
-            say("FAIL %zu: %s, %s -> %s: %s\n     expected %s %s; found %s %s: %s\n", i, l->file, l->from ? l->from : "(whole)",
-                l->to ? l->to : "(removed)", problem, l->status ? names[l->call] : names[4], pg_status_name(l->status), names[at],
-                pg_status_name(status), message);
+            say("FAIL %zu: %s, %s -> %s: %s\n     expected %s %s; found %s %s: %s\n", i, l->file,
+                l->from ? l->from : "(whole)", l->to ? l->to : "(removed)", problem,
+                l->status ? names[l->call] : names[4], pg_status_name(l->status), names[at], pg_status_name(status),
+                message);
         }
         write_file(folder, l->file, old.data, old.size);
         bytes_free(&old);
@@ -319,8 +324,8 @@ static void all_lies(void **state) {
 
 static void expect_error(pg_status status, pg_status wanted, const char *word) {
     if (status != wanted || bad_error(status) || error_is_stale() || (word && !strstr(pg_last_error(), word)))
-        fail_msg("%s (%d): \"%s\"; expected %s and \"%s\"", pg_status_name(status), status, pg_last_error(), pg_status_name(wanted),
-                 word ? word : "");
+        fail_msg("%s (%d): \"%s\"; expected %s and \"%s\"", pg_status_name(status), status, pg_last_error(),
+                 pg_status_name(wanted), word ? word : "");
     stale_error();
 }
 
@@ -331,8 +336,8 @@ static void folders_that_are_none(void **state) {
     (void)state;
     stale_error();
     setenv("HF_HUB_CACHE", "/nonexistent/hub", 1);
-    static const char *const names[] = {"/nonexistent/folder", "org/name", "no-such-name", "", "a/b/c", "../x", "org/name\nwith a line break",
-                                        "\xFF\xFE"};
+    static const char *const names[] = {"/nonexistent/folder", "org/name", "no-such-name", "", "a/b/c", "../x",
+                                        "org/name\nwith a line break", "\xFF\xFE"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         pg_status status = pg_model_open(names[i], NULL, &model);
         if (status != PG_ERROR_ARGUMENT) expect_error(status, PG_ERROR_NOT_FOUND, NULL);
@@ -382,7 +387,8 @@ static void pictures_that_are_none(void **state) {
     stale_error();
 
     pg_image_from_path(&image, sizeof image, "/nonexistent/cat.png");
-    expect_error(pg_processor_encode(processor, &image, "x", NULL, &inputs), PG_ERROR_NOT_FOUND, "/nonexistent/cat.png");
+    expect_error(pg_processor_encode(processor, &image, "x", NULL, &inputs), PG_ERROR_NOT_FOUND,
+                 "/nonexistent/cat.png");
     pg_image_from_path(&image, sizeof image, folders[0]);
     expect_error(pg_processor_encode(processor, &image, "x", NULL, &inputs), PG_ERROR_IO, folders[0]);
     snprintf(path, sizeof path, "%s/config.json", folders[0]);
@@ -467,7 +473,8 @@ static void prompts_that_are_none(void **state) {
         expect_error(pg_processor_tokenize(processor, texts[i], 0, NULL, 0, &n), PG_ERROR_ARGUMENT, "UTF-8");
     }
     expect_error(pg_processor_encode(processor, &image, "<image><image>", NULL, &inputs), PG_ERROR_ARGUMENT, "<image>");
-    /* ids beyond the vocabulary, which padding rows of a model may produce, are no text (HF); negative ones are no ids */
+    /* ids beyond the vocabulary, which padding rows of a model may produce, are no text (HF); negative ones are no
+     * ids */
     int64_t strange[] = {0, 100000000, 1};
     char text[32];
     assert_int_equal(pg_processor_decode(processor, strange, 3, PG_SKIP_SPECIAL, text, sizeof text, &n), PG_OK);
@@ -475,7 +482,8 @@ static void prompts_that_are_none(void **state) {
     strange[1] = -1;
     expect_error(pg_processor_decode(processor, strange, 3, 0, text, sizeof text, &n), PG_ERROR_ARGUMENT, "-1");
     strange[1] = INT64_MAX;
-    expect_error(pg_processor_decode(processor, strange, 3, 0, text, sizeof text, &n), PG_ERROR_ARGUMENT, "9223372036854775807");
+    expect_error(pg_processor_decode(processor, strange, 3, 0, text, sizeof text, &n), PG_ERROR_ARGUMENT,
+                 "9223372036854775807");
 
     /* a prompt longer than any context */
     size_t size = 200000;

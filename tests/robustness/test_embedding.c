@@ -1,4 +1,5 @@
-/* What docs/EMBEDDING.md promises a host: threads, cancelling, forking, closing in any order, and nothing of its own changed. */
+/* What docs/EMBEDDING.md promises a host: threads, cancelling, forking, closing in any order, and nothing of its own
+ * changed. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -153,7 +154,8 @@ static void *generate_some(void *user) {
         pg_generate_options_init(&options, sizeof options);
         options.n_threads = w->n_threads;
         options.max_new_tokens = 16;
-        if (pg_generate(w->h->model, w->h->processor, inputs, &options, &result) != PG_OK || pg_result_ids(result, &ids) != PG_OK) {
+        if (pg_generate(w->h->model, w->h->processor, inputs, &options, &result) != PG_OK ||
+            pg_result_ids(result, &ids) != PG_OK) {
             w->differs = 1;
         } else if (w->n == 0) {
             w->n = (size_t)ids.shape[0];
@@ -253,7 +255,8 @@ typedef struct watch {
 static int32_t on_progress(void *user, int32_t phase, int64_t done, int64_t total) {
     watch *w = user;
     w->n_calls++;
-    if (phase < PG_PHASE_LOAD || phase > PG_PHASE_DECODE || phase < w->phase || done < 0 || done > total || total < 1) w->out_of_order = 1;
+    if (phase < PG_PHASE_LOAD || phase > PG_PHASE_DECODE || phase < w->phase || done < 0 || done > total || total < 1)
+        w->out_of_order = 1;
     if (phase == w->phase && done < w->done) w->out_of_order = 1;
     if (!pthread_equal(pthread_self(), w->caller)) w->foreign = 1;
     w->phase = phase;
@@ -292,8 +295,8 @@ static void progress_cancels_anywhere(void **state) {
         stale_error();
         pg_status status = generate_watched(&h, &w, NULL, 1 + (int)(k % 2), &result);
         if (status != PG_ERROR_CANCELLED || bad_error(status) || error_is_stale() || result || w.n_calls != k)
-            fail_msg("stopped at call %lld of %lld: %s %s, %lld calls", (long long)k, (long long)all.n_calls, pg_status_name(status),
-                     pg_last_error(), (long long)w.n_calls);
+            fail_msg("stopped at call %lld of %lld: %s %s, %lld calls", (long long)k, (long long)all.n_calls,
+                     pg_status_name(status), pg_last_error(), (long long)w.n_calls);
     }
     close_host(&h);
 
@@ -456,7 +459,8 @@ static void another_thread_cancels(void **state) {
         pg_status status = pg_generate(h.model, h.processor, h.inputs, &options, &result);
         double returned = now_seconds();
         pthread_join(thread, NULL);
-        say("phase %d takes %.3f s; cancelled, it returned %.4f s after the request\n", phase, whole, returned - r.requested);
+        say("phase %d takes %.3f s; cancelled, it returned %.4f s after the request\n", phase, whole,
+            returned - r.requested);
         assert_int_equal(status, PG_ERROR_CANCELLED);
         /* one of the 8 layers takes an eighth; machines that share their cores get some grace */
         assert_true(returned - r.requested < whole / 8 + 0.25);

@@ -84,10 +84,11 @@ static void check(way *w, int64_t n, int64_t total, const char *how, int must_fa
     pg_status status = go(w);
     assert_int_equal(capture_end(), 0);
     if (status == PG_OK ? must_fail : status != PG_ERROR_MEMORY || bad_error(status) || error_is_stale())
-        fail_msg("allocation %lld of %lld failing %s gave %s: %s", (long long)n, (long long)total, how, pg_status_name(status),
-                 pg_last_error());
+        fail_msg("allocation %lld of %lld failing %s gave %s: %s", (long long)n, (long long)total, how,
+                 pg_status_name(status), pg_last_error());
     if (!counter_clean(&w->memory))
-        fail_msg("allocation %lld of %lld failing %s: something was kept (%s)", (long long)n, (long long)total, how, pg_last_error());
+        fail_msg("allocation %lld of %lld failing %s: something was kept (%s)", (long long)n, (long long)total, how,
+                 pg_last_error());
 }
 
 static void every_allocation(const tiny_options *options, int picture) {

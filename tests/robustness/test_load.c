@@ -1,6 +1,6 @@
 /*
- * The library as a plugin: loaded, used with threads and unloaded twice in a program that is not linked with it. Nothing may
- * be printed, and no environment, locale or signal handler be different afterwards.
+ * The library as a plugin: loaded, used with threads and unloaded twice in a program that is not linked with it.
+ * Nothing may be printed, and no environment, locale or signal handler be different afterwards.
  *
  *     test_load LIBRARY
  */
@@ -78,10 +78,11 @@ static size_t use(void *library, const char *folder, int64_t ids[16]) {
     options.n_threads = 3;
     options.max_new_tokens = 8;
     from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 16, 16, grey, 0);
-    expect(model_open("/nonexistent", NULL, &model) < 0 && strstr(last_error(), "/nonexistent"), "the error of a missing folder");
+    expect(model_open("/nonexistent", NULL, &model) < 0 && strstr(last_error(), "/nonexistent"),
+           "the error of a missing folder");
     int ok = model_open(folder, NULL, &model) == 0 && processor_open(folder, NULL, &processor) == 0 &&
-             encode(processor, &image, "the cat", NULL, &inputs) == 0 && generate(model, processor, inputs, &options, &result) == 0 &&
-             result_ids(result, &tensor) == 0;
+             encode(processor, &image, "the cat", NULL, &inputs) == 0 &&
+             generate(model, processor, inputs, &options, &result) == 0 && result_ids(result, &tensor) == 0;
     expect(ok, "generating");
     if (ok) {
         n = (size_t)tensor.shape[0];
@@ -115,7 +116,8 @@ int main(int argc, char **argv) {
         expect(strcmp(setlocale(LC_ALL, NULL), "C") == 0, "loading changed the locale");
         expect(dlsym(library, "pgi_error") == NULL, "an internal name is exported");
         n[round] = use(library, folder, ids[round]);
-        expect(n[round] > 0 && n[round] == n[0] && memcmp(ids[round], ids[0], n[0] * sizeof ids[0][0]) == 0, "the same ids each time");
+        expect(n[round] > 0 && n[round] == n[0] && memcmp(ids[round], ids[0], n[0] * sizeof ids[0][0]) == 0,
+               "the same ids each time");
         expect(dlclose(library) == 0, "dlclose");
     }
     expect(n_handlers() == handlers, "signal handlers were changed");
