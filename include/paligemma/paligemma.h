@@ -348,7 +348,7 @@ typedef struct pg_processor_info {
     int32_t n_image_tokens;     /* `<image>` tokens per picture */
     int32_t resample;           /* Pillow's number: 2 bilinear, 3 bicubic, ... */
     int32_t vocab_size;         /* ids of the tokenizer, added tokens included */
-    int32_t tokenizer_source;   /* 1: tokenizer.model (alone, or with the same pieces as tokenizer.json), 2: tokenizer.json */
+    int32_t tokenizer_source;   /* 1: tokenizer.model, alone or with the pieces of tokenizer.json; 2: tokenizer.json */
     int64_t pad_id, eos_id, bos_id, unk_id, image_id; /* -1: none */
     float image_mean[3], image_std[3]; /* in units of rescaled pixels */
     double rescale_factor;      /* 1/255 */
