@@ -129,11 +129,14 @@ def caption(s):
     return "caption en", " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def question(s, rng):
+QUESTIONS = ["color", "color", "shape", "count", "count_shape", "count_shape", "count_color"]
+
+
+def question(s, rng, kinds=QUESTIONS):
     shapes, colors = [o["shape"] for o in s["objects"]], [o["color"] for o in s["objects"]]
     single_shape = [o for o in s["objects"] if shapes.count(o["shape"]) == 1]
     single_color = [o for o in s["objects"] if colors.count(o["color"]) == 1]
-    kind = rng.choice(["color", "color", "shape", "count", "count_shape", "count_shape", "count_color"])
+    kind = rng.choice(kinds)
     if kind == "color" and single_shape:
         o = single_shape[rng.integers(len(single_shape))]
         return f"answer en what color is the {o['shape']}?", o["color"]
