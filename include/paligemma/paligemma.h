@@ -3,7 +3,7 @@
  * Hugging Face checkpoint folder.
  *
  * This header is the whole stable API. Read it from top to bottom: version,
- * status, hooks, image, model, processor, generate, advanced.
+ * status, hooks, image, model, processor, generate, forward, advanced.
  *
  * Rules that hold everywhere
  *   - Every call that can fail returns a pg_status: 0 is success, negative an
@@ -16,8 +16,8 @@
  *     in any order. Close functions take the address of the handle, set it to
  *     NULL, and accept NULL.
  *   - pg_model and pg_processor never change after open: any number of threads
- *     may use one at a time. pg_inputs, pg_features and pg_result are read-only
- *     once made. pg_session and pg_detokenizer: one thread at a time.
+ *     may use one at a time. pg_inputs, pg_features, pg_result and pg_outputs are
+ *     read-only once made. pg_session and pg_detokenizer: one thread at a time.
  *   - The library never prints, exits, aborts, starts threads at load, or
  *     changes the locale, the floating-point or the OpenMP settings of its host.
  */
@@ -297,14 +297,46 @@ enum {
                             pieces. Default: parsed, as HF does. */
     PG_IMAGE_EXIF = 2,   /* turn the picture as its EXIF orientation says, as transformers' load_image does.
                             Default: not, as HF's processor does with an opened file. */
-    PG_SKIP_SPECIAL = 4  /* detokenising: leave out special tokens, as decode(skip_special_tokens=True) */
+    PG_SKIP_SPECIAL = 4, /* detokenising: leave out special tokens, as decode(skip_special_tokens=True) */
+    PG_TRUNCATE = 8,     /* cut rows longer than max_length, as truncation=True. Default: max_length cuts nothing. */
+    PG_TRUNCATE_KEEP_ENDS = 16, /* with PG_TRUNCATE: keep pictures, bos, newline and eos, cut the suffix's own tail, then
+                                   the prompt's */
+    PG_SUFFIX_OPEN = 32  /* no eos after the suffix: the model is to go on from it (big_vision: eos="no") */
+};
+
+/* How prompt, newline and suffix become ids, and how a picture is resized. */
+enum {
+    PG_MODE_HF = 0, /* transformers' PaliGemmaProcessor: prompt and newline are one text, the suffix its pair; the
+                       picture as preprocessor_config.json says (Pillow's bicubic on 8 bits) */
+    /* big_vision, the training code (proj/paligemma: its preprocessing and evaluators): prompt, newline and suffix
+     * are tokenised apart, nothing in them is parsed as a special token; bilinear with antialias on floats
+     * (tf.image.resize), value / 127.5 - 1 */
+    PG_MODE_BIG_VISION = 1
+};
+
+enum {
+    PG_PADDING_LONGEST = 0,    /* to the longest row of the batch */
+    PG_PADDING_MAX_LENGTH = 1, /* to max_length, which must be set */
+    PG_PADDING_NONE = 2        /* not at all: rows of different lengths are refused, as HF refuses to stack them */
+};
+
+enum {
+    PG_SIDE_DEFAULT = 0, /* the tokenizer's: padding_side in tokenizer_config.json, else left (GemmaTokenizer) */
+    PG_SIDE_LEFT = 1,
+    PG_SIDE_RIGHT = 2
 };
 
 typedef struct pg_encode_options {
     uint32_t struct_size;     /* sizeof(pg_encode_options) */
-    uint32_t flags;           /* PG_TEXT_LITERAL | PG_IMAGE_EXIF; default 0 */
+    uint32_t flags;           /* PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE ...; default 0 */
     int64_t max_image_pixels; /* width x height above this is refused, PG_ERROR_LIMIT; default and 0:
                                  178956970, where Pillow raises DecompressionBombError */
+    int32_t mode;               /* PG_MODE_*; default PG_MODE_HF */
+    int32_t padding;            /* PG_PADDING_*; default PG_PADDING_LONGEST */
+    int32_t padding_side;       /* PG_SIDE_*; default the tokenizer's */
+    int32_t pad_to_multiple_of; /* >= 1: lengths are rounded up to a multiple of it; default and 0: not */
+    int64_t max_length;         /* tokens of a row, image tokens included, for PG_TRUNCATE and
+                                   PG_PADDING_MAX_LENGTH; default and 0: none */
 } pg_encode_options;
 
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size);
@@ -315,16 +347,104 @@ typedef struct pg_inputs pg_inputs;
  * (HF: PaliGemmaProcessor.__call__ without suffix), and the picture's pixels.
  * image NULL: the layout still has its image tokens but no pixels; such inputs
  * need features (see pg_encode_image()), so that one encoded picture serves many prompts.
- * prompt: UTF-8; NULL or "" is HF's empty prompt (a caption, for the pretrained models). */
+ * prompt: UTF-8; NULL or "" is HF's empty prompt (a caption, for the pretrained models).
+ * One row of pg_processor_encode_batch(), where all options are explained. */
 PG_API pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
                                      const pg_encode_options *options, pg_inputs **out);
+
+/* The rows of a batch, each with a prompt, any number of pictures, and an optional suffix (the answer to learn). */
+typedef struct pg_batch {
+    uint32_t struct_size;         /* sizeof(pg_batch) */
+    int32_t n_prompts;            /* rows; 0 with prompts NULL: pictures alone, no ids (HF: text=None) */
+    int32_t n_suffixes;           /* 0: none; else as many as rows */
+    int32_t n_images;             /* entries of images */
+    int32_t n_image_counts;       /* 0, or as many as rows */
+    uint32_t reserved;            /* 0 */
+    const char *const *prompts;   /* [n_prompts], UTF-8; an entry NULL: "" */
+    const char *const *suffixes;  /* [n_suffixes], UTF-8; an entry NULL: "" (the eos alone) */
+    const size_t *prompt_sizes;   /* [n_prompts] bytes; default NULL: each ends at its NUL */
+    const size_t *suffix_sizes;   /* [n_suffixes] bytes; default NULL: likewise */
+    const pg_image *images;       /* [n_images], the first row's pictures first; all with the same struct_size */
+    /* [n_image_counts]: the pictures of each row. Default NULL: one each, n_images is then n_prompts, or 0 for rows
+     * whose `<image>` tokens wait for features. Given together with n_images 0: image tokens for so many pictures
+     * each, and no pixels. */
+    const int32_t *image_counts;
+} pg_batch;
+
+/* Defaults: zero rows, everything NULL. */
+PG_API pg_status pg_batch_init(pg_batch *batch, size_t struct_size);
+
+/* The batch as HF's PaliGemmaProcessor(images=, text=, suffix=, padding=, truncation=, max_length=) gives it: ids,
+ * masks and labels equal to the last number, pixels to the last bit.
+ *
+ *   row      `<image>` x N for each picture, bos, the prompt, a newline [, the suffix, eos]
+ *   labels   the ids of the suffix and its eos, -100 elsewhere
+ *
+ * Where HF's answer harms it is followed all the same and reported, see pg_inputs_get_row(): truncation takes from the
+ * tail, eos first; `<image>` in the text of some rows makes HF put bos at an odd place in the others.
+ * Errors name the row and the numbers: PG_ERROR_ARGUMENT for counts that do not match, invalid UTF-8, rows that
+ * PG_PADDING_NONE cannot stack; pictures as pg_processor_encode(). */
+PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batch *batch,
+                                           const pg_encode_options *options, pg_inputs **out);
 PG_API void pg_inputs_close(pg_inputs **inputs);
 
-/* A tensor of the inputs by its HF name, valid until the inputs are closed:
- *   "input_ids", "attention_mask", "token_type_ids"   i64 [1, n_tokens]
- *   "pixel_values"                                    f32 [n_images, 3, S, S]
- * Errors: PG_ERROR_NOT_FOUND (unknown name, or inputs without pixels). */
+/* A tensor of the inputs by its HF name, valid until the inputs are closed. B rows, T tokens each:
+ *   "input_ids"       i64 [B, T]
+ *   "attention_mask"  i64 [B, T]  1, and 0 on padding
+ *   "token_type_ids"  i64 [B, T]  0 on pictures, prompt and padding, 1 on the suffix
+ *   "labels"          i64 [B, T]  ids of the suffix, -100 elsewhere
+ *   "position_ids"    i64 [B, T]  from 1, padding skipped, as HF's generate() counts them (1 on the padding itself)
+ *   "pixel_values"    f32 [n_images, 3, S, S]  the first row's pictures first
+ *   "image_counts"    i64 [B]     pictures of each row
+ *   "inputs_embeds"   f32 [B, T, hidden]  where they were given, see pg_inputs_create()
+ * Errors: PG_ERROR_NOT_FOUND (unknown name, or inputs without it). */
 PG_API pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_tensor *out);
+
+/* What happened to a row, in pg_row_info.events. */
+enum {
+    PG_ROW_CUT = 1,            /* truncated: n_cut tokens are missing */
+    PG_ROW_CUT_EOS = 2,        /* the suffix lost its eos: a model trained on it does not learn to end */
+    PG_ROW_CUT_NEWLINE = 4,    /* the newline between prompt and suffix is gone */
+    PG_ROW_CUT_IMAGE = 8,      /* image tokens are missing: such a row cannot be run */
+    PG_ROW_BOS_MISPLACED = 16, /* HF put bos inside the prompt: another row's text has `<image>`, this one's has not */
+    PG_ROW_NEWLINE_MERGED = 32 /* the prompt ends in a newline, which became one token with the layout's own */
+};
+
+typedef struct pg_row_info {
+    uint32_t struct_size; /* in: sizeof(pg_row_info) */
+    uint32_t events;      /* PG_ROW_* */
+    int64_t first_token;  /* padding on the left */
+    int64_t n_tokens;     /* without padding; the row's tokens are first_token .. first_token + n_tokens */
+    int64_t n_suffix;     /* of these, the last n_suffix are the suffix with its eos */
+    int64_t n_cut;        /* tokens that truncation took away */
+    int64_t first_image;  /* index of the row's first picture in pixel_values */
+    int64_t n_images;     /* the row's pictures */
+} pg_row_info;
+
+/* row: 0 to B - 1. */
+PG_API pg_status pg_inputs_get_row(const pg_inputs *inputs, int64_t row, pg_row_info *info);
+
+/* Inputs from the caller's own arrays, all copied. Either input_ids or inputs_embeds must be given. */
+typedef struct pg_input_arrays {
+    uint32_t struct_size;            /* sizeof(pg_input_arrays) */
+    uint32_t reserved;               /* 0 */
+    const pg_tensor *input_ids;      /* i64 [B, T] */
+    const pg_tensor *inputs_embeds;  /* f32 [B, T, hidden]: rows as the decoder takes them, text rows already
+                                        multiplied by sqrt(hidden) (HF 5.23: get_input_embeddings()(ids)) */
+    const pg_tensor *attention_mask; /* i64 [B, T], 0 or 1, the ones of a row without a gap; default NULL: all 1 */
+    const pg_tensor *token_type_ids; /* i64 [B, T], 0 or 1, 0s before 1s; default NULL: all 1, each token sees only
+                                        what is before it, as HF without token_type_ids */
+    const pg_tensor *labels;         /* i64 [B, T], ids or -100; default NULL: no loss */
+    const pg_tensor *position_ids;   /* i64 [B, T]; default NULL: counted, padding skipped */
+    const pg_tensor *pixel_values;   /* f32 [n_images, 3, S, S], finite; default NULL: none */
+    const pg_allocator *allocator;   /* default NULL: the C library's */
+} pg_input_arrays;
+
+PG_API pg_status pg_input_arrays_init(pg_input_arrays *arrays, size_t struct_size);
+
+/* Errors: PG_ERROR_ARGUMENT names the array, the row and the numbers. Ids are held against the vocabulary when they
+ * meet a model. */
+PG_API pg_status pg_inputs_create(const pg_input_arrays *arrays, pg_inputs **out);
 
 /* The ids of a text alone: no image tokens, bos or newline added. flags: PG_TEXT_LITERAL.
  * Writes at most `capacity` ids; *n_ids receives how many there are. */
@@ -371,6 +491,9 @@ typedef struct pg_result pg_result;
  * character follows as U+FFFD in one more call, so that all pieces are the text. */
 typedef int32_t (*pg_text_fn)(void *user, const char *text, size_t size, int64_t token);
 
+/* The same for row `row` of a batch; a non-zero return ends that row alone. */
+typedef int32_t (*pg_row_text_fn)(void *user, int64_t row, const char *text, size_t size, int64_t token);
+
 typedef struct pg_generate_options {
     uint32_t struct_size;        /* sizeof(pg_generate_options) */
     uint32_t flags;              /* 0 (room) */
@@ -382,6 +505,8 @@ typedef struct pg_generate_options {
     pg_progress_fn progress;     /* default NULL; phases encode, prefill, decode */
     void *progress_user;         /* passed to progress */
     pg_cancel *cancel;           /* default NULL */
+    pg_row_text_fn on_row_text;  /* default NULL; as on_text, for inputs of several rows */
+    void *on_row_text_user;      /* passed to on_row_text */
 } pg_generate_options;
 
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size);
@@ -390,15 +515,25 @@ PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t s
  * callback's word. The text equals HF's generate(do_sample=False) on the same
  * inputs in f32; of generation_config.json the eos ids are followed, settings
  * that bend greedy decoding (num_beams, repetition_penalty, ...) are not, and
- * a warning is logged when the model opens. Bit-equal for every n_threads. */
+ * a warning is logged when the model opens. Bit-equal for every n_threads.
+ * Inputs of several rows are generated together, the weights read once for up to 4 of them a step; each row gets the
+ * tokens that it gets alone, and ends on its own. Padding on either side is left out. A suffix in the inputs is
+ * continued (see PG_SUFFIX_OPEN).
+ * Errors: PG_ERROR_ARGUMENT names the row; on_text given for several rows. */
 PG_API pg_status pg_generate(pg_model *model, pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
 PG_API void pg_result_close(pg_result **result);
 
-/* The generated text without special tokens, UTF-8. Valid until the result is closed; NULL result: "". */
+/* The first row's generated text without special tokens, UTF-8. Valid until the result is closed; NULL result: "". */
 PG_API const char *pg_result_text(const pg_result *result);
-/* The generated ids, i64 [n], the final eos kept when it came. Valid until the result is closed. */
+/* The first row's generated ids, i64 [n], the final eos kept when it came. Valid until the result is closed. */
 PG_API pg_status pg_result_ids(const pg_result *result, pg_tensor *out);
+
+/* The rows of the inputs that were generated from. NULL: 0. */
+PG_API int64_t pg_result_n_rows(const pg_result *result);
+/* The same for any row, 0 to n_rows - 1; text: NULL for a row that is not there. */
+PG_API const char *pg_result_row_text(const pg_result *result, int64_t row);
+PG_API pg_status pg_result_row_ids(const pg_result *result, int64_t row, pg_tensor *out);
 
 enum { PG_STOP_EOS = 1, PG_STOP_LENGTH = 2, PG_STOP_CALLBACK = 3 };
 
@@ -412,7 +547,66 @@ typedef struct pg_result_info {
     double decode_seconds;    /* from the first token to the last */
 } pg_result_info;
 
+/* Of the first row; encode_seconds, prefill_seconds and decode_seconds are those of all rows together. */
 PG_API pg_status pg_result_get_info(const pg_result *result, pg_result_info *info);
+PG_API pg_status pg_result_get_row_info(const pg_result *result, int64_t row, pg_result_info *info);
+
+/* ------------------------------------------------------------------------
+ * Forward: logits, loss and hidden states of a batch
+ * ------------------------------------------------------------------------ */
+
+typedef struct pg_outputs pg_outputs;
+
+/* Flags of pg_forward_options. */
+enum {
+    PG_FORWARD_NO_LOGITS = 1,      /* logits are not kept (the loss needs no room for all of them) */
+    PG_FORWARD_HIDDEN_STATES = 2,  /* keep the hidden states of every layer */
+    PG_FORWARD_LAST_HIDDEN = 4,    /* keep the last hidden state, after the final norm */
+    PG_FORWARD_LOSS_PER_ROW = 8,   /* the loss is the mean over each row's labels, then over the rows that have some
+                                      (big_vision), instead of the mean over all labels of the batch (HF) */
+    PG_FORWARD_SKIP_PADDING = 16   /* compute nothing for padding; its rows are zero. Default: as the reference does */
+};
+
+typedef struct pg_forward_options {
+    uint32_t struct_size;        /* sizeof(pg_forward_options) */
+    uint32_t flags;              /* PG_FORWARD_*; default 0 */
+    int32_t n_threads;           /* >= 1; default and 0: the CPUs this process may use */
+    uint32_t reserved;           /* 0 */
+    int64_t logits_to_keep;      /* k >= 1: logits of the last k tokens of each row only; default and 0: of all */
+    const pg_features *features; /* default NULL: the pixels of the inputs are encoded */
+    pg_progress_fn progress;     /* default NULL; phases encode and prefill, the prefill's units are layers of all rows */
+    void *progress_user;         /* passed to progress */
+    pg_cancel *cancel;           /* default NULL */
+} pg_forward_options;
+
+PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t struct_size);
+
+/* One pass over a batch (HF: PaliGemmaForConditionalGeneration.forward): pictures, prompt and suffix go in, nothing is
+ * generated. Attention is full within pictures and prompt, causal in the suffix (token_type_ids 1), none to padding.
+ * A row gives what it gives alone, whatever side it is padded on. Bit-equal for every n_threads.
+ * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
+ * -100, image tokens and pictures that do not match, logits_to_keep beyond the row), PG_ERROR_LIMIT (a row longer than
+ * the context), _MEMORY, _CANCELLED. */
+PG_API pg_status pg_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
+                            pg_outputs **out);
+PG_API void pg_outputs_close(pg_outputs **outputs);
+
+/* A tensor of the outputs by its HF name, valid until the outputs are closed. B rows, T tokens, K kept, L layers:
+ *   "logits"               f32 [B, K, vocab_size]  final soft cap applied; K is T unless logits_to_keep is set
+ *   "loss"                 f32 [1]                 NaN when no token has a label; not there without labels
+ *   "hidden_states"        f32 [L + 1, B, T, hidden]  on request: the embeddings, then each layer's output, the last
+ *                                                  after the final norm
+ *   "last_hidden_state"    f32 [B, T, hidden]      on request: after the final norm
+ *   "image_hidden_states"  f32 [n_images, n_image_tokens, hidden]  the projector's features; not there without pictures
+ * The loss is the cross entropy of each label under the logits of the token before it.
+ * Errors: PG_ERROR_NOT_FOUND. */
+PG_API pg_status pg_outputs_get(const pg_outputs *outputs, const char *name, pg_tensor *out);
+
+/* The last hidden state of each token after the final norm, and the projector's features, for retrieval (ColPali) and
+ * action heads (pi0): pg_forward() with PG_FORWARD_LAST_HIDDEN | PG_FORWARD_NO_LOGITS | PG_FORWARD_SKIP_PADDING, the
+ * loss left out. */
+PG_API pg_status pg_embed(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
+                          pg_outputs **out);
 
 /* ------------------------------------------------------------------------
  * Advanced: encode a picture once, generate step by step
@@ -454,8 +648,8 @@ PG_API pg_status pg_session_options_init(pg_session_options *options, size_t str
 PG_API pg_status pg_session_create(pg_model *model, const pg_session_options *options, pg_session **out);
 PG_API void pg_session_close(pg_session **session);
 
-/* Feeds a whole prompt as one block (full attention within it) and computes the
- * logits of the token that follows. features NULL: the pixels of the inputs are
+/* Feeds a whole prompt as one block (full attention within it), then its suffix if it has one (causal), and computes
+ * the logits of the token that follows. The inputs have one row; its padding is left out. features NULL: the pixels of the inputs are
  * encoded first. A session may be prefilled again: it starts over. After
  * PG_ERROR_CANCELLED or any other error, prefill again. */
 PG_API pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features);

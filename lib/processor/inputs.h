@@ -1,4 +1,4 @@
-/* What the processor built and the model is fed. The public handle is this struct. */
+/* What the processor built, or the caller gave, and the model is fed: a batch of rows. The public handle is this struct. */
 #ifndef PGI_PROCESSOR_INPUTS_H
 #define PGI_PROCESSOR_INPUTS_H
 
@@ -6,16 +6,31 @@
 
 #include "base/memory.h"
 
+/* One row. Its tokens are first_token .. first_token + n_tokens of the T of the batch, the rest is padding; of them
+ * the last n_suffix are causal (token type 1), those before see each other. */
+typedef struct pgi_row {
+    int64_t first_token, n_tokens, n_suffix;
+    int64_t n_cut;                 /* tokens lost to truncation */
+    int64_t first_image, n_images; /* in pixels; or, without pixels, pictures that the layout has tokens for */
+    uint32_t events;               /* PG_ROW_* */
+} pgi_row;
+
 struct pg_inputs {
     atomic_int references;
     pgi_memory memory;
-    int64_t n_tokens;
-    int64_t *ids;            /* [1, n_tokens] */
-    int64_t *attention_mask; /* [1, n_tokens], all 1: one row has no padding */
-    int64_t *token_type_ids; /* [1, n_tokens], all 0: prefix only */
-    int64_t n_images;        /* pictures that `pixels` holds */
+    int64_t n_rows, n_tokens; /* B, T; both 0: pictures alone */
+    pgi_row *rows;            /* [B] */
+    int64_t *ids;             /* [B, T], or NULL: embeds are given */
+    float *embeds;            /* [B, T, embed_width], rows as the decoder takes them, or NULL */
+    int64_t embed_width;
+    int64_t *attention_mask; /* [B, T] 1, 0 on padding */
+    int64_t *token_type_ids; /* [B, T] 0 prefix and padding, 1 suffix */
+    int64_t *labels;         /* [B, T] ids, -100 where there is none; or NULL: no loss is asked for */
+    int64_t *position_ids;   /* [B, T] from 1, padding skipped; the caller's own when own_positions */
+    int own_positions;
+    int64_t n_images; /* pictures that `pixels` holds */
     int32_t image_width, image_height;
-    float *pixels; /* [n_images, 3, height, width], or NULL: the layout has image tokens but no pixels */
+    float *pixels; /* [n_images, 3, height, width], or NULL: the layout may have image tokens, but no pixels */
 };
 
 void pgi_inputs_release(pg_inputs *inputs); /* NULL is ignored */
