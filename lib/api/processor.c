@@ -1,4 +1,4 @@
-/* pg_processor, pg_inputs, pg_detokenizer. */
+/* pg_processor, pg_detokenizer. */
 #include "processor/processor.h"
 
 #include <string.h>
@@ -61,47 +61,6 @@ pg_status pg_processor_encode(const pg_processor *processor, const pg_image *ima
     pg_image picture = {.struct_size = sizeof picture};
     PGI_TRY(pgi_struct_in(&picture, sizeof picture, image, "pg_image"));
     return pgi_processor_encode(processor, image ? &picture : NULL, prompt, &complete, out);
-}
-
-void pg_inputs_close(pg_inputs **inputs) {
-    if (!inputs) return;
-    pgi_inputs_release(*inputs);
-    *inputs = NULL;
-}
-
-pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_tensor *out) {
-    PGI_NOT_NULL(inputs);
-    PGI_NOT_NULL(name);
-    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
-    pg_tensor value = {
-        .struct_size = sizeof value,
-        .dtype = PG_DTYPE_I64,
-        .n_dims = 2,
-        .shape = {1, inputs->n_tokens, 1, 1},
-    };
-    if (strcmp(name, "input_ids") == 0) {
-        value.data = inputs->ids;
-    } else if (strcmp(name, "attention_mask") == 0) {
-        value.data = inputs->attention_mask;
-    } else if (strcmp(name, "token_type_ids") == 0) {
-        value.data = inputs->token_type_ids;
-    } else if (strcmp(name, "pixel_values") == 0) {
-        if (!inputs->pixels)
-            return pgi_error(PG_ERROR_NOT_FOUND, "the inputs have no pixel_values: they were made without an image");
-        value.dtype = PG_DTYPE_F32;
-        value.n_dims = 4;
-        value.shape[0] = inputs->n_images;
-        value.shape[1] = 3;
-        value.shape[2] = inputs->image_height;
-        value.shape[3] = inputs->image_width;
-        value.data = inputs->pixels;
-    } else {
-        return pgi_error(PG_ERROR_NOT_FOUND,
-                         "the inputs have no tensor \"%s\", expected input_ids, attention_mask, token_type_ids or "
-                         "pixel_values", name);
-    }
-    pgi_struct_out(out, &value, sizeof value);
-    return PG_OK;
 }
 
 pg_status pg_processor_tokenize(const pg_processor *processor, const char *text, uint32_t flags, int64_t *ids,

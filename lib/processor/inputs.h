@@ -28,11 +28,27 @@ struct pg_inputs {
     int64_t *labels;         /* [B, T] ids, -100 where there is none; or NULL: no loss is asked for */
     int64_t *position_ids;   /* [B, T] from 1, padding skipped; the caller's own when own_positions */
     int own_positions;
+    int64_t *image_counts; /* [B] pictures of each row, or NULL: from the caller's arrays, which do not say */
     int64_t n_images; /* pictures that `pixels` holds */
     int32_t image_width, image_height;
     float *pixels; /* [n_images, 3, height, width], or NULL: the layout may have image tokens, but no pixels */
 };
 
+/* An empty handle with one reference. */
+pg_status pgi_inputs_new(const pgi_memory *memory, pg_inputs **out);
+void pgi_inputs_retain(pg_inputs *inputs);
 void pgi_inputs_release(pg_inputs *inputs); /* NULL is ignored */
+
+/* Sets B and T and makes rows (zero), attention_mask (zero), token_type_ids (zero) and position_ids. */
+pg_status pgi_inputs_add_rows(pg_inputs *inputs, int64_t n_rows, int64_t n_tokens);
+/* Room for pictures of width x height, contents undefined. */
+pg_status pgi_inputs_add_pixels(pg_inputs *inputs, int64_t n_images, int32_t width, int32_t height);
+/* A [B, T] array of numbers, contents undefined, or NULL (PG_ERROR_MEMORY). */
+int64_t *pgi_inputs_new_numbers(const pg_inputs *inputs);
+/* attention_mask and position_ids from the rows: 1 on tokens, positions from 1; on padding 0 and 1. */
+void pgi_inputs_fill_rows(pg_inputs *inputs);
+
+/* A copy of the caller's arrays, checked. arrays: complete, and so are the tensors it points to. */
+pg_status pgi_inputs_create(const pgi_memory *memory, const pg_input_arrays *arrays, pg_inputs **out);
 
 #endif

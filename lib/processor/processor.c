@@ -47,16 +47,6 @@ void pgi_processor_release(pg_processor *processor) {
         processor_free(processor);
 }
 
-void pgi_inputs_release(pg_inputs *inputs) {
-    if (!inputs || atomic_fetch_sub_explicit(&inputs->references, 1, memory_order_acq_rel) != 1) return;
-    pgi_memory memory = inputs->memory;
-    pgi_free(&memory, inputs->ids);
-    pgi_free(&memory, inputs->attention_mask);
-    pgi_free(&memory, inputs->token_type_ids);
-    pgi_free(&memory, inputs->pixels);
-    pgi_free(&memory, inputs);
-}
-
 static pg_status add_ids(const pg_processor *processor, const char *prompt, int literal, pg_inputs *inputs,
                          int32_t *n_images) {
     const pgi_memory *memory = &processor->memory;
@@ -65,16 +55,19 @@ static pg_status add_ids(const pg_processor *processor, const char *prompt, int 
     pgi_ids_init(&ids, memory);
     PGI_GOTO(pgi_layout_prompt(processor->tokenizer, processor->image.n_image_tokens, prompt, literal, &ids, n_images),
              done);
-    inputs->n_tokens = (int64_t)ids.size;
-    inputs->ids = pgi_alloc(memory, ids.size, sizeof(int64_t));
-    inputs->attention_mask = pgi_alloc(memory, ids.size, sizeof(int64_t));
-    inputs->token_type_ids = pgi_alloc_zero(memory, ids.size, sizeof(int64_t));
-    if (!inputs->ids || !inputs->attention_mask || !inputs->token_type_ids) {
+    PGI_GOTO(pgi_inputs_add_rows(inputs, 1, (int64_t)ids.size), done);
+    inputs->ids = pgi_inputs_new_numbers(inputs);
+    inputs->labels = pgi_inputs_new_numbers(inputs);
+    inputs->image_counts = pgi_alloc(memory, 1, sizeof(int64_t));
+    if (!inputs->ids || !inputs->labels || !inputs->image_counts) {
         status = PG_ERROR_MEMORY;
         goto done;
     }
     memcpy(inputs->ids, ids.data, ids.size * sizeof(int64_t));
-    for (size_t i = 0; i < ids.size; i++) inputs->attention_mask[i] = 1;
+    for (size_t i = 0; i < ids.size; i++) inputs->labels[i] = -100;
+    inputs->image_counts[0] = *n_images;
+    inputs->rows[0] = (pgi_row){.n_tokens = inputs->n_tokens, .n_images = *n_images};
+    pgi_inputs_fill_rows(inputs);
 done:
     pgi_ids_free(&ids);
     return status;
@@ -86,12 +79,8 @@ static pg_status add_pixels(const pg_processor *processor, const pg_image *image
     pgi_image_limits limits = {.max_pixels = options->max_image_pixels, .exif = (options->flags & PG_IMAGE_EXIF) != 0};
     pgi_rgb rgb;
     PGI_TRY(pgi_image_read(memory, image, &limits, &rgb));
-    inputs->n_images = 1;
-    inputs->image_width = processor->image.width;
-    inputs->image_height = processor->image.height;
-    pg_status status = PG_ERROR_MEMORY;
-    inputs->pixels = pgi_alloc(memory, (size_t)inputs->image_width * (size_t)inputs->image_height, 3 * sizeof(float));
-    if (inputs->pixels) status = pgi_image_to_pixels(memory, &processor->image, &rgb, inputs->pixels);
+    pg_status status = pgi_inputs_add_pixels(inputs, 1, processor->image.width, processor->image.height);
+    if (status >= 0) status = pgi_image_to_pixels(memory, &processor->image, &rgb, inputs->pixels);
     pgi_rgb_free(memory, &rgb);
     return status;
 }
@@ -100,10 +89,8 @@ pg_status pgi_processor_encode(const pg_processor *processor, const pg_image *im
                                const pg_encode_options *options, pg_inputs **out) {
     int32_t n_images = 0;
     pg_status status;
-    pg_inputs *inputs = pgi_alloc_zero(&processor->memory, 1, sizeof *inputs);
-    if (!inputs) return PG_ERROR_MEMORY;
-    atomic_init(&inputs->references, 1);
-    inputs->memory = processor->memory;
+    pg_inputs *inputs = NULL;
+    PGI_TRY(pgi_inputs_new(&processor->memory, &inputs));
     PGI_GOTO(add_ids(processor, prompt, (options->flags & PG_TEXT_LITERAL) != 0, inputs, &n_images), fail);
     if (image) {
         if (n_images != 1) {
