@@ -1,7 +1,8 @@
 /*
  * pgi_attention_forward(): scaled dot-product attention with grouped KV heads,
- * soft capping and a range of visible keys for each query (eager_attention_forward
- * of modeling_siglip.py, modeling_gemma.py and modeling_gemma2.py).
+ * soft capping, and for each query the keys that it sees: a range, and perhaps
+ * a prefix before it (eager_attention_forward of modeling_siglip.py,
+ * modeling_gemma.py and modeling_gemma2.py).
  *
  * Several queries: keys and values of a few KV heads are packed to panels, then
  * a task takes one head and a block of queries: scores of the block against
@@ -10,6 +11,7 @@
  */
 #include "kernels/ops.h"
 
+#include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -82,9 +84,57 @@ size_t pgi_attention_scratch(const pgi_kernels *kernels, const pgi_attention *sh
     return align64(packed) + (size_t)n_threads * thread_bytes(kernels, shape);
 }
 
-static void key_range(const pgi_attention *shape, int64_t query, int64_t *begin, int64_t *end) {
-    *begin = shape->key_begin ? shape->key_begin[query] : 0;
-    *end = shape->key_end ? shape->key_end[query] : shape->n_keys;
+/* The keys that a query sees: 0 <= j < prefix and begin <= j < end, prefix <= begin <= end. */
+typedef struct visible_keys {
+    int64_t prefix, begin, end;
+} visible_keys;
+
+static visible_keys keys_of(const pgi_attention *shape, int64_t query) {
+    visible_keys keys = {
+        .prefix = shape->prefix_end ? shape->prefix_end[query] : 0,
+        .begin = shape->key_begin ? shape->key_begin[query] : 0,
+        .end = shape->key_end ? shape->key_end[query] : shape->n_keys,
+    };
+    if (keys.begin == keys.end) keys.begin = keys.end = keys.prefix; /* the prefix alone, or nothing */
+    if (keys.prefix == keys.begin) keys.begin = keys.prefix = 0;     /* one range */
+    return keys;
+}
+
+/* Keys from j on, up to hi at the most, that a query sees all of (*visible) or none of; returns where they end. */
+static int64_t stretch_end(visible_keys seen, int64_t j, int64_t hi, int *visible) {
+    *visible = j < seen.prefix || (j >= seen.begin && j < seen.end);
+    return j < seen.prefix ? seen.prefix : j < seen.begin ? seen.begin : j < seen.end ? seen.end : hi;
+}
+
+/* exp(score - max) of one row of a block of scores, 0 for the keys in lo..hi that the query does not see.
+ * scores: the row in the first column block, blocks `block_stride` apart. Returns the sum, 0 when no key is seen. */
+static float softmax_row(const pgi_kernels *kernels, float *scores, int64_t block_stride, visible_keys seen, int64_t lo,
+                         int64_t hi, float soft_cap) {
+    float max = -INFINITY, sum = 0;
+    int visible, first = 1;
+    for (int64_t j = lo; j < hi;) {
+        int64_t stop = stretch_end(seen, j, hi, &visible);
+        int64_t block = j / PGI_GEMM_KC, n = pgi_min64(stop, (block + 1) * PGI_GEMM_KC) - j;
+        float *x = scores + block * block_stride + j % PGI_GEMM_KC;
+        if (visible) {
+            if (soft_cap > 0) kernels->soft_cap(x, n, soft_cap);
+            float block_max = kernels->row_max(x, n);
+            if (first || block_max > max) max = block_max;
+            first = 0;
+        }
+        j += n;
+    }
+    for (int64_t j = lo; j < hi;) {
+        int64_t stop = stretch_end(seen, j, hi, &visible);
+        int64_t block = j / PGI_GEMM_KC, n = pgi_min64(stop, (block + 1) * PGI_GEMM_KC) - j;
+        float *x = scores + block * block_stride + j % PGI_GEMM_KC;
+        if (visible)
+            sum += kernels->exp_sum(x, n, max);
+        else
+            memset(x, 0, (size_t)n * sizeof(float));
+        j += n;
+    }
+    return sum;
 }
 
 /* Item: (query, KV head, batch of its query heads). The batch reads the keys once; its size does not change results. */
@@ -97,19 +147,23 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
     float *scaled = (float *)(task->threads + (size_t)thread * task->per_thread); /* [PGI_GEMV_ROWS, head_dim] */
     float *scores = scaled + PGI_GEMV_ROWS * d;                                   /* [PGI_GEMV_ROWS, n] */
     for (int64_t item = begin; item < end; item++) {
-        int64_t kv = item / n_batches % shape->n_kv_heads, query = item / n_batches / shape->n_kv_heads, first, last;
+        int64_t kv = item / n_batches % shape->n_kv_heads, query = item / n_batches / shape->n_kv_heads;
         int64_t head = kv * group + item % n_batches * batch, m = pgi_min64(batch, (kv + 1) * group - head);
-        key_range(shape, query, &first, &last);
-        int64_t n = last - first;
+        visible_keys seen = keys_of(shape, query);
+        int64_t first = seen.prefix > 0 ? 0 : seen.begin, n = seen.end - first;
         const float *keys = task->k + first * task->k_stride + kv * d;
         const float *values = task->v + first * task->v_stride + kv * d;
         float *out = task->out + query * task->out_stride + head * d;
+        if (n == 0) {
+            memset(out, 0, (size_t)(m * d) * sizeof(float));
+            continue;
+        }
         memcpy(scaled, task->q + query * task->q_stride + head * d, (size_t)(m * d) * sizeof(float));
         kernels->scale(scaled, m * d, shape->scale);
         kernels->gemv_f32((int)m, n, d, scaled, d, keys, task->k_stride * (int64_t)sizeof(float), NULL, scores, n);
         for (int64_t i = 0; i < m; i++, scores += n, out += d) {
-            if (shape->soft_cap > 0) kernels->soft_cap(scores, n, shape->soft_cap);
-            float sum = kernels->exp_sum(scores, n, kernels->row_max(scores, n));
+            visible_keys here = {seen.prefix, seen.begin - first, n};
+            float sum = softmax_row(kernels, scores, PGI_GEMM_KC, here, 0, n, shape->soft_cap);
             kernels->weighted_sum(n, d, scores, values, task->v_stride, out);
             kernels->scale(out, d, 1 / sum);
         }
@@ -142,32 +196,6 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
     }
 }
 
-/* exp(score - max) of one row of a block of scores, 0 for the keys in lo..hi that the query does not see.
- * scores: the row in the first column block, blocks `block_stride` apart. Returns the sum. */
-static float softmax_row(const pgi_kernels *kernels, float *scores, int64_t block_stride, int64_t begin, int64_t end,
-                         int64_t lo, int64_t hi, float soft_cap) {
-    float max = 0, sum = 0;
-    for (int64_t j = begin; j < end;) {
-        int64_t block = j / PGI_GEMM_KC, n = pgi_min64(end, (block + 1) * PGI_GEMM_KC) - j;
-        float *x = scores + block * block_stride + j % PGI_GEMM_KC;
-        if (soft_cap > 0) kernels->soft_cap(x, n, soft_cap);
-        float block_max = kernels->row_max(x, n);
-        if (j == begin || block_max > max) max = block_max;
-        j += n;
-    }
-    for (int64_t j = lo; j < hi;) {
-        int64_t stop = j < begin ? begin : j < end ? end : hi;
-        int64_t block = j / PGI_GEMM_KC, n = pgi_min64(stop, (block + 1) * PGI_GEMM_KC) - j;
-        float *x = scores + block * block_stride + j % PGI_GEMM_KC;
-        if (j >= begin && j < end)
-            sum += kernels->exp_sum(x, n, max);
-        else
-            memset(x, 0, (size_t)n * sizeof(float));
-        j += n;
-    }
-    return sum;
-}
-
 /* Item: (head, block of queries), the heads of a KV head one after the other. */
 static void query_blocks(void *context, int64_t first_item, int64_t last_item, int thread) {
     attention_task *task = context;
@@ -187,10 +215,9 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
         float *out = task->out + q0 * task->out_stride + head * d;
         int64_t lo = shape->n_keys, hi = 0; /* the keys that any query of the block sees */
         for (int64_t i = 0; i < rows; i++) {
-            int64_t begin, end;
-            key_range(shape, q0 + i, &begin, &end);
-            lo = pgi_min64(lo, begin);
-            hi = max64(hi, end);
+            visible_keys seen = keys_of(shape, q0 + i);
+            if (seen.end > 0) lo = pgi_min64(lo, seen.prefix > 0 ? 0 : seen.begin);
+            hi = max64(hi, seen.end);
             for (int64_t c = 0; c < d; c += PGI_GEMM_KC) {
                 float *row = queries + c / PGI_GEMM_KC * block_stride + i * PGI_GEMM_LDA;
                 int64_t n = pgi_min64(PGI_GEMM_KC, d - c);
@@ -214,12 +241,9 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
         }
 
         float sums[TILES * PGI_GEMM_MR_MAX];
-        for (int64_t i = 0; i < rows; i++) {
-            int64_t begin, end;
-            key_range(shape, q0 + i, &begin, &end);
-            sums[i] =
-                softmax_row(kernels, scores + i * PGI_GEMM_LDA, block_stride, begin, end, lo, hi, shape->soft_cap);
-        }
+        for (int64_t i = 0; i < rows; i++)
+            sums[i] = softmax_row(kernels, scores + i * PGI_GEMM_LDA, block_stride, keys_of(shape, q0 + i), lo, hi,
+                                  shape->soft_cap);
 
         for (int64_t row = 0; row < rows; row += mr) {
             int m = (int)pgi_min64(mr, rows - row);
@@ -232,7 +256,12 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
                 key += n;
             }
         }
-        for (int64_t i = 0; i < rows; i++) kernels->scale(out + i * task->out_stride, d, 1 / sums[i]);
+        for (int64_t i = 0; i < rows; i++) {
+            if (keys_of(shape, q0 + i).end > 0)
+                kernels->scale(out + i * task->out_stride, d, 1 / sums[i]);
+            else
+                memset(out + i * task->out_stride, 0, (size_t)d * sizeof(float));
+        }
     }
 }
 

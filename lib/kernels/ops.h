@@ -28,14 +28,16 @@ typedef struct pgi_attention {
     float scale;    /* multiplies q . k */
     float soft_cap; /* c > 0: scores become c * tanh(score / c); 0: none */
     int64_t n_queries, n_keys;
-    /* Query i sees the keys key_begin[i] <= j < key_end[i], 0 <= begin < end <= n_keys. Both NULL: all keys. */
+    /* Query i sees the keys key_begin[i] <= j < key_end[i], 0 <= begin <= end <= n_keys. Both NULL: all keys. */
     const int64_t *key_begin, *key_end;
+    /* It also sees the keys 0 <= j < prefix_end[i], prefix_end[i] <= key_begin[i]. NULL: no more than its range. */
+    const int64_t *prefix_end;
 } pgi_attention;
 
 /* Bytes of scratch for pgi_attention_forward() of this shape or of one with fewer queries, keys or both. */
 size_t pgi_attention_scratch(const struct pgi_kernels *kernels, const pgi_attention *shape, int n_threads);
 
-/* softmax(cap(scale q k^T) + mask) v.
+/* softmax(cap(scale q k^T) + mask) v; zeros for a query that sees no key.
  * q, out: [n_queries, n_heads * head_dim]; k, v: [n_keys, n_kv_heads * head_dim]. */
 pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const float *q, int64_t q_stride,
                                 const float *k, int64_t k_stride, const float *v, int64_t v_stride, float *out,

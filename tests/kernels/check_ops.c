@@ -115,6 +115,13 @@ static void check_cancel(check *c) {
 
 /* ---- attention ---- */
 
+/* What the queries of a check see: all keys; a range each; also a prefix, where any of them may be empty. */
+enum { ALL_KEYS, RANGES, PREFIX_TOO };
+
+static int sees(const int64_t *prefix, const int64_t *begin, const int64_t *end, int64_t i, int64_t j) {
+    return j < prefix[i] || (j >= begin[i] && j < end[i]);
+}
+
 static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, int n_heads, int n_kv_heads,
                                   int head_dim, int ranges, float soft_cap) {
     const int64_t d = head_dim, group = n_heads / n_kv_heads;
@@ -124,12 +131,17 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
     float *k = guarded_floats(c, k_stride * (n_keys - 1) + n_kv_heads * d);
     float *v = guarded_floats(c, v_stride * (n_keys - 1) + n_kv_heads * d), *first = NULL;
     int64_t *begin = guarded(c, (size_t)n_queries * 8, 0), *end = guarded(c, (size_t)n_queries * 8, 0);
+    int64_t *prefix = guarded(c, (size_t)n_queries * 8, 0);
     random_fill(c, q, q_stride * (n_queries - 1) + n_heads * d);
     random_fill(c, k, k_stride * (n_keys - 1) + n_kv_heads * d);
     random_fill(c, v, v_stride * (n_keys - 1) + n_kv_heads * d);
     for (int64_t i = 0; i < n_queries; i++) {
         begin[i] = ranges ? random_below(c, n_keys) : 0;
         end[i] = ranges ? begin[i] + 1 + random_below(c, n_keys - begin[i]) : n_keys;
+        prefix[i] = 0;
+        if (ranges < PREFIX_TOO) continue;
+        if (random_below(c, 3) == 0) end[i] = begin[i];
+        if (random_below(c, 3) > 0) prefix[i] = random_below(c, begin[i] + 1);
     }
     pgi_attention shape = {.n_heads = n_heads,
                            .n_kv_heads = n_kv_heads,
@@ -139,7 +151,8 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
                            .n_queries = n_queries,
                            .n_keys = n_keys,
                            .key_begin = ranges ? begin : NULL,
-                           .key_end = ranges ? end : NULL};
+                           .key_end = ranges ? end : NULL,
+                           .prefix_end = ranges == PREFIX_TOO ? prefix : NULL};
     int64_t n_out = out_stride * (n_queries - 1) + n_heads * d;
     for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
         pgi_run run = run_of(c, n_threads);
@@ -160,8 +173,11 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
     for (int64_t i = 0; i < n_queries; i += 1 + random_below(c, 1 + n_queries / 6)) {
         for (int64_t h = 0; h < n_heads; h++) {
             double max = -INFINITY, total = 0, error = 0;
-            for (int64_t j = begin[i]; j < end[i]; j++) {
+            double n = 0;
+            for (int64_t j = 0; j < n_keys; j++) {
                 double score = 0, magnitudes = 0, squares = 0;
+                if (!sees(prefix, begin, end, i, j)) continue;
+                n++;
                 for (int64_t l = 0; l < d; l++) {
                     double product = (double)q[i * q_stride + h * d + l] * k[j * k_stride + h / group * d + l];
                     score += product, magnitudes += fabs(product), squares += product * product;
@@ -175,11 +191,12 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
                 p[j] = score;
                 if (score > max) max = score;
             }
-            for (int64_t j = begin[i]; j < end[i]; j++) total += p[j] = exp(p[j] - max);
-            double n = (double)(end[i] - begin[i]);
+            for (int64_t j = 0; j < n_keys; j++)
+                if (sees(prefix, begin, end, i, j)) total += p[j] = exp(p[j] - max);
             for (int64_t l = 0; l < d; l++) {
                 double want = 0, magnitudes = 0, squares = 0;
-                for (int64_t j = begin[i]; j < end[i]; j++) {
+                for (int64_t j = 0; j < n_keys; j++) {
+                    if (!sees(prefix, begin, end, i, j)) continue;
                     double product = p[j] / total * v[j * v_stride + h / group * d + l];
                     want += product, magnitudes += fabs(product), squares += product * product;
                 }
@@ -214,21 +231,24 @@ static void check_attention_room(check *c) {
 
 static void check_attention(check *c) {
     check_attention_room(c);
-    check_attention_shape(c, 64, 64, 16, 16, 72, 0, 0);  /* the encoder */
-    check_attention_shape(c, 35, 300, 8, 1, 256, 0, 0);  /* prefill, one KV head */
-    check_attention_shape(c, 35, 300, 8, 4, 256, 1, 50); /* prefill, Gemma 2 */
-    check_attention_shape(c, 1, 300, 8, 1, 256, 0, 0);   /* decode */
-    check_attention_shape(c, 1, 600, 8, 4, 256, 1, 50);  /* decode, Gemma 2, sliding window */
-    check_attention_shape(c, 4, 33, 4, 2, 16, 1, 0);
-    check_attention_shape(c, 5, 33, 4, 2, 16, 1, 0);
-    check_attention_shape(c, 70, 2100, 2, 1, 24, 1, 0); /* several blocks of keys */
-    check_attention_shape(c, 9, 513, 1, 1, 520, 1, 30); /* several blocks of the head dim */
-    check_attention_shape(c, 1, 1, 1, 1, 1, 0, 0);
-    check_attention_shape(c, 7, 1, 2, 2, 3, 0, 0);
-    for (int i = 0; i < 20; i++) {
+    check_attention_shape(c, 64, 64, 16, 16, 72, ALL_KEYS, 0);  /* the encoder */
+    check_attention_shape(c, 35, 300, 8, 1, 256, ALL_KEYS, 0);  /* prefill, one KV head */
+    check_attention_shape(c, 35, 300, 8, 4, 256, RANGES, 50); /* prefill, Gemma 2 */
+    check_attention_shape(c, 1, 300, 8, 1, 256, ALL_KEYS, 0);   /* decode */
+    check_attention_shape(c, 1, 600, 8, 4, 256, RANGES, 50);  /* decode, Gemma 2, sliding window */
+    check_attention_shape(c, 4, 33, 4, 2, 16, RANGES, 0);
+    check_attention_shape(c, 5, 33, 4, 2, 16, RANGES, 0);
+    check_attention_shape(c, 70, 2100, 2, 1, 24, RANGES, 0); /* several blocks of keys */
+    check_attention_shape(c, 9, 513, 1, 1, 520, RANGES, 30); /* several blocks of the head dim */
+    check_attention_shape(c, 1, 1, 1, 1, 1, ALL_KEYS, 0);
+    check_attention_shape(c, 7, 1, 2, 2, 3, ALL_KEYS, 0);
+    check_attention_shape(c, 1, 40, 4, 2, 16, PREFIX_TOO, 0);
+    check_attention_shape(c, 4, 700, 4, 1, 16, PREFIX_TOO, 50);
+    check_attention_shape(c, 150, 1300, 2, 1, 24, PREFIX_TOO, 0);
+    for (int i = 0; i < 30; i++) {
         int kv = 1 + (int)random_below(c, 3), heads = kv * (1 + (int)random_below(c, 3));
         check_attention_shape(c, 1 + random_below(c, 130), 1 + random_below(c, 140), heads, kv,
-                              1 + (int)random_below(c, 40), (int)random_below(c, 2), random_below(c, 2) ? 20 : 0);
+                              1 + (int)random_below(c, 40), (int)random_below(c, 3), random_below(c, 2) ? 20 : 0);
     }
 }
 
