@@ -33,7 +33,11 @@ const pgi_added_token *pgi_added_tokens_of(const pgi_added_tokens *tokens, int64
 }
 
 int pgi_added_tokens_is_special(const pgi_added_tokens *tokens, int64_t id) {
-    return id >= 0 && (uint64_t)id < tokens->n_ids && tokens->special[id];
+    return id >= 0 && (uint64_t)id < tokens->n_ids && (tokens->special[id] & PGI_LITERAL) != 0;
+}
+
+void pgi_added_tokens_set_control(pgi_added_tokens *tokens, int64_t id) {
+    if (id >= 0 && (uint64_t)id < tokens->n_ids) tokens->special[id] |= PGI_LITERAL_CONTROL;
 }
 
 static pg_status grow_ids(pgi_added_tokens *tokens, size_t n) {
@@ -70,7 +74,7 @@ pg_status pgi_added_tokens_add(pgi_added_tokens *tokens, pgi_vocab *vocab, const
         tokens->by_id[id] = (uint32_t)++tokens->n;
     }
     tokens->data[tokens->by_id[id] - 1] = (pgi_added_token){.id = id, .flags = flags};
-    if (flags.special) tokens->special[id] = 1;
+    if (flags.special) tokens->special[id] |= PGI_LITERAL;
     return PG_OK;
 }
 
@@ -194,7 +198,7 @@ pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie 
         }
         const pgi_added_token *token = &tokens->data[found];
         at = end; /* white space that rstrip takes is searched all the same, as HF does */
-        if (literal && pgi_added_tokens_is_special(tokens, token->id)) continue;
+        if (tokens->special[token->id] & literal) continue;
         if (token->flags.lstrip) {
             begin = space_before(bytes, begin);
             if (begin < done) begin = done;

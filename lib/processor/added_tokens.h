@@ -19,6 +19,14 @@ typedef struct pgi_added_token {
     pgi_token_flags flags;
 } pgi_added_token;
 
+/* Which tokens of a text are plain characters. */
+enum {
+    PGI_PARSED = 0,         /* none: HF's default */
+    PGI_LITERAL = 1,        /* the special ones (PG_TEXT_LITERAL) */
+    PGI_LITERAL_CONTROL = 2 /* those that sentencepiece does not find in a text: control pieces, unk, and tokens that its
+                               model has not, such as `<image>`. `<mask>` is found: special for HF, user-defined there */
+};
+
 /* A tree of bytes; node 0 is the root. */
 typedef struct pgi_trie_node {
     int32_t child, sibling; /* 0: none */
@@ -37,7 +45,8 @@ typedef struct pgi_added_tokens {
     pgi_added_token *data;
     size_t n, capacity;
     uint32_t *by_id;  /* [n_ids]: index into data + 1, or 0 */
-    uint8_t *special; /* [n_ids]: 1 once the token was added as a special one (that sticks) */
+    uint8_t *special; /* [n_ids]: PGI_LITERAL once the token was added as a special one (that sticks), and the bit
+                         PGI_LITERAL_CONTROL where pgi_added_tokens_set_control() put it */
     size_t n_ids;
     pgi_trie raw, normalized; /* made by pgi_added_tokens_finish() */
 } pgi_added_tokens;
@@ -48,6 +57,8 @@ void pgi_added_tokens_free(pgi_added_tokens *tokens);
 /* The token of an id, or NULL. */
 const pgi_added_token *pgi_added_tokens_of(const pgi_added_tokens *tokens, int64_t id);
 int pgi_added_tokens_is_special(const pgi_added_tokens *tokens, int64_t id);
+/* Ids without a token are ignored. */
+void pgi_added_tokens_set_control(pgi_added_tokens *tokens, int64_t id);
 
 /* Adds a token, or gives an added one new flags. A text without an id gets the next one and enters `vocab`. */
 pg_status pgi_added_tokens_add(pgi_added_tokens *tokens, pgi_vocab *vocab, const char *text, size_t size,
@@ -59,7 +70,8 @@ pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *voc
 /* Called for each part of a text in turn: `token` is NULL for what lies between tokens. */
 typedef pg_status (*pgi_part_fn)(void *user, const pgi_added_token *token, const char *text, size_t size);
 
-/* Cuts `text` at the tokens of `trie` (tokens->raw or tokens->normalized). literal: special ones are passed over. */
+/* Cuts `text` at the tokens of `trie` (tokens->raw or tokens->normalized). literal: PGI_PARSED, PGI_LITERAL or
+ * PGI_LITERAL_CONTROL; tokens that are plain characters by it are passed over. */
 pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie *trie, const char *text, size_t size,
                                  int literal, pgi_part_fn part, void *user);
 

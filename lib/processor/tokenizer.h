@@ -8,6 +8,7 @@
 #define PGI_PROCESSOR_TOKENIZER_H
 
 #include "base/memory.h"
+#include "processor/added_tokens.h"
 #include "processor/ids.h"
 
 typedef struct pgi_tokenizer pgi_tokenizer;
@@ -16,7 +17,8 @@ pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, pgi_t
 void pgi_tokenizer_close(pgi_tokenizer **tokenizer);
 
 /* Appends the ids of `text` (UTF-8, `size` bytes); nothing is added around them.
- * literal: special tokens are plain text (PG_TEXT_LITERAL). PG_ERROR_ARGUMENT: invalid UTF-8, with its offset. */
+ * literal: PGI_PARSED, PGI_LITERAL (PG_TEXT_LITERAL) or PGI_LITERAL_CONTROL (as sentencepiece alone), see
+ * added_tokens.h. PG_ERROR_ARGUMENT: invalid UTF-8, with its offset. */
 pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
                                pgi_ids *out);
 

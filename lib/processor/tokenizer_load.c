@@ -463,6 +463,17 @@ static int same_pieces(const pgi_vocab *model, const pgi_vocab *json) {
     return 1;
 }
 
+/* Special tokens that sentencepiece would not find in a text: those that its model has as another than a user-defined
+ * piece or not at all; without the model, those with a role in the layout, which is what Gemma's has. */
+static void mark_control(const sources *s, pgi_tokenizer *tokenizer) {
+    for (size_t id = 0; tokenizer->source == 1 && id < tokenizer->added.n_ids; id++) {
+        int is_piece = id < s->model.n && s->types.data[id] == PGI_PIECE_USER_DEFINED;
+        if (pgi_added_tokens_is_special(&tokenizer->added, (int64_t)id) && !is_piece)
+            pgi_added_tokens_set_control(&tokenizer->added, (int64_t)id);
+    }
+    for (int i = 0; i < PGI_N_SPECIALS; i++) pgi_added_tokens_set_control(&tokenizer->added, tokenizer->specials[i]);
+}
+
 static pg_status make_bpe(const sources *s, pgi_tokenizer *tokenizer, const pgi_merges *merges) {
     pgi_bpe_settings settings = {.unk_id = PGI_UNK_MISSING, .byte_fallback = 1, .fuse_unk = 1,
                                  .avoid_sentencepiece = tokenizer->avoid_sentencepiece};
@@ -551,6 +562,7 @@ pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder) {
     if (!s.has_json) PGI_GOTO(pgi_merges_generate(&tokenizer->vocab, &generated), done);
     PGI_GOTO(add_tokens(&s, tokenizer), done);
     PGI_GOTO(pgi_added_tokens_finish(&tokenizer->added, &tokenizer->vocab, tokenizer->replace_spaces, file), done);
+    mark_control(&s, tokenizer);
     status = make_bpe(&s, tokenizer, s.has_json ? &s.json.merges : &generated);
 done:
     pgi_merges_free(&generated);

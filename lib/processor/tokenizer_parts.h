@@ -2,7 +2,6 @@
 #ifndef PGI_PROCESSOR_TOKENIZER_PARTS_H
 #define PGI_PROCESSOR_TOKENIZER_PARTS_H
 
-#include "processor/added_tokens.h"
 #include "processor/bpe.h"
 #include "processor/tokenizer.h"
 
