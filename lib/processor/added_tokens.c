@@ -199,11 +199,12 @@ pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie 
         const pgi_added_token *token = &tokens->data[found];
         at = end; /* white space that rstrip takes is searched all the same, as HF does */
         if (tokens->special[token->id] & literal) continue;
-        if (token->flags.lstrip) {
+        int strips = literal != PGI_LITERAL_CONTROL; /* sentencepiece's pieces do not */
+        if (strips && token->flags.lstrip) {
             begin = space_before(bytes, begin);
             if (begin < done) begin = done;
         }
-        if (token->flags.rstrip) end = space_after(bytes, size, end);
+        if (strips && token->flags.rstrip) end = space_after(bytes, size, end);
         if (done < begin) PGI_TRY(part(user, NULL, text + done, begin - done));
         PGI_TRY(part(user, token, text + begin, end - begin));
         done = end;

@@ -23,8 +23,10 @@ typedef struct pgi_added_token {
 enum {
     PGI_PARSED = 0,         /* none: HF's default */
     PGI_LITERAL = 1,        /* the special ones (PG_TEXT_LITERAL) */
-    PGI_LITERAL_CONTROL = 2 /* those that sentencepiece does not find in a text: control pieces, unk, and tokens that its
-                               model has not, such as `<image>`. `<mask>` is found: special for HF, user-defined there */
+    /* As sentencepiece alone reads a text: plain are control pieces, unk, and special tokens that its model has not,
+     * such as `<image>`; `<mask>` is found, which is special for HF and user-defined there. Runs of spaces that are
+     * pieces are found too, and no token takes white space along. */
+    PGI_LITERAL_CONTROL = 2
 };
 
 /* A tree of bytes; node 0 is the root. */

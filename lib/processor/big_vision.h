@@ -12,8 +12,9 @@
 
 /*
  * Appends `<image>` x n_image_tokens for each of n_images pictures, bos, the prompt, a newline [, the suffix [, eos]].
- * Prompt, newline and suffix are tokenised apart and literally. prompt, suffix: UTF-8 of so many bytes; prompt NULL: "";
- * suffix NULL: none, and no eos. open: no eos after the suffix (big_vision: eos="no").
+ * Prompt, newline and suffix are tokenised apart, each as sentencepiece alone does it (PGI_LITERAL_CONTROL).
+ * prompt, suffix: UTF-8 of so many bytes; prompt NULL: ""; suffix NULL: none, and no eos. open: no eos after the suffix
+ * (big_vision: eos="no").
  * *n_prefix: the ids appended before the suffix, those with mask_ar 0.
  * Errors: PG_ERROR_ARGUMENT (invalid UTF-8, with its offset), PG_ERROR_UNSUPPORTED (a tokenizer without bos, eos or
  * `<image>` where one is needed), _MEMORY. After one `out` may have a part of the row.

@@ -65,7 +65,18 @@ pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text,
         return pgi_error(PG_ERROR_ARGUMENT, "the text is not valid UTF-8: byte %zu is 0x%02X", valid,
                          (unsigned)(uint8_t)text[valid]);
     encoding e = {tokenizer, literal, out};
-    return pgi_added_tokens_split(&tokenizer->added, &tokenizer->added.raw, text, size, literal, encode_raw, &e);
+    const pgi_added_tokens *added = &tokenizer->added;
+    if (literal != PGI_LITERAL_CONTROL || !tokenizer->replace_spaces)
+        return pgi_added_tokens_split(added, &added->raw, text, size, literal, encode_raw, &e);
+    /* sentencepiece replaces spaces first, and so finds the pieces that are runs of them, longest first */
+    pgi_buffer normalized;
+    pgi_buffer_init(&normalized, &tokenizer->memory);
+    pg_status status = pgi_replace_spaces(text, size, &normalized);
+    if (status >= 0)
+        status = pgi_added_tokens_split(added, &added->raw, (const char *)normalized.data, normalized.size, literal,
+                                        encode_raw, &e);
+    pgi_buffer_free(&normalized);
+    return status;
 }
 
 int pgi_tokenizer_skips(const pgi_tokenizer *tokenizer, int64_t id) {

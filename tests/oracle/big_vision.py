@@ -174,21 +174,21 @@ def row(processor, image, n_tokens, prefix, suffix, is_open):
 
 
 def random_text(rng, pieces):
-    """U+2581 is left out: its runs are the documented difference between sentencepiece and transformers."""
-    special = ["<eos>", "<bos>", "<pad>", "<unk>", "<image>", "<mask>", "<loc0000>", "<loc1023>", "<loc1024>", "<seg007>",
-               "<b>", "\n", "\n\n", "\n\n\n\n\n", " ", "  ", "     ", "\t", "<loc", "\0", "\u00a0", "\r\n", "e\u0301", "😀",
-               "caption en", "<0x41>", "\ud7ff", "\U0010ffff"]
+    special = ["<eos>", "<bos>", "<pad>", "<unk>", "<image>", "<mask>", "<loc0000>", "<loc1023>", "<loc1024>",
+               "<seg007>", "<b>", "\n", "\n\n", "\n\n\n\n\n", " ", "  ", "     ", "\t", "<loc", "\0", "\u00a0", "\r\n",
+               "e\u0301", "😀", "caption en", "<0x41>", "\ud7ff", "\U0010ffff", "\u2581", "\u2581\u2581\u2581", " \u2581",
+               " " * int(rng.integers(1, 80))]
     parts = []
     for _ in range(int(rng.integers(0, 9))):
         kind = rng.random()
         if kind < 0.45:
             parts.append(special[rng.integers(len(special))])
         elif kind < 0.8:
-            parts.append(pieces[rng.integers(len(pieces))].replace("\u2581", " "))
+            parts.append(pieces[rng.integers(len(pieces))].replace("\u2581", " " if rng.random() < 0.9 else "\u2581"))
         else:
-            parts.append(chr(int(rng.choice([rng.integers(1, 128), rng.integers(1, 0x2500), rng.integers(0x3000, 0xD800),
-                                             rng.integers(0xE000, 0x110000)]))))
-    return "".join(parts).replace("\u2581", "")
+            ranges = [(1, 128), (1, 0x2600), (0x3000, 0xD800), (0xE000, 0x110000)]
+            parts.append(chr(int(rng.integers(*ranges[rng.integers(4)]))))
+    return "".join(parts)
 
 
 def request(n_tokens, n_images, prompt, suffix, is_open):
