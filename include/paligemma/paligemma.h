@@ -316,7 +316,7 @@ enum {
 
 enum {
     PG_PADDING_LONGEST = 0,    /* to the longest row of the batch */
-    PG_PADDING_MAX_LENGTH = 1, /* to max_length, which must be set */
+    PG_PADDING_MAX_LENGTH = 1, /* to max_length; longer rows stay as they are */
     PG_PADDING_NONE = 2        /* not at all: rows of different lengths are refused, as HF refuses to stack them */
 };
 
@@ -324,6 +324,14 @@ enum {
     PG_SIDE_DEFAULT = 0, /* the tokenizer's: padding_side in tokenizer_config.json, else left (GemmaTokenizer) */
     PG_SIDE_LEFT = 1,
     PG_SIDE_RIGHT = 2
+};
+
+/* What PG_TRUNCATE takes away first. */
+enum {
+    PG_CUT_LONGEST = 0, /* the longer of the two, pictures and prompt or suffix, down to the other's length, then both
+                           in halves: "longest_first", truncation=True. With pictures that is nearly always the prompt */
+    PG_CUT_PROMPT = 1,  /* the prompt alone: "only_first" */
+    PG_CUT_SUFFIX = 2   /* the suffix alone: "only_second" */
 };
 
 typedef struct pg_encode_options {
@@ -335,8 +343,12 @@ typedef struct pg_encode_options {
     int32_t padding;            /* PG_PADDING_*; default PG_PADDING_LONGEST */
     int32_t padding_side;       /* PG_SIDE_*; default the tokenizer's */
     int32_t pad_to_multiple_of; /* >= 1: lengths are rounded up to a multiple of it; default and 0: not */
-    int64_t max_length;         /* tokens of a row, image tokens included, for PG_TRUNCATE and
-                                   PG_PADDING_MAX_LENGTH; default and 0: none */
+    int64_t max_length;         /* tokens of a row, image tokens included, for PG_TRUNCATE and PG_PADDING_MAX_LENGTH;
+                                   default and 0: model_max_length of tokenizer_config.json, which real checkpoints
+                                   leave open: then nothing is cut, and PG_PADDING_MAX_LENGTH is PG_PADDING_NONE */
+    int32_t cut;                /* PG_CUT_*; default PG_CUT_LONGEST */
+    int32_t cut_side;           /* PG_SIDE_*: where each part loses tokens; default: truncation_side in
+                                   tokenizer_config.json, else right, the tail */
 } pg_encode_options;
 
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size);
@@ -381,9 +393,11 @@ PG_API pg_status pg_batch_init(pg_batch *batch, size_t struct_size);
  *   labels   the ids of the suffix and its eos, -100 elsewhere
  *
  * Where HF's answer harms it is followed all the same and reported, see pg_inputs_get_row(): truncation takes from the
- * tail, eos first; `<image>` in the text of some rows makes HF put bos at an odd place in the others.
- * Errors name the row and the numbers: PG_ERROR_ARGUMENT for counts that do not match, invalid UTF-8, rows that
- * PG_PADDING_NONE cannot stack; pictures as pg_processor_encode(). */
+ * longer part's tail, newline or eos first; `<image>` in the text of some rows makes HF put bos at an odd place in the
+ * others. docs/PROCESSOR.md lists each case.
+ * Errors name the row and the numbers: PG_ERROR_ARGUMENT for counts that do not match, invalid UTF-8, `<image>` in a
+ * suffix, a truncation that reaches the pictures, rows that PG_PADDING_NONE cannot stack; pictures as
+ * pg_processor_encode(). */
 PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batch *batch,
                                            const pg_encode_options *options, pg_inputs **out);
 PG_API void pg_inputs_close(pg_inputs **inputs);
@@ -405,7 +419,7 @@ enum {
     PG_ROW_CUT = 1,            /* truncated: n_cut tokens are missing */
     PG_ROW_CUT_EOS = 2,        /* the suffix lost its eos: a model trained on it does not learn to end */
     PG_ROW_CUT_NEWLINE = 4,    /* the newline between prompt and suffix is gone */
-    PG_ROW_CUT_IMAGE = 8,      /* image tokens are missing: such a row cannot be run */
+    PG_ROW_CUT_IMAGE = 8,      /* image tokens are missing: such a row cannot be run (as many in the suffix hid it) */
     PG_ROW_BOS_MISPLACED = 16, /* HF put bos inside the prompt: another row's text has `<image>`, this one's has not */
     PG_ROW_NEWLINE_MERGED = 32 /* the prompt ends in a newline, which became one token with the layout's own */
 };
@@ -424,7 +438,7 @@ typedef struct pg_row_info {
 /* row: 0 to B - 1. */
 PG_API pg_status pg_inputs_get_row(const pg_inputs *inputs, int64_t row, pg_row_info *info);
 
-/* Inputs from the caller's own arrays, all copied. Either input_ids or inputs_embeds must be given. */
+/* Inputs from the caller's own arrays, all copied. Either input_ids or inputs_embeds is given, or pixel_values alone. */
 typedef struct pg_input_arrays {
     uint32_t struct_size;            /* sizeof(pg_input_arrays) */
     uint32_t reserved;               /* 0 */
@@ -442,7 +456,9 @@ typedef struct pg_input_arrays {
 
 PG_API pg_status pg_input_arrays_init(pg_input_arrays *arrays, size_t struct_size);
 
-/* Errors: PG_ERROR_ARGUMENT names the array, the row and the numbers. Ids are held against the vocabulary when they
+/* Pictures alone, pixel_values without ids, serve pg_encode_image(). The arrays do not say which picture is whose:
+ * "image_counts" is not there, and n_images of each row is 0.
+ * Errors: PG_ERROR_ARGUMENT names the array, the row and the numbers. Ids are held against the vocabulary when they
  * meet a model. */
 PG_API pg_status pg_inputs_create(const pg_input_arrays *arrays, pg_inputs **out);
 

@@ -4,9 +4,12 @@
 #include <string.h>
 
 #include "api/structs.h"
+#include "processor/batch.h"
 #include "processor/image.h"
 
-enum { ENCODE_FLAGS = PG_TEXT_LITERAL | PG_IMAGE_EXIF };
+enum {
+    ENCODE_FLAGS = PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS | PG_SUFFIX_OPEN
+};
 
 static const pg_processor_options default_options = {.struct_size = sizeof default_options};
 
@@ -46,21 +49,146 @@ static pg_status check_flags(uint32_t flags, uint32_t known, const char *expecte
     return PG_OK;
 }
 
+static pg_status check_choice(int32_t value, int32_t last, const char *name, const char *expected) {
+    if (value < 0 || value > last)
+        return pgi_error(PG_ERROR_ARGUMENT, "%s is %d, expected 0 to %d (%s)", name, value, last, expected);
+    return PG_OK;
+}
+
+static pg_status check_length(int64_t value, int64_t most, const char *name) {
+    if (value < 0 || value > most)
+        return pgi_error(PG_ERROR_ARGUMENT, "%s is %lld, expected 0 (default) to %lld", name, (long long)value,
+                         (long long)most);
+    return PG_OK;
+}
+
+/* Completes the options and holds each against its range. */
+static pg_status encode_options_in(const pg_encode_options *options, pg_encode_options *out) {
+    *out = default_encode_options;
+    PGI_TRY(pgi_struct_in(out, sizeof *out, options, "pg_encode_options"));
+    PGI_TRY(check_flags(out->flags, ENCODE_FLAGS, "PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE | "
+                        "PG_TRUNCATE_KEEP_ENDS | PG_SUFFIX_OPEN or less"));
+    PGI_TRY(check_length(out->max_image_pixels, INT64_MAX, "max_image_pixels"));
+    if (out->max_image_pixels == 0) out->max_image_pixels = PGI_DEFAULT_MAX_PIXELS;
+    PGI_TRY(check_choice(out->mode, PG_MODE_BIG_VISION, "mode", "PG_MODE_*"));
+    PGI_TRY(check_choice(out->padding, PG_PADDING_NONE, "padding", "PG_PADDING_*"));
+    PGI_TRY(check_choice(out->padding_side, PG_SIDE_RIGHT, "padding_side", "PG_SIDE_*"));
+    PGI_TRY(check_choice(out->cut, PG_CUT_SUFFIX, "cut", "PG_CUT_*"));
+    PGI_TRY(check_choice(out->cut_side, PG_SIDE_RIGHT, "cut_side", "PG_SIDE_*"));
+    PGI_TRY(check_length(out->pad_to_multiple_of, INT32_MAX, "pad_to_multiple_of"));
+    PGI_TRY(check_length(out->max_length, INT32_MAX, "max_length"));
+    uint32_t truncate = out->flags & (PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS);
+    if (truncate == PG_TRUNCATE_KEEP_ENDS)
+        return pgi_error(PG_ERROR_ARGUMENT, "flags has PG_TRUNCATE_KEEP_ENDS without PG_TRUNCATE");
+    if ((truncate & PG_TRUNCATE_KEEP_ENDS) && out->cut_side == PG_SIDE_LEFT)
+        return pgi_error(PG_ERROR_ARGUMENT, "cut_side is PG_SIDE_LEFT, but PG_TRUNCATE_KEEP_ENDS cuts tails only");
+    /* HF refuses that too: rows cut to max_length would not be what was asked for. */
+    if (truncate && out->padding != PG_PADDING_NONE && out->max_length > 0 && out->pad_to_multiple_of > 0 &&
+        out->max_length % out->pad_to_multiple_of != 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "max_length is %lld, expected a multiple of pad_to_multiple_of, %d, where "
+                         "rows are both cut and padded", (long long)out->max_length, out->pad_to_multiple_of);
+    return PG_OK;
+}
+
 pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
                               const pg_encode_options *options, pg_inputs **out) {
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(processor);
-    pg_encode_options complete = default_encode_options;
-    PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_encode_options"));
-    PGI_TRY(check_flags(complete.flags, ENCODE_FLAGS, "PG_TEXT_LITERAL | PG_IMAGE_EXIF or less"));
-    if (complete.max_image_pixels < 0)
-        return pgi_error(PG_ERROR_ARGUMENT, "max_image_pixels is %lld, expected 0 (default) or more",
-                         (long long)complete.max_image_pixels);
-    if (complete.max_image_pixels == 0) complete.max_image_pixels = PGI_DEFAULT_MAX_PIXELS;
+    pg_encode_options complete;
+    PGI_TRY(encode_options_in(options, &complete));
     pg_image picture = {.struct_size = sizeof picture};
     PGI_TRY(pgi_struct_in(&picture, sizeof picture, image, "pg_image"));
-    return pgi_processor_encode(processor, image ? &picture : NULL, prompt, &complete, out);
+    pg_batch batch = {.struct_size = sizeof batch, .n_prompts = 1, .prompts = &prompt};
+    if (image) {
+        batch.n_images = 1;
+        batch.images = &picture;
+    }
+    return pgi_batch_encode(processor, &batch, &complete, out);
+}
+
+static const pg_batch default_batch = {.struct_size = sizeof default_batch};
+
+pg_status pg_batch_init(pg_batch *batch, size_t struct_size) {
+    return pgi_struct_init(batch, struct_size, &default_batch, sizeof default_batch, "pg_batch");
+}
+
+static pg_status check_array(int32_t n, const void *array, const char *count_name, const char *name) {
+    if (n < 0) return pgi_error(PG_ERROR_ARGUMENT, "pg_batch.%s is %d, expected 0 or more", count_name, n);
+    if ((n > 0) != (array != NULL))
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_batch.%s is %d, but %s is %s", count_name, n, name,
+                         array ? "given" : "NULL");
+    return PG_OK;
+}
+
+/* A size without a text. */
+static pg_status check_sizes(int32_t n, const char *const *texts, const size_t *sizes, const char *name) {
+    if (sizes && n == 0) return pgi_error(PG_ERROR_ARGUMENT, "pg_batch.%s_sizes is given for no %ss", name, name);
+    for (int32_t r = 0; r < n && sizes; r++)
+        if (!texts[r] && sizes[r] > 0)
+            return pgi_error(PG_ERROR_ARGUMENT, "row %d: the %s is NULL, but its size is %zu", r, name, sizes[r]);
+    return PG_OK;
+}
+
+static pg_status check_batch(const pg_batch *batch) {
+    PGI_TRY(check_array(batch->n_prompts, batch->prompts, "n_prompts", "prompts"));
+    PGI_TRY(check_array(batch->n_suffixes, batch->suffixes, "n_suffixes", "suffixes"));
+    PGI_TRY(check_array(batch->n_images, batch->images, "n_images", "images"));
+    PGI_TRY(check_array(batch->n_image_counts, batch->image_counts, "n_image_counts", "image_counts"));
+    PGI_TRY(check_sizes(batch->n_prompts, batch->prompts, batch->prompt_sizes, "prompt"));
+    PGI_TRY(check_sizes(batch->n_suffixes, batch->suffixes, batch->suffix_sizes, "suffix"));
+    if (batch->n_prompts == 0 && batch->n_images == 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "the batch has 0 prompts and 0 pictures, expected some");
+    if (batch->n_suffixes != 0 && batch->n_suffixes != batch->n_prompts)
+        return pgi_error(PG_ERROR_ARGUMENT, "found %d suffixes for %d prompts, expected one each or none",
+                         batch->n_suffixes, batch->n_prompts);
+    if (batch->n_image_counts != 0 && batch->n_image_counts != batch->n_prompts)
+        return pgi_error(PG_ERROR_ARGUMENT, "found %d image_counts for %d prompts, expected one each or none",
+                         batch->n_image_counts, batch->n_prompts);
+    for (int32_t r = 0; r < batch->n_image_counts; r++)
+        if (batch->image_counts[r] < 0)
+            return pgi_error(PG_ERROR_ARGUMENT, "row %d: image_counts is %d, expected 0 or more", r,
+                             batch->image_counts[r]);
+    return PG_OK;
+}
+
+/* The caller's pictures, of any version's size, as an array of this version's. */
+static pg_status images_in(const pgi_memory *memory, const pg_image *images, int32_t n, pg_image **out) {
+    pg_image *complete = pgi_alloc_zero(memory, (size_t)n, sizeof *complete);
+    const uint8_t *at = (const uint8_t *)images;
+    uint32_t size = images[0].struct_size;
+    *out = complete;
+    if (!complete) return PG_ERROR_MEMORY;
+    for (int32_t i = 0; i < n; i++) {
+        pg_status status = pgi_struct_in(&complete[i], sizeof *complete, at, "pg_image");
+        uint32_t found;
+        memcpy(&found, at, sizeof found);
+        if (status >= 0 && found != size)
+            status = pgi_error(PG_ERROR_ARGUMENT, "struct_size is %u, expected %u as in picture 0", found, size);
+        if (status < 0) return pgi_error_context(status, "picture %d", i);
+        at += size;
+    }
+    return PG_OK;
+}
+
+pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batch *batch,
+                                    const pg_encode_options *options, pg_inputs **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(processor);
+    PGI_NOT_NULL(batch);
+    pg_encode_options complete;
+    pg_batch rows = default_batch;
+    pg_image *images = NULL;
+    pg_status status = PG_OK;
+    PGI_TRY(encode_options_in(options, &complete));
+    PGI_TRY(pgi_struct_in(&rows, sizeof rows, batch, "pg_batch"));
+    PGI_TRY(check_batch(&rows));
+    if (rows.n_images > 0) status = images_in(&processor->memory, rows.images, rows.n_images, &images);
+    rows.images = images;
+    if (status >= 0) status = pgi_batch_encode(processor, &rows, &complete, out);
+    pgi_free(&processor->memory, images);
+    return status;
 }
 
 pg_status pg_processor_tokenize(const pg_processor *processor, const char *text, uint32_t flags, int64_t *ids,

@@ -4,70 +4,122 @@
 
 #include "base/utf8.h"
 
-static const char image_token[] = "<image>"; /* IMAGE_TOKEN of processing_paligemma.py */
+static const pgi_text image_token = {"<image>", 7}; /* IMAGE_TOKEN of processing_paligemma.py */
 
-/* `<image>` n times. */
-static pg_status append_images(pgi_buffer *text, int32_t n) {
-    for (int32_t i = 0; i < n; i++) PGI_TRY(pgi_buffer_append(text, image_token, strlen(image_token)));
+/* The offset of the first `<image>` at or after `from`, or SIZE_MAX. */
+static size_t find_image(pgi_text text, size_t from) {
+    for (size_t at = from; at + image_token.size <= text.size; at++) {
+        const char *found = memchr(text.data + at, image_token.data[0], text.size - image_token.size - at + 1);
+        if (!found) break;
+        at = (size_t)(found - text.data);
+        if (memcmp(found, image_token.data, image_token.size) == 0) return at;
+    }
+    return SIZE_MAX;
+}
+
+int64_t pgi_layout_count_images(pgi_text text) {
+    int64_t n = 0;
+    for (size_t at = 0; (at = find_image(text, at)) != SIZE_MAX; at += image_token.size) n++;
+    return n;
+}
+
+static pg_status append_images(pgi_buffer *text, int64_t n) {
+    for (int64_t i = 0; i < n; i++) PGI_TRY(pgi_buffer_append(text, image_token.data, image_token.size));
     return PG_OK;
 }
 
-/* The prompt with its own `<image>` tokens: bos after the last, each n_image_tokens times. */
-static pg_status expand(const char *prompt, const char *bos, int32_t n_image_tokens, pgi_buffer *text, int32_t *n) {
-    const char *last = NULL, *at = prompt, *found;
-    while ((found = strstr(at, image_token))) {
-        PGI_TRY(pgi_buffer_append(text, at, (size_t)(found - at)));
-        PGI_TRY(append_images(text, n_image_tokens));
-        at = last = found + strlen(image_token);
-        ++*n;
+/* Where HF puts bos when some text of the batch has `<image>`: sample.rfind("<image>") + len("<image>") characters
+ * into the text. For a text without one rfind() is -1, and bos comes after its first 6 characters. */
+static size_t bos_offset(pgi_text prompt) {
+    size_t end = SIZE_MAX, at = 0;
+    while ((at = find_image(prompt, at)) != SIZE_MAX) end = at += image_token.size;
+    if (end != SIZE_MAX) return end;
+    size_t n = 0;
+    for (end = 0; n < image_token.size - 1 && end < prompt.size; n++)
+        end += pgi_utf8_next((const uint8_t *)prompt.data + end, prompt.size - end, NULL);
+    return end;
+}
+
+/* `text` with each `<image>` n_image_tokens times. */
+static pg_status append_expanded(pgi_text text, int32_t n_image_tokens, pgi_buffer *out) {
+    size_t at = 0, found;
+    for (; (found = find_image(text, at)) != SIZE_MAX; at = found + image_token.size) {
+        PGI_TRY(pgi_buffer_append(out, text.data + at, found - at));
+        PGI_TRY(append_images(out, n_image_tokens));
     }
-    if (!last) { /* the usual case: one picture in front */
-        PGI_TRY(append_images(text, n_image_tokens));
-        *n = 1;
-    }
-    PGI_TRY(pgi_buffer_append(text, bos, strlen(bos)));
-    return pgi_buffer_append(text, at, strlen(at));
+    return pgi_buffer_append(out, text.data + at, text.size - at);
+}
+
+static pg_status check_utf8(pgi_text text, const char *name) {
+    size_t valid = pgi_utf8_valid_prefix((const uint8_t *)text.data, text.size);
+    if (valid == text.size) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "the %s is not valid UTF-8: byte %zu is 0x%02X", name, valid,
+                     (unsigned)(uint8_t)text.data[valid]);
 }
 
 /* The parts by their ids, so that nothing in the prompt can be taken for one of them. */
-static pg_status layout_literal(const pgi_tokenizer *tokenizer, int32_t n_image_tokens, const char *prompt,
+static pg_status prefix_literal(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_buffer *text,
                                 pgi_ids *out) {
+    int64_t image = pgi_tokenizer_special(layout->tokenizer, PGI_TOKEN_IMAGE);
+    for (int64_t i = 0; i < n_images * layout->n_image_tokens; i++) PGI_TRY(pgi_ids_push(out, image));
+    PGI_TRY(pgi_ids_push(out, pgi_tokenizer_special(layout->tokenizer, PGI_TOKEN_BOS)));
+    PGI_TRY(pgi_buffer_append(text, prompt.data, prompt.size));
+    PGI_TRY(pgi_buffer_append(text, "\n", 1));
+    return pgi_tokenizer_encode(layout->tokenizer, (const char *)text->data, text->size, 1, out);
+}
+
+/* HF tokenises the whole as one string: a newline that ends the prompt and the layout's own can become one piece. */
+static pg_status prefix_parsed(const pgi_layout *layout, const char *bos, pgi_text prompt, int64_t n_images,
+                               pgi_buffer *text, pgi_ids *out, uint32_t *events) {
+    size_t cut = 0;
+    if (layout->placed) {
+        cut = bos_offset(prompt);
+        if (cut > 0 && find_image(prompt, 0) == SIZE_MAX) *events |= PG_ROW_BOS_MISPLACED;
+        PGI_TRY(append_expanded((pgi_text){prompt.data, cut}, layout->n_image_tokens, text));
+    } else {
+        PGI_TRY(append_images(text, n_images * layout->n_image_tokens));
+    }
+    PGI_TRY(pgi_buffer_append(text, bos, strlen(bos)));
+    PGI_TRY(pgi_buffer_append(text, prompt.data + cut, prompt.size - cut));
+    PGI_TRY(pgi_buffer_append(text, "\n", 1));
+    return pgi_tokenizer_encode(layout->tokenizer, (const char *)text->data, text->size, 0, out);
+}
+
+pg_status pgi_layout_prefix(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_ids *out,
+                            uint32_t *events) {
+    const pgi_tokenizer *tokenizer = layout->tokenizer;
+    const char *bos = pgi_tokenizer_piece(tokenizer, pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS));
     pgi_buffer text;
-    pg_status status;
+    *events = 0;
+    if (!bos) return pgi_error(PG_ERROR_UNSUPPORTED, "the tokenizer has no bos token");
+    PGI_TRY(check_utf8(prompt, "prompt"));
     pgi_buffer_init(&text, out->memory);
-    for (int32_t i = 0; i < n_image_tokens; i++)
-        PGI_GOTO(pgi_ids_push(out, pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE)), done);
-    PGI_GOTO(pgi_ids_push(out, pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS)), done);
-    PGI_GOTO(pgi_buffer_printf(&text, "%s\n", prompt), done);
-    status = pgi_tokenizer_encode(tokenizer, (const char *)text.data, text.size, 1, out);
-done:
+    pg_status status = layout->literal ? prefix_literal(layout, prompt, n_images, &text, out)
+                                       : prefix_parsed(layout, bos, prompt, n_images, &text, out, events);
     pgi_buffer_free(&text);
+    if (status >= 0 && out->size > 0) {
+        const char *last = pgi_tokenizer_piece(tokenizer, out->data[out->size - 1]);
+        size_t size = last ? strlen(last) : 0;
+        if (size > 1 && last[size - 1] == '\n') *events |= PG_ROW_NEWLINE_MERGED;
+    }
     return status;
 }
 
-pg_status pgi_layout_prompt(const pgi_tokenizer *tokenizer, int32_t n_image_tokens, const char *prompt, int literal,
-                            pgi_ids *out, int32_t *n_images) {
-    const char *bos = pgi_tokenizer_piece(tokenizer, pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS));
-    int32_t n = literal ? 1 : 0;
-    if (!bos) return pgi_error(PG_ERROR_UNSUPPORTED, "the tokenizer has no bos token");
-    if (!prompt) prompt = "";
-    size_t size = strlen(prompt), valid = pgi_utf8_valid_prefix((const uint8_t *)prompt, size);
-    if (valid < size)
-        return pgi_error(PG_ERROR_ARGUMENT, "the prompt is not valid UTF-8: byte %zu is 0x%02X", valid,
-                         (unsigned)(uint8_t)prompt[valid]);
-    pg_status status;
-    if (literal) {
-        status = layout_literal(tokenizer, n_image_tokens, prompt, out);
-    } else {
-        /* HF tokenises the whole as one string: a newline that ends the prompt and ours can become one piece. */
-        pgi_buffer text;
-        pgi_buffer_init(&text, out->memory);
-        PGI_GOTO(expand(prompt, bos, n_image_tokens, &text, &n), done);
-        PGI_GOTO(pgi_buffer_append(&text, "\n", 1), done);
-        status = pgi_tokenizer_encode(tokenizer, (const char *)text.data, text.size, 0, out);
-    done:
-        pgi_buffer_free(&text);
+pg_status pgi_layout_suffix(const pgi_layout *layout, pgi_text suffix, int open, pgi_ids *out) {
+    const pgi_tokenizer *tokenizer = layout->tokenizer;
+    int64_t eos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS);
+    const char *eos = pgi_tokenizer_piece(tokenizer, eos_id);
+    pgi_buffer text;
+    if (!eos && !open) return pgi_error(PG_ERROR_UNSUPPORTED, "the tokenizer has no eos token");
+    PGI_TRY(check_utf8(suffix, "suffix"));
+    if (layout->literal) {
+        PGI_TRY(pgi_tokenizer_encode(tokenizer, suffix.data, suffix.size, 1, out));
+        return open ? PG_OK : pgi_ids_push(out, eos_id);
     }
-    if (n_images) *n_images = n;
+    pgi_buffer_init(&text, out->memory);
+    pg_status status = pgi_buffer_append(&text, suffix.data, suffix.size);
+    if (status >= 0 && !open) status = pgi_buffer_append(&text, eos, strlen(eos));
+    if (status >= 0) status = pgi_tokenizer_encode(tokenizer, (const char *)text.data, text.size, 0, out);
+    pgi_buffer_free(&text);
     return status;
 }

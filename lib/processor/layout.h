@@ -1,13 +1,35 @@
-/* The token layout: `<image>` x N, bos, prompt, newline (HF: PaliGemmaProcessor.__call__). */
+/*
+ * The text of one row to ids as transformers 5.23 does it (PaliGemmaProcessor.prepare_inputs_layout and
+ * ProcessorMixin.get_text_with_replacements): `<image>` x N for each picture, bos, the prompt and a newline are one text,
+ * the suffix with its eos is another. docs/PROCESSOR.md has the details.
+ */
 #ifndef PGI_PROCESSOR_LAYOUT_H
 #define PGI_PROCESSOR_LAYOUT_H
 
 #include "processor/tokenizer.h"
 
-/* Appends the whole prompt of one picture. prompt: UTF-8 or NULL; literal: as PG_TEXT_LITERAL.
- * `<image>` in the prompt: each becomes n_image_tokens, bos goes after the last one, none are put
- * in front (HF 5.23). *n_images (may be NULL) receives how many pictures the layout has room for. */
-pg_status pgi_layout_prompt(const pgi_tokenizer *tokenizer, int32_t n_image_tokens, const char *prompt, int literal,
-                            pgi_ids *out, int32_t *n_images);
+/* UTF-8, may hold NUL. */
+typedef struct pgi_text {
+    const char *data;
+    size_t size;
+} pgi_text;
+
+/* How often `<image>` stands in a text. */
+int64_t pgi_layout_count_images(pgi_text text);
+
+typedef struct pgi_layout {
+    const pgi_tokenizer *tokenizer;
+    int32_t n_image_tokens; /* N */
+    int literal;            /* as PG_TEXT_LITERAL: nothing in the texts is taken for a special token */
+    int placed; /* some text of the batch has `<image>`: pictures stand where the texts say, not in front */
+} pgi_layout;
+
+/* Appends the ids of pictures, bos, prompt and newline; n_images: the pictures in front, when they are not `placed`.
+ * *events: PG_ROW_BOS_MISPLACED, PG_ROW_NEWLINE_MERGED or 0. On an error `out` may have grown. */
+pg_status pgi_layout_prefix(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_ids *out,
+                            uint32_t *events);
+
+/* Appends the ids of the suffix and, unless `open`, eos. */
+pg_status pgi_layout_suffix(const pgi_layout *layout, pgi_text suffix, int open, pgi_ids *out);
 
 #endif

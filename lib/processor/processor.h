@@ -23,8 +23,4 @@ pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const 
 void pgi_processor_retain(pg_processor *processor);
 void pgi_processor_release(pg_processor *processor); /* NULL is ignored */
 
-/* options: complete. image may be NULL, prompt may be NULL. */
-pg_status pgi_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
-                               const pg_encode_options *options, pg_inputs **out);
-
 #endif

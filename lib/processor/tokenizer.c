@@ -149,3 +149,7 @@ int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id) {
 }
 
 int32_t pgi_tokenizer_source(const pgi_tokenizer *tokenizer) { return tokenizer->source; }
+
+const pgi_tokenizer_defaults *pgi_tokenizer_get_defaults(const pgi_tokenizer *tokenizer) {
+    return &tokenizer->defaults;
+}

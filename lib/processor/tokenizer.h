@@ -34,6 +34,15 @@ int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece
 enum { PGI_TOKEN_PAD, PGI_TOKEN_EOS, PGI_TOKEN_BOS, PGI_TOKEN_UNK, PGI_TOKEN_IMAGE };
 int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */
 int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id);
+
+/* What transformers takes from tokenizer_config.json where a call leaves it open. */
+typedef struct pgi_tokenizer_defaults {
+    int pad_left;       /* padding_side */
+    int cut_left;       /* truncation_side */
+    int64_t max_length; /* model_max_length; 0: none, or more than 1e20 */
+} pgi_tokenizer_defaults;
+
+const pgi_tokenizer_defaults *pgi_tokenizer_get_defaults(const pgi_tokenizer *tokenizer);
 /* 1: tokenizer.model, alone or with the same pieces as tokenizer.json; 2: tokenizer.json */
 int32_t pgi_tokenizer_source(const pgi_tokenizer *tokenizer);
 

@@ -405,6 +405,29 @@ static pg_status check_config(const sources *s) {
     return PG_OK;
 }
 
+/* *left: whether the side that `key` names is the left one; untouched when there is no such key. */
+static pg_status read_side(const sources *s, const char *key, int *left) {
+    const json_t *value = json_object_get(s->config, key);
+    if (!value) return PG_OK;
+    const char *side = json_is_string(value) ? json_string_value(value) : "";
+    *left = strcmp(side, "left") == 0;
+    if (*left || strcmp(side, "right") == 0) return PG_OK;
+    return pgi_error(PG_ERROR_FORMAT, "%s: %s is \"%.60s\", expected \"left\" or \"right\"", s->config_path, key, side);
+}
+
+/* HF: PreTrainedTokenizerBase.__init__; GemmaTokenizer pads on the left, the others on the right. */
+static pg_status read_defaults(const sources *s, pgi_tokenizer_defaults *out) {
+    static const double large_integer = 1e20; /* tokenization_utils_base.py: more is no limit */
+    *out = (pgi_tokenizer_defaults){.pad_left = s->is_gemma};
+    PGI_TRY(read_side(s, "padding_side", &out->pad_left));
+    PGI_TRY(read_side(s, "truncation_side", &out->cut_left));
+    const json_t *length = json_object_get(s->config, "model_max_length");
+    if (!length) length = json_object_get(s->config, "max_len");
+    double value = json_number_value(length);
+    if (value >= 1 && value <= large_integer) out->max_length = value < 0x1p62 ? (int64_t)value : INT64_C(1) << 62;
+    return PG_OK;
+}
+
 static int string_is(const json_t *object, const char *key, const char *wanted) {
     const char *value = json_string_value(json_object_get(object, key));
     return value && strcmp(value, wanted) == 0;
@@ -552,6 +575,7 @@ pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder) {
     for (int i = 0; i < PGI_N_SPECIALS; i++) tokenizer->specials[i] = -1;
 
     PGI_GOTO(load_sources(&s, folder), done);
+    PGI_GOTO(read_defaults(&s, &tokenizer->defaults), done);
     tokenizer->replace_spaces = 1;
     if (s.has_json && !s.is_gemma) PGI_GOTO(check_pipeline(&s, tokenizer), done);
     /* Where both are there HF reads tokenizer.json. They hold the same, unless someone mixed two models. */

@@ -16,6 +16,7 @@ struct pgi_tokenizer {
     int replace_spaces; /* the normaliser makes ' ' U+2581 */
     int32_t source;     /* 1: tokenizer.model, 2: tokenizer.json */
     int64_t specials[PGI_N_SPECIALS];
+    pgi_tokenizer_defaults defaults;
     int avoid_sentencepiece; /* set by tests before pgi_tokenizer_load() */
 };
 

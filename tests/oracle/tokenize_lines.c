@@ -60,8 +60,11 @@ static void answer(const pgi_tokenizer *tokenizer, char *line) {
         status = pgi_tokenizer_encode(tokenizer, rest, size, op == 'l', &ids);
     } else if (op == 'p' || op == 'q') {
         long n = strtol(rest, &rest, 10);
-        from_hex(rest += *rest == ' ');
-        status = pgi_layout_prompt(tokenizer, (int32_t)n, rest, op == 'q', &ids, NULL);
+        size_t size = from_hex(rest += *rest == ' ');
+        pgi_text prompt = {rest, size};
+        pgi_layout layout = {tokenizer, (int32_t)n, op == 'q', op == 'p' && pgi_layout_count_images(prompt) > 0};
+        uint32_t events;
+        status = pgi_layout_prefix(&layout, prompt, 1, &ids, &events);
     } else if (op == 'd' || op == 's') {
         for (char *end; *rest && (end = rest, pgi_ids_push(&ids, strtoll(rest, &end, 10)) >= 0); rest = end) {
         }

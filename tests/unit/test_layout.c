@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <string.h>
+
 #include "checkpoint_files.h"
 #include "processor/layout.h"
 
@@ -28,11 +30,14 @@ static int close_tokenizer(void **state) {
     return 0;
 }
 
-static int32_t layout(int32_t n, const char *prompt, int literal) {
-    int32_t n_images = -1;
+static uint32_t events;
+
+static pgi_text text_of(const char *text) { return (pgi_text){text, strlen(text)}; }
+
+static void layout(int32_t n, const char *prompt, int literal) {
+    pgi_layout how = {tokenizer, n, literal, !literal && pgi_layout_count_images(text_of(prompt)) > 0};
     ids.size = 0;
-    assert_int_equal(pgi_layout_prompt(tokenizer, n, prompt, literal, &ids, &n_images), PG_OK);
-    return n_images;
+    assert_int_equal(pgi_layout_prefix(&how, text_of(prompt), 1, &ids, &events), PG_OK);
 }
 
 static size_t count(int64_t id) {
@@ -45,28 +50,27 @@ static void the_picture_stands_in_front(void **state) {
     (void)state;
     int64_t newline = pgi_tokenizer_piece_id(tokenizer, "\n"), two = pgi_tokenizer_piece_id(tokenizer, "\n\n");
     for (int literal = 0; literal < 2; literal++) {
-        static const char *const empty[] = {NULL, ""};
-        for (int i = 0; i < 2; i++) {
-            assert_int_equal(layout(4, empty[i], literal), 1);
-            assert_int_equal(ids.size, 6);
-            for (int k = 0; k < 4; k++) assert_int_equal(ids.data[k], image);
-            assert_int_equal(ids.data[4], bos);
-            assert_int_equal(ids.data[5], newline);
-        }
-        assert_int_equal(layout(1, "\n", literal), 1); /* the two newlines are one piece */
+        layout(4, "", literal);
+        assert_int_equal(ids.size, 6);
+        for (int k = 0; k < 4; k++) assert_int_equal(ids.data[k], image);
+        assert_int_equal(ids.data[4], bos);
+        assert_int_equal(ids.data[5], newline);
+        assert_int_equal(events, 0);
+        layout(1, "\n", literal); /* the two newlines are one piece */
         assert_int_equal(ids.size, 3);
         assert_int_equal(ids.data[2], two);
-        assert_int_equal(layout(4096, "caption", literal), 1);
+        assert_int_equal(events, PG_ROW_NEWLINE_MERGED);
+        layout(4096, "caption", literal);
         assert_int_equal(count(image), 4096);
     }
 }
 
 static void pictures_in_the_prompt(void **state) {
     (void)state;
-    assert_int_equal(layout(3, "<image>cat", 0), 1);
+    layout(3, "<image>cat", 0);
     assert_int_equal(count(image), 3);
     assert_int_equal(ids.data[3], bos);
-    assert_int_equal(layout(3, "a <image> b <image>c", 0), 2);
+    layout(3, "a <image> b <image>c", 0);
     assert_int_equal(count(image), 6);
     assert_int_equal(count(bos), 1);
     assert_true(ids.data[0] != image);
@@ -77,11 +81,11 @@ static void pictures_in_the_prompt(void **state) {
 
 static void strangers_cannot_write_special_tokens(void **state) {
     (void)state;
-    assert_int_equal(layout(3, "<image><bos><eos> x", 1), 1);
+    layout(3, "<image><bos><eos> x", 1);
     assert_int_equal(count(image), 3);
     assert_int_equal(count(bos), 1);
     assert_int_equal(count(pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS)), 0);
-    assert_int_equal(layout(3, "<bos><eos> x", 0), 1);
+    layout(3, "<bos><eos> x", 0);
     assert_int_equal(count(bos), 2);
     assert_int_equal(count(pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS)), 1);
 }
@@ -89,9 +93,12 @@ static void strangers_cannot_write_special_tokens(void **state) {
 static void the_offset_is_the_prompts(void **state) {
     (void)state;
     ids.size = 0;
-    for (int literal = 0; literal < 2; literal++)
-        assert_error(pgi_layout_prompt(tokenizer, 256, "caption \xC3(", literal, &ids, NULL), PG_ERROR_ARGUMENT,
-                     "byte 8", "0xC3");
+    for (int literal = 0; literal < 2; literal++) {
+        pgi_layout how = {tokenizer, 256, literal, 0};
+        assert_error(pgi_layout_prefix(&how, text_of("caption \xC3("), 1, &ids, &events), PG_ERROR_ARGUMENT, "byte 8",
+                     "0xC3");
+        assert_error(pgi_layout_suffix(&how, text_of("a\xFF"), 0, &ids), PG_ERROR_ARGUMENT, "the suffix", "byte 1");
+    }
     assert_int_equal(ids.size, 0);
 }
 

@@ -59,6 +59,14 @@ static void assert_ids(const char *kind, const char *what, size_t number, const 
                      (long long)json_integer_value(json_array_get(wanted, i)));
 }
 
+/* The prompt of one row with three image tokens a picture. */
+static pg_status layout(const pgi_tokenizer *tokenizer, const char *prompt, size_t size, pgi_ids *ids) {
+    pgi_text text = {prompt, size};
+    pgi_layout one = {tokenizer, 3, 0, pgi_layout_count_images(text) > 0};
+    uint32_t events;
+    return pgi_layout_prefix(&one, text, 1, ids, &events);
+}
+
 /* The cases under `what`: [text, ids]. */
 static void check_texts(const char *kind, const pgi_tokenizer *tokenizer, const char *what) {
     size_t i;
@@ -71,7 +79,7 @@ static void check_texts(const char *kind, const pgi_tokenizer *tokenizer, const 
         pgi_ids_init(&ids, MEMORY);
         pg_status status =
             strcmp(what, "layout") == 0
-                ? pgi_layout_prompt(tokenizer, 3, json_string_value(text), 0, &ids, NULL)
+                ? layout(tokenizer, json_string_value(text), json_string_length(text), &ids)
                 : pgi_tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text),
                                        strcmp(what, "literal") == 0, &ids);
         if (status != PG_OK) fail_msg("%s, %s %zu: %s", kind, what, i, pgi_error_text());
@@ -540,7 +548,7 @@ static void every_failing_allocation_is_survived(void **state) {
             pgi_ids_init(&ids, &memory);
             pgi_buffer_init(&text, &memory);
             pg_status status = pgi_tokenizer_open(&memory, path, &tokenizer);
-            if (status >= 0) status = pgi_layout_prompt(tokenizer, 2, "a  cat<eos>\xC3\xA9", 0, &ids, NULL);
+            if (status >= 0) status = layout(tokenizer, "a  cat<eos>\xC3\xA9", 13, &ids);
             if (status >= 0) status = pgi_tokenizer_decode(tokenizer, ids.data, ids.size, 0, &text);
             pgi_ids_free(&ids);
             pgi_buffer_free(&text);

@@ -1,0 +1,316 @@
+#include "processor/batch.h"
+
+#include <string.h>
+
+#include "processor/big_vision.h"
+#include "processor/layout.h"
+#include "processor/truncate.h"
+
+/* Image tokens of one row: far more than any context, few enough to be counted and built. */
+enum { MAX_IMAGE_TOKENS = 1 << 24 };
+
+/* What torch.nn.CrossEntropyLoss ignores. */
+enum { NO_LABEL = -100 };
+
+typedef struct batch_encoder {
+    const pg_processor *processor;
+    const pg_batch *batch;
+    const pg_encode_options *options;
+    pgi_layout layout;
+    pgi_truncation truncation;
+    pgi_ids ids;   /* of all rows, one after the other, without padding */
+    pgi_row *rows; /* [n_prompts]; first_token: unused until T is known */
+} batch_encoder;
+
+static pgi_text text_of(const char *const *texts, const size_t *sizes, int32_t row) {
+    pgi_text text = {texts && texts[row] ? texts[row] : "", 0};
+    text.size = sizes ? sizes[row] : strlen(text.data);
+    return text;
+}
+
+static pgi_text prompt_of(const pg_batch *batch, int32_t row) {
+    return text_of(batch->prompts, batch->prompt_sizes, row);
+}
+
+static pgi_text suffix_of(const pg_batch *batch, int32_t row) {
+    return text_of(batch->suffixes, batch->suffix_sizes, row);
+}
+
+static void init_encoder(batch_encoder *e, const pg_processor *processor, const pg_batch *batch,
+                         const pg_encode_options *options) {
+    const pgi_tokenizer *tokenizer = processor->tokenizer;
+    const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
+    *e = (batch_encoder){.processor = processor, .batch = batch, .options = options};
+    e->layout = (pgi_layout){
+        .tokenizer = tokenizer,
+        .n_image_tokens = processor->image.n_image_tokens,
+        .literal = options->mode == PG_MODE_BIG_VISION || (options->flags & PG_TEXT_LITERAL),
+    };
+    e->truncation = (pgi_truncation){
+        .part = options->cut,
+        .from_left = options->cut_side == PG_SIDE_DEFAULT ? defaults->cut_left : options->cut_side == PG_SIDE_LEFT,
+        .keep_ends = (options->flags & PG_TRUNCATE_KEEP_ENDS) != 0,
+        .image_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE),
+        .bos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS),
+        .has_eos = !(options->flags & PG_SUFFIX_OPEN),
+    };
+    if (options->flags & PG_TRUNCATE)
+        e->truncation.max_length = options->max_length ? options->max_length : defaults->max_length;
+    pgi_ids_init(&e->ids, &processor->memory);
+}
+
+/* ---- how many pictures each row has ---- */
+
+/* The rows' own `<image>` say it: what else was said must agree. */
+static pg_status check_placed(const batch_encoder *e) {
+    const pg_batch *batch = e->batch;
+    int64_t total = 0;
+    for (int32_t r = 0; r < batch->n_prompts; r++) {
+        int64_t n = e->rows[r].n_images;
+        if (batch->image_counts && batch->image_counts[r] != n)
+            return pgi_error(PG_ERROR_ARGUMENT, "row %d: the prompt has %lld `<image>`, but image_counts[%d] is %d "
+                             "(PG_TEXT_LITERAL takes them as text)", r, (long long)n, r, batch->image_counts[r]);
+        total += n;
+        if (batch->n_images > 0 && total > batch->n_images)
+            return pgi_error(PG_ERROR_ARGUMENT, "row %d: the prompt has %lld `<image>`, expected at most %lld: the "
+                             "batch has %d pictures (PG_TEXT_LITERAL takes `<image>` as text)", r, (long long)n,
+                             (long long)(batch->n_images - (total - n)), batch->n_images);
+    }
+    if (batch->n_images > 0 && total != batch->n_images)
+        return pgi_error(PG_ERROR_ARGUMENT, "the prompts of rows 0 to %d have %lld `<image>`, but the batch has %d "
+                         "pictures (PG_TEXT_LITERAL takes `<image>` as text)", batch->n_prompts - 1,
+                         (long long)total, batch->n_images);
+    return PG_OK;
+}
+
+static pg_status count_in_front(batch_encoder *e) {
+    const pg_batch *batch = e->batch;
+    int64_t total = 0;
+    for (int32_t r = 0; r < batch->n_prompts; r++) {
+        e->rows[r].n_images = batch->image_counts ? batch->image_counts[r] : 1;
+        total += e->rows[r].n_images;
+    }
+    if (batch->n_images == 0 || total == batch->n_images) return PG_OK;
+    if (batch->image_counts)
+        return pgi_error(PG_ERROR_ARGUMENT, "image_counts of rows 0 to %d make %lld, but the batch has %d pictures",
+                         batch->n_prompts - 1, (long long)total, batch->n_images);
+    return pgi_error(PG_ERROR_ARGUMENT, "found %d pictures for %d prompts, expected one each (image_counts gives "
+                     "rows more or fewer)", batch->n_images, batch->n_prompts);
+}
+
+static pg_status count_images(batch_encoder *e) {
+    const pg_batch *batch = e->batch;
+    int64_t first = 0, most = MAX_IMAGE_TOKENS / (e->layout.n_image_tokens > 0 ? e->layout.n_image_tokens : 1);
+    for (int32_t r = 0; r < batch->n_prompts && !e->layout.literal; r++) {
+        e->rows[r].n_images = pgi_layout_count_images(prompt_of(batch, r));
+        if (e->rows[r].n_images > 0) e->layout.placed = 1;
+    }
+    if (e->layout.placed) PGI_TRY(check_placed(e));
+    else PGI_TRY(count_in_front(e));
+    for (int32_t r = 0; r < batch->n_prompts; r++) {
+        if (e->rows[r].n_images > most)
+            return pgi_error(PG_ERROR_LIMIT, "row %d: found %lld pictures, expected at most %lld of %d tokens each", r,
+                             (long long)e->rows[r].n_images, (long long)most, e->layout.n_image_tokens);
+        e->rows[r].first_image = first;
+        first += e->rows[r].n_images;
+    }
+    return PG_OK;
+}
+
+/* ---- the ids of each row ---- */
+
+static int64_t count_id(const int64_t *ids, int64_t n, int64_t id) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; i++) count += ids[i] == id;
+    return count;
+}
+
+/* HF: ProcessorMixin._check_special_mm_tokens. */
+static pg_status check_image_tokens(const batch_encoder *e, pgi_row *row, int64_t n_suffix_images) {
+    const int64_t *ids = e->ids.data + e->ids.size - row->n_tokens;
+    int64_t id = e->truncation.image_id, n_prefix = row->n_tokens - row->n_suffix;
+    int64_t in_prefix = count_id(ids, n_prefix, id), in_suffix = count_id(ids + n_prefix, row->n_suffix, id);
+    int64_t expected = row->n_images * e->layout.n_image_tokens;
+    if (in_prefix < expected) row->events |= PG_ROW_CUT_IMAGE;
+    if (in_prefix + in_suffix == expected) return PG_OK;
+    if (n_suffix_images > 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "the suffix has %lld `<image>`, expected none (PG_TEXT_LITERAL takes them "
+                         "as text)", (long long)n_suffix_images);
+    if (in_prefix < expected && row->n_cut > 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "found %lld of %lld image tokens after truncation to max_length %lld: "
+                         "longer, or PG_TRUNCATE_KEEP_ENDS or PG_CUT_SUFFIX, keeps them", (long long)in_prefix,
+                         (long long)expected, (long long)e->truncation.max_length);
+    return pgi_error(PG_ERROR_ARGUMENT, "found %lld image tokens for %lld pictures, expected %lld",
+                     (long long)(in_prefix + in_suffix), (long long)row->n_images, (long long)expected);
+}
+
+static pg_status tokenize_row(batch_encoder *e, int32_t r, int64_t *n_prefix, int64_t *n_suffix) {
+    const pg_batch *batch = e->batch;
+    pgi_row *row = &e->rows[r];
+    size_t begin = e->ids.size;
+    int open = (e->options->flags & PG_SUFFIX_OPEN) != 0, has_suffix = batch->n_suffixes > 0;
+    pgi_text prompt = prompt_of(batch, r), suffix = suffix_of(batch, r);
+    if (e->options->mode == PG_MODE_BIG_VISION) {
+        PGI_TRY(pgi_big_vision_layout(e->layout.tokenizer, e->layout.n_image_tokens, (int32_t)row->n_images,
+                                      prompt.data, prompt.size, has_suffix ? suffix.data : NULL, suffix.size, open,
+                                      &e->ids, n_prefix));
+    } else {
+        PGI_TRY(pgi_layout_prefix(&e->layout, prompt, row->n_images, &e->ids, &row->events));
+        *n_prefix = (int64_t)(e->ids.size - begin);
+        if (has_suffix) PGI_TRY(pgi_layout_suffix(&e->layout, suffix, open, &e->ids));
+    }
+    *n_suffix = (int64_t)(e->ids.size - begin) - *n_prefix;
+    return PG_OK;
+}
+
+static pg_status encode_row(batch_encoder *e, int32_t r) {
+    pgi_row *row = &e->rows[r];
+    int64_t n_prefix, n_suffix;
+    PGI_TRY(tokenize_row(e, r, &n_prefix, &n_suffix));
+    int64_t n = n_prefix + n_suffix;
+    int64_t suffix_images = n == 0 ? 0 : count_id(e->ids.data + e->ids.size - n_suffix, n_suffix,
+                                                  e->truncation.image_id);
+    PGI_TRY(pgi_truncate(&e->truncation, &e->ids, &n_prefix, &n_suffix, &row->events));
+    row->n_tokens = n_prefix + n_suffix;
+    row->n_suffix = n_suffix;
+    row->n_cut = n - row->n_tokens;
+    return check_image_tokens(e, row, suffix_images);
+}
+
+/* ---- rows side by side ---- */
+
+/* HF: PreTrainedTokenizerBase._get_padding_truncation_strategies and tokenizers, utils/padding.rs. */
+static pg_status padded_length(const batch_encoder *e, int64_t *out) {
+    const pg_encode_options *options = e->options;
+    int64_t multiple = options->pad_to_multiple_of, longest = 0, shortest = INT64_MAX, length;
+    int32_t padding = options->padding, r_longest = 0, r_shortest = 0;
+    int64_t max_length = options->max_length ? options->max_length
+                                             : pgi_tokenizer_get_defaults(e->layout.tokenizer)->max_length;
+    for (int32_t r = 0; r < e->batch->n_prompts; r++) {
+        int64_t n = e->rows[r].n_tokens;
+        if (n > longest) longest = n, r_longest = r;
+        if (n < shortest) shortest = n, r_shortest = r;
+    }
+    if (padding == PG_PADDING_MAX_LENGTH && max_length == 0) padding = PG_PADDING_NONE;
+    length = padding == PG_PADDING_NONE ? 0 : padding == PG_PADDING_LONGEST ? longest : max_length;
+    if (padding != PG_PADDING_NONE && multiple > 0 && length % multiple != 0) length += multiple - length % multiple;
+    if (longest > length) { /* HF leaves such rows as they are, and then cannot stack them unless all are alike */
+        if (shortest != longest)
+            return pgi_error(PG_ERROR_ARGUMENT, "row %d has %lld tokens and row %d has %lld: rows of different lengths "
+                             "cannot be stacked%s", r_longest, (long long)longest, r_shortest, (long long)shortest,
+                             padding == PG_PADDING_NONE ? " without padding" : ", and max_length is less");
+        length = longest;
+    }
+    *out = length;
+    return PG_OK;
+}
+
+static pg_status stack_rows(const batch_encoder *e, pg_inputs *inputs) {
+    int32_t n_rows = e->batch->n_prompts, side = e->options->padding_side;
+    int64_t pad = pgi_tokenizer_special(e->layout.tokenizer, PGI_TOKEN_PAD), length = 0;
+    int left = side == PG_SIDE_DEFAULT ? pgi_tokenizer_get_defaults(e->layout.tokenizer)->pad_left
+                                       : side == PG_SIDE_LEFT;
+    PGI_TRY(padded_length(e, &length));
+    PGI_TRY(pgi_inputs_add_rows(inputs, n_rows, length));
+    inputs->ids = pgi_inputs_new_numbers(inputs);
+    inputs->labels = pgi_inputs_new_numbers(inputs);
+    inputs->image_counts = pgi_alloc(&inputs->memory, (size_t)n_rows, sizeof(int64_t));
+    if (!inputs->ids || !inputs->labels || !inputs->image_counts) return PG_ERROR_MEMORY;
+    const int64_t *from = e->ids.data;
+    for (int32_t r = 0; r < n_rows; r++) {
+        pgi_row *row = &inputs->rows[r];
+        *row = e->rows[r];
+        row->first_token = left ? length - row->n_tokens : 0;
+        if (row->n_tokens < length && pad < 0)
+            return pgi_error(PG_ERROR_UNSUPPORTED, "row %d has %lld tokens and needs %lld, but the tokenizer has no "
+                             "pad token", r, (long long)row->n_tokens, (long long)length);
+        int64_t *ids = inputs->ids + r * length, *labels = inputs->labels + r * length;
+        int64_t *types = inputs->token_type_ids + r * length;
+        int64_t end = row->first_token + row->n_tokens, suffix = end - row->n_suffix;
+        for (int64_t t = 0; t < length; t++) {
+            int is_suffix = t >= suffix && t < end;
+            ids[t] = t >= row->first_token && t < end ? *from++ : pad;
+            types[t] = is_suffix;
+            labels[t] = is_suffix ? ids[t] : NO_LABEL;
+        }
+        inputs->image_counts[r] = row->n_images;
+    }
+    pgi_inputs_fill_rows(inputs);
+    return PG_OK;
+}
+
+static pg_status add_rows(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
+                          pg_inputs *inputs) {
+    batch_encoder e;
+    pg_status status;
+    init_encoder(&e, processor, batch, options);
+    e.rows = pgi_alloc_zero(&processor->memory, (size_t)batch->n_prompts, sizeof *e.rows);
+    if (!e.rows) return PG_ERROR_MEMORY;
+    PGI_GOTO(count_images(&e), done);
+    for (int32_t r = 0; r < batch->n_prompts; r++) {
+        status = encode_row(&e, r);
+        if (status == PG_ERROR_MEMORY) goto done;
+        if (status < 0) {
+            pgi_error_context(status, "row %d", r);
+            goto done;
+        }
+    }
+    status = stack_rows(&e, inputs);
+done:
+    pgi_free(&processor->memory, e.rows);
+    pgi_ids_free(&e.ids);
+    return status;
+}
+
+/* ---- pictures ---- */
+
+static pg_status add_picture(const pg_processor *processor, const pg_image *image, const pg_encode_options *options,
+                             float *pixels) {
+    const pgi_memory *memory = &processor->memory;
+    pgi_image_limits limits = {.max_pixels = options->max_image_pixels, .exif = (options->flags & PG_IMAGE_EXIF) != 0};
+    pgi_rgb rgb;
+    PGI_TRY(pgi_image_read(memory, image, &limits, &rgb));
+    pg_status status = options->mode == PG_MODE_BIG_VISION
+                           ? pgi_big_vision_pixels(memory, &processor->image, &rgb, pixels)
+                           : pgi_image_to_pixels(memory, &processor->image, &rgb, pixels);
+    pgi_rgb_free(memory, &rgb);
+    return status;
+}
+
+/* Says which picture it was, where there are several. */
+static pg_status picture_error(const pg_inputs *inputs, int32_t i, pg_status status) {
+    for (int64_t r = 0; r < inputs->n_rows; r++) {
+        const pgi_row *row = &inputs->rows[r];
+        if (i >= row->first_image && i < row->first_image + row->n_images)
+            return pgi_error_context(status, "row %lld: picture %lld", (long long)r,
+                                     (long long)(i - row->first_image));
+    }
+    return pgi_error_context(status, "picture %d", i);
+}
+
+static pg_status add_pixels(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
+                            pg_inputs *inputs) {
+    const pgi_image_settings *settings = &processor->image;
+    size_t size = (size_t)settings->width * (size_t)settings->height * 3;
+    PGI_TRY(pgi_inputs_add_pixels(inputs, batch->n_images, settings->width, settings->height));
+    for (int32_t i = 0; i < batch->n_images; i++) {
+        pg_status status = add_picture(processor, &batch->images[i], options, inputs->pixels + (size_t)i * size);
+        if (status < 0) return batch->n_images > 1 ? picture_error(inputs, i, status) : status;
+    }
+    return PG_OK;
+}
+
+pg_status pgi_batch_encode(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
+                           pg_inputs **out) {
+    pg_inputs *inputs = NULL;
+    pg_status status;
+    *out = NULL;
+    PGI_TRY(pgi_inputs_new(&processor->memory, &inputs));
+    if (batch->n_prompts > 0) PGI_GOTO(add_rows(processor, batch, options, inputs), fail);
+    if (batch->n_images > 0) PGI_GOTO(add_pixels(processor, batch, options, inputs), fail);
+    *out = inputs;
+    return PG_OK;
+fail:
+    pgi_inputs_release(inputs);
+    return status;
+}

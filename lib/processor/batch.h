@@ -1,0 +1,11 @@
+/* A batch of prompts, pictures and suffixes to inputs (HF: PaliGemmaProcessor.__call__). */
+#ifndef PGI_PROCESSOR_BATCH_H
+#define PGI_PROCESSOR_BATCH_H
+
+#include "processor/processor.h"
+
+/* options: complete and in range. batch: complete, counts and pointers fit each other; `images` are complete. */
+pg_status pgi_batch_encode(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
+                           pg_inputs **out);
+
+#endif
