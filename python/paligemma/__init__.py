@@ -1,0 +1,31 @@
+"""PaliGemma on a CPU through libpaligemma, in the shape of transformers.
+
+    from paligemma import AutoProcessor, PaliGemmaForConditionalGeneration
+
+    model = PaliGemmaForConditionalGeneration.from_pretrained(model_id)
+    processor = AutoProcessor.from_pretrained(model_id)
+    inputs = processor(raw_image, "caption en", return_tensors="np")
+    output = model.generate(**inputs, max_new_tokens=20)
+    print(processor.decode(output[0], skip_special_tokens=True))
+
+The C library is looked for in $PALIGEMMA_LIBRARY (its path or folder; when set, nowhere else), then beside this package
+in lib/, then where the system's loader looks. Errors are ValueError, OSError (FileNotFoundError), MemoryError,
+NotImplementedError and Cancelled, with the library's own words.
+"""
+from ._errors import Cancelled
+from ._library import library_path, version
+from ._run import CancelFlag
+from .auto import AutoConfig, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor, AutoTokenizer
+from .config import GenerationConfig, PaliGemmaConfig
+from .model import Features, PaliGemmaForConditionalGeneration
+from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, RowReport
+from .processor import PaliGemmaProcessor
+from .tokenizer import PaliGemmaTokenizer
+
+__version__ = "0.2.0"
+__all__ = [
+    "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
+    "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerationConfig", "ModelOutput", "PaliGemmaCausalLMOutput",
+    "PaliGemmaConfig", "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport",
+    "library_path", "version",
+]

@@ -1,0 +1,102 @@
+"""What generate()'s arguments ask for, after transformers' rules."""
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .config import GenerationConfig
+from .outputs import to_numpy
+
+# Settings of sampling: transformers ignores them, too, unless do_sample=True.
+_SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "renormalize_logits"}
+# Settings that change nothing here.
+_HARMLESS = {"use_cache", "synced_gpus", "bos_token_id", "cache_implementation", "cache_config", "disable_compile",
+             "custom_generate", "use_model_defaults", "num_return_sequences", "early_stopping", "length_penalty",
+             "trust_remote_code", "compile_config", "logits_to_keep"}
+# Settings that bend or report greedy decoding: not followed, with the values at which they do nothing.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "num_beams": (1,), "num_beam_groups": (1,), "diversity_penalty": (0.0,), "repetition_penalty": (1.0,),
+    "encoder_repetition_penalty": (1.0,), "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,),
+    "min_length": (0,), "min_new_tokens": (0,), "bad_words_ids": (), "force_words_ids": (), "constraints": (),
+    "forced_bos_token_id": (), "forced_eos_token_id": (), "suppress_tokens": (), "begin_suppress_tokens": (),
+    "sequence_bias": (), "guidance_scale": (1.0,), "penalty_alpha": (0.0,), "dola_layers": (), "watermarking_config": (),
+    "exponential_decay_length_penalty": (), "remove_invalid_values": (), "token_healing": (), "prompt_lookup_num_tokens": (),
+    "max_time": (), "stop_strings": (), "logits_processor": ([],), "stopping_criteria": ([],),
+    "prefix_allowed_tokens_fn": (), "assistant_model": (), "streamer": (), "negative_prompt_ids": (), "output_scores": (),
+    "output_logits": (), "output_attentions": (), "output_hidden_states": (), "past_key_values": (),
+}
+_DEFAULT_NEW_TOKENS = 20  # transformers' model-agnostic max_length, on top of the prompt
+
+
+@dataclass
+class Plan:
+    max_new_tokens: int
+    pad_token_id: int
+    arrays: dict[str, Any]  # with an attention mask where pad tokens ask for one
+
+
+def _check_settings(settings: dict[str, Any], eos: Any) -> None:
+    if settings.get("do_sample"):
+        raise ValueError("do_sample is True, expected False: libpaligemma decodes greedily, and offers no sampling")
+    for name, value in settings.items():
+        if value is None or value is False or name == "do_sample" or name in _SAMPLING or name in _HARMLESS:
+            if name == "num_return_sequences" and value not in (None, 1):
+                raise ValueError(f"num_return_sequences is {value}, expected 1: greedy decoding has one answer")
+        elif name == "eos_token_id":
+            given = sorted(value) if isinstance(value, (list, tuple)) else [value]
+            if given != sorted(eos if isinstance(eos, (list, tuple)) else [eos]):
+                raise ValueError(f"eos_token_id is {value}, expected the checkpoint's {eos}")
+        elif name in _NEUTRAL:
+            if value not in _NEUTRAL[name]:
+                raise ValueError(f"{name} is {value!r}: libpaligemma decodes greedily (do_sample=False, num_beams=1), "
+                                 "and follows no other setting")
+        else:
+            raise ValueError(f"The following `model_kwargs` are not used by the model: ['{name}'] (note: typos in the "
+                             "generate arguments will also show up in this list)")
+
+
+def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], arrays: dict[str, Any]) -> Plan:
+    """defaults: the checkpoint's; given: generation_config (an object with attributes, or None); settings: keywords.
+
+    arrays: input_ids [B, T] or inputs_embeds [B, T, hidden], and the rest by name.
+    """
+    settings = dict(settings)
+    config = given if given is not None else defaults
+    new, length = settings.pop("max_new_tokens", None), settings.pop("max_length", None)
+    pad = settings.pop("pad_token_id", None)
+    _check_settings(settings, defaults.eos_token_id)
+    if given is not None:
+        _check_settings({n: getattr(given, n, None) for n in ("do_sample", "num_beams", "repetition_penalty")}, None)
+    if new is None and length is None:
+        new, length = getattr(config, "max_new_tokens", None), getattr(config, "max_length", None)
+
+    ids, embeds = arrays.get("input_ids"), arrays.get("inputs_embeds")
+    if (ids is None) == (embeds is None):
+        raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+    width = np.shape(ids)[1] if ids is not None and np.ndim(ids) == 2 else 0
+    if new is None and length is None:
+        warnings.warn(f"Using the model-agnostic default of {_DEFAULT_NEW_TOKENS} new tokens. We recommend setting "
+                      "`max_new_tokens` to control the maximum length of the generation.", stacklevel=3)
+        new = _DEFAULT_NEW_TOKENS
+    if new is None:
+        new = length - width
+        if new <= 0:
+            raise ValueError(f"Input length of input_ids is {width}, but `max_length` is set to {length}. You should "
+                             "consider increasing `max_length` or, better yet, setting `max_new_tokens`.")
+    if new <= 0:
+        raise ValueError(f"`max_new_tokens` must be greater than 0, but is {new}.")
+
+    eos = defaults.eos_token_id
+    first_eos = eos[0] if isinstance(eos, (list, tuple)) else eos
+    if pad is None:
+        pad = getattr(config, "pad_token_id", None)
+    if pad is None:
+        pad = first_eos if first_eos is not None else 0
+    if arrays.get("attention_mask") is None and ids is not None and pad != first_eos:
+        mask = to_numpy(ids) != pad  # GenerationMixin._prepare_attention_mask_for_generation
+        if not mask.all():
+            arrays = {**arrays, "attention_mask": mask.astype(np.int64)}
+    return Plan(int(new), int(pad), arrays)

@@ -1,0 +1,92 @@
+"""Handles of the C library as Python objects that cannot be used after they were closed, and views of their arrays."""
+from __future__ import annotations
+
+import ctypes
+import math
+import sys
+import threading
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+import numpy as np
+
+from . import _library as c
+
+
+class Handle:
+    """One pg_x* and its pg_x_close().
+
+    A call borrows the pointer with `with handle.use() as pointer:`; close() during such a call takes effect when the
+    last of them is over, and later calls raise ValueError.
+    """
+
+    def __init__(self, kind: str, name: str | None = None) -> None:
+        """kind: the x of pg_x; name: what an error message calls it."""
+        self.pointer = ctypes.c_void_p()
+        self.name = name or kind
+        self._close = getattr(c.lib, f"pg_{kind}_close")
+        self._lock = threading.Lock()
+        self._users = 0
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def check_open(self) -> None:
+        if self._closed:
+            raise ValueError(f"the {self.name} is closed")
+
+    @contextmanager
+    def use(self) -> Iterator[ctypes.c_void_p]:
+        with self._lock:
+            self.check_open()
+            self._users += 1
+        try:
+            yield self.pointer
+        finally:
+            with self._lock:
+                self._users -= 1
+                last = self._closed and self._users == 0
+            if last:
+                self._close(ctypes.byref(self.pointer))
+
+    def close(self) -> None:
+        """May be called twice, and from any thread."""
+        with self._lock:
+            idle = not self._closed and self._users == 0
+            self._closed = True
+        if idle:
+            self._close(ctypes.byref(self.pointer))
+
+    def __del__(self, _ending: Any = sys.is_finalizing) -> None:
+        # At the interpreter's end another thread may still be inside the library; the process frees everything anyway.
+        if not _ending() and hasattr(self, "_closed"):
+            self.close()
+
+
+_NUMPY_TYPES = {c.DTYPE_F32: np.dtype(np.float32), c.DTYPE_I64: np.dtype(np.int64)}
+
+
+def array(owner: Handle, getter: Any, *arguments: Any) -> np.ndarray:
+    """The pg_tensor that a getter fills, as an array on the library's own memory. The array keeps `owner` open.
+
+    getter: pg_x_get; arguments: those between the handle and the tensor.
+    """
+    tensor = c.Tensor()
+    with owner.use() as pointer:
+        c.check(getter(pointer, *arguments, ctypes.byref(tensor)))
+    shape = tuple(tensor.shape[:tensor.n_dims])
+    dtype = _NUMPY_TYPES[tensor.dtype]
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if n_bytes == 0:
+        return np.zeros(shape, dtype)
+    memory = (ctypes.c_char * n_bytes).from_address(tensor.data)
+    memory._owner = owner  # numpy keeps `memory`, and that the handle
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
+def tensor_of(values: np.ndarray, dtype: int) -> c.Tensor:
+    """A pg_tensor on a C-contiguous array, which has to outlive it."""
+    shape = tuple(values.shape) + (1,) * (4 - values.ndim)
+    return c.Tensor(dtype=dtype, n_dims=values.ndim, shape=(ctypes.c_int64 * 4)(*shape), data=values.ctypes.data)

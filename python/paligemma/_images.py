@@ -1,0 +1,187 @@
+"""Pictures of every kind that people hand to a processor, as pg_image.
+
+What transformers' SiglipImageProcessorPil does before its resize: alpha is laid over white, single channels are
+repeated, the channel axis is found, and floats become 8 bits (PilBackend.process_image, convert_to_rgb,
+_rescale_for_pil_conversion, to_pil_image).
+"""
+from __future__ import annotations
+
+import base64
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Sequence
+
+import numpy as np
+
+from . import _library as c
+from .outputs import is_torch_tensor, to_numpy
+
+
+def _pil_image_class() -> Any:
+    module = sys.modules.get("PIL.Image")
+    return module.Image if module else ()
+
+
+def is_picture(value: Any) -> bool:
+    """A PIL image, array, tensor, path (str or Path) or the bytes of a PNG or JPEG file."""
+    return (isinstance(value, (np.ndarray, str, Path, bytes, bytearray, memoryview)) or is_torch_tensor(value)
+            or isinstance(value, _pil_image_class()))
+
+
+def as_rows(images: Any) -> Any:
+    """`images` with every 4-d array split: a picture, a list of pictures, or a list of lists; else ValueError."""
+    if is_picture(images):
+        return list(images) if getattr(images, "ndim", 0) == 4 else images
+    if not isinstance(images, (list, tuple)):
+        raise ValueError(f"images is a {type(images).__name__}, expected a picture (PIL image, array, tensor, path or "
+                         "bytes), a list of pictures, or a list of lists of pictures")
+    if not images:
+        raise ValueError("images is an empty list, expected at least one picture")
+    if all(is_picture(image) for image in images):
+        rows = [as_rows(image) for image in images]
+        split = [isinstance(row, list) for row in rows]
+        return [image for row in rows for image in row] if all(split) else list(images)
+    if all(isinstance(row, (list, tuple)) and all(is_picture(image) for image in row) for row in images):
+        return [list(row) for row in images]
+    kinds = ", ".join(sorted({type(image).__name__ for image in images}))
+    raise ValueError(f"images holds {kinds}, expected pictures, or lists of pictures")
+
+
+def flat(rows: Any) -> list[Any]:
+    """All pictures of what as_rows() returns, in order."""
+    if not isinstance(rows, list):
+        return [rows]
+    return [image for row in rows for image in row] if isinstance(rows[0], list) else rows
+
+
+def _array_to_rgb(image: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
+    """-> uint8 [height, width, 3], and whether the values were 0 to 1.
+
+    image: [height, width, 1, 3 or 4], [1, 3 or 4, height, width], or grey [height, width].
+    """
+    if image.ndim == 2:
+        image = image[:, :, None]
+    elif image.ndim == 3 and image.shape[0] in (1, 3, 4):
+        image = np.moveaxis(image, 0, -1)  # also where both ends could be channels, as transformers decides
+    elif image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise ValueError(f"{name}: an array of shape {image.shape}, expected height x width x channels or channels x "
+                         "height x width with 1, 3 or 4 channels, or height x width")
+    if image.size == 0:
+        raise ValueError(f"{name}: an array of shape {image.shape} has no pixels")
+    if image.shape[2] == 4:
+        image = _over_white(image, name)
+    scaled = False
+    if image.dtype != np.uint8:
+        image, scaled = _to_8_bits(image, name)
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    return np.ascontiguousarray(image), scaled
+
+
+def _over_white(image: np.ndarray, name: str) -> np.ndarray:
+    """Alpha blended onto white, in the array's own type."""
+    is_integer = np.issubdtype(image.dtype, np.integer)
+    if not is_integer and not (image.min() >= 0.0 and image.max() <= 1.0):
+        raise ValueError(f"{name}: four channels of floats outside the range [0, 1], got [{image.min()}, {image.max()}]")
+    white = 255 if is_integer else 1.0
+    alpha = image[..., 3:4] / white
+    blended = alpha * image[..., :3] + (1 - alpha) * white
+    return (np.round(blended) if is_integer else blended).astype(image.dtype)
+
+
+def _to_8_bits(image: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
+    if not (np.issubdtype(image.dtype, np.number) or image.dtype == bool) or np.iscomplexobj(image):
+        raise ValueError(f"{name}: an array of {image.dtype}, expected numbers")
+    if not np.isfinite(image).all():
+        raise ValueError(f"{name}: an array with NaN or infinite pixels, expected finite ones")
+    low, high = image.min(), image.max()
+    if np.allclose(image, image.astype(np.int64)):
+        if low < 0 or high > 255:
+            raise ValueError(f"{name}: pixels from {low} to {high}, expected 0 to 255")
+        return image.astype(np.uint8), False
+    if low < 0 or high > 1:
+        raise ValueError(f"{name}: fractional pixels from {low} to {high}, expected 0 to 1")
+    return (image.astype(np.float64) * 255).astype(image.dtype).astype(np.uint8), True
+
+
+def _pil_to_rgb(image: Any) -> np.ndarray:
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        from PIL import Image
+
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+
+
+@dataclass
+class PictureList:
+    """pg_image [n] and what they borrow; `scaled` tells which came as floats of 0 to 1."""
+
+    images: Any
+    scaled: list[bool]
+    borrowed: list[Any]
+
+
+def convert(pictures: Sequence[Any]) -> PictureList:
+    """The pictures for one call of the library; an error names the picture by its index."""
+    result = PictureList((c.Image * max(len(pictures), 1))(), [], [])
+    for index, picture in enumerate(pictures):
+        name = f"picture {index}"
+        scaled = False
+        image = result.images[index]
+        image.struct_size = ctypes.sizeof(c.Image)
+        if isinstance(picture, (str, Path)):
+            picture = _named(picture, name)
+        if isinstance(picture, (bytes, bytearray, memoryview)):
+            memory = bytes(picture)
+            c.check(c.lib.pg_image_from_bytes(ctypes.byref(image), ctypes.sizeof(image), memory, len(memory)))
+            result.borrowed.append(memory)
+        elif isinstance(picture, Path):
+            path = os.fsencode(picture)
+            c.check(c.lib.pg_image_from_path(ctypes.byref(image), ctypes.sizeof(image), path))
+            result.borrowed.append(path)
+        else:
+            if isinstance(picture, _pil_image_class()):
+                pixels = _pil_to_rgb(picture)
+            else:
+                pixels, scaled = _array_to_rgb(to_numpy(picture), name)
+            height, width, _ = pixels.shape
+            c.check(c.lib.pg_image_from_pixels(ctypes.byref(image), ctypes.sizeof(image), c.IMAGE_RGB8, width, height,
+                                               pixels.ctypes.data, pixels.strides[0]))
+            result.borrowed.append(pixels)
+        result.scaled.append(scaled)
+    return result
+
+
+def _named(picture: str | Path, name: str) -> Path | bytes:
+    """A path, or the bytes that a data: URL holds."""
+    text = str(picture)
+    if text.startswith(("http://", "https://")):
+        raise ValueError(f"{name}: {text!r} is a URL, and libpaligemma never uses the network; download it first")
+    if text.startswith("data:image/"):
+        return base64.b64decode(text.split(",", 1)[-1])
+    return Path(picture)
+
+
+def pixels_of_floats(pixels: np.ndarray, info: c.ProcessorInfo, scaled: bool, do_rescale: bool) -> np.ndarray:
+    """What transformers makes of a picture that came as floats of 0 to 1, or with do_rescale=False.
+
+    It resizes 8-bit values, divides those that came as floats by 255 again, and then rescales (once more, unless
+    do_rescale is False) and normalises. pixels: f32 [3, S, S] as the library made them of the 8-bit values, which are
+    found back exactly.
+    """
+    mean = np.array(info.image_mean, np.float32)[:, None, None]
+    std = np.array(info.image_std, np.float32)[:, None, None]
+    levels = pixels * std + mean if info.do_normalize else pixels
+    levels = levels / info.rescale_factor if info.do_rescale else levels
+    values = np.rint(levels).astype(np.uint8)
+    if scaled:
+        values = (values.astype(np.float64) * (1 / 255)).astype(np.float32)
+    if do_rescale:
+        values = (values.astype(np.float64) * info.rescale_factor).astype(np.float32)
+    if info.do_normalize:
+        values = (values.astype(np.float32) - mean) / std
+    return values.astype(np.float32)

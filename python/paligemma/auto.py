@@ -1,0 +1,36 @@
+"""The Auto classes: there is one architecture, so each is another door to its class."""
+from __future__ import annotations
+
+from typing import Any
+
+from .config import PaliGemmaConfig
+from .model import PaliGemmaForConditionalGeneration
+from .processor import PaliGemmaProcessor
+from .tokenizer import PaliGemmaTokenizer
+
+
+class AutoProcessor:
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PaliGemmaProcessor:
+        return PaliGemmaProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+
+class AutoConfig:
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PaliGemmaConfig:
+        return PaliGemmaConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+
+class AutoTokenizer:
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PaliGemmaTokenizer:
+        return PaliGemmaProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs).tokenizer
+
+
+class AutoModelForImageTextToText:
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PaliGemmaForConditionalGeneration:
+        return PaliGemmaForConditionalGeneration.from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+
+AutoModelForVision2Seq = AutoModelForImageTextToText  # its name before transformers 5

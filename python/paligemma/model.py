@@ -1,0 +1,394 @@
+"""PaliGemmaForConditionalGeneration: forward, generate, stream, encode_image and embed on an opened checkpoint."""
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any, Iterator
+
+import numpy as np
+
+from . import _hub, _inputs, _library as c
+from ._generate import plan
+from ._handle import Handle, array
+from ._log import log_function
+from ._run import CancelFlag, interruptible
+from .config import GenerationConfig, PaliGemmaConfig
+from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, like_inputs, to_numpy, torch_if_loaded
+from .processor import open_handle
+
+
+class Features:
+    """Encoded pictures, for any number of prompts: generate(..., features=features); close() or `with` frees them.
+
+    pooler_output: f32 [n_images, n_image_tokens, hidden_size], the projector's output.
+    """
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    @property
+    def pooler_output(self) -> np.ndarray:
+        return array(self._handle, c.lib.pg_features_get)
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+        return len(self.pooler_output)
+
+    @property
+    def closed(self) -> bool:
+        return self._handle.closed
+
+    def close(self) -> None:
+        self._handle.close()
+
+    def __enter__(self) -> Features:
+        self._handle.check_open()
+        return self
+
+    def __exit__(self, *unused: Any) -> None:
+        self.close()
+
+
+class PaliGemmaForConditionalGeneration:
+    """A model on the CPU, in f32, for inference; from_pretrained() opens one, close() or `with` ends it.
+
+    Any number of threads may use one model at a time.
+    """
+
+    def __init__(self, folder: str, n_threads: int = 0, cpu: str | None = None) -> None:
+        """folder: a checkpoint; n_threads: for all calls, 0 is the CPUs that this process may use;
+        cpu: hold the instruction set down to "baseline", "avx2" or "avx512"."""
+        if cpu not in c.CPU_MASKS:
+            raise ValueError(f"cpu is {cpu!r}, expected None, \"baseline\", \"avx2\" or \"avx512\"")
+        self.name_or_path = folder
+        self.n_threads = n_threads
+        self._handle = Handle("model")
+        cancel = CancelFlag()
+        options = c.ModelOptions(cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer)
+        interruptible(lambda: c.check(c.lib.pg_model_open(os.fsencode(folder), ctypes.byref(options),
+                                                          ctypes.byref(self._handle.pointer))), cancel)
+        self.config = PaliGemmaConfig._of_model(self._handle.pointer)
+        self.generation_config = GenerationConfig._of_folder(folder, self.config)
+        self.training = False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None,
+                        cache_dir: str | os.PathLike[str] | None = None, subfolder: str = "", n_threads: int = 0,
+                        cpu: str | None = None, **kwargs: Any) -> PaliGemmaForConditionalGeneration:
+        """Opens a checkpoint folder, or a model id in the local Hugging Face cache; the network is never used.
+
+        Other arguments of transformers' from_pretrained() are taken where they change nothing here: dtype and
+        torch_dtype (arithmetic is f32), device_map "auto" or "cpu", attn_implementation, low_cpu_mem_usage, token, ...
+        (paligemma._hub.HARMLESS). Those that would change results, such as quantization_config, are refused.
+        Raises FileNotFoundError, OSError (damaged files), NotImplementedError (sound, but not run by this version).
+        """
+        _hub.check_arguments(kwargs)
+        folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
+        return cls(folder, n_threads, cpu)
+
+    # -- what a torch module has
+
+    def eval(self) -> PaliGemmaForConditionalGeneration:
+        return self
+
+    def requires_grad_(self, requires_grad: bool = False) -> PaliGemmaForConditionalGeneration:
+        if requires_grad:
+            raise ValueError("libpaligemma computes no gradients")
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> PaliGemmaForConditionalGeneration:
+        """Itself: the model lives on the CPU and computes in f32, dtypes are ignored. Another device: ValueError."""
+        for value in (*args, *kwargs.values()):
+            name = str(getattr(value, "type", value)).split(":")[0]
+            if name in ("cuda", "mps", "xpu", "npu", "meta") or isinstance(value, int) and not isinstance(value, bool):
+                raise ValueError(f"the model cannot move to {value!r}: libpaligemma runs on the CPU")
+        return self
+
+    def cpu(self) -> PaliGemmaForConditionalGeneration:
+        return self
+
+    def float(self) -> PaliGemmaForConditionalGeneration:
+        return self
+
+    @property
+    def device(self) -> Any:
+        """torch.device("cpu") when torch is loaded, else "cpu"."""
+        torch = torch_if_loaded()
+        return torch.device("cpu") if torch else "cpu"
+
+    @property
+    def dtype(self) -> Any:
+        """f32, in which everything is computed: torch's when torch is loaded, else numpy's."""
+        torch = torch_if_loaded()
+        return torch.float32 if torch else np.dtype(np.float32)
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        info = c.ModelInfo()
+        with self._handle.use() as pointer:
+            c.check(c.lib.pg_model_get_info(pointer, ctypes.byref(info)))
+        return 0 if only_trainable else info.n_parameters
+
+    # -- closing
+
+    def close(self) -> None:
+        """Frees the model when the calls under way are over; later calls raise ValueError."""
+        self._handle.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._handle.closed
+
+    def __enter__(self) -> PaliGemmaForConditionalGeneration:
+        self._handle.check_open()
+        return self
+
+    def __exit__(self, *unused: Any) -> None:
+        self.close()
+
+    # -- forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """forward()."""
+        return self.forward(*args, **kwargs)
+
+    def forward(
+        self,
+        input_ids: Any = None,
+        pixel_values: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        past_key_values: None = None,
+        token_type_ids: Any = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        use_cache: bool | None = None,
+        logits_to_keep: Any = 0,
+        *,
+        output_hidden_states: bool | None = None,
+        output_last_hidden_state: bool = False,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        features: Features | None = None,
+        loss: str = "token",
+        skip_padding: bool = False,
+        cancel: CancelFlag | None = None,
+        cache_position: Any = None,
+        return_logits: bool = True,
+    ) -> Any:
+        """One pass over B rows of T tokens; arrays, tensors or lists, and the outputs are tensors if an input is.
+
+        input_ids i64 [B, T], or inputs_embeds f32 [B, T, hidden]; pixel_values f32 [n_images, 3, S, S] or `features`;
+        attention_mask, token_type_ids (0: prompt, sees all of it; 1: suffix, causal), position_ids, labels i64 [B, T].
+        logits_to_keep: k, for the last k tokens, or indices [K]; 0: all. The loss is over all labels in any case.
+        loss: "token", the mean over all labels (transformers), or "example", mean per row, then over rows (big_vision).
+        skip_padding: nothing is computed for padding, its rows are zero.
+
+        -> .logits f32 [B, K, vocab], .loss f32 [] with labels, .image_hidden_states f32 [n_images, N, hidden] with
+        pictures, .hidden_states (embeddings and each layer's output, L + 1 of f32 [B, T, hidden]) with
+        output_hidden_states, .last_hidden_state f32 [B, T, hidden] with output_last_hidden_state.
+        """
+        if past_key_values is not None or output_attentions:
+            raise NotImplementedError("past_key_values and output_attentions are not offered")
+        if loss not in ("token", "example"):
+            raise ValueError(f"loss is {loss!r}, expected \"token\" or \"example\"")
+        arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
+                      token_type_ids=token_type_ids, labels=labels, position_ids=position_ids,
+                      pixel_values=pixel_values)
+        flags = ((0 if return_logits else c.FORWARD_NO_LOGITS)
+                 | (c.FORWARD_HIDDEN_STATES if output_hidden_states else 0)
+                 | (c.FORWARD_LAST_HIDDEN if output_last_hidden_state else 0)
+                 | (c.FORWARD_LOSS_PER_ROW if loss == "example" else 0)
+                 | (c.FORWARD_SKIP_PADDING if skip_padding else 0))
+        chosen = None if isinstance(logits_to_keep, int) else to_numpy(logits_to_keep)
+        keep = logits_to_keep if chosen is None else 0
+        handle = self._run_forward(c.lib.pg_forward, arrays, flags, keep, features, cancel)
+        output = _outputs(handle, bool(output_hidden_states), _inputs.any_torch(*arrays.values()))
+        if chosen is not None and "logits" in output:
+            output["logits"] = output.logits[:, chosen.tolist()]
+        return output.to_tuple() if return_dict is False else output
+
+    def embed(self, input_ids: Any = None, pixel_values: Any = None, attention_mask: Any = None,
+              token_type_ids: Any = None, inputs_embeds: Any = None, labels: Any = None, position_ids: Any = None, *,
+              features: Features | None = None, cancel: CancelFlag | None = None) -> PaliGemmaCausalLMOutput:
+        """.last_hidden_state f32 [B, T, hidden] after the final norm (zero on padding), and .image_hidden_states
+        f32 [n_images, N, hidden]: for retrieval and action heads. labels are taken and not used."""
+        arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
+                      token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
+        handle = self._run_forward(c.lib.pg_embed, arrays, 0, 0, features, cancel)
+        return _outputs(handle, False, _inputs.any_torch(*arrays.values()))
+
+    def _run_forward(self, function: Any, arrays: dict[str, Any], flags: int, keep: int, features: Features | None,
+                     cancel: CancelFlag | None) -> Handle:
+        self._handle.check_open()
+        inputs = self._inputs(arrays)
+        cancel = cancel or CancelFlag()
+        outputs = Handle("outputs")
+
+        def work() -> None:
+            with self._handle.use() as model, inputs.use() as given, cancel.use() as flag, _use(features) as encoded:
+                options = c.ForwardOptions(flags=flags, n_threads=self.n_threads, logits_to_keep=keep, features=encoded,
+                                           cancel=flag)
+                c.check(function(model, given, ctypes.byref(options), ctypes.byref(outputs.pointer)))
+
+        interruptible(work, cancel)
+        return outputs
+
+    def _inputs(self, arrays: dict[str, Any]) -> Handle:
+        """pg_inputs; exactly one of input_ids and inputs_embeds, and token types as transformers supplies them."""
+        if (arrays.get("input_ids") is None) == (arrays.get("inputs_embeds") is None):
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if arrays.get("token_type_ids") is None:
+            shape = np.shape(arrays["input_ids"] if arrays["input_ids"] is not None else arrays["inputs_embeds"])[:2]
+            both_ways = self.config.text_config.get("use_bidirectional_attention", True) is not False
+            arrays = {**arrays, "token_type_ids": np.full(shape, 0 if both_ways else 1)}
+        return _inputs.create(arrays)
+
+    # -- pictures
+
+    def encode_image(self, pixel_values: Any = None, *, cancel: CancelFlag | None = None, **unused: Any) -> Features:
+        """Runs encoder and projector once: features for any number of prompts.
+
+        pixel_values: f32 [n_images, 3, S, S], or what a processor returned; `encode_image(**inputs)` works too.
+        """
+        if isinstance(pixel_values, (dict, BatchFeature)):
+            pixel_values = pixel_values["pixel_values"]
+        if pixel_values is None:
+            raise ValueError("pixel_values is None, expected f32 [n_images, 3, S, S]")
+        self._handle.check_open()
+        n_tokens = (self.config.vision_config.image_size // self.config.vision_config.patch_size) ** 2
+        ids = np.full((len(pixel_values), n_tokens), self.config.image_token_index)
+        inputs = _inputs.create({"input_ids": ids, "pixel_values": pixel_values})
+        cancel = cancel or CancelFlag()
+        features = Handle("features", "Features object")
+
+        def work() -> None:
+            with self._handle.use() as model, inputs.use() as given, cancel.use() as flag:
+                options = c.RunOptions(n_threads=self.n_threads, cancel=flag)
+                c.check(c.lib.pg_encode_image(model, given, ctypes.byref(options), ctypes.byref(features.pointer)))
+
+        interruptible(work, cancel)
+        return Features(features)
+
+    def get_image_features(self, pixel_values: Any, **unused: Any) -> ModelOutput:
+        """.pooler_output f32 [n_images, n_image_tokens, hidden]: the projector's output, as transformers calls it.
+        (Its last_hidden_state, the encoder's output, is not given.)"""
+        features = self.encode_image(pixel_values).pooler_output
+        return ModelOutput(last_hidden_state=None, pooler_output=like_inputs(features, _inputs.any_torch(pixel_values)))
+
+    # -- generate
+
+    def generate(
+        self,
+        inputs: Any = None,
+        generation_config: Any = None,
+        *,
+        input_ids: Any = None,
+        pixel_values: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        inputs_embeds: Any = None,
+        position_ids: Any = None,
+        labels: Any = None,
+        features: Features | None = None,
+        cancel: CancelFlag | None = None,
+        return_dict_in_generate: bool | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Greedy generation: prompt and new ids, i64 [B, T + new], rows that ended earlier filled with pad.
+
+        inputs: input_ids. max_new_tokens, or max_length (prompt and new tokens together); without either, and without
+        one in generation_config, 20 new tokens and a warning, as in transformers. Rows may be padded on either side:
+        padding is left out of the computation, each row gets what it gets alone, and its new ids stand after column T.
+        labels are taken and not used. features: in place of pixel_values.
+        Raises ValueError for settings that ask for more than greedy decoding.
+        """
+        if inputs is not None:
+            input_ids = inputs
+        arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
+                      token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
+        chosen = plan(self.generation_config, generation_config, settings, arrays)
+        rows = self._run_generate(chosen.arrays, chosen.max_new_tokens, features, cancel)
+        prompt = to_numpy(input_ids) if input_ids is not None else np.zeros((len(rows), 0))
+        width = prompt.shape[1]
+        sequences = np.full((len(rows), width + max(map(len, rows))), chosen.pad_token_id, np.int64)
+        sequences[:, :width] = prompt
+        for sequence, new in zip(sequences, rows):
+            sequence[width:width + len(new)] = new
+        sequences = like_inputs(sequences, _inputs.any_torch(*arrays.values()))
+        return ModelOutput(sequences=sequences) if return_dict_in_generate else sequences
+
+    def _run_generate(self, arrays: dict[str, Any], max_new_tokens: int, features: Features | None,
+                      cancel: CancelFlag | None) -> list[np.ndarray]:
+        """The new ids of each row."""
+        self._handle.check_open()
+        inputs = self._inputs(arrays)
+        cancel = cancel or CancelFlag()
+        result = Handle("result")
+        processor = open_handle(self.name_or_path, shared=True)
+
+        def work() -> None:
+            with self._handle.use() as model, processor.use() as tokenizer, inputs.use() as given, \
+                    cancel.use() as flag, _use(features) as encoded:
+                options = c.GenerateOptions(max_new_tokens=max_new_tokens, n_threads=self.n_threads, features=encoded,
+                                            cancel=flag)
+                c.check(c.lib.pg_generate(model, tokenizer, given, ctypes.byref(options), ctypes.byref(result.pointer)))
+
+        interruptible(work, cancel)
+        with result.use() as pointer:
+            n_rows = c.lib.pg_result_n_rows(pointer)
+        return [array(result, c.lib.pg_result_row_ids, row) for row in range(n_rows)]
+
+    def stream(self, inputs: Any = None, processor: Any = None, *, features: Features | None = None,
+               cancel: CancelFlag | None = None, generation_config: Any = None, skip_special_tokens: bool = True,
+               **arguments: Any) -> Iterator[str]:
+        """The generated text piece by piece, never half a character: `for piece in model.stream(inputs, processor)`.
+
+        inputs: what the processor returned, of one row; or its entries by name, `model.stream(**inputs, ...)`.
+        processor: for its tokenizer; default: the one in the model's folder. Settings as generate()'s. Leaving the loop
+        ends the generation.
+        """
+        from ._stream import pieces
+
+        named = {name: arguments.pop(name, None) for name in _inputs.NAMES}
+        arrays = {**named, **{k: v for k, v in dict(inputs or {}).items() if k in _inputs.NAMES}}
+        del arrays["labels"]
+        chosen = plan(self.generation_config, generation_config, arguments, arrays)
+        self._handle.check_open()
+        tokenizer = processor._handle if processor is not None else open_handle(self.name_or_path, shared=True)
+        return pieces(self._handle, tokenizer, self._inputs(chosen.arrays), _use(features), cancel or CancelFlag(),
+                      chosen.max_new_tokens, self.n_threads, skip_special_tokens)
+
+
+class _use:
+    """`with _use(features) as pointer`: of Features, or None."""
+
+    def __init__(self, features: Features | None) -> None:
+        if features is not None and not isinstance(features, Features):
+            raise TypeError(f"features is a {type(features).__name__}, expected what encode_image() returned")
+        self._lease = features._handle.use() if features is not None else None
+
+    def __enter__(self) -> Any:
+        return self._lease.__enter__() if self._lease else None
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._lease:
+            self._lease.__exit__(*exception)
+
+
+def _outputs(handle: Handle, hidden_states: bool, as_torch: bool) -> PaliGemmaCausalLMOutput:
+    """The tensors of pg_outputs that are there, in transformers' order."""
+    values: dict[str, Any] = {}
+    for name in ("loss", "logits", "hidden_states", "image_hidden_states", "last_hidden_state"):
+        values[name] = None
+        if name == "hidden_states" and not hidden_states:
+            continue
+        try:
+            found = array(handle, c.lib.pg_outputs_get, name.encode())
+        except FileNotFoundError:
+            continue
+        if name == "loss":
+            found = found.reshape(())
+        converted = tuple(like_inputs(layer, as_torch) for layer in found) if name == "hidden_states" \
+            else like_inputs(found, as_torch)
+        values[name] = converted
+    return PaliGemmaCausalLMOutput(**values)

@@ -1,0 +1,122 @@
+"""What calls return: containers in the shape of transformers' BatchFeature and ModelOutput, and reports."""
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict, UserDict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+def torch_if_loaded() -> Any:
+    """The torch module when the program has imported it, else None."""
+    return sys.modules.get("torch")
+
+
+def is_torch_tensor(value: Any) -> bool:
+    torch = torch_if_loaded()
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def to_numpy(value: Any, dtype: Any = None) -> np.ndarray:
+    """A torch tensor (any dtype and device), array or nested list as an array."""
+    if is_torch_tensor(value):
+        value = value.detach().cpu()
+        if value.is_floating_point():
+            value = value.float()  # numpy has no bfloat16
+        value = value.numpy()
+    return np.asarray(value, dtype)
+
+
+def like_inputs(array: np.ndarray, as_torch: bool) -> Any:
+    """The array itself, or a torch tensor on its memory."""
+    if not as_torch:
+        return array
+    import torch
+
+    return torch.from_numpy(array)
+
+
+class BatchFeature(UserDict):
+    """What a processor returns: a dictionary whose values are attributes too, to be handed on as `model(**inputs)`.
+
+    rows: list of RowReport, what happened to each row (see RowReport.events); not one of the keys.
+    """
+
+    def __init__(self, data: dict[str, Any] | None = None, rows: list[RowReport] | None = None) -> None:
+        super().__init__(data)
+        self.rows = rows or []
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "data":  # before __init__, as copy and pickle look
+            raise AttributeError(name)
+        try:
+            return self.data[name]
+        except KeyError:
+            raise AttributeError(f"the inputs have no {name!r}, they have {', '.join(self.data)}") from None
+
+    def to(self, *args: Any, **kwargs: Any) -> BatchFeature:
+        """As torch's Tensor.to() for each value; only floating-point tensors are cast. Changes and returns itself."""
+        import torch
+
+        device = kwargs.get("device")
+        if device is None and args and not isinstance(args[0], torch.dtype):
+            if not isinstance(args[0], (str, int, torch.device)):
+                raise ValueError(f"Attempting to cast a BatchFeature to type {args[0]}. This is not supported.")
+            device = args[0]
+        for name, value in self.data.items():
+            if not isinstance(value, torch.Tensor):
+                continue
+            if value.is_floating_point():
+                self.data[name] = value.to(*args, **kwargs)
+            elif device is not None:
+                self.data[name] = value.to(device)
+        return self
+
+
+@dataclass(frozen=True)
+class RowReport:
+    """What the processor made of one row.
+
+    events: of "cut" (truncated), "cut_eos" (the suffix lost its eos: a model trained on it does not learn to end),
+    "cut_newline" (the newline between prompt and suffix is gone), "cut_image" (image tokens are missing),
+    "bos_misplaced" (another row's text has <image> and this one's has not: bos stands inside the prompt, as with
+    transformers), "newline_merged" (the prompt ends in a newline, which became one token with the layout's own).
+    """
+
+    events: tuple[str, ...]
+    first_token: int  # padding on the left
+    n_tokens: int  # without padding
+    n_suffix: int  # of these, the suffix with its eos
+    n_cut: int  # tokens that truncation took away
+    first_image: int  # index of the row's first picture in pixel_values
+    n_images: int
+
+
+class ModelOutput(OrderedDict):
+    """What a model returns: by attribute, by key, or by the index of what is there; None for what is not."""
+
+    _fields: tuple[str, ...] = ()
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__((name, value) for name, value in values.items() if value is not None)
+        self._fields = tuple(values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._fields:
+            raise AttributeError(f"{type(self).__name__} has no {name!r}, it has {', '.join(self._fields)}")
+        return self.get(name)
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """What is there, in order."""
+        return tuple(self.values())
+
+
+class PaliGemmaCausalLMOutput(ModelOutput):
+    """loss, logits, hidden_states, image_hidden_states, last_hidden_state; see PaliGemmaForConditionalGeneration."""
+
+
