@@ -82,11 +82,6 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
         return pgi_error(PG_ERROR_ARGUMENT, "flags has PG_TRUNCATE_KEEP_ENDS without PG_TRUNCATE");
     if ((truncate & PG_TRUNCATE_KEEP_ENDS) && out->cut_side == PG_SIDE_LEFT)
         return pgi_error(PG_ERROR_ARGUMENT, "cut_side is PG_SIDE_LEFT, but PG_TRUNCATE_KEEP_ENDS cuts tails only");
-    /* HF refuses that too: rows cut to max_length would not be what was asked for. */
-    if (truncate && out->padding != PG_PADDING_NONE && out->max_length > 0 && out->pad_to_multiple_of > 0 &&
-        out->max_length % out->pad_to_multiple_of != 0)
-        return pgi_error(PG_ERROR_ARGUMENT, "max_length is %lld, expected a multiple of pad_to_multiple_of, %d, where "
-                         "rows are both cut and padded", (long long)out->max_length, out->pad_to_multiple_of);
     return PG_OK;
 }
 

@@ -18,8 +18,9 @@ typedef struct batch_encoder {
     const pg_encode_options *options;
     pgi_layout layout;
     pgi_truncation truncation;
-    pgi_ids ids;   /* of all rows, one after the other, without padding */
-    pgi_row *rows; /* [n_prompts]; first_token: unused until T is known */
+    int64_t max_length; /* 0: none */
+    pgi_ids ids;        /* of all rows, one after the other, without padding */
+    pgi_row *rows;      /* [n_prompts]; first_token: unused until T is known */
 } batch_encoder;
 
 static pgi_text text_of(const char *const *texts, const size_t *sizes, int32_t row) {
@@ -41,6 +42,7 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
     const pgi_tokenizer *tokenizer = processor->tokenizer;
     const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
     *e = (batch_encoder){.processor = processor, .batch = batch, .options = options};
+    e->max_length = options->max_length ? options->max_length : defaults->max_length;
     e->layout = (pgi_layout){
         .tokenizer = tokenizer,
         .n_image_tokens = processor->image.n_image_tokens,
@@ -54,8 +56,7 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
         .bos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS),
         .has_eos = !(options->flags & PG_SUFFIX_OPEN),
     };
-    if (options->flags & PG_TRUNCATE)
-        e->truncation.max_length = options->max_length ? options->max_length : defaults->max_length;
+    if (options->flags & PG_TRUNCATE) e->truncation.max_length = e->max_length;
     pgi_ids_init(&e->ids, &processor->memory);
 }
 
@@ -184,15 +185,13 @@ static pg_status padded_length(const batch_encoder *e, int64_t *out) {
     const pg_encode_options *options = e->options;
     int64_t multiple = options->pad_to_multiple_of, longest = 0, shortest = INT64_MAX, length;
     int32_t padding = options->padding, r_longest = 0, r_shortest = 0;
-    int64_t max_length = options->max_length ? options->max_length
-                                             : pgi_tokenizer_get_defaults(e->layout.tokenizer)->max_length;
     for (int32_t r = 0; r < e->batch->n_prompts; r++) {
         int64_t n = e->rows[r].n_tokens;
         if (n > longest) longest = n, r_longest = r;
         if (n < shortest) shortest = n, r_shortest = r;
     }
-    if (padding == PG_PADDING_MAX_LENGTH && max_length == 0) padding = PG_PADDING_NONE;
-    length = padding == PG_PADDING_NONE ? 0 : padding == PG_PADDING_LONGEST ? longest : max_length;
+    if (padding == PG_PADDING_MAX_LENGTH && e->max_length == 0) padding = PG_PADDING_NONE;
+    length = padding == PG_PADDING_NONE ? 0 : padding == PG_PADDING_LONGEST ? longest : e->max_length;
     if (padding != PG_PADDING_NONE && multiple > 0 && length % multiple != 0) length += multiple - length % multiple;
     if (longest > length) { /* HF leaves such rows as they are, and then cannot stack them unless all are alike */
         if (shortest != longest)
@@ -239,11 +238,23 @@ static pg_status stack_rows(const batch_encoder *e, pg_inputs *inputs) {
     return PG_OK;
 }
 
+/* HF refuses that too: rows cut to max_length and then padded beyond it are not what was asked for. */
+static pg_status check_lengths(const batch_encoder *e) {
+    int32_t multiple = e->options->pad_to_multiple_of;
+    if (e->truncation.max_length == 0 || e->options->padding == PG_PADDING_NONE || multiple == 0 ||
+        e->max_length % multiple == 0)
+        return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "max_length is %lld%s, expected a multiple of pad_to_multiple_of, %d, where rows "
+                     "are both cut and padded", (long long)e->max_length,
+                     e->options->max_length ? "" : " (the tokenizer's)", multiple);
+}
+
 static pg_status add_rows(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
                           pg_inputs *inputs) {
     batch_encoder e;
     pg_status status;
     init_encoder(&e, processor, batch, options);
+    PGI_TRY(check_lengths(&e));
     e.rows = pgi_alloc_zero(&processor->memory, (size_t)batch->n_prompts, sizeof *e.rows);
     if (!e.rows) return PG_ERROR_MEMORY;
     PGI_GOTO(count_images(&e), done);
