@@ -1,5 +1,6 @@
 /* pg_generate, pg_result, and the advanced calls: pg_features, pg_session. */
 #include "generate/generate.h"
+#include "generate/session.h"
 
 #include "api/structs.h"
 
@@ -34,7 +35,13 @@ pg_status pg_generate(pg_model *model, pg_processor *processor, const pg_inputs 
     if (complete.flags) return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected 0", complete.flags);
     PGI_TRY(check_new_tokens(&complete.max_new_tokens));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
-    return pgi_generate(model, processor, inputs, &complete, out);
+    if (complete.on_text && inputs->n_rows > 1)
+        return pgi_error(PG_ERROR_ARGUMENT, "on_text is set for inputs of %lld rows, expected on_row_text",
+                         (long long)inputs->n_rows);
+    pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
+    pg_status status = pgi_generate(model, processor, inputs, &complete, out);
+    pgi_cancel_release(complete.cancel);
+    return status;
 }
 
 void pg_result_close(pg_result **result) {
@@ -43,38 +50,61 @@ void pg_result_close(pg_result **result) {
     *result = NULL;
 }
 
-const char *pg_result_text(const pg_result *result) {
-    return result && result->text.data ? (const char *)result->text.data : "";
+int64_t pg_result_n_rows(const pg_result *result) { return result ? result->n_rows : 0; }
+
+const char *pg_result_row_text(const pg_result *result, int64_t row) {
+    if (!result || row < 0 || row >= result->n_rows) return NULL;
+    const pgi_buffer *text = &result->rows[row].text;
+    return text->data ? (const char *)text->data : "";
 }
 
-pg_status pg_result_ids(const pg_result *result, pg_tensor *out) {
+const char *pg_result_text(const pg_result *result) { return result ? pg_result_row_text(result, 0) : ""; }
+
+static pg_status find_row(const pg_result *result, int64_t row, const pgi_result_row **out) {
     PGI_NOT_NULL(result);
+    if (row < 0 || row >= result->n_rows)
+        return pgi_error(PG_ERROR_ARGUMENT, "row is %lld, expected 0 to %lld", (long long)row,
+                         (long long)result->n_rows - 1);
+    *out = &result->rows[row];
+    return PG_OK;
+}
+
+pg_status pg_result_row_ids(const pg_result *result, int64_t row, pg_tensor *out) {
+    const pgi_result_row *of = NULL;
+    PGI_TRY(find_row(result, row, &of));
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
     pg_tensor value = {
         .struct_size = sizeof value,
         .dtype = PG_DTYPE_I64,
         .n_dims = 1,
-        .shape = {(int64_t)result->ids.size, 1, 1, 1},
-        .data = result->ids.data,
+        .shape = {(int64_t)of->ids.size, 1, 1, 1},
+        .data = of->ids.data,
     };
     pgi_struct_out(out, &value, sizeof value);
     return PG_OK;
 }
 
-pg_status pg_result_get_info(const pg_result *result, pg_result_info *info) {
-    PGI_NOT_NULL(result);
+pg_status pg_result_ids(const pg_result *result, pg_tensor *out) { return pg_result_row_ids(result, 0, out); }
+
+pg_status pg_result_get_row_info(const pg_result *result, int64_t row, pg_result_info *info) {
+    const pgi_result_row *of = NULL;
+    PGI_TRY(find_row(result, row, &of));
     PGI_TRY(pgi_struct_out_check(info, "pg_result_info"));
     pg_result_info value = {
         .struct_size = sizeof value,
-        .stop = result->stop,
-        .n_prompt_tokens = result->n_prompt_tokens,
-        .n_new_tokens = (int64_t)result->ids.size,
+        .stop = of->stop,
+        .n_prompt_tokens = of->n_prompt_tokens,
+        .n_new_tokens = (int64_t)of->ids.size,
         .encode_seconds = result->encode_seconds,
         .prefill_seconds = result->prefill_seconds,
         .decode_seconds = result->decode_seconds,
     };
     pgi_struct_out(info, &value, sizeof value);
     return PG_OK;
+}
+
+pg_status pg_result_get_info(const pg_result *result, pg_result_info *info) {
+    return pg_result_get_row_info(result, 0, info);
 }
 
 static const pg_run_options default_run_options = {.struct_size = sizeof default_run_options};

@@ -11,6 +11,9 @@
  *
  *   logits = head(norm(x))
  *
+ * A pass takes rows of any number of sequences: all operations but attention treat each row by itself, so that the
+ * weights are read once for all of them; attention looks at one sequence after the other.
+ *
  * T rows, H hidden, F intermediate, h query heads and g KV heads of d.
  * HF: modeling_gemma.py, modeling_gemma2.py, and for the prefix modeling_paligemma.py. Papers: arXiv 2407.07726,
  * 2412.03555.
@@ -20,6 +23,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/kernels.h"
 #include "kernels/ops.h"
 
 /* The MLP's inside is 2 F wide: at 896 px that would be half a gigabyte for all
@@ -28,15 +32,19 @@
 enum { MLP_ROWS = 512 };
 
 typedef struct workspace {
-    float *normed;            /* [T, H] */
-    float *branch;            /* [T, H]: what a block adds to x */
-    float *q;                 /* [T, h * d] */
-    float *attended;          /* [T, h * d] */
-    float *gate, *up;         /* [min(T, MLP_ROWS), F] */
-    float *cos, *sin;         /* [T, d / 2] */
-    int64_t *begin, *end;     /* [T] key ranges of a full layer */
-    int64_t *window_begin;    /* [T] first key in a sliding layer */
-    void *linear, *attention; /* scratch of the operations */
+    float *normed;          /* [T, H] */
+    float *branch;          /* [T, H]: what a block adds to x */
+    float *q;               /* [T, h * d] */
+    float *k, *v;           /* [T, g * d]: of the rows of this pass */
+    float *attended;        /* [T, h * d] */
+    float *gate, *up;       /* [min(T, MLP_ROWS), F] */
+    float *cos, *sin;       /* [T, d / 2] */
+    int64_t *key_end;       /* [T]: a full layer sees the keys up to here */
+    int64_t *window_prefix; /* [T]: a sliding layer sees the keys up to here, */
+    int64_t *window_begin;  /* [T]  and those from here */
+    int64_t *window_end;    /* [T]  to here */
+    void *linear;           /* scratch of the operations; first, see pgi_decoder_head() */
+    void *attention;
 } workspace;
 
 static pgi_attention attention_shape(const pgi_text_config *config, int64_t n_queries, int64_t n_keys) {
@@ -55,21 +63,25 @@ static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_co
                          int64_t n_keys) {
     size_t t = (size_t)n_rows, h = (size_t)config->hidden_size, f = (size_t)config->intermediate_size;
     size_t width = (size_t)config->n_heads * (size_t)config->head_dim, half = (size_t)config->head_dim / 2;
+    size_t kv_width = (size_t)config->n_kv_heads * (size_t)config->head_dim;
     size_t mlp_rows = t < MLP_ROWS ? t : MLP_ROWS;
     pgi_attention shape = attention_shape(config, n_rows, n_keys);
     workspace w;
+    w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
     w.normed = pgi_arena_take(arena, t * h, sizeof(float));
     w.branch = pgi_arena_take(arena, t * h, sizeof(float));
     w.q = pgi_arena_take(arena, t * width, sizeof(float));
+    w.k = pgi_arena_take(arena, t * kv_width, sizeof(float));
+    w.v = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.attended = pgi_arena_take(arena, t * width, sizeof(float));
     w.gate = pgi_arena_take(arena, mlp_rows * f, sizeof(float));
     w.up = pgi_arena_take(arena, mlp_rows * f, sizeof(float));
     w.cos = pgi_arena_take(arena, t * half, sizeof(float));
     w.sin = pgi_arena_take(arena, t * half, sizeof(float));
-    w.begin = pgi_arena_take(arena, t, sizeof(int64_t));
-    w.end = pgi_arena_take(arena, t, sizeof(int64_t));
+    w.key_end = pgi_arena_take(arena, t, sizeof(int64_t));
+    w.window_prefix = pgi_arena_take(arena, t, sizeof(int64_t));
     w.window_begin = pgi_arena_take(arena, t, sizeof(int64_t));
-    w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
+    w.window_end = pgi_arena_take(arena, t, sizeof(int64_t));
     w.attention = pgi_arena_take(arena, pgi_attention_scratch(run->kernels, &shape, run->n_threads), 1);
     return w;
 }
@@ -93,36 +105,50 @@ void pgi_decoder_embed(const pgi_run *run, const pgi_text_config *config, const 
         pgi_matrix_row(run->kernels, &weights->embedding, ids[i], scale, out + i * config->hidden_size);
 }
 
+/* Tokens of earlier passes. */
+static int64_t n_past(const pgi_sequence *sequence) { return sequence->cache ? sequence->cache->n_tokens : 0; }
+static int64_t n_new_tokens(const pgi_sequence *sequence) {
+    return sequence->n_rows - sequence->n_left - sequence->n_right;
+}
+
+static int64_t position_of(const pgi_sequence *sequence, int64_t row) {
+    int64_t next = sequence->cache ? sequence->cache->next_position : 1;
+    return sequence->positions ? sequence->positions[row] : next + row - sequence->n_left;
+}
+
 /* cos, sin [n_rows, d / 2] of position * theta^(-2i/d), in f32 steps as HF takes
  * them (GemmaRotaryEmbedding). HF's PaliGemma counts positions from 1. */
-static void rotation_angles(const pgi_text_config *config, int64_t first, int64_t n_rows, float *cos_out,
+static void rotation_angles(const pgi_text_config *config, const pgi_sequence *sequence, float *cos_out,
                             float *sin_out) {
     int32_t half = config->head_dim / 2;
     for (int32_t i = 0; i < half; i++) {
         float exponent = (float)(2 * i) / (float)config->head_dim;
         float frequency = 1.0f / (float)pow((double)config->rope_theta, (double)exponent);
-        for (int64_t r = 0; r < n_rows; r++) {
-            float angle = (float)(first + r + 1) * frequency;
+        for (int64_t r = 0; r < sequence->n_rows; r++) {
+            float angle = (float)position_of(sequence, r) * frequency;
             cos_out[r * half + i] = cosf(angle);
             sin_out[r * half + i] = sinf(angle);
         }
     }
 }
 
-/* Which keys each of the rows first .. first + n_rows sees; returns whether all rows see all keys in every layer. */
-static int key_ranges(const pgi_text_config *config, const pgi_kv_cache *cache, int64_t n_rows, workspace *w) {
-    int all = 1;
-    int64_t first = cache->n_positions, n_keys = first + n_rows;
-    for (int64_t r = 0; r < n_rows; r++) {
-        int64_t position = first + r;
-        int in_prefix = position < cache->n_prefix;
-        int64_t window_begin = position - config->sliding_window + 1;
-        w->begin[r] = 0;
-        w->end[r] = in_prefix ? cache->n_prefix : position + 1;
-        w->window_begin[r] = in_prefix || config->sliding_window == 0 || window_begin < 0 ? 0 : window_begin;
-        if (w->end[r] != n_keys || w->window_begin[r] != 0) all = 0;
+/* Which of its sequence's keys each row sees (masking_utils.py: create_causal_mask and
+ * create_sliding_window_causal_mask with block_sequence_ids). Rows of w from `first` on. */
+static void key_ranges(const pgi_text_config *config, const pgi_sequence *sequence, int64_t first, workspace *w) {
+    int64_t n_keys = n_past(sequence) + n_new_tokens(sequence);
+    for (int64_t r = 0; r < sequence->n_rows; r++) {
+        int64_t token = n_past(sequence) + r - sequence->n_left; /* below 0, or n_keys and above: padding */
+        int padding = r < sequence->n_left || r >= sequence->n_rows - sequence->n_right;
+        int in_prefix = padding ? !sequence->types || sequence->types[r] == 0 : token < sequence->n_prefix;
+        int64_t prefix = in_prefix ? sequence->n_prefix : 0;
+        int64_t end = token < 0 ? 0 : pgi_min64(token + 1, n_keys);
+        int64_t begin = config->sliding_window > 0 ? pgi_min64(token - config->sliding_window + 1, end) : 0;
+        int one_range = prefix >= begin; /* prefix and window touch */
+        w->key_end[first + r] = end > prefix ? end : prefix;
+        w->window_prefix[first + r] = one_range ? 0 : prefix;
+        w->window_begin[first + r] = one_range ? 0 : begin;
+        w->window_end[first + r] = one_range ? w->key_end[first + r] : end;
     }
-    return all;
 }
 
 static pg_status mlp_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_layer *layer,
@@ -138,74 +164,121 @@ static pg_status mlp_forward(const pgi_run *run, const pgi_text_config *config, 
     return PG_OK;
 }
 
+/* The new tokens' keys and values to the end of the cache's. */
+static void extend_cache(const pgi_text_config *config, int32_t index, const pgi_sequence *sequence, const float *k,
+                         const float *v) {
+    const pgi_kv_cache *cache = sequence->cache;
+    int64_t width = (int64_t)config->n_kv_heads * config->head_dim;
+    int64_t at = (index * cache->capacity + cache->n_tokens) * width;
+    size_t bytes = (size_t)(n_new_tokens(sequence) * width) * sizeof(float);
+    memcpy(cache->keys + at, k, bytes);
+    memcpy(cache->values + at, v, bytes);
+}
+
+/* Attention of the rows first_out .. first_out + n_out of w->q, each over its own sequence, to w->attended. */
+static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32_t index, const pgi_pass *pass,
+                        int64_t first_out, int64_t n_out, const workspace *w) {
+    const int64_t width = (int64_t)config->n_heads * config->head_dim;
+    const int64_t kv_width = (int64_t)config->n_kv_heads * config->head_dim;
+    for (int64_t s = 0, first_row = 0; s < pass->n_sequences; first_row += pass->sequences[s].n_rows, s++) {
+        const pgi_sequence *sequence = &pass->sequences[s];
+        const float *k = w->k + (first_row + sequence->n_left) * kv_width;
+        const float *v = w->v + (first_row + sequence->n_left) * kv_width;
+        if (sequence->cache) {
+            extend_cache(config, index, sequence, k, v);
+            k = sequence->cache->keys + index * sequence->cache->capacity * kv_width;
+            v = sequence->cache->values + index * sequence->cache->capacity * kv_width;
+        }
+        int64_t begin = first_row > first_out ? first_row : first_out;
+        int64_t end = pgi_min64(first_row + sequence->n_rows, first_out + n_out);
+        if (begin >= end) continue;
+        pgi_attention shape = attention_shape(config, end - begin, n_past(sequence) + n_new_tokens(sequence));
+        shape.key_end = w->key_end + begin;
+        if (config->layer_slides[index]) {
+            shape.prefix_end = w->window_prefix + begin;
+            shape.key_begin = w->window_begin + begin;
+            shape.key_end = w->window_end + begin;
+        }
+        PGI_TRY(pgi_attention_forward(run, &shape, w->q + (begin - first_out) * width, width, k, kv_width, v, kv_width,
+                                      w->attended + (begin - first_out) * width, width, w->attention));
+    }
+    return PG_OK;
+}
+
 /*
- * One layer over x [n_rows, H]. Only the last `n_out` rows are needed
- * afterwards: keys and values are made for all rows, the rest for those alone.
+ * One layer over x [n_rows, H]. Only the rows first_out .. first_out + n_out are
+ * needed afterwards: keys and values are made for all rows, the rest for those alone.
  */
 static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_layer *layer,
-                               int32_t index, const pgi_kv_cache *cache, float *x, int64_t n_rows, int64_t n_out,
-                               int see_all, const workspace *w) {
-    int64_t h = config->hidden_size, skip = n_rows - n_out;
-    int64_t width = (int64_t)config->n_heads * config->head_dim;
-    int64_t kv_width = (int64_t)config->n_kv_heads * config->head_dim;
-    float *keys = cache->keys + index * cache->capacity * kv_width;
-    float *values = cache->values + index * cache->capacity * kv_width;
-    float *new_keys = keys + cache->n_positions * kv_width;
-    float *new_values = values + cache->n_positions * kv_width;
-    float *x_out = x + skip * h;
-    int32_t half = config->head_dim / 2;
+                               int32_t index, const pgi_pass *pass, int64_t first_out, int64_t n_out,
+                               const workspace *w) {
+    const int64_t h = config->hidden_size, half = config->head_dim / 2;
+    const int64_t width = (int64_t)config->n_heads * config->head_dim;
+    const int64_t kv_width = (int64_t)config->n_kv_heads * config->head_dim;
+    float *x = pass->x + first_out * h;
 
-    PGI_TRY(pgi_rms_norm(run, x, n_rows, h, layer->input_norm, config->rms_norm_eps, w->normed));
-    PGI_TRY(pgi_linear_forward(run, w->normed, h, n_rows, &layer->k, new_keys, kv_width, w->linear));
-    PGI_TRY(pgi_linear_forward(run, w->normed, h, n_rows, &layer->v, new_values, kv_width, w->linear));
-    PGI_TRY(pgi_linear_forward(run, w->normed + skip * h, h, n_out, &layer->q, w->q, width, w->linear));
-    PGI_TRY(pgi_rope(run, new_keys, kv_width, n_rows, config->n_kv_heads, config->head_dim, w->cos, w->sin));
-    PGI_TRY(pgi_rope(run, w->q, width, n_out, config->n_heads, config->head_dim, w->cos + skip * half,
-                     w->sin + skip * half));
-
-    pgi_attention shape = attention_shape(config, n_out, cache->n_positions + n_rows);
-    if (!see_all) {
-        shape.key_begin = (config->layer_slides[index] ? w->window_begin : w->begin) + skip;
-        shape.key_end = w->end + skip;
-    }
-    PGI_TRY(pgi_attention_forward(run, &shape, w->q, width, keys, kv_width, values, kv_width, w->attended, width,
-                                  w->attention));
+    PGI_TRY(pgi_rms_norm(run, pass->x, pass->n_rows, h, layer->input_norm, config->rms_norm_eps, w->normed));
+    PGI_TRY(pgi_linear_forward(run, w->normed, h, pass->n_rows, &layer->k, w->k, kv_width, w->linear));
+    PGI_TRY(pgi_linear_forward(run, w->normed, h, pass->n_rows, &layer->v, w->v, kv_width, w->linear));
+    PGI_TRY(pgi_linear_forward(run, w->normed + first_out * h, h, n_out, &layer->q, w->q, width, w->linear));
+    PGI_TRY(pgi_rope(run, w->k, kv_width, pass->n_rows, config->n_kv_heads, config->head_dim, w->cos, w->sin));
+    PGI_TRY(pgi_rope(run, w->q, width, n_out, config->n_heads, config->head_dim, w->cos + first_out * half,
+                     w->sin + first_out * half));
+    PGI_TRY(attend(run, config, index, pass, first_out, n_out, w));
     PGI_TRY(pgi_linear_forward(run, w->attended, width, n_out, &layer->out, w->branch, h, w->linear));
     if (config->generation == 2)
         PGI_TRY(pgi_rms_norm(run, w->branch, n_out, h, layer->post_attention_norm, config->rms_norm_eps, w->branch));
-    PGI_TRY(pgi_add(run, x_out, w->branch, n_out * h));
+    PGI_TRY(pgi_add(run, x, w->branch, n_out * h));
 
     const float *mlp_norm = config->generation == 2 ? layer->pre_mlp_norm : layer->post_attention_norm;
-    PGI_TRY(pgi_rms_norm(run, x_out, n_out, h, mlp_norm, config->rms_norm_eps, w->normed));
+    PGI_TRY(pgi_rms_norm(run, x, n_out, h, mlp_norm, config->rms_norm_eps, w->normed));
     PGI_TRY(mlp_forward(run, config, layer, w->normed, n_out, w->branch, w));
     if (config->generation == 2)
         PGI_TRY(pgi_rms_norm(run, w->branch, n_out, h, layer->post_mlp_norm, config->rms_norm_eps, w->branch));
-    return pgi_add(run, x_out, w->branch, n_out * h);
+    return pgi_add(run, x, w->branch, n_out * h);
 }
 
 pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                              pgi_kv_cache *cache, float *x, int64_t n_rows, float *logits, void *memory) {
-    int64_t h = config->hidden_size, first = cache->n_positions;
-    int prefill = first < cache->n_prefix;
+                              const pgi_pass *pass, void *memory) {
+    const int64_t h = config->hidden_size, half = config->head_dim / 2, total = pass->layers_total;
+    int64_t n_keys = 0, row = 0;
+    for (int64_t s = 0; s < pass->n_sequences; s++) {
+        const pgi_sequence *sequence = &pass->sequences[s];
+        int64_t room = sequence->cache ? sequence->cache->capacity : n_new_tokens(sequence);
+        if (room > n_keys) n_keys = room;
+    }
     pgi_arena arena = {.base = memory};
-    workspace w = lay_out(&arena, run, config, n_rows, cache->capacity);
-
-    rotation_angles(config, first, n_rows, w.cos, w.sin);
-    int see_all = key_ranges(config, cache, n_rows, &w);
-    for (int32_t i = 0; i < config->n_layers; i++) {
-        int last = i == config->n_layers - 1;
-        int64_t n_out = last ? 1 : n_rows;
-        if (prefill)
-            PGI_TRY(pgi_run_progress(run, PG_PHASE_PREFILL, i, config->n_layers));
-        PGI_TRY(layer_forward(run, config, &weights->layers[i], i, cache, x, n_rows, n_out, see_all, &w));
-        if (prefill) pgi_run_trace(run, "decoder_layer", i, x + (n_rows - n_out) * h, n_out, h);
+    workspace w = lay_out(&arena, run, config, pass->n_rows, n_keys);
+    for (int64_t s = 0; s < pass->n_sequences; row += pass->sequences[s].n_rows, s++) {
+        rotation_angles(config, &pass->sequences[s], w.cos + row * half, w.sin + row * half);
+        key_ranges(config, &pass->sequences[s], row, &w);
     }
 
-    float *last_row = x + (n_rows - 1) * h;
-    PGI_TRY(pgi_rms_norm(run, last_row, 1, h, weights->norm, config->rms_norm_eps, last_row));
-    if (prefill) pgi_run_trace(run, "decoder_norm", -1, last_row, 1, h);
-    PGI_TRY(pgi_linear_forward(run, last_row, h, 1, &weights->head, logits, config->vocab_size, w.linear));
-    if (config->final_soft_cap > 0) PGI_TRY(pgi_soft_cap(run, logits, config->vocab_size, config->final_soft_cap));
-    cache->n_positions += n_rows;
-    return prefill ? pgi_run_progress(run, PG_PHASE_PREFILL, config->n_layers, config->n_layers) : PG_OK;
+    float *out = pass->x + pass->first_out * h;
+    for (int32_t i = 0; i < config->n_layers; i++) {
+        int last = i == config->n_layers - 1;
+        int64_t first_out = last ? pass->first_out : 0, n_out = last ? pass->n_out : pass->n_rows;
+        if (total) PGI_TRY(pgi_run_progress(run, PG_PHASE_PREFILL, pass->layers_done + i, total));
+        PGI_TRY(layer_forward(run, config, &weights->layers[i], i, pass, first_out, n_out, &w));
+        if (total) pgi_run_trace(run, "decoder_layer", i, pass->x + first_out * h, n_out, h);
+        if (pass->hidden_states && !last)
+            memcpy(pass->hidden_states + i * pass->hidden_stride, pass->x, (size_t)(pass->n_rows * h) * sizeof(float));
+    }
+    PGI_TRY(pgi_rms_norm(run, out, pass->n_out, h, weights->norm, config->rms_norm_eps, out));
+    if (total) pgi_run_trace(run, "decoder_norm", -1, out, pass->n_out, h);
+
+    for (int64_t s = 0; s < pass->n_sequences; s++) {
+        const pgi_sequence *sequence = &pass->sequences[s];
+        if (!sequence->cache) continue;
+        sequence->cache->next_position = position_of(sequence, sequence->n_rows - sequence->n_right - 1) + 1;
+        sequence->cache->n_tokens += n_new_tokens(sequence);
+    }
+    return total ? pgi_run_progress(run, PG_PHASE_PREFILL, pass->layers_done + config->n_layers, total) : PG_OK;
+}
+
+pg_status pgi_decoder_head(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
+                           const float *x, int64_t n_rows, float *logits, void *memory) {
+    const int64_t h = config->hidden_size, n = n_rows * config->vocab_size;
+    PGI_TRY(pgi_linear_forward(run, x, h, n_rows, &weights->head, logits, config->vocab_size, memory));
+    return config->final_soft_cap > 0 ? pgi_soft_cap(run, logits, n, config->final_soft_cap) : PG_OK;
 }

@@ -6,34 +6,61 @@
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
 
-/* Keys and values of every layer, f32. */
+/* Keys and values of the tokens of one sequence in every layer, f32. */
 typedef struct pgi_kv_cache {
-    float *keys, *values; /* [n_layers, capacity, n_kv_heads * head_dim], keys rotated */
-    int64_t capacity;     /* positions */
-    int64_t n_positions;  /* filled so far */
-    int64_t n_prefix;     /* the first positions, that all see each other */
+    float *keys, *values;  /* [n_layers, capacity, n_kv_heads * head_dim], keys rotated */
+    int64_t capacity;      /* tokens */
+    int64_t n_tokens;      /* filled so far */
+    int64_t next_position; /* of the token that follows; the first is at 1 */
 } pgi_kv_cache;
 
-/* Bytes of `keys` (or `values`) for `capacity` positions; SIZE_MAX when that is more than can be addressed. */
+/* Bytes of `keys` (or `values`) for `capacity` tokens; SIZE_MAX when that is more than can be addressed. */
 size_t pgi_kv_cache_size(const pgi_text_config *config, int64_t capacity);
 
-/* Bytes of workspace to run up to `n_rows` rows at once with up to `n_keys` positions in the cache. */
+/*
+ * Rows of one sequence, in the order of its text: padding, tokens, padding.
+ *
+ * A token of the prefix sees the whole prefix, in sliding layers too; the tokens
+ * after it are causal, and held to the window in sliding layers. Padding is seen
+ * by nobody. What it sees itself is what HF lets it see: tokens before it as
+ * causality and window allow, and the prefix when its type is 0. Where that is
+ * nothing, HF's value depends on its attention kernel; ours is 0.
+ */
+typedef struct pgi_sequence {
+    pgi_kv_cache *cache;      /* of earlier tokens; those of this pass are added. NULL: there are none but these */
+    int64_t n_rows;           /* tokens and padding */
+    int64_t n_left, n_right;  /* the first and last rows that are padding */
+    int64_t n_prefix;         /* the first n_prefix tokens are the prefix, which must be run in one pass; later: 0 */
+    const int64_t *types;     /* [n_rows] token types, read for padding alone; NULL: all 0 */
+    const int64_t *positions; /* [n_rows] positions for RoPE; NULL: they count on over the tokens, padding goes on the
+                                 line in both directions */
+} pgi_sequence;
+
+/* One pass through all layers, over rows of one or more sequences. */
+typedef struct pgi_pass {
+    float *x; /* [n_rows, hidden]: embeddings; overwritten */
+    int64_t n_rows;
+    const pgi_sequence *sequences; /* their rows follow one another in x */
+    int64_t n_sequences;
+    int64_t first_out, n_out; /* the rows that are wanted in the end: the last layer leaves out the others */
+    float *hidden_states;     /* what each layer but the last gives, `hidden_stride` floats apart; NULL: not wanted */
+    int64_t hidden_stride;
+    int64_t layers_done, layers_total; /* progress of a prefill before this pass; total 0: a decode step, untold */
+} pgi_pass;
+
+/* Bytes of workspace for passes of up to `n_rows` rows in all, sequences of up to `n_keys` tokens. */
 size_t pgi_decoder_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_rows, int64_t n_keys);
 
 /* out [n, hidden]: rows of the embedding times sqrt(hidden). Every id must be within the vocabulary. */
 void pgi_decoder_embed(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                        const int64_t *ids, int64_t n, float *out);
 
-/*
- * Runs the rows x [n_rows, hidden] (overwritten) at the positions that follow
- * those in the cache, adds their keys and values to it, and computes the logits
- * [vocab_size] of the last row.
- *
- * Rows below cache->n_prefix see the whole prefix, in sliding layers too; rows
- * after it are causal, and held to the window in sliding layers. A prefix must
- * be run in one call.
- */
+/* Runs the pass. Then rows first_out .. first_out + n_out of x are the last hidden states, after the final norm. */
 pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                              pgi_kv_cache *cache, float *x, int64_t n_rows, float *logits, void *workspace);
+                              const pgi_pass *pass, void *workspace);
+
+/* logits [n_rows, vocab_size], soft cap applied, of last hidden states x [n_rows, hidden]. workspace: any decoder's. */
+pg_status pgi_decoder_head(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
+                           const float *x, int64_t n_rows, float *logits, void *workspace);
 
 #endif

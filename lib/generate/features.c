@@ -30,6 +30,10 @@ size_t pgi_features_workspace(const pgi_run *run, const pg_model *model, int64_t
     return arena.used;
 }
 
+void pgi_features_retain(pg_features *features) {
+    atomic_fetch_add_explicit(&features->references, 1, memory_order_relaxed);
+}
+
 void pgi_features_release(pg_features *features) {
     if (!features || atomic_fetch_sub_explicit(&features->references, 1, memory_order_acq_rel) != 1) return;
     pg_model *model = features->model;

@@ -14,6 +14,7 @@ struct pg_features {
 
 /* Encodes all pictures of `inputs`, which must have pixels of the model's size. */
 pg_status pgi_features_encode(const pgi_run *run, pg_model *model, const pg_inputs *inputs, pg_features **out);
+void pgi_features_retain(pg_features *features);
 void pgi_features_release(pg_features *features); /* NULL is ignored */
 
 /* Bytes of working memory that encoding takes, the features included. */

@@ -1,87 +1,211 @@
+/*
+ * All rows of the inputs to text: each is prefilled by itself, then up to PGI_STEP_ROWS of those that still run take
+ * each step together.
+ */
 #include "generate/generate.h"
+
+typedef struct generated_row {
+    pgi_answer answer;
+    pgi_stream_decoder decoder;
+    pgi_result_row *result;
+    int ended;
+} generated_row;
+
+typedef struct generation {
+    const pgi_run *run;
+    pg_model *model;
+    const pg_generate_options *options;
+    const pgi_prompts *prompts;
+    generated_row *rows; /* [n_rows] */
+    int64_t n_rows;
+    pgi_step_room room; /* of a group */
+    float *logits;      /* [group, vocab_size] */
+    int64_t group;      /* PGI_STEP_ROWS, or the rows when they are fewer */
+    void *block;        /* that room and logits lie in */
+} generation;
 
 void pgi_result_free(pg_result *result) {
     if (!result) return;
     pgi_memory memory = result->memory;
-    pgi_buffer_free(&result->text);
-    pgi_ids_free(&result->ids);
+    for (int64_t r = 0; r < result->n_rows; r++) {
+        pgi_buffer_free(&result->rows[r].text);
+        pgi_ids_free(&result->rows[r].ids);
+    }
+    pgi_free(&memory, result->rows);
     pgi_free(&memory, result);
 }
 
-/* Hands the text that appeared since `before` to the host; returns non-zero when it wants to stop. */
-static int32_t emit(const pg_generate_options *options, const pgi_buffer *text, size_t before, int64_t token) {
-    if (!options->on_text) return 0;
-    const char *piece = text->data ? (const char *)text->data + before : "";
-    return options->on_text(options->on_text_user, piece, text->size - before, token);
+static pg_status new_result(const pg_model *model, const pg_inputs *inputs, pg_result **out) {
+    pg_result *result = pgi_alloc_zero(&model->memory, 1, sizeof *result);
+    if (!result) return PG_ERROR_MEMORY;
+    result->memory = model->memory;
+    result->rows = pgi_alloc_zero(&result->memory, (size_t)inputs->n_rows, sizeof *result->rows);
+    if (!result->rows) {
+        pgi_result_free(result);
+        return PG_ERROR_MEMORY;
+    }
+    result->n_rows = inputs->n_rows;
+    for (int64_t r = 0; r < result->n_rows; r++) {
+        pgi_buffer_init(&result->rows[r].text, &result->memory);
+        pgi_ids_init(&result->rows[r].ids, &result->memory);
+        result->rows[r].n_prompt_tokens = inputs->rows[r].n_tokens;
+    }
+    *out = result;
+    return PG_OK;
 }
 
-static pg_status generate_text(pg_session *session, const pgi_tokenizer *tokenizer, const pg_generate_options *options,
-                               pg_result *result) {
-    pgi_stream_decoder decoder;
-    pg_status status = PG_OK;
-    pgi_stream_decoder_init(&decoder, tokenizer, 1);
-    for (;;) {
-        int64_t token;
-        size_t before = result->text.size;
-        pg_status event = pgi_session_step(session, &token);
-        if (event < 0) {
-            status = event;
-            goto done;
-        }
-        if (event == PG_EVENT_LENGTH) {
-            result->stop = PG_STOP_LENGTH;
-            break;
-        }
-        PGI_GOTO(pgi_ids_push(&result->ids, token), done);
-        PGI_GOTO(pgi_stream_decoder_push(&decoder, token, &result->text), done);
-        int32_t wants_stop = emit(options, &result->text, before, token);
-        if (event == PG_EVENT_EOS) {
-            result->stop = PG_STOP_EOS;
-            break;
-        }
-        if (wants_stop) {
-            result->stop = PG_STOP_CALLBACK;
-            break;
-        }
+static void lay_out(pgi_arena *arena, generation *g, int64_t capacity) {
+    g->room = pgi_step_room_lay_out(arena, g->run, &g->model->config.text, g->group, capacity);
+    g->logits = pgi_arena_take(arena, (size_t)g->group * (size_t)g->model->config.text.vocab_size, sizeof(float));
+}
+
+static void close_generation(generation *g) {
+    const pgi_memory *memory = &g->model->memory;
+    for (int64_t r = 0; g->rows && r < g->n_rows; r++) {
+        pgi_answer_free(&g->rows[r].answer, memory);
+        pgi_stream_decoder_free(&g->rows[r].decoder);
     }
-    size_t before = result->text.size;
-    PGI_GOTO(pgi_stream_decoder_flush(&decoder, &result->text), done);
-    if (result->text.size > before)
-        emit(options, &result->text, before, result->ids.data[result->ids.size - 1]);
-    status = PG_OK;
-done:
-    pgi_stream_decoder_free(&decoder);
-    return status;
+    pgi_free(memory, g->rows);
+    pgi_free(memory, g->block);
+}
+
+/* Room for everything, before anything is computed. On error too, close_generation() is due. */
+static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, pg_result *result) {
+    const pgi_memory *memory = &g->model->memory;
+    int64_t capacity = 0;
+    g->n_rows = result->n_rows;
+    g->group = pgi_min64(g->n_rows, PGI_STEP_ROWS);
+    g->rows = pgi_alloc_zero(memory, (size_t)g->n_rows, sizeof *g->rows);
+    if (!g->rows) return PG_ERROR_MEMORY;
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        g->rows[r].result = &result->rows[r];
+        pgi_stream_decoder_init(&g->rows[r].decoder, tokenizer, 1);
+    }
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        PGI_TRY(pgi_answer_reset(&g->rows[r].answer, g->prompts, r, g->options->max_new_tokens));
+        if (g->rows[r].answer.cache.capacity > capacity) capacity = g->rows[r].answer.cache.capacity;
+    }
+    pgi_arena arena = {0};
+    lay_out(&arena, g, capacity);
+    g->block = pgi_alloc(memory, arena.used, 1);
+    if (!g->block) return PG_ERROR_MEMORY;
+    arena = (pgi_arena){.base = g->block};
+    lay_out(&arena, g, capacity);
+    return PG_OK;
+}
+
+static pg_status prefill_rows(generation *g) {
+    const int64_t n_layers = g->model->config.text.n_layers;
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        PGI_TRY(pgi_answer_prefill(g->run, g->prompts, r, &g->rows[r].answer, r * n_layers, g->n_rows * n_layers,
+                                   g->logits));
+        pgi_answer_pick(&g->rows[r].answer, g->model, g->logits);
+    }
+    return PG_OK;
+}
+
+/* Hands the text of a row that appeared since `before` to the host; returns non-zero when it wants to stop. */
+static int32_t emit(const generation *g, int64_t r, size_t before, int64_t token) {
+    const pg_generate_options *options = g->options;
+    const pgi_buffer *text = &g->rows[r].result->text;
+    const char *piece = text->data ? (const char *)text->data + before : "";
+    int32_t stop = 0;
+    if (options->on_text) stop = options->on_text(options->on_text_user, piece, text->size - before, token);
+    if (options->on_row_text &&
+        options->on_row_text(options->on_row_text_user, r, piece, text->size - before, token))
+        stop = 1;
+    return stop;
+}
+
+/* Takes the token that was picked last into the row's text, and sees whether the row ends. */
+static pg_status take_token(generation *g, int64_t r) {
+    generated_row *row = &g->rows[r];
+    pgi_buffer *text = &row->result->text;
+    const int64_t token = row->answer.pending;
+    size_t before = text->size;
+    PGI_TRY(pgi_ids_push(&row->result->ids, token));
+    PGI_TRY(pgi_stream_decoder_push(&row->decoder, token, text));
+    int32_t wants_stop = emit(g, r, before, token);
+    if (pgi_is_eos(&g->model->config, token))
+        row->result->stop = PG_STOP_EOS;
+    else if (wants_stop)
+        row->result->stop = PG_STOP_CALLBACK;
+    else if (row->answer.n_returned >= row->answer.max_tokens)
+        row->result->stop = PG_STOP_LENGTH;
+    else
+        return PG_OK;
+    row->ended = 1;
+    before = text->size;
+    PGI_TRY(pgi_stream_decoder_flush(&row->decoder, text));
+    if (text->size > before) emit(g, r, before, token);
+    return PG_OK;
+}
+
+static pg_status report_progress(const generation *g) {
+    int64_t done = 0, total = 0;
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        done += g->rows[r].answer.n_returned;
+        total += g->rows[r].answer.max_tokens;
+    }
+    return pgi_run_progress(g->run, PG_PHASE_DECODE, done, total);
+}
+
+/* Feeds the next rows from *r on that still run, up to a group of them, and picks the token that follows in each. */
+static pg_status step_group(generation *g, int64_t *r) {
+    pgi_answer *answers[PGI_STEP_ROWS];
+    int64_t n = 0;
+    for (; *r < g->n_rows && n < g->group; ++*r)
+        if (!g->rows[*r].ended) answers[n++] = &g->rows[*r].answer;
+    if (n == 0) return PG_OK;
+    PGI_TRY(report_progress(g));
+    PGI_TRY(pgi_answers_step(g->run, g->model, answers, n, &g->room, g->logits));
+    for (int64_t i = 0; i < n; i++)
+        pgi_answer_pick(answers[i], g->model, g->logits + i * g->model->config.text.vocab_size);
+    return PG_OK;
+}
+
+static pg_status decode_rows(generation *g) {
+    for (int64_t n_running = g->n_rows; n_running > 0;) {
+        n_running = 0;
+        for (int64_t r = 0; r < g->n_rows; r++) {
+            if (g->rows[r].ended) continue;
+            PGI_TRY(take_token(g, r));
+            n_running += !g->rows[r].ended;
+        }
+        for (int64_t r = 0; r < g->n_rows;) PGI_TRY(step_group(g, &r));
+    }
+    return PG_OK;
+}
+
+static pg_status generate(generation *g, const pgi_tokenizer *tokenizer, pg_result *result) {
+    PGI_TRY(open_generation(g, tokenizer, result));
+    double start = pgi_now();
+    PGI_TRY(prefill_rows(g));
+    result->encode_seconds = g->prompts->encode_seconds;
+    result->prefill_seconds = pgi_now() - start;
+    start = pgi_now();
+    PGI_TRY(decode_rows(g));
+    result->decode_seconds = pgi_now() - start;
+    return PG_OK;
 }
 
 pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                        const pg_generate_options *options, pg_result **out) {
-    pg_session_options session_options = {
-        .struct_size = sizeof session_options,
+    pgi_run run = {
+        .kernels = &model->kernels,
         .n_threads = options->n_threads,
-        .max_new_tokens = options->max_new_tokens,
+        .cancel = options->cancel,
         .progress = options->progress,
         .progress_user = options->progress_user,
-        .cancel = options->cancel,
     };
-    pg_session *session = NULL;
-    pg_status status;
-    pg_result *result = pgi_alloc_zero(&model->memory, 1, sizeof *result);
-    if (!result) return PG_ERROR_MEMORY;
-    result->memory = model->memory;
-    pgi_buffer_init(&result->text, &result->memory);
-    pgi_ids_init(&result->ids, &result->memory);
-    result->n_prompt_tokens = inputs->n_tokens;
-
-    PGI_GOTO(pgi_session_create(model, &session_options, &session), done);
-    PGI_GOTO(pgi_session_prefill(session, inputs, options->features), done);
-    result->encode_seconds = session->encode_seconds;
-    result->prefill_seconds = session->prefill_seconds;
-    double start = pgi_now();
-    PGI_GOTO(generate_text(session, processor->tokenizer, options, result), done);
-    result->decode_seconds = pgi_now() - start;
-done:
-    pgi_session_free(session);
+    pgi_prompts prompts;
+    pg_result *result = NULL;
+    PGI_TRY(pgi_prompts_open(&run, model, inputs, options->features, &prompts));
+    generation g = {.run = &run, .model = model, .options = options, .prompts = &prompts};
+    pg_status status = new_result(model, inputs, &result);
+    if (status >= 0) status = generate(&g, processor->tokenizer, result);
+    close_generation(&g);
+    pgi_prompts_close(&prompts);
     if (status < 0)
         pgi_result_free(result);
     else

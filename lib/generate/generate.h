@@ -1,17 +1,23 @@
-/* The blocking call on top of the session. The public result handle is defined here. */
+/* The blocking call: all rows of the inputs to text. The public result handle is defined here. */
 #ifndef PGI_GENERATE_GENERATE_H
 #define PGI_GENERATE_GENERATE_H
 
-#include "generate/session.h"
+#include "generate/answers.h"
 #include "processor/processor.h"
 
-struct pg_result {
-    pgi_memory memory;
+/* What one row gave. */
+typedef struct pgi_result_row {
     pgi_buffer text; /* without special tokens */
     pgi_ids ids;
     int32_t stop; /* PG_STOP_* */
     int64_t n_prompt_tokens;
-    double encode_seconds, prefill_seconds, decode_seconds;
+} pgi_result_row;
+
+struct pg_result {
+    pgi_memory memory;
+    pgi_result_row *rows; /* [n_rows] */
+    int64_t n_rows;
+    double encode_seconds, prefill_seconds, decode_seconds; /* of all rows together */
 };
 
 /* options: complete. On error *out needs no release. */

@@ -2,12 +2,11 @@
 #ifndef PGI_GENERATE_SESSION_H
 #define PGI_GENERATE_SESSION_H
 
-#include "decoder/decoder.h"
-#include "generate/features.h"
+#include "generate/answers.h"
 
 typedef enum pgi_session_state {
     PGI_SESSION_EMPTY, /* nothing prefilled, or a call failed halfway */
-    PGI_SESSION_READY, /* logits hold what the next token is picked from, or was picked from when `pending` */
+    PGI_SESSION_READY, /* logits hold what the next token is picked from, or was picked from when one is pending */
     PGI_SESSION_ENDED  /* eos was returned */
 } pgi_session_state;
 
@@ -17,16 +16,11 @@ struct pg_session {
     int32_t max_new_tokens;
 
     pgi_session_state state;
-    int64_t pending;    /* the token last returned, not yet fed to the decoder; -1: none */
-    int64_t n_returned; /* tokens returned since the prefill */
-    int64_t max_tokens; /* of this prompt: max_new_tokens, or less where the context ends */
-
-    pgi_kv_cache cache;
-    float *row;           /* [1, hidden]: the embedding of one token */
-    float *logits;        /* [vocab_size] */
-    void *step_workspace; /* of one row, for the cache's capacity */
-
-    double encode_seconds, prefill_seconds; /* of the last prefill */
+    pgi_answer answer;
+    float *logits; /* [vocab_size] */
+    pgi_step_room room;
+    void *room_block; /* that the room lies in; NULL: not there yet */
+    int64_t room_capacity; /* of the cache that it was made for */
 };
 
 /* options: complete. On error *out needs no release. */
@@ -40,17 +34,8 @@ pg_status pgi_session_step(pg_session *session, int64_t *token);
 /* Lets `trace` (borrowed, NULL: nobody) see the stages of prefills, and each step's logits as stage "logits". */
 void pgi_session_set_trace(pg_session *session, const pgi_trace *trace);
 
-/* Whether `token` ends the text. */
-int pgi_is_eos(const pgi_config *config, int64_t token);
-
-/* The longest prompt, in tokens, that a session takes. */
-int64_t pgi_context_limit(const pgi_config *config);
-
 /* Working memory of a session at the most, its KV cache left out: what it keeps, and beside that either encoding
  * n_images or a prefill of n_tokens, which holds their features. */
 size_t pgi_session_workspace(const pgi_run *run, const pg_model *model, int64_t n_tokens, int64_t n_images);
-
-/* Seconds since some fixed moment. */
-double pgi_now(void);
 
 #endif

@@ -28,7 +28,8 @@ typedef struct pgi_attention {
     float scale;    /* multiplies q . k */
     float soft_cap; /* c > 0: scores become c * tanh(score / c); 0: none */
     int64_t n_queries, n_keys;
-    /* Query i sees the keys key_begin[i] <= j < key_end[i], 0 <= begin <= end <= n_keys. Both NULL: all keys. */
+    /* Query i sees the keys key_begin[i] <= j < key_end[i], 0 <= begin <= end <= n_keys.
+     * NULL: from the first key on; to the last. */
     const int64_t *key_begin, *key_end;
     /* It also sees the keys 0 <= j < prefix_end[i], prefix_end[i] <= key_begin[i]. NULL: no more than its range. */
     const int64_t *prefix_end;

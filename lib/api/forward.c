@@ -1,0 +1,87 @@
+/* pg_forward, pg_embed, pg_outputs. */
+#include "generate/forward.h"
+
+#include <string.h>
+
+#include "api/structs.h"
+
+enum {
+    FLAGS = PG_FORWARD_NO_LOGITS | PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN | PG_FORWARD_LOSS_PER_ROW |
+            PG_FORWARD_SKIP_PADDING
+};
+
+static const pg_forward_options default_options = {.struct_size = sizeof default_options};
+
+pg_status pg_forward_options_init(pg_forward_options *options, size_t struct_size) {
+    return pgi_struct_init(options, struct_size, &default_options, sizeof default_options, "pg_forward_options");
+}
+
+static pg_status forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
+                         uint32_t more_flags, int with_loss, pg_outputs **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(inputs);
+    pg_forward_options complete = default_options;
+    PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_forward_options"));
+    if (complete.flags & ~(uint32_t)FLAGS)
+        return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected PG_FORWARD_* (0x%x)", complete.flags,
+                         (unsigned)FLAGS);
+    complete.flags |= more_flags;
+    PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
+    pg_status status = pgi_forward(model, inputs, &complete, with_loss, out);
+    pgi_cancel_release(complete.cancel);
+    return status;
+}
+
+pg_status pg_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, pg_outputs **out) {
+    return forward(model, inputs, options, 0, 1, out);
+}
+
+pg_status pg_embed(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, pg_outputs **out) {
+    return forward(model, inputs, options, PG_FORWARD_LAST_HIDDEN | PG_FORWARD_NO_LOGITS | PG_FORWARD_SKIP_PADDING, 0,
+                   out);
+}
+
+void pg_outputs_close(pg_outputs **outputs) {
+    if (!outputs) return;
+    pgi_outputs_free(*outputs);
+    *outputs = NULL;
+}
+
+pg_status pg_outputs_get(const pg_outputs *outputs, const char *name, pg_tensor *out) {
+    PGI_NOT_NULL(outputs);
+    PGI_NOT_NULL(name);
+    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    const int64_t b = outputs->n_rows, t = outputs->n_tokens, h = outputs->hidden_size;
+    const pg_features *features = outputs->features;
+    const struct {
+        const char *name;
+        int32_t n_dims;
+        int64_t shape[4];
+        const float *data; /* NULL: not there */
+    } tensors[] = {
+        {"logits", 3, {b, outputs->n_kept, outputs->vocab_size, 1}, outputs->logits},
+        {"loss", 1, {1, 1, 1, 1}, outputs->has_loss ? &outputs->loss : NULL},
+        {"hidden_states", 4, {outputs->n_layers + 1, b, t, h}, outputs->hidden_states},
+        {"last_hidden_state", 3, {b, t, h, 1}, outputs->last_hidden},
+        {"image_hidden_states", 3, {features ? features->n_images : 0, outputs->n_image_tokens, h, 1},
+         features ? features->data : NULL},
+    };
+    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
+        if (strcmp(name, tensors[i].name) != 0) continue;
+        if (!tensors[i].data)
+            return pgi_error(PG_ERROR_NOT_FOUND, "the outputs have no %s: it was not asked for, or the inputs gave none",
+                             name);
+        pg_tensor value = {.struct_size = sizeof value, .dtype = PG_DTYPE_F32, .n_dims = tensors[i].n_dims,
+                           .data = tensors[i].data};
+        memcpy(value.shape, tensors[i].shape, sizeof value.shape);
+        pgi_struct_out(out, &value, sizeof value);
+        return PG_OK;
+    }
+    return pgi_error(PG_ERROR_NOT_FOUND,
+                     "the outputs have no tensor \"%s\", expected logits, loss, hidden_states, last_hidden_state or "
+                     "image_hidden_states",
+                     name);
+}

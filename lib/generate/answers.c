@@ -1,0 +1,116 @@
+/*
+ * The order of a generation (HF: GenerationMixin, greedy):
+ *
+ *   prefill   embed the row's tokens, run them as one block
+ *   pick      token = argmax(logits)
+ *   step      feed the token, get new logits
+ */
+#include "generate/answers.h"
+
+#include "kernels/ops.h"
+
+int pgi_is_eos(const pgi_config *config, int64_t token) {
+    for (int32_t i = 0; i < config->n_eos; i++)
+        if (config->eos_ids[i] == token) return 1;
+    return 0;
+}
+
+pgi_step_room pgi_step_room_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
+                                    int64_t n_answers, int64_t capacity) {
+    pgi_step_room room;
+    room.x = pgi_arena_take(arena, (size_t)n_answers * (size_t)config->hidden_size, sizeof(float));
+    room.decoder = pgi_arena_take(arena, pgi_decoder_workspace(run, config, n_answers, capacity), 1);
+    return room;
+}
+
+/* A prefill takes the same kind of room, given back when it is done. */
+size_t pgi_prefill_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_tokens, int64_t capacity) {
+    pgi_arena arena = {0};
+    pgi_step_room_lay_out(&arena, run, config, n_tokens, capacity);
+    return arena.used;
+}
+
+void pgi_answer_free(pgi_answer *answer, const pgi_memory *memory) {
+    pgi_free(memory, answer->cache.keys);
+    pgi_free(memory, answer->cache.values);
+    *answer = (pgi_answer){.pending = -1};
+}
+
+pg_status pgi_answer_reset(pgi_answer *answer, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens) {
+    const pgi_memory *memory = &prompts->model->memory;
+    const int64_t n = prompts->inputs->rows[row].n_tokens, room = pgi_context_limit(&prompts->model->config) - n;
+    if (n < 1)
+        return pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row);
+    int64_t max_tokens = max_new_tokens < room + 1 ? max_new_tokens : room + 1;
+    int64_t capacity = n + max_tokens - 1; /* the last token returned is never fed */
+    pgi_kv_cache *cache = &answer->cache;
+    if (cache->capacity < capacity) {
+        pgi_answer_free(answer, memory);
+        size_t size = pgi_kv_cache_size(&prompts->model->config.text, capacity);
+        cache->keys = pgi_alloc(memory, size, 1);
+        cache->values = cache->keys ? pgi_alloc(memory, size, 1) : NULL;
+        if (!cache->values) {
+            pgi_answer_free(answer, memory);
+            return PG_ERROR_MEMORY;
+        }
+        cache->capacity = capacity;
+    }
+    cache->n_tokens = 0;
+    cache->next_position = 1;
+    answer->pending = -1;
+    answer->n_returned = 0;
+    answer->max_tokens = max_tokens;
+    return PG_OK;
+}
+
+pg_status pgi_answer_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_answer *answer,
+                             int64_t layers_done, int64_t layers_total, float *logits) {
+    const pg_model *model = prompts->model;
+    const pgi_text_config *text = &model->config.text;
+    const int64_t first = prompts->inputs->rows[row].first_token, n = prompts->inputs->rows[row].n_tokens;
+    pgi_arena arena = {0};
+    arena.base = pgi_alloc(&model->memory, pgi_prefill_workspace(run, text, n, answer->cache.capacity), 1);
+    if (!arena.base) return PG_ERROR_MEMORY;
+    pgi_step_room room = pgi_step_room_lay_out(&arena, run, text, n, answer->cache.capacity);
+
+    pgi_prompts_embed(run, prompts, row, first, n, room.x);
+    pgi_run_trace(run, "embeddings", -1, room.x, n, text->hidden_size);
+    pgi_sequence sequence = pgi_prompts_sequence(prompts, row, first, n);
+    sequence.cache = &answer->cache;
+    pgi_pass pass = {
+        .x = room.x,
+        .n_rows = n,
+        .sequences = &sequence,
+        .n_sequences = 1,
+        .first_out = n - 1,
+        .n_out = 1,
+        .layers_done = layers_done,
+        .layers_total = layers_total,
+    };
+    pg_status status = pgi_decoder_forward(run, text, &model->weights.text, &pass, room.decoder);
+    if (status >= 0)
+        status = pgi_decoder_head(run, text, &model->weights.text, room.x + (n - 1) * text->hidden_size, 1, logits,
+                                  room.decoder);
+    pgi_free(&model->memory, arena.base);
+    return status;
+}
+
+pg_status pgi_answers_step(const pgi_run *run, const pg_model *model, pgi_answer *const *answers, int64_t n,
+                           const pgi_step_room *room, float *logits) {
+    const pgi_text_config *text = &model->config.text;
+    pgi_sequence sequences[PGI_STEP_ROWS];
+    for (int64_t i = 0; i < n; i++) {
+        sequences[i] = (pgi_sequence){.cache = &answers[i]->cache, .n_rows = 1};
+        pgi_decoder_embed(run, text, &model->weights.text, &answers[i]->pending, 1, room->x + i * text->hidden_size);
+        answers[i]->pending = -1;
+    }
+    pgi_pass pass = {.x = room->x, .n_rows = n, .sequences = sequences, .n_sequences = n, .n_out = n};
+    PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, room->decoder));
+    return pgi_decoder_head(run, text, &model->weights.text, room->x, n, logits, room->decoder);
+}
+
+int64_t pgi_answer_pick(pgi_answer *answer, const pg_model *model, const float *logits) {
+    answer->pending = pgi_argmax(logits, model->config.text.vocab_size);
+    answer->n_returned++;
+    return answer->pending;
+}

@@ -1,0 +1,51 @@
+/* Answers under way: each has its row's KV cache and the token to be fed next; any number of them take a step together. */
+#ifndef PGI_GENERATE_ANSWERS_H
+#define PGI_GENERATE_ANSWERS_H
+
+#include "generate/prompts.h"
+#include "kernels/kernels.h"
+
+/* Up to so many answers take a step together: as many rows as a product takes that sums in the same order as one
+ * row's, so that each answer gets the same bits as alone. */
+enum { PGI_STEP_ROWS = PGI_GEMV_ROWS };
+
+typedef struct pgi_answer {
+    pgi_kv_cache cache;
+    int64_t pending;    /* the token last picked, not yet fed; -1: none */
+    int64_t n_returned; /* tokens picked since the prefill */
+    int64_t max_tokens; /* as asked for, or less where the context ends */
+} pgi_answer;
+
+/* What a step of answers needs: rows and workspace. */
+typedef struct pgi_step_room {
+    float *x; /* [n_answers, hidden] */
+    void *decoder;
+} pgi_step_room;
+
+pgi_step_room pgi_step_room_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
+                                    int64_t n_answers, int64_t capacity);
+
+/* Bytes that a prefill of n_tokens takes for itself. */
+size_t pgi_prefill_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_tokens, int64_t capacity);
+
+/* Forgets what was, and makes room for row `row` and up to max_new_tokens more; the cache is kept where it is large
+ * enough. After an error the answer is empty. */
+pg_status pgi_answer_reset(pgi_answer *answer, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens);
+void pgi_answer_free(pgi_answer *answer, const pgi_memory *memory);
+
+/* Feeds the row, prefix as one block and suffix causal, padding left out; logits [vocab_size] of what follows.
+ * Progress: layers_done of layers_total are behind. */
+pg_status pgi_answer_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_answer *answer,
+                             int64_t layers_done, int64_t layers_total, float *logits);
+
+/* Feeds the pending tokens of n <= PGI_STEP_ROWS answers; logits [n, vocab_size]. */
+pg_status pgi_answers_step(const pgi_run *run, const pg_model *model, pgi_answer *const *answers, int64_t n,
+                           const pgi_step_room *room, float *logits);
+
+/* The next token by its logits: greedy, the lowest id among the largest. It is then pending. */
+int64_t pgi_answer_pick(pgi_answer *answer, const pg_model *model, const float *logits);
+
+/* Whether `token` ends the text. */
+int pgi_is_eos(const pgi_config *config, int64_t token);
+
+#endif

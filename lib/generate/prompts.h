@@ -1,0 +1,35 @@
+/* The rows of pg_inputs as the decoder takes them: checked, pictures encoded, embeddings merged. */
+#ifndef PGI_GENERATE_PROMPTS_H
+#define PGI_GENERATE_PROMPTS_H
+
+#include "decoder/decoder.h"
+#include "generate/features.h"
+
+typedef struct pgi_prompts {
+    const pg_model *model;   /* borrowed */
+    const pg_inputs *inputs; /* borrowed */
+    pg_features *features;   /* counted; NULL: no row has a picture */
+    int64_t *first_feature;  /* [B]: the row of the features that the row's first image token gets */
+    float *image_row;        /* [hidden]: given embeddings that equal it are image tokens; NULL: ids say which are */
+    double encode_seconds;   /* 0 with given features */
+} pgi_prompts;
+
+/* Checks every row against the model, and encodes the pixels when there are image tokens and no `features`
+ * (borrowed, NULL: none). On error *out needs no close. */
+pg_status pgi_prompts_open(const pgi_run *run, pg_model *model, const pg_inputs *inputs, const pg_features *features,
+                           pgi_prompts *out);
+void pgi_prompts_close(pgi_prompts *prompts);
+
+/* x [n, hidden]: the rows `first` .. `first` + n of the T of batch row `row`. */
+void pgi_prompts_embed(const pgi_run *run, const pgi_prompts *prompts, int64_t row, int64_t first, int64_t n, float *x);
+
+/* What the decoder must know of the same rows, which hold all tokens of the batch row. */
+pgi_sequence pgi_prompts_sequence(const pgi_prompts *prompts, int64_t row, int64_t first, int64_t n);
+
+/* The longest row, in tokens, that the decoder takes. */
+int64_t pgi_context_limit(const pgi_config *config);
+
+/* Seconds since some fixed moment. */
+double pgi_now(void);
+
+#endif
