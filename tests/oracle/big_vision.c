@@ -9,25 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hex.h"
 #include "processor/big_vision.h"
-
-/* The text after the next " =" of *at in place, its size; NULL when there is none. */
-static char *next_text(char **at, size_t *size) {
-    char *text = strstr(*at, "="), *hex = text ? ++text : NULL;
-    *size = 0;
-    if (!text) return NULL;
-    for (; hex[0] && hex[0] != ' ' && hex[1]; hex += 2) {
-        char pair[3] = {hex[0], hex[1], 0};
-        text[(*size)++] = (char)strtol(pair, NULL, 16);
-    }
-    *at = hex;
-    return text;
-}
 
 static pg_status answer_text(const pgi_tokenizer *tokenizer, char *line) {
     long n_tokens = strtol(line, &line, 10), n_images = strtol(line, &line, 10), open = strtol(line, &line, 10);
     size_t prompt_size, suffix_size;
-    char *prompt = next_text(&line, &prompt_size), *suffix = next_text(&line, &suffix_size);
+    char *prompt = hex_text(&line, &prompt_size), *suffix = hex_text(&line, &suffix_size);
     int64_t n_prefix = 0;
     pgi_ids ids;
     pgi_ids_init(&ids, &pgi_memory_default);

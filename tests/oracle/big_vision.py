@@ -8,7 +8,7 @@ PROGRAM is the built tests/oracle/big_vision. N random pictures (default 300) th
 double-precision implementation of the same filter and through torch; 10 N random texts through sentencepiece, on random
 vocabularies and on the demo checkpoint (or FOLDER). Without tensorflow the pixels are held to the bound of f32 rounding
 from double precision alone, and it says so. --golden writes what tests/unit/test_big_vision.c reads
-(tests/golden/images/big_vision.txt, tests/golden/tokenizers/big_vision.txt); it needs tensorflow.
+(tests/golden/big_vision/pixels.txt and ids.txt); it needs tensorflow.
 """
 import argparse
 import os
@@ -247,8 +247,9 @@ def write_golden():
     from make_images import fnv1a, test_picture
     if not tf:
         sys.exit("tensorflow is needed")
+    os.makedirs(os.path.join(GOLDEN, "big_vision"), exist_ok=True)
     rng = np.random.default_rng(4)
-    with open(os.path.join(GOLDEN, "images", "big_vision.txt"), "w") as f:
+    with open(os.path.join(GOLDEN, "big_vision", "pixels.txt"), "w") as f:
         cases = [(56, 56, 56), (112, 112, 56), (1, 1, 28), (2, 2, 1), (3, 400, 28), (400, 3, 28), (57, 55, 56)]
         cases += [(int(w), int(h), int(s)) for w, h, s in rng.integers(1, 160, (25, 3))]
         for width, height, side in cases:
@@ -256,7 +257,7 @@ def write_golden():
             f.write(f"{width} {height} {side} {fnv1a(pixels.astype('<f4').tobytes())}\n")
     processor = processor_of(read_model(DEMO))
     image = processor.GetPieceSize()
-    with open(os.path.join(GOLDEN, "tokenizers", "big_vision.txt"), "w") as f:
+    with open(os.path.join(GOLDEN, "big_vision", "ids.txt"), "w") as f:
         pieces = [processor.IdToPiece(i) for i in range(image)]
         texts = [("caption en", None), ("", ""), ("\n", "\n"), ("a\n\n", "\nb"), ("<bos><image> x", "<eos>"),
                  ("detect cat", "<loc0012><loc0345><loc0999><loc1023> cat"), ("segment it ", "<loc0000><seg127>"),
