@@ -44,11 +44,15 @@
     F(pg_generate_options, struct_size) F(pg_generate_options, flags) F(pg_generate_options, max_new_tokens)           \
     F(pg_generate_options, n_threads) F(pg_generate_options, features) F(pg_generate_options, on_text)                 \
     F(pg_generate_options, on_text_user) F(pg_generate_options, progress) F(pg_generate_options, progress_user)        \
-    F(pg_generate_options, cancel)                                                                                     \
+    F(pg_generate_options, cancel) F(pg_generate_options, on_row_text) F(pg_generate_options, on_row_text_user)        \
     S(pg_result_info)                                                                                                  \
     F(pg_result_info, struct_size) F(pg_result_info, stop) F(pg_result_info, n_prompt_tokens)                          \
     F(pg_result_info, n_new_tokens) F(pg_result_info, encode_seconds) F(pg_result_info, prefill_seconds)               \
     F(pg_result_info, decode_seconds)                                                                                  \
+    S(pg_forward_options)                                                                                              \
+    F(pg_forward_options, struct_size) F(pg_forward_options, flags) F(pg_forward_options, n_threads)                   \
+    F(pg_forward_options, reserved) F(pg_forward_options, logits_to_keep) F(pg_forward_options, features)              \
+    F(pg_forward_options, progress) F(pg_forward_options, progress_user) F(pg_forward_options, cancel)                 \
     S(pg_run_options)                                                                                                  \
     F(pg_run_options, struct_size) F(pg_run_options, n_threads) F(pg_run_options, progress)                            \
     F(pg_run_options, progress_user) F(pg_run_options, cancel)                                                         \
@@ -68,7 +72,9 @@
     C(PG_IMAGE_BYTES)                                                                                                  \
     C(PG_CPU_BASELINE) C(PG_CPU_AVX2) C(PG_CPU_AVX512)                                                                 \
     C(PG_TEXT_LITERAL) C(PG_IMAGE_EXIF) C(PG_SKIP_SPECIAL)                                                             \
-    C(PG_STOP_EOS) C(PG_STOP_LENGTH) C(PG_STOP_CALLBACK)
+    C(PG_STOP_EOS) C(PG_STOP_LENGTH) C(PG_STOP_CALLBACK)                                                               \
+    C(PG_FORWARD_NO_LOGITS) C(PG_FORWARD_HIDDEN_STATES) C(PG_FORWARD_LAST_HIDDEN) C(PG_FORWARD_LOSS_PER_ROW)           \
+    C(PG_FORWARD_SKIP_PADDING)
 
 static size_t filled; /* bytes of the fields of the struct being printed */
 
