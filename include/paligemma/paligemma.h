@@ -578,8 +578,8 @@ enum {
     PG_FORWARD_NO_LOGITS = 1,      /* logits are not kept (the loss needs no room for all of them) */
     PG_FORWARD_HIDDEN_STATES = 2,  /* keep the hidden states of every layer */
     PG_FORWARD_LAST_HIDDEN = 4,    /* keep the last hidden state, after the final norm */
-    PG_FORWARD_LOSS_PER_ROW = 8,   /* the loss is the mean over each row's labels, then over the rows that have some
-                                      (big_vision), instead of the mean over all labels of the batch (HF) */
+    PG_FORWARD_LOSS_PER_ROW = 8,   /* the loss is the mean over each row's labels, 0 for a row without, then over the
+                                      rows (big_vision), instead of the mean over all labels of the batch (HF) */
     PG_FORWARD_SKIP_PADDING = 16   /* compute nothing for padding; its rows are zero. Default: as the reference does */
 };
 
@@ -609,7 +609,7 @@ PG_API void pg_outputs_close(pg_outputs **outputs);
 
 /* A tensor of the outputs by its HF name, valid until the outputs are closed. B rows, T tokens, K kept, L layers:
  *   "logits"               f32 [B, K, vocab_size]  final soft cap applied; K is T unless logits_to_keep is set
- *   "loss"                 f32 [1]                 NaN when no token has a label; not there without labels
+ *   "loss"                 f32 [1]                 not there without labels; NaN, per row 0, when all are -100
  *   "hidden_states"        f32 [L + 1, B, T, hidden]  on request: the embeddings, then each layer's output, the last
  *                                                  after the final norm
  *   "last_hidden_state"    f32 [B, T, hidden]      on request: after the final norm

@@ -20,6 +20,7 @@
 
 #include "checkpoint/safetensors.h"
 #include "generate/session.h"
+#include "golden.h"
 #include "stage_name.h"
 
 enum { MAX_CASES = 64, MAX_TOKENS = 256 };
@@ -35,14 +36,8 @@ typedef struct watcher {
     uint64_t cpu_mask;
     int n_threads;
     int n_stages, n_wrong;
-    uint64_t hash; /* FNV-1a of everything seen */
+    uint64_t hash; /* of everything seen */
 } watcher;
-
-#define CHECK(expression)                                                            \
-    do {                                                                             \
-        pg_status check_status_ = (expression);                                      \
-        if (check_status_ < 0) fail_msg("%s: %s", #expression, pg_last_error());     \
-    } while (0)
 
 static void open_case(const char *name, golden *g) {
     char path[1024];
@@ -111,9 +106,7 @@ static void on_stage(void *user, const char *name, int layer, const float *data,
         w->n_wrong++;
         return;
     }
-    const uint8_t *bytes = (const uint8_t *)data;
-    for (size_t i = 0; i < (size_t)(rows * columns) * sizeof *data; i++)
-        w->hash = (w->hash ^ bytes[i]) * UINT64_C(0x100000001B3);
+    w->hash = golden_hash(w->hash, data, (size_t)(rows * columns) * sizeof *data);
     compare_rows(w, full, stage, rows_stored, data, rows, columns);
     w->n_stages++;
 }
@@ -181,7 +174,7 @@ static void run_with_cpu(const golden *g, uint64_t cpu_mask) {
     CHECK(pg_inputs_get(inputs, "input_ids", &ids));
     check_ids(g, "prompt_ids", ids.data, ids.shape[1]);
     for (int n_threads = 1; n_threads <= 3; n_threads++) {
-        watcher w = {.g = g, .cpu_mask = cpu_mask, .n_threads = n_threads, .hash = UINT64_C(0xCBF29CE484222325)};
+        watcher w = {.g = g, .cpu_mask = cpu_mask, .n_threads = n_threads, .hash = GOLDEN_HASH_START};
         run_session(g, model, inputs, &w);
         if (n_threads == 1) hash = w.hash;
         assert_true(w.hash == hash); /* every stage to the last bit */

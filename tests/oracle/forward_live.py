@@ -1,0 +1,349 @@
+#!/usr/bin/env python3
+"""pg_forward, batched generation and pg_embed against transformers, on random checkpoints and random batches.
+
+    forward_live.py [--seed S] [--count N] [--build FOLDER]
+
+Each of the N checkpoints (seeds S, S + 1, ...; checkpoints.py) runs batches of batches.py: prompts, pictures and
+suffixes as they come, padded on either side. Checked are features, hidden states of every layer, logits and both
+losses, padding included; logits_to_keep; inputs given as arrays, as embeddings, with given features, without types, with
+positions of one's own; each row against its single run; threads and instruction sets; generate() token for token on
+left-padded batches; pg_embed. Bounds as README.md says. Without --seed the seed is fresh; it is printed.
+"""
+import argparse
+import dataclasses
+import os
+import shutil
+import sys
+import tempfile
+import traceback
+
+import numpy as np
+import torch
+
+import batch_reference
+import batches
+import checkpoints
+import compare
+import pglib
+
+N_BATCHES, N_GENERATED = 3, 2
+MAX_TOKENS = 1200  # of a batch: transformers' eager attention takes its square
+
+
+def draw_batch(rng, hf, generate=False):
+    """A batch that transformers accepts, not too large. -> (case, images, arrays)"""
+    while True:
+        case = batches.draw(rng, hf)
+        if case.text is None or any(len(text) > 400 for text in case.text + (case.suffix or [])):
+            continue
+        if generate:
+            case.suffix, case.side, case.truncate = None, "left", None
+            if case.padding == "max_length":
+                case.padding, case.max_length = "longest", 0
+        images = batches.random_pictures(rng, case.n_images)
+        try:
+            arrays, reports = hf.run(case, images)
+        except batches.REFUSALS + (batches.DroppedRows,):
+            continue
+        if arrays["input_ids"].size <= MAX_TOKENS and all(report["n_tokens"] for report in reports):
+            return case, images, arrays
+
+
+def model_arrays(arrays, *names):
+    """What HF's model(**inputs) takes of them, and `names`."""
+    kept = ("input_ids", "attention_mask", "token_type_ids", "labels", "pixel_values") + names
+    return {name: array for name, array in arrays.items() if name in kept}
+
+
+def stages_of(outputs):
+    """pg_outputs -> {stage: array} under the reference's names."""
+    stages = {"logits": outputs["logits"]}
+    features, hidden = outputs.get("image_hidden_states"), outputs.get("hidden_states")
+    if features is not None:
+        stages["features"] = features
+    if hidden is not None:
+        stages.update({f"hidden.{i}": layer for i, layer in enumerate(hidden)})
+    return stages
+
+
+def same(a, b):
+    return a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+class Case:
+    def __init__(self, seed, library, folder):
+        self.seed, self.library, self.folder = seed, library, os.path.join(folder, str(seed))
+        self.rng = np.random.default_rng([seed, 51])
+        self.passed, self.failed, self.closest = 0, 0, 0.0
+
+    def expect(self, wrong, what):
+        """wrong: a list of messages, empty when all is well."""
+        if not wrong:
+            self.passed += 1
+            return
+        self.failed += 1
+        print(f"FAIL seed {self.seed}, {what}")
+        for line in wrong[:12]:
+            print("    " + line)
+        print(f"    replay: forward_live.py --seed {self.seed} --count 1", flush=True)
+
+    def attempt(self, what, check, *args):
+        """Runs a check that returns what is wrong; a refusal is wrong too."""
+        try:
+            self.expect(check(*args), what)
+        except pglib.Error as error:
+            self.expect([str(error)], what)
+
+    def run(self):
+        spec = checkpoints.draw(self.seed)
+        checkpoints.write(spec, self.folder)
+        self.ref, self.hf = batch_reference.BatchReference(self.folder), batches.HfProcessor(self.folder)
+        self.config = self.ref.model.config.get_text_config()
+        with pglib.Model(self.library, self.folder) as self.model, \
+                pglib.Processor(self.library, self.folder) as self.processor:
+            for i in range(N_BATCHES):
+                self.run_batch(*draw_batch(self.rng, self.hf), full=i == 0)
+            for _ in range(N_GENERATED):
+                case, images, arrays = draw_batch(self.rng, self.hf, generate=True)
+                self.attempt(f"generate; {case}", self.check_generate, case, images, arrays)
+
+    def run_batch(self, case, images, arrays, full):
+        """One batch through every door; full: also through those that need another run of the reference."""
+        self.arrays, given = arrays, model_arrays(arrays)
+        self.exact, self.probes = self.ref.forward(given), self.ref.noise(given)
+        what = f"; {arrays['input_ids'].shape}, {case}"
+        try:
+            self.inputs = batches.run_library(self.processor, case, images)
+        except pglib.Error as error:
+            self.expect([str(error)], "inputs" + what)
+            return
+        with self.inputs:
+            self.attempt("forward" + what, self.check_forward)
+            self.attempt("losses" + what, self.check_losses)
+            self.attempt("logits_to_keep" + what, self.check_keep)
+            self.attempt("threads" + what, self.check_threads)
+            self.attempt("rows alone" + what, self.check_rows)
+            self.attempt("given features" + what, self.check_features, case)
+            self.attempt("embed" + what, self.check_embed)
+            self.attempt("instruction sets" + what, self.check_cpus)
+            if full:
+                self.attempt("arrays" + what, self.check_arrays)
+                self.attempt("embeddings" + what, self.check_embeddings)
+                self.attempt("causal" + what, self.check_causal)
+                self.attempt("positions" + what, self.check_positions)
+
+    def within(self, outputs, exact, probes, given):
+        """-> [stages beyond their bounds]"""
+        ours = stages_of(outputs)
+        table = batch_reference.compare_stages(ours, exact, probes, given, self.config)
+        self.closest = max([self.closest] + [row[2] / row[3] for row in table if row[3]])
+        return [f"{row[0]}, {row[1]}: relative L2 {row[2]:.2e} (bound {row[3]:.2e}), max abs {row[4]:.2e} "
+                f"(bound {row[5]:.2e})" for row in table if not row[-1]]
+
+    def check_forward(self):
+        with self.model.forward(self.inputs, flags=pglib.HIDDEN_STATES | pglib.LAST_HIDDEN) as outputs:
+            wrong = self.within(outputs, self.exact, self.probes, self.arrays)
+            n = len([stage for stage in self.exact.stages if stage.startswith("hidden.")])
+            if outputs["hidden_states"].shape[0] != n:
+                wrong.append(f"hidden_states: found {outputs['hidden_states'].shape[0]}, expected {n}")
+            if not same(outputs["hidden_states"][-1], outputs["last_hidden_state"]):
+                wrong.append("last_hidden_state is not the last of hidden_states")
+            if outputs.get("image_hidden_states") is None:
+                wrong.append("no image_hidden_states")
+        return wrong
+
+    def check_losses(self):
+        labels, logits = self.arrays["labels"], self.exact.stages["logits"]
+        limit = batch_reference.loss_bound(self.exact, self.probes, labels)
+        wrong = []
+        for flags in (0, pglib.LOSS_PER_ROW, pglib.NO_LOGITS, pglib.NO_LOGITS | pglib.LOSS_PER_ROW):
+            right = batch_reference.mean_loss(logits, labels, flags & pglib.LOSS_PER_ROW)
+            if not flags:  # what transformers itself says
+                right = self.exact.loss
+            with self.model.forward(self.inputs, flags=flags) as outputs:
+                found = float(outputs["loss"][0])
+                if (flags & pglib.NO_LOGITS == 0) != (outputs.get("logits") is not None):
+                    wrong.append(f"flags {flags}: logits there or not")
+            if np.isnan(right) != np.isnan(found) or abs(found - right) > limit:
+                wrong.append(f"flags {flags}: found {found:.9g}, expected {right:.9g}, bound {limit:.2e}")
+        return wrong
+
+    def check_keep(self):
+        n_tokens, wrong = self.arrays["input_ids"].shape[1], []
+        with self.model.forward(self.inputs) as all_outputs:
+            whole, loss = all_outputs["logits"], all_outputs["loss"]
+        for keep in {1, 2, n_tokens, int(self.rng.integers(1, n_tokens + 1))}:
+            if keep > n_tokens:
+                continue
+            with self.model.forward(self.inputs, logits_to_keep=keep) as outputs:
+                if outputs["logits"].shape[1] != keep:
+                    wrong.append(f"{keep} kept: shape {outputs['logits'].shape}")
+                    continue
+                probes = [probe.last(keep) for probe in self.probes]
+                wrong += self.within(outputs, self.exact.last(keep), probes, self.arrays)
+                if not np.allclose(outputs["loss"], loss, rtol=1e-5, equal_nan=True):
+                    wrong.append(f"{keep} kept: loss {outputs['loss']}, with all logits {loss}")
+        return wrong
+
+    def check_threads(self):
+        seen = {}
+        for n in (1, 2, 3):
+            with self.model.forward(self.inputs, flags=pglib.HIDDEN_STATES, n_threads=n) as outputs:
+                seen[n] = [outputs[name] for name in ("logits", "hidden_states", "image_hidden_states", "loss")]
+        return [f"{n} threads: tensor {i} differs from 1 thread" for n in (2, 3) for i in range(4)
+                if not same(seen[n][i], seen[1][i])]
+
+    def check_cpus(self):
+        wrong = []
+        for name, mask in pglib.CPU_MASKS.items():
+            with pglib.Model(self.library, self.folder, mask) as model, \
+                    model.forward(self.inputs, flags=pglib.HIDDEN_STATES) as outputs:
+                wrong += [f"{name}: {line}" for line in self.within(outputs, self.exact, self.probes, self.arrays)]
+        return wrong
+
+    def alone(self, arrays, row):
+        """-> Inputs of one row without its padding"""
+        mask = arrays["attention_mask"][row] == 1
+        counts = arrays["image_counts"]
+        first = int(counts[:row].sum())
+        given = {name: arrays[name][row:row + 1, mask] for name in ("input_ids", "token_type_ids", "labels")}
+        if counts[row]:
+            given["pixel_values"] = arrays["pixel_values"][first:first + counts[row]]
+        return self.library.make_inputs(**given)
+
+    def check_rows(self):
+        """A row gives what it gives alone: to the last bit."""
+        wrong = []
+        with self.model.forward(self.inputs, flags=pglib.HIDDEN_STATES) as outputs:
+            logits, hidden = outputs["logits"], outputs["hidden_states"]
+        for row in range(len(logits)):
+            tokens = self.arrays["attention_mask"][row] == 1
+            with self.alone(self.arrays, row) as inputs, \
+                    self.model.forward(inputs, flags=pglib.HIDDEN_STATES) as outputs:
+                for name, single, mine in [("logits", outputs["logits"][0], logits[row][tokens]),
+                                           ("hidden_states", outputs["hidden_states"][:, 0], hidden[:, row][:, tokens])]:
+                    if not same(single, mine):
+                        wrong.append(f"row {row}, {name}: {np.count_nonzero(single != mine)} of {mine.size} values differ"
+                                     f", by up to {np.abs(single - mine).max():.2e}")
+        return wrong
+
+    def check_features(self, case):
+        """Features encoded once, then inputs without pixels: the same bits."""
+        wrong = []
+        with self.model.forward(self.inputs) as outputs:
+            expected = {name: outputs[name] for name in ("logits", "loss", "image_hidden_states")}
+        with self.model.encode_image(self.inputs) as features, \
+                batches.run_library(self.processor, case, None, self.arrays["image_counts"].tolist()) as inputs, \
+                self.model.forward(inputs, features) as outputs:
+            if not same(features.array(), expected["image_hidden_states"]):
+                wrong.append("pg_encode_image differs from image_hidden_states")
+            wrong += [f"{name} differs" for name in ("logits", "loss") if not same(outputs[name], expected[name])]
+        return wrong
+
+    def check_embed(self):
+        wrong, padding = [], self.arrays["attention_mask"] == 0
+        flags = pglib.LAST_HIDDEN | pglib.SKIP_PADDING
+        with self.model.forward(self.inputs, embed=True) as outputs:
+            found, features = outputs["last_hidden_state"], outputs["image_hidden_states"]
+            wrong += [f"{name} is there" for name in ("logits", "loss", "hidden_states")
+                      if outputs.get(name) is not None]
+        with self.model.forward(self.inputs, flags=flags) as outputs:
+            if not same(found, outputs["last_hidden_state"]) or not same(features, outputs["image_hidden_states"]):
+                wrong.append("differs from pg_forward with the same flags")
+        with self.model.forward(self.inputs, flags=pglib.LAST_HIDDEN) as outputs:
+            if not same(found[~padding], outputs["last_hidden_state"][~padding]):
+                wrong.append("tokens differ from those of pg_forward with padding")
+        if found[padding].any():
+            wrong.append("padding is not zero")
+        return wrong
+
+    def check_arrays(self):
+        """The reference's own arrays through pg_inputs_create(): the same bits as from the processor."""
+        with self.library.make_inputs(**model_arrays(self.arrays)) as inputs, self.model.forward(inputs) as outputs, \
+                self.model.forward(self.inputs) as expected:
+            return [f"{name} differs" for name in ("logits", "loss") if not same(outputs[name], expected[name])]
+
+    def check_given(self, given):
+        """Arrays through transformers and through pg_inputs_create() and pg_forward()."""
+        exact, probes = self.ref.forward(given), self.ref.noise(given)
+        with self.library.make_inputs(**given) as inputs, \
+                self.model.forward(inputs, flags=pglib.HIDDEN_STATES) as outputs:
+            wrong = self.within(outputs, exact, probes, given)
+            limit = batch_reference.loss_bound(exact, probes, given["labels"])
+            found = float(outputs["loss"][0])
+            if np.isnan(exact.loss) != np.isnan(found) or abs(found - exact.loss) > limit:
+                wrong.append(f"loss: found {found:.9g}, expected {exact.loss:.9g}, bound {limit:.2e}")
+        return wrong
+
+    def check_embeddings(self):
+        given = model_arrays(self.arrays)
+        del given["input_ids"], given["pixel_values"]
+        return self.check_given(dict(given, inputs_embeds=self.exact.stages["hidden.0"]))
+
+    def check_causal(self):
+        given = model_arrays(self.arrays)
+        del given["token_type_ids"]
+        return self.check_given(given)
+
+    def check_positions(self):
+        gaps = self.rng.integers(1, 4, self.arrays["input_ids"].shape)
+        gaps[:, 0] = self.rng.integers(0, 50, len(gaps))
+        return self.check_given(dict(model_arrays(self.arrays), position_ids=np.cumsum(gaps, 1)))
+
+    def check_generate(self, case, images, arrays):
+        n_new, wrong = int(self.rng.integers(1, 20)), []
+        given = model_arrays(arrays)
+        del given["labels"]
+        expected, logits = self.ref.generate(given, n_new)
+        open_steps = self.ref.open_steps(given, expected, logits)
+        with batches.run_library(self.processor, case, images) as inputs:
+            found = self.model.generate(self.processor, inputs, max_new_tokens=n_new)
+            with self.model.encode_image(inputs) as features:
+                again = self.model.generate(self.processor, inputs, features, max_new_tokens=n_new, n_threads=2)
+        right_side = dataclasses.replace(case, side="right")
+        with batches.run_library(self.processor, right_side, images) as inputs:
+            right = self.model.generate(self.processor, inputs, max_new_tokens=n_new, n_threads=1)
+        if again != found or right != found:
+            wrong.append(f"depends on the threads, given features or the side of the padding: {found}, {again}, {right}")
+        for row, (ids, text) in enumerate(found):
+            with self.alone(dict(arrays, labels=arrays["input_ids"]), row) as inputs:
+                single = self.model.generate(self.processor, inputs, max_new_tokens=n_new)[0]
+            if single != (ids, text):
+                wrong.append(f"row {row}: found {ids}, alone {single[0]}")
+            agreed = next((i for i, (a, b) in enumerate(zip(ids, expected[row])) if a != b),
+                          min(len(ids), len(expected[row])))
+            if ids != expected[row] and agreed < open_steps[row]:
+                wrong.append(f"row {row}: found {ids}, expected {expected[row]}")
+            right_text = self.ref.tokenizer.decode(expected[row], skip_special_tokens=True)
+            if ids == expected[row] and text != right_text:
+                wrong.append(f"row {row}: text {text!r}, expected {right_text!r}")
+        return wrong
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--seed", type=int, help="the first checkpoint (default: a fresh one)")
+    args.add_argument("--count", type=int, default=12, help="checkpoints (default 12)")
+    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
+    args = args.parse_args()
+    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
+    print(f"seed {first}, {args.count} checkpoints", flush=True)
+    torch.set_num_threads(1)  # the fastest for models this small
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the CPU to the others
+    library, passed, failed, closest = pglib.Library(args.build), 0, 0, 0.0
+    with tempfile.TemporaryDirectory() as temporary:
+        for seed in range(first, first + args.count):
+            case = Case(seed, library, temporary)
+            try:
+                case.run()
+            except Exception:  # a defect of one checkpoint must not hide the rest
+                case.expect([traceback.format_exc()], "stopped")
+            passed, failed, closest = passed + case.passed, failed + case.failed, max(closest, case.closest)
+            shutil.rmtree(case.folder, ignore_errors=True)
+    print(f"the stage nearest to its bound was at {closest:.2f} of it")
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Random batches through the library's processor and through transformers': every array must be the same.
+
+    processor_live.py [--seed S] [--count 1000] [--build FOLDER] [--only CASE] [--folder FOLDER]
+
+Case S is drawn from seed S alone, S + 1 from S + 1, ...; GROUP cases in a row share a checkpoint folder: random ones
+(checkpoints.py), random kinds of tokenizer files (../golden/make_tokenizers.py) and the demo checkpoint. Compared are
+ids, masks, types, labels, positions and picture counts as numbers, pixels to the last bit, the report of each row, and
+errors: where transformers raises, the library must refuse. --only replays one case.
+"""
+import argparse
+import collections
+import json
+import os
+import sys
+import tempfile
+import traceback
+
+import numpy as np
+
+import batches
+import checkpoints
+import compare
+import pglib
+import vocabularies
+
+import make_tokenizers  # in ../golden; batches has put it on the path
+
+GROUP = 25  # cases that share a folder
+DEMO = os.path.join(compare.ROOT, "examples", "demo", "model")
+
+
+def make_folder(seed, folder):
+    """-> (the processor's folder, what it is). Small pictures: their sizes are varied by live.py."""
+    rng = np.random.default_rng([seed, 31])
+    kind = rng.random()
+    if kind < 0.1 and os.path.exists(DEMO):
+        return DEMO, "the demo checkpoint"
+    os.makedirs(folder)
+    if kind < 0.4:
+        kinds = list(make_tokenizers.kinds(True))
+        name, make = kinds[rng.integers(len(kinds))]
+        make(folder)
+        tokens, size = int(rng.integers(1, 10)), int(rng.integers(1, 40))
+        checkpoints.write_json(folder, "preprocessor_config.json", dict(
+            do_convert_rgb=None, do_resize=True, do_normalize=True, do_rescale=True, image_mean=[0.5] * 3,
+            image_std=[0.5] * 3, image_processor_type="SiglipImageProcessor", image_seq_length=tokens, resample=3,
+            processor_class="PaliGemmaProcessor", rescale_factor=1 / 255, size={"height": size, "width": size}))
+        what = f"tokenizer kind {name}, {tokens} image tokens"
+    else:
+        spec = checkpoints.draw(seed)
+        model, tokenizer = vocabularies.build(spec["n_learned"])
+        checkpoints.write_processor(folder, model, tokenizer, spec)
+        what = f"checkpoint {seed}, {spec['files']}"
+    checkpoints.write_json(folder, "config.json", {"model_type": "paligemma"})
+    path = os.path.join(folder, "tokenizer_config.json")
+    if rng.random() < 0.5 and os.path.exists(path):
+        with open(path) as f:
+            config = json.load(f)
+        for key in ["padding_side"] + ["truncation_side"] * int(rng.random() < 0.3):
+            config[key] = str(rng.choice(["left", "right"]))
+            what += f", {key} {config[key]}"
+        if rng.random() < 0.3:
+            config["model_max_length"] = int(rng.integers(20, 120))
+            what += f", model_max_length {config['model_max_length']}"
+        checkpoints.write_json(folder, "tokenizer_config.json", config)
+    return folder, what
+
+
+def check(hf, processor, seed):
+    """-> (the case, what the reference made of it, [what is wrong])"""
+    rng = np.random.default_rng([seed, 32])
+    case = batches.draw(rng, hf)
+    images = batches.random_pictures(rng, case.n_images)
+    expected = reports = refusal = None
+    try:
+        expected, reports = hf.run(case, images)
+    except batches.DroppedRows as error:
+        return case, f"left out: {error}", []
+    except batches.REFUSALS as error:
+        refusal = f"{type(error).__name__}: {error}"
+    try:
+        with batches.run_library(processor, case, images) as inputs:
+            if refusal:
+                return case, "raises", [f"accepted, but transformers raises {refusal}"]
+            return case, "equal", batches.compare(inputs, expected, reports)
+    except pglib.Error as error:
+        return case, "raises", [] if refusal else [f"refused: {error}"]
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--seed", type=int, help="the first case (default: a fresh one)")
+    args.add_argument("--count", type=int, default=1000, help="cases (default 1000)")
+    args.add_argument("--only", type=int, help="this case alone, printed whole")
+    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
+    args.add_argument("--show", type=int, default=20, help="failures that are printed (default 20)")
+    args = args.parse_args()
+    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
+    first, count = (args.only, 1) if args.only is not None else (first // GROUP * GROUP, args.count)
+    print(f"seed {first}, {count} cases", flush=True)
+    library, outcomes, failed, hf = pglib.Library(args.build), collections.Counter(), 0, None
+    with tempfile.TemporaryDirectory() as temporary:
+        for seed in range(first, first + count):
+            if hf is None or seed % GROUP == 0:
+                group = seed // GROUP
+                folder, what = make_folder(group, os.path.join(temporary, str(group)))
+                hf, processor = batches.HfProcessor(folder), pglib.Processor(library, folder)
+            try:
+                case, outcome, wrong = check(hf, processor, seed)
+            except Exception:  # a defect of this script must not hide the rest
+                case, outcome, wrong = None, "stopped", [traceback.format_exc()]
+            outcomes[outcome.partition(":")[0]] += 1
+            failed += bool(wrong)
+            if wrong and failed <= args.show or args.only is not None:
+                print(f"{'FAIL' if wrong else outcome}  {what}\n    {case}")
+                print("".join(f"    {line}\n" for line in wrong) + f"    replay: processor_live.py --only {seed}",
+                      flush=True)
+    print(", ".join(f"{n} {outcome}" for outcome, n in sorted(outcomes.items())))
+    print(f"{count - failed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
