@@ -21,12 +21,13 @@ typedef struct tool_verb {
 
 extern const tool_verb tool_run, tool_info, tool_tokens;
 
-/* An option: a flag (set to 1) or a whole number within bounds. */
+/* An option: a flag (set to 1), a text, or a whole number within bounds. */
 typedef struct tool_option {
     const char *name;   /* "--threads" */
     const char *letter; /* "-t", or NULL */
     int *flag;          /* or NULL: */
     int64_t *number, least, most;
+    const char **text; /* or NULL */
 } tool_option;
 
 /* Sorts argv into options and the verb's arguments. Returns -1 to go on, else

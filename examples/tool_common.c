@@ -71,7 +71,11 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
             continue;
         }
         const char *value = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
-        if (!value) return usage_error(verb, "%s needs a number", option->name);
+        if (!value) return usage_error(verb, "%s needs a %s", option->name, option->text ? "text" : "number");
+        if (option->text) {
+            *option->text = value;
+            continue;
+        }
         if (!parse_number(value, option))
             return usage_error(verb, "%s: found '%s', expected a whole number from %lld to %lld", option->name, value,
                                (long long)option->least, (long long)option->most);

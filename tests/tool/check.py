@@ -40,7 +40,7 @@ def usage(folder, picture):
                       ("run", folder, picture, "a", "--threads"), ("run", folder, picture, "a", "--threads", "two"),
                       ("run", folder, picture, "a", "-n", "0"), ("run", folder, picture, "a", "-n", "-1"),
                       ("run", folder, picture, "a", "-n", "99999999999999999999"), ("info",), ("info", "a", "b"),
-                      ("tokens", folder), ("tokens", "--json", folder), ("help", "fly")]:
+                      ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly")]:
         code, out, err = run(*arguments)
         expect(f"usage {arguments}", code == 2 and out == "" and "paligemma" in err, code, out, err)
     for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("run", "--help"), ("info", "-h"),
@@ -120,6 +120,16 @@ def answers(folder, picture):
         first, _, last = places.partition("-")
         listed += [int(number)] * (int(last or first) - int(first) + 1)
     expect("the table of tokens", code == 0 and listed == tokens["ids"], out)
+    code, out, err = run("tokens", folder, "a b", "--suffix", "b a", "--json")
+    row = json.loads(out)
+    labelled = [i for i, label in zip(row["ids"], row["labels"]) if label >= 0]
+    expect("--suffix follows the prompt", row["ids"] == tokens["ids"] + labelled and labelled
+           and row["pieces"][-1] == "<eos>" and row["token_type_ids"] == [int(l >= 0) for l in row["labels"]], row)
+    code, out, err = run("tokens", folder, "a b", "--suffix=b a")
+    expect("labels in the table", [line.split("\t")[1] for line in out.splitlines() if line.endswith("\tlabel")]
+           == [str(i) for i in labelled], out, labelled)
+    merged = [json.loads(run("tokens", folder, "a\n", "--json", *o)[1])["ids"] for o in [(), ("--big-vision",)]]
+    expect("--big-vision", len(merged[0]) <= len(merged[1]) and merged[1][-2:] == merged[1][-1:] * 2, merged)
     plain = json.loads(run("tokens", folder, "<eos>", "--json")[1])["ids"]
     literal = json.loads(run("tokens", folder, "<eos>", "--json", "--literal")[1])["ids"]
     expect("--literal", len(literal) > len(plain), plain, literal)
