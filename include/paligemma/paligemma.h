@@ -308,9 +308,10 @@ enum {
 enum {
     PG_MODE_HF = 0, /* transformers' PaliGemmaProcessor: prompt and newline are one text, the suffix its pair; the
                        picture as preprocessor_config.json says (Pillow's bicubic on 8 bits) */
-    /* big_vision, the training code (proj/paligemma: its preprocessing and evaluators): prompt, newline and suffix
-     * are tokenised apart, nothing in them is parsed as a special token; bilinear with antialias on floats
-     * (tf.image.resize), value / 127.5 - 1 */
+    /* google-research/big_vision, the training code: prompt, newline and suffix are tokenised apart, with what its
+     * sentencepiece model parses and nothing more (configs/proj/paligemma/transfers/common.py, pp/ops_text.py);
+     * bilinear with antialias on floats (tf.image.resize), value / 127.5 - 1, as its fine-tuning notebook does
+     * (configs/proj/paligemma/finetune_paligemma.ipynb; its training configs cut to 8 bits in between) */
     PG_MODE_BIG_VISION = 1
 };
 
@@ -329,7 +330,8 @@ enum {
 /* What PG_TRUNCATE takes away first. */
 enum {
     PG_CUT_LONGEST = 0, /* the longer of the two, pictures and prompt or suffix, down to the other's length, then both
-                           in halves: "longest_first", truncation=True. With pictures that is nearly always the prompt */
+                           in halves: "longest_first", truncation=True. With pictures that is nearly always the prompt.
+                           In PG_MODE_BIG_VISION: the suffix, then the prompt with its newline, as of one text */
     PG_CUT_PROMPT = 1,  /* the prompt alone: "only_first" */
     PG_CUT_SUFFIX = 2   /* the suffix alone: "only_second" */
 };

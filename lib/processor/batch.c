@@ -41,17 +41,20 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
                          const pg_encode_options *options) {
     const pgi_tokenizer *tokenizer = processor->tokenizer;
     const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
+    int big_vision = options->mode == PG_MODE_BIG_VISION;
     *e = (batch_encoder){.processor = processor, .batch = batch, .options = options};
     e->max_length = options->max_length ? options->max_length : defaults->max_length;
     e->layout = (pgi_layout){
         .tokenizer = tokenizer,
         .n_image_tokens = processor->image.n_image_tokens,
-        .literal = options->mode == PG_MODE_BIG_VISION || (options->flags & PG_TEXT_LITERAL),
+        .literal = big_vision || (options->flags & PG_TEXT_LITERAL),
     };
     e->truncation = (pgi_truncation){
         .part = options->cut,
-        .from_left = options->cut_side == PG_SIDE_DEFAULT ? defaults->cut_left : options->cut_side == PG_SIDE_LEFT,
+        .from_left = options->cut_side == PG_SIDE_DEFAULT ? defaults->cut_left && !big_vision
+                                                          : options->cut_side == PG_SIDE_LEFT,
         .keep_ends = (options->flags & PG_TRUNCATE_KEEP_ENDS) != 0,
+        .as_one = big_vision,
         .image_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE),
         .bos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS),
         .has_eos = !(options->flags & PG_SUFFIX_OPEN),

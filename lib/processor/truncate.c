@@ -20,8 +20,9 @@ static pg_status lengths(const pgi_truncation *t, int64_t n_prefix, int64_t n_su
                              (long long)*target, is_prefix ? "pictures and prompt" : "suffix",
                              (long long)t->max_length, is_prefix ? "prompt" : "suffix");
         *target -= too_many;
-    } else if (!has_pair) {
-        *prefix = t->max_length;
+    } else if (!has_pair || t->as_one) {
+        *suffix = larger(n_suffix - too_many, 0);
+        *prefix = t->max_length - *suffix;
     } else {
         int64_t shorter = n_prefix < n_suffix ? n_prefix : n_suffix;
         int64_t longer = shorter > t->max_length ? shorter : larger(shorter, t->max_length - shorter);
