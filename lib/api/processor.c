@@ -118,7 +118,7 @@ static pg_status check_array(int32_t n, const void *array, const char *count_nam
 
 /* A size without a text. */
 static pg_status check_sizes(int32_t n, const char *const *texts, const size_t *sizes, const char *name) {
-    if (sizes && n == 0) return pgi_error(PG_ERROR_ARGUMENT, "pg_batch.%s_sizes is given for no %ss", name, name);
+    if (sizes && n == 0) return pgi_error(PG_ERROR_ARGUMENT, "pg_batch.%s_sizes is given without texts", name);
     for (int32_t r = 0; r < n && sizes; r++)
         if (!texts[r] && sizes[r] > 0)
             return pgi_error(PG_ERROR_ARGUMENT, "row %d: the %s is NULL, but its size is %zu", r, name, sizes[r]);

@@ -1,0 +1,591 @@
+/*
+ * pg_processor_encode_batch: what rows look like, what options do, what is refused and with which words. That ids, masks
+ * and labels are transformers' own is for tests/golden and tests/oracle.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "api_fixture.h"
+
+enum { MAX_ROWS = 4, MAX_TOKENS = 512 };
+
+static const char *const letters = "a b c d e f g h i j k l";
+static int64_t n_image, image_id, bos_id, eos_id, pad_id, newline_id; /* n_image: tokens of a picture */
+static pg_image picture;
+static bytes picture_file;
+
+/* A batch and its options, as one call takes them. */
+typedef struct call {
+    pg_batch batch;
+    pg_encode_options options;
+    const char *prompts[MAX_ROWS], *suffixes[MAX_ROWS];
+    pg_image images[2 * MAX_ROWS];
+    int32_t counts[MAX_ROWS];
+} call;
+
+static call *rows_of(int n, ...) {
+    static call c;
+    va_list prompts;
+    memset(&c, 0, sizeof c);
+    OK(pg_batch_init(&c.batch, sizeof c.batch));
+    OK(pg_encode_options_init(&c.options, sizeof c.options));
+    va_start(prompts, n);
+    for (int i = 0; i < n; i++) c.prompts[i] = va_arg(prompts, const char *);
+    va_end(prompts);
+    c.batch.n_prompts = n;
+    c.batch.prompts = n ? c.prompts : NULL;
+    return &c;
+}
+
+static void with_suffixes(call *c, int n, ...) {
+    va_list suffixes;
+    va_start(suffixes, n);
+    for (int i = 0; i < n; i++) c->suffixes[i] = va_arg(suffixes, const char *);
+    va_end(suffixes);
+    c->batch.n_suffixes = n;
+    c->batch.suffixes = c->suffixes;
+}
+
+static void with_pictures(call *c, int n) {
+    for (int i = 0; i < n; i++) c->images[i] = picture;
+    c->batch.n_images = n;
+    c->batch.images = n ? c->images : NULL;
+}
+
+static void with_counts(call *c, int n, ...) {
+    va_list counts;
+    va_start(counts, n);
+    for (int i = 0; i < n; i++) c->counts[i] = va_arg(counts, int);
+    va_end(counts);
+    c->batch.n_image_counts = n;
+    c->batch.image_counts = c->counts;
+}
+
+static void cut_to(call *c, int64_t max_length, uint32_t flags) {
+    c->options.flags |= PG_TRUNCATE | flags;
+    c->options.max_length = max_length;
+}
+
+/* The inputs that a test looks at; closed by the next one. */
+static pg_inputs *made;
+
+static void run(const call *c) {
+    pg_inputs_close(&made);
+    OK(pg_processor_encode_batch(processor, &c->batch, &c->options, &made));
+}
+
+/* The call fails, and the message names all parts. */
+static void fails(const call *c, pg_status wanted, const char *part, const char *other) {
+    pg_inputs *none = (pg_inputs *)&none;
+    ERROR(pg_processor_encode_batch(processor, &c->batch, &c->options, &none), wanted);
+    assert_null(none);
+    if (!strstr(pg_last_error(), part) || !strstr(pg_last_error(), other))
+        fail_msg("\"%s\" lacks \"%s\" or \"%s\"", pg_last_error(), part, other);
+}
+
+static pg_tensor tensor(const char *name) {
+    pg_tensor t = {.struct_size = sizeof t};
+    OK(pg_inputs_get(made, name, &t));
+    return t;
+}
+
+static int64_t length(void) { return tensor("input_ids").shape[1]; }
+
+static const int64_t *row_of(const char *name, int64_t row) {
+    pg_tensor t = tensor(name);
+    assert_int_equal(t.dtype, PG_DTYPE_I64);
+    assert_int_equal(t.n_dims, 2);
+    return (const int64_t *)t.data + row * t.shape[1];
+}
+
+static pg_row_info info_of(int64_t row) {
+    pg_row_info info = {.struct_size = sizeof info};
+    OK(pg_inputs_get_row(made, row, &info));
+    return info;
+}
+
+/* The ids of a text alone, after what is there already. */
+static size_t add_text(int64_t *ids, size_t n, const char *text) {
+    size_t more;
+    OK(pg_processor_tokenize(processor, text, 0, ids + n, MAX_TOKENS - n, &more));
+    return n + more;
+}
+
+static size_t add_id(int64_t *ids, size_t n, int64_t id, int64_t times) {
+    while (times-- > 0) ids[n++] = id;
+    return n;
+}
+
+/* A row is `n_images` pictures, bos, the text with its newline [, the suffix and eos]; and what goes with it. */
+static void assert_row(int64_t row, int64_t n_images, const char *text, const char *suffix) {
+    int64_t wanted[MAX_TOKENS];
+    size_t n = add_id(wanted, 0, image_id, n_images * n_image), prefix;
+    n = add_id(wanted, n, bos_id, 1);
+    prefix = n = add_text(wanted, n, text);
+    if (suffix) n = add_id(wanted, add_text(wanted, n, suffix), eos_id, 1);
+    pg_row_info info = info_of(row);
+    assert_int_equal(info.n_tokens, n);
+    assert_int_equal(info.n_suffix, n - prefix);
+    assert_int_equal(info.n_images, n_images);
+    const int64_t *ids = row_of("input_ids", row), *mask = row_of("attention_mask", row);
+    const int64_t *types = row_of("token_type_ids", row), *labels = row_of("labels", row);
+    const int64_t *positions = row_of("position_ids", row);
+    for (int64_t t = 0; t < length(); t++) {
+        int64_t i = t - info.first_token;
+        int real = i >= 0 && i < (int64_t)n, learned = real && i >= (int64_t)prefix;
+        assert_int_equal(ids[t], real ? wanted[i] : pad_id);
+        assert_int_equal(mask[t], real);
+        assert_int_equal(types[t], learned);
+        assert_int_equal(labels[t], learned ? wanted[i] : -100);
+        assert_int_equal(positions[t], real ? i + 1 : 1);
+    }
+}
+
+static int open_all(void **state) {
+    pg_processor_info info = {.struct_size = sizeof info};
+    if (setup(state) != 0 || pg_processor_get_info(processor, &info) != PG_OK) return -1;
+    n_image = info.n_image_tokens;
+    image_id = info.image_id;
+    bos_id = info.bos_id;
+    eos_id = info.eos_id;
+    pad_id = info.pad_id;
+    picture_file = tiny_picture(PICTURE_PNG, 30, 20, 7);
+    OK(pg_image_from_bytes(&picture, sizeof picture, picture_file.data, picture_file.size));
+    return pg_processor_token_id(processor, "\n", &newline_id);
+}
+
+static int close_all(void **state) {
+    pg_inputs_close(&made);
+    bytes_free(&picture_file);
+    return teardown(state);
+}
+
+static void rows_are_padded_and_labelled(void **state) {
+    (void)state;
+    static const struct {
+        int32_t side, first; /* first: 0 when padding is on the right */
+    } sides[] = {{PG_SIDE_DEFAULT, 1}, {PG_SIDE_LEFT, 1}, {PG_SIDE_RIGHT, 0}};
+    for (int i = 0; i < 3; i++) {
+        call *c = rows_of(2, "a", letters);
+        with_suffixes(c, 2, "b", NULL);
+        with_pictures(c, 2);
+        c->options.padding_side = sides[i].side;
+        run(c);
+        assert_row(0, 1, "a\n", "b");
+        assert_row(1, 1, "a b c d e f g h i j k l\n", "");
+        assert_int_equal(info_of(0).first_token > 0, sides[i].first);
+        assert_int_equal(info_of(1).first_token, 0);
+        assert_int_equal(info_of(1).first_image, 1);
+        pg_tensor pixels = tensor("pixel_values"), counts = tensor("image_counts");
+        assert_int_equal(pixels.shape[0], 2);
+        size_t one = (size_t)(3 * pixels.shape[2] * pixels.shape[3]);
+        assert_memory_equal(pixels.data, (const float *)pixels.data + one, one * sizeof(float));
+        assert_int_equal(counts.n_dims, 1);
+        assert_int_equal(counts.shape[0], 2);
+        assert_int_equal(((const int64_t *)counts.data)[1], 1);
+    }
+}
+
+static void lengths_are_rounded_and_filled(void **state) {
+    (void)state;
+    call *c = rows_of(2, "a", letters);
+    run(c);
+    int64_t longest = length();
+    c->options.pad_to_multiple_of = 64;
+    run(c);
+    assert_int_equal(length() % 64, 0);
+    assert_in_range(length(), longest, longest + 63);
+    assert_row(0, 1, "a\n", NULL);
+    c->options.padding = PG_PADDING_MAX_LENGTH;
+    c->options.max_length = longest + 1;
+    run(c);
+    assert_int_equal(length() % 64, 0);
+    c->options.pad_to_multiple_of = 0;
+    run(c);
+    assert_int_equal(length(), longest + 1);
+    assert_row(0, 1, "a\n", NULL);
+    c->options.max_length = longest - 1; /* the longer row stays as it is, and the other is not as long */
+    fails(c, PG_ERROR_ARGUMENT, "row 1 has", "row 0 has");
+    c->options.max_length = 0; /* the tokenizer has no length of its own */
+    fails(c, PG_ERROR_ARGUMENT, "row 1 has", "without padding");
+    c->options.padding = PG_PADDING_NONE;
+    fails(c, PG_ERROR_ARGUMENT, "row 1 has", "without padding");
+    c = rows_of(2, "b", "c");
+    c->options.padding = PG_PADDING_NONE;
+    run(c);
+    assert_row(1, 1, "c\n", NULL);
+    c->options.padding = PG_PADDING_MAX_LENGTH;
+    c->options.max_length = 2; /* all are longer: none is padded */
+    run(c);
+    assert_row(1, 1, "c\n", NULL);
+}
+
+static void texts_may_hold_anything(void **state) {
+    (void)state;
+    static const char nul[] = "a\0b";
+    size_t sizes[] = {3}, suffix_sizes[] = {1};
+    call *c = rows_of(1, nul);
+    with_suffixes(c, 1, "xyz");
+    c->batch.prompt_sizes = sizes;
+    c->batch.suffix_sizes = suffix_sizes;
+    run(c);
+    int64_t with_nul = info_of(0).n_tokens;
+    assert_int_equal(info_of(0).n_suffix, 2);
+    c->batch.prompt_sizes = NULL;
+    run(c);
+    assert_row(0, 1, "a\n", "x" /* cut by its size */);
+    assert_true(with_nul > info_of(0).n_tokens);
+    c->prompts[0] = "a\xC3(";
+    fails(c, PG_ERROR_ARGUMENT, "row 0: the prompt", "byte 1");
+    c = rows_of(2, "a", "b");
+    with_suffixes(c, 2, "a", "ab\xFF");
+    fails(c, PG_ERROR_ARGUMENT, "row 1: the suffix", "byte 2");
+    c->suffixes[1] = NULL;
+    c->batch.suffix_sizes = (const size_t[]){1, 2};
+    fails(c, PG_ERROR_ARGUMENT, "row 1: the suffix is NULL", "2");
+}
+
+static void events_tell_of_the_newline(void **state) {
+    (void)state;
+    call *c = rows_of(3, "a\n", "a", NULL);
+    run(c);
+    assert_int_equal(info_of(0).events, PG_ROW_NEWLINE_MERGED);
+    assert_int_equal(info_of(1).events, 0);
+    assert_int_equal(info_of(2).events, 0);
+    assert_row(0, 1, "a\n\n", NULL);
+    assert_row(2, 1, "\n", NULL);
+}
+
+static void pictures_are_counted(void **state) {
+    (void)state;
+    call *c = rows_of(3, "a", "b", "c");
+    with_counts(c, 3, 2, 0, 1);
+    run(c); /* without pixels */
+    assert_row(0, 2, "a\n", NULL);
+    assert_row(1, 0, "b\n", NULL);
+    assert_row(2, 1, "c\n", NULL);
+    assert_int_equal(info_of(2).first_image, 2);
+    ERROR(pg_inputs_get(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
+    with_pictures(c, 3);
+    run(c);
+    assert_int_equal(tensor("pixel_values").shape[0], 3);
+    with_pictures(c, 2);
+    fails(c, PG_ERROR_ARGUMENT, "make 3", "2 pictures");
+    with_counts(c, 2, 2, 1);
+    fails(c, PG_ERROR_ARGUMENT, "2 image_counts", "3 prompts");
+    with_counts(c, 3, 2, -1, 1);
+    fails(c, PG_ERROR_ARGUMENT, "row 1", "-1");
+    with_counts(c, 3, 2, INT32_MAX, 1);
+    with_pictures(c, 0);
+    fails(c, PG_ERROR_LIMIT, "row 1", "2147483647");
+    c = rows_of(3, "a", "b", "c");
+    with_pictures(c, 1);
+    fails(c, PG_ERROR_ARGUMENT, "1 pictures", "3 prompts");
+}
+
+static void texts_may_place_pictures(void **state) {
+    (void)state;
+    call *c = rows_of(2, "x<image>y<image>", "<image>z");
+    with_pictures(c, 3);
+    run(c);
+    assert_int_equal(info_of(0).n_images, 2);
+    assert_int_equal(info_of(1).first_image, 2);
+    assert_row(1, 1, "z\n", NULL);
+    with_counts(c, 2, 2, 1);
+    run(c);
+    with_counts(c, 2, 1, 2);
+    fails(c, PG_ERROR_ARGUMENT, "row 0", "has 2 `<image>`");
+    with_counts(c, 0);
+    c->batch.image_counts = NULL;
+    with_pictures(c, 2);
+    fails(c, PG_ERROR_ARGUMENT, "row 1", "2 pictures");
+    with_pictures(c, 4);
+    fails(c, PG_ERROR_ARGUMENT, "have 3 `<image>`", "4 pictures");
+    c->options.flags = PG_TEXT_LITERAL; /* then each row's picture stands in front */
+    with_pictures(c, 2);
+    run(c);
+    assert_int_equal(info_of(0).n_images, 1);
+
+    c = rows_of(3, "<image>", "abcdefgh", "");
+    run(c);
+    assert_int_equal(info_of(0).events, 0);
+    assert_int_equal(info_of(1).events, PG_ROW_BOS_MISPLACED);
+    assert_int_equal(info_of(1).n_images, 0);
+    assert_int_equal(info_of(2).events, 0); /* nothing that bos could part */
+    int64_t wanted[MAX_TOKENS];
+    size_t n = add_text(wanted, add_id(wanted, add_text(wanted, 0, "abcdef"), bos_id, 1), "gh\n");
+    assert_int_equal(info_of(1).n_tokens, n);
+    assert_memory_equal(row_of("input_ids", 1) + info_of(1).first_token, wanted, n * sizeof *wanted);
+}
+
+static void suffixes_are_parsed_unless_literal(void **state) {
+    (void)state;
+    call *c = rows_of(2, "a", "b");
+    with_suffixes(c, 2, "x", "<image>y");
+    fails(c, PG_ERROR_ARGUMENT, "row 1: the suffix has 1 `<image>`", "none");
+    c->suffixes[1] = "<eos>y<loc0001>";
+    run(c);
+    assert_int_equal(info_of(1).n_suffix, 4);
+    c->options.flags = PG_TEXT_LITERAL;
+    run(c);
+    const int64_t *ids = row_of("input_ids", 1) + info_of(1).first_token;
+    for (int64_t i = 0; i < info_of(1).n_tokens - 1; i++) assert_true(ids[i] != eos_id);
+    assert_int_equal(ids[info_of(1).n_tokens - 1], eos_id);
+    c->suffixes[1] = "<image>y";
+    run(c);
+    c = rows_of(1, "a");
+    with_suffixes(c, 1, "x");
+    c->options.flags = PG_SUFFIX_OPEN;
+    run(c);
+    assert_int_equal(info_of(0).n_suffix, 1);
+    assert_true(row_of("labels", 0)[length() - 1] != eos_id);
+    c->suffixes[0] = "";
+    run(c);
+    assert_row(0, 1, "a\n", NULL);
+}
+
+static void hf_cuts_the_longer_part(void **state) {
+    (void)state;
+    call *c = rows_of(1, letters);
+    with_suffixes(c, 1, "x y z");
+    run(c);
+    int64_t whole = length(), n_suffix = info_of(0).n_suffix;
+    cut_to(c, whole - 1, 0); /* the pictures make the prompt the longer one: its newline goes */
+    run(c);
+    pg_row_info info = info_of(0);
+    assert_int_equal(info.events, PG_ROW_CUT | PG_ROW_CUT_NEWLINE);
+    assert_int_equal(info.n_cut, 1);
+    assert_int_equal(length(), whole - 1);
+    assert_int_equal(row_of("input_ids", 0)[whole - 2], eos_id);
+    cut_to(c, n_image + 1, 0); /* down to the pictures */
+    fails(c, PG_ERROR_ARGUMENT, "row 0", "image tokens after truncation");
+    c->options.cut = PG_CUT_SUFFIX;
+    cut_to(c, whole - 1, 0);
+    run(c);
+    assert_int_equal(info_of(0).events, PG_ROW_CUT | PG_ROW_CUT_EOS);
+    assert_true(row_of("labels", 0)[whole - 2] != eos_id);
+    cut_to(c, whole - 2, 0);
+    c->options.cut_side = PG_SIDE_LEFT; /* the suffix's head goes, its eos stays */
+    run(c);
+    assert_int_equal(info_of(0).events, PG_ROW_CUT);
+    assert_int_equal(row_of("labels", 0)[whole - 3], eos_id);
+    cut_to(c, n_image, 0);
+    fails(c, PG_ERROR_ARGUMENT, "row 0: the row has", "cutting the suffix alone cannot");
+    c->options.cut_side = PG_SIDE_RIGHT;
+    c->options.cut = PG_CUT_PROMPT;
+    cut_to(c, whole - 3, 0);
+    run(c);
+    assert_int_equal(info_of(0).events, PG_ROW_CUT | PG_ROW_CUT_NEWLINE);
+    assert_int_equal(info_of(0).n_suffix, n_suffix);
+    cut_to(c, whole, 0);
+    run(c);
+    assert_int_equal(info_of(0).events, 0);
+    c->options.flags = 0; /* max_length alone cuts nothing */
+    c->options.max_length = 3;
+    run(c);
+    assert_int_equal(length(), whole);
+}
+
+static void ends_can_be_kept(void **state) {
+    (void)state;
+    call *c = rows_of(1, letters);
+    with_suffixes(c, 1, "x y z");
+    run(c);
+    int64_t whole = length(), n_suffix = info_of(0).n_suffix;
+    int64_t full[MAX_TOKENS], least = n_image + 3; /* pictures, bos, newline, eos */
+    memcpy(full, row_of("input_ids", 0), (size_t)whole * sizeof *full);
+    for (int64_t n = whole - 1; n >= least; n--) {
+        cut_to(c, n, PG_TRUNCATE_KEEP_ENDS);
+        run(c);
+        pg_row_info info = info_of(0);
+        assert_int_equal(info.events, PG_ROW_CUT);
+        assert_int_equal(info.n_cut, whole - n);
+        assert_int_equal(info.n_tokens, n);
+        assert_int_equal(info.n_suffix, n_suffix - info.n_cut > 1 ? n_suffix - info.n_cut : 1);
+        const int64_t *ids = row_of("input_ids", 0);
+        int64_t prefix = n - info.n_suffix;
+        assert_int_equal(ids[n - 1], eos_id);
+        assert_int_equal(ids[prefix - 1], newline_id);
+        assert_memory_equal(ids, full, (size_t)(prefix - 1) * sizeof *ids); /* what is left is as it was */
+        assert_memory_equal(ids + prefix, full + whole - n_suffix, (size_t)(info.n_suffix - 1) * sizeof *ids);
+    }
+    cut_to(c, least - 1, PG_TRUNCATE_KEEP_ENDS);
+    fails(c, PG_ERROR_ARGUMENT, "row 0", "cannot go");
+    c->options.cut = PG_CUT_PROMPT;
+    cut_to(c, whole - 2, PG_TRUNCATE_KEEP_ENDS);
+    run(c);
+    assert_int_equal(info_of(0).n_suffix, n_suffix);
+    c->options.cut = PG_CUT_SUFFIX;
+    cut_to(c, least, PG_TRUNCATE_KEEP_ENDS);
+    fails(c, PG_ERROR_ARGUMENT, "row 0", "cannot go");
+    c = rows_of(1, "a b c <image> d e f");
+    cut_to(c, n_image + 2, PG_TRUNCATE_KEEP_ENDS);
+    run(c);
+    assert_row(0, 1, "\n", NULL); /* text before the picture may go too */
+}
+
+static void pictures_alone_are_fine(void **state) {
+    (void)state;
+    call *c = rows_of(0);
+    with_pictures(c, 3);
+    run(c);
+    assert_int_equal(tensor("pixel_values").shape[0], 3);
+    static const char *const names[] = {"input_ids", "attention_mask", "token_type_ids", "labels", "position_ids",
+                                        "image_counts", "inputs_embeds"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        ERROR(pg_inputs_get(made, names[i], &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
+    ARGUMENT(pg_inputs_get_row(made, 0, &(pg_row_info){.struct_size = sizeof(pg_row_info)}));
+    with_suffixes(c, 1, "x");
+    fails(c, PG_ERROR_ARGUMENT, "1 suffixes", "0 prompts");
+    c = rows_of(0);
+    fails(c, PG_ERROR_ARGUMENT, "0 prompts", "0 pictures");
+}
+
+static void bad_pictures_are_named(void **state) {
+    (void)state;
+    call *c = rows_of(2, "a", "b");
+    with_counts(c, 2, 1, 2);
+    with_pictures(c, 3);
+    OK(pg_image_from_bytes(&c->images[2], sizeof c->images[2], "GIF89a", 6));
+    fails(c, PG_ERROR_UNSUPPORTED, "row 1: picture 1", "");
+    c = rows_of(0);
+    with_pictures(c, 3);
+    c->images[1].path = "/nowhere";
+    c->images[1].format = PG_IMAGE_PATH;
+    fails(c, PG_ERROR_NOT_FOUND, "picture 1", "/nowhere");
+    with_pictures(c, 3);
+    c->images[2].struct_size = 3;
+    fails(c, PG_ERROR_ARGUMENT, "picture 2", "struct_size is 3");
+    with_pictures(c, 3);
+    c->images[1].struct_size -= 8;
+    fails(c, PG_ERROR_ARGUMENT, "picture 1", "as in picture 0");
+}
+
+static void counts_must_fit(void **state) {
+    (void)state;
+    call *c = rows_of(2, "a", "b");
+    with_suffixes(c, 1, "x");
+    fails(c, PG_ERROR_ARGUMENT, "1 suffixes", "2 prompts");
+    c = rows_of(2, "a", "b");
+    c->batch.n_prompts = -1;
+    fails(c, PG_ERROR_ARGUMENT, "n_prompts", "-1");
+    c->batch.n_prompts = 2;
+    c->batch.prompts = NULL;
+    fails(c, PG_ERROR_ARGUMENT, "n_prompts is 2", "prompts is NULL");
+    c = rows_of(2, "a", "b");
+    c->batch.n_images = 1;
+    fails(c, PG_ERROR_ARGUMENT, "n_images is 1", "images is NULL");
+    c = rows_of(2, "a", "b");
+    c->batch.suffix_sizes = (const size_t[]){1, 1};
+    fails(c, PG_ERROR_ARGUMENT, "suffix_sizes", "without texts");
+    ARGUMENT(pg_processor_encode_batch(processor, NULL, NULL, &made));
+    ARGUMENT(pg_processor_encode_batch(NULL, &c->batch, NULL, &made));
+    ARGUMENT(pg_processor_encode_batch(processor, &c->batch, NULL, NULL));
+}
+
+static void options_have_ranges(void **state) {
+    (void)state;
+    call *c = rows_of(1, "a");
+#define BAD(field, value, part)                                                     \
+    do {                                                                            \
+        pg_encode_options before = c->options;                                      \
+        c->options.field = (value);                                                 \
+        fails(c, PG_ERROR_ARGUMENT, #field, part);                                  \
+        c->options = before;                                                        \
+    } while (0)
+    BAD(mode, 2, "2");
+    BAD(mode, -1, "-1");
+    BAD(padding, 3, "3");
+    BAD(padding_side, 3, "3");
+    BAD(cut, 3, "3");
+    BAD(cut_side, -1, "-1");
+    BAD(pad_to_multiple_of, -1, "-1");
+    BAD(max_length, -1, "-1");
+    BAD(max_length, INT64_MAX, "9223372036854775807");
+    BAD(max_image_pixels, -1, "-1");
+    BAD(flags, 1u << 20, "0x100000");
+    BAD(flags, PG_TRUNCATE_KEEP_ENDS, "without PG_TRUNCATE");
+    c->options.flags = PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS;
+    BAD(cut_side, PG_SIDE_LEFT, "tails only");
+    c->options.flags = PG_TRUNCATE;
+    c->options.pad_to_multiple_of = 8;
+    BAD(max_length, 12, "multiple of pad_to_multiple_of, 8");
+#undef BAD
+    c->options.pad_to_multiple_of = 0; /* PG_TRUNCATE without any length cuts nothing */
+    run(c);
+    assert_row(0, 1, "a\n", NULL);
+}
+
+static void the_other_mode_is_reached(void **state) {
+    (void)state;
+    call *c = rows_of(2, "a <eos>", "b\n");
+    with_suffixes(c, 2, "x", "y");
+    with_pictures(c, 2);
+    c->options.mode = PG_MODE_BIG_VISION;
+    run(c);
+    assert_int_equal(info_of(1).events, 0); /* its newline is a token of its own */
+    const int64_t *ids = row_of("input_ids", 1) + info_of(1).first_token;
+    assert_int_equal(ids[n_image + 2], newline_id);
+    assert_int_equal(ids[n_image + 3], newline_id);
+    assert_int_equal(info_of(1).n_suffix, 2);
+    c->options.flags = PG_SUFFIX_OPEN;
+    run(c);
+    assert_int_equal(info_of(1).n_suffix, 1);
+    pg_tensor theirs = tensor("pixel_values");
+    size_t n = (size_t)(3 * theirs.shape[2] * theirs.shape[3]), differ = 0;
+    float *pixels = malloc(n * sizeof *pixels);
+    assert_non_null(pixels);
+    memcpy(pixels, theirs.data, n * sizeof *pixels);
+    c->options.mode = PG_MODE_HF;
+    run(c);
+    for (size_t i = 0; i < n; i++) differ += pixels[i] != ((const float *)tensor("pixel_values").data)[i];
+    free(pixels);
+    assert_in_range(differ, n / 2, n);
+}
+
+static void one_row_is_the_same(void **state) {
+    (void)state;
+    pg_inputs *one = NULL;
+    call *c = rows_of(1, letters);
+    with_pictures(c, 1);
+    cut_to(c, n_image + 4, 0);
+    run(c);
+    OK(pg_processor_encode(processor, &picture, letters, &c->options, &one));
+    static const char *const names[] = {"input_ids", "attention_mask", "token_type_ids", "labels", "position_ids",
+                                        "pixel_values", "image_counts"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        pg_tensor a = tensor(names[i]), b = {.struct_size = sizeof b};
+        OK(pg_inputs_get(one, names[i], &b));
+        assert_memory_equal(a.shape, b.shape, sizeof a.shape);
+        size_t n = a.dtype == PG_DTYPE_F32 ? sizeof(float) : sizeof(int64_t);
+        for (int d = 0; d < a.n_dims; d++) n *= (size_t)a.shape[d];
+        assert_memory_equal(a.data, b.data, n);
+    }
+    pg_inputs_close(&one);
+    ERROR(pg_processor_encode(processor, &picture, "<image><image>", NULL, &one), PG_ERROR_ARGUMENT);
+    assert_non_null(strstr(pg_last_error(), "2 `<image>`"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_are_padded_and_labelled),
+        cmocka_unit_test(lengths_are_rounded_and_filled),
+        cmocka_unit_test(texts_may_hold_anything),
+        cmocka_unit_test(events_tell_of_the_newline),
+        cmocka_unit_test(pictures_are_counted),
+        cmocka_unit_test(texts_may_place_pictures),
+        cmocka_unit_test(suffixes_are_parsed_unless_literal),
+        cmocka_unit_test(hf_cuts_the_longer_part),
+        cmocka_unit_test(ends_can_be_kept),
+        cmocka_unit_test(pictures_alone_are_fine),
+        cmocka_unit_test(bad_pictures_are_named),
+        cmocka_unit_test(counts_must_fit),
+        cmocka_unit_test(options_have_ranges),
+        cmocka_unit_test(the_other_mode_is_reached),
+        cmocka_unit_test(one_row_is_the_same),
+    };
+    return cmocka_run_group_tests(tests, open_all, close_all);
+}
