@@ -376,8 +376,8 @@ typedef struct pg_batch {
     uint32_t reserved;            /* 0 */
     const char *const *prompts;   /* [n_prompts], UTF-8; an entry NULL: "" */
     const char *const *suffixes;  /* [n_suffixes], UTF-8; an entry NULL: "" (the eos alone) */
-    const size_t *prompt_sizes;   /* [n_prompts] bytes; default NULL: each ends at its NUL */
-    const size_t *suffix_sizes;   /* [n_suffixes] bytes; default NULL: likewise */
+    const uint64_t *prompt_sizes; /* [n_prompts] bytes; default NULL: each ends at its NUL */
+    const uint64_t *suffix_sizes; /* [n_suffixes] bytes; default NULL: likewise */
     const pg_image *images;       /* [n_images], the first row's pictures first; all with the same struct_size */
     /* [n_image_counts]: the pictures of each row. Default NULL: one each, n_images is then n_prompts, or 0 for rows
      * whose `<image>` tokens wait for features. Given together with n_images 0: image tokens for so many pictures

@@ -116,12 +116,13 @@ static pg_status check_array(int32_t n, const void *array, const char *count_nam
     return PG_OK;
 }
 
-/* A size without a text. */
-static pg_status check_sizes(int32_t n, const char *const *texts, const size_t *sizes, const char *name) {
+/* Sizes that no text can have. */
+static pg_status check_sizes(int32_t n, const char *const *texts, const uint64_t *sizes, const char *name) {
     if (sizes && n == 0) return pgi_error(PG_ERROR_ARGUMENT, "pg_batch.%s_sizes is given without texts", name);
     for (int32_t r = 0; r < n && sizes; r++)
-        if (!texts[r] && sizes[r] > 0)
-            return pgi_error(PG_ERROR_ARGUMENT, "row %d: the %s is NULL, but its size is %zu", r, name, sizes[r]);
+        if (sizes[r] > (texts[r] ? PTRDIFF_MAX : 0))
+            return pgi_error(PG_ERROR_ARGUMENT, "row %d: the %s is %s, but its size is %llu", r, name,
+                             texts[r] ? "given" : "NULL", (unsigned long long)sizes[r]);
     return PG_OK;
 }
 

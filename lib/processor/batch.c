@@ -23,9 +23,9 @@ typedef struct batch_encoder {
     pgi_row *rows;      /* [n_prompts]; first_token: unused until T is known */
 } batch_encoder;
 
-static pgi_text text_of(const char *const *texts, const size_t *sizes, int32_t row) {
+static pgi_text text_of(const char *const *texts, const uint64_t *sizes, int32_t row) {
     pgi_text text = {texts && texts[row] ? texts[row] : "", 0};
-    text.size = sizes ? sizes[row] : strlen(text.data);
+    text.size = sizes ? (size_t)sizes[row] : strlen(text.data);
     return text;
 }
 

@@ -226,7 +226,7 @@ static void lengths_are_rounded_and_filled(void **state) {
 static void texts_may_hold_anything(void **state) {
     (void)state;
     static const char nul[] = "a\0b";
-    size_t sizes[] = {3}, suffix_sizes[] = {1};
+    uint64_t sizes[] = {3}, suffix_sizes[] = {1};
     call *c = rows_of(1, nul);
     with_suffixes(c, 1, "xyz");
     c->batch.prompt_sizes = sizes;
@@ -244,8 +244,10 @@ static void texts_may_hold_anything(void **state) {
     with_suffixes(c, 2, "a", "ab\xFF");
     fails(c, PG_ERROR_ARGUMENT, "row 1: the suffix", "byte 2");
     c->suffixes[1] = NULL;
-    c->batch.suffix_sizes = (const size_t[]){1, 2};
+    c->batch.suffix_sizes = (const uint64_t[]){1, 2};
     fails(c, PG_ERROR_ARGUMENT, "row 1: the suffix is NULL", "2");
+    c->batch.suffix_sizes = (const uint64_t[]){UINT64_MAX, 0};
+    fails(c, PG_ERROR_ARGUMENT, "row 0: the suffix", "18446744073709551615");
 }
 
 static void events_tell_of_the_newline(void **state) {
@@ -479,7 +481,7 @@ static void counts_must_fit(void **state) {
     c->batch.n_images = 1;
     fails(c, PG_ERROR_ARGUMENT, "n_images is 1", "images is NULL");
     c = rows_of(2, "a", "b");
-    c->batch.suffix_sizes = (const size_t[]){1, 1};
+    c->batch.suffix_sizes = (const uint64_t[]){1, 1};
     fails(c, PG_ERROR_ARGUMENT, "suffix_sizes", "without texts");
     ARGUMENT(pg_processor_encode_batch(processor, NULL, NULL, &made));
     ARGUMENT(pg_processor_encode_batch(NULL, &c->batch, NULL, &made));
