@@ -1,16 +1,19 @@
 #!/usr/bin/env python3
 """PG_MODE_BIG_VISION against what google-research/big_vision does, with the packages that it uses.
 
-    big_vision.py PROGRAM [--count N] [--seed S] [--folder FOLDER]
+    big_vision.py BUILD [--count N] [--seed S] [--folder FOLDER]
     big_vision.py --golden
 
-PROGRAM is the built tests/oracle/big_vision. N random pictures (default 300) through tensorflow, through a
-double-precision implementation of the same filter and through torch; 10 N random texts through sentencepiece, on random
-vocabularies and on the demo checkpoint (or FOLDER). Without tensorflow the pixels are held to the bound of f32 rounding
+BUILD is the build folder. N random pictures (default 300) through tensorflow, through a double-precision implementation
+of the same filter and through torch; 10 N random texts through sentencepiece, on random vocabularies and on the demo
+checkpoint (or FOLDER); N batches of these through the public API, held against the training configs' text, mask_ar,
+mask_loss and mask_input. Without tensorflow the pixels are held to the bound of f32 rounding
 from double precision alone, and it says so. --golden writes what tests/unit/test_big_vision.c reads
 (tests/golden/big_vision/pixels.txt and ids.txt); it needs tensorflow.
 """
 import argparse
+import ctypes
+import json
 import os
 import subprocess
 import sys
@@ -20,6 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as pb
+
+import pglib
 
 try:
     import tensorflow as tf
@@ -240,6 +245,76 @@ def check_random_vocabularies(program, seed, n):
     return failures
 
 
+# ----------------------------------------------------------------------------------------------------------- batches
+
+TRUNCATE, SUFFIX_OPEN = 8, 32
+BIG_VISION, MAX_LENGTH, RIGHT = 1, 1, 2  # PG_MODE_, PG_PADDING_, PG_SIDE_
+
+
+def tolen(values, length, pad):
+    """tolen() of pp/proj/paligemma/ops.py."""
+    return np.asarray((list(values) + [pad] * length)[:length])
+
+
+def training_row(processor, prefix, suffix, is_open, length):
+    """combine_and_keep_train() with eos="yes", combine_and_keep_eval() with "no": text, mask_ar, mask_loss, mask_input."""
+    first, last = row(processor, 0, 0, prefix, suffix, is_open)
+    masks = [([0] * len(first) + [1] * len(last), 1), ([0] * len(first) + [1] * len(last), 0),
+             ([1] * (len(first) + len(last)), 0)]
+    return [tolen(first + last, length, 0)] + [tolen(mask, length, pad) for mask, pad in masks]
+
+
+def batch_is_right(rng, library_processor, processor, n_tokens, image, pieces, side):
+    n, n_images, length = int(rng.integers(1, 5)), int(rng.integers(0, 3)), int(rng.integers(1, 60))
+    prompts = [random_text(rng, pieces) for _ in range(n)]
+    suffixes = [random_text(rng, pieces) for _ in range(n)] if rng.random() < 0.8 else None
+    is_open = bool(rng.random() < 0.3)
+    pictures = [random_picture(rng, *(int(i) for i in rng.integers(1, 300, 2))) for _ in range(n * n_images)]
+    flags = TRUNCATE | (SUFFIX_OPEN if is_open else 0)
+    with library_processor.encode_batch(prompts, suffixes, [(p, 1) for p in pictures], [n_images] * n, flags=flags,
+                                        mode=BIG_VISION, padding=MAX_LENGTH, padding_side=RIGHT,
+                                        max_length=n_tokens * n_images + length) as inputs:
+        for r in range(n):
+            suffix = suffixes[r] if suffixes else None
+            text, mask_ar, mask_loss, mask_input = training_row(processor, prompts[r], suffix, is_open, length)
+            found = {k: inputs[k][r] for k in ("input_ids", "token_type_ids", "labels", "attention_mask")}
+            front = {k: v[:n_tokens * n_images] for k, v in found.items()}
+            tail = {k: v[n_tokens * n_images:] for k, v in found.items()}
+            whole = row(processor, 0, 0, prompts[r], suffix, is_open)
+            events = inputs.row(r)["events"]
+            if not ((front["input_ids"] == image).all() and (front["attention_mask"] == 1).all() and
+                    (front["token_type_ids"] == 0).all() and (front["labels"] == -100).all() and
+                    (tail["input_ids"] == text).all() and (tail["attention_mask"] == mask_input).all() and
+                    (tail["token_type_ids"] == mask_ar * mask_input).all() and
+                    (tail["labels"] == np.where(mask_loss, text, -100)).all() and
+                    bool(events & 1) == (sum(map(len, whole)) > length) and
+                    bool(events & 2) == (suffix is not None and not is_open and sum(map(len, whole)) > length) and
+                    bool(events & 4) == (len(whole[0]) > length)):
+                print(f"row {r}: {prompts[r]!r} {suffix!r} open {is_open} length {length}: {tail} events {events}\n"
+                      f"  expected {text} {mask_ar} {mask_loss} {mask_input}")
+                return False
+        pixels = inputs.get("pixel_values")
+        if tf and pictures and not all((p == tensorflow_pixels(q, side)).all() for p, q in zip(pixels, pictures)):
+            print("pixels differ")
+            return False
+    return True
+
+
+def check_batches(build, folder, seed, n):
+    # tensorflow offers its protobuf to every library of the process; libsentencepiece's must stay its own
+    ctypes.CDLL(pglib.find_library(build), mode=os.RTLD_NOW | os.RTLD_DEEPBIND)
+    rng = np.random.default_rng(seed)
+    model = read_model(folder)
+    processor, pieces = processor_of(with_extra(model)), [p.piece for p in model.pieces]
+    with open(os.path.join(folder, "preprocessor_config.json")) as f:
+        settings = json.load(f)
+    with pglib.Processor(pglib.Library(build), folder) as ours:
+        right = [batch_is_right(rng, ours, processor, settings["image_seq_length"], processor.GetPieceSize(), pieces,
+                                settings["size"]["height"]) for _ in range(n)]
+    print(f"batches through the public API: {n}, {right.count(False)} differ")
+    return right.count(False)
+
+
 # ------------------------------------------------------------------------------------------------------------ golden
 
 def write_golden():
@@ -272,7 +347,7 @@ def write_golden():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("program", nargs="?")
+    parser.add_argument("build", nargs="?")
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", default=DEMO)
@@ -280,12 +355,14 @@ def main():
     args = parser.parse_args()
     if args.golden:
         return write_golden()
-    if not args.program:
-        parser.error("PROGRAM is needed")
-    failures = check_pixels(args.program, args.seed, args.count)
-    failures += check_folder(args.program, os.path.basename(os.path.normpath(args.folder)), args.folder, args.seed,
+    if not args.build:
+        parser.error("BUILD is needed")
+    program = os.path.join(args.build, "tests", "oracle", "big_vision")
+    failures = check_pixels(program, args.seed, args.count)
+    failures += check_batches(args.build, args.folder, args.seed, args.count)
+    failures += check_folder(program, os.path.basename(os.path.normpath(args.folder)), args.folder, args.seed,
                              10 * args.count)
-    failures += check_random_vocabularies(args.program, args.seed, max(1, 10 * args.count // 6))
+    failures += check_random_vocabularies(program, args.seed, max(1, 10 * args.count // 6))
     sys.exit(failures > 0)
 
 
