@@ -7,8 +7,12 @@
 #include "processor/resize_float.h"
 
 #include <float.h>
+#include <limits.h>
 #include <math.h>
 #include <string.h>
+
+/* Of one direction: 1 GiB, for pictures of a hundred million pixels in a row. Pillow stops here too (resize.c). */
+#define MAX_WEIGHTS (INT_MAX / sizeof(double))
 
 /* Which input samples make one output sample: first[i] .. first[i] + n[i] - 1, weighted by weights[i * n_max + ...]. */
 typedef struct spans {
@@ -53,7 +57,7 @@ static pg_status spans_make(const pgi_memory *memory, int32_t n_in, int32_t n_ou
     float kernel = inverse > 1.0f ? inverse : 1.0f;
     size_t reach = 2 * (size_t)ceilf(kernel) + 1, n_weights;
     *s = (spans){.n_max = reach < (size_t)n_in ? reach : (size_t)n_in};
-    if (!pgi_mul_size((size_t)n_out, s->n_max, &n_weights))
+    if (!pgi_mul_size((size_t)n_out, s->n_max, &n_weights) || n_weights > MAX_WEIGHTS)
         return pgi_error(PG_ERROR_LIMIT, "picture: resizing %d pixels to %d, expected a smaller ratio", n_in, n_out);
     s->first = pgi_alloc(memory, (size_t)n_out, sizeof *s->first);
     s->n = pgi_alloc(memory, (size_t)n_out, sizeof *s->n);

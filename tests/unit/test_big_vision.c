@@ -204,6 +204,9 @@ static void sizes_are_checked(void **state) {
         assert_message(pgi_resize_float(MEMORY, &in, sizes[i][2], sizes[i][3], out), PG_ERROR_ARGUMENT, "picture",
                        "at least 1 x 1");
     }
+    pgi_rgb wide = {pixel, 178956970, 1}, tall = {pixel, 1, 178956970}; /* refused before a pixel is read */
+    assert_message(pgi_resize_float(MEMORY, &wide, 224, 224, out), PG_ERROR_LIMIT, "178956970 pixels to 224", "ratio");
+    assert_message(pgi_resize_float(MEMORY, &tall, 224, 224, out), PG_ERROR_LIMIT, "178956970 pixels to 224", "ratio");
 }
 
 /* Centres of pixels beyond 2^23 are not exact in f32: TensorFlow gives up on this one ("Span is too large"). */
