@@ -71,6 +71,8 @@ def _array_to_rgb(image: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
                          "height x width with 1, 3 or 4 channels, or height x width")
     if image.size == 0:
         raise ValueError(f"{name}: an array of shape {image.shape} has no pixels")
+    if image.dtype.kind not in "buif":
+        raise ValueError(f"{name}: an array of {image.dtype}, expected numbers")
     if image.shape[2] == 4:
         image = _over_white(image, name)
     scaled = False
@@ -93,8 +95,6 @@ def _over_white(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def _to_8_bits(image: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
-    if not (np.issubdtype(image.dtype, np.number) or image.dtype == bool) or np.iscomplexobj(image):
-        raise ValueError(f"{name}: an array of {image.dtype}, expected numbers")
     if not np.isfinite(image).all():
         raise ValueError(f"{name}: an array with NaN or infinite pixels, expected finite ones")
     low, high = image.min(), image.max()

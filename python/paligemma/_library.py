@@ -26,9 +26,9 @@ IMAGE_RGB8, IMAGE_GRAY8 = 1, 5
 TEXT_LITERAL, IMAGE_EXIF, SKIP_SPECIAL, TRUNCATE, TRUNCATE_KEEP_ENDS, SUFFIX_OPEN = 1, 2, 4, 8, 16, 32
 MODES = {"hf": 0, "big_vision": 1}
 PADDING_LONGEST, PADDING_MAX_LENGTH, PADDING_NONE = 0, 1, 2
-SIDES = {None: 0, "left": 1, "right": 2}
+SIDES = {"left": 1, "right": 2}
+CUTS = {True: 0, "longest_first": 0, "only_first": 1, "only_second": 2}
 ROW_EVENTS = {1: "cut", 2: "cut_eos", 4: "cut_newline", 8: "cut_image", 16: "bos_misplaced", 32: "newline_merged"}
-ROW_CUT_IMAGE = 8
 FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_ROW, FORWARD_SKIP_PADDING = (
     1, 2, 4, 8, 16)
 EVENT_EOS, EVENT_LENGTH = 1, 2
@@ -80,13 +80,13 @@ class ProcessorInfo(Struct):
 
 class EncodeOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_image_pixels", i64), ("mode", i32), ("padding", i32),
-                ("padding_side", i32), ("pad_to_multiple_of", i32), ("max_length", i64)]
+                ("padding_side", i32), ("pad_to_multiple_of", i32), ("max_length", i64), ("cut", i32), ("cut_side", i32)]
 
 
 class Batch(Struct):
     _fields_ = [("struct_size", u32), ("n_prompts", i32), ("n_suffixes", i32), ("n_images", i32),
                 ("n_image_counts", i32), ("reserved", u32), ("prompts", P(c_char_p)), ("suffixes", P(c_char_p)),
-                ("prompt_sizes", P(c_size_t)), ("suffix_sizes", P(c_size_t)), ("images", P(Image)),
+                ("prompt_sizes", P(u64)), ("suffix_sizes", P(u64)), ("images", P(Image)),
                 ("image_counts", P(i32))]
 
 

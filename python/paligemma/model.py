@@ -255,9 +255,7 @@ class PaliGemmaForConditionalGeneration:
         if pixel_values is None:
             raise ValueError("pixel_values is None, expected f32 [n_images, 3, S, S]")
         self._handle.check_open()
-        n_tokens = (self.config.vision_config.image_size // self.config.vision_config.patch_size) ** 2
-        ids = np.full((len(pixel_values), n_tokens), self.config.image_token_index)
-        inputs = _inputs.create({"input_ids": ids, "pixel_values": pixel_values})
+        inputs = _inputs.create({"pixel_values": pixel_values})
         cancel = cancel or CancelFlag()
         features = Handle("features", "Features object")
 

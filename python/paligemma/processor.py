@@ -135,8 +135,9 @@ class PaliGemmaProcessor:
             tensors ([H, W, C], [C, H, W], [H, W]), paths, the bytes of a PNG or JPEG file.
         text: one prompt or several; None: pixel values alone. suffix: the answers to learn.
         return_tensors: None for lists, "np", "pt".
-        padding: False, True or "longest", "max_length"; truncation: True or False, and max_length as tokens of a row,
-            image tokens included. As with transformers, truncation=None with max_length and no padding cuts.
+        padding: False, True or "longest", "max_length"; truncation: False, True or "longest_first", "only_first" (the
+            prompt), "only_second" (the suffix), to max_length tokens of a row, image tokens included. As with
+            transformers, truncation=None with max_length and no padding cuts.
 
         Beyond transformers:
         image_counts: without images, leave room for so many pictures in each row; generate(features=...) fills it.
@@ -173,7 +174,7 @@ class PaliGemmaProcessor:
 
         rows = None if images is None else _images.as_rows(images)
         counts = _image_counts(texts, rows, image_counts, parsed=mode == "hf" and not literal)
-        encode = _encode_options(options, self.tokenizer.padding_side, suffixes is not None, mode=mode, flags=(
+        encode = _encode_options(options, self.tokenizer, mode, flags=(
             (c.TEXT_LITERAL if literal else 0) | (c.IMAGE_EXIF if exif else 0)
             | (c.TRUNCATE_KEEP_ENDS if keep_ends else 0) | (c.SUFFIX_OPEN if suffix_open else 0)))
         if max_image_pixels is not None:
@@ -298,7 +299,7 @@ def _strings_in(values: list[str] | None) -> tuple[Any, Any]:
     if not values:
         return None, None
     data = [value.encode("utf-8") for value in values]
-    return (ctypes.c_char_p * len(data))(*data), (ctypes.c_size_t * len(data))(*map(len, data))
+    return (ctypes.c_char_p * len(data))(*data), (ctypes.c_uint64 * len(data))(*map(len, data))
 
 
 def _image_counts(texts: list[str] | None, rows: Any, given: Any, parsed: bool) -> list[int] | None:
@@ -331,8 +332,7 @@ def _image_counts(texts: list[str] | None, rows: Any, given: Any, parsed: bool) 
     return [len(row) if isinstance(row, list) else 1 for row in rows]
 
 
-def _encode_options(options: dict[str, Any], padding_side: str, has_suffix: bool, mode: str,
-                    flags: int) -> c.EncodeOptions:
+def _encode_options(options: dict[str, Any], tokenizer: PaliGemmaTokenizer, mode: str, flags: int) -> c.EncodeOptions:
     """transformers' padding and truncation arguments as pg_encode_options (_get_padding_truncation_strategies)."""
     padding, truncation, max_length = options["padding"], options["truncation"], options["max_length"]
     padding = getattr(padding, "value", padding)
@@ -341,44 +341,44 @@ def _encode_options(options: dict[str, Any], padding_side: str, has_suffix: bool
     elif padding in (True, "longest"):
         kind = c.PADDING_LONGEST
     elif padding == "max_length":
-        kind = c.PADDING_MAX_LENGTH if max_length is not None else c.PADDING_NONE  # transformers: no length, no padding
+        kind = c.PADDING_MAX_LENGTH
     else:
         raise ValueError(f"padding is {padding!r}, expected True, False, \"longest\", \"max_length\" or \"do_not_pad\"")
 
     truncation = getattr(truncation, "value", truncation)
-    if truncation is None and kind == c.PADDING_NONE and padding in (None, False) and max_length is not None:
+    if truncation is None and padding in (None, False) and max_length is not None:
         truncation = True
-    if truncation not in (None, True, False, "longest_first", "only_first", "only_second", "do_not_truncate"):
-        raise ValueError(f"truncation is {truncation!r}, expected True, False, \"longest_first\" or "
-                         "\"do_not_truncate\"")
-    if truncation == "only_second" or (truncation == "only_first" and has_suffix):
-        raise NotImplementedError(f"truncation={truncation!r} is not offered; True cuts the longer of prompt and suffix")
-    cuts = truncation not in (None, False, "do_not_truncate") and max_length is not None
+    cuts = truncation not in (None, False, "do_not_truncate")
+    if cuts and truncation not in c.CUTS:
+        raise ValueError(f"truncation is {truncation!r}, expected True, False, \"longest_first\", \"only_first\", "
+                         "\"only_second\" or \"do_not_truncate\"")
     multiple = options["pad_to_multiple_of"]
     if multiple is not None and multiple < 1:
         raise ValueError(f"pad_to_multiple_of is {multiple}, expected 1 or more")
     if max_length is not None and max_length < 1:
         raise ValueError(f"max_length is {max_length}, expected 1 or more")
-    if cuts and kind != c.PADDING_NONE and multiple and max_length % multiple:
+    if cuts and kind != c.PADDING_NONE and multiple and max_length and max_length % multiple:
         raise ValueError("Truncation and padding are both activated but truncation length "
                          f"({max_length}) is not a multiple of pad_to_multiple_of ({multiple}).")
-    side = options["padding_side"] or padding_side
-    if side not in ("left", "right"):
-        raise ValueError(f"padding_side is {side!r}, expected \"left\" or \"right\"")
-    return c.EncodeOptions(flags=flags | (c.TRUNCATE if cuts else 0), mode=c.MODES[mode], padding=kind,
-                           padding_side=c.SIDES[side], pad_to_multiple_of=multiple or 0, max_length=max_length or 0)
+    return c.EncodeOptions(
+        flags=flags | (c.TRUNCATE if cuts else 0), mode=c.MODES[mode], padding=kind,
+        padding_side=_side("padding_side", options["padding_side"] or tokenizer.padding_side),
+        pad_to_multiple_of=multiple or 0, max_length=max_length or 0, cut=c.CUTS[truncation] if cuts else 0,
+        cut_side=_side("truncation_side", tokenizer.truncation_side))
+
+
+def _side(name: str, side: str) -> int:
+    if side not in c.SIDES:
+        raise ValueError(f"{name} is {side!r}, expected \"left\" or \"right\"")
+    return c.SIDES[side]
 
 
 def _row_reports(inputs: Handle, n_rows: int) -> list[RowReport]:
-    """The rows' reports; a row that lost image tokens raises, as transformers does."""
     reports = []
     for row in range(n_rows):
         info = c.RowInfo()
         with inputs.use() as pointer:
             c.check(c.lib.pg_inputs_get_row(pointer, row, ctypes.byref(info)))
-        if info.events & c.ROW_CUT_IMAGE:
-            raise ValueError(f"row {row}: truncation took {info.n_cut} tokens, image tokens among them; disable "
-                             "truncation or increase `max_length`")
         events = tuple(name for bit, name in c.ROW_EVENTS.items() if info.events & bit)
         reports.append(RowReport(events, info.first_token, info.n_tokens, info.n_suffix, info.n_cut, info.first_image,
                                  info.n_images))

@@ -13,8 +13,6 @@ from ._errors import NOT_FOUND
 from ._handle import Handle
 from .outputs import is_torch_tensor, to_numpy
 
-_CLEAN_UP = [(" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
-             (" 's", "'s"), (" 've", "'ve"), (" 're", "'re")]
 
 
 def _plain(ids: Any) -> Any:
@@ -40,7 +38,9 @@ class PaliGemmaTokenizer:
         self.unk_token_id = self._id(info.unk_id)
         self.image_token_id = self._id(info.image_id)
         self._n_ids = info.vocab_size
-        self.padding_side = self._configured(folder).get("padding_side") or "left"
+        configured = self._configured(folder)
+        self.padding_side = configured.get("padding_side") or "left"  # both may be changed; the processor follows
+        self.truncation_side = configured.get("truncation_side") or "right"
 
     @staticmethod
     def _id(value: int) -> int | None:
@@ -93,7 +93,8 @@ class PaliGemmaTokenizer:
                clean_up_tokenization_spaces: bool | None = None, **unused: Any) -> Any:
         """The text of ids [T] -> str, or of rows of ids [B, T] -> list of str. Ids outside the vocabulary are skipped.
 
-        token_ids: int, list, numpy array or torch tensor.
+        token_ids: int, list, numpy array or torch tensor. clean_up_tokenization_spaces is ignored, as transformers
+        ignores it for this kind of tokenizer.
         """
         ids = _plain(token_ids)
         if isinstance(ids, list) and ids and isinstance(ids[0], list):
@@ -106,12 +107,8 @@ class PaliGemmaTokenizer:
             raise ValueError(f"token_ids has {min(ids)}, expected ids of 0 or more (labels: replace -100 first)")
         memory = (ctypes.c_int64 * max(len(known), 1))(*known)
         with self._handle.use() as pointer:
-            text = c.copied_text(c.lib.pg_processor_decode, pointer, memory, len(known),
+            return c.copied_text(c.lib.pg_processor_decode, pointer, memory, len(known),
                                  c.SKIP_SPECIAL if skip_special_tokens else 0)
-        if clean_up_tokenization_spaces:
-            for spaced, joined in _CLEAN_UP:
-                text = text.replace(spaced, joined)
-        return text
 
     def batch_decode(self, sequences: Any, skip_special_tokens: bool = False,
                      clean_up_tokenization_spaces: bool | None = None, **unused: Any) -> list[str]:

@@ -1,0 +1,164 @@
+"""Our model beside transformers' own in f32: generated ids are equal, the stages of a forward pass are close.
+
+How close: 1e-4 of the largest value of a tensor; tests/oracle derives bounds stage by stage, this suite looks for wrong
+wiring, which is orders of magnitude outside."""
+import json
+
+import pytest
+
+Image = pytest.importorskip("PIL.Image", reason="PIL is not installed")
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+P, Q, R = "caption en", "detect red circle ; yellow triangle", "answer en what color is the star?"
+
+
+@pytest.fixture(scope="module")
+def image(picture):
+    return Image.open(picture)
+
+
+def close(ours, theirs, what):
+    assert type(ours) is type(theirs) and ours.shape == theirs.shape and ours.dtype == theirs.dtype, what
+    bound = 1e-4 * theirs.detach().abs().max()
+    assert (ours - theirs.detach()).abs().max() <= bound, f"{what}: {(ours - theirs).abs().max()} > {bound}"
+
+
+def test_the_snippet_of_the_reference_page(folder, image, hf, capsys):
+    def snippet(PaliGemmaForConditionalGeneration, AutoProcessor):
+        model_id, raw_image = folder, image
+        model = PaliGemmaForConditionalGeneration.from_pretrained(model_id)
+        processor = AutoProcessor.from_pretrained(model_id)
+        prompt = "What is on the flower?"
+        inputs = processor(raw_image, prompt, return_tensors="pt")
+        output = model.generate(**inputs, max_new_tokens=20)
+        print(processor.decode(output[0], skip_special_tokens=True)[len(prompt):])
+        inputs = processor(images=raw_image, text=prompt, suffix="a bee", return_tensors="pt")
+        return output, inputs, capsys.readouterr().out
+
+    import paligemma
+
+    output, inputs, printed = snippet(paligemma.PaliGemmaForConditionalGeneration, paligemma.AutoProcessor)
+    their_output, their_inputs, theirs_printed = snippet(hf.PaliGemmaForConditionalGeneration, hf.AutoProcessor)
+    assert printed == theirs_printed and len(printed) > 10
+    assert torch.equal(output, their_output)
+    for key in their_inputs:
+        assert torch.equal(inputs[key], their_inputs[key]), key
+
+
+def batch(processor, image, side="left", **more):
+    return processor([image] * 3, [P, Q, R], padding=True, padding_side=side, return_tensors="pt", **more)
+
+
+def test_generate_batch(model, hf_model, processor, image):
+    inputs = batch(processor, image)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=24), hf_model.generate(**inputs, max_new_tokens=24))
+    rows = model.generate(**batch(processor, image, "right"), max_new_tokens=24)
+    width = inputs.input_ids.shape[1]
+    # transformers goes on after the padding and warns; here each row is what it is alone
+    assert torch.equal(rows[:, width:], model.generate(**inputs, max_new_tokens=24)[:, width:])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lengths(model, hf_model, processor, image):
+    inputs = processor(image, Q, return_tensors="pt")
+    for settings in ({}, dict(max_new_tokens=1), dict(max_length=80), dict(max_new_tokens=30, do_sample=False, num_beams=1),
+                     dict(max_new_tokens=5, max_length=70), dict(max_new_tokens=40, pad_token_id=7)):
+        assert torch.equal(model.generate(**inputs, **settings), hf_model.generate(**inputs, **settings)), settings
+    for settings in (dict(max_length=20), dict(max_new_tokens=0), dict(max_new_tokens=2, bogus=1)):
+        for either in (model, hf_model):
+            with pytest.raises(ValueError):
+                either.generate(**inputs, **settings)
+
+
+def test_generate_after_a_suffix_and_without_masks(model, hf_model, processor, image):
+    inputs = processor(image, P, suffix="a red", suffix_open=True, return_tensors="pt")
+    assert torch.equal(model.generate(**inputs, max_new_tokens=20), hf_model.generate(**inputs, max_new_tokens=20))
+    inputs = dict(batch(processor, image))
+    del inputs["attention_mask"], inputs["token_type_ids"], inputs["labels"]
+    assert torch.equal(model.generate(**inputs, max_new_tokens=12), hf_model.generate(**inputs, max_new_tokens=12))
+
+
+def test_generate_from_embeddings(model, hf_model, processor, image):
+    inputs = processor(image, P, return_tensors="pt")
+    embeds = hf_model.get_input_embeddings()(inputs.input_ids)
+    embeds[inputs.input_ids == processor.image_token_id] = hf_model.get_image_features(inputs.pixel_values).pooler_output
+    ours = model.generate(inputs_embeds=embeds, token_type_ids=inputs.token_type_ids, max_new_tokens=15)
+    theirs = hf_model.generate(**inputs, max_new_tokens=15)  # its generate() takes no embeddings for this class
+    assert torch.equal(ours, theirs[:, inputs.input_ids.shape[1]:])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_forward(model, hf_model, processor, image, side):
+    inputs = batch(processor, image, side, suffix=["a red circle", "none", "blue"])
+    with torch.no_grad():
+        theirs = hf_model(**inputs, output_hidden_states=True)
+    ours = model(**inputs, output_hidden_states=True, output_last_hidden_state=True)
+    seen = inputs.attention_mask == 1
+    close(ours.loss, theirs.loss, "loss")
+    close(ours.logits[seen], theirs.logits[seen], "logits")
+    close(ours.image_hidden_states, theirs.image_hidden_states, "image_hidden_states")
+    assert len(ours.hidden_states) == len(theirs.hidden_states)
+    for i, (a, b) in enumerate(zip(ours.hidden_states, theirs.hidden_states)):
+        close(a[seen], b[seen], f"hidden_states[{i}]")
+    close(ours.last_hidden_state[seen], theirs.hidden_states[-1][seen], "last_hidden_state")
+    embedded = model.embed(**inputs)
+    close(embedded.last_hidden_state[seen], theirs.hidden_states[-1][seen], "embed")
+    assert [k for k in theirs.keys() if k != "past_key_values"] == [k for k in ours.keys() if k != "last_hidden_state"]
+
+
+def test_forward_options(model, hf_model, processor, image):
+    inputs = dict(batch(processor, image))
+    del inputs["labels"]
+    with torch.no_grad():
+        for keep in (1, 3, torch.tensor([0, 70, 71])):
+            close(model(**inputs, logits_to_keep=keep).logits, hf_model(**inputs, logits_to_keep=keep).logits, keep)
+        single = dict(processor(image, P, suffix="a bee", return_tensors="pt"))
+        del single["labels"]
+        close(model(**single).logits, hf_model(**single).logits, "token types")
+        del single["token_type_ids"]
+        close(model(**single).logits, hf_model(**single).logits, "no token types")
+        close(model(single["input_ids"], single["pixel_values"]).logits,
+              hf_model(single["input_ids"], single["pixel_values"]).logits, "positional")
+        ours, theirs = model(**single, return_dict=False), hf_model(**single, return_dict=False)
+        assert isinstance(ours, tuple)
+        close(ours[0], theirs[0], "tuple")
+        embeds = hf_model.get_input_embeddings()(single["input_ids"])
+        close(model(inputs_embeds=embeds, pixel_values=single["pixel_values"]).logits,
+              hf_model(inputs_embeds=embeds, pixel_values=single["pixel_values"]).logits, "inputs_embeds")
+        close(model.get_image_features(single["pixel_values"]).pooler_output,
+              hf_model.get_image_features(single["pixel_values"]).pooler_output, "get_image_features")
+
+
+def test_labels_of_nothing_give_nan(model, hf_model, processor, image):
+    inputs = processor(image, P, return_tensors="pt")  # labels are all -100, as transformers' processor gives them
+    assert torch.isnan(model(**inputs).loss) and torch.isnan(hf_model(**inputs).loss)
+
+
+def test_config(model, hf_model):
+    ours, theirs = model.config, hf_model.config
+    assert ours.image_token_id == theirs.image_token_id
+    for part in ("text_config", "vision_config"):
+        mine = getattr(ours, part).to_dict()
+        for key, value in getattr(theirs, part).to_dict().items():
+            if key in mine and key not in ("dtype", "_name_or_path"):
+                assert mine[key] == json.loads(json.dumps(value)), f"{part}.{key}"
+        assert {"hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"} <= set(mine)
+    for name in ("eos_token_id", "pad_token_id", "bos_token_id"):
+        assert getattr(model.generation_config, name) == getattr(hf_model.generation_config, name)
+    assert model.num_parameters() == hf_model.num_parameters()
+    assert model.device == hf_model.device and model.dtype == hf_model.dtype
+
+
+def test_both_refuse(model, hf_model, processor, image):
+    inputs = dict(processor(image, P, suffix="a bee", return_tensors="pt"))
+    ids = inputs["input_ids"]
+    for name, arguments in {
+        "no ids": {},
+        "ids and embeddings": dict(input_ids=ids, inputs_embeds=torch.zeros(1, ids.shape[1], 160)),
+        "image tokens without their picture's number": {**inputs, "input_ids": ids.where(ids != ids[0, 0], 300)},
+        "labels of the wrong shape": {**inputs, "labels": inputs["labels"][:, 1:]},
+    }.items():
+        for either in (model, hf_model):
+            with pytest.raises(ValueError):
+                either(**arguments)
+                pytest.fail(f"{name}: accepted")

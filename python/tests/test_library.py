@@ -1,0 +1,98 @@
+"""Finding and checking the library, and opening checkpoints."""
+import ctypes
+import ctypes.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import paligemma
+from paligemma import _library
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def run(code, **environment):
+    """A fresh interpreter with the package on its path -> (status, stdout, stderr)."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT / "python"), **environment}
+    variables = {k: v for k, v in variables.items() if v is not None}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_version():
+    assert paligemma.version()
+    assert paligemma.library_path()
+
+
+def test_missing_library_names_the_places():
+    status, _, text = run("import paligemma", PALIGEMMA_LIBRARY="/nowhere/libpaligemma.so.0")
+    assert status == 1
+    assert "OSError: libpaligemma was not found" in text and "/nowhere/libpaligemma.so.0" in text
+
+
+def test_a_folder_serves_too(tmp_path):
+    status, _, text = run("import paligemma", PALIGEMMA_LIBRARY=str(tmp_path))
+    assert status == 1 and str(tmp_path / _library.SONAME) in text
+    (tmp_path / _library.SONAME).symlink_to(os.path.realpath(loaded_file()))
+    status, printed, text = run("import paligemma; print(paligemma.library_path())", PALIGEMMA_LIBRARY=str(tmp_path))
+    assert status == 0, text
+    assert printed.strip() == str(tmp_path / _library.SONAME)
+
+
+def test_without_the_variable_all_places_are_named():
+    status, _, text = run("import paligemma._library as c; c.SONAME = 'libnothere.so.0'; c._open()",
+                          PALIGEMMA_LIBRARY=str(pathlib.Path(loaded_file())))
+    assert status == 0, text  # the variable wins
+    status, _, text = run("import os, paligemma._library as c\n"
+                          "del os.environ['PALIGEMMA_LIBRARY']\n"
+                          "c.SONAME = 'libnothere.so.0'; c.ctypes.util.find_library = lambda name: None\n"
+                          "c._open()", PALIGEMMA_LIBRARY=loaded_file())
+    assert status == 1
+    for place in ("$PALIGEMMA_LIBRARY is not set", "bundled with the package", "the system's library path"):
+        assert place in text
+
+
+def test_another_library_is_refused():
+    other = ctypes.util.find_library("m")
+    status, _, text = run("import paligemma", PALIGEMMA_LIBRARY=other)
+    assert status == 1 and "OSError" in text and "not a libpaligemma" in text
+
+
+@pytest.mark.parametrize("major, minor", [(1, 0), (0, 99)])
+def test_another_version_is_refused(monkeypatch, major, minor):
+    monkeypatch.setattr(_library, "API_MAJOR", major)
+    monkeypatch.setattr(_library, "API_MINOR", minor)
+    monkeypatch.setenv("PALIGEMMA_LIBRARY", loaded_file())
+    with pytest.raises(OSError, match="API version 0"):
+        _library._load()
+
+
+def loaded_file():
+    """The file that this process has loaded."""
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        return next(line.split()[-1] for line in maps if "libpaligemma.so" in line)
+
+
+STRUCTS = {"Tensor": "pg_tensor", "Image": "pg_image", "ModelOptions": "pg_model_options", "ModelInfo": "pg_model_info",
+           "ProcessorOptions": "pg_processor_options", "ProcessorInfo": "pg_processor_info",
+           "EncodeOptions": "pg_encode_options", "Batch": "pg_batch", "RowInfo": "pg_row_info",
+           "InputArrays": "pg_input_arrays", "GenerateOptions": "pg_generate_options",
+           "ForwardOptions": "pg_forward_options", "RunOptions": "pg_run_options",
+           "SessionOptions": "pg_session_options"}
+
+
+@pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="the committed layout is that of LP64")
+@pytest.mark.parametrize("ours", STRUCTS)
+def test_structs_are_laid_out_as_the_header_says(ours):
+    """tests/abi/layout-lp64.txt holds what the C compiler made of it: "offset size name" below each struct's line."""
+    kind, layout = getattr(_library, ours), (ROOT / "tests/abi/layout-lp64.txt").read_text()
+    head, _, rest = layout.partition(f"struct {STRUCTS[ours]}: ")
+    assert rest, f"{STRUCTS[ours]} is not in the list"
+    lines = rest.split("  complete")[0].splitlines()
+    assert ctypes.sizeof(kind) == int(lines[0].split()[0])
+    wanted = [tuple(line.split()) for line in lines[1:] if line.strip()]
+    found = [(getattr(kind, name).offset, getattr(kind, name).size, name) for name, _ in kind._fields_]
+    assert found == [(int(offset), int(size), name) for offset, size, name in wanted]
