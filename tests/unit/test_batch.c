@@ -483,8 +483,9 @@ static void counts_must_fit(void **state) {
     c = rows_of(2, "a", "b");
     c->batch.suffix_sizes = (const uint64_t[]){1, 1};
     fails(c, PG_ERROR_ARGUMENT, "suffix_sizes", "without texts");
-    ARGUMENT(pg_processor_encode_batch(processor, NULL, NULL, &made));
-    ARGUMENT(pg_processor_encode_batch(NULL, &c->batch, NULL, &made));
+    pg_inputs *none = NULL;
+    ARGUMENT(pg_processor_encode_batch(processor, NULL, NULL, &none));
+    ARGUMENT(pg_processor_encode_batch(NULL, &c->batch, NULL, &none));
     ARGUMENT(pg_processor_encode_batch(processor, &c->batch, NULL, NULL));
 }
 
