@@ -12,7 +12,8 @@
 #
 # Environment: MESON, PYTHON, CC_GCC, CC_CLANG  the programs;  TEST_BUILD  folder of the builds (build-test);
 # ORACLE_VENV  a virtual environment with the packages below (.venv);  ORACLE_CASES  checkpoints to compare (40);
-# ORACLE_SEED  the first one's seed (fresh);  TEST_JOBS  at a time (the CPUs, at most 8).
+# ORACLE_FORWARD  checkpoints for batches (12);  ORACLE_BATCHES  batches for the processor (1000);  ORACLE_SEED  the first
+# seed of each (fresh);  TEST_JOBS  at a time (the CPUs, at most 8).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 top=$(pwd)
@@ -32,7 +33,7 @@ python=${PYTHON:-python3}
 builds=${TEST_BUILD:-$top/build-test}
 jobs=${TEST_JOBS:-$(nproc 2>/dev/null || echo 2)}
 test "$jobs" -le 8 || jobs=8
-oracle_packages="torch==2.13.0 transformers==5.23.0 sentencepiece protobuf pillow safetensors numpy"
+oracle_packages="torch==2.13.0 transformers==5.23.0 sentencepiece protobuf pillow safetensors numpy pytest"
 passed=0
 failed=0
 started=$(date +%s)
@@ -120,6 +121,22 @@ if build serial "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=release -
     run_suites serial --suite unit --suite golden
 fi
 
+# python_suite PYTHON LOG: the tests of python/ with the library of the release build; what PYTHON lacks is skipped there.
+python_suite() {
+    PALIGEMMA_LIBRARY=$builds/gcc/lib PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 "$1" -m pytest -q -rs -p no:cacheprovider \
+        python/tests >"$2" 2>&1
+    tail -n 60 "$2"
+    add_counts "$2" "python/tests"
+}
+
+title "the Python package: numpy alone"
+venv=$builds/python
+if step "virtual environment" "$python" -m venv --clear --system-site-packages "$venv" &&
+    step "numpy, pytest" sh -c "\"$venv/bin/python\" -c 'import numpy, pytest' || \"$venv/bin/python\" -m pip install --quiet numpy pytest" &&
+    step "pip install ./python" sh tests/install_python.sh "$venv/bin/python" "$builds/gcc/lib"; then
+    python_suite "$venv/bin/python" "$builds/python.log"
+fi
+
 if test "$oracle" = yes; then
     title "the reference: virtual environment"
     venv=${ORACLE_VENV:-$top/.venv}
@@ -132,17 +149,26 @@ if test "$oracle" = yes; then
         failed=$((failed + 1))
         finish
     }
-    title "live comparison with transformers"
-    HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/live.py --build "$builds/gcc" --count "${ORACLE_CASES:-40}" \
-        ${ORACLE_SEED:+--seed "$ORACLE_SEED"} 2>&1 | tee "$builds/live.log"
-    add_counts "$builds/live.log" "live.py"
+    # live TITLE SCRIPT OPTION...: a script of tests/oracle that ends with its counts
+    live() {
+        title "$1"
+        script=$2
+        shift 2
+        HF_HUB_OFFLINE=1 "$venv/bin/python" "tests/oracle/$script" --build "$builds/gcc" "$@" 2>&1 | tee "$builds/live.log"
+        add_counts "$builds/live.log" "$script"
+    }
+    seed=${ORACLE_SEED:+--seed $ORACLE_SEED}
+    # shellcheck disable=SC2086
+    live "live comparison with transformers: pictures and text" live.py --count "${ORACLE_CASES:-40}" $seed
+    # shellcheck disable=SC2086
+    live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES:-1000}" $seed
+    # shellcheck disable=SC2086
+    live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-12}" $seed
     title "tokenizers of every kind against transformers"
     step "fuzz_tokenizers.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \
         "$builds/gcc/tests/oracle/tokenize_lines" --texts 2000
     if test -f examples/demo/model/model.safetensors; then
-        title "the demo model on fresh pictures"
-        HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/demo.py --build "$builds/gcc" 2>&1 | tee "$builds/demo.log"
-        add_counts "$builds/demo.log" "demo.py"
+        live "the demo model on fresh pictures" demo.py
     fi
 fi
 finish

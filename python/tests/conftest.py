@@ -61,3 +61,9 @@ def hf_model(hf, folder):
 
     torch.set_num_threads(2)
     return hf.PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The line that tests/run.sh adds up."""
+    count = {name: len(terminalreporter.stats.get(name, [])) for name in ("passed", "failed", "error")}
+    terminalreporter.write_line(f"{count['passed']} passed, {count['failed'] + count['error']} failed")

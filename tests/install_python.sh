@@ -1,0 +1,45 @@
+#!/bin/sh
+# pip install ./python into an environment, from a copy of the sources, and a caption with what was installed:
+#   install_python.sh PYTHON FOLDER_OF_THE_LIBRARY
+# The library is bundled first, then left out and named by PALIGEMMA_LIBRARY.
+set -eu
+python=$1
+library=$(cd "$2" && pwd)/libpaligemma.so.0
+top=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT INT TERM
+
+install() {
+    "$python" -m pip install --quiet --no-deps --force-reinstall "$work/python"
+}
+caption() { # prints the library that was loaded
+    cd "$work" && "$python" - "$top/examples/demo" <<'PROGRAM'
+import sys
+import paligemma
+demo = sys.argv[1]
+model = paligemma.PaliGemmaForConditionalGeneration.from_pretrained(demo + "/model")
+processor = paligemma.AutoProcessor.from_pretrained(demo + "/model")
+inputs = processor(demo + "/pictures/shapes.png", "caption en", return_tensors="np")
+text = processor.decode(model.generate(**inputs, max_new_tokens=20)[0], skip_special_tokens=True)
+print(paligemma.library_path())
+sys.exit("a red circle" not in text or "site-packages" not in paligemma.__file__)
+PROGRAM
+}
+
+cp -r "$top/python" "$work/python"
+mkdir "$work/python/paligemma/lib"
+cp -L "$library" "$work/python/paligemma/lib/"
+install
+unset PALIGEMMA_LIBRARY
+loaded=$(caption)
+case $loaded in
+*/site-packages/paligemma/lib/libpaligemma.so.0) ;;
+*) echo "loaded $loaded, expected the bundled library" >&2 && exit 1 ;;
+esac
+
+rm -r "$work/python/paligemma/lib" "$work/python/build"
+install
+PALIGEMMA_LIBRARY=$library
+export PALIGEMMA_LIBRARY
+loaded=$(caption)
+test "$loaded" = "$library" || { echo "loaded $loaded, expected $library" >&2 && exit 1; }
