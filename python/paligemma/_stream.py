@@ -9,10 +9,10 @@ from ._handle import Handle
 from ._run import CancelFlag, interruptible
 
 
-def pieces(model: Handle, processor: Handle, inputs: Handle, features: Any, cancel: CancelFlag, max_new_tokens: int,
-           n_threads: int, skip_special_tokens: bool) -> Iterator[str]:
-    """The pieces of text of one row, as they become whole. The sum of all is the text of all ids."""
-    session, detokenizer = Handle("session"), Handle("detokenizer")
+def tokens(model: Handle, inputs: Handle, features: Any, cancel: CancelFlag, max_new_tokens: int,
+           n_threads: int) -> Iterator[int]:
+    """The new ids of one row, the final eos included. features: a context manager of a pg_features or None."""
+    session = Handle("session")
 
     def prefill() -> None:
         with model.use() as weights, inputs.use() as given, features as encoded, cancel.use() as flag:
@@ -22,9 +22,24 @@ def pieces(model: Handle, processor: Handle, inputs: Handle, features: Any, canc
 
     def step() -> tuple[int, int]:
         token = ctypes.c_int64()
-        with model.use(), session.use() as pointer:
+        with model.use(), session.use() as pointer:  # the session keeps the weights, but a closed model is to raise
             event = c.check(c.lib.pg_session_step(pointer, ctypes.byref(token)))
         return event, token.value
+
+    try:
+        interruptible(prefill, cancel)
+        event = 0
+        while event == 0:
+            event, token = interruptible(step, cancel)
+            if event != c.EVENT_LENGTH:
+                yield token
+    finally:
+        session.close()
+
+
+def pieces(ids: Iterator[int], processor: Handle, skip_special_tokens: bool) -> Iterator[str]:
+    """The text of ids, each piece as soon as it is whole. The sum of all is the text of all ids."""
+    detokenizer = Handle("detokenizer")
 
     def text_of(call: Any, *arguments: Any) -> str:
         text, size = ctypes.c_void_p(), ctypes.c_size_t()
@@ -33,22 +48,15 @@ def pieces(model: Handle, processor: Handle, inputs: Handle, features: Any, canc
             return ctypes.string_at(text.value, size.value).decode("utf-8") if size.value else ""
 
     try:
-        interruptible(prefill, cancel)
         with processor.use() as pointer:
             flags = c.SKIP_SPECIAL if skip_special_tokens else 0
             c.check(c.lib.pg_detokenizer_create(pointer, flags, ctypes.byref(detokenizer.pointer)))
-        while True:
-            event, token = interruptible(step, cancel)
-            if event == c.EVENT_LENGTH:
-                break
+        for token in ids:
             piece = text_of(c.lib.pg_detokenizer_push, token)
             if piece:
                 yield piece
-            if event == c.EVENT_EOS:
-                break
         piece = text_of(c.lib.pg_detokenizer_flush)
         if piece:
             yield piece
     finally:
-        session.close()
         detokenizer.close()

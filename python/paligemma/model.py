@@ -8,10 +8,11 @@ from typing import Any, Iterator
 import numpy as np
 
 from . import _hub, _inputs, _library as c
-from ._generate import plan
+from ._generate import Plan, plan
 from ._handle import Handle, array
 from ._log import log_function
 from ._run import CancelFlag, interruptible
+from ._stream import pieces, tokens
 from .config import GenerationConfig, PaliGemmaConfig
 from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, like_inputs, to_numpy, torch_if_loaded
 from .processor import open_handle
@@ -290,6 +291,7 @@ class PaliGemmaForConditionalGeneration:
         features: Features | None = None,
         cancel: CancelFlag | None = None,
         return_dict_in_generate: bool | None = None,
+        streamer: Any = None,
         **settings: Any,
     ) -> Any:
         """Greedy generation: prompt and new ids, i64 [B, T + new], rows that ended earlier filled with pad.
@@ -297,7 +299,8 @@ class PaliGemmaForConditionalGeneration:
         inputs: input_ids. max_new_tokens, or max_length (prompt and new tokens together); without either, and without
         one in generation_config, 20 new tokens and a warning, as in transformers. Rows may be padded on either side:
         padding is left out of the computation, each row gets what it gets alone, and its new ids stand after column T.
-        labels are taken and not used. features: in place of pixel_values.
+        labels are taken and not used. features: in place of pixel_values. streamer: an object such as transformers'
+        TextStreamer, for one row; it is handed the prompt, each new id, and the end.
         Raises ValueError for settings that ask for more than greedy decoding.
         """
         if inputs is not None:
@@ -305,7 +308,10 @@ class PaliGemmaForConditionalGeneration:
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
         chosen = plan(self.generation_config, generation_config, settings, arrays)
-        rows = self._run_generate(chosen.arrays, chosen.max_new_tokens, features, cancel)
+        if streamer is None:
+            rows = self._run_generate(chosen.arrays, chosen.max_new_tokens, features, cancel)
+        else:
+            rows = [self._feed(streamer, chosen, features, cancel)]
         prompt = to_numpy(input_ids) if input_ids is not None else np.zeros((len(rows), 0))
         width = prompt.shape[1]
         sequences = np.full((len(rows), width + max(map(len, rows))), chosen.pad_token_id, np.int64)
@@ -336,6 +342,18 @@ class PaliGemmaForConditionalGeneration:
             n_rows = c.lib.pg_result_n_rows(pointer)
         return [array(result, c.lib.pg_result_row_ids, row) for row in range(n_rows)]
 
+    def _feed(self, streamer: Any, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> np.ndarray:
+        """The new ids of one row, handed to a streamer as they come."""
+        self._handle.check_open()
+        ids = chosen.arrays.get("input_ids")
+        streamer.put(to_numpy(ids if ids is not None else np.zeros((1, 0), np.int64)))
+        new = []
+        for token in self._tokens(chosen, features, cancel):
+            new.append(token)
+            streamer.put(np.array([token]))
+        streamer.end()
+        return np.array(new, np.int64)
+
     def stream(self, inputs: Any = None, processor: Any = None, *, features: Features | None = None,
                cancel: CancelFlag | None = None, generation_config: Any = None, skip_special_tokens: bool = True,
                **arguments: Any) -> Iterator[str]:
@@ -345,16 +363,18 @@ class PaliGemmaForConditionalGeneration:
         processor: for its tokenizer; default: the one in the model's folder. Settings as generate()'s. Leaving the loop
         ends the generation.
         """
-        from ._stream import pieces
-
         named = {name: arguments.pop(name, None) for name in _inputs.NAMES}
         arrays = {**named, **{k: v for k, v in dict(inputs or {}).items() if k in _inputs.NAMES}}
         del arrays["labels"]
         chosen = plan(self.generation_config, generation_config, arguments, arrays)
         self._handle.check_open()
         tokenizer = processor._handle if processor is not None else open_handle(self.name_or_path, shared=True)
-        return pieces(self._handle, tokenizer, self._inputs(chosen.arrays), _use(features), cancel or CancelFlag(),
-                      chosen.max_new_tokens, self.n_threads, skip_special_tokens)
+        return pieces(self._tokens(chosen, features, cancel), tokenizer, skip_special_tokens)
+
+    def _tokens(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> Iterator[int]:
+        """The new ids of one row, as they come."""
+        return tokens(self._handle, self._inputs(chosen.arrays), _use(features), cancel or CancelFlag(),
+                      chosen.max_new_tokens, self.n_threads)
 
 
 class _use:

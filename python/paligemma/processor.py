@@ -278,8 +278,10 @@ def _tensor_type(return_tensors: Any) -> str | None:
 
 
 def _texts(text: Any, images: Any) -> list[str] | None:
-    if text is None or isinstance(text, str):
-        return [text] if isinstance(text, str) else None
+    if text is None:
+        return None
+    if isinstance(text, str):
+        text = [text]
     if not isinstance(text, (list, tuple)):
         hint = "; are images and text swapped? The order is processor(images, text)" if _images.is_picture(text) else ""
         raise TypeError(f"text is a {type(text).__name__}, expected a string or a list of strings{hint}")
@@ -291,6 +293,11 @@ def _strings(values: Any, name: str) -> list[str]:
     for index, value in enumerate(values):
         if not isinstance(value, str):
             raise ValueError(f"`{name}` must be a string or list of strings: entry {index} is a {type(value).__name__}")
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} of row {index}: character {error.start} is a lone surrogate, which is no "
+                             "Unicode text") from None
     return values
 
 

@@ -162,3 +162,25 @@ def test_both_refuse(model, hf_model, processor, image):
             with pytest.raises(ValueError):
                 either(**arguments)
                 pytest.fail(f"{name}: accepted")
+
+
+def test_streamer(model, hf, hf_model, processor, hf_processor, image, capsys):
+    for settings in (dict(), dict(skip_prompt=True, skip_special_tokens=True)):
+        printed = []
+        for one, made_by in ((model, processor), (hf_model, hf_processor)):
+            inputs = made_by(image, P, return_tensors="pt")
+            one.generate(**inputs, max_new_tokens=20, streamer=hf.TextStreamer(made_by.tokenizer, **settings))
+            printed.append(capsys.readouterr().out)
+        assert printed[0] == printed[1] and "purple star" in printed[0]
+
+
+def test_the_usual_ways_to_prepare_inputs(model, processor, image):
+    """As model cards write it."""
+    inputs = processor(text=P, images=image, return_tensors="pt").to(torch.bfloat16).to(model.device)
+    assert inputs["pixel_values"].dtype == torch.bfloat16 and inputs["input_ids"].dtype == torch.int64
+    with torch.inference_mode():
+        generation = model.generate(**inputs, max_new_tokens=100, do_sample=False)
+    text = processor.decode(generation[0][inputs["input_ids"].shape[-1]:], skip_special_tokens=True)
+    assert text == "a red circle, a purple star and a yellow triangle"
+    with pytest.raises(ValueError):
+        inputs.to([1])

@@ -221,3 +221,50 @@ def test_tokenizer(processor, hf_processor):
         theirs = dict(theirs) if name == "size" else list(theirs) if name == "image_mean" else theirs
         ours = getattr(processor.image_processor, name)
         assert {k: v for k, v in theirs.items() if v} == ours if name == "size" else ours == theirs, name
+
+
+WORDS = ["a", "red circle", " ", "\n", "\n\n", "<loc0100>", "<seg007>", "é", "中", "🙂", "<eos>", "<bos>", "  ", "word " * 9]
+
+
+@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.filterwarnings("ignore")
+def test_random_arguments(processor, hf_processor, seed):
+    """Drawn from the seed: both give the same, or both refuse."""
+    rng = np.random.default_rng(seed)
+
+    def text(n):
+        return "".join(rng.choice(WORDS) for _ in range(rng.integers(n)))
+
+    def picture():
+        h, w = rng.integers(1, 60, 2)
+        pixels = rng.integers(0, 256, (h, w, 3), np.uint8)
+        return Image.fromarray(pixels) if rng.random() < 0.8 or min(h, w) < 5 else pixels
+
+    rows = int(rng.integers(1, 4))
+    texts = [text(6) for _ in range(rows)]
+    counts = [int(rng.integers(1, 3)) if rng.random() < 0.3 else 1 for _ in range(rows)]
+    pictures = [[picture() for _ in range(count)] for count in counts]
+    if rng.random() < 0.2:
+        texts = ["x".join(["<image>"] * count) + t for count, t in zip(counts, texts)]
+    if max(counts) == 1 and rng.random() < 0.5:
+        pictures = [row[0] for row in pictures]
+    keywords = dict(images=pictures, text=texts if rows > 1 or rng.random() < 0.5 else texts[0])
+    if rng.random() < 0.6:
+        keywords["suffix"] = [text(6) for _ in range(rows)] if rows > 1 or rng.random() < 0.5 else text(6)
+    for name, share, values in [("padding", 0.8, [True, "longest", "max_length", False, "do_not_pad"]),
+                                ("truncation", 0.4, [True, False, "only_first", "only_second", "longest_first"]),
+                                ("max_length", 0.4, [40, 70, 80, 96, 150]), ("pad_to_multiple_of", 0.2, [1, 8, 16]),
+                                ("padding_side", 0.3, ["left", "right"]), ("return_tensors", 0.8, ["np", "pt"])]:
+        if rng.random() < share:
+            keywords[name] = values[rng.integers(len(values))]
+    try:
+        theirs = hf_processor(**keywords)
+    except Exception as error:
+        with pytest.raises(ValueError):
+            processor(**keywords)
+            pytest.fail(f"transformers refused: {error}; given {keywords}")
+        return
+    ours = processor(**keywords)
+    assert list(ours) == list(theirs)
+    for key in theirs:
+        same_values(ours[key], theirs[key], key)
