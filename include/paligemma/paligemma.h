@@ -336,6 +336,7 @@ enum {
     PG_CUT_SUFFIX = 2   /* the suffix alone: "only_second" */
 };
 
+/* "The tokenizer's" is what tokenizer_config.json says, else what tokenizer.json was saved with after training. */
 typedef struct pg_encode_options {
     uint32_t struct_size;     /* sizeof(pg_encode_options) */
     uint32_t flags;           /* PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE ...; default 0 */
@@ -344,13 +345,15 @@ typedef struct pg_encode_options {
     int32_t mode;               /* PG_MODE_*; default PG_MODE_HF */
     int32_t padding;            /* PG_PADDING_*; default PG_PADDING_LONGEST */
     int32_t padding_side;       /* PG_SIDE_*; default the tokenizer's */
-    int32_t pad_to_multiple_of; /* >= 1: lengths are rounded up to a multiple of it; default and 0: not */
+    int32_t pad_to_multiple_of; /* >= 1: padded lengths are rounded up to a multiple of it; default and 0: the
+                                   tokenizer's, else 1 */
     int64_t max_length;         /* tokens of a row, image tokens included, for PG_TRUNCATE and PG_PADDING_MAX_LENGTH;
-                                   default and 0: model_max_length of tokenizer_config.json, which real checkpoints
-                                   leave open: then nothing is cut, and PG_PADDING_MAX_LENGTH is PG_PADDING_NONE */
+                                   default and 0: the tokenizer's max_length, else its model_max_length, which the
+                                   official checkpoints leave open: then nothing is cut, and PG_PADDING_MAX_LENGTH is
+                                   PG_PADDING_NONE */
     int32_t cut;                /* PG_CUT_*; default PG_CUT_LONGEST */
-    int32_t cut_side;           /* PG_SIDE_*: where each part loses tokens; default: truncation_side in
-                                   tokenizer_config.json, else right, the tail */
+    int32_t cut_side;           /* PG_SIDE_*: where each part loses tokens; default: the tokenizer's truncation_side,
+                                   else right, the tail */
 } pg_encode_options;
 
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size);

@@ -18,9 +18,9 @@ typedef struct batch_encoder {
     const pg_encode_options *options;
     pgi_layout layout;
     pgi_truncation truncation;
-    int64_t max_length; /* 0: none */
-    pgi_ids ids;        /* of all rows, one after the other, without padding */
-    pgi_row *rows;      /* [n_prompts]; first_token: unused until T is known */
+    int64_t max_length, multiple; /* 0: none */
+    pgi_ids ids;                  /* of all rows, one after the other, without padding */
+    pgi_row *rows;                /* [n_prompts]; first_token: unused until T is known */
 } batch_encoder;
 
 static pgi_text text_of(const char *const *texts, const uint64_t *sizes, int32_t row) {
@@ -44,6 +44,7 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
     int big_vision = options->mode == PG_MODE_BIG_VISION;
     *e = (batch_encoder){.processor = processor, .batch = batch, .options = options};
     e->max_length = options->max_length ? options->max_length : defaults->max_length;
+    e->multiple = options->pad_to_multiple_of ? options->pad_to_multiple_of : defaults->pad_to_multiple_of;
     e->layout = (pgi_layout){
         .tokenizer = tokenizer,
         .n_image_tokens = processor->image.n_image_tokens,
@@ -185,9 +186,8 @@ static pg_status encode_row(batch_encoder *e, int32_t r) {
 
 /* HF: PreTrainedTokenizerBase._get_padding_truncation_strategies and tokenizers, utils/padding.rs. */
 static pg_status padded_length(const batch_encoder *e, int64_t *out) {
-    const pg_encode_options *options = e->options;
-    int64_t multiple = options->pad_to_multiple_of, longest = 0, shortest = INT64_MAX, length;
-    int32_t padding = options->padding, r_longest = 0, r_shortest = 0;
+    int64_t multiple = e->multiple, longest = 0, shortest = INT64_MAX, length;
+    int32_t padding = e->options->padding, r_longest = 0, r_shortest = 0;
     for (int32_t r = 0; r < e->batch->n_prompts; r++) {
         int64_t n = e->rows[r].n_tokens;
         if (n > longest) longest = n, r_longest = r;
@@ -243,13 +243,13 @@ static pg_status stack_rows(const batch_encoder *e, pg_inputs *inputs) {
 
 /* HF refuses that too: rows cut to max_length and then padded beyond it are not what was asked for. */
 static pg_status check_lengths(const batch_encoder *e) {
-    int32_t multiple = e->options->pad_to_multiple_of;
-    if (e->truncation.max_length == 0 || e->options->padding == PG_PADDING_NONE || multiple == 0 ||
-        e->max_length % multiple == 0)
+    if (e->truncation.max_length == 0 || e->options->padding == PG_PADDING_NONE || e->multiple == 0 ||
+        e->max_length % e->multiple == 0)
         return PG_OK;
-    return pgi_error(PG_ERROR_ARGUMENT, "max_length is %lld%s, expected a multiple of pad_to_multiple_of, %d, where rows "
-                     "are both cut and padded", (long long)e->max_length,
-                     e->options->max_length ? "" : " (the tokenizer's)", multiple);
+    return pgi_error(PG_ERROR_ARGUMENT, "max_length is %lld%s, expected a multiple of pad_to_multiple_of, %lld%s, where "
+                     "rows are both cut and padded", (long long)e->max_length,
+                     e->options->max_length ? "" : " (the tokenizer's)", (long long)e->multiple,
+                     e->options->pad_to_multiple_of ? "" : " (the tokenizer's)");
 }
 
 static pg_status add_rows(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,

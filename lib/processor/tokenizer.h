@@ -35,11 +35,13 @@ enum { PGI_TOKEN_PAD, PGI_TOKEN_EOS, PGI_TOKEN_BOS, PGI_TOKEN_UNK, PGI_TOKEN_IMA
 int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */
 int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id);
 
-/* What transformers takes from tokenizer_config.json where a call leaves it open. */
+/* What transformers takes from tokenizer_config.json, or from the settings saved in tokenizer.json, where a call leaves
+ * it open. */
 typedef struct pgi_tokenizer_defaults {
-    int pad_left;       /* padding_side */
-    int cut_left;       /* truncation_side */
-    int64_t max_length; /* model_max_length; 0: none, or more than 1e20 */
+    int pad_left;               /* padding_side */
+    int cut_left;               /* truncation_side */
+    int64_t pad_to_multiple_of; /* 0: none */
+    int64_t max_length;         /* max_length, else model_max_length; 0: none, or more than 1e20 */
 } pgi_tokenizer_defaults;
 
 const pgi_tokenizer_defaults *pgi_tokenizer_get_defaults(const pgi_tokenizer *tokenizer);

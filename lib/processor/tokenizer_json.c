@@ -142,6 +142,8 @@ static pg_status read_document(pgi_json_reader *reader, pgi_tokenizer_json *out)
         else if (key_is(reader, "normalizer")) PGI_TRY(read_tree(reader, &out->normalizer));
         else if (key_is(reader, "pre_tokenizer")) PGI_TRY(read_tree(reader, &out->pre_tokenizer));
         else if (key_is(reader, "decoder")) PGI_TRY(read_tree(reader, &out->decoder));
+        else if (key_is(reader, "truncation")) PGI_TRY(read_tree(reader, &out->truncation));
+        else if (key_is(reader, "padding")) PGI_TRY(read_tree(reader, &out->padding));
         else if (key_is(reader, "model")) PGI_TRY(read_model(reader, &vocab_at, &merges_at, &out->model));
         else PGI_TRY(pgi_json_skip(reader, NULL, NULL));
     }
@@ -186,6 +188,9 @@ void pgi_tokenizer_json_free(pgi_tokenizer_json *json) {
     json_decref(json->normalizer);
     json_decref(json->pre_tokenizer);
     json_decref(json->decoder);
+    json_decref(json->truncation);
+    json_decref(json->padding);
     json_decref(json->model);
     json->added_tokens = json->normalizer = json->pre_tokenizer = json->decoder = json->model = NULL;
+    json->truncation = json->padding = NULL;
 }

@@ -405,9 +405,10 @@ static pg_status check_config(const sources *s) {
     return PG_OK;
 }
 
-/* *left: whether the side that `key` names is the left one; untouched when there is no such key. */
-static pg_status read_side(const sources *s, const char *key, int *left) {
+/* *left: whether `key` names the left side, or else `saved`, tokenizer.json's word for it; untouched without either. */
+static pg_status read_side(const sources *s, const char *key, const json_t *saved, int *left) {
     const json_t *value = json_object_get(s->config, key);
+    if (!value && json_is_string(saved)) *left = strcmp(json_string_value(saved), "Left") == 0;
     if (!value) return PG_OK;
     const char *side = json_is_string(value) ? json_string_value(value) : "";
     *left = strcmp(side, "left") == 0;
@@ -415,16 +416,29 @@ static pg_status read_side(const sources *s, const char *key, int *left) {
     return pgi_error(PG_ERROR_FORMAT, "%s: %s is \"%.60s\", expected \"left\" or \"right\"", s->config_path, key, side);
 }
 
-/* HF: PreTrainedTokenizerBase.__init__; GemmaTokenizer pads on the left, the others on the right. */
+/* A length, or 0 where there is none, or one that HF takes for none (LARGE_INTEGER of tokenization_utils_base.py). */
+static int64_t length_of(const json_t *value) {
+    double length = json_number_value(value);
+    if (!(length >= 1 && length <= 1e20)) return 0;
+    return length < 0x1p62 ? (int64_t)length : INT64_C(1) << 62;
+}
+
+/* HF: PreTrainedTokenizerBase.__init__, and TokenizersBackend.__init__ for what tokenizer.json was saved with: a
+ * processor that was used in training leaves its lengths there. GemmaTokenizer pads on the left, others on the right. */
 static pg_status read_defaults(const sources *s, pgi_tokenizer_defaults *out) {
-    static const double large_integer = 1e20; /* tokenization_utils_base.py: more is no limit */
+    const json_t *truncation = s->json.truncation, *padding = s->json.padding;
+    const json_t *length = json_object_get(s->config, "max_length");
+    const json_t *multiple = json_object_get(s->config, "pad_to_multiple_of");
     *out = (pgi_tokenizer_defaults){.pad_left = s->is_gemma};
-    PGI_TRY(read_side(s, "padding_side", &out->pad_left));
-    PGI_TRY(read_side(s, "truncation_side", &out->cut_left));
-    const json_t *length = json_object_get(s->config, "model_max_length");
+    PGI_TRY(read_side(s, "padding_side", json_object_get(padding, "direction"), &out->pad_left));
+    PGI_TRY(read_side(s, "truncation_side", json_object_get(truncation, "direction"), &out->cut_left));
+    if (!multiple) multiple = json_object_get(padding, "pad_to_multiple_of");
+    if (!length) length = json_object_get(truncation, "max_length");
+    if (!length) length = json_object_get(json_object_get(padding, "strategy"), "Fixed");
+    if (length_of(length) == 0) length = json_object_get(s->config, "model_max_length");
     if (!length) length = json_object_get(s->config, "max_len");
-    double value = json_number_value(length);
-    if (value >= 1 && value <= large_integer) out->max_length = value < 0x1p62 ? (int64_t)value : INT64_C(1) << 62;
+    out->max_length = length_of(length);
+    out->pad_to_multiple_of = length_of(multiple);
     return PG_OK;
 }
 
