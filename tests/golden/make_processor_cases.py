@@ -81,6 +81,8 @@ def make_case(model, hf, seed):
                cut_side=pglib.SIDES[case.cut_side])
     try:
         arrays, reports = hf.run(case, [(picture_pixels(i), pglib.RGB8) for i in images])
+    except batches.Accident:
+        return None
     except batches.REFUSALS as error:
         return dict(out, error=f"{type(error).__name__}: {error}")
     kept = {name: dict(shape=list(arrays[name].shape), runs=runs(arrays[name])) for name in
@@ -102,8 +104,7 @@ def main():
         model = list(MODELS)[seed % len(MODELS)]
         case = make_case(model, hf[model], seed)
         seed += 1
-        size = len(json.dumps(case))
-        if size > 6000 or "error" in case and errors == MAX_ERRORS:
+        if case is None or len(json.dumps(case)) > 6000 or "error" in case and errors == MAX_ERRORS:
             continue
         errors += "error" in case
         cases.append(case)

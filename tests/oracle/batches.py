@@ -98,7 +98,10 @@ def draw_pictures(rng, case):
         case.form, case.n_images = ("one" if n_rows == 1 and rng.random() < 0.5 else "flat"), n_rows
     elif kind < 0.7:
         case.form, case.counts = "nested", rng.integers(0, 4, n_rows).tolist()
-        case.counts[0] = max(1, case.counts[0])  # transformers fails by accident where the first list is empty
+        if rng.random() < 0.95:  # else see Accident
+            case.counts[0] = max(1, case.counts[0])
+        if n_rows > 1 and rng.random() < 0.05:
+            del case.counts[-1]
         case.n_images = sum(case.counts)
     else:
         for i in range(n_rows):
@@ -120,10 +123,24 @@ def draw_pictures(rng, case):
         case.form, case.counts, case.n_images = "one", None, 1
 
 
+def draw_halves(rng, hf):
+    """A row without pictures, prompt and suffix equally long or nearly, cut to less than both: it is halved. The other
+    row has the picture without which there is no batch, and just fits. <loc> is one token in every vocabulary."""
+    max_length = hf.n_image_tokens + 3 + int(rng.integers(0, 4))
+    n = max_length // 2 + int(rng.integers(0, 6))
+    locations = [vocabularies.LOCATIONS[i] for i in rng.integers(0, 1024, 2 * n + 2)]
+    prompt, suffix = locations[:n + int(rng.integers(-1, 2))], locations[-n:]
+    return Case(text=["", "".join(prompt)], suffix=["", "".join(suffix)], form="nested", counts=[1, 0], n_images=1,
+                padding="longest", max_length=max_length, truncate="longest_first")
+
+
 def draw(rng, hf):
     """hf: the HfProcessor, for the lengths at which truncation and padding are interesting."""
-    if rng.random() < 0.02:
+    kind = rng.random()
+    if kind < 0.02:
         return Case(form="flat", n_images=int(rng.integers(1, 4)))
+    if kind < 0.05:
+        return draw_halves(rng, hf)
     text, suffix = draw_texts(rng, hf.pieces)
     case = Case(text=text, suffix=suffix)
     draw_pictures(rng, case)
@@ -137,7 +154,7 @@ def draw(rng, hf):
         case.cut_side = rng.choice(np.array([None, "left", "right"], dtype=object), p=[0.8, 0.1, 0.1])
     if (case.truncate or case.padding == "max_length") and rng.random() < 0.95 or rng.random() < 0.1:
         case.max_length = draw_length(rng, hf, case)
-        if case.multiple and rng.random() < 0.7:  # else transformers refuses most
+        if case.multiple and case.truncate and rng.random() < 0.7:  # else transformers refuses most
             case.max_length = -(-case.max_length // case.multiple) * case.multiple
     return case
 
@@ -213,13 +230,27 @@ class HfProcessor:
         finally:
             self.tokenizer.truncation_side = side
 
+    def whole(self, case, images):
+        """The same without truncation, which may have hidden an image token of a suffix from the check for them."""
+        self.processor._check_special_mm_tokens = lambda *_args, **_kwargs: None
+        try:
+            return self.call(dataclasses.replace(case, padding="longest", truncate=None, multiple=0), images)
+        finally:
+            del self.processor._check_special_mm_tokens
+
     def run(self, case, images):
-        """-> (arrays as the library names them, [the report of each row]); raises what transformers raises."""
-        out = self.call(case, images)
+        """-> (arrays as the library names them, [the report of each row]); raises what transformers raises, or
+        Accident."""
+        try:
+            out = self.call(case, images)
+        except IndexError as error:
+            if case.form == "nested" and case.counts[0] == 0:
+                raise Accident("the first row has no picture", library_refuses=False) from error
+            raise
         if case.text is None:
             return out, []
         if len(out["input_ids"]) != len(case.text):
-            raise DroppedRows(f"{len(case.text)} texts, {len(out['input_ids'])} rows")
+            raise Accident("texts beyond the lists of pictures", library_refuses=True)
         out["position_ids"] = generate_positions(out["attention_mask"])
         out["image_counts"] = np.array(case.images_of_rows())
         return out, self._reports(case, images, out)
@@ -228,10 +259,7 @@ class HfProcessor:
         """What pg_inputs_get_row() must say of each row, found by running transformers once more without truncation."""
         whole, left = out, (case.cut_side or self.tokenizer.truncation_side) == "left"
         if case.truncate:
-            # truncation may have hidden an image token of the suffix from the check that refuses it
-            self.processor._check_special_mm_tokens = lambda *_args, **_kwargs: None
-            whole = self.call(dataclasses.replace(case, padding="longest", truncate=None), images)
-            del self.processor._check_special_mm_tokens
+            whole = self.whole(case, images)
         reports, first_image, placeholders = [], 0, case.placeholders()
         for i, text in enumerate(case.text):
             prefix, suffix = split_row(out, i)
@@ -262,8 +290,16 @@ def split_row(arrays, row):
     return ids[(mask == 1) & (types == 0)], ids[(mask == 1) & (types == 1)]
 
 
-class DroppedRows(Exception):
-    """transformers zips texts with the lists of pictures and silently forgets texts beyond them."""
+class Accident(Exception):
+    """What transformers does here is not meant, and the library does otherwise (library_refuses says what):
+    - a nested list of pictures whose first list is empty: IndexError, since images[0][0] is looked at to tell nested
+      lists from others. The library takes rows without pictures wherever they stand.
+    - fewer lists of pictures than texts: zip() forgets the texts beyond them, without a word. The library refuses.
+    """
+
+    def __init__(self, what, library_refuses):
+        super().__init__(what)
+        self.library_refuses = library_refuses
 
 
 def generate_positions(mask):
@@ -280,11 +316,11 @@ def image_counts(case):
     return case.placeholders() if case.text is not None and any(case.placeholders()) else case.counts
 
 
-def run_library(processor, case, images, counts=None):
-    """-> Inputs; raises pglib.Error. counts: when the pictures are left out, how many each row has."""
+def run_library(processor, case, images, counts=None, flags=0):
+    """-> Inputs; raises pglib.Error. counts: when the pictures are left out, how many each row has. flags: more."""
     return processor.encode_batch(
         case.text, case.suffix, images, image_counts(case) if counts is None else counts,
-        flags=pglib.TRUNCATE if case.truncate else 0,
+        flags=flags | (pglib.TRUNCATE if case.truncate else 0),
         cut=pglib.CUTS[case.truncate or "longest_first"], cut_side=pglib.SIDES[case.cut_side], padding=pglib.PADDINGS[case.padding],
         padding_side=pglib.SIDES[case.side], pad_to_multiple_of=case.multiple, max_length=case.max_length)
 

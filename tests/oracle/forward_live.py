@@ -43,7 +43,7 @@ def draw_batch(rng, hf, generate=False):
         images = batches.random_pictures(rng, case.n_images)
         try:
             arrays, reports = hf.run(case, images)
-        except batches.REFUSALS + (batches.DroppedRows,):
+        except batches.REFUSALS + (batches.Accident,):
             continue
         if arrays["input_ids"].size <= MAX_TOKENS and all(report["n_tokens"] for report in reports):
             return case, images, arrays
@@ -302,7 +302,7 @@ class Case:
                 again = self.model.generate(self.processor, inputs, features, max_new_tokens=n_new, n_threads=2)
         right_side = dataclasses.replace(case, side="right")
         with batches.run_library(self.processor, right_side, images) as inputs:
-            right = self.model.generate(self.processor, inputs, max_new_tokens=n_new, n_threads=1)
+            right = self.model.generate(self.processor, inputs, max_new_tokens=n_new, n_threads=3)
         if again != found or right != found:
             wrong.append(f"depends on the threads, given features or the side of the padding: {found}, {again}, {right}")
         for row, (ids, text) in enumerate(found):
@@ -315,7 +315,7 @@ class Case:
             if ids != expected[row] and agreed < open_steps[row]:
                 wrong.append(f"row {row}: found {ids}, expected {expected[row]}")
             right_text = self.ref.tokenizer.decode(expected[row], skip_special_tokens=True)
-            if ids == expected[row] and text != right_text:
+            if ids == expected[row] and text != right_text.partition("\0")[0]:  # a C string ends at a NUL
                 wrong.append(f"row {row}: text {text!r}, expected {right_text!r}")
         return wrong
 

@@ -131,18 +131,18 @@ class Model(_Handle):
         options = library.options(ModelOptions, "model_options", cpu_mask=cpu_mask)
         library.call("pg_model_open", os.fsencode(folder), c.byref(options), c.byref(self.pointer))
 
-    def forward(self, inputs, features=None, embed=False, **options):
-        """pg_forward(), or pg_embed(). -> Outputs"""
+    def forward(self, inputs, features=None, embed=False, n_threads=1, **options):
+        """pg_forward(), or pg_embed(); one thread is the fastest for models this small. -> Outputs"""
         outputs = Outputs(self.library)
-        options = self.library.options(ForwardOptions, "forward_options", **options)
+        options = self.library.options(ForwardOptions, "forward_options", n_threads=n_threads, **options)
         options.features = features.pointer if features else None
         self.library.call("pg_embed" if embed else "pg_forward", self.pointer, inputs.pointer, c.byref(options),
                           c.byref(outputs.pointer))
         return outputs
 
-    def generate(self, processor, inputs, features=None, **options):
+    def generate(self, processor, inputs, features=None, n_threads=1, **options):
         """pg_generate(). -> [(ids, text)] of the rows"""
-        options = self.library.options(GenerateOptions, "generate_options", **options)
+        options = self.library.options(GenerateOptions, "generate_options", n_threads=n_threads, **options)
         options.features = features.pointer if features else None
         result = _Handle(self.library, "result")
         self.library.call("pg_generate", self.pointer, processor.pointer, inputs.pointer, c.byref(options),
@@ -155,9 +155,10 @@ class Model(_Handle):
                 rows.append((ids.tolist(), so.pg_result_row_text(result.pointer, c.c_int64(row)).decode()))
         return rows
 
-    def encode_image(self, inputs, **options):
+    def encode_image(self, inputs, n_threads=1):
         """-> Features"""
-        features, options = Features(self.library), self.library.options(RunOptions, "run_options", **options)
+        features = Features(self.library)
+        options = self.library.options(RunOptions, "run_options", n_threads=n_threads)
         self.library.call("pg_encode_image", self.pointer, inputs.pointer, c.byref(options),
                           c.byref(features.pointer))
         return features

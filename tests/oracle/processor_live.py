@@ -6,10 +6,12 @@
 Case S is drawn from seed S alone, S + 1 from S + 1, ...; GROUP cases in a row share a checkpoint folder: random ones
 (checkpoints.py), random kinds of tokenizer files (../golden/make_tokenizers.py) and the demo checkpoint. Compared are
 ids, masks, types, labels, positions and picture counts as numbers, pixels to the last bit, the report of each row, and
-errors: where transformers raises, the library must refuse. --only replays one case.
+errors: where transformers raises, the library must refuse (two exceptions: batches.Accident). What transformers cuts is
+cut once more with PG_TRUNCATE_KEEP_ENDS, which must keep pictures, newline and eos. --only replays one case.
 """
 import argparse
 import collections
+import dataclasses
 import json
 import os
 import sys
@@ -72,20 +74,48 @@ def check(hf, processor, seed):
     rng = np.random.default_rng([seed, 32])
     case = batches.draw(rng, hf)
     images = batches.random_pictures(rng, case.n_images)
-    expected = reports = refusal = None
+    expected = reports = refusal = accident = None
     try:
         expected, reports = hf.run(case, images)
-    except batches.DroppedRows as error:
-        return case, f"left out: {error}", []
+    except batches.Accident as error:
+        accident = error
+        refusal = str(error) if error.library_refuses else None
     except batches.REFUSALS as error:
         refusal = f"{type(error).__name__}: {error}"
     try:
         with batches.run_library(processor, case, images) as inputs:
+            if accident and not refusal:
+                return case, "accident", []
             if refusal:
                 return case, "raises", [f"accepted, but transformers raises {refusal}"]
-            return case, "equal", batches.compare(inputs, expected, reports)
-    except pglib.Error as error:
-        return case, "raises", [] if refusal else [f"refused: {error}"]
+            wrong = batches.compare(inputs, expected, reports)
+    except pglib.Error as error:  # a row of an accident may have an error of its own
+        return case, "raises", [] if refusal or accident else [f"refused: {error}"]
+    if not wrong and any(report["n_cut"] for report in reports) and case.cut_side != "left":
+        wrong += check_kept_ends(hf, processor, case, images)
+    return case, "equal", wrong
+
+
+def check_kept_ends(hf, processor, case, images):
+    """PG_TRUNCATE_KEEP_ENDS: each row at most max_length long, begins and ends as the whole row, pictures complete."""
+    wrong = []
+    limit = case.max_length or hf.tokenizer.model_max_length
+    whole = hf.whole(case, images)
+    kept_case = dataclasses.replace(case, padding="longest", multiple=0, cut_side="right")
+    try:
+        with batches.run_library(processor, kept_case, images, flags=pglib.KEEP_ENDS) as inputs:
+            arrays = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids", "labels")}
+    except pglib.Error as error:  # the ends alone may be longer than max_length
+        return [] if "cannot go" in str(error) else [f"keep ends: {error}"]
+    for row in range(len(case.text)):
+        parts = list(zip(batches.split_row(arrays, row), batches.split_row(whole, row)))
+        if sum(len(kept) for kept, _ in parts) > max(limit, 0):
+            wrong.append(f"keep ends, row {row}: {sum(len(kept) for kept, _ in parts)} tokens, limit {limit}")
+        for name, (kept, all_) in zip(("prompt", "suffix"), parts):
+            n_images = [np.count_nonzero(ids == hf.image_id) for ids in (kept, all_)]
+            if len(all_) and (not len(kept) or kept[-1] != all_[-1] or name == "prompt" and n_images[0] != n_images[1]):
+                wrong.append(f"keep ends, row {row}: the {name} is {kept.tolist()} of {all_.tolist()}")
+    return wrong
 
 
 def main():
