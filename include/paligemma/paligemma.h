@@ -299,8 +299,8 @@ enum {
                             Default: not, as HF's processor does with an opened file. */
     PG_SKIP_SPECIAL = 4, /* detokenising: leave out special tokens, as decode(skip_special_tokens=True) */
     PG_TRUNCATE = 8,     /* cut rows longer than max_length, as truncation=True. Default: max_length cuts nothing. */
-    PG_TRUNCATE_KEEP_ENDS = 16, /* with PG_TRUNCATE: keep pictures, bos, newline and eos, cut the suffix's own tail, then
-                                   the prompt's */
+    PG_TRUNCATE_KEEP_ENDS = 16, /* with PG_TRUNCATE: keep pictures, bos, newline and eos, cut the suffix's own tail,
+                                   then the prompt's */
     PG_SUFFIX_OPEN = 32  /* no eos after the suffix: the model is to go on from it (big_vision: eos="no") */
 };
 
@@ -322,7 +322,7 @@ enum {
 };
 
 enum {
-    PG_SIDE_DEFAULT = 0, /* the tokenizer's: padding_side in tokenizer_config.json, else left (GemmaTokenizer) */
+    PG_SIDE_DEFAULT = 0, /* the tokenizer's, else the left for padding (GemmaTokenizer) and the right for truncation */
     PG_SIDE_LEFT = 1,
     PG_SIDE_RIGHT = 2
 };
@@ -443,7 +443,8 @@ typedef struct pg_row_info {
 /* row: 0 to B - 1. */
 PG_API pg_status pg_inputs_get_row(const pg_inputs *inputs, int64_t row, pg_row_info *info);
 
-/* Inputs from the caller's own arrays, all copied. Either input_ids or inputs_embeds is given, or pixel_values alone. */
+/* Inputs from the caller's own arrays, all copied. Either input_ids or inputs_embeds is given, or pixel_values
+ * alone. */
 typedef struct pg_input_arrays {
     uint32_t struct_size;            /* sizeof(pg_input_arrays) */
     uint32_t reserved;               /* 0 */
