@@ -246,7 +246,8 @@ typedef struct pg_model_info {
 
 PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info);
 
-/* What a session would take, before one is made. All in bytes. */
+/* What a session would take, before one is made; that is, one row. All in bytes. pg_generate() on several rows holds
+ * a kv_cache for each; pg_forward() holds none, but its outputs. */
 typedef struct pg_memory {
     uint32_t struct_size;   /* in: sizeof(pg_memory) */
     int32_t n_threads;      /* in: threads of the session; 0: as in pg_session_options */
@@ -586,7 +587,8 @@ enum {
     PG_FORWARD_LAST_HIDDEN = 4,    /* keep the last hidden state, after the final norm */
     PG_FORWARD_LOSS_PER_ROW = 8,   /* the loss is the mean over each row's labels, 0 for a row without, then over the
                                       rows (big_vision), instead of the mean over all labels of the batch (HF) */
-    PG_FORWARD_SKIP_PADDING = 16   /* compute nothing for padding; its rows are zero. Default: as the reference does */
+    PG_FORWARD_SKIP_PADDING = 16   /* compute nothing for padding: its rows are zero, and a label that padding would
+                                      predict does not count. Default: as the reference does */
 };
 
 typedef struct pg_forward_options {
@@ -670,10 +672,10 @@ PG_API pg_status pg_session_options_init(pg_session_options *options, size_t str
 PG_API pg_status pg_session_create(pg_model *model, const pg_session_options *options, pg_session **out);
 PG_API void pg_session_close(pg_session **session);
 
-/* Feeds a whole prompt as one block (full attention within it), then its suffix if it has one (causal), and computes
- * the logits of the token that follows. The inputs have one row; its padding is left out. features NULL: the pixels of the inputs are
- * encoded first. A session may be prefilled again: it starts over. After
- * PG_ERROR_CANCELLED or any other error, prefill again. */
+/* Feeds a whole prompt as one block (full attention within it), with its suffix if it has one (causal), and computes
+ * the logits of the token that follows. The inputs have one row; its padding is left out. features NULL: the pixels
+ * of the inputs are encoded first. A session may be prefilled again: it starts over. After PG_ERROR_CANCELLED or any
+ * other error, prefill again. */
 PG_API pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features);
 
 /* Picks the next token (greedy: the lowest id among the largest logits).
