@@ -1,4 +1,5 @@
-/* What the processor built, or the caller gave, and the model is fed: a batch of rows. The public handle is this struct. */
+/* What the processor built, or the caller gave, and the model is fed: a batch of rows. The public handle is this
+ * struct. */
 #ifndef PGI_PROCESSOR_INPUTS_H
 #define PGI_PROCESSOR_INPUTS_H
 

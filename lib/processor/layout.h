@@ -1,7 +1,7 @@
 /*
  * The text of one row to ids as transformers 5.23 does it (PaliGemmaProcessor.prepare_inputs_layout and
- * ProcessorMixin.get_text_with_replacements): `<image>` x N for each picture, bos, the prompt and a newline are one text,
- * the suffix with its eos is another. docs/PROCESSOR.md has the details.
+ * ProcessorMixin.get_text_with_replacements): `<image>` x N for each picture, bos, the prompt and a newline are one
+ * text, the suffix with its eos is another. docs/PROCESSOR.md has the details.
  */
 #ifndef PGI_PROCESSOR_LAYOUT_H
 #define PGI_PROCESSOR_LAYOUT_H

@@ -424,7 +424,8 @@ static int64_t length_of(const json_t *value) {
 }
 
 /* HF: PreTrainedTokenizerBase.__init__, and TokenizersBackend.__init__ for what tokenizer.json was saved with: a
- * processor that was used in training leaves its lengths there. GemmaTokenizer pads on the left, others on the right. */
+ * processor that was used in training leaves its lengths there. GemmaTokenizer pads on the left, others on the
+ * right. */
 static pg_status read_defaults(const sources *s, pgi_tokenizer_defaults *out) {
     const json_t *truncation = s->json.truncation, *padding = s->json.padding;
     const json_t *length = json_object_get(s->config, "max_length");

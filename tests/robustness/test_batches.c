@@ -1,7 +1,7 @@
 /*
- * Random batches, most of them nonsense: bytes that are no text, counts that do not fit, options out of range or at odds.
- * Each is refused with a message, or gives rows that agree with themselves and pass pg_inputs_create() again. And an
- * allocator that fails at every call in turn.
+ * Random batches, most of them nonsense: bytes that are no text, counts that do not fit, options out of range or at
+ * odds. Each is refused with a message, or gives rows that agree with themselves and pass pg_inputs_create() again. And
+ * an allocator that fails at every call in turn.
  *
  *     test_batches [SEED [COUNT]]
  */

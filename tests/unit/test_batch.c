@@ -1,6 +1,6 @@
 /*
- * pg_processor_encode_batch: what rows look like, what options do, what is refused and with which words. That ids, masks
- * and labels are transformers' own is for tests/golden and tests/oracle.
+ * pg_processor_encode_batch: what rows look like, what options do, what is refused and with which words. That ids,
+ * masks and labels are transformers' own is for tests/golden and tests/oracle.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -429,6 +429,68 @@ static void ends_can_be_kept(void **state) {
     assert_row(0, 1, "\n", NULL); /* text before the picture may go too */
 }
 
+/* A processor of the tiny folder with `from` in one of its files made `to`; closed by the caller. */
+static pg_status open_changed(const char *file, const char *from, const char *to, pg_processor **out) {
+    bytes old = read_file(folder, file), now = {0};
+    const char *at = strstr((const char *)old.data, from);
+    assert_non_null(at);
+    bytes_add(&now, old.data, (size_t)(at - (const char *)old.data));
+    bytes_text(&now, to);
+    bytes_text(&now, at + strlen(from));
+    write_file(folder, file, now.data, now.size);
+    pg_status status = pg_processor_open(folder, NULL, out);
+    write_file(folder, file, old.data, old.size);
+    bytes_free(&old);
+    bytes_free(&now);
+    return status;
+}
+
+static void settings_of_the_tokenizer_are_defaults(void **state) {
+    (void)state;
+    static const char none[] = "\"truncation\":null,\"padding\":null", config[] = "\"bos_token\"";
+    pg_processor *usual = processor;
+    call *c = rows_of(2, "a", letters);
+    run(c);
+    int64_t longest = length(), shorter = info_of(0).n_tokens;
+    OK(open_changed("tokenizer.json", none,
+                    "\"truncation\":{\"direction\":\"Right\",\"max_length\":64,\"strategy\":\"LongestFirst\","
+                    "\"stride\":0},"
+                    "\"padding\":{\"strategy\":\"BatchLongest\",\"direction\":\"Right\",\"pad_to_multiple_of\":32,"
+                    "\"pad_id\":0,\"pad_type_id\":0,\"pad_token\":\"<pad>\"}", &processor));
+    assert_true(longest < 64); /* the test's own numbers */
+    run(c);
+    assert_int_equal(length(), (longest + 31) / 32 * 32);
+    assert_int_equal(info_of(0).first_token, 0);
+    c->options.padding = PG_PADDING_MAX_LENGTH;
+    run(c);
+    assert_int_equal(length(), 64);
+    c->options.pad_to_multiple_of = 1;
+    c->options.max_length = longest + 1;
+    c->options.padding_side = PG_SIDE_LEFT;
+    run(c);
+    assert_int_equal(length(), longest + 1);
+    assert_int_equal(info_of(0).first_token, longest + 1 - shorter);
+    pg_processor_close(&processor);
+
+    c = rows_of(2, "a", letters);
+    OK(open_changed("tokenizer_config.json", config,
+                    "\"padding_side\":\"right\",\"truncation_side\":\"left\",\"max_length\":40,\"bos_token\"",
+                    &processor));
+    run(c);
+    assert_int_equal(info_of(0).first_token, 0);
+    c->options.flags = PG_TRUNCATE;
+    with_suffixes(c, 2, letters, letters);
+    c->options.cut = PG_CUT_SUFFIX;
+    run(c);
+    assert_int_equal(length(), 40);
+    assert_int_equal(row_of("labels", 1)[39], eos_id); /* the head was cut */
+    pg_processor_close(&processor);
+    ERROR(open_changed("tokenizer_config.json", config, "\"padding_side\":\"up\",\"bos_token\"", &processor),
+          PG_ERROR_FORMAT);
+    assert_non_null(strstr(pg_last_error(), "padding_side is \"up\""));
+    processor = usual;
+}
+
 static void pictures_alone_are_fine(void **state) {
     (void)state;
     call *c = rows_of(0);
@@ -583,6 +645,7 @@ int main(void) {
         cmocka_unit_test(suffixes_are_parsed_unless_literal),
         cmocka_unit_test(hf_cuts_the_longer_part),
         cmocka_unit_test(ends_can_be_kept),
+        cmocka_unit_test(settings_of_the_tokenizer_are_defaults),
         cmocka_unit_test(pictures_alone_are_fine),
         cmocka_unit_test(bad_pictures_are_named),
         cmocka_unit_test(counts_must_fit),
