@@ -151,6 +151,12 @@ def parts(arrays, config):
             yield f"row {row} padding", row, ~mask[row] & sees[row]
 
 
+def picker(part, arrays, config):
+    """-> a function that takes from a stage the tokens of one of compare_stages()'s parts."""
+    found = [(row, tokens) for name, row, tokens in parts(arrays, config) if name == part]
+    return (lambda stage: stage[found[0][0]][found[0][1]]) if found else (lambda stage: stage)
+
+
 def compare_stages(ours, exact, probes, arrays, config):
     """-> [(stage, part, relative L2, its bound, max abs, its bound, sound)]; ours: {stage: array}."""
     table = []

@@ -47,6 +47,8 @@ class Tensor(structure("Tensor", "dtype:i32 n_dims:i32 reserved:u32 shape:i64x4 
 Image = structure("Image", "format:i32 width:i32 height:i32 planes:ptrx4 strides:i64x4 path:ptr n_bytes:u64")
 RUN = "progress:ptr progress_user:ptr cancel:ptr"
 ModelOptions = structure("ModelOptions", f"reserved:u32 cpu_mask:u64 allocator:ptr log:ptr log_user:ptr {RUN}")
+ModelInfo = structure("ModelInfo", "generation:i32 n_parameters:u64 n_bytes_mapped:u64 cpu_used:u64 n_files:u32 "
+                                   "n_tensors:u32 dtypes:u32 image_size:i32 n_image_tokens:i32 vocab_size:i32")
 EncodeOptions = structure("EncodeOptions", "flags:u32 max_image_pixels:i64 mode:i32 padding:i32 padding_side:i32 "
                                            "pad_to_multiple_of:i32 max_length:i64 cut:i32 cut_side:i32")
 Batch = structure("Batch", "n_prompts:i32 n_suffixes:i32 n_images:i32 n_image_counts:i32 reserved:u32 prompts:ptr "
@@ -130,6 +132,11 @@ class Model(_Handle):
         super().__init__(library, "model")
         options = library.options(ModelOptions, "model_options", cpu_mask=cpu_mask)
         library.call("pg_model_open", os.fsencode(folder), c.byref(options), c.byref(self.pointer))
+
+    def cpu_used(self):
+        info = ModelInfo(struct_size=c.sizeof(ModelInfo))
+        self.library.call("pg_model_get_info", self.pointer, c.byref(info))
+        return info.cpu_used
 
     def forward(self, inputs, features=None, embed=False, n_threads=1, **options):
         """pg_forward(), or pg_embed(); one thread is the fastest for models this small. -> Outputs"""
