@@ -11,8 +11,7 @@
 #include <math.h>
 
 #include "api_fixture.h"
-#include "decoder/decoder.h"
-#include "generate/model.h"
+#include "generate/answers.h"
 
 enum { WINDOW = 6, MAX_ROWS = 8, MAX_TOKENS = 80 };
 
@@ -53,6 +52,7 @@ static void open_tiny(tiny *m, const tiny_options *options, counter *memory) {
 static int open_models(void **state) {
     tiny_options options[2] = {tiny_official(), tiny_saved_today()};
     (void)state;
+    options[0].head = options[1].head = TINY_HEAD_BOTH; /* a tied head would mostly say the last token again */
     for (int i = 0; i < 2; i++) open_tiny(&models[i], &options[i], NULL);
     int64_t window;
     OK(pg_model_config_int(models[1].model, "text_config.sliding_window", &window));
@@ -621,6 +621,54 @@ static void batches_generate_what_rows_do(void **state) {
     assert_string_equal(pg_result_text(NULL), "");
 }
 
+/* The logits of a step that PGI_STEP_ROWS answers take together are, to the last bit, those that each gets alone. */
+static void steps_together_are_steps_alone(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        const pgi_memory *memory = &m->model->memory;
+        const pgi_run run = {.kernels = &m->model->kernels, .n_threads = 1};
+        const int64_t v = m->info.vocab_size;
+        pgi_answer answers[2][PGI_STEP_ROWS] = {{{.pending = -1}}}, *group[PGI_STEP_ROWS];
+        pgi_prompts prompts;
+        pg_inputs *in = NULL;
+        batch b;
+        make_batch(&b, m, specs, PGI_STEP_ROWS, LEFT, 0);
+        OK(create(&b, m, 0, NULL, &in));
+        OK(pgi_prompts_open(&run, m->model, in, NULL, &prompts));
+        float *logits = calloc((size_t)((PGI_STEP_ROWS + 1) * v), sizeof *logits), *alone = logits + PGI_STEP_ROWS * v;
+        pgi_arena arena = {0};
+        pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
+        arena = (pgi_arena){.base = pgi_alloc(memory, arena.used, 1)};
+        pgi_step_room room = pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
+        for (int r = 0; r < PGI_STEP_ROWS; r++) {
+            group[r] = &answers[0][r];
+            for (int k = 0; k < 2; k++) {
+                OK(pgi_answer_reset(&answers[k][r], &prompts, r, NEW_TOKENS));
+                OK(pgi_answer_prefill(&run, &prompts, r, &answers[k][r], 0, 0, alone));
+                pgi_answer_pick(&answers[k][r], m->model, alone);
+            }
+        }
+        for (int step = 1; step < NEW_TOKENS; step++) {
+            OK(pgi_answers_step(&run, m->model, group, PGI_STEP_ROWS, &room, logits));
+            for (int r = 0; r < PGI_STEP_ROWS; r++) {
+                pgi_answer *one = &answers[1][r];
+                OK(pgi_answers_step(&run, m->model, &one, 1, &room, alone));
+                assert_memory_equal(logits + r * v, alone, (size_t)v * sizeof(float));
+                pgi_answer_pick(group[r], m->model, logits + r * v);
+                pgi_answer_pick(one, m->model, alone);
+            }
+        }
+        for (int k = 0; k < 2; k++)
+            for (int r = 0; r < PGI_STEP_ROWS; r++) pgi_answer_free(&answers[k][r], memory);
+        pgi_free(memory, arena.base);
+        pgi_prompts_close(&prompts);
+        pg_inputs_close(&in);
+        free(logits);
+        free(b.pixels);
+    }
+}
+
 static void a_callback_ends_its_row_alone(void **state) {
     const tiny *m = &models[1];
     batch b;
@@ -1007,6 +1055,7 @@ int main(void) {
         cmocka_unit_test(features_in_place_of_pixels),
         cmocka_unit_test(embeddings_in_place_of_ids),
         cmocka_unit_test(batches_generate_what_rows_do),
+        cmocka_unit_test(steps_together_are_steps_alone),
         cmocka_unit_test(a_callback_ends_its_row_alone),
         cmocka_unit_test(a_suffix_is_what_was_generated),
         cmocka_unit_test(as_many_threads_as_you_like),
