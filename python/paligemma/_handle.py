@@ -16,8 +16,8 @@ from . import _library as c
 class Handle:
     """One pg_x* and its pg_x_close().
 
-    A call borrows the pointer with `with handle.use() as pointer:`; close() during such a call takes effect when the
-    last of them is over, and later calls raise ValueError.
+    A call borrows the pointer with `with handle.use() as pointer:`, an array on the library's memory with a Loan;
+    close() takes effect when the last of them is over, and whoever comes later gets a ValueError.
     """
 
     def __init__(self, kind: str, name: str | None = None) -> None:
@@ -25,7 +25,7 @@ class Handle:
         self.pointer = ctypes.c_void_p()
         self.name = name or kind
         self._close = getattr(c.lib, f"pg_{kind}_close")
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: the garbage collector may end a loan anywhere
         self._users = 0
         self._closed = False
 
@@ -37,19 +37,25 @@ class Handle:
         if self._closed:
             raise ValueError(f"the {self.name} is closed")
 
-    @contextmanager
-    def use(self) -> Iterator[ctypes.c_void_p]:
+    def borrow(self) -> None:
         with self._lock:
             self.check_open()
             self._users += 1
+
+    def give_back(self) -> None:
+        with self._lock:
+            self._users -= 1
+            last = self._closed and self._users == 0
+        if last:
+            self._close(ctypes.byref(self.pointer))
+
+    @contextmanager
+    def use(self) -> Iterator[ctypes.c_void_p]:
+        self.borrow()
         try:
             yield self.pointer
         finally:
-            with self._lock:
-                self._users -= 1
-                last = self._closed and self._users == 0
-            if last:
-                self._close(ctypes.byref(self.pointer))
+            self.give_back()
 
     def close(self) -> None:
         """May be called twice, and from any thread."""
@@ -65,24 +71,35 @@ class Handle:
             self.close()
 
 
+class Loan:
+    """Keeps a handle's memory for as long as it lives itself."""
+
+    def __init__(self, handle: Handle) -> None:
+        handle.borrow()
+        self.handle = handle
+
+    def __del__(self, _ending: Any = sys.is_finalizing) -> None:
+        if not _ending() and hasattr(self, "handle"):
+            self.handle.give_back()
+
+
 _NUMPY_TYPES = {c.DTYPE_F32: np.dtype(np.float32), c.DTYPE_I64: np.dtype(np.int64)}
 
 
 def array(owner: Handle, getter: Any, *arguments: Any) -> np.ndarray:
-    """The pg_tensor that a getter fills, as an array on the library's own memory. The array keeps `owner` open.
+    """The pg_tensor that a getter fills, as an array on the library's own memory, which stays as long as the array.
 
     getter: pg_x_get; arguments: those between the handle and the tensor.
     """
-    tensor = c.Tensor()
-    with owner.use() as pointer:
-        c.check(getter(pointer, *arguments, ctypes.byref(tensor)))
+    tensor, loan = c.Tensor(), Loan(owner)
+    c.check(getter(owner.pointer, *arguments, ctypes.byref(tensor)))
     shape = tuple(tensor.shape[:tensor.n_dims])
     dtype = _NUMPY_TYPES[tensor.dtype]
     n_bytes = math.prod(shape) * dtype.itemsize
     if n_bytes == 0:
         return np.zeros(shape, dtype)
     memory = (ctypes.c_char * n_bytes).from_address(tensor.data)
-    memory._owner = owner  # numpy keeps `memory`, and that the handle
+    memory._loan = loan  # numpy keeps `memory`, and that the loan
     return np.frombuffer(memory, dtype).reshape(shape)
 
 

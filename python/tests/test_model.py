@@ -138,8 +138,10 @@ def test_features_serve_many_prompts(model, processor, picture, inputs):
         assert "".join(model.stream(processor(text=P, image_counts=1), processor, features=features,
                                     max_new_tokens=20)) == CAPTION
         kept = features.pooler_output
-    copied = kept.copy()
-    assert (kept == copied).all()  # arrays stay valid
+        copied = kept.copy()
+    assert features.closed
+    others = [model.encode_image(inputs.pixel_values * 0) for _ in range(4)]  # would take the freed memory
+    assert (kept == copied).all() and not (others[0].pooler_output == kept).all()
     room = processor(text=P, image_counts=1, return_tensors="np")
     for call in (lambda: model.generate(**room, features=features, max_new_tokens=2), lambda: features.pooler_output,
                  lambda: model(**room, features=features),
