@@ -37,7 +37,8 @@ def draw_batch(rng, hf, generate=False):
         if case.text is None or any(len(text) > 400 for text in case.text + (case.suffix or [])):
             continue
         if generate:
-            case.suffix, case.side, case.truncate = None, "left", None
+            case.suffix = case.suffix if rng.random() < 0.5 else None
+            case.side, case.truncate = "left", None
             if case.padding == "max_length":
                 case.padding, case.max_length = "longest", 0
         images = batches.random_pictures(rng, case.n_images)
@@ -104,8 +105,8 @@ class Case:
             for i in range(N_BATCHES):
                 self.run_batch(*draw_batch(self.rng, self.hf), full=i == 0)
             for _ in range(N_GENERATED):
-                case, images, arrays = draw_batch(self.rng, self.hf, generate=True)
-                self.attempt(f"generate; {case}", self.check_generate, case, images, arrays)
+                case, images, _ = draw_batch(self.rng, self.hf, generate=True)
+                self.attempt(f"generate; {case}", self.check_generate, case, images)
 
     def run_batch(self, case, images, arrays, full):
         """One batch through every door; full: also through those that need another run of the reference."""
@@ -129,6 +130,8 @@ class Case:
             if full:
                 self.attempt("arrays" + what, self.check_arrays)
                 self.attempt("embeddings" + what, self.check_embeddings)
+                if self.ref.model.config.image_token_id < self.config.vocab_size:  # else it has no embedding
+                    self.attempt("embeddings and pictures" + what, self.check_embeddings_and_pictures)
                 self.attempt("causal" + what, self.check_causal)
                 self.attempt("positions" + what, self.check_positions)
 
@@ -280,6 +283,14 @@ class Case:
         del given["input_ids"], given["pixel_values"]
         return self.check_given(dict(given, inputs_embeds=self.exact.stages["hidden.0"]))
 
+    def check_embeddings_and_pictures(self):
+        """Embeddings that equal the image token's are where the pictures go."""
+        given = model_arrays(self.arrays)
+        ids = torch.from_numpy(given.pop("input_ids"))
+        with torch.inference_mode():
+            embeddings = self.ref.model.get_input_embeddings()(ids).numpy()
+        return self.check_given(dict(given, inputs_embeds=embeddings))
+
     def check_causal(self):
         given = model_arrays(self.arrays)
         del given["token_type_ids"]
@@ -290,23 +301,25 @@ class Case:
         gaps[:, 0] = self.rng.integers(0, 50, len(gaps))
         return self.check_given(dict(model_arrays(self.arrays), position_ids=np.cumsum(gaps, 1)))
 
-    def check_generate(self, case, images, arrays):
+    def check_generate(self, case, images):
+        """Also from suffixes that are left open, whose arrays are the library's own."""
         n_new, wrong = int(self.rng.integers(1, 20)), []
-        given = model_arrays(arrays)
-        del given["labels"]
-        expected, logits = self.ref.generate(given, n_new)
-        open_steps = self.ref.open_steps(given, expected, logits)
-        with batches.run_library(self.processor, case, images) as inputs:
+        with batches.run_library(self.processor, case, images, flags=pglib.SUFFIX_OPEN) as inputs:
+            arrays = {name: inputs[name] for name in batches.ARRAYS}
+            given = model_arrays(arrays)
+            del given["labels"]
+            expected, logits = self.ref.generate(given, n_new)
+            open_steps = self.ref.open_steps(given, expected, logits)
             found = self.model.generate(self.processor, inputs, max_new_tokens=n_new)
             with self.model.encode_image(inputs) as features:
                 again = self.model.generate(self.processor, inputs, features, max_new_tokens=n_new, n_threads=2)
         right_side = dataclasses.replace(case, side="right")
-        with batches.run_library(self.processor, right_side, images) as inputs:
+        with batches.run_library(self.processor, right_side, images, flags=pglib.SUFFIX_OPEN) as inputs:
             right = self.model.generate(self.processor, inputs, max_new_tokens=n_new, n_threads=3)
         if again != found or right != found:
             wrong.append(f"depends on the threads, given features or the side of the padding: {found}, {again}, {right}")
         for row, (ids, text) in enumerate(found):
-            with self.alone(dict(arrays, labels=arrays["input_ids"]), row) as inputs:
+            with self.alone(arrays, row) as inputs:
                 single = self.model.generate(self.processor, inputs, max_new_tokens=n_new)[0]
             if single != (ids, text):
                 wrong.append(f"row {row}: found {ids}, alone {single[0]}")
