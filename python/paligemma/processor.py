@@ -353,6 +353,8 @@ def _encode_options(options: dict[str, Any], tokenizer: PaliGemmaTokenizer, mode
         raise ValueError(f"padding is {padding!r}, expected True, False, \"longest\", \"max_length\" or \"do_not_pad\"")
 
     truncation = getattr(truncation, "value", truncation)
+    if max_length is None:
+        max_length = tokenizer.max_length
     if truncation is None and padding in (None, False) and max_length is not None:
         truncation = True
     cuts = truncation not in (None, False, "do_not_truncate")

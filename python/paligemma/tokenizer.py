@@ -4,6 +4,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 from typing import Any, Sequence
 
 import numpy as np
@@ -26,6 +27,37 @@ def _plain(ids: Any) -> Any:
     return ids
 
 
+def _saved_settings(folder: str) -> dict[str, Any]:
+    """padding_side, truncation_side, max_length: what tokenizer_config.json says, else what tokenizer.json was saved
+    with, else GemmaTokenizer's defaults (transformers' TokenizersBackend.__init__)."""
+    settings: dict[str, Any] = {"padding_side": "left", "truncation_side": "right", "max_length": None}
+    path = os.path.join(folder, "tokenizer.json")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            head = file.read(65536)  # both stand before the vocabulary, which can be tens of MB
+        truncation, padding = _json_value(head, "truncation"), _json_value(head, "padding")
+        if truncation:
+            settings["max_length"] = truncation.get("max_length")
+            settings["truncation_side"] = str(truncation.get("direction", "Right")).lower()
+        if padding:
+            settings["padding_side"] = str(padding.get("direction", "Left")).lower()
+    path = os.path.join(folder, "tokenizer_config.json")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        settings.update({name: config[name] for name in settings if config.get(name) is not None})
+    return settings
+
+
+def _json_value(text: str, key: str) -> Any:
+    """The value of the first `key` in JSON text that may be cut off after it."""
+    found = re.search(rf'"{key}"\s*:\s*', text)
+    try:
+        return json.JSONDecoder().raw_decode(text, found.end())[0] if found else None
+    except ValueError:
+        return None
+
+
 class PaliGemmaTokenizer:
     """Text to ids and back, as transformers' GemmaTokenizer does with the same files; no bos or newline is added."""
 
@@ -38,21 +70,14 @@ class PaliGemmaTokenizer:
         self.unk_token_id = self._id(info.unk_id)
         self.image_token_id = self._id(info.image_id)
         self._n_ids = info.vocab_size
-        configured = self._configured(folder)
-        self.padding_side = configured.get("padding_side") or "left"  # both may be changed; the processor follows
-        self.truncation_side = configured.get("truncation_side") or "right"
+        saved = _saved_settings(folder)
+        self.padding_side: str = saved["padding_side"]  # both may be changed; the processor follows
+        self.truncation_side: str = saved["truncation_side"]
+        self.max_length: int | None = saved["max_length"]
 
     @staticmethod
     def _id(value: int) -> int | None:
         return value if value >= 0 else None
-
-    @staticmethod
-    def _configured(folder: str) -> dict[str, Any]:
-        path = os.path.join(folder, "tokenizer_config.json")
-        if not os.path.exists(path):
-            return {}
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
 
     # -- text to ids
 

@@ -1,4 +1,7 @@
 """Our processor beside transformers' own: the same arguments give the same keys, types, values, or both raise."""
+import json
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -150,6 +153,50 @@ def test_both_refuse(processor, hf_processor, name):
             hf_processor(*arguments, **keywords)
     with pytest.raises(ValueError):
         processor(*arguments, **keywords)
+
+
+SAVED = {  # tokenizer_config.json, tokenizer.json: what a tokenizer that was used in training is saved with
+    "sides": (dict(padding_side="right", truncation_side="left"), {}),
+    "max_length": (dict(max_length=80), {}),
+    "max_length, left": (dict(max_length=80, truncation_side="left"), {}),
+    "multiple": (dict(pad_to_multiple_of=8), {}),
+    "model_max_length": (dict(model_max_length=80), {}),
+    "all": (dict(max_length=80, stride=0, truncation_side="right", truncation_strategy="longest_first",
+                 pad_to_multiple_of=8, padding_side="right", pad_token_type_id=0), {}),
+    "truncation in tokenizer.json": ({}, dict(truncation=dict(direction="Left", max_length=80, stride=0,
+                                                              strategy="LongestFirst"))),
+    "padding in tokenizer.json": ({}, dict(padding=dict(strategy="BatchLongest", direction="Right", pad_id=0,
+                                                        pad_type_id=0, pad_token="<pad>", pad_to_multiple_of=8))),
+}
+LONG = P + " and on" * 9
+SAVED_CALLS = [dict(images=A, text=LONG), dict(images=A, text=LONG, truncation=True), dict(images=A, text="x", padding="max_length"),
+               dict(images=[A, A], text=[LONG, "x"], padding=True), dict(images=A, text=LONG, truncation=False),
+               dict(images=[A, A], text=[LONG, "x"], padding=True, truncation=True), dict(images=A, text=LONG, max_length=75),
+               dict(images=A, text=LONG, suffix="b c d", truncation=True)]
+
+
+@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.filterwarnings("ignore")
+def test_settings_that_a_tokenizer_was_saved_with(hf, folder, tmp_path, name):
+    import paligemma
+
+    for file in pathlib.Path(folder).iterdir():
+        if file.suffix == ".json":
+            more = dict(zip(("tokenizer_config.json", "tokenizer.json"), SAVED[name])).get(file.name, {})
+            (tmp_path / file.name).write_text(json.dumps({**json.loads(file.read_text()), **more}))
+    theirs, ours = hf.AutoProcessor.from_pretrained(tmp_path), paligemma.AutoProcessor.from_pretrained(tmp_path)
+    for side in ("padding_side", "truncation_side"):
+        assert getattr(ours.tokenizer, side) == getattr(theirs.tokenizer, side)
+    for keywords in SAVED_CALLS:
+        try:
+            wanted = theirs(**keywords)
+        except ValueError:
+            with pytest.raises(ValueError):
+                ours(**keywords)
+        else:
+            got = ours(**keywords)
+            for key in wanted:
+                same_values(got[key], wanted[key], f"{keywords}: {key}")
 
 
 def test_truncation_side_is_followed(processor, hf_processor):
