@@ -37,7 +37,9 @@ pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, void *workspace) {
         loss->labels[i].logits = next;
         next += text->vocab_size;
     }
-    PGI_TRY(pgi_parallel_for(run, loss->n, 1, label_losses, loss));
+    pgi_run alone; /* an exp takes some 20 operations */
+    PGI_TRY(pgi_parallel_for(pgi_run_for_work(run, 20.0 * (double)loss->n * text->vocab_size, &alone), loss->n, 1,
+                             label_losses, loss));
     for (int64_t i = 0; i < loss->n; i++) {
         loss->sums[loss->labels[i].row] += loss->labels[i].loss;
         loss->counts[loss->labels[i].row]++;

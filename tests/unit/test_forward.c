@@ -1022,6 +1022,37 @@ static void rows_longer_than_the_context(void **state) {
     pg_inputs_close(&in);
 }
 
+/* Outputs are read when all that they were made from is closed. */
+static void outputs_outlive_all(void **state) {
+    tiny m = models[1];
+    pg_inputs *in = NULL;
+    pg_features *features = NULL;
+    pg_outputs *out = NULL;
+    batch b;
+    (void)state;
+    open_tiny(&m, NULL, NULL);
+    make_batch(&b, &m, specs, 1, LEFT, 0);
+    OK(create(&b, &m, 0, NULL, &in));
+    OK(pg_encode_image(m.model, in, NULL, &features));
+    pg_forward_options options = options_of(0);
+    options.features = features;
+    OK(pg_forward(m.model, in, &options, &out));
+    pg_features_close(&features);
+    pg_inputs_close(&in);
+    pg_model_close(&m.model);
+    pg_processor_close(&m.processor);
+    pg_outputs *other = forward(&models[1], &b, 0, 0);
+    assert_memory_equal(logits_of(out, &b, &m), logits_of(other, &b, &m),
+                        (size_t)(b.n_tokens * m.info.vocab_size) * sizeof(float));
+    const int64_t n = m.info.n_image_tokens;
+    assert_memory_equal(get(out, "image_hidden_states", 3, 1, n, m.hidden, 1),
+                        get(other, "image_hidden_states", 3, 1, n, m.hidden, 1),
+                        (size_t)(n * m.hidden) * sizeof(float));
+    pg_outputs_close(&out);
+    pg_outputs_close(&other);
+    free(b.pixels);
+}
+
 /* Pictures alone have features, but nothing to run. */
 static void pictures_alone(void **state) {
     const tiny *m = &models[0];
@@ -1063,6 +1094,7 @@ int main(void) {
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(bad_rows),
         cmocka_unit_test(rows_longer_than_the_context),
+        cmocka_unit_test(outputs_outlive_all),
         cmocka_unit_test(pictures_alone),
     };
     return cmocka_run_group_tests(tests, open_models, close_models);
