@@ -5,8 +5,8 @@
     finetune.py --compare          also trains on batches of transformers' processor: the loss is the same, step by step
     finetune.py --out tuned        keeps the checkpoint:  paligemma run tuned picture.png "answer en what is leftmost?"
 
-The model that is trained is transformers' PaliGemmaForConditionalGeneration; pictures are drawn by examples/demo/draw.py
-as training goes. The tuned checkpoint is then opened by libpaligemma, which asks it about pictures it has not seen.
+The model that is trained is transformers' PaliGemmaForConditionalGeneration; pictures are drawn as training goes, by
+examples/demo/draw.py. The tuned checkpoint is then opened by libpaligemma, which asks it about pictures it has not seen.
 Needs torch and transformers, and the package in python/ (see python/README.md for where the library is looked for).
 """
 import argparse
@@ -37,7 +37,9 @@ def example(seed):
 
 
 def batch(processor, first_seed, size):
-    """-> input_ids, token_type_ids, attention_mask, labels [size, T]; pixel_values [size, 3, S, S]. Either processor."""
+    """-> input_ids, token_type_ids, attention_mask, labels [size, T]; pixel_values [size, 3, S, S].
+
+    processor: ours or transformers'."""
     pictures, answers = zip(*(example(first_seed + i) for i in range(size)))
     return processor(images=[[p] for p in pictures], text=["<image>" + PROMPT] * size, suffix=list(answers),
                      padding=True, padding_side="right", return_tensors="pt")

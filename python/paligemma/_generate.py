@@ -11,7 +11,8 @@ from .config import GenerationConfig
 from .outputs import to_numpy
 
 # Settings of sampling: transformers ignores them, too, unless do_sample=True.
-_SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "renormalize_logits"}
+_SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
+             "renormalize_logits"}
 # Settings that change nothing here.
 _HARMLESS = {"use_cache", "synced_gpus", "bos_token_id", "cache_implementation", "cache_config", "disable_compile",
              "custom_generate", "use_model_defaults", "num_return_sequences", "early_stopping", "length_penalty",
@@ -22,9 +23,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "encoder_repetition_penalty": (1.0,), "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,),
     "min_length": (0,), "min_new_tokens": (0,), "bad_words_ids": (), "force_words_ids": (), "constraints": (),
     "forced_bos_token_id": (), "forced_eos_token_id": (), "suppress_tokens": (), "begin_suppress_tokens": (),
-    "sequence_bias": (), "guidance_scale": (1.0,), "penalty_alpha": (0.0,), "dola_layers": (), "watermarking_config": (),
-    "exponential_decay_length_penalty": (), "remove_invalid_values": (), "token_healing": (), "prompt_lookup_num_tokens": (),
-    "max_time": (), "stop_strings": (), "logits_processor": ([],), "stopping_criteria": ([],),
+    "sequence_bias": (), "guidance_scale": (1.0,), "penalty_alpha": (0.0,), "dola_layers": (),
+    "watermarking_config": (), "exponential_decay_length_penalty": (), "remove_invalid_values": (), "token_healing": (),
+    "prompt_lookup_num_tokens": (), "max_time": (), "stop_strings": (), "logits_processor": ([],), "stopping_criteria": ([],),
     "prefix_allowed_tokens_fn": (), "assistant_model": (), "negative_prompt_ids": (), "output_scores": (),
     "output_logits": (), "output_attentions": (), "output_hidden_states": (), "past_key_values": (),
 }

@@ -9,17 +9,22 @@ from . import _library as c
 
 # Arguments of transformers' from_pretrained() that change nothing here, with why.
 HARMLESS = {
-    "torch_dtype", "dtype",  # arithmetic is f32 on the stored weights whatever is asked for
-    "attn_implementation", "experts_implementation", "use_kernels", "tp_plan", "tp_size", "device_mesh",  # how torch computes
-    "low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers",  # weights are mapped
-    "token", "use_auth_token", "proxies", "force_download", "resume_download", "local_files_only", "mirror",  # no network
+    # arithmetic is f32 on the stored weights whatever is asked for
+    "torch_dtype", "dtype",
+    # how torch computes
+    "attn_implementation", "experts_implementation", "use_kernels", "tp_plan", "tp_size", "device_mesh",
+    # weights are mapped
+    "low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers",
+    # no network
+    "token", "use_auth_token", "proxies", "force_download", "resume_download", "local_files_only", "mirror",
+    # nothing to choose from
     "trust_remote_code", "code_revision", "use_safetensors", "weights_only", "use_fast", "backend", "_from_auto",
     "ignore_mismatched_sizes", "_fast_init", "_commit_hash", "user_agent", "commit_message", "adapter_kwargs",
 }
 # Arguments that may be given as None or False only: they would change results, and are not followed.
 _REFUSED = {
-    "quantization_config", "load_in_8bit", "load_in_4bit", "state_dict", "config", "variant", "gguf_file", "key_mapping",
-    "generation_config", "output_loading_info", "from_tf", "from_flax", "fusion_config", "chat_template",
+    "quantization_config", "load_in_8bit", "load_in_4bit", "state_dict", "config", "variant", "gguf_file",
+    "key_mapping", "generation_config", "output_loading_info", "from_tf", "from_flax", "fusion_config", "chat_template",
 }
 
 
@@ -39,7 +44,8 @@ def _check_device_map(value: Any) -> None:
     devices = value.values() if isinstance(value, dict) else [value]
     for device in devices:
         if device is not None and str(device) not in ("auto", "balanced", "balanced_low_0", "sequential", "cpu"):
-            raise ValueError(f"device_map is {value!r}, expected None, \"auto\" or \"cpu\": libpaligemma runs on the CPU")
+            raise ValueError(f"device_map is {value!r}, expected None, \"auto\" or \"cpu\": libpaligemma runs on the "
+                             "CPU")
 
 
 def cache_folder() -> Path:

@@ -87,7 +87,7 @@ def _over_white(image: np.ndarray, name: str) -> np.ndarray:
     """Alpha blended onto white, in the array's own type."""
     is_integer = np.issubdtype(image.dtype, np.integer)
     if not is_integer and not (image.min() >= 0.0 and image.max() <= 1.0):
-        raise ValueError(f"{name}: four channels of floats outside the range [0, 1], got [{image.min()}, {image.max()}]")
+        raise ValueError(f"{name}: four channels of floats from {image.min()} to {image.max()}, expected 0 to 1")
     white = 255 if is_integer else 1.0
     alpha = image[..., 3:4] / white
     blended = alpha * image[..., :3] + (1 - alpha) * white

@@ -80,7 +80,8 @@ class ProcessorInfo(Struct):
 
 class EncodeOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_image_pixels", i64), ("mode", i32), ("padding", i32),
-                ("padding_side", i32), ("pad_to_multiple_of", i32), ("max_length", i64), ("cut", i32), ("cut_side", i32)]
+                ("padding_side", i32), ("pad_to_multiple_of", i32), ("max_length", i64), ("cut", i32),
+                ("cut_side", i32)]
 
 
 class Batch(Struct):

@@ -59,7 +59,7 @@ class Config:
 
 
 class PaliGemmaConfig(Config):
-    """The whole config.json, defaults filled in: config.text_config.hidden_size, config.vision_config.image_size, ..."""
+    """The whole config.json, defaults filled in: config.text_config.hidden_size, config.vision_config.image_size."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> PaliGemmaConfig:

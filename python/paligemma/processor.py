@@ -213,14 +213,15 @@ class PaliGemmaProcessor:
                 values[name] = array(inputs, c.lib.pg_inputs_get, name.encode())
         if pictures.scaled:
             pixels = array(inputs, c.lib.pg_inputs_get, b"pixel_values")
-            do_rescale = options["do_rescale"] is not False
             if mode == "hf":
+                configured = bool(self._info.do_rescale)
+                do_rescale = configured if options["do_rescale"] is None else bool(options["do_rescale"])
                 for index, scaled in enumerate(pictures.scaled):
-                    if scaled or (not do_rescale and self._info.do_rescale):
+                    if scaled or do_rescale != configured:
                         pixels[index] = _images.pixels_of_floats(pixels[index], self._info, scaled, do_rescale)
-                if any(pictures.scaled) and do_rescale and self._info.do_rescale:
-                    warnings.warn("pictures given as floats of 0 to 1 are rescaled by 1/255 once more, as transformers "
-                                  "does; pass do_rescale=False, or 8-bit pixels", stacklevel=3)
+                if any(pictures.scaled) and do_rescale:
+                    warnings.warn("pictures given as floats of 0 to 1 are rescaled once more, as transformers does; "
+                                  "pass do_rescale=False, or 8-bit pixels", stacklevel=3)
             values["pixel_values"] = pixels
         labels = array(inputs, c.lib.pg_inputs_get, b"labels") if texts is not None else None
         if tensors is None:

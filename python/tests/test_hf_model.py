@@ -61,8 +61,8 @@ def test_generate_batch(model, hf_model, processor, image):
 @pytest.mark.filterwarnings("ignore")
 def test_lengths(model, hf_model, processor, image):
     inputs = processor(image, Q, return_tensors="pt")
-    for settings in ({}, dict(max_new_tokens=1), dict(max_length=80), dict(max_new_tokens=30, do_sample=False, num_beams=1),
-                     dict(max_new_tokens=5, max_length=70), dict(max_new_tokens=40, pad_token_id=7)):
+    for settings in ({}, dict(max_new_tokens=1), dict(max_length=80),
+                     dict(max_new_tokens=30, do_sample=False, num_beams=1), dict(max_new_tokens=5, max_length=70), dict(max_new_tokens=40, pad_token_id=7)):
         assert torch.equal(model.generate(**inputs, **settings), hf_model.generate(**inputs, **settings)), settings
     for settings in (dict(max_length=20), dict(max_new_tokens=0), dict(max_new_tokens=2, bogus=1)):
         for either in (model, hf_model):
@@ -81,7 +81,8 @@ def test_generate_after_a_suffix_and_without_masks(model, hf_model, processor, i
 def test_generate_from_embeddings(model, hf_model, processor, image):
     inputs = processor(image, P, return_tensors="pt")
     embeds = hf_model.get_input_embeddings()(inputs.input_ids)
-    embeds[inputs.input_ids == processor.image_token_id] = hf_model.get_image_features(inputs.pixel_values).pooler_output
+    features = hf_model.get_image_features(inputs.pixel_values).pooler_output
+    embeds[inputs.input_ids == processor.image_token_id] = features
     ours = model.generate(inputs_embeds=embeds, token_type_ids=inputs.token_type_ids, max_new_tokens=15)
     theirs = hf_model.generate(**inputs, max_new_tokens=15)  # its generate() takes no embeddings for this class
     assert torch.equal(ours, theirs[:, inputs.input_ids.shape[1]:])

@@ -169,9 +169,10 @@ SAVED = {  # tokenizer_config.json, tokenizer.json: what a tokenizer that was us
                                                         pad_type_id=0, pad_token="<pad>", pad_to_multiple_of=8))),
 }
 LONG = P + " and on" * 9
-SAVED_CALLS = [dict(images=A, text=LONG), dict(images=A, text=LONG, truncation=True), dict(images=A, text="x", padding="max_length"),
-               dict(images=[A, A], text=[LONG, "x"], padding=True), dict(images=A, text=LONG, truncation=False),
-               dict(images=[A, A], text=[LONG, "x"], padding=True, truncation=True), dict(images=A, text=LONG, max_length=75),
+SAVED_CALLS = [dict(images=A, text=LONG), dict(images=A, text=LONG, truncation=True),
+               dict(images=A, text="x", padding="max_length"), dict(images=[A, A], text=[LONG, "x"], padding=True),
+               dict(images=A, text=LONG, truncation=False), dict(images=A, text=LONG, max_length=75),
+               dict(images=[A, A], text=[LONG, "x"], padding=True, truncation=True),
                dict(images=A, text=LONG, suffix="b c d", truncation=True)]
 
 
@@ -270,7 +271,8 @@ def test_tokenizer(processor, hf_processor):
         assert {k: v for k, v in theirs.items() if v} == ours if name == "size" else ours == theirs, name
 
 
-WORDS = ["a", "red circle", " ", "\n", "\n\n", "<loc0100>", "<seg007>", "é", "中", "🙂", "<eos>", "<bos>", "  ", "word " * 9]
+WORDS = ["a", "red circle", " ", "\n", "\n\n", "<loc0100>", "<seg007>", "é", "中", "🙂", "<eos>", "<bos>", "  ",
+         "word " * 9]
 
 
 @pytest.mark.parametrize("seed", range(100))

@@ -48,8 +48,9 @@ def line(child):
 @pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name != "posix", reason="no SIGINT here")
 @pytest.mark.parametrize("call", ["embed", "generate", "encode_image"])
 def test_sigint(call):
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(DEMO / "model"), str(DEMO / "pictures/shapes.png"), call],
-                             env={**os.environ, "PYTHONPATH": str(ROOT / "python")}, stdout=subprocess.PIPE, text=True)
+    arguments = [str(DEMO / "model"), str(DEMO / "pictures/shapes.png"), call]
+    child = subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stdout=subprocess.PIPE, text=True,
+                             env={**os.environ, "PYTHONPATH": str(ROOT / "python")})
     try:
         assert line(child) == "ready"
         time.sleep(1.0)
@@ -57,7 +58,7 @@ def test_sigint(call):
         sent = time.monotonic()
         child.send_signal(signal.SIGINT)
         assert line(child) == "interrupted"
-        assert time.monotonic() - sent < 2.0  # tens of milliseconds on an idle machine
+        assert time.monotonic() - sent < 5.0  # tens of milliseconds on an idle machine; the call takes much longer
         assert line(child) == "ready"
         child.send_signal(signal.SIGINT)
         assert line(child) == "again"

@@ -27,7 +27,8 @@ def test_generate(model, processor, inputs):
     assert (output[:, :inputs.input_ids.shape[1]] == inputs.input_ids).all()
     assert new_text(processor, inputs, output) == CAPTION
     assert output[0, -1] == processor.tokenizer.eos_token_id
-    assert model.generate(**inputs, max_new_tokens=20, return_dict_in_generate=True).sequences.tolist() == output.tolist()
+    as_output = model.generate(**inputs, max_new_tokens=20, return_dict_in_generate=True)
+    assert as_output.sequences.tolist() == output.tolist()
     assert model.generate(inputs.input_ids, pixel_values=inputs.pixel_values, max_new_tokens=20,
                           token_type_ids=inputs.token_type_ids).tolist() == output.tolist()
     lists = {key: value.tolist() for key, value in inputs.items()}
@@ -55,8 +56,8 @@ def test_default_length_warns(model, inputs):
 
 
 @pytest.mark.parametrize("settings", [dict(do_sample=True), dict(num_beams=4), dict(repetition_penalty=1.2),
-                                      dict(num_return_sequences=2), dict(logits_processor=[print]), dict(max_new_tokens=0),
-                                      dict(eos_token_id=77), dict(max_length=3), dict(maximum=3)])
+                                      dict(num_return_sequences=2), dict(logits_processor=[print]),
+                                      dict(max_new_tokens=0), dict(eos_token_id=77), dict(max_length=3), dict(maximum=3)])
 def test_greedy_only(model, inputs, settings):
     with pytest.raises(ValueError) as caught:
         model.generate(**inputs, **(settings if "max_length" in settings else {"max_new_tokens": 3, **settings}))
