@@ -6,7 +6,7 @@
     finetune.py --out tuned        keeps the checkpoint:  paligemma run tuned picture.png "answer en what is leftmost?"
 
 The model that is trained is transformers' PaliGemmaForConditionalGeneration; pictures are drawn as training goes, by
-examples/demo/draw.py. The tuned checkpoint is then opened by libpaligemma, which asks it about pictures it has not seen.
+examples/demo/draw.py. The tuned checkpoint is then opened by libpaligemma and asked about pictures it has not seen.
 Needs torch and transformers, and the package in python/ (see python/README.md for where the library is looked for).
 """
 import argparse

@@ -25,9 +25,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "forced_bos_token_id": (), "forced_eos_token_id": (), "suppress_tokens": (), "begin_suppress_tokens": (),
     "sequence_bias": (), "guidance_scale": (1.0,), "penalty_alpha": (0.0,), "dola_layers": (),
     "watermarking_config": (), "exponential_decay_length_penalty": (), "remove_invalid_values": (), "token_healing": (),
-    "prompt_lookup_num_tokens": (), "max_time": (), "stop_strings": (), "logits_processor": ([],), "stopping_criteria": ([],),
-    "prefix_allowed_tokens_fn": (), "assistant_model": (), "negative_prompt_ids": (), "output_scores": (),
-    "output_logits": (), "output_attentions": (), "output_hidden_states": (), "past_key_values": (),
+    "prompt_lookup_num_tokens": (), "max_time": (), "stop_strings": (), "logits_processor": ([],),
+    "stopping_criteria": ([],), "prefix_allowed_tokens_fn": (), "assistant_model": (), "negative_prompt_ids": (),
+    "output_scores": (), "output_logits": (), "output_attentions": (), "output_hidden_states": (), "past_key_values": (),
 }
 _DEFAULT_NEW_TOKENS = 20  # transformers' model-agnostic max_length, on top of the prompt
 

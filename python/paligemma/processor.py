@@ -9,6 +9,7 @@ import weakref
 from types import SimpleNamespace
 from typing import Any, Sequence
 
+import numpy as np
 
 from . import _hub, _images, _library as c
 from ._handle import Handle, array
@@ -219,6 +220,8 @@ class PaliGemmaProcessor:
                 for index, scaled in enumerate(pictures.scaled):
                     if scaled or do_rescale != configured:
                         pixels[index] = _images.pixels_of_floats(pixels[index], self._info, scaled, do_rescale)
+                if not (do_rescale or self._info.do_normalize or any(pictures.scaled)):
+                    pixels = pixels.astype(np.uint8)  # resized and nothing else: transformers leaves 8-bit values
                 if any(pictures.scaled) and do_rescale:
                     warnings.warn("pictures given as floats of 0 to 1 are rescaled once more, as transformers does; "
                                   "pass do_rescale=False, or 8-bit pixels", stacklevel=3)

@@ -85,8 +85,8 @@ class PaliGemmaTokenizer:
         """The ids of a text alone. literal: "<eos>" and the like are plain characters, not special tokens."""
         data = text.encode("utf-8")
         if b"\0" in data:
-            raise ValueError(f"the text has a NUL character at byte {data.index(0)}; processor() takes it, encode() does "
-                             "not")
+            raise ValueError(f"the text has a NUL character at byte {data.index(0)}; processor() takes it, encode() "
+                             "does not")
         flags = c.TEXT_LITERAL if literal else 0
         capacity = len(data) + 16
         while True:

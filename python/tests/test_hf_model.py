@@ -62,7 +62,8 @@ def test_generate_batch(model, hf_model, processor, image):
 def test_lengths(model, hf_model, processor, image):
     inputs = processor(image, Q, return_tensors="pt")
     for settings in ({}, dict(max_new_tokens=1), dict(max_length=80),
-                     dict(max_new_tokens=30, do_sample=False, num_beams=1), dict(max_new_tokens=5, max_length=70), dict(max_new_tokens=40, pad_token_id=7)):
+                     dict(max_new_tokens=30, do_sample=False, num_beams=1),
+                     dict(max_new_tokens=5, max_length=70), dict(max_new_tokens=40, pad_token_id=7)):
         assert torch.equal(model.generate(**inputs, **settings), hf_model.generate(**inputs, **settings)), settings
     for settings in (dict(max_length=20), dict(max_new_tokens=0), dict(max_new_tokens=2, bogus=1)):
         for either in (model, hf_model):
