@@ -6,7 +6,7 @@
 Each of the N checkpoints (seeds S, S + 1, ...; checkpoints.py) runs batches of batches.py: prompts, pictures and
 suffixes as they come, padded on either side. Checked are features, hidden states of every layer, logits and both
 losses, padding included; logits_to_keep; inputs given as arrays, as embeddings, with given features, without types, with
-positions of one's own; each row against its single run; threads and instruction sets; generate() token for token on
+positions of one's own; what transformers raises at; each row against its single run; threads and instruction sets; generate() token for token on
 left-padded batches; pg_embed. Bounds as README.md says. Without --seed the seed is fresh; it is printed.
 """
 import argparse
@@ -134,6 +134,7 @@ class Case:
                     self.attempt("embeddings and pictures" + what, self.check_embeddings_and_pictures)
                 self.attempt("causal" + what, self.check_causal)
                 self.attempt("positions" + what, self.check_positions)
+                self.expect(self.check_refusals(), "refusals" + what)
 
     def within(self, outputs, exact, probes, given):
         """-> [stages beyond their bounds]"""
@@ -300,6 +301,30 @@ class Case:
         gaps = self.rng.integers(1, 4, self.arrays["input_ids"].shape)
         gaps[:, 0] = self.rng.integers(0, 50, len(gaps))
         return self.check_given(dict(model_arrays(self.arrays), position_ids=np.cumsum(gaps, 1)))
+
+    def check_refusals(self):
+        """What transformers raises at must be refused, and the message must say where."""
+        given, wrong = model_arrays(self.arrays), []
+        outside = np.array(given["input_ids"])
+        at = tuple(int(i) for i in np.argwhere(self.arrays["attention_mask"])[-1])
+        outside[at] = self.config.vocab_size + 5
+        label = np.array(given["labels"])
+        label[at[0], max(1, at[1])] = self.config.vocab_size
+        one_more = np.concatenate([given["pixel_values"][:1], given["pixel_values"]])
+        for what, change in [("pictures", {"pixel_values": one_more}),
+                             ("id", {"input_ids": outside}), ("label", {"labels": label})]:
+            try:
+                self.ref.forward(dict(given, **change))
+                wrong.append(f"{what}: transformers does not raise")
+            except (IndexError, ValueError, RuntimeError):
+                pass
+            try:
+                with self.library.make_inputs(**dict(given, **change)) as inputs, self.model.forward(inputs):
+                    wrong.append(f"{what}: accepted")
+            except pglib.Error as error:
+                if "row" not in str(error):
+                    wrong.append(f"{what}: the message names no row: {error}")
+        return wrong
 
     def check_generate(self, case, images):
         """Also from suffixes that are left open, whose arrays are the library's own."""
