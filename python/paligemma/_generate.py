@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from .config import GenerationConfig
-from .outputs import to_numpy
 
 # Settings of sampling: transformers ignores them, too, unless do_sample=True.
 _SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
@@ -27,7 +26,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "watermarking_config": (), "exponential_decay_length_penalty": (), "remove_invalid_values": (), "token_healing": (),
     "prompt_lookup_num_tokens": (), "max_time": (), "stop_strings": (), "logits_processor": ([],),
     "stopping_criteria": ([],), "prefix_allowed_tokens_fn": (), "assistant_model": (), "negative_prompt_ids": (),
-    "output_scores": (), "output_logits": (), "output_attentions": (), "output_hidden_states": (), "past_key_values": (),
+    "output_scores": (), "output_logits": (), "output_attentions": (), "output_hidden_states": (),
+    "past_key_values": (),
 }
 _DEFAULT_NEW_TOKENS = 20  # transformers' model-agnostic max_length, on top of the prompt
 
@@ -36,7 +36,7 @@ _DEFAULT_NEW_TOKENS = 20  # transformers' model-agnostic max_length, on top of t
 class Plan:
     max_new_tokens: int
     pad_token_id: int
-    arrays: dict[str, Any]  # with an attention mask where pad tokens ask for one
+    arrays: dict[str, np.ndarray]  # with an attention mask where pad tokens ask for one
 
 
 def _check_settings(settings: dict[str, Any], eos: Any) -> None:
@@ -59,7 +59,7 @@ def _check_settings(settings: dict[str, Any], eos: Any) -> None:
                              "generate arguments will also show up in this list)")
 
 
-def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], arrays: dict[str, Any]) -> Plan:
+def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Plan:
     """defaults: the checkpoint's; given: generation_config (an object with attributes, or None); settings: keywords.
 
     arrays: input_ids [B, T] or inputs_embeds [B, T, hidden], and the rest by name.
@@ -74,10 +74,8 @@ def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], array
     if new is None and length is None:
         new, length = getattr(config, "max_new_tokens", None), getattr(config, "max_length", None)
 
-    ids, embeds = arrays.get("input_ids"), arrays.get("inputs_embeds")
-    if (ids is None) == (embeds is None):
-        raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
-    width = np.shape(ids)[1] if ids is not None and np.ndim(ids) == 2 else 0
+    ids = arrays.get("input_ids")
+    width = ids.shape[1] if ids is not None and ids.ndim == 2 else 0
     if new is None and length is None:
         warnings.warn(f"Using the model-agnostic default of {_DEFAULT_NEW_TOKENS} new tokens. We recommend setting "
                       "`max_new_tokens` to control the maximum length of the generation.", stacklevel=3)
@@ -96,8 +94,8 @@ def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], array
         pad = getattr(config, "pad_token_id", None)
     if pad is None:
         pad = first_eos if first_eos is not None else 0
-    if arrays.get("attention_mask") is None and ids is not None and pad != first_eos:
-        mask = to_numpy(ids) != pad  # GenerationMixin._prepare_attention_mask_for_generation
+    if "attention_mask" not in arrays and ids is not None and pad != first_eos:
+        mask = ids != pad  # GenerationMixin._prepare_attention_mask_for_generation
         if not mask.all():
             arrays = {**arrays, "attention_mask": mask.astype(np.int64)}
     return Plan(int(new), int(pad), arrays)

@@ -20,7 +20,10 @@ def any_torch(*values: Any) -> bool:
 
 
 def _checked(name: str, value: Any) -> np.ndarray:
-    values = to_numpy(value)
+    try:
+        values = to_numpy(value)
+    except ValueError:
+        raise ValueError(f"{name}: rows of different lengths, expected one length (padding=True makes it so)") from None
     if name in FLOATS:
         if values.dtype.kind not in "fiu":
             raise ValueError(f"{name} holds {values.dtype}, expected floats")
@@ -35,11 +38,15 @@ def _checked(name: str, value: Any) -> np.ndarray:
     return values
 
 
-def create(arrays: dict[str, Any]) -> Handle:
-    """pg_inputs of arrays, tensors or lists by their names; None is left out."""
-    checked = {name: _checked(name, value) for name, value in arrays.items() if value is not None}
+def checked(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Arrays, tensors or lists by their names as arrays of the library's types; None is left out."""
+    return {name: _checked(name, value) for name, value in arrays.items() if value is not None}
+
+
+def create(arrays: dict[str, np.ndarray]) -> Handle:
+    """pg_inputs of what checked() returned."""
     tensors = {name: ctypes.pointer(tensor_of(values, c.DTYPE_F32 if name in FLOATS else c.DTYPE_I64))
-               for name, values in checked.items()}
+               for name, values in arrays.items()}
     inputs = Handle("inputs")
     c.check(c.lib.pg_inputs_create(ctypes.byref(c.InputArrays(**tensors)), ctypes.byref(inputs.pointer)))
     return inputs

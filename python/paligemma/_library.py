@@ -38,10 +38,14 @@ LogFn = ctypes.CFUNCTYPE(None, c_void_p, i32, c_char_p)
 
 
 class Struct(ctypes.Structure):
-    """A struct that begins with struct_size, which is filled in."""
+    """A struct that begins with struct_size, which is filled in. An integer that its field cannot hold: ValueError."""
 
     def __init__(self, **values: Any) -> None:
         super().__init__(struct_size=ctypes.sizeof(type(self)), **values)
+        for name, value in values.items():
+            if isinstance(value, int) and getattr(self, name) != value:  # ctypes cuts silently
+                bits = 8 * getattr(type(self), name).size
+                raise ValueError(f"{name} is {value}, which is no {bits}-bit integer of its kind")
 
 
 class Tensor(Struct):

@@ -221,7 +221,7 @@ class PaliGemmaForConditionalGeneration:
     def _run_forward(self, function: Any, arrays: dict[str, Any], flags: int, keep: int, features: Features | None,
                      cancel: CancelFlag | None) -> Handle:
         self._handle.check_open()
-        inputs = self._inputs(arrays)
+        inputs = self._inputs(_inputs.checked(arrays))
         cancel = cancel or CancelFlag()
         outputs = Handle("outputs")
 
@@ -234,14 +234,14 @@ class PaliGemmaForConditionalGeneration:
         interruptible(work, cancel)
         return outputs
 
-    def _inputs(self, arrays: dict[str, Any]) -> Handle:
+    def _inputs(self, arrays: dict[str, np.ndarray]) -> Handle:
         """pg_inputs; exactly one of input_ids and inputs_embeds, and token types as transformers supplies them."""
-        if (arrays.get("input_ids") is None) == (arrays.get("inputs_embeds") is None):
+        if ("input_ids" in arrays) == ("inputs_embeds" in arrays):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
-        if arrays.get("token_type_ids") is None:
-            shape = np.shape(arrays["input_ids"] if arrays["input_ids"] is not None else arrays["inputs_embeds"])[:2]
+        if "token_type_ids" not in arrays:
+            rows = arrays["input_ids"] if "input_ids" in arrays else arrays["inputs_embeds"]
             both_ways = self.config.text_config.get("use_bidirectional_attention", True) is not False
-            arrays = {**arrays, "token_type_ids": np.full(shape, 0 if both_ways else 1)}
+            arrays = {**arrays, "token_type_ids": np.full(rows.shape[:2], 0 if both_ways else 1, np.int64)}
         return _inputs.create(arrays)
 
     # -- pictures
@@ -256,7 +256,7 @@ class PaliGemmaForConditionalGeneration:
         if pixel_values is None:
             raise ValueError("pixel_values is None, expected f32 [n_images, 3, S, S]")
         self._handle.check_open()
-        inputs = _inputs.create({"pixel_values": pixel_values})
+        inputs = _inputs.create(_inputs.checked({"pixel_values": pixel_values}))
         cancel = cancel or CancelFlag()
         features = Handle("features", "Features object")
 
@@ -307,18 +307,19 @@ class PaliGemmaForConditionalGeneration:
             input_ids = inputs
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
-        chosen = plan(self.generation_config, generation_config, settings, arrays)
+        as_torch = _inputs.any_torch(*arrays.values())
+        chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays))
         if streamer is None:
             rows = self._run_generate(chosen.arrays, chosen.max_new_tokens, features, cancel)
         else:
             rows = [self._feed(streamer, chosen, features, cancel)]
-        prompt = to_numpy(input_ids) if input_ids is not None else np.zeros((len(rows), 0))
+        prompt = chosen.arrays.get("input_ids", np.zeros((len(rows), 0), np.int64))
         width = prompt.shape[1]
         sequences = np.full((len(rows), width + max(map(len, rows))), chosen.pad_token_id, np.int64)
         sequences[:, :width] = prompt
         for sequence, new in zip(sequences, rows):
             sequence[width:width + len(new)] = new
-        sequences = like_inputs(sequences, _inputs.any_torch(*arrays.values()))
+        sequences = like_inputs(sequences, as_torch)
         return ModelOutput(sequences=sequences) if return_dict_in_generate else sequences
 
     def _run_generate(self, arrays: dict[str, Any], max_new_tokens: int, features: Features | None,
@@ -345,8 +346,7 @@ class PaliGemmaForConditionalGeneration:
     def _feed(self, streamer: Any, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> np.ndarray:
         """The new ids of one row, handed to a streamer as they come."""
         self._handle.check_open()
-        ids = chosen.arrays.get("input_ids")
-        streamer.put(to_numpy(ids if ids is not None else np.zeros((1, 0), np.int64)))
+        streamer.put(chosen.arrays.get("input_ids", np.zeros((1, 0), np.int64)))
         new = []
         for token in self._tokens(chosen, features, cancel):
             new.append(token)
@@ -366,7 +366,7 @@ class PaliGemmaForConditionalGeneration:
         named = {name: arguments.pop(name, None) for name in _inputs.NAMES}
         arrays = {**named, **{k: v for k, v in dict(inputs or {}).items() if k in _inputs.NAMES}}
         del arrays["labels"]
-        chosen = plan(self.generation_config, generation_config, arguments, arrays)
+        chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays))
         self._handle.check_open()
         tokenizer = processor._handle if processor is not None else open_handle(self.name_or_path, shared=True)
         return pieces(self._tokens(chosen, features, cancel), tokenizer, skip_special_tokens)

@@ -149,6 +149,8 @@ class PaliGemmaTokenizer:
         if isinstance(ids, list):
             special = set(self.all_special_ids) if skip_special_tokens else set()
             return [self.convert_ids_to_tokens(i) for i in ids if i not in special]
+        if not 0 <= ids < self._n_ids:
+            raise ValueError(f"id is {ids}, expected 0 to {self._n_ids - 1}")
         piece = ctypes.c_char_p()
         with self._handle.use() as pointer:
             c.check(c.lib.pg_processor_piece(pointer, ids, ctypes.byref(piece)))

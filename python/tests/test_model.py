@@ -58,7 +58,7 @@ def test_default_length_warns(model, inputs):
 @pytest.mark.parametrize("settings", [dict(do_sample=True), dict(num_beams=4), dict(repetition_penalty=1.2),
                                       dict(num_return_sequences=2), dict(logits_processor=[print]),
                                       dict(max_new_tokens=0), dict(eos_token_id=77), dict(max_length=3),
-                                      dict(maximum=3)])
+                                      dict(maximum=3), dict(max_new_tokens=2**40)])
 def test_greedy_only(model, inputs, settings):
     with pytest.raises(ValueError) as caught:
         model.generate(**inputs, **(settings if "max_length" in settings else {"max_new_tokens": 3, **settings}))
@@ -117,6 +117,7 @@ def test_bad_forward_names_the_numbers(model, processor, picture, inputs):
         "logits_to_keep": dict(inputs, logits_to_keep=-1),
         "loss": dict(inputs, loss="sum"),
         "exactly one": {},
+        "different lengths": dict(input_ids=[[1, 2], [3]]),
     }
     for words, arguments in cases.items():
         with pytest.raises(ValueError, match="(?i)" + words):

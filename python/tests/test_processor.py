@@ -140,6 +140,7 @@ REFUSED = {
     "mode": (lambda p: dict(images=p, text=P, mode="jax"), ValueError),
     "max_length": (lambda p: dict(images=p, text=P, max_length=-1, truncation=True), ValueError),
     "multiple": (lambda p: dict(images=p, text=P, padding=True, pad_to_multiple_of=0), ValueError),
+    "no 32-bit number": (lambda p: dict(images=p, text=P, padding=True, pad_to_multiple_of=2**40), ValueError),
     "side": (lambda p: dict(images=p, text=P, padding_side="top"), ValueError),
     "image counts": (dict(text=[P, P], image_counts=[1]), ValueError),
     "image counts and pictures": (lambda p: dict(images=p, text=P, image_counts=1), ValueError),
