@@ -83,7 +83,7 @@ class Loan:
             self.handle.give_back()
 
 
-_NUMPY_TYPES = {c.DTYPE_F32: np.dtype(np.float32), c.DTYPE_I64: np.dtype(np.int64)}
+_NUMPY_TYPES: dict[int, np.dtype[Any]] = {c.DTYPE_F32: np.dtype(np.float32), c.DTYPE_I64: np.dtype(np.int64)}
 
 
 def array(owner: Handle, getter: Any, *arguments: Any) -> np.ndarray:
@@ -99,7 +99,7 @@ def array(owner: Handle, getter: Any, *arguments: Any) -> np.ndarray:
     if n_bytes == 0:
         return np.zeros(shape, dtype)
     memory = (ctypes.c_char * n_bytes).from_address(tensor.data)
-    memory._loan = loan  # numpy keeps `memory`, and that the loan
+    memory._loan = loan  # type: ignore[attr-defined]  # numpy keeps `memory`, and that the loan
     return np.frombuffer(memory, dtype).reshape(shape)
 
 

@@ -35,7 +35,9 @@ class CancelFlag(Handle):
 
 class _Job:
     def __init__(self, work: Callable[[], Any]) -> None:
-        self.work, self.result, self.error = work, None, None
+        self.work = work
+        self.result: Any = None
+        self.error: BaseException | None = None
         self.lock = threading.Lock()
         self.started = self.dropped = False
         self.done = threading.Event()

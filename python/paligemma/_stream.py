@@ -45,7 +45,7 @@ def pieces(ids: Iterator[int], processor: Handle, skip_special_tokens: bool) -> 
         text, size = ctypes.c_void_p(), ctypes.c_size_t()
         with detokenizer.use() as pointer:
             c.check(call(pointer, *arguments, ctypes.byref(text), ctypes.byref(size)))
-            return ctypes.string_at(text.value, size.value).decode("utf-8") if size.value else ""
+            return ctypes.string_at(text, size.value).decode("utf-8") if size.value else ""
 
     try:
         with processor.use() as pointer:

@@ -101,7 +101,7 @@ class PaliGemmaForConditionalGeneration:
         """Itself: the model lives on the CPU and computes in f32, dtypes are ignored. Another device: ValueError."""
         for value in (*args, *kwargs.values()):
             name = str(getattr(value, "type", value)).split(":")[0]
-            if name in ("cuda", "mps", "xpu", "npu", "meta") or isinstance(value, int) and not isinstance(value, bool):
+            if name in ("cuda", "mps", "xpu", "npu", "meta") or (isinstance(value, int) and not isinstance(value, bool)):
                 raise ValueError(f"the model cannot move to {value!r}: libpaligemma runs on the CPU")
         return self
 

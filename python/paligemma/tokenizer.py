@@ -154,7 +154,7 @@ class PaliGemmaTokenizer:
         piece = ctypes.c_char_p()
         with self._handle.use() as pointer:
             c.check(c.lib.pg_processor_piece(pointer, ids, ctypes.byref(piece)))
-            return piece.value.decode("utf-8", "replace")
+            return (piece.value or b"").decode("utf-8", "replace")
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
         """The id of a piece such as "<loc0000>", or the ids of a list; unknown pieces have unk_token_id."""

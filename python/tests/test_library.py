@@ -89,7 +89,7 @@ STRUCTS = {"Tensor": "pg_tensor", "Image": "pg_image", "ModelOptions": "pg_model
 def test_structs_are_laid_out_as_the_header_says(ours):
     """tests/abi/layout-lp64.txt holds what the C compiler made of it: "offset size name" below each struct's line."""
     kind, layout = getattr(_library, ours), (ROOT / "tests/abi/layout-lp64.txt").read_text()
-    head, _, rest = layout.partition(f"struct {STRUCTS[ours]}: ")
+    _, _, rest = layout.partition(f"struct {STRUCTS[ours]}: ")
     assert rest, f"{STRUCTS[ours]} is not in the list"
     lines = rest.split("  complete")[0].splitlines()
     assert ctypes.sizeof(kind) == int(lines[0].split()[0])
