@@ -8,6 +8,8 @@
 #   sanitized  clang, address + undefined + leak sanitizers, warnings are errors
 #   serial     gcc, without OpenMP, the static library alone
 #
+# Then the Python package, installed with pip into an environment of its own, on the library of the first build.
+#
 # --oracle also compares with transformers on fresh random checkpoints, in a virtual environment that is made on the first run.
 #
 # Environment: MESON, PYTHON, CC_GCC, CC_CLANG  the programs;  TEST_BUILD  folder of the builds (build-test);

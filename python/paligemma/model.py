@@ -92,6 +92,11 @@ class PaliGemmaForConditionalGeneration:
     def eval(self) -> PaliGemmaForConditionalGeneration:
         return self
 
+    def train(self, mode: bool = True) -> PaliGemmaForConditionalGeneration:
+        if mode:
+            raise ValueError("libpaligemma runs models and does not train them; examples/finetune.py trains with torch")
+        return self
+
     def requires_grad_(self, requires_grad: bool = False) -> PaliGemmaForConditionalGeneration:
         if requires_grad:
             raise ValueError("libpaligemma computes no gradients")
@@ -101,7 +106,8 @@ class PaliGemmaForConditionalGeneration:
         """Itself: the model lives on the CPU and computes in f32, dtypes are ignored. Another device: ValueError."""
         for value in (*args, *kwargs.values()):
             name = str(getattr(value, "type", value)).split(":")[0]
-            if name in ("cuda", "mps", "xpu", "npu", "meta") or (isinstance(value, int) and not isinstance(value, bool)):
+            is_index = isinstance(value, int) and not isinstance(value, bool)
+            if name in ("cuda", "mps", "xpu", "npu", "meta") or is_index:
                 raise ValueError(f"the model cannot move to {value!r}: libpaligemma runs on the CPU")
         return self
 

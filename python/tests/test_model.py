@@ -267,6 +267,10 @@ def test_what_a_torch_module_has(model):
     for device in ("cuda", "cuda:0", 0, "mps"):
         with pytest.raises(ValueError, match="CPU"):
             model.to(device)
+    for training in (model.train, lambda: model.requires_grad_(True)):
+        with pytest.raises(ValueError):
+            training()
+    assert model.train(False) is model
     assert str(model.device) == "cpu" and "float32" in str(model.dtype)
     assert model.num_parameters() > 2e6 and not model.training
 
