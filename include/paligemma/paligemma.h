@@ -607,7 +607,8 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
 
 /* One pass over a batch (HF: PaliGemmaForConditionalGeneration.forward): pictures, prompt and suffix go in, nothing is
  * generated. Attention is full within pictures and prompt, causal in the suffix (token_type_ids 1), none to padding.
- * A row gives what it gives alone, whatever side it is padded on. Bit-equal for every n_threads.
+ * A row gives what it gives alone, whatever side it is padded on: to the last bit, except that 4 tokens or fewer are
+ * summed in another order than more. Bit-equal for every n_threads.
  * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
  * -100, image tokens and pictures that do not match, logits_to_keep beyond the row), PG_ERROR_LIMIT (a row longer than
  * the context), _MEMORY, _CANCELLED. */

@@ -72,8 +72,8 @@ pg_status pg_outputs_get(const pg_outputs *outputs, const char *name, pg_tensor 
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
         if (strcmp(name, tensors[i].name) != 0) continue;
         if (!tensors[i].data)
-            return pgi_error(PG_ERROR_NOT_FOUND, "the outputs have no %s: it was not asked for, or the inputs gave none",
-                             name);
+            return pgi_error(PG_ERROR_NOT_FOUND,
+                             "the outputs have no %s: it was not asked for, or the inputs gave none", name);
         pg_tensor value = {.struct_size = sizeof value, .dtype = PG_DTYPE_F32, .n_dims = tensors[i].n_dims,
                            .data = tensors[i].data};
         memcpy(value.shape, tensors[i].shape, sizeof value.shape);

@@ -1,4 +1,4 @@
-/* Answers under way: each has its row's KV cache and the token to be fed next; any number of them take a step together. */
+/* Answers under way: each has its row's KV cache and the token to be fed next; several may take a step together. */
 #ifndef PGI_GENERATE_ANSWERS_H
 #define PGI_GENERATE_ANSWERS_H
 

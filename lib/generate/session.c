@@ -76,7 +76,8 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     session->state = PGI_SESSION_EMPTY;
     session->answer.pending = -1;
     if (inputs->n_rows > 1)
-        return pgi_error(PG_ERROR_ARGUMENT, "the inputs have %lld rows, a session takes 1 (pg_generate() takes several)",
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "the inputs have %lld rows, a session takes 1 (pg_generate() takes several)",
                          (long long)inputs->n_rows);
     PGI_TRY(pgi_prompts_open(&session->run, session->model, inputs, features, &prompts));
     PGI_GOTO(pgi_answer_reset(&session->answer, &prompts, 0, session->max_new_tokens), done);
