@@ -125,8 +125,8 @@ fi
 
 # python_suite PYTHON LOG: the tests of python/ with the library of the release build; what PYTHON lacks is skipped there.
 python_suite() {
-    PALIGEMMA_LIBRARY=$builds/gcc/lib PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 "$1" -m pytest -q -rs -p no:cacheprovider \
-        python/tests >"$2" 2>&1
+    PALIGEMMA_LIBRARY=$builds/gcc/lib PYTHONPATH=$builds/pytest PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 \
+        "$1" -m pytest -q -rs -p no:cacheprovider python/tests >"$2" 2>&1
     tail -n 60 "$2"
     add_counts "$2" "python/tests"
 }
@@ -151,6 +151,13 @@ if test "$oracle" = yes; then
         failed=$((failed + 1))
         finish
     }
+    title "the Python package beside transformers"
+    if "$venv/bin/python" -c 'import pytest' 2>/dev/null ||
+        step "pytest" "$venv/bin/python" -m pip install --quiet --target "$builds/pytest" pytest; then
+        python_suite "$venv/bin/python" "$builds/python-oracle.log"
+        step "finetune.py: the loss on our batches and on transformers'" env PALIGEMMA_LIBRARY="$builds/gcc/lib" \
+            HF_HUB_OFFLINE=1 "$venv/bin/python" examples/finetune.py --compare --steps 8 --fresh 4
+    fi
     # live TITLE SCRIPT OPTION...: a script of tests/oracle that ends with its counts
     live() {
         title "$1"
