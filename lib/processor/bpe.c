@@ -233,7 +233,7 @@ pg_status pgi_bpe_create(const pgi_memory *memory, const pgi_vocab *vocab, size_
     if (!bpe) return PG_ERROR_MEMORY;
     bpe->memory = memory;
     bpe->n_pieces = n_pieces;
-    if (!settings->avoid_sentencepiece) PGI_GOTO(try_sentencepiece(bpe, &p), fail);
+    if (!settings->avoid_sentencepiece && pgi_spm_usable()) PGI_GOTO(try_sentencepiece(bpe, &p), fail);
     if (!bpe->spm) PGI_GOTO(pgi_bpe_list_init(&bpe->list, memory, vocab, n_pieces, merges, settings), fail);
     *out = bpe;
     return PG_OK;

@@ -7,7 +7,10 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <typeinfo>
 #include <vector>
+
+#include <dlfcn.h>
 
 #include <sentencepiece_processor.h>
 
@@ -35,7 +38,28 @@ int guarded(char *reason, size_t reason_size, Body body) noexcept {
     return PGI_SPM_REFUSED;
 }
 
+/* libsentencepiece.so as the loader knows it, or nullptr: it is linked statically into another object. */
+void *sentencepiece_library() noexcept {
+    Dl_info info;
+    if (!dladdr(&typeid(sentencepiece::SentencePieceProcessor), &info) || !info.dli_fname) return nullptr;
+    return dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
+}
+
 }  // namespace
+
+int pgi_spm_usable(void) {
+    static const char *const symbols[] = {"_ZN6google8protobuf11MessageLite14ParseFromArrayEPKvi",
+                                          "_ZTIN6google8protobuf11MessageLiteE",
+                                          "_ZTVN6google8protobuf11MessageLiteE"};
+    void *library = sentencepiece_library();
+    int usable = 1;
+    for (const char *symbol : symbols) {
+        void *own = library ? dlsym(library, symbol) : nullptr;
+        if (own && dlsym(RTLD_DEFAULT, symbol) != own) usable = 0;
+    }
+    if (library) dlclose(library);
+    return usable;
+}
 
 int pgi_spm_open(const void *bytes, size_t size, pgi_spm **out, char *reason, size_t reason_size) {
     *out = nullptr;
