@@ -1,0 +1,265 @@
+/* pg_generate on batches, and sessions that go on from a suffix: each row gets what it gets alone. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "forward_fixture.h"
+#include "generate/answers.h"
+
+static void batches_generate_what_rows_do(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        for (int n = 1; n <= 7; n += 2) {
+            batch b, alone;
+            heard h = {.stop_row = -1};
+            make_batch(&b, m, specs, n, n % 4 == 1 ? LEFT : RIGHT, n == 3 ? 4 : 0);
+            pg_result *together = generate(m, &b, 0, 1, &h);
+            assert_int_equal(pg_result_n_rows(together), n);
+            for (int r = 0; r < n; r++) {
+                make_batch(&alone, m, &specs[r], 1, LEFT, 0);
+                pg_result *single = generate(m, &alone, 0, 1, NULL);
+                same_row(together, r, single, 0);
+                assert_string_equal(h.text[r].data ? (char *)h.text[r].data : "", pg_result_text(single));
+                pg_result_info info = {.struct_size = sizeof info};
+                OK(pg_result_get_info(single, &info));
+                assert_int_equal(info.n_prompt_tokens, b.length[r]);
+                pg_result_close(&single);
+                free(alone.pixels);
+                bytes_free(&h.text[r]);
+            }
+            pg_tensor ids = {.struct_size = sizeof ids};
+            pg_result_info info = {.struct_size = sizeof info};
+            assert_null(pg_result_row_text(together, n));
+            assert_null(pg_result_row_text(together, -1));
+            ARGUMENT(pg_result_row_ids(together, n, &ids));
+            ARGUMENT(pg_result_get_row_info(together, -1, &info));
+            pg_result_close(&together);
+            free(b.pixels);
+        }
+    }
+    assert_int_equal(pg_result_n_rows(NULL), 0);
+    assert_null(pg_result_row_text(NULL, 0));
+    assert_string_equal(pg_result_text(NULL), "");
+}
+
+static void batches_take_features_too(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        pg_inputs *in = NULL, *without = NULL;
+        pg_features *features = NULL;
+        pg_result *given = NULL;
+        pg_generate_options options;
+        batch b;
+        make_batch(&b, m, specs, 5, RIGHT, 0);
+        pg_result *result = generate(m, &b, 0, 1, NULL);
+        OK(create(&b, m, 0, NULL, &in));
+        OK(create(&b, m, WITHOUT_PIXELS, NULL, &without));
+        OK(pg_encode_image(m->model, in, NULL, &features));
+        OK(pg_generate_options_init(&options, sizeof options));
+        options.max_new_tokens = NEW_TOKENS;
+        options.features = features;
+        OK(pg_generate(m->model, m->processor, without, &options, &given));
+        for (int r = 0; r < 5; r++) same_row(given, r, result, r);
+        pg_result_info info = {.struct_size = sizeof info};
+        OK(pg_result_get_info(given, &info));
+        assert_true(info.encode_seconds == 0 && info.prefill_seconds > 0 && info.decode_seconds > 0);
+        pg_result_close(&given);
+        pg_result_close(&result);
+        pg_features_close(&features);
+        pg_inputs_close(&in);
+        pg_inputs_close(&without);
+        free(b.pixels);
+    }
+}
+
+/* RoPE is relative: positions that all count from elsewhere change nothing but rounding, and an answer goes on from the
+ * last of them; positions twice as far apart change everything. */
+static void positions_are_the_callers(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        int64_t positions[MAX_ROWS * MAX_TOKENS];
+        batch b;
+        for (int side = LEFT; side <= RIGHT; side++) {
+            make_batch(&b, m, specs, 4, side, 0);
+            const int64_t n = b.n_rows * b.n_tokens * m->info.vocab_size;
+            pg_outputs *counted = forward(m, &b, 0, PG_FORWARD_SKIP_PADDING);
+            pg_result *result = generate(m, &b, 0, 1, NULL);
+            for (int64_t t = 0; t < b.n_rows * b.n_tokens; t++) positions[t] = b.mask[t] ? 7 + t % b.n_tokens : 1;
+            b.positions = positions;
+            pg_outputs *given = forward(m, &b, 0, PG_FORWARD_SKIP_PADDING);
+            pg_result *same = generate(m, &b, 0, 1, NULL);
+            expect_close(logits_of(given, &b, m), logits_of(counted, &b, m), n, 1e-5);
+            for (int r = 0; r < 4; r++) same_row(same, r, result, r);
+            pg_outputs_close(&given);
+            for (int64_t t = 0; t < b.n_rows * b.n_tokens; t++) positions[t] *= 2;
+            given = forward(m, &b, 0, PG_FORWARD_SKIP_PADDING);
+            double difference = 0;
+            for (int64_t k = 0; k < n; k++)
+                difference += fabs((double)logits_of(given, &b, m)[k] - logits_of(counted, &b, m)[k]);
+            assert_true(difference / (double)n > 1e-3);
+            pg_outputs_close(&given);
+            pg_outputs_close(&counted);
+            pg_result_close(&same);
+            pg_result_close(&result);
+            free(b.pixels);
+        }
+    }
+}
+
+/* The logits of a step that PGI_STEP_ROWS answers take together are, to the last bit, those that each gets alone. */
+static void steps_together_are_steps_alone(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        const pgi_memory *memory = &m->model->memory;
+        const pgi_run run = {.kernels = &m->model->kernels, .n_threads = 1};
+        const int64_t v = m->info.vocab_size;
+        pgi_answer answers[2][PGI_STEP_ROWS] = {{{.pending = -1}}}, *group[PGI_STEP_ROWS];
+        pgi_prompts prompts;
+        pg_inputs *in = NULL;
+        batch b;
+        make_batch(&b, m, specs, PGI_STEP_ROWS, LEFT, 0);
+        OK(create(&b, m, 0, NULL, &in));
+        OK(pgi_prompts_open(&run, m->model, in, NULL, &prompts));
+        float *logits = calloc((size_t)((PGI_STEP_ROWS + 1) * v), sizeof *logits), *alone = logits + PGI_STEP_ROWS * v;
+        pgi_arena arena = {0};
+        pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
+        arena = (pgi_arena){.base = pgi_alloc(memory, arena.used, 1)};
+        pgi_step_room room = pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
+        for (int r = 0; r < PGI_STEP_ROWS; r++) {
+            group[r] = &answers[0][r];
+            for (int k = 0; k < 2; k++) {
+                OK(pgi_answer_reset(&answers[k][r], &prompts, r, NEW_TOKENS));
+                OK(pgi_answer_prefill(&run, &prompts, r, &answers[k][r], 0, 0, alone));
+                pgi_answer_pick(&answers[k][r], m->model, alone);
+            }
+        }
+        for (int step = 1; step < NEW_TOKENS; step++) {
+            OK(pgi_answers_step(&run, m->model, group, PGI_STEP_ROWS, &room, logits));
+            for (int r = 0; r < PGI_STEP_ROWS; r++) {
+                pgi_answer *one = &answers[1][r];
+                OK(pgi_answers_step(&run, m->model, &one, 1, &room, alone));
+                assert_memory_equal(logits + r * v, alone, (size_t)v * sizeof(float));
+                pgi_answer_pick(group[r], m->model, logits + r * v);
+                pgi_answer_pick(one, m->model, alone);
+            }
+        }
+        for (int k = 0; k < 2; k++)
+            for (int r = 0; r < PGI_STEP_ROWS; r++) pgi_answer_free(&answers[k][r], memory);
+        pgi_free(memory, arena.base);
+        pgi_prompts_close(&prompts);
+        pg_inputs_close(&in);
+        free(logits);
+        free(b.pixels);
+    }
+}
+
+static void a_callback_ends_its_row_alone(void **state) {
+    const tiny *m = &models[1];
+    batch b;
+    (void)state;
+    make_batch(&b, m, specs, 6, LEFT, 0);
+    pg_result *whole = generate(m, &b, 0, 1, NULL);
+    for (int64_t stopped = 0; stopped < 6; stopped++) {
+        heard h = {.stop_row = stopped};
+        pg_result *result = generate(m, &b, 0, 2, &h);
+        for (int64_t r = 0; r < 6; r++) {
+            pg_result_info info = {.struct_size = sizeof info};
+            bytes_free(&h.text[r]);
+            OK(pg_result_get_row_info(result, r, &info));
+            if (r != stopped) {
+                same_row(result, r, whole, r);
+                continue;
+            }
+            assert_int_equal(info.stop, PG_STOP_CALLBACK);
+            assert_int_equal(info.n_new_tokens, 3);
+        }
+        pg_result_close(&result);
+    }
+    pg_result_close(&whole);
+    free(b.pixels);
+}
+
+/* The prefix alone generates some tokens; forward on these as a suffix gives the logits that they were picked from, and
+ * a session that is given a part of them goes on with the rest. */
+static void a_suffix_is_what_was_generated(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        const int64_t v = m->info.vocab_size;
+        for (int s = 0; s < 4; s++) {
+            row_spec prefix = specs[s];
+            prefix.n_suffix = 0;
+            batch b, longer;
+            pg_inputs *in = NULL;
+            pg_session *session = NULL;
+            pg_session_options options;
+            int64_t tokens[NEW_TOKENS];
+            float *logits = calloc((size_t)(NEW_TOKENS * v), sizeof *logits);
+            OK(pg_session_options_init(&options, sizeof options));
+            options.max_new_tokens = NEW_TOKENS;
+            OK(pg_session_create(m->model, &options, &session));
+            make_batch(&b, m, &prefix, 1, RIGHT, 2);
+            OK(create(&b, m, 0, NULL, &in));
+            OK(pg_session_prefill(session, in, NULL));
+            pg_inputs_close(&in);
+            pg_tensor now = {.struct_size = sizeof now};
+            int n = 0;
+            for (pg_status status = PG_OK; n < NEW_TOKENS && status == PG_OK; n++) {
+                status = pg_session_step(session, &tokens[n]);
+                OK(pg_session_logits(session, &now));
+                memcpy(logits + n * v, now.data, (size_t)v * sizeof(float));
+            }
+            assert_int_equal(n, NEW_TOKENS);
+
+            row_spec whole = prefix;
+            whole.n_suffix = NEW_TOKENS - 1;
+            make_batch(&longer, m, &whole, 1, LEFT, 1);
+            int64_t *suffix = longer.ids + longer.n_tokens - whole.n_suffix;
+            memcpy(suffix, tokens, (size_t)whole.n_suffix * sizeof *suffix);
+            pg_outputs *out = forward(m, &longer, 0, 0);
+            expect_close(logits_of(out, &longer, m) + (longer.n_tokens - NEW_TOKENS) * v, logits, NEW_TOKENS * v, 1e-5);
+            pg_outputs_close(&out);
+            free(longer.pixels);
+
+            for (int given = 1; given < NEW_TOKENS; given++) {
+                int64_t token;
+                whole.n_suffix = given;
+                make_batch(&longer, m, &whole, 1, given % 2 ? LEFT : RIGHT, 1);
+                suffix = longer.ids + longer.first[0] + longer.length[0] - given;
+                memcpy(suffix, tokens, (size_t)given * sizeof *suffix);
+                OK(create(&longer, m, 0, NULL, &in));
+                OK(pg_session_prefill(session, in, NULL));
+                pg_inputs_close(&in);
+                for (int k = given; k < NEW_TOKENS; k++) {
+                    pg_status status = pg_session_step(session, &token);
+                    assert_true(status >= 0);
+                    OK(pg_session_logits(session, &now));
+                    expect_close(now.data, logits + k * v, v, 1e-5);
+                    assert_int_equal(token, tokens[k]);
+                }
+                free(longer.pixels);
+            }
+            pg_session_close(&session);
+            free(logits);
+            free(b.pixels);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(batches_generate_what_rows_do),
+        cmocka_unit_test(batches_take_features_too),
+        cmocka_unit_test(positions_are_the_callers),
+        cmocka_unit_test(steps_together_are_steps_alone),
+        cmocka_unit_test(a_callback_ends_its_row_alone),
+        cmocka_unit_test(a_suffix_is_what_was_generated),
+    };
+    return cmocka_run_group_tests(tests, open_models, close_models);
+}
