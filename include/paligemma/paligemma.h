@@ -402,8 +402,8 @@ PG_API pg_status pg_batch_init(pg_batch *batch, size_t struct_size);
  * longer part's tail, newline or eos first; `<image>` in the text of some rows makes HF put bos at an odd place in the
  * others. docs/PROCESSOR.md lists each case.
  * Errors name the row and the numbers: PG_ERROR_ARGUMENT for counts that do not match, invalid UTF-8, `<image>` in a
- * suffix, a truncation that reaches the pictures, rows that PG_PADDING_NONE cannot stack; pictures as
- * pg_processor_encode(). */
+ * suffix, a truncation that reaches the pictures, rows that PG_PADDING_NONE cannot stack; PG_ERROR_LIMIT for more than
+ * 16777216 image tokens in a row or padding to more; pictures as pg_processor_encode(). */
 PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batch *batch,
                                            const pg_encode_options *options, pg_inputs **out);
 PG_API void pg_inputs_close(pg_inputs **inputs);
@@ -454,7 +454,8 @@ typedef struct pg_input_arrays {
                                         multiplied by sqrt(hidden) (HF 5.23: get_input_embeddings()(ids)) */
     const pg_tensor *attention_mask; /* i64 [B, T], 0 or 1, the ones of a row without a gap; default NULL: all 1 */
     const pg_tensor *token_type_ids; /* i64 [B, T], 0 or 1, 0s before 1s; default NULL: all 1, each token sees only
-                                        what is before it, as HF without token_type_ids */
+                                        what is before it, as in HF's generate() (and in its forward(), but that
+                                        its sdpa attention lets rows without padding see everything) */
     const pg_tensor *labels;         /* i64 [B, T], ids or -100; default NULL: no loss */
     const pg_tensor *position_ids;   /* i64 [B, T]; default NULL: counted, padding skipped */
     const pg_tensor *pixel_values;   /* f32 [n_images, 3, S, S], finite; default NULL: none */

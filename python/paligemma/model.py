@@ -227,7 +227,7 @@ class PaliGemmaForConditionalGeneration:
     def _run_forward(self, function: Any, arrays: dict[str, Any], flags: int, keep: int, features: Features | None,
                      cancel: CancelFlag | None) -> Handle:
         self._handle.check_open()
-        inputs = self._inputs(_inputs.checked(arrays))
+        inputs = self._inputs(self._with_types(_inputs.checked(arrays)))
         cancel = cancel or CancelFlag()
         outputs = Handle("outputs")
 
@@ -240,14 +240,21 @@ class PaliGemmaForConditionalGeneration:
         interruptible(work, cancel)
         return outputs
 
+    def _with_types(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What forward() of transformers does without token_type_ids: rows with padding are causal, and so is everything
+        in generate(), which is the library's rule too; but without padding its sdpa attention, the default there, leaves
+        the mask out, and config.text_config.use_bidirectional_attention (true for PaliGemma) lets each token see all."""
+        padded = "attention_mask" in arrays and not arrays["attention_mask"].all()
+        rows = arrays.get("input_ids", arrays.get("inputs_embeds"))
+        if "token_type_ids" in arrays or padded or rows is None \
+                or self.config.text_config.get("use_bidirectional_attention", True) is False:
+            return arrays
+        return {**arrays, "token_type_ids": np.zeros(rows.shape[:2], np.int64)}
+
     def _inputs(self, arrays: dict[str, np.ndarray]) -> Handle:
-        """pg_inputs; exactly one of input_ids and inputs_embeds, and token types as transformers supplies them."""
+        """pg_inputs; exactly one of input_ids and inputs_embeds."""
         if ("input_ids" in arrays) == ("inputs_embeds" in arrays):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
-        if "token_type_ids" not in arrays:
-            rows = arrays["input_ids"] if "input_ids" in arrays else arrays["inputs_embeds"]
-            both_ways = self.config.text_config.get("use_bidirectional_attention", True) is not False
-            arrays = {**arrays, "token_type_ids": np.full(rows.shape[:2], 0 if both_ways else 1, np.int64)}
         return _inputs.create(arrays)
 
     # -- pictures

@@ -114,6 +114,9 @@ def test_forward_options(model, hf_model, processor, image):
     with torch.no_grad():
         for keep in (1, 3, torch.tensor([0, 70, 71])):
             close(model(**inputs, logits_to_keep=keep).logits, hf_model(**inputs, logits_to_keep=keep).logits, keep)
+        padded = {key: value for key, value in inputs.items() if key != "token_type_ids"}
+        seen = inputs["attention_mask"] == 1
+        close(model(**padded).logits[seen], hf_model(**padded).logits[seen], "padding without token types")
         single = dict(processor(image, P, suffix="a bee", return_tensors="pt"))
         del single["labels"]
         close(model(**single).logits, hf_model(**single).logits, "token types")
