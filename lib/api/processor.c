@@ -156,11 +156,13 @@ static pg_status images_in(const pgi_memory *memory, const pg_image *images, int
     *out = complete;
     if (!complete) return PG_ERROR_MEMORY;
     for (int32_t i = 0; i < n; i++) {
-        pg_status status = pgi_struct_in(&complete[i], sizeof *complete, at, "pg_image");
+        pg_status status = PG_OK;
         uint32_t found;
         memcpy(&found, at, sizeof found);
-        if (status >= 0 && found != size)
+        if (found != size) /* before anything is read that may lie beyond the array */
             status = pgi_error(PG_ERROR_ARGUMENT, "struct_size is %u, expected %u as in picture 0", found, size);
+        else
+            status = pgi_struct_in(&complete[i], sizeof *complete, at, "pg_image");
         if (status < 0) return pgi_error_context(status, "picture %d", i);
         at += size;
     }

@@ -6,8 +6,9 @@
 #include "processor/layout.h"
 #include "processor/truncate.h"
 
-/* Image tokens of one row: far more than any context, few enough to be counted and built. */
-enum { MAX_IMAGE_TOKENS = 1 << 24 };
+/* Image tokens of one row, and the length that padding may give it: far more than any context, few enough to be built.
+ * A folder's own pad_to_multiple_of must not take the machine's memory. */
+enum { MAX_ROW_TOKENS = 1 << 24 };
 
 /* What torch.nn.CrossEntropyLoss ignores. */
 enum { NO_LABEL = -100 };
@@ -105,7 +106,7 @@ static pg_status count_in_front(batch_encoder *e) {
 
 static pg_status count_images(batch_encoder *e) {
     const pg_batch *batch = e->batch;
-    int64_t first = 0, most = MAX_IMAGE_TOKENS / (e->layout.n_image_tokens > 0 ? e->layout.n_image_tokens : 1);
+    int64_t first = 0, most = MAX_ROW_TOKENS / (e->layout.n_image_tokens > 0 ? e->layout.n_image_tokens : 1);
     for (int32_t r = 0; r < batch->n_prompts && !e->layout.literal; r++) {
         e->rows[r].n_images = pgi_layout_count_images(prompt_of(batch, r));
         if (e->rows[r].n_images > 0) e->layout.placed = 1;
@@ -203,6 +204,10 @@ static pg_status padded_length(const batch_encoder *e, int64_t *out) {
                              padding == PG_PADDING_NONE ? " without padding" : ", and max_length is less");
         length = longest;
     }
+    if (length > longest && length > MAX_ROW_TOKENS)
+        return pgi_error(PG_ERROR_LIMIT, "row %d has %lld tokens, and max_length %lld and pad_to_multiple_of %lld pad it "
+                         "to %lld, expected at most %d", r_longest, (long long)longest, (long long)e->max_length,
+                         (long long)multiple, (long long)length, MAX_ROW_TOKENS);
     *out = length;
     return PG_OK;
 }

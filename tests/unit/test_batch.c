@@ -526,6 +526,27 @@ static void bad_pictures_are_named(void **state) {
     with_pictures(c, 3);
     c->images[1].struct_size -= 8;
     fails(c, PG_ERROR_ARGUMENT, "picture 1", "as in picture 0");
+    /* the last entry of an array on the heap: nothing behind it is read (a sanitizer sees it) */
+    pg_image *array = malloc(2 * sizeof *array);
+    assert_non_null(array);
+    array[0] = array[1] = picture;
+    array[1].struct_size = 4096;
+    c = rows_of(2, "a", "b");
+    c->batch.n_images = 2;
+    c->batch.images = array;
+    fails(c, PG_ERROR_ARGUMENT, "picture 1", "4096");
+    free(array);
+}
+
+static void padding_has_a_limit(void **state) {
+    (void)state;
+    call *c = rows_of(2, "a", "b");
+    c->options.pad_to_multiple_of = INT32_MAX;
+    fails(c, PG_ERROR_LIMIT, "row 0", "2147483647");
+    c->options.pad_to_multiple_of = 0;
+    c->options.padding = PG_PADDING_MAX_LENGTH;
+    c->options.max_length = (1 << 24) + 1;
+    fails(c, PG_ERROR_LIMIT, "row 0", "16777217");
 }
 
 static void counts_must_fit(void **state) {
@@ -648,6 +669,7 @@ int main(void) {
         cmocka_unit_test(settings_of_the_tokenizer_are_defaults),
         cmocka_unit_test(pictures_alone_are_fine),
         cmocka_unit_test(bad_pictures_are_named),
+        cmocka_unit_test(padding_has_a_limit),
         cmocka_unit_test(counts_must_fit),
         cmocka_unit_test(options_have_ranges),
         cmocka_unit_test(the_other_mode_is_reached),
