@@ -24,6 +24,7 @@ static pg_status forward(pg_model *model, const pg_inputs *inputs, const pg_forw
     PGI_NOT_NULL(inputs);
     pg_forward_options complete = default_options;
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_forward_options"));
+    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_forward_options"));
     if (complete.flags & ~(uint32_t)FLAGS)
         return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected PG_FORWARD_* (0x%x)", complete.flags,
                          (unsigned)FLAGS);

@@ -170,6 +170,7 @@ pg_status pg_session_create(pg_model *model, const pg_session_options *options, 
     PGI_NOT_NULL(model);
     pg_session_options complete = default_session_options;
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_session_options"));
+    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_session_options"));
     PGI_TRY(check_new_tokens(&complete.max_new_tokens));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     return pgi_session_create(model, &complete, out);

@@ -79,6 +79,7 @@ static pg_status tensor_in(const pg_tensor **tensor, pg_tensor *room, const char
     if (!*tensor) return PG_OK;
     *room = (pg_tensor){.struct_size = sizeof *room};
     pg_status status = pgi_struct_in(room, sizeof *room, *tensor, "pg_tensor");
+    if (status >= 0) status = pgi_reserved_in(room->reserved, "pg_tensor");
     if (status < 0) return pgi_error_context(status, "%s", name);
     *tensor = room;
     return PG_OK;
@@ -92,6 +93,7 @@ pg_status pg_inputs_create(const pg_input_arrays *arrays, pg_inputs **out) {
     pg_tensor rooms[7];
     pgi_memory memory;
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, arrays, "pg_input_arrays"));
+    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_input_arrays"));
     PGI_TRY(tensor_in(&complete.input_ids, &rooms[0], "input_ids"));
     PGI_TRY(tensor_in(&complete.inputs_embeds, &rooms[1], "inputs_embeds"));
     PGI_TRY(tensor_in(&complete.attention_mask, &rooms[2], "attention_mask"));

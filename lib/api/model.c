@@ -18,6 +18,7 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
     PGI_NOT_NULL(model);
     pg_model_options complete = default_options;
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_model_options"));
+    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_model_options"));
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */

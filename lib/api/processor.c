@@ -23,6 +23,7 @@ pg_status pg_processor_open(const char *model, const pg_processor_options *optio
     PGI_NOT_NULL(model);
     pg_processor_options complete = default_options;
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_processor_options"));
+    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_processor_options"));
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     return pgi_processor_open(&memory, model, &complete, out);
@@ -181,6 +182,7 @@ pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batc
     pg_status status = PG_OK;
     PGI_TRY(encode_options_in(options, &complete));
     PGI_TRY(pgi_struct_in(&rows, sizeof rows, batch, "pg_batch"));
+    PGI_TRY(pgi_reserved_in(rows.reserved, "pg_batch"));
     PGI_TRY(check_batch(&rows));
     if (rows.n_images > 0) status = images_in(&processor->memory, rows.images, rows.n_images, &images);
     rows.images = images;

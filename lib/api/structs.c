@@ -59,7 +59,13 @@ pg_status pgi_struct_init(void *out, size_t struct_size, const void *defaults, s
 pg_status pgi_allocator_in(const pg_allocator *allocator, pgi_memory *out) {
     pg_allocator complete = {.struct_size = sizeof complete};
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, allocator, "pg_allocator"));
+    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_allocator"));
     return pgi_memory_from_allocator(allocator ? &complete : NULL, out);
+}
+
+pg_status pgi_reserved_in(uint32_t reserved, const char *name) {
+    if (reserved == 0) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "%s.reserved is %u, expected 0", name, reserved);
 }
 
 pg_status pgi_not_null(const void *pointer, const char *name) {

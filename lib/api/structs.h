@@ -21,6 +21,9 @@ pg_status pgi_struct_init(void *out, size_t struct_size, const void *defaults, s
 /* Takes over a host's allocator, of any version's size; NULL: the C library's. */
 pg_status pgi_allocator_in(const pg_allocator *allocator, pgi_memory *out);
 
+/* PG_ERROR_ARGUMENT when the field `reserved` of a struct that came in is set: it may mean something one day. */
+pg_status pgi_reserved_in(uint32_t reserved, const char *name);
+
 /* PG_ERROR_ARGUMENT with a message when `pointer` is NULL. */
 pg_status pgi_not_null(const void *pointer, const char *name);
 

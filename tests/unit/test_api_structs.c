@@ -17,6 +17,9 @@ INIT(pg_encode_options)
 INIT(pg_generate_options)
 INIT(pg_run_options)
 INIT(pg_session_options)
+INIT(pg_forward_options)
+INIT(pg_batch)
+INIT(pg_input_arrays)
 
 static pg_status init_path(void *image, size_t size) { return pg_image_from_path(image, size, "x"); }
 static pg_status init_bytes(void *image, size_t size) { return pg_image_from_bytes(image, size, "x", 1); }
@@ -31,6 +34,8 @@ static const struct {
     {init_pg_model_options, sizeof(pg_model_options)},       {init_pg_processor_options, sizeof(pg_processor_options)},
     {init_pg_encode_options, sizeof(pg_encode_options)},     {init_pg_generate_options, sizeof(pg_generate_options)},
     {init_pg_run_options, sizeof(pg_run_options)},           {init_pg_session_options, sizeof(pg_session_options)},
+    {init_pg_forward_options, sizeof(pg_forward_options)},   {init_pg_batch, sizeof(pg_batch)},
+    {init_pg_input_arrays, sizeof(pg_input_arrays)},
     {init_path, sizeof(pg_image)},                           {init_bytes, sizeof(pg_image)},
     {init_pixels, sizeof(pg_image)},
 };
@@ -97,12 +102,68 @@ static pg_status with_allocator(void *hooks) {
     return with_model(&options);
 }
 
+static pg_status with_forward(void *options) {
+    pg_outputs *out = NULL;
+    pg_status status = pg_forward(model, inputs, options, &out);
+    pg_outputs_close(&out);
+    return status;
+}
+
+static const char *const a_prompt = "x";
+static pg_status init_batch(void *batch, size_t size) {
+    pg_batch value;
+    OK(pg_batch_init(&value, sizeof value));
+    value.n_prompts = 1;
+    value.prompts = &a_prompt;
+    memset(batch, 0, size);
+    memcpy(batch, &value, size < sizeof value ? size : sizeof value);
+    memcpy(batch, &(uint32_t){(uint32_t)size}, 4);
+    return PG_OK;
+}
+static pg_status with_batch(void *batch) {
+    pg_inputs *out = NULL;
+    pg_status status = pg_processor_encode_batch(processor, batch, NULL, &out);
+    pg_inputs_close(&out);
+    return status;
+}
+
+static const int64_t an_id = 3;
+static const pg_tensor some_ids = {.struct_size = sizeof some_ids, .dtype = PG_DTYPE_I64, .n_dims = 2,
+                                   .shape = {1, 1, 1, 1}, .data = &an_id};
+static pg_status init_arrays(void *arrays, size_t size) {
+    pg_input_arrays value;
+    OK(pg_input_arrays_init(&value, sizeof value));
+    value.input_ids = &some_ids;
+    memset(arrays, 0, size);
+    memcpy(arrays, &value, size < sizeof value ? size : sizeof value);
+    memcpy(arrays, &(uint32_t){(uint32_t)size}, 4);
+    return PG_OK;
+}
+static pg_status with_arrays(void *arrays) {
+    pg_inputs *out = NULL;
+    pg_status status = pg_inputs_create(arrays, &out);
+    pg_inputs_close(&out);
+    return status;
+}
+static pg_status init_tensor(void *tensor, size_t size) {
+    memset(tensor, 0, size);
+    memcpy(tensor, &some_ids, size < sizeof some_ids ? size : sizeof some_ids);
+    memcpy(tensor, &(uint32_t){(uint32_t)size}, 4);
+    return PG_OK;
+}
+static pg_status with_tensor(void *tensor) {
+    pg_input_arrays arrays;
+    OK(pg_input_arrays_init(&arrays, sizeof arrays));
+    arrays.input_ids = tensor;
+    return with_arrays(&arrays);
+}
+
 static const struct {
     const char *name;
     init_fn init;
     options_fn call;
     size_t size;
-    size_t oldest; /* bytes that version 0.1's programs have; less was never published */
+    size_t oldest; /* bytes that the programs of its first version have; less was never published */
 } calls[] = {
     {"pg_model_options", init_pg_model_options, with_model, sizeof(pg_model_options), 64},
     {"pg_processor_options", init_pg_processor_options, with_processor, sizeof(pg_processor_options), 32},
@@ -110,6 +171,10 @@ static const struct {
     {"pg_generate_options", init_pg_generate_options, with_generate, sizeof(pg_generate_options), 64},
     {"pg_run_options", init_pg_run_options, with_run, sizeof(pg_run_options), 32},
     {"pg_session_options", init_pg_session_options, with_session, sizeof(pg_session_options), 40},
+    {"pg_forward_options", init_pg_forward_options, with_forward, sizeof(pg_forward_options), 56},
+    {"pg_batch", init_batch, with_batch, sizeof(pg_batch), 72},
+    {"pg_input_arrays", init_arrays, with_arrays, sizeof(pg_input_arrays), 72},
+    {"pg_tensor", init_tensor, with_tensor, sizeof(pg_tensor), 56},
     {"pg_image", init_pixels, with_pixels, sizeof(pg_image), 96},
     {"pg_allocator", init_allocator, with_allocator, sizeof(pg_allocator), 32},
 };
@@ -138,11 +203,42 @@ static void options_of_other_versions(void **state) {
     }
 }
 
+/* One day it may mean something: a program that left it undefined must be told now. */
+static void reserved_is_refused(void **state) {
+    (void)state;
+    static const struct {
+        const char *name;
+        size_t offset;
+    } reserved[] = {
+        {"pg_model_options", offsetof(pg_model_options, reserved)},
+        {"pg_processor_options", offsetof(pg_processor_options, reserved)},
+        {"pg_session_options", offsetof(pg_session_options, reserved)},
+        {"pg_forward_options", offsetof(pg_forward_options, reserved)},
+        {"pg_batch", offsetof(pg_batch, reserved)},
+        {"pg_input_arrays", offsetof(pg_input_arrays, reserved)},
+        {"pg_tensor", offsetof(pg_tensor, reserved)},
+        {"pg_allocator", offsetof(pg_allocator, reserved)},
+    };
+    for (size_t r = 0; r < sizeof reserved / sizeof *reserved; r++) {
+        size_t i = 0;
+        uint64_t room[64] = {0};
+        while (i < sizeof calls / sizeof *calls && strcmp(calls[i].name, reserved[r].name) != 0) i++;
+        assert_in_range(i, 0, sizeof calls / sizeof *calls - 1);
+        OK(calls[i].init(room, calls[i].size));
+        memcpy((uint8_t *)room + reserved[r].offset, &(uint32_t){7}, 4);
+        ARGUMENT(calls[i].call(room));
+        assert_non_null(strstr(pg_last_error(), ".reserved is 7, expected 0"));
+        assert_non_null(strstr(pg_last_error(), reserved[r].name));
+    }
+}
+
 typedef pg_status (*getter_fn)(void *out);
 static pg_result *a_result;
 static pg_status get_model_info(void *out) { return pg_model_get_info(model, out); }
 static pg_status get_processor_info(void *out) { return pg_processor_get_info(processor, out); }
 static pg_status get_result_info(void *out) { return pg_result_get_info(a_result, out); }
+static pg_status get_row_info(void *out) { return pg_result_get_row_info(a_result, 0, out); }
+static pg_status get_row(void *out) { return pg_inputs_get_row(inputs, 0, out); }
 static pg_status get_tensor(void *out) { return pg_inputs_get(inputs, "input_ids", out); }
 static pg_status get_ids(void *out) { return pg_result_ids(a_result, out); }
 
@@ -153,6 +249,8 @@ static void getters_write_what_there_is_room_for(void **state) {
     } getters[] = {{get_model_info, sizeof(pg_model_info)},
                    {get_processor_info, sizeof(pg_processor_info)},
                    {get_result_info, sizeof(pg_result_info)},
+                   {get_row_info, sizeof(pg_result_info)},
+                   {get_row, sizeof(pg_row_info)},
                    {get_tensor, sizeof(pg_tensor)},
                    {get_ids, sizeof(pg_tensor)}};
     (void)state;
@@ -188,6 +286,7 @@ int main(void) {
         cmocka_unit_test(init_fills_exactly_what_it_is_told),
         cmocka_unit_test(defaults),
         cmocka_unit_test(options_of_other_versions),
+        cmocka_unit_test(reserved_is_refused),
         cmocka_unit_test(getters_write_what_there_is_room_for),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
