@@ -25,8 +25,10 @@ import batches
 import checkpoints
 import compare
 import pglib
+import reference
 
 N_BATCHES, N_GENERATED = 3, 2
+FEW_TOKENS = 4  # so many or fewer are summed in another order (pg_forward)
 MAX_TOKENS = 1200  # of a batch: transformers' eager attention takes its square
 
 
@@ -174,6 +176,7 @@ class Case:
 
     def check_keep(self):
         n_tokens, wrong = self.arrays["input_ids"].shape[1], []
+        limit = batch_reference.loss_bound(self.exact, self.probes, self.arrays["labels"])
         with self.model.forward(self.inputs) as all_outputs:
             whole, loss = all_outputs["logits"], all_outputs["loss"]
         for keep in {1, 2, n_tokens, int(self.rng.integers(1, n_tokens + 1))}:
@@ -185,7 +188,7 @@ class Case:
                     continue
                 probes = [probe.last(keep) for probe in self.probes]
                 wrong += self.within(outputs, self.exact.last(keep), probes, self.arrays)
-                if not np.allclose(outputs["loss"], loss, rtol=1e-5, equal_nan=True):
+                if not np.allclose(outputs["loss"], loss, rtol=0, atol=limit, equal_nan=True):
                     wrong.append(f"{keep} kept: loss {outputs['loss']}, with all logits {loss}")
         return wrong
 
@@ -215,20 +218,29 @@ class Case:
             given["pixel_values"] = arrays["pixel_values"][first:first + counts[row]]
         return self.library.make_inputs(**given)
 
+    def alike(self, stage, row, found, expected):
+        """The same bits; for a row of few tokens, which alone are summed in another order, both within a bound."""
+        tokens = self.arrays["attention_mask"][row] == 1
+        if same(found, expected) or tokens.sum() > FEW_TOKENS:
+            return same(found, expected)
+        noise = max(np.abs(p.stages[stage] - self.exact.stages[stage])[row][tokens].max() for p in self.probes)
+        return bool(np.abs(found - expected).max() <= 2 * reference.FACTOR * noise)
+
     def check_rows(self):
-        """A row gives what it gives alone: to the last bit."""
+        """A row gives what it gives alone."""
         wrong = []
         with self.model.forward(self.inputs, flags=pglib.HIDDEN_STATES) as outputs:
-            logits, hidden = outputs["logits"], outputs["hidden_states"]
-        for row in range(len(logits)):
+            batch = stages_of(outputs)
+        for row in range(len(batch["logits"])):
             tokens = self.arrays["attention_mask"][row] == 1
             with self.alone(self.arrays, row) as inputs, \
                     self.model.forward(inputs, flags=pglib.HIDDEN_STATES) as outputs:
-                for name, single, mine in [("logits", outputs["logits"][0], logits[row][tokens]),
-                                           ("hidden_states", outputs["hidden_states"][:, 0], hidden[:, row][:, tokens])]:
-                    if not same(single, mine):
-                        wrong.append(f"row {row}, {name}: {np.count_nonzero(single != mine)} of {mine.size} values differ"
-                                     f", by up to {np.abs(single - mine).max():.2e}")
+                single = stages_of(outputs)
+            for stage in [name for name in batch if name != "features"]:
+                found, mine = single[stage][0], batch[stage][row][tokens]
+                if not self.alike(stage, row, found, mine):
+                    wrong.append(f"row {row}, {stage}: {np.count_nonzero(found != mine)} of {mine.size} values differ, "
+                                 f"by up to {np.abs(found - mine).max():.2e}")
         return wrong
 
     def check_features(self, case):
@@ -254,9 +266,11 @@ class Case:
         with self.model.forward(self.inputs, flags=flags) as outputs:
             if not same(found, outputs["last_hidden_state"]) or not same(features, outputs["image_hidden_states"]):
                 wrong.append("differs from pg_forward with the same flags")
+        last = f"hidden.{self.config.num_hidden_layers}"
         with self.model.forward(self.inputs, flags=pglib.LAST_HIDDEN) as outputs:
-            if not same(found[~padding], outputs["last_hidden_state"][~padding]):
-                wrong.append("tokens differ from those of pg_forward with padding")
+            padded = outputs["last_hidden_state"]
+        wrong += [f"row {row}: tokens differ from those of pg_forward with padding" for row in range(len(padded))
+                  if not self.alike(last, row, found[row][~padding[row]], padded[row][~padding[row]])]
         if found[padding].any():
             wrong.append("padding is not zero")
         return wrong
