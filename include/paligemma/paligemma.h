@@ -295,7 +295,8 @@ PG_API void pg_processor_close(pg_processor **processor);
 enum {
     PG_TEXT_LITERAL = 1, /* "<eos>", "<image>" and the like in the text are plain characters, not special
                             tokens: safe for prompts from strangers. Location and segmentation pieces stay
-                            pieces. Default: parsed, as HF does. */
+                            pieces. Default: parsed, as HF does. In PG_MODE_BIG_VISION that is so without the
+                            flag, except for <mask>, which is always parsed. */
     PG_IMAGE_EXIF = 2,   /* turn the picture as its EXIF orientation says, as transformers' load_image does.
                             Default: not, as HF's processor does with an opened file. */
     PG_SKIP_SPECIAL = 4, /* detokenising: leave out special tokens, as decode(skip_special_tokens=True) */

@@ -10,9 +10,6 @@
  * A folder's own pad_to_multiple_of must not take the machine's memory. */
 enum { MAX_ROW_TOKENS = 1 << 24 };
 
-/* What torch.nn.CrossEntropyLoss ignores. */
-enum { NO_LABEL = -100 };
-
 typedef struct batch_encoder {
     const pg_processor *processor;
     const pg_batch *batch;
@@ -238,7 +235,7 @@ static pg_status stack_rows(const batch_encoder *e, pg_inputs *inputs) {
             int is_suffix = t >= suffix && t < end;
             ids[t] = t >= row->first_token && t < end ? *from++ : pad;
             types[t] = is_suffix;
-            labels[t] = is_suffix ? ids[t] : NO_LABEL;
+            labels[t] = is_suffix ? ids[t] : PGI_NO_LABEL;
         }
         inputs->image_counts[r] = row->n_images;
     }

@@ -4,9 +4,6 @@
 
 #include "processor/inputs.h"
 
-/* What HF ignores in a loss (torch.nn.CrossEntropyLoss, ignore_index). */
-enum { NO_LABEL = -100 };
-
 static const char *dtype_name(int32_t dtype) {
     static const char *const names[] = {"?", "f32", "bf16", "f16", "i64", "u8", "i32"};
     return dtype >= PG_DTYPE_F32 && dtype <= PG_DTYPE_I32 ? names[dtype] : names[0];
@@ -206,7 +203,7 @@ static pg_status add_numbers(const pg_input_arrays *arrays, pg_inputs *inputs) {
     if (arrays->input_ids) PGI_TRY(copy_tensor(memory, arrays->input_ids, sizeof(int64_t), &inputs->ids));
     else PGI_TRY(add_embeds(arrays->inputs_embeds, inputs));
     if (arrays->labels) {
-        PGI_TRY(check_range("labels", arrays->labels, 0, INT64_MAX, NO_LABEL, "an id (0 or more) or -100"));
+        PGI_TRY(check_range("labels", arrays->labels, 0, INT64_MAX, PGI_NO_LABEL, "an id (0 or more) or -100"));
         PGI_TRY(copy_tensor(memory, arrays->labels, sizeof(int64_t), &inputs->labels));
     }
     if (arrays->position_ids) {

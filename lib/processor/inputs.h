@@ -7,6 +7,9 @@
 
 #include "base/memory.h"
 
+/* In labels: no label (HF: torch.nn.CrossEntropyLoss, ignore_index). */
+enum { PGI_NO_LABEL = -100 };
+
 /* One row. Its tokens are first_token .. first_token + n_tokens of the T of the batch, the rest is padding; of them
  * the last n_suffix are causal (token type 1), those before see each other. */
 typedef struct pgi_row {
