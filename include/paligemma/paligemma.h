@@ -13,8 +13,9 @@
  *     function; a NULL options pointer means all defaults.
  *   - Memory that the caller passes in is read during the call only.
  *   - Handles hold counted references to what they need, so they may be closed
- *     in any order. Close functions take the address of the handle, set it to
- *     NULL, and accept NULL.
+ *     in any order, and so does a call under way: a callback may close what the
+ *     call was given (but not the session that it steps). Close functions take
+ *     the address of the handle, set it to NULL, and accept NULL.
  *   - pg_model and pg_processor never change after open: any number of threads
  *     may use one at a time. pg_inputs, pg_features, pg_result and pg_outputs are
  *     read-only once made. pg_session and pg_detokenizer: one thread at a time.

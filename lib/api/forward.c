@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "api/calls.h"
 #include "api/structs.h"
 
 enum {
@@ -30,9 +31,9 @@ static pg_status forward(pg_model *model, const pg_inputs *inputs, const pg_forw
                          (unsigned)FLAGS);
     complete.flags |= more_flags;
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
-    pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
+    pgi_call_begin(model, inputs, complete.cancel);
     pg_status status = pgi_forward(model, inputs, &complete, with_loss, out);
-    pgi_cancel_release(complete.cancel);
+    pgi_call_end(model, inputs, complete.cancel);
     return status;
 }
 

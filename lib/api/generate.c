@@ -2,6 +2,7 @@
 #include "generate/generate.h"
 #include "generate/session.h"
 
+#include "api/calls.h"
 #include "api/structs.h"
 
 enum { DEFAULT_NEW_TOKENS = 128 };
@@ -38,9 +39,11 @@ pg_status pg_generate(pg_model *model, pg_processor *processor, const pg_inputs 
     if (complete.on_text && inputs->n_rows > 1)
         return pgi_error(PG_ERROR_ARGUMENT, "on_text is set for inputs of %lld rows, expected on_row_text",
                          (long long)inputs->n_rows);
-    pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
+    pgi_call_begin(model, inputs, complete.cancel);
+    pgi_processor_retain(processor);
     pg_status status = pgi_generate(model, processor, inputs, &complete, out);
-    pgi_cancel_release(complete.cancel);
+    pgi_processor_release(processor);
+    pgi_call_end(model, inputs, complete.cancel);
     return status;
 }
 
@@ -127,9 +130,9 @@ pg_status pg_encode_image(pg_model *model, const pg_inputs *inputs, const pg_run
         .progress_user = complete.progress_user,
     };
     PGI_TRY(pgi_thread_count(complete.n_threads, &run.n_threads));
-    pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
+    pgi_call_begin(model, inputs, complete.cancel);
     pg_status status = pgi_features_encode(&run, model, inputs, out);
-    pgi_cancel_release(complete.cancel);
+    pgi_call_end(model, inputs, complete.cancel);
     return status;
 }
 
@@ -185,7 +188,10 @@ void pg_session_close(pg_session **session) {
 pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(inputs);
-    return pgi_session_prefill(session, inputs, features);
+    pgi_call_begin(NULL, inputs, NULL); /* the session itself keeps the other two */
+    pg_status status = pgi_session_prefill(session, inputs, features);
+    pgi_call_end(NULL, inputs, NULL);
+    return status;
 }
 
 pg_status pg_session_step(pg_session *session, int64_t *token) {

@@ -52,7 +52,7 @@ fail:
 }
 
 void pgi_model_retain(pg_model *model) {
-    atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);
+    if (model) atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);
 }
 
 void pgi_model_release(pg_model *model) {

@@ -21,7 +21,7 @@ struct pg_model {
 
 /* options: complete (all defaults filled in). On error *out needs no release. */
 pg_status pgi_model_open(const pgi_memory *memory, const char *model, const pg_model_options *options, pg_model **out);
-void pgi_model_retain(pg_model *model);
+void pgi_model_retain(pg_model *model);  /* NULL is ignored */
 void pgi_model_release(pg_model *model); /* NULL is ignored */
 
 #endif

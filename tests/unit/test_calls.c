@@ -146,6 +146,77 @@ static void progress_and_cancel(void **state) {
     free(b.pixels);
 }
 
+/* A progress callback that closes all that its call was given. */
+typedef struct closer {
+    tiny m;
+    pg_inputs *inputs;
+    pg_features *features;
+    pg_cancel *cancel;
+} closer;
+
+static int32_t close_everything(void *user, int32_t phase, int64_t done, int64_t total) {
+    closer *c = user;
+    (void)phase, (void)done, (void)total;
+    pg_model_close(&c->m.model);
+    pg_processor_close(&c->m.processor);
+    pg_inputs_close(&c->inputs);
+    pg_features_close(&c->features);
+    pg_cancel_close(&c->cancel);
+    return 0;
+}
+
+static void a_callback_may_close_what_the_call_was_given(void **state) {
+    batch b;
+    (void)state;
+    make_batch(&b, &models[0], specs, 1, LEFT, 0);
+    for (int which = 0; which < 8; which++) {
+        const int call = which / 2;
+        counter memory;
+        closer c = {.m = models[0]};
+        pg_outputs *out = NULL;
+        pg_result *result = NULL;
+        pg_features *features = NULL;
+        pg_session *session = NULL;
+        counter_init(&memory);
+        open_tiny(&c.m, NULL, &memory);
+        OK(create(&b, &c.m, 0, NULL, &c.inputs));
+        OK(pg_cancel_create(&c.cancel));
+        if (which % 2) OK(pg_encode_image(c.m.model, c.inputs, NULL, &c.features));
+        if (call == 0) {
+            pg_forward_options options = options_of(PG_FORWARD_LAST_HIDDEN);
+            options.progress = close_everything, options.progress_user = &c;
+            options.cancel = c.cancel, options.features = c.features;
+            OK(pg_forward(c.m.model, c.inputs, &options, &out));
+        } else if (call == 1) {
+            pg_generate_options options;
+            OK(pg_generate_options_init(&options, sizeof options));
+            options.progress = close_everything, options.progress_user = &c;
+            options.cancel = c.cancel, options.features = c.features, options.max_new_tokens = 3;
+            OK(pg_generate(c.m.model, c.m.processor, c.inputs, &options, &result));
+        } else if (call == 2) {
+            pg_run_options options;
+            OK(pg_run_options_init(&options, sizeof options));
+            options.progress = close_everything, options.progress_user = &c, options.cancel = c.cancel;
+            OK(pg_encode_image(c.m.model, c.inputs, &options, &features));
+        } else {
+            pg_session_options options;
+            int64_t token;
+            OK(pg_session_options_init(&options, sizeof options));
+            options.progress = close_everything, options.progress_user = &c, options.cancel = c.cancel;
+            OK(pg_session_create(c.m.model, &options, &session));
+            OK(pg_session_prefill(session, c.inputs, c.features));
+            OK(pg_session_step(session, &token));
+        }
+        assert_null(c.m.model);
+        pg_outputs_close(&out);
+        pg_result_close(&result);
+        pg_features_close(&features);
+        pg_session_close(&session);
+        assert_true(counter_clean(&memory));
+    }
+    free(b.pixels);
+}
+
 /* One of three calls on the batch. */
 static pg_status call(const tiny *m, const pg_inputs *in, int which) {
     pg_forward_options options = options_of(which ? PG_FORWARD_NO_LOGITS
@@ -326,6 +397,7 @@ int main(void) {
         cmocka_unit_test(as_many_threads_as_you_like),
         cmocka_unit_test(two_callers_at_once),
         cmocka_unit_test(progress_and_cancel),
+        cmocka_unit_test(a_callback_may_close_what_the_call_was_given),
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(bad_rows),
         cmocka_unit_test(rows_longer_than_the_context),
