@@ -22,7 +22,7 @@ from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, RowRepo
 from .processor import PaliGemmaProcessor
 from .tokenizer import PaliGemmaTokenizer
 
-__version__ = "0.2.0"
+__version__ = "0.1.0"
 __all__ = [
     "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
     "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerationConfig", "ModelOutput", "PaliGemmaCausalLMOutput",

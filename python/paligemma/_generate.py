@@ -70,7 +70,8 @@ def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], array
     pad = settings.pop("pad_token_id", None)
     _check_settings(settings, defaults.eos_token_id)
     if given is not None:
-        _check_settings({n: getattr(given, n, None) for n in ("do_sample", "num_beams", "repetition_penalty")}, None)
+        names = {"do_sample", "eos_token_id", "num_return_sequences", *_NEUTRAL}
+        _check_settings({name: getattr(given, name, None) for name in names}, defaults.eos_token_id)
     if new is None and length is None:
         new, length = getattr(config, "max_new_tokens", None), getattr(config, "max_length", None)
 

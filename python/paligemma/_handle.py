@@ -65,6 +65,9 @@ class Handle:
         if idle:
             self._close(ctypes.byref(self.pointer))
 
+    def __reduce__(self) -> Any:
+        raise TypeError(f"the {self.name} cannot be copied or pickled: it lives in the C library")
+
     def __del__(self, _ending: Any = sys.is_finalizing) -> None:
         # At the interpreter's end another thread may still be inside the library; the process frees everything anyway.
         if not _ending() and hasattr(self, "_closed"):

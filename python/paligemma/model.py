@@ -29,7 +29,9 @@ class Features:
 
     @property
     def pooler_output(self) -> np.ndarray:
-        return array(self._handle, c.lib.pg_features_get)
+        values = array(self._handle, c.lib.pg_features_get)
+        values.flags.writeable = False  # the memory that generate() reads
+        return values
 
     def __len__(self) -> int:
         """The number of pictures."""
@@ -63,6 +65,7 @@ class PaliGemmaForConditionalGeneration:
             raise ValueError(f"cpu is {cpu!r}, expected None, \"baseline\", \"avx2\" or \"avx512\"")
         self.name_or_path = folder
         self.n_threads = n_threads
+        self._cpu = cpu
         self._handle = Handle("model")
         cancel = CancelFlag()
         options = c.ModelOptions(cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer)
@@ -86,6 +89,11 @@ class PaliGemmaForConditionalGeneration:
         _hub.check_arguments(kwargs)
         folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
         return cls(folder, n_threads, cpu)
+
+    def __reduce__(self) -> Any:
+        """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""
+        self._handle.check_open()
+        return type(self), (self.name_or_path, self.n_threads, self._cpu), {"generation_config": self.generation_config}
 
     # -- what a torch module has
 
@@ -209,7 +217,7 @@ class PaliGemmaForConditionalGeneration:
         chosen = None if isinstance(logits_to_keep, int) else to_numpy(logits_to_keep)
         keep = logits_to_keep if chosen is None else 0
         handle = self._run_forward(c.lib.pg_forward, arrays, flags, keep, features, cancel)
-        output = _outputs(handle, bool(output_hidden_states), _inputs.any_torch(*arrays.values()))
+        output = _outputs(handle, bool(output_hidden_states), _inputs.any_torch(*arrays.values()), features)
         if chosen is not None and "logits" in output:
             output["logits"] = output.logits[:, chosen.tolist()]
         return output.to_tuple() if return_dict is False else output
@@ -222,7 +230,7 @@ class PaliGemmaForConditionalGeneration:
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
         handle = self._run_forward(c.lib.pg_embed, arrays, 0, 0, features, cancel)
-        return _outputs(handle, False, _inputs.any_torch(*arrays.values()))
+        return _outputs(handle, False, _inputs.any_torch(*arrays.values()), features)
 
     def _run_forward(self, function: Any, arrays: dict[str, Any], flags: int, keep: int, features: Features | None,
                      cancel: CancelFlag | None) -> Handle:
@@ -284,7 +292,7 @@ class PaliGemmaForConditionalGeneration:
     def get_image_features(self, pixel_values: Any, **unused: Any) -> ModelOutput:
         """.pooler_output f32 [n_images, n_image_tokens, hidden]: the projector's output, as transformers calls it.
         (Its last_hidden_state, the encoder's output, is not given.)"""
-        features = self.encode_image(pixel_values).pooler_output
+        features = array(self.encode_image(pixel_values)._handle, c.lib.pg_features_get)
         return ModelOutput(last_hidden_state=None, pooler_output=like_inputs(features, _inputs.any_torch(pixel_values)))
 
     # -- generate
@@ -316,6 +324,8 @@ class PaliGemmaForConditionalGeneration:
         TextStreamer, for one row; it is handed the prompt, each new id, and the end.
         Raises ValueError for settings that ask for more than greedy decoding.
         """
+        if isinstance(inputs, (dict, BatchFeature)):
+            raise TypeError(f"inputs is a {type(inputs).__name__}, expected input_ids: write generate(**inputs)")
         if inputs is not None:
             input_ids = inputs
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
@@ -406,8 +416,8 @@ class _use:
             self._lease.__exit__(*exception)
 
 
-def _outputs(handle: Handle, hidden_states: bool, as_torch: bool) -> PaliGemmaCausalLMOutput:
-    """The tensors of pg_outputs that are there, in transformers' order."""
+def _outputs(handle: Handle, hidden_states: bool, as_torch: bool, features: Features | None) -> PaliGemmaCausalLMOutput:
+    """The tensors of pg_outputs that are there, in transformers' order. features: that the call was given."""
     values: dict[str, Any] = {}
     for name in ("loss", "logits", "hidden_states", "image_hidden_states", "last_hidden_state"):
         values[name] = None
@@ -419,6 +429,8 @@ def _outputs(handle: Handle, hidden_states: bool, as_torch: bool) -> PaliGemmaCa
             continue
         if name == "loss":
             found = found.reshape(())
+        if name == "image_hidden_states" and features is not None:
+            found = found.copy()  # theirs is the memory, and other prompts are to find it as it was
         converted = tuple(like_inputs(layer, as_torch) for layer in found) if name == "hidden_states" \
             else like_inputs(found, as_torch)
         values[name] = converted

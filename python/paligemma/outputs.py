@@ -108,6 +108,14 @@ class ModelOutput(OrderedDict):
             raise AttributeError(f"{type(self).__name__} has no {name!r}, it has {', '.join(self._fields)}")
         return self.get(name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self._fields:
+            super().__setattr__(name, value)
+        elif value is None:
+            self.pop(name, None)
+        else:
+            self[name] = value
+
     def __getitem__(self, key: str | int | slice) -> Any:
         return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
 

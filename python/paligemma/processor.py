@@ -69,6 +69,15 @@ class PaliGemmaProcessor:
         _hub.check_arguments(kwargs)
         return cls(_hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder))
 
+    def __reduce__(self) -> Any:
+        """A copy, in this process or another (a worker of a data loader), opens the checkpoint's files again."""
+        self._handle.check_open()
+        changeable = ("padding_side", "truncation_side", "max_length")
+        return type(self), (self.name_or_path,), {name: getattr(self.tokenizer, name) for name in changeable}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self.tokenizer).update(state)
+
     # -- closing
 
     def close(self) -> None:

@@ -1,5 +1,7 @@
 """The model with numpy alone: forward, generate, stream, features, and every handle closed too early."""
+import copy
 import os
+import pickle
 import threading
 
 import numpy as np
@@ -63,6 +65,18 @@ def test_greedy_only(model, inputs, settings):
     with pytest.raises(ValueError) as caught:
         model.generate(**inputs, **(settings if "max_length" in settings else {"max_new_tokens": 3, **settings}))
     assert str(caught.value)
+
+
+@pytest.mark.parametrize("settings", [dict(do_sample=True), dict(num_beams=4), dict(no_repeat_ngram_size=2),
+                                      dict(eos_token_id=77), dict(num_return_sequences=2)])
+def test_greedy_only_in_a_generation_config(model, inputs, settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        model.generate(**inputs, generation_config=paligemma.GenerationConfig(max_new_tokens=3, **settings))
+
+
+def test_generate_takes_ids_not_a_dictionary(model, inputs):
+    with pytest.raises(TypeError, match=r"generate\(\*\*inputs\)"):
+        model.generate(inputs, max_new_tokens=3)
 
 
 def test_forward(model, processor, picture):
@@ -153,6 +167,38 @@ def test_features_serve_many_prompts(model, processor, picture, inputs):
             call()
     with pytest.raises(TypeError):
         model.generate(**room, features=kept, max_new_tokens=2)
+
+
+def test_writing_to_an_output_leaves_features_alone(model, processor, picture):
+    features = model.encode_image(**processor(picture, return_tensors="np"))
+    room = processor(text="caption en", image_counts=1, return_tensors="np")
+    before = model.generate(**room, features=features, max_new_tokens=20)
+    model(**room, features=features).image_hidden_states[...] = 0
+    model.embed(**room, features=features).image_hidden_states[...] = 0
+    assert (model.generate(**room, features=features, max_new_tokens=20) == before).all()
+    with pytest.raises(ValueError, match="read-only"):
+        features.pooler_output[...] = 0
+
+
+def test_an_output_is_changed_by_attribute_and_by_key(model, inputs):
+    outputs = model(**inputs)
+    outputs.logits = outputs.logits[:, -1:]
+    assert outputs["logits"].shape[1] == outputs.logits.shape[1] == 1
+    outputs.logits = None
+    assert outputs.logits is None and "logits" not in outputs
+
+
+def test_copied_and_pickled(model, inputs):
+    model.generation_config.max_new_tokens = 3
+    try:
+        for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert other._handle is not model._handle
+            assert (other.generate(**inputs) == model.generate(**inputs)).all()
+            other.close()
+    finally:
+        model.generation_config.max_new_tokens = None
+    with pytest.raises(TypeError, match="cancel flag cannot be copied or pickled"):
+        copy.deepcopy(paligemma.CancelFlag())
 
 
 def test_embed(model, processor, picture):

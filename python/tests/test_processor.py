@@ -96,6 +96,17 @@ def test_feature_is_copied_and_pickled(processor, pixels):
         assert list(other) == list(inputs) and (other.pixel_values == inputs.pixel_values).all()
 
 
+def test_processor_is_copied_and_pickled(folder, pixels):
+    with paligemma.AutoProcessor.from_pretrained(folder) as processor:
+        processor.tokenizer.padding_side = "right"
+        copies = copy.deepcopy(processor), pickle.loads(pickle.dumps(processor))
+    for other in copies:
+        inputs = other([pixels, pixels], ["a", "a b c"], padding=True, return_tensors="np")
+        assert inputs["attention_mask"][0, 0] == 1 and inputs["attention_mask"][0, -1] == 0
+    with pytest.raises(ValueError, match="the processor is closed"):
+        pickle.dumps(processor)
+
+
 def test_arrays_outlive_the_processor(folder, pixels):
     with AutoProcessor.from_pretrained(folder) as processor:
         inputs = processor(pixels, P, return_tensors="np")
