@@ -249,9 +249,10 @@ class PaliGemmaForConditionalGeneration:
         return outputs
 
     def _with_types(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What forward() of transformers does without token_type_ids: rows with padding are causal, and so is everything
-        in generate(), which is the library's rule too; but without padding its sdpa attention, the default there, leaves
-        the mask out, and config.text_config.use_bidirectional_attention (true for PaliGemma) lets each token see all."""
+        """What forward() of transformers does without token_type_ids: rows with padding are causal, and so is
+        everything in generate(), which is the library's rule too; but without padding its sdpa attention, the default
+        there, leaves the mask out, and config.text_config.use_bidirectional_attention (true for PaliGemma) lets each
+        token see all."""
         padded = "attention_mask" in arrays and not arrays["attention_mask"].all()
         rows = arrays.get("input_ids", arrays.get("inputs_embeds"))
         if "token_type_ids" in arrays or padded or rows is None \
