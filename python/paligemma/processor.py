@@ -181,6 +181,8 @@ class PaliGemmaProcessor:
             suffixes = None  # as transformers: pixels alone
         elif suffixes is not None:
             suffixes = _strings(suffixes, "suffix")
+            if texts and not suffixes:
+                raise ValueError(f"found 0 suffixes for {len(texts)} prompts")
 
         rows = None if images is None else _images.as_rows(images)
         counts = _image_counts(texts, rows, image_counts, parsed=mode == "hf" and not literal)

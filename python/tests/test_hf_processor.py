@@ -126,6 +126,7 @@ BAD = {
     "more <image> than pictures": ((A, "<image><image>"), {}),
     "fewer <image> than pictures": (([A, B], ["<image>a", "b"]), {}),
     "two suffixes, one text": ((A, P, ["a", "b"]), {}),
+    "no suffixes, one text": ((A, P, []), {}),
     "one suffix, two texts": (([A, B], [P, P], "a"), {}),
     "unknown tensors": ((A, P), dict(return_tensors="tf")),
     "unknown padding": ((A, P), dict(padding="middle")),
