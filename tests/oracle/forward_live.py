@@ -26,6 +26,7 @@ import checkpoints
 import compare
 import pglib
 import reference
+import seeded
 
 N_BATCHES, N_GENERATED = 3, 2
 FEW_TOKENS = 4  # so many or fewer are summed in another order (pg_forward)
@@ -73,22 +74,11 @@ def same(a, b):
     return a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-class Case:
+class Case(seeded.SeededCase):
     def __init__(self, seed, library, folder):
-        self.seed, self.library, self.folder = seed, library, os.path.join(folder, str(seed))
+        super().__init__(seed, folder)
+        self.library, self.closest = library, 0.0
         self.rng = np.random.default_rng([seed, 51])
-        self.passed, self.failed, self.closest = 0, 0, 0.0
-
-    def expect(self, wrong, what):
-        """wrong: a list of messages, empty when all is well."""
-        if not wrong:
-            self.passed += 1
-            return
-        self.failed += 1
-        print(f"FAIL seed {self.seed}, {what}")
-        for line in wrong[:12]:
-            print("    " + line)
-        print(f"    replay: forward_live.py --seed {self.seed} --count 1", flush=True)
 
     def attempt(self, what, check, *args):
         """Runs a check that returns what is wrong; a refusal is wrong too."""

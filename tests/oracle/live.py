@@ -28,6 +28,7 @@ import compare
 import pglib
 import pictures
 import reference
+import seeded
 import vocabularies
 
 N_PICTURES, N_PROMPTS = 12, 3
@@ -58,22 +59,11 @@ def prompt(rng):
     return text
 
 
-class Case:
+class Case(seeded.SeededCase):
     def __init__(self, seed, build, folder):
-        self.seed, self.build, self.folder = seed, build, os.path.join(folder, str(seed))
+        super().__init__(seed, folder)
+        self.build = build
         self.rng = np.random.default_rng([seed, 9])
-        self.passed, self.failed = 0, 0
-
-    def expect(self, wrong, what):
-        """wrong: a list of messages, empty when all is well."""
-        if not wrong:
-            self.passed += 1
-            return
-        self.failed += 1
-        print(f"FAIL seed {self.seed}, {what}")
-        for line in wrong:
-            print("    " + line)
-        print(f"    replay: live.py --seed {self.seed} --count 1", flush=True)
 
     def run(self, library):
         spec = checkpoints.draw(self.seed)
