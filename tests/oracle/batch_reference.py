@@ -8,8 +8,6 @@ import torch
 
 import reference
 
-N_PROBES = 2
-
 
 class Forward:
     """What one pass gave: {stage: array}, stages "features" [n, N, H], "hidden.i" [B, T, H], "logits" [B, K, V]."""
@@ -40,10 +38,10 @@ class BatchReference(reference.Reference):
         with torch.inference_mode():
             return Forward.of(self.model(**tensors, output_hidden_states=True, use_cache=False, **options))
 
-    def noise(self, arrays, **options):
+    def noise(self, arrays, n_probes=reference.N_PROBES, **options):
         """-> [Forward with rounding noise]"""
         out = []
-        for seed in range(N_PROBES):
+        for seed in range(n_probes):
             with reference._Noise(self.model, seed):
                 out.append(self.forward(arrays, **options))
         return out

@@ -21,6 +21,7 @@ logging.disable_progress_bar()
 UNIT_ROUNDOFF = 2.0 ** -24
 # How far two f32 implementations may lie apart, in units of the probe below; see README.md.
 FACTOR = 8.0
+N_PROBES, MORE_PROBES = 2, 16  # draws of the noise, and before a stage is called wrong
 
 
 def open_picture(path, exif=True):
@@ -70,7 +71,7 @@ class Reference:
         ids = out.sequences[0, inputs["input_ids"].shape[1]:].tolist()
         return Result(inputs, stages, ids, self.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def probe(self, result, n_probes=2):
+    def probe(self, result, n_probes=N_PROBES):
         """-> {stage: (relative L2, max abs)} of the rounding noise that an f32 implementation of this very
         computation is expected to have. The tokens of `result` are forced; see _Noise."""
         ids = torch.tensor([result.prompt_ids + result.ids[:-1]])
@@ -133,7 +134,7 @@ class _Noise:
     A dot product of k terms summed in any order has an error of at most about u sqrt(k / 6) of its typical size
     (u = 2^-24; independent roundings, partial sums growing like a random walk); elementwise functions one of a few u;
     a rotary angle is wrong by its own rounding and by that of the frequency. Each is a normal deviate of that size,
-    scaled by the root mean square of the row it falls on.
+    scaled by the root mean square of the row it falls on; equal rows get equal ones, as rounding is a function.
     """
 
     def __init__(self, model, seed):
@@ -141,7 +142,9 @@ class _Noise:
 
     def _add(self, x, size):
         scale = x.float().pow(2).mean(-1, keepdim=True).sqrt() * (size * UNIT_ROUNDOFF)
-        return x + (scale * torch.randn(x.shape, generator=self.random)).to(x.dtype)
+        rows, same_as = torch.unique(x.reshape(-1, x.shape[-1]), dim=0, return_inverse=True)
+        deviates = torch.randn(rows.shape, generator=self.random)[same_as].reshape(x.shape)
+        return x + (scale * deviates).to(x.dtype)
 
     def _linear(self, module, _args, output):
         terms = module.weight[0].numel()
