@@ -1,7 +1,7 @@
 #!/bin/sh
 # Puts in place what the build or the tests need:  sh examples/setup.sh build|test
 #   build   compilers, Meson, and the libraries that libpaligemma links
-#   test    those, and cmocka, clang, the sanitizers' runtime, abidiff, locales, Python with venv, numpy and pytest
+#   test    those, and cmocka, clang, the sanitizers' runtime, abidiff, locales, Python with venv, numpy, pytest and setuptools
 # Nothing is installed when everything is there. Packages come through apt (Debian 12 is what we
 # test on); on another system the missing ones are named, with status 1.
 set -eu
@@ -48,6 +48,8 @@ if test "$what" = test; then
     need python3-venv python3 -c 'import ensurepip, venv'
     need python3-numpy python3 -c 'import numpy'
     need python3-pytest python3 -c 'import pytest'
+    need python3-setuptools python3 -c 'import setuptools'
+    need python3-wheel python3 -c 'import wheel'
 fi
 test -n "$missing" || exit 0
 

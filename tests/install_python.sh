@@ -9,8 +9,11 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 
+# With setuptools at hand nothing is fetched; else pip fetches it.
+isolation=
+if "$python" -c 'import setuptools, wheel' 2>/dev/null; then isolation=--no-build-isolation; fi
 install() {
-    "$python" -m pip install --quiet --no-deps --force-reinstall "$work/python"
+    "$python" -m pip install --quiet --no-deps --force-reinstall $isolation "$work/python"
 }
 caption() { # prints the library that was loaded
     cd "$work" && "$python" - "$top/examples/demo" <<'PROGRAM'
