@@ -11,7 +11,10 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo"
 
-CHILD = """
+# SIGINT may come ignored, from a shell that runs the tests in the background; Python then raises no KeyboardInterrupt.
+LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+CHILD = LISTEN + """
 import sys, time, threading
 import numpy as np
 import paligemma
@@ -68,7 +71,7 @@ def test_sigint(call):
         child.wait()
 
 
-STREAM = """
+STREAM = LISTEN + """
 import sys, time
 import paligemma
 model = paligemma.PaliGemmaForConditionalGeneration.from_pretrained(sys.argv[1])
