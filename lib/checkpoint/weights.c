@@ -359,6 +359,29 @@ done:
     return status;
 }
 
+pg_status pgi_weights_each_matrix(pgi_weights *weights, const pgi_config *config, pgi_matrix_fn visit, void *context) {
+    pgi_text_weights *text = &weights->text;
+    const int tied = text->head.weight.data == text->embedding.data;
+    PGI_TRY(visit(context, &text->embedding));
+    if (tied)
+        text->head.weight = text->embedding;
+    else
+        PGI_TRY(visit(context, &text->head.weight));
+    PGI_TRY(visit(context, &weights->vision.patch.weight));
+    for (int32_t i = 0; i < config->vision.n_layers; i++) {
+        pgi_vision_layer *l = &weights->vision.layers[i];
+        pgi_linear *all[] = {&l->q, &l->k, &l->v, &l->out, &l->fc1, &l->fc2};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) PGI_TRY(visit(context, &all[k]->weight));
+    }
+    PGI_TRY(visit(context, &weights->projector.weight));
+    for (int32_t i = 0; i < config->text.n_layers; i++) {
+        pgi_text_layer *l = &text->layers[i];
+        pgi_linear *all[] = {&l->q, &l->k, &l->v, &l->out, &l->gate, &l->up, &l->down};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) PGI_TRY(visit(context, &all[k]->weight));
+    }
+    return PG_OK;
+}
+
 void pgi_weights_free(pgi_weights *weights) {
     if (weights->memory) pgi_free(weights->memory, weights->arena);
     *weights = (pgi_weights){0};

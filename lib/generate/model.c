@@ -34,6 +34,14 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     model->config = config;
     PGI_GOTO(pgi_tensor_files_open(memory, folder, &model->files), fail);
     PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, &model->weights), fail);
+    if (options->weights != PG_WEIGHTS_STORED && options->weights != model->weights.format) {
+        static const char *const names[] = {"as stored", "int8", "int4"};
+        status = model->weights.format == PG_WEIGHTS_STORED
+                     ? pgi_error(PG_ERROR_UNSUPPORTED, "%s: quantising while opening is not built in yet", folder)
+                     : pgi_error(PG_ERROR_ARGUMENT, "%s: found weights converted to %s, expected %s as the options say",
+                                 folder, names[model->weights.format], names[options->weights]);
+        goto fail;
+    }
     uint32_t n_files = pgi_tensor_files_n_files(model->files);
     pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx", folder,
                  model->config.text.generation, (unsigned long long)model->weights.n_parameters, n_files,
