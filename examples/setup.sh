@@ -36,6 +36,7 @@ need libpng-dev pkg-config --exists libpng
 need libjpeg-dev pkg-config --exists libjpeg
 need libsentencepiece-dev pkg-config --exists sentencepiece
 need libjansson-dev pkg-config --exists jansson
+need zlib1g-dev pkg-config --exists zlib
 if test "$what" = test; then
     need binutils has nm
     need libcmocka-dev pkg-config --exists cmocka
