@@ -26,7 +26,6 @@ typedef struct facts {
 } facts;
 
 static const char *const dtype_names[] = {NULL, "f32", "bf16", "f16"};
-static const char *const cpu_names[] = {"baseline", "avx2", "avx512"};
 static const char *const resample_names[] = {"nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"};
 
 /* Whole number of a field such as "num_hidden_layers" of a part of the config; 0 when it is not there. */
@@ -39,32 +38,6 @@ static const char *resample_name(const facts *f) {
     return n >= 0 && n < (int32_t)(sizeof resample_names / sizeof resample_names[0]) ? resample_names[n] : "unknown";
 }
 
-static json_t *names_of_bits(uint64_t bits, const char *const *names, int n) {
-    json_t *list = json_array();
-    for (int i = 0; i < n; i++)
-        if (names[i] && bits >> i & 1) json_array_append_new(list, json_string(names[i]));
-    return list;
-}
-
-static void print_names(uint64_t bits, const char *const *names, int n) {
-    const char *separator = "";
-    for (int i = 0; i < n; i++)
-        if (names[i] && bits >> i & 1) {
-            printf("%s%s", separator, names[i]);
-            separator = ", ";
-        }
-}
-
-/* 1536 -> "1.5 KiB". */
-static const char *size_text(uint64_t bytes, char text[32]) {
-    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
-    double value = (double)bytes;
-    size_t unit = 0;
-    for (; value >= 1024 && unit < 4; unit++) value /= 1024;
-    snprintf(text, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
-    return text;
-}
-
 static void print_text(const facts *f) {
     const pg_model_info *m = &f->model;
     const pg_processor_info *p = &f->processor;
@@ -74,9 +47,9 @@ static void print_text(const facts *f) {
     printf("architecture  %s: SigLIP encoder, Gemma %d decoder\n", m->generation == 2 ? "PaliGemma 2" : "PaliGemma",
            (int)m->generation);
     printf("weights       %.3f million parameters, ", (double)m->n_parameters / 1e6);
-    print_names(m->dtypes, dtype_names, 4);
+    tool_print_names(m->dtypes, dtype_names, 4);
     printf("; %u tensors in %u file%s, %s\n", m->n_tensors, m->n_files, m->n_files == 1 ? "" : "s",
-           size_text(m->n_bytes_mapped, a));
+           tool_size_text(m->n_bytes_mapped, a));
     printf("encoder       %lld layers, hidden %lld, %lld heads of %lld, MLP %lld, patch %lld\n",
            field(f, "vision_config", "num_hidden_layers"), field(f, "vision_config", "hidden_size"), vision_heads,
            vision_heads ? field(f, "vision_config", "hidden_size") / vision_heads : 0,
@@ -93,12 +66,13 @@ static void print_text(const facts *f) {
            (double)p->image_mean[0], (double)p->image_mean[1], (double)p->image_mean[2], (double)p->image_std[0],
            (double)p->image_std[1], (double)p->image_std[2], (int)p->n_image_tokens);
     printf("memory        %s mapped from the files and shared between processes; a run of %lld tokens takes %s more:\n",
-           size_text(f->memory.weights, a), (long long)f->memory.n_tokens,
-           size_text(f->memory.weights_copied + f->memory.activations + f->memory.kv_cache, b));
-    printf("              %s copied weights, ", size_text(f->memory.weights_copied, a));
-    printf("%s working memory, %s KV cache\n", size_text(f->memory.activations, b), size_text(f->memory.kv_cache, c));
+           tool_size_text(f->memory.weights, a), (long long)f->memory.n_tokens,
+           tool_size_text(f->memory.weights_copied + f->memory.activations + f->memory.kv_cache, b));
+    printf("              %s copied weights, ", tool_size_text(f->memory.weights_copied, a));
+    printf("%s working memory, %s KV cache\n", tool_size_text(f->memory.activations, b),
+           tool_size_text(f->memory.kv_cache, c));
     printf("kernels       ");
-    print_names(m->cpu_used, cpu_names, 3);
+    tool_print_names(m->cpu_used, tool_cpu_names, tool_n_cpu_names);
     putchar('\n');
 }
 
@@ -127,11 +101,11 @@ static json_t *make_json(const facts *f) {
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
     return json_pack("{s:s, s:s, s:i, s:I, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path", f->path,
                      "architecture", m->generation == 2 ? "PaliGemma 2" : "PaliGemma", "generation", (int)m->generation,
-                     "n_parameters", (json_int_t)m->n_parameters, "dtypes", names_of_bits(m->dtypes, dtype_names, 4),
+                     "n_parameters", (json_int_t)m->n_parameters, "dtypes", tool_names_json(m->dtypes, dtype_names, 4),
                      "n_tensors", (int)m->n_tensors, "n_files", (int)m->n_files, "n_bytes_mapped",
                      (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size, "kernels",
-                     names_of_bits(m->cpu_used, cpu_names, 3), "tokenizer", tokenizer, "image", image, "memory", memory,
-                     "config", f->config, "version", pg_version_string());
+                     tool_names_json(m->cpu_used, tool_cpu_names, tool_n_cpu_names), "tokenizer", tokenizer, "image",
+                     image, "memory", memory, "config", f->config, "version", pg_version_string());
 }
 
 /* Text that a call copies out, asked for its size first; malloc'ed. */

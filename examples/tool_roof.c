@@ -11,22 +11,23 @@
 
 enum { ROUNDS = 10000, CHAINS = 12 }; /* two pipes of at most five cycles need ten */
 
-/* ROUNDS x CHAINS independent steps x = step(x, a, b), kept in registers. `per_lane`: multiply-adds of one 32-bit lane. */
-#define DEFINE_PROBE(name, isa, vector, set1, step, one, per_lane)                                              \
-    __attribute__((target(isa), noinline)) static double name(void) {                                           \
-        vector a = set1(one), b = a, x0 = a, x1 = a, x2 = a, x3 = a, x4 = a, x5 = a, x6 = a, x7 = a, x8 = a,    \
-               x9 = a, x10 = a, x11 = a;                                                                        \
-        /* the compiler is not to know that all chains are alike */                                             \
-        __asm__ volatile("" : "+x"(x0), "+x"(x1), "+x"(x2), "+x"(x3), "+x"(x4), "+x"(x5));                      \
-        __asm__ volatile("" : "+x"(x6), "+x"(x7), "+x"(x8), "+x"(x9), "+x"(x10), "+x"(x11), "+x"(a), "+x"(b));  \
-        for (int i = 0; i < ROUNDS; i++) {                                                                      \
-            x0 = step(x0, a, b), x1 = step(x1, a, b), x2 = step(x2, a, b), x3 = step(x3, a, b);                 \
-            x4 = step(x4, a, b), x5 = step(x5, a, b), x6 = step(x6, a, b), x7 = step(x7, a, b);                 \
-            x8 = step(x8, a, b), x9 = step(x9, a, b), x10 = step(x10, a, b), x11 = step(x11, a, b);             \
-        }                                                                                                       \
-        __asm__ volatile("" ::"x"(x0), "x"(x1), "x"(x2), "x"(x3), "x"(x4), "x"(x5));                            \
-        __asm__ volatile("" ::"x"(x6), "x"(x7), "x"(x8), "x"(x9), "x"(x10), "x"(x11));                          \
-        return 2.0 * ROUNDS * CHAINS * (per_lane) * (double)(sizeof(vector) / 4);                               \
+/* ROUNDS x CHAINS independent steps x = step(x, a, b), kept in registers. `per_lane`: multiply-adds of one 32-bit lane.
+ */
+#define DEFINE_PROBE(name, isa, vector, set1, step, one, per_lane)                                                   \
+    __attribute__((target(isa), noinline)) static double name(void) {                                                \
+        vector a = set1(one), b = a, x0 = a, x1 = a, x2 = a, x3 = a, x4 = a, x5 = a, x6 = a, x7 = a, x8 = a, x9 = a, \
+               x10 = a, x11 = a;                                                                                     \
+        /* the compiler is not to know that all chains are alike */                                                  \
+        __asm__ volatile("" : "+x"(x0), "+x"(x1), "+x"(x2), "+x"(x3), "+x"(x4), "+x"(x5));                           \
+        __asm__ volatile("" : "+x"(x6), "+x"(x7), "+x"(x8), "+x"(x9), "+x"(x10), "+x"(x11), "+x"(a), "+x"(b));       \
+        for (int i = 0; i < ROUNDS; i++) {                                                                           \
+            x0 = step(x0, a, b), x1 = step(x1, a, b), x2 = step(x2, a, b), x3 = step(x3, a, b);                      \
+            x4 = step(x4, a, b), x5 = step(x5, a, b), x6 = step(x6, a, b), x7 = step(x7, a, b);                      \
+            x8 = step(x8, a, b), x9 = step(x9, a, b), x10 = step(x10, a, b), x11 = step(x11, a, b);                  \
+        }                                                                                                            \
+        __asm__ volatile("" ::"x"(x0), "x"(x1), "x"(x2), "x"(x3), "x"(x4), "x"(x5));                                 \
+        __asm__ volatile("" ::"x"(x6), "x"(x7), "x"(x8), "x"(x9), "x"(x10), "x"(x11));                               \
+        return 2.0 * ROUNDS * CHAINS * (per_lane) * (double)(sizeof(vector) / 4);                                    \
     }
 
 #define ADD_MULTIPLIED(x, y, z) _mm_add_ps(_mm_mul_ps(x, y), z)

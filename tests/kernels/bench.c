@@ -133,10 +133,11 @@ int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib) {
     pgi_run run = {.kernels = kernels, .n_threads = n_threads};
     roof_probe f32 = roof_f32(kernels->cpu), int8 = roof_int8(kernels->cpu);
     double flop_roof = peak(&run, f32), int8_roof = peak(&run, int8), byte_roof = bandwidth(&run, buffer, bytes);
-    printf("cpu 0x%llx, %d threads: f32 %.0f GFLOP/s (%s), int8 %.0f GOP/s (%s), read %.1f GB/s; shares of the fast time "
-           "(of the median)\n",
-           (unsigned long long)kernels->cpu, n_threads, flop_roof / 1e9, f32.name, int8_roof / 1e9, int8.name,
-           byte_roof / 1e9);
+    printf(
+        "cpu 0x%llx, %d threads: f32 %.0f GFLOP/s (%s), int8 %.0f GOP/s (%s), read %.1f GB/s; shares of the fast time "
+        "(of the median)\n",
+        (unsigned long long)kernels->cpu, n_threads, flop_roof / 1e9, f32.name, int8_roof / 1e9, int8.name,
+        byte_roof / 1e9);
 
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         for (int d = 0; d < 3; d++) {

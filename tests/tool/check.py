@@ -40,10 +40,13 @@ def usage(folder, picture):
                       ("run", folder, picture, "a", "--threads"), ("run", folder, picture, "a", "--threads", "two"),
                       ("run", folder, picture, "a", "-n", "0"), ("run", folder, picture, "a", "-n", "-1"),
                       ("run", folder, picture, "a", "-n", "99999999999999999999"), ("info",), ("info", "a", "b"),
+                      ("bench",), ("bench", folder, "a"), ("bench", folder, "--rounds", "0"),
+                      ("bench", folder, "--prompt-tokens", "1"), ("bench", folder, "--weights", "int5"),
+                      ("bench", folder, "--cpu", "avx9"), ("bench", folder, "--cpu", "baseline,"), ("bench", folder, "--cpu", ""),
                       ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly")]:
         code, out, err = run(*arguments)
         expect(f"usage {arguments}", code == 2 and out == "" and "paligemma" in err, code, out, err)
-    for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("run", "--help"), ("info", "-h"),
+    for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("help", "bench"), ("run", "--help"), ("info", "-h"),
                       ("tokens", "a", "--help"), ("--version",)]:
         code, out, err = run(*arguments)
         expect(f"help {arguments}", code == 0 and "paligemma" in out and err == "", code, out, err)
@@ -60,6 +63,7 @@ def errors(folder, picture, temporary):
     one_error_line("no model", run("run", "/nowhere/at-all", picture, "a"), 1, "/nowhere/at-all", "checkpoint")
     one_error_line("no model id", run("info", "nobody/nothing"), 1, "nobody/nothing")
     one_error_line("no model for tokens", run("tokens", "/nowhere/at-all", "a"), 1, "/nowhere/at-all")
+    one_error_line("no model to bench", run("bench", "/nowhere/at-all"), 1, "/nowhere/at-all", "checkpoint")
     one_error_line("no picture", run("run", folder, "/nowhere.png", "a"), 1, "/nowhere.png", "PNG")
     one_error_line("damaged picture", run("run", folder, damaged, "a"), 1, damaged)
     one_error_line("empty stdin", run("run", folder, "-", "a"), 1)
@@ -149,6 +153,36 @@ def answers(folder, picture):
            and str(info["tokenizer"]["image_id"]) in out, code, out, err)
 
 
+def bench(folder):
+    """Sound numbers in a sound order; how fast, no test can say."""
+    small = ("--rounds", "2", "--new-tokens", "5", "--prompt-tokens", "9", "--threads", "2")
+    code, out, err = run("bench", folder, "--json", *small)
+    expect("bench --json", code == 0 and err == "" and out.count("\n") == 1, code, out, err)
+    b = json.loads(out)
+    info = json.loads(run("info", folder, "--json")[1])
+    expect("what was run", b["threads"] == 2 and b["prompt_tokens"] == 9 and b["new_tokens"] == 5 and b["rounds"] == 2
+           and b["weights"] == "stored" and b["kernels"] == info["kernels"] and b["image_size"] == info["image"]["size"], b)
+    for name in ["image_s", "prefill_s", "first_token_s", "step_s"]:
+        expect(f"bench: {name}", 0 < b[name]["best"] <= b[name]["median"] < 60, b[name])
+    expect("rounds", b["image_s"]["n"] == b["first_token_s"]["n"] == 2 <= b["prefill_s"]["n"]
+           and b["step_s"]["n"] <= 10, b)  # a random model may end its text at once, again and again
+    expect("first token", b["first_token_s"]["best"] >= b["image_s"]["best"] + b["prefill_s"]["best"], b)
+    expect("roofs", all(b["roofs"][roof]["per_s"] > 0 for roof in ("f32", "read"))
+           and b["roofs"]["int8"]["per_s"] >= 0, b["roofs"])
+    expect("parts of the roofs", 0 < b["share_of_roof"]["image"] < 1.5 and 0 < b["share_of_roof"]["prefill"] < 1.5,
+           b["share_of_roof"])
+    text, vision = info["config"]["text_config"], info["config"]["vision_config"]
+    d, mlp, patches = vision["hidden_size"], vision["intermediate_size"], info["image"]["tokens"]
+    flop = 2 * patches * (vision["num_hidden_layers"] * (4 * d * d + 2 * d * mlp) + 3 * vision["patch_size"] ** 2 * d
+                          + d * text["hidden_size"]) + vision["num_hidden_layers"] * 4 * patches ** 2 * d
+    expect("the picture's operations", b["work"]["image_flop"] == flop, b["work"], flop)
+    m = b["memory"]
+    expect("memory", 0 < m["own"] and m["own"] + m["mapped"] <= m["resident_peak"] * 1.1 and m["kv_cache"] > 0, m)
+    code, out, err = run("bench", folder, "--no-roofs", "--cpu", "baseline", *small)
+    expect("bench", code == 0 and err == "" and "first token" in out and "decode" in out and "roofs" not in out
+           and "kernels baseline\n" in out, code, out, err)
+
+
 def change(folder, name, edit):
     with open(os.path.join(folder, name)) as f:
         config = json.load(f)
@@ -191,7 +225,7 @@ def pages():
     example, manual = text("examples", "caption.c"), text("docs", "paligemma.1").replace("\\-", "-")
     expect("the README's example is caption.c", f"```c\n{example}```" in text("README.md"))
     expect("caption.c is short", example.count("\n") < 30, example.count("\n"))
-    for verb in ["run", "info", "tokens"]:
+    for verb in ["run", "info", "tokens", "bench"]:
         for option in re.findall(r"--[a-z-]{2,}", run(verb, "--help")[1]):
             expect(f"the manual page has {verb}'s {option}", option in manual)
 
@@ -204,6 +238,7 @@ def main():
             for name in ["picture.png", "picture.jpg"]:
                 answers(folder, os.path.join(folder, name))
         picture = os.path.join(folder, "picture.png")
+        bench(folder)
         usage(folder, picture)
         errors(folder, picture, temporary)
         terminal(folder, picture)
