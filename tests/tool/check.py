@@ -166,7 +166,7 @@ def bench(folder):
         expect(f"bench: {name}", 0 < b[name]["best"] <= b[name]["median"] < 60, b[name])
     expect("rounds", b["image_s"]["n"] == b["first_token_s"]["n"] == 2 <= b["prefill_s"]["n"]
            and b["step_s"]["n"] <= 10, b)  # a random model may end its text at once, again and again
-    expect("first token", b["first_token_s"]["best"] >= b["image_s"]["best"] + b["prefill_s"]["best"], b)
+    expect("first token", b["first_token_s"]["best"] > 0.999 * (b["image_s"]["best"] + b["prefill_s"]["best"]), b)
     expect("roofs", all(b["roofs"][roof]["per_s"] > 0 for roof in ("f32", "read"))
            and b["roofs"]["int8"]["per_s"] >= 0, b["roofs"])
     expect("parts of the roofs", 0 < b["share_of_roof"]["image"] < 1.5 and 0 < b["share_of_roof"]["prefill"] < 1.5,
