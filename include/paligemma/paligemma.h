@@ -225,6 +225,8 @@ typedef struct pg_model_options {
 #define PG_CPU_BASELINE (UINT64_C(1) << 0)
 #define PG_CPU_AVX2 (UINT64_C(1) << 1)   /* AVX2, FMA and F16C */
 #define PG_CPU_AVX512 (UINT64_C(1) << 2) /* AVX-512 F, BW, DQ, VL */
+#define PG_CPU_AVX_VNNI (UINT64_C(1) << 3)    /* AVX-VNNI, for int8 and int4 weights; beside AVX2 */
+#define PG_CPU_AVX512_VNNI (UINT64_C(1) << 4) /* AVX-512 VNNI, for the same; beside AVX-512 */
 
 PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_size);
 

@@ -9,7 +9,7 @@
  *
  *   int8 block, 2112 bytes     scale: f32 [16]                                    64 bytes
  *                              q + 128: u8 [32 fours of columns][16 rows][4]    2048 bytes, q in -127..127
- *   int4 block, 1088 bytes     scale: f16 [16]                                    32 bytes
+ *   int4 block, 1088 bytes     scale: bf16 [16]                                   32 bytes
  *                              sub: u4 [4][16], row 2 i low, 2 i + 1 high         32 bytes, 1..15
  *                              q + 8: u4 [16 eights][16 rows][4]                1024 bytes, q in -8..7; byte
  *                              [e][r][j] has column 8 e + j low, and 8 e + 4 + j high
@@ -19,13 +19,24 @@
  * sum at -128 (-8) times the sum of the activations. sub * q fits int8 (at most 15 * 8), so that an int4 block becomes an
  * int8 block exactly, and one product serves both.
  *
+ * The scale of int4 is bf16 for its range (small weights would make an f16 subnormal); its few digits cost nothing, as
+ * the weights are rounded to the scale as stored.
+ *
  * Activations are quantised on the way in, each row in groups of the same 128 columns: x ~ scale * q, scale the largest
- * |x| / 127. Products of a group are exact integers; groups are added in f32 in their order, so that a result is the same
- * to the last bit for every instruction set and every number of threads.
+ * |x| / 127; a group with a NaN or an infinity makes the results NaN, one below 2^-100 counts as zero. They are kept
+ * in tiles of m rows, one block of (128 + 4 + 4 + 16) m bytes for each group:
+ *
+ *   q: s8 [32 fours of columns][m][4]   scale: f32 [m]   -128 times the sum of q: s32 [m]
+ *   -8 times the sum of q of each 32 columns: s32 [4][m]
+ *
+ * Products of a group are exact integers S; groups are added in their order, y = fma(S, scale of w * scale of x, y) from
+ * the bias on. So a result is the same to the last bit for every instruction set, for any number of threads, and whatever
+ * rows lie beside it.
  */
 #ifndef PGI_KERNELS_QUANTIZED_H
 #define PGI_KERNELS_QUANTIZED_H
 
+#include "base/run.h"
 #include "kernels/matrix.h"
 
 enum {
@@ -34,6 +45,8 @@ enum {
     PGI_SUB_COLUMNS = 32,
     PGI_INT8_BLOCK = 64 + PGI_PANEL_ROWS * PGI_GROUP_COLUMNS,     /* bytes */
     PGI_INT4_BLOCK = 64 + PGI_PANEL_ROWS * PGI_GROUP_COLUMNS / 2, /* bytes */
+    PGI_TILE_ROWS = 12,        /* rows of activations of a tile at the most */
+    PGI_TILE_ROW_BYTES = 152,  /* of one row in a block of activations */
     PGI_QUANTIZED_VERSION = 1 /* of this layout, as converted files name it */
 };
 
@@ -54,9 +67,18 @@ static inline int64_t pgi_quantized_bytes(int32_t dtype, int64_t rows, int64_t c
 
 /*
  * Quantises panels begin .. end of `from` (f32, bf16 or f16) to `out`, where panel `begin` goes. The same bytes on every
- * CPU: plain C, round half to even, per block the scales that lie nearest to the weights in squared error among a few.
- * PG_ERROR_ARGUMENT: a weight is NaN, infinite, or too large for the scale; names row and column.
+ * CPU: plain C, round half to even. int8: the scale is the largest |w| / 127. int4: scale and sub are those of the least
+ * squared error among a few.
+ * PG_ERROR_ARGUMENT: a weight is NaN or infinite; names row and column.
  */
 pg_status pgi_quantize_panels(const pgi_matrix *from, int32_t dtype, int64_t begin, int64_t end, void *out);
+
+/* out[c] = the value of W[row][c] as above, times `factor`. */
+void pgi_quantized_row(const pgi_matrix *matrix, int64_t row, float factor, float *out);
+
+/* pgi_linear_forward() for quantised weights, and its scratch. */
+size_t pgi_quantized_scratch(int n_threads);
+pg_status pgi_quantized_linear(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
+                               const pgi_linear *linear, float *y, int64_t y_stride, void *scratch);
 
 #endif

@@ -59,6 +59,13 @@ typedef struct kernel_check {
 extern const kernel_check kernel_checks[];
 extern const int n_kernel_checks;
 
+/* check_quantized.c */
+void check_quantize_row(check *c);
+void check_product_int8(check *c);
+void check_product_int4(check *c);
+void check_unpack_int4(check *c);
+void check_linear_quantized(check *c); /* an operation, quantising weights too */
+
 /* broken.c: `table` with kernel number `kernel` damaged: 0 a wrong value, 1 the last value not computed, 2 a value
  * written behind the end. */
 enum { N_DAMAGES = 3 };
