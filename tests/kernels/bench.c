@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "base/parallel.h"
+#include "kernels/quantized.h"
 #include "tool_roof.h"
 
 enum { MAX_TIMES = 4000 };
@@ -112,12 +113,14 @@ static void report(double flop, double flop_roof, double bytes, double byte_roof
     fflush(stdout);
 }
 
-int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib) {
+int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only) {
     static const int shapes[][3] = {{256, 588, 1152},  {256, 1152, 1152}, {256, 1152, 4304},  {256, 4304, 1152},
                                     {272, 2048, 2048}, {272, 2048, 256},  {272, 2048, 16384}, {272, 16384, 2048},
                                     {1, 2048, 256},    {1, 2048, 2048},   {1, 2048, 16384},   {1, 16384, 2048},
                                     {1, 2048, 257216}, {4, 2048, 16384},  {16, 2048, 16384}};
-    static const int32_t dtypes[] = {PG_DTYPE_BF16, PG_DTYPE_F16, PG_DTYPE_F32};
+    static const int32_t dtypes[] = {PG_DTYPE_BF16, PG_DTYPE_F16, PG_DTYPE_F32, PGI_DTYPE_INT8_BLOCKS,
+                                     PGI_DTYPE_INT4_BLOCKS};
+    static const char *const names[] = {"bf16", "f16", "f32", "int8", "int4"};
     clock_id = n_threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
     size_t bytes = (size_t)buffer_mib << 20, n_x = (size_t)4096 * 16 * 72 * 3,
            n_y = (size_t)4 * 257216 + 272 * 16384 + 4096 * 16 * 72;
@@ -140,22 +143,27 @@ int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib) {
         byte_roof / 1e9);
 
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        for (int d = 0; d < 3; d++) {
-            int64_t m = shapes[s][0], in = shapes[s][1], out = shapes[s][2], size = (int64_t)pgi_dtype_size(dtypes[d]),
-                    copy = 0;
-            if (in * out * size > (int64_t)bytes) out = (int64_t)bytes / size / in;
-            int64_t n_copies = (int64_t)bytes / (in * out * size);
+        for (int d = 0; d < 5; d++) {
+            if (only && strcmp(only, names[d])) continue;
+            const int quantized = dtypes[d] >= PGI_DTYPE_INT8_BLOCKS;
+            int64_t m = shapes[s][0], in = shapes[s][1], out = shapes[s][2], copy = 0,
+                    row = quantized ? pgi_quantized_bytes(dtypes[d], PGI_PANEL_ROWS, in) / PGI_PANEL_ROWS
+                                    : in * (int64_t)pgi_dtype_size(dtypes[d]);
+            if (in * out * 4 > (int64_t)bytes) out = (int64_t)bytes / 4 / in / PGI_PANEL_ROWS * PGI_PANEL_ROWS;
+            int64_t size = (out + PGI_PANEL_ROWS - 1) / PGI_PANEL_ROWS * PGI_PANEL_ROWS * row;
+            int64_t n_copies = (int64_t)bytes / size;
             size_t room = pgi_linear_scratch(kernels, n_threads);
             MEASURE((void)0, {
-                pgi_linear linear = {{buffer + copy * in * out * size, dtypes[d], out, in}, NULL};
+                pgi_linear linear = {{buffer + copy * size, dtypes[d], out, in}, NULL};
                 pgi_linear_forward(&run, x, in, m, &linear, y, out, scratch);
                 copy = (copy + 1) % n_copies;
             });
-            printf("linear %3d x %5d x %6d %-4s ", (int)m, (int)in, (int)out, dtype_name(dtypes[d]));
-            report(m > 1 ? 2.0 * (double)(m * in * out) : 0, flop_roof, m <= 16 ? (double)(in * out * size) : 0,
-                   byte_roof, room);
+            printf("linear %3d x %5d x %6d %-4s ", (int)m, (int)in, (int)out, names[d]);
+            report(m > 1 ? 2.0 * (double)(m * in * out) : 0, quantized && int8_roof > 0 ? int8_roof : flop_roof,
+                   m <= 16 ? (double)size : 0, byte_roof, room);
         }
     }
+    if (only) return 0;
     static const int attentions[][5] = {{256, 256, 16, 16, 72}, {1024, 1024, 16, 16, 72}, {4096, 4096, 16, 16, 72},
                                         {272, 272, 8, 1, 256},  {272, 272, 8, 4, 256},    {1, 300, 8, 1, 256},
                                         {1, 4200, 8, 1, 256}};

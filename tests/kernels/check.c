@@ -4,7 +4,7 @@
  *
  *   check [--seed N] [--cpu MASK] [--only NAME] [--verbose]
  *   check --selftest     each kernel is broken in several ways; the check must notice every one
- *   check --bench [--threads N] [--mib N]
+ *   check --bench [--threads N] [--mib N] [--only WEIGHTS]
  *
  * Inputs end at a page that cannot be read, outputs have guards around them,
  * weights lie at odd addresses. Bounds come from norms and the rounding unit.
@@ -250,14 +250,14 @@ int main(int argc, char **argv) {
         else {
             fprintf(stderr,
                     "usage: check [--seed N] [--cpu MASK] [--only NAME] [--verbose] [--selftest]\n"
-                    "       check --bench [--cpu MASK] [--threads N] [--mib N]\n");
+                    "       check --bench [--cpu MASK] [--threads N] [--mib N] [--only WEIGHTS]\n");
             return 2;
         }
     }
     if (want_bench) {
         pgi_kernels table;
         if (pgi_kernels_init(&table, mask) != PG_OK || n_threads < 1) return 2;
-        return bench(&table, n_threads, mib);
+        return bench(&table, n_threads, mib, only);
     }
     signal(SIGSEGV, on_fault);
     signal(SIGBUS, on_fault);
