@@ -19,7 +19,7 @@ typedef struct tool_verb {
                char **argv); /* the arguments after the verb; returns an exit status */
 } tool_verb;
 
-extern const tool_verb tool_run, tool_info, tool_tokens, tool_bench;
+extern const tool_verb tool_run, tool_info, tool_tokens, tool_convert, tool_bench;
 
 /* Prints a usage error. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -47,7 +47,13 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
                const char **arguments);
 
 /* What was being done when a call failed; it decides what to do next. */
-typedef enum tool_stage { TOOL_STAGE_MODEL, TOOL_STAGE_IMAGE, TOOL_STAGE_PROMPT, TOOL_STAGE_GENERATE } tool_stage;
+typedef enum tool_stage {
+    TOOL_STAGE_MODEL,
+    TOOL_STAGE_IMAGE,
+    TOOL_STAGE_PROMPT,
+    TOOL_STAGE_GENERATE,
+    TOOL_STAGE_CONVERT
+} tool_stage;
 
 /* Prints pg_last_error() and what to do next, in one line. Returns TOOL_FAILED. */
 int tool_fail(pg_status status, tool_stage stage);

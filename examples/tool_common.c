@@ -84,6 +84,8 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
 }
 
 static const char *next_step(pg_status status, tool_stage stage) {
+    if (stage == TOOL_STAGE_CONVERT && status != PG_ERROR_INTERNAL)
+        return status == PG_ERROR_FORMAT ? "the file may be damaged or half downloaded: fetch it again" : NULL;
     switch (status) {
         case PG_ERROR_NOT_FOUND:
             if (stage == TOOL_STAGE_MODEL)
@@ -201,14 +203,25 @@ void tool_progress_init(tool_progress *progress) {
 }
 
 int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t total) {
-    static const char *const names[] = {"loading", "looking at the picture", "reading the prompt"};
+    static const char *const names[] = {[PG_PHASE_LOAD] = "loading",
+                                        [PG_PHASE_ENCODE] = "looking at the picture",
+                                        [PG_PHASE_PREFILL] = "reading the prompt",
+                                        [PG_PHASE_CONVERT] = "converting",
+                                        [PG_PHASE_VERIFY] = "verifying"}; /* decode: the text itself */
+    enum { N_NAMES = sizeof names / sizeof names[0], BAR = 30 };
     tool_progress *progress = user;
-    if (!progress->enabled || phase < PG_PHASE_LOAD || phase > PG_PHASE_PREFILL) return 0; /* decode: the text itself */
+    if (!progress->enabled || phase < 0 || phase >= N_NAMES || !names[phase]) return 0;
     double now = tool_seconds();
     if (progress->shown && done < total && now - progress->last < 0.1) return 0;
     progress->last = now;
     progress->shown = 1;
-    fprintf(stderr, "\r%s %lld/%lld\033[K", names[phase - 1], (long long)done, (long long)total);
+    if (phase != PG_PHASE_CONVERT && phase != PG_PHASE_VERIFY) {
+        fprintf(stderr, "\r%s %lld/%lld\033[K", names[phase], (long long)done, (long long)total);
+        return 0;
+    }
+    int part = total > 0 ? (int)((double)done / (double)total * BAR) : BAR;
+    fprintf(stderr, "\r%s [%.*s%*s] %lld/%lld MB\033[K", names[phase], part, "==============================", BAR - part,
+            "", (long long)(done / 1000000), (long long)(total / 1000000));
     return 0;
 }
 

@@ -12,6 +12,7 @@ static const char help[] =
     "that a run takes (one picture and 64 + 128 tokens, unless --tokens says otherwise).\n"
     "\n"
     "      --json        one line of JSON, with the whole config, defaults filled in\n"
+    "      --verify      read the whole of a converted folder and compare its checksums\n"
     "      --tokens N    prompt and new tokens to count memory for, image tokens included\n"
     "  -t, --threads N   threads to count memory for (default: the CPUs this process may use)\n"
     "\n"
@@ -47,6 +48,7 @@ static void print_text(const facts *f) {
     printf("architecture  %s: SigLIP encoder, Gemma %d decoder\n", m->generation == 2 ? "PaliGemma 2" : "PaliGemma",
            (int)m->generation);
     printf("weights       %.3f million parameters, ", (double)m->n_parameters / 1e6);
+    if (m->weights != PG_WEIGHTS_STORED) printf("%s blocks, ", tool_weights_names[m->weights]);
     tool_print_names(m->dtypes, dtype_names, 4);
     printf("; %u tensors in %u file%s, %s\n", m->n_tensors, m->n_files, m->n_files == 1 ? "" : "s",
            tool_size_text(m->n_bytes_mapped, a));
@@ -99,9 +101,10 @@ static json_t *make_json(const facts *f) {
         json_pack("{s:I, s:I, s:I, s:I, s:I}", "n_tokens", (json_int_t)f->memory.n_tokens, "weights",
                   (json_int_t)f->memory.weights, "weights_copied", (json_int_t)f->memory.weights_copied, "activations",
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
-    return json_pack("{s:s, s:s, s:i, s:I, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path", f->path,
+    return json_pack("{s:s, s:s, s:i, s:I, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path", f->path,
                      "architecture", m->generation == 2 ? "PaliGemma 2" : "PaliGemma", "generation", (int)m->generation,
-                     "n_parameters", (json_int_t)m->n_parameters, "dtypes", tool_names_json(m->dtypes, dtype_names, 4),
+                     "n_parameters", (json_int_t)m->n_parameters, "weights", tool_weights_names[m->weights], "dtypes",
+                     tool_names_json(m->dtypes, dtype_names, 4),
                      "n_tensors", (int)m->n_tensors, "n_files", (int)m->n_files, "n_bytes_mapped",
                      (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size, "kernels",
                      tool_names_json(m->cpu_used, tool_cpu_names, tool_n_cpu_names), "tokenizer", tokenizer, "image",
@@ -128,11 +131,12 @@ static json_t *load_config(const pg_model *model, pg_status *status) {
 }
 
 static int info(const tool_verb *verb, int argc, char **argv) {
-    int json = 0;
+    int json = 0, verify = 0;
     const char *name;
     int64_t n_tokens = 0, n_threads = 0;
     const tool_option options[] = {
         {.name = "--json", .flag = &json},
+        {.name = "--verify", .flag = &verify},
         {.name = "--tokens", .number = &n_tokens, .least = 1, .most = INT32_MAX},
         {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 4096},
     };
@@ -150,7 +154,15 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     f.memory.n_threads = (int32_t)n_threads;
     pg_status status;
     f.path = find_path(name, &status);
-    if (status >= 0) status = pg_model_open(name, NULL, &model);
+    tool_progress progress;
+    pg_model_options model_options;
+    tool_progress_init(&progress);
+    pg_model_options_init(&model_options, sizeof model_options);
+    model_options.flags = verify ? PG_MODEL_VERIFY : 0;
+    model_options.progress = tool_progress_update;
+    model_options.progress_user = &progress;
+    if (status >= 0) status = pg_model_open(name, &model_options, &model);
+    tool_progress_clear(&progress);
     if (status >= 0) status = pg_processor_open(name, NULL, &processor);
     if (status >= 0) status = pg_model_get_info(model, &f.model);
     if (!n_tokens) f.memory.n_tokens = f.model.n_image_tokens + 64 + 128;

@@ -8,6 +8,9 @@
  * PG_ERROR_NOT_FOUND when there is no such file, PG_ERROR_IO when it cannot be read. */
 pg_status pgi_file_read(const char *path, size_t max_size, pgi_buffer *out);
 
+/* "path: cannot verb: reason" of an errno: PG_ERROR_NOT_FOUND, _MEMORY or _IO. */
+pg_status pgi_system_error(const char *path, const char *verb, int number);
+
 /* 1 when `path` is a regular file (links followed), else 0. */
 int pgi_file_exists(const char *path);
 /* 1 when `path` is a folder (links followed), else 0. */

@@ -1,6 +1,7 @@
 /* Reading and checking the metadata of converted folders. */
 #include "checkpoint/quantized_store.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -256,4 +257,37 @@ pg_status pgi_quantized_store_verify(const pgi_memory *memory, const pgi_run *ru
     }
     pgi_free(memory, crcs);
     return status;
+}
+
+typedef struct quantize_task {
+    const pgi_matrix *from;
+    int32_t dtype;
+    int64_t first, panel_bytes;
+    uint8_t *out;
+    atomic_llong failed; /* 1 + a panel that could not be quantised; 0: none */
+} quantize_task;
+
+static void quantize_panels(void *context, int64_t begin, int64_t end, int thread) {
+    quantize_task *task = context;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t panel = task->first + i;
+        if (pgi_quantize_panels(task->from, task->dtype, panel, panel + 1, task->out + i * task->panel_bytes) < 0)
+            atomic_store(&task->failed, panel + 1);
+    }
+}
+
+pg_status pgi_quantize_parallel(const pgi_run *run, const pgi_matrix *from, int32_t dtype, int64_t begin, int64_t end,
+                                void *out) {
+    quantize_task task = {.from = from,
+                          .dtype = dtype,
+                          .first = begin,
+                          .panel_bytes = pgi_quantized_groups(from->columns) * pgi_quantized_block(dtype),
+                          .out = out};
+    atomic_init(&task.failed, 0);
+    PGI_TRY(pgi_parallel_for(run, end - begin, 1, quantize_panels, &task));
+    int64_t panel = atomic_load(&task.failed) - 1;
+    /* Messages belong to a thread: once more on this one. */
+    return panel < 0 ? PG_OK
+                     : pgi_quantize_panels(from, dtype, panel, panel + 1, task.out + (panel - begin) * task.panel_bytes);
 }

@@ -43,4 +43,8 @@ pg_status pgi_quantized_store_read(const pgi_memory *memory, pgi_tensor_files *f
  * PG_ERROR_FORMAT names what is damaged; PG_ERROR_UNSUPPORTED: not a converted folder. */
 pg_status pgi_quantized_store_verify(const pgi_memory *memory, const pgi_run *run, pgi_tensor_files *files);
 
+/* pgi_quantize_panels() on the threads of `run`; the same errors. */
+pg_status pgi_quantize_parallel(const pgi_run *run, const pgi_matrix *from, int32_t dtype, int64_t begin, int64_t end,
+                                void *out);
+
 #endif

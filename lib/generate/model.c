@@ -1,6 +1,7 @@
 #include "generate/model.h"
 
 #include "checkpoint/hub.h"
+#include "checkpoint/quantized_store.h"
 
 static void model_free(pg_model *model) {
     pgi_memory memory = model->memory;
@@ -35,12 +36,15 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     PGI_GOTO(pgi_tensor_files_open(memory, folder, &model->files), fail);
     PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, &model->weights), fail);
     if (options->weights != PG_WEIGHTS_STORED && options->weights != model->weights.format) {
-        static const char *const names[] = {"as stored", "int8", "int4"};
         status = model->weights.format == PG_WEIGHTS_STORED
                      ? pgi_error(PG_ERROR_UNSUPPORTED, "%s: quantising while opening is not built in yet", folder)
                      : pgi_error(PG_ERROR_ARGUMENT, "%s: found weights converted to %s, expected %s as the options say",
-                                 folder, names[model->weights.format], names[options->weights]);
+                                 folder, pgi_weights_name(model->weights.format), pgi_weights_name(options->weights));
         goto fail;
+    }
+    if (options->flags & PG_MODEL_VERIFY) {
+        run.n_threads = pgi_cpu_count();
+        PGI_GOTO(pgi_quantized_store_verify(memory, &run, model->files), fail);
     }
     uint32_t n_files = pgi_tensor_files_n_files(model->files);
     pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx", folder,
