@@ -13,6 +13,7 @@ static const char help[] =
     "\n"
     "      --json        one line of JSON, with the whole config, defaults filled in\n"
     "      --verify      read the whole of a converted folder and compare its checksums\n"
+    "      --weights FORMAT  as a run with this option: stored (default), int8 or int4\n"
     "      --tokens N    prompt and new tokens to count memory for, image tokens included\n"
     "  -t, --threads N   threads to count memory for (default: the CPUs this process may use)\n"
     "\n"
@@ -132,16 +133,19 @@ static json_t *load_config(const pg_model *model, pg_status *status) {
 
 static int info(const tool_verb *verb, int argc, char **argv) {
     int json = 0, verify = 0;
-    const char *name;
+    const char *name, *format = NULL;
     int64_t n_tokens = 0, n_threads = 0;
     const tool_option options[] = {
         {.name = "--json", .flag = &json},
         {.name = "--verify", .flag = &verify},
+        {.name = "--weights", .text = &format},
         {.name = "--tokens", .number = &n_tokens, .least = 1, .most = INT32_MAX},
         {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 4096},
     };
     int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &name);
     if (exit_status >= 0) return exit_status;
+    int32_t weights = format ? tool_weights_of(format) : PG_WEIGHTS_STORED;
+    if (weights < 0) return tool_usage_error(verb, "--weights: found '%s', expected stored, int8 or int4", format);
 
     pg_model *model = NULL;
     pg_processor *processor = NULL;
@@ -158,6 +162,7 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     pg_model_options model_options;
     tool_progress_init(&progress);
     pg_model_options_init(&model_options, sizeof model_options);
+    model_options.weights = weights;
     model_options.flags = verify ? PG_MODEL_VERIFY : 0;
     model_options.progress = tool_progress_update;
     model_options.progress_user = &progress;

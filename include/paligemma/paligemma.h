@@ -214,7 +214,7 @@ typedef struct pg_model_options {
     const pg_allocator *allocator; /* default NULL: the C library's */
     pg_log_fn log;                 /* default NULL: silent */
     void *log_user;                /* passed to log */
-    pg_progress_fn progress;       /* default NULL; phases verify and load */
+    pg_progress_fn progress;       /* default NULL; phases verify, load, convert (int8, int4) */
     void *progress_user;           /* passed to progress */
     pg_cancel *cancel;             /* default NULL */
     int32_t weights;               /* PG_WEIGHTS_*; default PG_WEIGHTS_STORED. A folder converted to the other: refused */

@@ -96,6 +96,12 @@ pg_status pgi_mapping_open(const char *path, pgi_mapping *out) {
     return PG_OK;
 }
 
+void pgi_mapping_forget(const void *data, size_t size) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)data + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)data + size) / page * page;
+    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED); /* a hint: it may fail */
+}
+
 void pgi_mapping_close(pgi_mapping *mapping) {
     if (mapping->data) munmap((void *)(uintptr_t)mapping->data, mapping->size);
     *mapping = (pgi_mapping){0};

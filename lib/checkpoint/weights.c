@@ -404,5 +404,6 @@ pg_status pgi_weights_each_matrix(pgi_weights *weights, const pgi_config *config
 
 void pgi_weights_free(pgi_weights *weights) {
     if (weights->memory) pgi_free(weights->memory, weights->arena);
+    if (weights->memory) pgi_free(weights->memory, weights->blocks);
     *weights = (pgi_weights){0};
 }

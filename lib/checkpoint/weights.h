@@ -54,6 +54,7 @@ typedef struct pgi_weights {
     int32_t format; /* PG_WEIGHTS_*: of the matrices that pgi_weights_each_matrix() visits */
     uint64_t n_parameters, n_bytes_copied;
     uint32_t n_tensors, dtypes; /* dtypes: bit (1 << PG_DTYPE_x) */
+    void *blocks;               /* of matrices that were quantised on opening; NULL: none were */
     void *arena;                /* the f32 vectors and the layer arrays */
     const pgi_memory *memory;
 } pgi_weights;
