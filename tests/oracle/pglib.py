@@ -304,6 +304,10 @@ class Session(_Handle):
     def generate(self, inputs, with_logits=False):
         """-> ids, and the logits that each was picked from"""
         self.prefill(inputs)
+        return self.steps(with_logits)
+
+    def steps(self, with_logits=False):
+        """After a prefill, to the end of the text. -> as generate()"""
         ids, logits, token, status = [], [], c.c_int64(), OK
         while status == OK:
             status = self.library.call("pg_session_step", self.pointer, c.byref(token))
