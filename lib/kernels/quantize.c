@@ -8,7 +8,7 @@
 
 #include "base/half.h"
 
-enum { SUBS = PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS, LANES = 8 };
+enum { SUBS = PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS };
 
 /* The nearest whole number, ties to even, for |x| < 2^22; a constant this big leaves no room for a fraction. */
 static inline float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
@@ -54,21 +54,44 @@ static void quantize_int8(const float *x, float max, int r, unsigned char *block
     /* Where 127 / max would overflow, all the weights are taken for zero. */
     float scale = max >= 0x1p-100f ? max / 127 : 0, factor = scale > 0 ? 127 / max : 0;
     memcpy(block + 4 * r, &scale, 4);
-    block += 64 + 4 * r;
-    for (int c = 0; c < PGI_GROUP_COLUMNS; c++)
-        block[c / 4 * 64 + c % 4] = (unsigned char)(int)(round_even(x[c] * factor) + 128);
+    unsigned char q[PGI_GROUP_COLUMNS];
+    for (int c = 0; c < PGI_GROUP_COLUMNS; c++) q[c] = (unsigned char)(int)(round_even(x[c] * factor) + 128);
+    for (int c = 0; c < PGI_GROUP_COLUMNS; c += 4) memcpy(block + 64 + c * PGI_PANEL_ROWS + 4 * r, q + c, 4);
+}
+
+/* Four floats, in the vectors that gcc and clang have for every CPU: a loop over 32 values is not made of them by gcc. */
+typedef float four __attribute__((vector_size(16)));
+typedef int32_t four_words __attribute__((vector_size(16)));
+
+static inline four load_four(const float *x) {
+    four v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+static inline four select_four(four_words mask, four then, four otherwise) {
+    return (four)((mask & (four_words)then) | (~mask & (four_words)otherwise));
+}
+/* The whole numbers -8 .. 7 nearest to x * inverse. */
+static inline four int4_of(four x, float inverse) {
+    const four lo = {-8, -8, -8, -8}, hi = {7, 7, 7, 7};
+    x = x * inverse;
+    x = select_four(x < lo, lo, x);
+    x = select_four(x > hi, hi, x);
+    return (x + 12582912.0f) - 12582912.0f;
 }
 
 /* The squared error of 32 weights at a scale, whose inverse is given. */
 static float error_int4(const float *x, float scale, float inverse) {
-    float lane[LANES] = {0};
-    for (int c = 0; c < PGI_SUB_COLUMNS; c += LANES) {
-        for (int j = 0; j < LANES; j++) {
-            float e = x[c + j] - scale * round_even(clamp(x[c + j] * inverse, -8, 7));
-            lane[j] += e * e;
-        }
+    four low = {0}, high = {0}; /* of the even fours, and of the odd ones */
+    for (int c = 0; c < PGI_SUB_COLUMNS; c += 8) {
+        four a = load_four(x + c), b = load_four(x + c + 4);
+        a -= scale * int4_of(a, inverse);
+        b -= scale * int4_of(b, inverse);
+        low += a * a;
+        high += b * b;
     }
-    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+    low += high;
+    return (low[0] + low[2]) + (low[1] + low[3]);
 }
 
 /* bf16 bits of a positive number, rounded to nearest, ties to even. */
@@ -117,11 +140,9 @@ static void quantize_int4(const float *x, float max, int r, unsigned char *block
         *factors = (unsigned char)(r & 1 ? *factors | sub[s] << 4 : sub[s]); /* row after row */
         float inverse = scale > 0 ? 1 / ((float)sub[s] * scale) : 0;
         for (int e = 4 * s; e < 4 * s + 4; e++) {
-            for (int j = 0; j < 4; j++) {
-                int low = (int)round_even(clamp(x[8 * e + j] * inverse, -8, 7)) + 8;
-                int high = (int)round_even(clamp(x[8 * e + 4 + j] * inverse, -8, 7)) + 8;
-                block[64 + 64 * e + 4 * r + j] = (unsigned char)(low | high << 4);
-            }
+            four low = int4_of(load_four(x + 8 * e), inverse) + 8, high = int4_of(load_four(x + 8 * e + 4), inverse) + 8;
+            for (int j = 0; j < 4; j++)
+                block[64 + 64 * e + 4 * r + j] = (unsigned char)((int)low[j] | (int)high[j] << 4);
         }
     }
 }
