@@ -1,11 +1,11 @@
-/* paligemma: the command-line tool. Each verb is one file: tool_run.c, tool_info.c, tool_tokens.c. */
+/* paligemma: the command-line tool. Each verb is one file: tool_run.c, tool_info.c, ... */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "tool.h"
 
-static const tool_verb *const verbs[] = {&tool_run, &tool_info, &tool_tokens};
+static const tool_verb *const verbs[] = {&tool_run, &tool_info, &tool_tokens, &tool_convert, &tool_bench};
 enum { N_VERBS = sizeof verbs / sizeof verbs[0] };
 
 static const char help[] =
@@ -16,6 +16,8 @@ static const char help[] =
     "  paligemma run MODEL IMAGE PROMPT   answer a prompt about a picture\n"
     "  paligemma info MODEL               what a checkpoint is and what memory it needs\n"
     "  paligemma tokens MODEL PROMPT      the ids and pieces that the model sees\n"
+    "  paligemma convert MODEL OUT        a checkpoint folder with int8 or int4 weights\n"
+    "  paligemma bench MODEL              how fast it runs here, and how fast this machine could be\n"
     "\n"
     "MODEL is a folder, or a model id such as google/paligemma2-3b-mix-224 that is already in the local\n"
     "Hugging Face cache. Nothing is ever downloaded.\n"
@@ -36,6 +38,7 @@ static int print(const char *text) {
 
 int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is then a write error: status 1, no signal */
+    signal(SIGXFSZ, SIG_IGN); /* and so is a file that the limits do not allow */
     const char *word = argc > 1 ? argv[1] : NULL;
     if (!word) {
         fputs(help, stderr);
@@ -54,7 +57,8 @@ int main(int argc, char **argv) {
     }
     const tool_verb *verb = find_verb(word);
     if (!verb) {
-        fprintf(stderr, "paligemma: no such verb: '%s'; expected run, info or tokens; see 'paligemma --help'\n", word);
+        fprintf(stderr, "paligemma: no such verb: '%s'; expected run, info, tokens, convert or bench; see 'paligemma --help'\n",
+                word);
         return TOOL_USAGE;
     }
     return verb->run(verb, argc - 2, argv + 2);

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Puts in place what the build or the tests need:  sh examples/setup.sh build|test
 #   build   compilers, Meson, and the libraries that libpaligemma links
-#   test    those, and cmocka, clang, the sanitizers' runtime, abidiff, locales, Python with venv, numpy, pytest and setuptools
+#   test    those, and cmocka, clang, the sanitizers' runtime, abidiff, locales, qemu-user, Python with venv, numpy,
+#           pytest and setuptools
 # Nothing is installed when everything is there. Packages come through apt (Debian 12 is what we
 # test on); on another system the missing ones are named, with status 1.
 set -eu
@@ -36,6 +37,7 @@ need libpng-dev pkg-config --exists libpng
 need libjpeg-dev pkg-config --exists libjpeg
 need libsentencepiece-dev pkg-config --exists sentencepiece
 need libjansson-dev pkg-config --exists jansson
+need zlib1g-dev pkg-config --exists zlib
 if test "$what" = test; then
     need binutils has nm
     need libcmocka-dev pkg-config --exists cmocka
@@ -44,6 +46,7 @@ if test "$what" = test; then
     need libomp-dev compiles clang -x c -fopenmp
     need abigail-tools has abidiff
     need locales test -e /usr/share/i18n/locales/de_DE # a locale with a decimal comma is made of it
+    test "$(uname -m)" != x86_64 || need qemu-user has qemu-x86_64
     need python3 has python3
     need python3-venv python3 -c 'import ensurepip, venv'
     need python3-numpy python3 -c 'import numpy'

@@ -19,7 +19,18 @@ typedef struct tool_verb {
                char **argv); /* the arguments after the verb; returns an exit status */
 } tool_verb;
 
-extern const tool_verb tool_run, tool_info, tool_tokens;
+extern const tool_verb tool_run, tool_info, tool_tokens, tool_convert, tool_bench;
+
+/* Prints a usage error. Returns TOOL_USAGE. */
+int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Names of PG_WEIGHTS_*, and the number of a name; -1: none. */
+extern const char *const tool_weights_names[];
+int32_t tool_weights_of(const char *name);
+
+/* Names of the PG_CPU_* bits, the lowest first. */
+extern const char *const tool_cpu_names[];
+extern const int tool_n_cpu_names;
 
 /* An option: a flag (set to 1), a text, or a whole number within bounds. */
 typedef struct tool_option {
@@ -36,7 +47,13 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
                const char **arguments);
 
 /* What was being done when a call failed; it decides what to do next. */
-typedef enum tool_stage { TOOL_STAGE_MODEL, TOOL_STAGE_IMAGE, TOOL_STAGE_PROMPT, TOOL_STAGE_GENERATE } tool_stage;
+typedef enum tool_stage {
+    TOOL_STAGE_MODEL,
+    TOOL_STAGE_IMAGE,
+    TOOL_STAGE_PROMPT,
+    TOOL_STAGE_GENERATE,
+    TOOL_STAGE_CONVERT
+} tool_stage;
 
 /* Prints pg_last_error() and what to do next, in one line. Returns TOOL_FAILED. */
 int tool_fail(pg_status status, tool_stage stage);
@@ -65,6 +82,12 @@ void tool_progress_clear(tool_progress *progress);
 /* Ctrl-C sets the flag; a second Ctrl-C ends the process as usual. */
 pg_status tool_interrupt_open(pg_cancel **cancel);
 void tool_interrupt_close(pg_cancel **cancel);
+
+/* 1536 -> "1.5 KiB". Returns `text`. */
+const char *tool_size_text(uint64_t bytes, char text[32]);
+/* The names of the bits that are set, as a JSON list, or printed with commas; names may be NULL. */
+json_t *tool_names_json(uint64_t bits, const char *const *names, int n);
+void tool_print_names(uint64_t bits, const char *const *names, int n);
 
 /* All of stdin, malloc'ed; NULL when it cannot be read (the error line is printed). */
 unsigned char *tool_read_stdin(size_t *size);

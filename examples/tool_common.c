@@ -1,4 +1,4 @@
-/* Options, error lines, progress and Ctrl-C of the tool. */
+/* Options, error lines, names, progress and Ctrl-C of the tool. */
 #include "tool.h"
 
 #include <errno.h>
@@ -10,9 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static int usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-static int usage_error(const tool_verb *verb, const char *format, ...) {
+int tool_usage_error(const tool_verb *verb, const char *format, ...) {
     va_list list;
     fprintf(stderr, "paligemma %s: ", verb->name);
     va_start(list, format);
@@ -49,7 +47,7 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
         const char *word = argv[i];
         if (only_arguments || word[0] != '-' || !word[1]) { /* "-" alone is an argument: stdin */
             if (n == verb->n_arguments)
-                return usage_error(verb, "one argument too many: '%s' (quote a prompt with spaces)", word);
+                return tool_usage_error(verb, "one argument too many: '%s' (quote a prompt with spaces)", word);
             arguments[n++] = word;
             continue;
         }
@@ -64,28 +62,30 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
         const char *equals = word[1] == '-' ? strchr(word, '=') : NULL;
         const tool_option *option =
             find_option(options, n_options, word, equals ? (size_t)(equals - word) : strlen(word));
-        if (!option) return usage_error(verb, "unknown option '%s'", word);
+        if (!option) return tool_usage_error(verb, "unknown option '%s'", word);
         if (option->flag) {
-            if (equals) return usage_error(verb, "%s takes no value", option->name);
+            if (equals) return tool_usage_error(verb, "%s takes no value", option->name);
             *option->flag = 1;
             continue;
         }
         const char *value = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
-        if (!value) return usage_error(verb, "%s needs a %s", option->name, option->text ? "text" : "number");
+        if (!value) return tool_usage_error(verb, "%s needs a %s", option->name, option->text ? "text" : "number");
         if (option->text) {
             *option->text = value;
             continue;
         }
         if (!parse_number(value, option))
-            return usage_error(verb, "%s: found '%s', expected a whole number from %lld to %lld", option->name, value,
-                               (long long)option->least, (long long)option->most);
+            return tool_usage_error(verb, "%s: found '%s', expected a whole number from %lld to %lld", option->name,
+                                    value, (long long)option->least, (long long)option->most);
     }
     if (n < verb->n_arguments)
-        return usage_error(verb, "%zu argument%s given, %zu needed", n, n == 1 ? "" : "s", verb->n_arguments);
+        return tool_usage_error(verb, "%zu argument%s given, %zu needed", n, n == 1 ? "" : "s", verb->n_arguments);
     return -1;
 }
 
 static const char *next_step(pg_status status, tool_stage stage) {
+    if (stage == TOOL_STAGE_CONVERT && status != PG_ERROR_INTERNAL)
+        return status == PG_ERROR_FORMAT ? "the file may be damaged or half downloaded: fetch it again" : NULL;
     switch (status) {
         case PG_ERROR_NOT_FOUND:
             if (stage == TOOL_STAGE_MODEL)
@@ -155,6 +155,42 @@ int tool_print_json(json_t *object) {
     return tool_close_stdout();
 }
 
+const char *const tool_weights_names[] = {"stored", "int8", "int4"};
+
+int32_t tool_weights_of(const char *name) {
+    for (int32_t i = 0; i < 3; i++)
+        if (strcmp(name, tool_weights_names[i]) == 0) return i;
+    return -1;
+}
+
+const char *const tool_cpu_names[] = {"baseline", "avx2", "avx512", "avx_vnni", "avx512_vnni"};
+const int tool_n_cpu_names = sizeof tool_cpu_names / sizeof tool_cpu_names[0];
+
+json_t *tool_names_json(uint64_t bits, const char *const *names, int n) {
+    json_t *list = json_array();
+    for (int i = 0; i < n; i++)
+        if (names[i] && bits >> i & 1) json_array_append_new(list, json_string(names[i]));
+    return list;
+}
+
+void tool_print_names(uint64_t bits, const char *const *names, int n) {
+    const char *separator = "";
+    for (int i = 0; i < n; i++)
+        if (names[i] && bits >> i & 1) {
+            printf("%s%s", separator, names[i]);
+            separator = ", ";
+        }
+}
+
+const char *tool_size_text(uint64_t bytes, char text[32]) {
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    for (; value >= 1024 && unit < 4; unit++) value /= 1024;
+    snprintf(text, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return text;
+}
+
 double tool_seconds(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -167,14 +203,25 @@ void tool_progress_init(tool_progress *progress) {
 }
 
 int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t total) {
-    static const char *const names[] = {"loading", "looking at the picture", "reading the prompt"};
+    static const char *const names[] = {[PG_PHASE_LOAD] = "loading",
+                                        [PG_PHASE_ENCODE] = "looking at the picture",
+                                        [PG_PHASE_PREFILL] = "reading the prompt",
+                                        [PG_PHASE_CONVERT] = "converting",
+                                        [PG_PHASE_VERIFY] = "verifying"}; /* decode: the text itself */
+    enum { N_NAMES = sizeof names / sizeof names[0], BAR = 30 };
     tool_progress *progress = user;
-    if (!progress->enabled || phase < PG_PHASE_LOAD || phase > PG_PHASE_PREFILL) return 0; /* decode: the text itself */
+    if (!progress->enabled || phase < 0 || phase >= N_NAMES || !names[phase]) return 0;
     double now = tool_seconds();
     if (progress->shown && done < total && now - progress->last < 0.1) return 0;
     progress->last = now;
     progress->shown = 1;
-    fprintf(stderr, "\r%s %lld/%lld\033[K", names[phase - 1], (long long)done, (long long)total);
+    if (phase != PG_PHASE_CONVERT && phase != PG_PHASE_VERIFY) {
+        fprintf(stderr, "\r%s %lld/%lld\033[K", names[phase], (long long)done, (long long)total);
+        return 0;
+    }
+    int part = total > 0 ? (int)((double)done / (double)total * BAR) : BAR;
+    fprintf(stderr, "\r%s [%.*s%*s] %lld/%lld MB\033[K", names[phase], part, "==============================", BAR - part,
+            "", (long long)(done / 1000000), (long long)(total / 1000000));
     return 0;
 }
 

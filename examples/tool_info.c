@@ -12,6 +12,8 @@ static const char help[] =
     "that a run takes (one picture and 64 + 128 tokens, unless --tokens says otherwise).\n"
     "\n"
     "      --json        one line of JSON, with the whole config, defaults filled in\n"
+    "      --verify      read the whole of a converted folder and compare its checksums\n"
+    "      --weights FORMAT  as a run with this option: stored (default), int8 or int4\n"
     "      --tokens N    prompt and new tokens to count memory for, image tokens included\n"
     "  -t, --threads N   threads to count memory for (default: the CPUs this process may use)\n"
     "\n"
@@ -26,7 +28,6 @@ typedef struct facts {
 } facts;
 
 static const char *const dtype_names[] = {NULL, "f32", "bf16", "f16"};
-static const char *const cpu_names[] = {"baseline", "avx2", "avx512"};
 static const char *const resample_names[] = {"nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"};
 
 /* Whole number of a field such as "num_hidden_layers" of a part of the config; 0 when it is not there. */
@@ -39,32 +40,6 @@ static const char *resample_name(const facts *f) {
     return n >= 0 && n < (int32_t)(sizeof resample_names / sizeof resample_names[0]) ? resample_names[n] : "unknown";
 }
 
-static json_t *names_of_bits(uint64_t bits, const char *const *names, int n) {
-    json_t *list = json_array();
-    for (int i = 0; i < n; i++)
-        if (names[i] && bits >> i & 1) json_array_append_new(list, json_string(names[i]));
-    return list;
-}
-
-static void print_names(uint64_t bits, const char *const *names, int n) {
-    const char *separator = "";
-    for (int i = 0; i < n; i++)
-        if (names[i] && bits >> i & 1) {
-            printf("%s%s", separator, names[i]);
-            separator = ", ";
-        }
-}
-
-/* 1536 -> "1.5 KiB". */
-static const char *size_text(uint64_t bytes, char text[32]) {
-    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB"};
-    double value = (double)bytes;
-    size_t unit = 0;
-    for (; value >= 1024 && unit < 4; unit++) value /= 1024;
-    snprintf(text, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
-    return text;
-}
-
 static void print_text(const facts *f) {
     const pg_model_info *m = &f->model;
     const pg_processor_info *p = &f->processor;
@@ -74,9 +49,10 @@ static void print_text(const facts *f) {
     printf("architecture  %s: SigLIP encoder, Gemma %d decoder\n", m->generation == 2 ? "PaliGemma 2" : "PaliGemma",
            (int)m->generation);
     printf("weights       %.3f million parameters, ", (double)m->n_parameters / 1e6);
-    print_names(m->dtypes, dtype_names, 4);
+    if (m->weights != PG_WEIGHTS_STORED) printf("%s blocks, ", tool_weights_names[m->weights]);
+    tool_print_names(m->dtypes, dtype_names, 4);
     printf("; %u tensors in %u file%s, %s\n", m->n_tensors, m->n_files, m->n_files == 1 ? "" : "s",
-           size_text(m->n_bytes_mapped, a));
+           tool_size_text(m->n_bytes_mapped, a));
     printf("encoder       %lld layers, hidden %lld, %lld heads of %lld, MLP %lld, patch %lld\n",
            field(f, "vision_config", "num_hidden_layers"), field(f, "vision_config", "hidden_size"), vision_heads,
            vision_heads ? field(f, "vision_config", "hidden_size") / vision_heads : 0,
@@ -93,12 +69,13 @@ static void print_text(const facts *f) {
            (double)p->image_mean[0], (double)p->image_mean[1], (double)p->image_mean[2], (double)p->image_std[0],
            (double)p->image_std[1], (double)p->image_std[2], (int)p->n_image_tokens);
     printf("memory        %s mapped from the files and shared between processes; a run of %lld tokens takes %s more:\n",
-           size_text(f->memory.weights, a), (long long)f->memory.n_tokens,
-           size_text(f->memory.weights_copied + f->memory.activations + f->memory.kv_cache, b));
-    printf("              %s copied weights, ", size_text(f->memory.weights_copied, a));
-    printf("%s working memory, %s KV cache\n", size_text(f->memory.activations, b), size_text(f->memory.kv_cache, c));
+           tool_size_text(f->memory.weights, a), (long long)f->memory.n_tokens,
+           tool_size_text(f->memory.weights_copied + f->memory.activations + f->memory.kv_cache, b));
+    printf("              %s copied weights, ", tool_size_text(f->memory.weights_copied, a));
+    printf("%s working memory, %s KV cache\n", tool_size_text(f->memory.activations, b),
+           tool_size_text(f->memory.kv_cache, c));
     printf("kernels       ");
-    print_names(m->cpu_used, cpu_names, 3);
+    tool_print_names(m->cpu_used, tool_cpu_names, tool_n_cpu_names);
     putchar('\n');
 }
 
@@ -125,13 +102,14 @@ static json_t *make_json(const facts *f) {
         json_pack("{s:I, s:I, s:I, s:I, s:I}", "n_tokens", (json_int_t)f->memory.n_tokens, "weights",
                   (json_int_t)f->memory.weights, "weights_copied", (json_int_t)f->memory.weights_copied, "activations",
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
-    return json_pack("{s:s, s:s, s:i, s:I, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path", f->path,
+    return json_pack("{s:s, s:s, s:i, s:I, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path", f->path,
                      "architecture", m->generation == 2 ? "PaliGemma 2" : "PaliGemma", "generation", (int)m->generation,
-                     "n_parameters", (json_int_t)m->n_parameters, "dtypes", names_of_bits(m->dtypes, dtype_names, 4),
+                     "n_parameters", (json_int_t)m->n_parameters, "weights", tool_weights_names[m->weights], "dtypes",
+                     tool_names_json(m->dtypes, dtype_names, 4),
                      "n_tensors", (int)m->n_tensors, "n_files", (int)m->n_files, "n_bytes_mapped",
                      (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size, "kernels",
-                     names_of_bits(m->cpu_used, cpu_names, 3), "tokenizer", tokenizer, "image", image, "memory", memory,
-                     "config", f->config, "version", pg_version_string());
+                     tool_names_json(m->cpu_used, tool_cpu_names, tool_n_cpu_names), "tokenizer", tokenizer, "image",
+                     image, "memory", memory, "config", f->config, "version", pg_version_string());
 }
 
 /* Text that a call copies out, asked for its size first; malloc'ed. */
@@ -154,16 +132,20 @@ static json_t *load_config(const pg_model *model, pg_status *status) {
 }
 
 static int info(const tool_verb *verb, int argc, char **argv) {
-    int json = 0;
-    const char *name;
+    int json = 0, verify = 0;
+    const char *name, *format = NULL;
     int64_t n_tokens = 0, n_threads = 0;
     const tool_option options[] = {
         {.name = "--json", .flag = &json},
+        {.name = "--verify", .flag = &verify},
+        {.name = "--weights", .text = &format},
         {.name = "--tokens", .number = &n_tokens, .least = 1, .most = INT32_MAX},
         {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 4096},
     };
     int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &name);
     if (exit_status >= 0) return exit_status;
+    int32_t weights = format ? tool_weights_of(format) : PG_WEIGHTS_STORED;
+    if (weights < 0) return tool_usage_error(verb, "--weights: found '%s', expected stored, int8 or int4", format);
 
     pg_model *model = NULL;
     pg_processor *processor = NULL;
@@ -176,7 +158,16 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     f.memory.n_threads = (int32_t)n_threads;
     pg_status status;
     f.path = find_path(name, &status);
-    if (status >= 0) status = pg_model_open(name, NULL, &model);
+    tool_progress progress;
+    pg_model_options model_options;
+    tool_progress_init(&progress);
+    pg_model_options_init(&model_options, sizeof model_options);
+    model_options.weights = weights;
+    model_options.flags = verify ? PG_MODEL_VERIFY : 0;
+    model_options.progress = tool_progress_update;
+    model_options.progress_user = &progress;
+    if (status >= 0) status = pg_model_open(name, &model_options, &model);
+    tool_progress_clear(&progress);
     if (status >= 0) status = pg_processor_open(name, NULL, &processor);
     if (status >= 0) status = pg_model_get_info(model, &f.model);
     if (!n_tokens) f.memory.n_tokens = f.model.n_image_tokens + 64 + 128;

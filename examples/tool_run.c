@@ -21,6 +21,7 @@ static const char help[] =
     "                           the text does not depend on it\n"
     "      --json               print nothing but one line of JSON at the end: text, ids, prompt_ids,\n"
     "                           stop (eos or length), load_s, image_s, prefill_s, decode_s, tokens_per_s\n"
+    "      --weights FORMAT     stored (default), int8 or int4: quantised when the model opens\n"
     "      --literal            take <eos>, <image> and other special tokens in PROMPT as plain text\n"
     "      --no-exif            do not apply the EXIF orientation\n"
     "  -v, --verbose            times, and what the library has to tell, on stderr\n"
@@ -122,7 +123,7 @@ static int report(run_state *s, int64_t max_new_tokens, int verbose) {
 }
 
 static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens, int64_t n_threads, uint32_t flags,
-                    int verbose) {
+                    int32_t weights, int verbose) {
     pg_image image;
     size_t n_bytes = 0;
     pg_status status =
@@ -135,6 +136,7 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
     pg_processor_options processor_options;
     pg_model_options_init(&model_options, sizeof model_options);
     pg_processor_options_init(&processor_options, sizeof processor_options);
+    model_options.weights = weights;
     model_options.cancel = s->cancel;
     model_options.progress = tool_progress_update;
     model_options.log = processor_options.log = verbose ? on_log : NULL;
@@ -178,11 +180,12 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
 static int run(const tool_verb *verb, int argc, char **argv) {
     int json = 0, literal = 0, no_exif = 0, verbose = 0;
     int64_t max_new_tokens = 128, n_threads = 0;
-    const char *arguments[3];
+    const char *arguments[3], *format = NULL;
     const tool_option options[] = {
         {.name = "--max-new-tokens", .letter = "-n", .number = &max_new_tokens, .least = 1, .most = INT32_MAX},
         {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 4096},
         {.name = "--json", .flag = &json},
+        {.name = "--weights", .text = &format},
         {.name = "--literal", .flag = &literal},
         {.name = "--no-exif", .flag = &no_exif},
         {.name = "--verbose", .letter = "-v", .flag = &verbose},
@@ -190,10 +193,12 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments);
     if (status >= 0) return status;
 
+    int32_t weights = format ? tool_weights_of(format) : PG_WEIGHTS_STORED;
+    if (weights < 0) return tool_usage_error(verb, "--weights: found '%s', expected stored, int8 or int4", format);
     run_state s = {.json = json};
     tool_progress_init(&s.progress);
     uint32_t flags = (literal ? PG_TEXT_LITERAL : 0u) | (no_exif ? 0u : PG_IMAGE_EXIF);
-    status = run_with(&s, arguments, max_new_tokens, n_threads, flags, verbose);
+    status = run_with(&s, arguments, max_new_tokens, n_threads, flags, weights, verbose);
     pg_result_close(&s.result);
     pg_inputs_close(&s.inputs);
     pg_processor_close(&s.processor);

@@ -8,7 +8,8 @@
 #   sanitized  clang, address + undefined + leak sanitizers, warnings are errors
 #   serial     gcc, without OpenMP, the static library alone
 #
-# Then the Python package, installed with pip into an environment of its own, on the library of the first build.
+# Then, on the first build, old CPUs under qemu-user (emulate.sh, where qemu-x86_64 is there), and the Python package,
+# installed with pip into an environment of its own.
 #
 # --oracle also compares with transformers on fresh random checkpoints, in a virtual environment that is made on the first run.
 #
@@ -121,6 +122,13 @@ if build sanitized "$clang" "$(echo "$clang" | sed 's/clang/clang++/')" --buildt
 fi
 if build serial "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=release -Dopenmp=disabled -Ddefault_library=static; then
     run_suites serial --suite unit --suite golden
+fi
+
+if command -v qemu-x86_64 >/dev/null 2>&1 && test "$(uname -m)" = x86_64; then
+    title "old CPUs, emulated"
+    CC=$gcc sh tests/emulate.sh "$builds/gcc" >"$builds/emulate.log" 2>&1
+    tail -n 100 "$builds/emulate.log"
+    add_counts "$builds/emulate.log" "tests/emulate.sh"
 fi
 
 # python_suite PYTHON LOG: the tests of python/ with the library of the release build; what PYTHON lacks is skipped there.

@@ -67,7 +67,7 @@ enum {
     /* Errors: negative, spaced so that finer ones can be added between. */
     PG_ERROR_ARGUMENT = -10,    /* a NULL pointer, a value out of range, invalid UTF-8 */
     PG_ERROR_MEMORY = -20,      /* the allocator returned NULL */
-    PG_ERROR_IO = -30,          /* a file could not be read */
+    PG_ERROR_IO = -30,          /* a file could not be read or written */
     PG_ERROR_NOT_FOUND = -31,   /* a file, model id, tensor or key is not there */
     PG_ERROR_FORMAT = -40,      /* a file is damaged, truncated, or contradicts itself */
     PG_ERROR_UNSUPPORTED = -50, /* sound, but not something this version runs */
@@ -108,10 +108,17 @@ enum { PG_LOG_ERROR = 1, PG_LOG_WARNING = 2, PG_LOG_INFO = 3, PG_LOG_DEBUG = 4 }
 /* One preformatted UTF-8 line without a line break. `message` is valid during the call. */
 typedef void (*pg_log_fn)(void *user, int32_t level, const char *message);
 
-enum { PG_PHASE_LOAD = 1, PG_PHASE_ENCODE = 2, PG_PHASE_PREFILL = 3, PG_PHASE_DECODE = 4 };
+enum {
+    PG_PHASE_LOAD = 1,
+    PG_PHASE_ENCODE = 2,
+    PG_PHASE_PREFILL = 3,
+    PG_PHASE_DECODE = 4,
+    PG_PHASE_CONVERT = 5,
+    PG_PHASE_VERIFY = 6
+};
 
 /* Progress of a phase: `done` of `total` units (tensors while loading, layers
- * in encode and prefill, tokens in decode). Called on the calling thread; a
+ * in encode and prefill, tokens in decode, bytes in convert and verify). Called on the calling thread; a
  * non-zero return stops the call with PG_ERROR_CANCELLED. */
 typedef int32_t (*pg_progress_fn)(void *user, int32_t phase, int64_t done, int64_t total);
 
@@ -188,6 +195,19 @@ PG_API pg_status pg_image_from_pixels(pg_image *image, size_t struct_size, int32
 
 typedef struct pg_model pg_model;
 
+/* How the matrices of the linear layers, the embedding and the head are kept (docs/FORMATS.md). */
+enum {
+    PG_WEIGHTS_STORED = 0, /* as the folder has them */
+    PG_WEIGHTS_INT8 = 1,   /* 8 bits, a scale per 128 weights of a row: 8.25 bits a weight */
+    PG_WEIGHTS_INT4 = 2    /* 4 bits, a scale per 128 and a fine one per 32 weights of a row: 4.25 bits a weight */
+};
+
+/* Flags of pg_model_options. */
+enum {
+    PG_MODEL_VERIFY = 1 /* read the whole of a converted folder and compare its checksums; PG_ERROR_UNSUPPORTED for a
+                           folder that has none */
+};
+
 typedef struct pg_model_options {
     uint32_t struct_size;          /* sizeof(pg_model_options) */
     uint32_t reserved;             /* 0 */
@@ -195,15 +215,19 @@ typedef struct pg_model_options {
     const pg_allocator *allocator; /* default NULL: the C library's */
     pg_log_fn log;                 /* default NULL: silent */
     void *log_user;                /* passed to log */
-    pg_progress_fn progress;       /* default NULL; phase PG_PHASE_LOAD */
+    pg_progress_fn progress;       /* default NULL; phases verify, load, convert (int8, int4) */
     void *progress_user;           /* passed to progress */
     pg_cancel *cancel;             /* default NULL */
+    int32_t weights;               /* PG_WEIGHTS_*; default PG_WEIGHTS_STORED. A folder converted to the other: refused */
+    uint32_t flags;                /* PG_MODEL_VERIFY; default 0 */
 } pg_model_options;
 
 /* Instruction sets for cpu_mask. PG_CPU_BASELINE alone runs the plain C kernels. */
 #define PG_CPU_BASELINE (UINT64_C(1) << 0)
 #define PG_CPU_AVX2 (UINT64_C(1) << 1)   /* AVX2, FMA and F16C */
 #define PG_CPU_AVX512 (UINT64_C(1) << 2) /* AVX-512 F, BW, DQ, VL */
+#define PG_CPU_AVX_VNNI (UINT64_C(1) << 3)    /* AVX-VNNI, for int8 and int4 weights; beside AVX2 */
+#define PG_CPU_AVX512_VNNI (UINT64_C(1) << 4) /* AVX-512 VNNI, for the same; beside AVX-512 */
 
 PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_size);
 
@@ -212,7 +236,8 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
  * cache as pg_checkpoint_find() says; the network is never used.
  * The weight files stay mapped until the model and everything made from it are
  * closed: do not truncate or rewrite them in that time.
- * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED. */
+ * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: options.weights is int8 or
+ * int4 and the folder was converted to the other. */
 PG_API pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out);
 
 /* Drops the caller's reference and sets *model to NULL. */
@@ -239,10 +264,12 @@ typedef struct pg_model_info {
     uint64_t cpu_used;       /* PG_CPU_* bits of the kernels chosen */
     uint32_t n_files;        /* safetensors files */
     uint32_t n_tensors;      /* tensors in use */
-    uint32_t dtypes;         /* bit (1 << PG_DTYPE_x) for each weight dtype in use */
+    uint32_t dtypes;         /* bit (1 << PG_DTYPE_x) for each weight dtype in use, that of quantised ones left out */
     int32_t image_size;      /* pixels, width = height */
     int32_t n_image_tokens;  /* image tokens per picture: (image_size / patch_size)^2 */
     int32_t vocab_size;      /* rows of the head */
+    int32_t weights;         /* PG_WEIGHTS_*: what the matrices are kept as; PG_WEIGHTS_STORED: as dtypes says */
+    uint32_t reserved;       /* 0 */
 } pg_model_info;
 
 PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info);
@@ -268,6 +295,31 @@ PG_API pg_status pg_model_memory(const pg_model *model, pg_memory *memory);
  * returned as it is. Copies as pg_model_config() does.
  * Errors: PG_ERROR_NOT_FOUND; the message names the folders that were looked at. */
 PG_API pg_status pg_checkpoint_find(const char *model, char *path, size_t capacity, size_t *needed);
+
+typedef struct pg_convert_options {
+    uint32_t struct_size;          /* sizeof(pg_convert_options) */
+    int32_t weights;               /* PG_WEIGHTS_INT8 (default) or PG_WEIGHTS_INT4 */
+    int32_t n_threads;             /* >= 1; default and 0: the CPUs this process may use */
+    uint32_t reserved;             /* 0 */
+    uint64_t max_file_bytes;       /* larger weights are cut into several files between tensors; default and 0: 5e9 */
+    const pg_allocator *allocator; /* default NULL: the C library's */
+    pg_log_fn log;                 /* default NULL: silent */
+    void *log_user;                /* passed to log */
+    pg_progress_fn progress;       /* default NULL; phases load and convert */
+    void *progress_user;           /* passed to progress */
+    pg_cancel *cancel;             /* default NULL */
+} pg_convert_options;
+
+PG_API pg_status pg_convert_options_init(pg_convert_options *options, size_t struct_size);
+
+/* Writes the checkpoint `model` (a folder or an id, as pg_model_open() takes) with quantised weights to the new folder
+ * `out`, which opens like any other and computes to the bit what pg_model_open() of `model` with the same
+ * options.weights computes. The bytes written are the same on every CPU and for every n_threads.
+ * `out` is new or an empty folder. Everything is written to `out`.partial beside it, which is renamed at the end: a
+ * conversion that was cut off leaves no `out`, and what it left of `out`.partial does not open and goes with the next run.
+ * Errors: as pg_model_open(); PG_ERROR_ARGUMENT (`out` is not empty, a weight is not finite or too large for the
+ * format), PG_ERROR_UNSUPPORTED (`model` is quantised already), PG_ERROR_IO (the disk is full, ...). */
+PG_API pg_status pg_convert(const char *model, const char *out, const pg_convert_options *options);
 
 /* ------------------------------------------------------------------------
  * Processor: tokenizer and image processing

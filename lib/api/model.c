@@ -19,6 +19,12 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
     pg_model_options complete = default_options;
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_model_options"));
     PGI_TRY(pgi_reserved_in(complete.reserved, "pg_model_options"));
+    if (complete.weights < PG_WEIGHTS_STORED || complete.weights > PG_WEIGHTS_INT4)
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.weights is %d, expected a PG_WEIGHTS_*",
+                         (int)complete.weights);
+    if (complete.flags & ~(uint32_t)PG_MODEL_VERIFY)
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.flags is 0x%x, expected PG_MODEL_VERIFY or 0",
+                         (unsigned)complete.flags);
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
@@ -95,6 +101,7 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
         .image_size = model->config.vision.image_size,
         .n_image_tokens = model->config.vision.n_patches,
         .vocab_size = model->config.text.vocab_size,
+        .weights = model->weights.format,
     };
     pgi_struct_out(info, &value, sizeof value);
     return PG_OK;

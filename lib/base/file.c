@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static pg_status system_error(const char *path, const char *verb, int number) {
+pg_status pgi_system_error(const char *path, const char *verb, int number) {
     char text[128] = "";
     /* The XSI and the GNU strerror_r differ; _GNU_SOURCE gives the one that returns the text. */
     const char *reason = strerror_r(number, text, sizeof text);
@@ -21,11 +21,11 @@ static pg_status system_error(const char *path, const char *verb, int number) {
 static pg_status open_regular(const char *path, int *out_fd, size_t *out_size) {
     struct stat info;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return system_error(path, "open", errno);
+    if (fd < 0) return pgi_system_error(path, "open", errno);
     if (fstat(fd, &info) != 0) {
         int number = errno;
         close(fd);
-        return system_error(path, "stat", number);
+        return pgi_system_error(path, "stat", number);
     }
     if (!S_ISREG(info.st_mode)) {
         close(fd);
@@ -51,7 +51,7 @@ pg_status pgi_file_read(const char *path, size_t max_size, pgi_buffer *out) {
         ssize_t n = read(fd, out->data + out->size, size - at);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) {
-            status = system_error(path, "read", errno);
+            status = pgi_system_error(path, "read", errno);
             goto done;
         }
         if (n == 0) { /* it shrank since fstat */
@@ -87,13 +87,19 @@ pg_status pgi_mapping_open(const char *path, pgi_mapping *out) {
         int number = errno;
         if (data == MAP_FAILED) {
             close(fd);
-            return system_error(path, "map", number);
+            return pgi_system_error(path, "map", number);
         }
         out->data = data;
         out->size = size;
     }
     close(fd); /* the mapping stays */
     return PG_OK;
+}
+
+void pgi_mapping_forget(const void *data, size_t size) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)data + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)data + size) / page * page;
+    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED); /* a hint: it may fail */
 }
 
 void pgi_mapping_close(pgi_mapping *mapping) {

@@ -8,6 +8,9 @@
  * PG_ERROR_NOT_FOUND when there is no such file, PG_ERROR_IO when it cannot be read. */
 pg_status pgi_file_read(const char *path, size_t max_size, pgi_buffer *out);
 
+/* "path: cannot verb: reason" of an errno: PG_ERROR_NOT_FOUND, _MEMORY or _IO. */
+pg_status pgi_system_error(const char *path, const char *verb, int number);
+
 /* 1 when `path` is a regular file (links followed), else 0. */
 int pgi_file_exists(const char *path);
 /* 1 when `path` is a folder (links followed), else 0. */
@@ -20,6 +23,8 @@ typedef struct pgi_mapping {
 } pgi_mapping;
 
 pg_status pgi_mapping_open(const char *path, pgi_mapping *out);
+/* The pages that lie within these mapped bytes need not stay in memory; they are read again when touched. */
+void pgi_mapping_forget(const void *data, size_t size);
 void pgi_mapping_close(pgi_mapping *mapping);
 
 /* "folder/name" as a new string, or NULL (PG_ERROR_MEMORY). */

@@ -17,6 +17,7 @@ enum { MAX_SHARDS = 4096, MAX_DIMS = 8 };
 typedef struct tensor_file {
     char *path;
     pgi_mapping mapping;
+    size_t header_size;
     json_t *header; /* owns the tensors' names */
 } tensor_file;
 
@@ -175,6 +176,7 @@ static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
     if (header_size > MAX_HEADER)
         return pgi_error(PG_ERROR_LIMIT, "%s: found a header size of %llu bytes, expected at most %zu", file->path,
                          (unsigned long long)header_size, MAX_HEADER);
+    file->header_size = (size_t)header_size;
     PGI_TRY(pgi_json_parse(file->path, bytes + 8, (size_t)header_size, &file->header));
 
     size_t n = json_object_size(file->header), n_old = files->n_tensors;
@@ -190,7 +192,7 @@ static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
         const char *name = json_object_iter_key(at);
         if (strcmp(name, "__metadata__") == 0) continue;
         PGI_TRY(read_tensor(file, name, json_object_iter_value(at), data, data_size, &tensors[files->n_tensors]));
-        files->n_tensors++;
+        tensors[files->n_tensors++].file_index = index;
     }
     return check_layout(file, tensors + n_old, files->n_tensors - n_old, data, data_size);
 }
@@ -394,4 +396,9 @@ pgi_stored_tensor *pgi_tensor_files_find(pgi_tensor_files *files, const char *na
 
 const char *pgi_tensor_files_folder(const pgi_tensor_files *files) { return files->folder; }
 uint32_t pgi_tensor_files_n_files(const pgi_tensor_files *files) { return files->n_files; }
+pgi_tensor_file_info pgi_tensor_files_file(const pgi_tensor_files *files, uint32_t index) {
+    const tensor_file *file = &files->files[index];
+    return (pgi_tensor_file_info){file->path, file->mapping.data + 8, file->header_size,
+                                  json_object_get(file->header, "__metadata__")};
+}
 uint64_t pgi_tensor_files_n_bytes(const pgi_tensor_files *files) { return files->n_bytes; }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "checkpoint/quantized_store.h"
 
 typedef enum part { PART_VISION, PART_PROJECTOR, PART_TEXT, PART_HEAD } part;
 
@@ -132,18 +133,31 @@ static void write_shape(int n_dims, const int64_t *shape, char *text, size_t siz
     if (at < size) snprintf(text + at, size - at, "]");
 }
 
+/* What no role takes: PG_ERROR_UNSUPPORTED. */
+static pg_status wrong_dtype(const binder *b, const pgi_stored_tensor *tensor) {
+    pgi_tensor_file_info file = pgi_tensor_files_file(b->files, tensor->file_index);
+    const char *format = json_string_value(json_object_get(file.metadata, "format"));
+    return pgi_error(PG_ERROR_UNSUPPORTED,
+                     "%s: tensor %s: found dtype %.20s%s%.40s%s, expected F32, BF16 or F16 (of quantised checkpoints, those "
+                     "that pg_convert() wrote are supported)",
+                     tensor->file, tensor->name, tensor->dtype_name, format ? " in a file of the format \"" : "",
+                     format ? format : "", format ? "\"" : "");
+}
+
 /* The tensor `rest` of a part, of exactly this shape; a size of -1 is free (and at least 1). Counts it. */
-static pg_status take(binder *b, part where, const char *rest, int n_dims, const int64_t *shape,
+static pg_status take(binder *b, part where, const char *rest, int may_be_blocks, int n_dims, const int64_t *shape,
                       const pgi_stored_tensor **out) {
     char expected[120], found[200];
     write_shape(n_dims, shape, expected, sizeof expected);
     pgi_stored_tensor *tensor = find(b, where, rest);
     if (!tensor) return missing(b, where, rest, expected);
-    if (tensor->dtype != PG_DTYPE_F32 && tensor->dtype != PG_DTYPE_BF16 && tensor->dtype != PG_DTYPE_F16)
-        return pgi_error(
-            PG_ERROR_UNSUPPORTED,
-            "%s: tensor %s: found dtype %.20s, expected F32, BF16 or F16 (quantised checkpoints are not supported)",
-            tensor->file, tensor->name, tensor->dtype_name);
+    int blocks = pgi_dtype_is_blocks(tensor->dtype);
+    if (blocks ? !may_be_blocks
+               : tensor->dtype != PG_DTYPE_F32 && tensor->dtype != PG_DTYPE_BF16 && tensor->dtype != PG_DTYPE_F16)
+        return wrong_dtype(b, tensor);
+    if (may_be_blocks && !blocks && b->out->format != PG_WEIGHTS_STORED)
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found dtype %s, expected quantised blocks as in its like",
+                         tensor->file, tensor->name, tensor->dtype_name);
     int fits = tensor->n_dims == n_dims;
     for (int i = 0; i < n_dims && fits; i++) fits = shape[i] < 0 ? tensor->shape[i] > 0 : tensor->shape[i] == shape[i];
     if (!fits) {
@@ -152,10 +166,11 @@ static pg_status take(binder *b, part where, const char *rest, int n_dims, const
                          tensor->file, tensor->name, found, expected);
     }
     if (!tensor->used) {
-        tensor->used = 1;
-        b->out->n_tensors++;
-        b->out->n_parameters += tensor->n_bytes / pgi_dtype_size(tensor->dtype);
-        b->out->dtypes |= 1u << tensor->dtype;
+        uint64_t n = 1; /* bounded by the bytes of the file */
+        for (int i = 0; i < n_dims; i++) n *= (uint64_t)tensor->shape[i];
+        b->out->n_parameters += n;
+        tensor->used = (int32_t)++b->out->n_tensors;
+        if (!blocks) b->out->dtypes |= 1u << tensor->dtype;
     }
     b->n_done++;
     *out = tensor;
@@ -164,28 +179,32 @@ static pg_status take(binder *b, part where, const char *rest, int n_dims, const
 
 static pg_status take_matrix(binder *b, part where, const char *rest, int64_t rows, int64_t columns, pgi_matrix *out) {
     const pgi_stored_tensor *tensor;
-    PGI_TRY(take(b, where, rest, 2, (int64_t[]){rows, columns}, &tensor));
+    PGI_TRY(take(b, where, rest, 1, 2, (int64_t[]){rows, columns}, &tensor));
     *out = (pgi_matrix){tensor->data, tensor->dtype, tensor->shape[0], tensor->shape[1]};
     return PG_OK;
+}
+
+void pgi_stored_to_f32(const pgi_stored_tensor *tensor, int64_t begin, int64_t end, float *out) {
+    const uint8_t *data = tensor->data;
+    for (int64_t i = begin; i < end; i++) {
+        if (tensor->dtype == PG_DTYPE_F32)
+            *out++ = pgi_load_f32(data + 4 * i);
+        else if (tensor->dtype == PG_DTYPE_BF16)
+            *out++ = pgi_f32_from_bf16(pgi_load_u16(data + 2 * i));
+        else
+            *out++ = pgi_f32_from_f16(pgi_load_u16(data + 2 * i));
+    }
 }
 
 /* A vector becomes f32 in the arena: [n]. */
 static pg_status take_vector(binder *b, part where, const char *rest, int64_t n, const float **out) {
     const pgi_stored_tensor *tensor;
-    PGI_TRY(take(b, where, rest, 1, &n, &tensor));
+    PGI_TRY(take(b, where, rest, 0, 1, &n, &tensor));
     size_t room = ((size_t)n + 15) / 16 * 16; /* each starts on a cache line */
     if (room > (size_t)(b->vectors_end - b->vectors))
         return pgi_error(PG_ERROR_INTERNAL, "%s: tensor %s: no room for %lld values", tensor->file, tensor->name,
                          (long long)n);
-    const uint8_t *data = tensor->data;
-    for (int64_t i = 0; i < n; i++) {
-        if (tensor->dtype == PG_DTYPE_F32)
-            b->vectors[i] = pgi_load_f32(data + 4 * i);
-        else if (tensor->dtype == PG_DTYPE_BF16)
-            b->vectors[i] = pgi_f32_from_bf16(pgi_load_u16(data + 2 * i));
-        else
-            b->vectors[i] = pgi_f32_from_f16(pgi_load_u16(data + 2 * i));
-    }
+    pgi_stored_to_f32(tensor, 0, n, b->vectors);
     *out = b->vectors;
     b->vectors += room;
     b->out->n_bytes_copied += (size_t)n * sizeof(float);
@@ -231,15 +250,15 @@ static pg_status bind_vision_layer(binder *b, int32_t index, pgi_vision_layer *l
 static pg_status bind_vision(binder *b, pgi_vision_weights *out) {
     const pgi_vision_config *config = &b->config->vision;
     int64_t hidden = config->hidden_size, patch = config->patch_size;
-    const pgi_stored_tensor *kernel, *position;
+    const pgi_stored_tensor *kernel = NULL, *position = NULL;
 
     /* The convolution [hidden, 3, patch, patch] with stride = patch is a linear layer on flattened patches. */
-    PGI_TRY(take(b, PART_VISION, "embeddings.patch_embedding.weight", 4,
+    PGI_TRY(take(b, PART_VISION, "embeddings.patch_embedding.weight", 1, 4,
                  (int64_t[]){hidden, config->n_channels, patch, patch}, &kernel));
     out->patch.weight = (pgi_matrix){kernel->data, kernel->dtype, hidden, config->n_channels * patch * patch};
     PGI_TRY(take_vector(b, PART_VISION, "embeddings.patch_embedding.bias", hidden, &out->patch.bias));
 
-    PGI_TRY(take(b, PART_VISION, "embeddings.position_embedding.weight", 2, (int64_t[]){-1, hidden}, &position));
+    PGI_TRY(take(b, PART_VISION, "embeddings.position_embedding.weight", 0, 2, (int64_t[]){-1, hidden}, &position));
     if (position->shape[0] != config->n_patches)
         return pgi_error(
             PG_ERROR_FORMAT,
@@ -333,6 +352,7 @@ pg_status pgi_weights_bind(const pgi_memory *memory, const pgi_run *run, pgi_con
     binder b = {.run = run, .config = config, .files = files, .out = out};
     size_t n_floats, vision_bytes, text_bytes;
     pg_status status;
+    PGI_GOTO(pgi_quantized_store_read(memory, files, &out->format), done);
     PGI_GOTO(collect_names(memory, &b, &n_floats), done);
     b.n_total = count_expected(&b);
     PGI_GOTO(pgi_run_progress(run, PG_PHASE_LOAD, 0, b.n_total), done);
@@ -359,7 +379,31 @@ done:
     return status;
 }
 
+pg_status pgi_weights_each_matrix(pgi_weights *weights, const pgi_config *config, pgi_matrix_fn visit, void *context) {
+    pgi_text_weights *text = &weights->text;
+    const int tied = text->head.weight.data == text->embedding.data;
+    PGI_TRY(visit(context, &text->embedding));
+    if (tied)
+        text->head.weight = text->embedding;
+    else
+        PGI_TRY(visit(context, &text->head.weight));
+    PGI_TRY(visit(context, &weights->vision.patch.weight));
+    for (int32_t i = 0; i < config->vision.n_layers; i++) {
+        pgi_vision_layer *l = &weights->vision.layers[i];
+        pgi_linear *all[] = {&l->q, &l->k, &l->v, &l->out, &l->fc1, &l->fc2};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) PGI_TRY(visit(context, &all[k]->weight));
+    }
+    PGI_TRY(visit(context, &weights->projector.weight));
+    for (int32_t i = 0; i < config->text.n_layers; i++) {
+        pgi_text_layer *l = &text->layers[i];
+        pgi_linear *all[] = {&l->q, &l->k, &l->v, &l->out, &l->gate, &l->up, &l->down};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) PGI_TRY(visit(context, &all[k]->weight));
+    }
+    return PG_OK;
+}
+
 void pgi_weights_free(pgi_weights *weights) {
     if (weights->memory) pgi_free(weights->memory, weights->arena);
+    if (weights->memory) pgi_free(weights->memory, weights->blocks);
     *weights = (pgi_weights){0};
 }

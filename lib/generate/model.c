@@ -1,6 +1,9 @@
 #include "generate/model.h"
 
 #include "checkpoint/hub.h"
+#include "checkpoint/quantized_store.h"
+
+enum { MAX_OPEN_THREADS = 64 };
 
 static void model_free(pg_model *model) {
     pgi_memory memory = model->memory;
@@ -34,6 +37,20 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     model->config = config;
     PGI_GOTO(pgi_tensor_files_open(memory, folder, &model->files), fail);
     PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, &model->weights), fail);
+    if (options->flags & PG_MODEL_VERIFY) {
+        run.n_threads = pgi_cpu_count();
+        PGI_GOTO(pgi_quantized_store_verify(memory, &run, model->files), fail);
+    }
+    if (options->weights != PG_WEIGHTS_STORED && options->weights != model->weights.format) {
+        if (model->weights.format != PG_WEIGHTS_STORED) {
+            status = pgi_error(PG_ERROR_ARGUMENT, "%s: found weights converted to %s, expected %s as the options say",
+                               folder, pgi_weights_name(model->weights.format), pgi_weights_name(options->weights));
+            goto fail;
+        }
+        int n_cpus = pgi_cpu_count();
+        run.n_threads = n_cpus < MAX_OPEN_THREADS ? n_cpus : MAX_OPEN_THREADS;
+        PGI_GOTO(pgi_model_quantize(model, &run, options->weights), fail);
+    }
     uint32_t n_files = pgi_tensor_files_n_files(model->files);
     pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx", folder,
                  model->config.text.generation, (unsigned long long)model->weights.n_parameters, n_files,

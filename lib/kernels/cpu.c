@@ -13,15 +13,20 @@ static uint64_t read_xcr0(void) {
 uint64_t pgi_cpu_features(void) {
     enum { XMM_YMM = 0x6, ZMM = 0xE6 }; /* state components of XCR0 */
     uint64_t features = PG_CPU_BASELINE;
-    uint32_t a, b, c, d, b7, c7, d7;
+    enum { AVX_VNNI = 1 << 4, AVX512_VNNI = 1 << 11 }; /* leaf 7: subleaf 1 EAX, subleaf 0 ECX */
+    uint32_t a, b, c, d, a7, b7, c7, d7;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return features;
-    if (!__get_cpuid_count(7, 0, &a, &b7, &c7, &d7)) return features;
+    if (!__get_cpuid_count(7, 0, &a7, &b7, &c7, &d7)) return features;
     uint64_t xcr0 = read_xcr0();
     if ((xcr0 & XMM_YMM) != XMM_YMM) return features;
     if (!(c & bit_AVX) || !(c & bit_FMA) || !(c & bit_F16C) || !(b7 & bit_AVX2)) return features;
     features |= PG_CPU_AVX2;
     uint32_t avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-    if ((xcr0 & ZMM) == ZMM && (b7 & avx512) == avx512) features |= PG_CPU_AVX512;
+    if ((xcr0 & ZMM) == ZMM && (b7 & avx512) == avx512) {
+        features |= PG_CPU_AVX512;
+        if (c7 & AVX512_VNNI) features |= PG_CPU_AVX512_VNNI;
+    }
+    if (a7 >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & AVX_VNNI)) features |= PG_CPU_AVX_VNNI;
     return features;
 }
 #else

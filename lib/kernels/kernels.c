@@ -11,6 +11,8 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
 #if defined(__x86_64__)
     if (used & PG_CPU_AVX2) pgi_kernels_avx2(kernels);
     if (used & PG_CPU_AVX512) pgi_kernels_avx512(kernels);
+    if (used & PG_CPU_AVX_VNNI) pgi_kernels_avx_vnni(kernels);
+    if (used & PG_CPU_AVX512_VNNI) pgi_kernels_avx512_vnni(kernels);
 #else
     used &= PG_CPU_BASELINE;
 #endif

@@ -30,6 +30,7 @@ static inline int64_t pgi_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 struct pgi_kernels {
     uint64_t cpu;         /* PG_CPU_* bits in use */
     int gemm_mr, gemm_nr; /* the tile of `gemm` */
+    int quantized_rows;   /* rows of a tile of `product_int8`, at least PGI_GEMV_ROWS */
 #define K(type, name, parameters) type(*name) parameters;
 #include "kernels/kernels.inc"
 #undef K
@@ -39,5 +40,7 @@ struct pgi_kernels {
 void pgi_kernels_ref(pgi_kernels *kernels);
 void pgi_kernels_avx2(pgi_kernels *kernels);
 void pgi_kernels_avx512(pgi_kernels *kernels);
+void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* the quantised products alone */
+void pgi_kernels_avx512_vnni(pgi_kernels *kernels); /* the same */
 
 #endif

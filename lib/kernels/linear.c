@@ -16,6 +16,7 @@
 
 #include "base/parallel.h"
 #include "kernels/kernels.h"
+#include "kernels/quantized.h"
 
 enum {
     COLUMN_BLOCK = 256,            /* output columns of a task at the most */
@@ -47,8 +48,9 @@ static size_t panel_floats(void) { return (size_t)COLUMN_BLOCK * PGI_GEMM_KC; }
 static size_t thread_bytes(void) { return (panel_floats() + (size_t)PGI_GEMM_MR_MAX * PGI_GEMM_LDA) * sizeof(float); }
 
 size_t pgi_linear_scratch(const pgi_kernels *kernels, int n_threads) {
+    size_t dense = thread_bytes() * (size_t)n_threads, quantized = pgi_quantized_scratch(n_threads);
     (void)kernels;
-    return thread_bytes() * (size_t)n_threads;
+    return dense > quantized ? dense : quantized;
 }
 
 static void gemv_columns(void *context, int64_t begin, int64_t end, int thread) {
@@ -111,6 +113,8 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
         case PG_DTYPE_F32: task.pack = kernels->pack_f32, task.gemv = kernels->gemv_f32; break;
         case PG_DTYPE_BF16: task.pack = kernels->pack_bf16, task.gemv = kernels->gemv_bf16; break;
         case PG_DTYPE_F16: task.pack = kernels->pack_f16, task.gemv = kernels->gemv_f16; break;
+        case PGI_DTYPE_INT8_BLOCKS:
+        case PGI_DTYPE_INT4_BLOCKS: return pgi_quantized_linear(run, x, x_stride, rows, linear, y, y_stride, scratch);
         default: return pgi_error(PG_ERROR_INTERNAL, "linear layer: found weights of dtype %d", (int)w->dtype);
     }
     if (rows <= PGI_GEMV_ROWS || w->columns == 0) {

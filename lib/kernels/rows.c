@@ -3,6 +3,7 @@
 
 #include "base/parallel.h"
 #include "kernels/kernels.h"
+#include "kernels/quantized.h"
 
 enum { CHUNK = 16384 }; /* values of a task */
 
@@ -132,6 +133,8 @@ void pgi_matrix_row(const pgi_kernels *kernels, const pgi_matrix *matrix, int64_
         case PG_DTYPE_F32: kernels->expand_f32(data, matrix->columns, scale, out); break;
         case PG_DTYPE_BF16: kernels->expand_bf16(data, matrix->columns, scale, out); break;
         case PG_DTYPE_F16: kernels->expand_f16(data, matrix->columns, scale, out); break;
+        case PGI_DTYPE_INT8_BLOCKS:
+        case PGI_DTYPE_INT4_BLOCKS: pgi_quantized_row(matrix, row, scale, out); break;
         default: break; /* the checkpoint binds no other dtype */
     }
 }

@@ -60,13 +60,14 @@ class Image(Struct):
 
 class ModelOptions(Struct):
     _fields_ = [("struct_size", u32), ("reserved", u32), ("cpu_mask", u64), ("allocator", c_void_p), ("log", LogFn),
-                ("log_user", c_void_p), ("progress", c_void_p), ("progress_user", c_void_p), ("cancel", c_void_p)]
+                ("log_user", c_void_p), ("progress", c_void_p), ("progress_user", c_void_p), ("cancel", c_void_p),
+                ("weights", i32), ("flags", u32)]
 
 
 class ModelInfo(Struct):
     _fields_ = [("struct_size", u32), ("generation", i32), ("n_parameters", u64), ("n_bytes_mapped", u64),
                 ("cpu_used", u64), ("n_files", u32), ("n_tensors", u32), ("dtypes", u32), ("image_size", i32),
-                ("n_image_tokens", i32), ("vocab_size", i32)]
+                ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("reserved", u32)]
 
 
 class ProcessorOptions(Struct):

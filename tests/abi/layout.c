@@ -21,10 +21,17 @@
     F(pg_model_options, struct_size) F(pg_model_options, reserved) F(pg_model_options, cpu_mask)                       \
     F(pg_model_options, allocator) F(pg_model_options, log) F(pg_model_options, log_user)                              \
     F(pg_model_options, progress) F(pg_model_options, progress_user) F(pg_model_options, cancel)                       \
+    F(pg_model_options, weights) F(pg_model_options, flags)                                                            \
     S(pg_model_info)                                                                                                   \
     F(pg_model_info, struct_size) F(pg_model_info, generation) F(pg_model_info, n_parameters)                          \
     F(pg_model_info, n_bytes_mapped) F(pg_model_info, cpu_used) F(pg_model_info, n_files) F(pg_model_info, n_tensors)  \
     F(pg_model_info, dtypes) F(pg_model_info, image_size) F(pg_model_info, n_image_tokens) F(pg_model_info, vocab_size)\
+    F(pg_model_info, weights) F(pg_model_info, reserved)                                                               \
+    S(pg_convert_options)                                                                                              \
+    F(pg_convert_options, struct_size) F(pg_convert_options, weights) F(pg_convert_options, n_threads)                 \
+    F(pg_convert_options, reserved) F(pg_convert_options, max_file_bytes) F(pg_convert_options, allocator)             \
+    F(pg_convert_options, log) F(pg_convert_options, log_user) F(pg_convert_options, progress)                         \
+    F(pg_convert_options, progress_user) F(pg_convert_options, cancel)                                                 \
     S(pg_memory)                                                                                                       \
     F(pg_memory, struct_size) F(pg_memory, n_threads) F(pg_memory, n_tokens) F(pg_memory, n_images)                    \
     F(pg_memory, weights) F(pg_memory, weights_copied) F(pg_memory, activations) F(pg_memory, kv_cache)                \
@@ -81,11 +88,12 @@
     C(PG_ERROR_ARGUMENT) C(PG_ERROR_MEMORY) C(PG_ERROR_IO) C(PG_ERROR_NOT_FOUND) C(PG_ERROR_FORMAT)                    \
     C(PG_ERROR_UNSUPPORTED) C(PG_ERROR_LIMIT) C(PG_ERROR_CANCELLED) C(PG_ERROR_STATE) C(PG_ERROR_INTERNAL)             \
     C(PG_LOG_ERROR) C(PG_LOG_WARNING) C(PG_LOG_INFO) C(PG_LOG_DEBUG)                                                   \
-    C(PG_PHASE_LOAD) C(PG_PHASE_ENCODE) C(PG_PHASE_PREFILL) C(PG_PHASE_DECODE)                                         \
+    C(PG_PHASE_LOAD) C(PG_PHASE_ENCODE) C(PG_PHASE_PREFILL) C(PG_PHASE_DECODE) C(PG_PHASE_CONVERT) C(PG_PHASE_VERIFY)  \
+    C(PG_WEIGHTS_STORED) C(PG_WEIGHTS_INT8) C(PG_WEIGHTS_INT4) C(PG_MODEL_VERIFY)                                      \
     C(PG_DTYPE_F32) C(PG_DTYPE_BF16) C(PG_DTYPE_F16) C(PG_DTYPE_I64) C(PG_DTYPE_U8) C(PG_DTYPE_I32)                    \
     C(PG_IMAGE_RGB8) C(PG_IMAGE_BGR8) C(PG_IMAGE_RGBA8) C(PG_IMAGE_BGRA8) C(PG_IMAGE_GRAY8) C(PG_IMAGE_PATH)           \
     C(PG_IMAGE_BYTES)                                                                                                  \
-    C(PG_CPU_BASELINE) C(PG_CPU_AVX2) C(PG_CPU_AVX512)                                                                 \
+    C(PG_CPU_BASELINE) C(PG_CPU_AVX2) C(PG_CPU_AVX512) C(PG_CPU_AVX_VNNI) C(PG_CPU_AVX512_VNNI)                        \
     C(PG_TEXT_LITERAL) C(PG_IMAGE_EXIF) C(PG_SKIP_SPECIAL) C(PG_TRUNCATE) C(PG_TRUNCATE_KEEP_ENDS) C(PG_SUFFIX_OPEN)   \
     C(PG_MODE_HF) C(PG_MODE_BIG_VISION)                                                                                \
     C(PG_PADDING_LONGEST) C(PG_PADDING_MAX_LENGTH) C(PG_PADDING_NONE)                                                  \

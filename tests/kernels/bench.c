@@ -1,5 +1,5 @@
 /*
- * How fast the operations are on the model's shapes, as a share of two roofs
+ * How fast the operations are on the model's shapes, as a share of the roofs (examples/tool_roof.c)
  * measured in the same run: fused multiply-adds of the vectors in use, and
  * reading memory. Weights rotate over a buffer larger than the caches. Two times are
  * given: the fastest tenth ends at the first, which on a shared machine is the
@@ -13,10 +13,8 @@
 #include <time.h>
 
 #include "base/parallel.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "kernels/quantized.h"
+#include "tool_roof.h"
 
 enum { MAX_TIMES = 4000 };
 
@@ -58,71 +56,30 @@ static double fast_time(void) { return times.at[times.n / 10]; }
 
 /* ---- the roofs ---- */
 
-enum { FMA_ROUNDS = 60000, CHAINS = 12 };
-
-/* `rounds` x 12 independent chains of x = x a + b, kept in registers. */
-#define DEFINE_FMA(name, target_isa, vector, lanes, set1, fma)                                                       \
-    __attribute__((target(target_isa), noinline)) static double name(volatile float *sink) {                         \
-        vector a = set1(0.5f), b = set1(1), x0 = set1(0), x1 = set1(1), x2 = set1(2), x3 = set1(3), x4 = set1(4),    \
-               x5 = set1(5), x6 = set1(6), x7 = set1(7), x8 = set1(8), x9 = set1(9), x10 = set1(10), x11 = set1(11); \
-        for (int i = 0; i < FMA_ROUNDS; i++) {                                                                       \
-            x0 = fma(x0, a, b), x1 = fma(x1, a, b), x2 = fma(x2, a, b), x3 = fma(x3, a, b);                          \
-            x4 = fma(x4, a, b), x5 = fma(x5, a, b), x6 = fma(x6, a, b), x7 = fma(x7, a, b);                          \
-            x8 = fma(x8, a, b), x9 = fma(x9, a, b), x10 = fma(x10, a, b), x11 = fma(x11, a, b);                      \
-        }                                                                                                            \
-        vector all = fma(x0, x1, fma(x2, x3, fma(x4, x5, fma(x6, x7, fma(x8, x9, fma(x10, x11, a))))));              \
-        float out[lanes];                                                                                            \
-        memcpy(out, &all, sizeof out);                                                                               \
-        *sink = out[0];                                                                                              \
-        return 2.0 * FMA_ROUNDS * CHAINS * (lanes);                                                                  \
-    }
-
-#if defined(__x86_64__)
-DEFINE_FMA(fma_zmm, "avx512f", __m512, 16, _mm512_set1_ps, _mm512_fmadd_ps)
-DEFINE_FMA(fma_ymm, "avx2,fma", __m256, 8, _mm256_set1_ps, _mm256_fmadd_ps)
-#define MULTIPLY_ADD(x, y, z) _mm_add_ps(_mm_mul_ps(x, y), z)
-DEFINE_FMA(fma_xmm, "sse2", __m128, 4, _mm_set1_ps, MULTIPLY_ADD)
-#endif
-
 typedef struct roof_task {
-    double (*fma)(volatile float *sink);
+    double (*probe)(void);
     const char *buffer;
 } roof_task;
 
+enum { PROBES = 6 }; /* a few milliseconds: well above the cost of waking threads */
+
 static void spin(void *context, int64_t begin, int64_t end, int thread) {
     const roof_task *task = context;
-    volatile float sink;
     (void)thread;
-    for (int64_t i = begin; i < end; i++) task->fma(&sink);
+    for (int64_t i = begin; i < end; i++)
+        for (int j = 0; j < PROBES; j++) task->probe();
 }
 
-/* 256 KiB in eight streams, which keeps more lines under way than one. */
 static void read_chunks(void *context, int64_t begin, int64_t end, int thread) {
     const roof_task *task = context;
     (void)thread;
-    uint64_t sum[8] = {0};
-    for (int64_t chunk = begin; chunk < end; chunk++) {
-        for (const char *p = task->buffer + (chunk << 18), *stop = p + (1 << 15); p < stop; p += 64) {
-            for (int stream = 0; stream < 8; stream++) {
-                uint64_t words[8];
-                __builtin_prefetch(p + (stream << 15) + 512);
-                memcpy(words, p + (stream << 15), 64);
-                for (int j = 0; j < 8; j++) sum[j] ^= words[j];
-            }
-        }
-    }
-    volatile uint64_t sink = sum[0] ^ sum[1] ^ sum[2] ^ sum[3] ^ sum[4] ^ sum[5] ^ sum[6] ^ sum[7];
-    (void)sink;
+    roof_read(task->buffer, (size_t)begin, (size_t)end);
 }
 
-static double peak(const pgi_run *run) {
-    roof_task task = {0};
-#if defined(__x86_64__)
-    task.fma = run->kernels->cpu & PG_CPU_AVX512 ? fma_zmm : run->kernels->cpu & PG_CPU_AVX2 ? fma_ymm : fma_xmm;
-#endif
-    if (!task.fma) return 0;
-    volatile float sink;
-    double work = task.fma(&sink) * run->n_threads;
+static double peak(const pgi_run *run, roof_probe probe) {
+    if (!probe.run) return 0;
+    roof_task task = {.probe = probe.run};
+    double work = probe.run() * PROBES * run->n_threads;
     MEASURE((void)0, pgi_parallel_for(run, run->n_threads, 1, spin, &task));
     return work / fast_time();
 }
@@ -136,7 +93,7 @@ static double bandwidth(const pgi_run *run, const char *buffer, size_t bytes) {
             at = at + 2 * slice <= bytes ? at + slice : 0;
             task = (roof_task){.buffer = buffer + at};
         },
-        pgi_parallel_for(run, 256, 1, read_chunks, &task));
+        pgi_parallel_for(run, (int64_t)(slice / ROOF_CHUNK), 1, read_chunks, &task));
     return (double)slice / fast_time();
 }
 
@@ -156,12 +113,14 @@ static void report(double flop, double flop_roof, double bytes, double byte_roof
     fflush(stdout);
 }
 
-int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib) {
+int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only) {
     static const int shapes[][3] = {{256, 588, 1152},  {256, 1152, 1152}, {256, 1152, 4304},  {256, 4304, 1152},
                                     {272, 2048, 2048}, {272, 2048, 256},  {272, 2048, 16384}, {272, 16384, 2048},
                                     {1, 2048, 256},    {1, 2048, 2048},   {1, 2048, 16384},   {1, 16384, 2048},
                                     {1, 2048, 257216}, {4, 2048, 16384},  {16, 2048, 16384}};
-    static const int32_t dtypes[] = {PG_DTYPE_BF16, PG_DTYPE_F16, PG_DTYPE_F32};
+    static const int32_t dtypes[] = {PG_DTYPE_BF16, PG_DTYPE_F16, PG_DTYPE_F32, PGI_DTYPE_INT8_BLOCKS,
+                                     PGI_DTYPE_INT4_BLOCKS};
+    static const char *const names[] = {"bf16", "f16", "f32", "int8", "int4"};
     clock_id = n_threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
     size_t bytes = (size_t)buffer_mib << 20, n_x = (size_t)4096 * 16 * 72 * 3,
            n_y = (size_t)4 * 257216 + 272 * 16384 + 4096 * 16 * 72;
@@ -175,27 +134,36 @@ int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib) {
     random_fill(&c, x, (int64_t)n_x);
     random_fill(&c, y, (int64_t)n_y);
     pgi_run run = {.kernels = kernels, .n_threads = n_threads};
-    double flop_roof = peak(&run), byte_roof = bandwidth(&run, buffer, bytes);
-    printf("cpu 0x%llx, %d threads: peak %.0f GFLOP/s, read %.1f GB/s; shares of the fast time (of the median)\n",
-           (unsigned long long)kernels->cpu, n_threads, flop_roof / 1e9, byte_roof / 1e9);
+    roof_probe f32 = roof_f32(kernels->cpu), int8 = roof_int8(kernels->cpu);
+    double flop_roof = peak(&run, f32), int8_roof = peak(&run, int8), byte_roof = bandwidth(&run, buffer, bytes);
+    printf(
+        "cpu 0x%llx, %d threads: f32 %.0f GFLOP/s (%s), int8 %.0f GOP/s (%s), read %.1f GB/s; shares of the fast time "
+        "(of the median)\n",
+        (unsigned long long)kernels->cpu, n_threads, flop_roof / 1e9, f32.name, int8_roof / 1e9, int8.name,
+        byte_roof / 1e9);
 
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
-        for (int d = 0; d < 3; d++) {
-            int64_t m = shapes[s][0], in = shapes[s][1], out = shapes[s][2], size = (int64_t)pgi_dtype_size(dtypes[d]),
-                    copy = 0;
-            if (in * out * size > (int64_t)bytes) out = (int64_t)bytes / size / in;
-            int64_t n_copies = (int64_t)bytes / (in * out * size);
+        for (int d = 0; d < 5; d++) {
+            if (only && strcmp(only, names[d])) continue;
+            const int quantized = dtypes[d] >= PGI_DTYPE_INT8_BLOCKS;
+            int64_t m = shapes[s][0], in = shapes[s][1], out = shapes[s][2], copy = 0,
+                    row = quantized ? pgi_quantized_bytes(dtypes[d], PGI_PANEL_ROWS, in) / PGI_PANEL_ROWS
+                                    : in * (int64_t)pgi_dtype_size(dtypes[d]);
+            if (in * out * 4 > (int64_t)bytes) out = (int64_t)bytes / 4 / in / PGI_PANEL_ROWS * PGI_PANEL_ROWS;
+            int64_t size = (out + PGI_PANEL_ROWS - 1) / PGI_PANEL_ROWS * PGI_PANEL_ROWS * row;
+            int64_t n_copies = (int64_t)bytes / size;
             size_t room = pgi_linear_scratch(kernels, n_threads);
             MEASURE((void)0, {
-                pgi_linear linear = {{buffer + copy * in * out * size, dtypes[d], out, in}, NULL};
+                pgi_linear linear = {{buffer + copy * size, dtypes[d], out, in}, NULL};
                 pgi_linear_forward(&run, x, in, m, &linear, y, out, scratch);
                 copy = (copy + 1) % n_copies;
             });
-            printf("linear %3d x %5d x %6d %-4s ", (int)m, (int)in, (int)out, dtype_name(dtypes[d]));
-            report(m > 1 ? 2.0 * (double)(m * in * out) : 0, flop_roof, m <= 16 ? (double)(in * out * size) : 0,
-                   byte_roof, room);
+            printf("linear %3d x %5d x %6d %-4s ", (int)m, (int)in, (int)out, names[d]);
+            report(m > 1 ? 2.0 * (double)(m * in * out) : 0, quantized && int8_roof > 0 ? int8_roof : flop_roof,
+                   m <= 16 ? (double)size : 0, byte_roof, room);
         }
     }
+    if (only) return 0;
     static const int attentions[][5] = {{256, 256, 16, 16, 72}, {1024, 1024, 16, 16, 72}, {4096, 4096, 16, 16, 72},
                                         {272, 272, 8, 1, 256},  {272, 272, 8, 4, 256},    {1, 300, 8, 1, 256},
                                         {1, 4200, 8, 1, 256}};

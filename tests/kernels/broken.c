@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "kernels/quantized.h"
+
 const char *const damage_names[N_DAMAGES] = {"a value off by a thousandth", "the last value not computed",
                                              "a write behind the end"};
 
@@ -48,6 +50,33 @@ BROKEN(gemm,
 GEMV(gemv_f32)
 GEMV(gemv_bf16)
 GEMV(gemv_f16)
+
+#define PRODUCT(name)                                                                                                  \
+    BROKEN(name,                                                                                                       \
+           (int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes, float *y,             \
+            int64_t y_stride, int accumulate, const float *bias),                                                      \
+           (m, n, groups, x, w, panel_bytes, y, y_stride, accumulate, bias), y + (m - 1) * y_stride, n)
+PRODUCT(product_int8)
+PRODUCT(product_int4)
+
+/* n bytes. */
+static void damage_bytes(unsigned char *out, int64_t n, unsigned char last_before) {
+    if (damage_kind == 0) out[n / 2] ^= 1;
+    if (damage_kind == 1) out[n - 1] = last_before;
+    if (damage_kind == 2) out[n] ^= 1;
+}
+
+static void broken_quantize_row(const float *x, int64_t k, int m, int i, void *tile) {
+    int64_t n = pgi_quantized_groups(k) * PGI_TILE_ROW_BYTES * m;
+    unsigned char before = ((unsigned char *)tile)[n - 1];
+    real.quantize_row(x, k, m, i, tile);
+    if (i == m - 1) damage_bytes(tile, n, before);
+}
+static void broken_unpack_int4(const void *blocks, int64_t n, void *out) {
+    unsigned char before = ((unsigned char *)out)[n * PGI_INT8_BLOCK - 1];
+    real.unpack_int4(blocks, n, out);
+    damage_bytes(out, n * PGI_INT8_BLOCK, before);
+}
 
 BROKEN(weighted_sum, (int64_t n, int64_t d, const float *p, const float *v, int64_t v_stride, float *out),
        (n, d, p, v, v_stride, out), out, d)

@@ -59,6 +59,13 @@ typedef struct kernel_check {
 extern const kernel_check kernel_checks[];
 extern const int n_kernel_checks;
 
+/* check_quantized.c */
+void check_quantize_row(check *c);
+void check_product_int8(check *c);
+void check_product_int4(check *c);
+void check_unpack_int4(check *c);
+void check_linear_quantized(check *c); /* an operation, quantising weights too */
+
 /* broken.c: `table` with kernel number `kernel` damaged: 0 a wrong value, 1 the last value not computed, 2 a value
  * written behind the end. */
 enum { N_DAMAGES = 3 };
@@ -69,7 +76,7 @@ extern const char *const damage_names[N_DAMAGES];
 extern const kernel_check operation_checks[];
 extern const int n_operation_checks;
 
-/* bench.c */
-int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib);
+/* bench.c. only: the linear layers of weights of this name ("int8"), NULL: everything. */
+int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only);
 
 #endif

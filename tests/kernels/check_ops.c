@@ -339,6 +339,7 @@ static void check_argmax(check *c) {
 }
 
 const kernel_check operation_checks[] = {{"linear", check_linear},       {"linear rows", check_linear_rows},
+                                         {"linear quantized", check_linear_quantized},
                                          {"attention", check_attention}, {"rows", check_rows},
                                          {"argmax", check_argmax},       {"cancel", check_cancel}};
 const int n_operation_checks = sizeof operation_checks / sizeof *operation_checks;

@@ -12,6 +12,7 @@ CUTS = {"longest_first": 0, "only_first": 1, "only_second": 2}
 RGB8, BGR8, RGBA8, BGRA8, GRAY8 = 1, 2, 3, 4, 5
 ROW_CUT, ROW_CUT_EOS, ROW_CUT_NEWLINE, ROW_CUT_IMAGE, ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 1, 2, 4, 8, 16, 32
 NO_LOGITS, HIDDEN_STATES, LAST_HIDDEN, LOSS_PER_ROW, SKIP_PADDING = 1, 2, 4, 8, 16
+WEIGHTS = {"stored": 0, "int8": 1, "int4": 2}
 CPU_MASKS = {"plain C": 1, "AVX2": 3, "AVX-512": 7}
 DTYPES = {1: np.float32, 2: np.uint16, 3: np.float16, 4: np.int64, 5: np.uint8, 6: np.int32}
 NUMBERS = {np.dtype(kind): number for number, kind in DTYPES.items()}
@@ -46,9 +47,11 @@ class Tensor(structure("Tensor", "dtype:i32 n_dims:i32 reserved:u32 shape:i64x4 
 
 Image = structure("Image", "format:i32 width:i32 height:i32 planes:ptrx4 strides:i64x4 path:ptr n_bytes:u64")
 RUN = "progress:ptr progress_user:ptr cancel:ptr"
-ModelOptions = structure("ModelOptions", f"reserved:u32 cpu_mask:u64 allocator:ptr log:ptr log_user:ptr {RUN}")
+ModelOptions = structure("ModelOptions", f"reserved:u32 cpu_mask:u64 allocator:ptr log:ptr log_user:ptr {RUN} "
+                                         "weights:i32 flags:u32")
 ModelInfo = structure("ModelInfo", "generation:i32 n_parameters:u64 n_bytes_mapped:u64 cpu_used:u64 n_files:u32 "
-                                   "n_tensors:u32 dtypes:u32 image_size:i32 n_image_tokens:i32 vocab_size:i32")
+                                   "n_tensors:u32 dtypes:u32 image_size:i32 n_image_tokens:i32 vocab_size:i32 "
+                                   "weights:i32 reserved:u32")
 EncodeOptions = structure("EncodeOptions", "flags:u32 max_image_pixels:i64 mode:i32 padding:i32 padding_side:i32 "
                                            "pad_to_multiple_of:i32 max_length:i64 cut:i32 cut_side:i32")
 Batch = structure("Batch", "n_prompts:i32 n_suffixes:i32 n_images:i32 n_image_counts:i32 reserved:u32 prompts:ptr "
@@ -128,9 +131,9 @@ class _Handle:
 
 
 class Model(_Handle):
-    def __init__(self, library, folder, cpu_mask=0):
+    def __init__(self, library, folder, cpu_mask=0, weights=0):
         super().__init__(library, "model")
-        options = library.options(ModelOptions, "model_options", cpu_mask=cpu_mask)
+        options = library.options(ModelOptions, "model_options", cpu_mask=cpu_mask, weights=weights)
         library.call("pg_model_open", os.fsencode(folder), c.byref(options), c.byref(self.pointer))
 
     def cpu_used(self):
@@ -292,8 +295,8 @@ class Session(_Handle):
                                        max_new_tokens=max_new_tokens)
         self.library.call("pg_session_create", model.pointer, c.byref(options), c.byref(self.pointer))
 
-    def prefill(self, inputs):
-        self.library.call("pg_session_prefill", self.pointer, inputs.pointer, None)
+    def prefill(self, inputs, features=None):
+        self.library.call("pg_session_prefill", self.pointer, inputs.pointer, features.pointer if features else None)
 
     def logits(self):
         return self._tensor("pg_session_logits")
@@ -301,6 +304,10 @@ class Session(_Handle):
     def generate(self, inputs, with_logits=False):
         """-> ids, and the logits that each was picked from"""
         self.prefill(inputs)
+        return self.steps(with_logits)
+
+    def steps(self, with_logits=False):
+        """After a prefill, to the end of the text. -> as generate()"""
         ids, logits, token, status = [], [], c.c_int64(), OK
         while status == OK:
             status = self.library.call("pg_session_step", self.pointer, c.byref(token))

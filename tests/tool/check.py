@@ -7,10 +7,14 @@ import json
 import os
 import pty
 import re
+import resource
+import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 TOOL, MAKE_TINY, SOURCE = sys.argv[1:4]
 failures = 0
@@ -40,10 +44,15 @@ def usage(folder, picture):
                       ("run", folder, picture, "a", "--threads"), ("run", folder, picture, "a", "--threads", "two"),
                       ("run", folder, picture, "a", "-n", "0"), ("run", folder, picture, "a", "-n", "-1"),
                       ("run", folder, picture, "a", "-n", "99999999999999999999"), ("info",), ("info", "a", "b"),
+                      ("convert",), ("convert", folder), ("convert", folder, "a", "b"), ("convert", folder, "a", "--weights", "int5"),
+                      ("convert", folder, "a", "--weights", "stored"), ("convert", folder, "a", "--max-file-size", "0"),
+                      ("bench",), ("bench", folder, "a"), ("bench", folder, "--rounds", "0"),
+                      ("bench", folder, "--prompt-tokens", "1"), ("bench", folder, "--weights", "int5"),
+                      ("bench", folder, "--cpu", "avx9"), ("bench", folder, "--cpu", "baseline,"), ("bench", folder, "--cpu", ""),
                       ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly")]:
         code, out, err = run(*arguments)
         expect(f"usage {arguments}", code == 2 and out == "" and "paligemma" in err, code, out, err)
-    for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("run", "--help"), ("info", "-h"),
+    for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("help", "bench"), ("convert", "--help"), ("run", "--help"), ("info", "-h"),
                       ("tokens", "a", "--help"), ("--version",)]:
         code, out, err = run(*arguments)
         expect(f"help {arguments}", code == 0 and "paligemma" in out and err == "", code, out, err)
@@ -60,6 +69,7 @@ def errors(folder, picture, temporary):
     one_error_line("no model", run("run", "/nowhere/at-all", picture, "a"), 1, "/nowhere/at-all", "checkpoint")
     one_error_line("no model id", run("info", "nobody/nothing"), 1, "nobody/nothing")
     one_error_line("no model for tokens", run("tokens", "/nowhere/at-all", "a"), 1, "/nowhere/at-all")
+    one_error_line("no model to bench", run("bench", "/nowhere/at-all"), 1, "/nowhere/at-all", "checkpoint")
     one_error_line("no picture", run("run", folder, "/nowhere.png", "a"), 1, "/nowhere.png", "PNG")
     one_error_line("damaged picture", run("run", folder, damaged, "a"), 1, damaged)
     one_error_line("empty stdin", run("run", folder, "-", "a"), 1)
@@ -149,6 +159,36 @@ def answers(folder, picture):
            and str(info["tokenizer"]["image_id"]) in out, code, out, err)
 
 
+def bench(folder):
+    """Sound numbers in a sound order; how fast, no test can say."""
+    small = ("--rounds", "2", "--new-tokens", "5", "--prompt-tokens", "9", "--threads", "2")
+    code, out, err = run("bench", folder, "--json", *small)
+    expect("bench --json", code == 0 and err == "" and out.count("\n") == 1, code, out, err)
+    b = json.loads(out)
+    info = json.loads(run("info", folder, "--json")[1])
+    expect("what was run", b["threads"] == 2 and b["prompt_tokens"] == 9 and b["new_tokens"] == 5 and b["rounds"] == 2
+           and b["weights"] == "stored" and b["kernels"] == info["kernels"] and b["image_size"] == info["image"]["size"], b)
+    for name in ["image_s", "prefill_s", "first_token_s", "step_s"]:
+        expect(f"bench: {name}", 0 < b[name]["best"] <= b[name]["median"] < 60, b[name])
+    expect("rounds", b["image_s"]["n"] == b["first_token_s"]["n"] == 2 <= b["prefill_s"]["n"]
+           and b["step_s"]["n"] <= 10, b)  # a random model may end its text at once, again and again
+    expect("first token", b["first_token_s"]["best"] > 0.999 * (b["image_s"]["best"] + b["prefill_s"]["best"]), b)
+    expect("roofs", all(b["roofs"][roof]["per_s"] > 0 for roof in ("f32", "read"))
+           and b["roofs"]["int8"]["per_s"] >= 0, b["roofs"])
+    expect("parts of the roofs", 0 < b["share_of_roof"]["image"] < 1.5 and 0 < b["share_of_roof"]["prefill"] < 1.5,
+           b["share_of_roof"])
+    text, vision = info["config"]["text_config"], info["config"]["vision_config"]
+    d, mlp, patches = vision["hidden_size"], vision["intermediate_size"], info["image"]["tokens"]
+    flop = 2 * patches * (vision["num_hidden_layers"] * (4 * d * d + 2 * d * mlp) + 3 * vision["patch_size"] ** 2 * d
+                          + d * text["hidden_size"]) + vision["num_hidden_layers"] * 4 * patches ** 2 * d
+    expect("the picture's operations", b["work"]["image_flop"] == flop, b["work"], flop)
+    m = b["memory"]
+    expect("memory", 0 < m["own"] and m["own"] + m["mapped"] <= m["resident_peak"] * 1.1 and m["kv_cache"] > 0, m)
+    code, out, err = run("bench", folder, "--no-roofs", "--cpu", "baseline", *small)
+    expect("bench", code == 0 and err == "" and "first token" in out and "decode" in out and "roofs" not in out
+           and "kernels baseline\n" in out, code, out, err)
+
+
 def change(folder, name, edit):
     with open(os.path.join(folder, name)) as f:
         config = json.load(f)
@@ -183,6 +223,126 @@ def terminal(folder, picture):
     expect("Ctrl-C", process.returncode == 1 and err == b"paligemma: interrupted\n", process.returncode, err)
 
 
+def contents(folder):
+    found = {}
+    for name in os.listdir(folder):
+        with open(os.path.join(folder, name), "rb") as f:
+            found[name] = f.read()
+    return found
+
+
+def whole(out):
+    """Whether a folder opens and all its checksums hold."""
+    return run("info", out, "--verify")[0] == 0
+
+
+def large_files(source, target, copies):
+    """The checkpoint with many more rows in its embedding: one conversion takes a while."""
+    shutil.copytree(source, target)
+    path = os.path.join(target, "model.safetensors")
+    with open(path, "rb") as f:
+        data = f.read()
+    size, = struct.unpack("<Q", data[:8])
+    header, body, at = json.loads(data[8:8 + size]), data[8 + size:], 0
+    header.pop("__metadata__", None)
+    parts = []
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        n = copies if name.endswith("embed_tokens.weight") else 1
+        entry["shape"][0] *= n
+        entry["data_offsets"] = [at, at + n * (end - begin)]
+        at += n * (end - begin)
+        parts.append(body[begin:end] * n)
+    text = json.dumps(header).encode()
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + b"".join(parts))
+
+
+def conversions(folder, temporary):
+    """paligemma convert: what it writes, and what it leaves behind when it fails, is stopped or killed."""
+    source, out = os.path.join(temporary, "source"), os.path.join(temporary, "out")
+    subprocess.run([MAKE_TINY, source, "official"], check=True)
+    for weights in ["int8", "int4"]:
+        code, text, err = run("convert", source, out, "--weights", weights)
+        expect(f"convert {weights}", code == 0 and text == err == "" and not os.path.exists(out + ".partial"), code, text, err)
+        info = json.loads(run("info", out, "--json")[1])
+        stored = json.loads(run("info", source, "--json")[1])
+        expect("info says what it is", info["weights"] == weights and stored["weights"] == "stored", info, stored)
+        expect("the same model", info["n_parameters"] == stored["n_parameters"] and info["config"] == stored["config"]
+               and info["tokenizer"] == stored["tokenizer"], info, stored)
+        code, text, err = run("info", out, "--verify")
+        expect("info --verify", code == 0 and err == "" and f"{weights} blocks" in text, code, text, err)
+        before = contents(out)
+        one_error_line("OUT is there", run("convert", source, out), 1, out, "empty")
+        expect("it is as it was", contents(out) == before)
+        one_error_line("converted twice", run("convert", out, out + "2"), 1, weights)
+        code, text, err = run("convert", source, out + "2", "-t", "3", "-v", f"--weights={weights}")
+        expect("the same bytes", code == 0 and "converted" in err and contents(out + "2") == before, code, err)
+        shutil.rmtree(out + "2")
+        path = os.path.join(out, "model.safetensors")
+        with open(path, "r+b") as f:
+            f.seek(-5, os.SEEK_END)
+            byte = f.read(1)
+            f.seek(-5, os.SEEK_END)
+            f.write(bytes([byte[0] ^ 1]))
+        one_error_line("a damaged byte", run("info", out, "--verify"), 1, "checksum", "tensor")
+        shutil.rmtree(out)
+    one_error_line("nothing to verify", run("info", source, "--verify"), 1, "checksums")
+    one_error_line("no such model", run("convert", "/nowhere/at-all", out), 1, "/nowhere/at-all")
+    one_error_line("no room for OUT", run("convert", source, "/nowhere/at-all/out"), 1, "/nowhere/at-all/out.partial")
+    expect("nothing is left", not os.path.exists(out) and not os.path.exists(out + ".partial"))
+
+    large = os.path.join(temporary, "large")
+    large_files(source, large, 300)
+    code, text, err = run("convert", large, out, "--max-file-size", "5")
+    names = sorted(name for name in os.listdir(out) if "safetensors" in name)
+    expect("several files", code == 0 and "model.safetensors.index.json" in names and len(names) >= 3 and whole(out), names, err)
+    shutil.rmtree(out)
+
+    # A limit on files stands for a full disk.
+    limited = subprocess.run([TOOL, "convert", large, out], capture_output=True, text=True, timeout=60,
+                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000000, 1000000)))
+    one_error_line("a file too large", (limited.returncode, limited.stdout, limited.stderr), 1, "cannot write", "large")
+    expect("nothing is left", not os.path.exists(out) and not os.path.exists(out + ".partial"))
+
+    master, slave = pty.openpty()
+    process = subprocess.Popen([TOOL, "convert", large, out], stderr=slave)
+    os.close(slave)
+    shown = b""
+    while b"[=" not in shown:
+        shown += os.read(master, 65536)
+    process.send_signal(signal.SIGINT)
+    code = process.wait(60)
+    while b"interrupted" not in shown and code == 1:
+        shown += os.read(master, 65536)
+    os.close(master)
+    expect("Ctrl-C", (code == 1 and not os.path.exists(out)) or (code == 0 and whole(out)), code, shown)
+    expect("nothing is left", not os.path.exists(out + ".partial"))
+    shutil.rmtree(out, ignore_errors=True)
+
+    begun = time.monotonic()
+    run("convert", large, out)
+    took = time.monotonic() - begun
+    shutil.rmtree(out)
+    cut = 0
+    for i in range(24):
+        process = subprocess.Popen([TOOL, "convert", large, out], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(took * 1.1 * i / 24)
+        process.kill()
+        process.wait()
+        if os.path.exists(out):
+            expect(f"killed at {i}: OUT is whole", whole(out))
+            shutil.rmtree(out)
+        elif os.path.exists(out + ".partial"):
+            cut += 1
+            opens = run("info", out + ".partial")[0] == 0
+            expect(f"killed at {i}: what is left does not open", not opens or whole(out + ".partial"), os.listdir(out + ".partial"))
+    expect("some were cut off", cut > 0)
+    code, text, err = run("convert", large, out)
+    expect("the next one clears it away", code == 0 and whole(out) and not os.path.exists(out + ".partial"), code, err)
+    shutil.rmtree(out)
+
+
 def pages():
     def text(*path):
         with open(os.path.join(SOURCE, *path)) as f:
@@ -191,7 +351,7 @@ def pages():
     example, manual = text("examples", "caption.c"), text("docs", "paligemma.1").replace("\\-", "-")
     expect("the README's example is caption.c", f"```c\n{example}```" in text("README.md"))
     expect("caption.c is short", example.count("\n") < 30, example.count("\n"))
-    for verb in ["run", "info", "tokens"]:
+    for verb in ["run", "info", "tokens", "convert", "bench"]:
         for option in re.findall(r"--[a-z-]{2,}", run(verb, "--help")[1]):
             expect(f"the manual page has {verb}'s {option}", option in manual)
 
@@ -204,6 +364,8 @@ def main():
             for name in ["picture.png", "picture.jpg"]:
                 answers(folder, os.path.join(folder, name))
         picture = os.path.join(folder, "picture.png")
+        bench(folder)
+        conversions(folder, temporary)
         usage(folder, picture)
         errors(folder, picture, temporary)
         terminal(folder, picture)

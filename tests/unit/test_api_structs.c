@@ -18,6 +18,7 @@ INIT(pg_generate_options)
 INIT(pg_run_options)
 INIT(pg_session_options)
 INIT(pg_forward_options)
+INIT(pg_convert_options)
 INIT(pg_batch)
 INIT(pg_input_arrays)
 
@@ -35,7 +36,7 @@ static const struct {
     {init_pg_encode_options, sizeof(pg_encode_options)},     {init_pg_generate_options, sizeof(pg_generate_options)},
     {init_pg_run_options, sizeof(pg_run_options)},           {init_pg_session_options, sizeof(pg_session_options)},
     {init_pg_forward_options, sizeof(pg_forward_options)},   {init_pg_batch, sizeof(pg_batch)},
-    {init_pg_input_arrays, sizeof(pg_input_arrays)},
+    {init_pg_input_arrays, sizeof(pg_input_arrays)},         {init_pg_convert_options, sizeof(pg_convert_options)},
     {init_path, sizeof(pg_image)},                           {init_bytes, sizeof(pg_image)},
     {init_pixels, sizeof(pg_image)},
 };
@@ -109,6 +110,14 @@ static pg_status with_forward(void *options) {
     return status;
 }
 
+static pg_status with_convert(void *options) {
+    char out[600];
+    snprintf(out, sizeof out, "%s-converted", folder);
+    pg_status status = pg_convert(folder, out, options);
+    if (status == PG_OK) remove_folder(out);
+    return status;
+}
+
 static const char *const a_prompt = "x";
 static pg_status init_batch(void *batch, size_t size) {
     pg_batch value;
@@ -172,6 +181,7 @@ static const struct {
     {"pg_run_options", init_pg_run_options, with_run, sizeof(pg_run_options), 32},
     {"pg_session_options", init_pg_session_options, with_session, sizeof(pg_session_options), 40},
     {"pg_forward_options", init_pg_forward_options, with_forward, sizeof(pg_forward_options), 56},
+    {"pg_convert_options", init_pg_convert_options, with_convert, sizeof(pg_convert_options), 80},
     {"pg_batch", init_batch, with_batch, sizeof(pg_batch), 72},
     {"pg_input_arrays", init_arrays, with_arrays, sizeof(pg_input_arrays), 72},
     {"pg_tensor", init_tensor, with_tensor, sizeof(pg_tensor), 56},
@@ -214,6 +224,7 @@ static void reserved_is_refused(void **state) {
         {"pg_processor_options", offsetof(pg_processor_options, reserved)},
         {"pg_session_options", offsetof(pg_session_options, reserved)},
         {"pg_forward_options", offsetof(pg_forward_options, reserved)},
+        {"pg_convert_options", offsetof(pg_convert_options, reserved)},
         {"pg_batch", offsetof(pg_batch, reserved)},
         {"pg_input_arrays", offsetof(pg_input_arrays, reserved)},
         {"pg_tensor", offsetof(pg_tensor, reserved)},

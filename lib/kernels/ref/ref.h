@@ -5,6 +5,7 @@
 #include "kernels/kernels.h"
 
 void pgi_ref_products(pgi_kernels *kernels); /* expand, pack, gemm, gemv, weighted_sum */
+void pgi_ref_quantized(pgi_kernels *kernels); /* those of quantised weights */
 void pgi_ref_rows(pgi_kernels *kernels);     /* the rest */
 
 #endif

@@ -5,7 +5,14 @@
 #include "kernels/x86/products.inc.h"
 #include "kernels/x86/rows.inc.h"
 
+#define Q_HAS_TALL_TILES 0
+#include "kernels/x86/quantized_ymm.h"
+#include "kernels/x86/quantized.inc.h"
+#include "kernels/x86/quantized_rows.inc.h"
+
 void pgi_kernels_avx2(pgi_kernels *kernels) {
     set_products(kernels);
     set_rows(kernels);
+    set_quantized_products(kernels);
+    set_quantized_rows(kernels);
 }

@@ -1,0 +1,61 @@
+/* paligemma convert: a checkpoint folder with int8 or int4 weights. */
+#include <stdio.h>
+
+#include "tool.h"
+
+static const char help[] =
+    "usage: paligemma convert [options] MODEL OUT\n"
+    "\n"
+    "Writes the checkpoint MODEL with quantised weights to the new folder OUT, which every verb takes as MODEL: int8\n"
+    "makes it half as large as bf16, int4 a quarter. OUT is new or empty; it appears when it is whole. Until then\n"
+    "everything lies in OUT.partial, and what an interrupted conversion left there goes with the next one.\n"
+    "\n"
+    "      --weights KIND       int8 (default) or int4\n"
+    "      --max-file-size MB   larger weights are cut into several files (default: 5000)\n"
+    "  -t, --threads N          threads (default: the CPUs this process may use)\n"
+    "  -v, --verbose            tell what was written\n"
+    "\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
+
+static void log_line(void *user, int32_t level, const char *message) {
+    const int *verbose = user;
+    if (*verbose && level <= PG_LOG_INFO) fprintf(stderr, "%s\n", message);
+}
+
+static int convert(const tool_verb *verb, int argc, char **argv) {
+    const char *folders[2], *weights = "int8";
+    int64_t megabytes = 0, n_threads = 0;
+    int verbose = 0;
+    const tool_option list[] = {
+        {.name = "--weights", .text = &weights},
+        {.name = "--max-file-size", .number = &megabytes, .least = 1, .most = 1000000000},
+        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 4096},
+        {.name = "--verbose", .letter = "-v", .flag = &verbose},
+    };
+    int exit_status = tool_parse(verb, argc, argv, list, sizeof list / sizeof list[0], folders);
+    if (exit_status >= 0) return exit_status;
+
+    tool_progress progress;
+    pg_cancel *cancel = NULL;
+    pg_convert_options options;
+    tool_progress_init(&progress);
+    pg_convert_options_init(&options, sizeof options);
+    options.weights = tool_weights_of(weights);
+    if (options.weights < 0 || options.weights == PG_WEIGHTS_STORED)
+        return tool_usage_error(verb, "--weights: found '%s', expected int8 or int4", weights);
+    options.n_threads = (int32_t)n_threads;
+    options.max_file_bytes = (uint64_t)megabytes * 1000000;
+    options.progress = tool_progress_update;
+    options.progress_user = &progress;
+    options.log = log_line;
+    options.log_user = &verbose;
+    pg_status status = tool_interrupt_open(&cancel);
+    options.cancel = cancel;
+    if (status >= 0) status = pg_convert(folders[0], folders[1], &options);
+    tool_progress_clear(&progress);
+    exit_status = status < 0 ? tool_fail(status, TOOL_STAGE_CONVERT) : tool_close_stdout();
+    tool_interrupt_close(&cancel);
+    return exit_status;
+}
+
+const tool_verb tool_convert = {"convert", help, 2, convert};

@@ -1,0 +1,94 @@
+/* Multiply-adds in registers, and reads of memory in several streams. */
+#include "tool_roof.h"
+
+#include <string.h>
+
+#include <paligemma/paligemma.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+
+enum { ROUNDS = 10000, CHAINS = 12 }; /* two pipes of at most five cycles need ten */
+
+/* ROUNDS x CHAINS independent steps x = step(x, a, b), kept in registers. `per_lane`: multiply-adds of one 32-bit lane.
+ */
+#define DEFINE_PROBE(name, isa, vector, set1, step, one, per_lane)                                                   \
+    __attribute__((target(isa), noinline)) static double name(void) {                                                \
+        vector a = set1(one), b = a, x0 = a, x1 = a, x2 = a, x3 = a, x4 = a, x5 = a, x6 = a, x7 = a, x8 = a, x9 = a, \
+               x10 = a, x11 = a;                                                                                     \
+        /* the compiler is not to know that all chains are alike */                                                  \
+        __asm__ volatile("" : "+x"(x0), "+x"(x1), "+x"(x2), "+x"(x3), "+x"(x4), "+x"(x5));                           \
+        __asm__ volatile("" : "+x"(x6), "+x"(x7), "+x"(x8), "+x"(x9), "+x"(x10), "+x"(x11), "+x"(a), "+x"(b));       \
+        for (int i = 0; i < ROUNDS; i++) {                                                                           \
+            x0 = step(x0, a, b), x1 = step(x1, a, b), x2 = step(x2, a, b), x3 = step(x3, a, b);                      \
+            x4 = step(x4, a, b), x5 = step(x5, a, b), x6 = step(x6, a, b), x7 = step(x7, a, b);                      \
+            x8 = step(x8, a, b), x9 = step(x9, a, b), x10 = step(x10, a, b), x11 = step(x11, a, b);                  \
+        }                                                                                                            \
+        __asm__ volatile("" ::"x"(x0), "x"(x1), "x"(x2), "x"(x3), "x"(x4), "x"(x5));                                 \
+        __asm__ volatile("" ::"x"(x6), "x"(x7), "x"(x8), "x"(x9), "x"(x10), "x"(x11));                               \
+        return 2.0 * ROUNDS * CHAINS * (per_lane) * (double)(sizeof(vector) / 4);                                    \
+    }
+
+#define ADD_MULTIPLIED(x, y, z) _mm_add_ps(_mm_mul_ps(x, y), z)
+/* Without a dot product: 8 x 8 to 16 bits, to 32 bits, added. Assembler, as the compiler would do the first once. */
+__attribute__((target("avx2"))) static inline __m256i add_pairs(__m256i x, __m256i y, __m256i ones) {
+    __m256i pairs;
+    __asm__ volatile("vpmaddubsw %1, %2, %0" : "=x"(pairs) : "x"(y), "x"(ones));
+    return _mm256_add_epi32(x, _mm256_madd_epi16(pairs, ones));
+}
+
+DEFINE_PROBE(fma_zmm, "avx512f", __m512, _mm512_set1_ps, _mm512_fmadd_ps, 0.5f, 1)
+DEFINE_PROBE(fma_ymm, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps, 0.5f, 1)
+DEFINE_PROBE(add_multiplied, "sse2", __m128, _mm_set1_ps, ADD_MULTIPLIED, 0.5f, 1)
+DEFINE_PROBE(dot_zmm, "avx512f,avx512vnni", __m512i, _mm512_set1_epi32, _mm512_dpbusd_epi32, 0x01010101, 4)
+DEFINE_PROBE(dot_ymm, "avx2,avxvnni", __m256i, _mm256_set1_epi32, _mm256_dpbusd_avx_epi32, 0x01010101, 4)
+DEFINE_PROBE(pairs_ymm, "avx2", __m256i, _mm256_set1_epi32, add_pairs, 0x01010101, 4)
+
+roof_probe roof_f32(uint64_t cpu) {
+    if (cpu & PG_CPU_AVX512) return (roof_probe){"vfmadd zmm", fma_zmm};
+    if (cpu & PG_CPU_AVX2) return (roof_probe){"vfmadd ymm", fma_ymm};
+    return (roof_probe){"mulps, addps", add_multiplied};
+}
+
+static int has_dot_products(int wide) {
+    enum { AVX512_VNNI = 1 << 11, AVX_VNNI = 1 << 4 }; /* ECX of leaf 7, EAX of leaf 7.1 */
+    unsigned a, b, c, d;
+    if (wide) return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & AVX512_VNNI);
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
+           (a & AVX_VNNI);
+}
+
+roof_probe roof_int8(uint64_t cpu) {
+    if (cpu & PG_CPU_AVX512 && has_dot_products(1)) return (roof_probe){"vpdpbusd zmm", dot_zmm};
+    if (cpu & PG_CPU_AVX2 && has_dot_products(0)) return (roof_probe){"vpdpbusd ymm", dot_ymm};
+    if (cpu & PG_CPU_AVX2) return (roof_probe){"vpmaddubsw, vpmaddwd, vpaddd ymm", pairs_ymm};
+    return (roof_probe){"none", NULL};
+}
+#else
+roof_probe roof_f32(uint64_t cpu) {
+    (void)cpu;
+    return (roof_probe){"none", NULL};
+}
+
+roof_probe roof_int8(uint64_t cpu) { return roof_f32(cpu); }
+#endif
+
+/* Eight streams keep more lines under way than one. */
+void roof_read(const void *buffer, size_t begin, size_t end) {
+    enum { STREAM = ROOF_CHUNK / 8 };
+    const char *bytes = buffer;
+    uint64_t sum[8] = {0};
+    for (size_t chunk = begin; chunk < end; chunk++) {
+        for (const char *p = bytes + chunk * ROOF_CHUNK, *stop = p + STREAM; p < stop; p += 64) {
+            for (int stream = 0; stream < 8; stream++) {
+                uint64_t words[8];
+                __builtin_prefetch(p + stream * STREAM + 512);
+                memcpy(words, p + stream * STREAM, 64);
+                for (int j = 0; j < 8; j++) sum[j] ^= words[j];
+            }
+        }
+    }
+    volatile uint64_t sink = sum[0] ^ sum[1] ^ sum[2] ^ sum[3] ^ sum[4] ^ sum[5] ^ sum[6] ^ sum[7];
+    (void)sink;
+}

@@ -1,0 +1,25 @@
+/*
+ * What a core can do at all: the probes that `paligemma bench` and tests/kernels/bench.c hold their times against.
+ * A probe is one thread's work; the caller brings threads and clock.
+ */
+#ifndef PALIGEMMA_TOOL_ROOF_H
+#define PALIGEMMA_TOOL_ROOF_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct roof_probe {
+    const char *name;    /* of the instruction, "vpdpbusd zmm" */
+    double (*run)(void); /* under a millisecond of independent multiply-adds; returns how many operations, two each */
+} roof_probe;
+
+/* The widest f32 multiply-add, and int8 x uint8 dot product, of this CPU among the sets `cpu` (PG_CPU_*, as
+ * pg_model_info.cpu_used). run is NULL when there is none. */
+roof_probe roof_f32(uint64_t cpu);
+roof_probe roof_int8(uint64_t cpu);
+
+/* Reads the chunks begin <= i < end, of ROOF_CHUNK bytes each, as fast as it can. */
+enum { ROOF_CHUNK = 1 << 18 };
+void roof_read(const void *buffer, size_t begin, size_t end);
+
+#endif

@@ -1,0 +1,185 @@
+#include "base/new_folder.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+/* Calls unlinkat() for each regular file of the folder, the marker last. 0, or an errno; ENOTEMPTY: something else too. */
+static int remove_files(int folder) {
+    int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), number = 0;
+    DIR *list = copy < 0 ? NULL : fdopendir(copy);
+    if (!list) {
+        number = errno;
+        if (copy >= 0) close(copy);
+        return number;
+    }
+    for (struct dirent *entry; (entry = readdir(list)) != NULL;) {
+        const char *name = entry->d_name;
+        struct stat info;
+        if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 || strcmp(name, PGI_UNFINISHED) == 0) continue;
+        if (fstatat(folder, name, &info, AT_SYMLINK_NOFOLLOW) != 0)
+            number = errno;
+        else if (!S_ISREG(info.st_mode))
+            number = ENOTEMPTY;
+        else if (unlinkat(folder, name, 0) != 0)
+            number = errno;
+    }
+    closedir(list);
+    if (!number && unlinkat(folder, PGI_UNFINISHED, 0) != 0 && errno != ENOENT) number = errno;
+    return number;
+}
+
+/* Whether a folder has no entry; an errno when it cannot be read. */
+static int is_empty(int folder, int *empty) {
+    int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = copy < 0 ? NULL : fdopendir(copy);
+    if (!list) {
+        int number = errno;
+        if (copy >= 0) close(copy);
+        return number;
+    }
+    *empty = 1;
+    for (struct dirent *entry; (entry = readdir(list)) != NULL;)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) *empty = 0;
+    closedir(list);
+    return 0;
+}
+
+static pg_status check_target(const char *path) {
+    struct stat info;
+    if (lstat(path, &info) != 0) return errno == ENOENT ? PG_OK : pgi_system_error(path, "look at it", errno);
+    if (!S_ISDIR(info.st_mode))
+        return pgi_error(PG_ERROR_ARGUMENT, "%s: found a file or a link, expected no such file or an empty folder", path);
+    int empty = 0, fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), number = fd < 0 ? errno : is_empty(fd, &empty);
+    if (fd >= 0) close(fd);
+    if (number) return pgi_system_error(path, "read", number);
+    if (!empty) return pgi_error(PG_ERROR_ARGUMENT, "%s: found files in it, expected no such folder or an empty one", path);
+    return PG_OK;
+}
+
+/* Locks folder->partial, made or left behind, and empties it but for the marker. */
+static pg_status take_partial(pgi_new_folder *folder) {
+    const char *partial = folder->partial;
+    struct stat ours, now;
+    if (mkdir(partial, 0777) != 0 && errno != EEXIST) return pgi_system_error(partial, "make the folder", errno);
+    folder->fd = open(partial, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder->fd < 0) return pgi_system_error(partial, "open the folder", errno);
+    /* The other may have finished between these lines: then it is its result, under another name, that is locked. */
+    if (flock(folder->fd, LOCK_EX | LOCK_NB) != 0 || fstat(folder->fd, &ours) != 0 || lstat(partial, &now) != 0 ||
+        ours.st_dev != now.st_dev || ours.st_ino != now.st_ino)
+        return pgi_error(PG_ERROR_IO, "%s: found another process writing it, expected none", partial);
+    int empty = 0, number = is_empty(folder->fd, &empty);
+    if (!number && !empty) {
+        if (faccessat(folder->fd, PGI_UNFINISHED, F_OK, 0) != 0)
+            return pgi_error(PG_ERROR_IO, "%s: found files that no cut-off conversion left, expected no such folder: move "
+                             "it away",
+                             partial);
+        number = remove_files(folder->fd);
+    }
+    int marker = number ? -1 : openat(folder->fd, PGI_UNFINISHED, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
+    if (!number && marker < 0) number = errno;
+    if (marker >= 0) close(marker);
+    return number ? pgi_system_error(partial, "empty what a cut-off conversion left", number) : PG_OK;
+}
+
+static void free_paths(pgi_new_folder *folder) {
+    if (folder->fd >= 0) close(folder->fd); /* the lock goes with it */
+    pgi_free(folder->memory, folder->path);
+    pgi_free(folder->memory, folder->partial);
+    *folder = (pgi_new_folder){.fd = -1};
+}
+
+pg_status pgi_new_folder_begin(const pgi_memory *memory, const char *path, pgi_new_folder *out) {
+    *out = (pgi_new_folder){.memory = memory, .fd = -1};
+    size_t size = strlen(path);
+    while (size > 1 && path[size - 1] == '/') size--;
+    const char *last = path + size;
+    while (last > path && last[-1] != '/') last--;
+    size_t n = (size_t)(path + size - last);
+    if (n == 0 || (n == 1 && last[0] == '.') || (n == 2 && last[0] == '.' && last[1] == '.'))
+        return pgi_error(PG_ERROR_ARGUMENT, "\"%s\": expected the name of a new folder", path);
+    pg_status status = PG_ERROR_MEMORY;
+    out->path = pgi_copy_string(memory, path, size);
+    out->partial = pgi_alloc(memory, size + sizeof ".partial", 1);
+    if (out->path && out->partial) {
+        memcpy(out->partial, path, size);
+        memcpy(out->partial + size, ".partial", sizeof ".partial");
+        status = check_target(out->path);
+        if (status >= 0) status = take_partial(out);
+    }
+    if (status < 0) free_paths(out);
+    return status;
+}
+
+/* Makes the entries of the folder that holds `path` last. */
+static void sync_parent(const pgi_new_folder *folder) {
+    int parent = openat(folder->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (parent < 0) return;
+    fsync(parent);
+    close(parent);
+}
+
+pg_status pgi_new_folder_commit(pgi_new_folder *folder) {
+    if (fsync(folder->fd) != 0) return pgi_system_error(folder->partial, "write", errno);
+    /* An empty folder is replaced; one that got files meanwhile is not. */
+    if (rename(folder->partial, folder->path) != 0) return pgi_system_error(folder->path, "rename to it", errno);
+    unlinkat(folder->fd, PGI_UNFINISHED, 0); /* if it stays, it is one useless empty file */
+    fsync(folder->fd);
+    sync_parent(folder);
+    free_paths(folder);
+    return PG_OK;
+}
+
+pg_status pgi_new_folder_abandon(pgi_new_folder *folder, pg_status status) {
+    if (folder->fd >= 0) {
+        int number = remove_files(folder->fd);
+        if (!number && rmdir(folder->partial) != 0) number = errno;
+        if (number)
+            status = pgi_error(status, "%s; %s could not be removed and does not open", pgi_error_text(), folder->partial);
+    }
+    if (folder->memory) free_paths(folder);
+    return status;
+}
+
+pg_status pgi_new_file_open(const pgi_new_folder *folder, const char *name, uint64_t size, pgi_new_file *out) {
+    *out = (pgi_new_file){.memory = folder->memory, .fd = -1};
+    out->path = pgi_path_join(folder->memory, folder->partial, name);
+    if (!out->path) return PG_ERROR_MEMORY;
+    out->fd = openat(folder->fd, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
+    int number = out->fd < 0 ? errno : 0;
+    if (!number && size > INT64_MAX) number = EFBIG;
+    if (!number && size && fallocate(out->fd, 0, 0, (off_t)size) != 0 && (errno == ENOSPC || errno == EFBIG)) number = errno;
+    if (!number) return PG_OK;
+    pg_status status = pgi_system_error(out->path, "write", number);
+    return pgi_new_file_close(out, status);
+}
+
+pg_status pgi_new_file_write(const pgi_new_file *file, uint64_t at, const void *data, size_t size) {
+    const uint8_t *from = data;
+    while (size > 0) {
+        ssize_t n = pwrite(file->fd, from, size, (off_t)at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return pgi_system_error(file->path, "write", n < 0 ? errno : EIO);
+        from += n;
+        at += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return PG_OK;
+}
+
+pg_status pgi_new_file_close(pgi_new_file *file, pg_status status) {
+    if (file->fd >= 0) {
+        if (status >= 0 && fsync(file->fd) != 0) status = pgi_system_error(file->path, "write", errno);
+        if (close(file->fd) != 0 && status >= 0) status = pgi_system_error(file->path, "write", errno);
+    }
+    if (file->memory) pgi_free(file->memory, file->path);
+    *file = (pgi_new_file){.fd = -1};
+    return status;
+}

@@ -1,0 +1,384 @@
+/*
+ * Reads a checkpoint as pg_model_open() does, and writes it with quantised matrices. The bytes depend on the source alone:
+ * order, padding and checksums are fixed, so that one conversion can be compared with another.
+ *
+ * A weight file is written behind the room for its header, which comes last, when the checksums are known; config.json
+ * is the last file of all. Until then nothing there opens.
+ */
+#include "checkpoint/convert.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/new_folder.h"
+#include "checkpoint/config.h"
+#include "checkpoint/hub.h"
+#include "checkpoint/json.h"
+#include "checkpoint/quantized_store.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/weights.h"
+
+enum {
+    CHUNK_BYTES = 8 << 20, /* quantised, then written */
+    MAX_COPY = 1 << 30     /* of a file that is copied */
+};
+
+/* Beside the weights, what the model, the tokenizer and the processor read, and the licence. config.json is the last. */
+static const char *const copied_files[] = {"LICENSE",
+                                           "NOTICE",
+                                           "generation_config.json",
+                                           "tokenizer.model",
+                                           "tokenizer.json",
+                                           "tokenizer_config.json",
+                                           "special_tokens_map.json",
+                                           "added_tokens.json",
+                                           "preprocessor_config.json",
+                                           "processor_config.json",
+                                           "chat_template.json",
+                                           "chat_template.jinja",
+                                           "config.json"};
+
+/* A tensor to be written. */
+typedef struct item {
+    const pgi_stored_tensor *tensor;
+    int32_t dtype; /* as written: PGI_DTYPE_*_BLOCKS, PG_DTYPE_* */
+    uint64_t n_bytes, at; /* at: in the data of its file */
+    uint32_t file, crc32;
+} item;
+
+typedef struct converter {
+    const pgi_memory *memory;
+    const pgi_run *run;
+    const char *source; /* folder */
+    int32_t weights;
+    uint64_t max_file_bytes;
+    pgi_config config;
+    pgi_tensor_files *files;
+    pgi_weights bound;
+    item *items;
+    size_t n_items;
+    uint32_t n_files, config_crc32;
+    uint64_t done, total; /* bytes of tensors */
+    pgi_new_folder out;
+    uint8_t *chunk;
+    size_t chunk_bytes;
+} converter;
+
+/* ------------------------------------------------------------------------------------------------------------- plan */
+
+static int64_t tensor_elements(const pgi_stored_tensor *tensor) {
+    return (int64_t)(tensor->n_bytes / pgi_dtype_size(tensor->dtype));
+}
+
+static pgi_matrix as_matrix(const pgi_stored_tensor *tensor) {
+    int64_t rows = tensor->shape[0];
+    return (pgi_matrix){tensor->data, tensor->dtype, rows, tensor_elements(tensor) / rows};
+}
+
+/* Marks the item that has this matrix. */
+static pg_status mark_matrix(void *context, pgi_matrix *matrix) {
+    converter *c = context;
+    for (size_t i = 0; i < c->n_items; i++) {
+        item *it = &c->items[i];
+        if (it->tensor->data != matrix->data) continue;
+        it->dtype = pgi_blocks_of_weights(c->weights);
+        it->n_bytes = (uint64_t)pgi_quantized_bytes(it->dtype, matrix->rows, matrix->columns);
+        size_t panel = (size_t)(pgi_quantized_groups(matrix->columns) * pgi_quantized_block(it->dtype));
+        if (panel > c->chunk_bytes) c->chunk_bytes = panel;
+    }
+    return PG_OK;
+}
+
+static int by_use(const void *a, const void *b) {
+    const item *x = a, *y = b;
+    int blocks_x = pgi_dtype_is_blocks(x->dtype), blocks_y = pgi_dtype_is_blocks(y->dtype);
+    if (blocks_x != blocks_y) return blocks_y - blocks_x; /* blocks first: their sizes keep them at multiples of 64 */
+    return x->tensor->used < y->tensor->used ? -1 : x->tensor->used > y->tensor->used;
+}
+
+/* A tied head that is stored as a copy of the embedding is left out: the embedding is bound to both. */
+static int is_copied_head(const converter *c, const pgi_stored_tensor *tensor) {
+    const pgi_matrix *embedding = &c->bound.text.embedding, *head = &c->bound.text.head.weight;
+    return c->config.tie_word_embeddings && tensor->data == head->data && head->data != embedding->data &&
+           head->dtype == embedding->dtype &&
+           memcmp(head->data, embedding->data, (size_t)tensor_elements(tensor) * pgi_dtype_size(tensor->dtype)) == 0;
+}
+
+/* What is written, in which order, to which file. */
+static pg_status plan(converter *c) {
+    size_t n = pgi_tensor_files_count(c->files);
+    c->items = pgi_alloc(c->memory, n, sizeof *c->items);
+    if (!c->items) return PG_ERROR_MEMORY;
+    for (size_t i = 0; i < n; i++) {
+        const pgi_stored_tensor *tensor = pgi_tensor_files_at(c->files, i);
+        if (!tensor->used || is_copied_head(c, tensor)) continue;
+        item *it = &c->items[c->n_items++];
+        *it = (item){.tensor = tensor, .dtype = tensor->dtype, .n_bytes = tensor->n_bytes};
+        if (tensor->n_dims > 1) continue;
+        it->dtype = PG_DTYPE_F32;
+        it->n_bytes = (uint64_t)tensor_elements(tensor) * sizeof(float);
+    }
+    c->chunk_bytes = CHUNK_BYTES;
+    PGI_TRY(pgi_weights_each_matrix(&c->bound, &c->config, mark_matrix, c));
+    qsort(c->items, c->n_items, sizeof *c->items, by_use);
+
+    uint64_t at = 0;
+    for (size_t i = 0; i < c->n_items; i++) {
+        item *it = &c->items[i];
+        if (at > 0 && at + it->n_bytes > c->max_file_bytes) {
+            at = 0;
+            c->n_files++;
+        }
+        it->file = c->n_files;
+        it->at = at;
+        at += it->n_bytes;
+        c->total += it->n_bytes;
+    }
+    c->n_files++;
+    return PG_OK;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- header */
+
+static const char *dtype_name(int32_t dtype) {
+    return dtype == PG_DTYPE_F32 ? "F32" : dtype == PG_DTYPE_BF16 ? "BF16" : dtype == PG_DTYPE_F16 ? "F16" : "U8";
+}
+
+/* `prefix` and the name as a JSON string, with a comma before it. */
+static pg_status add_key(pgi_buffer *text, const char *prefix, const char *name) {
+    size_t begin = text->size + 1;
+    PGI_TRY(pgi_buffer_append(text, ",", 1));
+    json_t *string = json_string(name);
+    if (!string) return pgi_error(PG_ERROR_MEMORY, "out of memory");
+    pg_status status = pgi_json_dump(string, text); /* "name" */
+    json_decref(string);
+    if (status < 0) return status;
+    size_t n = strlen(prefix);
+    PGI_TRY(pgi_buffer_reserve(text, n));
+    memmove(text->data + begin + 1 + n, text->data + begin + 1, text->size - begin - 1);
+    memcpy(text->data + begin + 1, prefix, n);
+    text->size += n;
+    text->data[text->size] = 0;
+    return PG_OK;
+}
+
+static pg_status add_shape(pgi_buffer *text, const int64_t *shape, int32_t n_dims) {
+    for (int32_t i = 0; i < n_dims; i++)
+        PGI_TRY(pgi_buffer_printf(text, "%s%lld", i ? "," : "[", (long long)shape[i]));
+    return pgi_buffer_append(text, "]", 1);
+}
+
+static pg_status add_metadata(const converter *c, uint32_t file, pgi_buffer *text) {
+    PGI_TRY(pgi_buffer_printf(text,
+                              "{\"__metadata__\":{\"format\":\"" PGI_STORE_FORMAT "\",\"layout_version\":\"%d\","
+                              "\"weights\":\"%s\",\"config_crc32\":\"%08x\",\"header_crc32\":\"00000000\"",
+                              PGI_QUANTIZED_VERSION, pgi_weights_name(c->weights), c->config_crc32));
+    for (size_t i = 0; i < c->n_items; i++) {
+        const item *it = &c->items[i];
+        if (it->file != file) continue;
+        if (pgi_dtype_is_blocks(it->dtype)) {
+            PGI_TRY(add_key(text, "shape:", it->tensor->name));
+            PGI_TRY(pgi_buffer_append(text, ":\"", 2));
+            PGI_TRY(add_shape(text, it->tensor->shape, it->tensor->n_dims));
+            PGI_TRY(pgi_buffer_append(text, "\"", 1));
+        }
+        PGI_TRY(add_key(text, "crc32:", it->tensor->name));
+        PGI_TRY(pgi_buffer_printf(text, ":\"%08x\"", it->crc32));
+    }
+    return pgi_buffer_append(text, "}", 1);
+}
+
+/* The whole beginning of a file: 8 bytes of size, and the header, padded so that the data begins at a multiple of 64.
+ * Its size does not depend on the checksums. */
+static pg_status make_header(const converter *c, uint32_t file, pgi_buffer *text) {
+    text->size = 0;
+    PGI_TRY(pgi_buffer_append(text, "\0\0\0\0\0\0\0", 8));
+    PGI_TRY(add_metadata(c, file, text));
+    for (size_t i = 0; i < c->n_items; i++) {
+        const item *it = &c->items[i];
+        if (it->file != file) continue;
+        PGI_TRY(add_key(text, "", it->tensor->name));
+        PGI_TRY(pgi_buffer_printf(text, ":{\"dtype\":\"%s\",\"shape\":", dtype_name(it->dtype)));
+        if (pgi_dtype_is_blocks(it->dtype))
+            PGI_TRY(add_shape(text, (int64_t[]){(int64_t)it->n_bytes}, 1));
+        else
+            PGI_TRY(add_shape(text, it->tensor->shape, it->tensor->n_dims));
+        PGI_TRY(pgi_buffer_printf(text, ",\"data_offsets\":[%llu,%llu]}", (unsigned long long)it->at,
+                                  (unsigned long long)(it->at + it->n_bytes)));
+    }
+    PGI_TRY(pgi_buffer_append(text, "}", 1));
+    while (text->size % 64) PGI_TRY(pgi_buffer_append(text, " ", 1));
+
+    uint64_t size = text->size - 8;
+    size_t at;
+    uint32_t crc;
+    char digits[9];
+    for (int i = 0; i < 8; i++) text->data[i] = (uint8_t)(size >> (8 * i));
+    if (!pgi_header_crc32(text->data + 8, (size_t)size, &at, &crc))
+        return pgi_error(PG_ERROR_INTERNAL, "a header without header_crc32");
+    snprintf(digits, sizeof digits, "%08x", crc);
+    memcpy(text->data + 8 + at, digits, 8);
+    return PG_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- writing */
+
+static pg_status write_chunk(converter *c, const pgi_new_file *file, uint64_t begin, item *it, const void *data,
+                             uint64_t done, size_t size) {
+    it->crc32 = pgi_crc32(it->crc32, data, size);
+    PGI_TRY(pgi_new_file_write(file, begin + it->at + done, data, size));
+    c->done += size;
+    return pgi_run_progress(c->run, PG_PHASE_CONVERT, (int64_t)c->done, (int64_t)c->total);
+}
+
+/* begin: of the data in the file. */
+static pg_status write_blocks(converter *c, const pgi_new_file *file, uint64_t begin, item *it) {
+    const pgi_matrix from = as_matrix(it->tensor);
+    const int64_t panel_bytes = pgi_quantized_groups(from.columns) * pgi_quantized_block(it->dtype);
+    const int64_t n_panels = pgi_quantized_panels(from.rows), most = (int64_t)c->chunk_bytes / panel_bytes;
+    for (int64_t i = 0; i < n_panels;) {
+        int64_t end = i + most < n_panels ? i + most : n_panels;
+        pg_status status = pgi_quantize_parallel(c->run, &from, it->dtype, i, end, c->chunk);
+        if (status == PG_ERROR_CANCELLED) return status;
+        if (status < 0) return pgi_error_context(status, "%s: tensor %s", it->tensor->file, it->tensor->name);
+        PGI_TRY(write_chunk(c, file, begin, it, c->chunk, (uint64_t)(i * panel_bytes), (size_t)((end - i) * panel_bytes)));
+        i = end;
+    }
+    return PG_OK;
+}
+
+static pg_status write_vector(converter *c, const pgi_new_file *file, uint64_t begin, item *it) {
+    const int64_t n = tensor_elements(it->tensor), most = (int64_t)(c->chunk_bytes / sizeof(float));
+    for (int64_t i = 0; i < n;) {
+        int64_t end = i + most < n ? i + most : n;
+        pgi_stored_to_f32(it->tensor, i, end, (float *)c->chunk);
+        PGI_TRY(write_chunk(c, file, begin, it, c->chunk, (uint64_t)i * sizeof(float), (size_t)(end - i) * sizeof(float)));
+        i = end;
+    }
+    return PG_OK;
+}
+
+static pg_status write_item(converter *c, const pgi_new_file *file, uint64_t begin, item *it) {
+    if (pgi_dtype_is_blocks(it->dtype)) return write_blocks(c, file, begin, it);
+    if (it->tensor->n_dims == 1) return write_vector(c, file, begin, it);
+    return write_chunk(c, file, begin, it, it->tensor->data, 0, (size_t)it->n_bytes); /* the position embedding */
+}
+
+static void file_name(const converter *c, uint32_t file, char name[64]) {
+    if (c->n_files == 1)
+        snprintf(name, 64, "model.safetensors");
+    else
+        snprintf(name, 64, "model-%05u-of-%05u.safetensors", file + 1, c->n_files);
+}
+
+static pg_status write_weights(converter *c, uint32_t index, pgi_buffer *header) {
+    char name[64];
+    pgi_new_file file;
+    uint64_t size = 0;
+    PGI_TRY(make_header(c, index, header));
+    const size_t begin = header->size;
+    for (size_t i = 0; i < c->n_items; i++)
+        if (c->items[i].file == index) size = begin + c->items[i].at + c->items[i].n_bytes;
+    file_name(c, index, name);
+    PGI_TRY(pgi_new_file_open(&c->out, name, size, &file));
+    pg_status status = PG_OK;
+    for (size_t i = 0; i < c->n_items && status >= 0; i++)
+        if (c->items[i].file == index) status = write_item(c, &file, begin, &c->items[i]);
+    if (status >= 0) status = make_header(c, index, header);
+    if (status >= 0 && header->size != begin) status = pgi_error(PG_ERROR_INTERNAL, "a header that grew");
+    if (status >= 0) status = pgi_new_file_write(&file, 0, header->data, begin);
+    return pgi_new_file_close(&file, status);
+}
+
+static pg_status write_small_file(converter *c, const char *name, const pgi_buffer *text) {
+    pgi_new_file file;
+    PGI_TRY(pgi_new_file_open(&c->out, name, text->size, &file));
+    return pgi_new_file_close(&file, pgi_new_file_write(&file, 0, text->data, text->size));
+}
+
+static pg_status write_index(converter *c, pgi_buffer *text) {
+    char name[64];
+    text->size = 0;
+    PGI_TRY(pgi_buffer_printf(text, "{\"metadata\":{\"total_size\":%llu},\"weight_map\":{", (unsigned long long)c->total));
+    for (size_t i = 0; i < c->n_items; i++) {
+        file_name(c, c->items[i].file, name);
+        PGI_TRY(add_key(text, "", c->items[i].tensor->name));
+        PGI_TRY(pgi_buffer_printf(text, ":\"%s\"", name));
+    }
+    PGI_TRY(pgi_buffer_append(text, "}}", 2));
+    char *comma = strstr((char *)text->data, "{,"); /* before the first key */
+    if (comma) comma[1] = ' ';
+    return write_small_file(c, "model.safetensors.index.json", text);
+}
+
+/* A file of the source to `text`; *has: it is there. */
+static pg_status read_source(const converter *c, const char *name, pgi_buffer *text, int *has) {
+    char *path = pgi_path_join(c->memory, c->source, name);
+    if (!path) return PG_ERROR_MEMORY;
+    *has = pgi_file_exists(path);
+    text->size = 0;
+    pg_status status = *has ? pgi_file_read(path, MAX_COPY, text) : PG_OK;
+    pgi_free(c->memory, path);
+    return status;
+}
+
+static pg_status write_all(converter *c, pgi_buffer *text) {
+    int has;
+    PGI_TRY(read_source(c, "config.json", text, &has));
+    c->config_crc32 = pgi_crc32(0, text->data, text->size);
+    c->chunk = pgi_alloc(c->memory, c->chunk_bytes, 1);
+    if (!c->chunk) return PG_ERROR_MEMORY;
+    PGI_TRY(pgi_run_progress(c->run, PG_PHASE_CONVERT, 0, (int64_t)c->total));
+    for (uint32_t i = 0; i < c->n_files; i++) PGI_TRY(write_weights(c, i, text));
+    if (c->n_files > 1) PGI_TRY(write_index(c, text));
+    for (size_t i = 0; i < sizeof copied_files / sizeof *copied_files; i++) {
+        PGI_TRY(read_source(c, copied_files[i], text, &has));
+        if (has) PGI_TRY(write_small_file(c, copied_files[i], text));
+    }
+    return PG_OK;
+}
+
+static pg_status open_source(converter *c) {
+    PGI_TRY(pgi_config_load(c->memory, c->source, &c->config));
+    pg_status status = pgi_tensor_files_open(c->memory, c->source, &c->files);
+    if (status >= 0) status = pgi_weights_bind(c->memory, c->run, &c->config, c->files, &c->bound);
+    if (status >= 0 && c->bound.format != PG_WEIGHTS_STORED)
+        status = pgi_error(PG_ERROR_UNSUPPORTED, "%s: found weights that were converted to %s, expected F32, BF16 or F16",
+                           c->source, pgi_weights_name(c->bound.format));
+    return status;
+}
+
+static void close_source(converter *c) {
+    pgi_free(c->memory, c->chunk);
+    pgi_free(c->memory, c->items);
+    pgi_weights_free(&c->bound);
+    pgi_tensor_files_close(&c->files);
+    if (c->config.memory) pgi_config_free(&c->config);
+}
+
+pg_status pgi_convert(const pgi_memory *memory, const pgi_run *run, const pgi_log *log, const char *model,
+                      const char *out, int32_t weights, uint64_t max_file_bytes) {
+    converter c = {.memory = memory, .run = run, .weights = weights, .max_file_bytes = max_file_bytes};
+    pgi_buffer text;
+    char *source;
+    PGI_TRY(pgi_hub_find(memory, model, &source));
+    c.source = source;
+    pgi_buffer_init(&text, memory);
+    pg_status status = open_source(&c);
+    if (status >= 0) status = plan(&c);
+    if (status >= 0) status = pgi_new_folder_begin(memory, out, &c.out);
+    if (status >= 0) {
+        status = write_all(&c, &text);
+        if (status >= 0) status = pgi_new_folder_commit(&c.out);
+        if (status < 0) status = pgi_new_folder_abandon(&c.out, status);
+    }
+    if (status >= 0)
+        pgi_log_line(log, PG_LOG_INFO, "converted %s to %s: %s, %zu tensors in %u file%s, %llu bytes", c.source, out,
+                     pgi_weights_name(weights), c.n_items, c.n_files, c.n_files == 1 ? "" : "s",
+                     (unsigned long long)c.total);
+    pgi_buffer_free(&text);
+    close_source(&c);
+    pgi_free(memory, source);
+    return status;
+}

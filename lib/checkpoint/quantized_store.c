@@ -1,0 +1,293 @@
+/* Reading and checking the metadata of converted folders. */
+#include "checkpoint/quantized_store.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#include "base/parallel.h"
+#include "checkpoint/json.h"
+
+enum { CHUNK = 4 << 20, MAX_CONFIG = 64 << 20 };
+
+static const char *const weights_names[] = {"stored", "int8", "int4"};
+
+const char *pgi_weights_name(int32_t weights) {
+    return weights >= PG_WEIGHTS_STORED && weights <= PG_WEIGHTS_INT4 ? weights_names[weights] : NULL;
+}
+
+uint32_t pgi_crc32(uint32_t crc, const void *data, size_t size) {
+    return size ? (uint32_t)crc32_z(crc, data, size) : crc; /* (zlib starts anew for NULL) */
+}
+
+int pgi_header_crc32(const void *text, size_t size, size_t *at, uint32_t *out) {
+    static const char key[] = "\"header_crc32\":\"";
+    uint8_t size_bytes[8];
+    const char *found = memmem(text, size, key, sizeof key - 1);
+    if (!found) return 0;
+    found += sizeof key - 1;
+    *at = (size_t)(found - (const char *)text);
+    if (size - *at < 8) return 0;
+    for (int i = 0; i < 8; i++) size_bytes[i] = (uint8_t)((uint64_t)size >> (8 * i));
+    uint32_t crc = pgi_crc32(0, size_bytes, 8);
+    crc = pgi_crc32(crc, text, *at);
+    crc = pgi_crc32(crc, "00000000", 8);
+    *out = pgi_crc32(crc, found + 8, size - *at - 8);
+    return 1;
+}
+
+static pg_status damaged(const char *path, const char *key, const json_t *node, const char *expected) {
+    char found[PGI_JSON_DESCRIPTION];
+    return pgi_error(PG_ERROR_FORMAT, "%s: __metadata__: %s: found %s, expected %s", path, key,
+                     pgi_json_describe(node, found, sizeof found), expected);
+}
+
+/* Eight lower-case hexadecimal digits. */
+static pg_status read_crc32(const char *path, const json_t *metadata, const char *key, uint32_t *out) {
+    const json_t *node = json_object_get(metadata, key);
+    const char *text = json_string_value(node);
+    *out = 0;
+    if (!text || strlen(text) != 8 || strspn(text, "0123456789abcdef") != 8)
+        return damaged(path, key, node, "8 hexadecimal digits");
+    *out = (uint32_t)strtoul(text, NULL, 16);
+    return PG_OK;
+}
+
+typedef struct store_header {
+    int32_t weights; /* PG_WEIGHTS_*; PG_WEIGHTS_STORED: not a converted file */
+    uint32_t config_crc32;
+} store_header;
+
+/* What holds for a whole file. The version comes first: a newer one may have changed all the rest. */
+static pg_status read_header(const pgi_tensor_file_info *file, store_header *out) {
+    *out = (store_header){0};
+    const char *format = json_string_value(json_object_get(file->metadata, "format"));
+    if (!format || strcmp(format, PGI_STORE_FORMAT) != 0) return PG_OK;
+
+    const json_t *node = json_object_get(file->metadata, "layout_version");
+    const char *text = json_string_value(node);
+    if (!text || !*text || *text == '0' || strlen(text) > 9 || strspn(text, "0123456789") != strlen(text))
+        return damaged(file->path, "layout_version", node, "a whole number of 1 or more");
+    if (atoi(text) > PGI_QUANTIZED_VERSION)
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "%s: found quantised weights of layout version %s, expected at most version %d: the folder was "
+                         "converted by a newer libpaligemma",
+                         file->path, text, PGI_QUANTIZED_VERSION);
+
+    uint32_t said, found;
+    size_t at;
+    PGI_TRY(read_crc32(file->path, file->metadata, "header_crc32", &said));
+    if (!pgi_header_crc32(file->header, file->header_size, &at, &found) || found != said)
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: found a header with checksum %08x, expected %08x: it was damaged or rewritten since the "
+                         "conversion",
+                         file->path, found, said);
+
+    node = json_object_get(file->metadata, "weights");
+    text = json_string_value(node);
+    if (!text) return damaged(file->path, "weights", node, "int8 or int4");
+    for (int32_t i = PG_WEIGHTS_INT8; i <= PG_WEIGHTS_INT4; i++)
+        if (strcmp(text, weights_names[i]) == 0) out->weights = i;
+    if (!out->weights)
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: __metadata__: weights: found \"%.40s\", expected int8 or int4",
+                         file->path, text);
+    return read_crc32(file->path, file->metadata, "config_crc32", &out->config_crc32);
+}
+
+/* "[2,3]" to the shape of 2 to 8 sizes of at least 1. */
+static int read_shape(const char *text, int64_t shape[8], int32_t *n_dims) {
+    *n_dims = 0;
+    for (char before = '['; *n_dims < 8; before = ',') {
+        char *end;
+        if (*text++ != before || *text < '1' || *text > '9') return 0;
+        long long size = strtoll(text, &end, 10);
+        if (end - text > 18) return 0;
+        shape[(*n_dims)++] = size;
+        text = end;
+        if (*text == ']') return text[1] == '\0' && *n_dims >= 2;
+    }
+    return 0;
+}
+
+/* Bytes of the blocks of a shape; 0: too many. */
+static size_t blocks_bytes(int32_t dtype, int32_t n_dims, const int64_t *shape) {
+    size_t columns = 1, n;
+    for (int32_t i = 1; i < n_dims; i++)
+        if (!pgi_mul_size(columns, (size_t)shape[i], &columns)) return 0;
+    if (columns > INT64_MAX / 2) return 0;
+    size_t panels = (size_t)pgi_quantized_panels(shape[0]), groups = (size_t)pgi_quantized_groups((int64_t)columns);
+    if (!pgi_mul_size(panels, groups, &n) || !pgi_mul_size(n, (size_t)pgi_quantized_block(dtype), &n)) return 0;
+    return n;
+}
+
+static pg_status read_tensor(const pgi_tensor_file_info *file, int32_t weights, pgi_buffer *key,
+                             pgi_stored_tensor *tensor) {
+    key->size = 0;
+    PGI_TRY(pgi_buffer_printf(key, "crc32:%s", tensor->name));
+    PGI_TRY(read_crc32(file->path, file->metadata, (const char *)key->data, &tensor->crc32));
+    key->size = 0;
+    PGI_TRY(pgi_buffer_printf(key, "shape:%s", tensor->name));
+    const json_t *node = json_object_get(file->metadata, (const char *)key->data);
+    if (!node) return PG_OK;
+
+    int32_t dtype = pgi_blocks_of_weights(weights), n_dims;
+    int64_t shape[8];
+    const char *text = json_string_value(node);
+    if (!text || !read_shape(text, shape, &n_dims))
+        return damaged(file->path, (const char *)key->data, node, "2 to 8 sizes such as [1152,4304]");
+    size_t bytes = blocks_bytes(dtype, n_dims, shape);
+    if (tensor->dtype != PG_DTYPE_U8 || tensor->n_bytes != bytes)
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found %zu bytes of dtype %s, expected %zu of U8: %s blocks of %s",
+                         file->path, tensor->name, tensor->n_bytes, tensor->dtype_name, bytes, weights_names[weights],
+                         text);
+    if ((uintptr_t)tensor->data % 64)
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found its blocks %d bytes behind a multiple of 64, expected none",
+                         file->path, tensor->name, (int)((uintptr_t)tensor->data % 64));
+    tensor->dtype = dtype;
+    tensor->n_dims = n_dims;
+    memset(tensor->shape, 0, sizeof tensor->shape);
+    memcpy(tensor->shape, shape, (size_t)n_dims * sizeof *shape);
+    return PG_OK;
+}
+
+static pg_status read_tensors(pgi_tensor_files *files, int32_t weights, pgi_buffer *key) {
+    for (size_t i = 0; i < pgi_tensor_files_count(files); i++) {
+        pgi_stored_tensor *tensor = pgi_tensor_files_at(files, i);
+        if (pgi_dtype_is_blocks(tensor->dtype)) continue; /* was read before */
+        pgi_tensor_file_info file = pgi_tensor_files_file(files, tensor->file_index);
+        PGI_TRY(read_tensor(&file, weights, key, tensor));
+    }
+    return PG_OK;
+}
+
+pg_status pgi_quantized_store_read(const pgi_memory *memory, pgi_tensor_files *files, int32_t *weights) {
+    store_header first = {0}, other;
+    *weights = PG_WEIGHTS_STORED;
+    for (uint32_t i = 0; i < pgi_tensor_files_n_files(files); i++) {
+        pgi_tensor_file_info file = pgi_tensor_files_file(files, i);
+        PGI_TRY(read_header(&file, &other));
+        if (i == 0) first = other;
+        if (other.weights != first.weights || other.config_crc32 != first.config_crc32)
+            return pgi_error(PG_ERROR_FORMAT, "%s: found %s weights of config %08x, expected %s of %08x as in %s", file.path,
+                             weights_names[other.weights], other.config_crc32, weights_names[first.weights],
+                             first.config_crc32, pgi_tensor_files_file(files, 0).path);
+    }
+    if (!first.weights) return PG_OK;
+    pgi_buffer key;
+    pgi_buffer_init(&key, memory);
+    pg_status status = read_tensors(files, first.weights, &key);
+    pgi_buffer_free(&key);
+    *weights = first.weights;
+    return status;
+}
+
+typedef struct crc_task {
+    const uint8_t *data;
+    size_t size;
+    uint32_t *crcs; /* of each chunk */
+} crc_task;
+
+static void crc_chunks(void *context, int64_t begin, int64_t end, int thread) {
+    const crc_task *task = context;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        size_t at = (size_t)i * CHUNK, left = task->size - at;
+        task->crcs[i] = pgi_crc32(0, task->data + at, left < CHUNK ? left : CHUNK);
+    }
+}
+
+static pg_status verify_tensor(const pgi_run *run, const pgi_stored_tensor *tensor, uint32_t *crcs) {
+    crc_task task = {tensor->data, tensor->n_bytes, crcs};
+    int64_t n = (int64_t)((tensor->n_bytes + CHUNK - 1) / CHUNK);
+    PGI_TRY(pgi_parallel_for(run, n, 1, crc_chunks, &task));
+    uint32_t crc = n ? crcs[0] : 0;
+    for (int64_t i = 1; i < n; i++) {
+        size_t left = tensor->n_bytes - (size_t)i * CHUNK;
+        crc = (uint32_t)crc32_combine(crc, crcs[i], (z_off_t)(left < CHUNK ? left : CHUNK));
+    }
+    if (crc != tensor->crc32)
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found data with checksum %08x, expected %08x: it is damaged",
+                         tensor->file, tensor->name, crc, tensor->crc32);
+    return PG_OK;
+}
+
+static pg_status verify_config(const pgi_memory *memory, const pgi_tensor_files *files, uint32_t expected) {
+    char *path = pgi_path_join(memory, pgi_tensor_files_folder(files), "config.json");
+    if (!path) return PG_ERROR_MEMORY;
+    pgi_buffer text;
+    pgi_buffer_init(&text, memory);
+    pg_status status = pgi_file_read(path, MAX_CONFIG, &text);
+    uint32_t found = status < 0 ? 0 : pgi_crc32(0, text.data, text.size);
+    if (status >= 0 && found != expected)
+        status = pgi_error(PG_ERROR_FORMAT,
+                           "%s: found checksum %08x, expected %08x: it was changed or damaged since the conversion", path,
+                           found, expected);
+    pgi_buffer_free(&text);
+    pgi_free(memory, path);
+    return status;
+}
+
+pg_status pgi_quantized_store_verify(const pgi_memory *memory, const pgi_run *run, pgi_tensor_files *files) {
+    store_header header = {0};
+    int64_t done = 0, total = 0;
+    size_t largest = 0;
+    if (pgi_tensor_files_n_files(files)) {
+        pgi_tensor_file_info file = pgi_tensor_files_file(files, 0);
+        PGI_TRY(read_header(&file, &header));
+    }
+    if (!header.weights)
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found no checksums to verify, expected a folder that pg_convert() wrote",
+                         pgi_tensor_files_folder(files));
+    PGI_TRY(verify_config(memory, files, header.config_crc32));
+    for (size_t i = 0; i < pgi_tensor_files_count(files); i++) {
+        const pgi_stored_tensor *tensor = pgi_tensor_files_at(files, i);
+        total += (int64_t)tensor->n_bytes;
+        if (tensor->n_bytes > largest) largest = tensor->n_bytes;
+    }
+    uint32_t *crcs = pgi_alloc(memory, largest / CHUNK + 1, sizeof *crcs);
+    if (!crcs) return PG_ERROR_MEMORY;
+    pg_status status = pgi_run_progress(run, PG_PHASE_VERIFY, 0, total);
+    for (size_t i = 0; i < pgi_tensor_files_count(files) && status >= 0; i++) {
+        const pgi_stored_tensor *tensor = pgi_tensor_files_at(files, i);
+        status = verify_tensor(run, tensor, crcs);
+        done += (int64_t)tensor->n_bytes;
+        if (status >= 0) status = pgi_run_progress(run, PG_PHASE_VERIFY, done, total);
+    }
+    pgi_free(memory, crcs);
+    return status;
+}
+
+typedef struct quantize_task {
+    const pgi_matrix *from;
+    int32_t dtype;
+    int64_t first, panel_bytes;
+    uint8_t *out;
+    atomic_llong failed; /* 1 + a panel that could not be quantised; 0: none */
+} quantize_task;
+
+static void quantize_panels(void *context, int64_t begin, int64_t end, int thread) {
+    quantize_task *task = context;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t panel = task->first + i;
+        if (pgi_quantize_panels(task->from, task->dtype, panel, panel + 1, task->out + i * task->panel_bytes) < 0)
+            atomic_store(&task->failed, panel + 1);
+    }
+}
+
+pg_status pgi_quantize_parallel(const pgi_run *run, const pgi_matrix *from, int32_t dtype, int64_t begin, int64_t end,
+                                void *out) {
+    quantize_task task = {.from = from,
+                          .dtype = dtype,
+                          .first = begin,
+                          .panel_bytes = pgi_quantized_groups(from->columns) * pgi_quantized_block(dtype),
+                          .out = out};
+    atomic_init(&task.failed, 0);
+    PGI_TRY(pgi_parallel_for(run, end - begin, 1, quantize_panels, &task));
+    int64_t panel = atomic_load(&task.failed) - 1;
+    /* Messages belong to a thread: once more on this one. */
+    return panel < 0 ? PG_OK
+                     : pgi_quantize_panels(from, dtype, panel, panel + 1, task.out + (panel - begin) * task.panel_bytes);
+}

@@ -1,0 +1,50 @@
+/*
+ * Quantised weights in safetensors files, as pg_convert() writes them: docs/FORMATS.md. A quantised matrix is a U8
+ * tensor of blocks (kernels/quantized.h); what a reader has to know besides stands in "__metadata__", strings by name:
+ *
+ *     format           "libpaligemma"
+ *     layout_version   "1": PGI_QUANTIZED_VERSION, of the blocks and of these entries
+ *     weights          "int8" or "int4"
+ *     config_crc32     of config.json, as it was converted
+ *     header_crc32     of the 8 bytes of size and the header, these 8 digits taken as 00000000
+ *     shape:TENSOR     "[1152,3,14,14]": of a tensor that was quantised
+ *     crc32:TENSOR     of the data of every tensor
+ */
+#ifndef PGI_CHECKPOINT_QUANTIZED_STORE_H
+#define PGI_CHECKPOINT_QUANTIZED_STORE_H
+
+#include "base/run.h"
+#include "checkpoint/safetensors.h"
+#include "kernels/quantized.h"
+
+#define PGI_STORE_FORMAT "libpaligemma"
+
+static inline int pgi_dtype_is_blocks(int32_t dtype) {
+    return dtype == PGI_DTYPE_INT8_BLOCKS || dtype == PGI_DTYPE_INT4_BLOCKS;
+}
+static inline int32_t pgi_blocks_of_weights(int32_t weights) { /* PG_WEIGHTS_INT8 or _INT4 */
+    return weights == PG_WEIGHTS_INT8 ? PGI_DTYPE_INT8_BLOCKS : PGI_DTYPE_INT4_BLOCKS;
+}
+/* "stored", "int8", "int4"; NULL for other numbers. */
+const char *pgi_weights_name(int32_t weights);
+
+/* CRC-32 of zlib, PNG and Python's zlib.crc32(), going on from `crc` (0: the beginning). */
+uint32_t pgi_crc32(uint32_t crc, const void *data, size_t size);
+/* header_crc32 of a header: `text`, `size` bytes of JSON, has `"header_crc32":"........"`; *at: of these 8 digits.
+ * 0: it has not. */
+int pgi_header_crc32(const void *text, size_t size, size_t *at, uint32_t *out);
+
+/* Reads the metadata of converted files and gives their tensors dtype, shape and crc32; other files stay as they are.
+ * *weights: PG_WEIGHTS_*. Headers alone are read. PG_ERROR_UNSUPPORTED: a newer layout, an unknown kind of weights;
+ * PG_ERROR_FORMAT: metadata that is damaged or does not fit the tensors. */
+pg_status pgi_quantized_store_read(const pgi_memory *memory, pgi_tensor_files *files, int32_t *weights);
+
+/* Reads everything: compares the checksum of each tensor and of config.json. Reports PG_PHASE_VERIFY in bytes.
+ * PG_ERROR_FORMAT names what is damaged; PG_ERROR_UNSUPPORTED: not a converted folder. */
+pg_status pgi_quantized_store_verify(const pgi_memory *memory, const pgi_run *run, pgi_tensor_files *files);
+
+/* pgi_quantize_panels() on the threads of `run`; the same errors. */
+pg_status pgi_quantize_parallel(const pgi_run *run, const pgi_matrix *from, int32_t dtype, int64_t begin, int64_t end,
+                                void *out);
+
+#endif

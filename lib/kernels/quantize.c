@@ -1,0 +1,192 @@
+/*
+ * Weights to the blocks of quantized.h, and a row of them back. The bytes must not depend on the CPU: plain C, compiled
+ * without contraction, sums in a fixed order.
+ */
+#include "kernels/quantized.h"
+
+#include <string.h>
+
+#include "base/half.h"
+
+enum { SUBS = PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS };
+
+/* The nearest whole number, ties to even, for |x| < 2^22; a constant this big leaves no room for a fraction. */
+static inline float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
+static inline float clamp(float x, float lo, float hi) { return x < lo ? lo : x > hi ? hi : x; }
+
+/* n <= 128 weights of a row from column c on, the rest zeros. */
+static void load_group(const pgi_matrix *from, int64_t row, int64_t column, float *out) {
+    int64_t n = from->columns - column < PGI_GROUP_COLUMNS ? from->columns - column : PGI_GROUP_COLUMNS;
+    const char *data =
+        (const char *)from->data + (row * from->columns + column) * (int64_t)pgi_dtype_size(from->dtype);
+    switch (from->dtype) {
+        case PG_DTYPE_F32: memcpy(out, data, (size_t)n * sizeof(float)); break;
+        case PG_DTYPE_BF16:
+            for (int64_t i = 0; i < n; i++) out[i] = pgi_f32_from_bf16(pgi_load_u16(data + 2 * i));
+            break;
+        default:
+            for (int64_t i = 0; i < n; i++) out[i] = pgi_f32_from_f16(pgi_load_u16(data + 2 * i));
+    }
+    for (int64_t i = n; i < PGI_GROUP_COLUMNS; i++) out[i] = 0;
+}
+
+/* The largest magnitude of n values as bits, which are in the order of the values; NaN is above infinity. */
+static uint32_t largest_bits(const float *x, int n) {
+    uint32_t largest = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= 0x7FFFFFFF;
+        largest = bits > largest ? bits : largest;
+    }
+    return largest;
+}
+
+static pg_status not_finite(const float *x, int64_t row, int64_t column) {
+    int i = 0;
+    while (largest_bits(x + i, 1) < 0x7F800000) i++;
+    return pgi_error(PG_ERROR_ARGUMENT, "row %lld, column %lld: found the weight %g, expected a finite number",
+                     (long long)row, (long long)(column + i), (double)x[i]);
+}
+
+/* Row r of an int8 block. */
+static void quantize_int8(const float *x, float max, int r, unsigned char *block) {
+    /* Where 127 / max would overflow, all the weights are taken for zero. */
+    float scale = max >= 0x1p-100f ? max / 127 : 0, factor = scale > 0 ? 127 / max : 0;
+    memcpy(block + 4 * r, &scale, 4);
+    unsigned char q[PGI_GROUP_COLUMNS];
+    for (int c = 0; c < PGI_GROUP_COLUMNS; c++) q[c] = (unsigned char)(int)(round_even(x[c] * factor) + 128);
+    for (int c = 0; c < PGI_GROUP_COLUMNS; c += 4) memcpy(block + 64 + c * PGI_PANEL_ROWS + 4 * r, q + c, 4);
+}
+
+/* Four floats, in the vectors that gcc and clang have for every CPU: a loop over 32 values is not made of them by gcc. */
+typedef float four __attribute__((vector_size(16)));
+typedef int32_t four_words __attribute__((vector_size(16)));
+
+static inline four load_four(const float *x) {
+    four v;
+    memcpy(&v, x, sizeof v);
+    return v;
+}
+static inline four select_four(four_words mask, four then, four otherwise) {
+    return (four)((mask & (four_words)then) | (~mask & (four_words)otherwise));
+}
+/* The whole numbers -8 .. 7 nearest to x * inverse. */
+static inline four int4_of(four x, float inverse) {
+    const four lo = {-8, -8, -8, -8}, hi = {7, 7, 7, 7};
+    x = x * inverse;
+    x = select_four(x < lo, lo, x);
+    x = select_four(x > hi, hi, x);
+    return (x + 12582912.0f) - 12582912.0f;
+}
+
+/* The squared error of 32 weights at a scale, whose inverse is given. */
+static float error_int4(const float *x, float scale, float inverse) {
+    four low = {0}, high = {0}; /* of the even fours, and of the odd ones */
+    for (int c = 0; c < PGI_SUB_COLUMNS; c += 8) {
+        four a = load_four(x + c), b = load_four(x + c + 4);
+        a -= scale * int4_of(a, inverse);
+        b -= scale * int4_of(b, inverse);
+        low += a * a;
+        high += b * b;
+    }
+    low += high;
+    return (low[0] + low[2]) + (low[1] + low[3]);
+}
+
+/* bf16 bits of a positive number, rounded to nearest, ties to even. */
+static uint16_t bf16_bits(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+/* The best of a few sub for 32 weights whose largest magnitude is `max`; adds its error. */
+static int best_sub(const float *x, float max, float scale, float *error) {
+    int middle = (int)round_even(clamp(max / (7.5f * scale), 1, 15)), best = 0;
+    float least = 0;
+    for (int sub = middle - 1; sub <= middle + 1; sub++) {
+        if (sub < 1 || sub > 15) continue;
+        float step = (float)sub * scale, e = error_int4(x, step, 1 / step);
+        if (!best || e < least) best = sub, least = e;
+    }
+    *error += least;
+    return best;
+}
+
+/* Row r of an int4 block: of three scales, at which the largest weight is 8.25, 7.5 or 7 steps from zero at sub = 15. */
+static void quantize_int4(const float *x, float max, int r, unsigned char *block) {
+    static const float steps[] = {15 * 8.25f, 15 * 7.5f, 15 * 7.0f};
+    float largest[SUBS], scale = 0, least = 0;
+    int sub[SUBS] = {1, 1, 1, 1};
+    uint16_t scale_bits = 0;
+    if (max >= 0x1p-100f) { /* below, all the weights are taken for zero */
+        for (int s = 0; s < SUBS; s++)
+            largest[s] = pgi_f32_from_bits(largest_bits(x + s * PGI_SUB_COLUMNS, PGI_SUB_COLUMNS));
+        for (int k = 0; k < 3; k++) {
+            uint16_t bits = bf16_bits(max / steps[k]);
+            float tried = pgi_f32_from_bf16(bits), error = 0;
+            int found[SUBS];
+            for (int s = 0; s < SUBS; s++) found[s] = best_sub(x + s * PGI_SUB_COLUMNS, largest[s], tried, &error);
+            if (scale == 0 || error < least) {
+                scale = tried, scale_bits = bits, least = error;
+                memcpy(sub, found, sizeof sub);
+            }
+        }
+    }
+    memcpy(block + 2 * r, &scale_bits, 2);
+    for (int s = 0; s < SUBS; s++) {
+        unsigned char *factors = block + 32 + 8 * s + r / 2;
+        *factors = (unsigned char)(r & 1 ? *factors | sub[s] << 4 : sub[s]); /* row after row */
+        float inverse = scale > 0 ? 1 / ((float)sub[s] * scale) : 0;
+        for (int e = 4 * s; e < 4 * s + 4; e++) {
+            four low = int4_of(load_four(x + 8 * e), inverse) + 8, high = int4_of(load_four(x + 8 * e + 4), inverse) + 8;
+            for (int j = 0; j < 4; j++)
+                block[64 + 64 * e + 4 * r + j] = (unsigned char)((int)low[j] | (int)high[j] << 4);
+        }
+    }
+}
+
+pg_status pgi_quantize_panels(const pgi_matrix *from, int32_t dtype, int64_t begin, int64_t end, void *out) {
+    static const float zeros[PGI_GROUP_COLUMNS];
+    const int64_t groups = pgi_quantized_groups(from->columns);
+    unsigned char *block = out;
+    for (int64_t panel = begin; panel < end; panel++) {
+        for (int64_t g = 0; g < groups; g++, block += pgi_quantized_block(dtype)) {
+            for (int r = 0; r < PGI_PANEL_ROWS; r++) {
+                int64_t row = panel * PGI_PANEL_ROWS + r;
+                float group[PGI_GROUP_COLUMNS];
+                const float *x = zeros;
+                if (row < from->rows) load_group(from, row, g * PGI_GROUP_COLUMNS, group), x = group;
+                uint32_t largest = largest_bits(x, PGI_GROUP_COLUMNS);
+                if (largest >= 0x7F800000) return not_finite(x, row, g * PGI_GROUP_COLUMNS);
+                if (dtype == PGI_DTYPE_INT8_BLOCKS)
+                    quantize_int8(x, pgi_f32_from_bits(largest), r, block);
+                else
+                    quantize_int4(x, pgi_f32_from_bits(largest), r, block);
+            }
+        }
+    }
+    return PG_OK;
+}
+
+void pgi_quantized_row(const pgi_matrix *matrix, int64_t row, float factor, float *out) {
+    const int64_t bytes = pgi_quantized_block(matrix->dtype), groups = pgi_quantized_groups(matrix->columns);
+    const unsigned char *block =
+        (const unsigned char *)matrix->data + row / PGI_PANEL_ROWS * groups * bytes;
+    const int r = (int)(row % PGI_PANEL_ROWS);
+    for (int64_t c = 0; c < matrix->columns; c++) {
+        const unsigned char *b = block + c / PGI_GROUP_COLUMNS * bytes;
+        int i = (int)(c % PGI_GROUP_COLUMNS), q;
+        float scale;
+        if (matrix->dtype == PGI_DTYPE_INT8_BLOCKS) {
+            scale = pgi_load_f32(b + 4 * r);
+            q = b[64 + i / 4 * 64 + 4 * r + i % 4] - 128;
+        } else {
+            scale = pgi_f32_from_bf16(pgi_load_u16(b + 2 * r));
+            q = (b[64 + i / 8 * 64 + 4 * r + i % 4] >> (i & 4) & 15) - 8;
+            q *= b[32 + i / PGI_SUB_COLUMNS * 8 + r / 2] >> 4 * (r & 1) & 15;
+        }
+        out[c] = (float)q * scale * factor;
+    }
+}

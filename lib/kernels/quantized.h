@@ -1,0 +1,84 @@
+/*
+ * Quantised weight matrices: int8 and int4, one layout for every CPU, read in place from a mapped file.
+ *
+ * W [rows, columns] ([out, in] of a linear layer) is cut into panels of 16 rows and groups of 128 columns; rows and
+ * columns that do not fill the last ones are zero weights. A block is one group of one panel. Blocks lie in the order
+ * they are read: panel after panel, and in a panel group after group.
+ *
+ *   W[r][c] ~ scale[r][c / 128] * sub[r][c / 32] * q[r][c]        (int8: sub is 1)
+ *
+ *   int8 block, 2112 bytes     scale: f32 [16]                                    64 bytes
+ *                              q + 128: u8 [32 fours of columns][16 rows][4]    2048 bytes, q in -127..127
+ *   int4 block, 1088 bytes     scale: bf16 [16]                                   32 bytes
+ *                              sub: u4 [4][16], row 2 i low, 2 i + 1 high         32 bytes, 1..15
+ *                              q + 8: u4 [16 eights][16 rows][4]                1024 bytes, q in -8..7; byte
+ *                              [e][r][j] has column 8 e + j low, and 8 e + 4 + j high
+ *
+ * Four columns of a row side by side are what VNNI, AVX-VNNI and AMX read, and two such halves what AVX2 widens. The
+ * weights are the unsigned factor, the activations the signed one: the excess of 128 (8) is taken off by starting each
+ * sum at -128 (-8) times the sum of the activations. sub * q fits int8 (at most 15 * 8), so that an int4 block becomes an
+ * int8 block exactly, and one product serves both.
+ *
+ * The scale of int4 is bf16 for its range (small weights would make an f16 subnormal); its few digits cost nothing, as
+ * the weights are rounded to the scale as stored.
+ *
+ * Activations are quantised on the way in, each row in groups of the same 128 columns: x ~ scale * q, scale the largest
+ * |x| / 127; a group with a NaN or an infinity makes the results NaN, one below 2^-100 counts as zero. They are kept
+ * in tiles of m rows, one block of (128 + 4 + 4 + 16) m bytes for each group:
+ *
+ *   q: s8 [32 fours of columns][m][4]   scale: f32 [m]   -128 times the sum of q: s32 [m]
+ *   -8 times the sum of q of each 32 columns: s32 [4][m]
+ *
+ * Products of a group are exact integers S; groups are added in their order, y = fma(S, scale of w * scale of x, y) from
+ * the bias on. So a result is the same to the last bit for every instruction set, for any number of threads, and whatever
+ * rows lie beside it.
+ */
+#ifndef PGI_KERNELS_QUANTIZED_H
+#define PGI_KERNELS_QUANTIZED_H
+
+#include "base/run.h"
+#include "kernels/matrix.h"
+
+enum {
+    PGI_PANEL_ROWS = 16,
+    PGI_GROUP_COLUMNS = 128,
+    PGI_SUB_COLUMNS = 32,
+    PGI_INT8_BLOCK = 64 + PGI_PANEL_ROWS * PGI_GROUP_COLUMNS,     /* bytes */
+    PGI_INT4_BLOCK = 64 + PGI_PANEL_ROWS * PGI_GROUP_COLUMNS / 2, /* bytes */
+    PGI_TILE_ROWS = 12,        /* rows of activations of a tile at the most */
+    PGI_TILE_ROW_BYTES = 152,  /* of one row in a block of activations */
+    PGI_QUANTIZED_VERSION = 1 /* of this layout, as converted files name it */
+};
+
+/* pgi_matrix.dtype of quantised matrices; no PG_DTYPE_*, since no array of such elements can be handed out. */
+enum { PGI_DTYPE_INT8_BLOCKS = 101, PGI_DTYPE_INT4_BLOCKS = 102 };
+
+static inline int64_t pgi_quantized_panels(int64_t rows) { return (rows + PGI_PANEL_ROWS - 1) / PGI_PANEL_ROWS; }
+static inline int64_t pgi_quantized_groups(int64_t columns) {
+    return (columns + PGI_GROUP_COLUMNS - 1) / PGI_GROUP_COLUMNS;
+}
+static inline int64_t pgi_quantized_block(int32_t dtype) {
+    return dtype == PGI_DTYPE_INT8_BLOCKS ? PGI_INT8_BLOCK : PGI_INT4_BLOCK;
+}
+/* Bytes of a whole matrix; a multiple of 64. Sizes come from checked shapes, below 2^62. */
+static inline int64_t pgi_quantized_bytes(int32_t dtype, int64_t rows, int64_t columns) {
+    return pgi_quantized_panels(rows) * pgi_quantized_groups(columns) * pgi_quantized_block(dtype);
+}
+
+/*
+ * Quantises panels begin .. end of `from` (f32, bf16 or f16) to `out`, where panel `begin` goes. The same bytes on every
+ * CPU: plain C, round half to even. int8: the scale is the largest |w| / 127. int4: scale and sub are those of the least
+ * squared error among a few.
+ * PG_ERROR_ARGUMENT: a weight is NaN or infinite; names row and column.
+ */
+pg_status pgi_quantize_panels(const pgi_matrix *from, int32_t dtype, int64_t begin, int64_t end, void *out);
+
+/* out[c] = the value of W[row][c] as above, times `factor`. */
+void pgi_quantized_row(const pgi_matrix *matrix, int64_t row, float factor, float *out);
+
+/* pgi_linear_forward() for quantised weights, and its scratch. */
+size_t pgi_quantized_scratch(int n_threads);
+pg_status pgi_quantized_linear(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
+                               const pgi_linear *linear, float *y, int64_t y_stride, void *scratch);
+
+#endif

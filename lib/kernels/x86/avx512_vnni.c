@@ -1,0 +1,7 @@
+/* The products of quantised weights for AVX-512 VNNI: tiles of 12 x 32. */
+#include "kernels/x86/quantized_zmm.h"
+
+#define Q_HAS_TALL_TILES 12
+#include "kernels/x86/quantized.inc.h"
+
+void pgi_kernels_avx512_vnni(pgi_kernels *kernels) { set_quantized_products(kernels); }

@@ -1,0 +1,7 @@
+/* The products of quantised weights for AVX-VNNI, which comes with AVX2: tiles of 6 x 16. */
+#include "kernels/x86/quantized_ymm.h"
+
+#define Q_HAS_TALL_TILES 6
+#include "kernels/x86/quantized.inc.h"
+
+void pgi_kernels_avx_vnni(pgi_kernels *kernels) { set_quantized_products(kernels); }
