@@ -27,8 +27,9 @@ ResultInfo = pglib.structure("ResultInfo", "stop:i32 n_prompt:i64 n_new:i64 enco
 
 def bench(args, model, weights, threads, prompt):
     """-> {quantity: best}"""
-    command = [os.path.join(args.build, "examples", "paligemma"), "bench", model, "--json", "--no-roofs", "--weights", weights,
-               "--threads", str(threads), "--prompt-tokens", str(prompt), "--rounds", str(args.rounds), "--new-tokens", "8"]
+    command = [os.path.join(args.build, "examples", "paligemma"), "bench", model, "--json", "--no-roofs",
+               "--weights", weights, "--threads", str(threads), "--prompt-tokens", str(prompt),
+               "--rounds", str(args.rounds), "--new-tokens", "8"]
     b = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return dict(picture=b["image_s"]["best"], prompt=b["prefill_s"]["best"], decode=1 / b["step_s"]["best"],
                 size=b["image_size"], memory=b["memory"]["resident_peak"] / 2 ** 20)
@@ -42,7 +43,8 @@ def batches(args, weights, rows):
             pglib.Processor(library, args.model[0]) as processor, \
             processor.encode_batch(["caption en"] * rows, images=[(picture, pglib.RGB8)] * rows) as inputs:
         for _ in range(args.rounds + 1):
-            options = library.options(pglib.GenerateOptions, "generate_options", n_threads=args.threads, max_new_tokens=8)
+            options = library.options(pglib.GenerateOptions, "generate_options", n_threads=args.threads,
+                                      max_new_tokens=8)
             result, info = ctypes.c_void_p(), ResultInfo(struct_size=ctypes.sizeof(ResultInfo))
             library.call("pg_generate", model.pointer, processor.pointer, inputs.pointer, ctypes.byref(options),
                          ctypes.byref(result))
@@ -75,7 +77,8 @@ def panel(x, y, title, unit, series):
         dash = ' stroke-dasharray="5 3"' if dashed else ""
         out.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"{dash}/>')
         out += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3" fill="{color}"/>' for a, b in map(place, list_)]
-        out.append(f'<text x="{x + 56}" y="{y + 30 + 13 * i}" fill="{color}">{name}{" (dashed)" if dashed else ""}</text>')
+        out.append(f'<text x="{x + 56}" y="{y + 30 + 13 * i}" fill="{color}">{name}{" (dashed)" if dashed else ""}'
+                   "</text>")
     return "\n".join(out)
 
 
@@ -84,7 +87,8 @@ def svg(panels):
     height = 200 * ((len(panels) + 1) // 2) + 8
     body = "\n".join(panel(310 * (i % 2), 4 + 200 * (i // 2), *p) for i, p in enumerate(panels))
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="630" height="{height}" viewBox="0 0 630 {height}" '
-            f'font-family="sans-serif" font-size="11">\n<rect width="630" height="{height}" fill="#fff"/>\n{body}\n</svg>\n')
+            f'font-family="sans-serif" font-size="11">\n<rect width="630" height="{height}" fill="#fff"/>\n{body}\n'
+            "</svg>\n")
 
 
 def main():
