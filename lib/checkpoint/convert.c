@@ -284,7 +284,10 @@ static pg_status write_weights(converter *c, uint32_t index, pgi_buffer *header)
     PGI_TRY(pgi_new_file_open(&c->out, name, size, &file));
     pg_status status = PG_OK;
     for (size_t i = 0; i < c->n_items && status >= 0; i++)
-        if (c->items[i].file == index) status = write_item(c, &file, begin, &c->items[i]);
+        if (c->items[i].file == index) {
+            status = write_item(c, &file, begin, &c->items[i]);
+            pgi_mapping_forget(c->items[i].tensor->data, c->items[i].tensor->n_bytes);
+        }
     if (status >= 0) status = make_header(c, index, header);
     if (status >= 0 && header->size != begin) status = pgi_error(PG_ERROR_INTERNAL, "a header that grew");
     if (status >= 0) status = pgi_new_file_write(&file, 0, header->data, begin);
