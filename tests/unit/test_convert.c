@@ -1,6 +1,6 @@
 /*
- * pg_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals, what is left
- * behind, metadata of other versions and damaged ones. docs/FORMATS.md is the specification.
+ * pg_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals, what is
+ * left behind, metadata of other versions and damaged ones. docs/FORMATS.md is the specification.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -80,7 +80,7 @@ static pg_status try_open(int32_t weights, uint32_t flags) {
     return status;
 }
 
-/* ----------------------------------------------------------------------------------------------------- the same bits */
+/* ---------------------------------------------------------------------------------------------------- the same bits */
 
 typedef struct opened {
     pgi_config config;
@@ -345,7 +345,7 @@ static void the_mapping_is_shared(void **state) {
     close_weights(&o);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- refusals */
+/* --------------------------------------------------------------------------------------------------------- refusals */
 
 static int nothing_left(void) { return access(out, F_OK) != 0 && access(partial, F_OK) != 0; }
 
@@ -514,9 +514,9 @@ static void what_a_killed_process_left(void **state) {
     remove_folder(partial);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- metadata */
+/* --------------------------------------------------------------------------------------------------------- metadata */
 
-/* Replaces a text in the header of out/model.safetensors by one of the same length; repair: its checksum is made right. */
+/* Replaces a text in the header of out/model.safetensors by one of the same length; repair: with a right checksum. */
 static void edit_header(const char *from, const char *to, int repair) {
     bytes file = read_file(out, "model.safetensors");
     uint64_t size;
