@@ -102,7 +102,8 @@ static json_t *make_json(const facts *f) {
         json_pack("{s:I, s:I, s:I, s:I, s:I}", "n_tokens", (json_int_t)f->memory.n_tokens, "weights",
                   (json_int_t)f->memory.weights, "weights_copied", (json_int_t)f->memory.weights_copied, "activations",
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
-    return json_pack("{s:s, s:s, s:i, s:I, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path", f->path,
+    return json_pack("{s:s, s:s, s:i, s:I, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path",
+                     f->path,
                      "architecture", m->generation == 2 ? "PaliGemma 2" : "PaliGemma", "generation", (int)m->generation,
                      "n_parameters", (json_int_t)m->n_parameters, "weights", tool_weights_names[m->weights], "dtypes",
                      tool_names_json(m->dtypes, dtype_names, 4),

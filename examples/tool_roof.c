@@ -6,7 +6,6 @@
 #include <paligemma/paligemma.h>
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
 
 enum { ROUNDS = 10000, CHAINS = 12 }; /* two pipes of at most five cycles need ten */
@@ -51,17 +50,9 @@ roof_probe roof_f32(uint64_t cpu) {
     return (roof_probe){"mulps, addps", add_multiplied};
 }
 
-static int has_dot_products(int wide) {
-    enum { AVX512_VNNI = 1 << 11, AVX_VNNI = 1 << 4 }; /* ECX of leaf 7, EAX of leaf 7.1 */
-    unsigned a, b, c, d;
-    if (wide) return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & AVX512_VNNI);
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
-           (a & AVX_VNNI);
-}
-
 roof_probe roof_int8(uint64_t cpu) {
-    if (cpu & PG_CPU_AVX512 && has_dot_products(1)) return (roof_probe){"vpdpbusd zmm", dot_zmm};
-    if (cpu & PG_CPU_AVX2 && has_dot_products(0)) return (roof_probe){"vpdpbusd ymm", dot_ymm};
+    if (cpu & PG_CPU_AVX512_VNNI) return (roof_probe){"vpdpbusd zmm", dot_zmm};
+    if (cpu & PG_CPU_AVX_VNNI) return (roof_probe){"vpdpbusd ymm", dot_ymm};
     if (cpu & PG_CPU_AVX2) return (roof_probe){"vpmaddubsw, vpmaddwd, vpaddd ymm", pairs_ymm};
     return (roof_probe){"none", NULL};
 }

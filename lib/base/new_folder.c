@@ -11,7 +11,7 @@
 
 #include "base/file.h"
 
-/* Calls unlinkat() for each regular file of the folder, the marker last. 0, or an errno; ENOTEMPTY: something else too. */
+/* Removes each regular file of the folder, the marker last. 0, or an errno; ENOTEMPTY: something else is there. */
 static int remove_files(int folder) {
     int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), number = 0;
     DIR *list = copy < 0 ? NULL : fdopendir(copy);
@@ -56,11 +56,13 @@ static pg_status check_target(const char *path) {
     struct stat info;
     if (lstat(path, &info) != 0) return errno == ENOENT ? PG_OK : pgi_system_error(path, "look at it", errno);
     if (!S_ISDIR(info.st_mode))
-        return pgi_error(PG_ERROR_ARGUMENT, "%s: found a file or a link, expected no such file or an empty folder", path);
+        return pgi_error(PG_ERROR_ARGUMENT, "%s: found a file or a link, expected no such file or an empty folder",
+                         path);
     int empty = 0, fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), number = fd < 0 ? errno : is_empty(fd, &empty);
     if (fd >= 0) close(fd);
     if (number) return pgi_system_error(path, "read", number);
-    if (!empty) return pgi_error(PG_ERROR_ARGUMENT, "%s: found files in it, expected no such folder or an empty one", path);
+    if (!empty)
+        return pgi_error(PG_ERROR_ARGUMENT, "%s: found files in it, expected no such folder or an empty one", path);
     return PG_OK;
 }
 
@@ -78,8 +80,8 @@ static pg_status take_partial(pgi_new_folder *folder) {
     int empty = 0, number = is_empty(folder->fd, &empty);
     if (!number && !empty) {
         if (faccessat(folder->fd, PGI_UNFINISHED, F_OK, 0) != 0)
-            return pgi_error(PG_ERROR_IO, "%s: found files that no cut-off conversion left, expected no such folder: move "
-                             "it away",
+            return pgi_error(PG_ERROR_IO,
+                             "%s: found files that no cut-off conversion left, expected no such folder: move it away",
                              partial);
         number = remove_files(folder->fd);
     }
@@ -142,7 +144,8 @@ pg_status pgi_new_folder_abandon(pgi_new_folder *folder, pg_status status) {
         int number = remove_files(folder->fd);
         if (!number && rmdir(folder->partial) != 0) number = errno;
         if (number)
-            status = pgi_error(status, "%s; %s could not be removed and does not open", pgi_error_text(), folder->partial);
+            status = pgi_error(status, "%s; %s could not be removed and does not open", pgi_error_text(),
+                               folder->partial);
     }
     if (folder->memory) free_paths(folder);
     return status;
@@ -155,7 +158,8 @@ pg_status pgi_new_file_open(const pgi_new_folder *folder, const char *name, uint
     out->fd = openat(folder->fd, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
     int number = out->fd < 0 ? errno : 0;
     if (!number && size > INT64_MAX) number = EFBIG;
-    if (!number && size && fallocate(out->fd, 0, 0, (off_t)size) != 0 && (errno == ENOSPC || errno == EFBIG)) number = errno;
+    if (!number && size && fallocate(out->fd, 0, 0, (off_t)size) != 0 && (errno == ENOSPC || errno == EFBIG))
+        number = errno;
     if (!number) return PG_OK;
     pg_status status = pgi_system_error(out->path, "write", number);
     return pgi_new_file_close(out, status);

@@ -1,6 +1,6 @@
 /*
- * Reads a checkpoint as pg_model_open() does, and writes it with quantised matrices. The bytes depend on the source alone:
- * order, padding and checksums are fixed, so that one conversion can be compared with another.
+ * Reads a checkpoint as pg_model_open() does, and writes it with quantised matrices. The bytes depend on the source
+ * alone: order, padding and checksums are fixed, so that one conversion can be compared with another.
  *
  * A weight file is written behind the room for its header, which comes last, when the checksums are known; config.json
  * is the last file of all. Until then nothing there opens.
@@ -24,7 +24,7 @@ enum {
     MAX_COPY = 1 << 30     /* of a file that is copied */
 };
 
-/* Beside the weights, what the model, the tokenizer and the processor read, and the licence. config.json is the last. */
+/* Beside the weights: what the model, the tokenizer and the processor read, and the licence. config.json last. */
 static const char *const copied_files[] = {"LICENSE",
                                            "NOTICE",
                                            "generation_config.json",
@@ -242,7 +242,8 @@ static pg_status write_blocks(converter *c, const pgi_new_file *file, uint64_t b
         pg_status status = pgi_quantize_parallel(c->run, &from, it->dtype, i, end, c->chunk);
         if (status == PG_ERROR_CANCELLED) return status;
         if (status < 0) return pgi_error_context(status, "%s: tensor %s", it->tensor->file, it->tensor->name);
-        PGI_TRY(write_chunk(c, file, begin, it, c->chunk, (uint64_t)(i * panel_bytes), (size_t)((end - i) * panel_bytes)));
+        PGI_TRY(write_chunk(c, file, begin, it, c->chunk, (uint64_t)(i * panel_bytes),
+                            (size_t)((end - i) * panel_bytes)));
         i = end;
     }
     return PG_OK;
@@ -253,7 +254,8 @@ static pg_status write_vector(converter *c, const pgi_new_file *file, uint64_t b
     for (int64_t i = 0; i < n;) {
         int64_t end = i + most < n ? i + most : n;
         pgi_stored_to_f32(it->tensor, i, end, (float *)c->chunk);
-        PGI_TRY(write_chunk(c, file, begin, it, c->chunk, (uint64_t)i * sizeof(float), (size_t)(end - i) * sizeof(float)));
+        PGI_TRY(write_chunk(c, file, begin, it, c->chunk, (uint64_t)i * sizeof(float),
+                            (size_t)(end - i) * sizeof(float)));
         i = end;
     }
     return PG_OK;
@@ -284,7 +286,10 @@ static pg_status write_weights(converter *c, uint32_t index, pgi_buffer *header)
     PGI_TRY(pgi_new_file_open(&c->out, name, size, &file));
     pg_status status = PG_OK;
     for (size_t i = 0; i < c->n_items && status >= 0; i++)
-        if (c->items[i].file == index) status = write_item(c, &file, begin, &c->items[i]);
+        if (c->items[i].file == index) {
+            status = write_item(c, &file, begin, &c->items[i]);
+            pgi_mapping_forget(c->items[i].tensor->data, c->items[i].tensor->n_bytes);
+        }
     if (status >= 0) status = make_header(c, index, header);
     if (status >= 0 && header->size != begin) status = pgi_error(PG_ERROR_INTERNAL, "a header that grew");
     if (status >= 0) status = pgi_new_file_write(&file, 0, header->data, begin);
@@ -300,7 +305,8 @@ static pg_status write_small_file(converter *c, const char *name, const pgi_buff
 static pg_status write_index(converter *c, pgi_buffer *text) {
     char name[64];
     text->size = 0;
-    PGI_TRY(pgi_buffer_printf(text, "{\"metadata\":{\"total_size\":%llu},\"weight_map\":{", (unsigned long long)c->total));
+    PGI_TRY(pgi_buffer_printf(text, "{\"metadata\":{\"total_size\":%llu},\"weight_map\":{",
+                              (unsigned long long)c->total));
     for (size_t i = 0; i < c->n_items; i++) {
         file_name(c, c->items[i].file, name);
         PGI_TRY(add_key(text, "", c->items[i].tensor->name));
@@ -344,8 +350,9 @@ static pg_status open_source(converter *c) {
     pg_status status = pgi_tensor_files_open(c->memory, c->source, &c->files);
     if (status >= 0) status = pgi_weights_bind(c->memory, c->run, &c->config, c->files, &c->bound);
     if (status >= 0 && c->bound.format != PG_WEIGHTS_STORED)
-        status = pgi_error(PG_ERROR_UNSUPPORTED, "%s: found weights that were converted to %s, expected F32, BF16 or F16",
-                           c->source, pgi_weights_name(c->bound.format));
+        status = pgi_error(PG_ERROR_UNSUPPORTED,
+                           "%s: found weights that were converted to %s, expected F32, BF16 or F16", c->source,
+                           pgi_weights_name(c->bound.format));
     return status;
 }
 

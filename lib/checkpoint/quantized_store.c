@@ -72,8 +72,8 @@ static pg_status read_header(const pgi_tensor_file_info *file, store_header *out
         return damaged(file->path, "layout_version", node, "a whole number of 1 or more");
     if (atoi(text) > PGI_QUANTIZED_VERSION)
         return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "%s: found quantised weights of layout version %s, expected at most version %d: the folder was "
-                         "converted by a newer libpaligemma",
+                         "%s: found quantised weights of layout version %s, expected at most version %d: the folder "
+                         "was converted by a newer libpaligemma",
                          file->path, text, PGI_QUANTIZED_VERSION);
 
     uint32_t said, found;
@@ -139,11 +139,13 @@ static pg_status read_tensor(const pgi_tensor_file_info *file, int32_t weights, 
         return damaged(file->path, (const char *)key->data, node, "2 to 8 sizes such as [1152,4304]");
     size_t bytes = blocks_bytes(dtype, n_dims, shape);
     if (tensor->dtype != PG_DTYPE_U8 || tensor->n_bytes != bytes)
-        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found %zu bytes of dtype %s, expected %zu of U8: %s blocks of %s",
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: tensor %s: found %zu bytes of dtype %s, expected %zu of U8: %s blocks of %s",
                          file->path, tensor->name, tensor->n_bytes, tensor->dtype_name, bytes, weights_names[weights],
                          text);
     if ((uintptr_t)tensor->data % 64)
-        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found its blocks %d bytes behind a multiple of 64, expected none",
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: tensor %s: found its blocks %d bytes behind a multiple of 64, expected none",
                          file->path, tensor->name, (int)((uintptr_t)tensor->data % 64));
     tensor->dtype = dtype;
     tensor->n_dims = n_dims;
@@ -170,7 +172,8 @@ pg_status pgi_quantized_store_read(const pgi_memory *memory, pgi_tensor_files *f
         PGI_TRY(read_header(&file, &other));
         if (i == 0) first = other;
         if (other.weights != first.weights || other.config_crc32 != first.config_crc32)
-            return pgi_error(PG_ERROR_FORMAT, "%s: found %s weights of config %08x, expected %s of %08x as in %s", file.path,
+            return pgi_error(PG_ERROR_FORMAT,
+                             "%s: found %s weights of config %08x, expected %s of %08x as in %s", file.path,
                              weights_names[other.weights], other.config_crc32, weights_names[first.weights],
                              first.config_crc32, pgi_tensor_files_file(files, 0).path);
     }
@@ -222,8 +225,8 @@ static pg_status verify_config(const pgi_memory *memory, const pgi_tensor_files 
     uint32_t found = status < 0 ? 0 : pgi_crc32(0, text.data, text.size);
     if (status >= 0 && found != expected)
         status = pgi_error(PG_ERROR_FORMAT,
-                           "%s: found checksum %08x, expected %08x: it was changed or damaged since the conversion", path,
-                           found, expected);
+                           "%s: found checksum %08x, expected %08x: it was changed or damaged since the conversion",
+                           path, found, expected);
     pgi_buffer_free(&text);
     pgi_free(memory, path);
     return status;
@@ -238,7 +241,8 @@ pg_status pgi_quantized_store_verify(const pgi_memory *memory, const pgi_run *ru
         PGI_TRY(read_header(&file, &header));
     }
     if (!header.weights)
-        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found no checksums to verify, expected a folder that pg_convert() wrote",
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "%s: found no checksums to verify, expected a folder that pg_convert() wrote",
                          pgi_tensor_files_folder(files));
     PGI_TRY(verify_config(memory, files, header.config_crc32));
     for (size_t i = 0; i < pgi_tensor_files_count(files); i++) {
@@ -287,7 +291,7 @@ pg_status pgi_quantize_parallel(const pgi_run *run, const pgi_matrix *from, int3
     atomic_init(&task.failed, 0);
     PGI_TRY(pgi_parallel_for(run, end - begin, 1, quantize_panels, &task));
     int64_t panel = atomic_load(&task.failed) - 1;
+    if (panel < 0) return PG_OK;
     /* Messages belong to a thread: once more on this one. */
-    return panel < 0 ? PG_OK
-                     : pgi_quantize_panels(from, dtype, panel, panel + 1, task.out + (panel - begin) * task.panel_bytes);
+    return pgi_quantize_panels(from, dtype, panel, panel + 1, task.out + (panel - begin) * task.panel_bytes);
 }

@@ -5,9 +5,12 @@
  * modeling_gemma.py and modeling_gemma2.py).
  *
  * Several queries: keys and values of a few KV heads are packed to panels, then
- * a task takes one head and a block of queries: scores of the block against
- * all its keys, softmax row by row, the weighted sum of values. Few queries
- * (decode): a task takes one query of one head and reads keys and values in place.
+ * a task takes one head and a block of queries, and goes through the keys in
+ * blocks: scores, exponentials against the largest score so far, the weighted
+ * sum of values; when a larger score turns up, what was summed shrinks (the
+ * online softmax of arXiv 1805.02867, as in FlashAttention, arXiv 2205.14135),
+ * so that no row of scores is longer than a block. Few queries (decode): a task
+ * takes one query and some heads of a KV head, and reads keys and values in place.
  */
 #include "kernels/ops.h"
 
@@ -20,7 +23,9 @@
 
 enum {
     TILES = 4,                     /* a query block is so many gemm tiles high */
+    KEY_BLOCK = 256,               /* keys whose scores are under way; at most PGI_GEMM_KC, a multiple of gemm_nr */
     STREAMED_QUERIES = 4,          /* up to here keys and values are read in place */
+    VALUE_BLOCK = 64,              /* of those: values that are read for one head after the other */
     PACKED_BYTES = 8 * 1024 * 1024 /* of packed keys and values, unless one head has more */
 };
 
@@ -66,8 +71,9 @@ static size_t block_floats(int64_t rows, int64_t columns) {
 }
 
 static size_t thread_bytes(const pgi_kernels *kernels, const pgi_attention *shape) {
-    size_t floats = streamed(shape) ? PGI_GEMV_ROWS * ((size_t)shape->n_keys + (size_t)shape->head_dim)
-                                    : block_floats(query_block(kernels), shape->n_keys) +
+    size_t floats = streamed(shape) ? PGI_GEMV_ROWS * (size_t)shape->n_keys +
+                                          (PGI_GEMV_ROWS + 1) * (size_t)shape->head_dim
+                                    : block_floats(query_block(kernels), KEY_BLOCK) +
                                           block_floats(query_block(kernels), shape->head_dim);
     return align64(floats * sizeof(float));
 }
@@ -100,41 +106,63 @@ static visible_keys keys_of(const pgi_attention *shape, int64_t query) {
     return keys;
 }
 
-/* Keys from j on, up to hi at the most, that a query sees all of (*visible) or none of; returns where they end. */
+/* Keys from j on that a query sees all of (*visible) or none of; returns where they end, at hi at the latest. */
 static int64_t stretch_end(visible_keys seen, int64_t j, int64_t hi, int *visible) {
     *visible = j < seen.prefix || (j >= seen.begin && j < seen.end);
-    return j < seen.prefix ? seen.prefix : j < seen.begin ? seen.begin : j < seen.end ? seen.end : hi;
+    int64_t end = j < seen.prefix ? seen.prefix : j < seen.begin ? seen.begin : j < seen.end ? seen.end : hi;
+    return pgi_min64(end, hi);
 }
 
-/* exp(score - max) of one row of a block of scores, 0 for the keys in lo..hi that the query does not see.
- * scores: the row in the first column block, blocks `block_stride` apart. Returns the sum, 0 when no key is seen. */
-static float softmax_row(const pgi_kernels *kernels, float *scores, int64_t block_stride, visible_keys seen, int64_t lo,
-                         int64_t hi, float soft_cap) {
-    float max = -INFINITY, sum = 0;
-    int visible, first = 1;
-    for (int64_t j = lo; j < hi;) {
-        int64_t stop = stretch_end(seen, j, hi, &visible);
-        int64_t block = j / PGI_GEMM_KC, n = pgi_min64(stop, (block + 1) * PGI_GEMM_KC) - j;
-        float *x = scores + block * block_stride + j % PGI_GEMM_KC;
-        if (visible) {
-            if (soft_cap > 0) kernels->soft_cap(x, n, soft_cap);
-            float block_max = kernels->row_max(x, n);
-            if (first || block_max > max) max = block_max;
-            first = 0;
-        }
-        j += n;
+static int sees_any(visible_keys seen, int64_t lo, int64_t hi) {
+    return lo < seen.prefix || pgi_min64(seen.end, hi) > max64(seen.begin, lo);
+}
+
+/* What the keys before have come to: sum of exp(score - max). */
+typedef struct softmax_state {
+    float max, sum;
+} softmax_state;
+
+/* Goes on with the keys lo..hi: their scores x become exp(score - max), 0 where the query does not see the key. Returns
+ * the factor for everything that was weighted before. */
+static float softmax_keys(const pgi_kernels *kernels, float *x, visible_keys seen, int64_t lo, int64_t hi,
+                          float soft_cap, softmax_state *state) {
+    float max = state->max, factor = 1;
+    int visible;
+    for (int64_t j = lo, stop; j < hi; j = stop) {
+        stop = stretch_end(seen, j, hi, &visible);
+        if (!visible) continue;
+        if (soft_cap > 0) kernels->soft_cap(x + j - lo, stop - j, soft_cap);
+        float here = kernels->row_max(x + j - lo, stop - j);
+        if (here > max) max = here;
     }
-    for (int64_t j = lo; j < hi;) {
-        int64_t stop = stretch_end(seen, j, hi, &visible);
-        int64_t block = j / PGI_GEMM_KC, n = pgi_min64(stop, (block + 1) * PGI_GEMM_KC) - j;
-        float *x = scores + block * block_stride + j % PGI_GEMM_KC;
+    if (state->sum != 0 && max > state->max) { /* exp by the same kernel as all others */
+        factor = state->max;
+        kernels->exp_sum(&factor, 1, max);
+    }
+    state->max = max;
+    state->sum *= factor;
+    if (max == -INFINITY) max = 0; /* every weight so far is 0 */
+    for (int64_t j = lo, stop; j < hi; j = stop) {
+        stop = stretch_end(seen, j, hi, &visible);
         if (visible)
-            sum += kernels->exp_sum(x, n, max);
+            state->sum += kernels->exp_sum(x + j - lo, stop - j, max);
         else
-            memset(x, 0, (size_t)n * sizeof(float));
-        j += n;
+            memset(x + j - lo, 0, (size_t)(stop - j) * sizeof(float));
     }
-    return sum;
+    return factor;
+}
+
+/* out [m, d] = scores [m, n] values [n, d]: a few values for all the heads, so that they are read from memory once. */
+static void weighted_values(const pgi_kernels *kernels, int64_t m, int64_t n, int64_t d, const float *scores,
+                            const float *values, int64_t v_stride, float *part, float *out) {
+    for (int64_t j = 0; j < n; j += VALUE_BLOCK) {
+        int64_t width = pgi_min64(VALUE_BLOCK, n - j);
+        for (int64_t i = 0; i < m; i++) {
+            float *to = j == 0 ? out + i * d : part;
+            kernels->weighted_sum(width, d, scores + i * n + j, values + j * v_stride, v_stride, to);
+            if (j > 0) kernels->add(out + i * d, part, d);
+        }
+    }
 }
 
 /* Item: (query, KV head, batch of its query heads). The batch reads the keys once; its size does not change results. */
@@ -145,7 +173,8 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
     const int64_t d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads;
     const int64_t batch = task->head_batch, n_batches = ceil_div(group, batch);
     float *scaled = (float *)(task->threads + (size_t)thread * task->per_thread); /* [PGI_GEMV_ROWS, head_dim] */
-    float *scores = scaled + PGI_GEMV_ROWS * d;                                   /* [PGI_GEMV_ROWS, n] */
+    float *part = scaled + PGI_GEMV_ROWS * d;                                     /* [head_dim] */
+    float *scores = part + d;                                                     /* [PGI_GEMV_ROWS, n] */
     for (int64_t item = begin; item < end; item++) {
         int64_t kv = item / n_batches % shape->n_kv_heads, query = item / n_batches / shape->n_kv_heads;
         int64_t head = kv * group + item % n_batches * batch, m = pgi_min64(batch, (kv + 1) * group - head);
@@ -158,16 +187,16 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
             memset(out, 0, (size_t)(m * d) * sizeof(float));
             continue;
         }
-        memcpy(scaled, task->q + query * task->q_stride + head * d, (size_t)(m * d) * sizeof(float));
-        kernels->scale(scaled, m * d, shape->scale);
+        kernels->expand_f32(task->q + query * task->q_stride + head * d, m * d, shape->scale, scaled);
         kernels->gemv_f32((int)m, n, d, scaled, d, keys, task->k_stride * (int64_t)sizeof(float), NULL, scores, n);
-        for (int64_t i = 0; i < m; i++, scores += n, out += d) {
-            visible_keys here = {seen.prefix, seen.begin - first, n};
-            float sum = softmax_row(kernels, scores, PGI_GEMM_KC, here, 0, n, shape->soft_cap);
-            kernels->weighted_sum(n, d, scores, values, task->v_stride, out);
-            kernels->scale(out, d, 1 / sum);
+        const visible_keys here = {seen.prefix, seen.begin - first, n};
+        softmax_state states[PGI_GEMV_ROWS];
+        for (int64_t i = 0; i < m; i++) {
+            states[i] = (softmax_state){-INFINITY, 0};
+            softmax_keys(kernels, scores + i * n, here, 0, n, shape->soft_cap, &states[i]);
         }
-        scores -= m * n;
+        weighted_values(kernels, m, n, d, scores, values, task->v_stride, part, out);
+        for (int64_t i = 0; i < m; i++) kernels->scale(out + i * d, d, 1 / states[i].sum);
     }
 }
 
@@ -204,8 +233,8 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
     const int64_t d = shape->head_dim, nr = kernels->gemm_nr, mr = kernels->gemm_mr, block = query_block(kernels);
     const int64_t n_blocks = ceil_div(shape->n_queries, block), group = shape->n_heads / shape->n_kv_heads;
     const int64_t block_stride = block * PGI_GEMM_LDA;
-    float *scores = (float *)(task->threads + (size_t)thread * task->per_thread); /* [key blocks, block, LDA] */
-    float *queries = scores + block_floats(block, shape->n_keys);                 /* [dim blocks, block, LDA] */
+    float *scores = (float *)(task->threads + (size_t)thread * task->per_thread); /* [block, LDA] */
+    float *queries = scores + block_floats(block, KEY_BLOCK);                     /* [dim blocks, block, LDA] */
 
     for (int64_t item = first_item; item < last_item; item++) {
         int64_t head = task->kv_begin * group + item / n_blocks, kv = head / group - task->kv_begin;
@@ -221,44 +250,46 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
             for (int64_t c = 0; c < d; c += PGI_GEMM_KC) {
                 float *row = queries + c / PGI_GEMM_KC * block_stride + i * PGI_GEMM_LDA;
                 int64_t n = pgi_min64(PGI_GEMM_KC, d - c);
-                memcpy(row, task->q + (q0 + i) * task->q_stride + head * d + c, (size_t)n * sizeof(float));
-                kernels->scale(row, n, shape->scale);
+                kernels->expand_f32(task->q + (q0 + i) * task->q_stride + head * d + c, n, shape->scale, row);
             }
         }
 
-        for (int64_t key = lo / nr * nr; key < hi; key += nr) {
-            if (key % PGI_GEMM_KC == 0 && pgi_run_cancelled(task->run)) {
+        softmax_state states[TILES * PGI_GEMM_MR_MAX];
+        for (int64_t i = 0; i < rows; i++) states[i] = (softmax_state){-INFINITY, 0};
+        for (int64_t base = lo / KEY_BLOCK * KEY_BLOCK; base < hi; base += KEY_BLOCK) {
+            if (pgi_run_cancelled(task->run)) {
                 atomic_store_explicit(&task->stopped, 1, memory_order_relaxed);
                 return;
             }
-            float *c = scores + key / PGI_GEMM_KC * block_stride + key % PGI_GEMM_KC;
-            int n = (int)pgi_min64(nr, shape->n_keys - key);
-            for (int64_t row = 0; row < rows; row += mr)
-                for (int64_t k0 = 0; k0 < d; k0 += PGI_GEMM_KC)
-                    kernels->gemm((int)pgi_min64(mr, rows - row), n, pgi_min64(PGI_GEMM_KC, d - k0),
-                                  queries + k0 / PGI_GEMM_KC * block_stride + row * PGI_GEMM_LDA,
-                                  packed_k + key * d + k0 * nr, c + row * PGI_GEMM_LDA, PGI_GEMM_LDA, k0 > 0, NULL);
-        }
+            const int64_t from = max64(lo, base), to = pgi_min64(hi, base + KEY_BLOCK);
+            int any = 0;
+            for (int64_t i = 0; i < rows && !any; i++) any = sees_any(keys_of(shape, q0 + i), from, to);
+            if (!any) continue; /* between a prefix and a window */
 
-        float sums[TILES * PGI_GEMM_MR_MAX];
-        for (int64_t i = 0; i < rows; i++)
-            sums[i] = softmax_row(kernels, scores + i * PGI_GEMM_LDA, block_stride, keys_of(shape, q0 + i), lo, hi,
-                                  shape->soft_cap);
-
-        for (int64_t row = 0; row < rows; row += mr) {
-            int m = (int)pgi_min64(mr, rows - row);
-            for (int64_t key = lo; key < hi;) {
-                int64_t n = pgi_min64(hi, (key / PGI_GEMM_KC + 1) * PGI_GEMM_KC) - key;
-                const float *a = scores + key / PGI_GEMM_KC * block_stride + row * PGI_GEMM_LDA + key % PGI_GEMM_KC;
-                for (int64_t column = 0; column < d; column += nr)
-                    kernels->gemm(m, (int)pgi_min64(nr, d - column), n, a, packed_v + column * shape->n_keys + key * nr,
-                                  out + row * task->out_stride + column, task->out_stride, key > lo, NULL);
-                key += n;
+            for (int64_t key = from / nr * nr; key < to; key += nr) {
+                int n = (int)pgi_min64(nr, shape->n_keys - key);
+                for (int64_t row = 0; row < rows; row += mr)
+                    for (int64_t k0 = 0; k0 < d; k0 += PGI_GEMM_KC)
+                        kernels->gemm((int)pgi_min64(mr, rows - row), n, pgi_min64(PGI_GEMM_KC, d - k0),
+                                      queries + k0 / PGI_GEMM_KC * block_stride + row * PGI_GEMM_LDA,
+                                      packed_k + key * d + k0 * nr, scores + row * PGI_GEMM_LDA + key - base,
+                                      PGI_GEMM_LDA, k0 > 0, NULL);
             }
+            for (int64_t i = 0; i < rows; i++) {
+                float factor = softmax_keys(kernels, scores + i * PGI_GEMM_LDA + from - base, keys_of(shape, q0 + i),
+                                            from, to, shape->soft_cap, &states[i]);
+                if (factor != 1) kernels->scale(out + i * task->out_stride, d, factor);
+            }
+            for (int64_t column = 0; column < d; column += nr)
+                for (int64_t row = 0; row < rows; row += mr)
+                    kernels->gemm((int)pgi_min64(mr, rows - row), (int)pgi_min64(nr, d - column), to - from,
+                                  scores + row * PGI_GEMM_LDA + from - base,
+                                  packed_v + column * shape->n_keys + from * nr,
+                                  out + row * task->out_stride + column, task->out_stride, from > lo, NULL);
         }
         for (int64_t i = 0; i < rows; i++) {
             if (keys_of(shape, q0 + i).end > 0)
-                kernels->scale(out + i * task->out_stride, d, 1 / sums[i]);
+                kernels->scale(out + i * task->out_stride, d, 1 / states[i].sum);
             else
                 memset(out + i * task->out_stride, 0, (size_t)d * sizeof(float));
         }

@@ -33,6 +33,7 @@ FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_
     1, 2, 4, 8, 16)
 EVENT_EOS, EVENT_LENGTH = 1, 2
 CPU_MASKS = {None: 0, "baseline": 1, "avx2": 3, "avx512": 7}
+WEIGHTS = ("stored", "int8", "int4")  # PG_WEIGHTS_*
 
 LogFn = ctypes.CFUNCTYPE(None, c_void_p, i32, c_char_p)
 

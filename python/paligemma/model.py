@@ -53,14 +53,18 @@ class Features:
 
 
 class PaliGemmaForConditionalGeneration:
-    """A model on the CPU, in f32, for inference; from_pretrained() opens one, close() or `with` ends it.
+    """A model on the CPU, for inference, in f32 or with int8 or int4 weights; from_pretrained() opens one, close() or `with` ends it.
 
     Any number of threads may use one model at a time.
     """
 
-    def __init__(self, folder: str, n_threads: int = 0, cpu: str | None = None) -> None:
+    def __init__(self, folder: str, n_threads: int = 0, cpu: str | None = None,
+                 weights: str = "stored") -> None:
         """folder: a checkpoint; n_threads: for all calls, 0 is the CPUs that this process may use;
-        cpu: hold the instruction set down to "baseline", "avx2" or "avx512"."""
+        cpu: hold the instruction set down to "baseline", "avx2" or "avx512"; weights: "stored", or "int8" or "int4" to
+        quantise them now."""
+        if weights not in c.WEIGHTS:
+            raise ValueError(f"weights is {weights!r}, expected \"stored\", \"int8\" or \"int4\"")
         if cpu not in c.CPU_MASKS:
             raise ValueError(f"cpu is {cpu!r}, expected None, \"baseline\", \"avx2\" or \"avx512\"")
         self.name_or_path = folder
@@ -68,7 +72,8 @@ class PaliGemmaForConditionalGeneration:
         self._cpu = cpu
         self._handle = Handle("model")
         cancel = CancelFlag()
-        options = c.ModelOptions(cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer)
+        options = c.ModelOptions(cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer,
+                                 weights=c.WEIGHTS.index(weights))
         interruptible(lambda: c.check(c.lib.pg_model_open(os.fsencode(folder), ctypes.byref(options),
                                                           ctypes.byref(self._handle.pointer))), cancel)
         self.config = PaliGemmaConfig._of_model(self._handle.pointer)
@@ -78,7 +83,8 @@ class PaliGemmaForConditionalGeneration:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None,
                         cache_dir: str | os.PathLike[str] | None = None, subfolder: str = "", n_threads: int = 0,
-                        cpu: str | None = None, **kwargs: Any) -> PaliGemmaForConditionalGeneration:
+                        cpu: str | None = None, weights: str = "stored",
+                        **kwargs: Any) -> PaliGemmaForConditionalGeneration:
         """Opens a checkpoint folder, or a model id in the local Hugging Face cache; the network is never used.
 
         Other arguments of transformers' from_pretrained() are taken where they change nothing here: dtype and
@@ -88,7 +94,7 @@ class PaliGemmaForConditionalGeneration:
         """
         _hub.check_arguments(kwargs)
         folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
-        return cls(folder, n_threads, cpu)
+        return cls(folder, n_threads, cpu, weights)
 
     def __reduce__(self) -> Any:
         """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""

@@ -21,7 +21,8 @@
 enum { CASE_SECONDS = 20, MAX_PIXELS = 1 << 22 };
 #define MAX_ALLOCATION (INT64_C(256) << 20) /* the folders have 100 kB of weights */
 
-typedef enum target { OFFICIAL, TODAY } target; /* which checkpoint */
+/* Which checkpoint; the last two are converted from the first two. */
+typedef enum target { OFFICIAL, TODAY, INT8, INT4, N_TARGETS } target;
 typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, PICTURE } style;
 
 typedef struct kind {
@@ -43,6 +44,11 @@ static const kind kinds[] = {
     {"shard-bytes", TODAY, "model-00001-of-00003.safetensors", BYTES, 0, 20},
     {"weights-header", OFFICIAL, "model.safetensors", SAFETENSORS_HEADER, 0, 20},
     {"weights-bytes", OFFICIAL, "model.safetensors", BYTES, 0, 20},
+    {"int8-header", INT8, "model.safetensors", SAFETENSORS_HEADER, 0, 90},
+    {"int8-bytes", INT8, "model.safetensors", BYTES, 0, 20},
+    {"int4-header", INT4, "model-00002-of-00003.safetensors", SAFETENSORS_HEADER, 0, 90},
+    {"int4-bytes", INT4, "model-00001-of-00003.safetensors", BYTES, 0, 20},
+    {"int4-index", INT4, "model.safetensors.index.json", JSON, 0, 20},
     {"tokenizer-model", OFFICIAL, "tokenizer.model", BYTES, 0, 10},
     {"tokenizer-json", TODAY, "tokenizer.json", JSON, 0, 10},
     {"tokenizer-json-bytes", TODAY, "tokenizer.json", BYTES, 0, 10},
@@ -59,7 +65,7 @@ static const kind kinds[] = {
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
-static char folders[2][512];
+static char folders[N_TARGETS][512];
 static counter memory;
 static const kind *now_kind;
 static uint64_t now_seed;
@@ -290,6 +296,18 @@ int main(int argc, char **argv) {
         make_temp_folder(folders[i], sizeof folders[i]);
         tiny_write(folders[i], &options[i]);
     }
+    for (int i = INT8; i < N_TARGETS; i++) {
+        pg_convert_options convert;
+        pg_convert_options_init(&convert, sizeof convert);
+        convert.weights = i == INT8 ? PG_WEIGHTS_INT8 : PG_WEIGHTS_INT4;
+        convert.max_file_bytes = i == INT8 ? 0 : 36000; /* three files */
+        make_temp_folder(folders[i], sizeof folders[i]);
+        const char *file = i == INT8 ? "model.safetensors" : "model-00002-of-00003.safetensors";
+        if (pg_convert(folders[i - INT8], folders[i], &convert) < 0 || !has_file(folders[i], file)) {
+            say("converting failed: %s\n", pg_last_error());
+            return 1;
+        }
+    }
     remove_file(folders[OFFICIAL], "tokenizer.json"); /* so that tokenizer.model is what is read */
     capture_begin();
     on_death(tell_where);
@@ -301,7 +319,7 @@ int main(int argc, char **argv) {
         }
     capture_end();
     if (!counter_clean(&memory)) n_failures++;
-    for (int i = 0; i < 2; i++) remove_folder(folders[i]);
+    for (int i = 0; i < N_TARGETS; i++) remove_folder(folders[i]);
     if (!found) say("no such kind: %s\n", only);
     say("%d failures\n", n_failures);
     return n_failures || !found;

@@ -91,12 +91,22 @@ static void check(way *w, int64_t n, int64_t total, const char *how, int must_fa
                  pg_last_error());
 }
 
-static void every_allocation(const tiny_options *options, int picture) {
+static void every_allocation(const tiny_options *options, int picture, int32_t weights) {
     static way w;
     memset(&w, 0, sizeof w);
     make_temp_folder(w.folder, sizeof w.folder);
     tiny_write(w.folder, options);
     if (!options->new_style) remove_file(w.folder, "tokenizer.json");
+    if (weights) {
+        char source[512];
+        pg_convert_options convert;
+        strcpy(source, w.folder);
+        make_temp_folder(w.folder, sizeof w.folder);
+        pg_convert_options_init(&convert, sizeof convert);
+        convert.weights = weights;
+        if (pg_convert(source, w.folder, &convert) != PG_OK) fail_msg("converting: %s", pg_last_error());
+        remove_folder(source);
+    }
     bytes file = tiny_picture(picture, 40, 30, 3);
     write_file(w.folder, "picture", file.data, file.size);
     bytes_free(&file);
@@ -122,19 +132,33 @@ static void every_allocation(const tiny_options *options, int picture) {
 static void official_and_png(void **state) {
     tiny_options options = tiny_official();
     (void)state;
-    every_allocation(&options, PICTURE_PNG);
+    every_allocation(&options, PICTURE_PNG, PG_WEIGHTS_STORED);
 }
 
 static void today_and_jpeg(void **state) {
     tiny_options options = tiny_saved_today();
     (void)state;
-    every_allocation(&options, PICTURE_JPEG_PROGRESSIVE);
+    every_allocation(&options, PICTURE_JPEG_PROGRESSIVE, PG_WEIGHTS_STORED);
+}
+
+static void converted_to_int8(void **state) {
+    tiny_options options = tiny_official();
+    (void)state;
+    every_allocation(&options, PICTURE_PNG, PG_WEIGHTS_INT8);
+}
+
+static void converted_to_int4(void **state) {
+    tiny_options options = tiny_saved_today();
+    (void)state;
+    every_allocation(&options, PICTURE_PNG, PG_WEIGHTS_INT4);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(official_and_png, capture_end_if_on),
         cmocka_unit_test_teardown(today_and_jpeg, capture_end_if_on),
+        cmocka_unit_test_teardown(converted_to_int8, capture_end_if_on),
+        cmocka_unit_test_teardown(converted_to_int4, capture_end_if_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

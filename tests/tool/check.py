@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 
 TOOL, MAKE_TINY, SOURCE = sys.argv[1:4]
 failures = 0
@@ -258,6 +259,67 @@ def large_files(source, target, copies):
         f.write(struct.pack("<Q", len(text)) + text + b"".join(parts))
 
 
+def tensors(folder):
+    """name: dtype, shape, data; and the metadata of a folder with one weight file."""
+    with open(os.path.join(folder, "model.safetensors"), "rb") as f:
+        data = f.read()
+    size, = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8:8 + size])
+    metadata = header.pop("__metadata__", {})
+    found = {name: (entry["dtype"], entry["shape"], data[8 + size:][slice(*entry["data_offsets"])]) for name, entry in header.items()}
+    text = data[:8 + size].decode("latin-1")
+    if "header_crc32" in metadata:
+        at = text.index('"header_crc32":"') + 16
+        text = text[:at] + "0" * 8 + text[at + 8:]
+    return found, metadata, zlib.crc32(text.encode("latin-1")), size
+
+
+def as_floats(dtype, data):
+    n = len(data) // 2
+    return struct.unpack(f"<{len(data) // 4}f", data) if dtype == "F32" else \
+        [struct.unpack("<f", struct.pack("<I", bits << 16))[0] for bits in struct.unpack(f"<{n}H", data)]
+
+
+def by_the_document(source, out, weights):
+    """docs/FORMATS.md read by someone who knows nothing else."""
+    converted, metadata, crc, size = tensors(out)
+    originals = tensors(source)[0]
+    with open(os.path.join(out, "config.json"), "rb") as f:
+        config = f.read()
+    expect("metadata", metadata["format"] == "libpaligemma" and metadata["layout_version"] == "1" and metadata["weights"] == weights
+           and metadata["header_crc32"] == f"{crc:08x}" and metadata["config_crc32"] == f"{zlib.crc32(config):08x}"
+           and (8 + size) % 64 == 0, metadata, crc, size)
+    worst = {}
+    for name, (dtype, shape, data) in converted.items():
+        expect(f"crc32 of {name}", metadata["crc32:" + name] == f"{zlib.crc32(data):08x}")
+        stored_dtype, stored_shape, stored = originals[name]
+        values = as_floats(stored_dtype, stored)
+        if "shape:" + name not in metadata:
+            expect(f"{name} is as it was", shape == stored_shape and list(as_floats(dtype, data)) == list(values), dtype, shape)
+            continue
+        expect(f"shape of {name}", json.loads(metadata["shape:" + name]) == stored_shape and dtype == "U8", dtype, stored_shape)
+        rows, columns = stored_shape[0], len(values) // stored_shape[0]
+        groups, block = -(-columns // 128), 2112 if weights == "int8" else 1088
+        expect(f"bytes of {name}", len(data) == -(-rows // 16) * groups * block, len(data))
+        for row in range(rows):
+            for group in range(groups):
+                b, r = data[(row // 16 * groups + group) * block:][:block], row % 16
+                run_of = values[row * columns + group * 128:row * columns + min((group + 1) * 128, columns)]
+                largest = max(map(abs, run_of))
+                for c, value in enumerate(run_of):
+                    if weights == "int8":
+                        scale, = struct.unpack_from("<f", b, 4 * r)
+                        q = b[64 + c // 4 * 64 + r * 4 + c % 4] - 128
+                    else:
+                        scale, = as_floats("BF16", b[2 * r:2 * r + 2])
+                        scale *= b[32 + 8 * (c // 32) + r // 2] >> 4 * (r % 2) & 15
+                        q = (b[64 + c // 8 * 64 + r * 4 + c % 4] >> (4 if c % 8 >= 4 else 0) & 15) - 8
+                    worst[name] = max(worst.get(name, 0), abs(scale * q - value) / (largest or 1))
+    # half a step of int8; the scales of int4 are those of the least squares, which may cut off the largest weight
+    bound = 0.5 / 127 * 1.001 if weights == "int8" else 0.2
+    expect(f"{weights} values", worst and max(worst.values()) <= bound, max(worst.items(), key=lambda w: w[1]))
+
+
 def conversions(folder, temporary):
     """paligemma convert: what it writes, and what it leaves behind when it fails, is stopped or killed."""
     source, out = os.path.join(temporary, "source"), os.path.join(temporary, "out")
@@ -272,6 +334,7 @@ def conversions(folder, temporary):
                and info["tokenizer"] == stored["tokenizer"], info, stored)
         code, text, err = run("info", out, "--verify")
         expect("info --verify", code == 0 and err == "" and f"{weights} blocks" in text, code, text, err)
+        by_the_document(source, out, weights)
         before = contents(out)
         one_error_line("OUT is there", run("convert", source, out), 1, out, "empty")
         expect("it is as it was", contents(out) == before)

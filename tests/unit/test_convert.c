@@ -1,6 +1,6 @@
 /*
- * pg_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals, what is left
- * behind, metadata of other versions and damaged ones. docs/FORMATS.md is the specification.
+ * pg_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals, what is
+ * left behind, metadata of other versions and damaged ones. docs/FORMATS.md is the specification.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -80,7 +80,7 @@ static pg_status try_open(int32_t weights, uint32_t flags) {
     return status;
 }
 
-/* ----------------------------------------------------------------------------------------------------- the same bits */
+/* ---------------------------------------------------------------------------------------------------- the same bits */
 
 typedef struct opened {
     pgi_config config;
@@ -271,6 +271,56 @@ static void info_and_files(void **state) {
     assert_false(has_file(out, "unfinished"));
 }
 
+/* Logits of a text prompt, to the last bit, of the folder opened with `weights`. */
+static void logits_of(const char *folder, int32_t weights, bytes *logits) {
+    pg_model *model = NULL;
+    pg_processor *processor = NULL;
+    pg_inputs *inputs = NULL;
+    pg_outputs *outputs = NULL;
+    pg_model_options options;
+    pg_tensor tensor = {.struct_size = sizeof tensor};
+    static const uint8_t grey[16 * 16 * 3] = {77};
+    pg_image image;
+    OK(pg_model_options_init(&options, sizeof options));
+    options.weights = weights;
+    OK(pg_model_open(folder, &options, &model));
+    OK(pg_processor_open(folder, NULL, &processor));
+    OK(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 16, 16, grey, 0));
+    OK(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
+    OK(pg_forward(model, inputs, NULL, &outputs));
+    OK(pg_outputs_get(outputs, "logits", &tensor));
+    bytes_add(logits, tensor.data, (size_t)(tensor.shape[0] * tensor.shape[1] * tensor.shape[2]) * sizeof(float));
+    pg_outputs_close(&outputs);
+    pg_inputs_close(&inputs);
+    pg_processor_close(&processor);
+    pg_model_close(&model);
+}
+
+static void as_quantised_while_opening(void **state) {
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        tiny_options options = i % 2 ? tiny_saved_today() : tiny_official();
+        int32_t weights = i / 2 % 2 ? PG_WEIGHTS_INT4 : PG_WEIGHTS_INT8;
+        bytes a = {0}, b = {0}, c = {0};
+        options.seed = (uint64_t)i + 100;
+        options.head = i / 4;
+        tiny_write(source, &options);
+        OK(convert(weights, 2, 0));
+        logits_of(source, weights, &a);
+        logits_of(out, PG_WEIGHTS_STORED, &b);
+        logits_of(source, PG_WEIGHTS_STORED, &c);
+        assert_int_equal(a.size, b.size);
+        assert_memory_equal(a.data, b.data, a.size);
+        assert_true(memcmp(a.data, c.data, a.size) != 0); /* and they are quantised */
+        bytes_free(&a);
+        bytes_free(&b);
+        bytes_free(&c);
+        remove_folder(out);
+        remove_folder(source);
+        mkdir(source, 0777);
+    }
+}
+
 /* Two processes map the same pages: the mapping is shared and read-only. */
 static void the_mapping_is_shared(void **state) {
     tiny_options options = tiny_official();
@@ -295,7 +345,7 @@ static void the_mapping_is_shared(void **state) {
     close_weights(&o);
 }
 
-/* ---------------------------------------------------------------------------------------------------------- refusals */
+/* --------------------------------------------------------------------------------------------------------- refusals */
 
 static int nothing_left(void) { return access(out, F_OK) != 0 && access(partial, F_OK) != 0; }
 
@@ -464,9 +514,9 @@ static void what_a_killed_process_left(void **state) {
     remove_folder(partial);
 }
 
-/* ----------------------------------------------------------------------------------------------------------- metadata */
+/* --------------------------------------------------------------------------------------------------------- metadata */
 
-/* Replaces a text in the header of out/model.safetensors by one of the same length; repair: its checksum is made right. */
+/* Replaces a text in the header of out/model.safetensors by one of the same length; repair: with a right checksum. */
 static void edit_header(const char *from, const char *to, int repair) {
     bytes file = read_file(out, "model.safetensors");
     uint64_t size;
@@ -589,6 +639,7 @@ int main(void) {
         TEST(the_same_bytes_for_any_threads),
         TEST(a_tied_head_is_stored_once),
         TEST(info_and_files),
+        TEST(as_quantised_while_opening),
         TEST(the_mapping_is_shared),
         TEST(wrong_arguments),
         TEST(contradicting_options),

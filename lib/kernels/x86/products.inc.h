@@ -32,13 +32,14 @@ static ALWAYS_INLINE void gemm_tile(const int m, const int vectors, int n, int64
         }
         a++;
     }
-    if (n == vectors * LANES) {
+    if (n == vectors * LANES && accumulate) {
+        UNROLL for (int i = 0; i < m; i++, c += c_stride) UNROLL for (int v = 0; v < vectors; v++)
+            v_store(c + v * LANES, v_add(sum[i][v], v_load(c + v * LANES)));
+    } else if (n == vectors * LANES) {
         vec start[2] = {v_zero(), v_zero()};
-        if (!accumulate && bias) UNROLL for (int v = 0; v < vectors; v++) start[v] = v_load(bias + v * LANES);
-        UNROLL for (int i = 0; i < m; i++) UNROLL for (int v = 0; v < vectors; v++) {
-            float *out = c + i * c_stride + v * LANES;
-            v_store(out, v_add(sum[i][v], accumulate ? v_load(out) : start[v]));
-        }
+        if (bias) UNROLL for (int v = 0; v < vectors; v++) start[v] = v_load(bias + v * LANES);
+        UNROLL for (int i = 0; i < m; i++, c += c_stride) UNROLL for (int v = 0; v < vectors; v++)
+            v_store(c + v * LANES, v_add(sum[i][v], start[v]));
     } else { /* the last vector is not full */
         const int last = vectors - 1, rest = n - last * LANES;
         vec start[2] = {v_zero(), v_zero()};

@@ -102,17 +102,21 @@ static ALWAYS_INLINE void tile(const int is_int4, const int m, const int panels,
                                int accumulate, const float *bias) {
     const int width = PGI_PANEL_ROWS * panels;
     __attribute__((aligned(64))) float c[Q_TILE_ROWS * Q_WIDEST * Q_LANES];
+    const int full = n >= width; /* copied in vectors, not by a call of memcpy() */
     for (int i = 0; i < m; i++) {
         const float *start = accumulate ? y + i * y_stride : bias;
-        if (!start || n < width) memset(c + i * width, 0, (size_t)width * sizeof(float));
-        if (start) memcpy(c + i * width, start, (size_t)pgi_min64(n, width) * sizeof(float));
+        if (!start || !full) memset(c + i * width, 0, (size_t)width * sizeof(float));
+        if (start && full) UNROLL for (int j = 0; j < width; j += Q_LANES) q_store_f32(c + i * width + j, q_load_f32(start + j));
+        if (start && !full) memcpy(c + i * width, start, (size_t)n * sizeof(float));
     }
     if (is_int4)
         tile_int4(m, panels, groups, x, w, panel_bytes, c);
     else
         tile_int8(m, panels, groups, x, w, panel_bytes, c);
-    for (int i = 0; i < m; i++)
-        memcpy(y + i * y_stride, c + i * width, (size_t)pgi_min64(n, width) * sizeof(float));
+    for (int i = 0; i < m; i++) {
+        if (full) UNROLL for (int j = 0; j < width; j += Q_LANES) q_store_f32(y + i * y_stride + j, q_load_f32(c + i * width + j));
+        if (!full) memcpy(y + i * y_stride, c + i * width, (size_t)n * sizeof(float));
+    }
 }
 
 /* All n outputs: `panels` panels at a time, then one by one. */

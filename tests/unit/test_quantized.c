@@ -1,0 +1,175 @@
+/*
+ * Weights quantised while a model opens (pg_model_options.weights): the golden answers of the demo model in every format,
+ * on every instruction set; and what opening does when it is stopped, runs out of memory or meets a NaN.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "generate/model.h"
+#include "generate/session.h"
+
+static const char *const golden_cases[] = {"demo-5", "demo-6"};
+#define DEMO PGI_GOLDEN_FOLDER "/../../examples/demo/model"
+
+#define OK(call)                                                                                          \
+    do {                                                                                                  \
+        pg_status status_ = (call);                                                                       \
+        if (status_ < 0) fail_msg("%s: %s: %s", #call, pg_status_name(status_), pg_last_error());         \
+    } while (0)
+
+/* The golden ids of a case; returns a hash of the bits of the first token's logits. */
+static uint64_t run_case(const char *name, int32_t weights, uint64_t cpu_mask, int32_t n_threads) {
+    char path[1024];
+    pg_model_options options;
+    pg_session_options session_options;
+    pg_model *model = NULL;
+    pg_processor *processor = NULL;
+    pg_inputs *inputs = NULL;
+    pg_session *session = NULL;
+    pg_image image;
+    snprintf(path, sizeof path, "%s/cases/%s/case.json", PGI_GOLDEN_FOLDER, name);
+    json_t *json = json_load_file(path, 0, NULL), *expected = json_object_get(json, "ids");
+    assert_non_null(expected);
+    OK(pg_model_options_init(&options, sizeof options));
+    OK(pg_session_options_init(&session_options, sizeof session_options));
+    options.weights = weights;
+    options.cpu_mask = cpu_mask;
+    session_options.n_threads = n_threads;
+    OK(pg_model_open(DEMO, &options, &model));
+    OK(pg_processor_open(DEMO, NULL, &processor));
+    snprintf(path, sizeof path, "%s/pictures/%s", PGI_GOLDEN_FOLDER,
+             json_string_value(json_object_get(json, "picture")));
+    OK(pg_image_from_path(&image, sizeof image, path));
+    OK(pg_processor_encode(processor, &image, json_string_value(json_object_get(json, "prompt")), NULL, &inputs));
+    OK(pg_session_create(model, &session_options, &session));
+    OK(pg_session_prefill(session, inputs, NULL));
+    uint64_t hash = 0xCBF29CE484222325u;
+    const unsigned char *bytes = (const unsigned char *)session->logits;
+    for (size_t i = 0; i < (size_t)model->config.text.vocab_size * sizeof(float); i++)
+        hash = (hash ^ bytes[i]) * 0x100000001B3u;
+    int64_t id = -1;
+    for (size_t i = 0; i < json_array_size(expected); i++) {
+        OK(pg_session_step(session, &id));
+        if (id != json_integer_value(json_array_get(expected, i)))
+            fail_msg("%s, weights %d: id %zu is %lld", name, (int)weights, i, (long long)id);
+    }
+    pg_model_info info = {.struct_size = sizeof info};
+    OK(pg_model_get_info(model, &info));
+    assert_int_equal(info.weights, weights);
+    assert_true(info.dtypes != 0 && info.n_bytes_mapped > 0);
+    pg_session_close(&session);
+    pg_inputs_close(&inputs);
+    pg_processor_close(&processor);
+    pg_model_close(&model);
+    json_decref(json);
+    return hash;
+}
+
+/* Encoder and attention are f32 kernels of each set; so one f32 set and several for int8: bits equal. Across f32 sets the
+ * ids alone. */
+static void test_golden_answers(void **state) {
+    (void)state;
+    const uint64_t all = pgi_cpu_features(), f32 = PG_CPU_BASELINE | PG_CPU_AVX2 | PG_CPU_AVX512;
+    for (int c = 0; c < 2; c++) {
+        for (int32_t weights = PG_WEIGHTS_INT8; weights <= PG_WEIGHTS_INT4; weights++) {
+            uint64_t hash = run_case(golden_cases[c], weights, all, 1);
+            assert_true(hash == run_case(golden_cases[c], weights, all & f32, 2));
+            assert_true(hash == run_case(golden_cases[c], weights, all & (f32 | PG_CPU_AVX_VNNI), 3));
+            run_case(golden_cases[c], weights, c ? PG_CPU_BASELINE : all & (PG_CPU_BASELINE | PG_CPU_AVX2), 2);
+        }
+    }
+}
+
+/* ---- opening that is stopped ---- */
+
+typedef struct stopper {
+    int64_t calls, stop_at; /* the call that stops */
+    int64_t last, total;
+} stopper;
+
+static int32_t on_progress(void *user, int32_t phase, int64_t done, int64_t total) {
+    stopper *s = user;
+    if (phase != PG_PHASE_CONVERT) return 0;
+    assert_true(done >= s->last && done <= total);
+    s->last = done;
+    s->total = total;
+    return ++s->calls == s->stop_at;
+}
+
+static void test_progress_stops(void **state) {
+    (void)state;
+    pg_model_options options;
+    pg_model *model = NULL;
+    stopper s = {0};
+    OK(pg_model_options_init(&options, sizeof options));
+    options.weights = PG_WEIGHTS_INT8;
+    options.progress = on_progress;
+    options.progress_user = &s;
+    OK(pg_model_open(DEMO, &options, &model));
+    pg_model_close(&model);
+    assert_true(s.calls > 10 && s.last == s.total && s.total > 0);
+    const int64_t stops[] = {1, 2, s.calls / 2, s.calls};
+    for (int i = 0; i < 4; i++) {
+        s = (stopper){.stop_at = stops[i]};
+        assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_CANCELLED);
+        assert_null(model);
+    }
+    options.progress = NULL;
+    options.weights = 3;
+    assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_ARGUMENT);
+}
+
+/* ---- an allocator that counts, and fails at one call ---- */
+
+typedef struct counter {
+    int64_t calls, fail_at, live;
+} counter;
+
+static void *counted_alloc(void *user, size_t size, size_t alignment) {
+    counter *c = user;
+    void *block = NULL;
+    if (++c->calls == c->fail_at || posix_memalign(&block, alignment, size)) return NULL;
+    c->live++;
+    return block;
+}
+static void counted_free(void *user, void *block) {
+    ((counter *)user)->live--;
+    free(block);
+}
+
+static void test_failing_memory(void **state) {
+    (void)state;
+    pg_model_options options;
+    pg_model *model = NULL;
+    counter c = {0};
+    pg_allocator allocator = {.struct_size = sizeof allocator, .user = &c, .alloc = counted_alloc, .free = counted_free};
+    OK(pg_model_options_init(&options, sizeof options));
+    options.weights = PG_WEIGHTS_INT4;
+    options.allocator = &allocator;
+    OK(pg_model_open(DEMO, &options, &model));
+    pg_model_close(&model);
+    assert_int_equal(c.live, 0);
+    const int64_t calls = c.calls;
+    for (int64_t i = calls > 6 ? calls - 6 : 1; i <= calls; i++) { /* the blocks come last */
+        c = (counter){.fail_at = i};
+        assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_MEMORY);
+        assert_null(model);
+        assert_int_equal(c.live, 0);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden_answers),
+        cmocka_unit_test(test_progress_stops),
+        cmocka_unit_test(test_failing_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
