@@ -3,13 +3,7 @@
  * one of which is included before this file.
  */
 #include "kernels/kernels.h"
-
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define ALWAYS_INLINE inline __attribute__((always_inline))
+#include "kernels/x86/unroll.h"
 
 enum {
     GEMM_NR = 2 * LANES,

@@ -7,15 +7,7 @@
  */
 #include "kernels/kernels.h"
 #include "kernels/quantized.h"
-
-#ifndef UNROLL
-#if defined(__clang__)
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-#endif
+#include "kernels/x86/unroll.h"
 
 enum {
     Q_VECTORS = PGI_PANEL_ROWS / Q_LANES, /* of a panel */
