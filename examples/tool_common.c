@@ -163,7 +163,7 @@ int32_t tool_weights_of(const char *name) {
     return -1;
 }
 
-const char *const tool_cpu_names[] = {"baseline", "avx2", "avx512", "avx_vnni", "avx512_vnni"};
+const char *const tool_cpu_names[] = {"baseline", "avx2", "avx512", "avx_vnni", "avx512_vnni", "avx512_bf16"};
 const int tool_n_cpu_names = sizeof tool_cpu_names / sizeof tool_cpu_names[0];
 
 json_t *tool_names_json(uint64_t bits, const char *const *names, int n) {

@@ -211,7 +211,7 @@ enum {
 typedef struct pg_model_options {
     uint32_t struct_size;          /* sizeof(pg_model_options) */
     uint32_t reserved;             /* 0 */
-    uint64_t cpu_mask;             /* PG_CPU_* bits that may be used; default and 0: all this CPU has */
+    uint64_t cpu_mask;             /* PG_CPU_* bits that may be used; default and 0: all this CPU has, but see BF16 */
     const pg_allocator *allocator; /* default NULL: the C library's */
     pg_log_fn log;                 /* default NULL: silent */
     void *log_user;                /* passed to log */
@@ -228,6 +228,8 @@ typedef struct pg_model_options {
 #define PG_CPU_AVX512 (UINT64_C(1) << 2) /* AVX-512 F, BW, DQ, VL */
 #define PG_CPU_AVX_VNNI (UINT64_C(1) << 3)    /* AVX-VNNI, for int8 and int4 weights; beside AVX2 */
 #define PG_CPU_AVX512_VNNI (UINT64_C(1) << 4) /* AVX-512 VNNI, for the same; beside AVX-512 */
+/* AVX-512 BF16, for PG_ARITHMETIC_BF16; beside AVX-512. Mask 0 leaves it out on CPUs other than AMD's, whose f32 is faster. */
+#define PG_CPU_AVX512_BF16 (UINT64_C(1) << 5)
 
 PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_size);
 

@@ -1,4 +1,4 @@
-/* bfloat16 and IEEE binary16 to f32, exactly, from memory of any alignment. */
+/* bfloat16 and IEEE binary16 to f32, exactly, from memory of any alignment; f32 to bfloat16. */
 #ifndef PGI_BASE_HALF_H
 #define PGI_BASE_HALF_H
 
@@ -12,6 +12,16 @@ static inline float pgi_f32_from_bits(uint32_t bits) {
 }
 
 static inline float pgi_f32_from_bf16(uint16_t bits) { return pgi_f32_from_bits((uint32_t)bits << 16); }
+
+/* To nearest, ties to even, as vcvtneps2bf16 does it: a subnormal gives 0 of its sign, a NaN its upper half, quiet. */
+static inline uint16_t pgi_bf16_from_f32(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    uint32_t magnitude = bits & 0x7FFFFFFFu;
+    if (magnitude > 0x7F800000u) return (uint16_t)(bits >> 16 | 0x40);
+    if (magnitude < 0x00800000u) return (uint16_t)(bits >> 16 & 0x8000);
+    return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
 
 static inline float pgi_f32_from_f16(uint16_t bits) {
     uint32_t sign = (uint32_t)(bits & 0x8000) << 16;

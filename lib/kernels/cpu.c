@@ -13,7 +13,8 @@ static uint64_t read_xcr0(void) {
 uint64_t pgi_cpu_features(void) {
     enum { XMM_YMM = 0x6, ZMM = 0xE6 }; /* state components of XCR0 */
     uint64_t features = PG_CPU_BASELINE;
-    enum { AVX_VNNI = 1 << 4, AVX512_VNNI = 1 << 11 }; /* leaf 7: subleaf 1 EAX, subleaf 0 ECX */
+    /* leaf 7: subleaf 1 EAX; subleaf 0 ECX */
+    enum { AVX_VNNI = 1 << 4, AVX512_BF16 = 1 << 5, AVX512_VNNI = 1 << 11 };
     uint32_t a, b, c, d, a7, b7, c7, d7;
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return features;
     if (!__get_cpuid_count(7, 0, &a7, &b7, &c7, &d7)) return features;
@@ -26,9 +27,20 @@ uint64_t pgi_cpu_features(void) {
         features |= PG_CPU_AVX512;
         if (c7 & AVX512_VNNI) features |= PG_CPU_AVX512_VNNI;
     }
-    if (a7 >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & AVX_VNNI)) features |= PG_CPU_AVX_VNNI;
+    if (a7 < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return features;
+    if (a & AVX_VNNI) features |= PG_CPU_AVX_VNNI;
+    if ((features & PG_CPU_AVX512) && (a & AVX512_BF16)) features |= PG_CPU_AVX512_BF16;
     return features;
+}
+
+uint64_t pgi_cpu_default(void) {
+    uint32_t a, b, c, d;
+    uint64_t features = pgi_cpu_features();
+    int amd = __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx &&
+              d == signature_AMD_edx;
+    return amd ? features : features & ~PG_CPU_AVX512_BF16;
 }
 #else
 uint64_t pgi_cpu_features(void) { return PG_CPU_BASELINE; }
+uint64_t pgi_cpu_default(void) { return PG_CPU_BASELINE; }
 #endif

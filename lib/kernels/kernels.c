@@ -3,7 +3,7 @@
 
 pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
     uint64_t features = pgi_cpu_features();
-    uint64_t used = cpu_mask ? cpu_mask & features : features;
+    uint64_t used = cpu_mask ? cpu_mask & features : pgi_cpu_default();
     if (!used)
         return pgi_error(PG_ERROR_ARGUMENT, "cpu_mask: found 0x%llx, expected one of the bits 0x%llx that this CPU has",
                          (unsigned long long)cpu_mask, (unsigned long long)features);
@@ -13,6 +13,7 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
     if (used & PG_CPU_AVX512) pgi_kernels_avx512(kernels);
     if (used & PG_CPU_AVX_VNNI) pgi_kernels_avx_vnni(kernels);
     if (used & PG_CPU_AVX512_VNNI) pgi_kernels_avx512_vnni(kernels);
+    if (used & PG_CPU_AVX512_BF16) pgi_kernels_avx512_bf16(kernels);
 #else
     used &= PG_CPU_BASELINE;
 #endif

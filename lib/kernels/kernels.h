@@ -10,11 +10,16 @@
 
 /* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0). */
 uint64_t pgi_cpu_features(void);
+/* Those of them that make things faster: all, but PG_CPU_AVX512_BF16 on AMD's alone. Zen 4 and 5 multiply bf16 at twice
+ * the rate of f32; Intel's servers have vdpbf16ps at half the rate of f32 (measured up to Emerald Rapids; AMX is their
+ * fast way), so that there it must be asked for. By maker and feature bit, not by timing: a model's numbers may not
+ * depend on what else a machine was doing. */
+uint64_t pgi_cpu_default(void);
 
 typedef struct pgi_kernels pgi_kernels;
 
-/* Fills the table with the fastest kernels allowed by `cpu_mask` (0: all of this
- * CPU's). PG_ERROR_ARGUMENT when the mask leaves nothing. */
+/* Fills the table with the fastest kernels allowed by `cpu_mask` (0: those of
+ * pgi_cpu_default()). PG_ERROR_ARGUMENT when the mask leaves nothing. */
 pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask);
 
 enum {
@@ -22,6 +27,8 @@ enum {
     PGI_GEMM_LDA = PGI_GEMM_KC + 16, /* from row to row of an A tile: not a power of two, for the cache's sets */
     PGI_GEMM_MR_MAX = 16,
     PGI_GEMM_NR_MAX = 32,
+    PGI_GEMM_BF16_KC = 2 * PGI_GEMM_KC,         /* of gemm_bf16; also an even number */
+    PGI_GEMM_BF16_LDA = PGI_GEMM_BF16_KC + 32,
     PGI_GEMV_ROWS = 4 /* up to this many rows of x a product streams the weights instead of packing them */
 };
 
@@ -30,6 +37,7 @@ static inline int64_t pgi_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 struct pgi_kernels {
     uint64_t cpu;         /* PG_CPU_* bits in use */
     int gemm_mr, gemm_nr; /* the tile of `gemm` */
+    int gemm_bf16_mr, gemm_bf16_nr; /* of `gemm_bf16`, within the same limits */
     int quantized_rows;   /* rows of a tile of `product_int8`, at least PGI_GEMV_ROWS */
 #define K(type, name, parameters) type(*name) parameters;
 #include "kernels/kernels.inc"
@@ -42,5 +50,6 @@ void pgi_kernels_avx2(pgi_kernels *kernels);
 void pgi_kernels_avx512(pgi_kernels *kernels);
 void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* the quantised products alone */
 void pgi_kernels_avx512_vnni(pgi_kernels *kernels); /* the same */
+void pgi_kernels_avx512_bf16(pgi_kernels *kernels); /* what rounds to bf16, and gemm_bf16 */
 
 #endif

@@ -94,6 +94,7 @@
     C(PG_IMAGE_RGB8) C(PG_IMAGE_BGR8) C(PG_IMAGE_RGBA8) C(PG_IMAGE_BGRA8) C(PG_IMAGE_GRAY8) C(PG_IMAGE_PATH)           \
     C(PG_IMAGE_BYTES)                                                                                                  \
     C(PG_CPU_BASELINE) C(PG_CPU_AVX2) C(PG_CPU_AVX512) C(PG_CPU_AVX_VNNI) C(PG_CPU_AVX512_VNNI)                        \
+    C(PG_CPU_AVX512_BF16)                                                                                              \
     C(PG_TEXT_LITERAL) C(PG_IMAGE_EXIF) C(PG_SKIP_SPECIAL) C(PG_TRUNCATE) C(PG_TRUNCATE_KEEP_ENDS) C(PG_SUFFIX_OPEN)   \
     C(PG_MODE_HF) C(PG_MODE_BIG_VISION)                                                                                \
     C(PG_PADDING_LONGEST) C(PG_PADDING_MAX_LENGTH) C(PG_PADDING_NONE)                                                  \

@@ -66,6 +66,33 @@ static void damage_bytes(unsigned char *out, int64_t n, unsigned char last_befor
     if (damage_kind == 2) out[n] ^= 1;
 }
 
+/* n values of bf16. */
+static void damage_bf16(uint16_t *out, int64_t n, uint16_t last_before) {
+    if (damage_kind == 0) out[n / 2] ^= 1;
+    if (damage_kind == 1) out[n - 1] = last_before;
+    if (damage_kind == 2) out[n] ^= 1;
+}
+#define BROKEN_BF16(name, parameters, arguments, out, n)     \
+    static void broken_##name parameters {                   \
+        uint16_t *damaged = (out), before = damaged[(n)-1];  \
+        real.name arguments;                                 \
+        damage_bf16(damaged, (n), before);                   \
+    }
+BROKEN_BF16(round_bf16, (const float *x, int64_t n, float factor, uint16_t *out), (x, n, factor, out), out, n)
+#define PACK_PAIRS(name)                                                                    \
+    BROKEN_BF16(name, (const void *w, int64_t w_bytes, int rows, int64_t k, uint16_t *panel), \
+                (w, w_bytes, rows, k, panel), panel, (k + 1) / 2 * 2 * real.gemm_bf16_nr)
+PACK_PAIRS(pack_pairs_f32)
+PACK_PAIRS(pack_pairs_bf16)
+PACK_PAIRS(pack_pairs_f16)
+BROKEN_BF16(pair_rows, (const float *a, const float *b, int n, uint16_t *panel), (a, b, n, panel), panel,
+            2 * real.gemm_bf16_nr)
+
+BROKEN(gemm_bf16,
+       (int m, int n, int64_t k, const uint16_t *a, const uint16_t *panel, float *c, int64_t c_stride, int accumulate,
+        const float *bias),
+       (m, n, k, a, panel, c, c_stride, accumulate, bias), c + (m - 1) * c_stride, n)
+
 static void broken_quantize_row(const float *x, int64_t k, int m, int i, void *tile) {
     int64_t n = pgi_quantized_groups(k) * PGI_TILE_ROW_BYTES * m;
     unsigned char before = ((unsigned char *)tile)[n - 1];

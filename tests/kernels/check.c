@@ -174,14 +174,16 @@ static const struct level {
               {PG_CPU_AVX2, "AVX2"},
               {PG_CPU_AVX512, "AVX-512"},
               {PG_CPU_AVX_VNNI, "AVX-VNNI"},
-              {PG_CPU_AVX512_VNNI, "AVX-512 VNNI"}};
+              {PG_CPU_AVX512_VNNI, "AVX-512 VNNI"},
+              {PG_CPU_AVX512_BF16, "AVX-512 BF16"}};
 enum { N_LEVELS = sizeof levels / sizeof *levels };
 
 static int check_masks(void) {
     pgi_kernels table;
     int failures = 0;
     failures += pgi_kernels_init(&table, UINT64_C(1) << 60) != PG_ERROR_ARGUMENT;
-    failures += pgi_kernels_init(&table, 0) != PG_OK || table.cpu != pgi_cpu_features();
+    failures += pgi_kernels_init(&table, 0) != PG_OK || table.cpu != pgi_cpu_default();
+    failures += (pgi_cpu_default() & ~pgi_cpu_features()) != 0;
     failures += pgi_kernels_init(&table, PG_CPU_BASELINE) != PG_OK || table.cpu != PG_CPU_BASELINE;
     printf("cpu mask: %s\n", failures ? "FAILED" : "ok");
     return failures;
@@ -191,7 +193,8 @@ static int check_level(const struct level *level, uint64_t seed, const char *onl
     pgi_kernels table;
     int failed = 0;
     if (pgi_kernels_init(&table, level->bit) != PG_OK) return 1;
-    printf("%s: gemm tile %d x %d\n", level->name, table.gemm_mr, table.gemm_nr);
+    printf("%s: gemm tile %d x %d, of bf16 %d x %d\n", level->name, table.gemm_mr, table.gemm_nr, table.gemm_bf16_mr,
+           table.gemm_bf16_nr);
     for (int i = 0; i < n_kernel_checks + (emulated ? 0 : n_operation_checks); i++) {
         const kernel_check *what = i < n_kernel_checks ? &kernel_checks[i] : &operation_checks[i - n_kernel_checks];
         if (only && strcmp(only, what->name)) continue;

@@ -59,6 +59,20 @@ typedef struct kernel_check {
 extern const kernel_check kernel_checks[];
 extern const int n_kernel_checks;
 
+/* A length that is tested after *n, from 0 on: all small ones, head dims, a width of the model, the tail of 4304. 0: none.
+ */
+int next_length(int64_t *n);
+/* Puts a NaN or an infinity into one of n values, now and then. */
+void spoil_one(check *c, float *x, int64_t n);
+
+/* check_bf16.c */
+void check_round_bf16(check *c);
+void check_pack_pairs_f32(check *c);
+void check_pack_pairs_bf16(check *c);
+void check_pack_pairs_f16(check *c);
+void check_pair_rows(check *c);
+void check_gemm_bf16(check *c);
+
 /* check_quantized.c */
 void check_quantize_row(check *c);
 void check_product_int8(check *c);

@@ -8,8 +8,7 @@
 
 enum { SMALL = 34 }; /* 2 x the widest vector, and 1 and 2 more */
 
-/* Lengths that are tested: all small ones, head dims, a width of the model, the tail of 4304. */
-static int next_length(int64_t *n) {
+int next_length(int64_t *n) {
     static const int64_t others[] = {71, 72, 255, 256, 588, 1152, 1153};
     if (*n < SMALL) return (++*n, 1);
     for (size_t i = 0; i < sizeof others / sizeof *others; i++)
@@ -83,8 +82,7 @@ static void check_pack_f16(check *c) { check_pack(c, c->kernels->pack_f16, PG_DT
 
 /* ---- products ---- */
 
-/* Puts a NaN or an infinity into one of n values, now and then. */
-static void spoil_one(check *c, float *x, int64_t n) {
+void spoil_one(check *c, float *x, int64_t n) {
     if (random_below(c, 8) == 0) x[random_below(c, n)] = random_below(c, 2) ? NAN : INFINITY;
 }
 

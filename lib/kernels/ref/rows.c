@@ -102,6 +102,7 @@ void pgi_ref_rows(pgi_kernels *kernels) {
 
 void pgi_kernels_ref(pgi_kernels *kernels) {
     pgi_ref_products(kernels);
+    pgi_ref_bf16(kernels);
     pgi_ref_quantized(kernels);
     pgi_ref_rows(kernels);
 }

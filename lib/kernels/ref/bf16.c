@@ -1,0 +1,60 @@
+/* Products of bf16 summed in f32, in plain C. */
+#include "kernels/ref/ref.h"
+
+#include "base/half.h"
+
+enum { MR = 4, NR = 8 };
+
+static void round_bf16(const float *x, int64_t n, float scale, uint16_t *out) {
+    for (int64_t i = 0; i < n; i++) out[i] = pgi_bf16_from_f32(x[i] * scale);
+}
+
+static inline uint16_t bf16_of_f32(const char *w, int64_t i) { return pgi_bf16_from_f32(pgi_load_f32(w + 4 * i)); }
+static inline uint16_t bf16_of_bf16(const char *w, int64_t i) { return pgi_load_u16(w + 2 * i); }
+static inline uint16_t bf16_of_f16(const char *w, int64_t i) {
+    return pgi_bf16_from_f32(pgi_f32_from_f16(pgi_load_u16(w + 2 * i)));
+}
+
+#define DEFINE_PACK(dtype)                                                                                        \
+    static void pack_pairs_##dtype(const void *w, int64_t w_bytes, int rows, int64_t k, uint16_t *panel) {        \
+        for (int64_t i = 0; i < k + (k & 1); i++)                                                                 \
+            for (int r = 0; r < NR; r++)                                                                          \
+                panel[(i >> 1) * 2 * NR + 2 * r + (i & 1)] =                                                      \
+                    r < rows && i < k ? bf16_of_##dtype((const char *)w + r * w_bytes, i) : 0;                    \
+    }
+DEFINE_PACK(f32)
+DEFINE_PACK(bf16)
+DEFINE_PACK(f16)
+
+static void pair_rows(const float *a, const float *b, int n, uint16_t *panel) {
+    for (int r = 0; r < NR; r++) {
+        panel[2 * r] = r < n ? pgi_bf16_from_f32(a[r]) : 0;
+        panel[2 * r + 1] = r < n && b ? pgi_bf16_from_f32(b[r]) : 0;
+    }
+}
+
+static void gemm_bf16(int m, int n, int64_t k, const uint16_t *a, const uint16_t *panel, float *c, int64_t c_stride,
+                      int accumulate, const float *bias) {
+    for (int i = 0; i < m; i++, a += PGI_GEMM_BF16_LDA) {
+        float sum[NR] = {0};
+        for (int64_t l = 0; l < k; l++) {
+            const uint16_t *pairs = panel + (l >> 1) * 2 * NR + (l & 1);
+            for (int j = 0; j < NR; j++) sum[j] += pgi_f32_from_bf16(a[l]) * pgi_f32_from_bf16(pairs[2 * j]);
+        }
+        for (int j = 0; j < n; j++) {
+            float *out = &c[i * c_stride + j];
+            *out = sum[j] + (accumulate ? *out : bias ? bias[j] : 0);
+        }
+    }
+}
+
+void pgi_ref_bf16(pgi_kernels *kernels) {
+    kernels->gemm_bf16_mr = MR;
+    kernels->gemm_bf16_nr = NR;
+    kernels->round_bf16 = round_bf16;
+    kernels->pack_pairs_f32 = pack_pairs_f32;
+    kernels->pack_pairs_bf16 = pack_pairs_bf16;
+    kernels->pack_pairs_f16 = pack_pairs_f16;
+    kernels->pair_rows = pair_rows;
+    kernels->gemm_bf16 = gemm_bf16;
+}

@@ -1,0 +1,183 @@
+/* Products of bf16 for AVX-512 BF16: tiles of 14 x 32, as of f32, with a pair of values in place of each. */
+#include "kernels/kernels.h"
+#include "kernels/x86/unroll.h"
+#include "kernels/x86/vector_avx512.h"
+
+#include <string.h>
+
+enum { MR = 14, NR = 2 * LANES };
+
+/* 32 bf16: those of `low`, then those of `high`. */
+static inline ivec i_round(vec low, vec high) { return (ivec)_mm512_cvtne2ps_pbh(high, low); }
+
+static void round_bf16(const float *x, int64_t n, float scale, uint16_t *out) {
+    const vec factor = v_set1(scale);
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        _mm512_storeu_si512(out + i, i_round(v_mul(v_load(x + i), factor), v_mul(v_load(x + i + LANES), factor)));
+    if (i < n) {
+        int64_t rest = n - i, low = rest < LANES ? rest : LANES;
+        vec first = v_load_n(x + i, low), second = rest > LANES ? v_load_n(x + i + LANES, rest - LANES) : v_zero();
+        _mm512_mask_storeu_epi16(out + i, (__mmask32)((UINT64_C(1) << rest) - 1),
+                                 i_round(v_mul(first, factor), v_mul(second, factor)));
+    }
+}
+
+/* ---- pack: rows of W, pairs of columns transposed as words ---- */
+
+/* The first n <= 32 values of a row as bf16, the others 0. */
+static ALWAYS_INLINE ivec load_pairs_bf16(const char *w, int64_t n) {
+    return n == 2 * LANES ? i_load(w) : i_load_halves(w, n);
+}
+static ALWAYS_INLINE ivec load_pairs_f32(const char *w, int64_t n) {
+    if (n == 2 * LANES) return i_round(v_load_f32(w), v_load_f32(w + 4 * LANES));
+    if (n <= LANES) return i_round(v_load_f32_n(w, n), v_zero());
+    return i_round(v_load_f32(w), v_load_f32_n(w + 4 * LANES, n - LANES));
+}
+static ALWAYS_INLINE ivec load_pairs_f16(const char *w, int64_t n) {
+    if (n == 2 * LANES) return i_round(v_load_f16(w), v_load_f16(w + 2 * LANES));
+    if (n <= LANES) return i_round(v_load_f16_n(w, n), v_zero());
+    return i_round(v_load_f16(w), v_load_f16_n(w + 2 * LANES, n - LANES));
+}
+
+/* Up to 2 LANES columns of `rows` rows; LANES of them are packed. */
+#define DEFINE_PACK(dtype, bytes)                                                                                   \
+    static ALWAYS_INLINE void pack_square_##dtype(const char *w, int64_t w_bytes, int rows, int64_t n,              \
+                                                  uint16_t *panel) {                                                \
+        ivec r[LANES];                                                                                              \
+        UNROLL for (int i = 0; i < LANES; i++) r[i] = i < rows ? load_pairs_##dtype(w + i * w_bytes, n) : i_zero(); \
+        i_transpose(r);                                                                                             \
+        UNROLL for (int i = 0; i < LANES; i++) {                                                                    \
+            if (2 * i < n) _mm512_storeu_si512(panel + i * 2 * NR, r[i]);                                           \
+        }                                                                                                           \
+    }                                                                                                               \
+    static void pack_pairs_##dtype(const void *w, int64_t w_bytes, int rows, int64_t k, uint16_t *panel) {          \
+        for (int first = 0; first < NR; first += LANES) {                                                           \
+            const char *row = (const char *)w + (first < rows ? first * w_bytes : 0);                               \
+            uint16_t *to = panel + 2 * first;                                                                       \
+            int here = rows - first;                                                                                \
+            int64_t l = 0;                                                                                          \
+            if (here >= LANES)                                                                                      \
+                for (; l + 2 * LANES <= k; l += 2 * LANES)                                                          \
+                    pack_square_##dtype(row + l * (bytes), w_bytes, LANES, 2 * LANES, to + l * NR);                 \
+            for (; l < k; l += 2 * LANES)                                                                           \
+                pack_square_##dtype(row + l * (bytes), w_bytes, here, k - l < 2 * LANES ? k - l : 2 * LANES,        \
+                                    to + l * NR);                                                                   \
+        }                                                                                                           \
+    }
+DEFINE_PACK(f32, 4)
+DEFINE_PACK(bf16, 2)
+DEFINE_PACK(f16, 2)
+
+/* The first n values of a row, of vector v of a line. */
+static ALWAYS_INLINE __m512i words_bf16(const float *x, int v, int n) {
+    int here = n - v * LANES;
+    vec values = !x || here <= 0 ? v_zero() : here >= LANES ? v_load(x + v * LANES) : v_load_n(x + v * LANES, here);
+    return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(values));
+}
+
+static void pair_rows(const float *a, const float *b, int n, uint16_t *panel) {
+    UNROLL for (int v = 0; v < 2; v++) _mm512_storeu_si512(
+        panel + v * 2 * LANES, _mm512_or_si512(words_bf16(a, v, n), _mm512_slli_epi32(words_bf16(b, v, n), 16)));
+}
+
+/* ---- gemm: as in products.inc.h ---- */
+
+/* sum + the two products. (Written as the instruction: around the intrinsic gcc 12 may copy sums, see quantized_zmm.h.) */
+static ALWAYS_INLINE vec v_dot(vec sum, ivec a, ivec b) {
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+}
+static ALWAYS_INLINE ivec i_set1_pair(const uint16_t *p) {
+    int32_t word;
+    memcpy(&word, p, sizeof word);
+    return _mm512_set1_epi32(word);
+}
+
+static ALWAYS_INLINE void gemm_tile(const int m, const int vectors, int n, int64_t k, const uint16_t *a,
+                                    const uint16_t *panel, float *c, int64_t c_stride, int accumulate,
+                                    const float *bias) {
+    vec sum[MR][2];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_zero();
+    for (int64_t l = 0; l + 2 <= k; l += 2) {
+        ivec b[2];
+        UNROLL for (int v = 0; v < vectors; v++) b[v] = i_load(panel + v * 2 * LANES);
+        panel += 2 * NR;
+        UNROLL for (int i = 0; i < m; i++) {
+            ivec x = i_set1_pair(a + i * PGI_GEMM_BF16_LDA);
+            UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_dot(sum[i][v], x, b[v]);
+        }
+        a += 2;
+    }
+    if (k & 1) {
+        ivec b[2];
+        UNROLL for (int v = 0; v < vectors; v++) b[v] = i_load(panel + v * 2 * LANES);
+        UNROLL for (int i = 0; i < m; i++) {
+            ivec x = _mm512_set1_epi32(a[i * PGI_GEMM_BF16_LDA]);
+            UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_dot(sum[i][v], x, b[v]);
+        }
+    }
+    if (n == vectors * LANES && accumulate) {
+        UNROLL for (int i = 0; i < m; i++, c += c_stride) UNROLL for (int v = 0; v < vectors; v++)
+            v_store(c + v * LANES, v_add(sum[i][v], v_load(c + v * LANES)));
+    } else if (n == vectors * LANES) {
+        vec start[2] = {v_zero(), v_zero()};
+        if (bias) UNROLL for (int v = 0; v < vectors; v++) start[v] = v_load(bias + v * LANES);
+        UNROLL for (int i = 0; i < m; i++, c += c_stride) UNROLL for (int v = 0; v < vectors; v++)
+            v_store(c + v * LANES, v_add(sum[i][v], start[v]));
+    } else { /* the last vector is not full */
+        const int last = vectors - 1, rest = n - last * LANES;
+        vec start[2] = {v_zero(), v_zero()};
+        if (!accumulate && bias) {
+            if (last) start[0] = v_load(bias);
+            start[last] = v_load_n(bias + last * LANES, rest);
+        }
+        UNROLL for (int i = 0; i < m; i++) {
+            float *out = c + i * c_stride;
+            if (last) v_store(out, v_add(sum[i][0], accumulate ? v_load(out) : start[0]));
+            out += last * LANES;
+            v_store_n(out, v_add(sum[i][last], accumulate ? v_load_n(out, rest) : start[last]), rest);
+        }
+    }
+}
+
+/* One copy of the tile for each height, so that its sums stay in registers. */
+#define GEMM_CASE(height)                                                        \
+    case height:                                                                 \
+        if (n > LANES)                                                           \
+            gemm_tile(height, 2, n, k, a, panel, c, c_stride, accumulate, bias); \
+        else                                                                     \
+            gemm_tile(height, 1, n, k, a, panel, c, c_stride, accumulate, bias); \
+        break;
+
+static void gemm_bf16(int m, int n, int64_t k, const uint16_t *a, const uint16_t *panel, float *c, int64_t c_stride,
+                      int accumulate, const float *bias) {
+    switch (m) {
+        GEMM_CASE(1)
+        GEMM_CASE(2)
+        GEMM_CASE(3)
+        GEMM_CASE(4)
+        GEMM_CASE(5)
+        GEMM_CASE(6)
+        GEMM_CASE(7)
+        GEMM_CASE(8)
+        GEMM_CASE(9)
+        GEMM_CASE(10)
+        GEMM_CASE(11)
+        GEMM_CASE(12)
+        GEMM_CASE(13)
+        GEMM_CASE(14)
+        default: break;
+    }
+}
+
+void pgi_kernels_avx512_bf16(pgi_kernels *kernels) {
+    kernels->gemm_bf16_mr = MR;
+    kernels->gemm_bf16_nr = NR;
+    kernels->round_bf16 = round_bf16;
+    kernels->pack_pairs_f32 = pack_pairs_f32;
+    kernels->pack_pairs_bf16 = pack_pairs_bf16;
+    kernels->pack_pairs_f16 = pack_pairs_f16;
+    kernels->pair_rows = pair_rows;
+    kernels->gemm_bf16 = gemm_bf16;
+}
