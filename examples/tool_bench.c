@@ -323,6 +323,7 @@ static pg_status all_rounds(bench_state *s) {
     pg_session_options_init(&options, sizeof options);
     options.n_threads = (int32_t)s->n_threads;
     options.max_new_tokens = (int32_t)s->new_tokens + 1;
+    options.max_prompt_tokens = s->info.n_image_tokens + (int32_t)s->prompt_tokens;
     options.cancel = s->cancel;
     options.progress = tool_progress_update;
     options.progress_user = &s->progress;

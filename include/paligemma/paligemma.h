@@ -281,7 +281,7 @@ PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info);
 typedef struct pg_memory {
     uint32_t struct_size;   /* in: sizeof(pg_memory) */
     int32_t n_threads;      /* in: threads of the session; 0: as in pg_session_options */
-    int64_t n_tokens;       /* in: prompt and generated tokens, image tokens included; 0: one image, 64 + 128 */
+    int64_t n_tokens;       /* in: max_prompt_tokens + max_new_tokens of the session; 0: one image, 64 + 128 */
     int64_t n_images;       /* in: images encoded in one call; 0: one */
     uint64_t weights;       /* out: mapped from the files, shared between processes */
     uint64_t weights_copied; /* out: small tensors held as f32, private to the model */
@@ -719,7 +719,8 @@ typedef struct pg_session_options {
     uint32_t struct_size;    /* sizeof(pg_session_options) */
     int32_t n_threads;       /* >= 1; default and 0: the CPUs this process may use */
     int32_t max_new_tokens;  /* tokens that pg_session_step() may return after a prefill; >= 1; default and 0: 128 */
-    uint32_t reserved;       /* 0 */
+    int32_t max_prompt_tokens; /* tokens of a prompt, image tokens included, that memory is made for; 0 to the context's
+                                  end, default and 0: one picture and 64 tokens of text */
     pg_progress_fn progress; /* default NULL */
     void *progress_user;     /* passed to progress */
     pg_cancel *cancel;       /* default NULL */
@@ -727,6 +728,9 @@ typedef struct pg_session_options {
 
 PG_API pg_status pg_session_options_init(pg_session_options *options, size_t struct_size);
 
+/* All memory is allocated here: prefilling a prompt of up to max_prompt_tokens, its pictures encoded or not, and the
+ * steps after it allocate nothing. A longer prompt still works: the session then grows, and keeps what it grew to.
+ * Errors: PG_ERROR_ARGUMENT, _MEMORY. */
 PG_API pg_status pg_session_create(pg_model *model, const pg_session_options *options, pg_session **out);
 PG_API void pg_session_close(pg_session **session);
 
@@ -750,7 +754,7 @@ PG_API pg_status pg_session_logits(const pg_session *session, pg_tensor *out);
 /* Turns ids into text one by one, holding back bytes of unfinished UTF-8 characters. */
 typedef struct pg_detokenizer pg_detokenizer;
 
-/* flags: PG_SKIP_SPECIAL or 0. */
+/* flags: PG_SKIP_SPECIAL or 0. Pushing allocates nothing, unless more than 1024 byte pieces come in a row. */
 PG_API pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, pg_detokenizer **out);
 PG_API void pg_detokenizer_close(pg_detokenizer **detokenizer);
 /* The text that `id` completes. *text is NUL-terminated, `*size` bytes (size may

@@ -5,12 +5,22 @@
 #include "api/calls.h"
 #include "api/structs.h"
 
-enum { DEFAULT_NEW_TOKENS = 128 };
+enum { DEFAULT_NEW_TOKENS = 128, DEFAULT_PROMPT_TOKENS = 64 /* beside one picture */ };
 
 static pg_status check_new_tokens(int32_t *max_new_tokens) {
     if (*max_new_tokens < 0)
         return pgi_error(PG_ERROR_ARGUMENT, "max_new_tokens is %d, expected 0 (default) or more", *max_new_tokens);
     if (*max_new_tokens == 0) *max_new_tokens = DEFAULT_NEW_TOKENS;
+    return PG_OK;
+}
+
+static pg_status check_prompt_tokens(const pg_model *model, int32_t *max_prompt_tokens) {
+    const int64_t limit = pgi_context_limit(&model->config);
+    if (*max_prompt_tokens < 0 || *max_prompt_tokens > limit)
+        return pgi_error(PG_ERROR_ARGUMENT, "max_prompt_tokens is %d, expected 0 (default) to %lld",
+                         *max_prompt_tokens, (long long)limit);
+    if (*max_prompt_tokens == 0)
+        *max_prompt_tokens = (int32_t)pgi_min64((int64_t)model->config.vision.n_patches + DEFAULT_PROMPT_TOKENS, limit);
     return PG_OK;
 }
 
@@ -173,8 +183,8 @@ pg_status pg_session_create(pg_model *model, const pg_session_options *options, 
     PGI_NOT_NULL(model);
     pg_session_options complete = default_session_options;
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_session_options"));
-    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_session_options"));
     PGI_TRY(check_new_tokens(&complete.max_new_tokens));
+    PGI_TRY(check_prompt_tokens(model, &complete.max_prompt_tokens));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     return pgi_session_create(model, &complete, out);
 }

@@ -278,6 +278,14 @@ struct pg_detokenizer {
     pgi_buffer text; /* of the last call */
 };
 
+/* So that pushing ids allocates nothing: runs of byte pieces that are longer than this come in no text. */
+static pg_status reserve_detokenizer(pg_detokenizer *detokenizer, const pgi_tokenizer *tokenizer) {
+    enum { BYTE_RUN = 1024, MOST_TEXT = 1 << 20 };
+    size_t longest = pgi_tokenizer_longest_text(tokenizer);
+    PGI_TRY(pgi_stream_decoder_reserve(&detokenizer->decoder, BYTE_RUN));
+    return pgi_buffer_reserve(&detokenizer->text, 3 * BYTE_RUN + (longest < MOST_TEXT ? longest : MOST_TEXT));
+}
+
 pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, pg_detokenizer **out) {
     PGI_NOT_NULL(out);
     *out = NULL;
@@ -290,7 +298,9 @@ pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, p
     pgi_stream_decoder_init(&detokenizer->decoder, processor->tokenizer, (flags & PG_SKIP_SPECIAL) != 0);
     pgi_buffer_init(&detokenizer->text, &detokenizer->processor->memory);
     *out = detokenizer;
-    return PG_OK;
+    pg_status status = reserve_detokenizer(detokenizer, processor->tokenizer);
+    if (status < 0) pg_detokenizer_close(out);
+    return status;
 }
 
 void pg_detokenizer_close(pg_detokenizer **detokenizer) {

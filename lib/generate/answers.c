@@ -23,7 +23,7 @@ pgi_step_room pgi_step_room_lay_out(pgi_arena *arena, const pgi_run *run, const 
     return room;
 }
 
-/* A prefill takes the same kind of room, given back when it is done. */
+/* A prefill takes the same kind of room. */
 size_t pgi_prefill_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_tokens, int64_t capacity) {
     pgi_arena arena = {0};
     pgi_step_room_lay_out(&arena, run, config, n_tokens, capacity);
@@ -36,27 +36,31 @@ void pgi_answer_free(pgi_answer *answer, const pgi_memory *memory) {
     *answer = (pgi_answer){.pending = -1};
 }
 
+pg_status pgi_answer_reserve(pgi_answer *answer, const pg_model *model, int64_t capacity) {
+    const pgi_memory *memory = &model->memory;
+    pgi_kv_cache *cache = &answer->cache;
+    if (cache->capacity >= capacity) return PG_OK;
+    pgi_answer_free(answer, memory);
+    size_t size = pgi_kv_cache_size(&model->config.text, capacity);
+    cache->keys = pgi_alloc(memory, size, 1);
+    cache->values = cache->keys ? pgi_alloc(memory, size, 1) : NULL;
+    if (!cache->values) {
+        pgi_answer_free(answer, memory);
+        return PG_ERROR_MEMORY;
+    }
+    cache->capacity = capacity;
+    return PG_OK;
+}
+
 pg_status pgi_answer_reset(pgi_answer *answer, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens) {
-    const pgi_memory *memory = &prompts->model->memory;
     const int64_t n = prompts->inputs->rows[row].n_tokens, room = pgi_context_limit(&prompts->model->config) - n;
     if (n < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row);
     int64_t max_tokens = max_new_tokens < room + 1 ? max_new_tokens : room + 1;
-    int64_t capacity = n + max_tokens - 1; /* the last token returned is never fed */
-    pgi_kv_cache *cache = &answer->cache;
-    if (cache->capacity < capacity) {
-        pgi_answer_free(answer, memory);
-        size_t size = pgi_kv_cache_size(&prompts->model->config.text, capacity);
-        cache->keys = pgi_alloc(memory, size, 1);
-        cache->values = cache->keys ? pgi_alloc(memory, size, 1) : NULL;
-        if (!cache->values) {
-            pgi_answer_free(answer, memory);
-            return PG_ERROR_MEMORY;
-        }
-        cache->capacity = capacity;
-    }
-    cache->n_tokens = 0;
-    cache->next_position = 1;
+    /* the last token returned is never fed */
+    PGI_TRY(pgi_answer_reserve(answer, prompts->model, n + max_tokens - 1));
+    answer->cache.n_tokens = 0;
+    answer->cache.next_position = 1;
     answer->pending = -1;
     answer->n_returned = 0;
     answer->max_tokens = max_tokens;
@@ -64,13 +68,11 @@ pg_status pgi_answer_reset(pgi_answer *answer, const pgi_prompts *prompts, int64
 }
 
 pg_status pgi_answer_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_answer *answer,
-                             int64_t layers_done, int64_t layers_total, float *logits) {
+                             int64_t layers_done, int64_t layers_total, float *logits, void *memory) {
     const pg_model *model = prompts->model;
     const pgi_text_config *text = &model->config.text;
     const int64_t first = prompts->inputs->rows[row].first_token, n = prompts->inputs->rows[row].n_tokens;
-    pgi_arena arena = {0};
-    arena.base = pgi_alloc(&model->memory, pgi_prefill_workspace(run, text, n, answer->cache.capacity), 1);
-    if (!arena.base) return PG_ERROR_MEMORY;
+    pgi_arena arena = {.base = memory};
     pgi_step_room room = pgi_step_room_lay_out(&arena, run, text, n, answer->cache.capacity);
 
     pgi_prompts_embed(run, prompts, row, first, n, room.x);
@@ -87,12 +89,9 @@ pg_status pgi_answer_prefill(const pgi_run *run, const pgi_prompts *prompts, int
         .layers_done = layers_done,
         .layers_total = layers_total,
     };
-    pg_status status = pgi_decoder_forward(run, text, &model->weights.text, &pass, room.decoder);
-    if (status >= 0)
-        status = pgi_decoder_head(run, text, &model->weights.text, room.x + (n - 1) * text->hidden_size, 1, logits,
-                                  room.decoder);
-    pgi_free(&model->memory, arena.base);
-    return status;
+    PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, room.decoder));
+    return pgi_decoder_head(run, text, &model->weights.text, room.x + (n - 1) * text->hidden_size, 1, logits,
+                            room.decoder);
 }
 
 pg_status pgi_answers_step(const pgi_run *run, const pg_model *model, pgi_answer *const *answers, int64_t n,

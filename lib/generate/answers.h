@@ -25,18 +25,19 @@ typedef struct pgi_step_room {
 pgi_step_room pgi_step_room_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
                                     int64_t n_answers, int64_t capacity);
 
-/* Bytes that a prefill of n_tokens takes for itself. */
+/* Bytes of memory that a prefill of n_tokens needs, with a cache of this capacity. */
 size_t pgi_prefill_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_tokens, int64_t capacity);
 
-/* Forgets what was, and makes room for row `row` and up to max_new_tokens more; the cache is kept where it is large
- * enough. After an error the answer is empty. */
+/* A cache for at least so many tokens; one that is large enough is kept. After an error the answer is empty. */
+pg_status pgi_answer_reserve(pgi_answer *answer, const pg_model *model, int64_t capacity);
+/* Forgets what was, and makes room for row `row` and up to max_new_tokens more. After an error the answer is empty. */
 pg_status pgi_answer_reset(pgi_answer *answer, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens);
 void pgi_answer_free(pgi_answer *answer, const pgi_memory *memory);
 
 /* Feeds the row, prefix as one block and suffix causal, padding left out; logits [vocab_size] of what follows.
- * Progress: layers_done of layers_total are behind. */
+ * Progress: layers_done of layers_total are behind. memory: pgi_prefill_workspace() of the row and the answer's cache. */
 pg_status pgi_answer_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_answer *answer,
-                             int64_t layers_done, int64_t layers_total, float *logits);
+                             int64_t layers_done, int64_t layers_total, float *logits, void *memory);
 
 /* Feeds the pending tokens of n <= PGI_STEP_ROWS answers; logits [n, vocab_size]. */
 pg_status pgi_answers_step(const pgi_run *run, const pg_model *model, pgi_answer *const *answers, int64_t n,

@@ -17,7 +17,11 @@ pg_status pgi_features_encode(const pgi_run *run, pg_model *model, const pg_inpu
 void pgi_features_retain(pg_features *features);
 void pgi_features_release(pg_features *features); /* NULL is ignored */
 
-/* Bytes of working memory that encoding takes, the features included. */
-size_t pgi_features_workspace(const pgi_run *run, const pg_model *model, int64_t n_images);
+/* The same into memory of the caller: rows [n_images, n_patches, hidden], and pgi_features_scratch() bytes. */
+pg_status pgi_features_encode_to(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *rows,
+                                 void *scratch);
+size_t pgi_features_scratch(const pgi_run *run, const pg_model *model);
+/* Floats of the features of n_images; SIZE_MAX: more than there can be. */
+size_t pgi_features_count(const pg_model *model, int64_t n_images);
 
 #endif

@@ -224,7 +224,7 @@ pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward
     pgi_prompts prompts;
     pg_outputs *out = NULL;
     PGI_TRY(check_options(model, inputs, options, with_loss));
-    PGI_TRY(pgi_prompts_open(&run, model, inputs, options->features, &prompts));
+    PGI_TRY(pgi_prompts_open(&run, model, inputs, options->features, NULL, &prompts));
     forward f = {
         .run = &run, .prompts = &prompts, .flags = options->flags, .labels = with_loss ? inputs->labels : NULL};
     pg_status status = new_outputs(&prompts, options->flags, options->logits_to_keep, &out);

@@ -22,6 +22,7 @@ typedef struct generation {
     float *logits;      /* [group, vocab_size] */
     int64_t group;      /* PGI_STEP_ROWS, or the rows when they are fewer */
     void *block;        /* that room and logits lie in */
+    void *prefill;      /* memory of the longest row's prefill; NULL: all are done */
 } generation;
 
 void pgi_result_free(pg_result *result) {
@@ -67,6 +68,27 @@ static void close_generation(generation *g) {
     }
     pgi_free(memory, g->rows);
     pgi_free(memory, g->block);
+    pgi_free(memory, g->prefill);
+}
+
+static size_t prefill_size(const generation *g) {
+    size_t most = 0;
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        size_t size = pgi_prefill_workspace(g->run, &g->model->config.text, g->prompts->inputs->rows[r].n_tokens,
+                                            g->rows[r].answer.cache.capacity);
+        if (size > most) most = size;
+    }
+    return most;
+}
+
+/* The ids and the text that a row may come to, so that nothing is allocated while it grows. Only a tokenizer with
+ * absurdly long pieces makes texts that grow beyond this. */
+static pg_status reserve_result(generated_row *row, const pgi_tokenizer *tokenizer) {
+    enum { MOST_TEXT = 1 << 20 };
+    const size_t n = (size_t)row->answer.max_tokens, piece = pgi_tokenizer_longest_text(tokenizer);
+    PGI_TRY(pgi_ids_reserve(&row->result->ids, n));
+    PGI_TRY(pgi_stream_decoder_reserve(&row->decoder, n));
+    return pgi_buffer_reserve(&row->result->text, n < MOST_TEXT / piece ? n * piece : MOST_TEXT);
 }
 
 /* Room for everything, before anything is computed. On error too, close_generation() is due. */
@@ -91,6 +113,9 @@ static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, 
     if (!g->block) return PG_ERROR_MEMORY;
     arena = (pgi_arena){.base = g->block};
     lay_out(&arena, g, capacity);
+    g->prefill = pgi_alloc(memory, prefill_size(g), 1);
+    if (!g->prefill) return PG_ERROR_MEMORY;
+    for (int64_t r = 0; r < g->n_rows; r++) PGI_TRY(reserve_result(&g->rows[r], tokenizer));
     return PG_OK;
 }
 
@@ -98,9 +123,11 @@ static pg_status prefill_rows(generation *g) {
     const int64_t n_layers = g->model->config.text.n_layers;
     for (int64_t r = 0; r < g->n_rows; r++) {
         PGI_TRY(pgi_answer_prefill(g->run, g->prompts, r, &g->rows[r].answer, r * n_layers, g->n_rows * n_layers,
-                                   g->logits));
+                                   g->logits, g->prefill));
         pgi_answer_pick(&g->rows[r].answer, g->model, g->logits);
     }
+    pgi_free(&g->model->memory, g->prefill);
+    g->prefill = NULL;
     return PG_OK;
 }
 
@@ -200,7 +227,7 @@ pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_
     };
     pgi_prompts prompts;
     pg_result *result = NULL;
-    PGI_TRY(pgi_prompts_open(&run, model, inputs, options->features, &prompts));
+    PGI_TRY(pgi_prompts_open(&run, model, inputs, options->features, NULL, &prompts));
     generation g = {.run = &run, .model = model, .options = options, .prompts = &prompts};
     pg_status status = new_result(model, inputs, &result);
     if (status >= 0) status = generate(&g, processor->tokenizer, result);

@@ -98,18 +98,34 @@ static pg_status check_features(const pg_model *model, const pg_features *featur
                      ours->text.hidden_size);
 }
 
+/* The pixels of the inputs to features, into the room or a handle of their own. */
+static pg_status encode(const pgi_run *run, pg_model *model, const pgi_prompts_room *room, pgi_prompts *prompts) {
+    double start = pgi_now();
+    if (room) {
+        PGI_TRY(pgi_features_encode_to(run, model, prompts->inputs, room->features, room->encoder));
+        prompts->rows = room->features;
+    } else {
+        PGI_TRY(pgi_features_encode(run, model, prompts->inputs, &prompts->features));
+        prompts->rows = prompts->features->data;
+    }
+    prompts->encode_seconds = pgi_now() - start;
+    return PG_OK;
+}
+
 pg_status pgi_prompts_open(const pgi_run *run, pg_model *model, const pg_inputs *inputs, const pg_features *features,
-                           pgi_prompts *out) {
+                           const pgi_prompts_room *room, pgi_prompts *out) {
     const pgi_text_config *text = &model->config.text;
     const int64_t n_images = features ? features->n_images : inputs->pixels ? inputs->n_images : 0;
     pg_status status;
-    *out = (pgi_prompts){.model = model, .inputs = inputs};
+    *out = (pgi_prompts){.model = model, .inputs = inputs, .in_room = room != NULL};
     PGI_TRY(check_rows(model, inputs));
     if (features) PGI_TRY(check_features(model, features));
-    out->first_feature = pgi_alloc(&model->memory, (size_t)inputs->n_rows, sizeof(int64_t));
+    out->first_feature =
+        room ? room->first_feature : pgi_alloc(&model->memory, (size_t)inputs->n_rows, sizeof(int64_t));
     /* an image token outside the vocabulary has no embedding that a row could equal */
     int by_embedding = inputs->embeds && n_images > 0 && model->config.image_token_id < text->vocab_size;
-    if (by_embedding) out->image_row = pgi_alloc(&model->memory, (size_t)text->hidden_size, sizeof(float));
+    if (by_embedding)
+        out->image_row = room ? room->image_row : pgi_alloc(&model->memory, (size_t)text->hidden_size, sizeof(float));
     if (!out->first_feature || (by_embedding && !out->image_row)) {
         status = PG_ERROR_MEMORY;
         goto fail;
@@ -120,10 +136,9 @@ pg_status pgi_prompts_open(const pgi_run *run, pg_model *model, const pg_inputs 
     if (features) {
         out->features = (pg_features *)(uintptr_t)features;
         pgi_features_retain(out->features);
+        out->rows = features->data;
     } else if (n_images > 0) {
-        double start = pgi_now();
-        PGI_GOTO(pgi_features_encode(run, model, inputs, &out->features), fail);
-        out->encode_seconds = pgi_now() - start;
+        PGI_GOTO(encode(run, model, room, out), fail);
     }
     return PG_OK;
 fail:
@@ -132,8 +147,10 @@ fail:
 }
 
 void pgi_prompts_close(pgi_prompts *prompts) {
-    pgi_free(&prompts->model->memory, prompts->first_feature);
-    pgi_free(&prompts->model->memory, prompts->image_row);
+    if (!prompts->in_room) {
+        pgi_free(&prompts->model->memory, prompts->first_feature);
+        pgi_free(&prompts->model->memory, prompts->image_row);
+    }
     pgi_features_release(prompts->features);
 }
 
@@ -142,7 +159,7 @@ void pgi_prompts_embed(const pgi_run *run, const pgi_prompts *prompts, int64_t r
     const pg_inputs *inputs = prompts->inputs;
     const pgi_text_config *text = &prompts->model->config.text;
     const int64_t h = text->hidden_size;
-    const float *image_row = prompts->features ? prompts->features->data + prompts->first_feature[row] * h : NULL;
+    const float *image_row = prompts->rows ? prompts->rows + prompts->first_feature[row] * h : NULL;
     for (int64_t t = 0; t < first; t++) /* image tokens that are padding take theirs too, as in HF */
         if (is_image_token(prompts, row, t)) image_row += h;
     for (int64_t t = first; t < first + n; t++, x += h) {

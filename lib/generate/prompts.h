@@ -8,16 +8,26 @@
 typedef struct pgi_prompts {
     const pg_model *model;   /* borrowed */
     const pg_inputs *inputs; /* borrowed */
-    pg_features *features;   /* counted; NULL: no row has a picture */
+    pg_features *features;   /* counted; NULL: no row has a picture, or its rows lie in a room */
+    const float *rows;       /* of the features, one after the other; NULL: no row has a picture */
     int64_t *first_feature;  /* [B]: the row of the features that the row's first image token gets */
     float *image_row;        /* [hidden]: given embeddings that equal it are image tokens; NULL: ids say which are */
     double encode_seconds;   /* 0 with given features */
+    int in_room;             /* the arrays lie in a room */
 } pgi_prompts;
 
+/* Memory of the caller that prompts can be opened in; it must live as long as they do. */
+typedef struct pgi_prompts_room {
+    int64_t *first_feature; /* [B] */
+    float *image_row;       /* [hidden] */
+    float *features;        /* of the pictures of the inputs; not used with given features, nor is what follows */
+    void *encoder;          /* pgi_features_scratch() bytes, free again when the prompts are open */
+} pgi_prompts_room;
+
 /* Checks every row against the model, and encodes the pixels when there are image tokens and no `features`
- * (borrowed, NULL: none). On error *out needs no close. */
+ * (borrowed, NULL: none). room NULL: memory is allocated, with one it is not. On error *out needs no close. */
 pg_status pgi_prompts_open(const pgi_run *run, pg_model *model, const pg_inputs *inputs, const pg_features *features,
-                           pgi_prompts *out);
+                           const pgi_prompts_room *room, pgi_prompts *out);
 void pgi_prompts_close(pgi_prompts *prompts);
 
 /* x [n, hidden]: the rows `first` .. `first` + n of the T of batch row `row`. */

@@ -1,16 +1,68 @@
 #include "generate/session.h"
 
+/* Features are kept through the prefill; what makes them is not needed then any more. */
+static pgi_prompts_room lay_out_prefill(pgi_arena *arena, const pgi_run *run, const pg_model *model, int64_t n_tokens,
+                                        int64_t n_images, int64_t capacity, void **decoder) {
+    const pgi_text_config *text = &model->config.text;
+    size_t encode = n_images > 0 ? pgi_features_scratch(run, model) : 0;
+    size_t prefill = pgi_prefill_workspace(run, text, n_tokens, capacity);
+    pgi_prompts_room room;
+    room.first_feature = pgi_arena_take(arena, 1, sizeof(int64_t));
+    room.image_row = pgi_arena_take(arena, (size_t)text->hidden_size, sizeof(float));
+    room.features = pgi_arena_take(arena, pgi_features_count(model, n_images), sizeof(float));
+    room.encoder = pgi_arena_take(arena, encode > prefill ? encode : prefill, 1);
+    *decoder = room.encoder;
+    return room;
+}
+
+static size_t prefill_size(const pgi_run *run, const pg_model *model, int64_t n_tokens, int64_t n_images,
+                           int64_t capacity) {
+    pgi_arena arena = {0};
+    void *decoder;
+    lay_out_prefill(&arena, run, model, n_tokens, n_images, capacity, &decoder);
+    return arena.used;
+}
+
 size_t pgi_session_workspace(const pgi_run *run, const pg_model *model, int64_t n_tokens, int64_t n_images) {
     const pgi_text_config *text = &model->config.text;
-    pgi_arena prefill = {0}, session = {0};
-    size_t encode = pgi_features_workspace(run, model, n_images);
-    size_t features = (size_t)n_images * (size_t)model->config.vision.n_patches * (size_t)text->hidden_size;
-    pgi_arena_take(&prefill, features, sizeof(float));
-    pgi_arena_take(&prefill, pgi_prefill_workspace(run, text, n_tokens, n_tokens), 1);
-    pgi_arena_take(&session, encode > prefill.used ? encode : prefill.used, 1);
-    pgi_arena_take(&session, (size_t)text->vocab_size, sizeof(float));
-    pgi_step_room_lay_out(&session, run, text, 1, n_tokens);
-    return session.used;
+    pgi_arena arena = {0};
+    pgi_arena_take(&arena, prefill_size(run, model, n_tokens, n_images, n_tokens), 1);
+    pgi_arena_take(&arena, (size_t)text->vocab_size, sizeof(float));
+    pgi_step_room_lay_out(&arena, run, text, 1, n_tokens);
+    return arena.used;
+}
+
+/* The room of a step, for a cache of this capacity; kept while that stays. */
+static pg_status reserve_step(pg_session *session) {
+    const pgi_memory *memory = &session->model->memory;
+    const pgi_text_config *text = &session->model->config.text;
+    const int64_t capacity = session->answer.cache.capacity;
+    if (session->room_block && session->room_capacity == capacity) return PG_OK;
+    pgi_arena arena = {0};
+    pgi_step_room_lay_out(&arena, &session->run, text, 1, capacity);
+    pgi_free(memory, session->room_block);
+    session->room_block = pgi_alloc(memory, arena.used, 1);
+    if (!session->room_block) return PG_ERROR_MEMORY;
+    arena = (pgi_arena){.base = session->room_block};
+    session->room = pgi_step_room_lay_out(&arena, &session->run, text, 1, capacity);
+    session->room_capacity = capacity;
+    return PG_OK;
+}
+
+/* Memory for a prompt of n_tokens with n_images to encode, and max_new_tokens behind it. */
+static pg_status reserve(pg_session *session, int64_t n_tokens, int64_t n_images) {
+    const pg_model *model = session->model;
+    int64_t capacity = pgi_min64(n_tokens + session->max_new_tokens - 1, pgi_context_limit(&model->config));
+    PGI_TRY(pgi_answer_reserve(&session->answer, model, capacity));
+    PGI_TRY(reserve_step(session));
+    size_t size = prefill_size(&session->run, model, n_tokens, n_images, session->answer.cache.capacity);
+    if (session->prefill_size >= size) return PG_OK;
+    pgi_free(&model->memory, session->prefill_block);
+    session->prefill_size = 0;
+    session->prefill_block = pgi_alloc(&model->memory, size, 1);
+    if (!session->prefill_block) return PG_ERROR_MEMORY;
+    session->prefill_size = size;
+    return PG_OK;
 }
 
 pg_status pgi_session_create(pg_model *model, const pg_session_options *options, pg_session **out) {
@@ -30,12 +82,13 @@ pg_status pgi_session_create(pg_model *model, const pg_session_options *options,
     session->max_new_tokens = options->max_new_tokens;
     session->answer.pending = -1;
     session->logits = pgi_alloc(memory, (size_t)model->config.text.vocab_size, sizeof(float));
-    if (!session->logits) {
+    const int64_t per_image = model->config.vision.n_patches, n_images = options->max_prompt_tokens / per_image;
+    pg_status status = session->logits ? reserve(session, options->max_prompt_tokens, n_images) : PG_ERROR_MEMORY;
+    if (status < 0)
         pgi_session_free(session);
-        return PG_ERROR_MEMORY;
-    }
-    *out = session;
-    return PG_OK;
+    else
+        *out = session;
+    return status;
 }
 
 void pgi_session_free(pg_session *session) {
@@ -43,6 +96,7 @@ void pgi_session_free(pg_session *session) {
     pg_model *model = session->model;
     pgi_memory memory = model->memory;
     pgi_answer_free(&session->answer, &memory);
+    pgi_free(&memory, session->prefill_block);
     pgi_free(&memory, session->room_block);
     pgi_free(&memory, session->logits);
     pgi_cancel_release((pg_cancel *)(uintptr_t)session->run.cancel);
@@ -52,40 +106,33 @@ void pgi_session_free(pg_session *session) {
 
 void pgi_session_set_trace(pg_session *session, const pgi_trace *trace) { session->run.trace = trace; }
 
-/* The room of a step, for a cache of this capacity; kept while that stays. */
-static pg_status reserve_room(pg_session *session) {
-    const pgi_memory *memory = &session->model->memory;
-    const pgi_text_config *text = &session->model->config.text;
-    const int64_t capacity = session->answer.cache.capacity;
-    if (session->room_block && session->room_capacity == capacity) return PG_OK;
-    pgi_arena arena = {0};
-    pgi_step_room_lay_out(&arena, &session->run, text, 1, capacity);
-    pgi_free(memory, session->room_block);
-    session->room_block = pgi_alloc(memory, arena.used, 1);
-    if (!session->room_block) return PG_ERROR_MEMORY;
-    arena = (pgi_arena){.base = session->room_block};
-    session->room = pgi_step_room_lay_out(&arena, &session->run, text, 1, capacity);
-    session->room_capacity = capacity;
-    return PG_OK;
-}
-
 pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
-    const pgi_text_config *text = &session->model->config.text;
+    const pg_model *model = session->model;
+    const pgi_run *run = &session->run;
+    pgi_answer *answer = &session->answer;
     pgi_prompts prompts;
+    pgi_arena arena = {0};
+    void *decoder;
     pg_status status;
     session->state = PGI_SESSION_EMPTY;
-    session->answer.pending = -1;
+    answer->pending = -1;
     if (inputs->n_rows > 1)
         return pgi_error(PG_ERROR_ARGUMENT,
                          "the inputs have %lld rows, a session takes 1 (pg_generate() takes several)",
                          (long long)inputs->n_rows);
-    PGI_TRY(pgi_prompts_open(&session->run, session->model, inputs, features, &prompts));
-    PGI_GOTO(pgi_answer_reset(&session->answer, &prompts, 0, session->max_new_tokens), done);
-    PGI_GOTO(reserve_room(session), done);
-    PGI_GOTO(pgi_answer_prefill(&session->run, &prompts, 0, &session->answer, 0, text->n_layers, session->logits),
+    /* inputs without rows or tokens, and those that are too long, are refused by pgi_prompts_open() */
+    int64_t n = inputs->n_rows > 0 ? pgi_min64(inputs->rows[0].n_tokens, pgi_context_limit(&model->config)) : 0;
+    int64_t n_images = features || !inputs->pixels ? 0 : inputs->n_images;
+    PGI_TRY(reserve(session, n > 0 ? n : 1, n_images));
+    arena.base = session->prefill_block;
+    pgi_prompts_room room =
+        lay_out_prefill(&arena, run, model, n > 0 ? n : 1, n_images, answer->cache.capacity, &decoder);
+    PGI_TRY(pgi_prompts_open(run, session->model, inputs, features, &room, &prompts));
+    PGI_GOTO(pgi_answer_reset(answer, &prompts, 0, session->max_new_tokens), done);
+    PGI_GOTO(pgi_answer_prefill(run, &prompts, 0, answer, 0, model->config.text.n_layers, session->logits, decoder),
              done);
     session->state = PGI_SESSION_READY;
-    pgi_run_trace(&session->run, "logits", 0, session->logits, 1, text->vocab_size);
+    pgi_run_trace(run, "logits", 0, session->logits, 1, model->config.text.vocab_size);
 done:
     pgi_prompts_close(&prompts);
     return status;

@@ -19,11 +19,14 @@ struct pg_session {
     pgi_answer answer;
     float *logits; /* [vocab_size] */
     pgi_step_room room;
-    void *room_block; /* that the room lies in; NULL: not there yet */
+    void *room_block;      /* that the room lies in */
     int64_t room_capacity; /* of the cache that it was made for */
+    void *prefill_block;   /* what a prefill needs */
+    size_t prefill_size;
 };
 
-/* options: complete. On error *out needs no release. */
+/* options: complete. Everything that prompts of max_prompt_tokens need is allocated here; a longer one, or one with
+ * more pictures than fit in that, makes it larger. On error *out needs no release. */
 pg_status pgi_session_create(pg_model *model, const pg_session_options *options, pg_session **out);
 void pgi_session_free(pg_session *session); /* NULL is ignored */
 
@@ -34,8 +37,7 @@ pg_status pgi_session_step(pg_session *session, int64_t *token);
 /* Lets `trace` (borrowed, NULL: nobody) see the stages of prefills, and each step's logits as stage "logits". */
 void pgi_session_set_trace(pg_session *session, const pgi_trace *trace);
 
-/* Working memory of a session at the most, its KV cache left out: what it keeps, and beside that either encoding
- * n_images or a prefill of n_tokens, which holds their features. */
+/* Working memory of a session, its KV cache left out, for prompts and answers of n_tokens together. */
 size_t pgi_session_workspace(const pgi_run *run, const pg_model *model, int64_t n_tokens, int64_t n_images);
 
 #endif

@@ -12,6 +12,8 @@ typedef struct pgi_ids {
 
 void pgi_ids_init(pgi_ids *ids, const pgi_memory *memory);
 void pgi_ids_free(pgi_ids *ids);
+/* Room for `extra` more. */
+pg_status pgi_ids_reserve(pgi_ids *ids, size_t extra);
 pg_status pgi_ids_push(pgi_ids *ids, int64_t id);
 
 #endif

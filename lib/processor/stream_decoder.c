@@ -6,6 +6,10 @@ void pgi_stream_decoder_init(pgi_stream_decoder *decoder, const pgi_tokenizer *t
     pgi_buffer_init(&decoder->held, &tokenizer->memory);
 }
 
+pg_status pgi_stream_decoder_reserve(pgi_stream_decoder *decoder, size_t n) {
+    return pgi_buffer_reserve(&decoder->held, n);
+}
+
 void pgi_stream_decoder_free(pgi_stream_decoder *decoder) { pgi_buffer_free(&decoder->held); }
 
 pg_status pgi_stream_decoder_push(pgi_stream_decoder *decoder, int64_t id, pgi_buffer *out) {

@@ -130,6 +130,10 @@ done:
     return status;
 }
 
+size_t pgi_tokenizer_longest_text(const pgi_tokenizer *tokenizer) {
+    return tokenizer->vocab.longest > 3 ? tokenizer->vocab.longest : 3;
+}
+
 int64_t pgi_tokenizer_n_ids(const pgi_tokenizer *tokenizer) { return (int64_t)tokenizer->vocab.n; }
 
 const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id) {

@@ -27,6 +27,8 @@ pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text,
 pg_status pgi_tokenizer_decode(const pgi_tokenizer *tokenizer, const int64_t *ids, size_t n_ids, int skip_special,
                                pgi_buffer *out);
 
+/* Bytes that one id can add to a text at the most: the longest piece, or U+FFFD for a byte. */
+size_t pgi_tokenizer_longest_text(const pgi_tokenizer *tokenizer);
 int64_t pgi_tokenizer_n_ids(const pgi_tokenizer *tokenizer);
 const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id); /* NULL: out of range */
 int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece); /* -1: unknown */
@@ -60,6 +62,8 @@ typedef struct pgi_stream_decoder {
 } pgi_stream_decoder;
 
 void pgi_stream_decoder_init(pgi_stream_decoder *decoder, const pgi_tokenizer *tokenizer, int skip_special);
+/* Room for a run of n byte pieces; longer ones allocate. */
+pg_status pgi_stream_decoder_reserve(pgi_stream_decoder *decoder, size_t n);
 void pgi_stream_decoder_free(pgi_stream_decoder *decoder);
 pg_status pgi_stream_decoder_push(pgi_stream_decoder *decoder, int64_t id, pgi_buffer *out);
 /* Afterwards the decoder starts anew. */

@@ -100,6 +100,7 @@ pg_status pgi_vocab_put(pgi_vocab *vocab, uint64_t id, const void *text, size_t 
     vocab->size[id] = (uint32_t)size;
     vocab->slots[slot] = (uint32_t)id + 1;
     vocab->n_used++;
+    if (size > vocab->longest) vocab->longest = size;
     return PG_OK;
 }
 

@@ -126,7 +126,7 @@ class RunOptions(Struct):
 
 
 class SessionOptions(Struct):
-    _fields_ = [("struct_size", u32), ("n_threads", i32), ("max_new_tokens", i32), ("reserved", u32),
+    _fields_ = [("struct_size", u32), ("n_threads", i32), ("max_new_tokens", i32), ("max_prompt_tokens", i32),
                 ("progress", c_void_p), ("progress_user", c_void_p), ("cancel", c_void_p)]
 
 

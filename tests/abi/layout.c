@@ -80,7 +80,7 @@
     F(pg_run_options, progress_user) F(pg_run_options, cancel)                                                         \
     S(pg_session_options)                                                                                              \
     F(pg_session_options, struct_size) F(pg_session_options, n_threads) F(pg_session_options, max_new_tokens)          \
-    F(pg_session_options, reserved) F(pg_session_options, progress) F(pg_session_options, progress_user)               \
+    F(pg_session_options, max_prompt_tokens) F(pg_session_options, progress) F(pg_session_options, progress_user)      \
     F(pg_session_options, cancel)
 
 #define CONSTANTS(C)                                                                                                   \

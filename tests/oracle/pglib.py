@@ -60,7 +60,7 @@ RowInfo = structure("RowInfo", "events:u32 first_token:i64 n_tokens:i64 n_suffix
                                "n_images:i64")
 InputArrays = structure("InputArrays", "reserved:u32 input_ids:ptr inputs_embeds:ptr attention_mask:ptr "
                                        "token_type_ids:ptr labels:ptr position_ids:ptr pixel_values:ptr allocator:ptr")
-SessionOptions = structure("SessionOptions", f"n_threads:i32 max_new_tokens:i32 reserved:u32 {RUN}")
+SessionOptions = structure("SessionOptions", f"n_threads:i32 max_new_tokens:i32 max_prompt_tokens:i32 {RUN}")
 GenerateOptions = structure("GenerateOptions", f"flags:u32 max_new_tokens:i32 n_threads:i32 features:ptr on_text:ptr "
                                                f"on_text_user:ptr {RUN} on_row_text:ptr on_row_text_user:ptr")
 ForwardOptions = structure("ForwardOptions", f"flags:u32 n_threads:i32 reserved:u32 logits_to_keep:i64 features:ptr "

@@ -257,6 +257,7 @@ static void memory_is_as_announced(void **state) {
     pg_session_options_init(&session_options, sizeof session_options);
     session_options.n_threads = 2;
     session_options.max_new_tokens = 16;
+    session_options.max_prompt_tokens = (int32_t)ids.shape[1];
     atomic_store(&memory.peak_bytes, after_open);
     OK(pg_session_create(own, &session_options, &session));
     /* again, with all that a session keeps */

@@ -125,17 +125,18 @@ static void steps_together_are_steps_alone(void **state) {
         batch b;
         make_batch(&b, m, specs, PGI_STEP_ROWS, LEFT, 0);
         OK(create(&b, m, 0, NULL, &in));
-        OK(pgi_prompts_open(&run, m->model, in, NULL, &prompts));
+        OK(pgi_prompts_open(&run, m->model, in, NULL, NULL, &prompts));
         float *logits = calloc((size_t)((PGI_STEP_ROWS + 1) * v), sizeof *logits), *alone = logits + PGI_STEP_ROWS * v;
         pgi_arena arena = {0};
         pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
         arena = (pgi_arena){.base = pgi_alloc(memory, arena.used, 1)};
         pgi_step_room room = pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
+        void *prefill = pgi_alloc(memory, pgi_prefill_workspace(&run, &m->model->config.text, MAX_TOKENS, MAX_TOKENS), 1);
         for (int r = 0; r < PGI_STEP_ROWS; r++) {
             group[r] = &answers[0][r];
             for (int k = 0; k < 2; k++) {
                 OK(pgi_answer_reset(&answers[k][r], &prompts, r, NEW_TOKENS));
-                OK(pgi_answer_prefill(&run, &prompts, r, &answers[k][r], 0, 0, alone));
+                OK(pgi_answer_prefill(&run, &prompts, r, &answers[k][r], 0, 0, alone, prefill));
                 pgi_answer_pick(&answers[k][r], m->model, alone);
             }
         }
@@ -151,6 +152,7 @@ static void steps_together_are_steps_alone(void **state) {
         }
         for (int k = 0; k < 2; k++)
             for (int r = 0; r < PGI_STEP_ROWS; r++) pgi_answer_free(&answers[k][r], memory);
+        pgi_free(memory, prefill);
         pgi_free(memory, arena.base);
         pgi_prompts_close(&prompts);
         pg_inputs_close(&in);

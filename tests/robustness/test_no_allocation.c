@@ -1,0 +1,333 @@
+/*
+ * Once a session is made, prompts and steps allocate nothing: every request after it fails, and the texts are the same.
+ * The same of pg_generate() from its first step on. Where the C library lets a program count its calls, malloc itself
+ * is counted too, so that what the library or those it calls take past pg_allocator shows.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "support.h"
+#include "tiny.h"
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(SANITIZED)
+#define COUNTS_MALLOC 1
+#endif
+
+/* ---- the C library's own calls ---- */
+
+static atomic_int counting;
+static atomic_llong n_mallocs; /* while counting */
+
+#ifdef COUNTS_MALLOC
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t n, size_t size);
+void *__libc_realloc(void *block, size_t size);
+void *__libc_memalign(size_t alignment, size_t size);
+
+static void count(void) {
+    if (atomic_load(&counting)) atomic_fetch_add(&n_mallocs, 1);
+}
+/* A program's definitions stand before those of every library in it. */
+void *malloc(size_t size) {
+    count();
+    return __libc_malloc(size);
+}
+void *calloc(size_t n, size_t size) {
+    count();
+    return __libc_calloc(n, size);
+}
+void *realloc(void *block, size_t size) {
+    count();
+    return __libc_realloc(block, size);
+}
+void *aligned_alloc(size_t alignment, size_t size) {
+    count();
+    return __libc_memalign(alignment, size);
+}
+int posix_memalign(void **out, size_t alignment, size_t size) {
+    count();
+    *out = __libc_memalign(alignment, size);
+    return *out ? 0 : 12;
+}
+#endif
+
+/* ---- what is run ---- */
+
+enum { NEW_TOKENS = 24, N_ROWS = 6, MAX_TEXT = 4096 };
+
+typedef struct setting {
+    tiny_options tiny;
+    int32_t weights, n_threads;
+} setting;
+
+typedef struct fixture {
+    counter memory;
+    pg_model *model;
+    pg_processor *processor;
+    pg_inputs *picture, *words, *rows; /* one row with pixels, a shorter one without, and several */
+    pg_features *features;             /* of `picture` */
+} fixture;
+
+#define OK(call)                                                                    \
+    do {                                                                            \
+        pg_status status_ = (call);                                                 \
+        if (status_ < 0) fail_msg("%s: %s: %s", #call, pg_status_name(status_), pg_last_error()); \
+    } while (0)
+
+static void set_up(fixture *f, const setting *s) {
+    static const uint8_t pixels[20 * 20 * 3] = {10, 200, 30, 40, 90};
+    const char *prompts[N_ROWS] = {"a cat", "the", "cat cat cat", "", "\xC3\xA9 \xF0\x9F\x90\xB1", "the cat <loc0001>"};
+    char folder[512];
+    pg_model_options model_options;
+    pg_processor_options processor_options;
+    pg_image image, images[N_ROWS];
+    pg_batch batch;
+    memset(f, 0, sizeof *f);
+    counter_init(&f->memory);
+    make_temp_folder(folder, sizeof folder);
+    tiny_write(folder, &s->tiny);
+    OK(pg_model_options_init(&model_options, sizeof model_options));
+    OK(pg_processor_options_init(&processor_options, sizeof processor_options));
+    model_options.allocator = processor_options.allocator = &f->memory.hooks;
+    model_options.weights = s->weights;
+    OK(pg_model_open(folder, &model_options, &f->model));
+    OK(pg_processor_open(folder, &processor_options, &f->processor));
+    remove_folder(folder);
+    OK(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 20, 20, pixels, 0));
+    OK(pg_processor_encode(f->processor, &image, "the cat <loc0001> \xC3\xA9", NULL, &f->picture));
+    OK(pg_processor_encode(f->processor, NULL, "cat", NULL, &f->words));
+    OK(pg_encode_image(f->model, f->picture, NULL, &f->features));
+    for (int r = 0; r < N_ROWS; r++) images[r] = image;
+    OK(pg_batch_init(&batch, sizeof batch));
+    batch.n_prompts = N_ROWS;
+    batch.prompts = prompts;
+    batch.images = images;
+    batch.n_images = N_ROWS;
+    OK(pg_processor_encode_batch(f->processor, &batch, NULL, &f->rows));
+}
+
+static void tear_down(fixture *f) {
+    pg_features_close(&f->features);
+    pg_inputs_close(&f->rows);
+    pg_inputs_close(&f->words);
+    pg_inputs_close(&f->picture);
+    pg_processor_close(&f->processor);
+    pg_model_close(&f->model);
+    assert_true(counter_clean(&f->memory));
+}
+
+static void open_session(const fixture *f, const setting *s, int32_t max_prompt_tokens, pg_session **session) {
+    pg_session_options options;
+    OK(pg_session_options_init(&options, sizeof options));
+    options.n_threads = s->n_threads;
+    options.max_new_tokens = NEW_TOKENS;
+    options.max_prompt_tokens = max_prompt_tokens;
+    OK(pg_session_create(f->model, &options, session));
+}
+
+/* Adds the answer to `text`, ids as numbers and the pieces of text. */
+static pg_status answer(pg_session *session, pg_detokenizer *detokenizer, const pg_inputs *inputs,
+                        const pg_features *features, char *text) {
+    pg_status status = pg_session_prefill(session, inputs, features);
+    const char *piece;
+    int64_t token;
+    while (status == PG_OK) {
+        status = pg_session_step(session, &token);
+        if (status < 0 || status == PG_EVENT_LENGTH) break;
+        pg_status pushed = pg_detokenizer_push(detokenizer, token, &piece, NULL);
+        if (pushed < 0) return pushed;
+        size_t n = strlen(text);
+        snprintf(text + n, MAX_TEXT - n, "%lld%s ", (long long)token, piece);
+    }
+    if (status < 0) return status;
+    status = pg_detokenizer_flush(detokenizer, &piece, NULL);
+    strncat(text, piece, MAX_TEXT - 1 - strlen(text));
+    return status;
+}
+
+/* A picture to encode, one that is encoded, a short prompt, and the first one again. */
+static pg_status answers(const fixture *f, pg_session *session, pg_detokenizer *detokenizer, char *text) {
+    text[0] = 0;
+    pg_status status = answer(session, detokenizer, f->picture, NULL, text);
+    if (status >= 0) status = answer(session, detokenizer, f->picture, f->features, text);
+    if (status >= 0) status = answer(session, detokenizer, f->words, f->features, text);
+    if (status >= 0) status = answer(session, detokenizer, f->picture, NULL, text);
+    return status;
+}
+
+/* What a thread pool takes when its threads are woken first is not a session's: it is woken before. */
+static void a_session(const setting *s) {
+    fixture f;
+    pg_session *session = NULL;
+    pg_detokenizer *detokenizer = NULL;
+    char expected[MAX_TEXT], text[MAX_TEXT];
+    set_up(&f, s);
+    OK(pg_detokenizer_create(f.processor, 0, &detokenizer));
+    open_session(&f, s, 0, &session);
+    OK(answers(&f, session, detokenizer, expected));
+    pg_session_close(&session);
+    pg_detokenizer_close(&detokenizer);
+
+    atomic_store(&n_mallocs, 0);
+    atomic_store(&counting, 1);
+    open_session(&f, s, 0, &session);
+    atomic_store(&counting, 0);
+#ifdef COUNTS_MALLOC
+    assert_true(n_mallocs > 0); /* or the counting itself is broken */
+#endif
+    OK(pg_detokenizer_create(f.processor, 0, &detokenizer));
+    int64_t before = f.memory.n_allocs;
+    f.memory.fail_from = before + 1;
+    atomic_store(&n_mallocs, 0);
+    atomic_store(&counting, 1);
+    pg_status status = answers(&f, session, detokenizer, text);
+    atomic_store(&counting, 0);
+    if (status < 0) fail_msg("%s: %s", pg_status_name(status), pg_last_error());
+    assert_int_equal(f.memory.n_allocs, before);
+    if (n_mallocs) fail_msg("%lld calls of malloc past the allocator", (long long)n_mallocs);
+    assert_string_equal(text, expected);
+    f.memory.fail_from = 0;
+    pg_session_close(&session);
+    pg_detokenizer_close(&detokenizer);
+    tear_down(&f);
+}
+
+static void sessions(void **state) {
+    static const int32_t weights[] = {PG_WEIGHTS_STORED, PG_WEIGHTS_INT8, PG_WEIGHTS_INT4};
+    (void)state;
+    for (int i = 0; i < 12; i++) {
+        setting s = {i % 2 ? tiny_saved_today() : tiny_official(), weights[i / 2 % 3], 1 + i / 6};
+        a_session(&s);
+    }
+#ifndef COUNTS_MALLOC
+    say("malloc itself is not counted in this build\n");
+#endif
+}
+
+/* A session that is too small for a prompt grows for it, once. */
+static void a_small_session(void **state) {
+    setting s = {tiny_official(), PG_WEIGHTS_STORED, 1};
+    fixture f;
+    pg_session *session = NULL;
+    pg_detokenizer *detokenizer = NULL;
+    char expected[MAX_TEXT], text[MAX_TEXT];
+    (void)state;
+    set_up(&f, &s);
+    OK(pg_detokenizer_create(f.processor, 0, &detokenizer));
+    open_session(&f, &s, 0, &session);
+    OK(answers(&f, session, detokenizer, expected));
+    pg_session_close(&session);
+    open_session(&f, &s, 1, &session);
+    f.memory.fail_from = f.memory.n_allocs + 1;
+    assert_int_equal(answers(&f, session, detokenizer, text), PG_ERROR_MEMORY);
+    f.memory.fail_from = 0;
+    OK(answers(&f, session, detokenizer, text));
+    assert_string_equal(text, expected);
+    f.memory.fail_from = f.memory.n_allocs + 1;
+    OK(answers(&f, session, detokenizer, text));
+    assert_string_equal(text, expected);
+    f.memory.fail_from = 0;
+    pg_session_close(&session);
+    pg_detokenizer_close(&detokenizer);
+    tear_down(&f);
+}
+
+static void prompt_lengths(void **state) {
+    setting s = {tiny_official(), PG_WEIGHTS_STORED, 1};
+    fixture f;
+    pg_session *session = NULL;
+    pg_session_options options;
+    (void)state;
+    set_up(&f, &s);
+    OK(pg_session_options_init(&options, sizeof options));
+    static const int32_t wrong[] = {-1, 8193, INT32_MAX};
+    for (int i = 0; i < 3; i++) {
+        options.max_prompt_tokens = wrong[i];
+        assert_int_equal(pg_session_create(f.model, &options, &session), PG_ERROR_ARGUMENT);
+        assert_null(session);
+        assert_non_null(strstr(pg_last_error(), "max_prompt_tokens"));
+    }
+    options.max_prompt_tokens = 8192;
+    OK(pg_session_create(f.model, &options, &session));
+    pg_session_close(&session);
+    tear_down(&f);
+}
+
+/* ---- pg_generate ---- */
+
+typedef struct generation {
+    counter *memory;
+    int64_t allocs; /* at the first step; -1: not yet */
+    int fails;      /* from then on */
+} generation;
+
+static int32_t on_progress(void *user, int32_t phase, int64_t done, int64_t total) {
+    generation *g = user;
+    (void)done, (void)total;
+    if (phase != PG_PHASE_DECODE || g->allocs >= 0) return 0;
+    g->allocs = g->memory->n_allocs;
+    if (g->fails) g->memory->fail_from = g->allocs + 1;
+    atomic_store(&n_mallocs, 0);
+    atomic_store(&counting, 1);
+    return 0;
+}
+
+static int32_t on_text(void *user, int64_t row, const char *text, size_t size, int64_t token) {
+    (void)user, (void)row, (void)text, (void)size, (void)token;
+    return 0;
+}
+
+static void rows_of_generate(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        setting s = {i % 2 ? tiny_saved_today() : tiny_official(), PG_WEIGHTS_STORED, 1 + i / 2};
+        fixture f;
+        pg_result *results[2] = {NULL, NULL};
+        set_up(&f, &s);
+        for (int k = 0; k < 2; k++) {
+            generation g = {.memory = &f.memory, .allocs = -1, .fails = k};
+            pg_generate_options options;
+            OK(pg_generate_options_init(&options, sizeof options));
+            options.n_threads = s.n_threads;
+            options.max_new_tokens = NEW_TOKENS;
+            options.progress = on_progress;
+            options.progress_user = &g;
+            options.on_row_text = on_text;
+            pg_status status = pg_generate(f.model, f.processor, f.rows, &options, &results[k]);
+            atomic_store(&counting, 0);
+            if (status < 0) fail_msg("%s: %s", pg_status_name(status), pg_last_error());
+            assert_true(g.allocs >= 0);
+            assert_int_equal(f.memory.n_allocs, g.allocs);
+            if (n_mallocs) fail_msg("%lld calls of malloc past the allocator", (long long)n_mallocs);
+            f.memory.fail_from = 0;
+        }
+        for (int64_t r = 0; r < N_ROWS; r++)
+            assert_string_equal(pg_result_row_text(results[0], r), pg_result_row_text(results[1], r));
+        pg_result_close(&results[0]);
+        pg_result_close(&results[1]);
+        tear_down(&f);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sessions),
+        cmocka_unit_test(a_small_session),
+        cmocka_unit_test(prompt_lengths),
+        cmocka_unit_test(rows_of_generate),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
