@@ -17,34 +17,38 @@ void pgi_vocab_free(pgi_vocab *vocab) {
 }
 
 /* FNV-1a with a final mix, as only the low bits are used. */
-static size_t hash(const uint8_t *text, size_t size) {
+static uint32_t hash(const uint8_t *text, size_t size) {
     uint64_t h = UINT64_C(0xcbf29ce484222325);
     for (size_t i = 0; i < size; i++) h = (h ^ text[i]) * UINT64_C(0x100000001b3);
-    return (size_t)(h ^ h >> 29);
+    return (uint32_t)(h ^ h >> 29);
 }
 
-/* The slot that holds `text`, or the empty one where it belongs. */
-static size_t find_slot(const pgi_vocab *vocab, const uint8_t *text, size_t size) {
+/* The slot that holds `text`, or the empty one where it belongs. Pieces lie all over memory, and most texts asked for are
+ * none, so a piece is looked at only when its hash is the same. */
+static size_t find_slot(const pgi_vocab *vocab, const uint8_t *text, size_t size, uint32_t h) {
     size_t mask = vocab->n_slots - 1;
-    for (size_t i = hash(text, size) & mask;; i = (i + 1) & mask) {
-        uint32_t entry = vocab->slots[i];
+    for (size_t i = h & mask;; i = (i + 1) & mask) {
+        uint64_t entry = vocab->slots[i];
         if (!entry) return i;
-        if (vocab->size[entry - 1] == size &&
-            (size == 0 || memcmp(vocab->text.data + vocab->begin[entry - 1], text, size) == 0))
+        if (entry >> 32 != h) continue;
+        uint32_t id = (uint32_t)entry - 1;
+        if (vocab->size[id] == size && (size == 0 || memcmp(vocab->text.data + vocab->begin[id], text, size) == 0))
             return i;
     }
 }
 
 static pg_status grow_slots(pgi_vocab *vocab) {
-    size_t n_slots = vocab->n_slots ? vocab->n_slots * 2 : 1024;
-    uint32_t *slots = pgi_alloc_zero(vocab->memory, n_slots, sizeof *slots), *old = vocab->slots;
+    size_t n_slots = vocab->n_slots ? vocab->n_slots * 2 : 1024, mask = n_slots - 1;
+    uint64_t *slots = pgi_alloc_zero(vocab->memory, n_slots, sizeof *slots), *old = vocab->slots;
     if (!slots) return PG_ERROR_MEMORY;
-    size_t n_old = vocab->n_slots;
+    for (size_t i = 0; i < vocab->n_slots; i++) {
+        if (!old[i]) continue;
+        size_t slot = (old[i] >> 32) & mask;
+        while (slots[slot]) slot = (slot + 1) & mask;
+        slots[slot] = old[i];
+    }
     vocab->slots = slots;
     vocab->n_slots = n_slots;
-    for (size_t i = 0; i < n_old; i++)
-        if (old[i])
-            slots[find_slot(vocab, vocab->text.data + vocab->begin[old[i] - 1], vocab->size[old[i] - 1])] = old[i];
     pgi_free(vocab->memory, old);
     return PG_OK;
 }
@@ -85,10 +89,11 @@ pg_status pgi_vocab_put(pgi_vocab *vocab, uint64_t id, const void *text, size_t 
     if (size >= PGI_NO_PIECE - vocab->text.size - 1)
         return pgi_error(PG_ERROR_LIMIT, "%s: %s: more than 4 GiB of pieces", file, key);
     if (vocab->n_used * 2 >= vocab->n_slots) PGI_TRY(grow_slots(vocab));
-    size_t slot = find_slot(vocab, text, size);
+    const uint32_t h = hash(text, size);
+    size_t slot = find_slot(vocab, text, size, h);
     if (vocab->slots[slot])
         return pgi_error(PG_ERROR_FORMAT, "%s: %s: the piece \"%.*s\" stands there twice, as %u and as %llu", file, key,
-                         shown, (const char *)text, vocab->slots[slot] - 1, (unsigned long long)id);
+                         shown, (const char *)text, (uint32_t)vocab->slots[slot] - 1, (unsigned long long)id);
     if (id >= vocab->n) PGI_TRY(grow_ids(vocab, (size_t)id + 1));
     if (vocab->begin[id] != PGI_NO_PIECE)
         return pgi_error(PG_ERROR_FORMAT, "%s: %s: the id %llu is both \"%.60s\" and \"%.*s\"", file, key,
@@ -98,7 +103,7 @@ pg_status pgi_vocab_put(pgi_vocab *vocab, uint64_t id, const void *text, size_t 
     PGI_TRY(pgi_buffer_append(&vocab->text, "", 1));
     vocab->begin[id] = (uint32_t)begin;
     vocab->size[id] = (uint32_t)size;
-    vocab->slots[slot] = (uint32_t)id + 1;
+    vocab->slots[slot] = (uint64_t)h << 32 | ((uint32_t)id + 1);
     vocab->n_used++;
     if (size > vocab->longest) vocab->longest = size;
     return PG_OK;
@@ -115,6 +120,6 @@ pg_status pgi_vocab_check(const pgi_vocab *vocab, const char *file, const char *
 
 int64_t pgi_vocab_find(const pgi_vocab *vocab, const void *text, size_t size) {
     if (!vocab->n_slots) return -1;
-    uint32_t entry = vocab->slots[find_slot(vocab, text, size)];
+    uint32_t entry = (uint32_t)vocab->slots[find_slot(vocab, text, size, hash(text, size))];
     return (int64_t)entry - 1;
 }

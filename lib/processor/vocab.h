@@ -12,7 +12,7 @@ typedef struct pgi_vocab {
     uint32_t *begin, *size; /* [n], by id: where in text, bytes; begin PGI_NO_PIECE: no piece has this id yet */
     size_t n, capacity;
     size_t longest; /* bytes of the longest piece */
-    uint32_t *slots; /* [n_slots], open addressing: id + 1, or 0 */
+    uint64_t *slots; /* [n_slots], open addressing: hash << 32 | id + 1, or 0 */
     size_t n_slots, n_used;
 } pgi_vocab;
 
