@@ -7,6 +7,7 @@
  */
 #include "check.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,8 +100,42 @@ static double bandwidth(const pgi_run *run, const char *buffer, size_t bytes) {
 
 /* ---- the operations ---- */
 
+static FILE *json; /* NULL: the table alone */
+static int n_rows;
+static char name[128]; /* of the row that is measured */
+
+static void label(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void label(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(name, sizeof name, format, arguments);
+    va_end(arguments);
+    size_t n = strlen(name);
+    fputs(name, stdout);
+    while (n > 0 && name[n - 1] == ' ') name[--n] = 0;
+}
+
+/* {"cpu": bits, "threads": n, "roofs": {"f32", "int8": operations a second, "read": bytes a second},
+ *  "rows": [{"name", "fast_s", "median_s"[, "flop_s", "part_of_peak"][, "byte_s", "part_of_read"]}]} */
+static void json_begin(const pgi_run *run, double f32, double int8, double read) {
+    n_rows = 0;
+    if (json)
+        fprintf(json, "{\"cpu\": %llu, \"threads\": %d, \"roofs\": {\"f32\": %.6g, \"int8\": %.6g, \"read\": %.6g}, "
+                "\"rows\": [", (unsigned long long)run->kernels->cpu, run->n_threads, f32, int8, read);
+}
+static void json_row(double flop, double flop_roof, double bytes, double byte_roof) {
+    const double best = fast_time();
+    if (!json) return;
+    fprintf(json, "%s\n{\"name\": \"%s\", \"fast_s\": %.6g, \"median_s\": %.6g", n_rows++ ? "," : "", name, best,
+            times.at[times.n / 2]);
+    if (flop > 0) fprintf(json, ", \"flop_s\": %.6g, \"part_of_peak\": %.4f", flop / best, flop / best / flop_roof);
+    if (bytes > 0) fprintf(json, ", \"byte_s\": %.6g, \"part_of_read\": %.4f", bytes / best, bytes / best / byte_roof);
+    fputc('}', json);
+}
+
 static void report(double flop, double flop_roof, double bytes, double byte_roof, size_t scratch) {
     double best = fast_time(), median = times.at[times.n / 2];
+    json_row(flop, flop_roof, bytes, byte_roof);
     printf("fast %9.3f ms, median %9.3f ms", best * 1e3, median * 1e3);
     if (flop > 0)
         printf(" | %6.1f GFLOP/s, %3.0f%% (%3.0f%%) of peak", flop / best / 1e9, 100 * flop / best / flop_roof,
@@ -113,7 +148,7 @@ static void report(double flop, double flop_roof, double bytes, double byte_roof
     fflush(stdout);
 }
 
-int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only) {
+static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only) {
     static const int shapes[][3] = {{256, 588, 1152},  {256, 1152, 1152}, {256, 1152, 4304},  {256, 4304, 1152},
                                     {272, 2048, 2048}, {272, 2048, 256},  {272, 2048, 16384}, {272, 16384, 2048},
                                     {1, 2048, 256},    {1, 2048, 2048},   {1, 2048, 16384},   {1, 16384, 2048},
@@ -141,6 +176,7 @@ int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const c
         "(of the median)\n",
         (unsigned long long)kernels->cpu, n_threads, flop_roof / 1e9, f32.name, int8_roof / 1e9, int8.name,
         byte_roof / 1e9);
+    json_begin(&run, flop_roof, int8_roof, byte_roof);
 
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         for (int d = 0; d < 5; d++) {
@@ -158,7 +194,7 @@ int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const c
                 pgi_linear_forward(&run, x, in, m, &linear, y, out, scratch);
                 copy = (copy + 1) % n_copies;
             });
-            printf("linear %3d x %5d x %6d %-4s ", (int)m, (int)in, (int)out, names[d]);
+            label("linear %3d x %5d x %6d %-4s ", (int)m, (int)in, (int)out, names[d]);
             report(m > 1 ? 2.0 * (double)(m * in * out) : 0, quantized && int8_roof > 0 ? int8_roof : flop_roof,
                    m <= 16 ? (double)size : 0, byte_roof, room);
         }
@@ -178,30 +214,42 @@ int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const c
         const float *k = x + 4096 * 16 * 72, *v = k + 4096 * 16 * 72;
         MEASURE((void)0,
                 pgi_attention_forward(&run, &shape, x, q_stride, k, k_stride, v, k_stride, y, q_stride, space));
-        printf("attention %4d x %4d, %2d/%2d heads of %3d ", a[0], a[1], a[2], a[3], a[4]);
+        label("attention %4d x %4d, %2d/%2d heads of %3d ", a[0], a[1], a[2], a[3], a[4]);
         report(4.0 * a[0] * a[1] * a[2] * a[4], flop_roof, 0, 0, room);
         free(space);
     }
     static const char *const activations[] = {"gelu_tanh", "gelu_erf", "silu", "relu"};
     for (int i = 0; i < 4; i++) {
         MEASURE(memcpy(y, x, (size_t)272 * 16384 * sizeof(float)), pgi_gate(&run, i + 1, y, x, 272 * 16384));
-        printf("gate %-9s 272 x 16384 ", activations[i]);
+        label("gate %-9s 272 x 16384 ", activations[i]);
         report(0, 0, 12.0 * 272 * 16384, byte_roof, 0);
     }
     MEASURE((void)0, pgi_rms_norm(&run, x, 272, 2048, y, 1e-6f, y + 2048));
-    printf("rms_norm 272 x 2048 ");
+    label("rms_norm 272 x 2048 ");
     report(0, 0, 0, 0, 0);
     MEASURE((void)0, pgi_layer_norm(&run, x, 256, 1152, y, y, 1e-6f, y + 2048));
-    printf("layer_norm 256 x 1152 ");
+    label("layer_norm 256 x 1152 ");
     report(0, 0, 0, 0, 0);
     volatile int64_t sink;
     MEASURE((void)0, sink = pgi_argmax(y, 257216));
     (void)sink;
-    printf("argmax 257216 ");
+    label("argmax 257216 ");
     report(0, 0, 0, 0, 0);
     free(buffer);
     free(x);
     free(y);
     free(scratch);
     return 0;
+}
+
+int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only, const char *json_path) {
+    json = json_path ? fopen(json_path, "w") : NULL;
+    if (json_path && !json) {
+        perror(json_path);
+        return 2;
+    }
+    int status = measure_all(kernels, n_threads, buffer_mib, only);
+    if (!json) return status;
+    fputs("]}\n", json);
+    return fclose(json) ? 2 : status;
 }

@@ -4,7 +4,7 @@
  *
  *   check [--seed N] [--cpu MASK] [--only NAME] [--verbose] [--emulated]
  *   check --selftest     each kernel is broken in several ways; the check must notice every one
- *   check --bench [--threads N] [--mib N] [--only WEIGHTS]
+ *   check --bench [--cpu MASK] [--threads N] [--mib N] [--only WEIGHTS] [--json FILE]
  *
  * Inputs end at a page that cannot be read, outputs have guards around them,
  * weights lie at odd addresses. Bounds come from norms and the rounding unit.
@@ -236,7 +236,7 @@ static int selftest_level(const struct level *level, uint64_t seed, const char *
 
 int main(int argc, char **argv) {
     uint64_t seed = (uint64_t)time(NULL) * 1000003u ^ (uint64_t)getpid(), mask = 0;
-    const char *only = NULL;
+    const char *only = NULL, *json = NULL;
     int selftest = 0, want_bench = 0, verbose = 0, n_threads = 2;
     int64_t mib = 768;
     for (int i = 1; i < argc; i++) {
@@ -257,19 +257,21 @@ int main(int argc, char **argv) {
             only = value, i++;
         else if (value && !strcmp(argv[i], "--threads"))
             n_threads = atoi(value), i++;
+        else if (value && !strcmp(argv[i], "--json"))
+            json = value, i++;
         else if (value && !strcmp(argv[i], "--mib"))
             mib = atoll(value), i++;
         else {
             fprintf(stderr,
                     "usage: check [--seed N] [--cpu MASK] [--only NAME] [--verbose] [--emulated] [--selftest]\n"
-                    "       check --bench [--cpu MASK] [--threads N] [--mib N] [--only WEIGHTS]\n");
+                    "       check --bench [--cpu MASK] [--threads N] [--mib N] [--only WEIGHTS] [--json FILE]\n");
             return 2;
         }
     }
     if (want_bench) {
         pgi_kernels table;
         if (pgi_kernels_init(&table, mask) != PG_OK || n_threads < 1) return 2;
-        return bench(&table, n_threads, mib, only);
+        return bench(&table, n_threads, mib, only, json);
     }
     signal(SIGSEGV, on_fault);
     signal(SIGBUS, on_fault);

@@ -90,7 +90,8 @@ extern const char *const damage_names[N_DAMAGES];
 extern const kernel_check operation_checks[];
 extern const int n_operation_checks;
 
-/* bench.c. only: the linear layers of weights of this name ("int8"), NULL: everything. */
-int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only);
+/* bench.c. only: the linear layers of weights of this name ("int8"), NULL: everything. json: a file for the figures, or
+ * NULL. */
+int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only, const char *json);
 
 #endif
