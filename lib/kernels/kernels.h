@@ -38,6 +38,7 @@ struct pgi_kernels {
     uint64_t cpu;         /* PG_CPU_* bits in use */
     int gemm_mr, gemm_nr; /* the tile of `gemm` */
     int gemm_bf16_mr, gemm_bf16_nr; /* of `gemm_bf16`, within the same limits */
+    int bf16_attention;   /* attention of several queries rounds to bf16 and multiplies by gemm_bf16 */
     int quantized_rows;   /* rows of a tile of `product_int8`, at least PGI_GEMV_ROWS */
 #define K(type, name, parameters) type(*name) parameters;
 #include "kernels/kernels.inc"

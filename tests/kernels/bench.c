@@ -178,7 +178,8 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
         byte_roof / 1e9);
     json_begin(&run, flop_roof, int8_roof, byte_roof);
 
-    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+    const int attention_alone = only && !strcmp(only, "attention");
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !attention_alone; s++) {
         for (int d = 0; d < 5; d++) {
             if (only && strcmp(only, names[d])) continue;
             const int quantized = dtypes[d] >= PGI_DTYPE_INT8_BLOCKS;
@@ -199,25 +200,31 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
                    m <= 16 ? (double)size : 0, byte_roof, room);
         }
     }
-    if (only) return 0;
+    if (only && !attention_alone) return 0;
     static const int attentions[][5] = {{256, 256, 16, 16, 72}, {1024, 1024, 16, 16, 72}, {4096, 4096, 16, 16, 72},
-                                        {272, 272, 8, 1, 256},  {272, 272, 8, 4, 256},    {1, 300, 8, 1, 256},
-                                        {1, 4200, 8, 1, 256}};
-    for (size_t s = 0; s < sizeof attentions / sizeof *attentions; s++) {
-        const int *a = attentions[s];
+                                        {272, 272, 8, 1, 256},  {1040, 1040, 8, 1, 256},  {4112, 4112, 8, 1, 256},
+                                        {272, 272, 8, 4, 256},  {1, 300, 8, 1, 256},      {1, 4200, 8, 1, 256}};
+    for (size_t s = 0; s < 2 * (sizeof attentions / sizeof *attentions); s++) {
+        const int *a = attentions[s / 2], bf16 = s % 2;
+        if (bf16 && (!(kernels->cpu & PG_CPU_AVX512_BF16) || a[0] <= PGI_GEMV_ROWS)) continue;
+        pgi_kernels table = *kernels;
+        table.bf16_attention = bf16;
+        run.kernels = &table;
         pgi_attention shape = {
             .n_queries = a[0], .n_keys = a[1], .n_heads = a[2], .n_kv_heads = a[3], .head_dim = a[4], .scale = 0.1f};
-        size_t room = pgi_attention_scratch(kernels, &shape, n_threads);
+        size_t room = pgi_attention_scratch(&table, &shape, n_threads);
         void *space = aligned_alloc(64, (room + 63) / 64 * 64);
         if (!space) return 2;
         int64_t q_stride = (int64_t)a[2] * a[4], k_stride = (int64_t)a[3] * a[4];
-        const float *k = x + 4096 * 16 * 72, *v = k + 4096 * 16 * 72;
+        const float *k = x + (int64_t)a[0] * q_stride, *v = k + a[1] * k_stride;
         MEASURE((void)0,
                 pgi_attention_forward(&run, &shape, x, q_stride, k, k_stride, v, k_stride, y, q_stride, space));
-        label("attention %4d x %4d, %2d/%2d heads of %3d ", a[0], a[1], a[2], a[3], a[4]);
-        report(4.0 * a[0] * a[1] * a[2] * a[4], flop_roof, 0, 0, room);
+        label("attention %4d x %4d, %2d/%2d heads of %3d %-4s ", a[0], a[1], a[2], a[3], a[4], bf16 ? "bf16" : "f32");
+        report(4.0 * a[0] * a[1] * a[2] * a[4], bf16 ? 2 * flop_roof : flop_roof, 0, 0, room);
         free(space);
     }
+    run.kernels = kernels;
+    if (only) return 0;
     static const char *const activations[] = {"gelu_tanh", "gelu_erf", "silu", "relu"};
     for (int i = 0; i < 4; i++) {
         MEASURE(memcpy(y, x, (size_t)272 * 16384 * sizeof(float)), pgi_gate(&run, i + 1, y, x, 272 * 16384));

@@ -118,6 +118,12 @@ static float broken_exp_sum(float *x, int64_t n, float max) {
     damage(x, n, before);
     return sum;
 }
+static float broken_exp_sum_bf16(float *x, int64_t n, float max, uint16_t *out) {
+    uint16_t before = out[n - 1];
+    float sum = real.exp_sum_bf16(x, n, max, out);
+    damage_bf16(out, n, before);
+    return sum;
+}
 
 BROKEN(rms_norm, (const float *x, int64_t n, const float *weight, float eps, float *y), (x, n, weight, eps, y), y, n)
 BROKEN(layer_norm, (const float *x, int64_t n, const float *weight, const float *bias, float eps, float *y),

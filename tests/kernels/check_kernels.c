@@ -232,6 +232,33 @@ static void check_exp_sum(check *c) {
     }
 }
 
+static void check_exp_sum_bf16(check *c) {
+    for (int64_t n = 0; next_length(&n);) {
+        for (int kind = 0; kind < 4; kind++) {
+            float *x = guarded_output(c, n), before[1200], max = kind == 2 ? 3 : 0;
+            uint16_t *out = guarded(c, (size_t)n * sizeof *out, 64);
+            for (int64_t i = 0; i < n; i++) x[i] = (float)(random_unit(c) - 1) * (kind == 0 ? 1 : kind == 1 ? 8 : 70);
+            if (kind == 3) x[random_below(c, n)] = random_below(c, 2) ? NAN : -INFINITY;
+            memcpy(before, x, (size_t)n * sizeof(float));
+            memset(out, 0xFF, (size_t)n * sizeof *out);
+            float sum = c->kernels->exp_sum_bf16(x, n, max, out);
+            double want_sum = 0, bound_sum = 0;
+            for (int64_t i = 0; i < n; i++) {
+                double distance = (double)before[i] - max, want = exp(distance);
+                double bound = want * (1e-5 + (isfinite(distance) ? 2 * EPSILON * fabs(distance) : 0)), ulp = 0;
+                int exponent;
+                if (isfinite(want)) frexp(want, &exponent), ulp = ldexp(1, exponent - 8);
+                expect_near(c, (float)weight_value(out, PG_DTYPE_BF16, i), want, bound + ulp / 2 + 0x1p-126, "exp", n,
+                            i);
+                want_sum += want, bound_sum += bound;
+            }
+            expect_near(c, sum, want_sum, bound_sum + EPSILON * want_sum * ((double)n / 8 + 8) + 0x1p-126, "sum", n,
+                        kind);
+            release_all(c);
+        }
+    }
+}
+
 /* ---- norms and rotation ---- */
 
 static void check_norm(check *c, int center) {

@@ -122,8 +122,22 @@ static int sees(const int64_t *prefix, const int64_t *begin, const int64_t *end,
     return j < prefix[i] || (j >= begin[i] && j < end[i]);
 }
 
+/* What rounding to bf16 adds to the error of a value: of the products of the scores, and of the weights and values. */
+typedef struct bf16_errors {
+    double sure;    /* the most that a score may miss */
+    double squares; /* of the typical part of each key in the error of a value of out */
+} bf16_errors;
+#define BF16_EPSILON 0x1p-8 /* the relative error of one rounding */
+
+/* n keys; `magnitudes` of the weighted values. */
+static double bf16_bound(const bf16_errors *errors, double n, double magnitudes) {
+    double sure = magnitudes * (expm1(2 * errors->sure) + 2.01 * BF16_EPSILON), likely = 6 * sqrt(errors->squares);
+    return n > 32 && likely < sure ? likely : sure;
+}
+
 static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, int n_heads, int n_kv_heads,
                                   int head_dim, int ranges, float soft_cap) {
+    const int bf16 = c->kernels->bf16_attention;
     const int64_t d = head_dim, group = n_heads / n_kv_heads;
     int64_t q_stride = n_heads * d + random_below(c, 3), k_stride = n_kv_heads * d + random_below(c, 3);
     int64_t v_stride = n_kv_heads * d + random_below(c, 3), out_stride = n_heads * d + random_below(c, 3);
@@ -169,11 +183,12 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
         else if (memcmp(first, out, (size_t)n_out * sizeof(float)))
             fail(c, "%d threads give another result than 1", n_threads);
     }
-    double p[2200];
+    double p[2200], miss[2200]; /* weights; how far rounding to bf16 typically moves a score */
     for (int64_t i = 0; i < n_queries; i += 1 + random_below(c, 1 + n_queries / 6)) {
         for (int64_t h = 0; h < n_heads; h++) {
             double max = -INFINITY, total = 0, error = 0;
             double n = 0;
+            bf16_errors rounding = {0, 0};
             for (int64_t j = 0; j < n_keys; j++) {
                 double score = 0, magnitudes = 0, squares = 0;
                 if (!sees(prefix, begin, end, i, j)) continue;
@@ -188,6 +203,8 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
                 double e = shape.scale * (sum_bound((double)d, magnitudes, squares) + EPSILON * magnitudes) +
                            12 * EPSILON * fabs(score);
                 if (e > error) error = e;
+                miss[j] = shape.scale * BF16_EPSILON * sqrt(2 * squares);
+                rounding.sure = fmax(rounding.sure, shape.scale * 2.01 * BF16_EPSILON * magnitudes);
                 p[j] = score;
                 if (score > max) max = score;
             }
@@ -202,6 +219,13 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
                 }
                 /* Errors of the scores move the weights by as much; the sums add theirs. */
                 double bound = magnitudes * (2 * error + EPSILON * (12 + n / 16)) + sum_bound(n, magnitudes, squares);
+                rounding.squares = 2 * BF16_EPSILON * BF16_EPSILON * squares;
+                for (int64_t j = 0; j < n_keys && bf16; j++) {
+                    if (!sees(prefix, begin, end, i, j)) continue;
+                    double part = p[j] / total * (fabs(want) + fabs((double)v[j * v_stride + h / group * d + l]));
+                    rounding.squares += part * part * miss[j] * miss[j];
+                }
+                if (bf16) bound += bf16_bound(&rounding, n, magnitudes);
                 expect_near(c, first[i * out_stride + h * d + l], want, bound, "out", i, h * d + l);
             }
         }
@@ -250,6 +274,15 @@ static void check_attention(check *c) {
         check_attention_shape(c, 1 + random_below(c, 130), 1 + random_below(c, 140), heads, kv,
                               1 + (int)random_below(c, 40), (int)random_below(c, 3), random_below(c, 2) ? 20 : 0);
     }
+}
+
+static void check_attention_bf16(check *c) {
+    const pgi_kernels *kernels = c->kernels;
+    pgi_kernels table = *kernels;
+    table.bf16_attention = 1;
+    c->kernels = &table;
+    check_attention(c);
+    c->kernels = kernels;
 }
 
 /* ---- rows ---- */
@@ -340,6 +373,8 @@ static void check_argmax(check *c) {
 
 const kernel_check operation_checks[] = {{"linear", check_linear},       {"linear rows", check_linear_rows},
                                          {"linear quantized", check_linear_quantized},
-                                         {"attention", check_attention}, {"rows", check_rows},
+                                         {"attention", check_attention},
+                                         {"attention bf16", check_attention_bf16},
+                                         {"rows", check_rows},
                                          {"argmax", check_argmax},       {"cancel", check_cancel}};
 const int n_operation_checks = sizeof operation_checks / sizeof *operation_checks;

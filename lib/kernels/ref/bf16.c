@@ -1,6 +1,8 @@
 /* Products of bf16 summed in f32, in plain C. */
 #include "kernels/ref/ref.h"
 
+#include <math.h>
+
 #include "base/half.h"
 
 enum { MR = 4, NR = 8 };
@@ -48,7 +50,18 @@ static void gemm_bf16(int m, int n, int64_t k, const uint16_t *a, const uint16_t
     }
 }
 
+static float exp_sum_bf16(float *x, int64_t n, float max, uint16_t *out) {
+    float lane[8] = {0};
+    for (int64_t i = 0; i < n; i++) {
+        float value = expf(x[i] - max);
+        out[i] = pgi_bf16_from_f32(value);
+        lane[i & 7] += value;
+    }
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
 void pgi_ref_bf16(pgi_kernels *kernels) {
+    kernels->bf16_attention = 0;
     kernels->gemm_bf16_mr = MR;
     kernels->gemm_bf16_nr = NR;
     kernels->round_bf16 = round_bf16;
@@ -57,4 +70,5 @@ void pgi_ref_bf16(pgi_kernels *kernels) {
     kernels->pack_pairs_f16 = pack_pairs_f16;
     kernels->pair_rows = pair_rows;
     kernels->gemm_bf16 = gemm_bf16;
+    kernels->exp_sum_bf16 = exp_sum_bf16;
 }

@@ -107,11 +107,7 @@ static float row_max(const float *x, int64_t n) {
     vec largest = v_load(x);
     for (int64_t i = LANES; i + LANES <= n; i += LANES) largest = v_max(largest, v_load(x + i));
     largest = v_max(largest, v_load(x + n - LANES));
-    float lane[LANES];
-    v_store(lane, largest);
-    float max = lane[0];
-    for (int i = 1; i < LANES; i++) max = lane[i] > max ? lane[i] : max;
-    return max;
+    return v_largest(largest);
 }
 
 static float exp_sum(float *x, int64_t n, float max) {

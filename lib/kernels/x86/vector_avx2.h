@@ -56,6 +56,13 @@ static inline float v_sum(vec x) {
     return _mm_cvtss_f32(_mm_add_ss(z, _mm_movehdup_ps(z)));
 }
 
+/* NaN is passed over or returned. */
+static inline float v_largest(vec x) {
+    __m128 z = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    z = _mm_max_ps(z, _mm_movehl_ps(z, z));
+    return _mm_cvtss_f32(_mm_max_ss(z, _mm_movehdup_ps(z)));
+}
+
 /* Weights of any alignment to f32. */
 static inline vec v_load_f32(const void *p) { return _mm256_loadu_ps(p); }
 static inline vec v_load_f32_n(const void *p, int64_t n) { return _mm256_maskload_ps(p, v_mask(n)); }
