@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -52,10 +53,11 @@ static int is_empty(int folder, int *empty) {
     return 0;
 }
 
-static pg_status check_target(const char *path) {
-    struct stat info;
-    if (lstat(path, &info) != 0) return errno == ENOENT ? PG_OK : pgi_system_error(path, "look at it", errno);
-    if (!S_ISDIR(info.st_mode))
+/* *info: of the empty folder that is there; a mode of 0: none is. */
+static pg_status check_target(const char *path, struct stat *info) {
+    info->st_mode = 0;
+    if (lstat(path, info) != 0) return errno == ENOENT ? PG_OK : pgi_system_error(path, "look at it", errno);
+    if (!S_ISDIR(info->st_mode))
         return pgi_error(PG_ERROR_ARGUMENT, "%s: found a file or a link, expected no such file or an empty folder",
                          path);
     int empty = 0, fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), number = fd < 0 ? errno : is_empty(fd, &empty);
@@ -66,29 +68,55 @@ static pg_status check_target(const char *path) {
     return PG_OK;
 }
 
-/* Locks folder->partial, made or left behind, and empties it but for the marker. */
-static pg_status take_partial(pgi_new_folder *folder) {
+static pg_status lock_partial(pgi_new_folder *folder) {
     const char *partial = folder->partial;
     struct stat ours, now;
-    if (mkdir(partial, 0777) != 0 && errno != EEXIST) return pgi_system_error(partial, "make the folder", errno);
     folder->fd = open(partial, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (folder->fd < 0 && (errno == ENOTDIR || errno == ELOOP))
+        return pgi_error(PG_ERROR_IO, "%s: found a file or a link, expected no such folder: move it away", partial);
     if (folder->fd < 0) return pgi_system_error(partial, "open the folder", errno);
+    int number = flock(folder->fd, LOCK_EX | LOCK_NB) != 0 ? errno : 0;
+    if (number && number != EWOULDBLOCK) return pgi_system_error(partial, "lock the folder", number);
     /* The other may have finished between these lines: then it is its result, under another name, that is locked. */
-    if (flock(folder->fd, LOCK_EX | LOCK_NB) != 0 || fstat(folder->fd, &ours) != 0 || lstat(partial, &now) != 0 ||
+    if (number || fstat(folder->fd, &ours) != 0 || lstat(partial, &now) != 0 ||
         ours.st_dev != now.st_dev || ours.st_ino != now.st_ino)
         return pgi_error(PG_ERROR_IO, "%s: found another process writing it, expected none", partial);
+    return PG_OK;
+}
+
+/* All but the marker goes. */
+static pg_status empty_partial(const pgi_new_folder *folder) {
     int empty = 0, number = is_empty(folder->fd, &empty);
     if (!number && !empty) {
         if (faccessat(folder->fd, PGI_UNFINISHED, F_OK, 0) != 0)
             return pgi_error(PG_ERROR_IO,
                              "%s: found files that no cut-off conversion left, expected no such folder: move it away",
-                             partial);
+                             folder->partial);
         number = remove_files(folder->fd);
     }
     int marker = number ? -1 : openat(folder->fd, PGI_UNFINISHED, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
     if (!number && marker < 0) number = errno;
     if (marker >= 0) close(marker);
-    return number ? pgi_system_error(partial, "empty what a cut-off conversion left", number) : PG_OK;
+    return number ? pgi_system_error(folder->partial, "empty what a cut-off conversion left", number) : PG_OK;
+}
+
+/* Makes folder->partial, or takes what was left behind. `target`: the empty folder that it is to replace. */
+static pg_status take_partial(pgi_new_folder *folder, const struct stat *target) {
+    const char *partial = folder->partial;
+    struct stat ours;
+    int made = mkdir(partial, 0777) == 0;
+    if (!made && errno != EEXIST) return pgi_system_error(partial, "make the folder", errno);
+    pg_status status = lock_partial(folder);
+    if (status >= 0 && target->st_mode && fstat(folder->fd, &ours) == 0 && ours.st_dev != target->st_dev)
+        status = pgi_error(PG_ERROR_ARGUMENT,
+                           "%s: found a folder where a file system is mounted, which no other can replace; expected "
+                           "the name of a new folder, such as one in it",
+                           folder->path);
+    if (status >= 0) status = empty_partial(folder);
+    if (status >= 0 && target->st_mode) /* who kept others out of the empty folder meant that */
+        fchmod(folder->fd, (target->st_mode & 07777) | S_IRWXU);
+    if (status < 0 && made) rmdir(partial); /* when it is empty, and so ours */
+    return status;
 }
 
 static void free_paths(pgi_new_folder *folder) {
@@ -100,6 +128,7 @@ static void free_paths(pgi_new_folder *folder) {
 
 pg_status pgi_new_folder_begin(const pgi_memory *memory, const char *path, pgi_new_folder *out) {
     *out = (pgi_new_folder){.memory = memory, .fd = -1};
+    struct stat target;
     size_t size = strlen(path);
     while (size > 1 && path[size - 1] == '/') size--;
     const char *last = path + size;
@@ -113,8 +142,8 @@ pg_status pgi_new_folder_begin(const pgi_memory *memory, const char *path, pgi_n
     if (out->path && out->partial) {
         memcpy(out->partial, path, size);
         memcpy(out->partial + size, ".partial", sizeof ".partial");
-        status = check_target(out->path);
-        if (status >= 0) status = take_partial(out);
+        status = check_target(out->path, &target);
+        if (status >= 0) status = take_partial(out, &target);
     }
     if (status < 0) free_paths(out);
     return status;
@@ -129,7 +158,8 @@ static void sync_parent(const pgi_new_folder *folder) {
 }
 
 pg_status pgi_new_folder_commit(pgi_new_folder *folder) {
-    if (fsync(folder->fd) != 0) return pgi_system_error(folder->partial, "write", errno);
+    if (fsync(folder->fd) != 0 && errno != EINVAL) /* (network file systems have no such thing for folders) */
+        return pgi_system_error(folder->partial, "write", errno);
     /* An empty folder is replaced; one that got files meanwhile is not. */
     if (rename(folder->partial, folder->path) != 0) return pgi_system_error(folder->path, "rename to it", errno);
     unlinkat(folder->fd, PGI_UNFINISHED, 0); /* if it stays, it is one useless empty file */
@@ -157,8 +187,11 @@ pg_status pgi_new_file_open(const pgi_new_folder *folder, const char *name, uint
     if (!out->path) return PG_ERROR_MEMORY;
     out->fd = openat(folder->fd, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
     int number = out->fd < 0 ? errno : 0;
-    if (!number && size > INT64_MAX) number = EFBIG;
-    if (!number && size && fallocate(out->fd, 0, 0, (off_t)size) != 0 && (errno == ENOSPC || errno == EFBIG))
+    struct rlimit limit; /* a write beyond it would end the process with SIGXFSZ */
+    if (!number && (size > INT64_MAX || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && size > limit.rlim_cur)))
+        number = EFBIG;
+    if (!number && size && fallocate(out->fd, 0, 0, (off_t)size) != 0 &&
+        (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
         number = errno;
     if (!number) return PG_OK;
     pg_status status = pgi_system_error(out->path, "write", number);

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -374,10 +375,13 @@ static void wrong_arguments(void **state) {
     ERROR(pg_convert(source, path, NULL), PG_ERROR_ARGUMENT, path, "file");
     assert_true(nothing_left());
 
-    mkdir(out, 0777); /* empty: taken; slashes at the end mean nothing */
+    mkdir(out, 0700); /* empty: taken with its mode; slashes at the end mean nothing */
     snprintf(path, sizeof path, "%s//", out);
     OK(pg_convert(source, path, NULL));
     assert_true(has_file(out, "config.json"));
+    struct stat info;
+    assert_int_equal(stat(out, &info), 0);
+    assert_int_equal(info.st_mode & 07777, 0700);
     ERROR(convert(PG_WEIGHTS_INT8, 1, 0), PG_ERROR_ARGUMENT, out, "empty");
     OK(try_open(0, PG_MODEL_VERIFY)); /* still whole */
 
@@ -506,12 +510,36 @@ static void what_a_killed_process_left(void **state) {
     assert_true(has_file(partial, "thesis.tex"));
     remove_folder(partial);
 
+    write_text(base, "out.partial", "a file");
+    ERROR(convert(PG_WEIGHTS_INT8, 1, 0), PG_ERROR_IO, partial, "a file or a link");
+    remove_file(base, "out.partial");
+    assert_int_equal(symlink(source, partial), 0);
+    ERROR(convert(PG_WEIGHTS_INT8, 1, 0), PG_ERROR_IO, partial, "a file or a link");
+    remove_file(base, "out.partial");
+    assert_true(has_file(source, "config.json"));
+
     mkdir(partial, 0777); /* another process is at it */
     int fd = open(partial, O_RDONLY | O_DIRECTORY);
     assert_int_equal(flock(fd, LOCK_EX), 0);
     ERROR(convert(PG_WEIGHTS_INT8, 1, 0), PG_ERROR_IO, partial, "another process");
     close(fd);
     remove_folder(partial);
+}
+
+/* A write beyond the limit would end the process with SIGXFSZ. */
+static void no_room(void **state) {
+    tiny_options options = tiny_official();
+    struct rlimit limit, small;
+    (void)state;
+    tiny_write(source, &options);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    small = (struct rlimit){20000, limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    pg_status status = convert(PG_WEIGHTS_INT8, 1, 0);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    if (status != PG_ERROR_IO || !strstr(pg_last_error(), "model.safetensors: cannot write"))
+        fail_msg("%s: %s", pg_status_name(status), pg_last_error());
+    assert_true(nothing_left());
 }
 
 /* --------------------------------------------------------------------------------------------------------- metadata */
@@ -647,6 +675,7 @@ int main(void) {
         TEST(every_failing_allocation),
         TEST(weights_that_cannot_be_quantised),
         TEST(what_a_killed_process_left),
+        TEST(no_room),
         TEST(metadata_of_others),
         TEST(damage_that_verifying_sees),
         TEST(shards_of_two_conversions),
