@@ -23,7 +23,7 @@ enum { CASE_SECONDS = 20, MAX_PIXELS = 1 << 22 };
 
 /* Which checkpoint; the last two are converted from the first two. */
 typedef enum target { OFFICIAL, TODAY, INT8, INT4, N_TARGETS } target;
-typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, PICTURE } style;
+typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, REPAIRED_HEADER, PICTURE } style;
 
 typedef struct kind {
     const char *name;
@@ -62,6 +62,10 @@ static const kind kinds[] = {
     {"png-palette", OFFICIAL, "picture", PICTURE, PICTURE_PNG_PALETTE, 20},
     {"jpeg", OFFICIAL, "picture", PICTURE, PICTURE_JPEG, 5},
     {"jpeg-progressive", OFFICIAL, "picture", PICTURE, PICTURE_JPEG_PROGRESSIVE, 5},
+    {"int8-header-repaired", INT8, "model.safetensors", REPAIRED_HEADER, 0, 90},
+    {"int4-header-repaired", INT4, "model-00002-of-00003.safetensors", REPAIRED_HEADER, 0, 90},
+    {"int8-config", INT8, "config.json", JSON, 0, 20},
+    {"int4-config", INT4, "config.json", JSON, 0, 20},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -253,6 +257,10 @@ static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
         switch (k->style) {
             case JSON: mutate_json(&r, &file); break;
             case SAFETENSORS_HEADER: mutate_header(&r, &file); break;
+            case REPAIRED_HEADER: /* one who means harm knows the checksum too */
+                mutate_header(&r, &file);
+                repair_converted(&file);
+                break;
             default: mutate_bytes(&r, &file); break;
         }
     } while (file.size == pristine->size && memcmp(file.data, pristine->data, file.size) == 0);

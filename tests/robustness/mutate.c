@@ -217,7 +217,7 @@ void mutate_json(rng *r, bytes *b) {
     bytes_free(&out);
 }
 
-/* --------------------------------------------------------------------------------------------------------- PNG */
+/* --------------------------------------------------------------------------------------------------- checksums */
 
 static uint32_t crc32_of(const uint8_t *data, size_t size) {
     uint32_t crc = 0xFFFFFFFFu;
@@ -237,4 +237,18 @@ void repair_png(bytes *b) {
         for (int i = 0; i < 4; i++) b->data[at + 8 + length + (size_t)i] = (uint8_t)(crc >> (24 - 8 * i));
         at += length + 12;
     }
+}
+
+void repair_converted(bytes *b) {
+    static const char key[] = "\"header_crc32\":\"";
+    uint64_t size = 0;
+    if (b->size < 8) return;
+    for (int i = 7; i >= 0; i--) size = size << 8 | b->data[i];
+    if (size > b->size - 8) return;
+    uint8_t *digits = memmem(b->data + 8, size, key, sizeof key - 1);
+    if (!digits || (size_t)(b->data + 8 + size - (digits += sizeof key - 1)) < 8) return;
+    char text[9];
+    memcpy(digits, "00000000", 8);
+    snprintf(text, sizeof text, "%08x", crc32_of(b->data, 8 + size));
+    memcpy(digits, text, 8);
 }

@@ -14,4 +14,7 @@ void mutate_json(rng *r, bytes *b);
 /* Makes the checksums of a PNG's chunks right again, so that what lies under them is read. */
 void repair_png(bytes *b);
 
+/* The same for header_crc32 of a converted safetensors file (docs/FORMATS.md), as far as its header can be found. */
+void repair_converted(bytes *b);
+
 #endif
