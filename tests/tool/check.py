@@ -414,9 +414,10 @@ def pages():
     example, manual = text("examples", "caption.c"), text("docs", "paligemma.1").replace("\\-", "-")
     expect("the README's example is caption.c", f"```c\n{example}```" in text("README.md"))
     expect("caption.c is short", example.count("\n") < 30, example.count("\n"))
+    sections = dict(re.findall(r"^\.SS (\w+)\n(.*?)(?=^\.S[SH] )", manual, re.DOTALL | re.MULTILINE))
     for verb in ["run", "info", "tokens", "convert", "bench"]:
-        for option in re.findall(r"--[a-z-]{2,}", run(verb, "--help")[1]):
-            expect(f"the manual page has {verb}'s {option}", option in manual)
+        for option in re.findall(r"^ .*?(--[a-z-]{2,})", run(verb, "--help")[1], re.MULTILINE):
+            expect(f"the manual page has {verb}'s {option}", option in sections[verb])
 
 
 def main():
