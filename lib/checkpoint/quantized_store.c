@@ -79,7 +79,12 @@ static pg_status read_header(const pgi_tensor_file_info *file, store_header *out
     uint32_t said, found;
     size_t at;
     PGI_TRY(read_crc32(file->path, file->metadata, "header_crc32", &said));
-    if (!pgi_header_crc32(file->header, file->header_size, &at, &found) || found != said)
+    if (!pgi_header_crc32(file->header, file->header_size, &at, &found))
+        return pgi_error(PG_ERROR_FORMAT,
+                         "%s: found no \"header_crc32\":\"%08x\" without spaces in the header, expected one: it was "
+                         "rewritten since the conversion",
+                         file->path, said);
+    if (found != said)
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: found a header with checksum %08x, expected %08x: it was damaged or rewritten since the "
                          "conversion",

@@ -606,6 +606,28 @@ static void metadata_of_others(void **state) {
     bytes_free(&file);
 }
 
+/* json.dumps() of Python writes a space behind the colon. */
+static void a_header_written_anew(void **state) {
+    tiny_options options = tiny_official();
+    uint64_t size;
+    (void)state;
+    tiny_write(source, &options);
+    OK(convert(PG_WEIGHTS_INT8, 1, 0));
+    bytes file = read_file(out, "model.safetensors");
+    memcpy(&size, file.data, 8);
+    char *header = (char *)file.data + 8, *value = memmem(header, size, "_crc32\":\"", 9);
+    assert_non_null(value);
+    value = memmem(value + 9, size, "_crc32\":\"", 9); /* the second, header_crc32 */
+    assert_non_null(value);
+    value += 8;
+    assert_int_equal(header[size - 1], ' '); /* the padding makes room */
+    memmove(value + 1, value, (size_t)(header + size - 1 - value));
+    *value = ' ';
+    write_file(out, "model.safetensors", file.data, file.size);
+    bytes_free(&file);
+    ERROR(try_open(0, 0), PG_ERROR_FORMAT, "without spaces", "rewritten");
+}
+
 static void damage_that_verifying_sees(void **state) {
     tiny_options options = tiny_official();
     rng r = {7};
@@ -677,6 +699,7 @@ int main(void) {
         TEST(what_a_killed_process_left),
         TEST(no_room),
         TEST(metadata_of_others),
+        TEST(a_header_written_anew),
         TEST(damage_that_verifying_sees),
         TEST(shards_of_two_conversions),
     };
