@@ -96,7 +96,8 @@ static const char *next_step(pg_status status, tool_stage stage) {
             return NULL;
         case PG_ERROR_IO: return "check that the file can be read";
         case PG_ERROR_FORMAT:
-            if (stage == TOOL_STAGE_MODEL) return "the file may be damaged or half downloaded: fetch or convert it again";
+            if (stage == TOOL_STAGE_MODEL)
+                return "the file may be damaged or half downloaded: fetch or convert it again";
             if (stage == TOOL_STAGE_IMAGE) return "give a sound PNG or JPEG file";
             return NULL;
         case PG_ERROR_UNSUPPORTED:

@@ -204,8 +204,9 @@ enum {
 
 /* Flags of pg_model_options. */
 enum {
-    PG_MODEL_VERIFY = 1 /* read the whole of a converted folder and compare its checksums; PG_ERROR_UNSUPPORTED for a
-                           folder that has none */
+    PG_MODEL_VERIFY = 1 /* read the whole of a converted folder and compare its checksums; PG_ERROR_FORMAT names what is
+                           damaged, PG_ERROR_UNSUPPORTED: the folder has none. Without it the checksums of headers alone
+                           are compared, and damaged weights go unnoticed: verify a folder that came over a wire */
 };
 
 typedef struct pg_model_options {
@@ -283,8 +284,8 @@ typedef struct pg_memory {
     int32_t n_threads;      /* in: threads of the session; 0: as in pg_session_options */
     int64_t n_tokens;       /* in: max_prompt_tokens + max_new_tokens of the session; 0: one image, 64 + 128 */
     int64_t n_images;       /* in: images encoded in one call; 0: one */
-    uint64_t weights;       /* out: mapped from the files, shared between processes */
-    uint64_t weights_copied; /* out: small tensors held as f32, private to the model */
+    uint64_t weights;       /* out: mapped from the files, shared between processes; what was quantised left out */
+    uint64_t weights_copied; /* out: small tensors held as f32, and what was quantised on opening; private */
     uint64_t activations;   /* out: working memory at the most: encoder and decoder do not hold theirs at once */
     uint64_t kv_cache;      /* out: keys and values of n_tokens */
 } pg_memory;
@@ -318,9 +319,10 @@ PG_API pg_status pg_convert_options_init(pg_convert_options *options, size_t str
  * `out`, which opens like any other and computes to the bit what pg_model_open() of `model` with the same
  * options.weights computes. The bytes written are the same on every CPU and for every n_threads.
  * `out` is new or an empty folder. Everything is written to `out`.partial beside it, which is renamed at the end: a
- * conversion that was cut off leaves no `out`, and what it left of `out`.partial does not open and goes with the next run.
- * Errors: as pg_model_open(); PG_ERROR_ARGUMENT (`out` is not empty, a weight is not finite or too large for the
- * format), PG_ERROR_UNSUPPORTED (`model` is quantised already), PG_ERROR_IO (the disk is full, ...). */
+ * conversion that was cut off leaves no `out`, and what it left of `out`.partial does not open (unless renaming it was
+ * all that was left to do) and goes with the next run.
+ * Errors: as pg_model_open(); PG_ERROR_ARGUMENT (`out` is not empty or a mount point, a weight is not finite),
+ * PG_ERROR_UNSUPPORTED (`model` is quantised already), PG_ERROR_IO (the disk is full, another process writes `out`). */
 PG_API pg_status pg_convert(const char *model, const char *out, const pg_convert_options *options);
 
 /* ------------------------------------------------------------------------

@@ -107,6 +107,17 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
     return PG_OK;
 }
 
+/* Bytes of the files that are read again and again. */
+static uint64_t mapped_bytes(const pg_model *model) {
+    uint64_t n = 0;
+    if (!model->weights.blocks) return pgi_tensor_files_n_bytes(model->files);
+    for (size_t i = 0; i < pgi_tensor_files_count(model->files); i++) { /* quantised ones are not in use any more */
+        const pgi_stored_tensor *tensor = pgi_tensor_files_at(model->files, i);
+        if (tensor->used) n += tensor->n_bytes;
+    }
+    return n;
+}
+
 pg_status pg_model_memory(const pg_model *model, pg_memory *memory) {
     PGI_NOT_NULL(model);
     PGI_TRY(pgi_struct_out_check(memory, "pg_memory"));
@@ -123,7 +134,7 @@ pg_status pg_model_memory(const pg_model *model, pg_memory *memory) {
     pgi_run run = {.kernels = &model->kernels};
     PGI_TRY(pgi_thread_count(value.n_threads, &run.n_threads));
     value.n_threads = run.n_threads;
-    value.weights = pgi_tensor_files_n_bytes(model->files);
+    value.weights = mapped_bytes(model);
     value.weights_copied = model->weights.n_bytes_copied;
     value.activations = pgi_session_workspace(&run, model, value.n_tokens, value.n_images);
     value.kv_cache = 2 * (uint64_t)pgi_kv_cache_size(&model->config.text, value.n_tokens);

@@ -64,6 +64,10 @@ static uint64_t run_case(const char *name, int32_t weights, uint64_t cpu_mask, i
     OK(pg_model_get_info(model, &info));
     assert_int_equal(info.weights, weights);
     assert_true(info.dtypes != 0 && info.n_bytes_mapped > 0);
+    pg_memory memory = {.struct_size = sizeof memory}; /* the originals are not what it takes to run */
+    OK(pg_model_memory(model, &memory));
+    uint64_t bits = 8 * (memory.weights + memory.weights_copied), least = weights == PG_WEIGHTS_INT8 ? 8 : 4;
+    assert_in_range(bits / info.n_parameters, least, 2 * least - 1); /* small matrices are padded much */
     pg_session_close(&session);
     pg_inputs_close(&inputs);
     pg_processor_close(&processor);
