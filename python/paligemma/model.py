@@ -70,6 +70,7 @@ class PaliGemmaForConditionalGeneration:
         self.name_or_path = folder
         self.n_threads = n_threads
         self._cpu = cpu
+        self._weights = weights
         self._handle = Handle("model")
         cancel = CancelFlag()
         options = c.ModelOptions(cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer,
@@ -99,7 +100,8 @@ class PaliGemmaForConditionalGeneration:
     def __reduce__(self) -> Any:
         """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""
         self._handle.check_open()
-        return type(self), (self.name_or_path, self.n_threads, self._cpu), {"generation_config": self.generation_config}
+        return (type(self), (self.name_or_path, self.n_threads, self._cpu, self._weights),
+                {"generation_config": self.generation_config})
 
     # -- what a torch module has
 

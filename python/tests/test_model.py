@@ -188,6 +188,15 @@ def test_an_output_is_changed_by_attribute_and_by_key(model, inputs):
     assert outputs.logits is None and "logits" not in outputs
 
 
+def test_a_quantised_model_is_copied_as_one(model, inputs):
+    with type(model)(model.name_or_path, weights="int4") as quantised:
+        expected = quantised(**inputs).logits
+        assert not np.array_equal(expected, model(**inputs).logits)
+        for other in (copy.deepcopy(quantised), pickle.loads(pickle.dumps(quantised))):
+            with other:
+                assert np.array_equal(other(**inputs).logits, expected)
+
+
 def test_copied_and_pickled(model, inputs):
     model.generation_config.max_new_tokens = 3
     try:
