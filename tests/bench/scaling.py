@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How cost grows with image size, prompt length, batch and threads: tables for docs/SPEED.md and its plot.
+"""How cost grows with image size, prompt length, batch and threads: a table for docs/SPEED.md and its plot.
 
     scaling.py MODEL... [--svg docs/scaling.svg] [--json FILE] [--parts sizes,prompts,threads,batches] [--limit 350]
 
 A MODEL is a checkpoint folder, converted or not. Each gives a point of the image sizes; the first one of each weight
-format is asked with prompts of --prompts text tokens, on 1 to --threads threads, and in batches of --batches rows. Times
-are the best of --rounds rounds after one that is not counted, by `paligemma bench`; batches by pg_generate.
+format is asked with prompts of --prompts text tokens, on 1 to --threads threads, and in batches of --batches rows.
+Times are the best of --rounds rounds after one that is not counted, by `paligemma bench`; batches by pg_generate.
 
 Points that would begin after --limit seconds are left out (the largest pictures come last). --json keeps the points: a
 run that finds FILE adds to it and draws them all, so that parts can be measured one by one; without a MODEL it only
@@ -88,8 +88,8 @@ class Run:
     def measure(self):
         args, first_of, at_sizes = self.args, {}, []
         for model in args.model:
-            info = json.loads(subprocess.run([os.path.join(args.build, "examples", "paligemma"), "info", "--json", model],
-                                             check=True, stdout=subprocess.PIPE).stdout)
+            command = [os.path.join(args.build, "examples", "paligemma"), "info", "--json", model]
+            info = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
             first_of.setdefault(info["weights"], model)
             at_sizes.append((info["image"]["size"], model))
         for part in [p for p in PARTS if p in args.parts.split(",")]:
@@ -132,8 +132,9 @@ def rules(dark, page, ink, quiet, grid):
     return "\n  ".join(out)
 
 
-STYLE = (f"<style>\n  .line {{ fill: none; stroke-width: 2 }}\n  {rules(0, '#ffffff', '#1f2328', '#59636e', '#e3e7eb')}\n"
-         f" @media (prefers-color-scheme: dark) {{\n  {rules(1, '#0d1117', '#e6edf3', '#9198a1', '#2b3139')}\n }}\n</style>")
+STYLE = (f"<style>\n .line {{ fill: none; stroke-width: 2 }}\n  {rules(0, '#ffffff', '#1f2328', '#59636e', '#e3e7eb')}\n"
+         " @media (prefers-color-scheme: dark) {\n  "
+         f"{rules(1, '#0d1117', '#e6edf3', '#9198a1', '#2b3139')}\n }}\n</style>")
 PANEL_W, PANEL_H, LEFT, RIGHT, TOP, BOTTOM = 300, 220, 44, 84, 34, 40
 
 
@@ -147,22 +148,23 @@ def ticks(low, high, log):
 
 
 def panel(x, y, title, x_label, y_label, series, log):
-    """series: [(name, weights, dashed, [(x, y)])]; log: both axes, else they begin at 0."""
+    """series: [(name, weights, dashed, [(x, y)])]; log: the axes ("", "x", "xy") that are so, the others begin at 0."""
     points = [p for *_, list_ in series for p in list_]
     xs = sorted({p[0] for p in points})
-    x0, x1 = (xs[0], xs[-1] if xs[-1] > xs[0] else 2 * xs[0]) if log else (0, xs[-1])
-    y0, y1 = (min(p[1] for p in points) * 0.7 if log else 0), max(p[1] for p in points) * (1.4 if log else 1.08)
+    x0, x1 = (xs[0], xs[-1] if xs[-1] > xs[0] else 2 * xs[0]) if "x" in log else (0, xs[-1])
+    y_log = "y" in log
+    y0, y1 = (min(p[1] for p in points) * 0.7 if y_log else 0), max(p[1] for p in points) * (1.4 if y_log else 1.08)
 
-    def part(value, low, high):
-        return math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
+    def part(value, low, high, axis):
+        return math.log(value / low) / math.log(high / low) if axis in log else (value - low) / (high - low)
 
     def place(p):
-        return (x + LEFT + (PANEL_W - LEFT - RIGHT) * part(p[0], x0, x1),
-                y + PANEL_H - BOTTOM - (PANEL_H - TOP - BOTTOM) * part(p[1], y0, y1))
+        return (x + LEFT + (PANEL_W - LEFT - RIGHT) * part(p[0], x0, x1, "x"),
+                y + PANEL_H - BOTTOM - (PANEL_H - TOP - BOTTOM) * part(p[1], y0, y1, "y"))
     right, base = x + PANEL_W - RIGHT, y + PANEL_H - BOTTOM
     out = [f'<text class="ink" x="{x + 8}" y="{y + 16}" font-weight="bold">{title}</text>',
            f'<text class="quiet" x="{x + 8}" y="{y + 29}">{y_label}</text>']
-    for value in ticks(y0, y1, log):
+    for value in ticks(y0, y1, y_log):
         at = place((x1, value))[1]
         out.append(f'<path class="grid" d="M{x + LEFT} {at:.1f}H{right}"/><text class="quiet" x="{x + LEFT - 5}" '
                    f'y="{at + 4:.1f}" text-anchor="end">{value:g}</text>')
@@ -200,14 +202,14 @@ def draw(points):
             out += [(f"{weights} {text}".strip(), weights, dashed, [(p["at"], p[key]) for p in mine])
                     for key, text, dashed in keys if mine]
         return out
-    decode, first = [("decode", "", False)], [("first", "", False)]
+    decode, first, prompt = [[(key, "", False)] for key in ("decode", "first", "prompt")]
     panels = [("Picture and prompt", "image size, px", "seconds (log)",
-               lines("sizes", [("prompt", "prompt", False), ("picture", "picture", True)]), True),
-              ("Prompt", "tokens of text beside the picture", "seconds", lines("prompts", [("prompt", "", False)]), False),
-              ("First token", "threads", "seconds", lines("threads", first), False),
-              ("Decoding", "image size, px", "new tokens a second (log)", lines("sizes", decode), True),
-              ("Decoding a batch", "rows", "new tokens a second, all rows", lines("batches", decode), False),
-              ("Decoding", "threads", "new tokens a second", lines("threads", decode), False)]
+               lines("sizes", [("prompt", "prompt", False), ("picture", "picture", True)]), "xy"),
+              ("Prompt", "tokens of text beside the picture", "seconds", lines("prompts", prompt), ""),
+              ("First token", "threads", "seconds", lines("threads", first), ""),
+              ("Decoding", "image size, px", "new tokens a second", lines("sizes", decode), "x"),
+              ("Decoding a batch", "rows", "new tokens a second, all rows", lines("batches", decode), ""),
+              ("Decoding", "threads", "new tokens a second", lines("threads", decode), "")]
     panels = [p for p in panels if p[3]]
     width, height = PANEL_W * min(3, len(panels)), PANEL_H * ((len(panels) + 2) // 3)
     body = "\n".join(panel(PANEL_W * (i % 3), PANEL_H * (i // 3), *p) for i, p in enumerate(panels))

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Measures what int8 and int4 weights cost in quality, and writes their section of docs/EXACTNESS.md.
 
-    quality.py [--write] [--pictures 2000] [--count 8] [--big FOLDER]... [--formats int8,int4] [--build FOLDER]
+    quality.py [--write] [--pictures 2000] [--count 8] [--big FOLDER[,int8=FOLDER,...]]... [--formats int8,int4]
+               [--build FOLDER]
 
 The stored weights computed in f32, which are transformers' results to float noise (exactness.py), are the measure; each
-format is a folder that `paligemma convert` makes of the same checkpoint.
+format is a folder that `paligemma convert` makes of the same checkpoint, or the one that --big names after it.
 
     models    --count random small checkpoints, the demo checkpoint, and each --big one (make_random.py 3b-224)
     distance  relative L2 of features, layers, final norm and logits, in a forward pass over picture, prompt and the text
@@ -99,8 +100,9 @@ class Row:
         return " | ".join(cells)
 
 
-def measure(library, build, folder, prompts, rows, formats, temporary, n_threads, max_new):
-    """Adds a checkpoint to rows[format]. prompts: [(path, text)]. -> why a format was left out"""
+def measure(library, build, folder, prompts, rows, formats, temporary, n_threads, max_new, converted=None):
+    """Adds a checkpoint to rows[format]. prompts: [(path, text)]; converted: {format: folder} that are there already.
+    -> why a format was left out"""
     cases, refused = [], []
     with pglib.Model(library, folder) as model, pglib.Processor(library, folder) as processor, \
             pglib.Session(model, n_threads=n_threads, max_new_tokens=max_new) as session:
@@ -117,6 +119,7 @@ def measure(library, build, folder, prompts, rows, formats, temporary, n_threads
             cases.append((path, text, ids, arrays, outputs_of(model, arrays, n_threads)))
     for weights in formats:
         out = os.path.join(temporary, f"{os.path.basename(os.path.abspath(folder))}-{weights}")
+        out = (converted or {}).get(weights, out)
         why = None if os.path.exists(out) else convert(build, folder, out, weights)
         if why:
             refused.append(f"{weights}: {why}")
@@ -189,7 +192,8 @@ def main():
     args.add_argument("--pictures", type=int, default=2000, help="of the demo's tasks (default 2000)")
     args.add_argument("--count", type=int, default=8, help="random small checkpoints (default 8)")
     args.add_argument("--seed", type=int, default=7000, help="the first of them (default 7000)")
-    args.add_argument("--big", action="append", default=[], help="a checkpoint of real shapes; may be repeated")
+    args.add_argument("--big", action="append", default=[], metavar="FOLDER[,int8=FOLDER,...]",
+                      help="a checkpoint of real shapes, and folders converted from it; may be repeated")
     args.add_argument("--formats", default="int8,int4")
     args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
     args = args.parse_args()
@@ -211,12 +215,14 @@ def main():
             draw_prompt = exactness.random_prompts(seed, temporary)
             refused += measure(library, args.build, folder, [draw_prompt(i) for i in range(4)], rows, formats, temporary,
                                1, 24)
-        for folder in args.big:
+        for big in args.big:
+            folder, *named = big.split(",")
+            converted = dict(pair.split("=", 1) for pair in named)
             path = os.path.join(temporary, "picture.png")
             Image.linear_gradient("L").resize((640, 480)).convert("RGB").save(path)
             refused += measure(library, args.build, folder, [(path, "caption en"), (path, "answer en what is this?")],
                                new_rows(f"random weights in real shapes ({os.path.basename(os.path.abspath(folder))})"),
-                               formats, temporary, 0, 16)
+                               formats, temporary, 0, 16, converted)
         folders = {"stored": demo, **{w: os.path.join(temporary, f"model-{w}") for w in formats}}
         tasks, wrong = tasks_table(library, {w: f for w, f in folders.items() if os.path.exists(f)}, args.pictures)
     head = ("| model | weights | " + " | ".join(STAGES) + " | KL, mean | KL, 99% | same top-1 | tokens before the first "
