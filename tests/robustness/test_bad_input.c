@@ -528,6 +528,62 @@ static void weights_that_are_no_numbers(void **state) {
     }
 }
 
+/* What no CPU has, what no format is, and what a format cannot hold. Damaged and newer converted folders: test_convert. */
+static void formats_and_masks(void **state) {
+    static const struct {
+        int32_t weights;
+        uint64_t cpu_mask;
+        const char *first, *second; /* in the message */
+    } opens[] = {{3, 0, "weights is 3", "PG_WEIGHTS_"},
+                 {-1, 0, "weights is -1", "PG_WEIGHTS_"},
+                 {PG_WEIGHTS_INT4, UINT64_C(1) << 60, "cpu_mask", "0x1000000000000000"}};
+    pg_model *model = NULL;
+    pg_model_options options;
+    (void)state;
+    for (size_t i = 0; i < sizeof opens / sizeof *opens; i++) {
+        pg_model_options_init(&options, sizeof options);
+        options.weights = opens[i].weights;
+        options.cpu_mask = opens[i].cpu_mask;
+        stale_error();
+        pg_status status = pg_model_open(folders[0], &options, &model);
+        assert_non_null(strstr(pg_last_error(), opens[i].second));
+        expect_error(status, PG_ERROR_ARGUMENT, opens[i].first);
+        assert_null(model);
+    }
+    static const int32_t targets[] = {PG_WEIGHTS_STORED, 3, -1};
+    char out[600];
+    pg_convert_options convert;
+    snprintf(out, sizeof out, "%s-converted", folders[0]);
+    for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) {
+        pg_convert_options_init(&convert, sizeof convert);
+        convert.weights = targets[i];
+        expect_error(pg_convert(folders[0], out, &convert), PG_ERROR_ARGUMENT, "PG_WEIGHTS_INT8 (1) or PG_WEIGHTS_INT4 (2)");
+    }
+    /* a matrix whose weights are no numbers has no scales */
+    bytes old = read_file(folders[0], WEIGHTS), now = {0};
+    uint64_t header;
+    memcpy(&header, old.data, 8);
+    bytes_add(&now, old.data, old.size);
+    memset(now.data + 8 + header, 0xFF, now.size - 8 - header);
+    write_file(folders[0], WEIGHTS, now.data, now.size);
+    for (int32_t weights = PG_WEIGHTS_INT8; weights <= PG_WEIGHTS_INT4; weights++) {
+        pg_model_options_init(&options, sizeof options);
+        pg_convert_options_init(&convert, sizeof convert);
+        options.weights = convert.weights = weights;
+        for (int converts = 0; converts < 2; converts++) {
+            stale_error();
+            pg_status status =
+                converts ? pg_convert(folders[0], out, &convert) : pg_model_open(folders[0], &options, &model);
+            assert_non_null(strstr(pg_last_error(), WEIGHTS ": tensor "));
+            expect_error(status, PG_ERROR_ARGUMENT, "expected a finite number");
+            assert_null(model);
+        }
+    }
+    write_file(folders[0], WEIGHTS, old.data, old.size);
+    bytes_free(&old);
+    bytes_free(&now);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(all_lies, capture_end_if_on),
@@ -535,6 +591,7 @@ int main(void) {
         cmocka_unit_test_teardown(pictures_that_are_none, capture_end_if_on),
         cmocka_unit_test_teardown(prompts_that_are_none, capture_end_if_on),
         cmocka_unit_test_teardown(weights_that_are_no_numbers, capture_end_if_on),
+        cmocka_unit_test_teardown(formats_and_masks, capture_end_if_on),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
