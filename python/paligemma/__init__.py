@@ -12,6 +12,7 @@ The C library is looked for in $PALIGEMMA_LIBRARY (its path or folder; when set,
 in lib/, then where the system's loader looks. Errors are ValueError, OSError (FileNotFoundError), MemoryError,
 NotImplementedError and Cancelled, with the library's own words.
 """
+from ._convert import convert
 from ._errors import Cancelled
 from ._library import library_path, version
 from ._run import CancelFlag
@@ -27,5 +28,5 @@ __all__ = [
     "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
     "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerationConfig", "ModelOutput", "PaliGemmaCausalLMOutput",
     "PaliGemmaConfig", "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport",
-    "library_path", "version",
+    "convert", "library_path", "version",
 ]

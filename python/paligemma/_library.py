@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _errors
 
-API_MAJOR, API_MINOR = 0, 2  # what this package was written against; while MAJOR is 0, MINOR must be at least this
+API_MAJOR, API_MINOR = 0, 3  # what this package was written against; while MAJOR is 0, MINOR must be at least this
 SONAME = f"libpaligemma.so.{API_MAJOR}"
 
 c_char_p, c_void_p, c_size_t = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t
@@ -34,8 +34,11 @@ FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_
 EVENT_EOS, EVENT_LENGTH = 1, 2
 CPU_MASKS = {None: 0, "baseline": 1, "avx2": 3, "avx512": 7}
 WEIGHTS = ("stored", "int8", "int4")  # PG_WEIGHTS_*
+MODEL_VERIFY = 1
+PHASE_CONVERT = 5
 
 LogFn = ctypes.CFUNCTYPE(None, c_void_p, i32, c_char_p)
+ProgressFn = ctypes.CFUNCTYPE(i32, c_void_p, i32, i64, i64)
 
 
 class Struct(ctypes.Structure):
@@ -69,6 +72,12 @@ class ModelInfo(Struct):
     _fields_ = [("struct_size", u32), ("generation", i32), ("n_parameters", u64), ("n_bytes_mapped", u64),
                 ("cpu_used", u64), ("n_files", u32), ("n_tensors", u32), ("dtypes", u32), ("image_size", i32),
                 ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("reserved", u32)]
+
+
+class ConvertOptions(Struct):
+    _fields_ = [("struct_size", u32), ("weights", i32), ("n_threads", i32), ("reserved", u32),
+                ("max_file_bytes", u64), ("allocator", c_void_p), ("log", LogFn), ("log_user", c_void_p),
+                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p)]
 
 
 class ProcessorOptions(Struct):
@@ -138,6 +147,7 @@ _STATUS_FUNCTIONS = {
     "pg_model_open": [c_char_p, P(ModelOptions), _OUT],
     "pg_model_config": [_H, c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_model_get_info": [_H, P(ModelInfo)],
+    "pg_convert": [c_char_p, c_char_p, P(ConvertOptions)],
     "pg_checkpoint_find": [c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_image_from_path": [P(Image), c_size_t, c_char_p],
     "pg_image_from_bytes": [P(Image), c_size_t, c_char_p, c_size_t],

@@ -1,0 +1,48 @@
+"""convert(): a checkpoint with int8 or int4 weights, written once and opened like any other."""
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Callable
+
+from . import _hub, _library as c
+from ._log import log_function
+from ._run import CancelFlag, interruptible
+
+
+def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], weights: str = "int8", *, n_threads: int = 0,
+            max_file_bytes: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
+    """Writes `model`, a checkpoint folder or an id in the local Hugging Face cache, to the new folder `out` with
+    "int8" or "int4" weights. It computes to the bit what from_pretrained(model, weights=weights) computes, opens at
+    once, and processes share its memory.
+
+    n_threads: 0 is the CPUs that this process may use. max_file_bytes: weights are cut into files of at most so many
+    bytes, 0 is 5e9. progress(done, total), bytes of weights: what it raises ends the conversion and comes back to the
+    caller. A conversion that fails leaves no `out`.
+    Raises FileNotFoundError, OSError (damaged files, a full disk), NotImplementedError (already quantised),
+    ValueError (`out` is not empty, a weight is not finite).
+    """
+    if weights not in c.WEIGHTS[1:]:
+        raise ValueError(f"weights is {weights!r}, expected \"int8\" or \"int4\"")
+    folder = _hub.find(model)
+    raised: list[BaseException] = []
+
+    @c.ProgressFn
+    def report(user: object, phase: int, done: int, total: int) -> int:
+        if progress is not None and phase == c.PHASE_CONVERT and not raised:
+            try:
+                progress(done, total)
+            except BaseException as error:  # must not leave a callback of C
+                raised.append(error)
+        return len(raised)
+
+    cancel = CancelFlag()
+    options = c.ConvertOptions(weights=c.WEIGHTS.index(weights), n_threads=n_threads, max_file_bytes=max_file_bytes,
+                               log=log_function, progress=report, cancel=cancel.pointer)
+    try:
+        interruptible(lambda: c.check(c.lib.pg_convert(os.fsencode(folder), os.fsencode(out), ctypes.byref(options))),
+                      cancel)
+    except BaseException:
+        if raised:
+            raise raised.pop() from None
+        raise
