@@ -606,7 +606,8 @@ PG_API pg_status pg_generate(pg_model *model, pg_processor *processor, const pg_
                              const pg_generate_options *options, pg_result **out);
 PG_API void pg_result_close(pg_result **result);
 
-/* The first row's generated text without special tokens, UTF-8. Valid until the result is closed; NULL result: "". */
+/* The first row's generated text without special tokens, UTF-8. Valid until the result is closed; NULL result: "".
+ * Should a model generate the byte 0, the C string ends there; on_text and pg_detokenizer_push() give sizes. */
 PG_API const char *pg_result_text(const pg_result *result);
 /* The first row's generated ids, i64 [n], the final eos kept when it came. Valid until the result is closed. */
 PG_API pg_status pg_result_ids(const pg_result *result, pg_tensor *out);
