@@ -4,6 +4,7 @@
 
 #include "api/calls.h"
 #include "api/structs.h"
+#include "base/parallel.h"
 
 enum { DEFAULT_NEW_TOKENS = 128, DEFAULT_PROMPT_TOKENS = 64 /* beside one picture */ };
 
@@ -133,15 +134,12 @@ pg_status pg_encode_image(pg_model *model, const pg_inputs *inputs, const pg_run
     PGI_NOT_NULL(inputs);
     pg_run_options complete = default_run_options;
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_run_options"));
-    pgi_run run = {
-        .kernels = &model->kernels,
-        .cancel = complete.cancel,
-        .progress = complete.progress,
-        .progress_user = complete.progress_user,
-    };
-    PGI_TRY(pgi_thread_count(complete.n_threads, &run.n_threads));
+    PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    pgi_team team;
+    pgi_run run = pgi_run_open(&team, &model->kernels, &complete);
     pgi_call_begin(model, inputs, complete.cancel);
     pg_status status = pgi_features_encode(&run, model, inputs, out);
+    pgi_run_close(&run);
     pgi_call_end(model, inputs, complete.cancel);
     return status;
 }

@@ -1,18 +1,6 @@
-/*
- * Threads through OpenMP, without touching the host's OpenMP settings: only
- * the num_threads clause of our own regions is used.
- *
- * libgomp's thread pool does not survive fork(): a child's first parallel
- * region would wait for threads that are not there. So a process that has
- * forked after using threads runs serially (results are the same).
- *
- * libgomp ends the process when the system refuses it a thread (ulimit -u, the
- * pids limit of a container). So before a team grows, as many threads are
- * created and joined here, where a refusal can be seen: then fewer are used.
- */
+/* Chunks of work on a team of threads; the run that carries it. */
 #include "base/parallel.h"
 
-#include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -42,48 +30,22 @@ int pgi_cpu_count(void) {
     return n > 0 && n < 4096 ? (int)n : 1;
 }
 
-#ifdef PGI_OPENMP
-#include <omp.h>
-
-/* The process that first used threads; a child after fork() has another id. */
-static atomic_int thread_owner;
-
-static int may_use_threads(void) {
-    int self = (int)getpid(), owner = 0;
-    if (atomic_compare_exchange_strong(&thread_owner, &owner, self)) return 1;
-    return owner == self;
+pgi_run pgi_run_open(pgi_team *team, const struct pgi_kernels *kernels, const pg_run_options *options) {
+    pgi_team_open(team, options->n_threads);
+    return (pgi_run){
+        .kernels = kernels,
+        .n_threads = options->n_threads,
+        .team = team,
+        .cancel = options->cancel,
+        .progress = options->progress,
+        .progress_user = options->progress_user,
+    };
 }
 
-static void *wait_for_gate(void *gate) {
-    pthread_mutex_lock(gate);
-    pthread_mutex_unlock(gate);
-    return NULL;
+void pgi_run_close(pgi_run *run) {
+    if (run->team) pgi_team_close(run->team);
+    run->team = NULL;
 }
-
-/* How many of `wanted` threads the system lets live at once, the calling one counted. */
-static int try_threads(int wanted) {
-    enum { MAX = 1024 }; /* the API allows no more */
-    pthread_t threads[MAX];
-    pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
-    int n = 0;
-    pthread_mutex_lock(&gate);
-    while (n < wanted - 1 && n < MAX && pthread_create(&threads[n], NULL, wait_for_gate, &gate) == 0) n++;
-    pthread_mutex_unlock(&gate);
-    for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
-    pthread_mutex_destroy(&gate);
-    return n + 1;
-}
-
-/* The team for a run; libgomp's pool belongs to the calling thread, and so does what is known about it. */
-static int team_size(int wanted) {
-    static _Thread_local int tried, found;
-    if (wanted > tried) {
-        found = try_threads(wanted);
-        tried = wanted;
-    }
-    return wanted < found ? wanted : found;
-}
-#endif
 
 /* Some 20 microseconds of one core; a team of threads takes about 5 to meet, and far more when other programs want the
  * CPUs too. */
@@ -96,35 +58,37 @@ const pgi_run *pgi_run_for_work(const pgi_run *run, double work, pgi_run *alone)
     return alone;
 }
 
-pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_task_fn task, void *context) {
-    int64_t n_chunks = (n + grain - 1) / grain;
-#ifdef PGI_OPENMP
-    /* All threads of the run, though there may be fewer chunks: libgomp ends the ones that a smaller team leaves out,
-     * and creating them again for the next region costs more than waking them. */
-    int n_threads = run->n_threads > 1 && n_chunks > 1 && may_use_threads() ? team_size(run->n_threads) : 1;
-    if (n_threads > 1) {
-        atomic_int stop = 0;
-#pragma omp parallel num_threads(n_threads)
-        {
-            int thread = omp_get_thread_num();
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t chunk = 0; chunk < n_chunks; chunk++) {
-                if (atomic_load_explicit(&stop, memory_order_relaxed)) continue;
-                if (pgi_run_cancelled(run)) {
-                    atomic_store_explicit(&stop, 1, memory_order_relaxed);
-                    continue;
-                }
-                int64_t begin = chunk * grain;
-                task(context, begin, begin + grain < n ? begin + grain : n, thread);
-            }
+typedef struct chunks {
+    const pgi_run *run;
+    int64_t n, grain, n_chunks;
+    pgi_task_fn task;
+    void *context;
+    atomic_llong next; /* chunk */
+    atomic_int stop;   /* the cancel flag was seen */
+} chunks;
+
+/* Takes chunks until there are none. */
+static void do_chunks(void *context, int thread) {
+    chunks *c = context;
+    const int64_t n = c->n, grain = c->grain, n_chunks = c->n_chunks;
+    for (;;) {
+        int64_t chunk = atomic_fetch_add_explicit(&c->next, 1, memory_order_relaxed);
+        if (chunk >= n_chunks || atomic_load_explicit(&c->stop, memory_order_relaxed)) return;
+        if (pgi_run_cancelled(c->run)) {
+            atomic_store_explicit(&c->stop, 1, memory_order_relaxed);
+            return;
         }
-        return atomic_load(&stop) ? cancelled() : PG_OK;
-    }
-#endif
-    for (int64_t chunk = 0; chunk < n_chunks; chunk++) {
-        if (pgi_run_cancelled(run)) return cancelled();
         int64_t begin = chunk * grain;
-        task(context, begin, begin + grain < n ? begin + grain : n, 0);
+        c->task(c->context, begin, begin + grain < n ? begin + grain : n, thread);
     }
-    return PG_OK;
+}
+
+pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_task_fn task, void *context) {
+    chunks c = {.run = run, .n = n, .grain = grain, .n_chunks = (n + grain - 1) / grain, .task = task,
+                .context = context};
+    if (run->team && run->n_threads > 1 && c.n_chunks > 1)
+        pgi_team_run(run->team, do_chunks, &c, c.n_chunks - 1);
+    else
+        do_chunks(&c, 0);
+    return atomic_load(&c.stop) ? cancelled() : PG_OK;
 }

@@ -3,22 +3,28 @@
 #define PGI_BASE_PARALLEL_H
 
 #include "base/run.h"
+#include "base/team.h"
 
 /* Work on the items begin <= i < end. `thread` (0 <= thread < run->n_threads) names the scratch to use. */
 typedef void (*pgi_task_fn)(void *context, int64_t begin, int64_t end, int thread);
 
 /*
  * Calls `task` for all of 0..n in chunks of `grain` items (the last may be
- * shorter), on up to run->n_threads threads. Which thread gets which chunk is
+ * shorter), on up to run->n_threads threads of run->team. Which thread gets which chunk is
  * not defined, so a result may depend on the chunk but never on the thread:
  * that makes results bit-equal for every n_threads.
- * One thread never enters OpenMP. Between chunks the cancel flag is looked at:
- * PG_ERROR_CANCELLED, some chunks undone.
+ * With one thread, one chunk or no team all is done by the calling thread. Between chunks the cancel flag is looked at:
+ * PG_ERROR_CANCELLED, some chunks undone. A task must not call this with the same run.
  */
 pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_task_fn task, void *context);
 
 /* `run` itself, or when `work` (floating-point operations) is over sooner than other threads are woken, `*alone`: the
  * same with one thread. */
 const pgi_run *pgi_run_for_work(const pgi_run *run, double work, pgi_run *alone);
+
+/* A run with a team of its own, which lies in *team and starts its threads when there is work for them. options:
+ * complete, n_threads >= 1. kernels: may be NULL. */
+pgi_run pgi_run_open(pgi_team *team, const struct pgi_kernels *kernels, const pg_run_options *options);
+void pgi_run_close(pgi_run *run); /* ends the threads; run->team NULL: nothing */
 
 #endif

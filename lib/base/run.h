@@ -11,6 +11,7 @@
 #include "base/status.h"
 
 struct pgi_kernels;
+struct pgi_team;
 
 /* A counted cancel flag; the public handle is this struct. */
 struct pg_cancel {
@@ -30,7 +31,8 @@ typedef struct pgi_trace {
 
 typedef struct pgi_run {
     const struct pgi_kernels *kernels;
-    int n_threads;         /* >= 1 */
+    int n_threads;         /* >= 1; scratch is sized for so many */
+    struct pgi_team *team; /* of n_threads; NULL: the calling thread works alone */
     const pg_cancel *cancel; /* may be NULL */
     pg_progress_fn progress; /* may be NULL */
     void *progress_user;

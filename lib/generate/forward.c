@@ -11,6 +11,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/parallel.h"
 #include "generate/loss.h"
 
 /* Tokens begin .. end of a row. */
@@ -212,29 +213,41 @@ static pg_status run_batch(forward *f) {
     return PG_OK;
 }
 
-pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, int with_loss,
-                      pg_outputs **result) {
-    pgi_run run = {
-        .kernels = &model->kernels,
-        .n_threads = options->n_threads,
-        .cancel = options->cancel,
-        .progress = options->progress,
-        .progress_user = options->progress_user,
-    };
-    pgi_prompts prompts;
+/* prompts: of the inputs. */
+static pg_status run_prompts(const pgi_run *run, const pgi_prompts *prompts, const pg_forward_options *options,
+                             int with_loss, pg_outputs **result) {
     pg_outputs *out = NULL;
-    PGI_TRY(check_options(model, inputs, options, with_loss));
-    PGI_TRY(pgi_prompts_open(&run, model, inputs, options->features, NULL, &prompts));
-    forward f = {
-        .run = &run, .prompts = &prompts, .flags = options->flags, .labels = with_loss ? inputs->labels : NULL};
-    pg_status status = new_outputs(&prompts, options->flags, options->logits_to_keep, &out);
+    forward f = {.run = run,
+                 .prompts = prompts,
+                 .flags = options->flags,
+                 .labels = with_loss ? prompts->inputs->labels : NULL};
+    pg_status status = new_outputs(prompts, options->flags, options->logits_to_keep, &out);
     f.out = out;
     if (status >= 0) status = run_batch(&f);
-    pgi_free(&model->memory, f.block);
-    pgi_prompts_close(&prompts);
+    pgi_free(&prompts->model->memory, f.block);
     if (status < 0)
         pgi_outputs_free(out);
     else
         *result = out;
+    return status;
+}
+
+pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, int with_loss,
+                      pg_outputs **result) {
+    PGI_TRY(check_options(model, inputs, options, with_loss));
+    pgi_team team;
+    pgi_run run = pgi_run_open(&team, &model->kernels, &(pg_run_options){
+        .n_threads = options->n_threads,
+        .progress = options->progress,
+        .progress_user = options->progress_user,
+        .cancel = options->cancel,
+    });
+    pgi_prompts prompts;
+    pg_status status = pgi_prompts_open(&run, model, inputs, options->features, NULL, &prompts);
+    if (status >= 0) {
+        status = run_prompts(&run, &prompts, options, with_loss, result);
+        pgi_prompts_close(&prompts);
+    }
+    pgi_run_close(&run);
     return status;
 }

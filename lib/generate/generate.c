@@ -4,6 +4,8 @@
  */
 #include "generate/generate.h"
 
+#include "base/parallel.h"
+
 typedef struct generated_row {
     pgi_answer answer;
     pgi_stream_decoder decoder;
@@ -216,26 +218,36 @@ static pg_status generate(generation *g, const pgi_tokenizer *tokenizer, pg_resu
     return PG_OK;
 }
 
-pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
-                       const pg_generate_options *options, pg_result **out) {
-    pgi_run run = {
-        .kernels = &model->kernels,
-        .n_threads = options->n_threads,
-        .cancel = options->cancel,
-        .progress = options->progress,
-        .progress_user = options->progress_user,
-    };
-    pgi_prompts prompts;
+static pg_status run_generation(generation *g, const pgi_prompts *prompts, const pgi_tokenizer *tokenizer,
+                                pg_result **out) {
     pg_result *result = NULL;
-    PGI_TRY(pgi_prompts_open(&run, model, inputs, options->features, NULL, &prompts));
-    generation g = {.run = &run, .model = model, .options = options, .prompts = &prompts};
-    pg_status status = new_result(model, inputs, &result);
-    if (status >= 0) status = generate(&g, processor->tokenizer, result);
-    close_generation(&g);
-    pgi_prompts_close(&prompts);
+    PGI_TRY(new_result(g->model, prompts->inputs, &result));
+    g->prompts = prompts;
+    pg_status status = generate(g, tokenizer, result);
+    close_generation(g);
     if (status < 0)
         pgi_result_free(result);
     else
         *out = result;
+    return status;
+}
+
+pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
+                       const pg_generate_options *options, pg_result **out) {
+    pgi_team team;
+    pgi_run run = pgi_run_open(&team, &model->kernels, &(pg_run_options){
+        .n_threads = options->n_threads,
+        .progress = options->progress,
+        .progress_user = options->progress_user,
+        .cancel = options->cancel,
+    });
+    generation g = {.run = &run, .model = model, .options = options};
+    pgi_prompts prompts;
+    pg_status status = pgi_prompts_open(&run, model, inputs, options->features, NULL, &prompts);
+    if (status >= 0) {
+        status = run_generation(&g, &prompts, processor->tokenizer, out);
+        pgi_prompts_close(&prompts);
+    }
+    pgi_run_close(&run);
     return status;
 }

@@ -1,5 +1,6 @@
 #include "generate/model.h"
 
+#include "base/parallel.h"
 #include "checkpoint/hub.h"
 #include "checkpoint/quantized_store.h"
 
@@ -14,12 +15,14 @@ static void model_free(pg_model *model) {
 }
 
 pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_model_options *options, pg_model **out) {
-    pgi_run run = {
-        .n_threads = 1,
-        .cancel = options->cancel,
+    const int n_cpus = pgi_cpu_count();
+    pgi_team team; /* starts when there are weights to verify or to quantise */
+    pgi_run run = pgi_run_open(&team, NULL, &(pg_run_options){
+        .n_threads = n_cpus < MAX_OPEN_THREADS ? n_cpus : MAX_OPEN_THREADS,
         .progress = options->progress,
         .progress_user = options->progress_user,
-    };
+        .cancel = options->cancel,
+    });
     pgi_config config;
     char *folder = NULL;
     pg_status status;
@@ -37,18 +40,13 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     model->config = config;
     PGI_GOTO(pgi_tensor_files_open(memory, folder, &model->files), fail);
     PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, &model->weights), fail);
-    if (options->flags & PG_MODEL_VERIFY) {
-        run.n_threads = pgi_cpu_count();
-        PGI_GOTO(pgi_quantized_store_verify(memory, &run, model->files), fail);
-    }
+    if (options->flags & PG_MODEL_VERIFY) PGI_GOTO(pgi_quantized_store_verify(memory, &run, model->files), fail);
     if (options->weights != PG_WEIGHTS_STORED && options->weights != model->weights.format) {
         if (model->weights.format != PG_WEIGHTS_STORED) {
             status = pgi_error(PG_ERROR_ARGUMENT, "%s: found weights converted to %s, expected %s as the options say",
                                folder, pgi_weights_name(model->weights.format), pgi_weights_name(options->weights));
             goto fail;
         }
-        int n_cpus = pgi_cpu_count();
-        run.n_threads = n_cpus < MAX_OPEN_THREADS ? n_cpus : MAX_OPEN_THREADS;
         PGI_GOTO(pgi_model_quantize(model, &run, options->weights), fail);
     }
     uint32_t n_files = pgi_tensor_files_n_files(model->files);
@@ -59,10 +57,12 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
         pgi_log_line(&model->log, PG_LOG_WARNING,
                      "%s/generation_config.json: %s is set; transformers' generate() follows it, this library does not",
                      folder, model->config.unfollowed_setting);
+    pgi_run_close(&run);
     pgi_free(memory, folder);
     *out = model;
     return PG_OK;
 fail:
+    pgi_run_close(&run);
     pgi_free(memory, folder);
     model_free(model);
     return status;

@@ -2,6 +2,7 @@
 #ifndef PGI_GENERATE_SESSION_H
 #define PGI_GENERATE_SESSION_H
 
+#include "base/parallel.h"
 #include "generate/answers.h"
 
 typedef enum pgi_session_state {
@@ -13,6 +14,7 @@ typedef enum pgi_session_state {
 struct pg_session {
     pg_model *model; /* counted */
     pgi_run run;     /* its cancel flag is counted */
+    pgi_team team;   /* of the run */
     int32_t max_new_tokens;
 
     pgi_session_state state;

@@ -13,7 +13,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/parallel.h"
 #include "kernels/quantized.h"
 #include "tool_roof.h"
 
@@ -148,6 +147,21 @@ static void report(double flop, double flop_roof, double bytes, double byte_roof
     fflush(stdout);
 }
 
+static void nothing(void *context, int64_t begin, int64_t end, int thread) {
+    (void)context, (void)begin, (void)end, (void)thread;
+}
+
+/* What it costs to hand work to a team whose threads are awake, and asleep. */
+static void meetings(const pgi_run *run) {
+    const struct timespec pause = {0, 2000000};
+    MEASURE((void)0, for (int i = 0; i < 100; i++) pgi_parallel_for(run, 64, 1, nothing, NULL));
+    label("100 empty jobs of 64 chunks ");
+    report(0, 0, 0, 0, 0);
+    MEASURE(nanosleep(&pause, NULL), pgi_parallel_for(run, 64, 1, nothing, NULL));
+    label("empty job after a pause of 2 ms ");
+    report(0, 0, 0, 0, 0);
+}
+
 static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only) {
     static const int shapes[][3] = {{256, 588, 1152},  {256, 1152, 1152}, {256, 1152, 4304},  {256, 4304, 1152},
                                     {272, 2048, 2048}, {272, 2048, 256},  {272, 2048, 16384}, {272, 16384, 2048},
@@ -168,7 +182,8 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
     for (size_t at = 2 << 20; at + (2 << 20) <= bytes; at += 2 << 20) memcpy(buffer + at, buffer, 2 << 20);
     random_fill(&c, x, (int64_t)n_x);
     random_fill(&c, y, (int64_t)n_y);
-    pgi_run run = {.kernels = kernels, .n_threads = n_threads};
+    pgi_team team;
+    pgi_run run = pgi_run_open(&team, kernels, &(pg_run_options){.n_threads = n_threads});
     roof_probe f32 = roof_f32(kernels->cpu), int8 = roof_int8(kernels->cpu);
     double flop_roof = peak(&run, f32), int8_roof = peak(&run, int8), byte_roof = bandwidth(&run, buffer, bytes);
     printf(
@@ -177,6 +192,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
         (unsigned long long)kernels->cpu, n_threads, flop_roof / 1e9, f32.name, int8_roof / 1e9, int8.name,
         byte_roof / 1e9);
     json_begin(&run, flop_roof, int8_roof, byte_roof);
+    if (n_threads > 1 && !only) meetings(&run);
 
     const int attention_alone = only && !strcmp(only, "attention");
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !attention_alone; s++) {
@@ -200,7 +216,10 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
                    m <= 16 ? (double)size : 0, byte_roof, room);
         }
     }
-    if (only && !attention_alone) return 0;
+    if (only && !attention_alone) {
+        pgi_run_close(&run);
+        return 0;
+    }
     static const int attentions[][5] = {{256, 256, 16, 16, 72}, {1024, 1024, 16, 16, 72}, {4096, 4096, 16, 16, 72},
                                         {272, 272, 8, 1, 256},  {1040, 1040, 8, 1, 256},  {4112, 4112, 8, 1, 256},
                                         {272, 272, 8, 4, 256},  {1, 300, 8, 1, 256},      {1, 4200, 8, 1, 256}};
@@ -246,6 +265,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
     free(x);
     free(y);
     free(scratch);
+    pgi_run_close(&run);
     return 0;
 }
 

@@ -40,6 +40,12 @@ void random_fill(check *c, float *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) x[i] = (float)random_unit(c);
 }
 
+pgi_run run_on(const pgi_kernels *kernels, int n_threads) {
+    static pgi_team teams[MAX_THREADS + 1];
+    if (teams[n_threads].n_threads == 0) pgi_team_open(&teams[n_threads], n_threads);
+    return (pgi_run){.kernels = kernels, .n_threads = n_threads, .team = &teams[n_threads]};
+}
+
 void *guarded(check *c, size_t bytes, size_t slack) {
     if (emulated && slack < 64) slack += 64; /* as misaligned as before */
     size_t page = (size_t)sysconf(_SC_PAGESIZE), body = (bytes + slack + page - 1) / page * page;

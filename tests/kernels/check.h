@@ -5,12 +5,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/parallel.h"
 #include "kernels/kernels.h"
 #include "kernels/ops.h"
 
 #define EPSILON 0x1p-24 /* half an ulp of 1 in f32: the relative error of one rounding */
 
-enum { MAX_BLOCKS = 64 };
+enum { MAX_BLOCKS = 64, MAX_THREADS = 4 };
 
 typedef struct check {
     const pgi_kernels *kernels; /* under test */
@@ -29,6 +30,9 @@ uint64_t random_bits(check *c);
 double random_unit(check *c);                    /* -1 to 1 */
 int64_t random_below(check *c, int64_t n);       /* 0 to n - 1 */
 void random_fill(check *c, float *x, int64_t n); /* random_unit() */
+
+/* A run on 1 to MAX_THREADS threads, which stay until the program ends. */
+pgi_run run_on(const pgi_kernels *kernels, int n_threads);
 
 /* Memory between two pages that cannot be touched: it ends `slack` bytes before the second. The slack and what lies
  * before the block hold a pattern that release_all() looks at. */

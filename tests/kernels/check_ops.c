@@ -8,12 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_THREADS = 4 };
-
-static pgi_run run_of(const check *c, int n_threads) {
-    return (pgi_run){.kernels = c->kernels, .n_threads = n_threads};
-}
-
 /* ---- linear ---- */
 
 static void check_linear_shape(check *c, int32_t dtype, int64_t rows, int64_t in, int64_t out) {
@@ -28,7 +22,7 @@ static void check_linear_shape(check *c, int32_t dtype, int64_t rows, int64_t in
     pgi_linear linear = {{w, dtype, out, in}, with_bias ? bias : NULL};
     int64_t n_y = y_stride * (rows - 1) + out;
     for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
-        pgi_run run = run_of(c, n_threads);
+        pgi_run run = run_on(c->kernels, n_threads);
         float *y = guarded_output(c, n_y);
         size_t scratch_size = pgi_linear_scratch(c->kernels, n_threads);
         if (scratch_size % 64) fail(c, "scratch of %zu bytes is not a multiple of 64", scratch_size);
@@ -80,7 +74,7 @@ static void check_linear_rows(check *c) {
     random_fill(c, x, ROWS * IN);
     random_fill(c, w, IN * OUT);
     pgi_linear linear = {{w, PG_DTYPE_F32, OUT, IN}, NULL};
-    pgi_run run = run_of(c, 2);
+    pgi_run run = run_on(c->kernels, 2);
     pgi_linear_forward(&run, x, IN, ROWS, &linear, all, OUT, scratch);
     for (int64_t rows = PGI_GEMV_ROWS + 1; rows < ROWS; rows++) {
         pgi_linear_forward(&run, x, IN, rows, &linear, few, OUT, scratch);
@@ -101,7 +95,7 @@ static void check_cancel(check *c) {
     random_fill(c, x, 8 * IN);
     random_fill(c, w, IN * OUT);
     for (int n_threads = 1; n_threads <= 2; n_threads++) {
-        pgi_run run = run_of(c, n_threads);
+        pgi_run run = run_on(c->kernels, n_threads);
         run.cancel = &flag;
         for (int64_t rows = 1; rows <= 8; rows += 7)
             if (pgi_linear_forward(&run, x, IN, rows, &linear, y, OUT, scratch) != PG_ERROR_CANCELLED)
@@ -169,7 +163,7 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
                            .prefix_end = ranges == PREFIX_TOO ? prefix : NULL};
     int64_t n_out = out_stride * (n_queries - 1) + n_heads * d;
     for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
-        pgi_run run = run_of(c, n_threads);
+        pgi_run run = run_on(c->kernels, n_threads);
         float *out = guarded_output(c, n_out);
         size_t size = pgi_attention_scratch(c->kernels, &shape, n_threads);
         if (size % 64) fail(c, "scratch of %zu bytes is not a multiple of 64", size);
@@ -245,7 +239,7 @@ static void check_attention_room(check *c) {
     shape.n_keys = CAPACITY;
     void *room = guarded(c, (pgi_attention_scratch(c->kernels, &shape, 1) + 63) / 64 * 64, 0);
     shape.n_keys = KEYS;
-    pgi_run run = run_of(c, 1);
+    pgi_run run = run_on(c->kernels, 1);
     random_fill(c, q, QUERIES * WIDTH);
     random_fill(c, k, KEYS * WIDTH);
     if (pgi_attention_forward(&run, &shape, q, WIDTH, k, WIDTH, k, WIDTH, out, WIDTH, room) != PG_OK)
@@ -320,7 +314,7 @@ static void check_rows(check *c) {
         if (op >= 5 && op < 9) apply[op - 5](want, N);
         if (op >= 9 && op < 13) gate[op - 9](want, x, N);
         for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
-            pgi_run run = run_of(c, n_threads);
+            pgi_run run = run_on(c->kernels, n_threads);
             pg_status status = PG_OK;
             memcpy(got, x, BYTES);
             if (op == 0) status = pgi_rms_norm(&run, x, ROWS, COLUMNS, weight, 1e-6f, got);

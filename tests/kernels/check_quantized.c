@@ -10,7 +10,6 @@
 
 #include "kernels/quantized.h"
 
-enum { MAX_THREADS = 3 };
 
 /* ---- the oracle ---- */
 
@@ -329,7 +328,7 @@ static void check_linear_shape(check *c, int32_t dtype, int64_t rows, int64_t in
     random_fill(c, bias, out);
     pgi_linear linear = {{blocks, dtype, out, in}, random_below(c, 2) ? bias : NULL};
     for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
-        pgi_run run = {.kernels = c->kernels, .n_threads = n_threads};
+        pgi_run run = run_on(c->kernels, n_threads);
         float *y = guarded_output(c, n_y);
         void *scratch = guarded(c, pgi_linear_scratch(c->kernels, n_threads), 0);
         if (pgi_linear_forward(&run, x, x_stride, rows, &linear, y, y_stride, scratch) != PG_OK) fail(c, "status");
@@ -364,7 +363,8 @@ void check_linear_quantized(check *c) {
     check_quantize_panels(c);
 
     pg_cancel flag = {.references = 1, .requested = 1};
-    pgi_run run = {.kernels = c->kernels, .n_threads = 2, .cancel = &flag};
+    pgi_run run = run_on(c->kernels, 2);
+    run.cancel = &flag;
     unsigned char *blocks = guarded(c, (size_t)pgi_quantized_bytes(PGI_DTYPE_INT8_BLOCKS, 300, 1200), 0);
     float *x = guarded_floats(c, 8 * 1200), *y = guarded_output(c, 8 * 300);
     void *scratch = guarded(c, pgi_linear_scratch(c->kernels, 2), 0);

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <dirent.h>
 #include <fenv.h>
 #include <locale.h>
 #include <pthread.h>
@@ -14,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "support.h"
@@ -124,7 +126,7 @@ static void bit_equal_for_any_number_of_threads(void **state) {
         open_host(&h, folders[i]);
         all_logits(&h, 1, &one);
         assert_true(one.size > 1000);
-        for (int n = 2; n <= 5; n++) {
+        for (int n = 2; n <= 7; n++) {
             bytes many = {0};
             all_logits(&h, n, &many);
             assert_int_equal(many.size, one.size);
@@ -236,6 +238,111 @@ static void a_forked_child_generates(void **state) {
     w.rounds = 1;
     generate_some(&w); /* and the parent goes on */
     assert_false(w.differs);
+    close_host(&h);
+}
+
+static pg_session *start_session(const host *h, int n_threads) {
+    pg_session_options options;
+    pg_session *session = NULL;
+    OK(pg_session_options_init(&options, sizeof options));
+    options.n_threads = n_threads;
+    OK(pg_session_create(h->model, &options, &session));
+    OK(pg_session_prefill(session, h->inputs, NULL));
+    return session;
+}
+
+/* The logits after a step, appended. */
+static void step_logits(pg_session *session, bytes *out) {
+    pg_tensor logits = {.struct_size = sizeof logits};
+    int64_t token;
+    assert_true(pg_session_step(session, &token) >= 0);
+    assert_true(pg_session_step(session, &token) >= 0);
+    OK(pg_session_logits(session, &logits));
+    bytes_add(out, logits.data, (size_t)logits.shape[0] * sizeof(float));
+}
+
+/* A session made before fork() goes on in the child, and there prefills anew, with threads of its own; so it does in the
+ * parent, which does not notice. */
+static void a_session_goes_on_in_a_forked_child(void **state) {
+    host h;
+    bytes wanted = {0}, again = {0};
+    int status;
+    (void)state;
+    open_host(&h, large);
+    pg_session *session = start_session(&h, 1);
+    step_logits(session, &wanted);
+    pg_session_close(&session);
+    session = start_session(&h, 3);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(60);
+        step_logits(session, &again);
+        int good = again.size == wanted.size && memcmp(again.data, wanted.data, wanted.size) == 0;
+        again.size = 0;
+        good &= pg_session_prefill(session, h.inputs, NULL) == PG_OK;
+        step_logits(session, &again);
+        good &= again.size == wanted.size && memcmp(again.data, wanted.data, wanted.size) == 0;
+        pg_session_close(&session);
+        session = start_session(&h, 2);
+        pg_session_close(&session);
+        _exit(good ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    step_logits(session, &again);
+    assert_int_equal(again.size, wanted.size);
+    assert_memory_equal(again.data, wanted.data, wanted.size);
+    pg_session_close(&session);
+    bytes_free(&again);
+    bytes_free(&wanted);
+    close_host(&h);
+}
+
+static double cpu_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Threads of this process; the host's own and those of a sanitizer among them. -1: not known. */
+static int count_threads(void) {
+    DIR *folder = opendir("/proc/self/task");
+    int n = 0;
+    if (!folder) return -1;
+    while (readdir(folder)) n++;
+    closedir(folder);
+    return n - 2; /* . and .. */
+}
+
+/* Between its calls a session costs the host no CPU, and after it there is no thread left. */
+static void idle_threads_are_idle(void **state) {
+    const struct timespec pause = {0, 100000000};
+    host h;
+    (void)state;
+    open_host(&h, large);
+    for (int n = 1; n <= 4; n++) {
+        const int before = count_threads();
+        pg_session *session = start_session(&h, n);
+        assert_true(n > 1 || count_threads() == before); /* one thread starts none */
+        for (int step = 0; step < 3; step++) {
+            int64_t token;
+            assert_true(pg_session_step(session, &token) >= 0);
+            const double cpu = cpu_seconds();
+            nanosleep(&pause, NULL);
+            assert_true(cpu_seconds() - cpu < 0.002);
+        }
+        pg_session_close(&session);
+#ifdef __clang__ /* LLVM's OpenMP keeps threads for later, asleep */
+        (void)before;
+#else
+        for (int i = 0; i < 100 && count_threads() > before; i++) nanosleep(&pause, NULL); /* they are about to end */
+        assert_true(count_threads() <= before);
+#endif
+        const double cpu = cpu_seconds();
+        nanosleep(&pause, NULL);
+        assert_true(cpu_seconds() - cpu < 0.002);
+    }
     close_host(&h);
 }
 
@@ -717,6 +824,8 @@ int main(void) {
         cmocka_unit_test_teardown(threads_share_a_model, capture_end_if_on),
         cmocka_unit_test_teardown(errors_belong_to_their_thread, capture_end_if_on),
         cmocka_unit_test_teardown(a_forked_child_generates, capture_end_if_on),
+        cmocka_unit_test_teardown(a_session_goes_on_in_a_forked_child, capture_end_if_on),
+        cmocka_unit_test_teardown(idle_threads_are_idle, capture_end_if_on),
         cmocka_unit_test_teardown(progress_cancels_anywhere, capture_end_if_on),
         cmocka_unit_test_teardown(a_set_flag_stops_every_call, capture_end_if_on),
         cmocka_unit_test_teardown(the_flag_is_closed_during_a_call, capture_end_if_on),

@@ -1,4 +1,4 @@
-/* lib/base: status text, memory, buffers, UTF-8, half floats, files, parallel_for. */
+/* lib/base: status text, memory, buffers, UTF-8, half floats, files, progress. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,15 +10,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
 #include "base/half.h"
 #include "base/memory.h"
-#include "base/parallel.h"
+#include "base/run.h"
 #include "base/status.h"
 #include "base/utf8.h"
 #include "temp_template.h"
@@ -380,84 +378,7 @@ static void file_reading(void **state) {
     pgi_free(&pgi_memory_default, path);
 }
 
-/* ----------------------------------------------------------------------------------------------------- parallel */
-
-typedef struct coverage {
-    atomic_int seen[1000]; /* how often each item was done */
-    atomic_int n_chunks, bad;
-    int n_threads;
-    int64_t n, grain;
-    pg_cancel *cancel;
-} coverage;
-
-static void cover(void *context, int64_t begin, int64_t end, int thread) {
-    coverage *c = context;
-    /* a chunk begins at a multiple of the grain whatever the number of threads, or results would differ */
-    if (begin % c->grain || end != (begin + c->grain < c->n ? begin + c->grain : c->n)) atomic_store(&c->bad, 1);
-    if (thread < 0 || thread >= c->n_threads) atomic_store(&c->bad, 2);
-    for (int64_t i = begin; i < end; i++) atomic_fetch_add(&c->seen[i], 1);
-    if (atomic_fetch_add(&c->n_chunks, 1) == 2 && c->cancel) atomic_store(&c->cancel->requested, 1);
-}
-
-static void parallel_covers_everything_once(void **state) {
-    (void)state;
-    static coverage c;
-    static const int64_t sizes[] = {0, 1, 2, 3, 7, 64, 65, 1000}, grains[] = {1, 2, 3, 64, 1000, 5000};
-    for (int threads = 1; threads <= 5; threads++)
-        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
-            for (size_t g = 0; g < sizeof grains / sizeof *grains; g++) {
-                pgi_run run = {.n_threads = threads};
-                memset(&c, 0, sizeof c);
-                c.n_threads = threads;
-                c.n = sizes[s];
-                c.grain = grains[g];
-                assert_int_equal(pgi_parallel_for(&run, c.n, c.grain, cover, &c), PG_OK);
-                assert_int_equal(c.bad, 0);
-                assert_int_equal(c.n_chunks, (c.n + c.grain - 1) / c.grain);
-                for (int64_t i = 0; i < 1000; i++) assert_int_equal(c.seen[i], i < c.n);
-            }
-}
-
-/* libgomp would end the process. */
-static void parallel_does_without_threads_that_the_system_refuses(void **state) {
-    (void)state;
-    static coverage c;
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        struct rlimit few = {3, 3};
-        pgi_run run = {.n_threads = 16};
-        c.n_threads = run.n_threads;
-        c.n = 1000;
-        c.grain = 1;
-        if (geteuid() == 0 && setuid(65534) != 0) _exit(0); /* root has no limit; nothing to see then */
-        if (setrlimit(RLIMIT_NPROC, &few) != 0) _exit(0);
-        pg_status status = pgi_parallel_for(&run, c.n, c.grain, cover, &c);
-        for (int64_t i = 0; i < 1000; i++) c.bad |= c.seen[i] != 1;
-        _exit(status == PG_OK && c.bad == 0 ? 0 : 2);
-    }
-    int how;
-    assert_int_equal(waitpid(child, &how, 0), child);
-    assert_int_equal(how, 0);
-}
-
-static void parallel_is_cancelled_between_chunks(void **state) {
-    (void)state;
-    static coverage c;
-    for (int threads = 1; threads <= 4; threads++) {
-        pg_cancel cancel = {.references = 1};
-        pgi_run run = {.n_threads = threads, .cancel = &cancel};
-        memset(&c, 0, sizeof c);
-        c.n_threads = threads;
-        c.n = 1000;
-        c.grain = 1;
-        c.cancel = &cancel;
-        assert_int_equal(pgi_parallel_for(&run, c.n, c.grain, cover, &c), PG_ERROR_CANCELLED);
-        assert_in_range(c.n_chunks, 3, 3 + 2 * threads);
-        assert_int_equal(pgi_parallel_for(&run, c.n, c.grain, cover, &c), PG_ERROR_CANCELLED); /* before the first */
-        assert_in_range(c.n_chunks, 3, 3 + 2 * threads);
-    }
-}
+/* ---------------------------------------------------------------------------------------------------------- run */
 
 static int32_t stop_at_three(void *user, int32_t phase, int64_t done, int64_t total) {
     (void)user;
@@ -493,9 +414,6 @@ int main(void) {
         cmocka_unit_test(utf8_maximal_subparts),
         cmocka_unit_test(half_all_values),
         cmocka_unit_test(file_reading),
-        cmocka_unit_test(parallel_does_without_threads_that_the_system_refuses), /* before this process has threads */
-        cmocka_unit_test(parallel_covers_everything_once),
-        cmocka_unit_test(parallel_is_cancelled_between_chunks),
         cmocka_unit_test(progress_can_cancel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

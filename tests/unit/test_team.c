@@ -1,0 +1,433 @@
+/* lib/base/team.h and parallel.h: work cut into chunks on a team of threads, and what a host notices of the threads. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <fenv.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/parallel.h"
+
+/* Teams are static, so that the threads of a test that failed stay where they are. */
+
+typedef struct coverage {
+    atomic_int seen[1000]; /* how often each item was done */
+    atomic_int n_chunks, n_of_others, bad;
+    int n_threads;
+    int64_t n, grain;
+    pg_cancel *cancel;
+} coverage;
+
+static pgi_run run_on(pgi_team *team, int n_threads) {
+    return pgi_run_open(team, NULL, &(pg_run_options){.n_threads = n_threads});
+}
+
+static void cover(void *context, int64_t begin, int64_t end, int thread) {
+    coverage *c = context;
+    /* a chunk begins at a multiple of the grain whatever the number of threads, or results would differ */
+    if (begin % c->grain || end != (begin + c->grain < c->n ? begin + c->grain : c->n)) atomic_store(&c->bad, 1);
+    if (thread < 0 || thread >= c->n_threads) atomic_store(&c->bad, 2);
+    if (thread > 0) atomic_fetch_add(&c->n_of_others, 1);
+    for (int64_t i = begin; i < end; i++) atomic_fetch_add(&c->seen[i], 1);
+    if (atomic_fetch_add(&c->n_chunks, 1) == 2 && c->cancel) atomic_store(&c->cancel->requested, 1);
+}
+
+static void sleep_ms(int ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL); }
+
+static double seconds(clockid_t clock) {
+    struct timespec t;
+    clock_gettime(clock, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* As cover(), and long enough for the others to come. */
+static void cover_slowly(void *context, int64_t begin, int64_t end, int thread) {
+    cover(context, begin, end, thread);
+    sleep_ms(1);
+}
+
+/* Covers 0..n on the run; whether that was right. */
+static int covers(const pgi_run *run, coverage *c, int64_t n, int64_t grain, pgi_task_fn task) {
+    memset(c, 0, sizeof *c);
+    c->n_threads = run->n_threads;
+    c->n = n;
+    c->grain = grain;
+    int good = pgi_parallel_for(run, n, grain, task, c) == PG_OK && c->bad == 0;
+    good &= c->n_chunks == (n + grain - 1) / grain;
+    for (int64_t i = 0; i < 1000; i++) good &= c->seen[i] == (i < n);
+    return good;
+}
+
+/* Whether chunks are covered, by other threads too, once the system has found CPUs for them. */
+static int others_come(const pgi_run *run) {
+    static coverage c;
+    for (int i = 0; i < 100; i++) {
+        if (!covers(run, &c, 50, 1, cover_slowly)) return 0;
+        if (c.n_of_others > 0) return 1;
+    }
+    return 0;
+}
+
+static void everything_is_covered_once(void **state) {
+    (void)state;
+    static coverage c;
+    static const int64_t sizes[] = {0, 1, 2, 3, 7, 64, 65, 1000}, grains[] = {1, 2, 3, 64, 1000, 5000};
+    for (int threads = 1; threads <= 7; threads++) {
+        static pgi_team team;
+        pgi_run run = run_on(&team, threads);
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+            for (size_t g = 0; g < sizeof grains / sizeof *grains; g++)
+                assert_true(covers(&run, &c, sizes[s], grains[g], cover));
+#ifdef PGI_OPENMP
+        assert_true(threads == 1 || others_come(&run));
+#endif
+        pgi_run_close(&run);
+    }
+}
+
+static void one_thread_starts_none(void **state) {
+    static pgi_team team;
+    pgi_run run = run_on(&team, 1);
+    static coverage c;
+    (void)state;
+    assert_true(covers(&run, &c, 1000, 1, cover));
+    assert_int_equal(c.n_of_others, 0);
+#ifdef PGI_OPENMP
+    assert_int_equal(team.owner, 0);
+    pgi_run_close(&run);
+    run = run_on(&team, 4);
+    assert_true(covers(&run, &c, 1000, 1000, cover)); /* nor does a single chunk */
+    assert_int_equal(team.owner, 0);
+#endif
+    pgi_run_close(&run);
+}
+
+/* Every job ends whatever the threads are about: joining, leaving, falling asleep, waking. */
+static void add_items(void *context, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    for (int64_t i = begin; i < end; i++) atomic_fetch_add((atomic_llong *)context, i + 1);
+}
+
+static void jobs_follow_each_other(void **state) {
+    (void)state;
+    for (int threads = 2; threads <= 7; threads += 5) {
+        static pgi_team team;
+        pgi_run run = run_on(&team, threads);
+        for (int64_t i = 0; i < 20000; i++) {
+            atomic_llong sum = 0;
+            const int64_t n = 2 + i % 7;
+            assert_int_equal(pgi_parallel_for(&run, n, 1, add_items, &sum), PG_OK);
+            assert_int_equal(atomic_load(&sum), n * (n + 1) / 2);
+            if (i % 1000 == 0) sleep_ms(1);
+        }
+        pgi_run_close(&run);
+    }
+}
+
+static void teams_come_and_go(void **state) {
+    static coverage c;
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        static pgi_team team;
+        pgi_run run = run_on(&team, 2 + i % 3);
+        assert_true(covers(&run, &c, i % 9, 1, cover)); /* often closed before its threads are there */
+        pgi_run_close(&run);
+    }
+}
+
+/* A child that ends with status 0 when `body` returned non-zero. */
+static void in_child(int (*body)(void *), void *user) {
+    pid_t child = fork();
+    int how;
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(60); /* a hang ends by SIGALRM */
+        _exit(body(user) ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_int_equal(how, 0);
+}
+
+/* OpenMP itself would end the process. */
+static int compute_with_few_threads(void *user) {
+    static coverage c;
+    const rlim_t *allowed = user;
+    if (geteuid() == 0 && setuid(65534) != 0) return 1; /* root has no limit; nothing to see then */
+    struct rlimit few = {*allowed, *allowed};
+    if (setrlimit(RLIMIT_NPROC, &few) != 0) return 1;
+    static pgi_team team;
+    pgi_run run = run_on(&team, 16);
+    int good = covers(&run, &c, 1000, 1, cover) && covers(&run, &c, 50, 1, cover_slowly);
+    pgi_run_close(&run);
+    return good;
+}
+
+static void refused_threads_are_done_without(void **state) {
+    (void)state;
+    for (rlim_t allowed = 1; allowed <= 5; allowed++) in_child(compute_with_few_threads, &allowed);
+}
+
+/* ------------------------------------------------------------------------------------------------------- cancel */
+
+static void cancelled_between_chunks(void **state) {
+    (void)state;
+    static coverage c;
+    for (int threads = 1; threads <= 4; threads++) {
+        pg_cancel cancel = {.references = 1};
+        static pgi_team team;
+        pgi_run run = run_on(&team, threads);
+        run.cancel = &cancel;
+        memset(&c, 0, sizeof c);
+        c.n_threads = threads;
+        c.n = 1000;
+        c.grain = 1;
+        c.cancel = &cancel;
+        assert_int_equal(pgi_parallel_for(&run, c.n, c.grain, cover, &c), PG_ERROR_CANCELLED);
+        assert_in_range(c.n_chunks, 3, 3 + 2 * threads);
+        assert_int_equal(pgi_parallel_for(&run, c.n, c.grain, cover, &c), PG_ERROR_CANCELLED); /* before the first */
+        assert_in_range(c.n_chunks, 3, 3 + 2 * threads);
+        atomic_store(&cancel.requested, 0);
+        run.cancel = NULL;
+        assert_true(covers(&run, &c, 1000, 1, cover)); /* the team is as before */
+        pgi_run_close(&run);
+    }
+}
+
+static void *cancel_soon(void *cancel) {
+    sleep_ms(20);
+    atomic_store(&((pg_cancel *)cancel)->requested, 1);
+    return NULL;
+}
+
+static void another_thread_cancels(void **state) {
+    static coverage c = {.n_threads = 3, .n = 1000, .grain = 1};
+    pg_cancel cancel = {.references = 1};
+    static pgi_team team;
+    pgi_run run = run_on(&team, 3);
+    pthread_t thread;
+    (void)state;
+    run.cancel = &cancel;
+    assert_int_equal(pthread_create(&thread, NULL, cancel_soon, &cancel), 0);
+    assert_int_equal(pgi_parallel_for(&run, 1000, 1, cover_slowly, &c), PG_ERROR_CANCELLED);
+    assert_in_range(c.n_chunks, 1, 999);
+    pthread_join(thread, NULL);
+    pgi_run_close(&run);
+}
+
+/* ------------------------------------------------------------------------------------------ what a host notices */
+
+static void sleep_in_first_chunk(void *context, int64_t begin, int64_t end, int thread) {
+    (void)context, (void)end, (void)thread;
+    if (begin == 0) sleep_ms(60);
+}
+
+/* A thread that waits for another, or for work, leaves the CPU to the host. */
+static void waiting_burns_no_cpu(void **state) {
+    static coverage c;
+    static pgi_team team;
+    pgi_run run = run_on(&team, 4);
+    (void)state;
+    assert_true(covers(&run, &c, 50, 1, cover_slowly)); /* all threads are there */
+    double cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    sleep_ms(100);
+    assert_true(seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu < 0.002);
+    for (int i = 0; i < 4; i++) { /* now the caller has the chunk that sleeps, now another */
+        cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+        assert_int_equal(pgi_parallel_for(&run, 4, 1, sleep_in_first_chunk, NULL), PG_OK);
+        assert_true(seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu < 0.002);
+    }
+    pgi_run_close(&run);
+    cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    sleep_ms(100); /* nor is there anything left of a team */
+    assert_true(seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu < 0.002);
+}
+
+static int compute_on_carried_team(void *user);
+
+typedef struct carried {
+    pgi_run run;
+    int generations;
+} carried;
+
+static int compute_afresh(void *user) {
+    static pgi_team team;
+    pgi_run run = run_on(&team, 3);
+    (void)user;
+    int good = others_come(&run);
+    pgi_run_close(&run);
+    return good;
+}
+
+static int compute_on_carried_team(void *user) {
+    static coverage c;
+    carried *it = user;
+    int good = others_come(&it->run); /* it has threads here, too */
+    if (it->generations-- > 0) in_child(compute_on_carried_team, it);
+    good &= covers(&it->run, &c, 50, 1, cover_slowly);
+    pgi_run_close(&it->run);
+    return good;
+}
+
+static int close_only(void *user) {
+    pgi_run_close(&((carried *)user)->run);
+    return 1;
+}
+
+static void a_forked_child_has_threads(void **state) {
+#ifdef PGI_OPENMP
+    static pgi_team team;
+    carried it = {run_on(&team, 3), 2};
+    (void)state;
+    assert_true(others_come(&it.run));
+    in_child(compute_afresh, NULL);
+    in_child(close_only, &it);
+    in_child(compute_on_carried_team, &it);
+    assert_true(others_come(&it.run)); /* and the parent goes on */
+    pgi_run_close(&it.run);
+#else
+    (void)state;
+    skip();
+#endif
+}
+
+static atomic_int n_signals, n_on_others;
+static pthread_t host_thread;
+
+static void on_signal(int signal_number) {
+    (void)signal_number;
+    atomic_fetch_add(pthread_equal(pthread_self(), host_thread) ? &n_signals : &n_on_others, 1);
+}
+
+static void signals_are_the_hosts(void **state) {
+    static coverage c;
+    struct sigaction act = {.sa_handler = on_signal}, before;
+    sigset_t one, old;
+    static pgi_team team;
+    pgi_run run = run_on(&team, 4);
+    (void)state;
+    host_thread = pthread_self();
+    sigaction(SIGUSR1, &act, &before);
+    assert_true(covers(&run, &c, 50, 1, cover_slowly));
+    sigemptyset(&one);
+    sigaddset(&one, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &one, &old); /* any other thread that takes signals would get it */
+    kill(getpid(), SIGUSR1);
+    assert_true(covers(&run, &c, 50, 1, cover_slowly));
+    assert_int_equal(n_signals + n_on_others, 0);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    assert_int_equal(n_signals, 1);
+    assert_int_equal(n_on_others, 0);
+    for (int i = 0; i < 200; i++) {
+        kill(getpid(), SIGUSR1);
+        assert_true(covers(&run, &c, 9, 1, cover)); /* threads that are starting, waiting, working */
+        if (i % 50 == 49) {
+            pgi_run_close(&run);
+            run = run_on(&team, 4);
+        }
+    }
+    assert_int_equal(n_on_others, 0);
+    pgi_run_close(&run);
+    sigaction(SIGUSR1, &before, NULL);
+}
+
+/* Results must not depend on the thread, so the others round as the caller does. */
+static void compare_rounding(void *context, int64_t begin, int64_t end, int thread) {
+    coverage *c = context;
+    (void)begin, (void)end;
+    if (fegetround() != (int)c->n) atomic_store(&c->bad, 1);
+    (void)thread;
+    sleep_ms(1);
+}
+
+static void others_round_as_the_caller(void **state) {
+#ifdef PGI_OPENMP
+    static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TONEAREST};
+    static coverage c;
+    static pgi_team team;
+    pgi_run run = run_on(&team, 3);
+    (void)state;
+    assert_true(others_come(&run));
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        memset(&c, 0, sizeof c);
+        c.n = modes[i];
+        fesetround(modes[i]);
+        pg_status status = pgi_parallel_for(&run, 30, 1, compare_rounding, &c);
+        fesetround(FE_TONEAREST);
+        assert_int_equal(status, PG_OK);
+        assert_int_equal(c.bad, 0);
+    }
+    pgi_run_close(&run);
+#else
+    (void)state;
+    skip();
+#endif
+}
+
+static void *cover_there(void *user) {
+    static _Thread_local coverage c;
+    for (int i = 0; i < 50; i++)
+        if (!covers(user, &c, 100 + i, 1, cover)) return NULL;
+    return user;
+}
+
+static void any_thread_may_call_one_after_the_other(void **state) {
+    static pgi_team team;
+    pgi_run run = run_on(&team, 3);
+    (void)state;
+    for (int i = 0; i < 20; i++) {
+        pthread_t thread;
+        void *good;
+        assert_int_equal(pthread_create(&thread, NULL, cover_there, &run), 0);
+        pthread_join(thread, &good);
+        assert_non_null(good);
+        assert_non_null(cover_there(&run));
+    }
+    pgi_run_close(&run);
+}
+
+static void callers_at_once_have_teams_of_their_own(void **state) {
+    enum { N = 4 };
+    static pgi_team teams[N];
+    pgi_run runs[N];
+    pthread_t threads[N];
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        runs[i] = run_on(&teams[i], 2 + i % 2);
+        assert_int_equal(pthread_create(&threads[i], NULL, cover_there, &runs[i]), 0);
+    }
+    for (int i = 0; i < N; i++) {
+        void *good;
+        pthread_join(threads[i], &good);
+        assert_non_null(good);
+        pgi_run_close(&runs[i]);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(everything_is_covered_once),
+        cmocka_unit_test(one_thread_starts_none),
+        cmocka_unit_test(jobs_follow_each_other),
+        cmocka_unit_test(teams_come_and_go),
+        cmocka_unit_test(refused_threads_are_done_without),
+        cmocka_unit_test(cancelled_between_chunks),
+        cmocka_unit_test(another_thread_cancels),
+        cmocka_unit_test(waiting_burns_no_cpu),
+        cmocka_unit_test(a_forked_child_has_threads),
+        cmocka_unit_test(signals_are_the_hosts),
+        cmocka_unit_test(others_round_as_the_caller),
+        cmocka_unit_test(any_thread_may_call_one_after_the_other),
+        cmocka_unit_test(callers_at_once_have_teams_of_their_own),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
