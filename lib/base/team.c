@@ -181,7 +181,8 @@ static int try_threads(int wanted) {
 
 static void *lead(void *user) {
     pgi_team *team = user;
-    const int n = try_threads(team->n_threads - 1);
+    const int limit = omp_get_thread_limit(); /* OMP_THREAD_LIMIT; beyond it LLVM's prints a warning */
+    const int n = try_threads(team->n_threads - 1 < limit ? team->n_threads - 1 : limit);
 #if defined(__linux__)
     pthread_setname_np(pthread_self(), "paligemma"); /* the others take it over */
 #endif

@@ -137,7 +137,8 @@ FORBIDDEN = {
               "putc perror psignal stdout stderr stdin dprintf vdprintf __dprintf_chk syslog write",
     "changes the host's settings": "setlocale uselocale fesetround fesetenv feenableexcept signal sigaction setenv putenv "
                                    "unsetenv chdir umask omp_set_num_threads omp_set_dynamic omp_set_schedule "
-                                   "omp_set_max_active_levels json_set_alloc_funcs srand random srandom",
+                                   "omp_set_max_active_levels kmp_set_blocktime kmp_set_defaults sigprocmask "
+                                   "pthread_sigmask sched_setaffinity pthread_setaffinity_np json_set_alloc_funcs srand random srandom",
     "depends on the locale": "strtod strtof strtold atof scanf sscanf fscanf __isoc99_sscanf __isoc99_fscanf isalpha isdigit "
                              "isspace tolower toupper strcoll",
     "runs something": "system popen fork vfork execve dlopen pthread_create",
@@ -148,7 +149,11 @@ FORBIDDEN = {
 
 # Where one of these is meant, and why it does no harm.
 ALLOWED = {
-    ("parallel.c", "pthread_create"): "a trial that is joined at once: libgomp ends the process when it gets no thread",
+    ("team.c", "pthread_create"): "the team's leader, joined when its session or call ends",
+    ("team.c", "fesetenv"): "in the team's own threads: they take over the caller's",
+    ("team.c", "pthread_sigmask"): "for the team's own threads; the caller's is put back at once",
+    ("team.c", "sched_setaffinity"): "of the team's own threads",
+    ("team.c", "kmp_set_blocktime"): "of the team's leader, for its own regions",
     ("spm_wrapper.cc", "dlopen"): "RTLD_NOLOAD: asks for the handle of a library that is loaded, and loads none",
 }
 
