@@ -21,6 +21,9 @@
  *     read-only once made. pg_session and pg_detokenizer: one thread at a time.
  *   - The library never prints, exits, aborts, starts threads at load, or
  *     changes the locale, the floating-point or the OpenMP settings of its host.
+ *   - n_threads counts the calling thread. The others are started for the call, or with the session, and end with
+ *     it; they sleep when there is nothing to do and take none of the host's signals. The same bits for every number.
+ *     Where the system has fewer threads to give, fewer are used. A child after fork() has threads like its parent.
  */
 #ifndef PALIGEMMA_PALIGEMMA_H
 #define PALIGEMMA_PALIGEMMA_H
@@ -733,6 +736,7 @@ PG_API pg_status pg_session_options_init(pg_session_options *options, size_t str
 
 /* All memory is allocated here: prefilling a prompt of up to max_prompt_tokens, its pictures encoded or not, and the
  * steps after it allocate nothing. A longer prompt still works: the session then grows, and keeps what it grew to.
+ * The threads of the session are started here, n_threads - 1 of them, and end with it.
  * Errors: PG_ERROR_ARGUMENT, _MEMORY. */
 PG_API pg_status pg_session_create(pg_model *model, const pg_session_options *options, pg_session **out);
 PG_API void pg_session_close(pg_session **session);

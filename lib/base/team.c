@@ -179,6 +179,14 @@ static int try_threads(int wanted) {
     return n + 1;
 }
 
+static void report_presence(pgi_team *team) {
+    pthread_mutex_lock(&team->mutex);
+    team->n_expected = omp_get_num_threads();
+    team->n_present++;
+    pthread_cond_signal(&team->done);
+    pthread_mutex_unlock(&team->mutex);
+}
+
 static void *lead(void *user) {
     pgi_team *team = user;
     const int limit = omp_get_thread_limit(); /* OMP_THREAD_LIMIT; beyond it LLVM's prints a warning */
@@ -193,6 +201,7 @@ static void *lead(void *user) {
         our_signals(&ours);
         pthread_sigmask(SIG_SETMASK, &ours, &before);
         take_place(1 + omp_get_thread_num());
+        report_presence(team);
         serve(team, 1 + omp_get_thread_num());
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
@@ -208,6 +217,7 @@ static void start(pgi_team *team, pid_t self) {
     atomic_store(&team->gate, 0);
     atomic_store(&team->n_sleeping, 0);
     atomic_store(&team->caller_sleeps, 0);
+    team->n_present = team->n_expected = 0;
     team->owner = self;
     team->spins = pgi_cpu_count() >= team->n_threads;
     our_signals(&ours);
@@ -219,6 +229,16 @@ static void start(pgi_team *team, pid_t self) {
 void pgi_team_open(pgi_team *team, int n_threads) {
     memset(team, 0, sizeof *team);
     team->n_threads = n_threads < MAX_THREADS ? n_threads : MAX_THREADS;
+}
+
+void pgi_team_start(pgi_team *team) {
+    const pid_t self = getpid();
+    if (team->n_threads == 1) return;
+    if (team->owner != self) start(team, self);
+    if (!team->has_leader) return;
+    pthread_mutex_lock(&team->mutex);
+    while (team->n_expected == 0 || team->n_present < team->n_expected) pthread_cond_wait(&team->done, &team->mutex);
+    pthread_mutex_unlock(&team->mutex);
 }
 
 void pgi_team_close(pgi_team *team) {
@@ -254,6 +274,8 @@ void pgi_team_run(pgi_team *team, pgi_team_fn body, void *context, int64_t helpe
 }
 #else
 void pgi_team_open(pgi_team *team, int n_threads) { team->n_threads = n_threads; }
+
+void pgi_team_start(pgi_team *team) { (void)team; }
 
 void pgi_team_close(pgi_team *team) { (void)team; }
 

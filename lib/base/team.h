@@ -24,6 +24,7 @@ typedef struct pgi_team {
     int spins;       /* whether threads wait busily at first: CPUs are not fewer than threads */
     pid_t owner;     /* the process whose threads these are; 0: none were started */
     int has_leader;  /* whether the system gave us a thread, in this process */
+    int n_present, n_expected; /* of the others, under the mutex; expected 0: not known yet */
     pthread_t leader; /* makes the others */
     pthread_mutex_t mutex;
     pthread_cond_t work, done;
@@ -40,6 +41,9 @@ typedef struct pgi_team {
 /* A team of up to n_threads >= 1, the calling thread counted. No thread is started yet, nothing can fail. */
 void pgi_team_open(pgi_team *team, int n_threads);
 
+/* Starts the threads now, and waits until they are there: what OpenMP allocates for them is allocated then. */
+void pgi_team_start(pgi_team *team);
+
 /* Ends the threads and waits for that. In a child of the process that started them there is nothing to end. */
 void pgi_team_close(pgi_team *team);
 
@@ -47,7 +51,7 @@ void pgi_team_close(pgi_team *team);
  * Calls body(context, 0) on this thread, and body(context, t), 0 < t < n_threads, on those of the team that come while
  * that runs; returns when all that came are done. So `body` divides the work as it goes, and does all of it when nobody
  * comes: a system may refuse threads, or have no CPU for them now. At most `helpers` sleeping threads are woken.
- * The first call starts the threads; so does the first one in a child after fork(). One job at a time, from any thread.
+ * The first call starts the threads where pgi_team_start() did not; so does the first one in a child after fork(). One job at a time, from any thread.
  */
 void pgi_team_run(pgi_team *team, pgi_team_fn body, void *context, int64_t helpers);
 

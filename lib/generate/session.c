@@ -83,11 +83,13 @@ pg_status pgi_session_create(pg_model *model, const pg_session_options *options,
     session->logits = pgi_alloc(memory, (size_t)model->config.text.vocab_size, sizeof(float));
     const int64_t per_image = model->config.vision.n_patches, n_images = options->max_prompt_tokens / per_image;
     pg_status status = session->logits ? reserve(session, options->max_prompt_tokens, n_images) : PG_ERROR_MEMORY;
-    if (status < 0)
+    if (status < 0) {
         pgi_session_free(session);
-    else
-        *out = session;
-    return status;
+        return status;
+    }
+    pgi_team_start(&session->team);
+    *out = session;
+    return PG_OK;
 }
 
 void pgi_session_free(pg_session *session) {
