@@ -243,7 +243,10 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
         free(space);
     }
     run.kernels = kernels;
-    if (only) return 0;
+    if (only) {
+        pgi_run_close(&run);
+        return 0;
+    }
     static const char *const activations[] = {"gelu_tanh", "gelu_erf", "silu", "relu"};
     for (int i = 0; i < 4; i++) {
         MEASURE(memcpy(y, x, (size_t)272 * 16384 * sizeof(float)), pgi_gate(&run, i + 1, y, x, 272 * 16384));
