@@ -22,6 +22,7 @@ static const char help[] =
     "      --rounds N          rounds, after one that is not counted (default 3)\n"
     "  -t, --threads N         compute on N threads (default: the CPUs this process may use)\n"
     "      --weights FORMAT    stored (default), int8 or int4: quantised when the model opens\n"
+    "      --arithmetic KIND   f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --cpu SETS          use these instruction sets alone, such as baseline,avx2 ('paligemma info' names\n"
     "                          what there is)\n"
     "      --no-roofs          leave the roofs out\n"
@@ -37,13 +38,13 @@ typedef struct samples {
 } samples;
 
 typedef struct roofs { /* a second; 0: not measured */
-    double f32, int8, read;
-    roof_probe f32_probe, int8_probe;
+    double f32, int8, bf16, read;
+    roof_probe f32_probe, int8_probe, bf16_probe;
 } roofs;
 
 typedef struct bench_state {
     /* options */
-    const char *path, *weights, *cpu;
+    const char *path, *weights, *arithmetic, *cpu;
     int64_t prompt_tokens, new_tokens, rounds, n_threads;
     int json, no_roofs;
     /* handles */
@@ -163,8 +164,11 @@ static void measure_roofs(bench_state *s) {
     roofs *r = &s->roofs;
     r->f32_probe = roof_f32(s->info.cpu_used);
     r->int8_probe = roof_int8(s->info.cpu_used);
-    double f32 = probe_roof(r->f32_probe, n), int8 = probe_roof(r->int8_probe, n), bytes = read_roof(n);
+    r->bf16_probe = roof_bf16(s->info.cpu_used);
+    double f32 = probe_roof(r->f32_probe, n), int8 = probe_roof(r->int8_probe, n),
+           bf16 = probe_roof(r->bf16_probe, n), bytes = read_roof(n);
     if (f32 > r->f32) r->f32 = f32;
+    if (bf16 > r->bf16) r->bf16 = bf16;
     if (int8 > r->int8) r->int8 = int8;
     if (bytes > r->read) r->read = bytes;
 }
@@ -347,9 +351,13 @@ static double share(double work, double seconds, double roof) {
     return seconds > 0 && roof > 0 ? work / seconds / roof : 0;
 }
 
-/* The roof of the products: quantised weights meet 8-bit activations. */
-static double product_roof(const bench_state *s) {
-    return s->info.weights == PG_WEIGHTS_STORED || s->roofs.int8 <= 0 ? s->roofs.f32 : s->roofs.int8;
+/* The roof of the products of linear layers (*name, may be NULL): quantised weights meet 8-bit activations. */
+static double product_roof(const bench_state *s, const char **name) {
+    const roofs *r = &s->roofs;
+    const int quantized = s->info.weights != PG_WEIGHTS_STORED && r->int8 > 0;
+    const int bf16 = !quantized && s->info.arithmetic == PG_ARITHMETIC_BF16 && r->bf16 > 0;
+    if (name) *name = quantized ? "int8" : bf16 ? "bf16" : "f32";
+    return quantized ? r->int8 : bf16 ? r->bf16 : r->f32;
 }
 
 /* Then memory is not what a step waits for. */
@@ -368,15 +376,19 @@ static void print_row(const char *name, const samples *times, double work, doubl
 static void print_text(const bench_state *s) {
     char a[32], b[32], c[32], d[32];
     const roofs *r = &s->roofs;
-    const char *products = product_roof(s) == r->f32 ? "f32" : "int8"; /* equal: both 0, not shown */
-    printf("model         %s: Gemma %d decoder, weights %s\n", s->path, (int)s->info.generation,
-           tool_weights_names[s->info.weights]);
+    const char *products;
+    const double product = product_roof(s, &products);
+    printf("model         %s: Gemma %d decoder, weights %s, arithmetic %s\n", s->path, (int)s->info.generation,
+           tool_weights_names[s->info.weights], tool_arithmetic_names[s->info.arithmetic]);
     printf("machine       %d threads, kernels ", (int)s->memory.n_threads);
     tool_print_names(s->info.cpu_used, tool_cpu_names, tool_n_cpu_names);
     putchar('\n');
-    if (!s->no_roofs)
-        printf("roofs         f32 %.0f GFLOP/s (%s), int8 %.0f GOP/s (%s), read %.1f GB/s\n", r->f32 / 1e9,
-               r->f32_probe.name, r->int8 / 1e9, r->int8_probe.name, r->read / 1e9);
+    if (!s->no_roofs) {
+        printf("roofs         f32 %.0f GFLOP/s (%s), int8 %.0f GOP/s (%s), ", r->f32 / 1e9, r->f32_probe.name,
+               r->int8 / 1e9, r->int8_probe.name);
+        if (r->bf16 > 0) printf("bf16 %.0f GFLOP/s (%s), ", r->bf16 / 1e9, r->bf16_probe.name);
+        printf("read %.1f GB/s\n", r->read / 1e9);
+    }
     printf("work          %d px, %d image and %lld text tokens, then %lld new; picture %.4g, prompt %.4g GFLOP\n",
            (int)s->info.image_size, (int)s->info.n_image_tokens, (long long)s->prompt_tokens, (long long)s->new_tokens,
            s->image_flop / 1e9, s->prefill_flop / 1e9);
@@ -384,9 +396,9 @@ static void print_text(const bench_state *s) {
            "              as it reads the files\n\n",
            s->model_s, s->processor_s, s->cold_s);
     printf("%-14s%12s%11s\n", "", "median ", "best ");
-    print_row("picture", &s->image, s->image_flop, product_roof(s), products);
-    print_row("prompt", &s->prefill, s->prefill_flop, product_roof(s), products);
-    print_row("first token", &s->first, s->image_flop + s->prefill_flop, product_roof(s), products);
+    print_row("picture", &s->image, s->image_flop, product, products);
+    print_row("prompt", &s->prefill, s->prefill_flop, product, products);
+    print_row("first token", &s->first, s->image_flop + s->prefill_flop, product, products);
     print_row("a new token", &s->step, s->step_bytes, fits_caches(s) ? 0 : r->read, "read");
     if (s->step.n) printf("%-14s%9.2f /s%9.2f /s\n", "decode", 1 / median(&s->step), 1 / least(&s->step));
     if (s->rss_peak)
@@ -408,8 +420,9 @@ static json_t *roof_json(const char *name, double value) {
 static json_t *make_json(const bench_state *s) {
     const roofs *r = &s->roofs;
     json_t *object = json_pack(
-        "{s:s, s:s, s:s, s:i, s:o, s:i, s:i, s:i, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "model", s->path,
-        "version", pg_version_string(), "weights", tool_weights_names[s->info.weights], "generation",
+        "{s:s, s:s, s:s, s:s, s:i, s:o, s:i, s:i, s:i, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "model",
+        s->path, "version", pg_version_string(), "weights", tool_weights_names[s->info.weights], "arithmetic",
+        tool_arithmetic_names[s->info.arithmetic], "generation",
         (int)s->info.generation, "kernels", tool_names_json(s->info.cpu_used, tool_cpu_names, tool_n_cpu_names),
         "threads", (int)s->memory.n_threads, "image_size", (int)s->info.image_size, "image_tokens",
         (int)s->info.n_image_tokens, "prompt_tokens", (json_int_t)s->prompt_tokens, "new_tokens",
@@ -425,15 +438,18 @@ static json_t *make_json(const bench_state *s) {
                                   (json_int_t)s->rss_own, "mapped", (json_int_t)s->rss_mapped, "files",
                                   (json_int_t)s->info.n_bytes_mapped, "kv_cache", (json_int_t)s->memory.kv_cache));
     if (s->no_roofs) return object;
+    const char *products;
+    const double product = product_roof(s, &products);
     json_object_set_new(object, "roofs",
-                        json_pack("{s:o, s:o, s:o}", "f32", roof_json(r->f32_probe.name, r->f32), "int8",
-                                  roof_json(r->int8_probe.name, r->int8), "read", roof_json("8 streams", r->read)));
+                        json_pack("{s:o, s:o, s:o, s:o}", "f32", roof_json(r->f32_probe.name, r->f32), "int8",
+                                  roof_json(r->int8_probe.name, r->int8), "bf16",
+                                  roof_json(r->bf16_probe.name, r->bf16), "read", roof_json("8 streams", r->read)));
     json_object_set_new(
         object, "share_of_roof",
-        json_pack("{s:f, s:f, s:f, s:s}", "image", share(s->image_flop, least(&s->image), product_roof(s)), "prefill",
-                  share(s->prefill_flop, least(&s->prefill), product_roof(s)), "decode",
+        json_pack("{s:f, s:f, s:f, s:s}", "image", share(s->image_flop, least(&s->image), product), "prefill",
+                  share(s->prefill_flop, least(&s->prefill), product), "decode",
                   share(s->step_bytes, least(&s->step), fits_caches(s) ? 0 : r->read), "products",
-                  product_roof(s) == r->f32 ? "f32" : "int8"));
+                  products));
     return object;
 }
 
@@ -459,6 +475,8 @@ static int run_bench(bench_state *s) {
     options.progress_user = &s->progress;
     if (s->weights && (options.weights = tool_weights_of(s->weights)) < 0)
         return tool_usage_error(&tool_bench, "--weights: found '%s', expected stored, int8 or int4", s->weights);
+    if (s->arithmetic && (options.arithmetic = tool_arithmetic_of(s->arithmetic)) < 0)
+        return tool_usage_error(&tool_bench, "--arithmetic: found '%s', expected f32 or bf16", s->arithmetic);
     if (s->cpu && !(options.cpu_mask = cpu_mask_of(s->cpu)))
         return tool_usage_error(&tool_bench, "--cpu: found '%s', expected names such as baseline,avx2", s->cpu);
     pg_status status = tool_interrupt_open(&s->cancel);
@@ -503,6 +521,7 @@ static int bench(const tool_verb *verb, int argc, char **argv) {
         {.name = "--rounds", .number = &s.rounds, .least = 1, .most = 1000},
         {.name = "--threads", .letter = "-t", .number = &s.n_threads, .least = 1, .most = 4096},
         {.name = "--weights", .text = &s.weights},
+        {.name = "--arithmetic", .text = &s.arithmetic},
         {.name = "--cpu", .text = &s.cpu},
         {.name = "--no-roofs", .flag = &s.no_roofs},
         {.name = "--json", .flag = &s.json},

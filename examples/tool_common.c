@@ -164,6 +164,14 @@ int32_t tool_weights_of(const char *name) {
     return -1;
 }
 
+const char *const tool_arithmetic_names[] = {"default", "f32", "bf16"};
+
+int32_t tool_arithmetic_of(const char *name) {
+    for (int32_t i = PG_ARITHMETIC_F32; i <= PG_ARITHMETIC_BF16; i++)
+        if (strcmp(name, tool_arithmetic_names[i]) == 0) return i;
+    return -1;
+}
+
 const char *const tool_cpu_names[] = {"baseline", "avx2", "avx512", "avx_vnni", "avx512_vnni", "avx512_bf16"};
 const int tool_n_cpu_names = sizeof tool_cpu_names / sizeof tool_cpu_names[0];
 

@@ -14,6 +14,7 @@ static const char help[] =
     "      --json        one line of JSON, with the whole config, defaults filled in\n"
     "      --verify      read the whole of a converted folder and compare its checksums\n"
     "      --weights FORMAT  as a run with this option: stored (default), int8 or int4\n"
+    "      --arithmetic KIND  likewise: f32 or bf16\n"
     "      --tokens N    prompt and new tokens to count memory for, image tokens included\n"
     "  -t, --threads N   threads to count memory for (default: the CPUs this process may use)\n"
     "\n"
@@ -76,7 +77,7 @@ static void print_text(const facts *f) {
            tool_size_text(f->memory.kv_cache, c));
     printf("kernels       ");
     tool_print_names(m->cpu_used, tool_cpu_names, tool_n_cpu_names);
-    putchar('\n');
+    printf("\narithmetic    %s\n", tool_arithmetic_names[m->arithmetic]);
 }
 
 static json_t *floats(const float *values, int n) {
@@ -102,10 +103,11 @@ static json_t *make_json(const facts *f) {
         json_pack("{s:I, s:I, s:I, s:I, s:I}", "n_tokens", (json_int_t)f->memory.n_tokens, "weights",
                   (json_int_t)f->memory.weights, "weights_copied", (json_int_t)f->memory.weights_copied, "activations",
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
-    return json_pack("{s:s, s:s, s:i, s:I, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path",
+    return json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path",
                      f->path,
                      "architecture", m->generation == 2 ? "PaliGemma 2" : "PaliGemma", "generation", (int)m->generation,
-                     "n_parameters", (json_int_t)m->n_parameters, "weights", tool_weights_names[m->weights], "dtypes",
+                     "n_parameters", (json_int_t)m->n_parameters, "weights", tool_weights_names[m->weights], "arithmetic",
+                     tool_arithmetic_names[m->arithmetic], "dtypes",
                      tool_names_json(m->dtypes, dtype_names, 4),
                      "n_tensors", (int)m->n_tensors, "n_files", (int)m->n_files, "n_bytes_mapped",
                      (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size, "kernels",
@@ -134,12 +136,13 @@ static json_t *load_config(const pg_model *model, pg_status *status) {
 
 static int info(const tool_verb *verb, int argc, char **argv) {
     int json = 0, verify = 0;
-    const char *name, *format = NULL;
+    const char *name, *format = NULL, *kind = NULL;
     int64_t n_tokens = 0, n_threads = 0;
     const tool_option options[] = {
         {.name = "--json", .flag = &json},
         {.name = "--verify", .flag = &verify},
         {.name = "--weights", .text = &format},
+        {.name = "--arithmetic", .text = &kind},
         {.name = "--tokens", .number = &n_tokens, .least = 1, .most = INT32_MAX},
         {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 4096},
     };
@@ -147,6 +150,8 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     if (exit_status >= 0) return exit_status;
     int32_t weights = format ? tool_weights_of(format) : PG_WEIGHTS_STORED;
     if (weights < 0) return tool_usage_error(verb, "--weights: found '%s', expected stored, int8 or int4", format);
+    int32_t arithmetic = kind ? tool_arithmetic_of(kind) : PG_ARITHMETIC_DEFAULT;
+    if (arithmetic < 0) return tool_usage_error(verb, "--arithmetic: found '%s', expected f32 or bf16", kind);
 
     pg_model *model = NULL;
     pg_processor *processor = NULL;
@@ -164,6 +169,7 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     tool_progress_init(&progress);
     pg_model_options_init(&model_options, sizeof model_options);
     model_options.weights = weights;
+    model_options.arithmetic = arithmetic;
     model_options.flags = verify ? PG_MODEL_VERIFY : 0;
     model_options.progress = tool_progress_update;
     model_options.progress_user = &progress;

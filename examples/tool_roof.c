@@ -41,6 +41,12 @@ DEFINE_PROBE(fma_zmm, "avx512f", __m512, _mm512_set1_ps, _mm512_fmadd_ps, 0.5f, 
 DEFINE_PROBE(fma_ymm, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps, 0.5f, 1)
 DEFINE_PROBE(add_multiplied, "sse2", __m128, _mm_set1_ps, ADD_MULTIPLIED, 0.5f, 1)
 DEFINE_PROBE(dot_zmm, "avx512f,avx512vnni", __m512i, _mm512_set1_epi32, _mm512_dpbusd_epi32, 0x01010101, 4)
+/* Assembler: the intrinsic's type of bf16 vectors has no set1, and gcc 12 may copy its sums. */
+__attribute__((target("avx512f"))) static inline __m512 add_bf16(__m512 x, __m512 y, __m512 z) {
+    __asm__ volatile("vdpbf16ps %2, %1, %0" : "+v"(x) : "v"(y), "v"(z));
+    return x;
+}
+DEFINE_PROBE(bf16_zmm, "avx512f", __m512, _mm512_set1_ps, add_bf16, 0.5f, 2)
 DEFINE_PROBE(dot_ymm, "avx2,avxvnni", __m256i, _mm256_set1_epi32, _mm256_dpbusd_avx_epi32, 0x01010101, 4)
 DEFINE_PROBE(pairs_ymm, "avx2", __m256i, _mm256_set1_epi32, add_pairs, 0x01010101, 4)
 
@@ -56,6 +62,10 @@ roof_probe roof_int8(uint64_t cpu) {
     if (cpu & PG_CPU_AVX2) return (roof_probe){"vpmaddubsw, vpmaddwd, vpaddd ymm", pairs_ymm};
     return (roof_probe){"none", NULL};
 }
+
+roof_probe roof_bf16(uint64_t cpu) {
+    return cpu & PG_CPU_AVX512_BF16 ? (roof_probe){"vdpbf16ps zmm", bf16_zmm} : (roof_probe){"none", NULL};
+}
 #else
 roof_probe roof_f32(uint64_t cpu) {
     (void)cpu;
@@ -63,6 +73,7 @@ roof_probe roof_f32(uint64_t cpu) {
 }
 
 roof_probe roof_int8(uint64_t cpu) { return roof_f32(cpu); }
+roof_probe roof_bf16(uint64_t cpu) { return roof_f32(cpu); }
 #endif
 
 /* Eight streams keep more lines under way than one. */

@@ -13,10 +13,11 @@ typedef struct roof_probe {
     double (*run)(void); /* under a millisecond of independent multiply-adds; returns how many operations, two each */
 } roof_probe;
 
-/* The widest f32 multiply-add, and int8 x uint8 dot product, of this CPU among the sets `cpu` (PG_CPU_*, as
+/* The widest f32 multiply-add, int8 x uint8 and bf16 dot product of this CPU among the sets `cpu` (PG_CPU_*, as
  * pg_model_info.cpu_used). run is NULL when there is none. */
 roof_probe roof_f32(uint64_t cpu);
 roof_probe roof_int8(uint64_t cpu);
+roof_probe roof_bf16(uint64_t cpu);
 
 /* Reads the chunks begin <= i < end, of ROOF_CHUNK bytes each, as fast as it can. */
 enum { ROOF_CHUNK = 1 << 18 };

@@ -205,6 +205,15 @@ enum {
     PG_WEIGHTS_INT4 = 2    /* 4 bits, a scale per 128 and a fine one per 32 weights of a row: 4.25 bits a weight */
 };
 
+/* What products of activations are computed in. Sums, and everything between the products, are f32 always. */
+enum {
+    PG_ARITHMETIC_DEFAULT = 0, /* f32; with int8 and int4 weights, attention as PG_ARITHMETIC_BF16 has it */
+    PG_ARITHMETIC_F32 = 1,     /* f32 wherever products are not of int8 */
+    PG_ARITHMETIC_BF16 = 2     /* linear layers of more than 4 rows, and attention of more than 4 queries, round their
+                                  factors to bf16, where the CPU multiplies bf16 faster than f32 (PG_CPU_AVX512_BF16 is
+                                  in use); elsewhere as F32, which is closer too. Weights that are bf16 lose nothing */
+};
+
 /* Flags of pg_model_options. */
 enum {
     PG_MODEL_VERIFY = 1 /* read the whole of a converted folder and compare its checksums; PG_ERROR_FORMAT names what is
@@ -224,6 +233,8 @@ typedef struct pg_model_options {
     pg_cancel *cancel;             /* default NULL */
     int32_t weights;               /* PG_WEIGHTS_*; default PG_WEIGHTS_STORED. A folder converted to the other: refused */
     uint32_t flags;                /* PG_MODEL_VERIFY; default 0 */
+    int32_t arithmetic;            /* PG_ARITHMETIC_*; default PG_ARITHMETIC_DEFAULT */
+    uint32_t reserved2;            /* 0 */
 } pg_model_options;
 
 /* Instruction sets for cpu_mask. PG_CPU_BASELINE alone runs the plain C kernels. */
@@ -232,7 +243,8 @@ typedef struct pg_model_options {
 #define PG_CPU_AVX512 (UINT64_C(1) << 2) /* AVX-512 F, BW, DQ, VL */
 #define PG_CPU_AVX_VNNI (UINT64_C(1) << 3)    /* AVX-VNNI, for int8 and int4 weights; beside AVX2 */
 #define PG_CPU_AVX512_VNNI (UINT64_C(1) << 4) /* AVX-512 VNNI, for the same; beside AVX-512 */
-/* AVX-512 BF16, for PG_ARITHMETIC_BF16; beside AVX-512. Mask 0 leaves it out on CPUs other than AMD's, whose f32 is faster. */
+/* AVX-512 BF16, for PG_ARITHMETIC_BF16; beside AVX-512. Mask 0 leaves it out on CPUs other than AMD's, where it would
+ * be slower than f32. */
 #define PG_CPU_AVX512_BF16 (UINT64_C(1) << 5)
 
 PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_size);
@@ -275,7 +287,7 @@ typedef struct pg_model_info {
     int32_t n_image_tokens;  /* image tokens per picture: (image_size / patch_size)^2 */
     int32_t vocab_size;      /* rows of the head */
     int32_t weights;         /* PG_WEIGHTS_*: what the matrices are kept as; PG_WEIGHTS_STORED: as dtypes says */
-    uint32_t reserved;       /* 0 */
+    int32_t arithmetic;      /* PG_ARITHMETIC_F32, or _BF16: factors are rounded as that says; 0: not known before API 0.4 */
 } pg_model_info;
 
 PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info);

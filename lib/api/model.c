@@ -22,6 +22,11 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
     if (complete.weights < PG_WEIGHTS_STORED || complete.weights > PG_WEIGHTS_INT4)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.weights is %d, expected a PG_WEIGHTS_*",
                          (int)complete.weights);
+    if (complete.reserved2)
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.reserved2 is %u, expected 0", (unsigned)complete.reserved2);
+    if (complete.arithmetic < PG_ARITHMETIC_DEFAULT || complete.arithmetic > PG_ARITHMETIC_BF16)
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.arithmetic is %d, expected a PG_ARITHMETIC_*",
+                         (int)complete.arithmetic);
     if (complete.flags & ~(uint32_t)PG_MODEL_VERIFY)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.flags is 0x%x, expected PG_MODEL_VERIFY or 0",
                          (unsigned)complete.flags);
@@ -102,6 +107,7 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
         .n_image_tokens = model->config.vision.n_patches,
         .vocab_size = model->config.text.vocab_size,
         .weights = model->weights.format,
+        .arithmetic = model->kernels.bf16_attention ? PG_ARITHMETIC_BF16 : PG_ARITHMETIC_F32,
     };
     pgi_struct_out(info, &value, sizeof value);
     return PG_OK;

@@ -49,6 +49,8 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
         }
         PGI_GOTO(pgi_model_quantize(model, &run, options->weights), fail);
     }
+    const int quantized = model->weights.format != PG_WEIGHTS_STORED || options->weights != PG_WEIGHTS_STORED;
+    pgi_kernels_arithmetic(&model->kernels, options->arithmetic, quantized);
     uint32_t n_files = pgi_tensor_files_n_files(model->files);
     pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx", folder,
                  model->config.text.generation, (unsigned long long)model->weights.n_parameters, n_files,

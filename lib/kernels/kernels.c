@@ -18,5 +18,13 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
     used &= PG_CPU_BASELINE;
 #endif
     kernels->cpu = used | PG_CPU_BASELINE;
+    kernels->bf16_linear = kernels->bf16_attention = 0;
     return PG_OK;
+}
+
+void pgi_kernels_arithmetic(pgi_kernels *kernels, int32_t arithmetic, int quantized) {
+    const int fast = (kernels->cpu & PG_CPU_AVX512_BF16) != 0;
+    kernels->bf16_linear = fast && arithmetic == PG_ARITHMETIC_BF16;
+    /* What int8 weights lose already is many times what attention in bf16 adds. */
+    kernels->bf16_attention = kernels->bf16_linear || (fast && quantized && arithmetic == PG_ARITHMETIC_DEFAULT);
 }

@@ -22,6 +22,10 @@ typedef struct pgi_kernels pgi_kernels;
  * pgi_cpu_default()). PG_ERROR_ARGUMENT when the mask leaves nothing. */
 pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask);
 
+/* Sets bf16_linear and bf16_attention, which are 0 before: `arithmetic` is a PG_ARITHMETIC_*, `quantized` whether the
+ * weights are int8 or int4. */
+void pgi_kernels_arithmetic(pgi_kernels *kernels, int32_t arithmetic, int quantized);
+
 enum {
     PGI_GEMM_KC = 512,               /* the summed dimension is cut at multiples of this */
     PGI_GEMM_LDA = PGI_GEMM_KC + 16, /* from row to row of an A tile: not a power of two, for the cache's sets */
@@ -38,7 +42,9 @@ struct pgi_kernels {
     uint64_t cpu;         /* PG_CPU_* bits in use */
     int gemm_mr, gemm_nr; /* the tile of `gemm` */
     int gemm_bf16_mr, gemm_bf16_nr; /* of `gemm_bf16`, within the same limits */
-    int bf16_attention;   /* attention of several queries rounds to bf16 and multiplies by gemm_bf16 */
+    /* Whether products round their factors to bf16 (pgi_kernels_arithmetic()): linear layers of more than PGI_GEMV_ROWS
+     * rows with weights that are not quantised; attention that is not streamed. */
+    int bf16_linear, bf16_attention;
     int quantized_rows;   /* rows of a tile of `product_int8`, at least PGI_GEMV_ROWS */
 #define K(type, name, parameters) type(*name) parameters;
 #include "kernels/kernels.inc"

@@ -6,6 +6,7 @@
  * read it without conflicts in the cache. A task owns a block of output columns: for every PGI_GEMM_KC inputs it
  * expands and transposes its part of W to f32 panels that stay in the second-level cache, then goes through the rows of
  * x tile by tile, and fetches the next part of W meanwhile.
+ * The same in bf16 is in linear_bf16.c, int8 and int4 weights are in linear_quantized.c.
  * Every output is summed in the same order however the work is cut, so a row
  * does not depend on the threads; nor on the other rows, but for the two paths
  * rounding differently (at PGI_GEMV_ROWS rows).
@@ -16,7 +17,9 @@
 #include <string.h>
 
 #include "base/parallel.h"
+#include "kernels/fetch.h"
 #include "kernels/kernels.h"
+#include "kernels/linear_bf16.h"
 #include "kernels/quantized.h"
 
 enum {
@@ -26,8 +29,7 @@ enum {
     FEW_ROWS = 32,                 /* up to here packing takes the time: panel by panel, used at once */
     ROW_BLOCK = 512,               /* rows of x that lie copied at once, */
     SPAN = 4 * PGI_GEMM_KC,        /* with so many inputs; fewer rows with more */
-    COPIED = 65536,                /* values of a task that copies */
-    LINE = 64                      /* bytes fetched by one prefetch */
+    COPIED = 65536                 /* values of a task that copies */
 };
 
 typedef void (*pack_fn)(const void *w, int64_t w_bytes, int rows, int64_t k, float *panel);
@@ -58,8 +60,8 @@ static size_t copy_bytes(void) { return (size_t)ROW_BLOCK * (SPAN / PGI_GEMM_KC)
 
 size_t pgi_linear_scratch(const pgi_kernels *kernels, int n_threads) {
     size_t dense = copy_bytes() + thread_bytes() * (size_t)n_threads, quantized = pgi_quantized_scratch(n_threads);
-    (void)kernels;
-    return dense > quantized ? dense : quantized;
+    size_t bf16 = kernels->bf16_linear ? pgi_bf16_scratch(n_threads) : 0, most = dense > quantized ? dense : quantized;
+    return bf16 > most ? bf16 : most;
 }
 
 static void gemv_columns(void *context, int64_t begin, int64_t end, int thread) {
@@ -80,25 +82,6 @@ static void copy_rows(void *context, int64_t begin, int64_t end, int thread) {
         float *to = task->copy + k0 / PGI_GEMM_KC * task->n_rows * PGI_GEMM_LDA;
         const float *from = task->x + task->first_row * task->x_stride + task->first_input + k0;
         for (int64_t r = begin; r < end; r++) memcpy(to + r * PGI_GEMM_LDA, from + r * task->x_stride, bytes);
-    }
-}
-
-/* A part of W that will be packed next, fetched in as many steps as there are tiles before. */
-typedef struct fetch {
-    const char *at; /* of the row under way */
-    int64_t row_bytes, w_bytes, rows, offset, lines_per_step;
-} fetch;
-
-static fetch start_fetch(const char *w, int64_t w_bytes, int64_t rows, int64_t row_bytes, int64_t n_steps) {
-    int64_t lines = rows * ((row_bytes + LINE - 1) / LINE);
-    return (fetch){w, row_bytes, w_bytes, rows, 0, (lines + n_steps - 1) / n_steps};
-}
-
-static void fetch_step(fetch *f) {
-    for (int64_t i = 0; i < f->lines_per_step && f->rows > 0; i++) {
-        __builtin_prefetch(f->at + f->offset, 0, 2);
-        f->offset += LINE;
-        if (f->offset >= f->row_bytes) f->offset = 0, f->at += f->w_bytes, f->rows--;
     }
 }
 
@@ -124,13 +107,14 @@ static void gemm_columns(void *context, int64_t begin, int64_t end, int thread) 
         for (int64_t n = begin; n < end; n += nr)
             task->pack(part + (n - begin) * task->w_bytes, task->w_bytes, (int)pgi_min64(nr, end - n), kc,
                        panels + (n - begin) * kc);
-        fetch next = {.rows = 0};
+        pgi_fetch next = {.rows = 0};
         if (next_kc > 0 && rows > FEW_ROWS)
-            next = start_fetch(part + kc * element, task->w_bytes, end - begin, next_kc * element, n_tiles * n_panels);
+            next =
+                pgi_fetch_start(part + kc * element, task->w_bytes, end - begin, next_kc * element, n_tiles * n_panels);
         for (int64_t t = 0; t < n_tiles; t++) { /* tiles of nearly equal height */
             int64_t row = rows * t / n_tiles, m = rows * (t + 1) / n_tiles - row;
             for (int64_t n = begin; n < end; n += nr) {
-                fetch_step(&next);
+                pgi_fetch_step(&next);
                 kernels->gemm((int)m, (int)pgi_min64(nr, end - n), kc, copy + row * PGI_GEMM_LDA,
                               panels + (n - begin) * kc, y + row * task->y_stride + n, task->y_stride, k0 > 0,
                               bias ? bias + n : NULL);
@@ -168,6 +152,7 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
         int64_t grain = GEMV_CHUNK_BYTES / (task.w_bytes ? task.w_bytes : 1);
         return pgi_parallel_for(run, w->rows, grain > 16 ? grain : 16, gemv_columns, &task);
     }
+    if (kernels->bf16_linear) return pgi_bf16_linear(run, x, x_stride, rows, linear, y, y_stride, scratch);
     const int64_t nr = kernels->gemm_nr;
     /* A low tile is read again for fewer products, so it should meet more columns. */
     const int64_t most = kernels->gemm_mr > 8 ? COLUMN_BLOCK / 2 : COLUMN_BLOCK;

@@ -18,7 +18,8 @@
 size_t pgi_linear_scratch(const struct pgi_kernels *kernels, int n_threads);
 
 /* y[r][o] = sum_i x[r][i] w[o][i] + b[o], for `rows` rows; x: [rows, in], y: [rows, out]. A row's result does not
- * depend on the rows beside it, except that up to PGI_GEMV_ROWS (4) rows are summed in another order than more. */
+ * depend on the rows beside it, except that up to PGI_GEMV_ROWS (4) rows are summed in another order than more, and that kernels->bf16_linear rounds x and w
+ * to bf16 for more. */
 pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
                              const pgi_linear *linear, float *y, int64_t y_stride, void *scratch);
 

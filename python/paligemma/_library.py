@@ -34,6 +34,7 @@ FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_
 EVENT_EOS, EVENT_LENGTH = 1, 2
 CPU_MASKS = {None: 0, "baseline": 1, "avx2": 3, "avx512": 7}
 WEIGHTS = ("stored", "int8", "int4")  # PG_WEIGHTS_*
+ARITHMETICS = {None: 0, "f32": 1, "bf16": 2}  # PG_ARITHMETIC_*
 MODEL_VERIFY = 1
 PHASE_CONVERT = 5
 
@@ -65,13 +66,13 @@ class Image(Struct):
 class ModelOptions(Struct):
     _fields_ = [("struct_size", u32), ("reserved", u32), ("cpu_mask", u64), ("allocator", c_void_p), ("log", LogFn),
                 ("log_user", c_void_p), ("progress", c_void_p), ("progress_user", c_void_p), ("cancel", c_void_p),
-                ("weights", i32), ("flags", u32)]
+                ("weights", i32), ("flags", u32), ("arithmetic", i32), ("reserved2", u32)]
 
 
 class ModelInfo(Struct):
     _fields_ = [("struct_size", u32), ("generation", i32), ("n_parameters", u64), ("n_bytes_mapped", u64),
                 ("cpu_used", u64), ("n_files", u32), ("n_tensors", u32), ("dtypes", u32), ("image_size", i32),
-                ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("reserved", u32)]
+                ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("arithmetic", i32)]
 
 
 class ConvertOptions(Struct):

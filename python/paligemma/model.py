@@ -59,22 +59,25 @@ class PaliGemmaForConditionalGeneration:
     """
 
     def __init__(self, folder: str, n_threads: int = 0, cpu: str | None = None,
-                 weights: str = "stored") -> None:
+                 weights: str = "stored", arithmetic: str | None = None) -> None:
         """folder: a checkpoint; n_threads: for all calls, 0 is the CPUs that this process may use;
         cpu: hold the instruction set down to "baseline", "avx2" or "avx512"; weights: "stored", or "int8" or "int4" to
-        quantise them now."""
+        quantise them now; arithmetic: "f32", or "bf16" to round the factors of large products where that makes the CPU
+        faster; None is f32, but for attention beside int8 and int4 weights."""
         if weights not in c.WEIGHTS:
             raise ValueError(f"weights is {weights!r}, expected \"stored\", \"int8\" or \"int4\"")
+        if arithmetic not in c.ARITHMETICS:
+            raise ValueError(f"arithmetic is {arithmetic!r}, expected None, \"f32\" or \"bf16\"")
         if cpu not in c.CPU_MASKS:
             raise ValueError(f"cpu is {cpu!r}, expected None, \"baseline\", \"avx2\" or \"avx512\"")
         self.name_or_path = folder
         self.n_threads = n_threads
         self._cpu = cpu
-        self._weights = weights
+        self._weights, self._arithmetic = weights, arithmetic
         self._handle = Handle("model")
         cancel = CancelFlag()
         options = c.ModelOptions(cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer,
-                                 weights=c.WEIGHTS.index(weights))
+                                 weights=c.WEIGHTS.index(weights), arithmetic=c.ARITHMETICS[arithmetic])
         interruptible(lambda: c.check(c.lib.pg_model_open(os.fsencode(folder), ctypes.byref(options),
                                                           ctypes.byref(self._handle.pointer))), cancel)
         self.config = PaliGemmaConfig._of_model(self._handle.pointer)
@@ -84,7 +87,7 @@ class PaliGemmaForConditionalGeneration:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None,
                         cache_dir: str | os.PathLike[str] | None = None, subfolder: str = "", n_threads: int = 0,
-                        cpu: str | None = None, weights: str = "stored",
+                        cpu: str | None = None, weights: str = "stored", arithmetic: str | None = None,
                         **kwargs: Any) -> PaliGemmaForConditionalGeneration:
         """Opens a checkpoint folder, or a model id in the local Hugging Face cache; the network is never used.
 
@@ -95,12 +98,12 @@ class PaliGemmaForConditionalGeneration:
         """
         _hub.check_arguments(kwargs)
         folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
-        return cls(folder, n_threads, cpu, weights)
+        return cls(folder, n_threads, cpu, weights, arithmetic)
 
     def __reduce__(self) -> Any:
         """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""
         self._handle.check_open()
-        return (type(self), (self.name_or_path, self.n_threads, self._cpu, self._weights),
+        return (type(self), (self.name_or_path, self.n_threads, self._cpu, self._weights, self._arithmetic),
                 {"generation_config": self.generation_config})
 
     # -- what a torch module has

@@ -21,12 +21,13 @@
     F(pg_model_options, struct_size) F(pg_model_options, reserved) F(pg_model_options, cpu_mask)                       \
     F(pg_model_options, allocator) F(pg_model_options, log) F(pg_model_options, log_user)                              \
     F(pg_model_options, progress) F(pg_model_options, progress_user) F(pg_model_options, cancel)                       \
-    F(pg_model_options, weights) F(pg_model_options, flags)                                                            \
+    F(pg_model_options, weights) F(pg_model_options, flags) F(pg_model_options, arithmetic)                            \
+    F(pg_model_options, reserved2)                                                                                     \
     S(pg_model_info)                                                                                                   \
     F(pg_model_info, struct_size) F(pg_model_info, generation) F(pg_model_info, n_parameters)                          \
     F(pg_model_info, n_bytes_mapped) F(pg_model_info, cpu_used) F(pg_model_info, n_files) F(pg_model_info, n_tensors)  \
     F(pg_model_info, dtypes) F(pg_model_info, image_size) F(pg_model_info, n_image_tokens) F(pg_model_info, vocab_size)\
-    F(pg_model_info, weights) F(pg_model_info, reserved)                                                               \
+    F(pg_model_info, weights) F(pg_model_info, arithmetic)                                                             \
     S(pg_convert_options)                                                                                              \
     F(pg_convert_options, struct_size) F(pg_convert_options, weights) F(pg_convert_options, n_threads)                 \
     F(pg_convert_options, reserved) F(pg_convert_options, max_file_bytes) F(pg_convert_options, allocator)             \
@@ -90,6 +91,7 @@
     C(PG_LOG_ERROR) C(PG_LOG_WARNING) C(PG_LOG_INFO) C(PG_LOG_DEBUG)                                                   \
     C(PG_PHASE_LOAD) C(PG_PHASE_ENCODE) C(PG_PHASE_PREFILL) C(PG_PHASE_DECODE) C(PG_PHASE_CONVERT) C(PG_PHASE_VERIFY)  \
     C(PG_WEIGHTS_STORED) C(PG_WEIGHTS_INT8) C(PG_WEIGHTS_INT4) C(PG_MODEL_VERIFY)                                      \
+    C(PG_ARITHMETIC_DEFAULT) C(PG_ARITHMETIC_F32) C(PG_ARITHMETIC_BF16)                                                \
     C(PG_DTYPE_F32) C(PG_DTYPE_BF16) C(PG_DTYPE_F16) C(PG_DTYPE_I64) C(PG_DTYPE_U8) C(PG_DTYPE_I32)                    \
     C(PG_IMAGE_RGB8) C(PG_IMAGE_BGR8) C(PG_IMAGE_RGBA8) C(PG_IMAGE_BGRA8) C(PG_IMAGE_GRAY8) C(PG_IMAGE_PATH)           \
     C(PG_IMAGE_BYTES)                                                                                                  \

@@ -116,11 +116,11 @@ static void label(const char *format, ...) {
 
 /* {"cpu": bits, "threads": n, "roofs": {"f32", "int8": operations a second, "read": bytes a second},
  *  "rows": [{"name", "fast_s", "median_s"[, "flop_s", "part_of_peak"][, "byte_s", "part_of_read"]}]} */
-static void json_begin(const pgi_run *run, double f32, double int8, double read) {
+static void json_begin(const pgi_run *run, double f32, double int8, double bf16, double read) {
     n_rows = 0;
     if (json)
-        fprintf(json, "{\"cpu\": %llu, \"threads\": %d, \"roofs\": {\"f32\": %.6g, \"int8\": %.6g, \"read\": %.6g}, "
-                "\"rows\": [", (unsigned long long)run->kernels->cpu, run->n_threads, f32, int8, read);
+        fprintf(json, "{\"cpu\": %llu, \"threads\": %d, \"roofs\": {\"f32\": %.6g, \"int8\": %.6g, \"bf16\": %.6g, \"read\": "
+                "%.6g}, \"rows\": [", (unsigned long long)run->kernels->cpu, run->n_threads, f32, int8, bf16, read);
 }
 static void json_row(double flop, double flop_roof, double bytes, double byte_roof) {
     const double best = fast_time();
@@ -167,15 +167,18 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
                                     {272, 2048, 2048}, {272, 2048, 256},  {272, 2048, 16384}, {272, 16384, 2048},
                                     {1, 2048, 256},    {1, 2048, 2048},   {1, 2048, 16384},   {1, 16384, 2048},
                                     {1, 2048, 257216}, {4, 2048, 16384},  {16, 2048, 16384}};
-    static const int32_t dtypes[] = {PG_DTYPE_BF16, PG_DTYPE_F16, PG_DTYPE_F32, PGI_DTYPE_INT8_BLOCKS,
-                                     PGI_DTYPE_INT4_BLOCKS};
-    static const char *const names[] = {"bf16", "f16", "f32", "int8", "int4"};
+    /* The last three: in bf16, where the CPU has that. */
+    static const int32_t dtypes[] = {PG_DTYPE_BF16,         PG_DTYPE_F16,  PG_DTYPE_F32, PGI_DTYPE_INT8_BLOCKS,
+                                     PGI_DTYPE_INT4_BLOCKS, PG_DTYPE_BF16, PG_DTYPE_F16, PG_DTYPE_F32};
+    static const char *const names[] = {"bf16", "f16", "f32", "int8", "int4", "bf16:bf16", "f16:bf16", "f32:bf16"};
+    pgi_kernels rounding = *kernels;
+    pgi_kernels_arithmetic(&rounding, PG_ARITHMETIC_BF16, 0);
     clock_id = n_threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
     size_t bytes = (size_t)buffer_mib << 20, n_x = (size_t)4096 * 16 * 72 * 3,
            n_y = (size_t)4 * 257216 + 272 * 16384 + 4096 * 16 * 72;
     char *buffer = aligned_alloc(64, bytes);
     float *x = aligned_alloc(64, n_x * sizeof(float)), *y = aligned_alloc(64, n_y * sizeof(float));
-    void *scratch = aligned_alloc(64, pgi_linear_scratch(kernels, n_threads));
+    void *scratch = aligned_alloc(64, (pgi_linear_scratch(&rounding, n_threads) + 63) / 64 * 64);
     if (bytes < (64u << 20) || !buffer || !x || !y || !scratch) return 2;
     check c = {.random = 1};
     random_weights(&c, buffer, PG_DTYPE_F16, 1 << 20);
@@ -184,35 +187,41 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
     random_fill(&c, y, (int64_t)n_y);
     pgi_team team;
     pgi_run run = pgi_run_open(&team, kernels, &(pg_run_options){.n_threads = n_threads});
-    roof_probe f32 = roof_f32(kernels->cpu), int8 = roof_int8(kernels->cpu);
-    double flop_roof = peak(&run, f32), int8_roof = peak(&run, int8), byte_roof = bandwidth(&run, buffer, bytes);
+    roof_probe f32 = roof_f32(kernels->cpu), int8 = roof_int8(kernels->cpu), bf16_probe = roof_bf16(kernels->cpu);
+    double flop_roof = peak(&run, f32), int8_roof = peak(&run, int8), bf16_roof = peak(&run, bf16_probe),
+           byte_roof = bandwidth(&run, buffer, bytes);
     printf(
-        "cpu 0x%llx, %d threads: f32 %.0f GFLOP/s (%s), int8 %.0f GOP/s (%s), read %.1f GB/s; shares of the fast time "
-        "(of the median)\n",
+        "cpu 0x%llx, %d threads: f32 %.0f GFLOP/s (%s), int8 %.0f GOP/s (%s), bf16 %.0f GFLOP/s (%s), read %.1f "
+        "GB/s; shares of the fast time (of the median)\n",
         (unsigned long long)kernels->cpu, n_threads, flop_roof / 1e9, f32.name, int8_roof / 1e9, int8.name,
-        byte_roof / 1e9);
-    json_begin(&run, flop_roof, int8_roof, byte_roof);
+        bf16_roof / 1e9, bf16_probe.name, byte_roof / 1e9);
+    json_begin(&run, flop_roof, int8_roof, bf16_roof, byte_roof);
     if (n_threads > 1 && !only) meetings(&run);
 
     const int attention_alone = only && !strcmp(only, "attention");
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !attention_alone; s++) {
-        for (int d = 0; d < 5; d++) {
+        for (int d = 0; d < (rounding.bf16_linear ? 8 : 5); d++) {
             if (only && strcmp(only, names[d])) continue;
-            const int quantized = dtypes[d] >= PGI_DTYPE_INT8_BLOCKS;
+            const int quantized = dtypes[d] >= PGI_DTYPE_INT8_BLOCKS, rounds = d >= 5;
+            if (rounds && shapes[s][0] <= PGI_GEMV_ROWS) continue; /* the same as without */
+            run.kernels = rounds ? &rounding : kernels;
             int64_t m = shapes[s][0], in = shapes[s][1], out = shapes[s][2], copy = 0,
                     row = quantized ? pgi_quantized_bytes(dtypes[d], PGI_PANEL_ROWS, in) / PGI_PANEL_ROWS
                                     : in * (int64_t)pgi_dtype_size(dtypes[d]);
             if (in * out * 4 > (int64_t)bytes) out = (int64_t)bytes / 4 / in / PGI_PANEL_ROWS * PGI_PANEL_ROWS;
             int64_t size = (out + PGI_PANEL_ROWS - 1) / PGI_PANEL_ROWS * PGI_PANEL_ROWS * row;
             int64_t n_copies = (int64_t)bytes / size;
-            size_t room = pgi_linear_scratch(kernels, n_threads);
+            size_t room = pgi_linear_scratch(run.kernels, n_threads);
             MEASURE((void)0, {
                 pgi_linear linear = {{buffer + copy * size, dtypes[d], out, in}, NULL};
                 pgi_linear_forward(&run, x, in, m, &linear, y, out, scratch);
                 copy = (copy + 1) % n_copies;
             });
-            label("linear %3d x %5d x %6d %-4s ", (int)m, (int)in, (int)out, names[d]);
-            report(m > 1 ? 2.0 * (double)(m * in * out) : 0, quantized && int8_roof > 0 ? int8_roof : flop_roof,
+            label("linear %3d x %5d x %6d %-9s ", (int)m, (int)in, (int)out, names[d]);
+            report(m > 1 ? 2.0 * (double)(m * in * out) : 0,
+                   rounds                       ? bf16_roof
+                   : quantized && int8_roof > 0 ? int8_roof
+                                                : flop_roof,
                    m <= 16 ? (double)size : 0, byte_roof, room);
         }
     }
@@ -239,7 +248,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
         MEASURE((void)0,
                 pgi_attention_forward(&run, &shape, x, q_stride, k, k_stride, v, k_stride, y, q_stride, space));
         label("attention %4d x %4d, %2d/%2d heads of %3d %-4s ", a[0], a[1], a[2], a[3], a[4], bf16 ? "bf16" : "f32");
-        report(4.0 * a[0] * a[1] * a[2] * a[4], bf16 ? 2 * flop_roof : flop_roof, 0, 0, room);
+        report(4.0 * a[0] * a[1] * a[2] * a[4], bf16 ? bf16_roof : flop_roof, 0, 0, room);
         free(space);
     }
     run.kernels = kernels;

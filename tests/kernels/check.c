@@ -191,6 +191,11 @@ static int check_masks(void) {
     failures += pgi_kernels_init(&table, 0) != PG_OK || table.cpu != pgi_cpu_default();
     failures += (pgi_cpu_default() & ~pgi_cpu_features()) != 0;
     failures += pgi_kernels_init(&table, PG_CPU_BASELINE) != PG_OK || table.cpu != PG_CPU_BASELINE;
+    for (int quantized = 0; quantized < 2; quantized++) /* plain C has no bf16 that is fast */
+        for (int32_t arithmetic = PG_ARITHMETIC_DEFAULT; arithmetic <= PG_ARITHMETIC_BF16; arithmetic++) {
+            pgi_kernels_arithmetic(&table, arithmetic, quantized);
+            failures += table.bf16_linear || table.bf16_attention;
+        }
     printf("cpu mask: %s\n", failures ? "FAILED" : "ok");
     return failures;
 }

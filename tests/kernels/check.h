@@ -70,6 +70,7 @@ int next_length(int64_t *n);
 void spoil_one(check *c, float *x, int64_t n);
 
 /* check_bf16.c */
+double rounded_bf16(float x); /* the bf16 nearest to it */
 void check_round_bf16(check *c);
 void check_pack_pairs_f32(check *c);
 void check_pack_pairs_bf16(check *c);

@@ -20,6 +20,11 @@ static uint16_t nearest_bf16(float x) {
     return (uint16_t)(sign | (exponent + 126) << 7 | ((int)whole - 128));
 }
 
+double rounded_bf16(float x) {
+    uint16_t bits = nearest_bf16(x);
+    return weight_value(&bits, PG_DTYPE_BF16, 0);
+}
+
 static void expect_bits(check *c, uint16_t got, uint16_t want, const char *where, int64_t i, int64_t j) {
     if (got != want) fail(c, "%s [%d][%d]: found 0x%04X, expected 0x%04X", where, (int)i, (int)j, got, want);
 }

@@ -33,13 +33,16 @@ static void check_linear_shape(check *c, int32_t dtype, int64_t rows, int64_t in
         else if (memcmp(first, y, (size_t)n_y * sizeof(float)))
             fail(c, "%d threads give another result than 1", n_threads);
     }
+    const int rounds = c->kernels->bf16_linear && rows > PGI_GEMV_ROWS;
     /* The first and last column, and some between, of every row. */
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t s = 0; s < 12; s++) {
             int64_t j = s == 0 ? 0 : s == 1 ? out - 1 : random_below(c, out);
             double want = with_bias ? bias[j] : 0, magnitudes = fabs(want), squares = want * want;
             for (int64_t l = 0; l < in; l++) {
-                double product = (double)x[i * x_stride + l] * weight_value(w, dtype, j * in + l);
+                double a = x[i * x_stride + l], b = weight_value(w, dtype, j * in + l);
+                if (rounds) a = rounded_bf16((float)a), b = rounded_bf16((float)b);
+                double product = a * b;
                 want += product, magnitudes += fabs(product), squares += product * product;
             }
             expect_near(c, first[i * y_stride + j], want, sum_bound((double)in + 1, magnitudes, squares),
@@ -84,6 +87,17 @@ static void check_linear_rows(check *c) {
     release_all(c);
 }
 
+/* What bf16_linear changes, on every CPU. */
+static void check_linear_bf16(check *c) {
+    const pgi_kernels *given = c->kernels;
+    pgi_kernels rounding = *given;
+    rounding.bf16_linear = 1;
+    c->kernels = &rounding;
+    check_linear(c);
+    check_linear_rows(c);
+    c->kernels = given;
+}
+
 static void check_cancel(check *c) {
     enum { IN = 1200, OUT = 300 };
     pg_cancel flag = {.references = 1, .requested = 1};
@@ -100,6 +114,12 @@ static void check_cancel(check *c) {
         for (int64_t rows = 1; rows <= 8; rows += 7)
             if (pgi_linear_forward(&run, x, IN, rows, &linear, y, OUT, scratch) != PG_ERROR_CANCELLED)
                 fail(c, "linear goes on");
+        pgi_kernels rounding = *c->kernels;
+        rounding.bf16_linear = 1;
+        run.kernels = &rounding;
+        void *more = guarded(c, pgi_linear_scratch(&rounding, n_threads), 0);
+        if (pgi_linear_forward(&run, x, IN, 8, &linear, y, OUT, more) != PG_ERROR_CANCELLED) fail(c, "bf16 goes on");
+        run.kernels = c->kernels;
         if (pgi_attention_forward(&run, &shape, x, 32, x, 8, x, 8, w, 32, room) != PG_ERROR_CANCELLED)
             fail(c, "attention goes on");
         if (pgi_activate(&run, PGI_ACTIVATION_RELU, w, 100) != PG_ERROR_CANCELLED) fail(c, "activate goes on");
@@ -366,6 +386,7 @@ static void check_argmax(check *c) {
 }
 
 const kernel_check operation_checks[] = {{"linear", check_linear},       {"linear rows", check_linear_rows},
+                                         {"linear bf16", check_linear_bf16},
                                          {"linear quantized", check_linear_quantized},
                                          {"attention", check_attention},
                                          {"attention bf16", check_attention_bf16},

@@ -48,10 +48,10 @@ class Tensor(structure("Tensor", "dtype:i32 n_dims:i32 reserved:u32 shape:i64x4 
 Image = structure("Image", "format:i32 width:i32 height:i32 planes:ptrx4 strides:i64x4 path:ptr n_bytes:u64")
 RUN = "progress:ptr progress_user:ptr cancel:ptr"
 ModelOptions = structure("ModelOptions", f"reserved:u32 cpu_mask:u64 allocator:ptr log:ptr log_user:ptr {RUN} "
-                                         "weights:i32 flags:u32")
+                                         "weights:i32 flags:u32 arithmetic:i32 reserved2:u32")
 ModelInfo = structure("ModelInfo", "generation:i32 n_parameters:u64 n_bytes_mapped:u64 cpu_used:u64 n_files:u32 "
                                    "n_tensors:u32 dtypes:u32 image_size:i32 n_image_tokens:i32 vocab_size:i32 "
-                                   "weights:i32 reserved:u32")
+                                   "weights:i32 arithmetic:i32")
 EncodeOptions = structure("EncodeOptions", "flags:u32 max_image_pixels:i64 mode:i32 padding:i32 padding_side:i32 "
                                            "pad_to_multiple_of:i32 max_length:i64 cut:i32 cut_side:i32")
 Batch = structure("Batch", "n_prompts:i32 n_suffixes:i32 n_images:i32 n_image_counts:i32 reserved:u32 prompts:ptr "
@@ -131,9 +131,10 @@ class _Handle:
 
 
 class Model(_Handle):
-    def __init__(self, library, folder, cpu_mask=0, weights=0):
+    def __init__(self, library, folder, cpu_mask=0, weights=0, arithmetic=0):
         super().__init__(library, "model")
-        options = library.options(ModelOptions, "model_options", cpu_mask=cpu_mask, weights=weights)
+        options = library.options(ModelOptions, "model_options", cpu_mask=cpu_mask, weights=weights,
+                                  arithmetic=arithmetic)
         library.call("pg_model_open", os.fsencode(folder), c.byref(options), c.byref(self.pointer))
 
     def cpu_used(self):

@@ -49,7 +49,8 @@ def usage(folder, picture):
                       ("convert", folder, "a", "--weights", "stored"), ("convert", folder, "a", "--max-file-size", "0"),
                       ("bench",), ("bench", folder, "a"), ("bench", folder, "--rounds", "0"),
                       ("bench", folder, "--prompt-tokens", "1"), ("bench", folder, "--weights", "int5"),
-                      ("bench", folder, "--cpu", "avx9"), ("bench", folder, "--cpu", "baseline,"), ("bench", folder, "--cpu", ""),
+                      ("bench", folder, "--arithmetic", "f16"), ("info", folder, "--arithmetic", "default"),
+                      ("run", folder, picture, "a", "--arithmetic", ""), ("bench", folder, "--cpu", "avx9"), ("bench", folder, "--cpu", "baseline,"), ("bench", folder, "--cpu", ""),
                       ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly")]:
         code, out, err = run(*arguments)
         expect(f"usage {arguments}", code == 2 and out == "" and "paligemma" in err, code, out, err)

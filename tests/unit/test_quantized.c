@@ -1,6 +1,6 @@
 /*
- * Weights quantised while a model opens (pg_model_options.weights): the golden answers of the demo model in every format,
- * on every instruction set; and what opening does when it is stopped, runs out of memory or meets a NaN.
+ * Weights quantised while a model opens (pg_model_options.weights), and arithmetic in bf16: the golden answers of the demo
+ * model in every format, on every instruction set; and what opening does when it is stopped, runs out of memory or meets a NaN.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,7 +25,8 @@ static const char *const golden_cases[] = {"demo-5", "demo-6"};
     } while (0)
 
 /* The golden ids of a case; returns a hash of the bits of the first token's logits. */
-static uint64_t run_case(const char *name, int32_t weights, uint64_t cpu_mask, int32_t n_threads) {
+static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, uint64_t cpu_mask,
+                         int32_t n_threads) {
     char path[1024];
     pg_model_options options;
     pg_session_options session_options;
@@ -40,6 +41,7 @@ static uint64_t run_case(const char *name, int32_t weights, uint64_t cpu_mask, i
     OK(pg_model_options_init(&options, sizeof options));
     OK(pg_session_options_init(&session_options, sizeof session_options));
     options.weights = weights;
+    options.arithmetic = arithmetic;
     options.cpu_mask = cpu_mask;
     session_options.n_threads = n_threads;
     OK(pg_model_open(DEMO, &options, &model));
@@ -63,10 +65,14 @@ static uint64_t run_case(const char *name, int32_t weights, uint64_t cpu_mask, i
     pg_model_info info = {.struct_size = sizeof info};
     OK(pg_model_get_info(model, &info));
     assert_int_equal(info.weights, weights);
+    const int bf16 = (info.cpu_used & PG_CPU_AVX512_BF16) &&
+                     (arithmetic == PG_ARITHMETIC_BF16 || (!arithmetic && weights != PG_WEIGHTS_STORED));
+    assert_int_equal(info.arithmetic, bf16 ? PG_ARITHMETIC_BF16 : PG_ARITHMETIC_F32);
     assert_true(info.dtypes != 0 && info.n_bytes_mapped > 0);
     pg_memory memory = {.struct_size = sizeof memory}; /* the originals are not what it takes to run */
     OK(pg_model_memory(model, &memory));
-    uint64_t bits = 8 * (memory.weights + memory.weights_copied), least = weights == PG_WEIGHTS_INT8 ? 8 : 4;
+    uint64_t bits = 8 * (memory.weights + memory.weights_copied);
+    uint64_t least = weights == PG_WEIGHTS_STORED ? 16 : weights == PG_WEIGHTS_INT8 ? 8 : 4;
     assert_in_range(bits / info.n_parameters, least, 2 * least - 1); /* small matrices are padded much */
     pg_session_close(&session);
     pg_inputs_close(&inputs);
@@ -83,12 +89,47 @@ static void test_golden_answers(void **state) {
     const uint64_t all = pgi_cpu_features(), f32 = PG_CPU_BASELINE | PG_CPU_AVX2 | PG_CPU_AVX512;
     for (int c = 0; c < 2; c++) {
         for (int32_t weights = PG_WEIGHTS_INT8; weights <= PG_WEIGHTS_INT4; weights++) {
-            uint64_t hash = run_case(golden_cases[c], weights, all, 1);
-            assert_true(hash == run_case(golden_cases[c], weights, all & f32, 2));
-            assert_true(hash == run_case(golden_cases[c], weights, all & (f32 | PG_CPU_AVX_VNNI), 3));
-            run_case(golden_cases[c], weights, c ? PG_CPU_BASELINE : all & (PG_CPU_BASELINE | PG_CPU_AVX2), 2);
+            uint64_t hash = run_case(golden_cases[c], weights, PG_ARITHMETIC_F32, all, 1);
+            assert_true(hash == run_case(golden_cases[c], weights, PG_ARITHMETIC_F32, all & f32, 2));
+            const uint64_t vnni = all & (f32 | PG_CPU_AVX_VNNI);
+            assert_true(hash == run_case(golden_cases[c], weights, PG_ARITHMETIC_F32, vnni, 3));
+            run_case(golden_cases[c], weights, PG_ARITHMETIC_DEFAULT, c ? PG_CPU_BASELINE : all & (PG_CPU_BASELINE | PG_CPU_AVX2), 2);
         }
     }
+}
+
+/* The same ids, and bits for any number of threads; where the CPU has no bf16, those of f32. */
+static void test_bf16_arithmetic(void **state) {
+    (void)state;
+    const uint64_t all = pgi_cpu_features(), f32 = all & ~PG_CPU_AVX512_BF16;
+    for (int c = 0; c < 2; c++) {
+        for (int32_t weights = PG_WEIGHTS_STORED; weights <= PG_WEIGHTS_INT4; weights++) {
+            uint64_t hash = run_case(golden_cases[c], weights, PG_ARITHMETIC_BF16, all, 1);
+            assert_true(hash == run_case(golden_cases[c], weights, PG_ARITHMETIC_BF16, all, 3));
+            uint64_t exact = run_case(golden_cases[c], weights, PG_ARITHMETIC_F32, f32, 2);
+            assert_true(exact == run_case(golden_cases[c], weights, PG_ARITHMETIC_BF16, f32, 2));
+            if (weights == PG_WEIGHTS_STORED) {
+                assert_true(exact == run_case(golden_cases[c], weights, PG_ARITHMETIC_DEFAULT, all, 1));
+                if (all != f32) assert_true(exact != hash);
+            }
+        }
+    }
+}
+
+static void test_arithmetic_is_checked(void **state) {
+    (void)state;
+    pg_model_options options;
+    pg_model *model = NULL;
+    for (int32_t bad = -1; bad <= PG_ARITHMETIC_BF16 + 1; bad += PG_ARITHMETIC_BF16 + 2) {
+        OK(pg_model_options_init(&options, sizeof options));
+        options.arithmetic = bad;
+        assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_ARGUMENT);
+        assert_non_null(strstr(pg_last_error(), "pg_model_options.arithmetic"));
+    }
+    OK(pg_model_options_init(&options, sizeof options));
+    options.reserved2 = 1;
+    assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_ARGUMENT);
+    assert_non_null(strstr(pg_last_error(), "reserved2 is 1, expected 0"));
 }
 
 /* ---- opening that is stopped ---- */
@@ -172,6 +213,8 @@ static void test_failing_memory(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_answers),
+        cmocka_unit_test(test_bf16_arithmetic),
+        cmocka_unit_test(test_arithmetic_is_checked),
         cmocka_unit_test(test_progress_stops),
         cmocka_unit_test(test_failing_memory),
     };

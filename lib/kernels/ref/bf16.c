@@ -61,7 +61,6 @@ static float exp_sum_bf16(float *x, int64_t n, float max, uint16_t *out) {
 }
 
 void pgi_ref_bf16(pgi_kernels *kernels) {
-    kernels->bf16_attention = 0;
     kernels->gemm_bf16_mr = MR;
     kernels->gemm_bf16_nr = NR;
     kernels->round_bf16 = round_bf16;
