@@ -7,6 +7,7 @@
 
 #include "base/run.h"
 #include "kernels/matrix.h"
+#include "kernels/resample.h"
 
 /* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0). */
 uint64_t pgi_cpu_features(void);

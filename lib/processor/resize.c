@@ -2,7 +2,8 @@
  * Pillow's Image.resize for 8-bit RGB: the fixed-point convolution of
  * libImaging/Resample.c (ImagingResample) and, for NEAREST, the scaling of
  * libImaging/Geometry.c (ImagingScaleAffine). The order of the floating-point
- * operations is theirs, as the coefficients must agree to the last bit.
+ * operations is theirs, as the coefficients must agree to the last bit. The two
+ * passes are kernels (kernels/resample.h), of the same bits in every instruction set.
  */
 #include "processor/resize.h"
 
@@ -10,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { PRECISION_BITS = 32 - 8 - 2 }; /* of a coefficient: 8 bits for the sample, 2 for overshoot */
+#include "kernels/kernels.h"
 
 static double box_filter(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
 
@@ -61,14 +62,7 @@ static const filter *find_filter(int32_t number) {
     }
 }
 
-/* Which input samples make one output sample: first[i] .. first[i] + n[i] - 1, weighted by weights[i * n_max + ...]. */
-typedef struct coefficients {
-    int32_t *first, *n; /* [n_out] */
-    int32_t *weights;   /* [n_out, n_max], scaled by 2^PRECISION_BITS */
-    int32_t n_max;
-} coefficients;
-
-static void coefficients_free(const pgi_memory *memory, coefficients *c) {
+static void coefficients_free(const pgi_memory *memory, pgi_resample *c) {
     pgi_free(memory, c->first);
     pgi_free(memory, c->n);
     pgi_free(memory, c->weights);
@@ -76,8 +70,8 @@ static void coefficients_free(const pgi_memory *memory, coefficients *c) {
 
 /* precompute_coeffs() and normalize_coeffs_8bpc(). *c needs coefficients_free(), after an error too. */
 static pg_status coefficients_make(const pgi_memory *memory, const filter *f, int32_t n_in, int32_t n_out,
-                                   coefficients *c) {
-    *c = (coefficients){0};
+                                   pgi_resample *c) {
+    *c = (pgi_resample){.n_out = n_out};
     double scale = (double)(float)n_in / n_out;
     double filter_scale = scale < 1.0 ? 1.0 : scale;
     double support = f->support * filter_scale;
@@ -109,7 +103,7 @@ static pg_status coefficients_make(const pgi_memory *memory, const filter *f, in
         int32_t *weights = c->weights + (size_t)i * (size_t)c->n_max;
         for (int32_t k = 0; k < n; k++) {
             double share = sum != 0.0 ? w[k] / sum : w[k];
-            weights[k] = (int32_t)((share < 0 ? -0.5 : 0.5) + share * (1 << PRECISION_BITS));
+            weights[k] = (int32_t)((share < 0 ? -0.5 : 0.5) + share * (1 << PGI_RESAMPLE_BITS));
         }
         c->first[i] = first;
         c->n[i] = n;
@@ -118,44 +112,12 @@ static pg_status coefficients_make(const pgi_memory *memory, const filter *f, in
     return PG_OK;
 }
 
-static uint8_t clip8(int32_t sum) {
-    sum >>= PRECISION_BITS; /* arithmetic shift, as every supported compiler does it */
-    return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
-}
-
-/* in: [rows, in_width, 3], out: [rows, out_width, 3] */
-static void pass_horizontal(const coefficients *c, const uint8_t *in, int32_t in_width, int32_t rows, uint8_t *out,
-                            int32_t out_width) {
-    for (int32_t y = 0; y < rows; y++) {
-        const uint8_t *line = in + (size_t)y * (size_t)in_width * 3;
-        for (int32_t x = 0; x < out_width; x++) {
-            const uint8_t *p = line + (size_t)c->first[x] * 3;
-            const int32_t *weights = c->weights + (size_t)x * (size_t)c->n_max;
-            int32_t r = 1 << (PRECISION_BITS - 1), g = r, b = r;
-            for (int32_t k = 0, n = c->n[x]; k < n; k++, p += 3) {
-                r += p[0] * weights[k];
-                g += p[1] * weights[k];
-                b += p[2] * weights[k];
-            }
-            *out++ = clip8(r);
-            *out++ = clip8(g);
-            *out++ = clip8(b);
-        }
-    }
-}
-
-/* in: [.., line] with its row 0 being the picture's row `skipped`; out: [rows, line]; sums: scratch [line] */
-static void pass_vertical(const coefficients *c, const uint8_t *in, int32_t skipped, size_t line, uint8_t *out,
-                          int32_t rows, int32_t *restrict sums) {
-    for (int32_t y = 0; y < rows; y++) {
-        for (size_t i = 0; i < line; i++) sums[i] = 1 << (PRECISION_BITS - 1);
-        const uint8_t *source = in + (size_t)(c->first[y] - skipped) * line;
-        for (int32_t k = 0; k < c->n[y]; k++, source += line) {
-            int32_t weight = c->weights[(size_t)y * (size_t)c->n_max + (size_t)k];
-            for (size_t i = 0; i < line; i++) sums[i] += source[i] * weight;
-        }
-        for (size_t i = 0; i < line; i++) *out++ = clip8(sums[i]);
-    }
+/* in: [.., line] with its row 0 being the picture's row `skipped`; out: [rows, line] */
+static void pass_vertical(const pgi_kernels *kernels, const pgi_resample *c, const uint8_t *in, int32_t skipped,
+                          size_t line, uint8_t *out) {
+    for (int32_t y = 0; y < c->n_out; y++, out += line)
+        kernels->resample_row(c->weights + (size_t)y * (size_t)c->n_max, c->n[y],
+                              in + (size_t)(c->first[y] - skipped) * line, (int64_t)line, out);
 }
 
 static pg_status new_rgb(const pgi_memory *memory, int32_t width, int32_t height, pgi_rgb *out) {
@@ -175,38 +137,31 @@ static int vertical_goes_first(const pgi_rgb *in, const pgi_rgb *out) {
 }
 
 static pg_status convolve(const pgi_memory *memory, const pgi_rgb *in, const filter *f, pgi_rgb *out) {
-    coefficients horizontal = {0}, vertical = {0};
+    pgi_resample horizontal = {0}, vertical = {0};
     pgi_rgb between = {0}; /* what the first of two passes makes */
-    int32_t *sums = NULL;
     int resize_width = out->width != in->width, resize_height = out->height != in->height;
     int both = resize_width && resize_height, vertical_first = both && vertical_goes_first(in, out);
-    pg_status status = PG_OK;
+    pgi_kernels kernels; /* every instruction set gives the same bits */
+    pg_status status = pgi_kernels_init(&kernels, 0);
+    if (status < 0) return status;
     if (resize_width) PGI_GOTO(coefficients_make(memory, f, in->width, out->width, &horizontal), done);
-    if (resize_height) {
-        PGI_GOTO(coefficients_make(memory, f, in->height, out->height, &vertical), done);
-        size_t line = (size_t)(vertical_first ? in->width : out->width) * 3;
-        if (!(sums = pgi_alloc(memory, line, sizeof *sums))) {
-            status = PG_ERROR_MEMORY;
-            goto done;
-        }
-    }
+    if (resize_height) PGI_GOTO(coefficients_make(memory, f, in->height, out->height, &vertical), done);
     if (vertical_first) {
         PGI_GOTO(new_rgb(memory, in->width, out->height, &between), done);
-        pass_vertical(&vertical, in->data, 0, (size_t)in->width * 3, between.data, out->height, sums);
-        pass_horizontal(&horizontal, between.data, in->width, out->height, out->data, out->width);
+        pass_vertical(&kernels, &vertical, in->data, 0, (size_t)in->width * 3, between.data);
+        kernels.resample_columns(&horizontal, between.data, in->width, out->height, out->data);
     } else if (both) { /* only the rows that the second pass reads */
         int32_t first = vertical.first[0], end = vertical.first[out->height - 1] + vertical.n[out->height - 1];
         PGI_GOTO(new_rgb(memory, out->width, end - first, &between), done);
-        pass_horizontal(&horizontal, in->data + (size_t)first * (size_t)in->width * 3, in->width, end - first,
-                        between.data, out->width);
-        pass_vertical(&vertical, between.data, first, (size_t)out->width * 3, out->data, out->height, sums);
+        kernels.resample_columns(&horizontal, in->data + (size_t)first * (size_t)in->width * 3, in->width,
+                                 end - first, between.data);
+        pass_vertical(&kernels, &vertical, between.data, first, (size_t)out->width * 3, out->data);
     } else if (resize_width) {
-        pass_horizontal(&horizontal, in->data, in->width, in->height, out->data, out->width);
+        kernels.resample_columns(&horizontal, in->data, in->width, in->height, out->data);
     } else {
-        pass_vertical(&vertical, in->data, 0, (size_t)out->width * 3, out->data, out->height, sums);
+        pass_vertical(&kernels, &vertical, in->data, 0, (size_t)out->width * 3, out->data);
     }
 done:
-    pgi_free(memory, sums);
     pgi_rgb_free(memory, &between);
     coefficients_free(memory, &horizontal);
     coefficients_free(memory, &vertical);

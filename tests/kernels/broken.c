@@ -99,6 +99,18 @@ static void broken_quantize_row(const float *x, int64_t k, int m, int i, void *t
     real.quantize_row(x, k, m, i, tile);
     if (i == m - 1) damage_bytes(tile, n, before);
 }
+static void broken_resample_columns(const pgi_resample *s, const uint8_t *in, int64_t width, int64_t rows,
+                                    uint8_t *out) {
+    int64_t n = rows * s->n_out * 3;
+    unsigned char before = out[n - 1];
+    real.resample_columns(s, in, width, rows, out);
+    damage_bytes(out, n, before);
+}
+static void broken_resample_row(const int32_t *weights, int32_t n, const uint8_t *in, int64_t line, uint8_t *out) {
+    unsigned char before = out[line - 1];
+    real.resample_row(weights, n, in, line, out);
+    damage_bytes(out, line, before);
+}
 static void broken_unpack_int4(const void *blocks, int64_t n, void *out) {
     unsigned char before = ((unsigned char *)out)[n * PGI_INT8_BLOCK - 1];
     real.unpack_int4(blocks, n, out);

@@ -78,6 +78,10 @@ void check_pack_pairs_f16(check *c);
 void check_pair_rows(check *c);
 void check_gemm_bf16(check *c);
 
+/* check_resample.c */
+void check_resample_columns(check *c);
+void check_resample_row(check *c);
+
 /* check_quantized.c */
 void check_quantize_row(check *c);
 void check_product_int8(check *c);

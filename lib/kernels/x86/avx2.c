@@ -10,9 +10,12 @@
 #include "kernels/x86/quantized.inc.h"
 #include "kernels/x86/quantized_rows.inc.h"
 
+#include "kernels/x86/resample_avx2.h"
+
 void pgi_kernels_avx2(pgi_kernels *kernels) {
     set_products(kernels);
     set_rows(kernels);
     set_quantized_products(kernels);
     set_quantized_rows(kernels);
+    set_resample(kernels);
 }

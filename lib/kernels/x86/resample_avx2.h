@@ -1,0 +1,116 @@
+/* The two passes of a resize for AVX2: exact integers, so the same bits as plain C. */
+#include "kernels/resample.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+enum {
+    TAPS = 4,      /* pixels of a step */
+    STEP = 16,     /* bytes that it reads, of which it uses 12 */
+    ROWS = 4,      /* rows that share the unpacking of weights */
+    LOW_BITS = 11, /* a weight is high * 2^LOW_BITS + low, both of 16 bits */
+};
+
+/* Whether the high parts fit in 16 bits: always, as weights are shares, up to far beyond 1. */
+static int weights_fit(const pgi_resample *c) {
+    for (int32_t x = 0; x < c->n_out; x++)
+        for (int32_t k = 0; k < c->n[x]; k++) {
+            int32_t high = c->weights[(int64_t)x * c->n_max + k] >> LOW_BITS;
+            if (high < INT16_MIN || high > INT16_MAX) return 0;
+        }
+    return 1;
+}
+
+/* Output x of `rows` <= ROWS rows, the inputs `width` pixels apart: pairs of pixels, channel by channel, by pairs of
+ * weights; the first two pixels of a step in the low half of a vector. */
+static inline __attribute__((always_inline)) void columns_of(const int rows, const pgi_resample *c, int32_t x,
+                                                             const uint8_t *in, int64_t width, uint8_t *out) {
+    const __m256i channels = _mm256_setr_epi8(0, -1, 3, -1, 1, -1, 4, -1, 2, -1, 5, -1, -1, -1, -1, -1, /* */
+                                              6, -1, 9, -1, 7, -1, 10, -1, 8, -1, 11, -1, -1, -1, -1, -1);
+    const __m256i low_pairs = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    const __m256i high_pairs = _mm256_setr_epi32(2, 2, 2, 2, 3, 3, 3, 3);
+    const int32_t *weights = c->weights + (int64_t)x * c->n_max, n = c->n[x];
+    const uint8_t *p = in + (int64_t)c->first[x] * 3;
+    __m256i low_sum[ROWS], high_sum[ROWS];
+    for (int r = 0; r < rows; r++) low_sum[r] = high_sum[r] = _mm256_setzero_si256();
+    for (int32_t k = 0; k < n; k += TAPS, p += TAPS * 3) {
+        __m128i w;
+        if (k + TAPS <= n) {
+            w = _mm_loadu_si128((const void *)(weights + k));
+        } else {
+            __m128i there = _mm_cmpgt_epi32(_mm_set1_epi32(n - k), _mm_setr_epi32(0, 1, 2, 3));
+            w = _mm_maskload_epi32(weights + k, there);
+        }
+        w = _mm_packs_epi32(_mm_and_si128(w, _mm_set1_epi32((1 << LOW_BITS) - 1)), _mm_srai_epi32(w, LOW_BITS));
+        const __m256i both = _mm256_castsi128_si256(w);
+        const __m256i low = _mm256_permutevar8x32_epi32(both, low_pairs);
+        const __m256i high = _mm256_permutevar8x32_epi32(both, high_pairs);
+        for (int r = 0; r < rows; r++) {
+            __m256i pixels = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)(p + r * width * 3)));
+            pixels = _mm256_shuffle_epi8(pixels, channels);
+            low_sum[r] = _mm256_add_epi32(low_sum[r], _mm256_madd_epi16(pixels, low));
+            high_sum[r] = _mm256_add_epi32(high_sum[r], _mm256_madd_epi16(pixels, high));
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        __m256i sum = _mm256_add_epi32(low_sum[r], _mm256_slli_epi32(high_sum[r], LOW_BITS));
+        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+        s = _mm_srai_epi32(_mm_add_epi32(s, _mm_set1_epi32(PGI_RESAMPLE_HALF)), PGI_RESAMPLE_BITS);
+        s = _mm_packs_epi32(s, s);
+        int32_t rgb = _mm_cvtsi128_si32(_mm_packus_epi16(s, s));
+        memcpy(out + ((int64_t)r * c->n_out + x) * 3, &rgb, 3);
+    }
+}
+
+static void resample_columns(const pgi_resample *c, const uint8_t *in, int64_t width, int64_t rows, uint8_t *out) {
+    const int fit = weights_fit(c);
+    for (int64_t y = 0; y < rows;) {
+        const int block = rows - y >= ROWS ? ROWS : 1;
+        const int64_t left = (rows - y - block + 1) * width; /* pixels from the last row of the block to the end */
+        for (int32_t x = 0; x < c->n_out; x++) {
+            const int64_t end = c->first[x] + (int64_t)(c->n[x] + TAPS - 1) / TAPS * TAPS;
+            if (!fit || end * 3 + STEP - TAPS * 3 > left * 3) /* a step would read behind the picture */
+                for (int r = 0; r < block; r++)
+                    pgi_resample_pixel(c, x, in + r * width * 3, out + ((int64_t)r * c->n_out + x) * 3);
+            else if (block == ROWS)
+                columns_of(ROWS, c, x, in, width, out);
+            else
+                columns_of(1, c, x, in, width, out);
+        }
+        y += block;
+        in += block * width * 3;
+        out += (int64_t)block * c->n_out * 3;
+    }
+}
+
+static void resample_row(const int32_t *weights, int32_t n, const uint8_t *in, int64_t line, uint8_t *out) {
+    enum { LANES_32 = 8, VECTORS = 4 };
+    int64_t i = 0;
+    for (; i + VECTORS * LANES_32 <= line; i += VECTORS * LANES_32) {
+        const uint8_t *p = in + i;
+        __m256i sum[VECTORS];
+        for (int v = 0; v < VECTORS; v++) sum[v] = _mm256_set1_epi32(PGI_RESAMPLE_HALF);
+        for (int32_t k = 0; k < n; k++, p += line) {
+            const __m256i w = _mm256_set1_epi32(weights[k]);
+            for (int v = 0; v < VECTORS; v++) {
+                __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(p + v * LANES_32)));
+                sum[v] = _mm256_add_epi32(sum[v], _mm256_mullo_epi32(x, w));
+            }
+        }
+        for (int v = 0; v < VECTORS; v++) sum[v] = _mm256_srai_epi32(sum[v], PGI_RESAMPLE_BITS);
+        /* packing works on halves: the order of the 4-byte groups comes out as 0 2 4 6 1 3 5 7 */
+        __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(sum[0], sum[1]), _mm256_packs_epi32(sum[2], sum[3]));
+        bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm256_storeu_si256((void *)(out + i), bytes);
+    }
+    for (; i < line; i++) {
+        int32_t sum = PGI_RESAMPLE_HALF;
+        for (int32_t k = 0; k < n; k++) sum += in[k * line + i] * weights[k];
+        out[i] = pgi_resample_clip(sum);
+    }
+}
+
+static void set_resample(pgi_kernels *kernels) {
+    kernels->resample_columns = resample_columns;
+    kernels->resample_row = resample_row;
+}
