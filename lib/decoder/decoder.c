@@ -26,18 +26,13 @@
 #include "kernels/kernels.h"
 #include "kernels/ops.h"
 
-/* The MLP's inside is 2 F wide: at 896 px that would be half a gigabyte for all
- * rows at once, so rows go through it in blocks, large enough that reading the
- * weights again costs little. */
-enum { MLP_ROWS = 512 };
-
 typedef struct workspace {
     float *normed;          /* [T, H] */
     float *branch;          /* [T, H]: what a block adds to x */
     float *q;               /* [T, h * d] */
     float *k, *v;           /* [T, g * d]: of the rows of this pass */
     float *attended;        /* [T, h * d] */
-    float *gate, *up;       /* [min(T, MLP_ROWS), F] */
+    void *inside;           /* of the MLP */
     float *cos, *sin;       /* [T, d / 2] */
     int64_t *key_end;       /* [T]: a full layer sees the keys up to here */
     int64_t *window_prefix; /* [T]: a sliding layer sees the keys up to here, */
@@ -61,10 +56,9 @@ static pgi_attention attention_shape(const pgi_text_config *config, int64_t n_qu
 
 static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config, int64_t n_rows,
                          int64_t n_keys) {
-    size_t t = (size_t)n_rows, h = (size_t)config->hidden_size, f = (size_t)config->intermediate_size;
+    size_t t = (size_t)n_rows, h = (size_t)config->hidden_size;
     size_t width = (size_t)config->n_heads * (size_t)config->head_dim, half = (size_t)config->head_dim / 2;
     size_t kv_width = (size_t)config->n_kv_heads * (size_t)config->head_dim;
-    size_t mlp_rows = t < MLP_ROWS ? t : MLP_ROWS;
     pgi_attention shape = attention_shape(config, n_rows, n_keys);
     workspace w;
     w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
@@ -74,8 +68,7 @@ static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_co
     w.k = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.v = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.attended = pgi_arena_take(arena, t * width, sizeof(float));
-    w.gate = pgi_arena_take(arena, mlp_rows * f, sizeof(float));
-    w.up = pgi_arena_take(arena, mlp_rows * f, sizeof(float));
+    w.inside = pgi_arena_take(arena, pgi_mlp_inside(n_rows, config->intermediate_size, 1), 1);
     w.cos = pgi_arena_take(arena, t * half, sizeof(float));
     w.sin = pgi_arena_take(arena, t * half, sizeof(float));
     w.key_end = pgi_arena_take(arena, t, sizeof(int64_t));
@@ -151,19 +144,6 @@ static void key_ranges(const pgi_text_config *config, const pgi_sequence *sequen
     }
 }
 
-static pg_status mlp_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_layer *layer,
-                             const float *x, int64_t n_rows, float *out, const workspace *w) {
-    int64_t h = config->hidden_size, f = config->intermediate_size;
-    for (int64_t row = 0; row < n_rows; row += MLP_ROWS) {
-        int64_t n = n_rows - row < MLP_ROWS ? n_rows - row : MLP_ROWS;
-        PGI_TRY(pgi_linear_forward(run, x + row * h, h, n, &layer->gate, w->gate, f, w->linear));
-        PGI_TRY(pgi_linear_forward(run, x + row * h, h, n, &layer->up, w->up, f, w->linear));
-        PGI_TRY(pgi_gate(run, config->activation, w->gate, w->up, n * f));
-        PGI_TRY(pgi_linear_forward(run, w->gate, f, n, &layer->down, out + row * h, h, w->linear));
-    }
-    return PG_OK;
-}
-
 /* The new tokens' keys and values to the end of the cache's. */
 static void extend_cache(const pgi_text_config *config, int32_t index, const pgi_sequence *sequence, const float *k,
                          const float *v) {
@@ -215,12 +195,14 @@ static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config
     const int64_t h = config->hidden_size, half = config->head_dim / 2;
     const int64_t width = (int64_t)config->n_heads * config->head_dim;
     const int64_t kv_width = (int64_t)config->n_kv_heads * config->head_dim;
+    const pgi_output kvq[] = {{&layer->k, w->k, kv_width}, {&layer->v, w->v, kv_width}, {&layer->q, w->q, width}};
+    const pgi_mlp mlp = {config->activation, &layer->gate, &layer->up, &layer->down};
     float *x = pass->x + first_out * h;
 
     PGI_TRY(pgi_rms_norm(run, pass->x, pass->n_rows, h, layer->input_norm, config->rms_norm_eps, w->normed));
-    PGI_TRY(pgi_linear_forward(run, w->normed, h, pass->n_rows, &layer->k, w->k, kv_width, w->linear));
-    PGI_TRY(pgi_linear_forward(run, w->normed, h, pass->n_rows, &layer->v, w->v, kv_width, w->linear));
-    PGI_TRY(pgi_linear_forward(run, w->normed + first_out * h, h, n_out, &layer->q, w->q, width, w->linear));
+    PGI_TRY(pgi_linear_several(run, w->normed, h, pass->n_rows, kvq, n_out == pass->n_rows ? 3 : 2, w->linear));
+    if (n_out < pass->n_rows)
+        PGI_TRY(pgi_linear_forward(run, w->normed + first_out * h, h, n_out, &layer->q, w->q, width, w->linear));
     PGI_TRY(pgi_rope(run, w->k, kv_width, pass->n_rows, config->n_kv_heads, config->head_dim, w->cos, w->sin));
     PGI_TRY(pgi_rope(run, w->q, width, n_out, config->n_heads, config->head_dim, w->cos + first_out * half,
                      w->sin + first_out * half));
@@ -232,7 +214,7 @@ static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config
 
     const float *mlp_norm = config->generation == 2 ? layer->pre_mlp_norm : layer->post_attention_norm;
     PGI_TRY(pgi_rms_norm(run, x, n_out, h, mlp_norm, config->rms_norm_eps, w->normed));
-    PGI_TRY(mlp_forward(run, config, layer, w->normed, n_out, w->branch, w));
+    PGI_TRY(pgi_mlp_forward(run, &mlp, w->normed, n_out, w->branch, w->inside, w->linear));
     if (config->generation == 2)
         PGI_TRY(pgi_rms_norm(run, w->branch, n_out, h, layer->post_mlp_norm, config->rms_norm_eps, w->branch));
     return pgi_add(run, x, w->branch, n_out * h);

@@ -20,7 +20,7 @@
 typedef struct workspace {
     float *normed;   /* [N, D] */
     float *q, *k, *v; /* [N, D] */
-    float *hidden;   /* [N, max(F, 3 P P)]: the patches' pixels first, then the MLP's inside */
+    float *hidden;   /* [N, 3 P P]: the patches' pixels first, then the MLP's inside */
     void *linear;    /* scratch of pgi_linear_forward() */
     void *attention; /* scratch of pgi_attention_forward() */
 } workspace;
@@ -39,14 +39,14 @@ static pgi_attention attention_shape(const pgi_vision_config *config) {
 static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_vision_config *config) {
     size_t n = (size_t)config->n_patches, d = (size_t)config->hidden_size;
     size_t patch = (size_t)config->n_channels * (size_t)config->patch_size * (size_t)config->patch_size;
-    size_t widest = (size_t)config->intermediate_size > patch ? (size_t)config->intermediate_size : patch;
+    size_t pixels = n * patch * sizeof(float), inside = pgi_mlp_inside(config->n_patches, config->intermediate_size, 0);
     pgi_attention shape = attention_shape(config);
     workspace w;
     w.normed = pgi_arena_take(arena, n * d, sizeof(float));
     w.q = pgi_arena_take(arena, n * d, sizeof(float));
     w.k = pgi_arena_take(arena, n * d, sizeof(float));
     w.v = pgi_arena_take(arena, n * d, sizeof(float));
-    w.hidden = pgi_arena_take(arena, n * widest, sizeof(float));
+    w.hidden = pgi_arena_take(arena, pixels > inside ? pixels : inside, 1);
     w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
     w.attention = pgi_arena_take(arena, pgi_attention_scratch(run->kernels, &shape, run->n_threads), 1);
     return w;
@@ -71,21 +71,19 @@ static void cut_patches(const pgi_vision_config *config, const float *pixels, fl
 
 static pg_status layer_forward(const pgi_run *run, const pgi_vision_config *config, const pgi_vision_layer *layer,
                                float *x, const workspace *w) {
-    int64_t n = config->n_patches, d = config->hidden_size, f = config->intermediate_size;
+    int64_t n = config->n_patches, d = config->hidden_size;
     pgi_attention shape = attention_shape(config);
+    const pgi_output qkv[] = {{&layer->q, w->q, d}, {&layer->k, w->k, d}, {&layer->v, w->v, d}};
+    const pgi_mlp mlp = {config->activation, NULL, &layer->fc1, &layer->fc2};
 
     PGI_TRY(pgi_layer_norm(run, x, n, d, layer->norm1_weight, layer->norm1_bias, config->layer_norm_eps, w->normed));
-    PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->q, w->q, d, w->linear));
-    PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->k, w->k, d, w->linear));
-    PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->v, w->v, d, w->linear));
+    PGI_TRY(pgi_linear_several(run, w->normed, d, n, qkv, 3, w->linear));
     PGI_TRY(pgi_attention_forward(run, &shape, w->q, d, w->k, d, w->v, d, w->normed, d, w->attention));
     PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->out, w->q, d, w->linear));
     PGI_TRY(pgi_add(run, x, w->q, n * d));
 
     PGI_TRY(pgi_layer_norm(run, x, n, d, layer->norm2_weight, layer->norm2_bias, config->layer_norm_eps, w->normed));
-    PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->fc1, w->hidden, f, w->linear));
-    PGI_TRY(pgi_activate(run, config->activation, w->hidden, n * f));
-    PGI_TRY(pgi_linear_forward(run, w->hidden, f, n, &layer->fc2, w->q, d, w->linear));
+    PGI_TRY(pgi_mlp_forward(run, &mlp, w->normed, n, w->q, w->hidden, w->linear));
     return pgi_add(run, x, w->q, n * d);
 }
 

@@ -52,6 +52,10 @@ struct pgi_kernels {
 #undef K
 };
 
+/* The kernels of an activation of ops.h. PG_ERROR_INTERNAL: there is none. */
+pg_status pgi_find_activation(const pgi_kernels *kernels, int32_t activation, void (**apply)(float *x, int64_t n),
+                              void (**gate)(float *x, const float *y, int64_t n));
+
 /* Each overrides what it has: the plain C one everything. Only for kernels.c. */
 void pgi_kernels_ref(pgi_kernels *kernels);
 void pgi_kernels_avx2(pgi_kernels *kernels);

@@ -145,7 +145,10 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
         case PG_DTYPE_BF16: task.pack = kernels->pack_bf16, task.gemv = kernels->gemv_bf16; break;
         case PG_DTYPE_F16: task.pack = kernels->pack_f16, task.gemv = kernels->gemv_f16; break;
         case PGI_DTYPE_INT8_BLOCKS:
-        case PGI_DTYPE_INT4_BLOCKS: return pgi_quantized_linear(run, x, x_stride, rows, linear, y, y_stride, scratch);
+        case PGI_DTYPE_INT4_BLOCKS: {
+            const pgi_output output = {linear, y, y_stride};
+            return pgi_quantized_linears(run, x, x_stride, rows, &output, 1, scratch);
+        }
         default: return pgi_error(PG_ERROR_INTERNAL, "linear layer: found weights of dtype %d", (int)w->dtype);
     }
     if (rows <= PGI_GEMV_ROWS || w->columns == 0) {

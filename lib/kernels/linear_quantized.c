@@ -1,10 +1,13 @@
 /*
- * pgi_linear_forward() with quantised weights (quantized.h).
+ * pgi_linear_forward() and its kin with quantised weights (quantized.h).
  *
- * x is quantised once for all threads, in tiles of rows. Few rows (decode): the blocks are streamed once. Many rows: the
- * summed dimension is cut at groups, so that the weights of a panel or two stay in the first-level caches while all the
- * tiles of x go over them; int4 blocks become int8 blocks for that. A result is summed in the same order however the work
- * is cut, so that a row depends neither on the threads nor on the other rows.
+ * x is quantised once for all threads and all layers that read it, in tiles of rows. Few rows (decode): the blocks are
+ * streamed once. Many rows: a task owns a block of output columns and a slice of the rows, so that its x stays in the
+ * second-level cache; it goes over the summed dimension in parts, so that the weights of two panels do too, and keeps
+ * its sums beside them until they are complete; int4 blocks become int8 blocks on the way. In an MLP a task owns a group
+ * of the inside, 128 values wide, and leaves it quantised for the next layer: the inside is never written as f32.
+ * A result is summed in the same order however the work is cut, so that a row depends neither on the threads nor on the
+ * other rows.
  */
 #include "kernels/quantized.h"
 
@@ -12,107 +15,258 @@
 #include "kernels/kernels.h"
 
 enum {
-    ROWS = 512,                    /* quantised at a time */
-    GROUPS = 16,                   /* of many rows: summed at a time */
-    PANELS = 2,                    /* of a task of many rows */
-    STREAM_CHUNK_BYTES = 256 * 1024 /* weights of a streamed task */
+    ROWS = 512,                     /* of x at a time at the most, */
+    TILES_BYTES = 4 << 20,          /* and no more than this when quantised */
+    SLICE_ROWS = 144,               /* of a task of many rows; */
+    SLICE_ROWS_INT4 = 288,          /* more where each slice unpacks the weights again */
+    PAIR = 2,                       /* panels multiplied at once, */
+    GROUPS = 16,                    /* and their groups */
+    BLOCK_PANELS = PGI_GROUP_COLUMNS / PGI_PANEL_ROWS, /* of a task at the most: a group of the next layer */
+    TASKS_PER_THREAD = 8,           /* where narrower blocks give so many */
+    STREAM_BYTES = 256 * 1024,      /* weights of a streamed task, */
+    STREAM_PANELS = 4               /* a multiple of so many panels */
 };
 
-typedef struct quantized_task {
+/* Quantised rows: tile after tile, of nearly equal heights. */
+typedef struct tiles {
+    char *data;
+    int64_t rows, n, groups;
+} tiles;
+
+/* What a thread needs for its task. */
+typedef struct task_room {
+    char unpacked[PAIR * GROUPS * PGI_INT8_BLOCK];
+    float sums[2][SLICE_ROWS_INT4 * PGI_GROUP_COLUMNS];
+} task_room;
+
+typedef struct quantized_job {
     const pgi_kernels *kernels;
-    const float *x; /* [rows, in]: the rows now summed */
-    int64_t x_stride, rows, n_tiles;
-    const pgi_linear *linear;
-    int64_t first_group, groups; /* now summed */
-    float *y;                    /* [rows, out] */
-    int64_t y_stride;
-    char *tiles;    /* quantised x */
-    char *unpacked; /* [threads][PANELS][GROUPS] int8 blocks */
-} quantized_task;
+    const float *x; /* [in.rows, columns] */
+    int64_t x_stride, columns;
+    tiles in;
+    int64_t n_slices; /* of the rows */
+    int streamed;
+    const pgi_output *outputs;
+    int64_t first_row;    /* of the outputs' rows */
+    int64_t block_panels; /* of a task */
+    const pgi_mlp *mlp;
+    void (*activate)(float *x, int64_t n);
+    void (*gate)(float *x, const float *y, int64_t n);
+    tiles inside; /* of the MLP */
+    task_room *rooms;
+} quantized_job;
 
-static size_t unpacked_bytes(void) { return (size_t)PANELS * GROUPS * PGI_INT8_BLOCK; }
-static size_t tiles_bytes(void) { return (size_t)ROWS * GROUPS * PGI_TILE_ROW_BYTES; }
+size_t pgi_quantized_scratch(int n_threads) { return TILES_BYTES + sizeof(task_room) * (size_t)n_threads; }
 
-size_t pgi_quantized_scratch(int n_threads) { return tiles_bytes() + unpacked_bytes() * (size_t)n_threads; }
+size_t pgi_quantized_inside(int64_t rows, int64_t width) {
+    return (size_t)pgi_min64(rows, ROWS) * (size_t)pgi_quantized_groups(width) * PGI_TILE_ROW_BYTES;
+}
 
-/* Tiles are of nearly equal height. */
-static int64_t tile_row(const quantized_task *task, int64_t tile) { return task->rows * tile / task->n_tiles; }
-static char *tile_at(const quantized_task *task, int64_t tile) {
-    return task->tiles + tile_row(task, tile) * task->groups * PGI_TILE_ROW_BYTES;
+static tiles tiles_of(const pgi_kernels *kernels, void *data, int64_t rows, int64_t columns) {
+    return (tiles){data, rows, (rows + kernels->quantized_rows - 1) / kernels->quantized_rows,
+                   pgi_quantized_groups(columns)};
+}
+static int64_t tile_row(const tiles *t, int64_t tile) { return t->rows * tile / t->n; }
+static int tile_height(const tiles *t, int64_t tile) { return (int)(tile_row(t, tile + 1) - tile_row(t, tile)); }
+static char *tile_at(const tiles *t, int64_t tile, int64_t group) {
+    return t->data + (tile_row(t, tile) * t->groups + tile_height(t, tile) * group) * PGI_TILE_ROW_BYTES;
 }
 
 static void quantize_tiles(void *context, int64_t begin, int64_t end, int thread) {
-    const quantized_task *task = context;
-    const int64_t column = task->first_group * PGI_GROUP_COLUMNS;
-    const int64_t k = pgi_min64(task->groups * PGI_GROUP_COLUMNS, task->linear->weight.columns - column);
+    const quantized_job *job = context;
     (void)thread;
     for (int64_t t = begin; t < end; t++) {
-        int64_t row = tile_row(task, t);
-        int m = (int)(tile_row(task, t + 1) - row);
+        const int64_t row = tile_row(&job->in, t);
+        const int m = tile_height(&job->in, t);
         for (int i = 0; i < m; i++)
-            task->kernels->quantize_row(task->x + (row + i) * task->x_stride + column, k, m, i, tile_at(task, t));
+            job->kernels->quantize_row(job->x + (row + i) * job->x_stride, job->columns, m, i, tile_at(&job->in, t, 0));
     }
 }
 
-static void multiply_panels(void *context, int64_t begin, int64_t end, int thread) {
-    const quantized_task *task = context;
-    const pgi_kernels *kernels = task->kernels;
-    const pgi_matrix *w = &task->linear->weight;
-    const int64_t block = pgi_quantized_block(w->dtype), panel_bytes = pgi_quantized_groups(w->columns) * block;
-    const float *bias = task->linear->bias;
-    const int int4 = w->dtype == PGI_DTYPE_INT4_BLOCKS, streamed = task->n_tiles == 1 && task->rows <= PGI_GEMV_ROWS;
-    const int64_t step = streamed ? end - begin : PANELS;
-    char *unpacked = task->unpacked + (size_t)thread * unpacked_bytes();
-
-    for (int64_t p = begin; p < end; p += step) {
-        const char *data = (const char *)w->data + p * panel_bytes + task->first_group * block;
-        const int64_t first = p * PGI_PANEL_ROWS, n = pgi_min64((pgi_min64(p + step, end) - p) * PGI_PANEL_ROWS,
-                                                                w->rows - first);
-        int64_t data_bytes = panel_bytes;
-        if (int4 && !streamed) {
-            data_bytes = task->groups * PGI_INT8_BLOCK;
-            for (int64_t i = 0; i * PGI_PANEL_ROWS < n; i++)
-                kernels->unpack_int4(data + i * panel_bytes, task->groups, unpacked + i * data_bytes);
-            data = unpacked;
-        }
-        for (int64_t t = 0; t < task->n_tiles; t++) {
-            int64_t row = tile_row(task, t);
-            (int4 && streamed ? kernels->product_int4 : kernels->product_int8)(
-                (int)(tile_row(task, t + 1) - row), n, task->groups, tile_at(task, t), data, data_bytes,
-                task->y + row * task->y_stride + first, task->y_stride, task->first_group > 0,
-                bias ? bias + first : NULL);
-        }
-    }
-}
-
-pg_status pgi_quantized_linear(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
-                               const pgi_linear *linear, float *y, int64_t y_stride, void *scratch) {
+/* y [rows of the tiles, n]: outputs from `panel` on. sums: room for incomplete ones, as y, and may be y. */
+static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t panel, int64_t n, int64_t first_tile,
+                     int64_t end_tile, char *unpacked, float *sums, int64_t sums_stride, float *y, int64_t y_stride) {
+    const pgi_kernels *kernels = job->kernels;
+    const tiles *in = &job->in;
     const pgi_matrix *w = &linear->weight;
-    const int64_t all_groups = pgi_quantized_groups(w->columns), panels = pgi_quantized_panels(w->rows);
-    const int streamed = rows <= PGI_GEMV_ROWS;
-    const int64_t at_once = streamed ? (int64_t)ROWS * GROUPS / rows : GROUPS;
-    const int64_t n_parts = all_groups ? (all_groups + at_once - 1) / at_once : 1, n_chunks = (rows + ROWS - 1) / ROWS;
-    const int64_t row_bytes = all_groups * pgi_quantized_block(w->dtype) / PGI_PANEL_ROWS;
-    const int64_t grain = streamed ? STREAM_CHUNK_BYTES / PGI_PANEL_ROWS / (row_bytes ? row_bytes : 1) : PANELS;
-
-    for (int64_t chunk = 0; chunk < n_chunks; chunk++) {
-        const int64_t row = rows * chunk / n_chunks;
-        quantized_task task = {.kernels = run->kernels,
-                               .x = x + row * x_stride,
-                               .x_stride = x_stride,
-                               .rows = rows * (chunk + 1) / n_chunks - row,
-                               .linear = linear,
-                               .y = y + row * y_stride,
-                               .y_stride = y_stride,
-                               .tiles = scratch,
-                               .unpacked = (char *)scratch + tiles_bytes()};
-        task.n_tiles = (task.rows + run->kernels->quantized_rows - 1) / run->kernels->quantized_rows;
-        for (int64_t part = 0; part < n_parts; part++) {
-            task.first_group = all_groups * part / n_parts;
-            task.groups = all_groups * (part + 1) / n_parts - task.first_group;
-            PGI_TRY(pgi_parallel_for(run, task.n_tiles, 1, quantize_tiles, &task));
-            PGI_TRY(pgi_parallel_for(run, panels, grain > 4 || !streamed ? grain : 4, multiply_panels, &task));
+    const int int4 = w->dtype == PGI_DTYPE_INT4_BLOCKS;
+    const int64_t block = pgi_quantized_block(w->dtype), panel_bytes = in->groups * block;
+    const char *data = (const char *)w->data + panel * panel_bytes;
+    const float *bias = linear->bias ? linear->bias + panel * PGI_PANEL_ROWS : NULL;
+    if (job->streamed) {
+        (int4 ? kernels->product_int4 : kernels->product_int8)((int)in->rows, n, in->groups, tile_at(in, 0, 0), data,
+                                                               panel_bytes, bias, 0, y, y_stride);
+        return;
+    }
+    const int64_t n_parts = in->groups > GROUPS ? (in->groups + GROUPS - 1) / GROUPS : 1;
+    for (int64_t part = 0; part < n_parts; part++) {
+        const int64_t group = in->groups * part / n_parts, groups = in->groups * (part + 1) / n_parts - group;
+        float *out = part == n_parts - 1 ? y : sums;
+        const int64_t out_stride = out == y ? y_stride : sums_stride;
+        for (int64_t c = 0; c < n; c += PAIR * PGI_PANEL_ROWS) {
+            const int64_t width = pgi_min64(n - c, PAIR * PGI_PANEL_ROWS);
+            const char *pair = data + c / PGI_PANEL_ROWS * panel_bytes + group * block;
+            int64_t pair_bytes = panel_bytes;
+            if (int4) {
+                pair_bytes = groups * PGI_INT8_BLOCK;
+                for (int64_t i = 0; i * PGI_PANEL_ROWS < width; i++)
+                    kernels->unpack_int4(pair + i * panel_bytes, groups, unpacked + i * pair_bytes);
+                pair = unpacked;
+            }
+            const float *start = part ? sums + c : bias ? bias + c : NULL;
+            for (int64_t t = first_tile; t < end_tile; t++) {
+                const int64_t row = tile_row(in, t) - tile_row(in, first_tile);
+                const int m = tile_height(in, t);
+                for (int i = 0; i < m; i++) { /* meanwhile, for rows lie far apart */
+                    __builtin_prefetch(out + (row + i) * out_stride + c, 1);
+                    __builtin_prefetch(out + (row + i) * out_stride + c + width - 1, 1);
+                }
+                kernels->product_int8(m, width, groups, tile_at(in, t, group), pair, pair_bytes,
+                                      part ? start + row * sums_stride : start, part ? sums_stride : 0,
+                                      out + row * out_stride + c, out_stride);
+            }
         }
+    }
+}
+
+/* Item: a block of the outputs, those of all layers counted on, and in it a slice of the rows. */
+static void multiply_blocks(void *context, int64_t begin, int64_t end, int thread) {
+    const quantized_job *job = context;
+    task_room *room = &job->rooms[thread];
+    const pgi_output *output = job->outputs;
+    int64_t before = 0; /* items of the outputs before this one */
+    for (int64_t item = begin; item < end; item++) {
+        for (;; output++) {
+            int64_t panels = pgi_quantized_panels(output->linear->weight.rows);
+            int64_t n_items = (panels + job->block_panels - 1) / job->block_panels * job->n_slices;
+            if (item < before + n_items) break;
+            before += n_items;
+        }
+        const int64_t panel = (item - before) / job->n_slices * job->block_panels, column = panel * PGI_PANEL_ROWS;
+        const int64_t slice = (item - before) % job->n_slices, first_tile = job->in.n * slice / job->n_slices;
+        const int64_t n = pgi_min64(job->block_panels * PGI_PANEL_ROWS, output->linear->weight.rows - column);
+        multiply(job, output->linear, panel, n, first_tile, job->in.n * (slice + 1) / job->n_slices, room->unpacked,
+                 room->sums[0], PGI_GROUP_COLUMNS,
+                 output->y + (job->first_row + tile_row(&job->in, first_tile)) * output->y_stride + column,
+                 output->y_stride);
+    }
+}
+
+/* Item: a group of the MLP's inside, and of that a slice of the rows. */
+static void multiply_inside(void *context, int64_t begin, int64_t end, int thread) {
+    const quantized_job *job = context;
+    const pgi_mlp *mlp = job->mlp;
+    task_room *room = &job->rooms[thread];
+    for (int64_t item = begin; item < end; item++) {
+        const int64_t group = item / job->n_slices, slice = item % job->n_slices, panel = group * BLOCK_PANELS;
+        const int64_t first_tile = job->in.n * slice / job->n_slices;
+        const int64_t end_tile = job->in.n * (slice + 1) / job->n_slices;
+        const int64_t rows = tile_row(&job->in, end_tile) - tile_row(&job->in, first_tile);
+        const int64_t n = pgi_min64(PGI_GROUP_COLUMNS, mlp->up->weight.rows - group * PGI_GROUP_COLUMNS);
+        float *up = room->sums[0], *inside = up;
+        multiply(job, mlp->up, panel, n, first_tile, end_tile, room->unpacked, up, n, up, n);
+        if (mlp->gate) {
+            inside = room->sums[1];
+            multiply(job, mlp->gate, panel, n, first_tile, end_tile, room->unpacked, inside, n, inside, n);
+            job->gate(inside, up, rows * n);
+        } else {
+            job->activate(inside, rows * n);
+        }
+        for (int64_t t = first_tile; t < end_tile; t++) {
+            const int m = tile_height(&job->inside, t);
+            for (int i = 0; i < m; i++, inside += n)
+                job->kernels->quantize_row(inside, n, m, i, tile_at(&job->inside, t, group));
+        }
+    }
+}
+
+/* Makes the tiles of x and what follows from their number. */
+static pg_status start_job(const pgi_run *run, quantized_job *job, int int4) {
+    const int64_t slice_rows = int4 ? SLICE_ROWS_INT4 : SLICE_ROWS;
+    const int64_t slice_tiles = slice_rows / run->kernels->quantized_rows;
+    job->n_slices = job->streamed ? 1 : (job->in.n + slice_tiles - 1) / slice_tiles;
+    return pgi_parallel_for(run, job->in.n, 1, quantize_tiles, job);
+}
+
+/* The outputs of the job's tiles. */
+static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_output *outputs, int n) {
+    int64_t panels = 0, n_items = 0;
+    for (int i = 0; i < n; i++) panels += pgi_quantized_panels(outputs[i].linear->weight.rows);
+    if (job->streamed) {
+        const int64_t panel_bytes = job->in.groups * pgi_quantized_block(outputs[0].linear->weight.dtype);
+        job->block_panels = STREAM_BYTES / (panel_bytes + 1) / STREAM_PANELS * STREAM_PANELS + STREAM_PANELS;
+    } else {
+        const int64_t least = (int64_t)TASKS_PER_THREAD * run->n_threads;
+        job->block_panels = BLOCK_PANELS;
+        while (job->block_panels > PAIR && panels * job->n_slices / job->block_panels < least)
+            job->block_panels /= 2;
+    }
+    for (int i = 0; i < n; i++)
+        n_items += (pgi_quantized_panels(outputs[i].linear->weight.rows) + job->block_panels - 1) / job->block_panels *
+                   job->n_slices;
+    job->outputs = outputs;
+    return pgi_parallel_for(run, n_items, 1, multiply_blocks, job);
+}
+
+/* Rows of so many columns that are quantised at once. */
+static pg_status rows_at_once(int64_t rows, int64_t columns, int64_t *out) {
+    const int64_t row_bytes = pgi_quantized_groups(columns) * PGI_TILE_ROW_BYTES;
+    if (row_bytes > TILES_BYTES)
+        return pgi_error(PG_ERROR_UNSUPPORTED, "int8 or int4 linear layer: found %lld inputs, expected at most %lld",
+                         (long long)columns, (long long)(TILES_BYTES / PGI_TILE_ROW_BYTES * PGI_GROUP_COLUMNS));
+    *out = pgi_min64(pgi_min64(rows, ROWS), row_bytes ? TILES_BYTES / row_bytes : ROWS);
+    return PG_OK;
+}
+
+static quantized_job job_of(const pgi_run *run, const float *x, int64_t x_stride, int64_t row, int64_t rows,
+                            int64_t columns, void *scratch) {
+    return (quantized_job){.kernels = run->kernels,
+                           .x = x + row * x_stride,
+                           .x_stride = x_stride,
+                           .columns = columns,
+                           .in = tiles_of(run->kernels, scratch, rows, columns),
+                           .streamed = rows <= PGI_GEMV_ROWS,
+                           .first_row = row,
+                           .rooms = (task_room *)((char *)scratch + TILES_BYTES)};
+}
+
+pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
+                                const pgi_output *outputs, int n, void *scratch) {
+    const pgi_matrix *w = &outputs[0].linear->weight;
+    int64_t at_once = 0;
+    PGI_TRY(rows_at_once(rows, w->columns, &at_once));
+    const int64_t n_chunks = (rows + at_once - 1) / at_once;
+    for (int64_t chunk = 0; chunk < n_chunks; chunk++) { /* of nearly equal height */
+        const int64_t row = rows * chunk / n_chunks;
+        quantized_job job =
+            job_of(run, x, x_stride, row, rows * (chunk + 1) / n_chunks - row, w->columns, scratch);
+        PGI_TRY(start_job(run, &job, w->dtype == PGI_DTYPE_INT4_BLOCKS));
+        PGI_TRY(finish_job(run, &job, outputs, n));
+    }
+    return PG_OK;
+}
+
+pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y,
+                            void *inside, void *scratch) {
+    const int64_t columns = mlp->up->weight.columns, width = mlp->up->weight.rows, out = mlp->down->weight.rows;
+    int64_t at_once = 0;
+    PGI_TRY(rows_at_once(rows, columns, &at_once));
+    const int64_t n_chunks = (rows + at_once - 1) / at_once;
+    for (int64_t chunk = 0; chunk < n_chunks; chunk++) {
+        const int64_t row = rows * chunk / n_chunks, n = rows * (chunk + 1) / n_chunks - row;
+        quantized_job job = job_of(run, x, columns, row, n, columns, scratch);
+        const pgi_output output = {mlp->down, y, out};
+        const double work_in = 2.0 * (double)n * (double)columns * (double)width * (mlp->gate ? 2 : 1);
+        const double work_out = 2.0 * (double)n * (double)width * (double)out;
+        pgi_run alone;
+        const pgi_run *team = pgi_run_for_work(run, work_in, &alone);
+        job.mlp = mlp;
+        job.inside = tiles_of(run->kernels, inside, n, width);
+        PGI_TRY(pgi_find_activation(run->kernels, mlp->activation, &job.activate, &job.gate));
+        PGI_TRY(start_job(team, &job, mlp->up->weight.dtype == PGI_DTYPE_INT4_BLOCKS));
+        PGI_TRY(pgi_parallel_for(team, job.inside.groups * job.n_slices, 1, multiply_inside, &job));
+        job.in = job.inside;
+        PGI_TRY(finish_job(pgi_run_for_work(run, work_out, &alone), &job, &output, 1));
     }
     return PG_OK;
 }

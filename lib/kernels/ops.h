@@ -23,6 +23,17 @@ size_t pgi_linear_scratch(const struct pgi_kernels *kernels, int n_threads);
 pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
                              const pgi_linear *linear, float *y, int64_t y_stride, void *scratch);
 
+/* A linear layer and where its results go: y [rows, out]. */
+typedef struct pgi_output {
+    const pgi_linear *linear;
+    float *y;
+    int64_t y_stride;
+} pgi_output;
+
+/* pgi_linear_forward() of n >= 1 layers that read the same x, to the same bits. */
+pg_status pgi_linear_several(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
+                             const pgi_output *outputs, int n, void *scratch);
+
 typedef struct pgi_attention {
     int32_t n_heads, n_kv_heads; /* query heads per KV head: n_heads / n_kv_heads, head h uses KV head h / that */
     int32_t head_dim;
@@ -61,6 +72,19 @@ enum {
     PGI_ACTIVATION_SILU = 3,      /* "silu", "swish": x / (1 + exp(-x)) */
     PGI_ACTIVATION_RELU = 4       /* "relu" */
 };
+
+/* down(act(gate x) * up x), or down(act(up x)) where there is no gate. */
+typedef struct pgi_mlp {
+    int32_t activation;
+    const pgi_linear *gate; /* NULL: none */
+    const pgi_linear *up, *down;
+} pgi_mlp;
+
+/* Bytes of `inside` for up to `rows` rows of an MLP whose inside has `width` values; 64-byte aligned. */
+size_t pgi_mlp_inside(int64_t rows, int64_t width, int gated);
+/* y [rows, down's outputs] of x [rows, up's inputs], both dense. scratch: pgi_linear_scratch(). */
+pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y, void *inside,
+                          void *scratch);
 
 /* x = act(x), n values. */
 pg_status pgi_activate(const pgi_run *run, int32_t activation, float *x, int64_t n);

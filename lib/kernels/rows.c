@@ -61,31 +61,27 @@ static void gate_values(void *context, int64_t begin, int64_t end, int thread) {
     task->gate(task->y + begin, task->x + begin, end - begin);
 }
 
-static pg_status unknown_activation(int32_t activation) {
-    return pgi_error(PG_ERROR_INTERNAL, "found activation %d", (int)activation);
+pg_status pgi_find_activation(const pgi_kernels *kernels, int32_t activation, void (**apply)(float *x, int64_t n),
+                              void (**gate)(float *x, const float *y, int64_t n)) {
+    switch (activation) {
+        case PGI_ACTIVATION_GELU_TANH: *apply = kernels->gelu_tanh, *gate = kernels->gate_gelu_tanh; break;
+        case PGI_ACTIVATION_GELU_ERF: *apply = kernels->gelu_erf, *gate = kernels->gate_gelu_erf; break;
+        case PGI_ACTIVATION_SILU: *apply = kernels->silu, *gate = kernels->gate_silu; break;
+        case PGI_ACTIVATION_RELU: *apply = kernels->relu, *gate = kernels->gate_relu; break;
+        default: return pgi_error(PG_ERROR_INTERNAL, "found activation %d", (int)activation);
+    }
+    return PG_OK;
 }
 
 pg_status pgi_activate(const pgi_run *run, int32_t activation, float *x, int64_t n) {
     row_task task = {.y = x};
-    switch (activation) {
-        case PGI_ACTIVATION_GELU_TANH: task.apply = run->kernels->gelu_tanh; break;
-        case PGI_ACTIVATION_GELU_ERF: task.apply = run->kernels->gelu_erf; break;
-        case PGI_ACTIVATION_SILU: task.apply = run->kernels->silu; break;
-        case PGI_ACTIVATION_RELU: task.apply = run->kernels->relu; break;
-        default: return unknown_activation(activation);
-    }
+    PGI_TRY(pgi_find_activation(run->kernels, activation, &task.apply, &task.gate));
     return pgi_parallel_for(run, n, CHUNK, apply_values, &task);
 }
 
 pg_status pgi_gate(const pgi_run *run, int32_t activation, float *gate, const float *up, int64_t n) {
     row_task task = {.y = gate, .x = up};
-    switch (activation) {
-        case PGI_ACTIVATION_GELU_TANH: task.gate = run->kernels->gate_gelu_tanh; break;
-        case PGI_ACTIVATION_GELU_ERF: task.gate = run->kernels->gate_gelu_erf; break;
-        case PGI_ACTIVATION_SILU: task.gate = run->kernels->gate_silu; break;
-        case PGI_ACTIVATION_RELU: task.gate = run->kernels->gate_relu; break;
-        default: return unknown_activation(activation);
-    }
+    PGI_TRY(pgi_find_activation(run->kernels, activation, &task.apply, &task.gate));
     return pgi_parallel_for(run, n, CHUNK, gate_values, &task);
 }
 

@@ -53,9 +53,9 @@ GEMV(gemv_f16)
 
 #define PRODUCT(name)                                                                                                  \
     BROKEN(name,                                                                                                       \
-           (int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes, float *y,             \
-            int64_t y_stride, int accumulate, const float *bias),                                                      \
-           (m, n, groups, x, w, panel_bytes, y, y_stride, accumulate, bias), y + (m - 1) * y_stride, n)
+           (int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,                       \
+            const float *start, int64_t start_stride, float *y, int64_t y_stride),                                     \
+           (m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride), y + (m - 1) * y_stride, n)
 PRODUCT(product_int8)
 PRODUCT(product_int4)
 

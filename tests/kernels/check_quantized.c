@@ -170,7 +170,8 @@ static void check_product(check *c, int32_t dtype, int m, int64_t n, int64_t gro
     }
     memcpy(before, y, (size_t)(stride * (m - 1) + n) * sizeof(float));
     (dtype == PGI_DTYPE_INT8_BLOCKS ? c->kernels->product_int8 : c->kernels->product_int4)(
-        m, n, groups, tile, blocks, panel_bytes, y, stride, accumulate, with_bias ? bias : NULL);
+        m, n, groups, tile, blocks, panel_bytes, accumulate ? y : with_bias ? bias : NULL, accumulate ? stride : 0, y,
+        stride);
     for (int i = 0; i < m; i++) {
         for (int64_t r = 0; r < n; r++) {
             float want = product_oracle(x + i * k, &w, r, accumulate ? before[i * stride + r] : with_bias ? bias[r] : 0);

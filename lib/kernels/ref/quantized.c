@@ -87,7 +87,7 @@ static void add_block(int m, int i, const char *x, const unsigned char *w, float
 }
 
 static void product(int is_int4, int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
-                    float *y, int64_t y_stride, int accumulate, const float *bias) {
+                    const float *start, int64_t start_stride, float *y, int64_t y_stride) {
     unsigned char unpacked[PGI_INT8_BLOCK];
     for (int64_t first = 0; first < n; first += PGI_PANEL_ROWS) {
         const unsigned char *block = (const unsigned char *)w + first / PGI_PANEL_ROWS * panel_bytes;
@@ -96,7 +96,7 @@ static void product(int is_int4, int m, int64_t n, int64_t groups, const void *x
         float c[PGI_TILE_ROWS][PGI_PANEL_ROWS] = {{0}};
         for (int i = 0; i < m; i++)
             for (int r = 0; r < rows; r++)
-                c[i][r] = accumulate ? y[i * y_stride + first + r] : bias ? bias[first + r] : 0;
+                c[i][r] = start ? start[i * start_stride + first + r] : 0;
         for (int64_t g = 0; g < groups; g++, tile += PGI_TILE_ROW_BYTES * m) {
             if (is_int4) unpack_block(block, unpacked);
             for (int i = 0; i < m; i++) add_block(m, i, tile, is_int4 ? unpacked : block, c[i]);
@@ -106,14 +106,14 @@ static void product(int is_int4, int m, int64_t n, int64_t groups, const void *x
     }
 }
 
-static void product_int8(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes, float *y,
-                         int64_t y_stride, int accumulate, const float *bias) {
-    product(0, m, n, groups, x, w, panel_bytes, y, y_stride, accumulate, bias);
+static void product_int8(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
+                         const float *start, int64_t start_stride, float *y, int64_t y_stride) {
+    product(0, m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride);
 }
 
-static void product_int4(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes, float *y,
-                         int64_t y_stride, int accumulate, const float *bias) {
-    product(1, m, n, groups, x, w, panel_bytes, y, y_stride, accumulate, bias);
+static void product_int4(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
+                         const float *start, int64_t start_stride, float *y, int64_t y_stride) {
+    product(1, m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride);
 }
 
 void pgi_ref_quantized(pgi_kernels *kernels) {

@@ -32,11 +32,12 @@ static inline void q_store_f32(float *p, qfloat x) { _mm256_storeu_ps(p, x); }
 static inline qfloat q_load_bf16(const void *p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));
 }
-/* y + f32(sum) * (w * x), x one value. */
-static inline qfloat q_add_group(qint sum, qfloat w, const void *x, qfloat y) {
+static inline qfloat q_to_f32(qint sum) { return _mm256_cvtepi32_ps(sum); }
+/* y + sum * (w * x), x one value. */
+static inline qfloat q_add_group(qfloat sum, qfloat w, const void *x, qfloat y) {
     float scale;
     memcpy(&scale, x, sizeof scale);
-    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(w, _mm256_set1_ps(scale)), y);
+    return _mm256_fmadd_ps(sum, _mm256_mul_ps(w, _mm256_set1_ps(scale)), y);
 }
 
 static inline qint q_low_nibbles(qint x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
