@@ -13,6 +13,7 @@ RGB8, BGR8, RGBA8, BGRA8, GRAY8 = 1, 2, 3, 4, 5
 ROW_CUT, ROW_CUT_EOS, ROW_CUT_NEWLINE, ROW_CUT_IMAGE, ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 1, 2, 4, 8, 16, 32
 NO_LOGITS, HIDDEN_STATES, LAST_HIDDEN, LOSS_PER_ROW, SKIP_PADDING = 1, 2, 4, 8, 16
 WEIGHTS = {"stored": 0, "int8": 1, "int4": 2}
+ARITHMETIC_BF16 = 2
 CPU_MASKS = {"plain C": 1, "AVX2": 3, "AVX-512": 7}
 DTYPES = {1: np.float32, 2: np.uint16, 3: np.float16, 4: np.int64, 5: np.uint8, 6: np.int32}
 NUMBERS = {np.dtype(kind): number for number, kind in DTYPES.items()}
@@ -137,10 +138,13 @@ class Model(_Handle):
                                   arithmetic=arithmetic)
         library.call("pg_model_open", os.fsencode(folder), c.byref(options), c.byref(self.pointer))
 
-    def cpu_used(self):
+    def info(self):
         info = ModelInfo(struct_size=c.sizeof(ModelInfo))
         self.library.call("pg_model_get_info", self.pointer, c.byref(info))
-        return info.cpu_used
+        return info
+
+    def cpu_used(self):
+        return self.info().cpu_used
 
     def forward(self, inputs, features=None, embed=False, n_threads=1, **options):
         """pg_forward(), or pg_embed(); one thread is the fastest for models this small. -> Outputs"""

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Measures what int8 and int4 weights cost in quality, and writes their section of docs/EXACTNESS.md.
+"""Measures what bf16 arithmetic and int8 and int4 weights cost in quality, and writes their section of docs/EXACTNESS.md.
 
-    quality.py [--write] [--pictures 2000] [--count 8] [--big FOLDER[,int8=FOLDER,...]]... [--formats int8,int4]
+    quality.py [--write] [--pictures 2000] [--count 8] [--big FOLDER[,int8=FOLDER,...]]... [--formats bf16,int8,int4]
                [--build FOLDER]
 
 The stored weights computed in f32, which are transformers' results to float noise (exactness.py), are the measure; each
-format is a folder that `paligemma convert` makes of the same checkpoint, or the one that --big names after it.
+format is a folder that `paligemma convert` makes of the same checkpoint, or the one that --big names after it; bf16 is
+the checkpoint itself in bf16 arithmetic (left out on a CPU where the library computes it in f32). int8 and int4 run as by
+default: their attention is in bf16 where bf16 is.
 
     models    --count random small checkpoints, the demo checkpoint, and each --big one (make_random.py 3b-224)
     distance  relative L2 of features, layers, final norm and logits, in a forward pass over picture, prompt and the text
@@ -15,7 +17,7 @@ format is a folder that `paligemma convert` makes of the same checkpoint, or the
     tasks     the demo checkpoint's captions, answers and detections that are exactly right, and its boxes' IoU, on
               --pictures pictures that it was not trained on
 
-Exit status 1: the demo's tasks lose more than 1 point (int8) or 3 points (int4).
+Exit status 1: the demo's tasks lose more than 1 point (bf16, int8) or 3 points (int4).
 """
 import argparse
 import collections
@@ -40,7 +42,7 @@ import evaluate  # noqa: E402
 
 BEGIN, END = "<!-- tests/oracle/quality.py --write: begin -->", "<!-- quality.py: end -->"
 FRESH_SEED, MAX_NEW = 500000, 40  # training draws from 1,000,000 up, evaluate.py from 0
-ALLOWED_POINTS = {"int8": 1.0, "int4": 3.0}
+ALLOWED_POINTS = {"bf16": 1.0, "int8": 1.0, "int4": 3.0}
 STAGES = ["image features", "embeddings", "decoder layers", "final norm", "logits"]
 
 
@@ -49,6 +51,11 @@ def convert(build, folder, out, weights):
     done = subprocess.run([os.path.join(build, "examples", "paligemma"), "convert", folder, out, "--weights", weights],
                           capture_output=True, text=True)
     return done.stderr.strip() if done.returncode else None
+
+
+def open_as(library, folder, kind):
+    """`folder` in the arithmetic of a format."""
+    return pglib.Model(library, folder, arithmetic=pglib.ARITHMETIC_BF16 if kind == "bf16" else 0)
 
 
 def outputs_of(model, arrays, n_threads):
@@ -100,6 +107,12 @@ class Row:
         return " | ".join(cells)
 
 
+def folder_of(temporary, folder, kind, converted=None):
+    if kind == "bf16":
+        return folder
+    return (converted or {}).get(kind, os.path.join(temporary, f"{os.path.basename(os.path.abspath(folder))}-{kind}"))
+
+
 def measure(library, build, folder, prompts, rows, formats, temporary, n_threads, max_new, converted=None):
     """Adds a checkpoint to rows[format]. prompts: [(path, text)]; converted: {format: folder} that are there already.
     -> why a format was left out"""
@@ -118,13 +131,12 @@ def measure(library, build, folder, prompts, rows, formats, temporary, n_threads
             arrays = dict(input_ids=row, token_type_ids=types, pixel_values=pixels)
             cases.append((path, text, ids, arrays, outputs_of(model, arrays, n_threads)))
     for weights in formats:
-        out = os.path.join(temporary, f"{os.path.basename(os.path.abspath(folder))}-{weights}")
-        out = (converted or {}).get(weights, out)
+        out = folder_of(temporary, folder, weights, converted)
         why = None if os.path.exists(out) else convert(build, folder, out, weights)
         if why:
             refused.append(f"{weights}: {why}")
             continue
-        with pglib.Model(library, out) as model, pglib.Processor(library, folder) as processor, \
+        with open_as(library, out, weights) as model, pglib.Processor(library, folder) as processor, \
                 pglib.Session(model, n_threads=n_threads, max_new_tokens=max_new) as session:
             for path, text, ids, arrays, exact in cases:
                 with processor.encode(path, text, pglib.EXIF) as inputs:
@@ -133,11 +145,11 @@ def measure(library, build, folder, prompts, rows, formats, temporary, n_threads
     return refused
 
 
-def demo_tasks(library, folder, n_pictures):
+def demo_tasks(library, folder, kind, n_pictures):
     """-> {task: [right]}, [IoU of each box asked for]"""
     right, overlaps = collections.defaultdict(list), []
     original = os.path.join(exactness.DEMO, "model")
-    with pglib.Model(library, folder) as model, pglib.Processor(library, original) as processor, \
+    with open_as(library, folder, kind) as model, pglib.Processor(library, original) as processor, \
             pglib.Session(model, n_threads=1, max_new_tokens=MAX_NEW) as session:
         for seed in range(FRESH_SEED, FRESH_SEED + n_pictures):
             scene, rng = draw.scene(seed), np.random.default_rng([seed, 2])
@@ -160,10 +172,10 @@ def demo_tasks(library, folder, n_pictures):
 
 def tasks_table(library, folders, n_pictures):
     """folders: {format: folder}, "stored" first. -> Markdown, [what lost too much]"""
-    lines, wrong, base = ["| weights | captions | answers | detections | all three | mean IoU | IoU >= 0.5 |",
+    lines, wrong, base = ["| format | captions | answers | detections | all three | mean IoU | IoU >= 0.5 |",
                           "|---|---|---|---|---|---|---|"], [], None
     for weights, folder in folders.items():
-        right, overlaps = demo_tasks(library, folder, n_pictures)
+        right, overlaps = demo_tasks(library, folder, weights, n_pictures)
         points = [100 * np.mean(right[task]) for task in ("captions", "answers", "detections")]
         points.append(100 * np.mean(sum(right.values(), [])))
         base = base or points
@@ -180,7 +192,7 @@ def write_page(text):
     with open(exactness.PAGE, encoding="utf-8") as f:
         page = f.read()
     if BEGIN not in page:
-        page += f"\n## Quantised weights\n\n{BEGIN}{END}\n"
+        page += f"\n## bf16, int8 and int4\n\n{BEGIN}{END}\n"
     before, _, rest = page.partition(BEGIN)
     with open(exactness.PAGE, "w", encoding="utf-8") as f:
         f.write(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
@@ -194,11 +206,17 @@ def main():
     args.add_argument("--seed", type=int, default=7000, help="the first of them (default 7000)")
     args.add_argument("--big", action="append", default=[], metavar="FOLDER[,int8=FOLDER,...]",
                       help="a checkpoint of real shapes, and folders converted from it; may be repeated")
-    args.add_argument("--formats", default="int8,int4")
+    args.add_argument("--formats", default="bf16,int8,int4")
     args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
     args = args.parse_args()
     torch.set_num_threads(1)
     library, formats, tables, refused = pglib.Library(args.build), args.formats.split(","), {}, []
+
+    if "bf16" in formats:
+        with open_as(library, os.path.join(exactness.DEMO, "model"), "bf16") as model:
+            if model.info().arithmetic != pglib.ARITHMETIC_BF16:
+                print("bf16 is left out: this CPU computes it in f32")
+                formats.remove("bf16")
 
     def new_rows(title):
         return tables.setdefault(title, {weights: Row() for weights in formats})
@@ -223,9 +241,9 @@ def main():
             refused += measure(library, args.build, folder, [(path, "caption en"), (path, "answer en what is this?")],
                                new_rows(f"random weights in real shapes ({os.path.basename(os.path.abspath(folder))})"),
                                formats, temporary, 0, 16, converted)
-        folders = {"stored": demo, **{w: os.path.join(temporary, f"model-{w}") for w in formats}}
+        folders = {"stored": demo, **{w: folder_of(temporary, demo, w) for w in formats}}
         tasks, wrong = tasks_table(library, {w: f for w, f in folders.items() if os.path.exists(f)}, args.pictures)
-    head = ("| model | weights | " + " | ".join(STAGES) + " | KL, mean | KL, 99% | same top-1 | tokens before the first "
+    head = ("| model | format | " + " | ".join(STAGES) + " | KL, mean | KL, 99% | same top-1 | tokens before the first "
             "other one | same text |\n" + "|---" * 12 + "|")
     lines = [f"| {title} | {weights} | {row.markdown()} |" for title, rows in tables.items()
              for weights, row in rows.items() if row.texts]
@@ -238,7 +256,7 @@ def main():
         "close together and change places easily; the demo checkpoint is trained.",
         head + "\n" + "\n".join(lines),
         f"The demo checkpoint's tasks on {args.pictures:,} pictures that it was not trained on, exactly right (points "
-        "against the stored weights); int8 may lose 1 point of all three, int4 3:", tasks])
+        "against the stored weights); bf16 and int8 may lose 1 point of all three, int4 3:", tasks])
     print("\n" + text)
     for line in refused + wrong:
         print("WRONG " + line)
