@@ -23,7 +23,8 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
         return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.weights is %d, expected a PG_WEIGHTS_*",
                          (int)complete.weights);
     if (complete.reserved2)
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.reserved2 is %u, expected 0", (unsigned)complete.reserved2);
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.reserved2 is %u, expected 0",
+                         (unsigned)complete.reserved2);
     if (complete.arithmetic < PG_ARITHMETIC_DEFAULT || complete.arithmetic > PG_ARITHMETIC_BF16)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.arithmetic is %d, expected a PG_ARITHMETIC_*",
                          (int)complete.arithmetic);
@@ -142,7 +143,9 @@ pg_status pg_model_memory(const pg_model *model, pg_memory *memory) {
     value.n_threads = run.n_threads;
     value.weights = mapped_bytes(model);
     value.weights_copied = model->weights.n_bytes_copied;
-    value.activations = pgi_session_workspace(&run, model, value.n_tokens, value.n_images);
+    const int64_t room = value.n_tokens / model->config.vision.n_patches; /* a session's, for pictures in its prompts */
+    value.activations =
+        pgi_session_workspace(&run, model, value.n_tokens, value.n_images > room ? value.n_images : room);
     value.kv_cache = 2 * (uint64_t)pgi_kv_cache_size(&model->config.text, value.n_tokens);
     pgi_struct_out(memory, &value, sizeof value);
     return PG_OK;

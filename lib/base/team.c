@@ -166,17 +166,19 @@ static void *wait_for_gate(void *gate) {
 }
 
 /* How many of `wanted` threads the system lets live at once, the calling one counted. OpenMP ends the process when it
- * is refused one (ulimit -u, the pids limit of a container), so as many are created and joined first. */
+ * is refused one (ulimit -u, the pids limit of a container), so they are created and joined first: twice as many, since the
+ * system may still count threads that have been joined, and since another team may start meanwhile. */
 static int try_threads(int wanted) {
-    pthread_t threads[MAX_THREADS];
+    pthread_t threads[2 * MAX_THREADS];
+    const int most = 2 * ((wanted < MAX_THREADS ? wanted : MAX_THREADS) - 1);
     pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
     int n = 0;
     pthread_mutex_lock(&gate);
-    while (n < wanted - 1 && n < MAX_THREADS && pthread_create(&threads[n], NULL, wait_for_gate, &gate) == 0) n++;
+    while (n < most && pthread_create(&threads[n], NULL, wait_for_gate, &gate) == 0) n++;
     pthread_mutex_unlock(&gate);
     for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
     pthread_mutex_destroy(&gate);
-    return n + 1;
+    return n / 2 + 1;
 }
 
 static void report_presence(pgi_team *team) {
@@ -198,14 +200,29 @@ static void *lead(void *user) {
 #pragma omp parallel num_threads(n)
     {
         sigset_t ours, before; /* LLVM's OpenMP may lend a thread that it had for the host */
+        const int thread = omp_get_thread_num();
+#if defined(__linux__)
+        cpu_set_t cpus;
+        const int has_cpus = sched_getaffinity(0, sizeof cpus, &cpus) == 0;
+#endif
         our_signals(&ours);
         pthread_sigmask(SIG_SETMASK, &ours, &before);
-        take_place(1 + omp_get_thread_num());
+        take_place(1 + thread);
         report_presence(team);
-        serve(team, 1 + omp_get_thread_num());
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        serve(team, 1 + thread);
+        /* as it was, or when it came into being in this region, as a thread of the host's would be */
+#if defined(__linux__)
+        if (has_cpus) sched_setaffinity(0, sizeof cpus, &cpus);
+#endif
+        pthread_sigmask(SIG_SETMASK, sigismember(&before, SIGTERM) ? &team->host_signals : &before, NULL);
     }
     return NULL;
+}
+
+/* The calling thread may be held to one place by OMP_PROC_BIND, ours take the others. */
+static int cpus_for_team(void) {
+    const int n = pgi_cpu_count(), n_places = omp_get_proc_bind() == omp_proc_bind_false ? 0 : omp_get_num_places();
+    return n > n_places ? n : n_places;
 }
 
 /* What a parent's threads left behind is written over: they do not exist here. */
@@ -219,9 +236,10 @@ static void start(pgi_team *team, pid_t self) {
     atomic_store(&team->caller_sleeps, 0);
     team->n_present = team->n_expected = 0;
     team->owner = self;
-    team->spins = pgi_cpu_count() >= team->n_threads;
+    team->spins = cpus_for_team() >= team->n_threads;
     our_signals(&ours);
     pthread_sigmask(SIG_SETMASK, &ours, &before);
+    team->host_signals = before;
     team->has_leader = pthread_create(&team->leader, NULL, lead, team) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

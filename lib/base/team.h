@@ -11,6 +11,7 @@
 
 #include <fenv.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -23,6 +24,7 @@ typedef struct pgi_team {
     int n_threads;   /* the caller counted; 1: there are no others */
     int spins;       /* whether threads wait busily at first: CPUs are not fewer than threads */
     pid_t owner;     /* the process whose threads these are; 0: none were started */
+    sigset_t host_signals; /* those that are blocked where the leader was started */
     int has_leader;  /* whether the system gave us a thread, in this process */
     int n_present, n_expected; /* of the others, under the mutex; expected 0: not known yet */
     pthread_t leader; /* makes the others */
@@ -51,7 +53,8 @@ void pgi_team_close(pgi_team *team);
  * Calls body(context, 0) on this thread, and body(context, t), 0 < t < n_threads, on those of the team that come while
  * that runs; returns when all that came are done. So `body` divides the work as it goes, and does all of it when nobody
  * comes: a system may refuse threads, or have no CPU for them now. At most `helpers` sleeping threads are woken.
- * The first call starts the threads where pgi_team_start() did not; so does the first one in a child after fork(). One job at a time, from any thread.
+ * The first call starts the threads where pgi_team_start() did not; so does the first one in a child after fork(). One
+ * job at a time, from any thread.
  */
 void pgi_team_run(pgi_team *team, pgi_team_fn body, void *context, int64_t helpers);
 

@@ -26,6 +26,8 @@
 #include "kernels/kernels.h"
 #include "kernels/ops.h"
 
+enum { SLAB = 8192 }; /* vocabulary whose logits are made at a time when only the likeliest token is wanted */
+
 typedef struct workspace {
     float *normed;          /* [T, H] */
     float *branch;          /* [T, H]: what a block adds to x */
@@ -38,7 +40,8 @@ typedef struct workspace {
     int64_t *window_prefix; /* [T]: a sliding layer sees the keys up to here, */
     int64_t *window_begin;  /* [T]  and those from here */
     int64_t *window_end;    /* [T]  to here */
-    void *linear;           /* scratch of the operations; first, see pgi_decoder_head() */
+    void *linear;           /* scratch of the operations; first, and */
+    float *slab;            /* [PGI_GEMV_ROWS, SLAB] logits; second: the heads know no more of a pass than these two */
     void *attention;
 } workspace;
 
@@ -62,6 +65,7 @@ static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_co
     pgi_attention shape = attention_shape(config, n_rows, n_keys);
     workspace w;
     w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
+    w.slab = pgi_arena_take(arena, (size_t)PGI_GEMV_ROWS * SLAB, sizeof(float));
     w.normed = pgi_arena_take(arena, t * h, sizeof(float));
     w.branch = pgi_arena_take(arena, t * h, sizeof(float));
     w.q = pgi_arena_take(arena, t * width, sizeof(float));
@@ -263,4 +267,26 @@ pg_status pgi_decoder_head(const pgi_run *run, const pgi_text_config *config, co
     const int64_t h = config->hidden_size, n = n_rows * config->vocab_size;
     PGI_TRY(pgi_linear_forward(run, x, h, n_rows, &weights->head, logits, config->vocab_size, memory));
     return config->final_soft_cap > 0 ? pgi_soft_cap(run, logits, n, config->final_soft_cap) : PG_OK;
+}
+
+pg_status pgi_decoder_pick(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
+                           const float *x, int64_t n_rows, int64_t *tokens, void *memory) {
+    pgi_arena arena = {.base = memory};
+    void *linear = pgi_arena_take(&arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
+    float *logits = pgi_arena_take(&arena, (size_t)PGI_GEMV_ROWS * SLAB, sizeof(float)); /* [n_rows, n] */
+    float largest[PGI_GEMV_ROWS];
+    for (int64_t first = 0; first < config->vocab_size; first += SLAB) {
+        const int64_t n = pgi_min64(SLAB, config->vocab_size - first);
+        const pgi_linear part = pgi_linear_rows(&weights->head, first, n);
+        PGI_TRY(pgi_linear_forward(run, x, config->hidden_size, n_rows, &part, logits, n, linear));
+        if (config->final_soft_cap > 0) PGI_TRY(pgi_soft_cap(run, logits, n_rows * n, config->final_soft_cap));
+        for (int64_t r = 0; r < n_rows; r++) {
+            const int64_t best = pgi_argmax(logits + r * n, n);
+            const float value = logits[r * n + best];
+            /* a NaN, of a slab that has nothing else, gives way to any number */
+            if (first == 0 || value > largest[r] || (largest[r] != largest[r] && value == value))
+                largest[r] = value, tokens[r] = first + best;
+        }
+    }
+    return PG_OK;
 }

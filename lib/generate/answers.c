@@ -67,6 +67,17 @@ pg_status pgi_answer_reset(pgi_answer *answer, const pgi_prompts *prompts, int64
     return PG_OK;
 }
 
+/* What follows the last hidden states x [n, hidden] of n answers: logits, or the likeliest token alone. */
+static pg_status head(const pgi_run *run, const pg_model *model, const float *x, pgi_answer *const *answers, int64_t n,
+                      float *logits, void *decoder) {
+    const pgi_text_config *text = &model->config.text;
+    int64_t tokens[PGI_STEP_ROWS];
+    if (logits) return pgi_decoder_head(run, text, &model->weights.text, x, n, logits, decoder);
+    PGI_TRY(pgi_decoder_pick(run, text, &model->weights.text, x, n, tokens, decoder));
+    for (int64_t i = 0; i < n; i++) answers[i]->picked = tokens[i];
+    return PG_OK;
+}
+
 pg_status pgi_answer_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_answer *answer,
                              int64_t layers_done, int64_t layers_total, float *logits, void *memory) {
     const pg_model *model = prompts->model;
@@ -90,8 +101,7 @@ pg_status pgi_answer_prefill(const pgi_run *run, const pgi_prompts *prompts, int
         .layers_total = layers_total,
     };
     PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, room.decoder));
-    return pgi_decoder_head(run, text, &model->weights.text, room.x + (n - 1) * text->hidden_size, 1, logits,
-                            room.decoder);
+    return head(run, model, room.x + (n - 1) * text->hidden_size, &answer, 1, logits, room.decoder);
 }
 
 pg_status pgi_answers_step(const pgi_run *run, const pg_model *model, pgi_answer *const *answers, int64_t n,
@@ -105,11 +115,11 @@ pg_status pgi_answers_step(const pgi_run *run, const pg_model *model, pgi_answer
     }
     pgi_pass pass = {.x = room->x, .n_rows = n, .sequences = sequences, .n_sequences = n, .n_out = n};
     PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, room->decoder));
-    return pgi_decoder_head(run, text, &model->weights.text, room->x, n, logits, room->decoder);
+    return head(run, model, room->x, answers, n, logits, room->decoder);
 }
 
 int64_t pgi_answer_pick(pgi_answer *answer, const pg_model *model, const float *logits) {
-    answer->pending = pgi_argmax(logits, model->config.text.vocab_size);
+    answer->pending = logits ? pgi_argmax(logits, model->config.text.vocab_size) : answer->picked;
     answer->n_returned++;
     return answer->pending;
 }

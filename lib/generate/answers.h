@@ -12,6 +12,7 @@ enum { PGI_STEP_ROWS = PGI_GEMV_ROWS };
 typedef struct pgi_answer {
     pgi_kv_cache cache;
     int64_t pending;    /* the token last picked, not yet fed; -1: none */
+    int64_t picked;     /* the likeliest token after what was fed, where logits were not asked for */
     int64_t n_returned; /* tokens picked since the prefill */
     int64_t max_tokens; /* as asked for, or less where the context ends */
 } pgi_answer;
@@ -34,16 +35,18 @@ pg_status pgi_answer_reserve(pgi_answer *answer, const pg_model *model, int64_t 
 pg_status pgi_answer_reset(pgi_answer *answer, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens);
 void pgi_answer_free(pgi_answer *answer, const pgi_memory *memory);
 
-/* Feeds the row, prefix as one block and suffix causal, padding left out; logits [vocab_size] of what follows.
- * Progress: layers_done of layers_total are behind. memory: pgi_prefill_workspace() of the row and the answer's cache. */
+/* Feeds the row, prefix as one block and suffix causal, padding left out; logits [vocab_size] of what follows, or NULL
+ * when the likeliest token is all that the caller wants. Progress: layers_done of layers_total are behind.
+ * memory: pgi_prefill_workspace() of the row and the answer's cache. */
 pg_status pgi_answer_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_answer *answer,
                              int64_t layers_done, int64_t layers_total, float *logits, void *memory);
 
-/* Feeds the pending tokens of n <= PGI_STEP_ROWS answers; logits [n, vocab_size]. */
+/* Feeds the pending tokens of n <= PGI_STEP_ROWS answers; logits [n, vocab_size], or NULL as above. */
 pg_status pgi_answers_step(const pgi_run *run, const pg_model *model, pgi_answer *const *answers, int64_t n,
                            const pgi_step_room *room, float *logits);
 
-/* The next token by its logits: greedy, the lowest id among the largest. It is then pending. */
+/* The next token by its logits, NULL when they were not asked for: greedy, the lowest id among the largest. It is then
+ * pending. */
 int64_t pgi_answer_pick(pgi_answer *answer, const pg_model *model, const float *logits);
 
 /* Whether `token` ends the text. */

@@ -21,9 +21,8 @@ typedef struct generation {
     generated_row *rows; /* [n_rows] */
     int64_t n_rows;
     pgi_step_room room; /* of a group */
-    float *logits;      /* [group, vocab_size] */
     int64_t group;      /* PGI_STEP_ROWS, or the rows when they are fewer */
-    void *block;        /* that room and logits lie in */
+    void *block;        /* that the room lies in */
     void *prefill;      /* memory of the longest row's prefill; NULL: all are done */
 } generation;
 
@@ -59,7 +58,6 @@ static pg_status new_result(const pg_model *model, const pg_inputs *inputs, pg_r
 
 static void lay_out(pgi_arena *arena, generation *g, int64_t capacity) {
     g->room = pgi_step_room_lay_out(arena, g->run, &g->model->config.text, g->group, capacity);
-    g->logits = pgi_arena_take(arena, (size_t)g->group * (size_t)g->model->config.text.vocab_size, sizeof(float));
 }
 
 static void close_generation(generation *g) {
@@ -125,8 +123,8 @@ static pg_status prefill_rows(generation *g) {
     const int64_t n_layers = g->model->config.text.n_layers;
     for (int64_t r = 0; r < g->n_rows; r++) {
         PGI_TRY(pgi_answer_prefill(g->run, g->prompts, r, &g->rows[r].answer, r * n_layers, g->n_rows * n_layers,
-                                   g->logits, g->prefill));
-        pgi_answer_pick(&g->rows[r].answer, g->model, g->logits);
+                                   NULL, g->prefill));
+        pgi_answer_pick(&g->rows[r].answer, g->model, NULL);
     }
     pgi_free(&g->model->memory, g->prefill);
     g->prefill = NULL;
@@ -187,9 +185,8 @@ static pg_status step_group(generation *g, int64_t *r) {
         if (!g->rows[*r].ended) answers[n++] = &g->rows[*r].answer;
     if (n == 0) return PG_OK;
     PGI_TRY(report_progress(g));
-    PGI_TRY(pgi_answers_step(g->run, g->model, answers, n, &g->room, g->logits));
-    for (int64_t i = 0; i < n; i++)
-        pgi_answer_pick(answers[i], g->model, g->logits + i * g->model->config.text.vocab_size);
+    PGI_TRY(pgi_answers_step(g->run, g->model, answers, n, &g->room, NULL));
+    for (int64_t i = 0; i < n; i++) pgi_answer_pick(answers[i], g->model, NULL);
     return PG_OK;
 }
 

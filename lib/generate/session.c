@@ -123,12 +123,15 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
                          "the inputs have %lld rows, a session takes 1 (pg_generate() takes several)",
                          (long long)inputs->n_rows);
     /* inputs without rows or tokens, and those that are too long, are refused by pgi_prompts_open() */
-    int64_t n = inputs->n_rows > 0 ? pgi_min64(inputs->rows[0].n_tokens, pgi_context_limit(&model->config)) : 0;
+    int64_t n = inputs->n_rows > 0 ? inputs->rows[0].n_tokens : 0;
+    if (n < 1 || n > pgi_context_limit(&model->config)) n = 1;
     int64_t n_images = features || !inputs->pixels ? 0 : inputs->n_images;
-    PGI_TRY(reserve(session, n > 0 ? n : 1, n_images));
+    /* only so many can have their tokens: with more the inputs are refused before one is encoded */
+    n_images = pgi_min64(n_images, inputs->n_tokens / model->config.vision.n_patches);
+    PGI_TRY(reserve(session, n, n_images));
     arena.base = session->prefill_block;
     pgi_prompts_room room =
-        lay_out_prefill(&arena, run, model, n > 0 ? n : 1, n_images, answer->cache.capacity, &decoder);
+        lay_out_prefill(&arena, run, model, n, n_images, answer->cache.capacity, &decoder);
     PGI_TRY(pgi_prompts_open(run, session->model, inputs, features, &room, &prompts));
     PGI_GOTO(pgi_answer_reset(answer, &prompts, 0, session->max_new_tokens), done);
     PGI_GOTO(pgi_answer_prefill(run, &prompts, 0, answer, 0, model->config.text.n_layers, session->logits, decoder),

@@ -1,5 +1,6 @@
 /*
- * pgi_linear_forward() in bf16: more than PGI_GEMV_ROWS rows, weights f32, bf16 or f16, where kernels->bf16_linear says so.
+ * pgi_linear_forward() in bf16: more than PGI_GEMV_ROWS rows, weights f32, bf16 or f16, where kernels->bf16_linear says
+ * so.
  *
  * x is rounded to bf16 once for all tasks, weights while they are packed; sums are f32. A task owns a block of output
  * columns: for every PGI_GEMM_BF16_KC inputs it packs its part of W to panels that stay in the second-level cache, then

@@ -18,7 +18,8 @@
 size_t pgi_linear_scratch(const struct pgi_kernels *kernels, int n_threads);
 
 /* y[r][o] = sum_i x[r][i] w[o][i] + b[o], for `rows` rows; x: [rows, in], y: [rows, out]. A row's result does not
- * depend on the rows beside it, except that up to PGI_GEMV_ROWS (4) rows are summed in another order than more, and that kernels->bf16_linear rounds x and w
+ * depend on the rows beside it, except that up to PGI_GEMV_ROWS (4) rows are summed in another order than more, and that
+ * kernels->bf16_linear rounds x and w
  * to bf16 for more. */
 pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
                              const pgi_linear *linear, float *y, int64_t y_stride, void *scratch);
@@ -102,6 +103,9 @@ pg_status pgi_rope(const pgi_run *run, float *x, int64_t x_stride, int64_t rows,
 
 /* x = cap * tanh(x / cap), n values. */
 pg_status pgi_soft_cap(const pgi_run *run, float *x, int64_t n, float cap);
+
+/* Outputs first .. first + n of a layer, as a layer; first: a multiple of 16 (a quantised panel). */
+pgi_linear pgi_linear_rows(const pgi_linear *linear, int64_t first, int64_t n);
 
 /* Row `row` of a matrix as f32, times `scale`. */
 void pgi_matrix_row(const struct pgi_kernels *kernels, const pgi_matrix *matrix, int64_t row, float scale, float *out);

@@ -123,6 +123,17 @@ pg_status pgi_rope(const pgi_run *run, float *x, int64_t x_stride, int64_t rows,
     return pgi_parallel_for(run, rows, rows_of_chunk((int64_t)n_heads * head_dim), rope_rows, &task);
 }
 
+pgi_linear pgi_linear_rows(const pgi_linear *linear, int64_t first, int64_t n) {
+    const pgi_matrix *w = &linear->weight;
+    pgi_linear part = {.weight = {.dtype = w->dtype, .rows = n, .columns = w->columns}};
+    int64_t before = first * w->columns * (int64_t)pgi_dtype_size(w->dtype);
+    if (w->dtype == PGI_DTYPE_INT8_BLOCKS || w->dtype == PGI_DTYPE_INT4_BLOCKS)
+        before = first / PGI_PANEL_ROWS * pgi_quantized_groups(w->columns) * pgi_quantized_block(w->dtype);
+    part.weight.data = (const char *)w->data + before;
+    part.bias = linear->bias ? linear->bias + first : NULL;
+    return part;
+}
+
 void pgi_matrix_row(const pgi_kernels *kernels, const pgi_matrix *matrix, int64_t row, float scale, float *out) {
     const char *data = (const char *)matrix->data + row * matrix->columns * (int64_t)pgi_dtype_size(matrix->dtype);
     switch (matrix->dtype) {

@@ -1,0 +1,147 @@
+/*
+ * pgi_decoder_pick(), which makes logits in parts and drops them, against pgi_decoder_head() and pgi_argmax(): the same
+ * tokens, with ties within a part and across parts, NaN, infinities, a soft cap that makes ties, every weight format.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/parallel.h"
+#include "decoder/decoder.h"
+#include "kernels/kernels.h"
+#include "kernels/ops.h"
+#include "kernels/quantized.h"
+
+enum { VOCAB = 2 * 8192 + 1000, HIDDEN = 40, ROWS = PGI_GEMV_ROWS };
+
+static float drawn(uint32_t *state) { /* -1 .. 1 */
+    *state = *state * 1664525u + 1013904223u;
+    return (float)(*state >> 8) / (float)(1 << 23) - 1;
+}
+
+typedef struct head {
+    pgi_kernels kernels;
+    pgi_text_config config;
+    pgi_text_weights weights;
+    float *w;        /* [VOCAB, HIDDEN] */
+    void *quantized; /* the same, or NULL */
+    float x[ROWS * HIDDEN];
+} head;
+
+static void make(head *h, uint64_t cpu_mask) {
+    uint32_t state = 5;
+    memset(h, 0, sizeof *h);
+    assert_int_equal(pgi_kernels_init(&h->kernels, cpu_mask), PG_OK);
+    h->config.hidden_size = HIDDEN;
+    h->config.vocab_size = VOCAB;
+    h->config.n_heads = h->config.n_kv_heads = 1;
+    h->config.head_dim = 8;
+    h->config.intermediate_size = 8;
+    h->w = malloc(sizeof(float) * VOCAB * HIDDEN);
+    assert_non_null(h->w);
+    for (int i = 0; i < VOCAB * HIDDEN; i++) h->w[i] = drawn(&state);
+    for (int i = 0; i < ROWS * HIDDEN; i++) h->x[i] = drawn(&state);
+    h->weights.head.weight = (pgi_matrix){h->w, PG_DTYPE_F32, VOCAB, HIDDEN};
+}
+
+static void quantize(head *h, int32_t dtype) {
+    h->quantized = realloc(h->quantized, (size_t)pgi_quantized_bytes(dtype, VOCAB, HIDDEN));
+    const pgi_matrix from = {h->w, PG_DTYPE_F32, VOCAB, HIDDEN};
+    assert_int_equal(pgi_quantize_panels(&from, dtype, 0, pgi_quantized_panels(VOCAB), h->quantized), PG_OK);
+    h->weights.head.weight = (pgi_matrix){h->quantized, dtype, VOCAB, HIDDEN};
+}
+
+static void done(head *h) {
+    free(h->w);
+    free(h->quantized);
+}
+
+/* The tokens of both ways; found [ROWS] receives them. */
+static void compare(head *h, int64_t *found) {
+    for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
+        pgi_team team;
+        pgi_run run = pgi_run_open(&team, &h->kernels, &(pg_run_options){.n_threads = n_threads});
+        size_t size = pgi_decoder_workspace(&run, &h->config, ROWS, 1);
+        void *room = NULL;
+        assert_int_equal(posix_memalign(&room, 64, size), 0);
+        float *logits = malloc(sizeof(float) * ROWS * VOCAB);
+        assert_non_null(logits);
+        for (int64_t rows = 1; rows <= ROWS; rows++) {
+            assert_int_equal(pgi_decoder_head(&run, &h->config, &h->weights, h->x, rows, logits, room), PG_OK);
+            memset(found, 0x5A, ROWS * sizeof *found);
+            assert_int_equal(pgi_decoder_pick(&run, &h->config, &h->weights, h->x, rows, found, room), PG_OK);
+            for (int64_t r = 0; r < rows; r++) assert_int_equal(found[r], pgi_argmax(logits + r * VOCAB, VOCAB));
+        }
+        free(logits);
+        free(room);
+        pgi_run_close(&run);
+    }
+}
+
+static void picks_what_argmax_picks(void **state) {
+    static const uint64_t masks[] = {PG_CPU_BASELINE, PG_CPU_BASELINE | PG_CPU_AVX2, 0};
+    (void)state;
+    for (size_t i = 0; i < sizeof masks / sizeof *masks; i++) {
+        head h;
+        int64_t found[ROWS];
+        make(&h, masks[i]);
+        compare(&h, found);
+        h.config.final_soft_cap = 0.01f; /* nearly all logits are capped to one of two values */
+        compare(&h, found);
+        quantize(&h, PGI_DTYPE_INT8_BLOCKS);
+        compare(&h, found);
+        h.config.final_soft_cap = 0;
+        compare(&h, found);
+        quantize(&h, PGI_DTYPE_INT4_BLOCKS);
+        compare(&h, found);
+        done(&h);
+    }
+}
+
+/* The lowest of equal ones, in whatever part they lie. */
+static void lowest_of_equals(void **state) {
+    static const int64_t places[][2] = {{0, VOCAB - 1}, {8191, 8192}, {8192, 16384}, {5, 6}, {16000, 17000}};
+    (void)state;
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        head h;
+        int64_t found[ROWS];
+        make(&h, 0);
+        for (int p = 0; p < 2; p++) /* along the first row of x, and far beyond the others */
+            for (int j = 0; j < HIDDEN; j++) h.w[places[i][p] * HIDDEN + j] = 100 * h.x[j];
+        compare(&h, found);
+        assert_int_equal(found[0], places[i][0]);
+        done(&h);
+    }
+}
+
+static void nan_never_wins(void **state) {
+    head h;
+    int64_t found[ROWS];
+    (void)state;
+    make(&h, 0);
+    for (int i = 0; i < 8192 * HIDDEN; i++) h.w[i] = NAN; /* the whole first part */
+    compare(&h, found);
+    assert_true(found[0] >= 8192);
+    for (int i = 8192 * HIDDEN; i < VOCAB * HIDDEN; i++) h.w[i] = NAN;
+    compare(&h, found);
+    assert_int_equal(found[0], 0);
+    for (int j = 0; j < HIDDEN; j++) h.w[9000 * HIDDEN + j] = h.x[j] > 0 ? -INFINITY : INFINITY; /* the only number */
+    compare(&h, found);
+    assert_int_equal(found[0], 9000);
+    done(&h);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(picks_what_argmax_picks),
+        cmocka_unit_test(lowest_of_equals),
+        cmocka_unit_test(nan_never_wins),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
