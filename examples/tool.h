@@ -28,7 +28,7 @@ int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute
 extern const char *const tool_weights_names[];
 int32_t tool_weights_of(const char *name);
 
-/* Names of PG_ARITHMETIC_*, and the number of a name; -1: none. The default has none. */
+/* Names of PG_ARITHMETIC_*, and the number of a name; -1: none, or the default's, which is no word to give. */
 extern const char *const tool_arithmetic_names[];
 int32_t tool_arithmetic_of(const char *name);
 

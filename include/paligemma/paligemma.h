@@ -21,9 +21,10 @@
  *     read-only once made. pg_session and pg_detokenizer: one thread at a time.
  *   - The library never prints, exits, aborts, starts threads at load, or
  *     changes the locale, the floating-point or the OpenMP settings of its host.
- *   - n_threads counts the calling thread. The others are started for the call, or with the session, and end with
- *     it; they sleep when there is nothing to do and take none of the host's signals. The same bits for every number.
- *     Where the system has fewer threads to give, fewer are used. A child after fork() has threads like its parent.
+ *   - n_threads, at most 1024, counts the calling thread. The others are started for the call, or with the session,
+ *     and end with it; they sleep when there is nothing to do and take none of the host's signals. The same bits for
+ *     every number. Where the system has fewer threads to give, fewer are used. A child after fork() has threads like
+ *     its parent.
  */
 #ifndef PALIGEMMA_PALIGEMMA_H
 #define PALIGEMMA_PALIGEMMA_H
@@ -205,13 +206,14 @@ enum {
     PG_WEIGHTS_INT4 = 2    /* 4 bits, a scale per 128 and a fine one per 32 weights of a row: 4.25 bits a weight */
 };
 
-/* What products of activations are computed in. Sums, and everything between the products, are f32 always. */
+/* What products of activations are computed in. Sums, and everything between the products, are f32 always. Linear
+ * layers with int8 or int4 weights are left out: their products are of int8, summed exactly in groups. */
 enum {
     PG_ARITHMETIC_DEFAULT = 0, /* f32; with int8 and int4 weights, attention as PG_ARITHMETIC_BF16 has it */
-    PG_ARITHMETIC_F32 = 1,     /* f32 wherever products are not of int8 */
-    PG_ARITHMETIC_BF16 = 2     /* linear layers of more than 4 rows, and attention of more than 4 queries, round their
-                                  factors to bf16, where the CPU multiplies bf16 faster than f32 (PG_CPU_AVX512_BF16 is
-                                  in use); elsewhere as F32, which is closer too. Weights that are bf16 lose nothing */
+    PG_ARITHMETIC_F32 = 1,     /* f32 */
+    PG_ARITHMETIC_BF16 = 2     /* linear layers of more than 4 rows (the head too), and attention of more than 4
+                                  queries, round their factors to bf16, where PG_CPU_AVX512_BF16 is in use; elsewhere
+                                  as F32, which is closer too. Weights that are bf16 lose nothing */
 };
 
 /* Flags of pg_model_options. */
@@ -224,7 +226,7 @@ enum {
 typedef struct pg_model_options {
     uint32_t struct_size;          /* sizeof(pg_model_options) */
     uint32_t reserved;             /* 0 */
-    uint64_t cpu_mask;             /* PG_CPU_* bits that may be used; default and 0: all this CPU has, but see BF16 */
+    uint64_t cpu_mask;             /* PG_CPU_* bits that may be used; default, 0: all this CPU has, but see AVX512_BF16 */
     const pg_allocator *allocator; /* default NULL: the C library's */
     pg_log_fn log;                 /* default NULL: silent */
     void *log_user;                /* passed to log */
@@ -243,8 +245,8 @@ typedef struct pg_model_options {
 #define PG_CPU_AVX512 (UINT64_C(1) << 2) /* AVX-512 F, BW, DQ, VL */
 #define PG_CPU_AVX_VNNI (UINT64_C(1) << 3)    /* AVX-VNNI, for int8 and int4 weights; beside AVX2 */
 #define PG_CPU_AVX512_VNNI (UINT64_C(1) << 4) /* AVX-512 VNNI, for the same; beside AVX-512 */
-/* AVX-512 BF16, for PG_ARITHMETIC_BF16; beside AVX-512. Mask 0 leaves it out on CPUs other than AMD's, where it would
- * be slower than f32. */
+/* AVX-512 BF16, for PG_ARITHMETIC_BF16, and for attention beside int8 and int4 weights; beside AVX-512. Mask 0 leaves
+ * it out on CPUs other than AMD's, where it would be slower than f32. */
 #define PG_CPU_AVX512_BF16 (UINT64_C(1) << 5)
 
 PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_size);
@@ -254,8 +256,10 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
  * cache as pg_checkpoint_find() says; the network is never used.
  * The weight files stay mapped until the model and everything made from it are
  * closed: do not truncate or rewrite them in that time.
- * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: options.weights is int8 or
- * int4 and the folder was converted to the other. */
+ * Verifying and quantising use all CPUs this process may use, up to 64 threads, which end before the call returns.
+ * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range,
+ * cpu_mask leaves nothing, options.weights is int8 or int4 and the folder was converted to the other, or a weight that
+ * is to be quantised is not finite. */
 PG_API pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out);
 
 /* Drops the caller's reference and sets *model to NULL. */
@@ -287,7 +291,7 @@ typedef struct pg_model_info {
     int32_t n_image_tokens;  /* image tokens per picture: (image_size / patch_size)^2 */
     int32_t vocab_size;      /* rows of the head */
     int32_t weights;         /* PG_WEIGHTS_*: what the matrices are kept as; PG_WEIGHTS_STORED: as dtypes says */
-    int32_t arithmetic;      /* PG_ARITHMETIC_F32, or _BF16: factors are rounded as that says; 0: not known before API 0.4 */
+    int32_t arithmetic;      /* PG_ARITHMETIC_F32, or _BF16: rounds as that says; 0: a library before API 0.4 */
 } pg_model_info;
 
 PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info);
@@ -298,7 +302,7 @@ typedef struct pg_memory {
     uint32_t struct_size;   /* in: sizeof(pg_memory) */
     int32_t n_threads;      /* in: threads of the session; 0: as in pg_session_options */
     int64_t n_tokens;       /* in: max_prompt_tokens + max_new_tokens of the session; 0: one image, 64 + 128 */
-    int64_t n_images;       /* in: images encoded in one call; 0: one */
+    int64_t n_images;       /* in: images encoded in one call (session: max_prompt_tokens / n_image_tokens); 0: one */
     uint64_t weights;       /* out: mapped from the files, shared between processes; what was quantised left out */
     uint64_t weights_copied; /* out: small tensors held as f32, and what was quantised on opening; private */
     uint64_t activations;   /* out: working memory at the most: encoder and decoder do not hold theirs at once */
@@ -683,7 +687,7 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
 /* One pass over a batch (HF: PaliGemmaForConditionalGeneration.forward): pictures, prompt and suffix go in, nothing is
  * generated. Attention is full within pictures and prompt, causal in the suffix (token_type_ids 1), none to padding.
  * A row gives what it gives alone, whatever side it is padded on: to the last bit, except that 4 tokens or fewer are
- * summed in another order than more. Bit-equal for every n_threads.
+ * summed in another order than more, and never in bf16. Bit-equal for every n_threads.
  * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
  * -100, image tokens and pictures that do not match, logits_to_keep beyond the row), PG_ERROR_LIMIT (a row longer than
  * the context), _MEMORY, _CANCELLED. */

@@ -11,10 +11,10 @@
 
 /* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0). */
 uint64_t pgi_cpu_features(void);
-/* Those of them that make things faster: all, but PG_CPU_AVX512_BF16 on AMD's alone. Zen 4 and 5 multiply bf16 at twice
- * the rate of f32; Intel's servers have vdpbf16ps at half the rate of f32 (measured up to Emerald Rapids; AMX is their
- * fast way), so that there it must be asked for. By maker and feature bit, not by timing: a model's numbers may not
- * depend on what else a machine was doing. */
+/* Those of them that make things faster: all, except that PG_CPU_AVX512_BF16 is among them on AMD's alone. Zen 4 and 5
+ * multiply bf16 at twice the rate of f32; Intel's servers have vdpbf16ps at half the rate of f32 (measured up to
+ * Emerald Rapids; AMX is their fast way), so that there it must be asked for. By maker and feature bit, not by timing:
+ * a model's numbers may not depend on what else a machine was doing. */
 uint64_t pgi_cpu_default(void);
 
 typedef struct pgi_kernels pgi_kernels;

@@ -19,7 +19,7 @@ enum {
     COLUMN_BLOCK = 128,    /* output columns of a task at the most */
     TASKS_PER_THREAD = 6,  /* cut finer than the threads, for threads are not equally fast */
     FEW_ROWS = 32,         /* up to here packing takes the time: panel by panel, used at once */
-    COPY_ROWS = 8192,      /* rows of PGI_GEMM_BF16_KC inputs that lie rounded at once: 17 MiB; fewer with more inputs */
+    COPY_ROWS = 8192,      /* rows of PGI_GEMM_BF16_KC inputs that lie rounded at once: 17 MB; fewer with more inputs */
     COPIED = 65536         /* values of a task that rounds */
 };
 

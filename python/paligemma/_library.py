@@ -12,7 +12,7 @@ from typing import Any
 
 from . import _errors
 
-API_MAJOR, API_MINOR = 0, 3  # what this package was written against; while MAJOR is 0, MINOR must be at least this
+API_MAJOR, API_MINOR = 0, 4  # what this package was written against; while MAJOR is 0, MINOR must be at least this
 SONAME = f"libpaligemma.so.{API_MAJOR}"
 
 c_char_p, c_void_p, c_size_t = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t
@@ -35,7 +35,6 @@ EVENT_EOS, EVENT_LENGTH = 1, 2
 CPU_MASKS = {None: 0, "baseline": 1, "avx2": 3, "avx512": 7}
 WEIGHTS = ("stored", "int8", "int4")  # PG_WEIGHTS_*
 ARITHMETICS = {None: 0, "f32": 1, "bf16": 2}  # PG_ARITHMETIC_*
-MODEL_VERIFY = 1
 PHASE_CONVERT = 5
 
 LogFn = ctypes.CFUNCTYPE(None, c_void_p, i32, c_char_p)

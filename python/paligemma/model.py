@@ -53,7 +53,8 @@ class Features:
 
 
 class PaliGemmaForConditionalGeneration:
-    """A model on the CPU, for inference, in f32 or with int8 or int4 weights; from_pretrained() opens one, close() or `with` ends it.
+    """A model on the CPU, for inference, in f32, in bf16 or with int8 or int4 weights; from_pretrained() opens one,
+    close() or `with` ends it.
 
     Any number of threads may use one model at a time.
     """
@@ -92,9 +93,11 @@ class PaliGemmaForConditionalGeneration:
         """Opens a checkpoint folder, or a model id in the local Hugging Face cache; the network is never used.
 
         Other arguments of transformers' from_pretrained() are taken where they change nothing here: dtype and
-        torch_dtype (arithmetic is f32), device_map "auto" or "cpu", attn_implementation, low_cpu_mem_usage, token, ...
+        torch_dtype (see `arithmetic`), device_map "auto" or "cpu", attn_implementation, low_cpu_mem_usage, token, ...
         (paligemma._hub.HARMLESS). Those that would change results, such as quantization_config, are refused.
-        Raises FileNotFoundError, OSError (damaged files), NotImplementedError (sound, but not run by this version).
+        n_threads, cpu, weights and arithmetic: as of the class.
+        Raises FileNotFoundError, OSError (damaged files), NotImplementedError (sound, but not run by this version),
+        ValueError (an argument; weights that the folder was not converted to).
         """
         _hub.check_arguments(kwargs)
         folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)

@@ -77,6 +77,7 @@ def loaded_file():
 
 
 STRUCTS = {"Tensor": "pg_tensor", "Image": "pg_image", "ModelOptions": "pg_model_options", "ModelInfo": "pg_model_info",
+           "ConvertOptions": "pg_convert_options",
            "ProcessorOptions": "pg_processor_options", "ProcessorInfo": "pg_processor_info",
            "EncodeOptions": "pg_encode_options", "Batch": "pg_batch", "RowInfo": "pg_row_info",
            "InputArrays": "pg_input_arrays", "GenerateOptions": "pg_generate_options",

@@ -188,6 +188,12 @@ def test_an_output_is_changed_by_attribute_and_by_key(model, inputs):
     assert outputs.logits is None and "logits" not in outputs
 
 
+def test_arithmetic_is_one_that_there_is(model):
+    for wrong in ("f16", "default", 2):
+        with pytest.raises(ValueError, match="arithmetic"):
+            type(model)(model.name_or_path, arithmetic=wrong)
+
+
 def test_a_quantised_model_is_copied_as_one(model, inputs):
     with type(model)(model.name_or_path, weights="int4") as quantised:
         expected = quantised(**inputs).logits

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Our linear layers beside oneDNN's, on the model's shapes, in turns in one run: a table for docs/SPEED.md.
 
-    onednn.py [--threads 1] [--rounds 2] [--only f32,bf16,int8] [--json FILE] [--build FOLDER]
+    onednn.py [--threads 1] [--rounds 2] [--seconds 0.5] [--only f32,bf16,int8] [--json FILE] [--build FOLDER]
 
     f32    weights in bf16 and in f32 computed in f32 (`check --bench`'s bf16 and f32), against oneDNN's f32 product
     bf16   bf16 arithmetic (bf16:bf16), where this CPU and the library have it, against oneDNN's bf16 product
@@ -9,8 +9,9 @@
            quantised beforehand and whose scales are one to a row of W: a yardstick on the strict side
 
 oneDNN is called through torch: mkldnn::_linear_pointwise and onednn::qlinear_pointwise, weights packed beforehand. Both
-sides rotate their weights over more than the caches; with one thread both are timed by that thread's CPU clock. The
-fastest tenth of the times of a second ends at the figure that counts, the best of the rounds is shown. Exit status 0.
+sides rotate their weights over more than the caches; with one thread both are timed by that thread's CPU clock. Where the
+fastest tenth of a shape's times ends is the figure that counts, the best of the rounds is shown. Exit status 1: `check
+--bench` failed.
 """
 import argparse
 import datetime
@@ -44,7 +45,7 @@ def bench_ours(args, name):
 
 
 def seconds(args, product, n):
-    """product(i) with 0 <= i < n in turns: where the fastest tenth of a second's times ends"""
+    """product(i) with 0 <= i < n in turns, for --seconds: where the fastest tenth of the times ends"""
     clock = time.thread_time if args.threads == 1 else time.perf_counter
     for i in range(min(n, 2)):
         product(i)

@@ -2,7 +2,7 @@
 """Measures what bf16 arithmetic and int8 and int4 weights cost in quality, and writes their section of docs/EXACTNESS.md.
 
     quality.py [--write] [--pictures 2000] [--count 8] [--big FOLDER[,int8=FOLDER,...]]... [--formats bf16,int8,int4]
-               [--build FOLDER]
+               [--seed 7000] [--build FOLDER]
 
 The stored weights computed in f32, which are transformers' results to float noise (exactness.py), are the measure; each
 format is a folder that `paligemma convert` makes of the same checkpoint, or the one that --big names after it; bf16 is
@@ -17,7 +17,7 @@ default: their attention is in bf16 where bf16 is.
     tasks     the demo checkpoint's captions, answers and detections that are exactly right, and its boxes' IoU, on
               --pictures pictures that it was not trained on
 
-Exit status 1: the demo's tasks lose more than 1 point (bf16, int8) or 3 points (int4).
+Exit status 1: the demo's tasks lose more than 1 point (bf16, int8) or 3 points (int4), or a format could not be made.
 """
 import argparse
 import collections
@@ -233,9 +233,10 @@ def main():
             draw_prompt = exactness.random_prompts(seed, temporary)
             refused += measure(library, args.build, folder, [draw_prompt(i) for i in range(4)], rows, formats, temporary,
                                1, 24)
-        for big in args.big:
+        for i, big in enumerate(args.big):
             folder, *named = big.split(",")
-            converted = dict(pair.split("=", 1) for pair in named)
+            converted = {w: os.path.join(temporary, f"big{i}-{w}") for w in formats}  # "model" is the demo's name
+            converted.update(pair.split("=", 1) for pair in named)
             path = os.path.join(temporary, "picture.png")
             Image.linear_gradient("L").resize((640, 480)).convert("RGB").save(path)
             refused += measure(library, args.build, folder, [(path, "caption en"), (path, "answer en what is this?")],
