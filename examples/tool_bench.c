@@ -24,7 +24,7 @@ static const char help[] =
     "      --weights FORMAT    stored (default), int8 or int4: quantised when the model opens\n"
     "      --arithmetic KIND   f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --cpu SETS          use these instruction sets alone, such as baseline,avx2 ('paligemma info' names\n"
-    "                          what there is)\n"
+    "                          those in use, the manual page all)\n"
     "      --no-roofs          leave the roofs out\n"
     "      --json              one line of JSON, in seconds and bytes\n"
     "\n"
@@ -519,7 +519,7 @@ static int bench(const tool_verb *verb, int argc, char **argv) {
         {.name = "--prompt-tokens", .number = &s.prompt_tokens, .least = 2, .most = 1 << 20},
         {.name = "--new-tokens", .number = &s.new_tokens, .least = 1, .most = 1 << 20},
         {.name = "--rounds", .number = &s.rounds, .least = 1, .most = 1000},
-        {.name = "--threads", .letter = "-t", .number = &s.n_threads, .least = 1, .most = 4096},
+        {.name = "--threads", .letter = "-t", .number = &s.n_threads, .least = 1, .most = 1024},
         {.name = "--weights", .text = &s.weights},
         {.name = "--arithmetic", .text = &s.arithmetic},
         {.name = "--cpu", .text = &s.cpu},

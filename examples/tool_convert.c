@@ -29,7 +29,7 @@ static int convert(const tool_verb *verb, int argc, char **argv) {
     const tool_option list[] = {
         {.name = "--weights", .text = &weights},
         {.name = "--max-file-size", .number = &megabytes, .least = 1, .most = 1000000000},
-        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 4096},
+        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024},
         {.name = "--verbose", .letter = "-v", .flag = &verbose},
     };
     int exit_status = tool_parse(verb, argc, argv, list, sizeof list / sizeof list[0], folders);

@@ -144,7 +144,7 @@ static int info(const tool_verb *verb, int argc, char **argv) {
         {.name = "--weights", .text = &format},
         {.name = "--arithmetic", .text = &kind},
         {.name = "--tokens", .number = &n_tokens, .least = 1, .most = INT32_MAX},
-        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 4096},
+        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024},
     };
     int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &name);
     if (exit_status >= 0) return exit_status;

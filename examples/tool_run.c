@@ -186,7 +186,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     const char *arguments[3], *format = NULL, *kind = NULL;
     const tool_option options[] = {
         {.name = "--max-new-tokens", .letter = "-n", .number = &max_new_tokens, .least = 1, .most = INT32_MAX},
-        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 4096},
+        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024},
         {.name = "--json", .flag = &json},
         {.name = "--weights", .text = &format},
         {.name = "--arithmetic", .text = &kind},
