@@ -210,11 +210,11 @@ static void *lead(void *user) {
         take_place(1 + thread);
         report_presence(team);
         serve(team, 1 + thread);
-        /* as it was, or when it came into being in this region, as a thread of the host's would be */
+        /* as it was: a thread that LLVM's made in this region keeps our signals, so that no handler runs there later */
 #if defined(__linux__)
         if (has_cpus) sched_setaffinity(0, sizeof cpus, &cpus);
 #endif
-        pthread_sigmask(SIG_SETMASK, sigismember(&before, SIGTERM) ? &team->host_signals : &before, NULL);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
     return NULL;
 }
@@ -239,7 +239,6 @@ static void start(pgi_team *team, pid_t self) {
     team->spins = cpus_for_team() >= team->n_threads;
     our_signals(&ours);
     pthread_sigmask(SIG_SETMASK, &ours, &before);
-    team->host_signals = before;
     team->has_leader = pthread_create(&team->leader, NULL, lead, team) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }

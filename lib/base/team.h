@@ -11,7 +11,6 @@
 
 #include <fenv.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -24,7 +23,6 @@ typedef struct pgi_team {
     int n_threads;   /* the caller counted; 1: there are no others */
     int spins;       /* whether threads wait busily at first: CPUs are not fewer than threads */
     pid_t owner;     /* the process whose threads these are; 0: none were started */
-    sigset_t host_signals; /* those that are blocked where the leader was started */
     int has_leader;  /* whether the system gave us a thread, in this process */
     int n_present, n_expected; /* of the others, under the mutex; expected 0: not known yet */
     pthread_t leader; /* makes the others */

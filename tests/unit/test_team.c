@@ -68,6 +68,7 @@ static int covers(const pgi_run *run, coverage *c, int64_t n, int64_t grain, pgi
     return good;
 }
 
+#ifdef PGI_OPENMP
 /* Whether chunks are covered, by other threads too, once the system has found CPUs for them. */
 static int others_come(const pgi_run *run) {
     static coverage c;
@@ -77,6 +78,7 @@ static int others_come(const pgi_run *run) {
     }
     return 0;
 }
+#endif
 
 static void everything_is_covered_once(void **state) {
     (void)state;
