@@ -3,7 +3,7 @@
 #define PGI_API_CALLS_H
 
 #include "base/run.h"
-#include "generate/model.h"
+#include "model/model.h"
 #include "processor/inputs.h"
 
 /* model, cancel: NULL where the call has none, or something else keeps them. */

@@ -1,5 +1,5 @@
 /* pg_forward, pg_embed, pg_outputs. */
-#include "generate/forward.h"
+#include "model/forward.h"
 
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* Describing pictures; they are read by processor/image.c. */
+/* Describing pictures; they are read by image/image.c. */
 #include "api/structs.h"
 
 static pg_status finish(pg_image *image, size_t struct_size, const pg_image *value) {

@@ -24,7 +24,7 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
-#include "kernels/ops.h"
+#include "ops/ops.h"
 
 enum { SLAB = 8192 }; /* vocabulary whose logits are made at a time when only the likeliest token is wanted */
 

@@ -15,7 +15,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/ops.h"
+#include "ops/ops.h"
 
 typedef struct workspace {
     float *normed;   /* [N, D] */

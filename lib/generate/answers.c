@@ -7,7 +7,7 @@
  */
 #include "generate/answers.h"
 
-#include "kernels/ops.h"
+#include "ops/ops.h"
 
 int pgi_is_eos(const pgi_config *config, int64_t token) {
     for (int32_t i = 0; i < config->n_eos; i++)

@@ -2,7 +2,7 @@
 #ifndef PGI_GENERATE_ANSWERS_H
 #define PGI_GENERATE_ANSWERS_H
 
-#include "generate/prompts.h"
+#include "model/prompts.h"
 #include "kernels/kernels.h"
 
 /* Up to so many answers take a step together: as many rows as a product takes that sums in the same order as one

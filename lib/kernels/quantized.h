@@ -38,7 +38,7 @@
 
 #include "base/run.h"
 #include "kernels/matrix.h"
-#include "kernels/ops.h"
+#include "ops/ops.h"
 
 enum {
     PGI_PANEL_ROWS = 16,

@@ -1,4 +1,4 @@
-/* What makes the samples of a resized row or column of 8-bit RGB: Pillow's fixed-point weights (processor/resize.c). */
+/* What makes the samples of a resized row or column of 8-bit RGB: Pillow's fixed-point weights (image/resize.c). */
 #ifndef PGI_KERNELS_RESAMPLE_H
 #define PGI_KERNELS_RESAMPLE_H
 

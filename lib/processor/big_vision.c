@@ -1,6 +1,6 @@
 #include "processor/big_vision.h"
 
-#include "processor/resize_float.h"
+#include "image/resize_float.h"
 
 /* The id of a special token that the layout needs. */
 static pg_status special(const pgi_tokenizer *tokenizer, int which, const char *name, int64_t *id) {

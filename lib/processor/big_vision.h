@@ -7,8 +7,8 @@
 #ifndef PGI_PROCESSOR_BIG_VISION_H
 #define PGI_PROCESSOR_BIG_VISION_H
 
-#include "processor/image_settings.h"
-#include "processor/tokenizer.h"
+#include "image/image_settings.h"
+#include "tokenizer/tokenizer.h"
 
 /*
  * Appends `<image>` x n_image_tokens for each of n_images pictures, bos, the prompt, a newline [, the suffix [, eos]].

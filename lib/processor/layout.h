@@ -6,7 +6,7 @@
 #ifndef PGI_PROCESSOR_LAYOUT_H
 #define PGI_PROCESSOR_LAYOUT_H
 
-#include "processor/tokenizer.h"
+#include "tokenizer/tokenizer.h"
 
 /* UTF-8, may hold NUL. */
 typedef struct pgi_text {

@@ -5,9 +5,9 @@
 #include <stdatomic.h>
 
 #include "base/log.h"
-#include "processor/image_settings.h"
+#include "image/image_settings.h"
 #include "processor/inputs.h"
-#include "processor/tokenizer.h"
+#include "tokenizer/tokenizer.h"
 
 struct pg_processor {
     atomic_int references;

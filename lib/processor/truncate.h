@@ -5,7 +5,7 @@
 #ifndef PGI_PROCESSOR_TRUNCATE_H
 #define PGI_PROCESSOR_TRUNCATE_H
 
-#include "processor/ids.h"
+#include "tokenizer/ids.h"
 
 typedef struct pgi_truncation {
     int64_t max_length; /* 0: nothing is cut */

@@ -1,6 +1,6 @@
 #include "projector/projector.h"
 
-#include "kernels/ops.h"
+#include "ops/ops.h"
 
 size_t pgi_projector_workspace(const pgi_run *run) { return pgi_linear_scratch(run->kernels, run->n_threads); }
 

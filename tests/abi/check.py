@@ -238,10 +238,11 @@ def abidiff(library, folder):
 
 
 # What the files of a folder of lib/ may include besides their own folder.
-BELOW = {"base": "", "kernels": "base", "checkpoint": "base kernels"}
-BELOW.update(dict.fromkeys(["encoder", "projector", "decoder", "processor"], "base kernels checkpoint"))
-BELOW["generate"] = " ".join(BELOW)
-BELOW["api"] = " ".join(BELOW)
+BELOW = {"base": "", "kernels": "base", "ops": "base kernels", "checkpoint": "base kernels ops"}
+BELOW.update(dict.fromkeys(["image", "tokenizer", "encoder", "projector", "decoder"], " ".join(BELOW)))
+BELOW["processor"] = "base kernels ops checkpoint image tokenizer"
+for _folder in ("model", "generate", "api"):
+    BELOW[_folder] = " ".join(BELOW)
 
 
 def structure(folder):

@@ -7,7 +7,7 @@
 
 #include "base/parallel.h"
 #include "kernels/kernels.h"
-#include "kernels/ops.h"
+#include "ops/ops.h"
 
 #define EPSILON 0x1p-24 /* half an ulp of 1 in f32: the relative error of one rounding */
 

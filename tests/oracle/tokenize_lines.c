@@ -14,7 +14,7 @@
 
 #include "base/utf8.h"
 #include "processor/layout.h"
-#include "processor/tokenizer_parts.h"
+#include "tokenizer/tokenizer_parts.h"
 
 static size_t from_hex(char *hex) {
     size_t n = 0;

@@ -14,8 +14,8 @@
 #include "golden_images.h"
 #include "hex.h"
 #include "processor/big_vision.h"
-#include "processor/resize_float.h"
-#include "processor/tokenizer_parts.h"
+#include "image/resize_float.h"
+#include "tokenizer/tokenizer_parts.h"
 #include "support.h"
 
 #define MEMORY (&pgi_memory_default)

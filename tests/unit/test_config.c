@@ -14,7 +14,7 @@
 #include "checkpoint/config.h"
 #include "checkpoint/json.h"
 #include "checkpoint_files.h"
-#include "kernels/ops.h"
+#include "ops/ops.h"
 
 /* ---------------------------------------------------------------------------------------------------------- JSON */
 

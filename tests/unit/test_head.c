@@ -15,7 +15,7 @@
 #include "base/parallel.h"
 #include "decoder/decoder.h"
 #include "kernels/kernels.h"
-#include "kernels/ops.h"
+#include "ops/ops.h"
 #include "kernels/quantized.h"
 
 enum { VOCAB = 2 * 8192 + 1000, HIDDEN = 40, ROWS = PGI_GEMV_ROWS };

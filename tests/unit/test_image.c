@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "golden_images.h"
-#include "processor/image.h"
+#include "image/image.h"
 
 /* An allocator that counts what is out and can fail at a given call. */
 static struct { long live, calls, fail_at; } counts;

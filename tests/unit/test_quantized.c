@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "generate/model.h"
+#include "model/model.h"
 #include "generate/session.h"
 
 static const char *const golden_cases[] = {"demo-5", "demo-6"};

@@ -1,4 +1,4 @@
-/* lib/processor/resize.c and image_settings.c against Pillow's and transformers' results (tests/golden/images). */
+/* lib/image/resize.c and image_settings.c against Pillow's and transformers' results (tests/golden/images). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "golden_images.h"
-#include "processor/image_settings.h"
-#include "processor/resize.h"
+#include "image/image_settings.h"
+#include "image/resize.h"
 #include "temp_template.h"
 
 static void golden_resizes(void **state) {

@@ -1,5 +1,5 @@
 /*
- * lib/processor/tokenizer.h against what transformers 5.23 gave (tests/golden/make_tokenizers.py), the stream
+ * lib/tokenizer/tokenizer.h against what transformers 5.23 gave (tests/golden/make_tokenizers.py), the stream
  * decoder against the whole, and what broken tokenizer files are answered with.
  */
 #include <setjmp.h>
@@ -13,11 +13,11 @@
 #include "base/file.h"
 #include "base/utf8.h"
 #include "checkpoint_files.h"
-#include "processor/json_reader.h"
+#include "tokenizer/json_reader.h"
 #include "processor/layout.h"
-#include "processor/spm_model.h"
-#include "processor/spm_wrapper.h"
-#include "processor/tokenizer_parts.h"
+#include "tokenizer/spm_model.h"
+#include "tokenizer/spm_wrapper.h"
+#include "tokenizer/tokenizer_parts.h"
 
 #define TOKENIZERS PGI_GOLDEN_FOLDER "/tokenizers/"
 static const char *const kinds[] = {"spm", "json", "partial", "words", "backend", "older"};

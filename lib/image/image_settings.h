@@ -1,0 +1,25 @@
+/*
+ * The image settings of preprocessor_config.json, or of image_processor in
+ * processor_config.json (HF: SiglipImageProcessor), and what they do to a picture.
+ */
+#ifndef PGI_IMAGE_IMAGE_SETTINGS_H
+#define PGI_IMAGE_IMAGE_SETTINGS_H
+
+#include "image/image.h"
+
+typedef struct pgi_image_settings {
+    int32_t width, height;  /* of the model's input; equal */
+    int32_t n_image_tokens; /* image_seq_length */
+    int32_t do_resize, do_rescale, do_normalize;
+    int32_t resample;       /* Pillow's number */
+    double rescale_factor;
+    float mean[3], std[3];
+} pgi_image_settings;
+
+pg_status pgi_image_settings_load(const pgi_memory *memory, const char *folder, pgi_image_settings *out);
+
+/* Resize, rescale, normalise; `pixels` receives f32 [3, height, width], HF's values to the bit. */
+pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_image_settings *settings, const pgi_rgb *rgb,
+                              float *pixels);
+
+#endif

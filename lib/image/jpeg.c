@@ -1,0 +1,176 @@
+/*
+ * JPEG through libjpeg-turbo to what Pillow's convert("RGB") gives
+ * (JpegImagePlugin, libImaging/JpegDecode.c, Unpack.c and Convert.c): default
+ * DCT and upsampling, warnings ignored, CMYK and YCCK always taken as inverted.
+ */
+#include <setjmp.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <jpeglib.h>
+#include <jerror.h> /* after jpeglib.h */
+
+#include "image/exif.h"
+#include "image/image.h"
+
+/* Each scan of a progressive file costs a pass over the whole picture, and a scan can be a few bytes. Encoders write
+ * about 10, never more than some dozens. */
+enum { MAX_SCANS = 100 };
+
+/* All state that must outlive a longjmp() is in here, none in locals. */
+typedef struct jpeg_job {
+    struct jpeg_decompress_struct cinfo; /* first: libjpeg's callbacks hand back its address */
+    struct jpeg_error_mgr errors;
+    struct jpeg_source_mgr source;
+    struct jpeg_progress_mgr progress;
+    jmp_buf jump;
+    const pgi_memory *memory;
+    const uint8_t *bytes;
+    size_t size;
+    const char *name;
+    int64_t max_pixels;
+    pgi_rgb *out;
+    uint8_t *row; /* CMYK: one row of 4 bytes a pixel */
+    pg_status status;
+    int finishing;                 /* all rows are there */
+    char problem[JMSG_LENGTH_MAX]; /* what libjpeg found wrong */
+} jpeg_job;
+
+static void stop(jpeg_job *job, pg_status status) {
+    job->status = status;
+    longjmp(job->jump, 1);
+}
+
+static void on_error(j_common_ptr cinfo) {
+    jpeg_job *job = (jpeg_job *)cinfo;
+    job->errors.format_message(cinfo, job->problem);
+    switch (job->errors.msg_code) {
+        case JERR_OUT_OF_MEMORY:
+            stop(job, pgi_error(PG_ERROR_MEMORY, "%s: out of memory while decoding the JPEG", job->name));
+            break;
+        case JERR_ARITH_NOTIMPL:
+        case JERR_BAD_PRECISION:
+        case JERR_CONVERSION_NOTIMPL:
+        case JERR_NOTIMPL:
+        case JERR_NOT_COMPILED:
+        case JERR_SOF_UNSUPPORTED:
+            stop(job,
+                 pgi_error(PG_ERROR_UNSUPPORTED,
+                           "%s: found a JPEG of another kind (%s), expected a baseline or progressive one of 8 bits",
+                           job->name, job->problem));
+            break;
+        default:
+            stop(job, pgi_error(PG_ERROR_FORMAT, "%s: found a damaged JPEG (%s), expected a whole one", job->name,
+                                job->problem));
+    }
+}
+
+static void on_message(j_common_ptr cinfo) { (void)cinfo; }
+
+static void source_nothing(j_decompress_ptr cinfo) { (void)cinfo; }
+
+static boolean source_fill(j_decompress_ptr cinfo) {
+    jpeg_job *job = (jpeg_job *)cinfo;
+    if (job->finishing) return FALSE; /* libjpeg gives up for now, and we for good */
+    stop(job, pgi_error(PG_ERROR_FORMAT, "%s: found a truncated JPEG (%zu bytes, %u of %u rows), expected a whole one",
+                        job->name, job->size, cinfo->output_scanline, cinfo->image_height));
+    return FALSE;
+}
+
+static void source_skip(j_decompress_ptr cinfo, long n) {
+    if (n <= 0) return;
+    if ((size_t)n > cinfo->src->bytes_in_buffer) {
+        source_fill(cinfo);
+        n = (long)cinfo->src->bytes_in_buffer;
+    }
+    cinfo->src->next_input_byte += n;
+    cinfo->src->bytes_in_buffer -= (size_t)n;
+}
+
+static void on_progress(j_common_ptr cinfo) {
+    jpeg_job *job = (jpeg_job *)cinfo;
+    if (job->cinfo.input_scan_number > MAX_SCANS)
+        stop(job, pgi_error(PG_ERROR_LIMIT, "%s: found more than %d scans in the JPEG, expected at most that many",
+                            job->name, MAX_SCANS));
+}
+
+/* a * b / 255, rounded: MULDIV255 of libImaging */
+static int mul_div_255(int a, int b) {
+    int t = a * b + 128;
+    return ((t >> 8) + t) >> 8;
+}
+
+/* in: [width, 4] as stored, that is inverted; cmyk2rgb() of libImaging/Convert.c */
+static void convert_cmyk_row(const uint8_t *in, int32_t width, uint8_t *out) {
+    for (int32_t x = 0; x < width; x++, in += 4) {
+        int white = in[3]; /* 255 - K */
+        for (int c = 0; c < 3; c++) {
+            int value = white - mul_div_255(255 - in[c], white);
+            *out++ = (uint8_t)(value < 0 ? 0 : value);
+        }
+    }
+}
+
+static void decode(jpeg_job *job) {
+    struct jpeg_decompress_struct *cinfo = &job->cinfo;
+    jpeg_create_decompress(cinfo);
+    job->source = (struct jpeg_source_mgr){.next_input_byte = job->bytes,
+                                           .bytes_in_buffer = job->size,
+                                           .init_source = source_nothing,
+                                           .fill_input_buffer = source_fill,
+                                           .skip_input_data = source_skip,
+                                           .resync_to_restart = jpeg_resync_to_restart,
+                                           .term_source = source_nothing};
+    cinfo->src = &job->source;
+    job->progress.progress_monitor = on_progress;
+    cinfo->progress = &job->progress;
+    while (jpeg_read_header(cinfo, FALSE) != JPEG_HEADER_OK) {
+        /* a header of tables only: the picture follows, as Pillow sees it, or the data ends */
+    }
+    if ((int64_t)cinfo->image_width > job->max_pixels / (int64_t)cinfo->image_height)
+        stop(job, pgi_error(PG_ERROR_LIMIT, "%s: found %u x %u pixels, expected at most %lld in all", job->name,
+                            cinfo->image_width, cinfo->image_height, (long long)job->max_pixels));
+    int n = cinfo->num_components;
+    if (n != 1 && n != 3 && n != 4)
+        stop(job, pgi_error(PG_ERROR_UNSUPPORTED, "%s: found a JPEG of %d colour components, expected 1, 3 or 4",
+                            job->name, n));
+    cinfo->out_color_space = n == 1 ? JCS_GRAYSCALE : n == 3 ? JCS_RGB : JCS_CMYK;
+    int32_t width = (int32_t)cinfo->image_width, height = (int32_t)cinfo->image_height;
+    job->out->data = pgi_alloc(job->memory, (size_t)width * 3, (size_t)height);
+    job->row = n == 4 ? pgi_alloc(job->memory, (size_t)width, 4) : NULL;
+    if (!job->out->data || (n == 4 && !job->row)) stop(job, PG_ERROR_MEMORY);
+    job->out->width = width;
+    job->out->height = height;
+    jpeg_start_decompress(cinfo);
+    while (cinfo->output_scanline < cinfo->output_height) {
+        uint8_t *line = job->out->data + (size_t)cinfo->output_scanline * (size_t)width * 3;
+        JSAMPROW target = n == 4 ? job->row : line;
+        jpeg_read_scanlines(cinfo, &target, 1);
+        if (n == 4) convert_cmyk_row(job->row, width, line);
+        if (n == 1) /* spread in place, from the end */
+            for (int32_t x = width - 1; x >= 0; x--) memset(line + (size_t)x * 3, line[x], 3);
+    }
+    /* Pillow wants what follows the rows to be sound, but does not miss an end that is not there. */
+    job->finishing = 1;
+    jpeg_finish_decompress(cinfo);
+}
+
+static pg_status decode_guarded(jpeg_job *job) {
+    if (setjmp(job->jump) == 0) decode(job);
+    jpeg_destroy_decompress(&job->cinfo);
+    return job->status;
+}
+
+pg_status pgi_jpeg_decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
+                          int64_t max_pixels, pgi_rgb *out, int32_t *orientation) {
+    jpeg_job job = {.memory = memory, .bytes = bytes, .size = size, .name = name, .max_pixels = max_pixels, .out = out};
+    *out = (pgi_rgb){0};
+    job.cinfo.err = jpeg_std_error(&job.errors);
+    job.errors.error_exit = on_error;
+    job.errors.output_message = on_message;
+    pg_status status = decode_guarded(&job);
+    pgi_free(memory, job.row);
+    if (status == PG_OK && orientation) status = pgi_exif_of_jpeg(memory, bytes, size, orientation);
+    if (status < 0) pgi_rgb_free(memory, out);
+    return status;
+}

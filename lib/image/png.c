@@ -1,0 +1,305 @@
+/*
+ * PNG through libpng to what Pillow's convert("RGB") gives (PngImagePlugin,
+ * libImaging/Unpack.c and Convert.c): raw samples come from libpng, the
+ * conversion is ours, as Pillow's differs from libpng's own: 16-bit grey is
+ * cut off at 255, 16-bit colour keeps the high byte, alpha and tRNS are
+ * dropped, an index past the palette is black, gamma and ICC are ignored.
+ */
+#include <png.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "image/exif.h"
+#include "image/image.h"
+
+enum {
+    MAX_TEXT_CHUNKS = 64,           /* looked at for EXIF */
+    MAX_TEXT_SIZE = 4 * 1024 * 1024 /* of one of them, decompressed */
+};
+
+/* All state that must outlive a longjmp() of libpng is in here, none in locals. */
+typedef struct png_job {
+    const pgi_memory *memory;
+    const uint8_t *bytes;
+    size_t size, at;
+    int32_t width, height;
+    int bit_depth, color_type;
+    int want_orientation;
+    pgi_rgb *out;
+    uint8_t *row;            /* one row of samples as stored */
+    uint8_t palette[256][3]; /* black where the file has no entry */
+    png_structp png;
+    png_infop info;
+    int32_t orientation;
+    int out_of_memory;
+    char problem[160]; /* what libpng found wrong */
+} png_job;
+
+static void on_error(png_structp png, png_const_charp message) {
+    png_job *job = png_get_error_ptr(png);
+    snprintf(job->problem, sizeof job->problem, "%s", message);
+    png_longjmp(png, 1);
+}
+
+static void on_warning(png_structp png, png_const_charp message) {
+    (void)png;
+    (void)message;
+}
+
+static void *on_malloc(png_structp png, png_alloc_size_t size) {
+    png_job *job = png_get_mem_ptr(png);
+    void *block = pgi_alloc(job->memory, size, 1);
+    if (!block) job->out_of_memory = 1;
+    return block;
+}
+
+static void on_free(png_structp png, void *block) { pgi_free(((png_job *)png_get_mem_ptr(png))->memory, block); }
+
+static void on_read(png_structp png, png_bytep to, size_t n) {
+    png_job *job = png_get_io_ptr(png);
+    if (n > job->size - job->at) png_error(png, "the data ends too early");
+    memcpy(to, job->bytes + job->at, n);
+    job->at += n;
+}
+
+static uint32_t load_u32(const uint8_t *p) {
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* libpng would call an absurd header "invalid IHDR data"; this says which value is wrong. */
+static pg_status check_header(png_job *job, const char *name, int64_t max_pixels) {
+    static const uint8_t signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+    const uint8_t *bytes = job->bytes;
+    if (job->size < 33)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found a PNG of %zu bytes, expected at least a signature and a header",
+                         name, job->size);
+    if (memcmp(bytes, signature, 8) != 0)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found a damaged PNG signature, expected 89 50 4e 47 0d 0a 1a 0a", name);
+    if (load_u32(bytes + 8) != 13 || memcmp(bytes + 12, "IHDR", 4) != 0)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found %u bytes of \"%.4s\" as the first PNG chunk, expected 13 of IHDR",
+                         name, load_u32(bytes + 8), (const char *)bytes + 12);
+    uint32_t width = load_u32(bytes + 16), height = load_u32(bytes + 20);
+    int depth = bytes[24], color = bytes[25];
+    if (width < 1 || height < 1 || width > INT32_MAX || height > INT32_MAX)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found a PNG of %u x %u pixels, expected at least 1 x 1", name, width,
+                         height);
+    if ((int64_t)width > max_pixels / (int64_t)height)
+        return pgi_error(PG_ERROR_LIMIT, "%s: found %u x %u pixels, expected at most %lld in all", name, width, height,
+                         (long long)max_pixels);
+    int power = depth == 1 || depth == 2 || depth == 4 || depth == 8 || depth == 16;
+    int sound = color == PNG_COLOR_TYPE_GRAY      ? power
+                : color == PNG_COLOR_TYPE_PALETTE ? power && depth <= 8
+                : color == PNG_COLOR_TYPE_RGB || color == PNG_COLOR_TYPE_GRAY_ALPHA || color == PNG_COLOR_TYPE_RGB_ALPHA
+                    ? depth == 8 || depth == 16
+                    : 0;
+    if (!sound)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found PNG colour type %d with %d bits, expected one that PNG defines",
+                         name, color, depth);
+    job->width = (int32_t)width;
+    job->height = (int32_t)height;
+    job->bit_depth = depth;
+    job->color_type = color;
+    return PG_OK;
+}
+
+/* n stored samples to RGB; `step` bytes lie between the pixels written. */
+static void convert_row(const png_job *job, const uint8_t *in, int32_t n, uint8_t *out, size_t step) {
+    int depth = job->bit_depth, wide = depth == 16;
+    switch (job->color_type) {
+        case PNG_COLOR_TYPE_GRAY:
+        case PNG_COLOR_TYPE_PALETTE: {
+            int mask = (1 << (depth < 8 ? depth : 8)) - 1;
+            for (int32_t i = 0; i < n; i++, out += step) {
+                int value;
+                if (wide) {
+                    value = in[2 * (size_t)i] ? 255 : in[2 * (size_t)i + 1];
+                } else {
+                    size_t bit = (size_t)i * (size_t)depth;
+                    value = in[bit / 8] >> (8 - depth - (int)(bit % 8)) & mask;
+                }
+                if (job->color_type == PNG_COLOR_TYPE_PALETTE) {
+                    memcpy(out, job->palette[value], 3);
+                } else {
+                    out[0] = out[1] = out[2] = (uint8_t)(wide ? value : value * (255 / mask));
+                }
+            }
+            break;
+        }
+        case PNG_COLOR_TYPE_GRAY_ALPHA: {
+            size_t pixel = wide ? 4 : 2;
+            for (int32_t i = 0; i < n; i++, out += step, in += pixel) out[0] = out[1] = out[2] = in[0];
+            break;
+        }
+        default: {
+            size_t sample = wide ? 2 : 1, pixel = sample * (job->color_type == PNG_COLOR_TYPE_RGB_ALPHA ? 4 : 3);
+            for (int32_t i = 0; i < n; i++, out += step, in += pixel) {
+                out[0] = in[0];
+                out[1] = in[sample];
+                out[2] = in[2 * sample];
+            }
+        }
+    }
+}
+
+/* Interlaced rows come pass by pass, each pass a small picture of its own. */
+static void read_rows(png_job *job) {
+    int passes = png_get_interlace_type(job->png, job->info) == PNG_INTERLACE_ADAM7 ? PNG_INTERLACE_ADAM7_PASSES : 1;
+    for (int pass = 0; pass < passes; pass++) {
+        uint32_t x0 = 0, y0 = 0, step_x = 1, step_y = 1;
+        uint32_t columns = (uint32_t)job->width, rows = (uint32_t)job->height;
+        if (passes > 1) {
+            x0 = PNG_PASS_START_COL(pass);
+            y0 = PNG_PASS_START_ROW(pass);
+            step_x = 1u << PNG_PASS_COL_SHIFT(pass);
+            step_y = 1u << PNG_PASS_ROW_SHIFT(pass);
+            columns = PNG_PASS_COLS(columns, pass);
+            rows = PNG_PASS_ROWS(rows, pass);
+        }
+        if (columns == 0) continue; /* libpng has no rows for it either */
+        for (uint32_t y = 0; y < rows; y++) {
+            png_read_row(job->png, job->row, NULL);
+            size_t at = (size_t)(y0 + y * step_y) * (size_t)job->width + x0;
+            convert_row(job, job->row, (int32_t)columns, job->out->data + at * 3, (size_t)step_x * 3);
+        }
+    }
+}
+
+static void decode(png_job *job) {
+    png_structp png = job->png;
+    png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX); /* max_pixels has spoken */
+    png_set_chunk_cache_max(png, MAX_TEXT_CHUNKS);
+    png_set_chunk_malloc_max(png, MAX_TEXT_SIZE);
+    /* A damaged chunk in front of the picture is an error in Pillow, also when the chunk is not needed. */
+    png_set_crc_action(png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
+    png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1); /* no chunk that we do not use */
+    if (job->want_orientation) {
+        static const png_byte wanted[] = "eXIf\0tEXt\0zTXt\0iTXt";
+        png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_AS_DEFAULT, wanted, 4);
+    }
+    png_set_read_fn(png, job, on_read);
+    png_read_info(png, job->info);
+
+    png_colorp colors;
+    int n_colors;
+    if (png_get_PLTE(png, job->info, &colors, &n_colors))
+        for (int i = 0; i < n_colors && i < 256; i++) {
+            job->palette[i][0] = colors[i].red;
+            job->palette[i][1] = colors[i].green;
+            job->palette[i][2] = colors[i].blue;
+        }
+
+    size_t row_size = png_get_rowbytes(png, job->info);
+    job->row = pgi_alloc_zero(job->memory, row_size, 1);
+    job->out->data = pgi_alloc(job->memory, (size_t)job->width * 3, (size_t)job->height);
+    if (!job->row || !job->out->data) {
+        job->out_of_memory = 1;
+        return;
+    }
+    job->out->width = job->width;
+    job->out->height = job->height;
+    png_start_read_image(png);
+    read_rows(job);
+}
+
+static int decode_guarded(png_job *job) {
+    if (setjmp(png_jmpbuf(job->png))) return 0;
+    decode(job);
+    return !job->out_of_memory;
+}
+
+/* EXIF may follow the pixels; damage there costs only what lies behind it. */
+static void read_end_guarded(png_job *job) {
+    if (setjmp(png_jmpbuf(job->png))) return;
+    png_read_end(job->png, job->info);
+}
+
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
+}
+
+/* ImageMagick's "Raw profile type exif": a line break, the type, the size, then lines of hex digits. */
+static pg_status read_raw_profile(const char *text, size_t size, pgi_buffer *out) {
+    const char *end = text + size;
+    for (int line = 0; line < 3; line++) {
+        text = memchr(text, '\n', (size_t)(end - text));
+        if (!text) return PG_OK;
+        text++;
+    }
+    for (; text < end; text++) {
+        if (*text == '\n' || *text == ' ' || *text == '\r' || *text == '\t') continue;
+        int high = hex_digit(*text), low = end - text > 1 ? hex_digit(text[1]) : -1;
+        if (high < 0 || low < 0) { /* Pillow raises */
+            pgi_buffer_free(out);
+            return PG_OK;
+        }
+        uint8_t byte = (uint8_t)(high << 4 | low);
+        PGI_TRY(pgi_buffer_append(out, &byte, 1));
+        text++;
+    }
+    return PG_OK;
+}
+
+static pg_status find_orientation(png_job *job) {
+    pgi_exif_source source = {0};
+    png_textp texts = NULL, profile = NULL;
+    png_bytep exif = NULL;
+    png_uint_32 exif_size = 0;
+    int n = 0;
+    png_get_text(job->png, job->info, &texts, &n);
+    for (int i = 0; i < n; i++) { /* the last one of a name counts */
+        if (!texts[i].key || !texts[i].text) continue;
+        if (strcmp(texts[i].key, "Raw profile type exif") == 0) profile = &texts[i];
+        if (strcmp(texts[i].key, "XML:com.adobe.xmp") == 0) {
+            source.xmp = texts[i].text;
+            source.xmp_size = strlen(texts[i].text);
+        }
+    }
+    pgi_buffer raw;
+    pgi_buffer_init(&raw, job->memory);
+    pg_status status = PG_OK;
+    if (png_get_eXIf_1(job->png, job->info, &exif_size, &exif)) {
+        source.exif = exif;
+        source.exif_size = exif_size;
+    } else if (profile) {
+        status = read_raw_profile(profile->text, strlen(profile->text), &raw);
+        source.exif = raw.data;
+        source.exif_size = raw.size;
+    }
+    job->orientation = pgi_exif_orientation(&source);
+    pgi_buffer_free(&raw);
+    return status;
+}
+
+pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
+                         int64_t max_pixels, pgi_rgb *out, int32_t *orientation) {
+    png_job job = {.memory = memory,
+                   .bytes = bytes,
+                   .size = size,
+                   .out = out,
+                   .orientation = 1,
+                   .want_orientation = orientation != NULL};
+    *out = (pgi_rgb){0};
+    PGI_TRY(check_header(&job, name, max_pixels));
+    pg_status status = PG_OK;
+    job.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job, on_malloc, on_free);
+    if (job.png) job.info = png_create_info_struct(job.png);
+    if (!job.info) {
+        status = job.out_of_memory ? PG_ERROR_MEMORY
+                                   : pgi_error(PG_ERROR_INTERNAL, "%s: libpng does not start: %s", name, job.problem);
+    } else if (!decode_guarded(&job)) {
+        status = job.out_of_memory ? PG_ERROR_MEMORY
+                                   : pgi_error(PG_ERROR_FORMAT, "%s: found a damaged PNG (%s), expected a whole one",
+                                               name, job.problem);
+    } else if (orientation) {
+        read_end_guarded(&job);
+        status = find_orientation(&job);
+        *orientation = job.orientation;
+    }
+    if (job.png) png_destroy_read_struct(&job.png, &job.info, NULL);
+    pgi_free(memory, job.row);
+    if (status < 0) pgi_rgb_free(memory, out);
+    return status;
+}

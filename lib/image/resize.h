@@ -1,0 +1,21 @@
+/* Pillow's Image.resize for 8-bit RGB (ImagingResample, libImaging/Resample.c), to the last bit. */
+#ifndef PGI_IMAGE_RESIZE_H
+#define PGI_IMAGE_RESIZE_H
+
+#include "image/image.h"
+
+/* Pillow's numbers (PIL.Image.Resampling). */
+enum {
+    PGI_NEAREST = 0,
+    PGI_LANCZOS = 1,
+    PGI_BILINEAR = 2,
+    PGI_BICUBIC = 3,
+    PGI_BOX = 4,
+    PGI_HAMMING = 5
+};
+
+/* *out is a new picture of width x height (also when the size does not change). */
+pg_status pgi_resize(const pgi_memory *memory, const pgi_rgb *in, int32_t width, int32_t height, int32_t filter,
+                     pgi_rgb *out);
+
+#endif

@@ -1,0 +1,27 @@
+/* Encoded pictures: what the projector gives, reusable for any prompt. The public handle is this struct. */
+#ifndef PGI_MODEL_FEATURES_H
+#define PGI_MODEL_FEATURES_H
+
+#include "model/model.h"
+#include "processor/inputs.h"
+
+struct pg_features {
+    atomic_int references;
+    pg_model *model; /* counted */
+    float *data;     /* [n_images, n_patches, hidden] */
+    int64_t n_images;
+};
+
+/* Encodes all pictures of `inputs`, which must have pixels of the model's size. */
+pg_status pgi_features_encode(const pgi_run *run, pg_model *model, const pg_inputs *inputs, pg_features **out);
+void pgi_features_retain(pg_features *features);
+void pgi_features_release(pg_features *features); /* NULL is ignored */
+
+/* The same into memory of the caller: rows [n_images, n_patches, hidden], and pgi_features_scratch() bytes. */
+pg_status pgi_features_encode_to(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *rows,
+                                 void *scratch);
+size_t pgi_features_scratch(const pgi_run *run, const pg_model *model);
+/* Floats of the features of n_images; SIZE_MAX: more than there can be. */
+size_t pgi_features_count(const pg_model *model, int64_t n_images);
+
+#endif

@@ -1,0 +1,253 @@
+/*
+ * PaliGemmaForConditionalGeneration.forward of HF without a cache: the rows of the batch one after the other, each as
+ * it would be run alone, so that it gives what it gives alone.
+ *
+ * By default a row is run with its padding, whose logits and hidden states then are HF's, too. What nothing that was
+ * asked for depends on is left out: the last layer and the head run on the rows that are wanted, a row of which
+ * nothing is wanted is not run at all.
+ */
+#include "model/forward.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/parallel.h"
+#include "model/loss.h"
+
+/* Tokens begin .. end of a row. */
+typedef struct span {
+    int64_t begin, end;
+} span;
+
+typedef struct forward {
+    const pgi_run *run;
+    const pgi_prompts *prompts;
+    uint32_t flags;
+    pg_outputs *out;
+    const int64_t *labels; /* [B, T], or NULL: no loss */
+    pgi_loss loss;
+    float *x;      /* [T, hidden] */
+    void *decoder; /* workspace of T rows */
+    void *block;   /* all of this lies in */
+} forward;
+
+void pgi_outputs_free(pg_outputs *outputs) {
+    if (!outputs) return;
+    pgi_memory memory = outputs->memory;
+    if (outputs->last_hidden && !outputs->hidden_states) pgi_free(&memory, outputs->last_hidden);
+    pgi_free(&memory, outputs->hidden_states);
+    pgi_free(&memory, outputs->logits);
+    pgi_features_release(outputs->features);
+    pgi_free(&memory, outputs);
+}
+
+/* A batch of `n` arrays [B, rows, columns], zero where padding is left out; NULL when there is no room. */
+static float *new_output(const pg_outputs *out, uint32_t flags, int64_t n, int64_t rows, int64_t columns) {
+    const int64_t sizes[] = {n, out->n_rows, rows, columns};
+    size_t count = 1;
+    for (int i = 0; i < 4; i++)
+        if (!pgi_mul_size(count, (size_t)sizes[i], &count)) count = SIZE_MAX;
+    if (flags & PG_FORWARD_SKIP_PADDING) return pgi_alloc_zero(&out->memory, count, sizeof(float));
+    return pgi_alloc(&out->memory, count, sizeof(float));
+}
+
+static pg_status new_outputs(const pgi_prompts *prompts, uint32_t flags, int64_t logits_to_keep, pg_outputs **result) {
+    const pg_model *model = prompts->model;
+    pg_outputs *out = pgi_alloc_zero(&model->memory, 1, sizeof *out);
+    *result = out;
+    if (!out) return PG_ERROR_MEMORY;
+    out->memory = model->memory;
+    out->n_rows = prompts->inputs->n_rows;
+    out->n_tokens = prompts->inputs->n_tokens;
+    out->n_kept = flags & PG_FORWARD_NO_LOGITS ? 0 : logits_to_keep > 0 ? logits_to_keep : out->n_tokens;
+    out->vocab_size = model->config.text.vocab_size;
+    out->hidden_size = model->config.text.hidden_size;
+    out->n_layers = model->config.text.n_layers;
+    out->n_image_tokens = model->config.vision.n_patches;
+    out->features = prompts->features;
+    if (out->features) pgi_features_retain(out->features);
+    if (out->n_kept > 0) {
+        out->logits = new_output(out, flags, 1, out->n_kept, out->vocab_size);
+        if (!out->logits) return PG_ERROR_MEMORY;
+    }
+    if (flags & PG_FORWARD_HIDDEN_STATES) {
+        out->hidden_states = new_output(out, flags, out->n_layers + 1, out->n_tokens, out->hidden_size);
+        if (!out->hidden_states) return PG_ERROR_MEMORY;
+    }
+    if (flags & PG_FORWARD_LAST_HIDDEN) {
+        int64_t size = out->n_rows * out->n_tokens * out->hidden_size;
+        out->last_hidden = out->hidden_states ? out->hidden_states + out->n_layers * size
+                                              : new_output(out, flags, 1, out->n_tokens, out->hidden_size);
+        if (!out->last_hidden) return PG_ERROR_MEMORY;
+    }
+    return PG_OK;
+}
+
+static void lay_out(pgi_arena *arena, forward *f) {
+    const pgi_text_config *text = &f->prompts->model->config.text;
+    const size_t h = (size_t)text->hidden_size, n_rows = (size_t)f->out->n_rows;
+    const int64_t n_tokens = f->out->n_tokens;
+    f->x = pgi_arena_take(arena, (size_t)n_tokens * h, sizeof(float));
+    f->decoder = pgi_arena_take(arena, pgi_decoder_workspace(f->run, text, n_tokens, n_tokens), 1);
+    f->loss.model = f->prompts->model;
+    f->loss.sums = pgi_arena_take(arena, n_rows, sizeof(double));
+    f->loss.counts = pgi_arena_take(arena, n_rows, sizeof(int64_t));
+    if (!f->labels || f->out->n_kept == n_tokens) return;
+    f->loss.x = pgi_arena_take(arena, PGI_LOSS_LABELS * h, sizeof(float));
+    f->loss.logits = pgi_arena_take(arena, PGI_LOSS_LABELS * (size_t)text->vocab_size, sizeof(float));
+}
+
+/* Whether token t + 1 of the row has a label, which token t predicts. */
+static int predicts_label(const forward *f, int64_t row, int64_t t) {
+    return f->labels && t + 1 < f->out->n_tokens && f->labels[row * f->out->n_tokens + t + 1] != -100;
+}
+
+/* Of the tokens that are run, those from the first to the last whose last hidden state is needed. */
+static span wanted(const forward *f, int64_t row, span all) {
+    if (f->flags & (PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN)) return all;
+    span some = all;
+    const int64_t first_kept = f->out->n_tokens - f->out->n_kept;
+    while (some.begin < some.end && some.begin < first_kept && !predicts_label(f, row, some.begin)) some.begin++;
+    while (some.begin < some.end && some.end - 1 < first_kept && !predicts_label(f, row, some.end - 1)) some.end--;
+    return some;
+}
+
+static pg_status add_labels(forward *f, int64_t row, span some, const float *last, const float *kept_logits) {
+    const pg_outputs *out = f->out;
+    const int64_t first_kept = out->n_tokens - out->n_kept;
+    for (int64_t t = some.begin; t < some.end; t++) {
+        if (!predicts_label(f, row, t)) continue;
+        const float *logits = t >= first_kept ? kept_logits + (t - first_kept) * out->vocab_size : NULL;
+        PGI_TRY(pgi_loss_add(f->run, &f->loss, row, f->labels[row * out->n_tokens + t + 1],
+                             last + (t - some.begin) * out->hidden_size, logits, f->decoder));
+    }
+    return PG_OK;
+}
+
+/* What the tokens of `some`, whose last hidden states are `last`, were run for. */
+static pg_status keep_outputs(forward *f, int64_t row, span some, const float *last) {
+    pg_outputs *out = f->out;
+    const pg_model *model = f->prompts->model;
+    const int64_t h = out->hidden_size, first_kept = out->n_tokens - out->n_kept;
+    float *row_logits = out->n_kept > 0 ? out->logits + row * out->n_kept * out->vocab_size : NULL;
+    if (f->flags & (PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN)) {
+        float *to = out->last_hidden ? out->last_hidden
+                                     : out->hidden_states + out->n_layers * out->n_rows * out->n_tokens * h;
+        memcpy(to + (row * out->n_tokens + some.begin) * h, last, (size_t)((some.end - some.begin) * h) * sizeof *to);
+    }
+    int64_t first = some.begin > first_kept ? some.begin : first_kept;
+    if (first < some.end)
+        PGI_TRY(pgi_decoder_head(f->run, &model->config.text, &model->weights.text, last + (first - some.begin) * h,
+                                 some.end - first, row_logits + (first - first_kept) * out->vocab_size, f->decoder));
+    return f->labels ? add_labels(f, row, some, last, row_logits) : PG_OK;
+}
+
+static pg_status run_row(forward *f, int64_t row) {
+    pg_outputs *out = f->out;
+    const pg_model *model = f->prompts->model;
+    const pgi_row *of = &f->prompts->inputs->rows[row];
+    const int64_t h = out->hidden_size, layer_size = out->n_rows * out->n_tokens * h;
+    span all = {0, out->n_tokens};
+    if (f->flags & PG_FORWARD_SKIP_PADDING) all = (span){of->first_token, of->first_token + of->n_tokens};
+    span some = wanted(f, row, all);
+    if (some.begin == some.end)
+        return pgi_run_progress(f->run, PG_PHASE_PREFILL, (row + 1) * out->n_layers, out->n_rows * out->n_layers);
+
+    const int64_t n = all.end - all.begin;
+    pgi_prompts_embed(f->run, f->prompts, row, all.begin, n, f->x);
+    pgi_sequence sequence = pgi_prompts_sequence(f->prompts, row, all.begin, n);
+    pgi_pass pass = {
+        .x = f->x,
+        .n_rows = n,
+        .sequences = &sequence,
+        .n_sequences = 1,
+        .first_out = some.begin - all.begin,
+        .n_out = some.end - some.begin,
+        .layers_done = row * out->n_layers,
+        .layers_total = out->n_rows * out->n_layers,
+    };
+    if (out->hidden_states) {
+        float *embeddings = out->hidden_states + (row * out->n_tokens + all.begin) * h;
+        memcpy(embeddings, f->x, (size_t)(n * h) * sizeof(float));
+        pass.hidden_states = embeddings + layer_size;
+        pass.hidden_stride = layer_size;
+    }
+    PGI_TRY(pgi_decoder_forward(f->run, &model->config.text, &model->weights.text, &pass, f->decoder));
+    return keep_outputs(f, row, some, f->x + pass.first_out * h);
+}
+
+static pg_status check_options(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
+                               int with_loss) {
+    const int64_t last_id = model->config.text.vocab_size - 1;
+    if (options->logits_to_keep < 0 || options->logits_to_keep > inputs->n_tokens)
+        return pgi_error(PG_ERROR_ARGUMENT, "logits_to_keep is %lld, expected 0 (all) to %lld, the tokens of a row",
+                         (long long)options->logits_to_keep, (long long)inputs->n_tokens);
+    if (!inputs->labels || !with_loss) return PG_OK;
+    for (int64_t i = 0; i < inputs->n_rows * inputs->n_tokens; i++) {
+        int64_t label = inputs->labels[i];
+        if (label != -100 && (label < 0 || label > last_id))
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "row %lld: the label of token %lld is %lld, expected 0 to %lld, or -100",
+                             (long long)(i / inputs->n_tokens), (long long)(i % inputs->n_tokens), (long long)label,
+                             (long long)last_id);
+    }
+    return PG_OK;
+}
+
+static pg_status run_batch(forward *f) {
+    const pgi_memory *memory = &f->prompts->model->memory;
+    pgi_arena arena = {0};
+    lay_out(&arena, f);
+    f->block = pgi_alloc(memory, arena.used, 1);
+    if (!f->block) return PG_ERROR_MEMORY;
+    arena = (pgi_arena){.base = f->block};
+    lay_out(&arena, f);
+    memset(f->loss.sums, 0, (size_t)f->out->n_rows * sizeof *f->loss.sums);
+    memset(f->loss.counts, 0, (size_t)f->out->n_rows * sizeof *f->loss.counts);
+    for (int64_t r = 0; r < f->out->n_rows; r++) PGI_TRY(run_row(f, r));
+    if (!f->labels) return PG_OK;
+    PGI_TRY(pgi_loss_flush(f->run, &f->loss, f->decoder));
+    f->out->has_loss = 1;
+    f->out->loss =
+        (float)pgi_loss_mean(&f->loss, f->out->n_rows, (f->flags & PG_FORWARD_LOSS_PER_ROW) != 0);
+    return PG_OK;
+}
+
+/* prompts: of the inputs. */
+static pg_status run_prompts(const pgi_run *run, const pgi_prompts *prompts, const pg_forward_options *options,
+                             int with_loss, pg_outputs **result) {
+    pg_outputs *out = NULL;
+    forward f = {.run = run,
+                 .prompts = prompts,
+                 .flags = options->flags,
+                 .labels = with_loss ? prompts->inputs->labels : NULL};
+    pg_status status = new_outputs(prompts, options->flags, options->logits_to_keep, &out);
+    f.out = out;
+    if (status >= 0) status = run_batch(&f);
+    pgi_free(&prompts->model->memory, f.block);
+    if (status < 0)
+        pgi_outputs_free(out);
+    else
+        *result = out;
+    return status;
+}
+
+pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, int with_loss,
+                      pg_outputs **result) {
+    PGI_TRY(check_options(model, inputs, options, with_loss));
+    pgi_team team;
+    pgi_run run = pgi_run_open(&team, &model->kernels, &(pg_run_options){
+        .n_threads = options->n_threads,
+        .progress = options->progress,
+        .progress_user = options->progress_user,
+        .cancel = options->cancel,
+    });
+    pgi_prompts prompts;
+    pg_status status = pgi_prompts_open(&run, model, inputs, options->features, NULL, &prompts);
+    if (status >= 0) {
+        status = run_prompts(&run, &prompts, options, with_loss, result);
+        pgi_prompts_close(&prompts);
+    }
+    pgi_run_close(&run);
+    return status;
+}

@@ -1,0 +1,25 @@
+/* One pass over a batch: logits, loss, hidden states. The public outputs handle is this struct. */
+#ifndef PGI_MODEL_FORWARD_H
+#define PGI_MODEL_FORWARD_H
+
+#include "model/prompts.h"
+
+struct pg_outputs {
+    pgi_memory memory;
+    int64_t n_rows, n_tokens; /* B, T */
+    int64_t n_kept;           /* K: logits of the last so many tokens */
+    int64_t vocab_size, hidden_size, n_layers, n_image_tokens;
+    float *logits;        /* [B, K, vocab_size], or NULL */
+    float *hidden_states; /* [n_layers + 1, B, T, hidden], or NULL */
+    float *last_hidden;   /* [B, T, hidden], or NULL; may be the last of the hidden states */
+    pg_features *features; /* counted; NULL: no pictures */
+    int has_loss;
+    float loss;
+};
+
+/* options: complete. with_loss 0: labels are not looked at. On error *out needs no release. */
+pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, int with_loss,
+                      pg_outputs **out);
+void pgi_outputs_free(pg_outputs *outputs); /* NULL is ignored */
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * Cross entropy of a label under the logits of the token before it: log(sum(exp(logits))) - logits[label], summed in
+ * double precision (HF: loss_utils.py, ForCausalLMLoss, in f32).
+ */
+#include "model/loss.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/parallel.h"
+#include "decoder/decoder.h"
+
+static double cross_entropy(const float *logits, int64_t n, int64_t label) {
+    float max = logits[0];
+    double sum = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (logits[i] > max) max = logits[i];
+    for (int64_t i = 0; i < n; i++) sum += exp((double)logits[i] - (double)max);
+    return log(sum) + (double)max - (double)logits[label];
+}
+
+static void label_losses(void *context, int64_t begin, int64_t end, int thread) {
+    pgi_loss *loss = context;
+    (void)thread;
+    for (int64_t i = begin; i < end; i++)
+        loss->labels[i].loss =
+            cross_entropy(loss->labels[i].logits, loss->model->config.text.vocab_size, loss->labels[i].label);
+}
+
+pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, void *workspace) {
+    const pgi_text_config *text = &loss->model->config.text;
+    const float *next = loss->logits;
+    if (loss->n_x > 0)
+        PGI_TRY(pgi_decoder_head(run, text, &loss->model->weights.text, loss->x, loss->n_x, loss->logits, workspace));
+    for (int64_t i = 0; i < loss->n; i++) {
+        if (loss->labels[i].logits) continue;
+        loss->labels[i].logits = next;
+        next += text->vocab_size;
+    }
+    pgi_run alone; /* an exp takes some 20 operations */
+    PGI_TRY(pgi_parallel_for(pgi_run_for_work(run, 20.0 * (double)loss->n * text->vocab_size, &alone), loss->n, 1,
+                             label_losses, loss));
+    for (int64_t i = 0; i < loss->n; i++) {
+        loss->sums[loss->labels[i].row] += loss->labels[i].loss;
+        loss->counts[loss->labels[i].row]++;
+    }
+    loss->n = loss->n_x = 0;
+    return PG_OK;
+}
+
+pg_status pgi_loss_add(const pgi_run *run, pgi_loss *loss, int64_t row, int64_t label, const float *hidden,
+                       const float *logits, void *workspace) {
+    const int64_t h = loss->model->config.text.hidden_size;
+    if (!logits) memcpy(loss->x + loss->n_x++ * h, hidden, (size_t)h * sizeof(float));
+    loss->labels[loss->n++] = (pgi_loss_label){.row = row, .label = label, .logits = logits};
+    return loss->n == PGI_LOSS_LABELS ? pgi_loss_flush(run, loss, workspace) : PG_OK;
+}
+
+double pgi_loss_mean(const pgi_loss *loss, int64_t n_rows, int per_row) {
+    double sum = 0, n = per_row ? (double)n_rows : 0;
+    for (int64_t r = 0; r < n_rows; r++) {
+        double count = (double)loss->counts[r];
+        sum += !per_row ? loss->sums[r] : count > 0 ? loss->sums[r] / count : 0;
+        n += per_row ? 0 : count;
+    }
+    return n > 0 ? sum / n : (double)NAN;
+}

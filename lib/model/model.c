@@ -1,0 +1,79 @@
+#include "model/model.h"
+
+#include "base/parallel.h"
+#include "checkpoint/hub.h"
+#include "checkpoint/quantized_store.h"
+
+enum { MAX_OPEN_THREADS = 64 };
+
+static void model_free(pg_model *model) {
+    pgi_memory memory = model->memory;
+    pgi_weights_free(&model->weights);
+    pgi_tensor_files_close(&model->files);
+    pgi_config_free(&model->config);
+    pgi_free(&memory, model);
+}
+
+pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_model_options *options, pg_model **out) {
+    const int n_cpus = pgi_cpu_count();
+    pgi_team team; /* starts when there are weights to verify or to quantise */
+    pgi_run run = pgi_run_open(&team, NULL, &(pg_run_options){
+        .n_threads = n_cpus < MAX_OPEN_THREADS ? n_cpus : MAX_OPEN_THREADS,
+        .progress = options->progress,
+        .progress_user = options->progress_user,
+        .cancel = options->cancel,
+    });
+    pgi_config config;
+    char *folder = NULL;
+    pg_status status;
+
+    pg_model *model = pgi_alloc_zero(memory, 1, sizeof *model);
+    if (!model) return PG_ERROR_MEMORY;
+    model->memory = *memory;
+    memory = &model->memory; /* the parts keep the pointer: it must live as long as they do */
+    model->log = (pgi_log){options->log, options->log_user};
+    atomic_init(&model->references, 1);
+
+    PGI_GOTO(pgi_hub_find(memory, name, &folder), fail);
+    PGI_GOTO(pgi_kernels_init(&model->kernels, options->cpu_mask), fail);
+    PGI_GOTO(pgi_config_load(memory, folder, &config), fail);
+    model->config = config;
+    PGI_GOTO(pgi_tensor_files_open(memory, folder, &model->files), fail);
+    PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, &model->weights), fail);
+    if (options->flags & PG_MODEL_VERIFY) PGI_GOTO(pgi_quantized_store_verify(memory, &run, model->files), fail);
+    if (options->weights != PG_WEIGHTS_STORED && options->weights != model->weights.format) {
+        if (model->weights.format != PG_WEIGHTS_STORED) {
+            status = pgi_error(PG_ERROR_ARGUMENT, "%s: found weights converted to %s, expected %s as the options say",
+                               folder, pgi_weights_name(model->weights.format), pgi_weights_name(options->weights));
+            goto fail;
+        }
+        PGI_GOTO(pgi_model_quantize(model, &run, options->weights), fail);
+    }
+    const int quantized = model->weights.format != PG_WEIGHTS_STORED || options->weights != PG_WEIGHTS_STORED;
+    pgi_kernels_arithmetic(&model->kernels, options->arithmetic, quantized);
+    uint32_t n_files = pgi_tensor_files_n_files(model->files);
+    pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx", folder,
+                 model->config.text.generation, (unsigned long long)model->weights.n_parameters, n_files,
+                 n_files == 1 ? "" : "s", (unsigned long long)model->kernels.cpu);
+    if (model->config.unfollowed_setting)
+        pgi_log_line(&model->log, PG_LOG_WARNING,
+                     "%s/generation_config.json: %s is set; transformers' generate() follows it, this library does not",
+                     folder, model->config.unfollowed_setting);
+    pgi_run_close(&run);
+    pgi_free(memory, folder);
+    *out = model;
+    return PG_OK;
+fail:
+    pgi_run_close(&run);
+    pgi_free(memory, folder);
+    model_free(model);
+    return status;
+}
+
+void pgi_model_retain(pg_model *model) {
+    if (model) atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);
+}
+
+void pgi_model_release(pg_model *model) {
+    if (model && atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) == 1) model_free(model);
+}

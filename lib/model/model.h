@@ -1,0 +1,30 @@
+/* The opened model: config, mapped weights and kernels, counted. The public handle is this struct. */
+#ifndef PGI_MODEL_MODEL_H
+#define PGI_MODEL_MODEL_H
+
+#include "base/log.h"
+#include "base/run.h"
+#include "checkpoint/config.h"
+#include "checkpoint/safetensors.h"
+#include "checkpoint/weights.h"
+#include "kernels/kernels.h"
+
+struct pg_model {
+    atomic_int references;
+    pgi_memory memory;
+    pgi_config config;
+    pgi_tensor_files *files;
+    pgi_weights weights;
+    pgi_kernels kernels;
+    pgi_log log;
+};
+
+/* options: complete (all defaults filled in). On error *out needs no release. */
+pg_status pgi_model_open(const pgi_memory *memory, const char *model, const pg_model_options *options, pg_model **out);
+/* quantize.c: makes int8 or int4 (PG_WEIGHTS_*) of the matrices of a model that was bound and has them as stored. In
+ * threads; reports PG_PHASE_CONVERT in bytes. */
+pg_status pgi_model_quantize(pg_model *model, const pgi_run *run, int32_t weights);
+void pgi_model_retain(pg_model *model);  /* NULL is ignored */
+void pgi_model_release(pg_model *model); /* NULL is ignored */
+
+#endif

@@ -1,0 +1,190 @@
+/*
+ * Text rows from the embedding, image rows from the features, in order (HF: PaliGemmaModel.forward,
+ * get_placeholder_mask and masked_scatter). As in HF the image tokens of all rows together take the pictures of all
+ * rows together, one after the other; and with given embeddings those rows are image tokens that equal the embedding
+ * of the image token, where there are pictures at all.
+ */
+#include "model/prompts.h"
+
+#include <string.h>
+#include <time.h>
+
+double pgi_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* RoPE itself has no end; max_position_embeddings is what the decoder was trained for. Small test
+ * configs say less than their own image tokens need, so the limit is never below Gemma's 8192. */
+int64_t pgi_context_limit(const pgi_config *config) {
+    return config->text.max_positions > 8192 ? config->text.max_positions : 8192;
+}
+
+static pg_status check_rows(const pg_model *model, const pg_inputs *inputs) {
+    const pgi_config *config = &model->config;
+    const int64_t limit = pgi_context_limit(config), last_id = config->text.vocab_size - 1;
+    if (inputs->n_rows < 1 || inputs->n_tokens < 1)
+        return pgi_error(PG_ERROR_ARGUMENT, "the inputs have no tokens, expected at least 1");
+    if (inputs->embeds && inputs->embed_width != config->text.hidden_size)
+        return pgi_error(PG_ERROR_ARGUMENT, "inputs_embeds is %lld wide, the model's hidden_size is %d",
+                         (long long)inputs->embed_width, config->text.hidden_size);
+    for (int64_t r = 0; r < inputs->n_rows; r++) {
+        if (inputs->rows[r].n_tokens > limit)
+            return pgi_error(PG_ERROR_LIMIT,
+                             "row %lld is %lld tokens long, image tokens included, expected at most %lld", (long long)r,
+                             (long long)inputs->rows[r].n_tokens, (long long)limit);
+        for (int64_t t = 0; inputs->ids && t < inputs->n_tokens; t++) {
+            int64_t id = inputs->ids[r * inputs->n_tokens + t];
+            /* image tokens need no row in the embedding, theirs are the features */
+            if (id != config->image_token_id && (id < 0 || id > last_id))
+                return pgi_error(PG_ERROR_ARGUMENT,
+                                 "row %lld: token %lld is id %lld, expected 0 to %lld: the tokenizer is not the "
+                                 "model's",
+                                 (long long)r, (long long)t, (long long)id, (long long)last_id);
+        }
+    }
+    return PG_OK;
+}
+
+static int is_image_token(const pgi_prompts *prompts, int64_t row, int64_t t) {
+    const pg_inputs *inputs = prompts->inputs;
+    const pgi_config *config = &prompts->model->config;
+    int64_t at = row * inputs->n_tokens + t;
+    if (inputs->ids) return inputs->ids[at] == config->image_token_id;
+    if (!prompts->image_row) return 0;
+    const float *x = inputs->embeds + at * inputs->embed_width;
+    for (int64_t i = 0; i < inputs->embed_width; i++)
+        if (x[i] != prompts->image_row[i]) return 0;
+    return 1;
+}
+
+/* Image tokens and the rows of the pictures must be equally many; the message names the row where they part. */
+static pg_status match_pictures(pgi_prompts *prompts, int64_t n_images) {
+    const pg_inputs *inputs = prompts->inputs;
+    const int64_t per_image = prompts->model->config.vision.n_patches, n_features = n_images * per_image;
+    int64_t n = 0, in_row = 0;
+    for (int64_t r = 0; r < inputs->n_rows; r++) {
+        prompts->first_feature[r] = n;
+        in_row = 0;
+        for (int64_t t = 0; t < inputs->n_tokens; t++) in_row += is_image_token(prompts, r, t);
+        if (n + in_row > n_features && n_images == 0)
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "row %lld has %lld image tokens, but the inputs have no pixel_values: they were made "
+                             "without an image, so features are needed",
+                             (long long)r, (long long)in_row);
+        if (n + in_row > n_features)
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "row %lld has %lld image tokens, the %lld picture%s of %lld each have %lld left: image "
+                             "tokens and pictures do not match",
+                             (long long)r, (long long)in_row, (long long)n_images, n_images == 1 ? "" : "s",
+                             (long long)per_image, (long long)(n_features - n));
+        n += in_row;
+    }
+    if (n == n_features) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT,
+                     "rows 0 to %lld have %lld image tokens (the last row %lld), the pictures have %lld (%lld of %lld "
+                     "each): image tokens and pictures do not match",
+                     (long long)inputs->n_rows - 1, (long long)n, (long long)in_row, (long long)n_features,
+                     (long long)n_images, (long long)per_image);
+}
+
+static pg_status check_features(const pg_model *model, const pg_features *features) {
+    const pgi_config *theirs = &features->model->config, *ours = &model->config;
+    if (theirs->text.hidden_size == ours->text.hidden_size && theirs->vision.n_patches == ours->vision.n_patches)
+        return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "the features are of another model: %d rows of %d, expected %d rows of %d",
+                     theirs->vision.n_patches, theirs->text.hidden_size, ours->vision.n_patches,
+                     ours->text.hidden_size);
+}
+
+/* The pixels of the inputs to features, into the room or a handle of their own. */
+static pg_status encode(const pgi_run *run, pg_model *model, const pgi_prompts_room *room, pgi_prompts *prompts) {
+    double start = pgi_now();
+    if (room) {
+        PGI_TRY(pgi_features_encode_to(run, model, prompts->inputs, room->features, room->encoder));
+        prompts->rows = room->features;
+    } else {
+        PGI_TRY(pgi_features_encode(run, model, prompts->inputs, &prompts->features));
+        prompts->rows = prompts->features->data;
+    }
+    prompts->encode_seconds = pgi_now() - start;
+    return PG_OK;
+}
+
+pg_status pgi_prompts_open(const pgi_run *run, pg_model *model, const pg_inputs *inputs, const pg_features *features,
+                           const pgi_prompts_room *room, pgi_prompts *out) {
+    const pgi_text_config *text = &model->config.text;
+    const int64_t n_images = features ? features->n_images : inputs->pixels ? inputs->n_images : 0;
+    pg_status status;
+    *out = (pgi_prompts){.model = model, .inputs = inputs, .in_room = room != NULL};
+    PGI_TRY(check_rows(model, inputs));
+    if (features) PGI_TRY(check_features(model, features));
+    out->first_feature =
+        room ? room->first_feature : pgi_alloc(&model->memory, (size_t)inputs->n_rows, sizeof(int64_t));
+    /* an image token outside the vocabulary has no embedding that a row could equal */
+    int by_embedding = inputs->embeds && n_images > 0 && model->config.image_token_id < text->vocab_size;
+    if (by_embedding)
+        out->image_row = room ? room->image_row : pgi_alloc(&model->memory, (size_t)text->hidden_size, sizeof(float));
+    if (!out->first_feature || (by_embedding && !out->image_row)) {
+        status = PG_ERROR_MEMORY;
+        goto fail;
+    }
+    if (by_embedding)
+        pgi_decoder_embed(run, text, &model->weights.text, &model->config.image_token_id, 1, out->image_row);
+    PGI_GOTO(match_pictures(out, n_images), fail);
+    if (features) {
+        out->features = (pg_features *)(uintptr_t)features;
+        pgi_features_retain(out->features);
+        out->rows = features->data;
+    } else if (n_images > 0) {
+        PGI_GOTO(encode(run, model, room, out), fail);
+    }
+    return PG_OK;
+fail:
+    pgi_prompts_close(out);
+    return status;
+}
+
+void pgi_prompts_close(pgi_prompts *prompts) {
+    if (!prompts->in_room) {
+        pgi_free(&prompts->model->memory, prompts->first_feature);
+        pgi_free(&prompts->model->memory, prompts->image_row);
+    }
+    pgi_features_release(prompts->features);
+}
+
+void pgi_prompts_embed(const pgi_run *run, const pgi_prompts *prompts, int64_t row, int64_t first, int64_t n,
+                       float *x) {
+    const pg_inputs *inputs = prompts->inputs;
+    const pgi_text_config *text = &prompts->model->config.text;
+    const int64_t h = text->hidden_size;
+    const float *image_row = prompts->rows ? prompts->rows + prompts->first_feature[row] * h : NULL;
+    for (int64_t t = 0; t < first; t++) /* image tokens that are padding take theirs too, as in HF */
+        if (is_image_token(prompts, row, t)) image_row += h;
+    for (int64_t t = first; t < first + n; t++, x += h) {
+        int64_t at = row * inputs->n_tokens + t;
+        if (is_image_token(prompts, row, t)) {
+            memcpy(x, image_row, (size_t)h * sizeof(float));
+            image_row += h;
+        } else if (inputs->ids) {
+            pgi_decoder_embed(run, text, &prompts->model->weights.text, &inputs->ids[at], 1, x);
+        } else {
+            memcpy(x, inputs->embeds + at * h, (size_t)h * sizeof(float));
+        }
+    }
+}
+
+pgi_sequence pgi_prompts_sequence(const pgi_prompts *prompts, int64_t row, int64_t first, int64_t n) {
+    const pg_inputs *inputs = prompts->inputs;
+    const pgi_row *of = &inputs->rows[row];
+    int64_t at = row * inputs->n_tokens + first;
+    return (pgi_sequence){
+        .n_rows = n,
+        .n_left = of->first_token - first,
+        .n_right = first + n - of->first_token - of->n_tokens,
+        .n_prefix = of->n_tokens - of->n_suffix,
+        .types = inputs->token_type_ids + at,
+        .positions = inputs->own_positions ? inputs->position_ids + at : NULL,
+    };
+}

@@ -1,0 +1,438 @@
+/*
+ * pgi_attention_forward(): scaled dot-product attention with grouped KV heads,
+ * soft capping, and for each query the keys that it sees: a range, and perhaps
+ * a prefix before it (eager_attention_forward of modeling_siglip.py,
+ * modeling_gemma.py and modeling_gemma2.py).
+ *
+ * Several queries: keys and values of a few KV heads are packed to panels, then
+ * a task takes one head and a block of queries, and goes through the keys in
+ * blocks: scores, exponentials against the largest score so far, the weighted
+ * sum of values; when a larger score turns up, what was summed shrinks (the
+ * online softmax of arXiv 1805.02867, as in FlashAttention, arXiv 2205.14135),
+ * so that no row of scores is longer than a block. With kernels->bf16_attention
+ * scaled queries, keys, values and weights are rounded to bf16; scores, sums and
+ * what becomes of the weights' sum stay f32. Few queries (decode): a task takes one
+ * query and some heads of a KV head, and reads keys and values in place, as f32.
+ */
+#include "ops/ops.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "base/parallel.h"
+#include "kernels/kernels.h"
+
+enum {
+    TILES = 4,                     /* a query block is so many gemm tiles high */
+    KEY_BLOCK = 512,               /* keys whose scores are under way; at most PGI_GEMM_KC, a multiple of gemm_nr */
+    STREAMED_QUERIES = 4,          /* up to here keys and values are read in place */
+    VALUE_BLOCK = 64,              /* of those: values that are read for one head after the other */
+    AHEAD = 8,                     /* rows of queries fetched ahead */
+    LINE = 16,                     /* floats of a line of the cache */
+    PACKED_BYTES = 8 * 1024 * 1024 /* of packed keys and values, unless one head has more */
+};
+
+/* What the products of several queries are made of. Both formats have the same bytes in a row of an A tile. */
+typedef struct format {
+    int bf16;
+    int64_t mr, nr;        /* the tile */
+    int64_t element, pair; /* bytes of a value; values of the summed dimension that lie together in a panel */
+    int64_t kc;            /* the summed dimension is cut at multiples of this */
+} format;
+
+enum { A_ROW = PGI_GEMM_LDA * (int)sizeof(float) }; /* bytes from row to row of an A tile */
+_Static_assert(PGI_GEMM_BF16_LDA * sizeof(uint16_t) == A_ROW, "A tiles of both formats have rows of the same bytes");
+
+typedef struct attention_task {
+    const pgi_run *run;
+    const pgi_attention *shape;
+    const float *q, *k, *v;
+    float *out;
+    int64_t q_stride, k_stride, v_stride, out_stride;
+    int64_t head_batch; /* of few queries: query heads of a KV head taken together */
+    /* The heads packed now: kv_begin <= KV head < kv_begin + kv_count. */
+    int64_t kv_begin, kv_count;
+    format format;
+    char *packed_k;    /* [kv_count, key panels, head_dim, nr] */
+    char *packed_v;    /* [kv_count, value panels, n_keys, nr] */
+    char *threads;     /* scratch of the threads */
+    size_t per_thread; /* bytes of each */
+    atomic_int stopped;
+} attention_task;
+
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static size_t align64(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
+static int streamed(const pgi_attention *shape) { return shape->n_queries <= STREAMED_QUERIES; }
+
+static format format_of(const pgi_kernels *kernels) {
+    if (kernels->bf16_attention)
+        return (format){1, kernels->gemm_bf16_mr, kernels->gemm_bf16_nr, sizeof(uint16_t), 2, PGI_GEMM_BF16_KC};
+    return (format){0, kernels->gemm_mr, kernels->gemm_nr, sizeof(float), 1, PGI_GEMM_KC};
+}
+static int64_t query_block(const format *f) { return TILES * f->mr; }
+
+/* Bytes of a panel of k steps; of the packed keys, and of the packed values, of one KV head. */
+static int64_t panel_bytes(const format *f, int64_t k) { return ceil_div(k, f->pair) * f->pair * f->nr * f->element; }
+static int64_t packed_k_bytes(const format *f, const pgi_attention *shape) {
+    return ceil_div(shape->n_keys, f->nr) * panel_bytes(f, shape->head_dim);
+}
+static int64_t packed_v_bytes(const format *f, const pgi_attention *shape) {
+    return ceil_div(shape->head_dim, f->nr) * panel_bytes(f, shape->n_keys);
+}
+static int64_t heads_at_once(const format *f, const pgi_attention *shape) {
+    int64_t bytes = packed_k_bytes(f, shape) + packed_v_bytes(f, shape);
+    return max64(1, pgi_min64(bytes ? PACKED_BYTES / bytes : shape->n_kv_heads, shape->n_kv_heads));
+}
+
+/* Bytes of a block of rows cut into column blocks, each an A tile: [blocks, rows, A_ROW]. */
+static size_t block_bytes(const format *f, int64_t columns) {
+    return (size_t)(ceil_div(columns, f->kc) * query_block(f) * A_ROW);
+}
+
+/* Of the sums of a block of queries, from row to row: no power of two, for the cache's sets. */
+static int64_t sum_stride(const pgi_attention *shape) { return ceil_div(shape->head_dim, 16) * 16 + 16; }
+
+static size_t thread_bytes(const format *f, const pgi_attention *shape) {
+    const size_t keys = (size_t)shape->n_keys, d = (size_t)shape->head_dim;
+    const size_t few = align64(sizeof(float) * (PGI_GEMV_ROWS * keys + (PGI_GEMV_ROWS + 1) * d));
+    if (streamed(shape)) return few;
+    const size_t many = (size_t)(1 + f->bf16) * block_bytes(f, KEY_BLOCK) + block_bytes(f, shape->head_dim) +
+                        (size_t)(query_block(f) * sum_stride(shape)) * sizeof(float);
+    return many > few ? many : few; /* the room must do for fewer queries */
+}
+
+/* Fewer keys can need more room for packing, as more heads are then packed at once; so this is the bound that rises
+ * with the keys: all heads, but at most PACKED_BYTES or one head. */
+size_t pgi_attention_scratch(const pgi_kernels *kernels, const pgi_attention *shape, int n_threads) {
+    const format f = format_of(kernels);
+    size_t packed = 0;
+    if (!streamed(shape)) {
+        size_t head = (size_t)(packed_k_bytes(&f, shape) + packed_v_bytes(&f, shape));
+        size_t at_once = head > PACKED_BYTES ? head : PACKED_BYTES, all = (size_t)shape->n_kv_heads * head;
+        packed = all < at_once ? all : at_once;
+    }
+    return align64(packed) + (size_t)n_threads * thread_bytes(&f, shape);
+}
+
+/* The keys that a query sees: 0 <= j < prefix and begin <= j < end, prefix <= begin <= end. */
+typedef struct visible_keys {
+    int64_t prefix, begin, end;
+} visible_keys;
+
+static visible_keys keys_of(const pgi_attention *shape, int64_t query) {
+    visible_keys keys = {
+        .prefix = shape->prefix_end ? shape->prefix_end[query] : 0,
+        .begin = shape->key_begin ? shape->key_begin[query] : 0,
+        .end = shape->key_end ? shape->key_end[query] : shape->n_keys,
+    };
+    if (keys.begin == keys.end) keys.begin = keys.end = keys.prefix; /* the prefix alone, or nothing */
+    if (keys.prefix == keys.begin) keys.begin = keys.prefix = 0;     /* one range */
+    return keys;
+}
+
+/* Keys from j on that a query sees all of (*visible) or none of; returns where they end, at hi at the latest. */
+static int64_t stretch_end(visible_keys seen, int64_t j, int64_t hi, int *visible) {
+    *visible = j < seen.prefix || (j >= seen.begin && j < seen.end);
+    int64_t end = j < seen.prefix ? seen.prefix : j < seen.begin ? seen.begin : j < seen.end ? seen.end : hi;
+    return pgi_min64(end, hi);
+}
+
+static int sees_any(visible_keys seen, int64_t lo, int64_t hi) {
+    return lo < seen.prefix || pgi_min64(seen.end, hi) > max64(seen.begin, lo);
+}
+
+/* What the keys before have come to: sum of exp(score - max). */
+typedef struct softmax_state {
+    float max, sum;
+} softmax_state;
+
+/* Goes on with the keys lo..hi: their scores x become weights exp(score - max), 0 where the query does not see the key,
+ * in x itself (rounded NULL) or as bf16. Returns the factor for everything that was weighted before. */
+static float softmax_keys(const pgi_kernels *kernels, float *x, uint16_t *rounded, visible_keys seen, int64_t lo,
+                          int64_t hi, float soft_cap, softmax_state *state) {
+    float max = state->max, factor = 1;
+    int visible;
+    for (int64_t j = lo, stop; j < hi; j = stop) {
+        stop = stretch_end(seen, j, hi, &visible);
+        if (!visible) continue;
+        if (soft_cap > 0) kernels->soft_cap(x + j - lo, stop - j, soft_cap);
+        float here = kernels->row_max(x + j - lo, stop - j);
+        if (here > max) max = here;
+    }
+    if (state->sum != 0 && max > state->max) { /* exp by the same kernel as all others */
+        factor = state->max;
+        kernels->exp_sum(&factor, 1, max);
+    }
+    state->max = max;
+    state->sum *= factor;
+    if (max == -INFINITY) max = 0; /* every weight so far is 0 */
+    for (int64_t j = lo, stop; j < hi; j = stop) {
+        stop = stretch_end(seen, j, hi, &visible);
+        if (visible && rounded)
+            state->sum += kernels->exp_sum_bf16(x + j - lo, stop - j, max, rounded + j - lo);
+        else if (visible)
+            state->sum += kernels->exp_sum(x + j - lo, stop - j, max);
+        else if (rounded)
+            memset(rounded + j - lo, 0, (size_t)(stop - j) * sizeof(uint16_t));
+        else
+            memset(x + j - lo, 0, (size_t)(stop - j) * sizeof(float));
+    }
+    return factor;
+}
+
+/* out [m, d] = scores [m, n] values [n, d]: a few values for all the heads, so that they are read from memory once. */
+static void weighted_values(const pgi_kernels *kernels, int64_t m, int64_t n, int64_t d, const float *scores,
+                            const float *values, int64_t v_stride, float *part, float *out) {
+    for (int64_t j = 0; j < n; j += VALUE_BLOCK) {
+        int64_t width = pgi_min64(VALUE_BLOCK, n - j);
+        for (int64_t i = 0; i < m; i++) {
+            float *to = j == 0 ? out + i * d : part;
+            kernels->weighted_sum(width, d, scores + i * n + j, values + j * v_stride, v_stride, to);
+            if (j > 0) kernels->add(out + i * d, part, d);
+        }
+    }
+}
+
+/* Item: (query, KV head, batch of its query heads). The batch reads the keys once; its size does not change results. */
+static void streamed_heads(void *context, int64_t begin, int64_t end, int thread) {
+    const attention_task *task = context;
+    const pgi_attention *shape = task->shape;
+    const pgi_kernels *kernels = task->run->kernels;
+    const int64_t d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads;
+    const int64_t batch = task->head_batch, n_batches = ceil_div(group, batch);
+    float *scaled = (float *)(task->threads + (size_t)thread * task->per_thread); /* [PGI_GEMV_ROWS, head_dim] */
+    float *part = scaled + PGI_GEMV_ROWS * d;                                     /* [head_dim] */
+    float *scores = part + d;                                                     /* [PGI_GEMV_ROWS, n] */
+    for (int64_t item = begin; item < end; item++) {
+        int64_t kv = item / n_batches % shape->n_kv_heads, query = item / n_batches / shape->n_kv_heads;
+        int64_t head = kv * group + item % n_batches * batch, m = pgi_min64(batch, (kv + 1) * group - head);
+        visible_keys seen = keys_of(shape, query);
+        int64_t first = seen.prefix > 0 ? 0 : seen.begin, n = seen.end - first;
+        const float *keys = task->k + first * task->k_stride + kv * d;
+        const float *values = task->v + first * task->v_stride + kv * d;
+        float *out = task->out + query * task->out_stride + head * d;
+        if (n == 0) {
+            memset(out, 0, (size_t)(m * d) * sizeof(float));
+            continue;
+        }
+        kernels->expand_f32(task->q + query * task->q_stride + head * d, m * d, shape->scale, scaled);
+        kernels->gemv_f32((int)m, n, d, scaled, d, keys, task->k_stride * (int64_t)sizeof(float), NULL, scores, n);
+        const visible_keys here = {seen.prefix, seen.begin - first, n};
+        softmax_state states[PGI_GEMV_ROWS];
+        for (int64_t i = 0; i < m; i++) {
+            states[i] = (softmax_state){-INFINITY, 0};
+            softmax_keys(kernels, scores + i * n, NULL, here, 0, n, shape->soft_cap, &states[i]);
+        }
+        weighted_values(kernels, m, n, d, scores, values, task->v_stride, part, out);
+        for (int64_t i = 0; i < m; i++) kernels->scale(out + i * d, d, 1 / states[i].sum);
+    }
+}
+
+/* Fetches a row of a head that will be read soon: rows are too far apart for the CPU to see what comes. */
+static inline void fetch_row(const float *row, int64_t d) {
+    for (int64_t i = 0; i < d; i += LINE) __builtin_prefetch(row + i);
+    __builtin_prefetch(row + d - 1);
+}
+
+/* Item: (KV head, panel of keys). */
+static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
+    const attention_task *task = context;
+    const pgi_attention *shape = task->shape;
+    const pgi_kernels *kernels = task->run->kernels;
+    const format *f = &task->format;
+    const int64_t d = shape->head_dim, nr = f->nr, n_panels = ceil_div(shape->n_keys, nr);
+    const int64_t k_bytes = task->k_stride * (int64_t)sizeof(float);
+    (void)thread;
+    for (int64_t item = begin; item < end; item++) {
+        int64_t head = item / n_panels, key = item % n_panels * nr, n = pgi_min64(nr, shape->n_keys - key);
+        const float *keys = task->k + key * task->k_stride + (task->kv_begin + head) * d;
+        const float *values = task->v + key * task->v_stride + (task->kv_begin + head) * d;
+        char *packed = task->packed_k + head * packed_k_bytes(f, shape) + key / nr * panel_bytes(f, d);
+        for (int64_t i = 0; i < n; i++) fetch_row(values + i * task->v_stride, d);
+        if (f->bf16)
+            kernels->pack_pairs_f32(keys, k_bytes, (int)n, d, (uint16_t *)packed);
+        else
+            kernels->pack_f32(keys, k_bytes, (int)n, d, (float *)packed);
+        packed = task->packed_v + head * packed_v_bytes(f, shape) + panel_bytes(f, key);
+        for (int64_t column = 0; column < d; column += nr, packed += panel_bytes(f, shape->n_keys)) {
+            const int width = (int)pgi_min64(nr, d - column);
+            const float *row = values + column;
+            if (f->bf16) {
+                for (int64_t i = 0; i < n; i += 2, row += 2 * task->v_stride)
+                    kernels->pair_rows(row, i + 1 < n ? row + task->v_stride : NULL, width,
+                                       (uint16_t *)packed + i * nr);
+            } else {
+                for (int64_t i = 0; i < n; i++, row += task->v_stride) {
+                    float *to = (float *)packed + i * nr;
+                    memcpy(to, row, (size_t)width * sizeof(float));
+                    memset(to + width, 0, (size_t)(nr - width) * sizeof(float));
+                }
+            }
+        }
+    }
+}
+
+/* c [rows, n] = a [rows, k] panel [k, n], or is added to; rows: any number, in tiles of nearly equal height. */
+static void product(const pgi_kernels *kernels, const format *f, int64_t rows, int64_t n, int64_t k, const char *a,
+                    const char *panel, float *c, int64_t c_stride, int accumulate) {
+    const int64_t n_tiles = ceil_div(rows, f->mr);
+    for (int64_t t = 0; t < n_tiles; t++) {
+        const int64_t row = rows * t / n_tiles;
+        const int m = (int)(rows * (t + 1) / n_tiles - row);
+        if (f->bf16)
+            kernels->gemm_bf16(m, (int)n, k, (const uint16_t *)(a + row * A_ROW), (const uint16_t *)panel,
+                               c + row * c_stride, c_stride, accumulate, NULL);
+        else
+            kernels->gemm(m, (int)n, k, (const float *)(a + row * A_ROW), (const float *)panel, c + row * c_stride,
+                          c_stride, accumulate, NULL);
+    }
+}
+
+/* A block of queries of a head: its part of the scratch, and what it has come to. */
+typedef struct query_rows {
+    int64_t first, n;        /* the queries */
+    int64_t head, kv;        /* kv: of those packed now */
+    char *queries;           /* scaled: [dim blocks, block, A_ROW] */
+    float *scores;           /* [block, PGI_GEMM_LDA] */
+    char *weights;           /* [block, A_ROW]: the scores themselves, or their exponentials as bf16 */
+    float *sums;             /* weighted values so far: [block, sum_stride] */
+    int64_t lo, hi;          /* the keys that any of the queries sees */
+    softmax_state states[TILES * PGI_GEMM_MR_MAX];
+} query_rows;
+
+/* Scales the queries and looks what they see. */
+static void start_block(const attention_task *task, query_rows *b) {
+    const pgi_attention *shape = task->shape;
+    const pgi_kernels *kernels = task->run->kernels;
+    const format *f = &task->format;
+    const int64_t d = shape->head_dim;
+    b->lo = shape->n_keys, b->hi = 0;
+    for (int64_t i = 0; i < b->n; i++) {
+        visible_keys seen = keys_of(shape, b->first + i);
+        if (seen.end > 0) b->lo = pgi_min64(b->lo, seen.prefix > 0 ? 0 : seen.begin);
+        b->hi = max64(b->hi, seen.end);
+        b->states[i] = (softmax_state){-INFINITY, 0};
+        if (i + AHEAD < b->n) fetch_row(task->q + (b->first + i + AHEAD) * task->q_stride + b->head * d, d);
+        for (int64_t c = 0; c < d; c += f->kc) {
+            const float *q = task->q + (b->first + i) * task->q_stride + b->head * d + c;
+            char *row = b->queries + (c / f->kc * query_block(f) + i) * A_ROW;
+            if (f->bf16)
+                kernels->round_bf16(q, pgi_min64(f->kc, d - c), shape->scale, (uint16_t *)row);
+            else
+                kernels->expand_f32(q, pgi_min64(f->kc, d - c), shape->scale, (float *)row);
+        }
+    }
+    b->lo -= b->lo % f->pair;
+}
+
+/* Goes on with the keys from..to of the key block that begins at `base`. */
+static void next_keys(const attention_task *task, query_rows *b, int64_t base, int64_t from, int64_t to) {
+    const pgi_attention *shape = task->shape;
+    const pgi_kernels *kernels = task->run->kernels;
+    const format *f = &task->format;
+    const int64_t d = shape->head_dim, nr = f->nr;
+    const char *keys = task->packed_k + b->kv * packed_k_bytes(f, shape);
+    const char *values = task->packed_v + b->kv * packed_v_bytes(f, shape) + panel_bytes(f, from);
+    for (int64_t key = from / nr * nr; key < to; key += nr)
+        for (int64_t k0 = 0; k0 < d; k0 += f->kc)
+            product(kernels, f, b->n, pgi_min64(nr, shape->n_keys - key), pgi_min64(f->kc, d - k0),
+                    b->queries + k0 / f->kc * query_block(f) * A_ROW,
+                    keys + key / nr * panel_bytes(f, d) + panel_bytes(f, k0), b->scores + key - base, PGI_GEMM_LDA,
+                    k0 > 0);
+    char *weights = b->weights + (from - base) * f->element;
+    for (int64_t i = 0; i < b->n; i++) {
+        float factor = softmax_keys(kernels, b->scores + i * PGI_GEMM_LDA + from - base,
+                                    f->bf16 ? (uint16_t *)(weights + i * A_ROW) : NULL, keys_of(shape, b->first + i),
+                                    from, to, shape->soft_cap, &b->states[i]);
+        if (factor != 1) kernels->scale(b->sums + i * sum_stride(shape), d, factor);
+    }
+    for (int64_t column = 0; column < d; column += nr, values += panel_bytes(f, shape->n_keys))
+        product(kernels, f, b->n, pgi_min64(nr, d - column), to - from, weights, values, b->sums + column,
+                sum_stride(shape), from > b->lo);
+}
+
+/* Item: (head, block of queries), the heads of a KV head one after the other. */
+static void query_blocks(void *context, int64_t first_item, int64_t last_item, int thread) {
+    attention_task *task = context;
+    const pgi_attention *shape = task->shape;
+    const pgi_kernels *kernels = task->run->kernels;
+    const format *f = &task->format;
+    const int64_t d = shape->head_dim, n_blocks = ceil_div(shape->n_queries, query_block(f));
+    const int64_t group = shape->n_heads / shape->n_kv_heads;
+    char *scratch = task->threads + (size_t)thread * task->per_thread;
+    query_rows b = {.scores = (float *)scratch, .weights = scratch + (f->bf16 ? block_bytes(f, KEY_BLOCK) : 0)};
+    b.queries = b.weights + block_bytes(f, KEY_BLOCK);
+    b.sums = (float *)(b.queries + block_bytes(f, d));
+
+    for (int64_t item = first_item; item < last_item; item++) {
+        b.head = task->kv_begin * group + item / n_blocks;
+        b.kv = b.head / group - task->kv_begin;
+        b.first = item % n_blocks * shape->n_queries / n_blocks; /* blocks of nearly equal height */
+        b.n = (item % n_blocks + 1) * shape->n_queries / n_blocks - b.first;
+        start_block(task, &b);
+        for (int64_t base = b.lo / KEY_BLOCK * KEY_BLOCK; base < b.hi; base += KEY_BLOCK) {
+            if (pgi_run_cancelled(task->run)) {
+                atomic_store_explicit(&task->stopped, 1, memory_order_relaxed);
+                return;
+            }
+            const int64_t from = max64(b.lo, base), to = pgi_min64(b.hi, base + KEY_BLOCK);
+            int any = 0; /* none between a prefix and a window */
+            for (int64_t i = 0; i < b.n && !any; i++) any = sees_any(keys_of(shape, b.first + i), from, to);
+            if (any) next_keys(task, &b, base, from, to);
+        }
+        float *out = task->out + b.first * task->out_stride + b.head * d;
+        for (int64_t i = 0; i < b.n; i++, out += task->out_stride) {
+            if (keys_of(shape, b.first + i).end > 0)
+                kernels->expand_f32(b.sums + i * sum_stride(shape), d, 1 / b.states[i].sum, out);
+            else
+                memset(out, 0, (size_t)d * sizeof(float));
+        }
+    }
+}
+
+pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const float *q, int64_t q_stride,
+                                const float *k, int64_t k_stride, const float *v, int64_t v_stride, float *out,
+                                int64_t out_stride, void *scratch) {
+    const pgi_kernels *kernels = run->kernels;
+    const int64_t group = shape->n_heads / shape->n_kv_heads;
+    if (shape->n_queries <= 0) return PG_OK;
+    pgi_run alone;
+    double products = (double)shape->n_queries * (double)shape->n_keys * shape->n_heads * shape->head_dim;
+    run = pgi_run_for_work(run, 4.0 * products, &alone);
+    attention_task task = {.run = run,
+                           .shape = shape,
+                           .q = q,
+                           .k = k,
+                           .v = v,
+                           .out = out,
+                           .q_stride = q_stride,
+                           .k_stride = k_stride,
+                           .v_stride = v_stride,
+                           .out_stride = out_stride};
+    task.format = format_of(kernels);
+    const format *f = &task.format;
+    task.per_thread = thread_bytes(f, shape);
+    if (streamed(shape)) {
+        int64_t n_heads = shape->n_queries * shape->n_heads; /* leave something for every thread */
+        task.head_batch = max64(1, pgi_min64(pgi_min64(PGI_GEMV_ROWS, group), n_heads / run->n_threads));
+        task.threads = scratch;
+        return pgi_parallel_for(run, shape->n_queries * shape->n_kv_heads * ceil_div(group, task.head_batch), 1,
+                                streamed_heads, &task);
+    }
+    int64_t at_once = heads_at_once(f, shape);
+    task.packed_k = scratch;
+    task.packed_v = task.packed_k + at_once * packed_k_bytes(f, shape);
+    task.threads = (char *)scratch + align64((size_t)(at_once * (packed_k_bytes(f, shape) + packed_v_bytes(f, shape))));
+    for (int64_t head = 0; head < shape->n_kv_heads; head += at_once) {
+        task.kv_begin = head;
+        task.kv_count = pgi_min64(at_once, shape->n_kv_heads - head);
+        PGI_TRY(pgi_parallel_for(run, task.kv_count * ceil_div(shape->n_keys, f->nr), 4, pack_heads, &task));
+        PGI_TRY(pgi_parallel_for(run, task.kv_count * group * ceil_div(shape->n_queries, query_block(f)), 1,
+                                 query_blocks, &task));
+        if (atomic_load(&task.stopped)) return pgi_error(PG_ERROR_CANCELLED, "cancelled by request");
+    }
+    return PG_OK;
+}

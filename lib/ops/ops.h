@@ -1,0 +1,116 @@
+/*
+ * The operations the networks are written in. Each one splits its work over
+ * run->n_threads by rows or columns of the output, never over the summed
+ * dimension, so results are bit-equal for every thread count. The arithmetic
+ * inside comes from the kernel table run->kernels (kernels.h).
+ *
+ * All activations are f32, row-major; `*_stride` counts elements from one row
+ * to the next. No operation allocates: those that need room take `scratch`,
+ * 64-byte aligned, of the size that their _scratch function gives.
+ */
+#ifndef PGI_OPS_OPS_H
+#define PGI_OPS_OPS_H
+
+#include "base/run.h"
+#include "kernels/matrix.h"
+
+/* Bytes of scratch for pgi_linear_forward() of any shape. */
+size_t pgi_linear_scratch(const struct pgi_kernels *kernels, int n_threads);
+
+/* y[r][o] = sum_i x[r][i] w[o][i] + b[o], for `rows` rows; x: [rows, in], y: [rows, out]. A row's result does not
+ * depend on the rows beside it, except that up to PGI_GEMV_ROWS (4) rows are summed in another order than more, and that
+ * kernels->bf16_linear rounds x and w
+ * to bf16 for more. */
+pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
+                             const pgi_linear *linear, float *y, int64_t y_stride, void *scratch);
+
+/* A linear layer and where its results go: y [rows, out]. */
+typedef struct pgi_output {
+    const pgi_linear *linear;
+    float *y;
+    int64_t y_stride;
+} pgi_output;
+
+/* pgi_linear_forward() of n >= 1 layers that read the same x, to the same bits. */
+pg_status pgi_linear_several(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
+                             const pgi_output *outputs, int n, void *scratch);
+
+typedef struct pgi_attention {
+    int32_t n_heads, n_kv_heads; /* query heads per KV head: n_heads / n_kv_heads, head h uses KV head h / that */
+    int32_t head_dim;
+    float scale;    /* multiplies q . k */
+    float soft_cap; /* c > 0: scores become c * tanh(score / c); 0: none */
+    int64_t n_queries, n_keys;
+    /* Query i sees the keys key_begin[i] <= j < key_end[i], 0 <= begin <= end <= n_keys.
+     * NULL: from the first key on; to the last. */
+    const int64_t *key_begin, *key_end;
+    /* It also sees the keys 0 <= j < prefix_end[i], prefix_end[i] <= key_begin[i]. NULL: no more than its range. */
+    const int64_t *prefix_end;
+} pgi_attention;
+
+/* Bytes of scratch for pgi_attention_forward() of this shape or of one with fewer queries, keys or both. */
+size_t pgi_attention_scratch(const struct pgi_kernels *kernels, const pgi_attention *shape, int n_threads);
+
+/* softmax(cap(scale q k^T) + mask) v; zeros for a query that sees no key.
+ * q, out: [n_queries, n_heads * head_dim]; k, v: [n_keys, n_kv_heads * head_dim]. */
+pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const float *q, int64_t q_stride,
+                                const float *k, int64_t k_stride, const float *v, int64_t v_stride, float *out,
+                                int64_t out_stride, void *scratch);
+
+/* y = x / sqrt(mean(x^2) + eps) * (1 + weight), Gemma's RMSNorm; x, y: [rows, columns] dense, may be the same. */
+pg_status pgi_rms_norm(const pgi_run *run, const float *x, int64_t rows, int64_t columns, const float *weight,
+                       float eps, float *y);
+
+/* y = (x - mean) / sqrt(var + eps) * weight + bias, biased variance; x, y as above. */
+pg_status pgi_layer_norm(const pgi_run *run, const float *x, int64_t rows, int64_t columns, const float *weight,
+                         const float *bias, float eps, float *y);
+
+/* The activations of the HF configs that checkpoints use. */
+enum {
+    /* "gelu_pytorch_tanh", "gelu_new", "gelu_fast": 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    PGI_ACTIVATION_GELU_TANH = 1,
+    PGI_ACTIVATION_GELU_ERF = 2,  /* "gelu": 0.5 x (1 + erf(x / sqrt 2)) */
+    PGI_ACTIVATION_SILU = 3,      /* "silu", "swish": x / (1 + exp(-x)) */
+    PGI_ACTIVATION_RELU = 4       /* "relu" */
+};
+
+/* down(act(gate x) * up x), or down(act(up x)) where there is no gate. */
+typedef struct pgi_mlp {
+    int32_t activation;
+    const pgi_linear *gate; /* NULL: none */
+    const pgi_linear *up, *down;
+} pgi_mlp;
+
+/* Bytes of `inside` for up to `rows` rows of an MLP whose inside has `width` values; 64-byte aligned. */
+size_t pgi_mlp_inside(int64_t rows, int64_t width, int gated);
+/* y [rows, down's outputs] of x [rows, up's inputs], both dense. scratch: pgi_linear_scratch(). */
+pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y, void *inside,
+                          void *scratch);
+
+/* x = act(x), n values. */
+pg_status pgi_activate(const pgi_run *run, int32_t activation, float *x, int64_t n);
+/* gate = act(gate) * up, n values. */
+pg_status pgi_gate(const pgi_run *run, int32_t activation, float *gate, const float *up, int64_t n);
+
+/* x += y, n values. */
+pg_status pgi_add(const pgi_run *run, float *x, const float *y, int64_t n);
+
+/* Rotates halves: for each row r and head, (x[i], x[i + d/2]) by the angle whose
+ * cosine and sine are cos[r][i], sin[r][i], i < d/2 (HF: apply_rotary_pos_emb).
+ * x: [rows, n_heads * head_dim]; cos, sin: [rows, head_dim / 2]. */
+pg_status pgi_rope(const pgi_run *run, float *x, int64_t x_stride, int64_t rows, int32_t n_heads, int32_t head_dim,
+                   const float *cos, const float *sin);
+
+/* x = cap * tanh(x / cap), n values. */
+pg_status pgi_soft_cap(const pgi_run *run, float *x, int64_t n, float cap);
+
+/* Outputs first .. first + n of a layer, as a layer; first: a multiple of 16 (a quantised panel). */
+pgi_linear pgi_linear_rows(const pgi_linear *linear, int64_t first, int64_t n);
+
+/* Row `row` of a matrix as f32, times `scale`. */
+void pgi_matrix_row(const struct pgi_kernels *kernels, const pgi_matrix *matrix, int64_t row, float scale, float *out);
+
+/* The lowest index among the largest values; NaN never wins (0 when all are NaN). */
+int64_t pgi_argmax(const float *x, int64_t n);
+
+#endif

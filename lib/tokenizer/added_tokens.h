@@ -1,0 +1,83 @@
+/*
+ * Added tokens as HF's `tokenizers` keeps and finds them (tokenizer/added_vocabulary.rs): pieces that
+ * are cut out of the text before the model sees it, the leftmost first and the longest of those.
+ */
+#ifndef PGI_TOKENIZER_ADDED_TOKENS_H
+#define PGI_TOKENIZER_ADDED_TOKENS_H
+
+#include "tokenizer/vocab.h"
+
+typedef struct pgi_token_flags {
+    uint8_t single_word; /* only between characters that are not of a word */
+    uint8_t lstrip, rstrip; /* takes the white space before, after it along */
+    uint8_t normalized;  /* found after spaces were replaced, otherwise before */
+    uint8_t special;     /* skipped by decode(skip_special_tokens), plain text when the text is taken literally */
+} pgi_token_flags;
+
+typedef struct pgi_added_token {
+    int64_t id;
+    pgi_token_flags flags;
+} pgi_added_token;
+
+/* Which tokens of a text are plain characters. */
+enum {
+    PGI_PARSED = 0,         /* none: HF's default */
+    PGI_LITERAL = 1,        /* the special ones (PG_TEXT_LITERAL) */
+    /* As sentencepiece alone reads a text: plain are control pieces, unk, and special tokens that its model has not,
+     * such as `<image>`; `<mask>` is found, which is special for HF and user-defined there. Runs of spaces that are
+     * pieces are found too, and no token takes white space along. */
+    PGI_LITERAL_CONTROL = 2
+};
+
+/* A tree of bytes; node 0 is the root. */
+typedef struct pgi_trie_node {
+    int32_t child, sibling; /* 0: none */
+    int32_t token;          /* index of the added token that ends here, or -1 */
+    uint8_t byte;
+} pgi_trie_node;
+
+typedef struct pgi_trie {
+    pgi_trie_node *nodes;
+    size_t n, capacity;
+    int32_t first[256]; /* the root's children by their byte, 0: none */
+} pgi_trie;
+
+typedef struct pgi_added_tokens {
+    const pgi_memory *memory;
+    pgi_added_token *data;
+    size_t n, capacity;
+    uint32_t *by_id;  /* [n_ids]: index into data + 1, or 0 */
+    uint8_t *special; /* [n_ids]: PGI_LITERAL once the token was added as a special one (that sticks), and the bit
+                         PGI_LITERAL_CONTROL where pgi_added_tokens_set_control() put it */
+    size_t n_ids;
+    pgi_trie raw, normalized; /* made by pgi_added_tokens_finish() */
+} pgi_added_tokens;
+
+void pgi_added_tokens_init(pgi_added_tokens *tokens, const pgi_memory *memory);
+void pgi_added_tokens_free(pgi_added_tokens *tokens);
+
+/* The token of an id, or NULL. */
+const pgi_added_token *pgi_added_tokens_of(const pgi_added_tokens *tokens, int64_t id);
+int pgi_added_tokens_is_special(const pgi_added_tokens *tokens, int64_t id);
+/* Ids without a token are ignored. */
+void pgi_added_tokens_set_control(pgi_added_tokens *tokens, int64_t id);
+
+/* Adds a token, or gives an added one new flags. A text without an id gets the next one and enters `vocab`. */
+pg_status pgi_added_tokens_add(pgi_added_tokens *tokens, pgi_vocab *vocab, const char *text, size_t size,
+                               pgi_token_flags flags, const char *file);
+/* Call it after the last add. replace_spaces: the normaliser makes ' ' U+2581. */
+pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *vocab, int replace_spaces,
+                                  const char *file);
+
+/* Called for each part of a text in turn: `token` is NULL for what lies between tokens. */
+typedef pg_status (*pgi_part_fn)(void *user, const pgi_added_token *token, const char *text, size_t size);
+
+/* Cuts `text` at the tokens of `trie` (tokens->raw or tokens->normalized). literal: PGI_PARSED, PGI_LITERAL or
+ * PGI_LITERAL_CONTROL; tokens that are plain characters by it are passed over. */
+pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie *trie, const char *text, size_t size,
+                                 int literal, pgi_part_fn part, void *user);
+
+/* Appends `text` to `out`, each ' ' as U+2581. */
+pg_status pgi_replace_spaces(const char *text, size_t size, pgi_buffer *out);
+
+#endif

@@ -1,0 +1,43 @@
+/*
+ * A JSON reader that walks a document once without building a tree, for
+ * tokenizer.json: PaliGemma's has 34 MB, of which a tree would take ten times as much memory.
+ */
+#ifndef PGI_TOKENIZER_JSON_READER_H
+#define PGI_TOKENIZER_JSON_READER_H
+
+#include "base/memory.h"
+
+typedef struct pgi_json_reader {
+    const char *file; /* for messages */
+    const uint8_t *data;
+    size_t size, at;
+    const char *key;  /* what is being read, such as "model.vocab", for messages; NULL: nothing in particular */
+    pgi_buffer text;  /* the string or key read last */
+} pgi_json_reader;
+
+/* `data` is borrowed. */
+void pgi_json_reader_init(pgi_json_reader *reader, const pgi_memory *memory, const char *file, const void *data,
+                          size_t size);
+void pgi_json_reader_free(pgi_json_reader *reader);
+
+/* The first byte of the next value ('{', '[', '"', 't', 'f', 'n', '-' or a digit), or 0 at the end. */
+int pgi_json_peek(pgi_json_reader *reader);
+
+/* Containers: open, then next until *more is 0. `opener` is '{' or '['. *first, owned by the
+ * caller, starts as 1. In an object, next leaves the key in reader->text. */
+pg_status pgi_json_open(pgi_json_reader *reader, char opener);
+pg_status pgi_json_next(pgi_json_reader *reader, char opener, int *first, int *more);
+
+pg_status pgi_json_string(pgi_json_reader *reader); /* into reader->text, UTF-8, may hold NUL */
+pg_status pgi_json_uint(pgi_json_reader *reader, uint64_t *value);
+
+/* Passes over any value, checked; *begin and *end (may be NULL) say where it stands. */
+pg_status pgi_json_skip(pgi_json_reader *reader, size_t *begin, size_t *end);
+
+/* Nothing but white space may follow. */
+pg_status pgi_json_end(pgi_json_reader *reader);
+
+/* PG_ERROR_FORMAT "file: key: line ..., column ...: found ..., expected ...". */
+pg_status pgi_json_expected(const pgi_json_reader *reader, const char *expected);
+
+#endif

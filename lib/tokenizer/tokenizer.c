@@ -1,0 +1,159 @@
+/*
+ * Text to ids and back as HF's `tokenizers` does it for Gemma: added tokens are cut out, spaces become
+ * U+2581, added tokens marked `normalized` are cut out, the rest is byte pair encoded. Decoding is
+ * Sequence[Replace(U+2581, " "), ByteFallback, Fuse].
+ */
+#include "tokenizer/tokenizer.h"
+
+#include <string.h>
+
+#include "base/utf8.h"
+#include "tokenizer/tokenizer_parts.h"
+
+pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, pgi_tokenizer **out) {
+    pgi_tokenizer *tokenizer = pgi_alloc_zero(memory, 1, sizeof *tokenizer);
+    *out = NULL;
+    if (!tokenizer) return PG_ERROR_MEMORY;
+    tokenizer->memory = *memory;
+    pg_status status = pgi_tokenizer_load(tokenizer, folder);
+    if (status < 0) pgi_tokenizer_close(&tokenizer);
+    *out = tokenizer;
+    return status;
+}
+
+void pgi_tokenizer_close(pgi_tokenizer **tokenizer) {
+    if (!*tokenizer) return;
+    pgi_memory memory = (*tokenizer)->memory;
+    pgi_bpe_close(&(*tokenizer)->bpe);
+    pgi_added_tokens_free(&(*tokenizer)->added);
+    pgi_vocab_free(&(*tokenizer)->vocab);
+    pgi_free(&memory, *tokenizer);
+    *tokenizer = NULL;
+}
+
+typedef struct encoding {
+    const pgi_tokenizer *tokenizer;
+    int literal;
+    pgi_ids *out;
+} encoding;
+
+static pg_status encode_normalized(void *user, const pgi_added_token *token, const char *text, size_t size) {
+    const encoding *e = user;
+    return token ? pgi_ids_push(e->out, token->id) : pgi_bpe_encode(e->tokenizer->bpe, text, size, e->out);
+}
+
+static pg_status encode_raw(void *user, const pgi_added_token *token, const char *text, size_t size) {
+    const encoding *e = user;
+    const pgi_added_tokens *added = &e->tokenizer->added;
+    if (token) return pgi_ids_push(e->out, token->id);
+    if (!e->tokenizer->replace_spaces)
+        return pgi_added_tokens_split(added, &added->normalized, text, size, e->literal, encode_normalized, user);
+    pgi_buffer normalized;
+    pgi_buffer_init(&normalized, &e->tokenizer->memory);
+    pg_status status = pgi_replace_spaces(text, size, &normalized);
+    if (status >= 0)
+        status = pgi_added_tokens_split(added, &added->normalized, (const char *)normalized.data, normalized.size,
+                                        e->literal, encode_normalized, user);
+    pgi_buffer_free(&normalized);
+    return status;
+}
+
+pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
+                               pgi_ids *out) {
+    size_t valid = pgi_utf8_valid_prefix((const uint8_t *)text, size);
+    if (valid < size)
+        return pgi_error(PG_ERROR_ARGUMENT, "the text is not valid UTF-8: byte %zu is 0x%02X", valid,
+                         (unsigned)(uint8_t)text[valid]);
+    encoding e = {tokenizer, literal, out};
+    const pgi_added_tokens *added = &tokenizer->added;
+    if (literal != PGI_LITERAL_CONTROL || !tokenizer->replace_spaces)
+        return pgi_added_tokens_split(added, &added->raw, text, size, literal, encode_raw, &e);
+    /* sentencepiece replaces spaces first, and so finds the pieces that are runs of them, longest first */
+    pgi_buffer normalized;
+    pgi_buffer_init(&normalized, &tokenizer->memory);
+    pg_status status = pgi_replace_spaces(text, size, &normalized);
+    if (status >= 0)
+        status = pgi_added_tokens_split(added, &added->raw, (const char *)normalized.data, normalized.size, literal,
+                                        encode_raw, &e);
+    pgi_buffer_free(&normalized);
+    return status;
+}
+
+int pgi_tokenizer_skips(const pgi_tokenizer *tokenizer, int64_t id) {
+    const pgi_added_token *token = pgi_added_tokens_of(&tokenizer->added, id);
+    size_t size;
+    const char *text = pgi_vocab_text(&tokenizer->vocab, (size_t)id, &size);
+    /* HF looks up the text as the decoder gets it, which for these is not the token's own. */
+    if (token && token->flags.normalized && tokenizer->replace_spaces && memchr(text, ' ', size)) return 0;
+    return pgi_added_tokens_is_special(&tokenizer->added, id);
+}
+
+static int hex_digit(char c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+int pgi_byte_of_piece(const char *piece, size_t size) {
+    if (size != 6 || memcmp(piece, "<0x", 3) != 0 || piece[5] != '>') return -1;
+    int high = piece[3] == '+' ? 0 : hex_digit(piece[3]), low = hex_digit(piece[4]); /* Rust's from_str_radix */
+    return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+pg_status pgi_append_piece(const char *piece, size_t size, pgi_buffer *out) {
+    PGI_TRY(pgi_buffer_reserve(out, size));
+    for (size_t i = 0; i < size;) {
+        int is_space = size - i >= 3 && memcmp(piece + i, "\xE2\x96\x81", 3) == 0;
+        out->data[out->size++] = is_space ? ' ' : (uint8_t)piece[i];
+        i += is_space ? 3 : 1;
+    }
+    out->data[out->size] = 0;
+    return PG_OK;
+}
+
+pg_status pgi_append_byte_run(const uint8_t *bytes, size_t size, pgi_buffer *out) {
+    if (pgi_utf8_valid_prefix(bytes, size) == size) return pgi_buffer_append(out, bytes, size);
+    for (size_t i = 0; i < size; i++) PGI_TRY(pgi_buffer_append(out, "\xEF\xBF\xBD", 3));
+    return PG_OK;
+}
+
+pg_status pgi_tokenizer_decode(const pgi_tokenizer *tokenizer, const int64_t *ids, size_t n_ids, int skip_special,
+                               pgi_buffer *out) {
+    pgi_stream_decoder decoder;
+    pg_status status = PG_OK;
+    pgi_stream_decoder_init(&decoder, tokenizer, skip_special);
+    PGI_GOTO(pgi_buffer_reserve(out, 0), done);
+    for (size_t i = 0; i < n_ids; i++) PGI_GOTO(pgi_stream_decoder_push(&decoder, ids[i], out), done);
+    status = pgi_stream_decoder_flush(&decoder, out);
+done:
+    pgi_stream_decoder_free(&decoder);
+    return status;
+}
+
+size_t pgi_tokenizer_longest_text(const pgi_tokenizer *tokenizer) {
+    return tokenizer->vocab.longest > 3 ? tokenizer->vocab.longest : 3;
+}
+
+int64_t pgi_tokenizer_n_ids(const pgi_tokenizer *tokenizer) { return (int64_t)tokenizer->vocab.n; }
+
+const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id) {
+    return id >= 0 && (uint64_t)id < tokenizer->vocab.n ? pgi_vocab_text(&tokenizer->vocab, (size_t)id, NULL) : NULL;
+}
+
+int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece) {
+    return pgi_vocab_find(&tokenizer->vocab, piece, strlen(piece));
+}
+
+int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which) {
+    return which >= 0 && which < PGI_N_SPECIALS ? tokenizer->specials[which] : -1;
+}
+
+int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id) {
+    return pgi_added_tokens_is_special(&tokenizer->added, id);
+}
+
+int32_t pgi_tokenizer_source(const pgi_tokenizer *tokenizer) { return tokenizer->source; }
+
+const pgi_tokenizer_defaults *pgi_tokenizer_get_defaults(const pgi_tokenizer *tokenizer) {
+    return &tokenizer->defaults;
+}

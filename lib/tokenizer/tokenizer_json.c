@@ -1,0 +1,196 @@
+#include "tokenizer/tokenizer_json.h"
+
+#include <string.h>
+
+#include "base/file.h"
+#include "tokenizer/json_reader.h"
+
+enum { MAX_FILE = 1 << 30 };
+
+pg_status pgi_json_any(const char *path, const void *data, size_t size, json_t **out) {
+    json_error_t error;
+    *out = json_loadb(data ? data : "", size, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &error);
+    if (*out) return PG_OK;
+    if (json_error_code(&error) == json_error_out_of_memory)
+        return pgi_error(PG_ERROR_MEMORY, "%s: out of memory while reading JSON", path);
+    return pgi_error(PG_ERROR_FORMAT, "%s: line %d, column %d: not valid JSON: %s", path, error.line, error.column,
+                     error.text);
+}
+
+/* A value as a tree, for the small parts. null gives NULL. */
+static pg_status read_tree(pgi_json_reader *reader, json_t **out) {
+    size_t begin, end;
+    PGI_TRY(pgi_json_skip(reader, &begin, &end));
+    json_decref(*out);
+    PGI_TRY(pgi_json_any(reader->file, reader->data + begin, end - begin, out));
+    if (json_is_null(*out)) *out = NULL; /* jansson's null is not counted */
+    return PG_OK;
+}
+
+static pg_status read_vocab(pgi_json_reader *reader, pgi_vocab *vocab) {
+    int first = 1, more;
+    pgi_buffer key;
+    pg_status status;
+    pgi_buffer_init(&key, reader->text.memory);
+    PGI_GOTO(pgi_json_open(reader, '{'), done);
+    for (;;) {
+        uint64_t id;
+        PGI_GOTO(pgi_json_next(reader, '{', &first, &more), done);
+        if (!more) break;
+        key.size = 0;
+        PGI_GOTO(pgi_buffer_append(&key, reader->text.data, reader->text.size), done);
+        PGI_GOTO(pgi_json_uint(reader, &id), done);
+        PGI_GOTO(pgi_vocab_put(vocab, id, key.data, key.size, reader->file, "model.vocab"), done);
+    }
+    status = pgi_vocab_check(vocab, reader->file, "model.vocab");
+done:
+    pgi_buffer_free(&key);
+    return status;
+}
+
+/* The next merge, "left right" or ["left", "right"]: both parts into `pair`, *cut is where the right one begins. */
+static pg_status read_pair(pgi_json_reader *reader, pgi_buffer *pair, size_t *cut) {
+    pair->size = 0;
+    if (pgi_json_peek(reader) == '[') {
+        int first = 1, more;
+        PGI_TRY(pgi_json_open(reader, '['));
+        for (int i = 0; i < 2; i++) {
+            PGI_TRY(pgi_json_next(reader, '[', &first, &more));
+            if (!more) return pgi_json_expected(reader, "two pieces in a merge");
+            PGI_TRY(pgi_json_string(reader));
+            if (i == 0) *cut = reader->text.size;
+            PGI_TRY(pgi_buffer_append(pair, reader->text.data, reader->text.size));
+        }
+        PGI_TRY(pgi_json_next(reader, '[', &first, &more));
+        return more ? pgi_json_expected(reader, "two pieces in a merge") : PG_OK;
+    }
+    PGI_TRY(pgi_json_string(reader));
+    const uint8_t *text = reader->text.data;
+    const uint8_t *space = memchr(text, ' ', reader->text.size);
+    size_t rest = space ? (size_t)(text + reader->text.size - space) - 1 : 0;
+    if (!space || memchr(space + 1, ' ', rest)) return pgi_json_expected(reader, "two pieces and a space in a merge");
+    *cut = (size_t)(space - text);
+    PGI_TRY(pgi_buffer_append(pair, text, *cut));
+    return pgi_buffer_append(pair, space + 1, rest);
+}
+
+static pg_status read_merges(pgi_json_reader *reader, const pgi_vocab *vocab, pgi_merges *merges) {
+    int first = 1, more;
+    pgi_buffer pair;
+    pg_status status;
+    pgi_buffer_init(&pair, reader->text.memory);
+    PGI_GOTO(pgi_json_open(reader, '['), done);
+    for (;;) {
+        size_t cut = 0;
+        PGI_GOTO(pgi_json_next(reader, '[', &first, &more), done);
+        if (!more) break;
+        PGI_GOTO(read_pair(reader, &pair, &cut), done);
+        PGI_GOTO(pgi_buffer_reserve(&pair, 1), done);
+        int64_t left = pgi_vocab_find(vocab, pair.data, cut);
+        int64_t right = pgi_vocab_find(vocab, pair.data + cut, pair.size - cut);
+        int64_t merged = pgi_vocab_find(vocab, pair.data, pair.size);
+        if (cut == 0 || cut == pair.size || left < 0 || right < 0 || merged < 0) {
+            status = pgi_error(PG_ERROR_FORMAT, "%s: model.merges: entry %zu joins \"%.*s\" and \"%.60s\", expected "
+                               "both and the whole in model.vocab", reader->file, merges->size,
+                               cut < 60 ? (int)cut : 60, (const char *)pair.data, (const char *)pair.data + cut);
+            goto done;
+        }
+        PGI_GOTO(pgi_merges_push(merges, (pgi_merge){(uint32_t)left, (uint32_t)right, (uint32_t)merged}), done);
+    }
+done:
+    pgi_buffer_free(&pair);
+    return status;
+}
+
+static int key_is(const pgi_json_reader *reader, const char *key) {
+    return reader->text.size == strlen(key) && memcmp(reader->text.data, key, reader->text.size) == 0;
+}
+
+/* Walks the members of "model"; where vocab and merges stand is kept for later, as their order is free. */
+static pg_status read_model(pgi_json_reader *reader, size_t *vocab_at, size_t *merges_at, json_t **members) {
+    int first = 1, more;
+    json_decref(*members);
+    *members = json_object();
+    if (!*members) return pgi_error(PG_ERROR_MEMORY, "%s: out of memory while reading JSON", reader->file);
+    PGI_TRY(pgi_json_open(reader, '{'));
+    for (;;) {
+        PGI_TRY(pgi_json_next(reader, '{', &first, &more));
+        if (!more) return PG_OK;
+        if (key_is(reader, "vocab") || key_is(reader, "merges")) {
+            PGI_TRY(pgi_json_skip(reader, key_is(reader, "vocab") ? vocab_at : merges_at, NULL));
+            continue;
+        }
+        char key[64] = ""; /* longer ones are none of those we look at */
+        if (reader->text.size < sizeof key) memcpy(key, reader->text.data, reader->text.size);
+        json_t *value = NULL;
+        pg_status status = read_tree(reader, &value);
+        if (status >= 0 && key[0] && json_object_set_new(*members, key, value ? value : json_null()) != 0)
+            return pgi_error(PG_ERROR_MEMORY, "%s: out of memory while reading JSON", reader->file);
+        if (status < 0 || !key[0]) json_decref(value);
+        PGI_TRY(status);
+    }
+}
+
+static pg_status read_document(pgi_json_reader *reader, pgi_tokenizer_json *out) {
+    int first = 1, more;
+    size_t vocab_at = SIZE_MAX, merges_at = SIZE_MAX;
+    PGI_TRY(pgi_json_open(reader, '{'));
+    for (;;) {
+        PGI_TRY(pgi_json_next(reader, '{', &first, &more));
+        if (!more) break;
+        if (key_is(reader, "added_tokens")) PGI_TRY(read_tree(reader, &out->added_tokens));
+        else if (key_is(reader, "normalizer")) PGI_TRY(read_tree(reader, &out->normalizer));
+        else if (key_is(reader, "pre_tokenizer")) PGI_TRY(read_tree(reader, &out->pre_tokenizer));
+        else if (key_is(reader, "decoder")) PGI_TRY(read_tree(reader, &out->decoder));
+        else if (key_is(reader, "truncation")) PGI_TRY(read_tree(reader, &out->truncation));
+        else if (key_is(reader, "padding")) PGI_TRY(read_tree(reader, &out->padding));
+        else if (key_is(reader, "model")) PGI_TRY(read_model(reader, &vocab_at, &merges_at, &out->model));
+        else PGI_TRY(pgi_json_skip(reader, NULL, NULL));
+    }
+    PGI_TRY(pgi_json_end(reader));
+    if (!out->model) return pgi_error(PG_ERROR_FORMAT, "%s: model is not there", reader->file);
+    const char *type = json_string_value(json_object_get(out->model, "type"));
+    if (type ? strcmp(type, "BPE") != 0 : merges_at == SIZE_MAX)
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: model.type is %s%s%s, expected \"BPE\"", reader->file,
+                         type ? "\"" : "", type ? type : "not there", type ? "\"" : "");
+    if (vocab_at == SIZE_MAX) return pgi_error(PG_ERROR_FORMAT, "%s: model.vocab is not there", reader->file);
+    if (merges_at == SIZE_MAX) return pgi_error(PG_ERROR_FORMAT, "%s: model.merges is not there", reader->file);
+    reader->at = vocab_at;
+    reader->key = "model.vocab";
+    PGI_TRY(read_vocab(reader, &out->vocab));
+    reader->at = merges_at;
+    reader->key = "model.merges";
+    return read_merges(reader, &out->vocab, &out->merges);
+}
+
+pg_status pgi_tokenizer_json_load(const pgi_memory *memory, const char *path, pgi_tokenizer_json *out) {
+    pgi_buffer file;
+    pgi_json_reader reader;
+    *out = (pgi_tokenizer_json){0};
+    pgi_vocab_init(&out->vocab, memory);
+    pgi_merges_init(&out->merges, memory);
+    pgi_buffer_init(&file, memory);
+    pg_status status = pgi_file_read(path, MAX_FILE, &file);
+    if (status >= 0) {
+        pgi_json_reader_init(&reader, memory, path, file.data, file.size);
+        status = read_document(&reader, out);
+        pgi_json_reader_free(&reader);
+    }
+    pgi_buffer_free(&file);
+    if (status < 0) pgi_tokenizer_json_free(out);
+    return status;
+}
+
+void pgi_tokenizer_json_free(pgi_tokenizer_json *json) {
+    pgi_vocab_free(&json->vocab);
+    pgi_merges_free(&json->merges);
+    json_decref(json->added_tokens);
+    json_decref(json->normalizer);
+    json_decref(json->pre_tokenizer);
+    json_decref(json->decoder);
+    json_decref(json->truncation);
+    json_decref(json->padding);
+    json_decref(json->model);
+    json->added_tokens = json->normalizer = json->pre_tokenizer = json->decoder = json->model = NULL;
+    json->truncation = json->padding = NULL;
+}

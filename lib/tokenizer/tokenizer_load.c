@@ -1,0 +1,621 @@
+/*
+ * Makes a tokenizer of the files of a checkpoint folder as transformers 5.23 does:
+ * PreTrainedTokenizerBase._from_pretrained (which file says which tokens are added),
+ * TokenizersBackend.__init__ (their order, hence the ids of new ones), GemmaTokenizer.__init__
+ * (model, normaliser, default names) and PaliGemmaProcessor.__init__ (<image>, <loc...>, <seg...>).
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "tokenizer/spm_model.h"
+#include "tokenizer/tokenizer_json.h"
+#include "tokenizer/tokenizer_parts.h"
+
+enum { MAX_MODEL_FILE = 1 << 28, MAX_CONFIG_FILE = 1 << 26 };
+
+/* PreTrainedTokenizerBase.SPECIAL_TOKENS_ATTRIBUTES with the defaults of GemmaTokenizer.__init__. */
+static const struct {
+    const char *key, *gemma;
+    int which; /* PGI_TOKEN_*, or -1 */
+} named_tokens[] = {
+    {"bos_token", "<bos>", PGI_TOKEN_BOS}, {"eos_token", "<eos>", PGI_TOKEN_EOS}, {"unk_token", "<unk>", PGI_TOKEN_UNK},
+    {"sep_token", NULL, -1},               {"pad_token", "<pad>", PGI_TOKEN_PAD}, {"cls_token", NULL, -1},
+    {"mask_token", "<mask>", -1},
+};
+enum { N_NAMED = sizeof named_tokens / sizeof *named_tokens };
+
+static const char image_token[] = "<image>";
+
+/* A token as some file describes it; `text` belongs to that file's tree. */
+typedef struct token {
+    uint64_t id;   /* for the order alone */
+    size_t number; /* of two with one id the later counts */
+    const char *text;
+    size_t size;
+    pgi_token_flags flags;
+} token;
+
+typedef struct sources {
+    const pgi_memory *memory;
+    char *json_path, *model_path, *config_path, *map_path, *added_path;
+    int has_json, has_model;
+    pgi_tokenizer_json json;
+    pgi_vocab model;  /* of tokenizer.model */
+    pgi_buffer types; /* likewise, PGI_PIECE_* */
+    json_t *config;   /* tokenizer_config.json */
+    json_t *map;      /* special_tokens_map.json, NULL when it does not count */
+    json_t *added;    /* added_tokens.json, likewise */
+    int is_gemma;     /* GemmaTokenizer; otherwise the pipeline is what tokenizer.json says */
+    int has_class;    /* tokenizer_config.json names a class */
+    token *decoder;   /* [n_decoder], HF's added_tokens_decoder, sorted by id */
+    size_t n_decoder, decoder_capacity;
+} sources;
+
+static pg_status load_optional(const sources *s, const char *path, json_t **out) {
+    pgi_buffer text;
+    if (!pgi_file_exists(path)) return PG_OK;
+    pgi_buffer_init(&text, s->memory);
+    pg_status status = pgi_file_read(path, MAX_CONFIG_FILE, &text);
+    if (status >= 0) status = pgi_json_any(path, text.data, text.size, out);
+    pgi_buffer_free(&text);
+    if (status >= 0 && !json_is_object(*out)) status = pgi_error(PG_ERROR_FORMAT, "%s: expected a JSON object", path);
+    return status;
+}
+
+static pg_status load_model_file(sources *s) {
+    pgi_buffer file;
+    pgi_buffer_init(&file, s->memory);
+    pg_status status = pgi_file_read(s->model_path, MAX_MODEL_FILE, &file);
+    if (status >= 0) status = pgi_spm_model_read(s->model_path, file.data, file.size, &s->model, &s->types);
+    pgi_buffer_free(&file);
+    return status;
+}
+
+/* The flag of a token's object, `otherwise` when it is left out. */
+static pg_status read_flag(const char *path, const json_t *object, const char *key, int otherwise, uint8_t *out) {
+    const json_t *value = json_object_get(object, key);
+    *out = (uint8_t)otherwise;
+    if (!value || json_is_null(value)) return PG_OK;
+    if (!json_is_boolean(value))
+        return pgi_error(PG_ERROR_FORMAT, "%s: an added token's %s is neither true nor false", path, key);
+    *out = json_is_true(value);
+    return PG_OK;
+}
+
+/* A token as a string (which makes it special) or as the members of tokenizers.AddedToken. */
+static pg_status read_token(const char *path, const char *key, const json_t *value, token *out) {
+    *out = (token){.flags = {.special = 1}};
+    const json_t *content = json_is_object(value) ? json_object_get(value, "content") : value;
+    if (!json_is_string(content))
+        return pgi_error(PG_ERROR_FORMAT, "%s: %s: expected a token: a string, or an object with \"content\"", path,
+                         key);
+    out->text = json_string_value(content);
+    out->size = json_string_length(content);
+    if (content == value) return PG_OK;
+    PGI_TRY(read_flag(path, value, "special", 0, &out->flags.special));
+    PGI_TRY(read_flag(path, value, "normalized", !out->flags.special, &out->flags.normalized));
+    PGI_TRY(read_flag(path, value, "single_word", 0, &out->flags.single_word));
+    PGI_TRY(read_flag(path, value, "lstrip", 0, &out->flags.lstrip));
+    return read_flag(path, value, "rstrip", 0, &out->flags.rstrip);
+}
+
+/* What a key of tokenizer_config.json is, special_tokens_map.json having the last word where it counts. */
+static const json_t *setting(const sources *s, const char *key) {
+    const json_t *value = json_object_get(s->map, key);
+    return value ? value : json_object_get(s->config, key);
+}
+
+static const char *path_of_setting(const sources *s, const char *key) {
+    return json_object_get(s->map, key) ? s->map_path : s->config_path;
+}
+
+static int is_true(const json_t *value) {
+    return json_is_true(value) || json_array_size(value) > 0 || json_object_size(value) > 0;
+}
+
+static pg_status decoder_push(sources *s, token t) {
+    if (s->n_decoder == s->decoder_capacity) {
+        size_t capacity = s->decoder_capacity ? s->decoder_capacity * 2 : 64;
+        token *data = pgi_alloc(s->memory, capacity, sizeof *data);
+        if (!data) return PG_ERROR_MEMORY;
+        if (s->n_decoder) memcpy(data, s->decoder, s->n_decoder * sizeof *data);
+        pgi_free(s->memory, s->decoder);
+        s->decoder = data;
+        s->decoder_capacity = capacity;
+    }
+    t.number = s->n_decoder;
+    s->decoder[s->n_decoder++] = t;
+    return PG_OK;
+}
+
+static pg_status read_id(const char *path, const json_t *value, uint64_t *id) {
+    double number = json_is_number(value) ? json_number_value(value) : -1;
+    if (!(number >= 0 && number < PGI_MAX_IDS) || number != (double)(uint64_t)number)
+        return pgi_error(PG_ERROR_FORMAT, "%s: an added token's id is not a whole number from 0 to %d", path,
+                         PGI_MAX_IDS - 1);
+    *id = (uint64_t)number;
+    return PG_OK;
+}
+
+static pg_status read_file_tokens(sources *s) {
+    size_t n = json_array_size(s->json.added_tokens);
+    if (s->json.added_tokens && !json_is_array(s->json.added_tokens))
+        return pgi_error(PG_ERROR_FORMAT, "%s: added_tokens is not an array", s->json_path);
+    for (size_t i = 0; i < n; i++) {
+        token t;
+        const json_t *value = json_array_get(s->json.added_tokens, i);
+        PGI_TRY(read_token(s->json_path, "added_tokens", value, &t));
+        PGI_TRY(read_id(s->json_path, json_object_get(value, "id"), &t.id));
+        PGI_TRY(decoder_push(s, t));
+    }
+    return PG_OK;
+}
+
+static int is_named(const sources *s, const token *t, int with_extra);
+
+static pg_status read_decoder(sources *s) {
+    const json_t *given = json_object_get(s->config, "added_tokens_decoder");
+    const char *key;
+    json_t *value;
+    token t;
+    if (given) {
+        if (!json_is_object(given))
+            return pgi_error(PG_ERROR_FORMAT, "%s: added_tokens_decoder is not an object", s->config_path);
+        json_object_foreach((json_t *)(uintptr_t)given, key, value) {
+            char *end;
+            unsigned long long id = strtoull(key, &end, 10);
+            if (end == key || *end || id >= PGI_MAX_IDS)
+                return pgi_error(PG_ERROR_FORMAT, "%s: added_tokens_decoder: found the key \"%.60s\", expected an id",
+                                 s->config_path, key);
+            PGI_TRY(read_token(s->config_path, "added_tokens_decoder", value, &t));
+            t.id = id;
+            PGI_TRY(decoder_push(s, t));
+        }
+        return PG_OK;
+    }
+    /* The older files; the later win. */
+    json_object_foreach(s->added, key, value) {
+        t = (token){.text = key, .size = strlen(key)};
+        PGI_TRY(read_id(s->added_path, value, &t.id));
+        t.flags.special = (uint8_t)is_named(s, &t, 1);
+        t.flags.normalized = !t.flags.special;
+        PGI_TRY(decoder_push(s, t));
+    }
+    return s->has_json ? read_file_tokens(s) : PG_OK;
+}
+
+static int by_id(const void *a, const void *b) {
+    const token *x = a, *y = b;
+    if (x->id != y->id) return x->id < y->id ? -1 : 1;
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+static void sort_decoder(sources *s) {
+    size_t n = 0;
+    if (s->n_decoder) qsort(s->decoder, s->n_decoder, sizeof *s->decoder, by_id);
+    for (size_t i = 0; i < s->n_decoder; i++)
+        if (i + 1 == s->n_decoder || s->decoder[i + 1].id != s->decoder[i].id) s->decoder[n++] = s->decoder[i];
+    s->n_decoder = n;
+}
+
+/* Whether a key of the config names a token that only this model has, such as "image_token". */
+static int is_model_token(const char *key, const json_t *value) {
+    size_t n = strlen(key);
+    if (n < 6 || strcmp(key + n - 6, "_token") != 0) return 0;
+    if (!json_is_string(value) && !json_is_string(json_object_get(value, "content"))) return 0;
+    for (int i = 0; i < N_NAMED; i++)
+        if (strcmp(key, named_tokens[i].key) == 0) return 0;
+    return 1;
+}
+
+typedef pg_status (*token_fn)(void *user, const char *key, const token *t);
+
+static pg_status visit_object(const char *path, const json_t *object, int all, token_fn visit, void *user) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)object, key, value) {
+        token t;
+        if (!all && !is_model_token(key, value)) continue;
+        PGI_TRY(read_token(path, key, value, &t));
+        PGI_TRY(visit(user, key, &t));
+    }
+    return PG_OK;
+}
+
+/* Each token that has a name (HF's _special_tokens_map), in HF's order. */
+static pg_status visit_named(const sources *s, token_fn visit, void *user) {
+    for (int i = 0; i < N_NAMED; i++) {
+        const char *key = named_tokens[i].key;
+        const json_t *value = setting(s, key);
+        token t = {.flags = {.special = 1}};
+        if (value && !json_is_null(value)) {
+            PGI_TRY(read_token(path_of_setting(s, key), key, value, &t));
+        } else if (!value && s->is_gemma && named_tokens[i].gemma &&
+                   (s->has_class || strcmp(key, "mask_token") != 0)) { /* a bare tokenizer.model names no mask */
+            t.text = named_tokens[i].gemma;
+            t.size = strlen(t.text);
+        } else {
+            continue;
+        }
+        PGI_TRY(visit(user, key, &t));
+    }
+    PGI_TRY(visit_object(s->config_path, s->config, 0, visit, user));
+    PGI_TRY(visit_object(s->map_path, s->map, 0, visit, user));
+    const json_t *extra = setting(s, "extra_special_tokens");
+    return json_is_object(extra) ? visit_object(path_of_setting(s, "extra_special_tokens"), extra, 1, visit, user)
+                                 : PG_OK;
+}
+
+/* Each token of a list of the config. */
+static pg_status visit_list(const char *path, const char *key, const json_t *list, token_fn visit, void *user) {
+    if (list && !json_is_array(list) && !json_is_object(list) && !json_is_null(list))
+        return pgi_error(PG_ERROR_FORMAT, "%s: %s is not an array", path, key);
+    for (size_t i = 0; json_is_array(list) && i < json_array_size(list); i++) {
+        token t;
+        PGI_TRY(read_token(path, key, json_array_get(list, i), &t));
+        PGI_TRY(visit(user, key, &t));
+    }
+    return PG_OK;
+}
+
+/* Each extra special token; *given: a file lists them (even none), so those of tokenizer.model do not count. */
+static pg_status visit_extra(const sources *s, token_fn visit, void *user, int *given) {
+    static const char extra_key[] = "extra_special_tokens", older_key[] = "additional_special_tokens";
+    const json_t *extra = json_object_get(s->config, extra_key), *older = json_object_get(s->config, older_key);
+    const char *key = extra_key;
+    if (older && !is_true(extra)) {
+        extra = older;
+        key = older_key;
+    }
+    const json_t *more = json_object_get(s->map, extra_key);
+    *given = (extra && !json_is_object(extra)) || json_is_array(more);
+    PGI_TRY(visit_list(s->config_path, key, extra, visit, user));
+    PGI_TRY(visit_list(s->map_path, extra_key, more, visit, user));
+    return PG_OK;
+}
+
+typedef struct search {
+    const token *wanted;
+    int found;
+} search;
+
+static pg_status compare(void *user, const char *key, const token *t) {
+    search *q = user;
+    (void)key;
+    if (t->size == q->wanted->size && memcmp(t->text, q->wanted->text, t->size) == 0) q->found = 1;
+    return PG_OK;
+}
+
+/* Errors show up when the tokens are added; here they only end the search. */
+static int is_named(const sources *s, const token *t, int with_extra) {
+    search q = {.wanted = t};
+    int given;
+    if (visit_named(s, compare, &q) >= 0 && with_extra) visit_extra(s, compare, &q, &given);
+    return q.found;
+}
+
+typedef struct adding {
+    const sources *s;
+    pgi_tokenizer *tokenizer;
+} adding;
+
+static pg_status add(const adding *a, const token *t) {
+    return pgi_added_tokens_add(&a->tokenizer->added, &a->tokenizer->vocab, t->text, t->size, t->flags,
+                                a->s->config_path);
+}
+
+static int is_added(const pgi_tokenizer *tokenizer, const token *t) {
+    return pgi_added_tokens_of(&tokenizer->added, pgi_vocab_find(&tokenizer->vocab, t->text, t->size)) != NULL;
+}
+
+static pg_status add_named(void *user, const char *key, const token *t) {
+    const adding *a = user;
+    token special = *t;
+    (void)key;
+    special.flags.special = 1;
+    return is_added(a->tokenizer, t) ? PG_OK : add(a, &special);
+}
+
+static pg_status add_extra(void *user, const char *key, const token *t) {
+    (void)key;
+    return is_added(((const adding *)user)->tokenizer, t) ? PG_OK : add(user, t);
+}
+
+/* The control and user-defined pieces of tokenizer.model (SentencePieceExtractor.extract). */
+static pg_status add_model_tokens(const adding *a) {
+    for (size_t id = 0; id < a->s->model.n; id++) {
+        uint8_t type = a->s->types.data[id];
+        if (type != PGI_PIECE_CONTROL && type != PGI_PIECE_USER_DEFINED) continue;
+        token t = {.flags = {.special = type == PGI_PIECE_CONTROL}};
+        t.text = pgi_vocab_text(&a->s->model, id, &t.size);
+        if (!is_added(a->tokenizer, &t)) PGI_TRY(add(a, &t));
+    }
+    return PG_OK;
+}
+
+static pg_status remember(void *user, const char *key, const token *t) {
+    const adding *a = user;
+    int64_t *specials = a->tokenizer->specials, id = pgi_vocab_find(&a->tokenizer->vocab, t->text, t->size);
+    for (int i = 0; i < N_NAMED; i++)
+        if (named_tokens[i].which >= 0 && strcmp(key, named_tokens[i].key) == 0) specials[named_tokens[i].which] = id;
+    if (strcmp(key, "image_token") != 0) return PG_OK;
+    if (t->size != strlen(image_token) || memcmp(t->text, image_token, t->size) != 0)
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: image_token is \"%.60s\", expected \"%s\"", a->s->config_path,
+                         t->text, image_token);
+    specials[PGI_TOKEN_IMAGE] = id;
+    return PG_OK;
+}
+
+/* PaliGemmaProcessor.__init__ */
+static pg_status add_processor_tokens(const adding *a) {
+    int64_t *image = &a->tokenizer->specials[PGI_TOKEN_IMAGE];
+    token t = {.text = image_token, .size = strlen(image_token), .flags = {.special = 1}};
+    if (*image < 0) {
+        PGI_TRY(add(a, &t));
+        *image = pgi_vocab_find(&a->tokenizer->vocab, t.text, t.size);
+    }
+    for (int i = 0; i < 1024 + 128; i++) {
+        char text[16];
+        snprintf(text, sizeof text, i < 1024 ? "<loc%04d>" : "<seg%03d>", i < 1024 ? i : i - 1024);
+        t = (token){.text = text, .size = strlen(text), .flags = {.normalized = 1}};
+        PGI_TRY(add(a, &t));
+    }
+    return PG_OK;
+}
+
+static pg_status add_tokens(const sources *s, pgi_tokenizer *tokenizer) {
+    adding a = {.s = s, .tokenizer = tokenizer};
+    int given;
+    if (!s->is_gemma) { /* the file's own come first, as they stand there */
+        for (size_t i = 0; i < json_array_size(s->json.added_tokens); i++) {
+            token t;
+            PGI_TRY(read_token(s->json_path, "added_tokens", json_array_get(s->json.added_tokens, i), &t));
+            PGI_TRY(add(&a, &t));
+        }
+    }
+    for (size_t i = 0; i < s->n_decoder; i++) {
+        token t = s->decoder[i];
+        const pgi_added_token *there =
+            pgi_added_tokens_of(&tokenizer->added, pgi_vocab_find(&tokenizer->vocab, t.text, t.size));
+        if (there && memcmp(&there->flags, &t.flags, sizeof t.flags) == 0) continue;
+        if (!t.flags.special) t.flags.special = (uint8_t)is_named(s, &t, 0);
+        PGI_TRY(add(&a, &t));
+    }
+    PGI_TRY(visit_named(s, add_named, &a));
+    PGI_TRY(visit_extra(s, add_extra, &a, &given));
+    if (!given && s->has_json) {
+        static const char key[] = "additional_special_tokens";
+        PGI_TRY(visit_list(s->map_path, key, json_object_get(s->map, key), add_extra, &a));
+    }
+    if (!given && !s->has_json) PGI_TRY(add_model_tokens(&a));
+    PGI_TRY(visit_named(s, remember, &a));
+    return add_processor_tokens(&a);
+}
+
+/* Refuses what would make other text of ids, or other ids of text. */
+static pg_status check_config(const sources *s) {
+    if (json_is_true(setting(s, "clean_up_tokenization_spaces")) &&
+        json_is_true(setting(s, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")))
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: clean_up_tokenization_spaces is forced on, expected it to be off",
+                         s->config_path);
+    if (json_is_true(setting(s, "split_special_tokens")))
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: split_special_tokens is true, expected false", s->config_path);
+    return PG_OK;
+}
+
+/* *left: whether `key` names the left side, or else `saved`, tokenizer.json's word for it; untouched without either. */
+static pg_status read_side(const sources *s, const char *key, const json_t *saved, int *left) {
+    const json_t *value = json_object_get(s->config, key);
+    if (!value && json_is_string(saved)) *left = strcmp(json_string_value(saved), "Left") == 0;
+    if (!value) return PG_OK;
+    const char *side = json_is_string(value) ? json_string_value(value) : "";
+    *left = strcmp(side, "left") == 0;
+    if (*left || strcmp(side, "right") == 0) return PG_OK;
+    return pgi_error(PG_ERROR_FORMAT, "%s: %s is \"%.60s\", expected \"left\" or \"right\"", s->config_path, key, side);
+}
+
+/* A length, or 0 where there is none, or one that HF takes for none (LARGE_INTEGER of tokenization_utils_base.py). */
+static int64_t length_of(const json_t *value) {
+    double length = json_number_value(value);
+    if (!(length >= 1 && length <= 1e20)) return 0;
+    return length < 0x1p62 ? (int64_t)length : INT64_C(1) << 62;
+}
+
+/* HF: PreTrainedTokenizerBase.__init__, and TokenizersBackend.__init__ for what tokenizer.json was saved with: a
+ * processor that was used in training leaves its lengths there. GemmaTokenizer pads on the left, others on the
+ * right. */
+static pg_status read_defaults(const sources *s, pgi_tokenizer_defaults *out) {
+    const json_t *truncation = s->json.truncation, *padding = s->json.padding;
+    const json_t *length = json_object_get(s->config, "max_length");
+    const json_t *multiple = json_object_get(s->config, "pad_to_multiple_of");
+    *out = (pgi_tokenizer_defaults){.pad_left = s->is_gemma};
+    PGI_TRY(read_side(s, "padding_side", json_object_get(padding, "direction"), &out->pad_left));
+    PGI_TRY(read_side(s, "truncation_side", json_object_get(truncation, "direction"), &out->cut_left));
+    if (!multiple) multiple = json_object_get(padding, "pad_to_multiple_of");
+    if (!length) length = json_object_get(truncation, "max_length");
+    if (!length) length = json_object_get(json_object_get(padding, "strategy"), "Fixed");
+    if (length_of(length) == 0) length = json_object_get(s->config, "model_max_length");
+    if (!length) length = json_object_get(s->config, "max_len");
+    out->max_length = length_of(length);
+    out->pad_to_multiple_of = length_of(multiple);
+    return PG_OK;
+}
+
+static int string_is(const json_t *object, const char *key, const char *wanted) {
+    const char *value = json_string_value(json_object_get(object, key));
+    return value && strcmp(value, wanted) == 0;
+}
+
+/* {"type": "Replace", "pattern": {"String": from}, "content": to} */
+static int is_replace(const json_t *node, const char *from, const char *to) {
+    return string_is(node, "type", "Replace") && string_is(json_object_get(node, "pattern"), "String", from) &&
+           string_is(node, "content", to);
+}
+
+/* The member `key` of a Sequence, or the node itself when it is none and i is 0. */
+static const json_t *part_of(const json_t *node, const char *key, size_t i) {
+    if (string_is(node, "type", "Sequence")) return json_array_get(json_object_get(node, key), i);
+    return i == 0 ? node : NULL;
+}
+
+/* The pipeline of a tokenizer.json that is not opened as GemmaTokenizer: it must be Gemma's all the same. */
+static pg_status check_pipeline(const sources *s, pgi_tokenizer *tokenizer) {
+    const pgi_tokenizer_json *json = &s->json;
+    const char *wrong = NULL;
+    const json_t *split = json->pre_tokenizer, *dropout = json_object_get(json->model, "dropout");
+    static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
+    for (int i = 0; i < 2; i++) {
+        const json_t *affix = json_object_get(json->model, affixes[i]);
+        if (affix && !json_is_null(affix) && json_string_length(affix) > 0) wrong = "model";
+    }
+    if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0) wrong = "model";
+    if (json_is_true(json_object_get(json->model, "ignore_merges"))) wrong = "model";
+    if (split && !(string_is(split, "type", "Split") && string_is(json_object_get(split, "pattern"), "String", " ") &&
+                   string_is(split, "behavior", "MergedWithPrevious") && json->normalizer))
+        wrong = "pre_tokenizer";
+    const json_t *fuse = part_of(json->decoder, "decoders", 2);
+    if (!is_replace(part_of(json->decoder, "decoders", 0), "\xE2\x96\x81", " ") ||
+        !string_is(part_of(json->decoder, "decoders", 1), "type", "ByteFallback") ||
+        (fuse && !string_is(fuse, "type", "Fuse")) || part_of(json->decoder, "decoders", 3))
+        wrong = "decoder";
+    if (json->normalizer && (!is_replace(part_of(json->normalizer, "normalizers", 0), " ", "\xE2\x96\x81") ||
+                             part_of(json->normalizer, "normalizers", 1)))
+        wrong = "normalizer";
+    if (wrong)
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: %s is not that of a Gemma tokenizer", s->json_path, wrong);
+    tokenizer->replace_spaces = json->normalizer != NULL;
+    return PG_OK;
+}
+
+/* 1 when tokenizer.model has the pieces of tokenizer.json. Older converters wrote "\t" for <0x09>. */
+static int same_pieces(const pgi_vocab *model, const pgi_vocab *json) {
+    if (model->n != json->n) return 0;
+    for (size_t id = 0; id < model->n; id++) {
+        size_t n, m;
+        const char *a = pgi_vocab_text(model, id, &n), *b = pgi_vocab_text(json, id, &m);
+        if (n == m && memcmp(a, b, n) == 0) continue;
+        if (strcmp(a, "<0x09>") != 0 || strcmp(b, "\t") != 0) return 0;
+    }
+    return 1;
+}
+
+/* Special tokens that sentencepiece would not find in a text: those that its model has as another than a user-defined
+ * piece or not at all; without the model, those with a role in the layout, which is what Gemma's has. */
+static void mark_control(const sources *s, pgi_tokenizer *tokenizer) {
+    for (size_t id = 0; tokenizer->source == 1 && id < tokenizer->added.n_ids; id++) {
+        int is_piece = id < s->model.n && s->types.data[id] == PGI_PIECE_USER_DEFINED;
+        if (pgi_added_tokens_is_special(&tokenizer->added, (int64_t)id) && !is_piece)
+            pgi_added_tokens_set_control(&tokenizer->added, (int64_t)id);
+    }
+    for (int i = 0; i < PGI_N_SPECIALS; i++) pgi_added_tokens_set_control(&tokenizer->added, tokenizer->specials[i]);
+}
+
+static pg_status make_bpe(const sources *s, pgi_tokenizer *tokenizer, const pgi_merges *merges) {
+    pgi_bpe_settings settings = {.unk_id = PGI_UNK_MISSING, .byte_fallback = 1, .fuse_unk = 1,
+                                 .avoid_sentencepiece = tokenizer->avoid_sentencepiece};
+    int64_t unk = tokenizer->specials[PGI_TOKEN_UNK];
+    if (!s->is_gemma) {
+        const json_t *name = json_object_get(s->json.model, "unk_token");
+        settings.byte_fallback = json_is_true(json_object_get(s->json.model, "byte_fallback"));
+        settings.fuse_unk = json_is_true(json_object_get(s->json.model, "fuse_unk"));
+        unk = json_is_string(name)
+                  ? pgi_vocab_find(&tokenizer->vocab, json_string_value(name), json_string_length(name))
+                  : -1;
+        if (!json_is_string(name)) settings.unk_id = PGI_UNK_DROP;
+    }
+    if (unk >= 0 && (size_t)unk < tokenizer->n_pieces) settings.unk_id = unk;
+    uint8_t *banned = pgi_alloc_zero(&tokenizer->memory, tokenizer->n_pieces, 1);
+    if (!banned) return PG_ERROR_MEMORY;
+    for (size_t id = 0; id < tokenizer->n_pieces; id++)
+        banned[id] = (uint8_t)pgi_added_tokens_is_special(&tokenizer->added, (int64_t)id);
+    settings.banned = banned;
+    pg_status status = pgi_bpe_create(&tokenizer->memory, &tokenizer->vocab, tokenizer->n_pieces, merges, &settings,
+                                      &tokenizer->bpe);
+    pgi_free(&tokenizer->memory, banned);
+    return status;
+}
+
+static pg_status load_sources(sources *s, const char *folder) {
+    const pgi_memory *memory = s->memory;
+    s->json_path = pgi_path_join(memory, folder, "tokenizer.json");
+    s->model_path = pgi_path_join(memory, folder, "tokenizer.model");
+    s->config_path = pgi_path_join(memory, folder, "tokenizer_config.json");
+    s->map_path = pgi_path_join(memory, folder, "special_tokens_map.json");
+    s->added_path = pgi_path_join(memory, folder, "added_tokens.json");
+    if (!s->json_path || !s->model_path || !s->config_path || !s->map_path || !s->added_path) return PG_ERROR_MEMORY;
+    s->has_json = pgi_file_exists(s->json_path);
+    s->has_model = pgi_file_exists(s->model_path);
+    if (!s->has_json && !s->has_model)
+        return pgi_error(PG_ERROR_NOT_FOUND, "%s: found neither tokenizer.model nor tokenizer.json", folder);
+    PGI_TRY(load_optional(s, s->config_path, &s->config));
+    PGI_TRY(check_config(s));
+    const json_t *class_name = json_object_get(s->config, "tokenizer_class");
+    s->has_class = json_is_string(class_name);
+    s->is_gemma = s->has_class ? strncmp(json_string_value(class_name), "GemmaTokenizer", 14) == 0 : !s->has_json;
+    if (!s->has_json && !s->is_gemma)
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: tokenizer_class is \"%.60s\", expected \"GemmaTokenizer\" beside a "
+                         "tokenizer.model", s->config_path, json_string_value(class_name));
+    if (!json_object_get(s->config, "added_tokens_decoder")) {
+        PGI_TRY(load_optional(s, s->map_path, &s->map));
+        PGI_TRY(load_optional(s, s->added_path, &s->added));
+    }
+    if (s->has_json) PGI_TRY(pgi_tokenizer_json_load(memory, s->json_path, &s->json));
+    if (s->has_model) PGI_TRY(load_model_file(s));
+    PGI_TRY(read_decoder(s));
+    sort_decoder(s);
+    return PG_OK;
+}
+
+static pg_status copy_vocab(const pgi_vocab *from, pgi_vocab *to, const char *file) {
+    for (size_t id = 0; id < from->n; id++) {
+        size_t size;
+        const char *text = pgi_vocab_text(from, id, &size);
+        PGI_TRY(pgi_vocab_put(to, id, text, size, file, "pieces"));
+    }
+    return PG_OK;
+}
+
+pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder) {
+    const pgi_memory *memory = &tokenizer->memory;
+    sources s = {.memory = memory};
+    pg_status status;
+    pgi_merges generated;
+    pgi_merges_init(&generated, memory);
+    pgi_vocab_init(&s.model, memory);
+    pgi_buffer_init(&s.types, memory);
+    pgi_vocab_init(&tokenizer->vocab, memory);
+    pgi_added_tokens_init(&tokenizer->added, memory);
+    for (int i = 0; i < PGI_N_SPECIALS; i++) tokenizer->specials[i] = -1;
+
+    PGI_GOTO(load_sources(&s, folder), done);
+    PGI_GOTO(read_defaults(&s, &tokenizer->defaults), done);
+    tokenizer->replace_spaces = 1;
+    if (s.has_json && !s.is_gemma) PGI_GOTO(check_pipeline(&s, tokenizer), done);
+    /* Where both are there HF reads tokenizer.json. They hold the same, unless someone mixed two models. */
+    tokenizer->source = s.has_model && (!s.has_json || same_pieces(&s.model, &s.json.vocab)) ? 1 : 2;
+    const char *file = s.has_json ? s.json_path : s.model_path;
+    PGI_GOTO(copy_vocab(s.has_json ? &s.json.vocab : &s.model, &tokenizer->vocab, file), done);
+    tokenizer->n_pieces = tokenizer->vocab.n;
+    if (!s.has_json) PGI_GOTO(pgi_merges_generate(&tokenizer->vocab, &generated), done);
+    PGI_GOTO(add_tokens(&s, tokenizer), done);
+    PGI_GOTO(pgi_added_tokens_finish(&tokenizer->added, &tokenizer->vocab, tokenizer->replace_spaces, file), done);
+    mark_control(&s, tokenizer);
+    status = make_bpe(&s, tokenizer, s.has_json ? &s.json.merges : &generated);
+done:
+    pgi_merges_free(&generated);
+    if (s.json.vocab.memory) pgi_tokenizer_json_free(&s.json);
+    pgi_vocab_free(&s.model);
+    pgi_buffer_free(&s.types);
+    json_decref(s.config);
+    json_decref(s.map);
+    json_decref(s.added);
+    pgi_free(memory, s.decoder);
+    pgi_free(memory, s.json_path);
+    pgi_free(memory, s.model_path);
+    pgi_free(memory, s.config_path);
+    pgi_free(memory, s.map_path);
+    pgi_free(memory, s.added_path);
+    return status;
+}

@@ -1,0 +1,125 @@
+#include "tokenizer/vocab.h"
+
+#include <string.h>
+
+void pgi_vocab_init(pgi_vocab *vocab, const pgi_memory *memory) {
+    *vocab = (pgi_vocab){.memory = memory};
+    pgi_buffer_init(&vocab->text, memory);
+}
+
+void pgi_vocab_free(pgi_vocab *vocab) {
+    if (!vocab->memory) return;
+    pgi_buffer_free(&vocab->text);
+    pgi_free(vocab->memory, vocab->begin);
+    pgi_free(vocab->memory, vocab->size);
+    pgi_free(vocab->memory, vocab->slots);
+    *vocab = (pgi_vocab){.memory = vocab->memory};
+}
+
+/* FNV-1a with a final mix, as only the low bits are used. */
+static uint32_t hash(const uint8_t *text, size_t size) {
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < size; i++) h = (h ^ text[i]) * UINT64_C(0x100000001b3);
+    return (uint32_t)(h ^ h >> 29);
+}
+
+/* The slot that holds `text`, or the empty one where it belongs. Pieces lie all over memory, and most texts asked for are
+ * none, so a piece is looked at only when its hash is the same. */
+static size_t find_slot(const pgi_vocab *vocab, const uint8_t *text, size_t size, uint32_t h) {
+    size_t mask = vocab->n_slots - 1;
+    for (size_t i = h & mask;; i = (i + 1) & mask) {
+        uint64_t entry = vocab->slots[i];
+        if (!entry) return i;
+        if (entry >> 32 != h) continue;
+        uint32_t id = (uint32_t)entry - 1;
+        if (vocab->size[id] == size && (size == 0 || memcmp(vocab->text.data + vocab->begin[id], text, size) == 0))
+            return i;
+    }
+}
+
+static pg_status grow_slots(pgi_vocab *vocab) {
+    size_t n_slots = vocab->n_slots ? vocab->n_slots * 2 : 1024, mask = n_slots - 1;
+    uint64_t *slots = pgi_alloc_zero(vocab->memory, n_slots, sizeof *slots), *old = vocab->slots;
+    if (!slots) return PG_ERROR_MEMORY;
+    for (size_t i = 0; i < vocab->n_slots; i++) {
+        if (!old[i]) continue;
+        size_t slot = (old[i] >> 32) & mask;
+        while (slots[slot]) slot = (slot + 1) & mask;
+        slots[slot] = old[i];
+    }
+    vocab->slots = slots;
+    vocab->n_slots = n_slots;
+    pgi_free(vocab->memory, old);
+    return PG_OK;
+}
+
+static pg_status grow_ids(pgi_vocab *vocab, size_t n) {
+    if (n > vocab->capacity) {
+        size_t capacity = n < 1024 ? 1024 : n + n / 2;
+        uint32_t *begin = pgi_alloc(vocab->memory, capacity, sizeof *begin);
+        uint32_t *size = pgi_alloc(vocab->memory, capacity, sizeof *size);
+        if (!begin || !size) {
+            pgi_free(vocab->memory, begin);
+            pgi_free(vocab->memory, size);
+            return PG_ERROR_MEMORY;
+        }
+        if (vocab->n) {
+            memcpy(begin, vocab->begin, vocab->n * sizeof *begin);
+            memcpy(size, vocab->size, vocab->n * sizeof *size);
+        }
+        pgi_free(vocab->memory, vocab->begin);
+        pgi_free(vocab->memory, vocab->size);
+        vocab->begin = begin;
+        vocab->size = size;
+        vocab->capacity = capacity;
+    }
+    for (; vocab->n < n; vocab->n++) {
+        vocab->begin[vocab->n] = PGI_NO_PIECE;
+        vocab->size[vocab->n] = 0;
+    }
+    return PG_OK;
+}
+
+pg_status pgi_vocab_put(pgi_vocab *vocab, uint64_t id, const void *text, size_t size, const char *file,
+                        const char *key) {
+    int shown = size < 60 ? (int)size : 60;
+    if (id >= PGI_MAX_IDS)
+        return pgi_error(PG_ERROR_LIMIT, "%s: %s: \"%.*s\" has the id %llu, expected less than %d", file, key, shown,
+                         (const char *)text, (unsigned long long)id, (int)PGI_MAX_IDS);
+    if (size >= PGI_NO_PIECE - vocab->text.size - 1)
+        return pgi_error(PG_ERROR_LIMIT, "%s: %s: more than 4 GiB of pieces", file, key);
+    if (vocab->n_used * 2 >= vocab->n_slots) PGI_TRY(grow_slots(vocab));
+    const uint32_t h = hash(text, size);
+    size_t slot = find_slot(vocab, text, size, h);
+    if (vocab->slots[slot])
+        return pgi_error(PG_ERROR_FORMAT, "%s: %s: the piece \"%.*s\" stands there twice, as %u and as %llu", file, key,
+                         shown, (const char *)text, (uint32_t)vocab->slots[slot] - 1, (unsigned long long)id);
+    if (id >= vocab->n) PGI_TRY(grow_ids(vocab, (size_t)id + 1));
+    if (vocab->begin[id] != PGI_NO_PIECE)
+        return pgi_error(PG_ERROR_FORMAT, "%s: %s: the id %llu is both \"%.60s\" and \"%.*s\"", file, key,
+                         (unsigned long long)id, pgi_vocab_text(vocab, (size_t)id, NULL), shown, (const char *)text);
+    size_t begin = vocab->text.size;
+    PGI_TRY(pgi_buffer_append(&vocab->text, text, size));
+    PGI_TRY(pgi_buffer_append(&vocab->text, "", 1));
+    vocab->begin[id] = (uint32_t)begin;
+    vocab->size[id] = (uint32_t)size;
+    vocab->slots[slot] = (uint64_t)h << 32 | ((uint32_t)id + 1);
+    vocab->n_used++;
+    if (size > vocab->longest) vocab->longest = size;
+    return PG_OK;
+}
+
+pg_status pgi_vocab_check(const pgi_vocab *vocab, const char *file, const char *key) {
+    if (vocab->n == 0) return pgi_error(PG_ERROR_FORMAT, "%s: %s is empty, expected pieces", file, key);
+    for (size_t i = 0; i < vocab->n; i++)
+        if (vocab->begin[i] == PGI_NO_PIECE)
+            return pgi_error(PG_ERROR_FORMAT, "%s: %s: no piece has the id %zu, expected one for each id below %zu",
+                             file, key, i, vocab->n);
+    return PG_OK;
+}
+
+int64_t pgi_vocab_find(const pgi_vocab *vocab, const void *text, size_t size) {
+    if (!vocab->n_slots) return -1;
+    uint32_t entry = (uint32_t)vocab->slots[find_slot(vocab, text, size, hash(text, size))];
+    return (int64_t)entry - 1;
+}
