@@ -6,6 +6,7 @@
 #include "api/structs.h"
 #include "processor/batch.h"
 #include "image/image.h"
+#include "tokenizer/stream_decoder.h"
 
 enum {
     ENCODE_FLAGS = PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS | PG_SUFFIX_OPEN

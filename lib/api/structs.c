@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/cpu_count.h"
 #include "base/run.h"
 
 enum { MAX_STRUCT_SIZE = 4096, MAX_THREADS = 1024 };

@@ -1,51 +1,5 @@
-/* Chunks of work on a team of threads; the run that carries it. */
+/* Chunks of work on a team of threads. */
 #include "base/parallel.h"
-
-#include <sched.h>
-#include <stdlib.h>
-#include <unistd.h>
-
-static pg_status cancelled(void) { return pgi_error(PG_ERROR_CANCELLED, "cancelled by request"); }
-
-void pgi_cancel_retain(pg_cancel *cancel) {
-    if (cancel) atomic_fetch_add_explicit(&cancel->references, 1, memory_order_relaxed);
-}
-
-void pgi_cancel_release(pg_cancel *cancel) {
-    if (cancel && atomic_fetch_sub_explicit(&cancel->references, 1, memory_order_acq_rel) == 1) free(cancel);
-}
-
-pg_status pgi_run_progress(const pgi_run *run, int32_t phase, int64_t done, int64_t total) {
-    if (run->progress && run->progress(run->progress_user, phase, done, total))
-        return pgi_error(PG_ERROR_CANCELLED, "cancelled by the progress callback");
-    return pgi_run_cancelled(run) ? cancelled() : PG_OK;
-}
-
-int pgi_cpu_count(void) {
-#if defined(__linux__)
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
-#endif
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 && n < 4096 ? (int)n : 1;
-}
-
-pgi_run pgi_run_open(pgi_team *team, const struct pgi_kernels *kernels, const pg_run_options *options) {
-    pgi_team_open(team, options->n_threads);
-    return (pgi_run){
-        .kernels = kernels,
-        .n_threads = options->n_threads,
-        .team = team,
-        .cancel = options->cancel,
-        .progress = options->progress,
-        .progress_user = options->progress_user,
-    };
-}
-
-void pgi_run_close(pgi_run *run) {
-    if (run->team) pgi_team_close(run->team);
-    run->team = NULL;
-}
 
 /* Some 20 microseconds of one core; a team of threads takes about 5 to meet, and far more when other programs want the
  * CPUs too. */
@@ -90,5 +44,5 @@ pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_tas
         pgi_team_run(run->team, do_chunks, &c, c.n_chunks - 1);
     else
         do_chunks(&c, 0);
-    return atomic_load(&c.stop) ? cancelled() : PG_OK;
+    return atomic_load(&c.stop) ? pgi_run_cancelled_error() : PG_OK;
 }

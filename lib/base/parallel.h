@@ -3,7 +3,6 @@
 #define PGI_BASE_PARALLEL_H
 
 #include "base/run.h"
-#include "base/team.h"
 
 /* Work on the items begin <= i < end. `thread` (0 <= thread < run->n_threads) names the scratch to use. */
 typedef void (*pgi_task_fn)(void *context, int64_t begin, int64_t end, int thread);
@@ -21,10 +20,5 @@ pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_tas
 /* `run` itself, or when `work` (floating-point operations) is over sooner than other threads are woken, `*alone`: the
  * same with one thread. */
 const pgi_run *pgi_run_for_work(const pgi_run *run, double work, pgi_run *alone);
-
-/* A run with a team of its own, which lies in *team and starts its threads when there is work for them. options:
- * complete, n_threads >= 1. kernels: may be NULL. */
-pgi_run pgi_run_open(pgi_team *team, const struct pgi_kernels *kernels, const pg_run_options *options);
-void pgi_run_close(pgi_run *run); /* ends the threads; run->team NULL: nothing */
 
 #endif

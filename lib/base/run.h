@@ -9,9 +9,9 @@
 #include <stdint.h>
 
 #include "base/status.h"
+#include "base/team.h"
 
 struct pgi_kernels;
-struct pgi_team;
 
 /* A counted cancel flag; the public handle is this struct. */
 struct pg_cancel {
@@ -32,7 +32,7 @@ typedef struct pgi_trace {
 typedef struct pgi_run {
     const struct pgi_kernels *kernels;
     int n_threads;         /* >= 1; scratch is sized for so many */
-    struct pgi_team *team; /* of n_threads; NULL: the calling thread works alone */
+    pgi_team *team; /* of n_threads; NULL: the calling thread works alone */
     const pg_cancel *cancel; /* may be NULL */
     pg_progress_fn progress; /* may be NULL */
     void *progress_user;
@@ -50,8 +50,12 @@ static inline void pgi_run_trace(const pgi_run *run, const char *name, int layer
 
 /* Reports `done` of `total` and looks at the cancel flag: PG_OK or PG_ERROR_CANCELLED. */
 pg_status pgi_run_progress(const pgi_run *run, int32_t phase, int64_t done, int64_t total);
+/* PG_ERROR_CANCELLED and its message, for who saw the flag. */
+pg_status pgi_run_cancelled_error(void);
 
-/* The CPUs this process may use, at least 1. */
-int pgi_cpu_count(void);
+/* A run with a team of its own, which lies in *team and starts its threads when there is work for them. options:
+ * complete, n_threads >= 1. kernels: may be NULL. */
+pgi_run pgi_run_open(pgi_team *team, const struct pgi_kernels *kernels, const pg_run_options *options);
+void pgi_run_close(pgi_run *run); /* ends the threads; run->team NULL: nothing */
 
 #endif

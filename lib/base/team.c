@@ -1,6 +1,6 @@
 #include "base/team.h"
 
-#include "base/run.h"
+#include "base/cpu_count.h"
 
 #ifdef PGI_OPENMP
 #include <omp.h>

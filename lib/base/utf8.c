@@ -89,3 +89,8 @@ size_t pgi_utf8_encode(uint32_t code, uint8_t out[4]) {
     out[3] = (uint8_t)(0x80 | (code & 0x3F));
     return 4;
 }
+
+size_t pgi_utf8_char_size(const char *text, size_t size) {
+    size_t n = size ? pgi_utf8_next((const uint8_t *)text, size, NULL) : 0;
+    return n ? n : size;
+}

@@ -20,4 +20,7 @@ size_t pgi_utf8_bad_subpart(const uint8_t *text, size_t size, int *incomplete);
 /* Writes the 1 to 4 bytes of `code` to `out` and returns their number. */
 size_t pgi_utf8_encode(uint32_t code, uint8_t out[4]);
 
+/* Bytes of the first character of a text that is valid UTF-8; 0 of an empty one. */
+size_t pgi_utf8_char_size(const char *text, size_t size);
+
 #endif

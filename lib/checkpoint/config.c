@@ -13,7 +13,7 @@
 #include "base/file.h"
 #include "checkpoint/config_resolve.h"
 #include "checkpoint/json.h"
-#include "ops/ops.h"
+#include "kernels/kernels.h"
 
 #define MAX_CONFIG ((size_t)16 * 1024 * 1024)
 

@@ -5,6 +5,7 @@
 #include "generate/generate.h"
 
 #include "base/parallel.h"
+#include "tokenizer/stream_decoder.h"
 
 typedef struct generated_row {
     pgi_answer answer;

@@ -2,7 +2,7 @@
 #ifndef PGI_IMAGE_EXIF_H
 #define PGI_IMAGE_EXIF_H
 
-#include "image/image.h"
+#include "image/rgb.h"
 
 /* What PIL.Image.getexif() looks at; any part may be NULL. */
 typedef struct pgi_exif_source {

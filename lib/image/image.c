@@ -4,14 +4,10 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "image/codecs.h"
 #include "image/exif.h"
 
 #define MAX_FILE_SIZE ((size_t)1 << 30)
-
-void pgi_rgb_free(const pgi_memory *memory, pgi_rgb *rgb) {
-    pgi_free(memory, rgb->data);
-    *rgb = (pgi_rgb){0};
-}
 
 typedef struct signature {
     const char *name;

@@ -5,7 +5,7 @@
 #ifndef PGI_IMAGE_IMAGE_SETTINGS_H
 #define PGI_IMAGE_IMAGE_SETTINGS_H
 
-#include "image/image.h"
+#include "base/memory.h"
 
 typedef struct pgi_image_settings {
     int32_t width, height;  /* of the model's input; equal */
@@ -17,9 +17,5 @@ typedef struct pgi_image_settings {
 } pgi_image_settings;
 
 pg_status pgi_image_settings_load(const pgi_memory *memory, const char *folder, pgi_image_settings *out);
-
-/* Resize, rescale, normalise; `pixels` receives f32 [3, height, width], HF's values to the bit. */
-pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_image_settings *settings, const pgi_rgb *rgb,
-                              float *pixels);
 
 #endif

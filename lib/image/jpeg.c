@@ -10,8 +10,8 @@
 #include <jpeglib.h>
 #include <jerror.h> /* after jpeglib.h */
 
+#include "image/codecs.h"
 #include "image/exif.h"
-#include "image/image.h"
 
 /* Each scan of a progressive file costs a pass over the whole picture, and a scan can be a few bytes. Encoders write
  * about 10, never more than some dozens. */

@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "image/codecs.h"
 #include "image/exif.h"
-#include "image/image.h"
 
 enum {
     MAX_TEXT_CHUNKS = 64,           /* looked at for EXIF */

@@ -11,7 +11,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/kernels.h"
 
 static double box_filter(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
 
@@ -136,30 +135,28 @@ static int vertical_goes_first(const pgi_rgb *in, const pgi_rgb *out) {
     return out->height < in->height && (int64_t)in->height - out->height > 2 * ((int64_t)in->width - out->width);
 }
 
-static pg_status convolve(const pgi_memory *memory, const pgi_rgb *in, const filter *f, pgi_rgb *out) {
+static pg_status convolve(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_rgb *in, const filter *f, pgi_rgb *out) {
     pgi_resample horizontal = {0}, vertical = {0};
     pgi_rgb between = {0}; /* what the first of two passes makes */
     int resize_width = out->width != in->width, resize_height = out->height != in->height;
     int both = resize_width && resize_height, vertical_first = both && vertical_goes_first(in, out);
-    pgi_kernels kernels; /* every instruction set gives the same bits */
-    pg_status status = pgi_kernels_init(&kernels, 0);
-    if (status < 0) return status;
+    pg_status status = PG_OK;
     if (resize_width) PGI_GOTO(coefficients_make(memory, f, in->width, out->width, &horizontal), done);
     if (resize_height) PGI_GOTO(coefficients_make(memory, f, in->height, out->height, &vertical), done);
     if (vertical_first) {
         PGI_GOTO(new_rgb(memory, in->width, out->height, &between), done);
-        pass_vertical(&kernels, &vertical, in->data, 0, (size_t)in->width * 3, between.data);
-        kernels.resample_columns(&horizontal, between.data, in->width, out->height, out->data);
+        pass_vertical(kernels, &vertical, in->data, 0, (size_t)in->width * 3, between.data);
+        kernels->resample_columns(&horizontal, between.data, in->width, out->height, out->data);
     } else if (both) { /* only the rows that the second pass reads */
         int32_t first = vertical.first[0], end = vertical.first[out->height - 1] + vertical.n[out->height - 1];
         PGI_GOTO(new_rgb(memory, out->width, end - first, &between), done);
-        kernels.resample_columns(&horizontal, in->data + (size_t)first * (size_t)in->width * 3, in->width,
+        kernels->resample_columns(&horizontal, in->data + (size_t)first * (size_t)in->width * 3, in->width,
                                  end - first, between.data);
-        pass_vertical(&kernels, &vertical, between.data, first, (size_t)out->width * 3, out->data);
+        pass_vertical(kernels, &vertical, between.data, first, (size_t)out->width * 3, out->data);
     } else if (resize_width) {
-        kernels.resample_columns(&horizontal, in->data, in->width, in->height, out->data);
+        kernels->resample_columns(&horizontal, in->data, in->width, in->height, out->data);
     } else {
-        pass_vertical(&kernels, &vertical, in->data, 0, (size_t)out->width * 3, out->data);
+        pass_vertical(kernels, &vertical, in->data, 0, (size_t)out->width * 3, out->data);
     }
 done:
     pgi_rgb_free(memory, &between);
@@ -189,8 +186,8 @@ static pg_status nearest(const pgi_memory *memory, const pgi_rgb *in, pgi_rgb *o
     return PG_OK;
 }
 
-pg_status pgi_resize(const pgi_memory *memory, const pgi_rgb *in, int32_t width, int32_t height, int32_t filter_number,
-                     pgi_rgb *out) {
+pg_status pgi_resize(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_rgb *in, int32_t width,
+                     int32_t height, int32_t filter_number, pgi_rgb *out) {
     *out = (pgi_rgb){0};
     const filter *f = find_filter(filter_number);
     if (!f && filter_number != PGI_NEAREST)
@@ -203,7 +200,7 @@ pg_status pgi_resize(const pgi_memory *memory, const pgi_rgb *in, int32_t width,
     if (width == in->width && height == in->height)
         memcpy(out->data, in->data, (size_t)width * (size_t)height * 3);
     else
-        status = f ? convolve(memory, in, f, out) : nearest(memory, in, out);
+        status = f ? convolve(memory, kernels, in, f, out) : nearest(memory, in, out);
     if (status < 0) pgi_rgb_free(memory, out);
     return status;
 }

@@ -2,7 +2,8 @@
 #ifndef PGI_IMAGE_RESIZE_H
 #define PGI_IMAGE_RESIZE_H
 
-#include "image/image.h"
+#include "image/rgb.h"
+#include "kernels/kernels.h"
 
 /* Pillow's numbers (PIL.Image.Resampling). */
 enum {
@@ -14,8 +15,8 @@ enum {
     PGI_HAMMING = 5
 };
 
-/* *out is a new picture of width x height (also when the size does not change). */
-pg_status pgi_resize(const pgi_memory *memory, const pgi_rgb *in, int32_t width, int32_t height, int32_t filter,
-                     pgi_rgb *out);
+/* kernels: any set gives the same bits. *out is a new picture of width x height (also when the size does not change). */
+pg_status pgi_resize(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_rgb *in, int32_t width,
+                     int32_t height, int32_t filter, pgi_rgb *out);
 
 #endif

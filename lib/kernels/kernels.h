@@ -52,7 +52,16 @@ struct pgi_kernels {
 #undef K
 };
 
-/* The kernels of an activation of ops.h. PG_ERROR_INTERNAL: there is none. */
+/* The activations of the HF configs that checkpoints use. */
+enum {
+    /* "gelu_pytorch_tanh", "gelu_new", "gelu_fast": 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    PGI_ACTIVATION_GELU_TANH = 1,
+    PGI_ACTIVATION_GELU_ERF = 2,  /* "gelu": 0.5 x (1 + erf(x / sqrt 2)) */
+    PGI_ACTIVATION_SILU = 3,      /* "silu", "swish": x / (1 + exp(-x)) */
+    PGI_ACTIVATION_RELU = 4       /* "relu" */
+};
+
+/* The kernels of an activation. PG_ERROR_INTERNAL: there is none. */
 pg_status pgi_find_activation(const pgi_kernels *kernels, int32_t activation, void (**apply)(float *x, int64_t n),
                               void (**gate)(float *x, const float *y, int64_t n));
 

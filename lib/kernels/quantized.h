@@ -36,9 +36,8 @@
 #ifndef PGI_KERNELS_QUANTIZED_H
 #define PGI_KERNELS_QUANTIZED_H
 
-#include "base/run.h"
+#include "base/status.h"
 #include "kernels/matrix.h"
-#include "ops/ops.h"
 
 enum {
     PGI_PANEL_ROWS = 16,
@@ -76,13 +75,5 @@ pg_status pgi_quantize_panels(const pgi_matrix *from, int32_t dtype, int64_t beg
 
 /* out[c] = the value of W[row][c] as above, times `factor`. */
 void pgi_quantized_row(const pgi_matrix *matrix, int64_t row, float factor, float *out);
-
-/* pgi_linear_several(), pgi_mlp_forward() and pgi_mlp_inside() for quantised weights, and their scratch. */
-size_t pgi_quantized_scratch(int n_threads);
-size_t pgi_quantized_inside(int64_t rows, int64_t width);
-pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
-                                const pgi_output *outputs, int n, void *scratch);
-pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y,
-                            void *inside, void *scratch);
 
 #endif

@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include "base/cpu_count.h"
 #include "base/parallel.h"
 #include "checkpoint/hub.h"
 #include "checkpoint/quantized_store.h"

@@ -432,7 +432,7 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
         PGI_TRY(pgi_parallel_for(run, task.kv_count * ceil_div(shape->n_keys, f->nr), 4, pack_heads, &task));
         PGI_TRY(pgi_parallel_for(run, task.kv_count * group * ceil_div(shape->n_queries, query_block(f)), 1,
                                  query_blocks, &task));
-        if (atomic_load(&task.stopped)) return pgi_error(PG_ERROR_CANCELLED, "cancelled by request");
+        if (atomic_load(&task.stopped)) return pgi_run_cancelled_error();
     }
     return PG_OK;
 }

@@ -21,6 +21,7 @@
 #include "kernels/kernels.h"
 #include "ops/linear_bf16.h"
 #include "kernels/quantized.h"
+#include "ops/linear_quantized.h"
 
 enum {
     COLUMN_BLOCK = 256,            /* output columns of a task at the most */
@@ -170,7 +171,7 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
             task.inputs = pgi_min64(span, w->columns - task.first_input);
             PGI_TRY(pgi_parallel_for(run, task.n_rows, 1 + COPIED / task.inputs, copy_rows, &task));
             PGI_TRY(pgi_parallel_for(run, w->rows, task.column_block, gemm_columns, &task));
-            if (atomic_load(&task.stopped)) return pgi_error(PG_ERROR_CANCELLED, "cancelled by request");
+            if (atomic_load(&task.stopped)) return pgi_run_cancelled_error();
         }
     }
     return PG_OK;

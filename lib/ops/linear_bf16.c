@@ -125,7 +125,7 @@ pg_status pgi_bf16_linear(const pgi_run *run, const float *x, int64_t x_stride, 
             task.inputs = pgi_min64(span, w->columns - task.first_input);
             PGI_TRY(pgi_parallel_for(run, task.rows, 1 + COPIED / task.inputs, round_rows, &task));
             PGI_TRY(pgi_parallel_for(run, w->rows, task.column_block, multiply_columns, &task));
-            if (atomic_load(&task.stopped)) return pgi_error(PG_ERROR_CANCELLED, "cancelled by request");
+            if (atomic_load(&task.stopped)) return pgi_run_cancelled_error();
         }
     }
     return PG_OK;

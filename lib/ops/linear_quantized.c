@@ -9,10 +9,11 @@
  * A result is summed in the same order however the work is cut, so that a row depends neither on the threads nor on the
  * other rows.
  */
-#include "kernels/quantized.h"
+#include "ops/linear_quantized.h"
 
 #include "base/parallel.h"
 #include "kernels/kernels.h"
+#include "kernels/quantized.h"
 
 enum {
     ROWS = 512,                     /* of x at a time at the most, */

@@ -4,6 +4,7 @@
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 #include "kernels/quantized.h"
+#include "ops/linear_quantized.h"
 
 /* The inside is up to 16 times as wide as x: at 896 px that would be half a gigabyte for all rows at once, so rows go
  * through it in blocks, large enough that reading the weights again costs little. */

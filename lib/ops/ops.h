@@ -65,15 +65,6 @@ pg_status pgi_rms_norm(const pgi_run *run, const float *x, int64_t rows, int64_t
 pg_status pgi_layer_norm(const pgi_run *run, const float *x, int64_t rows, int64_t columns, const float *weight,
                          const float *bias, float eps, float *y);
 
-/* The activations of the HF configs that checkpoints use. */
-enum {
-    /* "gelu_pytorch_tanh", "gelu_new", "gelu_fast": 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
-    PGI_ACTIVATION_GELU_TANH = 1,
-    PGI_ACTIVATION_GELU_ERF = 2,  /* "gelu": 0.5 x (1 + erf(x / sqrt 2)) */
-    PGI_ACTIVATION_SILU = 3,      /* "silu", "swish": x / (1 + exp(-x)) */
-    PGI_ACTIVATION_RELU = 4       /* "relu" */
-};
-
 /* down(act(gate x) * up x), or down(act(up x)) where there is no gate. */
 typedef struct pgi_mlp {
     int32_t activation;

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "image/image.h"
+#include "image/preprocess.h"
 #include "processor/big_vision.h"
 #include "processor/layout.h"
 #include "processor/truncate.h"
@@ -288,7 +290,7 @@ static pg_status add_picture(const pg_processor *processor, const pg_image *imag
     PGI_TRY(pgi_image_read(memory, image, &limits, &rgb));
     pg_status status = options->mode == PG_MODE_BIG_VISION
                            ? pgi_big_vision_pixels(memory, &processor->image, &rgb, pixels)
-                           : pgi_image_to_pixels(memory, &processor->image, &rgb, pixels);
+                           : pgi_image_to_pixels(memory, &processor->kernels, &processor->image, &rgb, pixels);
     pgi_rgb_free(memory, &rgb);
     return status;
 }

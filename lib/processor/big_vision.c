@@ -1,7 +1,5 @@
 #include "processor/big_vision.h"
 
-#include "image/resize_float.h"
-
 /* The id of a special token that the layout needs. */
 static pg_status special(const pgi_tokenizer *tokenizer, int which, const char *name, int64_t *id) {
     *id = pgi_tokenizer_special(tokenizer, which);
@@ -35,12 +33,4 @@ pg_status pgi_big_vision_layout(const pgi_tokenizer *tokenizer, int32_t n_image_
     *n_prefix = (int64_t)(out->size - first);
     if (suffix) PGI_TRY(append_text(tokenizer, "suffix", suffix, suffix_size, out));
     return needs_eos ? pgi_ids_push(out, eos) : PG_OK;
-}
-
-pg_status pgi_big_vision_pixels(const pgi_memory *memory, const pgi_image_settings *settings, const pgi_rgb *rgb,
-                                float *pixels) {
-    size_t n = 3 * (size_t)settings->width * (size_t)settings->height;
-    PGI_TRY(pgi_resize_float(memory, rgb, settings->width, settings->height, pixels));
-    for (size_t i = 0; i < n; i++) pixels[i] = pixels[i] / 127.5f - 1.0f;
-    return PG_OK;
 }

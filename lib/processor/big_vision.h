@@ -7,7 +7,6 @@
 #ifndef PGI_PROCESSOR_BIG_VISION_H
 #define PGI_PROCESSOR_BIG_VISION_H
 
-#include "image/image_settings.h"
 #include "tokenizer/tokenizer.h"
 
 /*
@@ -22,9 +21,5 @@
 pg_status pgi_big_vision_layout(const pgi_tokenizer *tokenizer, int32_t n_image_tokens, int32_t n_images,
                                 const char *prompt, size_t prompt_size, const char *suffix, size_t suffix_size,
                                 int open, pgi_ids *out, int64_t *n_prefix);
-
-/* pixels: f32 [3, S, S], S the size in `settings`, which is all that is read of them: -1 to 1. */
-pg_status pgi_big_vision_pixels(const pgi_memory *memory, const pgi_image_settings *settings, const pgi_rgb *rgb,
-                                float *pixels);
 
 #endif

@@ -2,6 +2,7 @@
 #include "processor/processor.h"
 
 #include "checkpoint/hub.h"
+#include "tokenizer/tokenizer_load.h"
 
 static void processor_free(pg_processor *processor) {
     pgi_memory memory = processor->memory;
@@ -20,6 +21,7 @@ pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const 
     memory = &processor->memory; /* the parts keep the pointer: it must live as long as they do */
     processor->log = (pgi_log){options->log, options->log_user};
 
+    PGI_GOTO(pgi_kernels_init(&processor->kernels, 0), fail);
     PGI_GOTO(pgi_hub_find(memory, model, &folder), fail);
     PGI_GOTO(pgi_image_settings_load(memory, folder, &processor->image), fail);
     PGI_GOTO(pgi_tokenizer_open(memory, folder, &processor->tokenizer), fail);

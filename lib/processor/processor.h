@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "image/image_settings.h"
+#include "kernels/kernels.h"
 #include "processor/inputs.h"
 #include "tokenizer/tokenizer.h"
 
@@ -13,6 +14,7 @@ struct pg_processor {
     atomic_int references;
     pgi_memory memory;
     pgi_tokenizer *tokenizer;
+    pgi_kernels kernels;
     pgi_image_settings image;
     pgi_log log;
 };

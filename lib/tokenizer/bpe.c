@@ -14,50 +14,7 @@ struct pgi_bpe {
     pgi_bpe_list list; /* unused with spm */
 };
 
-void pgi_merges_init(pgi_merges *merges, const pgi_memory *memory) { *merges = (pgi_merges){.memory = memory}; }
-
-void pgi_merges_free(pgi_merges *merges) {
-    if (merges->memory) pgi_free(merges->memory, merges->data);
-    *merges = (pgi_merges){.memory = merges->memory};
-}
-
-pg_status pgi_merges_push(pgi_merges *merges, pgi_merge merge) {
-    if (merges->size == merges->capacity) {
-        size_t capacity = merges->capacity ? merges->capacity * 2 : 1024;
-        if (capacity > INT32_MAX) return pgi_error(PG_ERROR_LIMIT, "more than %d merges", INT32_MAX);
-        pgi_merge *data = pgi_alloc(merges->memory, capacity, sizeof *data);
-        if (!data) return PG_ERROR_MEMORY;
-        if (merges->size) memcpy(data, merges->data, merges->size * sizeof *data);
-        pgi_free(merges->memory, merges->data);
-        merges->data = data;
-        merges->capacity = capacity;
-    }
-    merges->data[merges->size++] = merge;
-    return PG_OK;
-}
-
-/* Bytes of the first character of a piece; pieces are valid UTF-8. */
-static size_t char_size(const char *text, size_t size) {
-    size_t n = size ? pgi_utf8_next((const uint8_t *)text, size, NULL) : 0;
-    return n ? n : size;
-}
-
-static int is_char(const char *text, size_t size) { return size > 0 && char_size(text, size) == size; }
-
-pg_status pgi_merges_generate(const pgi_vocab *vocab, pgi_merges *out) {
-    for (size_t id = 0; id < vocab->n; id++) {
-        size_t size;
-        const char *text = pgi_vocab_text(vocab, id, &size);
-        for (size_t at = char_size(text, size); at < size; at += char_size(text + at, size - at)) {
-            int64_t left = pgi_vocab_find(vocab, text, at);
-            if (left < 0) continue;
-            int64_t right = pgi_vocab_find(vocab, text + at, size - at);
-            if (right < 0) continue;
-            PGI_TRY(pgi_merges_push(out, (pgi_merge){(uint32_t)left, (uint32_t)right, (uint32_t)id}));
-        }
-    }
-    return PG_OK;
-}
+static int is_char(const char *text, size_t size) { return size > 0 && pgi_utf8_char_size(text, size) == size; }
 
 /* What is found out about the pieces before a sentencepiece model is made of them. */
 typedef struct plan {
@@ -109,7 +66,7 @@ static int splits_complete(const plan *p) {
         if (size == 0) return 0;
         if (!p->reachable[id]) continue;
         uint32_t n = 0;
-        for (size_t at = char_size(text, size); at < size; at += char_size(text + at, size - at))
+        for (size_t at = pgi_utf8_char_size(text, size); at < size; at += pgi_utf8_char_size(text + at, size - at))
             n += is_symbol(p, text, at) && is_symbol(p, text + at, size - at);
         if (n != p->n_splits[id]) return 0;
     }

@@ -2,7 +2,8 @@
 #ifndef PGI_TOKENIZER_BPE_LIST_H
 #define PGI_TOKENIZER_BPE_LIST_H
 
-#include "tokenizer/bpe.h"
+#include "tokenizer/ids.h"
+#include "tokenizer/merges.h"
 
 typedef struct pgi_bpe_list {
     const pgi_memory *memory;

@@ -8,18 +8,6 @@
 #include <string.h>
 
 #include "base/utf8.h"
-#include "tokenizer/tokenizer_parts.h"
-
-pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, pgi_tokenizer **out) {
-    pgi_tokenizer *tokenizer = pgi_alloc_zero(memory, 1, sizeof *tokenizer);
-    *out = NULL;
-    if (!tokenizer) return PG_ERROR_MEMORY;
-    tokenizer->memory = *memory;
-    pg_status status = pgi_tokenizer_load(tokenizer, folder);
-    if (status < 0) pgi_tokenizer_close(&tokenizer);
-    *out = tokenizer;
-    return status;
-}
 
 void pgi_tokenizer_close(pgi_tokenizer **tokenizer) {
     if (!*tokenizer) return;
@@ -86,48 +74,6 @@ int pgi_tokenizer_skips(const pgi_tokenizer *tokenizer, int64_t id) {
     /* HF looks up the text as the decoder gets it, which for these is not the token's own. */
     if (token && token->flags.normalized && tokenizer->replace_spaces && memchr(text, ' ', size)) return 0;
     return pgi_added_tokens_is_special(&tokenizer->added, id);
-}
-
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-int pgi_byte_of_piece(const char *piece, size_t size) {
-    if (size != 6 || memcmp(piece, "<0x", 3) != 0 || piece[5] != '>') return -1;
-    int high = piece[3] == '+' ? 0 : hex_digit(piece[3]), low = hex_digit(piece[4]); /* Rust's from_str_radix */
-    return high < 0 || low < 0 ? -1 : high * 16 + low;
-}
-
-pg_status pgi_append_piece(const char *piece, size_t size, pgi_buffer *out) {
-    PGI_TRY(pgi_buffer_reserve(out, size));
-    for (size_t i = 0; i < size;) {
-        int is_space = size - i >= 3 && memcmp(piece + i, "\xE2\x96\x81", 3) == 0;
-        out->data[out->size++] = is_space ? ' ' : (uint8_t)piece[i];
-        i += is_space ? 3 : 1;
-    }
-    out->data[out->size] = 0;
-    return PG_OK;
-}
-
-pg_status pgi_append_byte_run(const uint8_t *bytes, size_t size, pgi_buffer *out) {
-    if (pgi_utf8_valid_prefix(bytes, size) == size) return pgi_buffer_append(out, bytes, size);
-    for (size_t i = 0; i < size; i++) PGI_TRY(pgi_buffer_append(out, "\xEF\xBF\xBD", 3));
-    return PG_OK;
-}
-
-pg_status pgi_tokenizer_decode(const pgi_tokenizer *tokenizer, const int64_t *ids, size_t n_ids, int skip_special,
-                               pgi_buffer *out) {
-    pgi_stream_decoder decoder;
-    pg_status status = PG_OK;
-    pgi_stream_decoder_init(&decoder, tokenizer, skip_special);
-    PGI_GOTO(pgi_buffer_reserve(out, 0), done);
-    for (size_t i = 0; i < n_ids; i++) PGI_GOTO(pgi_stream_decoder_push(&decoder, ids[i], out), done);
-    status = pgi_stream_decoder_flush(&decoder, out);
-done:
-    pgi_stream_decoder_free(&decoder);
-    return status;
 }
 
 size_t pgi_tokenizer_longest_text(const pgi_tokenizer *tokenizer) {

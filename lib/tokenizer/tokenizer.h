@@ -9,33 +9,8 @@
 
 #include "base/memory.h"
 #include "tokenizer/added_tokens.h"
+#include "tokenizer/bpe.h"
 #include "tokenizer/ids.h"
-
-typedef struct pgi_tokenizer pgi_tokenizer;
-
-pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, pgi_tokenizer **out);
-void pgi_tokenizer_close(pgi_tokenizer **tokenizer);
-
-/* Appends the ids of `text` (UTF-8, `size` bytes); nothing is added around them.
- * literal: PGI_PARSED, PGI_LITERAL (PG_TEXT_LITERAL) or PGI_LITERAL_CONTROL (as sentencepiece alone), see
- * added_tokens.h. PG_ERROR_ARGUMENT: invalid UTF-8, with its offset. */
-pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
-                               pgi_ids *out);
-
-/* Appends the text of ids as HF's decode(): ids beyond the last, which a model may have rows for, give nothing.
- * PG_ERROR_ARGUMENT: an id that is negative or has more than 32 bits. */
-pg_status pgi_tokenizer_decode(const pgi_tokenizer *tokenizer, const int64_t *ids, size_t n_ids, int skip_special,
-                               pgi_buffer *out);
-
-/* Bytes that one id can add to a text at the most: the longest piece, or U+FFFD for a byte. */
-size_t pgi_tokenizer_longest_text(const pgi_tokenizer *tokenizer);
-int64_t pgi_tokenizer_n_ids(const pgi_tokenizer *tokenizer);
-const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id); /* NULL: out of range */
-int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece); /* -1: unknown */
-
-enum { PGI_TOKEN_PAD, PGI_TOKEN_EOS, PGI_TOKEN_BOS, PGI_TOKEN_UNK, PGI_TOKEN_IMAGE };
-int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */
-int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id);
 
 /* What transformers takes from tokenizer_config.json, or from the settings saved in tokenizer.json, where a call leaves
  * it open. */
@@ -46,27 +21,43 @@ typedef struct pgi_tokenizer_defaults {
     int64_t max_length;         /* max_length, else model_max_length; 0: none, or more than 1e20 */
 } pgi_tokenizer_defaults;
 
+enum { PGI_TOKEN_PAD, PGI_TOKEN_EOS, PGI_TOKEN_BOS, PGI_TOKEN_UNK, PGI_TOKEN_IMAGE, PGI_N_SPECIALS };
+
+typedef struct pgi_tokenizer {
+    pgi_memory memory;
+    pgi_vocab vocab;  /* the model's pieces, then the added tokens that are not among them */
+    size_t n_pieces;  /* ids of the model */
+    pgi_added_tokens added;
+    pgi_bpe *bpe;
+    int replace_spaces; /* the normaliser makes ' ' U+2581 */
+    int32_t source;     /* 1: tokenizer.model, 2: tokenizer.json */
+    int64_t specials[PGI_N_SPECIALS];
+    pgi_tokenizer_defaults defaults;
+    int avoid_sentencepiece; /* set by tests before pgi_tokenizer_load() */
+} pgi_tokenizer;
+
+void pgi_tokenizer_close(pgi_tokenizer **tokenizer);
+
+/* Appends the ids of `text` (UTF-8, `size` bytes); nothing is added around them.
+ * literal: PGI_PARSED, PGI_LITERAL (PG_TEXT_LITERAL) or PGI_LITERAL_CONTROL (as sentencepiece alone), see
+ * added_tokens.h. PG_ERROR_ARGUMENT: invalid UTF-8, with its offset. */
+pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
+                               pgi_ids *out);
+
+/* Bytes that one id can add to a text at the most: the longest piece, or U+FFFD for a byte. */
+size_t pgi_tokenizer_longest_text(const pgi_tokenizer *tokenizer);
+int64_t pgi_tokenizer_n_ids(const pgi_tokenizer *tokenizer);
+const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id); /* NULL: out of range */
+int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece); /* -1: unknown */
+
+int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */
+int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id);
+
 const pgi_tokenizer_defaults *pgi_tokenizer_get_defaults(const pgi_tokenizer *tokenizer);
 /* 1: tokenizer.model, alone or with the same pieces as tokenizer.json; 2: tokenizer.json */
 int32_t pgi_tokenizer_source(const pgi_tokenizer *tokenizer);
 
-/*
- * Decoding id by id; all that push and flush append equals pgi_tokenizer_decode() of all ids. A run of
- * byte pieces is held back until it ends: HF makes it text when it is valid UTF-8 as a whole, and U+FFFD
- * for each byte otherwise, so nothing of it is known before.
- */
-typedef struct pgi_stream_decoder {
-    const pgi_tokenizer *tokenizer;
-    int skip_special;
-    pgi_buffer held; /* the bytes of the run */
-} pgi_stream_decoder;
-
-void pgi_stream_decoder_init(pgi_stream_decoder *decoder, const pgi_tokenizer *tokenizer, int skip_special);
-/* Room for a run of n byte pieces; longer ones allocate. */
-pg_status pgi_stream_decoder_reserve(pgi_stream_decoder *decoder, size_t n);
-void pgi_stream_decoder_free(pgi_stream_decoder *decoder);
-pg_status pgi_stream_decoder_push(pgi_stream_decoder *decoder, int64_t id, pgi_buffer *out);
-/* Afterwards the decoder starts anew. */
-pg_status pgi_stream_decoder_flush(pgi_stream_decoder *decoder, pgi_buffer *out);
+/* 1 when decode(skip_special_tokens=True) leaves the id out. */
+int pgi_tokenizer_skips(const pgi_tokenizer *tokenizer, int64_t id);
 
 #endif

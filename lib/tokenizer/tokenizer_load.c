@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "tokenizer/spm_model.h"
 #include "tokenizer/tokenizer_json.h"
-#include "tokenizer/tokenizer_parts.h"
+#include "tokenizer/tokenizer_load.h"
 
 enum { MAX_MODEL_FILE = 1 << 28, MAX_CONFIG_FILE = 1 << 26 };
 
@@ -617,5 +617,16 @@ done:
     pgi_free(memory, s.config_path);
     pgi_free(memory, s.map_path);
     pgi_free(memory, s.added_path);
+    return status;
+}
+
+pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, pgi_tokenizer **out) {
+    pgi_tokenizer *tokenizer = pgi_alloc_zero(memory, 1, sizeof *tokenizer);
+    *out = NULL;
+    if (!tokenizer) return PG_ERROR_MEMORY;
+    tokenizer->memory = *memory;
+    pg_status status = pgi_tokenizer_load(tokenizer, folder);
+    if (status < 0) pgi_tokenizer_close(&tokenizer);
+    *out = tokenizer;
     return status;
 }

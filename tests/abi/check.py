@@ -245,9 +245,38 @@ for _folder in ("model", "generate", "api"):
     BELOW[_folder] = " ".join(BELOW)
 
 
+def module_of(path):
+    return re.sub(r"(\.inc)?\.(c|cc|h|inc)$", "", path)
+
+
+def circle(includes):
+    """The first circle of modules that include each other, as [[a, b, a]], or []."""
+    done, path = set(), []
+
+    def visit(module):
+        if module in path:
+            return path[path.index(module):] + [module]
+        if module in done:
+            return None
+        path.append(module)
+        for other in sorted(includes.get(module, ())):
+            found = visit(other) if other != module else None
+            if found:
+                return found
+        done.add(path.pop())
+        return None
+
+    for module in sorted(includes):
+        found = visit(module)
+        if found:
+            return [found]
+    return []
+
+
 def structure(folder):
     failed = False
     count = 0
+    includes = {}  # a module is a header and the source that implements it: what they include
     for path, _, names in os.walk(folder):
         for name in sorted(n for n in names if n.endswith((".c", ".cc", ".h", ".inc"))):
             source = os.path.relpath(os.path.join(path, name), folder)
@@ -259,6 +288,7 @@ def structure(folder):
             text = without_comments(os.path.join(path, name))
             for target in re.findall(r'^\s*#\s*include\s+"([^"]+)"', text, flags=re.M):
                 count += 1
+                includes.setdefault(module_of(source), set()).add(module_of(target))
                 if target.split("/")[0] not in [part, *BELOW[part].split()]:
                     print(f"{source} includes {target}; {part} may include: {BELOW[part] or 'itself alone'}")
                     failed = True
@@ -266,6 +296,9 @@ def structure(folder):
                 if part != "api":
                     print(f"{source} defines {function}; lib/api alone exports")
                     failed = True
+    for module in circle(includes):
+        print(f"{' -> '.join(module)}: these include each other in a circle")
+        failed = True
     print(f"{count} includes")
     return failed or count < 100
 

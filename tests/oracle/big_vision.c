@@ -10,7 +10,9 @@
 #include <string.h>
 
 #include "hex.h"
+#include "image/preprocess.h"
 #include "processor/big_vision.h"
+#include "tokenizer/tokenizer_load.h"
 
 static pg_status answer_text(const pgi_tokenizer *tokenizer, char *line) {
     long n_tokens = strtol(line, &line, 10), n_images = strtol(line, &line, 10), open = strtol(line, &line, 10);

@@ -14,7 +14,8 @@
 
 #include "base/utf8.h"
 #include "processor/layout.h"
-#include "tokenizer/tokenizer_parts.h"
+#include "tokenizer/stream_decoder.h"
+#include "tokenizer/tokenizer_load.h"
 
 static size_t from_hex(char *hex) {
     size_t n = 0;

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cpu_count.h"
 #include "base/file.h"
 #include "base/half.h"
 #include "base/memory.h"

@@ -13,9 +13,11 @@
 
 #include "golden_images.h"
 #include "hex.h"
+#include "image/preprocess.h"
 #include "processor/big_vision.h"
 #include "image/resize_float.h"
-#include "tokenizer/tokenizer_parts.h"
+#include "tokenizer/stream_decoder.h"
+#include "tokenizer/tokenizer_load.h"
 #include "support.h"
 
 #define MEMORY (&pgi_memory_default)

@@ -14,7 +14,7 @@
 #include "checkpoint/config.h"
 #include "checkpoint/json.h"
 #include "checkpoint_files.h"
-#include "ops/ops.h"
+#include "kernels/kernels.h"
 
 /* ---------------------------------------------------------------------------------------------------------- JSON */
 

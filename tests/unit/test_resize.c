@@ -9,9 +9,11 @@
 #include <unistd.h>
 
 #include "golden_images.h"
-#include "image/image_settings.h"
+#include "image/preprocess.h"
 #include "image/resize.h"
 #include "temp_template.h"
+
+static pgi_kernels kernels;
 
 static void golden_resizes(void **state) {
     (void)state;
@@ -22,7 +24,7 @@ static void golden_resizes(void **state) {
     while (fscanf(file, "%d %d %d %d %d %llx", &width, &height, &to_width, &to_height, &filter, &expected) == 6) {
         pgi_rgb in = {test_picture(width, height), width, height}, out;
         assert_non_null(in.data);
-        assert_int_equal(pgi_resize(&pgi_memory_default, &in, to_width, to_height, filter, &out), PG_OK);
+        assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, to_width, to_height, filter, &out), PG_OK);
         assert_int_equal(out.width, to_width);
         assert_int_equal(out.height, to_height);
         unsigned long long found = digest(out.data, (size_t)to_width * (size_t)to_height * 3);
@@ -41,13 +43,13 @@ static void resize_refuses(void **state) {
     (void)state;
     uint8_t pixel[3] = {1, 2, 3};
     pgi_rgb in = {pixel, 1, 1}, out;
-    assert_int_equal(pgi_resize(&pgi_memory_default, &in, 0, 4, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
-    assert_int_equal(pgi_resize(&pgi_memory_default, &in, 4, -1, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
-    assert_int_equal(pgi_resize(&pgi_memory_default, &in, 4, 4, 6, &out), PG_ERROR_UNSUPPORTED);
-    assert_int_equal(pgi_resize(&pgi_memory_default, &in, 4, 4, -1, &out), PG_ERROR_UNSUPPORTED);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, 0, 4, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, 4, -1, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, 4, 4, 6, &out), PG_ERROR_UNSUPPORTED);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, 4, 4, -1, &out), PG_ERROR_UNSUPPORTED);
     /* Pillow has no memory for the coefficients of this one either; the pixels are never touched. */
     in.width = 100000000;
-    assert_int_equal(pgi_resize(&pgi_memory_default, &in, 224, 1, PGI_BICUBIC, &out), PG_ERROR_LIMIT);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, 224, 1, PGI_BICUBIC, &out), PG_ERROR_LIMIT);
     assert_null(out.data);
 }
 
@@ -104,7 +106,7 @@ static void golden_pixels(void **state) {
         float *pixels = malloc(size);
         assert_non_null(picture.data);
         assert_non_null(pixels);
-        assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &settings, &picture, pixels), PG_OK);
+        assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, &settings, &picture, pixels), PG_OK);
         if (digest(pixels, size) != expected) fail_msg("%d x %d: wrong pixels for %s", width, height, json);
         free(pixels);
         free(picture.data);
@@ -201,10 +203,10 @@ static void no_resize_needs_the_size(void **state) {
     float out[12];
     pgi_rgb picture = {pixels, 2, 2};
     assert_int_equal(load(NULL, "{\"do_resize\": false, \"size\": [2, 2], \"image_seq_length\": 1}", &s), PG_OK);
-    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &s, &picture, out), PG_OK);
+    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, &s, &picture, out), PG_OK);
     assert_true(out[11] == -1.0f);
     picture.height = 1;
-    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &s, &picture, out), PG_ERROR_ARGUMENT);
+    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, &s, &picture, out), PG_ERROR_ARGUMENT);
     assert_non_null(strstr(pgi_error_text(), "found 2 x 1 pixels, expected 2 x 2"));
 }
 
@@ -217,5 +219,6 @@ int main(void) {
         cmocka_unit_test(settings_that_are_refused),
         cmocka_unit_test(no_resize_needs_the_size),
     };
+    if (pgi_kernels_init(&kernels, 0) < 0) return 1;
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

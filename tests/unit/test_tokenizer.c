@@ -17,7 +17,8 @@
 #include "processor/layout.h"
 #include "tokenizer/spm_model.h"
 #include "tokenizer/spm_wrapper.h"
-#include "tokenizer/tokenizer_parts.h"
+#include "tokenizer/stream_decoder.h"
+#include "tokenizer/tokenizer_load.h"
 
 #define TOKENIZERS PGI_GOLDEN_FOLDER "/tokenizers/"
 static const char *const kinds[] = {"spm", "json", "partial", "words", "backend", "older"};

@@ -1,0 +1,37 @@
+/* The run that a computing call carries along: its threads, progress and cancel flag. */
+#include "base/run.h"
+
+#include <stdlib.h>
+
+pg_status pgi_run_cancelled_error(void) { return pgi_error(PG_ERROR_CANCELLED, "cancelled by request"); }
+
+void pgi_cancel_retain(pg_cancel *cancel) {
+    if (cancel) atomic_fetch_add_explicit(&cancel->references, 1, memory_order_relaxed);
+}
+
+void pgi_cancel_release(pg_cancel *cancel) {
+    if (cancel && atomic_fetch_sub_explicit(&cancel->references, 1, memory_order_acq_rel) == 1) free(cancel);
+}
+
+pg_status pgi_run_progress(const pgi_run *run, int32_t phase, int64_t done, int64_t total) {
+    if (run->progress && run->progress(run->progress_user, phase, done, total))
+        return pgi_error(PG_ERROR_CANCELLED, "cancelled by the progress callback");
+    return pgi_run_cancelled(run) ? pgi_run_cancelled_error() : PG_OK;
+}
+
+pgi_run pgi_run_open(pgi_team *team, const struct pgi_kernels *kernels, const pg_run_options *options) {
+    pgi_team_open(team, options->n_threads);
+    return (pgi_run){
+        .kernels = kernels,
+        .n_threads = options->n_threads,
+        .team = team,
+        .cancel = options->cancel,
+        .progress = options->progress,
+        .progress_user = options->progress_user,
+    };
+}
+
+void pgi_run_close(pgi_run *run) {
+    if (run->team) pgi_team_close(run->team);
+    run->team = NULL;
+}

@@ -1,0 +1,39 @@
+/* RGB to pixel_values: transformers' SiglipImageProcessor, and preprocess_image() of big_vision. */
+#include "image/preprocess.h"
+
+#include "image/resize.h"
+#include "image/resize_float.h"
+
+pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels,
+                              const pgi_image_settings *settings, const pgi_rgb *rgb, float *pixels) {
+    pgi_rgb resized = {0};
+    if (settings->do_resize) {
+        PGI_TRY(pgi_resize(memory, kernels, rgb, settings->width, settings->height, settings->resample, &resized));
+        rgb = &resized;
+    } else if (rgb->width != settings->width || rgb->height != settings->height) {
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "picture: found %d x %d pixels, expected %d x %d, as the image settings have do_resize false",
+                         rgb->width, rgb->height, settings->width, settings->height);
+    }
+    float values[3][256]; /* of each sample, by channel */
+    for (int c = 0; c < 3; c++) {
+        for (int i = 0; i < 256; i++) {
+            /* numpy: the product in f64, rounded to f32; then f32 throughout */
+            float value = settings->do_rescale ? (float)((double)i * settings->rescale_factor) : (float)i;
+            values[c][i] = settings->do_normalize ? (value - settings->mean[c]) / settings->std[c] : value;
+        }
+    }
+    size_t n = (size_t)rgb->width * (size_t)rgb->height;
+    for (int c = 0; c < 3; c++)
+        for (size_t i = 0; i < n; i++) pixels[(size_t)c * n + i] = values[c][rgb->data[i * 3 + (size_t)c]];
+    pgi_rgb_free(memory, &resized);
+    return PG_OK;
+}
+
+pg_status pgi_big_vision_pixels(const pgi_memory *memory, const pgi_image_settings *settings, const pgi_rgb *rgb,
+                                float *pixels) {
+    size_t n = 3 * (size_t)settings->width * (size_t)settings->height;
+    PGI_TRY(pgi_resize_float(memory, rgb, settings->width, settings->height, pixels));
+    for (size_t i = 0; i < n; i++) pixels[i] = pixels[i] / 127.5f - 1.0f;
+    return PG_OK;
+}

@@ -1,0 +1,20 @@
+/*
+ * The last step of an image before the model: RGB to pixel_values, f32 [3, S, S], S the size in the settings. Two ways:
+ * HF's (SiglipImageProcessor: resize, rescale, normalise as the settings say) and big_vision's.
+ */
+#ifndef PGI_IMAGE_PREPROCESS_H
+#define PGI_IMAGE_PREPROCESS_H
+
+#include "image/image_settings.h"
+#include "image/rgb.h"
+#include "kernels/kernels.h"
+
+/* Resize, rescale, normalise; `pixels` receives f32 [3, height, width], HF's values to the bit. */
+pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels,
+                              const pgi_image_settings *settings, const pgi_rgb *rgb, float *pixels);
+
+/* pixels: f32 [3, S, S], S the size in `settings`, which is all that is read of them: -1 to 1. */
+pg_status pgi_big_vision_pixels(const pgi_memory *memory, const pgi_image_settings *settings, const pgi_rgb *rgb,
+                                float *pixels);
+
+#endif

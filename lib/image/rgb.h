@@ -1,0 +1,17 @@
+/* 8-bit RGB pixels: what every codec and camera buffer becomes. */
+#ifndef PGI_IMAGE_RGB_H
+#define PGI_IMAGE_RGB_H
+
+#include "base/memory.h"
+
+typedef struct pgi_rgb {
+    uint8_t *data; /* [height, width, 3], dense; from pgi_alloc */
+    int32_t width, height;
+} pgi_rgb;
+
+static inline void pgi_rgb_free(const pgi_memory *memory, pgi_rgb *rgb) {
+    pgi_free(memory, rgb->data);
+    *rgb = (pgi_rgb){0};
+}
+
+#endif

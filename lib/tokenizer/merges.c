@@ -1,0 +1,43 @@
+/* The list of merges: growing it, and deriving it from a vocabulary (transformers 5.23: generate_merges). */
+#include "tokenizer/merges.h"
+
+#include <string.h>
+
+#include "base/utf8.h"
+
+void pgi_merges_init(pgi_merges *merges, const pgi_memory *memory) { *merges = (pgi_merges){.memory = memory}; }
+
+void pgi_merges_free(pgi_merges *merges) {
+    if (merges->memory) pgi_free(merges->memory, merges->data);
+    *merges = (pgi_merges){.memory = merges->memory};
+}
+
+pg_status pgi_merges_push(pgi_merges *merges, pgi_merge merge) {
+    if (merges->size == merges->capacity) {
+        size_t capacity = merges->capacity ? merges->capacity * 2 : 1024;
+        if (capacity > INT32_MAX) return pgi_error(PG_ERROR_LIMIT, "more than %d merges", INT32_MAX);
+        pgi_merge *data = pgi_alloc(merges->memory, capacity, sizeof *data);
+        if (!data) return PG_ERROR_MEMORY;
+        if (merges->size) memcpy(data, merges->data, merges->size * sizeof *data);
+        pgi_free(merges->memory, merges->data);
+        merges->data = data;
+        merges->capacity = capacity;
+    }
+    merges->data[merges->size++] = merge;
+    return PG_OK;
+}
+
+pg_status pgi_merges_generate(const pgi_vocab *vocab, pgi_merges *out) {
+    for (size_t id = 0; id < vocab->n; id++) {
+        size_t size;
+        const char *text = pgi_vocab_text(vocab, id, &size);
+        for (size_t at = pgi_utf8_char_size(text, size); at < size; at += pgi_utf8_char_size(text + at, size - at)) {
+            int64_t left = pgi_vocab_find(vocab, text, at);
+            if (left < 0) continue;
+            int64_t right = pgi_vocab_find(vocab, text + at, size - at);
+            if (right < 0) continue;
+            PGI_TRY(pgi_merges_push(out, (pgi_merge){(uint32_t)left, (uint32_t)right, (uint32_t)id}));
+        }
+    }
+    return PG_OK;
+}

@@ -1,0 +1,12 @@
+/* A tokenizer from the files of a checkpoint folder. */
+#ifndef PGI_TOKENIZER_TOKENIZER_LOAD_H
+#define PGI_TOKENIZER_TOKENIZER_LOAD_H
+
+#include "tokenizer/tokenizer.h"
+
+pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, pgi_tokenizer **out);
+
+/* Fills a zeroed tokenizer whose `memory` is set. On error what was filled is still to be closed. */
+pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder);
+
+#endif
