@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 say() { printf '\n%s\n' "$*" >&2; }
 
 sh examples/setup.sh build
-build="build-quickstart"
+build=build-quickstart
 say "Building in $build/ ..."
 test -f "$build/build.ninja" || ${MESON:-meson} setup --buildtype=release -Dtests=false "$build" >"$build.log" 2>&1 || {
     cat "$build.log" >&2
@@ -20,11 +20,11 @@ ${NINJA:-ninja} -C "$build" >&2
 model=examples/demo/model
 picture=examples/demo/pictures/shapes.png
 show() {
-    printf '\n$ paligemma run %s %s "%s"\n' "$model" "$picture" "$1"
-    "$build/examples/paligemma" run "$model" "$picture" "$1"
+    printf '\n$ %s/paligemma run %s %s "%s"\n' "$build" "$model" "$picture" "$1"
+    "$build/paligemma" run "$model" "$picture" "$1"
 }
 show "caption en"
 show "answer en what color is the star?"
 show "detect red circle ; yellow triangle"
 say "A box is top, left, bottom, right, in 1/1023 of the height and width."
-say "The tool is $build/examples/paligemma (--help tells more); the same in C is examples/caption.c."
+say "The tool is $build/paligemma (--help tells more); the same in C is examples/caption.c."

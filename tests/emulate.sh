@@ -8,7 +8,7 @@
 set -u
 build=${1?usage: sh tests/emulate.sh BUILD}
 qemu=${QEMU:-qemu-x86_64}
-tool=$build/examples/paligemma
+tool=$build/paligemma
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 passed=0

@@ -1,5 +1,5 @@
 /*
- * How fast the operations are on the model's shapes, as a share of the roofs (examples/tool_roof.c)
+ * How fast the operations are on the model's shapes, as a share of the roofs (examples/tool/roof.c)
  * measured in the same run: fused multiply-adds of the vectors in use, and
  * reading memory. Weights rotate over a buffer larger than the caches. Two times are
  * given: the fastest tenth ends at the first, which on a shared machine is the
@@ -14,7 +14,7 @@
 #include <time.h>
 
 #include "kernels/quantized.h"
-#include "tool_roof.h"
+#include "roof.h"
 
 enum { MAX_TIMES = 4000 };
 

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "tool.h"
-#include "tool_roof.h"
+#include "roof.h"
 
 static const char help[] =
     "usage: paligemma bench [options] MODEL\n"

@@ -1,4 +1,4 @@
-/* paligemma: the command-line tool. Each verb is one file: tool_run.c, tool_info.c, ... */
+/* paligemma: the command-line tool. Each verb is one file: run.c, info.c, ... */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>

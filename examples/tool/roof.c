@@ -1,5 +1,5 @@
 /* Multiply-adds in registers, and reads of memory in several streams. */
-#include "tool_roof.h"
+#include "roof.h"
 
 #include <string.h>
 
