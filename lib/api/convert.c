@@ -23,18 +23,13 @@ pg_status pg_convert(const char *model, const char *out, const pg_convert_option
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
-    pgi_team team;
-    pgi_run run = pgi_run_open(&team, NULL, &(pg_run_options){
-        .n_threads = complete.n_threads,
-        .progress = complete.progress,
-        .progress_user = complete.progress_user,
-        .cancel = complete.cancel,
-    });
+    pgi_thread_pool pool;
+    pgi_run run = pgi_run_init(&pool, NULL, PGI_RUN_OPTIONS(&complete));
     const pgi_log log = {complete.log, complete.log_user};
     pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
     pg_status status = pgi_convert(&memory, &run, &log, model, out, complete.weights,
                                    complete.max_file_bytes ? complete.max_file_bytes : DEFAULT_FILE_BYTES);
-    pgi_run_close(&run);
+    pgi_run_free(&run);
     pgi_cancel_release(complete.cancel);
     return status;
 }

@@ -135,11 +135,11 @@ pg_status pg_encode_image(pg_model *model, const pg_inputs *inputs, const pg_run
     pg_run_options complete = default_run_options;
     PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_run_options"));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
-    pgi_team team;
-    pgi_run run = pgi_run_open(&team, &model->kernels, &complete);
+    pgi_thread_pool pool;
+    pgi_run run = pgi_run_init(&pool, &model->kernels, &complete);
     pgi_call_begin(model, inputs, complete.cancel);
     pg_status status = pgi_features_encode(&run, model, inputs, out);
-    pgi_run_close(&run);
+    pgi_run_free(&run);
     pgi_call_end(model, inputs, complete.cancel);
     return status;
 }

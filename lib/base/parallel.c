@@ -1,7 +1,7 @@
-/* Chunks of work on a team of threads. */
+/* Chunks of work on a thread pool. */
 #include "base/parallel.h"
 
-/* Some 20 microseconds of one core; a team of threads takes about 5 to meet, and far more when other programs want the
+/* Some 20 microseconds of one core; a thread pool takes about 5 to meet, and far more when other programs want the
  * CPUs too. */
 static const double SMALL_WORK = 2e6;
 
@@ -40,8 +40,8 @@ static void do_chunks(void *context, int thread) {
 pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_task_fn task, void *context) {
     chunks c = {.run = run, .n = n, .grain = grain, .n_chunks = (n + grain - 1) / grain, .task = task,
                 .context = context};
-    if (run->team && run->n_threads > 1 && c.n_chunks > 1)
-        pgi_team_run(run->team, do_chunks, &c, c.n_chunks - 1);
+    if (run->pool && run->n_threads > 1 && c.n_chunks > 1)
+        pgi_thread_pool_run(run->pool, do_chunks, &c, c.n_chunks - 1);
     else
         do_chunks(&c, 0);
     return atomic_load(&c.stop) ? pgi_run_cancelled_error() : PG_OK;

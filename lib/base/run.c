@@ -19,19 +19,19 @@ pg_status pgi_run_progress(const pgi_run *run, int32_t phase, int64_t done, int6
     return pgi_run_cancelled(run) ? pgi_run_cancelled_error() : PG_OK;
 }
 
-pgi_run pgi_run_open(pgi_team *team, const struct pgi_kernels *kernels, const pg_run_options *options) {
-    pgi_team_open(team, options->n_threads);
+pgi_run pgi_run_init(pgi_thread_pool *pool, const struct pgi_kernels *kernels, const pg_run_options *options) {
+    pgi_thread_pool_init(pool, options->n_threads);
     return (pgi_run){
         .kernels = kernels,
         .n_threads = options->n_threads,
-        .team = team,
+        .pool = pool,
         .cancel = options->cancel,
         .progress = options->progress,
         .progress_user = options->progress_user,
     };
 }
 
-void pgi_run_close(pgi_run *run) {
-    if (run->team) pgi_team_close(run->team);
-    run->team = NULL;
+void pgi_run_free(pgi_run *run) {
+    if (run->pool) pgi_thread_pool_free(run->pool);
+    run->pool = NULL;
 }

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 #include "base/status.h"
-#include "base/team.h"
+#include "base/thread_pool.h"
 
 struct pgi_kernels;
 
@@ -32,7 +32,7 @@ typedef struct pgi_trace {
 typedef struct pgi_run {
     const struct pgi_kernels *kernels;
     int n_threads;         /* >= 1; scratch is sized for so many */
-    pgi_team *team; /* of n_threads; NULL: the calling thread works alone */
+    pgi_thread_pool *pool; /* of n_threads; NULL: the calling thread works alone */
     const pg_cancel *cancel; /* may be NULL */
     pg_progress_fn progress; /* may be NULL */
     void *progress_user;
@@ -53,9 +53,16 @@ pg_status pgi_run_progress(const pgi_run *run, int32_t phase, int64_t done, int6
 /* PG_ERROR_CANCELLED and its message, for who saw the flag. */
 pg_status pgi_run_cancelled_error(void);
 
-/* A run with a team of its own, which lies in *team and starts its threads when there is work for them. options:
+/* A run on a thread pool of its own, which lies in *pool and starts its threads when there is work for them. options:
  * complete, n_threads >= 1. kernels: may be NULL. */
-pgi_run pgi_run_open(pgi_team *team, const struct pgi_kernels *kernels, const pg_run_options *options);
-void pgi_run_close(pgi_run *run); /* ends the threads; run->team NULL: nothing */
+pgi_run pgi_run_init(pgi_thread_pool *pool, const struct pgi_kernels *kernels, const pg_run_options *options);
+/* The four fields that every options struct of a computing call has, as pg_run_options. */
+#define PGI_RUN_OPTIONS(options)                    \
+    (&(pg_run_options){.struct_size = sizeof(pg_run_options), \
+                       .n_threads = (options)->n_threads, \
+                       .progress = (options)->progress, \
+                       .progress_user = (options)->progress_user, \
+                       .cancel = (options)->cancel})
+void pgi_run_free(pgi_run *run); /* ends the threads; run->pool NULL: nothing */
 
 #endif

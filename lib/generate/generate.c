@@ -232,13 +232,8 @@ static pg_status run_generation(generation *g, const pgi_prompts *prompts, const
 
 pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                        const pg_generate_options *options, pg_result **out) {
-    pgi_team team;
-    pgi_run run = pgi_run_open(&team, &model->kernels, &(pg_run_options){
-        .n_threads = options->n_threads,
-        .progress = options->progress,
-        .progress_user = options->progress_user,
-        .cancel = options->cancel,
-    });
+    pgi_thread_pool pool;
+    pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
     generation g = {.run = &run, .model = model, .options = options};
     pgi_prompts prompts;
     pg_status status = pgi_prompts_open(&run, model, inputs, options->features, NULL, &prompts);
@@ -246,6 +241,6 @@ pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_
         status = run_generation(&g, &prompts, processor->tokenizer, out);
         pgi_prompts_close(&prompts);
     }
-    pgi_run_close(&run);
+    pgi_run_free(&run);
     return status;
 }

@@ -72,12 +72,7 @@ pg_status pgi_session_create(pg_model *model, const pg_session_options *options,
     session->model = model;
     pgi_model_retain(model);
     pgi_cancel_retain(options->cancel);
-    session->run = pgi_run_open(&session->team, &model->kernels, &(pg_run_options){
-        .n_threads = options->n_threads,
-        .progress = options->progress,
-        .progress_user = options->progress_user,
-        .cancel = options->cancel,
-    });
+    session->run = pgi_run_init(&session->pool, &model->kernels, PGI_RUN_OPTIONS(options));
     session->max_new_tokens = options->max_new_tokens;
     session->answer.pending = -1;
     session->logits = pgi_alloc(memory, (size_t)model->config.text.vocab_size, sizeof(float));
@@ -87,7 +82,7 @@ pg_status pgi_session_create(pg_model *model, const pg_session_options *options,
         pgi_session_free(session);
         return status;
     }
-    pgi_team_start(&session->team);
+    pgi_thread_pool_start(&session->pool);
     *out = session;
     return PG_OK;
 }
@@ -96,7 +91,7 @@ void pgi_session_free(pg_session *session) {
     if (!session) return;
     pg_model *model = session->model;
     pgi_memory memory = model->memory;
-    pgi_run_close(&session->run);
+    pgi_run_free(&session->run);
     pgi_answer_free(&session->answer, &memory);
     pgi_free(&memory, session->prefill_block);
     pgi_free(&memory, session->room_block);

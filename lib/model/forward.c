@@ -235,19 +235,14 @@ static pg_status run_prompts(const pgi_run *run, const pgi_prompts *prompts, con
 pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, int with_loss,
                       pg_outputs **result) {
     PGI_TRY(check_options(model, inputs, options, with_loss));
-    pgi_team team;
-    pgi_run run = pgi_run_open(&team, &model->kernels, &(pg_run_options){
-        .n_threads = options->n_threads,
-        .progress = options->progress,
-        .progress_user = options->progress_user,
-        .cancel = options->cancel,
-    });
+    pgi_thread_pool pool;
+    pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
     pgi_prompts prompts;
     pg_status status = pgi_prompts_open(&run, model, inputs, options->features, NULL, &prompts);
     if (status >= 0) {
         status = run_prompts(&run, &prompts, options, with_loss, result);
         pgi_prompts_close(&prompts);
     }
-    pgi_run_close(&run);
+    pgi_run_free(&run);
     return status;
 }

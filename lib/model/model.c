@@ -17,8 +17,8 @@ static void model_free(pg_model *model) {
 
 pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_model_options *options, pg_model **out) {
     const int n_cpus = pgi_cpu_count();
-    pgi_team team; /* starts when there are weights to verify or to quantise */
-    pgi_run run = pgi_run_open(&team, NULL, &(pg_run_options){
+    pgi_thread_pool pool; /* starts when there are weights to verify or to quantise */
+    pgi_run run = pgi_run_init(&pool, NULL, &(pg_run_options){
         .n_threads = n_cpus < MAX_OPEN_THREADS ? n_cpus : MAX_OPEN_THREADS,
         .progress = options->progress,
         .progress_user = options->progress_user,
@@ -60,12 +60,12 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
         pgi_log_line(&model->log, PG_LOG_WARNING,
                      "%s/generation_config.json: %s is set; transformers' generate() follows it, this library does not",
                      folder, model->config.unfollowed_setting);
-    pgi_run_close(&run);
+    pgi_run_free(&run);
     pgi_free(memory, folder);
     *out = model;
     return PG_OK;
 fail:
-    pgi_run_close(&run);
+    pgi_run_free(&run);
     pgi_free(memory, folder);
     model_free(model);
     return status;

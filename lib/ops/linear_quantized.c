@@ -260,12 +260,12 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
         const double work_in = 2.0 * (double)n * (double)columns * (double)width * (mlp->gate ? 2 : 1);
         const double work_out = 2.0 * (double)n * (double)width * (double)out;
         pgi_run alone;
-        const pgi_run *team = pgi_run_for_work(run, work_in, &alone);
+        const pgi_run *pool = pgi_run_for_work(run, work_in, &alone);
         job.mlp = mlp;
         job.inside = tiles_of(run->kernels, inside, n, width);
         PGI_TRY(pgi_find_activation(run->kernels, mlp->activation, &job.activate, &job.gate));
-        PGI_TRY(start_job(team, &job, mlp->up->weight.dtype == PGI_DTYPE_INT4_BLOCKS));
-        PGI_TRY(pgi_parallel_for(team, job.inside.groups * job.n_slices, 1, multiply_inside, &job));
+        PGI_TRY(start_job(pool, &job, mlp->up->weight.dtype == PGI_DTYPE_INT4_BLOCKS));
+        PGI_TRY(pgi_parallel_for(pool, job.inside.groups * job.n_slices, 1, multiply_inside, &job));
         job.in = job.inside;
         PGI_TRY(finish_job(pgi_run_for_work(run, work_out, &alone), &job, &output, 1));
     }

@@ -149,11 +149,11 @@ FORBIDDEN = {
 
 # Where one of these is meant, and why it does no harm.
 ALLOWED = {
-    ("team.c", "pthread_create"): "the team's leader, joined when its session or call ends",
-    ("team.c", "fesetenv"): "in the team's own threads: they take over the caller's",
-    ("team.c", "pthread_sigmask"): "for the team's own threads; the caller's is put back at once",
-    ("team.c", "sched_setaffinity"): "of the team's own threads",
-    ("team.c", "kmp_set_blocktime"): "of the team's leader, for its own regions",
+    ("thread_pool.c", "pthread_create"): "the launcher of the pool, joined when its session or call ends",
+    ("thread_pool.c", "fesetenv"): "in the pool's own threads: they take over the caller's",
+    ("thread_pool.c", "pthread_sigmask"): "for the pool's own threads; the caller's is put back at once",
+    ("thread_pool.c", "sched_setaffinity"): "of the pool's own threads",
+    ("thread_pool.c", "kmp_set_blocktime"): "of the launcher of the pool, for its own regions",
     ("spm_wrapper.cc", "dlopen"): "RTLD_NOLOAD: asks for the handle of a library that is loaded, and loads none",
 }
 

@@ -151,7 +151,7 @@ static void nothing(void *context, int64_t begin, int64_t end, int thread) {
     (void)context, (void)begin, (void)end, (void)thread;
 }
 
-/* What it costs to hand work to a team whose threads are awake, and asleep. */
+/* What it costs to hand work to a pool whose threads are awake, and asleep. */
 static void meetings(const pgi_run *run) {
     const struct timespec pause = {0, 2000000};
     MEASURE((void)0, for (int i = 0; i < 100; i++) pgi_parallel_for(run, 64, 1, nothing, NULL));
@@ -185,8 +185,8 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
     for (size_t at = 2 << 20; at + (2 << 20) <= bytes; at += 2 << 20) memcpy(buffer + at, buffer, 2 << 20);
     random_fill(&c, x, (int64_t)n_x);
     random_fill(&c, y, (int64_t)n_y);
-    pgi_team team;
-    pgi_run run = pgi_run_open(&team, kernels, &(pg_run_options){.n_threads = n_threads});
+    pgi_thread_pool pool;
+    pgi_run run = pgi_run_init(&pool, kernels, &(pg_run_options){.n_threads = n_threads});
     roof_probe f32 = roof_f32(kernels->cpu), int8 = roof_int8(kernels->cpu), bf16_probe = roof_bf16(kernels->cpu);
     double flop_roof = peak(&run, f32), int8_roof = peak(&run, int8), bf16_roof = peak(&run, bf16_probe),
            byte_roof = bandwidth(&run, buffer, bytes);
@@ -226,7 +226,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
         }
     }
     if (only && !attention_alone) {
-        pgi_run_close(&run);
+        pgi_run_free(&run);
         return 0;
     }
     static const int attentions[][5] = {{256, 256, 16, 16, 72}, {1024, 1024, 16, 16, 72}, {4096, 4096, 16, 16, 72},
@@ -253,7 +253,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
     }
     run.kernels = kernels;
     if (only) {
-        pgi_run_close(&run);
+        pgi_run_free(&run);
         return 0;
     }
     static const char *const activations[] = {"gelu_tanh", "gelu_erf", "silu", "relu"};
@@ -277,7 +277,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
     free(x);
     free(y);
     free(scratch);
-    pgi_run_close(&run);
+    pgi_run_free(&run);
     return 0;
 }
 

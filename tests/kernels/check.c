@@ -41,9 +41,9 @@ void random_fill(check *c, float *x, int64_t n) {
 }
 
 pgi_run run_on(const pgi_kernels *kernels, int n_threads) {
-    static pgi_team teams[MAX_THREADS + 1];
-    if (teams[n_threads].n_threads == 0) pgi_team_open(&teams[n_threads], n_threads);
-    return (pgi_run){.kernels = kernels, .n_threads = n_threads, .team = &teams[n_threads]};
+    static pgi_thread_pool pools[MAX_THREADS + 1];
+    if (pools[n_threads].n_threads == 0) pgi_thread_pool_init(&pools[n_threads], n_threads);
+    return (pgi_run){.kernels = kernels, .n_threads = n_threads, .pool = &pools[n_threads]};
 }
 
 void *guarded(check *c, size_t bytes, size_t slack) {

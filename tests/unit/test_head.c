@@ -65,8 +65,8 @@ static void done(head *h) {
 /* The tokens of both ways; found [ROWS] receives them. */
 static void compare(head *h, int64_t *found) {
     for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
-        pgi_team team;
-        pgi_run run = pgi_run_open(&team, &h->kernels, &(pg_run_options){.n_threads = n_threads});
+        pgi_thread_pool pool;
+        pgi_run run = pgi_run_init(&pool, &h->kernels, &(pg_run_options){.n_threads = n_threads});
         size_t size = pgi_decoder_workspace(&run, &h->config, ROWS, 1);
         void *room = NULL;
         assert_int_equal(posix_memalign(&room, 64, size), 0);
@@ -80,7 +80,7 @@ static void compare(head *h, int64_t *found) {
         }
         free(logits);
         free(room);
-        pgi_run_close(&run);
+        pgi_run_free(&run);
     }
 }
 

@@ -1,4 +1,4 @@
-/* lib/base/team.h and parallel.h: work cut into chunks on a team of threads, and what a host notices of the threads. */
+/* lib/base/thread_pool.h and parallel.h: work cut into chunks on a thread pool, and what a host notices of the threads. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,7 +18,7 @@
 
 #include "base/parallel.h"
 
-/* Teams are static, so that the threads of a test that failed stay where they are. */
+/* Pools are static, so that the threads of a test that failed stay where they are. */
 
 typedef struct coverage {
     atomic_int seen[1000]; /* how often each item was done */
@@ -28,8 +28,8 @@ typedef struct coverage {
     pg_cancel *cancel;
 } coverage;
 
-static pgi_run run_on(pgi_team *team, int n_threads) {
-    return pgi_run_open(team, NULL, &(pg_run_options){.n_threads = n_threads});
+static pgi_run run_on(pgi_thread_pool *pool, int n_threads) {
+    return pgi_run_init(pool, NULL, &(pg_run_options){.n_threads = n_threads});
 }
 
 static void cover(void *context, int64_t begin, int64_t end, int thread) {
@@ -85,33 +85,33 @@ static void everything_is_covered_once(void **state) {
     static coverage c;
     static const int64_t sizes[] = {0, 1, 2, 3, 7, 64, 65, 1000}, grains[] = {1, 2, 3, 64, 1000, 5000};
     for (int threads = 1; threads <= 7; threads++) {
-        static pgi_team team;
-        pgi_run run = run_on(&team, threads);
+        static pgi_thread_pool pool;
+        pgi_run run = run_on(&pool, threads);
         for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
             for (size_t g = 0; g < sizeof grains / sizeof *grains; g++)
                 assert_true(covers(&run, &c, sizes[s], grains[g], cover));
 #ifdef PGI_OPENMP
         assert_true(threads == 1 || others_come(&run));
 #endif
-        pgi_run_close(&run);
+        pgi_run_free(&run);
     }
 }
 
 static void one_thread_starts_none(void **state) {
-    static pgi_team team;
-    pgi_run run = run_on(&team, 1);
+    static pgi_thread_pool pool;
+    pgi_run run = run_on(&pool, 1);
     static coverage c;
     (void)state;
     assert_true(covers(&run, &c, 1000, 1, cover));
     assert_int_equal(c.n_of_others, 0);
 #ifdef PGI_OPENMP
-    assert_int_equal(team.owner, 0);
-    pgi_run_close(&run);
-    run = run_on(&team, 4);
+    assert_int_equal(pool.owner, 0);
+    pgi_run_free(&run);
+    run = run_on(&pool, 4);
     assert_true(covers(&run, &c, 1000, 1000, cover)); /* nor does a single chunk */
-    assert_int_equal(team.owner, 0);
+    assert_int_equal(pool.owner, 0);
 #endif
-    pgi_run_close(&run);
+    pgi_run_free(&run);
 }
 
 /* Every job ends whatever the threads are about: joining, leaving, falling asleep, waking. */
@@ -123,8 +123,8 @@ static void add_items(void *context, int64_t begin, int64_t end, int thread) {
 static void jobs_follow_each_other(void **state) {
     (void)state;
     for (int threads = 2; threads <= 7; threads += 5) {
-        static pgi_team team;
-        pgi_run run = run_on(&team, threads);
+        static pgi_thread_pool pool;
+        pgi_run run = run_on(&pool, threads);
         for (int64_t i = 0; i < 20000; i++) {
             atomic_llong sum = 0;
             const int64_t n = 2 + i % 7;
@@ -132,18 +132,18 @@ static void jobs_follow_each_other(void **state) {
             assert_int_equal(atomic_load(&sum), n * (n + 1) / 2);
             if (i % 1000 == 0) sleep_ms(1);
         }
-        pgi_run_close(&run);
+        pgi_run_free(&run);
     }
 }
 
-static void teams_come_and_go(void **state) {
+static void pools_come_and_go(void **state) {
     static coverage c;
     (void)state;
     for (int i = 0; i < 300; i++) {
-        static pgi_team team;
-        pgi_run run = run_on(&team, 2 + i % 3);
+        static pgi_thread_pool pool;
+        pgi_run run = run_on(&pool, 2 + i % 3);
         assert_true(covers(&run, &c, i % 9, 1, cover)); /* often closed before its threads are there */
-        pgi_run_close(&run);
+        pgi_run_free(&run);
     }
 }
 
@@ -167,10 +167,10 @@ static int compute_with_few_threads(void *user) {
     if (geteuid() == 0 && setuid(65534) != 0) return 1; /* root has no limit; nothing to see then */
     struct rlimit few = {*allowed, *allowed};
     if (setrlimit(RLIMIT_NPROC, &few) != 0) return 1;
-    static pgi_team team;
-    pgi_run run = run_on(&team, 16);
+    static pgi_thread_pool pool;
+    pgi_run run = run_on(&pool, 16);
     int good = covers(&run, &c, 1000, 1, cover) && covers(&run, &c, 50, 1, cover_slowly);
-    pgi_run_close(&run);
+    pgi_run_free(&run);
     return good;
 }
 
@@ -186,8 +186,8 @@ static void cancelled_between_chunks(void **state) {
     static coverage c;
     for (int threads = 1; threads <= 4; threads++) {
         pg_cancel cancel = {.references = 1};
-        static pgi_team team;
-        pgi_run run = run_on(&team, threads);
+        static pgi_thread_pool pool;
+        pgi_run run = run_on(&pool, threads);
         run.cancel = &cancel;
         memset(&c, 0, sizeof c);
         c.n_threads = threads;
@@ -200,8 +200,8 @@ static void cancelled_between_chunks(void **state) {
         assert_in_range(c.n_chunks, 3, 3 + 2 * threads);
         atomic_store(&cancel.requested, 0);
         run.cancel = NULL;
-        assert_true(covers(&run, &c, 1000, 1, cover)); /* the team is as before */
-        pgi_run_close(&run);
+        assert_true(covers(&run, &c, 1000, 1, cover)); /* the pool is as before */
+        pgi_run_free(&run);
     }
 }
 
@@ -214,8 +214,8 @@ static void *cancel_soon(void *cancel) {
 static void another_thread_cancels(void **state) {
     static coverage c = {.n_threads = 3, .n = 1000, .grain = 1};
     pg_cancel cancel = {.references = 1};
-    static pgi_team team;
-    pgi_run run = run_on(&team, 3);
+    static pgi_thread_pool pool;
+    pgi_run run = run_on(&pool, 3);
     pthread_t thread;
     (void)state;
     run.cancel = &cancel;
@@ -223,7 +223,7 @@ static void another_thread_cancels(void **state) {
     assert_int_equal(pgi_parallel_for(&run, 1000, 1, cover_slowly, &c), PG_ERROR_CANCELLED);
     assert_in_range(c.n_chunks, 1, 999);
     pthread_join(thread, NULL);
-    pgi_run_close(&run);
+    pgi_run_free(&run);
 }
 
 /* ------------------------------------------------------------------------------------------ what a host notices */
@@ -236,8 +236,8 @@ static void sleep_in_first_chunk(void *context, int64_t begin, int64_t end, int 
 /* A thread that waits for another, or for work, leaves the CPU to the host. */
 static void waiting_burns_no_cpu(void **state) {
     static coverage c;
-    static pgi_team team;
-    pgi_run run = run_on(&team, 4);
+    static pgi_thread_pool pool;
+    pgi_run run = run_on(&pool, 4);
     (void)state;
     assert_true(covers(&run, &c, 50, 1, cover_slowly)); /* all threads are there */
     double cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
@@ -248,14 +248,14 @@ static void waiting_burns_no_cpu(void **state) {
         assert_int_equal(pgi_parallel_for(&run, 4, 1, sleep_in_first_chunk, NULL), PG_OK);
         assert_true(seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu < 0.002);
     }
-    pgi_run_close(&run);
+    pgi_run_free(&run);
     cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
-    sleep_ms(100); /* nor is there anything left of a team */
+    sleep_ms(100); /* nor is there anything left of a pool */
     assert_true(seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu < 0.002);
 }
 
 #ifdef PGI_OPENMP
-static int compute_on_carried_team(void *user);
+static int compute_on_carried_pool(void *user);
 
 typedef struct carried {
     pgi_run run;
@@ -263,39 +263,39 @@ typedef struct carried {
 } carried;
 
 static int compute_afresh(void *user) {
-    static pgi_team team;
-    pgi_run run = run_on(&team, 3);
+    static pgi_thread_pool pool;
+    pgi_run run = run_on(&pool, 3);
     (void)user;
     int good = others_come(&run);
-    pgi_run_close(&run);
+    pgi_run_free(&run);
     return good;
 }
 
-static int compute_on_carried_team(void *user) {
+static int compute_on_carried_pool(void *user) {
     static coverage c;
     carried *it = user;
     int good = others_come(&it->run); /* it has threads here, too */
-    if (it->generations-- > 0) in_child(compute_on_carried_team, it);
+    if (it->generations-- > 0) in_child(compute_on_carried_pool, it);
     good &= covers(&it->run, &c, 50, 1, cover_slowly);
-    pgi_run_close(&it->run);
+    pgi_run_free(&it->run);
     return good;
 }
 
 static int close_only(void *user) {
-    pgi_run_close(&((carried *)user)->run);
+    pgi_run_free(&((carried *)user)->run);
     return 1;
 }
 
 static void a_forked_child_has_threads(void **state) {
-    static pgi_team team;
-    carried it = {run_on(&team, 3), 2};
+    static pgi_thread_pool pool;
+    carried it = {run_on(&pool, 3), 2};
     (void)state;
     assert_true(others_come(&it.run));
     in_child(compute_afresh, NULL);
     in_child(close_only, &it);
-    in_child(compute_on_carried_team, &it);
+    in_child(compute_on_carried_pool, &it);
     assert_true(others_come(&it.run)); /* and the parent goes on */
-    pgi_run_close(&it.run);
+    pgi_run_free(&it.run);
 }
 #else
 static void a_forked_child_has_threads(void **state) {
@@ -316,8 +316,8 @@ static void signals_are_the_hosts(void **state) {
     static coverage c;
     struct sigaction act = {.sa_handler = on_signal}, before;
     sigset_t one, old;
-    static pgi_team team;
-    pgi_run run = run_on(&team, 4);
+    static pgi_thread_pool pool;
+    pgi_run run = run_on(&pool, 4);
     (void)state;
     host_thread = pthread_self();
     sigaction(SIGUSR1, &act, &before);
@@ -335,12 +335,12 @@ static void signals_are_the_hosts(void **state) {
         kill(getpid(), SIGUSR1);
         assert_true(covers(&run, &c, 9, 1, cover)); /* threads that are starting, waiting, working */
         if (i % 50 == 49) {
-            pgi_run_close(&run);
-            run = run_on(&team, 4);
+            pgi_run_free(&run);
+            run = run_on(&pool, 4);
         }
     }
     assert_int_equal(n_on_others, 0);
-    pgi_run_close(&run);
+    pgi_run_free(&run);
     sigaction(SIGUSR1, &before, NULL);
 }
 
@@ -357,8 +357,8 @@ static void compare_rounding(void *context, int64_t begin, int64_t end, int thre
 static void others_round_as_the_caller(void **state) {
     static const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TONEAREST};
     static coverage c;
-    static pgi_team team;
-    pgi_run run = run_on(&team, 3);
+    static pgi_thread_pool pool;
+    pgi_run run = run_on(&pool, 3);
     (void)state;
     assert_true(others_come(&run));
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
@@ -370,7 +370,7 @@ static void others_round_as_the_caller(void **state) {
         assert_int_equal(status, PG_OK);
         assert_int_equal(c.bad, 0);
     }
-    pgi_run_close(&run);
+    pgi_run_free(&run);
 }
 #else
 static void others_round_as_the_caller(void **state) {
@@ -387,8 +387,8 @@ static void *cover_there(void *user) {
 }
 
 static void any_thread_may_call_one_after_the_other(void **state) {
-    static pgi_team team;
-    pgi_run run = run_on(&team, 3);
+    static pgi_thread_pool pool;
+    pgi_run run = run_on(&pool, 3);
     (void)state;
     for (int i = 0; i < 20; i++) {
         pthread_t thread;
@@ -398,24 +398,24 @@ static void any_thread_may_call_one_after_the_other(void **state) {
         assert_non_null(good);
         assert_non_null(cover_there(&run));
     }
-    pgi_run_close(&run);
+    pgi_run_free(&run);
 }
 
-static void callers_at_once_have_teams_of_their_own(void **state) {
+static void callers_at_once_have_pools_of_their_own(void **state) {
     enum { N = 4 };
-    static pgi_team teams[N];
+    static pgi_thread_pool pools[N];
     pgi_run runs[N];
     pthread_t threads[N];
     (void)state;
     for (int i = 0; i < N; i++) {
-        runs[i] = run_on(&teams[i], 2 + i % 2);
+        runs[i] = run_on(&pools[i], 2 + i % 2);
         assert_int_equal(pthread_create(&threads[i], NULL, cover_there, &runs[i]), 0);
     }
     for (int i = 0; i < N; i++) {
         void *good;
         pthread_join(threads[i], &good);
         assert_non_null(good);
-        pgi_run_close(&runs[i]);
+        pgi_run_free(&runs[i]);
     }
 }
 
@@ -424,7 +424,7 @@ int main(void) {
         cmocka_unit_test(everything_is_covered_once),
         cmocka_unit_test(one_thread_starts_none),
         cmocka_unit_test(jobs_follow_each_other),
-        cmocka_unit_test(teams_come_and_go),
+        cmocka_unit_test(pools_come_and_go),
         cmocka_unit_test(refused_threads_are_done_without),
         cmocka_unit_test(cancelled_between_chunks),
         cmocka_unit_test(another_thread_cancels),
@@ -433,7 +433,7 @@ int main(void) {
         cmocka_unit_test(signals_are_the_hosts),
         cmocka_unit_test(others_round_as_the_caller),
         cmocka_unit_test(any_thread_may_call_one_after_the_other),
-        cmocka_unit_test(callers_at_once_have_teams_of_their_own),
+        cmocka_unit_test(callers_at_once_have_pools_of_their_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

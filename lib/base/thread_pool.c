@@ -1,0 +1,304 @@
+#include "base/thread_pool.h"
+
+#include "base/cpu_count.h"
+
+#ifdef PGI_OPENMP
+#include <omp.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    MAX_THREADS = 1024,     /* the API allows no more */
+    SPIN_NANOSECONDS = 30000, /* waking a thread takes about as long */
+    PAUSES = 32             /* between two looks at the clock */
+};
+
+/* Parts of the job state. A job is closed while its number is not OPEN; a pool that ends has QUIT set for good. */
+enum { INSIDE = 0xFFF, OPEN = 0x1000, QUIT = 0x2000, NUMBER = ~(INSIDE | OPEN | QUIT), ONE_NUMBER = 0x4000 };
+
+static void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb"); /* `yield` does nothing on most cores */
+#endif
+}
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Whether a thread that has seen job `number` has something to do, or is to end. */
+static int is_called(uint32_t job_state, uint32_t number) {
+    return (job_state & QUIT) || ((job_state & OPEN) && (job_state & NUMBER) != number);
+}
+
+static int is_empty(uint32_t job_state, uint32_t number) {
+    (void)number;
+    return (job_state & INSIDE) == 0;
+}
+
+/* Waits busily for a job state that is `wanted`, but not for long; returns the last one seen. */
+static uint32_t spin(pgi_thread_pool *pool, int (*wanted)(uint32_t job_state, uint32_t number), uint32_t number) {
+    uint32_t job_state = atomic_load_explicit(&pool->job_state, memory_order_acquire);
+    if (!pool->spins || wanted(job_state, number)) return job_state;
+    const int64_t end = now() + SPIN_NANOSECONDS;
+    do {
+        for (int i = 0; i < PAUSES; i++) {
+            relax();
+            job_state = atomic_load_explicit(&pool->job_state, memory_order_acquire);
+            if (wanted(job_state, number)) return job_state;
+        }
+    } while (now() < end);
+    return job_state;
+}
+
+/*
+ * Sleeping: who is about to sleep says so and then looks at the job state once more; who changes the job state looks for sleepers
+ * afterwards. Both are sequentially consistent, so one of them sees the other.
+ */
+static uint32_t wait_for_call(pgi_thread_pool *pool, uint32_t number) {
+    for (;;) {
+        uint32_t job_state = spin(pool, is_called, number);
+        if (is_called(job_state, number)) return job_state;
+        pthread_mutex_lock(&pool->mutex);
+        atomic_fetch_add(&pool->n_sleeping, 1);
+        /* Not in a loop: woken too late for one job, a thread waits busily for the next. */
+        if (!is_called(atomic_load(&pool->job_state), number)) pthread_cond_wait(&pool->work, &pool->mutex);
+        atomic_fetch_sub(&pool->n_sleeping, 1);
+        pthread_mutex_unlock(&pool->mutex);
+    }
+}
+
+static void wait_for_others(pgi_thread_pool *pool) {
+    if (is_empty(spin(pool, is_empty, 0), 0)) return;
+    pthread_mutex_lock(&pool->mutex);
+    atomic_store(&pool->caller_sleeps, 1);
+    while (!is_empty(atomic_load(&pool->job_state), 0)) pthread_cond_wait(&pool->done, &pool->mutex);
+    atomic_store(&pool->caller_sleeps, 0);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+/* The lock is not to be had while someone is between deciding to sleep and sleeping. */
+static void wait_for_sleepers(pgi_thread_pool *pool) {
+    pthread_mutex_lock(&pool->mutex);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void wake_caller(pgi_thread_pool *pool) {
+    if (!atomic_load(&pool->caller_sleeps)) return;
+    wait_for_sleepers(pool);
+    pthread_cond_signal(&pool->done);
+}
+
+static void wake_others(pgi_thread_pool *pool, int64_t wanted) {
+    const int n = atomic_load(&pool->n_sleeping);
+    if (n == 0) return;
+    wait_for_sleepers(pool);
+    if (wanted < n)
+        for (int64_t i = 0; i < wanted; i++) pthread_cond_signal(&pool->work);
+    else
+        pthread_cond_broadcast(&pool->work);
+}
+
+static void work_until_quit(pgi_thread_pool *pool, int thread) {
+    for (uint32_t number = 0;;) {
+        uint32_t job_state = wait_for_call(pool, number);
+        if (job_state & QUIT) return;
+        if (!atomic_compare_exchange_weak(&pool->job_state, &job_state, job_state + 1)) continue;
+        number = job_state & NUMBER;
+        fesetenv(&pool->environment);
+        pool->body(pool->context, thread);
+        job_state = atomic_fetch_sub(&pool->job_state, 1) - 1;
+        if (is_empty(job_state, 0) && !(job_state & OPEN)) wake_caller(pool);
+    }
+}
+
+/* ---- starting and ending ---- */
+
+/* A host's handlers run on its own threads, except for what a thread does to itself. */
+static void our_signals(sigset_t *set) {
+    static const int own[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
+    sigfillset(set);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(set, own[i]);
+}
+
+/* Under OMP_PROC_BIND the calling thread is held to one place (the first, as a rule), and OpenMP puts the first thread
+ * of a region there too. Ours take the places after it. */
+static void take_place(int thread) {
+#if defined(__linux__)
+    const int n_places = omp_get_num_places();
+    if (n_places < 1 || omp_get_proc_bind() == omp_proc_bind_false) return;
+    const int place = thread % n_places, n_cpus = omp_get_place_num_procs(place);
+    int cpus[MAX_THREADS];
+    cpu_set_t set;
+    if (n_cpus < 1 || n_cpus > MAX_THREADS) return;
+    omp_get_place_proc_ids(place, cpus);
+    CPU_ZERO(&set);
+    for (int i = 0; i < n_cpus; i++)
+        if (cpus[i] < CPU_SETSIZE) CPU_SET(cpus[i], &set);
+    sched_setaffinity(0, sizeof set, &set); /* refused: then it stays where it is */
+#else
+    (void)thread;
+#endif
+}
+
+/* LLVM's OpenMP keeps threads for later when their region has ended, spinning for 0.2 s; for those of the calling thread
+ * this switches that off. GNU's ends them. */
+#if defined(__ELF__)
+extern void kmp_set_blocktime(int) __attribute__((weak));
+static void spin_in_no_pool(void) {
+    if (kmp_set_blocktime) kmp_set_blocktime(0);
+}
+#else
+static void spin_in_no_pool(void) {}
+#endif
+
+static void *wait_for_lock(void *lock) {
+    pthread_mutex_lock(lock);
+    pthread_mutex_unlock(lock);
+    return NULL;
+}
+
+/* How many of `wanted` threads the system lets live at once, the calling one counted. OpenMP ends the process when it
+ * is refused one (ulimit -u, the pids limit of a container), so they are created and joined first: twice as many, since the
+ * system may still count threads that have been joined, and since another pool may start meanwhile. */
+static int try_threads(int wanted) {
+    pthread_t threads[2 * MAX_THREADS];
+    const int most = 2 * ((wanted < MAX_THREADS ? wanted : MAX_THREADS) - 1);
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    int n = 0;
+    pthread_mutex_lock(&lock);
+    while (n < most && pthread_create(&threads[n], NULL, wait_for_lock, &lock) == 0) n++;
+    pthread_mutex_unlock(&lock);
+    for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
+    pthread_mutex_destroy(&lock);
+    return n / 2 + 1;
+}
+
+static void report_presence(pgi_thread_pool *pool) {
+    pthread_mutex_lock(&pool->mutex);
+    pool->n_expected = omp_get_num_threads();
+    pool->n_present++;
+    pthread_cond_signal(&pool->done);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void *launch_workers(void *user) {
+    pgi_thread_pool *pool = user;
+    const int limit = omp_get_thread_limit(); /* OMP_THREAD_LIMIT; beyond it LLVM's prints a warning */
+    const int n = try_threads(pool->n_threads - 1 < limit ? pool->n_threads - 1 : limit);
+#if defined(__linux__)
+    pthread_setname_np(pthread_self(), "paligemma"); /* the others take it over */
+#endif
+    spin_in_no_pool();
+#pragma omp parallel num_threads(n)
+    {
+        sigset_t ours, before; /* LLVM's OpenMP may lend a thread that it had for the host */
+        const int thread = omp_get_thread_num();
+#if defined(__linux__)
+        cpu_set_t cpus;
+        const int has_cpus = sched_getaffinity(0, sizeof cpus, &cpus) == 0;
+#endif
+        our_signals(&ours);
+        pthread_sigmask(SIG_SETMASK, &ours, &before);
+        take_place(1 + thread);
+        report_presence(pool);
+        work_until_quit(pool, 1 + thread);
+        /* as it was: a thread that LLVM's made in this region keeps our signals, so that no handler runs there later */
+#if defined(__linux__)
+        if (has_cpus) sched_setaffinity(0, sizeof cpus, &cpus);
+#endif
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    return NULL;
+}
+
+/* The calling thread may be held to one place by OMP_PROC_BIND, ours take the others. */
+static int cpus_for_pool(void) {
+    const int n = pgi_cpu_count(), n_places = omp_get_proc_bind() == omp_proc_bind_false ? 0 : omp_get_num_places();
+    return n > n_places ? n : n_places;
+}
+
+/* What a parent's threads left behind is written over: they do not exist here. */
+static void start(pgi_thread_pool *pool, pid_t self) {
+    sigset_t ours, before;
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    pthread_cond_init(&pool->done, NULL);
+    atomic_store(&pool->job_state, 0);
+    atomic_store(&pool->n_sleeping, 0);
+    atomic_store(&pool->caller_sleeps, 0);
+    pool->n_present = pool->n_expected = 0;
+    pool->owner = self;
+    pool->spins = cpus_for_pool() >= pool->n_threads;
+    our_signals(&ours);
+    pthread_sigmask(SIG_SETMASK, &ours, &before);
+    pool->has_launcher = pthread_create(&pool->launcher, NULL, launch_workers, pool) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+void pgi_thread_pool_init(pgi_thread_pool *pool, int n_threads) {
+    memset(pool, 0, sizeof *pool);
+    pool->n_threads = n_threads < MAX_THREADS ? n_threads : MAX_THREADS;
+}
+
+void pgi_thread_pool_start(pgi_thread_pool *pool) {
+    const pid_t self = getpid();
+    if (pool->n_threads == 1) return;
+    if (pool->owner != self) start(pool, self);
+    if (!pool->has_launcher) return;
+    pthread_mutex_lock(&pool->mutex);
+    while (pool->n_expected == 0 || pool->n_present < pool->n_expected) pthread_cond_wait(&pool->done, &pool->mutex);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+void pgi_thread_pool_free(pgi_thread_pool *pool) {
+    if (pool->owner == 0 || pool->owner != getpid()) return;
+    if (pool->has_launcher) {
+        atomic_fetch_or(&pool->job_state, QUIT);
+        wake_others(pool, pool->n_threads);
+        pthread_join(pool->launcher, NULL);
+    }
+    pthread_cond_destroy(&pool->done);
+    pthread_cond_destroy(&pool->work);
+    pthread_mutex_destroy(&pool->mutex);
+    pool->owner = 0;
+}
+
+void pgi_thread_pool_run(pgi_thread_pool *pool, pgi_job_fn body, void *context, int64_t helpers) {
+    if (pool->n_threads > 1) {
+        const pid_t self = getpid();
+        if (pool->owner != self) start(pool, self);
+    }
+    if (pool->n_threads == 1 || !pool->has_launcher || helpers < 1) {
+        body(context, 0);
+        return;
+    }
+    pool->body = body;
+    pool->context = context;
+    fegetenv(&pool->environment);
+    const uint32_t number = (atomic_load_explicit(&pool->job_state, memory_order_relaxed) & NUMBER) + ONE_NUMBER;
+    atomic_store(&pool->job_state, number | OPEN);
+    wake_others(pool, helpers);
+    body(context, 0);
+    if (!is_empty(atomic_fetch_and(&pool->job_state, ~(uint32_t)OPEN), 0)) wait_for_others(pool);
+}
+#else
+void pgi_thread_pool_init(pgi_thread_pool *pool, int n_threads) { pool->n_threads = n_threads; }
+
+void pgi_thread_pool_start(pgi_thread_pool *pool) { (void)pool; }
+
+void pgi_thread_pool_free(pgi_thread_pool *pool) { (void)pool; }
+
+void pgi_thread_pool_run(pgi_thread_pool *pool, pgi_job_fn body, void *context, int64_t helpers) {
+    (void)pool;
+    (void)helpers;
+    body(context, 0);
+}
+#endif
