@@ -5,7 +5,7 @@
  * Many rows: x is cut into blocks of ROW_BLOCK rows and SPAN inputs, each copied once to where the tiles of all tasks
  * read it without conflicts in the cache. A task owns a block of output columns: for every PGI_GEMM_KC inputs it
  * expands and transposes its part of W to f32 panels that stay in the second-level cache, then goes through the rows of
- * x tile by tile, and fetches the next part of W meanwhile.
+ * x tile by tile, and prefetches the next part of W meanwhile.
  * The same in bf16 is in linear_bf16.c, int8 and int4 weights are in linear_quantized.c.
  * Every output is summed in the same order however the work is cut, so a row
  * does not depend on the threads; nor on the other rows, but for the two paths
@@ -17,7 +17,7 @@
 #include <string.h>
 
 #include "base/parallel.h"
-#include "ops/fetch.h"
+#include "ops/prefetch.h"
 #include "kernels/kernels.h"
 #include "ops/linear_bf16.h"
 #include "kernels/quantized.h"
@@ -108,14 +108,14 @@ static void gemm_columns(void *context, int64_t begin, int64_t end, int thread) 
         for (int64_t n = begin; n < end; n += nr)
             task->pack(part + (n - begin) * task->w_bytes, task->w_bytes, (int)pgi_min64(nr, end - n), kc,
                        panels + (n - begin) * kc);
-        pgi_fetch next = {.rows = 0};
+        pgi_prefetch next = {.rows = 0};
         if (next_kc > 0 && rows > FEW_ROWS)
             next =
-                pgi_fetch_start(part + kc * element, task->w_bytes, end - begin, next_kc * element, n_tiles * n_panels);
+                pgi_prefetch_start(part + kc * element, task->w_bytes, end - begin, next_kc * element, n_tiles * n_panels);
         for (int64_t t = 0; t < n_tiles; t++) { /* tiles of nearly equal height */
             int64_t row = rows * t / n_tiles, m = rows * (t + 1) / n_tiles - row;
             for (int64_t n = begin; n < end; n += nr) {
-                pgi_fetch_step(&next);
+                pgi_prefetch_step(&next);
                 kernels->gemm((int)m, (int)pgi_min64(nr, end - n), kc, copy + row * PGI_GEMM_LDA,
                               panels + (n - begin) * kc, y + row * task->y_stride + n, task->y_stride, k0 > 0,
                               bias ? bias + n : NULL);

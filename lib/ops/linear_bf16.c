@@ -4,7 +4,7 @@
  *
  * x is rounded to bf16 once for all tasks, weights while they are packed; sums are f32. A task owns a block of output
  * columns: for every PGI_GEMM_BF16_KC inputs it packs its part of W to panels that stay in the second-level cache, then
- * goes through all rows of x tile by tile, and fetches the next part of W meanwhile. Every output is summed in the same
+ * goes through all rows of x tile by tile, and prefetches the next part of W meanwhile. Every output is summed in the same
  * order however the work is cut.
  */
 #include "ops/linear_bf16.h"
@@ -12,7 +12,7 @@
 #include <stdatomic.h>
 
 #include "base/parallel.h"
-#include "ops/fetch.h"
+#include "ops/prefetch.h"
 #include "kernels/kernels.h"
 
 enum {
@@ -82,14 +82,14 @@ static void multiply_columns(void *context, int64_t begin, int64_t end, int thre
         for (int64_t n = begin; n < end; n += nr)
             task->pack(part + (n - begin) * task->w_bytes, task->w_bytes, (int)pgi_min64(nr, end - n), kc,
                        panels + (n - begin) * depth);
-        pgi_fetch next = {.rows = 0};
+        pgi_prefetch next = {.rows = 0};
         if (next_kc > 0 && rows > FEW_ROWS)
-            next = pgi_fetch_start(part + kc * element, task->w_bytes, end - begin, next_kc * element,
+            next = pgi_prefetch_start(part + kc * element, task->w_bytes, end - begin, next_kc * element,
                                    n_tiles * n_panels);
         for (int64_t t = 0; t < n_tiles; t++) { /* tiles of nearly equal height */
             int64_t row = rows * t / n_tiles, m = rows * (t + 1) / n_tiles - row;
             for (int64_t n = begin; n < end; n += nr) {
-                pgi_fetch_step(&next);
+                pgi_prefetch_step(&next);
                 kernels->gemm_bf16((int)m, (int)pgi_min64(nr, end - n), kc, copy + row * PGI_GEMM_BF16_LDA,
                                    panels + (n - begin) * depth, task->y + row * task->y_stride + n, task->y_stride, k0 > 0,
                                    bias ? bias + n : NULL);
