@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/half.h"
+#include "base/float16.h"
 #include "checkpoint/quantized_store.h"
 
 typedef enum part { PART_VISION, PART_PROJECTOR, PART_TEXT, PART_HEAD } part;

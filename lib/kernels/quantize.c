@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#include "base/half.h"
+#include "base/float16.h"
 
 enum { SUBS = PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS };
 

@@ -15,7 +15,7 @@
 
 #include "base/cpu_count.h"
 #include "base/file.h"
-#include "base/half.h"
+#include "base/float16.h"
 #include "base/memory.h"
 #include "base/run.h"
 #include "base/status.h"
@@ -305,7 +305,7 @@ static void check_half(uint16_t bits, float got, double want) {
         fail_msg("0x%04x gives %a, expected %a", bits, (double)got, want);
 }
 
-static void half_all_values(void **state) {
+static void float16_all_values(void **state) {
     (void)state;
     for (uint32_t bits = 0; bits < 65536; bits++) {
         check_half((uint16_t)bits, pgi_f32_from_f16((uint16_t)bits), half_oracle((uint16_t)bits, 5, 10));
@@ -413,7 +413,7 @@ int main(void) {
         cmocka_unit_test(utf8_against_the_definition),
         cmocka_unit_test(utf8_encodes_every_code_point),
         cmocka_unit_test(utf8_maximal_subparts),
-        cmocka_unit_test(half_all_values),
+        cmocka_unit_test(float16_all_values),
         cmocka_unit_test(file_reading),
         cmocka_unit_test(progress_can_cancel),
     };

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "base/half.h"
+#include "base/float16.h"
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
 #include "checkpoint_files.h"

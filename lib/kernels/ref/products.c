@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "base/half.h"
+#include "base/float16.h"
 
 enum { MR = 4, NR = 8 };
 

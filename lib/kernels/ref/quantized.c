@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/half.h"
+#include "base/float16.h"
 #include "kernels/ref/ref.h"
 
 enum { FOURS = PGI_GROUP_COLUMNS / 4, SUBS = PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS, SUB_FOURS = FOURS / SUBS };

@@ -1,6 +1,6 @@
 /* bfloat16 and IEEE binary16 to f32, exactly, from memory of any alignment; f32 to bfloat16. */
-#ifndef PGI_BASE_HALF_H
-#define PGI_BASE_HALF_H
+#ifndef PGI_BASE_FLOAT16_H
+#define PGI_BASE_FLOAT16_H
 
 #include <stdint.h>
 #include <string.h>
