@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/new_folder.h"
+#include "base/atomic_folder.h"
 #include "checkpoint/config.h"
 #include "checkpoint/hub.h"
 #include "checkpoint/json.h"
@@ -60,7 +60,7 @@ typedef struct converter {
     size_t n_items;
     uint32_t n_files, config_crc32;
     uint64_t done, total; /* bytes of tensors */
-    pgi_new_folder out;
+    pgi_atomic_folder out;
     uint8_t *chunk;
     size_t chunk_bytes;
 } converter;
@@ -224,16 +224,16 @@ static pg_status make_header(const converter *c, uint32_t file, pgi_buffer *text
 
 /* ---------------------------------------------------------------------------------------------------------- writing */
 
-static pg_status write_chunk(converter *c, const pgi_new_file *file, uint64_t begin, item *it, const void *data,
+static pg_status write_chunk(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it, const void *data,
                              uint64_t done, size_t size) {
     it->crc32 = pgi_crc32(it->crc32, data, size);
-    PGI_TRY(pgi_new_file_write(file, begin + it->at + done, data, size));
+    PGI_TRY(pgi_atomic_file_write(file, begin + it->at + done, data, size));
     c->done += size;
     return pgi_run_progress(c->run, PG_PHASE_CONVERT, (int64_t)c->done, (int64_t)c->total);
 }
 
 /* begin: of the data in the file. */
-static pg_status write_blocks(converter *c, const pgi_new_file *file, uint64_t begin, item *it) {
+static pg_status write_blocks(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it) {
     const pgi_matrix from = as_matrix(it->tensor);
     const int64_t panel_bytes = pgi_quantized_groups(from.columns) * pgi_quantized_block(it->dtype);
     const int64_t n_panels = pgi_quantized_panels(from.rows), most = (int64_t)c->chunk_bytes / panel_bytes;
@@ -249,7 +249,7 @@ static pg_status write_blocks(converter *c, const pgi_new_file *file, uint64_t b
     return PG_OK;
 }
 
-static pg_status write_vector(converter *c, const pgi_new_file *file, uint64_t begin, item *it) {
+static pg_status write_vector(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it) {
     const int64_t n = tensor_elements(it->tensor), most = (int64_t)(c->chunk_bytes / sizeof(float));
     for (int64_t i = 0; i < n;) {
         int64_t end = i + most < n ? i + most : n;
@@ -261,7 +261,7 @@ static pg_status write_vector(converter *c, const pgi_new_file *file, uint64_t b
     return PG_OK;
 }
 
-static pg_status write_item(converter *c, const pgi_new_file *file, uint64_t begin, item *it) {
+static pg_status write_item(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it) {
     if (pgi_dtype_is_blocks(it->dtype)) return write_blocks(c, file, begin, it);
     if (it->tensor->n_dims == 1) return write_vector(c, file, begin, it);
     return write_chunk(c, file, begin, it, it->tensor->data, 0, (size_t)it->n_bytes); /* the position embedding */
@@ -276,14 +276,14 @@ static void file_name(const converter *c, uint32_t file, char name[64]) {
 
 static pg_status write_weights(converter *c, uint32_t index, pgi_buffer *header) {
     char name[64];
-    pgi_new_file file;
+    pgi_atomic_file file;
     uint64_t size = 0;
     PGI_TRY(make_header(c, index, header));
     const size_t begin = header->size;
     for (size_t i = 0; i < c->n_items; i++)
         if (c->items[i].file == index) size = begin + c->items[i].at + c->items[i].n_bytes;
     file_name(c, index, name);
-    PGI_TRY(pgi_new_file_open(&c->out, name, size, &file));
+    PGI_TRY(pgi_atomic_file_open(&c->out, name, size, &file));
     pg_status status = PG_OK;
     for (size_t i = 0; i < c->n_items && status >= 0; i++)
         if (c->items[i].file == index) {
@@ -292,14 +292,14 @@ static pg_status write_weights(converter *c, uint32_t index, pgi_buffer *header)
         }
     if (status >= 0) status = make_header(c, index, header);
     if (status >= 0 && header->size != begin) status = pgi_error(PG_ERROR_INTERNAL, "a header that grew");
-    if (status >= 0) status = pgi_new_file_write(&file, 0, header->data, begin);
-    return pgi_new_file_close(&file, status);
+    if (status >= 0) status = pgi_atomic_file_write(&file, 0, header->data, begin);
+    return pgi_atomic_file_close(&file, status);
 }
 
 static pg_status write_small_file(converter *c, const char *name, const pgi_buffer *text) {
-    pgi_new_file file;
-    PGI_TRY(pgi_new_file_open(&c->out, name, text->size, &file));
-    return pgi_new_file_close(&file, pgi_new_file_write(&file, 0, text->data, text->size));
+    pgi_atomic_file file;
+    PGI_TRY(pgi_atomic_file_open(&c->out, name, text->size, &file));
+    return pgi_atomic_file_close(&file, pgi_atomic_file_write(&file, 0, text->data, text->size));
 }
 
 static pg_status write_index(converter *c, pgi_buffer *text) {
@@ -374,11 +374,11 @@ pg_status pgi_convert(const pgi_memory *memory, const pgi_run *run, const pgi_lo
     pgi_buffer_init(&text, memory);
     pg_status status = open_source(&c);
     if (status >= 0) status = plan(&c);
-    if (status >= 0) status = pgi_new_folder_begin(memory, out, &c.out);
+    if (status >= 0) status = pgi_atomic_folder_begin(memory, out, &c.out);
     if (status >= 0) {
         status = write_all(&c, &text);
-        if (status >= 0) status = pgi_new_folder_commit(&c.out);
-        if (status < 0) status = pgi_new_folder_abandon(&c.out, status);
+        if (status >= 0) status = pgi_atomic_folder_commit(&c.out);
+        if (status < 0) status = pgi_atomic_folder_abandon(&c.out, status);
     }
     if (status >= 0)
         pgi_log_line(log, PG_LOG_INFO, "converted %s to %s: %s, %zu tensors in %u file%s, %llu bytes", c.source, out,

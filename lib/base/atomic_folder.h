@@ -3,37 +3,37 @@
  * at the end. An empty file PGI_UNFINISHED lies there as long as it is under way; what a process that was killed left
  * behind is known by it, and removed by the next that wants the same PATH. Two at once: the second is refused.
  */
-#ifndef PGI_BASE_NEW_FOLDER_H
-#define PGI_BASE_NEW_FOLDER_H
+#ifndef PGI_BASE_ATOMIC_FOLDER_H
+#define PGI_BASE_ATOMIC_FOLDER_H
 
 #include "base/memory.h"
 
 #define PGI_UNFINISHED "unfinished"
 
-typedef struct pgi_new_folder {
+typedef struct pgi_atomic_folder {
     const pgi_memory *memory;
     char *path, *partial;
     int fd; /* of `partial`, locked; -1: none */
-} pgi_new_folder;
+} pgi_atomic_folder;
 
 /* `path`: new, or an empty folder (else PG_ERROR_ARGUMENT). Then commit or abandon it; on error *out needs neither. */
-pg_status pgi_new_folder_begin(const pgi_memory *memory, const char *path, pgi_new_folder *out);
+pg_status pgi_atomic_folder_begin(const pgi_memory *memory, const char *path, pgi_atomic_folder *out);
 /* Renames; after an error it can still be abandoned. */
-pg_status pgi_new_folder_commit(pgi_new_folder *folder);
+pg_status pgi_atomic_folder_commit(pgi_atomic_folder *folder);
 /* Removes what was written. Returns `status`; what could not be removed is added to its message. */
-pg_status pgi_new_folder_abandon(pgi_new_folder *folder, pg_status status);
+pg_status pgi_atomic_folder_abandon(pgi_atomic_folder *folder, pg_status status);
 
 /* A file of the folder, open for writing. */
-typedef struct pgi_new_file {
+typedef struct pgi_atomic_file {
     char *path; /* owned */
     const pgi_memory *memory;
     int fd;
-} pgi_new_file;
+} pgi_atomic_file;
 
 /* `size`: room that is taken on the disk at once, where the file system can, so that a full one is noticed early. */
-pg_status pgi_new_file_open(const pgi_new_folder *folder, const char *name, uint64_t size, pgi_new_file *out);
-pg_status pgi_new_file_write(const pgi_new_file *file, uint64_t at, const void *data, size_t size);
+pg_status pgi_atomic_file_open(const pgi_atomic_folder *folder, const char *name, uint64_t size, pgi_atomic_file *out);
+pg_status pgi_atomic_file_write(const pgi_atomic_file *file, uint64_t at, const void *data, size_t size);
 /* status < 0: only closes. Else the file is on the disk when this returns PG_OK. */
-pg_status pgi_new_file_close(pgi_new_file *file, pg_status status);
+pg_status pgi_atomic_file_close(pgi_atomic_file *file, pg_status status);
 
 #endif

@@ -1,4 +1,4 @@
-#include "base/new_folder.h"
+#include "base/atomic_folder.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -68,7 +68,7 @@ static pg_status check_target(const char *path, struct stat *info) {
     return PG_OK;
 }
 
-static pg_status lock_partial(pgi_new_folder *folder) {
+static pg_status lock_partial(pgi_atomic_folder *folder) {
     const char *partial = folder->partial;
     struct stat ours, now;
     folder->fd = open(partial, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -85,7 +85,7 @@ static pg_status lock_partial(pgi_new_folder *folder) {
 }
 
 /* All but the marker goes. */
-static pg_status empty_partial(const pgi_new_folder *folder) {
+static pg_status empty_partial(const pgi_atomic_folder *folder) {
     int empty = 0, number = is_empty(folder->fd, &empty);
     if (!number && !empty) {
         if (faccessat(folder->fd, PGI_UNFINISHED, F_OK, 0) != 0)
@@ -101,7 +101,7 @@ static pg_status empty_partial(const pgi_new_folder *folder) {
 }
 
 /* Makes folder->partial, or takes what was left behind. `target`: the empty folder that it is to replace. */
-static pg_status take_partial(pgi_new_folder *folder, const struct stat *target) {
+static pg_status take_partial(pgi_atomic_folder *folder, const struct stat *target) {
     const char *partial = folder->partial;
     struct stat ours;
     int made = mkdir(partial, 0777) == 0;
@@ -119,15 +119,15 @@ static pg_status take_partial(pgi_new_folder *folder, const struct stat *target)
     return status;
 }
 
-static void free_paths(pgi_new_folder *folder) {
+static void free_paths(pgi_atomic_folder *folder) {
     if (folder->fd >= 0) close(folder->fd); /* the lock goes with it */
     pgi_free(folder->memory, folder->path);
     pgi_free(folder->memory, folder->partial);
-    *folder = (pgi_new_folder){.fd = -1};
+    *folder = (pgi_atomic_folder){.fd = -1};
 }
 
-pg_status pgi_new_folder_begin(const pgi_memory *memory, const char *path, pgi_new_folder *out) {
-    *out = (pgi_new_folder){.memory = memory, .fd = -1};
+pg_status pgi_atomic_folder_begin(const pgi_memory *memory, const char *path, pgi_atomic_folder *out) {
+    *out = (pgi_atomic_folder){.memory = memory, .fd = -1};
     struct stat target;
     size_t size = strlen(path);
     while (size > 1 && path[size - 1] == '/') size--;
@@ -150,14 +150,14 @@ pg_status pgi_new_folder_begin(const pgi_memory *memory, const char *path, pgi_n
 }
 
 /* Makes the entries of the folder that holds `path` last. */
-static void sync_parent(const pgi_new_folder *folder) {
+static void sync_parent(const pgi_atomic_folder *folder) {
     int parent = openat(folder->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (parent < 0) return;
     fsync(parent);
     close(parent);
 }
 
-pg_status pgi_new_folder_commit(pgi_new_folder *folder) {
+pg_status pgi_atomic_folder_commit(pgi_atomic_folder *folder) {
     if (fsync(folder->fd) != 0 && errno != EINVAL) /* (network file systems have no such thing for folders) */
         return pgi_system_error(folder->partial, "write", errno);
     /* An empty folder is replaced; one that got files meanwhile is not. */
@@ -169,7 +169,7 @@ pg_status pgi_new_folder_commit(pgi_new_folder *folder) {
     return PG_OK;
 }
 
-pg_status pgi_new_folder_abandon(pgi_new_folder *folder, pg_status status) {
+pg_status pgi_atomic_folder_abandon(pgi_atomic_folder *folder, pg_status status) {
     if (folder->fd >= 0) {
         int number = remove_files(folder->fd);
         if (!number && rmdir(folder->partial) != 0) number = errno;
@@ -181,8 +181,8 @@ pg_status pgi_new_folder_abandon(pgi_new_folder *folder, pg_status status) {
     return status;
 }
 
-pg_status pgi_new_file_open(const pgi_new_folder *folder, const char *name, uint64_t size, pgi_new_file *out) {
-    *out = (pgi_new_file){.memory = folder->memory, .fd = -1};
+pg_status pgi_atomic_file_open(const pgi_atomic_folder *folder, const char *name, uint64_t size, pgi_atomic_file *out) {
+    *out = (pgi_atomic_file){.memory = folder->memory, .fd = -1};
     out->path = pgi_path_join(folder->memory, folder->partial, name);
     if (!out->path) return PG_ERROR_MEMORY;
     out->fd = openat(folder->fd, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
@@ -195,10 +195,10 @@ pg_status pgi_new_file_open(const pgi_new_folder *folder, const char *name, uint
         number = errno;
     if (!number) return PG_OK;
     pg_status status = pgi_system_error(out->path, "write", number);
-    return pgi_new_file_close(out, status);
+    return pgi_atomic_file_close(out, status);
 }
 
-pg_status pgi_new_file_write(const pgi_new_file *file, uint64_t at, const void *data, size_t size) {
+pg_status pgi_atomic_file_write(const pgi_atomic_file *file, uint64_t at, const void *data, size_t size) {
     const uint8_t *from = data;
     while (size > 0) {
         ssize_t n = pwrite(file->fd, from, size, (off_t)at);
@@ -211,12 +211,12 @@ pg_status pgi_new_file_write(const pgi_new_file *file, uint64_t at, const void *
     return PG_OK;
 }
 
-pg_status pgi_new_file_close(pgi_new_file *file, pg_status status) {
+pg_status pgi_atomic_file_close(pgi_atomic_file *file, pg_status status) {
     if (file->fd >= 0) {
         if (status >= 0 && fsync(file->fd) != 0) status = pgi_system_error(file->path, "write", errno);
         if (close(file->fd) != 0 && status >= 0) status = pgi_system_error(file->path, "write", errno);
     }
     if (file->memory) pgi_free(file->memory, file->path);
-    *file = (pgi_new_file){.fd = -1};
+    *file = (pgi_atomic_file){.fd = -1};
     return status;
 }
