@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "api/structs.h"
-#include "checkpoint/hub.h"
+#include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
 #include "generate/session.h"
 
@@ -154,7 +154,7 @@ pg_status pg_model_memory(const pg_model *model, pg_memory *memory) {
 pg_status pg_checkpoint_find(const char *model, char *path, size_t capacity, size_t *needed) {
     PGI_NOT_NULL(model);
     char *folder;
-    PGI_TRY(pgi_hub_find(&pgi_memory_default, model, &folder));
+    PGI_TRY(pgi_hf_cache_find(&pgi_memory_default, model, &folder));
     pg_status status = pgi_copy_text_out(folder, strlen(folder), path, capacity, needed);
     pgi_free(&pgi_memory_default, folder);
     return status;

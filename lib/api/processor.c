@@ -199,8 +199,8 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
     PGI_NOT_NULL(n_ids);
     if (capacity > 0) PGI_NOT_NULL(ids);
     PGI_TRY(check_flags(flags, PG_TEXT_LITERAL, "PG_TEXT_LITERAL or 0"));
-    pgi_ids list;
-    pgi_ids_init(&list, &processor->memory);
+    pgi_id_list list;
+    pgi_id_list_init(&list, &processor->memory);
     pg_status status =
         pgi_tokenizer_encode(processor->tokenizer, text, strlen(text), (flags & PG_TEXT_LITERAL) != 0, &list);
     if (status >= 0) {
@@ -208,7 +208,7 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
         if (n) memcpy(ids, list.data, n * sizeof *ids);
         *n_ids = list.size;
     }
-    pgi_ids_free(&list);
+    pgi_id_list_free(&list);
     return status;
 }
 

@@ -13,7 +13,7 @@
 
 #include "base/atomic_folder.h"
 #include "checkpoint/config.h"
-#include "checkpoint/hub.h"
+#include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
 #include "checkpoint/quantized_store.h"
 #include "checkpoint/safetensors.h"
@@ -369,7 +369,7 @@ pg_status pgi_convert(const pgi_memory *memory, const pgi_run *run, const pgi_lo
     converter c = {.memory = memory, .run = run, .weights = weights, .max_file_bytes = max_file_bytes};
     pgi_buffer text;
     char *source;
-    PGI_TRY(pgi_hub_find(memory, model, &source));
+    PGI_TRY(pgi_hf_cache_find(memory, model, &source));
     c.source = source;
     pgi_buffer_init(&text, memory);
     pg_status status = open_source(&c);

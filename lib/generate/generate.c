@@ -32,7 +32,7 @@ void pgi_result_free(pg_result *result) {
     pgi_memory memory = result->memory;
     for (int64_t r = 0; r < result->n_rows; r++) {
         pgi_buffer_free(&result->rows[r].text);
-        pgi_ids_free(&result->rows[r].ids);
+        pgi_id_list_free(&result->rows[r].ids);
     }
     pgi_free(&memory, result->rows);
     pgi_free(&memory, result);
@@ -50,7 +50,7 @@ static pg_status new_result(const pg_model *model, const pg_inputs *inputs, pg_r
     result->n_rows = inputs->n_rows;
     for (int64_t r = 0; r < result->n_rows; r++) {
         pgi_buffer_init(&result->rows[r].text, &result->memory);
-        pgi_ids_init(&result->rows[r].ids, &result->memory);
+        pgi_id_list_init(&result->rows[r].ids, &result->memory);
         result->rows[r].n_prompt_tokens = inputs->rows[r].n_tokens;
     }
     *out = result;
@@ -87,7 +87,7 @@ static size_t prefill_size(const generation *g) {
 static pg_status reserve_result(generated_row *row, const pgi_tokenizer *tokenizer) {
     enum { MOST_TEXT = 1 << 20 };
     const size_t n = (size_t)row->answer.max_tokens, piece = pgi_tokenizer_longest_text(tokenizer);
-    PGI_TRY(pgi_ids_reserve(&row->result->ids, n));
+    PGI_TRY(pgi_id_list_reserve(&row->result->ids, n));
     PGI_TRY(pgi_stream_decoder_reserve(&row->decoder, n));
     return pgi_buffer_reserve(&row->result->text, n < MOST_TEXT / piece ? n * piece : MOST_TEXT);
 }
@@ -151,7 +151,7 @@ static pg_status take_token(generation *g, int64_t r) {
     pgi_buffer *text = &row->result->text;
     const int64_t token = row->answer.pending;
     size_t before = text->size;
-    PGI_TRY(pgi_ids_push(&row->result->ids, token));
+    PGI_TRY(pgi_id_list_push(&row->result->ids, token));
     PGI_TRY(pgi_stream_decoder_push(&row->decoder, token, text));
     int32_t wants_stop = emit(g, r, before, token);
     if (pgi_is_eos(&g->model->config, token))

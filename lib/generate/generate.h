@@ -8,7 +8,7 @@
 /* What one row gave. */
 typedef struct pgi_result_row {
     pgi_buffer text; /* without special tokens */
-    pgi_ids ids;
+    pgi_id_list ids;
     int32_t stop; /* PG_STOP_* */
     int64_t n_prompt_tokens;
 } pgi_result_row;

@@ -2,7 +2,7 @@
 
 #include "base/cpu_count.h"
 #include "base/parallel.h"
-#include "checkpoint/hub.h"
+#include "checkpoint/hf_cache.h"
 #include "checkpoint/quantized_store.h"
 
 enum { MAX_OPEN_THREADS = 64 };
@@ -35,7 +35,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     model->log = (pgi_log){options->log, options->log_user};
     atomic_init(&model->references, 1);
 
-    PGI_GOTO(pgi_hub_find(memory, name, &folder), fail);
+    PGI_GOTO(pgi_hf_cache_find(memory, name, &folder), fail);
     PGI_GOTO(pgi_kernels_init(&model->kernels, options->cpu_mask), fail);
     PGI_GOTO(pgi_config_load(memory, folder, &config), fail);
     model->config = config;

@@ -19,7 +19,7 @@ typedef struct batch_encoder {
     pgi_layout layout;
     pgi_truncation truncation;
     int64_t max_length, multiple; /* 0: none */
-    pgi_ids ids;                  /* of all rows, one after the other, without padding */
+    pgi_id_list ids;                  /* of all rows, one after the other, without padding */
     pgi_row *rows;                /* [n_prompts]; first_token: unused until T is known */
 } batch_encoder;
 
@@ -61,7 +61,7 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
         .has_eos = !(options->flags & PG_SUFFIX_OPEN),
     };
     if (options->flags & PG_TRUNCATE) e->truncation.max_length = e->max_length;
-    pgi_ids_init(&e->ids, &processor->memory);
+    pgi_id_list_init(&e->ids, &processor->memory);
 }
 
 /* ---- how many pictures each row has ---- */
@@ -276,7 +276,7 @@ static pg_status add_rows(const pg_processor *processor, const pg_batch *batch, 
     status = stack_rows(&e, inputs);
 done:
     pgi_free(&processor->memory, e.rows);
-    pgi_ids_free(&e.ids);
+    pgi_id_list_free(&e.ids);
     return status;
 }
 

@@ -20,6 +20,6 @@
  */
 pg_status pgi_big_vision_layout(const pgi_tokenizer *tokenizer, int32_t n_image_tokens, int32_t n_images,
                                 const char *prompt, size_t prompt_size, const char *suffix, size_t suffix_size,
-                                int open, pgi_ids *out, int64_t *n_prefix);
+                                int open, pgi_id_list *out, int64_t *n_prefix);
 
 #endif

@@ -59,10 +59,10 @@ static pg_status check_utf8(pgi_text text, const char *name) {
 
 /* The parts by their ids, so that nothing in the prompt can be taken for one of them. */
 static pg_status prefix_literal(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_buffer *text,
-                                pgi_ids *out) {
+                                pgi_id_list *out) {
     int64_t image = pgi_tokenizer_special(layout->tokenizer, PGI_TOKEN_IMAGE);
-    for (int64_t i = 0; i < n_images * layout->n_image_tokens; i++) PGI_TRY(pgi_ids_push(out, image));
-    PGI_TRY(pgi_ids_push(out, pgi_tokenizer_special(layout->tokenizer, PGI_TOKEN_BOS)));
+    for (int64_t i = 0; i < n_images * layout->n_image_tokens; i++) PGI_TRY(pgi_id_list_push(out, image));
+    PGI_TRY(pgi_id_list_push(out, pgi_tokenizer_special(layout->tokenizer, PGI_TOKEN_BOS)));
     PGI_TRY(pgi_buffer_append(text, prompt.data, prompt.size));
     PGI_TRY(pgi_buffer_append(text, "\n", 1));
     return pgi_tokenizer_encode(layout->tokenizer, (const char *)text->data, text->size, 1, out);
@@ -70,7 +70,7 @@ static pg_status prefix_literal(const pgi_layout *layout, pgi_text prompt, int64
 
 /* HF tokenises the whole as one string: a newline that ends the prompt and the layout's own can become one piece. */
 static pg_status prefix_parsed(const pgi_layout *layout, const char *bos, pgi_text prompt, int64_t n_images,
-                               pgi_buffer *text, pgi_ids *out, uint32_t *events) {
+                               pgi_buffer *text, pgi_id_list *out, uint32_t *events) {
     size_t cut = 0;
     if (layout->placed) {
         cut = bos_offset(prompt);
@@ -85,7 +85,7 @@ static pg_status prefix_parsed(const pgi_layout *layout, const char *bos, pgi_te
     return pgi_tokenizer_encode(layout->tokenizer, (const char *)text->data, text->size, 0, out);
 }
 
-pg_status pgi_layout_prefix(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_ids *out,
+pg_status pgi_layout_prefix(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_id_list *out,
                             uint32_t *events) {
     const pgi_tokenizer *tokenizer = layout->tokenizer;
     const char *bos = pgi_tokenizer_piece(tokenizer, pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS));
@@ -105,7 +105,7 @@ pg_status pgi_layout_prefix(const pgi_layout *layout, pgi_text prompt, int64_t n
     return status;
 }
 
-pg_status pgi_layout_suffix(const pgi_layout *layout, pgi_text suffix, int open, pgi_ids *out) {
+pg_status pgi_layout_suffix(const pgi_layout *layout, pgi_text suffix, int open, pgi_id_list *out) {
     const pgi_tokenizer *tokenizer = layout->tokenizer;
     int64_t eos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS);
     const char *eos = pgi_tokenizer_piece(tokenizer, eos_id);
@@ -114,7 +114,7 @@ pg_status pgi_layout_suffix(const pgi_layout *layout, pgi_text suffix, int open,
     PGI_TRY(check_utf8(suffix, "suffix"));
     if (layout->literal) {
         PGI_TRY(pgi_tokenizer_encode(tokenizer, suffix.data, suffix.size, 1, out));
-        return open ? PG_OK : pgi_ids_push(out, eos_id);
+        return open ? PG_OK : pgi_id_list_push(out, eos_id);
     }
     pgi_buffer_init(&text, out->memory);
     pg_status status = pgi_buffer_append(&text, suffix.data, suffix.size);

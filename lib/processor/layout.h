@@ -26,10 +26,10 @@ typedef struct pgi_layout {
 
 /* Appends the ids of pictures, bos, prompt and newline; n_images: the pictures in front, when they are not `placed`.
  * *events: PG_ROW_BOS_MISPLACED, PG_ROW_NEWLINE_MERGED or 0. On an error `out` may have grown. */
-pg_status pgi_layout_prefix(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_ids *out,
+pg_status pgi_layout_prefix(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_id_list *out,
                             uint32_t *events);
 
 /* Appends the ids of the suffix and, unless `open`, eos. */
-pg_status pgi_layout_suffix(const pgi_layout *layout, pgi_text suffix, int open, pgi_ids *out);
+pg_status pgi_layout_suffix(const pgi_layout *layout, pgi_text suffix, int open, pgi_id_list *out);
 
 #endif

@@ -73,7 +73,7 @@ static pg_status keep_ends(const pgi_truncation *t, int64_t *row, int64_t *n_pre
     return PG_OK;
 }
 
-pg_status pgi_truncate(const pgi_truncation *truncation, pgi_ids *ids, int64_t *n_prefix, int64_t *n_suffix,
+pg_status pgi_truncate(const pgi_truncation *truncation, pgi_id_list *ids, int64_t *n_prefix, int64_t *n_suffix,
                        uint32_t *events) {
     int64_t n = *n_prefix + *n_suffix, prefix, suffix;
     if (truncation->max_length == 0 || n <= truncation->max_length) return PG_OK;

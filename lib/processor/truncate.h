@@ -5,7 +5,7 @@
 #ifndef PGI_PROCESSOR_TRUNCATE_H
 #define PGI_PROCESSOR_TRUNCATE_H
 
-#include "tokenizer/ids.h"
+#include "tokenizer/id_list.h"
 
 typedef struct pgi_truncation {
     int64_t max_length; /* 0: nothing is cut */
@@ -20,7 +20,7 @@ typedef struct pgi_truncation {
 
 /* The last n_prefix + n_suffix of `ids` are the row: a prefix (pictures, bos, prompt, newline) and a suffix (0: none).
  * Takes away what is too much and adds PG_ROW_CUT, _CUT_EOS and _CUT_NEWLINE to *events. */
-pg_status pgi_truncate(const pgi_truncation *truncation, pgi_ids *ids, int64_t *n_prefix, int64_t *n_suffix,
+pg_status pgi_truncate(const pgi_truncation *truncation, pgi_id_list *ids, int64_t *n_prefix, int64_t *n_suffix,
                        uint32_t *events);
 
 #endif

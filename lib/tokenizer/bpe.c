@@ -209,7 +209,7 @@ void pgi_bpe_close(pgi_bpe **bpe) {
 
 int pgi_bpe_uses_sentencepiece(const pgi_bpe *bpe) { return bpe->spm != NULL; }
 
-pg_status pgi_bpe_encode(const pgi_bpe *bpe, const char *text, size_t size, pgi_ids *out) {
+pg_status pgi_bpe_encode(const pgi_bpe *bpe, const char *text, size_t size, pgi_id_list *out) {
     if (size == 0) return PG_OK;
     if (!bpe->spm) return pgi_bpe_list_encode(&bpe->list, text, size, out);
     char reason[256] = "";
@@ -224,7 +224,7 @@ pg_status pgi_bpe_encode(const pgi_bpe *bpe, const char *text, size_t size, pgi_
         if (ids[i] < 0 || (size_t)ids[i] >= bpe->n_pieces)
             status = pgi_error(PG_ERROR_INTERNAL, "sentencepiece gave the id %d of %zu", ids[i], bpe->n_pieces);
         else
-            status = pgi_ids_push(out, ids[i]);
+            status = pgi_id_list_push(out, ids[i]);
     }
     pgi_spm_free_ids(ids);
     return status;

@@ -8,7 +8,7 @@
 #ifndef PGI_TOKENIZER_BPE_H
 #define PGI_TOKENIZER_BPE_H
 
-#include "tokenizer/ids.h"
+#include "tokenizer/id_list.h"
 #include "tokenizer/merges.h"
 
 typedef struct pgi_bpe pgi_bpe;
@@ -22,6 +22,6 @@ void pgi_bpe_close(pgi_bpe **bpe);
 int pgi_bpe_uses_sentencepiece(const pgi_bpe *bpe);
 
 /* Appends the ids of a text: valid UTF-8, spaces replaced already. */
-pg_status pgi_bpe_encode(const pgi_bpe *bpe, const char *text, size_t size, pgi_ids *out);
+pg_status pgi_bpe_encode(const pgi_bpe *bpe, const char *text, size_t size, pgi_id_list *out);
 
 #endif

@@ -171,8 +171,8 @@ static pg_status split(const pgi_bpe_list *list, const uint8_t *text, size_t siz
     return PG_OK;
 }
 
-static pg_status put(const pgi_bpe_list *list, uint32_t id, pgi_ids *out) {
-    if (!list->banned[id] || id == list->unk_id) return pgi_ids_push(out, id);
+static pg_status put(const pgi_bpe_list *list, uint32_t id, pgi_id_list *out) {
+    if (!list->banned[id] || id == list->unk_id) return pgi_id_list_push(out, id);
     /* A banned character that nothing was merged with. */
     size_t size;
     uint32_t code = 0;
@@ -180,13 +180,13 @@ static pg_status put(const pgi_bpe_list *list, uint32_t id, pgi_ids *out) {
     if (!has_bytes(list, text, size)) {
         pgi_utf8_next(text, size, &code);
         PGI_TRY(no_piece(list, code));
-        return list->unk_id >= 0 ? pgi_ids_push(out, list->unk_id) : PG_OK;
+        return list->unk_id >= 0 ? pgi_id_list_push(out, list->unk_id) : PG_OK;
     }
-    for (size_t i = 0; i < size; i++) PGI_TRY(pgi_ids_push(out, list->byte_ids[text[i]]));
+    for (size_t i = 0; i < size; i++) PGI_TRY(pgi_id_list_push(out, list->byte_ids[text[i]]));
     return PG_OK;
 }
 
-pg_status pgi_bpe_list_encode(const pgi_bpe_list *list, const char *text, size_t size, pgi_ids *out) {
+pg_status pgi_bpe_list_encode(const pgi_bpe_list *list, const char *text, size_t size, pgi_id_list *out) {
     word w = {0};
     pg_status status = PG_ERROR_MEMORY;
     if (size > INT32_MAX / 4) return pgi_error(PG_ERROR_LIMIT, "a text of %zu bytes is too long", size);

@@ -2,7 +2,7 @@
 #ifndef PGI_TOKENIZER_BPE_LIST_H
 #define PGI_TOKENIZER_BPE_LIST_H
 
-#include "tokenizer/ids.h"
+#include "tokenizer/id_list.h"
 #include "tokenizer/merges.h"
 
 typedef struct pgi_bpe_list {
@@ -20,7 +20,7 @@ typedef struct pgi_bpe_list {
 pg_status pgi_bpe_list_init(pgi_bpe_list *list, const pgi_memory *memory, const pgi_vocab *vocab, size_t n_pieces,
                             const pgi_merges *merges, const pgi_bpe_settings *settings);
 void pgi_bpe_list_free(pgi_bpe_list *list);
-pg_status pgi_bpe_list_encode(const pgi_bpe_list *list, const char *text, size_t size, pgi_ids *out);
+pg_status pgi_bpe_list_encode(const pgi_bpe_list *list, const char *text, size_t size, pgi_id_list *out);
 
 /* The ids of the 256 pieces <0x00> to <0xFF>, -1 where there is none. */
 void pgi_bpe_byte_ids(const pgi_vocab *vocab, size_t n_pieces, const uint8_t *banned, int64_t ids[256]);

@@ -22,18 +22,18 @@ void pgi_tokenizer_close(pgi_tokenizer **tokenizer) {
 typedef struct encoding {
     const pgi_tokenizer *tokenizer;
     int literal;
-    pgi_ids *out;
+    pgi_id_list *out;
 } encoding;
 
 static pg_status encode_normalized(void *user, const pgi_added_token *token, const char *text, size_t size) {
     const encoding *e = user;
-    return token ? pgi_ids_push(e->out, token->id) : pgi_bpe_encode(e->tokenizer->bpe, text, size, e->out);
+    return token ? pgi_id_list_push(e->out, token->id) : pgi_bpe_encode(e->tokenizer->bpe, text, size, e->out);
 }
 
 static pg_status encode_raw(void *user, const pgi_added_token *token, const char *text, size_t size) {
     const encoding *e = user;
     const pgi_added_tokens *added = &e->tokenizer->added;
-    if (token) return pgi_ids_push(e->out, token->id);
+    if (token) return pgi_id_list_push(e->out, token->id);
     if (!e->tokenizer->replace_spaces)
         return pgi_added_tokens_split(added, &added->normalized, text, size, e->literal, encode_normalized, user);
     pgi_buffer normalized;
@@ -47,7 +47,7 @@ static pg_status encode_raw(void *user, const pgi_added_token *token, const char
 }
 
 pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
-                               pgi_ids *out) {
+                               pgi_id_list *out) {
     size_t valid = pgi_utf8_valid_prefix((const uint8_t *)text, size);
     if (valid < size)
         return pgi_error(PG_ERROR_ARGUMENT, "the text is not valid UTF-8: byte %zu is 0x%02X", valid,

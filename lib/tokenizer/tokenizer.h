@@ -10,7 +10,7 @@
 #include "base/memory.h"
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/bpe.h"
-#include "tokenizer/ids.h"
+#include "tokenizer/id_list.h"
 
 /* What transformers takes from tokenizer_config.json, or from the settings saved in tokenizer.json, where a call leaves
  * it open. */
@@ -42,7 +42,7 @@ void pgi_tokenizer_close(pgi_tokenizer **tokenizer);
  * literal: PGI_PARSED, PGI_LITERAL (PG_TEXT_LITERAL) or PGI_LITERAL_CONTROL (as sentencepiece alone), see
  * added_tokens.h. PG_ERROR_ARGUMENT: invalid UTF-8, with its offset. */
 pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
-                               pgi_ids *out);
+                               pgi_id_list *out);
 
 /* Bytes that one id can add to a text at the most: the longest piece, or U+FFFD for a byte. */
 size_t pgi_tokenizer_longest_text(const pgi_tokenizer *tokenizer);

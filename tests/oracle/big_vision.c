@@ -19,15 +19,15 @@ static pg_status answer_text(const pgi_tokenizer *tokenizer, char *line) {
     size_t prompt_size, suffix_size;
     char *prompt = hex_text(&line, &prompt_size), *suffix = hex_text(&line, &suffix_size);
     int64_t n_prefix = 0;
-    pgi_ids ids;
-    pgi_ids_init(&ids, &pgi_memory_default);
+    pgi_id_list ids;
+    pgi_id_list_init(&ids, &pgi_memory_default);
     pg_status status = pgi_big_vision_layout(tokenizer, (int32_t)n_tokens, (int32_t)n_images, prompt, prompt_size,
                                              suffix, suffix_size, (int)open, &ids, &n_prefix);
     for (size_t i = 0; i <= ids.size && status >= 0; i++) {
         if (i == (size_t)n_prefix) printf("| ");
         if (i < ids.size) printf("%lld ", (long long)ids.data[i]);
     }
-    pgi_ids_free(&ids);
+    pgi_id_list_free(&ids);
     return status;
 }
 

@@ -27,7 +27,7 @@ static size_t from_hex(char *hex) {
     return n;
 }
 
-static pg_status decode(const pgi_tokenizer *tokenizer, const pgi_ids *ids, int skip, pgi_buffer *out) {
+static pg_status decode(const pgi_tokenizer *tokenizer, const pgi_id_list *ids, int skip, pgi_buffer *out) {
     pgi_stream_decoder decoder;
     pgi_buffer text;
     int differs = 0;
@@ -50,11 +50,11 @@ static pg_status decode(const pgi_tokenizer *tokenizer, const pgi_ids *ids, int 
 }
 
 static void answer(const pgi_tokenizer *tokenizer, char *line) {
-    pgi_ids ids;
+    pgi_id_list ids;
     pgi_buffer text;
     pg_status status = PG_OK;
     char op = line[0], *rest = line + (line[1] ? 2 : 1);
-    pgi_ids_init(&ids, &pgi_memory_default);
+    pgi_id_list_init(&ids, &pgi_memory_default);
     pgi_buffer_init(&text, &pgi_memory_default);
     if (op == 'e' || op == 'l') {
         size_t size = from_hex(rest);
@@ -67,7 +67,7 @@ static void answer(const pgi_tokenizer *tokenizer, char *line) {
         uint32_t events;
         status = pgi_layout_prefix(&layout, prompt, 1, &ids, &events);
     } else if (op == 'd' || op == 's') {
-        for (char *end; *rest && (end = rest, pgi_ids_push(&ids, strtoll(rest, &end, 10)) >= 0); rest = end) {
+        for (char *end; *rest && (end = rest, pgi_id_list_push(&ids, strtoll(rest, &end, 10)) >= 0); rest = end) {
         }
         status = decode(tokenizer, &ids, op == 's', &text);
         ids.size = 0;
@@ -80,7 +80,7 @@ static void answer(const pgi_tokenizer *tokenizer, char *line) {
     for (size_t i = 0; i < ids.size && status >= 0; i++) printf(i ? " %lld" : "%lld", (long long)ids.data[i]);
     for (size_t i = 0; i < text.size && status >= 0; i++) printf("%02x", text.data[i]);
     printf("\n");
-    pgi_ids_free(&ids);
+    pgi_id_list_free(&ids);
     pgi_buffer_free(&text);
 }
 

@@ -23,18 +23,18 @@
 #define MEMORY (&pgi_memory_default)
 
 static pgi_tokenizer *tokenizer;
-static pgi_ids ids;
+static pgi_id_list ids;
 static int64_t n_prefix;
 
 static int open_tokenizer(void **state) {
     (void)state;
-    pgi_ids_init(&ids, MEMORY);
+    pgi_id_list_init(&ids, MEMORY);
     return pgi_tokenizer_open(MEMORY, PGI_GOLDEN_FOLDER "/../../examples/demo/model", &tokenizer) < 0;
 }
 
 static int close_tokenizer(void **state) {
     (void)state;
-    pgi_ids_free(&ids);
+    pgi_id_list_free(&ids);
     pgi_tokenizer_close(&tokenizer);
     return 0;
 }
@@ -235,14 +235,14 @@ static pg_status all(const pgi_memory *memory) {
     float pixels[3 * 7 * 7];
     pgi_rgb in = {samples, 5, 4};
     pgi_image_settings settings = {.width = 7, .height = 7};
-    pgi_ids list;
-    pgi_ids_init(&list, memory);
+    pgi_id_list list;
+    pgi_id_list_init(&list, memory);
     pgi_memory kept = tokenizer->memory;
     tokenizer->memory = *memory;
     pg_status status = pgi_big_vision_layout(tokenizer, 40, 2, prompt, strlen(prompt), suffix, strlen(suffix), 0, &list,
                                              &n_prefix);
     tokenizer->memory = kept;
-    pgi_ids_free(&list);
+    pgi_id_list_free(&list);
     return status < 0 ? status : pgi_big_vision_pixels(memory, &settings, &in, pixels);
 }
 

@@ -11,12 +11,12 @@
 #include "processor/layout.h"
 
 static pgi_tokenizer *tokenizer;
-static pgi_ids ids;
+static pgi_id_list ids;
 static int64_t image, bos;
 
 static int open_tokenizer(void **state) {
     (void)state;
-    pgi_ids_init(&ids, MEMORY);
+    pgi_id_list_init(&ids, MEMORY);
     if (pgi_tokenizer_open(MEMORY, PGI_GOLDEN_FOLDER "/tokenizers/json", &tokenizer) != PG_OK) return -1;
     image = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE);
     bos = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS);
@@ -25,7 +25,7 @@ static int open_tokenizer(void **state) {
 
 static int close_tokenizer(void **state) {
     (void)state;
-    pgi_ids_free(&ids);
+    pgi_id_list_free(&ids);
     pgi_tokenizer_close(&tokenizer);
     return 0;
 }

@@ -51,7 +51,7 @@ static int drop_cases(void **state) {
     return 0;
 }
 
-static void assert_ids(const char *kind, const char *what, size_t number, const pgi_ids *found, const json_t *wanted) {
+static void assert_ids(const char *kind, const char *what, size_t number, const pgi_id_list *found, const json_t *wanted) {
     if (found->size != json_array_size(wanted))
         fail_msg("%s, %s %zu: %zu ids, expected %zu", kind, what, number, found->size, json_array_size(wanted));
     for (size_t i = 0; i < found->size; i++)
@@ -61,7 +61,7 @@ static void assert_ids(const char *kind, const char *what, size_t number, const 
 }
 
 /* The prompt of one row with three image tokens a picture. */
-static pg_status layout(const pgi_tokenizer *tokenizer, const char *prompt, size_t size, pgi_ids *ids) {
+static pg_status layout(const pgi_tokenizer *tokenizer, const char *prompt, size_t size, pgi_id_list *ids) {
     pgi_text text = {prompt, size};
     pgi_layout one = {tokenizer, 3, 0, pgi_layout_count_images(text) > 0};
     uint32_t events;
@@ -76,8 +76,8 @@ static void check_texts(const char *kind, const pgi_tokenizer *tokenizer, const 
     if (strcmp(what, "literal") != 0) assert_true(json_array_size(list) > 10);
     json_array_foreach((json_t *)(uintptr_t)list, i, entry) {
         const json_t *text = json_array_get(entry, 0);
-        pgi_ids ids;
-        pgi_ids_init(&ids, MEMORY);
+        pgi_id_list ids;
+        pgi_id_list_init(&ids, MEMORY);
         pg_status status =
             strcmp(what, "layout") == 0
                 ? layout(tokenizer, json_string_value(text), json_string_length(text), &ids)
@@ -85,12 +85,12 @@ static void check_texts(const char *kind, const pgi_tokenizer *tokenizer, const 
                                        strcmp(what, "literal") == 0, &ids);
         if (status != PG_OK) fail_msg("%s, %s %zu: %s", kind, what, i, pgi_error_text());
         assert_ids(kind, what, i, &ids, json_array_get(entry, 1));
-        pgi_ids_free(&ids);
+        pgi_id_list_free(&ids);
     }
 }
 
 /* All that the pieces and the flush give; each piece must be whole characters. */
-static void decode_by_pieces(const pgi_tokenizer *tokenizer, const pgi_ids *ids, int skip, pgi_buffer *out) {
+static void decode_by_pieces(const pgi_tokenizer *tokenizer, const pgi_id_list *ids, int skip, pgi_buffer *out) {
     pgi_stream_decoder decoder;
     pgi_stream_decoder_init(&decoder, tokenizer, skip);
     for (size_t i = 0; i <= ids->size; i++) {
@@ -104,7 +104,7 @@ static void decode_by_pieces(const pgi_tokenizer *tokenizer, const pgi_ids *ids,
     pgi_stream_decoder_free(&decoder);
 }
 
-static void assert_decodes(const pgi_tokenizer *tokenizer, const pgi_ids *ids, int skip, const json_t *wanted) {
+static void assert_decodes(const pgi_tokenizer *tokenizer, const pgi_id_list *ids, int skip, const json_t *wanted) {
     pgi_buffer text, pieces;
     pgi_buffer_init(&text, MEMORY);
     pgi_buffer_init(&pieces, MEMORY);
@@ -126,13 +126,13 @@ static void check_decode(const char *kind, const pgi_tokenizer *tokenizer) {
     const json_t *list = json_object_get(json_object_get(cases, kind), "decode");
     assert_true(json_array_size(list) > 10);
     json_array_foreach((json_t *)(uintptr_t)list, i, entry) {
-        pgi_ids ids;
-        pgi_ids_init(&ids, MEMORY);
+        pgi_id_list ids;
+        pgi_id_list_init(&ids, MEMORY);
         json_array_foreach(json_array_get(entry, 0), k, id)
-            assert_int_equal(pgi_ids_push(&ids, json_integer_value(id)), PG_OK);
+            assert_int_equal(pgi_id_list_push(&ids, json_integer_value(id)), PG_OK);
         assert_decodes(tokenizer, &ids, 0, json_array_get(entry, 1));
         assert_decodes(tokenizer, &ids, 1, json_array_get(entry, 2));
-        pgi_ids_free(&ids);
+        pgi_id_list_free(&ids);
     }
 }
 
@@ -181,18 +181,18 @@ static void pieces_make_the_whole(void **state) {
     int64_t first_byte = pgi_tokenizer_piece_id(tokenizer, "<0x00>");
     assert_true(first_byte > 0);
     for (int round = 0; round < 2000; round++) {
-        pgi_ids ids;
-        pgi_ids_init(&ids, MEMORY);
+        pgi_id_list ids;
+        pgi_id_list_init(&ids, MEMORY);
         size_t n = next_random(&seed) % 24;
         for (size_t i = 0; i < n; i++) {
             /* Mostly bytes of the ranges that characters are made of, so that some runs are valid. */
             static const uint8_t bytes[] = {0xC3, 0xA9, 0xE2, 0x82, 0xAC, 0xF0, 0x9F, 0x98, 0x80, 0x41, 0xFF, 0x80};
             int64_t byte = first_byte + bytes[(next_random(&seed) % 3 + i) % COUNT(bytes)];
             int64_t any = (int64_t)next_random(&seed) % (pgi_tokenizer_n_ids(tokenizer) + 2);
-            assert_int_equal(pgi_ids_push(&ids, next_random(&seed) % 4 ? byte : any), PG_OK);
+            assert_int_equal(pgi_id_list_push(&ids, next_random(&seed) % 4 ? byte : any), PG_OK);
         }
         assert_decodes(tokenizer, &ids, round % 2, NULL);
-        pgi_ids_free(&ids);
+        pgi_id_list_free(&ids);
     }
     pgi_tokenizer_close(&tokenizer);
 }
@@ -230,13 +230,13 @@ static void literal_text_stays_text(void **state) {
         int64_t unk = pgi_tokenizer_special(tokenizer, PGI_TOKEN_UNK);
         for (int64_t id = 0; id < pgi_tokenizer_n_ids(tokenizer); id++) {
             const char *piece = pgi_tokenizer_piece(tokenizer, id);
-            pgi_ids ids;
-            pgi_ids_init(&ids, MEMORY);
+            pgi_id_list ids;
+            pgi_id_list_init(&ids, MEMORY);
             assert_int_equal(pgi_tokenizer_encode(tokenizer, piece, strlen(piece), 1, &ids), PG_OK);
             for (size_t i = 0; i < ids.size; i++)
                 assert_true(ids.data[i] == unk || !pgi_tokenizer_is_special(tokenizer, ids.data[i]));
             if (strncmp(piece, "<loc0", 5) == 0) assert_true(ids.size == 1 && ids.data[0] == id);
-            pgi_ids_free(&ids);
+            pgi_id_list_free(&ids);
         }
         pgi_tokenizer_close(&tokenizer);
     }
@@ -245,15 +245,15 @@ static void literal_text_stays_text(void **state) {
 static void invalid_text_is_refused(void **state) {
     (void)state;
     pgi_tokenizer *tokenizer = open_kind("spm", 0);
-    pgi_ids ids;
-    pgi_ids_init(&ids, MEMORY);
+    pgi_id_list ids;
+    pgi_id_list_init(&ids, MEMORY);
     assert_error(pgi_tokenizer_encode(tokenizer, "ab\xFFz", 4, 0, &ids), PG_ERROR_ARGUMENT, "byte 2", "0xFF");
     assert_error(pgi_tokenizer_encode(tokenizer, "\xED\xA0\x80", 3, 1, &ids), PG_ERROR_ARGUMENT, "byte 0", NULL);
     assert_int_equal(ids.size, 0);
     assert_null(pgi_tokenizer_piece(tokenizer, -1));
     assert_null(pgi_tokenizer_piece(tokenizer, pgi_tokenizer_n_ids(tokenizer)));
     assert_int_equal(pgi_tokenizer_piece_id(tokenizer, "no such piece"), -1);
-    pgi_ids_free(&ids);
+    pgi_id_list_free(&ids);
     pgi_tokenizer_close(&tokenizer);
 }
 
@@ -265,11 +265,11 @@ static void a_long_text_is_fine(void **state) {
         char *text = malloc(N);
         assert_non_null(text);
         memset(text, ' ', N);
-        pgi_ids ids;
-        pgi_ids_init(&ids, MEMORY);
+        pgi_id_list ids;
+        pgi_id_list_init(&ids, MEMORY);
         assert_int_equal(pgi_tokenizer_encode(tokenizer, text, N, 0, &ids), PG_OK);
         assert_true(ids.size >= N / 4 && ids.size < N);
-        pgi_ids_free(&ids);
+        pgi_id_list_free(&ids);
         free(text);
         pgi_tokenizer_close(&tokenizer);
     }
@@ -474,14 +474,14 @@ static void damage(const char *kind, const char *name, int seeds) {
             continue;
         }
         opened++;
-        pgi_ids ids;
+        pgi_id_list ids;
         pgi_buffer text;
-        pgi_ids_init(&ids, MEMORY);
+        pgi_id_list_init(&ids, MEMORY);
         pgi_buffer_init(&text, MEMORY);
         static const char prompt[] = "detect  cat\n\n<loc0001>\xF0\x9F\x98\x80 \xC3\xA9<eos>";
         if (pgi_tokenizer_encode(tokenizer, prompt, sizeof prompt - 1, s % 2, &ids) >= 0)
             assert_int_equal(pgi_tokenizer_decode(tokenizer, ids.data, ids.size, s % 2, &text), PG_OK);
-        pgi_ids_free(&ids);
+        pgi_id_list_free(&ids);
         pgi_buffer_free(&text);
         pgi_tokenizer_close(&tokenizer);
     }
@@ -544,14 +544,14 @@ static void every_failing_allocation_is_survived(void **state) {
             budget b = {.left = n};
             pgi_memory memory = {&b, spend, give_back};
             pgi_tokenizer *tokenizer;
-            pgi_ids ids;
+            pgi_id_list ids;
             pgi_buffer text;
-            pgi_ids_init(&ids, &memory);
+            pgi_id_list_init(&ids, &memory);
             pgi_buffer_init(&text, &memory);
             pg_status status = pgi_tokenizer_open(&memory, path, &tokenizer);
             if (status >= 0) status = layout(tokenizer, "a  cat<eos>\xC3\xA9", 13, &ids);
             if (status >= 0) status = pgi_tokenizer_decode(tokenizer, ids.data, ids.size, 0, &text);
-            pgi_ids_free(&ids);
+            pgi_id_list_free(&ids);
             pgi_buffer_free(&text);
             pgi_tokenizer_close(&tokenizer);
             if (b.live != 0) fail_msg("%s: %ld blocks left after %ld allocations", some[k], b.live, n);

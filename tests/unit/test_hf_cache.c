@@ -1,11 +1,11 @@
-/* lib/checkpoint/hub.h: model folders and the local Hugging Face cache. */
+/* lib/checkpoint/hf_cache.h: model folders and the local Hugging Face cache. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "checkpoint/hub.h"
+#include "checkpoint/hf_cache.h"
 #include "checkpoint_files.h"
 
 static const char *const cache_variables[] = {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME",
@@ -30,7 +30,7 @@ static void make_folders(const char *path) {
 
 static void assert_found(const char *model, const char *below) {
     char *path = NULL;
-    pg_status status = pgi_hub_find(MEMORY, model, &path);
+    pg_status status = pgi_hf_cache_find(MEMORY, model, &path);
     if (status < 0) fail_msg("%s: %s", pg_status_name(status), pgi_error_text());
     assert_string_equal(path, in_folder(below));
     pgi_free(MEMORY, path);
@@ -91,22 +91,22 @@ static void hub_errors_say_where_it_looked(void **state) {
     write_text("cache/models--org--broken/refs/main", "../../../etc");
     write_text("file", "x");
     set_environment((const char *const[]){cache, NULL, NULL, NULL, "/nowhere", NULL});
-    assert_error(pgi_hub_find(MEMORY, "google/nothing", &path), PG_ERROR_NOT_FOUND,
+    assert_error(pgi_hf_cache_find(MEMORY, "google/nothing", &path), PG_ERROR_NOT_FOUND,
                  in_folder("cache/models--google--nothing"), "HF_HUB_CACHE");
     assert_null(path);
-    assert_error(pgi_hub_find(MEMORY, "org/empty", &path), PG_ERROR_NOT_FOUND,
+    assert_error(pgi_hf_cache_find(MEMORY, "org/empty", &path), PG_ERROR_NOT_FOUND,
                  in_folder("cache/models--org--empty/refs/main"), in_folder("cache/models--org--empty/snapshots/main"));
-    assert_error(pgi_hub_find(MEMORY, "org/empty@a/b", &path), PG_ERROR_NOT_FOUND, "revision a/b", NULL);
-    assert_error(pgi_hub_find(MEMORY, "org/broken", &path), PG_ERROR_FORMAT, "refs/main: found \"../../../etc\"", NULL);
-    assert_error(pgi_hub_find(MEMORY, in_folder("file"), &path), PG_ERROR_ARGUMENT, "found a file", NULL);
-    assert_error(pgi_hub_find(MEMORY, "", &path), PG_ERROR_ARGUMENT, "empty", NULL);
+    assert_error(pgi_hf_cache_find(MEMORY, "org/empty@a/b", &path), PG_ERROR_NOT_FOUND, "revision a/b", NULL);
+    assert_error(pgi_hf_cache_find(MEMORY, "org/broken", &path), PG_ERROR_FORMAT, "refs/main: found \"../../../etc\"", NULL);
+    assert_error(pgi_hf_cache_find(MEMORY, in_folder("file"), &path), PG_ERROR_ARGUMENT, "found a file", NULL);
+    assert_error(pgi_hf_cache_find(MEMORY, "", &path), PG_ERROR_ARGUMENT, "empty", NULL);
     static const char *const no_ids[] = {
         "a/b/c", "../x", "a/..", "/absolute/folder", "./x",    "a--b/c",     "a..b",       "-a",
         "a/.b",  "a/",   "a b",  "caf\xC3\xA9",      "org/x@", "org/x@../y", "org/x@a//b", "~"};
     for (size_t i = 0; i < COUNT(no_ids); i++)
-        assert_error(pgi_hub_find(MEMORY, no_ids[i], &path), PG_ERROR_NOT_FOUND, "no such folder", "no model id");
+        assert_error(pgi_hf_cache_find(MEMORY, no_ids[i], &path), PG_ERROR_NOT_FOUND, "no such folder", "no model id");
     set_environment((const char *const[]){NULL, NULL, NULL, NULL, "/nowhere", NULL});
-    assert_error(pgi_hub_find(MEMORY, "google/nothing", &path), PG_ERROR_NOT_FOUND,
+    assert_error(pgi_hf_cache_find(MEMORY, "google/nothing", &path), PG_ERROR_NOT_FOUND,
                  "/nowhere/.cache/huggingface/hub/models--google--nothing", "default");
     set_environment(NULL);
 }

@@ -1,15 +1,15 @@
-#include "tokenizer/ids.h"
+#include "tokenizer/id_list.h"
 
 #include <string.h>
 
-void pgi_ids_init(pgi_ids *ids, const pgi_memory *memory) { *ids = (pgi_ids){.memory = memory}; }
+void pgi_id_list_init(pgi_id_list *ids, const pgi_memory *memory) { *ids = (pgi_id_list){.memory = memory}; }
 
-void pgi_ids_free(pgi_ids *ids) {
+void pgi_id_list_free(pgi_id_list *ids) {
     if (ids->memory) pgi_free(ids->memory, ids->data);
-    *ids = (pgi_ids){.memory = ids->memory};
+    *ids = (pgi_id_list){.memory = ids->memory};
 }
 
-pg_status pgi_ids_reserve(pgi_ids *ids, size_t extra) {
+pg_status pgi_id_list_reserve(pgi_id_list *ids, size_t extra) {
     if (extra <= ids->capacity - ids->size) return PG_OK;
     size_t capacity = ids->size + extra;
     if (capacity < 2 * ids->capacity) capacity = 2 * ids->capacity;
@@ -23,8 +23,8 @@ pg_status pgi_ids_reserve(pgi_ids *ids, size_t extra) {
     return PG_OK;
 }
 
-pg_status pgi_ids_push(pgi_ids *ids, int64_t id) {
-    PGI_TRY(pgi_ids_reserve(ids, 1));
+pg_status pgi_id_list_push(pgi_id_list *ids, int64_t id) {
+    PGI_TRY(pgi_id_list_reserve(ids, 1));
     ids->data[ids->size++] = id;
     return PG_OK;
 }

@@ -1,10 +1,10 @@
 /* A model's folder: given as a path, or found by its id in the local Hugging Face cache. No network. */
-#ifndef PGI_CHECKPOINT_HUB_H
-#define PGI_CHECKPOINT_HUB_H
+#ifndef PGI_CHECKPOINT_HF_CACHE_H
+#define PGI_CHECKPOINT_HF_CACHE_H
 
 #include "base/memory.h"
 
 /* *out is a new string (pgi_free). As pg_checkpoint_find() in paligemma.h says. */
-pg_status pgi_hub_find(const pgi_memory *memory, const char *model, char **out);
+pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, char **out);
 
 #endif

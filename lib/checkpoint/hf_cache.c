@@ -2,7 +2,7 @@
  * The local Hugging Face cache, as huggingface_hub finds it (constants.py, file_download.py
  * try_to_load_from_cache(), _validators.py validate_repo_id()), without the network.
  */
-#include "checkpoint/hub.h"
+#include "checkpoint/hf_cache.h"
 
 #include <pwd.h>
 #include <stdlib.h>
@@ -192,7 +192,7 @@ static pg_status find_snapshot(const pgi_memory *memory, const char *model, pgi_
     return PG_OK;
 }
 
-pg_status pgi_hub_find(const pgi_memory *memory, const char *model, char **out) {
+pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, char **out) {
     *out = NULL;
     if (!*model) return pgi_error(PG_ERROR_ARGUMENT, "the model is an empty string, expected a folder or a model id");
     if (pgi_folder_exists(model)) { /* as in transformers, a folder wins over a model id */
