@@ -199,12 +199,12 @@ static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config
     const int64_t h = config->hidden_size, half = config->head_dim / 2;
     const int64_t width = (int64_t)config->n_heads * config->head_dim;
     const int64_t kv_width = (int64_t)config->n_kv_heads * config->head_dim;
-    const pgi_output kvq[] = {{&layer->k, w->k, kv_width}, {&layer->v, w->v, kv_width}, {&layer->q, w->q, width}};
+    const pgi_linear_job kvq[] = {{&layer->k, w->k, kv_width}, {&layer->v, w->v, kv_width}, {&layer->q, w->q, width}};
     const pgi_mlp mlp = {config->activation, &layer->gate, &layer->up, &layer->down};
     float *x = pass->x + first_out * h;
 
     PGI_TRY(pgi_rms_norm(run, pass->x, pass->n_rows, h, layer->input_norm, config->rms_norm_eps, w->normed));
-    PGI_TRY(pgi_linear_several(run, w->normed, h, pass->n_rows, kvq, n_out == pass->n_rows ? 3 : 2, w->linear));
+    PGI_TRY(pgi_linear_group(run, w->normed, h, pass->n_rows, kvq, n_out == pass->n_rows ? 3 : 2, w->linear));
     if (n_out < pass->n_rows)
         PGI_TRY(pgi_linear_forward(run, w->normed + first_out * h, h, n_out, &layer->q, w->q, width, w->linear));
     PGI_TRY(pgi_rope(run, w->k, kv_width, pass->n_rows, config->n_kv_heads, config->head_dim, w->cos, w->sin));

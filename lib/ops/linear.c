@@ -147,7 +147,7 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
         case PG_DTYPE_F16: task.pack = kernels->pack_f16, task.gemv = kernels->gemv_f16; break;
         case PGI_DTYPE_INT8_BLOCKS:
         case PGI_DTYPE_INT4_BLOCKS: {
-            const pgi_output output = {linear, y, y_stride};
+            const pgi_linear_job output = {linear, y, y_stride};
             return pgi_quantized_linears(run, x, x_stride, rows, &output, 1, scratch);
         }
         default: return pgi_error(PG_ERROR_INTERNAL, "linear layer: found weights of dtype %d", (int)w->dtype);

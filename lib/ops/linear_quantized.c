@@ -47,7 +47,7 @@ typedef struct quantized_job {
     tiles in;
     int64_t n_slices; /* of the rows */
     int streamed;
-    const pgi_output *outputs;
+    const pgi_linear_job *outputs;
     int64_t first_row;    /* of the outputs' rows */
     int64_t block_panels; /* of a task */
     const pgi_mlp *mlp;
@@ -134,7 +134,7 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t
 static void multiply_blocks(void *context, int64_t begin, int64_t end, int thread) {
     const quantized_job *job = context;
     task_room *room = &job->rooms[thread];
-    const pgi_output *output = job->outputs;
+    const pgi_linear_job *output = job->outputs;
     int64_t before = 0; /* items of the outputs before this one */
     for (int64_t item = begin; item < end; item++) {
         for (;; output++) {
@@ -190,7 +190,7 @@ static pg_status start_job(const pgi_run *run, quantized_job *job, int int4) {
 }
 
 /* The outputs of the job's tiles. */
-static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_output *outputs, int n) {
+static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_linear_job *outputs, int n) {
     int64_t panels = 0, n_items = 0;
     for (int i = 0; i < n; i++) panels += pgi_quantized_panels(outputs[i].linear->weight.rows);
     if (job->streamed) {
@@ -232,7 +232,7 @@ static quantized_job job_of(const pgi_run *run, const float *x, int64_t x_stride
 }
 
 pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
-                                const pgi_output *outputs, int n, void *scratch) {
+                                const pgi_linear_job *outputs, int n, void *scratch) {
     const pgi_matrix *w = &outputs[0].linear->weight;
     int64_t at_once = 0;
     PGI_TRY(rows_at_once(rows, w->columns, &at_once));
@@ -256,7 +256,7 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
     for (int64_t chunk = 0; chunk < n_chunks; chunk++) {
         const int64_t row = rows * chunk / n_chunks, n = rows * (chunk + 1) / n_chunks - row;
         quantized_job job = job_of(run, x, columns, row, n, columns, scratch);
-        const pgi_output output = {mlp->down, y, out};
+        const pgi_linear_job output = {mlp->down, y, out};
         const double work_in = 2.0 * (double)n * (double)columns * (double)width * (mlp->gate ? 2 : 1);
         const double work_out = 2.0 * (double)n * (double)width * (double)out;
         pgi_run alone;

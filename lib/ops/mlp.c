@@ -12,8 +12,8 @@ enum { ROWS = 512 };
 
 static int is_quantized(const pgi_linear *linear) { return linear->weight.dtype >= PGI_DTYPE_INT8_BLOCKS; }
 
-pg_status pgi_linear_several(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
-                             const pgi_output *outputs, int n, void *scratch) {
+pg_status pgi_linear_group(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
+                             const pgi_linear_job *outputs, int n, void *scratch) {
     int quantized = 1;
     double work = 0;
     for (int i = 0; i < n; i++) {
@@ -48,8 +48,8 @@ pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x
         const int64_t row = rows * b / n_blocks, n = rows * (b + 1) / n_blocks - row;
         float *values = inside, *up = values + n * width;
         if (mlp->gate) {
-            const pgi_output both[] = {{mlp->gate, values, width}, {mlp->up, up, width}};
-            PGI_TRY(pgi_linear_several(run, x + row * in, in, n, both, 2, scratch));
+            const pgi_linear_job both[] = {{mlp->gate, values, width}, {mlp->up, up, width}};
+            PGI_TRY(pgi_linear_group(run, x + row * in, in, n, both, 2, scratch));
             PGI_TRY(pgi_gate(run, mlp->activation, values, up, n * width));
         } else {
             PGI_TRY(pgi_linear_forward(run, x + row * in, in, n, mlp->up, values, width, scratch));

@@ -25,15 +25,15 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
                              const pgi_linear *linear, float *y, int64_t y_stride, void *scratch);
 
 /* A linear layer and where its results go: y [rows, out]. */
-typedef struct pgi_output {
+typedef struct pgi_linear_job {
     const pgi_linear *linear;
     float *y;
     int64_t y_stride;
-} pgi_output;
+} pgi_linear_job;
 
 /* pgi_linear_forward() of n >= 1 layers that read the same x, to the same bits. */
-pg_status pgi_linear_several(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
-                             const pgi_output *outputs, int n, void *scratch);
+pg_status pgi_linear_group(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
+                             const pgi_linear_job *outputs, int n, void *scratch);
 
 typedef struct pgi_attention {
     int32_t n_heads, n_kv_heads; /* query heads per KV head: n_heads / n_kv_heads, head h uses KV head h / that */

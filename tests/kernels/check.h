@@ -90,7 +90,7 @@ void check_unpack_int4(check *c);
 void check_linear_quantized(check *c); /* an operation, quantising weights too */
 
 /* check_mlp.c: operations of several layers */
-void check_several(check *c);
+void check_group(check *c);
 void check_mlp(check *c);
 
 /* broken.c: `table` with kernel number `kernel` damaged: 0 a wrong value, 1 the last value not computed, 2 a value

@@ -31,7 +31,7 @@ static float *plain(check *c, const pgi_linear *linear, const float *x, int64_t 
     return y;
 }
 
-static void check_several_shape(check *c, const int32_t dtypes[3], int64_t rows, int64_t in, const int outs[3]) {
+static void check_group_shape(check *c, const int32_t dtypes[3], int64_t rows, int64_t in, const int outs[3]) {
     const int64_t x_stride = in + random_below(c, 3);
     float *x = guarded_floats(c, x_stride * (rows - 1) + in), *expected[3];
     pgi_linear linears[3];
@@ -42,12 +42,12 @@ static void check_several_shape(check *c, const int32_t dtypes[3], int64_t rows,
     }
     for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
         pgi_run run = run_on(c->kernels, n_threads);
-        pgi_output outputs[3];
+        pgi_linear_job outputs[3];
         for (int l = 0; l < 3; l++) {
             int64_t stride = outs[l] + random_below(c, 3);
-            outputs[l] = (pgi_output){&linears[l], guarded_output(c, stride * (rows - 1) + outs[l]), stride};
+            outputs[l] = (pgi_linear_job){&linears[l], guarded_output(c, stride * (rows - 1) + outs[l]), stride};
         }
-        if (pgi_linear_several(&run, x, x_stride, rows, outputs, 3, scratch_of(c, n_threads)) != PG_OK)
+        if (pgi_linear_group(&run, x, x_stride, rows, outputs, 3, scratch_of(c, n_threads)) != PG_OK)
             fail(c, "status");
         for (int l = 0; l < 3; l++) {
             for (int64_t i = 0; i < rows; i++) {
@@ -63,7 +63,7 @@ static void check_several_shape(check *c, const int32_t dtypes[3], int64_t rows,
     release_all(c);
 }
 
-void check_several(check *c) {
+void check_group(check *c) {
     enum { F32 = PG_DTYPE_F32, INT8 = PGI_DTYPE_INT8_BLOCKS, INT4 = PGI_DTYPE_INT4_BLOCKS };
     static const int32_t dtypes[][3] = {{F32, F32, F32}, {INT8, INT8, INT8}, {INT4, INT4, INT4}, {INT8, INT4, INT4},
                                         {INT4, INT8, F32}};
@@ -71,9 +71,9 @@ void check_several(check *c) {
     static const int64_t row_counts[] = {1, 4, 5, 29, 300};
     for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++)
         for (int s = 0; s < 3; s++)
-            check_several_shape(c, dtypes[d], row_counts[random_below(c, 5)], s ? 129 : 600, outs[s]);
-    check_several_shape(c, dtypes[1], 40, 2300, outs[0]); /* two parts of the summed dimension */
-    check_several_shape(c, dtypes[2], 40, 2300, outs[0]);
+            check_group_shape(c, dtypes[d], row_counts[random_below(c, 5)], s ? 129 : 600, outs[s]);
+    check_group_shape(c, dtypes[1], 40, 2300, outs[0]); /* two parts of the summed dimension */
+    check_group_shape(c, dtypes[2], 40, 2300, outs[0]);
 }
 
 static void check_mlp_shape(check *c, int32_t dtype, int64_t rows, int64_t in, int64_t width, int gated) {

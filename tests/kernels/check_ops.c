@@ -388,7 +388,7 @@ static void check_argmax(check *c) {
 const kernel_check operation_checks[] = {{"linear", check_linear},       {"linear rows", check_linear_rows},
                                          {"linear bf16", check_linear_bf16},
                                          {"linear quantized", check_linear_quantized},
-                                         {"several", check_several},     {"mlp", check_mlp},
+                                         {"several", check_group},     {"mlp", check_mlp},
                                          {"attention", check_attention},
                                          {"attention bf16", check_attention_bf16},
                                          {"rows", check_rows},
