@@ -72,7 +72,7 @@ static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_co
     w.k = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.v = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.attended = pgi_arena_take(arena, t * width, sizeof(float));
-    w.inside = pgi_arena_take(arena, pgi_mlp_inside(n_rows, config->intermediate_size, 1), 1);
+    w.inside = pgi_arena_take(arena, pgi_mlp_intermediate(n_rows, config->intermediate_size, 1), 1);
     w.cos = pgi_arena_take(arena, t * half, sizeof(float));
     w.sin = pgi_arena_take(arena, t * half, sizeof(float));
     w.key_end = pgi_arena_take(arena, t, sizeof(int64_t));

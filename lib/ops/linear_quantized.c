@@ -59,7 +59,7 @@ typedef struct quantized_job {
 
 size_t pgi_quantized_scratch(int n_threads) { return TILES_BYTES + sizeof(task_room) * (size_t)n_threads; }
 
-size_t pgi_quantized_inside(int64_t rows, int64_t width) {
+size_t pgi_quantized_intermediate(int64_t rows, int64_t width) {
     return (size_t)pgi_min64(rows, ROWS) * (size_t)pgi_quantized_groups(width) * PGI_TILE_ROW_BYTES;
 }
 
@@ -154,7 +154,7 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
 }
 
 /* Item: a group of the MLP's inside, and of that a slice of the rows. */
-static void multiply_inside(void *context, int64_t begin, int64_t end, int thread) {
+static void multiply_intermediate(void *context, int64_t begin, int64_t end, int thread) {
     const quantized_job *job = context;
     const pgi_mlp *mlp = job->mlp;
     task_room *room = &job->rooms[thread];
@@ -265,7 +265,7 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
         job.inside = tiles_of(run->kernels, inside, n, width);
         PGI_TRY(pgi_find_activation(run->kernels, mlp->activation, &job.activate, &job.gate));
         PGI_TRY(start_job(pool, &job, mlp->up->weight.dtype == PGI_DTYPE_INT4_BLOCKS));
-        PGI_TRY(pgi_parallel_for(pool, job.inside.groups * job.n_slices, 1, multiply_inside, &job));
+        PGI_TRY(pgi_parallel_for(pool, job.inside.groups * job.n_slices, 1, multiply_intermediate, &job));
         job.in = job.inside;
         PGI_TRY(finish_job(pgi_run_for_work(run, work_out, &alone), &job, &output, 1));
     }

@@ -31,9 +31,9 @@ pg_status pgi_linear_group(const pgi_run *run, const float *x, int64_t x_stride,
     return PG_OK;
 }
 
-size_t pgi_mlp_inside(int64_t rows, int64_t width, int gated) {
+size_t pgi_mlp_intermediate(int64_t rows, int64_t width, int gated) {
     size_t n = (size_t)pgi_min64(rows, ROWS) * (size_t)width * sizeof(float) * (gated ? 2 : 1);
-    size_t quantized = pgi_quantized_inside(rows, width);
+    size_t quantized = pgi_quantized_intermediate(rows, width);
     return n > quantized ? n : quantized;
 }
 

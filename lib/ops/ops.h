@@ -73,7 +73,7 @@ typedef struct pgi_mlp {
 } pgi_mlp;
 
 /* Bytes of `inside` for up to `rows` rows of an MLP whose inside has `width` values; 64-byte aligned. */
-size_t pgi_mlp_inside(int64_t rows, int64_t width, int gated);
+size_t pgi_mlp_intermediate(int64_t rows, int64_t width, int gated);
 /* y [rows, down's outputs] of x [rows, up's inputs], both dense. scratch: pgi_linear_scratch(). */
 pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y, void *inside,
                           void *scratch);
