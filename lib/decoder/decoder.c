@@ -34,7 +34,7 @@ typedef struct workspace {
     float *q;               /* [T, h * d] */
     float *k, *v;           /* [T, g * d]: of the rows of this pass */
     float *attended;        /* [T, h * d] */
-    void *inside;           /* of the MLP */
+    void *intermediate;           /* of the MLP */
     float *cos, *sin;       /* [T, d / 2] */
     int64_t *key_end;       /* [T]: a full layer sees the keys up to here */
     int64_t *window_prefix; /* [T]: a sliding layer sees the keys up to here, */
@@ -72,7 +72,7 @@ static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_co
     w.k = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.v = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.attended = pgi_arena_take(arena, t * width, sizeof(float));
-    w.inside = pgi_arena_take(arena, pgi_mlp_intermediate(n_rows, config->intermediate_size, 1), 1);
+    w.intermediate = pgi_arena_take(arena, pgi_mlp_intermediate(n_rows, config->intermediate_size, 1), 1);
     w.cos = pgi_arena_take(arena, t * half, sizeof(float));
     w.sin = pgi_arena_take(arena, t * half, sizeof(float));
     w.key_end = pgi_arena_take(arena, t, sizeof(int64_t));
@@ -218,7 +218,7 @@ static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config
 
     const float *mlp_norm = config->generation == 2 ? layer->pre_mlp_norm : layer->post_attention_norm;
     PGI_TRY(pgi_rms_norm(run, x, n_out, h, mlp_norm, config->rms_norm_eps, w->normed));
-    PGI_TRY(pgi_mlp_forward(run, &mlp, w->normed, n_out, w->branch, w->inside, w->linear));
+    PGI_TRY(pgi_mlp_forward(run, &mlp, w->normed, n_out, w->branch, w->intermediate, w->linear));
     if (config->generation == 2)
         PGI_TRY(pgi_rms_norm(run, w->branch, n_out, h, layer->post_mlp_norm, config->rms_norm_eps, w->branch));
     return pgi_add(run, x, w->branch, n_out * h);

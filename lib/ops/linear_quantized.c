@@ -5,7 +5,7 @@
  * streamed once. Many rows: a task owns a block of output columns and a slice of the rows, so that its x stays in the
  * second-level cache; it goes over the summed dimension in parts, so that the weights of two panels do too, and keeps
  * its sums beside them until they are complete; int4 blocks become int8 blocks on the way. In an MLP a task owns a group
- * of the inside, 128 values wide, and leaves it quantised for the next layer: the inside is never written as f32.
+ * of the intermediate, 128 values wide, and leaves it quantised for the next layer: the intermediate is never written as f32.
  * A result is summed in the same order however the work is cut, so that a row depends neither on the threads nor on the
  * other rows.
  */
@@ -53,7 +53,7 @@ typedef struct quantized_job {
     const pgi_mlp *mlp;
     void (*activate)(float *x, int64_t n);
     void (*gate)(float *x, const float *y, int64_t n);
-    tiles inside; /* of the MLP */
+    tiles intermediate; /* of the MLP */
     task_room *rooms;
 } quantized_job;
 
@@ -153,7 +153,7 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
     }
 }
 
-/* Item: a group of the MLP's inside, and of that a slice of the rows. */
+/* Item: a group of the intermediate values of the MLP, and of that a slice of the rows. */
 static void multiply_intermediate(void *context, int64_t begin, int64_t end, int thread) {
     const quantized_job *job = context;
     const pgi_mlp *mlp = job->mlp;
@@ -164,19 +164,19 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
         const int64_t end_tile = job->in.n * (slice + 1) / job->n_slices;
         const int64_t rows = tile_row(&job->in, end_tile) - tile_row(&job->in, first_tile);
         const int64_t n = pgi_min64(PGI_GROUP_COLUMNS, mlp->up->weight.rows - group * PGI_GROUP_COLUMNS);
-        float *up = room->sums[0], *inside = up;
+        float *up = room->sums[0], *intermediate = up;
         multiply(job, mlp->up, panel, n, first_tile, end_tile, room->unpacked, up, n, up, n);
         if (mlp->gate) {
-            inside = room->sums[1];
-            multiply(job, mlp->gate, panel, n, first_tile, end_tile, room->unpacked, inside, n, inside, n);
-            job->gate(inside, up, rows * n);
+            intermediate = room->sums[1];
+            multiply(job, mlp->gate, panel, n, first_tile, end_tile, room->unpacked, intermediate, n, intermediate, n);
+            job->gate(intermediate, up, rows * n);
         } else {
-            job->activate(inside, rows * n);
+            job->activate(intermediate, rows * n);
         }
         for (int64_t t = first_tile; t < end_tile; t++) {
-            const int m = tile_height(&job->inside, t);
-            for (int i = 0; i < m; i++, inside += n)
-                job->kernels->quantize_row(inside, n, m, i, tile_at(&job->inside, t, group));
+            const int m = tile_height(&job->intermediate, t);
+            for (int i = 0; i < m; i++, intermediate += n)
+                job->kernels->quantize_row(intermediate, n, m, i, tile_at(&job->intermediate, t, group));
         }
     }
 }
@@ -248,7 +248,7 @@ pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_st
 }
 
 pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y,
-                            void *inside, void *scratch) {
+                            void *intermediate, void *scratch) {
     const int64_t columns = mlp->up->weight.columns, width = mlp->up->weight.rows, out = mlp->down->weight.rows;
     int64_t at_once = 0;
     PGI_TRY(rows_at_once(rows, columns, &at_once));
@@ -262,11 +262,11 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
         pgi_run alone;
         const pgi_run *pool = pgi_run_for_work(run, work_in, &alone);
         job.mlp = mlp;
-        job.inside = tiles_of(run->kernels, inside, n, width);
+        job.intermediate = tiles_of(run->kernels, intermediate, n, width);
         PGI_TRY(pgi_find_activation(run->kernels, mlp->activation, &job.activate, &job.gate));
         PGI_TRY(start_job(pool, &job, mlp->up->weight.dtype == PGI_DTYPE_INT4_BLOCKS));
-        PGI_TRY(pgi_parallel_for(pool, job.inside.groups * job.n_slices, 1, multiply_intermediate, &job));
-        job.in = job.inside;
+        PGI_TRY(pgi_parallel_for(pool, job.intermediate.groups * job.n_slices, 1, multiply_intermediate, &job));
+        job.in = job.intermediate;
         PGI_TRY(finish_job(pgi_run_for_work(run, work_out, &alone), &job, &output, 1));
     }
     return PG_OK;

@@ -10,6 +10,6 @@ size_t pgi_quantized_intermediate(int64_t rows, int64_t width);
 pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
                                 const pgi_linear_job *outputs, int n, void *scratch);
 pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y,
-                            void *inside, void *scratch);
+                            void *intermediate, void *scratch);
 
 #endif

@@ -6,7 +6,7 @@
 #include "kernels/quantized.h"
 #include "ops/linear_quantized.h"
 
-/* The inside is up to 16 times as wide as x: at 896 px that would be half a gigabyte for all rows at once, so rows go
+/* The intermediate is up to 16 times as wide as x: at 896 px that would be half a gigabyte for all rows at once, so rows go
  * through it in blocks, large enough that reading the weights again costs little. */
 enum { ROWS = 512 };
 
@@ -37,16 +37,16 @@ size_t pgi_mlp_intermediate(int64_t rows, int64_t width, int gated) {
     return n > quantized ? n : quantized;
 }
 
-pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y, void *inside,
+pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y, void *intermediate,
                           void *scratch) {
     const int64_t in = mlp->up->weight.columns, width = mlp->up->weight.rows, out = mlp->down->weight.rows;
     const int64_t n_blocks = (rows + ROWS - 1) / ROWS;
     if (rows <= 0) return PG_OK;
     if (is_quantized(mlp->up) && is_quantized(mlp->down) && (!mlp->gate || is_quantized(mlp->gate)))
-        return pgi_quantized_mlp(run, mlp, x, rows, y, inside, scratch);
+        return pgi_quantized_mlp(run, mlp, x, rows, y, intermediate, scratch);
     for (int64_t b = 0; b < n_blocks; b++) { /* of nearly equal height */
         const int64_t row = rows * b / n_blocks, n = rows * (b + 1) / n_blocks - row;
-        float *values = inside, *up = values + n * width;
+        float *values = intermediate, *up = values + n * width;
         if (mlp->gate) {
             const pgi_linear_job both[] = {{mlp->gate, values, width}, {mlp->up, up, width}};
             PGI_TRY(pgi_linear_group(run, x + row * in, in, n, both, 2, scratch));

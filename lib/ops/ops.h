@@ -2,7 +2,7 @@
  * The operations the networks are written in. Each one splits its work over
  * run->n_threads by rows or columns of the output, never over the summed
  * dimension, so results are bit-equal for every thread count. The arithmetic
- * inside comes from the kernel table run->kernels (kernels.h).
+ * intermediate comes from the kernel table run->kernels (kernels.h).
  *
  * All activations are f32, row-major; `*_stride` counts elements from one row
  * to the next. No operation allocates: those that need room take `scratch`,
@@ -72,10 +72,10 @@ typedef struct pgi_mlp {
     const pgi_linear *up, *down;
 } pgi_mlp;
 
-/* Bytes of `inside` for up to `rows` rows of an MLP whose inside has `width` values; 64-byte aligned. */
+/* Bytes of `intermediate` for up to `rows` rows of an MLP whose intermediate has `width` values; 64-byte aligned. */
 size_t pgi_mlp_intermediate(int64_t rows, int64_t width, int gated);
 /* y [rows, down's outputs] of x [rows, up's inputs], both dense. scratch: pgi_linear_scratch(). */
-pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y, void *inside,
+pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y, void *intermediate,
                           void *scratch);
 
 /* x = act(x), n values. */

@@ -85,12 +85,12 @@ static void check_mlp_shape(check *c, int32_t dtype, int64_t rows, int64_t in, i
     const pgi_mlp mlp = {activation, gated ? &gate : NULL, &up, &down};
 
     pgi_run alone = run_on(c->kernels, 1);
-    float *inside = plain(c, gated ? &gate : &up, x, in, rows);
+    float *intermediate = plain(c, gated ? &gate : &up, x, in, rows);
     if (gated)
-        pgi_gate(&alone, activation, inside, plain(c, &up, x, in, rows), rows * width);
+        pgi_gate(&alone, activation, intermediate, plain(c, &up, x, in, rows), rows * width);
     else
-        pgi_activate(&alone, activation, inside, rows * width);
-    const float *expected = plain(c, &down, inside, width, rows);
+        pgi_activate(&alone, activation, intermediate, rows * width);
+    const float *expected = plain(c, &down, intermediate, width, rows);
     for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
         pgi_run run = run_on(c->kernels, n_threads);
         float *y = guarded_output(c, rows * in);

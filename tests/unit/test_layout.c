@@ -9,6 +9,7 @@
 
 #include "checkpoint_files.h"
 #include "processor/layout.h"
+#include "tokenizer/tokenizer_load.h"
 
 static pgi_tokenizer *tokenizer;
 static pgi_id_list ids;
