@@ -30,10 +30,10 @@ enum { SLAB = 8192 }; /* vocabulary whose logits are made at a time when only th
 
 typedef struct workspace {
     float *normed;          /* [T, H] */
-    float *branch;          /* [T, H]: what a block adds to x */
+    float *residual;          /* [T, H]: what a block adds to x */
     float *q;               /* [T, h * d] */
     float *k, *v;           /* [T, g * d]: of the rows of this pass */
-    float *attended;        /* [T, h * d] */
+    float *attention_out;        /* [T, h * d] */
     void *intermediate;           /* of the MLP */
     float *cos, *sin;       /* [T, d / 2] */
     int64_t *key_end;       /* [T]: a full layer sees the keys up to here */
@@ -67,11 +67,11 @@ static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_co
     w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
     w.slab = pgi_arena_take(arena, (size_t)PGI_GEMV_ROWS * SLAB, sizeof(float));
     w.normed = pgi_arena_take(arena, t * h, sizeof(float));
-    w.branch = pgi_arena_take(arena, t * h, sizeof(float));
+    w.residual = pgi_arena_take(arena, t * h, sizeof(float));
     w.q = pgi_arena_take(arena, t * width, sizeof(float));
     w.k = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.v = pgi_arena_take(arena, t * kv_width, sizeof(float));
-    w.attended = pgi_arena_take(arena, t * width, sizeof(float));
+    w.attention_out = pgi_arena_take(arena, t * width, sizeof(float));
     w.intermediate = pgi_arena_take(arena, pgi_mlp_intermediate(n_rows, config->intermediate_size, 1), 1);
     w.cos = pgi_arena_take(arena, t * half, sizeof(float));
     w.sin = pgi_arena_take(arena, t * half, sizeof(float));
@@ -159,7 +159,7 @@ static void extend_cache(const pgi_text_config *config, int32_t index, const pgi
     memcpy(cache->values + at, v, bytes);
 }
 
-/* Attention of the rows first_out .. first_out + n_out of w->q, each over its own sequence, to w->attended. */
+/* Attention of the rows first_out .. first_out + n_out of w->q, each over its own sequence, to w->attention_out. */
 static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32_t index, const pgi_pass *pass,
                         int64_t first_out, int64_t n_out, const workspace *w) {
     const int64_t width = (int64_t)config->n_heads * config->head_dim;
@@ -184,7 +184,7 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
             shape.key_end = w->window_end + begin;
         }
         PGI_TRY(pgi_attention_forward(run, &shape, w->q + (begin - first_out) * width, width, k, kv_width, v, kv_width,
-                                      w->attended + (begin - first_out) * width, width, w->attention));
+                                      w->attention_out + (begin - first_out) * width, width, w->attention));
     }
     return PG_OK;
 }
@@ -211,17 +211,17 @@ static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config
     PGI_TRY(pgi_rope(run, w->q, width, n_out, config->n_heads, config->head_dim, w->cos + first_out * half,
                      w->sin + first_out * half));
     PGI_TRY(attend(run, config, index, pass, first_out, n_out, w));
-    PGI_TRY(pgi_linear_forward(run, w->attended, width, n_out, &layer->out, w->branch, h, w->linear));
+    PGI_TRY(pgi_linear_forward(run, w->attention_out, width, n_out, &layer->out, w->residual, h, w->linear));
     if (config->generation == 2)
-        PGI_TRY(pgi_rms_norm(run, w->branch, n_out, h, layer->post_attention_norm, config->rms_norm_eps, w->branch));
-    PGI_TRY(pgi_add(run, x, w->branch, n_out * h));
+        PGI_TRY(pgi_rms_norm(run, w->residual, n_out, h, layer->post_attention_norm, config->rms_norm_eps, w->residual));
+    PGI_TRY(pgi_add(run, x, w->residual, n_out * h));
 
     const float *mlp_norm = config->generation == 2 ? layer->pre_mlp_norm : layer->post_attention_norm;
     PGI_TRY(pgi_rms_norm(run, x, n_out, h, mlp_norm, config->rms_norm_eps, w->normed));
-    PGI_TRY(pgi_mlp_forward(run, &mlp, w->normed, n_out, w->branch, w->intermediate, w->linear));
+    PGI_TRY(pgi_mlp_forward(run, &mlp, w->normed, n_out, w->residual, w->intermediate, w->linear));
     if (config->generation == 2)
-        PGI_TRY(pgi_rms_norm(run, w->branch, n_out, h, layer->post_mlp_norm, config->rms_norm_eps, w->branch));
-    return pgi_add(run, x, w->branch, n_out * h);
+        PGI_TRY(pgi_rms_norm(run, w->residual, n_out, h, layer->post_mlp_norm, config->rms_norm_eps, w->residual));
+    return pgi_add(run, x, w->residual, n_out * h);
 }
 
 pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
