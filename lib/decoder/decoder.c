@@ -26,7 +26,7 @@
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 
-enum { SLAB = 8192 }; /* vocabulary whose logits are made at a time when only the likeliest token is wanted */
+enum { VOCAB_BLOCK = 8192 }; /* vocabulary whose logits are made at a time when only the likeliest token is wanted */
 
 typedef struct workspace {
     float *normed;          /* [T, H] */
@@ -41,7 +41,7 @@ typedef struct workspace {
     int64_t *window_begin;  /* [T]  and those from here */
     int64_t *window_end;    /* [T]  to here */
     void *linear;           /* scratch of the operations; first, and */
-    float *slab;            /* [PGI_GEMV_ROWS, SLAB] logits; second: the heads know no more of a pass than these two */
+    float *block_logits;            /* [PGI_GEMV_ROWS, VOCAB_BLOCK] logits; second: the heads know no more of a pass than these two */
     void *attention;
 } workspace;
 
@@ -65,7 +65,7 @@ static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_co
     pgi_attention shape = attention_shape(config, n_rows, n_keys);
     workspace w;
     w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
-    w.slab = pgi_arena_take(arena, (size_t)PGI_GEMV_ROWS * SLAB, sizeof(float));
+    w.block_logits = pgi_arena_take(arena, (size_t)PGI_GEMV_ROWS * VOCAB_BLOCK, sizeof(float));
     w.normed = pgi_arena_take(arena, t * h, sizeof(float));
     w.residual = pgi_arena_take(arena, t * h, sizeof(float));
     w.q = pgi_arena_take(arena, t * width, sizeof(float));
@@ -273,17 +273,17 @@ pg_status pgi_decoder_pick(const pgi_run *run, const pgi_text_config *config, co
                            const float *x, int64_t n_rows, int64_t *tokens, void *memory) {
     pgi_arena arena = {.base = memory};
     void *linear = pgi_arena_take(&arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
-    float *logits = pgi_arena_take(&arena, (size_t)PGI_GEMV_ROWS * SLAB, sizeof(float)); /* [n_rows, n] */
+    float *logits = pgi_arena_take(&arena, (size_t)PGI_GEMV_ROWS * VOCAB_BLOCK, sizeof(float)); /* [n_rows, n] */
     float largest[PGI_GEMV_ROWS];
-    for (int64_t first = 0; first < config->vocab_size; first += SLAB) {
-        const int64_t n = pgi_min64(SLAB, config->vocab_size - first);
+    for (int64_t first = 0; first < config->vocab_size; first += VOCAB_BLOCK) {
+        const int64_t n = pgi_min64(VOCAB_BLOCK, config->vocab_size - first);
         const pgi_linear part = pgi_linear_rows(&weights->head, first, n);
         PGI_TRY(pgi_linear_forward(run, x, config->hidden_size, n_rows, &part, logits, n, linear));
         if (config->final_soft_cap > 0) PGI_TRY(pgi_soft_cap(run, logits, n_rows * n, config->final_soft_cap));
         for (int64_t r = 0; r < n_rows; r++) {
             const int64_t best = pgi_argmax(logits + r * n, n);
             const float value = logits[r * n + best];
-            /* a NaN, of a slab that has nothing else, gives way to any number */
+            /* a NaN, of a block_logits that has nothing else, gives way to any number */
             if (first == 0 || value > largest[r] || (largest[r] != largest[r] && value == value))
                 largest[r] = value, tokens[r] = first + best;
         }
