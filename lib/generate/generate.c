@@ -8,7 +8,7 @@
 #include "tokenizer/stream_decoder.h"
 
 typedef struct generated_row {
-    pgi_answer answer;
+    pgi_decoding answer;
     pgi_stream_decoder decoder;
     pgi_result_row *result;
     int ended;
@@ -64,7 +64,7 @@ static void lay_out(pgi_arena *arena, generation *g, int64_t capacity) {
 static void close_generation(generation *g) {
     const pgi_memory *memory = &g->model->memory;
     for (int64_t r = 0; g->rows && r < g->n_rows; r++) {
-        pgi_answer_free(&g->rows[r].answer, memory);
+        pgi_decoding_free(&g->rows[r].answer, memory);
         pgi_stream_decoder_free(&g->rows[r].decoder);
     }
     pgi_free(memory, g->rows);
@@ -105,7 +105,7 @@ static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, 
         pgi_stream_decoder_init(&g->rows[r].decoder, tokenizer, 1);
     }
     for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(pgi_answer_reset(&g->rows[r].answer, g->prompts, r, g->options->max_new_tokens));
+        PGI_TRY(pgi_decoding_reset(&g->rows[r].answer, g->prompts, r, g->options->max_new_tokens));
         if (g->rows[r].answer.cache.capacity > capacity) capacity = g->rows[r].answer.cache.capacity;
     }
     pgi_arena arena = {0};
@@ -123,9 +123,9 @@ static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, 
 static pg_status prefill_rows(generation *g) {
     const int64_t n_layers = g->model->config.text.n_layers;
     for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(pgi_answer_prefill(g->run, g->prompts, r, &g->rows[r].answer, r * n_layers, g->n_rows * n_layers,
+        PGI_TRY(pgi_decoding_prefill(g->run, g->prompts, r, &g->rows[r].answer, r * n_layers, g->n_rows * n_layers,
                                    NULL, g->prefill));
-        pgi_answer_pick(&g->rows[r].answer, g->model, NULL);
+        pgi_decoding_pick(&g->rows[r].answer, g->model, NULL);
     }
     pgi_free(&g->model->memory, g->prefill);
     g->prefill = NULL;
@@ -180,14 +180,14 @@ static pg_status report_progress(const generation *g) {
 
 /* Feeds the next rows from *r on that still run, up to a group of them, and picks the token that follows in each. */
 static pg_status step_group(generation *g, int64_t *r) {
-    pgi_answer *answers[PGI_STEP_ROWS];
+    pgi_decoding *answers[PGI_STEP_ROWS];
     int64_t n = 0;
     for (; *r < g->n_rows && n < g->group; ++*r)
         if (!g->rows[*r].ended) answers[n++] = &g->rows[*r].answer;
     if (n == 0) return PG_OK;
     PGI_TRY(report_progress(g));
-    PGI_TRY(pgi_answers_step(g->run, g->model, answers, n, &g->room, NULL));
-    for (int64_t i = 0; i < n; i++) pgi_answer_pick(answers[i], g->model, NULL);
+    PGI_TRY(pgi_decoding_step_group(g->run, g->model, answers, n, &g->room, NULL));
+    for (int64_t i = 0; i < n; i++) pgi_decoding_pick(answers[i], g->model, NULL);
     return PG_OK;
 }
 

@@ -2,7 +2,7 @@
 #ifndef PGI_GENERATE_GENERATE_H
 #define PGI_GENERATE_GENERATE_H
 
-#include "generate/answers.h"
+#include "generate/decoding.h"
 #include "processor/processor.h"
 
 /* What one row gave. */

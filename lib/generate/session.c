@@ -53,7 +53,7 @@ static pg_status reserve_step(pg_session *session) {
 static pg_status reserve(pg_session *session, int64_t n_tokens, int64_t n_images) {
     const pg_model *model = session->model;
     int64_t capacity = pgi_min64(n_tokens + session->max_new_tokens - 1, pgi_context_limit(&model->config));
-    PGI_TRY(pgi_answer_reserve(&session->answer, model, capacity));
+    PGI_TRY(pgi_decoding_reserve(&session->answer, model, capacity));
     PGI_TRY(reserve_step(session));
     size_t size = prefill_size(&session->run, model, n_tokens, n_images, session->answer.cache.capacity);
     if (session->prefill_size >= size) return PG_OK;
@@ -92,7 +92,7 @@ void pgi_session_free(pg_session *session) {
     pg_model *model = session->model;
     pgi_memory memory = model->memory;
     pgi_run_free(&session->run);
-    pgi_answer_free(&session->answer, &memory);
+    pgi_decoding_free(&session->answer, &memory);
     pgi_free(&memory, session->prefill_block);
     pgi_free(&memory, session->room_block);
     pgi_free(&memory, session->logits);
@@ -106,7 +106,7 @@ void pgi_session_set_trace(pg_session *session, const pgi_trace *trace) { sessio
 pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
     const pg_model *model = session->model;
     const pgi_run *run = &session->run;
-    pgi_answer *answer = &session->answer;
+    pgi_decoding *answer = &session->answer;
     pgi_prompts prompts;
     pgi_arena arena = {0};
     void *decoder;
@@ -128,8 +128,8 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     pgi_prompts_room room =
         lay_out_prefill(&arena, run, model, n, n_images, answer->cache.capacity, &decoder);
     PGI_TRY(pgi_prompts_open(run, session->model, inputs, features, &room, &prompts));
-    PGI_GOTO(pgi_answer_reset(answer, &prompts, 0, session->max_new_tokens), done);
-    PGI_GOTO(pgi_answer_prefill(run, &prompts, 0, answer, 0, model->config.text.n_layers, session->logits, decoder),
+    PGI_GOTO(pgi_decoding_reset(answer, &prompts, 0, session->max_new_tokens), done);
+    PGI_GOTO(pgi_decoding_prefill(run, &prompts, 0, answer, 0, model->config.text.n_layers, session->logits, decoder),
              done);
     session->state = PGI_SESSION_READY;
     pgi_run_trace(run, "logits", 0, session->logits, 1, model->config.text.vocab_size);
@@ -140,9 +140,9 @@ done:
 
 /* Feeds the pending token. */
 static pg_status advance(pg_session *session) {
-    pgi_answer *answer = &session->answer;
+    pgi_decoding *answer = &session->answer;
     PGI_TRY(pgi_run_progress(&session->run, PG_PHASE_DECODE, answer->n_returned, answer->max_tokens));
-    PGI_TRY(pgi_answers_step(&session->run, session->model, &answer, 1, &session->room, session->logits));
+    PGI_TRY(pgi_decoding_step_group(&session->run, session->model, &answer, 1, &session->room, session->logits));
     pgi_run_trace(&session->run, "logits", (int)answer->n_returned, session->logits, 1,
                   session->model->config.text.vocab_size);
     return PG_OK;
@@ -161,7 +161,7 @@ pg_status pgi_session_step(pg_session *session, int64_t *token) {
             return status;
         }
     }
-    *token = pgi_answer_pick(&session->answer, session->model, session->logits);
+    *token = pgi_decoding_pick(&session->answer, session->model, session->logits);
     if (!pgi_is_eos(&session->model->config, *token)) return PG_OK;
     session->state = PGI_SESSION_ENDED;
     return PG_EVENT_EOS;

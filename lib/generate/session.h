@@ -3,7 +3,7 @@
 #define PGI_GENERATE_SESSION_H
 
 #include "base/parallel.h"
-#include "generate/answers.h"
+#include "generate/decoding.h"
 
 typedef enum pgi_session_state {
     PGI_SESSION_EMPTY, /* nothing prefilled, or a call failed halfway */
@@ -18,7 +18,7 @@ struct pg_session {
     int32_t max_new_tokens;
 
     pgi_session_state state;
-    pgi_answer answer;
+    pgi_decoding answer;
     float *logits; /* [vocab_size] */
     pgi_step_room room;
     void *room_block;      /* that the room lies in */

@@ -8,7 +8,7 @@
 #include <pthread.h>
 
 #include "forward_fixture.h"
-#include "generate/answers.h"
+#include "generate/decoding.h"
 
 /* -------------------------------------------------------------------------------- threads, progress, cancel, memory */
 

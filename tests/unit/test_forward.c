@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "forward_fixture.h"
-#include "generate/answers.h"
+#include "generate/decoding.h"
 
 /* ------------------------------------------------------------------------------------------------------- rows */
 

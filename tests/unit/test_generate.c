@@ -6,7 +6,7 @@
 #include <cmocka.h>
 
 #include "forward_fixture.h"
-#include "generate/answers.h"
+#include "generate/decoding.h"
 
 static void batches_generate_what_rows_do(void **state) {
     (void)state;
@@ -119,7 +119,7 @@ static void steps_together_are_steps_alone(void **state) {
         const pgi_memory *memory = &m->model->memory;
         const pgi_run run = {.kernels = &m->model->kernels, .n_threads = 1};
         const int64_t v = m->info.vocab_size;
-        pgi_answer answers[2][PGI_STEP_ROWS] = {{{.pending = -1}}}, *group[PGI_STEP_ROWS];
+        pgi_decoding answers[2][PGI_STEP_ROWS] = {{{.pending = -1}}}, *group[PGI_STEP_ROWS];
         pgi_prompts prompts;
         pg_inputs *in = NULL;
         batch b;
@@ -135,23 +135,23 @@ static void steps_together_are_steps_alone(void **state) {
         for (int r = 0; r < PGI_STEP_ROWS; r++) {
             group[r] = &answers[0][r];
             for (int k = 0; k < 2; k++) {
-                OK(pgi_answer_reset(&answers[k][r], &prompts, r, NEW_TOKENS));
-                OK(pgi_answer_prefill(&run, &prompts, r, &answers[k][r], 0, 0, alone, prefill));
-                pgi_answer_pick(&answers[k][r], m->model, alone);
+                OK(pgi_decoding_reset(&answers[k][r], &prompts, r, NEW_TOKENS));
+                OK(pgi_decoding_prefill(&run, &prompts, r, &answers[k][r], 0, 0, alone, prefill));
+                pgi_decoding_pick(&answers[k][r], m->model, alone);
             }
         }
         for (int step = 1; step < NEW_TOKENS; step++) {
-            OK(pgi_answers_step(&run, m->model, group, PGI_STEP_ROWS, &room, logits));
+            OK(pgi_decoding_step_group(&run, m->model, group, PGI_STEP_ROWS, &room, logits));
             for (int r = 0; r < PGI_STEP_ROWS; r++) {
-                pgi_answer *one = &answers[1][r];
-                OK(pgi_answers_step(&run, m->model, &one, 1, &room, alone));
+                pgi_decoding *one = &answers[1][r];
+                OK(pgi_decoding_step_group(&run, m->model, &one, 1, &room, alone));
                 assert_memory_equal(logits + r * v, alone, (size_t)v * sizeof(float));
-                pgi_answer_pick(group[r], m->model, logits + r * v);
-                pgi_answer_pick(one, m->model, alone);
+                pgi_decoding_pick(group[r], m->model, logits + r * v);
+                pgi_decoding_pick(one, m->model, alone);
             }
         }
         for (int k = 0; k < 2; k++)
-            for (int r = 0; r < PGI_STEP_ROWS; r++) pgi_answer_free(&answers[k][r], memory);
+            for (int r = 0; r < PGI_STEP_ROWS; r++) pgi_decoding_free(&answers[k][r], memory);
         pgi_free(memory, prefill);
         pgi_free(memory, arena.base);
         pgi_prompts_close(&prompts);

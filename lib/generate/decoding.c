@@ -5,7 +5,7 @@
  *   pick      token = argmax(logits)
  *   step      feed the token, get new logits
  */
-#include "generate/answers.h"
+#include "generate/decoding.h"
 
 #include "ops/ops.h"
 
@@ -30,35 +30,35 @@ size_t pgi_prefill_workspace(const pgi_run *run, const pgi_text_config *config, 
     return arena.used;
 }
 
-void pgi_answer_free(pgi_answer *answer, const pgi_memory *memory) {
+void pgi_decoding_free(pgi_decoding *answer, const pgi_memory *memory) {
     pgi_free(memory, answer->cache.keys);
     pgi_free(memory, answer->cache.values);
-    *answer = (pgi_answer){.pending = -1};
+    *answer = (pgi_decoding){.pending = -1};
 }
 
-pg_status pgi_answer_reserve(pgi_answer *answer, const pg_model *model, int64_t capacity) {
+pg_status pgi_decoding_reserve(pgi_decoding *answer, const pg_model *model, int64_t capacity) {
     const pgi_memory *memory = &model->memory;
     pgi_kv_cache *cache = &answer->cache;
     if (cache->capacity >= capacity) return PG_OK;
-    pgi_answer_free(answer, memory);
+    pgi_decoding_free(answer, memory);
     size_t size = pgi_kv_cache_size(&model->config.text, capacity);
     cache->keys = pgi_alloc(memory, size, 1);
     cache->values = cache->keys ? pgi_alloc(memory, size, 1) : NULL;
     if (!cache->values) {
-        pgi_answer_free(answer, memory);
+        pgi_decoding_free(answer, memory);
         return PG_ERROR_MEMORY;
     }
     cache->capacity = capacity;
     return PG_OK;
 }
 
-pg_status pgi_answer_reset(pgi_answer *answer, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens) {
+pg_status pgi_decoding_reset(pgi_decoding *answer, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens) {
     const int64_t n = prompts->inputs->rows[row].n_tokens, room = pgi_context_limit(&prompts->model->config) - n;
     if (n < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row);
     int64_t max_tokens = max_new_tokens < room + 1 ? max_new_tokens : room + 1;
     /* the last token returned is never fed */
-    PGI_TRY(pgi_answer_reserve(answer, prompts->model, n + max_tokens - 1));
+    PGI_TRY(pgi_decoding_reserve(answer, prompts->model, n + max_tokens - 1));
     answer->cache.n_tokens = 0;
     answer->cache.next_position = 1;
     answer->pending = -1;
@@ -68,7 +68,7 @@ pg_status pgi_answer_reset(pgi_answer *answer, const pgi_prompts *prompts, int64
 }
 
 /* What follows the last hidden states x [n, hidden] of n answers: logits, or the likeliest token alone. */
-static pg_status head(const pgi_run *run, const pg_model *model, const float *x, pgi_answer *const *answers, int64_t n,
+static pg_status head(const pgi_run *run, const pg_model *model, const float *x, pgi_decoding *const *answers, int64_t n,
                       float *logits, void *decoder) {
     const pgi_text_config *text = &model->config.text;
     int64_t tokens[PGI_STEP_ROWS];
@@ -78,7 +78,7 @@ static pg_status head(const pgi_run *run, const pg_model *model, const float *x,
     return PG_OK;
 }
 
-pg_status pgi_answer_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_answer *answer,
+pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_decoding *answer,
                              int64_t layers_done, int64_t layers_total, float *logits, void *memory) {
     const pg_model *model = prompts->model;
     const pgi_text_config *text = &model->config.text;
@@ -104,7 +104,7 @@ pg_status pgi_answer_prefill(const pgi_run *run, const pgi_prompts *prompts, int
     return head(run, model, room.x + (n - 1) * text->hidden_size, &answer, 1, logits, room.decoder);
 }
 
-pg_status pgi_answers_step(const pgi_run *run, const pg_model *model, pgi_answer *const *answers, int64_t n,
+pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *answers, int64_t n,
                            const pgi_step_room *room, float *logits) {
     const pgi_text_config *text = &model->config.text;
     pgi_sequence sequences[PGI_STEP_ROWS];
@@ -118,7 +118,7 @@ pg_status pgi_answers_step(const pgi_run *run, const pg_model *model, pgi_answer
     return head(run, model, room->x, answers, n, logits, room->decoder);
 }
 
-int64_t pgi_answer_pick(pgi_answer *answer, const pg_model *model, const float *logits) {
+int64_t pgi_decoding_pick(pgi_decoding *answer, const pg_model *model, const float *logits) {
     answer->pending = logits ? pgi_argmax(logits, model->config.text.vocab_size) : answer->picked;
     answer->n_returned++;
     return answer->pending;

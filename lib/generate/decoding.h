@@ -1,6 +1,6 @@
 /* Answers under way: each has its row's KV cache and the token to be fed next; several may take a step together. */
-#ifndef PGI_GENERATE_ANSWERS_H
-#define PGI_GENERATE_ANSWERS_H
+#ifndef PGI_GENERATE_DECODING_H
+#define PGI_GENERATE_DECODING_H
 
 #include "model/prompts.h"
 #include "kernels/kernels.h"
@@ -9,13 +9,13 @@
  * row's, so that each answer gets the same bits as alone. */
 enum { PGI_STEP_ROWS = PGI_GEMV_ROWS };
 
-typedef struct pgi_answer {
+typedef struct pgi_decoding {
     pgi_kv_cache cache;
     int64_t pending;    /* the token last picked, not yet fed; -1: none */
     int64_t picked;     /* the likeliest token after what was fed, where logits were not asked for */
     int64_t n_returned; /* tokens picked since the prefill */
     int64_t max_tokens; /* as asked for, or less where the context ends */
-} pgi_answer;
+} pgi_decoding;
 
 /* What a step of answers needs: rows and workspace. */
 typedef struct pgi_step_room {
@@ -30,24 +30,24 @@ pgi_step_room pgi_step_room_lay_out(pgi_arena *arena, const pgi_run *run, const 
 size_t pgi_prefill_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_tokens, int64_t capacity);
 
 /* A cache for at least so many tokens; one that is large enough is kept. After an error the answer is empty. */
-pg_status pgi_answer_reserve(pgi_answer *answer, const pg_model *model, int64_t capacity);
+pg_status pgi_decoding_reserve(pgi_decoding *answer, const pg_model *model, int64_t capacity);
 /* Forgets what was, and makes room for row `row` and up to max_new_tokens more. After an error the answer is empty. */
-pg_status pgi_answer_reset(pgi_answer *answer, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens);
-void pgi_answer_free(pgi_answer *answer, const pgi_memory *memory);
+pg_status pgi_decoding_reset(pgi_decoding *answer, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens);
+void pgi_decoding_free(pgi_decoding *answer, const pgi_memory *memory);
 
 /* Feeds the row, prefix as one block and suffix causal, padding left out; logits [vocab_size] of what follows, or NULL
  * when the likeliest token is all that the caller wants. Progress: layers_done of layers_total are behind.
  * memory: pgi_prefill_workspace() of the row and the answer's cache. */
-pg_status pgi_answer_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_answer *answer,
+pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_decoding *answer,
                              int64_t layers_done, int64_t layers_total, float *logits, void *memory);
 
 /* Feeds the pending tokens of n <= PGI_STEP_ROWS answers; logits [n, vocab_size], or NULL as above. */
-pg_status pgi_answers_step(const pgi_run *run, const pg_model *model, pgi_answer *const *answers, int64_t n,
+pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *answers, int64_t n,
                            const pgi_step_room *room, float *logits);
 
 /* The next token by its logits, NULL when they were not asked for: greedy, the lowest id among the largest. It is then
  * pending. */
-int64_t pgi_answer_pick(pgi_answer *answer, const pg_model *model, const float *logits);
+int64_t pgi_decoding_pick(pgi_decoding *answer, const pg_model *model, const float *logits);
 
 /* Whether `token` ends the text. */
 int pgi_is_eos(const pgi_config *config, int64_t token);
