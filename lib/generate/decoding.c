@@ -16,10 +16,10 @@ int pgi_is_eos(const pgi_config *config, int64_t token) {
 }
 
 pgi_step_room pgi_step_room_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
-                                    int64_t n_answers, int64_t capacity) {
+                                    int64_t n_decodings, int64_t capacity) {
     pgi_step_room room;
-    room.x = pgi_arena_take(arena, (size_t)n_answers * (size_t)config->hidden_size, sizeof(float));
-    room.decoder = pgi_arena_take(arena, pgi_decoder_workspace(run, config, n_answers, capacity), 1);
+    room.x = pgi_arena_take(arena, (size_t)n_decodings * (size_t)config->hidden_size, sizeof(float));
+    room.decoder = pgi_arena_take(arena, pgi_decoder_workspace(run, config, n_decodings, capacity), 1);
     return room;
 }
 
@@ -30,66 +30,66 @@ size_t pgi_prefill_workspace(const pgi_run *run, const pgi_text_config *config, 
     return arena.used;
 }
 
-void pgi_decoding_free(pgi_decoding *answer, const pgi_memory *memory) {
-    pgi_free(memory, answer->cache.keys);
-    pgi_free(memory, answer->cache.values);
-    *answer = (pgi_decoding){.pending = -1};
+void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory) {
+    pgi_free(memory, decoding->cache.keys);
+    pgi_free(memory, decoding->cache.values);
+    *decoding = (pgi_decoding){.pending = -1};
 }
 
-pg_status pgi_decoding_reserve(pgi_decoding *answer, const pg_model *model, int64_t capacity) {
+pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, int64_t capacity) {
     const pgi_memory *memory = &model->memory;
-    pgi_kv_cache *cache = &answer->cache;
+    pgi_kv_cache *cache = &decoding->cache;
     if (cache->capacity >= capacity) return PG_OK;
-    pgi_decoding_free(answer, memory);
+    pgi_decoding_free(decoding, memory);
     size_t size = pgi_kv_cache_size(&model->config.text, capacity);
     cache->keys = pgi_alloc(memory, size, 1);
     cache->values = cache->keys ? pgi_alloc(memory, size, 1) : NULL;
     if (!cache->values) {
-        pgi_decoding_free(answer, memory);
+        pgi_decoding_free(decoding, memory);
         return PG_ERROR_MEMORY;
     }
     cache->capacity = capacity;
     return PG_OK;
 }
 
-pg_status pgi_decoding_reset(pgi_decoding *answer, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens) {
+pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens) {
     const int64_t n = prompts->inputs->rows[row].n_tokens, room = pgi_context_limit(&prompts->model->config) - n;
     if (n < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row);
     int64_t max_tokens = max_new_tokens < room + 1 ? max_new_tokens : room + 1;
     /* the last token returned is never fed */
-    PGI_TRY(pgi_decoding_reserve(answer, prompts->model, n + max_tokens - 1));
-    answer->cache.n_tokens = 0;
-    answer->cache.next_position = 1;
-    answer->pending = -1;
-    answer->n_returned = 0;
-    answer->max_tokens = max_tokens;
+    PGI_TRY(pgi_decoding_reserve(decoding, prompts->model, n + max_tokens - 1));
+    decoding->cache.n_tokens = 0;
+    decoding->cache.next_position = 1;
+    decoding->pending = -1;
+    decoding->n_returned = 0;
+    decoding->max_tokens = max_tokens;
     return PG_OK;
 }
 
-/* What follows the last hidden states x [n, hidden] of n answers: logits, or the likeliest token alone. */
-static pg_status head(const pgi_run *run, const pg_model *model, const float *x, pgi_decoding *const *answers, int64_t n,
+/* What follows the last hidden states x [n, hidden] of n decodings: logits, or the likeliest token alone. */
+static pg_status head(const pgi_run *run, const pg_model *model, const float *x, pgi_decoding *const *decodings, int64_t n,
                       float *logits, void *decoder) {
     const pgi_text_config *text = &model->config.text;
     int64_t tokens[PGI_STEP_ROWS];
     if (logits) return pgi_decoder_head(run, text, &model->weights.text, x, n, logits, decoder);
     PGI_TRY(pgi_decoder_pick(run, text, &model->weights.text, x, n, tokens, decoder));
-    for (int64_t i = 0; i < n; i++) answers[i]->picked = tokens[i];
+    for (int64_t i = 0; i < n; i++) decodings[i]->picked = tokens[i];
     return PG_OK;
 }
 
-pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_decoding *answer,
+pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_decoding *decoding,
                              int64_t layers_done, int64_t layers_total, float *logits, void *memory) {
     const pg_model *model = prompts->model;
     const pgi_text_config *text = &model->config.text;
     const int64_t first = prompts->inputs->rows[row].first_token, n = prompts->inputs->rows[row].n_tokens;
     pgi_arena arena = {.base = memory};
-    pgi_step_room room = pgi_step_room_lay_out(&arena, run, text, n, answer->cache.capacity);
+    pgi_step_room room = pgi_step_room_lay_out(&arena, run, text, n, decoding->cache.capacity);
 
     pgi_prompts_embed(run, prompts, row, first, n, room.x);
     pgi_run_trace(run, "embeddings", -1, room.x, n, text->hidden_size);
     pgi_sequence sequence = pgi_prompts_sequence(prompts, row, first, n);
-    sequence.cache = &answer->cache;
+    sequence.cache = &decoding->cache;
     pgi_pass pass = {
         .x = room.x,
         .n_rows = n,
@@ -101,25 +101,25 @@ pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_prompts *prompts, i
         .layers_total = layers_total,
     };
     PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, room.decoder));
-    return head(run, model, room.x + (n - 1) * text->hidden_size, &answer, 1, logits, room.decoder);
+    return head(run, model, room.x + (n - 1) * text->hidden_size, &decoding, 1, logits, room.decoder);
 }
 
-pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *answers, int64_t n,
+pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *decodings, int64_t n,
                            const pgi_step_room *room, float *logits) {
     const pgi_text_config *text = &model->config.text;
     pgi_sequence sequences[PGI_STEP_ROWS];
     for (int64_t i = 0; i < n; i++) {
-        sequences[i] = (pgi_sequence){.cache = &answers[i]->cache, .n_rows = 1};
-        pgi_decoder_embed(run, text, &model->weights.text, &answers[i]->pending, 1, room->x + i * text->hidden_size);
-        answers[i]->pending = -1;
+        sequences[i] = (pgi_sequence){.cache = &decodings[i]->cache, .n_rows = 1};
+        pgi_decoder_embed(run, text, &model->weights.text, &decodings[i]->pending, 1, room->x + i * text->hidden_size);
+        decodings[i]->pending = -1;
     }
     pgi_pass pass = {.x = room->x, .n_rows = n, .sequences = sequences, .n_sequences = n, .n_out = n};
     PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, room->decoder));
-    return head(run, model, room->x, answers, n, logits, room->decoder);
+    return head(run, model, room->x, decodings, n, logits, room->decoder);
 }
 
-int64_t pgi_decoding_pick(pgi_decoding *answer, const pg_model *model, const float *logits) {
-    answer->pending = logits ? pgi_argmax(logits, model->config.text.vocab_size) : answer->picked;
-    answer->n_returned++;
-    return answer->pending;
+int64_t pgi_decoding_pick(pgi_decoding *decoding, const pg_model *model, const float *logits) {
+    decoding->pending = logits ? pgi_argmax(logits, model->config.text.vocab_size) : decoding->picked;
+    decoding->n_returned++;
+    return decoding->pending;
 }

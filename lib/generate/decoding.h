@@ -5,8 +5,8 @@
 #include "model/prompts.h"
 #include "kernels/kernels.h"
 
-/* Up to so many answers take a step together: as many rows as a product takes that sums in the same order as one
- * row's, so that each answer gets the same bits as alone. */
+/* Up to so many decodings take a step together: as many rows as a product takes that sums in the same order as one
+ * row's, so that each decoding gets the same bits as alone. */
 enum { PGI_STEP_ROWS = PGI_GEMV_ROWS };
 
 typedef struct pgi_decoding {
@@ -17,37 +17,37 @@ typedef struct pgi_decoding {
     int64_t max_tokens; /* as asked for, or less where the context ends */
 } pgi_decoding;
 
-/* What a step of answers needs: rows and workspace. */
+/* What a step of decodings needs: rows and workspace. */
 typedef struct pgi_step_room {
-    float *x; /* [n_answers, hidden] */
+    float *x; /* [n_decodings, hidden] */
     void *decoder;
 } pgi_step_room;
 
 pgi_step_room pgi_step_room_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
-                                    int64_t n_answers, int64_t capacity);
+                                    int64_t n_decodings, int64_t capacity);
 
 /* Bytes of memory that a prefill of n_tokens needs, with a cache of this capacity. */
 size_t pgi_prefill_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_tokens, int64_t capacity);
 
-/* A cache for at least so many tokens; one that is large enough is kept. After an error the answer is empty. */
-pg_status pgi_decoding_reserve(pgi_decoding *answer, const pg_model *model, int64_t capacity);
-/* Forgets what was, and makes room for row `row` and up to max_new_tokens more. After an error the answer is empty. */
-pg_status pgi_decoding_reset(pgi_decoding *answer, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens);
-void pgi_decoding_free(pgi_decoding *answer, const pgi_memory *memory);
+/* A cache for at least so many tokens; one that is large enough is kept. After an error the decoding is empty. */
+pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, int64_t capacity);
+/* Forgets what was, and makes room for row `row` and up to max_new_tokens more. After an error the decoding is empty. */
+pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens);
+void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory);
 
 /* Feeds the row, prefix as one block and suffix causal, padding left out; logits [vocab_size] of what follows, or NULL
  * when the likeliest token is all that the caller wants. Progress: layers_done of layers_total are behind.
- * memory: pgi_prefill_workspace() of the row and the answer's cache. */
-pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_decoding *answer,
+ * memory: pgi_prefill_workspace() of the row and the decoding's cache. */
+pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_decoding *decoding,
                              int64_t layers_done, int64_t layers_total, float *logits, void *memory);
 
-/* Feeds the pending tokens of n <= PGI_STEP_ROWS answers; logits [n, vocab_size], or NULL as above. */
-pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *answers, int64_t n,
+/* Feeds the pending tokens of n <= PGI_STEP_ROWS decodings; logits [n, vocab_size], or NULL as above. */
+pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *decodings, int64_t n,
                            const pgi_step_room *room, float *logits);
 
 /* The next token by its logits, NULL when they were not asked for: greedy, the lowest id among the largest. It is then
  * pending. */
-int64_t pgi_decoding_pick(pgi_decoding *answer, const pg_model *model, const float *logits);
+int64_t pgi_decoding_pick(pgi_decoding *decoding, const pg_model *model, const float *logits);
 
 /* Whether `token` ends the text. */
 int pgi_is_eos(const pgi_config *config, int64_t token);

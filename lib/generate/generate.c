@@ -8,7 +8,7 @@
 #include "tokenizer/stream_decoder.h"
 
 typedef struct generated_row {
-    pgi_decoding answer;
+    pgi_decoding decoding;
     pgi_stream_decoder decoder;
     pgi_result_row *result;
     int ended;
@@ -64,7 +64,7 @@ static void lay_out(pgi_arena *arena, generation *g, int64_t capacity) {
 static void close_generation(generation *g) {
     const pgi_memory *memory = &g->model->memory;
     for (int64_t r = 0; g->rows && r < g->n_rows; r++) {
-        pgi_decoding_free(&g->rows[r].answer, memory);
+        pgi_decoding_free(&g->rows[r].decoding, memory);
         pgi_stream_decoder_free(&g->rows[r].decoder);
     }
     pgi_free(memory, g->rows);
@@ -76,7 +76,7 @@ static size_t prefill_size(const generation *g) {
     size_t most = 0;
     for (int64_t r = 0; r < g->n_rows; r++) {
         size_t size = pgi_prefill_workspace(g->run, &g->model->config.text, g->prompts->inputs->rows[r].n_tokens,
-                                            g->rows[r].answer.cache.capacity);
+                                            g->rows[r].decoding.cache.capacity);
         if (size > most) most = size;
     }
     return most;
@@ -86,7 +86,7 @@ static size_t prefill_size(const generation *g) {
  * absurdly long pieces makes texts that grow beyond this. */
 static pg_status reserve_result(generated_row *row, const pgi_tokenizer *tokenizer) {
     enum { MOST_TEXT = 1 << 20 };
-    const size_t n = (size_t)row->answer.max_tokens, piece = pgi_tokenizer_longest_text(tokenizer);
+    const size_t n = (size_t)row->decoding.max_tokens, piece = pgi_tokenizer_longest_text(tokenizer);
     PGI_TRY(pgi_id_list_reserve(&row->result->ids, n));
     PGI_TRY(pgi_stream_decoder_reserve(&row->decoder, n));
     return pgi_buffer_reserve(&row->result->text, n < MOST_TEXT / piece ? n * piece : MOST_TEXT);
@@ -105,8 +105,8 @@ static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, 
         pgi_stream_decoder_init(&g->rows[r].decoder, tokenizer, 1);
     }
     for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(pgi_decoding_reset(&g->rows[r].answer, g->prompts, r, g->options->max_new_tokens));
-        if (g->rows[r].answer.cache.capacity > capacity) capacity = g->rows[r].answer.cache.capacity;
+        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->prompts, r, g->options->max_new_tokens));
+        if (g->rows[r].decoding.cache.capacity > capacity) capacity = g->rows[r].decoding.cache.capacity;
     }
     pgi_arena arena = {0};
     lay_out(&arena, g, capacity);
@@ -123,9 +123,9 @@ static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, 
 static pg_status prefill_rows(generation *g) {
     const int64_t n_layers = g->model->config.text.n_layers;
     for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(pgi_decoding_prefill(g->run, g->prompts, r, &g->rows[r].answer, r * n_layers, g->n_rows * n_layers,
+        PGI_TRY(pgi_decoding_prefill(g->run, g->prompts, r, &g->rows[r].decoding, r * n_layers, g->n_rows * n_layers,
                                    NULL, g->prefill));
-        pgi_decoding_pick(&g->rows[r].answer, g->model, NULL);
+        pgi_decoding_pick(&g->rows[r].decoding, g->model, NULL);
     }
     pgi_free(&g->model->memory, g->prefill);
     g->prefill = NULL;
@@ -149,7 +149,7 @@ static int32_t emit(const generation *g, int64_t r, size_t before, int64_t token
 static pg_status take_token(generation *g, int64_t r) {
     generated_row *row = &g->rows[r];
     pgi_buffer *text = &row->result->text;
-    const int64_t token = row->answer.pending;
+    const int64_t token = row->decoding.pending;
     size_t before = text->size;
     PGI_TRY(pgi_id_list_push(&row->result->ids, token));
     PGI_TRY(pgi_stream_decoder_push(&row->decoder, token, text));
@@ -158,7 +158,7 @@ static pg_status take_token(generation *g, int64_t r) {
         row->result->stop = PG_STOP_EOS;
     else if (wants_stop)
         row->result->stop = PG_STOP_CALLBACK;
-    else if (row->answer.n_returned >= row->answer.max_tokens)
+    else if (row->decoding.n_returned >= row->decoding.max_tokens)
         row->result->stop = PG_STOP_LENGTH;
     else
         return PG_OK;
@@ -172,22 +172,22 @@ static pg_status take_token(generation *g, int64_t r) {
 static pg_status report_progress(const generation *g) {
     int64_t done = 0, total = 0;
     for (int64_t r = 0; r < g->n_rows; r++) {
-        done += g->rows[r].answer.n_returned;
-        total += g->rows[r].answer.max_tokens;
+        done += g->rows[r].decoding.n_returned;
+        total += g->rows[r].decoding.max_tokens;
     }
     return pgi_run_progress(g->run, PG_PHASE_DECODE, done, total);
 }
 
 /* Feeds the next rows from *r on that still run, up to a group of them, and picks the token that follows in each. */
 static pg_status step_group(generation *g, int64_t *r) {
-    pgi_decoding *answers[PGI_STEP_ROWS];
+    pgi_decoding *decodings[PGI_STEP_ROWS];
     int64_t n = 0;
     for (; *r < g->n_rows && n < g->group; ++*r)
-        if (!g->rows[*r].ended) answers[n++] = &g->rows[*r].answer;
+        if (!g->rows[*r].ended) decodings[n++] = &g->rows[*r].decoding;
     if (n == 0) return PG_OK;
     PGI_TRY(report_progress(g));
-    PGI_TRY(pgi_decoding_step_group(g->run, g->model, answers, n, &g->room, NULL));
-    for (int64_t i = 0; i < n; i++) pgi_decoding_pick(answers[i], g->model, NULL);
+    PGI_TRY(pgi_decoding_step_group(g->run, g->model, decodings, n, &g->room, NULL));
+    for (int64_t i = 0; i < n; i++) pgi_decoding_pick(decodings[i], g->model, NULL);
     return PG_OK;
 }
 

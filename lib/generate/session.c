@@ -36,7 +36,7 @@ size_t pgi_session_workspace(const pgi_run *run, const pg_model *model, int64_t 
 static pg_status reserve_step(pg_session *session) {
     const pgi_memory *memory = &session->model->memory;
     const pgi_text_config *text = &session->model->config.text;
-    const int64_t capacity = session->answer.cache.capacity;
+    const int64_t capacity = session->decoding.cache.capacity;
     if (session->room_block && session->room_capacity == capacity) return PG_OK;
     pgi_arena arena = {0};
     pgi_step_room_lay_out(&arena, &session->run, text, 1, capacity);
@@ -53,9 +53,9 @@ static pg_status reserve_step(pg_session *session) {
 static pg_status reserve(pg_session *session, int64_t n_tokens, int64_t n_images) {
     const pg_model *model = session->model;
     int64_t capacity = pgi_min64(n_tokens + session->max_new_tokens - 1, pgi_context_limit(&model->config));
-    PGI_TRY(pgi_decoding_reserve(&session->answer, model, capacity));
+    PGI_TRY(pgi_decoding_reserve(&session->decoding, model, capacity));
     PGI_TRY(reserve_step(session));
-    size_t size = prefill_size(&session->run, model, n_tokens, n_images, session->answer.cache.capacity);
+    size_t size = prefill_size(&session->run, model, n_tokens, n_images, session->decoding.cache.capacity);
     if (session->prefill_size >= size) return PG_OK;
     pgi_free(&model->memory, session->prefill_block);
     session->prefill_size = 0;
@@ -74,7 +74,7 @@ pg_status pgi_session_create(pg_model *model, const pg_session_options *options,
     pgi_cancel_retain(options->cancel);
     session->run = pgi_run_init(&session->pool, &model->kernels, PGI_RUN_OPTIONS(options));
     session->max_new_tokens = options->max_new_tokens;
-    session->answer.pending = -1;
+    session->decoding.pending = -1;
     session->logits = pgi_alloc(memory, (size_t)model->config.text.vocab_size, sizeof(float));
     const int64_t per_image = model->config.vision.n_patches, n_images = options->max_prompt_tokens / per_image;
     pg_status status = session->logits ? reserve(session, options->max_prompt_tokens, n_images) : PG_ERROR_MEMORY;
@@ -92,7 +92,7 @@ void pgi_session_free(pg_session *session) {
     pg_model *model = session->model;
     pgi_memory memory = model->memory;
     pgi_run_free(&session->run);
-    pgi_decoding_free(&session->answer, &memory);
+    pgi_decoding_free(&session->decoding, &memory);
     pgi_free(&memory, session->prefill_block);
     pgi_free(&memory, session->room_block);
     pgi_free(&memory, session->logits);
@@ -106,13 +106,13 @@ void pgi_session_set_trace(pg_session *session, const pgi_trace *trace) { sessio
 pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
     const pg_model *model = session->model;
     const pgi_run *run = &session->run;
-    pgi_decoding *answer = &session->answer;
+    pgi_decoding *decoding = &session->decoding;
     pgi_prompts prompts;
     pgi_arena arena = {0};
     void *decoder;
     pg_status status;
     session->state = PGI_SESSION_EMPTY;
-    answer->pending = -1;
+    decoding->pending = -1;
     if (inputs->n_rows > 1)
         return pgi_error(PG_ERROR_ARGUMENT,
                          "the inputs have %lld rows, a session takes 1 (pg_generate() takes several)",
@@ -126,10 +126,10 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     PGI_TRY(reserve(session, n, n_images));
     arena.base = session->prefill_block;
     pgi_prompts_room room =
-        lay_out_prefill(&arena, run, model, n, n_images, answer->cache.capacity, &decoder);
+        lay_out_prefill(&arena, run, model, n, n_images, decoding->cache.capacity, &decoder);
     PGI_TRY(pgi_prompts_open(run, session->model, inputs, features, &room, &prompts));
-    PGI_GOTO(pgi_decoding_reset(answer, &prompts, 0, session->max_new_tokens), done);
-    PGI_GOTO(pgi_decoding_prefill(run, &prompts, 0, answer, 0, model->config.text.n_layers, session->logits, decoder),
+    PGI_GOTO(pgi_decoding_reset(decoding, &prompts, 0, session->max_new_tokens), done);
+    PGI_GOTO(pgi_decoding_prefill(run, &prompts, 0, decoding, 0, model->config.text.n_layers, session->logits, decoder),
              done);
     session->state = PGI_SESSION_READY;
     pgi_run_trace(run, "logits", 0, session->logits, 1, model->config.text.vocab_size);
@@ -140,10 +140,10 @@ done:
 
 /* Feeds the pending token. */
 static pg_status advance(pg_session *session) {
-    pgi_decoding *answer = &session->answer;
-    PGI_TRY(pgi_run_progress(&session->run, PG_PHASE_DECODE, answer->n_returned, answer->max_tokens));
-    PGI_TRY(pgi_decoding_step_group(&session->run, session->model, &answer, 1, &session->room, session->logits));
-    pgi_run_trace(&session->run, "logits", (int)answer->n_returned, session->logits, 1,
+    pgi_decoding *decoding = &session->decoding;
+    PGI_TRY(pgi_run_progress(&session->run, PG_PHASE_DECODE, decoding->n_returned, decoding->max_tokens));
+    PGI_TRY(pgi_decoding_step_group(&session->run, session->model, &decoding, 1, &session->room, session->logits));
+    pgi_run_trace(&session->run, "logits", (int)decoding->n_returned, session->logits, 1,
                   session->model->config.text.vocab_size);
     return PG_OK;
 }
@@ -153,15 +153,15 @@ pg_status pgi_session_step(pg_session *session, int64_t *token) {
         return pgi_error(PG_ERROR_STATE, "the session has no prompt, expected pg_session_prefill() first");
     if (session->state == PGI_SESSION_ENDED)
         return pgi_error(PG_ERROR_STATE, "the text has ended (eos was returned), expected a new pg_session_prefill()");
-    if (session->answer.n_returned >= session->answer.max_tokens) return PG_EVENT_LENGTH;
-    if (session->answer.pending >= 0) {
+    if (session->decoding.n_returned >= session->decoding.max_tokens) return PG_EVENT_LENGTH;
+    if (session->decoding.pending >= 0) {
         pg_status status = advance(session);
         if (status < 0) {
             session->state = PGI_SESSION_EMPTY;
             return status;
         }
     }
-    *token = pgi_decoding_pick(&session->answer, session->model, session->logits);
+    *token = pgi_decoding_pick(&session->decoding, session->model, session->logits);
     if (!pgi_is_eos(&session->model->config, *token)) return PG_OK;
     session->state = PGI_SESSION_ENDED;
     return PG_EVENT_EOS;
