@@ -52,7 +52,7 @@ pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, in
     return PG_OK;
 }
 
-pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_prompts *prompts, int64_t row, int64_t max_new_tokens) {
+pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *prompts, int64_t row, int64_t max_new_tokens) {
     const int64_t n = prompts->inputs->rows[row].n_tokens, room = pgi_context_limit(&prompts->model->config) - n;
     if (n < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row);
@@ -78,7 +78,7 @@ static pg_status head(const pgi_run *run, const pg_model *model, const float *x,
     return PG_OK;
 }
 
-pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_prompts *prompts, int64_t row, pgi_decoding *decoding,
+pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *prompts, int64_t row, pgi_decoding *decoding,
                              int64_t layers_done, int64_t layers_total, float *logits, void *memory) {
     const pg_model *model = prompts->model;
     const pgi_text_config *text = &model->config.text;
@@ -86,9 +86,9 @@ pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_prompts *prompts, i
     pgi_arena arena = {.base = memory};
     pgi_step_room room = pgi_step_room_lay_out(&arena, run, text, n, decoding->cache.capacity);
 
-    pgi_prompts_embed(run, prompts, row, first, n, room.x);
+    pgi_merged_inputs_embed(run, prompts, row, first, n, room.x);
     pgi_run_trace(run, "embeddings", -1, room.x, n, text->hidden_size);
-    pgi_sequence sequence = pgi_prompts_sequence(prompts, row, first, n);
+    pgi_sequence sequence = pgi_merged_inputs_sequence(prompts, row, first, n);
     sequence.cache = &decoding->cache;
     pgi_pass pass = {
         .x = room.x,

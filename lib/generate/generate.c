@@ -18,7 +18,7 @@ typedef struct generation {
     const pgi_run *run;
     pg_model *model;
     const pg_generate_options *options;
-    const pgi_prompts *prompts;
+    const pgi_merged_inputs *prompts;
     generated_row *rows; /* [n_rows] */
     int64_t n_rows;
     pgi_step_room room; /* of a group */
@@ -216,7 +216,7 @@ static pg_status generate(generation *g, const pgi_tokenizer *tokenizer, pg_resu
     return PG_OK;
 }
 
-static pg_status run_generation(generation *g, const pgi_prompts *prompts, const pgi_tokenizer *tokenizer,
+static pg_status run_generation(generation *g, const pgi_merged_inputs *prompts, const pgi_tokenizer *tokenizer,
                                 pg_result **out) {
     pg_result *result = NULL;
     PGI_TRY(new_result(g->model, prompts->inputs, &result));
@@ -235,11 +235,11 @@ pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
     generation g = {.run = &run, .model = model, .options = options};
-    pgi_prompts prompts;
-    pg_status status = pgi_prompts_open(&run, model, inputs, options->features, NULL, &prompts);
+    pgi_merged_inputs prompts;
+    pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &prompts);
     if (status >= 0) {
         status = run_generation(&g, &prompts, processor->tokenizer, out);
-        pgi_prompts_close(&prompts);
+        pgi_merged_inputs_free(&prompts);
     }
     pgi_run_free(&run);
     return status;

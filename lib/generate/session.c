@@ -1,12 +1,12 @@
 #include "generate/session.h"
 
 /* Features are kept through the prefill; what makes them is not needed then any more. */
-static pgi_prompts_room lay_out_prefill(pgi_arena *arena, const pgi_run *run, const pg_model *model, int64_t n_tokens,
+static pgi_merged_inputs_room lay_out_prefill(pgi_arena *arena, const pgi_run *run, const pg_model *model, int64_t n_tokens,
                                         int64_t n_images, int64_t capacity, void **decoder) {
     const pgi_text_config *text = &model->config.text;
     size_t encode = n_images > 0 ? pgi_features_scratch(run, model) : 0;
     size_t prefill = pgi_prefill_workspace(run, text, n_tokens, capacity);
-    pgi_prompts_room room;
+    pgi_merged_inputs_room room;
     room.first_feature = pgi_arena_take(arena, 1, sizeof(int64_t));
     room.image_row = pgi_arena_take(arena, (size_t)text->hidden_size, sizeof(float));
     room.features = pgi_arena_take(arena, pgi_features_count(model, n_images), sizeof(float));
@@ -107,7 +107,7 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     const pg_model *model = session->model;
     const pgi_run *run = &session->run;
     pgi_decoding *decoding = &session->decoding;
-    pgi_prompts prompts;
+    pgi_merged_inputs prompts;
     pgi_arena arena = {0};
     void *decoder;
     pg_status status;
@@ -117,7 +117,7 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
         return pgi_error(PG_ERROR_ARGUMENT,
                          "the inputs have %lld rows, a session takes 1 (pg_generate() takes several)",
                          (long long)inputs->n_rows);
-    /* inputs without rows or tokens, and those that are too long, are refused by pgi_prompts_open() */
+    /* inputs without rows or tokens, and those that are too long, are refused by pgi_merged_inputs_init() */
     int64_t n = inputs->n_rows > 0 ? inputs->rows[0].n_tokens : 0;
     if (n < 1 || n > pgi_context_limit(&model->config)) n = 1;
     int64_t n_images = features || !inputs->pixels ? 0 : inputs->n_images;
@@ -125,16 +125,16 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     n_images = pgi_min64(n_images, inputs->n_tokens / model->config.vision.n_patches);
     PGI_TRY(reserve(session, n, n_images));
     arena.base = session->prefill_block;
-    pgi_prompts_room room =
+    pgi_merged_inputs_room room =
         lay_out_prefill(&arena, run, model, n, n_images, decoding->cache.capacity, &decoder);
-    PGI_TRY(pgi_prompts_open(run, session->model, inputs, features, &room, &prompts));
+    PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, &room, &prompts));
     PGI_GOTO(pgi_decoding_reset(decoding, &prompts, 0, session->max_new_tokens), done);
     PGI_GOTO(pgi_decoding_prefill(run, &prompts, 0, decoding, 0, model->config.text.n_layers, session->logits, decoder),
              done);
     session->state = PGI_SESSION_READY;
     pgi_run_trace(run, "logits", 0, session->logits, 1, model->config.text.vocab_size);
 done:
-    pgi_prompts_close(&prompts);
+    pgi_merged_inputs_free(&prompts);
     return status;
 }
 

@@ -21,7 +21,7 @@ typedef struct span {
 
 typedef struct forward {
     const pgi_run *run;
-    const pgi_prompts *prompts;
+    const pgi_merged_inputs *prompts;
     uint32_t flags;
     pg_outputs *out;
     const int64_t *labels; /* [B, T], or NULL: no loss */
@@ -51,7 +51,7 @@ static float *new_output(const pg_outputs *out, uint32_t flags, int64_t n, int64
     return pgi_alloc(&out->memory, count, sizeof(float));
 }
 
-static pg_status new_outputs(const pgi_prompts *prompts, uint32_t flags, int64_t logits_to_keep, pg_outputs **result) {
+static pg_status new_outputs(const pgi_merged_inputs *prompts, uint32_t flags, int64_t logits_to_keep, pg_outputs **result) {
     const pg_model *model = prompts->model;
     pg_outputs *out = pgi_alloc_zero(&model->memory, 1, sizeof *out);
     *result = out;
@@ -154,8 +154,8 @@ static pg_status run_row(forward *f, int64_t row) {
         return pgi_run_progress(f->run, PG_PHASE_PREFILL, (row + 1) * out->n_layers, out->n_rows * out->n_layers);
 
     const int64_t n = all.end - all.begin;
-    pgi_prompts_embed(f->run, f->prompts, row, all.begin, n, f->x);
-    pgi_sequence sequence = pgi_prompts_sequence(f->prompts, row, all.begin, n);
+    pgi_merged_inputs_embed(f->run, f->prompts, row, all.begin, n, f->x);
+    pgi_sequence sequence = pgi_merged_inputs_sequence(f->prompts, row, all.begin, n);
     pgi_pass pass = {
         .x = f->x,
         .n_rows = n,
@@ -214,7 +214,7 @@ static pg_status run_batch(forward *f) {
 }
 
 /* prompts: of the inputs. */
-static pg_status run_prompts(const pgi_run *run, const pgi_prompts *prompts, const pg_forward_options *options,
+static pg_status run_prompts(const pgi_run *run, const pgi_merged_inputs *prompts, const pg_forward_options *options,
                              int with_loss, pg_outputs **result) {
     pg_outputs *out = NULL;
     forward f = {.run = run,
@@ -237,11 +237,11 @@ pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward
     PGI_TRY(check_options(model, inputs, options, with_loss));
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
-    pgi_prompts prompts;
-    pg_status status = pgi_prompts_open(&run, model, inputs, options->features, NULL, &prompts);
+    pgi_merged_inputs prompts;
+    pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &prompts);
     if (status >= 0) {
         status = run_prompts(&run, &prompts, options, with_loss, result);
-        pgi_prompts_close(&prompts);
+        pgi_merged_inputs_free(&prompts);
     }
     pgi_run_free(&run);
     return status;

@@ -2,7 +2,7 @@
 #ifndef PGI_MODEL_FORWARD_H
 #define PGI_MODEL_FORWARD_H
 
-#include "model/prompts.h"
+#include "model/merged_inputs.h"
 
 struct pg_outputs {
     pgi_memory memory;

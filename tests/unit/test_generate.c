@@ -120,12 +120,12 @@ static void steps_together_are_steps_alone(void **state) {
         const pgi_run run = {.kernels = &m->model->kernels, .n_threads = 1};
         const int64_t v = m->info.vocab_size;
         pgi_decoding answers[2][PGI_STEP_ROWS] = {{{.pending = -1}}}, *group[PGI_STEP_ROWS];
-        pgi_prompts prompts;
+        pgi_merged_inputs prompts;
         pg_inputs *in = NULL;
         batch b;
         make_batch(&b, m, specs, PGI_STEP_ROWS, LEFT, 0);
         OK(create(&b, m, 0, NULL, &in));
-        OK(pgi_prompts_open(&run, m->model, in, NULL, NULL, &prompts));
+        OK(pgi_merged_inputs_init(&run, m->model, in, NULL, NULL, &prompts));
         float *logits = calloc((size_t)((PGI_STEP_ROWS + 1) * v), sizeof *logits), *alone = logits + PGI_STEP_ROWS * v;
         pgi_arena arena = {0};
         pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
@@ -154,7 +154,7 @@ static void steps_together_are_steps_alone(void **state) {
             for (int r = 0; r < PGI_STEP_ROWS; r++) pgi_decoding_free(&answers[k][r], memory);
         pgi_free(memory, prefill);
         pgi_free(memory, arena.base);
-        pgi_prompts_close(&prompts);
+        pgi_merged_inputs_free(&prompts);
         pg_inputs_close(&in);
         free(logits);
         free(b.pixels);

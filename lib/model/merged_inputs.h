@@ -1,11 +1,11 @@
 /* The rows of pg_inputs as the decoder takes them: checked, pictures encoded, embeddings merged. */
-#ifndef PGI_MODEL_PROMPTS_H
-#define PGI_MODEL_PROMPTS_H
+#ifndef PGI_MODEL_MERGED_INPUTS_H
+#define PGI_MODEL_MERGED_INPUTS_H
 
 #include "decoder/decoder.h"
 #include "model/features.h"
 
-typedef struct pgi_prompts {
+typedef struct pgi_merged_inputs {
     const pg_model *model;   /* borrowed */
     const pg_inputs *inputs; /* borrowed */
     pg_features *features;   /* counted; NULL: no row has a picture, or its rows lie in a room */
@@ -14,27 +14,27 @@ typedef struct pgi_prompts {
     float *image_row;        /* [hidden]: given embeddings that equal it are image tokens; NULL: ids say which are */
     double encode_seconds;   /* 0 with given features */
     int in_room;             /* the arrays lie in a room */
-} pgi_prompts;
+} pgi_merged_inputs;
 
 /* Memory of the caller that prompts can be opened in; it must live as long as they do. */
-typedef struct pgi_prompts_room {
+typedef struct pgi_merged_inputs_room {
     int64_t *first_feature; /* [B] */
     float *image_row;       /* [hidden] */
     float *features;        /* of the pictures of the inputs; not used with given features, nor is what follows */
     void *encoder;          /* pgi_features_scratch() bytes, free again when the prompts are open */
-} pgi_prompts_room;
+} pgi_merged_inputs_room;
 
 /* Checks every row against the model, and encodes the pixels when there are image tokens and no `features`
  * (borrowed, NULL: none). room NULL: memory is allocated, with one it is not. On error *out needs no close. */
-pg_status pgi_prompts_open(const pgi_run *run, pg_model *model, const pg_inputs *inputs, const pg_features *features,
-                           const pgi_prompts_room *room, pgi_prompts *out);
-void pgi_prompts_close(pgi_prompts *prompts);
+pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs, const pg_features *features,
+                           const pgi_merged_inputs_room *room, pgi_merged_inputs *out);
+void pgi_merged_inputs_free(pgi_merged_inputs *prompts);
 
 /* x [n, hidden]: the rows `first` .. `first` + n of the T of batch row `row`. */
-void pgi_prompts_embed(const pgi_run *run, const pgi_prompts *prompts, int64_t row, int64_t first, int64_t n, float *x);
+void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *prompts, int64_t row, int64_t first, int64_t n, float *x);
 
 /* What the decoder must know of the same rows, which hold all tokens of the batch row. */
-pgi_sequence pgi_prompts_sequence(const pgi_prompts *prompts, int64_t row, int64_t first, int64_t n);
+pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *prompts, int64_t row, int64_t first, int64_t n);
 
 /* The longest row, in tokens, that the decoder takes. */
 int64_t pgi_context_limit(const pgi_config *config);

@@ -4,7 +4,7 @@
  * rows together, one after the other; and with given embeddings those rows are image tokens that equal the embedding
  * of the image token, where there are pictures at all.
  */
-#include "model/prompts.h"
+#include "model/merged_inputs.h"
 
 #include <string.h>
 #include <time.h>
@@ -47,7 +47,7 @@ static pg_status check_rows(const pg_model *model, const pg_inputs *inputs) {
     return PG_OK;
 }
 
-static int is_image_token(const pgi_prompts *prompts, int64_t row, int64_t t) {
+static int is_image_token(const pgi_merged_inputs *prompts, int64_t row, int64_t t) {
     const pg_inputs *inputs = prompts->inputs;
     const pgi_config *config = &prompts->model->config;
     int64_t at = row * inputs->n_tokens + t;
@@ -60,7 +60,7 @@ static int is_image_token(const pgi_prompts *prompts, int64_t row, int64_t t) {
 }
 
 /* Image tokens and the rows of the pictures must be equally many; the message names the row where they part. */
-static pg_status match_pictures(pgi_prompts *prompts, int64_t n_images) {
+static pg_status match_pictures(pgi_merged_inputs *prompts, int64_t n_images) {
     const pg_inputs *inputs = prompts->inputs;
     const int64_t per_image = prompts->model->config.vision.n_patches, n_features = n_images * per_image;
     int64_t n = 0, in_row = 0;
@@ -99,7 +99,7 @@ static pg_status check_features(const pg_model *model, const pg_features *featur
 }
 
 /* The pixels of the inputs to features, into the room or a handle of their own. */
-static pg_status encode(const pgi_run *run, pg_model *model, const pgi_prompts_room *room, pgi_prompts *prompts) {
+static pg_status encode(const pgi_run *run, pg_model *model, const pgi_merged_inputs_room *room, pgi_merged_inputs *prompts) {
     double start = pgi_now();
     if (room) {
         PGI_TRY(pgi_features_encode_to(run, model, prompts->inputs, room->features, room->encoder));
@@ -112,12 +112,12 @@ static pg_status encode(const pgi_run *run, pg_model *model, const pgi_prompts_r
     return PG_OK;
 }
 
-pg_status pgi_prompts_open(const pgi_run *run, pg_model *model, const pg_inputs *inputs, const pg_features *features,
-                           const pgi_prompts_room *room, pgi_prompts *out) {
+pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs, const pg_features *features,
+                           const pgi_merged_inputs_room *room, pgi_merged_inputs *out) {
     const pgi_text_config *text = &model->config.text;
     const int64_t n_images = features ? features->n_images : inputs->pixels ? inputs->n_images : 0;
     pg_status status;
-    *out = (pgi_prompts){.model = model, .inputs = inputs, .in_room = room != NULL};
+    *out = (pgi_merged_inputs){.model = model, .inputs = inputs, .in_room = room != NULL};
     PGI_TRY(check_rows(model, inputs));
     if (features) PGI_TRY(check_features(model, features));
     out->first_feature =
@@ -142,11 +142,11 @@ pg_status pgi_prompts_open(const pgi_run *run, pg_model *model, const pg_inputs 
     }
     return PG_OK;
 fail:
-    pgi_prompts_close(out);
+    pgi_merged_inputs_free(out);
     return status;
 }
 
-void pgi_prompts_close(pgi_prompts *prompts) {
+void pgi_merged_inputs_free(pgi_merged_inputs *prompts) {
     if (!prompts->in_room) {
         pgi_free(&prompts->model->memory, prompts->first_feature);
         pgi_free(&prompts->model->memory, prompts->image_row);
@@ -154,7 +154,7 @@ void pgi_prompts_close(pgi_prompts *prompts) {
     pgi_features_release(prompts->features);
 }
 
-void pgi_prompts_embed(const pgi_run *run, const pgi_prompts *prompts, int64_t row, int64_t first, int64_t n,
+void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *prompts, int64_t row, int64_t first, int64_t n,
                        float *x) {
     const pg_inputs *inputs = prompts->inputs;
     const pgi_text_config *text = &prompts->model->config.text;
@@ -175,7 +175,7 @@ void pgi_prompts_embed(const pgi_run *run, const pgi_prompts *prompts, int64_t r
     }
 }
 
-pgi_sequence pgi_prompts_sequence(const pgi_prompts *prompts, int64_t row, int64_t first, int64_t n) {
+pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *prompts, int64_t row, int64_t first, int64_t n) {
     const pg_inputs *inputs = prompts->inputs;
     const pgi_row *of = &inputs->rows[row];
     int64_t at = row * inputs->n_tokens + first;
