@@ -52,13 +52,13 @@ pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, in
     return PG_OK;
 }
 
-pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *prompts, int64_t row, int64_t max_new_tokens) {
-    const int64_t n = prompts->inputs->rows[row].n_tokens, room = pgi_context_limit(&prompts->model->config) - n;
+pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row, int64_t max_new_tokens) {
+    const int64_t n = merged->inputs->rows[row].n_tokens, room = pgi_context_limit(&merged->model->config) - n;
     if (n < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row);
     int64_t max_tokens = max_new_tokens < room + 1 ? max_new_tokens : room + 1;
     /* the last token returned is never fed */
-    PGI_TRY(pgi_decoding_reserve(decoding, prompts->model, n + max_tokens - 1));
+    PGI_TRY(pgi_decoding_reserve(decoding, merged->model, n + max_tokens - 1));
     decoding->cache.n_tokens = 0;
     decoding->cache.next_position = 1;
     decoding->pending = -1;
@@ -78,17 +78,17 @@ static pg_status head(const pgi_run *run, const pg_model *model, const float *x,
     return PG_OK;
 }
 
-pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *prompts, int64_t row, pgi_decoding *decoding,
+pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, pgi_decoding *decoding,
                              int64_t layers_done, int64_t layers_total, float *logits, void *memory) {
-    const pg_model *model = prompts->model;
+    const pg_model *model = merged->model;
     const pgi_text_config *text = &model->config.text;
-    const int64_t first = prompts->inputs->rows[row].first_token, n = prompts->inputs->rows[row].n_tokens;
+    const int64_t first = merged->inputs->rows[row].first_token, n = merged->inputs->rows[row].n_tokens;
     pgi_arena arena = {.base = memory};
     pgi_step_room room = pgi_step_room_lay_out(&arena, run, text, n, decoding->cache.capacity);
 
-    pgi_merged_inputs_embed(run, prompts, row, first, n, room.x);
+    pgi_merged_inputs_embed(run, merged, row, first, n, room.x);
     pgi_run_trace(run, "embeddings", -1, room.x, n, text->hidden_size);
-    pgi_sequence sequence = pgi_merged_inputs_sequence(prompts, row, first, n);
+    pgi_sequence sequence = pgi_merged_inputs_sequence(merged, row, first, n);
     sequence.cache = &decoding->cache;
     pgi_pass pass = {
         .x = room.x,

@@ -18,7 +18,7 @@ typedef struct generation {
     const pgi_run *run;
     pg_model *model;
     const pg_generate_options *options;
-    const pgi_merged_inputs *prompts;
+    const pgi_merged_inputs *merged;
     generated_row *rows; /* [n_rows] */
     int64_t n_rows;
     pgi_step_room room; /* of a group */
@@ -75,7 +75,7 @@ static void close_generation(generation *g) {
 static size_t prefill_size(const generation *g) {
     size_t most = 0;
     for (int64_t r = 0; r < g->n_rows; r++) {
-        size_t size = pgi_prefill_workspace(g->run, &g->model->config.text, g->prompts->inputs->rows[r].n_tokens,
+        size_t size = pgi_prefill_workspace(g->run, &g->model->config.text, g->merged->inputs->rows[r].n_tokens,
                                             g->rows[r].decoding.cache.capacity);
         if (size > most) most = size;
     }
@@ -105,7 +105,7 @@ static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, 
         pgi_stream_decoder_init(&g->rows[r].decoder, tokenizer, 1);
     }
     for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->prompts, r, g->options->max_new_tokens));
+        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, r, g->options->max_new_tokens));
         if (g->rows[r].decoding.cache.capacity > capacity) capacity = g->rows[r].decoding.cache.capacity;
     }
     pgi_arena arena = {0};
@@ -123,7 +123,7 @@ static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, 
 static pg_status prefill_rows(generation *g) {
     const int64_t n_layers = g->model->config.text.n_layers;
     for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(pgi_decoding_prefill(g->run, g->prompts, r, &g->rows[r].decoding, r * n_layers, g->n_rows * n_layers,
+        PGI_TRY(pgi_decoding_prefill(g->run, g->merged, r, &g->rows[r].decoding, r * n_layers, g->n_rows * n_layers,
                                    NULL, g->prefill));
         pgi_decoding_pick(&g->rows[r].decoding, g->model, NULL);
     }
@@ -208,7 +208,7 @@ static pg_status generate(generation *g, const pgi_tokenizer *tokenizer, pg_resu
     PGI_TRY(open_generation(g, tokenizer, result));
     double start = pgi_now();
     PGI_TRY(prefill_rows(g));
-    result->encode_seconds = g->prompts->encode_seconds;
+    result->encode_seconds = g->merged->encode_seconds;
     result->prefill_seconds = pgi_now() - start;
     start = pgi_now();
     PGI_TRY(decode_rows(g));
@@ -216,11 +216,11 @@ static pg_status generate(generation *g, const pgi_tokenizer *tokenizer, pg_resu
     return PG_OK;
 }
 
-static pg_status run_generation(generation *g, const pgi_merged_inputs *prompts, const pgi_tokenizer *tokenizer,
+static pg_status run_generation(generation *g, const pgi_merged_inputs *merged, const pgi_tokenizer *tokenizer,
                                 pg_result **out) {
     pg_result *result = NULL;
-    PGI_TRY(new_result(g->model, prompts->inputs, &result));
-    g->prompts = prompts;
+    PGI_TRY(new_result(g->model, merged->inputs, &result));
+    g->merged = merged;
     pg_status status = generate(g, tokenizer, result);
     close_generation(g);
     if (status < 0)
@@ -235,11 +235,11 @@ pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
     generation g = {.run = &run, .model = model, .options = options};
-    pgi_merged_inputs prompts;
-    pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &prompts);
+    pgi_merged_inputs merged;
+    pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged);
     if (status >= 0) {
-        status = run_generation(&g, &prompts, processor->tokenizer, out);
-        pgi_merged_inputs_free(&prompts);
+        status = run_generation(&g, &merged, processor->tokenizer, out);
+        pgi_merged_inputs_free(&merged);
     }
     pgi_run_free(&run);
     return status;

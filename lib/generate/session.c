@@ -107,7 +107,7 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     const pg_model *model = session->model;
     const pgi_run *run = &session->run;
     pgi_decoding *decoding = &session->decoding;
-    pgi_merged_inputs prompts;
+    pgi_merged_inputs merged;
     pgi_arena arena = {0};
     void *decoder;
     pg_status status;
@@ -127,14 +127,14 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     arena.base = session->prefill_block;
     pgi_merged_inputs_room room =
         lay_out_prefill(&arena, run, model, n, n_images, decoding->cache.capacity, &decoder);
-    PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, &room, &prompts));
-    PGI_GOTO(pgi_decoding_reset(decoding, &prompts, 0, session->max_new_tokens), done);
-    PGI_GOTO(pgi_decoding_prefill(run, &prompts, 0, decoding, 0, model->config.text.n_layers, session->logits, decoder),
+    PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, &room, &merged));
+    PGI_GOTO(pgi_decoding_reset(decoding, &merged, 0, session->max_new_tokens), done);
+    PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, decoding, 0, model->config.text.n_layers, session->logits, decoder),
              done);
     session->state = PGI_SESSION_READY;
     pgi_run_trace(run, "logits", 0, session->logits, 1, model->config.text.vocab_size);
 done:
-    pgi_merged_inputs_free(&prompts);
+    pgi_merged_inputs_free(&merged);
     return status;
 }
 

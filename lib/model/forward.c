@@ -21,7 +21,7 @@ typedef struct span {
 
 typedef struct forward {
     const pgi_run *run;
-    const pgi_merged_inputs *prompts;
+    const pgi_merged_inputs *merged;
     uint32_t flags;
     pg_outputs *out;
     const int64_t *labels; /* [B, T], or NULL: no loss */
@@ -51,20 +51,20 @@ static float *new_output(const pg_outputs *out, uint32_t flags, int64_t n, int64
     return pgi_alloc(&out->memory, count, sizeof(float));
 }
 
-static pg_status new_outputs(const pgi_merged_inputs *prompts, uint32_t flags, int64_t logits_to_keep, pg_outputs **result) {
-    const pg_model *model = prompts->model;
+static pg_status new_outputs(const pgi_merged_inputs *merged, uint32_t flags, int64_t logits_to_keep, pg_outputs **result) {
+    const pg_model *model = merged->model;
     pg_outputs *out = pgi_alloc_zero(&model->memory, 1, sizeof *out);
     *result = out;
     if (!out) return PG_ERROR_MEMORY;
     out->memory = model->memory;
-    out->n_rows = prompts->inputs->n_rows;
-    out->n_tokens = prompts->inputs->n_tokens;
+    out->n_rows = merged->inputs->n_rows;
+    out->n_tokens = merged->inputs->n_tokens;
     out->n_kept = flags & PG_FORWARD_NO_LOGITS ? 0 : logits_to_keep > 0 ? logits_to_keep : out->n_tokens;
     out->vocab_size = model->config.text.vocab_size;
     out->hidden_size = model->config.text.hidden_size;
     out->n_layers = model->config.text.n_layers;
     out->n_image_tokens = model->config.vision.n_patches;
-    out->features = prompts->features;
+    out->features = merged->features;
     if (out->features) pgi_features_retain(out->features);
     if (out->n_kept > 0) {
         out->logits = new_output(out, flags, 1, out->n_kept, out->vocab_size);
@@ -84,12 +84,12 @@ static pg_status new_outputs(const pgi_merged_inputs *prompts, uint32_t flags, i
 }
 
 static void lay_out(pgi_arena *arena, forward *f) {
-    const pgi_text_config *text = &f->prompts->model->config.text;
+    const pgi_text_config *text = &f->merged->model->config.text;
     const size_t h = (size_t)text->hidden_size, n_rows = (size_t)f->out->n_rows;
     const int64_t n_tokens = f->out->n_tokens;
     f->x = pgi_arena_take(arena, (size_t)n_tokens * h, sizeof(float));
     f->decoder = pgi_arena_take(arena, pgi_decoder_workspace(f->run, text, n_tokens, n_tokens), 1);
-    f->loss.model = f->prompts->model;
+    f->loss.model = f->merged->model;
     f->loss.sums = pgi_arena_take(arena, n_rows, sizeof(double));
     f->loss.counts = pgi_arena_take(arena, n_rows, sizeof(int64_t));
     if (!f->labels || f->out->n_kept == n_tokens) return;
@@ -127,7 +127,7 @@ static pg_status add_labels(forward *f, int64_t row, span some, const float *las
 /* What the tokens of `some`, whose last hidden states are `last`, were run for. */
 static pg_status keep_outputs(forward *f, int64_t row, span some, const float *last) {
     pg_outputs *out = f->out;
-    const pg_model *model = f->prompts->model;
+    const pg_model *model = f->merged->model;
     const int64_t h = out->hidden_size, first_kept = out->n_tokens - out->n_kept;
     float *row_logits = out->n_kept > 0 ? out->logits + row * out->n_kept * out->vocab_size : NULL;
     if (f->flags & (PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN)) {
@@ -144,8 +144,8 @@ static pg_status keep_outputs(forward *f, int64_t row, span some, const float *l
 
 static pg_status run_row(forward *f, int64_t row) {
     pg_outputs *out = f->out;
-    const pg_model *model = f->prompts->model;
-    const pgi_row *of = &f->prompts->inputs->rows[row];
+    const pg_model *model = f->merged->model;
+    const pgi_row *of = &f->merged->inputs->rows[row];
     const int64_t h = out->hidden_size, layer_size = out->n_rows * out->n_tokens * h;
     span all = {0, out->n_tokens};
     if (f->flags & PG_FORWARD_SKIP_PADDING) all = (span){of->first_token, of->first_token + of->n_tokens};
@@ -154,8 +154,8 @@ static pg_status run_row(forward *f, int64_t row) {
         return pgi_run_progress(f->run, PG_PHASE_PREFILL, (row + 1) * out->n_layers, out->n_rows * out->n_layers);
 
     const int64_t n = all.end - all.begin;
-    pgi_merged_inputs_embed(f->run, f->prompts, row, all.begin, n, f->x);
-    pgi_sequence sequence = pgi_merged_inputs_sequence(f->prompts, row, all.begin, n);
+    pgi_merged_inputs_embed(f->run, f->merged, row, all.begin, n, f->x);
+    pgi_sequence sequence = pgi_merged_inputs_sequence(f->merged, row, all.begin, n);
     pgi_pass pass = {
         .x = f->x,
         .n_rows = n,
@@ -195,7 +195,7 @@ static pg_status check_options(const pg_model *model, const pg_inputs *inputs, c
 }
 
 static pg_status run_batch(forward *f) {
-    const pgi_memory *memory = &f->prompts->model->memory;
+    const pgi_memory *memory = &f->merged->model->memory;
     pgi_arena arena = {0};
     lay_out(&arena, f);
     f->block = pgi_alloc(memory, arena.used, 1);
@@ -213,18 +213,18 @@ static pg_status run_batch(forward *f) {
     return PG_OK;
 }
 
-/* prompts: of the inputs. */
-static pg_status run_prompts(const pgi_run *run, const pgi_merged_inputs *prompts, const pg_forward_options *options,
+/* merged: of the inputs. */
+static pg_status run_merged(const pgi_run *run, const pgi_merged_inputs *merged, const pg_forward_options *options,
                              int with_loss, pg_outputs **result) {
     pg_outputs *out = NULL;
     forward f = {.run = run,
-                 .prompts = prompts,
+                 .merged = merged,
                  .flags = options->flags,
-                 .labels = with_loss ? prompts->inputs->labels : NULL};
-    pg_status status = new_outputs(prompts, options->flags, options->logits_to_keep, &out);
+                 .labels = with_loss ? merged->inputs->labels : NULL};
+    pg_status status = new_outputs(merged, options->flags, options->logits_to_keep, &out);
     f.out = out;
     if (status >= 0) status = run_batch(&f);
-    pgi_free(&prompts->model->memory, f.block);
+    pgi_free(&merged->model->memory, f.block);
     if (status < 0)
         pgi_outputs_free(out);
     else
@@ -237,11 +237,11 @@ pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward
     PGI_TRY(check_options(model, inputs, options, with_loss));
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
-    pgi_merged_inputs prompts;
-    pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &prompts);
+    pgi_merged_inputs merged;
+    pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged);
     if (status >= 0) {
-        status = run_prompts(&run, &prompts, options, with_loss, result);
-        pgi_merged_inputs_free(&prompts);
+        status = run_merged(&run, &merged, options, with_loss, result);
+        pgi_merged_inputs_free(&merged);
     }
     pgi_run_free(&run);
     return status;

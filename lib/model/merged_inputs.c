@@ -47,27 +47,27 @@ static pg_status check_rows(const pg_model *model, const pg_inputs *inputs) {
     return PG_OK;
 }
 
-static int is_image_token(const pgi_merged_inputs *prompts, int64_t row, int64_t t) {
-    const pg_inputs *inputs = prompts->inputs;
-    const pgi_config *config = &prompts->model->config;
+static int is_image_token(const pgi_merged_inputs *merged, int64_t row, int64_t t) {
+    const pg_inputs *inputs = merged->inputs;
+    const pgi_config *config = &merged->model->config;
     int64_t at = row * inputs->n_tokens + t;
     if (inputs->ids) return inputs->ids[at] == config->image_token_id;
-    if (!prompts->image_row) return 0;
+    if (!merged->image_row) return 0;
     const float *x = inputs->embeds + at * inputs->embed_width;
     for (int64_t i = 0; i < inputs->embed_width; i++)
-        if (x[i] != prompts->image_row[i]) return 0;
+        if (x[i] != merged->image_row[i]) return 0;
     return 1;
 }
 
 /* Image tokens and the rows of the pictures must be equally many; the message names the row where they part. */
-static pg_status match_pictures(pgi_merged_inputs *prompts, int64_t n_images) {
-    const pg_inputs *inputs = prompts->inputs;
-    const int64_t per_image = prompts->model->config.vision.n_patches, n_features = n_images * per_image;
+static pg_status match_pictures(pgi_merged_inputs *merged, int64_t n_images) {
+    const pg_inputs *inputs = merged->inputs;
+    const int64_t per_image = merged->model->config.vision.n_patches, n_features = n_images * per_image;
     int64_t n = 0, in_row = 0;
     for (int64_t r = 0; r < inputs->n_rows; r++) {
-        prompts->first_feature[r] = n;
+        merged->first_feature[r] = n;
         in_row = 0;
-        for (int64_t t = 0; t < inputs->n_tokens; t++) in_row += is_image_token(prompts, r, t);
+        for (int64_t t = 0; t < inputs->n_tokens; t++) in_row += is_image_token(merged, r, t);
         if (n + in_row > n_features && n_images == 0)
             return pgi_error(PG_ERROR_ARGUMENT,
                              "row %lld has %lld image tokens, but the inputs have no pixel_values: they were made "
@@ -99,16 +99,16 @@ static pg_status check_features(const pg_model *model, const pg_features *featur
 }
 
 /* The pixels of the inputs to features, into the room or a handle of their own. */
-static pg_status encode(const pgi_run *run, pg_model *model, const pgi_merged_inputs_room *room, pgi_merged_inputs *prompts) {
+static pg_status encode(const pgi_run *run, pg_model *model, const pgi_merged_inputs_room *room, pgi_merged_inputs *merged) {
     double start = pgi_now();
     if (room) {
-        PGI_TRY(pgi_features_encode_to(run, model, prompts->inputs, room->features, room->encoder));
-        prompts->rows = room->features;
+        PGI_TRY(pgi_features_encode_to(run, model, merged->inputs, room->features, room->encoder));
+        merged->rows = room->features;
     } else {
-        PGI_TRY(pgi_features_encode(run, model, prompts->inputs, &prompts->features));
-        prompts->rows = prompts->features->data;
+        PGI_TRY(pgi_features_encode(run, model, merged->inputs, &merged->features));
+        merged->rows = merged->features->data;
     }
-    prompts->encode_seconds = pgi_now() - start;
+    merged->encode_seconds = pgi_now() - start;
     return PG_OK;
 }
 
@@ -146,37 +146,37 @@ fail:
     return status;
 }
 
-void pgi_merged_inputs_free(pgi_merged_inputs *prompts) {
-    if (!prompts->in_room) {
-        pgi_free(&prompts->model->memory, prompts->first_feature);
-        pgi_free(&prompts->model->memory, prompts->image_row);
+void pgi_merged_inputs_free(pgi_merged_inputs *merged) {
+    if (!merged->in_room) {
+        pgi_free(&merged->model->memory, merged->first_feature);
+        pgi_free(&merged->model->memory, merged->image_row);
     }
-    pgi_features_release(prompts->features);
+    pgi_features_release(merged->features);
 }
 
-void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *prompts, int64_t row, int64_t first, int64_t n,
+void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n,
                        float *x) {
-    const pg_inputs *inputs = prompts->inputs;
-    const pgi_text_config *text = &prompts->model->config.text;
+    const pg_inputs *inputs = merged->inputs;
+    const pgi_text_config *text = &merged->model->config.text;
     const int64_t h = text->hidden_size;
-    const float *image_row = prompts->rows ? prompts->rows + prompts->first_feature[row] * h : NULL;
+    const float *image_row = merged->rows ? merged->rows + merged->first_feature[row] * h : NULL;
     for (int64_t t = 0; t < first; t++) /* image tokens that are padding take theirs too, as in HF */
-        if (is_image_token(prompts, row, t)) image_row += h;
+        if (is_image_token(merged, row, t)) image_row += h;
     for (int64_t t = first; t < first + n; t++, x += h) {
         int64_t at = row * inputs->n_tokens + t;
-        if (is_image_token(prompts, row, t)) {
+        if (is_image_token(merged, row, t)) {
             memcpy(x, image_row, (size_t)h * sizeof(float));
             image_row += h;
         } else if (inputs->ids) {
-            pgi_decoder_embed(run, text, &prompts->model->weights.text, &inputs->ids[at], 1, x);
+            pgi_decoder_embed(run, text, &merged->model->weights.text, &inputs->ids[at], 1, x);
         } else {
             memcpy(x, inputs->embeds + at * h, (size_t)h * sizeof(float));
         }
     }
 }
 
-pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *prompts, int64_t row, int64_t first, int64_t n) {
-    const pg_inputs *inputs = prompts->inputs;
+pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n) {
+    const pg_inputs *inputs = merged->inputs;
     const pgi_row *of = &inputs->rows[row];
     int64_t at = row * inputs->n_tokens + first;
     return (pgi_sequence){

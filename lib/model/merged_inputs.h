@@ -16,25 +16,25 @@ typedef struct pgi_merged_inputs {
     int in_room;             /* the arrays lie in a room */
 } pgi_merged_inputs;
 
-/* Memory of the caller that prompts can be opened in; it must live as long as they do. */
+/* Memory of the caller that merged can be opened in; it must live as long as they do. */
 typedef struct pgi_merged_inputs_room {
     int64_t *first_feature; /* [B] */
     float *image_row;       /* [hidden] */
     float *features;        /* of the pictures of the inputs; not used with given features, nor is what follows */
-    void *encoder;          /* pgi_features_scratch() bytes, free again when the prompts are open */
+    void *encoder;          /* pgi_features_scratch() bytes, free again when the merged are open */
 } pgi_merged_inputs_room;
 
 /* Checks every row against the model, and encodes the pixels when there are image tokens and no `features`
  * (borrowed, NULL: none). room NULL: memory is allocated, with one it is not. On error *out needs no close. */
 pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs, const pg_features *features,
                            const pgi_merged_inputs_room *room, pgi_merged_inputs *out);
-void pgi_merged_inputs_free(pgi_merged_inputs *prompts);
+void pgi_merged_inputs_free(pgi_merged_inputs *merged);
 
 /* x [n, hidden]: the rows `first` .. `first` + n of the T of batch row `row`. */
-void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *prompts, int64_t row, int64_t first, int64_t n, float *x);
+void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n, float *x);
 
 /* What the decoder must know of the same rows, which hold all tokens of the batch row. */
-pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *prompts, int64_t row, int64_t first, int64_t n);
+pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n);
 
 /* The longest row, in tokens, that the decoder takes. */
 int64_t pgi_context_limit(const pgi_config *config);
