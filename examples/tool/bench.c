@@ -378,7 +378,7 @@ static void print_text(const bench_state *s) {
     const roofs *r = &s->roofs;
     const char *products;
     const double product = product_roof(s, &products);
-    printf("model         %s: Gemma %d decoder, weights %s, arithmetic %s\n", s->path, (int)s->info.generation,
+    printf("model         %s: Gemma %d decoder, weights %s, arithmetic %s\n", s->path, (int)s->info.gemma_version,
            tool_weights_names[s->info.weights], tool_arithmetic_names[s->info.arithmetic]);
     printf("machine       %d threads, kernels ", (int)s->memory.n_threads);
     tool_print_names(s->info.cpu_used, tool_cpu_names, tool_n_cpu_names);
@@ -422,8 +422,8 @@ static json_t *make_json(const bench_state *s) {
     json_t *object = json_pack(
         "{s:s, s:s, s:s, s:s, s:i, s:o, s:i, s:i, s:i, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "model",
         s->path, "version", pg_version_string(), "weights", tool_weights_names[s->info.weights], "arithmetic",
-        tool_arithmetic_names[s->info.arithmetic], "generation",
-        (int)s->info.generation, "kernels", tool_names_json(s->info.cpu_used, tool_cpu_names, tool_n_cpu_names),
+        tool_arithmetic_names[s->info.arithmetic], "gemma_version",
+        (int)s->info.gemma_version, "kernels", tool_names_json(s->info.cpu_used, tool_cpu_names, tool_n_cpu_names),
         "threads", (int)s->memory.n_threads, "image_size", (int)s->info.image_size, "image_tokens",
         (int)s->info.n_image_tokens, "prompt_tokens", (json_int_t)s->prompt_tokens, "new_tokens",
         (json_int_t)s->new_tokens, "rounds", (json_int_t)s->rounds, "load_s", s->model_s + s->processor_s,

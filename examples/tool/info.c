@@ -47,8 +47,8 @@ static void print_text(const facts *f) {
     char a[32], b[32], c[32];
     long long vision_heads = field(f, "vision_config", "num_attention_heads");
     printf("folder        %s\n", f->path);
-    printf("architecture  %s: SigLIP encoder, Gemma %d decoder\n", m->generation == 2 ? "PaliGemma 2" : "PaliGemma",
-           (int)m->generation);
+    printf("architecture  %s: SigLIP encoder, Gemma %d decoder\n", m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma",
+           (int)m->gemma_version);
     printf("weights       %.3f million parameters, ", (double)m->n_parameters / 1e6);
     if (m->weights != PG_WEIGHTS_STORED) printf("%s blocks, ", tool_weights_names[m->weights]);
     tool_print_names(m->dtypes, dtype_names, 4);
@@ -105,7 +105,7 @@ static json_t *make_json(const facts *f) {
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
     return json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path",
                      f->path,
-                     "architecture", m->generation == 2 ? "PaliGemma 2" : "PaliGemma", "generation", (int)m->generation,
+                     "architecture", m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma", "gemma_version", (int)m->gemma_version,
                      "n_parameters", (json_int_t)m->n_parameters, "weights", tool_weights_names[m->weights], "arithmetic",
                      tool_arithmetic_names[m->arithmetic], "dtypes",
                      tool_names_json(m->dtypes, dtype_names, 4),

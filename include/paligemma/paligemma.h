@@ -280,7 +280,7 @@ PG_API pg_status pg_model_config(const pg_model *model, const char *key, char *t
 
 typedef struct pg_model_info {
     uint32_t struct_size;    /* in: sizeof(pg_model_info) */
-    int32_t generation;      /* 1: PaliGemma (Gemma 1 decoder), 2: PaliGemma 2 (Gemma 2 decoder) */
+    int32_t gemma_version;      /* 1: PaliGemma (Gemma 1 decoder), 2: PaliGemma 2 (Gemma 2 decoder) */
     uint64_t n_parameters;   /* elements of all tensors in use, a tied head counted once */
     uint64_t n_bytes_mapped; /* bytes of the mapped weight files */
     uint64_t cpu_used;       /* PG_CPU_* bits of the kernels chosen */

@@ -97,7 +97,7 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
     PGI_TRY(pgi_struct_out_check(info, "pg_model_info"));
     pg_model_info value = {
         .struct_size = sizeof value,
-        .generation = model->config.text.generation,
+        .gemma_version = model->config.text.gemma_version,
         .n_parameters = model->weights.n_parameters,
         .n_bytes_mapped = pgi_tensor_files_n_bytes(model->files),
         .cpu_used = model->kernels.cpu,

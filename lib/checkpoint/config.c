@@ -177,7 +177,7 @@ static pg_status read_layer_types(const section *from, const pgi_text_config *te
 static pg_status read_text(const section *from, const pgi_memory *memory, pgi_text_config *out) {
     double value;
     const char *type = json_string_value(json_object_get(from->object, "model_type"));
-    out->generation = type && strcmp(type, "gemma2") == 0 ? 2 : 1;
+    out->gemma_version = type && strcmp(type, "gemma2") == 0 ? 2 : 1;
     PGI_TRY(read_int(from, "hidden_size", 1, MAX_HIDDEN, &out->hidden_size));
     PGI_TRY(read_int(from, "intermediate_size", 1, MAX_INTERMEDIATE, &out->intermediate_size));
     PGI_TRY(read_int(from, "num_hidden_layers", 1, MAX_LAYERS, &out->n_layers));
@@ -195,7 +195,7 @@ static pg_status read_text(const section *from, const pgi_memory *memory, pgi_te
                          from->path, out->head_dim);
     PGI_TRY(read_int(from, "vocab_size", 1, PGI_MAX_VOCAB, &out->vocab_size));
     PGI_TRY(read_int(from, "max_position_embeddings", 1, INT32_MAX, &out->max_positions));
-    PGI_TRY(read_activation(from, out->generation == 2 ? "hidden_activation" : "hidden_act", &out->activation));
+    PGI_TRY(read_activation(from, out->gemma_version == 2 ? "hidden_activation" : "hidden_act", &out->activation));
     PGI_TRY(read_positive(from, "rms_norm_eps", &value));
     out->rms_norm_eps = (float)value;
     PGI_TRY(read_bool(from, "attention_bias", &out->attention_bias));
@@ -208,7 +208,7 @@ static pg_status read_text(const section *from, const pgi_memory *memory, pgi_te
     if (!slides) return PG_ERROR_MEMORY;
     out->layer_slides = slides;
     out->query_scale = (float)pow(out->head_dim, -0.5);
-    if (out->generation == 1) return PG_OK;
+    if (out->gemma_version == 1) return PG_OK;
 
     PGI_TRY(read_positive(from, "query_pre_attn_scalar", &value));
     out->query_scale = (float)pow(value, -0.5);

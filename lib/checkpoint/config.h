@@ -19,7 +19,7 @@ typedef struct pgi_vision_config {
 } pgi_vision_config;
 
 typedef struct pgi_text_config {
-    int32_t generation; /* 1: Gemma, 2: Gemma 2 */
+    int32_t gemma_version; /* 1: Gemma, 2: Gemma 2 */
     int32_t hidden_size, intermediate_size, n_layers, n_heads, n_kv_heads, head_dim, vocab_size;
     int32_t activation;          /* PGI_ACTIVATION_* */
     int32_t max_positions;       /* max_position_embeddings */

@@ -284,7 +284,7 @@ static pg_status bind_text_layer(binder *b, int32_t index, pgi_text_layer *layer
     PGI_TRY(take_linear(b, PART_TEXT, NAME("self_attn.v_proj"), n_kv, hidden, has_bias, &layer->v));
     PGI_TRY(take_linear(b, PART_TEXT, NAME("self_attn.o_proj"), hidden, n_q, has_bias, &layer->out));
     PGI_TRY(take_vector(b, PART_TEXT, NAME("post_attention_layernorm.weight"), hidden, &layer->post_attention_norm));
-    if (config->generation == 2) {
+    if (config->gemma_version == 2) {
         PGI_TRY(take_vector(b, PART_TEXT, NAME("pre_feedforward_layernorm.weight"), hidden, &layer->pre_mlp_norm));
         PGI_TRY(take_vector(b, PART_TEXT, NAME("post_feedforward_layernorm.weight"), hidden, &layer->post_mlp_norm));
     }
@@ -341,7 +341,7 @@ static pg_status bind_all(binder *b, pgi_weights *out) {
 /* Tensors that bind_all() will take. */
 static int64_t count_expected(const binder *b) {
     const pgi_config *config = b->config;
-    int64_t per_text_layer = 9 + (config->text.generation == 2 ? 2 : 0) + (config->text.attention_bias ? 4 : 0);
+    int64_t per_text_layer = 9 + (config->text.gemma_version == 2 ? 2 : 0) + (config->text.attention_bias ? 4 : 0);
     int64_t n_embeddings = (find(b, PART_TEXT, "embed_tokens.weight") != NULL) + (find(b, PART_HEAD, "weight") != NULL);
     return n_embeddings + 5 + 16 * (int64_t)config->vision.n_layers + 2 + per_text_layer * config->text.n_layers + 1;
 }

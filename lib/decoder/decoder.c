@@ -212,14 +212,14 @@ static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config
                      w->sin + first_out * half));
     PGI_TRY(attend(run, config, index, pass, first_out, n_out, w));
     PGI_TRY(pgi_linear_forward(run, w->attention_out, width, n_out, &layer->out, w->residual, h, w->linear));
-    if (config->generation == 2)
+    if (config->gemma_version == 2)
         PGI_TRY(pgi_rms_norm(run, w->residual, n_out, h, layer->post_attention_norm, config->rms_norm_eps, w->residual));
     PGI_TRY(pgi_add(run, x, w->residual, n_out * h));
 
-    const float *mlp_norm = config->generation == 2 ? layer->pre_mlp_norm : layer->post_attention_norm;
+    const float *mlp_norm = config->gemma_version == 2 ? layer->pre_mlp_norm : layer->post_attention_norm;
     PGI_TRY(pgi_rms_norm(run, x, n_out, h, mlp_norm, config->rms_norm_eps, w->normed));
     PGI_TRY(pgi_mlp_forward(run, &mlp, w->normed, n_out, w->residual, w->intermediate, w->linear));
-    if (config->generation == 2)
+    if (config->gemma_version == 2)
         PGI_TRY(pgi_rms_norm(run, w->residual, n_out, h, layer->post_mlp_norm, config->rms_norm_eps, w->residual));
     return pgi_add(run, x, w->residual, n_out * h);
 }

@@ -39,7 +39,7 @@ pg_status pgi_session_step(pg_session *session, int64_t *token);
 /* Lets `trace` (borrowed, NULL: nobody) see the stages of prefills, and each step's logits as stage "logits". */
 void pgi_session_set_trace(pg_session *session, const pgi_trace *trace);
 
-/* Working memory of a session, its KV cache left out, for merged and decodings of n_tokens together. */
+/* Working memory of a session, its KV cache left out, for prompt and generated tokens, n_tokens together. */
 size_t pgi_session_workspace(const pgi_run *run, const pg_model *model, int64_t n_tokens, int64_t n_images);
 
 #endif

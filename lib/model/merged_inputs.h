@@ -16,12 +16,12 @@ typedef struct pgi_merged_inputs {
     int in_room;             /* the arrays lie in a room */
 } pgi_merged_inputs;
 
-/* Memory of the caller that merged can be opened in; it must live as long as they do. */
+/* Memory of the caller for merged inputs; it must live as long as they do. */
 typedef struct pgi_merged_inputs_room {
     int64_t *first_feature; /* [B] */
     float *image_row;       /* [hidden] */
     float *features;        /* of the pictures of the inputs; not used with given features, nor is what follows */
-    void *encoder;          /* pgi_features_scratch() bytes, free again when the merged are open */
+    void *encoder;          /* pgi_features_scratch() bytes, free again once they are made */
 } pgi_merged_inputs_room;
 
 /* Checks every row against the model, and encodes the pixels when there are image tokens and no `features`

@@ -54,7 +54,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     pgi_kernels_arithmetic(&model->kernels, options->arithmetic, quantized);
     uint32_t n_files = pgi_tensor_files_n_files(model->files);
     pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx", folder,
-                 model->config.text.generation, (unsigned long long)model->weights.n_parameters, n_files,
+                 model->config.text.gemma_version, (unsigned long long)model->weights.n_parameters, n_files,
                  n_files == 1 ? "" : "s", (unsigned long long)model->kernels.cpu);
     if (model->config.unfollowed_setting)
         pgi_log_line(&model->log, PG_LOG_WARNING,

@@ -69,7 +69,7 @@ class ModelOptions(Struct):
 
 
 class ModelInfo(Struct):
-    _fields_ = [("struct_size", u32), ("generation", i32), ("n_parameters", u64), ("n_bytes_mapped", u64),
+    _fields_ = [("struct_size", u32), ("gemma_version", i32), ("n_parameters", u64), ("n_bytes_mapped", u64),
                 ("cpu_used", u64), ("n_files", u32), ("n_tensors", u32), ("dtypes", u32), ("image_size", i32),
                 ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("arithmetic", i32)]
 

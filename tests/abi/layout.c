@@ -24,7 +24,7 @@
     F(pg_model_options, weights) F(pg_model_options, flags) F(pg_model_options, arithmetic)                            \
     F(pg_model_options, reserved2)                                                                                     \
     S(pg_model_info)                                                                                                   \
-    F(pg_model_info, struct_size) F(pg_model_info, generation) F(pg_model_info, n_parameters)                          \
+    F(pg_model_info, struct_size) F(pg_model_info, gemma_version) F(pg_model_info, n_parameters)                          \
     F(pg_model_info, n_bytes_mapped) F(pg_model_info, cpu_used) F(pg_model_info, n_files) F(pg_model_info, n_tensors)  \
     F(pg_model_info, dtypes) F(pg_model_info, image_size) F(pg_model_info, n_image_tokens) F(pg_model_info, vocab_size)\
     F(pg_model_info, weights) F(pg_model_info, arithmetic)                                                             \

@@ -29,23 +29,23 @@ SMALL = dict(hidden_size=64, intermediate_size=160, num_hidden_layers=2, num_att
 
 
 def config_of(variant):
-    """-> (the config's JSON as official folders write it, the config object, generation)"""
-    small, generation = variant == "small", 2 if variant.startswith("2-") else 1
-    text = dict(SMALL if small else TEXT[generation], vocab_size=ROWS)
+    """-> (the config's JSON as official folders write it, the config object, gemma_version)"""
+    small, gemma_version = variant == "small", 2 if variant.startswith("2-") else 1
+    text = dict(SMALL if small else TEXT[gemma_version], vocab_size=ROWS)
     size = 28 if small else int(variant.rsplit("-", 1)[1])
     vision = dict(hidden_size=72, intermediate_size=100, num_hidden_layers=2, num_attention_heads=1) if small else \
         dict(hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16)
     vision.update(image_size=size, patch_size=14, vision_use_head=False, projection_dim=text["hidden_size"])
     common = dict(projection_dim=text["hidden_size"], hidden_size=text["hidden_size"], image_token_index=IMAGE_ID,
                   bos_token_id=2, eos_token_id=1, pad_token_id=0)
-    config = PaliGemmaConfig(text_config=(GemmaConfig if generation == 1 else Gemma2Config)(**text),
+    config = PaliGemmaConfig(text_config=(GemmaConfig if gemma_version == 1 else Gemma2Config)(**text),
                              vision_config=SiglipVisionConfig(**vision), **common)
     written = dict(common, architectures=["PaliGemmaForConditionalGeneration"], model_type="paligemma",
                    torch_dtype="bfloat16",
-                   text_config=dict(text, model_type="gemma" if generation == 1 else "gemma2", torch_dtype="bfloat16",
+                   text_config=dict(text, model_type="gemma" if gemma_version == 1 else "gemma2", torch_dtype="bfloat16",
                                     num_image_tokens=(size // 14) ** 2),
                    vision_config=dict(vision, model_type="siglip_vision_model"))
-    return written, config, generation
+    return written, config, gemma_version
 
 
 def bf16(values):
@@ -54,7 +54,7 @@ def bf16(values):
     return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
 
 
-def write_shard(path, tensors, generation, rng):
+def write_shard(path, tensors, gemma_version, rng):
     """tensors: [(name in the file, name in transformers, shape)]"""
     header, offset = {"__metadata__": {"format": "pt"}}, 0
     for name, _, shape in tensors:
@@ -66,7 +66,7 @@ def write_shard(path, tensors, generation, rng):
     with open(path, "wb") as f:
         f.write(len(text).to_bytes(8, "little") + text)
         for _, name, shape in tensors:
-            mean, scale = checkpoints.scale_of(name, shape, generation)
+            mean, scale = checkpoints.scale_of(name, shape, gemma_version)
             left = int(np.prod(shape))
             while left:
                 n = min(left, BLOCK)
@@ -81,7 +81,7 @@ def main():
     args.add_argument("--seed", type=int, default=0)
     args = args.parse_args()
     os.makedirs(args.folder, exist_ok=True)
-    written, config, generation = config_of(args.variant)
+    written, config, gemma_version = config_of(args.variant)
     with torch.device("meta"):
         shapes = {k: tuple(v.shape) for k, v in PaliGemmaForConditionalGeneration(config).state_dict().items()
                   if k != "lm_head.weight"}
@@ -97,7 +97,7 @@ def main():
     weight_map = {}
     for i, tensors in enumerate(shards):
         file = f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
-        write_shard(os.path.join(args.folder, file), tensors, generation, rng)
+        write_shard(os.path.join(args.folder, file), tensors, gemma_version, rng)
         weight_map.update({name: file for name, _, _ in tensors})
         print(file, flush=True)
     total = sum(2 * int(np.prod(s)) for s in shapes.values())

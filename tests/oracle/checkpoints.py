@@ -51,13 +51,13 @@ def draw(seed):
     vision = dict(hidden_size=heads * head_dim, num_attention_heads=heads, num_hidden_layers=between(1, 4),
                   intermediate_size=between(17, 190), patch_size=patch, image_size=between(28, 112),
                   layer_norm_eps=pick([1e-6, 1e-5], [0.8, 0.2]))
-    generation = between(1, 2)
+    gemma_version = between(1, 2)
     heads = pick([1, 2, 3, 4, 6, 8])
     text = dict(hidden_size=heads * between(20 // heads + 1, 130 // heads), num_attention_heads=heads,
                 num_key_value_heads=pick([h for h in range(1, heads + 1) if heads % h == 0]),
                 head_dim=2 * between(2, 24), num_hidden_layers=between(1, 4), intermediate_size=between(17, 190),
                 rms_norm_eps=pick([1e-6, 1e-5], [0.8, 0.2]))
-    if generation == 1:
+    if gemma_version == 1:
         text["hidden_size"] += between(0, 5)  # Gemma 1 allows any
     else:
         text.update(query_pre_attn_scalar=text["head_dim"] + between(1, 30),
@@ -68,7 +68,7 @@ def draw(seed):
             text["layer_types"] = [pick(["sliding_attention", "full_attention"]) for _ in range(text["num_hidden_layers"])]
     if rng.random() < 0.2:  # "gelu" is the exact one, but in Gemma 1 a legacy name of the tanh approximation
         vision["hidden_act"] = pick(["gelu", "silu", "relu"])
-        text["hidden_act" if generation == 1 else "hidden_activation"] = pick(["gelu", "silu", "relu"])
+        text["hidden_act" if gemma_version == 1 else "hidden_activation"] = pick(["gelu", "silu", "relu"])
     image = {}
     if rng.random() < 0.3:
         image = dict(image_mean=rng.uniform(0.2, 0.7, 3).round(8).tolist(), image_std=rng.uniform(0.2, 0.7, 3).tolist(),
@@ -79,7 +79,7 @@ def draw(seed):
     layout = pick(list(LAYOUTS))
     head = pick(["tied", "tied and written", "head only", "own"], [0.5, 0.2, 0.15, 0.15])
     return dict(
-        seed=seed, generation=generation, vision=vision, text=text,
+        seed=seed, gemma_version=gemma_version, vision=vision, text=text,
         rope_theta=pick([10000.0, float(between(100, 100000))], [0.75, 0.25]),
         n_learned=between(20, 900), extra_rows=pick([0, 1, 64, between(2, 100)]), padding_rows=pick(["zero", "random"]),
         layout=layout, dtype=pick(["F32", "BF16", "F16", "mixed"]),
@@ -92,7 +92,7 @@ def draw(seed):
 
 
 def build_config(spec, n_pieces):
-    text_class = {1: GemmaConfig, 2: Gemma2Config}[spec["generation"]]
+    text_class = {1: GemmaConfig, 2: Gemma2Config}[spec["gemma_version"]]
     rows = n_pieces + spec["extra_rows"]
     text = text_class(vocab_size=rows, rope_parameters={"rope_type": "default", "rope_theta": spec["rope_theta"]},
                       **spec["text"])
@@ -103,7 +103,7 @@ def build_config(spec, n_pieces):
                            pad_token_id=0, tie_word_embeddings=spec["head"] != "own")
 
 
-def scale_of(name, shape, generation):
+def scale_of(name, shape, gemma_version):
     """-> (mean, standard deviation) of the random weights of a tensor, by its role."""
     part = name.split(".")
     fan_in = int(np.prod(shape[1:]))
@@ -114,7 +114,7 @@ def scale_of(name, shape, generation):
     if name.endswith("language_model.norm.weight"):
         return -1.0, 2.0  # signs of both kinds: a token does not predict itself
     if len(shape) == 1:
-        return (1.0, 0.5) if generation == 2 and "post_attention" in name else (0.0, 0.3)
+        return (1.0, 0.5) if gemma_version == 2 and "post_attention" in name else (0.0, 0.3)
     if "position_embedding" in name:
         return 0.0, 0.5
     if "embed_tokens" in name or "lm_head" in name:
@@ -126,7 +126,7 @@ def fill(model, spec, n_pieces, quiet):
     """Random weights. `quiet`: ids of tokens that shall be chosen less often."""
     rng = np.random.default_rng([spec["seed"], 2])
     for name, p in model.named_parameters():
-        mean, scale = scale_of(name, p.shape, spec["generation"])
+        mean, scale = scale_of(name, p.shape, spec["gemma_version"])
         value = torch.from_numpy((mean + scale * rng.standard_normal(tuple(p.shape))).astype(np.float32))
         if "embed_tokens" in name or "lm_head" in name:
             value[quiet] *= 0.7
@@ -209,7 +209,7 @@ def write_config(folder, config, spec):
             sparse[part] = {k: v for k, v in whole[part].items() if k in default and v != default[k]}
             sparse[part].update(model_type=whole[part]["model_type"], num_image_tokens=tokens)
             sparse[part].pop("use_bidirectional_attention", None)
-            if part == "text_config" and spec["generation"] == 2 and "layer_types" not in spec["text"]:
+            if part == "text_config" and spec["gemma_version"] == 2 and "layer_types" not in spec["text"]:
                 sparse[part].pop("layer_types", None)
         sparse["text_config"]["torch_dtype"] = dtype
         sparse["vision_config"].update(projection_dim=config.projection_dim, projector_hidden_act="gelu_fast")
@@ -225,7 +225,7 @@ def write_config(folder, config, spec):
         text["rope_theta"] = text.pop("rope_parameters")["rope_theta"]
         text["rope_scaling"] = None
         text["use_bidirectional_attention"] = None
-        if spec["generation"] == 1:
+        if spec["gemma_version"] == 1:
             text["hidden_activation"] = None
         whole["_vocab_size"] = whole.pop("vocab_size")
     whole.update(architectures=["PaliGemmaForConditionalGeneration"], model_type="paligemma", ignore_index=-100,

@@ -175,7 +175,7 @@ def flat(config, prefix=""):
 
 
 def describe(spec):
-    keys = ["generation", "layout", "dtype", "head", "shards", "unaligned", "config", "files"]
+    keys = ["gemma_version", "layout", "dtype", "head", "shards", "unaligned", "config", "files"]
     return ", ".join(f"{k} {spec[k]}" for k in keys)
 
 

@@ -50,7 +50,7 @@ Image = structure("Image", "format:i32 width:i32 height:i32 planes:ptrx4 strides
 RUN = "progress:ptr progress_user:ptr cancel:ptr"
 ModelOptions = structure("ModelOptions", f"reserved:u32 cpu_mask:u64 allocator:ptr log:ptr log_user:ptr {RUN} "
                                          "weights:i32 flags:u32 arithmetic:i32 reserved2:u32")
-ModelInfo = structure("ModelInfo", "generation:i32 n_parameters:u64 n_bytes_mapped:u64 cpu_used:u64 n_files:u32 "
+ModelInfo = structure("ModelInfo", "gemma_version:i32 n_parameters:u64 n_bytes_mapped:u64 cpu_used:u64 n_files:u32 "
                                    "n_tensors:u32 dtypes:u32 image_size:i32 n_image_tokens:i32 vocab_size:i32 "
                                    "weights:i32 arithmetic:i32")
 EncodeOptions = structure("EncodeOptions", "flags:u32 max_image_pixels:i64 mode:i32 padding:i32 padding_side:i32 "

@@ -20,12 +20,12 @@ enum {
 };
 
 tiny_options tiny_official(void) {
-    return (tiny_options){.seed = 1, .generation = 1, .dtype = PG_DTYPE_BF16, .n_shards = 1,
+    return (tiny_options){.seed = 1, .gemma_version = 1, .dtype = PG_DTYPE_BF16, .n_shards = 1,
                           .image_size = 12, .n_layers = 2};
 }
 
 tiny_options tiny_saved_today(void) {
-    return (tiny_options){.seed = 2, .generation = 2, .dtype = PG_DTYPE_F32, .n_shards = 3, .layout = 2, .new_style = 1,
+    return (tiny_options){.seed = 2, .gemma_version = 2, .dtype = PG_DTYPE_F32, .n_shards = 3, .layout = 2, .new_style = 1,
                           .image_size = 12, .n_layers = 2};
 }
 
@@ -262,7 +262,7 @@ static void put_all_tensors(store *s, const tiny_options *o, int64_t vocab) {
     static const char *const text[] = {"language_model.model.", "model.language_model.", "language_model.model."};
     static const char *const head[] = {"language_model.", "", "language_model."};
     int64_t n_patches = (int64_t)(o->image_size / PATCH) * (o->image_size / PATCH);
-    int64_t n_kv = o->generation == 1 ? 1 : 2;
+    int64_t n_kv = o->gemma_version == 1 ? 1 : 2;
     const char *p = vision[o->layout];
     char layer[128];
     put_tensor(s, p, "embeddings.patch_embedding.weight", 0.25f, 0, 4, V_HIDDEN, 3, PATCH, PATCH);
@@ -291,7 +291,7 @@ static void put_all_tensors(store *s, const tiny_options *o, int64_t vocab) {
         put_linear(s, layer, "self_attn.v_proj", n_kv * HEAD_DIM, T_HIDDEN, 0);
         put_linear(s, layer, "self_attn.o_proj", T_HIDDEN, T_HEADS * HEAD_DIM, 0);
         put_norm(s, layer, "post_attention_layernorm", T_HIDDEN, 0);
-        if (o->generation == 2) {
+        if (o->gemma_version == 2) {
             put_norm(s, layer, "pre_feedforward_layernorm", T_HIDDEN, 0);
             put_norm(s, layer, "post_feedforward_layernorm", T_HIDDEN, 0);
         }
@@ -388,9 +388,9 @@ static void write_configs(const char *folder, const tiny_options *o, int image_i
                  "\"num_hidden_layers\":%d,\"num_attention_heads\":%d,\"num_key_value_heads\":%d,\"head_dim\":%d,"
                  "\"vocab_size\":%lld,"
                  "\"num_image_tokens\":%d%s},",
-                 o->generation == 1 ? "gemma" : "gemma2", T_HIDDEN, T_INTER, o->n_layers, T_HEADS,
-                 o->generation == 1 ? 1 : 2, HEAD_DIM, (long long)vocab, per_side * per_side,
-                 o->generation == 1 ? ""
+                 o->gemma_version == 1 ? "gemma" : "gemma2", T_HIDDEN, T_INTER, o->n_layers, T_HEADS,
+                 o->gemma_version == 1 ? 1 : 2, HEAD_DIM, (long long)vocab, per_side * per_side,
+                 o->gemma_version == 1 ? ""
                                     : ",\"query_pre_attn_scalar\":8,\"attn_logit_softcapping\":50.0,"
                                       "\"final_logit_softcapping\":30.0,\"sliding_window\":4096,"
                                       "\"hidden_activation\":\"gelu_pytorch_tanh\"");

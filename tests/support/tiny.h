@@ -11,7 +11,7 @@ enum { TINY_HEAD_TIED, TINY_HEAD_BOTH, TINY_HEAD_ONLY };
 
 typedef struct tiny_options {
     uint64_t seed;
-    int generation;  /* 1: Gemma, 2: Gemma 2 */
+    int gemma_version;  /* 1: Gemma, 2: Gemma 2 */
     int dtype;       /* PG_DTYPE_F32, PG_DTYPE_BF16 or PG_DTYPE_F16 */
     int n_shards;    /* 1: model.safetensors; more: an index beside them */
     int layout;      /* of the names: 0 before transformers 4.52, 1 after, 2 as 5.23 saves */

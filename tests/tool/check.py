@@ -150,14 +150,14 @@ def answers(folder, picture):
 
     code, out, err = run("info", folder, "--json")
     info = json.loads(out)
-    expect("info --json", code == 0 and err == "" and info["path"] == folder and info["generation"] in (1, 2)
+    expect("info --json", code == 0 and err == "" and info["path"] == folder and info["gemma_version"] in (1, 2)
            and info["config"]["text_config"]["hidden_size"] > 0 and info["memory"]["weights"] > 0
            and info["image"]["size"] > 0 and set(info["dtypes"]) <= {"f32", "bf16", "f16"} and info["dtypes"], info)
     expect("image tokens", answer["prompt_ids"].count(info["tokenizer"]["image_id"]) == info["image"]["tokens"], info)
     more = json.loads(run("info", folder, "--json", "--tokens", "4000")[1])
     expect("--tokens", more["memory"]["kv_cache"] > info["memory"]["kv_cache"], more["memory"], info["memory"])
     code, out, err = run("info", folder)
-    expect("info", code == 0 and err == "" and f"Gemma {info['generation']}" in out
+    expect("info", code == 0 and err == "" and f"Gemma {info['gemma_version']}" in out
            and str(info["tokenizer"]["image_id"]) in out, code, out, err)
 
 

@@ -69,7 +69,7 @@ static inline void assert_error(pg_status found, pg_status expected, const char 
 /* Vision: 2 x 16, 2 heads, MLP 20, 28 px / 14. Text: 2 x 24, 4 heads of 6, 2 KV heads, MLP 40, vocabulary 50. */
 enum { VH = 16, VI = 20, PATCHES = 4, TH = 24, TI = 40, HEADS = 4, KV = 2, HD = 6, VOCAB = 50, LAYERS = 2 };
 
-static inline void write_config(int generation, const char *text_extra, const char *top_extra) {
+static inline void write_config(int gemma_version, const char *text_extra, const char *top_extra) {
     char text[2048];
     snprintf(text, sizeof text,
              "{\"model_type\":\"paligemma\",\"image_token_index\":%d,\"projection_dim\":%d,%s\"text_config\":{\"model_"
@@ -78,7 +78,7 @@ static inline void write_config(int generation, const char *text_extra, const ch
              "\"num_key_value_heads\":%d,\"head_dim\":%d,\"vocab_size\":%d},\"vision_config\":{\"hidden_size\":%d,"
              "\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":2,\"image_size\":28,"
              "\"patch_size\":14,\"vision_use_head\":false}}",
-             VOCAB - 1, TH, top_extra, generation == 2 ? "gemma2" : "gemma", text_extra, TH, TI, LAYERS, HEADS, KV, HD,
+             VOCAB - 1, TH, top_extra, gemma_version == 2 ? "gemma2" : "gemma", text_extra, TH, TI, LAYERS, HEADS, KV, HD,
              VOCAB, VH, VI, LAYERS);
     write_text("config.json", text);
 }

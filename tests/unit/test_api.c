@@ -207,7 +207,7 @@ static void config_and_info(void **state) {
     assert_int_equal(strlen(text), needed - 1);
     assert_int_equal(text[0], '{');
     OK(pg_model_get_info(model, &info));
-    assert_int_equal(info.generation, 2);
+    assert_int_equal(info.gemma_version, 2);
     assert_int_equal(info.n_files, 3);
     assert_int_equal(info.dtypes, 1u << PG_DTYPE_F32);
     assert_int_equal(info.n_image_tokens, 9);
@@ -555,10 +555,10 @@ static void pictures_in_every_form(void **state) {
 /* One tiny checkpoint in every dtype, layout, sharding and head: the same numbers where the values are the same. */
 static void every_form_of_checkpoint(void **state) {
     (void)state;
-    for (int generation = 1; generation <= 2; generation++)
+    for (int gemma_version = 1; gemma_version <= 2; gemma_version++)
         for (int dtype = PG_DTYPE_F32; dtype <= PG_DTYPE_F16; dtype++)
             for (int form = 0; form < 6; form++) {
-                tiny_options options = {.seed = 3, .generation = generation, .dtype = dtype, .n_shards = 1 + form % 3,
+                tiny_options options = {.seed = 3, .gemma_version = gemma_version, .dtype = dtype, .n_shards = 1 + form % 3,
                                         .layout = form % 3, .head = form / 2, .new_style = form % 2, .image_size = 12,
                                         .n_layers = 2};
                 char where[512];
@@ -572,7 +572,7 @@ static void every_form_of_checkpoint(void **state) {
                 OK(pg_model_open(where, NULL, &m));
                 OK(pg_processor_open(where, NULL, &p));
                 OK(pg_model_get_info(m, &info));
-                assert_int_equal(info.generation, generation);
+                assert_int_equal(info.gemma_version, gemma_version);
                 assert_int_equal(info.n_files, options.n_shards);
                 assert_int_equal(info.dtypes, 1u << dtype);
                 pg_generate_options_init(&generate, sizeof generate);

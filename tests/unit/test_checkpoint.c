@@ -59,7 +59,7 @@ static tensor *add(checkpoint *c, char part, int n_dims, const int64_t *shape, c
 #define ADD1(c, part, a, ...) add(c, part, 1, (int64_t[]){a}, __VA_ARGS__)
 #define ADD2(c, part, a, b, ...) add(c, part, 2, (int64_t[]){a, b}, __VA_ARGS__)
 
-static void build(checkpoint *c, int generation, int layout, int32_t dtype) {
+static void build(checkpoint *c, int gemma_version, int layout, int32_t dtype) {
     *c = (checkpoint){.layout = layout, .dtype = dtype};
     add(c, 'v', 4, (int64_t[]){VH, 3, 14, 14}, "embeddings.patch_embedding.weight");
     ADD1(c, 'v', VH, "embeddings.patch_embedding.bias");
@@ -87,7 +87,7 @@ static void build(checkpoint *c, int generation, int layout, int32_t dtype) {
     for (int i = 0; i < LAYERS; i++) {
         ADD1(c, 't', TH, "layers.%d.input_layernorm.weight", i);
         ADD1(c, 't', TH, "layers.%d.post_attention_layernorm.weight", i);
-        if (generation == 2) {
+        if (gemma_version == 2) {
             ADD1(c, 't', TH, "layers.%d.pre_feedforward_layernorm.weight", i);
             ADD1(c, 't', TH, "layers.%d.post_feedforward_layernorm.weight", i);
         }
@@ -260,7 +260,7 @@ static void assert_vector(const float *v, const char *name, int64_t n) {
 }
 
 /* Every role holds the values of its tensor. */
-static void assert_weights(const opened *o, int generation) {
+static void assert_weights(const opened *o, int gemma_version) {
     const pgi_weights *w = &o->weights;
     char name[120];
 #define N(...) (snprintf(name, sizeof name, __VA_ARGS__), name)
@@ -314,7 +314,7 @@ static void assert_weights(const opened *o, int generation) {
         }
         assert_vector(t->input_norm, N("layers.%d.input_layernorm.weight", i), TH);
         assert_vector(t->post_attention_norm, N("layers.%d.post_attention_layernorm.weight", i), TH);
-        if (generation == 2) {
+        if (gemma_version == 2) {
             assert_vector(t->pre_mlp_norm, N("layers.%d.pre_feedforward_layernorm.weight", i), TH);
             assert_vector(t->post_mlp_norm, N("layers.%d.post_feedforward_layernorm.weight", i), TH);
         } else {
@@ -330,19 +330,19 @@ static void assert_weights(const opened *o, int generation) {
 static void every_layout_dtype_and_sharding(void **state) {
     (void)state;
     static const int32_t dtypes[] = {PG_DTYPE_F32, PG_DTYPE_BF16, PG_DTYPE_F16, 0};
-    for (int generation = 1; generation <= 2; generation++)
+    for (int gemma_version = 1; gemma_version <= 2; gemma_version++)
         for (int layout = OLD_LAYOUT; layout <= MIXED_LAYOUT; layout++)
             for (size_t d = 0; d < COUNT(dtypes); d++)
                 for (int shards = 1; shards <= 3; shards += 2) {
                     checkpoint c;
                     opened o;
-                    build(&c, generation, layout, dtypes[d]);
-                    write_config(generation, "", "");
+                    build(&c, gemma_version, layout, dtypes[d]);
+                    write_config(gemma_version, "", "");
                     uint64_t n = 0;
                     for (int i = 0; i < c.n; i++) n += (uint64_t)count(&c.tensors[i]);
                     write_files(&c, shards, (int)d); /* the padding makes every alignment of the data */
                     assert_open(&o);
-                    assert_weights(&o, generation);
+                    assert_weights(&o, gemma_version);
                     assert_matrix(&o.weights.text.embedding, "x.embed_tokens.weight", VOCAB, TH);
                     assert_ptr_equal(o.weights.text.head.weight.data, o.weights.text.embedding.data);
                     assert_int_equal(o.weights.n_tensors, c.n);

@@ -75,7 +75,7 @@ static void official_config_gets_defaults(void **state) {
         "\"vision_use_head\":false}}");
     pgi_config c;
     assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
-    assert_int_equal(c.text.generation, 1);
+    assert_int_equal(c.text.gemma_version, 1);
     assert_int_equal(c.text.head_dim, 256);
     assert_int_equal(c.text.vocab_size, 257216);
     assert_int_equal(c.text.activation, PGI_ACTIVATION_GELU_TANH);
@@ -145,7 +145,7 @@ static void gemma2_config(void **state) {
     pgi_config c;
     write_config(2, "\"num_hidden_layers_\":0,\"query_pre_attn_scalar\":144,", "\"image_token_id\":7,");
     assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
-    assert_int_equal(c.text.generation, 2);
+    assert_int_equal(c.text.gemma_version, 2);
     assert_true(c.text.query_scale == (float)(1.0 / 12));
     assert_true(c.text.attention_soft_cap == 50 && c.text.final_soft_cap == 30);
     assert_int_equal(c.text.sliding_window, 4096);
@@ -248,7 +248,7 @@ static void special_ids_come_from_where_hf_takes_them(void **state) {
 static void config_errors_name_the_key(void **state) {
     (void)state;
     static const struct {
-        int generation;
+        int gemma_version;
         const char *text, *top;
         pg_status status;
         const char *first, *second;
@@ -296,7 +296,7 @@ static void config_errors_name_the_key(void **state) {
     };
     for (size_t i = 0; i < COUNT(cases); i++) {
         pgi_config c;
-        write_config(cases[i].generation, cases[i].text, cases[i].top);
+        write_config(cases[i].gemma_version, cases[i].text, cases[i].top);
         assert_error(pgi_config_load(MEMORY, folder, &c), cases[i].status, cases[i].first, cases[i].second);
         assert_message("config.json");
     }

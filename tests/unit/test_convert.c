@@ -165,7 +165,7 @@ static void every_source(void **state) {
     for (int i = 0; i < 54; i++) {
         tiny_options options = tiny_official();
         options.seed = (uint64_t)i + 1;
-        options.generation = 1 + i % 2;
+        options.gemma_version = 1 + i % 2;
         options.dtype = dtypes[i / 2 % 3];
         options.layout = i / 6 % 3;
         options.head = i / 18 % 3;
