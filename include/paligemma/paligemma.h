@@ -407,11 +407,11 @@ enum {
 
 /* What PG_TRUNCATE takes away first. */
 enum {
-    PG_CUT_LONGEST = 0, /* the longer of the two, pictures and prompt or suffix, down to the other's length, then both
+    PG_TRUNCATION_LONGEST = 0, /* the longer of the two, pictures and prompt or suffix, down to the other's length, then both
                            in halves: "longest_first", truncation=True. With pictures that is nearly always the prompt.
                            In PG_MODE_BIG_VISION: the suffix, then the prompt with its newline, as of one text */
-    PG_CUT_PROMPT = 1,  /* the prompt alone: "only_first" */
-    PG_CUT_SUFFIX = 2   /* the suffix alone: "only_second" */
+    PG_TRUNCATION_PROMPT = 1,  /* the prompt alone: "only_first" */
+    PG_TRUNCATION_SUFFIX = 2   /* the suffix alone: "only_second" */
 };
 
 /* "The tokenizer's" is what tokenizer_config.json says, else what tokenizer.json was saved with after training. */
@@ -429,8 +429,8 @@ typedef struct pg_encode_options {
                                    default and 0: the tokenizer's max_length, else its model_max_length, which the
                                    official checkpoints leave open: then nothing is cut, and PG_PADDING_MAX_LENGTH is
                                    PG_PADDING_NONE */
-    int32_t cut;                /* PG_CUT_*; default PG_CUT_LONGEST */
-    int32_t cut_side;           /* PG_SIDE_*: where each part loses tokens; default: the tokenizer's truncation_side,
+    int32_t truncation;         /* PG_TRUNCATION_*; default PG_TRUNCATION_LONGEST */
+    int32_t truncation_side;           /* PG_SIDE_*: where each part loses tokens; default: the tokenizer's truncation_side,
                                    else right, the tail */
 } pg_encode_options;
 
@@ -499,10 +499,10 @@ PG_API pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_ten
 
 /* What happened to a row, in pg_row_info.events. */
 enum {
-    PG_ROW_CUT = 1,            /* truncated: n_cut tokens are missing */
-    PG_ROW_CUT_EOS = 2,        /* the suffix lost its eos: a model trained on it does not learn to end */
-    PG_ROW_CUT_NEWLINE = 4,    /* the newline between prompt and suffix is gone */
-    PG_ROW_CUT_IMAGE = 8,      /* image tokens are missing: such a row cannot be run (as many in the suffix hid it) */
+    PG_ROW_TRUNCATED = 1,            /* truncated: n_truncated tokens are missing */
+    PG_ROW_TRUNCATED_EOS = 2,        /* the suffix lost its eos: a model trained on it does not learn to end */
+    PG_ROW_TRUNCATED_NEWLINE = 4,    /* the newline between prompt and suffix is gone */
+    PG_ROW_TRUNCATED_IMAGE = 8,      /* image tokens are missing: such a row cannot be run (as many in the suffix hid it) */
     PG_ROW_BOS_MISPLACED = 16, /* HF put bos inside the prompt: another row's text has `<image>`, this one's has not */
     PG_ROW_NEWLINE_MERGED = 32 /* the prompt ends in a newline, which became one token with the layout's own */
 };
@@ -513,7 +513,7 @@ typedef struct pg_row_info {
     int64_t first_token;  /* padding on the left */
     int64_t n_tokens;     /* without padding; the row's tokens are first_token .. first_token + n_tokens */
     int64_t n_suffix;     /* of these, the last n_suffix are the suffix with its eos */
-    int64_t n_cut;        /* tokens that truncation took away */
+    int64_t n_truncated;        /* tokens that truncation took away */
     int64_t first_image;  /* index of the row's first picture in pixel_values */
     int64_t n_images;     /* the row's pictures */
 } pg_row_info;

@@ -60,7 +60,7 @@ pg_status pg_inputs_get_row(const pg_inputs *inputs, int64_t row, pg_row_info *i
         .first_token = from->first_token,
         .n_tokens = from->n_tokens,
         .n_suffix = from->n_suffix,
-        .n_cut = from->n_cut,
+        .n_truncated = from->n_truncated,
         .first_image = from->first_image,
         .n_images = from->n_images,
     };

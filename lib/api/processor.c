@@ -75,15 +75,15 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     PGI_TRY(check_choice(out->mode, PG_MODE_BIG_VISION, "mode", "PG_MODE_*"));
     PGI_TRY(check_choice(out->padding, PG_PADDING_NONE, "padding", "PG_PADDING_*"));
     PGI_TRY(check_choice(out->padding_side, PG_SIDE_RIGHT, "padding_side", "PG_SIDE_*"));
-    PGI_TRY(check_choice(out->cut, PG_CUT_SUFFIX, "cut", "PG_CUT_*"));
-    PGI_TRY(check_choice(out->cut_side, PG_SIDE_RIGHT, "cut_side", "PG_SIDE_*"));
+    PGI_TRY(check_choice(out->truncation, PG_TRUNCATION_SUFFIX, "truncation", "PG_TRUNCATION_*"));
+    PGI_TRY(check_choice(out->truncation_side, PG_SIDE_RIGHT, "truncation_side", "PG_SIDE_*"));
     PGI_TRY(check_length(out->pad_to_multiple_of, INT32_MAX, "pad_to_multiple_of"));
     PGI_TRY(check_length(out->max_length, INT32_MAX, "max_length"));
     uint32_t truncate = out->flags & (PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS);
     if (truncate == PG_TRUNCATE_KEEP_ENDS)
         return pgi_error(PG_ERROR_ARGUMENT, "flags has PG_TRUNCATE_KEEP_ENDS without PG_TRUNCATE");
-    if ((truncate & PG_TRUNCATE_KEEP_ENDS) && out->cut_side == PG_SIDE_LEFT)
-        return pgi_error(PG_ERROR_ARGUMENT, "cut_side is PG_SIDE_LEFT, but PG_TRUNCATE_KEEP_ENDS cuts tails only");
+    if ((truncate & PG_TRUNCATE_KEEP_ENDS) && out->truncation_side == PG_SIDE_LEFT)
+        return pgi_error(PG_ERROR_ARGUMENT, "truncation_side is PG_SIDE_LEFT, but PG_TRUNCATE_KEEP_ENDS cuts tails only");
     return PG_OK;
 }
 

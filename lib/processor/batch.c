@@ -6,7 +6,7 @@
 #include "image/preprocess.h"
 #include "processor/big_vision.h"
 #include "processor/layout.h"
-#include "processor/truncate.h"
+#include "processor/truncation.h"
 
 /* Image tokens of one row, and the length that padding may give it: far more than any context, few enough to be built.
  * A folder's own pad_to_multiple_of must not take the machine's memory. */
@@ -51,9 +51,9 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
         .literal = big_vision || (options->flags & PG_TEXT_LITERAL),
     };
     e->truncation = (pgi_truncation){
-        .part = options->cut,
-        .from_left = options->cut_side == PG_SIDE_DEFAULT ? defaults->cut_left && !big_vision
-                                                          : options->cut_side == PG_SIDE_LEFT,
+        .part = options->truncation,
+        .from_left = options->truncation_side == PG_SIDE_DEFAULT ? defaults->truncate_left && !big_vision
+                                                          : options->truncation_side == PG_SIDE_LEFT,
         .keep_ends = (options->flags & PG_TRUNCATE_KEEP_ENDS) != 0,
         .as_one = big_vision,
         .image_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE),
@@ -136,14 +136,14 @@ static pg_status check_image_tokens(const batch_encoder *e, pgi_row *row, int64_
     int64_t id = e->truncation.image_id, n_prefix = row->n_tokens - row->n_suffix;
     int64_t in_prefix = count_id(ids, n_prefix, id), in_suffix = count_id(ids + n_prefix, row->n_suffix, id);
     int64_t expected = row->n_images * e->layout.n_image_tokens;
-    if (in_prefix < expected) row->events |= PG_ROW_CUT_IMAGE;
+    if (in_prefix < expected) row->events |= PG_ROW_TRUNCATED_IMAGE;
     if (in_prefix + in_suffix == expected) return PG_OK;
     if (n_suffix_images > 0)
         return pgi_error(PG_ERROR_ARGUMENT, "the suffix has %lld `<image>`, expected none (PG_TEXT_LITERAL takes them "
                          "as text)", (long long)n_suffix_images);
-    if (in_prefix < expected && row->n_cut > 0)
+    if (in_prefix < expected && row->n_truncated > 0)
         return pgi_error(PG_ERROR_ARGUMENT, "found %lld of %lld image tokens after truncation to max_length %lld: "
-                         "longer, or PG_TRUNCATE_KEEP_ENDS or PG_CUT_SUFFIX, keeps them", (long long)in_prefix,
+                         "longer, or PG_TRUNCATE_KEEP_ENDS or PG_TRUNCATION_SUFFIX, keeps them", (long long)in_prefix,
                          (long long)expected, (long long)e->truncation.max_length);
     return pgi_error(PG_ERROR_ARGUMENT, "found %lld image tokens for %lld pictures, expected %lld",
                      (long long)(in_prefix + in_suffix), (long long)row->n_images, (long long)expected);
@@ -178,7 +178,7 @@ static pg_status encode_row(batch_encoder *e, int32_t r) {
     PGI_TRY(pgi_truncate(&e->truncation, &e->ids, &n_prefix, &n_suffix, &row->events));
     row->n_tokens = n_prefix + n_suffix;
     row->n_suffix = n_suffix;
-    row->n_cut = n - row->n_tokens;
+    row->n_truncated = n - row->n_tokens;
     return check_image_tokens(e, row, suffix_images);
 }
 

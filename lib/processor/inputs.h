@@ -14,7 +14,7 @@ enum { PGI_NO_LABEL = -100 };
  * the last n_suffix are causal (token type 1), those before see each other. */
 typedef struct pgi_row {
     int64_t first_token, n_tokens, n_suffix;
-    int64_t n_cut;                 /* tokens lost to truncation */
+    int64_t n_truncated;                 /* tokens lost to truncation */
     int64_t first_image, n_images; /* in pixels; or, without pixels, pictures that the layout has tokens for */
     uint32_t events;               /* PG_ROW_* */
 } pgi_row;

@@ -16,7 +16,7 @@
  * it open. */
 typedef struct pgi_tokenizer_defaults {
     int pad_left;               /* padding_side */
-    int cut_left;               /* truncation_side */
+    int truncate_left;               /* truncation_side */
     int64_t pad_to_multiple_of; /* 0: none */
     int64_t max_length;         /* max_length, else model_max_length; 0: none, or more than 1e20 */
 } pgi_tokenizer_defaults;

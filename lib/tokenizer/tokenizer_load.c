@@ -432,7 +432,7 @@ static pg_status read_defaults(const sources *s, pgi_tokenizer_defaults *out) {
     const json_t *multiple = json_object_get(s->config, "pad_to_multiple_of");
     *out = (pgi_tokenizer_defaults){.pad_left = s->is_gemma};
     PGI_TRY(read_side(s, "padding_side", json_object_get(padding, "direction"), &out->pad_left));
-    PGI_TRY(read_side(s, "truncation_side", json_object_get(truncation, "direction"), &out->cut_left));
+    PGI_TRY(read_side(s, "truncation_side", json_object_get(truncation, "direction"), &out->truncate_left));
     if (!multiple) multiple = json_object_get(padding, "pad_to_multiple_of");
     if (!length) length = json_object_get(truncation, "max_length");
     if (!length) length = json_object_get(json_object_get(padding, "strategy"), "Fixed");

@@ -27,8 +27,8 @@ TEXT_LITERAL, IMAGE_EXIF, SKIP_SPECIAL, TRUNCATE, TRUNCATE_KEEP_ENDS, SUFFIX_OPE
 MODES = {"hf": 0, "big_vision": 1}
 PADDING_LONGEST, PADDING_MAX_LENGTH, PADDING_NONE = 0, 1, 2
 SIDES = {"left": 1, "right": 2}
-CUTS = {True: 0, "longest_first": 0, "only_first": 1, "only_second": 2}
-ROW_EVENTS = {1: "cut", 2: "cut_eos", 4: "cut_newline", 8: "cut_image", 16: "bos_misplaced", 32: "newline_merged"}
+TRUNCATIONS = {True: 0, "longest_first": 0, "only_first": 1, "only_second": 2}
+ROW_EVENTS = {1: "truncated", 2: "truncated_eos", 4: "truncated_newline", 8: "truncated_image", 16: "bos_misplaced", 32: "newline_merged"}
 FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_ROW, FORWARD_SKIP_PADDING = (
     1, 2, 4, 8, 16)
 EVENT_EOS, EVENT_LENGTH = 1, 2
@@ -95,8 +95,8 @@ class ProcessorInfo(Struct):
 
 class EncodeOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_image_pixels", i64), ("mode", i32), ("padding", i32),
-                ("padding_side", i32), ("pad_to_multiple_of", i32), ("max_length", i64), ("cut", i32),
-                ("cut_side", i32)]
+                ("padding_side", i32), ("pad_to_multiple_of", i32), ("max_length", i64), ("truncation", i32),
+                ("truncation_side", i32)]
 
 
 class Batch(Struct):
@@ -108,7 +108,7 @@ class Batch(Struct):
 
 class RowInfo(Struct):
     _fields_ = [("struct_size", u32), ("events", u32), ("first_token", i64), ("n_tokens", i64), ("n_suffix", i64),
-                ("n_cut", i64), ("first_image", i64), ("n_images", i64)]
+                ("n_truncated", i64), ("first_image", i64), ("n_images", i64)]
 
 
 class InputArrays(Struct):

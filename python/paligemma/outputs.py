@@ -79,8 +79,8 @@ class BatchFeature(UserDict):
 class RowReport:
     """What the processor made of one row.
 
-    events: of "cut" (truncated), "cut_eos" (the suffix lost its eos: a model trained on it does not learn to end),
-    "cut_newline" (the newline between prompt and suffix is gone), "cut_image" (image tokens are missing),
+    events: of "truncated" (truncated), "truncated_eos" (the suffix lost its eos: a model trained on it does not learn to end),
+    "truncated_newline" (the newline between prompt and suffix is gone), "truncated_image" (image tokens are missing),
     "bos_misplaced" (another row's text has <image> and this one's has not: bos stands inside the prompt, as with
     transformers), "newline_merged" (the prompt ends in a newline, which became one token with the layout's own).
     """
@@ -89,7 +89,7 @@ class RowReport:
     first_token: int  # padding on the left
     n_tokens: int  # without padding
     n_suffix: int  # of these, the suffix with its eos
-    n_cut: int  # tokens that truncation took away
+    n_truncated: int  # tokens that truncation took away
     first_image: int  # index of the row's first picture in pixel_values
     n_images: int
 

@@ -373,7 +373,7 @@ def _encode_options(options: dict[str, Any], tokenizer: PaliGemmaTokenizer, mode
     if truncation is None and padding in (None, False) and max_length is not None:
         truncation = True
     cuts = truncation not in (None, False, "do_not_truncate")
-    if cuts and truncation not in c.CUTS:
+    if cuts and truncation not in c.TRUNCATIONS:
         raise ValueError(f"truncation is {truncation!r}, expected True, False, \"longest_first\", \"only_first\", "
                          "\"only_second\" or \"do_not_truncate\"")
     multiple = options["pad_to_multiple_of"]
@@ -387,8 +387,8 @@ def _encode_options(options: dict[str, Any], tokenizer: PaliGemmaTokenizer, mode
     return c.EncodeOptions(
         flags=flags | (c.TRUNCATE if cuts else 0), mode=c.MODES[mode], padding=kind,
         padding_side=_side("padding_side", options["padding_side"] or tokenizer.padding_side),
-        pad_to_multiple_of=multiple or 0, max_length=max_length or 0, cut=c.CUTS[truncation] if cuts else 0,
-        cut_side=_side("truncation_side", tokenizer.truncation_side))
+        pad_to_multiple_of=multiple or 0, max_length=max_length or 0, truncation=c.TRUNCATIONS[truncation] if cuts else 0,
+        truncation_side=_side("truncation_side", tokenizer.truncation_side))
 
 
 def _side(name: str, side: str) -> int:
@@ -404,6 +404,6 @@ def _row_reports(inputs: Handle, n_rows: int) -> list[RowReport]:
         with inputs.use() as pointer:
             c.check(c.lib.pg_inputs_get_row(pointer, row, ctypes.byref(info)))
         events = tuple(name for bit, name in c.ROW_EVENTS.items() if info.events & bit)
-        reports.append(RowReport(events, info.first_token, info.n_tokens, info.n_suffix, info.n_cut, info.first_image,
+        reports.append(RowReport(events, info.first_token, info.n_tokens, info.n_suffix, info.n_truncated, info.first_image,
                                  info.n_images))
     return reports

@@ -48,9 +48,9 @@ def test_rows_report(processor, pixels):
                        return_tensors="np")
     whole, cut = inputs.rows
     assert whole.events == () and whole.first_token == 76 - whole.n_tokens and whole.n_suffix == 2
-    assert "cut" in cut.events and cut.n_cut > 0 and cut.n_tokens == 76 and cut.first_image == 1
+    assert "truncated" in cut.events and cut.n_truncated > 0 and cut.n_tokens == 76 and cut.first_image == 1
     kept = processor(pixels, P + " word" * 20, "b", truncation=True, max_length=76, keep_ends=True).rows[0]
-    assert "cut" in kept.events and not {"cut_eos", "cut_newline"} & set(kept.events)
+    assert "truncated" in kept.events and not {"truncated_eos", "truncated_newline"} & set(kept.events)
     assert "newline_merged" in processor(pixels, "x\n").rows[0].events
 
 

@@ -42,15 +42,15 @@
     S(pg_encode_options)                                                                                               \
     F(pg_encode_options, struct_size) F(pg_encode_options, flags) F(pg_encode_options, max_image_pixels)               \
     F(pg_encode_options, mode) F(pg_encode_options, padding) F(pg_encode_options, padding_side)                        \
-    F(pg_encode_options, pad_to_multiple_of) F(pg_encode_options, max_length) F(pg_encode_options, cut)                \
-    F(pg_encode_options, cut_side)                                                                                     \
+    F(pg_encode_options, pad_to_multiple_of) F(pg_encode_options, max_length) F(pg_encode_options, truncation)                \
+    F(pg_encode_options, truncation_side)                                                                                     \
     S(pg_batch)                                                                                                        \
     F(pg_batch, struct_size) F(pg_batch, n_prompts) F(pg_batch, n_suffixes) F(pg_batch, n_images)                      \
     F(pg_batch, n_image_counts) F(pg_batch, reserved) F(pg_batch, prompts) F(pg_batch, suffixes)                       \
     F(pg_batch, prompt_sizes) F(pg_batch, suffix_sizes) F(pg_batch, images) F(pg_batch, image_counts)                  \
     S(pg_row_info)                                                                                                     \
     F(pg_row_info, struct_size) F(pg_row_info, events) F(pg_row_info, first_token) F(pg_row_info, n_tokens)            \
-    F(pg_row_info, n_suffix) F(pg_row_info, n_cut) F(pg_row_info, first_image) F(pg_row_info, n_images)                \
+    F(pg_row_info, n_suffix) F(pg_row_info, n_truncated) F(pg_row_info, first_image) F(pg_row_info, n_images)                \
     S(pg_input_arrays)                                                                                                 \
     F(pg_input_arrays, struct_size) F(pg_input_arrays, reserved) F(pg_input_arrays, input_ids)                         \
     F(pg_input_arrays, inputs_embeds) F(pg_input_arrays, attention_mask) F(pg_input_arrays, token_type_ids)            \
@@ -101,8 +101,8 @@
     C(PG_MODE_HF) C(PG_MODE_BIG_VISION)                                                                                \
     C(PG_PADDING_LONGEST) C(PG_PADDING_MAX_LENGTH) C(PG_PADDING_NONE)                                                  \
     C(PG_SIDE_DEFAULT) C(PG_SIDE_LEFT) C(PG_SIDE_RIGHT)                                                                \
-    C(PG_CUT_LONGEST) C(PG_CUT_PROMPT) C(PG_CUT_SUFFIX)                                                                \
-    C(PG_ROW_CUT) C(PG_ROW_CUT_EOS) C(PG_ROW_CUT_NEWLINE) C(PG_ROW_CUT_IMAGE) C(PG_ROW_BOS_MISPLACED)                  \
+    C(PG_TRUNCATION_LONGEST) C(PG_TRUNCATION_PROMPT) C(PG_TRUNCATION_SUFFIX)                                                                \
+    C(PG_ROW_TRUNCATED) C(PG_ROW_TRUNCATED_EOS) C(PG_ROW_TRUNCATED_NEWLINE) C(PG_ROW_TRUNCATED_IMAGE) C(PG_ROW_BOS_MISPLACED)                  \
     C(PG_ROW_NEWLINE_MERGED)                                                                                           \
     C(PG_STOP_EOS) C(PG_STOP_LENGTH) C(PG_STOP_CALLBACK)                                                               \
     C(PG_FORWARD_NO_LOGITS) C(PG_FORWARD_HIDDEN_STATES) C(PG_FORWARD_LAST_HIDDEN) C(PG_FORWARD_LOSS_PER_ROW)           \

@@ -77,8 +77,8 @@ def make_case(model, hf, seed):
     out = dict(seed=seed, model=model, prompts=case.text, suffixes=case.suffix, images=images,
                image_counts=batches.image_counts(case), padding=pglib.PADDINGS[case.padding],
                padding_side=pglib.SIDES[case.side], pad_to_multiple_of=case.multiple, max_length=case.max_length,
-               truncate=int(case.truncate is not None), cut=pglib.CUTS[case.truncate or "longest_first"],
-               cut_side=pglib.SIDES[case.cut_side])
+               truncate=int(case.truncate is not None), truncation=pglib.TRUNCATIONS[case.truncate or "longest_first"],
+               truncation_side=pglib.SIDES[case.truncation_side])
     try:
         arrays, reports = hf.run(case, [(picture_pixels(i), pglib.RGB8) for i in images])
     except batches.Accident:
@@ -108,7 +108,7 @@ def main():
             continue
         errors += "error" in case
         cases.append(case)
-        covered.update([f"{key} {case[key]}" for key in ["model", "padding", "padding_side", "truncate", "cut", "cut_side"]] +
+        covered.update([f"{key} {case[key]}" for key in ["model", "padding", "padding_side", "truncate", "truncation", "truncation_side"]] +
                        ["error"] * ("error" in case) +
                        [f"event {1 << b}" for row in case.get("rows", []) for b in range(6) if row["events"] >> b & 1])
     os.makedirs(os.path.join(HERE, "processor"), exist_ok=True)

@@ -106,8 +106,8 @@ static void read_batch(const json_t *golden, case_batch *b) {
     b->options.pad_to_multiple_of = (int32_t)integer(golden, "pad_to_multiple_of");
     b->options.max_length = integer(golden, "max_length");
     b->options.flags = integer(golden, "truncate") ? PG_TRUNCATE : 0;
-    b->options.cut = (int32_t)integer(golden, "cut");
-    b->options.cut_side = (int32_t)integer(golden, "cut_side");
+    b->options.truncation = (int32_t)integer(golden, "truncation");
+    b->options.truncation_side = (int32_t)integer(golden, "truncation_side");
 }
 
 /* runs: [[value, length], ...] over the whole array. */
@@ -165,7 +165,7 @@ static void check_row(const pg_inputs *inputs, int64_t row, const json_t *expect
     assert_int_equal(info.first_token, integer(expected, "first_token"));
     assert_int_equal(info.n_tokens, integer(expected, "n_tokens"));
     assert_int_equal(info.n_suffix, integer(expected, "n_suffix"));
-    assert_int_equal(info.n_cut, integer(expected, "n_cut"));
+    assert_int_equal(info.n_truncated, integer(expected, "n_truncated"));
     assert_int_equal(info.first_image, integer(expected, "first_image"));
     assert_int_equal(info.n_images, integer(expected, "n_images"));
 }

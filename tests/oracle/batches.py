@@ -45,7 +45,7 @@ class Case:
     multiple: int = 0            # pad_to_multiple_of; 0: none
     max_length: int = 0          # 0: none
     truncate: str = None         # "longest_first", "only_first", "only_second"; None: not at all
-    cut_side: str = None         # "left", "right"; None: the tokenizer's
+    truncation_side: str = None         # "left", "right"; None: the tokenizer's
 
     def placeholders(self):
         return [text.count("<image>") for text in self.text]
@@ -151,7 +151,7 @@ def draw(rng, hf):
         case.multiple = int(rng.choice([1, 2, 3, 7, 8, 64]))
     if rng.random() < 0.4:
         case.truncate = str(rng.choice(["longest_first", "only_first", "only_second"], p=[0.5, 0.2, 0.3]))
-        case.cut_side = rng.choice(np.array([None, "left", "right"], dtype=object), p=[0.8, 0.1, 0.1])
+        case.truncation_side = rng.choice(np.array([None, "left", "right"], dtype=object), p=[0.8, 0.1, 0.1])
     if (case.truncate or case.padding == "max_length") and rng.random() < 0.95 or rng.random() < 0.1:
         case.max_length = draw_length(rng, hf, case)
         if case.multiple and case.truncate and rng.random() < 0.7:  # else transformers refuses most
@@ -218,7 +218,7 @@ class HfProcessor:
                 options[name] = value
         side = self.tokenizer.truncation_side
         try:
-            self.tokenizer.truncation_side = case.cut_side or side
+            self.tokenizer.truncation_side = case.truncation_side or side
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return dict(self.processor(images=images, text=case.text, suffix=case.suffix, return_tensors="np",
@@ -257,28 +257,28 @@ class HfProcessor:
 
     def _reports(self, case, images, out):
         """What pg_inputs_get_row() must say of each row, found by running transformers once more without truncation."""
-        whole, left = out, (case.cut_side or self.tokenizer.truncation_side) == "left"
+        whole, left = out, (case.truncation_side or self.tokenizer.truncation_side) == "left"
         if case.truncate:
             whole = self.whole(case, images)
         reports, first_image, placeholders = [], 0, case.placeholders()
         for i, text in enumerate(case.text):
             prefix, suffix = split_row(out, i)
             whole_prefix, whole_suffix = split_row(whole, i)
-            n_cut = len(whole_prefix) + len(whole_suffix) - len(prefix) - len(suffix)
-            events = pglib.ROW_CUT if n_cut else 0
+            n_truncated = len(whole_prefix) + len(whole_suffix) - len(prefix) - len(suffix)
+            events = pglib.ROW_TRUNCATED if n_truncated else 0
             if len(suffix) < len(whole_suffix) and not (left and len(suffix)):  # what is cut on the left keeps its end
-                events |= pglib.ROW_CUT_EOS
+                events |= pglib.ROW_TRUNCATED_EOS
             if len(prefix) < len(whole_prefix) and not (left and len(prefix)):
-                events |= pglib.ROW_CUT_NEWLINE
+                events |= pglib.ROW_TRUNCATED_NEWLINE
             if np.count_nonzero(prefix == self.image_id) < np.count_nonzero(whole_prefix == self.image_id):
-                events |= pglib.ROW_CUT_IMAGE
+                events |= pglib.ROW_TRUNCATED_IMAGE
             events |= pglib.ROW_BOS_MISPLACED if any(placeholders) and not placeholders[i] and text else 0
             last = self.tokenizer.convert_ids_to_tokens(int(whole_prefix[-1]))
             events |= pglib.ROW_NEWLINE_MERGED if len(last) > 1 and last.endswith("\n") else 0
             mask = out["attention_mask"][i]
             n_images = int(out["image_counts"][i])
             reports.append(dict(events=events, first_token=int(mask.argmax()) if mask.any() else 0,
-                                n_tokens=int(mask.sum()), n_suffix=len(suffix), n_cut=n_cut,
+                                n_tokens=int(mask.sum()), n_suffix=len(suffix), n_truncated=n_truncated,
                                 first_image=first_image, n_images=n_images))
             first_image += n_images
         return reports
@@ -321,7 +321,7 @@ def run_library(processor, case, images, counts=None, flags=0):
     return processor.encode_batch(
         case.text, case.suffix, images, image_counts(case) if counts is None else counts,
         flags=flags | (pglib.TRUNCATE if case.truncate else 0),
-        cut=pglib.CUTS[case.truncate or "longest_first"], cut_side=pglib.SIDES[case.cut_side], padding=pglib.PADDINGS[case.padding],
+        truncation=pglib.TRUNCATIONS[case.truncate or "longest_first"], truncation_side=pglib.SIDES[case.truncation_side], padding=pglib.PADDINGS[case.padding],
         padding_side=pglib.SIDES[case.side], pad_to_multiple_of=case.multiple, max_length=case.max_length)
 
 

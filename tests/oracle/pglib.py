@@ -8,9 +8,9 @@ OK, EOS, LENGTH = 0, 1, 2
 LITERAL, EXIF, SKIP_SPECIAL, TRUNCATE, KEEP_ENDS, SUFFIX_OPEN = 1, 2, 4, 8, 16, 32
 PADDINGS = {"longest": 0, "max_length": 1, "none": 2}
 SIDES = {None: 0, "left": 1, "right": 2}
-CUTS = {"longest_first": 0, "only_first": 1, "only_second": 2}
+TRUNCATIONS = {"longest_first": 0, "only_first": 1, "only_second": 2}
 RGB8, BGR8, RGBA8, BGRA8, GRAY8 = 1, 2, 3, 4, 5
-ROW_CUT, ROW_CUT_EOS, ROW_CUT_NEWLINE, ROW_CUT_IMAGE, ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 1, 2, 4, 8, 16, 32
+ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE, ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 1, 2, 4, 8, 16, 32
 NO_LOGITS, HIDDEN_STATES, LAST_HIDDEN, LOSS_PER_ROW, SKIP_PADDING = 1, 2, 4, 8, 16
 WEIGHTS = {"stored": 0, "int8": 1, "int4": 2}
 ARITHMETIC_BF16 = 2
@@ -54,10 +54,10 @@ ModelInfo = structure("ModelInfo", "gemma_version:i32 n_parameters:u64 n_bytes_m
                                    "n_tensors:u32 dtypes:u32 image_size:i32 n_image_tokens:i32 vocab_size:i32 "
                                    "weights:i32 arithmetic:i32")
 EncodeOptions = structure("EncodeOptions", "flags:u32 max_image_pixels:i64 mode:i32 padding:i32 padding_side:i32 "
-                                           "pad_to_multiple_of:i32 max_length:i64 cut:i32 cut_side:i32")
+                                           "pad_to_multiple_of:i32 max_length:i64 truncation:i32 truncation_side:i32")
 Batch = structure("Batch", "n_prompts:i32 n_suffixes:i32 n_images:i32 n_image_counts:i32 reserved:u32 prompts:ptr "
                            "suffixes:ptr prompt_sizes:ptr suffix_sizes:ptr images:ptr image_counts:ptr")
-RowInfo = structure("RowInfo", "events:u32 first_token:i64 n_tokens:i64 n_suffix:i64 n_cut:i64 first_image:i64 "
+RowInfo = structure("RowInfo", "events:u32 first_token:i64 n_tokens:i64 n_suffix:i64 n_truncated:i64 first_image:i64 "
                                "n_images:i64")
 InputArrays = structure("InputArrays", "reserved:u32 input_ids:ptr inputs_embeds:ptr attention_mask:ptr "
                                        "token_type_ids:ptr labels:ptr position_ids:ptr pixel_values:ptr allocator:ptr")

@@ -104,7 +104,7 @@ def check(hf, processor, seed):
             wrong = batches.compare(inputs, expected, reports)
     except pglib.Error as error:  # a row of an accident may have an error of its own
         return case, "raises", [] if refusal or accident else [f"refused: {error}"]
-    if not wrong and any(report["n_cut"] for report in reports) and case.cut_side != "left":
+    if not wrong and any(report["n_truncated"] for report in reports) and case.truncation_side != "left":
         wrong += check_kept_ends(hf, processor, case, images)
     return case, "equal", wrong
 
@@ -114,7 +114,7 @@ def check_kept_ends(hf, processor, case, images):
     wrong = []
     limit = case.max_length or np.inf  # else the tokenizer's own
     whole = hf.whole(case, images)
-    kept_case = dataclasses.replace(case, cut_side="right")
+    kept_case = dataclasses.replace(case, truncation_side="right")
     try:
         with batches.run_library(processor, kept_case, images, flags=pglib.KEEP_ENDS) as inputs:
             arrays = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids", "labels")}

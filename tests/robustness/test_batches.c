@@ -64,8 +64,8 @@ static void draw_options(rng *r, pg_encode_options *options) {
     options->mode = rng_below(r, 4) == 0;
     options->padding = around(r, (int32_t)rng_below(r, 2));
     options->padding_side = around(r, (int32_t)rng_below(r, 3));
-    options->cut = around(r, (int32_t)rng_below(r, 3));
-    options->cut_side = around(r, (int32_t)rng_below(r, 3));
+    options->truncation = around(r, (int32_t)rng_below(r, 3));
+    options->truncation_side = around(r, (int32_t)rng_below(r, 3));
     options->pad_to_multiple_of = rng_below(r, 3) ? 0 : around(r, 1 + (int32_t)rng_below(r, 16));
     options->max_length = rng_below(r, 3) ? (int64_t)rng_below(r, 48) : 0;
     if (rng_below(r, 100) == 0) options->max_length = (int64_t)rng_next(r);
@@ -124,7 +124,7 @@ static void check_rows(const pg_inputs *inputs, const call *c) {
         assert_int_equal(info.first_image, first_image);
         assert_in_range(info.n_suffix, 0, info.n_tokens);
         assert_in_range(info.first_token + info.n_tokens, 1, n);
-        assert_int_equal(info.n_cut > 0, (info.events & PG_ROW_CUT) != 0);
+        assert_int_equal(info.n_truncated > 0, (info.events & PG_ROW_TRUNCATED) != 0);
         for (int64_t t = 0; t < n; t++, at++) {
             int64_t i = t - info.first_token;
             int real = i >= 0 && i < info.n_tokens, learned = real && i >= info.n_tokens - info.n_suffix;

@@ -64,7 +64,7 @@ static void with_counts(call *c, int n, ...) {
     c->batch.image_counts = c->counts;
 }
 
-static void cut_to(call *c, int64_t max_length, uint32_t flags) {
+static void truncate_to(call *c, int64_t max_length, uint32_t flags) {
     c->options.flags |= PG_TRUNCATE | flags;
     c->options.max_length = max_length;
 }
@@ -355,34 +355,34 @@ static void hf_cuts_the_longer_part(void **state) {
     with_suffixes(c, 1, "x y z");
     run(c);
     int64_t whole = length(), n_suffix = info_of(0).n_suffix;
-    cut_to(c, whole - 1, 0); /* the pictures make the prompt the longer one: its newline goes */
+    truncate_to(c, whole - 1, 0); /* the pictures make the prompt the longer one: its newline goes */
     run(c);
     pg_row_info info = info_of(0);
-    assert_int_equal(info.events, PG_ROW_CUT | PG_ROW_CUT_NEWLINE);
-    assert_int_equal(info.n_cut, 1);
+    assert_int_equal(info.events, PG_ROW_TRUNCATED | PG_ROW_TRUNCATED_NEWLINE);
+    assert_int_equal(info.n_truncated, 1);
     assert_int_equal(length(), whole - 1);
     assert_int_equal(row_of("input_ids", 0)[whole - 2], eos_id);
-    cut_to(c, n_image + 1, 0); /* down to the pictures */
+    truncate_to(c, n_image + 1, 0); /* down to the pictures */
     fails(c, PG_ERROR_ARGUMENT, "row 0", "image tokens after truncation");
-    c->options.cut = PG_CUT_SUFFIX;
-    cut_to(c, whole - 1, 0);
+    c->options.truncation = PG_TRUNCATION_SUFFIX;
+    truncate_to(c, whole - 1, 0);
     run(c);
-    assert_int_equal(info_of(0).events, PG_ROW_CUT | PG_ROW_CUT_EOS);
+    assert_int_equal(info_of(0).events, PG_ROW_TRUNCATED | PG_ROW_TRUNCATED_EOS);
     assert_true(row_of("labels", 0)[whole - 2] != eos_id);
-    cut_to(c, whole - 2, 0);
-    c->options.cut_side = PG_SIDE_LEFT; /* the suffix's head goes, its eos stays */
+    truncate_to(c, whole - 2, 0);
+    c->options.truncation_side = PG_SIDE_LEFT; /* the suffix's head goes, its eos stays */
     run(c);
-    assert_int_equal(info_of(0).events, PG_ROW_CUT);
+    assert_int_equal(info_of(0).events, PG_ROW_TRUNCATED);
     assert_int_equal(row_of("labels", 0)[whole - 3], eos_id);
-    cut_to(c, n_image, 0);
+    truncate_to(c, n_image, 0);
     fails(c, PG_ERROR_ARGUMENT, "row 0: the row has", "cutting the suffix alone cannot");
-    c->options.cut_side = PG_SIDE_RIGHT;
-    c->options.cut = PG_CUT_PROMPT;
-    cut_to(c, whole - 3, 0);
+    c->options.truncation_side = PG_SIDE_RIGHT;
+    c->options.truncation = PG_TRUNCATION_PROMPT;
+    truncate_to(c, whole - 3, 0);
     run(c);
-    assert_int_equal(info_of(0).events, PG_ROW_CUT | PG_ROW_CUT_NEWLINE);
+    assert_int_equal(info_of(0).events, PG_ROW_TRUNCATED | PG_ROW_TRUNCATED_NEWLINE);
     assert_int_equal(info_of(0).n_suffix, n_suffix);
-    cut_to(c, whole, 0);
+    truncate_to(c, whole, 0);
     run(c);
     assert_int_equal(info_of(0).events, 0);
     c->options.flags = 0; /* max_length alone cuts nothing */
@@ -400,13 +400,13 @@ static void ends_can_be_kept(void **state) {
     int64_t full[MAX_TOKENS], least = n_image + 3; /* pictures, bos, newline, eos */
     memcpy(full, row_of("input_ids", 0), (size_t)whole * sizeof *full);
     for (int64_t n = whole - 1; n >= least; n--) {
-        cut_to(c, n, PG_TRUNCATE_KEEP_ENDS);
+        truncate_to(c, n, PG_TRUNCATE_KEEP_ENDS);
         run(c);
         pg_row_info info = info_of(0);
-        assert_int_equal(info.events, PG_ROW_CUT);
-        assert_int_equal(info.n_cut, whole - n);
+        assert_int_equal(info.events, PG_ROW_TRUNCATED);
+        assert_int_equal(info.n_truncated, whole - n);
         assert_int_equal(info.n_tokens, n);
-        assert_int_equal(info.n_suffix, n_suffix - info.n_cut > 1 ? n_suffix - info.n_cut : 1);
+        assert_int_equal(info.n_suffix, n_suffix - info.n_truncated > 1 ? n_suffix - info.n_truncated : 1);
         const int64_t *ids = row_of("input_ids", 0);
         int64_t prefix = n - info.n_suffix;
         assert_int_equal(ids[n - 1], eos_id);
@@ -414,17 +414,17 @@ static void ends_can_be_kept(void **state) {
         assert_memory_equal(ids, full, (size_t)(prefix - 1) * sizeof *ids); /* what is left is as it was */
         assert_memory_equal(ids + prefix, full + whole - n_suffix, (size_t)(info.n_suffix - 1) * sizeof *ids);
     }
-    cut_to(c, least - 1, PG_TRUNCATE_KEEP_ENDS);
+    truncate_to(c, least - 1, PG_TRUNCATE_KEEP_ENDS);
     fails(c, PG_ERROR_ARGUMENT, "row 0", "cannot go");
-    c->options.cut = PG_CUT_PROMPT;
-    cut_to(c, whole - 2, PG_TRUNCATE_KEEP_ENDS);
+    c->options.truncation = PG_TRUNCATION_PROMPT;
+    truncate_to(c, whole - 2, PG_TRUNCATE_KEEP_ENDS);
     run(c);
     assert_int_equal(info_of(0).n_suffix, n_suffix);
-    c->options.cut = PG_CUT_SUFFIX;
-    cut_to(c, least, PG_TRUNCATE_KEEP_ENDS);
+    c->options.truncation = PG_TRUNCATION_SUFFIX;
+    truncate_to(c, least, PG_TRUNCATE_KEEP_ENDS);
     fails(c, PG_ERROR_ARGUMENT, "row 0", "cannot go");
     c = rows_of(1, "a b c <image> d e f");
-    cut_to(c, n_image + 2, PG_TRUNCATE_KEEP_ENDS);
+    truncate_to(c, n_image + 2, PG_TRUNCATE_KEEP_ENDS);
     run(c);
     assert_row(0, 1, "\n", NULL); /* text before the picture may go too */
 }
@@ -480,7 +480,7 @@ static void settings_of_the_tokenizer_are_defaults(void **state) {
     assert_int_equal(info_of(0).first_token, 0);
     c->options.flags = PG_TRUNCATE;
     with_suffixes(c, 2, letters, letters);
-    c->options.cut = PG_CUT_SUFFIX;
+    c->options.truncation = PG_TRUNCATION_SUFFIX;
     run(c);
     assert_int_equal(length(), 40);
     assert_int_equal(row_of("labels", 1)[39], eos_id); /* the head was cut */
@@ -586,8 +586,8 @@ static void options_have_ranges(void **state) {
     BAD(mode, -1, "-1");
     BAD(padding, 3, "3");
     BAD(padding_side, 3, "3");
-    BAD(cut, 3, "3");
-    BAD(cut_side, -1, "-1");
+    BAD(truncation, 3, "3");
+    BAD(truncation_side, -1, "-1");
     BAD(pad_to_multiple_of, -1, "-1");
     BAD(max_length, -1, "-1");
     BAD(max_length, INT64_MAX, "9223372036854775807");
@@ -595,7 +595,7 @@ static void options_have_ranges(void **state) {
     BAD(flags, 1u << 20, "0x100000");
     BAD(flags, PG_TRUNCATE_KEEP_ENDS, "without PG_TRUNCATE");
     c->options.flags = PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS;
-    BAD(cut_side, PG_SIDE_LEFT, "tails only");
+    BAD(truncation_side, PG_SIDE_LEFT, "tails only");
     c->options.flags = PG_TRUNCATE;
     c->options.pad_to_multiple_of = 8;
     BAD(max_length, 12, "multiple of pad_to_multiple_of, 8");
@@ -637,7 +637,7 @@ static void one_row_is_the_same(void **state) {
     pg_inputs *one = NULL;
     call *c = rows_of(1, letters);
     with_pictures(c, 1);
-    cut_to(c, n_image + 4, 0);
+    truncate_to(c, n_image + 4, 0);
     run(c);
     OK(pg_processor_encode(processor, &picture, letters, &c->options, &one));
     static const char *const names[] = {"input_ids", "attention_mask", "token_type_ids", "labels", "position_ids",

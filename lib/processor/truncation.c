@@ -1,4 +1,4 @@
-#include "processor/truncate.h"
+#include "processor/truncation.h"
 
 #include <string.h>
 
@@ -11,8 +11,8 @@ static pg_status lengths(const pgi_truncation *t, int64_t n_prefix, int64_t n_su
     int64_t too_many = n_prefix + n_suffix - t->max_length;
     *prefix = n_prefix;
     *suffix = n_suffix;
-    if (t->part != PG_CUT_LONGEST) {
-        int is_prefix = t->part == PG_CUT_PROMPT;
+    if (t->part != PG_TRUNCATION_LONGEST) {
+        int is_prefix = t->part == PG_TRUNCATION_PROMPT;
         int64_t *target = is_prefix ? prefix : suffix;
         if (*target <= too_many)
             return pgi_error(PG_ERROR_ARGUMENT, "the row has %lld tokens, %lld of them %s, and max_length is %lld: "
@@ -52,12 +52,12 @@ static int64_t drop(const pgi_truncation *t, int64_t *at, int64_t n, int64_t n_o
 /* The suffix's tail before its eos goes first, then the prompt's before its newline. */
 static pg_status keep_ends(const pgi_truncation *t, int64_t *row, int64_t *n_prefix, int64_t *n_suffix) {
     int64_t too_many = *n_prefix + *n_suffix - t->max_length, n_eos = t->has_eos && *n_suffix > 0;
-    int64_t of_suffix = t->part == PG_CUT_PROMPT ? 0 : *n_suffix - n_eos;
+    int64_t of_suffix = t->part == PG_TRUNCATION_PROMPT ? 0 : *n_suffix - n_eos;
     if (of_suffix > too_many) of_suffix = too_many;
     int64_t suffix = *n_suffix - of_suffix, inner = *n_prefix - 1;
     int64_t of_prefix = too_many - of_suffix, kept = inner, free_tokens = 0;
     for (int64_t i = 0; i < inner; i++) free_tokens += row[i] != t->image_id && row[i] != t->bos_id;
-    if (t->part == PG_CUT_SUFFIX) free_tokens = 0;
+    if (t->part == PG_TRUNCATION_SUFFIX) free_tokens = 0;
     if (of_prefix > free_tokens)
         return pgi_error(PG_ERROR_ARGUMENT, "the row has %lld tokens, of which %lld cannot go (pictures, bos, newline, "
                          "eos and what is not to be cut), and max_length is %lld",
@@ -79,16 +79,16 @@ pg_status pgi_truncate(const pgi_truncation *truncation, pgi_id_list *ids, int64
     if (truncation->max_length == 0 || n <= truncation->max_length) return PG_OK;
     int64_t *row = ids->data + ids->size - n;
     int has_pair = *n_suffix > 0;
-    *events |= PG_ROW_CUT;
+    *events |= PG_ROW_TRUNCATED;
     if (truncation->keep_ends) {
         PGI_TRY(keep_ends(truncation, row, n_prefix, n_suffix));
     } else {
         PGI_TRY(lengths(truncation, *n_prefix, *n_suffix, has_pair, &prefix, &suffix));
         int left = truncation->from_left;
-        if (prefix < *n_prefix && !left) *events |= PG_ROW_CUT_NEWLINE;
-        if (suffix < *n_suffix && !left && truncation->has_eos) *events |= PG_ROW_CUT_EOS;
-        if (left && prefix == 0) *events |= PG_ROW_CUT_NEWLINE;
-        if (left && suffix == 0 && has_pair && truncation->has_eos) *events |= PG_ROW_CUT_EOS;
+        if (prefix < *n_prefix && !left) *events |= PG_ROW_TRUNCATED_NEWLINE;
+        if (suffix < *n_suffix && !left && truncation->has_eos) *events |= PG_ROW_TRUNCATED_EOS;
+        if (left && prefix == 0) *events |= PG_ROW_TRUNCATED_NEWLINE;
+        if (left && suffix == 0 && has_pair && truncation->has_eos) *events |= PG_ROW_TRUNCATED_EOS;
         memmove(row, row + (left ? *n_prefix - prefix : 0), (size_t)prefix * sizeof *row);
         memmove(row + prefix, row + *n_prefix + (left ? *n_suffix - suffix : 0), (size_t)suffix * sizeof *row);
         *n_prefix = prefix;
