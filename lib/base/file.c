@@ -102,7 +102,7 @@ void pgi_mapping_forget(const void *data, size_t size) {
     if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED); /* a hint: it may fail */
 }
 
-void pgi_mapping_close(pgi_mapping *mapping) {
+void pgi_mapping_free(pgi_mapping *mapping) {
     if (mapping->data) munmap((void *)(uintptr_t)mapping->data, mapping->size);
     *mapping = (pgi_mapping){0};
 }

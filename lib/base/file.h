@@ -25,7 +25,7 @@ typedef struct pgi_mapping {
 pg_status pgi_mapping_open(const char *path, pgi_mapping *out);
 /* The pages that lie within these mapped bytes need not stay in memory; they are read again when touched. */
 void pgi_mapping_forget(const void *data, size_t size);
-void pgi_mapping_close(pgi_mapping *mapping);
+void pgi_mapping_free(pgi_mapping *mapping);
 
 /* "folder/name" as a new string, or NULL (PG_ERROR_MEMORY). */
 char *pgi_path_join(const pgi_memory *memory, const char *folder, const char *name);

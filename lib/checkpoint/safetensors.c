@@ -376,7 +376,7 @@ void pgi_tensor_files_close(pgi_tensor_files **files) {
     pgi_memory memory = f->memory;
     for (uint32_t i = 0; i < f->n_files; i++) {
         json_decref(f->files[i].header);
-        pgi_mapping_close(&f->files[i].mapping);
+        pgi_mapping_free(&f->files[i].mapping);
         pgi_free(&memory, f->files[i].path);
     }
     pgi_free(&memory, f->files);

@@ -356,7 +356,7 @@ static void file_reading(void **state) {
     assert_int_equal(buffer.size, 0);
     assert_int_equal(pgi_mapping_open(path, &mapping), PG_OK);
     assert_int_equal(mapping.size, 0);
-    pgi_mapping_close(&mapping);
+    pgi_mapping_free(&mapping);
 
     file = fopen(path, "wb");
     assert_non_null(file);
@@ -369,9 +369,9 @@ static void file_reading(void **state) {
     assert_int_equal(pgi_mapping_open(path, &mapping), PG_OK);
     assert_int_equal(mapping.size, 10);
     assert_memory_equal(mapping.data, "0123456789", 10);
-    pgi_mapping_close(&mapping);
+    pgi_mapping_free(&mapping);
     assert_null(mapping.data);
-    pgi_mapping_close(&mapping);
+    pgi_mapping_free(&mapping);
 
     pgi_buffer_free(&buffer);
     unlink(path);
