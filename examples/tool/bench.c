@@ -21,7 +21,7 @@ static const char help[] =
     "      --new-tokens N      decoding steps that are timed in a round (default 16)\n"
     "      --rounds N          rounds, after one that is not counted (default 3)\n"
     "  -t, --threads N         compute on N threads (default: the CPUs this process may use)\n"
-    "      --weights FORMAT    stored (default), int8 or int4: quantised when the model opens\n"
+    "      --weights FORMAT    stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND   f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --cpu SETS          use these instruction sets alone, such as baseline,avx2 ('paligemma info' names\n"
     "                          those in use, the manual page all)\n"
@@ -351,7 +351,7 @@ static double share(double work, double seconds, double roof) {
     return seconds > 0 && roof > 0 ? work / seconds / roof : 0;
 }
 
-/* The roof of the products of linear layers (*name, may be NULL): quantised weights meet 8-bit activations. */
+/* The roof of the products of linear layers (*name, may be NULL): quantized weights meet 8-bit activations. */
 static double product_roof(const bench_state *s, const char **name) {
     const roofs *r = &s->roofs;
     const int quantized = s->info.weights != PG_WEIGHTS_STORED && r->int8 > 0;

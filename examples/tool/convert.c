@@ -6,7 +6,7 @@
 static const char help[] =
     "usage: paligemma convert [options] MODEL OUT\n"
     "\n"
-    "Writes the checkpoint MODEL with quantised weights to the new folder OUT, which every verb takes as MODEL: int8\n"
+    "Writes the checkpoint MODEL with quantized weights to the new folder OUT, which every verb takes as MODEL: int8\n"
     "makes it half as large as bf16, int4 a quarter. OUT is new or empty; it appears when it is whole. Until then\n"
     "everything lies in OUT.partial, and what an interrupted conversion left there goes with the next one.\n"
     "\n"

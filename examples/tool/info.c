@@ -66,7 +66,7 @@ static void print_text(const facts *f) {
            p->tokenizer_source == 1 ? "tokenizer.model" : "tokenizer.json", (int)p->vocab_size, (long long)p->pad_id,
            (long long)p->eos_id, (long long)p->bos_id, (long long)p->unk_id, (long long)p->image_id);
     printf("picture       %d x %d, %s%s; mean %g %g %g, std %g %g %g; %d image tokens\n", (int)p->image_size,
-           (int)p->image_size, p->do_resize ? resample_name(f) : "no resize", p->do_normalize ? "" : ", not normalised",
+           (int)p->image_size, p->do_resize ? resample_name(f) : "no resize", p->do_normalize ? "" : ", not normalized",
            (double)p->image_mean[0], (double)p->image_mean[1], (double)p->image_mean[2], (double)p->image_std[0],
            (double)p->image_std[1], (double)p->image_std[2], (int)p->n_image_tokens);
     printf("memory        %s mapped from the files and shared between processes; a run of %lld tokens takes %s more:\n",

@@ -21,7 +21,7 @@ static const char help[] =
     "                           the text does not depend on it\n"
     "      --json               print nothing but one line of JSON at the end: text, ids, prompt_ids,\n"
     "                           stop (eos or length), load_s, image_s, prefill_s, decode_s, tokens_per_s\n"
-    "      --weights FORMAT     stored (default), int8 or int4: quantised when the model opens\n"
+    "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --literal            take <eos>, <image> and other special tokens in PROMPT as plain text\n"
     "      --no-exif            do not apply the EXIF orientation\n"

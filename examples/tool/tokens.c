@@ -11,7 +11,7 @@ static const char help[] =
     "settings of MODEL are opened, not the weights.\n"
     "\n"
     "      --suffix TEXT  the answer to learn: its tokens and eos follow, marked as labels\n"
-    "      --big-vision   prompt, newline and suffix tokenised apart, as big_vision does\n"
+    "      --big-vision   prompt, newline and suffix tokenized apart, as big_vision does\n"
     "      --json         one line of JSON: ids, pieces; with --suffix also token_type_ids, labels\n"
     "      --literal      take <eos>, <image> and other special tokens in the texts as plain text\n"
     "      --             what follows is no option\n"

@@ -256,10 +256,10 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
  * cache as pg_checkpoint_find() says; the network is never used.
  * The weight files stay mapped until the model and everything made from it are
  * closed: do not truncate or rewrite them in that time.
- * Verifying and quantising use all CPUs this process may use, up to 64 threads, which end before the call returns.
+ * Verifying and quantizing use all CPUs this process may use, up to 64 threads, which end before the call returns.
  * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range,
  * cpu_mask leaves nothing, options.weights is int8 or int4 and the folder was converted to the other, or a weight that
- * is to be quantised is not finite. */
+ * is to be quantized is not finite. */
 PG_API pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out);
 
 /* Drops the caller's reference and sets *model to NULL. */
@@ -286,7 +286,7 @@ typedef struct pg_model_info {
     uint64_t cpu_used;       /* PG_CPU_* bits of the kernels chosen */
     uint32_t n_files;        /* safetensors files */
     uint32_t n_tensors;      /* tensors in use */
-    uint32_t dtypes;         /* bit (1 << PG_DTYPE_x) for each weight dtype in use, that of quantised ones left out */
+    uint32_t dtypes;         /* bit (1 << PG_DTYPE_x) for each weight dtype in use, that of quantized ones left out */
     int32_t image_size;      /* pixels, width = height */
     int32_t n_image_tokens;  /* image tokens per picture: (image_size / patch_size)^2 */
     int32_t vocab_size;      /* rows of the head */
@@ -303,8 +303,8 @@ typedef struct pg_memory {
     int32_t n_threads;      /* in: threads of the session; 0: as in pg_session_options */
     int64_t n_tokens;       /* in: max_prompt_tokens + max_new_tokens of the session; 0: one image, 64 + 128 */
     int64_t n_images;       /* in: images encoded in one call (session: max_prompt_tokens / n_image_tokens); 0: one */
-    uint64_t weights;       /* out: mapped from the files, shared between processes; what was quantised left out */
-    uint64_t weights_copied; /* out: small tensors held as f32, and what was quantised on opening; private */
+    uint64_t weights;       /* out: mapped from the files, shared between processes; what was quantized left out */
+    uint64_t weights_copied; /* out: small tensors held as f32, and what was quantized on opening; private */
     uint64_t activations;   /* out: working memory at the most: encoder and decoder do not hold theirs at once */
     uint64_t kv_cache;      /* out: keys and values of n_tokens */
 } pg_memory;
@@ -334,14 +334,14 @@ typedef struct pg_convert_options {
 
 PG_API pg_status pg_convert_options_init(pg_convert_options *options, size_t struct_size);
 
-/* Writes the checkpoint `model` (a folder or an id, as pg_model_open() takes) with quantised weights to the new folder
+/* Writes the checkpoint `model` (a folder or an id, as pg_model_open() takes) with quantized weights to the new folder
  * `out`, which opens like any other and computes to the bit what pg_model_open() of `model` with the same
  * options.weights computes. The bytes written are the same on every CPU and for every n_threads.
  * `out` is new or an empty folder. Everything is written to `out`.partial beside it, which is renamed at the end: a
  * conversion that was cut off leaves no `out`, and what it left of `out`.partial does not open (unless renaming it was
  * all that was left to do) and goes with the next run.
  * Errors: as pg_model_open(); PG_ERROR_ARGUMENT (`out` is not empty or a mount point, a weight is not finite),
- * PG_ERROR_UNSUPPORTED (`model` is quantised already), PG_ERROR_IO (the disk is full, another process writes `out`). */
+ * PG_ERROR_UNSUPPORTED (`model` is quantized already), PG_ERROR_IO (the disk is full, another process writes `out`). */
 PG_API pg_status pg_convert(const char *model, const char *out, const pg_convert_options *options);
 
 /* ------------------------------------------------------------------------
@@ -375,7 +375,7 @@ enum {
                             flag, except for <mask>, which is always parsed. */
     PG_IMAGE_EXIF = 2,   /* turn the picture as its EXIF orientation says, as transformers' load_image does.
                             Default: not, as HF's processor does with an opened file. */
-    PG_SKIP_SPECIAL = 4, /* detokenising: leave out special tokens, as decode(skip_special_tokens=True) */
+    PG_SKIP_SPECIAL = 4, /* detokenizing: leave out special tokens, as decode(skip_special_tokens=True) */
     PG_TRUNCATE = 8,     /* cut rows longer than max_length, as truncation=True. Default: max_length cuts nothing. */
     PG_TRUNCATE_KEEP_ENDS = 16, /* with PG_TRUNCATE: keep pictures, bos, newline and eos, cut the suffix's own tail,
                                    then the prompt's */
@@ -386,7 +386,7 @@ enum {
 enum {
     PG_MODE_HF = 0, /* transformers' PaliGemmaProcessor: prompt and newline are one text, the suffix its pair; the
                        picture as preprocessor_config.json says (Pillow's bicubic on 8 bits) */
-    /* google-research/big_vision, the training code: prompt, newline and suffix are tokenised apart, with what its
+    /* google-research/big_vision, the training code: prompt, newline and suffix are tokenized apart, with what its
      * sentencepiece model parses and nothing more (configs/proj/paligemma/transfers/common.py, pp/ops_text.py);
      * bilinear with antialias on floats (tf.image.resize), value / 127.5 - 1, as its fine-tuning notebook does
      * (configs/proj/paligemma/finetune_paligemma.ipynb; its training configs cut to 8 bits in between) */

@@ -118,7 +118,7 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
 static uint64_t mapped_bytes(const pg_model *model) {
     uint64_t n = 0;
     if (!model->weights.blocks) return pgi_tensor_files_n_bytes(model->files);
-    for (size_t i = 0; i < pgi_tensor_files_count(model->files); i++) { /* quantised ones are not in use any more */
+    for (size_t i = 0; i < pgi_tensor_files_count(model->files); i++) { /* quantized ones are not in use any more */
         const pgi_stored_tensor *tensor = pgi_tensor_files_at(model->files, i);
         if (tensor->used) n += tensor->n_bytes;
     }

@@ -396,7 +396,7 @@ pg_status pgi_config_resolve(const char *path, const json_t *raw, json_t **out) 
             json_string_value(json_object_get(json_object_get(raw, "quantization_config"), "quant_method"));
         status = pgi_error(
             PG_ERROR_UNSUPPORTED,
-            "%s: quantization_config: found a checkpoint quantised by \"%.40s\", expected f32, bf16 or f16 weights",
+            "%s: quantization_config: found a checkpoint quantized by \"%.40s\", expected f32, bf16 or f16 weights",
             path, method ? method : "?");
         goto done;
     }

@@ -1,5 +1,5 @@
 /*
- * Reads a checkpoint as pg_model_open() does, and writes it with quantised matrices. The bytes depend on the source
+ * Reads a checkpoint as pg_model_open() does, and writes it with quantized matrices. The bytes depend on the source
  * alone: order, padding and checksums are fixed, so that one conversion can be compared with another.
  *
  * A weight file is written behind the room for its header, which comes last, when the checksums are known; config.json
@@ -20,7 +20,7 @@
 #include "checkpoint/weights.h"
 
 enum {
-    CHUNK_BYTES = 8 << 20, /* quantised, then written */
+    CHUNK_BYTES = 8 << 20, /* quantized, then written */
     MAX_COPY = 1 << 30     /* of a file that is copied */
 };
 

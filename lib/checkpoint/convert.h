@@ -1,4 +1,4 @@
-/* pg_convert(): a checkpoint folder with quantised weights, as docs/FORMATS.md describes it. */
+/* pg_convert(): a checkpoint folder with quantized weights, as docs/FORMATS.md describes it. */
 #ifndef PGI_CHECKPOINT_CONVERT_H
 #define PGI_CHECKPOINT_CONVERT_H
 

@@ -72,7 +72,7 @@ static pg_status read_header(const pgi_tensor_file_info *file, store_header *out
         return damaged(file->path, "layout_version", node, "a whole number of 1 or more");
     if (atoi(text) > PGI_QUANTIZED_VERSION)
         return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "%s: found quantised weights of layout version %s, expected at most version %d: the folder "
+                         "%s: found quantized weights of layout version %s, expected at most version %d: the folder "
                          "was converted by a newer libpaligemma",
                          file->path, text, PGI_QUANTIZED_VERSION);
 
@@ -273,7 +273,7 @@ typedef struct quantize_task {
     int32_t dtype;
     int64_t first, panel_bytes;
     uint8_t *out;
-    atomic_llong failed; /* 1 + a panel that could not be quantised; 0: none */
+    atomic_llong failed; /* 1 + a panel that could not be quantized; 0: none */
 } quantize_task;
 
 static void quantize_panels(void *context, int64_t begin, int64_t end, int thread) {

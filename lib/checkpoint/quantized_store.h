@@ -1,5 +1,5 @@
 /*
- * Quantised weights in safetensors files, as pg_convert() writes them: docs/FORMATS.md. A quantised matrix is a U8
+ * Quantized weights in safetensors files, as pg_convert() writes them: docs/FORMATS.md. A quantized matrix is a U8
  * tensor of blocks (kernels/quantized.h); what a reader has to know besides stands in "__metadata__", strings by name:
  *
  *     format           "libpaligemma"
@@ -7,7 +7,7 @@
  *     weights          "int8" or "int4"
  *     config_crc32     of config.json, as it was converted
  *     header_crc32     of the 8 bytes of size and the header, these 8 digits taken as 00000000
- *     shape:TENSOR     "[1152,3,14,14]": of a tensor that was quantised
+ *     shape:TENSOR     "[1152,3,14,14]": of a tensor that was quantized
  *     crc32:TENSOR     of the data of every tensor
  */
 #ifndef PGI_CHECKPOINT_QUANTIZED_STORE_H

@@ -16,7 +16,7 @@ typedef struct pgi_stored_tensor {
     int32_t dtype;          /* PG_DTYPE_*, PGI_DTYPE_*_BLOCKS (quantized_store.h); 0: one we do not know */
     const char *dtype_name; /* as in the file: "BF16" */
     int32_t n_dims;         /* 0 to 8 */
-    int64_t shape[8];       /* of blocks: the shape of what was quantised */
+    int64_t shape[8];       /* of blocks: the shape of what was quantized */
     const void *data; /* in the mapping, any alignment */
     size_t n_bytes;
     uint32_t file_index; /* for pgi_tensor_files_file() */

@@ -138,7 +138,7 @@ static pg_status wrong_dtype(const binder *b, const pgi_stored_tensor *tensor) {
     pgi_tensor_file_info file = pgi_tensor_files_file(b->files, tensor->file_index);
     const char *format = json_string_value(json_object_get(file.metadata, "format"));
     return pgi_error(PG_ERROR_UNSUPPORTED,
-                     "%s: tensor %s: found dtype %.20s%s%.40s%s, expected F32, BF16 or F16 (of quantised checkpoints, "
+                     "%s: tensor %s: found dtype %.20s%s%.40s%s, expected F32, BF16 or F16 (of quantized checkpoints, "
                      "those that pg_convert() wrote are supported)",
                      tensor->file, tensor->name, tensor->dtype_name, format ? " in a file of the format \"" : "",
                      format ? format : "", format ? "\"" : "");
@@ -156,7 +156,7 @@ static pg_status take(binder *b, part where, const char *rest, int may_be_blocks
                : tensor->dtype != PG_DTYPE_F32 && tensor->dtype != PG_DTYPE_BF16 && tensor->dtype != PG_DTYPE_F16)
         return wrong_dtype(b, tensor);
     if (may_be_blocks && !blocks && b->out->format != PG_WEIGHTS_STORED)
-        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found dtype %s, expected quantised blocks as in its like",
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found dtype %s, expected quantized blocks as in its like",
                          tensor->file, tensor->name, tensor->dtype_name);
     int fits = tensor->n_dims == n_dims;
     for (int i = 0; i < n_dims && fits; i++) fits = shape[i] < 0 ? tensor->shape[i] > 0 : tensor->shape[i] == shape[i];

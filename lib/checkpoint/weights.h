@@ -54,7 +54,7 @@ typedef struct pgi_weights {
     int32_t format; /* PG_WEIGHTS_*: of the matrices that pgi_weights_each_matrix() visits */
     uint64_t n_parameters, n_bytes_copied;
     uint32_t n_tensors, dtypes; /* dtypes: bit (1 << PG_DTYPE_x) */
-    void *blocks;               /* of matrices that were quantised on opening; NULL: none were */
+    void *blocks;               /* of matrices that were quantized on opening; NULL: none were */
     void *arena;                /* the f32 vectors and the layer arrays */
     const pgi_memory *memory;
 } pgi_weights;
@@ -69,7 +69,7 @@ void pgi_weights_free(pgi_weights *weights);
 /* Elements begin .. end of a tensor of dtype F32, BF16 or F16. */
 void pgi_stored_to_f32(const pgi_stored_tensor *tensor, int64_t begin, int64_t end, float *out);
 
-/* Calls `visit` for each matrix that int8 and int4 quantise, in order: the embedding and the head (once when
+/* Calls `visit` for each matrix that int8 and int4 quantize, in order: the embedding and the head (once when
  * they are one; what `visit` makes of *matrix holds for both), the patches, the linear layers of encoder, projector and
  * decoder. The position embedding is none of them. Ends with the first error. */
 typedef pg_status (*pgi_matrix_fn)(void *context, pgi_matrix *matrix);

@@ -1,6 +1,6 @@
 /*
  * The last step of an image before the model: RGB to pixel_values, f32 [3, S, S], S the size in the settings. Two ways:
- * HF's (SiglipImageProcessor: resize, rescale, normalise as the settings say) and big_vision's.
+ * HF's (SiglipImageProcessor: resize, rescale, normalize as the settings say) and big_vision's.
  */
 #ifndef PGI_IMAGE_PREPROCESS_H
 #define PGI_IMAGE_PREPROCESS_H
@@ -9,7 +9,7 @@
 #include "image/rgb.h"
 #include "kernels/kernels.h"
 
-/* Resize, rescale, normalise; `pixels` receives f32 [3, height, width], HF's values to the bit. */
+/* Resize, rescale, normalize; `pixels` receives f32 [3, height, width], HF's values to the bit. */
 pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels,
                               const pgi_image_settings *settings, const pgi_rgb *rgb, float *pixels);
 

@@ -44,7 +44,7 @@ struct pgi_kernels {
     int gemm_mr, gemm_nr; /* the tile of `gemm` */
     int gemm_bf16_mr, gemm_bf16_nr; /* of `gemm_bf16`, within the same limits */
     /* Whether products round their factors to bf16 (pgi_kernels_arithmetic()): linear layers of more than PGI_GEMV_ROWS
-     * rows with weights that are not quantised; attention that is not streamed. */
+     * rows with weights that are not quantized; attention that is not streamed. */
     int bf16_linear, bf16_attention;
     int quantized_rows;   /* rows of a tile of `product_int8`, at least PGI_GEMV_ROWS */
 #define K(type, name, parameters) type(*name) parameters;
@@ -69,7 +69,7 @@ pg_status pgi_find_activation(const pgi_kernels *kernels, int32_t activation, vo
 void pgi_kernels_ref(pgi_kernels *kernels);
 void pgi_kernels_avx2(pgi_kernels *kernels);
 void pgi_kernels_avx512(pgi_kernels *kernels);
-void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* the quantised products alone */
+void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* the quantized products alone */
 void pgi_kernels_avx512_vnni(pgi_kernels *kernels); /* the same */
 void pgi_kernels_avx512_bf16(pgi_kernels *kernels); /* what rounds to bf16, and gemm_bf16 */
 

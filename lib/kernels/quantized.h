@@ -1,5 +1,5 @@
 /*
- * Quantised weight matrices: int8 and int4, one layout for every CPU, read in place from a mapped file.
+ * Quantized weight matrices: int8 and int4, one layout for every CPU, read in place from a mapped file.
  *
  * W [rows, columns] ([out, in] of a linear layer) is cut into panels of 16 rows and groups of 128 columns; rows and
  * columns that do not fill the last ones are zero weights. A block is one group of one panel. Blocks lie in the order
@@ -22,7 +22,7 @@
  * The scale of int4 is bf16 for its range (small weights would make an f16 subnormal); its few digits cost nothing, as
  * the weights are rounded to the scale as stored.
  *
- * Activations are quantised on the way in, each row in groups of the same 128 columns: x ~ scale * q, scale the largest
+ * Activations are quantized on the way in, each row in groups of the same 128 columns: x ~ scale * q, scale the largest
  * |x| / 127; a group with a NaN or an infinity makes the results NaN, one below 2^-100 counts as zero. They are kept
  * in tiles of m rows, one block of (128 + 4 + 4 + 16) m bytes for each group:
  *
@@ -50,7 +50,7 @@ enum {
     PGI_QUANTIZED_VERSION = 1 /* of this layout, as converted files name it */
 };
 
-/* pgi_matrix.dtype of quantised matrices; no PG_DTYPE_*, since no array of such elements can be handed out. */
+/* pgi_matrix.dtype of quantized matrices; no PG_DTYPE_*, since no array of such elements can be handed out. */
 enum { PGI_DTYPE_INT8_BLOCKS = 101, PGI_DTYPE_INT4_BLOCKS = 102 };
 
 static inline int64_t pgi_quantized_panels(int64_t rows) { return (rows + PGI_PANEL_ROWS - 1) / PGI_PANEL_ROWS; }
@@ -66,7 +66,7 @@ static inline int64_t pgi_quantized_bytes(int32_t dtype, int64_t rows, int64_t c
 }
 
 /*
- * Quantises panels begin .. end of `from` (f32, bf16 or f16) to `out`, where panel `begin` goes. The same bytes on every
+ * Quantizes panels begin .. end of `from` (f32, bf16 or f16) to `out`, where panel `begin` goes. The same bytes on every
  * CPU: plain C, round half to even. int8: the scale is the largest |w| / 127. int4: scale and sub are those of the least
  * squared error among a few.
  * PG_ERROR_ARGUMENT: a weight is NaN or infinite; names row and column.

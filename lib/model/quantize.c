@@ -1,5 +1,5 @@
 /*
- * Quantising the matrices of a model while it is opened: pg_model_options.weights. The originals stay mapped, but their
+ * Quantizing the matrices of a model while it is opened: pg_model_options.weights. The originals stay mapped, but their
  * pages are given back as soon as they were read.
  */
 #include "base/file.h"
@@ -14,7 +14,7 @@ typedef struct quantizer {
     const pgi_run *run;
     int32_t dtype;
     uint8_t *next;       /* where the next matrix goes */
-    size_t n_blocks;     /* bytes of all matrices quantised */
+    size_t n_blocks;     /* bytes of all matrices quantized */
     int64_t done, total; /* bytes of the originals */
 } quantizer;
 

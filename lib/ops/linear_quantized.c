@@ -1,11 +1,11 @@
 /*
- * pgi_linear_forward() and its kin with quantised weights (quantized.h).
+ * pgi_linear_forward() and its kin with quantized weights (quantized.h).
  *
- * x is quantised once for all threads and all layers that read it, in tiles of rows. Few rows (decode): the blocks are
+ * x is quantized once for all threads and all layers that read it, in tiles of rows. Few rows (decode): the blocks are
  * streamed once. Many rows: a task owns a block of output columns and a slice of the rows, so that its x stays in the
  * second-level cache; it goes over the summed dimension in parts, so that the weights of two panels do too, and keeps
  * its sums beside them until they are complete; int4 blocks become int8 blocks on the way. In an MLP a task owns a group
- * of the intermediate, 128 values wide, and leaves it quantised for the next layer: the intermediate is never written as f32.
+ * of the intermediate, 128 values wide, and leaves it quantized for the next layer: the intermediate is never written as f32.
  * A result is summed in the same order however the work is cut, so that a row depends neither on the threads nor on the
  * other rows.
  */
@@ -17,7 +17,7 @@
 
 enum {
     ROWS = 512,                     /* of x at a time at the most, */
-    TILES_BYTES = 4 << 20,          /* and no more than this when quantised */
+    TILES_BYTES = 4 << 20,          /* and no more than this when quantized */
     SLICE_ROWS = 144,               /* of a task of many rows; */
     SLICE_ROWS_INT4 = 288,          /* more where each slice unpacks the weights again */
     PAIR = 2,                       /* panels multiplied at once, */
@@ -28,7 +28,7 @@ enum {
     STREAM_PANELS = 4               /* a multiple of so many panels */
 };
 
-/* Quantised rows: tile after tile, of nearly equal heights. */
+/* Quantized rows: tile after tile, of nearly equal heights. */
 typedef struct tiles {
     char *data;
     int64_t rows, n, groups;
@@ -209,7 +209,7 @@ static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_li
     return pgi_parallel_for(run, n_items, 1, multiply_blocks, job);
 }
 
-/* Rows of so many columns that are quantised at once. */
+/* Rows of so many columns that are quantized at once. */
 static pg_status rows_at_once(int64_t rows, int64_t columns, int64_t *out) {
     const int64_t row_bytes = pgi_quantized_groups(columns) * PGI_TILE_ROW_BYTES;
     if (row_bytes > TILES_BYTES)

@@ -4,7 +4,7 @@
 
 #include "ops/ops.h"
 
-/* pgi_linear_group(), pgi_mlp_forward() and pgi_mlp_intermediate() for quantised weights, and their scratch. */
+/* pgi_linear_group(), pgi_mlp_forward() and pgi_mlp_intermediate() for quantized weights, and their scratch. */
 size_t pgi_quantized_scratch(int n_threads);
 size_t pgi_quantized_intermediate(int64_t rows, int64_t width);
 pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,

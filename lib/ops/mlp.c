@@ -1,4 +1,4 @@
-/* The MLPs of the networks, and layers that read the same x: the quantised forms share its copy, the others take the
+/* The MLPs of the networks, and layers that read the same x: the quantized forms share its copy, the others take the
  * layers one after the other. */
 #include "base/parallel.h"
 #include "kernels/kernels.h"

@@ -11,7 +11,7 @@
 
 /*
  * Appends `<image>` x n_image_tokens for each of n_images pictures, bos, the prompt, a newline [, the suffix [, eos]].
- * Prompt, newline and suffix are tokenised apart, each as sentencepiece alone does it (PGI_LITERAL_CONTROL).
+ * Prompt, newline and suffix are tokenized apart, each as sentencepiece alone does it (PGI_LITERAL_CONTROL).
  * prompt, suffix: UTF-8 of so many bytes; prompt NULL: ""; suffix NULL: none, and no eos. open: no eos after the suffix
  * (big_vision: eos="no").
  * *n_prefix: the ids appended before the suffix, those with mask_ar 0.

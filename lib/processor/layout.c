@@ -68,7 +68,7 @@ static pg_status prefix_literal(const pgi_layout *layout, pgi_text prompt, int64
     return pgi_tokenizer_encode(layout->tokenizer, (const char *)text->data, text->size, 1, out);
 }
 
-/* HF tokenises the whole as one string: a newline that ends the prompt and the layout's own can become one piece. */
+/* HF tokenizes the whole as one string: a newline that ends the prompt and the layout's own can become one piece. */
 static pg_status prefix_parsed(const pgi_layout *layout, const char *bos, pgi_text prompt, int64_t n_images,
                                pgi_buffer *text, pgi_id_list *out, uint32_t *events) {
     size_t cut = 0;

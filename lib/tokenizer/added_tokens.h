@@ -65,7 +65,7 @@ void pgi_added_tokens_set_control(pgi_added_tokens *tokens, int64_t id);
 /* Adds a token, or gives an added one new flags. A text without an id gets the next one and enters `vocab`. */
 pg_status pgi_added_tokens_add(pgi_added_tokens *tokens, pgi_vocab *vocab, const char *text, size_t size,
                                pgi_token_flags flags, const char *file);
-/* Call it after the last add. replace_spaces: the normaliser makes ' ' U+2581. */
+/* Call it after the last add. replace_spaces: the normalizer makes ' ' U+2581. */
 pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *vocab, int replace_spaces,
                                   const char *file);
 

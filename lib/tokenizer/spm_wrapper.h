@@ -21,7 +21,7 @@ enum { PGI_SPM_OK = 0, PGI_SPM_MEMORY = 1, PGI_SPM_REFUSED = 2 };
  * sentencepiece's calls of its own copy would end in that one and crash. Nothing here may be called then. */
 int pgi_spm_usable(void);
 
-/* A serialised ModelProto. On failure *out is NULL and `reason` says why. */
+/* A serialized ModelProto. On failure *out is NULL and `reason` says why. */
 int pgi_spm_open(const void *bytes, size_t size, pgi_spm **out, char *reason, size_t reason_size);
 void pgi_spm_close(pgi_spm *spm); /* NULL is ignored */
 

@@ -29,7 +29,7 @@ typedef struct pgi_tokenizer {
     size_t n_pieces;  /* ids of the model */
     pgi_added_tokens added;
     pgi_bpe *bpe;
-    int replace_spaces; /* the normaliser makes ' ' U+2581 */
+    int replace_spaces; /* the normalizer makes ' ' U+2581 */
     int32_t source;     /* 1: tokenizer.model, 2: tokenizer.json */
     int64_t specials[PGI_N_SPECIALS];
     pgi_tokenizer_defaults defaults;

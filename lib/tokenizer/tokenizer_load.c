@@ -2,7 +2,7 @@
  * Makes a tokenizer of the files of a checkpoint folder as transformers 5.23 does:
  * PreTrainedTokenizerBase._from_pretrained (which file says which tokens are added),
  * TokenizersBackend.__init__ (their order, hence the ids of new ones), GemmaTokenizer.__init__
- * (model, normaliser, default names) and PaliGemmaProcessor.__init__ (<image>, <loc...>, <seg...>).
+ * (model, normalizer, default names) and PaliGemmaProcessor.__init__ (<image>, <loc...>, <seg...>).
  */
 #include <stdio.h>
 #include <stdlib.h>

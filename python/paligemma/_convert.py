@@ -19,7 +19,7 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], weights:
     n_threads: 0 is the CPUs that this process may use. max_file_bytes: weights are cut into files of at most so many
     bytes, 0 is 5e9. progress(done, total), bytes of weights: what it raises ends the conversion and comes back to the
     caller. A conversion that fails leaves no `out`.
-    Raises FileNotFoundError, OSError (damaged files, a full disk), NotImplementedError (already quantised),
+    Raises FileNotFoundError, OSError (damaged files, a full disk), NotImplementedError (already quantized),
     ValueError (`out` is not empty, a weight is not finite).
     """
     if weights not in c.WEIGHTS[1:]:

@@ -170,7 +170,7 @@ def pixels_of_floats(pixels: np.ndarray, info: c.ProcessorInfo, scaled: bool, do
     """What transformers makes of a picture that came as floats of 0 to 1, or with do_rescale=False.
 
     It resizes 8-bit values, divides those that came as floats by 255 again, and then rescales (once more, unless
-    do_rescale is False) and normalises. pixels: f32 [3, S, S] as the library made them of the 8-bit values, which are
+    do_rescale is False) and normalizes. pixels: f32 [3, S, S] as the library made them of the 8-bit values, which are
     found back exactly.
     """
     mean = np.array(info.image_mean, np.float32)[:, None, None]

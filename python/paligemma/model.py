@@ -63,7 +63,7 @@ class PaliGemmaForConditionalGeneration:
                  weights: str = "stored", arithmetic: str | None = None) -> None:
         """folder: a checkpoint; n_threads: for all calls, 0 is the CPUs that this process may use;
         cpu: hold the instruction set down to "baseline", "avx2" or "avx512"; weights: "stored", or "int8" or "int4" to
-        quantise them now; arithmetic: "f32", or "bf16" to round the factors of large products where that makes the CPU
+        quantize them now; arithmetic: "f32", or "bf16" to round the factors of large products where that makes the CPU
         faster; None is f32, but for attention beside int8 and int4 weights."""
         if weights not in c.WEIGHTS:
             raise ValueError(f"weights is {weights!r}, expected \"stored\", \"int8\" or \"int4\"")

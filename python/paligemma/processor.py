@@ -151,7 +151,7 @@ class PaliGemmaProcessor:
 
         Beyond transformers:
         image_counts: without images, leave room for so many pictures in each row; generate(features=...) fills it.
-        mode: "hf", or "big_vision" (the training code's tokenisation and resize).
+        mode: "hf", or "big_vision" (the training code's tokenization and resize).
         literal: special tokens written in the text are plain characters: for prompts from strangers.
         keep_ends: truncation keeps pictures, bos, newline and eos, and cuts the suffix's and the prompt's own tail.
         suffix_open: no eos after the suffix.

@@ -10,14 +10,14 @@ from paligemma import PaliGemmaForConditionalGeneration
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_same_as_quantised_on_opening(folder, processor, picture, tmp_path, weights):
+def test_same_as_quantized_on_opening(folder, processor, picture, tmp_path, weights):
     seen = []
     paligemma.convert(folder, tmp_path / "out", weights, n_threads=2, progress=lambda *step: seen.append(step))
     assert seen and seen[-1][0] == seen[-1][1] > 0 and seen == sorted(seen)
     inputs = processor(picture, "caption en", return_tensors="np")
     with PaliGemmaForConditionalGeneration.from_pretrained(tmp_path / "out") as converted, \
-            PaliGemmaForConditionalGeneration.from_pretrained(folder, weights=weights) as quantised:
-        assert np.array_equal(converted(**inputs).logits, quantised(**inputs).logits)
+            PaliGemmaForConditionalGeneration.from_pretrained(folder, weights=weights) as quantized:
+        assert np.array_equal(converted(**inputs).logits, quantized(**inputs).logits)
     with pytest.raises(NotImplementedError, match="int"):
         paligemma.convert(tmp_path / "out", tmp_path / "again", "int8")
 

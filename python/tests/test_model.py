@@ -194,11 +194,11 @@ def test_arithmetic_is_one_that_there_is(model):
             type(model)(model.name_or_path, arithmetic=wrong)
 
 
-def test_a_quantised_model_is_copied_as_one(model, inputs):
-    with type(model)(model.name_or_path, weights="int4") as quantised:
-        expected = quantised(**inputs).logits
+def test_a_quantized_model_is_copied_as_one(model, inputs):
+    with type(model)(model.name_or_path, weights="int4") as quantized:
+        expected = quantized(**inputs).logits
         assert not np.array_equal(expected, model(**inputs).logits)
-        for other in (copy.deepcopy(quantised), pickle.loads(pickle.dumps(quantised))):
+        for other in (copy.deepcopy(quantized), pickle.loads(pickle.dumps(quantized))):
             with other:
                 assert np.array_equal(other(**inputs).logits, expected)
 

@@ -215,7 +215,7 @@ def describe(args, contenders):
                 threads=args.threads, model=os.path.basename(os.path.abspath(args.model)), image_tokens=size * size,
                 prompt=args.prompt, tokens=args.tokens, onednn={isa: onednn_isa(isa) for isa in sorted(isas)},
                 versions=f"transformers {transformers.__version__}, torch {torch.__version__}, "
-                         f"torch's quantised engine {torch.backends.quantized.engine}",
+                         f"torch's quantized engine {torch.backends.quantized.engine}",
                 answers={name: [] for name in contenders})
 
 

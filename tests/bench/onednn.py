@@ -5,8 +5,8 @@
 
     f32    weights in bf16 and in f32 computed in f32 (`check --bench`'s bf16 and f32), against oneDNN's f32 product
     bf16   bf16 arithmetic (bf16:bf16), where this CPU and the library have it, against oneDNN's bf16 product
-    int8   int8 weights in groups of 128, x quantised in the time, against oneDNN's u8 x s8 product, whose x is
-           quantised beforehand and whose scales are one to a row of W: a yardstick on the strict side
+    int8   int8 weights in groups of 128, x quantized in the time, against oneDNN's u8 x s8 product, whose x is
+           quantized beforehand and whose scales are one to a row of W: a yardstick on the strict side
 
 oneDNN is called through torch: mkldnn::_linear_pointwise and onednn::qlinear_pointwise, weights packed beforehand. Both
 sides rotate their weights over more than the caches; with one thread both are timed by that thread's CPU clock. Where the

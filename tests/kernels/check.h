@@ -87,7 +87,7 @@ void check_quantize_row(check *c);
 void check_product_int8(check *c);
 void check_product_int4(check *c);
 void check_unpack_int4(check *c);
-void check_linear_quantized(check *c); /* an operation, quantising weights too */
+void check_linear_quantized(check *c); /* an operation, quantizing weights too */
 
 /* check_mlp.c: operations of several layers */
 void check_group(check *c);

@@ -6,7 +6,7 @@
 
 #include "kernels/quantized.h"
 
-/* A layer of random weights; quantised from f32. */
+/* A layer of random weights; quantized from f32. */
 static pgi_linear random_linear(check *c, int32_t dtype, int64_t in, int64_t out) {
     float *bias = guarded_floats(c, out), *values = guarded_floats(c, in * out);
     pgi_linear linear = {{values, PG_DTYPE_F32, out, in}, random_below(c, 2) ? bias : NULL};

@@ -1,5 +1,5 @@
 /*
- * The checks of quantised weights. Their results are defined to the bit (quantized.h), so that the oracle here, which
+ * The checks of quantized weights. Their results are defined to the bit (quantized.h), so that the oracle here, which
  * reads the layouts one value at a time, must be met exactly on every CPU.
  */
 #include "check.h"
@@ -219,7 +219,7 @@ void check_unpack_int4(check *c) {
     }
 }
 
-/* ---- quantising weights ---- */
+/* ---- quantizing weights ---- */
 
 static uint64_t hash(const unsigned char *p, int64_t n) { /* FNV-1a */
     uint64_t h = 0xCBF29CE484222325u;

@@ -2,7 +2,7 @@
 import numpy as np
 from PIL import Image, ImageFile
 
-ImageFile.MAXBLOCK = 1 << 24  # Pillow's JPEG encoder needs room for the whole file when it optimises
+ImageFile.MAXBLOCK = 1 << 24  # Pillow's JPEG encoder needs room for the whole file when it optimizes
 
 PNG_MODES = ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]
 JPEG_MODES = ["L", "RGB", "CMYK"]

@@ -42,7 +42,7 @@ def _corpus():
 
 @functools.lru_cache(maxsize=None)
 def _trained():
-    """Learned pieces in the order of their merges, and the serialised model they come from."""
+    """Learned pieces in the order of their merges, and the serialized model they come from."""
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=_corpus(), model_writer=out, model_type="bpe", vocab_size=2000, hard_vocab_limit=False,
@@ -56,8 +56,8 @@ def _trained():
 def build(n_learned, real_size=False):
     """-> (sentencepiece ModelProto, GemmaTokenizer) with at most n_learned merged pieces. real_size: "\n", the bytes,
     <loc0000>, <seg000> and <image> get the ids they have in PaliGemma (108, 217, 256000, 257024, 257152)."""
-    merged, characters, serialised = _trained()
-    model = pb.ModelProto.FromString(serialised)
+    merged, characters, serialized = _trained()
+    model = pb.ModelProto.FromString(serialized)
     del model.pieces[:]
 
     def add(kind, pieces, score=lambda i: 0.0):

@@ -114,7 +114,7 @@ static void a_row_is_laid_out(void **state) {
     assert_int_equal(ids.data[2], eos);
     assert_int_equal(layout(0, 1, "", "", 1), PG_OK);
     assert_int_equal(ids.size, 2);
-    assert_int_equal(layout(1, 0, "\n", "\n", 1), PG_OK); /* tokenised apart, newlines never become one piece */
+    assert_int_equal(layout(1, 0, "\n", "\n", 1), PG_OK); /* tokenized apart, newlines never become one piece */
     assert_int_equal(ids.size, 4);
     assert_int_equal(n_prefix, 3);
     for (int k = 1; k < 4; k++) assert_int_equal(ids.data[k], newline);

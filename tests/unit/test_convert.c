@@ -117,7 +117,7 @@ static void assert_vectors(const float *a, const float *b, int64_t n) {
     assert_memory_equal(a, b, (size_t)n * sizeof *a);
 }
 
-/* Each matrix has the blocks that its source quantises to, all else is equal. */
+/* Each matrix has the blocks that its source quantizes to, all else is equal. */
 static void compare(int32_t weights) {
     opened a, b;
     int32_t dtype = pgi_blocks_of_weights(weights);
@@ -297,7 +297,7 @@ static void logits_of(const char *folder, int32_t weights, bytes *logits) {
     pg_model_close(&model);
 }
 
-static void as_quantised_while_opening(void **state) {
+static void as_quantized_while_opening(void **state) {
     (void)state;
     for (int i = 0; i < 8; i++) {
         tiny_options options = i % 2 ? tiny_saved_today() : tiny_official();
@@ -312,7 +312,7 @@ static void as_quantised_while_opening(void **state) {
         logits_of(source, PG_WEIGHTS_STORED, &c);
         assert_int_equal(a.size, b.size);
         assert_memory_equal(a.data, b.data, a.size);
-        assert_true(memcmp(a.data, c.data, a.size) != 0); /* and they are quantised */
+        assert_true(memcmp(a.data, c.data, a.size) != 0); /* and they are quantized */
         bytes_free(&a);
         bytes_free(&b);
         bytes_free(&c);
@@ -463,7 +463,7 @@ static void every_failing_allocation(void **state) {
     }
 }
 
-static void weights_that_cannot_be_quantised(void **state) {
+static void weights_that_cannot_be_quantized(void **state) {
     tiny_options options = tiny_official();
     uint64_t header;
     (void)state;
@@ -689,13 +689,13 @@ int main(void) {
         TEST(the_same_bytes_for_any_threads),
         TEST(a_tied_head_is_stored_once),
         TEST(info_and_files),
-        TEST(as_quantised_while_opening),
+        TEST(as_quantized_while_opening),
         TEST(the_mapping_is_shared),
         TEST(wrong_arguments),
         TEST(contradicting_options),
         TEST(cancelled),
         TEST(every_failing_allocation),
-        TEST(weights_that_cannot_be_quantised),
+        TEST(weights_that_cannot_be_quantized),
         TEST(what_a_killed_process_left),
         TEST(no_room),
         TEST(metadata_of_others),

@@ -1,5 +1,5 @@
 /*
- * Weights quantised while a model opens (pg_model_options.weights), and arithmetic in bf16: the golden answers of the demo
+ * Weights quantized while a model opens (pg_model_options.weights), and arithmetic in bf16: the golden answers of the demo
  * model in every format, on every instruction set; and what opening does when it is stopped, runs out of memory or meets a NaN.
  */
 #include <setjmp.h>

@@ -1,4 +1,4 @@
-/* Products of quantised weights and activations in plain C; the layouts are in quantized.h. */
+/* Products of quantized weights and activations in plain C; the layouts are in quantized.h. */
 #include "kernels/quantized.h"
 
 #include <math.h>

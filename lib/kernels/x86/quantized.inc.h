@@ -1,5 +1,5 @@
 /*
- * Template: products of quantised weights and activations (layouts: quantized.h) on the vectors of quantized_ymm.h or
+ * Template: products of quantized weights and activations (layouts: quantized.h) on the vectors of quantized_ymm.h or
  * quantized_zmm.h, one of which is included before this file.
  *
  * The sums of a group stay in registers as integers, m rows x 16 or 32 outputs; after each group they are added in f32

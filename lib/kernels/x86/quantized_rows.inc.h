@@ -1,4 +1,4 @@
-/* Quantising activations, and int4 blocks made int8 blocks, with AVX2; also for AVX-512, whose wider vectors gain
+/* Quantizing activations, and int4 blocks made int8 blocks, with AVX2; also for AVX-512, whose wider vectors gain
  * nothing here. */
 #include <immintrin.h>
 #include <math.h>
