@@ -1,4 +1,4 @@
-/* Captions a picture: caption MODEL IMAGE */
+/* Captions an image: caption MODEL IMAGE */
 #include <stdio.h>
 
 #include <paligemma/paligemma.h>

@@ -3,10 +3,10 @@
 
     finetune.py                    half a minute on two cores: answers before, the loss, answers after
     finetune.py --compare          also trains on batches of transformers' processor: the loss is the same, step by step
-    finetune.py --out tuned        keeps the checkpoint:  paligemma run tuned picture.png "answer en what is leftmost?"
+    finetune.py --out tuned        keeps the checkpoint:  paligemma run tuned image.png "answer en what is leftmost?"
 
-The model that is trained is transformers' PaliGemmaForConditionalGeneration; pictures are drawn as training goes, by
-examples/demo/draw.py. The tuned checkpoint is then opened by libpaligemma and asked about pictures it has not seen.
+The model that is trained is transformers' PaliGemmaForConditionalGeneration; images are drawn as training goes, by
+examples/demo/draw.py. The tuned checkpoint is then opened by libpaligemma and asked about images it has not seen.
 Needs torch and transformers, and the package in python/ (see python/README.md for where the library is looked for).
 """
 import argparse
@@ -30,7 +30,7 @@ FIRST_SEED, FRESH_SEED = 20_000_000, 30_000_000  # the demo model was trained on
 
 
 def example(seed):
-    """-> (picture, answer)"""
+    """-> (image, answer)"""
     scene = draw.scene(seed)
     leftmost = min(scene["objects"], key=lambda o: o["box"][1])
     return Image.fromarray(draw.render(scene)), draw.name(leftmost)
@@ -40,8 +40,8 @@ def batch(processor, first_seed, size):
     """-> input_ids, token_type_ids, attention_mask, labels [size, T]; pixel_values [size, 3, S, S].
 
     processor: ours or transformers'."""
-    pictures, answers = zip(*(example(first_seed + i) for i in range(size)))
-    return processor(images=[[p] for p in pictures], text=["<image>" + PROMPT] * size, suffix=list(answers),
+    images, answers = zip(*(example(first_seed + i) for i in range(size)))
+    return processor(images=[[p] for p in images], text=["<image>" + PROMPT] * size, suffix=list(answers),
                      padding=True, padding_side="right", return_tensors="pt")
 
 
@@ -68,16 +68,16 @@ def train(folder, processor, args):
 
 
 def share_right(folder, count):
-    """How many of `count` fresh pictures a checkpoint answers right, through libpaligemma."""
+    """How many of `count` fresh images a checkpoint answers right, through libpaligemma."""
     right = 0
     with paligemma.PaliGemmaForConditionalGeneration.from_pretrained(folder) as model, \
             paligemma.AutoProcessor.from_pretrained(folder) as processor:
         for seed in range(FRESH_SEED, FRESH_SEED + count):
-            picture, answer = example(seed)
-            inputs = processor(picture, PROMPT, return_tensors="np")
+            image, answer = example(seed)
+            inputs = processor(image, PROMPT, return_tensors="np")
             output = model.generate(**inputs, max_new_tokens=8)
             right += processor.decode(output[0, inputs.input_ids.shape[1]:], skip_special_tokens=True) == answer
-    return f"{right} of {count} fresh pictures answered right"
+    return f"{right} of {count} fresh images answered right"
 
 
 def main():
@@ -87,7 +87,7 @@ def main():
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument("--fresh", type=int, default=100, help="pictures to ask about before and after")
+    parser.add_argument("--fresh", type=int, default=100, help="images to ask about before and after")
     parser.add_argument("--compare", action="store_true", help="hold the loss against transformers' own processor")
     parser.add_argument("--out", help="folder for the tuned checkpoint")
     args = parser.parse_args()

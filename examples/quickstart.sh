@@ -1,6 +1,6 @@
 #!/bin/sh
-# From a fresh clone to a model that talks about a picture:  sh examples/quickstart.sh
-# Installs what is missing, builds into build-quickstart/, then captions a picture, asks a question
+# From a fresh clone to a model that talks about an image:  sh examples/quickstart.sh
+# Installs what is missing, builds into build-quickstart/, then captions an image, asks a question
 # about it and detects objects in it, with the small demo checkpoint in examples/demo/.
 set -eu
 cd "$(dirname "$0")/.."
@@ -18,10 +18,10 @@ rm -f "$build.log"
 ${NINJA:-ninja} -C "$build" >&2
 
 model=examples/demo/model
-picture=examples/demo/pictures/shapes.png
+image=examples/demo/images/shapes.png
 show() {
-    printf '\n$ %s/paligemma run %s %s "%s"\n' "$build" "$model" "$picture" "$1"
-    "$build/paligemma" run "$model" "$picture" "$1"
+    printf '\n$ %s/paligemma run %s %s "%s"\n' "$build" "$model" "$image" "$1"
+    "$build/paligemma" run "$model" "$image" "$1"
 }
 show "caption en"
 show "answer en what color is the star?"

@@ -1,7 +1,7 @@
 /*
  * The smallest program that an application could be. check.sh compiles it as C
  * and as C++, against the installed shared and static library, and runs it.
- * With MODEL and IMAGE it captions the picture too.
+ * With MODEL and IMAGE it captions the image too.
  */
 #include <paligemma/paligemma.h>
 

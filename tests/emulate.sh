@@ -2,7 +2,7 @@
 # Old CPUs under qemu-user: nothing runs there that they do not have.  sh tests/emulate.sh BUILD
 #
 # On each CPU model: the instruction sets that are chosen are the expected ones, every kernel of them passes its check,
-# and the tool answers about a picture as it does here, from tiny checkpoints of each weights' format.
+# and the tool answers about an image as it does here, from tiny checkpoints of each weights' format.
 # At first qemu itself is tried: an instruction that a model lacks must end a program there, or the rest proves nothing.
 # qemu 7.2 does not emulate AVX-512 and AVX-VNNI: those run on real CPUs only. Ends with "N passed, N failed".
 set -u
@@ -65,8 +65,8 @@ model() {
     count "$cpu: kernels pass their checks" $kernels
     for kind in official today; do
         for format in '' -int8 -int4; do
-            emulated "$cpu" "$tool" run "$work/$kind$format" "$work/$kind/picture.jpg" "a b" -n 8 >"$work/text" &&
-                "$tool" run "$work/$kind$format" "$work/$kind/picture.jpg" "a b" -n 8 >"$work/expected" &&
+            emulated "$cpu" "$tool" run "$work/$kind$format" "$work/$kind/image.jpg" "a b" -n 8 >"$work/text" &&
+                "$tool" run "$work/$kind$format" "$work/$kind/image.jpg" "a b" -n 8 >"$work/expected" &&
                 cmp -s "$work/text" "$work/expected"
             count "$cpu: the answer of a tiny checkpoint, $kind${format:- stored}" $?
         done

@@ -22,7 +22,7 @@ import paligemma
 demo = sys.argv[1]
 model = paligemma.PaliGemmaForConditionalGeneration.from_pretrained(demo + "/model")
 processor = paligemma.AutoProcessor.from_pretrained(demo + "/model")
-inputs = processor(demo + "/pictures/shapes.png", "caption en", return_tensors="np")
+inputs = processor(demo + "/images/shapes.png", "caption en", return_tensors="np")
 text = processor.decode(model.generate(**inputs, max_new_tokens=20)[0], skip_special_tokens=True)
 print(paligemma.library_path())
 sys.exit("a red circle" not in text or "site-packages" not in paligemma.__file__)

@@ -176,7 +176,7 @@ if test "$oracle" = yes; then
     }
     seed=${ORACLE_SEED:+--seed $ORACLE_SEED}
     # shellcheck disable=SC2086
-    live "live comparison with transformers: pictures and text" live.py --count "${ORACLE_CASES:-40}" $seed
+    live "live comparison with transformers: images and text" live.py --count "${ORACLE_CASES:-40}" $seed
     # shellcheck disable=SC2086
     live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES:-1000}" $seed
     # shellcheck disable=SC2086
@@ -186,7 +186,7 @@ if test "$oracle" = yes; then
         "$builds/gcc/tests/oracle/tokenize_lines" --texts 2000
     step "big_vision.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/big_vision.py "$builds/gcc" --count 60
     if test -f examples/demo/model/model.safetensors; then
-        live "the demo model on fresh pictures" demo.py
+        live "the demo model on fresh images" demo.py
     fi
 fi
 finish

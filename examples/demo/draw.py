@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """The world of the demo model: coloured shapes on varied backgrounds, drawn from a seed.
 
-A scene is 1 to 3 shapes that do not overlap. All lengths are in units of a 112 x 112 picture and boxes lie on
+A scene is 1 to 3 shapes that do not overlap. All lengths are in units of a 112 x 112 image and boxes lie on
 a grid of 4, so that a box is always exactly representable by the answer's <loc> tokens; `render` can draw the
-same scene larger. Everything follows from the seed: scene(7) is the same picture on every machine.
+same scene larger. Everything follows from the seed: scene(7) is the same image on every machine.
 
-    draw.py --seed 7 --scale 2 picture.png      draws one picture and prints what the model should say
+    draw.py --seed 7 --scale 2 image.png      draws one image and prints what the model should say
 """
 import argparse
 import functools
@@ -163,13 +163,13 @@ def detection(s, rng):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--seed", type=int, required=True)
-    args.add_argument("--scale", type=int, default=1, help="the picture's side is 112 * SCALE pixels")
+    args.add_argument("--scale", type=int, default=1, help="the image's side is 112 * SCALE pixels")
     args.add_argument("--quality", type=int, default=92, help="of a JPEG")
-    args.add_argument("picture", help="file to write; its ending chooses the format")
+    args.add_argument("image", help="file to write; its ending chooses the format")
     args = args.parse_args()
     s = scene(args.seed)
-    options = dict(quality=args.quality) if args.picture.lower().endswith((".jpg", ".jpeg")) else {}
-    Image.fromarray(render(s, args.scale)).save(args.picture, **options)
+    options = dict(quality=args.quality) if args.image.lower().endswith((".jpg", ".jpeg")) else {}
+    Image.fromarray(render(s, args.scale)).save(args.image, **options)
     rng = np.random.default_rng(args.seed)
     for prompt, suffix in [caption(s), question(s, rng), detection(s, rng)]:
         print(f"{prompt}\t{suffix}")

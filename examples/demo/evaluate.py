@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures a checkpoint folder of the demo through transformers, f32, greedy, on pictures it was not trained on.
+"""Measures a checkpoint folder of the demo through transformers, f32, greedy, on images it was not trained on.
 
-    evaluate.py model --pictures 500 --out answers.jsonl
+    evaluate.py model --images 500 --out answers.jsonl
 
-Each picture is asked for its caption, one question and one detection. Prints how many captions and answers are exactly
+Each image is asked for its caption, one question and one detection. Prints how many captions and answers are exactly
 right and the mean IoU of the boxes (an asked-for shape without a box of its name counts as 0). Each line of the JSONL
-holds the picture's seed, the prompt, the ids the model was given, the ids and the text it generated, and the text
+holds the image's seed, the prompt, the ids the model was given, the ids and the text it generated, and the text
 expected: another implementation can be held against it token by token.
 """
 import argparse
@@ -39,7 +39,7 @@ def iou(a, b):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("model")
-    args.add_argument("--pictures", type=int, default=500)
+    args.add_argument("--images", type=int, default=500)
     args.add_argument("--first-seed", type=int, default=0, help="training uses seeds from 1,000,000 up")
     args.add_argument("--out", help="JSONL file to write")
     args.add_argument("--batch", type=int, default=20)
@@ -50,13 +50,13 @@ def main():
     model = PaliGemmaForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(args.model)
     rows = []
-    for begin in range(args.first_seed, args.first_seed + args.pictures, args.batch):
+    for begin in range(args.first_seed, args.first_seed + args.images, args.batch):
         groups = {"caption": [], "answer": [], "detect": []}
-        for seed in range(begin, min(begin + args.batch, args.first_seed + args.pictures)):
+        for seed in range(begin, min(begin + args.batch, args.first_seed + args.images)):
             s = draw.scene(seed)
-            picture, rng = draw.render(s), np.random.default_rng([seed, 2])
+            image, rng = draw.render(s), np.random.default_rng([seed, 2])
             for task, pair in zip(groups, [draw.caption(s), draw.question(s, rng), draw.detection(s, rng)]):
-                groups[task].append((seed, picture, *pair))
+                groups[task].append((seed, image, *pair))
         for task, asked in groups.items():
             inputs = processor(images=[[a[1]] for a in asked], text=["<image>" + a[2] for a in asked],
                                padding=True, return_tensors="pt")

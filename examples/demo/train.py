@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains the demo model on pictures drawn as it goes; writes a Hugging Face checkpoint folder.
+"""Trains the demo model on images drawn as it goes; writes a Hugging Face checkpoint folder.
 
     train.py --run RUN --minutes 70          a run of 70 minutes of wall time
     train.py --run RUN --minutes 70          again after an interruption: goes on where RUN/state.pt stands
@@ -12,13 +12,13 @@ Four things make an hour of two cores enough, and none asks for anything at infe
 - a dense auxiliary loss on the projector's rows: every patch says which shape and colour covers it, where that shape's
   box lies and which place it takes from the left. The linear head that says so is dropped afterwards. The first part of
   the time trains the encoder on this alone (it is the cheaper half of the network and what the answers wait for);
-- a second one on the picture's rows inside the decoder, before its last layer: every patch says whether the prompt asks
+- a second one on the image's rows inside the decoder, before its last layer: every patch says whether the prompt asks
   for what covers it. Without it, questions that name a shape stayed at 75% right. Its head is dropped as well;
 - the encoder's position rows begin as sines and cosines of the patch's row and column: from the usual small random rows
   the boxes of the auxiliary loss are not learned at all for the first hundreds of steps;
 - the <loc> rows of the embedding begin as Fourier features of their coordinate, so that neighbouring places are
   neighbouring rows before the first step.
-The forward pass is written out here on the modules of `transformers`, for speed alone (one encoder pass per picture,
+The forward pass is written out here on the modules of `transformers`, for speed alone (one encoder pass per image,
 only text rows in the last decoder layer); --check holds it against PaliGemmaForConditionalGeneration.forward.
 """
 import argparse
@@ -41,14 +41,14 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 import draw
 import make_tokenizer
 
-FIRST_SEED = 1_000_000  # training pictures count up from here; evaluate.py uses seeds below
+FIRST_SEED = 1_000_000  # training images count up from here; evaluate.py uses seeds below
 PATCH, SIDE = 14, draw.SIDE
 PATCHES = (SIDE // PATCH) ** 2
 BINS = SIDE // draw.GRID + 1
 IGNORE = -100
 # What is trained: who says it and the text's length in tokens (fixed: no shape changes from step to step).
 # Questions that name a shape are asked more often than in the evaluation: they are the slowest to learn, because a colour
-# alone mostly tells the shapes of a picture apart in every other task.
+# alone mostly tells the shapes of an image apart in every other task.
 QUESTIONS = ["color"] * 4 + ["count_shape"] * 4 + ["shape", "count", "count_color", "count_color"]
 TASKS = {"caption": (draw.caption, 20), "question": (functools.partial(draw.question, kinds=QUESTIONS), 16), "detection": (draw.detection, 34)}
 
@@ -81,7 +81,7 @@ def fourier_locations(embedding, first_loc):
     """Rows of <loc0000>..<loc1023>: sines and cosines of the coordinate at a range of frequencies."""
     width = embedding.shape[1]
     v = torch.arange(1024)[:, None] / 1023
-    frequency = 0.5 * 2 ** torch.linspace(0, 6, width // 2)[None]  # half a turn to 32 turns over the picture
+    frequency = 0.5 * 2 ** torch.linspace(0, 6, width // 2)[None]  # half a turn to 32 turns over the image
     rows = torch.cat([torch.sin(2 * math.pi * frequency * v), torch.cos(2 * math.pi * frequency * v)], 1)
     with torch.no_grad():
         embedding[first_loc:first_loc + 1024] = rows * embedding[:first_loc].std() * math.sqrt(2)
@@ -121,17 +121,17 @@ def asked_patches(prompt, target):
 
 
 def make_batch(step, size, sp, shares=(0.3, 0.3, 0.4)):
-    """Pictures and, per task, prompts on the given share of them (dealt out in turn, so shares may add up to over 1)."""
+    """Images and, per task, prompts on the given share of them (dealt out in turn, so shares may add up to over 1)."""
     rng = np.random.default_rng([step, 1])
     scenes = [draw.scene(FIRST_SEED + step * size + i) for i in range(size)]
     pixels = np.stack([draw.render(s) for s in scenes])
     targets = [patch_targets(s) for s in scenes]
     batch = dict(pixels=torch.from_numpy(pixels), patches=torch.from_numpy(np.stack(targets)))
-    next_picture = 0
+    next_image = 0
     for (task, (say, length)), share in zip(TASKS.items(), shares):
         count = round(size * share)
-        which = (next_picture + np.arange(count)) % size
-        next_picture += count
+        which = (next_image + np.arange(count)) % size
+        next_image += count
         rows, asked = [], []
         for i in which:
             prompt, suffix = say(scenes[i]) if say is draw.caption else say(scenes[i], rng)
@@ -191,7 +191,7 @@ def rotate(x, cos, sin):
 
 
 def decode(model, features, ids, prefix):
-    """features [B, 64, 160], ids [B, T], prefix [B] text tokens in the prefix -> final rows of the text [B, T, 160] and the picture's rows
+    """features [B, 64, 160], ids [B, T], prefix [B] text tokens in the prefix -> final rows of the text [B, T, 160] and the image's rows
     before the last layer [B, 64, 160]."""
     text = model.model.language_model
     b, t = ids.shape
@@ -205,9 +205,9 @@ def decode(model, features, ids, prefix):
     seen = (place[None, None] < PATCHES + prefix[:, None, None]) | (place[None, None] <= place[None, :, None])
     for number, layer in enumerate(text.layers):
         a = layer.self_attn
-        first = PATCHES if number == len(text.layers) - 1 else 0  # nobody reads the picture's rows after the last layer
+        first = PATCHES if number == len(text.layers) - 1 else 0  # nobody reads the image's rows after the last layer
         if first:
-            picture = x[:, :PATCHES]
+            image = x[:, :PATCHES]
         h = rms_norm(x, layer.input_layernorm)
         q = rotate(a.q_proj(h[:, first:]).view(b, total - first, heads, dim).transpose(1, 2), cos[first:], sin[first:])
         k = rotate(a.k_proj(h)[:, None], cos, sin)
@@ -217,16 +217,16 @@ def decode(model, features, ids, prefix):
         x = x[:, first:] + a.o_proj(h.transpose(1, 2).reshape(b, total - first, -1))
         h = rms_norm(x, layer.post_attention_layernorm)
         x = x + layer.mlp.down_proj(F.gelu(layer.mlp.gate_proj(h), approximate="tanh") * layer.mlp.up_proj(h))
-    return rms_norm(x, text.norm), picture
+    return rms_norm(x, text.norm), image
 
 
 def task_loss(model, features, part, asked_head):
-    """-> the suffix's loss, the share of its tokens that are right, the auxiliary loss on the decoder's picture rows."""
-    h, picture = decode(model, features, part["ids"], part["prefix"])
+    """-> the suffix's loss, the share of its tokens that are right, the auxiliary loss on the decoder's image rows."""
+    h, image = decode(model, features, part["ids"], part["prefix"])
     labels = part["labels"]
     wanted = labels != IGNORE
     logits = F.linear(h[wanted], model.model.language_model.embed_tokens.weight).float()
-    asked = F.cross_entropy(asked_head(picture).transpose(1, 2), part["asked"])
+    asked = F.cross_entropy(asked_head(image).transpose(1, 2), part["asked"])
     return F.cross_entropy(logits, labels[wanted]), (logits.argmax(-1) == labels[wanted]).float().mean(), asked
 
 

@@ -12,7 +12,7 @@
 static const char help[] =
     "usage: paligemma bench [options] MODEL\n"
     "\n"
-    "Times a drawn picture and a prompt of random ids, and says what part that is of the machine's roofs:\n"
+    "Times a drawn image and a prompt of random ids, and says what part that is of the machine's roofs:\n"
     "multiply-adds in registers and reads of memory, measured in the same run on the same threads.\n"
     "\n"
     "  MODEL    a checkpoint folder, or a model id in the local Hugging Face cache\n"
@@ -227,7 +227,7 @@ static void count_work(bench_state *s) {
     s->step_bytes = (matrices + output) * weight + layers * 2 * context * kv_heads * head * sizeof(float);
 }
 
-static void draw_picture(unsigned char *p) {
+static void draw_image(unsigned char *p) {
     for (int y = 0; y < IMAGE_HEIGHT; y++)
         for (int x = 0; x < IMAGE_WIDTH; x++, p += 3) {
             p[0] = (unsigned char)(x * 255 / IMAGE_WIDTH);
@@ -389,14 +389,14 @@ static void print_text(const bench_state *s) {
         if (r->bf16 > 0) printf("bf16 %.0f GFLOP/s (%s), ", r->bf16 / 1e9, r->bf16_probe.name);
         printf("read %.1f GB/s\n", r->read / 1e9);
     }
-    printf("work          %d px, %d image and %lld text tokens, then %lld new; picture %.4g, prompt %.4g GFLOP\n",
+    printf("work          %d px, %d image and %lld text tokens, then %lld new; image %.4g, prompt %.4g GFLOP\n",
            (int)s->info.image_size, (int)s->info.n_image_tokens, (long long)s->prompt_tokens, (long long)s->new_tokens,
            s->image_flop / 1e9, s->prefill_flop / 1e9);
     printf("load          model %.3f s, processor (the tokenizer) %.3f s; the first answer's first token then took %.3f s,\n"
            "              as it reads the files\n\n",
            s->model_s, s->processor_s, s->cold_s);
     printf("%-14s%12s%11s\n", "", "median ", "best ");
-    print_row("picture", &s->image, s->image_flop, product, products);
+    print_row("image", &s->image, s->image_flop, product, products);
     print_row("prompt", &s->prefill, s->prefill_flop, product, products);
     print_row("first token", &s->first, s->image_flop + s->prefill_flop, product, products);
     print_row("a new token", &s->step, s->step_bytes, fits_caches(s) ? 0 : r->read, "read");
@@ -501,7 +501,7 @@ static int run_bench(bench_state *s) {
 
     s->pixels = malloc((size_t)3 * IMAGE_WIDTH * IMAGE_HEIGHT);
     if (!s->pixels) return tool_fail_text("no memory");
-    draw_picture(s->pixels);
+    draw_image(s->pixels);
     count_work(s);
     measure_roofs(s);
     forget_peak();

@@ -101,12 +101,12 @@ static const char *next_step(pg_status status, tool_stage stage) {
             if (stage == TOOL_STAGE_IMAGE) return "give a sound PNG or JPEG file";
             return NULL;
         case PG_ERROR_UNSUPPORTED:
-            if (stage == TOOL_STAGE_IMAGE) return "convert the picture to PNG or JPEG first";
+            if (stage == TOOL_STAGE_IMAGE) return "convert the image to PNG or JPEG first";
             return "see what works in the README";
         case PG_ERROR_ARGUMENT:
-            return stage == TOOL_STAGE_IMAGE || stage == TOOL_STAGE_PROMPT ? "check the picture and the prompt" : NULL;
+            return stage == TOOL_STAGE_IMAGE || stage == TOOL_STAGE_PROMPT ? "check the image and the prompt" : NULL;
         case PG_ERROR_LIMIT:
-            if (stage == TOOL_STAGE_IMAGE) return "scale the picture down or shorten the prompt";
+            if (stage == TOOL_STAGE_IMAGE) return "scale the image down or shorten the prompt";
             return "shorten the prompt or lower --max-new-tokens";
         case PG_ERROR_MEMORY: return "'paligemma info MODEL' says what the model needs; try fewer --threads";
         case PG_ERROR_INTERNAL: return "this is a defect of the library: please report it with the command you ran";
@@ -213,7 +213,7 @@ void tool_progress_init(tool_progress *progress) {
 
 int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t total) {
     static const char *const names[] = {[PG_PHASE_LOAD] = "loading",
-                                        [PG_PHASE_ENCODE] = "looking at the picture",
+                                        [PG_PHASE_ENCODE] = "looking at the image",
                                         [PG_PHASE_PREFILL] = "reading the prompt",
                                         [PG_PHASE_CONVERT] = "converting",
                                         [PG_PHASE_VERIFY] = "verifying"}; /* decode: the text itself */
@@ -274,7 +274,7 @@ unsigned char *tool_read_stdin(size_t *size) {
         if (used < capacity) break;
         if (capacity == MOST) {
             free(bytes);
-            tool_fail_text("stdin: more than 1 GiB for a picture (give a PNG or JPEG file)");
+            tool_fail_text("stdin: more than 1 GiB for an image (give a PNG or JPEG file)");
             return NULL;
         }
         unsigned char *grown = realloc(bytes, capacity *= 2);
@@ -282,7 +282,7 @@ unsigned char *tool_read_stdin(size_t *size) {
         bytes = grown;
     }
     if (!bytes) {
-        tool_fail_text("stdin: no memory for the picture");
+        tool_fail_text("stdin: no memory for the image");
     } else if (ferror(stdin)) {
         tool_fail_text("stdin: %s", strerror(errno));
         free(bytes);

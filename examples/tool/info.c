@@ -9,7 +9,7 @@ static const char help[] =
     "usage: paligemma info [options] MODEL\n"
     "\n"
     "Tells the architecture, sizes, dtypes, tokenizer and image settings of a checkpoint, and the memory\n"
-    "that a run takes (one picture and 64 + 128 tokens, unless --tokens says otherwise).\n"
+    "that a run takes (one image and 64 + 128 tokens, unless --tokens says otherwise).\n"
     "\n"
     "      --json        one line of JSON, with the whole config, defaults filled in\n"
     "      --verify      read the whole of a converted folder and compare its checksums\n"
@@ -65,7 +65,7 @@ static void print_text(const facts *f) {
     printf("tokenizer     %s, %d ids; pad %lld, eos %lld, bos %lld, unk %lld, <image> %lld\n",
            p->tokenizer_source == 1 ? "tokenizer.model" : "tokenizer.json", (int)p->vocab_size, (long long)p->pad_id,
            (long long)p->eos_id, (long long)p->bos_id, (long long)p->unk_id, (long long)p->image_id);
-    printf("picture       %d x %d, %s%s; mean %g %g %g, std %g %g %g; %d image tokens\n", (int)p->image_size,
+    printf("image       %d x %d, %s%s; mean %g %g %g, std %g %g %g; %d image tokens\n", (int)p->image_size,
            (int)p->image_size, p->do_resize ? resample_name(f) : "no resize", p->do_normalize ? "" : ", not normalized",
            (double)p->image_mean[0], (double)p->image_mean[1], (double)p->image_mean[2], (double)p->image_std[0],
            (double)p->image_std[1], (double)p->image_std[2], (int)p->n_image_tokens);

@@ -13,7 +13,7 @@ static const char help[] =
     "\n"
     "Runs PaliGemma and PaliGemma 2 on the CPU, straight from a Hugging Face checkpoint folder.\n"
     "\n"
-    "  paligemma run MODEL IMAGE PROMPT   answer a prompt about a picture\n"
+    "  paligemma run MODEL IMAGE PROMPT   answer a prompt about an image\n"
     "  paligemma info MODEL               what a checkpoint is and what memory it needs\n"
     "  paligemma tokens MODEL PROMPT      the ids and pieces that the model sees\n"
     "  paligemma convert MODEL OUT        a checkpoint folder with int8 or int4 weights\n"

@@ -1,4 +1,4 @@
-/* paligemma run: a picture and a prompt go in, text comes out as it is made. */
+/* paligemma run: an image and a prompt go in, text comes out as it is made. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,7 +118,7 @@ static int report(run_state *s, int64_t max_new_tokens, int verbose) {
         fprintf(stderr, "[stopped at %lld tokens; --max-new-tokens allows more]\n", (long long)max_new_tokens);
     if (verbose)
         fprintf(stderr,
-                "load %.3f s, picture %.3f s, %lld prompt tokens %.3f s, %lld new tokens %.3f s (%.1f a second)\n",
+                "load %.3f s, image %.3f s, %lld prompt tokens %.3f s, %lld new tokens %.3f s (%.1f a second)\n",
                 s->load_s, s->image_s + info.encode_seconds, (long long)info.n_prompt_tokens, info.prefill_seconds,
                 (long long)info.n_new_tokens, info.decode_seconds, tokens_per_second(&info));
     return exit_status;

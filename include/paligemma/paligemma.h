@@ -75,7 +75,7 @@ enum {
     PG_ERROR_NOT_FOUND = -31,   /* a file, model id, tensor or key is not there */
     PG_ERROR_FORMAT = -40,      /* a file is damaged, truncated, or contradicts itself */
     PG_ERROR_UNSUPPORTED = -50, /* sound, but not something this version runs */
-    PG_ERROR_LIMIT = -60,       /* too large: a picture, a prompt, a dimension */
+    PG_ERROR_LIMIT = -60,       /* too large: an image, a prompt, a dimension */
     PG_ERROR_CANCELLED = -70,   /* a cancel request or a progress callback stopped the call */
     PG_ERROR_STATE = -80,       /* calls in the wrong order */
     PG_ERROR_INTERNAL = -90     /* a defect of this library; please report it */
@@ -158,7 +158,7 @@ typedef struct pg_tensor {
 } pg_tensor;
 
 /* ------------------------------------------------------------------------
- * Image: a borrowed picture, as a file, as PNG/JPEG bytes, or as pixels
+ * Image: a borrowed image, as a file, as PNG/JPEG bytes, or as pixels
  * ------------------------------------------------------------------------ */
 
 enum {
@@ -288,7 +288,7 @@ typedef struct pg_model_info {
     uint32_t n_tensors;      /* tensors in use */
     uint32_t dtypes;         /* bit (1 << PG_DTYPE_x) for each weight dtype in use, that of quantized ones left out */
     int32_t image_size;      /* pixels, width = height */
-    int32_t n_image_tokens;  /* image tokens per picture: (image_size / patch_size)^2 */
+    int32_t n_image_tokens;  /* image tokens per image: (image_size / patch_size)^2 */
     int32_t vocab_size;      /* rows of the head */
     int32_t weights;         /* PG_WEIGHTS_*: what the matrices are kept as; PG_WEIGHTS_STORED: as dtypes says */
     int32_t arithmetic;      /* PG_ARITHMETIC_F32, or _BF16: rounds as that says; 0: a library before API 0.4 */
@@ -373,19 +373,19 @@ enum {
                             tokens: safe for prompts from strangers. Location and segmentation pieces stay
                             pieces. Default: parsed, as HF does. In PG_MODE_BIG_VISION that is so without the
                             flag, except for <mask>, which is always parsed. */
-    PG_IMAGE_EXIF = 2,   /* turn the picture as its EXIF orientation says, as transformers' load_image does.
+    PG_IMAGE_EXIF = 2,   /* turn the image as its EXIF orientation says, as transformers' load_image does.
                             Default: not, as HF's processor does with an opened file. */
     PG_SKIP_SPECIAL = 4, /* detokenizing: leave out special tokens, as decode(skip_special_tokens=True) */
     PG_TRUNCATE = 8,     /* cut rows longer than max_length, as truncation=True. Default: max_length cuts nothing. */
-    PG_TRUNCATE_KEEP_ENDS = 16, /* with PG_TRUNCATE: keep pictures, bos, newline and eos, cut the suffix's own tail,
+    PG_TRUNCATE_KEEP_ENDS = 16, /* with PG_TRUNCATE: keep images, bos, newline and eos, cut the suffix's own tail,
                                    then the prompt's */
     PG_SUFFIX_OPEN = 32  /* no eos after the suffix: the model is to go on from it (big_vision: eos="no") */
 };
 
-/* How prompt, newline and suffix become ids, and how a picture is resized. */
+/* How prompt, newline and suffix become ids, and how an image is resized. */
 enum {
     PG_MODE_HF = 0, /* transformers' PaliGemmaProcessor: prompt and newline are one text, the suffix its pair; the
-                       picture as preprocessor_config.json says (Pillow's bicubic on 8 bits) */
+                       image as preprocessor_config.json says (Pillow's bicubic on 8 bits) */
     /* google-research/big_vision, the training code: prompt, newline and suffix are tokenized apart, with what its
      * sentencepiece model parses and nothing more (configs/proj/paligemma/transfers/common.py, pp/ops_text.py);
      * bilinear with antialias on floats (tf.image.resize), value / 127.5 - 1, as its fine-tuning notebook does
@@ -407,8 +407,8 @@ enum {
 
 /* What PG_TRUNCATE takes away first. */
 enum {
-    PG_TRUNCATION_LONGEST = 0, /* the longer of the two, pictures and prompt or suffix, down to the other's length, then both
-                           in halves: "longest_first", truncation=True. With pictures that is nearly always the prompt.
+    PG_TRUNCATION_LONGEST = 0, /* the longer of the two, images and prompt or suffix, down to the other's length, then both
+                           in halves: "longest_first", truncation=True. With images that is nearly always the prompt.
                            In PG_MODE_BIG_VISION: the suffix, then the prompt with its newline, as of one text */
     PG_TRUNCATION_PROMPT = 1,  /* the prompt alone: "only_first" */
     PG_TRUNCATION_SUFFIX = 2   /* the suffix alone: "only_second" */
@@ -439,18 +439,18 @@ PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struc
 typedef struct pg_inputs pg_inputs;
 
 /* Builds what the model is fed: `<image>` x N, bos, the prompt, a newline
- * (HF: PaliGemmaProcessor.__call__ without suffix), and the picture's pixels.
+ * (HF: PaliGemmaProcessor.__call__ without suffix), and the image's pixels.
  * image NULL: the layout still has its image tokens but no pixels; such inputs
- * need features (see pg_encode_image()), so that one encoded picture serves many prompts.
+ * need features (see pg_encode_image()), so that one encoded image serves many prompts.
  * prompt: UTF-8; NULL or "" is HF's empty prompt (a caption, for the pretrained models).
  * One row of pg_processor_encode_batch(), where all options are explained. */
 PG_API pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
                                      const pg_encode_options *options, pg_inputs **out);
 
-/* The rows of a batch, each with a prompt, any number of pictures, and an optional suffix (the answer to learn). */
+/* The rows of a batch, each with a prompt, any number of images, and an optional suffix (the answer to learn). */
 typedef struct pg_batch {
     uint32_t struct_size;         /* sizeof(pg_batch) */
-    int32_t n_prompts;            /* rows; 0 with prompts NULL: pictures alone, no ids (HF: text=None) */
+    int32_t n_prompts;            /* rows; 0 with prompts NULL: images alone, no ids (HF: text=None) */
     int32_t n_suffixes;           /* 0: none; else as many as rows */
     int32_t n_images;             /* entries of images */
     int32_t n_image_counts;       /* 0, or as many as rows */
@@ -459,9 +459,9 @@ typedef struct pg_batch {
     const char *const *suffixes;  /* [n_suffixes], UTF-8; an entry NULL: "" (the eos alone) */
     const uint64_t *prompt_sizes; /* [n_prompts] bytes; default NULL: each ends at its NUL */
     const uint64_t *suffix_sizes; /* [n_suffixes] bytes; default NULL: likewise */
-    const pg_image *images;       /* [n_images], the first row's pictures first; all with the same struct_size */
-    /* [n_image_counts]: the pictures of each row. Default NULL: one each, n_images is then n_prompts, or 0 for rows
-     * whose `<image>` tokens wait for features. Given together with n_images 0: image tokens for so many pictures
+    const pg_image *images;       /* [n_images], the first row's images first; all with the same struct_size */
+    /* [n_image_counts]: the images of each row. Default NULL: one each, n_images is then n_prompts, or 0 for rows
+     * whose `<image>` tokens wait for features. Given together with n_images 0: image tokens for so many images
      * each, and no pixels. */
     const int32_t *image_counts;
 } pg_batch;
@@ -472,15 +472,15 @@ PG_API pg_status pg_batch_init(pg_batch *batch, size_t struct_size);
 /* The batch as HF's PaliGemmaProcessor(images=, text=, suffix=, padding=, truncation=, max_length=) gives it: ids,
  * masks and labels equal to the last number, pixels to the last bit.
  *
- *   row      `<image>` x N for each picture, bos, the prompt, a newline [, the suffix, eos]
+ *   row      `<image>` x N for each image, bos, the prompt, a newline [, the suffix, eos]
  *   labels   the ids of the suffix and its eos, -100 elsewhere
  *
  * Where HF's answer harms it is followed all the same and reported, see pg_inputs_get_row(): truncation takes from the
  * longer part's tail, newline or eos first; `<image>` in the text of some rows makes HF put bos at an odd place in the
  * others. docs/PROCESSOR.md lists each case.
  * Errors name the row and the numbers: PG_ERROR_ARGUMENT for counts that do not match, invalid UTF-8, `<image>` in a
- * suffix, a truncation that reaches the pictures, rows that PG_PADDING_NONE cannot stack; PG_ERROR_LIMIT for more than
- * 16777216 image tokens in a row or padding to more; pictures as pg_processor_encode(). */
+ * suffix, a truncation that reaches the images, rows that PG_PADDING_NONE cannot stack; PG_ERROR_LIMIT for more than
+ * 16777216 image tokens in a row or padding to more; images as pg_processor_encode(). */
 PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batch *batch,
                                            const pg_encode_options *options, pg_inputs **out);
 PG_API void pg_inputs_close(pg_inputs **inputs);
@@ -488,11 +488,11 @@ PG_API void pg_inputs_close(pg_inputs **inputs);
 /* A tensor of the inputs by its HF name, valid until the inputs are closed. B rows, T tokens each:
  *   "input_ids"       i64 [B, T]
  *   "attention_mask"  i64 [B, T]  1, and 0 on padding
- *   "token_type_ids"  i64 [B, T]  0 on pictures, prompt and padding, 1 on the suffix
+ *   "token_type_ids"  i64 [B, T]  0 on images, prompt and padding, 1 on the suffix
  *   "labels"          i64 [B, T]  ids of the suffix, -100 elsewhere
  *   "position_ids"    i64 [B, T]  from 1, padding skipped, as HF's generate() counts them (1 on the padding itself)
- *   "pixel_values"    f32 [n_images, 3, S, S]  the first row's pictures first
- *   "image_counts"    i64 [B]     pictures of each row
+ *   "pixel_values"    f32 [n_images, 3, S, S]  the first row's images first
+ *   "image_counts"    i64 [B]     images of each row
  *   "inputs_embeds"   f32 [B, T, hidden]  where they were given, see pg_inputs_create()
  * Errors: PG_ERROR_NOT_FOUND (unknown name, or inputs without it). */
 PG_API pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_tensor *out);
@@ -514,8 +514,8 @@ typedef struct pg_row_info {
     int64_t n_tokens;     /* without padding; the row's tokens are first_token .. first_token + n_tokens */
     int64_t n_suffix;     /* of these, the last n_suffix are the suffix with its eos */
     int64_t n_truncated;        /* tokens that truncation took away */
-    int64_t first_image;  /* index of the row's first picture in pixel_values */
-    int64_t n_images;     /* the row's pictures */
+    int64_t first_image;  /* index of the row's first image in pixel_values */
+    int64_t n_images;     /* the row's images */
 } pg_row_info;
 
 /* row: 0 to B - 1. */
@@ -541,7 +541,7 @@ typedef struct pg_input_arrays {
 
 PG_API pg_status pg_input_arrays_init(pg_input_arrays *arrays, size_t struct_size);
 
-/* Pictures alone, pixel_values without ids, serve pg_encode_image(). The arrays do not say which picture is whose:
+/* Images alone, pixel_values without ids, serve pg_encode_image(). The arrays do not say which image is whose:
  * "image_counts" is not there, and n_images of each row is 0.
  * Errors: PG_ERROR_ARGUMENT names the array, the row and the numbers. Ids are held against the vocabulary when they
  * meet a model. */
@@ -566,7 +566,7 @@ PG_API pg_status pg_processor_token_id(const pg_processor *processor, const char
 typedef struct pg_processor_info {
     uint32_t struct_size;       /* in: sizeof(pg_processor_info) */
     int32_t image_size;         /* pixels, width = height */
-    int32_t n_image_tokens;     /* `<image>` tokens per picture */
+    int32_t n_image_tokens;     /* `<image>` tokens per image */
     int32_t resample;           /* Pillow's number: 2 bilinear, 3 bicubic, ... */
     int32_t vocab_size;         /* ids of the tokenizer, added tokens included */
     int32_t tokenizer_source;   /* 1: tokenizer.model, alone or with the pieces of tokenizer.json; 2: tokenizer.json */
@@ -684,12 +684,12 @@ typedef struct pg_forward_options {
 
 PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t struct_size);
 
-/* One pass over a batch (HF: PaliGemmaForConditionalGeneration.forward): pictures, prompt and suffix go in, nothing is
- * generated. Attention is full within pictures and prompt, causal in the suffix (token_type_ids 1), none to padding.
+/* One pass over a batch (HF: PaliGemmaForConditionalGeneration.forward): images, prompt and suffix go in, nothing is
+ * generated. Attention is full within images and prompt, causal in the suffix (token_type_ids 1), none to padding.
  * A row gives what it gives alone, whatever side it is padded on: to the last bit, except that 4 tokens or fewer are
  * summed in another order than more, and never in bf16. Bit-equal for every n_threads.
  * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
- * -100, image tokens and pictures that do not match, logits_to_keep beyond the row), PG_ERROR_LIMIT (a row longer than
+ * -100, image tokens and images that do not match, logits_to_keep beyond the row), PG_ERROR_LIMIT (a row longer than
  * the context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                             pg_outputs **out);
@@ -701,7 +701,7 @@ PG_API void pg_outputs_close(pg_outputs **outputs);
  *   "hidden_states"        f32 [L + 1, B, T, hidden]  on request: the embeddings, then each layer's output, the last
  *                                                  after the final norm
  *   "last_hidden_state"    f32 [B, T, hidden]      on request: after the final norm
- *   "image_hidden_states"  f32 [n_images, n_image_tokens, hidden]  the projector's features; not there without pictures
+ *   "image_hidden_states"  f32 [n_images, n_image_tokens, hidden]  the projector's features; not there without images
  * The loss is the cross entropy of each label under the logits of the token before it.
  * Errors: PG_ERROR_NOT_FOUND. */
 PG_API pg_status pg_outputs_get(const pg_outputs *outputs, const char *name, pg_tensor *out);
@@ -713,7 +713,7 @@ PG_API pg_status pg_embed(pg_model *model, const pg_inputs *inputs, const pg_for
                           pg_outputs **out);
 
 /* ------------------------------------------------------------------------
- * Advanced: encode a picture once, generate step by step
+ * Advanced: encode an image once, generate step by step
  * ------------------------------------------------------------------------ */
 
 typedef struct pg_run_options {
@@ -727,7 +727,7 @@ typedef struct pg_run_options {
 PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size);
 
 /* Runs the vision encoder and the projector on the pixels of `inputs`. The
- * features depend on the picture alone and serve any number of prompts (keys
+ * features depend on the image alone and serve any number of prompts (keys
  * and values do not: image tokens attend to the prompt). */
 PG_API pg_status pg_encode_image(pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                                  pg_features **out);
@@ -742,7 +742,7 @@ typedef struct pg_session_options {
     int32_t n_threads;       /* >= 1; default and 0: the CPUs this process may use */
     int32_t max_new_tokens;  /* tokens that pg_session_step() may return after a prefill; >= 1; default and 0: 128 */
     int32_t max_prompt_tokens; /* tokens of a prompt, image tokens included, that memory is made for; 0 to the context's
-                                  end, default and 0: one picture and 64 tokens of text */
+                                  end, default and 0: one image and 64 tokens of text */
     pg_progress_fn progress; /* default NULL */
     void *progress_user;     /* passed to progress */
     pg_cancel *cancel;       /* default NULL */
@@ -750,7 +750,7 @@ typedef struct pg_session_options {
 
 PG_API pg_status pg_session_options_init(pg_session_options *options, size_t struct_size);
 
-/* All memory is allocated here: prefilling a prompt of up to max_prompt_tokens, its pictures encoded or not, and the
+/* All memory is allocated here: prefilling a prompt of up to max_prompt_tokens, its images encoded or not, and the
  * steps after it allocate nothing. A longer prompt still works: the session then grows, and keeps what it grew to.
  * The threads of the session are started here, n_threads - 1 of them, and end with it.
  * Errors: PG_ERROR_ARGUMENT, _MEMORY. */

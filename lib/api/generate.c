@@ -6,7 +6,7 @@
 #include "api/structs.h"
 #include "base/parallel.h"
 
-enum { DEFAULT_NEW_TOKENS = 128, DEFAULT_PROMPT_TOKENS = 64 /* beside one picture */ };
+enum { DEFAULT_NEW_TOKENS = 128, DEFAULT_PROMPT_TOKENS = 64 /* beside one image */ };
 
 static pg_status check_new_tokens(int32_t *max_new_tokens) {
     if (*max_new_tokens < 0)

@@ -1,4 +1,4 @@
-/* Describing pictures; they are read by image/image.c. */
+/* Describing images; they are read by image/image.c. */
 #include "api/structs.h"
 
 static pg_status finish(pg_image *image, size_t struct_size, const pg_image *value) {
@@ -32,7 +32,7 @@ pg_status pg_image_from_pixels(pg_image *image, size_t struct_size, int32_t form
                              format);
     }
     if (width < 1 || height < 1)
-        return pgi_error(PG_ERROR_ARGUMENT, "the picture is %d x %d pixels, expected at least 1 x 1", width, height);
+        return pgi_error(PG_ERROR_ARGUMENT, "the image is %d x %d pixels, expected at least 1 x 1", width, height);
     pg_image value = {
         .struct_size = sizeof value,
         .format = format,

@@ -143,7 +143,7 @@ pg_status pg_model_memory(const pg_model *model, pg_memory *memory) {
     value.n_threads = run.n_threads;
     value.weights = mapped_bytes(model);
     value.weights_copied = model->weights.n_bytes_copied;
-    const int64_t room = value.n_tokens / model->config.vision.n_patches; /* a session's, for pictures in its prompts */
+    const int64_t room = value.n_tokens / model->config.vision.n_patches; /* a session's, for images in its prompts */
     value.activations =
         pgi_session_workspace(&run, model, value.n_tokens, value.n_images > room ? value.n_images : room);
     value.kv_cache = 2 * (uint64_t)pgi_kv_cache_size(&model->config.text, value.n_tokens);

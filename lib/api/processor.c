@@ -94,12 +94,12 @@ pg_status pg_processor_encode(const pg_processor *processor, const pg_image *ima
     PGI_NOT_NULL(processor);
     pg_encode_options complete;
     PGI_TRY(encode_options_in(options, &complete));
-    pg_image picture = {.struct_size = sizeof picture};
-    PGI_TRY(pgi_struct_in(&picture, sizeof picture, image, "pg_image"));
+    pg_image complete_image = {.struct_size = sizeof complete_image};
+    PGI_TRY(pgi_struct_in(&complete_image, sizeof complete_image, image, "pg_image"));
     pg_batch batch = {.struct_size = sizeof batch, .n_prompts = 1, .prompts = &prompt};
     if (image) {
         batch.n_images = 1;
-        batch.images = &picture;
+        batch.images = &complete_image;
     }
     return pgi_batch_encode(processor, &batch, &complete, out);
 }
@@ -136,7 +136,7 @@ static pg_status check_batch(const pg_batch *batch) {
     PGI_TRY(check_sizes(batch->n_prompts, batch->prompts, batch->prompt_sizes, "prompt"));
     PGI_TRY(check_sizes(batch->n_suffixes, batch->suffixes, batch->suffix_sizes, "suffix"));
     if (batch->n_prompts == 0 && batch->n_images == 0)
-        return pgi_error(PG_ERROR_ARGUMENT, "the batch has 0 prompts and 0 pictures, expected some");
+        return pgi_error(PG_ERROR_ARGUMENT, "the batch has 0 prompts and 0 images, expected some");
     if (batch->n_suffixes != 0 && batch->n_suffixes != batch->n_prompts)
         return pgi_error(PG_ERROR_ARGUMENT, "found %d suffixes for %d prompts, expected one each or none",
                          batch->n_suffixes, batch->n_prompts);
@@ -150,7 +150,7 @@ static pg_status check_batch(const pg_batch *batch) {
     return PG_OK;
 }
 
-/* The caller's pictures, of any version's size, as an array of this version's. */
+/* The caller's images, of any version's size, as an array of this version's. */
 static pg_status images_in(const pgi_memory *memory, const pg_image *images, int32_t n, pg_image **out) {
     pg_image *complete = pgi_alloc_zero(memory, (size_t)n, sizeof *complete);
     const uint8_t *at = (const uint8_t *)images;
@@ -162,10 +162,10 @@ static pg_status images_in(const pgi_memory *memory, const pg_image *images, int
         uint32_t found;
         memcpy(&found, at, sizeof found);
         if (found != size) /* before anything is read that may lie beyond the array */
-            status = pgi_error(PG_ERROR_ARGUMENT, "struct_size is %u, expected %u as in picture 0", found, size);
+            status = pgi_error(PG_ERROR_ARGUMENT, "struct_size is %u, expected %u as in image 0", found, size);
         else
             status = pgi_struct_in(&complete[i], sizeof *complete, at, "pg_image");
-        if (status < 0) return pgi_error_context(status, "picture %d", i);
+        if (status < 0) return pgi_error_context(status, "image %d", i);
         at += size;
     }
     return PG_OK;

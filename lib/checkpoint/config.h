@@ -13,7 +13,7 @@
 typedef struct pgi_vision_config {
     int32_t hidden_size, intermediate_size, n_layers, n_heads, head_dim;
     int32_t image_size, patch_size, n_channels; /* n_channels is 3 */
-    int32_t n_patches;                          /* (image_size / patch_size)^2: image tokens per picture */
+    int32_t n_patches;                          /* (image_size / patch_size)^2: image tokens per image */
     int32_t activation;                         /* PGI_ACTIVATION_* of kernels/kernels.h */
     float layer_norm_eps;
 } pgi_vision_config;

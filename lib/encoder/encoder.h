@@ -10,8 +10,8 @@
 size_t pgi_encoder_workspace(const pgi_run *run, const pgi_vision_config *config);
 
 /*
- * One picture: pixels [3, S, S] to out [n_patches, hidden]. Progress runs over
- * the layers of all pictures: this one is `image` of `n_images`.
+ * One image: pixels [3, S, S] to out [n_patches, hidden]. Progress runs over
+ * the layers of all images: this one is `image` of `n_images`.
  */
 pg_status pgi_encoder_forward(const pgi_run *run, const pgi_vision_config *config, const pgi_vision_weights *weights,
                               const float *pixels, int64_t image, int64_t n_images, float *out, void *workspace);

@@ -1,4 +1,4 @@
-/* The picture formats: one decoder each, png.c and jpeg.c. */
+/* The image formats: one decoder each, png.c and jpeg.c. */
 #ifndef PGI_IMAGE_CODECS_H
 #define PGI_IMAGE_CODECS_H
 

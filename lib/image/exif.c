@@ -2,7 +2,7 @@
  * EXIF orientation: PIL.Image.Exif (through TiffImagePlugin's
  * ImageFileDirectory_v2.load), the APP1 rules of JpegImagePlugin, and
  * PIL.ImageOps.exif_transpose. Where Pillow would raise on damaged EXIF data,
- * the picture counts as having no orientation.
+ * the image counts as having no orientation.
  */
 #include "image/exif.h"
 

@@ -1,4 +1,4 @@
-/* The orientation of a picture, from EXIF or XMP, as PIL.ImageOps.exif_transpose finds and applies it. */
+/* The orientation of an image, from EXIF or XMP, as PIL.ImageOps.exif_transpose finds and applies it. */
 #ifndef PGI_IMAGE_EXIF_H
 #define PGI_IMAGE_EXIF_H
 
@@ -18,7 +18,7 @@ int32_t pgi_exif_orientation(const pgi_exif_source *source);
 /* The orientation in the markers of a JPEG file. */
 pg_status pgi_exif_of_jpeg(const pgi_memory *memory, const uint8_t *bytes, size_t size, int32_t *orientation);
 
-/* Turns the picture so that it stands upright. 1: nothing to do. */
+/* Turns the image so that it stands upright. 1: nothing to do. */
 pg_status pgi_exif_transpose(const pgi_memory *memory, int32_t orientation, pgi_rgb *rgb);
 
 #endif

@@ -15,28 +15,28 @@ typedef struct signature {
     const char *bytes;
 } signature;
 
-/* The name of a picture format that we do not read, or NULL. */
+/* The name of an image format that we do not read, or NULL. */
 static const char *known_format(const uint8_t *bytes, size_t size) {
-    static const signature formats[] = {{"a WebP picture", 8, 4, "WEBP"},
-                                        {"a GIF picture", 0, 4, "GIF8"},
-                                        {"a BMP picture", 0, 2, "BM"},
-                                        {"a TIFF picture", 0, 4, "II*\0"},
-                                        {"a TIFF picture", 0, 4, "MM\0*"},
-                                        {"a HEIC picture", 4, 8, "ftypheic"},
-                                        {"a HEIC picture", 4, 8, "ftypheix"},
-                                        {"a HEIF picture", 4, 8, "ftypmif1"},
-                                        {"an AVIF picture", 4, 8, "ftypavif"},
-                                        {"a JPEG XL picture", 0, 2, "\xFF\x0A"},
-                                        {"a JPEG XL picture", 4, 4, "JXL "},
-                                        {"a JPEG 2000 picture", 4, 4, "jP  "},
-                                        {"a JPEG 2000 picture", 0, 4, "\xFF\x4F\xFF\x51"},
+    static const signature formats[] = {{"a WebP image", 8, 4, "WEBP"},
+                                        {"a GIF image", 0, 4, "GIF8"},
+                                        {"a BMP image", 0, 2, "BM"},
+                                        {"a TIFF image", 0, 4, "II*\0"},
+                                        {"a TIFF image", 0, 4, "MM\0*"},
+                                        {"a HEIC image", 4, 8, "ftypheic"},
+                                        {"a HEIC image", 4, 8, "ftypheix"},
+                                        {"a HEIF image", 4, 8, "ftypmif1"},
+                                        {"an AVIF image", 4, 8, "ftypavif"},
+                                        {"a JPEG XL image", 0, 2, "\xFF\x0A"},
+                                        {"a JPEG XL image", 4, 4, "JXL "},
+                                        {"a JPEG 2000 image", 4, 4, "jP  "},
+                                        {"a JPEG 2000 image", 0, 4, "\xFF\x4F\xFF\x51"},
                                         {"an icon file", 0, 4, "\0\0\1\0"},
                                         {"a Photoshop file", 0, 4, "8BPS"},
                                         {"a PDF file", 0, 4, "%PDF"},
                                         {"an SVG file", 0, 4, "<svg"},
                                         {"an XML or SVG file", 0, 5, "<?xml"},
                                         {"a video file", 4, 4, "ftyp"},
-                                        {"a QOI picture", 0, 4, "qoif"}};
+                                        {"a QOI image", 0, 4, "qoif"}};
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
         const signature *s = &formats[i];
         if (size >= s->at + s->size && memcmp(bytes + s->at, s->bytes, s->size) == 0) return s->name;
@@ -47,7 +47,7 @@ static const char *known_format(const uint8_t *bytes, size_t size) {
 static pg_status decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
                         int64_t max_pixels, int exif, pgi_rgb *out) {
     int32_t orientation = 1, *wanted = exif ? &orientation : NULL;
-    if (size == 0) return pgi_error(PG_ERROR_FORMAT, "%s: found no bytes, expected a PNG or JPEG picture", name);
+    if (size == 0) return pgi_error(PG_ERROR_FORMAT, "%s: found no bytes, expected a PNG or JPEG image", name);
     if (size >= 4 && memcmp(bytes, "\x89PNG", 4) == 0) {
         PGI_TRY(pgi_png_decode(memory, bytes, size, name, max_pixels, out, wanted));
     } else if (size >= 3 && memcmp(bytes, "\xFF\xD8\xFF", 3) == 0) {
@@ -67,7 +67,7 @@ static pg_status decode(const pgi_memory *memory, const uint8_t *bytes, size_t s
 }
 
 static pg_status read_file(const pgi_memory *memory, const char *path, int64_t max_pixels, int exif, pgi_rgb *out) {
-    if (!path) return pgi_error(PG_ERROR_ARGUMENT, "pg_image.path is NULL, expected the path of a picture");
+    if (!path) return pgi_error(PG_ERROR_ARGUMENT, "pg_image.path is NULL, expected the path of an image");
     pgi_buffer file;
     pgi_buffer_init(&file, memory);
     pg_status status = pgi_file_read(path, MAX_FILE_SIZE, &file);
@@ -127,7 +127,7 @@ pg_status pgi_image_read(const pgi_memory *memory, const pg_image *image, const 
     if (image->format == PG_IMAGE_PATH) return read_file(memory, image->path, max_pixels, limits->exif, out);
     if (image->format != PG_IMAGE_BYTES) return read_pixels(memory, image, max_pixels, out);
     if (!image->planes[0] && image->n_bytes)
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_image.planes[0] is NULL, expected the bytes of a picture");
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_image.planes[0] is NULL, expected the bytes of an image");
     if (image->n_bytes > PTRDIFF_MAX)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_image.n_bytes is %llu, expected a size that fits in memory",
                          (unsigned long long)image->n_bytes);

@@ -1,5 +1,5 @@
 /*
- * Pictures: PNG and JPEG bytes or camera buffers to 8-bit RGB as Pillow's
+ * Images: PNG and JPEG bytes or camera buffers to 8-bit RGB as Pillow's
  * Image.open(f).convert("RGB") gives it, bit for bit.
  */
 #ifndef PGI_IMAGE_IMAGE_H

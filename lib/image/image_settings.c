@@ -4,7 +4,7 @@
  * files, PilBackend._preprocess and image_transforms.rescale and .normalize for
  * the pixels. A key that is missing has the default of the class; null is no
  * default: it switches a do_* off, and transformers refuses it where a value is
- * needed. do_convert_rgb (null in the official files) is not asked: pictures are
+ * needed. do_convert_rgb (null in the official files) is not asked: images are
  * always made RGB, which is what the model needs.
  */
 #include "image/image_settings.h"
@@ -62,7 +62,7 @@ static pg_status read_channels(const source *s, const char *key, int needed, int
         double value = json_number_value(item);
         if (!json_is_number(item) || !isfinite((float)value) || (!zero_allowed && (float)value == 0.0f))
             return wrong(s, PG_ERROR_FORMAT, key, item, expected);
-        values[i] = (float)value; /* numpy casts them to the f32 of the picture */
+        values[i] = (float)value; /* numpy casts them to the f32 of the image */
     }
     return PG_OK;
 }
@@ -77,7 +77,7 @@ static pg_status read_size(const source *s, pgi_image_settings *out) {
         width = json_object_get(node, "width");
         if (!height && !width)
             return wrong(s, PG_ERROR_UNSUPPORTED, "size", node,
-                         "\"height\" and \"width\" in it (the picture is stretched)");
+                         "\"height\" and \"width\" in it (the image is stretched)");
     } else if (json_is_array(node) && json_array_size(node) == 2) {
         height = json_array_get(node, 0);
         width = json_array_get(node, 1);
@@ -146,7 +146,7 @@ static pg_status read_settings(const source *s, pgi_image_settings *out) {
     /* No default: transformers fails without it too. */
     const json_t *n_tokens = find(s, "image_seq_length", 0);
     if (!n_tokens)
-        return wrong(s, PG_ERROR_NOT_FOUND, "image_seq_length", NULL, "the number of <image> tokens per picture");
+        return wrong(s, PG_ERROR_NOT_FOUND, "image_seq_length", NULL, "the number of <image> tokens per image");
     if (!is_integer_in(n_tokens, 1, MAX_IMAGE_TOKENS))
         return wrong(s, PG_ERROR_FORMAT, "image_seq_length", n_tokens, "a whole number from 1 to 16777216");
     out->n_image_tokens = (int32_t)json_integer_value(n_tokens);

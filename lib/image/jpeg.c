@@ -13,7 +13,7 @@
 #include "image/codecs.h"
 #include "image/exif.h"
 
-/* Each scan of a progressive file costs a pass over the whole picture, and a scan can be a few bytes. Encoders write
+/* Each scan of a progressive file costs a pass over the whole image, and a scan can be a few bytes. Encoders write
  * about 10, never more than some dozens. */
 enum { MAX_SCANS = 100 };
 
@@ -125,7 +125,7 @@ static void decode(jpeg_job *job) {
     job->progress.progress_monitor = on_progress;
     cinfo->progress = &job->progress;
     while (jpeg_read_header(cinfo, FALSE) != JPEG_HEADER_OK) {
-        /* a header of tables only: the picture follows, as Pillow sees it, or the data ends */
+        /* a header of tables only: the image follows, as Pillow sees it, or the data ends */
     }
     if ((int64_t)cinfo->image_width > job->max_pixels / (int64_t)cinfo->image_height)
         stop(job, pgi_error(PG_ERROR_LIMIT, "%s: found %u x %u pixels, expected at most %lld in all", job->name,

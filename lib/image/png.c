@@ -141,7 +141,7 @@ static void convert_row(const png_job *job, const uint8_t *in, int32_t n, uint8_
     }
 }
 
-/* Interlaced rows come pass by pass, each pass a small picture of its own. */
+/* Interlaced rows come pass by pass, each pass a small image of its own. */
 static void read_rows(png_job *job) {
     int passes = png_get_interlace_type(job->png, job->info) == PNG_INTERLACE_ADAM7 ? PNG_INTERLACE_ADAM7_PASSES : 1;
     for (int pass = 0; pass < passes; pass++) {
@@ -169,7 +169,7 @@ static void decode(png_job *job) {
     png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX); /* max_pixels has spoken */
     png_set_chunk_cache_max(png, MAX_TEXT_CHUNKS);
     png_set_chunk_malloc_max(png, MAX_TEXT_SIZE);
-    /* A damaged chunk in front of the picture is an error in Pillow, also when the chunk is not needed. */
+    /* A damaged chunk in front of the image is an error in Pillow, also when the chunk is not needed. */
     png_set_crc_action(png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
     png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1); /* no chunk that we do not use */
     if (job->want_orientation) {

@@ -12,7 +12,7 @@ pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kerne
         rgb = &resized;
     } else if (rgb->width != settings->width || rgb->height != settings->height) {
         return pgi_error(PG_ERROR_ARGUMENT,
-                         "picture: found %d x %d pixels, expected %d x %d, as the image settings have do_resize false",
+                         "image: found %d x %d pixels, expected %d x %d, as the image settings have do_resize false",
                          rgb->width, rgb->height, settings->width, settings->height);
     }
     float values[3][256]; /* of each sample, by channel */

@@ -76,7 +76,7 @@ static pg_status coefficients_make(const pgi_memory *memory, const filter *f, in
     double support = f->support * filter_scale;
     double reach = ceil(support) * 2 + 1;
     if (n_out > INT_MAX / (reach * sizeof(double))) /* where Pillow raises MemoryError */
-        return pgi_error(PG_ERROR_LIMIT, "picture: resizing %d pixels to %d, expected a smaller ratio", n_in, n_out);
+        return pgi_error(PG_ERROR_LIMIT, "image: resizing %d pixels to %d, expected a smaller ratio", n_in, n_out);
     c->n_max = (int32_t)reach;
     c->first = pgi_alloc(memory, (size_t)n_out, sizeof *c->first);
     c->n = pgi_alloc(memory, (size_t)n_out, sizeof *c->n);
@@ -111,7 +111,7 @@ static pg_status coefficients_make(const pgi_memory *memory, const filter *f, in
     return PG_OK;
 }
 
-/* in: [.., line] with its row 0 being the picture's row `skipped`; out: [rows, line] */
+/* in: [.., line] with its row 0 being the image's row `skipped`; out: [rows, line] */
 static void pass_vertical(const pgi_kernels *kernels, const pgi_resample *c, const uint8_t *in, int32_t skipped,
                           size_t line, uint8_t *out) {
     for (int32_t y = 0; y < c->n_out; y++, out += line)
@@ -123,12 +123,12 @@ static pg_status new_rgb(const pgi_memory *memory, int32_t width, int32_t height
     size_t size;
     *out = (pgi_rgb){.width = width, .height = height};
     if (!pgi_mul_size((size_t)width * 3, (size_t)height, &size))
-        return pgi_error(PG_ERROR_LIMIT, "picture: %d x %d pixels, expected fewer", width, height);
+        return pgi_error(PG_ERROR_LIMIT, "image: %d x %d pixels, expected fewer", width, height);
     out->data = pgi_alloc(memory, size, 1);
     return out->data ? PG_OK : PG_ERROR_MEMORY;
 }
 
-/* Since Pillow 13 a picture that loses more than twice as many rows as columns is resized vertically first, which
+/* Since Pillow 13 an image that loses more than twice as many rows as columns is resized vertically first, which
  * rounds differently in the last bit; before, the horizontal pass was always the first. Found by comparing with 13.0.
  */
 static int vertical_goes_first(const pgi_rgb *in, const pgi_rgb *out) {
@@ -193,7 +193,7 @@ pg_status pgi_resize(const pgi_memory *memory, const pgi_kernels *kernels, const
     if (!f && filter_number != PGI_NEAREST)
         return pgi_error(PG_ERROR_UNSUPPORTED, "resample filter: found %d, expected 0 to 5", filter_number);
     if (width < 1 || height < 1 || in->width < 1 || in->height < 1)
-        return pgi_error(PG_ERROR_ARGUMENT, "picture: resizing %d x %d to %d x %d, expected at least 1 x 1", in->width,
+        return pgi_error(PG_ERROR_ARGUMENT, "image: resizing %d x %d to %d x %d, expected at least 1 x 1", in->width,
                          in->height, width, height);
     PGI_TRY(new_rgb(memory, width, height, out));
     pg_status status = PG_OK;

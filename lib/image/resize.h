@@ -15,7 +15,7 @@ enum {
     PGI_HAMMING = 5
 };
 
-/* kernels: any set gives the same bits. *out is a new picture of width x height (also when the size does not change). */
+/* kernels: any set gives the same bits. *out is a new image of width x height (also when the size does not change). */
 pg_status pgi_resize(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_rgb *in, int32_t width,
                      int32_t height, int32_t filter, pgi_rgb *out);
 

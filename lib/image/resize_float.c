@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Of one direction: 1 GiB, for pictures of a hundred million pixels in a row. Pillow stops here too (resize.c). */
+/* Of one direction: 1 GiB, for images of a hundred million pixels in a row. Pillow stops here too (resize.c). */
 #define MAX_WEIGHTS (INT_MAX / sizeof(double))
 
 /* Which input samples make one output sample: first[i] .. first[i] + n[i] - 1, weighted by weights[i * n_max + ...]. */
@@ -58,7 +58,7 @@ static pg_status spans_make(const pgi_memory *memory, int32_t n_in, int32_t n_ou
     size_t reach = 2 * (size_t)ceilf(kernel) + 1, n_weights;
     *s = (spans){.n_max = reach < (size_t)n_in ? reach : (size_t)n_in};
     if (!pgi_mul_size((size_t)n_out, s->n_max, &n_weights) || n_weights > MAX_WEIGHTS)
-        return pgi_error(PG_ERROR_LIMIT, "picture: resizing %d pixels to %d, expected a smaller ratio", n_in, n_out);
+        return pgi_error(PG_ERROR_LIMIT, "image: resizing %d pixels to %d, expected a smaller ratio", n_in, n_out);
     s->first = pgi_alloc(memory, (size_t)n_out, sizeof *s->first);
     s->n = pgi_alloc(memory, (size_t)n_out, sizeof *s->n);
     s->weights = pgi_alloc(memory, n_weights, sizeof *s->weights);
@@ -99,10 +99,10 @@ pg_status pgi_resize_float(const pgi_memory *memory, const pgi_rgb *in, int32_t 
     pg_status status;
     size_t size;
     if (width < 1 || height < 1 || in->width < 1 || in->height < 1)
-        return pgi_error(PG_ERROR_ARGUMENT, "picture: resizing %d x %d to %d x %d, expected at least 1 x 1", in->width,
+        return pgi_error(PG_ERROR_ARGUMENT, "image: resizing %d x %d to %d x %d, expected at least 1 x 1", in->width,
                          in->height, width, height);
     if (!pgi_mul_size((size_t)in->width, 3, &size))
-        return pgi_error(PG_ERROR_LIMIT, "picture: %d pixels wide, expected fewer", in->width);
+        return pgi_error(PG_ERROR_LIMIT, "image: %d pixels wide, expected fewer", in->width);
     PGI_GOTO(spans_make(memory, in->height, height, &rows), done);
     PGI_GOTO(spans_make(memory, in->width, width, &columns), done);
     if (!(row = pgi_alloc(memory, size, sizeof *row))) {

@@ -49,7 +49,7 @@ static pg_status check_pixels(const pg_model *model, const pg_inputs *inputs) {
                          "the inputs have no pixel_values: they were made without an image, so features are needed");
     if (inputs->image_width == size && inputs->image_height == size) return PG_OK;
     return pgi_error(PG_ERROR_ARGUMENT,
-                     "the inputs' pictures are %d x %d pixels, the model expects %d x %d "
+                     "the inputs' images are %d x %d pixels, the model expects %d x %d "
                      "(preprocessor_config.json and config.json disagree, or belong to different checkpoints)",
                      inputs->image_width, inputs->image_height, size, size);
 }
@@ -57,14 +57,14 @@ static pg_status check_pixels(const pg_model *model, const pg_inputs *inputs) {
 pg_status pgi_features_encode_to(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *rows,
                                  void *scratch) {
     const pgi_vision_config *vision = &model->config.vision;
-    const int64_t picture = 3 * (int64_t)vision->image_size * vision->image_size;
+    const int64_t image = 3 * (int64_t)vision->image_size * vision->image_size;
     PGI_TRY(check_pixels(model, inputs));
     pgi_arena arena = {.base = scratch};
     workspace w = lay_out(&arena, run, model);
     for (int64_t i = 0; i < inputs->n_images; i++) {
-        pgi_run_trace(run, "pixels", (int)i, inputs->pixels + i * picture, 3 * (int64_t)vision->image_size,
+        pgi_run_trace(run, "pixels", (int)i, inputs->pixels + i * image, 3 * (int64_t)vision->image_size,
                       vision->image_size);
-        PGI_TRY(pgi_encoder_forward(run, vision, &model->weights.vision, inputs->pixels + i * picture, i,
+        PGI_TRY(pgi_encoder_forward(run, vision, &model->weights.vision, inputs->pixels + i * image, i,
                                     inputs->n_images, w.encoded, w.encoder));
         PGI_TRY(pgi_projector_forward(run, &model->weights.projector, w.encoded, vision->n_patches,
                                       rows + i * vision->n_patches * (int64_t)model->config.text.hidden_size,

@@ -1,4 +1,4 @@
-/* Encoded pictures: what the projector gives, reusable for any prompt. The public handle is this struct. */
+/* Encoded images: what the projector gives, reusable for any prompt. The public handle is this struct. */
 #ifndef PGI_MODEL_FEATURES_H
 #define PGI_MODEL_FEATURES_H
 
@@ -12,7 +12,7 @@ struct pg_features {
     int64_t n_images;
 };
 
-/* Encodes all pictures of `inputs`, which must have pixels of the model's size. */
+/* Encodes all images of `inputs`, which must have pixels of the model's size. */
 pg_status pgi_features_encode(const pgi_run *run, pg_model *model, const pg_inputs *inputs, pg_features **out);
 void pgi_features_retain(pg_features *features);
 void pgi_features_release(pg_features *features); /* NULL is ignored */

@@ -12,7 +12,7 @@ struct pg_outputs {
     float *logits;        /* [B, K, vocab_size], or NULL */
     float *hidden_states; /* [n_layers + 1, B, T, hidden], or NULL */
     float *last_hidden;   /* [B, T, hidden], or NULL; may be the last of the hidden states */
-    pg_features *features; /* counted; NULL: no pictures */
+    pg_features *features; /* counted; NULL: no images */
     int has_loss;
     float loss;
 };

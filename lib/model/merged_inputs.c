@@ -1,8 +1,8 @@
 /*
  * Text rows from the embedding, image rows from the features, in order (HF: PaliGemmaModel.forward,
- * get_placeholder_mask and masked_scatter). As in HF the image tokens of all rows together take the pictures of all
+ * get_placeholder_mask and masked_scatter). As in HF the image tokens of all rows together take the images of all
  * rows together, one after the other; and with given embeddings those rows are image tokens that equal the embedding
- * of the image token, where there are pictures at all.
+ * of the image token, where there are images at all.
  */
 #include "model/merged_inputs.h"
 
@@ -59,8 +59,8 @@ static int is_image_token(const pgi_merged_inputs *merged, int64_t row, int64_t 
     return 1;
 }
 
-/* Image tokens and the rows of the pictures must be equally many; the message names the row where they part. */
-static pg_status match_pictures(pgi_merged_inputs *merged, int64_t n_images) {
+/* Image tokens and the rows of the images must be equally many; the message names the row where they part. */
+static pg_status match_images(pgi_merged_inputs *merged, int64_t n_images) {
     const pg_inputs *inputs = merged->inputs;
     const int64_t per_image = merged->model->config.vision.n_patches, n_features = n_images * per_image;
     int64_t n = 0, in_row = 0;
@@ -75,16 +75,16 @@ static pg_status match_pictures(pgi_merged_inputs *merged, int64_t n_images) {
                              (long long)r, (long long)in_row);
         if (n + in_row > n_features)
             return pgi_error(PG_ERROR_ARGUMENT,
-                             "row %lld has %lld image tokens, the %lld picture%s of %lld each have %lld left: image "
-                             "tokens and pictures do not match",
+                             "row %lld has %lld image tokens, the %lld image%s of %lld each have %lld left: image "
+                             "tokens and images do not match",
                              (long long)r, (long long)in_row, (long long)n_images, n_images == 1 ? "" : "s",
                              (long long)per_image, (long long)(n_features - n));
         n += in_row;
     }
     if (n == n_features) return PG_OK;
     return pgi_error(PG_ERROR_ARGUMENT,
-                     "rows 0 to %lld have %lld image tokens (the last row %lld), the pictures have %lld (%lld of %lld "
-                     "each): image tokens and pictures do not match",
+                     "rows 0 to %lld have %lld image tokens (the last row %lld), the images have %lld (%lld of %lld "
+                     "each): image tokens and images do not match",
                      (long long)inputs->n_rows - 1, (long long)n, (long long)in_row, (long long)n_features,
                      (long long)n_images, (long long)per_image);
 }
@@ -132,7 +132,7 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_i
     }
     if (by_embedding)
         pgi_decoder_embed(run, text, &model->weights.text, &model->config.image_token_id, 1, out->image_row);
-    PGI_GOTO(match_pictures(out, n_images), fail);
+    PGI_GOTO(match_images(out, n_images), fail);
     if (features) {
         out->features = (pg_features *)(uintptr_t)features;
         pgi_features_retain(out->features);

@@ -1,4 +1,4 @@
-/* The rows of pg_inputs as the decoder takes them: checked, pictures encoded, embeddings merged. */
+/* The rows of pg_inputs as the decoder takes them: checked, images encoded, embeddings merged. */
 #ifndef PGI_MODEL_MERGED_INPUTS_H
 #define PGI_MODEL_MERGED_INPUTS_H
 
@@ -8,8 +8,8 @@
 typedef struct pgi_merged_inputs {
     const pg_model *model;   /* borrowed */
     const pg_inputs *inputs; /* borrowed */
-    pg_features *features;   /* counted; NULL: no row has a picture, or its rows lie in a room */
-    const float *rows;       /* of the features, one after the other; NULL: no row has a picture */
+    pg_features *features;   /* counted; NULL: no row has an image, or its rows lie in a room */
+    const float *rows;       /* of the features, one after the other; NULL: no row has an image */
     int64_t *first_feature;  /* [B]: the row of the features that the row's first image token gets */
     float *image_row;        /* [hidden]: given embeddings that equal it are image tokens; NULL: ids say which are */
     double encode_seconds;   /* 0 with given features */
@@ -20,7 +20,7 @@ typedef struct pgi_merged_inputs {
 typedef struct pgi_merged_inputs_room {
     int64_t *first_feature; /* [B] */
     float *image_row;       /* [hidden] */
-    float *features;        /* of the pictures of the inputs; not used with given features, nor is what follows */
+    float *features;        /* of the images of the inputs; not used with given features, nor is what follows */
     void *encoder;          /* pgi_features_scratch() bytes, free again once they are made */
 } pgi_merged_inputs_room;
 

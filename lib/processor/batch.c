@@ -64,7 +64,7 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
     pgi_id_list_init(&e->ids, &processor->memory);
 }
 
-/* ---- how many pictures each row has ---- */
+/* ---- how many images each row has ---- */
 
 /* The rows' own `<image>` say it: what else was said must agree. */
 static pg_status check_placed(const batch_encoder *e) {
@@ -78,12 +78,12 @@ static pg_status check_placed(const batch_encoder *e) {
         total += n;
         if (batch->n_images > 0 && total > batch->n_images)
             return pgi_error(PG_ERROR_ARGUMENT, "row %d: the prompt has %lld `<image>`, expected at most %lld: the "
-                             "batch has %d pictures (PG_TEXT_LITERAL takes `<image>` as text)", r, (long long)n,
+                             "batch has %d images (PG_TEXT_LITERAL takes `<image>` as text)", r, (long long)n,
                              (long long)(batch->n_images - (total - n)), batch->n_images);
     }
     if (batch->n_images > 0 && total != batch->n_images)
         return pgi_error(PG_ERROR_ARGUMENT, "the prompts of rows 0 to %d have %lld `<image>`, but the batch has %d "
-                         "pictures (PG_TEXT_LITERAL takes `<image>` as text)", batch->n_prompts - 1,
+                         "images (PG_TEXT_LITERAL takes `<image>` as text)", batch->n_prompts - 1,
                          (long long)total, batch->n_images);
     return PG_OK;
 }
@@ -97,9 +97,9 @@ static pg_status count_in_front(batch_encoder *e) {
     }
     if (batch->n_images == 0 || total == batch->n_images) return PG_OK;
     if (batch->image_counts)
-        return pgi_error(PG_ERROR_ARGUMENT, "image_counts of rows 0 to %d make %lld, but the batch has %d pictures",
+        return pgi_error(PG_ERROR_ARGUMENT, "image_counts of rows 0 to %d make %lld, but the batch has %d images",
                          batch->n_prompts - 1, (long long)total, batch->n_images);
-    return pgi_error(PG_ERROR_ARGUMENT, "found %d pictures for %d prompts, expected one each (image_counts gives "
+    return pgi_error(PG_ERROR_ARGUMENT, "found %d images for %d prompts, expected one each (image_counts gives "
                      "rows more or fewer)", batch->n_images, batch->n_prompts);
 }
 
@@ -114,7 +114,7 @@ static pg_status count_images(batch_encoder *e) {
     else PGI_TRY(count_in_front(e));
     for (int32_t r = 0; r < batch->n_prompts; r++) {
         if (e->rows[r].n_images > most)
-            return pgi_error(PG_ERROR_LIMIT, "row %d: found %lld pictures, expected at most %lld of %d tokens each", r,
+            return pgi_error(PG_ERROR_LIMIT, "row %d: found %lld images, expected at most %lld of %d tokens each", r,
                              (long long)e->rows[r].n_images, (long long)most, e->layout.n_image_tokens);
         e->rows[r].first_image = first;
         first += e->rows[r].n_images;
@@ -145,7 +145,7 @@ static pg_status check_image_tokens(const batch_encoder *e, pgi_row *row, int64_
         return pgi_error(PG_ERROR_ARGUMENT, "found %lld of %lld image tokens after truncation to max_length %lld: "
                          "longer, or PG_TRUNCATE_KEEP_ENDS or PG_TRUNCATION_SUFFIX, keeps them", (long long)in_prefix,
                          (long long)expected, (long long)e->truncation.max_length);
-    return pgi_error(PG_ERROR_ARGUMENT, "found %lld image tokens for %lld pictures, expected %lld",
+    return pgi_error(PG_ERROR_ARGUMENT, "found %lld image tokens for %lld images, expected %lld",
                      (long long)(in_prefix + in_suffix), (long long)row->n_images, (long long)expected);
 }
 
@@ -280,9 +280,9 @@ done:
     return status;
 }
 
-/* ---- pictures ---- */
+/* ---- images ---- */
 
-static pg_status add_picture(const pg_processor *processor, const pg_image *image, const pg_encode_options *options,
+static pg_status add_image(const pg_processor *processor, const pg_image *image, const pg_encode_options *options,
                              float *pixels) {
     const pgi_memory *memory = &processor->memory;
     pgi_image_limits limits = {.max_pixels = options->max_image_pixels, .exif = (options->flags & PG_IMAGE_EXIF) != 0};
@@ -295,15 +295,15 @@ static pg_status add_picture(const pg_processor *processor, const pg_image *imag
     return status;
 }
 
-/* Says which picture it was, where there are several. */
-static pg_status picture_error(const pg_inputs *inputs, int32_t i, pg_status status) {
+/* Says which image it was, where there are several. */
+static pg_status image_error(const pg_inputs *inputs, int32_t i, pg_status status) {
     for (int64_t r = 0; r < inputs->n_rows; r++) {
         const pgi_row *row = &inputs->rows[r];
         if (i >= row->first_image && i < row->first_image + row->n_images)
-            return pgi_error_context(status, "row %lld: picture %lld", (long long)r,
+            return pgi_error_context(status, "row %lld: image %lld", (long long)r,
                                      (long long)(i - row->first_image));
     }
-    return pgi_error_context(status, "picture %d", i);
+    return pgi_error_context(status, "image %d", i);
 }
 
 static pg_status add_pixels(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
@@ -312,8 +312,8 @@ static pg_status add_pixels(const pg_processor *processor, const pg_batch *batch
     size_t size = (size_t)settings->width * (size_t)settings->height * 3;
     PGI_TRY(pgi_inputs_add_pixels(inputs, batch->n_images, settings->width, settings->height));
     for (int32_t i = 0; i < batch->n_images; i++) {
-        pg_status status = add_picture(processor, &batch->images[i], options, inputs->pixels + (size_t)i * size);
-        if (status < 0) return batch->n_images > 1 ? picture_error(inputs, i, status) : status;
+        pg_status status = add_image(processor, &batch->images[i], options, inputs->pixels + (size_t)i * size);
+        if (status < 0) return batch->n_images > 1 ? image_error(inputs, i, status) : status;
     }
     return PG_OK;
 }

@@ -1,4 +1,4 @@
-/* A batch of prompts, pictures and suffixes to inputs (HF: PaliGemmaProcessor.__call__). */
+/* A batch of prompts, images and suffixes to inputs (HF: PaliGemmaProcessor.__call__). */
 #ifndef PGI_PROCESSOR_BATCH_H
 #define PGI_PROCESSOR_BATCH_H
 

@@ -20,7 +20,7 @@ pg_status pgi_big_vision_layout(const pgi_tokenizer *tokenizer, int32_t n_image_
     int needs_eos = suffix && !open;
     size_t first = out->size;
     if (n_image_tokens < 0 || n_images < 0)
-        return pgi_error(PG_ERROR_ARGUMENT, "layout: found %d pictures of %d tokens, expected none below 0", n_images,
+        return pgi_error(PG_ERROR_ARGUMENT, "layout: found %d images of %d tokens, expected none below 0", n_images,
                          n_image_tokens);
     if (n > 0) PGI_TRY(special(tokenizer, PGI_TOKEN_IMAGE, "<image>", &image));
     PGI_TRY(special(tokenizer, PGI_TOKEN_BOS, "bos", &bos));

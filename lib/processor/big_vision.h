@@ -10,7 +10,7 @@
 #include "tokenizer/tokenizer.h"
 
 /*
- * Appends `<image>` x n_image_tokens for each of n_images pictures, bos, the prompt, a newline [, the suffix [, eos]].
+ * Appends `<image>` x n_image_tokens for each of n_images images, bos, the prompt, a newline [, the suffix [, eos]].
  * Prompt, newline and suffix are tokenized apart, each as sentencepiece alone does it (PGI_LITERAL_CONTROL).
  * prompt, suffix: UTF-8 of so many bytes; prompt NULL: ""; suffix NULL: none, and no eos. open: no eos after the suffix
  * (big_vision: eos="no").

@@ -135,7 +135,7 @@ static pg_status add_pixels(const pg_tensor *pixels, pg_inputs *inputs) {
     PGI_TRY(check_tensor("pixel_values", pixels, PG_DTYPE_F32, 4));
     int64_t height = pixels->shape[2], width = pixels->shape[3];
     if (pixels->shape[1] != 3 || height != width || width > INT16_MAX)
-        return pgi_error(PG_ERROR_ARGUMENT, "pixel_values: found the shape %s, expected [pictures, 3, S, S]",
+        return pgi_error(PG_ERROR_ARGUMENT, "pixel_values: found the shape %s, expected [images, 3, S, S]",
                          shape_text(pixels, shape));
     PGI_TRY(copy_tensor(&inputs->memory, pixels, sizeof(float), &inputs->pixels));
     inputs->n_images = pixels->shape[0];
@@ -147,7 +147,7 @@ static pg_status add_pixels(const pg_tensor *pixels, pg_inputs *inputs) {
             for (int64_t y = 0; y < height; y++)
                 for (int64_t x = 0; x < width; x++, at++)
                     if (!isfinite(*at))
-                        return pgi_error(PG_ERROR_ARGUMENT, "pixel_values: picture %lld, channel %lld, row %lld, "
+                        return pgi_error(PG_ERROR_ARGUMENT, "pixel_values: image %lld, channel %lld, row %lld, "
                                          "column %lld: found %f, expected a finite number", (long long)i,
                                          (long long)c, (long long)y, (long long)x, (double)*at);
     return PG_OK;

@@ -15,14 +15,14 @@ enum { PGI_NO_LABEL = -100 };
 typedef struct pgi_row {
     int64_t first_token, n_tokens, n_suffix;
     int64_t n_truncated;                 /* tokens lost to truncation */
-    int64_t first_image, n_images; /* in pixels; or, without pixels, pictures that the layout has tokens for */
+    int64_t first_image, n_images; /* in pixels; or, without pixels, images that the layout has tokens for */
     uint32_t events;               /* PG_ROW_* */
 } pgi_row;
 
 struct pg_inputs {
     atomic_int references;
     pgi_memory memory;
-    int64_t n_rows, n_tokens; /* B, T; both 0: pictures alone */
+    int64_t n_rows, n_tokens; /* B, T; both 0: images alone */
     pgi_row *rows;            /* [B] */
     int64_t *ids;             /* [B, T], or NULL: embeds are given */
     float *embeds;            /* [B, T, embed_width], rows as the decoder takes them, or NULL */
@@ -32,8 +32,8 @@ struct pg_inputs {
     int64_t *labels;         /* [B, T] ids, -100 where there is none; or NULL: no loss is asked for */
     int64_t *position_ids;   /* [B, T] from 1, padding skipped; the caller's own when own_positions */
     int own_positions;
-    int64_t *image_counts; /* [B] pictures of each row, or NULL: from the caller's arrays, which do not say */
-    int64_t n_images; /* pictures that `pixels` holds */
+    int64_t *image_counts; /* [B] images of each row, or NULL: from the caller's arrays, which do not say */
+    int64_t n_images; /* images that `pixels` holds */
     int32_t image_width, image_height;
     float *pixels; /* [n_images, 3, height, width], or NULL: the layout may have image tokens, but no pixels */
 };
@@ -45,7 +45,7 @@ void pgi_inputs_release(pg_inputs *inputs); /* NULL is ignored */
 
 /* Sets B and T and makes rows (zero), attention_mask (zero), token_type_ids (zero) and position_ids. */
 pg_status pgi_inputs_add_rows(pg_inputs *inputs, int64_t n_rows, int64_t n_tokens);
-/* Room for pictures of width x height, contents undefined. */
+/* Room for images of width x height, contents undefined. */
 pg_status pgi_inputs_add_pixels(pg_inputs *inputs, int64_t n_images, int32_t width, int32_t height);
 /* A [B, T] array of numbers, contents undefined, or NULL (PG_ERROR_MEMORY). */
 int64_t *pgi_inputs_new_numbers(const pg_inputs *inputs);

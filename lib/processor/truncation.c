@@ -17,7 +17,7 @@ static pg_status lengths(const pgi_truncation *t, int64_t n_prefix, int64_t n_su
         if (*target <= too_many)
             return pgi_error(PG_ERROR_ARGUMENT, "the row has %lld tokens, %lld of them %s, and max_length is %lld: "
                              "cutting the %s alone cannot do that", (long long)(n_prefix + n_suffix),
-                             (long long)*target, is_prefix ? "pictures and prompt" : "suffix",
+                             (long long)*target, is_prefix ? "images and prompt" : "suffix",
                              (long long)t->max_length, is_prefix ? "prompt" : "suffix");
         *target -= too_many;
     } else if (!has_pair || t->as_one) {
@@ -59,7 +59,7 @@ static pg_status keep_ends(const pgi_truncation *t, int64_t *row, int64_t *n_pre
     for (int64_t i = 0; i < inner; i++) free_tokens += row[i] != t->image_id && row[i] != t->bos_id;
     if (t->part == PG_TRUNCATION_SUFFIX) free_tokens = 0;
     if (of_prefix > free_tokens)
-        return pgi_error(PG_ERROR_ARGUMENT, "the row has %lld tokens, of which %lld cannot go (pictures, bos, newline, "
+        return pgi_error(PG_ERROR_ARGUMENT, "the row has %lld tokens, of which %lld cannot go (images, bos, newline, "
                          "eos and what is not to be cut), and max_length is %lld",
                          (long long)(*n_prefix + *n_suffix),
                          (long long)(*n_prefix + *n_suffix - of_suffix - free_tokens), (long long)t->max_length);

@@ -18,7 +18,7 @@ typedef struct pgi_truncation {
     int has_eos;              /* the suffix ends in eos */
 } pgi_truncation;
 
-/* The last n_prefix + n_suffix of `ids` are the row: a prefix (pictures, bos, prompt, newline) and a suffix (0: none).
+/* The last n_prefix + n_suffix of `ids` are the row: a prefix (images, bos, prompt, newline) and a suffix (0: none).
  * Takes away what is too much and adds PG_ROW_TRUNCATED, _CUT_EOS and _CUT_NEWLINE to *events. */
 pg_status pgi_truncate(const pgi_truncation *truncation, pgi_id_list *ids, int64_t *n_prefix, int64_t *n_suffix,
                        uint32_t *events);

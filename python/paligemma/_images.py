@@ -1,4 +1,4 @@
-"""Pictures of every kind that people hand to a processor, as pg_image.
+"""Images of every kind that people hand to a processor, as pg_image.
 
 What transformers' SiglipImageProcessorPil does before its resize: alpha is laid over white, single channels are
 repeated, the channel axis is found, and floats become 8 bits (PilBackend.process_image, convert_to_rgb,
@@ -25,33 +25,33 @@ def _pil_image_class() -> Any:
     return module.Image if module else ()
 
 
-def is_picture(value: Any) -> bool:
+def is_image(value: Any) -> bool:
     """A PIL image, array, tensor, path (str or Path) or the bytes of a PNG or JPEG file."""
     return (isinstance(value, (np.ndarray, str, Path, bytes, bytearray, memoryview)) or is_torch_tensor(value)
             or isinstance(value, _pil_image_class()))
 
 
 def as_rows(images: Any) -> Any:
-    """`images` with every 4-d array split: a picture, a list of pictures, or a list of lists; else ValueError."""
-    if is_picture(images):
+    """`images` with every 4-d array split: an image, a list of images, or a list of lists; else ValueError."""
+    if is_image(images):
         return list(images) if getattr(images, "ndim", 0) == 4 else images
     if not isinstance(images, (list, tuple)):
-        raise ValueError(f"images is a {type(images).__name__}, expected a picture (PIL image, array, tensor, path or "
-                         "bytes), a list of pictures, or a list of lists of pictures")
+        raise ValueError(f"images is a {type(images).__name__}, expected an image (PIL image, array, tensor, path or "
+                         "bytes), a list of images, or a list of lists of images")
     if not images:
-        raise ValueError("images is an empty list, expected at least one picture")
-    if all(is_picture(image) for image in images):
+        raise ValueError("images is an empty list, expected at least one image")
+    if all(is_image(image) for image in images):
         rows = [as_rows(image) for image in images]
         split = [isinstance(row, list) for row in rows]
         return [image for row in rows for image in row] if all(split) else list(images)
-    if all(isinstance(row, (list, tuple)) and all(is_picture(image) for image in row) for row in images):
+    if all(isinstance(row, (list, tuple)) and all(is_image(image) for image in row) for row in images):
         return [list(row) for row in images]
     kinds = ", ".join(sorted({type(image).__name__ for image in images}))
-    raise ValueError(f"images holds {kinds}, expected pictures, or lists of pictures")
+    raise ValueError(f"images holds {kinds}, expected images, or lists of images")
 
 
 def flat(rows: Any) -> list[Any]:
-    """All pictures of what as_rows() returns, in order."""
+    """All images of what as_rows() returns, in order."""
     if not isinstance(rows, list):
         return [rows]
     return [image for row in rows for image in row] if isinstance(rows[0], list) else rows
@@ -117,7 +117,7 @@ def _pil_to_rgb(image: Any) -> np.ndarray:
 
 
 @dataclass
-class PictureList:
+class ImageList:
     """pg_image [n] and what they borrow; `scaled` tells which came as floats of 0 to 1."""
 
     images: Any
@@ -125,29 +125,29 @@ class PictureList:
     borrowed: list[Any]
 
 
-def convert(pictures: Sequence[Any]) -> PictureList:
-    """The pictures for one call of the library; an error names the picture by its index."""
-    result = PictureList((c.Image * max(len(pictures), 1))(), [], [])
-    for index, picture in enumerate(pictures):
-        name = f"picture {index}"
+def convert(sources: Sequence[Any]) -> ImageList:
+    """The images for one call of the library; an error names the image by its index."""
+    result = ImageList((c.Image * max(len(sources), 1))(), [], [])
+    for index, source in enumerate(sources):
+        name = f"image {index}"
         scaled = False
         image = result.images[index]
         image.struct_size = ctypes.sizeof(c.Image)
-        if isinstance(picture, (str, Path)):
-            picture = _named(picture, name)
-        if isinstance(picture, (bytes, bytearray, memoryview)):
-            memory = bytes(picture)
+        if isinstance(source, (str, Path)):
+            source = _named(source, name)
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            memory = bytes(source)
             c.check(c.lib.pg_image_from_bytes(ctypes.byref(image), ctypes.sizeof(image), memory, len(memory)))
             result.borrowed.append(memory)
-        elif isinstance(picture, Path):
-            path = os.fsencode(picture)
+        elif isinstance(source, Path):
+            path = os.fsencode(source)
             c.check(c.lib.pg_image_from_path(ctypes.byref(image), ctypes.sizeof(image), path))
             result.borrowed.append(path)
         else:
-            if isinstance(picture, _pil_image_class()):
-                pixels = _pil_to_rgb(picture)
+            if isinstance(source, _pil_image_class()):
+                pixels = _pil_to_rgb(source)
             else:
-                pixels, scaled = _array_to_rgb(to_numpy(picture), name)
+                pixels, scaled = _array_to_rgb(to_numpy(source), name)
             height, width, _ = pixels.shape
             c.check(c.lib.pg_image_from_pixels(ctypes.byref(image), ctypes.sizeof(image), c.IMAGE_RGB8, width, height,
                                                pixels.ctypes.data, pixels.strides[0]))
@@ -156,18 +156,18 @@ def convert(pictures: Sequence[Any]) -> PictureList:
     return result
 
 
-def _named(picture: str | Path, name: str) -> Path | bytes:
+def _named(image: str | Path, name: str) -> Path | bytes:
     """A path, or the bytes that a data: URL holds."""
-    text = str(picture)
+    text = str(image)
     if text.startswith(("http://", "https://")):
         raise ValueError(f"{name}: {text!r} is a URL, and libpaligemma never uses the network; download it first")
     if text.startswith("data:image/"):
         return base64.b64decode(text.split(",", 1)[-1])
-    return Path(picture)
+    return Path(image)
 
 
 def pixels_of_floats(pixels: np.ndarray, info: c.ProcessorInfo, scaled: bool, do_rescale: bool) -> np.ndarray:
-    """What transformers makes of a picture that came as floats of 0 to 1, or with do_rescale=False.
+    """What transformers makes of an image that came as floats of 0 to 1, or with do_rescale=False.
 
     It resizes 8-bit values, divides those that came as floats by 255 again, and then rescales (once more, unless
     do_rescale is False) and normalizes. pixels: f32 [3, S, S] as the library made them of the 8-bit values, which are

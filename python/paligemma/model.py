@@ -19,7 +19,7 @@ from .processor import open_handle
 
 
 class Features:
-    """Encoded pictures, for any number of prompts: generate(..., features=features); close() or `with` frees them.
+    """Encoded images, for any number of prompts: generate(..., features=features); close() or `with` frees them.
 
     pooler_output: f32 [n_images, n_image_tokens, hidden_size], the projector's output.
     """
@@ -34,7 +34,7 @@ class Features:
         return values
 
     def __len__(self) -> int:
-        """The number of pictures."""
+        """The number of images."""
         return len(self.pooler_output)
 
     @property
@@ -213,7 +213,7 @@ class PaliGemmaForConditionalGeneration:
         skip_padding: nothing is computed for padding, its rows are zero.
 
         -> .logits f32 [B, K, vocab], .loss f32 [] with labels, .image_hidden_states f32 [n_images, N, hidden] with
-        pictures, .hidden_states (embeddings and each layer's output, L + 1 of f32 [B, T, hidden]) with
+        images, .hidden_states (embeddings and each layer's output, L + 1 of f32 [B, T, hidden]) with
         output_hidden_states, .last_hidden_state f32 [B, T, hidden] with output_last_hidden_state.
         """
         if past_key_values is not None or output_attentions:
@@ -280,7 +280,7 @@ class PaliGemmaForConditionalGeneration:
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
         return _inputs.create(arrays)
 
-    # -- pictures
+    # -- images
 
     def encode_image(self, pixel_values: Any = None, *, cancel: CancelFlag | None = None, **unused: Any) -> Features:
         """Runs encoder and projector once: features for any number of prompts.

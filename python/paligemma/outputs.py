@@ -90,7 +90,7 @@ class RowReport:
     n_tokens: int  # without padding
     n_suffix: int  # of these, the suffix with its eos
     n_truncated: int  # tokens that truncation took away
-    first_image: int  # index of the row's first picture in pixel_values
+    first_image: int  # index of the row's first image in pixel_values
     n_images: int
 
 

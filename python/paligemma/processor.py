@@ -1,4 +1,4 @@
-"""PaliGemmaProcessor: pictures and texts to what the model is fed."""
+"""PaliGemmaProcessor: images and texts to what the model is fed."""
 from __future__ import annotations
 
 import ctypes
@@ -141,7 +141,7 @@ class PaliGemmaProcessor:
     ) -> BatchFeature:
         """The batch that transformers' PaliGemmaProcessor makes of the same arguments: B rows of T tokens.
 
-        images: a picture, a list with one for each text, or a list of lists; PIL images, uint8 or float arrays and
+        images: an image, a list with one for each text, or a list of lists; PIL images, uint8 or float arrays and
             tensors ([H, W, C], [C, H, W], [H, W]), paths, the bytes of a PNG or JPEG file.
         text: one prompt or several; None: pixel values alone. suffix: the answers to learn.
         return_tensors: None for lists, "np", "pt".
@@ -150,10 +150,10 @@ class PaliGemmaProcessor:
             transformers, truncation=None with max_length and no padding cuts.
 
         Beyond transformers:
-        image_counts: without images, leave room for so many pictures in each row; generate(features=...) fills it.
+        image_counts: without images, leave room for so many images in each row; generate(features=...) fills it.
         mode: "hf", or "big_vision" (the training code's tokenization and resize).
         literal: special tokens written in the text are plain characters: for prompts from strangers.
-        keep_ends: truncation keeps pictures, bos, newline and eos, and cuts the suffix's and the prompt's own tail.
+        keep_ends: truncation keeps images, bos, newline and eos, and cuts the suffix's and the prompt's own tail.
         suffix_open: no eos after the suffix.
         exif: turn files given by path or bytes as their EXIF orientation says (PIL images are taken as they are).
         max_image_pixels: larger files are refused.
@@ -192,26 +192,26 @@ class PaliGemmaProcessor:
         if max_image_pixels is not None:
             encode.max_image_pixels = max_image_pixels
 
-        pictures = _images.convert([] if rows is None else _images.flat(rows))
-        inputs = self._encode(texts, suffixes, pictures, counts, encode)
-        return self._feature(inputs, texts, pictures, options, tensors, mode)
+        converted = _images.convert([] if rows is None else _images.flat(rows))
+        inputs = self._encode(texts, suffixes, converted, counts, encode)
+        return self._feature(inputs, texts, converted, options, tensors, mode)
 
-    def _encode(self, texts: list[str] | None, suffixes: list[str] | None, pictures: _images.PictureList,
+    def _encode(self, texts: list[str] | None, suffixes: list[str] | None, converted: _images.ImageList,
                 counts: list[int] | None, encode: c.EncodeOptions) -> Handle:
         prompts, prompt_sizes = _strings_in(texts)
         answers, answer_sizes = _strings_in(suffixes)
         counted = (ctypes.c_int32 * len(counts))(*counts) if counts else None
         batch = c.Batch(
-            n_prompts=len(texts or []), n_suffixes=len(suffixes or []), n_images=len(pictures.scaled),
+            n_prompts=len(texts or []), n_suffixes=len(suffixes or []), n_images=len(converted.scaled),
             n_image_counts=len(counts or []), prompts=prompts, suffixes=answers, prompt_sizes=prompt_sizes,
-            suffix_sizes=answer_sizes, images=pictures.images if pictures.scaled else None, image_counts=counted)
+            suffix_sizes=answer_sizes, images=converted.images if converted.scaled else None, image_counts=counted)
         inputs = Handle("inputs")
         with self._handle.use() as pointer:
             c.check(c.lib.pg_processor_encode_batch(pointer, ctypes.byref(batch), ctypes.byref(encode),
                                                     ctypes.byref(inputs.pointer)))
         return inputs
 
-    def _feature(self, inputs: Handle, texts: list[str] | None, pictures: _images.PictureList,
+    def _feature(self, inputs: Handle, texts: list[str] | None, converted: _images.ImageList,
                  options: dict[str, Any], tensors: str | None, mode: str) -> BatchFeature:
         """The library's arrays under the names and types that transformers gives them."""
         values: dict[str, Any] = {}
@@ -223,18 +223,18 @@ class PaliGemmaProcessor:
                 names.remove("attention_mask")
             for name in names:
                 values[name] = array(inputs, c.lib.pg_inputs_get, name.encode())
-        if pictures.scaled:
+        if converted.scaled:
             pixels = array(inputs, c.lib.pg_inputs_get, b"pixel_values")
             if mode == "hf":
                 configured = bool(self._info.do_rescale)
                 do_rescale = configured if options["do_rescale"] is None else bool(options["do_rescale"])
-                for index, scaled in enumerate(pictures.scaled):
+                for index, scaled in enumerate(converted.scaled):
                     if scaled or do_rescale != configured:
                         pixels[index] = _images.pixels_of_floats(pixels[index], self._info, scaled, do_rescale)
-                if not (do_rescale or self._info.do_normalize or any(pictures.scaled)):
+                if not (do_rescale or self._info.do_normalize or any(converted.scaled)):
                     pixels = pixels.astype(np.uint8)  # resized and nothing else: transformers leaves 8-bit values
-                if any(pictures.scaled) and do_rescale:
-                    warnings.warn("pictures given as floats of 0 to 1 are rescaled once more, as transformers does; "
+                if any(converted.scaled) and do_rescale:
+                    warnings.warn("images given as floats of 0 to 1 are rescaled once more, as transformers does; "
                                   "pass do_rescale=False, or 8-bit pixels", stacklevel=3)
             values["pixel_values"] = pixels
         labels = array(inputs, c.lib.pg_inputs_get, b"labels") if texts is not None else None
@@ -298,7 +298,7 @@ def _texts(text: Any, images: Any) -> list[str] | None:
     if isinstance(text, str):
         text = [text]
     if not isinstance(text, (list, tuple)):
-        hint = "; are images and text swapped? The order is processor(images, text)" if _images.is_picture(text) else ""
+        hint = "; are images and text swapped? The order is processor(images, text)" if _images.is_image(text) else ""
         raise TypeError(f"text is a {type(text).__name__}, expected a string or a list of strings{hint}")
     return _strings(text, "text")
 
@@ -325,9 +325,9 @@ def _strings_in(values: list[str] | None) -> tuple[Any, Any]:
 
 
 def _image_counts(texts: list[str] | None, rows: Any, given: Any, parsed: bool) -> list[int] | None:
-    """Pictures of each row. rows: what as_rows() made, or None with image_counts `given`.
+    """Images of each row. rows: what as_rows() made, or None with image_counts `given`.
 
-    parsed: `<image>` in the texts stands for a picture; then pictures go to the rows in order, as transformers does.
+    parsed: `<image>` in the texts stands for an image; then images go to the rows in order, as transformers does.
     """
     if texts is None:
         return None
@@ -343,7 +343,7 @@ def _image_counts(texts: list[str] | None, rows: Any, given: Any, parsed: bool) 
             raise ValueError("The total number of <image> tokens in the prompts should be the same as the number of "
                              f"images passed. Found total {sum(written)} <image> tokens and {n_images} images.")
         return written
-    if not isinstance(rows, list):  # one picture
+    if not isinstance(rows, list):  # one image
         if len(texts) != 1:
             raise ValueError("The total number of <image> tokens in the prompts should be the same as the number of "
                              f"images passed. Found total {len(texts)} <image> tokens and 1 images.")

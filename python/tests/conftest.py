@@ -1,4 +1,4 @@
-"""Fixtures: the demo checkpoint, opened once, and pictures. Only numpy is needed; PIL, torch and transformers are used
+"""Fixtures: the demo checkpoint, opened once, and images. Only numpy is needed; PIL, torch and transformers are used
 where they are installed, and the tests that need them are skipped elsewhere."""
 import pathlib
 import sys
@@ -9,7 +9,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "python"))
 DEMO = ROOT / "examples" / "demo" / "model"
-PICTURES = ROOT / "examples" / "demo" / "pictures"
+IMAGES = ROOT / "examples" / "demo" / "images"
 
 import paligemma  # noqa: E402  (after the path)
 
@@ -20,9 +20,9 @@ def folder():
 
 
 @pytest.fixture(scope="session")
-def picture():
-    """The path of a picture that the demo model knows."""
-    return PICTURES / "shapes.png"
+def image_path():
+    """The path of an image that the demo model knows."""
+    return IMAGES / "shapes.png"
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ from paligemma import PaliGemmaForConditionalGeneration
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_same_as_quantized_on_opening(folder, processor, picture, tmp_path, weights):
+def test_same_as_quantized_on_opening(folder, processor, image_path, tmp_path, weights):
     seen = []
     paligemma.convert(folder, tmp_path / "out", weights, n_threads=2, progress=lambda *step: seen.append(step))
     assert seen and seen[-1][0] == seen[-1][1] > 0 and seen == sorted(seen)
-    inputs = processor(picture, "caption en", return_tensors="np")
+    inputs = processor(image_path, "caption en", return_tensors="np")
     with PaliGemmaForConditionalGeneration.from_pretrained(tmp_path / "out") as converted, \
             PaliGemmaForConditionalGeneration.from_pretrained(folder, weights=weights) as quantized:
         assert np.array_equal(converted(**inputs).logits, quantized(**inputs).logits)

@@ -13,8 +13,8 @@ P, Q, R = "caption en", "detect red circle ; yellow triangle", "answer en what c
 
 
 @pytest.fixture(scope="module")
-def image(picture):
-    return Image.open(picture)
+def image(image_path):
+    return Image.open(image_path)
 
 
 def close(ours, theirs, what):
@@ -160,7 +160,7 @@ def test_both_refuse(model, hf_model, processor, image):
     for name, arguments in {
         "no ids": {},
         "ids and embeddings": dict(input_ids=ids, inputs_embeds=torch.zeros(1, ids.shape[1], 160)),
-        "image tokens without their picture's number": {**inputs, "input_ids": ids.where(ids != ids[0, 0], 300)},
+        "image tokens without their image's number": {**inputs, "input_ids": ids.where(ids != ids[0, 0], 300)},
         "labels of the wrong shape": {**inputs, "labels": inputs["labels"][:, 1:]},
     }.items():
         for either in (model, hf_model):

@@ -41,7 +41,7 @@ GOOD = {
     "one in a list": (([A], [P]), dict(return_tensors="pt")),
     "tuple of texts": (([A], (P,)), dict(return_tensors="pt")),
     "nested": (([[A]], [P]), dict(return_tensors="pt")),
-    "two pictures": (([[A, B]], P), dict(return_tensors="pt")),
+    "two images": (([[A, B]], P), dict(return_tensors="pt")),
     "no text": ((A,), dict(return_tensors="pt")),
     "no text, list": ((A,), {}),
     "no text, suffix": ((A,), dict(suffix="x")),
@@ -116,15 +116,15 @@ def test_same(processor, hf_processor, name):
 
 
 BAD = {
-    "no pictures": ((), dict(text=P)),
+    "no images": ((), dict(text=P)),
     "nothing": ((), {}),
     "rows of different lengths, pt": (([A, B], [P, Q]), dict(return_tensors="pt")),
     "rows of different lengths, lists": (([A, B], [P, Q]), {}),
-    "one picture, two texts": ((A, [P, P]), {}),
-    "two pictures, one text": (([A, B], P), {}),
-    "three pictures, two texts": (([A, B, C], [P, P]), {}),
-    "more <image> than pictures": ((A, "<image><image>"), {}),
-    "fewer <image> than pictures": (([A, B], ["<image>a", "b"]), {}),
+    "one image, two texts": ((A, [P, P]), {}),
+    "two images, one text": (([A, B], P), {}),
+    "three images, two texts": (([A, B, C], [P, P]), {}),
+    "more <image> than images": ((A, "<image><image>"), {}),
+    "fewer <image> than images": (([A, B], ["<image>a", "b"]), {}),
     "two suffixes, one text": ((A, P, ["a", "b"]), {}),
     "no suffixes, one text": ((A, P, []), {}),
     "one suffix, two texts": (([A, B], [P, P], "a"), {}),
@@ -220,9 +220,9 @@ def test_side_of_the_tokenizer_is_followed(processor, hf_processor):
         processor.tokenizer.padding_side = hf_processor.tokenizer.padding_side = "left"
 
 
-def test_paths(processor, hf_processor, picture, tmp_path):
-    theirs = hf_processor(str(picture), P, return_tensors="np")
-    for form in (str(picture), picture, picture.read_bytes()):
+def test_paths(processor, hf_processor, image_path, tmp_path):
+    theirs = hf_processor(str(image_path), P, return_tensors="np")
+    for form in (str(image_path), image_path, image_path.read_bytes()):
         assert (processor(form, P, return_tensors="np").pixel_values == theirs.pixel_values).all()
     turned = tmp_path / "turned.jpg"
     exif = Image.Exif()
@@ -285,7 +285,7 @@ def test_random_arguments(processor, hf_processor, seed):
     def text(n):
         return "".join(rng.choice(WORDS) for _ in range(rng.integers(n)))
 
-    def picture():
+    def make_image():
         h, w = rng.integers(1, 60, 2)
         pixels = rng.integers(0, 256, (h, w, 3), np.uint8)
         return Image.fromarray(pixels) if rng.random() < 0.8 or min(h, w) < 5 else pixels
@@ -293,12 +293,12 @@ def test_random_arguments(processor, hf_processor, seed):
     rows = int(rng.integers(1, 4))
     texts = [text(6) for _ in range(rows)]
     counts = [int(rng.integers(1, 3)) if rng.random() < 0.3 else 1 for _ in range(rows)]
-    pictures = [[picture() for _ in range(count)] for count in counts]
+    images = [[make_image() for _ in range(count)] for count in counts]
     if rng.random() < 0.2:
         texts = ["x".join(["<image>"] * count) + t for count, t in zip(counts, texts)]
     if max(counts) == 1 and rng.random() < 0.5:
-        pictures = [row[0] for row in pictures]
-    keywords = dict(images=pictures, text=texts if rows > 1 or rng.random() < 0.5 else texts[0])
+        images = [row[0] for row in images]
+    keywords = dict(images=images, text=texts if rows > 1 or rng.random() < 0.5 else texts[0])
     if rng.random() < 0.6:
         keywords["suffix"] = [text(6) for _ in range(rows)] if rows > 1 or rng.random() < 0.5 else text(6)
     for name, share, values in [("padding", 0.8, [True, "longest", "max_length", False, "do_not_pad"]),

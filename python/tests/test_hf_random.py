@@ -41,7 +41,7 @@ class Pair:
     def text(self):
         return " ".join(self.rng.choice(WORDS) for _ in range(self.rng.integers(7)))
 
-    def picture(self):
+    def image(self):
         height, width = self.rng.integers(4, 90, 2)
         return Image.fromarray(self.rng.integers(0, 256, (height, width, 3), np.uint8))
 
@@ -55,8 +55,8 @@ def pair(request, hf, tmp_path_factory):
 @pytest.mark.filterwarnings("ignore")
 def test_processor(pair):
     array = pair.rng.integers(0, 256, (30, 40, 3), np.uint8)
-    for keywords in (dict(images=pair.picture(), text=pair.text(), suffix=pair.text()),
-                     dict(images=[[pair.picture()], [pair.picture(), pair.picture()]], text=[pair.text(), pair.text()],
+    for keywords in (dict(images=pair.image(), text=pair.text(), suffix=pair.text()),
+                     dict(images=[[pair.image()], [pair.image(), pair.image()]], text=[pair.text(), pair.text()],
                           suffix=[pair.text(), pair.text()], padding=True, return_tensors="pt"),
                      dict(images=array / 255, text=pair.text(), return_tensors="np"),
                      dict(images=array, text=pair.text(), return_tensors="np", do_rescale=False),
@@ -72,10 +72,10 @@ def relative(ours, theirs):
 
 
 def test_forward(pair):
-    texts, pictures = [pair.text() for _ in range(3)], [[pair.picture()] for _ in range(3)]
+    texts, images = [pair.text() for _ in range(3)], [[pair.image()] for _ in range(3)]
     suffixes = ["a " + pair.text() for _ in range(3)]
     for side in ("left", "right"):
-        inputs = pair.their_processor(images=pictures, text=texts, suffix=suffixes, padding=True, padding_side=side,
+        inputs = pair.their_processor(images=images, text=texts, suffix=suffixes, padding=True, padding_side=side,
                                       return_tensors="pt")
         with torch.no_grad():
             theirs = pair.theirs(**inputs, output_hidden_states=True)
@@ -90,7 +90,7 @@ def test_forward(pair):
 
 def test_generate(pair):
     """Ids are equal up to the first step at which the reference's two best logits are within noise of each other."""
-    inputs = pair.our_processor([[pair.picture()] for _ in range(3)], [pair.text() for _ in range(3)], padding=True,
+    inputs = pair.our_processor([[pair.image()] for _ in range(3)], [pair.text() for _ in range(3)], padding=True,
                                 return_tensors="pt")
     ours = pair.ours.generate(**inputs, max_new_tokens=12)
     theirs = pair.theirs.generate(**inputs, max_new_tokens=12, do_sample=False, output_logits=True,

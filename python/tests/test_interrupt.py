@@ -51,7 +51,7 @@ def line(child):
 @pytest.mark.skipif(not hasattr(signal, "SIGINT") or os.name != "posix", reason="no SIGINT here")
 @pytest.mark.parametrize("call", ["embed", "generate", "encode_image"])
 def test_sigint(call):
-    arguments = [str(DEMO / "model"), str(DEMO / "pictures/shapes.png"), call]
+    arguments = [str(DEMO / "model"), str(DEMO / "images/shapes.png"), call]
     child = subprocess.Popen([sys.executable, "-c", CHILD, *arguments], stdout=subprocess.PIPE, text=True,
                              env={**os.environ, "PYTHONPATH": str(ROOT / "python")})
     try:
@@ -89,7 +89,7 @@ print("".join(model.stream(inputs, processor, max_new_tokens=20)), flush=True)
 
 @pytest.mark.skipif(os.name != "posix", reason="no SIGINT here")
 def test_sigint_in_a_stream():
-    child = subprocess.Popen([sys.executable, "-c", STREAM, str(DEMO / "model"), str(DEMO / "pictures/shapes.png")],
+    child = subprocess.Popen([sys.executable, "-c", STREAM, str(DEMO / "model"), str(DEMO / "images/shapes.png")],
                              env={**os.environ, "PYTHONPATH": str(ROOT / "python")}, stdout=subprocess.PIPE, text=True)
     try:
         assert line(child) == "ready"

@@ -15,8 +15,8 @@ CAPTION = "a red circle, a purple star and a yellow triangle"
 
 
 @pytest.fixture(scope="module")
-def inputs(processor, picture):
-    return processor(picture, P, return_tensors="np")
+def inputs(processor, image_path):
+    return processor(image_path, P, return_tensors="np")
 
 
 def new_text(processor, inputs, output):
@@ -38,12 +38,12 @@ def test_generate(model, processor, inputs):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_generate_rows_as_alone(model, processor, picture, side):
-    rows = processor([picture] * 3, [P, Q, R], padding=True, padding_side=side, return_tensors="np")
+def test_generate_rows_as_alone(model, processor, image_path, side):
+    rows = processor([image_path] * 3, [P, Q, R], padding=True, padding_side=side, return_tensors="np")
     output = model.generate(**rows, max_new_tokens=24)
     width = rows.input_ids.shape[1]
     for row, prompt in enumerate([P, Q, R]):
-        single = processor(picture, prompt, return_tensors="np")
+        single = processor(image_path, prompt, return_tensors="np")
         alone = model.generate(**single, max_new_tokens=24)[0, single.input_ids.shape[1]:]
         got = output[row, width:]
         assert got[:len(alone)].tolist() == alone.tolist()
@@ -79,8 +79,8 @@ def test_generate_takes_ids_not_a_dictionary(model, inputs):
         model.generate(inputs, max_new_tokens=3)
 
 
-def test_forward(model, processor, picture):
-    rows = processor([picture] * 2, [P, Q], ["a red circle", "b"], padding=True, return_tensors="np")
+def test_forward(model, processor, image_path):
+    rows = processor([image_path] * 2, [P, Q], ["a red circle", "b"], padding=True, return_tensors="np")
     outputs = model(**rows, output_hidden_states=True, output_last_hidden_state=True)
     b, t = rows.input_ids.shape
     text = model.config.text_config
@@ -110,7 +110,7 @@ def test_forward(model, processor, picture):
         outputs.nothing
 
 
-def test_bad_forward_names_the_numbers(model, processor, picture, inputs):
+def test_bad_forward_names_the_numbers(model, processor, image_path, inputs):
     ids = inputs.input_ids
     nan = inputs.pixel_values.copy()
     nan[0, 1, 2, 3] = np.nan
@@ -123,7 +123,7 @@ def test_bad_forward_names_the_numbers(model, processor, picture, inputs):
         "attention_mask": dict(inputs, attention_mask=inputs.attention_mask[:, 2:]),
         "token_type_ids": dict(inputs, token_type_ids=np.full_like(ids, 7)),
         "pixel_values": dict(inputs, pixel_values=nan),
-        "picture|image": dict(input_ids=ids),
+        "image|image": dict(input_ids=ids),
         "64": dict(inputs, pixel_values=np.concatenate([inputs.pixel_values] * 2)),
         "integers": dict(inputs, input_ids=ids.astype(float)),
         "input_ids": dict(inputs, input_ids=ids[0]),
@@ -142,12 +142,12 @@ def test_bad_forward_names_the_numbers(model, processor, picture, inputs):
         model(**inputs, anything=1)
 
 
-def test_features_serve_many_prompts(model, processor, picture, inputs):
+def test_features_serve_many_prompts(model, processor, image_path, inputs):
     with model.encode_image(**inputs) as features:
         assert features.pooler_output.shape == (1, 64, model.config.text_config.hidden_size) and len(features) == 1
         assert (model.get_image_features(inputs.pixel_values).pooler_output == features.pooler_output).all()
         for prompt in (P, Q, R):
-            whole = processor(picture, prompt, return_tensors="np")
+            whole = processor(image_path, prompt, return_tensors="np")
             room = processor(text=prompt, image_counts=1, return_tensors="np")
             assert (model.generate(**room, features=features, max_new_tokens=16)
                     == model.generate(**whole, max_new_tokens=16)).all()
@@ -169,8 +169,8 @@ def test_features_serve_many_prompts(model, processor, picture, inputs):
         model.generate(**room, features=kept, max_new_tokens=2)
 
 
-def test_writing_to_an_output_leaves_features_alone(model, processor, picture):
-    features = model.encode_image(**processor(picture, return_tensors="np"))
+def test_writing_to_an_output_leaves_features_alone(model, processor, image_path):
+    features = model.encode_image(**processor(image_path, return_tensors="np"))
     room = processor(text="caption en", image_counts=1, return_tensors="np")
     before = model.generate(**room, features=features, max_new_tokens=20)
     model(**room, features=features).image_hidden_states[...] = 0
@@ -216,8 +216,8 @@ def test_copied_and_pickled(model, inputs):
         copy.deepcopy(paligemma.CancelFlag())
 
 
-def test_embed(model, processor, picture):
-    rows = processor([picture] * 2, [P, Q], padding=True, return_tensors="np")
+def test_embed(model, processor, image_path):
+    rows = processor([image_path] * 2, [P, Q], padding=True, return_tensors="np")
     embedded = model.embed(**rows)
     full = model(**rows, output_last_hidden_state=True)
     seen = rows.attention_mask == 1
@@ -226,14 +226,14 @@ def test_embed(model, processor, picture):
     assert (embedded.last_hidden_state[~seen] == 0).all()
 
 
-def test_stream(model, processor, picture, inputs):
+def test_stream(model, processor, image_path, inputs):
     pieces = list(model.stream(inputs, processor, max_new_tokens=20))
     assert "".join(pieces) == CAPTION and len(pieces) > 3
     assert "".join(model.stream(**inputs, max_new_tokens=20)) == CAPTION
     assert "".join(model.stream(inputs, max_new_tokens=3)) == "".join(pieces)[:len("".join(pieces[:3]))]
     for piece in model.stream(inputs, processor, max_new_tokens=20):
         break  # leaving the loop ends the generation
-    rows = processor([picture] * 2, [P, P], return_tensors="np")
+    rows = processor([image_path] * 2, [P, P], return_tensors="np")
     with pytest.raises(ValueError):
         list(model.stream(rows, processor, max_new_tokens=2))
     with pytest.raises(ValueError):

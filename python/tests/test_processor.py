@@ -116,9 +116,9 @@ def test_arrays_outlive_the_processor(folder, pixels):
     assert (kept == copied).all()
 
 
-def test_forms_of_a_picture(processor, picture, pixels):
-    one = processor(picture, P, return_tensors="np").pixel_values
-    for form in (str(picture), picture.read_bytes(), bytearray(picture.read_bytes()), [picture], [[str(picture)]]):
+def test_forms_of_a_image(processor, image_path, pixels):
+    one = processor(image_path, P, return_tensors="np").pixel_values
+    for form in (str(image_path), image_path.read_bytes(), bytearray(image_path.read_bytes()), [image_path], [[str(image_path)]]):
         assert (processor(form, P, return_tensors="np").pixel_values == one).all()
     wanted = processor(pixels, P, return_tensors="np").pixel_values
     for form in (pixels.transpose(2, 0, 1), np.asfortranarray(pixels), pixels[None], pixels.astype(float),
@@ -135,13 +135,13 @@ def test_forms_of_a_picture(processor, picture, pixels):
 REFUSED = {
     "an empty list": (dict(images=[], text=P), ValueError),
     "a number": (dict(images=3, text=P), ValueError),
-    "a picture and a list": (lambda p: dict(images=[p, [p]], text=[P, P]), ValueError),
+    "an image and a list": (lambda p: dict(images=[p, [p]], text=[P, P]), ValueError),
     "no pixels": (dict(images=np.zeros((0, 4, 3), np.uint8), text=P), ValueError),
     "one dimension": (dict(images=np.zeros(12, np.uint8), text=P), ValueError),
     "NaN": (dict(images=np.full((4, 4, 3), np.nan), text=P), ValueError),
     "strings in an array": (dict(images=np.full((4, 4, 3), "x"), text=P), ValueError),
     "a file that is not there": (dict(images="/nowhere.png", text=P), FileNotFoundError),
-    "a file that is no picture": (dict(images=__file__, text=P), (OSError, NotImplementedError)),
+    "a file that is no image": (dict(images=__file__, text=P), (OSError, NotImplementedError)),
     "bytes of nothing": (dict(images=b"", text=P), (OSError, ValueError)),
     "half a PNG": (lambda p: dict(images=b"\x89PNG\r\n\x1a\n" + bytes(40), text=P), OSError),
     "a URL": (dict(images="http://example.org/a.png", text=P), ValueError),
@@ -154,7 +154,7 @@ REFUSED = {
     "no 32-bit number": (lambda p: dict(images=p, text=P, padding=True, pad_to_multiple_of=2**40), ValueError),
     "side": (lambda p: dict(images=p, text=P, padding_side="top"), ValueError),
     "image counts": (dict(text=[P, P], image_counts=[1]), ValueError),
-    "image counts and pictures": (lambda p: dict(images=p, text=P, image_counts=1), ValueError),
+    "image counts and images": (lambda p: dict(images=p, text=P, image_counts=1), ValueError),
     "another size": (lambda p: dict(images=p, text=P, size={"height": 10, "width": 10}), NotImplementedError),
     "offsets": (lambda p: dict(images=p, text=P, return_offsets_mapping=True), NotImplementedError),
 }
@@ -169,7 +169,7 @@ def test_refused(processor, pixels, name):
 
 
 def test_the_message_names_the_row(processor, pixels):
-    with pytest.raises(ValueError, match="picture 1"):
+    with pytest.raises(ValueError, match="image 1"):
         processor([pixels, pixels * np.nan], [P, P])
 
 
@@ -189,9 +189,9 @@ def test_closed(folder, pixels):
             call()
 
 
-def test_picture_freed_too_early(processor, picture):
+def test_image_freed_too_early(processor, image_path):
     Image = pytest.importorskip("PIL.Image", reason="PIL is not installed")
-    image = Image.open(picture)
+    image = Image.open(image_path)
     image.load()
     image.close()
     with pytest.raises((ValueError, OSError)):

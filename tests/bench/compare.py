@@ -4,14 +4,14 @@
     compare.py MODEL [IMAGE] [--rounds 3] [--ours stored,bf16,int8,int4] [--peers f32,bf16,int8] [--json FILE]
 
 A round takes every contender once: a process of its own is started, answers once to warm up and then --answers times,
-and ends, so that each has the machine and its memory to itself. Same picture, prompt, threads and number of tokens.
+and ends, so that each has the machine and its memory to itself. Same image, prompt, threads and number of tokens.
 
     ours    stored, int8, int4: the weights' format; int8=FOLDER: a folder that `paligemma convert` made of MODEL;
             bf16: stored weights in bf16 arithmetic (left out on a CPU where the library computes it in f32)
     peers   f32, bf16: transformers in that dtype; int8: f32 with torch.ao.quantization.quantize_dynamic on every
             Linear. bf16@AVX512_CORE_BF16: with that ONEDNN_MAX_CPU_ISA, as on machines without AMX
 
-Times: picture, from its file to the projector's features; first token, from the file too; decode, tokens a second
+Times: image, from its file to the projector's features; first token, from the file too; decode, tokens a second
 after the first. Memory: resident at the end, everything counted, mapped files too. `best` is the least disturbed
 answer, the one to believe on a shared machine. With --json every answer is written to FILE as it comes, and a run that
 finds FILE adds its rounds to it: it can be interrupted at any time.
@@ -32,7 +32,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "oracle"))
-COLUMNS = {"image_s": "picture s", "first_token_s": "first token s", "tokens_per_s": "decode tok/s",
+COLUMNS = {"image_s": "image s", "first_token_s": "first token s", "tokens_per_s": "decode tok/s",
            "memory_mib": "memory MiB", "load_s": "load s"}
 # what is asked for (docs/SPEED.md): (ours, peer, quantity, at least so many times better)
 TARGETS = [("stored", "f32", "first_token_s", 2.2), ("stored", "bf16", "tokens_per_s", 3.0),
@@ -66,7 +66,7 @@ def answer_ours(args, weights, folder):
             start = time.perf_counter()
             with processor.encode(args.image, args.prompt, pglib.EXIF) as inputs, \
                     model.encode_image(inputs, n_threads=args.threads) as features:
-                picture = time.perf_counter()
+                image = time.perf_counter()
                 session.prefill(inputs, features)
                 while status == pglib.OK:
                     status = library.call("pg_session_step", session.pointer, ctypes.byref(token))
@@ -74,7 +74,7 @@ def answer_ours(args, weights, folder):
                         ids.append(token.value)
                         last = time.perf_counter()
                         first = last if len(ids) == 1 else first
-            tell(load, start, picture, first, last, ids)
+            tell(load, start, image, first, last, ids)
 
 
 def answer_peer(args, kind):
@@ -103,8 +103,8 @@ def answer_peer(args, kind):
         def end(self):
             pass
 
-    pictures = []
-    model.model.multi_modal_projector.register_forward_hook(lambda *_: pictures.append(time.perf_counter()))
+    images = []
+    model.model.multi_modal_projector.register_forward_hook(lambda *_: images.append(time.perf_counter()))
     for _ in range(args.answers + 1):
         times.clear()
         start = time.perf_counter()
@@ -112,11 +112,11 @@ def answer_peer(args, kind):
         inputs.pop("labels", None)
         with torch.inference_mode():
             out = model.generate(**inputs, max_new_tokens=args.tokens, do_sample=False, streamer=Clock())
-        tell(load, start, pictures[-1], times[1], times[-1], out[0, inputs["input_ids"].shape[1]:].tolist())
+        tell(load, start, images[-1], times[1], times[-1], out[0, inputs["input_ids"].shape[1]:].tolist())
 
 
-def tell(load, start, picture, first, last, ids):
-    print(json.dumps(dict(load_s=load, image_s=picture - start, first_token_s=first - start, ids=ids,
+def tell(load, start, image, first, last, ids):
+    print(json.dumps(dict(load_s=load, image_s=image - start, first_token_s=first - start, ids=ids,
                           tokens_per_s=(len(ids) - 1) / (last - first) if len(ids) > 1 else 0.0,
                           memory_mib=process_mib("VmRSS"), own_mib=process_mib("RssAnon"),
                           peak_mib=process_mib("VmHWM"))), flush=True)
@@ -252,7 +252,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         if not args.image:
             from PIL import Image
-            args.image = os.path.join(folder, "picture.png")
+            args.image = os.path.join(folder, "image.png")
             Image.linear_gradient("L").resize((640, 480)).convert("RGB").save(args.image)
         try:
             for i in range(args.rounds):

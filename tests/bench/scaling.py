@@ -7,7 +7,7 @@ A MODEL is a checkpoint folder, converted or not. Each gives a point of the imag
 format is asked with prompts of --prompts text tokens, on 1 to --threads threads, and in batches of --batches rows.
 Times are the best of --rounds rounds after one that is not counted, by `paligemma bench`; batches by pg_generate.
 
-Points that would begin after --limit seconds are left out (the largest pictures come last). --json keeps the points: a
+Points that would begin after --limit seconds are left out (the largest images come last). --json keeps the points: a
 run that finds FILE adds to it and draws them all, so that parts can be measured one by one; without a MODEL it only
 draws. The SVG is written by this script alone, and is readable on light and dark pages.
 """
@@ -32,20 +32,20 @@ TEXT_TOKENS = 16
 ResultInfo = pglib.structure("ResultInfo", "stop:i32 n_prompt:i64 n_new:i64 encode:f64 prefill:f64 decode:f64")
 
 
-# ---- measuring: a point is {part, weights, at, picture, prompt, first, decode}, s and new tokens a second ----
+# ---- measuring: a point is {part, weights, at, image, prompt, first, decode}, s and new tokens a second ----
 
 def bench(args, model, threads, text_tokens):
     command = [os.path.join(args.build, "examples", "paligemma"), "bench", model, "--json", "--no-roofs", "--threads",
                str(threads), "--prompt-tokens", str(text_tokens), "--rounds", str(args.rounds), "--new-tokens", "8"]
     b = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    return dict(weights=b["weights"], size=b["image_size"], picture=b["image_s"]["best"], prompt=b["prefill_s"]["best"],
+    return dict(weights=b["weights"], size=b["image_size"], image=b["image_s"]["best"], prompt=b["prefill_s"]["best"],
                 first=b["first_token_s"]["best"], decode=1 / b["step_s"]["best"])
 
 
 def bench_batch(args, library, model, processor, rows):
-    picture = np.linspace(0, 255, 240 * 320 * 3).astype(np.uint8).reshape(240, 320, 3)
-    best = dict(picture=math.inf, prompt=math.inf, decode=0.0)
-    with processor.encode_batch(["caption en"] * rows, images=[(picture, pglib.RGB8)] * rows) as inputs:
+    image = np.linspace(0, 255, 240 * 320 * 3).astype(np.uint8).reshape(240, 320, 3)
+    best = dict(image=math.inf, prompt=math.inf, decode=0.0)
+    with processor.encode_batch(["caption en"] * rows, images=[(image, pglib.RGB8)] * rows) as inputs:
         for _ in range(args.rounds + 1):
             options = library.options(pglib.GenerateOptions, "generate_options", n_threads=args.threads,
                                       max_new_tokens=8)
@@ -54,11 +54,11 @@ def bench_batch(args, library, model, processor, rows):
                          ctypes.byref(result))
             library.call("pg_result_get_info", result, ctypes.byref(info))
             library.so.pg_result_close(ctypes.byref(result))
-            best["picture"] = min(best["picture"], info.encode)
+            best["image"] = min(best["image"], info.encode)
             best["prompt"] = min(best["prompt"], info.prefill)
             if info.n_new > 1:
                 best["decode"] = max(best["decode"], rows * (info.n_new - 1) / info.decode)
-    return dict(best, first=best["picture"] + best["prompt"])
+    return dict(best, first=best["image"] + best["prompt"])
 
 
 class Run:
@@ -80,7 +80,7 @@ class Run:
         self.points = [p for p in self.points
                        if (p["part"], p["at"], p["weights"]) != (part, at, point["weights"])] + [point]
         print(f"{part} {at} {point['weights']}: " +
-              ", ".join(f"{k} {point[k]:.3g}" for k in ("picture", "prompt", "first", "decode")), flush=True)
+              ", ".join(f"{k} {point[k]:.3g}" for k in ("image", "prompt", "first", "decode")), flush=True)
         if self.args.json:
             with open(self.args.json, "w", encoding="utf-8") as f:
                 json.dump(dict(points=self.points), f, indent=1)
@@ -203,9 +203,9 @@ def draw(points):
                     for key, text, dashed in keys if mine]
         return out
     decode, first, prompt = [[(key, "", False)] for key in ("decode", "first", "prompt")]
-    panels = [("Picture and prompt", "image size, px", "seconds (log)",
-               lines("sizes", [("prompt", "prompt", False), ("picture", "picture", True)]), "xy"),
-              ("Prompt", "tokens of text beside the picture", "seconds", lines("prompts", prompt), ""),
+    panels = [("Image and prompt", "image size, px", "seconds (log)",
+               lines("sizes", [("prompt", "prompt", False), ("image", "image", True)]), "xy"),
+              ("Prompt", "tokens of text beside the image", "seconds", lines("prompts", prompt), ""),
               ("First token", "threads", "seconds", lines("threads", first), ""),
               ("Decoding", "image size, px", "new tokens a second", lines("sizes", decode), "x"),
               ("Decoding a batch", "rows", "new tokens a second, all rows", lines("batches", decode), ""),
@@ -235,9 +235,9 @@ def main():
     run.measure()
     names = {"sizes": "image size, px", "prompts": "text tokens", "threads": "threads", "batches": "rows of a batch"}
     print(f"\n{datetime.date.today()}, {args.threads} threads unless said, best of {args.rounds} rounds.\n")
-    print("| grows | to | weights | picture s | prompt s | new tokens a second, all rows |\n" + "|---" * 6 + "|")
+    print("| grows | to | weights | image s | prompt s | new tokens a second, all rows |\n" + "|---" * 6 + "|")
     for p in sorted(run.points, key=lambda p: (list(names).index(p["part"]), p["weights"], p["at"])):
-        print(f"| {names[p['part']]} | {p['at']} | {p['weights']} | {p['picture']:.3g} | {p['prompt']:.3g} | "
+        print(f"| {names[p['part']]} | {p['at']} | {p['weights']} | {p['image']:.3g} | {p['prompt']:.3g} | "
               f"{p['decode']:.3g} |")
     if args.svg and run.points:
         with open(args.svg, "w", encoding="utf-8") as f:

@@ -47,7 +47,7 @@ SPECS = {
                   intermediate_size=57, rms_norm_eps=1e-6, query_pre_attn_scalar=17, sliding_window=12,
                   attn_logit_softcapping=50.0, final_logit_softcapping=30.0)),
 }
-# model, picture, prompt, new tokens
+# model, image, prompt, new tokens
 CASES = [
     ("gemma1", "shapes.png", "caption en", 12),
     ("gemma1", "shapes.jpg", "", 6),
@@ -59,7 +59,7 @@ CASES = [
 ]
 
 
-def make_pictures(folder):
+def make_images(folder):
     os.makedirs(folder, exist_ok=True)
     for name, seed, scale in [("shapes.png", 7, 1), ("shapes.jpg", 11, 2)]:
         image = Image.fromarray(draw.render(draw.scene(seed), scale))
@@ -70,9 +70,9 @@ def model_folder(name):
     return os.path.join(ROOT, "examples", "demo", "model") if name == "demo" else os.path.join(HERE, "models", name)
 
 
-def make_case(name, model, picture, prompt, n_new):
+def make_case(name, model, image, prompt, n_new):
     ref = reference.Reference(model_folder(model))
-    result = ref.run(reference.open_picture(os.path.join(HERE, "pictures", picture)), prompt, n_new)
+    result = ref.run(reference.open_image(os.path.join(HERE, "photos", image)), prompt, n_new)
     limits = reference.bounds(ref.probe(result))
     if reference.first_open_step(result, limits) < len(result.ids):
         sys.exit(f"{name}: a margin of {min(result.margins):.1e} is within float noise; choose another prompt")
@@ -92,7 +92,7 @@ def make_case(name, model, picture, prompt, n_new):
                           relative=limits.get(stage, (0.0, 0.0))[0], largest=limits.get(stage, (0.0, 0.0))[1])
               for stage in kept}
     with open(os.path.join(folder, "case.json"), "w", encoding="utf-8") as f:
-        json.dump(dict(model=model, picture=picture, prompt=prompt, max_new_tokens=n_new, text=result.text,
+        json.dump(dict(model=model, image=image, prompt=prompt, max_new_tokens=n_new, text=result.text,
                        ids=result.ids, stop="eos" if result.ids[-1] in (eos if isinstance(eos, list) else [eos])
                        else "length", prompt_ids=result.prompt_ids, stages=stages), f, indent=1)
     print(f"{name}: {result.text!r}, smallest margin {min(result.margins):.1e}")
@@ -103,18 +103,18 @@ def main():
     args.add_argument("--only", help="the cases of this model alone")
     args = args.parse_args()
     torch.set_num_threads(1)
-    make_pictures(os.path.join(HERE, "pictures"))
+    make_images(os.path.join(HERE, "photos"))
     for name, spec in SPECS.items():
         if args.only in (None, name):
             shutil.rmtree(model_folder(name), ignore_errors=True)
             checkpoints.write(spec, model_folder(name))
-    for i, (model, picture, prompt, n_new) in enumerate(CASES):
+    for i, (model, image, prompt, n_new) in enumerate(CASES):
         if args.only not in (None, model):
             continue
         if not os.path.exists(os.path.join(model_folder(model), "config.json")):
             print(f"{model}: no checkpoint in {os.path.relpath(model_folder(model), ROOT)}, its cases are left out")
             continue
-        make_case(f"{model}-{i}", model, picture, prompt, n_new)
+        make_case(f"{model}-{i}", model, image, prompt, n_new)
 
 
 if __name__ == "__main__":

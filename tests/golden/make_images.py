@@ -1,13 +1,13 @@
-"""Makes tests/golden/images/: small pictures of every kind, and what Pillow makes of them.
+"""Makes tests/golden/images/: small images of every kind, and what Pillow makes of them.
 
 Run with Pillow, numpy and transformers installed (the committed files: Pillow 13.0.0):  python make_images.py
 The PNG writer and the JPEG writer below exist because Pillow cannot write interlaced PNG, 16-bit colour,
-every chroma sampling or YCCK. index.txt has one line per picture:
+every chroma sampling or YCCK. index.txt has one line per image:
     FILE ok WIDTH HEIGHT DIGEST WIDTH HEIGHT DIGEST     as stored; turned as ImageOps.exif_transpose does
-    FILE error STATUS                                   a picture that the library refuses
-pixels.txt has one line per case of what HF's image processor (transformers 5.23.0) gives for test_picture():
+    FILE error STATUS                                   an image that the library refuses
+pixels.txt has one line per case of what HF's image processor (transformers 5.23.0) gives for test_image():
     WIDTH HEIGHT SIDE DIGEST SETTINGS       the digest is of the f32 values in little-endian order
-resize.txt has one line per case, of test_picture() too: WIDTH HEIGHT WIDTH HEIGHT FILTER DIGEST, from and to.
+resize.txt has one line per case, of test_image() too: WIDTH HEIGHT WIDTH HEIGHT FILTER DIGEST, from and to.
 DIGEST is FNV-1a (64 bits) of the RGB bytes.
 """
 
@@ -178,12 +178,12 @@ def jpeg(seed, width, height, sampling, ids=None, adobe=None, restart=0, tables=
 
 
 def drawing(rng, width, height):
-    """A picture with smooth parts, edges and noise."""
+    """An image with smooth parts, edges and noise."""
     y, x = np.mgrid[0:height, 0:width]
-    picture = np.stack([x * 255 // width, y * 255 // height, (x + y) * 5 % 256], axis=-1)
-    picture[height // 4 : height // 2, width // 5 : width // 2] = (250, 20, 60)
-    picture += rng.integers(-12, 13, picture.shape)
-    return Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    image = np.stack([x * 255 // width, y * 255 // height, (x + y) * 5 % 256], axis=-1)
+    image[height // 4 : height // 2, width // 5 : width // 2] = (250, 20, 60)
+    image += rng.integers(-12, 13, image.shape)
+    return Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
 
 
 def saved(image, kind, **options):
@@ -250,20 +250,20 @@ def collect():
     good["png_pillow.png"] = saved(drawing(rng, 64, 48), "PNG")
     good["png_pillow_palette.png"] = saved(drawing(rng, 64, 48).quantize(17), "PNG")
 
-    picture = drawing(rng, 61, 43)
-    good["jpeg_grey.jpg"] = saved(picture.convert("L"), "JPEG", quality=80)
+    image = drawing(rng, 61, 43)
+    good["jpeg_grey.jpg"] = saved(image.convert("L"), "JPEG", quality=80)
     for subsampling in (0, 1, 2):
-        good[f"jpeg_sampling_{subsampling}.jpg"] = saved(picture, "JPEG", quality=85, subsampling=subsampling)
-        good[f"jpeg_progressive_{subsampling}.jpg"] = saved(picture, "JPEG", quality=70, subsampling=subsampling,
+        good[f"jpeg_sampling_{subsampling}.jpg"] = saved(image, "JPEG", quality=85, subsampling=subsampling)
+        good[f"jpeg_progressive_{subsampling}.jpg"] = saved(image, "JPEG", quality=70, subsampling=subsampling,
                                                            progressive=True)
-    good["jpeg_progressive_grey.jpg"] = saved(picture.convert("L"), "JPEG", quality=60, progressive=True)
-    good["jpeg_quality_5.jpg"] = saved(picture, "JPEG", quality=5)
-    good["jpeg_quality_100.jpg"] = saved(picture, "JPEG", quality=100)
-    good["jpeg_restart.jpg"] = saved(picture, "JPEG", restart_marker_blocks=2)
-    good["jpeg_rgb.jpg"] = saved(picture, "JPEG", keep_rgb=True)
-    good["jpeg_cmyk.jpg"] = saved(picture.convert("CMYK"), "JPEG", quality=80)
-    good["jpeg_cmyk_progressive.jpg"] = saved(picture.convert("CMYK"), "JPEG", quality=80, progressive=True)
-    good["jpeg_optimized.jpg"] = saved(picture, "JPEG", optimize=True)
+    good["jpeg_progressive_grey.jpg"] = saved(image.convert("L"), "JPEG", quality=60, progressive=True)
+    good["jpeg_quality_5.jpg"] = saved(image, "JPEG", quality=5)
+    good["jpeg_quality_100.jpg"] = saved(image, "JPEG", quality=100)
+    good["jpeg_restart.jpg"] = saved(image, "JPEG", restart_marker_blocks=2)
+    good["jpeg_rgb.jpg"] = saved(image, "JPEG", keep_rgb=True)
+    good["jpeg_cmyk.jpg"] = saved(image.convert("CMYK"), "JPEG", quality=80)
+    good["jpeg_cmyk_progressive.jpg"] = saved(image.convert("CMYK"), "JPEG", quality=80, progressive=True)
+    good["jpeg_optimized.jpg"] = saved(image, "JPEG", optimize=True)
     for width, height in ((1, 1), (2, 1), (1, 2), (7, 9), (17, 1), (1, 17)):
         good[f"jpeg_{width}x{height}.jpg"] = saved(drawing(rng, width, height), "JPEG")
     kinds = {"grey": [(1, 1)], "grey_2x2": [(2, 2)], "444": [(1, 1)] * 3, "422": [(2, 1), (1, 1), (1, 1)],
@@ -282,14 +282,14 @@ def collect():
     good["jpeg_cmyk_adobe.jpg"] = jpeg(64, 20, 20, [(1, 1)] * 4, adobe=0)
     good["jpeg_ycck.jpg"] = jpeg(65, 20, 20, [(1, 1)] * 4, adobe=2)
     good["jpeg_ycck_420.jpg"] = jpeg(66, 37, 29, [(2, 2), (1, 1), (1, 1), (2, 2)], adobe=2)
-    small = saved(picture.crop((0, 0, 24, 16)), "JPEG")
+    small = saved(image.crop((0, 0, 24, 16)), "JPEG")
     good["jpeg_without_eoi.jpg"] = small[:-2] + bytes(8)
     good["jpeg_trailing_bytes.jpg"] = small + b"trailing" + small
     good["jpeg_junk_before_marker.jpg"] = small[:2] + b"\xff\xff\xff" + small[3:]
-    second_picture = saved(ImageOps.invert(picture), "MPO", save_all=True, append_images=[picture])
-    good["mpo.jpg"] = second_picture
+    second_image = saved(ImageOps.invert(image), "MPO", save_all=True, append_images=[image])
+    good["mpo.jpg"] = second_image
 
-    stored = picture.crop((0, 0, 24, 16))
+    stored = image.crop((0, 0, 24, 16))
     for i in range(0, 10):
         good[f"exif_jpeg_{i}.jpg"] = saved(stored, "JPEG", exif=b"Exif\0\0" + exif_bytes(i))
     for name, data in {
@@ -330,7 +330,7 @@ def collect():
     # Refused, with the status that the library gives. Pillow refuses them too, where not noted.
     sound = png(rng, 16, 12, 2, 8)
     bad["empty.png"] = b"", "FORMAT"
-    bad["text.png"] = b"not a picture\n", "FORMAT"
+    bad["text.png"] = b"not an image\n", "FORMAT"
     bad["signature_only.png"] = sound[:8], "FORMAT"
     bad["truncated.png"] = sound[: len(sound) // 2], "FORMAT"
     bad["header_only.png"] = sound[:33], "FORMAT"
@@ -381,8 +381,8 @@ def expected(data):
     return " ".join(f"{i.width} {i.height} {fnv1a(i.tobytes())}" for i in (stored, turned))
 
 
-def test_picture(width, height):
-    """The same as test_picture() in tests/unit/test_resize.c."""
+def test_image(width, height):
+    """The same as test_image() in tests/unit/test_resize.c."""
     state, out = width * 65537 + height, bytearray()
     for i in range(width * height * 3):
         state = (state * 1664525 + 1013904223) & 0xFFFFFFFF
@@ -422,7 +422,7 @@ def pixel_cases():
         (61, 43, side | {"rescale_factor": 0.00784313725490196, "image_mean": [1, 1, 1], "image_std": [1, -2, 3e-3]}),
     ):
         processor = SiglipImageProcessorPil(**settings)
-        pixels = processor(test_picture(width, height), return_tensors="np")["pixel_values"][0]
+        pixels = processor(test_image(width, height), return_tensors="np")["pixel_values"][0]
         digest = fnv1a(pixels.astype("<f4").tobytes())
         yield f"{width} {height} {pixels.shape[-1]} {digest} {json.dumps(settings)}"
 
@@ -441,7 +441,7 @@ def main():
         file.write("\n".join(lines) + "\n")
     with open(os.path.join(HERE, "resize.txt"), "w") as file:
         for width, height, to_width, to_height, number in resize_cases():
-            out = test_picture(width, height).resize((to_width, to_height), number)
+            out = test_image(width, height).resize((to_width, to_height), number)
             file.write(f"{width} {height} {to_width} {to_height} {number} {fnv1a(out.tobytes())}\n")
     with open(os.path.join(HERE, "pixels.txt"), "w") as file:
         file.write("\n".join(pixel_cases()) + "\n")

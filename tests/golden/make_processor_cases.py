@@ -4,7 +4,7 @@
     make_processor_cases.py [--list]
 
 The batches are drawn as those of tests/oracle/processor_live.py (batches.py), for the models of make_golden.py; their
-pictures are noise from a generator that test_processor.c has too. Arrays are kept as runs [[value, length], ...] over
+images are noise from a generator that test_processor.c has too. Arrays are kept as runs [[value, length], ...] over
 all rows, positions and pixels as a hash. --list shows what the cases cover.
 """
 import argparse
@@ -38,14 +38,14 @@ def noise(seed, n):
     return np.frombuffer(bytes(out), np.uint8)
 
 
-def picture_pixels(picture):
+def image_pixels(image):
     """-> u8 [H, W, 3], as the library must understand the bytes."""
-    channels = CHANNELS[picture["format"]]
-    raw = noise(picture["seed"], picture["height"] * picture["width"] * channels)
-    raw = raw.reshape(picture["height"], picture["width"], channels)
+    channels = CHANNELS[image["format"]]
+    raw = noise(image["seed"], image["height"] * image["width"] * channels)
+    raw = raw.reshape(image["height"], image["width"], channels)
     if channels == 1:
         return np.repeat(raw, 3, -1)
-    rgb = raw[:, :, 2::-1] if picture["format"] in (pglib.BGR8, pglib.BGRA8) else raw[:, :, :3]
+    rgb = raw[:, :, 2::-1] if image["format"] in (pglib.BGR8, pglib.BGRA8) else raw[:, :, :3]
     return np.ascontiguousarray(rgb)
 
 
@@ -80,7 +80,7 @@ def make_case(model, hf, seed):
                truncate=int(case.truncate is not None), truncation=pglib.TRUNCATIONS[case.truncate or "longest_first"],
                truncation_side=pglib.SIDES[case.truncation_side])
     try:
-        arrays, reports = hf.run(case, [(picture_pixels(i), pglib.RGB8) for i in images])
+        arrays, reports = hf.run(case, [(image_pixels(i), pglib.RGB8) for i in images])
     except batches.Accident:
         return None
     except batches.REFUSALS as error:

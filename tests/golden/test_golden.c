@@ -28,7 +28,7 @@ enum { MAX_CASES = 64, MAX_TOKENS = 256 };
 typedef struct golden {
     json_t *json;
     pgi_tensor_files *files;
-    char model[1024], picture[1024];
+    char model[1024], image[1024];
 } golden;
 
 typedef struct watcher {
@@ -52,8 +52,8 @@ static void open_case(const char *name, golden *g) {
         snprintf(g->model, sizeof g->model, "%s", DEMO_FOLDER);
     else
         snprintf(g->model, sizeof g->model, "%s/models/%s", GOLDEN_FOLDER, model);
-    snprintf(g->picture, sizeof g->picture, "%s/pictures/%s", GOLDEN_FOLDER,
-             json_string_value(json_object_get(g->json, "picture")));
+    snprintf(g->image, sizeof g->image, "%s/photos/%s", GOLDEN_FOLDER,
+             json_string_value(json_object_get(g->json, "image")));
 }
 
 static void close_case(golden *g) {
@@ -169,7 +169,7 @@ static void run_with_cpu(const golden *g, uint64_t cpu_mask) {
     options.cpu_mask = cpu_mask;
     CHECK(pg_model_open(g->model, &options, &model));
     CHECK(pg_processor_open(g->model, NULL, &processor));
-    CHECK(pg_image_from_path(&image, sizeof image, g->picture));
+    CHECK(pg_image_from_path(&image, sizeof image, g->image));
     CHECK(pg_processor_encode(processor, &image, json_string_value(json_object_get(g->json, "prompt")), NULL, &inputs));
     CHECK(pg_inputs_get(inputs, "input_ids", &ids));
     check_ids(g, "prompt_ids", ids.data, ids.shape[1]);

@@ -1,6 +1,6 @@
 /*
  * Replays processor/cases.json (written by make_processor_cases.py with
- * transformers): batches of prompts, suffixes and pictures in, and every array
+ * transformers): batches of prompts, suffixes and images in, and every array
  * and row report as transformers' PaliGemmaProcessor gives it, pixels by hash;
  * where it raised, an error here.
  */

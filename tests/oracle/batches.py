@@ -20,7 +20,7 @@ from transformers import AutoProcessor, logging  # noqa: E402
 from transformers.generation import GenerationMixin  # noqa: E402
 
 import pglib  # noqa: E402
-import pictures  # noqa: E402
+import random_images  # noqa: E402
 import vocabularies  # noqa: E402
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden"))
@@ -34,11 +34,11 @@ ARRAYS = ["input_ids", "attention_mask", "token_type_ids", "labels", "position_i
 
 @dataclasses.dataclass
 class Case:
-    """`form` is how the pictures reach transformers: "one" (not in a list), "flat" or "nested" (a list a row)."""
-    text: list = None            # strings; None: pictures alone
+    """`form` is how the images reach transformers: "one" (not in a list), "flat" or "nested" (a list a row)."""
+    text: list = None            # strings; None: images alone
     suffix: list = None          # strings; None: no suffixes
     form: str = "flat"
-    counts: list = None          # nested: the pictures of each row
+    counts: list = None          # nested: the images of each row
     n_images: int = 0
     padding: str = "none"        # "none", "longest" or "max_length"
     side: str = None             # "left", "right"; None: the tokenizer's
@@ -51,7 +51,7 @@ class Case:
         return [text.count("<image>") for text in self.text]
 
     def images_of_rows(self):
-        """Pictures of each row, as their tokens lie in the text."""
+        """Images of each row, as their tokens lie in the text."""
         if any(self.placeholders()):
             return self.placeholders()
         return self.counts if self.form == "nested" else [1] * len(self.text)
@@ -91,8 +91,8 @@ def draw_texts(rng, tokenizer_pieces):
     return prompts, suffixes
 
 
-def draw_pictures(rng, case):
-    """Gives the case its pictures: one for each row, several, or `<image>` in the text of some or all rows."""
+def draw_images(rng, case):
+    """Gives the case its images: one for each row, several, or `<image>` in the text of some or all rows."""
     n_rows, kind = len(case.text), rng.random()
     if kind < 0.45:
         case.form, case.n_images = ("one" if n_rows == 1 and rng.random() < 0.5 else "flat"), n_rows
@@ -114,7 +114,7 @@ def draw_pictures(rng, case):
         case.n_images = sum(counts)
         if counts[0] and rng.random() < 0.5:
             case.form, case.counts = "nested", counts
-    if rng.random() < 0.04:  # one too many; one picture for several texts
+    if rng.random() < 0.04:  # one too many; one image for several texts
         case.n_images += 1
         case.form = "flat" if case.form == "one" else case.form
         if case.form == "nested":
@@ -124,8 +124,8 @@ def draw_pictures(rng, case):
 
 
 def draw_halves(rng, hf):
-    """A row without pictures, prompt and suffix equally long or nearly, cut to less than both: it is halved. The other
-    row has the picture without which there is no batch, and just fits. <loc> is one token in every vocabulary."""
+    """A row without images, prompt and suffix equally long or nearly, cut to less than both: it is halved. The other
+    row has the image without which there is no batch, and just fits. <loc> is one token in every vocabulary."""
     max_length = hf.n_image_tokens + 3 + int(rng.integers(0, 4))
     n = max_length // 2 + int(rng.integers(0, 6))
     locations = [vocabularies.LOCATIONS[i] for i in rng.integers(0, 1024, 2 * n + 2)]
@@ -143,7 +143,7 @@ def draw(rng, hf):
         return draw_halves(rng, hf)
     text, suffix = draw_texts(rng, hf.pieces)
     case = Case(text=text, suffix=suffix)
-    draw_pictures(rng, case)
+    draw_images(rng, case)
     p_none = 0.06 if len(text) > 1 else 0.5  # rows of different lengths cannot be stacked: an error
     case.padding = str(rng.choice(["none", "longest", "max_length"], p=[p_none, 0.7 - p_none, 0.3]))
     case.side = rng.choice(np.array([None, "left", "right"], dtype=object))
@@ -160,7 +160,7 @@ def draw(rng, hf):
 
 
 def draw_length(rng, hf, case):
-    """A max_length near the length of some row, or of a part of it: it cuts eos, suffix, newline, prompt or pictures.
+    """A max_length near the length of some row, or of a part of it: it cuts eos, suffix, newline, prompt or images.
     Without truncation mostly one that every row fits in."""
     def n_tokens(texts, row):
         return len(hf.tokenizer(texts[row].replace("<image>", ""))["input_ids"]) if texts and row < len(texts) else 0
@@ -178,13 +178,13 @@ def draw_length(rng, hf, case):
     return max(1, int(rng.choice(about)) + int(rng.integers(-3, 4)))
 
 
-def random_pictures(rng, n):
+def random_images(rng, n):
     """-> [(u8 [H, W, 3], the format that the library gets)]"""
     out = []
     for _ in range(n):
         kind = int(rng.choice(FORMATS))
         mode = "L" if kind == pglib.GRAY8 else ["RGB", "L", "P", "CMYK"][rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])]
-        out.append((np.asarray(pictures.picture(rng, mode).convert("RGB")), kind))
+        out.append((np.asarray(random_images.draw(rng, mode).convert("RGB")), kind))
     return out
 
 
@@ -245,12 +245,12 @@ class HfProcessor:
             out = self.call(case, images)
         except IndexError as error:
             if case.form == "nested" and case.counts[0] == 0:
-                raise Accident("the first row has no picture", library_refuses=False) from error
+                raise Accident("the first row has no image", library_refuses=False) from error
             raise
         if case.text is None:
             return out, []
         if len(out["input_ids"]) != len(case.text):
-            raise Accident("texts beyond the lists of pictures", library_refuses=True)
+            raise Accident("texts beyond the lists of images", library_refuses=True)
         out["position_ids"] = generate_positions(out["attention_mask"])
         out["image_counts"] = np.array(case.images_of_rows())
         return out, self._reports(case, images, out)
@@ -285,16 +285,16 @@ class HfProcessor:
 
 
 def split_row(arrays, row):
-    """-> (ids of pictures and prompt, ids of the suffix)"""
+    """-> (ids of images and prompt, ids of the suffix)"""
     ids, mask, types = (arrays[name][row] for name in ("input_ids", "attention_mask", "token_type_ids"))
     return ids[(mask == 1) & (types == 0)], ids[(mask == 1) & (types == 1)]
 
 
 class Accident(Exception):
     """What transformers does here is not meant, and the library does otherwise (library_refuses says what):
-    - a nested list of pictures whose first list is empty: IndexError, since images[0][0] is looked at to tell nested
-      lists from others. The library takes rows without pictures wherever they stand.
-    - fewer lists of pictures than texts: zip() forgets the texts beyond them, without a word. The library refuses.
+    - a nested list of images whose first list is empty: IndexError, since images[0][0] is looked at to tell nested
+      lists from others. The library takes rows without images wherever they stand.
+    - fewer lists of images than texts: zip() forgets the texts beyond them, without a word. The library refuses.
     """
 
     def __init__(self, what, library_refuses):
@@ -317,7 +317,7 @@ def image_counts(case):
 
 
 def run_library(processor, case, images, counts=None, flags=0):
-    """-> Inputs; raises pglib.Error. counts: when the pictures are left out, how many each row has. flags: more."""
+    """-> Inputs; raises pglib.Error. counts: when the images are left out, how many each row has. flags: more."""
     return processor.encode_batch(
         case.text, case.suffix, images, image_counts(case) if counts is None else counts,
         flags=flags | (pglib.TRUNCATE if case.truncate else 0),

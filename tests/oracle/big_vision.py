@@ -4,7 +4,7 @@
     big_vision.py BUILD [--count N] [--seed S] [--folder FOLDER]
     big_vision.py --golden
 
-BUILD is the build folder. N random pictures (default 300) through tensorflow, through a double-precision implementation
+BUILD is the build folder. N random images (default 300) through tensorflow, through a double-precision implementation
 of the same filter and through torch; 10 N random texts through sentencepiece, on random vocabularies and on the demo
 checkpoint (or FOLDER); N batches of these through the public API, held against the training configs' text, mask_ar,
 mask_loss and mask_input. Without tensorflow the pixels are held to the bound of f32 rounding
@@ -39,15 +39,15 @@ EXTRA = [f"<loc{i:04d}>" for i in range(1024)] + [f"<seg{i:03d}>" for i in range
 
 # ------------------------------------------------------------------------------------------------------------ pixels
 
-def tensorflow_pixels(picture, side):
+def tensorflow_pixels(image, side):
     """preprocess_image() of finetune_paligemma.ipynb, [3, side, side]."""
-    resized = tf.image.resize(tf.constant(picture), (side, side), method="bilinear", antialias=True)
+    resized = tf.image.resize(tf.constant(image), (side, side), method="bilinear", antialias=True)
     return np.moveaxis(np.asarray(resized.numpy() / 127.5 - 1.0, np.float32), -1, 0)
 
 
-def transfers_pixels(picture, side):
+def transfers_pixels(image, side):
     """decode|resize(side, antialias=True)|value_range(-1, 1) of the transfer configs: cut to bytes after the resize."""
-    resized = tf.image.resize(tf.constant(picture), (side, side), method="bilinear", antialias=True)
+    resized = tf.image.resize(tf.constant(image), (side, side), method="bilinear", antialias=True)
     values = tf.cast(tf.clip_by_value(tf.cast(resized, tf.float32), 0, 255), tf.uint8).numpy().astype(np.float32)
     return np.moveaxis(-1 + values / np.float32(255) * 2, -1, 0)
 
@@ -61,15 +61,15 @@ def weights(n_in, n_out):
     return w / w.sum(axis=1, keepdims=True)
 
 
-def double_pixels(picture, side):
-    height, width, _ = picture.shape
+def double_pixels(image, side):
+    height, width, _ = image.shape
     rows, columns = weights(height, side), weights(width, side)
-    return np.einsum("yh,hwc,xw->cyx", rows, picture.astype(np.float64), columns, optimize=True) / 127.5 - 1.0
+    return np.einsum("yh,hwc,xw->cyx", rows, image.astype(np.float64), columns, optimize=True) / 127.5 - 1.0
 
 
-def torch_pixels(picture, side):
+def torch_pixels(image, side):
     import torch
-    x = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     y = torch.nn.functional.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
     return (y[0] / 127.5 - 1.0).numpy()
 
@@ -91,7 +91,7 @@ def sizes(rng, n):
             yield int(rng.integers(1, 1200)), int(rng.integers(1, 1200)), side
 
 
-def random_picture(rng, width, height):
+def random_image(rng, width, height):
     if rng.random() < 0.5:
         return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     x, y = np.meshgrid(np.linspace(0, 9, width), np.linspace(0, 7, height))
@@ -121,8 +121,8 @@ def check_pixels(program, seed, n):
         asked = Program(program, "-")
         source, target = os.path.join(top, "in"), os.path.join(top, "out")
         for width, height, side in sizes(rng, n):
-            picture = random_picture(rng, width, height)
-            picture.tofile(source)
+            image = random_image(rng, width, height)
+            image.tofile(source)
             answer = asked.ask(f"p {width} {height} {side} {source} {target}")
             if answer:
                 print(f"{width} x {height} to {side}: {answer}")
@@ -130,22 +130,22 @@ def check_pixels(program, seed, n):
                 continue
             found = np.fromfile(target, np.float32).reshape(3, side, side)
             if tf:
-                differ = int((found != tensorflow_pixels(picture, side)).sum())
+                differ = int((found != tensorflow_pixels(image, side)).sum())
                 if differ:
                     print(f"{width} x {height} to {side}: {differ} of {found.size} values differ from tensorflow")
                     failures += 1
-                levels.append(np.abs(found - transfers_pixels(picture, side)).max() * 127.5)
+                levels.append(np.abs(found - transfers_pixels(image, side)).max() * 127.5)
             # f32 against f64: the centre of a pixel is known to eps * width, which moves a weight by that much of a
             # pixel over the kernel's width; the sums add less
             bound = 2.0 * np.finfo(np.float32).eps * (max(width, height) + 16)
-            distance = np.abs(found - double_pixels(picture, side)).max()
+            distance = np.abs(found - double_pixels(image, side)).max()
             worst["double"] = max(worst["double"], distance)
-            worst["torch"] = max(worst["torch"], np.abs(found - torch_pixels(picture, side)).max())
+            worst["torch"] = max(worst["torch"], np.abs(found - torch_pixels(image, side)).max())
             if distance > bound:
                 print(f"{width} x {height} to {side}: {distance:.3g} from double precision, bound {bound:.3g}")
                 failures += 1
         failures += asked.close() != 0
-    print(f"pixels: {n} pictures, {failures} failures; " +
+    print(f"pixels: {n} images, {failures} failures; " +
           ("equal to tensorflow " + tf.__version__ + " to the last bit unless listed" if tf else
            "NO tensorflow here, not compared with it") +
           "; largest distance " + ", ".join(f"{d:.2g} from {name}" for name, d in worst.items()) +
@@ -171,7 +171,7 @@ def processor_of(model):
 
 
 def row(processor, image, n_tokens, prefix, suffix, is_open):
-    """combine_and_keep_train() and _eval() of transfers/common.py behind the picture: ids with mask_ar 0, then 1."""
+    """combine_and_keep_train() and _eval() of transfers/common.py behind the image: ids with mask_ar 0, then 1."""
     first = [image] * n_tokens + [processor.bos_id()] + processor.EncodeAsIds(prefix) + processor.EncodeAsIds("\n")
     if suffix is None:
         return first, []
@@ -269,9 +269,9 @@ def batch_is_right(rng, library_processor, processor, n_tokens, image, pieces, s
     prompts = [random_text(rng, pieces) for _ in range(n)]
     suffixes = [random_text(rng, pieces) for _ in range(n)] if rng.random() < 0.8 else None
     is_open = bool(rng.random() < 0.3)
-    pictures = [random_picture(rng, *(int(i) for i in rng.integers(1, 300, 2))) for _ in range(n * n_images)]
+    images = [random_image(rng, *(int(i) for i in rng.integers(1, 300, 2))) for _ in range(n * n_images)]
     flags = TRUNCATE | (SUFFIX_OPEN if is_open else 0)
-    with library_processor.encode_batch(prompts, suffixes, [(p, 1) for p in pictures], [n_images] * n, flags=flags,
+    with library_processor.encode_batch(prompts, suffixes, [(p, 1) for p in images], [n_images] * n, flags=flags,
                                         mode=BIG_VISION, padding=MAX_LENGTH, padding_side=RIGHT,
                                         max_length=n_tokens * n_images + length) as inputs:
         for r in range(n):
@@ -294,7 +294,7 @@ def batch_is_right(rng, library_processor, processor, n_tokens, image, pieces, s
                       f"  expected {text} {mask_ar} {mask_loss} {mask_input}")
                 return False
         pixels = inputs.get("pixel_values")
-        if tf and pictures and not all((p == tensorflow_pixels(q, side)).all() for p, q in zip(pixels, pictures)):
+        if tf and images and not all((p == tensorflow_pixels(q, side)).all() for p, q in zip(pixels, images)):
             print("pixels differ")
             return False
     return True
@@ -319,7 +319,7 @@ def check_batches(build, folder, seed, n):
 
 def write_golden():
     sys.path.insert(0, GOLDEN)
-    from make_images import fnv1a, test_picture
+    from make_images import fnv1a, test_image
     if not tf:
         sys.exit("tensorflow is needed")
     os.makedirs(os.path.join(GOLDEN, "big_vision"), exist_ok=True)
@@ -328,7 +328,7 @@ def write_golden():
         cases = [(56, 56, 56), (112, 112, 56), (1, 1, 28), (2, 2, 1), (3, 400, 28), (400, 3, 28), (57, 55, 56)]
         cases += [(int(w), int(h), int(s)) for w, h, s in rng.integers(1, 160, (25, 3))]
         for width, height, side in cases:
-            pixels = tensorflow_pixels(np.asarray(test_picture(width, height)), side)
+            pixels = tensorflow_pixels(np.asarray(test_image(width, height)), side)
             f.write(f"{width} {height} {side} {fnv1a(pixels.astype('<f4').tobytes())}\n")
     processor = processor_of(read_model(DEMO))
     image = processor.GetPieceSize()

@@ -4,7 +4,7 @@
     checkpoints.py --seed 7 FOLDER      writes one and prints what was drawn
 
 Everything follows from the seed: draw() chooses the architecture and the form of the files, write() makes them.
-Weights are scaled so that activations stay near 1, the text depends on picture and prompt, and greedy choices are
+Weights are scaled so that activations stay near 1, the text depends on image and prompt, and greedy choices are
 rarely close.
 """
 import argparse

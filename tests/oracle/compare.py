@@ -93,7 +93,7 @@ def main():
         for image in args.image:
             for prompt in args.prompt or ["caption en"]:
                 print(f"\n{image}, {prompt!r}")
-                result = ref.run(reference.open_picture(image), prompt, args.max_new_tokens)
+                result = ref.run(reference.open_image(image), prompt, args.max_new_tokens)
                 limits = reference.bounds(ref.probe(result))
                 try:
                     ours = run_stages(args.build, args.model, image, prompt, os.path.join(folder, "stages"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The demo checkpoint on fresh pictures: the library's text must be transformers' text on every one.
+"""The demo checkpoint on fresh images: the library's text must be transformers' text on every one.
 
     demo.py [--seed S] [--count 500] [--build FOLDER] [--model FOLDER]
 """
@@ -23,24 +23,24 @@ import draw  # noqa: E402
 
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="of the first picture (default: fresh)")
+    args.add_argument("--seed", type=int, help="of the first image (default: fresh)")
     args.add_argument("--count", type=int, default=500)
     args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
     args.add_argument("--model", default=os.path.join(DEMO, "model"))
     args = args.parse_args()
     first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    print(f"seed {first}, {args.count} pictures", flush=True)
+    print(f"seed {first}, {args.count} images", flush=True)
     torch.set_num_threads(1)  # the fastest for a model this small
     ref, library, failed, expected_answers = reference.Reference(args.model), pglib.Library(args.build), 0, 0
     with tempfile.TemporaryDirectory() as folder, pglib.Model(library, args.model) as model, \
             pglib.Processor(library, args.model) as processor, pglib.Session(model, max_new_tokens=64) as session:
-        path = os.path.join(folder, "picture.png")
+        path = os.path.join(folder, "image.png")
         for i in range(args.count):
             scene = draw.scene(first + i)
             Image.fromarray(draw.render(scene)).save(path)
             rng = np.random.default_rng(first + i)
             prompt, answer = [draw.caption(scene), draw.question(scene, rng), draw.detection(scene, rng)][i % 3]
-            result = ref.run(reference.open_picture(path), prompt, 64)
+            result = ref.run(reference.open_image(path), prompt, 64)
             with processor.encode(path, prompt) as inputs:
                 ids, _ = session.generate(inputs)
             text = processor.decode(ids)

@@ -3,7 +3,7 @@
 
     exactness.py [--write] [--seed S] [--count N] [--build FOLDER]
 
-N random checkpoints (checkpoints.py) and the demo checkpoint, each with prompts of one picture (through `stages`, the
+N random checkpoints (checkpoints.py) and the demo checkpoint, each with prompts of one image (through `stages`, the
 generation that pg_generate runs) and batches (through pg_forward), on every instruction set of this CPU. Beside each
 distance stand the bound of README.md and the distances of both from the same computation in float64. Without --write
 the tables are printed. Exit status 1: a stage beyond its bound, or something that must be equal is not.
@@ -27,7 +27,7 @@ import compare
 import forward_live
 import live
 import pglib
-import pictures
+import random_images
 import reference
 
 DEMO = os.path.join(compare.ROOT, "examples", "demo")
@@ -122,10 +122,10 @@ class Measurement:
                 self.one_batch(ref, ref64, folder, hf, processor, rng, f"{where}, batch {i}")
 
     def one_prompt(self, ref, ref64, folder, path, text, where):
-        result = ref.run(reference.open_picture(path), text, MAX_NEW)
+        result = ref.run(reference.open_image(path), text, MAX_NEW)
         limits = reference.bounds(ref.probe(result))
         with Float64(ref64.model):
-            exact = ref64.run(reference.open_picture(path), text, MAX_NEW)
+            exact = ref64.run(reference.open_image(path), text, MAX_NEW)
         same = next((t for t, (a, b) in enumerate(zip(result.ids, exact.ids)) if a != b), len(result.ids))
         out, seen = os.path.join(folder, "stages") if os.access(folder, os.W_OK) else path + ".stages", {}
         for options in [("--cpu", str(mask)) for mask in self.cpus.values()] + [("--threads", n) for n in "123"]:
@@ -223,7 +223,7 @@ def random_prompts(seed, folder):
     rng = np.random.default_rng([seed, 62])
 
     def draw(i):
-        return pictures.write(rng, os.path.join(folder, f"picture{i}"))[0], live.prompt(rng)
+        return random_images.write(rng, os.path.join(folder, f"image{i}"))[0], live.prompt(rng)
     return draw
 
 
@@ -240,7 +240,7 @@ def demo_prompts(folder):
 
 def report(measured, what):
     return "\n\n".join([
-        f"### {what}: a picture and a prompt, pg_generate", measured.prompts.markdown(measured.cpus),
+        f"### {what}: an image and a prompt, pg_generate", measured.prompts.markdown(measured.cpus),
         f"### {what}: batches, pg_forward", measured.batches.markdown(measured.cpus)])
 
 

@@ -3,7 +3,7 @@
 
     forward_live.py [--seed S] [--count N] [--build FOLDER]
 
-Each of the N checkpoints (seeds S, S + 1, ...; checkpoints.py) runs batches of batches.py: prompts, pictures and
+Each of the N checkpoints (seeds S, S + 1, ...; checkpoints.py) runs batches of batches.py: prompts, images and
 suffixes as they come, padded on either side. Checked are features, hidden states of every layer, logits and both
 losses, padding included; logits_to_keep; inputs given as arrays, as embeddings, with given features, without types, with
 positions of one's own; what transformers raises at; each row against its single run; threads and instruction sets; generate() token for token on
@@ -44,7 +44,7 @@ def draw_batch(rng, hf, generate=False):
             case.side, case.truncate = "left", None
             if case.padding == "max_length":
                 case.padding, case.max_length = "longest", 0
-        images = batches.random_pictures(rng, case.n_images)
+        images = batches.random_images(rng, case.n_images)
         try:
             arrays, reports = hf.run(case, images)
         except batches.REFUSALS + (batches.Accident,):
@@ -128,7 +128,7 @@ class Case(seeded.SeededCase):
                 self.attempt("arrays" + what, self.check_arrays)
                 self.attempt("embeddings" + what, self.check_embeddings)
                 if self.ref.model.config.image_token_id < self.config.vocab_size:  # else it has no embedding
-                    self.attempt("embeddings and pictures" + what, self.check_embeddings_and_pictures)
+                    self.attempt("embeddings and images" + what, self.check_embeddings_and_images)
                 self.attempt("causal" + what, self.check_causal)
                 self.attempt("positions" + what, self.check_positions)
                 self.expect(self.check_refusals(), "refusals" + what)
@@ -293,8 +293,8 @@ class Case(seeded.SeededCase):
         del given["input_ids"], given["pixel_values"]
         return self.check_given(dict(given, inputs_embeds=self.exact.stages["hidden.0"]))
 
-    def check_embeddings_and_pictures(self):
-        """Embeddings that equal the image token's are where the pictures go."""
+    def check_embeddings_and_images(self):
+        """Embeddings that equal the image token's are where the images go."""
         given = model_arrays(self.arrays)
         ids = torch.from_numpy(given.pop("input_ids"))
         with torch.inference_mode():
@@ -320,7 +320,7 @@ class Case(seeded.SeededCase):
         label = np.array(given["labels"])
         label[at[0], max(1, at[1])] = self.config.vocab_size
         one_more = np.concatenate([given["pixel_values"][:1], given["pixel_values"]])
-        for what, change in [("pictures", {"pixel_values": one_more}),
+        for what, change in [("images", {"pixel_values": one_more}),
                              ("id", {"input_ids": outside}), ("label", {"labels": label})]:
             try:
                 self.ref.forward(dict(given, **change))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fresh random checkpoints, pictures and prompts through the library and through transformers.
+"""Fresh random checkpoints, images and prompts through the library and through transformers.
 
     live.py [--seed S] [--count N] [--build FOLDER]
 
@@ -26,12 +26,12 @@ from transformers import AutoConfig
 import checkpoints
 import compare
 import pglib
-import pictures
+import random_images
 import reference
 import seeded
 import vocabularies
 
-N_PICTURES, N_PROMPTS = 12, 3
+N_IMAGES, N_PROMPTS = 12, 3
 CPU_MASKS = ["0x1", "0x3", "0x7"]
 
 
@@ -73,7 +73,7 @@ class Case(seeded.SeededCase):
         self.expect(self.check_config(), f"info; {describe(spec)}")
         self.compare_pixels(library, ref)
         for i in range(N_PROMPTS):
-            path, what = pictures.write(self.rng, os.path.join(self.folder, f"picture{i}"))
+            path, what = random_images.write(self.rng, os.path.join(self.folder, f"image{i}"))
             self.compare_text(ref, path, prompt(self.rng), int(self.rng.integers(1, 24)), f"{what}; {describe(spec)}")
 
     def choose_eos(self, ref):
@@ -104,10 +104,10 @@ class Case(seeded.SeededCase):
 
     def compare_pixels(self, library, ref):
         with pglib.Processor(library, self.folder) as processor:
-            for i in range(N_PICTURES):
-                path, what = pictures.write(self.rng, os.path.join(self.folder, "picture"))
+            for i in range(N_IMAGES):
+                path, what = random_images.write(self.rng, os.path.join(self.folder, "image"))
                 for flags in (0, pglib.EXIF):
-                    expected = ref.inputs(reference.open_picture(path, flags == pglib.EXIF), "en")["pixel_values"].numpy()
+                    expected = ref.inputs(reference.open_image(path, flags == pglib.EXIF), "en")["pixel_values"].numpy()
                     try:
                         with processor.encode(path, "en", flags) as inputs:
                             found = inputs["pixel_values"]
@@ -117,10 +117,10 @@ class Case(seeded.SeededCase):
                             else f"shape {found.shape}, expected {expected.shape}"]
                     except pglib.Error as error:
                         wrong = [str(error)]
-                    self.expect(wrong, f"picture {i} ({what}), flags {flags}")
+                    self.expect(wrong, f"image {i} ({what}), flags {flags}")
 
     def compare_text(self, ref, path, text, n_new, what):
-        result = ref.run(reference.open_picture(path), text, n_new)
+        result = ref.run(reference.open_image(path), text, n_new)
         limits = reference.bounds(ref.probe(result))
         what = f"prompt {text!r}, {n_new} tokens; {what}"
         outputs, probed_again = {}, False

@@ -189,7 +189,7 @@ class _Texts:
 
 
 def _swizzled(array, kind):
-    """array: u8 [H, W, 3] -> the same picture in the format `kind`, alpha as noise; GRAY8 takes the red channel."""
+    """array: u8 [H, W, 3] -> the same image in the format `kind`, alpha as noise; GRAY8 takes the red channel."""
     if kind == GRAY8:
         return np.ascontiguousarray(array[:, :, 0])
     if kind in (BGR8, BGRA8):
@@ -206,7 +206,7 @@ class Processor(_Handle):
         library.call("pg_processor_open", os.fsencode(folder), None, c.byref(self.pointer))
 
     def encode(self, path, prompt, flags=0):
-        """-> an open handle of the inputs for the picture at `path`."""
+        """-> an open handle of the inputs for the image at `path`."""
         inputs, image, name = Inputs(self.library), Image(), os.fsencode(path)  # the image borrows the name
         self.library.call("pg_image_from_path", c.byref(image), c.c_size_t(c.sizeof(image)), name)
         options = self.library.options(EncodeOptions, "encode_options", flags=flags)

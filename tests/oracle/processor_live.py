@@ -5,9 +5,9 @@
 
 Case S is drawn from seed S alone, S + 1 from S + 1, ...; GROUP cases in a row share a checkpoint folder: random ones
 (checkpoints.py), random kinds of tokenizer files (../golden/make_tokenizers.py) and the demo checkpoint. Compared are
-ids, masks, types, labels, positions and picture counts as numbers, pixels to the last bit, the report of each row, and
+ids, masks, types, labels, positions and image counts as numbers, pixels to the last bit, the report of each row, and
 errors: where transformers raises, the library must refuse (two exceptions: batches.Accident). What transformers cuts is
-cut once more with PG_TRUNCATE_KEEP_ENDS, which must keep pictures, newline and eos. --only replays one case.
+cut once more with PG_TRUNCATE_KEEP_ENDS, which must keep images, newline and eos. --only replays one case.
 """
 import argparse
 import collections
@@ -33,7 +33,7 @@ DEMO = os.path.join(compare.ROOT, "examples", "demo", "model")
 
 
 def make_folder(seed, folder):
-    """-> (the processor's folder, what it is). Small pictures: their sizes are varied by live.py."""
+    """-> (the processor's folder, what it is). Small images: their sizes are varied by live.py."""
     rng = np.random.default_rng([seed, 31])
     kind = rng.random()
     if kind < 0.1 and os.path.exists(DEMO):
@@ -86,7 +86,7 @@ def check(hf, processor, seed):
     """-> (the case, what the reference made of it, [what is wrong])"""
     rng = np.random.default_rng([seed, 32])
     case = batches.draw(rng, hf)
-    images = batches.random_pictures(rng, case.n_images)
+    images = batches.random_images(rng, case.n_images)
     expected = reports = refusal = accident = None
     try:
         expected, reports = hf.run(case, images)
@@ -110,7 +110,7 @@ def check(hf, processor, seed):
 
 
 def check_kept_ends(hf, processor, case, images):
-    """PG_TRUNCATE_KEEP_ENDS: each row at most max_length long, begins and ends as the whole row, pictures complete."""
+    """PG_TRUNCATE_KEEP_ENDS: each row at most max_length long, begins and ends as the whole row, images complete."""
     wrong = []
     limit = case.max_length or np.inf  # else the tokenizer's own
     whole = hf.whole(case, images)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures what bf16 arithmetic and int8 and int4 weights cost in quality, and writes their section of docs/EXACTNESS.md.
 
-    quality.py [--write] [--pictures 2000] [--count 8] [--big FOLDER[,int8=FOLDER,...]]... [--formats bf16,int8,int4]
+    quality.py [--write] [--images 2000] [--count 8] [--big FOLDER[,int8=FOLDER,...]]... [--formats bf16,int8,int4]
                [--seed 7000] [--build FOLDER]
 
 The stored weights computed in f32, which are transformers' results to float noise (exactness.py), are the measure; each
@@ -10,12 +10,12 @@ the checkpoint itself in bf16 arithmetic (left out on a CPU where the library co
 default: their attention is in bf16 where bf16 is.
 
     models    --count random small checkpoints, the demo checkpoint, and each --big one (make_random.py 3b-224)
-    distance  relative L2 of features, layers, final norm and logits, in a forward pass over picture, prompt and the text
+    distance  relative L2 of features, layers, final norm and logits, in a forward pass over image, prompt and the text
               that the stored weights generate
     KL        of the next token's distribution at each of those positions, in nats
     top-1     positions where the likeliest token is the same;  text: generations that are the same to the end
     tasks     the demo checkpoint's captions, answers and detections that are exactly right, and its boxes' IoU, on
-              --pictures pictures that it was not trained on
+              --images images that it was not trained on
 
 Exit status 1: the demo's tasks lose more than 1 point (bf16, int8) or 3 points (int4), or a format could not be made.
 """
@@ -124,7 +124,7 @@ def measure(library, build, folder, prompts, rows, formats, temporary, n_threads
                 ids, _ = session.generate(inputs)
                 prompt, pixels = inputs["input_ids"], inputs["pixel_values"]
             fed = ids[:-1]
-            if prompt[0, 0] in fed:  # a random model may say <image>, which no forward pass takes without a picture
+            if prompt[0, 0] in fed:  # a random model may say <image>, which no forward pass takes without an image
                 fed = fed[:fed.index(prompt[0, 0])]
             row = np.concatenate([prompt[0], fed]).astype(np.int64)[None]
             types = (np.arange(row.shape[1]) >= prompt.shape[1]).astype(np.int64)[None]
@@ -145,18 +145,18 @@ def measure(library, build, folder, prompts, rows, formats, temporary, n_threads
     return refused
 
 
-def demo_tasks(library, folder, kind, n_pictures):
+def demo_tasks(library, folder, kind, n_images):
     """-> {task: [right]}, [IoU of each box asked for]"""
     right, overlaps = collections.defaultdict(list), []
     original = os.path.join(exactness.DEMO, "model")
     with open_as(library, folder, kind) as model, pglib.Processor(library, original) as processor, \
             pglib.Session(model, n_threads=1, max_new_tokens=MAX_NEW) as session:
-        for seed in range(FRESH_SEED, FRESH_SEED + n_pictures):
+        for seed in range(FRESH_SEED, FRESH_SEED + n_images):
             scene, rng = draw.scene(seed), np.random.default_rng([seed, 2])
             asked = [draw.caption(scene), draw.question(scene, rng), draw.detection(scene, rng)]
-            picture, features = (draw.render(scene), pglib.RGB8), None
+            image, features = (draw.render(scene), pglib.RGB8), None
             for task, (prompt, expected) in zip(["captions", "answers", "detections"], asked):
-                with processor.encode_batch([prompt], images=[picture]) as inputs:
+                with processor.encode_batch([prompt], images=[image]) as inputs:
                     features = features or model.encode_image(inputs)
                     session.prefill(inputs, features)
                     ids, _ = session.steps()
@@ -170,12 +170,12 @@ def demo_tasks(library, folder, kind, n_pictures):
     return right, overlaps
 
 
-def tasks_table(library, folders, n_pictures):
+def tasks_table(library, folders, n_images):
     """folders: {format: folder}, "stored" first. -> Markdown, [what lost too much]"""
     lines, wrong, base = ["| format | captions | answers | detections | all three | mean IoU | IoU >= 0.5 |",
                           "|---|---|---|---|---|---|---|"], [], None
     for weights, folder in folders.items():
-        right, overlaps = demo_tasks(library, folder, weights, n_pictures)
+        right, overlaps = demo_tasks(library, folder, weights, n_images)
         points = [100 * np.mean(right[task]) for task in ("captions", "answers", "detections")]
         points.append(100 * np.mean(sum(right.values(), [])))
         base = base or points
@@ -201,7 +201,7 @@ def write_page(text):
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("--write", action="store_true", help="into docs/EXACTNESS.md")
-    args.add_argument("--pictures", type=int, default=2000, help="of the demo's tasks (default 2000)")
+    args.add_argument("--images", type=int, default=2000, help="of the demo's tasks (default 2000)")
     args.add_argument("--count", type=int, default=8, help="random small checkpoints (default 8)")
     args.add_argument("--seed", type=int, default=7000, help="the first of them (default 7000)")
     args.add_argument("--big", action="append", default=[], metavar="FOLDER[,int8=FOLDER,...]",
@@ -237,18 +237,18 @@ def main():
             folder, *named = big.split(",")
             converted = {w: os.path.join(temporary, f"big{i}-{w}") for w in formats}  # "model" is the demo's name
             converted.update(pair.split("=", 1) for pair in named)
-            path = os.path.join(temporary, "picture.png")
+            path = os.path.join(temporary, "image.png")
             Image.linear_gradient("L").resize((640, 480)).convert("RGB").save(path)
             refused += measure(library, args.build, folder, [(path, "caption en"), (path, "answer en what is this?")],
                                new_rows(f"random weights in real shapes ({os.path.basename(os.path.abspath(folder))})"),
                                formats, temporary, 0, 16, converted)
         folders = {"stored": demo, **{w: folder_of(temporary, demo, w) for w in formats}}
-        tasks, wrong = tasks_table(library, {w: f for w, f in folders.items() if os.path.exists(f)}, args.pictures)
+        tasks, wrong = tasks_table(library, {w: f for w, f in folders.items() if os.path.exists(f)}, args.images)
     head = ("| model | format | " + " | ".join(STAGES) + " | KL, mean | KL, 99% | same top-1 | tokens before the first "
             "other one | same text |\n" + "|---" * 12 + "|")
     lines = [f"| {title} | {weights} | {row.markdown()} |" for title, rows in tables.items()
              for weights, row in rows.items() if row.texts]
-    command = f"tests/oracle/quality.py --write --pictures {args.pictures} --count {args.count} --seed {args.seed}"
+    command = f"tests/oracle/quality.py --write --images {args.images} --count {args.count} --seed {args.seed}"
     text = "\n\n".join([
         f"Measured {datetime.date.today()} on {exactness.cpu_name()}, library {library.so.pg_version_string().decode()}, "
         "against the stored weights in f32, by", f"    {command}" + "".join(" --big FOLDER" for _ in args.big),
@@ -256,7 +256,7 @@ def main():
         "the text that the stored weights generate. Random weights have nothing to say, so that their likeliest tokens lie "
         "close together and change places easily; the demo checkpoint is trained.",
         head + "\n" + "\n".join(lines),
-        f"The demo checkpoint's tasks on {args.pictures:,} pictures that it was not trained on, exactly right (points "
+        f"The demo checkpoint's tasks on {args.images:,} images that it was not trained on, exactly right (points "
         "against the stored weights); bf16 and int8 may lose 1 point of all three, int4 3:", tasks])
     print("\n" + text)
     for line in refused + wrong:

@@ -1,4 +1,4 @@
-"""transformers as the reference: one picture and one prompt through a checkpoint in f32, every stage kept.
+"""transformers as the reference: one image and one prompt through a checkpoint in f32, every stage kept.
 
 Stages are named as the library's observer names them (lib/base/run.h), "name" or "name.layer":
     pixels, patches, encoder_layer.i, encoder_norm, features, embeddings, decoder_layer.i, decoder_norm, logits.step
@@ -24,11 +24,11 @@ FACTOR = 8.0
 N_PROBES, MORE_PROBES = 2, 16  # draws of the noise, and before a stage is called wrong
 
 
-def open_picture(path, exif=True):
-    """The picture as the library reads it: exif_transpose where asked (as load_image), then Pillow's convert("RGB").
+def open_image(path, exif=True):
+    """The image as the library reads it: exif_transpose where asked (as load_image), then Pillow's convert("RGB").
 
-    Only the pixels are handed on. Pillow keeps a PNG's transparent colour (tRNS) in the info of the converted picture, and
-    transformers 5.23 then lays it, like any picture that still has its alpha, over white; the library drops alpha.
+    Only the pixels are handed on. Pillow keeps a PNG's transparent colour (tRNS) in the info of the converted image, and
+    transformers 5.23 then lays it, like any image that still has its alpha, over white; the library drops alpha.
     """
     image = Image.open(path)
     if exif:

@@ -1,10 +1,10 @@
 /*
  * stages [options] MODEL IMAGE PROMPT OUT.safetensors
  *
- * Runs a picture and a prompt through the library and writes every stage that
+ * Runs an image and a prompt through the library and writes every stage that
  * its observer sees (lib/base/run.h), f32 [rows, columns] named "stage" or
  * "stage.layer", with ids, prompt_ids (I64) and text (U8), for compare.py.
- * The picture is turned as its EXIF orientation says, as load_image does.
+ * The image is turned as its EXIF orientation says, as load_image does.
  */
 #include <stdio.h>
 #include <stdlib.h>

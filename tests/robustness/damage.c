@@ -1,5 +1,5 @@
 /*
- * Damages each kind of file of a checkpoint, and pictures, in a few hundred seeded ways and runs the whole way from
+ * Damages each kind of file of a checkpoint, and images, in a few hundred seeded ways and runs the whole way from
  * open to generated text on them. Whatever the file holds, the library must return: with success, or with an error
  * status and one line of UTF-8 that names the file; it must print nothing, release everything it allocated, ask for no
  * absurd amount of memory, and not take for ever.
@@ -23,14 +23,14 @@ enum { CASE_SECONDS = 20, MAX_PIXELS = 1 << 22 };
 
 /* Which checkpoint; the last two are converted from the first two. */
 typedef enum target { OFFICIAL, TODAY, INT8, INT4, N_TARGETS } target;
-typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, REPAIRED_HEADER, PICTURE } style;
+typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, REPAIRED_HEADER, IMAGE } style;
 
 typedef struct kind {
     const char *name;
     target target;
     const char *file;
     style style;
-    int picture;    /* PICTURE_* */
+    int image;    /* IMAGE_* */
     int min_errors; /* of 100 cases: less means that the damage does not reach the reader */
 } kind;
 
@@ -58,10 +58,10 @@ static const kind kinds[] = {
     {"special-tokens-map", OFFICIAL, "special_tokens_map.json", JSON, 0, 0},
     {"preprocessor-config", OFFICIAL, "preprocessor_config.json", JSON, 0, 10},
     {"processor-config", TODAY, "processor_config.json", JSON, 0, 10},
-    {"png", OFFICIAL, "picture", PICTURE, PICTURE_PNG, 20},
-    {"png-palette", OFFICIAL, "picture", PICTURE, PICTURE_PNG_PALETTE, 20},
-    {"jpeg", OFFICIAL, "picture", PICTURE, PICTURE_JPEG, 5},
-    {"jpeg-progressive", OFFICIAL, "picture", PICTURE, PICTURE_JPEG_PROGRESSIVE, 5},
+    {"png", OFFICIAL, "image", IMAGE, IMAGE_PNG, 20},
+    {"png-palette", OFFICIAL, "image", IMAGE, IMAGE_PNG_PALETTE, 20},
+    {"jpeg", OFFICIAL, "image", IMAGE, IMAGE_JPEG, 5},
+    {"jpeg-progressive", OFFICIAL, "image", IMAGE, IMAGE_JPEG_PROGRESSIVE, 5},
     {"int8-header-repaired", INT8, "model.safetensors", REPAIRED_HEADER, 0, 90},
     {"int4-header-repaired", INT4, "model-00002-of-00003.safetensors", REPAIRED_HEADER, 0, 90},
     {"int8-config", INT8, "config.json", JSON, 0, 20},
@@ -175,8 +175,8 @@ static void run_folder(const char *folder) {
     pg_inputs_close(&inputs);
 }
 
-/* A damaged picture, by path or as bytes. */
-static void run_picture(const char *folder, const bytes *file) {
+/* A damaged image, by path or as bytes. */
+static void run_image(const char *folder, const bytes *file) {
     static pg_processor *processor; /* opened once; outside the counted memory */
     pg_processor_options processor_options;
     pg_encode_options options;
@@ -195,7 +195,7 @@ static void run_picture(const char *folder, const bytes *file) {
     pg_encode_options_init(&options, sizeof options);
     options.max_image_pixels = MAX_PIXELS;
     options.flags = now_seed % 3 == 0 ? PG_IMAGE_EXIF : 0;
-    snprintf(path, sizeof path, "%s/picture", folder);
+    snprintf(path, sizeof path, "%s/image", folder);
     if (now_seed % 2) pg_image_from_path(&image, sizeof image, path);
     else pg_image_from_bytes(&image, sizeof image, file->data, file->size);
     stale_error();
@@ -264,14 +264,14 @@ static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
             default: mutate_bytes(&r, &file); break;
         }
     } while (file.size == pristine->size && memcmp(file.data, pristine->data, file.size) == 0);
-    if (k->style == PICTURE && k->picture <= PICTURE_PNG_PALETTE && rng_below(&r, 2)) repair_png(&file);
+    if (k->style == IMAGE && k->image <= IMAGE_PNG_PALETTE && rng_below(&r, 2)) repair_png(&file);
     write_file(folder, k->file, file.data, file.size);
     if (verbose) show_difference(pristine, &file);
 
     atomic_store(&memory.largest, 0);
     alarm(CASE_SECONDS * 3);
     n_errors = 0;
-    if (k->style == PICTURE) run_picture(folder, &file);
+    if (k->style == IMAGE) run_image(folder, &file);
     else run_folder(folder);
     alarm(0);
 
@@ -279,7 +279,7 @@ static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
         snprintf(detail, sizeof detail, "%lld bytes at once", (long long)memory.largest);
         failure("asked for", detail);
     }
-    if ((k->style != PICTURE && memory.n_live != live_before) || memory.n_bad != bad_before) {
+    if ((k->style != IMAGE && memory.n_live != live_before) || memory.n_bad != bad_before) {
         snprintf(detail, sizeof detail, "%lld blocks", (long long)(memory.n_live - live_before));
         failure("kept", detail);
     }
@@ -295,11 +295,11 @@ static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
 
 static void run_kind(const kind *k, uint64_t first, uint64_t n) {
     const char *folder = folders[k->target];
-    bytes pristine = k->style == PICTURE ? tiny_picture(k->picture, 24, 17, 5) : read_file(folder, k->file);
+    bytes pristine = k->style == IMAGE ? tiny_image(k->image, 24, 17, 5) : read_file(folder, k->file);
     int before = n_failures, n_refused = 0;
     double start = now_seconds();
     for (uint64_t seed = first; seed < first + n; seed++) n_refused += run_case(k, seed, &pristine);
-    if (k->style == PICTURE) run_picture(NULL, NULL);
+    if (k->style == IMAGE) run_image(NULL, NULL);
     write_file(folder, k->file, pristine.data, pristine.size);
     bytes_free(&pristine);
     if (n >= 50 && (uint64_t)n_refused * 100 < n * (uint64_t)k->min_errors)

@@ -320,7 +320,7 @@ static void all_lies(void **state) {
     assert_int_equal(failures, 0);
 }
 
-/* ---------------------------------------------------------------------------- arguments of the calls, and pictures */
+/* ---------------------------------------------------------------------------- arguments of the calls, and images */
 
 static void expect_error(pg_status status, pg_status wanted, const char *word) {
     if (status != wanted || bad_error(status) || error_is_stale() || (word && !strstr(pg_last_error(), word)))
@@ -374,7 +374,7 @@ static void folders_that_are_none(void **state) {
     remove_folder(folder);
 }
 
-static void pictures_that_are_none(void **state) {
+static void images_that_are_none(void **state) {
     pg_processor *processor = NULL;
     pg_inputs *inputs = NULL;
     pg_image image;
@@ -405,7 +405,7 @@ static void pictures_that_are_none(void **state) {
     pg_image_from_bytes(&image, sizeof image, gif, sizeof gif);
     expect_error(pg_processor_encode(processor, &image, "x", NULL, &inputs), PG_ERROR_UNSUPPORTED, "PNG");
 
-    /* raw pictures of impossible shape, through the function and written by hand */
+    /* raw images of impossible shape, through the function and written by hand */
     static const int32_t sizes[][2] = {{0, 1}, {1, 0}, {-1, 1}, {1, -1}, {0, 0}, {INT32_MIN, INT32_MAX}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         expect_error(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, sizes[i][0], sizes[i][1], pixels, 0),
@@ -439,8 +439,8 @@ static void pictures_that_are_none(void **state) {
     options.max_image_pixels = 15;
     pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 4, 4, pixels, 0);
     expect_error(pg_processor_encode(processor, &image, "x", &options, &inputs), PG_ERROR_LIMIT, "15");
-    for (int kind = PICTURE_PNG; kind <= PICTURE_JPEG_PROGRESSIVE; kind++) {
-        bytes file = tiny_picture(kind, 8, 2, 1);
+    for (int kind = IMAGE_PNG; kind <= IMAGE_JPEG_PROGRESSIVE; kind++) {
+        bytes file = tiny_image(kind, 8, 2, 1);
         pg_image_from_bytes(&image, sizeof image, file.data, file.size);
         options.max_image_pixels = 15;
         expect_error(pg_processor_encode(processor, &image, "x", &options, &inputs), PG_ERROR_LIMIT, "15");
@@ -588,7 +588,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(all_lies, capture_end_if_on),
         cmocka_unit_test_teardown(folders_that_are_none, capture_end_if_on),
-        cmocka_unit_test_teardown(pictures_that_are_none, capture_end_if_on),
+        cmocka_unit_test_teardown(images_that_are_none, capture_end_if_on),
         cmocka_unit_test_teardown(prompts_that_are_none, capture_end_if_on),
         cmocka_unit_test_teardown(weights_that_are_no_numbers, capture_end_if_on),
         cmocka_unit_test_teardown(formats_and_masks, capture_end_if_on),

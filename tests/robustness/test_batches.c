@@ -242,7 +242,7 @@ static int open_all(void **state) {
     (void)state;
     make_temp_folder(folder, sizeof folder);
     tiny_write(folder, &options);
-    png = tiny_picture(PICTURE_PNG, 9, 7, 3);
+    png = tiny_image(IMAGE_PNG, 9, 7, 3);
     return pg_processor_open(folder, NULL, &processor);
 }
 

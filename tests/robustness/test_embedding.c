@@ -70,7 +70,7 @@ typedef struct host {
 static pg_inputs *make_inputs(const pg_processor *processor, uint64_t seed) {
     pg_inputs *inputs = NULL;
     pg_image image;
-    bytes file = tiny_picture(PICTURE_PNG, 50, 40, seed);
+    bytes file = tiny_image(IMAGE_PNG, 50, 40, seed);
     OK(pg_image_from_bytes(&image, sizeof image, file.data, file.size));
     OK(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
     bytes_free(&file);
@@ -140,7 +140,7 @@ static void bit_equal_for_any_number_of_threads(void **state) {
 
 typedef struct worker {
     const host *h;
-    uint64_t picture;
+    uint64_t image;
     int n_threads, rounds, differs;
     int64_t ids[32];
     size_t n;
@@ -152,7 +152,7 @@ static void *generate_some(void *user) {
         pg_generate_options options;
         pg_result *result = NULL;
         pg_tensor ids = {.struct_size = sizeof ids};
-        pg_inputs *inputs = make_inputs(w->h->processor, w->picture);
+        pg_inputs *inputs = make_inputs(w->h->processor, w->image);
         pg_generate_options_init(&options, sizeof options);
         options.n_threads = w->n_threads;
         options.max_new_tokens = 16;
@@ -179,7 +179,7 @@ static void threads_share_a_model(void **state) {
     (void)state;
     open_host(&h, folders[1]);
     for (int i = 0; i < N; i++) {
-        workers[i] = (worker){.h = &h, .picture = (uint64_t)i + 1, .n_threads = 1 + i % 2, .rounds = 1};
+        workers[i] = (worker){.h = &h, .image = (uint64_t)i + 1, .n_threads = 1 + i % 2, .rounds = 1};
         generate_some(&workers[i]); /* alone */
         assert_true(workers[i].n > 0 && !workers[i].differs);
         workers[i].rounds = 5;
@@ -215,7 +215,7 @@ static void a_forked_child_generates(void **state) {
     int channel[2], status;
     (void)state;
     open_host(&h, folders[0]);
-    worker w = {.h = &h, .picture = 3, .n_threads = 4, .rounds = 1};
+    worker w = {.h = &h, .image = 3, .n_threads = 4, .rounds = 1};
     generate_some(&w); /* the parent's threads exist now; a child does not have them */
     assert_true(w.n > 0);
     assert_int_equal(pipe(channel), 0);
@@ -577,7 +577,7 @@ static void another_thread_cancels(void **state) {
     close_host(&h);
 }
 
-/* One picture, many prompts: features serve another prompt, and a session that had one starts over, to the last bit. */
+/* One image, many prompts: features serve another prompt, and a session that had one starts over, to the last bit. */
 static void features_serve_many_prompts(void **state) {
     static const char *const prompts[] = {"the cat", "a dog <loc0001>", "", "the cat"};
     (void)state;
@@ -593,7 +593,7 @@ static void features_serve_many_prompts(void **state) {
             pg_session *fresh = NULL;
             pg_tensor again = {.struct_size = sizeof again}, expected = again;
             pg_image image;
-            bytes file = tiny_picture(PICTURE_PNG, 50, 40, 7); /* that of open_host() */
+            bytes file = tiny_image(IMAGE_PNG, 50, 40, 7); /* that of open_host() */
             OK(pg_image_from_bytes(&image, sizeof image, file.data, file.size));
             OK(pg_processor_encode(h.processor, NULL, prompts[k], NULL, &text_only));
             OK(pg_processor_encode(h.processor, &image, prompts[k], NULL, &whole));

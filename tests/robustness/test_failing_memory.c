@@ -12,7 +12,7 @@
 #include "tiny.h"
 
 typedef struct way {
-    char folder[512], picture[600];
+    char folder[512], image[600];
     counter memory;
 } way;
 
@@ -42,7 +42,7 @@ static pg_status go(way *w) {
     model_options.allocator = processor_options.allocator = &w->memory.hooks;
     options.max_new_tokens = session_options.max_new_tokens = 3;
     options.n_threads = session_options.n_threads = 1;
-    pg_image_from_path(&image, sizeof image, w->picture);
+    pg_image_from_path(&image, sizeof image, w->image);
 #define STEP(call) \
     if ((status = (call)) < 0) goto done
     STEP(pg_model_open(w->folder, &model_options, &model));
@@ -91,7 +91,7 @@ static void check(way *w, int64_t n, int64_t total, const char *how, int must_fa
                  pg_last_error());
 }
 
-static void every_allocation(const tiny_options *options, int picture, int32_t weights) {
+static void every_allocation(const tiny_options *options, int image, int32_t weights) {
     static way w;
     memset(&w, 0, sizeof w);
     make_temp_folder(w.folder, sizeof w.folder);
@@ -107,10 +107,10 @@ static void every_allocation(const tiny_options *options, int picture, int32_t w
         if (pg_convert(source, w.folder, &convert) != PG_OK) fail_msg("converting: %s", pg_last_error());
         remove_folder(source);
     }
-    bytes file = tiny_picture(picture, 40, 30, 3);
-    write_file(w.folder, "picture", file.data, file.size);
+    bytes file = tiny_image(image, 40, 30, 3);
+    write_file(w.folder, "image", file.data, file.size);
     bytes_free(&file);
-    snprintf(w.picture, sizeof w.picture, "%s/picture", w.folder);
+    snprintf(w.image, sizeof w.image, "%s/image", w.folder);
 
     counter_init(&w.memory);
     if (go(&w) != PG_OK) fail_msg("without any failure: %s", pg_last_error());
@@ -132,25 +132,25 @@ static void every_allocation(const tiny_options *options, int picture, int32_t w
 static void official_and_png(void **state) {
     tiny_options options = tiny_official();
     (void)state;
-    every_allocation(&options, PICTURE_PNG, PG_WEIGHTS_STORED);
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_STORED);
 }
 
 static void today_and_jpeg(void **state) {
     tiny_options options = tiny_saved_today();
     (void)state;
-    every_allocation(&options, PICTURE_JPEG_PROGRESSIVE, PG_WEIGHTS_STORED);
+    every_allocation(&options, IMAGE_JPEG_PROGRESSIVE, PG_WEIGHTS_STORED);
 }
 
 static void converted_to_int8(void **state) {
     tiny_options options = tiny_official();
     (void)state;
-    every_allocation(&options, PICTURE_PNG, PG_WEIGHTS_INT8);
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT8);
 }
 
 static void converted_to_int4(void **state) {
     tiny_options options = tiny_saved_today();
     (void)state;
-    every_allocation(&options, PICTURE_PNG, PG_WEIGHTS_INT4);
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT4);
 }
 
 int main(void) {

@@ -77,8 +77,8 @@ typedef struct fixture {
     counter memory;
     pg_model *model;
     pg_processor *processor;
-    pg_inputs *picture, *words, *rows; /* one row with pixels, a shorter one without, and several */
-    pg_features *features;             /* of `picture` */
+    pg_inputs *image, *words, *rows; /* one row with pixels, a shorter one without, and several */
+    pg_features *features;             /* of `image` */
 } fixture;
 
 #define OK(call)                                                                    \
@@ -107,9 +107,9 @@ static void set_up(fixture *f, const setting *s) {
     OK(pg_processor_open(folder, &processor_options, &f->processor));
     remove_folder(folder);
     OK(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 20, 20, pixels, 0));
-    OK(pg_processor_encode(f->processor, &image, "the cat <loc0001> \xC3\xA9", NULL, &f->picture));
+    OK(pg_processor_encode(f->processor, &image, "the cat <loc0001> \xC3\xA9", NULL, &f->image));
     OK(pg_processor_encode(f->processor, NULL, "cat", NULL, &f->words));
-    OK(pg_encode_image(f->model, f->picture, NULL, &f->features));
+    OK(pg_encode_image(f->model, f->image, NULL, &f->features));
     for (int r = 0; r < N_ROWS; r++) images[r] = image;
     OK(pg_batch_init(&batch, sizeof batch));
     batch.n_prompts = N_ROWS;
@@ -123,7 +123,7 @@ static void tear_down(fixture *f) {
     pg_features_close(&f->features);
     pg_inputs_close(&f->rows);
     pg_inputs_close(&f->words);
-    pg_inputs_close(&f->picture);
+    pg_inputs_close(&f->image);
     pg_processor_close(&f->processor);
     pg_model_close(&f->model);
     assert_true(counter_clean(&f->memory));
@@ -158,13 +158,13 @@ static pg_status answer(pg_session *session, pg_detokenizer *detokenizer, const 
     return status;
 }
 
-/* A picture to encode, one that is encoded, a short prompt, and the first one again. */
+/* An image to encode, one that is encoded, a short prompt, and the first one again. */
 static pg_status answers(const fixture *f, pg_session *session, pg_detokenizer *detokenizer, char *text) {
     text[0] = 0;
-    pg_status status = answer(session, detokenizer, f->picture, NULL, text);
-    if (status >= 0) status = answer(session, detokenizer, f->picture, f->features, text);
+    pg_status status = answer(session, detokenizer, f->image, NULL, text);
+    if (status >= 0) status = answer(session, detokenizer, f->image, f->features, text);
     if (status >= 0) status = answer(session, detokenizer, f->words, f->features, text);
-    if (status >= 0) status = answer(session, detokenizer, f->picture, NULL, text);
+    if (status >= 0) status = answer(session, detokenizer, f->image, NULL, text);
     return status;
 }
 

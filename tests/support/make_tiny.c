@@ -1,4 +1,4 @@
-/* Writes a tiny checkpoint and a picture to look at, or to try the tool on: make_tiny FOLDER official|today */
+/* Writes a tiny checkpoint and an image to look at, or to try the tool on: make_tiny FOLDER official|today */
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,11 +13,11 @@ int main(int argc, char **argv) {
     tiny_options options = strcmp(argv[2], "official") ? tiny_saved_today() : tiny_official();
     mkdir(argv[1], 0777);
     tiny_write(argv[1], &options);
-    bytes picture = tiny_picture(PICTURE_PNG, 40, 30, 1);
-    write_file(argv[1], "picture.png", picture.data, picture.size);
-    bytes_free(&picture);
-    picture = tiny_picture(PICTURE_JPEG_PROGRESSIVE, 40, 30, 1);
-    write_file(argv[1], "picture.jpg", picture.data, picture.size);
-    bytes_free(&picture);
+    bytes image = tiny_image(IMAGE_PNG, 40, 30, 1);
+    write_file(argv[1], "image.png", image.data, image.size);
+    bytes_free(&image);
+    image = tiny_image(IMAGE_JPEG_PROGRESSIVE, 40, 30, 1);
+    write_file(argv[1], "image.jpg", image.data, image.size);
+    bytes_free(&image);
     return 0;
 }

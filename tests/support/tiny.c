@@ -443,7 +443,7 @@ void tiny_write(const char *folder, const tiny_options *o) {
     free(v);
 }
 
-/* ----------------------------------------------------------------------------------------------------- pictures */
+/* ----------------------------------------------------------------------------------------------------- images */
 
 static uint8_t *soft_colours(int width, int height, uint64_t seed) {
     uint8_t *rgb = malloc((size_t)width * height * 3);
@@ -518,11 +518,11 @@ static bytes make_jpeg(const uint8_t *rgb, int width, int height, int progressiv
     return out;
 }
 
-bytes tiny_picture(int kind, int width, int height, uint64_t seed) {
+bytes tiny_image(int kind, int width, int height, uint64_t seed) {
     uint8_t *rgb = soft_colours(width, height, seed);
-    bytes out = kind == PICTURE_PNG || kind == PICTURE_PNG_PALETTE
-                    ? make_png(rgb, width, height, kind == PICTURE_PNG_PALETTE)
-                    : make_jpeg(rgb, width, height, kind == PICTURE_JPEG_PROGRESSIVE);
+    bytes out = kind == IMAGE_PNG || kind == IMAGE_PNG_PALETTE
+                    ? make_png(rgb, width, height, kind == IMAGE_PNG_PALETTE)
+                    : make_jpeg(rgb, width, height, kind == IMAGE_JPEG_PROGRESSIVE);
     free(rgb);
     return out;
 }

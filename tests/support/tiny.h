@@ -29,8 +29,8 @@ tiny_options tiny_saved_today(void);
 
 void tiny_write(const char *folder, const tiny_options *options);
 
-/* A picture of soft colours as a file in memory. */
-enum { PICTURE_PNG, PICTURE_PNG_PALETTE, PICTURE_JPEG, PICTURE_JPEG_PROGRESSIVE };
-bytes tiny_picture(int kind, int width, int height, uint64_t seed);
+/* An image of soft colours as a file in memory. */
+enum { IMAGE_PNG, IMAGE_PNG_PALETTE, IMAGE_JPEG, IMAGE_JPEG_PROGRESSIVE };
+bytes tiny_image(int kind, int width, int height, uint64_t seed);
 
 #endif

@@ -39,18 +39,18 @@ def one_error_line(name, result, status, *words):
            and all(word in err for word in words), *result)
 
 
-def usage(folder, picture):
-    for arguments in [(), ("fly",), ("run",), ("run", folder, picture), ("run", folder, picture, "a", "b"),
-                      ("run", "--what", folder, picture, "a"), ("run", "--json=1", folder, picture, "a"),
-                      ("run", folder, picture, "a", "--threads"), ("run", folder, picture, "a", "--threads", "two"),
-                      ("run", folder, picture, "a", "-n", "0"), ("run", folder, picture, "a", "-n", "-1"),
-                      ("run", folder, picture, "a", "-n", "99999999999999999999"), ("info",), ("info", "a", "b"),
+def usage(folder, image):
+    for arguments in [(), ("fly",), ("run",), ("run", folder, image), ("run", folder, image, "a", "b"),
+                      ("run", "--what", folder, image, "a"), ("run", "--json=1", folder, image, "a"),
+                      ("run", folder, image, "a", "--threads"), ("run", folder, image, "a", "--threads", "two"),
+                      ("run", folder, image, "a", "-n", "0"), ("run", folder, image, "a", "-n", "-1"),
+                      ("run", folder, image, "a", "-n", "99999999999999999999"), ("info",), ("info", "a", "b"),
                       ("convert",), ("convert", folder), ("convert", folder, "a", "b"), ("convert", folder, "a", "--weights", "int5"),
                       ("convert", folder, "a", "--weights", "stored"), ("convert", folder, "a", "--max-file-size", "0"),
                       ("bench",), ("bench", folder, "a"), ("bench", folder, "--rounds", "0"),
                       ("bench", folder, "--prompt-tokens", "1"), ("bench", folder, "--weights", "int5"),
                       ("bench", folder, "--arithmetic", "f16"), ("info", folder, "--arithmetic", "default"),
-                      ("run", folder, picture, "a", "--arithmetic", ""), ("bench", folder, "--cpu", "avx9"), ("bench", folder, "--cpu", "baseline,"), ("bench", folder, "--cpu", ""),
+                      ("run", folder, image, "a", "--arithmetic", ""), ("bench", folder, "--cpu", "avx9"), ("bench", folder, "--cpu", "baseline,"), ("bench", folder, "--cpu", ""),
                       ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly")]:
         code, out, err = run(*arguments)
         expect(f"usage {arguments}", code == 2 and out == "" and "paligemma" in err, code, out, err)
@@ -62,36 +62,36 @@ def usage(folder, picture):
     expect("run's help speaks of EXIF", "EXIF" in out and "--no-exif" in out)
 
 
-def errors(folder, picture, temporary):
+def errors(folder, image, temporary):
     damaged = os.path.join(temporary, "damaged.png")
-    with open(picture, "rb") as f:
+    with open(image, "rb") as f:
         data = f.read()
     with open(damaged, "wb") as f:
         f.write(data[:len(data) // 2])
-    one_error_line("no model", run("run", "/nowhere/at-all", picture, "a"), 1, "/nowhere/at-all", "checkpoint")
+    one_error_line("no model", run("run", "/nowhere/at-all", image, "a"), 1, "/nowhere/at-all", "checkpoint")
     one_error_line("no model id", run("info", "nobody/nothing"), 1, "nobody/nothing")
     one_error_line("no model for tokens", run("tokens", "/nowhere/at-all", "a"), 1, "/nowhere/at-all")
     one_error_line("no model to bench", run("bench", "/nowhere/at-all"), 1, "/nowhere/at-all", "checkpoint")
-    one_error_line("no picture", run("run", folder, "/nowhere.png", "a"), 1, "/nowhere.png", "PNG")
-    one_error_line("damaged picture", run("run", folder, damaged, "a"), 1, damaged)
+    one_error_line("no image", run("run", folder, "/nowhere.png", "a"), 1, "/nowhere.png", "PNG")
+    one_error_line("damaged image", run("run", folder, damaged, "a"), 1, damaged)
     one_error_line("empty stdin", run("run", folder, "-", "a"), 1)
-    one_error_line("no UTF-8", run("run", folder, picture, b"a\xff"), 1, "UTF-8")
-    one_error_line("too long", run("run", folder, picture, "word " * 20000), 1)
+    one_error_line("no UTF-8", run("run", folder, image, b"a\xff"), 1, "UTF-8")
+    one_error_line("too long", run("run", folder, image, "word " * 20000), 1)
     if os.path.exists("/dev/full"):
         with open("/dev/full", "w") as full:
-            for arguments in [("info", folder), ("tokens", folder, "a"), ("run", folder, picture, "a"),
-                              ("run", "--json", folder, picture, "a"), ("--help",)]:
+            for arguments in [("info", folder), ("tokens", folder, "a"), ("run", folder, image, "a"),
+                              ("run", "--json", folder, image, "a"), ("--help",)]:
                 code, _, err = run(*arguments, stdout=full)
                 expect(f"full disk {arguments}", code == 1 and err.count("\n") == 1, code, err)
     reader, writer = os.pipe()
     os.close(reader)
-    code, _, err = run("run", folder, picture, "a", stdout=writer)
+    code, _, err = run("run", folder, image, "a", stdout=writer)
     os.close(writer)
     expect("closed pipe", code == 1 and err == "", code, err)
 
 
-def answers(folder, picture):
-    code, out, err = run("run", folder, picture, "a b", "--max-new-tokens", "12", "--json")
+def answers(folder, image):
+    code, out, err = run("run", folder, image, "a b", "--max-new-tokens", "12", "--json")
     expect("run --json", code == 0 and err == "" and out.count("\n") == 1, code, out, err)
     answer = json.loads(out.splitlines()[-1])
     expect("keys", {"text", "ids", "prompt_ids", "stop", "load_s", "image_s", "prefill_s", "decode_s",
@@ -102,23 +102,23 @@ def answers(folder, picture):
     expect("times", all(isinstance(answer[k], (int, float)) and 0 <= answer[k] < 60
                         for k in ("load_s", "image_s", "prefill_s", "decode_s")), answer)
 
-    code, text, err = run("run", folder, picture, "a b", "-n", "12")
+    code, text, err = run("run", folder, image, "a b", "-n", "12")
     expect("run", code == 0 and err == "" and text == answer["text"] + "\n", code, text, err, answer["text"])
     for options in [("--threads=1",), ("-t", "3"), ("--max-new-tokens=12",)]:
-        again = json.loads(run("run", *options, "-n", "12", "--json", "--", folder, picture, "a b")[1])
+        again = json.loads(run("run", *options, "-n", "12", "--json", "--", folder, image, "a b")[1])
         expect(f"the same with {options}", again["ids"] == answer["ids"], again, answer)
-    stored = json.loads(run("run", "--no-exif", "-n", "12", "--json", "--", folder, picture, "a b")[1])
-    expect("EXIF", (stored["ids"] == answer["ids"]) == picture.endswith(".png"), stored, answer)  # only the JPEG has one
-    with open(picture, "rb") as f:
+    stored = json.loads(run("run", "--no-exif", "-n", "12", "--json", "--", folder, image, "a b")[1])
+    expect("EXIF", (stored["ids"] == answer["ids"]) == image.endswith(".png"), stored, answer)  # only the JPEG has one
+    with open(image, "rb") as f:
         piped = run("run", folder, "-", "a b", "-n", "12", "--json", stdin=f.read())
     expect("stdin", json.loads(piped[1])["ids"] == answer["ids"], piped)
     for prompt in ["", "-x", "--json"]:
-        code, out, err = run("run", "-n", "1", "--json", "--", folder, picture, prompt)
+        code, out, err = run("run", "-n", "1", "--json", "--", folder, image, prompt)
         expect(f"prompt {prompt!r}", code == 0 and len(json.loads(out)["ids"]) == 1, code, out, err)
-    code, out, err = run("run", folder, picture, "a b", "-n", "1", "--json")
+    code, out, err = run("run", folder, image, "a b", "-n", "1", "--json")
     one = json.loads(out)
     expect("one token", len(one["ids"]) == 1 and one["tokens_per_s"] == 0, one)
-    code, out, err = run("run", folder, picture, "a b", "-n", "2", "-v")
+    code, out, err = run("run", folder, image, "a b", "-n", "2", "-v")
     expect("--verbose", code == 0 and "prompt tokens" in err and " s" in err, code, err)
 
     code, out, err = run("tokens", folder, "a b", "--json")
@@ -145,7 +145,7 @@ def answers(folder, picture):
     plain = json.loads(run("tokens", folder, "<eos>", "--json")[1])["ids"]
     literal = json.loads(run("tokens", folder, "<eos>", "--json", "--literal")[1])["ids"]
     expect("--literal", len(literal) > len(plain), plain, literal)
-    fed = json.loads(run("run", folder, picture, "<eos>", "-n", "1", "--json", "--literal")[1])["prompt_ids"]
+    fed = json.loads(run("run", folder, image, "<eos>", "-n", "1", "--json", "--literal")[1])["prompt_ids"]
     expect("run --literal", fed == literal, fed, literal)
 
     code, out, err = run("info", folder, "--json")
@@ -183,7 +183,7 @@ def bench(folder):
     d, mlp, patches = vision["hidden_size"], vision["intermediate_size"], info["image"]["tokens"]
     flop = 2 * patches * (vision["num_hidden_layers"] * (4 * d * d + 2 * d * mlp) + 3 * vision["patch_size"] ** 2 * d
                           + d * text["hidden_size"]) + vision["num_hidden_layers"] * 4 * patches ** 2 * d
-    expect("the picture's operations", b["work"]["image_flop"] == flop, b["work"], flop)
+    expect("the image's operations", b["work"]["image_flop"] == flop, b["work"], flop)
     m = b["memory"]
     expect("memory", 0 < m["own"] and m["own"] + m["mapped"] <= m["resident_peak"] * 1.1 and m["kv_cache"] > 0, m)
     code, out, err = run("bench", folder, "--no-roofs", "--cpu", "baseline", *small)
@@ -205,19 +205,19 @@ def cannot_end(folder):
     change(folder, "config.json", lambda config: config["text_config"].update(max_position_embeddings=100000))
 
 
-def terminal(folder, picture):
+def terminal(folder, image):
     """Progress is for terminals only; Ctrl-C stops a run with status 1 and one line."""
     master, slave = pty.openpty()
-    process = subprocess.Popen([TOOL, "run", folder, picture, "a", "-n", "3"], stdout=subprocess.PIPE, stderr=slave)
+    process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "3"], stdout=subprocess.PIPE, stderr=slave)
     os.close(slave)
     process.stdout.read()
     expect("on a terminal", process.wait(60) == 0)
     shown = os.read(master, 65536).decode()
     os.close(master)
-    expect("progress on a terminal", "\r" in shown and "picture" in shown, shown)
+    expect("progress on a terminal", "\r" in shown and "image" in shown, shown)
 
     cannot_end(folder)
-    process = subprocess.Popen([TOOL, "run", folder, picture, "a", "-n", "2000000000"], stdout=subprocess.PIPE,
+    process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000"], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)
     process.stdout.read(1)  # it has begun; now it would go on for long
     process.send_signal(signal.SIGINT)
@@ -426,14 +426,14 @@ def main():
         for kind in ["official", "today"]:
             folder = os.path.join(temporary, kind)
             subprocess.run([MAKE_TINY, folder, kind], check=True)
-            for name in ["picture.png", "picture.jpg"]:
+            for name in ["image.png", "image.jpg"]:
                 answers(folder, os.path.join(folder, name))
-        picture = os.path.join(folder, "picture.png")
+        image = os.path.join(folder, "image.png")
         bench(folder)
         conversions(folder, temporary)
-        usage(folder, picture)
-        errors(folder, picture, temporary)
-        terminal(folder, picture)
+        usage(folder, image)
+        errors(folder, image, temporary)
+        terminal(folder, image)
     pages()
     print(f"{failures} failed")
     return 1 if failures else 0

@@ -13,7 +13,7 @@
 static char folder[512];
 static pg_model *model;
 static pg_processor *processor;
-static pg_inputs *inputs; /* with a picture */
+static pg_inputs *inputs; /* with an image */
 static pg_inputs *text_only;
 
 #define OK(call) \
@@ -39,7 +39,7 @@ static inline int setup(void **state) {
     (void)state;
     make_temp_folder(folder, sizeof folder);
     tiny_write(folder, &options);
-    bytes file = tiny_picture(PICTURE_JPEG, 30, 20, 1);
+    bytes file = tiny_image(IMAGE_JPEG, 30, 20, 1);
     OK(pg_model_open(folder, NULL, &model));
     OK(pg_processor_open(folder, NULL, &processor));
     OK(pg_image_from_bytes(&image, sizeof image, file.data, file.size));

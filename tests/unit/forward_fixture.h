@@ -67,7 +67,7 @@ static inline int close_models(void **state) {
 
 enum { LEFT, RIGHT };
 
-/* A row's ids follow from its seed: its pictures, n_prefix text tokens, n_suffix more. */
+/* A row's ids follow from its seed: its images, n_prefix text tokens, n_suffix more. */
 typedef struct row_spec {
     int n_images, n_prefix, n_suffix;
     uint64_t seed;

@@ -1,4 +1,4 @@
-/* What the tests of the picture modules share: the files of tests/golden/images and its digests. */
+/* What the tests of the image modules share: the files of tests/golden/images and its digests. */
 #ifndef PGI_TEST_GOLDEN_IMAGES_H
 #define PGI_TEST_GOLDEN_IMAGES_H
 
@@ -24,16 +24,16 @@ static inline FILE *open_golden(const char *name) {
     return fopen(path, "r");
 }
 
-/* The same as test_picture() of make_images.py; release with free(). */
-static inline uint8_t *test_picture(int32_t width, int32_t height) {
+/* The same as test_image() of make_images.py; release with free(). */
+static inline uint8_t *test_image(int32_t width, int32_t height) {
     uint32_t state = (uint32_t)width * 65537u + (uint32_t)height;
     size_t n = (size_t)width * (size_t)height * 3;
-    uint8_t *picture = malloc(n);
-    for (size_t i = 0; picture && i < n; i++) {
+    uint8_t *image = malloc(n);
+    for (size_t i = 0; image && i < n; i++) {
         state = state * 1664525u + 1013904223u;
-        picture[i] = (uint8_t)(i / 3 % 7 ? state >> 24 : 255 * (state >> 31));
+        image[i] = (uint8_t)(i / 3 % 7 ? state >> 24 : 255 * (state >> 31));
     }
-    return picture;
+    return image;
 }
 
 #endif

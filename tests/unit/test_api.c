@@ -500,8 +500,8 @@ static void session_states_and_generate_agree(void **state) {
     pg_features_close(&features);
 }
 
-/* The same picture in every form a caller may have it. */
-static void pictures_in_every_form(void **state) {
+/* The same image in every form a caller may have it. */
+static void images_in_every_form(void **state) {
     enum { W = 5, H = 4 };
     uint8_t rgb[H][W][3], grey[H][W];
     pg_tensor want = {.struct_size = sizeof want}, got = want;
@@ -596,7 +596,7 @@ int main(void) {
         cmocka_unit_test(text_to_ids_and_back),
         cmocka_unit_test(pieces_add_up),
         cmocka_unit_test(session_states_and_generate_agree),
-        cmocka_unit_test(pictures_in_every_form),
+        cmocka_unit_test(images_in_every_form),
         cmocka_unit_test(every_form_of_checkpoint),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -13,9 +13,9 @@
 enum { MAX_ROWS = 4, MAX_TOKENS = 512 };
 
 static const char *const letters = "a b c d e f g h i j k l";
-static int64_t n_image, image_id, bos_id, eos_id, pad_id, newline_id; /* n_image: tokens of a picture */
-static pg_image picture;
-static bytes picture_file;
+static int64_t n_image, image_id, bos_id, eos_id, pad_id, newline_id; /* n_image: tokens of an image */
+static pg_image image;
+static bytes image_file;
 
 /* A batch and its options, as one call takes them. */
 typedef struct call {
@@ -49,8 +49,8 @@ static void with_suffixes(call *c, int n, ...) {
     c->batch.suffixes = c->suffixes;
 }
 
-static void with_pictures(call *c, int n) {
-    for (int i = 0; i < n; i++) c->images[i] = picture;
+static void with_images(call *c, int n) {
+    for (int i = 0; i < n; i++) c->images[i] = image;
     c->batch.n_images = n;
     c->batch.images = n ? c->images : NULL;
 }
@@ -119,7 +119,7 @@ static size_t add_id(int64_t *ids, size_t n, int64_t id, int64_t times) {
     return n;
 }
 
-/* A row is `n_images` pictures, bos, the text with its newline [, the suffix and eos]; and what goes with it. */
+/* A row is `n_images` images, bos, the text with its newline [, the suffix and eos]; and what goes with it. */
 static void assert_row(int64_t row, int64_t n_images, const char *text, const char *suffix) {
     int64_t wanted[MAX_TOKENS];
     size_t n = add_id(wanted, 0, image_id, n_images * n_image), prefix;
@@ -152,14 +152,14 @@ static int open_all(void **state) {
     bos_id = info.bos_id;
     eos_id = info.eos_id;
     pad_id = info.pad_id;
-    picture_file = tiny_picture(PICTURE_PNG, 30, 20, 7);
-    OK(pg_image_from_bytes(&picture, sizeof picture, picture_file.data, picture_file.size));
+    image_file = tiny_image(IMAGE_PNG, 30, 20, 7);
+    OK(pg_image_from_bytes(&image, sizeof image, image_file.data, image_file.size));
     return pg_processor_token_id(processor, "\n", &newline_id);
 }
 
 static int close_all(void **state) {
     pg_inputs_close(&made);
-    bytes_free(&picture_file);
+    bytes_free(&image_file);
     return teardown(state);
 }
 
@@ -171,7 +171,7 @@ static void rows_are_padded_and_labelled(void **state) {
     for (int i = 0; i < 3; i++) {
         call *c = rows_of(2, "a", letters);
         with_suffixes(c, 2, "b", NULL);
-        with_pictures(c, 2);
+        with_images(c, 2);
         c->options.padding_side = sides[i].side;
         run(c);
         assert_row(0, 1, "a\n", "b");
@@ -261,7 +261,7 @@ static void events_tell_of_the_newline(void **state) {
     assert_row(2, 1, "\n", NULL);
 }
 
-static void pictures_are_counted(void **state) {
+static void images_are_counted(void **state) {
     (void)state;
     call *c = rows_of(3, "a", "b", "c");
     with_counts(c, 3, 2, 0, 1);
@@ -271,27 +271,27 @@ static void pictures_are_counted(void **state) {
     assert_row(2, 1, "c\n", NULL);
     assert_int_equal(info_of(2).first_image, 2);
     ERROR(pg_inputs_get(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
-    with_pictures(c, 3);
+    with_images(c, 3);
     run(c);
     assert_int_equal(tensor("pixel_values").shape[0], 3);
-    with_pictures(c, 2);
-    fails(c, PG_ERROR_ARGUMENT, "make 3", "2 pictures");
+    with_images(c, 2);
+    fails(c, PG_ERROR_ARGUMENT, "make 3", "2 images");
     with_counts(c, 2, 2, 1);
     fails(c, PG_ERROR_ARGUMENT, "2 image_counts", "3 prompts");
     with_counts(c, 3, 2, -1, 1);
     fails(c, PG_ERROR_ARGUMENT, "row 1", "-1");
     with_counts(c, 3, 2, INT32_MAX, 1);
-    with_pictures(c, 0);
+    with_images(c, 0);
     fails(c, PG_ERROR_LIMIT, "row 1", "2147483647");
     c = rows_of(3, "a", "b", "c");
-    with_pictures(c, 1);
-    fails(c, PG_ERROR_ARGUMENT, "1 pictures", "3 prompts");
+    with_images(c, 1);
+    fails(c, PG_ERROR_ARGUMENT, "1 images", "3 prompts");
 }
 
-static void texts_may_place_pictures(void **state) {
+static void texts_may_place_images(void **state) {
     (void)state;
     call *c = rows_of(2, "x<image>y<image>", "<image>z");
-    with_pictures(c, 3);
+    with_images(c, 3);
     run(c);
     assert_int_equal(info_of(0).n_images, 2);
     assert_int_equal(info_of(1).first_image, 2);
@@ -302,12 +302,12 @@ static void texts_may_place_pictures(void **state) {
     fails(c, PG_ERROR_ARGUMENT, "row 0", "has 2 `<image>`");
     with_counts(c, 0);
     c->batch.image_counts = NULL;
-    with_pictures(c, 2);
-    fails(c, PG_ERROR_ARGUMENT, "row 1", "2 pictures");
-    with_pictures(c, 4);
-    fails(c, PG_ERROR_ARGUMENT, "have 3 `<image>`", "4 pictures");
-    c->options.flags = PG_TEXT_LITERAL; /* then each row's picture stands in front */
-    with_pictures(c, 2);
+    with_images(c, 2);
+    fails(c, PG_ERROR_ARGUMENT, "row 1", "2 images");
+    with_images(c, 4);
+    fails(c, PG_ERROR_ARGUMENT, "have 3 `<image>`", "4 images");
+    c->options.flags = PG_TEXT_LITERAL; /* then each row's image stands in front */
+    with_images(c, 2);
     run(c);
     assert_int_equal(info_of(0).n_images, 1);
 
@@ -355,14 +355,14 @@ static void hf_cuts_the_longer_part(void **state) {
     with_suffixes(c, 1, "x y z");
     run(c);
     int64_t whole = length(), n_suffix = info_of(0).n_suffix;
-    truncate_to(c, whole - 1, 0); /* the pictures make the prompt the longer one: its newline goes */
+    truncate_to(c, whole - 1, 0); /* the images make the prompt the longer one: its newline goes */
     run(c);
     pg_row_info info = info_of(0);
     assert_int_equal(info.events, PG_ROW_TRUNCATED | PG_ROW_TRUNCATED_NEWLINE);
     assert_int_equal(info.n_truncated, 1);
     assert_int_equal(length(), whole - 1);
     assert_int_equal(row_of("input_ids", 0)[whole - 2], eos_id);
-    truncate_to(c, n_image + 1, 0); /* down to the pictures */
+    truncate_to(c, n_image + 1, 0); /* down to the images */
     fails(c, PG_ERROR_ARGUMENT, "row 0", "image tokens after truncation");
     c->options.truncation = PG_TRUNCATION_SUFFIX;
     truncate_to(c, whole - 1, 0);
@@ -397,7 +397,7 @@ static void ends_can_be_kept(void **state) {
     with_suffixes(c, 1, "x y z");
     run(c);
     int64_t whole = length(), n_suffix = info_of(0).n_suffix;
-    int64_t full[MAX_TOKENS], least = n_image + 3; /* pictures, bos, newline, eos */
+    int64_t full[MAX_TOKENS], least = n_image + 3; /* images, bos, newline, eos */
     memcpy(full, row_of("input_ids", 0), (size_t)whole * sizeof *full);
     for (int64_t n = whole - 1; n >= least; n--) {
         truncate_to(c, n, PG_TRUNCATE_KEEP_ENDS);
@@ -426,7 +426,7 @@ static void ends_can_be_kept(void **state) {
     c = rows_of(1, "a b c <image> d e f");
     truncate_to(c, n_image + 2, PG_TRUNCATE_KEEP_ENDS);
     run(c);
-    assert_row(0, 1, "\n", NULL); /* text before the picture may go too */
+    assert_row(0, 1, "\n", NULL); /* text before the image may go too */
 }
 
 /* A processor of the tiny folder with `from` in one of its files made `to`; closed by the caller. */
@@ -491,10 +491,10 @@ static void settings_of_the_tokenizer_are_defaults(void **state) {
     processor = usual;
 }
 
-static void pictures_alone_are_fine(void **state) {
+static void images_alone_are_fine(void **state) {
     (void)state;
     call *c = rows_of(0);
-    with_pictures(c, 3);
+    with_images(c, 3);
     run(c);
     assert_int_equal(tensor("pixel_values").shape[0], 3);
     static const char *const names[] = {"input_ids", "attention_mask", "token_type_ids", "labels", "position_ids",
@@ -505,36 +505,36 @@ static void pictures_alone_are_fine(void **state) {
     with_suffixes(c, 1, "x");
     fails(c, PG_ERROR_ARGUMENT, "1 suffixes", "0 prompts");
     c = rows_of(0);
-    fails(c, PG_ERROR_ARGUMENT, "0 prompts", "0 pictures");
+    fails(c, PG_ERROR_ARGUMENT, "0 prompts", "0 images");
 }
 
-static void bad_pictures_are_named(void **state) {
+static void bad_images_are_named(void **state) {
     (void)state;
     call *c = rows_of(2, "a", "b");
     with_counts(c, 2, 1, 2);
-    with_pictures(c, 3);
+    with_images(c, 3);
     OK(pg_image_from_bytes(&c->images[2], sizeof c->images[2], "GIF89a", 6));
-    fails(c, PG_ERROR_UNSUPPORTED, "row 1: picture 1", "");
+    fails(c, PG_ERROR_UNSUPPORTED, "row 1: image 1", "");
     c = rows_of(0);
-    with_pictures(c, 3);
+    with_images(c, 3);
     c->images[1].path = "/nowhere";
     c->images[1].format = PG_IMAGE_PATH;
-    fails(c, PG_ERROR_NOT_FOUND, "picture 1", "/nowhere");
-    with_pictures(c, 3);
+    fails(c, PG_ERROR_NOT_FOUND, "image 1", "/nowhere");
+    with_images(c, 3);
     c->images[2].struct_size = 3;
-    fails(c, PG_ERROR_ARGUMENT, "picture 2", "struct_size is 3");
-    with_pictures(c, 3);
+    fails(c, PG_ERROR_ARGUMENT, "image 2", "struct_size is 3");
+    with_images(c, 3);
     c->images[1].struct_size -= 8;
-    fails(c, PG_ERROR_ARGUMENT, "picture 1", "as in picture 0");
+    fails(c, PG_ERROR_ARGUMENT, "image 1", "as in image 0");
     /* the last entry of an array on the heap: nothing behind it is read (a sanitizer sees it) */
     pg_image *array = malloc(2 * sizeof *array);
     assert_non_null(array);
-    array[0] = array[1] = picture;
+    array[0] = array[1] = image;
     array[1].struct_size = 4096;
     c = rows_of(2, "a", "b");
     c->batch.n_images = 2;
     c->batch.images = array;
-    fails(c, PG_ERROR_ARGUMENT, "picture 1", "4096");
+    fails(c, PG_ERROR_ARGUMENT, "image 1", "4096");
     free(array);
 }
 
@@ -609,7 +609,7 @@ static void the_other_mode_is_reached(void **state) {
     (void)state;
     call *c = rows_of(2, "a <eos>", "b\n");
     with_suffixes(c, 2, "x", "y");
-    with_pictures(c, 2);
+    with_images(c, 2);
     c->options.mode = PG_MODE_BIG_VISION;
     run(c);
     assert_int_equal(info_of(1).events, 0); /* its newline is a token of its own */
@@ -636,10 +636,10 @@ static void one_row_is_the_same(void **state) {
     (void)state;
     pg_inputs *one = NULL;
     call *c = rows_of(1, letters);
-    with_pictures(c, 1);
+    with_images(c, 1);
     truncate_to(c, n_image + 4, 0);
     run(c);
-    OK(pg_processor_encode(processor, &picture, letters, &c->options, &one));
+    OK(pg_processor_encode(processor, &image, letters, &c->options, &one));
     static const char *const names[] = {"input_ids", "attention_mask", "token_type_ids", "labels", "position_ids",
                                         "pixel_values", "image_counts"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -651,7 +651,7 @@ static void one_row_is_the_same(void **state) {
         assert_memory_equal(a.data, b.data, n);
     }
     pg_inputs_close(&one);
-    ERROR(pg_processor_encode(processor, &picture, "<image><image>", NULL, &one), PG_ERROR_ARGUMENT);
+    ERROR(pg_processor_encode(processor, &image, "<image><image>", NULL, &one), PG_ERROR_ARGUMENT);
     assert_non_null(strstr(pg_last_error(), "2 `<image>`"));
 }
 
@@ -661,14 +661,14 @@ int main(void) {
         cmocka_unit_test(lengths_are_rounded_and_filled),
         cmocka_unit_test(texts_may_hold_anything),
         cmocka_unit_test(events_tell_of_the_newline),
-        cmocka_unit_test(pictures_are_counted),
-        cmocka_unit_test(texts_may_place_pictures),
+        cmocka_unit_test(images_are_counted),
+        cmocka_unit_test(texts_may_place_images),
         cmocka_unit_test(suffixes_are_parsed_unless_literal),
         cmocka_unit_test(hf_cuts_the_longer_part),
         cmocka_unit_test(ends_can_be_kept),
         cmocka_unit_test(settings_of_the_tokenizer_are_defaults),
-        cmocka_unit_test(pictures_alone_are_fine),
-        cmocka_unit_test(bad_pictures_are_named),
+        cmocka_unit_test(images_alone_are_fine),
+        cmocka_unit_test(bad_images_are_named),
         cmocka_unit_test(padding_has_a_limit),
         cmocka_unit_test(counts_must_fit),
         cmocka_unit_test(options_have_ranges),

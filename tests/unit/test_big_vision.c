@@ -142,19 +142,19 @@ static void what_is_wrong_is_named(void **state) {
     (void)state;
     assert_message(layout(1, 1, "caption \xC3(", "b", 0), PG_ERROR_ARGUMENT, "prompt: ", "byte 8");
     assert_message(layout(1, 1, "a", "b\xFF", 0), PG_ERROR_ARGUMENT, "suffix: ", "byte 1");
-    assert_message(layout(-1, 1, "a", "b", 0), PG_ERROR_ARGUMENT, "1 pictures", "-1 tokens");
-    assert_message(layout(1, -1, "a", "b", 0), PG_ERROR_ARGUMENT, "-1 pictures", "1 tokens");
+    assert_message(layout(-1, 1, "a", "b", 0), PG_ERROR_ARGUMENT, "1 images", "-1 tokens");
+    assert_message(layout(1, -1, "a", "b", 0), PG_ERROR_ARGUMENT, "-1 images", "1 tokens");
     static const int needed[] = {PGI_TOKEN_IMAGE, PGI_TOKEN_BOS, PGI_TOKEN_EOS};
     static const char *const names[] = {"<image>", "bos", "eos"};
     for (int i = 0; i < 3; i++) {
         int64_t id = tokenizer->specials[needed[i]];
         tokenizer->specials[needed[i]] = -1;
-        pg_status open = layout(1, 1, "a", "b", 1), no_picture = layout(0, 1, "a", "b", 0);
+        pg_status open = layout(1, 1, "a", "b", 1), no_image = layout(0, 1, "a", "b", 0);
         pg_status all_three = layout(1, 1, "a", "b", 0);
         tokenizer->specials[needed[i]] = id;
         assert_message(all_three, PG_ERROR_UNSUPPORTED, "no ", names[i]);
         assert_int_equal(open, needed[i] == PGI_TOKEN_EOS ? PG_OK : PG_ERROR_UNSUPPORTED);
-        assert_int_equal(no_picture, needed[i] == PGI_TOKEN_IMAGE ? PG_OK : PG_ERROR_UNSUPPORTED);
+        assert_int_equal(no_image, needed[i] == PGI_TOKEN_IMAGE ? PG_OK : PG_ERROR_UNSUPPORTED);
     }
 }
 
@@ -168,15 +168,15 @@ static void golden_pixels(void **state) {
     assert_non_null(file);
     while (fscanf(file, "%d %d %d %llx", &width, &height, &side, &expected) == 4) {
         pgi_image_settings settings = {.width = side, .height = side};
-        pgi_rgb picture = {test_picture(width, height), width, height};
+        pgi_rgb image = {test_image(width, height), width, height};
         size_t size = 3 * (size_t)side * (size_t)side * sizeof(float);
         float *pixels = malloc(size);
-        assert_non_null(picture.data);
+        assert_non_null(image.data);
         assert_non_null(pixels);
-        assert_int_equal(pgi_big_vision_pixels(MEMORY, &settings, &picture, pixels), PG_OK);
+        assert_int_equal(pgi_big_vision_pixels(MEMORY, &settings, &image, pixels), PG_OK);
         if (digest(pixels, size) != expected) fail_msg("%d x %d to %d: wrong pixels", width, height, side);
         free(pixels);
-        free(picture.data);
+        free(image.data);
         n++;
     }
     fclose(file);
@@ -203,7 +203,7 @@ static void sizes_are_checked(void **state) {
     static const int32_t sizes[][4] = {{1, 1, 0, 1}, {1, 1, 1, -1}, {0, 1, 1, 1}, {1, 0, 1, 1}};
     for (int i = 0; i < 4; i++) {
         pgi_rgb in = {pixel, sizes[i][0], sizes[i][1]};
-        assert_message(pgi_resize_float(MEMORY, &in, sizes[i][2], sizes[i][3], out), PG_ERROR_ARGUMENT, "picture",
+        assert_message(pgi_resize_float(MEMORY, &in, sizes[i][2], sizes[i][3], out), PG_ERROR_ARGUMENT, "image",
                        "at least 1 x 1");
     }
     pgi_rgb wide = {pixel, 178956970, 1}, tall = {pixel, 1, 178956970}; /* refused before a pixel is read */
@@ -212,7 +212,7 @@ static void sizes_are_checked(void **state) {
 }
 
 /* Centres of pixels beyond 2^23 are not exact in f32: TensorFlow gives up on this one ("Span is too large"). */
-static void a_picture_too_long_for_tensorflow(void **state) {
+static void an_image_too_long_for_tensorflow(void **state) {
     (void)state;
     enum { LENGTH = 8553402, SIDE = 26 };
     uint8_t *samples = malloc((size_t)LENGTH * 3);
@@ -271,7 +271,7 @@ int main(void) {
         cmocka_unit_test(golden_pixels),
         cmocka_unit_test(weights_by_hand),
         cmocka_unit_test(sizes_are_checked),
-        cmocka_unit_test(a_picture_too_long_for_tensorflow),
+        cmocka_unit_test(an_image_too_long_for_tensorflow),
         cmocka_unit_test(every_failing_allocation_is_survived),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);

@@ -300,7 +300,7 @@ static void bad_rows(void **state) {
     refused(m, &b, WITHOUT_LABELS, PG_ERROR_ARGUMENT, "row 1", "expected 0 to");
     *id = INT64_MAX;
     refused(m, &b, WITHOUT_LABELS, PG_ERROR_ARGUMENT, "row 1", "9223372036854775807");
-    *id = m->image_id; /* an image token more than there are pictures */
+    *id = m->image_id; /* an image token more than there are images */
     refused(m, &b, WITHOUT_LABELS, PG_ERROR_ARGUMENT, "row 2 has 18 image tokens", "17 left");
     *id = old;
     refused(m, &b, WITHOUT_PIXELS, PG_ERROR_ARGUMENT, "row 0 has 9 image tokens", "no pixel_values");
@@ -371,8 +371,8 @@ static void rows_longer_than_the_context(void **state) {
     pg_inputs_close(&in);
 }
 
-/* Pictures alone have features, but nothing to run. */
-static void pictures_alone(void **state) {
+/* Images alone have features, but nothing to run. */
+static void images_alone(void **state) {
     const tiny *m = &models[0];
     const int64_t size = m->info.image_size;
     float *pixels = calloc((size_t)(3 * size * size), sizeof *pixels);
@@ -401,7 +401,7 @@ int main(void) {
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(bad_rows),
         cmocka_unit_test(rows_longer_than_the_context),
-        cmocka_unit_test(pictures_alone),
+        cmocka_unit_test(images_alone),
     };
     return cmocka_run_group_tests(tests, open_models, close_models);
 }

@@ -338,7 +338,7 @@ static void embeddings_in_place_of_ids(void **state) {
         assert_memory_equal(logits_of(given, &b, m), logits_of(out, &b, m), size);
         pg_outputs_close(&given);
         pg_inputs_close(&in);
-        /* merged already: the hidden states of layer 0, no pictures */
+        /* merged already: the hidden states of layer 0, no images */
         const float *merged = get(out, "hidden_states", 4, m->n_layers + 1, b.n_rows, b.n_tokens, m->hidden);
         OK(create(&b, m, WITHOUT_IDS | WITHOUT_PIXELS, merged, &in));
         OK(pg_forward(m->model, in, &options, &given));

@@ -59,8 +59,8 @@ static pg_status status_of(const char *name) {
     return strcmp(name, "LIMIT") == 0 ? PG_ERROR_LIMIT : PG_OK;
 }
 
-/* Every picture of the index, by path and by bytes, as stored and turned. */
-static void golden_pictures(void **state) {
+/* Every image of the index, by path and by bytes, as stored and turned. */
+static void golden_images(void **state) {
     (void)state;
     FILE *index = open_golden("index.txt");
     assert_non_null(index);
@@ -242,7 +242,7 @@ static size_t damage(const pgi_buffer *file, uint64_t seed, uint8_t *out) {
     return size;
 }
 
-static void damaged_pictures(void **state) {
+static void damaged_images(void **state) {
     (void)state;
     enum { VARIANTS = 24 };
     FILE *index = open_golden("index.txt");
@@ -321,8 +321,8 @@ static void out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_pictures),  cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused),
-        cmocka_unit_test(damaged_pictures), cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(golden_images),  cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused),
+        cmocka_unit_test(damaged_images), cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

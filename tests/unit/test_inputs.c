@@ -134,7 +134,7 @@ static void what_is_left_out_is_filled_in(void **state) {
     pg_inputs_close(&made);
     OK(pg_input_arrays_init(&a.arrays, sizeof a.arrays));
     a.arrays.pixel_values = &a.t_pixels;
-    OK(pg_inputs_create(&a.arrays, &made)); /* pictures alone */
+    OK(pg_inputs_create(&a.arrays, &made)); /* images alone */
     assert_same(made, "pixel_values", &a.t_pixels, 4);
     ARGUMENT(pg_inputs_get_row(made, 0, &info));
     pg_inputs_close(&made);
@@ -232,9 +232,9 @@ static void numbers_have_ranges(void **state) {
     fails("position_ids: row 0, token 3: found -1", "0 to");
     fill(state);
     a.pixels[N_PIXELS - 1] = NAN;
-    fails("pixel_values: picture 1, channel 2, row 3, column 3", "nan");
+    fails("pixel_values: image 1, channel 2, row 3, column 3", "nan");
     a.pixels[N_PIXELS - 1] = -INFINITY;
-    fails("pixel_values: picture 1", "-inf");
+    fails("pixel_values: image 1", "-inf");
     fill(state);
     a.arrays.input_ids = NULL;
     a.arrays.inputs_embeds = &a.t_embeds;

@@ -47,7 +47,7 @@ static size_t count(int64_t id) {
     return n;
 }
 
-static void the_picture_stands_in_front(void **state) {
+static void the_image_stands_in_front(void **state) {
     (void)state;
     int64_t newline = pgi_tokenizer_piece_id(tokenizer, "\n"), two = pgi_tokenizer_piece_id(tokenizer, "\n\n");
     for (int literal = 0; literal < 2; literal++) {
@@ -66,7 +66,7 @@ static void the_picture_stands_in_front(void **state) {
     }
 }
 
-static void pictures_in_the_prompt(void **state) {
+static void images_in_the_prompt(void **state) {
     (void)state;
     layout(3, "<image>cat", 0);
     assert_int_equal(count(image), 3);
@@ -77,7 +77,7 @@ static void pictures_in_the_prompt(void **state) {
     assert_true(ids.data[0] != image);
     size_t last = ids.size - 1;
     while (ids.data[last] != image) last--;
-    assert_int_equal(ids.data[last + 1], bos); /* after the last picture */
+    assert_int_equal(ids.data[last + 1], bos); /* after the last image */
 }
 
 static void strangers_cannot_write_special_tokens(void **state) {
@@ -105,8 +105,8 @@ static void the_offset_is_the_prompts(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_picture_stands_in_front),
-        cmocka_unit_test(pictures_in_the_prompt),
+        cmocka_unit_test(the_image_stands_in_front),
+        cmocka_unit_test(images_in_the_prompt),
         cmocka_unit_test(strangers_cannot_write_special_tokens),
         cmocka_unit_test(the_offset_is_the_prompts),
     };

@@ -46,8 +46,8 @@ static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, 
     session_options.n_threads = n_threads;
     OK(pg_model_open(DEMO, &options, &model));
     OK(pg_processor_open(DEMO, NULL, &processor));
-    snprintf(path, sizeof path, "%s/pictures/%s", PGI_GOLDEN_FOLDER,
-             json_string_value(json_object_get(json, "picture")));
+    snprintf(path, sizeof path, "%s/photos/%s", PGI_GOLDEN_FOLDER,
+             json_string_value(json_object_get(json, "image")));
     OK(pg_image_from_path(&image, sizeof image, path));
     OK(pg_processor_encode(processor, &image, json_string_value(json_object_get(json, "prompt")), NULL, &inputs));
     OK(pg_session_create(model, &session_options, &session));

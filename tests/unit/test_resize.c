@@ -22,7 +22,7 @@ static void golden_resizes(void **state) {
     int width, height, to_width, to_height, filter, n = 0;
     unsigned long long expected;
     while (fscanf(file, "%d %d %d %d %d %llx", &width, &height, &to_width, &to_height, &filter, &expected) == 6) {
-        pgi_rgb in = {test_picture(width, height), width, height}, out;
+        pgi_rgb in = {test_image(width, height), width, height}, out;
         assert_non_null(in.data);
         assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, to_width, to_height, filter, &out), PG_OK);
         assert_int_equal(out.width, to_width);
@@ -101,15 +101,15 @@ static void golden_pixels(void **state) {
         assert_int_equal(load(NULL, json, &settings), PG_OK);
         assert_int_equal(settings.width, side);
         assert_int_equal(settings.height, side);
-        pgi_rgb picture = {test_picture(width, height), width, height};
+        pgi_rgb image = {test_image(width, height), width, height};
         size_t size = (size_t)side * (size_t)side * 3 * sizeof(float);
         float *pixels = malloc(size);
-        assert_non_null(picture.data);
+        assert_non_null(image.data);
         assert_non_null(pixels);
-        assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, &settings, &picture, pixels), PG_OK);
+        assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, &settings, &image, pixels), PG_OK);
         if (digest(pixels, size) != expected) fail_msg("%d x %d: wrong pixels for %s", width, height, json);
         free(pixels);
-        free(picture.data);
+        free(image.data);
         n++;
     }
     fclose(file);
@@ -201,12 +201,12 @@ static void no_resize_needs_the_size(void **state) {
     pgi_image_settings s;
     uint8_t pixels[12] = {0};
     float out[12];
-    pgi_rgb picture = {pixels, 2, 2};
+    pgi_rgb image = {pixels, 2, 2};
     assert_int_equal(load(NULL, "{\"do_resize\": false, \"size\": [2, 2], \"image_seq_length\": 1}", &s), PG_OK);
-    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, &s, &picture, out), PG_OK);
+    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, &s, &image, out), PG_OK);
     assert_true(out[11] == -1.0f);
-    picture.height = 1;
-    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, &s, &picture, out), PG_ERROR_ARGUMENT);
+    image.height = 1;
+    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, &s, &image, out), PG_ERROR_ARGUMENT);
     assert_non_null(strstr(pgi_error_text(), "found 2 x 1 pixels, expected 2 x 2"));
 }
 

@@ -60,7 +60,7 @@ static void assert_ids(const char *kind, const char *what, size_t number, const 
                      (long long)json_integer_value(json_array_get(wanted, i)));
 }
 
-/* The prompt of one row with three image tokens a picture. */
+/* The prompt of one row with three image tokens an image. */
 static pg_status layout(const pgi_tokenizer *tokenizer, const char *prompt, size_t size, pgi_id_list *ids) {
     pgi_text text = {prompt, size};
     pgi_layout one = {tokenizer, 3, 0, pgi_layout_count_images(text) > 0};

@@ -69,7 +69,7 @@ static void resample_columns(const pgi_resample *c, const uint8_t *in, int64_t w
         const int64_t left = (rows - y - block + 1) * width; /* pixels from the last row of the block to the end */
         for (int32_t x = 0; x < c->n_out; x++) {
             const int64_t end = c->first[x] + (int64_t)(c->n[x] + TAPS - 1) / TAPS * TAPS;
-            if (!fit || end * 3 + STEP - TAPS * 3 > left * 3) /* a step would read behind the picture */
+            if (!fit || end * 3 + STEP - TAPS * 3 > left * 3) /* a step would read behind the image */
                 for (int r = 0; r < block; r++)
                     pgi_resample_pixel(c, x, in + r * width * 3, out + ((int64_t)r * c->n_out + x) * 3);
             else if (block == ROWS)

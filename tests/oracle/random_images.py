@@ -1,4 +1,4 @@
-"""Random pictures in the forms that files have: PNG and JPEG of many modes, sizes and options."""
+"""Random images in the forms that files have: PNG and JPEG of many modes, sizes and options."""
 import numpy as np
 from PIL import Image, ImageFile
 
@@ -19,7 +19,7 @@ def _pixels(rng, width, height, channels):
     return np.stack([np.asarray(p) for p in planes], -1)
 
 
-def picture(rng, mode):
+def draw(rng, mode):
     width, height = (int(v) for v in np.exp(rng.uniform(0, np.log(400), 2)).astype(int))
     if mode == "1":
         return Image.fromarray(_pixels(rng, width, height, 1)[:, :, 0]).convert("1")
@@ -34,13 +34,13 @@ def picture(rng, mode):
 
 
 def write(rng, stem):
-    """Writes a random picture to stem.png or stem.jpg. -> (path, what it is)"""
+    """Writes a random image to stem.png or stem.jpg. -> (path, what it is)"""
     options, exif = {}, Image.Exif()
     if rng.random() < 0.4:
         exif[0x0112] = int(rng.integers(1, 9))
     if rng.random() < 0.55:
         mode = PNG_MODES[rng.integers(len(PNG_MODES))]
-        image, path = picture(rng, mode), f"{stem}.png"
+        image, path = draw(rng, mode), f"{stem}.png"
         options["compress_level"] = int(rng.integers(0, 10))
         if mode in ("L", "RGB") and rng.random() < 0.3:
             options["transparency"] = 7 if mode == "L" else (7, 8, 9)
@@ -48,7 +48,7 @@ def write(rng, stem):
             options["transparency"] = int(rng.integers(2))
     else:
         mode = JPEG_MODES[rng.choice(3, p=[0.25, 0.55, 0.2])]
-        image, path = picture(rng, mode), f"{stem}.jpg"
+        image, path = draw(rng, mode), f"{stem}.jpg"
         options.update(quality=int(rng.integers(5, 101)), progressive=bool(rng.integers(2)),
                        optimize=bool(rng.integers(2)), subsampling=int(rng.integers(3)))
         if rng.random() < 0.2:
