@@ -165,8 +165,8 @@ static void measure_roofs(bench_state *s) {
     r->f32_probe = roof_f32(s->info.cpu_used);
     r->int8_probe = roof_int8(s->info.cpu_used);
     r->bf16_probe = roof_bf16(s->info.cpu_used);
-    double f32 = probe_roof(r->f32_probe, n), int8 = probe_roof(r->int8_probe, n),
-           bf16 = probe_roof(r->bf16_probe, n), bytes = read_roof(n);
+    double f32 = probe_roof(r->f32_probe, n), int8 = probe_roof(r->int8_probe, n), bf16 = probe_roof(r->bf16_probe, n),
+           bytes = read_roof(n);
     if (f32 > r->f32) r->f32 = f32;
     if (bf16 > r->bf16) r->bf16 = bf16;
     if (int8 > r->int8) r->int8 = int8;
@@ -392,9 +392,11 @@ static void print_text(const bench_state *s) {
     printf("work          %d px, %d image and %lld text tokens, then %lld new; image %.4g, prompt %.4g GFLOP\n",
            (int)s->info.image_size, (int)s->info.n_image_tokens, (long long)s->prompt_tokens, (long long)s->new_tokens,
            s->image_flop / 1e9, s->prefill_flop / 1e9);
-    printf("load          model %.3f s, processor (the tokenizer) %.3f s; the first answer's first token then took %.3f s,\n"
-           "              as it reads the files\n\n",
-           s->model_s, s->processor_s, s->cold_s);
+    printf(
+        "load          model %.3f s, processor (the tokenizer) %.3f s; the first answer's first token then took %.3f "
+        "s,\n"
+        "              as it reads the files\n\n",
+        s->model_s, s->processor_s, s->cold_s);
     printf("%-14s%12s%11s\n", "", "median ", "best ");
     print_row("image", &s->image, s->image_flop, product, products);
     print_row("prompt", &s->prefill, s->prefill_flop, product, products);
@@ -422,14 +424,13 @@ static json_t *make_json(const bench_state *s) {
     json_t *object = json_pack(
         "{s:s, s:s, s:s, s:s, s:i, s:o, s:i, s:i, s:i, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "model",
         s->path, "version", pg_version_string(), "weights", tool_weights_names[s->info.weights], "arithmetic",
-        tool_arithmetic_names[s->info.arithmetic], "gemma_version",
-        (int)s->info.gemma_version, "kernels", tool_names_json(s->info.cpu_used, tool_cpu_names, tool_n_cpu_names),
-        "threads", (int)s->memory.n_threads, "image_size", (int)s->info.image_size, "image_tokens",
-        (int)s->info.n_image_tokens, "prompt_tokens", (json_int_t)s->prompt_tokens, "new_tokens",
-        (json_int_t)s->new_tokens, "rounds", (json_int_t)s->rounds, "load_s", s->model_s + s->processor_s,
-        "model_open_s", s->model_s, "processor_open_s", s->processor_s, "first_answer_s", s->cold_s,
-        "image_s", times_json(&s->image), "prefill_s", times_json(&s->prefill), "first_token_s", times_json(&s->first),
-        "step_s", times_json(&s->step));
+        tool_arithmetic_names[s->info.arithmetic], "gemma_version", (int)s->info.gemma_version, "kernels",
+        tool_names_json(s->info.cpu_used, tool_cpu_names, tool_n_cpu_names), "threads", (int)s->memory.n_threads,
+        "image_size", (int)s->info.image_size, "image_tokens", (int)s->info.n_image_tokens, "prompt_tokens",
+        (json_int_t)s->prompt_tokens, "new_tokens", (json_int_t)s->new_tokens, "rounds", (json_int_t)s->rounds,
+        "load_s", s->model_s + s->processor_s, "model_open_s", s->model_s, "processor_open_s", s->processor_s,
+        "first_answer_s", s->cold_s, "image_s", times_json(&s->image), "prefill_s", times_json(&s->prefill),
+        "first_token_s", times_json(&s->first), "step_s", times_json(&s->step));
     json_object_set_new(object, "work",
                         json_pack("{s:f, s:f, s:f}", "image_flop", s->image_flop, "prefill_flop", s->prefill_flop,
                                   "step_bytes", s->step_bytes));
@@ -448,8 +449,7 @@ static json_t *make_json(const bench_state *s) {
         object, "share_of_roof",
         json_pack("{s:f, s:f, s:f, s:s}", "image", share(s->image_flop, least(&s->image), product), "prefill",
                   share(s->prefill_flop, least(&s->prefill), product), "decode",
-                  share(s->step_bytes, least(&s->step), fits_caches(s) ? 0 : r->read), "products",
-                  products));
+                  share(s->step_bytes, least(&s->step), fits_caches(s) ? 0 : r->read), "products", products));
     return object;
 }
 

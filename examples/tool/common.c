@@ -229,8 +229,9 @@ int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t to
         return 0;
     }
     int part = total > 0 ? (int)((double)done / (double)total * BAR) : BAR;
-    fprintf(stderr, "\r%s [%.*s%*s] %lld/%lld MB\033[K", names[phase], part, "==============================", BAR - part,
-            "", (long long)(done / 1000000), (long long)(total / 1000000));
+    fprintf(stderr, "\r%s [%.*s%*s] %lld/%lld MB\033[K", names[phase], part,
+            "==============================", BAR - part, "", (long long)(done / 1000000),
+            (long long)(total / 1000000));
     return 0;
 }
 

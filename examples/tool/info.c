@@ -104,15 +104,13 @@ static json_t *make_json(const facts *f) {
                   (json_int_t)f->memory.weights, "weights_copied", (json_int_t)f->memory.weights_copied, "activations",
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
     return json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path",
-                     f->path,
-                     "architecture", m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma", "gemma_version", (int)m->gemma_version,
-                     "n_parameters", (json_int_t)m->n_parameters, "weights", tool_weights_names[m->weights], "arithmetic",
-                     tool_arithmetic_names[m->arithmetic], "dtypes",
-                     tool_names_json(m->dtypes, dtype_names, 4),
-                     "n_tensors", (int)m->n_tensors, "n_files", (int)m->n_files, "n_bytes_mapped",
-                     (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size, "kernels",
-                     tool_names_json(m->cpu_used, tool_cpu_names, tool_n_cpu_names), "tokenizer", tokenizer, "image",
-                     image, "memory", memory, "config", f->config, "version", pg_version_string());
+                     f->path, "architecture", m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma", "gemma_version",
+                     (int)m->gemma_version, "n_parameters", (json_int_t)m->n_parameters, "weights",
+                     tool_weights_names[m->weights], "arithmetic", tool_arithmetic_names[m->arithmetic], "dtypes",
+                     tool_names_json(m->dtypes, dtype_names, 4), "n_tensors", (int)m->n_tensors, "n_files",
+                     (int)m->n_files, "n_bytes_mapped", (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size,
+                     "kernels", tool_names_json(m->cpu_used, tool_cpu_names, tool_n_cpu_names), "tokenizer", tokenizer,
+                     "image", image, "memory", memory, "config", f->config, "version", pg_version_string());
 }
 
 /* Text that a call copies out, asked for its size first; malloc'ed. */

@@ -57,8 +57,9 @@ int main(int argc, char **argv) {
     }
     const tool_verb *verb = find_verb(word);
     if (!verb) {
-        fprintf(stderr, "paligemma: no such verb: '%s'; expected run, info, tokens, convert or bench; "
-                        "see 'paligemma --help'\n",
+        fprintf(stderr,
+                "paligemma: no such verb: '%s'; expected run, info, tokens, convert or bench; "
+                "see 'paligemma --help'\n",
                 word);
         return TOOL_USAGE;
     }

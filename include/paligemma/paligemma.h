@@ -162,11 +162,11 @@ typedef struct pg_tensor {
  * ------------------------------------------------------------------------ */
 
 enum {
-    PG_IMAGE_RGB8 = 1,  /* 3 bytes a pixel: R G B */
-    PG_IMAGE_BGR8 = 2,  /* 3 bytes a pixel: B G R */
-    PG_IMAGE_RGBA8 = 3, /* 4 bytes a pixel: R G B A; A is dropped, as Pillow's convert("RGB") does */
-    PG_IMAGE_BGRA8 = 4, /* 4 bytes a pixel: B G R A; A is dropped */
-    PG_IMAGE_GRAY8 = 5, /* 1 byte a pixel */
+    PG_IMAGE_RGB8 = 1,   /* 3 bytes a pixel: R G B */
+    PG_IMAGE_BGR8 = 2,   /* 3 bytes a pixel: B G R */
+    PG_IMAGE_RGBA8 = 3,  /* 4 bytes a pixel: R G B A; A is dropped, as Pillow's convert("RGB") does */
+    PG_IMAGE_BGRA8 = 4,  /* 4 bytes a pixel: B G R A; A is dropped */
+    PG_IMAGE_GRAY8 = 5,  /* 1 byte a pixel */
     PG_IMAGE_PATH = 100, /* path: a PNG or JPEG file */
     PG_IMAGE_BYTES = 101 /* planes[0], n_bytes: the bytes of a PNG or JPEG file */
 };
@@ -224,25 +224,25 @@ enum {
 };
 
 typedef struct pg_model_options {
-    uint32_t struct_size;          /* sizeof(pg_model_options) */
-    uint32_t reserved;             /* 0 */
-    uint64_t cpu_mask;             /* PG_CPU_* bits that may be used; default, 0: all this CPU has, but see AVX512_BF16 */
+    uint32_t struct_size; /* sizeof(pg_model_options) */
+    uint32_t reserved;    /* 0 */
+    uint64_t cpu_mask;    /* PG_CPU_* bits that may be used; default, 0: all this CPU has, but see AVX512_BF16 */
     const pg_allocator *allocator; /* default NULL: the C library's */
     pg_log_fn log;                 /* default NULL: silent */
     void *log_user;                /* passed to log */
     pg_progress_fn progress;       /* default NULL; phases verify, load, convert (int8, int4) */
     void *progress_user;           /* passed to progress */
     pg_cancel *cancel;             /* default NULL */
-    int32_t weights;               /* PG_WEIGHTS_*; default PG_WEIGHTS_STORED. A folder converted to the other: refused */
-    uint32_t flags;                /* PG_MODEL_VERIFY; default 0 */
-    int32_t arithmetic;            /* PG_ARITHMETIC_*; default PG_ARITHMETIC_DEFAULT */
-    uint32_t reserved2;            /* 0 */
+    int32_t weights;    /* PG_WEIGHTS_*; default PG_WEIGHTS_STORED. A folder converted to the other: refused */
+    uint32_t flags;     /* PG_MODEL_VERIFY; default 0 */
+    int32_t arithmetic; /* PG_ARITHMETIC_*; default PG_ARITHMETIC_DEFAULT */
+    uint32_t reserved2; /* 0 */
 } pg_model_options;
 
 /* Instruction sets for cpu_mask. PG_CPU_BASELINE alone runs the plain C kernels. */
 #define PG_CPU_BASELINE (UINT64_C(1) << 0)
-#define PG_CPU_AVX2 (UINT64_C(1) << 1)   /* AVX2, FMA and F16C */
-#define PG_CPU_AVX512 (UINT64_C(1) << 2) /* AVX-512 F, BW, DQ, VL */
+#define PG_CPU_AVX2 (UINT64_C(1) << 1)        /* AVX2, FMA and F16C */
+#define PG_CPU_AVX512 (UINT64_C(1) << 2)      /* AVX-512 F, BW, DQ, VL */
 #define PG_CPU_AVX_VNNI (UINT64_C(1) << 3)    /* AVX-VNNI, for int8 and int4 weights; beside AVX2 */
 #define PG_CPU_AVX512_VNNI (UINT64_C(1) << 4) /* AVX-512 VNNI, for the same; beside AVX-512 */
 /* AVX-512 BF16, for PG_ARITHMETIC_BF16, and for attention beside int8 and int4 weights; beside AVX-512. Mask 0 leaves
@@ -280,7 +280,7 @@ PG_API pg_status pg_model_config(const pg_model *model, const char *key, char *t
 
 typedef struct pg_model_info {
     uint32_t struct_size;    /* in: sizeof(pg_model_info) */
-    int32_t gemma_version;      /* 1: PaliGemma (Gemma 1 decoder), 2: PaliGemma 2 (Gemma 2 decoder) */
+    int32_t gemma_version;   /* 1: PaliGemma (Gemma 1 decoder), 2: PaliGemma 2 (Gemma 2 decoder) */
     uint64_t n_parameters;   /* elements of all tensors in use, a tied head counted once */
     uint64_t n_bytes_mapped; /* bytes of the mapped weight files */
     uint64_t cpu_used;       /* PG_CPU_* bits of the kernels chosen */
@@ -299,14 +299,14 @@ PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info);
 /* What a session would take, before one is made; that is, one row. All in bytes. pg_generate() on several rows holds
  * a kv_cache for each; pg_forward() holds none, but its outputs. */
 typedef struct pg_memory {
-    uint32_t struct_size;   /* in: sizeof(pg_memory) */
-    int32_t n_threads;      /* in: threads of the session; 0: as in pg_session_options */
-    int64_t n_tokens;       /* in: max_prompt_tokens + max_new_tokens of the session; 0: one image, 64 + 128 */
-    int64_t n_images;       /* in: images encoded in one call (session: max_prompt_tokens / n_image_tokens); 0: one */
-    uint64_t weights;       /* out: mapped from the files, shared between processes; what was quantized left out */
+    uint32_t struct_size;    /* in: sizeof(pg_memory) */
+    int32_t n_threads;       /* in: threads of the session; 0: as in pg_session_options */
+    int64_t n_tokens;        /* in: max_prompt_tokens + max_new_tokens of the session; 0: one image, 64 + 128 */
+    int64_t n_images;        /* in: images encoded in one call (session: max_prompt_tokens / n_image_tokens); 0: one */
+    uint64_t weights;        /* out: mapped from the files, shared between processes; what was quantized left out */
     uint64_t weights_copied; /* out: small tensors held as f32, and what was quantized on opening; private */
-    uint64_t activations;   /* out: working memory at the most: encoder and decoder do not hold theirs at once */
-    uint64_t kv_cache;      /* out: keys and values of n_tokens */
+    uint64_t activations;    /* out: working memory at the most: encoder and decoder do not hold theirs at once */
+    uint64_t kv_cache;       /* out: keys and values of n_tokens */
 } pg_memory;
 
 PG_API pg_status pg_model_memory(const pg_model *model, pg_memory *memory);
@@ -379,7 +379,7 @@ enum {
     PG_TRUNCATE = 8,     /* cut rows longer than max_length, as truncation=True. Default: max_length cuts nothing. */
     PG_TRUNCATE_KEEP_ENDS = 16, /* with PG_TRUNCATE: keep images, bos, newline and eos, cut the suffix's own tail,
                                    then the prompt's */
-    PG_SUFFIX_OPEN = 32  /* no eos after the suffix: the model is to go on from it (big_vision: eos="no") */
+    PG_SUFFIX_OPEN = 32         /* no eos after the suffix: the model is to go on from it (big_vision: eos="no") */
 };
 
 /* How prompt, newline and suffix become ids, and how an image is resized. */
@@ -407,19 +407,20 @@ enum {
 
 /* What PG_TRUNCATE takes away first. */
 enum {
-    PG_TRUNCATION_LONGEST = 0, /* the longer of the two, images and prompt or suffix, down to the other's length, then both
-                           in halves: "longest_first", truncation=True. With images that is nearly always the prompt.
-                           In PG_MODE_BIG_VISION: the suffix, then the prompt with its newline, as of one text */
-    PG_TRUNCATION_PROMPT = 1,  /* the prompt alone: "only_first" */
-    PG_TRUNCATION_SUFFIX = 2   /* the suffix alone: "only_second" */
+    PG_TRUNCATION_LONGEST =
+        0, /* the longer of the two, images and prompt or suffix, down to the other's length, then both
+       in halves: "longest_first", truncation=True. With images that is nearly always the prompt.
+       In PG_MODE_BIG_VISION: the suffix, then the prompt with its newline, as of one text */
+    PG_TRUNCATION_PROMPT = 1, /* the prompt alone: "only_first" */
+    PG_TRUNCATION_SUFFIX = 2  /* the suffix alone: "only_second" */
 };
 
 /* "The tokenizer's" is what tokenizer_config.json says, else what tokenizer.json was saved with after training. */
 typedef struct pg_encode_options {
-    uint32_t struct_size;     /* sizeof(pg_encode_options) */
-    uint32_t flags;           /* PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE ...; default 0 */
-    int64_t max_image_pixels; /* width x height above this is refused, PG_ERROR_LIMIT; default and 0:
-                                 178956970, where Pillow raises DecompressionBombError */
+    uint32_t struct_size;       /* sizeof(pg_encode_options) */
+    uint32_t flags;             /* PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE ...; default 0 */
+    int64_t max_image_pixels;   /* width x height above this is refused, PG_ERROR_LIMIT; default and 0:
+                                   178956970, where Pillow raises DecompressionBombError */
     int32_t mode;               /* PG_MODE_*; default PG_MODE_HF */
     int32_t padding;            /* PG_PADDING_*; default PG_PADDING_LONGEST */
     int32_t padding_side;       /* PG_SIDE_*; default the tokenizer's */
@@ -430,8 +431,8 @@ typedef struct pg_encode_options {
                                    official checkpoints leave open: then nothing is cut, and PG_PADDING_MAX_LENGTH is
                                    PG_PADDING_NONE */
     int32_t truncation;         /* PG_TRUNCATION_*; default PG_TRUNCATION_LONGEST */
-    int32_t truncation_side;           /* PG_SIDE_*: where each part loses tokens; default: the tokenizer's truncation_side,
-                                   else right, the tail */
+    int32_t truncation_side;    /* PG_SIDE_*: where each part loses tokens; default: the tokenizer's truncation_side,
+                            else right, the tail */
 } pg_encode_options;
 
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size);
@@ -499,12 +500,12 @@ PG_API pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_ten
 
 /* What happened to a row, in pg_row_info.events. */
 enum {
-    PG_ROW_TRUNCATED = 1,            /* truncated: n_truncated tokens are missing */
-    PG_ROW_TRUNCATED_EOS = 2,        /* the suffix lost its eos: a model trained on it does not learn to end */
-    PG_ROW_TRUNCATED_NEWLINE = 4,    /* the newline between prompt and suffix is gone */
-    PG_ROW_TRUNCATED_IMAGE = 8,      /* image tokens are missing: such a row cannot be run (as many in the suffix hid it) */
-    PG_ROW_BOS_MISPLACED = 16, /* HF put bos inside the prompt: another row's text has `<image>`, this one's has not */
-    PG_ROW_NEWLINE_MERGED = 32 /* the prompt ends in a newline, which became one token with the layout's own */
+    PG_ROW_TRUNCATED = 1,         /* truncated: n_truncated tokens are missing */
+    PG_ROW_TRUNCATED_EOS = 2,     /* the suffix lost its eos: a model trained on it does not learn to end */
+    PG_ROW_TRUNCATED_NEWLINE = 4, /* the newline between prompt and suffix is gone */
+    PG_ROW_TRUNCATED_IMAGE = 8, /* image tokens are missing: such a row cannot be run (as many in the suffix hid it) */
+    PG_ROW_BOS_MISPLACED = 16,  /* HF put bos inside the prompt: another row's text has `<image>`, this one's has not */
+    PG_ROW_NEWLINE_MERGED = 32  /* the prompt ends in a newline, which became one token with the layout's own */
 };
 
 typedef struct pg_row_info {
@@ -513,7 +514,7 @@ typedef struct pg_row_info {
     int64_t first_token;  /* padding on the left */
     int64_t n_tokens;     /* without padding; the row's tokens are first_token .. first_token + n_tokens */
     int64_t n_suffix;     /* of these, the last n_suffix are the suffix with its eos */
-    int64_t n_truncated;        /* tokens that truncation took away */
+    int64_t n_truncated;  /* tokens that truncation took away */
     int64_t first_image;  /* index of the row's first image in pixel_values */
     int64_t n_images;     /* the row's images */
 } pg_row_info;
@@ -564,15 +565,15 @@ PG_API pg_status pg_processor_piece(const pg_processor *processor, int64_t id, c
 PG_API pg_status pg_processor_token_id(const pg_processor *processor, const char *piece, int64_t *id);
 
 typedef struct pg_processor_info {
-    uint32_t struct_size;       /* in: sizeof(pg_processor_info) */
-    int32_t image_size;         /* pixels, width = height */
-    int32_t n_image_tokens;     /* `<image>` tokens per image */
-    int32_t resample;           /* Pillow's number: 2 bilinear, 3 bicubic, ... */
-    int32_t vocab_size;         /* ids of the tokenizer, added tokens included */
-    int32_t tokenizer_source;   /* 1: tokenizer.model, alone or with the pieces of tokenizer.json; 2: tokenizer.json */
-    int64_t pad_id, eos_id, bos_id, unk_id, image_id; /* -1: none */
-    float image_mean[3], image_std[3]; /* in units of rescaled pixels */
-    double rescale_factor;      /* 1/255 */
+    uint32_t struct_size;     /* in: sizeof(pg_processor_info) */
+    int32_t image_size;       /* pixels, width = height */
+    int32_t n_image_tokens;   /* `<image>` tokens per image */
+    int32_t resample;         /* Pillow's number: 2 bilinear, 3 bicubic, ... */
+    int32_t vocab_size;       /* ids of the tokenizer, added tokens included */
+    int32_t tokenizer_source; /* 1: tokenizer.model, alone or with the pieces of tokenizer.json; 2: tokenizer.json */
+    int64_t pad_id, eos_id, bos_id, unk_id, image_id;       /* -1: none */
+    float image_mean[3], image_std[3];                      /* in units of rescaled pixels */
+    double rescale_factor;                                  /* 1/255 */
     uint32_t do_resize, do_rescale, do_normalize, reserved; /* 0 or 1 */
 } pg_processor_info;
 
@@ -640,13 +641,13 @@ PG_API pg_status pg_result_row_ids(const pg_result *result, int64_t row, pg_tens
 enum { PG_STOP_EOS = 1, PG_STOP_LENGTH = 2, PG_STOP_CALLBACK = 3 };
 
 typedef struct pg_result_info {
-    uint32_t struct_size;     /* in: sizeof(pg_result_info) */
-    int32_t stop;             /* PG_STOP_* */
-    int64_t n_prompt_tokens;  /* tokens fed, image tokens included */
-    int64_t n_new_tokens;     /* tokens generated, eos included */
-    double encode_seconds;    /* encoder and projector; 0 with given features */
-    double prefill_seconds;   /* the whole prompt */
-    double decode_seconds;    /* from the first token to the last */
+    uint32_t struct_size;    /* in: sizeof(pg_result_info) */
+    int32_t stop;            /* PG_STOP_* */
+    int64_t n_prompt_tokens; /* tokens fed, image tokens included */
+    int64_t n_new_tokens;    /* tokens generated, eos included */
+    double encode_seconds;   /* encoder and projector; 0 with given features */
+    double prefill_seconds;  /* the whole prompt */
+    double decode_seconds;   /* from the first token to the last */
 } pg_result_info;
 
 /* Of the first row; encode_seconds, prefill_seconds and decode_seconds are those of all rows together. */
@@ -661,13 +662,13 @@ typedef struct pg_outputs pg_outputs;
 
 /* Flags of pg_forward_options. */
 enum {
-    PG_FORWARD_NO_LOGITS = 1,      /* logits are not kept (the loss needs no room for all of them) */
-    PG_FORWARD_HIDDEN_STATES = 2,  /* keep the hidden states of every layer */
-    PG_FORWARD_LAST_HIDDEN = 4,    /* keep the last hidden state, after the final norm */
-    PG_FORWARD_LOSS_PER_ROW = 8,   /* the loss is the mean over each row's labels, 0 for a row without, then over the
-                                      rows (big_vision), instead of the mean over all labels of the batch (HF) */
-    PG_FORWARD_SKIP_PADDING = 16   /* compute nothing for padding: its rows are zero, and a label that padding would
-                                      predict does not count. Default: as the reference does */
+    PG_FORWARD_NO_LOGITS = 1,     /* logits are not kept (the loss needs no room for all of them) */
+    PG_FORWARD_HIDDEN_STATES = 2, /* keep the hidden states of every layer */
+    PG_FORWARD_LAST_HIDDEN = 4,   /* keep the last hidden state, after the final norm */
+    PG_FORWARD_LOSS_PER_ROW = 8,  /* the loss is the mean over each row's labels, 0 for a row without, then over the
+                                     rows (big_vision), instead of the mean over all labels of the batch (HF) */
+    PG_FORWARD_SKIP_PADDING = 16  /* compute nothing for padding: its rows are zero, and a label that padding would
+                                     predict does not count. Default: as the reference does */
 };
 
 typedef struct pg_forward_options {
@@ -677,9 +678,9 @@ typedef struct pg_forward_options {
     uint32_t reserved;           /* 0 */
     int64_t logits_to_keep;      /* k >= 1: logits of the last k tokens of each row only; default and 0: of all */
     const pg_features *features; /* default NULL: the pixels of the inputs are encoded */
-    pg_progress_fn progress;     /* default NULL; phases encode and prefill, the prefill's units are layers of all rows */
-    void *progress_user;         /* passed to progress */
-    pg_cancel *cancel;           /* default NULL */
+    pg_progress_fn progress; /* default NULL; phases encode and prefill, the prefill's units are layers of all rows */
+    void *progress_user;     /* passed to progress */
+    pg_cancel *cancel;       /* default NULL */
 } pg_forward_options;
 
 PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t struct_size);
@@ -738,14 +739,14 @@ PG_API pg_status pg_features_get(const pg_features *features, pg_tensor *out);
 typedef struct pg_session pg_session;
 
 typedef struct pg_session_options {
-    uint32_t struct_size;    /* sizeof(pg_session_options) */
-    int32_t n_threads;       /* >= 1; default and 0: the CPUs this process may use */
-    int32_t max_new_tokens;  /* tokens that pg_session_step() may return after a prefill; >= 1; default and 0: 128 */
+    uint32_t struct_size;      /* sizeof(pg_session_options) */
+    int32_t n_threads;         /* >= 1; default and 0: the CPUs this process may use */
+    int32_t max_new_tokens;    /* tokens that pg_session_step() may return after a prefill; >= 1; default and 0: 128 */
     int32_t max_prompt_tokens; /* tokens of a prompt, image tokens included, that memory is made for; 0 to the context's
                                   end, default and 0: one image and 64 tokens of text */
-    pg_progress_fn progress; /* default NULL */
-    void *progress_user;     /* passed to progress */
-    pg_cancel *cancel;       /* default NULL */
+    pg_progress_fn progress;   /* default NULL */
+    void *progress_user;       /* passed to progress */
+    pg_cancel *cancel;         /* default NULL */
 } pg_session_options;
 
 PG_API pg_status pg_session_options_init(pg_session_options *options, size_t struct_size);

@@ -68,7 +68,9 @@ pg_status pg_outputs_get(const pg_outputs *outputs, const char *name, pg_tensor 
         {"loss", 1, {1, 1, 1, 1}, outputs->has_loss ? &outputs->loss : NULL},
         {"hidden_states", 4, {outputs->n_layers + 1, b, t, h}, outputs->hidden_states},
         {"last_hidden_state", 3, {b, t, h, 1}, outputs->last_hidden},
-        {"image_hidden_states", 3, {features ? features->n_images : 0, outputs->n_image_tokens, h, 1},
+        {"image_hidden_states",
+         3,
+         {features ? features->n_images : 0, outputs->n_image_tokens, h, 1},
          features ? features->data : NULL},
     };
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
@@ -76,8 +78,8 @@ pg_status pg_outputs_get(const pg_outputs *outputs, const char *name, pg_tensor 
         if (!tensors[i].data)
             return pgi_error(PG_ERROR_NOT_FOUND,
                              "the outputs have no %s: it was not asked for, or the inputs gave none", name);
-        pg_tensor value = {.struct_size = sizeof value, .dtype = PG_DTYPE_F32, .n_dims = tensors[i].n_dims,
-                           .data = tensors[i].data};
+        pg_tensor value = {
+            .struct_size = sizeof value, .dtype = PG_DTYPE_F32, .n_dims = tensors[i].n_dims, .data = tensors[i].data};
         memcpy(value.shape, tensors[i].shape, sizeof value.shape);
         pgi_struct_out(out, &value, sizeof value);
         return PG_OK;

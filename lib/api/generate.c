@@ -18,8 +18,8 @@ static pg_status check_new_tokens(int32_t *max_new_tokens) {
 static pg_status check_prompt_tokens(const pg_model *model, int32_t *max_prompt_tokens) {
     const int64_t limit = pgi_context_limit(&model->config);
     if (*max_prompt_tokens < 0 || *max_prompt_tokens > limit)
-        return pgi_error(PG_ERROR_ARGUMENT, "max_prompt_tokens is %d, expected 0 (default) to %lld",
-                         *max_prompt_tokens, (long long)limit);
+        return pgi_error(PG_ERROR_ARGUMENT, "max_prompt_tokens is %d, expected 0 (default) to %lld", *max_prompt_tokens,
+                         (long long)limit);
     if (*max_prompt_tokens == 0)
         *max_prompt_tokens = (int32_t)pgi_min64((int64_t)model->config.vision.n_patches + DEFAULT_PROMPT_TOKENS, limit);
     return PG_OK;

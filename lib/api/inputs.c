@@ -26,17 +26,21 @@ pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_tensor *ou
         {"token_type_ids", PG_DTYPE_I64, 2, {inputs->n_rows, inputs->n_tokens, 1, 1}, inputs->token_type_ids},
         {"labels", PG_DTYPE_I64, 2, {inputs->n_rows, inputs->n_tokens, 1, 1}, inputs->labels},
         {"position_ids", PG_DTYPE_I64, 2, {inputs->n_rows, inputs->n_tokens, 1, 1}, inputs->position_ids},
-        {"pixel_values", PG_DTYPE_F32, 4, {inputs->n_images, 3, inputs->image_height, inputs->image_width},
+        {"pixel_values",
+         PG_DTYPE_F32,
+         4,
+         {inputs->n_images, 3, inputs->image_height, inputs->image_width},
          inputs->pixels},
         {"image_counts", PG_DTYPE_I64, 1, {inputs->n_rows, 1, 1, 1}, inputs->image_counts},
-        {"inputs_embeds", PG_DTYPE_F32, 3, {inputs->n_rows, inputs->n_tokens, inputs->embed_width, 1},
-         inputs->embeds},
+        {"inputs_embeds", PG_DTYPE_F32, 3, {inputs->n_rows, inputs->n_tokens, inputs->embed_width, 1}, inputs->embeds},
     };
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
         if (strcmp(name, tensors[i].name) != 0) continue;
         if (!tensors[i].data)
             return pgi_error(PG_ERROR_NOT_FOUND, "the inputs have no %s: they were made without it", name);
-        pg_tensor value = {.struct_size = sizeof value, .dtype = tensors[i].dtype, .n_dims = tensors[i].n_dims,
+        pg_tensor value = {.struct_size = sizeof value,
+                           .dtype = tensors[i].dtype,
+                           .n_dims = tensors[i].n_dims,
                            .data = tensors[i].data};
         memcpy(value.shape, tensors[i].shape, sizeof value.shape);
         pgi_struct_out(out, &value, sizeof value);
@@ -44,7 +48,8 @@ pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_tensor *ou
     }
     return pgi_error(PG_ERROR_NOT_FOUND,
                      "the inputs have no tensor \"%s\", expected input_ids, attention_mask, token_type_ids, labels, "
-                     "position_ids, pixel_values, image_counts or inputs_embeds", name);
+                     "position_ids, pixel_values, image_counts or inputs_embeds",
+                     name);
 }
 
 pg_status pg_inputs_get_row(const pg_inputs *inputs, int64_t row, pg_row_info *info) {

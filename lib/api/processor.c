@@ -8,9 +8,7 @@
 #include "image/image.h"
 #include "tokenizer/stream_decoder.h"
 
-enum {
-    ENCODE_FLAGS = PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS | PG_SUFFIX_OPEN
-};
+enum { ENCODE_FLAGS = PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS | PG_SUFFIX_OPEN };
 
 static const pg_processor_options default_options = {.struct_size = sizeof default_options};
 
@@ -68,7 +66,8 @@ static pg_status check_length(int64_t value, int64_t most, const char *name) {
 static pg_status encode_options_in(const pg_encode_options *options, pg_encode_options *out) {
     *out = default_encode_options;
     PGI_TRY(pgi_struct_in(out, sizeof *out, options, "pg_encode_options"));
-    PGI_TRY(check_flags(out->flags, ENCODE_FLAGS, "PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE | "
+    PGI_TRY(check_flags(out->flags, ENCODE_FLAGS,
+                        "PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE | "
                         "PG_TRUNCATE_KEEP_ENDS | PG_SUFFIX_OPEN or less"));
     PGI_TRY(check_length(out->max_image_pixels, INT64_MAX, "max_image_pixels"));
     if (out->max_image_pixels == 0) out->max_image_pixels = PGI_DEFAULT_MAX_PIXELS;
@@ -83,7 +82,8 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     if (truncate == PG_TRUNCATE_KEEP_ENDS)
         return pgi_error(PG_ERROR_ARGUMENT, "flags has PG_TRUNCATE_KEEP_ENDS without PG_TRUNCATE");
     if ((truncate & PG_TRUNCATE_KEEP_ENDS) && out->truncation_side == PG_SIDE_LEFT)
-        return pgi_error(PG_ERROR_ARGUMENT, "truncation_side is PG_SIDE_LEFT, but PG_TRUNCATE_KEEP_ENDS cuts tails only");
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "truncation_side is PG_SIDE_LEFT, but PG_TRUNCATE_KEEP_ENDS cuts tails only");
     return PG_OK;
 }
 
@@ -219,8 +219,7 @@ pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids,
     PGI_TRY(check_flags(flags, PG_SKIP_SPECIAL, "PG_SKIP_SPECIAL or 0"));
     pgi_buffer buffer;
     pgi_buffer_init(&buffer, &processor->memory);
-    pg_status status =
-        pgi_tokenizer_decode(processor->tokenizer, ids, n_ids, (flags & PG_SKIP_SPECIAL) != 0, &buffer);
+    pg_status status = pgi_tokenizer_decode(processor->tokenizer, ids, n_ids, (flags & PG_SKIP_SPECIAL) != 0, &buffer);
     if (status >= 0) status = pgi_copy_text_out((const char *)buffer.data, buffer.size, text, capacity, needed);
     pgi_buffer_free(&buffer);
     return status;

@@ -78,8 +78,8 @@ static pg_status lock_partial(pgi_atomic_folder *folder) {
     int number = flock(folder->fd, LOCK_EX | LOCK_NB) != 0 ? errno : 0;
     if (number && number != EWOULDBLOCK) return pgi_system_error(partial, "lock the folder", number);
     /* The other may have finished between these lines: then it is its result, under another name, that is locked. */
-    if (number || fstat(folder->fd, &ours) != 0 || lstat(partial, &now) != 0 ||
-        ours.st_dev != now.st_dev || ours.st_ino != now.st_ino)
+    if (number || fstat(folder->fd, &ours) != 0 || lstat(partial, &now) != 0 || ours.st_dev != now.st_dev ||
+        ours.st_ino != now.st_ino)
         return pgi_error(PG_ERROR_IO, "%s: found another process writing it, expected none", partial);
     return PG_OK;
 }
@@ -174,8 +174,8 @@ pg_status pgi_atomic_folder_abandon(pgi_atomic_folder *folder, pg_status status)
         int number = remove_files(folder->fd);
         if (!number && rmdir(folder->partial) != 0) number = errno;
         if (number)
-            status = pgi_error(status, "%s; %s could not be removed and does not open", pgi_error_text(),
-                               folder->partial);
+            status =
+                pgi_error(status, "%s; %s could not be removed and does not open", pgi_error_text(), folder->partial);
     }
     if (folder->memory) free_paths(folder);
     return status;

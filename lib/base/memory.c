@@ -82,9 +82,7 @@ void *pgi_arena_take(pgi_arena *arena, size_t count, size_t size) {
     return arena->base ? arena->base + at : NULL;
 }
 
-void pgi_buffer_init(pgi_buffer *buffer, const pgi_memory *memory) {
-    *buffer = (pgi_buffer){.memory = memory};
-}
+void pgi_buffer_init(pgi_buffer *buffer, const pgi_memory *memory) { *buffer = (pgi_buffer){.memory = memory}; }
 
 void pgi_buffer_free(pgi_buffer *buffer) {
     if (buffer->memory) pgi_free(buffer->memory, buffer->data);

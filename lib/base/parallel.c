@@ -38,8 +38,8 @@ static void do_chunks(void *context, int thread) {
 }
 
 pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_task_fn task, void *context) {
-    chunks c = {.run = run, .n = n, .grain = grain, .n_chunks = (n + grain - 1) / grain, .task = task,
-                .context = context};
+    chunks c = {
+        .run = run, .n = n, .grain = grain, .n_chunks = (n + grain - 1) / grain, .task = task, .context = context};
     if (run->pool && run->n_threads > 1 && c.n_chunks > 1)
         pgi_thread_pool_run(run->pool, do_chunks, &c, c.n_chunks - 1);
     else

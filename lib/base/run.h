@@ -31,8 +31,8 @@ typedef struct pgi_trace {
 
 typedef struct pgi_run {
     const struct pgi_kernels *kernels;
-    int n_threads;         /* >= 1; scratch is sized for so many */
-    pgi_thread_pool *pool; /* of n_threads; NULL: the calling thread works alone */
+    int n_threads;           /* >= 1; scratch is sized for so many */
+    pgi_thread_pool *pool;   /* of n_threads; NULL: the calling thread works alone */
     const pg_cancel *cancel; /* may be NULL */
     pg_progress_fn progress; /* may be NULL */
     void *progress_user;
@@ -57,10 +57,10 @@ pg_status pgi_run_cancelled_error(void);
  * complete, n_threads >= 1. kernels: may be NULL. */
 pgi_run pgi_run_init(pgi_thread_pool *pool, const struct pgi_kernels *kernels, const pg_run_options *options);
 /* The four fields that every options struct of a computing call has, as pg_run_options. */
-#define PGI_RUN_OPTIONS(options)                    \
-    (&(pg_run_options){.struct_size = sizeof(pg_run_options), \
-                       .n_threads = (options)->n_threads, \
-                       .progress = (options)->progress, \
+#define PGI_RUN_OPTIONS(options)                                  \
+    (&(pg_run_options){.struct_size = sizeof(pg_run_options),     \
+                       .n_threads = (options)->n_threads,         \
+                       .progress = (options)->progress,           \
                        .progress_user = (options)->progress_user, \
                        .cancel = (options)->cancel})
 void pgi_run_free(pgi_run *run); /* ends the threads; run->pool NULL: nothing */

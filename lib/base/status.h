@@ -21,16 +21,16 @@ pg_status pgi_error_context(pg_status status, const char *format, ...) PGI_PRINT
 const char *pgi_error_text(void);
 
 /* Returns from the calling function when `expression` is an error. */
-#define PGI_TRY(expression)                                 \
-    do {                                                    \
-        pg_status pgi_try_status_ = (expression);           \
-        if (pgi_try_status_ < 0) return pgi_try_status_;    \
+#define PGI_TRY(expression)                              \
+    do {                                                 \
+        pg_status pgi_try_status_ = (expression);        \
+        if (pgi_try_status_ < 0) return pgi_try_status_; \
     } while (0)
 
 /* Jumps to `label` when `expression`, kept in the local `status`, is an error. */
-#define PGI_GOTO(expression, label)                         \
-    do {                                                    \
-        if ((status = (expression)) < 0) goto label;        \
+#define PGI_GOTO(expression, label)                  \
+    do {                                             \
+        if ((status = (expression)) < 0) goto label; \
     } while (0)
 
 #endif

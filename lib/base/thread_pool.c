@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 enum {
-    MAX_THREADS = 1024,     /* the API allows no more */
+    MAX_THREADS = 1024,       /* the API allows no more */
     SPIN_NANOSECONDS = 30000, /* waking a thread takes about as long */
-    PAUSES = 32             /* between two looks at the clock */
+    PAUSES = 32               /* between two looks at the clock */
 };
 
 /* Parts of the job state. A job is closed while its number is not OPEN; a pool that ends has QUIT set for good. */
@@ -59,8 +59,8 @@ static uint32_t spin(pgi_thread_pool *pool, int (*wanted)(uint32_t job_state, ui
 }
 
 /*
- * Sleeping: who is about to sleep says so and then looks at the job state once more; who changes the job state looks for sleepers
- * afterwards. Both are sequentially consistent, so one of them sees the other.
+ * Sleeping: who is about to sleep says so and then looks at the job state once more; who changes the job state looks
+ * for sleepers afterwards. Both are sequentially consistent, so one of them sees the other.
  */
 static uint32_t wait_for_call(pgi_thread_pool *pool, uint32_t number) {
     for (;;) {
@@ -148,8 +148,8 @@ static void take_place(int thread) {
 #endif
 }
 
-/* LLVM's OpenMP keeps threads for later when their region has ended, spinning for 0.2 s; for those of the calling thread
- * this switches that off. GNU's ends them. */
+/* LLVM's OpenMP keeps threads for later when their region has ended, spinning for 0.2 s; for those of the calling
+ * thread this switches that off. GNU's ends them. */
 #if defined(__ELF__)
 extern void kmp_set_blocktime(int) __attribute__((weak));
 static void spin_in_no_pool(void) {
@@ -166,8 +166,8 @@ static void *wait_for_lock(void *lock) {
 }
 
 /* How many of `wanted` threads the system lets live at once, the calling one counted. OpenMP ends the process when it
- * is refused one (ulimit -u, the pids limit of a container), so they are created and joined first: twice as many, since the
- * system may still count threads that have been joined, and since another pool may start meanwhile. */
+ * is refused one (ulimit -u, the pids limit of a container), so they are created and joined first: twice as many, since
+ * the system may still count threads that have been joined, and since another pool may start meanwhile. */
 static int try_threads(int wanted) {
     pthread_t threads[2 * MAX_THREADS];
     const int most = 2 * ((wanted < MAX_THREADS ? wanted : MAX_THREADS) - 1);

@@ -1,6 +1,6 @@
 /*
- * A thread pool: the calling thread and others of our own that share its work. One belongs to each session, and to each call
- * that computes without one; nothing about it is global.
+ * A thread pool: the calling thread and others of our own that share its work. One belongs to each session, and to each
+ * call that computes without one; nothing about it is global.
  *
  * OpenMP gives the threads, but does not see the host's: a thread made here enters one parallel region, and all of that
  * region stay in it and wait for work in our own way until the pool is closed. OpenMP's pools, its settings and its
@@ -20,19 +20,19 @@ typedef void (*pgi_job_fn)(void *context, int thread);
 
 /* Private to thread_pool.c; here so that a session holds it and nothing is allocated later. */
 typedef struct pgi_thread_pool {
-    int n_threads;   /* the caller counted; 1: there are no others */
-    int spins;       /* whether threads wait busily at first: CPUs are not fewer than threads */
-    pid_t owner;     /* the process whose threads these are; 0: none were started */
-    int has_launcher;  /* whether the system gave us a thread, in this process */
+    int n_threads;             /* the caller counted; 1: there are no others */
+    int spins;                 /* whether threads wait busily at first: CPUs are not fewer than threads */
+    pid_t owner;               /* the process whose threads these are; 0: none were started */
+    int has_launcher;          /* whether the system gave us a thread, in this process */
     int n_present, n_expected; /* of the others, under the mutex; expected 0: not known yet */
-    pthread_t launcher; /* makes the others */
+    pthread_t launcher;        /* makes the others */
     pthread_mutex_t mutex;
     pthread_cond_t work, done;
     pgi_job_fn body; /* of the job; so are the next two. Read by threads that are counted in `job_state` alone. */
     void *context;
-    fenv_t environment; /* the caller's rounding and flushing, as results must not depend on the thread */
-    char line1[64];     /* what follows is written by all threads: apart from the rest in the cache */
-    atomic_uint job_state;   /* the job's number, whether it may be entered, how many other threads are in it */
+    fenv_t environment;    /* the caller's rounding and flushing, as results must not depend on the thread */
+    char line1[64];        /* what follows is written by all threads: apart from the rest in the cache */
+    atomic_uint job_state; /* the job's number, whether it may be entered, how many other threads are in it */
     char line2[64];
     atomic_int n_sleeping; /* of the others */
     atomic_int caller_sleeps;
@@ -51,8 +51,8 @@ void pgi_thread_pool_free(pgi_thread_pool *pool);
  * Calls body(context, 0) on this thread, and body(context, t), 0 < t < n_threads, on those of the pool that come while
  * that runs; returns when all that came are done. So `body` divides the work as it goes, and does all of it when nobody
  * comes: a system may refuse threads, or have no CPU for them now. At most `helpers` sleeping threads are woken.
- * The first call starts the threads where pgi_thread_pool_start() did not; so does the first one in a child after fork(). One
- * job at a time, from any thread.
+ * The first call starts the threads where pgi_thread_pool_start() did not; so does the first one in a child after
+ * fork(). One job at a time, from any thread.
  */
 void pgi_thread_pool_run(pgi_thread_pool *pool, pgi_job_fn body, void *context, int64_t helpers);
 

@@ -251,9 +251,18 @@ static const char *unfollowed_setting(const json_t *generation) {
         const char *key;
         double neutral; /* the number that changes nothing; null and an empty list change nothing either */
     } settings[] = {
-        {"num_beams", 1},           {"repetition_penalty", 1},     {"no_repeat_ngram_size", 0}, {"min_length", 0},
-        {"min_new_tokens", 0},      {"bad_words_ids", 0},          {"sequence_bias", 0},        {"suppress_tokens", 0},
-        {"begin_suppress_tokens", 0}, {"forced_bos_token_id", -1}, {"forced_eos_token_id", -1}, {"guidance_scale", 1},
+        {"num_beams", 1},
+        {"repetition_penalty", 1},
+        {"no_repeat_ngram_size", 0},
+        {"min_length", 0},
+        {"min_new_tokens", 0},
+        {"bad_words_ids", 0},
+        {"sequence_bias", 0},
+        {"suppress_tokens", 0},
+        {"begin_suppress_tokens", 0},
+        {"forced_bos_token_id", -1},
+        {"forced_eos_token_id", -1},
+        {"guidance_scale", 1},
     };
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         const json_t *value = json_object_get(generation, settings[i].key);

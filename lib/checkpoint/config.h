@@ -43,7 +43,7 @@ typedef struct pgi_config {
      * config.json (its top level, else its text_config). */
     int64_t pad_id, bos_id; /* -1: none */
     int64_t eos_ids[PGI_MAX_EOS];
-    int32_t n_eos;    /* 0: nothing ends the text early */
+    int32_t n_eos; /* 0: nothing ends the text early */
     /* A setting of generation_config.json that changes what HF's greedy generate() says and that we do not follow;
      * NULL: none. Static storage. */
     const char *unfollowed_setting;

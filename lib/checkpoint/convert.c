@@ -42,7 +42,7 @@ static const char *const copied_files[] = {"LICENSE",
 /* A tensor to be written. */
 typedef struct item {
     const pgi_stored_tensor *tensor;
-    int32_t dtype; /* as written: PGI_DTYPE_*_BLOCKS, PG_DTYPE_* */
+    int32_t dtype;        /* as written: PGI_DTYPE_*_BLOCKS, PG_DTYPE_* */
     uint64_t n_bytes, at; /* at: in the data of its file */
     uint32_t file, crc32;
 } item;
@@ -164,8 +164,7 @@ static pg_status add_key(pgi_buffer *text, const char *prefix, const char *name)
 }
 
 static pg_status add_shape(pgi_buffer *text, const int64_t *shape, int32_t n_dims) {
-    for (int32_t i = 0; i < n_dims; i++)
-        PGI_TRY(pgi_buffer_printf(text, "%s%lld", i ? "," : "[", (long long)shape[i]));
+    for (int32_t i = 0; i < n_dims; i++) PGI_TRY(pgi_buffer_printf(text, "%s%lld", i ? "," : "[", (long long)shape[i]));
     return pgi_buffer_append(text, "]", 1);
 }
 
@@ -242,8 +241,8 @@ static pg_status write_blocks(converter *c, const pgi_atomic_file *file, uint64_
         pg_status status = pgi_quantize_parallel(c->run, &from, it->dtype, i, end, c->chunk);
         if (status == PG_ERROR_CANCELLED) return status;
         if (status < 0) return pgi_error_context(status, "%s: tensor %s", it->tensor->file, it->tensor->name);
-        PGI_TRY(write_chunk(c, file, begin, it, c->chunk, (uint64_t)(i * panel_bytes),
-                            (size_t)((end - i) * panel_bytes)));
+        PGI_TRY(
+            write_chunk(c, file, begin, it, c->chunk, (uint64_t)(i * panel_bytes), (size_t)((end - i) * panel_bytes)));
         i = end;
     }
     return PG_OK;
@@ -254,8 +253,8 @@ static pg_status write_vector(converter *c, const pgi_atomic_file *file, uint64_
     for (int64_t i = 0; i < n;) {
         int64_t end = i + most < n ? i + most : n;
         pgi_stored_to_f32(it->tensor, i, end, (float *)c->chunk);
-        PGI_TRY(write_chunk(c, file, begin, it, c->chunk, (uint64_t)i * sizeof(float),
-                            (size_t)(end - i) * sizeof(float)));
+        PGI_TRY(
+            write_chunk(c, file, begin, it, c->chunk, (uint64_t)i * sizeof(float), (size_t)(end - i) * sizeof(float)));
         i = end;
     }
     return PG_OK;
@@ -305,8 +304,8 @@ static pg_status write_small_file(converter *c, const char *name, const pgi_buff
 static pg_status write_index(converter *c, pgi_buffer *text) {
     char name[64];
     text->size = 0;
-    PGI_TRY(pgi_buffer_printf(text, "{\"metadata\":{\"total_size\":%llu},\"weight_map\":{",
-                              (unsigned long long)c->total));
+    PGI_TRY(
+        pgi_buffer_printf(text, "{\"metadata\":{\"total_size\":%llu},\"weight_map\":{", (unsigned long long)c->total));
     for (size_t i = 0; i < c->n_items; i++) {
         file_name(c, c->items[i].file, name);
         PGI_TRY(add_key(text, "", c->items[i].tensor->name));
@@ -350,9 +349,9 @@ static pg_status open_source(converter *c) {
     pg_status status = pgi_tensor_files_open(c->memory, c->source, &c->files);
     if (status >= 0) status = pgi_weights_bind(c->memory, c->run, &c->config, c->files, &c->bound);
     if (status >= 0 && c->bound.format != PG_WEIGHTS_STORED)
-        status = pgi_error(PG_ERROR_UNSUPPORTED,
-                           "%s: found weights that were converted to %s, expected F32, BF16 or F16", c->source,
-                           pgi_weights_name(c->bound.format));
+        status =
+            pgi_error(PG_ERROR_UNSUPPORTED, "%s: found weights that were converted to %s, expected F32, BF16 or F16",
+                      c->source, pgi_weights_name(c->bound.format));
     return status;
 }
 

@@ -145,13 +145,12 @@ static pg_status read_tensor(const pgi_tensor_file_info *file, int32_t weights, 
     size_t bytes = blocks_bytes(dtype, n_dims, shape);
     if (tensor->dtype != PG_DTYPE_U8 || tensor->n_bytes != bytes)
         return pgi_error(PG_ERROR_FORMAT,
-                         "%s: tensor %s: found %zu bytes of dtype %s, expected %zu of U8: %s blocks of %s",
-                         file->path, tensor->name, tensor->n_bytes, tensor->dtype_name, bytes, weights_names[weights],
-                         text);
+                         "%s: tensor %s: found %zu bytes of dtype %s, expected %zu of U8: %s blocks of %s", file->path,
+                         tensor->name, tensor->n_bytes, tensor->dtype_name, bytes, weights_names[weights], text);
     if ((uintptr_t)tensor->data % 64)
         return pgi_error(PG_ERROR_FORMAT,
-                         "%s: tensor %s: found its blocks %d bytes behind a multiple of 64, expected none",
-                         file->path, tensor->name, (int)((uintptr_t)tensor->data % 64));
+                         "%s: tensor %s: found its blocks %d bytes behind a multiple of 64, expected none", file->path,
+                         tensor->name, (int)((uintptr_t)tensor->data % 64));
     tensor->dtype = dtype;
     tensor->n_dims = n_dims;
     memset(tensor->shape, 0, sizeof tensor->shape);
@@ -177,9 +176,8 @@ pg_status pgi_quantized_store_read(const pgi_memory *memory, pgi_tensor_files *f
         PGI_TRY(read_header(&file, &other));
         if (i == 0) first = other;
         if (other.weights != first.weights || other.config_crc32 != first.config_crc32)
-            return pgi_error(PG_ERROR_FORMAT,
-                             "%s: found %s weights of config %08x, expected %s of %08x as in %s", file.path,
-                             weights_names[other.weights], other.config_crc32, weights_names[first.weights],
+            return pgi_error(PG_ERROR_FORMAT, "%s: found %s weights of config %08x, expected %s of %08x as in %s",
+                             file.path, weights_names[other.weights], other.config_crc32, weights_names[first.weights],
                              first.config_crc32, pgi_tensor_files_file(files, 0).path);
     }
     if (!first.weights) return PG_OK;

@@ -17,7 +17,7 @@ typedef struct pgi_stored_tensor {
     const char *dtype_name; /* as in the file: "BF16" */
     int32_t n_dims;         /* 0 to 8 */
     int64_t shape[8];       /* of blocks: the shape of what was quantized */
-    const void *data; /* in the mapping, any alignment */
+    const void *data;       /* in the mapping, any alignment */
     size_t n_bytes;
     uint32_t file_index; /* for pgi_tensor_files_file() */
     uint32_t crc32;      /* of the data, as the metadata of a converted file says */

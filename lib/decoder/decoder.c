@@ -30,18 +30,19 @@ enum { VOCAB_BLOCK = 8192 }; /* vocabulary whose logits are made at a time when 
 
 typedef struct workspace {
     float *normed;          /* [T, H] */
-    float *residual;          /* [T, H]: what a block adds to x */
+    float *residual;        /* [T, H]: what a block adds to x */
     float *q;               /* [T, h * d] */
     float *k, *v;           /* [T, g * d]: of the rows of this pass */
-    float *attention_out;        /* [T, h * d] */
-    void *intermediate;           /* of the MLP */
+    float *attention_out;   /* [T, h * d] */
+    void *intermediate;     /* of the MLP */
     float *cos, *sin;       /* [T, d / 2] */
     int64_t *key_end;       /* [T]: a full layer sees the keys up to here */
     int64_t *window_prefix; /* [T]: a sliding layer sees the keys up to here, */
     int64_t *window_begin;  /* [T]  and those from here */
     int64_t *window_end;    /* [T]  to here */
     void *linear;           /* scratch of the operations; first, and */
-    float *block_logits;            /* [PGI_GEMV_ROWS, VOCAB_BLOCK] logits; second: the heads know no more of a pass than these two */
+    float *
+        block_logits; /* [PGI_GEMV_ROWS, VOCAB_BLOCK] logits; second: the heads know no more of a pass than these two */
     void *attention;
 } workspace;
 
@@ -213,7 +214,8 @@ static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config
     PGI_TRY(attend(run, config, index, pass, first_out, n_out, w));
     PGI_TRY(pgi_linear_forward(run, w->attention_out, width, n_out, &layer->out, w->residual, h, w->linear));
     if (config->gemma_version == 2)
-        PGI_TRY(pgi_rms_norm(run, w->residual, n_out, h, layer->post_attention_norm, config->rms_norm_eps, w->residual));
+        PGI_TRY(
+            pgi_rms_norm(run, w->residual, n_out, h, layer->post_attention_norm, config->rms_norm_eps, w->residual));
     PGI_TRY(pgi_add(run, x, w->residual, n_out * h));
 
     const float *mlp_norm = config->gemma_version == 2 ? layer->pre_mlp_norm : layer->post_attention_norm;

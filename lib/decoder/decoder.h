@@ -63,7 +63,8 @@ pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config,
 pg_status pgi_decoder_head(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                            const float *x, int64_t n_rows, float *logits, void *workspace);
 
-/* tokens [n_rows], n_rows <= PGI_GEMV_ROWS: what pgi_argmax() picks of those logits, which are made and dropped in parts. */
+/* tokens [n_rows], n_rows <= PGI_GEMV_ROWS: what pgi_argmax() picks of those logits, which are made and dropped in
+ * parts. */
 pg_status pgi_decoder_pick(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                            const float *x, int64_t n_rows, int64_t *tokens, void *workspace);
 

@@ -18,11 +18,11 @@
 #include "ops/ops.h"
 
 typedef struct workspace {
-    float *normed;   /* [N, D] */
+    float *normed;    /* [N, D] */
     float *q, *k, *v; /* [N, D] */
-    float *hidden;   /* [N, 3 P P]: the patches' pixels first, then the intermediate values of the MLP */
-    void *linear;    /* scratch of pgi_linear_forward() */
-    void *attention; /* scratch of pgi_attention_forward() */
+    float *hidden;    /* [N, 3 P P]: the patches' pixels first, then the intermediate values of the MLP */
+    void *linear;     /* scratch of pgi_linear_forward() */
+    void *attention;  /* scratch of pgi_attention_forward() */
 } workspace;
 
 static pgi_attention attention_shape(const pgi_vision_config *config) {
@@ -39,7 +39,8 @@ static pgi_attention attention_shape(const pgi_vision_config *config) {
 static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_vision_config *config) {
     size_t n = (size_t)config->n_patches, d = (size_t)config->hidden_size;
     size_t patch = (size_t)config->n_channels * (size_t)config->patch_size * (size_t)config->patch_size;
-    size_t pixels = n * patch * sizeof(float), intermediate = pgi_mlp_intermediate(config->n_patches, config->intermediate_size, 0);
+    size_t pixels = n * patch * sizeof(float),
+           intermediate = pgi_mlp_intermediate(config->n_patches, config->intermediate_size, 0);
     pgi_attention shape = attention_shape(config);
     workspace w;
     w.normed = pgi_arena_take(arena, n * d, sizeof(float));

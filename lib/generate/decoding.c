@@ -52,7 +52,8 @@ pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, in
     return PG_OK;
 }
 
-pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row, int64_t max_new_tokens) {
+pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
+                             int64_t max_new_tokens) {
     const int64_t n = merged->inputs->rows[row].n_tokens, room = pgi_context_limit(&merged->model->config) - n;
     if (n < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row);
@@ -68,8 +69,8 @@ pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *me
 }
 
 /* What follows the last hidden states x [n, hidden] of n decodings: logits, or the likeliest token alone. */
-static pg_status head(const pgi_run *run, const pg_model *model, const float *x, pgi_decoding *const *decodings, int64_t n,
-                      float *logits, void *decoder) {
+static pg_status head(const pgi_run *run, const pg_model *model, const float *x, pgi_decoding *const *decodings,
+                      int64_t n, float *logits, void *decoder) {
     const pgi_text_config *text = &model->config.text;
     int64_t tokens[PGI_STEP_ROWS];
     if (logits) return pgi_decoder_head(run, text, &model->weights.text, x, n, logits, decoder);
@@ -79,7 +80,7 @@ static pg_status head(const pgi_run *run, const pg_model *model, const float *x,
 }
 
 pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, pgi_decoding *decoding,
-                             int64_t layers_done, int64_t layers_total, float *logits, void *memory) {
+                               int64_t layers_done, int64_t layers_total, float *logits, void *memory) {
     const pg_model *model = merged->model;
     const pgi_text_config *text = &model->config.text;
     const int64_t first = merged->inputs->rows[row].first_token, n = merged->inputs->rows[row].n_tokens;
@@ -105,7 +106,7 @@ pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merg
 }
 
 pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *decodings, int64_t n,
-                           const pgi_step_room *room, float *logits) {
+                                  const pgi_step_room *room, float *logits) {
     const pgi_text_config *text = &model->config.text;
     pgi_sequence sequences[PGI_STEP_ROWS];
     for (int64_t i = 0; i < n; i++) {

@@ -124,7 +124,7 @@ static pg_status prefill_rows(generation *g) {
     const int64_t n_layers = g->model->config.text.n_layers;
     for (int64_t r = 0; r < g->n_rows; r++) {
         PGI_TRY(pgi_decoding_prefill(g->run, g->merged, r, &g->rows[r].decoding, r * n_layers, g->n_rows * n_layers,
-                                   NULL, g->prefill));
+                                     NULL, g->prefill));
         pgi_decoding_pick(&g->rows[r].decoding, g->model, NULL);
     }
     pgi_free(&g->model->memory, g->prefill);
@@ -139,8 +139,7 @@ static int32_t emit(const generation *g, int64_t r, size_t before, int64_t token
     const char *piece = text->data ? (const char *)text->data + before : "";
     int32_t stop = 0;
     if (options->on_text) stop = options->on_text(options->on_text_user, piece, text->size - before, token);
-    if (options->on_row_text &&
-        options->on_row_text(options->on_row_text_user, r, piece, text->size - before, token))
+    if (options->on_row_text && options->on_row_text(options->on_row_text_user, r, piece, text->size - before, token))
         stop = 1;
     return stop;
 }

@@ -1,8 +1,8 @@
 #include "generate/session.h"
 
 /* Features are kept through the prefill; what makes them is not needed then any more. */
-static pgi_merged_inputs_room lay_out_prefill(pgi_arena *arena, const pgi_run *run, const pg_model *model, int64_t n_tokens,
-                                        int64_t n_images, int64_t capacity, void **decoder) {
+static pgi_merged_inputs_room lay_out_prefill(pgi_arena *arena, const pgi_run *run, const pg_model *model,
+                                              int64_t n_tokens, int64_t n_images, int64_t capacity, void **decoder) {
     const pgi_text_config *text = &model->config.text;
     size_t encode = n_images > 0 ? pgi_features_scratch(run, model) : 0;
     size_t prefill = pgi_prefill_workspace(run, text, n_tokens, capacity);
@@ -125,8 +125,7 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     n_images = pgi_min64(n_images, inputs->n_tokens / model->config.vision.n_patches);
     PGI_TRY(reserve(session, n, n_images));
     arena.base = session->prefill_block;
-    pgi_merged_inputs_room room =
-        lay_out_prefill(&arena, run, model, n, n_images, decoding->cache.capacity, &decoder);
+    pgi_merged_inputs_room room = lay_out_prefill(&arena, run, model, n, n_images, decoding->cache.capacity, &decoder);
     PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, &room, &merged));
     PGI_GOTO(pgi_decoding_reset(decoding, &merged, 0, session->max_new_tokens), done);
     PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, decoding, 0, model->config.text.n_layers, session->logits, decoder),

@@ -12,9 +12,9 @@ typedef enum pgi_session_state {
 } pgi_session_state;
 
 struct pg_session {
-    pg_model *model; /* counted */
-    pgi_run run;     /* its cancel flag is counted */
-    pgi_thread_pool pool;   /* of the run */
+    pg_model *model;      /* counted */
+    pgi_run run;          /* its cancel flag is counted */
+    pgi_thread_pool pool; /* of the run */
     int32_t max_new_tokens;
 
     pgi_session_state state;

@@ -4,8 +4,8 @@
 #include "image/resize.h"
 #include "image/resize_float.h"
 
-pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels,
-                              const pgi_image_settings *settings, const pgi_rgb *rgb, float *pixels) {
+pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_image_settings *settings,
+                              const pgi_rgb *rgb, float *pixels) {
     pgi_rgb resized = {0};
     if (settings->do_resize) {
         PGI_TRY(pgi_resize(memory, kernels, rgb, settings->width, settings->height, settings->resample, &resized));

@@ -10,8 +10,8 @@
 #include "kernels/kernels.h"
 
 /* Resize, rescale, normalize; `pixels` receives f32 [3, height, width], HF's values to the bit. */
-pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels,
-                              const pgi_image_settings *settings, const pgi_rgb *rgb, float *pixels);
+pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_image_settings *settings,
+                              const pgi_rgb *rgb, float *pixels);
 
 /* pixels: f32 [3, S, S], S the size in `settings`, which is all that is read of them: -1 to 1. */
 pg_status pgi_big_vision_pixels(const pgi_memory *memory, const pgi_image_settings *settings, const pgi_rgb *rgb,

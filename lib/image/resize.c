@@ -11,7 +11,6 @@
 #include <math.h>
 #include <string.h>
 
-
 static double box_filter(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
 
 static double bilinear_filter(double x) {
@@ -135,7 +134,8 @@ static int vertical_goes_first(const pgi_rgb *in, const pgi_rgb *out) {
     return out->height < in->height && (int64_t)in->height - out->height > 2 * ((int64_t)in->width - out->width);
 }
 
-static pg_status convolve(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_rgb *in, const filter *f, pgi_rgb *out) {
+static pg_status convolve(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_rgb *in, const filter *f,
+                          pgi_rgb *out) {
     pgi_resample horizontal = {0}, vertical = {0};
     pgi_rgb between = {0}; /* what the first of two passes makes */
     int resize_width = out->width != in->width, resize_height = out->height != in->height;
@@ -150,8 +150,8 @@ static pg_status convolve(const pgi_memory *memory, const pgi_kernels *kernels, 
     } else if (both) { /* only the rows that the second pass reads */
         int32_t first = vertical.first[0], end = vertical.first[out->height - 1] + vertical.n[out->height - 1];
         PGI_GOTO(new_rgb(memory, out->width, end - first, &between), done);
-        kernels->resample_columns(&horizontal, in->data + (size_t)first * (size_t)in->width * 3, in->width,
-                                 end - first, between.data);
+        kernels->resample_columns(&horizontal, in->data + (size_t)first * (size_t)in->width * 3, in->width, end - first,
+                                  between.data);
         pass_vertical(kernels, &vertical, between.data, first, (size_t)out->width * 3, out->data);
     } else if (resize_width) {
         kernels->resample_columns(&horizontal, in->data, in->width, in->height, out->data);

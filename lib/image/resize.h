@@ -6,14 +6,7 @@
 #include "kernels/kernels.h"
 
 /* Pillow's numbers (PIL.Image.Resampling). */
-enum {
-    PGI_NEAREST = 0,
-    PGI_LANCZOS = 1,
-    PGI_BILINEAR = 2,
-    PGI_BICUBIC = 3,
-    PGI_BOX = 4,
-    PGI_HAMMING = 5
-};
+enum { PGI_NEAREST = 0, PGI_LANCZOS = 1, PGI_BILINEAR = 2, PGI_BICUBIC = 3, PGI_BOX = 4, PGI_HAMMING = 5 };
 
 /* kernels: any set gives the same bits. *out is a new image of width x height (also when the size does not change). */
 pg_status pgi_resize(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_rgb *in, int32_t width,

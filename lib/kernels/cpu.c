@@ -36,8 +36,8 @@ uint64_t pgi_cpu_features(void) {
 uint64_t pgi_cpu_default(void) {
     uint32_t a, b, c, d;
     uint64_t features = pgi_cpu_features();
-    int amd = __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx &&
-              d == signature_AMD_edx;
+    int amd =
+        __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx;
     return amd ? features : features & ~PG_CPU_AVX512_BF16;
 }
 #else

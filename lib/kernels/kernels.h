@@ -32,7 +32,7 @@ enum {
     PGI_GEMM_LDA = PGI_GEMM_KC + 16, /* from row to row of an A tile: not a power of two, for the cache's sets */
     PGI_GEMM_MR_MAX = 16,
     PGI_GEMM_NR_MAX = 32,
-    PGI_GEMM_BF16_KC = 2 * PGI_GEMM_KC,         /* of gemm_bf16; also an even number */
+    PGI_GEMM_BF16_KC = 2 * PGI_GEMM_KC, /* of gemm_bf16; also an even number */
     PGI_GEMM_BF16_LDA = PGI_GEMM_BF16_KC + 32,
     PGI_GEMV_ROWS = 4 /* up to this many rows of x a product streams the weights instead of packing them */
 };
@@ -40,13 +40,13 @@ enum {
 static inline int64_t pgi_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 
 struct pgi_kernels {
-    uint64_t cpu;         /* PG_CPU_* bits in use */
-    int gemm_mr, gemm_nr; /* the tile of `gemm` */
+    uint64_t cpu;                   /* PG_CPU_* bits in use */
+    int gemm_mr, gemm_nr;           /* the tile of `gemm` */
     int gemm_bf16_mr, gemm_bf16_nr; /* of `gemm_bf16`, within the same limits */
     /* Whether products round their factors to bf16 (pgi_kernels_arithmetic()): linear layers of more than PGI_GEMV_ROWS
      * rows with weights that are not quantized; attention that is not streamed. */
     int bf16_linear, bf16_attention;
-    int quantized_rows;   /* rows of a tile of `product_int8`, at least PGI_GEMV_ROWS */
+    int quantized_rows; /* rows of a tile of `product_int8`, at least PGI_GEMV_ROWS */
 #define K(type, name, parameters) type(*name) parameters;
 #include "kernels/kernels.inc"
 #undef K
@@ -56,9 +56,9 @@ struct pgi_kernels {
 enum {
     /* "gelu_pytorch_tanh", "gelu_new", "gelu_fast": 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
     PGI_ACTIVATION_GELU_TANH = 1,
-    PGI_ACTIVATION_GELU_ERF = 2,  /* "gelu": 0.5 x (1 + erf(x / sqrt 2)) */
-    PGI_ACTIVATION_SILU = 3,      /* "silu", "swish": x / (1 + exp(-x)) */
-    PGI_ACTIVATION_RELU = 4       /* "relu" */
+    PGI_ACTIVATION_GELU_ERF = 2, /* "gelu": 0.5 x (1 + erf(x / sqrt 2)) */
+    PGI_ACTIVATION_SILU = 3,     /* "silu", "swish": x / (1 + exp(-x)) */
+    PGI_ACTIVATION_RELU = 4      /* "relu" */
 };
 
 /* The kernels of an activation. PG_ERROR_INTERNAL: there is none. */

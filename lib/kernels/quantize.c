@@ -17,8 +17,7 @@ static inline float clamp(float x, float lo, float hi) { return x < lo ? lo : x 
 /* n <= 128 weights of a row from column c on, the rest zeros. */
 static void load_group(const pgi_matrix *from, int64_t row, int64_t column, float *out) {
     int64_t n = from->columns - column < PGI_GROUP_COLUMNS ? from->columns - column : PGI_GROUP_COLUMNS;
-    const char *data =
-        (const char *)from->data + (row * from->columns + column) * (int64_t)pgi_dtype_size(from->dtype);
+    const char *data = (const char *)from->data + (row * from->columns + column) * (int64_t)pgi_dtype_size(from->dtype);
     switch (from->dtype) {
         case PG_DTYPE_F32: memcpy(out, data, (size_t)n * sizeof(float)); break;
         case PG_DTYPE_BF16:
@@ -59,7 +58,8 @@ static void quantize_int8(const float *x, float max, int r, unsigned char *block
     for (int c = 0; c < PGI_GROUP_COLUMNS; c += 4) memcpy(block + 64 + c * PGI_PANEL_ROWS + 4 * r, q + c, 4);
 }
 
-/* Four floats, in the vectors that gcc and clang have for every CPU: a loop over 32 values is not made of them by gcc. */
+/* Four floats, in the vectors that gcc and clang have for every CPU: a loop over 32 values is not made of them by gcc.
+ */
 typedef float four __attribute__((vector_size(16)));
 typedef int32_t four_words __attribute__((vector_size(16)));
 
@@ -114,7 +114,8 @@ static int best_sub(const float *x, float max, float scale, float *error) {
     return best;
 }
 
-/* Row r of an int4 block: of three scales, at which the largest weight is 8.25, 7.5 or 7 steps from zero at sub = 15. */
+/* Row r of an int4 block: of three scales, at which the largest weight is 8.25, 7.5 or 7 steps from zero at sub = 15.
+ */
 static void quantize_int4(const float *x, float max, int r, unsigned char *block) {
     static const float steps[] = {15 * 8.25f, 15 * 7.5f, 15 * 7.0f};
     float largest[SUBS], scale = 0, least = 0;
@@ -140,7 +141,8 @@ static void quantize_int4(const float *x, float max, int r, unsigned char *block
         *factors = (unsigned char)(r & 1 ? *factors | sub[s] << 4 : sub[s]); /* row after row */
         float inverse = scale > 0 ? 1 / ((float)sub[s] * scale) : 0;
         for (int e = 4 * s; e < 4 * s + 4; e++) {
-            four low = int4_of(load_four(x + 8 * e), inverse) + 8, high = int4_of(load_four(x + 8 * e + 4), inverse) + 8;
+            four low = int4_of(load_four(x + 8 * e), inverse) + 8,
+                 high = int4_of(load_four(x + 8 * e + 4), inverse) + 8;
             for (int j = 0; j < 4; j++)
                 block[64 + 64 * e + 4 * r + j] = (unsigned char)((int)low[j] | (int)high[j] << 4);
         }
@@ -172,8 +174,7 @@ pg_status pgi_quantize_panels(const pgi_matrix *from, int32_t dtype, int64_t beg
 
 void pgi_quantized_row(const pgi_matrix *matrix, int64_t row, float factor, float *out) {
     const int64_t bytes = pgi_quantized_block(matrix->dtype), groups = pgi_quantized_groups(matrix->columns);
-    const unsigned char *block =
-        (const unsigned char *)matrix->data + row / PGI_PANEL_ROWS * groups * bytes;
+    const unsigned char *block = (const unsigned char *)matrix->data + row / PGI_PANEL_ROWS * groups * bytes;
     const int r = (int)(row % PGI_PANEL_ROWS);
     for (int64_t c = 0; c < matrix->columns; c++) {
         const unsigned char *b = block + c / PGI_GROUP_COLUMNS * bytes;

@@ -16,8 +16,8 @@
  *
  * Four columns of a row side by side are what VNNI, AVX-VNNI and AMX read, and two such halves what AVX2 widens. The
  * weights are the unsigned factor, the activations the signed one: the excess of 128 (8) is taken off by starting each
- * sum at -128 (-8) times the sum of the activations. sub * q fits int8 (at most 15 * 8), so that an int4 block becomes an
- * int8 block exactly, and one product serves both.
+ * sum at -128 (-8) times the sum of the activations. sub * q fits int8 (at most 15 * 8), so that an int4 block becomes
+ * an int8 block exactly, and one product serves both.
  *
  * The scale of int4 is bf16 for its range (small weights would make an f16 subnormal); its few digits cost nothing, as
  * the weights are rounded to the scale as stored.
@@ -29,9 +29,9 @@
  *   q: s8 [32 fours of columns][m][4]   scale: f32 [m]   -128 times the sum of q: s32 [m]
  *   -8 times the sum of q of each 32 columns: s32 [4][m]
  *
- * Products of a group are exact integers S; groups are added in their order, y = fma(S, scale of w * scale of x, y) from
- * the bias on. So a result is the same to the last bit for every instruction set, for any number of threads, and whatever
- * rows lie beside it.
+ * Products of a group are exact integers S; groups are added in their order, y = fma(S, scale of w * scale of x, y)
+ * from the bias on. So a result is the same to the last bit for every instruction set, for any number of threads, and
+ * whatever rows lie beside it.
  */
 #ifndef PGI_KERNELS_QUANTIZED_H
 #define PGI_KERNELS_QUANTIZED_H
@@ -45,9 +45,9 @@ enum {
     PGI_SUB_COLUMNS = 32,
     PGI_INT8_BLOCK = 64 + PGI_PANEL_ROWS * PGI_GROUP_COLUMNS,     /* bytes */
     PGI_INT4_BLOCK = 64 + PGI_PANEL_ROWS * PGI_GROUP_COLUMNS / 2, /* bytes */
-    PGI_TILE_ROWS = 12,        /* rows of activations of a tile at the most */
-    PGI_TILE_ROW_BYTES = 152,  /* of one row in a block of activations */
-    PGI_QUANTIZED_VERSION = 1 /* of this layout, as converted files name it */
+    PGI_TILE_ROWS = 12,                                           /* rows of activations of a tile at the most */
+    PGI_TILE_ROW_BYTES = 152,                                     /* of one row in a block of activations */
+    PGI_QUANTIZED_VERSION = 1                                     /* of this layout, as converted files name it */
 };
 
 /* pgi_matrix.dtype of quantized matrices; no PG_DTYPE_*, since no array of such elements can be handed out. */
@@ -66,10 +66,9 @@ static inline int64_t pgi_quantized_bytes(int32_t dtype, int64_t rows, int64_t c
 }
 
 /*
- * Quantizes panels begin .. end of `from` (f32, bf16 or f16) to `out`, where panel `begin` goes. The same bytes on every
- * CPU: plain C, round half to even. int8: the scale is the largest |w| / 127. int4: scale and sub are those of the least
- * squared error among a few.
- * PG_ERROR_ARGUMENT: a weight is NaN or infinite; names row and column.
+ * Quantizes panels begin .. end of `from` (f32, bf16 or f16) to `out`, where panel `begin` goes. The same bytes on
+ * every CPU: plain C, round half to even. int8: the scale is the largest |w| / 127. int4: scale and sub are those of
+ * the least squared error among a few. PG_ERROR_ARGUMENT: a weight is NaN or infinite; names row and column.
  */
 pg_status pgi_quantize_panels(const pgi_matrix *from, int32_t dtype, int64_t begin, int64_t end, void *out);
 

@@ -4,7 +4,7 @@
 #include "projector/projector.h"
 
 typedef struct workspace {
-    float *encoded;           /* [n_patches, vision hidden] */
+    float *encoded;            /* [n_patches, vision hidden] */
     void *encoder, *projector; /* not alive at once, but small beside the rest */
 } workspace;
 

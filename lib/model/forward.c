@@ -51,7 +51,8 @@ static float *new_output(const pg_outputs *out, uint32_t flags, int64_t n, int64
     return pgi_alloc(&out->memory, count, sizeof(float));
 }
 
-static pg_status new_outputs(const pgi_merged_inputs *merged, uint32_t flags, int64_t logits_to_keep, pg_outputs **result) {
+static pg_status new_outputs(const pgi_merged_inputs *merged, uint32_t flags, int64_t logits_to_keep,
+                             pg_outputs **result) {
     const pg_model *model = merged->model;
     pg_outputs *out = pgi_alloc_zero(&model->memory, 1, sizeof *out);
     *result = out;
@@ -131,8 +132,8 @@ static pg_status keep_outputs(forward *f, int64_t row, span some, const float *l
     const int64_t h = out->hidden_size, first_kept = out->n_tokens - out->n_kept;
     float *row_logits = out->n_kept > 0 ? out->logits + row * out->n_kept * out->vocab_size : NULL;
     if (f->flags & (PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN)) {
-        float *to = out->last_hidden ? out->last_hidden
-                                     : out->hidden_states + out->n_layers * out->n_rows * out->n_tokens * h;
+        float *to =
+            out->last_hidden ? out->last_hidden : out->hidden_states + out->n_layers * out->n_rows * out->n_tokens * h;
         memcpy(to + (row * out->n_tokens + some.begin) * h, last, (size_t)((some.end - some.begin) * h) * sizeof *to);
     }
     int64_t first = some.begin > first_kept ? some.begin : first_kept;
@@ -208,19 +209,16 @@ static pg_status run_batch(forward *f) {
     if (!f->labels) return PG_OK;
     PGI_TRY(pgi_loss_flush(f->run, &f->loss, f->decoder));
     f->out->has_loss = 1;
-    f->out->loss =
-        (float)pgi_loss_mean(&f->loss, f->out->n_rows, (f->flags & PG_FORWARD_LOSS_PER_ROW) != 0);
+    f->out->loss = (float)pgi_loss_mean(&f->loss, f->out->n_rows, (f->flags & PG_FORWARD_LOSS_PER_ROW) != 0);
     return PG_OK;
 }
 
 /* merged: of the inputs. */
 static pg_status run_merged(const pgi_run *run, const pgi_merged_inputs *merged, const pg_forward_options *options,
-                             int with_loss, pg_outputs **result) {
+                            int with_loss, pg_outputs **result) {
     pg_outputs *out = NULL;
-    forward f = {.run = run,
-                 .merged = merged,
-                 .flags = options->flags,
-                 .labels = with_loss ? merged->inputs->labels : NULL};
+    forward f = {
+        .run = run, .merged = merged, .flags = options->flags, .labels = with_loss ? merged->inputs->labels : NULL};
     pg_status status = new_outputs(merged, options->flags, options->logits_to_keep, &out);
     f.out = out;
     if (status >= 0) status = run_batch(&f);

@@ -9,9 +9,9 @@ struct pg_outputs {
     int64_t n_rows, n_tokens; /* B, T */
     int64_t n_kept;           /* K: logits of the last so many tokens */
     int64_t vocab_size, hidden_size, n_layers, n_image_tokens;
-    float *logits;        /* [B, K, vocab_size], or NULL */
-    float *hidden_states; /* [n_layers + 1, B, T, hidden], or NULL */
-    float *last_hidden;   /* [B, T, hidden], or NULL; may be the last of the hidden states */
+    float *logits;         /* [B, K, vocab_size], or NULL */
+    float *hidden_states;  /* [n_layers + 1, B, T, hidden], or NULL */
+    float *last_hidden;    /* [B, T, hidden], or NULL; may be the last of the hidden states */
     pg_features *features; /* counted; NULL: no images */
     int has_loss;
     float loss;

@@ -99,7 +99,8 @@ static pg_status check_features(const pg_model *model, const pg_features *featur
 }
 
 /* The pixels of the inputs to features, into the room or a handle of their own. */
-static pg_status encode(const pgi_run *run, pg_model *model, const pgi_merged_inputs_room *room, pgi_merged_inputs *merged) {
+static pg_status encode(const pgi_run *run, pg_model *model, const pgi_merged_inputs_room *room,
+                        pgi_merged_inputs *merged) {
     double start = pgi_now();
     if (room) {
         PGI_TRY(pgi_features_encode_to(run, model, merged->inputs, room->features, room->encoder));
@@ -112,8 +113,9 @@ static pg_status encode(const pgi_run *run, pg_model *model, const pgi_merged_in
     return PG_OK;
 }
 
-pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs, const pg_features *features,
-                           const pgi_merged_inputs_room *room, pgi_merged_inputs *out) {
+pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs,
+                                 const pg_features *features, const pgi_merged_inputs_room *room,
+                                 pgi_merged_inputs *out) {
     const pgi_text_config *text = &model->config.text;
     const int64_t n_images = features ? features->n_images : inputs->pixels ? inputs->n_images : 0;
     pg_status status;
@@ -155,7 +157,7 @@ void pgi_merged_inputs_free(pgi_merged_inputs *merged) {
 }
 
 void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n,
-                       float *x) {
+                             float *x) {
     const pg_inputs *inputs = merged->inputs;
     const pgi_text_config *text = &merged->model->config.text;
     const int64_t h = text->hidden_size;

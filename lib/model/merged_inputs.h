@@ -26,12 +26,14 @@ typedef struct pgi_merged_inputs_room {
 
 /* Checks every row against the model, and encodes the pixels when there are image tokens and no `features`
  * (borrowed, NULL: none). room NULL: memory is allocated, with one it is not. On error *out needs no close. */
-pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs, const pg_features *features,
-                           const pgi_merged_inputs_room *room, pgi_merged_inputs *out);
+pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs,
+                                 const pg_features *features, const pgi_merged_inputs_room *room,
+                                 pgi_merged_inputs *out);
 void pgi_merged_inputs_free(pgi_merged_inputs *merged);
 
 /* x [n, hidden]: the rows `first` .. `first` + n of the T of batch row `row`. */
-void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n, float *x);
+void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n,
+                             float *x);
 
 /* What the decoder must know of the same rows, which hold all tokens of the batch row. */
 pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n);

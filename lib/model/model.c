@@ -18,12 +18,13 @@ static void model_free(pg_model *model) {
 pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_model_options *options, pg_model **out) {
     const int n_cpus = pgi_cpu_count();
     pgi_thread_pool pool; /* starts when there are weights to verify or to quantize */
-    pgi_run run = pgi_run_init(&pool, NULL, &(pg_run_options){
-        .n_threads = n_cpus < MAX_OPEN_THREADS ? n_cpus : MAX_OPEN_THREADS,
-        .progress = options->progress,
-        .progress_user = options->progress_user,
-        .cancel = options->cancel,
-    });
+    pgi_run run = pgi_run_init(&pool, NULL,
+                               &(pg_run_options){
+                                   .n_threads = n_cpus < MAX_OPEN_THREADS ? n_cpus : MAX_OPEN_THREADS,
+                                   .progress = options->progress,
+                                   .progress_user = options->progress_user,
+                                   .cancel = options->cancel,
+                               });
     pgi_config config;
     char *folder = NULL;
     pg_status status;

@@ -65,9 +65,7 @@ static pg_status quantize(void *context, pgi_matrix *matrix) {
 
 pg_status pgi_model_quantize(pg_model *model, const pgi_run *run, int32_t weights) {
     pgi_weights *w = &model->weights;
-    quantizer q = {.model = model,
-                   .run = run,
-                   .dtype = pgi_blocks_of_weights(weights)};
+    quantizer q = {.model = model, .run = run, .dtype = pgi_blocks_of_weights(weights)};
     PGI_TRY(pgi_weights_each_matrix(w, &model->config, measure, &q));
     w->blocks = pgi_alloc(w->memory, q.n_blocks, 1); /* freed with the weights, whatever happens from here on */
     if (!w->blocks) return PG_ERROR_MEMORY;

@@ -293,13 +293,13 @@ static void product(const pgi_kernels *kernels, const format *f, int64_t rows, i
 
 /* A block of queries of a head: its part of the scratch, and what it has come to. */
 typedef struct query_rows {
-    int64_t first, n;        /* the queries */
-    int64_t head, kv;        /* kv: of those packed now */
-    char *queries;           /* scaled: [dim blocks, block, A_ROW] */
-    float *scores;           /* [block, PGI_GEMM_LDA] */
-    char *weights;           /* [block, A_ROW]: the scores themselves, or their exponentials as bf16 */
-    float *sums;             /* weighted values so far: [block, sum_stride] */
-    int64_t lo, hi;          /* the keys that any of the queries sees */
+    int64_t first, n; /* the queries */
+    int64_t head, kv; /* kv: of those packed now */
+    char *queries;    /* scaled: [dim blocks, block, A_ROW] */
+    float *scores;    /* [block, PGI_GEMM_LDA] */
+    char *weights;    /* [block, A_ROW]: the scores themselves, or their exponentials as bf16 */
+    float *sums;      /* weighted values so far: [block, sum_stride] */
+    int64_t lo, hi;   /* the keys that any of the queries sees */
     softmax_state states[TILES * PGI_GEMM_MR_MAX];
 } query_rows;
 

@@ -52,7 +52,7 @@ typedef struct linear_task {
     int64_t first_input, inputs; /* and the inputs, that are under way */
     float *copy;                 /* of those: [inputs / PGI_GEMM_KC rounded up, n_rows, PGI_GEMM_LDA] */
     char *panels;                /* of the threads */
-    atomic_int stopped; /* a task saw the cancel flag and left its part undone */
+    atomic_int stopped;          /* a task saw the cancel flag and left its part undone */
 } linear_task;
 
 /* The panels of a column block. */
@@ -110,8 +110,8 @@ static void gemm_columns(void *context, int64_t begin, int64_t end, int thread) 
                        panels + (n - begin) * kc);
         pgi_prefetch next = {.rows = 0};
         if (next_kc > 0 && rows > FEW_ROWS)
-            next =
-                pgi_prefetch_start(part + kc * element, task->w_bytes, end - begin, next_kc * element, n_tiles * n_panels);
+            next = pgi_prefetch_start(part + kc * element, task->w_bytes, end - begin, next_kc * element,
+                                      n_tiles * n_panels);
         for (int64_t t = 0; t < n_tiles; t++) { /* tiles of nearly equal height */
             int64_t row = rows * t / n_tiles, m = rows * (t + 1) / n_tiles - row;
             for (int64_t n = begin; n < end; n += nr) {

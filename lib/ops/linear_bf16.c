@@ -4,8 +4,8 @@
  *
  * x is rounded to bf16 once for all tasks, weights while they are packed; sums are f32. A task owns a block of output
  * columns: for every PGI_GEMM_BF16_KC inputs it packs its part of W to panels that stay in the second-level cache, then
- * goes through all rows of x tile by tile, and prefetches the next part of W meanwhile. Every output is summed in the same
- * order however the work is cut.
+ * goes through all rows of x tile by tile, and prefetches the next part of W meanwhile. Every output is summed in the
+ * same order however the work is cut.
  */
 #include "ops/linear_bf16.h"
 
@@ -16,11 +16,11 @@
 #include "kernels/kernels.h"
 
 enum {
-    COLUMN_BLOCK = 128,    /* output columns of a task at the most */
-    TASKS_PER_THREAD = 6,  /* cut finer than the threads, for threads are not equally fast */
-    FEW_ROWS = 32,         /* up to here packing takes the time: panel by panel, used at once */
-    COPY_ROWS = 8192,      /* rows of PGI_GEMM_BF16_KC inputs that lie rounded at once: 17 MB; fewer with more inputs */
-    COPIED = 65536         /* values of a task that rounds */
+    COLUMN_BLOCK = 128,   /* output columns of a task at the most */
+    TASKS_PER_THREAD = 6, /* cut finer than the threads, for threads are not equally fast */
+    FEW_ROWS = 32,        /* up to here packing takes the time: panel by panel, used at once */
+    COPY_ROWS = 8192,     /* rows of PGI_GEMM_BF16_KC inputs that lie rounded at once: 17 MB; fewer with more inputs */
+    COPIED = 65536        /* values of a task that rounds */
 };
 
 typedef void (*pack_fn)(const void *w, int64_t w_bytes, int rows, int64_t k, uint16_t *panel);
@@ -85,14 +85,14 @@ static void multiply_columns(void *context, int64_t begin, int64_t end, int thre
         pgi_prefetch next = {.rows = 0};
         if (next_kc > 0 && rows > FEW_ROWS)
             next = pgi_prefetch_start(part + kc * element, task->w_bytes, end - begin, next_kc * element,
-                                   n_tiles * n_panels);
+                                      n_tiles * n_panels);
         for (int64_t t = 0; t < n_tiles; t++) { /* tiles of nearly equal height */
             int64_t row = rows * t / n_tiles, m = rows * (t + 1) / n_tiles - row;
             for (int64_t n = begin; n < end; n += nr) {
                 pgi_prefetch_step(&next);
                 kernels->gemm_bf16((int)m, (int)pgi_min64(nr, end - n), kc, copy + row * PGI_GEMM_BF16_LDA,
-                                   panels + (n - begin) * depth, task->y + row * task->y_stride + n, task->y_stride, k0 > 0,
-                                   bias ? bias + n : NULL);
+                                   panels + (n - begin) * depth, task->y + row * task->y_stride + n, task->y_stride,
+                                   k0 > 0, bias ? bias + n : NULL);
             }
         }
     }

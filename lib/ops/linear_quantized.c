@@ -4,10 +4,10 @@
  * x is quantized once for all threads and all layers that read it, in tiles of rows. Few rows (decode): the blocks are
  * streamed once. Many rows: a task owns a block of output columns and a slice of the rows, so that its x stays in the
  * second-level cache; it goes over the summed dimension in parts, so that the weights of two panels do too, and keeps
- * its sums beside them until they are complete; int4 blocks become int8 blocks on the way. In an MLP a task owns a group
- * of the intermediate, 128 values wide, and leaves it quantized for the next layer: the intermediate is never written as f32.
- * A result is summed in the same order however the work is cut, so that a row depends neither on the threads nor on the
- * other rows.
+ * its sums beside them until they are complete; int4 blocks become int8 blocks on the way. In an MLP a task owns a
+ * group of the intermediate, 128 values wide, and leaves it quantized for the next layer: the intermediate is never
+ * written as f32. A result is summed in the same order however the work is cut, so that a row depends neither on the
+ * threads nor on the other rows.
  */
 #include "ops/linear_quantized.h"
 
@@ -16,16 +16,16 @@
 #include "kernels/quantized.h"
 
 enum {
-    ROWS = 512,                     /* of x at a time at the most, */
-    TILES_BYTES = 4 << 20,          /* and no more than this when quantized */
-    SLICE_ROWS = 144,               /* of a task of many rows; */
-    SLICE_ROWS_INT4 = 288,          /* more where each slice unpacks the weights again */
-    PAIR = 2,                       /* panels multiplied at once, */
-    GROUPS = 16,                    /* and their groups */
+    ROWS = 512,                                        /* of x at a time at the most, */
+    TILES_BYTES = 4 << 20,                             /* and no more than this when quantized */
+    SLICE_ROWS = 144,                                  /* of a task of many rows; */
+    SLICE_ROWS_INT4 = 288,                             /* more where each slice unpacks the weights again */
+    PAIR = 2,                                          /* panels multiplied at once, */
+    GROUPS = 16,                                       /* and their groups */
     BLOCK_PANELS = PGI_GROUP_COLUMNS / PGI_PANEL_ROWS, /* of a task at the most: a group of the next layer */
-    TASKS_PER_THREAD = 8,           /* where narrower blocks give so many */
-    STREAM_BYTES = 256 * 1024,      /* weights of a streamed task, */
-    STREAM_PANELS = 4               /* a multiple of so many panels */
+    TASKS_PER_THREAD = 8,                              /* where narrower blocks give so many */
+    STREAM_BYTES = 256 * 1024,                         /* weights of a streamed task, */
+    STREAM_PANELS = 4                                  /* a multiple of so many panels */
 };
 
 /* Quantized rows: tile after tile, of nearly equal heights. */
@@ -199,8 +199,7 @@ static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_li
     } else {
         const int64_t least = (int64_t)TASKS_PER_THREAD * run->n_threads;
         job->block_panels = BLOCK_PANELS;
-        while (job->block_panels > PAIR && panels * job->n_slices / job->block_panels < least)
-            job->block_panels /= 2;
+        while (job->block_panels > PAIR && panels * job->n_slices / job->block_panels < least) job->block_panels /= 2;
     }
     for (int i = 0; i < n; i++)
         n_items += (pgi_quantized_panels(outputs[i].linear->weight.rows) + job->block_panels - 1) / job->block_panels *
@@ -239,8 +238,7 @@ pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_st
     const int64_t n_chunks = (rows + at_once - 1) / at_once;
     for (int64_t chunk = 0; chunk < n_chunks; chunk++) { /* of nearly equal height */
         const int64_t row = rows * chunk / n_chunks;
-        quantized_job job =
-            job_of(run, x, x_stride, row, rows * (chunk + 1) / n_chunks - row, w->columns, scratch);
+        quantized_job job = job_of(run, x, x_stride, row, rows * (chunk + 1) / n_chunks - row, w->columns, scratch);
         PGI_TRY(start_job(run, &job, w->dtype == PGI_DTYPE_INT4_BLOCKS));
         PGI_TRY(finish_job(run, &job, outputs, n));
     }

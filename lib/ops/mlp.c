@@ -6,14 +6,14 @@
 #include "kernels/quantized.h"
 #include "ops/linear_quantized.h"
 
-/* The intermediate is up to 16 times as wide as x: at 896 px that would be half a gigabyte for all rows at once, so rows go
- * through it in blocks, large enough that reading the weights again costs little. */
+/* The intermediate is up to 16 times as wide as x: at 896 px that would be half a gigabyte for all rows at once, so
+ * rows go through it in blocks, large enough that reading the weights again costs little. */
 enum { ROWS = 512 };
 
 static int is_quantized(const pgi_linear *linear) { return linear->weight.dtype >= PGI_DTYPE_INT8_BLOCKS; }
 
 pg_status pgi_linear_group(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
-                             const pgi_linear_job *outputs, int n, void *scratch) {
+                           const pgi_linear_job *outputs, int n, void *scratch) {
     int quantized = 1;
     double work = 0;
     for (int i = 0; i < n; i++) {
@@ -26,8 +26,8 @@ pg_status pgi_linear_group(const pgi_run *run, const float *x, int64_t x_stride,
         return pgi_quantized_linears(pgi_run_for_work(run, work, &alone), x, x_stride, rows, outputs, n, scratch);
     }
     for (int i = 0; i < n; i++)
-        PGI_TRY(pgi_linear_forward(run, x, x_stride, rows, outputs[i].linear, outputs[i].y, outputs[i].y_stride,
-                                   scratch));
+        PGI_TRY(
+            pgi_linear_forward(run, x, x_stride, rows, outputs[i].linear, outputs[i].y, outputs[i].y_stride, scratch));
     return PG_OK;
 }
 
@@ -37,8 +37,8 @@ size_t pgi_mlp_intermediate(int64_t rows, int64_t width, int gated) {
     return n > quantized ? n : quantized;
 }
 
-pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y, void *intermediate,
-                          void *scratch) {
+pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y,
+                          void *intermediate, void *scratch) {
     const int64_t in = mlp->up->weight.columns, width = mlp->up->weight.rows, out = mlp->down->weight.rows;
     const int64_t n_blocks = (rows + ROWS - 1) / ROWS;
     if (rows <= 0) return PG_OK;

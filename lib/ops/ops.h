@@ -18,9 +18,8 @@
 size_t pgi_linear_scratch(const struct pgi_kernels *kernels, int n_threads);
 
 /* y[r][o] = sum_i x[r][i] w[o][i] + b[o], for `rows` rows; x: [rows, in], y: [rows, out]. A row's result does not
- * depend on the rows beside it, except that up to PGI_GEMV_ROWS (4) rows are summed in another order than more, and that
- * kernels->bf16_linear rounds x and w
- * to bf16 for more. */
+ * depend on the rows beside it, except that up to PGI_GEMV_ROWS (4) rows are summed in another order than more, and
+ * that kernels->bf16_linear rounds x and w to bf16 for more. */
 pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
                              const pgi_linear *linear, float *y, int64_t y_stride, void *scratch);
 
@@ -33,7 +32,7 @@ typedef struct pgi_linear_job {
 
 /* pgi_linear_forward() of n >= 1 layers that read the same x, to the same bits. */
 pg_status pgi_linear_group(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
-                             const pgi_linear_job *outputs, int n, void *scratch);
+                           const pgi_linear_job *outputs, int n, void *scratch);
 
 typedef struct pgi_attention {
     int32_t n_heads, n_kv_heads; /* query heads per KV head: n_heads / n_kv_heads, head h uses KV head h / that */
@@ -75,8 +74,8 @@ typedef struct pgi_mlp {
 /* Bytes of `intermediate` for up to `rows` rows of an MLP whose intermediate has `width` values; 64-byte aligned. */
 size_t pgi_mlp_intermediate(int64_t rows, int64_t width, int gated);
 /* y [rows, down's outputs] of x [rows, up's inputs], both dense. scratch: pgi_linear_scratch(). */
-pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y, void *intermediate,
-                          void *scratch);
+pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y,
+                          void *intermediate, void *scratch);
 
 /* x = act(x), n values. */
 pg_status pgi_activate(const pgi_run *run, int32_t activation, float *x, int64_t n);

@@ -13,7 +13,7 @@ typedef struct pgi_prefetch {
 
 /* `rows` rows of `row_bytes` bytes, `w_bytes` apart. */
 static inline pgi_prefetch pgi_prefetch_start(const char *w, int64_t w_bytes, int64_t rows, int64_t row_bytes,
-                                        int64_t n_steps) {
+                                              int64_t n_steps) {
     int64_t lines = rows * ((row_bytes + PGI_PREFETCH_LINE - 1) / PGI_PREFETCH_LINE);
     return (pgi_prefetch){w, row_bytes, w_bytes, rows, 0, (lines + n_steps - 1) / n_steps};
 }

@@ -19,7 +19,7 @@ typedef struct batch_encoder {
     pgi_layout layout;
     pgi_truncation truncation;
     int64_t max_length, multiple; /* 0: none */
-    pgi_id_list ids;                  /* of all rows, one after the other, without padding */
+    pgi_id_list ids;              /* of all rows, one after the other, without padding */
     pgi_row *rows;                /* [n_prompts]; first_token: unused until T is known */
 } batch_encoder;
 
@@ -53,7 +53,7 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
     e->truncation = (pgi_truncation){
         .part = options->truncation,
         .from_left = options->truncation_side == PG_SIDE_DEFAULT ? defaults->truncate_left && !big_vision
-                                                          : options->truncation_side == PG_SIDE_LEFT,
+                                                                 : options->truncation_side == PG_SIDE_LEFT,
         .keep_ends = (options->flags & PG_TRUNCATE_KEEP_ENDS) != 0,
         .as_one = big_vision,
         .image_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE),
@@ -73,18 +73,22 @@ static pg_status check_placed(const batch_encoder *e) {
     for (int32_t r = 0; r < batch->n_prompts; r++) {
         int64_t n = e->rows[r].n_images;
         if (batch->image_counts && batch->image_counts[r] != n)
-            return pgi_error(PG_ERROR_ARGUMENT, "row %d: the prompt has %lld `<image>`, but image_counts[%d] is %d "
-                             "(PG_TEXT_LITERAL takes them as text)", r, (long long)n, r, batch->image_counts[r]);
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "row %d: the prompt has %lld `<image>`, but image_counts[%d] is %d "
+                             "(PG_TEXT_LITERAL takes them as text)",
+                             r, (long long)n, r, batch->image_counts[r]);
         total += n;
         if (batch->n_images > 0 && total > batch->n_images)
-            return pgi_error(PG_ERROR_ARGUMENT, "row %d: the prompt has %lld `<image>`, expected at most %lld: the "
-                             "batch has %d images (PG_TEXT_LITERAL takes `<image>` as text)", r, (long long)n,
-                             (long long)(batch->n_images - (total - n)), batch->n_images);
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "row %d: the prompt has %lld `<image>`, expected at most %lld: the "
+                             "batch has %d images (PG_TEXT_LITERAL takes `<image>` as text)",
+                             r, (long long)n, (long long)(batch->n_images - (total - n)), batch->n_images);
     }
     if (batch->n_images > 0 && total != batch->n_images)
-        return pgi_error(PG_ERROR_ARGUMENT, "the prompts of rows 0 to %d have %lld `<image>`, but the batch has %d "
-                         "images (PG_TEXT_LITERAL takes `<image>` as text)", batch->n_prompts - 1,
-                         (long long)total, batch->n_images);
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "the prompts of rows 0 to %d have %lld `<image>`, but the batch has %d "
+                         "images (PG_TEXT_LITERAL takes `<image>` as text)",
+                         batch->n_prompts - 1, (long long)total, batch->n_images);
     return PG_OK;
 }
 
@@ -99,8 +103,10 @@ static pg_status count_in_front(batch_encoder *e) {
     if (batch->image_counts)
         return pgi_error(PG_ERROR_ARGUMENT, "image_counts of rows 0 to %d make %lld, but the batch has %d images",
                          batch->n_prompts - 1, (long long)total, batch->n_images);
-    return pgi_error(PG_ERROR_ARGUMENT, "found %d images for %d prompts, expected one each (image_counts gives "
-                     "rows more or fewer)", batch->n_images, batch->n_prompts);
+    return pgi_error(PG_ERROR_ARGUMENT,
+                     "found %d images for %d prompts, expected one each (image_counts gives "
+                     "rows more or fewer)",
+                     batch->n_images, batch->n_prompts);
 }
 
 static pg_status count_images(batch_encoder *e) {
@@ -110,8 +116,10 @@ static pg_status count_images(batch_encoder *e) {
         e->rows[r].n_images = pgi_layout_count_images(prompt_of(batch, r));
         if (e->rows[r].n_images > 0) e->layout.placed = 1;
     }
-    if (e->layout.placed) PGI_TRY(check_placed(e));
-    else PGI_TRY(count_in_front(e));
+    if (e->layout.placed)
+        PGI_TRY(check_placed(e));
+    else
+        PGI_TRY(count_in_front(e));
     for (int32_t r = 0; r < batch->n_prompts; r++) {
         if (e->rows[r].n_images > most)
             return pgi_error(PG_ERROR_LIMIT, "row %d: found %lld images, expected at most %lld of %d tokens each", r,
@@ -139,12 +147,15 @@ static pg_status check_image_tokens(const batch_encoder *e, pgi_row *row, int64_
     if (in_prefix < expected) row->events |= PG_ROW_TRUNCATED_IMAGE;
     if (in_prefix + in_suffix == expected) return PG_OK;
     if (n_suffix_images > 0)
-        return pgi_error(PG_ERROR_ARGUMENT, "the suffix has %lld `<image>`, expected none (PG_TEXT_LITERAL takes them "
-                         "as text)", (long long)n_suffix_images);
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "the suffix has %lld `<image>`, expected none (PG_TEXT_LITERAL takes them "
+                         "as text)",
+                         (long long)n_suffix_images);
     if (in_prefix < expected && row->n_truncated > 0)
-        return pgi_error(PG_ERROR_ARGUMENT, "found %lld of %lld image tokens after truncation to max_length %lld: "
-                         "longer, or PG_TRUNCATE_KEEP_ENDS or PG_TRUNCATION_SUFFIX, keeps them", (long long)in_prefix,
-                         (long long)expected, (long long)e->truncation.max_length);
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "found %lld of %lld image tokens after truncation to max_length %lld: "
+                         "longer, or PG_TRUNCATE_KEEP_ENDS or PG_TRUNCATION_SUFFIX, keeps them",
+                         (long long)in_prefix, (long long)expected, (long long)e->truncation.max_length);
     return pgi_error(PG_ERROR_ARGUMENT, "found %lld image tokens for %lld images, expected %lld",
                      (long long)(in_prefix + in_suffix), (long long)row->n_images, (long long)expected);
 }
@@ -173,8 +184,8 @@ static pg_status encode_row(batch_encoder *e, int32_t r) {
     int64_t n_prefix, n_suffix;
     PGI_TRY(tokenize_row(e, r, &n_prefix, &n_suffix));
     int64_t n = n_prefix + n_suffix;
-    int64_t suffix_images = n == 0 ? 0 : count_id(e->ids.data + e->ids.size - n_suffix, n_suffix,
-                                                  e->truncation.image_id);
+    int64_t suffix_images =
+        n == 0 ? 0 : count_id(e->ids.data + e->ids.size - n_suffix, n_suffix, e->truncation.image_id);
     PGI_TRY(pgi_truncate(&e->truncation, &e->ids, &n_prefix, &n_suffix, &row->events));
     row->n_tokens = n_prefix + n_suffix;
     row->n_suffix = n_suffix;
@@ -198,15 +209,19 @@ static pg_status padded_length(const batch_encoder *e, int64_t *out) {
     if (padding != PG_PADDING_NONE && multiple > 0 && length % multiple != 0) length += multiple - length % multiple;
     if (longest > length) { /* HF leaves such rows as they are, and then cannot stack them unless all are alike */
         if (shortest != longest)
-            return pgi_error(PG_ERROR_ARGUMENT, "row %d has %lld tokens and row %d has %lld: rows of different lengths "
-                             "cannot be stacked%s", r_longest, (long long)longest, r_shortest, (long long)shortest,
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "row %d has %lld tokens and row %d has %lld: rows of different lengths "
+                             "cannot be stacked%s",
+                             r_longest, (long long)longest, r_shortest, (long long)shortest,
                              padding == PG_PADDING_NONE ? " without padding" : ", and max_length is less");
         length = longest;
     }
     if (length > longest && length > MAX_ROW_TOKENS)
-        return pgi_error(PG_ERROR_LIMIT, "row %d has %lld tokens, and max_length %lld and pad_to_multiple_of %lld pad it "
-                         "to %lld, expected at most %d", r_longest, (long long)longest, (long long)e->max_length,
-                         (long long)multiple, (long long)length, MAX_ROW_TOKENS);
+        return pgi_error(PG_ERROR_LIMIT,
+                         "row %d has %lld tokens, and max_length %lld and pad_to_multiple_of %lld pad it "
+                         "to %lld, expected at most %d",
+                         r_longest, (long long)longest, (long long)e->max_length, (long long)multiple,
+                         (long long)length, MAX_ROW_TOKENS);
     *out = length;
     return PG_OK;
 }
@@ -214,8 +229,8 @@ static pg_status padded_length(const batch_encoder *e, int64_t *out) {
 static pg_status stack_rows(const batch_encoder *e, pg_inputs *inputs) {
     int32_t n_rows = e->batch->n_prompts, side = e->options->padding_side;
     int64_t pad = pgi_tokenizer_special(e->layout.tokenizer, PGI_TOKEN_PAD), length = 0;
-    int left = side == PG_SIDE_DEFAULT ? pgi_tokenizer_get_defaults(e->layout.tokenizer)->pad_left
-                                       : side == PG_SIDE_LEFT;
+    int left =
+        side == PG_SIDE_DEFAULT ? pgi_tokenizer_get_defaults(e->layout.tokenizer)->pad_left : side == PG_SIDE_LEFT;
     PGI_TRY(padded_length(e, &length));
     PGI_TRY(pgi_inputs_add_rows(inputs, n_rows, length));
     inputs->ids = pgi_inputs_new_numbers(inputs);
@@ -228,8 +243,10 @@ static pg_status stack_rows(const batch_encoder *e, pg_inputs *inputs) {
         *row = e->rows[r];
         row->first_token = left ? length - row->n_tokens : 0;
         if (row->n_tokens < length && pad < 0)
-            return pgi_error(PG_ERROR_UNSUPPORTED, "row %d has %lld tokens and needs %lld, but the tokenizer has no "
-                             "pad token", r, (long long)row->n_tokens, (long long)length);
+            return pgi_error(PG_ERROR_UNSUPPORTED,
+                             "row %d has %lld tokens and needs %lld, but the tokenizer has no "
+                             "pad token",
+                             r, (long long)row->n_tokens, (long long)length);
         int64_t *ids = inputs->ids + r * length, *labels = inputs->labels + r * length;
         int64_t *types = inputs->token_type_ids + r * length;
         int64_t end = row->first_token + row->n_tokens, suffix = end - row->n_suffix;
@@ -250,10 +267,11 @@ static pg_status check_lengths(const batch_encoder *e) {
     if (e->truncation.max_length == 0 || e->options->padding == PG_PADDING_NONE || e->multiple == 0 ||
         e->max_length % e->multiple == 0)
         return PG_OK;
-    return pgi_error(PG_ERROR_ARGUMENT, "max_length is %lld%s, expected a multiple of pad_to_multiple_of, %lld%s, "
-                     "where rows are both cut and padded", (long long)e->max_length,
-                     e->options->max_length ? "" : " (the tokenizer's)", (long long)e->multiple,
-                     e->options->pad_to_multiple_of ? "" : " (the tokenizer's)");
+    return pgi_error(PG_ERROR_ARGUMENT,
+                     "max_length is %lld%s, expected a multiple of pad_to_multiple_of, %lld%s, "
+                     "where rows are both cut and padded",
+                     (long long)e->max_length, e->options->max_length ? "" : " (the tokenizer's)",
+                     (long long)e->multiple, e->options->pad_to_multiple_of ? "" : " (the tokenizer's)");
 }
 
 static pg_status add_rows(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
@@ -283,7 +301,7 @@ done:
 /* ---- images ---- */
 
 static pg_status add_image(const pg_processor *processor, const pg_image *image, const pg_encode_options *options,
-                             float *pixels) {
+                           float *pixels) {
     const pgi_memory *memory = &processor->memory;
     pgi_image_limits limits = {.max_pixels = options->max_image_pixels, .exif = (options->flags & PG_IMAGE_EXIF) != 0};
     pgi_rgb rgb;
@@ -300,8 +318,7 @@ static pg_status image_error(const pg_inputs *inputs, int32_t i, pg_status statu
     for (int64_t r = 0; r < inputs->n_rows; r++) {
         const pgi_row *row = &inputs->rows[r];
         if (i >= row->first_image && i < row->first_image + row->n_images)
-            return pgi_error_context(status, "row %lld: image %lld", (long long)r,
-                                     (long long)(i - row->first_image));
+            return pgi_error_context(status, "row %lld: image %lld", (long long)r, (long long)(i - row->first_image));
     }
     return pgi_error_context(status, "image %d", i);
 }

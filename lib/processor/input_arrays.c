@@ -79,8 +79,10 @@ static pg_status read_mask(const pg_tensor *mask, int64_t r, pgi_row *row) {
         if (!value) continue;
         if (row->first_token < 0) row->first_token = t;
         if (row->n_tokens > 0 && end != t)
-            return pgi_error(PG_ERROR_ARGUMENT, "attention_mask: row %lld: found a gap at token %lld, expected ones "
-                             "without a gap, and padding on one or both sides", (long long)r, (long long)end);
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "attention_mask: row %lld: found a gap at token %lld, expected ones "
+                             "without a gap, and padding on one or both sides",
+                             (long long)r, (long long)end);
         end = t + 1;
         row->n_tokens++;
     }
@@ -98,8 +100,10 @@ static pg_status read_types(const pg_tensor *types, int64_t r, pgi_row *row) {
                              (long long)r, (long long)t, (long long)value);
         if (t < row->first_token || t >= row->first_token + row->n_tokens) continue; /* padding: nobody sees it */
         if (row->n_suffix > 0 && value == 0)
-            return pgi_error(PG_ERROR_ARGUMENT, "token_type_ids: row %lld, token %lld: found 0 after 1, expected the "
-                             "prompt's 0s before the suffix's 1s", (long long)r, (long long)t);
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "token_type_ids: row %lld, token %lld: found 0 after 1, expected the "
+                             "prompt's 0s before the suffix's 1s",
+                             (long long)r, (long long)t);
         row->n_suffix += value;
     }
     return PG_OK;
@@ -147,9 +151,10 @@ static pg_status add_pixels(const pg_tensor *pixels, pg_inputs *inputs) {
             for (int64_t y = 0; y < height; y++)
                 for (int64_t x = 0; x < width; x++, at++)
                     if (!isfinite(*at))
-                        return pgi_error(PG_ERROR_ARGUMENT, "pixel_values: image %lld, channel %lld, row %lld, "
-                                         "column %lld: found %f, expected a finite number", (long long)i,
-                                         (long long)c, (long long)y, (long long)x, (double)*at);
+                        return pgi_error(PG_ERROR_ARGUMENT,
+                                         "pixel_values: image %lld, channel %lld, row %lld, "
+                                         "column %lld: found %f, expected a finite number",
+                                         (long long)i, (long long)c, (long long)y, (long long)x, (double)*at);
     return PG_OK;
 }
 
@@ -161,9 +166,10 @@ static pg_status add_embeds(const pg_tensor *embeds, pg_inputs *inputs) {
         for (int64_t t = 0; t < inputs->n_tokens; t++)
             for (int64_t i = 0; i < inputs->embed_width; i++, at++)
                 if (!isfinite(*at))
-                    return pgi_error(PG_ERROR_ARGUMENT, "inputs_embeds: row %lld, token %lld, column %lld: found %f, "
-                                     "expected a finite number", (long long)r, (long long)t, (long long)i,
-                                     (double)*at);
+                    return pgi_error(PG_ERROR_ARGUMENT,
+                                     "inputs_embeds: row %lld, token %lld, column %lld: found %f, "
+                                     "expected a finite number",
+                                     (long long)r, (long long)t, (long long)i, (double)*at);
     return PG_OK;
 }
 
@@ -187,8 +193,10 @@ static pg_status add_rows(const pg_input_arrays *arrays, pg_inputs *inputs) {
         pgi_row *row = &inputs->rows[r];
         row->n_tokens = arrays->attention_mask ? 0 : inputs->n_tokens;
         if (arrays->attention_mask) PGI_TRY(read_mask(arrays->attention_mask, r, row));
-        if (arrays->token_type_ids) PGI_TRY(read_types(arrays->token_type_ids, r, row));
-        else row->n_suffix = row->n_tokens;
+        if (arrays->token_type_ids)
+            PGI_TRY(read_types(arrays->token_type_ids, r, row));
+        else
+            row->n_suffix = row->n_tokens;
         int64_t *types = inputs->token_type_ids + r * inputs->n_tokens;
         for (int64_t t = 0; t < inputs->n_tokens; t++)
             types[t] = arrays->token_type_ids ? number(arrays->token_type_ids, r, t) : 1;
@@ -200,8 +208,10 @@ static pg_status add_rows(const pg_input_arrays *arrays, pg_inputs *inputs) {
 /* What else there is for each token. */
 static pg_status add_numbers(const pg_input_arrays *arrays, pg_inputs *inputs) {
     const pgi_memory *memory = &inputs->memory;
-    if (arrays->input_ids) PGI_TRY(copy_tensor(memory, arrays->input_ids, sizeof(int64_t), &inputs->ids));
-    else PGI_TRY(add_embeds(arrays->inputs_embeds, inputs));
+    if (arrays->input_ids)
+        PGI_TRY(copy_tensor(memory, arrays->input_ids, sizeof(int64_t), &inputs->ids));
+    else
+        PGI_TRY(add_embeds(arrays->inputs_embeds, inputs));
     if (arrays->labels) {
         PGI_TRY(check_range("labels", arrays->labels, 0, INT64_MAX, PGI_NO_LABEL, "an id (0 or more) or -100"));
         PGI_TRY(copy_tensor(memory, arrays->labels, sizeof(int64_t), &inputs->labels));
@@ -222,7 +232,8 @@ static pg_status check_together(const pg_input_arrays *arrays) {
     if (arrays->input_ids || arrays->inputs_embeds) return PG_OK;
     if (arrays->attention_mask || arrays->token_type_ids || arrays->labels || arrays->position_ids ||
         !arrays->pixel_values)
-        return pgi_error(PG_ERROR_ARGUMENT, "found neither input_ids nor inputs_embeds, expected one of them, or "
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "found neither input_ids nor inputs_embeds, expected one of them, or "
                          "pixel_values alone");
     return PG_OK;
 }

@@ -12,9 +12,7 @@ pg_status pgi_inputs_new(const pgi_memory *memory, pg_inputs **out) {
     return PG_OK;
 }
 
-void pgi_inputs_retain(pg_inputs *inputs) {
-    atomic_fetch_add_explicit(&inputs->references, 1, memory_order_relaxed);
-}
+void pgi_inputs_retain(pg_inputs *inputs) { atomic_fetch_add_explicit(&inputs->references, 1, memory_order_relaxed); }
 
 void pgi_inputs_release(pg_inputs *inputs) {
     if (!inputs || atomic_fetch_sub_explicit(&inputs->references, 1, memory_order_acq_rel) != 1) return;

@@ -14,7 +14,7 @@ enum { PGI_NO_LABEL = -100 };
  * the last n_suffix are causal (token type 1), those before see each other. */
 typedef struct pgi_row {
     int64_t first_token, n_tokens, n_suffix;
-    int64_t n_truncated;                 /* tokens lost to truncation */
+    int64_t n_truncated;           /* tokens lost to truncation */
     int64_t first_image, n_images; /* in pixels; or, without pixels, images that the layout has tokens for */
     uint32_t events;               /* PG_ROW_* */
 } pgi_row;
@@ -33,7 +33,7 @@ struct pg_inputs {
     int64_t *position_ids;   /* [B, T] from 1, padding skipped; the caller's own when own_positions */
     int own_positions;
     int64_t *image_counts; /* [B] images of each row, or NULL: from the caller's arrays, which do not say */
-    int64_t n_images; /* images that `pixels` holds */
+    int64_t n_images;      /* images that `pixels` holds */
     int32_t image_width, image_height;
     float *pixels; /* [n_images, 3, height, width], or NULL: the layout may have image tokens, but no pixels */
 };

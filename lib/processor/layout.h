@@ -21,7 +21,7 @@ typedef struct pgi_layout {
     const pgi_tokenizer *tokenizer;
     int32_t n_image_tokens; /* N */
     int literal;            /* as PG_TEXT_LITERAL: nothing in the texts is taken for a special token */
-    int placed; /* some text of the batch has `<image>`: images stand where the texts say, not in front */
+    int placed;             /* some text of the batch has `<image>`: images stand where the texts say, not in front */
 } pgi_layout;
 
 /* Appends the ids of images, bos, prompt and newline; n_images: the images in front, when they are not `placed`.

@@ -15,10 +15,12 @@ static pg_status lengths(const pgi_truncation *t, int64_t n_prefix, int64_t n_su
         int is_prefix = t->part == PG_TRUNCATION_PROMPT;
         int64_t *target = is_prefix ? prefix : suffix;
         if (*target <= too_many)
-            return pgi_error(PG_ERROR_ARGUMENT, "the row has %lld tokens, %lld of them %s, and max_length is %lld: "
-                             "cutting the %s alone cannot do that", (long long)(n_prefix + n_suffix),
-                             (long long)*target, is_prefix ? "images and prompt" : "suffix",
-                             (long long)t->max_length, is_prefix ? "prompt" : "suffix");
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "the row has %lld tokens, %lld of them %s, and max_length is %lld: "
+                             "cutting the %s alone cannot do that",
+                             (long long)(n_prefix + n_suffix), (long long)*target,
+                             is_prefix ? "images and prompt" : "suffix", (long long)t->max_length,
+                             is_prefix ? "prompt" : "suffix");
         *target -= too_many;
     } else if (!has_pair || t->as_one) {
         *suffix = larger(n_suffix - too_many, 0);
@@ -42,8 +44,10 @@ static int64_t drop(const pgi_truncation *t, int64_t *at, int64_t n, int64_t n_o
     int64_t write = n;
     for (int64_t i = n; i-- > 0;) {
         int keep = at[i] == t->image_id || at[i] == t->bos_id;
-        if (keep || n_out == 0) at[--write] = at[i];
-        else n_out--;
+        if (keep || n_out == 0)
+            at[--write] = at[i];
+        else
+            n_out--;
     }
     if (write > 0) memmove(at, at + write, (size_t)(n - write) * sizeof *at);
     return n - write;
@@ -59,7 +63,8 @@ static pg_status keep_ends(const pgi_truncation *t, int64_t *row, int64_t *n_pre
     for (int64_t i = 0; i < inner; i++) free_tokens += row[i] != t->image_id && row[i] != t->bos_id;
     if (t->part == PG_TRUNCATION_SUFFIX) free_tokens = 0;
     if (of_prefix > free_tokens)
-        return pgi_error(PG_ERROR_ARGUMENT, "the row has %lld tokens, of which %lld cannot go (images, bos, newline, "
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "the row has %lld tokens, of which %lld cannot go (images, bos, newline, "
                          "eos and what is not to be cut), and max_length is %lld",
                          (long long)(*n_prefix + *n_suffix),
                          (long long)(*n_prefix + *n_suffix - of_suffix - free_tokens), (long long)t->max_length);

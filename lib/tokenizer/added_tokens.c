@@ -102,8 +102,10 @@ static pg_status trie_add(const pgi_memory *memory, pgi_trie *trie, const uint8_
         if (!next) {
             next = (int32_t)trie->n++;
             trie->nodes[next] = (pgi_trie_node){.sibling = trie->nodes[node].child, .token = -1, .byte = text[i]};
-            if (node == 0) trie->first[text[i]] = next;
-            else trie->nodes[node].child = next;
+            if (node == 0)
+                trie->first[text[i]] = next;
+            else
+                trie->nodes[node].child = next;
         }
         node = next;
     }

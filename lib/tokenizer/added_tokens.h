@@ -8,10 +8,10 @@
 #include "tokenizer/vocab.h"
 
 typedef struct pgi_token_flags {
-    uint8_t single_word; /* only between characters that are not of a word */
+    uint8_t single_word;    /* only between characters that are not of a word */
     uint8_t lstrip, rstrip; /* takes the white space before, after it along */
-    uint8_t normalized;  /* found after spaces were replaced, otherwise before */
-    uint8_t special;     /* skipped by decode(skip_special_tokens), plain text when the text is taken literally */
+    uint8_t normalized;     /* found after spaces were replaced, otherwise before */
+    uint8_t special;        /* skipped by decode(skip_special_tokens), plain text when the text is taken literally */
 } pgi_token_flags;
 
 typedef struct pgi_added_token {
@@ -21,8 +21,8 @@ typedef struct pgi_added_token {
 
 /* Which tokens of a text are plain characters. */
 enum {
-    PGI_PARSED = 0,         /* none: HF's default */
-    PGI_LITERAL = 1,        /* the special ones (PG_TEXT_LITERAL) */
+    PGI_PARSED = 0,  /* none: HF's default */
+    PGI_LITERAL = 1, /* the special ones (PG_TEXT_LITERAL) */
     /* As sentencepiece alone reads a text: plain are control pieces, unk, and special tokens that its model has not,
      * such as `<image>`; `<mask>` is found, which is special for HF and user-defined there. Runs of spaces that are
      * pieces are found too, and no token takes white space along. */

@@ -168,7 +168,8 @@ static pg_status try_sentencepiece(pgi_bpe *bpe, plan *p) {
     if (!order_pieces(p) || !splits_complete(p) || !bytes_complete(p) || !bytes_and_unk_unmerged(p)) goto done;
     PGI_GOTO(write_model(p, types, &model), done);
     int code = pgi_spm_open(model.data, model.size, &bpe->spm, reason, sizeof reason);
-    if (code == PGI_SPM_MEMORY) status = pgi_error(PG_ERROR_MEMORY, "sentencepiece: out of memory");
+    if (code == PGI_SPM_MEMORY)
+        status = pgi_error(PG_ERROR_MEMORY, "sentencepiece: out of memory");
     else if (code != PGI_SPM_OK)
         status = pgi_error(PG_ERROR_INTERNAL, "sentencepiece refuses the model made of the vocabulary: %s", reason);
 done:

@@ -50,8 +50,12 @@ void pgi_bpe_byte_ids(const pgi_vocab *vocab, size_t n_pieces, const uint8_t *ba
 
 pg_status pgi_bpe_list_init(pgi_bpe_list *list, const pgi_memory *memory, const pgi_vocab *vocab, size_t n_pieces,
                             const pgi_merges *merges, const pgi_bpe_settings *settings) {
-    *list = (pgi_bpe_list){.memory = memory, .vocab = vocab, .n_pieces = n_pieces, .unk_id = settings->unk_id,
-                           .byte_fallback = settings->byte_fallback, .fuse_unk = settings->fuse_unk};
+    *list = (pgi_bpe_list){.memory = memory,
+                           .vocab = vocab,
+                           .n_pieces = n_pieces,
+                           .unk_id = settings->unk_id,
+                           .byte_fallback = settings->byte_fallback,
+                           .fuse_unk = settings->fuse_unk};
     pgi_merges_init(&list->merges, memory);
     list->n_slots = 16;
     while (list->n_slots < merges->size * 2) list->n_slots *= 2;
@@ -139,8 +143,10 @@ static int has_bytes(const pgi_bpe_list *list, const uint8_t *text, size_t size)
 
 static pg_status no_piece(const pgi_bpe_list *list, uint32_t code) {
     if (list->unk_id >= 0 || list->unk_id == PGI_UNK_DROP) return PG_OK;
-    return pgi_error(PG_ERROR_UNSUPPORTED, "the text has the character U+%04X, for which the tokenizer has neither a "
-                     "piece nor bytes nor an unknown piece", code);
+    return pgi_error(PG_ERROR_UNSUPPORTED,
+                     "the text has the character U+%04X, for which the tokenizer has neither a "
+                     "piece nor bytes nor an unknown piece",
+                     code);
 }
 
 /* The first symbols: characters, byte pieces, unk (merge_word() in model.rs). As there, an unknown

@@ -79,9 +79,12 @@ static int32_t hex4(const pgi_json_reader *reader, size_t at) {
     int32_t value = 0;
     for (size_t i = at; i < at + 4; i++) {
         int byte = reader->data[i], lower = byte | 0x20;
-        if (byte >= '0' && byte <= '9') value = value * 16 + byte - '0';
-        else if (lower >= 'a' && lower <= 'f') value = value * 16 + lower - 'a' + 10;
-        else return -1;
+        if (byte >= '0' && byte <= '9')
+            value = value * 16 + byte - '0';
+        else if (lower >= 'a' && lower <= 'f')
+            value = value * 16 + lower - 'a' + 10;
+        else
+            return -1;
     }
     return value;
 }
@@ -164,8 +167,10 @@ static pg_status skip_digits(pgi_json_reader *reader) {
 
 static pg_status skip_number(pgi_json_reader *reader) {
     if (reader->data[reader->at] == '-') reader->at++;
-    if (is_digit(reader) && reader->data[reader->at] == '0') reader->at++;
-    else PGI_TRY(skip_digits(reader));
+    if (is_digit(reader) && reader->data[reader->at] == '0')
+        reader->at++;
+    else
+        PGI_TRY(skip_digits(reader));
     if (reader->at < reader->size && reader->data[reader->at] == '.') {
         reader->at++;
         PGI_TRY(skip_digits(reader));

@@ -11,8 +11,8 @@ typedef struct pgi_json_reader {
     const char *file; /* for messages */
     const uint8_t *data;
     size_t size, at;
-    const char *key;  /* what is being read, such as "model.vocab", for messages; NULL: nothing in particular */
-    pgi_buffer text;  /* the string or key read last */
+    const char *key; /* what is being read, such as "model.vocab", for messages; NULL: nothing in particular */
+    pgi_buffer text; /* the string or key read last */
 } pgi_json_reader;
 
 /* `data` is borrowed. */

@@ -59,8 +59,7 @@ static pg_status read_piece(const char *file, const field *message, pgi_vocab *v
         if (part.number == PIECE_TEXT && part.wire == WIRE_BYTES) text = part;
         if (part.number == PIECE_TYPE && part.wire == WIRE_VARINT) type = part.value;
     }
-    if (text.size == 0)
-        return pgi_error(PG_ERROR_FORMAT, "%s: the piece %zu has no text", file, vocab->n);
+    if (text.size == 0) return pgi_error(PG_ERROR_FORMAT, "%s: the piece %zu has no text", file, vocab->n);
     if (pgi_utf8_valid_prefix(text.bytes, text.size) != text.size)
         return pgi_error(PG_ERROR_FORMAT, "%s: the piece %zu is not valid UTF-8", file, vocab->n);
     if (type < PGI_PIECE_NORMAL || type > PGI_PIECE_BYTE)
@@ -71,15 +70,16 @@ static pg_status read_piece(const char *file, const field *message, pgi_vocab *v
     return pgi_buffer_append(types, &byte, 1);
 }
 
-pg_status pgi_spm_model_read(const char *file, const uint8_t *bytes, size_t size, pgi_vocab *vocab,
-                             pgi_buffer *types) {
+pg_status pgi_spm_model_read(const char *file, const uint8_t *bytes, size_t size, pgi_vocab *vocab, pgi_buffer *types) {
     const uint8_t *at = bytes, *end = bytes + size;
     field part;
     while (at < end) {
         size_t offset = (size_t)(at - bytes);
         if (!read_field(&at, end, &part))
-            return pgi_error(PG_ERROR_FORMAT, "%s: byte %zu: found a damaged or truncated field, expected a "
-                             "sentencepiece model", file, offset);
+            return pgi_error(PG_ERROR_FORMAT,
+                             "%s: byte %zu: found a damaged or truncated field, expected a "
+                             "sentencepiece model",
+                             file, offset);
         if (part.number != MODEL_PIECES) continue;
         if (part.wire != WIRE_BYTES)
             return pgi_error(PG_ERROR_FORMAT, "%s: byte %zu: found wire type %u, expected a piece", file, offset,
@@ -118,8 +118,9 @@ pg_status pgi_spm_model_write_piece(pgi_buffer *out, const char *text, size_t si
 
 pg_status pgi_spm_model_write_settings(pgi_buffer *out, int byte_fallback) {
     enum { BPE = 2 };
-    uint8_t trainer[16], normalizer[] = {NORMALIZER_ADD_DUMMY_PREFIX << 3, 0, NORMALIZER_REMOVE_EXTRA_WHITESPACES << 3,
-                                         0, NORMALIZER_ESCAPE_WHITESPACES << 3, 0};
+    uint8_t trainer[16],
+        normalizer[] = {NORMALIZER_ADD_DUMMY_PREFIX << 3,   0, NORMALIZER_REMOVE_EXTRA_WHITESPACES << 3, 0,
+                        NORMALIZER_ESCAPE_WHITESPACES << 3, 0};
     size_t n = 0;
     trainer[n++] = TRAINER_MODEL_TYPE << 3;
     trainer[n++] = BPE;

@@ -49,8 +49,7 @@ void *sentencepiece_library() noexcept {
 
 int pgi_spm_usable(void) {
     static const char *const symbols[] = {"_ZN6google8protobuf11MessageLite14ParseFromArrayEPKvi",
-                                          "_ZTIN6google8protobuf11MessageLiteE",
-                                          "_ZTVN6google8protobuf11MessageLiteE"};
+                                          "_ZTIN6google8protobuf11MessageLiteE", "_ZTVN6google8protobuf11MessageLiteE"};
     void *library = sentencepiece_library();
     int usable = 1;
     for (const char *symbol : symbols) {

@@ -16,7 +16,7 @@
  * it open. */
 typedef struct pgi_tokenizer_defaults {
     int pad_left;               /* padding_side */
-    int truncate_left;               /* truncation_side */
+    int truncate_left;          /* truncation_side */
     int64_t pad_to_multiple_of; /* 0: none */
     int64_t max_length;         /* max_length, else model_max_length; 0: none, or more than 1e20 */
 } pgi_tokenizer_defaults;
@@ -25,8 +25,8 @@ enum { PGI_TOKEN_PAD, PGI_TOKEN_EOS, PGI_TOKEN_BOS, PGI_TOKEN_UNK, PGI_TOKEN_IMA
 
 typedef struct pgi_tokenizer {
     pgi_memory memory;
-    pgi_vocab vocab;  /* the model's pieces, then the added tokens that are not among them */
-    size_t n_pieces;  /* ids of the model */
+    pgi_vocab vocab; /* the model's pieces, then the added tokens that are not among them */
+    size_t n_pieces; /* ids of the model */
     pgi_added_tokens added;
     pgi_bpe *bpe;
     int replace_spaces; /* the normalizer makes ' ' U+2581 */
@@ -47,7 +47,7 @@ pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text,
 /* Bytes that one id can add to a text at the most: the longest piece, or U+FFFD for a byte. */
 size_t pgi_tokenizer_longest_text(const pgi_tokenizer *tokenizer);
 int64_t pgi_tokenizer_n_ids(const pgi_tokenizer *tokenizer);
-const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id); /* NULL: out of range */
+const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id);       /* NULL: out of range */
 int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece); /* -1: unknown */
 
 int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */

@@ -90,9 +90,11 @@ static pg_status read_merges(pgi_json_reader *reader, const pgi_vocab *vocab, pg
         int64_t right = pgi_vocab_find(vocab, pair.data + cut, pair.size - cut);
         int64_t merged = pgi_vocab_find(vocab, pair.data, pair.size);
         if (cut == 0 || cut == pair.size || left < 0 || right < 0 || merged < 0) {
-            status = pgi_error(PG_ERROR_FORMAT, "%s: model.merges: entry %zu joins \"%.*s\" and \"%.60s\", expected "
-                               "both and the whole in model.vocab", reader->file, merges->size,
-                               cut < 60 ? (int)cut : 60, (const char *)pair.data, (const char *)pair.data + cut);
+            status = pgi_error(PG_ERROR_FORMAT,
+                               "%s: model.merges: entry %zu joins \"%.*s\" and \"%.60s\", expected "
+                               "both and the whole in model.vocab",
+                               reader->file, merges->size, cut < 60 ? (int)cut : 60, (const char *)pair.data,
+                               (const char *)pair.data + cut);
             goto done;
         }
         PGI_GOTO(pgi_merges_push(merges, (pgi_merge){(uint32_t)left, (uint32_t)right, (uint32_t)merged}), done);
@@ -138,14 +140,22 @@ static pg_status read_document(pgi_json_reader *reader, pgi_tokenizer_json *out)
     for (;;) {
         PGI_TRY(pgi_json_next(reader, '{', &first, &more));
         if (!more) break;
-        if (key_is(reader, "added_tokens")) PGI_TRY(read_tree(reader, &out->added_tokens));
-        else if (key_is(reader, "normalizer")) PGI_TRY(read_tree(reader, &out->normalizer));
-        else if (key_is(reader, "pre_tokenizer")) PGI_TRY(read_tree(reader, &out->pre_tokenizer));
-        else if (key_is(reader, "decoder")) PGI_TRY(read_tree(reader, &out->decoder));
-        else if (key_is(reader, "truncation")) PGI_TRY(read_tree(reader, &out->truncation));
-        else if (key_is(reader, "padding")) PGI_TRY(read_tree(reader, &out->padding));
-        else if (key_is(reader, "model")) PGI_TRY(read_model(reader, &vocab_at, &merges_at, &out->model));
-        else PGI_TRY(pgi_json_skip(reader, NULL, NULL));
+        if (key_is(reader, "added_tokens"))
+            PGI_TRY(read_tree(reader, &out->added_tokens));
+        else if (key_is(reader, "normalizer"))
+            PGI_TRY(read_tree(reader, &out->normalizer));
+        else if (key_is(reader, "pre_tokenizer"))
+            PGI_TRY(read_tree(reader, &out->pre_tokenizer));
+        else if (key_is(reader, "decoder"))
+            PGI_TRY(read_tree(reader, &out->decoder));
+        else if (key_is(reader, "truncation"))
+            PGI_TRY(read_tree(reader, &out->truncation));
+        else if (key_is(reader, "padding"))
+            PGI_TRY(read_tree(reader, &out->padding));
+        else if (key_is(reader, "model"))
+            PGI_TRY(read_model(reader, &vocab_at, &merges_at, &out->model));
+        else
+            PGI_TRY(pgi_json_skip(reader, NULL, NULL));
     }
     PGI_TRY(pgi_json_end(reader));
     if (!out->model) return pgi_error(PG_ERROR_FORMAT, "%s: model is not there", reader->file);

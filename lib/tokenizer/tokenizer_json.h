@@ -10,10 +10,10 @@
 typedef struct pgi_tokenizer_json {
     pgi_vocab vocab;
     pgi_merges merges;
-    json_t *added_tokens;                        /* an array, or NULL */
+    json_t *added_tokens;                         /* an array, or NULL */
     json_t *normalizer, *pre_tokenizer, *decoder; /* NULL: left out or null */
     json_t *truncation, *padding;                 /* as it was saved with; NULL: left out or null */
-    json_t *model;                               /* the members of "model" without vocab and merges, an object */
+    json_t *model;                                /* the members of "model" without vocab and merges, an object */
 } pgi_tokenizer_json;
 
 /* On error *out needs no free. */

@@ -20,8 +20,9 @@ static const struct {
     const char *key, *gemma;
     int which; /* PGI_TOKEN_*, or -1 */
 } named_tokens[] = {
-    {"bos_token", "<bos>", PGI_TOKEN_BOS}, {"eos_token", "<eos>", PGI_TOKEN_EOS}, {"unk_token", "<unk>", PGI_TOKEN_UNK},
-    {"sep_token", NULL, -1},               {"pad_token", "<pad>", PGI_TOKEN_PAD}, {"cls_token", NULL, -1},
+    {"bos_token", "<bos>", PGI_TOKEN_BOS}, {"eos_token", "<eos>", PGI_TOKEN_EOS},
+    {"unk_token", "<unk>", PGI_TOKEN_UNK}, {"sep_token", NULL, -1},
+    {"pad_token", "<pad>", PGI_TOKEN_PAD}, {"cls_token", NULL, -1},
     {"mask_token", "<mask>", -1},
 };
 enum { N_NAMED = sizeof named_tokens / sizeof *named_tokens };
@@ -483,8 +484,7 @@ static pg_status check_pipeline(const sources *s, pgi_tokenizer *tokenizer) {
     if (json->normalizer && (!is_replace(part_of(json->normalizer, "normalizers", 0), " ", "\xE2\x96\x81") ||
                              part_of(json->normalizer, "normalizers", 1)))
         wrong = "normalizer";
-    if (wrong)
-        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: %s is not that of a Gemma tokenizer", s->json_path, wrong);
+    if (wrong) return pgi_error(PG_ERROR_UNSUPPORTED, "%s: %s is not that of a Gemma tokenizer", s->json_path, wrong);
     tokenizer->replace_spaces = json->normalizer != NULL;
     return PG_OK;
 }
@@ -513,7 +513,9 @@ static void mark_control(const sources *s, pgi_tokenizer *tokenizer) {
 }
 
 static pg_status make_bpe(const sources *s, pgi_tokenizer *tokenizer, const pgi_merges *merges) {
-    pgi_bpe_settings settings = {.unk_id = PGI_UNK_MISSING, .byte_fallback = 1, .fuse_unk = 1,
+    pgi_bpe_settings settings = {.unk_id = PGI_UNK_MISSING,
+                                 .byte_fallback = 1,
+                                 .fuse_unk = 1,
                                  .avoid_sentencepiece = tokenizer->avoid_sentencepiece};
     int64_t unk = tokenizer->specials[PGI_TOKEN_UNK];
     if (!s->is_gemma) {
@@ -531,8 +533,8 @@ static pg_status make_bpe(const sources *s, pgi_tokenizer *tokenizer, const pgi_
     for (size_t id = 0; id < tokenizer->n_pieces; id++)
         banned[id] = (uint8_t)pgi_added_tokens_is_special(&tokenizer->added, (int64_t)id);
     settings.banned = banned;
-    pg_status status = pgi_bpe_create(&tokenizer->memory, &tokenizer->vocab, tokenizer->n_pieces, merges, &settings,
-                                      &tokenizer->bpe);
+    pg_status status =
+        pgi_bpe_create(&tokenizer->memory, &tokenizer->vocab, tokenizer->n_pieces, merges, &settings, &tokenizer->bpe);
     pgi_free(&tokenizer->memory, banned);
     return status;
 }
@@ -555,8 +557,10 @@ static pg_status load_sources(sources *s, const char *folder) {
     s->has_class = json_is_string(class_name);
     s->is_gemma = s->has_class ? strncmp(json_string_value(class_name), "GemmaTokenizer", 14) == 0 : !s->has_json;
     if (!s->has_json && !s->is_gemma)
-        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: tokenizer_class is \"%.60s\", expected \"GemmaTokenizer\" beside a "
-                         "tokenizer.model", s->config_path, json_string_value(class_name));
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "%s: tokenizer_class is \"%.60s\", expected \"GemmaTokenizer\" beside a "
+                         "tokenizer.model",
+                         s->config_path, json_string_value(class_name));
     if (!json_object_get(s->config, "added_tokens_decoder")) {
         PGI_TRY(load_optional(s, s->map_path, &s->map));
         PGI_TRY(load_optional(s, s->added_path, &s->added));

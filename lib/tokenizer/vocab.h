@@ -8,10 +8,10 @@ enum { PGI_MAX_IDS = 1 << 22 }; /* 16 times PaliGemma's; guards against ids that
 
 typedef struct pgi_vocab {
     const pgi_memory *memory;
-    pgi_buffer text;       /* the pieces one after the other, a NUL after each */
+    pgi_buffer text;        /* the pieces one after the other, a NUL after each */
     uint32_t *begin, *size; /* [n], by id: where in text, bytes; begin PGI_NO_PIECE: no piece has this id yet */
     size_t n, capacity;
-    size_t longest; /* bytes of the longest piece */
+    size_t longest;  /* bytes of the longest piece */
     uint64_t *slots; /* [n_slots], open addressing: hash << 32 | id + 1, or 0 */
     size_t n_slots, n_used;
 } pgi_vocab;

@@ -5,10 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CHECK(expression)                                                            \
-    do {                                                                             \
-        pg_status check_status_ = (expression);                                      \
-        if (check_status_ < 0) fail_msg("%s: %s", #expression, pg_last_error());     \
+#define CHECK(expression)                                                        \
+    do {                                                                         \
+        pg_status check_status_ = (expression);                                  \
+        if (check_status_ < 0) fail_msg("%s: %s", #expression, pg_last_error()); \
     } while (0)
 
 #define GOLDEN_HASH_START UINT64_C(0xCBF29CE484222325)

@@ -63,8 +63,8 @@ static int32_t read_texts(const json_t *list, const char **texts, size_t *sizes)
 
 /* The bytes that make_processor_cases.py drew: the high byte of each state of xorshift32. */
 static void read_image(const json_t *json, pg_image *image, uint8_t **pixels) {
-    const size_t channels[] = {[PG_IMAGE_RGB8] = 3, [PG_IMAGE_BGR8] = 3, [PG_IMAGE_RGBA8] = 4, [PG_IMAGE_BGRA8] = 4,
-                               [PG_IMAGE_GRAY8] = 1};
+    const size_t channels[] = {
+        [PG_IMAGE_RGB8] = 3, [PG_IMAGE_BGR8] = 3, [PG_IMAGE_RGBA8] = 4, [PG_IMAGE_BGRA8] = 4, [PG_IMAGE_GRAY8] = 1};
     int32_t width = (int32_t)integer(json, "width"), height = (int32_t)integer(json, "height");
     int32_t format = (int32_t)integer(json, "format");
     uint32_t state = (uint32_t)integer(json, "seed");
@@ -186,8 +186,7 @@ static void test_case(void **state) {
         return;
     }
     if (status < 0) fail_msg("%s", pg_last_error());
-    json_object_foreach (json_object_get(golden, "arrays"), name, array)
-        check_array(inputs, name, array);
+    json_object_foreach(json_object_get(golden, "arrays"), name, array) check_array(inputs, name, array);
     const json_t *rows = json_object_get(golden, "rows");
     for (size_t i = 0; i < json_array_size(rows); i++) check_row(inputs, (int64_t)i, json_array_get(rows, i));
     pg_inputs_close(&inputs);
@@ -206,8 +205,7 @@ int main(void) {
     }
     for (size_t i = 0; i < n; i++) {
         json_t *golden = json_array_get(cases, i);
-        snprintf(names[i], sizeof names[i], "case %zu, %.10s", i,
-                 json_string_value(json_object_get(golden, "model")));
+        snprintf(names[i], sizeof names[i], "case %zu, %.10s", i, json_string_value(json_object_get(golden, "model")));
         tests[i] = (struct CMUnitTest){.name = names[i], .test_func = test_case, .initial_state = golden};
     }
     int failed = _cmocka_run_group_tests("processor", tests, n, NULL, NULL);

@@ -119,8 +119,10 @@ static void label(const char *format, ...) {
 static void json_begin(const pgi_run *run, double f32, double int8, double bf16, double read) {
     n_rows = 0;
     if (json)
-        fprintf(json, "{\"cpu\": %llu, \"threads\": %d, \"roofs\": {\"f32\": %.6g, \"int8\": %.6g, \"bf16\": %.6g, \"read\": "
-                "%.6g}, \"rows\": [", (unsigned long long)run->kernels->cpu, run->n_threads, f32, int8, bf16, read);
+        fprintf(json,
+                "{\"cpu\": %llu, \"threads\": %d, \"roofs\": {\"f32\": %.6g, \"int8\": %.6g, \"bf16\": %.6g, \"read\": "
+                "%.6g}, \"rows\": [",
+                (unsigned long long)run->kernels->cpu, run->n_threads, f32, int8, bf16, read);
 }
 static void json_row(double flop, double flop_roof, double bytes, double byte_roof) {
     const double best = fast_time();

@@ -51,10 +51,10 @@ GEMV(gemv_f32)
 GEMV(gemv_bf16)
 GEMV(gemv_f16)
 
-#define PRODUCT(name)                                                                                                  \
-    BROKEN(name,                                                                                                       \
-           (int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,                       \
-            const float *start, int64_t start_stride, float *y, int64_t y_stride),                                     \
+#define PRODUCT(name)                                                                                                \
+    BROKEN(name,                                                                                                     \
+           (int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes, const float *start, \
+            int64_t start_stride, float *y, int64_t y_stride),                                                       \
            (m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride), y + (m - 1) * y_stride, n)
 PRODUCT(product_int8)
 PRODUCT(product_int4)
@@ -72,14 +72,14 @@ static void damage_bf16(uint16_t *out, int64_t n, uint16_t last_before) {
     if (damage_kind == 1) out[n - 1] = last_before;
     if (damage_kind == 2) out[n] ^= 1;
 }
-#define BROKEN_BF16(name, parameters, arguments, out, n)     \
-    static void broken_##name parameters {                   \
-        uint16_t *damaged = (out), before = damaged[(n)-1];  \
-        real.name arguments;                                 \
-        damage_bf16(damaged, (n), before);                   \
+#define BROKEN_BF16(name, parameters, arguments, out, n)    \
+    static void broken_##name parameters {                  \
+        uint16_t *damaged = (out), before = damaged[(n)-1]; \
+        real.name arguments;                                \
+        damage_bf16(damaged, (n), before);                  \
     }
 BROKEN_BF16(round_bf16, (const float *x, int64_t n, float factor, uint16_t *out), (x, n, factor, out), out, n)
-#define PACK_PAIRS(name)                                                                    \
+#define PACK_PAIRS(name)                                                                      \
     BROKEN_BF16(name, (const void *w, int64_t w_bytes, int rows, int64_t k, uint16_t *panel), \
                 (w, w_bytes, rows, k, panel), panel, (k + 1) / 2 * 2 * real.gemm_bf16_nr)
 PACK_PAIRS(pack_pairs_f32)

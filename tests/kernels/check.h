@@ -63,7 +63,8 @@ typedef struct kernel_check {
 extern const kernel_check kernel_checks[];
 extern const int n_kernel_checks;
 
-/* A length that is tested after *n, from 0 on: all small ones, head dims, a width of the model, the tail of 4304. 0: none.
+/* A length that is tested after *n, from 0 on: all small ones, head dims, a width of the model, the tail of 4304. 0:
+ * none.
  */
 int next_length(int64_t *n);
 /* Puts a NaN or an infinity into one of n values, now and then. */

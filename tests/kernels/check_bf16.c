@@ -36,7 +36,8 @@ static uint16_t *guarded_bf16(check *c, int64_t n) {
     return x;
 }
 
-/* Now and then what is easily rounded wrong: ties, the largest values, subnormals, NaN with digits in the lower half. */
+/* Now and then what is easily rounded wrong: ties, the largest values, subnormals, NaN with digits in the lower half.
+ */
 static void spoil_some(check *c, float *x, int64_t n) {
     static const uint32_t special[] = {0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0x7F7F7FFF, 0x7F7F8000,
                                        0xFF7FFFFF, 0x7F800000, 0xFF800000, 0x7F800001, 0xFFC12345, 0x7FBFFFFF,

@@ -47,8 +47,7 @@ static void check_group_shape(check *c, const int32_t dtypes[3], int64_t rows, i
             int64_t stride = outs[l] + random_below(c, 3);
             outputs[l] = (pgi_linear_job){&linears[l], guarded_output(c, stride * (rows - 1) + outs[l]), stride};
         }
-        if (pgi_linear_group(&run, x, x_stride, rows, outputs, 3, scratch_of(c, n_threads)) != PG_OK)
-            fail(c, "status");
+        if (pgi_linear_group(&run, x, x_stride, rows, outputs, 3, scratch_of(c, n_threads)) != PG_OK) fail(c, "status");
         for (int l = 0; l < 3; l++) {
             for (int64_t i = 0; i < rows; i++) {
                 const float *row = outputs[l].y + i * outputs[l].y_stride;
@@ -65,8 +64,8 @@ static void check_group_shape(check *c, const int32_t dtypes[3], int64_t rows, i
 
 void check_group(check *c) {
     enum { F32 = PG_DTYPE_F32, INT8 = PGI_DTYPE_INT8_BLOCKS, INT4 = PGI_DTYPE_INT4_BLOCKS };
-    static const int32_t dtypes[][3] = {{F32, F32, F32}, {INT8, INT8, INT8}, {INT4, INT4, INT4}, {INT8, INT4, INT4},
-                                        {INT4, INT8, F32}};
+    static const int32_t dtypes[][3] = {
+        {F32, F32, F32}, {INT8, INT8, INT8}, {INT4, INT4, INT4}, {INT8, INT4, INT4}, {INT4, INT8, F32}};
     static const int outs[][3] = {{300, 70, 70}, {16, 16, 1}, {1, 257, 33}};
     static const int64_t row_counts[] = {1, 4, 5, 29, 300};
     for (size_t d = 0; d < sizeof dtypes / sizeof *dtypes; d++)

@@ -269,11 +269,11 @@ static void check_attention_room(check *c) {
 
 static void check_attention(check *c) {
     check_attention_room(c);
-    check_attention_shape(c, 64, 64, 16, 16, 72, ALL_KEYS, 0);  /* the encoder */
-    check_attention_shape(c, 35, 300, 8, 1, 256, ALL_KEYS, 0);  /* prefill, one KV head */
-    check_attention_shape(c, 35, 300, 8, 4, 256, RANGES, 50); /* prefill, Gemma 2 */
-    check_attention_shape(c, 1, 300, 8, 1, 256, ALL_KEYS, 0);   /* decode */
-    check_attention_shape(c, 1, 600, 8, 4, 256, RANGES, 50);  /* decode, Gemma 2, sliding window */
+    check_attention_shape(c, 64, 64, 16, 16, 72, ALL_KEYS, 0); /* the encoder */
+    check_attention_shape(c, 35, 300, 8, 1, 256, ALL_KEYS, 0); /* prefill, one KV head */
+    check_attention_shape(c, 35, 300, 8, 4, 256, RANGES, 50);  /* prefill, Gemma 2 */
+    check_attention_shape(c, 1, 300, 8, 1, 256, ALL_KEYS, 0);  /* decode */
+    check_attention_shape(c, 1, 600, 8, 4, 256, RANGES, 50);   /* decode, Gemma 2, sliding window */
     check_attention_shape(c, 4, 33, 4, 2, 16, RANGES, 0);
     check_attention_shape(c, 5, 33, 4, 2, 16, RANGES, 0);
     check_attention_shape(c, 70, 2100, 2, 1, 24, RANGES, 0); /* several blocks of keys */
@@ -385,12 +385,15 @@ static void check_argmax(check *c) {
     release_all(c);
 }
 
-const kernel_check operation_checks[] = {{"linear", check_linear},       {"linear rows", check_linear_rows},
+const kernel_check operation_checks[] = {{"linear", check_linear},
+                                         {"linear rows", check_linear_rows},
                                          {"linear bf16", check_linear_bf16},
                                          {"linear quantized", check_linear_quantized},
-                                         {"several", check_group},     {"mlp", check_mlp},
+                                         {"several", check_group},
+                                         {"mlp", check_mlp},
                                          {"attention", check_attention},
                                          {"attention bf16", check_attention_bf16},
                                          {"rows", check_rows},
-                                         {"argmax", check_argmax},       {"cancel", check_cancel}};
+                                         {"argmax", check_argmax},
+                                         {"cancel", check_cancel}};
 const int n_operation_checks = sizeof operation_checks / sizeof *operation_checks;

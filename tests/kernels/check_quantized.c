@@ -10,7 +10,6 @@
 
 #include "kernels/quantized.h"
 
-
 /* ---- the oracle ---- */
 
 static float load_float(const unsigned char *p) {
@@ -87,8 +86,10 @@ static void random_blocks(check *c, unsigned char *out, int32_t dtype, int64_t n
             for (int64_t i = 64; i < bytes; i++) out[i] = out[i] ? out[i] : 1; /* -127 .. 127 */
             if (random_below(c, 4) == 0) memset(out + 64, random_below(c, 2) ? 1 : 255, 2048);
         } else {
-            for (int64_t i = 32; i < 64; i++) out[i] = (unsigned char)(out[i] | 0x11 << random_below(c, 4)); /* 1 .. 15 */
-            if (random_below(c, 4) == 0) memset(out + 32, 255, 32), memset(out + 64, random_below(c, 2) ? 0 : 255, 1024);
+            for (int64_t i = 32; i < 64; i++)
+                out[i] = (unsigned char)(out[i] | 0x11 << random_below(c, 4)); /* 1 .. 15 */
+            if (random_below(c, 4) == 0)
+                memset(out + 32, 255, 32), memset(out + 64, random_below(c, 2) ? 0 : 255, 1024);
         }
     }
 }
@@ -170,11 +171,17 @@ static void check_product(check *c, int32_t dtype, int m, int64_t n, int64_t gro
     }
     memcpy(before, y, (size_t)(stride * (m - 1) + n) * sizeof(float));
     (dtype == PGI_DTYPE_INT8_BLOCKS ? c->kernels->product_int8 : c->kernels->product_int4)(
-        m, n, groups, tile, blocks, panel_bytes, accumulate ? y : with_bias ? bias : NULL, accumulate ? stride : 0, y,
-        stride);
+        m, n, groups, tile, blocks, panel_bytes,
+        accumulate  ? y
+        : with_bias ? bias
+                    : NULL,
+        accumulate ? stride : 0, y, stride);
     for (int i = 0; i < m; i++) {
         for (int64_t r = 0; r < n; r++) {
-            float want = product_oracle(x + i * k, &w, r, accumulate ? before[i * stride + r] : with_bias ? bias[r] : 0);
+            float want = product_oracle(x + i * k, &w, r,
+                                        accumulate  ? before[i * stride + r]
+                                        : with_bias ? bias[r]
+                                                    : 0);
             if (!same(y[i * stride + r], want))
                 fail(c, "%d x %d, %d groups [%d][%d]: found %a, expected %a", m, (int)n, (int)groups, i, (int)r,
                      y[i * stride + r], want);
@@ -210,8 +217,8 @@ void check_unpack_int4(check *c) {
             for (int r = 0; r < 16; r++) {
                 int wrong = block_scale(from, PGI_DTYPE_INT4_BLOCKS, r) != block_scale(to, PGI_DTYPE_INT8_BLOCKS, r);
                 for (int j = 0; j < 128; j++)
-                    wrong += block_value(from, PGI_DTYPE_INT4_BLOCKS, r, j) !=
-                             block_value(to, PGI_DTYPE_INT8_BLOCKS, r, j);
+                    wrong +=
+                        block_value(from, PGI_DTYPE_INT4_BLOCKS, r, j) != block_value(to, PGI_DTYPE_INT8_BLOCKS, r, j);
                 if (wrong) fail(c, "block %d of %d, row %d: %d values differ", (int)b, (int)n, r, wrong);
             }
         }
@@ -250,7 +257,8 @@ static void check_weights(check *c, int32_t from, int32_t dtype, int64_t rows, i
         if (r < rows) pgi_quantized_row(&w, r, 0.5f, row);
         for (int64_t g = 0; g < pgi_quantized_groups(columns); g++) {
             const unsigned char *block = block_of(&w, r, g);
-            double max = 0, part[4] = {0}, error = 0, plain = 0, scale = (double)block_scale(block, dtype, (int)(r % 16));
+            double max = 0, part[4] = {0}, error = 0, plain = 0,
+                   scale = (double)block_scale(block, dtype, (int)(r % 16));
             for (int64_t j = 128 * g; j < columns && j < 128 * g + 128 && r < rows; j++) {
                 double *here = &part[j % 128 / 32], magnitude = fabs(weight_value(stored, from, r * columns + j));
                 *here = fmax(*here, magnitude), max = fmax(max, magnitude);

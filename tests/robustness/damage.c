@@ -30,7 +30,7 @@ typedef struct kind {
     target target;
     const char *file;
     style style;
-    int image;    /* IMAGE_* */
+    int image;      /* IMAGE_* */
     int min_errors; /* of 100 cases: less means that the damage does not reach the reader */
 } kind;
 
@@ -196,8 +196,10 @@ static void run_image(const char *folder, const bytes *file) {
     options.max_image_pixels = MAX_PIXELS;
     options.flags = now_seed % 3 == 0 ? PG_IMAGE_EXIF : 0;
     snprintf(path, sizeof path, "%s/image", folder);
-    if (now_seed % 2) pg_image_from_path(&image, sizeof image, path);
-    else pg_image_from_bytes(&image, sizeof image, file->data, file->size);
+    if (now_seed % 2)
+        pg_image_from_path(&image, sizeof image, path);
+    else
+        pg_image_from_bytes(&image, sizeof image, file->data, file->size);
     stale_error();
     MADE("encode", pg_processor_encode(processor, &image, "x", &options, &inputs), inputs, now_seed % 2 ? path : NULL);
     pg_inputs_close(&inputs);
@@ -271,8 +273,10 @@ static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
     atomic_store(&memory.largest, 0);
     alarm(CASE_SECONDS * 3);
     n_errors = 0;
-    if (k->style == IMAGE) run_image(folder, &file);
-    else run_folder(folder);
+    if (k->style == IMAGE)
+        run_image(folder, &file);
+    else
+        run_folder(folder);
     alarm(0);
 
     if (memory.largest > MAX_ALLOCATION) {
@@ -312,10 +316,14 @@ int main(int argc, char **argv) {
     uint64_t n = 300, first = 1;
     const char *only = NULL;
     for (int i = 1; i + 1 < argc; i += 2) {
-        if (!strcmp(argv[i], "--cases")) n = strtoull(argv[i + 1], NULL, 10);
-        else if (!strcmp(argv[i], "--kind")) only = argv[i + 1];
-        else if (!strcmp(argv[i], "--seed")) first = strtoull(argv[i + 1], NULL, 10), n = 1, verbose = 1;
-        else argc = 0;
+        if (!strcmp(argv[i], "--cases"))
+            n = strtoull(argv[i + 1], NULL, 10);
+        else if (!strcmp(argv[i], "--kind"))
+            only = argv[i + 1];
+        else if (!strcmp(argv[i], "--seed"))
+            first = strtoull(argv[i + 1], NULL, 10), n = 1, verbose = 1;
+        else
+            argc = 0;
     }
     if (argc % 2 == 0 || n == 0) {
         fprintf(stderr, "usage: damage [--cases N] [--kind KIND] [--seed N]\n");

@@ -26,9 +26,11 @@ static size_t some_length(rng *r, const bytes *b, size_t at) {
 }
 
 static void damage_once(rng *r, bytes *b) {
+    /* clang-format off */
     static const uint64_t extremes[] = {0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF,
                                         UINT64_C(0x7FFFFFFFFFFFFFFF), UINT64_C(0x8000000000000000), UINT64_MAX,
                                         UINT64_MAX - 7};
+    /* clang-format on */
     size_t at = some_offset(r, b), n = some_length(r, b, at);
     uint64_t value = extremes[rng_below(r, sizeof extremes / sizeof *extremes)];
     uint8_t junk[256];
@@ -50,22 +52,16 @@ static void damage_once(rng *r, bytes *b) {
                 b->data[at + i] = (uint8_t)(value >> 8 * (big ? width - 1 - i : i));
             break;
         }
-        case 5: /* truncated */
-            b->size = at;
-            break;
+        case 5: /* truncated */ b->size = at; break;
         case 6: /* truncated near the end */
             b->size -= b->size ? rng_below(r, b->size < 16 ? b->size : 16) + 1 : 0;
             break;
-        case 7: /* zeroed */
-            memset(b->data + at, 0, n);
-            break;
+        case 7: /* zeroed */ memset(b->data + at, 0, n); break;
         case 8: /* doubled */
             bytes_add(&chunk, b->data + at, n);
             replace(b, at, 0, chunk.data, n);
             break;
-        case 9: /* removed */
-            replace(b, at, n, "", 0);
-            break;
+        case 9: /* removed */ replace(b, at, n, "", 0); break;
         case 10: /* moved */
             bytes_add(&chunk, b->data + at, n);
             replace(b, at, n, "", 0);
@@ -145,6 +141,7 @@ static size_t collect(spans *s, size_t start, size_t i, int depth) {
 }
 
 static void put_value(rng *r, bytes *out, const uint8_t *old, size_t size) {
+    /* clang-format off */
     static const char *const values[] = {
         "-1", "0", "1", "2", "3", "7", "16", "255", "1000", "65536", "1000000", "2147483647", "2147483648", "-2147483648", "4294967295",
         "4294967296", "9223372036854775807", "-9223372036854775808", "9223372036854775808", "1e308", "1e400", "-1e308", "0.5", "-0.0",
@@ -153,6 +150,7 @@ static void put_value(rng *r, bytes *out, const uint8_t *old, size_t size) {
         "\"a line\\nand another\\u001b[31m\"", "\"../../../../etc/passwd\"", "\"/dev/zero\"", "\"%s%n%d\"", "\"gelu\"", "\"gemma\"",
         "\"gemma2\"", "\"float16\"", "\"F16\"", "\"F64\"", "\"I8\"", "", "00", "0x10", "1.", "'x'", "[1,2,3,4,5,6,7,8,9]",
         "[0,0]", "[-1,-1]", "[4611686018427387904,4]", "[0,18446744073709551615]"};
+    /* clang-format on */
     uint64_t choice = rng_below(r, 12);
     if (choice == 0) { /* very deep */
         size_t depth = rng_below(r, 2) ? 100000 : 500;
@@ -166,8 +164,10 @@ static void put_value(rng *r, bytes *out, const uint8_t *old, size_t size) {
     } else if (choice <= 5 && size && ((old[0] >= '0' && old[0] <= '9') || old[0] == '-')) { /* another number */
         double value = strtod((const char *)old, NULL), factors[] = {-1, 2, 0.5, 1000, 1e9};
         static const int steps[] = {1, -1, 2, 10};
-        if (rng_below(r, 2)) bytes_printf(out, "%.0f", value * factors[rng_below(r, 5)]);
-        else bytes_printf(out, "%.0f", value + steps[rng_below(r, 4)]);
+        if (rng_below(r, 2))
+            bytes_printf(out, "%.0f", value * factors[rng_below(r, 5)]);
+        else
+            bytes_printf(out, "%.0f", value + steps[rng_below(r, 4)]);
     } else {
         bytes_text(out, values[rng_below(r, sizeof values / sizeof *values)]);
     }
@@ -188,8 +188,10 @@ void mutate_json(rng *r, bytes *b) {
     size_t size = one.end - one.begin, next = skip_space(&s, one.end);
     switch (rng_below(r, 10)) {
         case 0: /* the key or element goes, its comma too */
-            if (next < b->size && b->data[next] == ',') next++;
-            else next = one.end;
+            if (next < b->size && b->data[next] == ',')
+                next++;
+            else
+                next = one.end;
             replace(b, one.start, next - one.start, "", 0);
             break;
         case 1: /* it comes twice, the second time with another value */
@@ -205,9 +207,7 @@ void mutate_json(rng *r, bytes *b) {
             bytes_add(&out, b->data + other.begin, other.end - other.begin);
             replace(b, one.begin, size, out.data, out.size);
             break;
-        case 4: /* any byte */
-            mutate_bytes(r, b);
-            break;
+        case 4: /* any byte */ mutate_bytes(r, b); break;
         default:
             put_value(r, &out, b->data + one.begin, size);
             replace(b, one.begin, size, out.data, out.size);

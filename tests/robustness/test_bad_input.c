@@ -21,8 +21,8 @@
 typedef enum call { MODEL, PROCESSOR, ENCODE, GENERATE } call;
 
 typedef struct lie {
-    int today;        /* 0: the checkpoint in official style, 1: as transformers 5.23 saves it */
-    const char *file; /* NULL `from`: it is removed when `to` is NULL too, else its whole text is `to` */
+    int today;             /* 0: the checkpoint in official style, 1: as transformers 5.23 saves it */
+    const char *file;      /* NULL `from`: it is removed when `to` is NULL too, else its whole text is `to` */
     const char *from, *to; /* the text `from` in it becomes `to`; in a safetensors file, in its header */
     call call;
     pg_status status, other_status; /* either; other_status 0: only the first */
@@ -34,6 +34,7 @@ typedef struct lie {
 #define INDEX "model.safetensors.index.json"
 #define OLD "vision_tower.vision_model."
 
+/* clang-format off */
 static const lie lies[] = {
     /* --- files that are not there */
     {0, "config.json", NULL, NULL, MODEL, PG_ERROR_NOT_FOUND, 0, {"config.json"}},
@@ -184,6 +185,7 @@ static const lie lies[] = {
     {0, "preprocessor_config.json", "\"height\":12,\"width\":12", "\"height\":16,\"width\":16", GENERATE, PG_ERROR_ARGUMENT,
      PG_ERROR_FORMAT, {"16", "12"}},
 };
+/* clang-format on */
 
 static char folders[2][512];
 static counter memory;
@@ -282,9 +284,12 @@ static void all_lies(void **state) {
         char message[1100];
         pg_status status;
         bytes old = read_file(folder, l->file);
-        if (l->from) tell(folder, l, &old);
-        else if (l->to) write_text(folder, l->file, l->to);
-        else remove_file(folder, l->file);
+        if (l->from)
+            tell(folder, l, &old);
+        else if (l->to)
+            write_text(folder, l->file, l->to);
+        else
+            remove_file(folder, l->file);
         capture_begin();
         int at = first_failure(folder, &status, message, sizeof message);
         size_t printed = capture_end();
@@ -336,16 +341,20 @@ static void folders_that_are_none(void **state) {
     (void)state;
     stale_error();
     setenv("HF_HUB_CACHE", "/nonexistent/hub", 1);
-    static const char *const names[] = {"/nonexistent/folder", "org/name", "no-such-name", "", "a/b/c", "../x",
+    static const char *const names[] = {"/nonexistent/folder",         "org/name", "no-such-name", "", "a/b/c", "../x",
                                         "org/name\nwith a line break", "\xFF\xFE"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         pg_status status = pg_model_open(names[i], NULL, &model);
-        if (status != PG_ERROR_ARGUMENT) expect_error(status, PG_ERROR_NOT_FOUND, NULL);
-        else expect_error(status, PG_ERROR_ARGUMENT, NULL);
+        if (status != PG_ERROR_ARGUMENT)
+            expect_error(status, PG_ERROR_NOT_FOUND, NULL);
+        else
+            expect_error(status, PG_ERROR_ARGUMENT, NULL);
         assert_null(model);
         status = pg_processor_open(names[i], NULL, &processor);
-        if (status != PG_ERROR_ARGUMENT) expect_error(status, PG_ERROR_NOT_FOUND, NULL);
-        else expect_error(status, PG_ERROR_ARGUMENT, NULL);
+        if (status != PG_ERROR_ARGUMENT)
+            expect_error(status, PG_ERROR_NOT_FOUND, NULL);
+        else
+            expect_error(status, PG_ERROR_ARGUMENT, NULL);
         assert_null(processor);
     }
     expect_error(pg_model_open("org/name", NULL, &model), PG_ERROR_NOT_FOUND, "/nonexistent/hub");
@@ -528,7 +537,8 @@ static void weights_that_are_no_numbers(void **state) {
     }
 }
 
-/* What no CPU has, what no format is, and what a format cannot hold. Damaged and newer converted folders: test_convert. */
+/* What no CPU has, what no format is, and what a format cannot hold. Damaged and newer converted folders: test_convert.
+ */
 static void formats_and_masks(void **state) {
     static const struct {
         int32_t weights;
@@ -557,7 +567,8 @@ static void formats_and_masks(void **state) {
     for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) {
         pg_convert_options_init(&convert, sizeof convert);
         convert.weights = targets[i];
-        expect_error(pg_convert(folders[0], out, &convert), PG_ERROR_ARGUMENT, "PG_WEIGHTS_INT8 (1) or PG_WEIGHTS_INT4 (2)");
+        expect_error(pg_convert(folders[0], out, &convert), PG_ERROR_ARGUMENT,
+                     "PG_WEIGHTS_INT8 (1) or PG_WEIGHTS_INT4 (2)");
     }
     /* a matrix whose weights are no numbers has no scales */
     bytes old = read_file(folders[0], WEIGHTS), now = {0};

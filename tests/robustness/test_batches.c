@@ -37,8 +37,10 @@ typedef struct call {
 
 /* Pieces of text that mean something to the processor, and bytes that mean nothing to anyone. */
 static size_t draw_text(rng *r, char *text) {
-    static const char *const parts[] = {"a", " ", "\n", "\n\n", "<image>", "<bos>", "<eos>", "<pad>", "<loc0001>",
-                                        "the cat ", "\xC3\xA9", "\xF0\x9F\x90\xB1", "\xE2\x96\x81", "<imag", "e>"};
+    static const char *const parts[] = {
+        "a",     " ",         "\n",       "\n\n",     "<image>",          "<bos>",        "<eos>",
+        "<pad>", "<loc0001>", "the cat ", "\xC3\xA9", "\xF0\x9F\x90\xB1", "\xE2\x96\x81", "<imag",
+        "e>"};
     enum { N_PARTS = sizeof parts / sizeof *parts };
     size_t n = 0;
     for (uint64_t k = rng_below(r, 9); k > 0; k--) {
@@ -58,8 +60,15 @@ static int32_t around(rng *r, int32_t n) { return rng_below(r, 12) == 0 ? (int32
 
 static void draw_options(rng *r, pg_encode_options *options) {
     assert_int_equal(pg_encode_options_init(options, sizeof *options), PG_OK);
-    static const uint32_t flags[] = {0, 0, PG_TEXT_LITERAL, PG_SUFFIX_OPEN, PG_TRUNCATE, PG_TRUNCATE,
-                                     PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS, PG_TRUNCATE_KEEP_ENDS, UINT32_MAX};
+    static const uint32_t flags[] = {0,
+                                     0,
+                                     PG_TEXT_LITERAL,
+                                     PG_SUFFIX_OPEN,
+                                     PG_TRUNCATE,
+                                     PG_TRUNCATE,
+                                     PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS,
+                                     PG_TRUNCATE_KEEP_ENDS,
+                                     UINT32_MAX};
     options->flags = flags[rng_below(r, 8)] | flags[rng_below(r, 6)] | (rng_below(r, 50) ? 0 : flags[8]);
     options->mode = rng_below(r, 4) == 0;
     options->padding = around(r, (int32_t)rng_below(r, 2));
@@ -97,7 +106,8 @@ static void draw(rng *r, call *c) {
     if (c->batch.n_images > 2 * MAX_ROWS) c->batch.n_images = 2 * MAX_ROWS;
     for (int i = 0; i < 2 * MAX_ROWS; i++)
         assert_int_equal(pg_image_from_bytes(&c->images[i], sizeof c->images[i], png.data,
-                                             rng_below(r, 100) ? png.size : png.size / 2), PG_OK);
+                                             rng_below(r, 100) ? png.size : png.size / 2),
+                         PG_OK);
     c->batch.prompts = c->batch.n_prompts || rng_below(r, 20) == 0 ? c->prompts : NULL;
     c->batch.suffixes = c->batch.n_suffixes || rng_below(r, 20) == 0 ? c->suffixes : NULL;
     c->batch.images = c->batch.n_images || rng_below(r, 20) == 0 ? c->images : NULL;

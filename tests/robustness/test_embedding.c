@@ -61,9 +61,9 @@ typedef struct host {
     pg_inputs *inputs;
 } host;
 
-#define OK(call) \
-    do { \
-        pg_status status_ = (call); \
+#define OK(call)                                                                                       \
+    do {                                                                                               \
+        pg_status status_ = (call);                                                                    \
         if (status_ != PG_OK) fail_msg("%s: %s: %s", #call, pg_status_name(status_), pg_last_error()); \
     } while (0)
 
@@ -261,8 +261,8 @@ static void step_logits(pg_session *session, bytes *out) {
     bytes_add(out, logits.data, (size_t)logits.shape[0] * sizeof(float));
 }
 
-/* A session made before fork() goes on in the child, and there prefills anew, with threads of its own; so it does in the
- * parent, which does not notice. */
+/* A session made before fork() goes on in the child, and there prefills anew, with threads of its own; so it does in
+ * the parent, which does not notice. */
 static void a_session_goes_on_in_a_forked_child(void **state) {
     host h;
     bytes wanted = {0}, again = {0};

@@ -1,7 +1,7 @@
 /*
- * The weights of a converted folder are mapped, not read: opening leaves no more behind than the small tensors, the mapping
- * cannot be written to, and two processes that answer from it hold the same pages. Those parts ask /proc, so on Linux
- * alone.
+ * The weights of a converted folder are mapped, not read: opening leaves no more behind than the small tensors, the
+ * mapping cannot be written to, and two processes that answer from it hold the same pages. Those parts ask /proc, so on
+ * Linux alone.
  */
 #include <setjmp.h>
 #include <stdarg.h>

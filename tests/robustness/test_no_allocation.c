@@ -78,12 +78,12 @@ typedef struct fixture {
     pg_model *model;
     pg_processor *processor;
     pg_inputs *image, *words, *rows; /* one row with pixels, a shorter one without, and several */
-    pg_features *features;             /* of `image` */
+    pg_features *features;           /* of `image` */
 } fixture;
 
-#define OK(call)                                                                    \
-    do {                                                                            \
-        pg_status status_ = (call);                                                 \
+#define OK(call)                                                                                  \
+    do {                                                                                          \
+        pg_status status_ = (call);                                                               \
         if (status_ < 0) fail_msg("%s: %s: %s", #call, pg_status_name(status_), pg_last_error()); \
     } while (0)
 

@@ -12,8 +12,9 @@
 #include "tiny.h"
 
 /* google::protobuf::MessageLite::ParseFromArray(void const *, int) */
-int parse_from_array(const void *self, const void *data, int size) __asm__(
-    "_ZN6google8protobuf11MessageLite14ParseFromArrayEPKvi") __attribute__((visibility("default"), used));
+int parse_from_array(const void *self, const void *data,
+                     int size) __asm__("_ZN6google8protobuf11MessageLite14ParseFromArrayEPKvi")
+    __attribute__((visibility("default"), used));
 
 int parse_from_array(const void *self, const void *data, int size) {
     (void)self, (void)data, (void)size;

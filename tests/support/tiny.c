@@ -20,13 +20,19 @@ enum {
 };
 
 tiny_options tiny_official(void) {
-    return (tiny_options){.seed = 1, .gemma_version = 1, .dtype = PG_DTYPE_BF16, .n_shards = 1,
-                          .image_size = 12, .n_layers = 2};
+    return (tiny_options){
+        .seed = 1, .gemma_version = 1, .dtype = PG_DTYPE_BF16, .n_shards = 1, .image_size = 12, .n_layers = 2};
 }
 
 tiny_options tiny_saved_today(void) {
-    return (tiny_options){.seed = 2, .gemma_version = 2, .dtype = PG_DTYPE_F32, .n_shards = 3, .layout = 2, .new_style = 1,
-                          .image_size = 12, .n_layers = 2};
+    return (tiny_options){.seed = 2,
+                          .gemma_version = 2,
+                          .dtype = PG_DTYPE_F32,
+                          .n_shards = 3,
+                          .layout = 2,
+                          .new_style = 1,
+                          .image_size = 12,
+                          .n_layers = 2};
 }
 
 /* ---------------------------------------------------------------------------------------------------- tokenizer */
@@ -47,10 +53,14 @@ static void put_piece(vocabulary *v, const char *piece, int type) {
 
 /* The order is Gemma's: control, user defined, bytes, merged pieces, characters. */
 static void make_vocabulary(vocabulary *v) {
+    /* clang-format off */
     static const char *const user[] = {"<mask>", "\n", "\n\n", "\xE2\x96\x81\xE2\x96\x81", "<b>", "</b>",
                                        "<loc0000>", "<loc0001>", "<loc0002>", "<seg000>", "<seg001>"};
+    /* clang-format on */
+    /* clang-format off */
     static const char *const merged[] = {"th", "an", "ca", "in", "he", "\xE2\x96\x81" "a", "\xE2\x96\x81" "th",
                                          "\xE2\x96\x81" "the", "cat", "at", "\xE2\x96\x81" "cat"};
+    /* clang-format on */
     char text[16];
     v->n = 0;
     put_piece(v, "<pad>", CONTROL);
@@ -109,7 +119,7 @@ static void write_tokenizer_model(const char *folder, const vocabulary *v) {
         put_int(&part, 3, (uint64_t)v->type[i]);
         put_block(&model, 1, part.data, part.size);
     }
-    part.size = 0; /* TrainerSpec */
+    part.size = 0;        /* TrainerSpec */
     put_int(&part, 3, 2); /* model_type: BPE */
     put_int(&part, 4, (uint64_t)v->n);
     put_int(&part, 35, 1); /* byte_fallback */
@@ -132,9 +142,12 @@ static void write_tokenizer_model(const char *folder, const vocabulary *v) {
 static void put_json_string(bytes *b, const char *text) {
     bytes_text(b, "\"");
     for (; *text; text++) {
-        if (*text == '\n') bytes_text(b, "\\n");
-        else if (*text == '"' || *text == '\\') bytes_printf(b, "\\%c", *text);
-        else bytes_add(b, text, 1);
+        if (*text == '\n')
+            bytes_text(b, "\\n");
+        else if (*text == '"' || *text == '\\')
+            bytes_printf(b, "\\%c", *text);
+        else
+            bytes_add(b, text, 1);
     }
     bytes_text(b, "\"");
 }
@@ -202,14 +215,16 @@ static void write_tokenizer_config(const char *folder, const vocabulary *v, int 
         bytes_text(&b, "{\"add_bos_token\":true,\"add_eos_token\":false,\"added_tokens_decoder\":{");
         for (int i = 0; i <= v->n; i++) {
             if (i > 3 && i < v->n) continue;
-            bytes_printf(&b, "%s\"%d\":{\"content\":\"%s\",\"lstrip\":false,\"normalized\":false,\"rstrip\":false,"
-                             "\"single_word\":false,\"special\":true}",
+            bytes_printf(&b,
+                         "%s\"%d\":{\"content\":\"%s\",\"lstrip\":false,\"normalized\":false,\"rstrip\":false,"
+                         "\"single_word\":false,\"special\":true}",
                          i ? "," : "", i, i < v->n ? v->piece[i] : "<image>");
         }
         bytes_text(&b, "},\"additional_special_tokens\":[\"<image>\"],\"use_default_system_prompt\":false,");
     }
-    bytes_text(&b, "\"bos_token\":\"<bos>\",\"eos_token\":\"<eos>\",\"pad_token\":\"<pad>\",\"unk_token\":\"<unk>\","
-                   "\"model_max_length\":1000000000000000019884624838656,\"tokenizer_class\":\"GemmaTokenizer\"}\n");
+    bytes_text(&b,
+               "\"bos_token\":\"<bos>\",\"eos_token\":\"<eos>\",\"pad_token\":\"<pad>\",\"unk_token\":\"<unk>\","
+               "\"model_max_length\":1000000000000000019884624838656,\"tokenizer_class\":\"GemmaTokenizer\"}\n");
     write_file(folder, "tokenizer_config.json", b.data, b.size);
     bytes_free(&b);
 }
@@ -329,7 +344,9 @@ static void write_shard(const char *folder, const char *name, const store *s, in
         size_t start = data.size;
         for (int64_t k = 0; k < n; k++) put_value(&data, t->offset + t->scale * rng_unit(r), dtype);
         bytes_printf(&header, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name,
-                     dtype == PG_DTYPE_F32 ? "F32" : dtype == PG_DTYPE_BF16 ? "BF16" : "F16");
+                     dtype == PG_DTYPE_F32    ? "F32"
+                     : dtype == PG_DTYPE_BF16 ? "BF16"
+                                              : "F16");
         for (int d = 0; d < t->n_dims; d++) bytes_printf(&header, "%s%lld", d ? "," : "", (long long)t->shape[d]);
         bytes_printf(&header, "],\"data_offsets\":[%zu,%zu]}", start, data.size);
     }
@@ -391,9 +408,9 @@ static void write_configs(const char *folder, const tiny_options *o, int image_i
                  o->gemma_version == 1 ? "gemma" : "gemma2", T_HIDDEN, T_INTER, o->n_layers, T_HEADS,
                  o->gemma_version == 1 ? 1 : 2, HEAD_DIM, (long long)vocab, per_side * per_side,
                  o->gemma_version == 1 ? ""
-                                    : ",\"query_pre_attn_scalar\":8,\"attn_logit_softcapping\":50.0,"
-                                      "\"final_logit_softcapping\":30.0,\"sliding_window\":4096,"
-                                      "\"hidden_activation\":\"gelu_pytorch_tanh\"");
+                                       : ",\"query_pre_attn_scalar\":8,\"attn_logit_softcapping\":50.0,"
+                                         "\"final_logit_softcapping\":30.0,\"sliding_window\":4096,"
+                                         "\"hidden_activation\":\"gelu_pytorch_tanh\"");
     bytes_printf(&b,
                  "\n\"vision_config\":{\"model_type\":\"siglip_vision_model\",\"hidden_size\":%d,"
                  "\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,\"image_size\":%d,"
@@ -489,8 +506,8 @@ static bytes make_png(const uint8_t *rgb, int width, int height, int palette) {
 
 static bytes make_jpeg(const uint8_t *rgb, int width, int height, int progressive) {
     /* Exif, big endian, one entry: orientation 6 */
-    static const uint8_t exif[] = {'E', 'x', 'i', 'f', 0, 0, 'M', 'M', 0, 42, 0, 0, 0, 8, 0, 1, 0x01, 0x12,
-                                   0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0};
+    static const uint8_t exif[] = {'E',  'x',  'i', 'f', 0, 0, 'M', 'M', 0, 42, 0, 0, 0, 8, 0, 1,
+                                   0x01, 0x12, 0,   3,   0, 0, 0,   1,   0, 6,  0, 0, 0, 0, 0, 0};
     struct jpeg_compress_struct c;
     struct jpeg_error_mgr error;
     unsigned char *file = NULL;

@@ -11,15 +11,15 @@ enum { TINY_HEAD_TIED, TINY_HEAD_BOTH, TINY_HEAD_ONLY };
 
 typedef struct tiny_options {
     uint64_t seed;
-    int gemma_version;  /* 1: Gemma, 2: Gemma 2 */
-    int dtype;       /* PG_DTYPE_F32, PG_DTYPE_BF16 or PG_DTYPE_F16 */
-    int n_shards;    /* 1: model.safetensors; more: an index beside them */
-    int layout;      /* of the names: 0 before transformers 4.52, 1 after, 2 as 5.23 saves */
-    int head;        /* TINY_HEAD_* */
-    int new_style;   /* 0: tokenizer.model, preprocessor_config.json, ...;
-                      * 1: tokenizer.json and processor_config.json alone */
-    int image_size;  /* a multiple of 4, the patch */
-    int n_layers;    /* of the encoder and of the decoder */
+    int gemma_version; /* 1: Gemma, 2: Gemma 2 */
+    int dtype;         /* PG_DTYPE_F32, PG_DTYPE_BF16 or PG_DTYPE_F16 */
+    int n_shards;      /* 1: model.safetensors; more: an index beside them */
+    int layout;        /* of the names: 0 before transformers 4.52, 1 after, 2 as 5.23 saves */
+    int head;          /* TINY_HEAD_* */
+    int new_style;     /* 0: tokenizer.model, preprocessor_config.json, ...;
+                        * 1: tokenizer.json and processor_config.json alone */
+    int image_size;    /* a multiple of 4, the patch */
+    int n_layers;      /* of the encoder and of the decoder */
 } tiny_options;
 
 /* Gemma, bf16, one file, old style: what the official folders look like. */

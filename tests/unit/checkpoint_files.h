@@ -78,8 +78,8 @@ static inline void write_config(int gemma_version, const char *text_extra, const
              "\"num_key_value_heads\":%d,\"head_dim\":%d,\"vocab_size\":%d},\"vision_config\":{\"hidden_size\":%d,"
              "\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":2,\"image_size\":28,"
              "\"patch_size\":14,\"vision_use_head\":false}}",
-             VOCAB - 1, TH, top_extra, gemma_version == 2 ? "gemma2" : "gemma", text_extra, TH, TI, LAYERS, HEADS, KV, HD,
-             VOCAB, VH, VI, LAYERS);
+             VOCAB - 1, TH, top_extra, gemma_version == 2 ? "gemma2" : "gemma", text_extra, TH, TI, LAYERS, HEADS, KV,
+             HD, VOCAB, VH, VI, LAYERS);
     write_text("config.json", text);
 }
 

@@ -75,15 +75,15 @@ typedef struct row_spec {
 
 typedef struct batch {
     int64_t n_rows, n_tokens, n_images;
-    const int64_t *positions; /* [n_rows, n_tokens], or NULL: not given */
+    const int64_t *positions;                  /* [n_rows, n_tokens], or NULL: not given */
     int64_t first[MAX_ROWS], length[MAX_ROWS]; /* of the tokens of each row */
     int64_t ids[MAX_ROWS * MAX_TOKENS], mask[MAX_ROWS * MAX_TOKENS], types[MAX_ROWS * MAX_TOKENS],
         labels[MAX_ROWS * MAX_TOKENS];
     float *pixels;
 } batch;
 
-static const row_spec specs[] = {{1, 4, 5, 1}, {0, 7, 3, 2}, {2, 3, 9, 3}, {1, 9, 0, 4}, {0, 5, 1, 5}, {1, 6, 7, 6},
-                                 {0, 12, 2, 7}};
+static const row_spec specs[] = {{1, 4, 5, 1}, {0, 7, 3, 2}, {2, 3, 9, 3}, {1, 9, 0, 4},
+                                 {0, 5, 1, 5}, {1, 6, 7, 6}, {0, 12, 2, 7}};
 
 static int64_t length_of(const tiny *m, const row_spec *row) {
     return (int64_t)row->n_images * m->info.n_image_tokens + row->n_prefix + row->n_suffix;
@@ -124,14 +124,23 @@ enum { WITHOUT_TYPES = 1, WITHOUT_LABELS = 2, WITHOUT_PIXELS = 4, WITHOUT_IDS = 
 /* embeds: given in place of ids with WITHOUT_IDS. */
 static inline pg_status create(const batch *b, const tiny *m, int without, const float *embeds, pg_inputs **out) {
     const int64_t size = m->info.image_size;
-    pg_tensor numbers[5], pixels = {.struct_size = sizeof pixels, .dtype = PG_DTYPE_F32, .n_dims = 4,
-                                    .shape = {b->n_images, 3, size, size}, .data = b->pixels};
-    pg_tensor rows = {.struct_size = sizeof rows, .dtype = PG_DTYPE_F32, .n_dims = 3,
-                      .shape = {b->n_rows, b->n_tokens, m->hidden, 1}, .data = embeds};
+    pg_tensor numbers[5], pixels = {.struct_size = sizeof pixels,
+                                    .dtype = PG_DTYPE_F32,
+                                    .n_dims = 4,
+                                    .shape = {b->n_images, 3, size, size},
+                                    .data = b->pixels};
+    pg_tensor rows = {.struct_size = sizeof rows,
+                      .dtype = PG_DTYPE_F32,
+                      .n_dims = 3,
+                      .shape = {b->n_rows, b->n_tokens, m->hidden, 1},
+                      .data = embeds};
     const int64_t *data[5] = {b->ids, b->mask, b->types, b->labels, b->positions};
     for (int i = 0; i < 5; i++)
-        numbers[i] = (pg_tensor){.struct_size = sizeof numbers[i], .dtype = PG_DTYPE_I64, .n_dims = 2,
-                                 .shape = {b->n_rows, b->n_tokens, 1, 1}, .data = data[i]};
+        numbers[i] = (pg_tensor){.struct_size = sizeof numbers[i],
+                                 .dtype = PG_DTYPE_I64,
+                                 .n_dims = 2,
+                                 .shape = {b->n_rows, b->n_tokens, 1, 1},
+                                 .data = data[i]};
     pg_input_arrays arrays;
     OK(pg_input_arrays_init(&arrays, sizeof arrays));
     arrays.input_ids = without & WITHOUT_IDS ? NULL : &numbers[0];
@@ -164,7 +173,7 @@ static inline pg_outputs *forward(const tiny *m, const batch *b, int without, ui
 
 /* The tensor's values; its shape must be as given. */
 static inline const float *get(const pg_outputs *out, const char *name, int n_dims, int64_t a, int64_t b, int64_t c,
-                        int64_t d) {
+                               int64_t d) {
     const int64_t shape[4] = {a, b, c, d};
     pg_tensor tensor = {.struct_size = sizeof tensor};
     OK(pg_outputs_get(out, name, &tensor));

@@ -8,9 +8,18 @@
 #include "api_fixture.h"
 
 static void version_and_names(void **state) {
-    static const pg_status all[] = {PG_OK,           PG_EVENT_EOS,       PG_EVENT_LENGTH,      PG_ERROR_ARGUMENT,
-                                    PG_ERROR_MEMORY, PG_ERROR_IO,        PG_ERROR_NOT_FOUND,   PG_ERROR_FORMAT,
-                                    PG_ERROR_UNSUPPORTED, PG_ERROR_LIMIT, PG_ERROR_CANCELLED,  PG_ERROR_STATE,
+    static const pg_status all[] = {PG_OK,
+                                    PG_EVENT_EOS,
+                                    PG_EVENT_LENGTH,
+                                    PG_ERROR_ARGUMENT,
+                                    PG_ERROR_MEMORY,
+                                    PG_ERROR_IO,
+                                    PG_ERROR_NOT_FOUND,
+                                    PG_ERROR_FORMAT,
+                                    PG_ERROR_UNSUPPORTED,
+                                    PG_ERROR_LIMIT,
+                                    PG_ERROR_CANCELLED,
+                                    PG_ERROR_STATE,
                                     PG_ERROR_INTERNAL};
     (void)state;
     assert_int_equal(pg_version_api(), PG_API_VERSION_MAJOR << 16 | PG_API_VERSION_MINOR << 8 | PG_API_VERSION_PATCH);
@@ -558,8 +567,14 @@ static void every_form_of_checkpoint(void **state) {
     for (int gemma_version = 1; gemma_version <= 2; gemma_version++)
         for (int dtype = PG_DTYPE_F32; dtype <= PG_DTYPE_F16; dtype++)
             for (int form = 0; form < 6; form++) {
-                tiny_options options = {.seed = 3, .gemma_version = gemma_version, .dtype = dtype, .n_shards = 1 + form % 3,
-                                        .layout = form % 3, .head = form / 2, .new_style = form % 2, .image_size = 12,
+                tiny_options options = {.seed = 3,
+                                        .gemma_version = gemma_version,
+                                        .dtype = dtype,
+                                        .n_shards = 1 + form % 3,
+                                        .layout = form % 3,
+                                        .head = form / 2,
+                                        .new_style = form % 2,
+                                        .image_size = 12,
                                         .n_layers = 2};
                 char where[512];
                 pg_model *m = NULL;

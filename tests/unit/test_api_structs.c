@@ -32,12 +32,18 @@ static const struct {
     init_fn init;
     size_t size;
 } inits[] = {
-    {init_pg_model_options, sizeof(pg_model_options)},       {init_pg_processor_options, sizeof(pg_processor_options)},
-    {init_pg_encode_options, sizeof(pg_encode_options)},     {init_pg_generate_options, sizeof(pg_generate_options)},
-    {init_pg_run_options, sizeof(pg_run_options)},           {init_pg_session_options, sizeof(pg_session_options)},
-    {init_pg_forward_options, sizeof(pg_forward_options)},   {init_pg_batch, sizeof(pg_batch)},
-    {init_pg_input_arrays, sizeof(pg_input_arrays)},         {init_pg_convert_options, sizeof(pg_convert_options)},
-    {init_path, sizeof(pg_image)},                           {init_bytes, sizeof(pg_image)},
+    {init_pg_model_options, sizeof(pg_model_options)},
+    {init_pg_processor_options, sizeof(pg_processor_options)},
+    {init_pg_encode_options, sizeof(pg_encode_options)},
+    {init_pg_generate_options, sizeof(pg_generate_options)},
+    {init_pg_run_options, sizeof(pg_run_options)},
+    {init_pg_session_options, sizeof(pg_session_options)},
+    {init_pg_forward_options, sizeof(pg_forward_options)},
+    {init_pg_batch, sizeof(pg_batch)},
+    {init_pg_input_arrays, sizeof(pg_input_arrays)},
+    {init_pg_convert_options, sizeof(pg_convert_options)},
+    {init_path, sizeof(pg_image)},
+    {init_bytes, sizeof(pg_image)},
     {init_pixels, sizeof(pg_image)},
 };
 
@@ -137,8 +143,8 @@ static pg_status with_batch(void *batch) {
 }
 
 static const int64_t an_id = 3;
-static const pg_tensor some_ids = {.struct_size = sizeof some_ids, .dtype = PG_DTYPE_I64, .n_dims = 2,
-                                   .shape = {1, 1, 1, 1}, .data = &an_id};
+static const pg_tensor some_ids = {
+    .struct_size = sizeof some_ids, .dtype = PG_DTYPE_I64, .n_dims = 2, .shape = {1, 1, 1, 1}, .data = &an_id};
 static pg_status init_arrays(void *arrays, size_t size) {
     pg_input_arrays value;
     OK(pg_input_arrays_init(&value, sizeof value));

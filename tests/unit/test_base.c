@@ -26,7 +26,11 @@
 
 static void status_text_is_one_line_of_utf8(void **state) {
     (void)state;
-    assert_int_equal(pgi_error(PG_ERROR_FORMAT, "a\nb\tc\x01\x7f" "d %s", "\xC3\xA9\xFF\xC3"), PG_ERROR_FORMAT);
+    assert_int_equal(pgi_error(PG_ERROR_FORMAT,
+                               "a\nb\tc\x01\x7f"
+                               "d %s",
+                               "\xC3\xA9\xFF\xC3"),
+                     PG_ERROR_FORMAT);
     assert_string_equal(pgi_error_text(), "a b c  d \xC3\xA9??");
     /* the old text may be an argument of the new one */
     pgi_error(PG_ERROR_IO, "again: %s", pgi_error_text());
@@ -125,8 +129,8 @@ static void memory_sizes_that_overflow(void **state) {
     assert_false(pgi_mul_size((size_t)1 << 32, (size_t)1 << 32, &product));
     assert_false(pgi_mul_size(SIZE_MAX, 2, &product));
     assert_false(pgi_mul_size(2, SIZE_MAX, &product));
-    static const size_t sizes[][2] = {{SIZE_MAX, 1},     {SIZE_MAX / 2, 2},  {SIZE_MAX / 2 + 1, 2},
-                                      {SIZE_MAX / 4, 8}, {SIZE_MAX - 63, 1}, {SIZE_MAX / 2 - 3, 1},
+    static const size_t sizes[][2] = {{SIZE_MAX, 1},       {SIZE_MAX / 2, 2},  {SIZE_MAX / 2 + 1, 2},
+                                      {SIZE_MAX / 4, 8},   {SIZE_MAX - 63, 1}, {SIZE_MAX / 2 - 3, 1},
                                       {SIZE_MAX, SIZE_MAX}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         assert_null(pgi_alloc(&pgi_memory_default, sizes[i][0], sizes[i][1]));
@@ -294,9 +298,12 @@ static double half_oracle(uint16_t bits, int n_exponent, int n_fraction) {
     int exponent = bits >> n_fraction & ((1 << n_exponent) - 1), bias = (1 << (n_exponent - 1)) - 1;
     int fraction = bits & ((1 << n_fraction) - 1);
     double value;
-    if (exponent == (1 << n_exponent) - 1) value = fraction ? NAN : INFINITY;
-    else if (exponent == 0) value = ldexp(fraction, 1 - bias - n_fraction);
-    else value = ldexp(fraction + (1 << n_fraction), exponent - bias - n_fraction);
+    if (exponent == (1 << n_exponent) - 1)
+        value = fraction ? NAN : INFINITY;
+    else if (exponent == 0)
+        value = ldexp(fraction, 1 - bias - n_fraction);
+    else
+        value = ldexp(fraction + (1 << n_fraction), exponent - bias - n_fraction);
     return bits & 0x8000 ? -value : value;
 }
 

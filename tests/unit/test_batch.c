@@ -456,7 +456,8 @@ static void settings_of_the_tokenizer_are_defaults(void **state) {
                     "\"truncation\":{\"direction\":\"Right\",\"max_length\":64,\"strategy\":\"LongestFirst\","
                     "\"stride\":0},"
                     "\"padding\":{\"strategy\":\"BatchLongest\",\"direction\":\"Right\",\"pad_to_multiple_of\":32,"
-                    "\"pad_id\":0,\"pad_type_id\":0,\"pad_token\":\"<pad>\"}", &processor));
+                    "\"pad_id\":0,\"pad_type_id\":0,\"pad_token\":\"<pad>\"}",
+                    &processor));
     assert_true(longest < 64); /* the test's own numbers */
     run(c);
     assert_int_equal(length(), (longest + 31) / 32 * 32);
@@ -497,8 +498,8 @@ static void images_alone_are_fine(void **state) {
     with_images(c, 3);
     run(c);
     assert_int_equal(tensor("pixel_values").shape[0], 3);
-    static const char *const names[] = {"input_ids", "attention_mask", "token_type_ids", "labels", "position_ids",
-                                        "image_counts", "inputs_embeds"};
+    static const char *const names[] = {"input_ids",    "attention_mask", "token_type_ids", "labels",
+                                        "position_ids", "image_counts",   "inputs_embeds"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         ERROR(pg_inputs_get(made, names[i], &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
     ARGUMENT(pg_inputs_get_row(made, 0, &(pg_row_info){.struct_size = sizeof(pg_row_info)}));
@@ -575,12 +576,12 @@ static void counts_must_fit(void **state) {
 static void options_have_ranges(void **state) {
     (void)state;
     call *c = rows_of(1, "a");
-#define BAD(field, value, part)                                                     \
-    do {                                                                            \
-        pg_encode_options before = c->options;                                      \
-        c->options.field = (value);                                                 \
-        fails(c, PG_ERROR_ARGUMENT, #field, part);                                  \
-        c->options = before;                                                        \
+#define BAD(field, value, part)                    \
+    do {                                           \
+        pg_encode_options before = c->options;     \
+        c->options.field = (value);                \
+        fails(c, PG_ERROR_ARGUMENT, #field, part); \
+        c->options = before;                       \
     } while (0)
     BAD(mode, 2, "2");
     BAD(mode, -1, "-1");
@@ -640,8 +641,8 @@ static void one_row_is_the_same(void **state) {
     truncate_to(c, n_image + 4, 0);
     run(c);
     OK(pg_processor_encode(processor, &image, letters, &c->options, &one));
-    static const char *const names[] = {"input_ids", "attention_mask", "token_type_ids", "labels", "position_ids",
-                                        "pixel_values", "image_counts"};
+    static const char *const names[] = {"input_ids",    "attention_mask", "token_type_ids", "labels",
+                                        "position_ids", "pixel_values",   "image_counts"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         pg_tensor a = tensor(names[i]), b = {.struct_size = sizeof b};
         OK(pg_inputs_get(one, names[i], &b));

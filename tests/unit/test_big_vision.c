@@ -55,7 +55,8 @@ static void assert_message(pg_status found, pg_status expected, const char *firs
 
 /* ------------------------------------------------------------------------------------------------------------ ids */
 
-/* The ids written in `line`, "|" between prefix and suffix; how many of them differ from `ids`, or there are too many. */
+/* The ids written in `line`, "|" between prefix and suffix; how many of them differ from `ids`, or there are too many.
+ */
 static size_t n_wrong(char *line) {
     size_t n = 0, wrong = 0;
     for (char *word = strtok(line, " \n"); word; word = strtok(NULL, " \n")) {
@@ -84,7 +85,8 @@ static void golden_ids(void **state) {
         char *prompt = hex_text(&at, &prompt_size), *suffix = hex_text(&at, &suffix_size);
         ids.size = 0;
         assert_int_equal(pgi_big_vision_layout(tokenizer, (int32_t)n_tokens, (int32_t)n_images, prompt, prompt_size,
-                                               suffix, suffix_size, (int)open, &ids, &n_prefix), PG_OK);
+                                               suffix, suffix_size, (int)open, &ids, &n_prefix),
+                         PG_OK);
         if (n_wrong(answer)) fail_msg("case %d: wrong ids", n);
         n++;
     }
@@ -97,7 +99,8 @@ static void golden_ids(void **state) {
 static void a_row_is_laid_out(void **state) {
     (void)state;
     int64_t image = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE);
-    int64_t bos = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS), eos = pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS);
+    int64_t bos = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS),
+            eos = pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS);
     int64_t newline = pgi_tokenizer_piece_id(tokenizer, "\n");
     static const char *const empty[] = {NULL, ""};
     for (int i = 0; i < 2; i++) {
@@ -239,8 +242,8 @@ static pg_status all(const pgi_memory *memory) {
     pgi_id_list_init(&list, memory);
     pgi_memory kept = tokenizer->memory;
     tokenizer->memory = *memory;
-    pg_status status = pgi_big_vision_layout(tokenizer, 40, 2, prompt, strlen(prompt), suffix, strlen(suffix), 0, &list,
-                                             &n_prefix);
+    pg_status status =
+        pgi_big_vision_layout(tokenizer, 40, 2, prompt, strlen(prompt), suffix, strlen(suffix), 0, &list, &n_prefix);
     tokenizer->memory = kept;
     pgi_id_list_free(&list);
     return status < 0 ? status : pgi_big_vision_pixels(memory, &settings, &in, pixels);

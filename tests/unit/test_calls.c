@@ -219,8 +219,8 @@ static void a_callback_may_close_what_the_call_was_given(void **state) {
 
 /* One of three calls on the batch. */
 static pg_status call(const tiny *m, const pg_inputs *in, int which) {
-    pg_forward_options options = options_of(which ? PG_FORWARD_NO_LOGITS
-                                                  : PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN);
+    pg_forward_options options =
+        options_of(which ? PG_FORWARD_NO_LOGITS : PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN);
     pg_generate_options generate_options;
     pg_outputs *out = NULL;
     pg_result *result = NULL;
@@ -348,8 +348,11 @@ static void bad_rows(void **state) {
 /* Text rows alone, `n_tokens` each, straight from arrays of that size. */
 static pg_status create_text(int64_t n_rows, int64_t n_tokens, pg_inputs **out) {
     int64_t *ids = calloc((size_t)(n_rows * n_tokens), sizeof *ids);
-    pg_tensor tensor = {.struct_size = sizeof tensor, .dtype = PG_DTYPE_I64, .n_dims = 2,
-                        .shape = {n_rows, n_tokens, 1, 1}, .data = ids};
+    pg_tensor tensor = {.struct_size = sizeof tensor,
+                        .dtype = PG_DTYPE_I64,
+                        .n_dims = 2,
+                        .shape = {n_rows, n_tokens, 1, 1},
+                        .data = ids};
     pg_input_arrays arrays;
     OK(pg_input_arrays_init(&arrays, sizeof arrays));
     arrays.input_ids = &tensor;
@@ -376,8 +379,8 @@ static void images_alone(void **state) {
     const tiny *m = &models[0];
     const int64_t size = m->info.image_size;
     float *pixels = calloc((size_t)(3 * size * size), sizeof *pixels);
-    pg_tensor tensor = {.struct_size = sizeof tensor, .dtype = PG_DTYPE_F32, .n_dims = 4, .shape = {1, 3, size, size},
-                        .data = pixels};
+    pg_tensor tensor = {
+        .struct_size = sizeof tensor, .dtype = PG_DTYPE_F32, .n_dims = 4, .shape = {1, 3, size, size}, .data = pixels};
     pg_input_arrays arrays;
     pg_inputs *in = NULL;
     pg_features *features = NULL;
@@ -394,14 +397,10 @@ static void images_alone(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(as_many_threads_as_you_like),
-        cmocka_unit_test(two_callers_at_once),
-        cmocka_unit_test(progress_and_cancel),
-        cmocka_unit_test(a_callback_may_close_what_the_call_was_given),
-        cmocka_unit_test(every_allocation_may_fail),
-        cmocka_unit_test(bad_rows),
-        cmocka_unit_test(rows_longer_than_the_context),
-        cmocka_unit_test(images_alone),
+        cmocka_unit_test(as_many_threads_as_you_like),  cmocka_unit_test(two_callers_at_once),
+        cmocka_unit_test(progress_and_cancel),          cmocka_unit_test(a_callback_may_close_what_the_call_was_given),
+        cmocka_unit_test(every_allocation_may_fail),    cmocka_unit_test(bad_rows),
+        cmocka_unit_test(rows_longer_than_the_context), cmocka_unit_test(images_alone),
     };
     return cmocka_run_group_tests(tests, open_models, close_models);
 }

@@ -131,7 +131,8 @@ static void steps_together_are_steps_alone(void **state) {
         pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
         arena = (pgi_arena){.base = pgi_alloc(memory, arena.used, 1)};
         pgi_step_room room = pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
-        void *prefill = pgi_alloc(memory, pgi_prefill_workspace(&run, &m->model->config.text, MAX_TOKENS, MAX_TOKENS), 1);
+        void *prefill =
+            pgi_alloc(memory, pgi_prefill_workspace(&run, &m->model->config.text, MAX_TOKENS, MAX_TOKENS), 1);
         for (int r = 0; r < PGI_STEP_ROWS; r++) {
             group[r] = &answers[0][r];
             for (int k = 0; k < 2; k++) {
@@ -256,12 +257,9 @@ static void a_suffix_is_what_was_generated(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(batches_generate_what_rows_do),
-        cmocka_unit_test(batches_take_features_too),
-        cmocka_unit_test(positions_are_the_callers),
-        cmocka_unit_test(steps_together_are_steps_alone),
-        cmocka_unit_test(a_callback_ends_its_row_alone),
-        cmocka_unit_test(a_suffix_is_what_was_generated),
+        cmocka_unit_test(batches_generate_what_rows_do), cmocka_unit_test(batches_take_features_too),
+        cmocka_unit_test(positions_are_the_callers),     cmocka_unit_test(steps_together_are_steps_alone),
+        cmocka_unit_test(a_callback_ends_its_row_alone), cmocka_unit_test(a_suffix_is_what_was_generated),
     };
     return cmocka_run_group_tests(tests, open_models, close_models);
 }

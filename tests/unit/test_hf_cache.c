@@ -97,7 +97,8 @@ static void hub_errors_say_where_it_looked(void **state) {
     assert_error(pgi_hf_cache_find(MEMORY, "org/empty", &path), PG_ERROR_NOT_FOUND,
                  in_folder("cache/models--org--empty/refs/main"), in_folder("cache/models--org--empty/snapshots/main"));
     assert_error(pgi_hf_cache_find(MEMORY, "org/empty@a/b", &path), PG_ERROR_NOT_FOUND, "revision a/b", NULL);
-    assert_error(pgi_hf_cache_find(MEMORY, "org/broken", &path), PG_ERROR_FORMAT, "refs/main: found \"../../../etc\"", NULL);
+    assert_error(pgi_hf_cache_find(MEMORY, "org/broken", &path), PG_ERROR_FORMAT, "refs/main: found \"../../../etc\"",
+                 NULL);
     assert_error(pgi_hf_cache_find(MEMORY, in_folder("file"), &path), PG_ERROR_ARGUMENT, "found a file", NULL);
     assert_error(pgi_hf_cache_find(MEMORY, "", &path), PG_ERROR_ARGUMENT, "empty", NULL);
     static const char *const no_ids[] = {

@@ -1,6 +1,7 @@
 /*
- * Weights quantized while a model opens (pg_model_options.weights), and arithmetic in bf16: the golden answers of the demo
- * model in every format, on every instruction set; and what opening does when it is stopped, runs out of memory or meets a NaN.
+ * Weights quantized while a model opens (pg_model_options.weights), and arithmetic in bf16: the golden answers of the
+ * demo model in every format, on every instruction set; and what opening does when it is stopped, runs out of memory or
+ * meets a NaN.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,15 +19,14 @@
 static const char *const golden_cases[] = {"demo-5", "demo-6"};
 #define DEMO PGI_GOLDEN_FOLDER "/../../examples/demo/model"
 
-#define OK(call)                                                                                          \
-    do {                                                                                                  \
-        pg_status status_ = (call);                                                                       \
-        if (status_ < 0) fail_msg("%s: %s: %s", #call, pg_status_name(status_), pg_last_error());         \
+#define OK(call)                                                                                  \
+    do {                                                                                          \
+        pg_status status_ = (call);                                                               \
+        if (status_ < 0) fail_msg("%s: %s: %s", #call, pg_status_name(status_), pg_last_error()); \
     } while (0)
 
 /* The golden ids of a case; returns a hash of the bits of the first token's logits. */
-static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, uint64_t cpu_mask,
-                         int32_t n_threads) {
+static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, uint64_t cpu_mask, int32_t n_threads) {
     char path[1024];
     pg_model_options options;
     pg_session_options session_options;
@@ -46,8 +46,7 @@ static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, 
     session_options.n_threads = n_threads;
     OK(pg_model_open(DEMO, &options, &model));
     OK(pg_processor_open(DEMO, NULL, &processor));
-    snprintf(path, sizeof path, "%s/photos/%s", PGI_GOLDEN_FOLDER,
-             json_string_value(json_object_get(json, "image")));
+    snprintf(path, sizeof path, "%s/photos/%s", PGI_GOLDEN_FOLDER, json_string_value(json_object_get(json, "image")));
     OK(pg_image_from_path(&image, sizeof image, path));
     OK(pg_processor_encode(processor, &image, json_string_value(json_object_get(json, "prompt")), NULL, &inputs));
     OK(pg_session_create(model, &session_options, &session));
@@ -82,8 +81,8 @@ static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, 
     return hash;
 }
 
-/* Encoder and attention are f32 kernels of each set; so one f32 set and several for int8: bits equal. Across f32 sets the
- * ids alone. */
+/* Encoder and attention are f32 kernels of each set; so one f32 set and several for int8: bits equal. Across f32 sets
+ * the ids alone. */
 static void test_golden_answers(void **state) {
     (void)state;
     const uint64_t all = pgi_cpu_features(), f32 = PG_CPU_BASELINE | PG_CPU_AVX2 | PG_CPU_AVX512;
@@ -93,7 +92,8 @@ static void test_golden_answers(void **state) {
             assert_true(hash == run_case(golden_cases[c], weights, PG_ARITHMETIC_F32, all & f32, 2));
             const uint64_t vnni = all & (f32 | PG_CPU_AVX_VNNI);
             assert_true(hash == run_case(golden_cases[c], weights, PG_ARITHMETIC_F32, vnni, 3));
-            run_case(golden_cases[c], weights, PG_ARITHMETIC_DEFAULT, c ? PG_CPU_BASELINE : all & (PG_CPU_BASELINE | PG_CPU_AVX2), 2);
+            run_case(golden_cases[c], weights, PG_ARITHMETIC_DEFAULT,
+                     c ? PG_CPU_BASELINE : all & (PG_CPU_BASELINE | PG_CPU_AVX2), 2);
         }
     }
 }
@@ -194,7 +194,8 @@ static void test_failing_memory(void **state) {
     pg_model_options options;
     pg_model *model = NULL;
     counter c = {0};
-    pg_allocator allocator = {.struct_size = sizeof allocator, .user = &c, .alloc = counted_alloc, .free = counted_free};
+    pg_allocator allocator = {
+        .struct_size = sizeof allocator, .user = &c, .alloc = counted_alloc, .free = counted_free};
     OK(pg_model_options_init(&options, sizeof options));
     options.weights = PG_WEIGHTS_INT4;
     options.allocator = &allocator;
@@ -212,10 +213,8 @@ static void test_failing_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_answers),
-        cmocka_unit_test(test_bf16_arithmetic),
-        cmocka_unit_test(test_arithmetic_is_checked),
-        cmocka_unit_test(test_progress_stops),
+        cmocka_unit_test(test_golden_answers),        cmocka_unit_test(test_bf16_arithmetic),
+        cmocka_unit_test(test_arithmetic_is_checked), cmocka_unit_test(test_progress_stops),
         cmocka_unit_test(test_failing_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

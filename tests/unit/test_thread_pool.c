@@ -1,4 +1,5 @@
-/* lib/base/thread_pool.h and parallel.h: work cut into chunks on a thread pool, and what a host notices of the threads. */
+/* lib/base/thread_pool.h and parallel.h: work cut into chunks on a thread pool, and what a host notices of the threads.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

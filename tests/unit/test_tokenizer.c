@@ -51,7 +51,8 @@ static int drop_cases(void **state) {
     return 0;
 }
 
-static void assert_ids(const char *kind, const char *what, size_t number, const pgi_id_list *found, const json_t *wanted) {
+static void assert_ids(const char *kind, const char *what, size_t number, const pgi_id_list *found,
+                       const json_t *wanted) {
     if (found->size != json_array_size(wanted))
         fail_msg("%s, %s %zu: %zu ids, expected %zu", kind, what, number, found->size, json_array_size(wanted));
     for (size_t i = 0; i < found->size; i++)
@@ -78,11 +79,10 @@ static void check_texts(const char *kind, const pgi_tokenizer *tokenizer, const 
         const json_t *text = json_array_get(entry, 0);
         pgi_id_list ids;
         pgi_id_list_init(&ids, MEMORY);
-        pg_status status =
-            strcmp(what, "layout") == 0
-                ? layout(tokenizer, json_string_value(text), json_string_length(text), &ids)
-                : pgi_tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text),
-                                       strcmp(what, "literal") == 0, &ids);
+        pg_status status = strcmp(what, "layout") == 0
+                               ? layout(tokenizer, json_string_value(text), json_string_length(text), &ids)
+                               : pgi_tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text),
+                                                      strcmp(what, "literal") == 0, &ids);
         if (status != PG_OK) fail_msg("%s, %s %zu: %s", kind, what, i, pgi_error_text());
         assert_ids(kind, what, i, &ids, json_array_get(entry, 1));
         pgi_id_list_free(&ids);
@@ -96,7 +96,8 @@ static void decode_by_pieces(const pgi_tokenizer *tokenizer, const pgi_id_list *
     for (size_t i = 0; i <= ids->size; i++) {
         size_t before = out->size;
         assert_int_equal(i < ids->size ? pgi_stream_decoder_push(&decoder, ids->data[i], out)
-                                       : pgi_stream_decoder_flush(&decoder, out), PG_OK);
+                                       : pgi_stream_decoder_flush(&decoder, out),
+                         PG_OK);
         size_t n = out->size - before;
         if (n) assert_int_equal(pgi_utf8_valid_prefix(out->data + before, n), n);
     }
@@ -212,10 +213,14 @@ static void text_comes_as_soon_as_it_is_known(void **state) {
     assert_int_equal(pgi_stream_decoder_push(&decoder, zero + 0xA9, &out), PG_OK);
     assert_int_equal(out.size, 1);
     assert_int_equal(pgi_stream_decoder_push(&decoder, a, &out), PG_OK);
-    assert_string_equal(out.data, "a\xC3\xA9" "a");
+    assert_string_equal(out.data,
+                        "a\xC3\xA9"
+                        "a");
     assert_int_equal(pgi_stream_decoder_push(&decoder, zero + 0xC3, &out), PG_OK);
     assert_int_equal(pgi_stream_decoder_flush(&decoder, &out), PG_OK);
-    assert_string_equal(out.data, "a\xC3\xA9" "a\xEF\xBF\xBD");
+    assert_string_equal(out.data,
+                        "a\xC3\xA9"
+                        "a\xEF\xBF\xBD");
     assert_error(pgi_stream_decoder_push(&decoder, -1, &out), PG_ERROR_ARGUMENT, "-1", NULL);
     pgi_stream_decoder_free(&decoder);
     pgi_buffer_free(&out);
@@ -335,12 +340,18 @@ static void broken_files_are_named(void **state) {
          "two pieces", NULL},
         {"tokenizer.json", "{\"added_tokens\":3,\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
          PG_ERROR_FORMAT, "added_tokens", "array"},
-        {"tokenizer.json", "{\"added_tokens\":[{\"id\":0}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},"
-         "\"merges\":[]}}", PG_ERROR_FORMAT, "added_tokens", "content"},
-        {"tokenizer.json", "{\"added_tokens\":[{\"id\":-4,\"content\":\"x\"}],\"model\":{\"type\":\"BPE\",\"vocab\":"
-         "{\"a\":0},\"merges\":[]}}", PG_ERROR_FORMAT, "id", NULL},
-        {"tokenizer.json", "{\"added_tokens\":[{\"id\":1,\"content\":\"x\",\"single_word\":true}],\"model\":{\"type\":"
-         "\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}", PG_ERROR_UNSUPPORTED, "single_word", "\"x\""},
+        {"tokenizer.json",
+         "{\"added_tokens\":[{\"id\":0}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},"
+         "\"merges\":[]}}",
+         PG_ERROR_FORMAT, "added_tokens", "content"},
+        {"tokenizer.json",
+         "{\"added_tokens\":[{\"id\":-4,\"content\":\"x\"}],\"model\":{\"type\":\"BPE\",\"vocab\":"
+         "{\"a\":0},\"merges\":[]}}",
+         PG_ERROR_FORMAT, "id", NULL},
+        {"tokenizer.json",
+         "{\"added_tokens\":[{\"id\":1,\"content\":\"x\",\"single_word\":true}],\"model\":{\"type\":"
+         "\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+         PG_ERROR_UNSUPPORTED, "single_word", "\"x\""},
         {"tokenizer_config.json", "[1]", PG_ERROR_FORMAT, "tokenizer_config.json", "object"},
         {"tokenizer_config.json", "{\"tokenizer_class\":", PG_ERROR_FORMAT, "tokenizer_config.json", "line 1"},
         {"tokenizer_config.json", "{\"tokenizer_class\":\"GemmaTokenizer\",\"bos_token\":7}", PG_ERROR_FORMAT,

@@ -17,12 +17,12 @@ static inline uint16_t bf16_of_f16(const char *w, int64_t i) {
     return pgi_bf16_from_f32(pgi_f32_from_f16(pgi_load_u16(w + 2 * i)));
 }
 
-#define DEFINE_PACK(dtype)                                                                                        \
-    static void pack_pairs_##dtype(const void *w, int64_t w_bytes, int rows, int64_t k, uint16_t *panel) {        \
-        for (int64_t i = 0; i < k + (k & 1); i++)                                                                 \
-            for (int r = 0; r < NR; r++)                                                                          \
-                panel[(i >> 1) * 2 * NR + 2 * r + (i & 1)] =                                                      \
-                    r < rows && i < k ? bf16_of_##dtype((const char *)w + r * w_bytes, i) : 0;                    \
+#define DEFINE_PACK(dtype)                                                                                 \
+    static void pack_pairs_##dtype(const void *w, int64_t w_bytes, int rows, int64_t k, uint16_t *panel) { \
+        for (int64_t i = 0; i < k + (k & 1); i++)                                                          \
+            for (int r = 0; r < NR; r++)                                                                   \
+                panel[(i >> 1) * 2 * NR + 2 * r + (i & 1)] =                                               \
+                    r < rows && i < k ? bf16_of_##dtype((const char *)w + r * w_bytes, i) : 0;             \
     }
 DEFINE_PACK(f32)
 DEFINE_PACK(bf16)

@@ -95,8 +95,7 @@ static void product(int is_int4, int m, int64_t n, int64_t groups, const void *x
         int rows = (int)pgi_min64(PGI_PANEL_ROWS, n - first);
         float c[PGI_TILE_ROWS][PGI_PANEL_ROWS] = {{0}};
         for (int i = 0; i < m; i++)
-            for (int r = 0; r < rows; r++)
-                c[i][r] = start ? start[i * start_stride + first + r] : 0;
+            for (int r = 0; r < rows; r++) c[i][r] = start ? start[i * start_stride + first + r] : 0;
         for (int64_t g = 0; g < groups; g++, tile += PGI_TILE_ROW_BYTES * m) {
             if (is_int4) unpack_block(block, unpacked);
             for (int i = 0; i < m; i++) add_block(m, i, tile, is_int4 ? unpacked : block, c[i]);

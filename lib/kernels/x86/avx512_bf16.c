@@ -83,7 +83,8 @@ static void pair_rows(const float *a, const float *b, int n, uint16_t *panel) {
 
 /* ---- gemm: as in products.inc.h ---- */
 
-/* sum + the two products. (Written as the instruction: gcc 12 may copy sums around the intrinsic, see quantized_zmm.h.) */
+/* sum + the two products. (Written as the instruction: gcc 12 may copy sums around the intrinsic, see quantized_zmm.h.)
+ */
 static ALWAYS_INLINE vec v_dot(vec sum, ivec a, ivec b) {
     __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;

@@ -31,8 +31,7 @@ static ALWAYS_INLINE void tile_int8(const int m, const int panels, int64_t group
     const int vectors = panels * Q_VECTORS, streamed = m <= PGI_GEMV_ROWS;
     for (; groups > 0; groups--, x += PGI_TILE_ROW_BYTES * m, w += PGI_INT8_BLOCK) {
         qint sum[Q_TILE_ROWS][Q_WIDEST];
-        EACH_ROW(i) EACH_VECTOR(v) sum[i][v] =
-            q_start(x + m * (PGI_GROUP_COLUMNS + 4) + 4 * i);
+        EACH_ROW(i) EACH_VECTOR(v) sum[i][v] = q_start(x + m * (PGI_GROUP_COLUMNS + 4) + 4 * i);
         for (int f = 0; f < Q_FOURS; f += 2) {
             UNROLL for (int g = f; g < f + 2; g++) {
                 qint block[Q_WIDEST];
@@ -111,7 +110,7 @@ static ALWAYS_INLINE void tile(const int is_int4, const int m, const int panels,
     const int width = PGI_PANEL_ROWS * panels;
     __attribute__((aligned(64))) float room[Q_TILE_ROWS * Q_WIDEST * Q_LANES], *c = room;
     __asm__("" : "+r"(c) : : "memory"); /* not for the compiler to keep in registers and spill */
-    const int full = n >= width; /* copied in vectors, not by a call of memcpy() */
+    const int full = n >= width;        /* copied in vectors, not by a call of memcpy() */
     for (int i = 0; i < m; i++) {
         const float *from = start ? start + i * start_stride : NULL;
         if (!start || !full) memset(c + i * width, 0, (size_t)width * sizeof(float));
@@ -165,8 +164,10 @@ EACH_STREAMED(DEFINE_INT8)
 EACH_TALL(DEFINE_INT8)
 EACH_STREAMED(DEFINE_INT4)
 
-#define CASE_INT8(m) \
-    case m: product_int8_##m(n, groups, x, w, panel_bytes, start, start_stride, y, y_stride); break;
+#define CASE_INT8(m)                                                                      \
+    case m:                                                                               \
+        product_int8_##m(n, groups, x, w, panel_bytes, start, start_stride, y, y_stride); \
+        break;
 #define CASE_INT4(m) \
     case m: product_int4_##m(n, groups, x, w, panel_bytes, start, start_stride, y, y_stride); break;
 

@@ -19,8 +19,8 @@ static inline void quantize_group(const float *x, int m, int i, char *block) {
     __m256i all[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
     for (int j = 0; j < PGI_GROUP_COLUMNS; j += 32)
         for (int v = 0; v < 4; v++)
-            all[v] = _mm256_max_epu32(
-                all[v], _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(x + j + 8 * v)), no_sign));
+            all[v] = _mm256_max_epu32(all[v],
+                                      _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(x + j + 8 * v)), no_sign));
     __m256i eight = _mm256_max_epu32(_mm256_max_epu32(all[0], all[1]), _mm256_max_epu32(all[2], all[3]));
     __m128i four = _mm_max_epu32(_mm256_castsi256_si128(eight), _mm256_extracti128_si256(eight, 1));
     four = _mm_max_epu32(four, _mm_shuffle_epi32(four, 0x4E));
@@ -82,10 +82,9 @@ static void unpack_int4(const void *blocks, int64_t n, void *int8_blocks) {
     const __m256i nibble = _mm256_set1_epi8(15), pair = _mm256_set1_epi64x(0xF0000000F);
     for (; n > 0; n--, in += PGI_INT4_BLOCK, out += PGI_INT8_BLOCK) {
         for (int h = 0; h < 2; h++) /* of the rows */
-            _mm256_storeu_si256((__m256i *)(out + 32 * h),
-                                _mm256_slli_epi32(_mm256_cvtepu16_epi32(
-                                                      _mm_loadu_si128((const __m128i *)(in + 16 * h))),
-                                                  16));
+            _mm256_storeu_si256(
+                (__m256i *)(out + 32 * h),
+                _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(in + 16 * h))), 16));
         for (int s = 0; s < PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS; s++) {
             for (int h = 0; h < 2; h++) {
                 int32_t nibbles;

@@ -41,9 +41,7 @@ static inline qfloat q_add_group(qfloat sum, qfloat w, const void *x, qfloat y) 
 }
 
 static inline qint q_low_nibbles(qint x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
-static inline qint q_high_nibbles(qint x) {
-    return _mm256_and_si256(_mm256_srli_epi32(x, 4), _mm256_set1_epi8(15));
-}
+static inline qint q_high_nibbles(qint x) { return _mm256_and_si256(_mm256_srli_epi32(x, 4), _mm256_set1_epi8(15)); }
 /* The factors of 32 columns: 8 nibbles to words. */
 static inline qint q_load_factors(const void *p) {
     int32_t nibbles;

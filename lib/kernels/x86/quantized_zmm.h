@@ -51,9 +51,7 @@ static inline qint q_dot(qint sum, qint w, qint x) {
 
 /* Nibbles, and the factors of 32 columns: 16 nibbles to words. */
 static inline qint q_low_nibbles(qint x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
-static inline qint q_high_nibbles(qint x) {
-    return _mm512_and_si512(_mm512_srli_epi32(x, 4), _mm512_set1_epi8(15));
-}
+static inline qint q_high_nibbles(qint x) { return _mm512_and_si512(_mm512_srli_epi32(x, 4), _mm512_set1_epi8(15)); }
 static inline qint q_load_factors(const void *p) {
     qint x = _mm512_cvtepu8_epi64(_mm_loadl_epi64(p));
     return _mm512_and_si512(_mm512_or_si512(x, _mm512_slli_epi64(x, 28)), _mm512_set1_epi64(0xF0000000F));

@@ -1,4 +1,5 @@
-/* What the templates need to keep a tile in registers: loops that disappear, functions that are part of their caller. */
+/* What the templates need to keep a tile in registers: loops that disappear, functions that are part of their caller.
+ */
 #ifndef PGI_KERNELS_X86_UNROLL_H
 #define PGI_KERNELS_X86_UNROLL_H
 
