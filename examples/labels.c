@@ -7,7 +7,7 @@
 /* Row 0 of an i64 tensor [1, T]. */
 static void print_row(const pg_inputs *inputs, const char *name) {
     pg_tensor tensor = {.struct_size = sizeof tensor};
-    if (pg_inputs_get(inputs, name, &tensor) < 0) return;
+    if (pg_inputs_get_tensor(inputs, name, &tensor) < 0) return;
     const int64_t *row = tensor.data;
     printf("%s", name);
     for (int64_t i = 0; i < tensor.shape[1]; i++) printf(" %" PRId64, row[i]);

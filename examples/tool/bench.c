@@ -198,7 +198,7 @@ static void forget_peak(void) {
 
 static int64_t config_int(const bench_state *s, const char *key) {
     int64_t value = 0;
-    return pg_model_config_int(s->model, key, &value) < 0 ? 0 : value;
+    return pg_model_get_config_int(s->model, key, &value) < 0 ? 0 : value;
 }
 
 /* Floating-point operations of the whole prompt, and bytes of a step: what the model asks for, whether or not an
@@ -249,7 +249,7 @@ static int64_t draw_id(bench_state *s) {
 /* Image tokens, bos, random ids, newline; attention is full, as in every prompt. */
 static pg_status make_row(bench_state *s) {
     pg_tensor empty = {.struct_size = sizeof empty};
-    pg_status status = pg_inputs_get(s->inputs, "input_ids", &empty); /* of the empty prompt */
+    pg_status status = pg_inputs_get_tensor(s->inputs, "input_ids", &empty); /* of the empty prompt */
     if (status < 0) return status;
     int64_t n_empty = empty.shape[1], n = s->info.n_image_tokens + s->prompt_tokens;
     if (n_empty > n) n = n_empty;
@@ -284,7 +284,7 @@ static pg_status encode(bench_state *s, double *seconds) {
     pg_status status =
         pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, IMAGE_WIDTH, IMAGE_HEIGHT, s->pixels, 0);
     if (status >= 0) status = pg_processor_encode(s->processor, &image, "", NULL, &s->inputs);
-    if (status >= 0) status = pg_encode_image(s->model, s->inputs, &options, &s->features);
+    if (status >= 0) status = pg_features_create(s->model, s->inputs, &options, &s->features);
     *seconds = tool_seconds() - start;
     return status;
 }
@@ -495,7 +495,7 @@ static int run_bench(bench_state *s) {
     if (status >= 0) status = pg_processor_get_info(s->processor, &s->tokens);
     s->memory.n_threads = (int32_t)s->n_threads;
     s->memory.n_tokens = s->info.n_image_tokens + s->prompt_tokens + s->new_tokens;
-    if (status >= 0) status = pg_model_memory(s->model, &s->memory);
+    if (status >= 0) status = pg_model_get_memory(s->model, &s->memory);
     if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
     if (!s->memory.n_threads) s->memory.n_threads = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
 

@@ -213,7 +213,7 @@ void tool_progress_init(tool_progress *progress) {
 
 int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t total) {
     static const char *const names[] = {[PG_PHASE_LOAD] = "loading",
-                                        [PG_PHASE_ENCODE] = "looking at the image",
+                                        [PG_PHASE_VISION] = "looking at the image",
                                         [PG_PHASE_PREFILL] = "reading the prompt",
                                         [PG_PHASE_CONVERT] = "converting",
                                         [PG_PHASE_VERIFY] = "verifying"}; /* decode: the text itself */

@@ -51,7 +51,7 @@ static int convert(const tool_verb *verb, int argc, char **argv) {
     options.log_user = &verbose;
     pg_status status = tool_interrupt_open(&cancel);
     options.cancel = cancel;
-    if (status >= 0) status = pg_convert(folders[0], folders[1], &options);
+    if (status >= 0) status = pg_model_convert(folders[0], folders[1], &options);
     tool_progress_clear(&progress);
     exit_status = status < 0 ? tool_fail(status, TOOL_STAGE_CONVERT) : tool_close_stdout();
     tool_interrupt_close(&cancel);

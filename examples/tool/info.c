@@ -124,9 +124,9 @@ static char *find_path(const char *model, pg_status *status) {
 
 static json_t *load_config(const pg_model *model, pg_status *status) {
     size_t needed = 0;
-    *status = pg_model_config(model, "", NULL, 0, &needed);
+    *status = pg_model_get_config(model, "", NULL, 0, &needed);
     char *text = *status < 0 ? NULL : malloc(needed);
-    if (text) *status = pg_model_config(model, "", text, needed, NULL);
+    if (text) *status = pg_model_get_config(model, "", text, needed, NULL);
     json_t *config = text && *status >= 0 ? json_loads(text, 0, NULL) : NULL;
     free(text);
     return config;
@@ -176,7 +176,7 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     if (status >= 0) status = pg_processor_open(name, NULL, &processor);
     if (status >= 0) status = pg_model_get_info(model, &f.model);
     if (!n_tokens) f.memory.n_tokens = f.model.n_image_tokens + 64 + 128;
-    if (status >= 0) status = pg_model_memory(model, &f.memory);
+    if (status >= 0) status = pg_model_get_memory(model, &f.memory);
     if (status >= 0) status = pg_processor_get_info(processor, &f.processor);
     if (status >= 0) f.config = load_config(model, &status);
     if (status < 0) {

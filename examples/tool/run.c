@@ -94,12 +94,12 @@ static double tokens_per_second(const pg_result_info *info) {
 static int print_json(const run_state *s, const pg_result_info *info) {
     pg_tensor ids = {.struct_size = sizeof ids}, prompt_ids = {.struct_size = sizeof prompt_ids};
     pg_status status = pg_result_ids(s->result, &ids);
-    if (status >= 0) status = pg_inputs_get(s->inputs, "input_ids", &prompt_ids);
+    if (status >= 0) status = pg_inputs_get_tensor(s->inputs, "input_ids", &prompt_ids);
     if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
     return tool_print_json(json_pack(
         "{s:o, s:o, s:o, s:s, s:f, s:f, s:f, s:f, s:f}", "text", json_stringn(s->size ? s->text : "", s->size), "ids",
         ids_to_json(&ids), "prompt_ids", ids_to_json(&prompt_ids), "stop", info->stop == PG_STOP_EOS ? "eos" : "length",
-        "load_s", s->load_s, "image_s", s->image_s + info->encode_seconds, "prefill_s", info->prefill_seconds,
+        "load_s", s->load_s, "image_s", s->image_s + info->vision_seconds, "prefill_s", info->prefill_seconds,
         "decode_s", info->decode_seconds, "tokens_per_s", tokens_per_second(info)));
 }
 
@@ -119,7 +119,7 @@ static int report(run_state *s, int64_t max_new_tokens, int verbose) {
     if (verbose)
         fprintf(stderr,
                 "load %.3f s, image %.3f s, %lld prompt tokens %.3f s, %lld new tokens %.3f s (%.1f a second)\n",
-                s->load_s, s->image_s + info.encode_seconds, (long long)info.n_prompt_tokens, info.prefill_seconds,
+                s->load_s, s->image_s + info.vision_seconds, (long long)info.n_prompt_tokens, info.prefill_seconds,
                 (long long)info.n_new_tokens, info.decode_seconds, tokens_per_second(&info));
     return exit_status;
 }
@@ -203,7 +203,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     if (arithmetic < 0) return tool_usage_error(verb, "--arithmetic: found '%s', expected f32 or bf16", kind);
     run_state s = {.json = json, .weights = weights, .arithmetic = arithmetic};
     tool_progress_init(&s.progress);
-    uint32_t flags = (literal ? PG_TEXT_LITERAL : 0u) | (no_exif ? 0u : PG_IMAGE_EXIF);
+    uint32_t flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF);
     status = run_with(&s, arguments, max_new_tokens, n_threads, flags, verbose);
     pg_result_close(&s.result);
     pg_inputs_close(&s.inputs);

@@ -33,7 +33,7 @@ static void print_piece(const char *piece) {
 /* A tensor [1, n] of the inputs. */
 static pg_status get_row(const pg_inputs *inputs, const char *name, const int64_t **data, int64_t *n) {
     pg_tensor tensor = {.struct_size = sizeof tensor};
-    pg_status status = pg_inputs_get(inputs, name, &tensor);
+    pg_status status = pg_inputs_get_tensor(inputs, name, &tensor);
     *data = tensor.data;
     *n = tensor.shape[1];
     return status;
@@ -48,7 +48,7 @@ static pg_status print_table(const pg_processor *processor, const pg_inputs *inp
     if (status < 0) return status;
     for (int64_t i = 0, next; i < n; i = next) {
         const char *piece;
-        status = pg_processor_piece(processor, ids[i], &piece);
+        status = pg_processor_get_piece(processor, ids[i], &piece);
         if (status < 0) return status;
         for (next = i + 1; next < n && ids[next] == ids[i] && labels[next] == labels[i]; next++) continue;
         printf("%lld", (long long)i);
@@ -73,7 +73,7 @@ static json_t *make_json(const pg_processor *processor, const pg_inputs *inputs,
     json_t *ids = make_list(inputs, "input_ids"), *pieces = json_array();
     for (size_t i = 0; i < json_array_size(ids); i++) {
         const char *piece;
-        if (pg_processor_piece(processor, json_integer_value(json_array_get(ids, i)), &piece) < 0) piece = "";
+        if (pg_processor_get_piece(processor, json_integer_value(json_array_get(ids, i)), &piece) < 0) piece = "";
         json_array_append_new(pieces, json_string(piece));
     }
     json_t *object = json_pack("{s:o, s:o}", "ids", ids, "pieces", pieces);
@@ -98,7 +98,7 @@ static int tokens(const tool_verb *verb, int argc, char **argv) {
     pg_inputs *inputs = NULL;
     pg_encode_options encode_options;
     pg_encode_options_init(&encode_options, sizeof encode_options);
-    encode_options.flags = literal ? PG_TEXT_LITERAL : 0;
+    encode_options.flags = literal ? PG_ENCODE_LITERAL : 0;
     encode_options.mode = big_vision ? PG_MODE_BIG_VISION : PG_MODE_HF;
     pg_batch batch;
     pg_batch_init(&batch, sizeof batch);

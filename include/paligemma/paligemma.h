@@ -114,7 +114,7 @@ typedef void (*pg_log_fn)(void *user, int32_t level, const char *message);
 
 enum {
     PG_PHASE_LOAD = 1,
-    PG_PHASE_ENCODE = 2,
+    PG_PHASE_VISION = 2,
     PG_PHASE_PREFILL = 3,
     PG_PHASE_DECODE = 4,
     PG_PHASE_CONVERT = 5,
@@ -271,12 +271,12 @@ PG_API void pg_model_close(pg_model **model);
  * leaves out have the default of the HF config class (PaliGemmaConfig,
  * GemmaConfig, Gemma2Config, SiglipVisionConfig).
  * Errors: PG_ERROR_NOT_FOUND (no such key), PG_ERROR_ARGUMENT (another type). */
-PG_API pg_status pg_model_config_int(const pg_model *model, const char *key, int64_t *out);
-PG_API pg_status pg_model_config_float(const pg_model *model, const char *key, double *out);
+PG_API pg_status pg_model_get_config_int(const pg_model *model, const char *key, int64_t *out);
+PG_API pg_status pg_model_get_config_float(const pg_model *model, const char *key, double *out);
 /* The field as JSON text; the key "" gives the whole config, defaults filled in.
  * Copies at most `capacity` bytes with the closing NUL into `text`; *needed (may
  * be NULL) receives the size with the NUL. Call with capacity 0 to ask the size. */
-PG_API pg_status pg_model_config(const pg_model *model, const char *key, char *text, size_t capacity, size_t *needed);
+PG_API pg_status pg_model_get_config(const pg_model *model, const char *key, char *text, size_t capacity, size_t *needed);
 
 typedef struct pg_model_info {
     uint32_t struct_size;    /* in: sizeof(pg_model_info) */
@@ -309,12 +309,12 @@ typedef struct pg_memory {
     uint64_t kv_cache;       /* out: keys and values of n_tokens */
 } pg_memory;
 
-PG_API pg_status pg_model_memory(const pg_model *model, pg_memory *memory);
+PG_API pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory);
 
 /* Where a model id lies in the local Hugging Face cache: $HF_HUB_CACHE, else
  * $HUGGINGFACE_HUB_CACHE, else $HF_HOME/hub, else $XDG_CACHE_HOME/huggingface/hub,
  * else ~/.cache/huggingface/hub; there models--ORG--NAME/snapshots/<refs/main>. A folder's path is
- * returned as it is. Copies as pg_model_config() does.
+ * returned as it is. Copies as pg_model_get_config() does.
  * Errors: PG_ERROR_NOT_FOUND; the message names the folders that were looked at. */
 PG_API pg_status pg_checkpoint_find(const char *model, char *path, size_t capacity, size_t *needed);
 
@@ -342,7 +342,7 @@ PG_API pg_status pg_convert_options_init(pg_convert_options *options, size_t str
  * all that was left to do) and goes with the next run.
  * Errors: as pg_model_open(); PG_ERROR_ARGUMENT (`out` is not empty or a mount point, a weight is not finite),
  * PG_ERROR_UNSUPPORTED (`model` is quantized already), PG_ERROR_IO (the disk is full, another process writes `out`). */
-PG_API pg_status pg_convert(const char *model, const char *out, const pg_convert_options *options);
+PG_API pg_status pg_model_convert(const char *model, const char *out, const pg_convert_options *options);
 
 /* ------------------------------------------------------------------------
  * Processor: tokenizer and image processing
@@ -369,17 +369,17 @@ PG_API void pg_processor_close(pg_processor **processor);
 
 /* Flags of pg_encode_options and the tokenizer calls. */
 enum {
-    PG_TEXT_LITERAL = 1, /* "<eos>", "<image>" and the like in the text are plain characters, not special
+    PG_ENCODE_LITERAL = 1, /* "<eos>", "<image>" and the like in the text are plain characters, not special
                             tokens: safe for prompts from strangers. Location and segmentation pieces stay
                             pieces. Default: parsed, as HF does. In PG_MODE_BIG_VISION that is so without the
                             flag, except for <mask>, which is always parsed. */
-    PG_IMAGE_EXIF = 2,   /* turn the image as its EXIF orientation says, as transformers' load_image does.
+    PG_ENCODE_EXIF = 2,   /* turn the image as its EXIF orientation says, as transformers' load_image does.
                             Default: not, as HF's processor does with an opened file. */
-    PG_SKIP_SPECIAL = 4, /* detokenizing: leave out special tokens, as decode(skip_special_tokens=True) */
-    PG_TRUNCATE = 8,     /* cut rows longer than max_length, as truncation=True. Default: max_length cuts nothing. */
-    PG_TRUNCATE_KEEP_ENDS = 16, /* with PG_TRUNCATE: keep images, bos, newline and eos, cut the suffix's own tail,
+    PG_DECODE_SKIP_SPECIAL = 4, /* detokenizing: leave out special tokens, as decode(skip_special_tokens=True) */
+    PG_ENCODE_TRUNCATE = 8,     /* cut rows longer than max_length, as truncation=True. Default: max_length cuts nothing. */
+    PG_ENCODE_KEEP_ENDS = 16, /* with PG_ENCODE_TRUNCATE: keep images, bos, newline and eos, cut the suffix's own tail,
                                    then the prompt's */
-    PG_SUFFIX_OPEN = 32         /* no eos after the suffix: the model is to go on from it (big_vision: eos="no") */
+    PG_ENCODE_OPEN_SUFFIX = 32         /* no eos after the suffix: the model is to go on from it (big_vision: eos="no") */
 };
 
 /* How prompt, newline and suffix become ids, and how an image is resized. */
@@ -405,7 +405,7 @@ enum {
     PG_SIDE_RIGHT = 2
 };
 
-/* What PG_TRUNCATE takes away first. */
+/* What PG_ENCODE_TRUNCATE takes away first. */
 enum {
     PG_TRUNCATION_LONGEST =
         0, /* the longer of the two, images and prompt or suffix, down to the other's length, then both
@@ -418,7 +418,7 @@ enum {
 /* "The tokenizer's" is what tokenizer_config.json says, else what tokenizer.json was saved with after training. */
 typedef struct pg_encode_options {
     uint32_t struct_size;       /* sizeof(pg_encode_options) */
-    uint32_t flags;             /* PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE ...; default 0 */
+    uint32_t flags;             /* PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE ...; default 0 */
     int64_t max_image_pixels;   /* width x height above this is refused, PG_ERROR_LIMIT; default and 0:
                                    178956970, where Pillow raises DecompressionBombError */
     int32_t mode;               /* PG_MODE_*; default PG_MODE_HF */
@@ -426,7 +426,7 @@ typedef struct pg_encode_options {
     int32_t padding_side;       /* PG_SIDE_*; default the tokenizer's */
     int32_t pad_to_multiple_of; /* >= 1: padded lengths are rounded up to a multiple of it; default and 0: the
                                    tokenizer's, else 1 */
-    int64_t max_length;         /* tokens of a row, image tokens included, for PG_TRUNCATE and PG_PADDING_MAX_LENGTH;
+    int64_t max_length;         /* tokens of a row, image tokens included, for PG_ENCODE_TRUNCATE and PG_PADDING_MAX_LENGTH;
                                    default and 0: the tokenizer's max_length, else its model_max_length, which the
                                    official checkpoints leave open: then nothing is cut, and PG_PADDING_MAX_LENGTH is
                                    PG_PADDING_NONE */
@@ -442,7 +442,7 @@ typedef struct pg_inputs pg_inputs;
 /* Builds what the model is fed: `<image>` x N, bos, the prompt, a newline
  * (HF: PaliGemmaProcessor.__call__ without suffix), and the image's pixels.
  * image NULL: the layout still has its image tokens but no pixels; such inputs
- * need features (see pg_encode_image()), so that one encoded image serves many prompts.
+ * need features (see pg_features_create()), so that one encoded image serves many prompts.
  * prompt: UTF-8; NULL or "" is HF's empty prompt (a caption, for the pretrained models).
  * One row of pg_processor_encode_batch(), where all options are explained. */
 PG_API pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
@@ -476,7 +476,7 @@ PG_API pg_status pg_batch_init(pg_batch *batch, size_t struct_size);
  *   row      `<image>` x N for each image, bos, the prompt, a newline [, the suffix, eos]
  *   labels   the ids of the suffix and its eos, -100 elsewhere
  *
- * Where HF's answer harms it is followed all the same and reported, see pg_inputs_get_row(): truncation takes from the
+ * Where HF's answer harms it is followed all the same and reported, see pg_inputs_get_row_info(): truncation takes from the
  * longer part's tail, newline or eos first; `<image>` in the text of some rows makes HF put bos at an odd place in the
  * others. docs/PROCESSOR.md lists each case.
  * Errors name the row and the numbers: PG_ERROR_ARGUMENT for counts that do not match, invalid UTF-8, `<image>` in a
@@ -496,7 +496,7 @@ PG_API void pg_inputs_close(pg_inputs **inputs);
  *   "image_counts"    i64 [B]     images of each row
  *   "inputs_embeds"   f32 [B, T, hidden]  where they were given, see pg_inputs_create()
  * Errors: PG_ERROR_NOT_FOUND (unknown name, or inputs without it). */
-PG_API pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_tensor *out);
+PG_API pg_status pg_inputs_get_tensor(const pg_inputs *inputs, const char *name, pg_tensor *out);
 
 /* What happened to a row, in pg_row_info.events. */
 enum {
@@ -520,7 +520,7 @@ typedef struct pg_row_info {
 } pg_row_info;
 
 /* row: 0 to B - 1. */
-PG_API pg_status pg_inputs_get_row(const pg_inputs *inputs, int64_t row, pg_row_info *info);
+PG_API pg_status pg_inputs_get_row_info(const pg_inputs *inputs, int64_t row, pg_row_info *info);
 
 /* Inputs from the caller's own arrays, all copied. Either input_ids or inputs_embeds is given, or pixel_values
  * alone. */
@@ -542,27 +542,27 @@ typedef struct pg_input_arrays {
 
 PG_API pg_status pg_input_arrays_init(pg_input_arrays *arrays, size_t struct_size);
 
-/* Images alone, pixel_values without ids, serve pg_encode_image(). The arrays do not say which image is whose:
+/* Images alone, pixel_values without ids, serve pg_features_create(). The arrays do not say which image is whose:
  * "image_counts" is not there, and n_images of each row is 0.
  * Errors: PG_ERROR_ARGUMENT names the array, the row and the numbers. Ids are held against the vocabulary when they
  * meet a model. */
 PG_API pg_status pg_inputs_create(const pg_input_arrays *arrays, pg_inputs **out);
 
-/* The ids of a text alone: no image tokens, bos or newline added. flags: PG_TEXT_LITERAL.
+/* The ids of a text alone: no image tokens, bos or newline added. flags: PG_ENCODE_LITERAL.
  * Writes at most `capacity` ids; *n_ids receives how many there are. */
 PG_API pg_status pg_processor_tokenize(const pg_processor *processor, const char *text, uint32_t flags, int64_t *ids,
                                        size_t capacity, size_t *n_ids);
 
-/* The text of ids, as HF's tokenizer.decode(). flags: PG_SKIP_SPECIAL. Copies as pg_model_config() does. */
+/* The text of ids, as HF's tokenizer.decode(). flags: PG_DECODE_SKIP_SPECIAL. Copies as pg_model_get_config() does. */
 PG_API pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids, size_t n_ids, uint32_t flags,
                                      char *text, size_t capacity, size_t *needed);
 
 /* The piece of an id as the vocabulary writes it ("<loc0012>", U+2581 for a
  * space). Valid until the processor is closed. PG_ERROR_ARGUMENT: no such id. */
-PG_API pg_status pg_processor_piece(const pg_processor *processor, int64_t id, const char **piece);
+PG_API pg_status pg_processor_get_piece(const pg_processor *processor, int64_t id, const char **piece);
 
 /* The id of a piece, such as "<image>" or "<loc0000>". PG_ERROR_NOT_FOUND: no such piece. */
-PG_API pg_status pg_processor_token_id(const pg_processor *processor, const char *piece, int64_t *id);
+PG_API pg_status pg_processor_get_token_id(const pg_processor *processor, const char *piece, int64_t *id);
 
 typedef struct pg_processor_info {
     uint32_t struct_size;     /* in: sizeof(pg_processor_info) */
@@ -620,7 +620,7 @@ PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t s
  * a warning is logged when the model opens. Bit-equal for every n_threads.
  * Inputs of several rows are generated together, the weights read once for up to 4 of them a step; each row gets the
  * tokens that it gets alone, and ends on its own. Padding on either side is left out. A suffix in the inputs is
- * continued (see PG_SUFFIX_OPEN).
+ * continued (see PG_ENCODE_OPEN_SUFFIX).
  * Errors: PG_ERROR_ARGUMENT names the row; on_text given for several rows. */
 PG_API pg_status pg_generate(pg_model *model, pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
@@ -633,7 +633,7 @@ PG_API const char *pg_result_text(const pg_result *result);
 PG_API pg_status pg_result_ids(const pg_result *result, pg_tensor *out);
 
 /* The rows of the inputs that were generated from. NULL: 0. */
-PG_API int64_t pg_result_n_rows(const pg_result *result);
+PG_API int64_t pg_result_get_n_rows(const pg_result *result);
 /* The same for any row, 0 to n_rows - 1; text: NULL for a row that is not there. */
 PG_API const char *pg_result_row_text(const pg_result *result, int64_t row);
 PG_API pg_status pg_result_row_ids(const pg_result *result, int64_t row, pg_tensor *out);
@@ -645,12 +645,12 @@ typedef struct pg_result_info {
     int32_t stop;            /* PG_STOP_* */
     int64_t n_prompt_tokens; /* tokens fed, image tokens included */
     int64_t n_new_tokens;    /* tokens generated, eos included */
-    double encode_seconds;   /* encoder and projector; 0 with given features */
+    double vision_seconds;   /* encoder and projector; 0 with given features */
     double prefill_seconds;  /* the whole prompt */
     double decode_seconds;   /* from the first token to the last */
 } pg_result_info;
 
-/* Of the first row; encode_seconds, prefill_seconds and decode_seconds are those of all rows together. */
+/* Of the first row; vision_seconds, prefill_seconds and decode_seconds are those of all rows together. */
 PG_API pg_status pg_result_get_info(const pg_result *result, pg_result_info *info);
 PG_API pg_status pg_result_get_row_info(const pg_result *result, int64_t row, pg_result_info *info);
 
@@ -705,7 +705,7 @@ PG_API void pg_outputs_close(pg_outputs **outputs);
  *   "image_hidden_states"  f32 [n_images, n_image_tokens, hidden]  the projector's features; not there without images
  * The loss is the cross entropy of each label under the logits of the token before it.
  * Errors: PG_ERROR_NOT_FOUND. */
-PG_API pg_status pg_outputs_get(const pg_outputs *outputs, const char *name, pg_tensor *out);
+PG_API pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_tensor *out);
 
 /* The last hidden state of each token after the final norm, and the projector's features, for retrieval (ColPali) and
  * action heads (pi0): pg_forward() with PG_FORWARD_LAST_HIDDEN | PG_FORWARD_NO_LOGITS | PG_FORWARD_SKIP_PADDING, the
@@ -730,11 +730,11 @@ PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size
 /* Runs the vision encoder and the projector on the pixels of `inputs`. The
  * features depend on the image alone and serve any number of prompts (keys
  * and values do not: image tokens attend to the prompt). */
-PG_API pg_status pg_encode_image(pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
+PG_API pg_status pg_features_create(pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                                  pg_features **out);
 PG_API void pg_features_close(pg_features **features);
 /* f32 [n_images, n_image_tokens, hidden_size], valid until the features are closed. */
-PG_API pg_status pg_features_get(const pg_features *features, pg_tensor *out);
+PG_API pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out);
 
 typedef struct pg_session pg_session;
 
@@ -773,12 +773,12 @@ PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
 /* The logits that the token last returned by pg_session_step() was picked from
  * or, right after a prefill, that the next step will pick from: f32
  * [vocab_size], final soft cap applied. Valid until the next call on the session. */
-PG_API pg_status pg_session_logits(const pg_session *session, pg_tensor *out);
+PG_API pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out);
 
 /* Turns ids into text one by one, holding back bytes of unfinished UTF-8 characters. */
 typedef struct pg_detokenizer pg_detokenizer;
 
-/* flags: PG_SKIP_SPECIAL or 0. Pushing allocates nothing, unless more than 1024 byte pieces come in a row. */
+/* flags: PG_DECODE_SKIP_SPECIAL or 0. Pushing allocates nothing, unless more than 1024 byte pieces come in a row. */
 PG_API pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, pg_detokenizer **out);
 PG_API void pg_detokenizer_close(pg_detokenizer **detokenizer);
 /* The text that `id` completes. *text is NUL-terminated, `*size` bytes (size may

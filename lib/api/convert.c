@@ -1,4 +1,4 @@
-/* pg_convert(). */
+/* pg_model_convert(). */
 #include "api/structs.h"
 #include "base/parallel.h"
 #include "checkpoint/convert.h"
@@ -10,7 +10,7 @@ pg_status pg_convert_options_init(pg_convert_options *options, size_t struct_siz
     return pgi_struct_init(options, struct_size, &default_options, sizeof default_options, "pg_convert_options");
 }
 
-pg_status pg_convert(const char *model, const char *out, const pg_convert_options *options) {
+pg_status pg_model_convert(const char *model, const char *out, const pg_convert_options *options) {
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(out);
     pg_convert_options complete = default_options;

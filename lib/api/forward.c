@@ -52,7 +52,7 @@ void pg_outputs_close(pg_outputs **outputs) {
     *outputs = NULL;
 }
 
-pg_status pg_outputs_get(const pg_outputs *outputs, const char *name, pg_tensor *out) {
+pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_tensor *out) {
     PGI_NOT_NULL(outputs);
     PGI_NOT_NULL(name);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));

@@ -64,7 +64,7 @@ void pg_result_close(pg_result **result) {
     *result = NULL;
 }
 
-int64_t pg_result_n_rows(const pg_result *result) { return result ? result->n_rows : 0; }
+int64_t pg_result_get_n_rows(const pg_result *result) { return result ? result->n_rows : 0; }
 
 const char *pg_result_row_text(const pg_result *result, int64_t row) {
     if (!result || row < 0 || row >= result->n_rows) return NULL;
@@ -109,7 +109,7 @@ pg_status pg_result_get_row_info(const pg_result *result, int64_t row, pg_result
         .stop = of->stop,
         .n_prompt_tokens = of->n_prompt_tokens,
         .n_new_tokens = (int64_t)of->ids.size,
-        .encode_seconds = result->encode_seconds,
+        .vision_seconds = result->vision_seconds,
         .prefill_seconds = result->prefill_seconds,
         .decode_seconds = result->decode_seconds,
     };
@@ -127,7 +127,7 @@ pg_status pg_run_options_init(pg_run_options *options, size_t struct_size) {
     return pgi_struct_init(options, struct_size, &default_run_options, sizeof default_run_options, "pg_run_options");
 }
 
-pg_status pg_encode_image(pg_model *model, const pg_inputs *inputs, const pg_run_options *options, pg_features **out) {
+pg_status pg_features_create(pg_model *model, const pg_inputs *inputs, const pg_run_options *options, pg_features **out) {
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -138,7 +138,7 @@ pg_status pg_encode_image(pg_model *model, const pg_inputs *inputs, const pg_run
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, &complete);
     pgi_call_begin(model, inputs, complete.cancel);
-    pg_status status = pgi_features_encode(&run, model, inputs, out);
+    pg_status status = pgi_features_create(&run, model, inputs, out);
     pgi_run_free(&run);
     pgi_call_end(model, inputs, complete.cancel);
     return status;
@@ -150,7 +150,7 @@ void pg_features_close(pg_features **features) {
     *features = NULL;
 }
 
-pg_status pg_features_get(const pg_features *features, pg_tensor *out) {
+pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out) {
     PGI_NOT_NULL(features);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
     pg_tensor value = {
@@ -208,7 +208,7 @@ pg_status pg_session_step(pg_session *session, int64_t *token) {
     return pgi_session_step(session, token);
 }
 
-pg_status pg_session_logits(const pg_session *session, pg_tensor *out) {
+pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out) {
     PGI_NOT_NULL(session);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
     if (session->state == PGI_SESSION_EMPTY)

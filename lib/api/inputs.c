@@ -11,7 +11,7 @@ void pg_inputs_close(pg_inputs **inputs) {
     *inputs = NULL;
 }
 
-pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_tensor *out) {
+pg_status pg_inputs_get_tensor(const pg_inputs *inputs, const char *name, pg_tensor *out) {
     PGI_NOT_NULL(inputs);
     PGI_NOT_NULL(name);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
@@ -52,7 +52,7 @@ pg_status pg_inputs_get(const pg_inputs *inputs, const char *name, pg_tensor *ou
                      name);
 }
 
-pg_status pg_inputs_get_row(const pg_inputs *inputs, int64_t row, pg_row_info *info) {
+pg_status pg_inputs_get_row_info(const pg_inputs *inputs, int64_t row, pg_row_info *info) {
     PGI_NOT_NULL(inputs);
     PGI_TRY(pgi_struct_out_check(info, "pg_row_info"));
     if (row < 0 || row >= inputs->n_rows)

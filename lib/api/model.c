@@ -59,7 +59,7 @@ static pg_status wrong_type(const char *key, const json_t *field, const char *ex
                      pgi_json_describe(field, buffer, sizeof buffer), expected);
 }
 
-pg_status pg_model_config_int(const pg_model *model, const char *key, int64_t *out) {
+pg_status pg_model_get_config_int(const pg_model *model, const char *key, int64_t *out) {
     const json_t *field;
     PGI_NOT_NULL(out);
     PGI_TRY(find_field(model, key, &field));
@@ -72,7 +72,7 @@ pg_status pg_model_config_int(const pg_model *model, const char *key, int64_t *o
     return PG_OK;
 }
 
-pg_status pg_model_config_float(const pg_model *model, const char *key, double *out) {
+pg_status pg_model_get_config_float(const pg_model *model, const char *key, double *out) {
     const json_t *field;
     PGI_NOT_NULL(out);
     PGI_TRY(find_field(model, key, &field));
@@ -81,7 +81,7 @@ pg_status pg_model_config_float(const pg_model *model, const char *key, double *
     return PG_OK;
 }
 
-pg_status pg_model_config(const pg_model *model, const char *key, char *text, size_t capacity, size_t *needed) {
+pg_status pg_model_get_config(const pg_model *model, const char *key, char *text, size_t capacity, size_t *needed) {
     const json_t *field;
     PGI_TRY(find_field(model, key, &field));
     pgi_buffer buffer;
@@ -125,7 +125,7 @@ static uint64_t mapped_bytes(const pg_model *model) {
     return n;
 }
 
-pg_status pg_model_memory(const pg_model *model, pg_memory *memory) {
+pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
     PGI_NOT_NULL(model);
     PGI_TRY(pgi_struct_out_check(memory, "pg_memory"));
     pg_memory value = {.struct_size = sizeof value};

@@ -8,7 +8,7 @@
 #include "image/image.h"
 #include "tokenizer/stream_decoder.h"
 
-enum { ENCODE_FLAGS = PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS | PG_SUFFIX_OPEN };
+enum { ENCODE_FLAGS = PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX };
 
 static const pg_processor_options default_options = {.struct_size = sizeof default_options};
 
@@ -67,8 +67,8 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     *out = default_encode_options;
     PGI_TRY(pgi_struct_in(out, sizeof *out, options, "pg_encode_options"));
     PGI_TRY(check_flags(out->flags, ENCODE_FLAGS,
-                        "PG_TEXT_LITERAL | PG_IMAGE_EXIF | PG_TRUNCATE | "
-                        "PG_TRUNCATE_KEEP_ENDS | PG_SUFFIX_OPEN or less"));
+                        "PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | "
+                        "PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX or less"));
     PGI_TRY(check_length(out->max_image_pixels, INT64_MAX, "max_image_pixels"));
     if (out->max_image_pixels == 0) out->max_image_pixels = PGI_DEFAULT_MAX_PIXELS;
     PGI_TRY(check_choice(out->mode, PG_MODE_BIG_VISION, "mode", "PG_MODE_*"));
@@ -78,12 +78,12 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     PGI_TRY(check_choice(out->truncation_side, PG_SIDE_RIGHT, "truncation_side", "PG_SIDE_*"));
     PGI_TRY(check_length(out->pad_to_multiple_of, INT32_MAX, "pad_to_multiple_of"));
     PGI_TRY(check_length(out->max_length, INT32_MAX, "max_length"));
-    uint32_t truncate = out->flags & (PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS);
-    if (truncate == PG_TRUNCATE_KEEP_ENDS)
-        return pgi_error(PG_ERROR_ARGUMENT, "flags has PG_TRUNCATE_KEEP_ENDS without PG_TRUNCATE");
-    if ((truncate & PG_TRUNCATE_KEEP_ENDS) && out->truncation_side == PG_SIDE_LEFT)
+    uint32_t truncate = out->flags & (PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS);
+    if (truncate == PG_ENCODE_KEEP_ENDS)
+        return pgi_error(PG_ERROR_ARGUMENT, "flags has PG_ENCODE_KEEP_ENDS without PG_ENCODE_TRUNCATE");
+    if ((truncate & PG_ENCODE_KEEP_ENDS) && out->truncation_side == PG_SIDE_LEFT)
         return pgi_error(PG_ERROR_ARGUMENT,
-                         "truncation_side is PG_SIDE_LEFT, but PG_TRUNCATE_KEEP_ENDS cuts tails only");
+                         "truncation_side is PG_SIDE_LEFT, but PG_ENCODE_KEEP_ENDS cuts tails only");
     return PG_OK;
 }
 
@@ -198,11 +198,11 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
     PGI_NOT_NULL(text);
     PGI_NOT_NULL(n_ids);
     if (capacity > 0) PGI_NOT_NULL(ids);
-    PGI_TRY(check_flags(flags, PG_TEXT_LITERAL, "PG_TEXT_LITERAL or 0"));
+    PGI_TRY(check_flags(flags, PG_ENCODE_LITERAL, "PG_ENCODE_LITERAL or 0"));
     pgi_id_list list;
     pgi_id_list_init(&list, &processor->memory);
     pg_status status =
-        pgi_tokenizer_encode(processor->tokenizer, text, strlen(text), (flags & PG_TEXT_LITERAL) != 0, &list);
+        pgi_tokenizer_encode(processor->tokenizer, text, strlen(text), (flags & PG_ENCODE_LITERAL) != 0, &list);
     if (status >= 0) {
         size_t n = list.size < capacity ? list.size : capacity;
         if (n) memcpy(ids, list.data, n * sizeof *ids);
@@ -216,16 +216,16 @@ pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids,
                               char *text, size_t capacity, size_t *needed) {
     PGI_NOT_NULL(processor);
     if (n_ids > 0) PGI_NOT_NULL(ids);
-    PGI_TRY(check_flags(flags, PG_SKIP_SPECIAL, "PG_SKIP_SPECIAL or 0"));
+    PGI_TRY(check_flags(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
     pgi_buffer buffer;
     pgi_buffer_init(&buffer, &processor->memory);
-    pg_status status = pgi_tokenizer_decode(processor->tokenizer, ids, n_ids, (flags & PG_SKIP_SPECIAL) != 0, &buffer);
+    pg_status status = pgi_tokenizer_decode(processor->tokenizer, ids, n_ids, (flags & PG_DECODE_SKIP_SPECIAL) != 0, &buffer);
     if (status >= 0) status = pgi_copy_text_out((const char *)buffer.data, buffer.size, text, capacity, needed);
     pgi_buffer_free(&buffer);
     return status;
 }
 
-pg_status pg_processor_piece(const pg_processor *processor, int64_t id, const char **piece) {
+pg_status pg_processor_get_piece(const pg_processor *processor, int64_t id, const char **piece) {
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(piece);
     *piece = pgi_tokenizer_piece(processor->tokenizer, id);
@@ -235,7 +235,7 @@ pg_status pg_processor_piece(const pg_processor *processor, int64_t id, const ch
     return PG_OK;
 }
 
-pg_status pg_processor_token_id(const pg_processor *processor, const char *piece, int64_t *id) {
+pg_status pg_processor_get_token_id(const pg_processor *processor, const char *piece, int64_t *id) {
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(piece);
     PGI_NOT_NULL(id);
@@ -290,12 +290,12 @@ pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, p
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(processor);
-    PGI_TRY(check_flags(flags, PG_SKIP_SPECIAL, "PG_SKIP_SPECIAL or 0"));
+    PGI_TRY(check_flags(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
     pg_detokenizer *detokenizer = pgi_alloc_zero(&processor->memory, 1, sizeof *detokenizer);
     if (!detokenizer) return PG_ERROR_MEMORY;
     detokenizer->processor = (pg_processor *)(uintptr_t)processor; /* only its count changes */
     pgi_processor_retain(detokenizer->processor);
-    pgi_stream_decoder_init(&detokenizer->decoder, processor->tokenizer, (flags & PG_SKIP_SPECIAL) != 0);
+    pgi_stream_decoder_init(&detokenizer->decoder, processor->tokenizer, (flags & PG_DECODE_SKIP_SPECIAL) != 0);
     pgi_buffer_init(&detokenizer->text, &detokenizer->processor->memory);
     *out = detokenizer;
     pg_status status = reserve_detokenizer(detokenizer, processor->tokenizer);

@@ -245,7 +245,7 @@ pg_status pgi_quantized_store_verify(const pgi_memory *memory, const pgi_run *ru
     }
     if (!header.weights)
         return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "%s: found no checksums to verify, expected a folder that pg_convert() wrote",
+                         "%s: found no checksums to verify, expected a folder that pg_model_convert() wrote",
                          pgi_tensor_files_folder(files));
     PGI_TRY(verify_config(memory, files, header.config_crc32));
     for (size_t i = 0; i < pgi_tensor_files_count(files); i++) {

@@ -1,5 +1,5 @@
 /*
- * Quantized weights in safetensors files, as pg_convert() writes them: docs/FORMATS.md. A quantized matrix is a U8
+ * Quantized weights in safetensors files, as pg_model_convert() writes them: docs/FORMATS.md. A quantized matrix is a U8
  * tensor of blocks (kernels/quantized.h); what a reader has to know besides stands in "__metadata__", strings by name:
  *
  *     format           "libpaligemma"

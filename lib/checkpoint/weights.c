@@ -139,7 +139,7 @@ static pg_status wrong_dtype(const binder *b, const pgi_stored_tensor *tensor) {
     const char *format = json_string_value(json_object_get(file.metadata, "format"));
     return pgi_error(PG_ERROR_UNSUPPORTED,
                      "%s: tensor %s: found dtype %.20s%s%.40s%s, expected F32, BF16 or F16 (of quantized checkpoints, "
-                     "those that pg_convert() wrote are supported)",
+                     "those that pg_model_convert() wrote are supported)",
                      tensor->file, tensor->name, tensor->dtype_name, format ? " in a file of the format \"" : "",
                      format ? format : "", format ? "\"" : "");
 }

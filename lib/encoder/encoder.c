@@ -101,11 +101,11 @@ pg_status pgi_encoder_forward(const pgi_run *run, const pgi_vision_config *confi
     pgi_run_trace(run, "patches", -1, out, n, d);
 
     for (int32_t i = 0; i < config->n_layers; i++) {
-        PGI_TRY(pgi_run_progress(run, PG_PHASE_ENCODE, image * config->n_layers + i, n_images * config->n_layers));
+        PGI_TRY(pgi_run_progress(run, PG_PHASE_VISION, image * config->n_layers + i, n_images * config->n_layers));
         PGI_TRY(layer_forward(run, config, &weights->layers[i], out, &w));
         pgi_run_trace(run, "encoder_layer", i, out, n, d);
     }
     PGI_TRY(pgi_layer_norm(run, out, n, d, weights->norm_weight, weights->norm_bias, config->layer_norm_eps, out));
     pgi_run_trace(run, "encoder_norm", -1, out, n, d);
-    return pgi_run_progress(run, PG_PHASE_ENCODE, (image + 1) * config->n_layers, n_images * config->n_layers);
+    return pgi_run_progress(run, PG_PHASE_VISION, (image + 1) * config->n_layers, n_images * config->n_layers);
 }

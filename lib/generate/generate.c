@@ -207,7 +207,7 @@ static pg_status generate(generation *g, const pgi_tokenizer *tokenizer, pg_resu
     PGI_TRY(open_generation(g, tokenizer, result));
     double start = pgi_now();
     PGI_TRY(prefill_rows(g));
-    result->encode_seconds = g->merged->encode_seconds;
+    result->vision_seconds = g->merged->vision_seconds;
     result->prefill_seconds = pgi_now() - start;
     start = pgi_now();
     PGI_TRY(decode_rows(g));

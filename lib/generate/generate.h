@@ -17,7 +17,7 @@ struct pg_result {
     pgi_memory memory;
     pgi_result_row *rows; /* [n_rows] */
     int64_t n_rows;
-    double encode_seconds, prefill_seconds, decode_seconds; /* of all rows together */
+    double vision_seconds, prefill_seconds, decode_seconds; /* of all rows together */
 };
 
 /* options: complete. On error *out needs no release. */

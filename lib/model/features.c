@@ -54,7 +54,7 @@ static pg_status check_pixels(const pg_model *model, const pg_inputs *inputs) {
                      inputs->image_width, inputs->image_height, size, size);
 }
 
-pg_status pgi_features_encode_to(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *rows,
+pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *rows,
                                  void *scratch) {
     const pgi_vision_config *vision = &model->config.vision;
     const int64_t image = 3 * (int64_t)vision->image_size * vision->image_size;
@@ -73,7 +73,7 @@ pg_status pgi_features_encode_to(const pgi_run *run, const pg_model *model, cons
     return PG_OK;
 }
 
-pg_status pgi_features_encode(const pgi_run *run, pg_model *model, const pg_inputs *inputs, pg_features **out) {
+pg_status pgi_features_create(const pgi_run *run, pg_model *model, const pg_inputs *inputs, pg_features **out) {
     PGI_TRY(check_pixels(model, inputs)); /* before memory is asked for */
     pg_features *features = pgi_alloc_zero(&model->memory, 1, sizeof *features);
     if (!features) return PG_ERROR_MEMORY;
@@ -85,7 +85,7 @@ pg_status pgi_features_encode(const pgi_run *run, pg_model *model, const pg_inpu
     void *scratch = pgi_alloc(&model->memory, pgi_features_scratch(run, model), 1);
     if (scratch) features->data = pgi_alloc(&model->memory, pgi_features_count(model, inputs->n_images), sizeof(float));
     pg_status status = PG_ERROR_MEMORY;
-    if (features->data) status = pgi_features_encode_to(run, model, inputs, features->data, scratch);
+    if (features->data) status = pgi_features_compute(run, model, inputs, features->data, scratch);
     pgi_free(&model->memory, scratch);
     if (status < 0)
         pgi_features_release(features);

@@ -103,13 +103,13 @@ static pg_status encode(const pgi_run *run, pg_model *model, const pgi_merged_in
                         pgi_merged_inputs *merged) {
     double start = pgi_now();
     if (room) {
-        PGI_TRY(pgi_features_encode_to(run, model, merged->inputs, room->features, room->encoder));
+        PGI_TRY(pgi_features_compute(run, model, merged->inputs, room->features, room->encoder));
         merged->rows = room->features;
     } else {
-        PGI_TRY(pgi_features_encode(run, model, merged->inputs, &merged->features));
+        PGI_TRY(pgi_features_create(run, model, merged->inputs, &merged->features));
         merged->rows = merged->features->data;
     }
-    merged->encode_seconds = pgi_now() - start;
+    merged->vision_seconds = pgi_now() - start;
     return PG_OK;
 }
 

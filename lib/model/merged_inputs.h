@@ -12,7 +12,7 @@ typedef struct pgi_merged_inputs {
     const float *rows;       /* of the features, one after the other; NULL: no row has an image */
     int64_t *first_feature;  /* [B]: the row of the features that the row's first image token gets */
     float *image_row;        /* [hidden]: given embeddings that equal it are image tokens; NULL: ids say which are */
-    double encode_seconds;   /* 0 with given features */
+    double vision_seconds;   /* 0 with given features */
     int in_room;             /* the arrays lie in a room */
 } pgi_merged_inputs;
 

@@ -48,19 +48,19 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
     e->layout = (pgi_layout){
         .tokenizer = tokenizer,
         .n_image_tokens = processor->image.n_image_tokens,
-        .literal = big_vision || (options->flags & PG_TEXT_LITERAL),
+        .literal = big_vision || (options->flags & PG_ENCODE_LITERAL),
     };
     e->truncation = (pgi_truncation){
         .part = options->truncation,
         .from_left = options->truncation_side == PG_SIDE_DEFAULT ? defaults->truncate_left && !big_vision
                                                                  : options->truncation_side == PG_SIDE_LEFT,
-        .keep_ends = (options->flags & PG_TRUNCATE_KEEP_ENDS) != 0,
+        .keep_ends = (options->flags & PG_ENCODE_KEEP_ENDS) != 0,
         .as_one = big_vision,
         .image_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE),
         .bos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS),
-        .has_eos = !(options->flags & PG_SUFFIX_OPEN),
+        .has_eos = !(options->flags & PG_ENCODE_OPEN_SUFFIX),
     };
-    if (options->flags & PG_TRUNCATE) e->truncation.max_length = e->max_length;
+    if (options->flags & PG_ENCODE_TRUNCATE) e->truncation.max_length = e->max_length;
     pgi_id_list_init(&e->ids, &processor->memory);
 }
 
@@ -75,19 +75,19 @@ static pg_status check_placed(const batch_encoder *e) {
         if (batch->image_counts && batch->image_counts[r] != n)
             return pgi_error(PG_ERROR_ARGUMENT,
                              "row %d: the prompt has %lld `<image>`, but image_counts[%d] is %d "
-                             "(PG_TEXT_LITERAL takes them as text)",
+                             "(PG_ENCODE_LITERAL takes them as text)",
                              r, (long long)n, r, batch->image_counts[r]);
         total += n;
         if (batch->n_images > 0 && total > batch->n_images)
             return pgi_error(PG_ERROR_ARGUMENT,
                              "row %d: the prompt has %lld `<image>`, expected at most %lld: the "
-                             "batch has %d images (PG_TEXT_LITERAL takes `<image>` as text)",
+                             "batch has %d images (PG_ENCODE_LITERAL takes `<image>` as text)",
                              r, (long long)n, (long long)(batch->n_images - (total - n)), batch->n_images);
     }
     if (batch->n_images > 0 && total != batch->n_images)
         return pgi_error(PG_ERROR_ARGUMENT,
                          "the prompts of rows 0 to %d have %lld `<image>`, but the batch has %d "
-                         "images (PG_TEXT_LITERAL takes `<image>` as text)",
+                         "images (PG_ENCODE_LITERAL takes `<image>` as text)",
                          batch->n_prompts - 1, (long long)total, batch->n_images);
     return PG_OK;
 }
@@ -148,13 +148,13 @@ static pg_status check_image_tokens(const batch_encoder *e, pgi_row *row, int64_
     if (in_prefix + in_suffix == expected) return PG_OK;
     if (n_suffix_images > 0)
         return pgi_error(PG_ERROR_ARGUMENT,
-                         "the suffix has %lld `<image>`, expected none (PG_TEXT_LITERAL takes them "
+                         "the suffix has %lld `<image>`, expected none (PG_ENCODE_LITERAL takes them "
                          "as text)",
                          (long long)n_suffix_images);
     if (in_prefix < expected && row->n_truncated > 0)
         return pgi_error(PG_ERROR_ARGUMENT,
                          "found %lld of %lld image tokens after truncation to max_length %lld: "
-                         "longer, or PG_TRUNCATE_KEEP_ENDS or PG_TRUNCATION_SUFFIX, keeps them",
+                         "longer, or PG_ENCODE_KEEP_ENDS or PG_TRUNCATION_SUFFIX, keeps them",
                          (long long)in_prefix, (long long)expected, (long long)e->truncation.max_length);
     return pgi_error(PG_ERROR_ARGUMENT, "found %lld image tokens for %lld images, expected %lld",
                      (long long)(in_prefix + in_suffix), (long long)row->n_images, (long long)expected);
@@ -164,7 +164,7 @@ static pg_status tokenize_row(batch_encoder *e, int32_t r, int64_t *n_prefix, in
     const pg_batch *batch = e->batch;
     pgi_row *row = &e->rows[r];
     size_t begin = e->ids.size;
-    int open = (e->options->flags & PG_SUFFIX_OPEN) != 0, has_suffix = batch->n_suffixes > 0;
+    int open = (e->options->flags & PG_ENCODE_OPEN_SUFFIX) != 0, has_suffix = batch->n_suffixes > 0;
     pgi_text prompt = prompt_of(batch, r), suffix = suffix_of(batch, r);
     if (e->options->mode == PG_MODE_BIG_VISION) {
         PGI_TRY(pgi_big_vision_layout(e->layout.tokenizer, e->layout.n_image_tokens, (int32_t)row->n_images,
@@ -303,7 +303,7 @@ done:
 static pg_status add_image(const pg_processor *processor, const pg_image *image, const pg_encode_options *options,
                            float *pixels) {
     const pgi_memory *memory = &processor->memory;
-    pgi_image_limits limits = {.max_pixels = options->max_image_pixels, .exif = (options->flags & PG_IMAGE_EXIF) != 0};
+    pgi_image_limits limits = {.max_pixels = options->max_image_pixels, .exif = (options->flags & PG_ENCODE_EXIF) != 0};
     pgi_rgb rgb;
     PGI_TRY(pgi_image_read(memory, image, &limits, &rgb));
     pg_status status = options->mode == PG_MODE_BIG_VISION

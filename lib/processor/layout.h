@@ -20,7 +20,7 @@ int64_t pgi_layout_count_images(pgi_text text);
 typedef struct pgi_layout {
     const pgi_tokenizer *tokenizer;
     int32_t n_image_tokens; /* N */
-    int literal;            /* as PG_TEXT_LITERAL: nothing in the texts is taken for a special token */
+    int literal;            /* as PG_ENCODE_LITERAL: nothing in the texts is taken for a special token */
     int placed;             /* some text of the batch has `<image>`: images stand where the texts say, not in front */
 } pgi_layout;
 

@@ -11,7 +11,7 @@ typedef struct pgi_truncation {
     int64_t max_length; /* 0: nothing is cut */
     int32_t part;       /* PG_TRUNCATION_* */
     int from_left;      /* tokens go from the head of each part, not from its tail */
-    int keep_ends;      /* as PG_TRUNCATE_KEEP_ENDS */
+    int keep_ends;      /* as PG_ENCODE_KEEP_ENDS */
     int as_one;         /* PG_TRUNCATION_LONGEST takes from the suffix as long as there is one (big_vision: tolen() of
                            pp/proj/paligemma/ops.py cuts the row as a whole) */
     int64_t image_id, bos_id; /* what keep_ends keeps of the prefix, beside its last token */

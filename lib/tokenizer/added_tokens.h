@@ -22,7 +22,7 @@ typedef struct pgi_added_token {
 /* Which tokens of a text are plain characters. */
 enum {
     PGI_PARSED = 0,  /* none: HF's default */
-    PGI_LITERAL = 1, /* the special ones (PG_TEXT_LITERAL) */
+    PGI_LITERAL = 1, /* the special ones (PG_ENCODE_LITERAL) */
     /* As sentencepiece alone reads a text: plain are control pieces, unk, and special tokens that its model has not,
      * such as `<image>`; `<mask>` is found, which is special for HF and user-defined there. Runs of spaces that are
      * pieces are found too, and no token takes white space along. */

@@ -39,7 +39,7 @@ typedef struct pgi_tokenizer {
 void pgi_tokenizer_close(pgi_tokenizer **tokenizer);
 
 /* Appends the ids of `text` (UTF-8, `size` bytes); nothing is added around them.
- * literal: PGI_PARSED, PGI_LITERAL (PG_TEXT_LITERAL) or PGI_LITERAL_CONTROL (as sentencepiece alone), see
+ * literal: PGI_PARSED, PGI_LITERAL (PG_ENCODE_LITERAL) or PGI_LITERAL_CONTROL (as sentencepiece alone), see
  * added_tokens.h. PG_ERROR_ARGUMENT: invalid UTF-8, with its offset. */
 pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
                                pgi_id_list *out);

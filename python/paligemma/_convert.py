@@ -40,7 +40,7 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], weights:
     options = c.ConvertOptions(weights=c.WEIGHTS.index(weights), n_threads=n_threads, max_file_bytes=max_file_bytes,
                                log=log_function, progress=report, cancel=cancel.pointer)
     try:
-        interruptible(lambda: c.check(c.lib.pg_convert(os.fsencode(folder), os.fsencode(out), ctypes.byref(options))),
+        interruptible(lambda: c.check(c.lib.pg_model_convert(os.fsencode(folder), os.fsencode(out), ctypes.byref(options))),
                       cancel)
     except BaseException:
         if raised:

@@ -71,7 +71,7 @@ class PaliGemmaConfig(Config):
 
     @classmethod
     def _of_model(cls, pointer: ctypes.c_void_p) -> PaliGemmaConfig:
-        return cls(json.loads(c.copied_text(c.lib.pg_model_config, pointer, b"")))
+        return cls(json.loads(c.copied_text(c.lib.pg_model_get_config, pointer, b"")))
 
     def get_text_config(self, decoder: bool = True) -> Config:
         return self.text_config

@@ -29,7 +29,7 @@ class Features:
 
     @property
     def pooler_output(self) -> np.ndarray:
-        values = array(self._handle, c.lib.pg_features_get)
+        values = array(self._handle, c.lib.pg_features_get_tensor)
         values.flags.writeable = False  # the memory that generate() reads
         return values
 
@@ -299,7 +299,7 @@ class PaliGemmaForConditionalGeneration:
         def work() -> None:
             with self._handle.use() as model, inputs.use() as given, cancel.use() as flag:
                 options = c.RunOptions(n_threads=self.n_threads, cancel=flag)
-                c.check(c.lib.pg_encode_image(model, given, ctypes.byref(options), ctypes.byref(features.pointer)))
+                c.check(c.lib.pg_features_create(model, given, ctypes.byref(options), ctypes.byref(features.pointer)))
 
         interruptible(work, cancel)
         return Features(features)
@@ -307,7 +307,7 @@ class PaliGemmaForConditionalGeneration:
     def get_image_features(self, pixel_values: Any, **unused: Any) -> ModelOutput:
         """.pooler_output f32 [n_images, n_image_tokens, hidden]: the projector's output, as transformers calls it.
         (Its last_hidden_state, the encoder's output, is not given.)"""
-        features = array(self.encode_image(pixel_values)._handle, c.lib.pg_features_get)
+        features = array(self.encode_image(pixel_values)._handle, c.lib.pg_features_get_tensor)
         return ModelOutput(last_hidden_state=None, pooler_output=like_inputs(features, _inputs.any_torch(pixel_values)))
 
     # -- generate
@@ -378,7 +378,7 @@ class PaliGemmaForConditionalGeneration:
 
         interruptible(work, cancel)
         with result.use() as pointer:
-            n_rows = c.lib.pg_result_n_rows(pointer)
+            n_rows = c.lib.pg_result_get_n_rows(pointer)
         return [array(result, c.lib.pg_result_row_ids, row) for row in range(n_rows)]
 
     def _feed(self, streamer: Any, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> np.ndarray:
@@ -439,7 +439,7 @@ def _outputs(handle: Handle, hidden_states: bool, as_torch: bool, features: Feat
         if name == "hidden_states" and not hidden_states:
             continue
         try:
-            found = array(handle, c.lib.pg_outputs_get, name.encode())
+            found = array(handle, c.lib.pg_outputs_get_tensor, name.encode())
         except FileNotFoundError:
             continue
         if name == "loss":

@@ -187,7 +187,7 @@ class PaliGemmaProcessor:
         rows = None if images is None else _images.as_rows(images)
         counts = _image_counts(texts, rows, image_counts, parsed=mode == "hf" and not literal)
         encode = _encode_options(options, self.tokenizer, mode, flags=(
-            (c.TEXT_LITERAL if literal else 0) | (c.IMAGE_EXIF if exif else 0)
+            (c.ENCODE_LITERAL if literal else 0) | (c.IMAGE_EXIF if exif else 0)
             | (c.TRUNCATE_KEEP_ENDS if keep_ends else 0) | (c.SUFFIX_OPEN if suffix_open else 0)))
         if max_image_pixels is not None:
             encode.max_image_pixels = max_image_pixels
@@ -222,9 +222,9 @@ class PaliGemmaProcessor:
             if options["return_attention_mask"] is False:
                 names.remove("attention_mask")
             for name in names:
-                values[name] = array(inputs, c.lib.pg_inputs_get, name.encode())
+                values[name] = array(inputs, c.lib.pg_inputs_get_tensor, name.encode())
         if converted.scaled:
-            pixels = array(inputs, c.lib.pg_inputs_get, b"pixel_values")
+            pixels = array(inputs, c.lib.pg_inputs_get_tensor, b"pixel_values")
             if mode == "hf":
                 configured = bool(self._info.do_rescale)
                 do_rescale = configured if options["do_rescale"] is None else bool(options["do_rescale"])
@@ -237,7 +237,7 @@ class PaliGemmaProcessor:
                     warnings.warn("images given as floats of 0 to 1 are rescaled once more, as transformers does; "
                                   "pass do_rescale=False, or 8-bit pixels", stacklevel=3)
             values["pixel_values"] = pixels
-        labels = array(inputs, c.lib.pg_inputs_get, b"labels") if texts is not None else None
+        labels = array(inputs, c.lib.pg_inputs_get_tensor, b"labels") if texts is not None else None
         if tensors is None:
             values = {k: list(v) if k == "pixel_values" else v.tolist() for k, v in values.items()}
         if labels is not None:
@@ -402,7 +402,7 @@ def _row_reports(inputs: Handle, n_rows: int) -> list[RowReport]:
     for row in range(n_rows):
         info = c.RowInfo()
         with inputs.use() as pointer:
-            c.check(c.lib.pg_inputs_get_row(pointer, row, ctypes.byref(info)))
+            c.check(c.lib.pg_inputs_get_row_info(pointer, row, ctypes.byref(info)))
         events = tuple(name for bit, name in c.ROW_EVENTS.items() if info.events & bit)
         reports.append(RowReport(events, info.first_token, info.n_tokens, info.n_suffix, info.n_truncated, info.first_image,
                                  info.n_images))

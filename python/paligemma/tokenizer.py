@@ -87,7 +87,7 @@ class PaliGemmaTokenizer:
         if b"\0" in data:
             raise ValueError(f"the text has a NUL character at byte {data.index(0)}; processor() takes it, encode() "
                              "does not")
-        flags = c.TEXT_LITERAL if literal else 0
+        flags = c.ENCODE_LITERAL if literal else 0
         capacity = len(data) + 16
         while True:
             ids, n_ids = (ctypes.c_int64 * capacity)(), ctypes.c_size_t()
@@ -153,7 +153,7 @@ class PaliGemmaTokenizer:
             raise ValueError(f"id is {ids}, expected 0 to {self._n_ids - 1}")
         piece = ctypes.c_char_p()
         with self._handle.use() as pointer:
-            c.check(c.lib.pg_processor_piece(pointer, ids, ctypes.byref(piece)))
+            c.check(c.lib.pg_processor_get_piece(pointer, ids, ctypes.byref(piece)))
             return (piece.value or b"").decode("utf-8", "replace")
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
@@ -162,7 +162,7 @@ class PaliGemmaTokenizer:
             return [self.convert_tokens_to_ids(token) for token in tokens]
         found = ctypes.c_int64()
         with self._handle.use() as pointer:
-            status = c.lib.pg_processor_token_id(pointer, tokens.encode("utf-8"), ctypes.byref(found))
+            status = c.lib.pg_processor_get_token_id(pointer, tokens.encode("utf-8"), ctypes.byref(found))
             if status == NOT_FOUND:
                 return self.unk_token_id
             c.check(status)

@@ -171,7 +171,7 @@ static void run_with_cpu(const golden *g, uint64_t cpu_mask) {
     CHECK(pg_processor_open(g->model, NULL, &processor));
     CHECK(pg_image_from_path(&image, sizeof image, g->image));
     CHECK(pg_processor_encode(processor, &image, json_string_value(json_object_get(g->json, "prompt")), NULL, &inputs));
-    CHECK(pg_inputs_get(inputs, "input_ids", &ids));
+    CHECK(pg_inputs_get_tensor(inputs, "input_ids", &ids));
     check_ids(g, "prompt_ids", ids.data, ids.shape[1]);
     for (int n_threads = 1; n_threads <= 3; n_threads++) {
         watcher w = {.g = g, .cpu_mask = cpu_mask, .n_threads = n_threads, .hash = GOLDEN_HASH_START};

@@ -105,7 +105,7 @@ static void read_batch(const json_t *golden, case_batch *b) {
     b->options.padding_side = (int32_t)integer(golden, "padding_side");
     b->options.pad_to_multiple_of = (int32_t)integer(golden, "pad_to_multiple_of");
     b->options.max_length = integer(golden, "max_length");
-    b->options.flags = integer(golden, "truncate") ? PG_TRUNCATE : 0;
+    b->options.flags = integer(golden, "truncate") ? PG_ENCODE_TRUNCATE : 0;
     b->options.truncation = (int32_t)integer(golden, "truncation");
     b->options.truncation_side = (int32_t)integer(golden, "truncation_side");
 }
@@ -143,7 +143,7 @@ static void check_hash(const char *name, const json_t *array, const pg_tensor *f
 static void check_array(const pg_inputs *inputs, const char *name, const json_t *array) {
     const json_t *shape = json_object_get(array, "shape");
     pg_tensor tensor = {.struct_size = sizeof tensor};
-    CHECK(pg_inputs_get(inputs, name, &tensor));
+    CHECK(pg_inputs_get_tensor(inputs, name, &tensor));
     int64_t n = 1;
     assert_int_equal(tensor.n_dims, json_array_size(shape));
     for (int32_t i = 0; i < tensor.n_dims; i++) {
@@ -160,7 +160,7 @@ static void check_array(const pg_inputs *inputs, const char *name, const json_t 
 
 static void check_row(const pg_inputs *inputs, int64_t row, const json_t *expected) {
     pg_row_info info = {.struct_size = sizeof info};
-    CHECK(pg_inputs_get_row(inputs, row, &info));
+    CHECK(pg_inputs_get_row_info(inputs, row, &info));
     assert_int_equal(info.events, integer(expected, "events"));
     assert_int_equal(info.first_token, integer(expected, "first_token"));
     assert_int_equal(info.n_tokens, integer(expected, "n_tokens"));

@@ -256,7 +256,7 @@ class HfProcessor:
         return out, self._reports(case, images, out)
 
     def _reports(self, case, images, out):
-        """What pg_inputs_get_row() must say of each row, found by running transformers once more without truncation."""
+        """What pg_inputs_get_row_info() must say of each row, found by running transformers once more without truncation."""
         whole, left = out, (case.truncation_side or self.tokenizer.truncation_side) == "left"
         if case.truncate:
             whole = self.whole(case, images)

@@ -247,7 +247,7 @@ class Case(seeded.SeededCase):
                 batches.run_library(self.processor, case, None, self.arrays["image_counts"].tolist()) as inputs, \
                 self.model.forward(inputs, features) as outputs:
             if not same(features.array(), expected["image_hidden_states"]):
-                wrong.append("pg_encode_image differs from image_hidden_states")
+                wrong.append("pg_features_create differs from image_hidden_states")
             wrong += [f"{name} differs" for name in ("logits", "loss") if not same(outputs[name], expected[name])]
         return wrong
 

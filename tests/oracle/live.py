@@ -91,7 +91,7 @@ class Case(seeded.SeededCase):
         ref.model.generation_config.eos_token_id = config["eos_token_id"]
 
     def check_config(self):
-        """pg_model_config, as `paligemma info` tells it, against every field of the HF config, defaults included."""
+        """pg_model_get_config, as `paligemma info` tells it, against every field of the HF config, defaults included."""
         tool = os.path.join(self.build, "examples", "paligemma")
         done = subprocess.run([tool, "info", "--json", self.folder], capture_output=True)
         if done.returncode != 0:

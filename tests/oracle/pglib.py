@@ -79,7 +79,7 @@ class Library:
         self.so = c.CDLL(find_library(path))
         self.so.pg_last_error.restype = c.c_char_p
         self.so.pg_version_string.restype = c.c_char_p
-        self.so.pg_result_n_rows.restype = c.c_int64
+        self.so.pg_result_get_n_rows.restype = c.c_int64
 
     def call(self, name, *args):
         status = getattr(self.so, name)(*args)
@@ -165,7 +165,7 @@ class Model(_Handle):
         so, rows = self.library.so, []
         so.pg_result_row_text.restype = c.c_char_p
         with result:
-            for row in range(so.pg_result_n_rows(result.pointer)):
+            for row in range(so.pg_result_get_n_rows(result.pointer)):
                 ids = result._tensor("pg_result_row_ids", c.c_int64(row))
                 rows.append((ids.tolist(), so.pg_result_row_text(result.pointer, c.c_int64(row)).decode()))
         return rows
@@ -174,7 +174,7 @@ class Model(_Handle):
         """-> Features"""
         features = Features(self.library)
         options = self.library.options(RunOptions, "run_options", n_threads=n_threads)
-        self.library.call("pg_encode_image", self.pointer, inputs.pointer, c.byref(options),
+        self.library.call("pg_features_create", self.pointer, inputs.pointer, c.byref(options),
                           c.byref(features.pointer))
         return features
 
@@ -256,7 +256,7 @@ class Inputs(_Handle):
         super().__init__(library, "inputs")
 
     def __getitem__(self, name):
-        return self._tensor("pg_inputs_get", name.encode())
+        return self._tensor("pg_inputs_get_tensor", name.encode())
 
     def get(self, name):
         """None when the inputs have no such tensor."""
@@ -267,7 +267,7 @@ class Inputs(_Handle):
 
     def row(self, row):
         info = RowInfo(struct_size=c.sizeof(RowInfo))
-        self.library.call("pg_inputs_get_row", self.pointer, c.c_int64(row), c.byref(info))
+        self.library.call("pg_inputs_get_row_info", self.pointer, c.c_int64(row), c.byref(info))
         return {name: getattr(info, name) for name, _ in RowInfo._fields_ if name != "struct_size"}
 
 
@@ -276,7 +276,7 @@ class Outputs(_Handle):
         super().__init__(library, "outputs")
 
     def __getitem__(self, name):
-        return self._tensor("pg_outputs_get", name.encode())
+        return self._tensor("pg_outputs_get_tensor", name.encode())
 
     def get(self, name):
         try:
@@ -290,7 +290,7 @@ class Features(_Handle):
         super().__init__(library, "features")
 
     def array(self):
-        return self._tensor("pg_features_get")
+        return self._tensor("pg_features_get_tensor")
 
 
 class Session(_Handle):
@@ -304,7 +304,7 @@ class Session(_Handle):
         self.library.call("pg_session_prefill", self.pointer, inputs.pointer, features.pointer if features else None)
 
     def logits(self):
-        return self._tensor("pg_session_logits")
+        return self._tensor("pg_session_get_logits")
 
     def generate(self, inputs, with_logits=False):
         """-> ids, and the logits that each was picked from"""

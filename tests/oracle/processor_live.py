@@ -7,7 +7,7 @@ Case S is drawn from seed S alone, S + 1 from S + 1, ...; GROUP cases in a row s
 (checkpoints.py), random kinds of tokenizer files (../golden/make_tokenizers.py) and the demo checkpoint. Compared are
 ids, masks, types, labels, positions and image counts as numbers, pixels to the last bit, the report of each row, and
 errors: where transformers raises, the library must refuse (two exceptions: batches.Accident). What transformers cuts is
-cut once more with PG_TRUNCATE_KEEP_ENDS, which must keep images, newline and eos. --only replays one case.
+cut once more with PG_ENCODE_KEEP_ENDS, which must keep images, newline and eos. --only replays one case.
 """
 import argparse
 import collections
@@ -110,7 +110,7 @@ def check(hf, processor, seed):
 
 
 def check_kept_ends(hf, processor, case, images):
-    """PG_TRUNCATE_KEEP_ENDS: each row at most max_length long, begins and ends as the whole row, images complete."""
+    """PG_ENCODE_KEEP_ENDS: each row at most max_length long, begins and ends as the whole row, images complete."""
     wrong = []
     limit = case.max_length or np.inf  # else the tokenizer's own
     whole = hf.whole(case, images)

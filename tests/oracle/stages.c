@@ -100,10 +100,10 @@ typedef struct arguments {
 
 static pg_status keep_text(const pg_processor *processor, const int64_t *ids, size_t n, collection *all) {
     size_t needed = 0;
-    PGI_TRY(pg_processor_decode(processor, ids, n, PG_SKIP_SPECIAL, NULL, 0, &needed));
+    PGI_TRY(pg_processor_decode(processor, ids, n, PG_DECODE_SKIP_SPECIAL, NULL, 0, &needed));
     char *text = malloc(needed);
     if (!text) return pgi_error(PG_ERROR_MEMORY, "out of memory");
-    pg_status status = pg_processor_decode(processor, ids, n, PG_SKIP_SPECIAL, text, needed, NULL);
+    pg_status status = pg_processor_decode(processor, ids, n, PG_DECODE_SKIP_SPECIAL, text, needed, NULL);
     if (status >= 0) keep(all, "text", "U8", (int64_t[]){(int64_t)needed - 1}, 1, text, needed - 1);
     free(text);
     return status;
@@ -131,9 +131,9 @@ static pg_status run(const arguments *a, collection *all) {
     PGI_GOTO(pg_processor_open(a->model, NULL, &processor), done);
     PGI_GOTO(pg_image_from_path(&image, sizeof image, a->image), done);
     PGI_GOTO(pg_encode_options_init(&encode_options, sizeof encode_options), done);
-    encode_options.flags = PG_IMAGE_EXIF;
+    encode_options.flags = PG_ENCODE_EXIF;
     PGI_GOTO(pg_processor_encode(processor, &image, a->prompt, &encode_options, &inputs), done);
-    PGI_GOTO(pg_inputs_get(inputs, "input_ids", &tensor), done);
+    PGI_GOTO(pg_inputs_get_tensor(inputs, "input_ids", &tensor), done);
     keep(all, "prompt_ids", "I64", &tensor.shape[1], 1, tensor.data, (size_t)tensor.shape[1] * sizeof(int64_t));
 
     PGI_GOTO(pg_session_options_init(&session_options, sizeof session_options), done);

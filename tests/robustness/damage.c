@@ -122,7 +122,7 @@ static void use_processor(const pg_processor *processor) {
     pg_detokenizer *detokenizer = NULL;
     if (!returned("tokenize", pg_processor_tokenize(processor, text, 0, ids, 256, &n), NULL)) return;
     returned("decode", pg_processor_decode(processor, ids, n < 256 ? n : 256, 0, out, sizeof out, &needed), NULL);
-    if (MADE("detokenizer", pg_detokenizer_create(processor, PG_SKIP_SPECIAL, &detokenizer), detokenizer, NULL)) {
+    if (MADE("detokenizer", pg_detokenizer_create(processor, PG_DECODE_SKIP_SPECIAL, &detokenizer), detokenizer, NULL)) {
         const char *piece;
         for (size_t i = 0; i < n && i < 256; i++)
             if (!returned("push", pg_detokenizer_push(detokenizer, ids[i], &piece, NULL), NULL)) break;
@@ -135,8 +135,8 @@ static void use_model(const pg_model *model) {
     pg_memory need = {.struct_size = sizeof need};
     char text[64];
     size_t needed;
-    returned("memory", pg_model_memory(model, &need), NULL);
-    returned("config", pg_model_config(model, "", text, sizeof text, &needed), NULL);
+    returned("memory", pg_model_get_memory(model, &need), NULL);
+    returned("config", pg_model_get_config(model, "", text, sizeof text, &needed), NULL);
 }
 
 /* The whole way, on a folder with one damaged file. */
@@ -194,7 +194,7 @@ static void run_image(const char *folder, const bytes *file) {
         return;
     pg_encode_options_init(&options, sizeof options);
     options.max_image_pixels = MAX_PIXELS;
-    options.flags = now_seed % 3 == 0 ? PG_IMAGE_EXIF : 0;
+    options.flags = now_seed % 3 == 0 ? PG_ENCODE_EXIF : 0;
     snprintf(path, sizeof path, "%s/image", folder);
     if (now_seed % 2)
         pg_image_from_path(&image, sizeof image, path);
@@ -343,7 +343,7 @@ int main(int argc, char **argv) {
         convert.max_file_bytes = i == INT8 ? 0 : 36000; /* three files */
         make_temp_folder(folders[i], sizeof folders[i]);
         const char *file = i == INT8 ? "model.safetensors" : "model-00002-of-00003.safetensors";
-        if (pg_convert(folders[i - INT8], folders[i], &convert) < 0 || !has_file(folders[i], file)) {
+        if (pg_model_convert(folders[i - INT8], folders[i], &convert) < 0 || !has_file(folders[i], file)) {
             say("converting failed: %s\n", pg_last_error());
             return 1;
         }

@@ -486,7 +486,7 @@ static void prompts_that_are_none(void **state) {
      * ids */
     int64_t strange[] = {0, 100000000, 1};
     char text[32];
-    assert_int_equal(pg_processor_decode(processor, strange, 3, PG_SKIP_SPECIAL, text, sizeof text, &n), PG_OK);
+    assert_int_equal(pg_processor_decode(processor, strange, 3, PG_DECODE_SKIP_SPECIAL, text, sizeof text, &n), PG_OK);
     assert_string_equal(text, "");
     strange[1] = -1;
     expect_error(pg_processor_decode(processor, strange, 3, 0, text, sizeof text, &n), PG_ERROR_ARGUMENT, "-1");
@@ -567,7 +567,7 @@ static void formats_and_masks(void **state) {
     for (size_t i = 0; i < sizeof targets / sizeof *targets; i++) {
         pg_convert_options_init(&convert, sizeof convert);
         convert.weights = targets[i];
-        expect_error(pg_convert(folders[0], out, &convert), PG_ERROR_ARGUMENT,
+        expect_error(pg_model_convert(folders[0], out, &convert), PG_ERROR_ARGUMENT,
                      "PG_WEIGHTS_INT8 (1) or PG_WEIGHTS_INT4 (2)");
     }
     /* a matrix whose weights are no numbers has no scales */
@@ -584,7 +584,7 @@ static void formats_and_masks(void **state) {
         for (int converts = 0; converts < 2; converts++) {
             stale_error();
             pg_status status =
-                converts ? pg_convert(folders[0], out, &convert) : pg_model_open(folders[0], &options, &model);
+                converts ? pg_model_convert(folders[0], out, &convert) : pg_model_open(folders[0], &options, &model);
             assert_non_null(strstr(pg_last_error(), WEIGHTS ": tensor "));
             expect_error(status, PG_ERROR_ARGUMENT, "expected a finite number");
             assert_null(model);

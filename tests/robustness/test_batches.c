@@ -62,12 +62,12 @@ static void draw_options(rng *r, pg_encode_options *options) {
     assert_int_equal(pg_encode_options_init(options, sizeof *options), PG_OK);
     static const uint32_t flags[] = {0,
                                      0,
-                                     PG_TEXT_LITERAL,
-                                     PG_SUFFIX_OPEN,
-                                     PG_TRUNCATE,
-                                     PG_TRUNCATE,
-                                     PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS,
-                                     PG_TRUNCATE_KEEP_ENDS,
+                                     PG_ENCODE_LITERAL,
+                                     PG_ENCODE_OPEN_SUFFIX,
+                                     PG_ENCODE_TRUNCATE,
+                                     PG_ENCODE_TRUNCATE,
+                                     PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS,
+                                     PG_ENCODE_KEEP_ENDS,
                                      UINT32_MAX};
     options->flags = flags[rng_below(r, 8)] | flags[rng_below(r, 6)] | (rng_below(r, 50) ? 0 : flags[8]);
     options->mode = rng_below(r, 4) == 0;
@@ -118,11 +118,11 @@ static void draw(rng *r, call *c) {
 
 static pg_tensor tensor(const pg_inputs *inputs, const char *name) {
     pg_tensor t = {.struct_size = sizeof t};
-    assert_int_equal(pg_inputs_get(inputs, name, &t), PG_OK);
+    assert_int_equal(pg_inputs_get_tensor(inputs, name, &t), PG_OK);
     return t;
 }
 
-/* What pg_inputs_get_row() says and what the arrays hold are one. */
+/* What pg_inputs_get_row_info() says and what the arrays hold are one. */
 static void check_rows(const pg_inputs *inputs, const call *c) {
     pg_tensor ids = tensor(inputs, "input_ids"), mask = tensor(inputs, "attention_mask");
     pg_tensor types = tensor(inputs, "token_type_ids"), labels = tensor(inputs, "labels");
@@ -130,7 +130,7 @@ static void check_rows(const pg_inputs *inputs, const call *c) {
     assert_int_equal(ids.shape[0], c->batch.n_prompts);
     for (int64_t row = 0; row < ids.shape[0]; row++) {
         pg_row_info info = {.struct_size = sizeof info};
-        assert_int_equal(pg_inputs_get_row(inputs, row, &info), PG_OK);
+        assert_int_equal(pg_inputs_get_row_info(inputs, row, &info), PG_OK);
         assert_int_equal(info.first_image, first_image);
         assert_in_range(info.n_suffix, 0, info.n_tokens);
         assert_in_range(info.first_token + info.n_tokens, 1, n);
@@ -168,8 +168,8 @@ static void check_again(const pg_inputs *inputs, int has_pixels) {
     assert_memory_equal(tensor(copy, "position_ids").data, positions.data, n * sizeof(int64_t));
     for (int64_t row = 0; row < ids.shape[0]; row++) {
         pg_row_info a = {.struct_size = sizeof a}, b = a;
-        assert_int_equal(pg_inputs_get_row(inputs, row, &a), PG_OK);
-        assert_int_equal(pg_inputs_get_row(copy, row, &b), PG_OK);
+        assert_int_equal(pg_inputs_get_row_info(inputs, row, &a), PG_OK);
+        assert_int_equal(pg_inputs_get_row_info(copy, row, &b), PG_OK);
         assert_int_equal(a.first_token, b.first_token);
         assert_int_equal(a.n_tokens, b.n_tokens);
         assert_int_equal(a.n_suffix, b.n_suffix);
@@ -217,7 +217,7 @@ static void every_failing_allocation_is_survived(void **state) {
         c.suffixes[i] = i ? "an answer" : "x";
     }
     c.options.max_length = 24;
-    c.options.flags = PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS;
+    c.options.flags = PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS;
     c.batch.n_prompts = c.batch.n_suffixes = 2;
     c.batch.n_images = 3;
     c.batch.prompts = c.prompts;

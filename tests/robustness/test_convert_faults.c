@@ -1,5 +1,5 @@
 /*
- * pg_convert() on a disk that fails, and in a process that is killed: at each of its system calls in turn. What is
+ * pg_model_convert() on a disk that fails, and in a process that is killed: at each of its system calls in turn. What is
  * there afterwards is the whole folder or none that opens, and the next conversion needs no help.
  *
  * The calls are defined here, in the program, and so found before the C library's.
@@ -110,7 +110,7 @@ static pg_status convert(int what, int64_t n, int number) {
     fault_number = number;
     n_calls = 0;
     armed = 1;
-    pg_status status = pg_convert(source, out, &options);
+    pg_status status = pg_model_convert(source, out, &options);
     armed = 0;
     return status;
 }

@@ -108,7 +108,7 @@ static void all_logits(const host *h, int n_threads, bytes *out) {
     OK(pg_session_create(h->model, &options, &session));
     OK(pg_session_prefill(session, h->inputs, NULL));
     for (int step = 0; step < 3; step++) {
-        OK(pg_session_logits(session, &logits));
+        OK(pg_session_get_logits(session, &logits));
         bytes_add(out, logits.data, (size_t)logits.shape[0] * sizeof(float));
         if (pg_session_step(session, &token) != PG_OK) break; /* eos */
         bytes_add(out, &token, sizeof token);
@@ -257,7 +257,7 @@ static void step_logits(pg_session *session, bytes *out) {
     int64_t token;
     assert_true(pg_session_step(session, &token) >= 0);
     assert_true(pg_session_step(session, &token) >= 0);
-    OK(pg_session_logits(session, &logits));
+    OK(pg_session_get_logits(session, &logits));
     bytes_add(out, logits.data, (size_t)logits.shape[0] * sizeof(float));
 }
 
@@ -394,7 +394,7 @@ static void progress_cancels_anywhere(void **state) {
     pg_result_close(&result);
     assert_false(all.out_of_order);
     assert_false(all.foreign);
-    assert_true(all.n_of_phase[PG_PHASE_ENCODE] >= 2);
+    assert_true(all.n_of_phase[PG_PHASE_VISION] >= 2);
     assert_true(all.n_of_phase[PG_PHASE_PREFILL] >= 2);
     assert_true(all.n_of_phase[PG_PHASE_DECODE] >= 1);
     for (int64_t k = 1; k <= all.n_calls; k++) {
@@ -458,7 +458,7 @@ static void a_set_flag_stops_every_call(void **state) {
     assert_int_equal(pg_session_step(session, &token), PG_ERROR_STATE); /* as the header says: prefill again */
     assert_int_equal(pg_session_prefill(session, h.inputs, NULL), PG_ERROR_CANCELLED);
     assert_int_equal(generate_watched(&h, &w, cancel, 2, &result), PG_ERROR_CANCELLED);
-    assert_int_equal(pg_encode_image(h.model, h.inputs, &run_options, &features), PG_ERROR_CANCELLED);
+    assert_int_equal(pg_features_create(h.model, h.inputs, &run_options, &features), PG_ERROR_CANCELLED);
     assert_int_equal(pg_model_open(folders[0], &model_options, &model), PG_ERROR_CANCELLED);
     assert_null(model);
     assert_null(features);
@@ -498,7 +498,7 @@ static void the_flag_is_closed_during_a_call(void **state) {
     run_options.cancel = cancel;
     run_options.progress = on_progress;
     run_options.progress_user = &w;
-    OK(pg_encode_image(h.model, h.inputs, &run_options, &features));
+    OK(pg_features_create(h.model, h.inputs, &run_options, &features));
     pg_features_close(&features);
     assert_null(cancel);
 
@@ -553,8 +553,8 @@ static void another_thread_cancels(void **state) {
     pg_result_info info = {.struct_size = sizeof info};
     OK(pg_result_get_info(result, &info));
     pg_result_close(&result);
-    for (int32_t phase = PG_PHASE_ENCODE; phase <= PG_PHASE_PREFILL; phase++) {
-        double whole = phase == PG_PHASE_ENCODE ? info.encode_seconds : info.prefill_seconds;
+    for (int32_t phase = PG_PHASE_VISION; phase <= PG_PHASE_PREFILL; phase++) {
+        double whole = phase == PG_PHASE_VISION ? info.vision_seconds : info.prefill_seconds;
         remote r = {.phase = phase};
         pthread_t thread;
         sem_init(&r.go, 0, 0);
@@ -586,7 +586,7 @@ static void features_serve_many_prompts(void **state) {
         pg_features *features = NULL;
         pg_session *session = NULL;
         open_host(&h, folders[i]);
-        OK(pg_encode_image(h.model, h.inputs, NULL, &features));
+        OK(pg_features_create(h.model, h.inputs, NULL, &features));
         OK(pg_session_create(h.model, NULL, &session));
         for (size_t k = 0; k < sizeof prompts / sizeof *prompts; k++) {
             pg_inputs *text_only = NULL, *whole = NULL;
@@ -602,8 +602,8 @@ static void features_serve_many_prompts(void **state) {
             OK(pg_session_prefill(session, text_only, features));
             for (int step = 0; step < 2; step++) {
                 int64_t tokens[2];
-                OK(pg_session_logits(session, &again));
-                OK(pg_session_logits(fresh, &expected));
+                OK(pg_session_get_logits(session, &again));
+                OK(pg_session_get_logits(fresh, &expected));
                 assert_memory_equal(again.data, expected.data, (size_t)expected.shape[0] * sizeof(float));
                 pg_status status = pg_session_step(fresh, &tokens[0]);
                 assert_int_equal(pg_session_step(session, &tokens[1]), status);
@@ -647,7 +647,7 @@ static void handles_close_in_any_order(void **state) {
         pg_generate_options_init(&generate_options, sizeof generate_options);
         generate_options.max_new_tokens = 2;
         generate_options.n_threads = 1;
-        OK(pg_encode_image(h.model, h.inputs, NULL, &features));
+        OK(pg_features_create(h.model, h.inputs, NULL, &features));
         OK(pg_session_create(h.model, &options, &session));
         OK(pg_session_prefill(session, h.inputs, features));
         generate_options.features = features;
@@ -680,8 +680,8 @@ static void handles_close_in_any_order(void **state) {
             if (!closed[DETOKENIZER]) OK(pg_detokenizer_push(detokenizer, 5, &text, NULL));
             if (!closed[RESULT]) assert_non_null(pg_result_text(result));
             pg_tensor tensor = {.struct_size = sizeof tensor};
-            if (!closed[FEATURES]) OK(pg_features_get(features, &tensor));
-            if (!closed[INPUTS]) OK(pg_inputs_get(h.inputs, "pixel_values", &tensor));
+            if (!closed[FEATURES]) OK(pg_features_get_tensor(features, &tensor));
+            if (!closed[INPUTS]) OK(pg_inputs_get_tensor(h.inputs, "pixel_values", &tensor));
         }
         assert_true(counter_clean(&h.memory));
     }
@@ -743,7 +743,7 @@ static void a_comma_locale_changes_nothing(void **state) {
     (void)state;
     open_host(&h, folders[1]);
     all_logits(&h, 1, &plain);
-    OK(pg_model_config(h.model, "", text[0], sizeof text[0], NULL));
+    OK(pg_model_get_config(h.model, "", text[0], sizeof text[0], NULL));
     close_host(&h);
     make_temp_folder(folder, sizeof folder);
     int made = set_comma_locale(folder);
@@ -753,8 +753,8 @@ static void a_comma_locale_changes_nothing(void **state) {
         char *name = strdup(setlocale(LC_ALL, NULL));
         open_host(&h, folders[1]);
         all_logits(&h, 1, &comma);
-        OK(pg_model_config(h.model, "", text[1], sizeof text[1], NULL));
-        OK(pg_model_config_float(h.model, "text_config.rms_norm_eps", &eps));
+        OK(pg_model_get_config(h.model, "", text[1], sizeof text[1], NULL));
+        OK(pg_model_get_config_float(h.model, "text_config.rms_norm_eps", &eps));
         pg_processor_info info = {.struct_size = sizeof info};
         OK(pg_processor_get_info(h.processor, &info));
         scale = info.rescale_factor;

@@ -47,7 +47,7 @@ static pg_status go(way *w) {
     if ((status = (call)) < 0) goto done
     STEP(pg_model_open(w->folder, &model_options, &model));
     STEP(pg_processor_open(w->folder, &processor_options, &processor));
-    STEP(pg_model_config(model, "", text, sizeof text, &n));
+    STEP(pg_model_get_config(model, "", text, sizeof text, &n));
     STEP(pg_processor_tokenize(processor, "the cat <loc0001> \xC3\xA9 \xF0\x9F\x90\xB1", 0, ids, 64, &n));
     STEP(pg_processor_decode(processor, ids, n, 0, text, sizeof text, &n));
     STEP(pg_detokenizer_create(processor, 0, &detokenizer));
@@ -55,7 +55,7 @@ static pg_status go(way *w) {
     STEP(pg_detokenizer_flush(detokenizer, &piece, NULL));
     STEP(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
     STEP(pg_generate(model, processor, inputs, &options, &result));
-    STEP(pg_encode_image(model, inputs, NULL, &features));
+    STEP(pg_features_create(model, inputs, NULL, &features));
     STEP(pg_processor_encode(processor, NULL, "cat", NULL, &text_only));
     STEP(pg_session_create(model, &session_options, &session));
     STEP(pg_session_prefill(session, text_only, features));
@@ -104,7 +104,7 @@ static void every_allocation(const tiny_options *options, int image, int32_t wei
         make_temp_folder(w.folder, sizeof w.folder);
         pg_convert_options_init(&convert, sizeof convert);
         convert.weights = weights;
-        if (pg_convert(source, w.folder, &convert) != PG_OK) fail_msg("converting: %s", pg_last_error());
+        if (pg_model_convert(source, w.folder, &convert) != PG_OK) fail_msg("converting: %s", pg_last_error());
         remove_folder(source);
     }
     bytes file = tiny_image(image, 40, 30, 3);

@@ -110,7 +110,7 @@ static void shared_between_processes(void **state) {
         tiny_write(source, &options);
         pg_convert_options_init(&convert, sizeof convert);
         convert.weights = formats[i];
-        if (pg_convert(source, folder, &convert) < 0) fail_msg("%s", pg_last_error());
+        if (pg_model_convert(source, folder, &convert) < 0) fail_msg("%s", pg_last_error());
         remove_folder(source);
         snprintf(path, sizeof path, "%s/model.safetensors", folder);
 
@@ -133,7 +133,7 @@ static void shared_between_processes(void **state) {
         model_options.allocator = &memory.hooks;
         pg_model *model = NULL;
         if (pg_model_open(folder, &model_options, &model) < 0) fail_msg("%s", pg_last_error());
-        if (pg_model_memory(model, &need) < 0) fail_msg("%s", pg_last_error());
+        if (pg_model_get_memory(model, &need) < 0) fail_msg("%s", pg_last_error());
         /* no second copy of the weights: bookkeeping for each tensor, and the small ones as f32 */
         assert_true(memory.live_bytes < (long long)need.weights_copied + 65536);
         assert_true(need.weights > 2 * need.weights_copied);

@@ -109,7 +109,7 @@ static void set_up(fixture *f, const setting *s) {
     OK(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 20, 20, pixels, 0));
     OK(pg_processor_encode(f->processor, &image, "the cat <loc0001> \xC3\xA9", NULL, &f->image));
     OK(pg_processor_encode(f->processor, NULL, "cat", NULL, &f->words));
-    OK(pg_encode_image(f->model, f->image, NULL, &f->features));
+    OK(pg_features_create(f->model, f->image, NULL, &f->features));
     for (int r = 0; r < N_ROWS; r++) images[r] = image;
     OK(pg_batch_init(&batch, sizeof batch));
     batch.n_prompts = N_ROWS;

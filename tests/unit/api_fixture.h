@@ -86,7 +86,7 @@ static inline pg_status with_generate(void *options) {
 }
 static inline pg_status with_run(void *options) {
     pg_features *out = NULL;
-    pg_status status = pg_encode_image(model, inputs, options, &out);
+    pg_status status = pg_features_create(model, inputs, options, &out);
     pg_features_close(&out);
     return status;
 }

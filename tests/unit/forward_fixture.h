@@ -38,9 +38,9 @@ static inline void open_tiny(tiny *m, const tiny_options *options, counter *memo
     OK(pg_processor_open(m->folder, &processor_options, &m->processor));
     m->info.struct_size = sizeof m->info;
     OK(pg_model_get_info(m->model, &m->info));
-    OK(pg_model_config_int(m->model, "image_token_index", &m->image_id));
-    OK(pg_model_config_int(m->model, "text_config.hidden_size", &m->hidden));
-    OK(pg_model_config_int(m->model, "text_config.num_hidden_layers", &m->n_layers));
+    OK(pg_model_get_config_int(m->model, "image_token_index", &m->image_id));
+    OK(pg_model_get_config_int(m->model, "text_config.hidden_size", &m->hidden));
+    OK(pg_model_get_config_int(m->model, "text_config.num_hidden_layers", &m->n_layers));
 }
 
 static inline int open_models(void **state) {
@@ -49,7 +49,7 @@ static inline int open_models(void **state) {
     options[0].head = options[1].head = TINY_HEAD_BOTH; /* a tied head would mostly say the last token again */
     for (int i = 0; i < 2; i++) open_tiny(&models[i], &options[i], NULL);
     int64_t window;
-    OK(pg_model_config_int(models[1].model, "text_config.sliding_window", &window));
+    OK(pg_model_get_config_int(models[1].model, "text_config.sliding_window", &window));
     return window == WINDOW ? 0 : -1;
 }
 
@@ -176,7 +176,7 @@ static inline const float *get(const pg_outputs *out, const char *name, int n_di
                                int64_t d) {
     const int64_t shape[4] = {a, b, c, d};
     pg_tensor tensor = {.struct_size = sizeof tensor};
-    OK(pg_outputs_get(out, name, &tensor));
+    OK(pg_outputs_get_tensor(out, name, &tensor));
     assert_int_equal(tensor.dtype, PG_DTYPE_F32);
     assert_int_equal(tensor.n_dims, n_dims);
     for (int i = 0; i < 4; i++) assert_int_equal(tensor.shape[i], shape[i]);

@@ -119,7 +119,7 @@ static pg_status with_forward(void *options) {
 static pg_status with_convert(void *options) {
     char out[600];
     snprintf(out, sizeof out, "%s-converted", folder);
-    pg_status status = pg_convert(folder, out, options);
+    pg_status status = pg_model_convert(folder, out, options);
     if (status == PG_OK) remove_folder(out);
     return status;
 }
@@ -254,8 +254,8 @@ static pg_status get_model_info(void *out) { return pg_model_get_info(model, out
 static pg_status get_processor_info(void *out) { return pg_processor_get_info(processor, out); }
 static pg_status get_result_info(void *out) { return pg_result_get_info(a_result, out); }
 static pg_status get_row_info(void *out) { return pg_result_get_row_info(a_result, 0, out); }
-static pg_status get_row(void *out) { return pg_inputs_get_row(inputs, 0, out); }
-static pg_status get_tensor(void *out) { return pg_inputs_get(inputs, "input_ids", out); }
+static pg_status get_row(void *out) { return pg_inputs_get_row_info(inputs, 0, out); }
+static pg_status get_tensor(void *out) { return pg_inputs_get_tensor(inputs, "input_ids", out); }
 static pg_status get_ids(void *out) { return pg_result_ids(a_result, out); }
 
 static void getters_write_what_there_is_room_for(void **state) {

@@ -390,21 +390,21 @@ static void file_reading(void **state) {
 
 static int32_t stop_at_three(void *user, int32_t phase, int64_t done, int64_t total) {
     (void)user;
-    return phase == PG_PHASE_ENCODE && done == 3 && total == 9;
+    return phase == PG_PHASE_VISION && done == 3 && total == 9;
 }
 
 static void progress_can_cancel(void **state) {
     (void)state;
     pg_cancel cancel = {.references = 1};
     pgi_run run = {.n_threads = 1, .progress = stop_at_three, .cancel = &cancel};
-    assert_int_equal(pgi_run_progress(&run, PG_PHASE_ENCODE, 2, 9), PG_OK);
-    assert_int_equal(pgi_run_progress(&run, PG_PHASE_ENCODE, 3, 9), PG_ERROR_CANCELLED);
+    assert_int_equal(pgi_run_progress(&run, PG_PHASE_VISION, 2, 9), PG_OK);
+    assert_int_equal(pgi_run_progress(&run, PG_PHASE_VISION, 3, 9), PG_ERROR_CANCELLED);
     atomic_store(&cancel.requested, 1);
-    assert_int_equal(pgi_run_progress(&run, PG_PHASE_ENCODE, 4, 9), PG_ERROR_CANCELLED);
+    assert_int_equal(pgi_run_progress(&run, PG_PHASE_VISION, 4, 9), PG_ERROR_CANCELLED);
     run.progress = NULL;
-    assert_int_equal(pgi_run_progress(&run, PG_PHASE_ENCODE, 4, 9), PG_ERROR_CANCELLED);
+    assert_int_equal(pgi_run_progress(&run, PG_PHASE_VISION, 4, 9), PG_ERROR_CANCELLED);
     run.cancel = NULL;
-    assert_int_equal(pgi_run_progress(&run, PG_PHASE_ENCODE, 4, 9), PG_OK);
+    assert_int_equal(pgi_run_progress(&run, PG_PHASE_VISION, 4, 9), PG_OK);
     assert_true(pgi_cpu_count() >= 1);
 }
 

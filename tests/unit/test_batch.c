@@ -65,7 +65,7 @@ static void with_counts(call *c, int n, ...) {
 }
 
 static void truncate_to(call *c, int64_t max_length, uint32_t flags) {
-    c->options.flags |= PG_TRUNCATE | flags;
+    c->options.flags |= PG_ENCODE_TRUNCATE | flags;
     c->options.max_length = max_length;
 }
 
@@ -88,7 +88,7 @@ static void fails(const call *c, pg_status wanted, const char *part, const char 
 
 static pg_tensor tensor(const char *name) {
     pg_tensor t = {.struct_size = sizeof t};
-    OK(pg_inputs_get(made, name, &t));
+    OK(pg_inputs_get_tensor(made, name, &t));
     return t;
 }
 
@@ -103,7 +103,7 @@ static const int64_t *row_of(const char *name, int64_t row) {
 
 static pg_row_info info_of(int64_t row) {
     pg_row_info info = {.struct_size = sizeof info};
-    OK(pg_inputs_get_row(made, row, &info));
+    OK(pg_inputs_get_row_info(made, row, &info));
     return info;
 }
 
@@ -154,7 +154,7 @@ static int open_all(void **state) {
     pad_id = info.pad_id;
     image_file = tiny_image(IMAGE_PNG, 30, 20, 7);
     OK(pg_image_from_bytes(&image, sizeof image, image_file.data, image_file.size));
-    return pg_processor_token_id(processor, "\n", &newline_id);
+    return pg_processor_get_token_id(processor, "\n", &newline_id);
 }
 
 static int close_all(void **state) {
@@ -270,7 +270,7 @@ static void images_are_counted(void **state) {
     assert_row(1, 0, "b\n", NULL);
     assert_row(2, 1, "c\n", NULL);
     assert_int_equal(info_of(2).first_image, 2);
-    ERROR(pg_inputs_get(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
+    ERROR(pg_inputs_get_tensor(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
     with_images(c, 3);
     run(c);
     assert_int_equal(tensor("pixel_values").shape[0], 3);
@@ -306,7 +306,7 @@ static void texts_may_place_images(void **state) {
     fails(c, PG_ERROR_ARGUMENT, "row 1", "2 images");
     with_images(c, 4);
     fails(c, PG_ERROR_ARGUMENT, "have 3 `<image>`", "4 images");
-    c->options.flags = PG_TEXT_LITERAL; /* then each row's image stands in front */
+    c->options.flags = PG_ENCODE_LITERAL; /* then each row's image stands in front */
     with_images(c, 2);
     run(c);
     assert_int_equal(info_of(0).n_images, 1);
@@ -331,7 +331,7 @@ static void suffixes_are_parsed_unless_literal(void **state) {
     c->suffixes[1] = "<eos>y<loc0001>";
     run(c);
     assert_int_equal(info_of(1).n_suffix, 4);
-    c->options.flags = PG_TEXT_LITERAL;
+    c->options.flags = PG_ENCODE_LITERAL;
     run(c);
     const int64_t *ids = row_of("input_ids", 1) + info_of(1).first_token;
     for (int64_t i = 0; i < info_of(1).n_tokens - 1; i++) assert_true(ids[i] != eos_id);
@@ -340,7 +340,7 @@ static void suffixes_are_parsed_unless_literal(void **state) {
     run(c);
     c = rows_of(1, "a");
     with_suffixes(c, 1, "x");
-    c->options.flags = PG_SUFFIX_OPEN;
+    c->options.flags = PG_ENCODE_OPEN_SUFFIX;
     run(c);
     assert_int_equal(info_of(0).n_suffix, 1);
     assert_true(row_of("labels", 0)[length() - 1] != eos_id);
@@ -400,7 +400,7 @@ static void ends_can_be_kept(void **state) {
     int64_t full[MAX_TOKENS], least = n_image + 3; /* images, bos, newline, eos */
     memcpy(full, row_of("input_ids", 0), (size_t)whole * sizeof *full);
     for (int64_t n = whole - 1; n >= least; n--) {
-        truncate_to(c, n, PG_TRUNCATE_KEEP_ENDS);
+        truncate_to(c, n, PG_ENCODE_KEEP_ENDS);
         run(c);
         pg_row_info info = info_of(0);
         assert_int_equal(info.events, PG_ROW_TRUNCATED);
@@ -414,17 +414,17 @@ static void ends_can_be_kept(void **state) {
         assert_memory_equal(ids, full, (size_t)(prefix - 1) * sizeof *ids); /* what is left is as it was */
         assert_memory_equal(ids + prefix, full + whole - n_suffix, (size_t)(info.n_suffix - 1) * sizeof *ids);
     }
-    truncate_to(c, least - 1, PG_TRUNCATE_KEEP_ENDS);
+    truncate_to(c, least - 1, PG_ENCODE_KEEP_ENDS);
     fails(c, PG_ERROR_ARGUMENT, "row 0", "cannot go");
     c->options.truncation = PG_TRUNCATION_PROMPT;
-    truncate_to(c, whole - 2, PG_TRUNCATE_KEEP_ENDS);
+    truncate_to(c, whole - 2, PG_ENCODE_KEEP_ENDS);
     run(c);
     assert_int_equal(info_of(0).n_suffix, n_suffix);
     c->options.truncation = PG_TRUNCATION_SUFFIX;
-    truncate_to(c, least, PG_TRUNCATE_KEEP_ENDS);
+    truncate_to(c, least, PG_ENCODE_KEEP_ENDS);
     fails(c, PG_ERROR_ARGUMENT, "row 0", "cannot go");
     c = rows_of(1, "a b c <image> d e f");
-    truncate_to(c, n_image + 2, PG_TRUNCATE_KEEP_ENDS);
+    truncate_to(c, n_image + 2, PG_ENCODE_KEEP_ENDS);
     run(c);
     assert_row(0, 1, "\n", NULL); /* text before the image may go too */
 }
@@ -479,7 +479,7 @@ static void settings_of_the_tokenizer_are_defaults(void **state) {
                     &processor));
     run(c);
     assert_int_equal(info_of(0).first_token, 0);
-    c->options.flags = PG_TRUNCATE;
+    c->options.flags = PG_ENCODE_TRUNCATE;
     with_suffixes(c, 2, letters, letters);
     c->options.truncation = PG_TRUNCATION_SUFFIX;
     run(c);
@@ -501,8 +501,8 @@ static void images_alone_are_fine(void **state) {
     static const char *const names[] = {"input_ids",    "attention_mask", "token_type_ids", "labels",
                                         "position_ids", "image_counts",   "inputs_embeds"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        ERROR(pg_inputs_get(made, names[i], &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
-    ARGUMENT(pg_inputs_get_row(made, 0, &(pg_row_info){.struct_size = sizeof(pg_row_info)}));
+        ERROR(pg_inputs_get_tensor(made, names[i], &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
+    ARGUMENT(pg_inputs_get_row_info(made, 0, &(pg_row_info){.struct_size = sizeof(pg_row_info)}));
     with_suffixes(c, 1, "x");
     fails(c, PG_ERROR_ARGUMENT, "1 suffixes", "0 prompts");
     c = rows_of(0);
@@ -594,14 +594,14 @@ static void options_have_ranges(void **state) {
     BAD(max_length, INT64_MAX, "9223372036854775807");
     BAD(max_image_pixels, -1, "-1");
     BAD(flags, 1u << 20, "0x100000");
-    BAD(flags, PG_TRUNCATE_KEEP_ENDS, "without PG_TRUNCATE");
-    c->options.flags = PG_TRUNCATE | PG_TRUNCATE_KEEP_ENDS;
+    BAD(flags, PG_ENCODE_KEEP_ENDS, "without PG_ENCODE_TRUNCATE");
+    c->options.flags = PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS;
     BAD(truncation_side, PG_SIDE_LEFT, "tails only");
-    c->options.flags = PG_TRUNCATE;
+    c->options.flags = PG_ENCODE_TRUNCATE;
     c->options.pad_to_multiple_of = 8;
     BAD(max_length, 12, "multiple of pad_to_multiple_of, 8");
 #undef BAD
-    c->options.pad_to_multiple_of = 0; /* PG_TRUNCATE without any length cuts nothing */
+    c->options.pad_to_multiple_of = 0; /* PG_ENCODE_TRUNCATE without any length cuts nothing */
     run(c);
     assert_row(0, 1, "a\n", NULL);
 }
@@ -618,7 +618,7 @@ static void the_other_mode_is_reached(void **state) {
     assert_int_equal(ids[n_image + 2], newline_id);
     assert_int_equal(ids[n_image + 3], newline_id);
     assert_int_equal(info_of(1).n_suffix, 2);
-    c->options.flags = PG_SUFFIX_OPEN;
+    c->options.flags = PG_ENCODE_OPEN_SUFFIX;
     run(c);
     assert_int_equal(info_of(1).n_suffix, 1);
     pg_tensor theirs = tensor("pixel_values");
@@ -645,7 +645,7 @@ static void one_row_is_the_same(void **state) {
                                         "position_ids", "pixel_values",   "image_counts"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         pg_tensor a = tensor(names[i]), b = {.struct_size = sizeof b};
-        OK(pg_inputs_get(one, names[i], &b));
+        OK(pg_inputs_get_tensor(one, names[i], &b));
         assert_memory_equal(a.shape, b.shape, sizeof a.shape);
         size_t n = a.dtype == PG_DTYPE_F32 ? sizeof(float) : sizeof(int64_t);
         for (int d = 0; d < a.n_dims; d++) n *= (size_t)a.shape[d];

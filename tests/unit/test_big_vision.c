@@ -127,7 +127,7 @@ static void a_row_is_laid_out(void **state) {
     assert_int_equal(n_prefix, 3);
 }
 
-/* What a literal reading of HF's special tokens (PG_TEXT_LITERAL) would not give. */
+/* What a literal reading of HF's special tokens (PG_ENCODE_LITERAL) would not give. */
 static void texts_are_read_as_sentencepiece_does(void **state) {
     (void)state;
     int64_t mask = pgi_tokenizer_piece_id(tokenizer, "<mask>");

@@ -181,7 +181,7 @@ static void a_callback_may_close_what_the_call_was_given(void **state) {
         open_tiny(&c.m, NULL, &memory);
         OK(create(&b, &c.m, 0, NULL, &c.inputs));
         OK(pg_cancel_create(&c.cancel));
-        if (which % 2) OK(pg_encode_image(c.m.model, c.inputs, NULL, &c.features));
+        if (which % 2) OK(pg_features_create(c.m.model, c.inputs, NULL, &c.features));
         if (call == 0) {
             pg_forward_options options = options_of(PG_FORWARD_LAST_HIDDEN);
             options.progress = close_everything, options.progress_user = &c;
@@ -197,7 +197,7 @@ static void a_callback_may_close_what_the_call_was_given(void **state) {
             pg_run_options options;
             OK(pg_run_options_init(&options, sizeof options));
             options.progress = close_everything, options.progress_user = &c, options.cancel = c.cancel;
-            OK(pg_encode_image(c.m.model, c.inputs, &options, &features));
+            OK(pg_features_create(c.m.model, c.inputs, &options, &features));
         } else {
             pg_session_options options;
             int64_t token;
@@ -389,7 +389,7 @@ static void images_alone(void **state) {
     arrays.pixel_values = &tensor;
     OK(pg_inputs_create(&arrays, &in));
     for (int which = 0; which < 4; which++) ERROR(call(m, in, which), PG_ERROR_ARGUMENT);
-    OK(pg_encode_image(m->model, in, NULL, &features));
+    OK(pg_features_create(m->model, in, NULL, &features));
     pg_features_close(&features);
     pg_inputs_close(&in);
     free(pixels);

@@ -1,5 +1,5 @@
 /*
- * pg_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals, what is
+ * pg_model_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals, what is
  * left behind, metadata of other versions and damaged ones. docs/FORMATS.md is the specification.
  */
 #include <setjmp.h>
@@ -66,7 +66,7 @@ static pg_status convert(int32_t weights, int32_t n_threads, uint64_t max_file_b
     options.weights = weights;
     options.n_threads = n_threads;
     options.max_file_bytes = max_file_bytes;
-    return pg_convert(source, out, &options);
+    return pg_model_convert(source, out, &options);
 }
 
 static pg_status try_open(int32_t weights, uint32_t flags) {
@@ -247,7 +247,7 @@ static void info_and_files(void **state) {
     tiny_write(source, &options);
     write_text(source, "LICENSE", "a licence");
     write_text(source, "README.md", "not copied");
-    OK(pg_convert(source, out, NULL)); /* int8 by default */
+    OK(pg_model_convert(source, out, NULL)); /* int8 by default */
     OK(pg_model_open(out, NULL, &model));
     OK(pg_model_get_info(model, &info));
     assert_int_equal(info.weights, PG_WEIGHTS_INT8);
@@ -289,7 +289,7 @@ static void logits_of(const char *folder, int32_t weights, bytes *logits) {
     OK(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 16, 16, grey, 0));
     OK(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
     OK(pg_forward(model, inputs, NULL, &outputs));
-    OK(pg_outputs_get(outputs, "logits", &tensor));
+    OK(pg_outputs_get_tensor(outputs, "logits", &tensor));
     bytes_add(logits, tensor.data, (size_t)(tensor.shape[0] * tensor.shape[1] * tensor.shape[2]) * sizeof(float));
     pg_outputs_close(&outputs);
     pg_inputs_close(&inputs);
@@ -356,28 +356,28 @@ static void wrong_arguments(void **state) {
     char path[700];
     (void)state;
     tiny_write(source, &options);
-    ERROR(pg_convert(NULL, out, NULL), PG_ERROR_ARGUMENT, "model", "NULL");
-    ERROR(pg_convert(source, NULL, NULL), PG_ERROR_ARGUMENT, "out", "NULL");
+    ERROR(pg_model_convert(NULL, out, NULL), PG_ERROR_ARGUMENT, "model", "NULL");
+    ERROR(pg_model_convert(source, NULL, NULL), PG_ERROR_ARGUMENT, "out", "NULL");
     ERROR(convert(PG_WEIGHTS_STORED, 1, 0), PG_ERROR_ARGUMENT, "weights is 0", "PG_WEIGHTS_INT8");
     ERROR(convert(3, 1, 0), PG_ERROR_ARGUMENT, "weights is 3", "PG_WEIGHTS_INT4");
     ERROR(convert(PG_WEIGHTS_INT8, -1, 0), PG_ERROR_ARGUMENT, "n_threads", "-1");
     OK(pg_convert_options_init(&o, sizeof o));
     o.reserved = 7;
-    ERROR(pg_convert(source, out, &o), PG_ERROR_ARGUMENT, "pg_convert_options.reserved", "7");
+    ERROR(pg_model_convert(source, out, &o), PG_ERROR_ARGUMENT, "pg_convert_options.reserved", "7");
     static const char *const names[] = {"", "/", ".", "..", "./", "a/..", "//"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        ERROR(pg_convert(source, names[i], NULL), PG_ERROR_ARGUMENT, "expected the name of a new folder", "");
+        ERROR(pg_model_convert(source, names[i], NULL), PG_ERROR_ARGUMENT, "expected the name of a new folder", "");
     snprintf(path, sizeof path, "%s/nowhere/out", base);
-    ERROR(pg_convert(source, path, NULL), PG_ERROR_NOT_FOUND, path, "");
-    ERROR(pg_convert(base, out, NULL), PG_ERROR_NOT_FOUND, base, "config.json");
-    ERROR(pg_convert(source, source, NULL), PG_ERROR_ARGUMENT, source, "empty");
+    ERROR(pg_model_convert(source, path, NULL), PG_ERROR_NOT_FOUND, path, "");
+    ERROR(pg_model_convert(base, out, NULL), PG_ERROR_NOT_FOUND, base, "config.json");
+    ERROR(pg_model_convert(source, source, NULL), PG_ERROR_ARGUMENT, source, "empty");
     snprintf(path, sizeof path, "%s/config.json", source);
-    ERROR(pg_convert(source, path, NULL), PG_ERROR_ARGUMENT, path, "file");
+    ERROR(pg_model_convert(source, path, NULL), PG_ERROR_ARGUMENT, path, "file");
     assert_true(nothing_left());
 
     mkdir(out, 0700); /* empty: taken with its mode; slashes at the end mean nothing */
     snprintf(path, sizeof path, "%s//", out);
-    OK(pg_convert(source, path, NULL));
+    OK(pg_model_convert(source, path, NULL));
     assert_true(has_file(out, "config.json"));
     struct stat info;
     assert_int_equal(stat(out, &info), 0);
@@ -386,7 +386,7 @@ static void wrong_arguments(void **state) {
     OK(try_open(0, PG_MODEL_VERIFY)); /* still whole */
 
     snprintf(path, sizeof path, "%s2", out);
-    ERROR(pg_convert(out, path, NULL), PG_ERROR_UNSUPPORTED, "int8", out);
+    ERROR(pg_model_convert(out, path, NULL), PG_ERROR_UNSUPPORTED, "int8", out);
 }
 
 static void contradicting_options(void **state) {
@@ -419,13 +419,13 @@ static void cancelled(void **state) {
     int64_t total = INT64_MAX, calls = total;
     o.progress = stop_at;
     o.progress_user = &calls;
-    OK(pg_convert(source, out, &o));
+    OK(pg_model_convert(source, out, &o));
     total -= calls;
     assert_in_range(total, 60, 1000);
     remove_folder(out);
     for (int64_t n = 1; n <= total; n++) {
         calls = n;
-        ERROR(pg_convert(source, out, &o), PG_ERROR_CANCELLED, "progress", "");
+        ERROR(pg_model_convert(source, out, &o), PG_ERROR_CANCELLED, "progress", "");
         assert_true(nothing_left());
     }
     pg_cancel *cancel;
@@ -433,7 +433,7 @@ static void cancelled(void **state) {
     pg_cancel_request(cancel);
     OK(pg_convert_options_init(&o, sizeof o));
     o.cancel = cancel;
-    ERROR(pg_convert(source, out, &o), PG_ERROR_CANCELLED, "", "");
+    ERROR(pg_model_convert(source, out, &o), PG_ERROR_CANCELLED, "", "");
     assert_true(nothing_left());
     pg_cancel_close(&cancel);
 }
@@ -449,7 +449,7 @@ static void every_failing_allocation(void **state) {
     o.n_threads = 1;
     o.max_file_bytes = 100000;
     counter_init(&memory);
-    OK(pg_convert(source, out, &o));
+    OK(pg_model_convert(source, out, &o));
     assert_true(counter_clean(&memory));
     int64_t total = memory.n_allocs;
     assert_in_range(total, 30, 10000);
@@ -457,7 +457,7 @@ static void every_failing_allocation(void **state) {
     for (int64_t n = 1; n <= total; n++) {
         counter_init(&memory);
         memory.fail_at = n;
-        ERROR(pg_convert(source, out, &o), PG_ERROR_MEMORY, "", "");
+        ERROR(pg_model_convert(source, out, &o), PG_ERROR_MEMORY, "", "");
         assert_true(counter_clean(&memory));
         assert_true(nothing_left());
     }

@@ -235,11 +235,11 @@ static void what_was_not_asked_for_is_not_there(void **state) {
     make_batch(&b, m, &specs[1], 1, LEFT, 0);
     pg_outputs *out = forward(m, &b, WITHOUT_LABELS, PG_FORWARD_NO_LOGITS);
     static const char *const names[] = {"logits", "loss", "hidden_states", "last_hidden_state", "image_hidden_states"};
-    for (int i = 0; i < 5; i++) ERROR(pg_outputs_get(out, names[i], &tensor), PG_ERROR_NOT_FOUND);
-    ERROR(pg_outputs_get(out, "attentions", &tensor), PG_ERROR_NOT_FOUND);
-    ARGUMENT(pg_outputs_get(NULL, "logits", &tensor));
-    ARGUMENT(pg_outputs_get(out, NULL, &tensor));
-    ARGUMENT(pg_outputs_get(out, "logits", NULL));
+    for (int i = 0; i < 5; i++) ERROR(pg_outputs_get_tensor(out, names[i], &tensor), PG_ERROR_NOT_FOUND);
+    ERROR(pg_outputs_get_tensor(out, "attentions", &tensor), PG_ERROR_NOT_FOUND);
+    ARGUMENT(pg_outputs_get_tensor(NULL, "logits", &tensor));
+    ARGUMENT(pg_outputs_get_tensor(out, NULL, &tensor));
+    ARGUMENT(pg_outputs_get_tensor(out, "logits", NULL));
     pg_outputs_close(&out);
     assert_null(out);
     pg_outputs_close(&out);
@@ -252,8 +252,8 @@ static void what_was_not_asked_for_is_not_there(void **state) {
     ARGUMENT(pg_embed(m->model, NULL, NULL, &out));
     ARGUMENT(pg_embed(m->model, in, NULL, NULL));
     OK(pg_embed(m->model, in, NULL, &out)); /* labels are there, a loss is not */
-    ERROR(pg_outputs_get(out, "loss", &tensor), PG_ERROR_NOT_FOUND);
-    ERROR(pg_outputs_get(out, "logits", &tensor), PG_ERROR_NOT_FOUND);
+    ERROR(pg_outputs_get_tensor(out, "loss", &tensor), PG_ERROR_NOT_FOUND);
+    ERROR(pg_outputs_get_tensor(out, "logits", &tensor), PG_ERROR_NOT_FOUND);
     pg_outputs_close(&out);
     pg_inputs_close(&in);
     free(b.pixels);
@@ -299,8 +299,8 @@ static void features_in_place_of_pixels(void **state) {
         make_batch(&b, m, specs, 4, LEFT, 0);
         OK(create(&b, m, 0, NULL, &in));
         OK(create(&b, m, WITHOUT_PIXELS, NULL, &without));
-        OK(pg_encode_image(m->model, in, NULL, &features));
-        OK(pg_features_get(features, &tensor));
+        OK(pg_features_create(m->model, in, NULL, &features));
+        OK(pg_features_get_tensor(features, &tensor));
         options.features = features;
         OK(pg_forward(m->model, without, &options, &given));
         pg_features_close(&features);
@@ -362,7 +362,7 @@ static void outputs_outlive_all(void **state) {
     open_tiny(&m, NULL, NULL);
     make_batch(&b, &m, specs, 1, LEFT, 0);
     OK(create(&b, &m, 0, NULL, &in));
-    OK(pg_encode_image(m.model, in, NULL, &features));
+    OK(pg_features_create(m.model, in, NULL, &features));
     pg_forward_options options = options_of(0);
     options.features = features;
     OK(pg_forward(m.model, in, &options, &out));

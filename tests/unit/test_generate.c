@@ -17,7 +17,7 @@ static void batches_generate_what_rows_do(void **state) {
             heard h = {.stop_row = -1};
             make_batch(&b, m, specs, n, n % 4 == 1 ? LEFT : RIGHT, n == 3 ? 4 : 0);
             pg_result *together = generate(m, &b, 0, 1, &h);
-            assert_int_equal(pg_result_n_rows(together), n);
+            assert_int_equal(pg_result_get_n_rows(together), n);
             for (int r = 0; r < n; r++) {
                 make_batch(&alone, m, &specs[r], 1, LEFT, 0);
                 pg_result *single = generate(m, &alone, 0, 1, NULL);
@@ -40,7 +40,7 @@ static void batches_generate_what_rows_do(void **state) {
             free(b.pixels);
         }
     }
-    assert_int_equal(pg_result_n_rows(NULL), 0);
+    assert_int_equal(pg_result_get_n_rows(NULL), 0);
     assert_null(pg_result_row_text(NULL, 0));
     assert_string_equal(pg_result_text(NULL), "");
 }
@@ -58,7 +58,7 @@ static void batches_take_features_too(void **state) {
         pg_result *result = generate(m, &b, 0, 1, NULL);
         OK(create(&b, m, 0, NULL, &in));
         OK(create(&b, m, WITHOUT_PIXELS, NULL, &without));
-        OK(pg_encode_image(m->model, in, NULL, &features));
+        OK(pg_features_create(m->model, in, NULL, &features));
         OK(pg_generate_options_init(&options, sizeof options));
         options.max_new_tokens = NEW_TOKENS;
         options.features = features;
@@ -66,7 +66,7 @@ static void batches_take_features_too(void **state) {
         for (int r = 0; r < 5; r++) same_row(given, r, result, r);
         pg_result_info info = {.struct_size = sizeof info};
         OK(pg_result_get_info(given, &info));
-        assert_true(info.encode_seconds == 0 && info.prefill_seconds > 0 && info.decode_seconds > 0);
+        assert_true(info.vision_seconds == 0 && info.prefill_seconds > 0 && info.decode_seconds > 0);
         pg_result_close(&given);
         pg_result_close(&result);
         pg_features_close(&features);
@@ -215,7 +215,7 @@ static void a_suffix_is_what_was_generated(void **state) {
             int n = 0;
             for (pg_status status = PG_OK; n < NEW_TOKENS && status == PG_OK; n++) {
                 status = pg_session_step(session, &tokens[n]);
-                OK(pg_session_logits(session, &now));
+                OK(pg_session_get_logits(session, &now));
                 memcpy(logits + n * v, now.data, (size_t)v * sizeof(float));
             }
             assert_int_equal(n, NEW_TOKENS);
@@ -242,7 +242,7 @@ static void a_suffix_is_what_was_generated(void **state) {
                 for (int k = given; k < NEW_TOKENS; k++) {
                     pg_status status = pg_session_step(session, &token);
                     assert_true(status >= 0);
-                    OK(pg_session_logits(session, &now));
+                    OK(pg_session_get_logits(session, &now));
                     expect_close(now.data, logits + k * v, v, 1e-5);
                     assert_int_equal(token, tokens[k]);
                 }

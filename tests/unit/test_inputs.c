@@ -68,7 +68,7 @@ static void fails(const char *part, const char *other) {
 
 static void assert_same(const pg_inputs *made, const char *name, const pg_tensor *wanted, size_t element) {
     pg_tensor t = {.struct_size = sizeof t};
-    OK(pg_inputs_get(made, name, &t));
+    OK(pg_inputs_get_tensor(made, name, &t));
     assert_int_equal(t.dtype, wanted->dtype);
     assert_int_equal(t.n_dims, wanted->n_dims);
     assert_memory_equal(t.shape, wanted->shape, sizeof t.shape);
@@ -79,7 +79,7 @@ static void assert_same(const pg_inputs *made, const char *name, const pg_tensor
 
 static const int64_t *numbers(const pg_inputs *made, const char *name) {
     pg_tensor t = {.struct_size = sizeof t};
-    OK(pg_inputs_get(made, name, &t));
+    OK(pg_inputs_get_tensor(made, name, &t));
     return t.data;
 }
 
@@ -94,19 +94,19 @@ static void all_is_copied(void **state) {
     assert_same(made, "labels", &a.t_labels, 8);
     assert_same(made, "position_ids", &a.t_positions, 8);
     assert_same(made, "pixel_values", &a.t_pixels, 4);
-    ERROR(pg_inputs_get(made, "image_counts", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
-    OK(pg_inputs_get_row(made, 0, &info));
+    ERROR(pg_inputs_get_tensor(made, "image_counts", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
+    OK(pg_inputs_get_row_info(made, 0, &info));
     assert_int_equal(info.first_token, 2);
     assert_int_equal(info.n_tokens, 4);
     assert_int_equal(info.n_suffix, 2);
-    OK(pg_inputs_get_row(made, 1, &info));
+    OK(pg_inputs_get_row_info(made, 1, &info));
     assert_int_equal(info.first_token, 0);
     assert_int_equal(info.n_tokens, 5);
     assert_int_equal(info.n_suffix, 2);
     assert_int_equal(info.events, 0);
-    ARGUMENT(pg_inputs_get_row(made, 2, &info));
-    ARGUMENT(pg_inputs_get_row(made, -1, &info));
-    ARGUMENT(pg_inputs_get_row(NULL, 0, &info));
+    ARGUMENT(pg_inputs_get_row_info(made, 2, &info));
+    ARGUMENT(pg_inputs_get_row_info(made, -1, &info));
+    ARGUMENT(pg_inputs_get_row_info(NULL, 0, &info));
     pg_inputs_close(&made);
 }
 
@@ -119,16 +119,16 @@ static void what_is_left_out_is_filled_in(void **state) {
     OK(pg_inputs_create(&a.arrays, &made));
     assert_memory_equal(numbers(made, "position_ids"), counted, sizeof counted);
     for (int i = 0; i < B * T; i++) assert_int_equal(numbers(made, "token_type_ids")[i], 1); /* causal */
-    ERROR(pg_inputs_get(made, "labels", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
-    ERROR(pg_inputs_get(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
+    ERROR(pg_inputs_get_tensor(made, "labels", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
+    ERROR(pg_inputs_get_tensor(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
     pg_inputs_close(&made);
     a.arrays.attention_mask = NULL;
     a.arrays.input_ids = NULL;
     a.arrays.inputs_embeds = &a.t_embeds;
     OK(pg_inputs_create(&a.arrays, &made));
     assert_same(made, "inputs_embeds", &a.t_embeds, 4);
-    ERROR(pg_inputs_get(made, "input_ids", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
-    OK(pg_inputs_get_row(made, 1, &info));
+    ERROR(pg_inputs_get_tensor(made, "input_ids", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
+    OK(pg_inputs_get_row_info(made, 1, &info));
     assert_int_equal(info.n_tokens, T);
     assert_int_equal(info.n_suffix, T);
     pg_inputs_close(&made);
@@ -136,7 +136,7 @@ static void what_is_left_out_is_filled_in(void **state) {
     a.arrays.pixel_values = &a.t_pixels;
     OK(pg_inputs_create(&a.arrays, &made)); /* images alone */
     assert_same(made, "pixel_values", &a.t_pixels, 4);
-    ARGUMENT(pg_inputs_get_row(made, 0, &info));
+    ARGUMENT(pg_inputs_get_row_info(made, 0, &info));
     pg_inputs_close(&made);
 }
 

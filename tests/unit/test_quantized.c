@@ -69,7 +69,7 @@ static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, 
     assert_int_equal(info.arithmetic, bf16 ? PG_ARITHMETIC_BF16 : PG_ARITHMETIC_F32);
     assert_true(info.dtypes != 0 && info.n_bytes_mapped > 0);
     pg_memory memory = {.struct_size = sizeof memory}; /* the originals are not what it takes to run */
-    OK(pg_model_memory(model, &memory));
+    OK(pg_model_get_memory(model, &memory));
     uint64_t bits = 8 * (memory.weights + memory.weights_copied);
     uint64_t least = weights == PG_WEIGHTS_STORED ? 16 : weights == PG_WEIGHTS_INT8 ? 8 : 4;
     assert_in_range(bits / info.n_parameters, least, 2 * least - 1); /* small matrices are padded much */
