@@ -17,7 +17,7 @@ int main(int argc, char **argv) {
     if (failed)
         fprintf(stderr, "caption: %s\n", argc == 3 ? pg_last_error() : "usage: caption MODEL IMAGE");
     else
-        puts(pg_result_text(result));
+        puts(pg_result_get_text(result, 0));
     pg_result_close(&result);
     pg_inputs_close(&inputs);
     pg_processor_close(&processor);

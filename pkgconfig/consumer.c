@@ -22,7 +22,7 @@ static int caption(const char *folder, const char *path) {
     if (status >= 0) status = pg_image_from_path(&image, sizeof image, path);
     if (status >= 0) status = pg_processor_encode(processor, &image, "caption en", NULL, &inputs);
     if (status >= 0) status = pg_generate(model, processor, inputs, &options, &result);
-    printf("%s\n", status < 0 ? pg_last_error() : pg_result_text(result));
+    printf("%s\n", status < 0 ? pg_last_error() : pg_result_get_text(result, 0));
     pg_model_close(&model); /* any order */
     pg_processor_close(&processor);
     pg_inputs_close(&inputs);

@@ -62,10 +62,10 @@ static void print_text(const facts *f) {
            field(f, "text_config", "num_hidden_layers"), field(f, "text_config", "hidden_size"),
            field(f, "text_config", "num_attention_heads"), field(f, "text_config", "num_key_value_heads"),
            field(f, "text_config", "head_dim"), field(f, "text_config", "intermediate_size"), (int)m->vocab_size);
-    printf("tokenizer     %s, %d ids; pad %lld, eos %lld, bos %lld, unk %lld, <image> %lld\n",
-           p->tokenizer_source == 1 ? "tokenizer.model" : "tokenizer.json", (int)p->vocab_size, (long long)p->pad_id,
-           (long long)p->eos_id, (long long)p->bos_id, (long long)p->unk_id, (long long)p->image_id);
-    printf("image       %d x %d, %s%s; mean %g %g %g, std %g %g %g; %d image tokens\n", (int)p->image_size,
+    printf("tokenizer     %d ids; pad %lld, eos %lld, bos %lld, unk %lld, <image> %lld\n", (int)p->vocab_size,
+           (long long)p->pad_id, (long long)p->eos_id, (long long)p->bos_id, (long long)p->unk_id,
+           (long long)p->image_id);
+    printf("image         %d x %d, %s%s; mean %g %g %g, std %g %g %g; %d image tokens\n", (int)p->image_size,
            (int)p->image_size, p->do_resize ? resample_name(f) : "no resize", p->do_normalize ? "" : ", not normalized",
            (double)p->image_mean[0], (double)p->image_mean[1], (double)p->image_mean[2], (double)p->image_std[0],
            (double)p->image_std[1], (double)p->image_std[2], (int)p->n_image_tokens);
@@ -90,10 +90,9 @@ static json_t *make_json(const facts *f) {
     const pg_model_info *m = &f->model;
     const pg_processor_info *p = &f->processor;
     json_t *tokenizer =
-        json_pack("{s:s, s:i, s:I, s:I, s:I, s:I, s:I}", "source",
-                  p->tokenizer_source == 1 ? "tokenizer.model" : "tokenizer.json", "vocab_size", (int)p->vocab_size,
-                  "pad_id", (json_int_t)p->pad_id, "eos_id", (json_int_t)p->eos_id, "bos_id", (json_int_t)p->bos_id,
-                  "unk_id", (json_int_t)p->unk_id, "image_id", (json_int_t)p->image_id);
+        json_pack("{s:i, s:I, s:I, s:I, s:I, s:I}", "vocab_size", (int)p->vocab_size, "pad_id", (json_int_t)p->pad_id,
+                  "eos_id", (json_int_t)p->eos_id, "bos_id", (json_int_t)p->bos_id, "unk_id", (json_int_t)p->unk_id,
+                  "image_id", (json_int_t)p->image_id);
     json_t *image =
         json_pack("{s:i, s:i, s:s, s:f, s:o, s:o, s:b, s:b, s:b}", "size", (int)p->image_size, "tokens",
                   (int)p->n_image_tokens, "resample", resample_name(f), "rescale_factor", p->rescale_factor, "mean",

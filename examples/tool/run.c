@@ -47,8 +47,9 @@ typedef struct run_state {
     double load_s, image_s;
 } run_state;
 
-static int32_t on_text(void *user, const char *text, size_t size, int64_t token) {
+static int32_t on_text(void *user, int64_t row, const char *text, size_t size, int64_t token) {
     run_state *s = user;
+    (void)row;
     (void)token;
     tool_progress_clear(&s->progress);
     if (!size) return 0;
@@ -93,7 +94,7 @@ static double tokens_per_second(const pg_result_info *info) {
 
 static int print_json(const run_state *s, const pg_result_info *info) {
     pg_tensor ids = {.struct_size = sizeof ids}, prompt_ids = {.struct_size = sizeof prompt_ids};
-    pg_status status = pg_result_ids(s->result, &ids);
+    pg_status status = pg_result_get_ids(s->result, 0, &ids);
     if (status >= 0) status = pg_inputs_get_tensor(s->inputs, "input_ids", &prompt_ids);
     if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
     return tool_print_json(json_pack(
@@ -105,7 +106,7 @@ static int print_json(const run_state *s, const pg_result_info *info) {
 
 static int report(run_state *s, int64_t max_new_tokens, int verbose) {
     pg_result_info info = {.struct_size = sizeof info};
-    pg_status status = pg_result_get_info(s->result, &info);
+    pg_status status = pg_result_get_info(s->result, 0, &info);
     if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
     int exit_status = TOOL_OK;
     if (s->json) {

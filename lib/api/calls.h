@@ -6,17 +6,22 @@
 #include "model/model.h"
 #include "processor/inputs.h"
 
-/* model, cancel: NULL where the call has none, or something else keeps them. */
-static inline void pgi_call_begin(pg_model *model, const pg_inputs *inputs, pg_cancel *cancel) {
-    pgi_model_retain(model);
-    pgi_inputs_retain((pg_inputs *)(uintptr_t)inputs);
+/* The handles that a call keeps; any may be NULL: the call has none, or something else keeps it. */
+typedef struct pgi_call {
+    pg_model *model;
+    pg_inputs *inputs;
+    pg_cancel *cancel;
+} pgi_call;
+
+static inline pgi_call pgi_call_begin(const pg_model *model, const pg_inputs *inputs, pg_cancel *cancel) {
     pgi_cancel_retain(cancel);
+    return (pgi_call){pgi_model_retain(model), pgi_inputs_retain(inputs), cancel};
 }
 
-static inline void pgi_call_end(pg_model *model, const pg_inputs *inputs, pg_cancel *cancel) {
-    pgi_cancel_release(cancel);
-    pgi_inputs_release((pg_inputs *)(uintptr_t)inputs);
-    pgi_model_release(model);
+static inline void pgi_call_end(pgi_call *call) {
+    pgi_cancel_release(call->cancel);
+    pgi_inputs_release(call->inputs);
+    pgi_model_release(call->model);
 }
 
 #endif

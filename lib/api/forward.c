@@ -1,4 +1,4 @@
-/* pg_forward, pg_embed, pg_outputs. */
+/* pg_forward(), pg_outputs. */
 #include "model/forward.h"
 
 #include <string.h>
@@ -8,42 +8,27 @@
 
 enum {
     FLAGS = PG_FORWARD_NO_LOGITS | PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN | PG_FORWARD_LOSS_PER_ROW |
-            PG_FORWARD_SKIP_PADDING
+            PG_FORWARD_SKIP_PADDING | PG_FORWARD_NO_LOSS
 };
 
-static const pg_forward_options default_options = {.struct_size = sizeof default_options};
+PGI_OPTIONS(pg_forward_options, .struct_size = sizeof(pg_forward_options))
 
-pg_status pg_forward_options_init(pg_forward_options *options, size_t struct_size) {
-    return pgi_struct_init(options, struct_size, &default_options, sizeof default_options, "pg_forward_options");
-}
-
-static pg_status forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
-                         uint32_t more_flags, int with_loss, pg_outputs **out) {
+pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
+                     pg_outputs **out) {
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(inputs);
-    pg_forward_options complete = default_options;
-    PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_forward_options"));
+    PGI_OPTIONS_IN(pg_forward_options, complete, options);
     PGI_TRY(pgi_reserved_in(complete.reserved, "pg_forward_options"));
     if (complete.flags & ~(uint32_t)FLAGS)
         return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected PG_FORWARD_* (0x%x)", complete.flags,
                          (unsigned)FLAGS);
-    complete.flags |= more_flags;
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
-    pgi_call_begin(model, inputs, complete.cancel);
-    pg_status status = pgi_forward(model, inputs, &complete, with_loss, out);
-    pgi_call_end(model, inputs, complete.cancel);
+    pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
+    pg_status status = pgi_forward(call.model, inputs, &complete, !(complete.flags & PG_FORWARD_NO_LOSS), out);
+    pgi_call_end(&call);
     return status;
-}
-
-pg_status pg_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, pg_outputs **out) {
-    return forward(model, inputs, options, 0, 1, out);
-}
-
-pg_status pg_embed(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, pg_outputs **out) {
-    return forward(model, inputs, options, PG_FORWARD_LAST_HIDDEN | PG_FORWARD_NO_LOGITS | PG_FORWARD_SKIP_PADDING, 0,
-                   out);
 }
 
 void pg_outputs_close(pg_outputs **outputs) {

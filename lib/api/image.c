@@ -33,13 +33,17 @@ pg_status pg_image_from_pixels(pg_image *image, size_t struct_size, int32_t form
     }
     if (width < 1 || height < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "the image is %d x %d pixels, expected at least 1 x 1", width, height);
+    const int64_t dense = width * channels;
+    if (stride && stride < dense && stride > -dense)
+        return pgi_error(PG_ERROR_ARGUMENT, "stride is %lld bytes, expected 0 (dense) or at least %lld for %d pixels",
+                         (long long)stride, (long long)dense, width);
     pg_image value = {
         .struct_size = sizeof value,
         .format = format,
         .width = width,
         .height = height,
         .planes = {pixels},
-        .strides = {stride ? stride : width * channels},
+        .strides = {stride ? stride : dense},
     };
     return finish(image, struct_size, &value);
 }

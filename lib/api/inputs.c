@@ -73,20 +73,16 @@ pg_status pg_inputs_get_row_info(const pg_inputs *inputs, int64_t row, pg_row_in
     return PG_OK;
 }
 
-static const pg_input_arrays default_arrays = {.struct_size = sizeof default_arrays};
+PGI_OPTIONS(pg_input_arrays, .struct_size = sizeof(pg_input_arrays))
 
-pg_status pg_input_arrays_init(pg_input_arrays *arrays, size_t struct_size) {
-    return pgi_struct_init(arrays, struct_size, &default_arrays, sizeof default_arrays, "pg_input_arrays");
-}
-
-/* Replaces *tensor, of any version's size, by its complete copy in `room`. */
-static pg_status tensor_in(const pg_tensor **tensor, pg_tensor *room, const char *name) {
+/* Replaces *tensor, of any version's size, by its complete copy in `copy`. */
+static pg_status tensor_in(const pg_tensor **tensor, pg_tensor *copy, const char *name) {
     if (!*tensor) return PG_OK;
-    *room = (pg_tensor){.struct_size = sizeof *room};
-    pg_status status = pgi_struct_in(room, sizeof *room, *tensor, "pg_tensor");
-    if (status >= 0) status = pgi_reserved_in(room->reserved, "pg_tensor");
+    *copy = (pg_tensor){.struct_size = sizeof *copy};
+    pg_status status = pgi_struct_in(copy, sizeof *copy, *tensor, "pg_tensor");
+    if (status >= 0) status = pgi_reserved_in(copy->reserved, "pg_tensor");
     if (status < 0) return pgi_error_context(status, "%s", name);
-    *tensor = room;
+    *tensor = copy;
     return PG_OK;
 }
 
@@ -94,18 +90,17 @@ pg_status pg_inputs_create(const pg_input_arrays *arrays, pg_inputs **out) {
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(arrays);
-    pg_input_arrays complete = default_arrays;
-    pg_tensor rooms[7];
+    PGI_OPTIONS_IN(pg_input_arrays, complete, arrays);
+    pg_tensor tensors[7];
     pgi_memory memory;
-    PGI_TRY(pgi_struct_in(&complete, sizeof complete, arrays, "pg_input_arrays"));
     PGI_TRY(pgi_reserved_in(complete.reserved, "pg_input_arrays"));
-    PGI_TRY(tensor_in(&complete.input_ids, &rooms[0], "input_ids"));
-    PGI_TRY(tensor_in(&complete.inputs_embeds, &rooms[1], "inputs_embeds"));
-    PGI_TRY(tensor_in(&complete.attention_mask, &rooms[2], "attention_mask"));
-    PGI_TRY(tensor_in(&complete.token_type_ids, &rooms[3], "token_type_ids"));
-    PGI_TRY(tensor_in(&complete.labels, &rooms[4], "labels"));
-    PGI_TRY(tensor_in(&complete.position_ids, &rooms[5], "position_ids"));
-    PGI_TRY(tensor_in(&complete.pixel_values, &rooms[6], "pixel_values"));
+    PGI_TRY(tensor_in(&complete.input_ids, &tensors[0], "input_ids"));
+    PGI_TRY(tensor_in(&complete.inputs_embeds, &tensors[1], "inputs_embeds"));
+    PGI_TRY(tensor_in(&complete.attention_mask, &tensors[2], "attention_mask"));
+    PGI_TRY(tensor_in(&complete.token_type_ids, &tensors[3], "token_type_ids"));
+    PGI_TRY(tensor_in(&complete.labels, &tensors[4], "labels"));
+    PGI_TRY(tensor_in(&complete.position_ids, &tensors[5], "position_ids"));
+    PGI_TRY(tensor_in(&complete.pixel_values, &tensors[6], "pixel_values"));
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     return pgi_inputs_create(&memory, &complete, out);
 }

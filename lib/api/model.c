@@ -1,36 +1,34 @@
-/* pg_model: open, close, and what there is to know about one. */
+/* pg_model: open, close, describe, convert; and where a checkpoint lies. */
 #include <string.h>
 
 #include "api/structs.h"
+#include "base/cpu_count.h"
+#include "checkpoint/convert.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
 #include "generate/session.h"
 
-static const pg_model_options default_options = {.struct_size = sizeof default_options};
+enum { MAX_OPEN_THREADS = 64 }; /* unless the caller asks for more: opening is not worth more */
 
-pg_status pg_model_options_init(pg_model_options *options, size_t struct_size) {
-    return pgi_struct_init(options, struct_size, &default_options, sizeof default_options, "pg_model_options");
-}
+PGI_OPTIONS(pg_model_options, .struct_size = sizeof(pg_model_options))
 
 pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out) {
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
-    pg_model_options complete = default_options;
-    PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_model_options"));
+    PGI_OPTIONS_IN(pg_model_options, complete, options);
     PGI_TRY(pgi_reserved_in(complete.reserved, "pg_model_options"));
     if (complete.weights < PG_WEIGHTS_STORED || complete.weights > PG_WEIGHTS_INT4)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.weights is %d, expected a PG_WEIGHTS_*",
                          (int)complete.weights);
-    if (complete.reserved2)
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.reserved2 is %u, expected 0",
-                         (unsigned)complete.reserved2);
     if (complete.arithmetic < PG_ARITHMETIC_DEFAULT || complete.arithmetic > PG_ARITHMETIC_BF16)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.arithmetic is %d, expected a PG_ARITHMETIC_*",
                          (int)complete.arithmetic);
     if (complete.flags & ~(uint32_t)PG_MODEL_VERIFY)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.flags is 0x%x, expected PG_MODEL_VERIFY or 0",
                          (unsigned)complete.flags);
+    if (complete.n_threads == 0) complete.n_threads = (int32_t)pgi_min64(pgi_cpu_count(), MAX_OPEN_THREADS);
+    PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
@@ -157,5 +155,32 @@ pg_status pg_checkpoint_find(const char *model, char *path, size_t capacity, siz
     PGI_TRY(pgi_hf_cache_find(&pgi_memory_default, model, &folder));
     pg_status status = pgi_copy_text_out(folder, strlen(folder), path, capacity, needed);
     pgi_free(&pgi_memory_default, folder);
+    return status;
+}
+
+PGI_OPTIONS(pg_convert_options, .struct_size = sizeof(pg_convert_options), .weights = PG_WEIGHTS_INT8)
+
+static const uint64_t DEFAULT_FILE_BYTES = 5000000000u; /* as transformers cuts checkpoints */
+
+pg_status pg_model_convert(const char *model, const char *out, const pg_convert_options *options) {
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(out);
+    PGI_OPTIONS_IN(pg_convert_options, complete, options);
+    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_convert_options"));
+    if (complete.weights != PG_WEIGHTS_INT8 && complete.weights != PG_WEIGHTS_INT4)
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "pg_convert_options.weights is %d, expected PG_WEIGHTS_INT8 (1) or PG_WEIGHTS_INT4 (2)",
+                         (int)complete.weights);
+    pgi_memory memory;
+    PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
+    PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    pgi_thread_pool pool;
+    pgi_run run = pgi_run_init(&pool, NULL, PGI_RUN_OPTIONS(&complete));
+    const pgi_log log = {complete.log, complete.log_user};
+    pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
+    pg_status status = pgi_convert(&memory, &run, &log, model, out, complete.weights,
+                                   complete.max_file_bytes ? complete.max_file_bytes : DEFAULT_FILE_BYTES);
+    pgi_run_free(&run);
+    pgi_cancel_release(complete.cancel);
     return status;
 }

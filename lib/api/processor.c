@@ -1,4 +1,4 @@
-/* pg_processor, pg_detokenizer. */
+/* pg_processor: open, encode, tokenize, decode, describe. */
 #include "processor/processor.h"
 
 #include <string.h>
@@ -8,20 +8,17 @@
 #include "image/image.h"
 #include "tokenizer/stream_decoder.h"
 
-enum { ENCODE_FLAGS = PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX };
+enum {
+    ENCODE_FLAGS = PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX
+};
 
-static const pg_processor_options default_options = {.struct_size = sizeof default_options};
-
-pg_status pg_processor_options_init(pg_processor_options *options, size_t struct_size) {
-    return pgi_struct_init(options, struct_size, &default_options, sizeof default_options, "pg_processor_options");
-}
+PGI_OPTIONS(pg_processor_options, .struct_size = sizeof(pg_processor_options))
 
 pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out) {
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
-    pg_processor_options complete = default_options;
-    PGI_TRY(pgi_struct_in(&complete, sizeof complete, options, "pg_processor_options"));
+    PGI_OPTIONS_IN(pg_processor_options, complete, options);
     PGI_TRY(pgi_reserved_in(complete.reserved, "pg_processor_options"));
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
@@ -34,20 +31,7 @@ void pg_processor_close(pg_processor **processor) {
     *processor = NULL;
 }
 
-static const pg_encode_options default_encode_options = {
-    .struct_size = sizeof default_encode_options,
-    .max_image_pixels = PGI_DEFAULT_MAX_PIXELS,
-};
-
-pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size) {
-    return pgi_struct_init(options, struct_size, &default_encode_options, sizeof default_encode_options,
-                           "pg_encode_options");
-}
-
-static pg_status check_flags(uint32_t flags, uint32_t known, const char *expected) {
-    if (flags & ~known) return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected %s", flags, expected);
-    return PG_OK;
-}
+PGI_OPTIONS(pg_encode_options, .struct_size = sizeof(pg_encode_options), .max_image_pixels = PGI_DEFAULT_MAX_PIXELS)
 
 static pg_status check_choice(int32_t value, int32_t last, const char *name, const char *expected) {
     if (value < 0 || value > last)
@@ -64,11 +48,11 @@ static pg_status check_length(int64_t value, int64_t most, const char *name) {
 
 /* Completes the options and holds each against its range. */
 static pg_status encode_options_in(const pg_encode_options *options, pg_encode_options *out) {
-    *out = default_encode_options;
-    PGI_TRY(pgi_struct_in(out, sizeof *out, options, "pg_encode_options"));
-    PGI_TRY(check_flags(out->flags, ENCODE_FLAGS,
-                        "PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | "
-                        "PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX or less"));
+    PGI_OPTIONS_IN(pg_encode_options, complete, options);
+    *out = complete;
+    PGI_TRY(pgi_flags_in(out->flags, ENCODE_FLAGS,
+                         "PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | "
+                         "PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX or less"));
     PGI_TRY(check_length(out->max_image_pixels, INT64_MAX, "max_image_pixels"));
     if (out->max_image_pixels == 0) out->max_image_pixels = PGI_DEFAULT_MAX_PIXELS;
     PGI_TRY(check_choice(out->mode, PG_MODE_BIG_VISION, "mode", "PG_MODE_*"));
@@ -82,8 +66,7 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     if (truncate == PG_ENCODE_KEEP_ENDS)
         return pgi_error(PG_ERROR_ARGUMENT, "flags has PG_ENCODE_KEEP_ENDS without PG_ENCODE_TRUNCATE");
     if ((truncate & PG_ENCODE_KEEP_ENDS) && out->truncation_side == PG_SIDE_LEFT)
-        return pgi_error(PG_ERROR_ARGUMENT,
-                         "truncation_side is PG_SIDE_LEFT, but PG_ENCODE_KEEP_ENDS cuts tails only");
+        return pgi_error(PG_ERROR_ARGUMENT, "truncation_side is PG_SIDE_LEFT, but PG_ENCODE_KEEP_ENDS cuts tails only");
     return PG_OK;
 }
 
@@ -104,11 +87,7 @@ pg_status pg_processor_encode(const pg_processor *processor, const pg_image *ima
     return pgi_batch_encode(processor, &batch, &complete, out);
 }
 
-static const pg_batch default_batch = {.struct_size = sizeof default_batch};
-
-pg_status pg_batch_init(pg_batch *batch, size_t struct_size) {
-    return pgi_struct_init(batch, struct_size, &default_batch, sizeof default_batch, "pg_batch");
-}
+PGI_OPTIONS(pg_batch, .struct_size = sizeof(pg_batch))
 
 static pg_status check_array(int32_t n, const void *array, const char *count_name, const char *name) {
     if (n < 0) return pgi_error(PG_ERROR_ARGUMENT, "pg_batch.%s is %d, expected 0 or more", count_name, n);
@@ -178,7 +157,7 @@ pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batc
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(batch);
     pg_encode_options complete;
-    pg_batch rows = default_batch;
+    pg_batch rows = pg_batch_defaults;
     pg_image *images = NULL;
     pg_status status = PG_OK;
     PGI_TRY(encode_options_in(options, &complete));
@@ -198,7 +177,7 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
     PGI_NOT_NULL(text);
     PGI_NOT_NULL(n_ids);
     if (capacity > 0) PGI_NOT_NULL(ids);
-    PGI_TRY(check_flags(flags, PG_ENCODE_LITERAL, "PG_ENCODE_LITERAL or 0"));
+    PGI_TRY(pgi_flags_in(flags, PG_ENCODE_LITERAL, "PG_ENCODE_LITERAL or 0"));
     pgi_id_list list;
     pgi_id_list_init(&list, &processor->memory);
     pg_status status =
@@ -216,10 +195,11 @@ pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids,
                               char *text, size_t capacity, size_t *needed) {
     PGI_NOT_NULL(processor);
     if (n_ids > 0) PGI_NOT_NULL(ids);
-    PGI_TRY(check_flags(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
+    PGI_TRY(pgi_flags_in(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
     pgi_buffer buffer;
     pgi_buffer_init(&buffer, &processor->memory);
-    pg_status status = pgi_tokenizer_decode(processor->tokenizer, ids, n_ids, (flags & PG_DECODE_SKIP_SPECIAL) != 0, &buffer);
+    pg_status status =
+        pgi_tokenizer_decode(processor->tokenizer, ids, n_ids, (flags & PG_DECODE_SKIP_SPECIAL) != 0, &buffer);
     if (status >= 0) status = pgi_copy_text_out((const char *)buffer.data, buffer.size, text, capacity, needed);
     pgi_buffer_free(&buffer);
     return status;
@@ -255,7 +235,6 @@ pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info
         .n_image_tokens = image->n_image_tokens,
         .resample = image->resample,
         .vocab_size = (int32_t)pgi_tokenizer_n_ids(tokenizer),
-        .tokenizer_source = pgi_tokenizer_source(tokenizer),
         .pad_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_PAD),
         .eos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS),
         .bos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS),
@@ -270,71 +249,4 @@ pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info
     memcpy(value.image_std, image->std, sizeof value.image_std);
     pgi_struct_out(info, &value, sizeof value);
     return PG_OK;
-}
-
-struct pg_detokenizer {
-    pg_processor *processor; /* counted */
-    pgi_stream_decoder decoder;
-    pgi_buffer text; /* of the last call */
-};
-
-/* So that pushing ids allocates nothing: runs of byte pieces that are longer than this come in no text. */
-static pg_status reserve_detokenizer(pg_detokenizer *detokenizer, const pgi_tokenizer *tokenizer) {
-    enum { BYTE_RUN = 1024, MOST_TEXT = 1 << 20 };
-    size_t longest = pgi_tokenizer_longest_text(tokenizer);
-    PGI_TRY(pgi_stream_decoder_reserve(&detokenizer->decoder, BYTE_RUN));
-    return pgi_buffer_reserve(&detokenizer->text, 3 * BYTE_RUN + (longest < MOST_TEXT ? longest : MOST_TEXT));
-}
-
-pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, pg_detokenizer **out) {
-    PGI_NOT_NULL(out);
-    *out = NULL;
-    PGI_NOT_NULL(processor);
-    PGI_TRY(check_flags(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
-    pg_detokenizer *detokenizer = pgi_alloc_zero(&processor->memory, 1, sizeof *detokenizer);
-    if (!detokenizer) return PG_ERROR_MEMORY;
-    detokenizer->processor = (pg_processor *)(uintptr_t)processor; /* only its count changes */
-    pgi_processor_retain(detokenizer->processor);
-    pgi_stream_decoder_init(&detokenizer->decoder, processor->tokenizer, (flags & PG_DECODE_SKIP_SPECIAL) != 0);
-    pgi_buffer_init(&detokenizer->text, &detokenizer->processor->memory);
-    *out = detokenizer;
-    pg_status status = reserve_detokenizer(detokenizer, processor->tokenizer);
-    if (status < 0) pg_detokenizer_close(out);
-    return status;
-}
-
-void pg_detokenizer_close(pg_detokenizer **detokenizer) {
-    if (!detokenizer || !*detokenizer) return;
-    pg_processor *processor = (*detokenizer)->processor;
-    pgi_stream_decoder_free(&(*detokenizer)->decoder);
-    pgi_buffer_free(&(*detokenizer)->text);
-    pgi_free(&processor->memory, *detokenizer);
-    pgi_processor_release(processor);
-    *detokenizer = NULL;
-}
-
-static pg_status hand_out(pg_detokenizer *detokenizer, pg_status status, const char **text, size_t *size) {
-    if (status < 0) return status;
-    *text = detokenizer->text.data ? (const char *)detokenizer->text.data : "";
-    if (size) *size = detokenizer->text.size;
-    return PG_OK;
-}
-
-static void clear_text(pgi_buffer *text) {
-    text->size = 0;
-    if (text->data) text->data[0] = 0;
-}
-
-pg_status pg_detokenizer_push(pg_detokenizer *detokenizer, int64_t id, const char **text, size_t *size) {
-    PGI_NOT_NULL(detokenizer);
-    PGI_NOT_NULL(text);
-    clear_text(&detokenizer->text);
-    return hand_out(detokenizer, pgi_stream_decoder_push(&detokenizer->decoder, id, &detokenizer->text), text, size);
-}
-
-pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **text, size_t *size) {
-    PGI_NOT_NULL(detokenizer);
-    PGI_NOT_NULL(text);
-    clear_text(&detokenizer->text);
-    return hand_out(detokenizer, pgi_stream_decoder_flush(&detokenizer->decoder, &detokenizer->text), text, size);
 }

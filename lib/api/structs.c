@@ -80,3 +80,15 @@ pg_status pgi_thread_count(int32_t asked, int *out) {
     *out = n < MAX_THREADS ? n : MAX_THREADS;
     return PG_OK;
 }
+
+pg_status pgi_new_tokens_in(int32_t *max_new_tokens) {
+    if (*max_new_tokens < 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "max_new_tokens is %d, expected 0 (default) or more", *max_new_tokens);
+    if (*max_new_tokens == 0) *max_new_tokens = PGI_DEFAULT_NEW_TOKENS;
+    return PG_OK;
+}
+
+pg_status pgi_flags_in(uint32_t flags, uint32_t known, const char *expected) {
+    if (flags & ~known) return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected %s", flags, expected);
+    return PG_OK;
+}

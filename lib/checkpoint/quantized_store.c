@@ -143,7 +143,7 @@ static pg_status read_tensor(const pgi_tensor_file_info *file, int32_t weights, 
     if (!text || !read_shape(text, shape, &n_dims))
         return damaged(file->path, (const char *)key->data, node, "2 to 8 sizes such as [1152,4304]");
     size_t bytes = blocks_bytes(dtype, n_dims, shape);
-    if (tensor->dtype != PG_DTYPE_U8 || tensor->n_bytes != bytes)
+    if (tensor->dtype != PGI_DTYPE_U8 || tensor->n_bytes != bytes)
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: tensor %s: found %zu bytes of dtype %s, expected %zu of U8: %s blocks of %s", file->path,
                          tensor->name, tensor->n_bytes, tensor->dtype_name, bytes, weights_names[weights], text);

@@ -1,6 +1,7 @@
 /*
- * Quantized weights in safetensors files, as pg_model_convert() writes them: docs/FORMATS.md. A quantized matrix is a U8
- * tensor of blocks (kernels/quantized.h); what a reader has to know besides stands in "__metadata__", strings by name:
+ * Quantized weights in safetensors files, as pg_model_convert() writes them: docs/FORMATS.md. A quantized matrix is a
+ * U8 tensor of blocks (kernels/quantized.h); what a reader has to know besides stands in "__metadata__", strings by
+ * name:
  *
  *     format           "libpaligemma"
  *     layout_version   "1": PGI_QUANTIZED_VERSION, of the blocks and of these entries

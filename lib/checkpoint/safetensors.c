@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "checkpoint/json.h"
+#include "kernels/matrix.h"
 
 enum { MAX_SHARDS = 4096, MAX_DIMS = 8 };
 #define MAX_HEADER ((size_t)100 * 1000 * 1000) /* the crate's limit */
@@ -39,8 +40,8 @@ static const struct {
               {"BF16", PG_DTYPE_BF16, 16},
               {"F16", PG_DTYPE_F16, 16},
               {"I64", PG_DTYPE_I64, 64},
-              {"I32", PG_DTYPE_I32, 32},
-              {"U8", PG_DTYPE_U8, 8},
+              {"I32", PGI_DTYPE_I32, 32},
+              {"U8", PGI_DTYPE_U8, 8},
               {"F64", 0, 64},
               {"C64", 0, 64},
               {"U64", 0, 64},

@@ -137,11 +137,7 @@ static int32_t emit(const generation *g, int64_t r, size_t before, int64_t token
     const pg_generate_options *options = g->options;
     const pgi_buffer *text = &g->rows[r].result->text;
     const char *piece = text->data ? (const char *)text->data + before : "";
-    int32_t stop = 0;
-    if (options->on_text) stop = options->on_text(options->on_text_user, piece, text->size - before, token);
-    if (options->on_row_text && options->on_row_text(options->on_row_text_user, r, piece, text->size - before, token))
-        stop = 1;
-    return stop;
+    return options->on_text ? options->on_text(options->on_text_user, r, piece, text->size - before, token) : 0;
 }
 
 /* Takes the token that was picked last into the row's text, and sees whether the row ends. */

@@ -21,15 +21,18 @@ typedef struct pgi_linear {
     const float *bias; /* [out], f32, or NULL */
 } pgi_linear;
 
-/* Bytes of one element of a PG_DTYPE_*, 0 for an unknown one. */
+/* Element types that files have and that no array of the API has; beside PG_DTYPE_*. */
+enum { PGI_DTYPE_U8 = 5, PGI_DTYPE_I32 = 6 };
+
+/* Bytes of one element of a PG_DTYPE_* or PGI_DTYPE_*, 0 for an unknown one. */
 static inline size_t pgi_dtype_size(int32_t dtype) {
     switch (dtype) {
         case PG_DTYPE_F32:
-        case PG_DTYPE_I32: return 4;
+        case PGI_DTYPE_I32: return 4;
         case PG_DTYPE_BF16:
         case PG_DTYPE_F16: return 2;
         case PG_DTYPE_I64: return 8;
-        case PG_DTYPE_U8: return 1;
+        case PGI_DTYPE_U8: return 1;
         default: return 0;
     }
 }

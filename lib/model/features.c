@@ -29,8 +29,10 @@ size_t pgi_features_scratch(const pgi_run *run, const pg_model *model) {
     return arena.used;
 }
 
-void pgi_features_retain(pg_features *features) {
-    atomic_fetch_add_explicit(&features->references, 1, memory_order_relaxed);
+pg_features *pgi_features_retain(const pg_features *features) {
+    pg_features *counted = (pg_features *)(uintptr_t)features;
+    atomic_fetch_add_explicit(&counted->references, 1, memory_order_relaxed);
+    return counted;
 }
 
 void pgi_features_release(pg_features *features) {
@@ -55,7 +57,7 @@ static pg_status check_pixels(const pg_model *model, const pg_inputs *inputs) {
 }
 
 pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *rows,
-                                 void *scratch) {
+                               void *scratch) {
     const pgi_vision_config *vision = &model->config.vision;
     const int64_t image = 3 * (int64_t)vision->image_size * vision->image_size;
     PGI_TRY(check_pixels(model, inputs));

@@ -14,12 +14,14 @@ struct pg_features {
 
 /* Encodes all images of `inputs`, which must have pixels of the model's size. */
 pg_status pgi_features_create(const pgi_run *run, pg_model *model, const pg_inputs *inputs, pg_features **out);
-void pgi_features_retain(pg_features *features);
+/* The same handle, which now counts one more reference. Handles that never change are const everywhere else: only their
+ * count does. */
+pg_features *pgi_features_retain(const pg_features *features);
 void pgi_features_release(pg_features *features); /* NULL is ignored */
 
 /* The same into memory of the caller: rows [n_images, n_patches, hidden], and pgi_features_scratch() bytes. */
 pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *rows,
-                                 void *scratch);
+                               void *scratch);
 size_t pgi_features_scratch(const pgi_run *run, const pg_model *model);
 /* Floats of the features of n_images; SIZE_MAX: more than there can be. */
 size_t pgi_features_count(const pg_model *model, int64_t n_images);

@@ -1,11 +1,8 @@
 #include "model/model.h"
 
-#include "base/cpu_count.h"
 #include "base/parallel.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/quantized_store.h"
-
-enum { MAX_OPEN_THREADS = 64 };
 
 static void model_free(pg_model *model) {
     pgi_memory memory = model->memory;
@@ -16,15 +13,8 @@ static void model_free(pg_model *model) {
 }
 
 pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_model_options *options, pg_model **out) {
-    const int n_cpus = pgi_cpu_count();
     pgi_thread_pool pool; /* starts when there are weights to verify or to quantize */
-    pgi_run run = pgi_run_init(&pool, NULL,
-                               &(pg_run_options){
-                                   .n_threads = n_cpus < MAX_OPEN_THREADS ? n_cpus : MAX_OPEN_THREADS,
-                                   .progress = options->progress,
-                                   .progress_user = options->progress_user,
-                                   .cancel = options->cancel,
-                               });
+    pgi_run run = pgi_run_init(&pool, NULL, PGI_RUN_OPTIONS(options));
     pgi_config config;
     char *folder = NULL;
     pg_status status;
@@ -72,8 +62,10 @@ fail:
     return status;
 }
 
-void pgi_model_retain(pg_model *model) {
-    if (model) atomic_fetch_add_explicit(&model->references, 1, memory_order_relaxed);
+pg_model *pgi_model_retain(const pg_model *model) {
+    pg_model *counted = (pg_model *)(uintptr_t)model;
+    if (counted) atomic_fetch_add_explicit(&counted->references, 1, memory_order_relaxed);
+    return counted;
 }
 
 void pgi_model_release(pg_model *model) {

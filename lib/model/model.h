@@ -24,7 +24,9 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *model, const pg_m
 /* quantize.c: makes int8 or int4 (PG_WEIGHTS_*) of the matrices of a model that was bound and has them as stored. In
  * threads; reports PG_PHASE_CONVERT in bytes. */
 pg_status pgi_model_quantize(pg_model *model, const pgi_run *run, int32_t weights);
-void pgi_model_retain(pg_model *model);  /* NULL is ignored */
+/* The same handle, which now counts one more reference. Handles that never change are const everywhere else: only their
+ * count does. NULL is ignored. */
+pg_model *pgi_model_retain(const pg_model *model);
 void pgi_model_release(pg_model *model); /* NULL is ignored */
 
 #endif

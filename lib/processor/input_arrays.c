@@ -5,8 +5,8 @@
 #include "processor/inputs.h"
 
 static const char *dtype_name(int32_t dtype) {
-    static const char *const names[] = {"?", "f32", "bf16", "f16", "i64", "u8", "i32"};
-    return dtype >= PG_DTYPE_F32 && dtype <= PG_DTYPE_I32 ? names[dtype] : names[0];
+    static const char *const names[] = {"?", "f32", "bf16", "f16", "i64"};
+    return dtype >= PG_DTYPE_F32 && dtype <= PG_DTYPE_I64 ? names[dtype] : names[0];
 }
 
 /* "[2, 300]" into `text`. */

@@ -12,7 +12,11 @@ pg_status pgi_inputs_new(const pgi_memory *memory, pg_inputs **out) {
     return PG_OK;
 }
 
-void pgi_inputs_retain(pg_inputs *inputs) { atomic_fetch_add_explicit(&inputs->references, 1, memory_order_relaxed); }
+pg_inputs *pgi_inputs_retain(const pg_inputs *inputs) {
+    pg_inputs *counted = (pg_inputs *)(uintptr_t)inputs;
+    if (counted) atomic_fetch_add_explicit(&counted->references, 1, memory_order_relaxed);
+    return counted;
+}
 
 void pgi_inputs_release(pg_inputs *inputs) {
     if (!inputs || atomic_fetch_sub_explicit(&inputs->references, 1, memory_order_acq_rel) != 1) return;

@@ -40,7 +40,9 @@ struct pg_inputs {
 
 /* An empty handle with one reference. */
 pg_status pgi_inputs_new(const pgi_memory *memory, pg_inputs **out);
-void pgi_inputs_retain(pg_inputs *inputs);
+/* The same handle, which now counts one more reference. Handles that never change are const everywhere else: only their
+ * count does. NULL is ignored. */
+pg_inputs *pgi_inputs_retain(const pg_inputs *inputs);
 void pgi_inputs_release(pg_inputs *inputs); /* NULL is ignored */
 
 /* Sets B and T and makes rows (zero), attention_mask (zero), token_type_ids (zero) and position_ids. */

@@ -21,7 +21,7 @@ pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const 
     memory = &processor->memory; /* the parts keep the pointer: it must live as long as they do */
     processor->log = (pgi_log){options->log, options->log_user};
 
-    PGI_GOTO(pgi_kernels_init(&processor->kernels, 0), fail);
+    PGI_GOTO(pgi_kernels_init(&processor->kernels, options->cpu_mask), fail);
     PGI_GOTO(pgi_hf_cache_find(memory, model, &folder), fail);
     PGI_GOTO(pgi_image_settings_load(memory, folder, &processor->image), fail);
     PGI_GOTO(pgi_tokenizer_open(memory, folder, &processor->tokenizer), fail);
@@ -37,8 +37,10 @@ fail:
     return status;
 }
 
-void pgi_processor_retain(pg_processor *processor) {
-    atomic_fetch_add_explicit(&processor->references, 1, memory_order_relaxed);
+pg_processor *pgi_processor_retain(const pg_processor *processor) {
+    pg_processor *counted = (pg_processor *)(uintptr_t)processor;
+    atomic_fetch_add_explicit(&counted->references, 1, memory_order_relaxed);
+    return counted;
 }
 
 void pgi_processor_release(pg_processor *processor) {

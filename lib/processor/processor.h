@@ -22,7 +22,9 @@ struct pg_processor {
 /* options: complete. On error *out needs no release. */
 pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const pg_processor_options *options,
                              pg_processor **out);
-void pgi_processor_retain(pg_processor *processor);
+/* The same handle, which now counts one more reference. Handles that never change are const everywhere else: only their
+ * count does. */
+pg_processor *pgi_processor_retain(const pg_processor *processor);
 void pgi_processor_release(pg_processor *processor); /* NULL is ignored */
 
 #endif

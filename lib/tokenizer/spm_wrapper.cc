@@ -45,7 +45,7 @@ void *sentencepiece_library() noexcept {
     return dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
 }
 
-}  // namespace
+} // namespace
 
 int pgi_spm_usable(void) {
     static const char *const symbols[] = {"_ZN6google8protobuf11MessageLite14ParseFromArrayEPKvi",

@@ -23,14 +23,17 @@ P = ctypes.POINTER
 DTYPE_F32, DTYPE_I64 = 1, 4
 IMAGE_RGB8, IMAGE_GRAY8 = 1, 5
 
-TEXT_LITERAL, IMAGE_EXIF, SKIP_SPECIAL, TRUNCATE, TRUNCATE_KEEP_ENDS, SUFFIX_OPEN = 1, 2, 4, 8, 16, 32
+ENCODE_LITERAL, ENCODE_EXIF, ENCODE_TRUNCATE, ENCODE_KEEP_ENDS, ENCODE_OPEN_SUFFIX = 1, 2, 4, 8, 16
+DECODE_SKIP_SPECIAL = 1
 MODES = {"hf": 0, "big_vision": 1}
 PADDING_LONGEST, PADDING_MAX_LENGTH, PADDING_NONE = 0, 1, 2
 SIDES = {"left": 1, "right": 2}
 TRUNCATIONS = {True: 0, "longest_first": 0, "only_first": 1, "only_second": 2}
-ROW_EVENTS = {1: "truncated", 2: "truncated_eos", 4: "truncated_newline", 8: "truncated_image", 16: "bos_misplaced", 32: "newline_merged"}
+ROW_EVENTS = {1: "truncated", 2: "truncated_eos", 4: "truncated_newline", 8: "truncated_image", 16: "bos_misplaced",
+              32: "newline_merged"}
 FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_ROW, FORWARD_SKIP_PADDING = (
     1, 2, 4, 8, 16)
+FORWARD_EMBEDDINGS = 53
 EVENT_EOS, EVENT_LENGTH = 1, 2
 CPU_MASKS = {None: 0, "baseline": 1, "avx2": 3, "avx512": 7}
 WEIGHTS = ("stored", "int8", "int4")  # PG_WEIGHTS_*
@@ -63,9 +66,9 @@ class Image(Struct):
 
 
 class ModelOptions(Struct):
-    _fields_ = [("struct_size", u32), ("reserved", u32), ("cpu_mask", u64), ("allocator", c_void_p), ("log", LogFn),
+    _fields_ = [("struct_size", u32), ("flags", u32), ("cpu_mask", u64), ("allocator", c_void_p), ("log", LogFn),
                 ("log_user", c_void_p), ("progress", c_void_p), ("progress_user", c_void_p), ("cancel", c_void_p),
-                ("weights", i32), ("flags", u32), ("arithmetic", i32), ("reserved2", u32)]
+                ("weights", i32), ("arithmetic", i32), ("n_threads", i32), ("reserved", u32)]
 
 
 class ModelInfo(Struct):
@@ -81,22 +84,21 @@ class ConvertOptions(Struct):
 
 
 class ProcessorOptions(Struct):
-    _fields_ = [("struct_size", u32), ("reserved", u32), ("allocator", c_void_p), ("log", LogFn),
-                ("log_user", c_void_p)]
+    _fields_ = [("struct_size", u32), ("reserved", u32), ("cpu_mask", u64), ("allocator", c_void_p), ("log", LogFn),
+                ("log_user", c_void_p), ("cancel", c_void_p)]
 
 
 class ProcessorInfo(Struct):
     _fields_ = [("struct_size", u32), ("image_size", i32), ("n_image_tokens", i32), ("resample", i32),
-                ("vocab_size", i32), ("tokenizer_source", i32), ("pad_id", i64), ("eos_id", i64), ("bos_id", i64),
-                ("unk_id", i64), ("image_id", i64), ("image_mean", f32 * 3), ("image_std", f32 * 3),
-                ("rescale_factor", f64), ("do_resize", u32), ("do_rescale", u32), ("do_normalize", u32),
-                ("reserved", u32)]
+                ("vocab_size", i32), ("do_resize", u32), ("do_rescale", u32), ("do_normalize", u32), ("pad_id", i64),
+                ("eos_id", i64), ("bos_id", i64), ("unk_id", i64), ("image_id", i64), ("image_mean", f32 * 3),
+                ("image_std", f32 * 3), ("rescale_factor", f64)]
 
 
 class EncodeOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_image_pixels", i64), ("mode", i32), ("padding", i32),
                 ("padding_side", i32), ("pad_to_multiple_of", i32), ("max_length", i64), ("truncation", i32),
-                ("truncation_side", i32)]
+                ("truncation_side", i32), ("cancel", c_void_p)]
 
 
 class Batch(Struct):
@@ -120,8 +122,7 @@ class InputArrays(Struct):
 class GenerateOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_new_tokens", i32), ("n_threads", i32),
                 ("features", c_void_p), ("on_text", c_void_p), ("on_text_user", c_void_p), ("progress", c_void_p),
-                ("progress_user", c_void_p), ("cancel", c_void_p), ("on_row_text", c_void_p),
-                ("on_row_text_user", c_void_p)]
+                ("progress_user", c_void_p), ("cancel", c_void_p)]
 
 
 class ForwardOptions(Struct):
@@ -163,9 +164,8 @@ _STATUS_FUNCTIONS = {
     "pg_inputs_get_row_info": [_H, i64, P(RowInfo)],
     "pg_inputs_create": [P(InputArrays), _OUT],
     "pg_generate": [_H, _H, _H, P(GenerateOptions), _OUT],
-    "pg_result_row_ids": [_H, i64, P(Tensor)],
+    "pg_result_get_ids": [_H, i64, P(Tensor)],
     "pg_forward": [_H, _H, P(ForwardOptions), _OUT],
-    "pg_embed": [_H, _H, P(ForwardOptions), _OUT],
     "pg_outputs_get_tensor": [_H, c_char_p, P(Tensor)],
     "pg_features_create": [_H, _H, P(RunOptions), _OUT],
     "pg_features_get_tensor": [_H, P(Tensor)],

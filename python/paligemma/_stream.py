@@ -49,7 +49,7 @@ def pieces(ids: Iterator[int], processor: Handle, skip_special_tokens: bool) -> 
 
     try:
         with processor.use() as pointer:
-            flags = c.SKIP_SPECIAL if skip_special_tokens else 0
+            flags = c.DECODE_SKIP_SPECIAL if skip_special_tokens else 0
             c.check(c.lib.pg_detokenizer_create(pointer, flags, ctypes.byref(detokenizer.pointer)))
         for token in ids:
             piece = text_of(c.lib.pg_detokenizer_push, token)

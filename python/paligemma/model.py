@@ -230,7 +230,7 @@ class PaliGemmaForConditionalGeneration:
                  | (c.FORWARD_SKIP_PADDING if skip_padding else 0))
         chosen = None if isinstance(logits_to_keep, int) else to_numpy(logits_to_keep)
         keep = logits_to_keep if chosen is None else 0
-        handle = self._run_forward(c.lib.pg_forward, arrays, flags, keep, features, cancel)
+        handle = self._run_forward(arrays, flags, keep, features, cancel)
         output = _outputs(handle, bool(output_hidden_states), _inputs.any_torch(*arrays.values()), features)
         if chosen is not None and "logits" in output:
             output["logits"] = output.logits[:, chosen.tolist()]
@@ -243,10 +243,10 @@ class PaliGemmaForConditionalGeneration:
         f32 [n_images, N, hidden]: for retrieval and action heads. labels are taken and not used."""
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
-        handle = self._run_forward(c.lib.pg_embed, arrays, 0, 0, features, cancel)
+        handle = self._run_forward(arrays, c.FORWARD_EMBEDDINGS, 0, features, cancel)
         return _outputs(handle, False, _inputs.any_torch(*arrays.values()), features)
 
-    def _run_forward(self, function: Any, arrays: dict[str, Any], flags: int, keep: int, features: Features | None,
+    def _run_forward(self, arrays: dict[str, Any], flags: int, keep: int, features: Features | None,
                      cancel: CancelFlag | None) -> Handle:
         self._handle.check_open()
         inputs = self._inputs(self._with_types(_inputs.checked(arrays)))
@@ -257,7 +257,7 @@ class PaliGemmaForConditionalGeneration:
             with self._handle.use() as model, inputs.use() as given, cancel.use() as flag, _use(features) as encoded:
                 options = c.ForwardOptions(flags=flags, n_threads=self.n_threads, logits_to_keep=keep, features=encoded,
                                            cancel=flag)
-                c.check(function(model, given, ctypes.byref(options), ctypes.byref(outputs.pointer)))
+                c.check(c.lib.pg_forward(model, given, ctypes.byref(options), ctypes.byref(outputs.pointer)))
 
         interruptible(work, cancel)
         return outputs
@@ -379,7 +379,7 @@ class PaliGemmaForConditionalGeneration:
         interruptible(work, cancel)
         with result.use() as pointer:
             n_rows = c.lib.pg_result_get_n_rows(pointer)
-        return [array(result, c.lib.pg_result_row_ids, row) for row in range(n_rows)]
+        return [array(result, c.lib.pg_result_get_ids, row) for row in range(n_rows)]
 
     def _feed(self, streamer: Any, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> np.ndarray:
         """The new ids of one row, handed to a streamer as they come."""

@@ -187,8 +187,8 @@ class PaliGemmaProcessor:
         rows = None if images is None else _images.as_rows(images)
         counts = _image_counts(texts, rows, image_counts, parsed=mode == "hf" and not literal)
         encode = _encode_options(options, self.tokenizer, mode, flags=(
-            (c.ENCODE_LITERAL if literal else 0) | (c.IMAGE_EXIF if exif else 0)
-            | (c.TRUNCATE_KEEP_ENDS if keep_ends else 0) | (c.SUFFIX_OPEN if suffix_open else 0)))
+            (c.ENCODE_LITERAL if literal else 0) | (c.ENCODE_EXIF if exif else 0)
+            | (c.ENCODE_KEEP_ENDS if keep_ends else 0) | (c.ENCODE_OPEN_SUFFIX if suffix_open else 0)))
         if max_image_pixels is not None:
             encode.max_image_pixels = max_image_pixels
 
@@ -385,7 +385,7 @@ def _encode_options(options: dict[str, Any], tokenizer: PaliGemmaTokenizer, mode
         raise ValueError("Truncation and padding are both activated but truncation length "
                          f"({max_length}) is not a multiple of pad_to_multiple_of ({multiple}).")
     return c.EncodeOptions(
-        flags=flags | (c.TRUNCATE if cuts else 0), mode=c.MODES[mode], padding=kind,
+        flags=flags | (c.ENCODE_TRUNCATE if cuts else 0), mode=c.MODES[mode], padding=kind,
         padding_side=_side("padding_side", options["padding_side"] or tokenizer.padding_side),
         pad_to_multiple_of=multiple or 0, max_length=max_length or 0, truncation=c.TRUNCATIONS[truncation] if cuts else 0,
         truncation_side=_side("truncation_side", tokenizer.truncation_side))

@@ -134,7 +134,7 @@ class PaliGemmaTokenizer:
         memory = (ctypes.c_int64 * max(len(known), 1))(*known)
         with self._handle.use() as pointer:
             return c.copied_text(c.lib.pg_processor_decode, pointer, memory, len(known),
-                                 c.SKIP_SPECIAL if skip_special_tokens else 0)
+                                 c.DECODE_SKIP_SPECIAL if skip_special_tokens else 0)
 
     def batch_decode(self, sequences: Any, skip_special_tokens: bool = False,
                      clean_up_tokenization_spaces: bool | None = None, **unused: Any) -> list[str]:

@@ -35,7 +35,7 @@ ResultInfo = pglib.structure("ResultInfo", "stop:i32 n_prompt:i64 n_new:i64 enco
 # ---- measuring: a point is {part, weights, at, image, prompt, first, decode}, s and new tokens a second ----
 
 def bench(args, model, threads, text_tokens):
-    command = [os.path.join(args.build, "examples", "paligemma"), "bench", model, "--json", "--no-roofs", "--threads",
+    command = [os.path.join(args.build, "paligemma"), "bench", model, "--json", "--no-roofs", "--threads",
                str(threads), "--prompt-tokens", str(text_tokens), "--rounds", str(args.rounds), "--new-tokens", "8"]
     b = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     return dict(weights=b["weights"], size=b["image_size"], image=b["image_s"]["best"], prompt=b["prefill_s"]["best"],
@@ -88,7 +88,7 @@ class Run:
     def measure(self):
         args, first_of, at_sizes = self.args, {}, []
         for model in args.model:
-            command = [os.path.join(args.build, "examples", "paligemma"), "info", "--json", model]
+            command = [os.path.join(args.build, "paligemma"), "info", "--json", model]
             info = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
             first_of.setdefault(info["weights"], model)
             at_sizes.append((info["image"]["size"], model))

@@ -148,10 +148,10 @@ static void run_generate(const golden *g, pg_model *model, pg_processor *process
     CHECK(pg_generate_options_init(&options, sizeof options));
     options.max_new_tokens = (int32_t)number(g->json, "max_new_tokens");
     CHECK(pg_generate(model, processor, inputs, &options, &result));
-    assert_string_equal(pg_result_text(result), json_string_value(json_object_get(g->json, "text")));
-    CHECK(pg_result_ids(result, &ids));
+    assert_string_equal(pg_result_get_text(result, 0), json_string_value(json_object_get(g->json, "text")));
+    CHECK(pg_result_get_ids(result, 0, &ids));
     check_ids(g, "ids", ids.data, ids.shape[0]);
-    CHECK(pg_result_get_info(result, &info));
+    CHECK(pg_result_get_info(result, 0, &info));
     assert_string_equal(info.stop == PG_STOP_EOS ? "eos" : "length",
                         json_string_value(json_object_get(g->json, "stop")));
     pg_result_close(&result);

@@ -20,7 +20,7 @@ from transformers import AutoProcessor, logging  # noqa: E402
 from transformers.generation import GenerationMixin  # noqa: E402
 
 import pglib  # noqa: E402
-import random_images  # noqa: E402
+import image_files  # noqa: E402
 import vocabularies  # noqa: E402
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "golden"))
@@ -184,7 +184,7 @@ def random_images(rng, n):
     for _ in range(n):
         kind = int(rng.choice(FORMATS))
         mode = "L" if kind == pglib.GRAY8 else ["RGB", "L", "P", "CMYK"][rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])]
-        out.append((np.asarray(random_images.draw(rng, mode).convert("RGB")), kind))
+        out.append((np.asarray(image_files.draw(rng, mode).convert("RGB")), kind))
     return out
 
 

@@ -247,7 +247,7 @@ def check_random_vocabularies(program, seed, n):
 
 # ----------------------------------------------------------------------------------------------------------- batches
 
-TRUNCATE, SUFFIX_OPEN = 8, 32
+TRUNCATE, SUFFIX_OPEN = 4, 16
 BIG_VISION, MAX_LENGTH, RIGHT = 1, 1, 2  # PG_MODE_, PG_PADDING_, PG_SIDE_
 
 

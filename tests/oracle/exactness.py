@@ -27,7 +27,7 @@ import compare
 import forward_live
 import live
 import pglib
-import random_images
+import image_files
 import reference
 
 DEMO = os.path.join(compare.ROOT, "examples", "demo")
@@ -223,7 +223,7 @@ def random_prompts(seed, folder):
     rng = np.random.default_rng([seed, 62])
 
     def draw(i):
-        return random_images.write(rng, os.path.join(folder, f"image{i}"))[0], live.prompt(rng)
+        return image_files.write(rng, os.path.join(folder, f"image{i}"))[0], live.prompt(rng)
     return draw
 
 

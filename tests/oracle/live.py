@@ -26,7 +26,7 @@ from transformers import AutoConfig
 import checkpoints
 import compare
 import pglib
-import random_images
+import image_files
 import reference
 import seeded
 import vocabularies
@@ -73,7 +73,7 @@ class Case(seeded.SeededCase):
         self.expect(self.check_config(), f"info; {describe(spec)}")
         self.compare_pixels(library, ref)
         for i in range(N_PROMPTS):
-            path, what = random_images.write(self.rng, os.path.join(self.folder, f"image{i}"))
+            path, what = image_files.write(self.rng, os.path.join(self.folder, f"image{i}"))
             self.compare_text(ref, path, prompt(self.rng), int(self.rng.integers(1, 24)), f"{what}; {describe(spec)}")
 
     def choose_eos(self, ref):
@@ -92,7 +92,7 @@ class Case(seeded.SeededCase):
 
     def check_config(self):
         """pg_model_get_config, as `paligemma info` tells it, against every field of the HF config, defaults included."""
-        tool = os.path.join(self.build, "examples", "paligemma")
+        tool = os.path.join(self.build, "paligemma")
         done = subprocess.run([tool, "info", "--json", self.folder], capture_output=True)
         if done.returncode != 0:
             return [f"paligemma info, status {done.returncode}: {done.stderr.decode(errors='replace').strip()}"]
@@ -105,7 +105,7 @@ class Case(seeded.SeededCase):
     def compare_pixels(self, library, ref):
         with pglib.Processor(library, self.folder) as processor:
             for i in range(N_IMAGES):
-                path, what = random_images.write(self.rng, os.path.join(self.folder, "image"))
+                path, what = image_files.write(self.rng, os.path.join(self.folder, "image"))
                 for flags in (0, pglib.EXIF):
                     expected = ref.inputs(reference.open_image(path, flags == pglib.EXIF), "en")["pixel_values"].numpy()
                     try:
@@ -142,7 +142,7 @@ class Case(seeded.SeededCase):
         self.expect(self.check_tool(ref, result, limits, path, text, n_new), f"tool, {what}")
 
     def check_tool(self, ref, result, limits, path, text, n_new):
-        tool = os.path.join(self.build, "examples", "paligemma")
+        tool = os.path.join(self.build, "paligemma")
         answers = []
         for threads in "123":
             done = subprocess.run([tool, "run", "--json", "--max-new-tokens", str(n_new), "--threads", threads, "--",

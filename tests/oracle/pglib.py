@@ -5,17 +5,19 @@ import os
 import numpy as np
 
 OK, EOS, LENGTH = 0, 1, 2
-LITERAL, EXIF, SKIP_SPECIAL, TRUNCATE, KEEP_ENDS, SUFFIX_OPEN = 1, 2, 4, 8, 16, 32
+LITERAL, EXIF, TRUNCATE, KEEP_ENDS, SUFFIX_OPEN = 1, 2, 4, 8, 16
+SKIP_SPECIAL = 1
 PADDINGS = {"longest": 0, "max_length": 1, "none": 2}
 SIDES = {None: 0, "left": 1, "right": 2}
 TRUNCATIONS = {"longest_first": 0, "only_first": 1, "only_second": 2}
 RGB8, BGR8, RGBA8, BGRA8, GRAY8 = 1, 2, 3, 4, 5
 ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE, ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 1, 2, 4, 8, 16, 32
 NO_LOGITS, HIDDEN_STATES, LAST_HIDDEN, LOSS_PER_ROW, SKIP_PADDING = 1, 2, 4, 8, 16
+EMBEDDINGS = 53
 WEIGHTS = {"stored": 0, "int8": 1, "int4": 2}
 ARITHMETIC_BF16 = 2
 CPU_MASKS = {"plain C": 1, "AVX2": 3, "AVX-512": 7}
-DTYPES = {1: np.float32, 2: np.uint16, 3: np.float16, 4: np.int64, 5: np.uint8, 6: np.int32}
+DTYPES = {1: np.float32, 2: np.uint16, 3: np.float16, 4: np.int64}
 NUMBERS = {np.dtype(kind): number for number, kind in DTYPES.items()}
 
 
@@ -48,13 +50,13 @@ class Tensor(structure("Tensor", "dtype:i32 n_dims:i32 reserved:u32 shape:i64x4 
 
 Image = structure("Image", "format:i32 width:i32 height:i32 planes:ptrx4 strides:i64x4 path:ptr n_bytes:u64")
 RUN = "progress:ptr progress_user:ptr cancel:ptr"
-ModelOptions = structure("ModelOptions", f"reserved:u32 cpu_mask:u64 allocator:ptr log:ptr log_user:ptr {RUN} "
-                                         "weights:i32 flags:u32 arithmetic:i32 reserved2:u32")
+ModelOptions = structure("ModelOptions", f"flags:u32 cpu_mask:u64 allocator:ptr log:ptr log_user:ptr {RUN} "
+                                         "weights:i32 arithmetic:i32 n_threads:i32 reserved:u32")
 ModelInfo = structure("ModelInfo", "gemma_version:i32 n_parameters:u64 n_bytes_mapped:u64 cpu_used:u64 n_files:u32 "
                                    "n_tensors:u32 dtypes:u32 image_size:i32 n_image_tokens:i32 vocab_size:i32 "
                                    "weights:i32 arithmetic:i32")
 EncodeOptions = structure("EncodeOptions", "flags:u32 max_image_pixels:i64 mode:i32 padding:i32 padding_side:i32 "
-                                           "pad_to_multiple_of:i32 max_length:i64 truncation:i32 truncation_side:i32")
+                                           "pad_to_multiple_of:i32 max_length:i64 truncation:i32 truncation_side:i32 cancel:ptr")
 Batch = structure("Batch", "n_prompts:i32 n_suffixes:i32 n_images:i32 n_image_counts:i32 reserved:u32 prompts:ptr "
                            "suffixes:ptr prompt_sizes:ptr suffix_sizes:ptr images:ptr image_counts:ptr")
 RowInfo = structure("RowInfo", "events:u32 first_token:i64 n_tokens:i64 n_suffix:i64 n_truncated:i64 first_image:i64 "
@@ -63,7 +65,7 @@ InputArrays = structure("InputArrays", "reserved:u32 input_ids:ptr inputs_embeds
                                        "token_type_ids:ptr labels:ptr position_ids:ptr pixel_values:ptr allocator:ptr")
 SessionOptions = structure("SessionOptions", f"n_threads:i32 max_new_tokens:i32 max_prompt_tokens:i32 {RUN}")
 GenerateOptions = structure("GenerateOptions", f"flags:u32 max_new_tokens:i32 n_threads:i32 features:ptr on_text:ptr "
-                                               f"on_text_user:ptr {RUN} on_row_text:ptr on_row_text_user:ptr")
+                                               f"on_text_user:ptr {RUN}")
 ForwardOptions = structure("ForwardOptions", f"flags:u32 n_threads:i32 reserved:u32 logits_to_keep:i64 features:ptr "
                                              f"{RUN}")
 RunOptions = structure("RunOptions", f"n_threads:i32 {RUN}")
@@ -147,11 +149,13 @@ class Model(_Handle):
         return self.info().cpu_used
 
     def forward(self, inputs, features=None, embed=False, n_threads=1, **options):
-        """pg_forward(), or pg_embed(); one thread is the fastest for models this small. -> Outputs"""
+        """pg_forward(); one thread is the fastest for models this small. -> Outputs"""
         outputs = Outputs(self.library)
+        if embed:
+            options["flags"] = EMBEDDINGS
         options = self.library.options(ForwardOptions, "forward_options", n_threads=n_threads, **options)
         options.features = features.pointer if features else None
-        self.library.call("pg_embed" if embed else "pg_forward", self.pointer, inputs.pointer, c.byref(options),
+        self.library.call("pg_forward", self.pointer, inputs.pointer, c.byref(options),
                           c.byref(outputs.pointer))
         return outputs
 
@@ -163,11 +167,11 @@ class Model(_Handle):
         self.library.call("pg_generate", self.pointer, processor.pointer, inputs.pointer, c.byref(options),
                           c.byref(result.pointer))
         so, rows = self.library.so, []
-        so.pg_result_row_text.restype = c.c_char_p
+        so.pg_result_get_text.restype = c.c_char_p
         with result:
             for row in range(so.pg_result_get_n_rows(result.pointer)):
-                ids = result._tensor("pg_result_row_ids", c.c_int64(row))
-                rows.append((ids.tolist(), so.pg_result_row_text(result.pointer, c.c_int64(row)).decode()))
+                ids = result._tensor("pg_result_get_ids", c.c_int64(row))
+                rows.append((ids.tolist(), so.pg_result_get_text(result.pointer, c.c_int64(row)).decode()))
         return rows
 
     def encode_image(self, inputs, n_threads=1):

@@ -48,7 +48,7 @@ STAGES = ["image features", "embeddings", "decoder layers", "final norm", "logit
 
 def convert(build, folder, out, weights):
     """-> None, or why not"""
-    done = subprocess.run([os.path.join(build, "examples", "paligemma"), "convert", folder, out, "--weights", weights],
+    done = subprocess.run([os.path.join(build, "paligemma"), "convert", folder, out, "--weights", weights],
                           capture_output=True, text=True)
     return done.stderr.strip() if done.returncode else None
 

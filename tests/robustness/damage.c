@@ -122,7 +122,8 @@ static void use_processor(const pg_processor *processor) {
     pg_detokenizer *detokenizer = NULL;
     if (!returned("tokenize", pg_processor_tokenize(processor, text, 0, ids, 256, &n), NULL)) return;
     returned("decode", pg_processor_decode(processor, ids, n < 256 ? n : 256, 0, out, sizeof out, &needed), NULL);
-    if (MADE("detokenizer", pg_detokenizer_create(processor, PG_DECODE_SKIP_SPECIAL, &detokenizer), detokenizer, NULL)) {
+    if (MADE("detokenizer", pg_detokenizer_create(processor, PG_DECODE_SKIP_SPECIAL, &detokenizer), detokenizer,
+             NULL)) {
         const char *piece;
         for (size_t i = 0; i < n && i < 256; i++)
             if (!returned("push", pg_detokenizer_push(detokenizer, ids[i], &piece, NULL), NULL)) break;

@@ -1,6 +1,6 @@
 /*
- * pg_model_convert() on a disk that fails, and in a process that is killed: at each of its system calls in turn. What is
- * there afterwards is the whole folder or none that opens, and the next conversion needs no help.
+ * pg_model_convert() on a disk that fails, and in a process that is killed: at each of its system calls in turn. What
+ * is there afterwards is the whole folder or none that opens, and the next conversion needs no help.
  *
  * The calls are defined here, in the program, and so found before the C library's.
  */

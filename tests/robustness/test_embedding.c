@@ -157,7 +157,7 @@ static void *generate_some(void *user) {
         options.n_threads = w->n_threads;
         options.max_new_tokens = 16;
         if (pg_generate(w->h->model, w->h->processor, inputs, &options, &result) != PG_OK ||
-            pg_result_ids(result, &ids) != PG_OK) {
+            pg_result_get_ids(result, 0, &ids) != PG_OK) {
             w->differs = 1;
         } else if (w->n == 0) {
             w->n = (size_t)ids.shape[0];
@@ -551,7 +551,7 @@ static void another_thread_cancels(void **state) {
     options.n_threads = 2;
     OK(pg_generate(h.model, h.processor, h.inputs, &options, &result));
     pg_result_info info = {.struct_size = sizeof info};
-    OK(pg_result_get_info(result, &info));
+    OK(pg_result_get_info(result, 0, &info));
     pg_result_close(&result);
     for (int32_t phase = PG_PHASE_VISION; phase <= PG_PHASE_PREFILL; phase++) {
         double whole = phase == PG_PHASE_VISION ? info.vision_seconds : info.prefill_seconds;
@@ -678,7 +678,7 @@ static void handles_close_in_any_order(void **state) {
                 assert_true(status >= 0 || status == PG_ERROR_STATE);
             }
             if (!closed[DETOKENIZER]) OK(pg_detokenizer_push(detokenizer, 5, &text, NULL));
-            if (!closed[RESULT]) assert_non_null(pg_result_text(result));
+            if (!closed[RESULT]) assert_non_null(pg_result_get_text(result, 0));
             pg_tensor tensor = {.struct_size = sizeof tensor};
             if (!closed[FEATURES]) OK(pg_features_get_tensor(features, &tensor));
             if (!closed[INPUTS]) OK(pg_inputs_get_tensor(h.inputs, "pixel_values", &tensor));
@@ -695,7 +695,7 @@ static void handles_close_in_any_order(void **state) {
     pg_cancel_close(NULL);
     pg_cancel_request(NULL);
     pg_cancel_clear(NULL);
-    assert_string_equal(pg_result_text(NULL), "");
+    assert_string_equal(pg_result_get_text(NULL, 0), "");
 }
 
 /* ------------------------------------------------------------------------------------- what belongs to the host */

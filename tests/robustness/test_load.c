@@ -51,7 +51,7 @@ static size_t use(void *library, const char *folder, int64_t ids[16]) {
     __typeof__(pg_inputs_close) *inputs_close;
     __typeof__(pg_generate_options_init) *options_init;
     __typeof__(pg_generate) *generate;
-    __typeof__(pg_result_ids) *result_ids;
+    __typeof__(pg_result_get_ids) *result_ids;
     __typeof__(pg_result_close) *result_close;
     __typeof__(pg_last_error) *last_error;
     *(void **)&model_open = symbol(library, "pg_model_open");
@@ -63,7 +63,7 @@ static size_t use(void *library, const char *folder, int64_t ids[16]) {
     *(void **)&inputs_close = symbol(library, "pg_inputs_close");
     *(void **)&options_init = symbol(library, "pg_generate_options_init");
     *(void **)&generate = symbol(library, "pg_generate");
-    *(void **)&result_ids = symbol(library, "pg_result_ids");
+    *(void **)&result_ids = symbol(library, "pg_result_get_ids");
     *(void **)&result_close = symbol(library, "pg_result_close");
     *(void **)&last_error = symbol(library, "pg_last_error");
     pg_model *model = NULL;
@@ -82,7 +82,7 @@ static size_t use(void *library, const char *folder, int64_t ids[16]) {
            "the error of a missing folder");
     int ok = model_open(folder, NULL, &model) == 0 && processor_open(folder, NULL, &processor) == 0 &&
              encode(processor, &image, "the cat", NULL, &inputs) == 0 &&
-             generate(model, processor, inputs, &options, &result) == 0 && result_ids(result, &tensor) == 0;
+             generate(model, processor, inputs, &options, &result) == 0 && result_ids(result, 0, &tensor) == 0;
     expect(ok, "generating");
     if (ok) {
         n = (size_t)tensor.shape[0];

@@ -305,7 +305,7 @@ static void rows_of_generate(void **state) {
             options.max_new_tokens = NEW_TOKENS;
             options.progress = on_progress;
             options.progress_user = &g;
-            options.on_row_text = on_text;
+            options.on_text = on_text;
             pg_status status = pg_generate(f.model, f.processor, f.rows, &options, &results[k]);
             atomic_store(&counting, 0);
             if (status < 0) fail_msg("%s: %s", pg_status_name(status), pg_last_error());
@@ -315,7 +315,7 @@ static void rows_of_generate(void **state) {
             f.memory.fail_from = 0;
         }
         for (int64_t r = 0; r < N_ROWS; r++)
-            assert_string_equal(pg_result_row_text(results[0], r), pg_result_row_text(results[1], r));
+            assert_string_equal(pg_result_get_text(results[0], r), pg_result_get_text(results[1], r));
         pg_result_close(&results[0]);
         pg_result_close(&results[1]);
         tear_down(&f);

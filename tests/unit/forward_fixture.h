@@ -171,6 +171,12 @@ static inline pg_outputs *forward(const tiny *m, const batch *b, int without, ui
     return out;
 }
 
+/* What retrieval and action heads take. */
+static inline pg_status embed(const pg_model *of, const pg_inputs *in, pg_outputs **out) {
+    pg_forward_options options = options_of(PG_FORWARD_EMBEDDINGS);
+    return pg_forward(of, in, &options, out);
+}
+
 /* The tensor's values; its shape must be as given. */
 static inline const float *get(const pg_outputs *out, const char *name, int n_dims, int64_t a, int64_t b, int64_t c,
                                int64_t d) {
@@ -225,8 +231,8 @@ static inline pg_result *generate(const tiny *m, const batch *b, int without, in
     options.max_new_tokens = NEW_TOKENS;
     options.n_threads = n_threads;
     if (h) {
-        options.on_row_text = hear;
-        options.on_row_text_user = h;
+        options.on_text = hear;
+        options.on_text_user = h;
     }
     OK(create(b, m, without, NULL, &in));
     OK(pg_generate(m->model, m->processor, in, &options, &result));
@@ -237,13 +243,13 @@ static inline pg_result *generate(const tiny *m, const batch *b, int without, in
 static inline void same_row(const pg_result *a, int64_t row_a, const pg_result *b, int64_t row_b) {
     pg_tensor x = {.struct_size = sizeof x}, y = x;
     pg_result_info i = {.struct_size = sizeof i}, j = i;
-    OK(pg_result_row_ids(a, row_a, &x));
-    OK(pg_result_row_ids(b, row_b, &y));
+    OK(pg_result_get_ids(a, row_a, &x));
+    OK(pg_result_get_ids(b, row_b, &y));
     assert_int_equal(x.shape[0], y.shape[0]);
     assert_memory_equal(x.data, y.data, (size_t)x.shape[0] * sizeof(int64_t));
-    assert_string_equal(pg_result_row_text(a, row_a), pg_result_row_text(b, row_b));
-    OK(pg_result_get_row_info(a, row_a, &i));
-    OK(pg_result_get_row_info(b, row_b, &j));
+    assert_string_equal(pg_result_get_text(a, row_a), pg_result_get_text(b, row_b));
+    OK(pg_result_get_info(a, row_a, &i));
+    OK(pg_result_get_info(b, row_b, &j));
     assert_int_equal(i.stop, j.stop);
     assert_int_equal(i.n_prompt_tokens, j.n_prompt_tokens);
     assert_int_equal(i.n_new_tokens, x.shape[0]);

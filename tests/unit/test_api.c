@@ -111,8 +111,8 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_generate(model, processor, NULL, NULL, &r));
     ARGUMENT(pg_generate(model, processor, inputs, NULL, NULL));
     ARGUMENT(pg_generate(model, processor, text_only, NULL, &r)); /* neither pixels nor features */
-    ARGUMENT(pg_result_ids(NULL, &tensor));
-    ARGUMENT(pg_result_get_info(NULL, &result_info));
+    ARGUMENT(pg_result_get_ids(NULL, 0, &tensor));
+    ARGUMENT(pg_result_get_info(NULL, 0, &result_info));
     ARGUMENT(pg_features_create(NULL, inputs, NULL, &f));
     ARGUMENT(pg_features_create(model, NULL, NULL, &f));
     ARGUMENT(pg_features_create(model, inputs, NULL, NULL));
@@ -227,7 +227,6 @@ static void config_and_info(void **state) {
     assert_int_equal(about.n_image_tokens, 9);
     assert_int_equal(about.image_size, 12);
     assert_int_equal(about.resample, 3);
-    assert_int_equal(about.tokenizer_source, 2);
     assert_int_equal(about.pad_id, 0);
     assert_int_equal(about.eos_id, 1);
     assert_int_equal(about.bos_id, 2);
@@ -411,8 +410,9 @@ typedef struct heard {
     size_t n, stop_after;
 } heard;
 
-static int32_t on_text(void *user, const char *text, size_t size, int64_t token) {
+static int32_t on_text(void *user, int64_t row, const char *text, size_t size, int64_t token) {
     heard *h = user;
+    if (row != 0) return -1;
     bytes_add(&h->text, text, size);
     if (text[size] != 0) return -1;
     if (h->n < 64) h->ids[h->n] = token;
@@ -475,8 +475,8 @@ static void session_states_and_generate_agree(void **state) {
         h.n = h.text.size = 0;
         generate.features = round ? features : NULL;
         OK(pg_generate(model, processor, round ? text_only : inputs, &generate, &result));
-        OK(pg_result_ids(result, &ids));
-        OK(pg_result_get_info(result, &info));
+        OK(pg_result_get_ids(result, 0, &ids));
+        OK(pg_result_get_info(result, 0, &info));
         assert_int_equal(ids.shape[0], n[0]);
         assert_memory_equal(ids.data, tokens[0], n[0] * sizeof token);
         assert_int_equal(info.n_new_tokens, n[0]);
@@ -486,7 +486,7 @@ static void session_states_and_generate_agree(void **state) {
         if (round) assert_true(info.vision_seconds == 0);
         char text[512];
         OK(pg_processor_decode(processor, ids.data, n[0], PG_DECODE_SKIP_SPECIAL, text, sizeof text, NULL));
-        assert_string_equal(pg_result_text(result), text);
+        assert_string_equal(pg_result_get_text(result, 0), text);
         assert_string_equal((char *)h.text.data, text);
         assert_true(h.n >= n[0]);
         pg_result_close(&result);
@@ -494,11 +494,11 @@ static void session_states_and_generate_agree(void **state) {
     h.n = h.text.size = 0;
     h.stop_after = 2;
     OK(pg_generate(model, processor, text_only, &generate, &result));
-    OK(pg_result_get_info(result, &info));
-    OK(pg_result_ids(result, &ids));
+    OK(pg_result_get_info(result, 0, &info));
+    OK(pg_result_get_ids(result, 0, &ids));
     assert_int_equal(info.stop, PG_STOP_CALLBACK);
     assert_int_equal(ids.shape[0], 2);
-    assert_string_equal((char *)h.text.data, pg_result_text(result));
+    assert_string_equal((char *)h.text.data, pg_result_get_text(result, 0));
     pg_result_close(&result);
     bytes_free(&h.text);
 

@@ -270,7 +270,8 @@ static void images_are_counted(void **state) {
     assert_row(1, 0, "b\n", NULL);
     assert_row(2, 1, "c\n", NULL);
     assert_int_equal(info_of(2).first_image, 2);
-    ERROR(pg_inputs_get_tensor(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
+    ERROR(pg_inputs_get_tensor(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}),
+          PG_ERROR_NOT_FOUND);
     with_images(c, 3);
     run(c);
     assert_int_equal(tensor("pixel_values").shape[0], 3);

@@ -1,4 +1,4 @@
-/* How calls of pg_forward, pg_embed and pg_generate go: threads, progress, cancel, memory that fails, bad input. */
+/* How calls of pg_forward and pg_generate go: threads, progress, cancel, memory that fails, bad input. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -139,7 +139,8 @@ static void progress_and_cancel(void **state) {
     options.cancel = generate_options.cancel = cancel;
     w = (watch){0};
     ERROR(pg_forward(m->model, in, &options, &out), PG_ERROR_CANCELLED);
-    ERROR(pg_embed(m->model, in, &options, &out), PG_ERROR_CANCELLED);
+    options.flags |= PG_FORWARD_EMBEDDINGS;
+    ERROR(pg_forward(m->model, in, &options, &out), PG_ERROR_CANCELLED);
     ERROR(pg_generate(m->model, m->processor, in, &generate_options, &result), PG_ERROR_CANCELLED);
     pg_cancel_close(&cancel);
     pg_inputs_close(&in);
@@ -231,7 +232,7 @@ static pg_status call(const tiny *m, const pg_inputs *in, int which) {
     if (which < 2)
         status = pg_forward(m->model, in, &options, &out);
     else if (which == 2)
-        status = pg_embed(m->model, in, NULL, &out);
+        status = embed(m->model, in, &out);
     else
         status = pg_generate(m->model, m->processor, in, &generate_options, &result);
     assert_true(status >= 0 || (!out && !result));
@@ -315,7 +316,7 @@ static void bad_rows(void **state) {
     OK(create(&b, m, 0, NULL, &in));
     ERROR(pg_forward(m->model, in, NULL, &out), PG_ERROR_ARGUMENT);
     assert_non_null(strstr(pg_last_error(), "row 1: the label of token 7"));
-    OK(pg_embed(m->model, in, NULL, &out));
+    OK(embed(m->model, in, &out));
     pg_outputs_close(&out);
     pg_inputs_close(&in);
 
@@ -328,9 +329,9 @@ static void bad_rows(void **state) {
     assert_non_null(strstr(pg_last_error(), "2 rows"));
     pg_session_close(&session);
     OK(pg_generate_options_init(&options, sizeof options));
-    options.on_text = (pg_text_fn)(uintptr_t)1; /* never called */
+    options.flags = 1;
     ARGUMENT(pg_generate(m->model, m->processor, in, &options, &result));
-    assert_non_null(strstr(pg_last_error(), "2 rows"));
+    assert_non_null(strstr(pg_last_error(), "flags is 0x1"));
     pg_forward_options forward_options = options_of(0);
     forward_options.logits_to_keep = b.n_tokens + 1;
     ARGUMENT(pg_forward(m->model, in, &forward_options, &out));

@@ -154,7 +154,7 @@ static void write_shard(const checkpoint *c, const char *name, int shard, int pa
     for (int i = 0; i < c->n; i++) {
         const tensor *t = &c->tensors[i];
         if (t->shard != shard) continue;
-        size_t size = (size_t)count(t) * (t->dtype == PG_DTYPE_U8 ? 1 : pgi_dtype_size(t->dtype));
+        size_t size = (size_t)count(t) * (t->dtype == PGI_DTYPE_U8 ? 1 : pgi_dtype_size(t->dtype));
         n += (size_t)sprintf(text + n, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, dtype_name(t->dtype));
         for (int k = 0; k < t->n_dims; k++)
             n += (size_t)sprintf(text + n, k ? ",%lld" : "%lld", (long long)t->shape[k]);
@@ -176,7 +176,7 @@ static void write_shard(const checkpoint *c, const char *name, int shard, int pa
             uint16_t half = t->dtype == PG_DTYPE_BF16 ? (uint16_t)(bits >> 16) : to_f16(value);
             if (t->dtype == PG_DTYPE_F32)
                 memcpy(at, &bits, 4), at += 4;
-            else if (t->dtype == PG_DTYPE_U8)
+            else if (t->dtype == PGI_DTYPE_U8)
                 at++;
             else
                 memcpy(at, &half, 2), at += 2;
@@ -363,7 +363,7 @@ static void vectors_are_aligned_and_extra_tensors_ignored(void **state) {
     int n = c.n;
     ADD2(&c, 'v', 3, 3, "head.attention.in_proj_weight");
     ADD1(&c, 0, 5, "language_model.model.layers.0.self_attn.rotary_emb.inv_freq");
-    ADD1(&c, 0, 5, "something.else")->dtype = PG_DTYPE_U8;
+    ADD1(&c, 0, 5, "something.else")->dtype = PGI_DTYPE_U8;
     write_config(1, "", "");
     for (int padding = 0; padding < 8; padding++) {
         write_files(&c, 1, padding);
@@ -480,7 +480,7 @@ static void binding_errors_name_the_tensor(void **state) {
         assert_error(open_all(MEMORY, NULL, &o), PG_ERROR_FORMAT, kept.name, "found shape [");
         assert_message("model.safetensors");
         c.tensors[i] = kept;
-        c.tensors[i].dtype = PG_DTYPE_U8; /* written as I8 */
+        c.tensors[i].dtype = PGI_DTYPE_U8; /* written as I8 */
         write_files(&c, 1, 0);
         assert_error(open_all(MEMORY, NULL, &o), PG_ERROR_UNSUPPORTED, kept.name, "found dtype I8");
         c.tensors[i] = kept;

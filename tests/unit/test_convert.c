@@ -1,6 +1,6 @@
 /*
- * pg_model_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals, what is
- * left behind, metadata of other versions and damaged ones. docs/FORMATS.md is the specification.
+ * pg_model_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals,
+ * what is left behind, metadata of other versions and damaged ones. docs/FORMATS.md is the specification.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /*
- * pg_forward and pg_embed on tiny random models: what must be equal to something else of this library. That the numbers
+ * pg_forward on tiny random models: what must be equal to something else of this library. That the numbers
  * are the reference's is for tests/oracle and tests/golden.
  */
 #include <setjmp.h>
@@ -248,10 +248,7 @@ static void what_was_not_asked_for_is_not_there(void **state) {
     ARGUMENT(pg_forward(NULL, in, NULL, &out));
     ARGUMENT(pg_forward(m->model, NULL, NULL, &out));
     ARGUMENT(pg_forward(m->model, in, NULL, NULL));
-    ARGUMENT(pg_embed(NULL, in, NULL, &out));
-    ARGUMENT(pg_embed(m->model, NULL, NULL, &out));
-    ARGUMENT(pg_embed(m->model, in, NULL, NULL));
-    OK(pg_embed(m->model, in, NULL, &out)); /* labels are there, a loss is not */
+    OK(embed(m->model, in, &out)); /* labels are there, a loss is not */
     ERROR(pg_outputs_get_tensor(out, "loss", &tensor), PG_ERROR_NOT_FOUND);
     ERROR(pg_outputs_get_tensor(out, "logits", &tensor), PG_ERROR_NOT_FOUND);
     pg_outputs_close(&out);
@@ -269,7 +266,7 @@ static void embed_is_the_last_hidden_state(void **state) {
         make_batch(&b, m, specs, 3, RIGHT, 1);
         const int64_t size = b.n_rows * b.n_tokens * m->hidden;
         OK(create(&b, m, 0, NULL, &in));
-        OK(pg_embed(m->model, in, NULL, &embedded));
+        OK(embed(m->model, in, &embedded));
         pg_outputs *out = forward(m, &b, 0, PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN);
         const float *states = get(out, "hidden_states", 4, m->n_layers + 1, b.n_rows, b.n_tokens, m->hidden);
         const float *last = get(out, "last_hidden_state", 3, b.n_rows, b.n_tokens, m->hidden, 1);

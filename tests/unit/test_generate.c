@@ -22,9 +22,9 @@ static void batches_generate_what_rows_do(void **state) {
                 make_batch(&alone, m, &specs[r], 1, LEFT, 0);
                 pg_result *single = generate(m, &alone, 0, 1, NULL);
                 same_row(together, r, single, 0);
-                assert_string_equal(h.text[r].data ? (char *)h.text[r].data : "", pg_result_text(single));
+                assert_string_equal(h.text[r].data ? (char *)h.text[r].data : "", pg_result_get_text(single, 0));
                 pg_result_info info = {.struct_size = sizeof info};
-                OK(pg_result_get_info(single, &info));
+                OK(pg_result_get_info(single, 0, &info));
                 assert_int_equal(info.n_prompt_tokens, b.length[r]);
                 pg_result_close(&single);
                 free(alone.pixels);
@@ -32,17 +32,16 @@ static void batches_generate_what_rows_do(void **state) {
             }
             pg_tensor ids = {.struct_size = sizeof ids};
             pg_result_info info = {.struct_size = sizeof info};
-            assert_null(pg_result_row_text(together, n));
-            assert_null(pg_result_row_text(together, -1));
-            ARGUMENT(pg_result_row_ids(together, n, &ids));
-            ARGUMENT(pg_result_get_row_info(together, -1, &info));
+            assert_string_equal(pg_result_get_text(together, n), "");
+            ARGUMENT(pg_result_get_ids(together, n, &ids));
+            ARGUMENT(pg_result_get_info(together, -1, &info));
             pg_result_close(&together);
             free(b.pixels);
         }
     }
     assert_int_equal(pg_result_get_n_rows(NULL), 0);
-    assert_null(pg_result_row_text(NULL, 0));
-    assert_string_equal(pg_result_text(NULL), "");
+    assert_null(pg_result_get_text(NULL, 0));
+    assert_string_equal(pg_result_get_text(NULL, 0), "");
 }
 
 static void batches_take_features_too(void **state) {
@@ -65,7 +64,7 @@ static void batches_take_features_too(void **state) {
         OK(pg_generate(m->model, m->processor, without, &options, &given));
         for (int r = 0; r < 5; r++) same_row(given, r, result, r);
         pg_result_info info = {.struct_size = sizeof info};
-        OK(pg_result_get_info(given, &info));
+        OK(pg_result_get_info(given, 0, &info));
         assert_true(info.vision_seconds == 0 && info.prefill_seconds > 0 && info.decode_seconds > 0);
         pg_result_close(&given);
         pg_result_close(&result);
@@ -174,7 +173,7 @@ static void a_callback_ends_its_row_alone(void **state) {
         for (int64_t r = 0; r < 6; r++) {
             pg_result_info info = {.struct_size = sizeof info};
             bytes_free(&h.text[r]);
-            OK(pg_result_get_row_info(result, r, &info));
+            OK(pg_result_get_info(result, r, &info));
             if (r != stopped) {
                 same_row(result, r, whole, r);
                 continue;

@@ -94,7 +94,8 @@ static void all_is_copied(void **state) {
     assert_same(made, "labels", &a.t_labels, 8);
     assert_same(made, "position_ids", &a.t_positions, 8);
     assert_same(made, "pixel_values", &a.t_pixels, 4);
-    ERROR(pg_inputs_get_tensor(made, "image_counts", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
+    ERROR(pg_inputs_get_tensor(made, "image_counts", &(pg_tensor){.struct_size = sizeof(pg_tensor)}),
+          PG_ERROR_NOT_FOUND);
     OK(pg_inputs_get_row_info(made, 0, &info));
     assert_int_equal(info.first_token, 2);
     assert_int_equal(info.n_tokens, 4);
@@ -120,7 +121,8 @@ static void what_is_left_out_is_filled_in(void **state) {
     assert_memory_equal(numbers(made, "position_ids"), counted, sizeof counted);
     for (int i = 0; i < B * T; i++) assert_int_equal(numbers(made, "token_type_ids")[i], 1); /* causal */
     ERROR(pg_inputs_get_tensor(made, "labels", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
-    ERROR(pg_inputs_get_tensor(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
+    ERROR(pg_inputs_get_tensor(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}),
+          PG_ERROR_NOT_FOUND);
     pg_inputs_close(&made);
     a.arrays.attention_mask = NULL;
     a.arrays.input_ids = NULL;
@@ -163,8 +165,8 @@ static void shapes_are_held_against_each_other(void **state) {
     a.t_types.n_dims = 1;
     fails("token_type_ids: found 1 dimensions", "2");
     fill(state);
-    a.t_ids.dtype = PG_DTYPE_I32;
-    fails("input_ids: found dtype 6 (i32)", "4 (i64)");
+    a.t_ids.dtype = 6; /* no array of the API has it */
+    fails("input_ids: found dtype 6 (?)", "4 (i64)");
     fill(state);
     a.t_ids.dtype = 99;
     fails("dtype 99 (?)", "i64");

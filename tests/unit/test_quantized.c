@@ -127,9 +127,9 @@ static void test_arithmetic_is_checked(void **state) {
         assert_non_null(strstr(pg_last_error(), "pg_model_options.arithmetic"));
     }
     OK(pg_model_options_init(&options, sizeof options));
-    options.reserved2 = 1;
+    options.reserved = 1;
     assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_ARGUMENT);
-    assert_non_null(strstr(pg_last_error(), "reserved2 is 1, expected 0"));
+    assert_non_null(strstr(pg_last_error(), "reserved is 1, expected 0"));
 }
 
 /* ---- opening that is stopped ---- */

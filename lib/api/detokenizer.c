@@ -1,0 +1,70 @@
+/* pg_detokenizer: ids to text one by one. */
+#include "api/structs.h"
+#include "processor/processor.h"
+#include "tokenizer/stream_decoder.h"
+
+struct pg_detokenizer {
+    pg_processor *processor; /* counted */
+    pgi_stream_decoder decoder;
+    pgi_buffer text; /* of the last call */
+};
+
+/* So that pushing ids allocates nothing: runs of byte pieces that are longer than this come in no text. */
+static pg_status reserve_detokenizer(pg_detokenizer *detokenizer, const pgi_tokenizer *tokenizer) {
+    enum { BYTE_RUN = 1024, MOST_TEXT = 1 << 20 };
+    size_t longest = pgi_tokenizer_longest_text(tokenizer);
+    PGI_TRY(pgi_stream_decoder_reserve(&detokenizer->decoder, BYTE_RUN));
+    return pgi_buffer_reserve(&detokenizer->text, 3 * BYTE_RUN + (longest < MOST_TEXT ? longest : MOST_TEXT));
+}
+
+pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, pg_detokenizer **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(processor);
+    PGI_TRY(pgi_flags_in(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
+    pg_detokenizer *detokenizer = pgi_alloc_zero(&processor->memory, 1, sizeof *detokenizer);
+    if (!detokenizer) return PG_ERROR_MEMORY;
+    detokenizer->processor = pgi_processor_retain(processor);
+    pgi_stream_decoder_init(&detokenizer->decoder, processor->tokenizer, (flags & PG_DECODE_SKIP_SPECIAL) != 0);
+    pgi_buffer_init(&detokenizer->text, &detokenizer->processor->memory);
+    *out = detokenizer;
+    pg_status status = reserve_detokenizer(detokenizer, processor->tokenizer);
+    if (status < 0) pg_detokenizer_close(out);
+    return status;
+}
+
+void pg_detokenizer_close(pg_detokenizer **detokenizer) {
+    if (!detokenizer || !*detokenizer) return;
+    pg_processor *processor = (*detokenizer)->processor;
+    pgi_stream_decoder_free(&(*detokenizer)->decoder);
+    pgi_buffer_free(&(*detokenizer)->text);
+    pgi_free(&processor->memory, *detokenizer);
+    pgi_processor_release(processor);
+    *detokenizer = NULL;
+}
+
+static pg_status hand_out(pg_detokenizer *detokenizer, pg_status status, const char **text, size_t *size) {
+    if (status < 0) return status;
+    *text = detokenizer->text.data ? (const char *)detokenizer->text.data : "";
+    if (size) *size = detokenizer->text.size;
+    return PG_OK;
+}
+
+static void clear_text(pgi_buffer *text) {
+    text->size = 0;
+    if (text->data) text->data[0] = 0;
+}
+
+pg_status pg_detokenizer_push(pg_detokenizer *detokenizer, int64_t id, const char **text, size_t *size) {
+    PGI_NOT_NULL(detokenizer);
+    PGI_NOT_NULL(text);
+    clear_text(&detokenizer->text);
+    return hand_out(detokenizer, pgi_stream_decoder_push(&detokenizer->decoder, id, &detokenizer->text), text, size);
+}
+
+pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **text, size_t *size) {
+    PGI_NOT_NULL(detokenizer);
+    PGI_NOT_NULL(text);
+    clear_text(&detokenizer->text);
+    return hand_out(detokenizer, pgi_stream_decoder_flush(&detokenizer->decoder, &detokenizer->text), text, size);
+}

@@ -1,0 +1,45 @@
+/* pg_features: images encoded once for many prompts. */
+#include "model/features.h"
+
+#include "api/calls.h"
+#include "api/structs.h"
+
+PGI_OPTIONS(pg_run_options, .struct_size = sizeof(pg_run_options))
+
+pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
+                             pg_features **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(inputs);
+    PGI_OPTIONS_IN(pg_run_options, complete, options);
+    PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    pgi_thread_pool pool;
+    pgi_run run = pgi_run_init(&pool, &model->kernels, &complete);
+    pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
+    pg_status status = pgi_features_create(&run, call.model, inputs, out);
+    pgi_run_free(&run);
+    pgi_call_end(&call);
+    return status;
+}
+
+void pg_features_close(pg_features **features) {
+    if (!features) return;
+    pgi_features_release(*features);
+    *features = NULL;
+}
+
+pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out) {
+    PGI_NOT_NULL(features);
+    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    pg_tensor value = {
+        .struct_size = sizeof value,
+        .dtype = PG_DTYPE_F32,
+        .n_dims = 3,
+        .shape = {features->n_images, features->model->config.vision.n_patches,
+                  features->model->config.text.hidden_size, 1},
+        .data = features->data,
+    };
+    pgi_struct_out(out, &value, sizeof value);
+    return PG_OK;
+}

@@ -1,0 +1,70 @@
+/* pg_session: generation step by step. */
+#include "generate/session.h"
+
+#include "api/calls.h"
+#include "api/structs.h"
+
+enum { DEFAULT_PROMPT_TOKENS = 64 /* beside one image */ };
+
+static pg_status check_prompt_tokens(const pg_model *model, int32_t *max_prompt_tokens) {
+    const int64_t limit = pgi_context_limit(&model->config);
+    if (*max_prompt_tokens < 0 || *max_prompt_tokens > limit)
+        return pgi_error(PG_ERROR_ARGUMENT, "max_prompt_tokens is %d, expected 0 (default) to %lld", *max_prompt_tokens,
+                         (long long)limit);
+    if (*max_prompt_tokens == 0)
+        *max_prompt_tokens = (int32_t)pgi_min64((int64_t)model->config.vision.n_patches + DEFAULT_PROMPT_TOKENS, limit);
+    return PG_OK;
+}
+
+PGI_OPTIONS(pg_session_options, .struct_size = sizeof(pg_session_options), .max_new_tokens = PGI_DEFAULT_NEW_TOKENS)
+
+pg_status pg_session_create(const pg_model *model, const pg_session_options *options, pg_session **out) {
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    PGI_OPTIONS_IN(pg_session_options, complete, options);
+    PGI_TRY(pgi_new_tokens_in(&complete.max_new_tokens));
+    PGI_TRY(check_prompt_tokens(model, &complete.max_prompt_tokens));
+    PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    pg_model *kept = pgi_model_retain(model);
+    pg_status status = pgi_session_create(kept, &complete, out); /* a session counts its own reference */
+    pgi_model_release(kept);
+    return status;
+}
+
+void pg_session_close(pg_session **session) {
+    if (!session) return;
+    pgi_session_free(*session);
+    *session = NULL;
+}
+
+pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
+    PGI_NOT_NULL(session);
+    PGI_NOT_NULL(inputs);
+    pgi_call call = pgi_call_begin(NULL, inputs, NULL); /* the session itself keeps the other two */
+    pg_status status = pgi_session_prefill(session, inputs, features);
+    pgi_call_end(&call);
+    return status;
+}
+
+pg_status pg_session_step(pg_session *session, int64_t *token) {
+    PGI_NOT_NULL(session);
+    PGI_NOT_NULL(token);
+    return pgi_session_step(session, token);
+}
+
+pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out) {
+    PGI_NOT_NULL(session);
+    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    if (session->state == PGI_SESSION_EMPTY)
+        return pgi_error(PG_ERROR_STATE, "the session has no logits, expected pg_session_prefill() first");
+    pg_tensor value = {
+        .struct_size = sizeof value,
+        .dtype = PG_DTYPE_F32,
+        .n_dims = 1,
+        .shape = {session->model->config.text.vocab_size, 1, 1, 1},
+        .data = session->logits,
+    };
+    pgi_struct_out(out, &value, sizeof value);
+    return PG_OK;
+}
