@@ -1,14 +1,11 @@
 /* lib/processor/layout.h: `<image>` x N, bos, prompt, newline. The ids themselves are compared in test_tokenizer.c. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <string.h>
 
 #include "checkpoint_files.h"
 #include "processor/layout.h"
+#include "tokenizer/tokenizer_load.h"
 
 static pgi_tokenizer *tokenizer;
 static pgi_ids ids;
@@ -102,12 +99,12 @@ static void the_offset_is_the_prompts(void **state) {
     assert_int_equal(ids.size, 0);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_picture_stands_in_front),
         cmocka_unit_test(pictures_in_the_prompt),
         cmocka_unit_test(strangers_cannot_write_special_tokens),
         cmocka_unit_test(the_offset_is_the_prompts),
     };
-    return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
+    return RUN_TESTS(tests, open_tokenizer, close_tokenizer);
 }
