@@ -1,9 +1,5 @@
 /* How calls of pg_forward, pg_embed and pg_generate go: threads, progress, cancel, memory that fails, bad input. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <pthread.h>
 
@@ -392,7 +388,7 @@ static void pictures_alone(void **state) {
     free(pixels);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_many_threads_as_you_like),
         cmocka_unit_test(two_callers_at_once),
@@ -403,5 +399,5 @@ int main(void) {
         cmocka_unit_test(rows_longer_than_the_context),
         cmocka_unit_test(pictures_alone),
     };
-    return cmocka_run_group_tests(tests, open_models, close_models);
+    return RUN_TESTS(tests, open_models, close_models);
 }

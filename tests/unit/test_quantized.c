@@ -2,11 +2,7 @@
  * Weights quantised while a model opens (pg_model_options.weights), and arithmetic in bf16: the golden answers of the demo
  * model in every format, on every instruction set; and what opening does when it is stopped, runs out of memory or meets a NaN.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -210,7 +206,7 @@ static void test_failing_memory(void **state) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_answers),
         cmocka_unit_test(test_bf16_arithmetic),
@@ -218,5 +214,5 @@ int main(void) {
         cmocka_unit_test(test_progress_stops),
         cmocka_unit_test(test_failing_memory),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

@@ -1,9 +1,5 @@
 /* lib/base/team.h and parallel.h: work cut into chunks on a team of threads, and what a host notices of the threads. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <fenv.h>
 #include <pthread.h>
@@ -419,7 +415,7 @@ static void callers_at_once_have_teams_of_their_own(void **state) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_covered_once),
         cmocka_unit_test(one_thread_starts_none),
@@ -435,5 +431,5 @@ int main(void) {
         cmocka_unit_test(any_thread_may_call_one_after_the_other),
         cmocka_unit_test(callers_at_once_have_teams_of_their_own),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }
