@@ -88,7 +88,7 @@ build() {
     shift 3
     title "$name: build"
     test ! -f "$builds/$name/build.ninja" || set -- "$@" --wipe
-    step "$name configures" env CC="$cc" CXX="$cxx" "$meson" setup "$builds/$name" "$top" --werror "$@" &&
+    step "$name configures" env CC="$cc" CXX="$cxx" "$meson" setup "$builds/$name" "$top" --werror -Dcmocka=enabled "$@" &&
         step "$name builds without a warning" "$meson" compile -C "$builds/$name" -j "$jobs"
 }
 
