@@ -1,5 +1,6 @@
-/* What the threads of a computation cost a host while they wait, and how soon they stop: tests that measure time, and so
- * are none for a busy machine's unit suite. It looks inside the library (base/parallel.h). */
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/* What the threads of a computation cost a host while they wait, and how soon they stop: tests that measure time, and
+ * so are none for a busy machine's unit suite. It looks inside the library (base/parallel.h). */
 #include "run_tests.h"
 
 #include <pthread.h>

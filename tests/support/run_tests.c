@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Runs the tests of a cmocka program whose names match its argument. cmocka's own filter runs none, and says that all
  * is well, when nothing matches. */
 #include "run_tests.h"

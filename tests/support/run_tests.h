@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* How the main function of a cmocka program ends: return RUN_TESTS(tests, setup, teardown). The program then takes one
  * argument, a pattern with * and ?, and runs the tests whose names match it; without one it runs all. This header
  * brings cmocka and what cmocka needs before it, so it comes first. */
