@@ -17,6 +17,7 @@ install() {
 }
 caption() { # prints the library that was loaded
     cd "$work" && "$python" - "$top/examples/demo" <<'PROGRAM'
+import importlib.metadata
 import sys
 import paligemma
 demo = sys.argv[1]
@@ -25,6 +26,9 @@ processor = paligemma.AutoProcessor.from_pretrained(demo + "/model")
 inputs = processor(demo + "/images/shapes.png", "caption en", return_tensors="np")
 text = processor.decode(model.generate(**inputs, max_new_tokens=20)[0], skip_special_tokens=True)
 print(paligemma.library_path())
+versions = {paligemma.__version__, paligemma.version(), importlib.metadata.version("paligemma")}
+if len(versions) > 1:
+    sys.exit(f"the package, its metadata and the library have different versions: {versions}")
 sys.exit("a red circle" not in text or "site-packages" not in paligemma.__file__)
 PROGRAM
 }

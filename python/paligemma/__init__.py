@@ -12,6 +12,8 @@ The C library is looked for in $PALIGEMMA_LIBRARY (its path or folder; when set,
 in lib/, then where the system's loader looks. Errors are ValueError, OSError (FileNotFoundError), MemoryError,
 NotImplementedError and Cancelled, with the library's own words.
 """
+from pathlib import Path as _Path
+
 from ._convert import convert
 from ._errors import Cancelled
 from ._library import library_path, version
@@ -23,7 +25,7 @@ from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, RowRepo
 from .processor import PaliGemmaProcessor
 from .tokenizer import PaliGemmaTokenizer
 
-__version__ = "0.1.0"
+__version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
     "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
     "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerationConfig", "ModelOutput", "PaliGemmaCausalLMOutput",

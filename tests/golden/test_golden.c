@@ -4,11 +4,7 @@
  * text exact, on every instruction set and with 1, 2 and 3 threads, which must
  * agree to the last bit.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <dirent.h>
 #include <jansson.h>
@@ -208,7 +204,7 @@ static int has_kind(char names[][256], size_t n, const char *prefix) {
 
 static int by_name(const void *a, const void *b) { return strcmp(a, b); }
 
-int main(void) {
+int main(int argc, char **argv) {
     static char names[MAX_CASES][256];
     struct CMUnitTest tests[MAX_CASES];
     size_t n = 0;
@@ -226,5 +222,5 @@ int main(void) {
     struct stat demo; /* a checkout without the demo model has no cases of it either */
     if (!has_kind(names, n, "gemma1-") || !has_kind(names, n, "gemma2-")) return 1;
     if (stat(DEMO_FOLDER, &demo) == 0 && !has_kind(names, n, "demo-")) return 1;
-    return _cmocka_run_group_tests("golden", tests, n, NULL, NULL);
+    return run_matching_tests(argc, argv, tests, n, NULL, NULL);
 }

@@ -4,11 +4,7 @@
  * and row report as transformers' PaliGemmaProcessor gives it, pixels by hash;
  * where it raised, an error here.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -192,7 +188,7 @@ static void test_case(void **state) {
     pg_inputs_close(&inputs);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     static struct CMUnitTest tests[MAX_CASES];
     static char names[MAX_CASES][32];
     json_error_t error;
@@ -208,7 +204,7 @@ int main(void) {
         snprintf(names[i], sizeof names[i], "case %zu, %.10s", i, json_string_value(json_object_get(golden, "model")));
         tests[i] = (struct CMUnitTest){.name = names[i], .test_func = test_case, .initial_state = golden};
     }
-    int failed = _cmocka_run_group_tests("processor", tests, n, NULL, NULL);
+    int failed = run_matching_tests(argc, argv, tests, n, NULL, NULL);
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) pg_processor_close(&processors[i]);
     json_decref(cases);
     return failed;

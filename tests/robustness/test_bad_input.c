@@ -2,11 +2,7 @@
  * Lies told on purpose, one at a time: which call notices, its status, and that the message names the file, the key or
  * the tensor, what was found and what was expected.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -595,7 +591,7 @@ static void formats_and_masks(void **state) {
     bytes_free(&now);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(all_lies, capture_end_if_on),
         cmocka_unit_test_teardown(folders_that_are_none, capture_end_if_on),
@@ -604,5 +600,5 @@ int main(void) {
         cmocka_unit_test_teardown(weights_that_are_no_numbers, capture_end_if_on),
         cmocka_unit_test_teardown(formats_and_masks, capture_end_if_on),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_TESTS(tests, setup, teardown);
 }

@@ -3,13 +3,9 @@
  * odds. Each is refused with a message, or gives rows that agree with themselves and pass pg_inputs_create() again. And
  * an allocator that fails at every call in turn.
  *
- *     test_batches [SEED [COUNT]]
+ *     test_batches [PATTERN [SEED [COUNT]]]
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -265,11 +261,12 @@ static int close_all(void **state) {
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1) first_seed = strtoull(argv[1], NULL, 10);
-    if (argc > 2) n_cases = atoi(argv[2]);
+    if (argc > 2) first_seed = strtoull(argv[2], NULL, 10);
+    if (argc > 3) n_cases = atoi(argv[3]);
+    if (argc > 2) argc = 2;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_batches),
         cmocka_unit_test(every_failing_allocation_is_survived),
     };
-    return cmocka_run_group_tests(tests, open_all, close_all);
+    return RUN_TESTS(tests, open_all, close_all);
 }

@@ -4,11 +4,7 @@
  *
  * The calls are defined here, in the program, and so found before the C library's.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -213,12 +209,12 @@ static void writes_that_are_cut_short(void **state) {
     check_the_next(0);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_call_that_fails),
         cmocka_unit_test(a_disk_that_is_gone),
         cmocka_unit_test(killed),
         cmocka_unit_test(writes_that_are_cut_short),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_TESTS(tests, setup, teardown);
 }

@@ -1,10 +1,6 @@
 /* What docs/EMBEDDING.md promises a host: threads, cancelling, forking, closing in any order, and nothing of its own
  * changed. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <dirent.h>
 #include <fenv.h>
@@ -818,7 +814,7 @@ static void nothing_is_printed(void **state) {
     assert_int_equal(l.bad, 0);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(bit_equal_for_any_number_of_threads, capture_end_if_on),
         cmocka_unit_test_teardown(threads_share_a_model, capture_end_if_on),
@@ -836,5 +832,5 @@ int main(void) {
         cmocka_unit_test_teardown(a_comma_locale_changes_nothing, capture_end_if_on),
         cmocka_unit_test_teardown(nothing_is_printed, capture_end_if_on),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_TESTS(tests, setup, teardown);
 }

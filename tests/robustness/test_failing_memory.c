@@ -1,9 +1,5 @@
 /* Each allocation of the whole way fails in its turn: PG_ERROR_MEMORY comes back, nothing breaks, nothing is kept. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -153,12 +149,12 @@ static void converted_to_int4(void **state) {
     every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT4);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(official_and_png, capture_end_if_on),
         cmocka_unit_test_teardown(today_and_jpeg, capture_end_if_on),
         cmocka_unit_test_teardown(converted_to_int8, capture_end_if_on),
         cmocka_unit_test_teardown(converted_to_int4, capture_end_if_on),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

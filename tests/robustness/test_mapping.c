@@ -3,11 +3,7 @@
  * mapping cannot be written to, and two processes that answer from it hold the same pages. Those parts ask /proc, so on
  * Linux alone.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -163,7 +159,7 @@ static void shared_between_processes(void **state) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(shared_between_processes)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

@@ -3,11 +3,7 @@
  * The same of pg_generate() from its first step on. Where the C library lets a program count its calls, malloc itself
  * is counted too, so that what the library or those it calls take past pg_allocator shows.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -322,12 +318,12 @@ static void rows_of_generate(void **state) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sessions),
         cmocka_unit_test(a_small_session),
         cmocka_unit_test(prompt_lengths),
         cmocka_unit_test(rows_of_generate),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

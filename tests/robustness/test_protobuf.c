@@ -2,11 +2,7 @@
  * A host that brings its own protobuf, as TensorFlow does: this program exports a function of it, and the loader binds
  * libsentencepiece's calls to that one. The tokenizer must do without sentencepiece, and give what it gives with it.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include "support.h"
 #include "tiny.h"
@@ -41,7 +37,7 @@ static void test_own_protobuf(void **state) {
     remove_folder(folder);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_own_protobuf)};
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

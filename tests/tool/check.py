@@ -412,7 +412,8 @@ def pages():
         with open(os.path.join(SOURCE, *path)) as f:
             return f.read()
 
-    example, manual = text("examples", "caption.c"), text("docs", "paligemma.1").replace("\\-", "-")
+    manual = text("docs", "paligemma.1").replace("\\-", "-")
+    example = re.sub(r"\A/\*[^\n]*SPDX[^\n]*\n", "", text("examples", "caption.c"))  # a page need not show the license's line
     expect("the README's example is caption.c", f"```c\n{example}```" in text("README.md"))
     expect("caption.c is short", example.count("\n") < 30, example.count("\n"))
     sections = dict(re.findall(r"^\.SS (\w+)\n(.*?)(?=^\.S[SH] )", manual, re.DOTALL | re.MULTILINE))

@@ -1,5 +1,5 @@
 /* What test_api.c and test_api_structs.c share: a tiny model with its inputs, and calls with options of any size.
- * cmocka.h comes before it. */
+ * run_tests.h comes before it. */
 #ifndef TESTS_UNIT_API_FIXTURE_H
 #define TESTS_UNIT_API_FIXTURE_H
 

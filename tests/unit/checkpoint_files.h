@@ -1,5 +1,5 @@
 /* What test_config.c and test_checkpoint.c share: a temporary folder, files in it, config.json of a tiny model, and
- * asserting what an error message names. cmocka.h comes before it. */
+ * asserting what an error message names. run_tests.h comes before it. */
 #ifndef TESTS_UNIT_CHECKPOINT_FILES_H
 #define TESTS_UNIT_CHECKPOINT_FILES_H
 

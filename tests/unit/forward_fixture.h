@@ -1,5 +1,5 @@
 /* What the tests of forward and of generation share: two tiny models, and batches of rows that follow from seeds.
- * cmocka.h comes before it. */
+ * run_tests.h comes before it. */
 #ifndef TESTS_UNIT_FORWARD_FIXTURE_H
 #define TESTS_UNIT_FORWARD_FIXTURE_H
 

@@ -1,9 +1,5 @@
 /* The public API as the header states it: NULL arguments, values out of range, copying out, states of a session. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include "api_fixture.h"
 
@@ -600,7 +596,7 @@ static void every_form_of_checkpoint(void **state) {
             }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(version_and_names),
         cmocka_unit_test(null_arguments),
@@ -614,5 +610,5 @@ int main(void) {
         cmocka_unit_test(images_in_every_form),
         cmocka_unit_test(every_form_of_checkpoint),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_TESTS(tests, setup, teardown);
 }

@@ -1,9 +1,5 @@
 /* Structs of the public API as older, this and newer headers have them: options in, info and tensors out. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include "api_fixture.h"
 
@@ -292,7 +288,7 @@ static void getters_write_what_there_is_room_for(void **state) {
     pg_result_close(&a_result);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(init_fills_exactly_what_it_is_told),
         cmocka_unit_test(defaults),
@@ -300,5 +296,5 @@ int main(void) {
         cmocka_unit_test(reserved_is_refused),
         cmocka_unit_test(getters_write_what_there_is_room_for),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_TESTS(tests, setup, teardown);
 }

@@ -1,9 +1,5 @@
 /* lib/base: status text, memory, buffers, UTF-8, half floats, files, progress. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -408,7 +404,7 @@ static void progress_can_cancel(void **state) {
     assert_true(pgi_cpu_count() >= 1);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(status_text_is_one_line_of_utf8),
         cmocka_unit_test(status_text_is_cut_at_a_character),
@@ -424,5 +420,5 @@ int main(void) {
         cmocka_unit_test(file_reading),
         cmocka_unit_test(progress_can_cancel),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

@@ -2,11 +2,7 @@
  * pg_processor_encode_batch: what rows look like, what options do, what is refused and with which words. That ids,
  * masks and labels are transformers' own is for tests/golden and tests/oracle.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include "api_fixture.h"
 
@@ -657,7 +653,7 @@ static void one_row_is_the_same(void **state) {
     assert_non_null(strstr(pg_last_error(), "2 `<image>`"));
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_are_padded_and_labelled),
         cmocka_unit_test(lengths_are_rounded_and_filled),
@@ -677,5 +673,5 @@ int main(void) {
         cmocka_unit_test(the_other_mode_is_reached),
         cmocka_unit_test(one_row_is_the_same),
     };
-    return cmocka_run_group_tests(tests, open_all, close_all);
+    return RUN_TESTS(tests, open_all, close_all);
 }

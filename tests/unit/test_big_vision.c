@@ -2,11 +2,7 @@
  * lib/processor/big_vision.c and resize_float.c. The golden numbers are those of tensorflow 2.21 (pixels) and of
  * sentencepiece 0.2.3 on the demo checkpoint (ids), written by tests/oracle/big_vision.py --golden.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <math.h>
 #include <string.h>
@@ -265,7 +261,7 @@ static void every_failing_allocation_is_survived(void **state) {
     assert_true(n > 10);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_ids),
         cmocka_unit_test(a_row_is_laid_out),
@@ -277,5 +273,5 @@ int main(void) {
         cmocka_unit_test(an_image_too_long_for_tensorflow),
         cmocka_unit_test(every_failing_allocation_is_survived),
     };
-    return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
+    return RUN_TESTS(tests, open_tokenizer, close_tokenizer);
 }

@@ -1,9 +1,5 @@
 /* How calls of pg_forward and pg_generate go: threads, progress, cancel, memory that fails, bad input. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <pthread.h>
 
@@ -396,12 +392,12 @@ static void images_alone(void **state) {
     free(pixels);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(as_many_threads_as_you_like),  cmocka_unit_test(two_callers_at_once),
         cmocka_unit_test(progress_and_cancel),          cmocka_unit_test(a_callback_may_close_what_the_call_was_given),
         cmocka_unit_test(every_allocation_may_fail),    cmocka_unit_test(bad_rows),
         cmocka_unit_test(rows_longer_than_the_context), cmocka_unit_test(images_alone),
     };
-    return cmocka_run_group_tests(tests, open_models, close_models);
+    return RUN_TESTS(tests, open_models, close_models);
 }

@@ -2,11 +2,7 @@
  * lib/checkpoint: safetensors files, weight binding in every layout. Checkpoints are made here, byte by
  * byte, in a temporary folder. How the head has to be tied was taken from transformers 5.23 by running it.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include "base/float16.h"
 #include "checkpoint/config.h"
@@ -768,7 +764,7 @@ static void lying_indexes_are_refused(void **state) {
     pgi_tensor_files_close(&files);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         TEST(every_layout_dtype_and_sharding),
@@ -785,5 +781,5 @@ int main(void) {
         TEST(lying_indexes_are_refused),
     };
 #undef TEST
-    return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

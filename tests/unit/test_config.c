@@ -2,11 +2,7 @@
  * lib/checkpoint/json.h and config.h: config.json with HF's defaults. What the defaults, the aliases and the special
  * ids have to be was taken from transformers 5.23 by running it.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <locale.h>
 #include <math.h>
@@ -371,7 +367,7 @@ static void config_does_not_depend_on_the_locale(void **state) {
     setlocale(LC_NUMERIC, "C");
 }
 
-int main(void) {
+int main(int argc, char **argv) {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         TEST(json_is_dumped_as_it_was),
@@ -385,5 +381,5 @@ int main(void) {
         TEST(config_does_not_depend_on_the_locale),
     };
 #undef TEST
-    return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

@@ -2,11 +2,7 @@
  * pg_model_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals,
  * what is left behind, metadata of other versions and damaged ones. docs/FORMATS.md is the specification.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <fcntl.h>
 #include <math.h>
@@ -682,7 +678,7 @@ static void shards_of_two_conversions(void **state) {
     ERROR(try_open(0, 0), PG_ERROR_FORMAT, "int4", "int8");
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     static const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
         TEST(every_source),
@@ -703,5 +699,5 @@ int main(void) {
         TEST(damage_that_verifying_sees),
         TEST(shards_of_two_conversions),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

@@ -2,11 +2,7 @@
  * pg_forward on tiny random models: what must be equal to something else of this library. That the numbers
  * are the reference's is for tests/oracle and tests/golden.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include "forward_fixture.h"
 #include "generate/decoding.h"
@@ -379,7 +375,7 @@ static void outputs_outlive_all(void **state) {
     free(b.pixels);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(padded_rows_are_the_single_rows),
         cmocka_unit_test(who_sees_whom),
@@ -392,5 +388,5 @@ int main(void) {
         cmocka_unit_test(embeddings_in_place_of_ids),
         cmocka_unit_test(outputs_outlive_all),
     };
-    return cmocka_run_group_tests(tests, open_models, close_models);
+    return RUN_TESTS(tests, open_models, close_models);
 }

@@ -1,9 +1,5 @@
 /* pg_generate on batches, and sessions that go on from a suffix: each row gets what it gets alone. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include "forward_fixture.h"
 #include "generate/decoding.h"
@@ -254,11 +250,11 @@ static void a_suffix_is_what_was_generated(void **state) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(batches_generate_what_rows_do), cmocka_unit_test(batches_take_features_too),
         cmocka_unit_test(positions_are_the_callers),     cmocka_unit_test(steps_together_are_steps_alone),
         cmocka_unit_test(a_callback_ends_its_row_alone), cmocka_unit_test(a_suffix_is_what_was_generated),
     };
-    return cmocka_run_group_tests(tests, open_models, close_models);
+    return RUN_TESTS(tests, open_models, close_models);
 }

@@ -2,11 +2,7 @@
  * pgi_decoder_pick(), which makes logits in parts and drops them, against pgi_decoder_head() and pgi_argmax(): the same
  * tokens, with ties within a part and across parts, NaN, infinities, a soft cap that makes ties, every weight format.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -137,11 +133,11 @@ static void nan_never_wins(void **state) {
     done(&h);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(picks_what_argmax_picks),
         cmocka_unit_test(lowest_of_equals),
         cmocka_unit_test(nan_never_wins),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

@@ -1,9 +1,5 @@
 /* lib/checkpoint/hf_cache.h: model folders and the local Hugging Face cache. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include "checkpoint/hf_cache.h"
 #include "checkpoint_files.h"
@@ -112,12 +108,12 @@ static void hub_errors_say_where_it_looked(void **state) {
     set_environment(NULL);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         TEST(hub_cache_is_found_by_environment),
         TEST(hub_errors_say_where_it_looked),
     };
 #undef TEST
-    return cmocka_run_group_tests_name("hub", tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

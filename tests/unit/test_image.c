@@ -1,9 +1,5 @@
 /* lib/processor: image.c, png.c, jpeg.c and exif.c against Pillow's results (tests/golden/images), and damage. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -319,10 +315,10 @@ static void out_of_memory(void **state) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_images),  cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused),
         cmocka_unit_test(damaged_images), cmocka_unit_test(out_of_memory),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

@@ -1,9 +1,5 @@
 /* pg_inputs_create: what it copies and what it refuses, with the array, the row and the numbers named. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <math.h>
 
@@ -261,7 +257,7 @@ static void every_failing_allocation_is_survived(void **state) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(all_is_copied, fill),
         cmocka_unit_test_setup(what_is_left_out_is_filled_in, fill),
@@ -272,5 +268,5 @@ int main(void) {
         cmocka_unit_test_setup(numbers_have_ranges, fill),
         cmocka_unit_test_setup(every_failing_allocation_is_survived, fill),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return RUN_TESTS(tests, setup, teardown);
 }

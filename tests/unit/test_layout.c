@@ -1,9 +1,5 @@
 /* lib/processor/layout.h: `<image>` x N, bos, prompt, newline. The ids themselves are compared in test_tokenizer.c. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <string.h>
 
@@ -103,12 +99,12 @@ static void the_offset_is_the_prompts(void **state) {
     assert_int_equal(ids.size, 0);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_image_stands_in_front),
         cmocka_unit_test(images_in_the_prompt),
         cmocka_unit_test(strangers_cannot_write_special_tokens),
         cmocka_unit_test(the_offset_is_the_prompts),
     };
-    return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
+    return RUN_TESTS(tests, open_tokenizer, close_tokenizer);
 }

@@ -3,11 +3,7 @@
  * demo model in every format, on every instruction set; and what opening does when it is stopped, runs out of memory or
  * meets a NaN.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -211,11 +207,11 @@ static void test_failing_memory(void **state) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_answers),        cmocka_unit_test(test_bf16_arithmetic),
         cmocka_unit_test(test_arithmetic_is_checked), cmocka_unit_test(test_progress_stops),
         cmocka_unit_test(test_failing_memory),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

@@ -1,9 +1,5 @@
 /* lib/image/resize.c and image_settings.c against Pillow's and transformers' results (tests/golden/images). */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -210,7 +206,7 @@ static void no_resize_needs_the_size(void **state) {
     assert_non_null(strstr(pgi_error_text(), "found 2 x 1 pixels, expected 2 x 2"));
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_resizes),
         cmocka_unit_test(resize_refuses),
@@ -220,5 +216,5 @@ int main(void) {
         cmocka_unit_test(no_resize_needs_the_size),
     };
     if (pgi_kernels_init(&kernels, 0) < 0) return 1;
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return RUN_TESTS(tests, make_folder, remove_folder);
 }

@@ -1,10 +1,5 @@
-/* lib/base/thread_pool.h and parallel.h: work cut into chunks on a thread pool, and what a host notices of the threads.
- */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+/* lib/base/thread_pool.h and parallel.h: chunks of work on a thread pool, and what a host notices of the threads. */
+#include "run_tests.h"
 
 #include <fenv.h>
 #include <pthread.h>
@@ -44,12 +39,6 @@ static void cover(void *context, int64_t begin, int64_t end, int thread) {
 }
 
 static void sleep_ms(int ms) { nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL); }
-
-static double seconds(clockid_t clock) {
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* As cover(), and long enough for the others to come. */
 static void cover_slowly(void *context, int64_t begin, int64_t end, int thread) {
@@ -206,54 +195,7 @@ static void cancelled_between_chunks(void **state) {
     }
 }
 
-static void *cancel_soon(void *cancel) {
-    sleep_ms(20);
-    atomic_store(&((pg_cancel *)cancel)->requested, 1);
-    return NULL;
-}
-
-static void another_thread_cancels(void **state) {
-    static coverage c = {.n_threads = 3, .n = 1000, .grain = 1};
-    pg_cancel cancel = {.references = 1};
-    static pgi_thread_pool pool;
-    pgi_run run = run_on(&pool, 3);
-    pthread_t thread;
-    (void)state;
-    run.cancel = &cancel;
-    assert_int_equal(pthread_create(&thread, NULL, cancel_soon, &cancel), 0);
-    assert_int_equal(pgi_parallel_for(&run, 1000, 1, cover_slowly, &c), PG_ERROR_CANCELLED);
-    assert_in_range(c.n_chunks, 1, 999);
-    pthread_join(thread, NULL);
-    pgi_run_free(&run);
-}
-
 /* ------------------------------------------------------------------------------------------ what a host notices */
-
-static void sleep_in_first_chunk(void *context, int64_t begin, int64_t end, int thread) {
-    (void)context, (void)end, (void)thread;
-    if (begin == 0) sleep_ms(60);
-}
-
-/* A thread that waits for another, or for work, leaves the CPU to the host. */
-static void waiting_burns_no_cpu(void **state) {
-    static coverage c;
-    static pgi_thread_pool pool;
-    pgi_run run = run_on(&pool, 4);
-    (void)state;
-    assert_true(covers(&run, &c, 50, 1, cover_slowly)); /* all threads are there */
-    double cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
-    sleep_ms(100);
-    assert_true(seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu < 0.002);
-    for (int i = 0; i < 4; i++) { /* now the caller has the chunk that sleeps, now another */
-        cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
-        assert_int_equal(pgi_parallel_for(&run, 4, 1, sleep_in_first_chunk, NULL), PG_OK);
-        assert_true(seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu < 0.002);
-    }
-    pgi_run_free(&run);
-    cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
-    sleep_ms(100); /* nor is there anything left of a pool */
-    assert_true(seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu < 0.002);
-}
 
 #ifdef PGI_OPENMP
 static int compute_on_carried_pool(void *user);
@@ -420,7 +362,7 @@ static void callers_at_once_have_pools_of_their_own(void **state) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_covered_once),
         cmocka_unit_test(one_thread_starts_none),
@@ -428,13 +370,11 @@ int main(void) {
         cmocka_unit_test(pools_come_and_go),
         cmocka_unit_test(refused_threads_are_done_without),
         cmocka_unit_test(cancelled_between_chunks),
-        cmocka_unit_test(another_thread_cancels),
-        cmocka_unit_test(waiting_burns_no_cpu),
         cmocka_unit_test(a_forked_child_has_threads),
         cmocka_unit_test(signals_are_the_hosts),
         cmocka_unit_test(others_round_as_the_caller),
         cmocka_unit_test(any_thread_may_call_one_after_the_other),
         cmocka_unit_test(callers_at_once_have_pools_of_their_own),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

@@ -2,11 +2,7 @@
  * lib/tokenizer/tokenizer.h against what transformers 5.23 gave (tests/golden/make_tokenizers.py), the stream
  * decoder against the whole, and what broken tokenizer files are answered with.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "run_tests.h"
 
 #include <jansson.h>
 
@@ -573,7 +569,7 @@ static void every_failing_allocation_is_survived(void **state) {
     }
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_cases_of_transformers, load_cases, drop_cases),
         cmocka_unit_test(sentencepiece_where_it_is_exact),
@@ -588,5 +584,5 @@ int main(void) {
         cmocka_unit_test_setup_teardown(damage_is_met_in_silence, make_folder, remove_folder),
         cmocka_unit_test(every_failing_allocation_is_survived),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return RUN_TESTS(tests, NULL, NULL);
 }

@@ -1,0 +1,45 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
+# The part of run.sh that compares with transformers (--oracle). It is read by run.sh, whose variables and steps it uses.
+# shellcheck shell=sh disable=SC2154
+oracle_packages="torch==2.13.0 transformers==5.23.0 sentencepiece protobuf pillow safetensors numpy pytest"
+
+title "the reference: virtual environment"
+venv=${ORACLE_VENV:-$top/.venv}
+if ! "$venv/bin/python" -c 'import torch, transformers, sentencepiece, safetensors, PIL' >/dev/null 2>&1; then
+    # shellcheck disable=SC2086
+    step "virtual environment" "$python" -m venv "$venv" &&
+        step "pip install $oracle_packages" "$venv/bin/python" -m pip install --quiet $oracle_packages
+fi
+"$venv/bin/python" -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)' || {
+    failed=$((failed + 1))
+    finish
+}
+title "the Python package beside transformers"
+if "$venv/bin/python" -c 'import pytest' 2>/dev/null ||
+    step "pytest" "$venv/bin/python" -m pip install --quiet --target "$builds/pytest" pytest; then
+    python_suite "$venv/bin/python" "$builds/python-oracle.log"
+    step "finetune.py: the loss on our batches and on transformers'" env PALIGEMMA_LIBRARY="$builds/gcc/lib" \
+        HF_HUB_OFFLINE=1 "$venv/bin/python" examples/finetune.py --compare --steps 8 --fresh 4
+fi
+# live TITLE SCRIPT OPTION...: a script of tests/oracle that ends with its counts
+live() {
+    title "$1"
+    script=$2
+    shift 2
+    HF_HUB_OFFLINE=1 "$venv/bin/python" "tests/oracle/$script" --build "$builds/gcc" "$@" 2>&1 | tee "$builds/live.log"
+    add_counts "$builds/live.log" "$script"
+}
+seed=${ORACLE_SEED:+--seed $ORACLE_SEED}
+# shellcheck disable=SC2086
+live "live comparison with transformers: images and text" live.py --count "${ORACLE_CASES:-40}" $seed
+# shellcheck disable=SC2086
+live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES:-1000}" $seed
+# shellcheck disable=SC2086
+live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-12}" $seed
+title "tokenizers of every kind against transformers"
+step "fuzz_tokenizers.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \
+    "$builds/gcc/tests/oracle/tokenize_lines" --texts 2000
+step "big_vision.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/big_vision.py "$builds/gcc" --count 60
+if test -f examples/demo/model/model.safetensors; then
+    live "the demo model on fresh images" demo.py
+fi
