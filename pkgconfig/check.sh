@@ -74,9 +74,9 @@ for pair in "gcc g++" "clang clang++"; do
         # The OpenMP runtime behind -fopenmp is the compiler's own, so static is for the compiler that built the library.
         test $kind = shared || test "$cc" = "$built_with" || continue
         test $kind = shared && libs=$shared || libs=$static
-        $cc -std=c99 $warn $san $cflags "$source/pkgconfig/consumer.c" -o "$work/$kind-c" $libs $san_libs ||
+        $cc -std=c99 $warn $san $cflags "$source/pkgconfig/consumer/consumer.c" -o "$work/$kind-c" $libs $san_libs ||
             fail "$cc, $kind: does not link: $libs"
-        $cxx -x c++ -std=c++11 $warn $san $cflags "$source/pkgconfig/consumer.c" -x none -o "$work/$kind-c++" $libs ||
+        $cxx -x c++ -std=c++11 $warn $san $cflags "$source/pkgconfig/consumer/consumer.c" -x none -o "$work/$kind-c++" $libs ||
             fail "$cxx, $kind: does not link: $libs"
         for program in "$work/$kind-c" "$work/$kind-c++"; do
             test -x "$program" || continue
