@@ -1,7 +1,7 @@
 #!/bin/sh
 # Puts in place what the build or the tests need:  sh examples/setup.sh build|test
 #   build   compilers, Meson, and the libraries that libpaligemma links
-#   test    those, and cmocka, clang with clang-format and clang-tidy, the sanitizers' runtime, abidiff, Doxygen, locales,
+#   test    those, and cmocka, clang with clang-format and clang-tidy, the sanitizers' runtime, CMake, Doxygen, locales,
 #           qemu-user, Python with venv, numpy, pytest and setuptools
 # Nothing is installed when everything is there. Packages come through apt (Debian 12 is what we
 # test on); on another system the missing ones are named, with status 1.
@@ -46,8 +46,8 @@ if test "$what" = test; then
     need clang-tidy has clang-tidy
     need libclang-rt-dev compiles clang -x c -fsanitize=address,undefined
     need libomp-dev compiles clang -x c -fopenmp
-    need abigail-tools has abidiff
     need doxygen has doxygen
+    need cmake has cmake
     need locales test -e /usr/share/i18n/locales/de_DE # a locale with a decimal comma is made of it
     test "$(uname -m)" != x86_64 || need qemu-user has qemu-x86_64
     need python3 has python3

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the build into an empty folder and uses what lies there as an application would:
-# shared and static, from C and from C++, with the flags of paligemma.pc alone.
+# shared and static, from C and from C++, with the flags of paligemma.pc alone, and with CMake. The tool runs from there too.
 #   check.sh BUILD SOURCE PREFIX LIBDIR SANITIZE both|shared|static tool|no-tool SOVERSION VERSION COMPILER
 # shellcheck disable=SC2086 # flags are lists of words
 set -eu
@@ -74,9 +74,9 @@ for pair in "gcc g++" "clang clang++"; do
         # The OpenMP runtime behind -fopenmp is the compiler's own, so static is for the compiler that built the library.
         test $kind = shared || test "$cc" = "$built_with" || continue
         test $kind = shared && libs=$shared || libs=$static
-        $cc -std=c99 $warn $san $cflags "$source/pkgconfig/consumer.c" -o "$work/$kind-c" $libs $san_libs ||
+        $cc -std=c99 $warn $san $cflags "$source/pkgconfig/consumer/consumer.c" -o "$work/$kind-c" $libs $san_libs ||
             fail "$cc, $kind: does not link: $libs"
-        $cxx -x c++ -std=c++11 $warn $san $cflags "$source/pkgconfig/consumer.c" -x none -o "$work/$kind-c++" $libs ||
+        $cxx -x c++ -std=c++11 $warn $san $cflags "$source/pkgconfig/consumer/consumer.c" -x none -o "$work/$kind-c++" $libs ||
             fail "$cxx, $kind: does not link: $libs"
         for program in "$work/$kind-c" "$work/$kind-c++"; do
             test -x "$program" || continue
@@ -93,8 +93,40 @@ for pair in "gcc g++" "clang clang++"; do
 done
 test $found_compiler = 1 || fail "no compiler found"
 
+# A program that was compiled for the next MINOR sees that it is not for this library.
+if test "$library" != static; then
+    mkdir "$work/next" && cp -r "$root/include/paligemma" "$work/next/"
+    awk '/^#define PG_API_VERSION_MINOR / { $3++ } { print }' "$root/include/paligemma/version.h" >"$work/next/paligemma/version.h"
+    "$built_with" -std=c99 $san -I "$work/next" "$source/pkgconfig/consumer/consumer.c" -o "$work/next/consumer" $shared $san_libs ||
+        fail "the program for the next MINOR does not link"
+    if LD_LIBRARY_PATH=$lib "$work/next/consumer" >"$work/out" 2>&1; then
+        fail "a program for the next MINOR runs with this library"
+    fi
+    grep -q '^version: not compatible' "$work/out" || fail "a program for the next MINOR: $(cat "$work/out")"
+fi
+
+# CMake links what -lpaligemma finds, the shared library where both are there; it gives the program a path to it.
+if test "$library" = static; then
+    echo "cmake: skipped, it takes the flags of the shared library"
+elif cmake --version >/dev/null 2>&1; then
+    {
+        env -u CFLAGS -u LDFLAGS cmake -S "$source/pkgconfig/consumer" -B "$work/cmake" -DCMAKE_C_COMPILER="$built_with" \
+            -DCMAKE_C_FLAGS="$san" -DCMAKE_C_STANDARD_LIBRARIES="$san_libs" &&
+            cmake --build "$work/cmake" &&
+            env -u LD_LIBRARY_PATH "$work/cmake/consumer"
+    } >"$work/out" 2>&1 || fail "cmake: $(cat "$work/out")"
+    echo "cmake: checked"
+else
+    echo "cmake: skipped, it is not installed"
+fi
+
+# The tool finds the installed library by itself, and no other.
 if test "$tool" = tool && test -x "$root/bin/paligemma"; then
-    LD_LIBRARY_PATH=$lib "$root/bin/paligemma" --version >"$work/out" 2>&1 || fail "paligemma --version: $(cat "$work/out")"
+    if test "$library" != static; then
+        used=$(env -u LD_LIBRARY_PATH ldd "$root/bin/paligemma" | awk '$1 ~ /^libpaligemma/ { print $3 }')
+        test "$(readlink -f "$used")" = "$(readlink -f "$lib/libpaligemma.so")" || fail "the installed tool uses the library: $used"
+    fi
+    env -u LD_LIBRARY_PATH "$root/bin/paligemma" --version >"$work/out" 2>&1 || fail "paligemma --version: $(cat "$work/out")"
     grep -q "API $version" "$work/out" || fail "paligemma --version says $(cat "$work/out"), expected API $version"
 fi
 exit $failed

@@ -4,8 +4,9 @@
 # The library is bundled first, then left out and named by PALIGEMMA_LIBRARY.
 set -eu
 python=$1
-library=$(cd "$2" && pwd)/libpaligemma.so.0
 top=$(cd "$(dirname "$0")/.." && pwd)
+soname=$(objdump -p "$2/libpaligemma.so" | awk '$1 == "SONAME" { print $2 }')
+library=$(cd "$2" && pwd)/$soname
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 
@@ -40,7 +41,7 @@ install
 unset PALIGEMMA_LIBRARY
 loaded=$(caption)
 case $loaded in
-*/site-packages/paligemma/lib/libpaligemma.so.0) ;;
+*/site-packages/paligemma/lib/"$soname") ;;
 *) echo "loaded $loaded, expected the bundled library" >&2 && exit 1 ;;
 esac
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from . import _errors
 
-API_MAJOR, API_MINOR = 0, 4  # what this package was written against; while MAJOR is 0, MINOR must be at least this
-SONAME = f"libpaligemma.so.{API_MAJOR}"
+API_MAJOR, API_MINOR = 0, 1  # what this package was written for; see _compatible()
+SONAME = f"libpaligemma.so.{API_MAJOR}" if API_MAJOR else f"libpaligemma.so.0.{API_MINOR}"
 
 c_char_p, c_void_p, c_size_t = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t
 i32, i64, u32, u64 = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint32, ctypes.c_uint64
@@ -221,15 +221,20 @@ def _open() -> ctypes.CDLL:
                   "PALIGEMMA_LIBRARY to the path of " + SONAME + " or to its folder.")
 
 
+def _compatible(major: int, minor: int) -> bool:
+    """PG_API_COMPATIBLE() of version.h: while MAJOR is 0, another MINOR may have other structs, which ctypes cannot see."""
+    return major == API_MAJOR and (minor >= API_MINOR if API_MAJOR else minor == API_MINOR)
+
+
 def _load() -> ctypes.CDLL:
     library = _open()
     try:
         library.pg_version_api.restype = u32
         version = library.pg_version_api()
         major, minor = version >> 16, version >> 8 & 0xFF
-        if major != API_MAJOR or (major == 0 and minor < API_MINOR):
-            raise OSError(f"{library._name} has API version {major}.{minor}, this package needs "
-                          f"{API_MAJOR}.{API_MINOR} or later of {API_MAJOR}.x")
+        if not _compatible(major, minor):
+            needed = f"{API_MAJOR}.{API_MINOR}" + (f" or later of {API_MAJOR}.x" if API_MAJOR else "")
+            raise OSError(f"{library._name} has API version {major}.{minor}, this package needs {needed}")
         for name, arguments in _STATUS_FUNCTIONS.items():
             function = getattr(library, name)
             function.restype, function.argtypes = i32, arguments

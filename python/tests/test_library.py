@@ -3,6 +3,7 @@ import ctypes
 import ctypes.util
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -28,9 +29,9 @@ def test_version():
 
 
 def test_missing_library_names_the_places():
-    status, _, text = run("import paligemma", PALIGEMMA_LIBRARY="/nowhere/libpaligemma.so.0")
+    status, _, text = run("import paligemma", PALIGEMMA_LIBRARY=f"/nowhere/{_library.SONAME}")
     assert status == 1
-    assert "OSError: libpaligemma was not found" in text and "/nowhere/libpaligemma.so.0" in text
+    assert "OSError: libpaligemma was not found" in text and f"/nowhere/{_library.SONAME}" in text
 
 
 def test_a_folder_serves_too(tmp_path):
@@ -43,12 +44,12 @@ def test_a_folder_serves_too(tmp_path):
 
 
 def test_without_the_variable_all_places_are_named():
-    status, _, text = run("import paligemma._library as c; c.SONAME = 'libnothere.so.0'; c._open()",
+    status, _, text = run("import paligemma._library as c; c.SONAME = 'libnothere.so.0.1'; c._open()",
                           PALIGEMMA_LIBRARY=str(pathlib.Path(loaded_file())))
     assert status == 0, text  # the variable wins
     status, _, text = run("import os, paligemma._library as c\n"
                           "del os.environ['PALIGEMMA_LIBRARY']\n"
-                          "c.SONAME = 'libnothere.so.0'; c.ctypes.util.find_library = lambda name: None\n"
+                          "c.SONAME = 'libnothere.so.0.1'; c.ctypes.util.find_library = lambda name: None\n"
                           "c._open()", PALIGEMMA_LIBRARY=loaded_file())
     assert status == 1
     for place in ("$PALIGEMMA_LIBRARY is not set", "bundled with the package", "the system's library path"):
@@ -61,13 +62,28 @@ def test_another_library_is_refused():
     assert status == 1 and "OSError" in text and "not a libpaligemma" in text
 
 
-@pytest.mark.parametrize("major, minor", [(1, 0), (0, 99)])
+@pytest.mark.parametrize("major, minor", [(1, 0), (1, 1), (0, _library.API_MINOR - 1), (0, _library.API_MINOR + 1)])
 def test_another_version_is_refused(monkeypatch, major, minor):
     monkeypatch.setattr(_library, "API_MAJOR", major)
     monkeypatch.setattr(_library, "API_MINOR", minor)
     monkeypatch.setenv("PALIGEMMA_LIBRARY", loaded_file())
     with pytest.raises(OSError, match="API version 0"):
         _library._load()
+
+
+@pytest.mark.parametrize("ours, library, fits", [((0, 1), (0, 1), True), ((0, 1), (0, 2), False), ((0, 2), (0, 1), False),
+                                                 ((0, 1), (1, 1), False), ((1, 3), (1, 3), True), ((1, 3), (1, 9), True),
+                                                 ((1, 3), (1, 2), False), ((1, 3), (2, 3), False)])
+def test_which_versions_fit(monkeypatch, ours, library, fits):
+    monkeypatch.setattr(_library, "API_MAJOR", ours[0])
+    monkeypatch.setattr(_library, "API_MINOR", ours[1])
+    assert _library._compatible(*library) == fits
+
+
+def test_the_version_is_that_of_the_header():
+    text = (ROOT / "include/paligemma/version.h").read_text()
+    for part, number in (("MAJOR", _library.API_MAJOR), ("MINOR", _library.API_MINOR)):
+        assert f"#define PG_API_VERSION_{part} {number}\n" in text
 
 
 def loaded_file():
@@ -85,15 +101,14 @@ STRUCTS = {"Tensor": "pg_tensor", "Image": "pg_image", "ModelOptions": "pg_model
            "SessionOptions": "pg_session_options"}
 
 
-@pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="the committed layout is that of LP64")
+@pytest.mark.skipif(ctypes.sizeof(ctypes.c_void_p) != 8, reason="the committed list is that of 64-bit systems")
 @pytest.mark.parametrize("ours", STRUCTS)
 def test_structs_are_laid_out_as_the_header_says(ours):
-    """tests/abi/layout-lp64.txt holds what the C compiler made of it: "offset size name" below each struct's line."""
-    kind, layout = getattr(_library, ours), (ROOT / "tests/abi/layout-lp64.txt").read_text()
-    _, _, rest = layout.partition(f"struct {STRUCTS[ours]}: ")
-    assert rest, f"{STRUCTS[ours]} is not in the list"
-    lines = rest.split("  complete")[0].splitlines()
-    assert ctypes.sizeof(kind) == int(lines[0].split()[0])
-    wanted = [tuple(line.split()) for line in lines[1:] if line.strip()]
-    found = [(getattr(kind, name).offset, getattr(kind, name).size, name) for name, _ in kind._fields_]
-    assert found == [(int(offset), int(size), name) for offset, size, name in wanted]
+    """tests/abi/api.txt holds what the C compiler made of it: offset, size and declaration below each struct's line."""
+    kind, text = getattr(_library, ours), (ROOT / "tests/abi/api.txt").read_text()
+    size, fields = re.search(rf"^struct {STRUCTS[ours]}: (\d+) bytes.*\n((?:  .*\n)+)", text, flags=re.M).groups()
+    assert ctypes.sizeof(kind) == int(size)
+    wanted = [(int(offset), int(size), name) for offset, size, name in
+              re.findall(r"^ +(\d+) +(\d+) .*?(\w+)(?:\[\d+\])?$", fields, flags=re.M)]
+    assert len(wanted) == len(fields.splitlines())
+    assert [(getattr(kind, name).offset, getattr(kind, name).size, name) for name, _ in kind._fields_] == wanted

@@ -1,24 +1,25 @@
 #!/usr/bin/env python3
 """Guards the ABI. Each check is one meson test:
 
-    check.py symbols LIBRARY          exported symbols against symbols.txt
-    check.py layout PROGRAM HEADER    structs and constants (printed by layout.c) against layout-lp64.txt, all of the header's
+    check.py api PROGRAM FOLDER CC... the declarations of the public headers in FOLDER against api.txt and the last release;
+                                      PROGRAM is what api.py wrote, compiled with -DABI_DEFAULTS and linked to the library
+    check.py symbols LIBRARY FOLDER CC...   the library exports the functions of the headers, under the name of this version
+    check.py version FOLDER CC...     PG_API_COMPATIBLE() of version.h, and of copies with other numbers
     check.py headers FOLDER COMPILER  every public header alone, as C99 to C++17, strict
     check.py imports ARCHIVE          what our own objects ask of the C library: nothing that prints, ends the process, ...
     check.py state ARCHIVE            writable data and load-time code of our own objects
-    check.py abidiff LIBRARY HEADERS  against released/*.abi, the last release
     check.py structure FOLDER         of lib/: includes point one way, and api/ alone defines pg_ functions (docs/ARCHITECTURE.md)
 
-`check.py symbols|layout ... --update` writes the committed list anew: only for an addition, and never quietly for a change
-(docs/ABI.md).
+`check.py api ... --update` writes api.txt anew: the commit says why (docs/ABI.md).
 """
 import os
 import re
-import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+
+import api
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SKIPPED = 77  # meson's exit status for a skipped test
@@ -28,83 +29,108 @@ def run(*command, **options):
     return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout
 
 
-def compare(name, found, update):
-    path = os.path.join(HERE, name)
+def api_check(program, folder, *compiler, update):
+    if struct.calcsize("l") != 8 or struct.calcsize("P") != 8 or sys.byteorder != "little":
+        print("api.txt holds the sizes of another data model")
+        return SKIPPED
+    current = api.read(folder, compiler, run(program))
+    problems = api.flaws(current)
+    path = os.path.join(HERE, "api.txt")
     if update:
         with open(path, "w") as f:
-            f.write("".join(line + "\n" for line in found))
-        return 0
+            f.write(api.save(current))
     with open(path) as f:
-        committed = f.read().splitlines()
-    gone = [line for line in committed if line not in found]
-    new = [line for line in found if line not in committed]
-    for line in gone:
-        print("gone, which breaks programs:", line)
-    for line in new:
-        print("new, not in the committed list:", line)
-    if committed != found and not gone and not new:
-        print("the same lines in another order")
-    print(f"{name}: {len(committed)} lines committed, {len(found)} found")
-    return committed != found
+        committed = f.read()
+    changes = api.compare(api.load(committed), current)
+    for kind, text in changes:
+        print(f"{kind:8} {text}")
+    if changes or committed != api.save(current):
+        problems.append("the headers and the library are not what tests/abi/api.txt says. When that is meant: run "
+                        "tests/abi/check.py api ... --update and say why in CHANGELOG.md (docs/ABI.md)")
+    released = newest_release()
+    if released:
+        since = api.compare(released, current)
+        why = api.version_refused(released.version, current.version, since)
+        if why:
+            problems += [f"since {'.'.join(map(str, released.version))}: {kind} {text}" for kind, text in since] + [why]
+    print("\n".join(problems))
+    print(f"{len(current.function)} functions, {len(current.struct)} structs, {len(current.constant) + len(current.macro)} values, "
+          f"{len(current.default)} defaults")
+    return bool(problems) or not (current.function and current.struct and current.default)
 
 
-def symbols(library, update):
-    found = []
-    for line in run("nm", "-D", "--defined-only", library).splitlines():
-        name = line.split()[-1].split("@")[0]
-        kind = line.split()[-2]
-        if kind != "A":  # the version's own name
-            found.append(f"{kind} {name}")
-    bad = [s for s in found if not re.fullmatch(r"T pg_[a-z0-9_]+", s)]
-    for s in bad:
-        print("exported, but no pg_ function:", s)
-    return compare("symbols.txt", sorted(found), update) or bool(bad)
+def newest_release():
+    """released/VERSION.txt is the api.txt of a release."""
+    folder = os.path.join(HERE, "released")
+    releases = []
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        with open(os.path.join(folder, name)) as f:
+            releases.append(api.load(f.read()))
+    return max(releases, key=lambda release: release.version, default=None)
+
+
+def symbols(library, folder, *compiler):
+    headers_api = api.parse(folder, compiler)
+    major, minor, _ = headers_api.version
+    young = f"{major}.{minor}" if major == 0 else str(major)  # while MAJOR is 0, programs are bound to a MINOR
+    node, soname = f"PALIGEMMA_{young}", f"libpaligemma.so.{young}"
+    problems = []
+    if f"SONAME               {soname}\n" not in run("objdump", "-p", library):
+        problems.append(f"the library's SONAME is not {soname}")
+    exported = {}
+    for line in run("objdump", "-T", library).splitlines():
+        # value, flags, section, size, version, name; "g    DO *ABS*" is the version's own name
+        entry = re.match(r"[0-9a-f]{8,} (.{7}) (\S+)\t[0-9a-f]{8,}\s+(\S+)\s+(\S+)$", line)
+        if entry and entry[2] not in ("*UND*", "*ABS*"):
+            exported[entry[4]] = (entry[1], entry[3])
+    for name, (flags, version) in exported.items():
+        if "F" not in flags or version != node:
+            problems.append(f"{name}: exported under {version} with flags `{flags}`, expected a function of {node}")
+    problems += [f"{name} is exported, but no function of the headers" for name in exported if name not in headers_api.function]
+    problems += [f"{name} stands in the headers, but is not exported" for name in headers_api.function if name not in exported]
+    print("\n".join(problems))
+    print(f"{len(exported)} symbols of {node}")
+    return bool(problems) or not exported
+
+
+# the version of a header, that of a library, may a program built with the one use the other?
+COMPATIBLE = [((0, 1), (0, 1, 0), True), ((0, 1), (0, 1, 9), True), ((0, 1), (0, 2, 0), False), ((0, 2), (0, 1, 0), False),
+              ((0, 1), (0, 0, 0), False), ((0, 0), (0, 0, 0), True), ((0, 1), (1, 1, 0), False), ((1, 1), (0, 1, 0), False),
+              ((1, 3), (1, 3, 0), True), ((1, 3), (1, 255, 1), True), ((1, 3), (1, 2, 9), False), ((1, 0), (1, 0, 0), True),
+              ((1, 3), (2, 3, 0), False), ((2, 3), (1, 3, 0), False)]
+
+
+def version(folder, *compiler):
+    with open(os.path.join(folder, "paligemma", "version.h")) as f:
+        text = f.read()
+    ours = tuple(int(re.search(rf"^#define PG_API_VERSION_{part} (\d+)$", text, flags=re.M)[1]) for part in api.VERSION)
+    other = (ours[0], ours[1] + 1)
+    table = [*COMPATIBLE, (ours[:2], ours, True), (other, ours, False)]
+    failed = False
+    with tempfile.TemporaryDirectory() as work:
+        for header, library, wanted in table:
+            copy = text
+            for part, number in zip(api.VERSION, header):
+                copy = re.sub(rf"(#define PG_API_VERSION_{part}) \d+", rf"\1 {number}", copy)
+            with open(os.path.join(work, "version.h"), "w") as f:
+                f.write(copy)
+            with open(os.path.join(work, "program.c"), "w") as f:
+                f.write('#include "version.h"\n#include <stdint.h>\n'
+                        f"enum {{ LIBRARY = {library[0]} << 16 | {library[1]} << 8 | {library[2]} }};\n"
+                        f"_Static_assert(PG_API_COMPATIBLE((uint32_t)LIBRARY) == {int(wanted)}, \"constant\");\n"
+                        "extern uint32_t asked(void);\nint main(void) { return PG_API_COMPATIBLE(asked()); }\n")
+            command = [*compiler, "-std=c11", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-fsyntax-only", "program.c"]
+            result = subprocess.run(command, cwd=work, capture_output=True, text=True)
+            if result.returncode:
+                print(f"header {header}, library {library}: expected {wanted}", result.stderr, sep="\n")
+                failed = True
+    print(f"{len(table)} pairs of versions")
+    return failed
 
 
 def without_comments(path):
     with open(path) as f:
         return re.sub(r"/\*.*?\*/|//[^\n]*", " ", f.read(), flags=re.S)
-
-
-def layout(program, header, update):
-    if struct.calcsize("l") != 8 or struct.calcsize("P") != 8 or sys.byteorder != "little":
-        print("no committed list for this data model")
-        return SKIPPED
-    found = run(program).splitlines()
-    text = without_comments(header)
-    failed = False
-    if any("HOLE" in line for line in found):
-        print("\n".join(found))
-        failed = True
-    declared = re.findall(r"^typedef struct (pg_\w+) \{(.*?)^\} (pg_\w+);", text, flags=re.S | re.M)
-    printed = {}
-    for line in found:
-        if line.startswith("struct "):
-            current = printed.setdefault(line.split()[1].rstrip(":"), [])
-        elif line.startswith("  "):
-            current.append(line.split()[-1])
-    for tag, body, name in declared:
-        if tag != name or name not in printed:
-            print("not in layout.c:", tag)
-            failed = True
-        elif "complete" not in printed[name]:
-            print("fields of layout.c do not fill", name)
-            failed = True
-        body = re.sub(r"\(\*\w+\)\([^)]*\)", "function", body)  # what a pointer's function takes is no field
-        for bad in re.findall(r"\b(bool|_Bool|long|enum|size_t|wchar_t|int|unsigned)\b", body):
-            print(f"{name}: `{bad}` is no fixed-size plain type")
-            failed = True
-    if len(declared) < 10 or len(declared) != len(printed):
-        print(f"{len(declared)} structs declared, {len(printed)} in layout.c")
-        failed = True
-    constants = set(re.findall(r"\b(PG_[A-Z0-9_]+) = ", text)) | set(re.findall(r"^#define (PG_CPU_\w+)", text, flags=re.M))
-    for name in sorted(constants - {line.split(" = ")[0] for line in found}):
-        print("not in layout.c:", name)
-        failed = True
-    if re.search(r"\binline\b|\bbool\b", text):
-        print("the header has an inline function or a bool")
-        failed = True
-    return compare("layout-lp64.txt", found, update) or failed
 
 
 def headers(folder, *compiler):
@@ -187,9 +213,6 @@ def imports(archive):
 # The only data of ours that may change while a process runs; each is atomic or thread-local.
 STATE = {
     "error_text": "thread-local: pg_last_error()",
-    "tried": "thread-local: threads that were asked for on trial",
-    "found": "thread-local: and that the system gave",
-    "thread_owner": "atomic: which process started OpenMP's threads (they do not survive fork)",
 }
 
 
@@ -219,22 +242,6 @@ def state(archive):
             failed = True
     print(f"{len(objects)} objects")
     return failed or len(objects) < 10
-
-
-def abidiff(library, folder):
-    if not shutil.which("abidiff"):
-        print("abidiff is not installed (Debian: abigail-tools)")
-        return SKIPPED
-    released = os.path.join(HERE, "released")
-    baselines = sorted((n for n in os.listdir(released) if n.endswith(".abi")) if os.path.isdir(released) else [])
-    if not baselines:
-        print("there is no release yet, so nothing to compare with; a release commits its `abidw` output here as released/VERSION.abi")
-        return SKIPPED
-    newest = max(baselines, key=lambda n: [int(part) for part in re.findall(r"\d+", n)])
-    # 1: usage or failure, 4: changed, 8: changed incompatibly. Additions alone are what a minor version may bring.
-    result = subprocess.run(["abidiff", "--no-added-syms", "--headers-dir2", folder, os.path.join(released, newest), library])
-    print(f"compared with {newest}")
-    return result.returncode != 0
 
 
 # What the files of a folder of lib/ may include besides their own folder.
@@ -307,9 +314,9 @@ def main():
     arguments = [a for a in sys.argv[1:] if a != "--update"]
     update = "--update" in sys.argv
     check, *rest = arguments
-    if check in ("symbols", "layout"):
-        return int(globals()[check](*rest, update))
-    return int({"headers": headers, "imports": imports, "state": state, "abidiff": abidiff,
+    if check == "api":
+        return int(api_check(*rest, update=update))
+    return int({"symbols": symbols, "version": version, "headers": headers, "imports": imports, "state": state,
                 "structure": structure}[check](*rest))
 
 

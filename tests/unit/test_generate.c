@@ -37,7 +37,6 @@ static void batches_generate_what_rows_do(void **state) {
     }
     assert_int_equal(pg_result_get_n_rows(NULL), 0);
     assert_string_equal(pg_result_get_text(NULL, 0), "");
-    assert_string_equal(pg_result_get_text(NULL, 0), "");
 }
 
 static void batches_take_features_too(void **state) {

@@ -36,6 +36,11 @@ int main(int argc, char **argv) {
     pg_status status;
     uint32_t expected = (uint32_t)PG_API_VERSION_MAJOR << 16 | PG_API_VERSION_MINOR << 8 | PG_API_VERSION_PATCH;
 
+    if (!PG_API_COMPATIBLE(pg_version_api())) {
+        printf("version: not compatible: the library says %#x, the header %#x\n", (unsigned)pg_version_api(),
+               (unsigned)expected);
+        return 1;
+    }
     if (pg_version_api() != expected || !*pg_version_string()) {
         printf("version: the library says %#x, the header %#x\n", (unsigned)pg_version_api(), (unsigned)expected);
         return 1;
