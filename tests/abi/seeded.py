@@ -14,7 +14,7 @@ import tempfile
 
 import api
 
-FUNCTION = r"(?<=\n)PG_API "
+FUNCTION = r"(?<=\n)PG_API (?!pg_status \w+_init\()"  # an _init of another form is refused before anything is compared
 POINTER = r"(?:const )?\w+ \*"
 # what is edited, the pattern, its replacement, how the gate must take it
 EDITS = [
