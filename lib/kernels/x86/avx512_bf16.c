@@ -1,6 +1,6 @@
 /* Products of bf16 for AVX-512 BF16: tiles of 14 x 32, as of f32, with a pair of values in place of each. */
 #include "kernels/kernels.h"
-#include "kernels/x86/unroll.h"
+#include "kernels/simd/unroll.h"
 #include "kernels/x86/vector_avx512.h"
 
 #include <string.h>

@@ -3,7 +3,7 @@
  * one of which is included before this file.
  */
 #include "kernels/kernels.h"
-#include "kernels/x86/unroll.h"
+#include "kernels/simd/unroll.h"
 
 enum {
     GEMM_NR = 2 * LANES,

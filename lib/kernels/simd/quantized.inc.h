@@ -7,7 +7,7 @@
  */
 #include "kernels/kernels.h"
 #include "kernels/quantized.h"
-#include "kernels/x86/unroll.h"
+#include "kernels/simd/unroll.h"
 
 enum {
     Q_VECTORS = PGI_PANEL_ROWS / Q_LANES, /* of a panel */
