@@ -10,77 +10,18 @@ enum {
     GEMV_AHEAD = 512 /* bytes that each row of weights is prefetched ahead */
 };
 
-/* ---- gemm: an m x (vectors x LANES) tile held in registers ---- */
+/* ---- gemm ---- */
 
-static ALWAYS_INLINE void gemm_tile(const int m, const int vectors, int n, int64_t k, const float *a,
-                                    const float *panel, float *c, int64_t c_stride, int accumulate, const float *bias) {
-    vec sum[GEMM_MR][2];
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_zero();
-    for (int64_t l = 0; l < k; l++) {
-        vec b[2];
-        UNROLL for (int v = 0; v < vectors; v++) b[v] = v_load(panel + v * LANES);
-        panel += GEMM_NR;
-        UNROLL for (int i = 0; i < m; i++) {
-            vec x = v_set1(a[i * PGI_GEMM_LDA]);
-            UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_fma(x, b[v], sum[i][v]);
-        }
-        a++;
-    }
-    if (n == vectors * LANES && accumulate) {
-        UNROLL for (int i = 0; i < m; i++, c += c_stride) UNROLL for (int v = 0; v < vectors; v++)
-            v_store(c + v * LANES, v_add(sum[i][v], v_load(c + v * LANES)));
-    } else if (n == vectors * LANES) {
-        vec start[2] = {v_zero(), v_zero()};
-        if (bias) UNROLL for (int v = 0; v < vectors; v++) start[v] = v_load(bias + v * LANES);
-        UNROLL for (int i = 0; i < m; i++, c += c_stride) UNROLL for (int v = 0; v < vectors; v++)
-            v_store(c + v * LANES, v_add(sum[i][v], start[v]));
-    } else { /* the last vector is not full */
-        const int last = vectors - 1, rest = n - last * LANES;
-        vec start[2] = {v_zero(), v_zero()};
-        if (!accumulate && bias) {
-            if (last) start[0] = v_load(bias);
-            start[last] = v_load_n(bias + last * LANES, rest);
-        }
-        UNROLL for (int i = 0; i < m; i++) {
-            float *out = c + i * c_stride;
-            if (last) v_store(out, v_add(sum[i][0], accumulate ? v_load(out) : start[0]));
-            out += last * LANES;
-            v_store_n(out, v_add(sum[i][last], accumulate ? v_load_n(out, rest) : start[last]), rest);
-        }
-    }
-}
-
-/* One copy of the tile for each height, so that its sums stay in registers. */
-#define GEMM_CASE(height)                                                        \
-    case height:                                                                 \
-        if (n > LANES)                                                           \
-            gemm_tile(height, 2, n, k, a, panel, c, c_stride, accumulate, bias); \
-        else                                                                     \
-            gemm_tile(height, 1, n, k, a, panel, c, c_stride, accumulate, bias); \
-        break;
-
-static void gemm(int m, int n, int64_t k, const float *a, const float *panel, float *c, int64_t c_stride,
-                 int accumulate, const float *bias) {
-    switch (m) {
-        GEMM_CASE(1)
-        GEMM_CASE(2)
-        GEMM_CASE(3)
-        GEMM_CASE(4)
-        GEMM_CASE(5)
-        GEMM_CASE(6)
-#if PGI_GEMM_CASES > 6
-        GEMM_CASE(7)
-        GEMM_CASE(8)
-        GEMM_CASE(9)
-        GEMM_CASE(10)
-        GEMM_CASE(11)
-        GEMM_CASE(12)
-        GEMM_CASE(13)
-        GEMM_CASE(14)
-#endif
-        default: break;
-    }
-}
+static ALWAYS_INLINE vec gemm_load(const float *panel) { return v_load(panel); }
+static ALWAYS_INLINE vec gemm_set1(const float *a) { return v_set1(*a); }
+static ALWAYS_INLINE vec gemm_add_product(vec sum, vec x, vec b) { return v_fma(x, b, sum); }
+#define GEMM_NAME gemm
+#define GEMM_TILE gemm_tile
+#define GEMM_VALUE float
+#define GEMM_VECTOR vec
+#define GEMM_STEP 1
+#define GEMM_LDA PGI_GEMM_LDA
+#include "kernels/simd/gemm.inc.h"
 
 /* ---- pack: rows of W, transposed ---- */
 
@@ -152,80 +93,15 @@ static void pack_bf16(const void *w, int64_t w_bytes, int rows, int64_t k, float
 
 /* ---- gemv and expand: the weights in one stream ---- */
 
-#define DEFINE_STREAM(dtype, bytes)                                                                                    \
-    static void expand_##dtype(const void *w, int64_t n, float scale, float *out) {                                    \
-        const vec factor = v_set1(scale);                                                                              \
-        int64_t i = 0;                                                                                                 \
-        for (; i + LANES <= n; i += LANES)                                                                             \
-            v_store(out + i, v_mul(v_load_##dtype((const char *)w + i * (bytes)), factor));                            \
-        if (i < n) v_store_n(out + i, v_mul(v_load_##dtype##_n((const char *)w + i * (bytes), n - i), factor), n - i); \
-    }                                                                                                                  \
-    /* A block of `block` rows of W: as many streams as the registers have sums for. Every sum is that of two vectors, \
-     * even and odd steps, so that it does not depend on m or block. */                                                \
-    static ALWAYS_INLINE void gemv_block_##dtype(const int m, const int block, int64_t k, const float *x,              \
-                                                 int64_t x_stride, const char *w, int64_t w_bytes, const float *bias,  \
-                                                 float *y, int64_t y_stride) {                                         \
-        vec even[PGI_GEMV_ROWS][GEMV_BLOCK], odd[PGI_GEMV_ROWS][GEMV_BLOCK];                                           \
-        UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = odd[i][r] = v_zero();   \
-        int64_t l = 0;                                                                                                 \
-        for (; l + 2 * LANES <= k; l += 2 * LANES) {                                                                   \
-            UNROLL for (int r = 0; r < block; r++) {                                                                   \
-                const char *p = w + r * w_bytes + l * (bytes);                                                         \
-                UNROLL for (int u = 0; u < 2 * LANES * (bytes); u += 64)                                               \
-                    _mm_prefetch(p + GEMV_AHEAD + u, _MM_HINT_T0);                                                     \
-                vec b = v_load_##dtype(p), b2 = v_load_##dtype(p + LANES * (bytes));                                   \
-                UNROLL for (int i = 0; i < m; i++) {                                                                   \
-                    even[i][r] = v_fma(v_load(x + i * x_stride + l), b, even[i][r]);                                   \
-                    odd[i][r] = v_fma(v_load(x + i * x_stride + l + LANES), b2, odd[i][r]);                            \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-        if (l + LANES <= k) {                                                                                          \
-            UNROLL for (int r = 0; r < block; r++) {                                                                   \
-                vec b = v_load_##dtype(w + r * w_bytes + l * (bytes));                                                 \
-                UNROLL for (int i = 0; i < m; i++) even[i][r] = v_fma(v_load(x + i * x_stride + l), b, even[i][r]);    \
-            }                                                                                                          \
-            l += LANES;                                                                                                \
-        }                                                                                                              \
-        if (l < k) {                                                                                                   \
-            UNROLL for (int r = 0; r < block; r++) {                                                                   \
-                vec b = v_load_##dtype##_n(w + r * w_bytes + l * (bytes), k - l);                                      \
-                UNROLL for (int i = 0; i < m; i++) odd[i][r] =                                                         \
-                    v_fma(v_load_n(x + i * x_stride + l, k - l), b, odd[i][r]);                                        \
-            }                                                                                                          \
-        }                                                                                                              \
-        UNROLL for (int i = 0; i < m; i++) {                                                                           \
-            UNROLL for (int r = 0; r < block; r++) {                                                                   \
-                float sum = v_sum(v_add(even[i][r], odd[i][r]));                                                       \
-                y[i * y_stride + r] = bias ? sum + bias[r] : sum;                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-    }                                                                                                                  \
-    static ALWAYS_INLINE void gemv_rows_##dtype(const int m, const int block, int64_t rows, int64_t k, const float *x, \
-                                                int64_t x_stride, const char *w, int64_t w_bytes, const float *bias,   \
-                                                float *y, int64_t y_stride) {                                          \
-        int64_t r = 0;                                                                                                 \
-        for (; r + block <= rows; r += block)                                                                          \
-            gemv_block_##dtype(m, block, k, x, x_stride, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r,      \
-                               y_stride);                                                                              \
-        for (; r < rows; r++)                                                                                          \
-            gemv_block_##dtype(m, 1, k, x, x_stride, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r,          \
-                               y_stride);                                                                              \
-    }                                                                                                                  \
-    static void gemv_##dtype(int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w,          \
-                             int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {                         \
-        switch (m) {                                                                                                   \
-            case 1: gemv_rows_##dtype(1, GEMV_BLOCK, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;      \
-            case 2: gemv_rows_##dtype(2, GEMV_BLOCK / 2, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;  \
-            case 3: gemv_rows_##dtype(3, GEMV_BLOCK / 4, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;  \
-            case 4: gemv_rows_##dtype(4, GEMV_BLOCK / 4, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;  \
-            default: break;                                                                                            \
-        }                                                                                                              \
-    }
-
-DEFINE_STREAM(f32, 4)
-DEFINE_STREAM(bf16, 2)
-DEFINE_STREAM(f16, 2)
+#define DTYPE f32
+#define DTYPE_BYTES 4
+#include "kernels/simd/stream.inc.h"
+#define DTYPE bf16
+#define DTYPE_BYTES 2
+#include "kernels/simd/stream.inc.h"
+#define DTYPE f16
+#define DTYPE_BYTES 2
+#include "kernels/simd/stream.inc.h"
 
 /* ---- weighted_sum: eight vectors of columns at a time ---- */
 

@@ -1,7 +1,7 @@
 /* The kernels for AVX2, FMA and F16C: tiles of 6 x 16. */
 #include "kernels/x86/vector_avx2.h"
 
-#define PGI_GEMM_CASES 6
+#define GEMM_CASES 6
 #include "kernels/simd/products.inc.h"
 #include "kernels/simd/rows.inc.h"
 

@@ -1,7 +1,7 @@
 /* The kernels for AVX-512 F, BW, DQ, VL: tiles of 14 x 32. */
 #include "kernels/x86/vector_avx512.h"
 
-#define PGI_GEMM_CASES 14
+#define GEMM_CASES 14
 #include "kernels/simd/products.inc.h"
 #include "kernels/simd/rows.inc.h"
 
