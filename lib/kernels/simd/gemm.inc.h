@@ -1,8 +1,8 @@
 /*
  * Template: gemm on m x (vectors x LANES) tiles held in registers. Included by simd/products.inc.h (f32) and by the
- * files of instruction sets that multiply bf16. It defines `GEMM`, the kernel, from what the including file defines:
+ * files of instruction sets that multiply bf16. It defines the kernel `GEMM_NAME` from what the including file
+ * defines:
  *
- *   GEMM_NAME, GEMM_TILE      the names of the kernel and of its inlined tile
  *   GEMM_VALUE, GEMM_VECTOR   a value of `a` and `panel`, and a vector of them
  *   GEMM_STEP                 values of the summed dimension in a lane of such a vector: 1, or 2 for pairs
  *   GEMM_LDA                  values from row to row of `a`
@@ -15,7 +15,7 @@
  * sums passed to one go through memory. With gcc 12 that cost 1 to 6% (docs/SPEED.md, experiments that lost).
  */
 
-static ALWAYS_INLINE void GEMM_TILE(const int m, const int vectors, int n, int64_t k, const GEMM_VALUE *a,
+static ALWAYS_INLINE void gemm_tile(const int m, const int vectors, int n, int64_t k, const GEMM_VALUE *a,
                                     const GEMM_VALUE *panel, float *c, int64_t c_stride, int accumulate,
                                     const float *bias) {
     vec sum[GEMM_CASES][2];
@@ -68,9 +68,9 @@ static ALWAYS_INLINE void GEMM_TILE(const int m, const int vectors, int n, int64
 #define GEMM_CASE(height)                                                        \
     case height:                                                                 \
         if (n > LANES)                                                           \
-            GEMM_TILE(height, 2, n, k, a, panel, c, c_stride, accumulate, bias); \
+            gemm_tile(height, 2, n, k, a, panel, c, c_stride, accumulate, bias); \
         else                                                                     \
-            GEMM_TILE(height, 1, n, k, a, panel, c, c_stride, accumulate, bias); \
+            gemm_tile(height, 1, n, k, a, panel, c, c_stride, accumulate, bias); \
         break;
 
 static void GEMM_NAME(int m, int n, int64_t k, const GEMM_VALUE *a, const GEMM_VALUE *panel, float *c, int64_t c_stride,

@@ -16,7 +16,6 @@ static ALWAYS_INLINE vec gemm_load(const float *panel) { return v_load(panel); }
 static ALWAYS_INLINE vec gemm_set1(const float *a) { return v_set1(*a); }
 static ALWAYS_INLINE vec gemm_add_product(vec sum, vec x, vec b) { return v_fma(x, b, sum); }
 #define GEMM_NAME gemm
-#define GEMM_TILE gemm_tile
 #define GEMM_VALUE float
 #define GEMM_VECTOR vec
 #define GEMM_STEP 1
@@ -133,15 +132,7 @@ static void weighted_sum(int64_t n, int64_t d, const float *p, const float *v, i
 static void set_products(pgi_kernels *kernels) {
     kernels->gemm_mr = GEMM_MR;
     kernels->gemm_nr = GEMM_NR;
-    kernels->expand_f32 = expand_f32;
-    kernels->expand_bf16 = expand_bf16;
-    kernels->expand_f16 = expand_f16;
-    kernels->pack_f32 = pack_f32;
-    kernels->pack_bf16 = pack_bf16;
-    kernels->pack_f16 = pack_f16;
-    kernels->gemm = gemm;
-    kernels->gemv_f32 = gemv_f32;
-    kernels->gemv_bf16 = gemv_bf16;
-    kernels->gemv_f16 = gemv_f16;
-    kernels->weighted_sum = weighted_sum;
+#define K(type, name, parameters) kernels->name = name;
+#include "kernels/lists/products.inc"
+#undef K
 }

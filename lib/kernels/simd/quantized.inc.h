@@ -183,6 +183,7 @@ static void product_int4(int m, int64_t n, int64_t groups, const void *x, const 
 
 static void set_quantized_products(pgi_kernels *kernels) {
     kernels->quantized_rows = Q_TILE_ROWS;
-    kernels->product_int8 = product_int8;
-    kernels->product_int4 = product_int4;
+#define K(type, name, parameters) kernels->name = name;
+#include "kernels/lists/quantized_products.inc"
+#undef K
 }

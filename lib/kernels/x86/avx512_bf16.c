@@ -97,7 +97,6 @@ static ALWAYS_INLINE vec gemm_add_product(vec sum, ivec x, ivec b) {
     return sum;
 }
 #define GEMM_NAME gemm_bf16
-#define GEMM_TILE gemm_tile
 #define GEMM_VALUE uint16_t
 #define GEMM_VECTOR ivec
 #define GEMM_STEP 2
@@ -143,11 +142,7 @@ static float exp_sum_bf16(float *x, int64_t n, float max, uint16_t *out) {
 void pgi_kernels_avx512_bf16(pgi_kernels *kernels) {
     kernels->gemm_bf16_mr = MR;
     kernels->gemm_bf16_nr = NR;
-    kernels->round_bf16 = round_bf16;
-    kernels->pack_pairs_f32 = pack_pairs_f32;
-    kernels->pack_pairs_bf16 = pack_pairs_bf16;
-    kernels->pack_pairs_f16 = pack_pairs_f16;
-    kernels->pair_rows = pair_rows;
-    kernels->gemm_bf16 = gemm_bf16;
-    kernels->exp_sum_bf16 = exp_sum_bf16;
+#define K(type, name, parameters) kernels->name = name;
+#include "kernels/lists/bf16.inc"
+#undef K
 }
