@@ -61,8 +61,6 @@ typedef struct attention_task {
     atomic_int stopped;
 } attention_task;
 
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static size_t align64(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 static int streamed(const pgi_attention *shape) { return shape->n_queries <= STREAMED_QUERIES; }
@@ -75,25 +73,27 @@ static format format_of(const pgi_kernels *kernels) {
 static int64_t query_block(const format *f) { return TILES * f->mr; }
 
 /* Bytes of a panel of k steps; of the packed keys, and of the packed values, of one KV head. */
-static int64_t panel_bytes(const format *f, int64_t k) { return ceil_div(k, f->pair) * f->pair * f->nr * f->element; }
+static int64_t panel_bytes(const format *f, int64_t k) {
+    return pgi_ceil_div64(k, f->pair) * f->pair * f->nr * f->element;
+}
 static int64_t packed_k_bytes(const format *f, const pgi_attention *shape) {
-    return ceil_div(shape->n_keys, f->nr) * panel_bytes(f, shape->head_dim);
+    return pgi_ceil_div64(shape->n_keys, f->nr) * panel_bytes(f, shape->head_dim);
 }
 static int64_t packed_v_bytes(const format *f, const pgi_attention *shape) {
-    return ceil_div(shape->head_dim, f->nr) * panel_bytes(f, shape->n_keys);
+    return pgi_ceil_div64(shape->head_dim, f->nr) * panel_bytes(f, shape->n_keys);
 }
 static int64_t heads_at_once(const format *f, const pgi_attention *shape) {
     int64_t bytes = packed_k_bytes(f, shape) + packed_v_bytes(f, shape);
-    return max64(1, pgi_min64(bytes ? PACKED_BYTES / bytes : shape->n_kv_heads, shape->n_kv_heads));
+    return pgi_max64(1, pgi_min64(bytes ? PACKED_BYTES / bytes : shape->n_kv_heads, shape->n_kv_heads));
 }
 
 /* Bytes of a block of rows cut into column blocks, each an A tile: [blocks, rows, A_ROW]. */
 static size_t block_bytes(const format *f, int64_t columns) {
-    return (size_t)(ceil_div(columns, f->kc) * query_block(f) * A_ROW);
+    return (size_t)(pgi_ceil_div64(columns, f->kc) * query_block(f) * A_ROW);
 }
 
 /* Of the sums of a block of queries, from row to row: no power of two, for the cache's sets. */
-static int64_t sum_stride(const pgi_attention *shape) { return ceil_div(shape->head_dim, 16) * 16 + 16; }
+static int64_t sum_stride(const pgi_attention *shape) { return pgi_ceil_div64(shape->head_dim, 16) * 16 + 16; }
 
 static size_t thread_bytes(const format *f, const pgi_attention *shape) {
     const size_t keys = (size_t)shape->n_keys, d = (size_t)shape->head_dim;
@@ -141,7 +141,7 @@ static int64_t stretch_end(visible_keys seen, int64_t j, int64_t hi, int *visibl
 }
 
 static int sees_any(visible_keys seen, int64_t lo, int64_t hi) {
-    return lo < seen.prefix || pgi_min64(seen.end, hi) > max64(seen.begin, lo);
+    return lo < seen.prefix || pgi_min64(seen.end, hi) > pgi_max64(seen.begin, lo);
 }
 
 /* What the keys before have come to: sum of exp(score - max). */
@@ -202,7 +202,7 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
     const int64_t d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads;
-    const int64_t batch = task->head_batch, n_batches = ceil_div(group, batch);
+    const int64_t batch = task->head_batch, n_batches = pgi_ceil_div64(group, batch);
     float *scaled = (float *)(task->threads + (size_t)thread * task->per_thread); /* [PGI_GEMV_ROWS, head_dim] */
     float *part = scaled + PGI_GEMV_ROWS * d;                                     /* [head_dim] */
     float *scores = part + d;                                                     /* [PGI_GEMV_ROWS, n] */
@@ -243,7 +243,7 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
     const format *f = &task->format;
-    const int64_t d = shape->head_dim, nr = f->nr, n_panels = ceil_div(shape->n_keys, nr);
+    const int64_t d = shape->head_dim, nr = f->nr, n_panels = pgi_ceil_div64(shape->n_keys, nr);
     const int64_t k_bytes = task->k_stride * (int64_t)sizeof(float);
     (void)thread;
     for (int64_t item = begin; item < end; item++) {
@@ -278,7 +278,7 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
 /* c [rows, n] = a [rows, k] panel [k, n], or is added to; rows: any number, in tiles of nearly equal height. */
 static void product(const pgi_kernels *kernels, const format *f, int64_t rows, int64_t n, int64_t k, const char *a,
                     const char *panel, float *c, int64_t c_stride, int accumulate) {
-    const int64_t n_tiles = ceil_div(rows, f->mr);
+    const int64_t n_tiles = pgi_ceil_div64(rows, f->mr);
     for (int64_t t = 0; t < n_tiles; t++) {
         const int64_t row = rows * t / n_tiles;
         const int m = (int)(rows * (t + 1) / n_tiles - row);
@@ -313,7 +313,7 @@ static void start_block(const attention_task *task, query_rows *b) {
     for (int64_t i = 0; i < b->n; i++) {
         visible_keys seen = keys_of(shape, b->first + i);
         if (seen.end > 0) b->lo = pgi_min64(b->lo, seen.prefix > 0 ? 0 : seen.begin);
-        b->hi = max64(b->hi, seen.end);
+        b->hi = pgi_max64(b->hi, seen.end);
         b->states[i] = (softmax_state){-INFINITY, 0};
         if (i + AHEAD < b->n) fetch_row(task->q + (b->first + i + AHEAD) * task->q_stride + b->head * d, d);
         for (int64_t c = 0; c < d; c += f->kc) {
@@ -360,7 +360,7 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
     const format *f = &task->format;
-    const int64_t d = shape->head_dim, n_blocks = ceil_div(shape->n_queries, query_block(f));
+    const int64_t d = shape->head_dim, n_blocks = pgi_ceil_div64(shape->n_queries, query_block(f));
     const int64_t group = shape->n_heads / shape->n_kv_heads;
     char *scratch = task->threads + (size_t)thread * task->per_thread;
     query_rows b = {.scores = (float *)scratch, .weights = scratch + (f->bf16 ? block_bytes(f, KEY_BLOCK) : 0)};
@@ -378,7 +378,7 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
                 atomic_store_explicit(&task->stopped, 1, memory_order_relaxed);
                 return;
             }
-            const int64_t from = max64(b.lo, base), to = pgi_min64(b.hi, base + KEY_BLOCK);
+            const int64_t from = pgi_max64(b.lo, base), to = pgi_min64(b.hi, base + KEY_BLOCK);
             int any = 0; /* none between a prefix and a window */
             for (int64_t i = 0; i < b.n && !any; i++) any = sees_any(keys_of(shape, b.first + i), from, to);
             if (any) next_keys(task, &b, base, from, to);
@@ -417,9 +417,9 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
     task.per_thread = thread_bytes(f, shape);
     if (streamed(shape)) {
         int64_t n_heads = shape->n_queries * shape->n_heads; /* leave something for every thread */
-        task.head_batch = max64(1, pgi_min64(pgi_min64(PGI_GEMV_ROWS, group), n_heads / run->n_threads));
+        task.head_batch = pgi_max64(1, pgi_min64(pgi_min64(PGI_GEMV_ROWS, group), n_heads / run->n_threads));
         task.threads = scratch;
-        return pgi_parallel_for(run, shape->n_queries * shape->n_kv_heads * ceil_div(group, task.head_batch), 1,
+        return pgi_parallel_for(run, shape->n_queries * shape->n_kv_heads * pgi_ceil_div64(group, task.head_batch), 1,
                                 streamed_heads, &task);
     }
     int64_t at_once = heads_at_once(f, shape);
@@ -429,8 +429,8 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
     for (int64_t head = 0; head < shape->n_kv_heads; head += at_once) {
         task.kv_begin = head;
         task.kv_count = pgi_min64(at_once, shape->n_kv_heads - head);
-        PGI_TRY(pgi_parallel_for(run, task.kv_count * ceil_div(shape->n_keys, f->nr), 4, pack_heads, &task));
-        PGI_TRY(pgi_parallel_for(run, task.kv_count * group * ceil_div(shape->n_queries, query_block(f)), 1,
+        PGI_TRY(pgi_parallel_for(run, task.kv_count * pgi_ceil_div64(shape->n_keys, f->nr), 4, pack_heads, &task));
+        PGI_TRY(pgi_parallel_for(run, task.kv_count * group * pgi_ceil_div64(shape->n_queries, query_block(f)), 1,
                                  query_blocks, &task));
         if (atomic_load(&task.stopped)) return pgi_run_cancelled_error();
     }
