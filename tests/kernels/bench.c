@@ -204,7 +204,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !attention_alone; s++) {
         for (int d = 0; d < (rounding.bf16_linear ? 8 : 5); d++) {
             if (only && strcmp(only, names[d])) continue;
-            const int quantized = dtypes[d] >= PGI_DTYPE_INT8_BLOCKS, rounds = d >= 5;
+            const int quantized = pgi_dtype_is_blocks(dtypes[d]), rounds = d >= 5;
             if (rounds && shapes[s][0] <= PGI_GEMV_ROWS) continue; /* the same as without */
             run.kernels = rounds ? &rounding : kernels;
             int64_t m = shapes[s][0], in = shapes[s][1], out = shapes[s][2], copy = 0,
