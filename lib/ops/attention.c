@@ -22,6 +22,7 @@
 
 #include "base/parallel.h"
 #include "kernels/kernels.h"
+#include "ops/gemm_format.h"
 
 enum {
     TILES = 4,                     /* a query block is so many gemm tiles high */
@@ -33,17 +34,6 @@ enum {
     PACKED_BYTES = 8 * 1024 * 1024 /* of packed keys and values, unless one head has more */
 };
 
-/* What the products of several queries are made of. Both formats have the same bytes in a row of an A tile. */
-typedef struct format {
-    int bf16;
-    int64_t mr, nr;        /* the tile */
-    int64_t element, pair; /* bytes of a value; values of the summed dimension that lie together in a panel */
-    int64_t kc;            /* the summed dimension is cut at multiples of this */
-} format;
-
-enum { A_ROW = PGI_GEMM_LDA * (int)sizeof(float) }; /* bytes from row to row of an A tile */
-_Static_assert(PGI_GEMM_BF16_LDA * sizeof(uint16_t) == A_ROW, "A tiles of both formats have rows of the same bytes");
-
 typedef struct attention_task {
     const pgi_run *run;
     const pgi_attention *shape;
@@ -53,7 +43,7 @@ typedef struct attention_task {
     int64_t head_batch; /* of few queries: query heads of a KV head taken together */
     /* The heads packed now: kv_begin <= KV head < kv_begin + kv_count. */
     int64_t kv_begin, kv_count;
-    format format;
+    pgi_gemm_format format;
     char *packed_k;    /* [kv_count, key panels, head_dim, nr] */
     char *packed_v;    /* [kv_count, value panels, n_keys, nr] */
     char *threads;     /* scratch of the threads */
@@ -65,37 +55,29 @@ static size_t align64(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 static int streamed(const pgi_attention *shape) { return shape->n_queries <= STREAMED_QUERIES; }
 
-static format format_of(const pgi_kernels *kernels) {
-    if (kernels->bf16_attention)
-        return (format){1, kernels->gemm_bf16_mr, kernels->gemm_bf16_nr, sizeof(uint16_t), 2, PGI_GEMM_BF16_KC};
-    return (format){0, kernels->gemm_mr, kernels->gemm_nr, sizeof(float), 1, PGI_GEMM_KC};
-}
-static int64_t query_block(const format *f) { return TILES * f->mr; }
+static int64_t query_block(const pgi_gemm_format *f) { return TILES * f->mr; }
 
-/* Bytes of a panel of k steps; of the packed keys, and of the packed values, of one KV head. */
-static int64_t panel_bytes(const format *f, int64_t k) {
-    return pgi_ceil_div64(k, f->pair) * f->pair * f->nr * f->element;
+/* Bytes of the packed keys, and of the packed values, of one KV head. */
+static int64_t packed_k_bytes(const pgi_gemm_format *f, const pgi_attention *shape) {
+    return pgi_ceil_div64(shape->n_keys, f->nr) * pgi_gemm_panel_bytes(f, shape->head_dim);
 }
-static int64_t packed_k_bytes(const format *f, const pgi_attention *shape) {
-    return pgi_ceil_div64(shape->n_keys, f->nr) * panel_bytes(f, shape->head_dim);
+static int64_t packed_v_bytes(const pgi_gemm_format *f, const pgi_attention *shape) {
+    return pgi_ceil_div64(shape->head_dim, f->nr) * pgi_gemm_panel_bytes(f, shape->n_keys);
 }
-static int64_t packed_v_bytes(const format *f, const pgi_attention *shape) {
-    return pgi_ceil_div64(shape->head_dim, f->nr) * panel_bytes(f, shape->n_keys);
-}
-static int64_t heads_at_once(const format *f, const pgi_attention *shape) {
+static int64_t heads_at_once(const pgi_gemm_format *f, const pgi_attention *shape) {
     int64_t bytes = packed_k_bytes(f, shape) + packed_v_bytes(f, shape);
     return pgi_max64(1, pgi_min64(bytes ? PACKED_BYTES / bytes : shape->n_kv_heads, shape->n_kv_heads));
 }
 
-/* Bytes of a block of rows cut into column blocks, each an A tile: [blocks, rows, A_ROW]. */
-static size_t block_bytes(const format *f, int64_t columns) {
-    return (size_t)(pgi_ceil_div64(columns, f->kc) * query_block(f) * A_ROW);
+/* Bytes of a block of rows cut into column blocks, each an A tile: [blocks, rows, PGI_GEMM_A_ROW]. */
+static size_t block_bytes(const pgi_gemm_format *f, int64_t columns) {
+    return (size_t)(pgi_ceil_div64(columns, f->kc) * query_block(f) * PGI_GEMM_A_ROW);
 }
 
 /* Of the sums of a block of queries, from row to row: no power of two, for the cache's sets. */
 static int64_t sum_stride(const pgi_attention *shape) { return pgi_ceil_div64(shape->head_dim, 16) * 16 + 16; }
 
-static size_t thread_bytes(const format *f, const pgi_attention *shape) {
+static size_t thread_bytes(const pgi_gemm_format *f, const pgi_attention *shape) {
     const size_t keys = (size_t)shape->n_keys, d = (size_t)shape->head_dim;
     const size_t few = align64(sizeof(float) * (PGI_GEMV_ROWS * keys + (PGI_GEMV_ROWS + 1) * d));
     if (streamed(shape)) return few;
@@ -107,7 +89,7 @@ static size_t thread_bytes(const format *f, const pgi_attention *shape) {
 /* Fewer keys can need more room for packing, as more heads are then packed at once; so this is the bound that rises
  * with the keys: all heads, but at most PACKED_BYTES or one head. */
 size_t pgi_attention_scratch(const pgi_kernels *kernels, const pgi_attention *shape, int n_threads) {
-    const format f = format_of(kernels);
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, kernels->bf16_attention);
     size_t packed = 0;
     if (!streamed(shape)) {
         size_t head = (size_t)(packed_k_bytes(&f, shape) + packed_v_bytes(&f, shape));
@@ -242,7 +224,7 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
     const attention_task *task = context;
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
-    const format *f = &task->format;
+    const pgi_gemm_format *f = &task->format;
     const int64_t d = shape->head_dim, nr = f->nr, n_panels = pgi_ceil_div64(shape->n_keys, nr);
     const int64_t k_bytes = task->k_stride * (int64_t)sizeof(float);
     (void)thread;
@@ -250,14 +232,11 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
         int64_t head = item / n_panels, key = item % n_panels * nr, n = pgi_min64(nr, shape->n_keys - key);
         const float *keys = task->k + key * task->k_stride + (task->kv_begin + head) * d;
         const float *values = task->v + key * task->v_stride + (task->kv_begin + head) * d;
-        char *packed = task->packed_k + head * packed_k_bytes(f, shape) + key / nr * panel_bytes(f, d);
+        char *packed = task->packed_k + head * packed_k_bytes(f, shape) + key / nr * pgi_gemm_panel_bytes(f, d);
         for (int64_t i = 0; i < n; i++) fetch_row(values + i * task->v_stride, d);
-        if (f->bf16)
-            kernels->pack_pairs_f32(keys, k_bytes, (int)n, d, (uint16_t *)packed);
-        else
-            kernels->pack_f32(keys, k_bytes, (int)n, d, (float *)packed);
-        packed = task->packed_v + head * packed_v_bytes(f, shape) + panel_bytes(f, key);
-        for (int64_t column = 0; column < d; column += nr, packed += panel_bytes(f, shape->n_keys)) {
+        pgi_gemm_pack(kernels, f, PG_DTYPE_F32, keys, k_bytes, n, d, packed);
+        packed = task->packed_v + head * packed_v_bytes(f, shape) + pgi_gemm_panel_bytes(f, key);
+        for (int64_t column = 0; column < d; column += nr, packed += pgi_gemm_panel_bytes(f, shape->n_keys)) {
             const int width = (int)pgi_min64(nr, d - column);
             const float *row = values + column;
             if (f->bf16) {
@@ -276,18 +255,13 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
 }
 
 /* c [rows, n] = a [rows, k] panel [k, n], or is added to; rows: any number, in tiles of nearly equal height. */
-static void product(const pgi_kernels *kernels, const format *f, int64_t rows, int64_t n, int64_t k, const char *a,
-                    const char *panel, float *c, int64_t c_stride, int accumulate) {
+static void product(const pgi_kernels *kernels, const pgi_gemm_format *f, int64_t rows, int64_t n, int64_t k,
+                    const char *a, const char *panel, float *c, int64_t c_stride, int accumulate) {
     const int64_t n_tiles = pgi_ceil_div64(rows, f->mr);
     for (int64_t t = 0; t < n_tiles; t++) {
         const int64_t row = rows * t / n_tiles;
-        const int m = (int)(rows * (t + 1) / n_tiles - row);
-        if (f->bf16)
-            kernels->gemm_bf16(m, (int)n, k, (const uint16_t *)(a + row * A_ROW), (const uint16_t *)panel,
-                               c + row * c_stride, c_stride, accumulate, NULL);
-        else
-            kernels->gemm(m, (int)n, k, (const float *)(a + row * A_ROW), (const float *)panel, c + row * c_stride,
-                          c_stride, accumulate, NULL);
+        pgi_gemm_tile(kernels, f, rows * (t + 1) / n_tiles - row, n, k, a + row * PGI_GEMM_A_ROW, panel,
+                      c + row * c_stride, c_stride, accumulate, NULL);
     }
 }
 
@@ -295,9 +269,9 @@ static void product(const pgi_kernels *kernels, const format *f, int64_t rows, i
 typedef struct query_rows {
     int64_t first, n; /* the queries */
     int64_t head, kv; /* kv: of those packed now */
-    char *queries;    /* scaled: [dim blocks, block, A_ROW] */
+    char *queries;    /* scaled: [dim blocks, block, PGI_GEMM_A_ROW] */
     float *scores;    /* [block, PGI_GEMM_LDA] */
-    char *weights;    /* [block, A_ROW]: the scores themselves, or their exponentials as bf16 */
+    char *weights;    /* [block, PGI_GEMM_A_ROW]: the scores themselves, or their exponentials as bf16 */
     float *sums;      /* weighted values so far: [block, sum_stride] */
     int64_t lo, hi;   /* the keys that any of the queries sees */
     softmax_state states[TILES * PGI_GEMM_MR_MAX];
@@ -307,7 +281,7 @@ typedef struct query_rows {
 static void start_block(const attention_task *task, query_rows *b) {
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
-    const format *f = &task->format;
+    const pgi_gemm_format *f = &task->format;
     const int64_t d = shape->head_dim;
     b->lo = shape->n_keys, b->hi = 0;
     for (int64_t i = 0; i < b->n; i++) {
@@ -318,7 +292,7 @@ static void start_block(const attention_task *task, query_rows *b) {
         if (i + AHEAD < b->n) fetch_row(task->q + (b->first + i + AHEAD) * task->q_stride + b->head * d, d);
         for (int64_t c = 0; c < d; c += f->kc) {
             const float *q = task->q + (b->first + i) * task->q_stride + b->head * d + c;
-            char *row = b->queries + (c / f->kc * query_block(f) + i) * A_ROW;
+            char *row = b->queries + (c / f->kc * query_block(f) + i) * PGI_GEMM_A_ROW;
             if (f->bf16)
                 kernels->round_bf16(q, pgi_min64(f->kc, d - c), shape->scale, (uint16_t *)row);
             else
@@ -332,24 +306,24 @@ static void start_block(const attention_task *task, query_rows *b) {
 static void next_keys(const attention_task *task, query_rows *b, int64_t base, int64_t from, int64_t to) {
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
-    const format *f = &task->format;
+    const pgi_gemm_format *f = &task->format;
     const int64_t d = shape->head_dim, nr = f->nr;
     const char *keys = task->packed_k + b->kv * packed_k_bytes(f, shape);
-    const char *values = task->packed_v + b->kv * packed_v_bytes(f, shape) + panel_bytes(f, from);
+    const char *values = task->packed_v + b->kv * packed_v_bytes(f, shape) + pgi_gemm_panel_bytes(f, from);
     for (int64_t key = from / nr * nr; key < to; key += nr)
         for (int64_t k0 = 0; k0 < d; k0 += f->kc)
             product(kernels, f, b->n, pgi_min64(nr, shape->n_keys - key), pgi_min64(f->kc, d - k0),
-                    b->queries + k0 / f->kc * query_block(f) * A_ROW,
-                    keys + key / nr * panel_bytes(f, d) + panel_bytes(f, k0), b->scores + key - base, PGI_GEMM_LDA,
-                    k0 > 0);
+                    b->queries + k0 / f->kc * query_block(f) * PGI_GEMM_A_ROW,
+                    keys + key / nr * pgi_gemm_panel_bytes(f, d) + pgi_gemm_panel_bytes(f, k0), b->scores + key - base,
+                    PGI_GEMM_LDA, k0 > 0);
     char *weights = b->weights + (from - base) * f->element;
     for (int64_t i = 0; i < b->n; i++) {
         float factor = softmax_keys(kernels, b->scores + i * PGI_GEMM_LDA + from - base,
-                                    f->bf16 ? (uint16_t *)(weights + i * A_ROW) : NULL, keys_of(shape, b->first + i),
-                                    from, to, shape->soft_cap, &b->states[i]);
+                                    f->bf16 ? (uint16_t *)(weights + i * PGI_GEMM_A_ROW) : NULL,
+                                    keys_of(shape, b->first + i), from, to, shape->soft_cap, &b->states[i]);
         if (factor != 1) kernels->scale(b->sums + i * sum_stride(shape), d, factor);
     }
-    for (int64_t column = 0; column < d; column += nr, values += panel_bytes(f, shape->n_keys))
+    for (int64_t column = 0; column < d; column += nr, values += pgi_gemm_panel_bytes(f, shape->n_keys))
         product(kernels, f, b->n, pgi_min64(nr, d - column), to - from, weights, values, b->sums + column,
                 sum_stride(shape), from > b->lo);
 }
@@ -359,7 +333,7 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
     attention_task *task = context;
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
-    const format *f = &task->format;
+    const pgi_gemm_format *f = &task->format;
     const int64_t d = shape->head_dim, n_blocks = pgi_ceil_div64(shape->n_queries, query_block(f));
     const int64_t group = shape->n_heads / shape->n_kv_heads;
     char *scratch = task->threads + (size_t)thread * task->per_thread;
@@ -412,8 +386,8 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
                            .k_stride = k_stride,
                            .v_stride = v_stride,
                            .out_stride = out_stride};
-    task.format = format_of(kernels);
-    const format *f = &task.format;
+    task.format = pgi_gemm_format_of(kernels, kernels->bf16_attention);
+    const pgi_gemm_format *f = &task.format;
     task.per_thread = thread_bytes(f, shape);
     if (streamed(shape)) {
         int64_t n_heads = shape->n_queries * shape->n_heads; /* leave something for every thread */
