@@ -108,7 +108,7 @@ static ALWAYS_INLINE void tile(const int is_int4, const int m, const int panels,
                                const char *x, const char *w, int64_t panel_bytes, const float *start,
                                int64_t start_stride, float *y, int64_t y_stride) {
     const int width = PGI_PANEL_ROWS * panels;
-    __attribute__((aligned(64))) float room[Q_TILE_ROWS * Q_WIDEST * Q_LANES], *c = room;
+    __attribute__((aligned(64))) float sums[Q_TILE_ROWS * Q_WIDEST * Q_LANES], *c = sums;
     __asm__("" : "+r"(c) : : "memory"); /* not for the compiler to keep in registers and spill */
     const int full = n >= width;        /* copied in vectors, not by a call of memcpy() */
     for (int i = 0; i < m; i++) {
