@@ -37,9 +37,7 @@ enum {
 typedef struct attention_task {
     const pgi_run *run;
     const pgi_attention *shape;
-    const float *q, *k, *v;
-    float *out;
-    int64_t q_stride, k_stride, v_stride, out_stride;
+    pgi_attention_rows rows;
     int64_t head_batch; /* of few queries: query heads of a KV head taken together */
     /* The heads packed now: kv_begin <= KV head < kv_begin + kv_count. */
     int64_t kv_begin, kv_count;
@@ -83,11 +81,11 @@ static size_t thread_bytes(const pgi_gemm_format *f, const pgi_attention *shape)
     if (streamed(shape)) return few;
     const size_t many = (size_t)(1 + f->bf16) * block_bytes(f, KEY_BLOCK) + block_bytes(f, shape->head_dim) +
                         (size_t)(query_block(f) * sum_stride(shape)) * sizeof(float);
-    return many > few ? many : few; /* the room must do for fewer queries */
+    return many > few ? many : few; /* enough for fewer queries too */
 }
 
-/* Fewer keys can need more room for packing, as more heads are then packed at once; so this is the bound that rises
- * with the keys: all heads, but at most PACKED_BYTES or one head. */
+/* With fewer keys more heads are packed at once, which can take more bytes than with all keys. So this is a bound that
+ * only rises with the keys: all heads, but at most PACKED_BYTES or one head. */
 size_t pgi_attention_scratch(const pgi_kernels *kernels, const pgi_attention *shape, int n_threads) {
     const pgi_gemm_format f = pgi_gemm_format_of(kernels, kernels->bf16_attention);
     size_t packed = 0;
@@ -193,22 +191,22 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
         int64_t head = kv * group + item % n_batches * batch, m = pgi_min64(batch, (kv + 1) * group - head);
         visible_keys seen = keys_of(shape, query);
         int64_t first = seen.prefix > 0 ? 0 : seen.begin, n = seen.end - first;
-        const float *keys = task->k + first * task->k_stride + kv * d;
-        const float *values = task->v + first * task->v_stride + kv * d;
-        float *out = task->out + query * task->out_stride + head * d;
+        const float *keys = task->rows.k + first * task->rows.k_stride + kv * d;
+        const float *values = task->rows.v + first * task->rows.v_stride + kv * d;
+        float *out = task->rows.out + query * task->rows.out_stride + head * d;
         if (n == 0) {
             memset(out, 0, (size_t)(m * d) * sizeof(float));
             continue;
         }
-        kernels->expand_f32(task->q + query * task->q_stride + head * d, m * d, shape->scale, scaled);
-        kernels->gemv_f32((int)m, n, d, scaled, d, keys, task->k_stride * (int64_t)sizeof(float), NULL, scores, n);
+        kernels->expand_f32(task->rows.q + query * task->rows.q_stride + head * d, m * d, shape->scale, scaled);
+        kernels->gemv_f32((int)m, n, d, scaled, d, keys, task->rows.k_stride * (int64_t)sizeof(float), NULL, scores, n);
         const visible_keys here = {seen.prefix, seen.begin - first, n};
         softmax_state states[PGI_GEMV_ROWS];
         for (int64_t i = 0; i < m; i++) {
             states[i] = (softmax_state){-INFINITY, 0};
             softmax_keys(kernels, scores + i * n, NULL, here, 0, n, shape->soft_cap, &states[i]);
         }
-        weighted_values(kernels, m, n, d, scores, values, task->v_stride, part, out);
+        weighted_values(kernels, m, n, d, scores, values, task->rows.v_stride, part, out);
         for (int64_t i = 0; i < m; i++) kernels->scale(out + i * d, d, 1 / states[i].sum);
     }
 }
@@ -226,25 +224,25 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
     const pgi_kernels *kernels = task->run->kernels;
     const pgi_gemm_format *f = &task->format;
     const int64_t d = shape->head_dim, nr = f->nr, n_panels = pgi_ceil_div64(shape->n_keys, nr);
-    const int64_t k_bytes = task->k_stride * (int64_t)sizeof(float);
+    const int64_t k_bytes = task->rows.k_stride * (int64_t)sizeof(float);
     (void)thread;
     for (int64_t item = begin; item < end; item++) {
         int64_t head = item / n_panels, key = item % n_panels * nr, n = pgi_min64(nr, shape->n_keys - key);
-        const float *keys = task->k + key * task->k_stride + (task->kv_begin + head) * d;
-        const float *values = task->v + key * task->v_stride + (task->kv_begin + head) * d;
+        const float *keys = task->rows.k + key * task->rows.k_stride + (task->kv_begin + head) * d;
+        const float *values = task->rows.v + key * task->rows.v_stride + (task->kv_begin + head) * d;
         char *packed = task->packed_k + head * packed_k_bytes(f, shape) + key / nr * pgi_gemm_panel_bytes(f, d);
-        for (int64_t i = 0; i < n; i++) fetch_row(values + i * task->v_stride, d);
+        for (int64_t i = 0; i < n; i++) fetch_row(values + i * task->rows.v_stride, d);
         pgi_gemm_pack(kernels, f, PG_DTYPE_F32, keys, k_bytes, n, d, packed);
         packed = task->packed_v + head * packed_v_bytes(f, shape) + pgi_gemm_panel_bytes(f, key);
         for (int64_t column = 0; column < d; column += nr, packed += pgi_gemm_panel_bytes(f, shape->n_keys)) {
             const int width = (int)pgi_min64(nr, d - column);
             const float *row = values + column;
             if (f->bf16) {
-                for (int64_t i = 0; i < n; i += 2, row += 2 * task->v_stride)
-                    kernels->pair_rows(row, i + 1 < n ? row + task->v_stride : NULL, width,
+                for (int64_t i = 0; i < n; i += 2, row += 2 * task->rows.v_stride)
+                    kernels->pair_rows(row, i + 1 < n ? row + task->rows.v_stride : NULL, width,
                                        (uint16_t *)packed + i * nr);
             } else {
-                for (int64_t i = 0; i < n; i++, row += task->v_stride) {
+                for (int64_t i = 0; i < n; i++, row += task->rows.v_stride) {
                     float *to = (float *)packed + i * nr;
                     memcpy(to, row, (size_t)width * sizeof(float));
                     memset(to + width, 0, (size_t)(nr - width) * sizeof(float));
@@ -289,9 +287,9 @@ static void start_block(const attention_task *task, query_rows *b) {
         if (seen.end > 0) b->lo = pgi_min64(b->lo, seen.prefix > 0 ? 0 : seen.begin);
         b->hi = pgi_max64(b->hi, seen.end);
         b->states[i] = (softmax_state){-INFINITY, 0};
-        if (i + AHEAD < b->n) fetch_row(task->q + (b->first + i + AHEAD) * task->q_stride + b->head * d, d);
+        if (i + AHEAD < b->n) fetch_row(task->rows.q + (b->first + i + AHEAD) * task->rows.q_stride + b->head * d, d);
         for (int64_t c = 0; c < d; c += f->kc) {
-            const float *q = task->q + (b->first + i) * task->q_stride + b->head * d + c;
+            const float *q = task->rows.q + (b->first + i) * task->rows.q_stride + b->head * d + c;
             char *row = b->queries + (c / f->kc * query_block(f) + i) * PGI_GEMM_A_ROW;
             if (f->bf16)
                 kernels->round_bf16(q, pgi_min64(f->kc, d - c), shape->scale, (uint16_t *)row);
@@ -357,8 +355,8 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
             for (int64_t i = 0; i < b.n && !any; i++) any = sees_any(keys_of(shape, b.first + i), from, to);
             if (any) next_keys(task, &b, base, from, to);
         }
-        float *out = task->out + b.first * task->out_stride + b.head * d;
-        for (int64_t i = 0; i < b.n; i++, out += task->out_stride) {
+        float *out = task->rows.out + b.first * task->rows.out_stride + b.head * d;
+        for (int64_t i = 0; i < b.n; i++, out += task->rows.out_stride) {
             if (keys_of(shape, b.first + i).end > 0)
                 kernels->expand_f32(b.sums + i * sum_stride(shape), d, 1 / b.states[i].sum, out);
             else
@@ -367,25 +365,15 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
     }
 }
 
-pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const float *q, int64_t q_stride,
-                                const float *k, int64_t k_stride, const float *v, int64_t v_stride, float *out,
-                                int64_t out_stride, void *scratch) {
+pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const pgi_attention_rows *rows,
+                                void *scratch) {
     const pgi_kernels *kernels = run->kernels;
     const int64_t group = shape->n_heads / shape->n_kv_heads;
     if (shape->n_queries <= 0) return PG_OK;
     pgi_run alone;
     double products = (double)shape->n_queries * (double)shape->n_keys * shape->n_heads * shape->head_dim;
     run = pgi_run_for_work(run, 4.0 * products, &alone);
-    attention_task task = {.run = run,
-                           .shape = shape,
-                           .q = q,
-                           .k = k,
-                           .v = v,
-                           .out = out,
-                           .q_stride = q_stride,
-                           .k_stride = k_stride,
-                           .v_stride = v_stride,
-                           .out_stride = out_stride};
+    attention_task task = {.run = run, .shape = shape, .rows = *rows};
     task.format = pgi_gemm_format_of(kernels, kernels->bf16_attention);
     const pgi_gemm_format *f = &task.format;
     task.per_thread = thread_bytes(f, shape);
