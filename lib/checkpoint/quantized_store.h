@@ -20,9 +20,6 @@
 
 #define PGI_STORE_FORMAT "libpaligemma"
 
-static inline int pgi_dtype_is_blocks(int32_t dtype) {
-    return dtype == PGI_DTYPE_INT8_BLOCKS || dtype == PGI_DTYPE_INT4_BLOCKS;
-}
 static inline int32_t pgi_blocks_of_weights(int32_t weights) { /* PG_WEIGHTS_INT8 or _INT4 */
     return weights == PG_WEIGHTS_INT8 ? PGI_DTYPE_INT8_BLOCKS : PGI_DTYPE_INT4_BLOCKS;
 }

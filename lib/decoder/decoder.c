@@ -184,8 +184,15 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
             shape.key_begin = w->window_begin + begin;
             shape.key_end = w->window_end + begin;
         }
-        PGI_TRY(pgi_attention_forward(run, &shape, w->q + (begin - first_out) * width, width, k, kv_width, v, kv_width,
-                                      w->attention_out + (begin - first_out) * width, width, w->attention));
+        const pgi_attention_rows rows = {.q = w->q + (begin - first_out) * width,
+                                         .k = k,
+                                         .v = v,
+                                         .out = w->attention_out + (begin - first_out) * width,
+                                         .q_stride = width,
+                                         .k_stride = kv_width,
+                                         .v_stride = kv_width,
+                                         .out_stride = width};
+        PGI_TRY(pgi_attention_forward(run, &shape, &rows, w->attention));
     }
     return PG_OK;
 }

@@ -75,11 +75,12 @@ static pg_status layer_forward(const pgi_run *run, const pgi_vision_config *conf
     int64_t n = config->n_patches, d = config->hidden_size;
     pgi_attention shape = attention_shape(config);
     const pgi_linear_job qkv[] = {{&layer->q, w->q, d}, {&layer->k, w->k, d}, {&layer->v, w->v, d}};
+    const pgi_attention_rows rows = {w->q, w->k, w->v, w->normed, d, d, d, d};
     const pgi_mlp mlp = {config->activation, NULL, &layer->fc1, &layer->fc2};
 
     PGI_TRY(pgi_layer_norm(run, x, n, d, layer->norm1_weight, layer->norm1_bias, config->layer_norm_eps, w->normed));
     PGI_TRY(pgi_linear_group(run, w->normed, d, n, qkv, 3, w->linear));
-    PGI_TRY(pgi_attention_forward(run, &shape, w->q, d, w->k, d, w->v, d, w->normed, d, w->attention));
+    PGI_TRY(pgi_attention_forward(run, &shape, &rows, w->attention));
     PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->out, w->q, d, w->linear));
     PGI_TRY(pgi_add(run, x, w->q, n * d));
 

@@ -1,4 +1,5 @@
-/* Chooses the kernels: plain C, then every instruction set that the CPU has and the mask allows. */
+/* Chooses the kernels: plain C, then every instruction set that the CPU has and the mask allows. Also looks up the
+ * kernels of an activation. */
 #include "kernels/kernels.h"
 
 pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
@@ -27,4 +28,16 @@ void pgi_kernels_arithmetic(pgi_kernels *kernels, int32_t arithmetic, int quanti
     kernels->bf16_linear = fast && arithmetic == PG_ARITHMETIC_BF16;
     /* What int8 weights lose already is many times what attention in bf16 adds. */
     kernels->bf16_attention = kernels->bf16_linear || (fast && quantized && arithmetic == PG_ARITHMETIC_DEFAULT);
+}
+
+pg_status pgi_find_activation(const pgi_kernels *kernels, int32_t activation, void (**apply)(float *x, int64_t n),
+                              void (**gate)(float *x, const float *y, int64_t n)) {
+    switch (activation) {
+        case PGI_ACTIVATION_GELU_TANH: *apply = kernels->gelu_tanh, *gate = kernels->gate_gelu_tanh; break;
+        case PGI_ACTIVATION_GELU_ERF: *apply = kernels->gelu_erf, *gate = kernels->gate_gelu_erf; break;
+        case PGI_ACTIVATION_SILU: *apply = kernels->silu, *gate = kernels->gate_silu; break;
+        case PGI_ACTIVATION_RELU: *apply = kernels->relu, *gate = kernels->gate_relu; break;
+        default: return pgi_error(PG_ERROR_INTERNAL, "found activation %d", (int)activation);
+    }
+    return PG_OK;
 }

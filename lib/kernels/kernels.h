@@ -5,6 +5,7 @@
 #ifndef PGI_KERNELS_KERNELS_H
 #define PGI_KERNELS_KERNELS_H
 
+#include "base/int64.h"
 #include "base/run.h"
 #include "kernels/matrix.h"
 #include "kernels/resample.h"
@@ -37,8 +38,6 @@ enum {
     PGI_GEMV_ROWS = 4 /* up to this many rows of x a product streams the weights instead of packing them */
 };
 
-static inline int64_t pgi_min64(int64_t a, int64_t b) { return a < b ? a : b; }
-
 struct pgi_kernels {
     uint64_t cpu;                   /* PG_CPU_* bits in use */
     int gemm_mr, gemm_nr;           /* the tile of `gemm` */
@@ -61,7 +60,7 @@ enum {
     PGI_ACTIVATION_RELU = 4      /* "relu" */
 };
 
-/* The kernels of an activation. PG_ERROR_INTERNAL: there is none. */
+/* Finds the kernels of a PGI_ACTIVATION_*. PG_ERROR_INTERNAL: there is no such activation. */
 pg_status pgi_find_activation(const pgi_kernels *kernels, int32_t activation, void (**apply)(float *x, int64_t n),
                               void (**gate)(float *x, const float *y, int64_t n));
 

@@ -1,4 +1,4 @@
-/* A weight matrix as it lies in the checkpoint. */
+/* A weight matrix as it lies in the checkpoint, or quantized. */
 #ifndef PGI_KERNELS_MATRIX_H
 #define PGI_KERNELS_MATRIX_H
 
@@ -7,11 +7,11 @@
 
 #include <paligemma/paligemma.h>
 
-/* Row-major and dense [rows, columns]; for a linear layer [out, in]. The data
- * may have any alignment (safetensors promises none), even an odd address. */
+/* [rows, columns]; for a linear layer [out, in]. Elements of a PG_DTYPE_* are row-major and dense and may have any
+ * alignment, even an odd address (safetensors promises none). Quantized blocks lie as quantized.h says. */
 typedef struct pgi_matrix {
     const void *data;
-    int32_t dtype; /* PG_DTYPE_F32, _BF16 or _F16 */
+    int32_t dtype; /* PG_DTYPE_F32, _BF16 or _F16, or PGI_DTYPE_INT8_BLOCKS or _INT4_BLOCKS (quantized.h) */
     int64_t rows, columns;
 } pgi_matrix;
 

@@ -53,6 +53,11 @@ enum {
 /* pgi_matrix.dtype of quantized matrices; no PG_DTYPE_*, since no array of such elements can be handed out. */
 enum { PGI_DTYPE_INT8_BLOCKS = 101, PGI_DTYPE_INT4_BLOCKS = 102 };
 
+/* Whether a matrix of this dtype is quantized. */
+static inline int pgi_dtype_is_blocks(int32_t dtype) {
+    return dtype == PGI_DTYPE_INT8_BLOCKS || dtype == PGI_DTYPE_INT4_BLOCKS;
+}
+
 static inline int64_t pgi_quantized_panels(int64_t rows) { return (rows + PGI_PANEL_ROWS - 1) / PGI_PANEL_ROWS; }
 static inline int64_t pgi_quantized_groups(int64_t columns) {
     return (columns + PGI_GROUP_COLUMNS - 1) / PGI_GROUP_COLUMNS;

@@ -22,6 +22,7 @@
 
 #include "base/parallel.h"
 #include "kernels/kernels.h"
+#include "ops/gemm_format.h"
 
 enum {
     TILES = 4,                     /* a query block is so many gemm tiles high */
@@ -33,27 +34,14 @@ enum {
     PACKED_BYTES = 8 * 1024 * 1024 /* of packed keys and values, unless one head has more */
 };
 
-/* What the products of several queries are made of. Both formats have the same bytes in a row of an A tile. */
-typedef struct format {
-    int bf16;
-    int64_t mr, nr;        /* the tile */
-    int64_t element, pair; /* bytes of a value; values of the summed dimension that lie together in a panel */
-    int64_t kc;            /* the summed dimension is cut at multiples of this */
-} format;
-
-enum { A_ROW = PGI_GEMM_LDA * (int)sizeof(float) }; /* bytes from row to row of an A tile */
-_Static_assert(PGI_GEMM_BF16_LDA * sizeof(uint16_t) == A_ROW, "A tiles of both formats have rows of the same bytes");
-
 typedef struct attention_task {
     const pgi_run *run;
     const pgi_attention *shape;
-    const float *q, *k, *v;
-    float *out;
-    int64_t q_stride, k_stride, v_stride, out_stride;
+    pgi_attention_rows rows;
     int64_t head_batch; /* of few queries: query heads of a KV head taken together */
     /* The heads packed now: kv_begin <= KV head < kv_begin + kv_count. */
     int64_t kv_begin, kv_count;
-    format format;
+    pgi_gemm_format format;
     char *packed_k;    /* [kv_count, key panels, head_dim, nr] */
     char *packed_v;    /* [kv_count, value panels, n_keys, nr] */
     char *threads;     /* scratch of the threads */
@@ -61,53 +49,45 @@ typedef struct attention_task {
     atomic_int stopped;
 } attention_task;
 
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static size_t align64(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
 static int streamed(const pgi_attention *shape) { return shape->n_queries <= STREAMED_QUERIES; }
 
-static format format_of(const pgi_kernels *kernels) {
-    if (kernels->bf16_attention)
-        return (format){1, kernels->gemm_bf16_mr, kernels->gemm_bf16_nr, sizeof(uint16_t), 2, PGI_GEMM_BF16_KC};
-    return (format){0, kernels->gemm_mr, kernels->gemm_nr, sizeof(float), 1, PGI_GEMM_KC};
-}
-static int64_t query_block(const format *f) { return TILES * f->mr; }
+static int64_t query_block(const pgi_gemm_format *f) { return TILES * f->mr; }
 
-/* Bytes of a panel of k steps; of the packed keys, and of the packed values, of one KV head. */
-static int64_t panel_bytes(const format *f, int64_t k) { return ceil_div(k, f->pair) * f->pair * f->nr * f->element; }
-static int64_t packed_k_bytes(const format *f, const pgi_attention *shape) {
-    return ceil_div(shape->n_keys, f->nr) * panel_bytes(f, shape->head_dim);
+/* Bytes of the packed keys, and of the packed values, of one KV head. */
+static int64_t packed_k_bytes(const pgi_gemm_format *f, const pgi_attention *shape) {
+    return pgi_ceil_div64(shape->n_keys, f->nr) * pgi_gemm_panel_bytes(f, shape->head_dim);
 }
-static int64_t packed_v_bytes(const format *f, const pgi_attention *shape) {
-    return ceil_div(shape->head_dim, f->nr) * panel_bytes(f, shape->n_keys);
+static int64_t packed_v_bytes(const pgi_gemm_format *f, const pgi_attention *shape) {
+    return pgi_ceil_div64(shape->head_dim, f->nr) * pgi_gemm_panel_bytes(f, shape->n_keys);
 }
-static int64_t heads_at_once(const format *f, const pgi_attention *shape) {
+static int64_t heads_at_once(const pgi_gemm_format *f, const pgi_attention *shape) {
     int64_t bytes = packed_k_bytes(f, shape) + packed_v_bytes(f, shape);
-    return max64(1, pgi_min64(bytes ? PACKED_BYTES / bytes : shape->n_kv_heads, shape->n_kv_heads));
+    return pgi_max64(1, pgi_min64(bytes ? PACKED_BYTES / bytes : shape->n_kv_heads, shape->n_kv_heads));
 }
 
-/* Bytes of a block of rows cut into column blocks, each an A tile: [blocks, rows, A_ROW]. */
-static size_t block_bytes(const format *f, int64_t columns) {
-    return (size_t)(ceil_div(columns, f->kc) * query_block(f) * A_ROW);
+/* Bytes of a block of rows cut into column blocks, each an A tile: [blocks, rows, PGI_GEMM_A_ROW]. */
+static size_t block_bytes(const pgi_gemm_format *f, int64_t columns) {
+    return (size_t)(pgi_ceil_div64(columns, f->kc) * query_block(f) * PGI_GEMM_A_ROW);
 }
 
 /* Of the sums of a block of queries, from row to row: no power of two, for the cache's sets. */
-static int64_t sum_stride(const pgi_attention *shape) { return ceil_div(shape->head_dim, 16) * 16 + 16; }
+static int64_t sum_stride(const pgi_attention *shape) { return pgi_ceil_div64(shape->head_dim, 16) * 16 + 16; }
 
-static size_t thread_bytes(const format *f, const pgi_attention *shape) {
+static size_t thread_bytes(const pgi_gemm_format *f, const pgi_attention *shape) {
     const size_t keys = (size_t)shape->n_keys, d = (size_t)shape->head_dim;
     const size_t few = align64(sizeof(float) * (PGI_GEMV_ROWS * keys + (PGI_GEMV_ROWS + 1) * d));
     if (streamed(shape)) return few;
     const size_t many = (size_t)(1 + f->bf16) * block_bytes(f, KEY_BLOCK) + block_bytes(f, shape->head_dim) +
                         (size_t)(query_block(f) * sum_stride(shape)) * sizeof(float);
-    return many > few ? many : few; /* the room must do for fewer queries */
+    return many > few ? many : few; /* enough for fewer queries too */
 }
 
-/* Fewer keys can need more room for packing, as more heads are then packed at once; so this is the bound that rises
- * with the keys: all heads, but at most PACKED_BYTES or one head. */
+/* With fewer keys more heads are packed at once, which can take more bytes than with all keys. So this is a bound that
+ * only rises with the keys: all heads, but at most PACKED_BYTES or one head. */
 size_t pgi_attention_scratch(const pgi_kernels *kernels, const pgi_attention *shape, int n_threads) {
-    const format f = format_of(kernels);
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, kernels->bf16_attention);
     size_t packed = 0;
     if (!streamed(shape)) {
         size_t head = (size_t)(packed_k_bytes(&f, shape) + packed_v_bytes(&f, shape));
@@ -141,7 +121,7 @@ static int64_t stretch_end(visible_keys seen, int64_t j, int64_t hi, int *visibl
 }
 
 static int sees_any(visible_keys seen, int64_t lo, int64_t hi) {
-    return lo < seen.prefix || pgi_min64(seen.end, hi) > max64(seen.begin, lo);
+    return lo < seen.prefix || pgi_min64(seen.end, hi) > pgi_max64(seen.begin, lo);
 }
 
 /* What the keys before have come to: sum of exp(score - max). */
@@ -202,7 +182,7 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
     const int64_t d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads;
-    const int64_t batch = task->head_batch, n_batches = ceil_div(group, batch);
+    const int64_t batch = task->head_batch, n_batches = pgi_ceil_div64(group, batch);
     float *scaled = (float *)(task->threads + (size_t)thread * task->per_thread); /* [PGI_GEMV_ROWS, head_dim] */
     float *part = scaled + PGI_GEMV_ROWS * d;                                     /* [head_dim] */
     float *scores = part + d;                                                     /* [PGI_GEMV_ROWS, n] */
@@ -211,22 +191,22 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
         int64_t head = kv * group + item % n_batches * batch, m = pgi_min64(batch, (kv + 1) * group - head);
         visible_keys seen = keys_of(shape, query);
         int64_t first = seen.prefix > 0 ? 0 : seen.begin, n = seen.end - first;
-        const float *keys = task->k + first * task->k_stride + kv * d;
-        const float *values = task->v + first * task->v_stride + kv * d;
-        float *out = task->out + query * task->out_stride + head * d;
+        const float *keys = task->rows.k + first * task->rows.k_stride + kv * d;
+        const float *values = task->rows.v + first * task->rows.v_stride + kv * d;
+        float *out = task->rows.out + query * task->rows.out_stride + head * d;
         if (n == 0) {
             memset(out, 0, (size_t)(m * d) * sizeof(float));
             continue;
         }
-        kernels->expand_f32(task->q + query * task->q_stride + head * d, m * d, shape->scale, scaled);
-        kernels->gemv_f32((int)m, n, d, scaled, d, keys, task->k_stride * (int64_t)sizeof(float), NULL, scores, n);
+        kernels->expand_f32(task->rows.q + query * task->rows.q_stride + head * d, m * d, shape->scale, scaled);
+        kernels->gemv_f32((int)m, n, d, scaled, d, keys, task->rows.k_stride * (int64_t)sizeof(float), NULL, scores, n);
         const visible_keys here = {seen.prefix, seen.begin - first, n};
         softmax_state states[PGI_GEMV_ROWS];
         for (int64_t i = 0; i < m; i++) {
             states[i] = (softmax_state){-INFINITY, 0};
             softmax_keys(kernels, scores + i * n, NULL, here, 0, n, shape->soft_cap, &states[i]);
         }
-        weighted_values(kernels, m, n, d, scores, values, task->v_stride, part, out);
+        weighted_values(kernels, m, n, d, scores, values, task->rows.v_stride, part, out);
         for (int64_t i = 0; i < m; i++) kernels->scale(out + i * d, d, 1 / states[i].sum);
     }
 }
@@ -242,30 +222,27 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
     const attention_task *task = context;
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
-    const format *f = &task->format;
-    const int64_t d = shape->head_dim, nr = f->nr, n_panels = ceil_div(shape->n_keys, nr);
-    const int64_t k_bytes = task->k_stride * (int64_t)sizeof(float);
+    const pgi_gemm_format *f = &task->format;
+    const int64_t d = shape->head_dim, nr = f->nr, n_panels = pgi_ceil_div64(shape->n_keys, nr);
+    const int64_t k_bytes = task->rows.k_stride * (int64_t)sizeof(float);
     (void)thread;
     for (int64_t item = begin; item < end; item++) {
         int64_t head = item / n_panels, key = item % n_panels * nr, n = pgi_min64(nr, shape->n_keys - key);
-        const float *keys = task->k + key * task->k_stride + (task->kv_begin + head) * d;
-        const float *values = task->v + key * task->v_stride + (task->kv_begin + head) * d;
-        char *packed = task->packed_k + head * packed_k_bytes(f, shape) + key / nr * panel_bytes(f, d);
-        for (int64_t i = 0; i < n; i++) fetch_row(values + i * task->v_stride, d);
-        if (f->bf16)
-            kernels->pack_pairs_f32(keys, k_bytes, (int)n, d, (uint16_t *)packed);
-        else
-            kernels->pack_f32(keys, k_bytes, (int)n, d, (float *)packed);
-        packed = task->packed_v + head * packed_v_bytes(f, shape) + panel_bytes(f, key);
-        for (int64_t column = 0; column < d; column += nr, packed += panel_bytes(f, shape->n_keys)) {
+        const float *keys = task->rows.k + key * task->rows.k_stride + (task->kv_begin + head) * d;
+        const float *values = task->rows.v + key * task->rows.v_stride + (task->kv_begin + head) * d;
+        char *packed = task->packed_k + head * packed_k_bytes(f, shape) + key / nr * pgi_gemm_panel_bytes(f, d);
+        for (int64_t i = 0; i < n; i++) fetch_row(values + i * task->rows.v_stride, d);
+        pgi_gemm_pack(kernels, f, PG_DTYPE_F32, keys, k_bytes, n, d, packed);
+        packed = task->packed_v + head * packed_v_bytes(f, shape) + pgi_gemm_panel_bytes(f, key);
+        for (int64_t column = 0; column < d; column += nr, packed += pgi_gemm_panel_bytes(f, shape->n_keys)) {
             const int width = (int)pgi_min64(nr, d - column);
             const float *row = values + column;
             if (f->bf16) {
-                for (int64_t i = 0; i < n; i += 2, row += 2 * task->v_stride)
-                    kernels->pair_rows(row, i + 1 < n ? row + task->v_stride : NULL, width,
+                for (int64_t i = 0; i < n; i += 2, row += 2 * task->rows.v_stride)
+                    kernels->pair_rows(row, i + 1 < n ? row + task->rows.v_stride : NULL, width,
                                        (uint16_t *)packed + i * nr);
             } else {
-                for (int64_t i = 0; i < n; i++, row += task->v_stride) {
+                for (int64_t i = 0; i < n; i++, row += task->rows.v_stride) {
                     float *to = (float *)packed + i * nr;
                     memcpy(to, row, (size_t)width * sizeof(float));
                     memset(to + width, 0, (size_t)(nr - width) * sizeof(float));
@@ -276,18 +253,13 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
 }
 
 /* c [rows, n] = a [rows, k] panel [k, n], or is added to; rows: any number, in tiles of nearly equal height. */
-static void product(const pgi_kernels *kernels, const format *f, int64_t rows, int64_t n, int64_t k, const char *a,
-                    const char *panel, float *c, int64_t c_stride, int accumulate) {
-    const int64_t n_tiles = ceil_div(rows, f->mr);
+static void product(const pgi_kernels *kernels, const pgi_gemm_format *f, int64_t rows, int64_t n, int64_t k,
+                    const char *a, const char *panel, float *c, int64_t c_stride, int accumulate) {
+    const int64_t n_tiles = pgi_ceil_div64(rows, f->mr);
     for (int64_t t = 0; t < n_tiles; t++) {
         const int64_t row = rows * t / n_tiles;
-        const int m = (int)(rows * (t + 1) / n_tiles - row);
-        if (f->bf16)
-            kernels->gemm_bf16(m, (int)n, k, (const uint16_t *)(a + row * A_ROW), (const uint16_t *)panel,
-                               c + row * c_stride, c_stride, accumulate, NULL);
-        else
-            kernels->gemm(m, (int)n, k, (const float *)(a + row * A_ROW), (const float *)panel, c + row * c_stride,
-                          c_stride, accumulate, NULL);
+        pgi_gemm_tile(kernels, f, rows * (t + 1) / n_tiles - row, n, k, a + row * PGI_GEMM_A_ROW, panel,
+                      c + row * c_stride, c_stride, accumulate, NULL);
     }
 }
 
@@ -295,9 +267,9 @@ static void product(const pgi_kernels *kernels, const format *f, int64_t rows, i
 typedef struct query_rows {
     int64_t first, n; /* the queries */
     int64_t head, kv; /* kv: of those packed now */
-    char *queries;    /* scaled: [dim blocks, block, A_ROW] */
+    char *queries;    /* scaled: [dim blocks, block, PGI_GEMM_A_ROW] */
     float *scores;    /* [block, PGI_GEMM_LDA] */
-    char *weights;    /* [block, A_ROW]: the scores themselves, or their exponentials as bf16 */
+    char *weights;    /* [block, PGI_GEMM_A_ROW]: the scores themselves, or their exponentials as bf16 */
     float *sums;      /* weighted values so far: [block, sum_stride] */
     int64_t lo, hi;   /* the keys that any of the queries sees */
     softmax_state states[TILES * PGI_GEMM_MR_MAX];
@@ -307,18 +279,18 @@ typedef struct query_rows {
 static void start_block(const attention_task *task, query_rows *b) {
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
-    const format *f = &task->format;
+    const pgi_gemm_format *f = &task->format;
     const int64_t d = shape->head_dim;
     b->lo = shape->n_keys, b->hi = 0;
     for (int64_t i = 0; i < b->n; i++) {
         visible_keys seen = keys_of(shape, b->first + i);
         if (seen.end > 0) b->lo = pgi_min64(b->lo, seen.prefix > 0 ? 0 : seen.begin);
-        b->hi = max64(b->hi, seen.end);
+        b->hi = pgi_max64(b->hi, seen.end);
         b->states[i] = (softmax_state){-INFINITY, 0};
-        if (i + AHEAD < b->n) fetch_row(task->q + (b->first + i + AHEAD) * task->q_stride + b->head * d, d);
+        if (i + AHEAD < b->n) fetch_row(task->rows.q + (b->first + i + AHEAD) * task->rows.q_stride + b->head * d, d);
         for (int64_t c = 0; c < d; c += f->kc) {
-            const float *q = task->q + (b->first + i) * task->q_stride + b->head * d + c;
-            char *row = b->queries + (c / f->kc * query_block(f) + i) * A_ROW;
+            const float *q = task->rows.q + (b->first + i) * task->rows.q_stride + b->head * d + c;
+            char *row = b->queries + (c / f->kc * query_block(f) + i) * PGI_GEMM_A_ROW;
             if (f->bf16)
                 kernels->round_bf16(q, pgi_min64(f->kc, d - c), shape->scale, (uint16_t *)row);
             else
@@ -332,24 +304,24 @@ static void start_block(const attention_task *task, query_rows *b) {
 static void next_keys(const attention_task *task, query_rows *b, int64_t base, int64_t from, int64_t to) {
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
-    const format *f = &task->format;
+    const pgi_gemm_format *f = &task->format;
     const int64_t d = shape->head_dim, nr = f->nr;
     const char *keys = task->packed_k + b->kv * packed_k_bytes(f, shape);
-    const char *values = task->packed_v + b->kv * packed_v_bytes(f, shape) + panel_bytes(f, from);
+    const char *values = task->packed_v + b->kv * packed_v_bytes(f, shape) + pgi_gemm_panel_bytes(f, from);
     for (int64_t key = from / nr * nr; key < to; key += nr)
         for (int64_t k0 = 0; k0 < d; k0 += f->kc)
             product(kernels, f, b->n, pgi_min64(nr, shape->n_keys - key), pgi_min64(f->kc, d - k0),
-                    b->queries + k0 / f->kc * query_block(f) * A_ROW,
-                    keys + key / nr * panel_bytes(f, d) + panel_bytes(f, k0), b->scores + key - base, PGI_GEMM_LDA,
-                    k0 > 0);
+                    b->queries + k0 / f->kc * query_block(f) * PGI_GEMM_A_ROW,
+                    keys + key / nr * pgi_gemm_panel_bytes(f, d) + pgi_gemm_panel_bytes(f, k0), b->scores + key - base,
+                    PGI_GEMM_LDA, k0 > 0);
     char *weights = b->weights + (from - base) * f->element;
     for (int64_t i = 0; i < b->n; i++) {
         float factor = softmax_keys(kernels, b->scores + i * PGI_GEMM_LDA + from - base,
-                                    f->bf16 ? (uint16_t *)(weights + i * A_ROW) : NULL, keys_of(shape, b->first + i),
-                                    from, to, shape->soft_cap, &b->states[i]);
+                                    f->bf16 ? (uint16_t *)(weights + i * PGI_GEMM_A_ROW) : NULL,
+                                    keys_of(shape, b->first + i), from, to, shape->soft_cap, &b->states[i]);
         if (factor != 1) kernels->scale(b->sums + i * sum_stride(shape), d, factor);
     }
-    for (int64_t column = 0; column < d; column += nr, values += panel_bytes(f, shape->n_keys))
+    for (int64_t column = 0; column < d; column += nr, values += pgi_gemm_panel_bytes(f, shape->n_keys))
         product(kernels, f, b->n, pgi_min64(nr, d - column), to - from, weights, values, b->sums + column,
                 sum_stride(shape), from > b->lo);
 }
@@ -359,8 +331,8 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
     attention_task *task = context;
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
-    const format *f = &task->format;
-    const int64_t d = shape->head_dim, n_blocks = ceil_div(shape->n_queries, query_block(f));
+    const pgi_gemm_format *f = &task->format;
+    const int64_t d = shape->head_dim, n_blocks = pgi_ceil_div64(shape->n_queries, query_block(f));
     const int64_t group = shape->n_heads / shape->n_kv_heads;
     char *scratch = task->threads + (size_t)thread * task->per_thread;
     query_rows b = {.scores = (float *)scratch, .weights = scratch + (f->bf16 ? block_bytes(f, KEY_BLOCK) : 0)};
@@ -378,13 +350,13 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
                 atomic_store_explicit(&task->stopped, 1, memory_order_relaxed);
                 return;
             }
-            const int64_t from = max64(b.lo, base), to = pgi_min64(b.hi, base + KEY_BLOCK);
+            const int64_t from = pgi_max64(b.lo, base), to = pgi_min64(b.hi, base + KEY_BLOCK);
             int any = 0; /* none between a prefix and a window */
             for (int64_t i = 0; i < b.n && !any; i++) any = sees_any(keys_of(shape, b.first + i), from, to);
             if (any) next_keys(task, &b, base, from, to);
         }
-        float *out = task->out + b.first * task->out_stride + b.head * d;
-        for (int64_t i = 0; i < b.n; i++, out += task->out_stride) {
+        float *out = task->rows.out + b.first * task->rows.out_stride + b.head * d;
+        for (int64_t i = 0; i < b.n; i++, out += task->rows.out_stride) {
             if (keys_of(shape, b.first + i).end > 0)
                 kernels->expand_f32(b.sums + i * sum_stride(shape), d, 1 / b.states[i].sum, out);
             else
@@ -393,33 +365,23 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
     }
 }
 
-pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const float *q, int64_t q_stride,
-                                const float *k, int64_t k_stride, const float *v, int64_t v_stride, float *out,
-                                int64_t out_stride, void *scratch) {
+pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const pgi_attention_rows *rows,
+                                void *scratch) {
     const pgi_kernels *kernels = run->kernels;
     const int64_t group = shape->n_heads / shape->n_kv_heads;
     if (shape->n_queries <= 0) return PG_OK;
     pgi_run alone;
     double products = (double)shape->n_queries * (double)shape->n_keys * shape->n_heads * shape->head_dim;
     run = pgi_run_for_work(run, 4.0 * products, &alone);
-    attention_task task = {.run = run,
-                           .shape = shape,
-                           .q = q,
-                           .k = k,
-                           .v = v,
-                           .out = out,
-                           .q_stride = q_stride,
-                           .k_stride = k_stride,
-                           .v_stride = v_stride,
-                           .out_stride = out_stride};
-    task.format = format_of(kernels);
-    const format *f = &task.format;
+    attention_task task = {.run = run, .shape = shape, .rows = *rows};
+    task.format = pgi_gemm_format_of(kernels, kernels->bf16_attention);
+    const pgi_gemm_format *f = &task.format;
     task.per_thread = thread_bytes(f, shape);
     if (streamed(shape)) {
         int64_t n_heads = shape->n_queries * shape->n_heads; /* leave something for every thread */
-        task.head_batch = max64(1, pgi_min64(pgi_min64(PGI_GEMV_ROWS, group), n_heads / run->n_threads));
+        task.head_batch = pgi_max64(1, pgi_min64(pgi_min64(PGI_GEMV_ROWS, group), n_heads / run->n_threads));
         task.threads = scratch;
-        return pgi_parallel_for(run, shape->n_queries * shape->n_kv_heads * ceil_div(group, task.head_batch), 1,
+        return pgi_parallel_for(run, shape->n_queries * shape->n_kv_heads * pgi_ceil_div64(group, task.head_batch), 1,
                                 streamed_heads, &task);
     }
     int64_t at_once = heads_at_once(f, shape);
@@ -429,8 +391,8 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
     for (int64_t head = 0; head < shape->n_kv_heads; head += at_once) {
         task.kv_begin = head;
         task.kv_count = pgi_min64(at_once, shape->n_kv_heads - head);
-        PGI_TRY(pgi_parallel_for(run, task.kv_count * ceil_div(shape->n_keys, f->nr), 4, pack_heads, &task));
-        PGI_TRY(pgi_parallel_for(run, task.kv_count * group * ceil_div(shape->n_queries, query_block(f)), 1,
+        PGI_TRY(pgi_parallel_for(run, task.kv_count * pgi_ceil_div64(shape->n_keys, f->nr), 4, pack_heads, &task));
+        PGI_TRY(pgi_parallel_for(run, task.kv_count * group * pgi_ceil_div64(shape->n_queries, query_block(f)), 1,
                                  query_blocks, &task));
         if (atomic_load(&task.stopped)) return pgi_run_cancelled_error();
     }

@@ -34,11 +34,11 @@ typedef struct tiles {
     int64_t rows, n, groups;
 } tiles;
 
-/* What a thread needs for its task. */
-typedef struct task_room {
+/* The scratch of a thread. */
+typedef struct thread_scratch {
     char unpacked[PAIR * GROUPS * PGI_INT8_BLOCK];
     float sums[2][SLICE_ROWS_INT4 * PGI_GROUP_COLUMNS];
-} task_room;
+} thread_scratch;
 
 typedef struct quantized_job {
     const pgi_kernels *kernels;
@@ -54,10 +54,10 @@ typedef struct quantized_job {
     void (*activate)(float *x, int64_t n);
     void (*gate)(float *x, const float *y, int64_t n);
     tiles intermediate; /* of the MLP */
-    task_room *rooms;
+    thread_scratch *threads;
 } quantized_job;
 
-size_t pgi_quantized_scratch(int n_threads) { return TILES_BYTES + sizeof(task_room) * (size_t)n_threads; }
+size_t pgi_quantized_scratch(int n_threads) { return TILES_BYTES + sizeof(thread_scratch) * (size_t)n_threads; }
 
 size_t pgi_quantized_intermediate(int64_t rows, int64_t width) {
     return (size_t)pgi_min64(rows, ROWS) * (size_t)pgi_quantized_groups(width) * PGI_TILE_ROW_BYTES;
@@ -84,7 +84,7 @@ static void quantize_tiles(void *context, int64_t begin, int64_t end, int thread
     }
 }
 
-/* y [rows of the tiles, n]: outputs from `panel` on. sums: room for incomplete ones, as y, and may be y. */
+/* y [rows of the tiles, n]: outputs from `panel` on. sums: scratch for incomplete ones, laid out as y; may be y. */
 static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t panel, int64_t n, int64_t first_tile,
                      int64_t end_tile, char *unpacked, float *sums, int64_t sums_stride, float *y, int64_t y_stride) {
     const pgi_kernels *kernels = job->kernels;
@@ -133,7 +133,7 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t
 /* Item: a block of the outputs, those of all layers counted on, and in it a slice of the rows. */
 static void multiply_blocks(void *context, int64_t begin, int64_t end, int thread) {
     const quantized_job *job = context;
-    task_room *room = &job->rooms[thread];
+    thread_scratch *mine = &job->threads[thread];
     const pgi_linear_job *output = job->outputs;
     int64_t before = 0; /* items of the outputs before this one */
     for (int64_t item = begin; item < end; item++) {
@@ -146,8 +146,8 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
         const int64_t panel = (item - before) / job->n_slices * job->block_panels, column = panel * PGI_PANEL_ROWS;
         const int64_t slice = (item - before) % job->n_slices, first_tile = job->in.n * slice / job->n_slices;
         const int64_t n = pgi_min64(job->block_panels * PGI_PANEL_ROWS, output->linear->weight.rows - column);
-        multiply(job, output->linear, panel, n, first_tile, job->in.n * (slice + 1) / job->n_slices, room->unpacked,
-                 room->sums[0], PGI_GROUP_COLUMNS,
+        multiply(job, output->linear, panel, n, first_tile, job->in.n * (slice + 1) / job->n_slices, mine->unpacked,
+                 mine->sums[0], PGI_GROUP_COLUMNS,
                  output->y + (job->first_row + tile_row(&job->in, first_tile)) * output->y_stride + column,
                  output->y_stride);
     }
@@ -157,18 +157,18 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
 static void multiply_intermediate(void *context, int64_t begin, int64_t end, int thread) {
     const quantized_job *job = context;
     const pgi_mlp *mlp = job->mlp;
-    task_room *room = &job->rooms[thread];
+    thread_scratch *mine = &job->threads[thread];
     for (int64_t item = begin; item < end; item++) {
         const int64_t group = item / job->n_slices, slice = item % job->n_slices, panel = group * BLOCK_PANELS;
         const int64_t first_tile = job->in.n * slice / job->n_slices;
         const int64_t end_tile = job->in.n * (slice + 1) / job->n_slices;
         const int64_t rows = tile_row(&job->in, end_tile) - tile_row(&job->in, first_tile);
         const int64_t n = pgi_min64(PGI_GROUP_COLUMNS, mlp->up->weight.rows - group * PGI_GROUP_COLUMNS);
-        float *up = room->sums[0], *intermediate = up;
-        multiply(job, mlp->up, panel, n, first_tile, end_tile, room->unpacked, up, n, up, n);
+        float *up = mine->sums[0], *intermediate = up;
+        multiply(job, mlp->up, panel, n, first_tile, end_tile, mine->unpacked, up, n, up, n);
         if (mlp->gate) {
-            intermediate = room->sums[1];
-            multiply(job, mlp->gate, panel, n, first_tile, end_tile, room->unpacked, intermediate, n, intermediate, n);
+            intermediate = mine->sums[1];
+            multiply(job, mlp->gate, panel, n, first_tile, end_tile, mine->unpacked, intermediate, n, intermediate, n);
             job->gate(intermediate, up, rows * n);
         } else {
             job->activate(intermediate, rows * n);
@@ -227,7 +227,7 @@ static quantized_job job_of(const pgi_run *run, const float *x, int64_t x_stride
                            .in = tiles_of(run->kernels, scratch, rows, columns),
                            .streamed = rows <= PGI_GEMV_ROWS,
                            .first_row = row,
-                           .rooms = (task_room *)((char *)scratch + TILES_BYTES)};
+                           .threads = (thread_scratch *)((char *)scratch + TILES_BYTES)};
 }
 
 pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,

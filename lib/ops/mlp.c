@@ -10,7 +10,7 @@
  * rows go through it in blocks, large enough that reading the weights again costs little. */
 enum { ROWS = 512 };
 
-static int is_quantized(const pgi_linear *linear) { return linear->weight.dtype >= PGI_DTYPE_INT8_BLOCKS; }
+static int is_quantized(const pgi_linear *linear) { return pgi_dtype_is_blocks(linear->weight.dtype); }
 
 pg_status pgi_linear_group(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
                            const pgi_linear_job *outputs, int n, void *scratch) {

@@ -2,11 +2,11 @@
  * The operations the networks are written in. Each one splits its work over
  * run->n_threads by rows or columns of the output, never over the summed
  * dimension, so results are bit-equal for every thread count. The arithmetic
- * intermediate comes from the kernel table run->kernels (kernels.h).
+ * is done by the kernels of the table run->kernels (kernels.h).
  *
  * All activations are f32, row-major; `*_stride` counts elements from one row
- * to the next. No operation allocates: those that need room take `scratch`,
- * 64-byte aligned, of the size that their _scratch function gives.
+ * to the next. No operation allocates: those that need memory take `scratch`,
+ * 64-byte aligned, of the size that their _scratch function returns.
  */
 #ifndef PGI_OPS_OPS_H
 #define PGI_OPS_OPS_H
@@ -17,9 +17,10 @@
 /* Bytes of scratch for pgi_linear_forward() of any shape. */
 size_t pgi_linear_scratch(const struct pgi_kernels *kernels, int n_threads);
 
-/* y[r][o] = sum_i x[r][i] w[o][i] + b[o], for `rows` rows; x: [rows, in], y: [rows, out]. A row's result does not
- * depend on the rows beside it, except that up to PGI_GEMV_ROWS (4) rows are summed in another order than more, and
- * that kernels->bf16_linear rounds x and w to bf16 for more. */
+/* y[r][o] = sum_i x[r][i] w[o][i] + b[o], for `rows` rows; x: [rows, in], y: [rows, out].
+ * Rows are independent: a row's result does not depend on the rows beside it. But there are two paths, which round
+ * differently. Up to PGI_GEMV_ROWS (4) rows take gemv, always in f32. More rows take gemm, which sums in another order
+ * and, if kernels->bf16_linear is set, rounds x and w to bf16. Quantized weights have one path. */
 pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
                              const pgi_linear *linear, float *y, int64_t y_stride, void *scratch);
 
@@ -30,7 +31,7 @@ typedef struct pgi_linear_job {
     int64_t y_stride;
 } pgi_linear_job;
 
-/* pgi_linear_forward() of n >= 1 layers that read the same x, to the same bits. */
+/* pgi_linear_forward() of n >= 1 layers that read the same x. The results have the same bits as one by one. */
 pg_status pgi_linear_group(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
                            const pgi_linear_job *outputs, int n, void *scratch);
 
@@ -50,11 +51,17 @@ typedef struct pgi_attention {
 /* Bytes of scratch for pgi_attention_forward() of this shape or of one with fewer queries, keys or both. */
 size_t pgi_attention_scratch(const struct pgi_kernels *kernels, const pgi_attention *shape, int n_threads);
 
-/* softmax(cap(scale q k^T) + mask) v; zeros for a query that sees no key.
- * q, out: [n_queries, n_heads * head_dim]; k, v: [n_keys, n_kv_heads * head_dim]. */
-pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const float *q, int64_t q_stride,
-                                const float *k, int64_t k_stride, const float *v, int64_t v_stride, float *out,
-                                int64_t out_stride, void *scratch);
+/* The rows that attention reads and writes. */
+typedef struct pgi_attention_rows {
+    const float *q;     /* [n_queries, n_heads * head_dim] */
+    const float *k, *v; /* [n_keys, n_kv_heads * head_dim] */
+    float *out;         /* as q */
+    int64_t q_stride, k_stride, v_stride, out_stride;
+} pgi_attention_rows;
+
+/* out = softmax(cap(scale q k^T) + mask) v; zeros for a query that sees no key. */
+pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const pgi_attention_rows *rows,
+                                void *scratch);
 
 /* y = x / sqrt(mean(x^2) + eps) * (1 + weight), Gemma's RMSNorm; x, y: [rows, columns] dense, may be the same. */
 pg_status pgi_rms_norm(const pgi_run *run, const float *x, int64_t rows, int64_t columns, const float *weight,

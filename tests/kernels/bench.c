@@ -204,7 +204,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !attention_alone; s++) {
         for (int d = 0; d < (rounding.bf16_linear ? 8 : 5); d++) {
             if (only && strcmp(only, names[d])) continue;
-            const int quantized = dtypes[d] >= PGI_DTYPE_INT8_BLOCKS, rounds = d >= 5;
+            const int quantized = pgi_dtype_is_blocks(dtypes[d]), rounds = d >= 5;
             if (rounds && shapes[s][0] <= PGI_GEMV_ROWS) continue; /* the same as without */
             run.kernels = rounds ? &rounding : kernels;
             int64_t m = shapes[s][0], in = shapes[s][1], out = shapes[s][2], copy = 0,
@@ -213,7 +213,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
             if (in * out * 4 > (int64_t)bytes) out = (int64_t)bytes / 4 / in / PGI_PANEL_ROWS * PGI_PANEL_ROWS;
             int64_t size = (out + PGI_PANEL_ROWS - 1) / PGI_PANEL_ROWS * PGI_PANEL_ROWS * row;
             int64_t n_copies = (int64_t)bytes / size;
-            size_t room = pgi_linear_scratch(run.kernels, n_threads);
+            size_t scratch_bytes = pgi_linear_scratch(run.kernels, n_threads);
             MEASURE((void)0, {
                 pgi_linear linear = {{buffer + copy * size, dtypes[d], out, in}, NULL};
                 pgi_linear_forward(&run, x, in, m, &linear, y, out, scratch);
@@ -224,7 +224,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
                    rounds                       ? bf16_roof
                    : quantized && int8_roof > 0 ? int8_roof
                                                 : flop_roof,
-                   m <= 16 ? (double)size : 0, byte_roof, room);
+                   m <= 16 ? (double)size : 0, byte_roof, scratch_bytes);
         }
     }
     if (only && !attention_alone) {
@@ -242,16 +242,16 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
         run.kernels = &table;
         pgi_attention shape = {
             .n_queries = a[0], .n_keys = a[1], .n_heads = a[2], .n_kv_heads = a[3], .head_dim = a[4], .scale = 0.1f};
-        size_t room = pgi_attention_scratch(&table, &shape, n_threads);
-        void *space = aligned_alloc(64, (room + 63) / 64 * 64);
-        if (!space) return 2;
+        size_t scratch_bytes = pgi_attention_scratch(&table, &shape, n_threads);
+        void *workspace = aligned_alloc(64, (scratch_bytes + 63) / 64 * 64);
+        if (!workspace) return 2;
         int64_t q_stride = (int64_t)a[2] * a[4], k_stride = (int64_t)a[3] * a[4];
         const float *k = x + (int64_t)a[0] * q_stride, *v = k + a[1] * k_stride;
-        MEASURE((void)0,
-                pgi_attention_forward(&run, &shape, x, q_stride, k, k_stride, v, k_stride, y, q_stride, space));
+        const pgi_attention_rows rows = {x, k, v, y, q_stride, k_stride, k_stride, q_stride};
+        MEASURE((void)0, pgi_attention_forward(&run, &shape, &rows, workspace));
         label("attention %4d x %4d, %2d/%2d heads of %3d %-4s ", a[0], a[1], a[2], a[3], a[4], bf16 ? "bf16" : "f32");
-        report(4.0 * a[0] * a[1] * a[2] * a[4], bf16 ? bf16_roof : flop_roof, 0, 0, room);
-        free(space);
+        report(4.0 * a[0] * a[1] * a[2] * a[4], bf16 ? bf16_roof : flop_roof, 0, 0, scratch_bytes);
+        free(workspace);
     }
     run.kernels = kernels;
     if (only) {

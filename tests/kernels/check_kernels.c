@@ -364,7 +364,7 @@ static void check_function(check *c, void (*apply)(float *, int64_t), void (*gat
     for (int64_t n = 0; next_length(&n);) {
         for (int again = 0; again < 4; again++) {
             float *x = guarded_output(c, n), *y = guarded_floats(c, n), before[1200],
-                  single[2] = {0}; /* room for a broken kernel */
+                  single[2] = {0}; /* one is used; a broken kernel may write the next */
             fill_arguments(c, x, n);
             random_fill(c, y, n);
             memcpy(before, x, (size_t)n * sizeof(float));

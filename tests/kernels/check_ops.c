@@ -105,7 +105,7 @@ static void check_cancel(check *c) {
     void *scratch = guarded(c, pgi_linear_scratch(c->kernels, 2), 0);
     pgi_linear linear = {{w, PG_DTYPE_F32, OUT, IN}, NULL};
     pgi_attention shape = {.n_heads = 4, .n_kv_heads = 1, .head_dim = 8, .scale = 1, .n_queries = 60, .n_keys = 64};
-    void *room = guarded(c, (pgi_attention_scratch(c->kernels, &shape, 2) + 63) / 64 * 64, 0);
+    void *workspace = guarded(c, (pgi_attention_scratch(c->kernels, &shape, 2) + 63) / 64 * 64, 0);
     random_fill(c, x, 8 * IN);
     random_fill(c, w, IN * OUT);
     for (int n_threads = 1; n_threads <= 2; n_threads++) {
@@ -120,7 +120,8 @@ static void check_cancel(check *c) {
         void *more = guarded(c, pgi_linear_scratch(&rounding, n_threads), 0);
         if (pgi_linear_forward(&run, x, IN, 8, &linear, y, OUT, more) != PG_ERROR_CANCELLED) fail(c, "bf16 goes on");
         run.kernels = c->kernels;
-        if (pgi_attention_forward(&run, &shape, x, 32, x, 8, x, 8, w, 32, room) != PG_ERROR_CANCELLED)
+        const pgi_attention_rows attended = {x, x, x, w, 32, 8, 8, 32};
+        if (pgi_attention_forward(&run, &shape, &attended, workspace) != PG_ERROR_CANCELLED)
             fail(c, "attention goes on");
         if (pgi_activate(&run, PGI_ACTIVATION_RELU, w, 100) != PG_ERROR_CANCELLED) fail(c, "activate goes on");
     }
@@ -189,9 +190,8 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
         if (size % 64) fail(c, "scratch of %zu bytes is not a multiple of 64", size);
         void *scratch = guarded(c, size, 0);
         memset(scratch, 0xFF, size); /* NaN: what is read must have been written */
-        if (pgi_attention_forward(&run, &shape, q, q_stride, k, k_stride, v, v_stride, out, out_stride, scratch) !=
-            PG_OK)
-            fail(c, "status");
+        const pgi_attention_rows rows = {q, k, v, out, q_stride, k_stride, v_stride, out_stride};
+        if (pgi_attention_forward(&run, &shape, &rows, scratch) != PG_OK) fail(c, "status");
         if (!first)
             first = out;
         else if (memcmp(first, out, (size_t)n_out * sizeof(float)))
@@ -250,25 +250,26 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
     release_all(c);
 }
 
-/* The room of a cache of 4200 keys must do for the first 4000, of which more heads fit into the packing room. */
-static void check_attention_room(check *c) {
+/* The scratch for 4200 keys must be enough for 4000, of which more heads are packed at once. */
+static void check_attention_shorter(check *c) {
     enum { HEADS = 4, DIM = 64, WIDTH = HEADS * DIM, QUERIES = PGI_GEMV_ROWS + 1, KEYS = 4000, CAPACITY = 4200 };
     pgi_attention shape = {.n_heads = HEADS, .n_kv_heads = HEADS, .head_dim = DIM, .scale = 1, .n_queries = QUERIES};
     float *q = guarded_floats(c, QUERIES * WIDTH), *k = guarded_floats(c, KEYS * WIDTH),
           *out = guarded_output(c, QUERIES * WIDTH);
     shape.n_keys = CAPACITY;
-    void *room = guarded(c, (pgi_attention_scratch(c->kernels, &shape, 1) + 63) / 64 * 64, 0);
+    void *workspace = guarded(c, (pgi_attention_scratch(c->kernels, &shape, 1) + 63) / 64 * 64, 0);
     shape.n_keys = KEYS;
     pgi_run run = run_on(c->kernels, 1);
     random_fill(c, q, QUERIES * WIDTH);
     random_fill(c, k, KEYS * WIDTH);
-    if (pgi_attention_forward(&run, &shape, q, WIDTH, k, WIDTH, k, WIDTH, out, WIDTH, room) != PG_OK)
-        fail(c, "attention in the room of a longer cache");
+    const pgi_attention_rows rows = {q, k, k, out, WIDTH, WIDTH, WIDTH, WIDTH};
+    if (pgi_attention_forward(&run, &shape, &rows, workspace) != PG_OK)
+        fail(c, "attention in the scratch of a longer cache");
     release_all(c);
 }
 
 static void check_attention(check *c) {
-    check_attention_room(c);
+    check_attention_shorter(c);
     check_attention_shape(c, 64, 64, 16, 16, 72, ALL_KEYS, 0); /* the encoder */
     check_attention_shape(c, 35, 300, 8, 1, 256, ALL_KEYS, 0); /* prefill, one KV head */
     check_attention_shape(c, 35, 300, 8, 4, 256, RANGES, 50);  /* prefill, Gemma 2 */

@@ -63,11 +63,7 @@ static float exp_sum_bf16(float *x, int64_t n, float max, uint16_t *out) {
 void pgi_ref_bf16(pgi_kernels *kernels) {
     kernels->gemm_bf16_mr = MR;
     kernels->gemm_bf16_nr = NR;
-    kernels->round_bf16 = round_bf16;
-    kernels->pack_pairs_f32 = pack_pairs_f32;
-    kernels->pack_pairs_bf16 = pack_pairs_bf16;
-    kernels->pack_pairs_f16 = pack_pairs_f16;
-    kernels->pair_rows = pair_rows;
-    kernels->gemm_bf16 = gemm_bf16;
-    kernels->exp_sum_bf16 = exp_sum_bf16;
+#define K(type, name, parameters) kernels->name = name;
+#include "kernels/lists/bf16.inc"
+#undef K
 }

@@ -75,15 +75,7 @@ static void weighted_sum(int64_t n, int64_t d, const float *p, const float *v, i
 void pgi_ref_products(pgi_kernels *kernels) {
     kernels->gemm_mr = MR;
     kernels->gemm_nr = NR;
-    kernels->expand_f32 = expand_f32;
-    kernels->expand_bf16 = expand_bf16;
-    kernels->expand_f16 = expand_f16;
-    kernels->pack_f32 = pack_f32;
-    kernels->pack_bf16 = pack_bf16;
-    kernels->pack_f16 = pack_f16;
-    kernels->gemm = gemm;
-    kernels->gemv_f32 = gemv_f32;
-    kernels->gemv_bf16 = gemv_bf16;
-    kernels->gemv_f16 = gemv_f16;
-    kernels->weighted_sum = weighted_sum;
+#define K(type, name, parameters) kernels->name = name;
+#include "kernels/lists/products.inc"
+#undef K
 }

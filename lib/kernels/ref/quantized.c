@@ -117,8 +117,8 @@ static void product_int4(int m, int64_t n, int64_t groups, const void *x, const 
 
 void pgi_ref_quantized(pgi_kernels *kernels) {
     kernels->quantized_rows = 4;
-    kernels->quantize_row = quantize_row;
-    kernels->product_int8 = product_int8;
-    kernels->product_int4 = product_int4;
-    kernels->unpack_int4 = unpack_int4;
+#define K(type, name, parameters) kernels->name = name;
+#include "kernels/lists/quantized_products.inc"
+#include "kernels/lists/quantized_rows.inc"
+#undef K
 }

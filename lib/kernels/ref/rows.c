@@ -82,28 +82,7 @@ static void scale(float *x, int64_t n, float factor) {
 }
 
 void pgi_ref_rows(pgi_kernels *kernels) {
-    kernels->row_max = row_max;
-    kernels->exp_sum = exp_sum;
-    kernels->rms_norm = rms_norm;
-    kernels->layer_norm = layer_norm;
-    kernels->rope = rope;
-    kernels->soft_cap = soft_cap;
-    kernels->gelu_tanh = gelu_tanh;
-    kernels->gelu_erf = gelu_erf;
-    kernels->silu = silu;
-    kernels->relu = relu;
-    kernels->gate_gelu_tanh = gate_gelu_tanh;
-    kernels->gate_gelu_erf = gate_gelu_erf;
-    kernels->gate_silu = gate_silu;
-    kernels->gate_relu = gate_relu;
-    kernels->add = add;
-    kernels->scale = scale;
-}
-
-void pgi_kernels_ref(pgi_kernels *kernels) {
-    pgi_ref_products(kernels);
-    pgi_ref_bf16(kernels);
-    pgi_ref_quantized(kernels);
-    pgi_ref_resample(kernels);
-    pgi_ref_rows(kernels);
+#define K(type, name, parameters) kernels->name = name;
+#include "kernels/lists/rows.inc"
+#undef K
 }

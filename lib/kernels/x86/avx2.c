@@ -1,13 +1,13 @@
 /* The kernels for AVX2, FMA and F16C: tiles of 6 x 16. */
 #include "kernels/x86/vector_avx2.h"
 
-#define PGI_GEMM_CASES 6
-#include "kernels/x86/products.inc.h"
-#include "kernels/x86/rows.inc.h"
+#define GEMM_CASES 6
+#include "kernels/simd/products.inc.h"
+#include "kernels/simd/rows.inc.h"
 
 #define Q_HAS_TALL_TILES 0
 #include "kernels/x86/quantized_ymm.h"
-#include "kernels/x86/quantized.inc.h"
+#include "kernels/simd/quantized.inc.h"
 #include "kernels/x86/quantized_rows.inc.h"
 
 #include "kernels/x86/resample_avx2.h"

@@ -1,13 +1,13 @@
 /* The kernels for AVX-512 F, BW, DQ, VL: tiles of 14 x 32. */
 #include "kernels/x86/vector_avx512.h"
 
-#define PGI_GEMM_CASES 14
-#include "kernels/x86/products.inc.h"
-#include "kernels/x86/rows.inc.h"
+#define GEMM_CASES 14
+#include "kernels/simd/products.inc.h"
+#include "kernels/simd/rows.inc.h"
 
 #define Q_HAS_TALL_TILES 0
 #include "kernels/x86/quantized_ymm.h"
-#include "kernels/x86/quantized.inc.h"
+#include "kernels/simd/quantized.inc.h"
 #include "kernels/x86/quantized_rows.inc.h"
 
 void pgi_kernels_avx512(pgi_kernels *kernels) {

@@ -1,6 +1,6 @@
 /* Products of bf16 for AVX-512 BF16: tiles of 14 x 32, as of f32, with a pair of values in place of each. */
 #include "kernels/kernels.h"
-#include "kernels/x86/unroll.h"
+#include "kernels/simd/unroll.h"
 #include "kernels/x86/vector_avx512.h"
 
 #include <string.h>
@@ -81,96 +81,28 @@ static void pair_rows(const float *a, const float *b, int n, uint16_t *panel) {
         panel + v * 2 * LANES, _mm512_or_si512(words_bf16(a, v, n), _mm512_slli_epi32(words_bf16(b, v, n), 16)));
 }
 
-/* ---- gemm: as in products.inc.h ---- */
+/* ---- gemm ---- */
 
-/* sum + the two products. (Written as the instruction: gcc 12 may copy sums around the intrinsic, see quantized_zmm.h.)
- */
-static ALWAYS_INLINE vec v_dot(vec sum, ivec a, ivec b) {
-    __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-    return sum;
-}
-static ALWAYS_INLINE ivec i_set1_pair(const uint16_t *p) {
+static ALWAYS_INLINE ivec gemm_load(const uint16_t *panel) { return i_load(panel); }
+static ALWAYS_INLINE ivec gemm_set1(const uint16_t *pair) {
     int32_t word;
-    memcpy(&word, p, sizeof word);
+    memcpy(&word, pair, sizeof word);
     return _mm512_set1_epi32(word);
 }
-
-static ALWAYS_INLINE void gemm_tile(const int m, const int vectors, int n, int64_t k, const uint16_t *a,
-                                    const uint16_t *panel, float *c, int64_t c_stride, int accumulate,
-                                    const float *bias) {
-    vec sum[MR][2];
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_zero();
-    for (int64_t l = 0; l + 2 <= k; l += 2) {
-        ivec b[2];
-        UNROLL for (int v = 0; v < vectors; v++) b[v] = i_load(panel + v * 2 * LANES);
-        panel += 2 * NR;
-        UNROLL for (int i = 0; i < m; i++) {
-            ivec x = i_set1_pair(a + i * PGI_GEMM_BF16_LDA);
-            UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_dot(sum[i][v], x, b[v]);
-        }
-        a += 2;
-    }
-    if (k & 1) {
-        ivec b[2];
-        UNROLL for (int v = 0; v < vectors; v++) b[v] = i_load(panel + v * 2 * LANES);
-        UNROLL for (int i = 0; i < m; i++) {
-            ivec x = _mm512_set1_epi32(a[i * PGI_GEMM_BF16_LDA]);
-            UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_dot(sum[i][v], x, b[v]);
-        }
-    }
-    if (n == vectors * LANES && accumulate) {
-        UNROLL for (int i = 0; i < m; i++, c += c_stride) UNROLL for (int v = 0; v < vectors; v++)
-            v_store(c + v * LANES, v_add(sum[i][v], v_load(c + v * LANES)));
-    } else if (n == vectors * LANES) {
-        vec start[2] = {v_zero(), v_zero()};
-        if (bias) UNROLL for (int v = 0; v < vectors; v++) start[v] = v_load(bias + v * LANES);
-        UNROLL for (int i = 0; i < m; i++, c += c_stride) UNROLL for (int v = 0; v < vectors; v++)
-            v_store(c + v * LANES, v_add(sum[i][v], start[v]));
-    } else { /* the last vector is not full */
-        const int last = vectors - 1, rest = n - last * LANES;
-        vec start[2] = {v_zero(), v_zero()};
-        if (!accumulate && bias) {
-            if (last) start[0] = v_load(bias);
-            start[last] = v_load_n(bias + last * LANES, rest);
-        }
-        UNROLL for (int i = 0; i < m; i++) {
-            float *out = c + i * c_stride;
-            if (last) v_store(out, v_add(sum[i][0], accumulate ? v_load(out) : start[0]));
-            out += last * LANES;
-            v_store_n(out, v_add(sum[i][last], accumulate ? v_load_n(out, rest) : start[last]), rest);
-        }
-    }
+static ALWAYS_INLINE ivec gemm_set1_last(const uint16_t *value) { return _mm512_set1_epi32(*value); }
+/* Both products of a pair. (Written as the instruction: gcc 12 may copy sums around the intrinsic, see
+ * quantized_zmm.h.) */
+static ALWAYS_INLINE vec gemm_add_product(vec sum, ivec x, ivec b) {
+    __asm__("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(x), "v"(b));
+    return sum;
 }
-
-/* One copy of the tile for each height, so that its sums stay in registers. */
-#define GEMM_CASE(height)                                                        \
-    case height:                                                                 \
-        if (n > LANES)                                                           \
-            gemm_tile(height, 2, n, k, a, panel, c, c_stride, accumulate, bias); \
-        else                                                                     \
-            gemm_tile(height, 1, n, k, a, panel, c, c_stride, accumulate, bias); \
-        break;
-
-static void gemm_bf16(int m, int n, int64_t k, const uint16_t *a, const uint16_t *panel, float *c, int64_t c_stride,
-                      int accumulate, const float *bias) {
-    switch (m) {
-        GEMM_CASE(1)
-        GEMM_CASE(2)
-        GEMM_CASE(3)
-        GEMM_CASE(4)
-        GEMM_CASE(5)
-        GEMM_CASE(6)
-        GEMM_CASE(7)
-        GEMM_CASE(8)
-        GEMM_CASE(9)
-        GEMM_CASE(10)
-        GEMM_CASE(11)
-        GEMM_CASE(12)
-        GEMM_CASE(13)
-        GEMM_CASE(14)
-        default: break;
-    }
-}
+#define GEMM_NAME gemm_bf16
+#define GEMM_VALUE uint16_t
+#define GEMM_VECTOR ivec
+#define GEMM_STEP 2
+#define GEMM_LDA PGI_GEMM_BF16_LDA
+#define GEMM_CASES 14
+#include "kernels/simd/gemm.inc.h"
 
 /* ---- exp: 2^t = 2^floor(t) 2^f, the second factor a polynomial on 0 <= f < 1 of a relative error below 2.6e-6 ---- */
 
@@ -210,11 +142,7 @@ static float exp_sum_bf16(float *x, int64_t n, float max, uint16_t *out) {
 void pgi_kernels_avx512_bf16(pgi_kernels *kernels) {
     kernels->gemm_bf16_mr = MR;
     kernels->gemm_bf16_nr = NR;
-    kernels->round_bf16 = round_bf16;
-    kernels->pack_pairs_f32 = pack_pairs_f32;
-    kernels->pack_pairs_bf16 = pack_pairs_bf16;
-    kernels->pack_pairs_f16 = pack_pairs_f16;
-    kernels->pair_rows = pair_rows;
-    kernels->gemm_bf16 = gemm_bf16;
-    kernels->exp_sum_bf16 = exp_sum_bf16;
+#define K(type, name, parameters) kernels->name = name;
+#include "kernels/lists/bf16.inc"
+#undef K
 }

@@ -2,6 +2,6 @@
 #include "kernels/x86/quantized_zmm.h"
 
 #define Q_HAS_TALL_TILES 12
-#include "kernels/x86/quantized.inc.h"
+#include "kernels/simd/quantized.inc.h"
 
 void pgi_kernels_avx512_vnni(pgi_kernels *kernels) { set_quantized_products(kernels); }

@@ -110,6 +110,7 @@ static void unpack_int4(const void *blocks, int64_t n, void *int8_blocks) {
 }
 
 static void set_quantized_rows(pgi_kernels *kernels) {
-    kernels->quantize_row = quantize_row;
-    kernels->unpack_int4 = unpack_int4;
+#define K(type, name, parameters) kernels->name = name;
+#include "kernels/lists/quantized_rows.inc"
+#undef K
 }

@@ -111,6 +111,7 @@ static void resample_row(const int32_t *weights, int32_t n, const uint8_t *in, i
 }
 
 static void set_resample(pgi_kernels *kernels) {
-    kernels->resample_columns = resample_columns;
-    kernels->resample_row = resample_row;
+#define K(type, name, parameters) kernels->name = name;
+#include "kernels/lists/resample.inc"
+#undef K
 }

@@ -7,7 +7,7 @@
  */
 #include "kernels/kernels.h"
 #include "kernels/quantized.h"
-#include "kernels/x86/unroll.h"
+#include "kernels/simd/unroll.h"
 
 enum {
     Q_VECTORS = PGI_PANEL_ROWS / Q_LANES, /* of a panel */
@@ -108,7 +108,7 @@ static ALWAYS_INLINE void tile(const int is_int4, const int m, const int panels,
                                const char *x, const char *w, int64_t panel_bytes, const float *start,
                                int64_t start_stride, float *y, int64_t y_stride) {
     const int width = PGI_PANEL_ROWS * panels;
-    __attribute__((aligned(64))) float room[Q_TILE_ROWS * Q_WIDEST * Q_LANES], *c = room;
+    __attribute__((aligned(64))) float sums[Q_TILE_ROWS * Q_WIDEST * Q_LANES], *c = sums;
     __asm__("" : "+r"(c) : : "memory"); /* not for the compiler to keep in registers and spill */
     const int full = n >= width;        /* copied in vectors, not by a call of memcpy() */
     for (int i = 0; i < m; i++) {
@@ -183,6 +183,7 @@ static void product_int4(int m, int64_t n, int64_t groups, const void *x, const 
 
 static void set_quantized_products(pgi_kernels *kernels) {
     kernels->quantized_rows = Q_TILE_ROWS;
-    kernels->product_int8 = product_int8;
-    kernels->product_int4 = product_int4;
+#define K(type, name, parameters) kernels->name = name;
+#include "kernels/lists/quantized_products.inc"
+#undef K
 }

@@ -1,7 +1,7 @@
 /* What the templates need to keep a tile in registers: loops that disappear, functions that are part of their caller.
  */
-#ifndef PGI_KERNELS_X86_UNROLL_H
-#define PGI_KERNELS_X86_UNROLL_H
+#ifndef PGI_KERNELS_SIMD_UNROLL_H
+#define PGI_KERNELS_SIMD_UNROLL_H
 
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")

@@ -1,6 +1,6 @@
 /*
- * Weights to the blocks of quantized.h, and a row of them back. The bytes must not depend on the CPU: plain C, compiled
- * without contraction, sums in a fixed order.
+ * pgi_quantize_panels(): weights to the blocks of quantized.h; pgi_quantized_row(): a row of them back. The bytes must
+ * not depend on the CPU, so this is plain C, compiled without contraction, with sums in a fixed order.
  */
 #include "kernels/quantized.h"
 
@@ -10,7 +10,7 @@
 
 enum { SUBS = PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS };
 
-/* The nearest whole number, ties to even, for |x| < 2^22; a constant this big leaves no room for a fraction. */
+/* The nearest whole number, ties to even, for |x| < 2^22; beside a constant this big no bit of a fraction is left. */
 static inline float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
 static inline float clamp(float x, float lo, float hi) { return x < lo ? lo : x > hi ? hi : x; }
 
@@ -58,8 +58,8 @@ static void quantize_int8(const float *x, float max, int r, unsigned char *block
     for (int c = 0; c < PGI_GROUP_COLUMNS; c += 4) memcpy(block + 64 + c * PGI_PANEL_ROWS + 4 * r, q + c, 4);
 }
 
-/* Four floats, in the vectors that gcc and clang have for every CPU: a loop over 32 values is not made of them by gcc.
- */
+/* Four floats, in the vector type that gcc and clang have for every CPU. Written out because gcc does not vectorize the
+ * loops over 32 weights by itself. */
 typedef float four __attribute__((vector_size(16)));
 typedef int32_t four_words __attribute__((vector_size(16)));
 
@@ -101,7 +101,7 @@ static uint16_t bf16_bits(float x) {
     return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-/* The best of a few sub for 32 weights whose largest magnitude is `max`; adds its error. */
+/* The best of a few values of sub for 32 weights whose largest magnitude is `max`; adds its error to *error. */
 static int best_sub(const float *x, float max, float scale, float *error) {
     int middle = (int)round_even(clamp(max / (7.5f * scale), 1, 15)), best = 0;
     float least = 0;
@@ -114,8 +114,8 @@ static int best_sub(const float *x, float max, float scale, float *error) {
     return best;
 }
 
-/* Row r of an int4 block: of three scales, at which the largest weight is 8.25, 7.5 or 7 steps from zero at sub = 15.
- */
+/* Row r of an int4 block. Tries three scales and keeps the best: at sub = 15 the largest weight is 8.25, 7.5 or 7 steps
+ * from zero. */
 static void quantize_int4(const float *x, float max, int r, unsigned char *block) {
     static const float steps[] = {15 * 8.25f, 15 * 7.5f, 15 * 7.0f};
     float largest[SUBS], scale = 0, least = 0;
