@@ -4,6 +4,7 @@
  */
 #include "generate/generate.h"
 
+#include "base/clock.h"
 #include "base/parallel.h"
 #include "tokenizer/stream_decoder.h"
 

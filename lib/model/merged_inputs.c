@@ -7,19 +7,8 @@
 #include "model/merged_inputs.h"
 
 #include <string.h>
-#include <time.h>
 
-double pgi_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-/* RoPE itself has no end; max_position_embeddings is what the decoder was trained for. Small test
- * configs say less than their own image tokens need, so the limit is never below Gemma's 8192. */
-int64_t pgi_context_limit(const pgi_config *config) {
-    return config->text.max_positions > 8192 ? config->text.max_positions : 8192;
-}
+#include "base/clock.h"
 
 static pg_status check_rows(const pg_model *model, const pg_inputs *inputs) {
     const pgi_config *config = &model->config;

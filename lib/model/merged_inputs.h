@@ -38,10 +38,4 @@ void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged
 /* What the decoder must know of the same rows, which hold all tokens of the batch row. */
 pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n);
 
-/* The longest row, in tokens, that the decoder takes. */
-int64_t pgi_context_limit(const pgi_config *config);
-
-/* Seconds since some fixed moment. */
-double pgi_now(void);
-
 #endif

@@ -27,4 +27,7 @@ pg_status pgi_model_quantize(pg_model *model, const pgi_run *run, int32_t weight
 void pgi_model_retain(pg_model *model);  /* NULL is ignored */
 void pgi_model_release(pg_model *model); /* NULL is ignored */
 
+/* The longest row, in tokens, that the decoder takes. */
+int64_t pgi_context_limit(const pgi_config *config);
+
 #endif
