@@ -2,8 +2,9 @@
 #ifndef PGI_GENERATE_DECODING_H
 #define PGI_GENERATE_DECODING_H
 
-#include "model/merged_inputs.h"
 #include "kernels/kernels.h"
+#include "model/merged_inputs.h"
+#include "model/workspace.h"
 
 /* Up to so many decodings take a step together: as many rows as a product takes that sums in the same order as one
  * row's, so that each decoding gets the same bits as alone. */
@@ -17,35 +18,24 @@ typedef struct pgi_decoding {
     int64_t max_tokens; /* as asked for, or less where the context ends */
 } pgi_decoding;
 
-/* What a step of decodings needs: rows and workspace. */
-typedef struct pgi_step_room {
-    float *x; /* [n_decodings, hidden] */
-    void *decoder;
-} pgi_step_room;
-
-pgi_step_room pgi_step_room_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
-                                    int64_t n_decodings, int64_t capacity);
-
-/* Bytes of memory that a prefill of n_tokens needs, with a cache of this capacity. */
-size_t pgi_prefill_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_tokens, int64_t capacity);
-
 /* A cache for at least so many tokens; one that is large enough is kept. After an error the decoding is empty. */
 pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, int64_t capacity);
-/* Forgets what was, and makes room for row `row` and up to max_new_tokens more. After an error the decoding is empty.
- */
+/* Forgets what was, and reserves a cache for row `row` and up to max_new_tokens more. After an error the decoding is
+ * empty. */
 pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
                              int64_t max_new_tokens);
 void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory);
 
 /* Feeds the row, prefix as one block and suffix causal, padding left out; logits [vocab_size] of what follows, or NULL
  * when the likeliest token is all that the caller wants. Progress: layers_done of layers_total are behind.
- * memory: pgi_prefill_workspace() of the row and the decoding's cache. */
+ * workspace: for the row's tokens, and as many keys as the cache has. */
 pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, pgi_decoding *decoding,
-                               int64_t layers_done, int64_t layers_total, float *logits, void *memory);
+                               int64_t layers_done, int64_t layers_total, float *logits,
+                               const pgi_pass_workspace *workspace);
 
 /* Feeds the pending tokens of n <= PGI_STEP_ROWS decodings; logits [n, vocab_size], or NULL as above. */
 pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *decodings, int64_t n,
-                                  const pgi_step_room *room, float *logits);
+                                  const pgi_pass_workspace *workspace, float *logits);
 
 /* The next token by its logits, NULL when they were not asked for: greedy, the lowest id among the largest. It is then
  * pending. */

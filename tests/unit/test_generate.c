@@ -127,25 +127,22 @@ static void steps_together_are_steps_alone(void **state) {
         OK(create(&b, m, 0, NULL, &in));
         OK(pgi_merged_inputs_init(&run, m->model, in, NULL, NULL, &prompts));
         float *logits = calloc((size_t)((PGI_STEP_ROWS + 1) * v), sizeof *logits), *alone = logits + PGI_STEP_ROWS * v;
-        pgi_arena arena = {0};
-        pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
-        arena = (pgi_arena){.base = pgi_alloc(memory, arena.used, 1)};
-        pgi_step_room room = pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
-        void *prefill =
-            pgi_alloc(memory, pgi_prefill_workspace(&run, &m->model->config.text, MAX_TOKENS, MAX_TOKENS), 1);
+        const pgi_limits limits = {.n_tokens = MAX_TOKENS, .n_step_tokens = PGI_STEP_ROWS, .n_keys = MAX_TOKENS};
+        pgi_workspace workspace = {0};
+        OK(pgi_workspace_reserve(&workspace, &run, m->model, &limits));
         for (int r = 0; r < PGI_STEP_ROWS; r++) {
             group[r] = &answers[0][r];
             for (int k = 0; k < 2; k++) {
                 OK(pgi_decoding_reset(&answers[k][r], &prompts, r, NEW_TOKENS));
-                OK(pgi_decoding_prefill(&run, &prompts, r, &answers[k][r], 0, 0, alone, prefill));
+                OK(pgi_decoding_prefill(&run, &prompts, r, &answers[k][r], 0, 0, alone, &workspace.prefill));
                 pgi_decoding_pick(&answers[k][r], m->model, alone);
             }
         }
         for (int step = 1; step < NEW_TOKENS; step++) {
-            OK(pgi_decoding_step_group(&run, m->model, group, PGI_STEP_ROWS, &room, logits));
+            OK(pgi_decoding_step_group(&run, m->model, group, PGI_STEP_ROWS, &workspace.step, logits));
             for (int r = 0; r < PGI_STEP_ROWS; r++) {
                 pgi_decoding *one = &answers[1][r];
-                OK(pgi_decoding_step_group(&run, m->model, &one, 1, &room, alone));
+                OK(pgi_decoding_step_group(&run, m->model, &one, 1, &workspace.step, alone));
                 assert_memory_equal(logits + r * v, alone, (size_t)v * sizeof(float));
                 pgi_decoding_pick(group[r], m->model, logits + r * v);
                 pgi_decoding_pick(one, m->model, alone);
@@ -153,8 +150,7 @@ static void steps_together_are_steps_alone(void **state) {
         }
         for (int k = 0; k < 2; k++)
             for (int r = 0; r < PGI_STEP_ROWS; r++) pgi_decoding_free(&answers[k][r], memory);
-        pgi_free(memory, prefill);
-        pgi_free(memory, arena.base);
+        pgi_workspace_free(&workspace, memory);
         pgi_merged_inputs_free(&prompts);
         pg_inputs_close(&in);
         free(logits);

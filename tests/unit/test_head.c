@@ -67,19 +67,22 @@ static void compare(head *h, int64_t *found) {
     for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
         pgi_thread_pool pool;
         pgi_run run = pgi_run_init(&pool, &h->kernels, &(pg_run_options){.n_threads = n_threads});
-        size_t size = pgi_decoder_workspace(&run, &h->config, ROWS, 1);
-        void *room = NULL;
-        assert_int_equal(posix_memalign(&room, 64, size), 0);
+        pgi_arena arena = {0};
+        pgi_decoder_lay_out(&arena, &run, &h->config, ROWS, 1);
+        void *block = NULL;
+        assert_int_equal(posix_memalign(&block, 64, arena.used), 0);
+        arena = (pgi_arena){.base = block};
+        const pgi_decoder_workspace workspace = pgi_decoder_lay_out(&arena, &run, &h->config, ROWS, 1);
         float *logits = malloc(sizeof(float) * ROWS * VOCAB);
         assert_non_null(logits);
         for (int64_t rows = 1; rows <= ROWS; rows++) {
-            assert_int_equal(pgi_decoder_head(&run, &h->config, &h->weights, h->x, rows, logits, room), PG_OK);
+            assert_int_equal(pgi_decoder_head(&run, &h->config, &h->weights, h->x, rows, logits, &workspace), PG_OK);
             memset(found, 0x5A, ROWS * sizeof *found);
-            assert_int_equal(pgi_decoder_pick(&run, &h->config, &h->weights, h->x, rows, found, room), PG_OK);
+            assert_int_equal(pgi_decoder_pick(&run, &h->config, &h->weights, h->x, rows, found, &workspace), PG_OK);
             for (int64_t r = 0; r < rows; r++) assert_int_equal(found[r], pgi_argmax(logits + r * VOCAB, VOCAB));
         }
         free(logits);
-        free(room);
+        free(block);
         pgi_run_free(&run);
     }
 }
