@@ -26,8 +26,6 @@
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 
-enum { VOCAB_BLOCK = 8192 }; /* vocabulary whose logits are made at a time when only the likeliest token is wanted */
-
 typedef pgi_decoder_workspace workspace;
 
 static pgi_attention attention_shape(const pgi_text_config *config, int64_t n_queries, int64_t n_keys) {
@@ -50,7 +48,6 @@ pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, 
     pgi_attention shape = attention_shape(config, n_rows, n_keys);
     pgi_decoder_workspace w;
     w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
-    w.block_logits = pgi_arena_take(arena, (size_t)PGI_GEMV_ROWS * VOCAB_BLOCK, sizeof(float));
     w.normed = pgi_arena_take(arena, t * h, sizeof(float));
     w.residual = pgi_arena_take(arena, t * h, sizeof(float));
     w.q = pgi_arena_take(arena, t * width, sizeof(float));
@@ -232,31 +229,4 @@ pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config,
         sequence->cache->n_tokens += n_new_tokens(sequence);
     }
     return total ? pgi_run_progress(run, PG_PHASE_PREFILL, pass->layers_done + config->n_layers, total) : PG_OK;
-}
-
-pg_status pgi_decoder_head(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                           const float *x, int64_t n_rows, float *logits, const pgi_decoder_workspace *w) {
-    const int64_t h = config->hidden_size, n = n_rows * config->vocab_size;
-    PGI_TRY(pgi_linear_forward(run, x, h, n_rows, &weights->head, logits, config->vocab_size, w->linear));
-    return config->final_soft_cap > 0 ? pgi_soft_cap(run, logits, n, config->final_soft_cap) : PG_OK;
-}
-
-pg_status pgi_decoder_pick(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                           const float *x, int64_t n_rows, int64_t *tokens, const pgi_decoder_workspace *w) {
-    float *logits = w->block_logits; /* [n_rows, n] */
-    float largest[PGI_GEMV_ROWS];
-    for (int64_t first = 0; first < config->vocab_size; first += VOCAB_BLOCK) {
-        const int64_t n = pgi_min64(VOCAB_BLOCK, config->vocab_size - first);
-        const pgi_linear part = pgi_linear_rows(&weights->head, first, n);
-        PGI_TRY(pgi_linear_forward(run, x, config->hidden_size, n_rows, &part, logits, n, w->linear));
-        if (config->final_soft_cap > 0) PGI_TRY(pgi_soft_cap(run, logits, n_rows * n, config->final_soft_cap));
-        for (int64_t r = 0; r < n_rows; r++) {
-            const int64_t best = pgi_argmax(logits + r * n, n);
-            const float value = logits[r * n + best];
-            /* a NaN, of a block_logits that has nothing else, gives way to any number */
-            if (first == 0 || value > largest[r] || (largest[r] != largest[r] && value == value))
-                largest[r] = value, tokens[r] = first + best;
-        }
-    }
-    return PG_OK;
 }

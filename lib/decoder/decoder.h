@@ -64,7 +64,6 @@ typedef struct pgi_decoder_workspace {
     int64_t *window_end;    /* [T]  to here */
     void *linear;           /* scratch of pgi_linear_forward() */
     void *attention;        /* scratch of pgi_attention_forward() */
-    float *block_logits;    /* [PGI_GEMV_ROWS, VOCAB_BLOCK] */
 } pgi_decoder_workspace;
 
 /* Memory for passes of up to `n_rows` rows in all, sequences of up to `n_keys` tokens or a cache of that capacity. */
@@ -78,14 +77,5 @@ void pgi_decoder_embed(const pgi_run *run, const pgi_text_config *config, const 
 /* Runs the pass. Then rows first_out .. first_out + n_out of x are the last hidden states, after the final norm. */
 pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                               const pgi_pass *pass, const pgi_decoder_workspace *workspace);
-
-/* logits [n_rows, vocab_size], soft cap applied, of last hidden states x [n_rows, hidden]. workspace: any decoder's. */
-pg_status pgi_decoder_head(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                           const float *x, int64_t n_rows, float *logits, const pgi_decoder_workspace *workspace);
-
-/* tokens [n_rows], n_rows <= PGI_GEMV_ROWS: what pgi_argmax() picks of those logits, which are made and dropped in
- * parts. */
-pg_status pgi_decoder_pick(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                           const float *x, int64_t n_rows, int64_t *tokens, const pgi_decoder_workspace *workspace);
 
 #endif

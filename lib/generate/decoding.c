@@ -1,13 +1,11 @@
 /*
- * The order of a generation (HF: GenerationMixin, greedy):
+ * The order of a generation (HF: GenerationMixin):
  *
  *   prefill   embed the row's tokens, run them as one block
- *   pick      token = argmax(logits)
- *   step      feed the token, get new logits
+ *   sample    a token by the last hidden state: sampler.c
+ *   step      feed the token, get a new last hidden state
  */
 #include "generate/decoding.h"
-
-#include "ops/ops.h"
 
 int pgi_is_eos(const pgi_config *config, int64_t token) {
     for (int32_t i = 0; i < config->n_eos; i++)
@@ -53,20 +51,9 @@ pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *me
     return PG_OK;
 }
 
-/* What follows the last hidden states x [n, hidden] of n decodings: logits, or the likeliest token alone. */
-static pg_status head(const pgi_run *run, const pg_model *model, const float *x, pgi_decoding *const *decodings,
-                      int64_t n, float *logits, const pgi_decoder_workspace *decoder) {
-    const pgi_text_config *text = &model->config.text;
-    int64_t tokens[PGI_STEP_ROWS];
-    if (logits) return pgi_decoder_head(run, text, &model->weights.text, x, n, logits, decoder);
-    PGI_TRY(pgi_decoder_pick(run, text, &model->weights.text, x, n, tokens, decoder));
-    for (int64_t i = 0; i < n; i++) decodings[i]->picked = tokens[i];
-    return PG_OK;
-}
-
 pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, pgi_decoding *decoding,
-                               int64_t layers_done, int64_t layers_total, float *logits,
-                               const pgi_pass_workspace *workspace) {
+                               int64_t layers_done, int64_t layers_total, const pgi_pass_workspace *workspace,
+                               const float **last) {
     const pg_model *model = merged->model;
     const pgi_text_config *text = &model->config.text;
     const int64_t first = merged->inputs->rows[row].first_token, n = merged->inputs->rows[row].n_tokens;
@@ -87,11 +74,12 @@ pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merg
         .layers_total = layers_total,
     };
     PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, &workspace->decoder));
-    return head(run, model, x + (n - 1) * text->hidden_size, &decoding, 1, logits, &workspace->decoder);
+    *last = x + (n - 1) * text->hidden_size;
+    return PG_OK;
 }
 
 pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *decodings, int64_t n,
-                                  const pgi_pass_workspace *workspace, float *logits) {
+                                  const pgi_pass_workspace *workspace) {
     const pgi_text_config *text = &model->config.text;
     pgi_sequence sequences[PGI_STEP_ROWS];
     for (int64_t i = 0; i < n; i++) {
@@ -101,12 +89,10 @@ pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi
         decodings[i]->pending = -1;
     }
     pgi_pass pass = {.x = workspace->x, .n_rows = n, .sequences = sequences, .n_sequences = n, .n_out = n};
-    PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, &workspace->decoder));
-    return head(run, model, workspace->x, decodings, n, logits, &workspace->decoder);
+    return pgi_decoder_forward(run, text, &model->weights.text, &pass, &workspace->decoder);
 }
 
-int64_t pgi_decoding_pick(pgi_decoding *decoding, const pg_model *model, const float *logits) {
-    decoding->pending = logits ? pgi_argmax(logits, model->config.text.vocab_size) : decoding->picked;
+void pgi_decoding_push(pgi_decoding *decoding, int64_t token) {
+    decoding->pending = token;
     decoding->n_returned++;
-    return decoding->pending;
 }

@@ -1,4 +1,5 @@
-/* Answers under way: each has its row's KV cache and the token to be fed next; several may take a step together. */
+/* The state of rows that are being decoded: each has its KV cache and the token to be fed next. Several may take a step
+ * together. */
 #ifndef PGI_GENERATE_DECODING_H
 #define PGI_GENERATE_DECODING_H
 
@@ -12,9 +13,8 @@ enum { PGI_STEP_ROWS = PGI_GEMV_ROWS };
 
 typedef struct pgi_decoding {
     pgi_kv_cache cache;
-    int64_t pending;    /* the token last picked, not yet fed; -1: none */
-    int64_t picked;     /* the likeliest token after what was fed, where logits were not asked for */
-    int64_t n_returned; /* tokens picked since the prefill */
+    int64_t pending;    /* the token last sampled, not yet fed; -1: none */
+    int64_t n_returned; /* tokens sampled since the prefill */
     int64_t max_tokens; /* as asked for, or less where the context ends */
 } pgi_decoding;
 
@@ -26,20 +26,20 @@ pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *me
                              int64_t max_new_tokens);
 void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory);
 
-/* Feeds the row, prefix as one block and suffix causal, padding left out; logits [vocab_size] of what follows, or NULL
- * when the likeliest token is all that the caller wants. Progress: layers_done of layers_total are behind.
- * workspace: for the row's tokens, and as many keys as the cache has. */
+/* Feeds the row, prefix as one block and suffix causal, padding left out. *last: the last token's last hidden state
+ * [hidden], in the workspace. Progress: layers_done of layers_total are behind. workspace: for the row's tokens, and as
+ * many keys as the cache has. */
 pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, pgi_decoding *decoding,
-                               int64_t layers_done, int64_t layers_total, float *logits,
-                               const pgi_pass_workspace *workspace);
+                               int64_t layers_done, int64_t layers_total, const pgi_pass_workspace *workspace,
+                               const float **last);
 
-/* Feeds the pending tokens of n <= PGI_STEP_ROWS decodings; logits [n, vocab_size], or NULL as above. */
+/* Feeds the pending tokens of n <= PGI_STEP_ROWS decodings. Then workspace->x [n, hidden] are their last hidden
+ * states. */
 pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *decodings, int64_t n,
-                                  const pgi_pass_workspace *workspace, float *logits);
+                                  const pgi_pass_workspace *workspace);
 
-/* The next token by its logits, NULL when they were not asked for: greedy, the lowest id among the largest. It is then
- * pending. */
-int64_t pgi_decoding_pick(pgi_decoding *decoding, const pg_model *model, const float *logits);
+/* The token that was sampled is pending, to be fed by the next step. */
+void pgi_decoding_push(pgi_decoding *decoding, int64_t token);
 
 /* Whether `token` ends the text. */
 int pgi_is_eos(const pgi_config *config, int64_t token);

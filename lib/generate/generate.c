@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/parallel.h"
+#include "generate/sampler.h"
 #include "tokenizer/stream_decoder.h"
 
 typedef struct generated_row {
@@ -96,20 +97,35 @@ static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, 
         if (tokens > n_tokens) n_tokens = tokens;
         if (keys > n_keys) n_keys = keys;
     }
+    const int64_t n_logits = (int64_t)PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK;
     const pgi_limits prefill = {.n_tokens = n_tokens, .n_keys = n_keys};
-    const pgi_limits step = {.n_step_tokens = g->group, .n_keys = n_keys};
+    const pgi_limits step = {.n_step_tokens = g->group, .n_keys = n_keys, .n_logits = n_logits};
     PGI_TRY(pgi_workspace_reserve(&g->prefill, g->run, g->model, &prefill));
     PGI_TRY(pgi_workspace_reserve(&g->step, g->run, g->model, &step));
     for (int64_t r = 0; r < g->n_rows; r++) PGI_TRY(reserve_result(&g->rows[r], tokenizer));
     return PG_OK;
 }
 
+/* Chooses the token that follows in each of n decodings, by their last hidden states [n, hidden]. */
+static pg_status sample(generation *g, pgi_decoding *const *decodings, int64_t n, const float *last,
+                        const pgi_head_workspace *head) {
+    const pg_model *model = g->model;
+    int64_t tokens[PGI_SAMPLER_ROWS];
+    PGI_TRY(
+        pgi_sample_hidden(g->run, &model->config.text, &model->weights.text, last, n, tokens, g->step.logits, head));
+    for (int64_t i = 0; i < n; i++) pgi_decoding_push(decodings[i], tokens[i]);
+    return PG_OK;
+}
+
 static pg_status prefill_rows(generation *g) {
     const int64_t n_layers = g->model->config.text.n_layers;
     for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(pgi_decoding_prefill(g->run, g->merged, r, &g->rows[r].decoding, r * n_layers, g->n_rows * n_layers,
-                                     NULL, &g->prefill.prefill));
-        pgi_decoding_pick(&g->rows[r].decoding, g->model, NULL);
+        const pgi_pass_workspace *workspace = &g->prefill.prefill;
+        pgi_decoding *decoding = &g->rows[r].decoding;
+        const float *last; /* [hidden] */
+        PGI_TRY(
+            pgi_decoding_prefill(g->run, g->merged, r, decoding, r * n_layers, g->n_rows * n_layers, workspace, &last));
+        PGI_TRY(sample(g, &decoding, 1, last, &workspace->head));
     }
     pgi_workspace_free(&g->prefill, &g->model->memory);
     return PG_OK;
@@ -127,7 +143,7 @@ static int32_t emit(const generation *g, int64_t r, size_t before, int64_t token
     return stop;
 }
 
-/* Takes the token that was picked last into the row's text, and sees whether the row ends. */
+/* Takes the token that was sampled last into the row's text, and sees whether the row ends. */
 static pg_status take_token(generation *g, int64_t r) {
     generated_row *row = &g->rows[r];
     pgi_buffer *text = &row->result->text;
@@ -160,7 +176,7 @@ static pg_status report_progress(const generation *g) {
     return pgi_run_progress(g->run, PG_PHASE_DECODE, done, total);
 }
 
-/* Feeds the next rows from *r on that still run, up to a group of them, and picks the token that follows in each. */
+/* Feeds the next rows from *r on that still run, up to a group of them, and samples the token that follows in each. */
 static pg_status step_group(generation *g, int64_t *r) {
     pgi_decoding *decodings[PGI_STEP_ROWS];
     int64_t n = 0;
@@ -168,9 +184,8 @@ static pg_status step_group(generation *g, int64_t *r) {
         if (!g->rows[*r].ended) decodings[n++] = &g->rows[*r].decoding;
     if (n == 0) return PG_OK;
     PGI_TRY(report_progress(g));
-    PGI_TRY(pgi_decoding_step_group(g->run, g->model, decodings, n, &g->step.step, NULL));
-    for (int64_t i = 0; i < n; i++) pgi_decoding_pick(decodings[i], g->model, NULL);
-    return PG_OK;
+    PGI_TRY(pgi_decoding_step_group(g->run, g->model, decodings, n, &g->step.step));
+    return sample(g, decodings, n, g->step.step.x, &g->step.step.head);
 }
 
 static pg_status decode_rows(generation *g) {

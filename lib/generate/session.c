@@ -1,6 +1,8 @@
 /* A session: its memory is reserved when it is made, and again where a prompt needs more; a prefill, then steps. */
 #include "generate/session.h"
 
+#include "generate/sampler.h"
+
 /* What a session runs at the most, with prompts of n_tokens in which n_images are encoded. */
 static pgi_limits limits_of(const pg_model *model, int64_t n_tokens, int64_t n_images, int64_t n_keys) {
     return (pgi_limits){
@@ -65,10 +67,12 @@ void pgi_session_set_trace(pg_session *session, const pgi_trace *trace) { sessio
 
 pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
     const pg_model *model = session->model;
+    const pgi_text_config *text = &model->config.text;
     const pgi_run *run = &session->run;
     pgi_decoding *decoding = &session->decoding;
     pgi_merged_inputs merged;
     pgi_workspace *workspace = &session->workspace;
+    const float *last; /* [hidden] */
     pg_status status;
     session->state = PGI_SESSION_EMPTY;
     decoding->pending = -1;
@@ -85,11 +89,11 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     PGI_TRY(reserve(session, n, n_images));
     PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, workspace, &merged));
     PGI_GOTO(pgi_decoding_reset(decoding, &merged, 0, session->max_new_tokens), done);
-    PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, decoding, 0, model->config.text.n_layers, workspace->logits,
-                                  &workspace->prefill),
+    PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, decoding, 0, text->n_layers, &workspace->prefill, &last), done);
+    PGI_GOTO(pgi_head_forward(run, text, &model->weights.text, last, 1, workspace->logits, &workspace->prefill.head),
              done);
     session->state = PGI_SESSION_READY;
-    pgi_run_trace(run, "logits", 0, workspace->logits, 1, model->config.text.vocab_size);
+    pgi_run_trace(run, "logits", 0, workspace->logits, 1, text->vocab_size);
 done:
     pgi_merged_inputs_free(&merged);
     return status;
@@ -97,12 +101,16 @@ done:
 
 /* Feeds the pending token. */
 static pg_status advance(pg_session *session) {
+    const pg_model *model = session->model;
+    const pgi_text_config *text = &model->config.text;
+    const pgi_run *run = &session->run;
+    const pgi_pass_workspace *step = &session->workspace.step;
     pgi_decoding *decoding = &session->decoding;
-    PGI_TRY(pgi_run_progress(&session->run, PG_PHASE_DECODE, decoding->n_returned, decoding->max_tokens));
-    PGI_TRY(pgi_decoding_step_group(&session->run, session->model, &decoding, 1, &session->workspace.step,
-                                    session->workspace.logits));
-    pgi_run_trace(&session->run, "logits", (int)decoding->n_returned, session->workspace.logits, 1,
-                  session->model->config.text.vocab_size);
+    float *logits = session->workspace.logits;
+    PGI_TRY(pgi_run_progress(run, PG_PHASE_DECODE, decoding->n_returned, decoding->max_tokens));
+    PGI_TRY(pgi_decoding_step_group(run, model, &decoding, 1, step));
+    PGI_TRY(pgi_head_forward(run, text, &model->weights.text, step->x, 1, logits, &step->head));
+    pgi_run_trace(run, "logits", (int)decoding->n_returned, logits, 1, text->vocab_size);
     return PG_OK;
 }
 
@@ -119,7 +127,8 @@ pg_status pgi_session_step(pg_session *session, int64_t *token) {
             return status;
         }
     }
-    *token = pgi_decoding_pick(&session->decoding, session->model, session->workspace.logits);
+    *token = pgi_sample(session->workspace.logits, session->model->config.text.vocab_size);
+    pgi_decoding_push(&session->decoding, *token);
     if (!pgi_is_eos(&session->model->config, *token)) return PG_OK;
     session->state = PGI_SESSION_ENDED;
     return PG_EVENT_EOS;

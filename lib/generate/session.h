@@ -7,7 +7,7 @@
 
 typedef enum pgi_session_state {
     PGI_SESSION_EMPTY, /* nothing prefilled, or a call failed halfway */
-    PGI_SESSION_READY, /* logits hold what the next token is picked from, or was picked from when one is pending */
+    PGI_SESSION_READY, /* the next token is sampled from the logits, or was sampled from them when one is pending */
     PGI_SESSION_ENDED  /* eos was returned */
 } pgi_session_state;
 

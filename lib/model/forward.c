@@ -104,7 +104,7 @@ static pg_status add_labels(forward *f, int64_t row, span some, const float *las
         if (!predicts_label(f, row, t)) continue;
         const float *logits = t >= first_kept ? kept_logits + (t - first_kept) * out->vocab_size : NULL;
         PGI_TRY(pgi_loss_add(f->run, &f->loss, row, f->labels[row * out->n_tokens + t + 1],
-                             last + (t - some.begin) * out->hidden_size, logits, &f->workspace.prefill.decoder));
+                             last + (t - some.begin) * out->hidden_size, logits, &f->workspace.prefill.head));
     }
     return PG_OK;
 }
@@ -122,9 +122,9 @@ static pg_status keep_outputs(forward *f, int64_t row, span some, const float *l
     }
     int64_t first = some.begin > first_kept ? some.begin : first_kept;
     if (first < some.end)
-        PGI_TRY(pgi_decoder_head(f->run, &model->config.text, &model->weights.text, last + (first - some.begin) * h,
+        PGI_TRY(pgi_head_forward(f->run, &model->config.text, &model->weights.text, last + (first - some.begin) * h,
                                  some.end - first, row_logits + (first - first_kept) * out->vocab_size,
-                                 &f->workspace.prefill.decoder));
+                                 &f->workspace.prefill.head));
     return f->labels ? add_labels(f, row, some, last, row_logits) : PG_OK;
 }
 
@@ -189,7 +189,7 @@ static pg_status run_batch(forward *f) {
     if (f->labels) PGI_TRY(pgi_loss_init(&f->loss, model, f->out->n_rows, f->out->n_kept == f->out->n_tokens));
     for (int64_t r = 0; r < f->out->n_rows; r++) PGI_TRY(run_row(f, r));
     if (!f->labels) return PG_OK;
-    PGI_TRY(pgi_loss_flush(f->run, &f->loss, &f->workspace.prefill.decoder));
+    PGI_TRY(pgi_loss_flush(f->run, &f->loss, &f->workspace.prefill.head));
     f->out->has_loss = 1;
     f->out->loss = (float)pgi_loss_mean(&f->loss, (f->flags & PG_FORWARD_LOSS_PER_ROW) != 0);
     return PG_OK;

@@ -45,11 +45,11 @@ void pgi_loss_free(pgi_loss *loss) {
     *loss = (pgi_loss){0};
 }
 
-pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, const pgi_decoder_workspace *workspace) {
+pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, const pgi_head_workspace *workspace) {
     const pgi_text_config *text = &loss->model->config.text;
     const float *next = loss->logits;
     if (loss->n_x > 0)
-        PGI_TRY(pgi_decoder_head(run, text, &loss->model->weights.text, loss->x, loss->n_x, loss->logits, workspace));
+        PGI_TRY(pgi_head_forward(run, text, &loss->model->weights.text, loss->x, loss->n_x, loss->logits, workspace));
     for (int64_t i = 0; i < loss->n; i++) {
         if (loss->labels[i].logits) continue;
         loss->labels[i].logits = next;
@@ -67,7 +67,7 @@ pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, const pgi_decoder_w
 }
 
 pg_status pgi_loss_add(const pgi_run *run, pgi_loss *loss, int64_t row, int64_t label, const float *hidden,
-                       const float *logits, const pgi_decoder_workspace *workspace) {
+                       const float *logits, const pgi_head_workspace *workspace) {
     const int64_t h = loss->model->config.text.hidden_size;
     if (!logits) memcpy(loss->x + loss->n_x++ * h, hidden, (size_t)h * sizeof(float));
     loss->labels[loss->n++] = (pgi_loss_label){.row = row, .label = label, .logits = logits};

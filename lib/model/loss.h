@@ -2,7 +2,7 @@
 #ifndef PGI_MODEL_LOSS_H
 #define PGI_MODEL_LOSS_H
 
-#include "decoder/decoder.h"
+#include "decoder/head.h"
 #include "model/model.h"
 
 /* Labels whose logits are computed and summed up at once: the head is read once for so many. */
@@ -36,8 +36,8 @@ void pgi_loss_free(pgi_loss *loss); /* {0} is ignored */
 /* Adds a label of row `row` that `hidden` [hidden], or where they are kept `logits`, predicts; hidden is copied, logits
  * must stay until the loss is flushed. A full list is flushed by itself. */
 pg_status pgi_loss_add(const pgi_run *run, pgi_loss *loss, int64_t row, int64_t label, const float *hidden,
-                       const float *logits, const pgi_decoder_workspace *workspace);
-pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, const pgi_decoder_workspace *workspace);
+                       const float *logits, const pgi_head_workspace *workspace);
+pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, const pgi_head_workspace *workspace);
 
 /* HF (ForCausalLMLoss): the mean over all labels, NaN when there are none. per_row, big_vision
  * (trainers/proj/paligemma/train.py): the mean over each row's labels, 0 where it has none, then over all rows. */

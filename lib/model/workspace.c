@@ -21,7 +21,11 @@ static void lay_out_pass(pgi_arena *arena, const pgi_run *run, const pg_model *m
                          pgi_pass_workspace *w) {
     const pgi_text_config *text = &model->config.text;
     w->x = pgi_arena_take(arena, (size_t)n_tokens * (size_t)text->hidden_size, sizeof(float));
+    pgi_overlay overlay = pgi_overlay_begin(arena);
     w->decoder = pgi_decoder_lay_out(arena, run, text, n_tokens, n_keys);
+    pgi_overlay_next(arena, &overlay);
+    w->head = pgi_head_lay_out(arena, run);
+    pgi_overlay_end(arena, &overlay);
 }
 
 static void lay_out(pgi_arena *arena, const pgi_run *run, const pg_model *model, const pgi_limits *limits,

@@ -6,6 +6,7 @@
 #define PGI_MODEL_WORKSPACE_H
 
 #include "decoder/decoder.h"
+#include "decoder/head.h"
 #include "encoder/encoder.h"
 #include "model/model.h"
 #include "projector/projector.h"
@@ -21,10 +22,11 @@ typedef struct pgi_limits {
     int64_t n_logits;      /* values of `logits` */
 } pgi_limits;
 
-/* Memory of a pass through the decoder. */
+/* Memory of a pass through the decoder, and of the head after it, which lie one over the other. */
 typedef struct pgi_pass_workspace {
     float *x; /* [n_tokens, hidden] */
     pgi_decoder_workspace decoder;
+    pgi_head_workspace head;
 } pgi_pass_workspace;
 
 /* What lies in it; a part that the limits leave out is NULL. */

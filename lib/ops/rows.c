@@ -145,10 +145,3 @@ void pgi_matrix_row(const pgi_kernels *kernels, const pgi_matrix *matrix, int64_
         default: break; /* the checkpoint binds no other dtype */
     }
 }
-
-int64_t pgi_argmax(const float *x, int64_t n) {
-    int64_t best = -1;
-    for (int64_t i = 0; i < n; i++)
-        if (best < 0 ? x[i] == x[i] : x[i] > x[best]) best = i;
-    return best < 0 ? 0 : best;
-}
