@@ -63,7 +63,7 @@ pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out) {
         .dtype = PG_DTYPE_F32,
         .n_dims = 1,
         .shape = {session->model->config.text.vocab_size, 1, 1, 1},
-        .data = session->logits,
+        .data = session->workspace.logits,
     };
     pgi_struct_out(out, &value, sizeof value);
     return PG_OK;

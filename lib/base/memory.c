@@ -1,3 +1,4 @@
+/* Allocations, overflow-checked and aligned; the arena that lays out blocks; growing byte arrays. */
 #include "base/memory.h"
 
 #include <stdio.h>
@@ -80,6 +81,18 @@ void *pgi_arena_take(pgi_arena *arena, size_t count, size_t size) {
     }
     arena->used = at + (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     return arena->base ? arena->base + at : NULL;
+}
+
+pgi_overlay pgi_overlay_begin(const pgi_arena *arena) { return (pgi_overlay){arena->used, arena->used}; }
+
+void pgi_overlay_next(pgi_arena *arena, pgi_overlay *overlay) {
+    if (arena->used > overlay->end) overlay->end = arena->used;
+    arena->used = overlay->begin;
+}
+
+void pgi_overlay_end(pgi_arena *arena, pgi_overlay *overlay) {
+    pgi_overlay_next(arena, overlay);
+    arena->used = overlay->end;
 }
 
 void pgi_buffer_init(pgi_buffer *buffer, const pgi_memory *memory) { *buffer = (pgi_buffer){.memory = memory}; }

@@ -59,6 +59,16 @@ typedef struct pgi_arena {
 /* count x size bytes; NULL while measuring. */
 void *pgi_arena_take(pgi_arena *arena, size_t count, size_t size);
 
+/* Pieces that are never alive at once lie one over the other: what is taken between _begin and _end starts at the same
+ * place after every _next, and _end goes on behind the longest. */
+typedef struct pgi_overlay {
+    size_t begin, end;
+} pgi_overlay;
+
+pgi_overlay pgi_overlay_begin(const pgi_arena *arena);
+void pgi_overlay_next(pgi_arena *arena, pgi_overlay *overlay);
+void pgi_overlay_end(pgi_arena *arena, pgi_overlay *overlay);
+
 /* The rule of every call that copies text out: at most `capacity` bytes with
  * the closing NUL into `text` (may be NULL when capacity is 0); *needed (may be NULL) gets size + 1. */
 pg_status pgi_copy_text_out(const char *source, size_t size, char *text, size_t capacity, size_t *needed);

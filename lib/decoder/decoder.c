@@ -26,25 +26,7 @@
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 
-enum { VOCAB_BLOCK = 8192 }; /* vocabulary whose logits are made at a time when only the likeliest token is wanted */
-
-typedef struct workspace {
-    float *normed;          /* [T, H] */
-    float *residual;        /* [T, H]: what a block adds to x */
-    float *q;               /* [T, h * d] */
-    float *k, *v;           /* [T, g * d]: of the rows of this pass */
-    float *attention_out;   /* [T, h * d] */
-    void *intermediate;     /* of the MLP */
-    float *cos, *sin;       /* [T, d / 2] */
-    int64_t *key_end;       /* [T]: a full layer sees the keys up to here */
-    int64_t *window_prefix; /* [T]: a sliding layer sees the keys up to here, */
-    int64_t *window_begin;  /* [T]  and those from here */
-    int64_t *window_end;    /* [T]  to here */
-    void *linear;           /* scratch of the operations; first, and */
-    float *
-        block_logits; /* [PGI_GEMV_ROWS, VOCAB_BLOCK] logits; second: the heads know no more of a pass than these two */
-    void *attention;
-} workspace;
+typedef pgi_decoder_workspace workspace;
 
 static pgi_attention attention_shape(const pgi_text_config *config, int64_t n_queries, int64_t n_keys) {
     return (pgi_attention){
@@ -58,15 +40,14 @@ static pgi_attention attention_shape(const pgi_text_config *config, int64_t n_qu
     };
 }
 
-static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config, int64_t n_rows,
-                         int64_t n_keys) {
+pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
+                                          int64_t n_rows, int64_t n_keys) {
     size_t t = (size_t)n_rows, h = (size_t)config->hidden_size;
     size_t width = (size_t)config->n_heads * (size_t)config->head_dim, half = (size_t)config->head_dim / 2;
     size_t kv_width = (size_t)config->n_kv_heads * (size_t)config->head_dim;
     pgi_attention shape = attention_shape(config, n_rows, n_keys);
-    workspace w;
+    pgi_decoder_workspace w;
     w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
-    w.block_logits = pgi_arena_take(arena, (size_t)PGI_GEMV_ROWS * VOCAB_BLOCK, sizeof(float));
     w.normed = pgi_arena_take(arena, t * h, sizeof(float));
     w.residual = pgi_arena_take(arena, t * h, sizeof(float));
     w.q = pgi_arena_take(arena, t * width, sizeof(float));
@@ -82,12 +63,6 @@ static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_co
     w.window_end = pgi_arena_take(arena, t, sizeof(int64_t));
     w.attention = pgi_arena_take(arena, pgi_attention_scratch(run->kernels, &shape, run->n_threads), 1);
     return w;
-}
-
-size_t pgi_decoder_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_rows, int64_t n_keys) {
-    pgi_arena arena = {0};
-    lay_out(&arena, run, config, n_rows, n_keys);
-    return arena.used;
 }
 
 size_t pgi_kv_cache_size(const pgi_text_config *config, int64_t capacity) {
@@ -132,7 +107,7 @@ static void rotation_angles(const pgi_text_config *config, const pgi_sequence *s
 
 /* Which of its sequence's keys each row sees (masking_utils.py: create_causal_mask and
  * create_sliding_window_causal_mask with block_sequence_ids). Rows of w from `first` on. */
-static void key_ranges(const pgi_text_config *config, const pgi_sequence *sequence, int64_t first, workspace *w) {
+static void key_ranges(const pgi_text_config *config, const pgi_sequence *sequence, int64_t first, const workspace *w) {
     int64_t n_keys = n_past(sequence) + n_new_tokens(sequence);
     for (int64_t r = 0; r < sequence->n_rows; r++) {
         int64_t token = n_past(sequence) + r - sequence->n_left; /* below 0, or n_keys and above: padding */
@@ -234,19 +209,11 @@ static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config
 }
 
 pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                              const pgi_pass *pass, void *memory) {
+                              const pgi_pass *pass, const pgi_decoder_workspace *w) {
     const int64_t h = config->hidden_size, half = config->head_dim / 2, total = pass->layers_total;
-    int64_t n_keys = 0, row = 0;
-    for (int64_t s = 0; s < pass->n_sequences; s++) {
-        const pgi_sequence *sequence = &pass->sequences[s];
-        int64_t room = sequence->cache ? sequence->cache->capacity : n_new_tokens(sequence);
-        if (room > n_keys) n_keys = room;
-    }
-    pgi_arena arena = {.base = memory};
-    workspace w = lay_out(&arena, run, config, pass->n_rows, n_keys);
-    for (int64_t s = 0; s < pass->n_sequences; row += pass->sequences[s].n_rows, s++) {
-        rotation_angles(config, &pass->sequences[s], w.cos + row * half, w.sin + row * half);
-        key_ranges(config, &pass->sequences[s], row, &w);
+    for (int64_t s = 0, row = 0; s < pass->n_sequences; row += pass->sequences[s].n_rows, s++) {
+        rotation_angles(config, &pass->sequences[s], w->cos + row * half, w->sin + row * half);
+        key_ranges(config, &pass->sequences[s], row, w);
     }
 
     float *out = pass->x + pass->first_out * h;
@@ -254,7 +221,7 @@ pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config,
         int last = i == config->n_layers - 1;
         int64_t first_out = last ? pass->first_out : 0, n_out = last ? pass->n_out : pass->n_rows;
         if (total) PGI_TRY(pgi_run_progress(run, PG_PHASE_PREFILL, pass->layers_done + i, total));
-        PGI_TRY(layer_forward(run, config, &weights->layers[i], i, pass, first_out, n_out, &w));
+        PGI_TRY(layer_forward(run, config, &weights->layers[i], i, pass, first_out, n_out, w));
         if (total) pgi_run_trace(run, "decoder_layer", i, pass->x + first_out * h, n_out, h);
         if (pass->hidden_states && !last)
             memcpy(pass->hidden_states + i * pass->hidden_stride, pass->x, (size_t)(pass->n_rows * h) * sizeof(float));
@@ -269,33 +236,4 @@ pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config,
         sequence->cache->n_tokens += n_new_tokens(sequence);
     }
     return total ? pgi_run_progress(run, PG_PHASE_PREFILL, pass->layers_done + config->n_layers, total) : PG_OK;
-}
-
-pg_status pgi_decoder_head(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                           const float *x, int64_t n_rows, float *logits, void *memory) {
-    const int64_t h = config->hidden_size, n = n_rows * config->vocab_size;
-    PGI_TRY(pgi_linear_forward(run, x, h, n_rows, &weights->head, logits, config->vocab_size, memory));
-    return config->final_soft_cap > 0 ? pgi_soft_cap(run, logits, n, config->final_soft_cap) : PG_OK;
-}
-
-pg_status pgi_decoder_pick(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                           const float *x, int64_t n_rows, int64_t *tokens, void *memory) {
-    pgi_arena arena = {.base = memory};
-    void *linear = pgi_arena_take(&arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
-    float *logits = pgi_arena_take(&arena, (size_t)PGI_GEMV_ROWS * VOCAB_BLOCK, sizeof(float)); /* [n_rows, n] */
-    float largest[PGI_GEMV_ROWS];
-    for (int64_t first = 0; first < config->vocab_size; first += VOCAB_BLOCK) {
-        const int64_t n = pgi_min64(VOCAB_BLOCK, config->vocab_size - first);
-        const pgi_linear part = pgi_linear_rows(&weights->head, first, n);
-        PGI_TRY(pgi_linear_forward(run, x, config->hidden_size, n_rows, &part, logits, n, linear));
-        if (config->final_soft_cap > 0) PGI_TRY(pgi_soft_cap(run, logits, n_rows * n, config->final_soft_cap));
-        for (int64_t r = 0; r < n_rows; r++) {
-            const int64_t best = pgi_argmax(logits + r * n, n);
-            const float value = logits[r * n + best];
-            /* a NaN, of a block_logits that has nothing else, gives way to any number */
-            if (first == 0 || value > largest[r] || (largest[r] != largest[r] && value == value))
-                largest[r] = value, tokens[r] = first + best;
-        }
-    }
-    return PG_OK;
 }

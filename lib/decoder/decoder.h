@@ -2,6 +2,7 @@
 #ifndef PGI_DECODER_DECODER_H
 #define PGI_DECODER_DECODER_H
 
+#include "base/memory.h"
 #include "base/run.h"
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
@@ -48,8 +49,26 @@ typedef struct pgi_pass {
     int64_t layers_done, layers_total; /* progress of a prefill before this pass; total 0: a decode step, untold */
 } pgi_pass;
 
-/* Bytes of workspace for passes of up to `n_rows` rows in all, sequences of up to `n_keys` tokens. */
-size_t pgi_decoder_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_rows, int64_t n_keys);
+/* Memory of a pass: T rows, hidden_size h, A query heads and G KV heads of d values. */
+typedef struct pgi_decoder_workspace {
+    float *normed;          /* [T, h] */
+    float *residual;        /* [T, h]: what a block adds to x */
+    float *q;               /* [T, A * d] */
+    float *k, *v;           /* [T, G * d]: of the rows of this pass */
+    float *attention_out;   /* [T, A * d] */
+    void *intermediate;     /* of the MLP */
+    float *cos, *sin;       /* [T, d / 2] */
+    int64_t *key_end;       /* [T]: a full layer sees the keys up to here */
+    int64_t *window_prefix; /* [T]: a sliding layer sees the keys up to here, */
+    int64_t *window_begin;  /* [T]  and those from here */
+    int64_t *window_end;    /* [T]  to here */
+    void *linear;           /* scratch of pgi_linear_forward() */
+    void *attention;        /* scratch of pgi_attention_forward() */
+} pgi_decoder_workspace;
+
+/* Memory for passes of up to `n_rows` rows in all, sequences of up to `n_keys` tokens or a cache of that capacity. */
+pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
+                                          int64_t n_rows, int64_t n_keys);
 
 /* out [n, hidden]: rows of the embedding times sqrt(hidden). Every id must be within the vocabulary. */
 void pgi_decoder_embed(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
@@ -57,15 +76,6 @@ void pgi_decoder_embed(const pgi_run *run, const pgi_text_config *config, const 
 
 /* Runs the pass. Then rows first_out .. first_out + n_out of x are the last hidden states, after the final norm. */
 pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                              const pgi_pass *pass, void *workspace);
-
-/* logits [n_rows, vocab_size], soft cap applied, of last hidden states x [n_rows, hidden]. workspace: any decoder's. */
-pg_status pgi_decoder_head(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                           const float *x, int64_t n_rows, float *logits, void *workspace);
-
-/* tokens [n_rows], n_rows <= PGI_GEMV_ROWS: what pgi_argmax() picks of those logits, which are made and dropped in
- * parts. */
-pg_status pgi_decoder_pick(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                           const float *x, int64_t n_rows, int64_t *tokens, void *workspace);
+                              const pgi_pass *pass, const pgi_decoder_workspace *workspace);
 
 #endif

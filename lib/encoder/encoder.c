@@ -17,14 +17,6 @@
 
 #include "ops/ops.h"
 
-typedef struct workspace {
-    float *normed;    /* [N, D] */
-    float *q, *k, *v; /* [N, D] */
-    float *hidden;    /* [N, 3 P P]: the patches' pixels first, then the intermediate values of the MLP */
-    void *linear;     /* scratch of pgi_linear_forward() */
-    void *attention;  /* scratch of pgi_attention_forward() */
-} workspace;
-
 static pgi_attention attention_shape(const pgi_vision_config *config) {
     return (pgi_attention){
         .n_heads = config->n_heads,
@@ -36,27 +28,21 @@ static pgi_attention attention_shape(const pgi_vision_config *config) {
     };
 }
 
-static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pgi_vision_config *config) {
+pgi_encoder_workspace pgi_encoder_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_vision_config *config) {
     size_t n = (size_t)config->n_patches, d = (size_t)config->hidden_size;
     size_t patch = (size_t)config->n_channels * (size_t)config->patch_size * (size_t)config->patch_size;
     size_t pixels = n * patch * sizeof(float),
            intermediate = pgi_mlp_intermediate(config->n_patches, config->intermediate_size, 0);
     pgi_attention shape = attention_shape(config);
-    workspace w;
+    pgi_encoder_workspace w;
     w.normed = pgi_arena_take(arena, n * d, sizeof(float));
     w.q = pgi_arena_take(arena, n * d, sizeof(float));
     w.k = pgi_arena_take(arena, n * d, sizeof(float));
     w.v = pgi_arena_take(arena, n * d, sizeof(float));
-    w.hidden = pgi_arena_take(arena, pixels > intermediate ? pixels : intermediate, 1);
+    w.intermediate = pgi_arena_take(arena, pixels > intermediate ? pixels : intermediate, 1);
     w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
     w.attention = pgi_arena_take(arena, pgi_attention_scratch(run->kernels, &shape, run->n_threads), 1);
     return w;
-}
-
-size_t pgi_encoder_workspace(const pgi_run *run, const pgi_vision_config *config) {
-    pgi_arena arena = {0};
-    lay_out(&arena, run, config);
-    return arena.used;
 }
 
 /* pixels [3, S, S] to rows [N, 3 * P * P]: row (gy, gx) holds its patch as the convolution's
@@ -71,39 +57,37 @@ static void cut_patches(const pgi_vision_config *config, const float *pixels, fl
 }
 
 static pg_status layer_forward(const pgi_run *run, const pgi_vision_config *config, const pgi_vision_layer *layer,
-                               float *x, const workspace *w) {
+                               float *x, const pgi_encoder_workspace *w) {
     int64_t n = config->n_patches, d = config->hidden_size;
     pgi_attention shape = attention_shape(config);
     const pgi_linear_job qkv[] = {{&layer->q, w->q, d}, {&layer->k, w->k, d}, {&layer->v, w->v, d}};
-    const pgi_attention_rows rows = {w->q, w->k, w->v, w->normed, d, d, d, d};
+    const pgi_attention_rows rows = {w->q, w->k, w->v, w->attention_out, d, d, d, d};
     const pgi_mlp mlp = {config->activation, NULL, &layer->fc1, &layer->fc2};
 
     PGI_TRY(pgi_layer_norm(run, x, n, d, layer->norm1_weight, layer->norm1_bias, config->layer_norm_eps, w->normed));
     PGI_TRY(pgi_linear_group(run, w->normed, d, n, qkv, 3, w->linear));
     PGI_TRY(pgi_attention_forward(run, &shape, &rows, w->attention));
-    PGI_TRY(pgi_linear_forward(run, w->normed, d, n, &layer->out, w->q, d, w->linear));
-    PGI_TRY(pgi_add(run, x, w->q, n * d));
+    PGI_TRY(pgi_linear_forward(run, w->attention_out, d, n, &layer->out, w->residual, d, w->linear));
+    PGI_TRY(pgi_add(run, x, w->residual, n * d));
 
     PGI_TRY(pgi_layer_norm(run, x, n, d, layer->norm2_weight, layer->norm2_bias, config->layer_norm_eps, w->normed));
-    PGI_TRY(pgi_mlp_forward(run, &mlp, w->normed, n, w->q, w->hidden, w->linear));
-    return pgi_add(run, x, w->q, n * d);
+    PGI_TRY(pgi_mlp_forward(run, &mlp, w->normed, n, w->residual, w->intermediate, w->linear));
+    return pgi_add(run, x, w->residual, n * d);
 }
 
 pg_status pgi_encoder_forward(const pgi_run *run, const pgi_vision_config *config, const pgi_vision_weights *weights,
-                              const float *pixels, int64_t image, int64_t n_images, float *out, void *memory) {
+                              const float *pixels, int64_t image, int64_t n_images, float *out,
+                              const pgi_encoder_workspace *w) {
     int64_t n = config->n_patches, d = config->hidden_size;
-    pgi_arena arena = {.base = memory};
-    workspace w = lay_out(&arena, run, config);
-
-    cut_patches(config, pixels, w.hidden);
-    PGI_TRY(pgi_linear_forward(run, w.hidden, weights->patch.weight.columns, n, &weights->patch, out, d, w.linear));
-    for (int64_t i = 0; i < n; i++) pgi_matrix_row(run->kernels, &weights->position, i, 1.0f, w.normed + i * d);
-    PGI_TRY(pgi_add(run, out, w.normed, n * d));
+    cut_patches(config, pixels, w->patches);
+    PGI_TRY(pgi_linear_forward(run, w->patches, weights->patch.weight.columns, n, &weights->patch, out, d, w->linear));
+    for (int64_t i = 0; i < n; i++) pgi_matrix_row(run->kernels, &weights->position, i, 1.0f, w->position + i * d);
+    PGI_TRY(pgi_add(run, out, w->position, n * d));
     pgi_run_trace(run, "patches", -1, out, n, d);
 
     for (int32_t i = 0; i < config->n_layers; i++) {
         PGI_TRY(pgi_run_progress(run, PG_PHASE_VISION, image * config->n_layers + i, n_images * config->n_layers));
-        PGI_TRY(layer_forward(run, config, &weights->layers[i], out, &w));
+        PGI_TRY(layer_forward(run, config, &weights->layers[i], out, w));
         pgi_run_trace(run, "encoder_layer", i, out, n, d);
     }
     PGI_TRY(pgi_layer_norm(run, out, n, d, weights->norm_weight, weights->norm_bias, config->layer_norm_eps, out));

@@ -2,18 +2,40 @@
 #ifndef PGI_ENCODER_ENCODER_H
 #define PGI_ENCODER_ENCODER_H
 
+#include "base/memory.h"
 #include "base/run.h"
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
 
-/* Bytes of workspace for pgi_encoder_forward(); SIZE_MAX when that is more than can be addressed. */
-size_t pgi_encoder_workspace(const pgi_run *run, const pgi_vision_config *config);
+/* Memory of a pass: N patches of P x P pixels, D hidden. Names of one union are of values that are not alive at once.
+ */
+typedef struct pgi_encoder_workspace {
+    union {
+        float *position;      /* [N, D]: the position embedding */
+        float *normed;        /* [N, D] */
+        float *attention_out; /* [N, D] */
+    };
+    union {
+        float *q;        /* [N, D] */
+        float *residual; /* [N, D]: what a block adds to x */
+    };
+    float *k, *v; /* [N, D] */
+    union {
+        float *patches;     /* [N, 3 * P * P]: pixels */
+        void *intermediate; /* of the MLP */
+    };
+    void *linear;    /* scratch of pgi_linear_forward() */
+    void *attention; /* scratch of pgi_attention_forward() */
+} pgi_encoder_workspace;
+
+pgi_encoder_workspace pgi_encoder_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_vision_config *config);
 
 /*
  * One image: pixels [3, S, S] to out [n_patches, hidden]. Progress runs over
  * the layers of all images: this one is `image` of `n_images`.
  */
 pg_status pgi_encoder_forward(const pgi_run *run, const pgi_vision_config *config, const pgi_vision_weights *weights,
-                              const float *pixels, int64_t image, int64_t n_images, float *out, void *workspace);
+                              const float *pixels, int64_t image, int64_t n_images, float *out,
+                              const pgi_encoder_workspace *workspace);
 
 #endif

@@ -1,33 +1,16 @@
 /*
- * The order of a generation (HF: GenerationMixin, greedy):
+ * The order of a generation (HF: GenerationMixin):
  *
  *   prefill   embed the row's tokens, run them as one block
- *   pick      token = argmax(logits)
- *   step      feed the token, get new logits
+ *   sample    a token by the last hidden state: sampler.c
+ *   step      feed the token, get a new last hidden state
  */
 #include "generate/decoding.h"
-
-#include "ops/ops.h"
 
 int pgi_is_eos(const pgi_config *config, int64_t token) {
     for (int32_t i = 0; i < config->n_eos; i++)
         if (config->eos_ids[i] == token) return 1;
     return 0;
-}
-
-pgi_step_room pgi_step_room_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
-                                    int64_t n_decodings, int64_t capacity) {
-    pgi_step_room room;
-    room.x = pgi_arena_take(arena, (size_t)n_decodings * (size_t)config->hidden_size, sizeof(float));
-    room.decoder = pgi_arena_take(arena, pgi_decoder_workspace(run, config, n_decodings, capacity), 1);
-    return room;
-}
-
-/* A prefill takes the same kind of room. */
-size_t pgi_prefill_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_tokens, int64_t capacity) {
-    pgi_arena arena = {0};
-    pgi_step_room_lay_out(&arena, run, config, n_tokens, capacity);
-    return arena.used;
 }
 
 void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory) {
@@ -54,10 +37,10 @@ pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, in
 
 pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
                              int64_t max_new_tokens) {
-    const int64_t n = merged->inputs->rows[row].n_tokens, room = pgi_context_limit(&merged->model->config) - n;
+    const int64_t n = merged->inputs->rows[row].n_tokens, rest = pgi_context_limit(&merged->model->config) - n;
     if (n < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row);
-    int64_t max_tokens = max_new_tokens < room + 1 ? max_new_tokens : room + 1;
+    int64_t max_tokens = pgi_min64(max_new_tokens, rest + 1);
     /* the last token returned is never fed */
     PGI_TRY(pgi_decoding_reserve(decoding, merged->model, n + max_tokens - 1));
     decoding->cache.n_tokens = 0;
@@ -68,31 +51,20 @@ pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *me
     return PG_OK;
 }
 
-/* What follows the last hidden states x [n, hidden] of n decodings: logits, or the likeliest token alone. */
-static pg_status head(const pgi_run *run, const pg_model *model, const float *x, pgi_decoding *const *decodings,
-                      int64_t n, float *logits, void *decoder) {
-    const pgi_text_config *text = &model->config.text;
-    int64_t tokens[PGI_STEP_ROWS];
-    if (logits) return pgi_decoder_head(run, text, &model->weights.text, x, n, logits, decoder);
-    PGI_TRY(pgi_decoder_pick(run, text, &model->weights.text, x, n, tokens, decoder));
-    for (int64_t i = 0; i < n; i++) decodings[i]->picked = tokens[i];
-    return PG_OK;
-}
-
 pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, pgi_decoding *decoding,
-                               int64_t layers_done, int64_t layers_total, float *logits, void *memory) {
+                               int64_t layers_done, int64_t layers_total, const pgi_pass_workspace *workspace,
+                               const float **last) {
     const pg_model *model = merged->model;
     const pgi_text_config *text = &model->config.text;
     const int64_t first = merged->inputs->rows[row].first_token, n = merged->inputs->rows[row].n_tokens;
-    pgi_arena arena = {.base = memory};
-    pgi_step_room room = pgi_step_room_lay_out(&arena, run, text, n, decoding->cache.capacity);
+    float *x = workspace->x;
 
-    pgi_merged_inputs_embed(run, merged, row, first, n, room.x);
-    pgi_run_trace(run, "embeddings", -1, room.x, n, text->hidden_size);
+    pgi_merged_inputs_embed(run, merged, row, first, n, x);
+    pgi_run_trace(run, "embeddings", -1, x, n, text->hidden_size);
     pgi_sequence sequence = pgi_merged_inputs_sequence(merged, row, first, n);
     sequence.cache = &decoding->cache;
     pgi_pass pass = {
-        .x = room.x,
+        .x = x,
         .n_rows = n,
         .sequences = &sequence,
         .n_sequences = 1,
@@ -101,26 +73,26 @@ pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merg
         .layers_done = layers_done,
         .layers_total = layers_total,
     };
-    PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, room.decoder));
-    return head(run, model, room.x + (n - 1) * text->hidden_size, &decoding, 1, logits, room.decoder);
+    PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, &workspace->decoder));
+    *last = x + (n - 1) * text->hidden_size;
+    return PG_OK;
 }
 
 pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *decodings, int64_t n,
-                                  const pgi_step_room *room, float *logits) {
+                                  const pgi_pass_workspace *workspace) {
     const pgi_text_config *text = &model->config.text;
     pgi_sequence sequences[PGI_STEP_ROWS];
     for (int64_t i = 0; i < n; i++) {
         sequences[i] = (pgi_sequence){.cache = &decodings[i]->cache, .n_rows = 1};
-        pgi_decoder_embed(run, text, &model->weights.text, &decodings[i]->pending, 1, room->x + i * text->hidden_size);
+        pgi_decoder_embed(run, text, &model->weights.text, &decodings[i]->pending, 1,
+                          workspace->x + i * text->hidden_size);
         decodings[i]->pending = -1;
     }
-    pgi_pass pass = {.x = room->x, .n_rows = n, .sequences = sequences, .n_sequences = n, .n_out = n};
-    PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, room->decoder));
-    return head(run, model, room->x, decodings, n, logits, room->decoder);
+    pgi_pass pass = {.x = workspace->x, .n_rows = n, .sequences = sequences, .n_sequences = n, .n_out = n};
+    return pgi_decoder_forward(run, text, &model->weights.text, &pass, &workspace->decoder);
 }
 
-int64_t pgi_decoding_pick(pgi_decoding *decoding, const pg_model *model, const float *logits) {
-    decoding->pending = logits ? pgi_argmax(logits, model->config.text.vocab_size) : decoding->picked;
+void pgi_decoding_push(pgi_decoding *decoding, int64_t token) {
+    decoding->pending = token;
     decoding->n_returned++;
-    return decoding->pending;
 }

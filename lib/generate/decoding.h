@@ -1,9 +1,11 @@
-/* Answers under way: each has its row's KV cache and the token to be fed next; several may take a step together. */
+/* The state of rows that are being decoded: each has its KV cache and the token to be fed next. Several may take a step
+ * together. */
 #ifndef PGI_GENERATE_DECODING_H
 #define PGI_GENERATE_DECODING_H
 
-#include "model/merged_inputs.h"
 #include "kernels/kernels.h"
+#include "model/merged_inputs.h"
+#include "model/workspace.h"
 
 /* Up to so many decodings take a step together: as many rows as a product takes that sums in the same order as one
  * row's, so that each decoding gets the same bits as alone. */
@@ -11,45 +13,33 @@ enum { PGI_STEP_ROWS = PGI_GEMV_ROWS };
 
 typedef struct pgi_decoding {
     pgi_kv_cache cache;
-    int64_t pending;    /* the token last picked, not yet fed; -1: none */
-    int64_t picked;     /* the likeliest token after what was fed, where logits were not asked for */
-    int64_t n_returned; /* tokens picked since the prefill */
+    int64_t pending;    /* the token last sampled, not yet fed; -1: none */
+    int64_t n_returned; /* tokens sampled since the prefill */
     int64_t max_tokens; /* as asked for, or less where the context ends */
 } pgi_decoding;
 
-/* What a step of decodings needs: rows and workspace. */
-typedef struct pgi_step_room {
-    float *x; /* [n_decodings, hidden] */
-    void *decoder;
-} pgi_step_room;
-
-pgi_step_room pgi_step_room_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
-                                    int64_t n_decodings, int64_t capacity);
-
-/* Bytes of memory that a prefill of n_tokens needs, with a cache of this capacity. */
-size_t pgi_prefill_workspace(const pgi_run *run, const pgi_text_config *config, int64_t n_tokens, int64_t capacity);
-
 /* A cache for at least so many tokens; one that is large enough is kept. After an error the decoding is empty. */
 pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, int64_t capacity);
-/* Forgets what was, and makes room for row `row` and up to max_new_tokens more. After an error the decoding is empty.
- */
+/* Forgets what was, and reserves a cache for row `row` and up to max_new_tokens more. After an error the decoding is
+ * empty. */
 pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
                              int64_t max_new_tokens);
 void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory);
 
-/* Feeds the row, prefix as one block and suffix causal, padding left out; logits [vocab_size] of what follows, or NULL
- * when the likeliest token is all that the caller wants. Progress: layers_done of layers_total are behind.
- * memory: pgi_prefill_workspace() of the row and the decoding's cache. */
+/* Feeds the row, prefix as one block and suffix causal, padding left out. *last: the last token's last hidden state
+ * [hidden], in the workspace. Progress: layers_done of layers_total are behind. workspace: for the row's tokens, and as
+ * many keys as the cache has. */
 pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, pgi_decoding *decoding,
-                               int64_t layers_done, int64_t layers_total, float *logits, void *memory);
+                               int64_t layers_done, int64_t layers_total, const pgi_pass_workspace *workspace,
+                               const float **last);
 
-/* Feeds the pending tokens of n <= PGI_STEP_ROWS decodings; logits [n, vocab_size], or NULL as above. */
+/* Feeds the pending tokens of n <= PGI_STEP_ROWS decodings. Then workspace->x [n, hidden] are their last hidden
+ * states. */
 pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *decodings, int64_t n,
-                                  const pgi_step_room *room, float *logits);
+                                  const pgi_pass_workspace *workspace);
 
-/* The next token by its logits, NULL when they were not asked for: greedy, the lowest id among the largest. It is then
- * pending. */
-int64_t pgi_decoding_pick(pgi_decoding *decoding, const pg_model *model, const float *logits);
+/* The token that was sampled is pending, to be fed by the next step. */
+void pgi_decoding_push(pgi_decoding *decoding, int64_t token);
 
 /* Whether `token` ends the text. */
 int pgi_is_eos(const pgi_config *config, int64_t token);

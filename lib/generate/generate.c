@@ -4,7 +4,9 @@
  */
 #include "generate/generate.h"
 
+#include "base/clock.h"
 #include "base/parallel.h"
+#include "generate/sampler.h"
 #include "tokenizer/stream_decoder.h"
 
 typedef struct generated_row {
@@ -21,10 +23,9 @@ typedef struct generation {
     const pgi_merged_inputs *merged;
     generated_row *rows; /* [n_rows] */
     int64_t n_rows;
-    pgi_step_room room; /* of a group */
-    int64_t group;      /* PGI_STEP_ROWS, or the rows when they are fewer */
-    void *block;        /* that the room lies in */
-    void *prefill;      /* memory of the longest row's prefill; NULL: all are done */
+    int64_t group;         /* PGI_STEP_ROWS, or the rows when they are fewer */
+    pgi_workspace prefill; /* for the longest row's prefill; empty when all are done */
+    pgi_workspace step;    /* for a step of a group */
 } generation;
 
 void pgi_result_free(pg_result *result) {
@@ -57,10 +58,6 @@ static pg_status new_result(const pg_model *model, const pg_inputs *inputs, pg_r
     return PG_OK;
 }
 
-static void lay_out(pgi_arena *arena, generation *g, int64_t capacity) {
-    g->room = pgi_step_room_lay_out(arena, g->run, &g->model->config.text, g->group, capacity);
-}
-
 static void close_generation(generation *g) {
     const pgi_memory *memory = &g->model->memory;
     for (int64_t r = 0; g->rows && r < g->n_rows; r++) {
@@ -68,18 +65,8 @@ static void close_generation(generation *g) {
         pgi_stream_decoder_free(&g->rows[r].decoder);
     }
     pgi_free(memory, g->rows);
-    pgi_free(memory, g->block);
-    pgi_free(memory, g->prefill);
-}
-
-static size_t prefill_size(const generation *g) {
-    size_t most = 0;
-    for (int64_t r = 0; r < g->n_rows; r++) {
-        size_t size = pgi_prefill_workspace(g->run, &g->model->config.text, g->merged->inputs->rows[r].n_tokens,
-                                            g->rows[r].decoding.cache.capacity);
-        if (size > most) most = size;
-    }
-    return most;
+    pgi_workspace_free(&g->prefill, memory);
+    pgi_workspace_free(&g->step, memory);
 }
 
 /* The ids and the text that a row may come to, so that nothing is allocated while it grows. Only a tokenizer with
@@ -92,10 +79,10 @@ static pg_status reserve_result(generated_row *row, const pgi_tokenizer *tokeniz
     return pgi_buffer_reserve(&row->result->text, n < MOST_TEXT / piece ? n * piece : MOST_TEXT);
 }
 
-/* Room for everything, before anything is computed. On error too, close_generation() is due. */
+/* Memory for everything, before anything is computed. On error too, close_generation() is due. */
 static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, pg_result *result) {
     const pgi_memory *memory = &g->model->memory;
-    int64_t capacity = 0;
+    int64_t n_tokens = 0, n_keys = 0; /* the most of a row */
     g->n_rows = result->n_rows;
     g->group = pgi_min64(g->n_rows, PGI_STEP_ROWS);
     g->rows = pgi_alloc_zero(memory, (size_t)g->n_rows, sizeof *g->rows);
@@ -106,29 +93,41 @@ static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, 
     }
     for (int64_t r = 0; r < g->n_rows; r++) {
         PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, r, g->options->max_new_tokens));
-        if (g->rows[r].decoding.cache.capacity > capacity) capacity = g->rows[r].decoding.cache.capacity;
+        const int64_t tokens = g->merged->inputs->rows[r].n_tokens, keys = g->rows[r].decoding.cache.capacity;
+        if (tokens > n_tokens) n_tokens = tokens;
+        if (keys > n_keys) n_keys = keys;
     }
-    pgi_arena arena = {0};
-    lay_out(&arena, g, capacity);
-    g->block = pgi_alloc(memory, arena.used, 1);
-    if (!g->block) return PG_ERROR_MEMORY;
-    arena = (pgi_arena){.base = g->block};
-    lay_out(&arena, g, capacity);
-    g->prefill = pgi_alloc(memory, prefill_size(g), 1);
-    if (!g->prefill) return PG_ERROR_MEMORY;
+    const int64_t n_logits = (int64_t)PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK;
+    const pgi_limits prefill = {.n_tokens = n_tokens, .n_keys = n_keys};
+    const pgi_limits step = {.n_step_tokens = g->group, .n_keys = n_keys, .n_logits = n_logits};
+    PGI_TRY(pgi_workspace_reserve(&g->prefill, g->run, g->model, &prefill));
+    PGI_TRY(pgi_workspace_reserve(&g->step, g->run, g->model, &step));
     for (int64_t r = 0; r < g->n_rows; r++) PGI_TRY(reserve_result(&g->rows[r], tokenizer));
+    return PG_OK;
+}
+
+/* Chooses the token that follows in each of n decodings, by their last hidden states [n, hidden]. */
+static pg_status sample(generation *g, pgi_decoding *const *decodings, int64_t n, const float *last,
+                        const pgi_head_workspace *head) {
+    const pg_model *model = g->model;
+    int64_t tokens[PGI_SAMPLER_ROWS];
+    PGI_TRY(
+        pgi_sample_hidden(g->run, &model->config.text, &model->weights.text, last, n, tokens, g->step.logits, head));
+    for (int64_t i = 0; i < n; i++) pgi_decoding_push(decodings[i], tokens[i]);
     return PG_OK;
 }
 
 static pg_status prefill_rows(generation *g) {
     const int64_t n_layers = g->model->config.text.n_layers;
     for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(pgi_decoding_prefill(g->run, g->merged, r, &g->rows[r].decoding, r * n_layers, g->n_rows * n_layers,
-                                     NULL, g->prefill));
-        pgi_decoding_pick(&g->rows[r].decoding, g->model, NULL);
+        const pgi_pass_workspace *workspace = &g->prefill.prefill;
+        pgi_decoding *decoding = &g->rows[r].decoding;
+        const float *last; /* [hidden] */
+        PGI_TRY(
+            pgi_decoding_prefill(g->run, g->merged, r, decoding, r * n_layers, g->n_rows * n_layers, workspace, &last));
+        PGI_TRY(sample(g, &decoding, 1, last, &workspace->head));
     }
-    pgi_free(&g->model->memory, g->prefill);
-    g->prefill = NULL;
+    pgi_workspace_free(&g->prefill, &g->model->memory);
     return PG_OK;
 }
 
@@ -140,7 +139,7 @@ static int32_t emit(const generation *g, int64_t r, size_t before, int64_t token
     return options->on_text ? options->on_text(options->on_text_user, r, piece, text->size - before, token) : 0;
 }
 
-/* Takes the token that was picked last into the row's text, and sees whether the row ends. */
+/* Takes the token that was sampled last into the row's text, and sees whether the row ends. */
 static pg_status take_token(generation *g, int64_t r) {
     generated_row *row = &g->rows[r];
     pgi_buffer *text = &row->result->text;
@@ -173,7 +172,7 @@ static pg_status report_progress(const generation *g) {
     return pgi_run_progress(g->run, PG_PHASE_DECODE, done, total);
 }
 
-/* Feeds the next rows from *r on that still run, up to a group of them, and picks the token that follows in each. */
+/* Feeds the next rows from *r on that still run, up to a group of them, and samples the token that follows in each. */
 static pg_status step_group(generation *g, int64_t *r) {
     pgi_decoding *decodings[PGI_STEP_ROWS];
     int64_t n = 0;
@@ -181,9 +180,8 @@ static pg_status step_group(generation *g, int64_t *r) {
         if (!g->rows[*r].ended) decodings[n++] = &g->rows[*r].decoding;
     if (n == 0) return PG_OK;
     PGI_TRY(report_progress(g));
-    PGI_TRY(pgi_decoding_step_group(g->run, g->model, decodings, n, &g->room, NULL));
-    for (int64_t i = 0; i < n; i++) pgi_decoding_pick(decodings[i], g->model, NULL);
-    return PG_OK;
+    PGI_TRY(pgi_decoding_step_group(g->run, g->model, decodings, n, &g->step.step));
+    return sample(g, decodings, n, g->step.step.x, &g->step.step.head);
 }
 
 static pg_status decode_rows(generation *g) {

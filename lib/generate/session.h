@@ -7,7 +7,7 @@
 
 typedef enum pgi_session_state {
     PGI_SESSION_EMPTY, /* nothing prefilled, or a call failed halfway */
-    PGI_SESSION_READY, /* logits hold what the next token is picked from, or was picked from when one is pending */
+    PGI_SESSION_READY, /* the next token is sampled from the logits, or was sampled from them when one is pending */
     PGI_SESSION_ENDED  /* eos was returned */
 } pgi_session_state;
 
@@ -19,12 +19,7 @@ struct pg_session {
 
     pgi_session_state state;
     pgi_decoding decoding;
-    float *logits; /* [vocab_size] */
-    pgi_step_room room;
-    void *room_block;      /* that the room lies in */
-    int64_t room_capacity; /* of the cache that it was made for */
-    void *prefill_block;   /* what a prefill needs */
-    size_t prefill_size;
+    pgi_workspace workspace; /* for the prompt and the steps after it; its logits: [vocab_size] */
 };
 
 /* options: complete. Everything that prompts of max_prompt_tokens need is allocated here; a longer one, or one with
@@ -39,7 +34,7 @@ pg_status pgi_session_step(pg_session *session, int64_t *token);
 /* Lets `trace` (borrowed, NULL: nobody) see the stages of prefills, and each step's logits as stage "logits". */
 void pgi_session_set_trace(pg_session *session, const pgi_trace *trace);
 
-/* Working memory of a session, its KV cache left out, for prompt and generated tokens, n_tokens together. */
+/* Bytes of the workspace of a session, its KV cache left out, for prompt and generated tokens, n_tokens together. */
 size_t pgi_session_workspace(const pgi_run *run, const pg_model *model, int64_t n_tokens, int64_t n_images);
 
 #endif

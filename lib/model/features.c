@@ -1,33 +1,5 @@
+/* Images to features: each through the encoder and the projector, one after the other. */
 #include "model/features.h"
-
-#include "encoder/encoder.h"
-#include "projector/projector.h"
-
-typedef struct workspace {
-    float *encoded;            /* [n_patches, vision hidden] */
-    void *encoder, *projector; /* not alive at once, but small beside the rest */
-} workspace;
-
-static workspace lay_out(pgi_arena *arena, const pgi_run *run, const pg_model *model) {
-    const pgi_vision_config *vision = &model->config.vision;
-    workspace w;
-    w.encoded = pgi_arena_take(arena, (size_t)vision->n_patches * (size_t)vision->hidden_size, sizeof(float));
-    w.encoder = pgi_arena_take(arena, pgi_encoder_workspace(run, vision), 1);
-    w.projector = pgi_arena_take(arena, pgi_projector_workspace(run), 1);
-    return w;
-}
-
-size_t pgi_features_count(const pg_model *model, int64_t n_images) {
-    size_t count;
-    size_t one = (size_t)model->config.vision.n_patches * (size_t)model->config.text.hidden_size;
-    return pgi_mul_size(one, (size_t)n_images, &count) ? count : SIZE_MAX;
-}
-
-size_t pgi_features_scratch(const pgi_run *run, const pg_model *model) {
-    pgi_arena arena = {0};
-    lay_out(&arena, run, model);
-    return arena.used;
-}
 
 pg_features *pgi_features_retain(const pg_features *features) {
     pg_features *counted = (pg_features *)(uintptr_t)features;
@@ -57,20 +29,18 @@ static pg_status check_pixels(const pg_model *model, const pg_inputs *inputs) {
 }
 
 pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *rows,
-                               void *scratch) {
+                               const pgi_workspace *workspace) {
     const pgi_vision_config *vision = &model->config.vision;
     const int64_t image = 3 * (int64_t)vision->image_size * vision->image_size;
     PGI_TRY(check_pixels(model, inputs));
-    pgi_arena arena = {.base = scratch};
-    workspace w = lay_out(&arena, run, model);
     for (int64_t i = 0; i < inputs->n_images; i++) {
         pgi_run_trace(run, "pixels", (int)i, inputs->pixels + i * image, 3 * (int64_t)vision->image_size,
                       vision->image_size);
         PGI_TRY(pgi_encoder_forward(run, vision, &model->weights.vision, inputs->pixels + i * image, i,
-                                    inputs->n_images, w.encoded, w.encoder));
-        PGI_TRY(pgi_projector_forward(run, &model->weights.projector, w.encoded, vision->n_patches,
+                                    inputs->n_images, workspace->encoded, &workspace->encoder));
+        PGI_TRY(pgi_projector_forward(run, &model->weights.projector, workspace->encoded, vision->n_patches,
                                       rows + i * vision->n_patches * (int64_t)model->config.text.hidden_size,
-                                      w.projector));
+                                      &workspace->projector));
     }
     return PG_OK;
 }
@@ -84,11 +54,14 @@ pg_status pgi_features_create(const pgi_run *run, pg_model *model, const pg_inpu
     features->n_images = inputs->n_images;
     pgi_model_retain(model);
 
-    void *scratch = pgi_alloc(&model->memory, pgi_features_scratch(run, model), 1);
-    if (scratch) features->data = pgi_alloc(&model->memory, pgi_features_count(model, inputs->n_images), sizeof(float));
-    pg_status status = PG_ERROR_MEMORY;
-    if (features->data) status = pgi_features_compute(run, model, inputs, features->data, scratch);
-    pgi_free(&model->memory, scratch);
+    pgi_workspace workspace = {0};
+    pg_status status = pgi_workspace_reserve(&workspace, run, model, &(pgi_limits){.encodes = 1});
+    if (status >= 0) {
+        features->data = pgi_alloc(&model->memory, pgi_features_count(model, inputs->n_images), sizeof(float));
+        status =
+            features->data ? pgi_features_compute(run, model, inputs, features->data, &workspace) : PG_ERROR_MEMORY;
+    }
+    pgi_workspace_free(&workspace, &model->memory);
     if (status < 0)
         pgi_features_release(features);
     else

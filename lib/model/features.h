@@ -2,7 +2,7 @@
 #ifndef PGI_MODEL_FEATURES_H
 #define PGI_MODEL_FEATURES_H
 
-#include "model/model.h"
+#include "model/workspace.h"
 #include "processor/inputs.h"
 
 struct pg_features {
@@ -19,11 +19,8 @@ pg_status pgi_features_create(const pgi_run *run, pg_model *model, const pg_inpu
 pg_features *pgi_features_retain(const pg_features *features);
 void pgi_features_release(pg_features *features); /* NULL is ignored */
 
-/* The same into memory of the caller: rows [n_images, n_patches, hidden], and pgi_features_scratch() bytes. */
+/* The same into memory of the caller: rows [n_images, n_patches, hidden]. workspace: one that encodes. */
 pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *rows,
-                               void *scratch);
-size_t pgi_features_scratch(const pgi_run *run, const pg_model *model);
-/* Floats of the features of n_images; SIZE_MAX: more than there can be. */
-size_t pgi_features_count(const pg_model *model, int64_t n_images);
+                               const pgi_workspace *workspace);
 
 #endif

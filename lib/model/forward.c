@@ -26,9 +26,7 @@ typedef struct forward {
     pg_outputs *out;
     const int64_t *labels; /* [B, T], or NULL: no loss */
     pgi_loss loss;
-    float *x;      /* [T, hidden] */
-    void *decoder; /* workspace of T rows */
-    void *block;   /* all of this lies in */
+    pgi_workspace workspace; /* for a pass of T tokens */
 } forward;
 
 void pgi_outputs_free(pg_outputs *outputs) {
@@ -41,7 +39,7 @@ void pgi_outputs_free(pg_outputs *outputs) {
     pgi_free(&memory, outputs);
 }
 
-/* A batch of `n` arrays [B, rows, columns], zero where padding is left out; NULL when there is no room. */
+/* A batch of `n` arrays [B, rows, columns], zero where padding is left out; NULL when memory is out. */
 static float *new_output(const pg_outputs *out, uint32_t flags, int64_t n, int64_t rows, int64_t columns) {
     const int64_t sizes[] = {n, out->n_rows, rows, columns};
     size_t count = 1;
@@ -84,20 +82,6 @@ static pg_status new_outputs(const pgi_merged_inputs *merged, uint32_t flags, in
     return PG_OK;
 }
 
-static void lay_out(pgi_arena *arena, forward *f) {
-    const pgi_text_config *text = &f->merged->model->config.text;
-    const size_t h = (size_t)text->hidden_size, n_rows = (size_t)f->out->n_rows;
-    const int64_t n_tokens = f->out->n_tokens;
-    f->x = pgi_arena_take(arena, (size_t)n_tokens * h, sizeof(float));
-    f->decoder = pgi_arena_take(arena, pgi_decoder_workspace(f->run, text, n_tokens, n_tokens), 1);
-    f->loss.model = f->merged->model;
-    f->loss.sums = pgi_arena_take(arena, n_rows, sizeof(double));
-    f->loss.counts = pgi_arena_take(arena, n_rows, sizeof(int64_t));
-    if (!f->labels || f->out->n_kept == n_tokens) return;
-    f->loss.x = pgi_arena_take(arena, PGI_LOSS_LABELS * h, sizeof(float));
-    f->loss.logits = pgi_arena_take(arena, PGI_LOSS_LABELS * (size_t)text->vocab_size, sizeof(float));
-}
-
 /* Whether token t + 1 of the row has a label, which token t predicts. */
 static int predicts_label(const forward *f, int64_t row, int64_t t) {
     return f->labels && t + 1 < f->out->n_tokens && f->labels[row * f->out->n_tokens + t + 1] != -100;
@@ -120,7 +104,7 @@ static pg_status add_labels(forward *f, int64_t row, span some, const float *las
         if (!predicts_label(f, row, t)) continue;
         const float *logits = t >= first_kept ? kept_logits + (t - first_kept) * out->vocab_size : NULL;
         PGI_TRY(pgi_loss_add(f->run, &f->loss, row, f->labels[row * out->n_tokens + t + 1],
-                             last + (t - some.begin) * out->hidden_size, logits, f->decoder));
+                             last + (t - some.begin) * out->hidden_size, logits, &f->workspace.prefill.head));
     }
     return PG_OK;
 }
@@ -138,8 +122,9 @@ static pg_status keep_outputs(forward *f, int64_t row, span some, const float *l
     }
     int64_t first = some.begin > first_kept ? some.begin : first_kept;
     if (first < some.end)
-        PGI_TRY(pgi_decoder_head(f->run, &model->config.text, &model->weights.text, last + (first - some.begin) * h,
-                                 some.end - first, row_logits + (first - first_kept) * out->vocab_size, f->decoder));
+        PGI_TRY(pgi_head_forward(f->run, &model->config.text, &model->weights.text, last + (first - some.begin) * h,
+                                 some.end - first, row_logits + (first - first_kept) * out->vocab_size,
+                                 &f->workspace.prefill.head));
     return f->labels ? add_labels(f, row, some, last, row_logits) : PG_OK;
 }
 
@@ -155,10 +140,11 @@ static pg_status run_row(forward *f, int64_t row) {
         return pgi_run_progress(f->run, PG_PHASE_PREFILL, (row + 1) * out->n_layers, out->n_rows * out->n_layers);
 
     const int64_t n = all.end - all.begin;
-    pgi_merged_inputs_embed(f->run, f->merged, row, all.begin, n, f->x);
+    float *x = f->workspace.prefill.x;
+    pgi_merged_inputs_embed(f->run, f->merged, row, all.begin, n, x);
     pgi_sequence sequence = pgi_merged_inputs_sequence(f->merged, row, all.begin, n);
     pgi_pass pass = {
-        .x = f->x,
+        .x = x,
         .n_rows = n,
         .sequences = &sequence,
         .n_sequences = 1,
@@ -169,12 +155,13 @@ static pg_status run_row(forward *f, int64_t row) {
     };
     if (out->hidden_states) {
         float *embeddings = out->hidden_states + (row * out->n_tokens + all.begin) * h;
-        memcpy(embeddings, f->x, (size_t)(n * h) * sizeof(float));
+        memcpy(embeddings, x, (size_t)(n * h) * sizeof(float));
         pass.hidden_states = embeddings + layer_size;
         pass.hidden_stride = layer_size;
     }
-    PGI_TRY(pgi_decoder_forward(f->run, &model->config.text, &model->weights.text, &pass, f->decoder));
-    return keep_outputs(f, row, some, f->x + pass.first_out * h);
+    PGI_TRY(
+        pgi_decoder_forward(f->run, &model->config.text, &model->weights.text, &pass, &f->workspace.prefill.decoder));
+    return keep_outputs(f, row, some, x + pass.first_out * h);
 }
 
 static pg_status check_options(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
@@ -196,20 +183,15 @@ static pg_status check_options(const pg_model *model, const pg_inputs *inputs, c
 }
 
 static pg_status run_batch(forward *f) {
-    const pgi_memory *memory = &f->merged->model->memory;
-    pgi_arena arena = {0};
-    lay_out(&arena, f);
-    f->block = pgi_alloc(memory, arena.used, 1);
-    if (!f->block) return PG_ERROR_MEMORY;
-    arena = (pgi_arena){.base = f->block};
-    lay_out(&arena, f);
-    memset(f->loss.sums, 0, (size_t)f->out->n_rows * sizeof *f->loss.sums);
-    memset(f->loss.counts, 0, (size_t)f->out->n_rows * sizeof *f->loss.counts);
+    const pg_model *model = f->merged->model;
+    const pgi_limits limits = {.n_tokens = f->out->n_tokens, .n_keys = f->out->n_tokens};
+    PGI_TRY(pgi_workspace_reserve(&f->workspace, f->run, model, &limits));
+    if (f->labels) PGI_TRY(pgi_loss_init(&f->loss, model, f->out->n_rows, f->out->n_kept == f->out->n_tokens));
     for (int64_t r = 0; r < f->out->n_rows; r++) PGI_TRY(run_row(f, r));
     if (!f->labels) return PG_OK;
-    PGI_TRY(pgi_loss_flush(f->run, &f->loss, f->decoder));
+    PGI_TRY(pgi_loss_flush(f->run, &f->loss, &f->workspace.prefill.head));
     f->out->has_loss = 1;
-    f->out->loss = (float)pgi_loss_mean(&f->loss, f->out->n_rows, (f->flags & PG_FORWARD_LOSS_PER_ROW) != 0);
+    f->out->loss = (float)pgi_loss_mean(&f->loss, (f->flags & PG_FORWARD_LOSS_PER_ROW) != 0);
     return PG_OK;
 }
 
@@ -222,7 +204,8 @@ static pg_status run_merged(const pgi_run *run, const pgi_merged_inputs *merged,
     pg_status status = new_outputs(merged, options->flags, options->logits_to_keep, &out);
     f.out = out;
     if (status >= 0) status = run_batch(&f);
-    pgi_free(&merged->model->memory, f.block);
+    pgi_loss_free(&f.loss);
+    pgi_workspace_free(&f.workspace, &merged->model->memory);
     if (status < 0)
         pgi_outputs_free(out);
     else

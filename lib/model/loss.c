@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "base/parallel.h"
-#include "decoder/decoder.h"
 
 static double cross_entropy(const float *logits, int64_t n, int64_t label) {
     float max = logits[0];
@@ -27,11 +26,30 @@ static void label_losses(void *context, int64_t begin, int64_t end, int thread) 
             cross_entropy(loss->labels[i].logits, loss->model->config.text.vocab_size, loss->labels[i].label);
 }
 
-pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, void *workspace) {
+pg_status pgi_loss_init(pgi_loss *loss, const pg_model *model, int64_t n_rows, int logits_are_kept) {
+    const size_t h = (size_t)model->config.text.hidden_size, v = (size_t)model->config.text.vocab_size;
+    *loss = (pgi_loss){.model = model, .n_rows = n_rows};
+    loss->rows = pgi_alloc_zero(&model->memory, (size_t)n_rows, sizeof *loss->rows);
+    if (!loss->rows) return PG_ERROR_MEMORY;
+    if (logits_are_kept) return PG_OK;
+    loss->logits = pgi_alloc(&model->memory, PGI_LOSS_LABELS * v, sizeof(float));
+    if (loss->logits) loss->x = pgi_alloc(&model->memory, PGI_LOSS_LABELS * h, sizeof(float));
+    return loss->x ? PG_OK : PG_ERROR_MEMORY;
+}
+
+void pgi_loss_free(pgi_loss *loss) {
+    if (!loss->model) return;
+    pgi_free(&loss->model->memory, loss->rows);
+    pgi_free(&loss->model->memory, loss->logits);
+    pgi_free(&loss->model->memory, loss->x);
+    *loss = (pgi_loss){0};
+}
+
+pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, const pgi_head_workspace *workspace) {
     const pgi_text_config *text = &loss->model->config.text;
     const float *next = loss->logits;
     if (loss->n_x > 0)
-        PGI_TRY(pgi_decoder_head(run, text, &loss->model->weights.text, loss->x, loss->n_x, loss->logits, workspace));
+        PGI_TRY(pgi_head_forward(run, text, &loss->model->weights.text, loss->x, loss->n_x, loss->logits, workspace));
     for (int64_t i = 0; i < loss->n; i++) {
         if (loss->labels[i].logits) continue;
         loss->labels[i].logits = next;
@@ -41,26 +59,26 @@ pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, void *workspace) {
     PGI_TRY(pgi_parallel_for(pgi_run_for_work(run, 20.0 * (double)loss->n * text->vocab_size, &alone), loss->n, 1,
                              label_losses, loss));
     for (int64_t i = 0; i < loss->n; i++) {
-        loss->sums[loss->labels[i].row] += loss->labels[i].loss;
-        loss->counts[loss->labels[i].row]++;
+        loss->rows[loss->labels[i].row].sum += loss->labels[i].loss;
+        loss->rows[loss->labels[i].row].n++;
     }
     loss->n = loss->n_x = 0;
     return PG_OK;
 }
 
 pg_status pgi_loss_add(const pgi_run *run, pgi_loss *loss, int64_t row, int64_t label, const float *hidden,
-                       const float *logits, void *workspace) {
+                       const float *logits, const pgi_head_workspace *workspace) {
     const int64_t h = loss->model->config.text.hidden_size;
     if (!logits) memcpy(loss->x + loss->n_x++ * h, hidden, (size_t)h * sizeof(float));
     loss->labels[loss->n++] = (pgi_loss_label){.row = row, .label = label, .logits = logits};
     return loss->n == PGI_LOSS_LABELS ? pgi_loss_flush(run, loss, workspace) : PG_OK;
 }
 
-double pgi_loss_mean(const pgi_loss *loss, int64_t n_rows, int per_row) {
-    double sum = 0, n = per_row ? (double)n_rows : 0;
-    for (int64_t r = 0; r < n_rows; r++) {
-        double count = (double)loss->counts[r];
-        sum += !per_row ? loss->sums[r] : count > 0 ? loss->sums[r] / count : 0;
+double pgi_loss_mean(const pgi_loss *loss, int per_row) {
+    double sum = 0, n = per_row ? (double)loss->n_rows : 0;
+    for (int64_t r = 0; r < loss->n_rows; r++) {
+        double count = (double)loss->rows[r].n;
+        sum += !per_row ? loss->rows[r].sum : count > 0 ? loss->rows[r].sum / count : 0;
         n += per_row ? 0 : count;
     }
     return n > 0 ? sum / n : (double)NAN;

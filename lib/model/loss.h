@@ -2,6 +2,7 @@
 #ifndef PGI_MODEL_LOSS_H
 #define PGI_MODEL_LOSS_H
 
+#include "decoder/head.h"
 #include "model/model.h"
 
 /* Labels whose logits are computed and summed up at once: the head is read once for so many. */
@@ -13,26 +14,33 @@ typedef struct pgi_loss_label {
     double loss;
 } pgi_loss_label;
 
+typedef struct pgi_loss_row {
+    double sum; /* of the row's losses */
+    int64_t n;  /* its labels */
+} pgi_loss_row;
+
 typedef struct pgi_loss {
-    const pg_model *model;
-    float *x;      /* [PGI_LOSS_LABELS, hidden]: last hidden states whose logits are not kept */
-    float *logits; /* [PGI_LOSS_LABELS, vocab_size], of these */
-    int64_t n, n_x;
+    const pg_model *model; /* borrowed */
+    pgi_loss_row *rows;    /* [n_rows] */
+    int64_t n_rows;
     pgi_loss_label labels[PGI_LOSS_LABELS];
-    double *sums;    /* [B] of each row's losses */
-    int64_t *counts; /* [B] of its labels */
+    int64_t n, n_x; /* labels; of these, labels that wait for their logits */
+    float *x;       /* [PGI_LOSS_LABELS, hidden]: last hidden states whose logits are not kept; NULL: all are */
+    float *logits;  /* [PGI_LOSS_LABELS, vocab_size], of these; NULL as well */
 } pgi_loss;
 
-/* x, logits, sums (zero) and counts (zero) are the caller's; x and logits may be NULL when all logits are kept. */
+/* logits_are_kept: every label comes with its logits. On error too, pgi_loss_free() is due. */
+pg_status pgi_loss_init(pgi_loss *loss, const pg_model *model, int64_t n_rows, int logits_are_kept);
+void pgi_loss_free(pgi_loss *loss); /* {0} is ignored */
 
 /* Adds a label of row `row` that `hidden` [hidden], or where they are kept `logits`, predicts; hidden is copied, logits
- * must stay until the loss is flushed. A full list is flushed by itself. workspace: any decoder's. */
+ * must stay until the loss is flushed. A full list is flushed by itself. */
 pg_status pgi_loss_add(const pgi_run *run, pgi_loss *loss, int64_t row, int64_t label, const float *hidden,
-                       const float *logits, void *workspace);
-pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, void *workspace);
+                       const float *logits, const pgi_head_workspace *workspace);
+pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, const pgi_head_workspace *workspace);
 
 /* HF (ForCausalLMLoss): the mean over all labels, NaN when there are none. per_row, big_vision
  * (trainers/proj/paligemma/train.py): the mean over each row's labels, 0 where it has none, then over all rows. */
-double pgi_loss_mean(const pgi_loss *loss, int64_t n_rows, int per_row);
+double pgi_loss_mean(const pgi_loss *loss, int per_row);
 
 #endif

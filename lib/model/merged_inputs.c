@@ -7,19 +7,8 @@
 #include "model/merged_inputs.h"
 
 #include <string.h>
-#include <time.h>
 
-double pgi_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-/* RoPE itself has no end; max_position_embeddings is what the decoder was trained for. Small test
- * configs say less than their own image tokens need, so the limit is never below Gemma's 8192. */
-int64_t pgi_context_limit(const pgi_config *config) {
-    return config->text.max_positions > 8192 ? config->text.max_positions : 8192;
-}
+#include "base/clock.h"
 
 static pg_status check_rows(const pg_model *model, const pg_inputs *inputs) {
     const pgi_config *config = &model->config;
@@ -98,13 +87,13 @@ static pg_status check_features(const pg_model *model, const pg_features *featur
                      ours->text.hidden_size);
 }
 
-/* The pixels of the inputs to features, into the room or a handle of their own. */
-static pg_status encode(const pgi_run *run, pg_model *model, const pgi_merged_inputs_room *room,
+/* The pixels of the inputs to features, into the workspace or a handle of their own. */
+static pg_status encode(const pgi_run *run, pg_model *model, const pgi_workspace *workspace,
                         pgi_merged_inputs *merged) {
     double start = pgi_now();
-    if (room) {
-        PGI_TRY(pgi_features_compute(run, model, merged->inputs, room->features, room->encoder));
-        merged->rows = room->features;
+    if (workspace) {
+        PGI_TRY(pgi_features_compute(run, model, merged->inputs, workspace->features, workspace));
+        merged->rows = workspace->features;
     } else {
         PGI_TRY(pgi_features_create(run, model, merged->inputs, &merged->features));
         merged->rows = merged->features->data;
@@ -114,20 +103,20 @@ static pg_status encode(const pgi_run *run, pg_model *model, const pgi_merged_in
 }
 
 pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs,
-                                 const pg_features *features, const pgi_merged_inputs_room *room,
-                                 pgi_merged_inputs *out) {
+                                 const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out) {
     const pgi_text_config *text = &model->config.text;
     const int64_t n_images = features ? features->n_images : inputs->pixels ? inputs->n_images : 0;
     pg_status status;
-    *out = (pgi_merged_inputs){.model = model, .inputs = inputs, .in_room = room != NULL};
+    *out = (pgi_merged_inputs){.model = model, .inputs = inputs, .in_workspace = workspace != NULL};
     PGI_TRY(check_rows(model, inputs));
     if (features) PGI_TRY(check_features(model, features));
     out->first_feature =
-        room ? room->first_feature : pgi_alloc(&model->memory, (size_t)inputs->n_rows, sizeof(int64_t));
+        workspace ? workspace->first_feature : pgi_alloc(&model->memory, (size_t)inputs->n_rows, sizeof(int64_t));
     /* an image token outside the vocabulary has no embedding that a row could equal */
     int by_embedding = inputs->embeds && n_images > 0 && model->config.image_token_id < text->vocab_size;
     if (by_embedding)
-        out->image_row = room ? room->image_row : pgi_alloc(&model->memory, (size_t)text->hidden_size, sizeof(float));
+        out->image_row =
+            workspace ? workspace->image_row : pgi_alloc(&model->memory, (size_t)text->hidden_size, sizeof(float));
     if (!out->first_feature || (by_embedding && !out->image_row)) {
         status = PG_ERROR_MEMORY;
         goto fail;
@@ -140,7 +129,7 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_i
         pgi_features_retain(out->features);
         out->rows = features->data;
     } else if (n_images > 0) {
-        PGI_GOTO(encode(run, model, room, out), fail);
+        PGI_GOTO(encode(run, model, workspace, out), fail);
     }
     return PG_OK;
 fail:
@@ -149,7 +138,7 @@ fail:
 }
 
 void pgi_merged_inputs_free(pgi_merged_inputs *merged) {
-    if (!merged->in_room) {
+    if (!merged->in_workspace) {
         pgi_free(&merged->model->memory, merged->first_feature);
         pgi_free(&merged->model->memory, merged->image_row);
     }

@@ -8,27 +8,19 @@
 typedef struct pgi_merged_inputs {
     const pg_model *model;   /* borrowed */
     const pg_inputs *inputs; /* borrowed */
-    pg_features *features;   /* counted; NULL: no row has an image, or its rows lie in a room */
+    pg_features *features;   /* counted; NULL: no row has an image, or its rows lie in a workspace */
     const float *rows;       /* of the features, one after the other; NULL: no row has an image */
     int64_t *first_feature;  /* [B]: the row of the features that the row's first image token gets */
     float *image_row;        /* [hidden]: given embeddings that equal it are image tokens; NULL: ids say which are */
     double vision_seconds;   /* 0 with given features */
-    int in_room;             /* the arrays lie in a room */
+    int in_workspace;        /* the arrays lie in a workspace, which must live as long as this does */
 } pgi_merged_inputs;
 
-/* Memory of the caller for merged inputs; it must live as long as they do. */
-typedef struct pgi_merged_inputs_room {
-    int64_t *first_feature; /* [B] */
-    float *image_row;       /* [hidden] */
-    float *features;        /* of the images of the inputs; not used with given features, nor is what follows */
-    void *encoder;          /* pgi_features_scratch() bytes, free again once they are made */
-} pgi_merged_inputs_room;
-
 /* Checks every row against the model, and encodes the pixels when there are image tokens and no `features`
- * (borrowed, NULL: none). room NULL: memory is allocated, with one it is not. On error *out needs no close. */
+ * (borrowed, NULL: none). workspace: for the rows and, where they are encoded, the images of the inputs; NULL: memory
+ * is allocated. On error *out needs no free. */
 pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs,
-                                 const pg_features *features, const pgi_merged_inputs_room *room,
-                                 pgi_merged_inputs *out);
+                                 const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out);
 void pgi_merged_inputs_free(pgi_merged_inputs *merged);
 
 /* x [n, hidden]: the rows `first` .. `first` + n of the T of batch row `row`. */
@@ -37,11 +29,5 @@ void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged
 
 /* What the decoder must know of the same rows, which hold all tokens of the batch row. */
 pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n);
-
-/* The longest row, in tokens, that the decoder takes. */
-int64_t pgi_context_limit(const pgi_config *config);
-
-/* Seconds since some fixed moment. */
-double pgi_now(void);
 
 #endif

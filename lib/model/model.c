@@ -1,3 +1,4 @@
+/* Opening a model: find the folder, read the config, map the files, bind and perhaps quantize the weights. */
 #include "model/model.h"
 
 #include "base/parallel.h"
@@ -70,4 +71,10 @@ pg_model *pgi_model_retain(const pg_model *model) {
 
 void pgi_model_release(pg_model *model) {
     if (model && atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) == 1) model_free(model);
+}
+
+/* RoPE itself has no end; max_position_embeddings is what the decoder was trained for. Small test
+ * configs say less than their own image tokens need, so the limit is never below Gemma's 8192. */
+int64_t pgi_context_limit(const pgi_config *config) {
+    return config->text.max_positions > 8192 ? config->text.max_positions : 8192;
 }

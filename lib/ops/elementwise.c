@@ -1,4 +1,4 @@
-/* Operations on every value of an array: pgi_activate(), pgi_gate(), pgi_add() and pgi_soft_cap(); and pgi_argmax(). */
+/* Operations on every value of an array: pgi_activate(), pgi_gate(), pgi_add() and pgi_soft_cap(). */
 #include "ops/ops.h"
 
 #include "base/parallel.h"
@@ -53,11 +53,4 @@ pg_status pgi_add(const pgi_run *run, float *x, const float *y, int64_t n) {
 pg_status pgi_soft_cap(const pgi_run *run, float *x, int64_t n, float cap) {
     value_task task = {.x = x, .soft_cap = run->kernels->soft_cap, .cap = cap};
     return pgi_parallel_for(run, n, CHUNK, cap_values, &task);
-}
-
-int64_t pgi_argmax(const float *x, int64_t n) {
-    int64_t best = -1;
-    for (int64_t i = 0; i < n; i++)
-        if (best < 0 ? x[i] == x[i] : x[i] > x[best]) best = i;
-    return best < 0 ? 0 : best;
 }

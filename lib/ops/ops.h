@@ -107,7 +107,4 @@ pgi_linear pgi_linear_rows(const pgi_linear *linear, int64_t first, int64_t n);
 /* Row `row` of a matrix as f32, times `scale`. */
 void pgi_matrix_row(const struct pgi_kernels *kernels, const pgi_matrix *matrix, int64_t row, float scale, float *out);
 
-/* The lowest index among the largest values; NaN never wins (0 when all are NaN). */
-int64_t pgi_argmax(const float *x, int64_t n);
-
 #endif

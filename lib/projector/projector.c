@@ -1,13 +1,16 @@
+/* out = x W^T + b: the encoder's rows to rows of the decoder. */
 #include "projector/projector.h"
 
 #include "ops/ops.h"
 
-size_t pgi_projector_workspace(const pgi_run *run) { return pgi_linear_scratch(run->kernels, run->n_threads); }
+pgi_projector_workspace pgi_projector_lay_out(pgi_arena *arena, const pgi_run *run) {
+    return (pgi_projector_workspace){pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1)};
+}
 
-pg_status pgi_projector_forward(const pgi_run *run, const pgi_linear *projector, const float *x, int64_t rows,
-                                float *out, void *workspace) {
-    PGI_TRY(
-        pgi_linear_forward(run, x, projector->weight.columns, rows, projector, out, projector->weight.rows, workspace));
-    pgi_run_trace(run, "features", -1, out, rows, projector->weight.rows);
+pg_status pgi_projector_forward(const pgi_run *run, const pgi_linear *projector, const float *x, int64_t n_tokens,
+                                float *out, const pgi_projector_workspace *w) {
+    const int64_t in = projector->weight.columns, width = projector->weight.rows;
+    PGI_TRY(pgi_linear_forward(run, x, in, n_tokens, projector, out, width, w->linear));
+    pgi_run_trace(run, "features", -1, out, n_tokens, width);
     return PG_OK;
 }

@@ -2,15 +2,20 @@
 #ifndef PGI_PROJECTOR_PROJECTOR_H
 #define PGI_PROJECTOR_PROJECTOR_H
 
+#include "base/memory.h"
 #include "base/run.h"
 #include "kernels/matrix.h"
 
-/* Bytes of workspace for pgi_projector_forward(). */
-size_t pgi_projector_workspace(const pgi_run *run);
+/* Memory of a pass, of any number of rows. */
+typedef struct pgi_projector_workspace {
+    void *linear; /* scratch of pgi_linear_forward() */
+} pgi_projector_workspace;
 
-/* x [rows, vision hidden] to out [rows, text hidden]. The decoder takes the rows as they are:
+pgi_projector_workspace pgi_projector_lay_out(pgi_arena *arena, const pgi_run *run);
+
+/* x [n_tokens, vision hidden] to out [n_tokens, text hidden]. The decoder takes them as they are:
  * only text embeddings are multiplied by sqrt(hidden). */
-pg_status pgi_projector_forward(const pgi_run *run, const pgi_linear *projector, const float *x, int64_t rows,
-                                float *out, void *workspace);
+pg_status pgi_projector_forward(const pgi_run *run, const pgi_linear *projector, const float *x, int64_t n_tokens,
+                                float *out, const pgi_projector_workspace *workspace);
 
 #endif

@@ -8,6 +8,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "generate/sampler.h"
+
 /* ---- linear ---- */
 
 static void check_linear_shape(check *c, int32_t dtype, int64_t rows, int64_t in, int64_t out) {
@@ -361,7 +363,7 @@ static void check_rows(check *c) {
     release_all(c);
 }
 
-static void check_argmax(check *c) {
+static void check_sample(check *c) {
     static const struct {
         float x[4];
         int64_t n, want;
@@ -370,7 +372,7 @@ static void check_argmax(check *c) {
         {{-INFINITY, NAN, 0, 0}, 4, 2}, {{-INFINITY, -INFINITY, 0, 0}, 2, 0}, {{INFINITY, NAN, INFINITY, 0}, 4, 0},
         {{-0.0f, 0, 0, 0}, 4, 0},       {{NAN, -INFINITY, 0, 0}, 2, 1},       {{5, 0, 0, 0}, 1, 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        int64_t got = pgi_argmax(cases[i].x, cases[i].n);
+        int64_t got = pgi_sample(cases[i].x, cases[i].n);
         if (got != cases[i].want) fail(c, "case %d: found %d, expected %d", (int)i, (int)got, (int)cases[i].want);
     }
     float *x = guarded_floats(c, 1153);
@@ -380,7 +382,7 @@ static void check_argmax(check *c) {
         for (int64_t i = 0; i < n; i++) tail[i] = random_below(c, 9) ? (float)random_below(c, 50) : NAN;
         for (int64_t i = n - 1; i >= 0; i--)
             if (!isnan(tail[i]) && (want < 0 || tail[i] >= tail[want])) want = i;
-        if ((got = pgi_argmax(tail, n)) != (want < 0 ? 0 : want))
+        if ((got = pgi_sample(tail, n)) != (want < 0 ? 0 : want))
             fail(c, "n %d: found %d, expected %d", (int)n, (int)got, (int)want);
     }
     release_all(c);
@@ -395,6 +397,6 @@ const kernel_check operation_checks[] = {{"linear", check_linear},
                                          {"attention", check_attention},
                                          {"attention bf16", check_attention_bf16},
                                          {"rows", check_rows},
-                                         {"argmax", check_argmax},
+                                         {"sample", check_sample},
                                          {"cancel", check_cancel}};
 const int n_operation_checks = sizeof operation_checks / sizeof *operation_checks;

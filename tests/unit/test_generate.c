@@ -3,6 +3,7 @@
 
 #include "forward_fixture.h"
 #include "generate/decoding.h"
+#include "generate/sampler.h"
 
 static void batches_generate_what_rows_do(void **state) {
     (void)state;
@@ -112,7 +113,10 @@ static void steps_together_are_steps_alone(void **state) {
         const tiny *m = &models[i];
         const pgi_memory *memory = &m->model->memory;
         const pgi_run run = {.kernels = &m->model->kernels, .n_threads = 1};
+        const pgi_text_config *text = &m->model->config.text;
+        const pgi_text_weights *weights = &m->model->weights.text;
         const int64_t v = m->info.vocab_size;
+        const float *last;
         pgi_decoding answers[2][PGI_STEP_ROWS] = {{{.pending = -1}}}, *group[PGI_STEP_ROWS];
         pgi_merged_inputs prompts;
         pg_inputs *in = NULL;
@@ -121,34 +125,33 @@ static void steps_together_are_steps_alone(void **state) {
         OK(create(&b, m, 0, NULL, &in));
         OK(pgi_merged_inputs_init(&run, m->model, in, NULL, NULL, &prompts));
         float *logits = calloc((size_t)((PGI_STEP_ROWS + 1) * v), sizeof *logits), *alone = logits + PGI_STEP_ROWS * v;
-        pgi_arena arena = {0};
-        pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
-        arena = (pgi_arena){.base = pgi_alloc(memory, arena.used, 1)};
-        pgi_step_room room = pgi_step_room_lay_out(&arena, &run, &m->model->config.text, PGI_STEP_ROWS, MAX_TOKENS);
-        void *prefill =
-            pgi_alloc(memory, pgi_prefill_workspace(&run, &m->model->config.text, MAX_TOKENS, MAX_TOKENS), 1);
+        const pgi_limits limits = {.n_tokens = MAX_TOKENS, .n_step_tokens = PGI_STEP_ROWS, .n_keys = MAX_TOKENS};
+        pgi_workspace workspace = {0};
+        OK(pgi_workspace_reserve(&workspace, &run, m->model, &limits));
         for (int r = 0; r < PGI_STEP_ROWS; r++) {
             group[r] = &answers[0][r];
             for (int k = 0; k < 2; k++) {
                 OK(pgi_decoding_reset(&answers[k][r], &prompts, r, NEW_TOKENS));
-                OK(pgi_decoding_prefill(&run, &prompts, r, &answers[k][r], 0, 0, alone, prefill));
-                pgi_decoding_pick(&answers[k][r], m->model, alone);
+                OK(pgi_decoding_prefill(&run, &prompts, r, &answers[k][r], 0, 0, &workspace.prefill, &last));
+                OK(pgi_head_forward(&run, text, weights, last, 1, alone, &workspace.prefill.head));
+                pgi_decoding_push(&answers[k][r], pgi_sample(alone, v));
             }
         }
         for (int step = 1; step < NEW_TOKENS; step++) {
-            OK(pgi_decoding_step_group(&run, m->model, group, PGI_STEP_ROWS, &room, logits));
+            OK(pgi_decoding_step_group(&run, m->model, group, PGI_STEP_ROWS, &workspace.step));
+            OK(pgi_head_forward(&run, text, weights, workspace.step.x, PGI_STEP_ROWS, logits, &workspace.step.head));
             for (int r = 0; r < PGI_STEP_ROWS; r++) {
                 pgi_decoding *one = &answers[1][r];
-                OK(pgi_decoding_step_group(&run, m->model, &one, 1, &room, alone));
+                OK(pgi_decoding_step_group(&run, m->model, &one, 1, &workspace.step));
+                OK(pgi_head_forward(&run, text, weights, workspace.step.x, 1, alone, &workspace.step.head));
                 assert_memory_equal(logits + r * v, alone, (size_t)v * sizeof(float));
-                pgi_decoding_pick(group[r], m->model, logits + r * v);
-                pgi_decoding_pick(one, m->model, alone);
+                pgi_decoding_push(group[r], pgi_sample(logits + r * v, v));
+                pgi_decoding_push(one, pgi_sample(alone, v));
             }
         }
         for (int k = 0; k < 2; k++)
             for (int r = 0; r < PGI_STEP_ROWS; r++) pgi_decoding_free(&answers[k][r], memory);
-        pgi_free(memory, prefill);
-        pgi_free(memory, arena.base);
+        pgi_workspace_free(&workspace, memory);
         pgi_merged_inputs_free(&prompts);
         pg_inputs_close(&in);
         free(logits);

@@ -1,6 +1,7 @@
 /*
- * pgi_decoder_pick(), which makes logits in parts and drops them, against pgi_decoder_head() and pgi_argmax(): the same
- * tokens, with ties within a part and across parts, NaN, infinities, a soft cap that makes ties, every weight format.
+ * pgi_sample_hidden(), which makes logits in blocks and drops them, against pgi_head_forward() and pgi_sample(): the
+ * same tokens, with ties within a block and across blocks, NaN, infinities, a soft cap that makes ties, every weight
+ * format.
  */
 #include "run_tests.h"
 
@@ -9,7 +10,8 @@
 #include <string.h>
 
 #include "base/parallel.h"
-#include "decoder/decoder.h"
+#include "decoder/head.h"
+#include "generate/sampler.h"
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 #include "kernels/quantized.h"
@@ -36,9 +38,6 @@ static void make(head *h, uint64_t cpu_mask) {
     assert_int_equal(pgi_kernels_init(&h->kernels, cpu_mask), PG_OK);
     h->config.hidden_size = HIDDEN;
     h->config.vocab_size = VOCAB;
-    h->config.n_heads = h->config.n_kv_heads = 1;
-    h->config.head_dim = 8;
-    h->config.intermediate_size = 8;
     h->w = malloc(sizeof(float) * VOCAB * HIDDEN);
     assert_non_null(h->w);
     for (int i = 0; i < VOCAB * HIDDEN; i++) h->w[i] = drawn(&state);
@@ -63,24 +62,31 @@ static void compare(head *h, int64_t *found) {
     for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
         pgi_thread_pool pool;
         pgi_run run = pgi_run_init(&pool, &h->kernels, &(pg_run_options){.n_threads = n_threads});
-        size_t size = pgi_decoder_workspace(&run, &h->config, ROWS, 1);
-        void *room = NULL;
-        assert_int_equal(posix_memalign(&room, 64, size), 0);
+        pgi_arena arena = {0};
+        pgi_head_lay_out(&arena, &run);
+        void *memory = NULL;
+        assert_int_equal(posix_memalign(&memory, 64, arena.used), 0);
+        arena = (pgi_arena){.base = memory};
+        const pgi_head_workspace workspace = pgi_head_lay_out(&arena, &run);
+        float *block = malloc(sizeof(float) * PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK);
+        assert_non_null(block);
         float *logits = malloc(sizeof(float) * ROWS * VOCAB);
         assert_non_null(logits);
         for (int64_t rows = 1; rows <= ROWS; rows++) {
-            assert_int_equal(pgi_decoder_head(&run, &h->config, &h->weights, h->x, rows, logits, room), PG_OK);
+            assert_int_equal(pgi_head_forward(&run, &h->config, &h->weights, h->x, rows, logits, &workspace), PG_OK);
             memset(found, 0x5A, ROWS * sizeof *found);
-            assert_int_equal(pgi_decoder_pick(&run, &h->config, &h->weights, h->x, rows, found, room), PG_OK);
-            for (int64_t r = 0; r < rows; r++) assert_int_equal(found[r], pgi_argmax(logits + r * VOCAB, VOCAB));
+            assert_int_equal(pgi_sample_hidden(&run, &h->config, &h->weights, h->x, rows, found, block, &workspace),
+                             PG_OK);
+            for (int64_t r = 0; r < rows; r++) assert_int_equal(found[r], pgi_sample(logits + r * VOCAB, VOCAB));
         }
         free(logits);
-        free(room);
+        free(block);
+        free(memory);
         pgi_run_free(&run);
     }
 }
 
-static void picks_what_argmax_picks(void **state) {
+static void blocks_give_what_all_logits_give(void **state) {
     static const uint64_t masks[] = {PG_CPU_BASELINE, PG_CPU_BASELINE | PG_CPU_AVX2, 0};
     (void)state;
     for (size_t i = 0; i < sizeof masks / sizeof *masks; i++) {
@@ -100,7 +106,7 @@ static void picks_what_argmax_picks(void **state) {
     }
 }
 
-/* The lowest of equal ones, in whatever part they lie. */
+/* The lowest of equal ones, in whatever block they lie. */
 static void lowest_of_equals(void **state) {
     static const int64_t places[][2] = {{0, VOCAB - 1}, {8191, 8192}, {8192, 16384}, {5, 6}, {16000, 17000}};
     (void)state;
@@ -121,7 +127,7 @@ static void nan_never_wins(void **state) {
     int64_t found[ROWS];
     (void)state;
     make(&h, 0);
-    for (int i = 0; i < 8192 * HIDDEN; i++) h.w[i] = NAN; /* the whole first part */
+    for (int i = 0; i < 8192 * HIDDEN; i++) h.w[i] = NAN; /* the whole first block */
     compare(&h, found);
     assert_true(found[0] >= 8192);
     for (int i = 8192 * HIDDEN; i < VOCAB * HIDDEN; i++) h.w[i] = NAN;
@@ -135,7 +141,7 @@ static void nan_never_wins(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(picks_what_argmax_picks),
+        cmocka_unit_test(blocks_give_what_all_logits_give),
         cmocka_unit_test(lowest_of_equals),
         cmocka_unit_test(nan_never_wins),
     };
