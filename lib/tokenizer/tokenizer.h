@@ -51,7 +51,6 @@ const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id);    
 int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece); /* -1: unknown */
 
 int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */
-int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id);
 
 const pgi_tokenizer_defaults *pgi_tokenizer_get_defaults(const pgi_tokenizer *tokenizer);
 /* 1: tokenizer.model, alone or with the same pieces as tokenizer.json; 2: tokenizer.json */

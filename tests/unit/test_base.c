@@ -235,12 +235,6 @@ static void utf8_against_the_definition(void **state) {
                     size_t n = oracle_length(exact, size, &want);
                     if (pgi_utf8_next(exact, size, &code) != n || (n && code != want))
                         fail_msg("%02x %02x %02x %02x, %zu bytes", p[0], p[1], p[2], p[3], size);
-                    if (n == 0) {
-                        int incomplete = -1;
-                        size_t bad = pgi_utf8_bad_subpart(exact, size, &incomplete);
-                        if (bad < 1 || bad > 3 || bad > size || (incomplete && bad != size))
-                            fail_msg("subpart of %02x %02x %02x %02x", p[0], p[1], p[2], p[3]);
-                    }
                 }
     assert_int_equal(pgi_utf8_next(p, 0, NULL), 0);
 }
@@ -257,36 +251,8 @@ static void utf8_encodes_every_code_point(void **state) {
     }
 }
 
-/* Python: bytes.decode("utf-8", errors="replace"), as Unicode 15 table 3-8 (U+FFFD per maximal subpart). */
-static void utf8_maximal_subparts(void **state) {
+static void utf8_valid_prefix_ends_before_the_first_fault(void **state) {
     (void)state;
-    static const struct {
-        const char *text;
-        size_t size, parts[8];
-        int incomplete;
-    } cases[] = {
-        {"\xC0\xAF", 2, {1, 1}, 0},
-        {"\xE0\x80\xBF", 3, {1, 1, 1}, 0},
-        {"\xED\xA0\x80", 3, {1, 1, 1}, 0},
-        {"\xF4\x91\x92\x93\xFF", 5, {1, 1, 1, 1, 1}, 0},
-        {"\xE1\x80\xE2\xF0\x91\x92\xF1\xBF", 8, {2, 1, 3, 2}, 1},
-        {"\xF0\x9F\x90", 3, {3}, 1},
-        {"\xF0", 1, {1}, 1},
-        {"\x80", 1, {1}, 0},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const uint8_t *p = (const uint8_t *)cases[i].text;
-        size_t at = 0;
-        int incomplete = -1;
-        for (size_t k = 0; at < cases[i].size; k++) {
-            assert_int_equal(pgi_utf8_next(p + at, cases[i].size - at, NULL), 0);
-            size_t n = pgi_utf8_bad_subpart(p + at, cases[i].size - at, &incomplete);
-            assert_int_equal(n, cases[i].parts[k]);
-            at += n;
-        }
-        assert_int_equal(at, cases[i].size);
-        assert_int_equal(incomplete, cases[i].incomplete);
-    }
     assert_int_equal(pgi_utf8_valid_prefix((const uint8_t *)"ab\xC3\xA9\xC3", 5), 4);
     assert_int_equal(pgi_utf8_valid_prefix((const uint8_t *)"a\0b", 3), 3);
 }
@@ -419,7 +385,7 @@ int main(void) {
         cmocka_unit_test(copying_text_out),
         cmocka_unit_test(utf8_against_the_definition),
         cmocka_unit_test(utf8_encodes_every_code_point),
-        cmocka_unit_test(utf8_maximal_subparts),
+        cmocka_unit_test(utf8_valid_prefix_ends_before_the_first_fault),
         cmocka_unit_test(float16_all_values),
         cmocka_unit_test(file_reading),
         cmocka_unit_test(progress_can_cancel),
