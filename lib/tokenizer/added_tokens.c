@@ -18,15 +18,6 @@ void pgi_added_tokens_free(pgi_added_tokens *tokens) {
     *tokens = (pgi_added_tokens){.memory = tokens->memory};
 }
 
-/* A larger copy of an array, the rest zero; the old one is released. */
-static void *grown(const pgi_memory *memory, void *old, size_t n, size_t capacity, size_t size) {
-    void *data = pgi_alloc_zero(memory, capacity, size);
-    if (!data) return NULL;
-    if (n) memcpy(data, old, n * size);
-    pgi_free(memory, old);
-    return data;
-}
-
 const pgi_added_token *pgi_added_tokens_of(const pgi_added_tokens *tokens, int64_t id) {
     if (id < 0 || (uint64_t)id >= tokens->n_ids || !tokens->by_id[id]) return NULL;
     return &tokens->data[tokens->by_id[id] - 1];
@@ -40,14 +31,14 @@ void pgi_added_tokens_set_control(pgi_added_tokens *tokens, int64_t id) {
     if (id >= 0 && (uint64_t)id < tokens->n_ids) tokens->special[id] |= PGI_LITERAL_CONTROL;
 }
 
-static pg_status grow_ids(pgi_added_tokens *tokens, size_t n) {
-    uint32_t *by_id = grown(tokens->memory, tokens->by_id, tokens->n_ids, n, sizeof *by_id);
-    if (!by_id) return PG_ERROR_MEMORY;
-    tokens->by_id = by_id;
-    uint8_t *special = grown(tokens->memory, tokens->special, tokens->n_ids, n, 1);
-    if (!special) return PG_ERROR_MEMORY;
-    tokens->special = special;
-    tokens->n_ids = n;
+/* Both arrays have n_ids elements; when only the first could grow, its new room is not counted. */
+static pg_status grow_ids(pgi_added_tokens *tokens, size_t needed) {
+    size_t n = tokens->n_ids, capacity = n, same = n;
+    PGI_TRY(pgi_grow(tokens->memory, &tokens->by_id, &capacity, needed, sizeof *tokens->by_id));
+    PGI_TRY(pgi_grow(tokens->memory, &tokens->special, &same, needed, sizeof *tokens->special));
+    memset(tokens->by_id + n, 0, (capacity - n) * sizeof *tokens->by_id);
+    memset(tokens->special + n, 0, (capacity - n) * sizeof *tokens->special);
+    tokens->n_ids = capacity;
     return PG_OK;
 }
 
@@ -62,15 +53,9 @@ pg_status pgi_added_tokens_add(pgi_added_tokens *tokens, pgi_vocab *vocab, const
         id = (int64_t)vocab->n;
         PGI_TRY(pgi_vocab_put(vocab, vocab->n, text, size, file, "added tokens"));
     }
-    if ((size_t)id >= tokens->n_ids) PGI_TRY(grow_ids(tokens, (size_t)id + 1 + (size_t)id / 2));
+    if ((size_t)id >= tokens->n_ids) PGI_TRY(grow_ids(tokens, (size_t)id + 1));
     if (!tokens->by_id[id]) {
-        if (tokens->n == tokens->capacity) {
-            size_t capacity = tokens->capacity ? tokens->capacity * 2 : 64;
-            pgi_added_token *data = grown(tokens->memory, tokens->data, tokens->n, capacity, sizeof *data);
-            if (!data) return PG_ERROR_MEMORY;
-            tokens->data = data;
-            tokens->capacity = capacity;
-        }
+        PGI_TRY(pgi_grow(tokens->memory, &tokens->data, &tokens->capacity, tokens->n + 1, sizeof *tokens->data));
         tokens->by_id[id] = (uint32_t)++tokens->n;
     }
     tokens->data[tokens->by_id[id] - 1] = (pgi_added_token){.id = id, .flags = flags};
@@ -88,14 +73,8 @@ static int32_t child_of(const pgi_trie *trie, int32_t node, uint8_t byte) {
 
 static pg_status trie_add(const pgi_memory *memory, pgi_trie *trie, const uint8_t *text, size_t size, int32_t token) {
     int32_t node = 0;
-    if (trie->n + size + 1 > trie->capacity) {
-        size_t capacity = (trie->n + size + 1) * 2;
-        if (capacity > INT32_MAX) return pgi_error(PG_ERROR_LIMIT, "added tokens of more than 1 GiB");
-        pgi_trie_node *nodes = grown(memory, trie->nodes, trie->n, capacity, sizeof *nodes);
-        if (!nodes) return PG_ERROR_MEMORY;
-        trie->nodes = nodes;
-        trie->capacity = capacity;
-    }
+    if (trie->n + size >= INT32_MAX / 2) return pgi_error(PG_ERROR_LIMIT, "added tokens of more than 1 GiB");
+    PGI_TRY(pgi_grow(memory, &trie->nodes, &trie->capacity, trie->n + size + 1, sizeof *trie->nodes));
     if (trie->n == 0) trie->nodes[trie->n++] = (pgi_trie_node){.token = -1};
     for (size_t i = 0; i < size; i++) {
         int32_t next = child_of(trie, node, text[i]);

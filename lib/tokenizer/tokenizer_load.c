@@ -117,15 +117,7 @@ static int is_true(const json_t *value) {
 }
 
 static pg_status decoder_push(sources *s, token t) {
-    if (s->n_decoder == s->decoder_capacity) {
-        size_t capacity = s->decoder_capacity ? s->decoder_capacity * 2 : 64;
-        token *data = pgi_alloc(s->memory, capacity, sizeof *data);
-        if (!data) return PG_ERROR_MEMORY;
-        if (s->n_decoder) memcpy(data, s->decoder, s->n_decoder * sizeof *data);
-        pgi_free(s->memory, s->decoder);
-        s->decoder = data;
-        s->decoder_capacity = capacity;
-    }
+    PGI_TRY(pgi_grow(s->memory, &s->decoder, &s->decoder_capacity, s->n_decoder + 1, sizeof t));
     t.number = s->n_decoder;
     s->decoder[s->n_decoder++] = t;
     return PG_OK;

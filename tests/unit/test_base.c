@@ -251,6 +251,29 @@ static void utf8_encodes_every_code_point(void **state) {
     }
 }
 
+/* A struct of 12 bytes: growing must neither mix up elements nor bytes. */
+static void growing_arrays(void **state) {
+    (void)state;
+    struct triple {
+        int32_t a, b, c;
+    } *data = NULL;
+    size_t capacity = 0, n_grown = 0;
+    for (int32_t i = 0; i < 1000; i++) {
+        size_t before = capacity;
+        assert_int_equal(pgi_grow(&pgi_memory_default, &data, &capacity, (size_t)i + 1, sizeof *data), PG_OK);
+        n_grown += capacity != before;
+        data[i] = (struct triple){i, -i, 3 * i};
+    }
+    assert_true(capacity >= 1000 && n_grown < 10);
+    for (int32_t i = 0; i < 1000; i++) assert_true(data[i].a == i && data[i].b == -i && data[i].c == 3 * i);
+    struct triple *same = data;
+    size_t before = capacity;
+    assert_int_equal(pgi_grow(&pgi_memory_default, &data, &capacity, SIZE_MAX, sizeof *data), PG_ERROR_MEMORY);
+    assert_int_equal(pgi_grow(&pgi_memory_default, &data, &capacity, SIZE_MAX / 12, sizeof *data), PG_ERROR_MEMORY);
+    assert_true(data == same && capacity == before);
+    pgi_free(&pgi_memory_default, data);
+}
+
 static void utf8_valid_prefix_ends_before_the_first_fault(void **state) {
     (void)state;
     assert_int_equal(pgi_utf8_valid_prefix((const uint8_t *)"ab\xC3\xA9\xC3", 5), 4);
@@ -383,6 +406,7 @@ int main(void) {
         cmocka_unit_test(memory_zero_and_copies),
         cmocka_unit_test(buffer_grows_and_stays_terminated),
         cmocka_unit_test(copying_text_out),
+        cmocka_unit_test(growing_arrays),
         cmocka_unit_test(utf8_against_the_definition),
         cmocka_unit_test(utf8_encodes_every_code_point),
         cmocka_unit_test(utf8_valid_prefix_ends_before_the_first_fault),
