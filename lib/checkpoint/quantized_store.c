@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
+#include "base/crc32.h"
 #include "base/parallel.h"
 #include "checkpoint/json.h"
 
@@ -18,11 +18,7 @@ const char *pgi_weights_name(int32_t weights) {
     return weights >= PG_WEIGHTS_STORED && weights <= PG_WEIGHTS_INT4 ? weights_names[weights] : NULL;
 }
 
-uint32_t pgi_crc32(uint32_t crc, const void *data, size_t size) {
-    return size ? (uint32_t)crc32_z(crc, data, size) : crc; /* (zlib starts anew for NULL) */
-}
-
-int pgi_header_crc32(const void *text, size_t size, size_t *at, uint32_t *out) {
+int pgi_quantized_store_header_crc32(const void *text, size_t size, size_t *at, uint32_t *out) {
     static const char key[] = "\"header_crc32\":\"";
     uint8_t size_bytes[8];
     const char *found = memmem(text, size, key, sizeof key - 1);
@@ -79,7 +75,7 @@ static pg_status read_header(const pgi_tensor_file_info *file, store_header *out
     uint32_t said, found;
     size_t at;
     PGI_TRY(read_crc32(file->path, file->metadata, "header_crc32", &said));
-    if (!pgi_header_crc32(file->header, file->header_size, &at, &found))
+    if (!pgi_quantized_store_header_crc32(file->header, file->header_size, &at, &found))
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: found no \"header_crc32\":\"%08x\" without spaces in the header, expected one: it was "
                          "rewritten since the conversion",
@@ -211,7 +207,7 @@ static pg_status verify_tensor(const pgi_run *run, const pgi_stored_tensor *tens
     uint32_t crc = n ? crcs[0] : 0;
     for (int64_t i = 1; i < n; i++) {
         size_t left = tensor->n_bytes - (size_t)i * CHUNK;
-        crc = (uint32_t)crc32_combine(crc, crcs[i], (z_off_t)(left < CHUNK ? left : CHUNK));
+        crc = pgi_crc32_combine(crc, crcs[i], left < CHUNK ? left : CHUNK);
     }
     if (crc != tensor->crc32)
         return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found data with checksum %08x, expected %08x: it is damaged",

@@ -67,7 +67,7 @@ pg_status pgi_weights_bind(const pgi_memory *memory, const pgi_run *run, pgi_con
 void pgi_weights_free(pgi_weights *weights);
 
 /* Elements begin .. end of a tensor of dtype F32, BF16 or F16. */
-void pgi_stored_to_f32(const pgi_stored_tensor *tensor, int64_t begin, int64_t end, float *out);
+void pgi_stored_tensor_to_f32(const pgi_stored_tensor *tensor, int64_t begin, int64_t end, float *out);
 
 /* Calls `visit` for each matrix that int8 and int4 quantize, in order: the embedding and the head (once when
  * they are one; what `visit` makes of *matrix holds for both), the patches, the linear layers of encoder, projector and

@@ -92,7 +92,7 @@ static pg_status trie_add(const pgi_memory *memory, pgi_trie *trie, const uint8_
     return PG_OK;
 }
 
-pg_status pgi_replace_spaces(const char *text, size_t size, pgi_buffer *out) {
+pg_status pgi_added_tokens_replace_spaces(const char *text, size_t size, pgi_buffer *out) {
     while (size) {
         const char *space = memchr(text, ' ', size);
         size_t n = space ? (size_t)(space - text) : size;
@@ -116,7 +116,7 @@ pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *voc
         const char *content = pgi_vocab_text(vocab, (size_t)token->id, &size);
         if (token->flags.normalized && replace_spaces) {
             text.size = 0;
-            PGI_GOTO(pgi_replace_spaces(content, size, &text), done);
+            PGI_GOTO(pgi_added_tokens_replace_spaces(content, size, &text), done);
             content = (const char *)text.data;
             size = text.size;
         }

@@ -78,6 +78,6 @@ pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie 
                                  int literal, pgi_part_fn part, void *user);
 
 /* Appends `text` to `out`, each ' ' as U+2581. */
-pg_status pgi_replace_spaces(const char *text, size_t size, pgi_buffer *out);
+pg_status pgi_added_tokens_replace_spaces(const char *text, size_t size, pgi_buffer *out);
 
 #endif

@@ -38,7 +38,7 @@ static pg_status encode_raw(void *user, const pgi_added_token *token, const char
         return pgi_added_tokens_split(added, &added->normalized, text, size, e->literal, encode_normalized, user);
     pgi_buffer normalized;
     pgi_buffer_init(&normalized, &e->tokenizer->memory);
-    pg_status status = pgi_replace_spaces(text, size, &normalized);
+    pg_status status = pgi_added_tokens_replace_spaces(text, size, &normalized);
     if (status >= 0)
         status = pgi_added_tokens_split(added, &added->normalized, (const char *)normalized.data, normalized.size,
                                         e->literal, encode_normalized, user);
@@ -59,7 +59,7 @@ pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text,
     /* sentencepiece replaces spaces first, and so finds the pieces that are runs of them, longest first */
     pgi_buffer normalized;
     pgi_buffer_init(&normalized, &tokenizer->memory);
-    pg_status status = pgi_replace_spaces(text, size, &normalized);
+    pg_status status = pgi_added_tokens_replace_spaces(text, size, &normalized);
     if (status >= 0)
         status = pgi_added_tokens_split(added, &added->raw, (const char *)normalized.data, normalized.size, literal,
                                         encode_raw, &e);

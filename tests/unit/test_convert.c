@@ -1,6 +1,6 @@
 /*
- * pg_model_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals, what is
- * left behind, metadata of other versions and damaged ones. docs/FORMATS.md is the specification.
+ * pg_model_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals,
+ * what is left behind, metadata of other versions and damaged ones. docs/FORMATS.md is the specification.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -557,7 +557,7 @@ static void edit_header(const char *from, const char *to, int repair) {
     if (!found) fail_msg("no %s in the header", from);
     memcpy(found, to, strlen(to));
     if (repair) {
-        assert_true(pgi_header_crc32(file.data + 8, size, &at, &crc));
+        assert_true(pgi_quantized_store_header_crc32(file.data + 8, size, &at, &crc));
         snprintf(digits, sizeof digits, "%08x", crc);
         memcpy(file.data + 8 + at, digits, 8);
     }
