@@ -142,6 +142,17 @@ static int32_t match(const pgi_trie *trie, const uint8_t *text, size_t size, siz
     return found;
 }
 
+int pgi_added_tokens_stands_alone(const pgi_added_tokens *tokens, const pgi_vocab *vocab, int64_t id) {
+    const pgi_added_token *token = pgi_added_tokens_of(tokens, id);
+    if (!token || token->flags.normalized || token->flags.lstrip || token->flags.rstrip) return 0;
+    size_t size;
+    const char *text = pgi_vocab_text(vocab, (size_t)id, &size);
+    int32_t node = 0;
+    for (size_t i = 0; i < size; i++)
+        if (!(node = child_of(&tokens->raw, node, (uint8_t)text[i]))) return 0;
+    return tokens->raw.nodes[node].child == 0;
+}
+
 /* White_Space of the Unicode character database: \s of Rust's regex. */
 static int is_space(uint32_t c) {
     return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||

@@ -77,6 +77,11 @@ typedef pg_status (*pgi_part_fn)(void *user, const pgi_added_token *token, const
 pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie *trie, const char *text, size_t size,
                                  int literal, pgi_part_fn part, void *user);
 
+/* 1 when the text of a token, at the start of a text that is parsed, always becomes this token and nothing more,
+ * whatever follows: it is found before spaces are replaced, takes no white space along, and no longer token begins with
+ * it. */
+int pgi_added_tokens_stands_alone(const pgi_added_tokens *tokens, const pgi_vocab *vocab, int64_t id);
+
 /* Appends `text` to `out`, each ' ' as U+2581. */
 pg_status pgi_added_tokens_replace_spaces(const char *text, size_t size, pgi_buffer *out);
 
