@@ -1,3 +1,4 @@
+/* Allocating, growing arrays, buffers and arenas. */
 #include "base/memory.h"
 
 #include <stdio.h>

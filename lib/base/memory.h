@@ -1,7 +1,6 @@
 /*
- * The one door for every allocation of the library: overflow-checked, aligned
- * to 64 bytes, through the host's allocator when it gave one. Failing sets the
- * error text, so callers return PG_ERROR_MEMORY as they are.
+ * The one door for every allocation of the library: overflow-checked, aligned to 64 bytes, through the host's allocator
+ * when it gave one. A failure sets the error text, so callers return PG_ERROR_MEMORY as it is.
  */
 #ifndef PGI_BASE_MEMORY_H
 #define PGI_BASE_MEMORY_H
@@ -64,8 +63,8 @@ typedef struct pgi_arena {
 /* count x size bytes; NULL while measuring. */
 void *pgi_arena_take(pgi_arena *arena, size_t count, size_t size);
 
-/* The rule of every call that copies text out: at most `capacity` bytes with
- * the closing NUL into `text` (may be NULL when capacity is 0); *needed (may be NULL) gets size + 1. */
+/* The rule of every call that copies text out: writes at most `capacity` bytes, the closing NUL included, to `text`
+ * (may be NULL when capacity is 0); *needed (may be NULL) gets size + 1. */
 pg_status pgi_copy_text_out(const char *source, size_t size, char *text, size_t capacity, size_t *needed);
 
 #endif

@@ -190,8 +190,8 @@ static pg_status read_eos(const pgi_json_section *from, pgi_config *out) {
     return PG_OK;
 }
 
-/* What of generation_config.json changes greedy text in HF (GenerationMixin, logits processors) and is left aside
- * here. */
+/* A setting of generation_config.json that changes greedy text in HF (GenerationMixin, logits processors) and has no
+ * effect here. */
 static const char *unfollowed_setting(const json_t *generation) {
     static const struct {
         const char *key;
@@ -219,10 +219,8 @@ static const char *unfollowed_setting(const json_t *generation) {
     return NULL;
 }
 
-/*
- * Where HF's generate() takes the special ids from: generation_config.json when there is one, and then from nowhere
- * else. Without it from config.json as it is written (defaults not filled in): the top level, else text_config.
- */
+/* HF's generate() takes the special ids from generation_config.json alone when that file is there. Without it, from
+ * config.json as it is written (defaults not filled in): the top level, else text_config. */
 static pg_status read_special_ids(const pgi_memory *memory, const char *folder, const char *config_path,
                                   const json_t *raw, pgi_config *out) {
     json_t *generation = NULL;
@@ -297,7 +295,7 @@ void pgi_config_free(pgi_config *config) {
     *config = (pgi_config){0};
 }
 
-/* Names that the config classes answer to beside the one that is stored: attribute_map, and properties. */
+/* Further names under which the config classes know a field (attribute_map, and properties). */
 static const char *stored_name(const char *key, size_t size) {
     static const struct {
         const char *alias, *name;

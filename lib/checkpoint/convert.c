@@ -2,8 +2,8 @@
  * Reads a checkpoint as pg_model_open() does, and writes it with quantized matrices. The bytes depend on the source
  * alone: order, padding and checksums are fixed, so that one conversion can be compared with another.
  *
- * A weight file is written behind the room for its header, which comes last, when the checksums are known; config.json
- * is the last file of all. Until then nothing there opens.
+ * The header of a weight file is written last, into space that was left for it, when the checksums are known.
+ * config.json is the last file of all: until it is there nothing opens.
  */
 #include "checkpoint/convert.h"
 

@@ -53,7 +53,7 @@ typedef struct store_header {
     uint32_t config_crc32;
 } store_header;
 
-/* What holds for a whole file. The version comes first: a newer one may have changed all the rest. */
+/* The entries for the whole file. The version comes first: a newer one may have changed all others. */
 static pg_status read_header(const pgi_tensor_file_info *file, store_header *out) {
     *out = (store_header){0};
     const pgi_json_section metadata = metadata_of(file);

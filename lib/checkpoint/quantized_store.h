@@ -1,12 +1,11 @@
 /*
  * Quantized weights in safetensors files, as pg_model_convert() writes them: docs/FORMATS.md. A quantized matrix is a
- * U8 tensor of blocks (kernels/quantized.h); what a reader has to know besides stands in "__metadata__", strings by
- * name:
+ * U8 tensor of blocks (kernels/quantized.h). What else a reader needs is in "__metadata__", strings by name:
  *
  *     format           "libpaligemma"
  *     layout_version   "1": PGI_QUANTIZED_VERSION, of the blocks and of these entries
  *     weights          "int8" or "int4"
- *     config_crc32     of config.json, as it was converted
+ *     config_crc32     of config.json at the conversion
  *     header_crc32     of the 8 bytes of size and the header, these 8 digits taken as 00000000
  *     shape:TENSOR     "[1152,3,14,14]": of a tensor that was quantized
  *     crc32:TENSOR     of the data of every tensor

@@ -77,7 +77,7 @@ static int same_contents(const pgi_stored_tensor *a, const pgi_stored_tensor *b)
            memcmp(a->data, b->data, a->n_bytes) == 0;
 }
 
-/* Sorts the names, and measures the arena: every 1-d tensor has room, so it is bounded by the files. */
+/* Sorts the names, and measures the arena: every 1-d tensor is counted, so it is bounded by the files. */
 static pg_status collect_names(const pgi_memory *memory, binder *b, size_t *n_floats) {
     size_t n = pgi_tensor_files_count(b->files), n_kept = 0;
     *n_floats = 0;
@@ -193,13 +193,13 @@ void pgi_stored_tensor_to_f32(const pgi_stored_tensor *tensor, int64_t begin, in
 static pg_status take_vector(binder *b, part where, const char *rest, int64_t n, const float **out) {
     const pgi_stored_tensor *tensor;
     PGI_TRY(take(b, where, rest, 0, 1, &n, &tensor));
-    size_t room = ((size_t)n + 15) / 16 * 16; /* each starts on a cache line */
-    if (room > (size_t)(b->vectors_end - b->vectors))
+    size_t taken = ((size_t)n + 15) / 16 * 16; /* each starts on a cache line */
+    if (taken > (size_t)(b->vectors_end - b->vectors))
         return pgi_error(PG_ERROR_INTERNAL, "%s: tensor %s: no room for %lld values", tensor->file, tensor->name,
                          (long long)n);
     pgi_stored_tensor_to_f32(tensor, 0, n, b->vectors);
     *out = b->vectors;
-    b->vectors += room;
+    b->vectors += taken;
     b->out->n_bytes_copied += (size_t)n * sizeof(float);
     return PG_OK;
 }

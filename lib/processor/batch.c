@@ -1,3 +1,7 @@
+/*
+ * One call of the processor: counts the images of each row, makes ids and pixels, and stacks the rows (HF:
+ * PaliGemmaProcessor.__call__).
+ */
 #include "processor/batch.h"
 
 #include <string.h>
@@ -7,8 +11,8 @@
 #include "processor/layout_big_vision.h"
 #include "processor/truncation.h"
 
-/* Image tokens of one row, and the length that padding may give it: far more than any context, few enough to be built.
- * A folder's own pad_to_multiple_of must not take the machine's memory. */
+/* Most image tokens of one row, and most tokens that padding may give it: far beyond any context. A folder's own
+ * pad_to_multiple_of must not take the machine's memory. */
 enum { MAX_ROW_TOKENS = 1 << 24 };
 
 typedef struct batch_encoder {
@@ -65,7 +69,7 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
 
 /* ---- how many images each row has ---- */
 
-/* The rows' own `<image>` say it: what else was said must agree. */
+/* The number of `<image>` in each prompt counts; what the caller says must agree. */
 static pg_status check_placed(const batch_encoder *e) {
     const pg_batch *batch = e->batch;
     int64_t total = 0;

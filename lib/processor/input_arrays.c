@@ -1,4 +1,4 @@
-/* pg_inputs from the caller's own arrays: every shape and number is looked at before it is copied. */
+/* pg_inputs from the caller's own arrays: every shape and number is checked before it is copied. */
 #include <math.h>
 #include <string.h>
 

@@ -1,3 +1,7 @@
+/*
+ * The added tokens of a tokenizer, and cutting a text at them with a tree of bytes (HF: tokenizers,
+ * added_vocabulary.rs).
+ */
 #include "tokenizer/added_tokens.h"
 
 #include <string.h>
@@ -189,7 +193,7 @@ pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie 
             continue;
         }
         const pgi_added_token *token = &tokens->data[found];
-        at = end; /* white space that rstrip takes is searched all the same, as HF does */
+        at = end; /* HF too searches the white space that rstrip takes */
         if (tokens->special[token->id] & literal) continue;
         int strips = literal != PGI_LITERAL_CONTROL; /* sentencepiece's pieces do not */
         if (strips && token->flags.lstrip) {

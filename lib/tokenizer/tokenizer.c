@@ -1,7 +1,7 @@
 /*
- * Text to ids and back as HF's `tokenizers` does it for Gemma: added tokens are cut out, spaces become
- * U+2581, added tokens marked `normalized` are cut out, the rest is byte pair encoded. Decoding is
- * Sequence[Replace(U+2581, " "), ByteFallback, Fuse].
+ * Text to ids and back as HF's `tokenizers` does it for Gemma: added tokens are cut out, spaces become U+2581, added
+ * tokens marked `normalized` are cut out, the rest is byte pair encoded. Decoding is Sequence[Replace(U+2581, " "),
+ * ByteFallback, Fuse].
  */
 #include "tokenizer/tokenizer.h"
 
@@ -71,7 +71,7 @@ int pgi_tokenizer_skips(const pgi_tokenizer *tokenizer, int64_t id) {
     const pgi_added_token *token = pgi_added_tokens_of(&tokenizer->added, id);
     size_t size;
     const char *text = pgi_vocab_text(&tokenizer->vocab, (size_t)id, &size);
-    /* HF looks up the text as the decoder gets it, which for these is not the token's own. */
+    /* HF looks up the text that the decoder gets, which for these tokens is not their own. */
     if (token && token->flags.normalized && tokenizer->replace_spaces && memchr(text, ' ', size)) return 0;
     return pgi_added_tokens_is_special(&tokenizer->added, id);
 }

@@ -1,8 +1,7 @@
 /*
- * The tokenizer as HF's GemmaTokenizer behaves: added tokens in the text are
- * parsed, the rest goes through sentencepiece. Where the folder has a tokenizer.json,
- * its BPE, which is the one HF reads, becomes a sentencepiece model in memory; otherwise
- * tokenizer.model does, with the merges that HF derives from it.
+ * The tokenizer as HF's GemmaTokenizer behaves: added tokens in the text are parsed, the rest goes through
+ * sentencepiece. HF reads tokenizer.json when the folder has one: its BPE then becomes a sentencepiece model in memory.
+ * Otherwise tokenizer.model does, with the merges that HF derives from it.
  */
 #ifndef PGI_TOKENIZER_TOKENIZER_H
 #define PGI_TOKENIZER_TOKENIZER_H

@@ -23,8 +23,8 @@ static uint32_t hash(const uint8_t *text, size_t size) {
     return (uint32_t)(h ^ h >> 29);
 }
 
-/* The slot that holds `text`, or the empty one where it belongs. Pieces lie all over memory, and most texts asked for
- * are none, so a piece is looked at only when its hash is the same. */
+/* The slot that holds `text`, or the empty one where it belongs. Pieces are spread over memory and most texts that are
+ * looked up are no pieces, so a piece is compared only when its hash is equal. */
 static size_t find_slot(const pgi_vocab *vocab, const uint8_t *text, size_t size, uint32_t h) {
     size_t mask = vocab->n_slots - 1;
     for (size_t i = h & mask;; i = (i + 1) & mask) {
