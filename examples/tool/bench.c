@@ -44,8 +44,9 @@ typedef struct roofs { /* a second; 0: not measured */
 
 typedef struct bench_state {
     /* options */
-    const char *path, *weights, *arithmetic, *cpu;
-    int64_t prompt_tokens, new_tokens, rounds, n_threads;
+    const char *path;
+    tool_shared shared;
+    int64_t prompt_tokens, new_tokens, rounds;
     int json, no_roofs;
     /* handles */
     pg_model *model;
@@ -274,7 +275,7 @@ static pg_status encode(bench_state *s, double *seconds) {
     pg_image image;
     pg_run_options options;
     pg_run_options_init(&options, sizeof options);
-    options.n_threads = (int32_t)s->n_threads;
+    options.n_threads = s->shared.n_threads;
     options.cancel = s->cancel;
     options.progress = tool_progress_update;
     options.progress_user = &s->progress;
@@ -325,7 +326,7 @@ static pg_status one_round(bench_state *s) {
 static pg_status all_rounds(bench_state *s) {
     pg_session_options options;
     pg_session_options_init(&options, sizeof options);
-    options.n_threads = (int32_t)s->n_threads;
+    options.n_threads = s->shared.n_threads;
     options.max_new_tokens = (int32_t)s->new_tokens + 1;
     options.max_prompt_tokens = s->info.n_image_tokens + (int32_t)s->prompt_tokens;
     options.cancel = s->cancel;
@@ -453,32 +454,10 @@ static json_t *make_json(const bench_state *s) {
     return object;
 }
 
-/* Names with commas between; 0: one is unknown. */
-static uint64_t cpu_mask_of(const char *names) {
-    uint64_t mask = 0;
-    for (const char *name = names; name; name = strchr(name, ',') ? strchr(name, ',') + 1 : NULL) {
-        size_t size = strcspn(name, ",");
-        int set = 0;
-        while (set < tool_n_cpu_names &&
-               (strlen(tool_cpu_names[set]) != size || strncmp(tool_cpu_names[set], name, size) != 0))
-            set++;
-        if (set == tool_n_cpu_names) return 0;
-        mask |= UINT64_C(1) << set;
-    }
-    return mask;
-}
-
 static int run_bench(bench_state *s) {
-    pg_model_options options;
-    pg_model_options_init(&options, sizeof options);
+    pg_model_options options = s->shared.model;
     options.progress = tool_progress_update;
     options.progress_user = &s->progress;
-    if (s->weights && (options.weights = tool_weights_of(s->weights)) < 0)
-        return tool_usage_error(&tool_bench, "--weights: found '%s', expected stored, int8 or int4", s->weights);
-    if (s->arithmetic && (options.arithmetic = tool_arithmetic_of(s->arithmetic)) < 0)
-        return tool_usage_error(&tool_bench, "--arithmetic: found '%s', expected f32 or bf16", s->arithmetic);
-    if (s->cpu && !(options.cpu_mask = cpu_mask_of(s->cpu)))
-        return tool_usage_error(&tool_bench, "--cpu: found '%s', expected names such as baseline,avx2", s->cpu);
     pg_status status = tool_interrupt_open(&s->cancel);
     options.cancel = s->cancel;
 
@@ -493,7 +472,7 @@ static int run_bench(bench_state *s) {
     s->memory.struct_size = sizeof s->memory;
     if (status >= 0) status = pg_model_get_info(s->model, &s->info);
     if (status >= 0) status = pg_processor_get_info(s->processor, &s->tokens);
-    s->memory.n_threads = (int32_t)s->n_threads;
+    s->memory.n_threads = s->shared.n_threads;
     s->memory.n_tokens = s->info.n_image_tokens + s->prompt_tokens + s->new_tokens;
     if (status >= 0) status = pg_model_get_memory(s->model, &s->memory);
     if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
@@ -519,14 +498,10 @@ static int bench(const tool_verb *verb, int argc, char **argv) {
         {.name = "--prompt-tokens", .number = &s.prompt_tokens, .least = 2, .most = 1 << 20},
         {.name = "--new-tokens", .number = &s.new_tokens, .least = 1, .most = 1 << 20},
         {.name = "--rounds", .number = &s.rounds, .least = 1, .most = 1000},
-        {.name = "--threads", .letter = "-t", .number = &s.n_threads, .least = 1, .most = 1024},
-        {.name = "--weights", .text = &s.weights},
-        {.name = "--arithmetic", .text = &s.arithmetic},
-        {.name = "--cpu", .text = &s.cpu},
         {.name = "--no-roofs", .flag = &s.no_roofs},
         {.name = "--json", .flag = &s.json},
     };
-    int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &s.path);
+    int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &s.path, &s.shared);
     if (status >= 0) return status;
     tool_progress_init(&s.progress);
     status = run_bench(&s);
@@ -545,4 +520,5 @@ static int bench(const tool_verb *verb, int argc, char **argv) {
     return status;
 }
 
-const tool_verb tool_bench = {"bench", help, 1, bench};
+const tool_verb tool_bench = {"bench", help, 1, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_MACHINE | TOOL_OPTIONS_THREADS,
+                              bench};

@@ -39,8 +39,8 @@ static const tool_option *find_option(const tool_option *options, size_t n, cons
     return NULL;
 }
 
-int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
-               const char **arguments) {
+static int parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
+                 const char **arguments) {
     size_t n = 0;
     int only_arguments = 0;
     for (int i = 0; i < argc; i++) {
@@ -80,6 +80,70 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     }
     if (n < verb->n_arguments)
         return tool_usage_error(verb, "%zu argument%s given, %zu needed", n, n == 1 ? "" : "s", verb->n_arguments);
+    return -1;
+}
+
+/* Options whose value is a word. */
+static const struct {
+    uint32_t group;
+    const char *name;
+    const char *const *words;
+    int32_t first, last;  /* of the words that may be given; their index is the number */
+    const char *expected; /* for the error line */
+    size_t offset;        /* of the int32_t in pg_model_options */
+} choices[] = {
+    {TOOL_OPTIONS_MODEL, "--weights", tool_weights_names, PG_WEIGHTS_STORED, PG_WEIGHTS_INT4, "stored, int8 or int4",
+     offsetof(pg_model_options, weights)},
+    {TOOL_OPTIONS_CONVERT, "--weights", tool_weights_names, PG_WEIGHTS_INT8, PG_WEIGHTS_INT4, "int8 or int4",
+     offsetof(pg_model_options, weights)},
+    {TOOL_OPTIONS_MODEL, "--arithmetic", tool_arithmetic_names, PG_ARITHMETIC_F32, PG_ARITHMETIC_BF16, "f32 or bf16",
+     offsetof(pg_model_options, arithmetic)},
+};
+enum { N_CHOICES = sizeof choices / sizeof choices[0], MAX_OPTIONS = 16 };
+
+/* Names with commas between; 0: one is unknown. */
+static uint64_t cpu_mask_of(const char *names) {
+    uint64_t mask = 0;
+    for (const char *name = names; name; name = strchr(name, ',') ? strchr(name, ',') + 1 : NULL) {
+        size_t size = strcspn(name, ",");
+        int set = 0;
+        while (set < tool_n_cpu_names &&
+               (strlen(tool_cpu_names[set]) != size || strncmp(tool_cpu_names[set], name, size) != 0))
+            set++;
+        if (set == tool_n_cpu_names) return 0;
+        mask |= UINT64_C(1) << set;
+    }
+    return mask;
+}
+
+int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
+               const char **arguments, tool_shared *shared) {
+    tool_option list[MAX_OPTIONS];
+    const char *texts[N_CHOICES] = {0}, *cpu = NULL;
+    int64_t n_threads = 0;
+    size_t n = n_options;
+    memcpy(list, options, n * sizeof *list);
+    for (size_t i = 0; i < N_CHOICES; i++)
+        if (verb->shared & choices[i].group) list[n++] = (tool_option){.name = choices[i].name, .text = &texts[i]};
+    if (verb->shared & TOOL_OPTIONS_MACHINE) list[n++] = (tool_option){.name = "--cpu", .text = &cpu};
+    if (verb->shared & TOOL_OPTIONS_THREADS)
+        list[n++] = (tool_option){.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024};
+
+    int status = parse(verb, argc, argv, list, n, arguments);
+    if (status >= 0 || !shared) return status;
+    pg_model_options_init(&shared->model, sizeof shared->model);
+    for (size_t i = 0; i < N_CHOICES; i++) {
+        int32_t value = choices[i].first;
+        if (!texts[i]) continue;
+        while (value <= choices[i].last && strcmp(texts[i], choices[i].words[value]) != 0) value++;
+        if (value > choices[i].last)
+            return tool_usage_error(verb, "%s: found '%s', expected %s", choices[i].name, texts[i],
+                                    choices[i].expected);
+        memcpy((char *)&shared->model + choices[i].offset, &value, sizeof value);
+    }
+    if (cpu && !(shared->model.cpu_mask = cpu_mask_of(cpu)))
+        return tool_usage_error(verb, "--cpu: found '%s', expected names such as baseline,avx2", cpu);
+    shared->n_threads = (int32_t)n_threads;
     return -1;
 }
 
@@ -157,21 +221,7 @@ int tool_print_json(json_t *object) {
 }
 
 const char *const tool_weights_names[] = {"stored", "int8", "int4"};
-
-int32_t tool_weights_of(const char *name) {
-    for (int32_t i = 0; i < 3; i++)
-        if (strcmp(name, tool_weights_names[i]) == 0) return i;
-    return -1;
-}
-
 const char *const tool_arithmetic_names[] = {"default", "f32", "bf16"};
-
-int32_t tool_arithmetic_of(const char *name) {
-    for (int32_t i = PG_ARITHMETIC_F32; i <= PG_ARITHMETIC_BF16; i++)
-        if (strcmp(name, tool_arithmetic_names[i]) == 0) return i;
-    return -1;
-}
-
 const char *const tool_cpu_names[] = {"baseline", "avx2", "avx512", "avx_vnni", "avx512_vnni", "avx512_bf16"};
 const int tool_n_cpu_names = sizeof tool_cpu_names / sizeof tool_cpu_names[0];
 

@@ -23,16 +23,15 @@ static void log_line(void *user, int32_t level, const char *message) {
 }
 
 static int convert(const tool_verb *verb, int argc, char **argv) {
-    const char *folders[2], *weights = "int8";
-    int64_t megabytes = 0, n_threads = 0;
+    const char *folders[2];
+    int64_t megabytes = 0;
+    tool_shared shared;
     int verbose = 0;
     const tool_option list[] = {
-        {.name = "--weights", .text = &weights},
         {.name = "--max-file-size", .number = &megabytes, .least = 1, .most = 1000000000},
-        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024},
         {.name = "--verbose", .letter = "-v", .flag = &verbose},
     };
-    int exit_status = tool_parse(verb, argc, argv, list, sizeof list / sizeof list[0], folders);
+    int exit_status = tool_parse(verb, argc, argv, list, sizeof list / sizeof list[0], folders, &shared);
     if (exit_status >= 0) return exit_status;
 
     tool_progress progress;
@@ -40,10 +39,8 @@ static int convert(const tool_verb *verb, int argc, char **argv) {
     pg_convert_options options;
     tool_progress_init(&progress);
     pg_convert_options_init(&options, sizeof options);
-    options.weights = tool_weights_of(weights);
-    if (options.weights < 0 || options.weights == PG_WEIGHTS_STORED)
-        return tool_usage_error(verb, "--weights: found '%s', expected int8 or int4", weights);
-    options.n_threads = (int32_t)n_threads;
+    options.weights = shared.model.weights == PG_WEIGHTS_STORED ? PG_WEIGHTS_INT8 : shared.model.weights;
+    options.n_threads = shared.n_threads;
     options.max_file_bytes = (uint64_t)megabytes * 1000000;
     options.progress = tool_progress_update;
     options.progress_user = &progress;
@@ -58,4 +55,4 @@ static int convert(const tool_verb *verb, int argc, char **argv) {
     return exit_status;
 }
 
-const tool_verb tool_convert = {"convert", help, 2, convert};
+const tool_verb tool_convert = {"convert", help, 2, TOOL_OPTIONS_CONVERT | TOOL_OPTIONS_THREADS, convert};

@@ -133,22 +133,16 @@ static json_t *load_config(const pg_model *model, pg_status *status) {
 
 static int info(const tool_verb *verb, int argc, char **argv) {
     int json = 0, verify = 0;
-    const char *name, *format = NULL, *kind = NULL;
-    int64_t n_tokens = 0, n_threads = 0;
+    const char *name;
+    int64_t n_tokens = 0;
+    tool_shared shared;
     const tool_option options[] = {
         {.name = "--json", .flag = &json},
         {.name = "--verify", .flag = &verify},
-        {.name = "--weights", .text = &format},
-        {.name = "--arithmetic", .text = &kind},
         {.name = "--tokens", .number = &n_tokens, .least = 1, .most = INT32_MAX},
-        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024},
     };
-    int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &name);
+    int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &name, &shared);
     if (exit_status >= 0) return exit_status;
-    int32_t weights = format ? tool_weights_of(format) : PG_WEIGHTS_STORED;
-    if (weights < 0) return tool_usage_error(verb, "--weights: found '%s', expected stored, int8 or int4", format);
-    int32_t arithmetic = kind ? tool_arithmetic_of(kind) : PG_ARITHMETIC_DEFAULT;
-    if (arithmetic < 0) return tool_usage_error(verb, "--arithmetic: found '%s', expected f32 or bf16", kind);
 
     pg_model *model = NULL;
     pg_processor *processor = NULL;
@@ -158,15 +152,12 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     f.processor.struct_size = sizeof f.processor;
     f.memory.struct_size = sizeof f.memory;
     f.memory.n_tokens = n_tokens;
-    f.memory.n_threads = (int32_t)n_threads;
+    f.memory.n_threads = shared.n_threads;
     pg_status status;
     f.path = find_path(name, &status);
     tool_progress progress;
-    pg_model_options model_options;
+    pg_model_options model_options = shared.model;
     tool_progress_init(&progress);
-    pg_model_options_init(&model_options, sizeof model_options);
-    model_options.weights = weights;
-    model_options.arithmetic = arithmetic;
     model_options.flags = verify ? PG_MODEL_VERIFY : 0;
     model_options.progress = tool_progress_update;
     model_options.progress_user = &progress;
@@ -195,4 +186,4 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     return exit_status;
 }
 
-const tool_verb tool_info = {"info", help, 1, info};
+const tool_verb tool_info = {"info", help, 1, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS, info};

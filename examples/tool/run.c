@@ -38,7 +38,7 @@ typedef struct run_state {
     pg_cancel *cancel;
     unsigned char *image_bytes; /* stdin's */
     tool_progress progress;
-    int32_t weights, arithmetic; /* PG_WEIGHTS_*, PG_ARITHMETIC_* */
+    tool_shared shared;
     int json;
     char *text; /* with --json: the pieces so far; they may hold NUL bytes */
     size_t size, capacity;
@@ -125,8 +125,7 @@ static int report(run_state *s, int64_t max_new_tokens, int verbose) {
     return exit_status;
 }
 
-static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens, int64_t n_threads, uint32_t flags,
-                    int verbose) {
+static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens, uint32_t flags, int verbose) {
     pg_image image;
     size_t n_bytes = 0;
     pg_status status =
@@ -135,12 +134,9 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
     if ((status = tool_interrupt_open(&s->cancel)) < 0) return tool_fail(status, TOOL_STAGE_MODEL);
 
     double start = tool_seconds();
-    pg_model_options model_options;
+    pg_model_options model_options = s->shared.model;
     pg_processor_options processor_options;
-    pg_model_options_init(&model_options, sizeof model_options);
     pg_processor_options_init(&processor_options, sizeof processor_options);
-    model_options.weights = s->weights;
-    model_options.arithmetic = s->arithmetic;
     model_options.cancel = s->cancel;
     model_options.progress = tool_progress_update;
     model_options.log = processor_options.log = verbose ? on_log : NULL;
@@ -164,7 +160,7 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
     pg_generate_options options;
     pg_generate_options_init(&options, sizeof options);
     options.max_new_tokens = (int32_t)max_new_tokens;
-    options.n_threads = (int32_t)n_threads;
+    options.n_threads = s->shared.n_threads;
     options.on_text = on_text;
     options.on_text_user = s;
     options.progress = tool_progress_update;
@@ -183,29 +179,23 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
 
 static int run(const tool_verb *verb, int argc, char **argv) {
     int json = 0, literal = 0, no_exif = 0, verbose = 0;
-    int64_t max_new_tokens = 128, n_threads = 0;
-    const char *arguments[3], *format = NULL, *kind = NULL;
+    int64_t max_new_tokens = 128;
+    const char *arguments[3];
+    tool_shared shared;
     const tool_option options[] = {
         {.name = "--max-new-tokens", .letter = "-n", .number = &max_new_tokens, .least = 1, .most = INT32_MAX},
-        {.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024},
         {.name = "--json", .flag = &json},
-        {.name = "--weights", .text = &format},
-        {.name = "--arithmetic", .text = &kind},
         {.name = "--literal", .flag = &literal},
         {.name = "--no-exif", .flag = &no_exif},
         {.name = "--verbose", .letter = "-v", .flag = &verbose},
     };
-    int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments);
+    int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &shared);
     if (status >= 0) return status;
 
-    int32_t weights = format ? tool_weights_of(format) : PG_WEIGHTS_STORED;
-    if (weights < 0) return tool_usage_error(verb, "--weights: found '%s', expected stored, int8 or int4", format);
-    int32_t arithmetic = kind ? tool_arithmetic_of(kind) : PG_ARITHMETIC_DEFAULT;
-    if (arithmetic < 0) return tool_usage_error(verb, "--arithmetic: found '%s', expected f32 or bf16", kind);
-    run_state s = {.json = json, .weights = weights, .arithmetic = arithmetic};
+    run_state s = {.json = json, .shared = shared};
     tool_progress_init(&s.progress);
     uint32_t flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF);
-    status = run_with(&s, arguments, max_new_tokens, n_threads, flags, verbose);
+    status = run_with(&s, arguments, max_new_tokens, flags, verbose);
     pg_result_close(&s.result);
     pg_inputs_close(&s.inputs);
     pg_processor_close(&s.processor);
@@ -216,4 +206,4 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     return status;
 }
 
-const tool_verb tool_run = {"run", help, 3, run};
+const tool_verb tool_run = {"run", help, 3, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS, run};

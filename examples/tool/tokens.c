@@ -91,7 +91,7 @@ static int tokens(const tool_verb *verb, int argc, char **argv) {
                                    {.name = "--literal", .flag = &literal},
                                    {.name = "--big-vision", .flag = &big_vision},
                                    {.name = "--suffix", .text = &suffix}};
-    int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments);
+    int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, NULL);
     if (exit_status >= 0) return exit_status;
 
     pg_processor *processor = NULL;
@@ -122,4 +122,4 @@ static int tokens(const tool_verb *verb, int argc, char **argv) {
     return exit_status;
 }
 
-const tool_verb tool_tokens = {"tokens", help, 2, tokens};
+const tool_verb tool_tokens = {"tokens", help, 2, 0, tokens};

@@ -11,10 +11,20 @@
 /* Exit statuses. */
 enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 
+/* Options that several verbs share: their names, letters, values and error lines stand in one table of common.c. A new
+ * one is a line there, and one in the help of the verbs that take its group. */
+enum {
+    TOOL_OPTIONS_MODEL = 1,   /* how a model is opened: --weights, --arithmetic */
+    TOOL_OPTIONS_CONVERT = 2, /* --weights without `stored` */
+    TOOL_OPTIONS_MACHINE = 4, /* --cpu */
+    TOOL_OPTIONS_THREADS = 8  /* --threads */
+};
+
 typedef struct tool_verb {
     const char *name;
     const char *help;   /* its first line is the usage */
     size_t n_arguments; /* arguments that are not options; all must be given */
+    uint32_t shared;    /* TOOL_OPTIONS_*: the shared options it takes beside its own */
     int (*run)(const struct tool_verb *verb, int argc,
                char **argv); /* the arguments after the verb; returns an exit status */
 } tool_verb;
@@ -24,13 +34,9 @@ extern const tool_verb tool_run, tool_info, tool_tokens, tool_convert, tool_benc
 /* Prints a usage error. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Names of PG_WEIGHTS_*, and the number of a name; -1: none. */
+/* Names of PG_WEIGHTS_* and PG_ARITHMETIC_*. */
 extern const char *const tool_weights_names[];
-int32_t tool_weights_of(const char *name);
-
-/* Names of PG_ARITHMETIC_*, and the number of a name; -1: none, or the default's, which is no word to give. */
 extern const char *const tool_arithmetic_names[];
-int32_t tool_arithmetic_of(const char *name);
 
 /* Names of the PG_CPU_* bits, the lowest first. */
 extern const char *const tool_cpu_names[];
@@ -45,10 +51,16 @@ typedef struct tool_option {
     const char **text; /* or NULL */
 } tool_option;
 
-/* Sorts argv into options and the verb's arguments. Returns -1 to go on, else
- * the exit status (help was printed, or the usage error was told). */
+/* What the shared options said. */
+typedef struct tool_shared {
+    pg_model_options model; /* pg_model_options_init(), then weights, arithmetic and cpu_mask */
+    int32_t n_threads;      /* 0: not given */
+} tool_shared;
+
+/* Sorts argv into options, the verb's own and those of verb->shared, and the verb's arguments. shared: may be NULL for
+ * a verb without any. Returns -1 to go on, else the exit status (help was printed, or the usage error was told). */
 int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
-               const char **arguments);
+               const char **arguments, tool_shared *shared);
 
 /* What was being done when a call failed; it decides what to do next. */
 typedef enum tool_stage {

@@ -1,3 +1,4 @@
+/* Writing a folder beside its place, and renaming it when it is whole. */
 #include "base/atomic_folder.h"
 
 #include <dirent.h>
@@ -77,7 +78,8 @@ static pg_status lock_partial(pgi_atomic_folder *folder) {
     if (folder->fd < 0) return pgi_system_error(partial, "open the folder", errno);
     int number = flock(folder->fd, LOCK_EX | LOCK_NB) != 0 ? errno : 0;
     if (number && number != EWOULDBLOCK) return pgi_system_error(partial, "lock the folder", number);
-    /* The other may have finished between these lines: then it is its result, under another name, that is locked. */
+    /* Another process may have finished between these lines: then the folder that is locked here is its result, under
+     * its new name. */
     if (number || fstat(folder->fd, &ours) != 0 || lstat(partial, &now) != 0 || ours.st_dev != now.st_dev ||
         ours.st_ino != now.st_ino)
         return pgi_error(PG_ERROR_IO, "%s: found another process writing it, expected none", partial);

@@ -1,7 +1,7 @@
 /*
  * A folder that appears whole or not at all: its files are written to PATH.partial beside it, which is renamed to PATH
- * at the end. An empty file PGI_UNFINISHED lies there as long as it is under way; what a process that was killed left
- * behind is known by it, and removed by the next that wants the same PATH. Two at once: the second is refused.
+ * at the end. The empty file PGI_UNFINISHED marks it until then: what a killed process left behind is known by it and
+ * removed by the next call for the same PATH. Of two calls at once the second is refused.
  */
 #ifndef PGI_BASE_ATOMIC_FOLDER_H
 #define PGI_BASE_ATOMIC_FOLDER_H
@@ -30,7 +30,7 @@ typedef struct pgi_atomic_file {
     int fd;
 } pgi_atomic_file;
 
-/* `size`: room that is taken on the disk at once, where the file system can, so that a full one is noticed early. */
+/* `size`: reserved on the disk at once, where the file system can do that, so that a full disk is noticed early. */
 pg_status pgi_atomic_file_open(const pgi_atomic_folder *folder, const char *name, uint64_t size, pgi_atomic_file *out);
 pg_status pgi_atomic_file_write(const pgi_atomic_file *file, uint64_t at, const void *data, size_t size);
 /* status < 0: only closes. Else the file is on the disk when this returns PG_OK. */

@@ -1,3 +1,4 @@
+/* Files and folders through POSIX calls. */
 #include "base/file.h"
 
 #include <errno.h>
@@ -77,7 +78,7 @@ int pgi_folder_exists(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-pg_status pgi_mapping_open(const char *path, pgi_mapping *out) {
+pg_status pgi_mapping_init(const char *path, pgi_mapping *out) {
     int fd = -1;
     size_t size = 0;
     *out = (pgi_mapping){0};

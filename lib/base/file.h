@@ -22,7 +22,7 @@ typedef struct pgi_mapping {
     size_t size;
 } pgi_mapping;
 
-pg_status pgi_mapping_open(const char *path, pgi_mapping *out);
+pg_status pgi_mapping_init(const char *path, pgi_mapping *out);
 /* The pages that lie within these mapped bytes need not stay in memory; they are read again when touched. */
 void pgi_mapping_forget(const void *data, size_t size);
 void pgi_mapping_free(pgi_mapping *mapping);

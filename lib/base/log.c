@@ -1,3 +1,4 @@
+/* Log lines for the host. */
 #include "base/log.h"
 
 #include <stdarg.h>

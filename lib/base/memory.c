@@ -1,4 +1,4 @@
-/* Allocations, overflow-checked and aligned; the arena that lays out blocks; growing byte arrays. */
+/* Allocations, overflow-checked and aligned; growing arrays and buffers; the arena that lays out blocks. */
 #include "base/memory.h"
 
 #include <stdio.h>
@@ -64,6 +64,21 @@ void pgi_free(const pgi_memory *memory, void *block) {
     if (block) memory->free(memory->user, block);
 }
 
+pg_status pgi_grow(const pgi_memory *memory, void *data, size_t *capacity, size_t needed, size_t size) {
+    void *old, *grown;
+    if (needed <= *capacity) return PG_OK;
+    if (needed < 2 * *capacity) needed = 2 * *capacity;
+    if (needed < 64) needed = 64;
+    grown = pgi_alloc(memory, needed, size);
+    if (!grown) return PG_ERROR_MEMORY;
+    memcpy(&old, data, sizeof old); /* `data` is a pointer to a pointer of some type: no cast may read it */
+    if (*capacity) memcpy(grown, old, *capacity * size);
+    memcpy(data, &grown, sizeof grown);
+    *capacity = needed;
+    pgi_free(memory, old);
+    return PG_OK;
+}
+
 char *pgi_copy_string(const pgi_memory *memory, const char *text, size_t size) {
     char *copy = size < SIZE_MAX ? pgi_alloc(memory, size + 1, 1) : NULL;
     if (!copy) return NULL;
@@ -107,15 +122,8 @@ pg_status pgi_buffer_reserve(pgi_buffer *buffer, size_t extra) {
     if (buffer->data && extra < buffer->capacity - buffer->size) return PG_OK;
     if (extra > PTRDIFF_MAX / 2 || buffer->size > PTRDIFF_MAX / 2 - extra)
         return pgi_error(PG_ERROR_MEMORY, "out of memory: a text of %zu bytes", extra);
-    size_t capacity = (buffer->size + extra + 1) * 3 / 2;
-    if (capacity < 64) capacity = 64;
-    uint8_t *data = pgi_alloc(buffer->memory, capacity, 1);
-    if (!data) return PG_ERROR_MEMORY;
-    if (buffer->size) memcpy(data, buffer->data, buffer->size);
-    data[buffer->size] = 0;
-    pgi_free(buffer->memory, buffer->data);
-    buffer->data = data;
-    buffer->capacity = capacity;
+    PGI_TRY(pgi_grow(buffer->memory, &buffer->data, &buffer->capacity, buffer->size + extra + 1, 1));
+    buffer->data[buffer->size] = 0;
     return PG_OK;
 }
 

@@ -1,7 +1,6 @@
 /*
- * The one door for every allocation of the library: overflow-checked, aligned
- * to 64 bytes, through the host's allocator when it gave one. Failing sets the
- * error text, so callers return PG_ERROR_MEMORY as they are.
+ * The one door for every allocation of the library: overflow-checked, aligned to 64 bytes, through the host's allocator
+ * when it gave one. A failure sets the error text, so callers return PG_ERROR_MEMORY as it is.
  */
 #ifndef PGI_BASE_MEMORY_H
 #define PGI_BASE_MEMORY_H
@@ -32,6 +31,11 @@ void *pgi_alloc_zero(const pgi_memory *memory, size_t count, size_t size);
 void pgi_free(const pgi_memory *memory, void *block);
 /* A NUL-terminated copy of `size` bytes, or NULL. */
 char *pgi_copy_string(const pgi_memory *memory, const char *text, size_t size);
+
+/* Growing arrays. `data`: the address of the pointer to an array of *capacity elements of `size` bytes (NULL: none).
+ * Gives it room for `needed` and at least twice what it had, so that pushing one by one is cheap. The contents are
+ * kept, new room is undefined. PG_ERROR_MEMORY: nothing changed. */
+pg_status pgi_grow(const pgi_memory *memory, void *data, size_t *capacity, size_t needed, size_t size);
 
 /* *out = a * b; 0 when that does not fit in a size_t. */
 int pgi_mul_size(size_t a, size_t b, size_t *out);
@@ -69,8 +73,8 @@ pgi_overlay pgi_overlay_begin(const pgi_arena *arena);
 void pgi_overlay_next(pgi_arena *arena, pgi_overlay *overlay);
 void pgi_overlay_end(pgi_arena *arena, pgi_overlay *overlay);
 
-/* The rule of every call that copies text out: at most `capacity` bytes with
- * the closing NUL into `text` (may be NULL when capacity is 0); *needed (may be NULL) gets size + 1. */
+/* The rule of every call that copies text out: writes at most `capacity` bytes, the closing NUL included, to `text`
+ * (may be NULL when capacity is 0); *needed (may be NULL) gets size + 1. */
 pg_status pgi_copy_text_out(const char *source, size_t size, char *text, size_t capacity, size_t *needed);
 
 #endif

@@ -8,17 +8,17 @@
 typedef void (*pgi_task_fn)(void *context, int64_t begin, int64_t end, int thread);
 
 /*
- * Calls `task` for all of 0..n in chunks of `grain` items (the last may be
- * shorter), on up to run->n_threads threads of run->pool. Which thread gets which chunk is
- * not defined, so a result may depend on the chunk but never on the thread:
- * that makes results bit-equal for every n_threads.
- * With one thread, one chunk or no pool all is done by the calling thread. Between chunks the cancel flag is looked at:
- * PG_ERROR_CANCELLED, some chunks undone. A task must not call this with the same run.
+ * Calls `task` for all of 0..n in chunks of `grain` items (the last may be shorter), on up to run->n_threads threads of
+ * run->pool. Which thread gets which chunk is not defined: a result may depend on the chunk but never on the thread,
+ * which makes results bit-equal for every n_threads.
+ *
+ * With one thread, one chunk or no pool the calling thread does everything. The cancel flag is checked between chunks:
+ * PG_ERROR_CANCELLED, and some chunks are not done. A task must not call this with the same run.
  */
 pg_status pgi_parallel_for(const pgi_run *run, int64_t n, int64_t grain, pgi_task_fn task, void *context);
 
-/* `run` itself, or when `work` (floating-point operations) is over sooner than other threads are woken, `*alone`: the
- * same with one thread. */
+/* `run` itself, or `*alone`, the same with one thread, when `work` (floating-point operations) is done sooner than
+ * other threads wake up. */
 const pgi_run *pgi_run_for_work(const pgi_run *run, double work, pgi_run *alone);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * What one computing call carries along: the kernels, the threads, how to
- * report progress, how to be stopped, and who watches the stages.
+ * What one computing call carries along: the kernels, the threads, how to report progress, how to be stopped, and who
+ * watches the stages.
  */
 #ifndef PGI_BASE_RUN_H
 #define PGI_BASE_RUN_H
@@ -50,7 +50,7 @@ static inline void pgi_run_trace(const pgi_run *run, const char *name, int layer
 
 /* Reports `done` of `total` and looks at the cancel flag: PG_OK or PG_ERROR_CANCELLED. */
 pg_status pgi_run_progress(const pgi_run *run, int32_t phase, int64_t done, int64_t total);
-/* PG_ERROR_CANCELLED and its message, for who saw the flag. */
+/* PG_ERROR_CANCELLED with its message, for a caller that saw the flag. */
 pg_status pgi_run_cancelled_error(void);
 
 /* A run on a thread pool of its own, which lies in *pool and starts its threads when there is work for them. options:

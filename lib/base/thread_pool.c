@@ -1,3 +1,4 @@
+/* The threads of a pool: how a job is handed out, how threads wait, how they are started and ended. */
 #include "base/thread_pool.h"
 
 #include "base/cpu_count.h"
@@ -16,7 +17,8 @@ enum {
     PAUSES = 32               /* between two looks at the clock */
 };
 
-/* Parts of the job state. A job is closed while its number is not OPEN; a pool that ends has QUIT set for good. */
+/* Parts of the job state. INSIDE counts the other threads that are in the job. A job may be entered while OPEN is set;
+ * QUIT is set once, when the pool ends; the rest is the job's number. */
 enum { INSIDE = 0xFFF, OPEN = 0x1000, QUIT = 0x2000, NUMBER = ~(INSIDE | OPEN | QUIT), ONE_NUMBER = 0x4000 };
 
 static void relax(void) {
@@ -58,10 +60,8 @@ static uint32_t spin(pgi_thread_pool *pool, int (*wanted)(uint32_t job_state, ui
     return job_state;
 }
 
-/*
- * Sleeping: who is about to sleep says so and then looks at the job state once more; who changes the job state looks
- * for sleepers afterwards. Both are sequentially consistent, so one of them sees the other.
- */
+/* Sleeping: a thread first says that it is about to sleep, then looks at the job state once more. A thread that changes
+ * the job state looks for sleepers afterwards. Both are sequentially consistent, so one of them sees the other. */
 static uint32_t wait_for_call(pgi_thread_pool *pool, uint32_t number) {
     for (;;) {
         uint32_t job_state = spin(pool, is_called, number);
@@ -84,7 +84,8 @@ static void wait_for_others(pgi_thread_pool *pool) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-/* The lock is not to be had while someone is between deciding to sleep and sleeping. */
+/* Taking the mutex waits for threads that have decided to sleep but are not asleep yet; a signal sent earlier would be
+ * lost. */
 static void wait_for_sleepers(pgi_thread_pool *pool) {
     pthread_mutex_lock(&pool->mutex);
     pthread_mutex_unlock(&pool->mutex);
@@ -121,7 +122,8 @@ static void work_until_quit(pgi_thread_pool *pool, int thread) {
 
 /* ---- starting and ending ---- */
 
-/* A host's handlers run on its own threads, except for what a thread does to itself. */
+/* Our threads block signals, so that the host's handlers run on its own threads; but not those that a fault of the
+ * thread itself raises. */
 static void our_signals(sigset_t *set) {
     static const int own[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
     sigfillset(set);
@@ -148,8 +150,8 @@ static void take_place(int thread) {
 #endif
 }
 
-/* LLVM's OpenMP keeps threads for later when their region has ended, spinning for 0.2 s; for those of the calling
- * thread this switches that off. GNU's ends them. */
+/* LLVM's OpenMP keeps the threads of a finished region and lets them spin for 0.2 s. This switches it off for the
+ * regions of the calling thread. GNU's OpenMP ends its threads. */
 #if defined(__ELF__)
 extern void kmp_set_blocktime(int) __attribute__((weak));
 static void spin_in_no_pool(void) {
@@ -166,8 +168,8 @@ static void *wait_for_lock(void *lock) {
 }
 
 /* How many of `wanted` threads the system lets live at once, the calling one counted. OpenMP ends the process when it
- * is refused one (ulimit -u, the pids limit of a container), so they are created and joined first: twice as many, since
- * the system may still count threads that have been joined, and since another pool may start meanwhile. */
+ * is refused a thread (ulimit -u, the pids limit of a container), so threads are created and joined here first. Twice
+ * as many: the system may still count threads that have been joined, and another pool may start meanwhile. */
 static int try_threads(int wanted) {
     pthread_t threads[2 * MAX_THREADS];
     const int most = 2 * ((wanted < MAX_THREADS ? wanted : MAX_THREADS) - 1);
@@ -210,7 +212,8 @@ static void *launch_workers(void *user) {
         take_place(1 + thread);
         report_presence(pool);
         work_until_quit(pool, 1 + thread);
-        /* as it was: a thread that LLVM's made in this region keeps our signals, so that no handler runs there later */
+        /* restored, for a thread that LLVM lent; one that it made in this region keeps our signals, so that no handler
+         * runs there later */
 #if defined(__linux__)
         if (has_cpus) sched_setaffinity(0, sizeof cpus, &cpus);
 #endif
@@ -225,7 +228,7 @@ static int cpus_for_pool(void) {
     return n > n_places ? n : n_places;
 }
 
-/* What a parent's threads left behind is written over: they do not exist here. */
+/* In a child after fork() the parent's threads do not exist: their state is overwritten. */
 static void start(pgi_thread_pool *pool, pid_t self) {
     sigset_t ours, before;
     pthread_mutex_init(&pool->mutex, NULL);

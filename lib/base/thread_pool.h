@@ -1,10 +1,10 @@
 /*
- * A thread pool: the calling thread and others of our own that share its work. One belongs to each session, and to each
- * call that computes without one; nothing about it is global.
+ * A thread pool: the calling thread and others of our own that share its work. Each session has one, and each call that
+ * computes without a session; nothing about it is global.
  *
- * OpenMP gives the threads, but does not see the host's: a thread made here enters one parallel region, and all of that
- * region stay in it and wait for work in our own way until the pool is closed. OpenMP's pools, its settings and its
- * busy waiting (libgomp: some 10 ms at the end of each region) are not used.
+ * OpenMP makes the threads. A thread of ours (the launcher) enters one parallel region; the threads of that region stay
+ * in it and wait for work in our own way until the pool is closed. OpenMP's own pools, settings and busy waiting
+ * (libgomp: some 10 ms at the end of each region) are not used.
  */
 #ifndef PGI_BASE_THREAD_POOL_H
 #define PGI_BASE_THREAD_POOL_H
@@ -28,7 +28,7 @@ typedef struct pgi_thread_pool {
     pthread_t launcher;        /* makes the others */
     pthread_mutex_t mutex;
     pthread_cond_t work, done;
-    pgi_job_fn body; /* of the job; so are the next two. Read by threads that are counted in `job_state` alone. */
+    pgi_job_fn body; /* of the job, as the next two; read only by threads that are counted in `job_state` */
     void *context;
     fenv_t environment;    /* the caller's rounding and flushing, as results must not depend on the thread */
     char line1[64];        /* what follows is written by all threads: apart from the rest in the cache */

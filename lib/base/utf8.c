@@ -1,3 +1,4 @@
+/* Reading and writing UTF-8, one character at a time. */
 #include "base/utf8.h"
 
 /* Length of the character that `lead` begins (0: cannot begin one) and the range of its second byte. */
@@ -20,27 +21,16 @@ static size_t lead_byte(uint8_t lead, uint8_t *low, uint8_t *high) {
     return 0;
 }
 
-/* How many bytes at `text` are a prefix of a valid character whose length goes to *length. */
-static size_t matched_bytes(const uint8_t *text, size_t size, size_t *length) {
+size_t pgi_utf8_next(const uint8_t *text, size_t size, uint32_t *code) {
     uint8_t low, high;
-    *length = 0;
     if (size == 0) return 0;
-    *length = lead_byte(text[0], &low, &high);
-    if (*length == 0) return 0;
-    size_t n = 1;
-    while (n < *length && n < size) {
-        if (text[n] < low || text[n] > high) break;
+    const size_t length = lead_byte(text[0], &low, &high);
+    if (length == 0 || length > size) return 0;
+    for (size_t i = 1; i < length; i++) {
+        if (text[i] < low || text[i] > high) return 0;
         low = 0x80;
         high = 0xBF;
-        n++;
     }
-    return n;
-}
-
-size_t pgi_utf8_next(const uint8_t *text, size_t size, uint32_t *code) {
-    size_t length;
-    size_t n = matched_bytes(text, size, &length);
-    if (length == 0 || n < length) return 0;
     if (code) {
         static const uint8_t lead_mask[5] = {0, 0x7F, 0x1F, 0x0F, 0x07};
         uint32_t value = text[0] & lead_mask[length];
@@ -58,13 +48,6 @@ size_t pgi_utf8_valid_prefix(const uint8_t *text, size_t size) {
         at += n;
     }
     return at;
-}
-
-size_t pgi_utf8_bad_subpart(const uint8_t *text, size_t size, int *incomplete) {
-    size_t length;
-    size_t n = matched_bytes(text, size, &length);
-    if (incomplete) *incomplete = length > 0 && n < length && n == size;
-    return n > 0 ? n : 1;
 }
 
 size_t pgi_utf8_encode(uint32_t code, uint8_t out[4]) {

@@ -12,11 +12,6 @@ size_t pgi_utf8_next(const uint8_t *text, size_t size, uint32_t *code);
 /* The offset of the first byte that is not part of a valid character, or `size`. */
 size_t pgi_utf8_valid_prefix(const uint8_t *text, size_t size);
 
-/* The bytes at the start of `text` that form a maximal subpart of an ill-formed sequence (1 to 3):
- * what a decoder with errors="replace" turns into one U+FFFD. Call it where pgi_utf8_next() gave 0.
- * *incomplete (may be NULL) is 1 when the text ended before the character did. */
-size_t pgi_utf8_bad_subpart(const uint8_t *text, size_t size, int *incomplete);
-
 /* Writes the 1 to 4 bytes of `code` to `out` and returns their number. */
 size_t pgi_utf8_encode(uint32_t code, uint8_t out[4]);
 

@@ -5,14 +5,12 @@
  */
 #include "checkpoint/config.h"
 
-#include <float.h>
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "checkpoint/config_resolve.h"
-#include "checkpoint/json.h"
+#include "checkpoint/json_field.h"
 #include "kernels/kernels.h"
 
 #define MAX_CONFIG ((size_t)16 * 1024 * 1024)
@@ -27,68 +25,16 @@ enum {
     MAX_PATCHES = 65536
 };
 
-/* A part of the resolved config: `prefix` is "", "text_config." or "vision_config.". */
-typedef struct section {
-    const char *path, *prefix;
-    const json_t *object;
-} section;
-
-static pg_status wrong(const section *from, const char *key, const json_t *node, const char *expected) {
-    char found[PGI_JSON_DESCRIPTION];
-    return pgi_error(PG_ERROR_FORMAT, "%s: %s%s: found %s, expected %s", from->path, from->prefix, key,
-                     pgi_json_describe(node, found, sizeof found), expected);
-}
-
-/* An integer, or a real that is one (2048.0, 1e4). */
-static int as_integer(const json_t *node, int64_t *out) {
-    if (json_is_integer(node)) {
-        *out = json_integer_value(node);
-        return 1;
-    }
-    double value = json_is_real(node) ? json_real_value(node) : 0.5;
-    if (value != floor(value) || fabs(value) > 9e15) return 0; /* 2^53: beyond it a double is no exact integer */
-    *out = (int64_t)value;
-    return 1;
-}
-
-static pg_status read_int(const section *from, const char *key, int64_t min, int64_t max, int32_t *out) {
-    char expected[80];
-    int64_t value;
-    const json_t *node = json_object_get(from->object, key);
-    snprintf(expected, sizeof expected, "an integer from %lld to %lld", (long long)min, (long long)max);
-    if (!as_integer(node, &value) || value < min) return wrong(from, key, node, expected);
-    if (value > max)
-        return pgi_error(PG_ERROR_LIMIT, "%s: %s%s: found %lld, expected %s", from->path, from->prefix, key,
-                         (long long)value, expected);
-    *out = (int32_t)value;
-    return PG_OK;
-}
-
-/* A positive number that f32 holds. */
-static pg_status read_positive(const section *from, const char *key, double *out) {
-    const json_t *node = json_object_get(from->object, key);
-    *out = json_number_value(node);
-    if (json_is_number(node) && *out >= FLT_MIN && *out <= FLT_MAX) return PG_OK;
-    return wrong(from, key, node, "a positive finite number");
-}
-
-/* The same, or null: 0. */
-static pg_status read_soft_cap(const section *from, const char *key, float *out) {
+/* A positive number, or null: 0. */
+static pg_status read_soft_cap(const pgi_json_section *from, const char *key, float *out) {
     double value = 0;
-    if (!json_is_null(json_object_get(from->object, key))) PGI_TRY(read_positive(from, key, &value));
+    if (!json_is_null(pgi_json_field(from, key))) PGI_TRY(pgi_json_field_positive(from, key, &value));
     *out = (float)value;
     return PG_OK;
 }
 
-static pg_status read_bool(const section *from, const char *key, int32_t *out) {
-    const json_t *node = json_object_get(from->object, key);
-    if (!json_is_boolean(node)) return wrong(from, key, node, "true or false");
-    *out = json_is_true(node);
-    return PG_OK;
-}
-
 /* ACT2FN of transformers/activations.py; the forms of one function differ there in the last bits only. */
-static pg_status read_activation(const section *from, const char *key, int32_t *out) {
+static pg_status read_activation(const pgi_json_section *from, const char *key, int32_t *out) {
     static const struct {
         const char *name;
         int32_t activation;
@@ -102,9 +48,8 @@ static pg_status read_activation(const section *from, const char *key, int32_t *
                        {"silu", PGI_ACTIVATION_SILU},
                        {"swish", PGI_ACTIVATION_SILU},
                        {"relu", PGI_ACTIVATION_RELU}};
-    const json_t *node = json_object_get(from->object, key);
-    const char *name = json_string_value(node);
-    if (!name) return wrong(from, key, node, "the name of an activation");
+    const char *name = pgi_json_field_text(from, key);
+    if (!name) return pgi_json_field_wrong(from, PG_ERROR_FORMAT, key, "the name of an activation");
     for (size_t i = 0; i < sizeof activations / sizeof *activations; i++)
         if (strcmp(name, activations[i].name) == 0) {
             *out = activations[i].activation;
@@ -114,12 +59,12 @@ static pg_status read_activation(const section *from, const char *key, int32_t *
                      from->path, from->prefix, key, name);
 }
 
-static pg_status read_vision(const section *from, pgi_vision_config *out) {
+static pg_status read_vision(const pgi_json_section *from, pgi_vision_config *out) {
     double eps;
-    PGI_TRY(read_int(from, "hidden_size", 1, MAX_HIDDEN, &out->hidden_size));
-    PGI_TRY(read_int(from, "intermediate_size", 1, MAX_INTERMEDIATE, &out->intermediate_size));
-    PGI_TRY(read_int(from, "num_hidden_layers", 1, MAX_LAYERS, &out->n_layers));
-    PGI_TRY(read_int(from, "num_attention_heads", 1, MAX_HEADS, &out->n_heads));
+    PGI_TRY(pgi_json_field_int(from, "hidden_size", 1, MAX_HIDDEN, &out->hidden_size));
+    PGI_TRY(pgi_json_field_int(from, "intermediate_size", 1, MAX_INTERMEDIATE, &out->intermediate_size));
+    PGI_TRY(pgi_json_field_int(from, "num_hidden_layers", 1, MAX_LAYERS, &out->n_layers));
+    PGI_TRY(pgi_json_field_int(from, "num_attention_heads", 1, MAX_HEADS, &out->n_heads));
     if (out->hidden_size % out->n_heads != 0)
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: vision_config.hidden_size: found %d, expected a multiple of num_attention_heads, %d",
@@ -131,12 +76,12 @@ static pg_status read_vision(const section *from, pgi_vision_config *out) {
             "%s: vision_config: found heads of %d (hidden_size / num_attention_heads), expected at most %d", from->path,
             out->head_dim, MAX_HEAD_DIM);
 
-    PGI_TRY(read_int(from, "num_channels", 1, MAX_HIDDEN, &out->n_channels));
+    PGI_TRY(pgi_json_field_int(from, "num_channels", 1, MAX_HIDDEN, &out->n_channels));
     if (out->n_channels != 3)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: vision_config.num_channels: found %d, expected 3", from->path,
                          out->n_channels);
-    PGI_TRY(read_int(from, "image_size", 1, MAX_IMAGE, &out->image_size));
-    PGI_TRY(read_int(from, "patch_size", 1, MAX_IMAGE, &out->patch_size));
+    PGI_TRY(pgi_json_field_int(from, "image_size", 1, MAX_IMAGE, &out->image_size));
+    PGI_TRY(pgi_json_field_int(from, "patch_size", 1, MAX_IMAGE, &out->patch_size));
     if (out->patch_size > out->image_size)
         return pgi_error(PG_ERROR_FORMAT, "%s: vision_config.patch_size: found %d, expected at most image_size, %d",
                          from->path, out->patch_size, out->image_size);
@@ -147,14 +92,14 @@ static pg_status read_vision(const section *from, pgi_vision_config *out) {
                          from->path, (long long)(side * side), out->image_size, out->patch_size, MAX_PATCHES);
     out->n_patches = (int32_t)(side * side);
     PGI_TRY(read_activation(from, "hidden_act", &out->activation));
-    PGI_TRY(read_positive(from, "layer_norm_eps", &eps));
+    PGI_TRY(pgi_json_field_positive(from, "layer_norm_eps", &eps));
     out->layer_norm_eps = (float)eps;
     return PG_OK;
 }
 
 /* Gemma 2: which layers see only a window. */
-static pg_status read_layer_types(const section *from, const pgi_text_config *text, uint8_t *slides) {
-    const json_t *types = json_object_get(from->object, "layer_types");
+static pg_status read_layer_types(const pgi_json_section *from, const pgi_text_config *text, uint8_t *slides) {
+    const json_t *types = pgi_json_field(from, "layer_types");
     if (json_array_size(types) != (size_t)text->n_layers)
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: text_config.layer_types: found %zu entries, expected num_hidden_layers, %d", from->path,
@@ -162,7 +107,7 @@ static pg_status read_layer_types(const section *from, const pgi_text_config *te
     for (int32_t i = 0; i < text->n_layers; i++) {
         const json_t *node = json_array_get(types, (size_t)i);
         const char *type = json_string_value(node);
-        if (!type) return wrong(from, "layer_types", node, "names of layer types");
+        if (!type) return pgi_json_field_wrong_node(from, PG_ERROR_FORMAT, "layer_types", node, "names of layer types");
         int is_sliding = strcmp(type, "sliding_attention") == 0;
         if (!is_sliding && strcmp(type, "full_attention") != 0)
             return pgi_error(
@@ -174,34 +119,34 @@ static pg_status read_layer_types(const section *from, const pgi_text_config *te
     return PG_OK;
 }
 
-static pg_status read_text(const section *from, const pgi_memory *memory, pgi_text_config *out) {
+static pg_status read_text(const pgi_json_section *from, const pgi_memory *memory, pgi_text_config *out) {
     double value;
-    const char *type = json_string_value(json_object_get(from->object, "model_type"));
+    const char *type = pgi_json_field_text(from, "model_type");
     out->gemma_version = type && strcmp(type, "gemma2") == 0 ? 2 : 1;
-    PGI_TRY(read_int(from, "hidden_size", 1, MAX_HIDDEN, &out->hidden_size));
-    PGI_TRY(read_int(from, "intermediate_size", 1, MAX_INTERMEDIATE, &out->intermediate_size));
-    PGI_TRY(read_int(from, "num_hidden_layers", 1, MAX_LAYERS, &out->n_layers));
-    PGI_TRY(read_int(from, "num_attention_heads", 1, MAX_HEADS, &out->n_heads));
-    PGI_TRY(read_int(from, "num_key_value_heads", 1, MAX_HEADS, &out->n_kv_heads));
+    PGI_TRY(pgi_json_field_int(from, "hidden_size", 1, MAX_HIDDEN, &out->hidden_size));
+    PGI_TRY(pgi_json_field_int(from, "intermediate_size", 1, MAX_INTERMEDIATE, &out->intermediate_size));
+    PGI_TRY(pgi_json_field_int(from, "num_hidden_layers", 1, MAX_LAYERS, &out->n_layers));
+    PGI_TRY(pgi_json_field_int(from, "num_attention_heads", 1, MAX_HEADS, &out->n_heads));
+    PGI_TRY(pgi_json_field_int(from, "num_key_value_heads", 1, MAX_HEADS, &out->n_kv_heads));
     if (out->n_heads % out->n_kv_heads != 0)
         return pgi_error(
             PG_ERROR_FORMAT,
             "%s: text_config.num_attention_heads: found %d, expected a multiple of num_key_value_heads, %d", from->path,
             out->n_heads, out->n_kv_heads);
-    PGI_TRY(read_int(from, "head_dim", 2, MAX_HEAD_DIM, &out->head_dim));
+    PGI_TRY(pgi_json_field_int(from, "head_dim", 2, MAX_HEAD_DIM, &out->head_dim));
     if (out->head_dim % 2 != 0)
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: text_config.head_dim: found %d, expected an even number (RoPE rotates halves)",
                          from->path, out->head_dim);
-    PGI_TRY(read_int(from, "vocab_size", 1, PGI_MAX_VOCAB, &out->vocab_size));
-    PGI_TRY(read_int(from, "max_position_embeddings", 1, INT32_MAX, &out->max_positions));
+    PGI_TRY(pgi_json_field_int(from, "vocab_size", 1, PGI_MAX_VOCAB, &out->vocab_size));
+    PGI_TRY(pgi_json_field_int(from, "max_position_embeddings", 1, INT32_MAX, &out->max_positions));
     PGI_TRY(read_activation(from, out->gemma_version == 2 ? "hidden_activation" : "hidden_act", &out->activation));
-    PGI_TRY(read_positive(from, "rms_norm_eps", &value));
+    PGI_TRY(pgi_json_field_positive(from, "rms_norm_eps", &value));
     out->rms_norm_eps = (float)value;
-    PGI_TRY(read_bool(from, "attention_bias", &out->attention_bias));
+    PGI_TRY(pgi_json_field_bool(from, "attention_bias", &out->attention_bias));
 
-    section rope = {from->path, "text_config.rope_parameters.", json_object_get(from->object, "rope_parameters")};
-    PGI_TRY(read_positive(&rope, "rope_theta", &value));
+    pgi_json_section rope = {from->path, "text_config.rope_parameters.", pgi_json_field(from, "rope_parameters")};
+    PGI_TRY(pgi_json_field_positive(&rope, "rope_theta", &value));
     out->rope_theta = (float)value;
 
     uint8_t *slides = pgi_alloc_zero(memory, (size_t)out->n_layers, 1);
@@ -210,42 +155,43 @@ static pg_status read_text(const section *from, const pgi_memory *memory, pgi_te
     out->query_scale = (float)pow(out->head_dim, -0.5);
     if (out->gemma_version == 1) return PG_OK;
 
-    PGI_TRY(read_positive(from, "query_pre_attn_scalar", &value));
+    PGI_TRY(pgi_json_field_positive(from, "query_pre_attn_scalar", &value));
     out->query_scale = (float)pow(value, -0.5);
     PGI_TRY(read_soft_cap(from, "attn_logit_softcapping", &out->attention_soft_cap));
     PGI_TRY(read_soft_cap(from, "final_logit_softcapping", &out->final_soft_cap));
-    if (!json_is_null(json_object_get(from->object, "sliding_window")))
-        PGI_TRY(read_int(from, "sliding_window", 1, INT32_MAX, &out->sliding_window));
+    if (!json_is_null(pgi_json_field(from, "sliding_window")))
+        PGI_TRY(pgi_json_field_int(from, "sliding_window", 1, INT32_MAX, &out->sliding_window));
     return read_layer_types(from, out, slides);
 }
 
 /* An id, or -1 for null and for what is not there. */
-static pg_status read_id(const section *from, const char *key, int64_t *out) {
-    const json_t *node = json_object_get(from->object, key);
+static pg_status read_id(const pgi_json_section *from, const char *key, int64_t *out) {
     *out = -1;
-    if (!node || json_is_null(node)) return PG_OK;
-    return as_integer(node, out) ? PG_OK : wrong(from, key, node, "an integer or null");
+    if (!pgi_json_field_is_set(from, key) || pgi_json_to_integer(pgi_json_field(from, key), out)) return PG_OK;
+    return pgi_json_field_wrong(from, PG_ERROR_FORMAT, key, "an integer or null");
 }
 
-static pg_status read_eos(const section *from, pgi_config *out) {
+static pg_status read_eos(const pgi_json_section *from, pgi_config *out) {
     const char *key = "eos_token_id";
-    const json_t *node = json_object_get(from->object, key);
+    const json_t *node = pgi_json_field(from, key);
     out->n_eos = 0;
-    if (!node || json_is_null(node)) return PG_OK;
+    if (!pgi_json_field_is_set(from, key)) return PG_OK;
     size_t n = json_is_array(node) ? json_array_size(node) : 1;
     if (n > PGI_MAX_EOS)
         return pgi_error(PG_ERROR_LIMIT, "%s: %s%s: found %zu ids, expected at most %d", from->path, from->prefix, key,
                          n, PGI_MAX_EOS);
     for (size_t i = 0; i < n; i++) {
         const json_t *id = json_is_array(node) ? json_array_get(node, i) : node;
-        if (!as_integer(id, &out->eos_ids[i])) return wrong(from, key, id, "an integer, an array of integers or null");
+        if (!pgi_json_to_integer(id, &out->eos_ids[i]))
+            return pgi_json_field_wrong_node(from, PG_ERROR_FORMAT, key, id,
+                                             "an integer, an array of integers or null");
     }
     out->n_eos = (int32_t)n;
     return PG_OK;
 }
 
-/* What of generation_config.json changes greedy text in HF (GenerationMixin, logits processors) and is left aside
- * here. */
+/* A setting of generation_config.json that changes greedy text in HF (GenerationMixin, logits processors) and has no
+ * effect here. */
 static const char *unfollowed_setting(const json_t *generation) {
     static const struct {
         const char *key;
@@ -273,10 +219,8 @@ static const char *unfollowed_setting(const json_t *generation) {
     return NULL;
 }
 
-/*
- * Where HF's generate() takes the special ids from: generation_config.json when there is one, and then from nowhere
- * else. Without it from config.json as it is written (defaults not filled in): the top level, else text_config.
- */
+/* HF's generate() takes the special ids from generation_config.json alone when that file is there. Without it, from
+ * config.json as it is written (defaults not filled in): the top level, else text_config. */
 static pg_status read_special_ids(const pgi_memory *memory, const char *folder, const char *config_path,
                                   const json_t *raw, pgi_config *out) {
     json_t *generation = NULL;
@@ -285,13 +229,14 @@ static pg_status read_special_ids(const pgi_memory *memory, const char *folder, 
     pg_status status = PG_OK;
     if (pgi_file_exists(path)) {
         PGI_GOTO(pgi_json_load(memory, path, MAX_CONFIG, &generation), done);
-        section from = {path, "", generation};
+        pgi_json_section from = {path, "", generation};
         PGI_GOTO(read_eos(&from, out), done);
         PGI_GOTO(read_id(&from, "pad_token_id", &out->pad_id), done);
         PGI_GOTO(read_id(&from, "bos_token_id", &out->bos_id), done);
         out->unfollowed_setting = unfollowed_setting(generation);
     } else {
-        section top = {config_path, "", raw}, text = {config_path, "text_config.", json_object_get(raw, "text_config")};
+        pgi_json_section top = {config_path, "", raw};
+        pgi_json_section text = {config_path, "text_config.", pgi_json_field(&top, "text_config")};
         PGI_GOTO(read_eos(&top, out), done);
         PGI_GOTO(read_id(&top, "pad_token_id", &out->pad_id), done);
         PGI_GOTO(read_id(&top, "bos_token_id", &out->bos_id), done);
@@ -305,12 +250,12 @@ done:
     return status;
 }
 
-static pg_status read_top(const section *from, pgi_config *out) {
-    const json_t *image_id = json_object_get(from->object, "image_token_index");
-    if (!as_integer(image_id, &out->image_token_id) || out->image_token_id < 0)
-        return wrong(from, "image_token_index", image_id, "an integer of 0 or more");
-    PGI_TRY(read_bool(from, "tie_word_embeddings", &out->tie_word_embeddings));
-    PGI_TRY(read_int(from, "projection_dim", 1, MAX_HIDDEN, &out->projection_dim));
+static pg_status read_top(const pgi_json_section *from, pgi_config *out) {
+    const json_t *image_id = pgi_json_field(from, "image_token_index");
+    if (!pgi_json_to_integer(image_id, &out->image_token_id) || out->image_token_id < 0)
+        return pgi_json_field_wrong(from, PG_ERROR_FORMAT, "image_token_index", "an integer of 0 or more");
+    PGI_TRY(pgi_json_field_bool(from, "tie_word_embeddings", &out->tie_word_embeddings));
+    PGI_TRY(pgi_json_field_int(from, "projection_dim", 1, MAX_HIDDEN, &out->projection_dim));
     if (out->projection_dim != out->text.hidden_size)
         return pgi_error(PG_ERROR_FORMAT, "%s: projection_dim: found %d, expected text_config.hidden_size, %d",
                          from->path, out->projection_dim, out->text.hidden_size);
@@ -322,9 +267,9 @@ static pg_status load(const pgi_memory *memory, const char *folder, const char *
     PGI_TRY(pgi_json_load(memory, path, MAX_CONFIG, &raw));
     pg_status status;
     PGI_GOTO(pgi_config_resolve(path, raw, &out->resolved), done);
-    section top = {path, "", out->resolved};
-    section vision = {path, "vision_config.", json_object_get(out->resolved, "vision_config")};
-    section text = {path, "text_config.", json_object_get(out->resolved, "text_config")};
+    pgi_json_section top = {path, "", out->resolved};
+    pgi_json_section vision = {path, "vision_config.", pgi_json_field(&top, "vision_config")};
+    pgi_json_section text = {path, "text_config.", pgi_json_field(&top, "text_config")};
     PGI_GOTO(read_vision(&vision, &out->vision), done);
     PGI_GOTO(read_text(&text, memory, &out->text), done);
     PGI_GOTO(read_top(&top, out), done);
@@ -350,7 +295,7 @@ void pgi_config_free(pgi_config *config) {
     *config = (pgi_config){0};
 }
 
-/* Names that the config classes answer to beside the one that is stored: attribute_map, and properties. */
+/* Further names under which the config classes know a field (attribute_map, and properties). */
 static const char *stored_name(const char *key, size_t size) {
     static const struct {
         const char *alias, *name;

@@ -1,7 +1,10 @@
 /*
- * config.json and generation_config.json: the fields the networks need, checked,
- * and the whole config with the defaults of the HF classes filled in
- * (transformers 5.23: PaliGemmaConfig, GemmaConfig, Gemma2Config, SiglipVisionConfig).
+ * config.json and generation_config.json: the fields that the networks need, checked, and the whole config with the
+ * defaults of the HF classes filled in (transformers 5.23: PaliGemmaConfig, GemmaConfig, Gemma2Config,
+ * SiglipVisionConfig).
+ *
+ * use_bidirectional_attention can be read but has no effect: in HF it only chooses the attention kernel's own mask, and
+ * PaliGemma always passes one (prefix full, suffix causal).
  */
 #ifndef PGI_CHECKPOINT_CONFIG_H
 #define PGI_CHECKPOINT_CONFIG_H
@@ -39,30 +42,25 @@ typedef struct pgi_config {
     int32_t projection_dim;      /* equals text.hidden_size */
     int32_t tie_word_embeddings; /* 0 or 1, as the config says */
     int64_t image_token_id;
-    /* Where generate() of HF takes them from: generation_config.json, and only where that file is not there
-     * config.json (its top level, else its text_config). */
+    /* Where generate() of HF takes them from: generation_config.json, or without that file config.json (its top level,
+     * else its text_config). */
     int64_t pad_id, bos_id; /* -1: none */
     int64_t eos_ids[PGI_MAX_EOS];
     int32_t n_eos; /* 0: nothing ends the text early */
-    /* A setting of generation_config.json that changes what HF's greedy generate() says and that we do not follow;
+    /* A setting of generation_config.json that changes the text of HF's greedy generate() and that we do not follow;
      * NULL: none. Static storage. */
     const char *unfollowed_setting;
     json_t *resolved; /* config.json with every default filled in; owned */
     const pgi_memory *memory;
 } pgi_config;
 
-/*
- * use_bidirectional_attention is readable but has no effect: in HF it only chooses the attention kernel's own mask, and
- * PaliGemma always passes one (prefix full, suffix causal).
- */
-
 /* Reads `folder`/config.json and, when there, generation_config.json. On error *out needs no free. */
 pg_status pgi_config_load(const pgi_memory *memory, const char *folder, pgi_config *out);
 void pgi_config_free(pgi_config *config);
 
-/* Keys that HF knows under two names (image_token_id and image_token_index, torch_dtype and dtype, rope_scaling and
- * rope_parameters) are found under both. */
-/* The node of a dotted key ("text_config.hidden_size"; "" is the whole), or NULL. Borrowed. */
+/* The node of a dotted key ("text_config.hidden_size"; "" is the whole), or NULL. Borrowed. Keys that HF knows under
+ * two names are found under both: image_token_id and image_token_index, torch_dtype and dtype, rope_scaling and
+ * rope_parameters. */
 const json_t *pgi_config_field(const pgi_config *config, const char *key);
 
 #endif

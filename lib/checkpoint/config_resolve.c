@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "checkpoint/json_field.h"
+
 enum { MAX_LABELS = 4096 };
 
 typedef struct field_default {
@@ -181,49 +183,46 @@ static pg_status set_defaults(const char *path, json_t *object, const field_defa
     return PG_OK;
 }
 
-static pg_status wrong(const char *path, const char *section, const char *key, const json_t *node,
-                       const char *expected) {
-    char found[PGI_JSON_DESCRIPTION];
-    return pgi_error(PG_ERROR_FORMAT, "%s: %s%s: found %s, expected %s", path, section, key,
-                     pgi_json_describe(node, found, sizeof found), expected);
+static pg_status wrong(const pgi_json_section *raw, const char *key, const json_t *node, const char *expected) {
+    return pgi_json_field_wrong_node(raw, PG_ERROR_FORMAT, key, node, expected);
 }
 
 /* id2label and label2id: two labels unless the file says otherwise (the num_labels property). */
-static pg_status set_labels(const char *path, const char *section, const json_t *raw, json_t *out) {
-    const json_t *labels = json_object_get(out, "id2label"), *count = json_object_get(raw, "num_labels");
+static pg_status set_labels(const pgi_json_section *raw, json_t *out) {
+    const json_t *labels = json_object_get(out, "id2label"), *count = pgi_json_field(raw, "num_labels");
     json_int_t n = 2;
-    if (is_set(labels) && !json_is_object(labels)) return wrong(path, section, "id2label", labels, "an object or null");
+    if (is_set(labels) && !json_is_object(labels)) return wrong(raw, "id2label", labels, "an object or null");
     if (count) {
         if (!json_is_integer(count) || json_integer_value(count) < 0 || json_integer_value(count) > MAX_LABELS)
-            return wrong(path, section, "num_labels", count, "an integer from 0 to 4096");
+            return wrong(raw, "num_labels", count, "an integer from 0 to 4096");
         n = json_integer_value(count);
     }
     if (is_set(labels) && (!count || json_object_size(labels) == (size_t)n)) return PG_OK;
     json_t *id2label = json_object(), *label2id = json_object();
-    pg_status status = id2label && label2id ? PG_OK : no_memory(path);
+    pg_status status = id2label && label2id ? PG_OK : no_memory(raw->path);
     for (json_int_t i = 0; i < n && status >= 0; i++) {
         char id[24], label[32];
         snprintf(id, sizeof id, "%d", (int)i);
         snprintf(label, sizeof label, "LABEL_%d", (int)i);
-        status = set_new(path, id2label, id, json_string(label));
-        if (status >= 0) status = set_new(path, label2id, label, json_integer(i));
+        status = set_new(raw->path, id2label, id, json_string(label));
+        if (status >= 0) status = set_new(raw->path, label2id, label, json_integer(i));
     }
     if (status < 0) {
         json_decref(id2label);
         json_decref(label2id);
         return status;
     }
-    status = set_new(path, out, "id2label", id2label);
-    pg_status second = set_new(path, out, "label2id", label2id);
+    status = set_new(raw->path, out, "id2label", id2label);
+    pg_status second = set_new(raw->path, out, "label2id", label2id);
     return status < 0 ? status : second;
 }
 
 /* What every config class does: the fields' defaults, the file's values over them, the common rules.
- * `section` is "" or "text_config." or "vision_config.". */
-static pg_status resolve_section(const char *path, const char *section, const field_default *defaults,
-                                 const json_t *raw, json_t *out) {
-    json_t *object = (json_t *)(uintptr_t)raw; /* iterating does not change it */
-    int is_text = strcmp(section, "text_config.") == 0;
+ * raw: the whole, or its text_config or vision_config. */
+static pg_status resolve_section(const pgi_json_section *raw, const field_default *defaults, json_t *out) {
+    const char *path = raw->path;
+    json_t *object = (json_t *)(uintptr_t)raw->object; /* iterating does not change it */
+    int is_text = strcmp(raw->prefix, "text_config.") == 0;
     PGI_TRY(set_defaults(path, out, common_defaults));
     PGI_TRY(set_defaults(path, out, defaults));
     for (void *at = json_object_iter(object); at; at = json_object_iter_next(object, at)) {
@@ -234,25 +233,27 @@ static pg_status resolve_section(const char *path, const char *section, const fi
         }
         if (json_object_set(out, key, json_object_iter_value(at)) != 0) return no_memory(path);
     }
-    json_t *torch_dtype = json_object_get(raw, "torch_dtype");
+    json_t *torch_dtype = json_object_get(raw->object, "torch_dtype");
     if (!is_set(json_object_get(out, "dtype")) && is_set(torch_dtype) &&
         json_object_set(out, "dtype", torch_dtype) != 0)
         return no_memory(path);
-    if (is_set(json_object_get(raw, "per_layer_config")))
+    if (pgi_json_field_is_set(raw, "per_layer_config"))
         return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "%s: %sper_layer_config: layers that differ from each other are not supported", path, section);
-    return set_labels(path, section, raw, out);
+                         "%s: %sper_layer_config: layers that differ from each other are not supported", path,
+                         raw->prefix);
+    return set_labels(raw, out);
 }
 
 /* rope_parameters, from itself or from the older rope_scaling and rope_theta. */
-static pg_status resolve_rope(const char *path, const json_t *raw, json_t *out) {
-    const json_t *given = json_object_get(raw, "rope_scaling");
+static pg_status resolve_rope(const pgi_json_section *raw, json_t *out) {
+    const char *path = raw->path;
+    const json_t *given = pgi_json_field(raw, "rope_scaling");
     const char *name = "rope_scaling";
     if (!is_set(given) || (json_is_object(given) && json_object_size(given) == 0)) {
-        given = json_object_get(raw, "rope_parameters");
+        given = pgi_json_field(raw, "rope_parameters");
         name = "rope_parameters";
     }
-    if (is_set(given) && !json_is_object(given)) return wrong(path, "text_config.", name, given, "an object or null");
+    if (is_set(given) && !json_is_object(given)) return wrong(raw, name, given, "an object or null");
     json_t *rope = is_set(given) ? json_copy((json_t *)(uintptr_t)given) : json_object();
     PGI_TRY(set_new(path, out, "rope_parameters", rope));
     if (json_is_object(json_object_get(rope, "full_attention")) ||
@@ -260,7 +261,8 @@ static pg_status resolve_rope(const char *path, const json_t *raw, json_t *out) 
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: text_config.%s: RoPE parameters per layer type are not supported",
                          path, name);
 
-    json_t *theta = json_object_get(raw, "rope_theta"), *partial = json_object_get(raw, "partial_rotary_factor");
+    json_t *theta = json_object_get(raw->object, "rope_theta");
+    json_t *partial = json_object_get(raw->object, "partial_rotary_factor");
     if (!json_object_get(rope, "rope_theta"))
         PGI_TRY(set_new(path, rope, "rope_theta", theta ? json_incref(theta) : json_real(10000.0)));
     if (is_set(partial) && !json_object_get(rope, "partial_rotary_factor"))
@@ -269,16 +271,18 @@ static pg_status resolve_rope(const char *path, const json_t *raw, json_t *out) 
         json_t *type = json_object_get(rope, "type");
         PGI_TRY(set_new(path, rope, "rope_type", type ? json_incref(type) : json_string("default")));
     }
-    const json_t *type = json_object_get(rope, "rope_type");
-    if (!json_is_string(type)) return wrong(path, "text_config.rope_parameters.", "rope_type", type, "a string");
-    if (strcmp(json_string_value(type), "default") != 0)
+    const pgi_json_section made = {path, "text_config.rope_parameters.", rope};
+    const char *type = pgi_json_field_text(&made, "rope_type");
+    if (!type) return pgi_json_field_wrong(&made, PG_ERROR_FORMAT, "rope_type", "a string");
+    if (strcmp(type, "default") != 0)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: text_config.%s: found RoPE scaling \"%.40s\", expected \"default\"",
-                         path, name, json_string_value(type));
+                         path, name, type);
     return PG_OK;
 }
 
 /* Gemma 2: even layers slide. Names of older versions are replaced (remap_legacy_layer_types). */
-static pg_status resolve_layer_types(const char *path, json_t *out) {
+static pg_status resolve_layer_types(const pgi_json_section *raw, json_t *out) {
+    const char *path = raw->path;
     json_t *types = json_object_get(out, "layer_types");
     if (!is_set(types)) {
         /* Before the count is known to be sane: an absurd one is refused when the field itself is read. */
@@ -292,7 +296,7 @@ static pg_status resolve_layer_types(const char *path, json_t *out) {
             }
         return set_new(path, out, "layer_types", types);
     }
-    if (!json_is_array(types)) return wrong(path, "text_config.", "layer_types", types, "an array or null");
+    if (!json_is_array(types)) return wrong(raw, "layer_types", types, "an array or null");
     json_t *renamed = json_copy(types);
     PGI_TRY(set_new(path, out, "layer_types", renamed));
     for (size_t i = 0; i < json_array_size(renamed); i++) {
@@ -305,11 +309,11 @@ static pg_status resolve_layer_types(const char *path, json_t *out) {
 }
 
 /* The part of config.json, or `absent` as an object when it is not there. */
-static pg_status read_section(const char *path, const char *key, const json_t *raw, const field_default *absent,
-                              json_t **out) {
-    json_t *given = json_object_get(raw, key);
+static pg_status read_section(const pgi_json_section *raw, const char *key, const field_default *absent, json_t **out) {
+    const char *path = raw->path;
+    json_t *given = json_object_get(raw->object, key);
     *out = NULL;
-    if (is_set(given) && !json_is_object(given)) return wrong(path, "", key, given, "an object or null");
+    if (is_set(given) && !json_is_object(given)) return wrong(raw, key, given, "an object or null");
     if (is_set(given)) {
         *out = json_incref(given);
         return PG_OK;
@@ -325,37 +329,37 @@ static pg_status read_section(const char *path, const char *key, const json_t *r
 }
 
 /* The model_type of a part, `standard` when it names none. */
-static pg_status read_model_type(const char *path, const char *key, const json_t *raw, const char *standard,
-                                 const char **out) {
-    const json_t *type = json_object_get(raw, "model_type");
-    *out = type ? json_string_value(type) : standard;
-    return *out ? PG_OK : wrong(path, key, "model_type", type, "a string");
+static pg_status read_model_type(const pgi_json_section *raw, const char *standard, const char **out) {
+    *out = pgi_json_field(raw, "model_type") ? pgi_json_field_text(raw, "model_type") : standard;
+    return *out ? PG_OK : pgi_json_field_wrong(raw, PG_ERROR_FORMAT, "model_type", "a string");
 }
 
-static pg_status resolve_text(const char *path, const json_t *raw, json_t *out) {
+static pg_status resolve_text(const pgi_json_section *raw, json_t *out) {
+    const char *path = raw->path;
     const char *type;
-    PGI_TRY(read_model_type(path, "text_config.", raw, "gemma", &type));
+    PGI_TRY(read_model_type(raw, "gemma", &type));
     int is_gemma2 = strcmp(type, "gemma2") == 0;
     if (!is_gemma2 && strcmp(type, "gemma") != 0)
         return pgi_error(PG_ERROR_UNSUPPORTED,
                          "%s: text_config.model_type: found \"%.40s\", expected \"gemma\" or \"gemma2\"", path, type);
-    PGI_TRY(resolve_section(path, "text_config.", is_gemma2 ? gemma2_defaults : gemma_defaults, raw, out));
+    PGI_TRY(resolve_section(raw, is_gemma2 ? gemma2_defaults : gemma_defaults, out));
     PGI_TRY(set_new(path, out, "model_type", json_string(type)));
-    PGI_TRY(resolve_rope(path, raw, out));
-    if (is_gemma2) return resolve_layer_types(path, out);
+    PGI_TRY(resolve_rope(raw, out));
+    if (is_gemma2) return resolve_layer_types(raw, out);
     /* Gemma 1 reads hidden_act alone (a hidden_activation beside it is kept and unused), where "gelu" means the tanh
      * form. */
     const char *act = json_string_value(json_object_get(out, "hidden_act"));
     return act && strcmp(act, "gelu") == 0 ? set_new(path, out, "hidden_act", json_string("gelu_pytorch_tanh")) : PG_OK;
 }
 
-static pg_status resolve_vision(const char *path, const json_t *raw, json_t *out) {
+static pg_status resolve_vision(const pgi_json_section *raw, json_t *out) {
+    const char *path = raw->path;
     const char *type;
-    PGI_TRY(read_model_type(path, "vision_config.", raw, "siglip_vision_model", &type));
+    PGI_TRY(read_model_type(raw, "siglip_vision_model", &type));
     if (strcmp(type, "siglip_vision_model") != 0)
         return pgi_error(PG_ERROR_UNSUPPORTED,
                          "%s: vision_config.model_type: found \"%.40s\", expected \"siglip_vision_model\"", path, type);
-    PGI_TRY(resolve_section(path, "vision_config.", siglip_defaults, raw, out));
+    PGI_TRY(resolve_section(raw, siglip_defaults, out));
     return set_new(path, out, "model_type", json_string(type));
 }
 
@@ -379,6 +383,7 @@ static pg_status set_derived(const char *path, json_t *top, json_t *vision, json
 
 pg_status pgi_config_resolve(const char *path, const json_t *raw, json_t **out) {
     json_t *raw_vision = NULL, *raw_text = NULL, *top = json_object(), *vision = json_object(), *text = json_object();
+    const pgi_json_section whole = {path, "", raw};
     pg_status status;
     const char *type;
     *out = NULL;
@@ -386,12 +391,12 @@ pg_status pgi_config_resolve(const char *path, const json_t *raw, json_t **out) 
         status = no_memory(path);
         goto done;
     }
-    PGI_GOTO(read_model_type(path, "", raw, "paligemma", &type), done);
+    PGI_GOTO(read_model_type(&whole, "paligemma", &type), done);
     if (strcmp(type, "paligemma") != 0) {
         status = pgi_error(PG_ERROR_UNSUPPORTED, "%s: model_type: found \"%.40s\", expected \"paligemma\"", path, type);
         goto done;
     }
-    if (is_set(json_object_get(raw, "quantization_config"))) {
+    if (pgi_json_field_is_set(&whole, "quantization_config")) {
         const char *method =
             json_string_value(json_object_get(json_object_get(raw, "quantization_config"), "quant_method"));
         status = pgi_error(
@@ -400,12 +405,12 @@ pg_status pgi_config_resolve(const char *path, const json_t *raw, json_t **out) 
             path, method ? method : "?");
         goto done;
     }
-    PGI_GOTO(read_section(path, "vision_config", raw, absent_vision, &raw_vision), done);
-    PGI_GOTO(read_section(path, "text_config", raw, absent_text, &raw_text), done);
-    PGI_GOTO(resolve_section(path, "", paligemma_defaults, raw, top), done);
+    PGI_GOTO(read_section(&whole, "vision_config", absent_vision, &raw_vision), done);
+    PGI_GOTO(read_section(&whole, "text_config", absent_text, &raw_text), done);
+    PGI_GOTO(resolve_section(&whole, paligemma_defaults, top), done);
     PGI_GOTO(set_new(path, top, "model_type", json_string("paligemma")), done);
-    PGI_GOTO(resolve_vision(path, raw_vision, vision), done);
-    PGI_GOTO(resolve_text(path, raw_text, text), done);
+    PGI_GOTO(resolve_vision(&(pgi_json_section){path, "vision_config.", raw_vision}, vision), done);
+    PGI_GOTO(resolve_text(&(pgi_json_section){path, "text_config.", raw_text}, text), done);
     PGI_GOTO(set_derived(path, top, vision, text), done);
     if (json_object_set(top, "vision_config", vision) != 0 || json_object_set(top, "text_config", text) != 0) {
         status = no_memory(path);

@@ -2,8 +2,8 @@
  * Reads a checkpoint as pg_model_open() does, and writes it with quantized matrices. The bytes depend on the source
  * alone: order, padding and checksums are fixed, so that one conversion can be compared with another.
  *
- * A weight file is written behind the room for its header, which comes last, when the checksums are known; config.json
- * is the last file of all. Until then nothing there opens.
+ * The header of a weight file is written last, into space that was left for it, when the checksums are known.
+ * config.json is the last file of all: until it is there nothing opens.
  */
 #include "checkpoint/convert.h"
 
@@ -12,6 +12,8 @@
 #include <string.h>
 
 #include "base/atomic_folder.h"
+#include "base/crc32.h"
+#include "base/shape.h"
 #include "checkpoint/config.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
@@ -164,8 +166,9 @@ static pg_status add_key(pgi_buffer *text, const char *prefix, const char *name)
 }
 
 static pg_status add_shape(pgi_buffer *text, const int64_t *shape, int32_t n_dims) {
-    for (int32_t i = 0; i < n_dims; i++) PGI_TRY(pgi_buffer_printf(text, "%s%lld", i ? "," : "[", (long long)shape[i]));
-    return pgi_buffer_append(text, "]", 1);
+    char list[PGI_SHAPE_TEXT];
+    pgi_shape_text(n_dims, shape, ",", list);
+    return pgi_buffer_append(text, list, strlen(list));
 }
 
 static pg_status add_metadata(const converter *c, uint32_t file, pgi_buffer *text) {
@@ -214,7 +217,7 @@ static pg_status make_header(const converter *c, uint32_t file, pgi_buffer *text
     uint32_t crc;
     char digits[9];
     for (int i = 0; i < 8; i++) text->data[i] = (uint8_t)(size >> (8 * i));
-    if (!pgi_header_crc32(text->data + 8, (size_t)size, &at, &crc))
+    if (!pgi_quantized_store_header_crc32(text->data + 8, (size_t)size, &at, &crc))
         return pgi_error(PG_ERROR_INTERNAL, "a header without header_crc32");
     snprintf(digits, sizeof digits, "%08x", crc);
     memcpy(text->data + 8 + at, digits, 8);
@@ -252,7 +255,7 @@ static pg_status write_vector(converter *c, const pgi_atomic_file *file, uint64_
     const int64_t n = tensor_elements(it->tensor), most = (int64_t)(c->chunk_bytes / sizeof(float));
     for (int64_t i = 0; i < n;) {
         int64_t end = i + most < n ? i + most : n;
-        pgi_stored_to_f32(it->tensor, i, end, (float *)c->chunk);
+        pgi_stored_tensor_to_f32(it->tensor, i, end, (float *)c->chunk);
         PGI_TRY(
             write_chunk(c, file, begin, it, c->chunk, (uint64_t)i * sizeof(float), (size_t)(end - i) * sizeof(float)));
         i = end;

@@ -63,11 +63,11 @@ static pg_status expand_user(const pgi_memory *memory, const char *text, pgi_buf
     } else { /* a service without an environment */
         struct passwd entry, *found = NULL;
         size_t size = 16384;
-        char *room = pgi_alloc(memory, size, 1);
-        if (!room) return PG_ERROR_MEMORY;
-        int failed = getpwuid_r(getuid(), &entry, room, size, &found);
+        char *block = pgi_alloc(memory, size, 1);
+        if (!block) return PG_ERROR_MEMORY;
+        int failed = getpwuid_r(getuid(), &entry, block, size, &found);
         pg_status status = append_text(out, failed || !found || !entry.pw_dir ? "~" : entry.pw_dir);
-        pgi_free(memory, room);
+        pgi_free(memory, block);
         PGI_TRY(status);
     }
     while (out->size > 0 && out->data[out->size - 1] == '/') out->data[--out->size] = '\0';

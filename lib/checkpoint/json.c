@@ -9,7 +9,7 @@
 pg_status pgi_json_parse(const char *path, const void *data, size_t size, json_t **out) {
     json_error_t error;
     *out = NULL;
-    /* Two values under one key are refused: whichever one we took, some other reader takes the other. */
+    /* Two values under one key are refused: two readers might take different ones. */
     json_t *node = json_loadb(data ? data : "", size, JSON_REJECT_DUPLICATES, &error);
     if (!node) {
         if (json_error_code(&error) == json_error_out_of_memory)
@@ -48,7 +48,7 @@ static pg_status dump_leaf(const json_t *node, size_t flags, pgi_buffer *out) {
     return PG_OK;
 }
 
-/* With as few digits as read back as the same value: 1e-06 as "1e-6", not "9.9999999999999995e-7". */
+/* With the fewest digits that read back as the same value: 1e-06 as "1e-6", not "9.9999999999999995e-7". */
 static pg_status dump_real(const json_t *node, pgi_buffer *out) {
     for (size_t digits = 15; digits < 17; digits++) {
         char text[64];

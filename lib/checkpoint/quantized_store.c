@@ -5,10 +5,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
+#include "base/crc32.h"
 #include "base/parallel.h"
-#include "checkpoint/json.h"
+#include "checkpoint/json_field.h"
 
 enum { CHUNK = 4 << 20, MAX_CONFIG = 64 << 20 };
 
@@ -18,11 +18,7 @@ const char *pgi_weights_name(int32_t weights) {
     return weights >= PG_WEIGHTS_STORED && weights <= PG_WEIGHTS_INT4 ? weights_names[weights] : NULL;
 }
 
-uint32_t pgi_crc32(uint32_t crc, const void *data, size_t size) {
-    return size ? (uint32_t)crc32_z(crc, data, size) : crc; /* (zlib starts anew for NULL) */
-}
-
-int pgi_header_crc32(const void *text, size_t size, size_t *at, uint32_t *out) {
+int pgi_quantized_store_header_crc32(const void *text, size_t size, size_t *at, uint32_t *out) {
     static const char key[] = "\"header_crc32\":\"";
     uint8_t size_bytes[8];
     const char *found = memmem(text, size, key, sizeof key - 1);
@@ -38,19 +34,16 @@ int pgi_header_crc32(const void *text, size_t size, size_t *at, uint32_t *out) {
     return 1;
 }
 
-static pg_status damaged(const char *path, const char *key, const json_t *node, const char *expected) {
-    char found[PGI_JSON_DESCRIPTION];
-    return pgi_error(PG_ERROR_FORMAT, "%s: __metadata__: %s: found %s, expected %s", path, key,
-                     pgi_json_describe(node, found, sizeof found), expected);
+static pgi_json_section metadata_of(const pgi_tensor_file_info *file) {
+    return (pgi_json_section){file->path, "__metadata__: ", file->metadata};
 }
 
 /* Eight lower-case hexadecimal digits. */
-static pg_status read_crc32(const char *path, const json_t *metadata, const char *key, uint32_t *out) {
-    const json_t *node = json_object_get(metadata, key);
-    const char *text = json_string_value(node);
+static pg_status read_crc32(const pgi_json_section *metadata, const char *key, uint32_t *out) {
+    const char *text = pgi_json_field_text(metadata, key);
     *out = 0;
     if (!text || strlen(text) != 8 || strspn(text, "0123456789abcdef") != 8)
-        return damaged(path, key, node, "8 hexadecimal digits");
+        return pgi_json_field_wrong(metadata, PG_ERROR_FORMAT, key, "8 hexadecimal digits");
     *out = (uint32_t)strtoul(text, NULL, 16);
     return PG_OK;
 }
@@ -60,16 +53,16 @@ typedef struct store_header {
     uint32_t config_crc32;
 } store_header;
 
-/* What holds for a whole file. The version comes first: a newer one may have changed all the rest. */
+/* The entries for the whole file. The version comes first: a newer one may have changed all others. */
 static pg_status read_header(const pgi_tensor_file_info *file, store_header *out) {
     *out = (store_header){0};
-    const char *format = json_string_value(json_object_get(file->metadata, "format"));
+    const pgi_json_section metadata = metadata_of(file);
+    const char *format = pgi_json_field_text(&metadata, "format");
     if (!format || strcmp(format, PGI_STORE_FORMAT) != 0) return PG_OK;
 
-    const json_t *node = json_object_get(file->metadata, "layout_version");
-    const char *text = json_string_value(node);
+    const char *text = pgi_json_field_text(&metadata, "layout_version");
     if (!text || !*text || *text == '0' || strlen(text) > 9 || strspn(text, "0123456789") != strlen(text))
-        return damaged(file->path, "layout_version", node, "a whole number of 1 or more");
+        return pgi_json_field_wrong(&metadata, PG_ERROR_FORMAT, "layout_version", "a whole number of 1 or more");
     if (atoi(text) > PGI_QUANTIZED_VERSION)
         return pgi_error(PG_ERROR_UNSUPPORTED,
                          "%s: found quantized weights of layout version %s, expected at most version %d: the folder "
@@ -78,8 +71,8 @@ static pg_status read_header(const pgi_tensor_file_info *file, store_header *out
 
     uint32_t said, found;
     size_t at;
-    PGI_TRY(read_crc32(file->path, file->metadata, "header_crc32", &said));
-    if (!pgi_header_crc32(file->header, file->header_size, &at, &found))
+    PGI_TRY(read_crc32(&metadata, "header_crc32", &said));
+    if (!pgi_quantized_store_header_crc32(file->header, file->header_size, &at, &found))
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: found no \"header_crc32\":\"%08x\" without spaces in the header, expected one: it was "
                          "rewritten since the conversion",
@@ -90,15 +83,14 @@ static pg_status read_header(const pgi_tensor_file_info *file, store_header *out
                          "conversion",
                          file->path, found, said);
 
-    node = json_object_get(file->metadata, "weights");
-    text = json_string_value(node);
-    if (!text) return damaged(file->path, "weights", node, "int8 or int4");
+    text = pgi_json_field_text(&metadata, "weights");
+    if (!text) return pgi_json_field_wrong(&metadata, PG_ERROR_FORMAT, "weights", "int8 or int4");
     for (int32_t i = PG_WEIGHTS_INT8; i <= PG_WEIGHTS_INT4; i++)
         if (strcmp(text, weights_names[i]) == 0) out->weights = i;
     if (!out->weights)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: __metadata__: weights: found \"%.40s\", expected int8 or int4",
                          file->path, text);
-    return read_crc32(file->path, file->metadata, "config_crc32", &out->config_crc32);
+    return read_crc32(&metadata, "config_crc32", &out->config_crc32);
 }
 
 /* "[2,3]" to the shape of 2 to 8 sizes of at least 1. */
@@ -129,19 +121,20 @@ static size_t blocks_bytes(int32_t dtype, int32_t n_dims, const int64_t *shape) 
 
 static pg_status read_tensor(const pgi_tensor_file_info *file, int32_t weights, pgi_buffer *key,
                              pgi_stored_tensor *tensor) {
+    const pgi_json_section metadata = metadata_of(file);
     key->size = 0;
     PGI_TRY(pgi_buffer_printf(key, "crc32:%s", tensor->name));
-    PGI_TRY(read_crc32(file->path, file->metadata, (const char *)key->data, &tensor->crc32));
+    PGI_TRY(read_crc32(&metadata, (const char *)key->data, &tensor->crc32));
     key->size = 0;
     PGI_TRY(pgi_buffer_printf(key, "shape:%s", tensor->name));
-    const json_t *node = json_object_get(file->metadata, (const char *)key->data);
-    if (!node) return PG_OK;
+    if (!pgi_json_field(&metadata, (const char *)key->data)) return PG_OK;
 
     int32_t dtype = pgi_blocks_of_weights(weights), n_dims;
     int64_t shape[8];
-    const char *text = json_string_value(node);
+    const char *text = pgi_json_field_text(&metadata, (const char *)key->data);
     if (!text || !read_shape(text, shape, &n_dims))
-        return damaged(file->path, (const char *)key->data, node, "2 to 8 sizes such as [1152,4304]");
+        return pgi_json_field_wrong(&metadata, PG_ERROR_FORMAT, (const char *)key->data,
+                                    "2 to 8 sizes such as [1152,4304]");
     size_t bytes = blocks_bytes(dtype, n_dims, shape);
     if (tensor->dtype != PGI_DTYPE_U8 || tensor->n_bytes != bytes)
         return pgi_error(PG_ERROR_FORMAT,
@@ -211,7 +204,7 @@ static pg_status verify_tensor(const pgi_run *run, const pgi_stored_tensor *tens
     uint32_t crc = n ? crcs[0] : 0;
     for (int64_t i = 1; i < n; i++) {
         size_t left = tensor->n_bytes - (size_t)i * CHUNK;
-        crc = (uint32_t)crc32_combine(crc, crcs[i], (z_off_t)(left < CHUNK ? left : CHUNK));
+        crc = pgi_crc32_combine(crc, crcs[i], left < CHUNK ? left : CHUNK);
     }
     if (crc != tensor->crc32)
         return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found data with checksum %08x, expected %08x: it is damaged",

@@ -1,12 +1,11 @@
 /*
  * Quantized weights in safetensors files, as pg_model_convert() writes them: docs/FORMATS.md. A quantized matrix is a
- * U8 tensor of blocks (kernels/quantized.h); what a reader has to know besides stands in "__metadata__", strings by
- * name:
+ * U8 tensor of blocks (kernels/quantized.h). What else a reader needs is in "__metadata__", strings by name:
  *
  *     format           "libpaligemma"
  *     layout_version   "1": PGI_QUANTIZED_VERSION, of the blocks and of these entries
  *     weights          "int8" or "int4"
- *     config_crc32     of config.json, as it was converted
+ *     config_crc32     of config.json at the conversion
  *     header_crc32     of the 8 bytes of size and the header, these 8 digits taken as 00000000
  *     shape:TENSOR     "[1152,3,14,14]": of a tensor that was quantized
  *     crc32:TENSOR     of the data of every tensor
@@ -26,11 +25,9 @@ static inline int32_t pgi_blocks_of_weights(int32_t weights) { /* PG_WEIGHTS_INT
 /* "stored", "int8", "int4"; NULL for other numbers. */
 const char *pgi_weights_name(int32_t weights);
 
-/* CRC-32 of zlib, PNG and Python's zlib.crc32(), going on from `crc` (0: the beginning). */
-uint32_t pgi_crc32(uint32_t crc, const void *data, size_t size);
-/* header_crc32 of a header: `text`, `size` bytes of JSON, has `"header_crc32":"........"`; *at: of these 8 digits.
- * 0: it has not. */
-int pgi_header_crc32(const void *text, size_t size, size_t *at, uint32_t *out);
+/* header_crc32 of a header, `size` bytes of JSON with `"header_crc32":"........"` in them; *at: where these 8 digits
+ * stand. 0: there are none. */
+int pgi_quantized_store_header_crc32(const void *text, size_t size, size_t *at, uint32_t *out);
 
 /* Reads the metadata of converted files and gives their tensors dtype, shape and crc32; other files stay as they are.
  * *weights: PG_WEIGHTS_*. Headers alone are read. PG_ERROR_UNSUPPORTED: a newer layout, an unknown kind of weights;

@@ -160,7 +160,7 @@ static pg_status check_layout(const tensor_file *file, pgi_stored_tensor *tensor
 /* Maps files->files[index] and appends its tensors. */
 static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
     tensor_file *file = &files->files[index];
-    PGI_TRY(pgi_mapping_open(file->path, &file->mapping));
+    PGI_TRY(pgi_mapping_init(file->path, &file->mapping));
     const uint8_t *bytes = file->mapping.data;
     size_t size = file->mapping.size;
     files->n_bytes += size;
@@ -230,7 +230,7 @@ static const char *base_name(const char *path) {
     return slash ? slash + 1 : path;
 }
 
-/* Sorts by name. A name that lies in several shards is the one that the index names. */
+/* Sorts by name. Of a name in several shards the one that the index names is kept. */
 static pg_status sort_tensors(pgi_tensor_files *files, const json_t *weight_map) {
     pgi_stored_tensor *t = files->tensors;
     size_t n_kept = 0;
@@ -317,7 +317,7 @@ static pg_status look_for(const pgi_tensor_files *files, const char *name, int *
     return PG_OK;
 }
 
-/* No safetensors: says what lies there instead, as far as people meet it. */
+/* No safetensors: names what is there instead, for the formats that people meet. */
 static pg_status explain_missing(const pgi_tensor_files *files) {
     int has_adapter, has_pickle, has_pickle_index;
     PGI_TRY(look_for(files, "adapter_model.safetensors", &has_adapter));

@@ -1,6 +1,6 @@
 /*
- * The safetensors files of a checkpoint folder, mapped: model.safetensors, or
- * the shards named by model.safetensors.index.json. Nothing is copied.
+ * The safetensors files of a checkpoint folder, mapped: model.safetensors, or the shards named by
+ * model.safetensors.index.json. Nothing is copied.
  */
 #ifndef PGI_CHECKPOINT_SAFETENSORS_H
 #define PGI_CHECKPOINT_SAFETENSORS_H
@@ -27,10 +27,11 @@ typedef struct pgi_stored_tensor {
 typedef struct pgi_tensor_files pgi_tensor_files;
 
 /*
- * Maps the files and checks their headers as the safetensors crate does (header at most 100 MB, tensors dense and in
- * bounds, sizes that fit shape and dtype, no holes), the index too, without touching the data.
- * Both there: model.safetensors wins, as in transformers. Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _LIMIT,
- * _UNSUPPORTED (adapters, pickled weights), _MEMORY.
+ * Maps the files and checks their headers and the index, without touching the data. The headers are checked as the
+ * safetensors crate does: at most 100 MB, tensors dense and in bounds, sizes that fit shape and dtype, no holes. When
+ * both are there, model.safetensors wins, as in transformers.
+ *
+ * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _LIMIT, _UNSUPPORTED (adapters, pickled weights), _MEMORY.
  */
 pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, pgi_tensor_files **out);
 void pgi_tensor_files_close(pgi_tensor_files **files); /* NULL inside is fine */

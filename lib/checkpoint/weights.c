@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/float16.h"
+#include "base/shape.h"
 #include "checkpoint/quantized_store.h"
 
 typedef enum part { PART_VISION, PART_PROJECTOR, PART_TEXT, PART_HEAD } part;
@@ -76,7 +77,7 @@ static int same_contents(const pgi_stored_tensor *a, const pgi_stored_tensor *b)
            memcmp(a->data, b->data, a->n_bytes) == 0;
 }
 
-/* Sorts the names, and measures the arena: every 1-d tensor has room, so it is bounded by the files. */
+/* Sorts the names, and measures the arena: every 1-d tensor is counted, so it is bounded by the files. */
 static pg_status collect_names(const pgi_memory *memory, binder *b, size_t *n_floats) {
     size_t n = pgi_tensor_files_count(b->files), n_kept = 0;
     *n_floats = 0;
@@ -126,13 +127,6 @@ static pg_status missing(const binder *b, part where, const char *rest, const ch
                      part_prefix[where], rest, expected);
 }
 
-static void write_shape(int n_dims, const int64_t *shape, char *text, size_t size) {
-    size_t at = (size_t)snprintf(text, size, "[");
-    for (int i = 0; i < n_dims && at < size; i++)
-        at += (size_t)snprintf(text + at, size - at, i ? ", %lld" : "%lld", (long long)shape[i]);
-    if (at < size) snprintf(text + at, size - at, "]");
-}
-
 /* What no role takes: PG_ERROR_UNSUPPORTED. */
 static pg_status wrong_dtype(const binder *b, const pgi_stored_tensor *tensor) {
     pgi_tensor_file_info file = pgi_tensor_files_file(b->files, tensor->file_index);
@@ -147,8 +141,8 @@ static pg_status wrong_dtype(const binder *b, const pgi_stored_tensor *tensor) {
 /* The tensor `rest` of a part, of exactly this shape; a size of -1 is free (and at least 1). Counts it. */
 static pg_status take(binder *b, part where, const char *rest, int may_be_blocks, int n_dims, const int64_t *shape,
                       const pgi_stored_tensor **out) {
-    char expected[120], found[200];
-    write_shape(n_dims, shape, expected, sizeof expected);
+    char expected[PGI_SHAPE_TEXT], found[PGI_SHAPE_TEXT];
+    pgi_shape_text(n_dims, shape, ", ", expected);
     pgi_stored_tensor *tensor = find(b, where, rest);
     if (!tensor) return missing(b, where, rest, expected);
     int blocks = pgi_dtype_is_blocks(tensor->dtype);
@@ -160,11 +154,10 @@ static pg_status take(binder *b, part where, const char *rest, int may_be_blocks
                          tensor->file, tensor->name, tensor->dtype_name);
     int fits = tensor->n_dims == n_dims;
     for (int i = 0; i < n_dims && fits; i++) fits = shape[i] < 0 ? tensor->shape[i] > 0 : tensor->shape[i] == shape[i];
-    if (!fits) {
-        write_shape(tensor->n_dims, tensor->shape, found, sizeof found);
+    if (!fits)
         return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found shape %s, expected %s as config.json says",
-                         tensor->file, tensor->name, found, expected);
-    }
+                         tensor->file, tensor->name, pgi_shape_text(tensor->n_dims, tensor->shape, ", ", found),
+                         expected);
     if (!tensor->used) {
         uint64_t n = 1; /* bounded by the bytes of the file */
         for (int i = 0; i < n_dims; i++) n *= (uint64_t)tensor->shape[i];
@@ -184,7 +177,7 @@ static pg_status take_matrix(binder *b, part where, const char *rest, int64_t ro
     return PG_OK;
 }
 
-void pgi_stored_to_f32(const pgi_stored_tensor *tensor, int64_t begin, int64_t end, float *out) {
+void pgi_stored_tensor_to_f32(const pgi_stored_tensor *tensor, int64_t begin, int64_t end, float *out) {
     const uint8_t *data = tensor->data;
     for (int64_t i = begin; i < end; i++) {
         if (tensor->dtype == PG_DTYPE_F32)
@@ -200,13 +193,13 @@ void pgi_stored_to_f32(const pgi_stored_tensor *tensor, int64_t begin, int64_t e
 static pg_status take_vector(binder *b, part where, const char *rest, int64_t n, const float **out) {
     const pgi_stored_tensor *tensor;
     PGI_TRY(take(b, where, rest, 0, 1, &n, &tensor));
-    size_t room = ((size_t)n + 15) / 16 * 16; /* each starts on a cache line */
-    if (room > (size_t)(b->vectors_end - b->vectors))
+    size_t taken = ((size_t)n + 15) / 16 * 16; /* each starts on a cache line */
+    if (taken > (size_t)(b->vectors_end - b->vectors))
         return pgi_error(PG_ERROR_INTERNAL, "%s: tensor %s: no room for %lld values", tensor->file, tensor->name,
                          (long long)n);
-    pgi_stored_to_f32(tensor, 0, n, b->vectors);
+    pgi_stored_tensor_to_f32(tensor, 0, n, b->vectors);
     *out = b->vectors;
-    b->vectors += room;
+    b->vectors += taken;
     b->out->n_bytes_copied += (size_t)n * sizeof(float);
     return PG_OK;
 }

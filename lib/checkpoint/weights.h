@@ -1,7 +1,6 @@
 /*
- * The weights by their role, bound from tensor names in any of the three key
- * layouts (docs/ARCHITECTURE.md). Matrices point into the mapped files; vectors
- * (biases, norms) are small and become f32 once.
+ * The weights by their role, bound from tensor names in any of the three key layouts (docs/ARCHITECTURE.md). Matrices
+ * point into the mapped files; vectors (biases, norms) are small and become f32 once.
  */
 #ifndef PGI_CHECKPOINT_WEIGHTS_H
 #define PGI_CHECKPOINT_WEIGHTS_H
@@ -67,11 +66,11 @@ pg_status pgi_weights_bind(const pgi_memory *memory, const pgi_run *run, pgi_con
 void pgi_weights_free(pgi_weights *weights);
 
 /* Elements begin .. end of a tensor of dtype F32, BF16 or F16. */
-void pgi_stored_to_f32(const pgi_stored_tensor *tensor, int64_t begin, int64_t end, float *out);
+void pgi_stored_tensor_to_f32(const pgi_stored_tensor *tensor, int64_t begin, int64_t end, float *out);
 
-/* Calls `visit` for each matrix that int8 and int4 quantize, in order: the embedding and the head (once when
- * they are one; what `visit` makes of *matrix holds for both), the patches, the linear layers of encoder, projector and
- * decoder. The position embedding is none of them. Ends with the first error. */
+/* Calls `visit` for each matrix that int8 and int4 quantize, in order: the embedding and the head (once when they are
+ * the same; then a changed *matrix holds for both), the patches, the linear layers of encoder, projector and decoder.
+ * The position embedding is not quantized. Stops at the first error. */
 typedef pg_status (*pgi_matrix_fn)(void *context, pgi_matrix *matrix);
 pg_status pgi_weights_each_matrix(pgi_weights *weights, const pgi_config *config, pgi_matrix_fn visit, void *context);
 

@@ -56,7 +56,7 @@ static int32_t find_in_tiff(const uint8_t *data, size_t size) {
     size_t at = tiff_u32(&t, data + 4);
     if (at > size || size - at < 2) return NOT_FOUND;
     uint32_t n = tiff_u16(&t, data + at);
-    uint64_t total = 0; /* bytes of the values outside the directory: more than the file has is a lie */
+    uint64_t total = 0; /* bytes of the values outside the directory; more than the file has: damaged */
     at += 2;
     for (uint32_t i = 0; i < n && size - at >= 12; i++, at += 12) {
         const uint8_t *entry = data + at;

@@ -1,6 +1,6 @@
 /*
- * Images: PNG and JPEG bytes or camera buffers to 8-bit RGB as Pillow's
- * Image.open(f).convert("RGB") gives it, bit for bit.
+ * Images: PNG and JPEG bytes or camera buffers to 8-bit RGB as Pillow's Image.open(f).convert("RGB") gives it, bit for
+ * bit.
  */
 #ifndef PGI_IMAGE_IMAGE_H
 #define PGI_IMAGE_IMAGE_H

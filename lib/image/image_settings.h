@@ -1,6 +1,6 @@
 /*
- * The image settings of preprocessor_config.json, or of image_processor in
- * processor_config.json (HF: SiglipImageProcessor), and what they do to an image.
+ * The image settings of preprocessor_config.json, or of image_processor in processor_config.json (HF:
+ * SiglipImageProcessor).
  */
 #ifndef PGI_IMAGE_IMAGE_SETTINGS_H
 #define PGI_IMAGE_IMAGE_SETTINGS_H

@@ -1,15 +1,18 @@
+/*
+ * One call of the processor: counts the images of each row, makes ids and pixels, and stacks the rows (HF:
+ * PaliGemmaProcessor.__call__).
+ */
 #include "processor/batch.h"
 
 #include <string.h>
 
 #include "image/image.h"
 #include "image/preprocess.h"
-#include "processor/big_vision.h"
-#include "processor/layout.h"
+#include "processor/layout_big_vision.h"
 #include "processor/truncation.h"
 
-/* Image tokens of one row, and the length that padding may give it: far more than any context, few enough to be built.
- * A folder's own pad_to_multiple_of must not take the machine's memory. */
+/* Most image tokens of one row, and most tokens that padding may give it: far beyond any context. A folder's own
+ * pad_to_multiple_of must not take the machine's memory. */
 enum { MAX_ROW_TOKENS = 1 << 24 };
 
 typedef struct batch_encoder {
@@ -66,7 +69,7 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
 
 /* ---- how many images each row has ---- */
 
-/* The rows' own `<image>` say it: what else was said must agree. */
+/* The number of `<image>` in each prompt counts; what the caller says must agree. */
 static pg_status check_placed(const batch_encoder *e) {
     const pg_batch *batch = e->batch;
     int64_t total = 0;
@@ -167,9 +170,8 @@ static pg_status tokenize_row(batch_encoder *e, int32_t r, int64_t *n_prefix, in
     int open = (e->options->flags & PG_ENCODE_OPEN_SUFFIX) != 0, has_suffix = batch->n_suffixes > 0;
     pgi_text prompt = prompt_of(batch, r), suffix = suffix_of(batch, r);
     if (e->options->mode == PG_MODE_BIG_VISION) {
-        PGI_TRY(pgi_big_vision_layout(e->layout.tokenizer, e->layout.n_image_tokens, (int32_t)row->n_images,
-                                      prompt.data, prompt.size, has_suffix ? suffix.data : NULL, suffix.size, open,
-                                      &e->ids, n_prefix));
+        pgi_big_vision_row texts = {(int32_t)row->n_images, prompt, has_suffix ? suffix : (pgi_text){0}, open};
+        PGI_TRY(pgi_layout_big_vision(&e->layout, &texts, &e->ids, n_prefix));
     } else {
         PGI_TRY(pgi_layout_prefix(&e->layout, prompt, row->n_images, &e->ids, &row->events));
         *n_prefix = (int64_t)(e->ids.size - begin);

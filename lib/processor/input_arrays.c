@@ -1,7 +1,8 @@
-/* pg_inputs from the caller's own arrays: every shape and number is looked at before it is copied. */
+/* pg_inputs from the caller's own arrays: every shape and number is checked before it is copied. */
 #include <math.h>
 #include <string.h>
 
+#include "base/shape.h"
 #include "processor/inputs.h"
 
 static const char *dtype_name(int32_t dtype) {
@@ -9,34 +10,12 @@ static const char *dtype_name(int32_t dtype) {
     return dtype >= PG_DTYPE_F32 && dtype <= PG_DTYPE_I64 ? names[dtype] : names[0];
 }
 
-/* "[2, 300]" into `text`. */
-static const char *shape_text(const pg_tensor *tensor, char text[100]) {
-    static const char digits[] = "0123456789";
-    size_t at = 0;
-    text[at++] = '[';
-    for (int32_t i = 0; i < tensor->n_dims; i++) {
-        char number[24];
-        size_t n = 0;
-        uint64_t value = (uint64_t)tensor->shape[i];
-        if (i > 0) {
-            text[at++] = ',';
-            text[at++] = ' ';
-        }
-        if (tensor->shape[i] < 0) {
-            text[at++] = '-';
-            value = 0 - value;
-        }
-        do number[n++] = digits[value % 10];
-        while (value /= 10);
-        while (n) text[at++] = number[--n];
-    }
-    text[at++] = ']';
-    text[at] = 0;
-    return text;
+static const char *shape_text(const pg_tensor *tensor, char text[PGI_SHAPE_TEXT]) {
+    return pgi_shape_text(tensor->n_dims, tensor->shape, ", ", text);
 }
 
 static pg_status check_tensor(const char *name, const pg_tensor *tensor, int32_t dtype, int32_t n_dims) {
-    char shape[100];
+    char shape[PGI_SHAPE_TEXT];
     if (tensor->dtype != dtype)
         return pgi_error(PG_ERROR_ARGUMENT, "%s: found dtype %d (%s), expected %d (%s)", name, tensor->dtype,
                          dtype_name(tensor->dtype), dtype, dtype_name(dtype));
@@ -53,7 +32,7 @@ static pg_status check_tensor(const char *name, const pg_tensor *tensor, int32_t
 /* An i64 array with a number for each token; `like` (`like_name`) says B and T. */
 static pg_status check_numbers(const char *name, const pg_tensor *tensor, const char *like_name,
                                const pg_tensor *like) {
-    char found[100], wanted[100];
+    char found[PGI_SHAPE_TEXT], wanted[PGI_SHAPE_TEXT];
     pg_tensor expected = *like;
     expected.n_dims = 2;
     PGI_TRY(check_tensor(name, tensor, PG_DTYPE_I64, 2));
@@ -135,7 +114,7 @@ static pg_status copy_tensor(const pgi_memory *memory, const pg_tensor *tensor, 
 }
 
 static pg_status add_pixels(const pg_tensor *pixels, pg_inputs *inputs) {
-    char shape[100];
+    char shape[PGI_SHAPE_TEXT];
     PGI_TRY(check_tensor("pixel_values", pixels, PG_DTYPE_F32, 4));
     int64_t height = pixels->shape[2], width = pixels->shape[3];
     if (pixels->shape[1] != 3 || height != width || width > INT16_MAX)

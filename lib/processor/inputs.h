@@ -1,5 +1,7 @@
-/* What the processor built, or the caller gave, and the model is fed: a batch of rows. The public handle is this
- * struct. */
+/*
+ * The inputs of the model: a batch of rows, built by the processor or given by the caller. The public handle is this
+ * struct.
+ */
 #ifndef PGI_PROCESSOR_INPUTS_H
 #define PGI_PROCESSOR_INPUTS_H
 
@@ -10,8 +12,8 @@
 /* In labels: no label (HF: torch.nn.CrossEntropyLoss, ignore_index). */
 enum { PGI_NO_LABEL = -100 };
 
-/* One row. Its tokens are first_token .. first_token + n_tokens of the T of the batch, the rest is padding; of them
- * the last n_suffix are causal (token type 1), those before see each other. */
+/* One row. Its tokens are first_token .. first_token + n_tokens of the T of the batch, the rest is padding. The last
+ * n_suffix of them are causal (token type 1); those before see each other. */
 typedef struct pgi_row {
     int64_t first_token, n_tokens, n_suffix;
     int64_t n_truncated;           /* tokens lost to truncation */

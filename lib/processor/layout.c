@@ -1,3 +1,4 @@
+/* `<image>` x N, bos, prompt and newline to ids, and the suffix; HF: PaliGemmaProcessor. */
 #include "processor/layout.h"
 
 #include <string.h>
@@ -57,20 +58,21 @@ static pg_status check_utf8(pgi_text text, const char *name) {
                      (unsigned)(uint8_t)text.data[valid]);
 }
 
-/* The parts by their ids, so that nothing in the prompt can be taken for one of them. */
-static pg_status prefix_literal(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_buffer *text,
-                                pgi_id_list *out) {
+/* Images and bos by their ids; prompt and newline are one text. */
+static pg_status prefix_by_ids(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_buffer *text,
+                               pgi_id_list *out) {
     int64_t image = pgi_tokenizer_special(layout->tokenizer, PGI_TOKEN_IMAGE);
     for (int64_t i = 0; i < n_images * layout->n_image_tokens; i++) PGI_TRY(pgi_id_list_push(out, image));
     PGI_TRY(pgi_id_list_push(out, pgi_tokenizer_special(layout->tokenizer, PGI_TOKEN_BOS)));
     PGI_TRY(pgi_buffer_append(text, prompt.data, prompt.size));
     PGI_TRY(pgi_buffer_append(text, "\n", 1));
-    return pgi_tokenizer_encode(layout->tokenizer, (const char *)text->data, text->size, 1, out);
+    return pgi_tokenizer_encode(layout->tokenizer, (const char *)text->data, text->size,
+                                layout->literal ? PGI_LITERAL : PGI_PARSED, out);
 }
 
 /* HF tokenizes the whole as one string: a newline that ends the prompt and the layout's own can become one piece. */
-static pg_status prefix_parsed(const pgi_layout *layout, const char *bos, pgi_text prompt, int64_t n_images,
-                               pgi_buffer *text, pgi_id_list *out, uint32_t *events) {
+static pg_status prefix_as_text(const pgi_layout *layout, const char *bos, pgi_text prompt, int64_t n_images,
+                                pgi_buffer *text, pgi_id_list *out, uint32_t *events) {
     size_t cut = 0;
     if (layout->placed) {
         cut = bos_offset(prompt);
@@ -82,7 +84,18 @@ static pg_status prefix_parsed(const pgi_layout *layout, const char *bos, pgi_te
     PGI_TRY(pgi_buffer_append(text, bos, strlen(bos)));
     PGI_TRY(pgi_buffer_append(text, prompt.data + cut, prompt.size - cut));
     PGI_TRY(pgi_buffer_append(text, "\n", 1));
-    return pgi_tokenizer_encode(layout->tokenizer, (const char *)text->data, text->size, 0, out);
+    return pgi_tokenizer_encode(layout->tokenizer, (const char *)text->data, text->size, PGI_PARSED, out);
+}
+
+/* Whether images and bos have the same ids whatever the prompt is. A literal prompt never touches them. A parsed one
+ * does when the tokenizer has a longer token that begins with them (such as `<bos>a`), or a bos that takes white space
+ * along: then the whole must be tokenized as one text, as HF does. */
+static int goes_by_ids(const pgi_layout *layout) {
+    const pgi_tokenizer *t = layout->tokenizer;
+    if (layout->literal) return 1;
+    return !layout->placed &&
+           pgi_added_tokens_stands_alone(&t->added, &t->vocab, pgi_tokenizer_special(t, PGI_TOKEN_IMAGE)) &&
+           pgi_added_tokens_stands_alone(&t->added, &t->vocab, pgi_tokenizer_special(t, PGI_TOKEN_BOS));
 }
 
 pg_status pgi_layout_prefix(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_id_list *out,
@@ -94,8 +107,8 @@ pg_status pgi_layout_prefix(const pgi_layout *layout, pgi_text prompt, int64_t n
     if (!bos) return pgi_error(PG_ERROR_UNSUPPORTED, "the tokenizer has no bos token");
     PGI_TRY(check_utf8(prompt, "prompt"));
     pgi_buffer_init(&text, out->memory);
-    pg_status status = layout->literal ? prefix_literal(layout, prompt, n_images, &text, out)
-                                       : prefix_parsed(layout, bos, prompt, n_images, &text, out, events);
+    pg_status status = goes_by_ids(layout) ? prefix_by_ids(layout, prompt, n_images, &text, out)
+                                           : prefix_as_text(layout, bos, prompt, n_images, &text, out, events);
     pgi_buffer_free(&text);
     if (status >= 0 && out->size > 0) {
         const char *last = pgi_tokenizer_piece(tokenizer, out->data[out->size - 1]);
@@ -113,13 +126,13 @@ pg_status pgi_layout_suffix(const pgi_layout *layout, pgi_text suffix, int open,
     if (!eos && !open) return pgi_error(PG_ERROR_UNSUPPORTED, "the tokenizer has no eos token");
     PGI_TRY(check_utf8(suffix, "suffix"));
     if (layout->literal) {
-        PGI_TRY(pgi_tokenizer_encode(tokenizer, suffix.data, suffix.size, 1, out));
+        PGI_TRY(pgi_tokenizer_encode(tokenizer, suffix.data, suffix.size, PGI_LITERAL, out));
         return open ? PG_OK : pgi_id_list_push(out, eos_id);
     }
     pgi_buffer_init(&text, out->memory);
     pg_status status = pgi_buffer_append(&text, suffix.data, suffix.size);
     if (status >= 0 && !open) status = pgi_buffer_append(&text, eos, strlen(eos));
-    if (status >= 0) status = pgi_tokenizer_encode(tokenizer, (const char *)text.data, text.size, 0, out);
+    if (status >= 0) status = pgi_tokenizer_encode(tokenizer, (const char *)text.data, text.size, PGI_PARSED, out);
     pgi_buffer_free(&text);
     return status;
 }

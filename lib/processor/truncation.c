@@ -1,3 +1,4 @@
+/* Cutting the ids of a row to max_length. */
 #include "processor/truncation.h"
 
 #include <string.h>
@@ -38,8 +39,8 @@ static pg_status lengths(const pgi_truncation *t, int64_t n_prefix, int64_t n_su
     return PG_OK;
 }
 
-/* Takes out of the n tokens at `at`, from the last one on, up to `n_out` that may go, the first `n_from` and the kept
- * ids apart. Returns how many are left. */
+/* Removes up to n_out of the n tokens at `at`, from the last one on, but never an image token or bos. Returns how many
+ * are left. */
 static int64_t drop(const pgi_truncation *t, int64_t *at, int64_t n, int64_t n_out) {
     int64_t write = n;
     for (int64_t i = n; i-- > 0;) {

@@ -19,7 +19,7 @@ typedef struct pgi_truncation {
 } pgi_truncation;
 
 /* The last n_prefix + n_suffix of `ids` are the row: a prefix (images, bos, prompt, newline) and a suffix (0: none).
- * Takes away what is too much and adds PG_ROW_TRUNCATED, _CUT_EOS and _CUT_NEWLINE to *events. */
+ * Removes the tokens beyond max_length and adds PG_ROW_TRUNCATED, _TRUNCATED_EOS and _TRUNCATED_NEWLINE to *events. */
 pg_status pgi_truncate(const pgi_truncation *truncation, pgi_id_list *ids, int64_t *n_prefix, int64_t *n_suffix,
                        uint32_t *events);
 

@@ -1,3 +1,7 @@
+/*
+ * The added tokens of a tokenizer, and cutting a text at them with a tree of bytes (HF: tokenizers,
+ * added_vocabulary.rs).
+ */
 #include "tokenizer/added_tokens.h"
 
 #include <string.h>
@@ -18,15 +22,6 @@ void pgi_added_tokens_free(pgi_added_tokens *tokens) {
     *tokens = (pgi_added_tokens){.memory = tokens->memory};
 }
 
-/* A larger copy of an array, the rest zero; the old one is released. */
-static void *grown(const pgi_memory *memory, void *old, size_t n, size_t capacity, size_t size) {
-    void *data = pgi_alloc_zero(memory, capacity, size);
-    if (!data) return NULL;
-    if (n) memcpy(data, old, n * size);
-    pgi_free(memory, old);
-    return data;
-}
-
 const pgi_added_token *pgi_added_tokens_of(const pgi_added_tokens *tokens, int64_t id) {
     if (id < 0 || (uint64_t)id >= tokens->n_ids || !tokens->by_id[id]) return NULL;
     return &tokens->data[tokens->by_id[id] - 1];
@@ -40,14 +35,14 @@ void pgi_added_tokens_set_control(pgi_added_tokens *tokens, int64_t id) {
     if (id >= 0 && (uint64_t)id < tokens->n_ids) tokens->special[id] |= PGI_LITERAL_CONTROL;
 }
 
-static pg_status grow_ids(pgi_added_tokens *tokens, size_t n) {
-    uint32_t *by_id = grown(tokens->memory, tokens->by_id, tokens->n_ids, n, sizeof *by_id);
-    if (!by_id) return PG_ERROR_MEMORY;
-    tokens->by_id = by_id;
-    uint8_t *special = grown(tokens->memory, tokens->special, tokens->n_ids, n, 1);
-    if (!special) return PG_ERROR_MEMORY;
-    tokens->special = special;
-    tokens->n_ids = n;
+/* Both arrays have n_ids elements; when only the first could grow, its new room is not counted. */
+static pg_status grow_ids(pgi_added_tokens *tokens, size_t needed) {
+    size_t n = tokens->n_ids, capacity = n, same = n;
+    PGI_TRY(pgi_grow(tokens->memory, &tokens->by_id, &capacity, needed, sizeof *tokens->by_id));
+    PGI_TRY(pgi_grow(tokens->memory, &tokens->special, &same, needed, sizeof *tokens->special));
+    memset(tokens->by_id + n, 0, (capacity - n) * sizeof *tokens->by_id);
+    memset(tokens->special + n, 0, (capacity - n) * sizeof *tokens->special);
+    tokens->n_ids = capacity;
     return PG_OK;
 }
 
@@ -62,15 +57,9 @@ pg_status pgi_added_tokens_add(pgi_added_tokens *tokens, pgi_vocab *vocab, const
         id = (int64_t)vocab->n;
         PGI_TRY(pgi_vocab_put(vocab, vocab->n, text, size, file, "added tokens"));
     }
-    if ((size_t)id >= tokens->n_ids) PGI_TRY(grow_ids(tokens, (size_t)id + 1 + (size_t)id / 2));
+    if ((size_t)id >= tokens->n_ids) PGI_TRY(grow_ids(tokens, (size_t)id + 1));
     if (!tokens->by_id[id]) {
-        if (tokens->n == tokens->capacity) {
-            size_t capacity = tokens->capacity ? tokens->capacity * 2 : 64;
-            pgi_added_token *data = grown(tokens->memory, tokens->data, tokens->n, capacity, sizeof *data);
-            if (!data) return PG_ERROR_MEMORY;
-            tokens->data = data;
-            tokens->capacity = capacity;
-        }
+        PGI_TRY(pgi_grow(tokens->memory, &tokens->data, &tokens->capacity, tokens->n + 1, sizeof *tokens->data));
         tokens->by_id[id] = (uint32_t)++tokens->n;
     }
     tokens->data[tokens->by_id[id] - 1] = (pgi_added_token){.id = id, .flags = flags};
@@ -88,14 +77,8 @@ static int32_t child_of(const pgi_trie *trie, int32_t node, uint8_t byte) {
 
 static pg_status trie_add(const pgi_memory *memory, pgi_trie *trie, const uint8_t *text, size_t size, int32_t token) {
     int32_t node = 0;
-    if (trie->n + size + 1 > trie->capacity) {
-        size_t capacity = (trie->n + size + 1) * 2;
-        if (capacity > INT32_MAX) return pgi_error(PG_ERROR_LIMIT, "added tokens of more than 1 GiB");
-        pgi_trie_node *nodes = grown(memory, trie->nodes, trie->n, capacity, sizeof *nodes);
-        if (!nodes) return PG_ERROR_MEMORY;
-        trie->nodes = nodes;
-        trie->capacity = capacity;
-    }
+    if (trie->n + size >= INT32_MAX / 2) return pgi_error(PG_ERROR_LIMIT, "added tokens of more than 1 GiB");
+    PGI_TRY(pgi_grow(memory, &trie->nodes, &trie->capacity, trie->n + size + 1, sizeof *trie->nodes));
     if (trie->n == 0) trie->nodes[trie->n++] = (pgi_trie_node){.token = -1};
     for (size_t i = 0; i < size; i++) {
         int32_t next = child_of(trie, node, text[i]);
@@ -113,7 +96,7 @@ static pg_status trie_add(const pgi_memory *memory, pgi_trie *trie, const uint8_
     return PG_OK;
 }
 
-pg_status pgi_replace_spaces(const char *text, size_t size, pgi_buffer *out) {
+pg_status pgi_added_tokens_replace_spaces(const char *text, size_t size, pgi_buffer *out) {
     while (size) {
         const char *space = memchr(text, ' ', size);
         size_t n = space ? (size_t)(space - text) : size;
@@ -137,7 +120,7 @@ pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *voc
         const char *content = pgi_vocab_text(vocab, (size_t)token->id, &size);
         if (token->flags.normalized && replace_spaces) {
             text.size = 0;
-            PGI_GOTO(pgi_replace_spaces(content, size, &text), done);
+            PGI_GOTO(pgi_added_tokens_replace_spaces(content, size, &text), done);
             content = (const char *)text.data;
             size = text.size;
         }
@@ -161,6 +144,17 @@ static int32_t match(const pgi_trie *trie, const uint8_t *text, size_t size, siz
         }
     }
     return found;
+}
+
+int pgi_added_tokens_stands_alone(const pgi_added_tokens *tokens, const pgi_vocab *vocab, int64_t id) {
+    const pgi_added_token *token = pgi_added_tokens_of(tokens, id);
+    if (!token || token->flags.normalized || token->flags.lstrip || token->flags.rstrip) return 0;
+    size_t size;
+    const char *text = pgi_vocab_text(vocab, (size_t)id, &size);
+    int32_t node = 0;
+    for (size_t i = 0; i < size; i++)
+        if (!(node = child_of(&tokens->raw, node, (uint8_t)text[i]))) return 0;
+    return tokens->raw.nodes[node].child == 0;
 }
 
 /* White_Space of the Unicode character database: \s of Rust's regex. */
@@ -199,7 +193,7 @@ pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie 
             continue;
         }
         const pgi_added_token *token = &tokens->data[found];
-        at = end; /* white space that rstrip takes is searched all the same, as HF does */
+        at = end; /* HF too searches the white space that rstrip takes */
         if (tokens->special[token->id] & literal) continue;
         int strips = literal != PGI_LITERAL_CONTROL; /* sentencepiece's pieces do not */
         if (strips && token->flags.lstrip) {

@@ -1,6 +1,6 @@
 /*
- * Added tokens as HF's `tokenizers` keeps and finds them (tokenizer/added_vocabulary.rs): pieces that
- * are cut out of the text before the model sees it, the leftmost first and the longest of those.
+ * Added tokens as HF's `tokenizers` keeps and finds them (tokenizer/added_vocabulary.rs): pieces that are cut out of
+ * the text before the model sees it, the leftmost first, and the longest where several begin.
  */
 #ifndef PGI_TOKENIZER_ADDED_TOKENS_H
 #define PGI_TOKENIZER_ADDED_TOKENS_H
@@ -23,9 +23,9 @@ typedef struct pgi_added_token {
 enum {
     PGI_PARSED = 0,  /* none: HF's default */
     PGI_LITERAL = 1, /* the special ones (PG_ENCODE_LITERAL) */
-    /* As sentencepiece alone reads a text: plain are control pieces, unk, and special tokens that its model has not,
-     * such as `<image>`; `<mask>` is found, which is special for HF and user-defined there. Runs of spaces that are
-     * pieces are found too, and no token takes white space along. */
+    /* As sentencepiece alone reads a text. Plain: control pieces, unk, and special tokens that its model does not have,
+     * such as `<image>`. Found: user-defined pieces (`<mask>`, which HF calls special) and runs of spaces that are
+     * pieces. No token takes white space along. */
     PGI_LITERAL_CONTROL = 2
 };
 
@@ -73,11 +73,16 @@ pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *voc
 typedef pg_status (*pgi_part_fn)(void *user, const pgi_added_token *token, const char *text, size_t size);
 
 /* Cuts `text` at the tokens of `trie` (tokens->raw or tokens->normalized). literal: PGI_PARSED, PGI_LITERAL or
- * PGI_LITERAL_CONTROL; tokens that are plain characters by it are passed over. */
+ * PGI_LITERAL_CONTROL; tokens that are plain characters by it are not cut out. */
 pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie *trie, const char *text, size_t size,
                                  int literal, pgi_part_fn part, void *user);
 
+/* 1 when the text of a token, at the start of a text that is parsed, always becomes this token and nothing more,
+ * whatever follows: it is found before spaces are replaced, takes no white space along, and no longer token begins with
+ * it. */
+int pgi_added_tokens_stands_alone(const pgi_added_tokens *tokens, const pgi_vocab *vocab, int64_t id);
+
 /* Appends `text` to `out`, each ' ' as U+2581. */
-pg_status pgi_replace_spaces(const char *text, size_t size, pgi_buffer *out);
+pg_status pgi_added_tokens_replace_spaces(const char *text, size_t size, pgi_buffer *out);
 
 #endif

@@ -1,3 +1,7 @@
+/*
+ * Byte pair encoding by sentencepiece: makes a model of vocabulary and merges after checking that it gives the same ids
+ * as the list of merges; otherwise bpe_list.c does the work.
+ */
 #include "tokenizer/bpe.h"
 
 #include <string.h>
@@ -16,7 +20,7 @@ struct pgi_bpe {
 
 static int is_char(const char *text, size_t size) { return size > 0 && pgi_utf8_char_size(text, size) == size; }
 
-/* What is found out about the pieces before a sentencepiece model is made of them. */
+/* Facts about the pieces, for the checks before a sentencepiece model is made of them. */
 typedef struct plan {
     const pgi_vocab *vocab;
     size_t n_pieces;
@@ -90,7 +94,7 @@ static int bytes_complete(plan *p) {
     return 1;
 }
 
-/* To sentencepiece byte pieces and unk are only an output; HF may merge them. */
+/* sentencepiece only outputs byte pieces and unk; HF may merge them. */
 static int bytes_and_unk_unmerged(plan *p) {
     for (int byte = 0; p->use_bytes && byte < 256; byte++)
         if (p->byte_ids[byte] >= 0) p->loose[p->byte_ids[byte]] = 1;

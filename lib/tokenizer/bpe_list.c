@@ -1,3 +1,4 @@
+/* Byte pair encoding by the list of merges (HF: tokenizers, models/bpe/model.rs and word.rs). */
 #include "tokenizer/bpe_list.h"
 
 #include <stdio.h>

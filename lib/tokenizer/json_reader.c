@@ -1,4 +1,7 @@
-/* RFC 8259, strictly: valid UTF-8, no control characters in strings, no lone surrogates, no trailing commas. */
+/*
+ * Reads JSON by RFC 8259, strictly: valid UTF-8, no control characters in strings, no lone surrogates, no trailing
+ * commas.
+ */
 #include "tokenizer/json_reader.h"
 
 #include <string.h>

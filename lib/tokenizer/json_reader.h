@@ -1,6 +1,6 @@
 /*
- * A JSON reader that walks a document once without building a tree, for
- * tokenizer.json: PaliGemma's has 34 MB, of which a tree would take ten times as much memory.
+ * A JSON reader that walks a document once without building a tree, for tokenizer.json: PaliGemma's has 34 MB, and a
+ * tree of it would take ten times as much memory.
  */
 #ifndef PGI_TOKENIZER_JSON_READER_H
 #define PGI_TOKENIZER_JSON_READER_H

@@ -1,8 +1,6 @@
 /* The list of merges: growing it, and deriving it from a vocabulary (transformers 5.23: generate_merges). */
 #include "tokenizer/merges.h"
 
-#include <string.h>
-
 #include "base/utf8.h"
 
 void pgi_merges_init(pgi_merges *merges, const pgi_memory *memory) { *merges = (pgi_merges){.memory = memory}; }
@@ -13,16 +11,8 @@ void pgi_merges_free(pgi_merges *merges) {
 }
 
 pg_status pgi_merges_push(pgi_merges *merges, pgi_merge merge) {
-    if (merges->size == merges->capacity) {
-        size_t capacity = merges->capacity ? merges->capacity * 2 : 1024;
-        if (capacity > INT32_MAX) return pgi_error(PG_ERROR_LIMIT, "more than %d merges", INT32_MAX);
-        pgi_merge *data = pgi_alloc(merges->memory, capacity, sizeof *data);
-        if (!data) return PG_ERROR_MEMORY;
-        if (merges->size) memcpy(data, merges->data, merges->size * sizeof *data);
-        pgi_free(merges->memory, merges->data);
-        merges->data = data;
-        merges->capacity = capacity;
-    }
+    if (merges->size == INT32_MAX) return pgi_error(PG_ERROR_LIMIT, "more than %d merges", INT32_MAX);
+    PGI_TRY(pgi_grow(merges->memory, &merges->data, &merges->capacity, merges->size + 1, sizeof merge));
     merges->data[merges->size++] = merge;
     return PG_OK;
 }

@@ -1,3 +1,4 @@
+/* Reading and writing the protocol buffers of a sentencepiece model. */
 #include "tokenizer/spm_model.h"
 
 #include <string.h>

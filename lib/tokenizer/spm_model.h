@@ -1,8 +1,7 @@
 /*
- * The file format of sentencepiece: the protocol buffer ModelProto
- * (sentencepiece_model.proto), of which only the pieces concern us. Read and
- * checked here, so that no damaged file ever reaches the library; written here
- * for the models that bpe.c makes in memory.
+ * The file format of sentencepiece: the protocol buffer ModelProto (sentencepiece_model.proto), of which only the
+ * pieces are used. Read and checked here, so that no damaged file reaches sentencepiece; written here for the models
+ * that bpe.c makes in memory.
  */
 #ifndef PGI_TOKENIZER_SPM_MODEL_H
 #define PGI_TOKENIZER_SPM_MODEL_H

@@ -1,3 +1,4 @@
+/* Calls of the C++ library sentencepiece, with its exceptions caught. */
 #include "tokenizer/spm_wrapper.h"
 
 #include <cstdio>

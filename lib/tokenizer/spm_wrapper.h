@@ -1,7 +1,6 @@
 /*
- * sentencepiece behind C: the only place where C++ is spoken. No exception
- * leaves it and nothing is written to stderr (the models it is given are made by
- * bpe.c and sound, so sentencepiece finds nothing to complain about).
+ * sentencepiece behind a C interface: the only C++ in the library. No exception leaves it and nothing is written to
+ * stderr (the models it is given are made by bpe.c and sound, so sentencepiece finds nothing to complain about).
  */
 #ifndef PGI_TOKENIZER_SPM_WRAPPER_H
 #define PGI_TOKENIZER_SPM_WRAPPER_H
@@ -17,8 +16,8 @@ typedef struct pgi_spm pgi_spm;
 
 enum { PGI_SPM_OK = 0, PGI_SPM_MEMORY = 1, PGI_SPM_REFUSED = 2 };
 
-/* 0: another library of the process, such as TensorFlow's, exports protobuf too and was found first, so that
- * sentencepiece's calls of its own copy would end in that one and crash. Nothing here may be called then. */
+/* 0: another library of the process, such as TensorFlow's, exports protobuf too and was found first. sentencepiece's
+ * calls of its own copy would then end in that one and crash, so nothing here may be called. */
 int pgi_spm_usable(void);
 
 /* A serialized ModelProto. On failure *out is NULL and `reason` says why. */

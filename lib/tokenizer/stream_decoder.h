@@ -9,11 +9,8 @@
 pg_status pgi_tokenizer_decode(const pgi_tokenizer *tokenizer, const int64_t *ids, size_t n_ids, int skip_special,
                                pgi_buffer *out);
 
-/*
- * Decoding id by id; all that push and flush append equals pgi_tokenizer_decode() of all ids. A run of
- * byte pieces is held back until it ends: HF makes it text when it is valid UTF-8 as a whole, and U+FFFD
- * for each byte otherwise, so nothing of it is known before.
- */
+/* Decoding id by id; all that push and flush append equals pgi_tokenizer_decode() of all ids. A run of byte pieces is
+ * held back until it ends: HF decodes it when the whole is valid UTF-8, and else writes U+FFFD for each byte. */
 typedef struct pgi_stream_decoder {
     const pgi_tokenizer *tokenizer;
     int skip_special;

@@ -1,7 +1,7 @@
 /*
- * Text to ids and back as HF's `tokenizers` does it for Gemma: added tokens are cut out, spaces become
- * U+2581, added tokens marked `normalized` are cut out, the rest is byte pair encoded. Decoding is
- * Sequence[Replace(U+2581, " "), ByteFallback, Fuse].
+ * Text to ids and back as HF's `tokenizers` does it for Gemma: added tokens are cut out, spaces become U+2581, added
+ * tokens marked `normalized` are cut out, the rest is byte pair encoded. Decoding is Sequence[Replace(U+2581, " "),
+ * ByteFallback, Fuse].
  */
 #include "tokenizer/tokenizer.h"
 
@@ -38,7 +38,7 @@ static pg_status encode_raw(void *user, const pgi_added_token *token, const char
         return pgi_added_tokens_split(added, &added->normalized, text, size, e->literal, encode_normalized, user);
     pgi_buffer normalized;
     pgi_buffer_init(&normalized, &e->tokenizer->memory);
-    pg_status status = pgi_replace_spaces(text, size, &normalized);
+    pg_status status = pgi_added_tokens_replace_spaces(text, size, &normalized);
     if (status >= 0)
         status = pgi_added_tokens_split(added, &added->normalized, (const char *)normalized.data, normalized.size,
                                         e->literal, encode_normalized, user);
@@ -59,7 +59,7 @@ pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text,
     /* sentencepiece replaces spaces first, and so finds the pieces that are runs of them, longest first */
     pgi_buffer normalized;
     pgi_buffer_init(&normalized, &tokenizer->memory);
-    pg_status status = pgi_replace_spaces(text, size, &normalized);
+    pg_status status = pgi_added_tokens_replace_spaces(text, size, &normalized);
     if (status >= 0)
         status = pgi_added_tokens_split(added, &added->raw, (const char *)normalized.data, normalized.size, literal,
                                         encode_raw, &e);
@@ -71,7 +71,7 @@ int pgi_tokenizer_skips(const pgi_tokenizer *tokenizer, int64_t id) {
     const pgi_added_token *token = pgi_added_tokens_of(&tokenizer->added, id);
     size_t size;
     const char *text = pgi_vocab_text(&tokenizer->vocab, (size_t)id, &size);
-    /* HF looks up the text as the decoder gets it, which for these is not the token's own. */
+    /* HF looks up the text that the decoder gets, which for these tokens is not their own. */
     if (token && token->flags.normalized && tokenizer->replace_spaces && memchr(text, ' ', size)) return 0;
     return pgi_added_tokens_is_special(&tokenizer->added, id);
 }
@@ -92,10 +92,6 @@ int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece
 
 int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which) {
     return which >= 0 && which < PGI_N_SPECIALS ? tokenizer->specials[which] : -1;
-}
-
-int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id) {
-    return pgi_added_tokens_is_special(&tokenizer->added, id);
 }
 
 int32_t pgi_tokenizer_source(const pgi_tokenizer *tokenizer) { return tokenizer->source; }

@@ -1,8 +1,7 @@
 /*
- * The tokenizer as HF's GemmaTokenizer behaves: added tokens in the text are
- * parsed, the rest goes through sentencepiece. Where the folder has a tokenizer.json,
- * its BPE, which is the one HF reads, becomes a sentencepiece model in memory; otherwise
- * tokenizer.model does, with the merges that HF derives from it.
+ * The tokenizer as HF's GemmaTokenizer behaves: added tokens in the text are parsed, the rest goes through
+ * sentencepiece. HF reads tokenizer.json when the folder has one: its BPE then becomes a sentencepiece model in memory.
+ * Otherwise tokenizer.model does, with the merges that HF derives from it.
  */
 #ifndef PGI_TOKENIZER_TOKENIZER_H
 #define PGI_TOKENIZER_TOKENIZER_H
@@ -51,7 +50,6 @@ const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id);    
 int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece); /* -1: unknown */
 
 int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */
-int pgi_tokenizer_is_special(const pgi_tokenizer *tokenizer, int64_t id);
 
 const pgi_tokenizer_defaults *pgi_tokenizer_get_defaults(const pgi_tokenizer *tokenizer);
 /* 1: tokenizer.model, alone or with the same pieces as tokenizer.json; 2: tokenizer.json */

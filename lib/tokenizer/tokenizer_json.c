@@ -1,3 +1,4 @@
+/* Reads tokenizer.json: the large parts with json_reader.c, the small ones as trees of jansson. */
 #include "tokenizer/tokenizer_json.h"
 
 #include <string.h>

@@ -1,8 +1,8 @@
 /*
- * Makes a tokenizer of the files of a checkpoint folder as transformers 5.23 does:
- * PreTrainedTokenizerBase._from_pretrained (which file says which tokens are added),
- * TokenizersBackend.__init__ (their order, hence the ids of new ones), GemmaTokenizer.__init__
- * (model, normalizer, default names) and PaliGemmaProcessor.__init__ (<image>, <loc...>, <seg...>).
+ * Makes a tokenizer from the files of a checkpoint folder as transformers 5.23 does:
+ * PreTrainedTokenizerBase._from_pretrained (which file says which tokens are added), TokenizersBackend.__init__ (their
+ * order, hence the ids of new ones), GemmaTokenizer.__init__ (model, normalizer, default names) and
+ * PaliGemmaProcessor.__init__ (<image>, <loc...>, <seg...>).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,7 +102,7 @@ static pg_status read_token(const char *path, const char *key, const json_t *val
     return read_flag(path, value, "rstrip", 0, &out->flags.rstrip);
 }
 
-/* What a key of tokenizer_config.json is, special_tokens_map.json having the last word where it counts. */
+/* The value of a key of tokenizer_config.json; special_tokens_map.json, where it counts, overrides it. */
 static const json_t *setting(const sources *s, const char *key) {
     const json_t *value = json_object_get(s->map, key);
     return value ? value : json_object_get(s->config, key);
@@ -117,15 +117,7 @@ static int is_true(const json_t *value) {
 }
 
 static pg_status decoder_push(sources *s, token t) {
-    if (s->n_decoder == s->decoder_capacity) {
-        size_t capacity = s->decoder_capacity ? s->decoder_capacity * 2 : 64;
-        token *data = pgi_alloc(s->memory, capacity, sizeof *data);
-        if (!data) return PG_ERROR_MEMORY;
-        if (s->n_decoder) memcpy(data, s->decoder, s->n_decoder * sizeof *data);
-        pgi_free(s->memory, s->decoder);
-        s->decoder = data;
-        s->decoder_capacity = capacity;
-    }
+    PGI_TRY(pgi_grow(s->memory, &s->decoder, &s->decoder_capacity, s->n_decoder + 1, sizeof t));
     t.number = s->n_decoder;
     s->decoder[s->n_decoder++] = t;
     return PG_OK;
@@ -395,7 +387,7 @@ static pg_status add_tokens(const sources *s, pgi_tokenizer *tokenizer) {
     return add_processor_tokens(&a);
 }
 
-/* Refuses what would make other text of ids, or other ids of text. */
+/* Refuses settings that change the text of ids, or the ids of text. */
 static pg_status check_config(const sources *s) {
     if (json_is_true(setting(s, "clean_up_tokenization_spaces")) &&
         json_is_true(setting(s, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")))
@@ -406,7 +398,7 @@ static pg_status check_config(const sources *s) {
     return PG_OK;
 }
 
-/* *left: whether `key` names the left side, or else `saved`, tokenizer.json's word for it; untouched without either. */
+/* *left: 1 when `key` names the left side, or without it `saved`, the word in tokenizer.json; unchanged otherwise. */
 static pg_status read_side(const sources *s, const char *key, const json_t *saved, int *left) {
     const json_t *value = json_object_get(s->config, key);
     if (!value && json_is_string(saved)) *left = strcmp(json_string_value(saved), "Left") == 0;
@@ -417,15 +409,15 @@ static pg_status read_side(const sources *s, const char *key, const json_t *save
     return pgi_error(PG_ERROR_FORMAT, "%s: %s is \"%.60s\", expected \"left\" or \"right\"", s->config_path, key, side);
 }
 
-/* A length, or 0 where there is none, or one that HF takes for none (LARGE_INTEGER of tokenization_utils_base.py). */
+/* A length; 0 for none, and for those that HF treats as none (LARGE_INTEGER of tokenization_utils_base.py). */
 static int64_t length_of(const json_t *value) {
     double length = json_number_value(value);
     if (!(length >= 1 && length <= 1e20)) return 0;
     return length < 0x1p62 ? (int64_t)length : INT64_C(1) << 62;
 }
 
-/* HF: PreTrainedTokenizerBase.__init__, and TokenizersBackend.__init__ for what tokenizer.json was saved with: a
- * processor that was used in training leaves its lengths there. GemmaTokenizer pads on the left, others on the
+/* HF: PreTrainedTokenizerBase.__init__, and TokenizersBackend.__init__ for the settings that tokenizer.json was saved
+ * with: a processor that was used in training leaves its lengths there. GemmaTokenizer pads on the left, others on the
  * right. */
 static pg_status read_defaults(const sources *s, pgi_tokenizer_defaults *out) {
     const json_t *truncation = s->json.truncation, *padding = s->json.padding;
@@ -501,8 +493,8 @@ static int same_pieces(const pgi_vocab *model, const pgi_vocab *json) {
     return 1;
 }
 
-/* Special tokens that sentencepiece would not find in a text: those that its model has as another than a user-defined
- * piece or not at all; without the model, those with a role in the layout, which is what Gemma's has. */
+/* Marks special tokens that sentencepiece would read as plain text: bos, eos, pad, unk and <image>; and those that
+ * tokenizer.model, where it was read, does not have as USER_DEFINED pieces. */
 static void mark_control(const sources *s, pgi_tokenizer *tokenizer) {
     for (size_t id = 0; tokenizer->source == 1 && id < tokenizer->added.n_ids; id++) {
         int is_piece = id < s->model.n && s->types.data[id] == PGI_PIECE_USER_DEFINED;
@@ -597,7 +589,7 @@ pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder) {
     PGI_GOTO(read_defaults(&s, &tokenizer->defaults), done);
     tokenizer->replace_spaces = 1;
     if (s.has_json && !s.is_gemma) PGI_GOTO(check_pipeline(&s, tokenizer), done);
-    /* Where both are there HF reads tokenizer.json. They hold the same, unless someone mixed two models. */
+    /* HF reads tokenizer.json when both are there. They hold the same, unless someone mixed two models. */
     tokenizer->source = s.has_model && (!s.has_json || same_pieces(&s.model, &s.json.vocab)) ? 1 : 2;
     const char *file = s.has_json ? s.json_path : s.model_path;
     PGI_GOTO(copy_vocab(s.has_json ? &s.json.vocab : &s.model, &tokenizer->vocab, file), done);

@@ -1,3 +1,4 @@
+/* The vocabulary: one text with all pieces in it, a table by id, and a hash table that finds ids by their text. */
 #include "tokenizer/vocab.h"
 
 #include <string.h>
@@ -10,8 +11,7 @@ void pgi_vocab_init(pgi_vocab *vocab, const pgi_memory *memory) {
 void pgi_vocab_free(pgi_vocab *vocab) {
     if (!vocab->memory) return;
     pgi_buffer_free(&vocab->text);
-    pgi_free(vocab->memory, vocab->begin);
-    pgi_free(vocab->memory, vocab->size);
+    pgi_free(vocab->memory, vocab->pieces);
     pgi_free(vocab->memory, vocab->slots);
     *vocab = (pgi_vocab){.memory = vocab->memory};
 }
@@ -23,17 +23,16 @@ static uint32_t hash(const uint8_t *text, size_t size) {
     return (uint32_t)(h ^ h >> 29);
 }
 
-/* The slot that holds `text`, or the empty one where it belongs. Pieces lie all over memory, and most texts asked for
- * are none, so a piece is looked at only when its hash is the same. */
+/* The slot that holds `text`, or the empty one where it belongs. Pieces are spread over memory and most texts that are
+ * looked up are no pieces, so a piece is compared only when its hash is equal. */
 static size_t find_slot(const pgi_vocab *vocab, const uint8_t *text, size_t size, uint32_t h) {
     size_t mask = vocab->n_slots - 1;
     for (size_t i = h & mask;; i = (i + 1) & mask) {
         uint64_t entry = vocab->slots[i];
         if (!entry) return i;
         if (entry >> 32 != h) continue;
-        uint32_t id = (uint32_t)entry - 1;
-        if (vocab->size[id] == size && (size == 0 || memcmp(vocab->text.data + vocab->begin[id], text, size) == 0))
-            return i;
+        const pgi_vocab_piece *piece = &vocab->pieces[(uint32_t)entry - 1];
+        if (piece->size == size && (size == 0 || memcmp(vocab->text.data + piece->begin, text, size) == 0)) return i;
     }
 }
 
@@ -54,29 +53,8 @@ static pg_status grow_slots(pgi_vocab *vocab) {
 }
 
 static pg_status grow_ids(pgi_vocab *vocab, size_t n) {
-    if (n > vocab->capacity) {
-        size_t capacity = n < 1024 ? 1024 : n + n / 2;
-        uint32_t *begin = pgi_alloc(vocab->memory, capacity, sizeof *begin);
-        uint32_t *size = pgi_alloc(vocab->memory, capacity, sizeof *size);
-        if (!begin || !size) {
-            pgi_free(vocab->memory, begin);
-            pgi_free(vocab->memory, size);
-            return PG_ERROR_MEMORY;
-        }
-        if (vocab->n) {
-            memcpy(begin, vocab->begin, vocab->n * sizeof *begin);
-            memcpy(size, vocab->size, vocab->n * sizeof *size);
-        }
-        pgi_free(vocab->memory, vocab->begin);
-        pgi_free(vocab->memory, vocab->size);
-        vocab->begin = begin;
-        vocab->size = size;
-        vocab->capacity = capacity;
-    }
-    for (; vocab->n < n; vocab->n++) {
-        vocab->begin[vocab->n] = PGI_NO_PIECE;
-        vocab->size[vocab->n] = 0;
-    }
+    PGI_TRY(pgi_grow(vocab->memory, &vocab->pieces, &vocab->capacity, n, sizeof *vocab->pieces));
+    while (vocab->n < n) vocab->pieces[vocab->n++] = (pgi_vocab_piece){.begin = PGI_NO_PIECE};
     return PG_OK;
 }
 
@@ -95,14 +73,13 @@ pg_status pgi_vocab_put(pgi_vocab *vocab, uint64_t id, const void *text, size_t 
         return pgi_error(PG_ERROR_FORMAT, "%s: %s: the piece \"%.*s\" stands there twice, as %u and as %llu", file, key,
                          shown, (const char *)text, (uint32_t)vocab->slots[slot] - 1, (unsigned long long)id);
     if (id >= vocab->n) PGI_TRY(grow_ids(vocab, (size_t)id + 1));
-    if (vocab->begin[id] != PGI_NO_PIECE)
+    if (vocab->pieces[id].begin != PGI_NO_PIECE)
         return pgi_error(PG_ERROR_FORMAT, "%s: %s: the id %llu is both \"%.60s\" and \"%.*s\"", file, key,
                          (unsigned long long)id, pgi_vocab_text(vocab, (size_t)id, NULL), shown, (const char *)text);
     size_t begin = vocab->text.size;
     PGI_TRY(pgi_buffer_append(&vocab->text, text, size));
     PGI_TRY(pgi_buffer_append(&vocab->text, "", 1));
-    vocab->begin[id] = (uint32_t)begin;
-    vocab->size[id] = (uint32_t)size;
+    vocab->pieces[id] = (pgi_vocab_piece){(uint32_t)begin, (uint32_t)size};
     vocab->slots[slot] = (uint64_t)h << 32 | ((uint32_t)id + 1);
     vocab->n_used++;
     if (size > vocab->longest) vocab->longest = size;
@@ -112,7 +89,7 @@ pg_status pgi_vocab_put(pgi_vocab *vocab, uint64_t id, const void *text, size_t 
 pg_status pgi_vocab_check(const pgi_vocab *vocab, const char *file, const char *key) {
     if (vocab->n == 0) return pgi_error(PG_ERROR_FORMAT, "%s: %s is empty, expected pieces", file, key);
     for (size_t i = 0; i < vocab->n; i++)
-        if (vocab->begin[i] == PGI_NO_PIECE)
+        if (vocab->pieces[i].begin == PGI_NO_PIECE)
             return pgi_error(PG_ERROR_FORMAT, "%s: %s: no piece has the id %zu, expected one for each id below %zu",
                              file, key, i, vocab->n);
     return PG_OK;

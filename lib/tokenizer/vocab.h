@@ -6,17 +6,21 @@
 
 enum { PGI_MAX_IDS = 1 << 22 }; /* 16 times PaliGemma's; guards against ids that lie */
 
+#define PGI_NO_PIECE UINT32_MAX
+
+typedef struct pgi_vocab_piece {
+    uint32_t begin, size; /* where in the text, bytes; begin PGI_NO_PIECE: no piece has this id yet */
+} pgi_vocab_piece;
+
 typedef struct pgi_vocab {
     const pgi_memory *memory;
-    pgi_buffer text;        /* the pieces one after the other, a NUL after each */
-    uint32_t *begin, *size; /* [n], by id: where in text, bytes; begin PGI_NO_PIECE: no piece has this id yet */
+    pgi_buffer text;         /* the pieces one after the other, a NUL after each */
+    pgi_vocab_piece *pieces; /* [n], by id */
     size_t n, capacity;
     size_t longest;  /* bytes of the longest piece */
     uint64_t *slots; /* [n_slots], open addressing: hash << 32 | id + 1, or 0 */
     size_t n_slots, n_used;
 } pgi_vocab;
-
-#define PGI_NO_PIECE UINT32_MAX
 
 void pgi_vocab_init(pgi_vocab *vocab, const pgi_memory *memory);
 void pgi_vocab_free(pgi_vocab *vocab);
@@ -32,8 +36,8 @@ int64_t pgi_vocab_find(const pgi_vocab *vocab, const void *text, size_t size);
 
 /* The piece of id < n, NUL-terminated; *size may be NULL. */
 static inline const char *pgi_vocab_text(const pgi_vocab *vocab, size_t id, size_t *size) {
-    if (size) *size = vocab->size[id];
-    return (const char *)vocab->text.data + vocab->begin[id];
+    if (size) *size = vocab->pieces[id].size;
+    return (const char *)vocab->text.data + vocab->pieces[id].begin;
 }
 
 #endif

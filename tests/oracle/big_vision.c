@@ -11,7 +11,7 @@
 
 #include "hex.h"
 #include "image/preprocess.h"
-#include "processor/big_vision.h"
+#include "processor/layout_big_vision.h"
 #include "tokenizer/tokenizer_load.h"
 
 static pg_status answer_text(const pgi_tokenizer *tokenizer, char *line) {
@@ -21,8 +21,9 @@ static pg_status answer_text(const pgi_tokenizer *tokenizer, char *line) {
     int64_t n_prefix = 0;
     pgi_id_list ids;
     pgi_id_list_init(&ids, &pgi_memory_default);
-    pg_status status = pgi_big_vision_layout(tokenizer, (int32_t)n_tokens, (int32_t)n_images, prompt, prompt_size,
-                                             suffix, suffix_size, (int)open, &ids, &n_prefix);
+    pgi_layout layout = {.tokenizer = tokenizer, .n_image_tokens = (int32_t)n_tokens};
+    pgi_big_vision_row row = {(int32_t)n_images, {prompt, prompt_size}, {suffix, suffix_size}, (int)open};
+    pg_status status = pgi_layout_big_vision(&layout, &row, &ids, &n_prefix);
     for (size_t i = 0; i <= ids.size && status >= 0; i++) {
         if (i == (size_t)n_prefix) printf("| ");
         if (i < ids.size) printf("%lld ", (long long)ids.data[i]);

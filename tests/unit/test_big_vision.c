@@ -1,5 +1,5 @@
 /*
- * lib/processor/big_vision.c and resize_float.c. The golden numbers are those of tensorflow 2.21 (pixels) and of
+ * lib/processor/layout_big_vision.c and resize_float.c. The golden numbers are those of tensorflow 2.21 (pixels) and of
  * sentencepiece 0.2.3 on the demo checkpoint (ids), written by tests/oracle/big_vision.py --golden.
  */
 #include "run_tests.h"
@@ -10,8 +10,8 @@
 #include "golden_images.h"
 #include "hex.h"
 #include "image/preprocess.h"
-#include "processor/big_vision.h"
 #include "image/resize_float.h"
+#include "processor/layout_big_vision.h"
 #include "tokenizer/stream_decoder.h"
 #include "tokenizer/tokenizer_load.h"
 #include "support.h"
@@ -38,8 +38,10 @@ static int close_tokenizer(void **state) {
 static pg_status layout(int32_t n_tokens, int32_t n_images, const char *prompt, const char *suffix, int open) {
     ids.size = 0;
     n_prefix = -1;
-    return pgi_big_vision_layout(tokenizer, n_tokens, n_images, prompt, prompt ? strlen(prompt) : 0, suffix,
-                                 suffix ? strlen(suffix) : 0, open, &ids, &n_prefix);
+    pgi_layout layout = {.tokenizer = tokenizer, .n_image_tokens = n_tokens};
+    pgi_big_vision_row row = {
+        n_images, {prompt, prompt ? strlen(prompt) : 0}, {suffix, suffix ? strlen(suffix) : 0}, open};
+    return pgi_layout_big_vision(&layout, &row, &ids, &n_prefix);
 }
 
 static void assert_message(pg_status found, pg_status expected, const char *first, const char *second) {
@@ -80,9 +82,9 @@ static void golden_ids(void **state) {
         line[strcspn(line, "\n")] = 0;
         char *prompt = hex_text(&at, &prompt_size), *suffix = hex_text(&at, &suffix_size);
         ids.size = 0;
-        assert_int_equal(pgi_big_vision_layout(tokenizer, (int32_t)n_tokens, (int32_t)n_images, prompt, prompt_size,
-                                               suffix, suffix_size, (int)open, &ids, &n_prefix),
-                         PG_OK);
+        pgi_layout layout = {.tokenizer = tokenizer, .n_image_tokens = (int32_t)n_tokens};
+        pgi_big_vision_row row = {(int32_t)n_images, {prompt, prompt_size}, {suffix, suffix_size}, (int)open};
+        assert_int_equal(pgi_layout_big_vision(&layout, &row, &ids, &n_prefix), PG_OK);
         if (n_wrong(answer)) fail_msg("case %d: wrong ids", n);
         n++;
     }
@@ -118,7 +120,8 @@ static void a_row_is_laid_out(void **state) {
     assert_int_equal(n_prefix, 3);
     for (int k = 1; k < 4; k++) assert_int_equal(ids.data[k], newline);
     /* behind what is there already */
-    assert_int_equal(pgi_big_vision_layout(tokenizer, 1, 1, NULL, 0, NULL, 0, 0, &ids, &n_prefix), PG_OK);
+    pgi_layout layout = {.tokenizer = tokenizer, .n_image_tokens = 1};
+    assert_int_equal(pgi_layout_big_vision(&layout, &(pgi_big_vision_row){.n_images = 1}, &ids, &n_prefix), PG_OK);
     assert_int_equal(ids.size, 7);
     assert_int_equal(n_prefix, 3);
 }
@@ -238,8 +241,9 @@ static pg_status all(const pgi_memory *memory) {
     pgi_id_list_init(&list, memory);
     pgi_memory kept = tokenizer->memory;
     tokenizer->memory = *memory;
-    pg_status status =
-        pgi_big_vision_layout(tokenizer, 40, 2, prompt, strlen(prompt), suffix, strlen(suffix), 0, &list, &n_prefix);
+    pgi_layout layout = {.tokenizer = tokenizer, .n_image_tokens = 40};
+    pgi_big_vision_row row = {2, {prompt, strlen(prompt)}, {suffix, strlen(suffix)}, 0};
+    pg_status status = pgi_layout_big_vision(&layout, &row, &list, &n_prefix);
     tokenizer->memory = kept;
     pgi_id_list_free(&list);
     return status < 0 ? status : pgi_big_vision_pixels(memory, &settings, &in, pixels);

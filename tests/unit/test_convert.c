@@ -553,7 +553,7 @@ static void edit_header(const char *from, const char *to, int repair) {
     if (!found) fail_msg("no %s in the header", from);
     memcpy(found, to, strlen(to));
     if (repair) {
-        assert_true(pgi_header_crc32(file.data + 8, size, &at, &crc));
+        assert_true(pgi_quantized_store_header_crc32(file.data + 8, size, &at, &crc));
         snprintf(digits, sizeof digits, "%08x", crc);
         memcpy(file.data + 8 + at, digits, 8);
     }

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/file.h"
 #include "checkpoint_files.h"
 #include "processor/layout.h"
 #include "tokenizer/tokenizer_load.h"
@@ -11,12 +12,16 @@ static pgi_tokenizer *tokenizer;
 static pgi_id_list ids;
 static int64_t image, bos;
 
+static void find_specials(void) {
+    image = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE);
+    bos = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS);
+}
+
 static int open_tokenizer(void **state) {
     (void)state;
     pgi_id_list_init(&ids, MEMORY);
     if (pgi_tokenizer_open(MEMORY, PGI_GOLDEN_FOLDER "/tokenizers/json", &tokenizer) != PG_OK) return -1;
-    image = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE);
-    bos = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS);
+    find_specials();
     return 0;
 }
 
@@ -87,6 +92,74 @@ static void strangers_cannot_write_special_tokens(void **state) {
     assert_int_equal(count(pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS)), 1);
 }
 
+/* A copy of the tokenizer whose tokenizer.json has `to` instead of the first `from`. */
+static void open_changed(const char *from, const char *to) {
+    pgi_buffer file;
+    pgi_buffer_init(&file, MEMORY);
+    assert_int_equal(pgi_file_read(PGI_GOLDEN_FOLDER "/tokenizers/json/tokenizer_config.json", 1 << 20, &file), PG_OK);
+    write_bytes("tokenizer_config.json", file.data, file.size);
+    file.size = 0;
+    assert_int_equal(pgi_file_read(PGI_GOLDEN_FOLDER "/tokenizers/json/tokenizer.json", 1 << 24, &file), PG_OK);
+    char *at = strstr((char *)file.data, from), *text = malloc(file.size + strlen(to) + 1);
+    assert_non_null(at);
+    assert_non_null(text);
+    sprintf(text, "%.*s%s%s", (int)(at - (char *)file.data), (char *)file.data, to, at + strlen(from));
+    write_text("tokenizer.json", text);
+    free(text);
+    pgi_buffer_free(&file);
+    assert_int_equal(pgi_tokenizer_open(MEMORY, folder, &tokenizer), PG_OK);
+    find_specials();
+}
+
+/* Whether bos takes the spaces behind it along. */
+static void layout_with_spaces(int strips, pgi_tokenizer *with) {
+    tokenizer = with;
+    layout(1, "cat", 0);
+    size_t n = ids.size;
+    layout(1, "  cat", 0);
+    assert_int_equal(ids.size == n, strips);
+}
+
+/* Images and bos go by their ids only when that cannot be seen: HF tokenizes one text, and these tokenizers have tokens
+ * that reach over the borders. */
+static void neighbours_of_bos_are_seen(void **state) {
+    pgi_tokenizer *kept = tokenizer;
+    static const char first[] = "\"added_tokens\":[";
+    static const char added[] =
+        "\"added_tokens\":[{\"id\":9999,\"content\":\"%s\",\"single_word\":false,"
+        "\"lstrip\":false,\"rstrip\":false,\"normalized\":false,\"special\":true},";
+    char text[512];
+    assert_int_equal(make_folder(state), 0);
+    snprintf(text, sizeof text, added, "<bos>c");
+    open_changed(first, text);
+    layout(2, "cat", 0);
+    assert_int_equal(count(image), 2);
+    assert_int_equal(count(bos), 0);
+    assert_int_equal(ids.data[2], pgi_tokenizer_piece_id(tokenizer, "<bos>c"));
+    layout(2, "at", 0);
+    assert_int_equal(count(bos), 1);
+    pgi_tokenizer_close(&tokenizer);
+
+    snprintf(text, sizeof text, added, "<image><image>");
+    open_changed(first, text);
+    layout(3, "cat", 0);
+    assert_int_equal(count(image), 1); /* the third */
+    assert_int_equal(ids.data[0], pgi_tokenizer_piece_id(tokenizer, "<image><image>"));
+    pgi_tokenizer_close(&tokenizer);
+
+    static const char bos_token[] = "\"content\":\"<bos>\",\"single_word\":false,\"lstrip\":false,\"rstrip\":";
+    snprintf(text, sizeof text, "%strue", bos_token);
+    char before[sizeof bos_token + 8];
+    snprintf(before, sizeof before, "%sfalse", bos_token);
+    layout_with_spaces(0, kept);
+    open_changed(before, text);
+    layout_with_spaces(1, tokenizer);
+    pgi_tokenizer_close(&tokenizer);
+    tokenizer = kept;
+    find_specials();
+    assert_int_equal(remove_folder(state), 0);
+}
+
 static void the_offset_is_the_prompts(void **state) {
     (void)state;
     ids.size = 0;
@@ -104,6 +177,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(the_image_stands_in_front),
         cmocka_unit_test(images_in_the_prompt),
         cmocka_unit_test(strangers_cannot_write_special_tokens),
+        cmocka_unit_test(neighbours_of_bos_are_seen),
         cmocka_unit_test(the_offset_is_the_prompts),
     };
     return RUN_TESTS(tests, open_tokenizer, close_tokenizer);

@@ -151,6 +151,7 @@ static void settings_that_are_refused(void **state) {
         {PG_ERROR_FORMAT, "{\"image_seq_length\": 0}", "image_seq_length: found 0"},
         {PG_ERROR_FORMAT, "{\"image_seq_length\": 1e3}", "image_seq_length"},
         {PG_ERROR_FORMAT, "{\"image_seq_length\": 99999999999}", "image_seq_length"},
+        {PG_ERROR_FORMAT, "{\"image_seq_length\": 65537}", "found 65537, expected a whole number from 1 to 65536"},
         {PG_ERROR_FORMAT, "{\"size\": {\"height\": -3, \"width\": 5}}", "size.height: found -3"},
         {PG_ERROR_FORMAT, "{\"size\": {\"height\": 5, \"width\": 0}}", "size.width: found 0"},
         {PG_ERROR_FORMAT, "{\"size\": {\"height\": 16385, \"width\": 16385}}", "found 16385"},
