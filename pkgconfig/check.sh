@@ -111,7 +111,7 @@ if test "$library" = static; then
 elif cmake --version >/dev/null 2>&1; then
     {
         env -u CFLAGS -u LDFLAGS cmake -S "$source/pkgconfig/consumer" -B "$work/cmake" -DCMAKE_C_COMPILER="$built_with" \
-            -DCMAKE_C_FLAGS="$san" -DCMAKE_C_STANDARD_LIBRARIES="$san_libs" &&
+            -DCMAKE_C_FLAGS="$san" -DCMAKE_EXE_LINKER_FLAGS="${san_libs:+-Wl,--no-as-needed $san_libs}" &&
             cmake --build "$work/cmake" &&
             env -u LD_LIBRARY_PATH "$work/cmake/consumer"
     } >"$work/out" 2>&1 || fail "cmake: $(cat "$work/out")"
