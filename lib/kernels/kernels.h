@@ -12,10 +12,10 @@
 
 /* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0). */
 uint64_t pgi_cpu_features(void);
-/* Those of them that make things faster: all, except that PG_CPU_AVX512_BF16 is among them on AMD's alone. Zen 4 and 5
- * multiply bf16 at twice the rate of f32; Intel's servers have vdpbf16ps at half the rate of f32 (measured up to
- * Emerald Rapids; AMX is their fast way), so that there it must be asked for. By maker and feature bit, not by timing:
- * a model's numbers may not depend on what else a machine was doing. */
+/* Those of them that make things faster: all, but PG_CPU_AVX512_BF16 only on AMD's CPUs. Zen 4 and 5 multiply bf16 at
+ * twice the rate of f32. Intel's servers run vdpbf16ps at half the rate of f32 (measured up to Emerald Rapids; their
+ * fast instruction is AMX), so there a mask must ask for it. The choice is by maker and feature bit, not by timing: a
+ * model's numbers may not depend on what else a machine was doing. */
 uint64_t pgi_cpu_default(void);
 
 typedef struct pgi_kernels pgi_kernels;
@@ -64,12 +64,12 @@ enum {
 pg_status pgi_find_activation(const pgi_kernels *kernels, int32_t activation, void (**apply)(float *x, int64_t n),
                               void (**gate)(float *x, const float *y, int64_t n));
 
-/* Each overrides what it has: the plain C one everything. Only for kernels.c. */
+/* Each overrides the groups of kernels.inc that it has; pgi_kernels_ref() fills all. Only for kernels.c. */
 void pgi_kernels_ref(pgi_kernels *kernels);
 void pgi_kernels_avx2(pgi_kernels *kernels);
 void pgi_kernels_avx512(pgi_kernels *kernels);
-void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* the quantized products alone */
+void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* only the quantized products */
 void pgi_kernels_avx512_vnni(pgi_kernels *kernels); /* the same */
-void pgi_kernels_avx512_bf16(pgi_kernels *kernels); /* what rounds to bf16, and gemm_bf16 */
+void pgi_kernels_avx512_bf16(pgi_kernels *kernels); /* only the group bf16 */
 
 #endif

@@ -14,10 +14,10 @@
  *                              q + 8: u4 [16 eights][16 rows][4]                1024 bytes, q in -8..7; byte
  *                              [e][r][j] has column 8 e + j low, and 8 e + 4 + j high
  *
- * Four columns of a row side by side are what VNNI, AVX-VNNI and AMX read, and two such halves what AVX2 widens. The
- * weights are the unsigned factor, the activations the signed one: the excess of 128 (8) is taken off by starting each
- * sum at -128 (-8) times the sum of the activations. sub * q fits int8 (at most 15 * 8), so that an int4 block becomes
- * an int8 block exactly, and one product serves both.
+ * VNNI, AVX-VNNI and AMX read four columns of a row side by side; AVX2 widens two such fours. The weights are the
+ * unsigned factor, so they are stored with an excess of 128 (int4: 8); the activations are the signed one. To take the
+ * excess off, each sum starts at -128 (-8) times the sum of the activations. sub * q fits int8 (at most 15 * 8), so an
+ * int4 block becomes an int8 block exactly, and one product serves both.
  *
  * The scale of int4 is bf16 for its range (small weights would make an f16 subnormal); its few digits cost nothing, as
  * the weights are rounded to the scale as stored.

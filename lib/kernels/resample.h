@@ -1,4 +1,5 @@
-/* What makes the samples of a resized row or column of 8-bit RGB: Pillow's fixed-point weights (image/resize.c). */
+/* How samples of a resized row or column of 8-bit RGB are computed: with Pillow's fixed-point weights (image/resize.c).
+ */
 #ifndef PGI_KERNELS_RESAMPLE_H
 #define PGI_KERNELS_RESAMPLE_H
 
@@ -13,7 +14,7 @@ typedef struct pgi_resample {
     int32_t n_max, n_out;
 } pgi_resample;
 
-/* A sum that began with this, to 8 bits. */
+/* A sum starts at this half, so that the shift to 8 bits rounds. */
 enum { PGI_RESAMPLE_HALF = 1 << (PGI_RESAMPLE_BITS - 1) };
 static inline uint8_t pgi_resample_clip(int32_t sum) {
     sum >>= PGI_RESAMPLE_BITS; /* arithmetic shift, as every supported compiler does it */

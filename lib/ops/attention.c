@@ -10,9 +10,9 @@
  * sum of values; when a larger score turns up, what was summed shrinks (the
  * online softmax of arXiv 1805.02867, as in FlashAttention, arXiv 2205.14135),
  * so that no row of scores is longer than a block. With kernels->bf16_attention
- * scaled queries, keys, values and weights are rounded to bf16; scores, sums and
- * what becomes of the weights' sum stay f32. Few queries (decode): a task takes one
- * query and some heads of a KV head, and reads keys and values in place, as f32.
+ * scaled queries, keys, values and softmax weights are rounded to bf16; scores and
+ * all sums stay f32. Few queries (decode): a task takes one query and some heads of
+ * a KV head, and reads keys and values in place, as f32.
  */
 #include "ops/ops.h"
 
@@ -124,13 +124,13 @@ static int sees_any(visible_keys seen, int64_t lo, int64_t hi) {
     return lo < seen.prefix || pgi_min64(seen.end, hi) > pgi_max64(seen.begin, lo);
 }
 
-/* What the keys before have come to: sum of exp(score - max). */
+/* The state of the online softmax after some keys: their largest score, and the sum of exp(score - max). */
 typedef struct softmax_state {
     float max, sum;
 } softmax_state;
 
-/* Goes on with the keys lo..hi: their scores x become weights exp(score - max), 0 where the query does not see the key,
- * in x itself (rounded NULL) or as bf16. Returns the factor for everything that was weighted before. */
+/* Adds the keys lo..hi to the state. Their scores x become weights exp(score - max), 0 where the query does not see the
+ * key: in x itself, or as bf16 in `rounded` if that is not NULL. Returns the factor for all earlier weighted values. */
 static float softmax_keys(const pgi_kernels *kernels, float *x, uint16_t *rounded, visible_keys seen, int64_t lo,
                           int64_t hi, float soft_cap, softmax_state *state) {
     float max = state->max, factor = 1;
@@ -142,7 +142,7 @@ static float softmax_keys(const pgi_kernels *kernels, float *x, uint16_t *rounde
         float here = kernels->row_max(x + j - lo, stop - j);
         if (here > max) max = here;
     }
-    if (state->sum != 0 && max > state->max) { /* exp by the same kernel as all others */
+    if (state->sum != 0 && max > state->max) { /* by the kernel that makes all other weights */
         factor = state->max;
         kernels->exp_sum(&factor, 1, max);
     }
@@ -263,7 +263,7 @@ static void product(const pgi_kernels *kernels, const pgi_gemm_format *f, int64_
     }
 }
 
-/* A block of queries of a head: its part of the scratch, and what it has come to. */
+/* A block of queries of a head: its part of the scratch, and its sums so far. */
 typedef struct query_rows {
     int64_t first, n; /* the queries */
     int64_t head, kv; /* kv: of those packed now */
@@ -275,7 +275,7 @@ typedef struct query_rows {
     softmax_state states[TILES * PGI_GEMM_MR_MAX];
 } query_rows;
 
-/* Scales the queries and looks what they see. */
+/* Scales the queries and finds the keys that they see. */
 static void start_block(const attention_task *task, query_rows *b) {
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
@@ -300,7 +300,7 @@ static void start_block(const attention_task *task, query_rows *b) {
     b->lo -= b->lo % f->pair;
 }
 
-/* Goes on with the keys from..to of the key block that begins at `base`. */
+/* Adds the keys from..to, of the key block that begins at `base`, to the sums of a block of queries. */
 static void next_keys(const attention_task *task, query_rows *b, int64_t base, int64_t from, int64_t to) {
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
@@ -351,7 +351,7 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
                 return;
             }
             const int64_t from = pgi_max64(b.lo, base), to = pgi_min64(b.hi, base + KEY_BLOCK);
-            int any = 0; /* none between a prefix and a window */
+            int any = 0; /* no key may be seen between a prefix and a window */
             for (int64_t i = 0; i < b.n && !any; i++) any = sees_any(keys_of(shape, b.first + i), from, to);
             if (any) next_keys(task, &b, base, from, to);
         }

@@ -1,13 +1,15 @@
 /*
- * pgi_linear_forward() and its kin with quantized weights (quantized.h).
+ * pgi_quantized_linears() and pgi_quantized_mlp(): what linear.c and mlp.c call for quantized weights (quantized.h).
  *
- * x is quantized once for all threads and all layers that read it, in tiles of rows. Few rows (decode): the blocks are
- * streamed once. Many rows: a task owns a block of output columns and a slice of the rows, so that its x stays in the
- * second-level cache; it goes over the summed dimension in parts, so that the weights of two panels do too, and keeps
- * its sums beside them until they are complete; int4 blocks become int8 blocks on the way. In an MLP a task owns a
- * group of the intermediate, 128 values wide, and leaves it quantized for the next layer: the intermediate is never
- * written as f32. A result is summed in the same order however the work is cut, so that a row depends neither on the
- * threads nor on the other rows.
+ * x is quantized once for all threads and all layers that read it, in tiles of rows.
+ * Few rows (decode): the blocks of weights are streamed once.
+ * Many rows: a task owns a block of output columns and a slice of the rows, so that its x stays in the second-level
+ * cache. It goes over the summed dimension in parts, so that the weights of two panels stay there too; sums wait in the
+ * scratch of the thread until they are complete. int4 blocks are first unpacked to int8 blocks.
+ * MLP: a task owns a group of the intermediate, 128 values wide, and quantizes it for the next layer. So the
+ * intermediate is never written as f32.
+ * A result is summed in the same order however the work is cut, so a row depends neither on the threads nor on the
+ * other rows.
  */
 #include "ops/linear_quantized.h"
 
@@ -118,7 +120,7 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t
             for (int64_t t = first_tile; t < end_tile; t++) {
                 const int64_t row = tile_row(in, t) - tile_row(in, first_tile);
                 const int m = tile_height(in, t);
-                for (int i = 0; i < m; i++) { /* meanwhile, for rows lie far apart */
+                for (int i = 0; i < m; i++) { /* fetched while the tile is multiplied, because rows lie far apart */
                     __builtin_prefetch(out + (row + i) * out_stride + c, 1);
                     __builtin_prefetch(out + (row + i) * out_stride + c + width - 1, 1);
                 }
@@ -181,7 +183,7 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
     }
 }
 
-/* Makes the tiles of x and what follows from their number. */
+/* Quantizes x to tiles, and cuts them into slices. */
 static pg_status start_job(const pgi_run *run, quantized_job *job, int int4) {
     const int64_t slice_rows = int4 ? SLICE_ROWS_INT4 : SLICE_ROWS;
     const int64_t slice_tiles = slice_rows / run->kernels->quantized_rows;
@@ -189,7 +191,7 @@ static pg_status start_job(const pgi_run *run, quantized_job *job, int int4) {
     return pgi_parallel_for(run, job->in.n, 1, quantize_tiles, job);
 }
 
-/* The outputs of the job's tiles. */
+/* Multiplies the tiles by the weights of n layers. */
 static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_linear_job *outputs, int n) {
     int64_t panels = 0, n_items = 0;
     for (int i = 0; i < n; i++) panels += pgi_quantized_panels(outputs[i].linear->weight.rows);

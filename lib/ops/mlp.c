@@ -1,5 +1,5 @@
-/* The MLPs of the networks, and layers that read the same x: the quantized forms share its copy, the others take the
- * layers one after the other. */
+/* pgi_mlp_forward() and pgi_linear_group(). Quantized layers that read the same x share one quantized copy of it
+ * (linear_quantized.c); other layers are computed one after the other. */
 #include "base/parallel.h"
 #include "kernels/kernels.h"
 #include "ops/ops.h"

@@ -1,4 +1,4 @@
-/* A part of W that will be packed next, prefetched in as many steps as there are tiles to multiply before. */
+/* Prefetches the part of W that will be packed next: a few cache lines before each tile of the part in use. */
 #ifndef PGI_OPS_PREFETCH_H
 #define PGI_OPS_PREFETCH_H
 

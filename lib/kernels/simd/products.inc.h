@@ -1,6 +1,7 @@
 /*
- * Template: matrix products on the vectors of vector_avx2.h or vector_avx512.h,
- * one of which is included before this file.
+ * Template: the group `products` of kernels.inc, on vectors of any width. The including file first defines the vectors:
+ * LANES, vec, ivec, GEMM_MR, GEMV_BLOCK and the functions v_* and i_*, as x86/vector_avx2.h has them; and GEMM_CASES,
+ * the same number as GEMM_MR, as a macro.
  */
 #include "kernels/kernels.h"
 #include "kernels/simd/unroll.h"

@@ -1,6 +1,7 @@
 /*
- * Template: products of quantized weights and activations (layouts: quantized.h) on the vectors of quantized_ymm.h or
- * quantized_zmm.h, one of which is included before this file.
+ * Template: the group `quantized_products` of kernels.inc (layouts: quantized.h), on vectors of any width. The
+ * including file first defines the vectors, Q_LANES, qint, qfloat and the functions q_*, as x86/quantized_ymm.h has
+ * them; and Q_HAS_TALL_TILES: 0, 6 or 12, the height of the highest tile of many rows.
  *
  * The sums of a group stay in registers as integers, m rows x 16 or 32 outputs; after each group they are added in f32
  * to `c`, which lies in the first-level cache.

@@ -1,6 +1,6 @@
 /*
- * Template: norms, softmax and activations of a row on the vectors of
- * vector_avx2.h or vector_avx512.h, one of which is included before this file.
+ * Template: the group `rows` of kernels.inc (norms, softmax, activations), on vectors of any width. The including file
+ * first defines the vectors, as for products.inc.h.
  *
  * exp: x = n ln 2 + r, a polynomial for exp(r) - 1 on |r| <= ln 2 / 2, fitted by
  * weighted least squares to a relative error of 1.5e-8.

@@ -1,4 +1,4 @@
-/* What the templates need to keep a tile in registers: loops that disappear, functions that are part of their caller.
+/* UNROLL removes a loop, ALWAYS_INLINE makes a function part of its caller: so the templates keep tiles in registers.
  */
 #ifndef PGI_KERNELS_SIMD_UNROLL_H
 #define PGI_KERNELS_SIMD_UNROLL_H

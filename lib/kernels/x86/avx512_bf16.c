@@ -1,4 +1,4 @@
-/* Products of bf16 for AVX-512 BF16: tiles of 14 x 32, as of f32, with a pair of values in place of each. */
+/* The group bf16 for AVX-512 BF16: tiles of 14 x 32, as for f32, where a lane holds a pair of values. */
 #include "kernels/kernels.h"
 #include "kernels/simd/unroll.h"
 #include "kernels/x86/vector_avx512.h"
@@ -104,7 +104,7 @@ static ALWAYS_INLINE vec gemm_add_product(vec sum, ivec x, ivec b) {
 #define GEMM_CASES 14
 #include "kernels/simd/gemm.inc.h"
 
-/* ---- exp: 2^t = 2^floor(t) 2^f, the second factor a polynomial on 0 <= f < 1 of a relative error below 2.6e-6 ---- */
+/* ---- exp: 2^t = 2^floor(t) 2^f; 2^f, 0 <= f < 1, is a polynomial with a relative error below 2.6e-6 ---- */
 
 static inline vec v_exp2(vec t) {
     vec f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); /* 0 of infinities */

@@ -1,4 +1,4 @@
-/* The products of quantized weights for AVX-512 VNNI: tiles of 12 x 32. */
+/* The group quantized_products for AVX-512 VNNI: tiles of 12 x 32. */
 #include "kernels/x86/quantized_zmm.h"
 
 #define Q_HAS_TALL_TILES 12

@@ -1,4 +1,4 @@
-/* The products of quantized weights for AVX-VNNI, which comes with AVX2: tiles of 6 x 16. */
+/* The group quantized_products for AVX-VNNI, which comes with AVX2: tiles of 6 x 16. */
 #include "kernels/x86/quantized_ymm.h"
 
 #define Q_HAS_TALL_TILES 6

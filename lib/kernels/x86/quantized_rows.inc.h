@@ -1,5 +1,5 @@
-/* Quantizing activations, and int4 blocks made int8 blocks, with AVX2; also for AVX-512, whose wider vectors gain
- * nothing here. */
+/* The group `quantized_rows` of kernels.inc for AVX2: quantizes activations, and unpacks int4 blocks to int8 blocks.
+ * AVX-512 uses it too, because wider vectors gain nothing here. */
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>

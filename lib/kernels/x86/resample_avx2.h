@@ -1,4 +1,4 @@
-/* The two passes of a resize for AVX2: exact integers, so the same bits as plain C. */
+/* The group `resample` for AVX2: exact integers, so the same bits as plain C. */
 #include "kernels/resample.h"
 
 #include <immintrin.h>
