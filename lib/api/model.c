@@ -141,9 +141,10 @@ pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
     value.n_threads = run.n_threads;
     value.weights = mapped_bytes(model);
     value.weights_copied = model->weights.n_bytes_copied;
-    const int64_t room = value.n_tokens / model->config.vision.n_patches; /* a session's, for images in its prompts */
+    const int64_t in_prompt =
+        value.n_tokens / model->config.vision.n_patches; /* images that a session's prompt can have */
     value.activations =
-        pgi_session_workspace(&run, model, value.n_tokens, value.n_images > room ? value.n_images : room);
+        pgi_session_workspace(&run, model, value.n_tokens, value.n_images > in_prompt ? value.n_images : in_prompt);
     value.kv_cache = 2 * (uint64_t)pgi_kv_cache_size(&model->config.text, value.n_tokens);
     pgi_struct_out(memory, &value, sizeof value);
     return PG_OK;

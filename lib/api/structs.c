@@ -1,3 +1,4 @@
+/* Structs that cross the border: taking them over, filling them, and the checks that all calls share. */
 #include "api/structs.h"
 
 #include <string.h>

@@ -11,8 +11,8 @@ pg_status pgi_struct_in(void *out, size_t size, const void *in, const char *name
 
 /* Checks the struct_size of a struct that the library fills. */
 pg_status pgi_struct_out_check(const void *out, const char *name);
-/* Copies `size` bytes of `value` to `out`, as much as out->struct_size has room
- * for; a larger out's tail is zeroed. struct_size stays the caller's. */
+/* Copies `size` bytes of `value` to `out`, as much as fits in
+ * out->struct_size; a larger out's tail is zeroed. struct_size stays the caller's. */
 void pgi_struct_out(void *out, const void *value, size_t size);
 
 /* The body of every pg_x_options_init(): `defaults` cut to, or zero-extended to, struct_size. */

@@ -33,8 +33,8 @@ void pgi_free(const pgi_memory *memory, void *block);
 char *pgi_copy_string(const pgi_memory *memory, const char *text, size_t size);
 
 /* Growing arrays. `data`: the address of the pointer to an array of *capacity elements of `size` bytes (NULL: none).
- * Gives it room for `needed` and at least twice what it had, so that pushing one by one is cheap. The contents are
- * kept, new room is undefined. PG_ERROR_MEMORY: nothing changed. */
+ * Makes it hold `needed` elements and at least twice what it had, so that pushing one by one is cheap. The contents are
+ * kept, new elements are undefined. PG_ERROR_MEMORY: nothing changed. */
 pg_status pgi_grow(const pgi_memory *memory, void *data, size_t *capacity, size_t needed, size_t size);
 
 /* *out = a * b; 0 when that does not fit in a size_t. */

@@ -35,7 +35,7 @@ void pgi_added_tokens_set_control(pgi_added_tokens *tokens, int64_t id) {
     if (id >= 0 && (uint64_t)id < tokens->n_ids) tokens->special[id] |= PGI_LITERAL_CONTROL;
 }
 
-/* Both arrays have n_ids elements; when only the first could grow, its new room is not counted. */
+/* Both arrays have n_ids elements; when only the first could grow, its new elements are not counted. */
 static pg_status grow_ids(pgi_added_tokens *tokens, size_t needed) {
     size_t n = tokens->n_ids, capacity = n, same = n;
     PGI_TRY(pgi_grow(tokens->memory, &tokens->by_id, &capacity, needed, sizeof *tokens->by_id));

@@ -22,7 +22,7 @@ typedef struct candidate {
 typedef struct word {
     symbol *symbols;
     size_t n_symbols;
-    candidate *heap; /* room for 3 x n_symbols: one for each pair at first, two more for each merge */
+    candidate *heap; /* [3 x n_symbols]: one for each pair at first, two more for each merge */
     size_t n_heap;
 } word;
 

@@ -523,16 +523,16 @@ static void images_in_every_form(void **state) {
     static const int channels[] = {0, 3, 3, 4, 4};
     for (int format = PG_IMAGE_RGB8; format <= PG_IMAGE_BGRA8; format++)
         for (int way = 0; way < 3; way++) { /* dense, with padding, upside down */
-            uint8_t room[H * 64];
+            uint8_t buffer[H * 64];
             pg_inputs *in = NULL;
             int n = channels[format], pitch = way == 0 ? W * n : 64;
             int bgr = format == PG_IMAGE_BGR8 || format == PG_IMAGE_BGRA8;
-            memset(room, 0xAB, sizeof room);
+            memset(buffer, 0xAB, sizeof buffer);
             for (int y = 0; y < H; y++)
                 for (int x = 0; x < W; x++)
                     for (int c = 0; c < 3; c++)
-                        room[(way == 2 ? H - 1 - y : y) * pitch + x * n + c] = rgb[y][x][bgr ? 2 - c : c];
-            const uint8_t *top = way == 2 ? room + (H - 1) * pitch : room;
+                        buffer[(way == 2 ? H - 1 - y : y) * pitch + x * n + c] = rgb[y][x][bgr ? 2 - c : c];
+            const uint8_t *top = way == 2 ? buffer + (H - 1) * pitch : buffer;
             OK(pg_image_from_pixels(&image, sizeof image, format, W, H, top, way == 0 ? 0 : way == 1 ? pitch : -pitch));
             OK(pg_processor_encode(processor, &image, "x", NULL, &in));
             OK(pg_inputs_get_tensor(in, "pixel_values", &got));

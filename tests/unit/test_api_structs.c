@@ -46,27 +46,27 @@ static const struct {
 static void init_fills_exactly_what_it_is_told(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof inits / sizeof *inits; i++) {
-        uint64_t room[64], whole[64];
-        uint8_t *p = (uint8_t *)room;
+        uint64_t buffer[64], whole[64];
+        uint8_t *p = (uint8_t *)buffer;
         ARGUMENT(inits[i].init(NULL, inits[i].size));
-        ARGUMENT(inits[i].init(room, 0));
-        ARGUMENT(inits[i].init(room, 4));
-        ARGUMENT(inits[i].init(room, inits[i].size + 1));
-        ARGUMENT(inits[i].init(room, (size_t)1 << 32));
-        ARGUMENT(inits[i].init(room, SIZE_MAX));
+        ARGUMENT(inits[i].init(buffer, 0));
+        ARGUMENT(inits[i].init(buffer, 4));
+        ARGUMENT(inits[i].init(buffer, inits[i].size + 1));
+        ARGUMENT(inits[i].init(buffer, (size_t)1 << 32));
+        ARGUMENT(inits[i].init(buffer, SIZE_MAX));
         memset(whole, 0xEE, sizeof whole);
         OK(inits[i].init(whole, inits[i].size));
         /* a program built with an older, with this, and with a newer header */
         for (size_t size = 16; size <= inits[i].size + 32; size += 8) {
             uint32_t said;
-            memset(room, 0xEE, sizeof room);
-            OK(inits[i].init(room, size));
-            memcpy(&said, room, 4);
+            memset(buffer, 0xEE, sizeof buffer);
+            OK(inits[i].init(buffer, size));
+            memcpy(&said, buffer, 4);
             assert_int_equal(said, size);
             size_t common = size < inits[i].size ? size : inits[i].size;
             assert_memory_equal(p + 4, (uint8_t *)whole + 4, common - 4);
             for (size_t k = common; k < size; k++) assert_int_equal(p[k], 0);
-            for (size_t k = size; k < sizeof room; k++) assert_int_equal(p[k], 0xEE); /* not a byte more */
+            for (size_t k = size; k < sizeof buffer; k++) assert_int_equal(p[k], 0xEE); /* not a byte more */
         }
     }
 }
@@ -194,22 +194,22 @@ static const struct {
 static void options_of_other_versions(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
-        uint64_t room[64] = {0};
+        uint64_t buffer[64] = {0};
         static const uint32_t wrong[] = {0, 1, 4, 7, 4294967295u, 1 << 20};
         for (size_t size = calls[i].oldest; size <= calls[i].size + 64; size += 8) {
-            OK(calls[i].init(room, size));
-            pg_status status = calls[i].call(room);
+            OK(calls[i].init(buffer, size));
+            pg_status status = calls[i].call(buffer);
             if (status != PG_OK) fail_msg("%s of %zu bytes: %s", calls[i].name, size, pg_last_error());
             if (size > calls[i].size) { /* a field that we do not know is set */
-                ((uint8_t *)room)[size - 1] = 1;
-                ARGUMENT(calls[i].call(room));
+                ((uint8_t *)buffer)[size - 1] = 1;
+                ARGUMENT(calls[i].call(buffer));
                 assert_non_null(strstr(pg_last_error(), calls[i].name));
             }
         }
         for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++) {
-            OK(calls[i].init(room, calls[i].size));
-            memcpy(room, &wrong[k], 4);
-            ARGUMENT(calls[i].call(room));
+            OK(calls[i].init(buffer, calls[i].size));
+            memcpy(buffer, &wrong[k], 4);
+            ARGUMENT(calls[i].call(buffer));
             assert_non_null(strstr(pg_last_error(), "struct_size"));
         }
     }
@@ -233,12 +233,12 @@ static void reserved_is_refused(void **state) {
     };
     for (size_t r = 0; r < sizeof reserved / sizeof *reserved; r++) {
         size_t i = 0;
-        uint64_t room[64] = {0};
+        uint64_t buffer[64] = {0};
         while (i < sizeof calls / sizeof *calls && strcmp(calls[i].name, reserved[r].name) != 0) i++;
         assert_in_range(i, 0, sizeof calls / sizeof *calls - 1);
-        OK(calls[i].init(room, calls[i].size));
-        memcpy((uint8_t *)room + reserved[r].offset, &(uint32_t){7}, 4);
-        ARGUMENT(calls[i].call(room));
+        OK(calls[i].init(buffer, calls[i].size));
+        memcpy((uint8_t *)buffer + reserved[r].offset, &(uint32_t){7}, 4);
+        ARGUMENT(calls[i].call(buffer));
         assert_non_null(strstr(pg_last_error(), ".reserved is 7, expected 0"));
         assert_non_null(strstr(pg_last_error(), reserved[r].name));
     }
@@ -263,26 +263,26 @@ static void getters_write_what_there_is_room_for(void **state) {
     (void)state;
     OK(pg_generate(model, processor, inputs, NULL, &a_result));
     for (size_t i = 0; i < sizeof getters / sizeof *getters; i++) {
-        uint64_t room[64], whole[64] = {0};
-        uint8_t *p = (uint8_t *)room;
+        uint64_t buffer[64], whole[64] = {0};
+        uint8_t *p = (uint8_t *)buffer;
         static const uint32_t wrong[] = {0, 3, 4, 4294967295u};
         ARGUMENT(getters[i].get(NULL));
         memcpy(whole, &(uint32_t){(uint32_t)getters[i].size}, 4);
         OK(getters[i].get(whole));
         for (size_t size = 8; size <= getters[i].size + 32; size += 8) {
-            memset(room, 0xEE, sizeof room);
-            memcpy(room, &(uint32_t){(uint32_t)size}, 4);
-            OK(getters[i].get(room));
-            assert_memory_equal(room, &(uint32_t){(uint32_t)size}, 4);
+            memset(buffer, 0xEE, sizeof buffer);
+            memcpy(buffer, &(uint32_t){(uint32_t)size}, 4);
+            OK(getters[i].get(buffer));
+            assert_memory_equal(buffer, &(uint32_t){(uint32_t)size}, 4);
             size_t common = size < getters[i].size ? size : getters[i].size;
             assert_memory_equal(p + 4, (uint8_t *)whole + 4, common - 4);
             for (size_t k = common; k < size; k++) assert_int_equal(p[k], 0);
-            for (size_t k = size; k < sizeof room; k++) assert_int_equal(p[k], 0xEE);
+            for (size_t k = size; k < sizeof buffer; k++) assert_int_equal(p[k], 0xEE);
         }
         for (size_t k = 0; k < 4; k++) {
-            memset(room, 0xEE, sizeof room);
-            memcpy(room, &wrong[k], 4);
-            ARGUMENT(getters[i].get(room));
+            memset(buffer, 0xEE, sizeof buffer);
+            memcpy(buffer, &wrong[k], 4);
+            ARGUMENT(getters[i].get(buffer));
         }
     }
     pg_result_close(&a_result);

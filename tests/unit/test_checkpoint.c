@@ -143,8 +143,8 @@ static const char *dtype_name(int32_t dtype) {
 
 /* The tensors of one shard as a safetensors file. `padding` spaces behind the header shift the data. */
 static void write_shard(const checkpoint *c, const char *name, int shard, int padding) {
-    size_t room = 1 << 20, header = 8, data = 0;
-    uint8_t *file = calloc(1, room * 2);
+    size_t capacity = 1 << 20, header = 8, data = 0;
+    uint8_t *file = calloc(1, capacity * 2);
     char *text = (char *)file + 8;
     size_t n = (size_t)sprintf(text, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (int i = 0; i < c->n; i++) {
@@ -160,7 +160,7 @@ static void write_shard(const checkpoint *c, const char *name, int shard, int pa
     n += (size_t)sprintf(text + n, "}%*s", padding, "");
     for (int i = 0; i < 8; i++) file[i] = (uint8_t)((uint64_t)n >> (8 * i));
     header += n;
-    assert_true(header < room && data < room);
+    assert_true(header < capacity && data < capacity);
     uint8_t *at = file + header;
     for (int i = 0; i < c->n; i++) {
         const tensor *t = &c->tensors[i];
