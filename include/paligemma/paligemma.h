@@ -300,7 +300,7 @@ typedef struct pg_processor_options {
     const pg_allocator *allocator; ///< default NULL: the C library's
     pg_log_fn log;                 ///< default NULL: silent
     void *log_user;                ///< passed to log
-    pg_cancel *cancel;             ///< default NULL; for opening
+    pg_cancel *cancel;             ///< default NULL; opening sees it within about 0.3 s
 } pg_processor_options;
 
 /** Fills in the defaults. */

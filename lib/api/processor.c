@@ -22,7 +22,10 @@ pg_status pg_processor_open(const char *model, const pg_processor_options *optio
     PGI_TRY(pgi_reserved_in(complete.reserved, "pg_processor_options"));
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
-    return pgi_processor_open(&memory, model, &complete, out);
+    pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
+    pg_status status = pgi_processor_open(&memory, model, &complete, out);
+    pgi_cancel_release(complete.cancel);
+    return status;
 }
 
 void pg_processor_close(pg_processor **processor) {
@@ -70,6 +73,17 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     return PG_OK;
 }
 
+/* options: complete. What the call was given stays while it is under way, whatever other threads close. */
+static pg_status encode(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
+                        pg_inputs **out) {
+    pg_processor *kept = pgi_processor_retain(processor);
+    pgi_cancel_retain(options->cancel);
+    pg_status status = pgi_batch_encode(kept, batch, options, out);
+    pgi_cancel_release(options->cancel);
+    pgi_processor_release(kept);
+    return status;
+}
+
 pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
                               const pg_encode_options *options, pg_inputs **out) {
     PGI_NOT_NULL(out);
@@ -84,7 +98,7 @@ pg_status pg_processor_encode(const pg_processor *processor, const pg_image *ima
         batch.n_images = 1;
         batch.images = &complete_image;
     }
-    return pgi_batch_encode(processor, &batch, &complete, out);
+    return encode(processor, &batch, &complete, out);
 }
 
 PGI_OPTIONS(pg_batch, .struct_size = sizeof(pg_batch))
@@ -166,7 +180,7 @@ pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batc
     PGI_TRY(check_batch(&rows));
     if (rows.n_images > 0) status = images_in(&processor->memory, rows.images, rows.n_images, &images);
     rows.images = images;
-    if (status >= 0) status = pgi_batch_encode(processor, &rows, &complete, out);
+    if (status >= 0) status = encode(processor, &rows, &complete, out);
     pgi_free(&processor->memory, images);
     return status;
 }

@@ -5,6 +5,10 @@
 
 pg_status pgi_run_cancelled_error(void) { return pgi_error(PG_ERROR_CANCELLED, "cancelled by request"); }
 
+pg_status pgi_cancel_check(const pg_cancel *cancel) {
+    return pgi_cancel_requested(cancel) ? pgi_run_cancelled_error() : PG_OK;
+}
+
 void pgi_cancel_retain(pg_cancel *cancel) {
     if (cancel) atomic_fetch_add_explicit(&cancel->references, 1, memory_order_relaxed);
 }

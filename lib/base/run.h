@@ -19,6 +19,13 @@ struct pg_cancel {
     atomic_int requested;
 };
 
+/* Whether a call that was given this flag should stop; NULL: never. */
+static inline int pgi_cancel_requested(const pg_cancel *cancel) {
+    return cancel && atomic_load_explicit(&cancel->requested, memory_order_relaxed);
+}
+/* PG_ERROR_CANCELLED with its message when it was requested. */
+pg_status pgi_cancel_check(const pg_cancel *cancel);
+
 void pgi_cancel_retain(pg_cancel *cancel);  /* NULL is ignored */
 void pgi_cancel_release(pg_cancel *cancel); /* NULL is ignored */
 
@@ -39,9 +46,7 @@ typedef struct pgi_run {
     const pgi_trace *trace; /* may be NULL */
 } pgi_run;
 
-static inline int pgi_run_cancelled(const pgi_run *run) {
-    return run->cancel && atomic_load_explicit(&run->cancel->requested, memory_order_relaxed);
-}
+static inline int pgi_run_cancelled(const pgi_run *run) { return pgi_cancel_requested(run->cancel); }
 
 static inline void pgi_run_trace(const pgi_run *run, const char *name, int layer, const float *data, int64_t rows,
                                  int64_t columns) {

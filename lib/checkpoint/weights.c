@@ -195,8 +195,8 @@ static pg_status take_vector(binder *b, part where, const char *rest, int64_t n,
     PGI_TRY(take(b, where, rest, 0, 1, &n, &tensor));
     size_t taken = ((size_t)n + 15) / 16 * 16; /* each starts on a cache line */
     if (taken > (size_t)(b->vectors_end - b->vectors))
-        return pgi_error(PG_ERROR_INTERNAL, "%s: tensor %s: the arena is too small for %lld values", tensor->file, tensor->name,
-                         (long long)n);
+        return pgi_error(PG_ERROR_INTERNAL, "%s: tensor %s: the arena is too small for %lld values", tensor->file,
+                         tensor->name, (long long)n);
     pgi_stored_tensor_to_f32(tensor, 0, n, b->vectors);
     *out = b->vectors;
     b->vectors += taken;

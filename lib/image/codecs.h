@@ -2,12 +2,19 @@
 #ifndef PGI_IMAGE_CODECS_H
 #define PGI_IMAGE_CODECS_H
 
+#include "base/run.h"
 #include "image/rgb.h"
+
+typedef struct pgi_image_limits {
+    int64_t max_pixels;      /* width x height above this: PG_ERROR_LIMIT; 1 or more */
+    int32_t exif;            /* 1: apply the EXIF orientation, as PIL.ImageOps.exif_transpose */
+    const pg_cancel *cancel; /* looked at after each row; may be NULL */
+} pgi_image_limits;
 
 /* `name` is the path or "image bytes", for messages. *orientation: EXIF, 1 to 8, 1 when none. */
 pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
-                         int64_t max_pixels, pgi_rgb *out, int32_t *orientation);
+                         const pgi_image_limits *limits, pgi_rgb *out, int32_t *orientation);
 pg_status pgi_jpeg_decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
-                          int64_t max_pixels, pgi_rgb *out, int32_t *orientation);
+                          const pgi_image_limits *limits, pgi_rgb *out, int32_t *orientation);
 
 #endif

@@ -45,13 +45,13 @@ static const char *known_format(const uint8_t *bytes, size_t size) {
 }
 
 static pg_status decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
-                        int64_t max_pixels, int exif, pgi_rgb *out) {
-    int32_t orientation = 1, *wanted = exif ? &orientation : NULL;
+                        const pgi_image_limits *limits, pgi_rgb *out) {
+    int32_t orientation = 1, *wanted = limits->exif ? &orientation : NULL;
     if (size == 0) return pgi_error(PG_ERROR_FORMAT, "%s: found no bytes, expected a PNG or JPEG image", name);
     if (size >= 4 && memcmp(bytes, "\x89PNG", 4) == 0) {
-        PGI_TRY(pgi_png_decode(memory, bytes, size, name, max_pixels, out, wanted));
+        PGI_TRY(pgi_png_decode(memory, bytes, size, name, limits, out, wanted));
     } else if (size >= 3 && memcmp(bytes, "\xFF\xD8\xFF", 3) == 0) {
-        PGI_TRY(pgi_jpeg_decode(memory, bytes, size, name, max_pixels, out, wanted));
+        PGI_TRY(pgi_jpeg_decode(memory, bytes, size, name, limits, out, wanted));
     } else {
         const char *format = known_format(bytes, size);
         if (format) return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found %s, expected PNG or JPEG", name, format);
@@ -66,12 +66,12 @@ static pg_status decode(const pgi_memory *memory, const uint8_t *bytes, size_t s
     return status;
 }
 
-static pg_status read_file(const pgi_memory *memory, const char *path, int64_t max_pixels, int exif, pgi_rgb *out) {
+static pg_status read_file(const pgi_memory *memory, const char *path, const pgi_image_limits *limits, pgi_rgb *out) {
     if (!path) return pgi_error(PG_ERROR_ARGUMENT, "pg_image.path is NULL, expected the path of an image");
     pgi_buffer file;
     pgi_buffer_init(&file, memory);
     pg_status status = pgi_file_read(path, MAX_FILE_SIZE, &file);
-    if (status == PG_OK) status = decode(memory, file.data, file.size, path, max_pixels, exif, out);
+    if (status == PG_OK) status = decode(memory, file.data, file.size, path, limits, out);
     pgi_buffer_free(&file);
     return status;
 }
@@ -123,13 +123,12 @@ static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, in
 pg_status pgi_image_read(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits,
                          pgi_rgb *out) {
     *out = (pgi_rgb){0};
-    int64_t max_pixels = limits->max_pixels;
-    if (image->format == PG_IMAGE_PATH) return read_file(memory, image->path, max_pixels, limits->exif, out);
-    if (image->format != PG_IMAGE_BYTES) return read_pixels(memory, image, max_pixels, out);
+    if (image->format == PG_IMAGE_PATH) return read_file(memory, image->path, limits, out);
+    if (image->format != PG_IMAGE_BYTES) return read_pixels(memory, image, limits->max_pixels, out);
     if (!image->planes[0] && image->n_bytes)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_image.planes[0] is NULL, expected the bytes of an image");
     if (image->n_bytes > PTRDIFF_MAX)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_image.n_bytes is %llu, expected a size that fits in memory",
                          (unsigned long long)image->n_bytes);
-    return decode(memory, image->planes[0], (size_t)image->n_bytes, "image bytes", max_pixels, limits->exif, out);
+    return decode(memory, image->planes[0], (size_t)image->n_bytes, "image bytes", limits, out);
 }

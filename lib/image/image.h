@@ -5,15 +5,10 @@
 #ifndef PGI_IMAGE_IMAGE_H
 #define PGI_IMAGE_IMAGE_H
 
-#include "image/rgb.h"
+#include "image/codecs.h"
 
 /* Twice PIL.Image.MAX_IMAGE_PIXELS: above this Pillow raises DecompressionBombError. */
 #define PGI_DEFAULT_MAX_PIXELS INT64_C(178956970)
-
-typedef struct pgi_image_limits {
-    int64_t max_pixels; /* width x height above this: PG_ERROR_LIMIT; 1 or more */
-    int32_t exif;       /* 1: apply the EXIF orientation, as PIL.ImageOps.exif_transpose */
-} pgi_image_limits;
 
 /* Any pg_image of this version's size (pgi_struct_in has seen it). On error *out needs no free. */
 pg_status pgi_image_read(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits, pgi_rgb *out);

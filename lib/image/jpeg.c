@@ -28,7 +28,7 @@ typedef struct jpeg_job {
     const uint8_t *bytes;
     size_t size;
     const char *name;
-    int64_t max_pixels;
+    const pgi_image_limits *limits;
     pgi_rgb *out;
     uint8_t *row; /* CMYK: one row of 4 bytes a pixel */
     pg_status status;
@@ -89,6 +89,7 @@ static void source_skip(j_decompress_ptr cinfo, long n) {
 
 static void on_progress(j_common_ptr cinfo) {
     jpeg_job *job = (jpeg_job *)cinfo;
+    if (pgi_cancel_requested(job->limits->cancel)) stop(job, pgi_run_cancelled_error());
     if (job->cinfo.input_scan_number > MAX_SCANS)
         stop(job, pgi_error(PG_ERROR_LIMIT, "%s: found more than %d scans in the JPEG, expected at most that many",
                             job->name, MAX_SCANS));
@@ -127,9 +128,9 @@ static void decode(jpeg_job *job) {
     while (jpeg_read_header(cinfo, FALSE) != JPEG_HEADER_OK) {
         /* a header of tables only: the image follows, as Pillow sees it, or the data ends */
     }
-    if ((int64_t)cinfo->image_width > job->max_pixels / (int64_t)cinfo->image_height)
+    if ((int64_t)cinfo->image_width > job->limits->max_pixels / (int64_t)cinfo->image_height)
         stop(job, pgi_error(PG_ERROR_LIMIT, "%s: found %u x %u pixels, expected at most %lld in all", job->name,
-                            cinfo->image_width, cinfo->image_height, (long long)job->max_pixels));
+                            cinfo->image_width, cinfo->image_height, (long long)job->limits->max_pixels));
     int n = cinfo->num_components;
     if (n != 1 && n != 3 && n != 4)
         stop(job, pgi_error(PG_ERROR_UNSUPPORTED, "%s: found a JPEG of %d colour components, expected 1, 3 or 4",
@@ -162,8 +163,8 @@ static pg_status decode_guarded(jpeg_job *job) {
 }
 
 pg_status pgi_jpeg_decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
-                          int64_t max_pixels, pgi_rgb *out, int32_t *orientation) {
-    jpeg_job job = {.memory = memory, .bytes = bytes, .size = size, .name = name, .max_pixels = max_pixels, .out = out};
+                          const pgi_image_limits *limits, pgi_rgb *out, int32_t *orientation) {
+    jpeg_job job = {.memory = memory, .bytes = bytes, .size = size, .name = name, .limits = limits, .out = out};
     *out = (pgi_rgb){0};
     job.cinfo.err = jpeg_std_error(&job.errors);
     job.errors.error_exit = on_error;

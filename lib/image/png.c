@@ -31,7 +31,8 @@ typedef struct png_job {
     png_structp png;
     png_infop info;
     int32_t orientation;
-    int out_of_memory;
+    int out_of_memory, cancelled;
+    const pg_cancel *cancel;
     char problem[160]; /* what libpng found wrong */
 } png_job;
 
@@ -157,6 +158,7 @@ static void read_rows(png_job *job) {
         }
         if (columns == 0) continue; /* libpng has no rows for it either */
         for (uint32_t y = 0; y < rows; y++) {
+            if ((job->cancelled = pgi_cancel_requested(job->cancel))) return;
             png_read_row(job->png, job->row, NULL);
             size_t at = (size_t)(y0 + y * step_y) * (size_t)job->width + x0;
             convert_row(job, job->row, (int32_t)columns, job->out->data + at * 3, (size_t)step_x * 3);
@@ -204,7 +206,7 @@ static void decode(png_job *job) {
 static int decode_guarded(png_job *job) {
     if (setjmp(png_jmpbuf(job->png))) return 0;
     decode(job);
-    return !job->out_of_memory;
+    return !job->out_of_memory && !job->cancelled;
 }
 
 /* EXIF may follow the pixels; damage there costs only what lies behind it. */
@@ -274,15 +276,16 @@ static pg_status find_orientation(png_job *job) {
 }
 
 pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
-                         int64_t max_pixels, pgi_rgb *out, int32_t *orientation) {
+                         const pgi_image_limits *limits, pgi_rgb *out, int32_t *orientation) {
     png_job job = {.memory = memory,
                    .bytes = bytes,
                    .size = size,
                    .out = out,
+                   .cancel = limits->cancel,
                    .orientation = 1,
                    .want_orientation = orientation != NULL};
     *out = (pgi_rgb){0};
-    PGI_TRY(check_header(&job, name, max_pixels));
+    PGI_TRY(check_header(&job, name, limits->max_pixels));
     pg_status status = PG_OK;
     job.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job, on_malloc, on_free);
     if (job.png) job.info = png_create_info_struct(job.png);
@@ -291,6 +294,7 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
                                    : pgi_error(PG_ERROR_INTERNAL, "%s: libpng does not start: %s", name, job.problem);
     } else if (!decode_guarded(&job)) {
         status = job.out_of_memory ? PG_ERROR_MEMORY
+                 : job.cancelled   ? pgi_run_cancelled_error()
                                    : pgi_error(PG_ERROR_FORMAT, "%s: found a damaged PNG (%s), expected a whole one",
                                                name, job.problem);
     } else if (orientation) {

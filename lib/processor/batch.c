@@ -286,8 +286,9 @@ static pg_status add_rows(const pg_processor *processor, const pg_batch *batch, 
     if (!e.rows) return PG_ERROR_MEMORY;
     PGI_GOTO(count_images(&e), done);
     for (int32_t r = 0; r < batch->n_prompts; r++) {
-        status = encode_row(&e, r);
-        if (status == PG_ERROR_MEMORY) goto done;
+        status = pgi_cancel_check(options->cancel);
+        if (status >= 0) status = encode_row(&e, r);
+        if (status == PG_ERROR_MEMORY || status == PG_ERROR_CANCELLED) goto done;
         if (status < 0) {
             pgi_error_context(status, "row %d", r);
             goto done;
@@ -305,8 +306,11 @@ done:
 static pg_status add_image(const pg_processor *processor, const pg_image *image, const pg_encode_options *options,
                            float *pixels) {
     const pgi_memory *memory = &processor->memory;
-    pgi_image_limits limits = {.max_pixels = options->max_image_pixels, .exif = (options->flags & PG_ENCODE_EXIF) != 0};
+    pgi_image_limits limits = {.max_pixels = options->max_image_pixels,
+                               .exif = (options->flags & PG_ENCODE_EXIF) != 0,
+                               .cancel = options->cancel};
     pgi_rgb rgb;
+    PGI_TRY(pgi_cancel_check(options->cancel));
     PGI_TRY(pgi_image_read(memory, image, &limits, &rgb));
     pg_status status = options->mode == PG_MODE_BIG_VISION
                            ? pgi_big_vision_pixels(memory, &processor->image, &rgb, pixels)
@@ -332,6 +336,7 @@ static pg_status add_pixels(const pg_processor *processor, const pg_batch *batch
     PGI_TRY(pgi_inputs_add_pixels(inputs, batch->n_images, settings->width, settings->height));
     for (int32_t i = 0; i < batch->n_images; i++) {
         pg_status status = add_image(processor, &batch->images[i], options, inputs->pixels + (size_t)i * size);
+        if (status == PG_ERROR_CANCELLED) return status;
         if (status < 0) return batch->n_images > 1 ? image_error(inputs, i, status) : status;
     }
     return PG_OK;

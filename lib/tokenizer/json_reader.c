@@ -66,6 +66,7 @@ pg_status pgi_json_open(pgi_json_reader *reader, char opener) {
 }
 
 pg_status pgi_json_next(pgi_json_reader *reader, char opener, int *first, int *more) {
+    PGI_TRY(pgi_cancel_check(reader->cancel));
     *more = !take(reader, opener == '{' ? '}' : ']');
     if (!*more) return PG_OK;
     if (!*first && !take(reader, ',')) return pgi_json_expected(reader, opener == '{' ? "',' or '}'" : "',' or ']'");
@@ -188,6 +189,7 @@ static pg_status skip_number(pgi_json_reader *reader) {
 }
 
 static pg_status skip_value(pgi_json_reader *reader, int depth) {
+    PGI_TRY(pgi_cancel_check(reader->cancel));
     int byte = pgi_json_peek(reader);
     if (byte == '"') return pgi_json_string(reader);
     if (byte == '-' || (byte >= '0' && byte <= '9')) return skip_number(reader);

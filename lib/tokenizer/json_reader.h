@@ -6,13 +6,15 @@
 #define PGI_TOKENIZER_JSON_READER_H
 
 #include "base/memory.h"
+#include "base/run.h"
 
 typedef struct pgi_json_reader {
     const char *file; /* for messages */
     const uint8_t *data;
     size_t size, at;
-    const char *key; /* what is being read, such as "model.vocab", for messages; NULL: nothing in particular */
-    pgi_buffer text; /* the string or key read last */
+    const char *key;         /* what is being read, such as "model.vocab", for messages; NULL: nothing in particular */
+    pgi_buffer text;         /* the string or key read last */
+    const pg_cancel *cancel; /* looked at before each element; may be NULL */
 } pgi_json_reader;
 
 /* `data` is borrowed. */

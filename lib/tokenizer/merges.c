@@ -17,10 +17,11 @@ pg_status pgi_merges_push(pgi_merges *merges, pgi_merge merge) {
     return PG_OK;
 }
 
-pg_status pgi_merges_generate(const pgi_vocab *vocab, pgi_merges *out) {
+pg_status pgi_merges_generate(const pgi_vocab *vocab, const pg_cancel *cancel, pgi_merges *out) {
     for (size_t id = 0; id < vocab->n; id++) {
         size_t size;
         const char *text = pgi_vocab_text(vocab, id, &size);
+        PGI_TRY(pgi_cancel_check(cancel));
         for (size_t at = pgi_utf8_char_size(text, size); at < size; at += pgi_utf8_char_size(text + at, size - at)) {
             int64_t left = pgi_vocab_find(vocab, text, at);
             if (left < 0) continue;

@@ -2,6 +2,7 @@
 #ifndef PGI_TOKENIZER_MERGES_H
 #define PGI_TOKENIZER_MERGES_H
 
+#include "base/run.h"
 #include "tokenizer/vocab.h"
 
 /* Two neighbours that become one; its place in the list is its rank. */
@@ -20,7 +21,7 @@ void pgi_merges_free(pgi_merges *merges);
 pg_status pgi_merges_push(pgi_merges *merges, pgi_merge merge);
 /* The merges HF gives a tokenizer.model: each way to cut a piece in two pieces, in the order of the
  * pieces' ids, the shortest left part first (transformers 5.23, generate_merges). */
-pg_status pgi_merges_generate(const pgi_vocab *vocab, pgi_merges *out);
+pg_status pgi_merges_generate(const pgi_vocab *vocab, const pg_cancel *cancel, pgi_merges *out);
 
 enum { PGI_UNK_MISSING = -1, PGI_UNK_DROP = -2 };
 

@@ -174,7 +174,8 @@ static pg_status read_document(pgi_json_reader *reader, pgi_tokenizer_json *out)
     return read_merges(reader, &out->vocab, &out->merges);
 }
 
-pg_status pgi_tokenizer_json_load(const pgi_memory *memory, const char *path, pgi_tokenizer_json *out) {
+pg_status pgi_tokenizer_json_load(const pgi_memory *memory, const char *path, const pg_cancel *cancel,
+                                  pgi_tokenizer_json *out) {
     pgi_buffer file;
     pgi_json_reader reader;
     *out = (pgi_tokenizer_json){0};
@@ -184,6 +185,7 @@ pg_status pgi_tokenizer_json_load(const pgi_memory *memory, const char *path, pg
     pg_status status = pgi_file_read(path, MAX_FILE, &file);
     if (status >= 0) {
         pgi_json_reader_init(&reader, memory, path, file.data, file.size);
+        reader.cancel = cancel;
         status = read_document(&reader, out);
         pgi_json_reader_free(&reader);
     }

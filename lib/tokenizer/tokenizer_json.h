@@ -17,7 +17,8 @@ typedef struct pgi_tokenizer_json {
 } pgi_tokenizer_json;
 
 /* On error *out needs no free. */
-pg_status pgi_tokenizer_json_load(const pgi_memory *memory, const char *path, pgi_tokenizer_json *out);
+pg_status pgi_tokenizer_json_load(const pgi_memory *memory, const char *path, const pg_cancel *cancel,
+                                  pgi_tokenizer_json *out);
 void pgi_tokenizer_json_free(pgi_tokenizer_json *json);
 
 /* Any JSON value; whole numbers of any size are read as reals, as tokenizer_config.json holds 10^30. */

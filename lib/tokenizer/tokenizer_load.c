@@ -39,6 +39,7 @@ typedef struct token {
 } token;
 
 typedef struct sources {
+    const pg_cancel *cancel; /* may be NULL */
     const pgi_memory *memory;
     char *json_path, *model_path, *config_path, *map_path, *added_path;
     int has_json, has_model;
@@ -557,7 +558,7 @@ static pg_status load_sources(sources *s, const char *folder) {
         PGI_TRY(load_optional(s, s->map_path, &s->map));
         PGI_TRY(load_optional(s, s->added_path, &s->added));
     }
-    if (s->has_json) PGI_TRY(pgi_tokenizer_json_load(memory, s->json_path, &s->json));
+    if (s->has_json) PGI_TRY(pgi_tokenizer_json_load(memory, s->json_path, s->cancel, &s->json));
     if (s->has_model) PGI_TRY(load_model_file(s));
     PGI_TRY(read_decoder(s));
     sort_decoder(s);
@@ -573,9 +574,9 @@ static pg_status copy_vocab(const pgi_vocab *from, pgi_vocab *to, const char *fi
     return PG_OK;
 }
 
-pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder) {
+pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, const pg_cancel *cancel) {
     const pgi_memory *memory = &tokenizer->memory;
-    sources s = {.memory = memory};
+    sources s = {.memory = memory, .cancel = cancel};
     pg_status status;
     pgi_merges generated;
     pgi_merges_init(&generated, memory);
@@ -586,6 +587,7 @@ pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder) {
     for (int i = 0; i < PGI_N_SPECIALS; i++) tokenizer->specials[i] = -1;
 
     PGI_GOTO(load_sources(&s, folder), done);
+    PGI_GOTO(pgi_cancel_check(cancel), done);
     PGI_GOTO(read_defaults(&s, &tokenizer->defaults), done);
     tokenizer->replace_spaces = 1;
     if (s.has_json && !s.is_gemma) PGI_GOTO(check_pipeline(&s, tokenizer), done);
@@ -594,10 +596,11 @@ pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder) {
     const char *file = s.has_json ? s.json_path : s.model_path;
     PGI_GOTO(copy_vocab(s.has_json ? &s.json.vocab : &s.model, &tokenizer->vocab, file), done);
     tokenizer->n_pieces = tokenizer->vocab.n;
-    if (!s.has_json) PGI_GOTO(pgi_merges_generate(&tokenizer->vocab, &generated), done);
+    if (!s.has_json) PGI_GOTO(pgi_merges_generate(&tokenizer->vocab, cancel, &generated), done);
     PGI_GOTO(add_tokens(&s, tokenizer), done);
     PGI_GOTO(pgi_added_tokens_finish(&tokenizer->added, &tokenizer->vocab, tokenizer->replace_spaces, file), done);
     mark_control(&s, tokenizer);
+    PGI_GOTO(pgi_cancel_check(cancel), done);
     status = make_bpe(&s, tokenizer, s.has_json ? &s.json.merges : &generated);
 done:
     pgi_merges_free(&generated);
@@ -616,12 +619,13 @@ done:
     return status;
 }
 
-pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, pgi_tokenizer **out) {
+pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, const pg_cancel *cancel,
+                             pgi_tokenizer **out) {
     pgi_tokenizer *tokenizer = pgi_alloc_zero(memory, 1, sizeof *tokenizer);
     *out = NULL;
     if (!tokenizer) return PG_ERROR_MEMORY;
     tokenizer->memory = *memory;
-    pg_status status = pgi_tokenizer_load(tokenizer, folder);
+    pg_status status = pgi_tokenizer_load(tokenizer, folder, cancel);
     if (status < 0) pgi_tokenizer_close(&tokenizer);
     *out = tokenizer;
     return status;

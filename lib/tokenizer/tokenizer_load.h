@@ -4,9 +4,10 @@
 
 #include "tokenizer/tokenizer.h"
 
-pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, pgi_tokenizer **out);
+pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, const pg_cancel *cancel,
+                             pgi_tokenizer **out);
 
 /* Fills a zeroed tokenizer whose `memory` is set. On error what was filled is still to be closed. */
-pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder);
+pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, const pg_cancel *cancel);
 
 #endif

@@ -596,8 +596,100 @@ static void every_form_of_checkpoint(void **state) {
             }
 }
 
+/* ---- cancelling what the processor does, threads of opening */
+
+typedef struct late_cancel {
+    pg_cancel *cancel;
+    int after; /* allocations before the flag is set */
+} late_cancel;
+
+static void *counting_alloc(void *user, size_t size, size_t alignment) {
+    late_cancel *late = user;
+    if (late->after-- == 0) pg_cancel_request(late->cancel);
+    void *memory = NULL;
+    return posix_memalign(&memory, alignment < sizeof memory ? sizeof memory : alignment, size ? size : 1) ? NULL
+                                                                                                           : memory;
+}
+
+static void plain_free(void *user, void *memory) {
+    (void)user;
+    free(memory);
+}
+
+/* The flag is set after each allocation in turn: the call stops with the status, or it was done already. */
+static void opening_a_processor_is_cancelled(void **state) {
+    (void)state;
+    int n_cancelled = 0, n_done = 0;
+    for (int after = 0; n_done < 3 && after < 10000; after++) {
+        late_cancel late = {.after = after};
+        pg_allocator allocator = {sizeof allocator, 0, &late, counting_alloc, plain_free};
+        pg_processor_options options;
+        pg_processor *opened = NULL;
+        OK(pg_cancel_create(&late.cancel));
+        OK(pg_processor_options_init(&options, sizeof options));
+        options.allocator = &allocator;
+        options.cancel = late.cancel;
+        pg_status status = pg_processor_open(folder, &options, &opened);
+        if (status == PG_ERROR_CANCELLED) {
+            assert_null(opened);
+            assert_non_null(strstr(pg_last_error(), "cancelled"));
+            n_cancelled++;
+        } else {
+            assert_int_equal(status, PG_OK);
+            n_done++;
+        }
+        pg_processor_close(&opened);
+        pg_cancel_close(&late.cancel);
+    }
+    assert_true(n_cancelled > 10);
+    assert_int_equal(n_done, 3);
+}
+
+static void encoding_is_cancelled(void **state) {
+    (void)state;
+    for (int kind = 0; kind < 2; kind++) {
+        bytes file = tiny_image(kind ? IMAGE_PNG : IMAGE_JPEG, 30, 20, 1);
+        pg_image image;
+        pg_encode_options options;
+        pg_cancel *cancel = NULL;
+        pg_inputs *in = NULL;
+        OK(pg_image_from_bytes(&image, sizeof image, file.data, file.size));
+        OK(pg_encode_options_init(&options, sizeof options));
+        OK(pg_cancel_create(&cancel));
+        options.cancel = cancel;
+        OK(pg_processor_encode(processor, &image, "the cat", &options, &in));
+        pg_inputs_close(&in);
+        pg_cancel_request(cancel);
+        ERROR(pg_processor_encode(processor, &image, "the cat", &options, &in), PG_ERROR_CANCELLED);
+        assert_null(in);
+        ERROR(pg_processor_encode(processor, NULL, "the cat", &options, &in), PG_ERROR_CANCELLED);
+        pg_cancel_close(&cancel);
+        bytes_free(&file);
+    }
+}
+
+static void threads_of_opening_have_a_range(void **state) {
+    (void)state;
+    const int32_t counts[] = {1, 3, 1024, -1, 1025};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        pg_model_options options;
+        pg_model *opened = NULL;
+        OK(pg_model_options_init(&options, sizeof options));
+        options.n_threads = counts[i];
+        options.weights = PG_WEIGHTS_INT8;
+        if (i < 3)
+            OK(pg_model_open(folder, &options, &opened));
+        else
+            ARGUMENT(pg_model_open(folder, &options, &opened));
+        pg_model_close(&opened);
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(opening_a_processor_is_cancelled),
+        cmocka_unit_test(encoding_is_cancelled),
+        cmocka_unit_test(threads_of_opening_have_a_range),
         cmocka_unit_test(version_and_names),
         cmocka_unit_test(null_arguments),
         cmocka_unit_test(values_out_of_range),

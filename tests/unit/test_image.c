@@ -29,7 +29,7 @@ static const pgi_memory counting = {NULL, counting_alloc, counting_free};
 static pg_status read_bytes(const void *bytes, size_t size, int64_t max_pixels, int32_t exif, pgi_rgb *out) {
     pg_image image = {.struct_size = sizeof image, .format = PG_IMAGE_BYTES, .n_bytes = size};
     image.planes[0] = bytes;
-    pgi_image_limits limits = {max_pixels ? max_pixels : PGI_DEFAULT_MAX_PIXELS, exif};
+    pgi_image_limits limits = {max_pixels ? max_pixels : PGI_DEFAULT_MAX_PIXELS, exif, NULL};
     return pgi_image_read(&counting, &image, &limits, out);
 }
 
@@ -76,7 +76,7 @@ static void golden_images(void **state) {
                                     &height[1], &expected[1]),
                              6);
             for (int exif = 0; exif < 2; exif++) {
-                pgi_image_limits limits = {PGI_DEFAULT_MAX_PIXELS, exif};
+                pgi_image_limits limits = {PGI_DEFAULT_MAX_PIXELS, exif, NULL};
                 if (pgi_image_read(&counting, &image, &limits, &rgb) != PG_OK) fail_msg("%s", pgi_error_text());
                 check(name, &rgb, width[exif], height[exif], expected[exif]);
                 pgi_rgb_free(&counting, &rgb);
@@ -91,7 +91,7 @@ static void golden_images(void **state) {
             n_ok++;
         } else {
             pg_status expected_status = (assert_int_equal(sscanf(line + at, "%31s", word), 1), status_of(word));
-            pgi_image_limits limits = {PGI_DEFAULT_MAX_PIXELS, 1};
+            pgi_image_limits limits = {PGI_DEFAULT_MAX_PIXELS, 1, NULL};
             assert_int_not_equal(expected_status, PG_OK);
             pg_status status = pgi_image_read(&counting, &image, &limits, &rgb);
             if (status != expected_status || !strstr(pgi_error_text(), path) || !strstr(pgi_error_text(), "expected"))
@@ -129,7 +129,7 @@ static void camera_buffers(void **state) {
             int64_t stride = strides[s] ? strides[s] : dense;
             const uint8_t *top = stride < 0 ? buffer - stride * (HEIGHT - 1) : buffer;
             image.planes[0] = top;
-            pgi_image_limits limits = {PGI_DEFAULT_MAX_PIXELS, 1};
+            pgi_image_limits limits = {PGI_DEFAULT_MAX_PIXELS, 1, NULL};
             pgi_rgb rgb;
             assert_int_equal(pgi_image_read(&counting, &image, &limits, &rgb), PG_OK);
             for (int y = 0; y < HEIGHT; y++) {
@@ -148,7 +148,7 @@ static void camera_buffers(void **state) {
 }
 
 static void refuse(pg_image image, int64_t max_pixels, pg_status expected, const char *text) {
-    pgi_image_limits limits = {max_pixels ? max_pixels : PGI_DEFAULT_MAX_PIXELS, 0};
+    pgi_image_limits limits = {max_pixels ? max_pixels : PGI_DEFAULT_MAX_PIXELS, 0, NULL};
     pgi_rgb rgb;
     pg_status status = pgi_image_read(&counting, &image, &limits, &rgb);
     if (status != expected || !strstr(pgi_error_text(), text))

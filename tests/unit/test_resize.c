@@ -7,6 +7,7 @@
 #include "golden_images.h"
 #include "image/preprocess.h"
 #include "image/resize.h"
+#include "processor/processor.h"
 #include "temp_template.h"
 
 static pgi_kernels kernels;
@@ -193,6 +194,46 @@ static void settings_that_are_refused(void **state) {
     assert_non_null(strstr(pgi_error_text(), "processor_config.json: image_processor.size: found 1.5"));
 }
 
+/* cpu_mask of pg_processor_options holds the resize down, and changes no bit of the pixels. */
+static void the_mask_of_a_processor_holds_its_resize_down(void **state) {
+    (void)state;
+    static uint8_t gradient[60][90][3];
+    for (int y = 0; y < 60; y++)
+        for (int x = 0; x < 90; x++)
+            for (int c = 0; c < 3; c++) gradient[y][x][c] = (uint8_t)(y * 3 + x * 5 + c * 71);
+    const uint64_t masks[] = {0, PG_CPU_BASELINE};
+    pg_inputs *inputs[2] = {NULL, NULL};
+    for (int i = 0; i < 2; i++) {
+        pg_processor_options options;
+        pg_processor *processor = NULL;
+        pg_image image;
+        assert_int_equal(pg_processor_options_init(&options, sizeof options), PG_OK);
+        options.cpu_mask = masks[i];
+        assert_int_equal(pg_processor_open(PGI_GOLDEN_FOLDER "/../../examples/demo/model", &options, &processor),
+                         PG_OK);
+        assert_int_equal(processor->kernels.cpu, masks[i] ? masks[i] : kernels.cpu);
+        assert_true(!masks[i] || processor->kernels.resample_row != kernels.resample_row || kernels.cpu == masks[i]);
+        assert_int_equal(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 90, 60, gradient, 0), PG_OK);
+        assert_int_equal(pg_processor_encode(processor, &image, "x", NULL, &inputs[i]), PG_OK);
+        pg_processor_close(&processor);
+    }
+    pg_tensor a, b;
+    assert_int_equal(pg_tensor_init(&a, sizeof a), PG_OK);
+    assert_int_equal(pg_tensor_init(&b, sizeof b), PG_OK);
+    assert_int_equal(pg_inputs_get_tensor(inputs[0], "pixel_values", &a), PG_OK);
+    assert_int_equal(pg_inputs_get_tensor(inputs[1], "pixel_values", &b), PG_OK);
+    assert_memory_equal(a.data, b.data, (size_t)(a.shape[0] * a.shape[1] * a.shape[2] * a.shape[3]) * sizeof(float));
+    for (int i = 0; i < 2; i++) pg_inputs_close(&inputs[i]);
+
+    pg_processor_options options;
+    pg_processor *processor = NULL;
+    assert_int_equal(pg_processor_options_init(&options, sizeof options), PG_OK);
+    options.cpu_mask = UINT64_C(1) << 60; /* leaves nothing */
+    assert_int_equal(pg_processor_open(PGI_GOLDEN_FOLDER "/../../examples/demo/model", &options, &processor),
+                     PG_ERROR_ARGUMENT);
+    assert_null(processor);
+}
+
 static void no_resize_needs_the_size(void **state) {
     (void)state;
     pgi_image_settings s;
@@ -215,6 +256,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(settings_files_and_defaults),
         cmocka_unit_test(settings_that_are_refused),
         cmocka_unit_test(no_resize_needs_the_size),
+        cmocka_unit_test(the_mask_of_a_processor_holds_its_resize_down),
     };
     if (pgi_kernels_init(&kernels, 0) < 0) return 1;
     return RUN_TESTS(tests, make_folder, remove_folder);
