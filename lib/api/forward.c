@@ -33,7 +33,7 @@ pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_fo
 
 void pg_outputs_close(pg_outputs **outputs) {
     if (!outputs) return;
-    pgi_outputs_free(*outputs);
+    pgi_outputs_close(*outputs);
     *outputs = NULL;
 }
 

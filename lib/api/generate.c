@@ -27,7 +27,7 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
 
 void pg_result_close(pg_result **result) {
     if (!result) return;
-    pgi_result_free(*result);
+    pgi_result_close(*result);
     *result = NULL;
 }
 

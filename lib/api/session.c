@@ -34,7 +34,7 @@ pg_status pg_session_create(const pg_model *model, const pg_session_options *opt
 
 void pg_session_close(pg_session **session) {
     if (!session) return;
-    pgi_session_free(*session);
+    pgi_session_close(*session);
     *session = NULL;
 }
 

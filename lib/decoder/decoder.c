@@ -1,4 +1,6 @@
 /*
+ * The layers of the decoder.
+ *
  * Gemma 1:
  *   for each layer:
  *       x = x + out(attention(rope(q), rope(k), v of norm_input(x)))
@@ -7,14 +9,14 @@
  *   for each layer:
  *       x = x + norm_post_attention(out(attention(... of norm_input(x))))
  *       x = x + norm_post_mlp(down(gelu_tanh(gate n) * up n)),  n = norm_pre_mlp(x)
- *   attention scores and final logits pass cap * tanh(score / cap); some layers see a sliding window
+ *   attention scores pass cap * tanh(score / cap); some layers see a sliding window
  *
- *   logits = head(norm(x))
+ * last hidden states = norm(x); head.c makes logits of them.
  *
- * A pass takes rows of any number of sequences: all operations but attention treat each row by itself, so that the
- * weights are read once for all of them; attention looks at one sequence after the other.
+ * A pass takes tokens of any number of sequences. All operations but attention treat each token by itself, so the
+ * weights are read once for all of them. Attention looks at one sequence after the other.
  *
- * T rows, H hidden, F intermediate, h query heads and g KV heads of d.
+ * Shapes: T tokens, hidden_size h, A query heads and G KV heads of d = head_dim values.
  * HF: modeling_gemma.py, modeling_gemma2.py, and for the prefix modeling_paligemma.py. Papers: arXiv 2407.07726,
  * 2412.03555.
  */
@@ -41,11 +43,11 @@ static pgi_attention attention_shape(const pgi_text_config *config, int64_t n_qu
 }
 
 pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
-                                          int64_t n_rows, int64_t n_keys) {
-    size_t t = (size_t)n_rows, h = (size_t)config->hidden_size;
+                                          int64_t n_tokens, int64_t n_keys) {
+    size_t t = (size_t)n_tokens, h = (size_t)config->hidden_size;
     size_t width = (size_t)config->n_heads * (size_t)config->head_dim, half = (size_t)config->head_dim / 2;
     size_t kv_width = (size_t)config->n_kv_heads * (size_t)config->head_dim;
-    pgi_attention shape = attention_shape(config, n_rows, n_keys);
+    pgi_attention shape = attention_shape(config, n_tokens, n_keys);
     pgi_decoder_workspace w;
     w.linear = pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1);
     w.normed = pgi_arena_take(arena, t * h, sizeof(float));
@@ -54,7 +56,7 @@ pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, 
     w.k = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.v = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.attention_out = pgi_arena_take(arena, t * width, sizeof(float));
-    w.intermediate = pgi_arena_take(arena, pgi_mlp_intermediate(n_rows, config->intermediate_size, 1), 1);
+    w.intermediate = pgi_arena_take(arena, pgi_mlp_intermediate(n_tokens, config->intermediate_size, 1), 1);
     w.cos = pgi_arena_take(arena, t * half, sizeof(float));
     w.sin = pgi_arena_take(arena, t * half, sizeof(float));
     w.key_end = pgi_arena_take(arena, t, sizeof(int64_t));
@@ -80,16 +82,18 @@ void pgi_decoder_embed(const pgi_run *run, const pgi_text_config *config, const 
 
 /* Tokens of earlier passes. */
 static int64_t n_past(const pgi_sequence *sequence) { return sequence->cache ? sequence->cache->n_tokens : 0; }
+/* Tokens of this pass, padding left out. */
 static int64_t n_new_tokens(const pgi_sequence *sequence) {
-    return sequence->n_rows - sequence->n_left - sequence->n_right;
+    return sequence->n_tokens - sequence->n_left - sequence->n_right;
 }
 
-static int64_t position_of(const pgi_sequence *sequence, int64_t row) {
+/* The position of token t of this pass; t counts padding. */
+static int64_t position_of(const pgi_sequence *sequence, int64_t t) {
     int64_t next = sequence->cache ? sequence->cache->next_position : 1;
-    return sequence->positions ? sequence->positions[row] : next + row - sequence->n_left;
+    return sequence->positions ? sequence->positions[t] : next + t - sequence->n_left;
 }
 
-/* cos, sin [n_rows, d / 2] of position * theta^(-2i/d), in f32 steps as HF takes
+/* cos, sin [T, d / 2] of position * theta^(-2i/d), in f32 steps as HF takes
  * them (GemmaRotaryEmbedding). HF's PaliGemma counts positions from 1. */
 static void rotation_angles(const pgi_text_config *config, const pgi_sequence *sequence, float *cos_out,
                             float *sin_out) {
@@ -97,30 +101,30 @@ static void rotation_angles(const pgi_text_config *config, const pgi_sequence *s
     for (int32_t i = 0; i < half; i++) {
         float exponent = (float)(2 * i) / (float)config->head_dim;
         float frequency = 1.0f / (float)pow((double)config->rope_theta, (double)exponent);
-        for (int64_t r = 0; r < sequence->n_rows; r++) {
-            float angle = (float)position_of(sequence, r) * frequency;
-            cos_out[r * half + i] = cosf(angle);
-            sin_out[r * half + i] = sinf(angle);
+        for (int64_t t = 0; t < sequence->n_tokens; t++) {
+            float angle = (float)position_of(sequence, t) * frequency;
+            cos_out[t * half + i] = cosf(angle);
+            sin_out[t * half + i] = sinf(angle);
         }
     }
 }
 
-/* Which of its sequence's keys each row sees (masking_utils.py: create_causal_mask and
- * create_sliding_window_causal_mask with block_sequence_ids). Rows of w from `first` on. */
+/* Which of its sequence's keys each token sees (masking_utils.py: create_causal_mask and
+ * create_sliding_window_causal_mask with block_sequence_ids), to the ranges of w from `first` on. */
 static void key_ranges(const pgi_text_config *config, const pgi_sequence *sequence, int64_t first, const workspace *w) {
     int64_t n_keys = n_past(sequence) + n_new_tokens(sequence);
-    for (int64_t r = 0; r < sequence->n_rows; r++) {
-        int64_t token = n_past(sequence) + r - sequence->n_left; /* below 0, or n_keys and above: padding */
-        int padding = r < sequence->n_left || r >= sequence->n_rows - sequence->n_right;
-        int in_prefix = padding ? !sequence->types || sequence->types[r] == 0 : token < sequence->n_prefix;
+    for (int64_t t = 0; t < sequence->n_tokens; t++) {
+        int64_t key = n_past(sequence) + t - sequence->n_left; /* its own; below 0, or n_keys and above: padding */
+        int padding = t < sequence->n_left || t >= sequence->n_tokens - sequence->n_right;
+        int in_prefix = padding ? !sequence->types || sequence->types[t] == 0 : key < sequence->n_prefix;
         int64_t prefix = in_prefix ? sequence->n_prefix : 0;
-        int64_t end = token < 0 ? 0 : pgi_min64(token + 1, n_keys);
-        int64_t begin = config->sliding_window > 0 ? pgi_min64(token - config->sliding_window + 1, end) : 0;
+        int64_t end = key < 0 ? 0 : pgi_min64(key + 1, n_keys);
+        int64_t begin = config->sliding_window > 0 ? pgi_min64(key - config->sliding_window + 1, end) : 0;
         int one_range = prefix >= begin; /* prefix and window touch */
-        w->key_end[first + r] = end > prefix ? end : prefix;
-        w->window_prefix[first + r] = one_range ? 0 : prefix;
-        w->window_begin[first + r] = one_range ? 0 : begin;
-        w->window_end[first + r] = one_range ? w->key_end[first + r] : end;
+        w->key_end[first + t] = end > prefix ? end : prefix;
+        w->window_prefix[first + t] = one_range ? 0 : prefix;
+        w->window_begin[first + t] = one_range ? 0 : begin;
+        w->window_end[first + t] = one_range ? w->key_end[first + t] : end;
     }
 }
 
@@ -135,22 +139,22 @@ static void extend_cache(const pgi_text_config *config, int32_t index, const pgi
     memcpy(cache->values + at, v, bytes);
 }
 
-/* Attention of the rows first_out .. first_out + n_out of w->q, each over its own sequence, to w->attention_out. */
+/* Attention of the tokens first_out .. first_out + n_out of w->q, each over its own sequence, to w->attention_out. */
 static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32_t index, const pgi_pass *pass,
                         int64_t first_out, int64_t n_out, const workspace *w) {
     const int64_t width = (int64_t)config->n_heads * config->head_dim;
     const int64_t kv_width = (int64_t)config->n_kv_heads * config->head_dim;
-    for (int64_t s = 0, first_row = 0; s < pass->n_sequences; first_row += pass->sequences[s].n_rows, s++) {
+    for (int64_t s = 0, first_token = 0; s < pass->n_sequences; first_token += pass->sequences[s].n_tokens, s++) {
         const pgi_sequence *sequence = &pass->sequences[s];
-        const float *k = w->k + (first_row + sequence->n_left) * kv_width;
-        const float *v = w->v + (first_row + sequence->n_left) * kv_width;
+        const float *k = w->k + (first_token + sequence->n_left) * kv_width;
+        const float *v = w->v + (first_token + sequence->n_left) * kv_width;
         if (sequence->cache) {
             extend_cache(config, index, sequence, k, v);
             k = sequence->cache->keys + index * sequence->cache->capacity * kv_width;
             v = sequence->cache->values + index * sequence->cache->capacity * kv_width;
         }
-        int64_t begin = first_row > first_out ? first_row : first_out;
-        int64_t end = pgi_min64(first_row + sequence->n_rows, first_out + n_out);
+        int64_t begin = first_token > first_out ? first_token : first_out;
+        int64_t end = pgi_min64(first_token + sequence->n_tokens, first_out + n_out);
         if (begin >= end) continue;
         pgi_attention shape = attention_shape(config, end - begin, n_past(sequence) + n_new_tokens(sequence));
         shape.key_end = w->key_end + begin;
@@ -173,8 +177,8 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
 }
 
 /*
- * One layer over x [n_rows, H]. Only the rows first_out .. first_out + n_out are
- * needed afterwards: keys and values are made for all rows, the rest for those alone.
+ * One layer over x [T, h]. Only the tokens first_out .. first_out + n_out are needed
+ * afterwards: keys and values are made for all tokens, the rest for those alone.
  */
 static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_layer *layer,
                                int32_t index, const pgi_pass *pass, int64_t first_out, int64_t n_out,
@@ -186,11 +190,11 @@ static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config
     const pgi_mlp mlp = {config->activation, &layer->gate, &layer->up, &layer->down};
     float *x = pass->x + first_out * h;
 
-    PGI_TRY(pgi_rms_norm(run, pass->x, pass->n_rows, h, layer->input_norm, config->rms_norm_eps, w->normed));
-    PGI_TRY(pgi_linear_group(run, w->normed, h, pass->n_rows, kvq, n_out == pass->n_rows ? 3 : 2, w->linear));
-    if (n_out < pass->n_rows)
+    PGI_TRY(pgi_rms_norm(run, pass->x, pass->n_tokens, h, layer->input_norm, config->rms_norm_eps, w->normed));
+    PGI_TRY(pgi_linear_group(run, w->normed, h, pass->n_tokens, kvq, n_out == pass->n_tokens ? 3 : 2, w->linear));
+    if (n_out < pass->n_tokens)
         PGI_TRY(pgi_linear_forward(run, w->normed + first_out * h, h, n_out, &layer->q, w->q, width, w->linear));
-    PGI_TRY(pgi_rope(run, w->k, kv_width, pass->n_rows, config->n_kv_heads, config->head_dim, w->cos, w->sin));
+    PGI_TRY(pgi_rope(run, w->k, kv_width, pass->n_tokens, config->n_kv_heads, config->head_dim, w->cos, w->sin));
     PGI_TRY(pgi_rope(run, w->q, width, n_out, config->n_heads, config->head_dim, w->cos + first_out * half,
                      w->sin + first_out * half));
     PGI_TRY(attend(run, config, index, pass, first_out, n_out, w));
@@ -211,20 +215,21 @@ static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config
 pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                               const pgi_pass *pass, const pgi_decoder_workspace *w) {
     const int64_t h = config->hidden_size, half = config->head_dim / 2, total = pass->layers_total;
-    for (int64_t s = 0, row = 0; s < pass->n_sequences; row += pass->sequences[s].n_rows, s++) {
-        rotation_angles(config, &pass->sequences[s], w->cos + row * half, w->sin + row * half);
-        key_ranges(config, &pass->sequences[s], row, w);
+    for (int64_t s = 0, first = 0; s < pass->n_sequences; first += pass->sequences[s].n_tokens, s++) {
+        rotation_angles(config, &pass->sequences[s], w->cos + first * half, w->sin + first * half);
+        key_ranges(config, &pass->sequences[s], first, w);
     }
 
     float *out = pass->x + pass->first_out * h;
     for (int32_t i = 0; i < config->n_layers; i++) {
         int last = i == config->n_layers - 1;
-        int64_t first_out = last ? pass->first_out : 0, n_out = last ? pass->n_out : pass->n_rows;
+        int64_t first_out = last ? pass->first_out : 0, n_out = last ? pass->n_out : pass->n_tokens;
         if (total) PGI_TRY(pgi_run_progress(run, PG_PHASE_PREFILL, pass->layers_done + i, total));
         PGI_TRY(layer_forward(run, config, &weights->layers[i], i, pass, first_out, n_out, w));
         if (total) pgi_run_trace(run, "decoder_layer", i, pass->x + first_out * h, n_out, h);
         if (pass->hidden_states && !last)
-            memcpy(pass->hidden_states + i * pass->hidden_stride, pass->x, (size_t)(pass->n_rows * h) * sizeof(float));
+            memcpy(pass->hidden_states + i * pass->hidden_stride, pass->x,
+                   (size_t)(pass->n_tokens * h) * sizeof(float));
     }
     PGI_TRY(pgi_rms_norm(run, out, pass->n_out, h, weights->norm, config->rms_norm_eps, out));
     if (total) pgi_run_trace(run, "decoder_norm", -1, out, pass->n_out, h);
@@ -232,7 +237,7 @@ pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config,
     for (int64_t s = 0; s < pass->n_sequences; s++) {
         const pgi_sequence *sequence = &pass->sequences[s];
         if (!sequence->cache) continue;
-        sequence->cache->next_position = position_of(sequence, sequence->n_rows - sequence->n_right - 1) + 1;
+        sequence->cache->next_position = position_of(sequence, sequence->n_tokens - sequence->n_right - 1) + 1;
         sequence->cache->n_tokens += n_new_tokens(sequence);
     }
     return total ? pgi_run_progress(run, PG_PHASE_PREFILL, pass->layers_done + config->n_layers, total) : PG_OK;

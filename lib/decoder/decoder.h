@@ -19,7 +19,7 @@ typedef struct pgi_kv_cache {
 size_t pgi_kv_cache_size(const pgi_text_config *config, int64_t capacity);
 
 /*
- * Rows of one sequence, in the order of its text: padding, tokens, padding.
+ * Tokens of one sequence in the order of its text, with padding before and after them.
  *
  * A token of the prefix sees the whole prefix, in sliding layers too; the tokens
  * after it are causal, and held to the window in sliding layers. Padding is seen
@@ -29,32 +29,32 @@ size_t pgi_kv_cache_size(const pgi_text_config *config, int64_t capacity);
  */
 typedef struct pgi_sequence {
     pgi_kv_cache *cache;      /* of earlier tokens; those of this pass are added. NULL: there are none but these */
-    int64_t n_rows;           /* tokens and padding */
-    int64_t n_left, n_right;  /* the first and last rows that are padding */
-    int64_t n_prefix;         /* the first n_prefix tokens are the prefix, which must be run in one pass; later: 0 */
-    const int64_t *types;     /* [n_rows] token types, read for padding alone; NULL: all 0 */
-    const int64_t *positions; /* [n_rows] positions for RoPE; NULL: they count on over the tokens, padding goes on the
+    int64_t n_tokens;         /* padding counted */
+    int64_t n_left, n_right;  /* the first and the last of them that are padding */
+    int64_t n_prefix;         /* tokens of the prefix, which one pass must run whole; 0 in later passes */
+    const int64_t *types;     /* [n_tokens] token types, read for padding alone; NULL: all 0 */
+    const int64_t *positions; /* [n_tokens] positions for RoPE; NULL: they count on over the tokens, padding goes on the
                                  line in both directions */
 } pgi_sequence;
 
-/* One pass through all layers, over rows of one or more sequences. */
+/* One pass through all layers, over tokens of one or more sequences. */
 typedef struct pgi_pass {
-    float *x; /* [n_rows, hidden]: embeddings; overwritten */
-    int64_t n_rows;
-    const pgi_sequence *sequences; /* their rows follow one another in x */
+    float *x;                      /* [n_tokens, hidden]: embeddings; overwritten */
+    int64_t n_tokens;              /* of all sequences, padding counted */
+    const pgi_sequence *sequences; /* their tokens follow one another in x */
     int64_t n_sequences;
-    int64_t first_out, n_out; /* the rows that are wanted in the end: the last layer leaves out the others */
+    int64_t first_out, n_out; /* the tokens that are wanted in the end: the last layer leaves out the others */
     float *hidden_states;     /* what each layer but the last gives, `hidden_stride` floats apart; NULL: not wanted */
     int64_t hidden_stride;
     int64_t layers_done, layers_total; /* progress of a prefill before this pass; total 0: a decode step, untold */
 } pgi_pass;
 
-/* Memory of a pass: T rows, hidden_size h, A query heads and G KV heads of d values. */
+/* Memory of a pass: T tokens, hidden_size h, A query heads and G KV heads of d = head_dim values. */
 typedef struct pgi_decoder_workspace {
     float *normed;          /* [T, h] */
     float *residual;        /* [T, h]: what a block adds to x */
     float *q;               /* [T, A * d] */
-    float *k, *v;           /* [T, G * d]: of the rows of this pass */
+    float *k, *v;           /* [T, G * d]: of the tokens of this pass */
     float *attention_out;   /* [T, A * d] */
     void *intermediate;     /* of the MLP */
     float *cos, *sin;       /* [T, d / 2] */
@@ -66,15 +66,15 @@ typedef struct pgi_decoder_workspace {
     void *attention;        /* scratch of pgi_attention_forward() */
 } pgi_decoder_workspace;
 
-/* Memory for passes of up to `n_rows` rows in all, sequences of up to `n_keys` tokens or a cache of that capacity. */
+/* Memory for passes of up to n_tokens in all, of sequences of up to n_keys tokens. */
 pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
-                                          int64_t n_rows, int64_t n_keys);
+                                          int64_t n_tokens, int64_t n_keys);
 
 /* out [n, hidden]: rows of the embedding times sqrt(hidden). Every id must be within the vocabulary. */
 void pgi_decoder_embed(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                        const int64_t *ids, int64_t n, float *out);
 
-/* Runs the pass. Then rows first_out .. first_out + n_out of x are the last hidden states, after the final norm. */
+/* Runs the pass. Then tokens first_out .. first_out + n_out of x are the last hidden states, after the final norm. */
 pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                               const pgi_pass *pass, const pgi_decoder_workspace *workspace);
 

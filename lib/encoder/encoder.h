@@ -7,19 +7,18 @@
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
 
-/* Memory of a pass: N patches of P x P pixels, D hidden. Names of one union are of values that are not alive at once.
- */
+/* Memory of a pass: N patches of P x P pixels, hidden_size h. What one union names is not alive at once. */
 typedef struct pgi_encoder_workspace {
     union {
-        float *position;      /* [N, D]: the position embedding */
-        float *normed;        /* [N, D] */
-        float *attention_out; /* [N, D] */
+        float *position;      /* [N, h]: the position embedding */
+        float *normed;        /* [N, h] */
+        float *attention_out; /* [N, h] */
     };
     union {
-        float *q;        /* [N, D] */
-        float *residual; /* [N, D]: what a block adds to x */
+        float *q;        /* [N, h] */
+        float *residual; /* [N, h]: what a block adds to x */
     };
-    float *k, *v; /* [N, D] */
+    float *k, *v; /* [N, h] */
     union {
         float *patches;     /* [N, 3 * P * P]: pixels */
         void *intermediate; /* of the MLP */
@@ -28,6 +27,7 @@ typedef struct pgi_encoder_workspace {
     void *attention; /* scratch of pgi_attention_forward() */
 } pgi_encoder_workspace;
 
+/* Memory for one image. */
 pgi_encoder_workspace pgi_encoder_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_vision_config *config);
 
 /*

@@ -65,7 +65,7 @@ pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merg
     sequence.cache = &decoding->cache;
     pgi_pass pass = {
         .x = x,
-        .n_rows = n,
+        .n_tokens = n,
         .sequences = &sequence,
         .n_sequences = 1,
         .first_out = n - 1,
@@ -83,12 +83,12 @@ pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi
     const pgi_text_config *text = &model->config.text;
     pgi_sequence sequences[PGI_STEP_ROWS];
     for (int64_t i = 0; i < n; i++) {
-        sequences[i] = (pgi_sequence){.cache = &decodings[i]->cache, .n_rows = 1};
+        sequences[i] = (pgi_sequence){.cache = &decodings[i]->cache, .n_tokens = 1};
         pgi_decoder_embed(run, text, &model->weights.text, &decodings[i]->pending, 1,
                           workspace->x + i * text->hidden_size);
         decodings[i]->pending = -1;
     }
-    pgi_pass pass = {.x = workspace->x, .n_rows = n, .sequences = sequences, .n_sequences = n, .n_out = n};
+    pgi_pass pass = {.x = workspace->x, .n_tokens = n, .sequences = sequences, .n_sequences = n, .n_out = n};
     return pgi_decoder_forward(run, text, &model->weights.text, &pass, &workspace->decoder);
 }
 

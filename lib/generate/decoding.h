@@ -7,8 +7,8 @@
 #include "model/merged_inputs.h"
 #include "model/workspace.h"
 
-/* Up to so many decodings take a step together: as many rows as a product takes that sums in the same order as one
- * row's, so that each decoding gets the same bits as alone. */
+/* The most decodings that take a step together. A product of up to PGI_GEMV_ROWS rows sums each row in the order of a
+ * single one, so each decoding gets the bits that it gets alone. */
 enum { PGI_STEP_ROWS = PGI_GEMV_ROWS };
 
 typedef struct pgi_decoding {
@@ -18,7 +18,7 @@ typedef struct pgi_decoding {
     int64_t max_tokens; /* as asked for, or less where the context ends */
 } pgi_decoding;
 
-/* A cache for at least so many tokens; one that is large enough is kept. After an error the decoding is empty. */
+/* A cache for at least `capacity` tokens; one that is large enough is kept. After an error the decoding is empty. */
 pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, int64_t capacity);
 /* Forgets what was, and reserves a cache for row `row` and up to max_new_tokens more. After an error the decoding is
  * empty. */

@@ -16,7 +16,7 @@ typedef struct generated_row {
     int ended;
 } generated_row;
 
-typedef struct generation {
+typedef struct generate_call {
     const pgi_run *run;
     pg_model *model;
     const pg_generate_options *options;
@@ -26,9 +26,9 @@ typedef struct generation {
     int64_t group;         /* PGI_STEP_ROWS, or the rows when they are fewer */
     pgi_workspace prefill; /* for the longest row's prefill; empty when all are done */
     pgi_workspace step;    /* for a step of a group */
-} generation;
+} generate_call;
 
-void pgi_result_free(pg_result *result) {
+void pgi_result_close(pg_result *result) {
     if (!result) return;
     pgi_memory memory = result->memory;
     for (int64_t r = 0; r < result->n_rows; r++) {
@@ -45,7 +45,7 @@ static pg_status new_result(const pg_model *model, const pg_inputs *inputs, pg_r
     result->memory = model->memory;
     result->rows = pgi_alloc_zero(&result->memory, (size_t)inputs->n_rows, sizeof *result->rows);
     if (!result->rows) {
-        pgi_result_free(result);
+        pgi_result_close(result);
         return PG_ERROR_MEMORY;
     }
     result->n_rows = inputs->n_rows;
@@ -58,7 +58,7 @@ static pg_status new_result(const pg_model *model, const pg_inputs *inputs, pg_r
     return PG_OK;
 }
 
-static void close_generation(generation *g) {
+static void generate_call_free(generate_call *g) {
     const pgi_memory *memory = &g->model->memory;
     for (int64_t r = 0; g->rows && r < g->n_rows; r++) {
         pgi_decoding_free(&g->rows[r].decoding, memory);
@@ -79,8 +79,8 @@ static pg_status reserve_result(generated_row *row, const pgi_tokenizer *tokeniz
     return pgi_buffer_reserve(&row->result->text, n < MOST_TEXT / piece ? n * piece : MOST_TEXT);
 }
 
-/* Memory for everything, before anything is computed. On error too, close_generation() is due. */
-static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, pg_result *result) {
+/* Memory for everything, before anything is computed. On error too, generate_call_free() is due. */
+static pg_status generate_call_init(generate_call *g, const pgi_tokenizer *tokenizer, pg_result *result) {
     const pgi_memory *memory = &g->model->memory;
     int64_t n_tokens = 0, n_keys = 0; /* the most of a row */
     g->n_rows = result->n_rows;
@@ -107,7 +107,7 @@ static pg_status open_generation(generation *g, const pgi_tokenizer *tokenizer, 
 }
 
 /* Chooses the token that follows in each of n decodings, by their last hidden states [n, hidden]. */
-static pg_status sample(generation *g, pgi_decoding *const *decodings, int64_t n, const float *last,
+static pg_status sample(generate_call *g, pgi_decoding *const *decodings, int64_t n, const float *last,
                         const pgi_head_workspace *head) {
     const pg_model *model = g->model;
     int64_t tokens[PGI_SAMPLER_ROWS];
@@ -117,10 +117,10 @@ static pg_status sample(generation *g, pgi_decoding *const *decodings, int64_t n
     return PG_OK;
 }
 
-static pg_status prefill_rows(generation *g) {
+static pg_status prefill_rows(generate_call *g) {
     const int64_t n_layers = g->model->config.text.n_layers;
     for (int64_t r = 0; r < g->n_rows; r++) {
-        const pgi_pass_workspace *workspace = &g->prefill.prefill;
+        const pgi_pass_workspace *workspace = &g->prefill.pass;
         pgi_decoding *decoding = &g->rows[r].decoding;
         const float *last; /* [hidden] */
         PGI_TRY(
@@ -132,7 +132,7 @@ static pg_status prefill_rows(generation *g) {
 }
 
 /* Hands the text of a row that appeared since `before` to the host; returns non-zero when it wants to stop. */
-static int32_t emit(const generation *g, int64_t r, size_t before, int64_t token) {
+static int32_t emit(const generate_call *g, int64_t r, size_t before, int64_t token) {
     const pg_generate_options *options = g->options;
     const pgi_buffer *text = &g->rows[r].result->text;
     const char *piece = text->data ? (const char *)text->data + before : "";
@@ -140,7 +140,7 @@ static int32_t emit(const generation *g, int64_t r, size_t before, int64_t token
 }
 
 /* Takes the token that was sampled last into the row's text, and sees whether the row ends. */
-static pg_status take_token(generation *g, int64_t r) {
+static pg_status take_token(generate_call *g, int64_t r) {
     generated_row *row = &g->rows[r];
     pgi_buffer *text = &row->result->text;
     const int64_t token = row->decoding.pending;
@@ -163,7 +163,7 @@ static pg_status take_token(generation *g, int64_t r) {
     return PG_OK;
 }
 
-static pg_status report_progress(const generation *g) {
+static pg_status report_progress(const generate_call *g) {
     int64_t done = 0, total = 0;
     for (int64_t r = 0; r < g->n_rows; r++) {
         done += g->rows[r].decoding.n_returned;
@@ -173,7 +173,7 @@ static pg_status report_progress(const generation *g) {
 }
 
 /* Feeds the next rows from *r on that still run, up to a group of them, and samples the token that follows in each. */
-static pg_status step_group(generation *g, int64_t *r) {
+static pg_status step_group(generate_call *g, int64_t *r) {
     pgi_decoding *decodings[PGI_STEP_ROWS];
     int64_t n = 0;
     for (; *r < g->n_rows && n < g->group; ++*r)
@@ -184,7 +184,7 @@ static pg_status step_group(generation *g, int64_t *r) {
     return sample(g, decodings, n, g->step.step.x, &g->step.step.head);
 }
 
-static pg_status decode_rows(generation *g) {
+static pg_status decode_rows(generate_call *g) {
     for (int64_t n_running = g->n_rows; n_running > 0;) {
         n_running = 0;
         for (int64_t r = 0; r < g->n_rows; r++) {
@@ -197,8 +197,8 @@ static pg_status decode_rows(generation *g) {
     return PG_OK;
 }
 
-static pg_status generate(generation *g, const pgi_tokenizer *tokenizer, pg_result *result) {
-    PGI_TRY(open_generation(g, tokenizer, result));
+static pg_status generate(generate_call *g, const pgi_tokenizer *tokenizer, pg_result *result) {
+    PGI_TRY(generate_call_init(g, tokenizer, result));
     double start = pgi_now();
     PGI_TRY(prefill_rows(g));
     result->vision_seconds = g->merged->vision_seconds;
@@ -209,15 +209,15 @@ static pg_status generate(generation *g, const pgi_tokenizer *tokenizer, pg_resu
     return PG_OK;
 }
 
-static pg_status run_generation(generation *g, const pgi_merged_inputs *merged, const pgi_tokenizer *tokenizer,
-                                pg_result **out) {
+static pg_status run_call(generate_call *g, const pgi_merged_inputs *merged, const pgi_tokenizer *tokenizer,
+                          pg_result **out) {
     pg_result *result = NULL;
     PGI_TRY(new_result(g->model, merged->inputs, &result));
     g->merged = merged;
     pg_status status = generate(g, tokenizer, result);
-    close_generation(g);
+    generate_call_free(g);
     if (status < 0)
-        pgi_result_free(result);
+        pgi_result_close(result);
     else
         *out = result;
     return status;
@@ -227,11 +227,11 @@ pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_
                        const pg_generate_options *options, pg_result **out) {
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
-    generation g = {.run = &run, .model = model, .options = options};
+    generate_call g = {.run = &run, .model = model, .options = options};
     pgi_merged_inputs merged;
     pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged);
     if (status >= 0) {
-        status = run_generation(&g, &merged, processor->tokenizer, out);
+        status = run_call(&g, &merged, processor->tokenizer, out);
         pgi_merged_inputs_free(&merged);
     }
     pgi_run_free(&run);

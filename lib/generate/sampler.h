@@ -5,9 +5,10 @@
 #include "decoder/head.h"
 #include "kernels/kernels.h"
 
-/* Sequences that are sampled at once, as many as the head takes to the bits of a single one; and vocabulary whose
- * logits are made at a time. */
-enum { PGI_SAMPLER_ROWS = PGI_GEMV_ROWS, PGI_SAMPLER_BLOCK = 8192 };
+enum {
+    PGI_SAMPLER_ROWS = PGI_GEMV_ROWS, /* rows sampled at once: the head gives each the bits that it gets alone */
+    PGI_SAMPLER_BLOCK = 8192          /* ids whose logits are made at a time */
+};
 
 /* By its logits [vocab_size]; NaN never wins (0 when all are NaN). */
 int64_t pgi_sample(const float *logits, int64_t vocab_size);

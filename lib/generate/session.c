@@ -43,7 +43,7 @@ pg_status pgi_session_create(pg_model *model, const pg_session_options *options,
     const int64_t per_image = model->config.vision.n_patches, n_images = options->max_prompt_tokens / per_image;
     pg_status status = reserve(session, options->max_prompt_tokens, n_images);
     if (status < 0) {
-        pgi_session_free(session);
+        pgi_session_close(session);
         return status;
     }
     pgi_thread_pool_start(&session->pool);
@@ -51,7 +51,7 @@ pg_status pgi_session_create(pg_model *model, const pg_session_options *options,
     return PG_OK;
 }
 
-void pgi_session_free(pg_session *session) {
+void pgi_session_close(pg_session *session) {
     if (!session) return;
     pg_model *model = session->model;
     pgi_memory memory = model->memory;
@@ -84,13 +84,13 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     int64_t n = inputs->n_rows > 0 ? inputs->rows[0].n_tokens : 0;
     if (n < 1 || n > pgi_context_limit(&model->config)) n = 1;
     int64_t n_images = features || !inputs->pixels ? 0 : inputs->n_images;
-    /* only so many can have their tokens: with more the inputs are refused before one is encoded */
+    /* no more images can have their tokens; inputs with more are refused before one is encoded */
     n_images = pgi_min64(n_images, inputs->n_tokens / model->config.vision.n_patches);
     PGI_TRY(reserve(session, n, n_images));
     PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, workspace, &merged));
     PGI_GOTO(pgi_decoding_reset(decoding, &merged, 0, session->max_new_tokens), done);
-    PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, decoding, 0, text->n_layers, &workspace->prefill, &last), done);
-    PGI_GOTO(pgi_head_forward(run, text, &model->weights.text, last, 1, workspace->logits, &workspace->prefill.head),
+    PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, decoding, 0, text->n_layers, &workspace->pass, &last), done);
+    PGI_GOTO(pgi_head_forward(run, text, &model->weights.text, last, 1, workspace->logits, &workspace->pass.head),
              done);
     session->state = PGI_SESSION_READY;
     pgi_run_trace(run, "logits", 0, workspace->logits, 1, text->vocab_size);

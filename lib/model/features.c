@@ -28,7 +28,7 @@ static pg_status check_pixels(const pg_model *model, const pg_inputs *inputs) {
                      inputs->image_width, inputs->image_height, size, size);
 }
 
-pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *rows,
+pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *out,
                                const pgi_workspace *workspace) {
     const pgi_vision_config *vision = &model->config.vision;
     const int64_t image = 3 * (int64_t)vision->image_size * vision->image_size;
@@ -39,7 +39,7 @@ pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const 
         PGI_TRY(pgi_encoder_forward(run, vision, &model->weights.vision, inputs->pixels + i * image, i,
                                     inputs->n_images, workspace->encoded, &workspace->encoder));
         PGI_TRY(pgi_projector_forward(run, &model->weights.projector, workspace->encoded, vision->n_patches,
-                                      rows + i * vision->n_patches * (int64_t)model->config.text.hidden_size,
+                                      out + i * vision->n_patches * (int64_t)model->config.text.hidden_size,
                                       &workspace->projector));
     }
     return PG_OK;

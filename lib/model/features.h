@@ -19,8 +19,8 @@ pg_status pgi_features_create(const pgi_run *run, pg_model *model, const pg_inpu
 pg_features *pgi_features_retain(const pg_features *features);
 void pgi_features_release(pg_features *features); /* NULL is ignored */
 
-/* The same into memory of the caller: rows [n_images, n_patches, hidden]. workspace: one that encodes. */
-pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *rows,
+/* The same into memory of the caller: out [n_images, n_patches, hidden]. workspace: one that encodes. */
+pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *out,
                                const pgi_workspace *workspace);
 
 #endif

@@ -3,7 +3,7 @@
  * it would be run alone, so that it gives what it gives alone.
  *
  * By default a row is run with its padding, whose logits and hidden states then are HF's, too. What nothing that was
- * asked for depends on is left out: the last layer and the head run on the rows that are wanted, a row of which
+ * asked for depends on is left out: the last layer and the head run on the tokens that are wanted, and a row of which
  * nothing is wanted is not run at all.
  */
 #include "model/forward.h"
@@ -29,7 +29,7 @@ typedef struct forward {
     pgi_workspace workspace; /* for a pass of T tokens */
 } forward;
 
-void pgi_outputs_free(pg_outputs *outputs) {
+void pgi_outputs_close(pg_outputs *outputs) {
     if (!outputs) return;
     pgi_memory memory = outputs->memory;
     if (outputs->last_hidden && !outputs->hidden_states) pgi_free(&memory, outputs->last_hidden);
@@ -104,7 +104,7 @@ static pg_status add_labels(forward *f, int64_t row, span some, const float *las
         if (!predicts_label(f, row, t)) continue;
         const float *logits = t >= first_kept ? kept_logits + (t - first_kept) * out->vocab_size : NULL;
         PGI_TRY(pgi_loss_add(f->run, &f->loss, row, f->labels[row * out->n_tokens + t + 1],
-                             last + (t - some.begin) * out->hidden_size, logits, &f->workspace.prefill.head));
+                             last + (t - some.begin) * out->hidden_size, logits, &f->workspace.pass.head));
     }
     return PG_OK;
 }
@@ -124,7 +124,7 @@ static pg_status keep_outputs(forward *f, int64_t row, span some, const float *l
     if (first < some.end)
         PGI_TRY(pgi_head_forward(f->run, &model->config.text, &model->weights.text, last + (first - some.begin) * h,
                                  some.end - first, row_logits + (first - first_kept) * out->vocab_size,
-                                 &f->workspace.prefill.head));
+                                 &f->workspace.pass.head));
     return f->labels ? add_labels(f, row, some, last, row_logits) : PG_OK;
 }
 
@@ -140,12 +140,12 @@ static pg_status run_row(forward *f, int64_t row) {
         return pgi_run_progress(f->run, PG_PHASE_PREFILL, (row + 1) * out->n_layers, out->n_rows * out->n_layers);
 
     const int64_t n = all.end - all.begin;
-    float *x = f->workspace.prefill.x;
+    float *x = f->workspace.pass.x;
     pgi_merged_inputs_embed(f->run, f->merged, row, all.begin, n, x);
     pgi_sequence sequence = pgi_merged_inputs_sequence(f->merged, row, all.begin, n);
     pgi_pass pass = {
         .x = x,
-        .n_rows = n,
+        .n_tokens = n,
         .sequences = &sequence,
         .n_sequences = 1,
         .first_out = some.begin - all.begin,
@@ -159,8 +159,7 @@ static pg_status run_row(forward *f, int64_t row) {
         pass.hidden_states = embeddings + layer_size;
         pass.hidden_stride = layer_size;
     }
-    PGI_TRY(
-        pgi_decoder_forward(f->run, &model->config.text, &model->weights.text, &pass, &f->workspace.prefill.decoder));
+    PGI_TRY(pgi_decoder_forward(f->run, &model->config.text, &model->weights.text, &pass, &f->workspace.pass.decoder));
     return keep_outputs(f, row, some, x + pass.first_out * h);
 }
 
@@ -189,7 +188,7 @@ static pg_status run_batch(forward *f) {
     if (f->labels) PGI_TRY(pgi_loss_init(&f->loss, model, f->out->n_rows, f->out->n_kept == f->out->n_tokens));
     for (int64_t r = 0; r < f->out->n_rows; r++) PGI_TRY(run_row(f, r));
     if (!f->labels) return PG_OK;
-    PGI_TRY(pgi_loss_flush(f->run, &f->loss, &f->workspace.prefill.head));
+    PGI_TRY(pgi_loss_flush(f->run, &f->loss, &f->workspace.pass.head));
     f->out->has_loss = 1;
     f->out->loss = (float)pgi_loss_mean(&f->loss, (f->flags & PG_FORWARD_LOSS_PER_ROW) != 0);
     return PG_OK;
@@ -207,7 +206,7 @@ static pg_status run_merged(const pgi_run *run, const pgi_merged_inputs *merged,
     pgi_loss_free(&f.loss);
     pgi_workspace_free(&f.workspace, &merged->model->memory);
     if (status < 0)
-        pgi_outputs_free(out);
+        pgi_outputs_close(out);
     else
         *result = out;
     return status;

@@ -7,7 +7,7 @@
 struct pg_outputs {
     pgi_memory memory;
     int64_t n_rows, n_tokens; /* B, T */
-    int64_t n_kept;           /* K: logits of the last so many tokens */
+    int64_t n_kept;           /* K: logits are kept of the last K tokens */
     int64_t vocab_size, hidden_size, n_layers, n_image_tokens;
     float *logits;         /* [B, K, vocab_size], or NULL */
     float *hidden_states;  /* [n_layers + 1, B, T, hidden], or NULL */
@@ -20,6 +20,6 @@ struct pg_outputs {
 /* options: complete. with_loss 0: labels are not looked at. On error *out needs no release. */
 pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, int with_loss,
                       pg_outputs **out);
-void pgi_outputs_free(pg_outputs *outputs); /* NULL is ignored */
+void pgi_outputs_close(pg_outputs *outputs); /* NULL is ignored */
 
 #endif

@@ -5,7 +5,7 @@
 #include "decoder/head.h"
 #include "model/model.h"
 
-/* Labels whose logits are computed and summed up at once: the head is read once for so many. */
+/* Labels whose logits are computed and summed up at once: the head is read once for all of them. */
 enum { PGI_LOSS_LABELS = 64 };
 
 typedef struct pgi_loss_label {

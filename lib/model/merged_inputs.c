@@ -1,8 +1,8 @@
 /*
- * Text rows from the embedding, image rows from the features, in order (HF: PaliGemmaModel.forward,
+ * Text tokens from the embedding, image tokens from the features, in order (HF: PaliGemmaModel.forward,
  * get_placeholder_mask and masked_scatter). As in HF the image tokens of all rows together take the images of all
- * rows together, one after the other; and with given embeddings those rows are image tokens that equal the embedding
- * of the image token, where there are images at all.
+ * rows together, one after the other. With given embeddings the image tokens are those that equal the embedding of the
+ * image token, if there are images at all.
  */
 #include "model/merged_inputs.h"
 
@@ -48,7 +48,7 @@ static int is_image_token(const pgi_merged_inputs *merged, int64_t row, int64_t 
     return 1;
 }
 
-/* Image tokens and the rows of the images must be equally many; the message names the row where they part. */
+/* There must be as many image tokens as the images have; the message names the row where they part. */
 static pg_status match_images(pgi_merged_inputs *merged, int64_t n_images) {
     const pg_inputs *inputs = merged->inputs;
     const int64_t per_image = merged->model->config.vision.n_patches, n_features = n_images * per_image;
@@ -93,10 +93,10 @@ static pg_status encode(const pgi_run *run, pg_model *model, const pgi_workspace
     double start = pgi_now();
     if (workspace) {
         PGI_TRY(pgi_features_compute(run, model, merged->inputs, workspace->features, workspace));
-        merged->rows = workspace->features;
+        merged->embedded = workspace->features;
     } else {
         PGI_TRY(pgi_features_create(run, model, merged->inputs, &merged->features));
-        merged->rows = merged->features->data;
+        merged->embedded = merged->features->data;
     }
     merged->vision_seconds = pgi_now() - start;
     return PG_OK;
@@ -127,7 +127,7 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_i
     if (features) {
         out->features = (pg_features *)(uintptr_t)features;
         pgi_features_retain(out->features);
-        out->rows = features->data;
+        out->embedded = features->data;
     } else if (n_images > 0) {
         PGI_GOTO(encode(run, model, workspace, out), fail);
     }
@@ -150,7 +150,7 @@ void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged
     const pg_inputs *inputs = merged->inputs;
     const pgi_text_config *text = &merged->model->config.text;
     const int64_t h = text->hidden_size;
-    const float *image_row = merged->rows ? merged->rows + merged->first_feature[row] * h : NULL;
+    const float *image_row = merged->embedded ? merged->embedded + merged->first_feature[row] * h : NULL;
     for (int64_t t = 0; t < first; t++) /* image tokens that are padding take theirs too, as in HF */
         if (is_image_token(merged, row, t)) image_row += h;
     for (int64_t t = first; t < first + n; t++, x += h) {
@@ -171,7 +171,7 @@ pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *merged, int64_t
     const pgi_row *of = &inputs->rows[row];
     int64_t at = row * inputs->n_tokens + first;
     return (pgi_sequence){
-        .n_rows = n,
+        .n_tokens = n,
         .n_left = of->first_token - first,
         .n_right = first + n - of->first_token - of->n_tokens,
         .n_prefix = of->n_tokens - of->n_suffix,

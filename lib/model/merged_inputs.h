@@ -9,8 +9,8 @@ typedef struct pgi_merged_inputs {
     const pg_model *model;   /* borrowed */
     const pg_inputs *inputs; /* borrowed */
     pg_features *features;   /* counted; NULL: no row has an image, or its rows lie in a workspace */
-    const float *rows;       /* of the features, one after the other; NULL: no row has an image */
-    int64_t *first_feature;  /* [B]: the row of the features that the row's first image token gets */
+    const float *embedded;   /* [image tokens, hidden]: the features; NULL: no row has an image */
+    int64_t *first_feature;  /* [B]: which of them the row's first image token gets */
     float *image_row;        /* [hidden]: given embeddings that equal it are image tokens; NULL: ids say which are */
     double vision_seconds;   /* 0 with given features */
     int in_workspace;        /* the arrays lie in a workspace, which must live as long as this does */
@@ -23,11 +23,11 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_i
                                  const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out);
 void pgi_merged_inputs_free(pgi_merged_inputs *merged);
 
-/* x [n, hidden]: the rows `first` .. `first` + n of the T of batch row `row`. */
+/* x [n, hidden]: embeddings of the tokens `first` .. `first` + n of the T of batch row `row`. */
 void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n,
                              float *x);
 
-/* What the decoder must know of the same rows, which hold all tokens of the batch row. */
+/* What the decoder must know of the same tokens; they hold all of the row but padding. */
 pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n);
 
 #endif

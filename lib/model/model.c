@@ -5,7 +5,7 @@
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/quantized_store.h"
 
-static void model_free(pg_model *model) {
+static void model_close(pg_model *model) {
     pgi_memory memory = model->memory;
     pgi_weights_free(&model->weights);
     pgi_tensor_files_close(&model->files);
@@ -59,7 +59,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
 fail:
     pgi_run_free(&run);
     pgi_free(memory, folder);
-    model_free(model);
+    model_close(model);
     return status;
 }
 
@@ -70,7 +70,7 @@ pg_model *pgi_model_retain(const pg_model *model) {
 }
 
 void pgi_model_release(pg_model *model) {
-    if (model && atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) == 1) model_free(model);
+    if (model && atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) == 1) model_close(model);
 }
 
 /* RoPE itself has no end; max_position_embeddings is what the decoder was trained for. Small test

@@ -40,7 +40,7 @@ static void lay_out(pgi_arena *arena, const pgi_run *run, const pg_model *model,
     pgi_overlay overlay = pgi_overlay_begin(arena);
     if (limits->encodes) lay_out_encoder(arena, run, model, w);
     pgi_overlay_next(arena, &overlay);
-    if (limits->n_tokens > 0) lay_out_pass(arena, run, model, limits->n_tokens, limits->n_keys, &w->prefill);
+    if (limits->n_tokens > 0) lay_out_pass(arena, run, model, limits->n_tokens, limits->n_keys, &w->pass);
     pgi_overlay_next(arena, &overlay);
     if (limits->n_step_tokens > 0) lay_out_pass(arena, run, model, limits->n_step_tokens, limits->n_keys, &w->step);
     pgi_overlay_end(arena, &overlay);

@@ -11,7 +11,7 @@
 #include "model/model.h"
 #include "projector/projector.h"
 
-/* The most that is run with a workspace. 0: nothing of the kind. */
+/* The most that a workspace must do for; a layout for more does for less, too. 0: nothing of the kind. */
 typedef struct pgi_limits {
     int64_t n_rows;        /* batch rows of merged inputs that lie in the workspace */
     int64_t n_images;      /* images whose features lie in the workspace */
@@ -39,12 +39,12 @@ typedef struct pgi_workspace {
     float *image_row;       /* [hidden], of merged inputs */
     float *features;        /* [n_images, n_patches, hidden] */
 
-    /* Encoder, prefill and step lie one over the other: each overwrites what the others left. */
+    /* What follows lies one over the other, encoder, pass and step: each overwrites what the others left. */
     float *encoded; /* [n_patches, vision hidden] */
     pgi_encoder_workspace encoder;
     pgi_projector_workspace projector;
-    pgi_pass_workspace prefill; /* of n_tokens */
-    pgi_pass_workspace step;    /* of n_step_tokens */
+    pgi_pass_workspace pass; /* of n_tokens */
+    pgi_pass_workspace step; /* of n_step_tokens */
 } pgi_workspace;
 
 /* Bytes of a workspace for these limits and the threads of the run; SIZE_MAX: more than can be addressed. */

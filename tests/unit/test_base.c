@@ -393,6 +393,36 @@ static void progress_can_cancel(void **state) {
     assert_true(pgi_cpu_count() >= 1);
 }
 
+/* What overlays share a place, what follows lies behind the longest; too much stays too much. */
+static void overlays_lie_one_over_the_other(void **state) {
+    static uint8_t block[1024];
+    pgi_arena arena = {.base = block};
+    (void)state;
+    assert_ptr_equal(pgi_arena_take(&arena, 3, 1), block);
+    pgi_overlay outer = pgi_overlay_begin(&arena);
+    assert_ptr_equal(pgi_arena_take(&arena, 100, 1), block + 64);
+    pgi_overlay inner = pgi_overlay_begin(&arena);
+    assert_ptr_equal(pgi_arena_take(&arena, 5, 64), block + 192);
+    pgi_overlay_next(&arena, &inner);
+    assert_ptr_equal(pgi_arena_take(&arena, 1, 64), block + 192);
+    pgi_overlay_end(&arena, &inner);
+    assert_ptr_equal(pgi_arena_take(&arena, 1, 64), block + 512);
+    pgi_overlay_next(&arena, &outer);
+    assert_ptr_equal(pgi_arena_take(&arena, 1, 1), block + 64);
+    pgi_overlay_end(&arena, &outer);
+    assert_int_equal(arena.used, 576);
+
+    for (int big = 0; big < 2; big++) {
+        pgi_arena measured = {0};
+        pgi_overlay overlay = pgi_overlay_begin(&measured);
+        pgi_arena_take(&measured, big ? 1 : SIZE_MAX, 1);
+        pgi_overlay_next(&measured, &overlay);
+        pgi_arena_take(&measured, big ? SIZE_MAX : 1, 1);
+        pgi_overlay_end(&measured, &overlay);
+        assert_true(measured.used == SIZE_MAX);
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(status_text_is_one_line_of_utf8),
@@ -400,6 +430,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(memory_from_allocator),
         cmocka_unit_test(memory_sizes_that_overflow),
         cmocka_unit_test(memory_zero_and_copies),
+        cmocka_unit_test(overlays_lie_one_over_the_other),
         cmocka_unit_test(buffer_grows_and_stays_terminated),
         cmocka_unit_test(copying_text_out),
         cmocka_unit_test(growing_arrays),

@@ -132,8 +132,8 @@ static void steps_together_are_steps_alone(void **state) {
             group[r] = &answers[0][r];
             for (int k = 0; k < 2; k++) {
                 OK(pgi_decoding_reset(&answers[k][r], &prompts, r, NEW_TOKENS));
-                OK(pgi_decoding_prefill(&run, &prompts, r, &answers[k][r], 0, 0, &workspace.prefill, &last));
-                OK(pgi_head_forward(&run, text, weights, last, 1, alone, &workspace.prefill.head));
+                OK(pgi_decoding_prefill(&run, &prompts, r, &answers[k][r], 0, 0, &workspace.pass, &last));
+                OK(pgi_head_forward(&run, text, weights, last, 1, alone, &workspace.pass.head));
                 pgi_decoding_push(&answers[k][r], pgi_sample(alone, v));
             }
         }
