@@ -12,7 +12,7 @@ static const char help[] =
     "that a run takes (one image and 64 + 128 tokens, unless --tokens says otherwise).\n"
     "\n"
     "      --json        one line of JSON, with the whole config, defaults filled in\n"
-    "      --verify      read the whole of a converted folder and compare its checksums\n"
+    "      --verify      read the whole of a converted folder, compare its checksums, and say that they match\n"
     "      --weights FORMAT  as a run with this option: stored (default), int8 or int4\n"
     "      --arithmetic KIND  likewise: f32 or bf16\n"
     "      --tokens N    prompt and new tokens to count memory for, image tokens included\n"
@@ -26,6 +26,7 @@ typedef struct facts {
     pg_model_info model;
     pg_processor_info processor;
     pg_memory memory;
+    int verified; /* all checksums were compared; they match, or there would be no model */
 } facts;
 
 static const char *const dtype_names[] = {NULL, "f32", "bf16", "f16"};
@@ -54,6 +55,9 @@ static void print_text(const facts *f) {
     tool_print_names(m->dtypes, dtype_names, 4);
     printf("; %u tensors in %u file%s, %s\n", m->n_tensors, m->n_files, m->n_files == 1 ? "" : "s",
            tool_size_text(m->n_bytes_mapped, a));
+    if (f->verified)
+        printf("checksums     all %u tensors in %u file%s match\n", m->n_tensors, m->n_files,
+               m->n_files == 1 ? "" : "s");
     printf("encoder       %lld layers, hidden %lld, %lld heads of %lld, MLP %lld, patch %lld\n",
            field(f, "vision_config", "num_hidden_layers"), field(f, "vision_config", "hidden_size"), vision_heads,
            vision_heads ? field(f, "vision_config", "hidden_size") / vision_heads : 0,
@@ -102,14 +106,16 @@ static json_t *make_json(const facts *f) {
         json_pack("{s:I, s:I, s:I, s:I, s:I}", "n_tokens", (json_int_t)f->memory.n_tokens, "weights",
                   (json_int_t)f->memory.weights, "weights_copied", (json_int_t)f->memory.weights_copied, "activations",
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
-    return json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s}", "path",
-                     f->path, "architecture", m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma", "gemma_version",
-                     (int)m->gemma_version, "n_parameters", (json_int_t)m->n_parameters, "weights",
+    json_t *verified = f->verified ? json_true() : NULL; /* no key unless it was asked for */
+    return json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:o*}",
+                     "path", f->path, "architecture", m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma",
+                     "gemma_version", (int)m->gemma_version, "n_parameters", (json_int_t)m->n_parameters, "weights",
                      tool_weights_names[m->weights], "arithmetic", tool_arithmetic_names[m->arithmetic], "dtypes",
                      tool_names_json(m->dtypes, dtype_names, 4), "n_tensors", (int)m->n_tensors, "n_files",
                      (int)m->n_files, "n_bytes_mapped", (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size,
                      "kernels", tool_names_json(m->cpu_used, tool_cpu_names, tool_n_cpu_names), "tokenizer", tokenizer,
-                     "image", image, "memory", memory, "config", f->config, "version", pg_version_string());
+                     "image", image, "memory", memory, "config", f->config, "version", pg_version_string(), "verified",
+                     verified);
 }
 
 /* Text that a call copies out, asked for its size first; malloc'ed. */
@@ -159,6 +165,7 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     pg_model_options model_options = shared.model;
     tool_progress_init(&progress);
     model_options.flags = verify ? PG_MODEL_VERIFY : 0;
+    f.verified = verify;
     model_options.progress = tool_progress_update;
     model_options.progress_user = &progress;
     if (status >= 0) status = pg_model_open(name, &model_options, &model);

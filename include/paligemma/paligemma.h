@@ -113,7 +113,12 @@ typedef struct pg_allocator {
 } pg_allocator;
 
 /** Levels of a log line. */
-enum { PG_LOG_ERROR = 1, PG_LOG_WARNING = 2, PG_LOG_INFO = 3, PG_LOG_DEBUG = 4 };
+enum {
+    PG_LOG_ERROR = 1,   ///< not used yet: errors are returned
+    PG_LOG_WARNING = 2, ///< something of the files is not followed
+    PG_LOG_INFO = 3,    ///< what was opened or written
+    PG_LOG_DEBUG = 4    ///< not used yet
+};
 
 /** Receives one line of UTF-8 without a line break. `message` is valid during the call. */
 typedef void (*pg_log_fn)(void *user, int32_t level, const char *message);
@@ -149,7 +154,12 @@ PG_API void pg_cancel_close(pg_cancel **cancel);
 /* ---- Tensor ---- */
 
 /** Element types of pg_tensor. */
-enum { PG_DTYPE_F32 = 1, PG_DTYPE_BF16 = 2, PG_DTYPE_F16 = 3, PG_DTYPE_I64 = 4 };
+enum {
+    PG_DTYPE_F32 = 1,  ///< IEEE 754 single precision
+    PG_DTYPE_BF16 = 2, ///< the upper 16 bits of an F32
+    PG_DTYPE_F16 = 3,  ///< IEEE 754 half precision
+    PG_DTYPE_I64 = 4   ///< signed, 64 bits
+};
 
 /** A view of an array, row-major and dense: element [i][j] of a 2-d tensor is data[i * shape[1] + j]. */
 typedef struct pg_tensor {
@@ -315,11 +325,11 @@ PG_API void pg_processor_close(pg_processor **processor);
 
 /** Flags of pg_encode_options (LITERAL also of pg_processor_tokenize()). */
 enum {
-    PG_ENCODE_LITERAL = 1,  ///< "<eos>", "<image>" and the like in the text are plain characters: safe for prompts
-                            ///< from strangers. Default: they are parsed, as HF does. <locNNNN> and <segNNN> always are
-    PG_ENCODE_EXIF = 2,     ///< turn the image as its EXIF orientation says, as transformers' load_image does.
-                            ///< Default: not, as HF's processor does with an opened file
-    PG_ENCODE_TRUNCATE = 4, ///< truncate rows longer than max_length. Default: max_length truncates nothing
+    PG_ENCODE_LITERAL = 1,   ///< "<eos>", "<image>" and the like in the text are plain characters: safe for prompts
+                             ///< from strangers. Default: parsed, as HF does. `<locNNNN>` and `<segNNN>` always are
+    PG_ENCODE_EXIF = 2,      ///< turn the image as its EXIF orientation says, as transformers' load_image does.
+                             ///< Default: not, as HF's processor does with an opened file
+    PG_ENCODE_TRUNCATE = 4,  ///< truncate rows longer than max_length. Default: max_length truncates nothing
     PG_ENCODE_KEEP_ENDS = 8, ///< with TRUNCATE: keep images, bos, newline and eos; shorten the suffix, then the prompt
     PG_ENCODE_OPEN_SUFFIX = 16 ///< no eos after the suffix: the model goes on from it
 };

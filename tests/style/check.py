@@ -7,6 +7,7 @@
     check.py length ROOT           no file of lib/ and examples/ is longer than it should be
     check.py format ROOT           clang-format 14 would change nothing (.clang-format)
     check.py version ROOT VERSION  the version number, VERSION for the build, stands in one file
+    check.py doxygen ROOT DOXYFILE every public name has its comment, and Doxygen understands all of them
 
 and one that takes a minute, so tests/run.sh alone runs it:
 
@@ -15,12 +16,15 @@ and one that takes a minute, so tests/run.sh alone runs it:
 Exit status 77, which Meson counts as skipped: the program that a check needs is not installed.
 """
 import concurrent.futures
+import glob
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
+import xml.etree.ElementTree as ET
 
 SKIPPED = 77
 FOLDERS = ["docs", "examples", "include", "lib", "pkgconfig", "python", "tests"]
@@ -156,10 +160,58 @@ def version(root, built):
     return report(offenders, len(names), 100)
 
 
+def uncommented(folder):
+    """The names in Doxygen's XML that have no comment."""
+    found = set()
+    for path in glob.glob(os.path.join(folder, "*_8h.xml")) + glob.glob(os.path.join(folder, "struct*.xml")):
+        for element in ET.parse(path).getroot().iter():
+            name = element.findtext("compoundname" if element.tag == "compounddef" else "name")
+            if element.tag in ("compounddef", "memberdef", "enumvalue") and not any(
+                    "".join(part.itertext()).strip() for part in element if part.tag in ("briefdescription", "detaileddescription")):
+                found.add(f"warning: {name or 'an enum without a name'} has no comment")
+    return sorted(found)
+
+
+def doxygen(root, doxyfile):
+    program = shutil.which("doxygen")
+    if not program:
+        print("doxygen is not installed")
+        return SKIPPED
+    with open(doxyfile, encoding="utf-8") as f:
+        settings = f.read()
+    headers = os.path.join(root, "include", "paligemma")
+
+    def warnings(name, *more):
+        with tempfile.TemporaryDirectory() as out:
+            added = "".join(f"{line}\n" for line in [f'OUTPUT_DIRECTORY = "{out}"', "GENERATE_XML = YES", *more])
+            done = subprocess.run([program, "-"], input=settings + added, capture_output=True, text=True)
+            lines = [line for line in done.stderr.splitlines() if "warning:" in line or "error:" in line]
+            lines += uncommented(os.path.join(out, "xml"))  # Doxygen 1.9 says nothing of enumerators
+        return lines or [f"{name}: exit status {done.returncode}"] * (done.returncode != 0)
+
+    offenders = warnings("doxygen")
+    # It must see what it is there for: a function, a field and a constant without a comment, and a broken comment.
+    text = read(root, os.path.join("include", "paligemma", "paligemma.h"))
+    for name, found, instead in [
+            ("pg_status_name", r"/\*\* The name of a status.*?\*/\n", ""),
+            ("shape", r"(int64_t shape\[4\];) *///<[^\n]*", r"\1"),
+            ("PG_ERROR_STATE", r"(PG_ERROR_STATE = -80,) *///<[^\n]*", r"\1"),
+            ("nobody", r"The name of a status", "@ref nobody, the name of a status")]:
+        with tempfile.TemporaryDirectory() as folder:
+            copy = os.path.join(folder, "paligemma.h")
+            seeded, n = re.subn(found, instead, text, flags=re.S)
+            with open(copy, "w", encoding="utf-8") as f:
+                f.write(seeded)
+            seen = warnings(name, f'INPUT = "{copy}" "{headers}/version.h"')
+        if n != 1 or not any(name in line for line in seen):
+            offenders.append(f"a header with a fault in {name} ({n} seeded) passes, or for another reason does not: {seen}")
+    return report(offenders, 2, 2)
+
+
 def main():
     check, root, *rest = sys.argv[1:]
     return int({"spdx": spdx, "openings": openings, "length": length, "format": format, "version": version,
-                "tidy": tidy}[check](os.path.abspath(root), *rest))
+                "doxygen": doxygen, "tidy": tidy}[check](os.path.abspath(root), *rest))
 
 
 if __name__ == "__main__":

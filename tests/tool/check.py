@@ -334,7 +334,11 @@ def conversions(folder, temporary):
         expect("the same model", info["n_parameters"] == stored["n_parameters"] and info["config"] == stored["config"]
                and info["tokenizer"] == stored["tokenizer"], info, stored)
         code, text, err = run("info", out, "--verify")
-        expect("info --verify", code == 0 and err == "" and f"{weights} blocks" in text, code, text, err)
+        sound = f"checksums     all {len(tensors(out)[0])} tensors in 1 file match\n"
+        expect("info --verify", code == 0 and err == "" and f"{weights} blocks" in text and sound in text, code, text, err)
+        verified = json.loads(run("info", out, "--verify", "--json")[1])
+        expect("verified, when asked for", verified.pop("verified") is True and verified == info, verified, info)
+        expect("no checksums, unless asked for", "checksums" not in run("info", out)[1])
         by_the_document(source, out, weights)
         before = contents(out)
         one_error_line("OUT is there", run("convert", source, out), 1, out, "empty")
