@@ -78,7 +78,7 @@ class PaliGemmaForConditionalGeneration:
         self._handle = Handle("model")
         cancel = CancelFlag()
         options = c.ModelOptions(cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer,
-                                 weights=c.WEIGHTS.index(weights), arithmetic=c.ARITHMETICS[arithmetic])
+                                 weights=c.WEIGHTS[weights], arithmetic=c.ARITHMETICS[arithmetic])
         interruptible(lambda: c.check(c.lib.pg_model_open(os.fsencode(folder), ctypes.byref(options),
                                                           ctypes.byref(self._handle.pointer))), cancel)
         self.config = PaliGemmaConfig._of_model(self._handle.pointer)
