@@ -121,9 +121,9 @@ static json_t *make_json(const facts *f) {
 /* Text that a call copies out, asked for its size first; malloc'ed. */
 static char *find_path(const char *model, pg_status *status) {
     size_t needed = 0;
-    *status = pg_checkpoint_find(model, NULL, 0, &needed);
+    *status = pg_checkpoint_find(model, NULL, NULL, 0, &needed);
     char *text = *status < 0 ? NULL : malloc(needed);
-    if (text) *status = pg_checkpoint_find(model, text, needed, NULL);
+    if (text) *status = pg_checkpoint_find(model, NULL, text, needed, NULL);
     return text;
 }
 

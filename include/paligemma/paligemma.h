@@ -777,11 +777,12 @@ typedef struct pg_memory {
 /** Fills in the out fields for the in fields. */
 PG_API pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory);
 
-/** Where a model id lies in the local Hugging Face cache: $HF_HUB_CACHE, else $HUGGINGFACE_HUB_CACHE, else
- * $HF_HOME/hub, else $XDG_CACHE_HOME/huggingface/hub, else ~/.cache/huggingface/hub; there
- * models--ORG--NAME/snapshots/<refs/main>. A folder's path is returned as it is. Copies as pg_model_get_config() does.
- * Errors: PG_ERROR_NOT_FOUND; the message names the folders that were looked at. */
-PG_API pg_status pg_checkpoint_find(const char *model, char *path, size_t capacity, size_t *needed);
+/** Where a model id lies in a local Hugging Face cache: models--ORG--NAME/snapshots/<refs/main>. model: "ORG/NAME", or
+ * "ORG/NAME@REVISION" with a branch, tag or commit. cache: the folder of the cache; NULL: $HF_HUB_CACHE, else
+ * $HUGGINGFACE_HUB_CACHE, else $HF_HOME/hub, else $XDG_CACHE_HOME/huggingface/hub, else ~/.cache/huggingface/hub.
+ * The path of a folder is returned as it is. Copies as pg_model_get_config() does. Errors: PG_ERROR_NOT_FOUND; the
+ * message names the folders that were looked at. */
+PG_API pg_status pg_checkpoint_find(const char *model, const char *cache, char *path, size_t capacity, size_t *needed);
 
 /** Options of pg_model_convert(). */
 typedef struct pg_convert_options {

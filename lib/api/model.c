@@ -150,10 +150,10 @@ pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
     return PG_OK;
 }
 
-pg_status pg_checkpoint_find(const char *model, char *path, size_t capacity, size_t *needed) {
+pg_status pg_checkpoint_find(const char *model, const char *cache, char *path, size_t capacity, size_t *needed) {
     PGI_NOT_NULL(model);
     char *folder;
-    PGI_TRY(pgi_hf_cache_find(&pgi_memory_default, model, &folder));
+    PGI_TRY(pgi_hf_cache_find(&pgi_memory_default, model, cache, &folder));
     pg_status status = pgi_copy_text_out(folder, strlen(folder), path, capacity, needed);
     pgi_free(&pgi_memory_default, folder);
     return status;

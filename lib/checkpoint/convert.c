@@ -371,7 +371,7 @@ pg_status pgi_convert(const pgi_memory *memory, const pgi_run *run, const pgi_lo
     converter c = {.memory = memory, .run = run, .weights = weights, .max_file_bytes = max_file_bytes};
     pgi_buffer text;
     char *source;
-    PGI_TRY(pgi_hf_cache_find(memory, model, &source));
+    PGI_TRY(pgi_hf_cache_find(memory, model, NULL, &source));
     c.source = source;
     pgi_buffer_init(&text, memory);
     pg_status status = open_source(&c);

@@ -52,6 +52,11 @@ static int is_revision(const char *text, size_t size) {
     return 1;
 }
 
+/* Slashes at the end, which messages and paths go without; "/" stays. */
+static void drop_slashes(pgi_buffer *path) {
+    while (path->size > 1 && path->data[path->size - 1] == '/') path->data[--path->size] = '\0';
+}
+
 static pg_status append_text(pgi_buffer *out, const char *text) { return pgi_buffer_append(out, text, strlen(text)); }
 
 /* Python's expanduser: "~" and "~/..." (another user's "~name" stays as it is). */
@@ -105,9 +110,9 @@ static pg_status expand_variables(const char *text, pgi_buffer *out) {
     return PG_OK;
 }
 
-/* The cache folder and the environment variable it comes from (NULL: the default). An empty variable counts as
- * unset (huggingface_hub would take it for the current folder). */
-static pg_status find_cache(const pgi_memory *memory, pgi_buffer *out, const char **source) {
+/* The cache folder of the environment, and where its path comes from. An empty variable counts as unset
+ * (huggingface_hub would take it for the current folder). */
+static pg_status environment_cache(const pgi_memory *memory, pgi_buffer *out, const char **source) {
     static const struct {
         const char *variable, *below;
     } places[] = {{"HF_HUB_CACHE", ""},
@@ -115,13 +120,14 @@ static pg_status find_cache(const pgi_memory *memory, pgi_buffer *out, const cha
                   {"HF_HOME", "/hub"},
                   {"XDG_CACHE_HOME", "/huggingface/hub"}};
     const char *base = "~/.cache", *below = "/huggingface/hub";
-    *source = NULL;
-    for (size_t i = 0; i < sizeof places / sizeof *places && !*source; i++) {
+    *source = "the default, as HF_HUB_CACHE and HF_HOME are not set";
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         const char *value = getenv(places[i].variable);
         if (!value || !*value) continue;
         base = value;
         below = places[i].below;
         *source = places[i].variable;
+        break;
     }
     pgi_buffer user;
     pgi_buffer_init(&user, memory);
@@ -129,8 +135,17 @@ static pg_status find_cache(const pgi_memory *memory, pgi_buffer *out, const cha
     if (status >= 0) status = expand_variables((const char *)user.data, out);
     pgi_buffer_free(&user);
     PGI_TRY(status);
-    while (out->size > 1 && out->data[out->size - 1] == '/') out->data[--out->size] = '\0';
+    drop_slashes(out);
     return append_text(out, below);
+}
+
+/* The caller's cache folder as it is written, as huggingface_hub takes cache_dir; NULL: that of the environment. */
+static pg_status find_cache(const pgi_memory *memory, const char *cache, pgi_buffer *out, const char **source) {
+    if (!cache) return environment_cache(memory, out, source);
+    *source = "the caller";
+    PGI_TRY(append_text(out, cache));
+    drop_slashes(out);
+    return PG_OK;
 }
 
 /* Replaces a name under refs/ by the commit it holds. A commit, or a revision that has no ref, stays. */
@@ -159,8 +174,8 @@ done:
 }
 
 /* `model` is ORG/NAME or NAME, optionally with @REVISION: a branch, tag or commit; without it "main". */
-static pg_status find_snapshot(const pgi_memory *memory, const char *model, pgi_buffer *repo, pgi_buffer *revision,
-                               pgi_buffer *path) {
+static pg_status find_snapshot(const pgi_memory *memory, const char *model, const char *cache, pgi_buffer *repo,
+                               pgi_buffer *revision, pgi_buffer *path) {
     const char *at = strchr(model, '@');
     size_t id_size = at ? (size_t)(at - model) : strlen(model);
     if (!is_model_id(model, id_size) || (at && !is_revision(at + 1, strlen(at + 1))))
@@ -168,7 +183,7 @@ static pg_status find_snapshot(const pgi_memory *memory, const char *model, pgi_
                          "%s: found no such folder, and it is no model id either (expected ORG/NAME)", model);
 
     const char *source;
-    PGI_TRY(find_cache(memory, repo, &source));
+    PGI_TRY(find_cache(memory, cache, repo, &source));
     size_t cache_size = repo->size;
     PGI_TRY(append_text(repo, "/models--"));
     for (size_t i = 0; i < id_size; i++)
@@ -179,8 +194,7 @@ static pg_status find_snapshot(const pgi_memory *memory, const char *model, pgi_
             PG_ERROR_NOT_FOUND,
             "%s: found neither a folder of that name nor a downloaded model: looked at %s and %s (the cache "
             "%.*s comes from %s)",
-            model, model, folder, (int)cache_size, folder,
-            source ? source : "the default, as HF_HUB_CACHE and HF_HOME are not set");
+            model, model, folder, (int)cache_size, folder, source);
 
     PGI_TRY(append_text(revision, at ? at + 1 : "main"));
     PGI_TRY(resolve_ref(memory, folder, revision));
@@ -192,9 +206,11 @@ static pg_status find_snapshot(const pgi_memory *memory, const char *model, pgi_
     return PG_OK;
 }
 
-pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, char **out) {
+pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, const char *cache, char **out) {
     *out = NULL;
     if (!*model) return pgi_error(PG_ERROR_ARGUMENT, "the model is an empty string, expected a folder or a model id");
+    if (cache && !*cache)
+        return pgi_error(PG_ERROR_ARGUMENT, "the cache is an empty string, expected a folder or NULL");
     if (pgi_folder_exists(model)) { /* as in transformers, a folder wins over a model id */
         *out = pgi_copy_string(memory, model, strlen(model));
         return *out ? PG_OK : PG_ERROR_MEMORY;
@@ -206,7 +222,7 @@ pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, char **
     pgi_buffer_init(&repo, memory);
     pgi_buffer_init(&revision, memory);
     pgi_buffer_init(&path, memory);
-    pg_status status = find_snapshot(memory, model, &repo, &revision, &path);
+    pg_status status = find_snapshot(memory, model, cache, &repo, &revision, &path);
     if (status >= 0) {
         *out = pgi_copy_string(memory, (const char *)path.data, path.size);
         if (!*out) status = PG_ERROR_MEMORY;

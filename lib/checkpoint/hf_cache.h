@@ -4,7 +4,8 @@
 
 #include "base/memory.h"
 
-/* *out is a new string (pgi_free). As pg_checkpoint_find() in paligemma.h says. */
-pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, char **out);
+/* *out is a new string (pgi_free). cache: a folder, NULL: as the environment says. As pg_checkpoint_find() in
+ * paligemma.h. */
+pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, const char *cache, char **out);
 
 #endif

@@ -27,7 +27,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     model->log = (pgi_log){options->log, options->log_user};
     atomic_init(&model->references, 1);
 
-    PGI_GOTO(pgi_hf_cache_find(memory, name, &folder), fail);
+    PGI_GOTO(pgi_hf_cache_find(memory, name, NULL, &folder), fail);
     PGI_GOTO(pgi_kernels_init(&model->kernels, options->cpu_mask), fail);
     PGI_GOTO(pgi_config_load(memory, folder, &config), fail);
     model->config = config;

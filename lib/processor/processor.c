@@ -22,7 +22,7 @@ pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const 
     processor->log = (pgi_log){options->log, options->log_user};
 
     PGI_GOTO(pgi_kernels_init(&processor->kernels, options->cpu_mask), fail);
-    PGI_GOTO(pgi_hf_cache_find(memory, model, &folder), fail);
+    PGI_GOTO(pgi_hf_cache_find(memory, model, NULL, &folder), fail);
     PGI_GOTO(pgi_image_settings_load(memory, folder, &processor->image), fail);
     PGI_GOTO(pgi_tokenizer_open(memory, folder, options->cancel, &processor->tokenizer), fail);
     pgi_log_line(&processor->log, PG_LOG_INFO, "opened the processor of %s: %lld ids, %d x %d pixels, %d image tokens",

@@ -22,7 +22,7 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], weights:
     Raises FileNotFoundError, OSError (damaged files, a full disk), NotImplementedError (already quantized),
     ValueError (`out` is not empty, a weight is not finite).
     """
-    if weights not in c.WEIGHTS[1:]:
+    if weights not in ("int8", "int4"):
         raise ValueError(f"weights is {weights!r}, expected \"int8\" or \"int4\"")
     folder = _hub.find(model)
     raised: list[BaseException] = []
@@ -37,7 +37,7 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], weights:
         return len(raised)
 
     cancel = CancelFlag()
-    options = c.ConvertOptions(weights=c.WEIGHTS.index(weights), n_threads=n_threads, max_file_bytes=max_file_bytes,
+    options = c.ConvertOptions(weights=c.WEIGHTS[weights], n_threads=n_threads, max_file_bytes=max_file_bytes,
                                log=log_function, progress=report, cancel=cancel.pointer)
     try:
         interruptible(lambda: c.check(c.lib.pg_model_convert(os.fsencode(folder), os.fsencode(out), ctypes.byref(options))),

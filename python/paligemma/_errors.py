@@ -6,25 +6,21 @@ class Cancelled(RuntimeError):
     """A cancel request stopped the call (PG_ERROR_CANCELLED)."""
 
 
-# pg_status -> exception class; the values are those of paligemma.h
+# pg_status_name() -> exception class; RuntimeError for the others: calls in the wrong order, a defect of the library
 _CLASSES = {
-    -10: ValueError,  # PG_ERROR_ARGUMENT
-    -20: MemoryError,  # PG_ERROR_MEMORY
-    -30: OSError,  # PG_ERROR_IO
-    -31: FileNotFoundError,  # PG_ERROR_NOT_FOUND
-    -40: OSError,  # PG_ERROR_FORMAT
-    -50: NotImplementedError,  # PG_ERROR_UNSUPPORTED
-    -60: ValueError,  # PG_ERROR_LIMIT
-    -70: Cancelled,  # PG_ERROR_CANCELLED
-    -80: RuntimeError,  # PG_ERROR_STATE
-    -90: RuntimeError,  # PG_ERROR_INTERNAL
+    "PG_ERROR_ARGUMENT": ValueError,
+    "PG_ERROR_MEMORY": MemoryError,
+    "PG_ERROR_IO": OSError,
+    "PG_ERROR_NOT_FOUND": FileNotFoundError,
+    "PG_ERROR_FORMAT": OSError,
+    "PG_ERROR_UNSUPPORTED": NotImplementedError,
+    "PG_ERROR_LIMIT": ValueError,
+    "PG_ERROR_CANCELLED": Cancelled,
 }
 
-NOT_FOUND = -31
 
-
-def exception(status: int, text: str) -> Exception:
-    """The exception for a negative pg_status; its attribute `pg_status` keeps the number."""
-    error = _CLASSES.get(status, RuntimeError)(text)
+def exception(status: int, name: str, text: str) -> Exception:
+    """The exception for a negative pg_status and its name; its attribute `pg_status` keeps the number."""
+    error = _CLASSES.get(name, RuntimeError)(text)
     error.pg_status = status  # type: ignore[attr-defined]
     return error

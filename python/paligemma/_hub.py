@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from . import _library as c
@@ -48,39 +47,12 @@ def _check_device_map(value: Any) -> None:
                              "CPU")
 
 
-def cache_folder() -> Path:
-    """The local hub cache, as pg_checkpoint_find() looks for it."""
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if os.environ.get(name):
-            return Path(os.environ[name])
-    if os.environ.get("HF_HOME"):
-        return Path(os.environ["HF_HOME"]) / "hub"
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(root) / "huggingface" / "hub"
-
-
 def find(model: str | os.PathLike[str], revision: str | None = None, cache_dir: str | os.PathLike[str] | None = None,
          subfolder: str = "") -> str:
     """The folder of a checkpoint: `model` itself, or where the model id lies in the local hub cache."""
-    name = os.fspath(model)
-    if not isinstance(name, str):
-        name = os.fsdecode(name)
-    if os.path.isdir(name) or (revision in (None, "main") and cache_dir is None):
-        folder = c.copied_text(c.lib.pg_checkpoint_find, os.fsencode(name))
-    else:
-        folder = _find_revision(name, revision or "main", Path(cache_dir) if cache_dir else cache_folder())
+    name = os.fsdecode(model)
+    if revision and not os.path.isdir(name):
+        name = f"{name}@{revision}"
+    cache = os.fsencode(cache_dir) if cache_dir else None
+    folder = c.copied_text(c.lib.pg_checkpoint_find, os.fsencode(name), cache)
     return os.path.join(folder, subfolder) if subfolder else folder
-
-
-def _find_revision(name: str, revision: str, cache: Path) -> str:
-    """snapshots/<refs/REVISION> or snapshots/REVISION of models--ORG--NAME, as huggingface_hub lays them out."""
-    root = cache / ("models--" + name.replace("/", "--"))
-    reference = root / "refs" / revision
-    commit = reference.read_text().strip() if reference.is_file() else revision
-    folder = root / "snapshots" / commit
-    if not folder.is_dir():
-        raise FileNotFoundError(f"model \"{name}\", revision \"{revision}\": it is not in the local cache, looked at "
-                                f"{reference} and {folder}")
-    return str(folder)
-
-

@@ -1,6 +1,7 @@
-"""The C library: where it is found, its structs and its functions. The only module that knows ctypes prototypes.
+"""The C library: where it is found, its constants, structs and functions. The only module that knows ctypes prototypes.
 
-Every struct and function is declared once, as in include/paligemma/paligemma.h.
+Everything in include/paligemma/paligemma.h is declared once here: a PG_NAME as NAME, a pg_some_struct as SomeStruct.
+python/tests/test_library.py compares the two.
 """
 from __future__ import annotations
 
@@ -20,39 +21,67 @@ i32, i64, u32, u64 = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint32, ctypes.c_u
 f32, f64 = ctypes.c_float, ctypes.c_double
 P = ctypes.POINTER
 
-DTYPE_F32, DTYPE_I64 = 1, 4
-IMAGE_RGB8, IMAGE_GRAY8 = 1, 5
-
+# The header's constants, in its order
+OK, EVENT_EOS, EVENT_LENGTH = 0, 1, 2
+ERROR_ARGUMENT, ERROR_MEMORY, ERROR_IO, ERROR_NOT_FOUND, ERROR_FORMAT = -10, -20, -30, -31, -40
+ERROR_UNSUPPORTED, ERROR_LIMIT, ERROR_CANCELLED, ERROR_STATE, ERROR_INTERNAL = -50, -60, -70, -80, -90
+LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG = 1, 2, 3, 4
+PHASE_LOAD, PHASE_VISION, PHASE_PREFILL, PHASE_DECODE, PHASE_CONVERT, PHASE_VERIFY = 1, 2, 3, 4, 5, 6
+DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I64 = 1, 2, 3, 4
+IMAGE_RGB8, IMAGE_BGR8, IMAGE_RGBA8, IMAGE_BGRA8, IMAGE_GRAY8, IMAGE_PATH, IMAGE_BYTES = 1, 2, 3, 4, 5, 100, 101
+WEIGHTS_STORED, WEIGHTS_INT8, WEIGHTS_INT4 = 0, 1, 2
+ARITHMETIC_DEFAULT, ARITHMETIC_F32, ARITHMETIC_BF16 = 0, 1, 2
+MODEL_VERIFY = 1
 ENCODE_LITERAL, ENCODE_EXIF, ENCODE_TRUNCATE, ENCODE_KEEP_ENDS, ENCODE_OPEN_SUFFIX = 1, 2, 4, 8, 16
 DECODE_SKIP_SPECIAL = 1
-MODES = {"hf": 0, "big_vision": 1}
+MODE_HF, MODE_BIG_VISION = 0, 1
 PADDING_LONGEST, PADDING_MAX_LENGTH, PADDING_NONE = 0, 1, 2
-SIDES = {"left": 1, "right": 2}
-TRUNCATIONS = {True: 0, "longest_first": 0, "only_first": 1, "only_second": 2}
-ROW_EVENTS = {1: "truncated", 2: "truncated_eos", 4: "truncated_newline", 8: "truncated_image", 16: "bos_misplaced",
-              32: "newline_merged"}
-FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_ROW, FORWARD_SKIP_PADDING = (
-    1, 2, 4, 8, 16)
-FORWARD_EMBEDDINGS = 53
-EVENT_EOS, EVENT_LENGTH = 1, 2
-CPU_MASKS = {None: 0, "baseline": 1, "avx2": 3, "avx512": 7}
-WEIGHTS = ("stored", "int8", "int4")  # PG_WEIGHTS_*
-ARITHMETICS = {None: 0, "f32": 1, "bf16": 2}  # PG_ARITHMETIC_*
-PHASE_CONVERT = 5
+SIDE_DEFAULT, SIDE_LEFT, SIDE_RIGHT = 0, 1, 2
+TRUNCATION_LONGEST, TRUNCATION_PROMPT, TRUNCATION_SUFFIX = 0, 1, 2
+STOP_EOS, STOP_LENGTH, STOP_CALLBACK = 1, 2, 3
+ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE = 1, 2, 4, 8
+ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 16, 32
+RESAMPLE_NEAREST, RESAMPLE_LANCZOS, RESAMPLE_BILINEAR, RESAMPLE_BICUBIC, RESAMPLE_BOX, RESAMPLE_HAMMING = range(6)
+FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_ROW = 1, 2, 4, 8
+FORWARD_SKIP_PADDING, FORWARD_NO_LOSS, FORWARD_EMBEDDINGS = 16, 32, 53
+CPU_BASELINE, CPU_AVX2, CPU_AVX512, CPU_AVX_VNNI, CPU_AVX512_VNNI, CPU_AVX512_BF16 = 1, 2, 4, 8, 16, 32
+
+# What the package's arguments call them
+MODES = {"hf": MODE_HF, "big_vision": MODE_BIG_VISION}
+SIDES = {"left": SIDE_LEFT, "right": SIDE_RIGHT}
+TRUNCATIONS = {True: TRUNCATION_LONGEST, "longest_first": TRUNCATION_LONGEST, "only_first": TRUNCATION_PROMPT,
+               "only_second": TRUNCATION_SUFFIX}
+ROW_EVENTS = {ROW_TRUNCATED: "truncated", ROW_TRUNCATED_EOS: "truncated_eos",
+              ROW_TRUNCATED_NEWLINE: "truncated_newline", ROW_TRUNCATED_IMAGE: "truncated_image",
+              ROW_BOS_MISPLACED: "bos_misplaced", ROW_NEWLINE_MERGED: "newline_merged"}
+CPU_MASKS = {None: 0, "baseline": CPU_BASELINE, "avx2": CPU_BASELINE | CPU_AVX2,
+             "avx512": CPU_BASELINE | CPU_AVX2 | CPU_AVX512}
+WEIGHTS = {"stored": WEIGHTS_STORED, "int8": WEIGHTS_INT8, "int4": WEIGHTS_INT4}
+ARITHMETICS = {None: ARITHMETIC_DEFAULT, "f32": ARITHMETIC_F32, "bf16": ARITHMETIC_BF16}
 
 LogFn = ctypes.CFUNCTYPE(None, c_void_p, i32, c_char_p)
 ProgressFn = ctypes.CFUNCTYPE(i32, c_void_p, i32, i64, i64)
+TextFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, c_char_p, c_size_t, i64)
+AllocFn = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_size_t, c_size_t)
+FreeFn = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
 
 
 class Struct(ctypes.Structure):
     """A struct that begins with struct_size, which is filled in. An integer that its field cannot hold: ValueError."""
 
     def __init__(self, **values: Any) -> None:
+        unknown = values.keys() - {field[0] for field in self._fields_}
+        if unknown:  # ctypes would keep them as attributes of Python
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
         super().__init__(struct_size=ctypes.sizeof(type(self)), **values)
         for name, value in values.items():
             if isinstance(value, int) and getattr(self, name) != value:  # ctypes cuts silently
                 bits = 8 * getattr(type(self), name).size
                 raise ValueError(f"{name} is {value}, which is no {bits}-bit integer of its kind")
+
+
+class Allocator(Struct):
+    _fields_ = [("struct_size", u32), ("reserved", u32), ("user", c_void_p), ("alloc", AllocFn), ("free", FreeFn)]
 
 
 class Tensor(Struct):
@@ -66,8 +95,8 @@ class Image(Struct):
 
 
 class ModelOptions(Struct):
-    _fields_ = [("struct_size", u32), ("flags", u32), ("cpu_mask", u64), ("allocator", c_void_p), ("log", LogFn),
-                ("log_user", c_void_p), ("progress", c_void_p), ("progress_user", c_void_p), ("cancel", c_void_p),
+    _fields_ = [("struct_size", u32), ("flags", u32), ("cpu_mask", u64), ("allocator", P(Allocator)), ("log", LogFn),
+                ("log_user", c_void_p), ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p),
                 ("weights", i32), ("arithmetic", i32), ("n_threads", i32), ("reserved", u32)]
 
 
@@ -77,14 +106,19 @@ class ModelInfo(Struct):
                 ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("arithmetic", i32)]
 
 
+class Memory(Struct):
+    _fields_ = [("struct_size", u32), ("n_threads", i32), ("n_tokens", i64), ("n_images", i64), ("weights", u64),
+                ("weights_copied", u64), ("activations", u64), ("kv_cache", u64)]
+
+
 class ConvertOptions(Struct):
     _fields_ = [("struct_size", u32), ("weights", i32), ("n_threads", i32), ("reserved", u32),
-                ("max_file_bytes", u64), ("allocator", c_void_p), ("log", LogFn), ("log_user", c_void_p),
+                ("max_file_bytes", u64), ("allocator", P(Allocator)), ("log", LogFn), ("log_user", c_void_p),
                 ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p)]
 
 
 class ProcessorOptions(Struct):
-    _fields_ = [("struct_size", u32), ("reserved", u32), ("cpu_mask", u64), ("allocator", c_void_p), ("log", LogFn),
+    _fields_ = [("struct_size", u32), ("reserved", u32), ("cpu_mask", u64), ("allocator", P(Allocator)), ("log", LogFn),
                 ("log_user", c_void_p), ("cancel", c_void_p)]
 
 
@@ -116,45 +150,59 @@ class RowInfo(Struct):
 class InputArrays(Struct):
     _fields_ = [("struct_size", u32), ("reserved", u32), ("input_ids", P(Tensor)), ("inputs_embeds", P(Tensor)),
                 ("attention_mask", P(Tensor)), ("token_type_ids", P(Tensor)), ("labels", P(Tensor)),
-                ("position_ids", P(Tensor)), ("pixel_values", P(Tensor)), ("allocator", c_void_p)]
+                ("position_ids", P(Tensor)), ("pixel_values", P(Tensor)), ("allocator", P(Allocator))]
 
 
 class GenerateOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_new_tokens", i32), ("n_threads", i32),
-                ("features", c_void_p), ("on_text", c_void_p), ("on_text_user", c_void_p), ("progress", c_void_p),
+                ("features", c_void_p), ("on_text", TextFn), ("on_text_user", c_void_p), ("progress", ProgressFn),
                 ("progress_user", c_void_p), ("cancel", c_void_p)]
+
+
+class ResultInfo(Struct):
+    _fields_ = [("struct_size", u32), ("stop", i32), ("n_prompt_tokens", i64), ("n_new_tokens", i64),
+                ("vision_seconds", f64), ("prefill_seconds", f64), ("decode_seconds", f64)]
 
 
 class ForwardOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("n_threads", i32), ("reserved", u32), ("logits_to_keep", i64),
-                ("features", c_void_p), ("progress", c_void_p), ("progress_user", c_void_p), ("cancel", c_void_p)]
+                ("features", c_void_p), ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p)]
 
 
 class RunOptions(Struct):
-    _fields_ = [("struct_size", u32), ("n_threads", i32), ("progress", c_void_p), ("progress_user", c_void_p),
+    _fields_ = [("struct_size", u32), ("n_threads", i32), ("progress", ProgressFn), ("progress_user", c_void_p),
                 ("cancel", c_void_p)]
 
 
 class SessionOptions(Struct):
     _fields_ = [("struct_size", u32), ("n_threads", i32), ("max_new_tokens", i32), ("max_prompt_tokens", i32),
-                ("progress", c_void_p), ("progress_user", c_void_p), ("cancel", c_void_p)]
+                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p)]
 
 
 _H = c_void_p  # a handle
 _OUT = P(c_void_p)  # where a handle is written
 # name: arguments, for functions that return a pg_status
-_STATUS_FUNCTIONS = {
+STATUS_FUNCTIONS = {
+    **{f"pg_{name}_init": [P(kind), c_size_t] for name, kind in (
+        ("tensor", Tensor), ("model_options", ModelOptions), ("processor_options", ProcessorOptions),
+        ("encode_options", EncodeOptions), ("generate_options", GenerateOptions), ("batch", Batch),
+        ("input_arrays", InputArrays), ("forward_options", ForwardOptions), ("run_options", RunOptions),
+        ("session_options", SessionOptions), ("convert_options", ConvertOptions))},
     "pg_cancel_create": [_OUT],
     "pg_model_open": [c_char_p, P(ModelOptions), _OUT],
     "pg_model_get_config": [_H, c_char_p, c_char_p, c_size_t, P(c_size_t)],
+    "pg_model_get_config_int": [_H, c_char_p, P(i64)],
+    "pg_model_get_config_float": [_H, c_char_p, P(f64)],
+    "pg_model_get_memory": [_H, P(Memory)],
     "pg_model_get_info": [_H, P(ModelInfo)],
     "pg_model_convert": [c_char_p, c_char_p, P(ConvertOptions)],
-    "pg_checkpoint_find": [c_char_p, c_char_p, c_size_t, P(c_size_t)],
+    "pg_checkpoint_find": [c_char_p, c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_image_from_path": [P(Image), c_size_t, c_char_p],
-    "pg_image_from_bytes": [P(Image), c_size_t, c_char_p, c_size_t],
+    "pg_image_from_bytes": [P(Image), c_size_t, c_void_p, c_size_t],
     "pg_image_from_pixels": [P(Image), c_size_t, i32, i32, i32, c_void_p, i64],
     "pg_processor_open": [c_char_p, P(ProcessorOptions), _OUT],
     "pg_processor_get_info": [_H, P(ProcessorInfo)],
+    "pg_processor_encode": [_H, P(Image), c_char_p, P(EncodeOptions), _OUT],
     "pg_processor_encode_batch": [_H, P(Batch), P(EncodeOptions), _OUT],
     "pg_processor_tokenize": [_H, c_char_p, u32, P(i64), c_size_t, P(c_size_t)],
     "pg_processor_decode": [_H, P(i64), c_size_t, u32, c_char_p, c_size_t, P(c_size_t)],
@@ -165,6 +213,7 @@ _STATUS_FUNCTIONS = {
     "pg_inputs_create": [P(InputArrays), _OUT],
     "pg_generate": [_H, _H, _H, P(GenerateOptions), _OUT],
     "pg_result_get_ids": [_H, i64, P(Tensor)],
+    "pg_result_get_info": [_H, i64, P(ResultInfo)],
     "pg_forward": [_H, _H, P(ForwardOptions), _OUT],
     "pg_outputs_get_tensor": [_H, c_char_p, P(Tensor)],
     "pg_features_create": [_H, _H, P(RunOptions), _OUT],
@@ -172,15 +221,18 @@ _STATUS_FUNCTIONS = {
     "pg_session_create": [_H, P(SessionOptions), _OUT],
     "pg_session_prefill": [_H, _H, _H],
     "pg_session_step": [_H, P(i64)],
+    "pg_session_get_logits": [_H, P(Tensor)],
     "pg_detokenizer_create": [_H, u32, _OUT],
     "pg_detokenizer_push": [_H, i64, P(c_void_p), P(c_size_t)],
     "pg_detokenizer_flush": [_H, P(c_void_p), P(c_size_t)],
 }
 # name: (result, arguments), for the others
-_OTHER_FUNCTIONS = {
+OTHER_FUNCTIONS = {
     "pg_version_api": (u32, []),
     "pg_version_string": (c_char_p, []),
     "pg_last_error": (c_char_p, []),
+    "pg_status_name": (c_char_p, [i32]),
+    "pg_result_get_text": (c_char_p, [_H, i64]),
     "pg_cancel_request": (None, [c_void_p]),
     "pg_cancel_clear": (None, [c_void_p]),
     "pg_result_get_n_rows": (i64, [_H]),
@@ -235,10 +287,10 @@ def _load() -> ctypes.CDLL:
         if not _compatible(major, minor):
             needed = f"{API_MAJOR}.{API_MINOR}" + (f" or later of {API_MAJOR}.x" if API_MAJOR else "")
             raise OSError(f"{library._name} has API version {major}.{minor}, this package needs {needed}")
-        for name, arguments in _STATUS_FUNCTIONS.items():
+        for name, arguments in STATUS_FUNCTIONS.items():
             function = getattr(library, name)
             function.restype, function.argtypes = i32, arguments
-        for name, (result, arguments) in _OTHER_FUNCTIONS.items():
+        for name, (result, arguments) in OTHER_FUNCTIONS.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments
     except AttributeError as error:
@@ -262,7 +314,8 @@ def library_path() -> str:
 def check(status: int) -> int:
     """Raises for a negative status. To be called on the thread of the failing call, right after it."""
     if status < 0:
-        raise _errors.exception(status, lib.pg_last_error().decode("utf-8", "replace"))
+        name, text = lib.pg_status_name(status), lib.pg_last_error()
+        raise _errors.exception(status, name.decode(), text.decode("utf-8", "replace"))
     return status
 
 

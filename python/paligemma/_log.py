@@ -6,7 +6,8 @@ import logging
 from . import _library as c
 
 logger = logging.getLogger("paligemma")
-_LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO, 4: logging.DEBUG}
+_LEVELS = {c.LOG_ERROR: logging.ERROR, c.LOG_WARNING: logging.WARNING, c.LOG_INFO: logging.INFO,
+           c.LOG_DEBUG: logging.DEBUG}
 
 
 @c.LogFn

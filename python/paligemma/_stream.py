@@ -28,8 +28,8 @@ def tokens(model: Handle, inputs: Handle, features: Any, cancel: CancelFlag, max
 
     try:
         interruptible(prefill, cancel)
-        event = 0
-        while event == 0:
+        event = c.OK
+        while event == c.OK:
             event, token = interruptible(step, cancel)
             if event != c.EVENT_LENGTH:
                 yield token

@@ -6,7 +6,8 @@ import json
 import os
 from typing import Any, Iterator
 
-from . import _library as c
+from . import _hub, _library as c
+from ._checkpoint import open_model
 
 _ALIASES = {"image_token_id": "image_token_index"}  # as in transformers' PaliGemmaConfig.attribute_map
 
@@ -62,12 +63,18 @@ class PaliGemmaConfig(Config):
     """The whole config.json, defaults filled in: config.text_config.hidden_size, config.vision_config.image_size."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> PaliGemmaConfig:
-        """The config of a checkpoint folder or cached model id. kwargs: as PaliGemmaForConditionalGeneration's."""
-        from .model import PaliGemmaForConditionalGeneration
-
-        with PaliGemmaForConditionalGeneration.from_pretrained(pretrained_model_name_or_path, **kwargs) as model:
-            return model.config
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None,
+                        cache_dir: str | os.PathLike[str] | None = None, subfolder: str = "", n_threads: int = 0,
+                        cpu: str | None = None, weights: str = "stored", arithmetic: str | None = None,
+                        **kwargs: Any) -> PaliGemmaConfig:
+        """The config of a checkpoint folder or cached model id. Arguments: as PaliGemmaForConditionalGeneration's."""
+        _hub.check_arguments(kwargs)
+        folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
+        handle = open_model(folder, cpu, weights, arithmetic)
+        try:
+            return cls._of_model(handle.pointer)
+        finally:
+            handle.close()
 
     @classmethod
     def _of_model(cls, pointer: ctypes.c_void_p) -> PaliGemmaConfig:

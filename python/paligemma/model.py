@@ -8,9 +8,9 @@ from typing import Any, Iterator
 import numpy as np
 
 from . import _hub, _inputs, _library as c
+from ._checkpoint import open_model
 from ._generate import Plan, plan
 from ._handle import Handle, array
-from ._log import log_function
 from ._run import CancelFlag, interruptible
 from ._stream import pieces, tokens
 from .config import GenerationConfig, PaliGemmaConfig
@@ -65,22 +65,11 @@ class PaliGemmaForConditionalGeneration:
         cpu: hold the instruction set down to "baseline", "avx2" or "avx512"; weights: "stored", or "int8" or "int4" to
         quantize them now; arithmetic: "f32", or "bf16" to round the factors of large products where that makes the CPU
         faster; None is f32, but for attention beside int8 and int4 weights."""
-        if weights not in c.WEIGHTS:
-            raise ValueError(f"weights is {weights!r}, expected \"stored\", \"int8\" or \"int4\"")
-        if arithmetic not in c.ARITHMETICS:
-            raise ValueError(f"arithmetic is {arithmetic!r}, expected None, \"f32\" or \"bf16\"")
-        if cpu not in c.CPU_MASKS:
-            raise ValueError(f"cpu is {cpu!r}, expected None, \"baseline\", \"avx2\" or \"avx512\"")
         self.name_or_path = folder
         self.n_threads = n_threads
         self._cpu = cpu
         self._weights, self._arithmetic = weights, arithmetic
-        self._handle = Handle("model")
-        cancel = CancelFlag()
-        options = c.ModelOptions(cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer,
-                                 weights=c.WEIGHTS.index(weights), arithmetic=c.ARITHMETICS[arithmetic])
-        interruptible(lambda: c.check(c.lib.pg_model_open(os.fsencode(folder), ctypes.byref(options),
-                                                          ctypes.byref(self._handle.pointer))), cancel)
+        self._handle = open_model(folder, cpu, weights, arithmetic)
         self.config = PaliGemmaConfig._of_model(self._handle.pointer)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
         self.training = False

@@ -10,10 +10,8 @@ from typing import Any, Sequence
 import numpy as np
 
 from . import _library as c
-from ._errors import NOT_FOUND
 from ._handle import Handle
 from .outputs import is_torch_tensor, to_numpy
-
 
 
 def _plain(ids: Any) -> Any:
@@ -163,7 +161,7 @@ class PaliGemmaTokenizer:
         found = ctypes.c_int64()
         with self._handle.use() as pointer:
             status = c.lib.pg_processor_get_token_id(pointer, tokens.encode("utf-8"), ctypes.byref(found))
-            if status == NOT_FOUND:
+            if status == c.ERROR_NOT_FOUND:
                 return self.unk_token_id
             c.check(status)
         return found.value

@@ -377,9 +377,16 @@ def test_local_cache(folder, monkeypatch, tmp_path, inputs):
         with PaliGemmaForConditionalGeneration.from_pretrained("org/demo", **arguments) as model:
             assert model.generate(**inputs, max_new_tokens=1).shape[1] == inputs.input_ids.shape[1] + 1
         paligemma.AutoProcessor.from_pretrained("org/demo", **arguments).close()
-    for arguments in (dict(revision="other"), dict(cache_dir=tmp_path / "empty"), dict(subfolder="nothing")):
+    for arguments in (dict(revision="other"), dict(cache_dir=tmp_path / "empty"), dict(subfolder="nothing"),
+                      dict(revision="../../models--org--demo/snapshots/abc"), dict(revision="..")):
         with pytest.raises(FileNotFoundError):
             PaliGemmaForConditionalGeneration.from_pretrained("org/demo", **arguments)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(FileNotFoundError, match="HF_HUB_CACHE"):
+        paligemma.AutoProcessor.from_pretrained("org/demo")
+    for arguments in (dict(cache_dir=tmp_path), dict(cache_dir=str(tmp_path), revision="bfloat16")):
+        paligemma.AutoProcessor.from_pretrained("org/demo", **arguments).close()
+    assert paligemma._hub.find("org/demo", "bfloat16", tmp_path) == str(root / "snapshots" / "def")
 
 
 def test_damaged_and_missing_checkpoints(folder, tmp_path):

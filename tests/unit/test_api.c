@@ -75,8 +75,9 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_model_get_info(model, NULL));
     ARGUMENT(pg_model_get_memory(NULL, &memory));
     ARGUMENT(pg_model_get_memory(model, NULL));
-    ARGUMENT(pg_checkpoint_find(NULL, text, sizeof text, &n));
-    ARGUMENT(pg_checkpoint_find(folder, NULL, 5, &n));
+    ARGUMENT(pg_checkpoint_find(NULL, NULL, text, sizeof text, &n));
+    ARGUMENT(pg_checkpoint_find(folder, NULL, NULL, 5, &n));
+    ARGUMENT(pg_checkpoint_find(folder, "", text, sizeof text, &n));
     ARGUMENT(pg_processor_open(NULL, NULL, &p));
     ARGUMENT(pg_processor_open(folder, NULL, NULL));
     ARGUMENT(pg_processor_encode(NULL, NULL, "x", NULL, &in));
@@ -235,7 +236,7 @@ static void config_and_info(void **state) {
     assert_true(memory.n_tokens == 9 + 64 + 128 && memory.n_images == 1 && memory.n_threads >= 1);
     /* 2 x 2 layers x 2 heads of 8 x f32 */
     assert_true(memory.kv_cache >= (uint64_t)memory.n_tokens * 2 * 2 * 2 * 8 * 4);
-    OK(pg_checkpoint_find(folder, text, sizeof text, &needed));
+    OK(pg_checkpoint_find(folder, NULL, text, sizeof text, &needed));
     assert_string_equal(text, folder);
     assert_int_equal(needed, strlen(folder) + 1);
 }

@@ -24,13 +24,15 @@ static void make_folders(const char *path) {
     mkdir(partial, 0700);
 }
 
-static void assert_found(const char *model, const char *below) {
+static void assert_found_in(const char *cache, const char *model, const char *below) {
     char *path = NULL;
-    pg_status status = pgi_hf_cache_find(MEMORY, model, &path);
+    pg_status status = pgi_hf_cache_find(MEMORY, model, cache, &path);
     if (status < 0) fail_msg("%s: %s", pg_status_name(status), pgi_error_text());
     assert_string_equal(path, in_folder(below));
     pgi_free(MEMORY, path);
 }
+
+static void assert_found(const char *model, const char *below) { assert_found_in(NULL, model, below); }
 
 static void hub_cache_is_found_by_environment(void **state) {
     (void)state;
@@ -87,24 +89,52 @@ static void hub_errors_say_where_it_looked(void **state) {
     write_text("cache/models--org--broken/refs/main", "../../../etc");
     write_text("file", "x");
     set_environment((const char *const[]){cache, NULL, NULL, NULL, "/nowhere", NULL});
-    assert_error(pgi_hf_cache_find(MEMORY, "google/nothing", &path), PG_ERROR_NOT_FOUND,
+    assert_error(pgi_hf_cache_find(MEMORY, "google/nothing", NULL, &path), PG_ERROR_NOT_FOUND,
                  in_folder("cache/models--google--nothing"), "HF_HUB_CACHE");
     assert_null(path);
-    assert_error(pgi_hf_cache_find(MEMORY, "org/empty", &path), PG_ERROR_NOT_FOUND,
+    assert_error(pgi_hf_cache_find(MEMORY, "org/empty", NULL, &path), PG_ERROR_NOT_FOUND,
                  in_folder("cache/models--org--empty/refs/main"), in_folder("cache/models--org--empty/snapshots/main"));
-    assert_error(pgi_hf_cache_find(MEMORY, "org/empty@a/b", &path), PG_ERROR_NOT_FOUND, "revision a/b", NULL);
-    assert_error(pgi_hf_cache_find(MEMORY, "org/broken", &path), PG_ERROR_FORMAT, "refs/main: found \"../../../etc\"",
-                 NULL);
-    assert_error(pgi_hf_cache_find(MEMORY, in_folder("file"), &path), PG_ERROR_ARGUMENT, "found a file", NULL);
-    assert_error(pgi_hf_cache_find(MEMORY, "", &path), PG_ERROR_ARGUMENT, "empty", NULL);
+    assert_error(pgi_hf_cache_find(MEMORY, "org/empty@a/b", NULL, &path), PG_ERROR_NOT_FOUND, "revision a/b", NULL);
+    assert_error(pgi_hf_cache_find(MEMORY, "org/broken", NULL, &path), PG_ERROR_FORMAT,
+                 "refs/main: found \"../../../etc\"", NULL);
+    assert_error(pgi_hf_cache_find(MEMORY, in_folder("file"), NULL, &path), PG_ERROR_ARGUMENT, "found a file", NULL);
+    assert_error(pgi_hf_cache_find(MEMORY, "", NULL, &path), PG_ERROR_ARGUMENT, "empty", NULL);
     static const char *const no_ids[] = {
-        "a/b/c", "../x", "a/..", "/absolute/folder", "./x",    "a--b/c",     "a..b",       "-a",
-        "a/.b",  "a/",   "a b",  "caf\xC3\xA9",      "org/x@", "org/x@../y", "org/x@a//b", "~"};
+        "a/b/c", "../not-there", "a/..", "/absolute/folder", "./x",    "a--b/c",     "a..b",       "-a",
+        "a/.b",  "a/",           "a b",  "caf\xC3\xA9",      "org/x@", "org/x@../y", "org/x@a//b", "~"};
     for (size_t i = 0; i < COUNT(no_ids); i++)
-        assert_error(pgi_hf_cache_find(MEMORY, no_ids[i], &path), PG_ERROR_NOT_FOUND, "no such folder", "no model id");
+        assert_error(pgi_hf_cache_find(MEMORY, no_ids[i], NULL, &path), PG_ERROR_NOT_FOUND, "no such folder",
+                     "no model id");
     set_environment((const char *const[]){NULL, NULL, NULL, NULL, "/nowhere", NULL});
-    assert_error(pgi_hf_cache_find(MEMORY, "google/nothing", &path), PG_ERROR_NOT_FOUND,
+    assert_error(pgi_hf_cache_find(MEMORY, "google/nothing", NULL, &path), PG_ERROR_NOT_FOUND,
                  "/nowhere/.cache/huggingface/hub/models--google--nothing", "default");
+    set_environment(NULL);
+}
+
+static void the_callers_cache_is_the_only_one(void **state) {
+    (void)state;
+    char given[512], other[512], *path;
+    snprintf(given, sizeof given, "%s/$given//", folder); /* taken as it is written */
+    snprintf(other, sizeof other, "%s/other", folder);
+    make_folders("$given/models--org--name/snapshots/111");
+    make_folders("$given/models--org--name/snapshots/222");
+    make_folders("$given/models--org--name/refs");
+    write_text("$given/models--org--name/refs/main", "111");
+    write_text("$given/models--org--name/refs/float16", "222\n");
+    make_folders("other/models--org--elsewhere/snapshots/main");
+    set_environment((const char *const[]){other, other, other, other, other, NULL});
+    assert_found_in(given, "org/name", "$given/models--org--name/snapshots/111");
+    assert_found_in(given, "org/name@float16", "$given/models--org--name/snapshots/222");
+    assert_found_in(given, "org/name@222", "$given/models--org--name/snapshots/222");
+    assert_found_in(given, in_folder("other"), "other"); /* a folder is itself */
+    assert_found("org/elsewhere", "other/models--org--elsewhere/snapshots/main");
+    assert_error(pgi_hf_cache_find(MEMORY, "org/elsewhere", given, &path), PG_ERROR_NOT_FOUND,
+                 in_folder("$given/models--org--elsewhere"), "comes from the caller");
+    assert_error(pgi_hf_cache_find(MEMORY, "org/name@333", given, &path), PG_ERROR_NOT_FOUND, "revision 333",
+                 in_folder("$given/models--org--name/snapshots/333"));
+    assert_error(pgi_hf_cache_find(MEMORY, "org/name@../other", given, &path), PG_ERROR_NOT_FOUND, "no model id", NULL);
+    assert_error(pgi_hf_cache_find(MEMORY, "org/name", "", &path), PG_ERROR_ARGUMENT, "cache is an empty string", NULL);
+    assert_null(path);
     set_environment(NULL);
 }
 
@@ -113,6 +143,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         TEST(hub_cache_is_found_by_environment),
         TEST(hub_errors_say_where_it_looked),
+        TEST(the_callers_cache_is_the_only_one),
     };
 #undef TEST
     return RUN_TESTS(tests, NULL, NULL);

@@ -1,0 +1,26 @@
+"""Opening a checkpoint's weights, for the model and for its config alone."""
+from __future__ import annotations
+
+import ctypes
+import os
+
+from . import _library as c
+from ._handle import Handle
+from ._log import log_function
+from ._run import CancelFlag, interruptible
+
+
+def open_model(folder: str, cpu: str | None, weights: str, arithmetic: str | None) -> Handle:
+    """A pg_model; the arguments are those of PaliGemmaForConditionalGeneration. Ctrl-C stops it."""
+    if weights not in c.WEIGHTS:
+        raise ValueError(f"weights is {weights!r}, expected \"stored\", \"int8\" or \"int4\"")
+    if arithmetic not in c.ARITHMETICS:
+        raise ValueError(f"arithmetic is {arithmetic!r}, expected None, \"f32\" or \"bf16\"")
+    if cpu not in c.CPU_MASKS:
+        raise ValueError(f"cpu is {cpu!r}, expected None, \"baseline\", \"avx2\" or \"avx512\"")
+    handle, cancel = Handle("model"), CancelFlag()
+    options = c.ModelOptions(cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer,
+                             weights=c.WEIGHTS[weights], arithmetic=c.ARITHMETICS[arithmetic])
+    interruptible(lambda: c.check(c.lib.pg_model_open(os.fsencode(folder), ctypes.byref(options),
+                                                      ctypes.byref(handle.pointer))), cancel)
+    return handle
