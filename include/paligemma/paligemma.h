@@ -21,8 +21,7 @@
  *
  * Order: version, status, hooks, tensor; then the simple path: image, model, processor, generate; then batches and
  * text, forward, sessions; then advanced: CPU bits, memory estimate, hub cache, conversion.
- * docs/EMBEDDING.md has threads, memory, cancelling, camera buffers and batches; docs/PROCESSOR.md what encoding
- * follows.
+ * docs/EMBEDDING.md has threads, memory, cancelling, camera buffers and batches; docs/PROCESSOR.md has encoding.
  *
  * Rules that hold everywhere:
  *  - A call that can fail returns a pg_status: 0 is success, negative an error, positive an event. After an error
@@ -32,8 +31,8 @@
  *  - Handles are reference-counted: close them in any order, even inside a callback of a call that uses them (except
  *    the session that is being stepped). Close functions take the handle's address, set it to NULL, and accept NULL.
  *  - pg_model and pg_processor never change after open: any number of threads may use one at a time. pg_inputs,
- *    pg_features, pg_result and pg_outputs are read-only once made. pg_session and pg_detokenizer: one thread at a
- * time.
+ *    pg_features, pg_result and pg_outputs are read-only once made. pg_session and pg_detokenizer: one thread at
+ *    a time.
  *  - The library never prints, exits, aborts, starts threads at load, or changes the locale, the floating-point or the
  *    OpenMP settings of its host.
  *  - n_threads is 1 to 1024 and counts the calling thread; 0 means the CPUs this process may use. Other threads start
@@ -114,10 +113,10 @@ typedef struct pg_allocator {
 
 /** Levels of a log line. */
 enum {
-    PG_LOG_ERROR = 1,   ///< not used yet: errors are returned
-    PG_LOG_WARNING = 2, ///< something of the files is not followed
+    PG_LOG_ERROR = 1,   ///< reserved: errors are returned
+    PG_LOG_WARNING = 2, ///< something in the files is not followed
     PG_LOG_INFO = 3,    ///< what was opened or written
-    PG_LOG_DEBUG = 4    ///< not used yet
+    PG_LOG_DEBUG = 4    ///< reserved
 };
 
 /** Receives one line of UTF-8 without a line break. `message` is valid during the call. */
@@ -170,7 +169,6 @@ typedef struct pg_tensor {
     int64_t shape[4];     ///< the first n_dims are set, the rest are 1
     const void *data;     ///< owned by a handle and valid as its getter says; as an input: the caller's
 } pg_tensor;
-
 /** An empty tensor that a getter may fill. */
 PG_API pg_status pg_tensor_init(pg_tensor *tensor, size_t struct_size);
 
@@ -252,9 +250,7 @@ typedef struct pg_model_options {
     int32_t n_threads;             ///< 1 to 1024, for verifying and quantizing; default and 0: CPUs, at most 64
     uint32_t reserved;             ///< 0
 } pg_model_options;
-
-/** Fills in the defaults. */
-PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_size);
+PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Opens the checkpoint folder `model`, or a model id such as "google/paligemma-3b-mix-224" from the local Hugging Face
  * cache (pg_checkpoint_find()); the network is never used. The weight files stay mapped until the model and all made
@@ -262,8 +258,7 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
  * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range, or
  * a weight that is to be quantized is not finite. */
 PG_API pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out);
-/** Drops the caller's reference. */
-PG_API void pg_model_close(pg_model **model);
+PG_API void pg_model_close(pg_model **model); ///< drops the caller\'s reference
 
 /** What a model is. */
 typedef struct pg_model_info {
@@ -281,9 +276,7 @@ typedef struct pg_model_info {
     int32_t weights;         ///< PG_WEIGHTS_*: how the matrices are kept
     int32_t arithmetic;      ///< PG_ARITHMETIC_F32 or _BF16
 } pg_model_info;
-
-/** Describes the model. */
-PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info);
+PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info); ///< describes it
 
 /** A field of the HF config as JSON text, by its key: "text_config.hidden_size", "vision_config.patch_size",
  * "image_token_index"; "" gives the whole config. Fields that config.json leaves out have the defaults of the HF
@@ -312,16 +305,14 @@ typedef struct pg_processor_options {
     void *log_user;                ///< passed to log
     pg_cancel *cancel;             ///< default NULL; opening sees it within about 0.3 s
 } pg_processor_options;
-
-/** Fills in the defaults. */
-PG_API pg_status pg_processor_options_init(pg_processor_options *options, size_t struct_size);
+PG_API pg_status pg_processor_options_init(pg_processor_options *options,
+                                           size_t struct_size); ///< fills in the defaults
 
 /** Opens the tokenizer (tokenizer.json where it is there, else tokenizer.model, as transformers does) and the image
  * settings (processor_config.json, else preprocessor_config.json) of a checkpoint folder or model id.
  * Errors: as pg_model_open(). */
 PG_API pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out);
-/** Drops the caller's reference. */
-PG_API void pg_processor_close(pg_processor **processor);
+PG_API void pg_processor_close(pg_processor **processor); ///< drops the caller\'s reference
 
 /** Flags of pg_encode_options (LITERAL also of pg_processor_tokenize()). */
 enum {
@@ -383,9 +374,7 @@ typedef struct pg_encode_options {
     int32_t truncation_side; ///< PG_SIDE_*: where a part is shortened; default the tokenizer's
     pg_cancel *cancel;       ///< default NULL
 } pg_encode_options;
-
-/** Fills in the defaults. */
-PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size);
+PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size); ///< fills in the defaults
 
 /** What a model is fed: ids, masks, labels, pixels. Read-only. */
 typedef struct pg_inputs pg_inputs;
@@ -396,8 +385,7 @@ typedef struct pg_inputs pg_inputs;
  * Errors: PG_ERROR_ARGUMENT, _NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _LIMIT, _MEMORY, _CANCELLED. */
 PG_API pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
                                      const pg_encode_options *options, pg_inputs **out);
-/** Drops the caller's reference. */
-PG_API void pg_inputs_close(pg_inputs **inputs);
+PG_API void pg_inputs_close(pg_inputs **inputs); ///< drops the caller\'s reference
 
 /* ---- Generate ---- */
 
@@ -425,9 +413,7 @@ typedef struct pg_generate_options {
     void *progress_user;         ///< passed to progress
     pg_cancel *cancel;           ///< default NULL
 } pg_generate_options;
-
-/** Fills in the defaults. */
-PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size);
+PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Greedy generation until an eos id of the checkpoint, max_new_tokens, or the callback's word: the text of HF's
  * generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the tokens that it
@@ -436,8 +422,7 @@ PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t s
  * Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a row longer than the context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
-/** Drops the caller's reference. */
-PG_API void pg_result_close(pg_result **result);
+PG_API void pg_result_close(pg_result **result); ///< drops the caller\'s reference
 
 /** The rows of the result. NULL: 0. */
 PG_API int64_t pg_result_get_n_rows(const pg_result *result);
@@ -483,11 +468,10 @@ typedef struct pg_batch {
     const uint64_t *prompt_sizes; ///< [n_prompts] bytes; default NULL: each ends at its NUL
     const uint64_t *suffix_sizes; ///< [n_suffixes] bytes; default NULL: likewise
     const pg_image *images;       ///< [n_images], the first row's images first; all with the same struct_size
-    const int32_t
-        *image_counts; ///< [n_image_counts]: images of each row. Default NULL: one each, or none with n_images
-                       ///< 0. Given with n_images 0: image tokens for so many images each, and no pixels
+    /** [n_image_counts]: images of each row. Default NULL: one each, or none with n_images 0. Given with n_images 0:
+     * image tokens for so many images each, and no pixels. */
+    const int32_t *image_counts;
 } pg_batch;
-
 /** Zero rows, everything NULL. */
 PG_API pg_status pg_batch_init(pg_batch *batch, size_t struct_size);
 
@@ -556,7 +540,6 @@ typedef struct pg_input_arrays {
     const pg_tensor *pixel_values;   ///< f32 [n_images, 3, S, S], finite; default NULL: none
     const pg_allocator *allocator;   ///< default NULL: the C library's
 } pg_input_arrays;
-
 /** Everything NULL. */
 PG_API pg_status pg_input_arrays_init(pg_input_arrays *arrays, size_t struct_size);
 
@@ -610,9 +593,7 @@ typedef struct pg_processor_info {
     float image_std[3];     ///< likewise
     double rescale_factor;  ///< 1/255 in all published checkpoints
 } pg_processor_info;
-
-/** Describes the processor. */
-PG_API pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info);
+PG_API pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info); ///< describes it
 
 /* ---- Forward ---- */
 
@@ -644,9 +625,7 @@ typedef struct pg_forward_options {
     void *progress_user;         ///< passed to progress
     pg_cancel *cancel;           ///< default NULL
 } pg_forward_options;
-
-/** Fills in the defaults. */
-PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t struct_size);
+PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t struct_size); ///< fills in the defaults
 
 /** One pass over a batch, nothing is generated (HF: PaliGemmaForConditionalGeneration.forward). Attention is full
  * within images and prompt, causal in the suffix (token_type_ids 1), none to padding. A row gives what it gives alone,
@@ -656,8 +635,7 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
  * the context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                             pg_outputs **out);
-/** Drops the caller's reference. */
-PG_API void pg_outputs_close(pg_outputs **outputs);
+PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller\'s reference
 
 /** A tensor of the outputs by its HF name, valid until the outputs are closed. B rows, T tokens, K kept, L layers:
  *  - "logits"               f32 [B, K, vocab_size]  final soft cap applied; K is T unless logits_to_keep is set
@@ -681,16 +659,13 @@ typedef struct pg_run_options {
     void *progress_user;     ///< passed to progress
     pg_cancel *cancel;       ///< default NULL
 } pg_run_options;
-
-/** Fills in the defaults. */
-PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size);
+PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Runs the vision encoder and the projector on the pixels of `inputs`. The features depend on the images alone and
  * serve any number of prompts (keys and values do not: image tokens attend to the prompt). */
 PG_API pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                                     pg_features **out);
-/** Drops the caller's reference. */
-PG_API void pg_features_close(pg_features **features);
+PG_API void pg_features_close(pg_features **features); ///< drops the caller\'s reference
 /** f32 [n_images, n_image_tokens, hidden_size], valid until the features are closed. */
 PG_API pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out);
 
@@ -709,9 +684,7 @@ typedef struct pg_session_options {
     void *progress_user;       ///< passed to progress
     pg_cancel *cancel;         ///< default NULL
 } pg_session_options;
-
-/** Fills in the defaults. */
-PG_API pg_status pg_session_options_init(pg_session_options *options, size_t struct_size);
+PG_API pg_status pg_session_options_init(pg_session_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Allocates all memory and starts the session's threads: prefilling a prompt of up to max_prompt_tokens and the steps
  * after it allocate nothing. A longer prompt still works: the session grows, and keeps what it grew to.
@@ -749,17 +722,16 @@ PG_API pg_status pg_detokenizer_push(pg_detokenizer *detokenizer, int64_t id, co
 /** What was held back, at the end: an unfinished character becomes U+FFFD. Then the detokenizer starts anew. */
 PG_API pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **text, size_t *size);
 
-/* ----------------------------------------------------------- Advanced: CPU bits, memory estimate, hub cache,
- * conversion */
+/* ---- Advanced: CPU bits, memory estimate, hub cache, conversion ---- */
 
 #define PG_CPU_BASELINE (UINT64_C(1) << 0)    ///< alone: the plain C kernels
 #define PG_CPU_AVX2 (UINT64_C(1) << 1)        ///< AVX2, FMA and F16C
 #define PG_CPU_AVX512 (UINT64_C(1) << 2)      ///< AVX-512 F, BW, DQ, VL
 #define PG_CPU_AVX_VNNI (UINT64_C(1) << 3)    ///< AVX-VNNI, for int8 and int4 weights; beside AVX2
 #define PG_CPU_AVX512_VNNI (UINT64_C(1) << 4) ///< AVX-512 VNNI, likewise; beside AVX-512
-#define PG_CPU_AVX512_BF16 \
-    (UINT64_C(1) << 5) ///< AVX-512 BF16, for PG_ARITHMETIC_BF16, and for attention beside int8 and
-                       ///< int4 weights; beside AVX-512. Mask 0 uses it where it is faster than f32
+/** AVX-512 BF16, for PG_ARITHMETIC_BF16, and for attention beside int8 and int4 weights; beside AVX-512. Mask 0 uses it
+ * where it is faster than f32. */
+#define PG_CPU_AVX512_BF16 (UINT64_C(1) << 5)
 
 /** What a session would take, before one is made: one row, in bytes. pg_generate() holds a kv_cache for each row;
  * pg_forward() holds none, but its outputs. */
@@ -798,9 +770,7 @@ typedef struct pg_convert_options {
     void *progress_user;           ///< passed to progress
     pg_cancel *cancel;             ///< default NULL
 } pg_convert_options;
-
-/** Fills in the defaults. */
-PG_API pg_status pg_convert_options_init(pg_convert_options *options, size_t struct_size);
+PG_API pg_status pg_convert_options_init(pg_convert_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Writes the checkpoint `model` (a folder or an id) with quantized weights to the new or empty folder `out`, which
  * opens like any other and computes to the bit what pg_model_open() of `model` with the same options.weights computes.
