@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Fine-tunes the demo model on a task that it does not know, with torch, on batches that our processor made.
 
     finetune.py                    half a minute on two cores: answers before, the loss, answers after

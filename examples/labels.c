@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* A row of training data, as a fine-tuning loop takes it: labels MODEL IMAGE PROMPT SUFFIX */
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,4 +1,5 @@
 #!/bin/sh
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 # From a fresh clone to a model that talks about an image:  sh examples/quickstart.sh
 # Installs what is missing, builds into build-quickstart/, then captions an image, asks a question
 # about it and detects objects in it, with the small demo checkpoint in examples/demo/.

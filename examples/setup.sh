@@ -1,4 +1,5 @@
 #!/bin/sh
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 # Puts in place what the build or the tests need:  sh examples/setup.sh build|test
 #   build   compilers, Meson, and the libraries that libpaligemma links
 #   test    those, and cmocka, clang with clang-format and clang-tidy, the sanitizers' runtime, CMake, Doxygen, locales,

@@ -1,4 +1,5 @@
 #!/bin/sh
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 # Installs the build into an empty folder and uses what lies there as an application would:
 # shared and static, from C and from C++, with the flags of paligemma.pc alone, and with CMake. The tool runs from there too.
 #   check.sh BUILD SOURCE PREFIX LIBDIR SANITIZE both|shared|static tool|no-tool SOVERSION VERSION COMPILER

@@ -1,4 +1,5 @@
 #!/bin/sh
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 # Old CPUs under qemu-user: nothing runs there that they do not have.  sh tests/emulate.sh BUILD
 #
 # On each CPU model: the instruction sets that are chosen are the expected ones, every kernel of them passes its check,

@@ -1,4 +1,5 @@
 #!/bin/sh
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 # pip install ./python into an environment, from a copy of the sources, and a caption with what was installed:
 #   install_python.sh PYTHON FOLDER_OF_THE_LIBRARY
 # The library is bundled first, then left out and named by PALIGEMMA_LIBRARY.

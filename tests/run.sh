@@ -1,4 +1,5 @@
 #!/bin/sh
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 # Every test:  sh tests/run.sh [--oracle]
 #
 # Installs what is missing (examples/setup.sh), builds three times, runs all suites in each build, and ends with the line

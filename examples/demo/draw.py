@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The world of the demo model: coloured shapes on varied backgrounds, drawn from a seed.
 
 A scene is 1 to 3 shapes that do not overlap. All lengths are in units of a 112 x 112 image and boxes lie on

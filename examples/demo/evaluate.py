@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Measures a checkpoint folder of the demo through transformers, f32, greedy, on images it was not trained on.
 
     evaluate.py model --images 500 --out answers.jsonl

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Builds the demo's tokenizer: a sentencepiece BPE model laid out as Gemma's, and the same for transformers.
 
     make_tokenizer.py FOLDER      writes tokenizer.model, tokenizer.json, tokenizer_config.json

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Trains the demo model on images drawn as it goes; writes a Hugging Face checkpoint folder.
 
     train.py --run RUN --minutes 70          a run of 70 minutes of wall time

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* paligemma bench: how fast a model runs on this machine, beside what the machine can do at all. */
 #include <pthread.h>
 #include <stdio.h>

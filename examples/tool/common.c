@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Options, error lines, names, progress and Ctrl-C of the tool. */
 #include "tool.h"
 

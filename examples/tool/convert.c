@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* paligemma convert: a checkpoint folder with int8 or int4 weights. */
 #include <stdio.h>
 

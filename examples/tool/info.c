@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* paligemma info: what a checkpoint is and what it needs. */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* paligemma: the command-line tool. Each verb is one file: run.c, info.c, ... */
 #include <signal.h>
 #include <stdio.h>

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Multiply-adds in registers, and reads of memory in several streams. */
 #include "roof.h"
 

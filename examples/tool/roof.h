@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a core can do at all: the probes that `paligemma bench` and tests/kernels/bench.c hold their times against.
  * A probe is one thread's work; the caller brings threads and clock.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* paligemma run: an image and a prompt go in, text comes out as it is made. */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* paligemma tokens: what the model is fed for a prompt. No weights are opened. */
 #include <stdio.h>
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The command-line tool `paligemma`: what its verbs share. It is written on the public API alone. */
 #ifndef PALIGEMMA_TOOL_H
 #define PALIGEMMA_TOOL_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file paligemma.h
  * libpaligemma: run PaliGemma and PaliGemma 2 on a CPU, straight from a Hugging Face checkpoint folder.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file version.h
  * The API version of libpaligemma. This header is its only source: Meson reads it for the soname and the names of

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* What a call was given stays while it is under way: a callback of the host may close the handles. */
 #ifndef PGI_API_CALLS_H
 #define PGI_API_CALLS_H

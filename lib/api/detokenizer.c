@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pg_detokenizer: ids to text one by one. */
 #include "api/structs.h"
 #include "processor/processor.h"

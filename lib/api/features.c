@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pg_features: images encoded once for many prompts. */
 #include "model/features.h"
 

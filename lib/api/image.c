@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Describing images; they are read by image/image.c. */
 #include "api/structs.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pg_inputs: reading its tensors and rows, and making one from the caller's arrays. */
 #include "processor/inputs.h"
 

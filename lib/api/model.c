@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pg_model: open, close, describe, convert; and where a checkpoint lies. */
 #include <string.h>
 

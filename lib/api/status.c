@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Version, status, and the text of the last error. */
 #include "base/status.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Structs that cross the border: taking them over, filling them, and the checks that all calls share. */
 #include "api/structs.h"
 

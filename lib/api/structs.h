@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Structs that cross the border: they begin with struct_size and grow only at the end. */
 #ifndef PGI_API_STRUCTS_H
 #define PGI_API_STRUCTS_H

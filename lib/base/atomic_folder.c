@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Writing a folder beside its place, and renaming it when it is whole. */
 #include "base/atomic_folder.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * A folder that appears whole or not at all: its files are written to PATH.partial beside it, which is renamed to PATH
  * at the end. The empty file PGI_UNFINISHED marks it until then: what a killed process left behind is known by it and

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The clock that durations are measured with: it never goes back. */
 #include "base/clock.h"
 

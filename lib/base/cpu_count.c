@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* How many CPUs this process may use. */
 #include "base/cpu_count.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* How many CPUs this process may use. */
 #ifndef PGI_BASE_CPU_COUNT_H
 #define PGI_BASE_CPU_COUNT_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* CRC-32 through zlib. */
 #include "base/crc32.h"
 

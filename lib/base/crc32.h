@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* CRC-32 of zlib, PNG and Python's zlib.crc32(). */
 #ifndef PGI_BASE_CRC32_H
 #define PGI_BASE_CRC32_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Files and folders through POSIX calls. */
 #include "base/file.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Reading files: whole into memory, or mapped. */
 #ifndef PGI_BASE_FILE_H
 #define PGI_BASE_FILE_H

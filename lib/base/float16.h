@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* bfloat16 and IEEE binary16 to f32, exactly, from memory of any alignment; f32 to bfloat16. */
 #ifndef PGI_BASE_FLOAT16_H
 #define PGI_BASE_FLOAT16_H

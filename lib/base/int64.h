@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Small arithmetic on sizes and indices. */
 #ifndef PGI_BASE_INT64_H
 #define PGI_BASE_INT64_H

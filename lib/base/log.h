@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The host's log callback, silent when there is none. */
 #ifndef PGI_BASE_LOG_H
 #define PGI_BASE_LOG_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Allocations, overflow-checked and aligned; growing arrays and buffers; the arena that lays out blocks. */
 #include "base/memory.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The one door for every allocation of the library: overflow-checked, aligned to 64 bytes, through the host's allocator
  * when it gave one. A failure sets the error text, so callers return PG_ERROR_MEMORY as it is.

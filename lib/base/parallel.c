@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Chunks of work on a thread pool. */
 #include "base/parallel.h"
 

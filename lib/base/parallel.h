@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The one seam to threads. */
 #ifndef PGI_BASE_PARALLEL_H
 #define PGI_BASE_PARALLEL_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The run that a computing call carries along: its threads, progress and cancel flag. */
 #include "base/run.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * What one computing call carries along: the kernels, the threads, how to report progress, how to be stopped, and who
  * watches the stages.

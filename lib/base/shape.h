@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The shape of a tensor as text, for messages and files. */
 #ifndef PGI_BASE_SHAPE_H
 #define PGI_BASE_SHAPE_H

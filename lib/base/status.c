@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The thread-local error text: a fixed buffer, so that reporting an error never allocates. */
 #include "base/status.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Status and the thread-local text behind pg_last_error(). */
 #ifndef PGI_BASE_STATUS_H
 #define PGI_BASE_STATUS_H

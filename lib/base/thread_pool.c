@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The threads of a pool: how a job is handed out, how threads wait, how they are started and ended. */
 #include "base/thread_pool.h"
 

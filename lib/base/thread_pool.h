@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * A thread pool: the calling thread and others of our own that share its work. Each session has one, and each call that
  * computes without a session; nothing about it is global.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Reading and writing UTF-8, one character at a time. */
 #include "base/utf8.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The fields of the config that the networks use, read from the resolved config and checked. The bounds are far
  * above every published model (28B: hidden 4608, 46 layers) and low enough that no later product of two or three of

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * config.json and generation_config.json: the fields that the networks need, checked, and the whole config with the
  * defaults of the HF classes filled in (transformers 5.23: PaliGemmaConfig, GemmaConfig, Gemma2Config,

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The rules by which transformers 5.23 turns a config.json into a config: PreTrainedConfig.__post_init__
  * (configuration_utils.py), RotaryEmbeddingConfigMixin.convert_rope_params_to_dict (modeling_rope_utils.py),

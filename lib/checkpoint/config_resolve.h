@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* config.json with the defaults of the HF config classes filled in. */
 #ifndef PGI_CHECKPOINT_CONFIG_RESOLVE_H
 #define PGI_CHECKPOINT_CONFIG_RESOLVE_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads a checkpoint as pg_model_open() does, and writes it with quantized matrices. The bytes depend on the source
  * alone: order, padding and checksums are fixed, so that one conversion can be compared with another.

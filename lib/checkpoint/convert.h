@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pg_model_convert(): a checkpoint folder with quantized weights, as docs/FORMATS.md describes it. */
 #ifndef PGI_CHECKPOINT_CONVERT_H
 #define PGI_CHECKPOINT_CONVERT_H

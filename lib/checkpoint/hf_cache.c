@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The local Hugging Face cache, as huggingface_hub finds it (constants.py, file_download.py
  * try_to_load_from_cache(), _validators.py validate_repo_id()), without the network.

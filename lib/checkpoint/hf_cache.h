@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* A model's folder: given as a path, or found by its id in the local Hugging Face cache. No network. */
 #ifndef PGI_CHECKPOINT_HF_CACHE_H
 #define PGI_CHECKPOINT_HF_CACHE_H

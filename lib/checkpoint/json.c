@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* JSON files through jansson. Its own memory is taken from the C library; the bytes of the file pass through ours. */
 #include "checkpoint/json.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Reading JSON files through jansson, with messages that name the file and the key. */
 #ifndef PGI_CHECKPOINT_JSON_H
 #define PGI_CHECKPOINT_JSON_H

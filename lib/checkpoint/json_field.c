@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The one reader of JSON fields: config.json, the image settings, the metadata of converted weights. */
 #include "checkpoint/json_field.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The fields of a JSON object, checked, with one form of message: "FILE: KEY: found ..., expected ...". */
 #ifndef PGI_CHECKPOINT_JSON_FIELD_H
 #define PGI_CHECKPOINT_JSON_FIELD_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Reading and checking the metadata of converted folders. */
 #include "checkpoint/quantized_store.h"
 

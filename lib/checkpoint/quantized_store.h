@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Quantized weights in safetensors files, as pg_model_convert() writes them: docs/FORMATS.md. A quantized matrix is a
  * U8 tensor of blocks (kernels/quantized.h). What else a reader needs is in "__metadata__", strings by name:

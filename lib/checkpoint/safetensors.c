@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The safetensors format (github.com/huggingface/safetensors): 8 bytes of header size, little-endian; a JSON header
  * {name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {...}}; then the data. And the index of

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The safetensors files of a checkpoint folder, mapped: model.safetensors, or the shards named by
  * model.safetensors.index.json. Nothing is copied.

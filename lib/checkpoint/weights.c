@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Binds tensors to roles. Transformers renames keys on loading (conversion_mapping.py, "llava"), so that checkpoints of
  * all versions load; we do the reverse once and reduce every stored name to (part, rest):

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The weights by their role, bound from tensor names in any of the three key layouts (docs/ARCHITECTURE.md). Matrices
  * point into the mapped files; vectors (biases, norms) are small and become f32 once.

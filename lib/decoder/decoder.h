@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The decoder, Gemma 1 and Gemma 2 (HF: GemmaModel, Gemma2Model) with PaliGemma's prefix attention. */
 #ifndef PGI_DECODER_DECODER_H
 #define PGI_DECODER_DECODER_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* logits = x E^T, E being the embedding where the head is tied; Gemma 2: then cap * tanh(logits / cap). */
 #include "decoder/head.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The decoder's head: logits of last hidden states. */
 #ifndef PGI_DECODER_HEAD_H
 #define PGI_DECODER_HEAD_H

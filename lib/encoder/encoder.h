@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The vision encoder, SigLIP So400m/14 and relatives (HF: SiglipVisionModel without its pooling head). */
 #ifndef PGI_ENCODER_ENCODER_H
 #define PGI_ENCODER_ENCODER_H

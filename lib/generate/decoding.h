@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The state of rows that are being decoded: each has its KV cache and the token to be fed next. Several may take a step
  * together. */
 #ifndef PGI_GENERATE_DECODING_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * All rows of the inputs to text: each is prefilled by itself, then up to PGI_STEP_ROWS of those that still run take
  * each step together.

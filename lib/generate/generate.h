@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The blocking call: all rows of the inputs to text. The public result handle is defined here. */
 #ifndef PGI_GENERATE_GENERATE_H
 #define PGI_GENERATE_GENERATE_H

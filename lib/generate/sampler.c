@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Greedy sampling (HF: GenerationMixin, do_sample=False): token = argmax(logits).
  *

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Chooses the token that follows. Greedy: the likeliest one, of equally likely ones the lowest id. */
 #ifndef PGI_GENERATE_SAMPLER_H
 #define PGI_GENERATE_SAMPLER_H

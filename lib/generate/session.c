@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* A session: its memory is reserved when it is made, and again where a prompt needs more; a prefill, then steps. */
 #include "generate/session.h"
 

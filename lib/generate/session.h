@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Generation step by step: prefill a prompt, then one token a step. The public handle is this struct. */
 #ifndef PGI_GENERATE_SESSION_H
 #define PGI_GENERATE_SESSION_H

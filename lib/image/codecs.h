@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The image formats: one decoder each, png.c and jpeg.c. */
 #ifndef PGI_IMAGE_CODECS_H
 #define PGI_IMAGE_CODECS_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * EXIF orientation: PIL.Image.Exif (through TiffImagePlugin's
  * ImageFileDirectory_v2.load), the APP1 rules of JpegImagePlugin, and

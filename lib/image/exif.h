@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The orientation of an image, from EXIF or XMP, as PIL.ImageOps.exif_transpose finds and applies it. */
 #ifndef PGI_IMAGE_EXIF_H
 #define PGI_IMAGE_EXIF_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Any pg_image to dense RGB: finds the codec by the first bytes, checks and converts camera buffers. */
 #include "image/image.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Images: PNG and JPEG bytes or camera buffers to 8-bit RGB as Pillow's Image.open(f).convert("RGB") gives it, bit for
  * bit.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The settings of HF's SiglipImageProcessor (transformers 5.23, Pillow backend), from the files that
  * ImageProcessingMixin.get_image_processor_dict reads. A missing key has the default of the class. null is no default:

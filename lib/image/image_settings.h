@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The image settings of preprocessor_config.json, or of image_processor in processor_config.json (HF:
  * SiglipImageProcessor).

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * JPEG through libjpeg-turbo to what Pillow's convert("RGB") gives
  * (JpegImagePlugin, libImaging/JpegDecode.c, Unpack.c and Convert.c): default

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * PNG through libpng to what Pillow's convert("RGB") gives (PngImagePlugin,
  * libImaging/Unpack.c and Convert.c): raw samples come from libpng, the

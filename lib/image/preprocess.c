@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* RGB to pixel_values: transformers' SiglipImageProcessor, and preprocess_image() of big_vision. */
 #include "image/preprocess.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The last step of an image before the model: RGB to pixel_values, f32 [3, S, S], S the size in the settings. Two ways:
  * HF's (SiglipImageProcessor: resize, rescale, normalize as the settings say) and big_vision's.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Pillow's Image.resize for 8-bit RGB: the fixed-point convolution of
  * libImaging/Resample.c (ImagingResample) and, for NEAREST, the scaling of

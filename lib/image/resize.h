@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Pillow's Image.resize for 8-bit RGB (ImagingResample, libImaging/Resample.c), to the last bit. */
 #ifndef PGI_IMAGE_RESIZE_H
 #define PGI_IMAGE_RESIZE_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * tf.image.resize(method="bilinear", antialias=True): a triangle that is as wide as one output pixel (never narrower
  * than an input pixel) around the centre of each output pixel, its weights scaled to a sum of 1; rows first, then

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* TensorFlow's tf.image.resize(method="bilinear", antialias=True) for 8-bit RGB: samples stay f32, nothing is rounded
  * back to 8 bits (the op ScaleAndTranslate with a triangle kernel, core/kernels/image/scale_and_translate_op.cc). */
 #ifndef PGI_IMAGE_RESIZE_FLOAT_H

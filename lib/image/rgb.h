@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* 8-bit RGB pixels: what every codec and camera buffer becomes. */
 #ifndef PGI_IMAGE_RGB_H
 #define PGI_IMAGE_RGB_H

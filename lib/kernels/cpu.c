@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* What the CPU can do and the operating system saves: CPUID leaves 1 and 7, and XCR0. */
 #include "kernels/kernels.h"
 

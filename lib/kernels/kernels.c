@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Chooses the kernels: plain C, then every instruction set that the CPU has and the mask allows. Also looks up the
  * kernels of an activation. */
 #include "kernels/kernels.h"

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The table of kernels: plain C first, instruction sets overriding in rising
  * order, one table per model (never a global), so that a test can hold several.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* A weight matrix as it lies in the checkpoint, or quantized. */
 #ifndef PGI_KERNELS_MATRIX_H
 #define PGI_KERNELS_MATRIX_H

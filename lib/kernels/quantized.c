@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * pgi_quantize_panels(): weights to the blocks of quantized.h; pgi_quantized_row(): a row of them back. The bytes must
  * not depend on the CPU, so this is plain C, compiled without contraction, with sums in a fixed order.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Quantized weight matrices: int8 and int4, one layout for every CPU, read in place from a mapped file.
  *

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* How samples of a resized row or column of 8-bit RGB are computed: with Pillow's fixed-point weights (image/resize.c).
  */
 #ifndef PGI_KERNELS_RESAMPLE_H

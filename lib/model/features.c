@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Images to features: each through the encoder and the projector, one after the other. */
 #include "model/features.h"
 

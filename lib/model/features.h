@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Encoded images: what the projector gives, reusable for any prompt. The public handle is this struct. */
 #ifndef PGI_MODEL_FEATURES_H
 #define PGI_MODEL_FEATURES_H

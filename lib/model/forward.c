@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * PaliGemmaForConditionalGeneration.forward of HF without a cache: the rows of the batch one after the other, each as
  * it would be run alone, so that it gives what it gives alone.

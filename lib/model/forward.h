@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* One pass over a batch: logits, loss, hidden states. The public outputs handle is this struct. */
 #ifndef PGI_MODEL_FORWARD_H
 #define PGI_MODEL_FORWARD_H

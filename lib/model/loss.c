@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Cross entropy of a label under the logits of the token before it: log(sum(exp(logits))) - logits[label], summed in
  * double precision (HF: loss_utils.py, ForCausalLMLoss, in f32).

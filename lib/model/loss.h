@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The loss of a batch, gathered label by label. */
 #ifndef PGI_MODEL_LOSS_H
 #define PGI_MODEL_LOSS_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Text tokens from the embedding, image tokens from the features, in order (HF: PaliGemmaModel.forward,
  * get_placeholder_mask and masked_scatter). As in HF the image tokens of all rows together take the images of all

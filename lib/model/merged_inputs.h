@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The rows of pg_inputs as the decoder takes them: checked, images encoded, embeddings merged. */
 #ifndef PGI_MODEL_MERGED_INPUTS_H
 #define PGI_MODEL_MERGED_INPUTS_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Opening a model: find the folder, read the config, map the files, bind and perhaps quantize the weights. */
 #include "model/model.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The opened model: config, mapped weights and kernels, counted. The public handle is this struct. */
 #ifndef PGI_MODEL_MODEL_H
 #define PGI_MODEL_MODEL_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Quantizing the matrices of a model while it is opened: pg_model_options.weights. The originals stay mapped, but their
  * pages are given back as soon as they were read.

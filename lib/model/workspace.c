@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The layout of a workspace: what is alive at once lies side by side, what is not lies one over the other. */
 #include "model/workspace.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The working memory of a call or a session: one block, laid out for limits. Features, generation, sessions and forward
  * passes take theirs from here, so that how much there is of it is told in one place.

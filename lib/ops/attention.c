@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * pgi_attention_forward(): scaled dot-product attention with grouped KV heads,
  * soft capping, and for each query the keys that it sees: a range, and perhaps

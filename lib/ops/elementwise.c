@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Operations on every value of an array: pgi_activate(), pgi_gate(), pgi_add() and pgi_soft_cap(). */
 #include "ops/ops.h"
 

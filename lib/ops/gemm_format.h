@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The two formats in which rows are multiplied by packed panels, f32 and bf16: what linear.c and attention.c share. */
 #ifndef PGI_OPS_GEMM_FORMAT_H
 #define PGI_OPS_GEMM_FORMAT_H

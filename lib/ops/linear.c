@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * pgi_linear_forward(): y = x W^T + b, with weights of f32, bf16 or f16. int8 and int4 weights are in
  * linear_quantized.c.

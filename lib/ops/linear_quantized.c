@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * pgi_quantized_linears() and pgi_quantized_mlp(): what linear.c and mlp.c call for quantized weights (quantized.h).
  *

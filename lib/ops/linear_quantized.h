@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Linear layers and MLPs with int8 and int4 weights (kernels/quantized.h): what linear.c and mlp.c hand over. */
 #ifndef PGI_OPS_LINEAR_QUANTIZED_H
 #define PGI_OPS_LINEAR_QUANTIZED_H

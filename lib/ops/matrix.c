@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Parts of a weight matrix: pgi_linear_rows(), some of a layer's outputs; pgi_matrix_row(), a row as f32. */
 #include "ops/ops.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pgi_mlp_forward() and pgi_linear_group(). Quantized layers that read the same x share one quantized copy of it
  * (linear_quantized.c); other layers are computed one after the other. */
 #include "base/parallel.h"

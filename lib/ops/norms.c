@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pgi_rms_norm() and pgi_layer_norm(): rows are shared out over the threads. */
 #include "ops/ops.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The operations the networks are written in. Each one splits its work over
  * run->n_threads by rows or columns of the output, never over the summed

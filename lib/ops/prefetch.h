@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Prefetches the part of W that will be packed next: a few cache lines before each tile of the part in use. */
 #ifndef PGI_OPS_PREFETCH_H
 #define PGI_OPS_PREFETCH_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pgi_rope(): rotary position embedding of queries or keys. */
 #include "ops/ops.h"
 

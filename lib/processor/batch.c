@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * One call of the processor: counts the images of each row, makes ids and pixels, and stacks the rows (HF:
  * PaliGemmaProcessor.__call__).

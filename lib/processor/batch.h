@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* A batch of prompts, images and suffixes to inputs (HF: PaliGemmaProcessor.__call__). */
 #ifndef PGI_PROCESSOR_BATCH_H
 #define PGI_PROCESSOR_BATCH_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pg_inputs from the caller's own arrays: every shape and number is checked before it is copied. */
 #include <math.h>
 #include <string.h>

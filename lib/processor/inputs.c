@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pg_inputs: making, filling and freeing the arrays of a batch. */
 #include "processor/inputs.h"
 

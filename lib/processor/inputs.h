@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The inputs of the model: a batch of rows, built by the processor or given by the caller. The public handle is this
  * struct.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* `<image>` x N, bos, prompt and newline to ids, and the suffix; HF: PaliGemmaProcessor. */
 #include "processor/layout.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The text of one row to ids as transformers 5.23 does it (PaliGemmaProcessor.prepare_inputs_layout and
  * ProcessorMixin.get_text_with_replacements): `<image>` x N for each image, bos, the prompt and a newline are one

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The text of one row to ids in PG_MODE_BIG_VISION. */
 #include "processor/layout_big_vision.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The ids of one row in PG_MODE_BIG_VISION, as google-research/big_vision makes them for PaliGemma, the code it was
  * trained with: big_vision/configs/proj/paligemma/transfers/common.py (combine_and_keep_train and _eval) with the

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Opening and closing: the tokenizer and the image settings of a checkpoint. */
 #include "processor/processor.h"
 

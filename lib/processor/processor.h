@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Tokenizer and image settings of one checkpoint, counted. The public handle is this struct. */
 #ifndef PGI_PROCESSOR_PROCESSOR_H
 #define PGI_PROCESSOR_PROCESSOR_H

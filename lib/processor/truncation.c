@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Cutting the ids of a row to max_length. */
 #include "processor/truncation.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Cutting a row to max_length as HF's `tokenizers` cuts a pair of texts (utils/truncation.rs, truncate_encodings),
  * or, with keep_ends, so that a model can still be trained on the row.

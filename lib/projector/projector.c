@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* out = x W^T + b: the encoder's rows to rows of the decoder. */
 #include "projector/projector.h"
 

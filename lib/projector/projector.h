@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The projector: one linear layer from the encoder's width to the decoder's (HF: PaliGemmaMultiModalProjector). */
 #ifndef PGI_PROJECTOR_PROJECTOR_H
 #define PGI_PROJECTOR_PROJECTOR_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The added tokens of a tokenizer, and cutting a text at them with a tree of bytes (HF: tokenizers,
  * added_vocabulary.rs).

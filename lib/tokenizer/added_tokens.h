@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Added tokens as HF's `tokenizers` keeps and finds them (tokenizer/added_vocabulary.rs): pieces that are cut out of
  * the text before the model sees it, the leftmost first, and the longest where several begin.

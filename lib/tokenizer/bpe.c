@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Byte pair encoding by sentencepiece: makes a model of vocabulary and merges after checking that it gives the same ids
  * as the list of merges; otherwise bpe_list.c does the work.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Byte pair encoding as HF's `tokenizers` does it (models/bpe), by sentencepiece
  * where that gives the same ids: the vocabulary and merges become a

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Byte pair encoding by the list of merges (HF: tokenizers, models/bpe/model.rs and word.rs). */
 #include "tokenizer/bpe_list.h"
 

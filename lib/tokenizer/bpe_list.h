@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Byte pair encoding that follows a list of merges to the letter (HF: tokenizers, models/bpe/word.rs). */
 #ifndef PGI_TOKENIZER_BPE_LIST_H
 #define PGI_TOKENIZER_BPE_LIST_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* A growing list of token ids. */
 #include "tokenizer/id_list.h"
 

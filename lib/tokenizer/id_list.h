@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* A growing list of token ids. */
 #ifndef PGI_TOKENIZER_ID_LIST_H
 #define PGI_TOKENIZER_ID_LIST_H

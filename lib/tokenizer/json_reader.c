@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads JSON by RFC 8259, strictly: valid UTF-8, no control characters in strings, no lone surrogates, no trailing
  * commas.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * A JSON reader that walks a document once without building a tree, for tokenizer.json: PaliGemma's has 34 MB, and a
  * tree of it would take ten times as much memory.

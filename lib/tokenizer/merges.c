@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The list of merges: growing it, and deriving it from a vocabulary (transformers 5.23: generate_merges). */
 #include "tokenizer/merges.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* What a byte pair encoding is made of besides its vocabulary: the list of merges, and settings. */
 #ifndef PGI_TOKENIZER_MERGES_H
 #define PGI_TOKENIZER_MERGES_H

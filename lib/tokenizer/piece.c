@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Pieces to text: Replace(U+2581, " ") and ByteFallback of HF's `tokenizers` (decoders/byte_fallback.rs). */
 #include "tokenizer/piece.h"
 

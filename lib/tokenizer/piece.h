@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Pieces of the vocabulary to text, as the decoder of HF's `tokenizers` does it. */
 #ifndef PGI_TOKENIZER_PIECE_H
 #define PGI_TOKENIZER_PIECE_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Reading and writing the protocol buffers of a sentencepiece model. */
 #include "tokenizer/spm_model.h"
 

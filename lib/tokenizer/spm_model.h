@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The file format of sentencepiece: the protocol buffer ModelProto (sentencepiece_model.proto), of which only the
  * pieces are used. Read and checked here, so that no damaged file reaches sentencepiece; written here for the models

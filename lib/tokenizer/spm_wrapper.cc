@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Calls of the C++ library sentencepiece, with its exceptions caught. */
 #include "tokenizer/spm_wrapper.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Ids to text one by one; see tokenizer.c for what HF's decoder does with the pieces. */
 #include "tokenizer/stream_decoder.h"
 

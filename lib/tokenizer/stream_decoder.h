@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Ids to text, all at once or one by one. */
 #ifndef PGI_TOKENIZER_STREAM_DECODER_H
 #define PGI_TOKENIZER_STREAM_DECODER_H

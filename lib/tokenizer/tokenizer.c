@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Text to ids and back as HF's `tokenizers` does it for Gemma: added tokens are cut out, spaces become U+2581, added
  * tokens marked `normalized` are cut out, the rest is byte pair encoded. Decoding is Sequence[Replace(U+2581, " "),

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The tokenizer as HF's GemmaTokenizer behaves: added tokens in the text are parsed, the rest goes through
  * sentencepiece. HF reads tokenizer.json when the folder has one: its BPE then becomes a sentencepiece model in memory.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Reads tokenizer.json: the large parts with json_reader.c, the small ones as trees of jansson. */
 #include "tokenizer/tokenizer_json.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* tokenizer.json, the file of HF's `tokenizers`: vocabulary and merges of a BPE model, and what surrounds it. */
 #ifndef PGI_TOKENIZER_TOKENIZER_JSON_H
 #define PGI_TOKENIZER_TOKENIZER_JSON_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Makes a tokenizer from the files of a checkpoint folder as transformers 5.23 does:
  * PreTrainedTokenizerBase._from_pretrained (which file says which tokens are added), TokenizersBackend.__init__ (their

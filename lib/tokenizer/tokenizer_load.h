@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* A tokenizer from the files of a checkpoint folder. */
 #ifndef PGI_TOKENIZER_TOKENIZER_LOAD_H
 #define PGI_TOKENIZER_TOKENIZER_LOAD_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The vocabulary: one text with all pieces in it, a table by id, and a hash table that finds ids by their text. */
 #include "tokenizer/vocab.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The pieces of a tokenizer: text by id, and id by text. Ids are dense. */
 #ifndef PGI_TOKENIZER_VOCAB_H
 #define PGI_TOKENIZER_VOCAB_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The smallest program that an application could be. check.sh compiles it as C
  * and as C++, against the installed shared and static library, and runs it.

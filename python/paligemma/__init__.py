@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """PaliGemma on a CPU through libpaligemma, in the shape of transformers.
 
     from paligemma import AutoProcessor, PaliGemmaForConditionalGeneration

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """convert(): a checkpoint with int8 or int4 weights, written once and opened like any other."""
 from __future__ import annotations
 

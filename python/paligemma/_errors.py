@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """From a pg_status to a Python exception, with the words of pg_last_error()."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """What generate()'s arguments ask for, after transformers' rules."""
 from __future__ import annotations
 

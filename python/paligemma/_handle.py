@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Handles of the C library as Python objects that cannot be used after they were closed, and views of their arrays."""
 from __future__ import annotations
 

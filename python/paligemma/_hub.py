@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Where a checkpoint lies: from_pretrained()'s arguments to a folder. The network is never used."""
 from __future__ import annotations
 

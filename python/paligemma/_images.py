@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Images of every kind that people hand to a processor, as pg_image.
 
 What transformers' SiglipImageProcessorPil does before its resize: alpha is laid over white, single channels are

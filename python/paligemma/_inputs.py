@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """From the arrays of a batch to pg_inputs."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The C library: where it is found, its constants, structs and functions. The only module that knows ctypes prototypes.
 
 Everything in include/paligemma/paligemma.h is declared once here: a PG_NAME as NAME, a pg_some_struct as SomeStruct.

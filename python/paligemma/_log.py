@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The library's log lines go to logging.getLogger("paligemma")."""
 from __future__ import annotations
 

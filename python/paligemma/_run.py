@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Long calls that Ctrl-C stops at once.
 
 Python runs signal handlers on the main thread between its own instructions, so not while that thread is inside a C

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Generation piece by piece, on pg_session and pg_detokenizer."""
 from __future__ import annotations
 

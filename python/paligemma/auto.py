@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The Auto classes: there is one architecture, so each is another door to its class."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """PaliGemmaConfig and GenerationConfig: a checkpoint's settings with the defaults of transformers filled in."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """PaliGemmaForConditionalGeneration: forward, generate, stream, encode_image and embed on an opened checkpoint."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """What calls return: containers in the shape of transformers' BatchFeature and ModelOutput, and reports."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """PaliGemmaProcessor: images and texts to what the model is fed."""
 from __future__ import annotations
 

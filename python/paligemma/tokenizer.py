@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The tokenizer part of a processor."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Fixtures: the demo checkpoint, opened once, and images. Only numpy is needed; PIL, torch and transformers are used
 where they are installed, and the tests that need them are skipped elsewhere."""
 import pathlib

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """convert(): int8 and int4 folders, progress, Ctrl-C's way out, and refusals."""
 import os
 import threading

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Our model beside transformers' own in f32: generated ids are equal, the stages of a forward pass are close.
 
 How close: 1e-4 of the largest value of a tensor; tests/oracle derives bounds stage by stage, this suite looks for wrong

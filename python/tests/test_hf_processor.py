@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Our processor beside transformers' own: the same arguments give the same keys, types, values, or both raise."""
 import json
 import pathlib

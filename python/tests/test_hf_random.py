@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Random checkpoints of tests/oracle through both packages: the processor's batches, forward, generate, config.
 
 ORACLE_SEED is the first seed (default: fresh; a test's name shows its own), PYTHON_CASES how many (default 4).

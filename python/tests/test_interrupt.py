@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Ctrl-C: a real SIGINT to a process that is inside a long call of the library on its main thread."""
 import os
 import pathlib

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Finding and checking the library."""
 import ctypes
 import ctypes.util

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The model with numpy alone: forward, generate, stream, features, and every handle closed too early."""
 import copy
 import os

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The processor with numpy alone: what comes back, in which form, and what is refused."""
 import copy
 import pickle

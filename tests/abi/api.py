@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The public API as a list of declarations, read from the headers alone, and what a change of it means.
 
     api.py program FOLDER COMPILER...   writes a C program that prints what only a compiler and the library know: sizes,

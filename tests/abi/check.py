@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Guards the ABI. Each check is one meson test:
 
     check.py api PROGRAM FOLDER CC... the declarations of the public headers in FOLDER against api.txt and the last release;

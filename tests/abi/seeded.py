@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Tests the gate itself: edits a copy of the public headers and looks what api.py says of it.
 
     seeded.py PROGRAM SEEDED_PROGRAM FOLDER COMPILER...

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Times the library and transformers in turns on one checkpoint, and prints the ratios of docs/SPEED.md.
 
     compare.py MODEL [IMAGE] [--rounds 3] [--ours stored,bf16,int8,int4] [--peers f32,bf16,int8] [--json FILE]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Makes a randomly filled checkpoint of the real shapes, streamed to disk in bf16.
 
     make_random.py VARIANT FOLDER       VARIANT: 3b-224, 3b-448, 3b-896, 2-3b-224, 2-3b-448, 2-3b-896, or small

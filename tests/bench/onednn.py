@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Our linear layers beside oneDNN's, on the model's shapes, in turns in one run: a table for docs/SPEED.md.
 
     onednn.py [--threads 1] [--rounds 2] [--seconds 0.5] [--only f32,bf16,int8] [--json FILE] [--build FOLDER]

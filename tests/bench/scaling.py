@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """How cost grows with image size, prompt length, batch and threads: a table for docs/SPEED.md and its plot.
 
     scaling.py MODEL... [--svg docs/scaling.svg] [--json FILE] [--parts sizes,prompts,threads,batches] [--limit 350]

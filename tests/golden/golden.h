@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* What the golden tests share. */
 #ifndef PGI_GOLDEN_H
 #define PGI_GOLDEN_H

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Writes the golden cases: what transformers gives at every stage, for two small random models and the demo model.
 
     make_golden.py [--only NAME]

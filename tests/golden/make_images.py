@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Makes tests/golden/images/: small images of every kind, and what Pillow makes of them.
 
 Run with Pillow, numpy and transformers installed (the committed files: Pillow 13.0.0):  python make_images.py

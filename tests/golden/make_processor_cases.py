@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Writes processor/cases.json: what transformers' processor makes of 100 batches.
 
     make_processor_cases.py [--list]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Tokenizers of every kind that a checkpoint folder may hold, and what transformers makes of texts and ids with them.
 
     make_tokenizers.py            writes tokenizers/NAME/ (the small ones, committed) and tokenizers/cases.json

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Replays the golden cases (cases/NAME: case.json and model.safetensors, written
  * by make_golden.py with transformers): every stage within its bound, ids and

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Replays processor/cases.json (written by make_processor_cases.py with
  * transformers): batches of prompts, suffixes and images in, and every array

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * How fast the operations are on the model's shapes, as a share of the roofs (examples/tool/roof.c)
  * measured in the same run: fused multiply-adds of the vectors in use, and

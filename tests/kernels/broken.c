@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Kernels that are almost right, for the self-test: each calls the real one and then damages what it wrote. */
 #include "check.h"
 

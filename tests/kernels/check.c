@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Checks every kernel of the table, for every instruction set this CPU has,
  * against a double-precision oracle, and the operations of ops.h on top.

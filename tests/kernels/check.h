@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* What the parts of the kernel check share: random numbers, guarded memory, comparison. */
 #ifndef PGI_TESTS_KERNELS_CHECK_H
 #define PGI_TESTS_KERNELS_CHECK_H

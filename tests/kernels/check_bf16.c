@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The checks of the kernels that work in bf16. Roundings are exact to the bit; the products have a bound. */
 #include "check.h"
 

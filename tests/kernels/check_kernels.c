@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The checks of the single kernels. Every line of kernels.inc needs a check_<name> here, or this file does not compile.
  */
 #include "check.h"

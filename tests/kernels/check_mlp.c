@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Layers that share their x, and MLPs: the same bits as one layer after the other, whatever the threads. */
 #include "check.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The operations of ops.h against a double-precision oracle on the model's
  * shapes, with a scratch of exactly the promised size, and bit for bit against

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The checks of quantized weights. Their results are defined to the bit (quantized.h), so that the oracle here, which
  * reads the layouts one value at a time, must be met exactly on every CPU.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The passes of a resize against sums in 64 bits: equal to the last bit. */
 #include "check.h"
 

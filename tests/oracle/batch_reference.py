@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """transformers on a batch: forward with every stage kept, generate(), and how far rounding noise carries in each row.
 
 The bounds are those of reference.py, with noise injected into the same computation; what is new here is that each row

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Random batches for the processor, what transformers makes of them, and what the library must make of them.
 
 A Case is plain data, so that it can be printed, replayed, and kept as a golden case: draw() makes one from a random

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * PG_MODE_BIG_VISION for big_vision.py: big_vision FOLDER
  * One request a line, texts in hexadecimal behind a "=", one answer a line:

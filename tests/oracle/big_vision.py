@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """PG_MODE_BIG_VISION against what google-research/big_vision does, with the packages that it uses.
 
     big_vision.py BUILD [--count N] [--seed S] [--folder FOLDER]

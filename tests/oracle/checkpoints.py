@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Random small PaliGemma checkpoints, in every form that users have them in.
 
     checkpoints.py --seed 7 FOLDER      writes one and prints what was drawn

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Compares the library with transformers on a checkpoint of yours, stage by stage.
 
     compare.py MODEL IMAGE... [--prompt P]... [--max-new-tokens N] [--build FOLDER]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The demo checkpoint on fresh images: the library's text must be transformers' text on every one.
 
     demo.py [--seed S] [--count 500] [--build FOLDER] [--model FOLDER]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Measures how far the library's f32 lies from transformers, stage by stage, and writes the tables of docs/EXACTNESS.md.
 
     exactness.py [--write] [--seed S] [--count N] [--build FOLDER]

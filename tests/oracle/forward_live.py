@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """pg_forward, batched generation and pg_embed against transformers, on random checkpoints and random batches.
 
     forward_live.py [--seed S] [--count N] [--build FOLDER]

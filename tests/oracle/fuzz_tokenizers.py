@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Random texts and ids through transformers and through the library, on tokenizers of every kind.
 
     fuzz_tokenizers.py PROGRAM [--texts N] [--seed S] [--list] [--only NAME] [--folder FOLDER]

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Random images in the forms that files have: PNG and JPEG of many modes, sizes and options."""
 import numpy as np
 from PIL import Image, ImageFile

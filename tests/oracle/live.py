@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Fresh random checkpoints, images and prompts through the library and through transformers.
 
     live.py [--seed S] [--count N] [--build FOLDER]

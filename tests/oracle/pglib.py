@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """A thin ctypes wrapper of libpaligemma for the scripts of this folder: every call takes and gives numpy arrays."""
 import ctypes as c
 import os

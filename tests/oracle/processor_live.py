@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Random batches through the library's processor and through transformers': every array must be the same.
 
     processor_live.py [--seed S] [--count 1000] [--build FOLDER] [--only CASE] [--folder FOLDER]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Measures what bf16 arithmetic and int8 and int4 weights cost in quality, and writes their section of docs/EXACTNESS.md.
 
     quality.py [--write] [--images 2000] [--count 8] [--big FOLDER[,int8=FOLDER,...]]... [--formats bf16,int8,int4]

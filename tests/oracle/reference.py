@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """transformers as the reference: one image and one prompt through a checkpoint in f32, every stage kept.
 
 Stages are named as the library's observer names them (lib/base/run.h), "name" or "name.layer":

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """What the live comparisons share: a case drawn from a seed, whose checks are counted and which says how to replay it."""
 import os
 import sys

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The tokenizer for a test script: tokenize_lines FOLDER [list]
  * One request a line, texts in hexadecimal (they may hold anything), one answer a line:

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Synthetic vocabularies laid out as PaliGemma's, as sentencepiece model and as transformers' tokenizer.
 
 The order of the ids is the real one: control pieces, <mask>, newline runs, space runs, HTML tags, bytes, learned

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Damages each kind of file of a checkpoint, and images, in a few hundred seeded ways and runs the whole way from
  * open to generated text on them. Whatever the file holds, the library must return: with success, or with an error

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Seeded damage to files: bytes of any kind, and JSON with its structure known. */
 #ifndef TESTS_MUTATE_H
 #define TESTS_MUTATE_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Lies told on purpose, one at a time: which call notices, its status, and that the message names the file, the key or
  * the tensor, what was found and what was expected.

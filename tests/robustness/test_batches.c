@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Random batches, most of them nonsense: bytes that are no text, counts that do not fit, options out of range or at
  * odds. Each is refused with a message, or gives rows that agree with themselves and pass pg_inputs_create() again. And

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * pg_model_convert() on a disk that fails, and in a process that is killed: at each of its system calls in turn. What
  * is there afterwards is the whole folder or none that opens, and the next conversion needs no help.

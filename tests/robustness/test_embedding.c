@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* What docs/EMBEDDING.md promises a host: threads, cancelling, forking, closing in any order, and nothing of its own
  * changed. */
 #include "run_tests.h"

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Each allocation of the whole way fails in its turn: PG_ERROR_MEMORY comes back, nothing breaks, nothing is kept. */
 #include "run_tests.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The library as a plugin: loaded, used with threads and unloaded twice in a program that is not linked with it.
  * Nothing may be printed, and no environment, locale or signal handler be different afterwards.

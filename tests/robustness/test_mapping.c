@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The weights of a converted folder are mapped, not read: opening leaves no more behind than the small tensors, the
  * mapping cannot be written to, and two processes that answer from it hold the same pages. Those parts ask /proc, so on

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Once a session is made, prompts and steps allocate nothing: every request after it fails, and the texts are the same.
  * The same of pg_generate() from its first step on. Where the C library lets a program count its calls, malloc itself

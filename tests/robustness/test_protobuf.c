@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * A host that brings its own protobuf, as TensorFlow does: this program exports a function of it, and the loader binds
  * libsentencepiece's calls to that one. The tokenizer must do without sentencepiece, and give what it gives with it.

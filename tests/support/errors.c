@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Apart from support.c, so that a program that loads the library at run time can be linked without it. */
 #include <stdio.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Texts in hexadecimal: how test data holds what may be any bytes. */
 #ifndef TESTS_HEX_H
 #define TESTS_HEX_H

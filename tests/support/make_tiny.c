@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Writes a tiny checkpoint and an image to look at, or to try the tool on: make_tiny FOLDER official|today */
 #include <stdio.h>
 #include <string.h>

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The name of a stage of pgi_trace as the references have it: "stage", or "stage.layer" of those that have several. */
 #ifndef TESTS_STAGE_NAME_H
 #define TESTS_STAGE_NAME_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* What several test programs share: files, a counting allocator, seeded numbers, and the capture of stdout and
  * stderr. */
 #ifndef TESTS_SUPPORT_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Where tests put what they write, for mkdtemp() and mkstemp(): under $TMPDIR, else /tmp. Needs nothing linked. */
 #ifndef TESTS_TEMP_TEMPLATE_H
 #define TESTS_TEMP_TEMPLATE_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Writes very small random checkpoint folders (a few 10 kB) as users have them, without any reference at hand: enough
  * to run every part of the library in milliseconds. Their weights say nothing about correctness; tests/golden does.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The command-line tool as a person and a script use it, on a tiny random checkpoint.
 
     check.py TOOL MAKE_TINY SOURCE

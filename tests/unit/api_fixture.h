@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* What test_api.c and test_api_structs.c share: a tiny model with its inputs, and calls with options of any size.
  * run_tests.h comes before it. */
 #ifndef TESTS_UNIT_API_FIXTURE_H

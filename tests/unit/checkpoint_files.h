@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* What test_config.c and test_checkpoint.c share: a temporary folder, files in it, config.json of a tiny model, and
  * asserting what an error message names. run_tests.h comes before it. */
 #ifndef TESTS_UNIT_CHECKPOINT_FILES_H

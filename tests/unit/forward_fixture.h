@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* What the tests of forward and of generation share: two tiny models, and batches of rows that follow from seeds.
  * run_tests.h comes before it. */
 #ifndef TESTS_UNIT_FORWARD_FIXTURE_H

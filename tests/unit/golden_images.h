@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* What the tests of the image modules share: the files of tests/golden/images and its digests. */
 #ifndef PGI_TEST_GOLDEN_IMAGES_H
 #define PGI_TEST_GOLDEN_IMAGES_H

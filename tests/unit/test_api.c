@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The public API as the header states it: NULL arguments, values out of range, copying out, states of a session. */
 #include "run_tests.h"
 

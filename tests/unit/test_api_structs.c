@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Structs of the public API as older, this and newer headers have them: options in, info and tensors out. */
 #include "run_tests.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* lib/base: status text, memory, buffers, UTF-8, half floats, files, progress. */
 #include "run_tests.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * pg_processor_encode_batch: what rows look like, what options do, what is refused and with which words. That ids,
  * masks and labels are transformers' own is for tests/golden and tests/oracle.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * lib/processor/layout_big_vision.c and resize_float.c. The golden numbers are those of tensorflow 2.21 (pixels) and of
  * sentencepiece 0.2.3 on the demo checkpoint (ids), written by tests/oracle/big_vision.py --golden.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* How calls of pg_forward and pg_generate go: threads, progress, cancel, memory that fails, bad input. */
 #include "run_tests.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * lib/checkpoint: safetensors files, weight binding in every layout. Checkpoints are made here, byte by
  * byte, in a temporary folder. How the head has to be tied was taken from transformers 5.23 by running it.

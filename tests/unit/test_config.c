@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * lib/checkpoint/json.h and config.h: config.json with HF's defaults. What the defaults, the aliases and the special
  * ids have to be was taken from transformers 5.23 by running it.

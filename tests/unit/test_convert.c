@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * pg_model_convert() and opening what it writes: every kind of source, the bits of pgi_quantize_panels(), refusals,
  * what is left behind, metadata of other versions and damaged ones. docs/FORMATS.md is the specification.

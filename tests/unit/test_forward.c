@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * pg_forward on tiny random models: what must be equal to something else of this library. That the numbers
  * are the reference's is for tests/oracle and tests/golden.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pg_generate on batches, and sessions that go on from a suffix: each row gets what it gets alone. */
 #include "run_tests.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* lib/checkpoint/hf_cache.h: model folders and the local Hugging Face cache. */
 #include "run_tests.h"
 

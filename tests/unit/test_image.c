@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* lib/processor: image.c, png.c, jpeg.c and exif.c against Pillow's results (tests/golden/images), and damage. */
 #include "run_tests.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pg_inputs_create: what it copies and what it refuses, with the array, the row and the numbers named. */
 #include "run_tests.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* lib/processor/layout.h: `<image>` x N, bos, prompt, newline. The ids themselves are compared in test_tokenizer.c. */
 #include "run_tests.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Weights quantized while a model opens (pg_model_options.weights), and arithmetic in bf16: the golden answers of the
  * demo model in every format, on every instruction set; and what opening does when it is stopped, runs out of memory or

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* lib/image/resize.c and image_settings.c against Pillow's and transformers' results (tests/golden/images). */
 #include "run_tests.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * pgi_sample_hidden(), which makes logits in blocks and drops them, against pgi_head_forward() and pgi_sample(): the
  * same tokens, with ties within a block and across blocks, NaN, infinities, a soft cap that makes ties, every weight

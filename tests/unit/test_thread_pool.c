@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* lib/base/thread_pool.h and parallel.h: chunks of work on a thread pool, and what a host notices of the threads. */
 #include "run_tests.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * lib/tokenizer/tokenizer.h against what transformers 5.23 gave (tests/golden/make_tokenizers.py), the stream
  * decoder against the whole, and what broken tokenizer files are answered with.

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Products of bf16 summed in f32, in plain C. */
 #include "kernels/ref/ref.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Matrix products in plain C, and the expansion of weights to f32 that they begin with. */
 #include "kernels/ref/ref.h"
 

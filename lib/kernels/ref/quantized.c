@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Products of quantized weights and activations in plain C; the layouts are in quantized.h. */
 #include "kernels/quantized.h"
 

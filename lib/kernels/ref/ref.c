@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The whole table in plain C. */
 #include "kernels/ref/ref.h"
 

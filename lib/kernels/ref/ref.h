@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The plain C kernels: the meaning of the table, and what runs where nothing faster does. */
 #ifndef PGI_KERNELS_REF_REF_H
 #define PGI_KERNELS_REF_REF_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The two passes of a resize in plain C. */
 #include "kernels/ref/ref.h"
 #include "kernels/resample.h"

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Norms, softmax and activations of one row in plain C, with the C library's
  * functions. The formulas are those of GemmaRMSNorm, torch.nn.LayerNorm,

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Template: gemm on m x (vectors x LANES) tiles held in registers. Included by simd/products.inc.h (f32) and by the
  * files of instruction sets that multiply bf16. It defines the kernel `GEMM_NAME` from what the including file

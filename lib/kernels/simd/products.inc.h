@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Template: the group `products` of kernels.inc, on vectors of any width. The including file first defines the vectors:
  * LANES, vec, ivec, GEMM_MR, GEMV_BLOCK and the functions v_* and i_*, as x86/vector_avx2.h has them; and GEMM_CASES,

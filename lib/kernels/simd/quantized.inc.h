@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Template: the group `quantized_products` of kernels.inc (layouts: quantized.h), on vectors of any width. The
  * including file first defines the vectors, Q_LANES, qint, qfloat and the functions q_*, as x86/quantized_ymm.h has

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Template: the group `rows` of kernels.inc (norms, softmax, activations), on vectors of any width. The including file
  * first defines the vectors, as for products.inc.h.

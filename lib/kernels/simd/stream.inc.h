@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Template: the kernels that read weights in one stream, expand_* and gemv_*, for one format of weights. Included by
  * simd/products.inc.h once for each: DTYPE is f32, bf16 or f16, DTYPE_BYTES the size of a weight. A file and not a

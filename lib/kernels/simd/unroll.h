@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* UNROLL removes a loop, ALWAYS_INLINE makes a function part of its caller: so the templates keep tiles in registers.
  */
 #ifndef PGI_KERNELS_SIMD_UNROLL_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The kernels for AVX2, FMA and F16C: tiles of 6 x 16. */
 #include "kernels/x86/vector_avx2.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The kernels for AVX-512 F, BW, DQ, VL: tiles of 14 x 32. */
 #include "kernels/x86/vector_avx512.h"
 

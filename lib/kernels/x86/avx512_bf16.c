@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The group bf16 for AVX-512 BF16: tiles of 14 x 32, as for f32, where a lane holds a pair of values. */
 #include "kernels/kernels.h"
 #include "kernels/simd/unroll.h"

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The group quantized_products for AVX-512 VNNI: tiles of 12 x 32. */
 #include "kernels/x86/quantized_zmm.h"
 

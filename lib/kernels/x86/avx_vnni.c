@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The group quantized_products for AVX-VNNI, which comes with AVX2: tiles of 6 x 16. */
 #include "kernels/x86/quantized_ymm.h"
 

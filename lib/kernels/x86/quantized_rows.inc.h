@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The group `quantized_rows` of kernels.inc for AVX2: quantizes activations, and unpacks int4 blocks to int8 blocks.
  * AVX-512 uses it too, because wider vectors gain nothing here. */
 #include <immintrin.h>

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Vectors of 8 sums for quantized.inc.h: AVX-VNNI where the file is compiled for it, or AVX2. A panel is two. */
 #ifndef PGI_KERNELS_X86_QUANTIZED_YMM_H
 #define PGI_KERNELS_X86_QUANTIZED_YMM_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Vectors of 16 sums for quantized.inc.h: AVX-512 VNNI. One vector is a panel. */
 #ifndef PGI_KERNELS_X86_QUANTIZED_ZMM_H
 #define PGI_KERNELS_X86_QUANTIZED_ZMM_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The group `resample` for AVX2: exact integers, so the same bits as plain C. */
 #include "kernels/resample.h"
 

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Vectors of 8 floats for the templates of this folder: AVX2, FMA and F16C. */
 #ifndef PGI_KERNELS_X86_VECTOR_AVX2_H
 #define PGI_KERNELS_X86_VECTOR_AVX2_H

@@ -1,3 +1,4 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Vectors of 16 floats for the templates of this folder: AVX-512 F, BW, DQ, VL. */
 #ifndef PGI_KERNELS_X86_VECTOR_AVX512_H
 #define PGI_KERNELS_X86_VECTOR_AVX512_H
