@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Opening a checkpoint's weights, for the model and for its config alone."""
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """paligemma/_library.py against include/paligemma/paligemma.h: every function, struct, callback and constant, each type.
 
 tests/abi/api.txt holds what the C compiler made of the header; the ABI tests keep it equal to the header.

@@ -1,3 +1,4 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """How the package is built: no two of its modules import each other, by whatever way."""
 import ast
 import pathlib
