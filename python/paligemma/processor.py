@@ -169,22 +169,8 @@ class PaliGemmaProcessor:
         _merge(options, kwargs, vars(self.image_processor))
         tensors = _tensor_type(options["return_tensors"])
         texts = _texts(text, images)
-        if images is None and text is None:
-            raise ValueError("You need to provide at least one input to call PaliGemmaProcessor")
-        if images is None and image_counts is None:
-            raise ValueError("`images` are expected as arguments to a `PaliGemmaProcessor` instance.")
-        if images is not None and image_counts is not None:
-            raise ValueError("image_counts is for calls without images: it leaves room for features")
-        if mode not in c.MODES:
-            raise ValueError(f"mode is {mode!r}, expected \"hf\" or \"big_vision\"")
-        suffixes = [suffix] if isinstance(suffix, str) else suffix
-        if texts is None:
-            suffixes = None  # as transformers: pixels alone
-        elif suffixes is not None:
-            suffixes = _strings(suffixes, "suffix")
-            if texts and not suffixes:
-                raise ValueError(f"found 0 suffixes for {len(texts)} prompts")
-
+        _check_call(images, text, image_counts, mode)
+        suffixes = _suffixes(suffix, texts)
         rows = None if images is None else _images.as_rows(images)
         counts = _image_counts(texts, rows, image_counts, parsed=mode == "hf" and not literal)
         encode = _encode_options(options, self.tokenizer, mode, flags=(
@@ -302,6 +288,27 @@ def _texts(text: Any, images: Any) -> list[str] | None:
         hint = "; are images and text swapped? The order is processor(images, text)" if _images.is_image(text) else ""
         raise TypeError(f"text is a {type(text).__name__}, expected a string or a list of strings{hint}")
     return _strings(text, "text")
+
+
+def _check_call(images: Any, text: Any, image_counts: Any, mode: str) -> None:
+    """Raises ValueError for arguments that do not go together."""
+    if images is None and text is None:
+        raise ValueError("You need to provide at least one input to call PaliGemmaProcessor")
+    if images is None and image_counts is None:
+        raise ValueError("`images` are expected as arguments to a `PaliGemmaProcessor` instance.")
+    if images is not None and image_counts is not None:
+        raise ValueError("image_counts is for calls without images: it leaves room for features")
+    if mode not in c.MODES:
+        raise ValueError(f"mode is {mode!r}, expected \"hf\" or \"big_vision\"")
+
+
+def _suffixes(suffix: Any, texts: list[str] | None) -> list[str] | None:
+    if texts is None or suffix is None:
+        return None  # without texts as transformers: pixels alone
+    suffixes = _strings([suffix] if isinstance(suffix, str) else suffix, "suffix")
+    if texts and not suffixes:
+        raise ValueError(f"found 0 suffixes for {len(texts)} prompts")
+    return suffixes
 
 
 def _strings(values: Any, name: str) -> list[str]:

@@ -52,8 +52,8 @@ def process_mib(key):
 
 def answer_ours(args, weights, folder):
     import pglib
-    start = time.perf_counter()
     library = pglib.Library(args.build)
+    start = time.perf_counter()
     kept = 0 if folder or weights == "bf16" else pglib.WEIGHTS[weights]
     arithmetic = pglib.ARITHMETIC_BF16 if weights == "bf16" else 0
     with pglib.Model(library, folder or args.model, weights=kept, arithmetic=arithmetic) as model, \
@@ -63,16 +63,16 @@ def answer_ours(args, weights, folder):
         if weights == "bf16" and model.info().arithmetic != pglib.ARITHMETIC_BF16:
             sys.exit("this CPU computes it in f32")
         for _ in range(args.answers + 1):
-            ids, token, status = [], ctypes.c_int64(), pglib.OK
+            ids, status = [], pglib.OK
             start = time.perf_counter()
-            with processor.encode(args.image, args.prompt, pglib.EXIF) as inputs, \
+            with processor.encode(args.image, args.prompt, pglib.ENCODE_EXIF) as inputs, \
                     model.encode_image(inputs, n_threads=args.threads) as features:
                 image = time.perf_counter()
                 session.prefill(inputs, features)
                 while status == pglib.OK:
-                    status = library.call("pg_session_step", session.pointer, ctypes.byref(token))
-                    if status != pglib.LENGTH:
-                        ids.append(token.value)
+                    status, token = session.step()
+                    if token is not None:
+                        ids.append(token)
                         last = time.perf_counter()
                         first = last if len(ids) == 1 else first
             tell(load, start, image, first, last, ids)

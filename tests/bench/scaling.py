@@ -13,7 +13,6 @@ run that finds FILE adds to it and draws them all, so that parts can be measured
 draws. The SVG is written by this script alone, and is readable on light and dark pages.
 """
 import argparse
-import ctypes
 import datetime
 import json
 import math
@@ -30,7 +29,6 @@ import pglib  # noqa: E402
 
 PARTS = ["prompts", "threads", "batches", "sizes"]  # in the order of measuring
 TEXT_TOKENS = 16
-ResultInfo = pglib.structure("ResultInfo", "stop:i32 n_prompt:i64 n_new:i64 encode:f64 prefill:f64 decode:f64")
 
 
 # ---- measuring: a point is {part, weights, at, image, prompt, first, decode}, s and new tokens a second ----
@@ -43,22 +41,17 @@ def bench(args, model, threads, text_tokens):
                 first=b["first_token_s"]["best"], decode=1 / b["step_s"]["best"])
 
 
-def bench_batch(args, library, model, processor, rows):
+def bench_batch(args, model, processor, rows):
     image = np.linspace(0, 255, 240 * 320 * 3).astype(np.uint8).reshape(240, 320, 3)
     best = dict(image=math.inf, prompt=math.inf, decode=0.0)
-    with processor.encode_batch(["caption en"] * rows, images=[(image, pglib.RGB8)] * rows) as inputs:
+    with processor.encode_batch(["caption en"] * rows, images=[(image, pglib.IMAGE_RGB8)] * rows) as inputs:
         for _ in range(args.rounds + 1):
-            options = library.options(pglib.GenerateOptions, "generate_options", n_threads=args.threads,
-                                      max_new_tokens=8)
-            result, info = ctypes.c_void_p(), ResultInfo(struct_size=ctypes.sizeof(ResultInfo))
-            library.call("pg_generate", model.pointer, processor.pointer, inputs.pointer, ctypes.byref(options),
-                         ctypes.byref(result))
-            library.call("pg_result_get_info", result, ctypes.byref(info))
-            library.so.pg_result_close(ctypes.byref(result))
-            best["image"] = min(best["image"], info.encode)
-            best["prompt"] = min(best["prompt"], info.prefill)
-            if info.n_new > 1:
-                best["decode"] = max(best["decode"], rows * (info.n_new - 1) / info.decode)
+            with model.result(processor, inputs, n_threads=args.threads, max_new_tokens=8) as result:
+                info = result.info()
+            best["image"] = min(best["image"], info.vision_seconds)
+            best["prompt"] = min(best["prompt"], info.prefill_seconds)
+            if info.n_new_tokens > 1:
+                best["decode"] = max(best["decode"], rows * (info.n_new_tokens - 1) / info.decode_seconds)
     return dict(best, first=best["image"] + best["prompt"])
 
 
@@ -116,7 +109,7 @@ class Run:
         with pglib.Model(library, folder) as model, pglib.Processor(library, folder) as processor:
             for rows in map(int, self.args.batches.split(",")):
                 if not self.late():
-                    self.keep("batches", rows, dict(bench_batch(self.args, library, model, processor, rows),
+                    self.keep("batches", rows, dict(bench_batch(self.args, model, processor, rows),
                                                     weights=weights))
 
 

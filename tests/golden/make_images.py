@@ -207,13 +207,19 @@ def xmp(orientation, attribute=True):
     return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description{inside}</x:xmpmeta>'.encode()
 
 
-def collect():
-    rng = np.random.default_rng(20261123)
-    good, bad = {}, {}
+def png_writer(rng):
+    """-> {} and png_of(NAME, ...), which puts NAME.png of png(rng, ...) into it."""
+    good = {}
 
     def png_of(name, *arguments, **options):
         good[name + ".png"] = png(rng, *arguments, **options)
 
+    return good, png_of
+
+
+def png_kinds(rng):
+    """Every colour type, depth, interlacing and kind of palette."""
+    good, png_of = png_writer(rng)
     for color, depths in ((0, (1, 2, 4, 8, 16)), (2, (8, 16)), (3, (1, 2, 4, 8)), (4, (8, 16)), (6, (8, 16))):
         for depth in depths:
             for interlace in (0, 1):
@@ -233,6 +239,12 @@ def collect():
     png_of("png_palette_4_short", 10, 6, 3, 4, palette=bytes(range(100, 109)))
     png_of("png_palette_1_long", 10, 6, 3, 1, palette=bytes(range(60, 60 + 48)))
     png_of("png_rgb_with_plte", 10, 6, 2, 8, palette=bytes(range(30)))
+    return good
+
+
+def png_chunks(rng):
+    """Chunks beside the image, animations, endings, and what Pillow writes."""
+    good, png_of = png_writer(rng)
     png_of("png_gamma_icc", 10, 6, 2, 8, before=chunk(b"gAMA", struct.pack(">I", 22222)) + chunk(b"sRGB", b"\0")
            + chunk(b"pHYs", struct.pack(">IIB", 300, 300, 1)) + chunk(b"bKGD", b"\0\1\0\2\0\3"))
     png_of("png_many_idat", 30, 20, 2, 8, split=50)
@@ -250,8 +262,12 @@ def collect():
     png_of("apng_default_image", 12, 8, 2, 8, before=chunk(b"acTL", struct.pack(">II", 1, 0)), after=first)
     good["png_pillow.png"] = saved(drawing(rng, 64, 48), "PNG")
     good["png_pillow_palette.png"] = saved(drawing(rng, 64, 48).quantize(17), "PNG")
+    return good
 
-    image = drawing(rng, 61, 43)
+
+def jpeg_pillow(rng, image):
+    """What Pillow writes."""
+    good = {}
     good["jpeg_grey.jpg"] = saved(image.convert("L"), "JPEG", quality=80)
     for subsampling in (0, 1, 2):
         good[f"jpeg_sampling_{subsampling}.jpg"] = saved(image, "JPEG", quality=85, subsampling=subsampling)
@@ -267,6 +283,12 @@ def collect():
     good["jpeg_optimized.jpg"] = saved(image, "JPEG", optimize=True)
     for width, height in ((1, 1), (2, 1), (1, 2), (7, 9), (17, 1), (1, 17)):
         good[f"jpeg_{width}x{height}.jpg"] = saved(drawing(rng, width, height), "JPEG")
+    return good
+
+
+def jpeg_coefficients():
+    """Every sampling, and colours as an Adobe marker or the components' ids tell them."""
+    good = {}
     kinds = {"grey": [(1, 1)], "grey_2x2": [(2, 2)], "444": [(1, 1)] * 3, "422": [(2, 1), (1, 1), (1, 1)],
              "440": [(1, 2), (1, 1), (1, 1)], "420": [(2, 2), (1, 1), (1, 1)], "411": [(4, 1), (1, 1), (1, 1)],
              "410": [(4, 2), (1, 1), (1, 1)], "441": [(1, 4), (1, 1), (1, 1)], "mixed": [(2, 2), (2, 1), (1, 2)],
@@ -283,14 +305,23 @@ def collect():
     good["jpeg_cmyk_adobe.jpg"] = jpeg(64, 20, 20, [(1, 1)] * 4, adobe=0)
     good["jpeg_ycck.jpg"] = jpeg(65, 20, 20, [(1, 1)] * 4, adobe=2)
     good["jpeg_ycck_420.jpg"] = jpeg(66, 37, 29, [(2, 2), (1, 1), (1, 1), (2, 2)], adobe=2)
-    small = saved(image.crop((0, 0, 24, 16)), "JPEG")
+    return good
+
+
+def jpeg_ends(image, small):
+    """Bytes where none belong, and a second image."""
+    good = {}
     good["jpeg_without_eoi.jpg"] = small[:-2] + bytes(8)
     good["jpeg_trailing_bytes.jpg"] = small + b"trailing" + small
     good["jpeg_junk_before_marker.jpg"] = small[:2] + b"\xff\xff\xff" + small[3:]
     second_image = saved(ImageOps.invert(image), "MPO", save_all=True, append_images=[image])
     good["mpo.jpg"] = second_image
+    return good
 
-    stored = image.crop((0, 0, 24, 16))
+
+def exif_values(stored):
+    """Orientations of EXIF in a JPEG file, sound and damaged."""
+    good = {}
     for i in range(0, 10):
         good[f"exif_jpeg_{i}.jpg"] = saved(stored, "JPEG", exif=b"Exif\0\0" + exif_bytes(i))
     for name, data in {
@@ -309,6 +340,12 @@ def collect():
         "twice": b"Exif\0\0" + exif_bytes(6),
     }.items():
         good[f"exif_{name}.jpg"] = saved(stored, "JPEG", exif=b"Exif\0\0" + data)
+    return good
+
+
+def exif_places(rng, stored, small):
+    """EXIF and XMP in every place where Pillow looks."""
+    good = {}
     whole = exif_bytes(6)
     good["exif_two_segments.jpg"] = (small[:2] + segment(0xE1, b"Exif\0\0" + whole[:11])
                                      + segment(0xE1, b"Exif\0\0" + whole[11:]) + small[2:])
@@ -317,7 +354,7 @@ def collect():
     good["xmp_nine.jpg"] = saved(stored, "JPEG", xmp=xmp(9))
     good["xmp_and_exif.jpg"] = saved(stored, "JPEG", xmp=xmp(6), exif=b"Exif\0\0" + exif_bytes(3))
     good["exif.png"] = saved(stored, "PNG", exif=b"Exif\0\0" + exif_bytes(6))
-    png_of("exif_after_idat", 9, 5, 2, 8, after=chunk(b"eXIf", exif_bytes(8)))
+    good["exif_after_idat.png"] = png(rng, 9, 5, 2, 8, after=chunk(b"eXIf", exif_bytes(8)))
     for zipped in (False, True):
         info = PngImagePlugin.PngInfo()
         text = (b"Exif\0\0" + exif_bytes(5)).hex()
@@ -327,11 +364,17 @@ def collect():
         info = PngImagePlugin.PngInfo()
         info.add_itxt("XML:com.adobe.xmp", xmp(7), zip=zipped)
         good[f"xmp_{'zipped' if zipped else 'plain'}.png"] = saved(stored, "PNG", pnginfo=info)
+    return good
 
-    # Refused, with the status that the library gives. Pillow refuses them too, where not noted.
+
+# Refused, with the status that the library gives. Pillow refuses them too, where not noted.
+
+
+def bad_png(rng):
+    bad = {}
     sound = png(rng, 16, 12, 2, 8)
     bad["empty.png"] = b"", "FORMAT"
-    bad["text.png"] = b"not an image\n", "FORMAT"
+    bad["text.png"] = b"not a picture\n", "FORMAT"
     bad["signature_only.png"] = sound[:8], "FORMAT"
     bad["truncated.png"] = sound[: len(sound) // 2], "FORMAT"
     bad["header_only.png"] = sound[:33], "FORMAT"
@@ -350,9 +393,13 @@ def collect():
     ihdr = struct.pack(">IIBBBBB", 13000, 13000, 8, 2, 0, 0, 0)
     bad["lying_size.png"] = sound[:8] + chunk(b"IHDR", ihdr) + sound[33:], "FORMAT"
     bad["filter_9.png"] = sound[:33] + chunk(b"IDAT", zlib.compress(b"\x09" + bytes(48))) + sound[-12:], "FORMAT"
+    return bad
+
+
+def bad_jpeg(small, progressive):
+    bad = {}
     bad["truncated.jpg"] = small[: len(small) - 40], "FORMAT"
     bad["truncated_header.jpg"] = small[:100], "FORMAT"
-    progressive = good["jpeg_progressive_2.jpg"]
     bad["truncated_progressive.jpg"] = progressive[: len(progressive) * 2 // 3], "FORMAT"
     bad["soi_only.jpg"] = b"\xff\xd8\xff", "FORMAT"
     sof = small.index(b"\xff\xc0")
@@ -368,7 +415,19 @@ def collect():
     bad["many_scans.jpg"] = progressive[:scan] + progressive[scan:end] * 150 + b"\xff\xd9", "LIMIT"
     for name, kind in (("webp", "WEBP"), ("gif", "GIF"), ("bmp", "BMP"), ("tif", "TIFF"), ("avif", "AVIF")):
         bad[f"other.{name}"] = saved(Image.new("RGB", (4, 4)), kind), "UNSUPPORTED"
-    return good, bad
+    return bad
+
+
+def collect():
+    """-> {name: bytes}, {name: (bytes, status)}. The order is that in which `rng` is drawn from."""
+    rng = np.random.default_rng(20261123)
+    good = {**png_kinds(rng), **png_chunks(rng)}
+    image = drawing(rng, 61, 43)
+    stored = image.crop((0, 0, 24, 16))
+    small = saved(stored, "JPEG")
+    good |= jpeg_pillow(rng, image) | jpeg_coefficients() | jpeg_ends(image, small)
+    good |= exif_values(stored) | exif_places(rng, stored, small)
+    return good, bad_png(rng) | bad_jpeg(small, good["jpeg_progressive_2.jpg"])
 
 
 def expected(data):

@@ -6,7 +6,8 @@
 
 The batches are drawn as those of tests/oracle/processor_live.py (batches.py), for the models of make_golden.py; their
 images are noise from a generator that test_processor.c has too. Arrays are kept as runs [[value, length], ...] over
-all rows, positions and pixels as a hash. --list shows what the cases cover.
+all rows, positions and pixels as a hash. --list shows what the cases cover. The numbers of formats and sides are
+looked up in the Python package, which loads the library of $PG_BUILD or ./build.
 """
 import argparse
 import collections
@@ -25,7 +26,6 @@ import pglib  # noqa: E402
 N_CASES, MAX_ERRORS = 100, 14
 MODELS = {"gemma1": os.path.join(HERE, "models", "gemma1"), "gemma2": os.path.join(HERE, "models", "gemma2"),
           "demo": os.path.join(ROOT, "examples", "demo", "model")}
-CHANNELS = {pglib.RGB8: 3, pglib.BGR8: 3, pglib.RGBA8: 4, pglib.BGRA8: 4, pglib.GRAY8: 1}
 
 
 def noise(seed, n):
@@ -41,12 +41,12 @@ def noise(seed, n):
 
 def image_pixels(image):
     """-> u8 [H, W, 3], as the library must understand the bytes."""
-    channels = CHANNELS[image["format"]]
+    channels = {pglib.IMAGE_GRAY8: 1, pglib.IMAGE_RGBA8: 4, pglib.IMAGE_BGRA8: 4}.get(image["format"], 3)
     raw = noise(image["seed"], image["height"] * image["width"] * channels)
     raw = raw.reshape(image["height"], image["width"], channels)
     if channels == 1:
         return np.repeat(raw, 3, -1)
-    rgb = raw[:, :, 2::-1] if image["format"] in (pglib.BGR8, pglib.BGRA8) else raw[:, :, :3]
+    rgb = raw[:, :, 2::-1] if image["format"] in (pglib.IMAGE_BGR8, pglib.IMAGE_BGRA8) else raw[:, :, :3]
     return np.ascontiguousarray(rgb)
 
 
@@ -73,15 +73,15 @@ def make_case(model, hf, seed):
     rng = np.random.default_rng([seed, 41])
     case = batches.draw(rng, hf)
     images = [dict(width=int(rng.integers(1, 40)), height=int(rng.integers(1, 40)),
-                   format=int(rng.choice(batches.FORMATS)), seed=int(rng.integers(1, 1 << 32)))
+                   format=batches.draw_format(rng), seed=int(rng.integers(1, 1 << 32)))
               for _ in range(case.n_images)]
     out = dict(seed=seed, model=model, prompts=case.text, suffixes=case.suffix, images=images,
-               image_counts=batches.image_counts(case), padding=pglib.PADDINGS[case.padding],
-               padding_side=pglib.SIDES[case.side], pad_to_multiple_of=case.multiple, max_length=case.max_length,
+               image_counts=batches.image_counts(case), padding=pglib.padding(case.padding),
+               padding_side=pglib.side(case.side), pad_to_multiple_of=case.multiple, max_length=case.max_length,
                truncate=int(case.truncate is not None), truncation=pglib.TRUNCATIONS[case.truncate or "longest_first"],
-               truncation_side=pglib.SIDES[case.truncation_side])
+               truncation_side=pglib.side(case.truncation_side))
     try:
-        arrays, reports = hf.run(case, [(image_pixels(i), pglib.RGB8) for i in images])
+        arrays, reports = hf.run(case, [(image_pixels(i), pglib.IMAGE_RGB8) for i in images])
     except batches.Accident:
         return None
     except batches.REFUSALS as error:

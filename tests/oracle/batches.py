@@ -29,7 +29,6 @@ from make_tokenizers import random_text  # noqa: E402
 
 logging.set_verbosity_error()
 
-FORMATS = [pglib.RGB8, pglib.RGB8, pglib.BGR8, pglib.RGBA8, pglib.BGRA8, pglib.GRAY8]
 ARRAYS = ["input_ids", "attention_mask", "token_type_ids", "labels", "position_ids", "pixel_values", "image_counts"]
 
 
@@ -56,6 +55,12 @@ class Case:
         if any(self.placeholders()):
             return self.placeholders()
         return self.counts if self.form == "nested" else [1] * len(self.text)
+
+
+def draw_format(rng):
+    """PG_IMAGE_* of raw pixels."""
+    return int(rng.choice([pglib.IMAGE_RGB8, pglib.IMAGE_RGB8, pglib.IMAGE_BGR8, pglib.IMAGE_RGBA8, pglib.IMAGE_BGRA8,
+                           pglib.IMAGE_GRAY8]))
 
 
 def draw_texts(rng, tokenizer_pieces):
@@ -183,8 +188,8 @@ def random_images(rng, n):
     """-> [(u8 [H, W, 3], the format that the library gets)]"""
     out = []
     for _ in range(n):
-        kind = int(rng.choice(FORMATS))
-        mode = "L" if kind == pglib.GRAY8 else ["RGB", "L", "P", "CMYK"][rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])]
+        kind = draw_format(rng)
+        mode = "L" if kind == pglib.IMAGE_GRAY8 else ["RGB", "L", "P", "CMYK"][rng.choice(4, p=[0.7, 0.1, 0.1, 0.1])]
         out.append((np.asarray(image_files.draw(rng, mode).convert("RGB")), kind))
     return out
 
@@ -321,9 +326,10 @@ def run_library(processor, case, images, counts=None, flags=0):
     """-> Inputs; raises pglib.Error. counts: when the images are left out, how many each row has. flags: more."""
     return processor.encode_batch(
         case.text, case.suffix, images, image_counts(case) if counts is None else counts,
-        flags=flags | (pglib.TRUNCATE if case.truncate else 0),
-        truncation=pglib.TRUNCATIONS[case.truncate or "longest_first"], truncation_side=pglib.SIDES[case.truncation_side], padding=pglib.PADDINGS[case.padding],
-        padding_side=pglib.SIDES[case.side], pad_to_multiple_of=case.multiple, max_length=case.max_length)
+        flags=flags | (pglib.ENCODE_TRUNCATE if case.truncate else 0),
+        truncation=pglib.TRUNCATIONS[case.truncate or "longest_first"],
+        truncation_side=pglib.side(case.truncation_side), padding=pglib.padding(case.padding),
+        padding_side=pglib.side(case.side), pad_to_multiple_of=case.multiple, max_length=case.max_length)
 
 
 def compare(inputs, expected, reports):

@@ -98,10 +98,10 @@ class Measurement:
     def __init__(self, library, build):
         self.library, self.build = library, build
         info = {}
-        for name, mask in pglib.CPU_MASKS.items():  # the sets that this CPU has
+        for name, mask in pglib.cpu_masks().items():  # the sets that this CPU has
             with pglib.Model(library, os.path.join(DEMO, "model"), mask) as model:
                 info.setdefault(model.cpu_used(), name)
-        self.cpus = {name: pglib.CPU_MASKS[name] for name in info.values()}
+        self.cpus = {name: pglib.cpu_masks()[name] for name in info.values()}
         self.best = list(self.cpus)[-1]
         self.prompts, self.batches = Table(), Table()
         self.equal, self.wrong = collections.Counter(), []
@@ -176,7 +176,7 @@ class Measurement:
                 with pglib.Model(self.library, folder, mask) as model:
                     logits = {}
                     for n in (1, 2, 3):
-                        with model.forward(inputs, n_threads=n, flags=pglib.HIDDEN_STATES) as outputs:
+                        with model.forward(inputs, n_threads=n, flags=pglib.FORWARD_HIDDEN_STATES) as outputs:
                             ours = forward_live.stages_of(outputs)
                             logits[n], loss = ours["logits"].tobytes(), float(outputs["loss"][0])
                     self.count("logits of batches with 2 and 3 threads", len(set(logits.values())) == 1, where,
@@ -275,7 +275,7 @@ def main():
     command = f"tests/oracle/exactness.py --write --seed {args.seed} --count {args.count}"
     text = "\n\n".join([
         f"Measured {datetime.date.today()} on {cpu_name()}, {os.cpu_count()} CPUs (a shared guest), library "
-        f"{library.so.pg_version_string().decode()}, transformers 5.23.0, torch {torch.__version__.partition('+')[0]}, by",
+        f"{library.version()}, transformers 5.23.0, torch {torch.__version__.partition('+')[0]}, by",
         f"    {command}", "### Equal to the last bit or number", "\n".join(lines),
         report(random, f"{args.count} random checkpoints"), report(demo, "The demo checkpoint")])
     for line in (random.wrong + demo.wrong)[:40]:

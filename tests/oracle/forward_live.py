@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
-"""pg_forward, batched generation and pg_embed against transformers, on random checkpoints and random batches.
+"""pg_forward, batched generation and PG_FORWARD_EMBEDDINGS against transformers, on random checkpoints and random batches.
 
     forward_live.py [--seed S] [--count N] [--build FOLDER]
 
 Each of the N checkpoints (seeds S, S + 1, ...; checkpoints.py) runs batches of batches.py: prompts, images and
 suffixes as they come, padded on either side. Checked are features, hidden states of every layer, logits and both
 losses, padding included; logits_to_keep; inputs given as arrays, as embeddings, with given features, without types, with
-positions of one's own; what transformers raises at; each row against its single run; threads and instruction sets; generate() token for token on
-left-padded batches; pg_embed. Bounds as README.md says. Without --seed the seed is fresh; it is printed.
+positions of one's own; what transformers raises at; each row against its single run; threads and instruction sets;
+generate() token for token on left-padded batches; PG_FORWARD_EMBEDDINGS. Bounds as README.md says. Without --seed the seed is fresh; it is printed.
 """
 import argparse
 import dataclasses
@@ -143,7 +143,7 @@ class Case(seeded.SeededCase):
                 f"(bound {row[5]:.2e})" for row in table if not row[-1]]
 
     def check_forward(self):
-        with self.model.forward(self.inputs, flags=pglib.HIDDEN_STATES | pglib.LAST_HIDDEN) as outputs:
+        with self.model.forward(self.inputs, flags=pglib.FORWARD_HIDDEN_STATES | pglib.FORWARD_LAST_HIDDEN) as outputs:
             wrong = self.within(outputs, self.exact, self.probes, self.arrays)
             n = len([stage for stage in self.exact.stages if stage.startswith("hidden.")])
             if outputs["hidden_states"].shape[0] != n:
@@ -158,13 +158,14 @@ class Case(seeded.SeededCase):
         labels, logits = self.arrays["labels"], self.exact.stages["logits"]
         limit = batch_reference.loss_bound(self.exact, self.probes, labels)
         wrong = []
-        for flags in (0, pglib.LOSS_PER_ROW, pglib.NO_LOGITS, pglib.NO_LOGITS | pglib.LOSS_PER_ROW):
-            right = batch_reference.mean_loss(logits, labels, flags & pglib.LOSS_PER_ROW)
+        per_row, no_logits = pglib.FORWARD_LOSS_PER_ROW, pglib.FORWARD_NO_LOGITS
+        for flags in (0, per_row, no_logits, no_logits | per_row):
+            right = batch_reference.mean_loss(logits, labels, flags & per_row)
             if not flags:  # what transformers itself says
                 right = self.exact.loss
             with self.model.forward(self.inputs, flags=flags) as outputs:
                 found = float(outputs["loss"][0])
-                if (flags & pglib.NO_LOGITS == 0) != (outputs.get("logits") is not None):
+                if (flags & no_logits == 0) != (outputs.get("logits") is not None):
                     wrong.append(f"flags {flags}: logits there or not")
             if np.isnan(right) != np.isnan(found) or abs(found - right) > limit:
                 wrong.append(f"flags {flags}: found {found:.9g}, expected {right:.9g}, bound {limit:.2e}")
@@ -191,16 +192,16 @@ class Case(seeded.SeededCase):
     def check_threads(self):
         seen = {}
         for n in (1, 2, 3):
-            with self.model.forward(self.inputs, flags=pglib.HIDDEN_STATES, n_threads=n) as outputs:
+            with self.model.forward(self.inputs, flags=pglib.FORWARD_HIDDEN_STATES, n_threads=n) as outputs:
                 seen[n] = [outputs[name] for name in ("logits", "hidden_states", "image_hidden_states", "loss")]
         return [f"{n} threads: tensor {i} differs from 1 thread" for n in (2, 3) for i in range(4)
                 if not same(seen[n][i], seen[1][i])]
 
     def check_cpus(self):
         wrong = []
-        for name, mask in pglib.CPU_MASKS.items():
+        for name, mask in pglib.cpu_masks().items():
             with pglib.Model(self.library, self.folder, mask) as model, \
-                    model.forward(self.inputs, flags=pglib.HIDDEN_STATES) as outputs:
+                    model.forward(self.inputs, flags=pglib.FORWARD_HIDDEN_STATES) as outputs:
                 wrong += [f"{name}: {line}" for line in self.within(outputs, self.exact, self.probes, self.arrays)]
         return wrong
 
@@ -225,12 +226,12 @@ class Case(seeded.SeededCase):
     def check_rows(self):
         """A row gives what it gives alone."""
         wrong = []
-        with self.model.forward(self.inputs, flags=pglib.HIDDEN_STATES) as outputs:
+        with self.model.forward(self.inputs, flags=pglib.FORWARD_HIDDEN_STATES) as outputs:
             batch = stages_of(outputs)
         for row in range(len(batch["logits"])):
             tokens = self.arrays["attention_mask"][row] == 1
             with self.alone(self.arrays, row) as inputs, \
-                    self.model.forward(inputs, flags=pglib.HIDDEN_STATES) as outputs:
+                    self.model.forward(inputs, flags=pglib.FORWARD_HIDDEN_STATES) as outputs:
                 single = stages_of(outputs)
             for stage in [name for name in batch if name != "features"]:
                 found, mine = single[stage][0], batch[stage][row][tokens]
@@ -254,8 +255,8 @@ class Case(seeded.SeededCase):
 
     def check_embed(self):
         wrong, padding = [], self.arrays["attention_mask"] == 0
-        flags = pglib.LAST_HIDDEN | pglib.SKIP_PADDING
-        with self.model.forward(self.inputs, embed=True) as outputs:
+        flags = pglib.FORWARD_LAST_HIDDEN | pglib.FORWARD_SKIP_PADDING
+        with self.model.forward(self.inputs, flags=pglib.FORWARD_EMBEDDINGS) as outputs:
             found, features = outputs["last_hidden_state"], outputs["image_hidden_states"]
             wrong += [f"{name} is there" for name in ("logits", "loss", "hidden_states")
                       if outputs.get(name) is not None]
@@ -263,7 +264,7 @@ class Case(seeded.SeededCase):
             if not same(found, outputs["last_hidden_state"]) or not same(features, outputs["image_hidden_states"]):
                 wrong.append("differs from pg_forward with the same flags")
         last = f"hidden.{self.config.num_hidden_layers}"
-        with self.model.forward(self.inputs, flags=pglib.LAST_HIDDEN) as outputs:
+        with self.model.forward(self.inputs, flags=pglib.FORWARD_LAST_HIDDEN) as outputs:
             padded = outputs["last_hidden_state"]
         wrong += [f"row {row}: tokens differ from those of pg_forward with padding" for row in range(len(padded))
                   if not self.alike(last, row, found[row][~padding[row]], padded[row][~padding[row]])]
@@ -281,7 +282,7 @@ class Case(seeded.SeededCase):
         """Arrays through transformers and through pg_inputs_create() and pg_forward()."""
         exact, probes = self.ref.forward(given), self.ref.noise(given)
         with self.library.make_inputs(**given) as inputs, \
-                self.model.forward(inputs, flags=pglib.HIDDEN_STATES) as outputs:
+                self.model.forward(inputs, flags=pglib.FORWARD_HIDDEN_STATES) as outputs:
             wrong = self.within(outputs, exact, probes, given)
             limit = batch_reference.loss_bound(exact, probes, given["labels"])
             found = float(outputs["loss"][0])
@@ -339,7 +340,7 @@ class Case(seeded.SeededCase):
     def check_generate(self, case, images):
         """Also from suffixes that are left open, whose arrays are the library's own."""
         n_new, wrong = int(self.rng.integers(1, 20)), []
-        with batches.run_library(self.processor, case, images, flags=pglib.SUFFIX_OPEN) as inputs:
+        with batches.run_library(self.processor, case, images, flags=pglib.ENCODE_OPEN_SUFFIX) as inputs:
             arrays = {name: inputs[name] for name in batches.ARRAYS}
             given = model_arrays(arrays)
             del given["labels"]
@@ -349,7 +350,7 @@ class Case(seeded.SeededCase):
             with self.model.encode_image(inputs) as features:
                 again = self.model.generate(self.processor, inputs, features, max_new_tokens=n_new, n_threads=2)
         right_side = dataclasses.replace(case, side="right")
-        with batches.run_library(self.processor, right_side, images, flags=pglib.SUFFIX_OPEN) as inputs:
+        with batches.run_library(self.processor, right_side, images, flags=pglib.ENCODE_OPEN_SUFFIX) as inputs:
             right = self.model.generate(self.processor, inputs, max_new_tokens=n_new, n_threads=3)
         if again != found or right != found:
             wrong.append(f"depends on the threads, given features or the side of the padding: {found}, {again}, {right}")

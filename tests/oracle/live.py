@@ -107,8 +107,9 @@ class Case(seeded.SeededCase):
         with pglib.Processor(library, self.folder) as processor:
             for i in range(N_IMAGES):
                 path, what = image_files.write(self.rng, os.path.join(self.folder, "image"))
-                for flags in (0, pglib.EXIF):
-                    expected = ref.inputs(reference.open_image(path, flags == pglib.EXIF), "en")["pixel_values"].numpy()
+                for flags in (0, pglib.ENCODE_EXIF):
+                    image = reference.open_image(path, flags == pglib.ENCODE_EXIF)
+                    expected = ref.inputs(image, "en")["pixel_values"].numpy()
                     try:
                         with processor.encode(path, "en", flags) as inputs:
                             found = inputs["pixel_values"]

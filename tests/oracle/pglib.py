@@ -1,126 +1,118 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
-"""A thin ctypes wrapper of libpaligemma for the scripts of this folder: every call takes and gives numpy arrays."""
-import ctypes as c
+"""libpaligemma for the scripts of this folder: every call takes and gives numpy arrays.
+
+The binding is the Python package's, python/paligemma/_library.py, which declares structs, functions and constants. Its
+names serve here too: pglib.ENCODE_EXIF is PG_ENCODE_EXIF, pglib.Batch is pg_batch. Library(BUILD) loads the library;
+without it the first use of such a name does, from $PALIGEMMA_LIBRARY, $PG_BUILD or ./build.
+"""
+import contextlib
+import ctypes
+import functools
 import os
+import sys
 
 import numpy as np
 
-OK, EOS, LENGTH = 0, 1, 2
-LITERAL, EXIF, TRUNCATE, KEEP_ENDS, SUFFIX_OPEN = 1, 2, 4, 8, 16
-SKIP_SPECIAL = 1
-PADDINGS = {"longest": 0, "max_length": 1, "none": 2}
-SIDES = {None: 0, "left": 1, "right": 2}
-TRUNCATIONS = {"longest_first": 0, "only_first": 1, "only_second": 2}
-RGB8, BGR8, RGBA8, BGRA8, GRAY8 = 1, 2, 3, 4, 5
-ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE, ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 1, 2, 4, 8, 16, 32
-NO_LOGITS, HIDDEN_STATES, LAST_HIDDEN, LOSS_PER_ROW, SKIP_PADDING = 1, 2, 4, 8, 16
-EMBEDDINGS = 53
-WEIGHTS = {"stored": 0, "int8": 1, "int4": 2}
-ARITHMETIC_BF16 = 2
-CPU_MASKS = {"plain C": 1, "AVX2": 3, "AVX-512": 7}
-DTYPES = {1: np.float32, 2: np.uint16, 3: np.float16, 4: np.int64}
-NUMBERS = {np.dtype(kind): number for number, kind in DTYPES.items()}
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 class Error(Exception):
-    pass
+    """A call of the library failed; `status` is its pg_status."""
 
-
-def structure(name, fields, first="struct_size:u32"):
-    """A ctypes structure from "name:type name:type ..."; types as in TYPES."""
-    types = {"u32": c.c_uint32, "i32": c.c_int32, "i64": c.c_int64, "u64": c.c_uint64, "ptr": c.c_void_p,
-             "f64": c.c_double, "i64x4": c.c_int64 * 4, "ptrx4": c.c_void_p * 4}
-    pairs = [field.split(":") for field in f"{first} {fields}".split()]
-    return type(name, (c.Structure,), {"_fields_": [(key, types[kind]) for key, kind in pairs]})
-
-
-class Tensor(structure("Tensor", "dtype:i32 n_dims:i32 reserved:u32 shape:i64x4 data:ptr")):
-    def array(self):
-        """A copy."""
-        shape, dtype = tuple(self.shape[:self.n_dims]), np.dtype(DTYPES[self.dtype])
-        n = int(np.prod(shape)) * dtype.itemsize
-        return np.frombuffer(c.string_at(self.data, n), dtype).reshape(shape).copy()
-
-    @classmethod
-    def of(cls, array):
-        """A view; the array must live on."""
-        tensor = cls(struct_size=c.sizeof(cls), dtype=NUMBERS[array.dtype], n_dims=array.ndim, data=array.ctypes.data)
-        tensor.shape[:] = list(array.shape) + [1] * (4 - array.ndim)
-        return tensor
-
-
-Image = structure("Image", "format:i32 width:i32 height:i32 planes:ptrx4 strides:i64x4 path:ptr n_bytes:u64")
-RUN = "progress:ptr progress_user:ptr cancel:ptr"
-ModelOptions = structure("ModelOptions", f"flags:u32 cpu_mask:u64 allocator:ptr log:ptr log_user:ptr {RUN} "
-                                         "weights:i32 arithmetic:i32 n_threads:i32 reserved:u32")
-ModelInfo = structure("ModelInfo", "gemma_version:i32 n_parameters:u64 n_bytes_mapped:u64 cpu_used:u64 n_files:u32 "
-                                   "n_tensors:u32 dtypes:u32 image_size:i32 n_image_tokens:i32 vocab_size:i32 "
-                                   "weights:i32 arithmetic:i32")
-EncodeOptions = structure("EncodeOptions", "flags:u32 max_image_pixels:i64 mode:i32 padding:i32 padding_side:i32 "
-                                           "pad_to_multiple_of:i32 max_length:i64 truncation:i32 truncation_side:i32 cancel:ptr")
-Batch = structure("Batch", "n_prompts:i32 n_suffixes:i32 n_images:i32 n_image_counts:i32 reserved:u32 prompts:ptr "
-                           "suffixes:ptr prompt_sizes:ptr suffix_sizes:ptr images:ptr image_counts:ptr")
-RowInfo = structure("RowInfo", "events:u32 first_token:i64 n_tokens:i64 n_suffix:i64 n_truncated:i64 first_image:i64 "
-                               "n_images:i64")
-InputArrays = structure("InputArrays", "reserved:u32 input_ids:ptr inputs_embeds:ptr attention_mask:ptr "
-                                       "token_type_ids:ptr labels:ptr position_ids:ptr pixel_values:ptr allocator:ptr")
-SessionOptions = structure("SessionOptions", f"n_threads:i32 max_new_tokens:i32 max_prompt_tokens:i32 {RUN}")
-GenerateOptions = structure("GenerateOptions", f"flags:u32 max_new_tokens:i32 n_threads:i32 features:ptr on_text:ptr "
-                                               f"on_text_user:ptr {RUN}")
-ForwardOptions = structure("ForwardOptions", f"flags:u32 n_threads:i32 reserved:u32 logits_to_keep:i64 features:ptr "
-                                             f"{RUN}")
-RunOptions = structure("RunOptions", f"n_threads:i32 {RUN}")
+    def __init__(self, what, status):
+        super().__init__(what)
+        self.status = status
 
 
 def find_library(build):
+    """The library of a build folder, or the path of the library itself."""
     path = os.path.join(build, "lib", "libpaligemma.so")
-    return path if os.path.exists(path) else build
+    return os.path.abspath(path if os.path.exists(path) else build)
+
+
+@functools.cache
+def binding():
+    """paligemma._library. The package loads the library when it is imported, so no script imports it at its top."""
+    os.environ.setdefault("PALIGEMMA_LIBRARY", find_library(os.environ.get("PG_BUILD", os.path.join(ROOT, "build"))))
+    sys.path.insert(0, os.path.join(ROOT, "python"))
+    from paligemma import _library
+    return _library
+
+
+def __getattr__(name):
+    if name.startswith("_"):  # what Python asks every module for
+        raise AttributeError(name)
+    return getattr(binding(), name)
+
+
+def padding(name):
+    """PG_PADDING_* of "longest", "max_length" or "none"."""
+    return getattr(binding(), f"PADDING_{name.upper()}")
+
+
+def side(name):
+    """PG_SIDE_* of "left", "right" or None: the tokenizer's."""
+    return getattr(binding(), f"SIDE_{(name or 'default').upper()}")
+
+
+def cpu_masks():
+    """{what the tables call an instruction set: the PG_CPU_* bits}"""
+    masks = binding().CPU_MASKS
+    return {"plain C": masks["baseline"], "AVX2": masks["avx2"], "AVX-512": masks["avx512"]}
+
+
+@contextlib.contextmanager
+def _errors_of(name):
+    """What the package makes of a failed pg_status becomes an Error that names the function."""
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, "pg_status"):
+            raise
+        raise Error(f"{name}: {error}", error.pg_status) from None
 
 
 class Library:
-    def __init__(self, path):
-        self.so = c.CDLL(find_library(path))
-        self.so.pg_last_error.restype = c.c_char_p
-        self.so.pg_version_string.restype = c.c_char_p
-        self.so.pg_result_get_n_rows.restype = c.c_int64
+    def __init__(self, build):
+        path = find_library(build)
+        if binding.cache_info().currsize and os.environ["PALIGEMMA_LIBRARY"] != path:
+            raise Error(f"{os.environ['PALIGEMMA_LIBRARY']} is loaded already, {path} is asked for", 0)
+        os.environ["PALIGEMMA_LIBRARY"] = path
+        self.version = binding().version
+        from paligemma import _handle, _inputs  # importable now
+        self.Handle, self.array, self.create_inputs = _handle.Handle, _handle.array, _inputs.create
 
     def call(self, name, *args):
-        status = getattr(self.so, name)(*args)
-        if status < 0:
-            raise Error(f"{name}: {self.so.pg_last_error().decode()}")
-        return status
-
-    def options(self, kind, name, **values):
-        """The struct `kind`, filled by pg_<name>_init."""
-        options = kind()
-        self.call(f"pg_{name}_init", c.byref(options), c.c_size_t(c.sizeof(options)))
-        for key, value in values.items():
-            if not hasattr(options, key):
-                raise TypeError(f"{name} has no {key}")
-            setattr(options, key, value)
-        return options
+        """-> the pg_status, PG_OK or an event; raises Error."""
+        with _errors_of(name):
+            return binding().check(getattr(binding().lib, name)(*args))
 
     def make_inputs(self, **arrays):
         """pg_inputs_create() from arrays by name. -> Inputs"""
-        inputs, options = Inputs(self), self.options(InputArrays, "input_arrays")
-        kept = {}
-        for name, array in arrays.items():
-            kind = np.float32 if name in ("inputs_embeds", "pixel_values") else np.int64
-            array = np.ascontiguousarray(array, kind)
-            kept[name] = array, Tensor.of(array)
-            setattr(options, name, c.addressof(kept[name][1]))
-        self.call("pg_inputs_create", c.byref(options), c.byref(inputs.pointer))
+        inputs = Inputs(self)
+        kinds = {name: np.float32 if name in ("inputs_embeds", "pixel_values") else np.int64 for name in arrays}
+        with _errors_of("pg_inputs_create"):
+            inputs.handle = self.create_inputs({name: np.ascontiguousarray(array, kinds[name])
+                                                for name, array in arrays.items()})
         return inputs
 
 
 class _Handle:
-    """A handle that is closed with `pg_<name>_close`."""
+    """One pg_x*, closed at the end of `with`."""
 
-    def __init__(self, library, name):
-        self.library, self.name, self.pointer = library, name, c.c_void_p()
+    def __init__(self, library, kind):
+        self.library, self.handle = library, library.Handle(kind)
+
+    @property
+    def pointer(self):
+        return self.handle.pointer
+
+    def open(self, name, *args):
+        """Calls a function whose last argument is where the handle goes."""
+        self.library.call(name, *args, ctypes.byref(self.pointer))
 
     def close(self):
-        getattr(self.library.so, f"pg_{self.name}_close")(c.byref(self.pointer))
+        self.handle.close()
 
     def __enter__(self):
         return self
@@ -128,78 +120,86 @@ class _Handle:
     def __exit__(self, *_):
         self.close()
 
-    def _tensor(self, function, *args):
-        tensor = Tensor(struct_size=c.sizeof(Tensor))
-        self.library.call(function, self.pointer, *args, c.byref(tensor))
-        return tensor.array()
+    def _tensor(self, getter, *args):
+        """A copy of the array that a pg_x_get_*() gives."""
+        with _errors_of(getter):
+            return self.library.array(self.handle, getattr(binding().lib, getter), *args).copy()
+
+
+class _Named(_Handle):
+    """A handle with tensors by name."""
+
+    def __getitem__(self, name):
+        return self._tensor(f"pg_{self.handle.name}_get_tensor", name.encode())
+
+    def get(self, name):
+        """None when there is no such tensor."""
+        try:
+            return self[name]
+        except Error as error:
+            if error.status != binding().ERROR_NOT_FOUND:
+                raise
+            return None
 
 
 class Model(_Handle):
     def __init__(self, library, folder, cpu_mask=0, weights=0, arithmetic=0):
         super().__init__(library, "model")
-        options = library.options(ModelOptions, "model_options", cpu_mask=cpu_mask, weights=weights,
-                                  arithmetic=arithmetic)
-        library.call("pg_model_open", os.fsencode(folder), c.byref(options), c.byref(self.pointer))
+        options = binding().ModelOptions(cpu_mask=cpu_mask, weights=weights, arithmetic=arithmetic)
+        self.open("pg_model_open", os.fsencode(folder), ctypes.byref(options))
 
     def info(self):
-        info = ModelInfo(struct_size=c.sizeof(ModelInfo))
-        self.library.call("pg_model_get_info", self.pointer, c.byref(info))
+        info = binding().ModelInfo()
+        self.library.call("pg_model_get_info", self.pointer, ctypes.byref(info))
         return info
 
     def cpu_used(self):
         return self.info().cpu_used
 
-    def forward(self, inputs, features=None, embed=False, n_threads=1, **options):
+    def forward(self, inputs, features=None, n_threads=1, **options):
         """pg_forward(); one thread is the fastest for models this small. -> Outputs"""
         outputs = Outputs(self.library)
-        if embed:
-            options["flags"] = EMBEDDINGS
-        options = self.library.options(ForwardOptions, "forward_options", n_threads=n_threads, **options)
-        options.features = features.pointer if features else None
-        self.library.call("pg_forward", self.pointer, inputs.pointer, c.byref(options),
-                          c.byref(outputs.pointer))
+        options = binding().ForwardOptions(n_threads=n_threads, features=features and features.pointer, **options)
+        outputs.open("pg_forward", self.pointer, inputs.pointer, ctypes.byref(options))
         return outputs
 
     def generate(self, processor, inputs, features=None, n_threads=1, **options):
         """pg_generate(). -> [(ids, text)] of the rows"""
-        options = self.library.options(GenerateOptions, "generate_options", n_threads=n_threads, **options)
-        options.features = features.pointer if features else None
-        result = _Handle(self.library, "result")
-        self.library.call("pg_generate", self.pointer, processor.pointer, inputs.pointer, c.byref(options),
-                          c.byref(result.pointer))
-        so, rows = self.library.so, []
-        so.pg_result_get_text.restype = c.c_char_p
-        with result:
-            for row in range(so.pg_result_get_n_rows(result.pointer)):
-                ids = result._tensor("pg_result_get_ids", c.c_int64(row))
-                rows.append((ids.tolist(), so.pg_result_get_text(result.pointer, c.c_int64(row)).decode()))
-        return rows
+        with self.result(processor, inputs, features, n_threads, **options) as result:
+            lib = binding().lib
+            return [(result._tensor("pg_result_get_ids", row).tolist(),
+                     lib.pg_result_get_text(result.pointer, row).decode())
+                    for row in range(lib.pg_result_get_n_rows(result.pointer))]
+
+    def result(self, processor, inputs, features=None, n_threads=1, **options):
+        """pg_generate(). -> Result"""
+        result = Result(self.library)
+        options = binding().GenerateOptions(n_threads=n_threads, features=features and features.pointer, **options)
+        result.open("pg_generate", self.pointer, processor.pointer, inputs.pointer, ctypes.byref(options))
+        return result
 
     def encode_image(self, inputs, n_threads=1):
         """-> Features"""
         features = Features(self.library)
-        options = self.library.options(RunOptions, "run_options", n_threads=n_threads)
-        self.library.call("pg_features_create", self.pointer, inputs.pointer, c.byref(options),
-                          c.byref(features.pointer))
+        options = binding().RunOptions(n_threads=n_threads)
+        features.open("pg_features_create", self.pointer, inputs.pointer, ctypes.byref(options))
         return features
 
 
-class _Texts:
-    """Strings as pointers and sizes, NUL allowed within; keep it until the call has returned."""
-
-    def __init__(self, texts):
-        self.bytes = [text.encode() for text in texts]
-        self.pointers = (c.c_char_p * len(texts))(*self.bytes)
-        self.sizes = (c.c_size_t * len(texts))(*map(len, self.bytes))
+def _strings(texts):
+    """-> char *[n], which keeps what it points to, and uint64_t [n]: NUL is allowed within."""
+    data = [text.encode() for text in texts]
+    return (ctypes.c_char_p * len(data))(*data), (ctypes.c_uint64 * len(data))(*map(len, data))
 
 
 def _swizzled(array, kind):
     """array: u8 [H, W, 3] -> the same image in the format `kind`, alpha as noise; GRAY8 takes the red channel."""
-    if kind == GRAY8:
+    c = binding()
+    if kind == c.IMAGE_GRAY8:
         return np.ascontiguousarray(array[:, :, 0])
-    if kind in (BGR8, BGRA8):
+    if kind in (c.IMAGE_BGR8, c.IMAGE_BGRA8):
         array = array[:, :, ::-1]
-    if kind in (RGBA8, BGRA8):
+    if kind in (c.IMAGE_RGBA8, c.IMAGE_BGRA8):
         alpha = (array[:, :, :1].astype(int) * 7 + 13).astype(np.uint8)
         array = np.concatenate([array, alpha], -1)
     return np.ascontiguousarray(array)
@@ -208,86 +208,59 @@ def _swizzled(array, kind):
 class Processor(_Handle):
     def __init__(self, library, folder):
         super().__init__(library, "processor")
-        library.call("pg_processor_open", os.fsencode(folder), None, c.byref(self.pointer))
+        self.open("pg_processor_open", os.fsencode(folder), None)
 
     def encode(self, path, prompt, flags=0):
         """-> an open handle of the inputs for the image at `path`."""
-        inputs, image, name = Inputs(self.library), Image(), os.fsencode(path)  # the image borrows the name
-        self.library.call("pg_image_from_path", c.byref(image), c.c_size_t(c.sizeof(image)), name)
-        options = self.library.options(EncodeOptions, "encode_options", flags=flags)
-        self.library.call("pg_processor_encode", self.pointer, c.byref(image), prompt.encode(), c.byref(options),
-                          c.byref(inputs.pointer))
+        inputs, image, name = Inputs(self.library), binding().Image(), os.fsencode(path)  # the image borrows the name
+        self.library.call("pg_image_from_path", ctypes.byref(image), ctypes.sizeof(image), name)
+        options = binding().EncodeOptions(flags=flags)
+        inputs.open("pg_processor_encode", self.pointer, ctypes.byref(image), prompt.encode(), ctypes.byref(options))
         return inputs
 
     def encode_batch(self, prompts, suffixes=None, images=None, image_counts=None, **options):
         """pg_processor_encode_batch(). images: [(u8 [H, W, 3], format)] -> Inputs"""
-        inputs, kept = Inputs(self.library), []
-        batch = self.library.options(Batch, "batch")
-        for name, texts in [("prompt", prompts), ("suffix", suffixes)]:
-            if texts is None:
-                continue
-            kept.append(_Texts(texts))
-            plural = "prompts" if name == "prompt" else "suffixes"
-            setattr(batch, f"n_{plural}", len(texts))
-            setattr(batch, plural, c.addressof(kept[-1].pointers))
-            setattr(batch, f"{name}_sizes", c.addressof(kept[-1].sizes))
+        inputs, batch, pixels = Inputs(self.library), binding().Batch(), []
+        if prompts is not None:
+            batch.n_prompts, (batch.prompts, batch.prompt_sizes) = len(prompts), _strings(prompts)
+        if suffixes is not None:
+            batch.n_suffixes, (batch.suffixes, batch.suffix_sizes) = len(suffixes), _strings(suffixes)
         if images:
-            array = (Image * len(images))()
-            for image, (pixels, kind) in zip(array, images):
-                kept.append(_swizzled(pixels, kind))
-                self.library.call("pg_image_from_pixels", c.byref(image), c.c_size_t(c.sizeof(Image)),
-                                  c.c_int32(kind), c.c_int32(pixels.shape[1]), c.c_int32(pixels.shape[0]),
-                                  c.c_void_p(kept[-1].ctypes.data), c.c_int64(0))
-            batch.n_images, batch.images = len(images), c.addressof(array)
+            array = (binding().Image * len(images))()
+            for image, (rgb, kind) in zip(array, images):
+                pixels.append(_swizzled(rgb, kind))  # lives until the call below has returned
+                self.library.call("pg_image_from_pixels", ctypes.byref(image), ctypes.sizeof(image), kind,
+                                  rgb.shape[1], rgb.shape[0], pixels[-1].ctypes.data, 0)
+            batch.n_images, batch.images = len(images), array
         if image_counts is not None:
-            kept.append((c.c_int32 * len(image_counts))(*image_counts))
-            batch.n_image_counts, batch.image_counts = len(image_counts), c.addressof(kept[-1])
-        options = self.library.options(EncodeOptions, "encode_options", **options)
-        self.library.call("pg_processor_encode_batch", self.pointer, c.byref(batch), c.byref(options),
-                          c.byref(inputs.pointer))
+            batch.n_image_counts = len(image_counts)
+            batch.image_counts = (ctypes.c_int32 * len(image_counts))(*image_counts)
+        options = binding().EncodeOptions(**options)
+        inputs.open("pg_processor_encode_batch", self.pointer, ctypes.byref(batch), ctypes.byref(options))
         return inputs
 
-    def decode(self, ids, flags=SKIP_SPECIAL):
-        array, needed = (c.c_int64 * len(ids))(*ids), c.c_size_t()
-        args = (self.pointer, array, c.c_size_t(len(ids)), c.c_uint32(flags))
-        self.library.call("pg_processor_decode", *args, None, c.c_size_t(0), c.byref(needed))
-        text = c.create_string_buffer(needed.value)
-        self.library.call("pg_processor_decode", *args, text, needed, None)
-        return text.raw[:-1].decode()
+    def decode(self, ids):
+        """The text without special tokens."""
+        c = binding()
+        with _errors_of("pg_processor_decode"):
+            return c.copied_text(c.lib.pg_processor_decode, self.pointer, (ctypes.c_int64 * len(ids))(*ids), len(ids),
+                                 c.DECODE_SKIP_SPECIAL)
 
 
-class Inputs(_Handle):
+class Inputs(_Named):
     def __init__(self, library):
         super().__init__(library, "inputs")
 
-    def __getitem__(self, name):
-        return self._tensor("pg_inputs_get_tensor", name.encode())
-
-    def get(self, name):
-        """None when the inputs have no such tensor."""
-        try:
-            return self[name]
-        except Error:
-            return None
-
     def row(self, row):
-        info = RowInfo(struct_size=c.sizeof(RowInfo))
-        self.library.call("pg_inputs_get_row_info", self.pointer, c.c_int64(row), c.byref(info))
-        return {name: getattr(info, name) for name, _ in RowInfo._fields_ if name != "struct_size"}
+        """pg_row_info as a dictionary."""
+        info = binding().RowInfo()
+        self.library.call("pg_inputs_get_row_info", self.pointer, row, ctypes.byref(info))
+        return {name: getattr(info, name) for name, _ in info._fields_ if name != "struct_size"}
 
 
-class Outputs(_Handle):
+class Outputs(_Named):
     def __init__(self, library):
         super().__init__(library, "outputs")
-
-    def __getitem__(self, name):
-        return self._tensor("pg_outputs_get_tensor", name.encode())
-
-    def get(self, name):
-        try:
-            return self[name]
-        except Error:
-            return None
 
 
 class Features(_Handle):
@@ -298,18 +271,33 @@ class Features(_Handle):
         return self._tensor("pg_features_get_tensor")
 
 
+class Result(_Handle):
+    def __init__(self, library):
+        super().__init__(library, "result")
+
+    def info(self, row=0):
+        info = binding().ResultInfo()
+        self.library.call("pg_result_get_info", self.pointer, row, ctypes.byref(info))
+        return info
+
+
 class Session(_Handle):
     def __init__(self, model, n_threads=0, max_new_tokens=128):
         super().__init__(model.library, "session")
-        options = self.library.options(SessionOptions, "session_options", n_threads=n_threads,
-                                       max_new_tokens=max_new_tokens)
-        self.library.call("pg_session_create", model.pointer, c.byref(options), c.byref(self.pointer))
+        options = binding().SessionOptions(n_threads=n_threads, max_new_tokens=max_new_tokens)
+        self.open("pg_session_create", model.pointer, ctypes.byref(options))
 
     def prefill(self, inputs, features=None):
-        self.library.call("pg_session_prefill", self.pointer, inputs.pointer, features.pointer if features else None)
+        self.library.call("pg_session_prefill", self.pointer, inputs.pointer, features and features.pointer)
 
     def logits(self):
         return self._tensor("pg_session_get_logits")
+
+    def step(self):
+        """-> the event and the id, which is None when no token came"""
+        token = ctypes.c_int64()
+        event = self.library.call("pg_session_step", self.pointer, ctypes.byref(token))
+        return event, token.value if event != binding().EVENT_LENGTH else None
 
     def generate(self, inputs, with_logits=False):
         """-> ids, and the logits that each was picked from"""
@@ -318,11 +306,11 @@ class Session(_Handle):
 
     def steps(self, with_logits=False):
         """After a prefill, to the end of the text. -> as generate()"""
-        ids, logits, token, status = [], [], c.c_int64(), OK
-        while status == OK:
-            status = self.library.call("pg_session_step", self.pointer, c.byref(token))
-            if status != LENGTH:
-                ids.append(token.value)
+        ids, logits, event = [], [], binding().OK
+        while event == binding().OK:
+            event, token = self.step()
+            if token is not None:
+                ids.append(token)
                 if with_logits:
                     logits.append(self.logits())
         return ids, logits

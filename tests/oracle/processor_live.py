@@ -117,7 +117,7 @@ def check_kept_ends(hf, processor, case, images):
     whole = hf.whole(case, images)
     kept_case = dataclasses.replace(case, truncation_side="right")
     try:
-        with batches.run_library(processor, kept_case, images, flags=pglib.KEEP_ENDS) as inputs:
+        with batches.run_library(processor, kept_case, images, flags=pglib.ENCODE_KEEP_ENDS) as inputs:
             arrays = {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids", "labels")}
     except pglib.Error as error:  # the ends alone may be longer than max_length; without padding rows may differ
         may = "cannot go" in str(error) or "cannot be stacked" in str(error)

@@ -63,7 +63,8 @@ def outputs_of(model, arrays, n_threads):
     """-> {stage: [arrays]}, logits of the prompt's last token and of the text's"""
     n_kept = int(arrays["token_type_ids"].sum()) + 1
     with model.library.make_inputs(**arrays) as inputs, \
-            model.forward(inputs, n_threads=n_threads, flags=pglib.HIDDEN_STATES, logits_to_keep=n_kept) as outputs:
+            model.forward(inputs, n_threads=n_threads, flags=pglib.FORWARD_HIDDEN_STATES,
+                          logits_to_keep=n_kept) as outputs:
         hidden = outputs["hidden_states"]
         return {"image features": [outputs["image_hidden_states"]], "embeddings": [hidden[0]],
                 "decoder layers": list(hidden[1:-1]), "final norm": [hidden[-1]], "logits": [outputs["logits"][0]]}
@@ -121,7 +122,7 @@ def measure(library, build, folder, prompts, rows, formats, temporary, n_threads
     with pglib.Model(library, folder) as model, pglib.Processor(library, folder) as processor, \
             pglib.Session(model, n_threads=n_threads, max_new_tokens=max_new) as session:
         for path, text in prompts:
-            with processor.encode(path, text, pglib.EXIF) as inputs:
+            with processor.encode(path, text, pglib.ENCODE_EXIF) as inputs:
                 ids, _ = session.generate(inputs)
                 prompt, pixels = inputs["input_ids"], inputs["pixel_values"]
             fed = ids[:-1]
@@ -140,7 +141,7 @@ def measure(library, build, folder, prompts, rows, formats, temporary, n_threads
         with open_as(library, out, weights) as model, pglib.Processor(library, folder) as processor, \
                 pglib.Session(model, n_threads=n_threads, max_new_tokens=max_new) as session:
             for path, text, ids, arrays, exact in cases:
-                with processor.encode(path, text, pglib.EXIF) as inputs:
+                with processor.encode(path, text, pglib.ENCODE_EXIF) as inputs:
                     own_ids, _ = session.generate(inputs)
                 rows[weights].add(exact, outputs_of(model, arrays, n_threads), ids, own_ids)
     return refused
@@ -155,7 +156,7 @@ def demo_tasks(library, folder, kind, n_images):
         for seed in range(FRESH_SEED, FRESH_SEED + n_images):
             scene, rng = draw.scene(seed), np.random.default_rng([seed, 2])
             asked = [draw.caption(scene), draw.question(scene, rng), draw.detection(scene, rng)]
-            image, features = (draw.render(scene), pglib.RGB8), None
+            image, features = (draw.render(scene), pglib.IMAGE_RGB8), None
             for task, (prompt, expected) in zip(["captions", "answers", "detections"], asked):
                 with processor.encode_batch([prompt], images=[image]) as inputs:
                     features = features or model.encode_image(inputs)
@@ -251,7 +252,7 @@ def main():
              for weights, row in rows.items() if row.texts]
     command = f"tests/oracle/quality.py --write --images {args.images} --count {args.count} --seed {args.seed}"
     text = "\n\n".join([
-        f"Measured {datetime.date.today()} on {exactness.cpu_name()}, library {library.so.pg_version_string().decode()}, "
+        f"Measured {datetime.date.today()} on {exactness.cpu_name()}, library {library.version()}, "
         "against the stored weights in f32, by", f"    {command}" + "".join(" --big FOLDER" for _ in args.big),
         "Distances are relative (L2), the largest of all prompts and layers; KL is that of the next token, in nats, along "
         "the text that the stored weights generate. Random weights have nothing to say, so that their likeliest tokens lie "
