@@ -382,7 +382,7 @@ typedef struct pg_inputs pg_inputs;
 
 /** Builds the inputs of one image and prompt: `<image>` x N, bos, the prompt, a newline, and the image's pixels.
  * image NULL: the layout has its image tokens but no pixels, and the call that takes the inputs needs features: one
- * encoded image serves many prompts. prompt: UTF-8; NULL or "" is HF's empty prompt.
+ * image's features serve many prompts. prompt: UTF-8; NULL or "" is HF's empty prompt.
  * Errors: PG_ERROR_ARGUMENT, _NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _LIMIT, _MEMORY, _CANCELLED. */
 PG_API pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
                                      const pg_encode_options *options, pg_inputs **out);
@@ -390,7 +390,7 @@ PG_API void pg_inputs_close(pg_inputs **inputs); ///< drops the caller's referen
 
 /* ---- Generate ---- */
 
-/** Encoded images, made by pg_features_create(). Read-only. */
+/** What vision encoder and projector make of images (pg_features_create()). Read-only. */
 typedef struct pg_features pg_features;
 /** What pg_generate() made of each row. Read-only. */
 typedef struct pg_result pg_result;
@@ -407,7 +407,7 @@ typedef struct pg_generate_options {
     uint32_t flags;              ///< 0
     int32_t max_new_tokens;      ///< >= 1, of each row; default and 0: 128
     int32_t n_threads;           ///< 1 to 1024; default and 0: the CPUs this process may use
-    const pg_features *features; ///< default NULL: the pixels of the inputs are encoded
+    const pg_features *features; ///< default NULL: computed from the pixels of the inputs
     pg_text_fn on_text;          ///< default NULL; text without special tokens
     void *on_text_user;          ///< passed to on_text
     pg_progress_fn progress;     ///< default NULL; phases VISION, PREFILL, DECODE
@@ -620,7 +620,7 @@ typedef struct pg_forward_options {
     int32_t n_threads;           ///< 1 to 1024; default and 0: the CPUs this process may use
     uint32_t reserved;           ///< 0
     int64_t logits_to_keep;      ///< k >= 1: logits of the last k tokens of each row only; default and 0: of all
-    const pg_features *features; ///< default NULL: the pixels of the inputs are encoded
+    const pg_features *features; ///< default NULL: computed from the pixels of the inputs
     pg_progress_fn progress;     ///< default NULL; phases VISION and PREFILL
     void *progress_user;         ///< passed to progress
     pg_cancel *cancel;           ///< default NULL
@@ -649,7 +649,7 @@ PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's refe
  * Errors: PG_ERROR_NOT_FOUND. */
 PG_API pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_tensor *out);
 
-/* ---- Sessions: encode an image once, generate step by step, detokenize ---- */
+/* ---- Sessions: features of an image, generate step by step, detokenize ---- */
 
 /** Options of pg_features_create(). */
 typedef struct pg_run_options {
@@ -694,7 +694,7 @@ PG_API pg_status pg_session_create(const pg_model *model, const pg_session_optio
 PG_API void pg_session_close(pg_session **session);
 
 /** Feeds a whole prompt of one row as one block, with its suffix if it has one, and computes the logits of the token
- * that follows. Padding is left out. features NULL: the pixels of the inputs are encoded first. A session may be
+ * that follows. Padding is left out. features NULL: computed from the pixels of the inputs. A session may be
  * prefilled again: it starts over. After an error, prefill again. */
 PG_API pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features);
 
@@ -739,7 +739,7 @@ typedef struct pg_memory {
     uint32_t struct_size;    ///< in: sizeof(pg_memory)
     int32_t n_threads;       ///< in: threads of the session; 0: as in pg_session_options
     int64_t n_tokens;        ///< in: max_prompt_tokens + max_new_tokens of the session; 0: one image, 64 + 128
-    int64_t n_images;        ///< in: images encoded in one call, 0 to 4096; 0: one
+    int64_t n_images;        ///< in: images whose features one call computes, 0 to 4096; 0: one
     uint64_t weights;        ///< out: mapped from the files, shared between processes; what was quantized left out
     uint64_t weights_copied; ///< out: small tensors held as f32, and what was quantized on opening; private
     uint64_t activations;    ///< out: working memory at the most

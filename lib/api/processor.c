@@ -197,7 +197,7 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
     pgi_id_list list;
     pgi_id_list_init(&list, &processor->memory);
     pg_status status =
-        pgi_tokenizer_encode(processor->tokenizer, text, strlen(text), (flags & PG_ENCODE_LITERAL) != 0, &list);
+        pgi_tokenizer_tokenize(processor->tokenizer, text, strlen(text), (flags & PG_ENCODE_LITERAL) != 0, &list);
     if (status >= 0) {
         size_t n = list.size < capacity ? list.size : capacity;
         if (n) memcpy(ids, list.data, n * sizeof *ids);
