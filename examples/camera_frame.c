@@ -12,9 +12,10 @@ static uint8_t frame[HEIGHT * STRIDE];
 /* A box is <locNNNN> four times, y0 x0 y1 x1, in units of 1/1023 of the frame, and then a name; " ; " parts two boxes.
  * The model saw the frame squeezed to a square: x counts along the width, y along the height, whatever their ratio. */
 static void print_boxes(const char *text) {
-    int y0, x0, y1, x1, n = 0;
+    int y0, x0, y1, x1;
     for (; (text = strstr(text, "<loc")) != NULL; text++) {
-        if (sscanf(text, "<loc%4d><loc%4d><loc%4d><loc%4d> %n", &y0, &x0, &y1, &x1, &n) < 4) continue;
+        int n = 0; /* stays 0 where the fourth number has no ">" */
+        if (sscanf(text, "<loc%4d><loc%4d><loc%4d><loc%4d> %n", &y0, &x0, &y1, &x1, &n) < 4 || n == 0) continue;
         printf("x %.0f to %.0f, y %.0f to %.0f: %.*s\n", x0 * WIDTH / 1023.0, x1 * WIDTH / 1023.0, y0 * HEIGHT / 1023.0,
                y1 * HEIGHT / 1023.0, (int)strcspn(text + n, ";"), text + n);
     }

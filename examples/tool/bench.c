@@ -291,7 +291,7 @@ static pg_status encode(bench_state *s, double *seconds) {
     return status;
 }
 
-/* Prefill and up to n steps into s->step; the first step after a prefill only picks and is not counted. */
+/* Prefill and up to n steps into s->step; the first step after a prefill only samples and is not counted. */
 static pg_status prefill_and_decode(bench_state *s, int64_t *n, double *seconds) {
     double start = tool_seconds();
     pg_status status = pg_session_prefill(s->session, s->row, s->features);

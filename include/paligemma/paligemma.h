@@ -259,7 +259,7 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
  * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range, or
  * a weight that is to be quantized is not finite. */
 PG_API pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out);
-PG_API void pg_model_close(pg_model **model); ///< drops the caller\'s reference
+PG_API void pg_model_close(pg_model **model); ///< drops the caller's reference
 
 /** What a model is. */
 typedef struct pg_model_info {
@@ -313,7 +313,7 @@ PG_API pg_status pg_processor_options_init(pg_processor_options *options,
  * settings (processor_config.json, else preprocessor_config.json) of a checkpoint folder or model id.
  * Errors: as pg_model_open(). */
 PG_API pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out);
-PG_API void pg_processor_close(pg_processor **processor); ///< drops the caller\'s reference
+PG_API void pg_processor_close(pg_processor **processor); ///< drops the caller's reference
 
 /** Flags of pg_encode_options (LITERAL also of pg_processor_tokenize()). */
 enum {
@@ -382,15 +382,15 @@ typedef struct pg_inputs pg_inputs;
 
 /** Builds the inputs of one image and prompt: `<image>` x N, bos, the prompt, a newline, and the image's pixels.
  * image NULL: the layout has its image tokens but no pixels, and the call that takes the inputs needs features: one
- * encoded image serves many prompts. prompt: UTF-8; NULL or "" is HF's empty prompt.
+ * image's features serve many prompts. prompt: UTF-8; NULL or "" is HF's empty prompt.
  * Errors: PG_ERROR_ARGUMENT, _NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _LIMIT, _MEMORY, _CANCELLED. */
 PG_API pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
                                      const pg_encode_options *options, pg_inputs **out);
-PG_API void pg_inputs_close(pg_inputs **inputs); ///< drops the caller\'s reference
+PG_API void pg_inputs_close(pg_inputs **inputs); ///< drops the caller's reference
 
 /* ---- Generate ---- */
 
-/** Encoded images, made by pg_features_create(). Read-only. */
+/** What vision encoder and projector make of images (pg_features_create()). Read-only. */
 typedef struct pg_features pg_features;
 /** What pg_generate() made of each row. Read-only. */
 typedef struct pg_result pg_result;
@@ -407,7 +407,7 @@ typedef struct pg_generate_options {
     uint32_t flags;              ///< 0
     int32_t max_new_tokens;      ///< >= 1, of each row; default and 0: 128
     int32_t n_threads;           ///< 1 to 1024; default and 0: the CPUs this process may use
-    const pg_features *features; ///< default NULL: the pixels of the inputs are encoded
+    const pg_features *features; ///< default NULL: computed from the pixels of the inputs
     pg_text_fn on_text;          ///< default NULL; text without special tokens
     void *on_text_user;          ///< passed to on_text
     pg_progress_fn progress;     ///< default NULL; phases VISION, PREFILL, DECODE
@@ -423,7 +423,7 @@ PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t s
  * Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a row longer than the context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
-PG_API void pg_result_close(pg_result **result); ///< drops the caller\'s reference
+PG_API void pg_result_close(pg_result **result); ///< drops the caller's reference
 
 /** The rows of the result. NULL: 0. */
 PG_API int64_t pg_result_get_n_rows(const pg_result *result);
@@ -481,9 +481,8 @@ PG_API pg_status pg_batch_init(pg_batch *batch, size_t struct_size);
  * prompt, a newline, and with a suffix the suffix and eos; labels are the ids of the suffix and its eos, -100
  * elsewhere. Where HF's answer harms it is followed and reported by pg_inputs_get_row_info(); docs/PROCESSOR.md lists
  * each case. Errors name the row and the numbers: as pg_processor_encode(); PG_ERROR_ARGUMENT also for counts that do
- * not match,
- * `<image>` in a suffix, a truncation that reaches the images, rows that PG_PADDING_NONE cannot stack; PG_ERROR_LIMIT
- * for more than 16777216 tokens in a row. */
+ * not match, `<image>` in a suffix, a truncation that reaches the images, rows that PG_PADDING_NONE cannot stack;
+ * PG_ERROR_LIMIT for more than 16777216 tokens in a row. */
 PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batch *batch,
                                            const pg_encode_options *options, pg_inputs **out);
 
@@ -621,7 +620,7 @@ typedef struct pg_forward_options {
     int32_t n_threads;           ///< 1 to 1024; default and 0: the CPUs this process may use
     uint32_t reserved;           ///< 0
     int64_t logits_to_keep;      ///< k >= 1: logits of the last k tokens of each row only; default and 0: of all
-    const pg_features *features; ///< default NULL: the pixels of the inputs are encoded
+    const pg_features *features; ///< default NULL: computed from the pixels of the inputs
     pg_progress_fn progress;     ///< default NULL; phases VISION and PREFILL
     void *progress_user;         ///< passed to progress
     pg_cancel *cancel;           ///< default NULL
@@ -636,7 +635,7 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
  * the context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                             pg_outputs **out);
-PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller\'s reference
+PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's reference
 
 /** A tensor of the outputs by its HF name, valid until the outputs are closed. B rows, T tokens, K kept, L layers:
  *  - "logits"               f32 [B, K, vocab_size]  final soft cap applied; K is T unless logits_to_keep is set
@@ -650,7 +649,7 @@ PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller\'s ref
  * Errors: PG_ERROR_NOT_FOUND. */
 PG_API pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_tensor *out);
 
-/* ---- Sessions: encode an image once, generate step by step, detokenize ---- */
+/* ---- Sessions: features of an image, generate step by step, detokenize ---- */
 
 /** Options of pg_features_create(). */
 typedef struct pg_run_options {
@@ -666,7 +665,7 @@ PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size
  * serve any number of prompts (keys and values do not: image tokens attend to the prompt). */
 PG_API pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                                     pg_features **out);
-PG_API void pg_features_close(pg_features **features); ///< drops the caller\'s reference
+PG_API void pg_features_close(pg_features **features); ///< drops the caller's reference
 /** f32 [n_images, n_image_tokens, hidden_size], valid until the features are closed. */
 PG_API pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out);
 
@@ -695,19 +694,19 @@ PG_API pg_status pg_session_create(const pg_model *model, const pg_session_optio
 PG_API void pg_session_close(pg_session **session);
 
 /** Feeds a whole prompt of one row as one block, with its suffix if it has one, and computes the logits of the token
- * that follows. Padding is left out. features NULL: the pixels of the inputs are encoded first. A session may be
+ * that follows. Padding is left out. features NULL: computed from the pixels of the inputs. A session may be
  * prefilled again: it starts over. After an error, prefill again. */
 PG_API pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features);
 
-/** Picks the next token: greedy, the lowest id among the largest logits.
+/** Samples the next token: greedy, the lowest id among the largest logits.
  *  - PG_OK            *token is the next token
  *  - PG_EVENT_EOS     *token ends the text; no further step is possible
  *  - PG_EVENT_LENGTH  max_new_tokens were returned already; *token is untouched
  */
 PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
 
-/** The logits that the token last returned was picked from or, right after a prefill, that the next step will pick
- * from: f32 [vocab_size], final soft cap applied. Valid until the next call on the session. */
+/** The logits that the token last returned was sampled from or, right after a prefill, that the next step will
+ * sample from: f32 [vocab_size], final soft cap applied. Valid until the next call on the session. */
 PG_API pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out);
 
 /** Turns ids into text one by one, holding back bytes of unfinished UTF-8 characters. */
@@ -740,7 +739,7 @@ typedef struct pg_memory {
     uint32_t struct_size;    ///< in: sizeof(pg_memory)
     int32_t n_threads;       ///< in: threads of the session; 0: as in pg_session_options
     int64_t n_tokens;        ///< in: max_prompt_tokens + max_new_tokens of the session; 0: one image, 64 + 128
-    int64_t n_images;        ///< in: images encoded in one call, 0 to 4096; 0: one
+    int64_t n_images;        ///< in: images whose features one call computes, 0 to 4096; 0: one
     uint64_t weights;        ///< out: mapped from the files, shared between processes; what was quantized left out
     uint64_t weights_copied; ///< out: small tensors held as f32, and what was quantized on opening; private
     uint64_t activations;    ///< out: working memory at the most

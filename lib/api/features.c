@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* pg_features: images encoded once for many prompts. */
+/* pg_features: features of images, computed once for many prompts. */
 #include "model/features.h"
 
 #include "api/calls.h"

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "api/structs.h"
-#include "processor/batch.h"
 #include "image/image.h"
+#include "processor/batch.h"
 #include "tokenizer/stream_decoder.h"
 
 enum {
@@ -179,10 +179,11 @@ pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batc
     PGI_TRY(pgi_struct_in(&rows, sizeof rows, batch, "pg_batch"));
     PGI_TRY(pgi_reserved_in(rows.reserved, "pg_batch"));
     PGI_TRY(check_batch(&rows));
-    if (rows.n_images > 0) status = images_in(&processor->memory, rows.images, rows.n_images, &images);
+    const pgi_memory memory = processor->memory; /* the host may close the processor while the call is under way */
+    if (rows.n_images > 0) status = images_in(&memory, rows.images, rows.n_images, &images);
     rows.images = images;
     if (status >= 0) status = encode(processor, &rows, &complete, out);
-    pgi_free(&processor->memory, images);
+    pgi_free(&memory, images);
     return status;
 }
 
@@ -196,7 +197,7 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
     pgi_id_list list;
     pgi_id_list_init(&list, &processor->memory);
     pg_status status =
-        pgi_tokenizer_encode(processor->tokenizer, text, strlen(text), (flags & PG_ENCODE_LITERAL) != 0, &list);
+        pgi_tokenizer_tokenize(processor->tokenizer, text, strlen(text), (flags & PG_ENCODE_LITERAL) != 0, &list);
     if (status >= 0) {
         size_t n = list.size < capacity ? list.size : capacity;
         if (n) memcpy(ids, list.data, n * sizeof *ids);

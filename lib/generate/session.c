@@ -4,12 +4,12 @@
 
 #include "generate/sampler.h"
 
-/* What a session runs at the most, with prompts of n_tokens in which n_images are encoded. */
+/* What a session runs at the most, with prompts of n_tokens and the features of n_images computed. */
 static pgi_limits limits_of(const pg_model *model, int64_t n_tokens, int64_t n_images, int64_t n_keys) {
     return (pgi_limits){
         .n_rows = 1,
         .n_images = n_images,
-        .encodes = n_images > 0,
+        .runs_encoder = n_images > 0,
         .n_tokens = n_tokens,
         .n_step_tokens = 1,
         .n_keys = n_keys,
@@ -22,7 +22,7 @@ size_t pgi_session_workspace(const pgi_run *run, const pg_model *model, int64_t 
     return pgi_workspace_size(run, model, &limits);
 }
 
-/* Memory for a prompt of n_tokens with n_images to encode, and max_new_tokens behind it. */
+/* Memory for a prompt of n_tokens with features of n_images to compute, and max_new_tokens behind it. */
 static pg_status reserve(pg_session *session, int64_t n_tokens, int64_t n_images) {
     const pg_model *model = session->model;
     int64_t capacity = pgi_min64(n_tokens + session->max_new_tokens - 1, pgi_context_limit(&model->config));
@@ -85,7 +85,7 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     int64_t n = inputs->n_rows > 0 ? inputs->rows[0].n_tokens : 0;
     if (n < 1 || n > pgi_context_limit(&model->config)) n = 1;
     int64_t n_images = features || !inputs->pixels ? 0 : inputs->n_images;
-    /* no more images can have their tokens; inputs with more are refused before one is encoded */
+    /* no more images can have their tokens; inputs with more are refused before features are computed */
     n_images = pgi_min64(n_images, inputs->n_tokens / model->config.vision.n_patches);
     PGI_TRY(reserve(session, n, n_images));
     PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, workspace, &merged));

@@ -300,7 +300,7 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
                                                name, job.problem);
     } else if (orientation) {
         read_end_guarded(&job);
-        status = find_orientation(&job);
+        status = job.out_of_memory ? PG_ERROR_MEMORY : find_orientation(&job);
         *orientation = job.orientation;
     }
     if (job.png) png_destroy_read_struct(&job.png, &job.info, NULL);

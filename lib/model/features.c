@@ -56,7 +56,7 @@ pg_status pgi_features_create(const pgi_run *run, pg_model *model, const pg_inpu
     pgi_model_retain(model);
 
     pgi_workspace workspace = {0};
-    pg_status status = pgi_workspace_reserve(&workspace, run, model, &(pgi_limits){.encodes = 1});
+    pg_status status = pgi_workspace_reserve(&workspace, run, model, &(pgi_limits){.runs_encoder = 1});
     if (status >= 0) {
         features->data = pgi_alloc(&model->memory, pgi_features_count(model, inputs->n_images), sizeof(float));
         status =

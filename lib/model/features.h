@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Encoded images: what the projector gives, reusable for any prompt. The public handle is this struct. */
+/* Features of images: what the projector gives, reusable for any prompt. The public handle is this struct. */
 #ifndef PGI_MODEL_FEATURES_H
 #define PGI_MODEL_FEATURES_H
 
@@ -13,14 +13,14 @@ struct pg_features {
     int64_t n_images;
 };
 
-/* Encodes all images of `inputs`, which must have pixels of the model's size. */
+/* Computes the features of all images of `inputs`, which must have pixels of the model's size. */
 pg_status pgi_features_create(const pgi_run *run, pg_model *model, const pg_inputs *inputs, pg_features **out);
 /* The same handle, which now counts one more reference. Handles that never change are const everywhere else: only their
  * count does. */
 pg_features *pgi_features_retain(const pg_features *features);
 void pgi_features_release(pg_features *features); /* NULL is ignored */
 
-/* The same into memory of the caller: out [n_images, n_patches, hidden]. workspace: one that encodes. */
+/* The same into memory of the caller: out [n_images, n_patches, hidden]. workspace: one that runs the encoder. */
 pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *out,
                                const pgi_workspace *workspace);
 

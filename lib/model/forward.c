@@ -164,15 +164,20 @@ static pg_status run_row(forward *f, int64_t row) {
     return keep_outputs(f, row, some, x + pass.first_out * h);
 }
 
-static pg_status check_options(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
-                               int with_loss) {
+/* The labels of the loss that is asked for [B, T], or NULL. */
+static const int64_t *labels_of(const pg_inputs *inputs, const pg_forward_options *options) {
+    return options->flags & PG_FORWARD_NO_LOSS ? NULL : inputs->labels;
+}
+
+static pg_status check_options(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options) {
+    const int64_t *labels = labels_of(inputs, options);
     const int64_t last_id = model->config.text.vocab_size - 1;
     if (options->logits_to_keep < 0 || options->logits_to_keep > inputs->n_tokens)
         return pgi_error(PG_ERROR_ARGUMENT, "logits_to_keep is %lld, expected 0 (all) to %lld, the tokens of a row",
                          (long long)options->logits_to_keep, (long long)inputs->n_tokens);
-    if (!inputs->labels || !with_loss) return PG_OK;
+    if (!labels) return PG_OK;
     for (int64_t i = 0; i < inputs->n_rows * inputs->n_tokens; i++) {
-        int64_t label = inputs->labels[i];
+        int64_t label = labels[i];
         if (label != -100 && (label < 0 || label > last_id))
             return pgi_error(PG_ERROR_ARGUMENT,
                              "row %lld: the label of token %lld is %lld, expected 0 to %lld, or -100",
@@ -197,10 +202,9 @@ static pg_status run_batch(forward *f) {
 
 /* merged: of the inputs. */
 static pg_status run_merged(const pgi_run *run, const pgi_merged_inputs *merged, const pg_forward_options *options,
-                            int with_loss, pg_outputs **result) {
+                            pg_outputs **result) {
     pg_outputs *out = NULL;
-    forward f = {
-        .run = run, .merged = merged, .flags = options->flags, .labels = with_loss ? merged->inputs->labels : NULL};
+    forward f = {.run = run, .merged = merged, .flags = options->flags, .labels = labels_of(merged->inputs, options)};
     pg_status status = new_outputs(merged, options->flags, options->logits_to_keep, &out);
     f.out = out;
     if (status >= 0) status = run_batch(&f);
@@ -213,15 +217,15 @@ static pg_status run_merged(const pgi_run *run, const pgi_merged_inputs *merged,
     return status;
 }
 
-pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, int with_loss,
+pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                       pg_outputs **result) {
-    PGI_TRY(check_options(model, inputs, options, with_loss));
+    PGI_TRY(check_options(model, inputs, options));
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
     pgi_merged_inputs merged;
     pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged);
     if (status >= 0) {
-        status = run_merged(&run, &merged, options, with_loss, result);
+        status = run_merged(&run, &merged, options, result);
         pgi_merged_inputs_free(&merged);
     }
     pgi_run_free(&run);

@@ -18,9 +18,8 @@ struct pg_outputs {
     float loss;
 };
 
-/* options: complete. with_loss 0: labels are not looked at. On error *out needs no release. */
-pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, int with_loss,
-                      pg_outputs **out);
+/* options: complete. PG_FORWARD_NO_LOSS: labels are not looked at. On error *out needs no release. */
+pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options, pg_outputs **out);
 void pgi_outputs_close(pg_outputs *outputs); /* NULL is ignored */
 
 #endif

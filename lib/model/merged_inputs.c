@@ -89,8 +89,8 @@ static pg_status check_features(const pg_model *model, const pg_features *featur
 }
 
 /* The pixels of the inputs to features, into the workspace or a handle of their own. */
-static pg_status encode(const pgi_run *run, pg_model *model, const pgi_workspace *workspace,
-                        pgi_merged_inputs *merged) {
+static pg_status compute_features(const pgi_run *run, pg_model *model, const pgi_workspace *workspace,
+                                  pgi_merged_inputs *merged) {
     double start = pgi_now();
     if (workspace) {
         PGI_TRY(pgi_features_compute(run, model, merged->inputs, workspace->features, workspace));
@@ -130,7 +130,7 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_i
         pgi_features_retain(out->features);
         out->embedded = features->data;
     } else if (n_images > 0) {
-        PGI_GOTO(encode(run, model, workspace, out), fail);
+        PGI_GOTO(compute_features(run, model, workspace, out), fail);
     }
     return PG_OK;
 fail:

@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* The rows of pg_inputs as the decoder takes them: checked, images encoded, embeddings merged. */
+/* The rows of pg_inputs as the decoder takes them: checked, features computed, embeddings merged. */
 #ifndef PGI_MODEL_MERGED_INPUTS_H
 #define PGI_MODEL_MERGED_INPUTS_H
 
@@ -17,9 +17,9 @@ typedef struct pgi_merged_inputs {
     int in_workspace;        /* the arrays lie in a workspace, which must live as long as this does */
 } pgi_merged_inputs;
 
-/* Checks every row against the model, and encodes the pixels when there are image tokens and no `features`
- * (borrowed, NULL: none). workspace: for the rows and, where they are encoded, the images of the inputs; NULL: memory
- * is allocated. On error *out needs no free. */
+/* Checks every row against the model. features (borrowed): of the inputs' images; NULL: computed from their pixels,
+ * where there are any. workspace: for the rows and for features that are computed; NULL: memory is allocated. On error
+ * *out needs no free. */
 pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs,
                                  const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out);
 void pgi_merged_inputs_free(pgi_merged_inputs *merged);

@@ -39,7 +39,7 @@ static void lay_out(pgi_arena *arena, const pgi_run *run, const pg_model *model,
     if (limits->n_images > 0)
         w->features = pgi_arena_take(arena, pgi_features_count(model, limits->n_images), sizeof(float));
     pgi_overlay overlay = pgi_overlay_begin(arena);
-    if (limits->encodes) lay_out_encoder(arena, run, model, w);
+    if (limits->runs_encoder) lay_out_encoder(arena, run, model, w);
     pgi_overlay_next(arena, &overlay);
     if (limits->n_tokens > 0) lay_out_pass(arena, run, model, limits->n_tokens, limits->n_keys, &w->pass);
     pgi_overlay_next(arena, &overlay);

@@ -16,7 +16,7 @@
 typedef struct pgi_limits {
     int64_t n_rows;        /* batch rows of merged inputs that lie in the workspace */
     int64_t n_images;      /* images whose features lie in the workspace */
-    int encodes;           /* whether images are encoded */
+    int runs_encoder;      /* whether features are computed */
     int64_t n_tokens;      /* tokens of a prefill or a forward pass, padding included */
     int64_t n_step_tokens; /* tokens of a decoding step: one of each sequence that takes it */
     int64_t n_keys;        /* tokens that a sequence comes to */

@@ -67,8 +67,8 @@ static pg_status prefix_by_ids(const pgi_layout *layout, pgi_text prompt, int64_
     PGI_TRY(pgi_id_list_push(out, pgi_tokenizer_special(layout->tokenizer, PGI_TOKEN_BOS)));
     PGI_TRY(pgi_buffer_append(text, prompt.data, prompt.size));
     PGI_TRY(pgi_buffer_append(text, "\n", 1));
-    return pgi_tokenizer_encode(layout->tokenizer, (const char *)text->data, text->size,
-                                layout->literal ? PGI_LITERAL : PGI_PARSED, out);
+    return pgi_tokenizer_tokenize(layout->tokenizer, (const char *)text->data, text->size,
+                                  layout->literal ? PGI_LITERAL : PGI_PARSED, out);
 }
 
 /* HF tokenizes the whole as one string: a newline that ends the prompt and the layout's own can become one piece. */
@@ -85,7 +85,7 @@ static pg_status prefix_as_text(const pgi_layout *layout, const char *bos, pgi_t
     PGI_TRY(pgi_buffer_append(text, bos, strlen(bos)));
     PGI_TRY(pgi_buffer_append(text, prompt.data + cut, prompt.size - cut));
     PGI_TRY(pgi_buffer_append(text, "\n", 1));
-    return pgi_tokenizer_encode(layout->tokenizer, (const char *)text->data, text->size, PGI_PARSED, out);
+    return pgi_tokenizer_tokenize(layout->tokenizer, (const char *)text->data, text->size, PGI_PARSED, out);
 }
 
 /* Whether images and bos have the same ids whatever the prompt is. A literal prompt never touches them. A parsed one
@@ -127,13 +127,13 @@ pg_status pgi_layout_suffix(const pgi_layout *layout, pgi_text suffix, int open,
     if (!eos && !open) return pgi_error(PG_ERROR_UNSUPPORTED, "the tokenizer has no eos token");
     PGI_TRY(check_utf8(suffix, "suffix"));
     if (layout->literal) {
-        PGI_TRY(pgi_tokenizer_encode(tokenizer, suffix.data, suffix.size, PGI_LITERAL, out));
+        PGI_TRY(pgi_tokenizer_tokenize(tokenizer, suffix.data, suffix.size, PGI_LITERAL, out));
         return open ? PG_OK : pgi_id_list_push(out, eos_id);
     }
     pgi_buffer_init(&text, out->memory);
     pg_status status = pgi_buffer_append(&text, suffix.data, suffix.size);
     if (status >= 0 && !open) status = pgi_buffer_append(&text, eos, strlen(eos));
-    if (status >= 0) status = pgi_tokenizer_encode(tokenizer, (const char *)text.data, text.size, PGI_PARSED, out);
+    if (status >= 0) status = pgi_tokenizer_tokenize(tokenizer, (const char *)text.data, text.size, PGI_PARSED, out);
     pgi_buffer_free(&text);
     return status;
 }

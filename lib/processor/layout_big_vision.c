@@ -10,7 +10,7 @@ static pg_status special(const pgi_tokenizer *tokenizer, int which, const char *
 }
 
 static pg_status append_text(const pgi_tokenizer *tokenizer, const char *name, pgi_text text, pgi_id_list *out) {
-    pg_status status = pgi_tokenizer_encode(tokenizer, text.data, text.size, PGI_LITERAL_CONTROL, out);
+    pg_status status = pgi_tokenizer_tokenize(tokenizer, text.data, text.size, PGI_LITERAL_CONTROL, out);
     return status < 0 ? pgi_error_context(status, "%s", name) : PG_OK;
 }
 

@@ -47,8 +47,8 @@ static pg_status encode_raw(void *user, const pgi_added_token *token, const char
     return status;
 }
 
-pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
-                               pgi_id_list *out) {
+pg_status pgi_tokenizer_tokenize(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
+                                 pgi_id_list *out) {
     size_t valid = pgi_utf8_valid_prefix((const uint8_t *)text, size);
     if (valid < size)
         return pgi_error(PG_ERROR_ARGUMENT, "the text is not valid UTF-8: byte %zu is 0x%02X", valid,

@@ -41,8 +41,8 @@ void pgi_tokenizer_close(pgi_tokenizer **tokenizer);
 /* Appends the ids of `text` (UTF-8, `size` bytes); nothing is added around them.
  * literal: PGI_PARSED, PGI_LITERAL (PG_ENCODE_LITERAL) or PGI_LITERAL_CONTROL (as sentencepiece alone), see
  * added_tokens.h. PG_ERROR_ARGUMENT: invalid UTF-8, with its offset. */
-pg_status pgi_tokenizer_encode(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
-                               pgi_id_list *out);
+pg_status pgi_tokenizer_tokenize(const pgi_tokenizer *tokenizer, const char *text, size_t size, int literal,
+                                 pgi_id_list *out);
 
 /* Bytes that one id can add to a text at the most: the longest piece, or U+FFFD for a byte. */
 size_t pgi_tokenizer_longest_text(const pgi_tokenizer *tokenizer);

@@ -300,7 +300,7 @@ class Session(_Handle):
         return event, token.value if event != binding().EVENT_LENGTH else None
 
     def generate(self, inputs, with_logits=False):
-        """-> ids, and the logits that each was picked from"""
+        """-> ids, and the logits that each was sampled from"""
         self.prefill(inputs)
         return self.steps(with_logits)
 

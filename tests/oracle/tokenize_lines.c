@@ -59,7 +59,7 @@ static void answer(const pgi_tokenizer *tokenizer, char *line) {
     pgi_buffer_init(&text, &pgi_memory_default);
     if (op == 'e' || op == 'l') {
         size_t size = from_hex(rest);
-        status = pgi_tokenizer_encode(tokenizer, rest, size, op == 'l', &ids);
+        status = pgi_tokenizer_tokenize(tokenizer, rest, size, op == 'l', &ids);
     } else if (op == 'p' || op == 'q') {
         long n = strtol(rest, &rest, 10);
         size_t size = from_hex(rest += *rest == ' ');

@@ -9,7 +9,7 @@
 
 #include "base/parallel.h"
 
-/* Teams are static, so that the threads of a test that failed stay where they are. */
+/* Thread pools are static, so that the threads of a test that failed stay where they are. */
 
 static pgi_run run_on(pgi_thread_pool *pool, int n_threads) {
     return pgi_run_init(pool, NULL, &(pg_run_options){.n_threads = n_threads});

@@ -445,10 +445,10 @@ static void session_states_and_generate_agree(void **state) {
             last = pg_session_step(session, &token);
             if (last == PG_EVENT_LENGTH) break;
             assert_true(last >= 0);
-            /* right after the prefill: what the step picks from */
+            /* right after the prefill: what the step samples from */
             if (n[round] == 0) assert_int_equal(token, expected);
             OK(pg_session_get_logits(session, &logits));
-            assert_int_equal(token, arg_max(&logits)); /* after a step: what it picked from */
+            assert_int_equal(token, arg_max(&logits)); /* after a step: what it sampled from */
             tokens[round][n[round]++] = token;
             if (last == PG_EVENT_EOS) break;
         }

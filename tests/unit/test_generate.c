@@ -186,8 +186,8 @@ static void a_callback_ends_its_row_alone(void **state) {
     free(b.pixels);
 }
 
-/* The prefix alone generates some tokens; forward on these as a suffix gives the logits that they were picked from, and
- * a session that is given a part of them goes on with the rest. */
+/* The prefix alone generates some tokens; forward on these as a suffix gives the logits that they were sampled from,
+ * and a session that is given a part of them goes on with the rest. */
 static void a_suffix_is_what_was_generated(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++) {

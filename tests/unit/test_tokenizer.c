@@ -78,8 +78,8 @@ static void check_texts(const char *kind, const pgi_tokenizer *tokenizer, const 
         pgi_id_list_init(&ids, MEMORY);
         pg_status status = strcmp(what, "layout") == 0
                                ? layout(tokenizer, json_string_value(text), json_string_length(text), &ids)
-                               : pgi_tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text),
-                                                      strcmp(what, "literal") == 0, &ids);
+                               : pgi_tokenizer_tokenize(tokenizer, json_string_value(text), json_string_length(text),
+                                                        strcmp(what, "literal") == 0, &ids);
         if (status != PG_OK) fail_msg("%s, %s %zu: %s", kind, what, i, pgi_error_text());
         assert_ids(kind, what, i, &ids, json_array_get(entry, 1));
         pgi_id_list_free(&ids);
@@ -234,7 +234,7 @@ static void literal_text_stays_text(void **state) {
             const char *piece = pgi_tokenizer_piece(tokenizer, id);
             pgi_id_list ids;
             pgi_id_list_init(&ids, MEMORY);
-            assert_int_equal(pgi_tokenizer_encode(tokenizer, piece, strlen(piece), 1, &ids), PG_OK);
+            assert_int_equal(pgi_tokenizer_tokenize(tokenizer, piece, strlen(piece), 1, &ids), PG_OK);
             for (size_t i = 0; i < ids.size; i++)
                 assert_true(ids.data[i] == unk || !pgi_added_tokens_is_special(&tokenizer->added, ids.data[i]));
             if (strncmp(piece, "<loc0", 5) == 0) assert_true(ids.size == 1 && ids.data[0] == id);
@@ -249,8 +249,8 @@ static void invalid_text_is_refused(void **state) {
     pgi_tokenizer *tokenizer = open_kind("spm", 0);
     pgi_id_list ids;
     pgi_id_list_init(&ids, MEMORY);
-    assert_error(pgi_tokenizer_encode(tokenizer, "ab\xFFz", 4, 0, &ids), PG_ERROR_ARGUMENT, "byte 2", "0xFF");
-    assert_error(pgi_tokenizer_encode(tokenizer, "\xED\xA0\x80", 3, 1, &ids), PG_ERROR_ARGUMENT, "byte 0", NULL);
+    assert_error(pgi_tokenizer_tokenize(tokenizer, "ab\xFFz", 4, 0, &ids), PG_ERROR_ARGUMENT, "byte 2", "0xFF");
+    assert_error(pgi_tokenizer_tokenize(tokenizer, "\xED\xA0\x80", 3, 1, &ids), PG_ERROR_ARGUMENT, "byte 0", NULL);
     assert_int_equal(ids.size, 0);
     assert_null(pgi_tokenizer_piece(tokenizer, -1));
     assert_null(pgi_tokenizer_piece(tokenizer, pgi_tokenizer_n_ids(tokenizer)));
@@ -269,7 +269,7 @@ static void a_long_text_is_fine(void **state) {
         memset(text, ' ', N);
         pgi_id_list ids;
         pgi_id_list_init(&ids, MEMORY);
-        assert_int_equal(pgi_tokenizer_encode(tokenizer, text, N, 0, &ids), PG_OK);
+        assert_int_equal(pgi_tokenizer_tokenize(tokenizer, text, N, 0, &ids), PG_OK);
         assert_true(ids.size >= N / 4 && ids.size < N);
         pgi_id_list_free(&ids);
         free(text);
@@ -487,7 +487,7 @@ static void damage(const char *kind, const char *name, int seeds) {
         pgi_id_list_init(&ids, MEMORY);
         pgi_buffer_init(&text, MEMORY);
         static const char prompt[] = "detect  cat\n\n<loc0001>\xF0\x9F\x98\x80 \xC3\xA9<eos>";
-        if (pgi_tokenizer_encode(tokenizer, prompt, sizeof prompt - 1, s % 2, &ids) >= 0)
+        if (pgi_tokenizer_tokenize(tokenizer, prompt, sizeof prompt - 1, s % 2, &ids) >= 0)
             assert_int_equal(pgi_tokenizer_decode(tokenizer, ids.data, ids.size, s % 2, &text), PG_OK);
         pgi_id_list_free(&ids);
         pgi_buffer_free(&text);
