@@ -490,7 +490,7 @@ PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const 
 /** A tensor of the inputs by its HF name, valid until the inputs are closed. B rows of T tokens:
  *  - "input_ids"       i64 [B, T]
  *  - "attention_mask"  i64 [B, T]  1, and 0 on padding
- *  - "token_type_ids"  i64 [B, T]  0 on images, prompt and padding, 1 on the suffix
+ *  - "token_type_ids"  i64 [B, T]  0 on images, prompt and padding, 1 on the suffix; all 1 if none were given
  *  - "labels"          i64 [B, T]  ids of the suffix, -100 elsewhere
  *  - "position_ids"    i64 [B, T]  from 1, padding skipped (1 on the padding itself)
  *  - "pixel_values"    f32 [n_images, 3, S, S]  the first row's images first
@@ -534,8 +534,9 @@ typedef struct pg_input_arrays {
     const pg_tensor *inputs_embeds;  ///< f32 [B, T, hidden]: text rows already multiplied by sqrt(hidden), as HF 5.23's
                                      ///< get_input_embeddings() gives them
     const pg_tensor *attention_mask; ///< i64 [B, T], 0 or 1, the ones of a row without a gap; default NULL: all 1
-    const pg_tensor *token_type_ids; ///< i64 [B, T], 0 or 1, 0s before 1s; default NULL: all 1, each token sees only
-                                     ///< what is before it (docs/PROCESSOR.md)
+    const pg_tensor *token_type_ids; ///< i64 [B, T], 0 or 1, 0s before 1s; default NULL: as HF does without them, by the
+                                     ///< model. PaliGemma 1: each token sees its whole row if no row of the batch has
+                                     ///< padding. Else, and PaliGemma 2: what is before it (docs/PROCESSOR.md)
     const pg_tensor *labels;         ///< i64 [B, T], ids or -100; default NULL: no loss
     const pg_tensor *position_ids;   ///< i64 [B, T]; default NULL: counted, padding skipped
     const pg_tensor *pixel_values;   ///< f32 [n_images, 3, S, S], finite; default NULL: none

@@ -145,6 +145,7 @@ static pg_status read_text(const pgi_json_section *from, const pgi_memory *memor
     PGI_TRY(pgi_json_field_positive(from, "rms_norm_eps", &value));
     out->rms_norm_eps = (float)value;
     PGI_TRY(pgi_json_field_bool(from, "attention_bias", &out->attention_bias));
+    PGI_TRY(pgi_json_field_bool(from, "use_bidirectional_attention", &out->bidirectional));
 
     pgi_json_section rope = {from->path, "text_config.rope_parameters.", pgi_json_field(from, "rope_parameters")};
     PGI_TRY(pgi_json_field_positive(&rope, "rope_theta", &value));

@@ -88,6 +88,17 @@ static pg_status check_features(const pg_model *model, const pg_features *featur
                      ours->text.hidden_size);
 }
 
+/* Whether each token of a row sees all of it, types or not. HF's masks when no token_type_ids are given: Gemma 2 runs
+ * eager attention, which is causal. Gemma 1 runs sdpa, which is given no mask when no row of the batch has padding
+ * (masking_utils.py: _ignore_causal_mask_sdpa), and which then follows use_bidirectional_attention, true for PaliGemma
+ * (GemmaAttention.is_causal). One row with padding brings a causal mask for all. */
+static int sees_all(const pg_model *model, const pg_inputs *inputs) {
+    if (!inputs->without_types || model->config.text.gemma_version != 1 || !model->config.text.bidirectional) return 0;
+    for (int64_t r = 0; r < inputs->n_rows; r++)
+        if (inputs->rows[r].n_tokens < inputs->n_tokens) return 0;
+    return 1;
+}
+
 /* The pixels of the inputs to features, into the workspace or a handle of their own. */
 static pg_status encode(const pgi_run *run, pg_model *model, const pgi_workspace *workspace,
                         pgi_merged_inputs *merged) {
@@ -110,6 +121,7 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_i
     pg_status status;
     *out = (pgi_merged_inputs){.model = model, .inputs = inputs, .in_workspace = workspace != NULL};
     PGI_TRY(check_rows(model, inputs));
+    out->sees_all = sees_all(model, inputs);
     if (features) PGI_TRY(check_features(model, features));
     out->first_feature =
         workspace ? workspace->first_feature : pgi_alloc(&model->memory, (size_t)inputs->n_rows, sizeof(int64_t));
@@ -175,7 +187,7 @@ pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *merged, int64_t
         .n_tokens = n,
         .n_left = of->first_token - first,
         .n_right = first + n - of->first_token - of->n_tokens,
-        .n_prefix = of->n_tokens - of->n_suffix,
+        .n_prefix = merged->sees_all ? of->n_tokens : of->n_tokens - of->n_suffix,
         .types = inputs->token_type_ids + at,
         .positions = inputs->own_positions ? inputs->position_ids + at : NULL,
     };

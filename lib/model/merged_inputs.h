@@ -14,6 +14,7 @@ typedef struct pgi_merged_inputs {
     int64_t *first_feature;  /* [B]: which of them the row's first image token gets */
     float *image_row;        /* [hidden]: given embeddings that equal it are image tokens; NULL: ids say which are */
     double vision_seconds;   /* 0 with given features */
+    int sees_all;            /* no types were given, and each token sees its whole row */
     int in_workspace;        /* the arrays lie in a workspace, which must live as long as this does */
 } pgi_merged_inputs;
 

@@ -32,6 +32,7 @@ struct pg_inputs {
     int64_t embed_width;
     int64_t *attention_mask; /* [B, T] 1, 0 on padding */
     int64_t *token_type_ids; /* [B, T] 0 prefix and padding, 1 suffix */
+    int without_types;       /* the caller gave no types: all are 1 above, and the model chooses */
     int64_t *labels;         /* [B, T] ids, -100 where there is none; or NULL: no loss is asked for */
     int64_t *position_ids;   /* [B, T] from 1, padding skipped; the caller's own when own_positions */
     int own_positions;

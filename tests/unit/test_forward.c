@@ -25,11 +25,13 @@ static void padded_rows_are_the_single_rows(void **state) {
                     const float *all = logits_of(out, &b, m);
                     const float *hidden = get(out, "hidden_states", 4, m->n_layers + 1, N, b.n_tokens, m->hidden);
                     for (int r = 0; r < N; r++) {
-                        make_batch(&alone, m, &specs[r], 1, LEFT, 0);
+                        /* without types a row of Gemma 1 is causal only beside padding, here its own */
+                        make_batch(&alone, m, &specs[r], 1, LEFT, without);
                         pg_outputs *single = forward(m, &alone, without, PG_FORWARD_HIDDEN_STATES);
-                        const float *one = logits_of(single, &alone, m);
+                        const float *one = logits_of(single, &alone, m) + alone.first[0] * m->info.vocab_size;
                         const float *states =
-                            get(single, "hidden_states", 4, m->n_layers + 1, 1, alone.n_tokens, m->hidden);
+                            get(single, "hidden_states", 4, m->n_layers + 1, 1, alone.n_tokens, m->hidden) +
+                            alone.first[0] * m->hidden;
                         int64_t at = r * b.n_tokens + b.first[r];
                         assert_memory_equal(all + at * m->info.vocab_size, one,
                                             (size_t)(b.length[r] * m->info.vocab_size) * sizeof(float));
@@ -91,6 +93,39 @@ static void who_sees_whom(void **state) {
         change_reaches(m, &b, 0, 4, 0, 12);
         change_reaches(m, &b, 0, 6, 6, 12);
         change_reaches(m, &b, 0, 10, 10, 10);
+        free(b.pixels);
+    }
+}
+
+static void same_logits(const tiny *m, const batch *a, int without_a, const batch *b, int without_b) {
+    pg_outputs *x = forward(m, a, without_a, 0), *y = forward(m, b, without_b, 0);
+    assert_memory_equal(logits_of(x, a, m), logits_of(y, b, m),
+                        (size_t)(a->n_rows * a->n_tokens * m->info.vocab_size) * sizeof(float));
+    pg_outputs_close(&x);
+    pg_outputs_close(&y);
+}
+
+/* Gemma 1 sees the whole row if no row has padding; Gemma 2 sees what is before. */
+static void without_types_the_model_chooses(void **state) {
+    const row_spec alike[2] = {{1, 4, 5, 1}, {1, 6, 3, 2}}, uneven[2] = {{0, 9, 0, 3}, {0, 6, 0, 4}};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        batch b, typed;
+        make_batch(&b, m, alike, 2, LEFT, 0);
+        typed = b;
+        for (int64_t t = 0; t < b.n_rows * b.n_tokens; t++) typed.types[t] = i; /* 0: all see all */
+        same_logits(m, &b, WITHOUT_TYPES, &typed, 0);
+        pg_result *chosen = generate(m, &b, WITHOUT_TYPES, 1, NULL), *told = generate(m, &typed, 0, 1, NULL);
+        for (int r = 0; r < 2; r++) same_row(chosen, r, told, r);
+        pg_result_close(&chosen);
+        pg_result_close(&told);
+        free(b.pixels);
+        make_batch(&b, m, uneven, 2, RIGHT, 0); /* padding in one row: both are causal */
+        change_reaches(m, &b, WITHOUT_TYPES, 4, 4, 8);
+        typed = b;
+        for (int64_t t = 0; t < b.n_rows * b.n_tokens; t++) typed.types[t] = 1;
+        same_logits(m, &b, WITHOUT_TYPES, &typed, 0);
         free(b.pixels);
     }
 }
@@ -380,6 +415,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(padded_rows_are_the_single_rows),
         cmocka_unit_test(who_sees_whom),
+        cmocka_unit_test(without_types_the_model_chooses),
         cmocka_unit_test(a_window_holds_suffixes_alone),
         cmocka_unit_test(the_loss_by_hand),
         cmocka_unit_test(the_last_logits),

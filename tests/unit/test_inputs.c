@@ -116,7 +116,7 @@ static void what_is_left_out_is_filled_in(void **state) {
     a.arrays.token_type_ids = a.arrays.position_ids = a.arrays.labels = a.arrays.pixel_values = NULL;
     OK(pg_inputs_create(&a.arrays, &made));
     assert_memory_equal(numbers(made, "position_ids"), counted, sizeof counted);
-    for (int i = 0; i < B * T; i++) assert_int_equal(numbers(made, "token_type_ids")[i], 1); /* causal */
+    for (int i = 0; i < B * T; i++) assert_int_equal(numbers(made, "token_type_ids")[i], 1);
     ERROR(pg_inputs_get_tensor(made, "labels", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
     ERROR(pg_inputs_get_tensor(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}),
           PG_ERROR_NOT_FOUND);

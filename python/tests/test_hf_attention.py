@@ -1,0 +1,131 @@
+# Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
+"""Which tokens see which, where the caller leaves that open: no token_type_ids. Both generations beside transformers,
+whose answer depends on its attention kernel and on the whole batch."""
+import pytest
+
+from conftest import ROOT
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+MODELS = ROOT / "tests" / "golden" / "models"
+KINDS = [("gemma1", None), ("gemma1", "sdpa"), ("gemma1", "eager"), ("gemma2", None), ("gemma2", "eager")]
+NEW = 6
+
+
+class Pair:
+    """One checkpoint with one kind of attention, opened by both."""
+
+    def __init__(self, hf, name, attention):
+        import paligemma
+
+        settings = {"attn_implementation": attention} if attention else {}
+        self.ours = paligemma.PaliGemmaForConditionalGeneration.from_pretrained(str(MODELS / name), **settings)
+        self.processor = paligemma.AutoProcessor.from_pretrained(str(MODELS / name))
+        self.theirs = hf.PaliGemmaForConditionalGeneration.from_pretrained(
+            str(MODELS / name), dtype=torch.float32, **settings).eval()
+
+    def close(self, what, **inputs):
+        """Logits of forward() on the tokens that the mask shows."""
+        mask = inputs.get("attention_mask")
+        with torch.no_grad():
+            theirs = self.theirs(**inputs).logits
+        ours = self.ours(**inputs).logits
+        seen = torch.ones(ours.shape[:2], dtype=torch.bool) if mask is None else mask == 1
+        distance = ((ours[seen] - theirs[seen]).norm() / theirs[seen].norm()).item()
+        assert distance < 1e-4, f"{what}: {distance:.1e}"
+
+    def same_ids(self, what, **inputs):
+        """generate(), and for one row the streamed ids and the streamed text."""
+        theirs = self.theirs.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+        assert torch.equal(self.ours.generate(**inputs, max_new_tokens=NEW), theirs), what
+        if len(theirs) > 1:
+            return
+        heard = Heard()
+        self.ours.generate(**inputs, max_new_tokens=NEW, streamer=heard)
+        assert heard.ids == theirs[0].tolist(), what
+        new = theirs[0, inputs["input_ids"].shape[1]:]
+        text = self.processor.decode(new, skip_special_tokens=True)
+        assert "".join(self.ours.stream(inputs, self.processor, max_new_tokens=NEW)) == text, what
+
+
+class Heard:
+    def __init__(self):
+        self.ids = []
+
+    def put(self, ids):
+        self.ids += ids.reshape(-1).tolist()
+
+    def end(self):
+        pass
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1]}", scope="module")
+def pair(request, hf):
+    return Pair(hf, *request.param)
+
+
+def rows(n, length, seed=1):
+    return torch.randint(5, 100, (n, length), generator=torch.Generator().manual_seed(seed))
+
+
+def masks(ids):
+    """Not given; all ones; and where there are rows enough, one row padded on the left."""
+    ones = torch.ones_like(ids)
+    padded = ones.clone()
+    padded[0, :3] = 0
+    return {"no mask": {}, "ones": {"attention_mask": ones}, "padded": {"attention_mask": padded}}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("n", [1, 3])
+def test_no_token_types(pair, n):
+    ids = rows(n, 9, seed=n)
+    for what, mask in masks(ids).items():
+        pair.close(what, input_ids=ids, **mask)
+        pair.same_ids(what, input_ids=ids, **mask)
+        for value in (0, 1):
+            types = {"token_type_ids": torch.full_like(ids, value)}
+            pair.close(f"{what}, types {value}", input_ids=ids, **mask, **types)
+            pair.same_ids(f"{what}, types {value}", input_ids=ids, **mask, **types)
+
+
+def test_the_combinations_differ(pair):
+    """Else the tests above could not fail: types of 0 and of 1 are another computation, and so is a padded row."""
+    ids = rows(2, 9)
+    by_type = [pair.ours(input_ids=ids, token_type_ids=torch.full_like(ids, value)).logits for value in (0, 1)]
+    assert (by_type[0] - by_type[1]).norm() > 0.1 * by_type[0].norm()
+    sees_all = pair.theirs.config.text_config._attn_implementation == "sdpa"
+    assert torch.equal(pair.ours(input_ids=ids).logits, by_type[0 if sees_all else 1])
+    padded = masks(ids)["padded"]
+    assert torch.equal(pair.ours(input_ids=ids, **padded).logits[1], by_type[1][1])
+
+
+def test_images_and_embeddings_without_types(pair):
+    import numpy as np
+
+    image = np.random.default_rng(3).integers(0, 256, (20, 30, 3), np.uint8)
+    inputs = dict(pair.processor(image, "caption en", return_tensors="pt"))
+    arrays = {name: inputs[name] for name in ("input_ids", "attention_mask", "pixel_values")}
+    pair.close("with an image", **arrays)
+    pair.same_ids("with an image", **arrays)
+    with torch.no_grad():
+        theirs = pair.theirs(**arrays, output_hidden_states=True).hidden_states[-1]
+    ours = pair.ours.embed(**arrays).last_hidden_state
+    assert (ours - theirs).norm() < 1e-4 * theirs.norm()
+    with pair.ours.encode_image(arrays["pixel_values"]) as features:
+        again = pair.ours.embed(input_ids=inputs["input_ids"], features=features).last_hidden_state
+    assert (again - theirs).norm() < 1e-4 * theirs.norm()
+    if pair.theirs.config.image_token_id >= pair.theirs.config.text_config.vocab_size:
+        return  # no embedding says where an image is
+    del arrays["input_ids"]
+    with torch.no_grad():
+        embeds = pair.theirs.get_input_embeddings()(inputs["input_ids"])
+    pair.close("from embeddings", inputs_embeds=embeds, **arrays)
+
+
+def test_a_copy_keeps_the_kind_of_attention(pair):
+    import copy
+
+    ids = rows(1, 9)
+    twin = copy.copy(pair.ours)
+    assert torch.equal(twin(input_ids=ids).logits, pair.ours(input_ids=ids).logits)
