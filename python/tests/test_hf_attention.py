@@ -129,3 +129,24 @@ def test_a_copy_keeps_the_kind_of_attention(pair):
     ids = rows(1, 9)
     twin = copy.copy(pair.ours)
     assert torch.equal(twin(input_ids=ids).logits, pair.ours(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("cap", [2.0, 0.02])
+def test_gemma_1_with_a_cap_on_its_logits(hf, tmp_path, cap):
+    import json
+    import shutil
+
+    shutil.copytree(MODELS / "gemma1", tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["final_logit_softcapping"] = cap
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    capped, ids = Pair(hf, tmp_path, None), rows(2, 9)
+    labels = {"labels": ids, "token_type_ids": torch.ones_like(ids)}
+    with torch.no_grad():
+        theirs = capped.theirs(input_ids=ids, **labels)
+    ours = capped.ours(input_ids=ids, **labels)
+    assert ours.logits.abs().max() <= cap and theirs.logits.abs().max() <= cap
+    assert abs(ours.loss - theirs.loss) < 1e-5 * theirs.loss
+    capped.close("capped", input_ids=ids)
+    if cap > 1:  # the other makes ties of the best logits
+        capped.same_ids("capped", input_ids=ids)
