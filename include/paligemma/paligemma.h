@@ -538,7 +538,9 @@ typedef struct pg_input_arrays {
                                      ///< model. PaliGemma 1: each token sees its whole row if no row of the batch has
                                      ///< padding. Else, and PaliGemma 2: what is before it (docs/PROCESSOR.md)
     const pg_tensor *labels;         ///< i64 [B, T], ids or -100; default NULL: no loss
-    const pg_tensor *position_ids;   ///< i64 [B, T]; default NULL: counted, padding skipped
+    const pg_tensor *position_ids;   ///< i64 [B, T]; default NULL: counted, padding skipped. As in HF, pg_forward()
+                                     ///< without attention_mask takes a step other than 1 for the begin of another text:
+                                     ///< tokens of type 1 see none of the texts before (docs/PROCESSOR.md)
     const pg_tensor *pixel_values;   ///< f32 [n_images, 3, S, S], finite; default NULL: none
     const pg_allocator *allocator;   ///< default NULL: the C library's
 } pg_input_arrays;

@@ -60,6 +60,7 @@ pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, 
     w.intermediate = pgi_arena_take(arena, pgi_mlp_intermediate(n_tokens, config->intermediate_size, 1), 1);
     w.cos = pgi_arena_take(arena, t * half, sizeof(float));
     w.sin = pgi_arena_take(arena, t * half, sizeof(float));
+    w.key_begin = pgi_arena_take(arena, t, sizeof(int64_t));
     w.key_end = pgi_arena_take(arena, t, sizeof(int64_t));
     w.window_prefix = pgi_arena_take(arena, t, sizeof(int64_t));
     w.window_begin = pgi_arena_take(arena, t, sizeof(int64_t));
@@ -113,15 +114,19 @@ static void rotation_angles(const pgi_text_config *config, const pgi_sequence *s
 /* Which of its sequence's keys each token sees (masking_utils.py: create_causal_mask and
  * create_sliding_window_causal_mask with block_sequence_ids), to the ranges of w from `first` on. */
 static void key_ranges(const pgi_text_config *config, const pgi_sequence *sequence, int64_t first, const workspace *w) {
-    int64_t n_keys = n_past(sequence) + n_new_tokens(sequence);
+    int64_t n_keys = n_past(sequence) + n_new_tokens(sequence), text_begin = 0;
     for (int64_t t = 0; t < sequence->n_tokens; t++) {
+        /* find_packed_sequence_indices() */
+        if (sequence->packed && t > 0 && sequence->positions[t] - sequence->positions[t - 1] != 1) text_begin = t;
         int64_t key = n_past(sequence) + t - sequence->n_left; /* its own; below 0, or n_keys and above: padding */
         int padding = t < sequence->n_left || t >= sequence->n_tokens - sequence->n_right;
         int in_prefix = padding ? !sequence->types || sequence->types[t] == 0 : key < sequence->n_prefix;
         int64_t prefix = in_prefix ? sequence->n_prefix : 0;
         int64_t end = key < 0 ? 0 : pgi_min64(key + 1, n_keys);
         int64_t begin = config->sliding_window > 0 ? pgi_min64(key - config->sliding_window + 1, end) : 0;
+        if (begin < text_begin) begin = text_begin;
         int one_range = prefix >= begin; /* prefix and window touch */
+        w->key_begin[first + t] = in_prefix ? 0 : text_begin;
         w->key_end[first + t] = end > prefix ? end : prefix;
         w->window_prefix[first + t] = one_range ? 0 : prefix;
         w->window_begin[first + t] = one_range ? 0 : begin;
@@ -158,6 +163,7 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
         int64_t end = pgi_min64(first_token + sequence->n_tokens, first_out + n_out);
         if (begin >= end) continue;
         pgi_attention shape = attention_shape(config, end - begin, n_past(sequence) + n_new_tokens(sequence));
+        if (sequence->packed) shape.key_begin = w->key_begin + begin;
         shape.key_end = w->key_end + begin;
         if (config->layer_slides[index]) {
             shape.prefix_end = w->window_prefix + begin;

@@ -36,6 +36,8 @@ typedef struct pgi_sequence {
     const int64_t *types;     /* [n_tokens] token types, read for padding alone; NULL: all 0 */
     const int64_t *positions; /* [n_tokens] positions for RoPE; NULL: they count on over the tokens, padding goes on the
                                  line in both directions */
+    int packed; /* several texts one after the other: where a position is not the one before and 1 more, another begins;
+                   no token after the prefix sees a text before its own. Needs positions; no padding, no cache */
 } pgi_sequence;
 
 /* One pass through all layers, over tokens of one or more sequences. */
@@ -59,6 +61,7 @@ typedef struct pgi_decoder_workspace {
     float *attention_out;   /* [T, A * d] */
     void *intermediate;     /* of the MLP */
     float *cos, *sin;       /* [T, d / 2] */
+    int64_t *key_begin;     /* [T]: a full layer of a packed sequence sees the keys from here (others: from 0) */
     int64_t *key_end;       /* [T]: a full layer sees the keys up to here */
     int64_t *window_prefix; /* [T]: a sliding layer sees the keys up to here, */
     int64_t *window_begin;  /* [T]  and those from here */

@@ -221,6 +221,7 @@ pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward
     pgi_merged_inputs merged;
     pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged);
     if (status >= 0) {
+        pgi_merged_inputs_pack(&merged);
         status = run_merged(&run, &merged, options, with_loss, result);
         pgi_merged_inputs_free(&merged);
     }

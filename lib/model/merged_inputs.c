@@ -150,6 +150,18 @@ fail:
     return status;
 }
 
+/* One row with several texts brings a mask for all rows: without types they are causal then (sees_all()). */
+void pgi_merged_inputs_pack(pgi_merged_inputs *merged) {
+    const pg_inputs *inputs = merged->inputs;
+    if (!inputs->own_positions || !inputs->without_mask) return;
+    for (int64_t r = 0; r < inputs->n_rows; r++) {
+        const int64_t *positions = inputs->position_ids + r * inputs->n_tokens;
+        for (int64_t t = 1; t < inputs->n_tokens; t++)
+            if (positions[t] - positions[t - 1] != 1) merged->packed = 1;
+    }
+    if (merged->packed) merged->sees_all = 0;
+}
+
 void pgi_merged_inputs_free(pgi_merged_inputs *merged) {
     if (!merged->in_workspace) {
         pgi_free(&merged->model->memory, merged->first_feature);
@@ -190,5 +202,6 @@ pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *merged, int64_t
         .n_prefix = merged->sees_all ? of->n_tokens : of->n_tokens - of->n_suffix,
         .types = inputs->token_type_ids + at,
         .positions = inputs->own_positions ? inputs->position_ids + at : NULL,
+        .packed = merged->packed,
     };
 }

@@ -169,6 +169,7 @@ static pg_status check_shapes(const pg_input_arrays *arrays) {
 static pg_status add_rows(const pg_input_arrays *arrays, pg_inputs *inputs) {
     const pg_tensor *first = arrays->input_ids ? arrays->input_ids : arrays->inputs_embeds;
     PGI_TRY(pgi_inputs_add_rows(inputs, first->shape[0], first->shape[1]));
+    inputs->without_mask = !arrays->attention_mask;
     inputs->without_types = !arrays->token_type_ids;
     for (int64_t r = 0; r < inputs->n_rows; r++) {
         pgi_row *row = &inputs->rows[r];

@@ -31,6 +31,7 @@ struct pg_inputs {
     float *embeds;            /* [B, T, embed_width], rows as the decoder takes them, or NULL */
     int64_t embed_width;
     int64_t *attention_mask; /* [B, T] 1, 0 on padding */
+    int without_mask;        /* the caller gave none: all are 1 above */
     int64_t *token_type_ids; /* [B, T] 0 prefix and padding, 1 suffix */
     int without_types;       /* the caller gave no types: all are 1 above, and the model chooses */
     int64_t *labels;         /* [B, T] ids, -100 where there is none; or NULL: no loss is asked for */

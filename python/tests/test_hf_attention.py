@@ -150,3 +150,27 @@ def test_gemma_1_with_a_cap_on_its_logits(hf, tmp_path, cap):
     capped.close("capped", input_ids=ids)
     if cap > 1:  # the other makes ties of the best logits
         capped.same_ids("capped", input_ids=ids)
+
+
+PACKED = {"again from 1": [1, 2, 3, 4, 1, 2, 3, 1, 2], "a gap": [1, 2, 3, 10, 11, 12, 13, 14, 15],
+          "all alike": [4] * 9, "backwards": list(range(9, 0, -1)), "one text": list(range(5, 14))}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_positions_that_pack_texts(pair, name):
+    ids = rows(2, 9)
+    positions = torch.tensor([PACKED[name], list(range(1, 10))])
+    suffix = (torch.arange(9) >= 5).long().repeat(2, 1)
+    for what, types in {"no types": {}, "types 0": {"token_type_ids": 0 * ids}, "types 1": {"token_type_ids": ids ** 0},
+                        "a suffix": {"token_type_ids": suffix}}.items():
+        given = dict(input_ids=ids, position_ids=positions, **types)
+        pair.close(f"{what}, packed", **given)
+        pair.close(f"{what}, a mask", attention_mask=torch.ones_like(ids), **given)
+
+
+def test_packed_texts_do_not_see_each_other(pair):
+    ids, types = rows(1, 9), torch.ones(1, 9, dtype=torch.long)
+    positions = torch.tensor([[1, 2, 3, 4, 1, 2, 3, 4, 5]])
+    packed = pair.ours(input_ids=ids, position_ids=positions, token_type_ids=types).logits
+    alone = pair.ours(input_ids=ids[:, 4:], token_type_ids=types[:, 4:]).logits
+    assert (packed[:, 4:] - alone).norm() < 1e-5 * alone.norm()

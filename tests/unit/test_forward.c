@@ -130,6 +130,40 @@ static void without_types_the_model_chooses(void **state) {
     }
 }
 
+/* Positions without a mask: a step other than 1 begins another text. With a mask, and in pg_generate(), it does not. */
+static void positions_pack_texts(void **state) {
+    static const int64_t two_texts[] = {1, 2, 3, 4, 1, 2, 3, 4, 5}, one_text[] = {7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const row_spec row = {0, 2, 7, 6}, second = {0, 0, 5, 6};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        batch b, alone;
+        make_batch(&b, m, &row, 1, LEFT, 0); /* prefix 0..1, suffix 2..3; 4..8 */
+        b.positions = two_texts;
+        change_reaches(m, &b, WITHOUT_MASK, 1, 0, 3);
+        change_reaches(m, &b, WITHOUT_MASK, 3, 3, 3);
+        change_reaches(m, &b, WITHOUT_MASK, 4, 4, 8);
+        change_reaches(m, &b, WITHOUT_MASK | WITHOUT_TYPES, 1, 1, 3);
+        change_reaches(m, &b, 0, 3, 3, 8);
+        make_batch(&alone, m, &second, 1, LEFT, 0);
+        memcpy(alone.ids, b.ids + 4, 5 * sizeof *alone.ids);
+        pg_outputs *packed = forward(m, &b, WITHOUT_MASK, 0), *single = forward(m, &alone, 0, 0);
+        expect_close(logits_of(packed, &b, m) + 4 * m->info.vocab_size, logits_of(single, &alone, m),
+                     5 * (int64_t)m->info.vocab_size, 1e-5);
+        pg_outputs_close(&packed);
+        pg_outputs_close(&single);
+        pg_result *with = generate(m, &b, 0, 1, NULL), *without = generate(m, &b, WITHOUT_MASK, 1, NULL);
+        same_row(with, 0, without, 0);
+        pg_result_close(&with);
+        pg_result_close(&without);
+        b.positions = one_text;
+        change_reaches(m, &b, WITHOUT_MASK, 3, 3, 8);
+        change_reaches(m, &b, WITHOUT_MASK | WITHOUT_TYPES, 3, i == 0 ? 0 : 3, 8);
+        free(alone.pixels);
+        free(b.pixels);
+    }
+}
+
 static void a_window_holds_suffixes_alone(void **state) {
     const row_spec row = {0, 5, 30, 10};
     const tiny *m = &models[1];
@@ -416,6 +450,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(padded_rows_are_the_single_rows),
         cmocka_unit_test(who_sees_whom),
         cmocka_unit_test(without_types_the_model_chooses),
+        cmocka_unit_test(positions_pack_texts),
         cmocka_unit_test(a_window_holds_suffixes_alone),
         cmocka_unit_test(the_loss_by_hand),
         cmocka_unit_test(the_last_logits),
