@@ -515,7 +515,8 @@ typedef struct pg_row_info {
     uint32_t struct_size; ///< in: sizeof(pg_row_info)
     uint32_t events;      ///< PG_ROW_*
     int64_t first_token;  ///< padding on the left
-    int64_t n_tokens;     ///< without padding: the row's tokens are first_token .. first_token + n_tokens
+    int64_t n_tokens;     ///< without padding: the row's tokens are first_token .. first_token + n_tokens; some of them
+                          ///< may be hidden by the caller's attention_mask
     int64_t n_suffix;     ///< of these, the last n_suffix are the suffix with its eos
     int64_t n_truncated;  ///< tokens that truncation took away
     int64_t first_image;  ///< index of the row's first image in pixel_values
@@ -533,7 +534,8 @@ typedef struct pg_input_arrays {
     const pg_tensor *input_ids;      ///< i64 [B, T]
     const pg_tensor *inputs_embeds;  ///< f32 [B, T, hidden]: text rows already multiplied by sqrt(hidden), as HF 5.23's
                                      ///< get_input_embeddings() gives them
-    const pg_tensor *attention_mask; ///< i64 [B, T], 0 or 1, the ones of a row without a gap; default NULL: all 1
+    const pg_tensor *attention_mask; ///< i64 [B, T], 0 or 1, in each row a 1; default NULL: all 1. Tokens with 0 are seen
+                                     ///< by none, between others too (the image of a camera that is off)
     const pg_tensor *token_type_ids; ///< i64 [B, T], 0 or 1, 0s before 1s; default NULL: as HF does without them, by the
                                      ///< model. PaliGemma 1: each token sees its whole row if no row of the batch has
                                      ///< padding. Else, and PaliGemma 2: what is before it (docs/PROCESSOR.md)

@@ -95,7 +95,7 @@ static pg_status check_features(const pg_model *model, const pg_features *featur
 static int sees_all(const pg_model *model, const pg_inputs *inputs) {
     if (!inputs->without_types || model->config.text.gemma_version != 1 || !model->config.text.bidirectional) return 0;
     for (int64_t r = 0; r < inputs->n_rows; r++)
-        if (inputs->rows[r].n_tokens < inputs->n_tokens) return 0;
+        if (inputs->rows[r].n_tokens - inputs->rows[r].n_hidden < inputs->n_tokens) return 0;
     return 1;
 }
 
@@ -199,9 +199,11 @@ pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *merged, int64_t
         .n_tokens = n,
         .n_left = of->first_token - first,
         .n_right = first + n - of->first_token - of->n_tokens,
-        .n_prefix = merged->sees_all ? of->n_tokens : of->n_tokens - of->n_suffix,
+        .n_prefix = of->n_tokens - of->n_hidden - (merged->sees_all ? 0 : of->n_suffix),
         .types = inputs->token_type_ids + at,
         .positions = inputs->own_positions ? inputs->position_ids + at : NULL,
+        .mask = of->n_hidden > 0 ? inputs->attention_mask + at : NULL,
+        .n_hidden = of->n_hidden,
         .packed = merged->packed,
     };
 }

@@ -174,3 +174,55 @@ def test_packed_texts_do_not_see_each_other(pair):
     packed = pair.ours(input_ids=ids, position_ids=positions, token_type_ids=types).logits
     alone = pair.ours(input_ids=ids[:, 4:], token_type_ids=types[:, 4:]).logits
     assert (packed[:, 4:] - alone).norm() < 1e-5 * alone.norm()
+
+
+HOLES = {"one": [1, 1, 1, 0, 0, 0, 1, 1, 1, 1], "two": [1, 0, 1, 1, 0, 0, 1, 1, 0, 1],
+         "and padding": [0, 0, 1, 1, 0, 1, 1, 0, 1, 0], "a single token": [0, 0, 0, 1, 0, 0, 0, 0, 0, 1]}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", HOLES)
+def test_a_hole_in_the_mask(pair, name):
+    ids, mask = rows(2, 10), torch.tensor([HOLES[name], [1] * 10])
+    suffix = (torch.arange(10) >= 6).long().repeat(2, 1)
+    window = pair.ours.config.text_config.get("sliding_window")
+    for what, types in {"no types": {}, "types 0": {"token_type_ids": 0 * ids}, "types 1": {"token_type_ids": ids ** 0},
+                        "a suffix": {"token_type_ids": suffix}}.items():
+        given = dict(input_ids=ids, attention_mask=mask, **types)
+        pair.close(what, **given)
+        pair.close(f"{what}, own positions", position_ids=mask.cumsum(1), **given)
+        if mask[0, -1] == 0:
+            continue  # transformers' generate() goes on after the padding, ours after the last token
+        new = NEW if not window else window + 1 - ids.shape[1]
+        theirs = pair.theirs.generate(**given, max_new_tokens=new, do_sample=False)
+        assert torch.equal(pair.ours.generate(**given, max_new_tokens=new), theirs), what
+        shown = mask[0] == 1
+        dropped = {key: value[:1, shown] for key, value in given.items()}
+        if what == "no types" and pair.theirs.config.text_config._attn_implementation == "sdpa":
+            dropped["token_type_ids"] = torch.ones_like(dropped["input_ids"])  # without a padded row all see all
+        alone = pair.ours.generate(**dropped, max_new_tokens=new)[0, int(shown.sum()):].tolist()
+        assert theirs[0, 10:10 + len(alone)].tolist() == alone, what
+
+
+def test_a_camera_that_is_off(pair):
+    import numpy as np
+
+    images = list(np.random.default_rng(3).integers(0, 256, (2, 20, 30, 3), np.uint8))
+    inputs = dict(pair.processor([images], ["caption en"], return_tensors="pt"))
+    n = inputs["input_ids"].eq(pair.processor.image_token_id).sum().item() // 2
+    del inputs["labels"]
+    inputs["attention_mask"][:, n:2 * n] = 0
+    pair.close("forward", **inputs)
+    kept = torch.tensor([*range(n), *range(2 * n, inputs["input_ids"].shape[1])])
+    without = {key: value[:, kept] if value.ndim == 2 else value[:1] for key, value in inputs.items()}
+    zero = pair.ours.embed(**inputs).last_hidden_state[:, n:2 * n]
+    assert not zero.any() and n > 0
+    window = pair.ours.config.text_config.get("sliding_window")
+    if window and inputs["input_ids"].shape[1] + NEW > window:
+        with pytest.raises(NotImplementedError, match="sliding window"):
+            pair.ours.generate(**inputs, max_new_tokens=NEW)
+        return
+    theirs = pair.theirs.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+    assert torch.equal(pair.ours.generate(**inputs, max_new_tokens=NEW), theirs)
+    assert torch.equal(pair.ours.generate(**without, max_new_tokens=NEW)[:, len(kept):],
+                       theirs[:, inputs["input_ids"].shape[1]:])

@@ -164,6 +164,59 @@ static void positions_pack_texts(void **state) {
     }
 }
 
+/* Tokens between others that the mask hides; pg_generate() gives what it gives without them. */
+static void a_hole_is_seen_by_nobody(void **state) {
+    const row_spec with = {2, 3, 2, 7}, without = {1, 3, 2, 7};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        const int64_t n = m->info.n_image_tokens, v = m->info.vocab_size;
+        batch b, alone;
+        make_batch(&b, m, &with, 1, LEFT, 1);
+        make_batch(&alone, m, &without, 1, LEFT, 1);
+        for (int64_t t = 1 + n; t < 1 + 2 * n; t++) b.mask[t] = 0; /* the second image */
+        pg_outputs *all = forward(m, &b, 0, PG_FORWARD_SKIP_PADDING | PG_FORWARD_HIDDEN_STATES);
+        const float *states =
+            get(all, "hidden_states", 4, m->n_layers + 1, 1, b.n_tokens, m->hidden) + (1 + n) * m->hidden;
+        for (int64_t k = 0; k < n * v; k++) assert_true(logits_of(all, &b, m)[(1 + n) * v + k] == 0);
+        for (int64_t l = 0; l <= m->n_layers; l++)
+            for (int64_t k = 0; k < n * m->hidden; k++) assert_true(states[l * b.n_tokens * m->hidden + k] == 0);
+        pg_outputs_close(&all);
+        memcpy(alone.ids + 1 + n, b.ids + 1 + 2 * n, 5 * sizeof *b.ids);
+        int64_t positions[MAX_TOKENS] = {0};
+        for (int64_t t = 1; t < b.n_tokens; t++) positions[t] = t <= n ? t : t <= 2 * n ? 0 : t - n;
+        b.positions = positions;
+        pg_outputs *holed = forward(m, &b, 0, 0), *single = forward(m, &alone, 0, 0);
+        expect_close(logits_of(holed, &b, m) + (1 + 2 * n) * v, logits_of(single, &alone, m) + (1 + n) * v, 3 * v,
+                     1e-5);
+        pg_outputs_close(&holed);
+        pg_outputs_close(&single);
+        b.positions = NULL;
+        if (i == 0) { /* the other model's window is smaller than the row */
+            pg_result *x = generate(m, &b, 0, 1, NULL), *y = generate(m, &alone, 0, 2, NULL);
+            same_row(x, 0, y, 0);
+            pg_result_close(&x);
+            pg_result_close(&y);
+        } else {
+            pg_generate_options options;
+            pg_inputs *in = NULL;
+            pg_result *result = NULL;
+            OK(pg_generate_options_init(&options, sizeof options));
+            OK(create(&b, m, 0, NULL, &in));
+            ERROR(pg_generate(m->model, m->processor, in, &options, &result), PG_ERROR_UNSUPPORTED);
+            pg_inputs_close(&in);
+        }
+        free(b.pixels);
+        free(alone.pixels);
+        make_batch(&b, m, &(row_spec){0, 8, 3, 9}, 1, LEFT, 0);
+        b.mask[4] = b.mask[5] = 0;
+        change_reaches(m, &b, 0, 4, 4, 4);
+        change_reaches(m, &b, WITHOUT_TYPES, 5, 5, 5);
+        change_reaches(m, &b, WITHOUT_TYPES, 3, 3, 10);
+        free(b.pixels);
+    }
+}
+
 static void a_window_holds_suffixes_alone(void **state) {
     const row_spec row = {0, 5, 30, 10};
     const tiny *m = &models[1];
@@ -451,6 +504,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(who_sees_whom),
         cmocka_unit_test(without_types_the_model_chooses),
         cmocka_unit_test(positions_pack_texts),
+        cmocka_unit_test(a_hole_is_seen_by_nobody),
         cmocka_unit_test(a_window_holds_suffixes_alone),
         cmocka_unit_test(the_loss_by_hand),
         cmocka_unit_test(the_last_logits),
