@@ -668,7 +668,9 @@ typedef struct pg_run_options {
 PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Runs the vision encoder and the projector on the pixels of `inputs`. The features depend on the images alone and
- * serve any number of prompts (keys and values do not: image tokens attend to the prompt). */
+ * serve any number of prompts (keys and values do not: image tokens attend to the prompt). They serve the model that
+ * made them, and another handle of the same checkpoint with the same weights and arithmetic; every other model refuses
+ * them (PG_ERROR_ARGUMENT) where they are given. */
 PG_API pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                                     pg_features **out);
 PG_API void pg_features_close(pg_features **features); ///< drops the caller\'s reference

@@ -79,15 +79,6 @@ static pg_status match_images(pgi_merged_inputs *merged, int64_t n_images) {
                      (long long)n_images, (long long)per_image);
 }
 
-static pg_status check_features(const pg_model *model, const pg_features *features) {
-    const pgi_config *theirs = &features->model->config, *ours = &model->config;
-    if (theirs->text.hidden_size == ours->text.hidden_size && theirs->vision.n_patches == ours->vision.n_patches)
-        return PG_OK;
-    return pgi_error(PG_ERROR_ARGUMENT, "the features are of another model: %d rows of %d, expected %d rows of %d",
-                     theirs->vision.n_patches, theirs->text.hidden_size, ours->vision.n_patches,
-                     ours->text.hidden_size);
-}
-
 /* Whether each token of a row sees all of it, types or not. HF's masks when no token_type_ids are given: Gemma 2 runs
  * eager attention, which is causal. Gemma 1 runs sdpa, which is given no mask when no row of the batch has padding
  * (masking_utils.py: _ignore_causal_mask_sdpa), and which then follows use_bidirectional_attention, true for PaliGemma
@@ -122,7 +113,7 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_i
     *out = (pgi_merged_inputs){.model = model, .inputs = inputs, .in_workspace = workspace != NULL};
     PGI_TRY(check_rows(model, inputs));
     out->sees_all = sees_all(model, inputs);
-    if (features) PGI_TRY(check_features(model, features));
+    if (features) PGI_TRY(pgi_features_check(model, features));
     out->first_feature =
         workspace ? workspace->first_feature : pgi_alloc(&model->memory, (size_t)inputs->n_rows, sizeof(int64_t));
     /* an image token outside the vocabulary has no embedding that a row could equal */

@@ -434,6 +434,57 @@ static void features_in_place_of_pixels(void **state) {
     }
 }
 
+/* Two models of one size: the numbers, not the sizes, say whether features fit. */
+static void features_of_another_model(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        tiny_options options = i == 0 ? tiny_official() : tiny_saved_today();
+        pg_model_options model_options;
+        pg_inputs *in = NULL;
+        pg_features *features = NULL;
+        batch b;
+        options.head = TINY_HEAD_BOTH;
+        tiny same = {0}, other = {0};
+        open_tiny(&same, &options, NULL);
+        options.seed++;
+        open_tiny(&other, &options, NULL);
+        make_batch(&b, m, specs, 4, LEFT, 0);
+        OK(create(&b, m, WITHOUT_PIXELS, NULL, &in));
+        pg_inputs *pixels = NULL;
+        OK(create(&b, m, 0, NULL, &pixels));
+        OK(pg_features_create(m->model, pixels, NULL, &features));
+        pg_forward_options given = options_of(0);
+        given.features = features;
+        for (int again = 0; again < 2; again++) {
+            pg_outputs *out = NULL;
+            OK(pg_forward(same.model, in, &given, &out));
+            pg_outputs_close(&out);
+            ARGUMENT(pg_forward(other.model, in, &given, &out));
+            assert_non_null(strstr(pg_last_error(), "the features are of another model"));
+            assert_non_null(strstr(pg_last_error(), other.folder));
+        }
+        OK(pg_model_options_init(&model_options, sizeof model_options));
+        model_options.weights = PG_WEIGHTS_INT8;
+        pg_model *quantized = NULL;
+        pg_outputs *out = NULL;
+        OK(pg_model_open(m->folder, &model_options, &quantized));
+        ARGUMENT(pg_forward(quantized, in, &given, &out));
+        assert_non_null(strstr(pg_last_error(), "expected int8"));
+        pg_model_close(&quantized);
+        pg_features_close(&features);
+        pg_inputs_close(&in);
+        pg_inputs_close(&pixels);
+        free(b.pixels);
+        tiny *opened[] = {&same, &other};
+        for (int k = 0; k < 2; k++) {
+            pg_model_close(&opened[k]->model);
+            pg_processor_close(&opened[k]->processor);
+            remove_folder(opened[k]->folder);
+        }
+    }
+}
+
 static void embeddings_in_place_of_ids(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -511,6 +562,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(what_was_not_asked_for_is_not_there),
         cmocka_unit_test(embed_is_the_last_hidden_state),
         cmocka_unit_test(features_in_place_of_pixels),
+        cmocka_unit_test(features_of_another_model),
         cmocka_unit_test(embeddings_in_place_of_ids),
         cmocka_unit_test(outputs_outlive_all),
     };
