@@ -227,6 +227,8 @@ class PaliGemmaForConditionalGeneration:
                  | (c.FORWARD_LAST_HIDDEN if output_last_hidden_state else 0)
                  | (c.FORWARD_LOSS_PER_ROW if loss == "example" else 0)
                  | (c.FORWARD_SKIP_PADDING if skip_padding else 0))
+        if logits_to_keep is True or isinstance(logits_to_keep, float):
+            raise TypeError(f"logits_to_keep is {logits_to_keep!r}, expected an integer, or indices")
         chosen = None if isinstance(logits_to_keep, int) else to_numpy(logits_to_keep)
         keep = logits_to_keep if chosen is None else 0
         handle = self._run_forward(arrays, flags, keep, features, cancel)
