@@ -534,17 +534,17 @@ typedef struct pg_input_arrays {
     const pg_tensor *input_ids;      ///< i64 [B, T]
     const pg_tensor *inputs_embeds;  ///< f32 [B, T, hidden]: text rows already multiplied by sqrt(hidden), as HF 5.23's
                                      ///< get_input_embeddings() gives them
-    const pg_tensor *attention_mask; ///< i64 [B, T], 0 or 1, in each row a 1; default NULL: all 1. Tokens with 0 are seen
-                                     ///< by none, between others too (the image of a camera that is off)
-    const pg_tensor *token_type_ids; ///< i64 [B, T], 0 or 1, 0s before 1s; default NULL: as HF does without them, by the
-                                     ///< model. PaliGemma 1: each token sees its whole row if no row of the batch has
-                                     ///< padding. Else, and PaliGemma 2: what is before it (docs/PROCESSOR.md)
+    const pg_tensor *attention_mask; ///< i64 [B, T], 0 or 1, in each row a 1; default NULL: all 1. Tokens with 0 are
+                                     ///< seen by none, between others too (the image of a camera that is off)
+    const pg_tensor *token_type_ids; ///< i64 [B, T], 0 or 1, 0s before 1s; default NULL: as HF does without them, by
+                                     ///< the model. PaliGemma 1: each token sees its whole row if no row of the batch
+                                     ///< has padding. Else, and PaliGemma 2: what is before it (docs/PROCESSOR.md)
     const pg_tensor *labels;         ///< i64 [B, T], ids or -100; default NULL: no loss
     const pg_tensor *position_ids;   ///< i64 [B, T]; default NULL: counted, padding skipped. As in HF, pg_forward()
-                                     ///< without attention_mask takes a step other than 1 for the begin of another text:
-                                     ///< tokens of type 1 see none of the texts before (docs/PROCESSOR.md)
-    const pg_tensor *pixel_values;   ///< f32 [n_images, 3, S, S], finite; default NULL: none
-    const pg_allocator *allocator;   ///< default NULL: the C library's
+                                   ///< without attention_mask takes a step other than 1 for the begin of another text:
+                                   ///< tokens of type 1 see none of the texts before (docs/PROCESSOR.md)
+    const pg_tensor *pixel_values; ///< f32 [n_images, 3, S, S], finite; default NULL: none
+    const pg_allocator *allocator; ///< default NULL: the C library's
 } pg_input_arrays;
 /** Everything NULL. */
 PG_API pg_status pg_input_arrays_init(pg_input_arrays *arrays, size_t struct_size);

@@ -16,6 +16,7 @@ void pgi_features_release(pg_features *features) {
     if (!features || atomic_fetch_sub_explicit(&features->references, 1, memory_order_acq_rel) != 1) return;
     pg_model *model = features->model;
     pgi_memory memory = model->memory;
+    pgi_model_release(atomic_load_explicit(&features->also_of, memory_order_acquire));
     pgi_free(&memory, features->data);
     pgi_free(&memory, features);
     pgi_model_release(model);
@@ -65,11 +66,11 @@ static pg_status compare_models(const pg_model *ours, const pg_model *theirs) {
 }
 
 pg_status pgi_features_check(const pg_model *model, const pg_features *features) {
-    pg_features *counted = (pg_features *)(uintptr_t)features;
-    if (features->model == model) return PG_OK;
-    if (atomic_load_explicit(&counted->also_of, memory_order_relaxed) == model->serial) return PG_OK;
+    _Atomic(pg_model *) *also_of = &((pg_features *)(uintptr_t)features)->also_of;
+    if (features->model == model || atomic_load_explicit(also_of, memory_order_relaxed) == model) return PG_OK;
     PGI_TRY(compare_models(model, features->model));
-    atomic_store_explicit(&counted->also_of, model->serial, memory_order_relaxed);
+    pg_model *kept = pgi_model_retain(model), *none = NULL; /* its address is not another model's while it is counted */
+    if (!atomic_compare_exchange_strong(also_of, &none, kept)) pgi_model_release(kept);
     return PG_OK;
 }
 
@@ -107,7 +108,7 @@ pg_status pgi_features_create(const pgi_run *run, pg_model *model, const pg_inpu
     pg_features *features = pgi_alloc_zero(&model->memory, 1, sizeof *features);
     if (!features) return PG_ERROR_MEMORY;
     atomic_init(&features->references, 1);
-    atomic_init(&features->also_of, 0);
+    atomic_init(&features->also_of, NULL);
     features->model = model;
     features->n_images = inputs->n_images;
     pgi_model_retain(model);

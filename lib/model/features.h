@@ -11,7 +11,7 @@ struct pg_features {
     pg_model *model; /* counted */
     float *data;     /* [n_images, n_patches, hidden] */
     int64_t n_images;
-    atomic_ullong also_of; /* serial of the last other model that pgi_features_check() took; 0: none */
+    _Atomic(pg_model *) also_of; /* counted; the first other model that pgi_features_check() took; NULL: none */
 };
 
 /* Encodes all images of `inputs`, which must have pixels of the model's size. */

@@ -15,7 +15,6 @@ static void model_close(pg_model *model) {
 }
 
 pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_model_options *options, pg_model **out) {
-    static atomic_ullong n_opened;
     pgi_thread_pool pool; /* starts when there are weights to verify or to quantize */
     pgi_run run = pgi_run_init(&pool, NULL, PGI_RUN_OPTIONS(options));
     pgi_config config;
@@ -24,7 +23,6 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
 
     pg_model *model = pgi_alloc_zero(memory, 1, sizeof *model);
     if (!model) return PG_ERROR_MEMORY;
-    model->serial = atomic_fetch_add_explicit(&n_opened, 1, memory_order_relaxed) + 1;
     model->memory = *memory;
     memory = &model->memory; /* the parts keep the pointer: it must live as long as they do */
     model->log = (pgi_log){options->log, options->log_user};

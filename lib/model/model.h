@@ -12,7 +12,6 @@
 
 struct pg_model {
     atomic_int references;
-    uint64_t serial; /* no other model of this process has it, not even one that is closed */
     pgi_memory memory;
     pgi_config config;
     pgi_tensor_files *files;
