@@ -489,7 +489,7 @@ PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const 
 /** A tensor of the inputs by its HF name, valid until the inputs are closed. B rows of T tokens:
  *  - "input_ids"       i64 [B, T]
  *  - "attention_mask"  i64 [B, T]  1, and 0 on padding
- *  - "token_type_ids"  i64 [B, T]  0 on images, prompt and padding, 1 on the suffix
+ *  - "token_type_ids"  i64 [B, T]  0 on images, prompt and padding, 1 on the suffix; all 1 if none were given
  *  - "labels"          i64 [B, T]  ids of the suffix, -100 elsewhere
  *  - "position_ids"    i64 [B, T]  from 1, padding skipped (1 on the padding itself)
  *  - "pixel_values"    f32 [n_images, 3, S, S]  the first row's images first
@@ -514,7 +514,8 @@ typedef struct pg_row_info {
     uint32_t struct_size; ///< in: sizeof(pg_row_info)
     uint32_t events;      ///< PG_ROW_*
     int64_t first_token;  ///< padding on the left
-    int64_t n_tokens;     ///< without padding: the row's tokens are first_token .. first_token + n_tokens
+    int64_t n_tokens;     ///< without padding: the row's tokens are first_token .. first_token + n_tokens; some of them
+                          ///< may be hidden by the caller's attention_mask
     int64_t n_suffix;     ///< of these, the last n_suffix are the suffix with its eos
     int64_t n_truncated;  ///< tokens that truncation took away
     int64_t first_image;  ///< index of the row's first image in pixel_values
@@ -532,13 +533,17 @@ typedef struct pg_input_arrays {
     const pg_tensor *input_ids;      ///< i64 [B, T]
     const pg_tensor *inputs_embeds;  ///< f32 [B, T, hidden]: text rows already multiplied by sqrt(hidden), as HF 5.23's
                                      ///< get_input_embeddings() gives them
-    const pg_tensor *attention_mask; ///< i64 [B, T], 0 or 1, the ones of a row without a gap; default NULL: all 1
-    const pg_tensor *token_type_ids; ///< i64 [B, T], 0 or 1, 0s before 1s; default NULL: all 1, each token sees only
-                                     ///< what is before it (docs/PROCESSOR.md)
+    const pg_tensor *attention_mask; ///< i64 [B, T], 0 or 1, in each row a 1; default NULL: all 1. Tokens with 0 are
+                                     ///< seen by none, between others too (the image of a camera that is off)
+    const pg_tensor *token_type_ids; ///< i64 [B, T], 0 or 1, 0s before 1s; default NULL: as HF does without them, by
+                                     ///< the model. PaliGemma 1: each token sees its whole row if no row of the batch
+                                     ///< has padding. Else, and PaliGemma 2: what is before it (docs/PROCESSOR.md)
     const pg_tensor *labels;         ///< i64 [B, T], ids or -100; default NULL: no loss
-    const pg_tensor *position_ids;   ///< i64 [B, T]; default NULL: counted, padding skipped
-    const pg_tensor *pixel_values;   ///< f32 [n_images, 3, S, S], finite; default NULL: none
-    const pg_allocator *allocator;   ///< default NULL: the C library's
+    const pg_tensor *position_ids;   ///< i64 [B, T]; default NULL: counted, padding skipped. As in HF, pg_forward()
+                                   ///< without attention_mask takes a step other than 1 for the begin of another text:
+                                   ///< tokens of type 1 see none of the texts before (docs/PROCESSOR.md)
+    const pg_tensor *pixel_values; ///< f32 [n_images, 3, S, S], finite; default NULL: none
+    const pg_allocator *allocator; ///< default NULL: the C library's
 } pg_input_arrays;
 /** Everything NULL. */
 PG_API pg_status pg_input_arrays_init(pg_input_arrays *arrays, size_t struct_size);
@@ -662,7 +667,9 @@ typedef struct pg_run_options {
 PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Runs the vision encoder and the projector on the pixels of `inputs`. The features depend on the images alone and
- * serve any number of prompts (keys and values do not: image tokens attend to the prompt). */
+ * serve any number of prompts (keys and values do not: image tokens attend to the prompt). They serve the model that
+ * made them, and another handle of the same checkpoint with the same weights and arithmetic; every other model refuses
+ * them (PG_ERROR_ARGUMENT) where they are given. */
 PG_API pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                                     pg_features **out);
 PG_API void pg_features_close(pg_features **features); ///< drops the caller's reference

@@ -29,7 +29,7 @@ enum {
 /* A positive number, or null: 0. */
 static pg_status read_soft_cap(const pgi_json_section *from, const char *key, float *out) {
     double value = 0;
-    if (!json_is_null(pgi_json_field(from, key))) PGI_TRY(pgi_json_field_positive(from, key, &value));
+    if (pgi_json_field_is_set(from, key)) PGI_TRY(pgi_json_field_positive(from, key, &value));
     *out = (float)value;
     return PG_OK;
 }
@@ -145,6 +145,7 @@ static pg_status read_text(const pgi_json_section *from, const pgi_memory *memor
     PGI_TRY(pgi_json_field_positive(from, "rms_norm_eps", &value));
     out->rms_norm_eps = (float)value;
     PGI_TRY(pgi_json_field_bool(from, "attention_bias", &out->attention_bias));
+    PGI_TRY(pgi_json_field_bool(from, "use_bidirectional_attention", &out->bidirectional));
 
     pgi_json_section rope = {from->path, "text_config.rope_parameters.", pgi_json_field(from, "rope_parameters")};
     PGI_TRY(pgi_json_field_positive(&rope, "rope_theta", &value));
@@ -154,12 +155,13 @@ static pg_status read_text(const pgi_json_section *from, const pgi_memory *memor
     if (!slides) return PG_ERROR_MEMORY;
     out->layer_slides = slides;
     out->query_scale = (float)pow(out->head_dim, -0.5);
+    /* GemmaConfig knows no such key, but keeps it, and PaliGemma's head looks for it in both (modeling_paligemma.py) */
+    PGI_TRY(read_soft_cap(from, "final_logit_softcapping", &out->final_soft_cap));
     if (out->gemma_version == 1) return PG_OK;
 
     PGI_TRY(pgi_json_field_positive(from, "query_pre_attn_scalar", &value));
     out->query_scale = (float)pow(value, -0.5);
     PGI_TRY(read_soft_cap(from, "attn_logit_softcapping", &out->attention_soft_cap));
-    PGI_TRY(read_soft_cap(from, "final_logit_softcapping", &out->final_soft_cap));
     if (!json_is_null(pgi_json_field(from, "sliding_window")))
         PGI_TRY(pgi_json_field_int(from, "sliding_window", 1, INT32_MAX, &out->sliding_window));
     return read_layer_types(from, out, slides);

@@ -3,9 +3,6 @@
  * config.json and generation_config.json: the fields that the networks need, checked, and the whole config with the
  * defaults of the HF classes filled in (transformers 5.23: PaliGemmaConfig, GemmaConfig, Gemma2Config,
  * SiglipVisionConfig).
- *
- * use_bidirectional_attention can be read but has no effect: in HF it only chooses the attention kernel's own mask, and
- * PaliGemma always passes one (prefix full, suffix causal).
  */
 #ifndef PGI_CHECKPOINT_CONFIG_H
 #define PGI_CHECKPOINT_CONFIG_H
@@ -33,6 +30,7 @@ typedef struct pgi_text_config {
     float query_scale;                        /* head_dim^-0.5, or query_pre_attn_scalar^-0.5 (Gemma 2) */
     float attention_soft_cap, final_soft_cap; /* 0: none */
     int32_t attention_bias;                   /* 0 or 1: q, k, v and out have biases */
+    int32_t bidirectional; /* 0 or 1, use_bidirectional_attention: what sdpa's own mask is where HF gives it none */
 } pgi_text_config;
 
 enum { PGI_MAX_EOS = 64, PGI_MAX_VOCAB = 4 << 20 };

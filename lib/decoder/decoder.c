@@ -60,6 +60,7 @@ pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, 
     w.intermediate = pgi_arena_take(arena, pgi_mlp_intermediate(n_tokens, config->intermediate_size, 1), 1);
     w.cos = pgi_arena_take(arena, t * half, sizeof(float));
     w.sin = pgi_arena_take(arena, t * half, sizeof(float));
+    w.key_begin = pgi_arena_take(arena, t, sizeof(int64_t));
     w.key_end = pgi_arena_take(arena, t, sizeof(int64_t));
     w.window_prefix = pgi_arena_take(arena, t, sizeof(int64_t));
     w.window_begin = pgi_arena_take(arena, t, sizeof(int64_t));
@@ -83,9 +84,14 @@ void pgi_decoder_embed(const pgi_run *run, const pgi_text_config *config, const 
 
 /* Tokens of earlier passes. */
 static int64_t n_past(const pgi_sequence *sequence) { return sequence->cache ? sequence->cache->n_tokens : 0; }
-/* Tokens of this pass, padding left out. */
+/* Tokens of this pass that have keys: padding and hidden ones left out. */
 static int64_t n_new_tokens(const pgi_sequence *sequence) {
-    return sequence->n_tokens - sequence->n_left - sequence->n_right;
+    return sequence->n_tokens - sequence->n_left - sequence->n_right - sequence->n_hidden;
+}
+
+static int has_key(const pgi_sequence *sequence, int64_t t) {
+    return t >= sequence->n_left && t < sequence->n_tokens - sequence->n_right &&
+           (!sequence->mask || sequence->mask[t]);
 }
 
 /* The position of token t of this pass; t counts padding. */
@@ -113,19 +119,36 @@ static void rotation_angles(const pgi_text_config *config, const pgi_sequence *s
 /* Which of its sequence's keys each token sees (masking_utils.py: create_causal_mask and
  * create_sliding_window_causal_mask with block_sequence_ids), to the ranges of w from `first` on. */
 static void key_ranges(const pgi_text_config *config, const pgi_sequence *sequence, int64_t first, const workspace *w) {
-    int64_t n_keys = n_past(sequence) + n_new_tokens(sequence);
+    const int64_t window = config->sliding_window;
+    int64_t end = n_past(sequence), n_behind = 0, text_begin = 0; /* n_behind: keys before the window, with a mask */
     for (int64_t t = 0; t < sequence->n_tokens; t++) {
-        int64_t key = n_past(sequence) + t - sequence->n_left; /* its own; below 0, or n_keys and above: padding */
-        int padding = t < sequence->n_left || t >= sequence->n_tokens - sequence->n_right;
-        int in_prefix = padding ? !sequence->types || sequence->types[t] == 0 : key < sequence->n_prefix;
+        /* find_packed_sequence_indices() */
+        if (sequence->packed && t > 0 && sequence->positions[t] - sequence->positions[t - 1] != 1) text_begin = t;
+        end += has_key(sequence, t); /* its own is the last that causality lets it see */
+        n_behind += sequence->mask && window > 0 && t >= window && has_key(sequence, t - window);
+        int64_t in_prefix =
+            has_key(sequence, t) ? end <= sequence->n_prefix : !sequence->types || sequence->types[t] == 0;
         int64_t prefix = in_prefix ? sequence->n_prefix : 0;
-        int64_t end = key < 0 ? 0 : pgi_min64(key + 1, n_keys);
-        int64_t begin = config->sliding_window > 0 ? pgi_min64(key - config->sliding_window + 1, end) : 0;
+        /* the window counts hidden tokens */
+        int64_t begin = sequence->mask ? n_behind : n_past(sequence) + t - sequence->n_left - window + 1;
+        begin = window > 0 ? pgi_min64(begin, end) : 0;
+        if (begin < text_begin) begin = text_begin;
         int one_range = prefix >= begin; /* prefix and window touch */
+        w->key_begin[first + t] = in_prefix ? 0 : text_begin;
         w->key_end[first + t] = end > prefix ? end : prefix;
         w->window_prefix[first + t] = one_range ? 0 : prefix;
         w->window_begin[first + t] = one_range ? 0 : begin;
         w->window_end[first + t] = one_range ? w->key_end[first + t] : end;
+    }
+}
+
+/* Closes the gaps that hidden tokens leave. rows [n_tokens, width], from n_left on */
+static void drop_hidden(const pgi_sequence *sequence, float *rows, int64_t width) {
+    float *to = rows;
+    for (int64_t t = sequence->n_left; t < sequence->n_tokens - sequence->n_right; t++, rows += width) {
+        if (!has_key(sequence, t)) continue;
+        if (to != rows) memcpy(to, rows, (size_t)width * sizeof *to);
+        to += width;
     }
 }
 
@@ -147,8 +170,12 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
     const int64_t kv_width = (int64_t)config->n_kv_heads * config->head_dim;
     for (int64_t s = 0, first_token = 0; s < pass->n_sequences; first_token += pass->sequences[s].n_tokens, s++) {
         const pgi_sequence *sequence = &pass->sequences[s];
-        const float *k = w->k + (first_token + sequence->n_left) * kv_width;
-        const float *v = w->v + (first_token + sequence->n_left) * kv_width;
+        float *k = w->k + (first_token + sequence->n_left) * kv_width;
+        float *v = w->v + (first_token + sequence->n_left) * kv_width;
+        if (sequence->n_hidden > 0) {
+            drop_hidden(sequence, k, kv_width);
+            drop_hidden(sequence, v, kv_width);
+        }
         if (sequence->cache) {
             extend_cache(config, index, sequence, k, v);
             k = sequence->cache->keys + index * sequence->cache->capacity * kv_width;
@@ -158,6 +185,7 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
         int64_t end = pgi_min64(first_token + sequence->n_tokens, first_out + n_out);
         if (begin >= end) continue;
         pgi_attention shape = attention_shape(config, end - begin, n_past(sequence) + n_new_tokens(sequence));
+        if (sequence->packed) shape.key_begin = w->key_begin + begin;
         shape.key_end = w->key_end + begin;
         if (config->layer_slides[index]) {
             shape.prefix_end = w->window_prefix + begin;

@@ -23,8 +23,8 @@ size_t pgi_kv_cache_size(const pgi_text_config *config, int64_t capacity);
  * Tokens of one sequence in the order of its text, with padding before and after them.
  *
  * A token of the prefix sees the whole prefix, in sliding layers too; the tokens
- * after it are causal, and held to the window in sliding layers. Padding is seen
- * by nobody. What it sees itself is what HF lets it see: tokens before it as
+ * after it are causal, and held to the window in sliding layers. Padding, and what
+ * else the mask hides, is seen by nobody. What it sees itself is what HF lets it see: tokens before it as
  * causality and window allow, and the prefix when its type is 0. Where that is
  * nothing, HF's value depends on its attention kernel; ours is 0.
  */
@@ -36,6 +36,11 @@ typedef struct pgi_sequence {
     const int64_t *types;     /* [n_tokens] token types, read for padding alone; NULL: all 0 */
     const int64_t *positions; /* [n_tokens] positions for RoPE; NULL: they count on over the tokens, padding goes on the
                                  line in both directions */
+    const int64_t *mask; /* [n_tokens], 1, and 0 for a token that nobody sees, between n_left and n_right too; NULL:
+                            there is none between them. Not in later passes */
+    int64_t n_hidden;    /* such tokens between n_left and n_right */
+    int packed; /* several texts one after the other: where a position is not the one before and 1 more, another begins;
+                   no token after the prefix sees a text before its own. Needs positions; no padding, no cache */
 } pgi_sequence;
 
 /* One pass through all layers, over tokens of one or more sequences. */
@@ -59,6 +64,7 @@ typedef struct pgi_decoder_workspace {
     float *attention_out;   /* [T, A * d] */
     void *intermediate;     /* of the MLP */
     float *cos, *sin;       /* [T, d / 2] */
+    int64_t *key_begin;     /* [T]: a full layer of a packed sequence sees the keys from here (others: from 0) */
     int64_t *key_end;       /* [T]: a full layer sees the keys up to here */
     int64_t *window_prefix; /* [T]: a sliding layer sees the keys up to here, */
     int64_t *window_begin;  /* [T]  and those from here */

@@ -42,6 +42,13 @@ pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *me
     if (n < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row);
     int64_t max_tokens = pgi_min64(max_new_tokens, rest + 1);
+    const int64_t n_hidden = merged->inputs->rows[row].n_hidden, window = merged->model->config.text.sliding_window;
+    if (n_hidden > 0 && window > 0 && n + max_tokens - 1 > window)
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "row %lld: attention_mask hides %lld tokens between others, and its %lld tokens with %lld new "
+                         "ones are more than the sliding window, %lld: leave the hidden tokens out of the arrays",
+                         (long long)row, (long long)n_hidden, (long long)n, (long long)max_tokens - 1,
+                         (long long)window);
     /* the last token returned is never fed */
     PGI_TRY(pgi_decoding_reserve(decoding, merged->model, n + max_tokens - 1));
     decoding->cache.n_tokens = 0;
@@ -64,6 +71,9 @@ pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merg
     pgi_run_trace(run, "embeddings", -1, x, n, text->hidden_size);
     pgi_sequence sequence = pgi_merged_inputs_sequence(merged, row, first, n);
     sequence.cache = &decoding->cache;
+    /* HF's generate() counts the ones of the mask, its forward() all columns; they differ where it has a hole */
+    if (sequence.n_hidden > 0)
+        sequence.positions = merged->inputs->position_ids + row * merged->inputs->n_tokens + first;
     pgi_pass pass = {
         .x = x,
         .n_tokens = n,

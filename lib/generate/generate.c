@@ -53,7 +53,7 @@ static pg_status new_result(const pg_model *model, const pg_inputs *inputs, pg_r
     for (int64_t r = 0; r < result->n_rows; r++) {
         pgi_buffer_init(&result->rows[r].text, &result->memory);
         pgi_id_list_init(&result->rows[r].ids, &result->memory);
-        result->rows[r].n_prompt_tokens = inputs->rows[r].n_tokens;
+        result->rows[r].n_prompt_tokens = inputs->rows[r].n_tokens - inputs->rows[r].n_hidden;
     }
     *out = result;
     return PG_OK;

@@ -2,6 +2,10 @@
 /* Images to features: each through the encoder and the projector, one after the other. */
 #include "model/features.h"
 
+#include <string.h>
+
+#include "checkpoint/quantized_store.h"
+
 pg_features *pgi_features_retain(const pg_features *features) {
     pg_features *counted = (pg_features *)(uintptr_t)features;
     atomic_fetch_add_explicit(&counted->references, 1, memory_order_relaxed);
@@ -12,9 +16,62 @@ void pgi_features_release(pg_features *features) {
     if (!features || atomic_fetch_sub_explicit(&features->references, 1, memory_order_acq_rel) != 1) return;
     pg_model *model = features->model;
     pgi_memory memory = model->memory;
+    pgi_model_release(atomic_load_explicit(&features->also_of, memory_order_acquire));
     pgi_free(&memory, features->data);
     pgi_free(&memory, features);
     pgi_model_release(model);
+}
+
+/* Tensors that features depend on. */
+static int of_image(const pgi_stored_tensor *tensor) {
+    return strstr(tensor->name, "vision_tower") || strstr(tensor->name, "multi_modal_projector");
+}
+
+static int same_tensor(const pgi_stored_tensor *a, const pgi_stored_tensor *b) {
+    return strcmp(a->name, b->name) == 0 && a->dtype == b->dtype && a->n_dims == b->n_dims &&
+           memcmp(a->shape, b->shape, (size_t)a->n_dims * sizeof *a->shape) == 0 && a->n_bytes == b->n_bytes &&
+           memcmp(a->data, b->data, a->n_bytes) == 0;
+}
+
+/* The first tensor of `ours` that is not in `theirs`, or the other way round; NULL: they are the same. */
+static const char *different_tensor(pgi_tensor_files *ours, pgi_tensor_files *theirs) {
+    const size_t n = pgi_tensor_files_count(ours), m = pgi_tensor_files_count(theirs);
+    for (size_t i = 0, j = 0;; i++, j++) { /* both sorted by name */
+        while (i < n && !of_image(pgi_tensor_files_at(ours, i))) i++;
+        while (j < m && !of_image(pgi_tensor_files_at(theirs, j))) j++;
+        if (i == n && j == m) return NULL;
+        if (i == n) return pgi_tensor_files_at(theirs, j)->name;
+        if (j == m || !same_tensor(pgi_tensor_files_at(ours, i), pgi_tensor_files_at(theirs, j)))
+            return pgi_tensor_files_at(ours, i)->name;
+    }
+}
+
+static pg_status compare_models(const pg_model *ours, const pg_model *theirs) {
+    const pgi_config *a = &ours->config, *b = &theirs->config;
+    if (b->text.hidden_size != a->text.hidden_size || b->vision.n_patches != a->vision.n_patches)
+        return pgi_error(PG_ERROR_ARGUMENT, "the features are of another model: %d rows of %d, expected %d rows of %d",
+                         b->vision.n_patches, b->text.hidden_size, a->vision.n_patches, a->text.hidden_size);
+    if (memcmp(&a->vision, &b->vision, sizeof a->vision) != 0) /* 4-byte fields alone: no padding */
+        return pgi_error(PG_ERROR_ARGUMENT, "the features are of another model: its vision_config differs");
+    if (theirs->weights.format != ours->weights.format)
+        return pgi_error(PG_ERROR_ARGUMENT, "the features are of a model with %s weights, expected %s",
+                         pgi_weights_name(theirs->weights.format), pgi_weights_name(ours->weights.format));
+    if (theirs->kernels.bf16_linear != ours->kernels.bf16_linear ||
+        theirs->kernels.bf16_attention != ours->kernels.bf16_attention)
+        return pgi_error(PG_ERROR_ARGUMENT, "the features are of a model that was opened with another arithmetic");
+    const char *name = different_tensor(ours->files, theirs->files);
+    if (!name) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "the features are of another model, %s: %s differs from that of %s",
+                     pgi_tensor_files_folder(theirs->files), name, pgi_tensor_files_folder(ours->files));
+}
+
+pg_status pgi_features_check(const pg_model *model, const pg_features *features) {
+    _Atomic(pg_model *) *also_of = &((pg_features *)(uintptr_t)features)->also_of;
+    if (features->model == model || atomic_load_explicit(also_of, memory_order_relaxed) == model) return PG_OK;
+    PGI_TRY(compare_models(model, features->model));
+    pg_model *kept = pgi_model_retain(model), *none = NULL; /* its address is not another model's while it is counted */
+    if (!atomic_compare_exchange_strong(also_of, &none, kept)) pgi_model_release(kept);
+    return PG_OK;
 }
 
 static pg_status check_pixels(const pg_model *model, const pg_inputs *inputs) {
@@ -51,6 +108,7 @@ pg_status pgi_features_create(const pgi_run *run, pg_model *model, const pg_inpu
     pg_features *features = pgi_alloc_zero(&model->memory, 1, sizeof *features);
     if (!features) return PG_ERROR_MEMORY;
     atomic_init(&features->references, 1);
+    atomic_init(&features->also_of, NULL);
     features->model = model;
     features->n_images = inputs->n_images;
     pgi_model_retain(model);

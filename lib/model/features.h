@@ -11,6 +11,7 @@ struct pg_features {
     pg_model *model; /* counted */
     float *data;     /* [n_images, n_patches, hidden] */
     int64_t n_images;
+    _Atomic(pg_model *) also_of; /* counted; the first other model that pgi_features_check() took; NULL: none */
 };
 
 /* Computes the features of all images of `inputs`, which must have pixels of the model's size. */
@@ -19,6 +20,10 @@ pg_status pgi_features_create(const pgi_run *run, pg_model *model, const pg_inpu
  * count does. */
 pg_features *pgi_features_retain(const pg_features *features);
 void pgi_features_release(pg_features *features); /* NULL is ignored */
+
+/* Whether `model` would give the same features: it made them, or it is the same checkpoint opened in the same way. Else
+ * PG_ERROR_ARGUMENT. Two handles' encoders are compared whole the first time, 0.8 GB each in a published checkpoint. */
+pg_status pgi_features_check(const pg_model *model, const pg_features *features);
 
 /* The same into memory of the caller: out [n_images, n_patches, hidden]. workspace: one that runs the encoder. */
 pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *out,

@@ -129,6 +129,21 @@ static pg_status keep_outputs(forward *f, int64_t row, span some, const float *l
     return f->labels ? add_labels(f, row, some, last, row_logits) : PG_OK;
 }
 
+/* Zeros in place of what was computed for the tokens of the row that the mask hides: they are padding, too. */
+static void clear_hidden(const pg_outputs *out, const pg_inputs *inputs, int64_t row) {
+    const int64_t h = out->hidden_size, v = out->vocab_size, first_kept = out->n_tokens - out->n_kept;
+    const pgi_row *of = &inputs->rows[row];
+    for (int64_t t = of->first_token; t < of->first_token + of->n_tokens; t++) {
+        const int64_t at = row * out->n_tokens + t;
+        if (inputs->attention_mask[at]) continue;
+        if (t >= first_kept)
+            memset(out->logits + (row * out->n_kept + t - first_kept) * v, 0, (size_t)v * sizeof(float));
+        if (out->last_hidden) memset(out->last_hidden + at * h, 0, (size_t)h * sizeof(float));
+        for (int64_t l = 0; out->hidden_states && l <= out->n_layers; l++)
+            memset(out->hidden_states + (l * out->n_rows * out->n_tokens + at) * h, 0, (size_t)h * sizeof(float));
+    }
+}
+
 static pg_status run_row(forward *f, int64_t row) {
     pg_outputs *out = f->out;
     const pg_model *model = f->merged->model;
@@ -161,7 +176,9 @@ static pg_status run_row(forward *f, int64_t row) {
         pass.hidden_stride = layer_size;
     }
     PGI_TRY(pgi_decoder_forward(f->run, &model->config.text, &model->weights.text, &pass, &f->workspace.pass.decoder));
-    return keep_outputs(f, row, some, x + pass.first_out * h);
+    PGI_TRY(keep_outputs(f, row, some, x + pass.first_out * h));
+    if (f->flags & PG_FORWARD_SKIP_PADDING && of->n_hidden > 0) clear_hidden(out, f->merged->inputs, row);
+    return PG_OK;
 }
 
 /* The labels of the loss that is asked for [B, T], or NULL. */
@@ -225,6 +242,7 @@ pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward
     pgi_merged_inputs merged;
     pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged);
     if (status >= 0) {
+        pgi_merged_inputs_pack(&merged);
         status = run_merged(&run, &merged, options, result);
         pgi_merged_inputs_free(&merged);
     }

@@ -79,13 +79,15 @@ static pg_status match_images(pgi_merged_inputs *merged, int64_t n_images) {
                      (long long)n_images, (long long)per_image);
 }
 
-static pg_status check_features(const pg_model *model, const pg_features *features) {
-    const pgi_config *theirs = &features->model->config, *ours = &model->config;
-    if (theirs->text.hidden_size == ours->text.hidden_size && theirs->vision.n_patches == ours->vision.n_patches)
-        return PG_OK;
-    return pgi_error(PG_ERROR_ARGUMENT, "the features are of another model: %d rows of %d, expected %d rows of %d",
-                     theirs->vision.n_patches, theirs->text.hidden_size, ours->vision.n_patches,
-                     ours->text.hidden_size);
+/* Whether each token of a row sees all of it, types or not. HF's masks when no token_type_ids are given: Gemma 2 runs
+ * eager attention, which is causal. Gemma 1 runs sdpa, which is given no mask when no row of the batch has padding
+ * (masking_utils.py: _ignore_causal_mask_sdpa), and which then follows use_bidirectional_attention, true for PaliGemma
+ * (GemmaAttention.is_causal). One row with padding brings a causal mask for all. */
+static int sees_all(const pg_model *model, const pg_inputs *inputs) {
+    if (!inputs->without_types || model->config.text.gemma_version != 1 || !model->config.text.bidirectional) return 0;
+    for (int64_t r = 0; r < inputs->n_rows; r++)
+        if (inputs->rows[r].n_tokens - inputs->rows[r].n_hidden < inputs->n_tokens) return 0;
+    return 1;
 }
 
 /* The pixels of the inputs to features, into the workspace or a handle of their own. */
@@ -110,7 +112,8 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_i
     pg_status status;
     *out = (pgi_merged_inputs){.model = model, .inputs = inputs, .in_workspace = workspace != NULL};
     PGI_TRY(check_rows(model, inputs));
-    if (features) PGI_TRY(check_features(model, features));
+    out->sees_all = sees_all(model, inputs);
+    if (features) PGI_TRY(pgi_features_check(model, features));
     out->first_feature =
         workspace ? workspace->first_feature : pgi_alloc(&model->memory, (size_t)inputs->n_rows, sizeof(int64_t));
     /* an image token outside the vocabulary has no embedding that a row could equal */
@@ -136,6 +139,18 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_i
 fail:
     pgi_merged_inputs_free(out);
     return status;
+}
+
+/* One row with several texts brings a mask for all rows: without types they are causal then (sees_all()). */
+void pgi_merged_inputs_pack(pgi_merged_inputs *merged) {
+    const pg_inputs *inputs = merged->inputs;
+    if (!inputs->own_positions || !inputs->without_mask) return;
+    for (int64_t r = 0; r < inputs->n_rows; r++) {
+        const int64_t *positions = inputs->position_ids + r * inputs->n_tokens;
+        for (int64_t t = 1; t < inputs->n_tokens; t++)
+            if (positions[t] - positions[t - 1] != 1) merged->packed = 1;
+    }
+    if (merged->packed) merged->sees_all = 0;
 }
 
 void pgi_merged_inputs_free(pgi_merged_inputs *merged) {
@@ -175,8 +190,11 @@ pgi_sequence pgi_merged_inputs_sequence(const pgi_merged_inputs *merged, int64_t
         .n_tokens = n,
         .n_left = of->first_token - first,
         .n_right = first + n - of->first_token - of->n_tokens,
-        .n_prefix = of->n_tokens - of->n_suffix,
+        .n_prefix = of->n_tokens - of->n_hidden - (merged->sees_all ? 0 : of->n_suffix),
         .types = inputs->token_type_ids + at,
         .positions = inputs->own_positions ? inputs->position_ids + at : NULL,
+        .mask = of->n_hidden > 0 ? inputs->attention_mask + at : NULL,
+        .n_hidden = of->n_hidden,
+        .packed = merged->packed,
     };
 }

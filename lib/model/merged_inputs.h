@@ -14,6 +14,8 @@ typedef struct pgi_merged_inputs {
     int64_t *first_feature;  /* [B]: which of them the row's first image token gets */
     float *image_row;        /* [hidden]: given embeddings that equal it are image tokens; NULL: ids say which are */
     double vision_seconds;   /* 0 with given features */
+    int sees_all;            /* no types were given, and each token sees its whole row */
+    int packed;              /* rows of several texts; see pgi_merged_inputs_pack() */
     int in_workspace;        /* the arrays lie in a workspace, which must live as long as this does */
 } pgi_merged_inputs;
 
@@ -23,6 +25,10 @@ typedef struct pgi_merged_inputs {
 pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs,
                                  const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out);
 void pgi_merged_inputs_free(pgi_merged_inputs *merged);
+
+/* For a pass without a cache: as HF's forward(), texts that the caller's own positions set apart are kept apart when no
+ * attention_mask was given. Its generate() always makes a mask and never does so. */
+void pgi_merged_inputs_pack(pgi_merged_inputs *merged);
 
 /* x [n, hidden]: embeddings of the tokens `first` .. `first` + n of the T of batch row `row`. */
 void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n,

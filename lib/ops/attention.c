@@ -30,7 +30,7 @@ enum {
     KEY_BLOCK = 512,               /* keys whose scores are under way; at most PGI_GEMM_KC, a multiple of gemm_nr */
     STREAMED_QUERIES = 4,          /* up to here keys and values are read in place */
     VALUE_BLOCK = 64,              /* of those: values that are read for one head after the other */
-    AHEAD = 8,                     /* rows of queries fetched ahead */
+    AHEAD = 8,                     /* rows of queries prefetched ahead */
     LINE = 16,                     /* floats of a line of the cache */
     PACKED_BYTES = 8 * 1024 * 1024 /* of packed keys and values, unless one head has more */
 };

@@ -121,7 +121,7 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t
             for (int64_t t = first_tile; t < end_tile; t++) {
                 const int64_t row = tile_row(in, t) - tile_row(in, first_tile);
                 const int m = tile_height(in, t);
-                for (int i = 0; i < m; i++) { /* fetched while the tile is multiplied, because rows lie far apart */
+                for (int i = 0; i < m; i++) { /* prefetched while the tile is multiplied, because rows lie far apart */
                     __builtin_prefetch(out + (row + i) * out_stride + c, 1);
                     __builtin_prefetch(out + (row + i) * out_stride + c + width - 1, 1);
                 }

@@ -265,14 +265,14 @@ static pg_status stack_rows(const batch_encoder *e, pg_inputs *inputs) {
     return PG_OK;
 }
 
-/* HF refuses that too: rows cut to max_length and then padded beyond it are not what was asked for. */
+/* HF refuses that too: rows truncated to max_length and then padded beyond it are not what was asked for. */
 static pg_status check_lengths(const batch_encoder *e) {
     if (e->truncation.max_length == 0 || e->options->padding == PG_PADDING_NONE || e->multiple == 0 ||
         e->max_length % e->multiple == 0)
         return PG_OK;
     return pgi_error(PG_ERROR_ARGUMENT,
                      "max_length is %lld%s, expected a multiple of pad_to_multiple_of, %lld%s, "
-                     "where rows are both cut and padded",
+                     "where rows are both truncated and padded",
                      (long long)e->max_length, e->options->max_length ? "" : " (the tokenizer's)",
                      (long long)e->multiple, e->options->pad_to_multiple_of ? "" : " (the tokenizer's)");
 }

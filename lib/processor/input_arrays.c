@@ -47,38 +47,33 @@ static int64_t number(const pg_tensor *tensor, int64_t row, int64_t token) {
     return ((const int64_t *)tensor->data)[row * tensor->shape[1] + token];
 }
 
-/* Where the ones of a row lie: they must be there, and without a gap. */
-static pg_status read_mask(const pg_tensor *mask, int64_t r, pgi_row *row) {
-    int64_t n = mask->shape[1], end = 0;
-    row->first_token = -1;
+/* Where the ones of a row lie, which must be there: its tokens are those from the first to the last. `copy` [T]. */
+static pg_status read_mask(const pg_tensor *mask, int64_t r, pgi_row *row, int64_t *copy) {
+    int64_t n = mask->shape[1], n_ones = 0;
     for (int64_t t = 0; t < n; t++) {
-        int64_t value = number(mask, r, t);
+        int64_t value = copy[t] = number(mask, r, t);
         if (value != 0 && value != 1)
             return pgi_error(PG_ERROR_ARGUMENT, "attention_mask: row %lld, token %lld: found %lld, expected 0 or 1",
                              (long long)r, (long long)t, (long long)value);
         if (!value) continue;
-        if (row->first_token < 0) row->first_token = t;
-        if (row->n_tokens > 0 && end != t)
-            return pgi_error(PG_ERROR_ARGUMENT,
-                             "attention_mask: row %lld: found a gap at token %lld, expected ones "
-                             "without a gap, and padding on one or both sides",
-                             (long long)r, (long long)end);
-        end = t + 1;
-        row->n_tokens++;
+        if (n_ones++ == 0) row->first_token = t;
+        row->n_tokens = t + 1 - row->first_token;
     }
-    if (row->n_tokens == 0)
+    if (n_ones == 0)
         return pgi_error(PG_ERROR_ARGUMENT, "attention_mask: row %lld: found %lld zeros, expected at least one 1",
                          (long long)r, (long long)n);
+    row->n_hidden = row->n_tokens - n_ones;
     return PG_OK;
 }
 
-static pg_status read_types(const pg_tensor *types, int64_t r, pgi_row *row) {
+/* mask [T]: of this row. */
+static pg_status read_types(const pg_tensor *types, int64_t r, const int64_t *mask, pgi_row *row) {
     for (int64_t t = 0; t < types->shape[1]; t++) {
         int64_t value = number(types, r, t);
         if (value != 0 && value != 1)
             return pgi_error(PG_ERROR_ARGUMENT, "token_type_ids: row %lld, token %lld: found %lld, expected 0 or 1",
                              (long long)r, (long long)t, (long long)value);
-        if (t < row->first_token || t >= row->first_token + row->n_tokens) continue; /* padding: nobody sees it */
+        if (!mask[t]) continue; /* nobody sees it */
         if (row->n_suffix > 0 && value == 0)
             return pgi_error(PG_ERROR_ARGUMENT,
                              "token_type_ids: row %lld, token %lld: found 0 after 1, expected the "
@@ -169,19 +164,24 @@ static pg_status check_shapes(const pg_input_arrays *arrays) {
 static pg_status add_rows(const pg_input_arrays *arrays, pg_inputs *inputs) {
     const pg_tensor *first = arrays->input_ids ? arrays->input_ids : arrays->inputs_embeds;
     PGI_TRY(pgi_inputs_add_rows(inputs, first->shape[0], first->shape[1]));
+    inputs->without_mask = !arrays->attention_mask;
+    inputs->without_types = !arrays->token_type_ids;
     for (int64_t r = 0; r < inputs->n_rows; r++) {
         pgi_row *row = &inputs->rows[r];
-        row->n_tokens = arrays->attention_mask ? 0 : inputs->n_tokens;
-        if (arrays->attention_mask) PGI_TRY(read_mask(arrays->attention_mask, r, row));
-        if (arrays->token_type_ids)
-            PGI_TRY(read_types(arrays->token_type_ids, r, row));
-        else
-            row->n_suffix = row->n_tokens;
+        int64_t *mask = inputs->attention_mask + r * inputs->n_tokens;
         int64_t *types = inputs->token_type_ids + r * inputs->n_tokens;
-        for (int64_t t = 0; t < inputs->n_tokens; t++)
+        row->n_tokens = arrays->attention_mask ? 0 : inputs->n_tokens;
+        for (int64_t t = 0; t < inputs->n_tokens; t++) {
+            mask[t] = 1;
             types[t] = arrays->token_type_ids ? number(arrays->token_type_ids, r, t) : 1;
+        }
+        if (arrays->attention_mask) PGI_TRY(read_mask(arrays->attention_mask, r, row, mask));
+        if (arrays->token_type_ids)
+            PGI_TRY(read_types(arrays->token_type_ids, r, mask, row));
+        else
+            row->n_suffix = row->n_tokens - row->n_hidden;
     }
-    pgi_inputs_fill_rows(inputs);
+    pgi_inputs_count_positions(inputs);
     return PG_OK;
 }
 

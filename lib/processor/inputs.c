@@ -70,16 +70,22 @@ pg_status pgi_inputs_add_pixels(pg_inputs *inputs, int64_t n_images, int32_t wid
     return inputs->pixels ? PG_OK : PG_ERROR_MEMORY;
 }
 
+/* HF: the running sum of the mask, less 1, 0 on padding (generation/utils.py, _prepare_position_ids_for_generation);
+ * one more in PaliGemma's prepare_inputs_for_generation. */
+void pgi_inputs_count_positions(pg_inputs *inputs) {
+    for (int64_t r = 0; r < inputs->n_rows; r++) {
+        const int64_t *mask = inputs->attention_mask + r * inputs->n_tokens;
+        int64_t *positions = inputs->position_ids + r * inputs->n_tokens, n = 0;
+        for (int64_t t = 0; t < inputs->n_tokens; t++) positions[t] = mask[t] ? ++n : 1;
+    }
+}
+
 void pgi_inputs_fill_rows(pg_inputs *inputs) {
     for (int64_t r = 0; r < inputs->n_rows; r++) {
         const pgi_row *row = &inputs->rows[r];
         int64_t *mask = inputs->attention_mask + r * inputs->n_tokens;
-        int64_t *positions = inputs->position_ids + r * inputs->n_tokens;
-        /* HF: the running sum of the mask, less 1, 0 on padding (generation/utils.py,
-         * _prepare_position_ids_for_generation); one more in PaliGemma's prepare_inputs_for_generation. */
-        for (int64_t t = 0; t < inputs->n_tokens; t++) {
+        for (int64_t t = 0; t < inputs->n_tokens; t++)
             mask[t] = t >= row->first_token && t < row->first_token + row->n_tokens;
-            positions[t] = mask[t] ? t - row->first_token + 1 : 1;
-        }
     }
+    pgi_inputs_count_positions(inputs);
 }

@@ -17,6 +17,7 @@ enum { PGI_NO_LABEL = -100 };
  * n_suffix of them are causal (token type 1); those before see each other. */
 typedef struct pgi_row {
     int64_t first_token, n_tokens, n_suffix;
+    int64_t n_hidden;              /* of n_tokens: the caller's attention_mask hides them. Not in n_suffix */
     int64_t n_truncated;           /* tokens lost to truncation */
     int64_t first_image, n_images; /* in pixels; or, without pixels, images that the layout has tokens for */
     uint32_t events;               /* PG_ROW_* */
@@ -31,7 +32,9 @@ struct pg_inputs {
     float *embeds;            /* [B, T, embed_width], rows as the decoder takes them, or NULL */
     int64_t embed_width;
     int64_t *attention_mask; /* [B, T] 1, 0 on padding */
+    int without_mask;        /* the caller gave none: all are 1 above */
     int64_t *token_type_ids; /* [B, T] 0 prefix and padding, 1 suffix */
+    int without_types;       /* the caller gave no types: all are 1 above, and the model chooses */
     int64_t *labels;         /* [B, T] ids, -100 where there is none; or NULL: no loss is asked for */
     int64_t *position_ids;   /* [B, T] from 1, padding skipped; the caller's own when own_positions */
     int own_positions;
@@ -56,6 +59,8 @@ pg_status pgi_inputs_add_pixels(pg_inputs *inputs, int64_t n_images, int32_t wid
 int64_t *pgi_inputs_new_numbers(const pg_inputs *inputs);
 /* attention_mask and position_ids from the rows: 1 on tokens, positions from 1; on padding 0 and 1. */
 void pgi_inputs_fill_rows(pg_inputs *inputs);
+/* position_ids from attention_mask. */
+void pgi_inputs_count_positions(pg_inputs *inputs);
 
 /* A copy of the caller's arrays, checked. arrays: complete, and so are the tensors it points to. */
 pg_status pgi_inputs_create(const pgi_memory *memory, const pg_input_arrays *arrays, pg_inputs **out);

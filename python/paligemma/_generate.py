@@ -2,6 +2,7 @@
 """What generate()'s arguments ask for, after transformers' rules."""
 from __future__ import annotations
 
+import operator
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,14 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "past_key_values": (),
 }
 _DEFAULT_NEW_TOKENS = 20  # transformers' model-agnostic max_length, on top of the prompt
+
+
+def is_whole(value: Any) -> bool:
+    """An int, or a number of numpy or of torch that is one; not a bool."""
+    try:
+        return not isinstance(value, (bool, np.bool_)) and operator.index(value) is not None
+    except TypeError:
+        return False
 
 
 @dataclass
@@ -78,6 +87,9 @@ def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], array
 
     ids = arrays.get("input_ids")
     width = ids.shape[1] if ids is not None and ids.ndim == 2 else 0
+    for name, value in (("max_new_tokens", new), ("max_length", length)):
+        if value is not None and not is_whole(value):
+            raise TypeError(f"{name} is {value!r}, expected an integer")
     if new is None and length is None:
         warnings.warn(f"Using the model-agnostic default of {_DEFAULT_NEW_TOKENS} new tokens. We recommend setting "
                       "`max_new_tokens` to control the maximum length of the generation.", stacklevel=3)

@@ -7,7 +7,8 @@ from typing import Any
 
 from . import _library as c
 
-# Arguments of transformers' from_pretrained() that change nothing here, with why.
+# Arguments of transformers' from_pretrained() that change nothing here, with why. (The model reads attn_implementation,
+# see its class; to a processor it means nothing.)
 HARMLESS = {
     # arithmetic is f32 on the stored weights whatever is asked for
     "torch_dtype", "dtype",

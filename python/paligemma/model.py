@@ -61,15 +61,20 @@ class PaliGemmaForConditionalGeneration:
     """
 
     def __init__(self, folder: str, n_threads: int = 0, cpu: str | None = None,
-                 weights: str = "stored", arithmetic: str | None = None) -> None:
+                 weights: str = "stored", arithmetic: str | None = None,
+                 attn_implementation: str | dict[str, str] | None = None) -> None:
         """folder: a checkpoint; n_threads: for all calls, 0 is the CPUs that this process may use;
         cpu: hold the instruction set down to "baseline", "avx2" or "avx512"; weights: "stored", or "int8" or "int4" to
         quantize them now; arithmetic: "f32", or "bf16" to round the factors of large products where that makes the CPU
-        faster; None is f32, but for attention beside int8 and int4 weights."""
+        faster; None is f32, but for attention beside int8 and int4 weights; attn_implementation: "eager" makes rows
+        without token_type_ids causal in PaliGemma 1, too, as it does in transformers."""
         self.name_or_path = folder
         self.n_threads = n_threads
         self._cpu = cpu
-        self._weights, self._arithmetic = weights, arithmetic
+        self._weights, self._arithmetic, self._attention = weights, arithmetic, attn_implementation
+        of_text = attn_implementation if not isinstance(attn_implementation, dict) else (
+            attn_implementation.get("text_config", attn_implementation.get("")))
+        self._eager = of_text == "eager"
         self._handle = open_model(folder, cpu, weights, arithmetic)
         self.config = PaliGemmaConfig._of_model(self._handle.pointer)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
@@ -79,24 +84,26 @@ class PaliGemmaForConditionalGeneration:
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None,
                         cache_dir: str | os.PathLike[str] | None = None, subfolder: str = "", n_threads: int = 0,
                         cpu: str | None = None, weights: str = "stored", arithmetic: str | None = None,
+                        attn_implementation: str | dict[str, str] | None = None,
                         **kwargs: Any) -> PaliGemmaForConditionalGeneration:
         """Opens a checkpoint folder, or a model id in the local Hugging Face cache; the network is never used.
 
         Other arguments of transformers' from_pretrained() are taken where they change nothing here: dtype and
-        torch_dtype (see `arithmetic`), device_map "auto" or "cpu", attn_implementation, low_cpu_mem_usage, token, ...
+        torch_dtype (see `arithmetic`), device_map "auto" or "cpu", low_cpu_mem_usage, token, ...
         (paligemma._hub.HARMLESS). Those that would change results, such as quantization_config, are refused.
-        n_threads, cpu, weights and arithmetic: as of the class.
+        n_threads, cpu, weights, arithmetic and attn_implementation: as of the class.
         Raises FileNotFoundError, OSError (damaged files), NotImplementedError (sound, but not run by this version),
         ValueError (an argument; weights that the folder was not converted to).
         """
         _hub.check_arguments(kwargs)
         folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
-        return cls(folder, n_threads, cpu, weights, arithmetic)
+        return cls(folder, n_threads, cpu, weights, arithmetic, attn_implementation)
 
     def __reduce__(self) -> Any:
         """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""
         self._handle.check_open()
-        return (type(self), (self.name_or_path, self.n_threads, self._cpu, self._weights, self._arithmetic),
+        return (type(self), (self.name_or_path, self.n_threads, self._cpu, self._weights, self._arithmetic,
+                             self._attention),
                 {"generation_config": self.generation_config})
 
     # -- what a torch module has
@@ -198,6 +205,8 @@ class PaliGemmaForConditionalGeneration:
 
         input_ids i64 [B, T], or inputs_embeds f32 [B, T, hidden]; pixel_values f32 [n_images, 3, S, S] or `features`;
         attention_mask, token_type_ids (0: prompt, sees all of it; 1: suffix, causal), position_ids, labels i64 [B, T].
+        Without token_type_ids, as in transformers: PaliGemma 1 lets each token see its whole row, unless a row of the
+        batch has padding or attn_implementation is "eager"; then, and in PaliGemma 2, all rows are causal.
         logits_to_keep: k, for the last k tokens, or indices [K]; 0: all. The loss is over all labels in any case.
         loss: "token", the mean over all labels (transformers), or "example", mean per row, then over rows (big_vision).
         skip_padding: nothing is computed for padding, its rows are zero.
@@ -218,6 +227,8 @@ class PaliGemmaForConditionalGeneration:
                  | (c.FORWARD_LAST_HIDDEN if output_last_hidden_state else 0)
                  | (c.FORWARD_LOSS_PER_ROW if loss == "example" else 0)
                  | (c.FORWARD_SKIP_PADDING if skip_padding else 0))
+        if logits_to_keep is True or isinstance(logits_to_keep, float):
+            raise TypeError(f"logits_to_keep is {logits_to_keep!r}, expected an integer, or indices")
         chosen = None if isinstance(logits_to_keep, int) else to_numpy(logits_to_keep)
         keep = logits_to_keep if chosen is None else 0
         handle = self._run_forward(arrays, flags, keep, features, cancel)
@@ -239,7 +250,7 @@ class PaliGemmaForConditionalGeneration:
     def _run_forward(self, arrays: dict[str, Any], flags: int, keep: int, features: Features | None,
                      cancel: CancelFlag | None) -> Handle:
         self._handle.check_open()
-        inputs = self._inputs(self._with_types(_inputs.checked(arrays)))
+        inputs = self._inputs(_inputs.checked(arrays))
         cancel = cancel or CancelFlag()
         outputs = Handle("outputs")
 
@@ -252,22 +263,13 @@ class PaliGemmaForConditionalGeneration:
         interruptible(work, cancel)
         return outputs
 
-    def _with_types(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What forward() of transformers does without token_type_ids: rows with padding are causal, and so is
-        everything in generate(), which is the library's rule too; but without padding its sdpa attention, the default
-        there, leaves the mask out, and config.text_config.use_bidirectional_attention (true for PaliGemma) lets each
-        token see all."""
-        padded = "attention_mask" in arrays and not arrays["attention_mask"].all()
-        rows = arrays.get("input_ids", arrays.get("inputs_embeds"))
-        if "token_type_ids" in arrays or padded or rows is None \
-                or self.config.text_config.get("use_bidirectional_attention", True) is False:
-            return arrays
-        return {**arrays, "token_type_ids": np.zeros(rows.shape[:2], np.int64)}
-
     def _inputs(self, arrays: dict[str, np.ndarray]) -> Handle:
         """pg_inputs; exactly one of input_ids and inputs_embeds."""
         if ("input_ids" in arrays) == ("inputs_embeds" in arrays):
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds")
+        if self._eager and "token_type_ids" not in arrays:  # the library's rule is that of transformers' default
+            rows = arrays.get("input_ids", arrays.get("inputs_embeds"))
+            arrays = {**arrays, "token_type_ids": np.ones(rows.shape[:2], np.int64)}
         return _inputs.create(arrays)
 
     # -- images
@@ -325,6 +327,7 @@ class PaliGemmaForConditionalGeneration:
         inputs: input_ids. max_new_tokens, or max_length (prompt and new tokens together); without either, and without
         one in generation_config, 20 new tokens and a warning, as in transformers. Rows may be padded on either side:
         padding is left out of the computation, each row gets what it gets alone, and its new ids stand after column T.
+        Without token_type_ids the prompt is read as forward() reads it.
         labels are taken and not used. features: in place of pixel_values. streamer: an object such as transformers'
         TextStreamer, for one row; it is handed the prompt, each new id, and the end.
         Raises ValueError for settings that ask for more than greedy decoding.

@@ -414,3 +414,21 @@ def test_log_goes_to_logging(folder, caplog, tmp_path):
         model = PaliGemmaForConditionalGeneration.from_pretrained(tmp_path)
     assert "repetition_penalty" in caplog.text
     assert model.generation_config.max_new_tokens == 3
+
+
+def test_counts_are_whole_numbers(model, processor, image_path):
+    """transformers takes some of these: 2.7 new tokens are 3 there, True is 1."""
+    inputs = processor(str(image_path), "caption en", return_tensors="np")
+    del inputs["labels"]
+    for name in ("max_new_tokens", "max_length"):
+        for value in (2.7, 80.0, True, "80", [80], np.float32(80), np.True_):
+            with pytest.raises(TypeError, match=name):
+                model.generate(**inputs, **{name: value})
+            with pytest.raises(TypeError, match=name):
+                model.stream(dict(inputs), processor, **{name: value})
+    three = model.generate(**inputs, max_new_tokens=3)
+    assert np.array_equal(model.generate(**inputs, max_new_tokens=np.int32(3)), three)
+    for value in (True, 1.0, 2.5):
+        with pytest.raises(TypeError, match="logits_to_keep"):
+            model(**inputs, logits_to_keep=value)
+    assert model(**inputs, logits_to_keep=1).logits.shape[1] == 1

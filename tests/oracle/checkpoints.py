@@ -60,6 +60,8 @@ def draw(seed):
                 rms_norm_eps=pick([1e-6, 1e-5], [0.8, 0.2]))
     if gemma_version == 1:
         text["hidden_size"] += between(0, 5)  # Gemma 1 allows any
+        if seed % 5 == 0:  # a key of Gemma 2, which PaliGemma's head follows in both
+            text["final_logit_softcapping"] = float(1 + seed % 7)
     else:
         text.update(query_pre_attn_scalar=text["head_dim"] + between(1, 30),
                     sliding_window=pick([between(8, 64), between(8, 64), between(100, 300), 4096]),

@@ -120,7 +120,7 @@ static inline void make_batch(batch *b, const tiny *m, const row_spec *rows, int
     }
 }
 
-enum { WITHOUT_TYPES = 1, WITHOUT_LABELS = 2, WITHOUT_PIXELS = 4, WITHOUT_IDS = 8 };
+enum { WITHOUT_TYPES = 1, WITHOUT_LABELS = 2, WITHOUT_PIXELS = 4, WITHOUT_IDS = 8, WITHOUT_MASK = 16 };
 
 /* embeds: given in place of ids with WITHOUT_IDS. */
 static inline pg_status create(const batch *b, const tiny *m, int without, const float *embeds, pg_inputs **out) {
@@ -146,7 +146,7 @@ static inline pg_status create(const batch *b, const tiny *m, int without, const
     OK(pg_input_arrays_init(&arrays, sizeof arrays));
     arrays.input_ids = without & WITHOUT_IDS ? NULL : &numbers[0];
     arrays.inputs_embeds = without & WITHOUT_IDS ? &rows : NULL;
-    arrays.attention_mask = &numbers[1];
+    arrays.attention_mask = without & WITHOUT_MASK ? NULL : &numbers[1];
     arrays.token_type_ids = without & WITHOUT_TYPES ? NULL : &numbers[2];
     arrays.labels = without & WITHOUT_LABELS ? NULL : &numbers[3];
     arrays.position_ids = b->positions ? &numbers[4] : NULL;

@@ -288,6 +288,7 @@ static void config_errors_name_the_key(void **state) {
         {2, "\"sliding_window\":0,", "", PG_ERROR_FORMAT, "sliding_window: found 0", NULL},
         {2, "\"attn_logit_softcapping\":0.0,", "", PG_ERROR_FORMAT, "attn_logit_softcapping: found 0.0", NULL},
         {2, "\"final_logit_softcapping\":-3,", "", PG_ERROR_FORMAT, "final_logit_softcapping: found -3", NULL},
+        {1, "\"final_logit_softcapping\":-3,", "", PG_ERROR_FORMAT, "final_logit_softcapping: found -3", NULL},
         {2, "\"query_pre_attn_scalar\":0,", "", PG_ERROR_FORMAT, "query_pre_attn_scalar: found 0", NULL},
         {2, "\"hidden_activation\":null,", "", PG_ERROR_FORMAT, "hidden_activation: found null", NULL},
     };
@@ -349,6 +350,26 @@ static void config_errors_name_the_key(void **state) {
     assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_NOT_FOUND, in_folder("config.json"), NULL);
 }
 
+static void either_gemma_may_cap_its_logits(void **state) {
+    (void)state;
+    static const struct {
+        int gemma_version;
+        const char *text;
+        float cap;
+    } cases[] = {{1, "", 0},
+                 {1, "\"final_logit_softcapping\":null,", 0},
+                 {1, "\"final_logit_softcapping\":2.5,", 2.5f},
+                 {2, "", 30},
+                 {2, "\"final_logit_softcapping\":null,", 0}};
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        pgi_config c;
+        write_config(cases[i].gemma_version, cases[i].text, "");
+        assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+        assert_true(c.text.final_soft_cap == cases[i].cap);
+        pgi_config_free(&c);
+    }
+}
+
 static void config_does_not_depend_on_the_locale(void **state) {
     (void)state;
     static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "de_DE"};
@@ -379,6 +400,7 @@ int main(int argc, char **argv) {
         TEST(gemma1_activation_and_rope),
         TEST(special_ids_come_from_where_hf_takes_them),
         TEST(config_errors_name_the_key),
+        TEST(either_gemma_may_cap_its_logits),
         TEST(config_does_not_depend_on_the_locale),
     };
 #undef TEST

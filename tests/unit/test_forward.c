@@ -25,11 +25,13 @@ static void padded_rows_are_the_single_rows(void **state) {
                     const float *all = logits_of(out, &b, m);
                     const float *hidden = get(out, "hidden_states", 4, m->n_layers + 1, N, b.n_tokens, m->hidden);
                     for (int r = 0; r < N; r++) {
-                        make_batch(&alone, m, &specs[r], 1, LEFT, 0);
+                        /* without types a row of Gemma 1 is causal only beside padding, here its own */
+                        make_batch(&alone, m, &specs[r], 1, LEFT, without);
                         pg_outputs *single = forward(m, &alone, without, PG_FORWARD_HIDDEN_STATES);
-                        const float *one = logits_of(single, &alone, m);
+                        const float *one = logits_of(single, &alone, m) + alone.first[0] * m->info.vocab_size;
                         const float *states =
-                            get(single, "hidden_states", 4, m->n_layers + 1, 1, alone.n_tokens, m->hidden);
+                            get(single, "hidden_states", 4, m->n_layers + 1, 1, alone.n_tokens, m->hidden) +
+                            alone.first[0] * m->hidden;
                         int64_t at = r * b.n_tokens + b.first[r];
                         assert_memory_equal(all + at * m->info.vocab_size, one,
                                             (size_t)(b.length[r] * m->info.vocab_size) * sizeof(float));
@@ -91,6 +93,126 @@ static void who_sees_whom(void **state) {
         change_reaches(m, &b, 0, 4, 0, 12);
         change_reaches(m, &b, 0, 6, 6, 12);
         change_reaches(m, &b, 0, 10, 10, 10);
+        free(b.pixels);
+    }
+}
+
+static void same_logits(const tiny *m, const batch *a, int without_a, const batch *b, int without_b) {
+    pg_outputs *x = forward(m, a, without_a, 0), *y = forward(m, b, without_b, 0);
+    assert_memory_equal(logits_of(x, a, m), logits_of(y, b, m),
+                        (size_t)(a->n_rows * a->n_tokens * m->info.vocab_size) * sizeof(float));
+    pg_outputs_close(&x);
+    pg_outputs_close(&y);
+}
+
+/* Gemma 1 sees the whole row if no row has padding; Gemma 2 sees what is before. */
+static void without_types_the_model_chooses(void **state) {
+    const row_spec alike[2] = {{1, 4, 5, 1}, {1, 6, 3, 2}}, uneven[2] = {{0, 9, 0, 3}, {0, 6, 0, 4}};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        batch b, typed;
+        make_batch(&b, m, alike, 2, LEFT, 0);
+        typed = b;
+        for (int64_t t = 0; t < b.n_rows * b.n_tokens; t++) typed.types[t] = i; /* 0: all see all */
+        same_logits(m, &b, WITHOUT_TYPES, &typed, 0);
+        pg_result *chosen = generate(m, &b, WITHOUT_TYPES, 1, NULL), *told = generate(m, &typed, 0, 1, NULL);
+        for (int r = 0; r < 2; r++) same_row(chosen, r, told, r);
+        pg_result_close(&chosen);
+        pg_result_close(&told);
+        free(b.pixels);
+        make_batch(&b, m, uneven, 2, RIGHT, 0); /* padding in one row: both are causal */
+        change_reaches(m, &b, WITHOUT_TYPES, 4, 4, 8);
+        typed = b;
+        for (int64_t t = 0; t < b.n_rows * b.n_tokens; t++) typed.types[t] = 1;
+        same_logits(m, &b, WITHOUT_TYPES, &typed, 0);
+        free(b.pixels);
+    }
+}
+
+/* Positions without a mask: a step other than 1 begins another text. With a mask, and in pg_generate(), it does not. */
+static void positions_pack_texts(void **state) {
+    static const int64_t two_texts[] = {1, 2, 3, 4, 1, 2, 3, 4, 5}, one_text[] = {7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const row_spec row = {0, 2, 7, 6}, second = {0, 0, 5, 6};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        batch b, alone;
+        make_batch(&b, m, &row, 1, LEFT, 0); /* prefix 0..1, suffix 2..3; 4..8 */
+        b.positions = two_texts;
+        change_reaches(m, &b, WITHOUT_MASK, 1, 0, 3);
+        change_reaches(m, &b, WITHOUT_MASK, 3, 3, 3);
+        change_reaches(m, &b, WITHOUT_MASK, 4, 4, 8);
+        change_reaches(m, &b, WITHOUT_MASK | WITHOUT_TYPES, 1, 1, 3);
+        change_reaches(m, &b, 0, 3, 3, 8);
+        make_batch(&alone, m, &second, 1, LEFT, 0);
+        memcpy(alone.ids, b.ids + 4, 5 * sizeof *alone.ids);
+        pg_outputs *packed = forward(m, &b, WITHOUT_MASK, 0), *single = forward(m, &alone, 0, 0);
+        expect_close(logits_of(packed, &b, m) + 4 * m->info.vocab_size, logits_of(single, &alone, m),
+                     5 * (int64_t)m->info.vocab_size, 1e-5);
+        pg_outputs_close(&packed);
+        pg_outputs_close(&single);
+        pg_result *with = generate(m, &b, 0, 1, NULL), *without = generate(m, &b, WITHOUT_MASK, 1, NULL);
+        same_row(with, 0, without, 0);
+        pg_result_close(&with);
+        pg_result_close(&without);
+        b.positions = one_text;
+        change_reaches(m, &b, WITHOUT_MASK, 3, 3, 8);
+        change_reaches(m, &b, WITHOUT_MASK | WITHOUT_TYPES, 3, i == 0 ? 0 : 3, 8);
+        free(alone.pixels);
+        free(b.pixels);
+    }
+}
+
+/* Tokens between others that the mask hides; pg_generate() gives what it gives without them. */
+static void a_hole_is_seen_by_nobody(void **state) {
+    const row_spec with = {2, 3, 2, 7}, without = {1, 3, 2, 7};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        const int64_t n = m->info.n_image_tokens, v = m->info.vocab_size;
+        batch b, alone;
+        make_batch(&b, m, &with, 1, LEFT, 1);
+        make_batch(&alone, m, &without, 1, LEFT, 1);
+        for (int64_t t = 1 + n; t < 1 + 2 * n; t++) b.mask[t] = 0; /* the second image */
+        pg_outputs *all = forward(m, &b, 0, PG_FORWARD_SKIP_PADDING | PG_FORWARD_HIDDEN_STATES);
+        const float *states =
+            get(all, "hidden_states", 4, m->n_layers + 1, 1, b.n_tokens, m->hidden) + (1 + n) * m->hidden;
+        for (int64_t k = 0; k < n * v; k++) assert_true(logits_of(all, &b, m)[(1 + n) * v + k] == 0);
+        for (int64_t l = 0; l <= m->n_layers; l++)
+            for (int64_t k = 0; k < n * m->hidden; k++) assert_true(states[l * b.n_tokens * m->hidden + k] == 0);
+        pg_outputs_close(&all);
+        memcpy(alone.ids + 1 + n, b.ids + 1 + 2 * n, 5 * sizeof *b.ids);
+        int64_t positions[MAX_TOKENS] = {0};
+        for (int64_t t = 1; t < b.n_tokens; t++) positions[t] = t <= n ? t : t <= 2 * n ? 0 : t - n;
+        b.positions = positions;
+        pg_outputs *holed = forward(m, &b, 0, 0), *single = forward(m, &alone, 0, 0);
+        expect_close(logits_of(holed, &b, m) + (1 + 2 * n) * v, logits_of(single, &alone, m) + (1 + n) * v, 3 * v,
+                     1e-5);
+        pg_outputs_close(&holed);
+        pg_outputs_close(&single);
+        b.positions = NULL;
+        if (i == 0) { /* the other model's window is smaller than the row */
+            pg_result *x = generate(m, &b, 0, 1, NULL), *y = generate(m, &alone, 0, 2, NULL);
+            same_row(x, 0, y, 0);
+            pg_result_close(&x);
+            pg_result_close(&y);
+        } else {
+            pg_generate_options options;
+            pg_inputs *in = NULL;
+            pg_result *result = NULL;
+            OK(pg_generate_options_init(&options, sizeof options));
+            OK(create(&b, m, 0, NULL, &in));
+            ERROR(pg_generate(m->model, m->processor, in, &options, &result), PG_ERROR_UNSUPPORTED);
+            pg_inputs_close(&in);
+        }
+        free(b.pixels);
+        free(alone.pixels);
+        make_batch(&b, m, &(row_spec){0, 8, 3, 9}, 1, LEFT, 0);
+        b.mask[4] = b.mask[5] = 0;
+        change_reaches(m, &b, 0, 4, 4, 4);
+        change_reaches(m, &b, WITHOUT_TYPES, 5, 5, 5);
+        change_reaches(m, &b, WITHOUT_TYPES, 3, 3, 10);
         free(b.pixels);
     }
 }
@@ -312,6 +434,57 @@ static void features_in_place_of_pixels(void **state) {
     }
 }
 
+/* Two models of one size: the numbers, not the sizes, say whether features fit. */
+static void features_of_another_model(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        tiny_options options = i == 0 ? tiny_official() : tiny_saved_today();
+        pg_model_options model_options;
+        pg_inputs *in = NULL;
+        pg_features *features = NULL;
+        batch b;
+        options.head = TINY_HEAD_BOTH;
+        tiny same = {0}, other = {0};
+        open_tiny(&same, &options, NULL);
+        options.seed++;
+        open_tiny(&other, &options, NULL);
+        make_batch(&b, m, specs, 4, LEFT, 0);
+        OK(create(&b, m, WITHOUT_PIXELS, NULL, &in));
+        pg_inputs *pixels = NULL;
+        OK(create(&b, m, 0, NULL, &pixels));
+        OK(pg_features_create(m->model, pixels, NULL, &features));
+        pg_forward_options given = options_of(0);
+        given.features = features;
+        for (int again = 0; again < 2; again++) {
+            pg_outputs *out = NULL;
+            OK(pg_forward(same.model, in, &given, &out));
+            pg_outputs_close(&out);
+            ARGUMENT(pg_forward(other.model, in, &given, &out));
+            assert_non_null(strstr(pg_last_error(), "the features are of another model"));
+            assert_non_null(strstr(pg_last_error(), other.folder));
+        }
+        OK(pg_model_options_init(&model_options, sizeof model_options));
+        model_options.weights = PG_WEIGHTS_INT8;
+        pg_model *quantized = NULL;
+        pg_outputs *out = NULL;
+        OK(pg_model_open(m->folder, &model_options, &quantized));
+        ARGUMENT(pg_forward(quantized, in, &given, &out));
+        assert_non_null(strstr(pg_last_error(), "expected int8"));
+        pg_model_close(&quantized);
+        pg_features_close(&features);
+        pg_inputs_close(&in);
+        pg_inputs_close(&pixels);
+        free(b.pixels);
+        tiny *opened[] = {&same, &other};
+        for (int k = 0; k < 2; k++) {
+            pg_model_close(&opened[k]->model);
+            pg_processor_close(&opened[k]->processor);
+            remove_folder(opened[k]->folder);
+        }
+    }
+}
+
 static void embeddings_in_place_of_ids(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -380,12 +553,16 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(padded_rows_are_the_single_rows),
         cmocka_unit_test(who_sees_whom),
+        cmocka_unit_test(without_types_the_model_chooses),
+        cmocka_unit_test(positions_pack_texts),
+        cmocka_unit_test(a_hole_is_seen_by_nobody),
         cmocka_unit_test(a_window_holds_suffixes_alone),
         cmocka_unit_test(the_loss_by_hand),
         cmocka_unit_test(the_last_logits),
         cmocka_unit_test(what_was_not_asked_for_is_not_there),
         cmocka_unit_test(embed_is_the_last_hidden_state),
         cmocka_unit_test(features_in_place_of_pixels),
+        cmocka_unit_test(features_of_another_model),
         cmocka_unit_test(embeddings_in_place_of_ids),
         cmocka_unit_test(outputs_outlive_all),
     };

@@ -116,7 +116,7 @@ static void what_is_left_out_is_filled_in(void **state) {
     a.arrays.token_type_ids = a.arrays.position_ids = a.arrays.labels = a.arrays.pixel_values = NULL;
     OK(pg_inputs_create(&a.arrays, &made));
     assert_memory_equal(numbers(made, "position_ids"), counted, sizeof counted);
-    for (int i = 0; i < B * T; i++) assert_int_equal(numbers(made, "token_type_ids")[i], 1); /* causal */
+    for (int i = 0; i < B * T; i++) assert_int_equal(numbers(made, "token_type_ids")[i], 1);
     ERROR(pg_inputs_get_tensor(made, "labels", &(pg_tensor){.struct_size = sizeof(pg_tensor)}), PG_ERROR_NOT_FOUND);
     ERROR(pg_inputs_get_tensor(made, "pixel_values", &(pg_tensor){.struct_size = sizeof(pg_tensor)}),
           PG_ERROR_NOT_FOUND);
@@ -198,10 +198,26 @@ static void shapes_are_held_against_each_other(void **state) {
     ERROR(pg_inputs_create(&a.arrays, &none), PG_ERROR_MEMORY);
 }
 
-static void masks_have_no_gaps(void **state) {
+static void masks_may_have_holes(void **state) {
+    static const int64_t counted[] = {1, 1, 1, 2, 3, 4, 1, 1, 2, 3, 1, 1};
+    pg_inputs *made = NULL;
+    pg_row_info info = {.struct_size = sizeof info};
     (void)state;
-    a.mask[T + 2] = 0;
-    fails("attention_mask: row 1", "gap at token 2");
+    a.mask[T + 1] = a.mask[T + 4] = 0;
+    a.types[T + 1] = 1; /* hidden: whatever stands there */
+    a.arrays.position_ids = NULL;
+    OK(pg_inputs_create(&a.arrays, &made));
+    assert_memory_equal(numbers(made, "attention_mask"), a.mask, sizeof a.mask);
+    assert_memory_equal(numbers(made, "position_ids"), counted, sizeof counted);
+    OK(pg_inputs_get_row_info(made, 1, &info));
+    assert_int_equal(info.first_token, 0);
+    assert_int_equal(info.n_tokens, 4); /* 0, 2, 3, and 1 between them */
+    assert_int_equal(info.n_suffix, 1);
+    pg_inputs_close(&made);
+}
+
+static void masks_are_checked(void **state) {
+    (void)state;
     a.mask[T + 2] = 2;
     fails("attention_mask: row 1, token 2: found 2", "0 or 1");
     fill(state);
@@ -264,7 +280,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test_setup(what_is_left_out_is_filled_in, fill),
         cmocka_unit_test_setup(arrays_must_go_together, fill),
         cmocka_unit_test_setup(shapes_are_held_against_each_other, fill),
-        cmocka_unit_test_setup(masks_have_no_gaps, fill),
+        cmocka_unit_test_setup(masks_may_have_holes, fill),
+        cmocka_unit_test_setup(masks_are_checked, fill),
         cmocka_unit_test_setup(types_rise_once, fill),
         cmocka_unit_test_setup(numbers_have_ranges, fill),
         cmocka_unit_test_setup(every_failing_allocation_is_survived, fill),
