@@ -19,11 +19,34 @@ pg_status pgi_system_error(const char *path, const char *verb, int number) {
     return pgi_error(status, "%s: cannot %s: %s", path, verb, reason);
 }
 
+/* A web address: letters, then "://". */
+int pgi_path_is_url(const char *path) {
+    size_t n = 0;
+    while ((path[n] >= 'a' && path[n] <= 'z') || (path[n] >= 'A' && path[n] <= 'Z') ||
+           (n > 0 && path[n] >= '0' && path[n] <= '9'))
+        n++;
+    return n > 1 && strncmp(path + n, "://", 3) == 0;
+}
+
+/* Why a file is not there: a link that leads nowhere, as a pruned hub cache has them, or an address of the web. */
+static pg_status not_there(const char *path) {
+    char target[1024];
+    ssize_t n = readlink(path, target, sizeof target);
+    if (n > 0)
+        return pgi_error(PG_ERROR_NOT_FOUND,
+                         "%s: found a link to %.*s, which is not there; download the file again (a part of the cache "
+                         "was removed)",
+                         path, (int)n, target);
+    if (pgi_path_is_url(path))
+        return pgi_error(PG_ERROR_NOT_FOUND, "%s: found a URL, expected a file; download it first", path);
+    return pgi_system_error(path, "open", ENOENT);
+}
+
 /* Opens a regular file; a folder, pipe or device is refused (opening a pipe could block for ever). */
 static pg_status open_regular(const char *path, int *out_fd, size_t *out_size) {
     struct stat info;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return pgi_system_error(path, "open", errno);
+    if (fd < 0) return errno == ENOENT ? not_there(path) : pgi_system_error(path, "open", errno);
     if (fstat(fd, &info) != 0) {
         int number = errno;
         close(fd);
@@ -71,7 +94,10 @@ done:
 
 int pgi_file_exists(const char *path) {
     struct stat info;
-    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+    if (stat(path, &info) == 0) return S_ISREG(info.st_mode);
+    /* There, but it leads nowhere or may not be looked at: not the same as absent, so reading it says why. */
+    if (errno == ENOENT || errno == ELOOP) return lstat(path, &info) == 0;
+    return errno == EACCES || errno == EIO;
 }
 
 int pgi_folder_exists(const char *path) {

@@ -12,10 +12,15 @@ pg_status pgi_file_read(const char *path, size_t max_size, pgi_buffer *out);
 /* "path: cannot verb: reason" of an errno: PG_ERROR_NOT_FOUND, _MEMORY or _IO. */
 pg_status pgi_system_error(const char *path, const char *verb, int number);
 
-/* 1 when `path` is a regular file (links followed), else 0. */
+/* 1 when `path` is a regular file (links followed), or something that cannot be read because its link leads nowhere or
+ * it may not be looked at: reading it is an error then, where taking it for absent would change what is computed. Else
+ * 0. */
 int pgi_file_exists(const char *path);
 /* 1 when `path` is a folder (links followed), else 0. */
 int pgi_folder_exists(const char *path);
+
+/* 1 for "https://..." and the like: no path, though it is given as one. */
+int pgi_path_is_url(const char *path);
 
 /* A file mapped read-only and shared: processes that map the same file share its pages. */
 typedef struct pgi_mapping {
