@@ -29,7 +29,7 @@ struct pgi_tensor_files {
     char *folder;
     tensor_file *files;
     uint32_t n_files;
-    uint64_t n_bytes;
+    uint64_t n_bytes, n_bytes_read;
     pgi_stored_tensor *tensors;
     size_t n_tensors;
 };
@@ -183,11 +183,12 @@ static pg_status read_header_size(const tensor_file *file, uint64_t *out) {
 /* Maps files->files[index] and appends its tensors. */
 static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
     tensor_file *file = &files->files[index];
-    PGI_TRY(pgi_mapping_init(file->path, &file->mapping));
+    PGI_TRY(pgi_mapping_init(&files->memory, file->path, &file->mapping));
     const uint8_t *bytes = file->mapping.data;
     size_t size = file->mapping.size;
     uint64_t header_size = 0;
     files->n_bytes += size;
+    if (file->mapping.memory) files->n_bytes_read += size;
     pg_status status = read_header_size(file, &header_size);
     if (status < 0) return pgi_diagnose_bytes(status, file->path, bytes, size);
     file->header_size = (size_t)header_size;
@@ -401,3 +402,7 @@ pgi_tensor_file_info pgi_tensor_files_file(const pgi_tensor_files *files, uint32
                                   json_object_get(file->header, "__metadata__")};
 }
 uint64_t pgi_tensor_files_n_bytes(const pgi_tensor_files *files) { return files->n_bytes; }
+uint64_t pgi_tensor_files_n_bytes_read(const pgi_tensor_files *files) { return files->n_bytes_read; }
+void pgi_tensor_files_forget(const pgi_tensor_files *files, const void *data, size_t size) {
+    if (files->n_bytes_read == 0) pgi_mapping_forget(data, size);
+}

@@ -330,15 +330,15 @@ static void file_reading(void **state) {
     assert_false(pgi_file_exists(path));
     assert_int_equal(pgi_file_read(path, 100, &buffer), PG_ERROR_NOT_FOUND);
     assert_non_null(strstr(pgi_error_text(), path));
-    assert_int_equal(pgi_mapping_init(path, &mapping), PG_ERROR_NOT_FOUND);
+    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_ERROR_NOT_FOUND);
     assert_int_equal(pgi_file_read(folder, 100, &buffer), PG_ERROR_IO); /* a folder */
-    assert_int_equal(pgi_mapping_init(folder, &mapping), PG_ERROR_IO);
+    assert_int_equal(pgi_mapping_init(&pgi_memory_default, folder, &mapping), PG_ERROR_IO);
     assert_true(pgi_folder_exists(folder));
     assert_false(pgi_folder_exists(path));
 
     assert_int_equal(mkfifo(path, 0600), 0); /* a pipe without a writer must not block */
     assert_int_equal(pgi_file_read(path, 100, &buffer), PG_ERROR_IO);
-    assert_int_equal(pgi_mapping_init(path, &mapping), PG_ERROR_IO);
+    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_ERROR_IO);
     unlink(path);
 
     FILE *file = fopen(path, "wb");
@@ -348,7 +348,7 @@ static void file_reading(void **state) {
     assert_false(pgi_folder_exists(path));
     assert_int_equal(pgi_file_read(path, 100, &buffer), PG_OK); /* empty */
     assert_int_equal(buffer.size, 0);
-    assert_int_equal(pgi_mapping_init(path, &mapping), PG_OK);
+    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_OK);
     assert_int_equal(mapping.size, 0);
     pgi_mapping_free(&mapping);
 
@@ -360,7 +360,7 @@ static void file_reading(void **state) {
     assert_non_null(strstr(pgi_error_text(), "10"));
     assert_int_equal(pgi_file_read(path, 10, &buffer), PG_OK);
     assert_string_equal((char *)buffer.data, "0123456789");
-    assert_int_equal(pgi_mapping_init(path, &mapping), PG_OK);
+    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_OK);
     assert_int_equal(mapping.size, 10);
     assert_memory_equal(mapping.data, "0123456789", 10);
     pgi_mapping_free(&mapping);
