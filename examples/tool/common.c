@@ -159,12 +159,11 @@ static const struct {
 } option_names[] = {
     {"PG_ENCODE_LITERAL", "--literal"},
     {"pg_model_convert()", "'paligemma convert'"},
-    {"max_new_tokens", "--max-new-tokens"},
 };
 
 /* The message with the tool's names, malloc'ed; NULL: no memory. */
 static char *with_tool_names(const char *text) {
-    enum { GROWS = 32 }; /* more than any name does */
+    enum { GROWS = 2 }; /* at most: no name of the tool is twice as long as the library's */
     char *out = malloc(strlen(text) * GROWS + 1), *to = out;
     for (const char *from = text; out && *from;) {
         size_t i = 0;

@@ -213,6 +213,46 @@ def two_folders(folder, image, temporary):
     expect("no second advice", code == 1 and err.endswith("fetch the file with 'git lfs pull'\n"), code, out, err)
 
 
+def on_terminal(*arguments):
+    master, slave = pty.openpty()
+    process = subprocess.Popen([TOOL, *arguments], stdout=slave, stderr=subprocess.PIPE)
+    os.close(slave)
+    shown = b""
+    try:
+        while part := os.read(master, 65536):
+            shown += part
+    except OSError:  # Linux says so at the end
+        pass
+    process.communicate(timeout=60)
+    os.close(master)
+    return shown
+
+
+def steering_text(folder, image, temporary):
+    """A model that writes ESC and CSI: a terminal gets them as text, a pipe as they are."""
+    ids = json.loads(run("run", folder, image, "a b", "-n2", "--json")[1])["ids"]
+    expect("two other ids", ids[0] != ids[1] and min(ids) > 2, ids)
+    for name, written, shown in [("<0x1B>", b"\x1b", b"\\x1B"), ("<0x7F>", b"\x7f", b"\\x7F"), ("<0x07>", b"\x07", b"\\x07"),
+                                 (("<0xC2>", "<0x9B>"), b"\xc2\x9b", b"\\x9B"), (("<0xC2>", "<0xA9>"), b"\xc2\xa9", b"\xc2\xa9"),
+                                 ("<0x09>", b"\t", b"\t")]:
+        changed = os.path.join(temporary, "steering")
+        shutil.copytree(folder, changed)
+
+        def swap(tokenizer, names=(name,) if isinstance(name, str) else name):
+            vocab = tokenizer["model"]["vocab"]
+            for token, byte in zip(ids, names):  # the byte's piece gets the id that the model gives
+                piece = next(p for p, i in vocab.items() if i == token)
+                vocab[piece], vocab[byte] = vocab[byte], vocab[piece]
+
+        change(changed, "tokenizer.json", swap)
+        n = "-n1" if isinstance(name, str) else "-n2"
+        piped = subprocess.run([TOOL, "run", changed, image, "a b", n], capture_output=True, timeout=60).stdout
+        expect(f"{name} to a pipe", piped == written + b"\n", piped)
+        seen = on_terminal("run", changed, image, "a b", n)
+        expect(f"{name} to a terminal", seen.replace(b"\r", b"").rstrip(b" ") in (shown + b"\n", shown.expandtabs() + b"\n"), seen)
+        shutil.rmtree(changed)
+
+
 def bench(folder):
     """Sound numbers in a sound order; how fast, no test can say."""
     small = ("--rounds", "2", "--new-tokens", "5", "--prompt-tokens", "9", "--threads", "2")
@@ -488,6 +528,7 @@ def main():
                 answers(folder, os.path.join(folder, name))
         image = os.path.join(folder, "image.png")
         two_folders(folder, image, temporary)
+        steering_text(folder, image, temporary)
         bench(folder)
         conversions(folder, temporary)
         usage(folder, image)
