@@ -504,6 +504,7 @@ static int bench(const tool_verb *verb, int argc, char **argv) {
     };
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &s.path, &s.shared);
     if (status >= 0) return status;
+    if (s.json) tool_json_errors();
     tool_progress_init(&s.progress);
     status = run_bench(&s);
     pg_features_close(&s.features);
@@ -512,12 +513,12 @@ static int bench(const tool_verb *verb, int argc, char **argv) {
     pg_session_close(&s.session);
     pg_processor_close(&s.processor);
     pg_model_close(&s.model);
-    tool_interrupt_close(&s.cancel);
     free(s.pixels);
     free(s.image.at);
     free(s.prefill.at);
     free(s.first.at);
     free(s.step.at);
+    tool_interrupt_close(&s.cancel);
     return status;
 }
 

@@ -60,16 +60,21 @@ static int parse(const tool_verb *verb, int argc, char **argv, const tool_option
             fputs(verb->help, stdout);
             return tool_close_stdout();
         }
-        const char *equals = word[1] == '-' ? strchr(word, '=') : NULL;
+        const char *equals = word[1] == '-' ? strchr(word, '=') : NULL, *attached = equals ? equals + 1 : NULL;
         const tool_option *option =
             find_option(options, n_options, word, equals ? (size_t)(equals - word) : strlen(word));
+        if (!option && word[1] != '-') { /* "-n5": a letter and its value */
+            option = find_option(options, n_options, word, 2);
+            if (option && option->flag) option = NULL;
+            attached = word + 2;
+        }
         if (!option) return tool_usage_error(verb, "unknown option '%s'", word);
         if (option->flag) {
             if (equals) return tool_usage_error(verb, "%s takes no value", option->name);
             *option->flag = 1;
             continue;
         }
-        const char *value = equals ? equals + 1 : i + 1 < argc ? argv[++i] : NULL;
+        const char *value = attached ? attached : i + 1 < argc ? argv[++i] : NULL;
         if (!value) return tool_usage_error(verb, "%s needs a %s", option->name, option->text ? "text" : "number");
         if (option->text) {
             *option->text = value;
@@ -148,11 +153,42 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     return -1;
 }
 
+/* What the library calls its options, and what the tool does. */
+static const struct {
+    const char *of_library, *of_tool;
+} option_names[] = {
+    {"PG_ENCODE_LITERAL", "--literal"},
+    {"pg_model_convert()", "'paligemma convert'"},
+};
+
+/* The message with the tool's names, malloc'ed; NULL: no memory. */
+static char *with_tool_names(const char *text) {
+    enum { GROWS = 2 }; /* at most: no name of the tool is twice as long as the library's */
+    char *out = malloc(strlen(text) * GROWS + 1), *to = out;
+    for (const char *from = text; out && *from;) {
+        size_t i = 0;
+        while (i < sizeof option_names / sizeof *option_names &&
+               strncmp(from, option_names[i].of_library, strlen(option_names[i].of_library)) != 0)
+            i++;
+        if (i == sizeof option_names / sizeof *option_names) {
+            *to++ = *from++;
+            continue;
+        }
+        from += strlen(option_names[i].of_library);
+        to = stpcpy(to, option_names[i].of_tool);
+    }
+    if (out) *to = '\0';
+    return out;
+}
+
 static const char *next_step(pg_status status, tool_stage stage) {
     if (stage == TOOL_STAGE_CONVERT && status != PG_ERROR_INTERNAL)
         return status == PG_ERROR_FORMAT ? "the file may be damaged or half downloaded: fetch it again" : NULL;
     switch (status) {
         case PG_ERROR_NOT_FOUND:
+            if (stage == TOOL_STAGE_PROCESSOR)
+                return "--processor FOLDER takes tokenizer and image settings from another folder, such as that of the "
+                       "base model";
             if (stage == TOOL_STAGE_MODEL)
                 return "give the folder of a Hugging Face checkpoint, or a model id that is already in the local "
                        "cache; "
@@ -161,7 +197,7 @@ static const char *next_step(pg_status status, tool_stage stage) {
             return NULL;
         case PG_ERROR_IO: return "check that the file can be read";
         case PG_ERROR_FORMAT:
-            if (stage == TOOL_STAGE_MODEL)
+            if (stage == TOOL_STAGE_MODEL || stage == TOOL_STAGE_PROCESSOR)
                 return "the file may be damaged or half downloaded: fetch or convert it again";
             if (stage == TOOL_STAGE_IMAGE) return "give a sound PNG or JPEG file";
             return NULL;
@@ -183,7 +219,49 @@ int tool_fail(pg_status status, tool_stage stage) {
     if (status == PG_ERROR_CANCELLED) return tool_fail_text("interrupted");
     const char *text = pg_last_error(), *next = next_step(status, stage);
     if (!*text) text = pg_status_name(status);
-    return next ? tool_fail_text("%s; %s", text, next) : tool_fail_text("%s", text);
+    if (strstr(text, "; ")) next = NULL; /* the library says what to do already */
+    char *named = with_tool_names(text);
+    if (named) text = named;
+    int exit_status = next ? tool_fail_text("%s; %s", text, next) : tool_fail_text("%s", text);
+    free(named);
+    return exit_status;
+}
+
+pg_status tool_open_processor(const char *model, const char *folder, const pg_processor_options *options,
+                              pg_processor **out, tool_stage *stage) {
+    pg_status status = pg_processor_open(folder ? folder : model, options, out);
+    *stage = TOOL_STAGE_PROCESSOR;
+    if (status != PG_ERROR_NOT_FOUND) return status;
+    size_t needed;
+    pg_status found = pg_checkpoint_find(folder ? folder : model, NULL, NULL, 0, &needed);
+    if (found < 0) {
+        *stage = TOOL_STAGE_MODEL;
+        return found;
+    }
+    if (folder) return pg_processor_open(folder, options, out);
+    /* What the folder is, if it is something else, matters more than what it lacks. */
+    pg_model *opened = NULL;
+    found = pg_model_open(model, NULL, &opened);
+    pg_model_close(&opened);
+    if (found == PG_ERROR_UNSUPPORTED) return found;
+    return pg_processor_open(model, options, out); /* its message again */
+}
+
+static int json_errors;
+
+void tool_json_errors(void) { json_errors = 1; }
+
+/* {"error": "..."} on stdout; text that is no UTF-8 comes from the command line alone, and is left out. */
+static void print_json_error(const char *format, va_list list) {
+    char *text = NULL;
+    if (vasprintf(&text, format, list) < 0) return;
+    json_t *object = json_pack("{s:s}", "error", text);
+    if (!object) object = json_pack("{s:s}", "error", "failed");
+    char *line = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    if (line && puts(line) >= 0) fflush(stdout);
+    free(line);
+    json_decref(object);
+    free(text);
 }
 
 int tool_fail_text(const char *format, ...) {
@@ -193,6 +271,11 @@ int tool_fail_text(const char *format, ...) {
     vfprintf(stderr, format, list);
     va_end(list);
     fputc('\n', stderr);
+    if (json_errors) {
+        va_start(list, format);
+        print_json_error(format, list);
+        va_end(list);
+    }
     return TOOL_FAILED;
 }
 
@@ -202,6 +285,23 @@ int tool_write(const char *text, size_t size) {
     if (fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0) return 1;
     if (!stdout_error) stdout_error = errno;
     return 0;
+}
+
+int tool_write_text(const char *text, size_t size) {
+    static int is_terminal = -1;
+    if (is_terminal < 0) is_terminal = isatty(STDOUT_FILENO);
+    if (!is_terminal) return tool_write(text, size);
+    for (size_t i = 0; i < size; i++) {
+        const unsigned char byte = (unsigned char)text[i];
+        /* U+0080 to U+009F, in UTF-8 C2 80 to C2 9F, are control characters too. Pieces of text are whole characters.
+         */
+        const int is_c1 = byte == 0xC2 && i + 1 < size && (unsigned char)text[i + 1] < 0xA0;
+        if ((byte >= 32 && byte != 127 && !is_c1) || byte == '\n' || byte == '\t')
+            putchar(byte);
+        else
+            printf("\\x%02X", is_c1 ? (unsigned)(unsigned char)text[++i] : (unsigned)byte);
+    }
+    return tool_write("", 0);
 }
 
 int tool_close_stdout(void) {
@@ -293,8 +393,11 @@ void tool_progress_clear(tool_progress *progress) {
 
 static pg_cancel *interrupt_flag; /* set before the handler is installed, NULL only after it is gone */
 
+static volatile sig_atomic_t interrupted;
+
 static void on_interrupt(int signal_number) {
     (void)signal_number;
+    interrupted = 1;
     pg_cancel_request(interrupt_flag); /* one atomic store */
 }
 
@@ -315,6 +418,9 @@ void tool_interrupt_close(pg_cancel **cancel) {
     signal(SIGINT, SIG_DFL);
     interrupt_flag = NULL;
     pg_cancel_close(cancel);
+    if (!interrupted) return;
+    fflush(stdout);
+    raise(SIGINT); /* of the default action: a shell sees that the program died of it, and ends its loop */
 }
 
 unsigned char *tool_read_stdin(size_t *size) {

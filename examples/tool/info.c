@@ -13,6 +13,7 @@ static const char help[] =
     "that a run takes (one image and 64 + 128 tokens, unless --tokens says otherwise).\n"
     "\n"
     "      --json        one line of JSON, with the whole config, defaults filled in\n"
+    "      --processor FOLDER  tokenizer and image settings from another folder or model id\n"
     "      --verify      read the whole of a converted folder, compare its checksums, and say that they match\n"
     "      --weights FORMAT  as a run with this option: stored (default), int8 or int4\n"
     "      --arithmetic KIND  likewise: f32 or bf16\n"
@@ -140,19 +141,22 @@ static json_t *load_config(const pg_model *model, pg_status *status) {
 
 static int info(const tool_verb *verb, int argc, char **argv) {
     int json = 0, verify = 0;
-    const char *name;
+    const char *name, *processor_folder = NULL;
     int64_t n_tokens = 0;
     tool_shared shared;
     const tool_option options[] = {
         {.name = "--json", .flag = &json},
         {.name = "--verify", .flag = &verify},
+        {.name = "--processor", .text = &processor_folder},
         {.name = "--tokens", .number = &n_tokens, .least = 1, .most = INT32_MAX},
     };
     int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &name, &shared);
     if (exit_status >= 0) return exit_status;
 
+    if (json) tool_json_errors();
     pg_model *model = NULL;
     pg_processor *processor = NULL;
+    tool_stage stage = TOOL_STAGE_MODEL;
     facts f;
     memset(&f, 0, sizeof f);
     f.model.struct_size = sizeof f.model;
@@ -171,14 +175,17 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     model_options.progress_user = &progress;
     if (status >= 0) status = pg_model_open(name, &model_options, &model);
     tool_progress_clear(&progress);
-    if (status >= 0) status = pg_processor_open(name, NULL, &processor);
+    if (status >= 0) {
+        status = tool_open_processor(name, processor_folder, NULL, &processor, &stage);
+        if (status >= 0) stage = TOOL_STAGE_MODEL;
+    }
     if (status >= 0) status = pg_model_get_info(model, &f.model);
     if (!n_tokens) f.memory.n_tokens = f.model.n_image_tokens + 64 + 128;
     if (status >= 0) status = pg_model_get_memory(model, &f.memory);
     if (status >= 0) status = pg_processor_get_info(processor, &f.processor);
     if (status >= 0) f.config = load_config(model, &status);
     if (status < 0) {
-        exit_status = tool_fail(status, TOOL_STAGE_MODEL);
+        exit_status = tool_fail(status, stage);
     } else if (!f.path || !f.config) {
         exit_status = tool_fail_text("no memory");
     } else if (json) {

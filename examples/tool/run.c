@@ -20,8 +20,11 @@ static const char help[] =
     "  -n, --max-new-tokens N   stop after N tokens (default 128)\n"
     "  -t, --threads N          compute on N threads (default: the CPUs this process may use);\n"
     "                           the text does not depend on it\n"
+    "      --processor FOLDER   tokenizer and image settings from another folder or model id, such as\n"
+    "                           the base model's when MODEL has none\n"
     "      --json               print nothing but one line of JSON at the end: text, ids, prompt_ids,\n"
-    "                           stop (eos or length), load_s, image_s, prefill_s, decode_s, tokens_per_s\n"
+    "                           stop (eos or length), load_s, image_s, prefill_s, decode_s, tokens_per_s;\n"
+    "                           error alone when it fails\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --literal            take <eos>, <image> and other special tokens in PROMPT as plain text\n"
@@ -29,7 +32,7 @@ static const char help[] =
     "  -v, --verbose            times, and what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
     "\n"
-    "Exit status: 0 done, 1 failed or interrupted, 2 wrong usage.\n";
+    "Exit status: 0 done, 1 failed, 2 wrong usage; after Ctrl-C it dies of SIGINT.\n";
 
 typedef struct run_state {
     pg_model *model;
@@ -40,6 +43,7 @@ typedef struct run_state {
     unsigned char *image_bytes; /* stdin's */
     tool_progress progress;
     tool_shared shared;
+    const char *processor_folder; /* NULL: the model's */
     int json;
     char *text; /* with --json: the pieces so far; they may hold NUL bytes */
     size_t size, capacity;
@@ -56,7 +60,7 @@ static int32_t on_text(void *user, int64_t row, const char *text, size_t size, i
     if (!size) return 0;
     if (!s->json) {
         s->printed = 1;
-        if (tool_write(text, size)) return 0;
+        if (tool_write_text(text, size)) return 0;
         s->failed = 'w';
         return 1;
     }
@@ -134,7 +138,6 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
     if (status < 0) return TOOL_FAILED; /* told already */
     if ((status = tool_interrupt_open(&s->cancel)) < 0) return tool_fail(status, TOOL_STAGE_MODEL);
 
-    double start = tool_seconds();
     pg_model_options model_options = s->shared.model;
     pg_processor_options processor_options;
     pg_processor_options_init(&processor_options, sizeof processor_options);
@@ -142,12 +145,15 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
     model_options.progress = tool_progress_update;
     model_options.log = processor_options.log = verbose ? on_log : NULL;
     model_options.progress_user = model_options.log_user = processor_options.log_user = &s->progress;
-    status = pg_model_open(arguments[0], &model_options, &s->model);
-    if (status >= 0) status = pg_processor_open(arguments[0], &processor_options, &s->processor);
-    tool_progress_clear(&s->progress);
-    if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
-    double loaded = tool_seconds();
-    s->load_s = loaded - start;
+    processor_options.cancel = s->cancel;
+
+    /* The image first: a mistake in its name must not cost the time to open, and perhaps to quantize, the model. */
+    tool_stage stage;
+    double start = tool_seconds();
+    status = tool_open_processor(arguments[0], s->processor_folder, &processor_options, &s->processor, &stage);
+    if (status < 0) return tool_fail(status, stage);
+    double opened = tool_seconds();
+    s->load_s = opened - start;
 
     pg_encode_options encode_options;
     pg_encode_options_init(&encode_options, sizeof encode_options);
@@ -156,7 +162,13 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
                             : pg_image_from_path(&image, sizeof image, arguments[1]);
     if (status >= 0) status = pg_processor_encode(s->processor, &image, arguments[2], &encode_options, &s->inputs);
     if (status < 0) return tool_fail(status, TOOL_STAGE_IMAGE);
-    s->image_s = tool_seconds() - loaded;
+    double encoded = tool_seconds();
+    s->image_s = encoded - opened;
+
+    status = pg_model_open(arguments[0], &model_options, &s->model);
+    tool_progress_clear(&s->progress);
+    if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
+    s->load_s += tool_seconds() - encoded;
 
     pg_generate_options options;
     pg_generate_options_init(&options, sizeof options);
@@ -181,11 +193,12 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
 static int run(const tool_verb *verb, int argc, char **argv) {
     int json = 0, literal = 0, no_exif = 0, verbose = 0;
     int64_t max_new_tokens = 128;
-    const char *arguments[3];
+    const char *arguments[3], *processor_folder = NULL;
     tool_shared shared;
     const tool_option options[] = {
         {.name = "--max-new-tokens", .letter = "-n", .number = &max_new_tokens, .least = 1, .most = INT32_MAX},
         {.name = "--json", .flag = &json},
+        {.name = "--processor", .text = &processor_folder},
         {.name = "--literal", .flag = &literal},
         {.name = "--no-exif", .flag = &no_exif},
         {.name = "--verbose", .letter = "-v", .flag = &verbose},
@@ -193,7 +206,8 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &shared);
     if (status >= 0) return status;
 
-    run_state s = {.json = json, .shared = shared};
+    run_state s = {.json = json, .shared = shared, .processor_folder = processor_folder};
+    if (json) tool_json_errors();
     tool_progress_init(&s.progress);
     uint32_t flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF);
     status = run_with(&s, arguments, max_new_tokens, flags, verbose);
@@ -201,9 +215,9 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     pg_inputs_close(&s.inputs);
     pg_processor_close(&s.processor);
     pg_model_close(&s.model);
-    tool_interrupt_close(&s.cancel);
     free(s.image_bytes);
     free(s.text);
+    tool_interrupt_close(&s.cancel);
     return status;
 }
 

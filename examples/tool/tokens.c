@@ -11,6 +11,7 @@ static const char help[] =
     "the prompt, the newline. A space is written U+2581 in a piece. Only the tokenizer and the image\n"
     "settings of MODEL are opened, not the weights.\n"
     "\n"
+    "      --processor FOLDER  tokenizer and image settings from another folder or model id\n"
     "      --suffix TEXT  the answer to learn: its tokens and eos follow, marked as labels\n"
     "      --big-vision   prompt, newline and suffix tokenized apart, as big_vision does\n"
     "      --json         one line of JSON: ids, pieces; with --suffix also token_type_ids, labels\n"
@@ -87,14 +88,16 @@ static json_t *make_json(const pg_processor *processor, const pg_inputs *inputs,
 
 static int tokens(const tool_verb *verb, int argc, char **argv) {
     int json = 0, literal = 0, big_vision = 0;
-    const char *arguments[2], *suffix = NULL;
+    const char *arguments[2], *suffix = NULL, *processor_folder = NULL;
     const tool_option options[] = {{.name = "--json", .flag = &json},
                                    {.name = "--literal", .flag = &literal},
                                    {.name = "--big-vision", .flag = &big_vision},
-                                   {.name = "--suffix", .text = &suffix}};
+                                   {.name = "--suffix", .text = &suffix},
+                                   {.name = "--processor", .text = &processor_folder}};
     int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, NULL);
     if (exit_status >= 0) return exit_status;
 
+    if (json) tool_json_errors();
     pg_processor *processor = NULL;
     pg_inputs *inputs = NULL;
     pg_encode_options encode_options;
@@ -107,8 +110,8 @@ static int tokens(const tool_verb *verb, int argc, char **argv) {
     batch.prompts = &arguments[1];
     batch.n_suffixes = suffix != NULL;
     batch.suffixes = suffix ? &suffix : NULL;
-    tool_stage stage = TOOL_STAGE_MODEL;
-    pg_status status = pg_processor_open(arguments[0], NULL, &processor);
+    tool_stage stage;
+    pg_status status = tool_open_processor(arguments[0], processor_folder, NULL, &processor, &stage);
     if (status >= 0) {
         stage = TOOL_STAGE_PROMPT;
         status = pg_processor_encode_batch(processor, &batch, &encode_options, &inputs);

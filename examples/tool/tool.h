@@ -66,14 +66,21 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
 /* What was being done when a call failed; it decides what to do next. */
 typedef enum tool_stage {
     TOOL_STAGE_MODEL,
+    TOOL_STAGE_PROCESSOR,
     TOOL_STAGE_IMAGE,
     TOOL_STAGE_PROMPT,
     TOOL_STAGE_GENERATE,
     TOOL_STAGE_CONVERT
 } tool_stage;
 
-/* Prints pg_last_error() and what to do next, in one line. Returns TOOL_FAILED. */
+/* Prints pg_last_error() and what to do next, in one line; the names of C are those of the tool's options in it.
+ * Returns TOOL_FAILED. */
 int tool_fail(pg_status status, tool_stage stage);
+/* Opens the processor of `folder`, or, when that is NULL, of `model`. *stage: for tool_fail(). */
+pg_status tool_open_processor(const char *model, const char *folder, const pg_processor_options *options,
+                              pg_processor **out, tool_stage *stage);
+/* From here on the error line goes to stdout too, as {"error": ...}: the verb was called with --json. */
+void tool_json_errors(void);
 /* Prints one error line. Returns TOOL_FAILED. */
 int tool_fail_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -96,9 +103,14 @@ void tool_progress_init(tool_progress *progress);
 int32_t tool_progress_update(void *progress, int32_t phase, int64_t done, int64_t total); /* a pg_progress_fn */
 void tool_progress_clear(tool_progress *progress);
 
-/* Ctrl-C sets the flag; a second Ctrl-C ends the process as usual. */
+/* Ctrl-C sets the flag; a second Ctrl-C ends the process as usual. Closing ends the process by the signal that came,
+ * after everything was cleaned up, so that a shell ends its loop too: it is the last call of a verb. */
 pg_status tool_interrupt_open(pg_cancel **cancel);
 void tool_interrupt_close(pg_cancel **cancel);
+
+/* Text of a model for stdout: on a terminal, control characters but newline and tab are written as \xNN, so that no
+ * text can steer the terminal. 0: failed, as tool_write(). */
+int tool_write_text(const char *text, size_t size);
 
 /* 1536 -> "1.5 KiB". Returns `text`. */
 const char *tool_size_text(uint64_t bytes, char text[32]);

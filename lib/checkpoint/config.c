@@ -11,6 +11,7 @@
 
 #include "base/file.h"
 #include "checkpoint/config_resolve.h"
+#include "checkpoint/diagnose.h"
 #include "checkpoint/json_field.h"
 #include "kernels/kernels.h"
 
@@ -287,6 +288,7 @@ pg_status pgi_config_load(const pgi_memory *memory, const char *folder, pgi_conf
     char *path = pgi_path_join(memory, folder, "config.json");
     if (!path) return PG_ERROR_MEMORY;
     pg_status status = load(memory, folder, path, out);
+    if (status == PG_ERROR_NOT_FOUND) status = pgi_diagnose_folder(status, memory, folder);
     pgi_free(memory, path);
     if (status < 0) pgi_config_free(out);
     return status;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "checkpoint/diagnose.h"
 #include "checkpoint/json_field.h"
 
 enum { MAX_LABELS = 4096 };
@@ -394,18 +395,10 @@ pg_status pgi_config_resolve(const char *path, const json_t *raw, json_t **out) 
     }
     PGI_GOTO(read_model_type(&whole, "paligemma", &type), done);
     if (strcmp(type, "paligemma") != 0) {
-        status = pgi_error(PG_ERROR_UNSUPPORTED, "%s: model_type: found \"%.40s\", expected \"paligemma\"", path, type);
+        status = pgi_diagnose_model_type(path, type);
         goto done;
     }
-    if (pgi_json_field_is_set(&whole, "quantization_config")) {
-        const char *method =
-            json_string_value(json_object_get(json_object_get(raw, "quantization_config"), "quant_method"));
-        status = pgi_error(
-            PG_ERROR_UNSUPPORTED,
-            "%s: quantization_config: found a checkpoint quantized by \"%.40s\", expected f32, bf16 or f16 weights",
-            path, method ? method : "?");
-        goto done;
-    }
+    PGI_GOTO(pgi_diagnose_quantized(path, raw), done);
     PGI_GOTO(read_section(&whole, "vision_config", absent_vision, &raw_vision), done);
     PGI_GOTO(read_section(&whole, "text_config", absent_text, &raw_text), done);
     PGI_GOTO(resolve_section(&whole, paligemma_defaults, top), done);

@@ -291,7 +291,7 @@ static pg_status write_weights(converter *c, uint32_t index, pgi_buffer *header)
     for (size_t i = 0; i < c->n_items && status >= 0; i++)
         if (c->items[i].file == index) {
             status = write_item(c, &file, begin, &c->items[i]);
-            pgi_mapping_forget(c->items[i].tensor->data, c->items[i].tensor->n_bytes);
+            pgi_tensor_files_forget(c->files, c->items[i].tensor->data, c->items[i].tensor->n_bytes);
         }
     if (status >= 0) status = make_header(c, index, header);
     if (status >= 0 && header->size != begin) status = pgi_error(PG_ERROR_INTERNAL, "a header that grew");

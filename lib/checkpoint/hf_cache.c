@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "checkpoint/diagnose.h"
 
 enum { MAX_ID = 96 * 2 + 1, MAX_REF = 4096 };
 
@@ -216,8 +217,14 @@ pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, const c
         *out = pgi_copy_string(memory, model, strlen(model));
         return *out ? PG_OK : PG_ERROR_MEMORY;
     }
+    if (pgi_path_is_url(model))
+        return pgi_error(PG_ERROR_NOT_FOUND,
+                         "%s: found a URL, expected a checkpoint folder or a model id; nothing is downloaded here: "
+                         "download it with 'hf download ORG/NAME' and give ORG/NAME",
+                         model);
     if (pgi_file_exists(model))
-        return pgi_error(PG_ERROR_ARGUMENT, "%s: found a file, expected a checkpoint folder or a model id", model);
+        return pgi_diagnose_file(
+            pgi_error(PG_ERROR_ARGUMENT, "%s: found a file, expected a checkpoint folder or a model id", model), model);
 
     pgi_buffer repo, revision, path;
     pgi_buffer_init(&repo, memory);

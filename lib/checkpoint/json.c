@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "checkpoint/diagnose.h"
 
 pg_status pgi_json_parse(const char *path, const void *data, size_t size, json_t **out) {
     json_error_t error;
@@ -15,8 +16,9 @@ pg_status pgi_json_parse(const char *path, const void *data, size_t size, json_t
     if (!node) {
         if (json_error_code(&error) == json_error_out_of_memory)
             return pgi_error(PG_ERROR_MEMORY, "%s: out of memory while reading JSON", path);
-        return pgi_error(PG_ERROR_FORMAT, "%s: line %d, column %d: not valid JSON: %s", path, error.line, error.column,
-                         error.text);
+        pg_status status = pgi_error(PG_ERROR_FORMAT, "%s: line %d, column %d: not valid JSON: %s", path, error.line,
+                                     error.column, error.text);
+        return pgi_diagnose_bytes(status, path, data, size);
     }
     if (!json_is_object(node)) {
         char found[PGI_JSON_DESCRIPTION];

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpoint/diagnose.h"
 #include "checkpoint/json.h"
 #include "kernels/matrix.h"
 
@@ -28,7 +29,7 @@ struct pgi_tensor_files {
     char *folder;
     tensor_file *files;
     uint32_t n_files;
-    uint64_t n_bytes;
+    uint64_t n_bytes, n_bytes_read;
     pgi_stored_tensor *tensors;
     size_t n_tensors;
 };
@@ -158,13 +159,10 @@ static pg_status check_layout(const tensor_file *file, pgi_stored_tensor *tensor
     return PG_OK;
 }
 
-/* Maps files->files[index] and appends its tensors. */
-static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
-    tensor_file *file = &files->files[index];
-    PGI_TRY(pgi_mapping_init(file->path, &file->mapping));
+/* The size of the header, which lies within the file. */
+static pg_status read_header_size(const tensor_file *file, uint64_t *out) {
     const uint8_t *bytes = file->mapping.data;
     size_t size = file->mapping.size;
-    files->n_bytes += size;
     if (size < 8)
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: found %zu bytes, expected a safetensors file (8 bytes of header size first)", file->path,
@@ -178,6 +176,21 @@ static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
     if (header_size > MAX_HEADER)
         return pgi_error(PG_ERROR_LIMIT, "%s: found a header size of %llu bytes, expected at most %zu", file->path,
                          (unsigned long long)header_size, MAX_HEADER);
+    *out = header_size;
+    return PG_OK;
+}
+
+/* Maps files->files[index] and appends its tensors. */
+static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
+    tensor_file *file = &files->files[index];
+    PGI_TRY(pgi_mapping_init(&files->memory, file->path, &file->mapping));
+    const uint8_t *bytes = file->mapping.data;
+    size_t size = file->mapping.size;
+    uint64_t header_size = 0;
+    files->n_bytes += size;
+    if (file->mapping.memory) files->n_bytes_read += size;
+    pg_status status = read_header_size(file, &header_size);
+    if (status < 0) return pgi_diagnose_bytes(status, file->path, bytes, size);
     file->header_size = (size_t)header_size;
     PGI_TRY(pgi_json_parse(file->path, bytes + 8, (size_t)header_size, &file->header));
 
@@ -318,25 +331,6 @@ static pg_status look_for(const pgi_tensor_files *files, const char *name, int *
     return PG_OK;
 }
 
-/* No safetensors: names what is there instead, for the formats that people meet. */
-static pg_status explain_missing(const pgi_tensor_files *files) {
-    int has_adapter, has_pickle, has_pickle_index;
-    PGI_TRY(look_for(files, "adapter_model.safetensors", &has_adapter));
-    PGI_TRY(look_for(files, "pytorch_model.bin", &has_pickle));
-    PGI_TRY(look_for(files, "pytorch_model.bin.index.json", &has_pickle_index));
-    if (has_adapter)
-        return pgi_error(
-            PG_ERROR_UNSUPPORTED,
-            "%s: found a PEFT adapter (adapter_model.safetensors), expected model.safetensors: merge it into its "
-            "base model with merge_and_unload() and save that",
-            files->folder);
-    if (has_pickle || has_pickle_index)
-        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found pytorch_model.bin (pickle), expected model.safetensors",
-                         files->folder);
-    return pgi_error(PG_ERROR_NOT_FOUND, "%s: found neither model.safetensors nor model.safetensors.index.json",
-                     files->folder);
-}
-
 static pg_status open_folder(pgi_tensor_files *files) {
     int has_file, has_index;
     PGI_TRY(look_for(files, "model.safetensors", &has_file));
@@ -348,7 +342,11 @@ static pg_status open_folder(pgi_tensor_files *files) {
         PGI_TRY(open_file(files, 0));
         return sort_tensors(files, NULL);
     }
-    if (!has_index) return explain_missing(files);
+    if (!has_index)
+        return pgi_diagnose_folder(
+            pgi_error(PG_ERROR_NOT_FOUND, "%s: found neither model.safetensors nor model.safetensors.index.json",
+                      files->folder),
+            &files->memory, files->folder);
     char *index_path = pgi_path_join(&files->memory, files->folder, "model.safetensors.index.json");
     if (!index_path) return PG_ERROR_MEMORY;
     pg_status status = open_index(files, index_path);
@@ -404,3 +402,7 @@ pgi_tensor_file_info pgi_tensor_files_file(const pgi_tensor_files *files, uint32
                                   json_object_get(file->header, "__metadata__")};
 }
 uint64_t pgi_tensor_files_n_bytes(const pgi_tensor_files *files) { return files->n_bytes; }
+uint64_t pgi_tensor_files_n_bytes_read(const pgi_tensor_files *files) { return files->n_bytes_read; }
+void pgi_tensor_files_forget(const pgi_tensor_files *files, const void *data, size_t size) {
+    if (files->n_bytes_read == 0) pgi_mapping_forget(data, size);
+}

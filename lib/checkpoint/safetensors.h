@@ -1,6 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * The safetensors files of a checkpoint folder, mapped: model.safetensors, or the shards named by
+ * The safetensors files of a checkpoint folder, mapped where they can be: model.safetensors, or the shards named by
  * model.safetensors.index.json. Nothing is copied.
  */
 #ifndef PGI_CHECKPOINT_SAFETENSORS_H
@@ -51,6 +51,9 @@ typedef struct pgi_tensor_file_info {
     const json_t *metadata; /* the object "__metadata__"; NULL: none */
 } pgi_tensor_file_info;
 pgi_tensor_file_info pgi_tensor_files_file(const pgi_tensor_files *files, uint32_t index);
-uint64_t pgi_tensor_files_n_bytes(const pgi_tensor_files *files); /* mapped */
+uint64_t pgi_tensor_files_n_bytes(const pgi_tensor_files *files);      /* of all files */
+uint64_t pgi_tensor_files_n_bytes_read(const pgi_tensor_files *files); /* of those that could not be mapped */
+/* These bytes of a tensor are not needed for a while: pgi_mapping_forget() where the files are mapped. */
+void pgi_tensor_files_forget(const pgi_tensor_files *files, const void *data, size_t size);
 
 #endif

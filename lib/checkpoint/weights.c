@@ -13,6 +13,7 @@
 
 #include "base/float16.h"
 #include "base/shape.h"
+#include "checkpoint/diagnose.h"
 #include "checkpoint/quantized_store.h"
 
 typedef enum part { PART_VISION, PART_PROJECTOR, PART_TEXT, PART_HEAD } part;
@@ -33,8 +34,7 @@ typedef struct binder {
     pgi_tensor_files *files;
     named_tensor *names; /* sorted by part and rest */
     size_t n_names;
-    int has_adapter; /* some name looks like a LoRA adapter's */
-    float *vectors;  /* the next free f32 of the arena, and its end */
+    float *vectors; /* the next free f32 of the arena, and its end */
     float *vectors_end;
     int64_t n_done, n_total;
     pgi_weights *out;
@@ -88,7 +88,6 @@ static pg_status collect_names(const pgi_memory *memory, binder *b, size_t *n_fl
         pgi_stored_tensor *tensor = pgi_tensor_files_at(b->files, i);
         named_tensor *name = &b->names[b->n_names];
         tensor->used = 0;
-        if (strstr(tensor->name, "lora_") || strncmp(tensor->name, "base_model.", 11) == 0) b->has_adapter = 1;
         if (!classify(tensor->name, &name->part, &name->rest)) continue;
         name->tensor = tensor;
         b->n_names++;
@@ -117,15 +116,9 @@ static pgi_stored_tensor *find(const binder *b, part where, const char *rest) {
 }
 
 static pg_status missing(const binder *b, part where, const char *rest, const char *expected) {
-    const char *folder = pgi_tensor_files_folder(b->files);
-    if (b->has_adapter)
-        return pgi_error(
-            PG_ERROR_UNSUPPORTED,
-            "%s: tensor %s%s is not there, but tensors of a LoRA adapter are: merge the adapter into its base "
-            "model (merge_and_unload()) and save that",
-            folder, part_prefix[where], rest);
-    return pgi_error(PG_ERROR_NOT_FOUND, "%s: tensor %s%s: found under none of its names, expected %s", folder,
-                     part_prefix[where], rest, expected);
+    pg_status status = pgi_error(PG_ERROR_NOT_FOUND, "%s: tensor %s%s: found under none of its names, expected %s",
+                                 pgi_tensor_files_folder(b->files), part_prefix[where], rest, expected);
+    return pgi_diagnose_tensors(status, b->files);
 }
 
 /* What no role takes: PG_ERROR_UNSUPPORTED. */
@@ -142,8 +135,9 @@ static pg_status wrong_dtype(const binder *b, const pgi_stored_tensor *tensor) {
 /* The tensor `rest` of a part, of exactly this shape; a size of -1 is free (and at least 1). Counts it. */
 static pg_status take(binder *b, part where, const char *rest, int may_be_blocks, int n_dims, const int64_t *shape,
                       const pgi_stored_tensor **out) {
-    char expected[PGI_SHAPE_TEXT], found[PGI_SHAPE_TEXT];
-    pgi_shape_text(n_dims, shape, ", ", expected);
+    char expected[PGI_SHAPE_TEXT + 8], found[PGI_SHAPE_TEXT];
+    pgi_shape_text(n_dims, shape, ", ", found);
+    snprintf(expected, sizeof expected, "%s%s", shape[0] < 0 ? "[any" : "", shape[0] < 0 ? strchr(found, ',') : found);
     pgi_stored_tensor *tensor = find(b, where, rest);
     if (!tensor) return missing(b, where, rest, expected);
     int blocks = pgi_dtype_is_blocks(tensor->dtype);
@@ -156,9 +150,10 @@ static pg_status take(binder *b, part where, const char *rest, int may_be_blocks
     int fits = tensor->n_dims == n_dims;
     for (int i = 0; i < n_dims && fits; i++) fits = shape[i] < 0 ? tensor->shape[i] > 0 : tensor->shape[i] == shape[i];
     if (!fits)
-        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found shape %s, expected %s as config.json says",
-                         tensor->file, tensor->name, pgi_shape_text(tensor->n_dims, tensor->shape, ", ", found),
-                         expected);
+        return pgi_diagnose_tensors(
+            pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found shape %s, expected %s as config.json says", tensor->file,
+                      tensor->name, pgi_shape_text(tensor->n_dims, tensor->shape, ", ", found), expected),
+            b->files);
     if (!tensor->used) {
         uint64_t n = 1; /* bounded by the bytes of the file */
         for (int i = 0; i < n_dims; i++) n *= (uint64_t)tensor->shape[i];

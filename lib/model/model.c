@@ -33,6 +33,11 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     PGI_GOTO(pgi_config_load(memory, folder, &config), fail);
     model->config = config;
     PGI_GOTO(pgi_tensor_files_open(memory, folder, &model->files), fail);
+    if (pgi_tensor_files_n_bytes_read(model->files) > 0)
+        pgi_log_line(&model->log, PG_LOG_WARNING,
+                     "%s: its file system cannot map the weights: %llu bytes were read into memory instead, which no "
+                     "other process shares",
+                     folder, (unsigned long long)pgi_tensor_files_n_bytes_read(model->files));
     PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, &model->weights), fail);
     if (options->flags & PG_MODEL_VERIFY) PGI_GOTO(pgi_quantized_store_verify(memory, &run, model->files), fail);
     if (options->weights != PG_WEIGHTS_STORED && options->weights != model->weights.format) {

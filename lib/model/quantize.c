@@ -54,7 +54,7 @@ static pg_status quantize(void *context, pgi_matrix *matrix) {
         const int64_t bytes = (pgi_min64(end * PGI_PANEL_ROWS, matrix->rows) - row) * row_bytes;
         pg_status status = pgi_quantize_parallel(q->run, matrix, q->dtype, p, end, q->next + p * panel_bytes);
         if (status < 0) return bad_weight(tensor, status);
-        pgi_mapping_forget((const char *)matrix->data + row * row_bytes, (size_t)bytes);
+        pgi_tensor_files_forget(q->model->files, (const char *)matrix->data + row * row_bytes, (size_t)bytes);
         q->done += bytes;
         PGI_TRY(pgi_run_progress(q->run, PG_PHASE_CONVERT, q->done, q->total));
     }

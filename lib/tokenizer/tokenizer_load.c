@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "checkpoint/diagnose.h"
 #include "tokenizer/spm_model.h"
 #include "tokenizer/tokenizer_json.h"
 #include "tokenizer/tokenizer_load.h"
@@ -61,7 +62,10 @@ static pg_status load_optional(const sources *s, const char *path, json_t **out)
     if (!pgi_file_exists(path)) return PG_OK;
     pgi_buffer_init(&text, s->memory);
     pg_status status = pgi_file_read(path, MAX_CONFIG_FILE, &text);
-    if (status >= 0) status = pgi_json_any(path, text.data, text.size, out);
+    if (status >= 0) {
+        status = pgi_json_any(path, text.data, text.size, out);
+        if (status < 0) status = pgi_diagnose_bytes(status, path, text.data, text.size);
+    }
     pgi_buffer_free(&text);
     if (status >= 0 && !json_is_object(*out)) status = pgi_error(PG_ERROR_FORMAT, "%s: expected a JSON object", path);
     return status;
@@ -71,7 +75,10 @@ static pg_status load_model_file(sources *s) {
     pgi_buffer file;
     pgi_buffer_init(&file, s->memory);
     pg_status status = pgi_file_read(s->model_path, MAX_MODEL_FILE, &file);
-    if (status >= 0) status = pgi_spm_model_read(s->model_path, file.data, file.size, &s->model, &s->types);
+    if (status >= 0) {
+        status = pgi_spm_model_read(s->model_path, file.data, file.size, &s->model, &s->types);
+        if (status < 0) status = pgi_diagnose_bytes(status, s->model_path, file.data, file.size);
+    }
     pgi_buffer_free(&file);
     return status;
 }
@@ -544,7 +551,10 @@ static pg_status load_sources(sources *s, const char *folder) {
     s->has_json = pgi_file_exists(s->json_path);
     s->has_model = pgi_file_exists(s->model_path);
     if (!s->has_json && !s->has_model)
-        return pgi_error(PG_ERROR_NOT_FOUND, "%s: found neither tokenizer.model nor tokenizer.json", folder);
+        return pgi_error(PG_ERROR_NOT_FOUND,
+                         "%s: found neither tokenizer.model nor tokenizer.json; give a folder with the files of the "
+                         "processor, such as that of the base model",
+                         folder);
     PGI_TRY(load_optional(s, s->config_path, &s->config));
     PGI_TRY(check_config(s));
     const json_t *class_name = json_object_get(s->config, "tokenizer_class");
@@ -559,7 +569,10 @@ static pg_status load_sources(sources *s, const char *folder) {
         PGI_TRY(load_optional(s, s->map_path, &s->map));
         PGI_TRY(load_optional(s, s->added_path, &s->added));
     }
-    if (s->has_json) PGI_TRY(pgi_tokenizer_json_load(memory, s->json_path, s->cancel, &s->json));
+    if (s->has_json) {
+        pg_status status = pgi_tokenizer_json_load(memory, s->json_path, s->cancel, &s->json);
+        if (status < 0) return pgi_diagnose_file(status, s->json_path);
+    }
     if (s->has_model) PGI_TRY(load_model_file(s));
     PGI_TRY(read_decoder(s));
     sort_decoder(s);

@@ -34,6 +34,13 @@ def expect(name, condition, *found):
         print(f"FAILED: {name}: found {found}")
 
 
+def json_error(name, result, *words):
+    """--json: the error line on stderr, and the same as an object on stdout."""
+    code, out, err = result
+    expect(name, code == 1 and out.count("\n") == 1 and err.count("\n") == 1 and set(json.loads(out)) == {"error"}
+           and err == "paligemma: " + json.loads(out)["error"] + "\n" and all(word in err for word in words), *result)
+
+
 def one_error_line(name, result, status, *words):
     code, out, err = result
     expect(name, code == status and out == "" and err.startswith("paligemma") and err.count("\n") == 1
@@ -52,6 +59,8 @@ def usage(folder, image):
                       ("bench", folder, "--prompt-tokens", "1"), ("bench", folder, "--weights", "int5"),
                       ("bench", folder, "--arithmetic", "f16"), ("info", folder, "--arithmetic", "default"),
                       ("run", folder, image, "a", "--arithmetic", ""), ("bench", folder, "--cpu", "avx9"), ("bench", folder, "--cpu", "baseline,"), ("bench", folder, "--cpu", ""),
+                      ("run", folder, image, "a", "-n0"), ("run", folder, image, "a", "-n5x"), ("run", folder, image, "a", "-v5"),
+                      ("run", folder, image, "a", "-x5"), ("run", folder, image, "a", "--processor"),
                       ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly")]:
         code, out, err = run(*arguments)
         expect(f"usage {arguments}", code == 2 and out == "" and "paligemma" in err, code, out, err)
@@ -77,6 +86,14 @@ def errors(folder, image, temporary):
     one_error_line("damaged image", run("run", folder, damaged, "a"), 1, damaged)
     one_error_line("empty stdin", run("run", folder, "-", "a"), 1)
     one_error_line("no UTF-8", run("run", folder, image, b"a\xff"), 1, "UTF-8")
+    json_error("--json: no model", run("run", "/nowhere/at-all", image, "a", "--json"), "/nowhere/at-all", "checkpoint")
+    json_error("--json: no image", run("run", folder, "/nowhere.png", "a", "--json"), "/nowhere.png")
+    json_error("--json: info", run("info", "/nowhere/at-all", "--json"), "/nowhere/at-all")
+    json_error("--json: tokens", run("tokens", "/nowhere/at-all", "a", "--json"), "/nowhere/at-all")
+    json_error("--json: bench", run("bench", "/nowhere/at-all", "--json"), "/nowhere/at-all")
+    one_error_line("a URL for a model", run("run", "https://huggingface.co/google/x", image, "a"), 1, "a URL", "hf download")
+    one_error_line("a URL for an image", run("run", folder, "https://x/y.png", "a"), 1, "a URL", "download it first")
+    one_error_line("the tool's names", run("run", folder, image, "<image>" * 3 + "a"), 1, "--literal")
     one_error_line("too long", run("run", folder, image, "word " * 20000), 1)
     if os.path.exists("/dev/full"):
         with open("/dev/full", "w") as full:
@@ -162,6 +179,80 @@ def answers(folder, image):
            and str(info["tokenizer"]["image_id"]) in out, code, out, err)
 
 
+def two_folders(folder, image, temporary):
+    """--processor: a folder of weights alone, as a Trainer saves them, with the base's tokenizer and image settings."""
+    weights, files = os.path.join(temporary, "weights"), os.path.join(temporary, "files")
+    names = [name for name in os.listdir(folder) if "safetensors" in name or name in ("config.json", "generation_config.json")]
+    os.mkdir(weights)
+    for name in names:
+        shutil.copy(os.path.join(folder, name), weights)
+    shutil.copytree(folder, files, ignore=lambda _, all: names)
+    whole_run, parts = (json.loads(run("run", *f, image, "a b", "-n5", "--json")[1])
+                        for f in [(folder,), (weights, "--processor", files)])
+    expect("run --processor", parts["ids"] == whole_run["ids"] and parts["prompt_ids"] == whole_run["prompt_ids"], parts, whole_run)
+    listed = [run("tokens", *f, "a b") for f in [(folder,), (weights, "--processor", files), (files,)]]
+    expect("tokens --processor", listed[0][0] == 0 and listed.count(listed[0]) == 3, *listed)
+    told = [json.loads(run("info", *f, "--json")[1]) for f in [(folder,), (weights, f"--processor={files}")]]
+    expect("info --processor", told[0]["tokenizer"] == told[1]["tokenizer"] and told[0]["image"] == told[1]["image"], *told)
+    for arguments in [("run", weights, image, "a"), ("tokens", weights, "a"), ("info", weights)]:
+        one_error_line("no processor", run(*arguments), 1, weights, "image settings", "--processor FOLDER")
+    one_error_line("no such processor", run("run", weights, image, "a", "--processor", "/nowhere"), 1, "/nowhere", "folder")
+
+    adapter = os.path.join(temporary, "adapter")
+    os.mkdir(adapter)
+    with open(os.path.join(adapter, "adapter_config.json"), "w") as f:
+        json.dump({"peft_type": "LORA", "base_model_name_or_path": "google/paligemma-3b-pt-224"}, f)
+    for arguments in [("run", adapter, image, "a"), ("tokens", adapter, "a"), ("info", adapter), ("bench", adapter),
+                      ("run", adapter, image, "a", "--processor", files), ("convert", adapter, adapter + "-out")]:
+        one_error_line("an adapter", run(*arguments), 1, "a PEFT adapter of google/paligemma-3b-pt-224", "merge_and_unload")
+    # The image is looked at before the model: here the weights are damaged.
+    with open(os.path.join(weights, [name for name in names if name.endswith(".safetensors")][0]), "w") as f:
+        f.write("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    one_error_line("image first", run("run", weights, "/nowhere.png", "a", "--processor", files), 1, "/nowhere.png")
+    code, out, err = run("run", weights, image, "a", "--processor", files)
+    expect("no second advice", code == 1 and err.endswith("fetch the file with 'git lfs pull'\n"), code, out, err)
+
+
+def on_terminal(*arguments):
+    master, slave = pty.openpty()
+    process = subprocess.Popen([TOOL, *arguments], stdout=slave, stderr=subprocess.PIPE)
+    os.close(slave)
+    shown = b""
+    try:
+        while part := os.read(master, 65536):
+            shown += part
+    except OSError:  # Linux says so at the end
+        pass
+    process.communicate(timeout=60)
+    os.close(master)
+    return shown
+
+
+def steering_text(folder, image, temporary):
+    """A model that writes ESC and CSI: a terminal gets them as text, a pipe as they are."""
+    ids = json.loads(run("run", folder, image, "a b", "-n2", "--json")[1])["ids"]
+    expect("two other ids", ids[0] != ids[1] and min(ids) > 2, ids)
+    for name, written, shown in [("<0x1B>", b"\x1b", b"\\x1B"), ("<0x7F>", b"\x7f", b"\\x7F"), ("<0x07>", b"\x07", b"\\x07"),
+                                 (("<0xC2>", "<0x9B>"), b"\xc2\x9b", b"\\x9B"), (("<0xC2>", "<0xA9>"), b"\xc2\xa9", b"\xc2\xa9"),
+                                 ("<0x09>", b"\t", b"\t")]:
+        changed = os.path.join(temporary, "steering")
+        shutil.copytree(folder, changed)
+
+        def swap(tokenizer, names=(name,) if isinstance(name, str) else name):
+            vocab = tokenizer["model"]["vocab"]
+            for token, byte in zip(ids, names):  # the byte's piece gets the id that the model gives
+                piece = next(p for p, i in vocab.items() if i == token)
+                vocab[piece], vocab[byte] = vocab[byte], vocab[piece]
+
+        change(changed, "tokenizer.json", swap)
+        n = "-n1" if isinstance(name, str) else "-n2"
+        piped = subprocess.run([TOOL, "run", changed, image, "a b", n], capture_output=True, timeout=60).stdout
+        expect(f"{name} to a pipe", piped == written + b"\n", piped)
+        seen = on_terminal("run", changed, image, "a b", n)
+        expect(f"{name} to a terminal", seen.replace(b"\r", b"").rstrip(b" ") in (shown + b"\n", shown.expandtabs() + b"\n"), seen)
+        shutil.rmtree(changed)
+
+
 def bench(folder):
     """Sound numbers in a sound order; how fast, no test can say."""
     small = ("--rounds", "2", "--new-tokens", "5", "--prompt-tokens", "9", "--threads", "2")
@@ -207,7 +298,7 @@ def cannot_end(folder):
 
 
 def terminal(folder, image):
-    """Progress is for terminals only; Ctrl-C stops a run with status 1 and one line."""
+    """Progress is for terminals only; Ctrl-C stops a run with one line, and it dies of the signal, as a shell wants it."""
     master, slave = pty.openpty()
     process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "3"], stdout=subprocess.PIPE, stderr=slave)
     os.close(slave)
@@ -223,7 +314,7 @@ def terminal(folder, image):
     process.stdout.read(1)  # it has begun; now it would go on for long
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    expect("Ctrl-C", process.returncode == 1 and err == b"paligemma: interrupted\n", process.returncode, err)
+    expect("Ctrl-C", process.returncode == -signal.SIGINT and err == b"paligemma: interrupted\n", process.returncode, err)
 
 
 def contents(folder):
@@ -382,10 +473,11 @@ def conversions(folder, temporary):
         shown += os.read(master, 65536)
     process.send_signal(signal.SIGINT)
     code = process.wait(60)
-    while b"interrupted" not in shown and code == 1:
+    while b"interrupted" not in shown and code == -signal.SIGINT and not os.path.exists(out):
         shown += os.read(master, 65536)
     os.close(master)
-    expect("Ctrl-C", (code == 1 and not os.path.exists(out)) or (code == 0 and whole(out)), code, shown)
+    expect("Ctrl-C", (code == -signal.SIGINT and (whole(out) if os.path.exists(out) else b"interrupted" in shown))
+           or (code == 0 and whole(out)), code, shown)
     expect("nothing is left", not os.path.exists(out + ".partial"))
     shutil.rmtree(out, ignore_errors=True)
 
@@ -435,6 +527,8 @@ def main():
             for name in ["image.png", "image.jpg"]:
                 answers(folder, os.path.join(folder, name))
         image = os.path.join(folder, "image.png")
+        two_folders(folder, image, temporary)
+        steering_text(folder, image, temporary)
         bench(folder)
         conversions(folder, temporary)
         usage(folder, image)

@@ -2,6 +2,7 @@
 /* lib/base: status text, memory, buffers, UTF-8, half floats, files, progress. */
 #include "run_tests.h"
 
+#include <ftw.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -329,15 +330,15 @@ static void file_reading(void **state) {
     assert_false(pgi_file_exists(path));
     assert_int_equal(pgi_file_read(path, 100, &buffer), PG_ERROR_NOT_FOUND);
     assert_non_null(strstr(pgi_error_text(), path));
-    assert_int_equal(pgi_mapping_init(path, &mapping), PG_ERROR_NOT_FOUND);
+    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_ERROR_NOT_FOUND);
     assert_int_equal(pgi_file_read(folder, 100, &buffer), PG_ERROR_IO); /* a folder */
-    assert_int_equal(pgi_mapping_init(folder, &mapping), PG_ERROR_IO);
+    assert_int_equal(pgi_mapping_init(&pgi_memory_default, folder, &mapping), PG_ERROR_IO);
     assert_true(pgi_folder_exists(folder));
     assert_false(pgi_folder_exists(path));
 
     assert_int_equal(mkfifo(path, 0600), 0); /* a pipe without a writer must not block */
     assert_int_equal(pgi_file_read(path, 100, &buffer), PG_ERROR_IO);
-    assert_int_equal(pgi_mapping_init(path, &mapping), PG_ERROR_IO);
+    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_ERROR_IO);
     unlink(path);
 
     FILE *file = fopen(path, "wb");
@@ -347,7 +348,7 @@ static void file_reading(void **state) {
     assert_false(pgi_folder_exists(path));
     assert_int_equal(pgi_file_read(path, 100, &buffer), PG_OK); /* empty */
     assert_int_equal(buffer.size, 0);
-    assert_int_equal(pgi_mapping_init(path, &mapping), PG_OK);
+    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_OK);
     assert_int_equal(mapping.size, 0);
     pgi_mapping_free(&mapping);
 
@@ -359,7 +360,7 @@ static void file_reading(void **state) {
     assert_non_null(strstr(pgi_error_text(), "10"));
     assert_int_equal(pgi_file_read(path, 10, &buffer), PG_OK);
     assert_string_equal((char *)buffer.data, "0123456789");
-    assert_int_equal(pgi_mapping_init(path, &mapping), PG_OK);
+    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_OK);
     assert_int_equal(mapping.size, 10);
     assert_memory_equal(mapping.data, "0123456789", 10);
     pgi_mapping_free(&mapping);
@@ -392,6 +393,119 @@ static void progress_can_cancel(void **state) {
     run.cancel = NULL;
     assert_int_equal(pgi_run_progress(&run, PG_PHASE_VISION, 4, 9), PG_OK);
     assert_true(pgi_cpu_count() >= 1);
+}
+
+/* A tree of files below `folder`: pairs of path and contents, up to a NULL. */
+static void write_tree(const char *folder, const char *const files[][2]) {
+    for (size_t i = 0; files[i][0]; i++) {
+        char path[1024];
+        snprintf(path, sizeof path, "%s/%s", folder, files[i][0]);
+        for (char *p = path + strlen(folder) + 1; *p; p++)
+            if (*p == '/') *p = '\0', mkdir(path, 0700), *p = '/';
+        FILE *file = fopen(path, "wb");
+        assert_non_null(file);
+        fputs(files[i][1], file);
+        fclose(file);
+    }
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *at) {
+    (void)info, (void)type, (void)at;
+    return remove(path);
+}
+
+#define PROC_CGROUP "proc/self/cgroup"
+#define PROC_MOUNTS "proc/self/mountinfo"
+#define V2_MOUNT \
+    "24 1 0:21 / /proc rw - proc proc rw\n30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw\n"
+#define V1_MOUNTS                                                                 \
+    "31 23 0:27 /docker/abc /sys/fs/cgroup/cpuset ro - cgroup cgroup rw,cpuset\n" \
+    "32 23 0:28 /docker/abc /sys/fs/cgroup/cpu,cpuacct ro master:3 - cgroup cgroup rw,cpu,cpuacct\n"
+
+/* What containers and batch systems write; the values are of Docker, systemd and the kernel's documents. */
+static void cpu_quota_of_control_groups(void **state) {
+    (void)state;
+    static const struct {
+        const char *files[8][2];
+        int cpus;
+    } cases[] = {
+        {{{NULL, NULL}}, 0}, /* no /proc */
+        {{{PROC_CGROUP, "0::/\n"}, {PROC_MOUNTS, V2_MOUNT}}, 0},
+        {{{PROC_CGROUP, "0::/\n"}, {PROC_MOUNTS, V2_MOUNT}, {"sys/fs/cgroup/cpu.max", "200000 100000\n"}}, 2},
+        {{{PROC_CGROUP, "0::/\n"}, {PROC_MOUNTS, V2_MOUNT}, {"sys/fs/cgroup/cpu.max", "max 100000\n"}}, 0},
+        {{{PROC_CGROUP, "0::/\n"}, {PROC_MOUNTS, V2_MOUNT}, {"sys/fs/cgroup/cpu.max", "250000 100000\n"}}, 3}, /* up */
+        {{{PROC_CGROUP, "0::/\n"}, {PROC_MOUNTS, V2_MOUNT}, {"sys/fs/cgroup/cpu.max", "1000 100000\n"}}, 1},
+        {{{PROC_CGROUP, "0::/\n"}, {PROC_MOUNTS, V2_MOUNT}, {"sys/fs/cgroup/cpu.max", "200000 0\n"}}, 0},
+        {{{PROC_CGROUP, "0::/\n"}, {PROC_MOUNTS, V2_MOUNT}, {"sys/fs/cgroup/cpu.max", "damaged"}}, 0},
+        /* the least of the parents counts */
+        {{{PROC_CGROUP, "0::/a.slice/b.scope\n"},
+          {PROC_MOUNTS, V2_MOUNT},
+          {"sys/fs/cgroup/a.slice/b.scope/cpu.max", "800000 100000\n"},
+          {"sys/fs/cgroup/a.slice/cpu.max", "400000 100000\n"},
+          {"sys/fs/cgroup/cpu.max", "max 100000\n"}},
+         4},
+        {{{PROC_CGROUP, "0::/a.slice/b.scope"}, /* no newline */
+          {PROC_MOUNTS, V2_MOUNT},
+          {"sys/fs/cgroup/a.slice/b.scope/cpu.max", "300000 100000"},
+          {"sys/fs/cgroup/a.slice/cpu.max", "400000 100000\n"}},
+         3},
+        /* of another name space: the mount's own group */
+        {{{PROC_CGROUP, "0::/../other\n"}, {PROC_MOUNTS, V2_MOUNT}, {"sys/fs/cgroup/cpu.max", "500000 100000\n"}}, 5},
+        /* version 1 in a container: the path is seen from outside */
+        {{{PROC_CGROUP, "5:cpuset:/docker/abc\n4:cpu,cpuacct:/docker/abc\n"},
+          {PROC_MOUNTS, V1_MOUNTS},
+          {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "150000\n"},
+          {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"}},
+         2},
+        {{{PROC_CGROUP, "4:cpu,cpuacct:/docker/abc/inner\n"},
+          {PROC_MOUNTS, V1_MOUNTS},
+          {"sys/fs/cgroup/cpu,cpuacct/inner/cpu.cfs_quota_us", "700000\n"},
+          {"sys/fs/cgroup/cpu,cpuacct/inner/cpu.cfs_period_us", "100000\n"}},
+         7},
+        {{{PROC_CGROUP, "4:cpu,cpuacct:/docker/abc\n"},
+          {PROC_MOUNTS, V1_MOUNTS},
+          {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"},
+          {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"}},
+         0},
+        {{{PROC_CGROUP, "5:cpuset:/docker/abc\n"}, /* "cpu" within "cpuset" is none */
+          {PROC_MOUNTS, V1_MOUNTS},
+          {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "100000\n"},
+          {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"}},
+         0},
+        /* both versions at once: the lesser */
+        {{{PROC_CGROUP, "4:cpu,cpuacct:/docker/abc\n0::/\n"},
+          {PROC_MOUNTS, V1_MOUNTS "40 23 0:30 / /sys/fs/cgroup/uni\\040fied rw - cgroup2 cgroup2 rw\n"},
+          {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "600000\n"},
+          {"sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us", "100000\n"},
+          {"sys/fs/cgroup/uni fied/cpu.max", "300000 100000\n"}},
+         3},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char folder[256];
+        temp_template(folder, sizeof folder, "cgroup");
+        assert_non_null(mkdtemp(folder));
+        write_tree(folder, cases[i].files);
+        int found = pgi_cpu_quota(folder);
+        assert_int_equal(nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
+        if (found != cases[i].cpus) fail_msg("case %zu: found %d CPUs, expected %d", i, found, cases[i].cpus);
+    }
+    assert_int_equal(pgi_cpu_quota("/nowhere/at-all"), 0);
+
+    /* The mount of an overlay before it, of any length. */
+    for (size_t length = 2000; length < 6300; length += length < 2100 ? 1 : 397) {
+        static char mounts[8192];
+        char folder[256];
+        memset(mounts, 'x', length);
+        snprintf(mounts + length, sizeof mounts - length, "\n%s", V2_MOUNT);
+        const char *const files[][2] = {
+            {PROC_CGROUP, "0::/\n"}, {PROC_MOUNTS, mounts}, {"sys/fs/cgroup/cpu.max", "200000 100000\n"}, {NULL, NULL}};
+        temp_template(folder, sizeof folder, "cgroup");
+        assert_non_null(mkdtemp(folder));
+        write_tree(folder, files);
+        int found = pgi_cpu_quota(folder);
+        assert_int_equal(nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
+        if (found != 2) fail_msg("a line of %zu bytes: found %d CPUs", length, found);
+    }
 }
 
 /* What overlays share a place, what follows lies behind the longest; too much stays too much. */
@@ -441,6 +555,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(float16_all_values),
         cmocka_unit_test(file_reading),
         cmocka_unit_test(progress_can_cancel),
+        cmocka_unit_test(cpu_quota_of_control_groups),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }
