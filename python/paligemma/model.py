@@ -13,6 +13,7 @@ from ._checkpoint import open_model
 from ._generate import Plan, plan
 from ._handle import Handle, array
 from ._run import CancelFlag, interruptible
+from ._rows import split as _rows
 from ._stream import pieces, tokens
 from .config import GenerationConfig, PaliGemmaConfig
 from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, like_inputs, to_numpy, torch_if_loaded
@@ -67,6 +68,8 @@ class PaliGemmaForConditionalGeneration:
         quantize them now; arithmetic: "f32", or "bf16" to round the factors of large products where that makes the CPU
         faster; None is f32, but for attention beside int8 and int4 weights."""
         self.name_or_path = folder
+        self._folder = os.path.abspath(folder)  # a later chdir is no matter
+        self._processor: Handle | None = None  # the folder's own, opened when first needed
         self.n_threads = n_threads
         self._cpu = cpu
         self._weights, self._arithmetic = weights, arithmetic
@@ -96,7 +99,7 @@ class PaliGemmaForConditionalGeneration:
     def __reduce__(self) -> Any:
         """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""
         self._handle.check_open()
-        return (type(self), (self.name_or_path, self.n_threads, self._cpu, self._weights, self._arithmetic),
+        return (type(self), (self._folder, self.n_threads, self._cpu, self._weights, self._arithmetic),
                 {"generation_config": self.generation_config})
 
     # -- what a torch module has
@@ -325,6 +328,7 @@ class PaliGemmaForConditionalGeneration:
         inputs: input_ids. max_new_tokens, or max_length (prompt and new tokens together); without either, and without
         one in generation_config, 20 new tokens and a warning, as in transformers. Rows may be padded on either side:
         padding is left out of the computation, each row gets what it gets alone, and its new ids stand after column T.
+        No tokenizer is needed: a folder without one generates row after row, with the same ids.
         labels are taken and not used. features: in place of pixel_values. streamer: an object such as transformers'
         TextStreamer, for one row; it is handed the prompt, each new id, and the end.
         Raises ValueError for settings that ask for more than greedy decoding.
@@ -354,10 +358,13 @@ class PaliGemmaForConditionalGeneration:
                       cancel: CancelFlag | None) -> list[np.ndarray]:
         """The new ids of each row."""
         self._handle.check_open()
-        inputs = self._inputs(arrays)
         cancel = cancel or CancelFlag()
+        try:
+            processor = self._own_processor()
+        except (OSError, ValueError, NotImplementedError):  # ids in, ids out: no tokenizer is needed
+            return self._run_rows(arrays, max_new_tokens, features, cancel)
+        inputs = self._inputs(arrays)
         result = Handle("result")
-        processor = open_handle(self.name_or_path, shared=True)
 
         def work() -> None:
             with self._handle.use() as model, processor.use() as tokenizer, inputs.use() as given, \
@@ -370,6 +377,23 @@ class PaliGemmaForConditionalGeneration:
         with result.use() as pointer:
             n_rows = c.lib.pg_result_get_n_rows(pointer)
         return [array(result, c.lib.pg_result_get_ids, row) for row in range(n_rows)]
+
+    def _own_processor(self) -> Handle:
+        """The processor of the model's folder, opened at most once."""
+        if self._processor is None or self._processor.closed:
+            self._processor = open_handle(self._folder, shared=True)
+        return self._processor
+
+    def _run_rows(self, arrays: dict[str, Any], max_new_tokens: int, features: Features | None,
+                  cancel: CancelFlag) -> list[np.ndarray]:
+        """As _run_generate(), row after row in a session, which needs no processor."""
+        self._inputs(arrays)  # the checks of the whole batch
+        rows = _rows(arrays, self.config.image_token_id)
+        if features is not None and len(rows) > 1:
+            raise NotImplementedError(f"features for {len(rows)} rows need the processor's files in {self._folder}, "
+                                      "which cannot be opened: give one row at a time, or pixel_values")
+        return [np.array(list(tokens(self._handle, self._inputs(row), _use(features), cancel, max_new_tokens,
+                                     self.n_threads)), np.int64) for row in rows]
 
     def _feed(self, streamer: Any, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> np.ndarray:
         """The new ids of one row, handed to a streamer as they come."""
@@ -396,7 +420,7 @@ class PaliGemmaForConditionalGeneration:
         del arrays["labels"]
         chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays))
         self._handle.check_open()
-        tokenizer = processor._handle if processor is not None else open_handle(self.name_or_path, shared=True)
+        tokenizer = processor._handle if processor is not None else self._own_processor()
         return pieces(self._tokens(chosen, features, cancel), tokenizer, skip_special_tokens)
 
     def _tokens(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> Iterator[int]:
