@@ -76,6 +76,7 @@ class PaliGemmaForConditionalGeneration:
         self._handle = open_model(folder, cpu, weights, arithmetic)
         self.config = PaliGemmaConfig._of_model(self._handle.pointer)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
+        self._eos_token_id = self.generation_config.eos_token_id  # where the library ends, whatever is set later
         self.training = False
 
     @classmethod
@@ -331,6 +332,8 @@ class PaliGemmaForConditionalGeneration:
         No tokenizer is needed: a folder without one generates row after row, with the same ids.
         labels are taken and not used. features: in place of pixel_values. streamer: an object such as transformers'
         TextStreamer, for one row; it is handed the prompt, each new id, and the end.
+        eos_token_id: the checkpoint's ids and further ones, a list. What is set on the model's generation_config, or
+        stands in its file, counts as a keyword does.
         Raises ValueError for settings that ask for more than greedy decoding.
         """
         if isinstance(inputs, (dict, BatchFeature)):
@@ -340,9 +343,11 @@ class PaliGemmaForConditionalGeneration:
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
         as_torch = _inputs.any_torch(*arrays.values())
-        chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays))
+        chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays),
+                      self._eos_token_id)
         if streamer is None:
             rows = self._run_generate(chosen.arrays, chosen.max_new_tokens, features, cancel)
+            rows = [np.array(list(chosen.until_stop(row)), np.int64) for row in rows]
         else:
             rows = [self._feed(streamer, chosen, features, cancel)]
         prompt = chosen.arrays.get("input_ids", np.zeros((len(rows), 0), np.int64))
@@ -418,15 +423,17 @@ class PaliGemmaForConditionalGeneration:
         named = {name: arguments.pop(name, None) for name in _inputs.NAMES}
         arrays = {**named, **{k: v for k, v in dict(inputs or {}).items() if k in _inputs.NAMES}}
         del arrays["labels"]
-        chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays))
+        chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays),
+                      self._eos_token_id)
         self._handle.check_open()
         tokenizer = processor._handle if processor is not None else self._own_processor()
         return pieces(self._tokens(chosen, features, cancel), tokenizer, skip_special_tokens)
 
     def _tokens(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> Iterator[int]:
         """The new ids of one row, as they come."""
-        return tokens(self._handle, self._inputs(chosen.arrays), _use(features), cancel or CancelFlag(),
-                      chosen.max_new_tokens, self.n_threads)
+        new = tokens(self._handle, self._inputs(chosen.arrays), _use(features), cancel or CancelFlag(),
+                     chosen.max_new_tokens, self.n_threads)
+        return chosen.until_stop(new)
 
 
 class _use:

@@ -104,6 +104,27 @@ def test_greedy_only_in_a_generation_config(model, inputs, settings):
         model.generate(**inputs, generation_config=paligemma.GenerationConfig(max_new_tokens=3, **settings))
 
 
+@pytest.mark.parametrize("settings", [dict(do_sample=True), dict(num_beams=4), dict(repetition_penalty=1.2),
+                                      dict(suppress_tokens=[5]), dict(eos_token_id=77), dict(eos_token_id=None),
+                                      dict(num_return_sequences=2), dict(max_new_tokens=2.7)])
+def test_what_is_set_on_the_model_is_not_ignored(folder, inputs, settings):
+    name = next(iter(settings))
+    with PaliGemmaForConditionalGeneration.from_pretrained(folder) as model:
+        setattr(model.generation_config, name, settings[name])
+        given = {} if name == "max_new_tokens" else {"max_new_tokens": 3}
+        with pytest.raises(ValueError, match=name):
+            model.generate(**inputs, **given)
+        with pytest.raises(ValueError, match=name):
+            list(model.stream(inputs, **given))
+        if name in ("do_sample", "num_beams"):  # a keyword wins
+            assert model.generate(**inputs, max_new_tokens=3, **{name: int(name == "num_beams")}).shape[0] == 1
+
+
+def test_max_new_tokens_is_whole(model, inputs):
+    with pytest.raises(ValueError, match="2.7"):
+        model.generate(**inputs, max_new_tokens=2.7)
+
+
 def test_generate_takes_ids_not_a_dictionary(model, inputs):
     with pytest.raises(TypeError, match=r"generate\(\*\*inputs\)"):
         model.generate(inputs, max_new_tokens=3)
