@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Iterable, Iterator
 
 import numpy as np
 
@@ -47,19 +47,45 @@ class Plan:
     max_new_tokens: int
     pad_token_id: int
     arrays: dict[str, np.ndarray]  # with an attention mask where pad tokens ask for one
+    stop_ids: frozenset[int]  # a row ends after the first of them; the library ends at the checkpoint's by itself
+
+    def until_stop(self, ids: Iterable[int]) -> Iterator[int]:
+        """The ids up to the first stop id, it included."""
+        for token in ids:
+            yield token
+            if int(token) in self.stop_ids:
+                return
 
 
-def _check_settings(settings: dict[str, Any], eos: Any) -> None:
+def _ids(value: Any) -> list[int]:
+    """eos_token_id as a list: of None, an int, a list, or an array or tensor of ids."""
+    if value is None:
+        return []
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return [int(i) for i in (value if isinstance(value, (list, tuple)) else [value])]
+
+
+def _stop_ids(eos: Any, checkpoint_eos: Any) -> list[int]:
+    """The ids of eos_token_id. The library ends at the checkpoint's; further ids can be added, none taken away."""
+    ids = _ids(eos)
+    if not set(_ids(checkpoint_eos)) <= set(ids):
+        raise ValueError(f"eos_token_id is {eos}, expected the checkpoint's {checkpoint_eos}, alone or with further ids: "
+                         "the library always ends there")
+    return ids
+
+
+def _first(name: str, *sources: Any) -> Any:
+    """The value of a setting in the first object that has one."""
+    return next((v for v in (getattr(source, name, None) for source in sources) if v is not None), None)
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
     if settings.get("do_sample"):
         raise ValueError("do_sample is True, expected False: libpaligemma decodes greedily, and offers no sampling")
     for name, value in settings.items():
         if value is None or value is False or name == "do_sample" or name in _SAMPLING or name in _HARMLESS:
             if name == "num_return_sequences" and value not in (None, 1):
                 raise ValueError(f"num_return_sequences is {value}, expected 1: greedy decoding has one answer")
-        elif name == "eos_token_id":
-            given = sorted(value) if isinstance(value, (list, tuple)) else [value]
-            if given != sorted(eos if isinstance(eos, (list, tuple)) else [eos]):
-                raise ValueError(f"eos_token_id is {value}, expected the checkpoint's {eos}")
         elif name in _NEUTRAL:
             if value not in _NEUTRAL[name]:
                 raise ValueError(f"{name} is {value!r}: libpaligemma decodes greedily (do_sample=False, num_beams=1), "
@@ -69,21 +95,25 @@ def _check_settings(settings: dict[str, Any], eos: Any) -> None:
                              "generate arguments will also show up in this list)")
 
 
-def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> Plan:
-    """defaults: the checkpoint's; given: generation_config (an object with attributes, or None); settings: keywords.
+def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], arrays: dict[str, np.ndarray],
+         checkpoint_eos: Any) -> Plan:
+    """settings: keywords, which win over `given`: generation_config (an object with attributes, or None), which wins
+    over `defaults`: the model's. checkpoint_eos: the eos ids at which the library ends.
 
     arrays: input_ids [B, T] or inputs_embeds [B, T, hidden], and the rest by name.
     """
     settings = dict(settings)
-    config = given if given is not None else defaults
+    sources = [source for source in (given, defaults) if source is not None]
     new, length = settings.pop("max_new_tokens", None), settings.pop("max_length", None)
-    pad = settings.pop("pad_token_id", None)
-    _check_settings(settings, defaults.eos_token_id)
-    if given is not None:
-        names = {"do_sample", "eos_token_id", "num_return_sequences", *_NEUTRAL}
-        _check_settings({name: getattr(given, name, None) for name in names}, defaults.eos_token_id)
-    if new is None and length is None:
-        new, length = getattr(config, "max_new_tokens", None), getattr(config, "max_length", None)
+    pad, eos = settings.pop("pad_token_id", None), settings.pop("eos_token_id", None)
+    _check_settings(settings)
+    reports = {name for name in _NEUTRAL if name.startswith("output_")}  # of no effect without a dictionary of results
+    names = {"do_sample", "num_return_sequences", *_NEUTRAL} - reports
+    _check_settings({name: _first(name, *sources) for name in names if settings.get(name) is None})
+    eos = _stop_ids(_first("eos_token_id", *sources) if eos is None else eos, checkpoint_eos)
+    for config in sources:
+        if new is None and length is None:
+            new, length = getattr(config, "max_new_tokens", None), getattr(config, "max_length", None)
 
     ids = arrays.get("input_ids")
     width = ids.shape[1] if ids is not None and ids.ndim == 2 else 0
@@ -94,6 +124,9 @@ def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], array
         warnings.warn(f"Using the model-agnostic default of {_DEFAULT_NEW_TOKENS} new tokens. We recommend setting "
                       "`max_new_tokens` to control the maximum length of the generation.", stacklevel=3)
         new = _DEFAULT_NEW_TOKENS
+    for name, value in (("max_new_tokens", new), ("max_length", length)):
+        if value is not None and value != int(value):
+            raise ValueError(f"`{name}` is {value}, expected a whole number")
     if new is None:
         new = length - width
         if new <= 0:
@@ -102,14 +135,13 @@ def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], array
     if new <= 0:
         raise ValueError(f"`max_new_tokens` must be greater than 0, but is {new}.")
 
-    eos = defaults.eos_token_id
-    first_eos = eos[0] if isinstance(eos, (list, tuple)) else eos
+    first_eos = eos[0] if eos else None
     if pad is None:
-        pad = getattr(config, "pad_token_id", None)
+        pad = _first("pad_token_id", *sources)
     if pad is None:
         pad = first_eos if first_eos is not None else 0
     if "attention_mask" not in arrays and ids is not None and pad != first_eos:
         mask = ids != pad  # GenerationMixin._prepare_attention_mask_for_generation
         if not mask.all():
             arrays = {**arrays, "attention_mask": mask.astype(np.int64)}
-    return Plan(int(new), int(pad), arrays)
+    return Plan(int(new), int(pad), arrays, frozenset(eos))

@@ -13,6 +13,7 @@ from ._checkpoint import open_model
 from ._generate import Plan, plan
 from ._handle import Handle, array
 from ._run import CancelFlag, interruptible
+from ._rows import split as _rows
 from ._stream import pieces, tokens
 from .config import GenerationConfig, PaliGemmaConfig
 from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, like_inputs, to_numpy, torch_if_loaded
@@ -69,6 +70,8 @@ class PaliGemmaForConditionalGeneration:
         faster; None is f32, but for attention beside int8 and int4 weights; attn_implementation: "eager" makes rows
         without token_type_ids causal in PaliGemma 1, too, as it does in transformers."""
         self.name_or_path = folder
+        self._folder = os.path.abspath(folder)  # a later chdir is no matter
+        self._processor: Handle | None = None  # the folder's own, opened when first needed
         self.n_threads = n_threads
         self._cpu = cpu
         self._weights, self._arithmetic, self._attention = weights, arithmetic, attn_implementation
@@ -78,6 +81,7 @@ class PaliGemmaForConditionalGeneration:
         self._handle = open_model(folder, cpu, weights, arithmetic)
         self.config = PaliGemmaConfig._of_model(self._handle.pointer)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
+        self._eos_token_id = self.generation_config.eos_token_id  # where the library ends, whatever is set later
         self.training = False
 
     @classmethod
@@ -102,7 +106,7 @@ class PaliGemmaForConditionalGeneration:
     def __reduce__(self) -> Any:
         """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""
         self._handle.check_open()
-        return (type(self), (self.name_or_path, self.n_threads, self._cpu, self._weights, self._arithmetic,
+        return (type(self), (self._folder, self.n_threads, self._cpu, self._weights, self._arithmetic,
                              self._attention),
                 {"generation_config": self.generation_config})
 
@@ -328,8 +332,11 @@ class PaliGemmaForConditionalGeneration:
         one in generation_config, 20 new tokens and a warning, as in transformers. Rows may be padded on either side:
         padding is left out of the computation, each row gets what it gets alone, and its new ids stand after column T.
         Without token_type_ids the prompt is read as forward() reads it.
+        No tokenizer is needed: a folder without one generates row after row, with the same ids.
         labels are taken and not used. features: in place of pixel_values. streamer: an object such as transformers'
         TextStreamer, for one row; it is handed the prompt, each new id, and the end.
+        eos_token_id: the checkpoint's ids and further ones, a list. What is set on the model's generation_config, or
+        stands in its file, counts as a keyword does.
         Raises ValueError for settings that ask for more than greedy decoding.
         """
         if isinstance(inputs, (dict, BatchFeature)):
@@ -339,9 +346,11 @@ class PaliGemmaForConditionalGeneration:
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
         as_torch = _inputs.any_torch(*arrays.values())
-        chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays))
+        chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays),
+                      self._eos_token_id)
         if streamer is None:
             rows = self._run_generate(chosen.arrays, chosen.max_new_tokens, features, cancel)
+            rows = [np.array(list(chosen.until_stop(row)), np.int64) for row in rows]
         else:
             rows = [self._feed(streamer, chosen, features, cancel)]
         prompt = chosen.arrays.get("input_ids", np.zeros((len(rows), 0), np.int64))
@@ -357,10 +366,13 @@ class PaliGemmaForConditionalGeneration:
                       cancel: CancelFlag | None) -> list[np.ndarray]:
         """The new ids of each row."""
         self._handle.check_open()
-        inputs = self._inputs(arrays)
         cancel = cancel or CancelFlag()
+        try:
+            processor = self._own_processor()
+        except (OSError, ValueError, NotImplementedError):  # ids in, ids out: no tokenizer is needed
+            return self._run_rows(arrays, max_new_tokens, features, cancel)
+        inputs = self._inputs(arrays)
         result = Handle("result")
-        processor = open_handle(self.name_or_path, shared=True)
 
         def work() -> None:
             with self._handle.use() as model, processor.use() as tokenizer, inputs.use() as given, \
@@ -373,6 +385,23 @@ class PaliGemmaForConditionalGeneration:
         with result.use() as pointer:
             n_rows = c.lib.pg_result_get_n_rows(pointer)
         return [array(result, c.lib.pg_result_get_ids, row) for row in range(n_rows)]
+
+    def _own_processor(self) -> Handle:
+        """The processor of the model's folder, opened at most once."""
+        if self._processor is None or self._processor.closed:
+            self._processor = open_handle(self._folder, shared=True)
+        return self._processor
+
+    def _run_rows(self, arrays: dict[str, Any], max_new_tokens: int, features: Features | None,
+                  cancel: CancelFlag) -> list[np.ndarray]:
+        """As _run_generate(), row after row in a session, which needs no processor."""
+        self._inputs(arrays)  # the checks of the whole batch
+        rows = _rows(arrays, self.config.image_token_id)
+        if features is not None and len(rows) > 1:
+            raise NotImplementedError(f"features for {len(rows)} rows need the processor's files in {self._folder}, "
+                                      "which cannot be opened: give one row at a time, or pixel_values")
+        return [np.array(list(tokens(self._handle, self._inputs(row), _use(features), cancel, max_new_tokens,
+                                     self.n_threads)), np.int64) for row in rows]
 
     def _feed(self, streamer: Any, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> np.ndarray:
         """The new ids of one row, handed to a streamer as they come."""
@@ -397,15 +426,17 @@ class PaliGemmaForConditionalGeneration:
         named = {name: arguments.pop(name, None) for name in _inputs.NAMES}
         arrays = {**named, **{k: v for k, v in dict(inputs or {}).items() if k in _inputs.NAMES}}
         del arrays["labels"]
-        chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays))
+        chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays),
+                      self._eos_token_id)
         self._handle.check_open()
-        tokenizer = processor._handle if processor is not None else open_handle(self.name_or_path, shared=True)
+        tokenizer = processor._handle if processor is not None else self._own_processor()
         return pieces(self._tokens(chosen, features, cancel), tokenizer, skip_special_tokens)
 
     def _tokens(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> Iterator[int]:
         """The new ids of one row, as they come."""
-        return tokens(self._handle, self._inputs(chosen.arrays), _use(features), cancel or CancelFlag(),
-                      chosen.max_new_tokens, self.n_threads)
+        new = tokens(self._handle, self._inputs(chosen.arrays), _use(features), cancel or CancelFlag(),
+                     chosen.max_new_tokens, self.n_threads)
+        return chosen.until_stop(new)
 
 
 class _use:

@@ -190,3 +190,20 @@ def test_the_usual_ways_to_prepare_inputs(model, processor, image):
     assert text == "a red circle, a purple star and a yellow triangle"
     with pytest.raises(ValueError):
         inputs.to([1])
+
+
+def test_further_eos_ids(model, hf_model, processor, image):
+    """By keyword, on a generation_config and on the model's own: the rows end where transformers ends them."""
+    import copy
+
+    rows = batch(processor, image)
+    whole = model.generate(**rows, max_new_tokens=24)
+    further = [1, int(whole[0, rows.input_ids.shape[1] + 3])]
+    theirs = hf_model.generate(**rows, max_new_tokens=24, eos_token_id=further, do_sample=False)
+    assert not torch.equal(theirs, whole)
+    assert torch.equal(model.generate(**rows, max_new_tokens=24, eos_token_id=further), theirs)
+    other = copy.copy(model)
+    other.generation_config = copy.copy(model.generation_config)
+    other.generation_config.eos_token_id = further
+    assert torch.equal(other.generate(**rows, max_new_tokens=24), theirs)
+    other.close()

@@ -51,6 +51,35 @@ def test_generate_rows_as_alone(model, processor, image_path, side):
         assert (got[len(alone):] == processor.tokenizer.pad_token_id).all()
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_generate_needs_no_tokenizer(model, processor, image_path, folder, tmp_path, side):
+    """A folder of weights and config alone gives what the whole folder gives."""
+    for name in os.listdir(folder):
+        if "token" not in name and "processor" not in name:
+            os.symlink(os.path.join(folder, name), tmp_path / name)
+    rows = processor([[image_path], [image_path, image_path], [image_path]], [P, Q, R], padding=True,
+                     padding_side=side, return_tensors="np")
+    single = processor(image_path, P, return_tensors="np")
+    with PaliGemmaForConditionalGeneration.from_pretrained(tmp_path) as alone:
+        with pytest.raises((OSError, ValueError)):
+            alone._own_processor()
+        assert alone.generate(**rows, max_new_tokens=24).tolist() == model.generate(**rows, max_new_tokens=24).tolist()
+        assert (alone.generate(**single, max_new_tokens=24) == model.generate(**single, max_new_tokens=24)).all()
+        features = alone.encode_image(rows.pixel_values)
+        with pytest.raises(NotImplementedError, match="one row at a time"):
+            alone.generate(**{**rows, "pixel_values": None}, features=features, max_new_tokens=2)
+
+
+def test_relative_folder_after_chdir(model, folder, inputs, monkeypatch, tmp_path):
+    monkeypatch.chdir(os.path.dirname(folder))
+    with PaliGemmaForConditionalGeneration.from_pretrained(os.path.basename(folder)) as relative:
+        monkeypatch.chdir(tmp_path)
+        assert (relative.generate(**inputs, max_new_tokens=20) == model.generate(**inputs, max_new_tokens=20)).all()
+        assert "".join(relative.stream(inputs, max_new_tokens=20)) == CAPTION
+        with copy.copy(relative) as again:
+            assert (again.generate(**inputs, max_new_tokens=4) == model.generate(**inputs, max_new_tokens=4)).all()
+
+
 def test_default_length_warns(model, inputs):
     with pytest.warns(UserWarning, match="max_new_tokens"):
         assert model.generate(**inputs).shape[1] <= inputs.input_ids.shape[1] + 20
@@ -73,6 +102,27 @@ def test_greedy_only(model, inputs, settings):
 def test_greedy_only_in_a_generation_config(model, inputs, settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         model.generate(**inputs, generation_config=paligemma.GenerationConfig(max_new_tokens=3, **settings))
+
+
+@pytest.mark.parametrize("settings", [dict(do_sample=True), dict(num_beams=4), dict(repetition_penalty=1.2),
+                                      dict(suppress_tokens=[5]), dict(eos_token_id=77), dict(eos_token_id=None),
+                                      dict(num_return_sequences=2), dict(max_new_tokens=2.7)])
+def test_what_is_set_on_the_model_is_not_ignored(folder, inputs, settings):
+    name = next(iter(settings))
+    with PaliGemmaForConditionalGeneration.from_pretrained(folder) as model:
+        setattr(model.generation_config, name, settings[name])
+        given = {} if name == "max_new_tokens" else {"max_new_tokens": 3}
+        with pytest.raises(ValueError, match=name):
+            model.generate(**inputs, **given)
+        with pytest.raises(ValueError, match=name):
+            list(model.stream(inputs, **given))
+        if name in ("do_sample", "num_beams"):  # a keyword wins
+            assert model.generate(**inputs, max_new_tokens=3, **{name: int(name == "num_beams")}).shape[0] == 1
+
+
+def test_max_new_tokens_is_whole(model, inputs):
+    with pytest.raises(ValueError, match="2.7"):
+        model.generate(**inputs, max_new_tokens=2.7)
 
 
 def test_generate_takes_ids_not_a_dictionary(model, inputs):
