@@ -132,6 +132,8 @@ class Case(seeded.SeededCase):
                     self.attempt("embeddings and images" + what, self.check_embeddings_and_images)
                 self.attempt("without types" + what, self.check_without_types)
                 self.attempt("positions" + what, self.check_positions)
+                self.attempt("packed" + what, self.check_packed)
+                self.attempt("holes" + what, self.check_holes)
                 self.expect(self.check_refusals(), "refusals" + what)
 
     def within(self, outputs, exact, probes, given):
@@ -283,7 +285,8 @@ class Case(seeded.SeededCase):
         exact, probes = self.ref.forward(given), self.ref.noise(given)
         with self.library.make_inputs(**given) as inputs, \
                 self.model.forward(inputs, flags=pglib.FORWARD_HIDDEN_STATES) as outputs:
-            wrong = self.within(outputs, exact, probes, given)
+            everything = {"attention_mask": np.ones_like(given["labels"])}
+            wrong = self.within(outputs, exact, probes, {**everything, **given})
             limit = batch_reference.loss_bound(exact, probes, given["labels"])
             found = float(outputs["loss"][0])
             if np.isnan(exact.loss) != np.isnan(found) or abs(found - exact.loss) > limit:
@@ -313,6 +316,27 @@ class Case(seeded.SeededCase):
             return self.check_given(given)
         finally:
             text._attn_implementation = "eager"
+
+    def check_packed(self):
+        """Positions that begin again, without a mask: texts apart. Suffixes and prompts alike are of type 1."""
+        given = model_arrays(self.arrays)
+        del given["attention_mask"]
+        positions = np.arange(1, given["input_ids"].shape[1] + 1)[None].repeat(len(given["input_ids"]), 0)
+        for row in positions[::2]:
+            at = int(self.rng.integers(0, len(row)))
+            row[at:] -= row[at] - 1
+        given["token_type_ids"] = np.ones_like(given["input_ids"])
+        given["position_ids"] = positions
+        return self.check_given(given)
+
+    def check_holes(self):
+        """Tokens anywhere that the mask hides."""
+        given = model_arrays(self.arrays)
+        hidden = self.rng.random(given["attention_mask"].shape) < self.rng.uniform(0, 0.6)
+        mask = np.where(hidden, 0, given["attention_mask"])
+        empty = mask.sum(1) == 0
+        mask[empty] = given["attention_mask"][empty]
+        return self.check_given(dict(given, attention_mask=mask))
 
     def check_positions(self):
         gaps = self.rng.integers(1, 4, self.arrays["input_ids"].shape)
