@@ -246,6 +246,9 @@ def _candidates() -> list[tuple[str, str]]:
     """(what it is, path or name for dlopen) in the order of trial. $PALIGEMMA_LIBRARY, when set, is the only one."""
     chosen = os.environ.get("PALIGEMMA_LIBRARY")
     if chosen:
+        if os.sep in chosen or os.path.isdir(chosen):  # a bare name is the loader's to find
+            chosen = os.path.abspath(chosen)
+        os.environ["PALIGEMMA_LIBRARY"] = chosen  # processes started from here find it, whatever their folder
         if os.path.isdir(chosen):
             chosen = os.path.join(chosen, SONAME)
         return [("$PALIGEMMA_LIBRARY", chosen)]

@@ -140,6 +140,16 @@ class PaliGemmaForConditionalGeneration:
     def float(self) -> PaliGemmaForConditionalGeneration:
         return self
 
+    half = bfloat16 = float  # as to(dtype): nothing changes
+
+    def cuda(self, device: Any = None) -> PaliGemmaForConditionalGeneration:
+        return self.to("cuda")
+
+    main_input_name = "input_ids"
+
+    def can_generate(self) -> bool:
+        return True
+
     @property
     def device(self) -> Any:
         """torch.device("cpu") when torch is loaded, else "cpu"."""

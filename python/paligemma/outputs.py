@@ -128,4 +128,15 @@ class ModelOutput(OrderedDict):
 class PaliGemmaCausalLMOutput(ModelOutput):
     """loss, logits, hidden_states, image_hidden_states, last_hidden_state; see PaliGemmaForConditionalGeneration."""
 
+    @property
+    def image_outputs(self) -> ModelOutput | None:
+        """image_hidden_states by the name of transformers 5.24: image_outputs.pooler_output."""
+        images = self.get("image_hidden_states")
+        return None if images is None else ModelOutput(pooler_output=images)
+
+    @property
+    def cache(self) -> None:
+        """past_key_values by the name of transformers 5.24: not offered."""
+        return None
+
 

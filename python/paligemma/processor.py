@@ -96,6 +96,15 @@ class PaliGemmaProcessor:
     def __exit__(self, *unused: Any) -> None:
         self.close()
 
+    # -- chat
+
+    chat_template = None
+
+    def apply_chat_template(self, *unused: Any, **kwargs: Any) -> Any:
+        """ValueError, as from transformers: PaliGemma has no chat template."""
+        raise ValueError("Cannot use apply_chat_template because this processor does not have a chat template: "
+                         'PaliGemma takes an image and a short task prompt, processor(image, "caption en")')
+
     # -- decoding
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = False,

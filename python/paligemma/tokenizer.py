@@ -137,8 +137,11 @@ class PaliGemmaTokenizer:
 
     def batch_decode(self, sequences: Any, skip_special_tokens: bool = False,
                      clean_up_tokenization_spaces: bool | None = None, **unused: Any) -> list[str]:
-        """The texts of rows of ids [B, T]."""
-        return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in _plain(sequences)]
+        """The texts of rows of ids [B, T]; of one row [T], a list of its text."""
+        rows = _plain(sequences)
+        if isinstance(rows, int) or (rows and isinstance(rows[0], int)):
+            rows = [rows]
+        return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in rows]
 
     # -- pieces
 

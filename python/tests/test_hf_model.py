@@ -207,3 +207,18 @@ def test_further_eos_ids(model, hf_model, processor, image):
     other.generation_config.eos_token_id = further
     assert torch.equal(other.generate(**rows, max_new_tokens=24), theirs)
     other.close()
+
+
+def test_small_names_as_there(model, hf_model, processor, hf_processor, image):
+    assert model.main_input_name == hf_model.main_input_name and model.can_generate() == hf_model.can_generate()
+    assert model.half() is model.bfloat16() is model.float() is model
+    with pytest.raises(ValueError, match="CPU"):
+        model.cuda()
+    assert processor.chat_template is hf_processor.chat_template is None
+    for each in (processor, hf_processor):
+        with pytest.raises(ValueError, match="does not have a chat template"):
+            each.apply_chat_template([{"role": "user", "content": "x"}])
+    for ids in ([382, 358], torch.tensor([382, 358]), [[382], [358]]):
+        assert processor.batch_decode(ids) == hf_processor.batch_decode(ids)
+    output = model(**processor(image, P, return_tensors="pt"))
+    assert output.image_outputs.pooler_output is output.image_hidden_states and output.cache is None

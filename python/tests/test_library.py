@@ -44,6 +44,14 @@ def test_a_folder_serves_too(tmp_path):
     assert printed.strip() == str(tmp_path / _library.SONAME)
 
 
+def test_a_relative_path_survives_a_change_of_folder():
+    relative = os.path.relpath(os.path.realpath(loaded_file()))
+    status, printed, text = run("import os, paligemma; os.chdir('/'); print(os.environ['PALIGEMMA_LIBRARY'])",
+                                PALIGEMMA_LIBRARY=relative)
+    assert status == 0, text
+    assert printed.strip() == os.path.abspath(relative)
+
+
 def test_without_the_variable_all_places_are_named():
     status, _, text = run("import paligemma._library as c; c.SONAME = 'libnothere.so.0.1'; c._open()",
                           PALIGEMMA_LIBRARY=str(pathlib.Path(loaded_file())))
