@@ -142,16 +142,33 @@ static int read_line(const char *root, const char *folder, const char *name, cha
     return line != NULL;
 }
 
+/* The whole number at *text, behind blanks; *text goes on behind it. 0: there is none. By hand: sscanf() and strtoll()
+ * follow the host's locale. */
+static int read_number(const char **text, long long *out) {
+    const char *at = *text;
+    long long value = 0;
+    int negative;
+    while (*at == ' ' || *at == '\t') at++;
+    negative = *at == '-';
+    at += negative;
+    if (*at < '0' || *at > '9') return 0;
+    for (; *at >= '0' && *at <= '9'; at++) value = value < 1000000000000000 ? value * 10 + (*at - '0') : value;
+    *text = at;
+    *out = negative ? -value : value;
+    return 1;
+}
+
 /* CPUs that one group grants; 0: it does not bound them. */
 static int quota_of(const char *root, const char *folder, int version) {
     char text[64], period_text[64];
+    const char *at = text, *period_at = period_text;
     long long quota, period;
     if (version == 2) {
-        if (!read_line(root, folder, "cpu.max", text) || sscanf(text, "%lld %lld", &quota, &period) != 2) return 0;
-    } else {
-        if (!read_line(root, folder, "cpu.cfs_quota_us", text) || sscanf(text, "%lld", &quota) != 1) return 0;
-        if (!read_line(root, folder, "cpu.cfs_period_us", period_text) || sscanf(period_text, "%lld", &period) != 1)
+        if (!read_line(root, folder, "cpu.max", text) || !read_number(&at, &quota) || !read_number(&at, &period))
             return 0;
+    } else {
+        if (!read_line(root, folder, "cpu.cfs_quota_us", text) || !read_number(&at, &quota)) return 0;
+        if (!read_line(root, folder, "cpu.cfs_period_us", period_text) || !read_number(&period_at, &period)) return 0;
     }
     if (quota <= 0 || period <= 0) return 0; /* -1: no bound */
     const long long cpus = quota / period + (quota % period != 0);

@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* What a file or folder is that does not fit, by its first bytes, the names in it, or the names of its tensors. */
+/* What a file or folder is that does not fit: by its first bytes, or the names in it. */
 #include "checkpoint/diagnose.h"
 
 #include <dirent.h>
@@ -9,16 +9,11 @@
 #include <strings.h>
 #include <unistd.h>
 
-#include "checkpoint/quantized_store.h"
+#include "base/file.h"
 
 enum { HEAD = 512, NAME = 256, MAX_ADAPTER_CONFIG = 1 << 20 };
 
-#define MERGE_ADAPTER \
-    "load both with peft's PeftModel.from_pretrained(), save merge_and_unload() with save_pretrained() and open that"
-#define OPEN_ORIGINAL "give the folder of the Hugging Face checkpoint that it was made from"
-#define SAVE_AGAIN "save it with save_pretrained() of transformers and open that"
-
-static int can_be_explained(pg_status status) {
+int pgi_diagnose_helps(pg_status status) {
     return status == PG_ERROR_NOT_FOUND || status == PG_ERROR_FORMAT || status == PG_ERROR_UNSUPPORTED ||
            status == PG_ERROR_ARGUMENT;
 }
@@ -39,12 +34,12 @@ static const struct {
     {BEGINNING("\xEF\xBB\xBF"), PG_ERROR_FORMAT, "a byte order mark at its beginning; save it as UTF-8 without one"},
     {BEGINNING("\xFF\xFE"), PG_ERROR_FORMAT, "UTF-16 text; save it as UTF-8 without a byte order mark"},
     {BEGINNING("\xFE\xFF"), PG_ERROR_FORMAT, "UTF-16 text; save it as UTF-8 without a byte order mark"},
-    {BEGINNING("GGUF"), PG_ERROR_UNSUPPORTED, "a GGUF file, expected safetensors; " OPEN_ORIGINAL},
+    {BEGINNING("GGUF"), PG_ERROR_UNSUPPORTED, "a GGUF file, expected safetensors; " PGI_DIAGNOSE_OPEN_ORIGINAL},
     {BEGINNING("PK\3\4"), PG_ERROR_UNSUPPORTED,
-     "a ZIP archive (weights of torch.save() or numpy.savez()), expected safetensors; " SAVE_AGAIN},
-    {BEGINNING("\x80\2"), PG_ERROR_UNSUPPORTED, "pickled weights, expected safetensors; " SAVE_AGAIN},
-    {BEGINNING("\x93NUMPY"), PG_ERROR_UNSUPPORTED, "a NumPy array, expected safetensors; " OPEN_ORIGINAL},
-    {BEGINNING("\x89HDF\r\n"), PG_ERROR_UNSUPPORTED, "an HDF5 file, expected safetensors; " SAVE_AGAIN},
+     "a ZIP archive (weights of torch.save() or numpy.savez()), expected safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
+    {BEGINNING("\x80\2"), PG_ERROR_UNSUPPORTED, "pickled weights, expected safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
+    {BEGINNING("\x93NUMPY"), PG_ERROR_UNSUPPORTED, "a NumPy array, expected safetensors; " PGI_DIAGNOSE_OPEN_ORIGINAL},
+    {BEGINNING("\x89HDF\r\n"), PG_ERROR_UNSUPPORTED, "an HDF5 file, expected safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
     {BEGINNING("\x1F\x8B"), PG_ERROR_UNSUPPORTED, "a file packed by gzip; unpack it first"},
 #undef BEGINNING
 };
@@ -64,7 +59,7 @@ static int ends_in(const char *name, const char *end) {
 }
 
 pg_status pgi_diagnose_bytes(pg_status status, const char *path, const void *data, size_t size) {
-    if (!can_be_explained(status) || size == 0) return status;
+    if (!pgi_diagnose_helps(status) || size == 0) return status;
     if (ends_in(path, ".npz") && size > 1 && memcmp(data, "PK", 2) == 0)
         return pgi_error(PG_ERROR_UNSUPPORTED,
                          "%s: found a big_vision checkpoint (.npz), expected safetensors; convert it with "
@@ -83,7 +78,7 @@ pg_status pgi_diagnose_bytes(pg_status status, const char *path, const void *dat
 
 pg_status pgi_diagnose_file(pg_status status, const char *path) {
     char head[HEAD];
-    if (!can_be_explained(status)) return status;
+    if (!pgi_diagnose_helps(status)) return status;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) return status;
     ssize_t n = read(fd, head, sizeof head);
@@ -112,8 +107,9 @@ static pg_status adapter_error(const pgi_memory *memory, const char *folder) {
     if (!path) return PG_ERROR_MEMORY;
     read_base(memory, path, base);
     pgi_free(memory, path);
-    return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found a PEFT adapter%s%s, which is no model by itself; " MERGE_ADAPTER,
-                     folder, *base ? " of " : "", base);
+    return pgi_error(PG_ERROR_UNSUPPORTED,
+                     "%s: found a PEFT adapter%s%s, which is no model by itself; " PGI_DIAGNOSE_MERGE_ADAPTER, folder,
+                     *base ? " of " : "", base);
 }
 
 /* Names of a folder, those that tell more first. A star at the begin or the end stands for any text. */
@@ -121,18 +117,19 @@ static const struct {
     const char *name;
     const char *what; /* %s: the name found */
 } contents[] = {
-    {"*.gguf", "a GGUF file (%s), expected safetensors; " OPEN_ORIGINAL},
+    {"*.gguf", "a GGUF file (%s), expected safetensors; " PGI_DIAGNOSE_OPEN_ORIGINAL},
     {"*.npz",
      "a big_vision checkpoint (%s), expected safetensors; convert it with transformers' "
      "convert_paligemma_weights_to_hf.py"},
-    {"zero_to_fp32.py", "a checkpoint of DeepSpeed; make weights of it with its %s, then " SAVE_AGAIN},
-    {"pytorch_model.bin", "pickled weights (%s), expected model.safetensors; " SAVE_AGAIN},
-    {"pytorch_model.bin.index.json", "pickled weights (pytorch_model.bin), expected model.safetensors; " SAVE_AGAIN},
-    {"tf_model.h5", "weights of TensorFlow (%s), expected model.safetensors; " SAVE_AGAIN},
-    {"flax_model.msgpack", "weights of Flax (%s), expected model.safetensors; " SAVE_AGAIN},
-    {"*.ckpt", "a checkpoint of PyTorch Lightning (%s), expected model.safetensors; " SAVE_AGAIN},
-    {"*.pth", "pickled weights (%s), expected model.safetensors; " SAVE_AGAIN},
-    {"*.pt", "pickled weights (%s), expected model.safetensors; " SAVE_AGAIN},
+    {"zero_to_fp32.py", "a checkpoint of DeepSpeed; make weights of it with its %s, then " PGI_DIAGNOSE_SAVE_AGAIN},
+    {"pytorch_model.bin", "pickled weights (%s), expected model.safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
+    {"pytorch_model.bin.index.json",
+     "pickled weights (pytorch_model.bin), expected model.safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
+    {"tf_model.h5", "weights of TensorFlow (%s), expected model.safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
+    {"flax_model.msgpack", "weights of Flax (%s), expected model.safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
+    {"*.ckpt", "a checkpoint of PyTorch Lightning (%s), expected model.safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
+    {"*.pth", "pickled weights (%s), expected model.safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
+    {"*.pt", "pickled weights (%s), expected model.safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
     {"snapshots", "a repository of the hub cache; give the model id ORG/NAME, or a folder below %s"},
     {"checkpoint-*", "the output folder of a Trainer; give a checkpoint in it, such as %s"},
 };
@@ -149,7 +146,7 @@ pg_status pgi_diagnose_folder(pg_status status, const pgi_memory *memory, const 
     char found[NAME] = "";
     size_t best = N_CONTENTS;
     int has_adapter = 0;
-    if (!can_be_explained(status)) return status;
+    if (!pgi_diagnose_helps(status)) return status;
     DIR *entries = opendir(folder);
     if (!entries) return status;
     for (const struct dirent *entry; (entry = readdir(entries));) {
@@ -184,11 +181,10 @@ pg_status pgi_diagnose_quantized(const char *path, const json_t *config) {
         const json_t *bits = json_object_get(mlx, "bits");
         char text[32] = "";
         if (json_is_integer(bits)) snprintf(text, sizeof text, " to %lld bits", (long long)json_integer_value(bits));
-        return pgi_error(
-            PG_ERROR_UNSUPPORTED,
-            "%s: quantization: found weights that MLX quantized%s, expected f32, bf16 or f16; " OPEN_ORIGINAL
-            ", and quantize it on opening",
-            path, text);
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "%s: quantization: found weights that MLX quantized%s, expected f32, bf16 or "
+                         "f16; " PGI_DIAGNOSE_OPEN_ORIGINAL ", and quantize it on opening",
+                         path, text);
     }
     if (!other || json_is_null(other)) return PG_OK;
     const char *method = json_string_value(json_object_get(other, "quant_method"));
@@ -213,59 +209,4 @@ pg_status pgi_diagnose_model_type(const char *path, const char *type) {
                              "%s: model_type: found \"%s\", %s, expected \"paligemma\"; give a PaliGemma checkpoint",
                              path, type, types[i].what);
     return pgi_error(PG_ERROR_UNSUPPORTED, "%s: model_type: found \"%.40s\", expected \"paligemma\"", path, type);
-}
-
-/* ---------------------------------------------------------------------------------------------------- tensors */
-
-static const struct {
-    const char *part; /* of a name, where a name begins or behind a dot */
-    const char *what;
-} wrappers[] = {
-    {"lora_", "a LoRA adapter; " MERGE_ADAPTER},
-    {"base_model.", "a PEFT model with its adapter; " MERGE_ADAPTER},
-    {"paligemma_with_expert.", "a pi0 policy, which has a PaliGemma inside; give a PaliGemma checkpoint"},
-    {"gemma_expert.", "a pi0 policy, which has a PaliGemma inside; give a PaliGemma checkpoint"},
-    {"vlm.", "a ColPali checkpoint, which has a PaliGemma inside; give a PaliGemma checkpoint"},
-    {"_orig_mod.", "a compiled module (torch.compile); save its _orig_mod with save_pretrained() and open that"},
-    {"_fsdp_wrapped_module.", "a module wrapped by FSDP; gather its state dict, then " SAVE_AGAIN},
-    {"_forward_module.", "a module wrapped by Lightning; " SAVE_AGAIN},
-    {"module.", "a module wrapped by DataParallel or DeepSpeed; save its .module with save_pretrained() and open that"},
-    {"params/", "a big_vision checkpoint; convert it with transformers' convert_paligemma_weights_to_hf.py"},
-};
-
-static int has_part(const char *name, const char *part) {
-    for (const char *at = strstr(name, part); at; at = strstr(at + 1, part))
-        if (at == name || at[-1] == '.') return 1;
-    return 0;
-}
-
-pg_status pgi_diagnose_tensors(pg_status status, pgi_tensor_files *files) {
-    const char *folder = pgi_tensor_files_folder(files);
-    size_t n = pgi_tensor_files_count(files), n_empty = 0;
-    if (!can_be_explained(status)) return status;
-    for (size_t w = 0; w < sizeof wrappers / sizeof *wrappers; w++)
-        for (size_t i = 0; i < n; i++) {
-            const char *name = pgi_tensor_files_at(files, i)->name;
-            if (has_part(name, wrappers[w].part))
-                return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found tensors named like %s: %s", folder, name,
-                                 wrappers[w].what);
-        }
-    for (size_t i = 0; i < n; i++) {
-        const pgi_stored_tensor *t = pgi_tensor_files_at(files, i);
-        n_empty += t->n_dims == 1 && t->shape[0] == 0; /* torch.empty(0) */
-        if (ends_in(t->name, "patch_embedding.weight") && t->n_dims == 4 && !pgi_dtype_is_blocks(t->dtype) &&
-            t->shape[1] == t->shape[2] && t->shape[1] > 3 && t->shape[3] == 3)
-            return pgi_error(
-                PG_ERROR_UNSUPPORTED,
-                "%s: tensor %s: found the layout of MLX (channels last), expected channels before rows and "
-                "columns; " OPEN_ORIGINAL,
-                t->file, t->name);
-    }
-    if (n_empty > 0)
-        return pgi_error(
-            PG_ERROR_UNSUPPORTED,
-            "%s: found %zu of %zu tensors without contents: the shell of a model trained with ZeRO-3; set "
-            "stage3_gather_16bit_weights_on_model_save, or make weights with zero_to_fp32.py, and save again",
-            folder, n_empty, n);
-    return status;
 }

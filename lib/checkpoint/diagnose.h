@@ -10,7 +10,15 @@
 
 #include <jansson.h>
 
-#include "checkpoint/safetensors.h"
+#include "base/memory.h"
+
+#define PGI_DIAGNOSE_MERGE_ADAPTER \
+    "load both with peft's PeftModel.from_pretrained(), save merge_and_unload() with save_pretrained() and open that"
+#define PGI_DIAGNOSE_OPEN_ORIGINAL "give the folder of the Hugging Face checkpoint that it was made from"
+#define PGI_DIAGNOSE_SAVE_AGAIN "save it with save_pretrained() of transformers and open that"
+
+/* Whether this module looks into an error of this status. */
+int pgi_diagnose_helps(pg_status status);
 
 /* A file by its first bytes: Git LFS pointers (PG_ERROR_FORMAT), HTML pages and byte order marks (likewise), GGUF,
  * pickle, NumPy and others (PG_ERROR_UNSUPPORTED). */
@@ -27,9 +35,5 @@ pg_status pgi_diagnose_folder(pg_status status, const pgi_memory *memory, const 
 pg_status pgi_diagnose_quantized(const char *path, const json_t *config);
 /* The like for its model_type, which is not ours: PG_ERROR_UNSUPPORTED. */
 pg_status pgi_diagnose_model_type(const char *path, const char *type);
-
-/* Weights without a tensor that is needed, by the names and sizes of those that are there: adapters, compiled and
- * wrapped modules, models that have a PaliGemma inside, shells of ZeRO-3. */
-pg_status pgi_diagnose_tensors(pg_status status, pgi_tensor_files *files);
 
 #endif

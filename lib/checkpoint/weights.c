@@ -13,7 +13,7 @@
 
 #include "base/float16.h"
 #include "base/shape.h"
-#include "checkpoint/diagnose.h"
+#include "checkpoint/diagnose_tensors.h"
 #include "checkpoint/quantized_store.h"
 
 typedef enum part { PART_VISION, PART_PROJECTOR, PART_TEXT, PART_HEAD } part;

@@ -69,8 +69,8 @@ def _stop_ids(eos: Any, checkpoint_eos: Any) -> list[int]:
     """The ids of eos_token_id. The library ends at the checkpoint's; further ids can be added, none taken away."""
     ids = _ids(eos)
     if not set(_ids(checkpoint_eos)) <= set(ids):
-        raise ValueError(f"eos_token_id is {eos}, expected the checkpoint's {checkpoint_eos}, alone or with further ids: "
-                         "the library always ends there")
+        raise ValueError(f"eos_token_id is {eos}, expected the checkpoint's {checkpoint_eos}, alone or with further "
+                         "ids: the library always ends there")
     return ids
 
 
@@ -124,9 +124,6 @@ def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], array
         warnings.warn(f"Using the model-agnostic default of {_DEFAULT_NEW_TOKENS} new tokens. We recommend setting "
                       "`max_new_tokens` to control the maximum length of the generation.", stacklevel=3)
         new = _DEFAULT_NEW_TOKENS
-    for name, value in (("max_new_tokens", new), ("max_length", length)):
-        if value is not None and value != int(value):
-            raise ValueError(f"`{name}` is {value}, expected a whole number")
     if new is None:
         new = length - width
         if new <= 0:
