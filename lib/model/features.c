@@ -46,12 +46,19 @@ static const char *different_tensor(pgi_tensor_files *ours, pgi_tensor_files *th
     }
 }
 
+static int same_vision(const pgi_vision_config *a, const pgi_vision_config *b) {
+    return a->hidden_size == b->hidden_size && a->intermediate_size == b->intermediate_size &&
+           a->n_layers == b->n_layers && a->n_heads == b->n_heads && a->head_dim == b->head_dim &&
+           a->image_size == b->image_size && a->patch_size == b->patch_size && a->n_channels == b->n_channels &&
+           a->n_patches == b->n_patches && a->activation == b->activation && a->layer_norm_eps == b->layer_norm_eps;
+}
+
 static pg_status compare_models(const pg_model *ours, const pg_model *theirs) {
     const pgi_config *a = &ours->config, *b = &theirs->config;
     if (b->text.hidden_size != a->text.hidden_size || b->vision.n_patches != a->vision.n_patches)
         return pgi_error(PG_ERROR_ARGUMENT, "the features are of another model: %d rows of %d, expected %d rows of %d",
                          b->vision.n_patches, b->text.hidden_size, a->vision.n_patches, a->text.hidden_size);
-    if (memcmp(&a->vision, &b->vision, sizeof a->vision) != 0) /* 4-byte fields alone: no padding */
+    if (!same_vision(&a->vision, &b->vision))
         return pgi_error(PG_ERROR_ARGUMENT, "the features are of another model: its vision_config differs");
     if (theirs->weights.format != ours->weights.format)
         return pgi_error(PG_ERROR_ARGUMENT, "the features are of a model with %s weights, expected %s",
