@@ -2,8 +2,8 @@
 /*
  * The settings of HF's SiglipImageProcessor (transformers 5.23, Pillow backend), from the files that
  * ImageProcessingMixin.get_image_processor_dict reads. A missing key has the default of the class. null is no default:
- * it switches a do_* off, and transformers refuses it where a value is needed. do_convert_rgb (null in the official
- * files) is ignored: images are always made RGB, which is what the model needs.
+ * it switches a do_* off, and transformers refuses it where a value is needed. do_convert_rgb is null in the official
+ * files, true in those that transformers saved itself.
  */
 #include "image/image_settings.h"
 
@@ -118,6 +118,7 @@ static pg_status read_settings(const pgi_json_section *s, pgi_image_settings *ou
                                 .do_resize = 1,
                                 .do_rescale = 1,
                                 .do_normalize = 1,
+                                .do_convert_rgb = 1,
                                 .resample = PGI_BICUBIC,
                                 .rescale_factor = 1.0 / 255.0,
                                 .mean = {0.5f, 0.5f, 0.5f},
@@ -126,6 +127,7 @@ static pg_status read_settings(const pgi_json_section *s, pgi_image_settings *ou
     PGI_TRY(read_bool(s, "do_resize", &out->do_resize));
     PGI_TRY(read_bool(s, "do_rescale", &out->do_rescale));
     PGI_TRY(read_bool(s, "do_normalize", &out->do_normalize));
+    PGI_TRY(read_bool(s, "do_convert_rgb", &out->do_convert_rgb));
     PGI_TRY(refuse_if_true(s, "do_center_crop"));
     PGI_TRY(refuse_if_true(s, "do_pad"));
     PGI_TRY(read_size(s, out));

@@ -12,7 +12,8 @@ typedef struct pgi_image_settings {
     int32_t width, height;  /* of the model's input; equal */
     int32_t n_image_tokens; /* image_seq_length */
     int32_t do_resize, do_rescale, do_normalize;
-    int32_t resample; /* Pillow's number */
+    int32_t do_convert_rgb; /* what is transparent goes over white; images are made RGB in any case */
+    int32_t resample;       /* Pillow's number */
     double rescale_factor;
     float mean[3], std[3];
 } pgi_image_settings;

@@ -3,8 +3,8 @@
  * PNG through libpng to what Pillow's convert("RGB") gives (PngImagePlugin,
  * libImaging/Unpack.c and Convert.c): raw samples come from libpng, the
  * conversion is ours, as Pillow's differs from libpng's own: 16-bit grey is
- * cut off at 255, 16-bit colour keeps the high byte, alpha and tRNS are
- * dropped, an index past the palette is black, gamma and ICC are ignored.
+ * cut off at 255, 16-bit colour keeps the high byte, alpha is dropped, an
+ * index past the palette is black, gamma and ICC are ignored. tRNS: png_key.c.
  */
 #include <png.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@
 
 #include "image/codecs.h"
 #include "image/exif.h"
+#include "image/png_key.h"
 
 enum {
     MAX_TEXT_CHUNKS = 64,           /* looked at for EXIF */
@@ -276,6 +277,15 @@ static pg_status find_orientation(png_job *job) {
     return status;
 }
 
+/* tRNS chunks that are too short are an error whether the colour is used or not, as in Pillow. */
+static pg_status lay_over_white(png_job *job, const char *name, int32_t over_white) {
+    pgi_png_kind kind = {job->color_type, job->bit_depth, job->palette};
+    pgi_png_key key;
+    PGI_TRY(pgi_png_find_key(job->bytes, job->size, name, &kind, &key));
+    if (over_white) pgi_png_lay_over_white(&key, job->out);
+    return PG_OK;
+}
+
 pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
                          const pgi_image_limits *limits, pgi_rgb *out, int32_t *orientation) {
     png_job job = {.memory = memory,
@@ -303,6 +313,7 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
         status = job.out_of_memory ? PG_ERROR_MEMORY : find_orientation(&job);
         *orientation = job.orientation;
     }
+    if (status == PG_OK) status = lay_over_white(&job, name, limits->over_white);
     if (job.png) png_destroy_read_struct(&job.png, &job.info, NULL);
     pgi_free(memory, job.row);
     if (status < 0) pgi_rgb_free(memory, out);

@@ -235,6 +235,24 @@ def test_paths(processor, hf_processor, image_path, tmp_path):
             == hf_processor(Image.open(turned), P, return_tensors="np").pixel_values).all()
 
 
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+def test_transparent_colours(processor, hf_processor):
+    """PNGs with tRNS, by path and as opened images: the demo's folder has do_convert_rgb true."""
+    images = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden" / "images"
+    names = [line.split()[0] for line in (images / "over_white.txt").read_text().splitlines()]
+    assert len(names) > 100
+    for name in names:
+        path = str(images / name)
+        if "palette_too_long" in name:  # Pillow cannot give such a palette its alpha
+            for p in (processor, hf_processor):
+                with pytest.raises(ValueError):
+                    p(Image.open(path), P, return_tensors="np")
+        opened = [] if "palette_too_long" in name else [lambda: Image.open(path)]
+        for image in (lambda: path, *opened):
+            ours, theirs = (p(image(), P, return_tensors="np").pixel_values for p in (processor, hf_processor))
+            assert (ours == theirs).all(), (name, image())
+
+
 TEXTS = ["", "caption en", " a  b\tc\n\nd ", "<loc0100><seg001><eos>", "é🙂 中文 ﷽", "<b>x</b>", "▁▁ x"]
 
 

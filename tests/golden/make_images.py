@@ -6,6 +6,8 @@ The PNG writer and the JPEG writer below exist because Pillow cannot write inter
 every chroma sampling or YCCK. index.txt has one line per image:
     FILE ok WIDTH HEIGHT DIGEST WIDTH HEIGHT DIGEST     as stored; turned as ImageOps.exif_transpose does
     FILE error STATUS                                   an image that the library refuses
+over_white.txt has one line per PNG with a transparent colour: FILE DIGEST, of what SiglipImageProcessor makes of it
+before its resize, given as a path, where do_convert_rgb is true (index.txt: where it is not).
 pixels.txt has one line per case of what HF's image processor (transformers 5.23.0) gives for test_image():
     WIDTH HEIGHT SIDE DIGEST SETTINGS       the digest is of the f32 values in little-endian order
 resize.txt has one line per case, of test_image() too: WIDTH HEIGHT WIDTH HEIGHT FILTER DIGEST, from and to.
@@ -367,6 +369,51 @@ def exif_places(rng, stored, small):
     return good
 
 
+def png_transparent(rng):
+    """tRNS in every form that Pillow tells apart; few colours, so that the transparent one is in use."""
+    good = {}
+
+    def add(name, color, depth, trns, samples, place="before", **options):
+        for interlace in (0, 1):
+            good[f"trns_{name}{'_interlaced' * interlace}.png"] = png(
+                rng, 11, 9, color, depth, interlace=interlace, samples=samples, **{place: chunk(b"tRNS", trns)}, **options)
+
+    for depth in (1, 2, 4, 8):
+        few = rng.integers(0, min(1 << depth, 6), (9, 11, 1))
+        add(f"palette_{depth}_first", 3, depth, b"\0", few)
+        add(f"palette_{depth}_second", 3, depth, b"\xff\0\xff"[:1 << depth], few)
+        add(f"palette_{depth}_several", 3, depth, b"\x80\0\xff"[:1 << depth], few)
+    add("palette_two_of_a_colour", 3, 8, b"\0", few, palette=bytes([9, 8, 7, 1, 2, 3, 9, 8, 7, 4, 4, 4, 5, 5, 5, 6, 6, 6]))
+    add("palette_past_its_end", 3, 8, b"\xff\xff\xff\0", few, palette=bytes(range(9)))
+    add("palette_newline", 3, 8, b"\xff\0\n", few)
+    add("palette_opaque", 3, 8, b"\xff\xff", few)
+    add("palette_empty", 3, 8, b"", few)
+    add("palette_too_long", 3, 8, b"\xff" * 300 + b"\0", np.where(few == 1, 255, few))
+    add("palette_after_idat", 3, 8, b"\0", few, place="after")
+    good["trns_palette_twice.png"] = png(rng, 11, 9, 3, 8, samples=few,
+                                         before=chunk(b"tRNS", b"\0") + chunk(b"tRNS", b"\xff\0"))
+    for depth, keys in ((1, (0, 1, 256)), (2, (0, 1, 85, 300)), (4, (0, 3, 17, 300)), (8, (2, 255, 258, 300)),
+                        (16, (0, 2, 256, 512))):
+        few = rng.integers(0, min(1 << depth, 5), (9, 11, 1))
+        if depth == 16:
+            few = np.where(few == 4, 300, few)
+        for key in keys:
+            add(f"grey_{depth}_{key}", 0, depth, struct.pack(">H", key), few)
+    add("grey_8_too_long", 0, 8, b"\0\1\0\0", few % 256)
+    add("grey_8_after_idat", 0, 8, b"\0\1", few % 256, place="after")
+    few = rng.integers(0, 2, (9, 11, 3))
+    add("rgb_8", 2, 8, struct.pack(">3H", 1, 0, 1), few)
+    add("rgb_8_high_bytes", 2, 8, struct.pack(">3H", 257, 512, 1), few)
+    few = few * 256 + rng.integers(0, 2, (9, 11, 3))
+    add("rgb_16", 2, 16, struct.pack(">3H", 1, 0, 1), few)
+    add("rgb_16_written", 2, 16, struct.pack(">3H", 257, 0, 256), few)
+    few = rng.integers(0, 2, (9, 11, 2))
+    add("grey_alpha", 4, 8, b"\0\0", few)
+    few = rng.integers(0, 2, (9, 11, 4))
+    add("rgba", 6, 8, b"\0\0\0\0\0\0", few)
+    return good
+
+
 # Refused, with the status that the library gives. Pillow refuses them too, where not noted.
 
 
@@ -392,6 +439,9 @@ def bad_png(rng):
     bad["bomb.png"] = sound[:8] + chunk(b"IHDR", ihdr) + sound[33:], "LIMIT"
     ihdr = struct.pack(">IIBBBBB", 13000, 13000, 8, 2, 0, 0, 0)
     bad["lying_size.png"] = sound[:8] + chunk(b"IHDR", ihdr) + sound[33:], "FORMAT"
+    for name, color, depth, size in (("grey", 0, 8, 1), ("grey_1", 0, 1, 0), ("rgb", 2, 8, 5)):
+        bad[f"trns_short_{name}.png"] = png(np.random.default_rng(1), 5, 5, color, depth,
+                                            before=chunk(b"tRNS", bytes(size))), "FORMAT"
     bad["filter_9.png"] = sound[:33] + chunk(b"IDAT", zlib.compress(b"\x09" + bytes(48))) + sound[-12:], "FORMAT"
     return bad
 
@@ -427,6 +477,7 @@ def collect():
     small = saved(stored, "JPEG")
     good |= jpeg_pillow(rng, image) | jpeg_coefficients() | jpeg_ends(image, small)
     good |= exif_values(stored) | exif_places(rng, stored, small)
+    good |= png_transparent(np.random.default_rng(20261125))
     return good, bad_png(rng) | bad_jpeg(small, good["jpeg_progressive_2.jpg"])
 
 
@@ -439,6 +490,15 @@ def expected(data):
         print("no orientation:", error)
         turned = stored
     return " ".join(f"{i.width} {i.height} {fnv1a(i.tobytes())}" for i in (stored, turned))
+
+
+def over_white(path):
+    """The pixels that SiglipImageProcessor resizes, of an image given as a path."""
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+    processor = SiglipImageProcessorPil(do_convert_rgb=True)
+    pixels = processor.process_image(processor.fetch_images(path), do_convert_rgb=True)
+    return fnv1a(np.ascontiguousarray(np.moveaxis(pixels, 0, -1)).tobytes())
 
 
 def test_image(width, height):
@@ -499,6 +559,10 @@ def main():
             file.write(data)
     with open(os.path.join(HERE, "index.txt"), "w") as file:
         file.write("\n".join(lines) + "\n")
+    with open(os.path.join(HERE, "over_white.txt"), "w") as file:
+        for name in good:
+            if "trns" in name:
+                file.write(f"{name} {over_white(os.path.join(HERE, name))}\n")
     with open(os.path.join(HERE, "resize.txt"), "w") as file:
         for width, height, to_width, to_height, number in resize_cases():
             out = test_image(width, height).resize((to_width, to_height), number)

@@ -28,13 +28,13 @@ N_PROBES, MORE_PROBES = 2, 16  # draws of the noise, and before a stage is calle
 def open_image(path, exif=True):
     """The image as the library reads it: exif_transpose where asked (as load_image), then Pillow's convert("RGB").
 
-    Only the pixels are handed on. Pillow keeps a PNG's transparent colour (tRNS) in the info of the converted image, and
-    transformers 5.23 then lays it, like any image that still has its alpha, over white; the library drops alpha.
+    Pillow keeps a PNG's transparent colour (tRNS) in the info of the converted image, and transformers 5.23 lays it over
+    white where do_convert_rgb is true.
     """
     image = Image.open(path)
     if exif:
         image = ImageOps.exif_transpose(image)
-    return Image.fromarray(np.asarray(image.convert("RGB")))
+    return image.convert("RGB")
 
 
 class Result:

@@ -30,7 +30,7 @@ static const pgi_memory counting = {NULL, counting_alloc, counting_free};
 static pg_status read_bytes(const void *bytes, size_t size, int64_t max_pixels, int32_t exif, pgi_rgb *out) {
     pg_image image = {.struct_size = sizeof image, .format = PG_IMAGE_BYTES, .n_bytes = size};
     image.planes[0] = bytes;
-    pgi_image_limits limits = {max_pixels ? max_pixels : PGI_DEFAULT_MAX_PIXELS, exif, NULL};
+    pgi_image_limits limits = {.max_pixels = max_pixels ? max_pixels : PGI_DEFAULT_MAX_PIXELS, .exif = exif};
     return pgi_image_read(&counting, &image, &limits, out);
 }
 
@@ -77,7 +77,7 @@ static void golden_images(void **state) {
                                     &height[1], &expected[1]),
                              6);
             for (int exif = 0; exif < 2; exif++) {
-                pgi_image_limits limits = {PGI_DEFAULT_MAX_PIXELS, exif, NULL};
+                pgi_image_limits limits = {.max_pixels = PGI_DEFAULT_MAX_PIXELS, .exif = exif};
                 if (pgi_image_read(&counting, &image, &limits, &rgb) != PG_OK) fail_msg("%s", pgi_error_text());
                 check(name, &rgb, width[exif], height[exif], expected[exif]);
                 pgi_rgb_free(&counting, &rgb);
@@ -92,7 +92,7 @@ static void golden_images(void **state) {
             n_ok++;
         } else {
             pg_status expected_status = (assert_int_equal(sscanf(line + at, "%31s", word), 1), status_of(word));
-            pgi_image_limits limits = {PGI_DEFAULT_MAX_PIXELS, 1, NULL};
+            pgi_image_limits limits = {.max_pixels = PGI_DEFAULT_MAX_PIXELS, .exif = 1};
             assert_int_not_equal(expected_status, PG_OK);
             pg_status status = pgi_image_read(&counting, &image, &limits, &rgb);
             if (status != expected_status || !strstr(pgi_error_text(), path) || !strstr(pgi_error_text(), "expected"))
@@ -105,6 +105,35 @@ static void golden_images(void **state) {
     }
     fclose(index);
     assert_true(n_ok >= 140 && n_error >= 30);
+}
+
+/* What transformers lays over white, where do_convert_rgb is true. */
+static void transparent_colours(void **state) {
+    (void)state;
+    FILE *index = open_golden("over_white.txt");
+    assert_non_null(index);
+    char name[128];
+    unsigned long long expected;
+    int n = 0, n_changed = 0;
+    while (fscanf(index, "%127s %llx", name, &expected) == 2) {
+        pgi_buffer file = read_golden(name);
+        pg_image image = {.struct_size = sizeof image, .format = PG_IMAGE_BYTES, .n_bytes = file.size};
+        image.planes[0] = file.data;
+        pgi_image_limits limits = {.max_pixels = PGI_DEFAULT_MAX_PIXELS, .exif = 1, .over_white = 1};
+        pgi_rgb rgb, dropped;
+        if (pgi_image_read(&counting, &image, &limits, &rgb) != PG_OK) fail_msg("%s", pgi_error_text());
+        check(name, &rgb, rgb.width, rgb.height, expected);
+        limits.over_white = 0;
+        assert_int_equal(pgi_image_read(&counting, &image, &limits, &dropped), PG_OK);
+        n_changed += memcmp(rgb.data, dropped.data, (size_t)rgb.width * (size_t)rgb.height * 3) != 0;
+        pgi_rgb_free(&counting, &rgb);
+        pgi_rgb_free(&counting, &dropped);
+        pgi_buffer_free(&file);
+        n++;
+    }
+    fclose(index);
+    assert_true(n > 100 && n_changed > 40);
+    assert_int_equal(counts.live, 0);
 }
 
 static void camera_buffers(void **state) {
@@ -130,7 +159,7 @@ static void camera_buffers(void **state) {
             int64_t stride = strides[s] ? strides[s] : dense;
             const uint8_t *top = stride < 0 ? buffer - stride * (HEIGHT - 1) : buffer;
             image.planes[0] = top;
-            pgi_image_limits limits = {PGI_DEFAULT_MAX_PIXELS, 1, NULL};
+            pgi_image_limits limits = {.max_pixels = PGI_DEFAULT_MAX_PIXELS, .exif = 1};
             pgi_rgb rgb;
             assert_int_equal(pgi_image_read(&counting, &image, &limits, &rgb), PG_OK);
             for (int y = 0; y < HEIGHT; y++) {
@@ -149,7 +178,7 @@ static void camera_buffers(void **state) {
 }
 
 static void refuse(pg_image image, int64_t max_pixels, pg_status expected, const char *text) {
-    pgi_image_limits limits = {max_pixels ? max_pixels : PGI_DEFAULT_MAX_PIXELS, 0, NULL};
+    pgi_image_limits limits = {.max_pixels = max_pixels ? max_pixels : PGI_DEFAULT_MAX_PIXELS};
     pgi_rgb rgb;
     pg_status status = pgi_image_read(&counting, &image, &limits, &rgb);
     if (status != expected || !strstr(pgi_error_text(), text))
@@ -318,7 +347,8 @@ static void out_of_memory(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_images),  cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused),
+        cmocka_unit_test(golden_images),  cmocka_unit_test(transparent_colours),
+        cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused),
         cmocka_unit_test(damaged_images), cmocka_unit_test(out_of_memory),
     };
     return RUN_TESTS(tests, NULL, NULL);

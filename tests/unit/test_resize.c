@@ -126,10 +126,11 @@ static void settings_files_and_defaults(void **state) {
     assert_int_equal(s.width, 56);
     assert_int_equal(s.n_image_tokens, 16);
     assert_int_equal(s.resample, PGI_BICUBIC);
-    assert_true(s.do_resize && s.do_rescale && s.do_normalize);
+    assert_true(s.do_resize && s.do_rescale && s.do_normalize && s.do_convert_rgb);
     assert_true(s.rescale_factor == 1.0 / 255.0 && s.mean[2] == 0.5f && s.std[0] == 0.5f);
     assert_int_equal(load("{\"processor_class\": \"PaliGemmaProcessor\"}", flat, &s), PG_OK);
     assert_int_equal(s.width, 448);
+    assert_int_equal(s.do_convert_rgb, 0);
     assert_int_equal(s.n_image_tokens, 1024);
     assert_int_equal(s.resample, PGI_BILINEAR);
     assert_true(s.mean[1] == 0.2f && s.std[2] == 4.0f && s.rescale_factor == 0.5);

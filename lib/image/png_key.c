@@ -1,0 +1,87 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The transparent colour of a PNG (its tRNS chunk), as transformers' load_image() and SiglipImageProcessor take it:
+ * Image.convert("RGB") of Pillow keeps one colour in the image's info, and convert_to_rgb() lays the pixels that have
+ * it over white. The chunk is read here, not by libpng, which drops forms that Pillow takes (a second chunk, one behind
+ * the pixels, one that is too long).
+ */
+#include "image/png_key.h"
+
+#include <string.h>
+
+#include "base/status.h"
+
+static uint32_t load_u32(const uint8_t *p) {
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* The index of the only entry that is 0 where all others are 255, else -1: the chunk that Pillow reduces to one index
+ * (_simple_palette in PngImagePlugin.py, a pattern whose $ also stands before a newline, 10, at the end). */
+static int64_t single_index(const uint8_t *alpha, size_t n) {
+    const uint8_t *zero = n ? memchr(alpha, 0, n) : NULL;
+    if (!zero) return -1;
+    for (size_t i = 0; i < n; i++) {
+        int newline = i == n - 1 && alpha[i] == '\n' && alpha + i > zero;
+        if (alpha + i != zero && alpha[i] != 255 && !newline) return -1;
+    }
+    return zero - alpha;
+}
+
+static void set_rgb(pgi_png_key *key, int r, int g, int b) {
+    key->found = 1;
+    key->rgb[0] = (uint8_t)r;
+    key->rgb[1] = (uint8_t)g;
+    key->rgb[2] = (uint8_t)b;
+}
+
+/* One tRNS chunk; the last one of a file counts. */
+static void read_key(const pgi_png_kind *kind, const uint8_t *data, size_t n, pgi_png_key *key) {
+    *key = (pgi_png_key){0};
+    if (kind->color_type == PGI_PNG_PALETTE) { /* several entries: convert("RGB") drops them */
+        int64_t index = single_index(data, n);
+        const uint8_t *color = kind->palette[index > 255 ? 255 : index < 0 ? 0 : index];
+        if (index >= 0) set_rgb(key, color[0], color[1], color[2]);
+        return;
+    }
+    int r = data[0] << 8 | data[1];
+    if (kind->color_type == PGI_PNG_RGB) { /* the low bytes, also where the pixels have kept their high ones */
+        set_rgb(key, data[1], data[3], data[5]);
+    } else if (kind->bit_depth == 1) { /* mode "1": the number goes on as the red of a colour */
+        set_rgb(key, r ? 255 : 0, 0, 0);
+    } else if (kind->bit_depth == 16) { /* mode "I;16": likewise */
+        set_rgb(key, r & 255, 0, 0);
+    } else { /* as written, although samples of 2 and 4 bits are spread over 0 to 255 */
+        int grey = r > 255 ? 255 : r;
+        set_rgb(key, grey, grey, grey);
+    }
+}
+
+pg_status pgi_png_find_key(const uint8_t *bytes, size_t size, const char *name, const pgi_png_kind *kind,
+                           pgi_png_key *key) {
+    *key = (pgi_png_key){0};
+    size_t needed = kind->color_type == PGI_PNG_GRAY ? 2 : kind->color_type == PGI_PNG_RGB ? 6 : 0;
+    if (needed == 0 && kind->color_type != PGI_PNG_PALETTE) return PG_OK; /* it has an alpha channel */
+    int pixels = 0;                                                       /* an IDAT chunk was there */
+    for (size_t at = 8; size - at >= 12;) {
+        const uint8_t *chunk = bytes + at;
+        size_t n = load_u32(chunk);
+        if (n > size - at - 12 || memcmp(chunk + 4, "IEND", 4) == 0) break;
+        if (memcmp(chunk + 4, "IDAT", 4) == 0) pixels = 1;
+        if (pixels && memcmp(chunk + 4, "fcTL", 4) == 0) break; /* the next frame of an animation */
+        if (memcmp(chunk + 4, "tRNS", 4) == 0) {
+            if (n < needed) /* Pillow does not open the file */
+                return pgi_error(PG_ERROR_FORMAT, "%s: found a PNG whose tRNS chunk has %zu bytes, expected %zu", name,
+                                 n, needed);
+            read_key(kind, chunk + 8, n, key);
+        }
+        at += 12 + n;
+    }
+    return PG_OK;
+}
+
+void pgi_png_lay_over_white(const pgi_png_key *key, pgi_rgb *rgb) {
+    if (!key->found) return;
+    size_t n = (size_t)rgb->width * (size_t)rgb->height;
+    for (uint8_t *p = rgb->data; n > 0; n--, p += 3)
+        if (memcmp(p, key->rgb, 3) == 0) memset(p, 255, 3);
+}
