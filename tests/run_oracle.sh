@@ -33,6 +33,8 @@ seed=${ORACLE_SEED:+--seed $ORACLE_SEED}
 # shellcheck disable=SC2086
 live "live comparison with transformers: images and text" live.py --count "${ORACLE_CASES:-40}" $seed
 # shellcheck disable=SC2086
+live "live: image files, whole and damaged" images_live.py --count "${ORACLE_IMAGES:-6000}" $seed
+# shellcheck disable=SC2086
 live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES:-1000}" $seed
 # shellcheck disable=SC2086
 live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-12}" $seed

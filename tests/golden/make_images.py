@@ -376,14 +376,15 @@ def png_transparent(rng):
     def add(name, color, depth, trns, samples, place="before", **options):
         for interlace in (0, 1):
             good[f"trns_{name}{'_interlaced' * interlace}.png"] = png(
-                rng, 11, 9, color, depth, interlace=interlace, samples=samples, **{place: chunk(b"tRNS", trns)}, **options)
+                rng, 11, 9, color, depth, interlace, samples=samples, **{place: chunk(b"tRNS", trns)}, **options)
 
     for depth in (1, 2, 4, 8):
         few = rng.integers(0, min(1 << depth, 6), (9, 11, 1))
         add(f"palette_{depth}_first", 3, depth, b"\0", few)
         add(f"palette_{depth}_second", 3, depth, b"\xff\0\xff"[:1 << depth], few)
         add(f"palette_{depth}_several", 3, depth, b"\x80\0\xff"[:1 << depth], few)
-    add("palette_two_of_a_colour", 3, 8, b"\0", few, palette=bytes([9, 8, 7, 1, 2, 3, 9, 8, 7, 4, 4, 4, 5, 5, 5, 6, 6, 6]))
+    add("palette_two_of_a_colour", 3, 8, b"\0", few,
+        palette=bytes([9, 8, 7, 1, 2, 3, 9, 8, 7, 4, 4, 4, 5, 5, 5, 6, 6, 6]))
     add("palette_past_its_end", 3, 8, b"\xff\xff\xff\0", few, palette=bytes(range(9)))
     add("palette_newline", 3, 8, b"\xff\0\n", few)
     add("palette_opaque", 3, 8, b"\xff\xff", few)
@@ -470,15 +471,20 @@ def bad_jpeg(small, progressive):
 
 def collect():
     """-> {name: bytes}, {name: (bytes, status)}. The order is that in which `rng` is drawn from."""
-    rng = np.random.default_rng(20261123)
+    rng = bad_rng = np.random.default_rng(20261123)
     good = {**png_kinds(rng), **png_chunks(rng)}
     image = drawing(rng, 61, 43)
     stored = image.crop((0, 0, 24, 16))
     small = saved(stored, "JPEG")
     good |= jpeg_pillow(rng, image) | jpeg_coefficients() | jpeg_ends(image, small)
     good |= exif_values(stored) | exif_places(rng, stored, small)
-    good |= png_transparent(np.random.default_rng(20261125))
-    return good, bad_png(rng) | bad_jpeg(small, good["jpeg_progressive_2.jpg"])
+    rng = np.random.default_rng(20261125)
+    good |= png_transparent(rng)
+    exif = chunk(b"eXIf", exif_bytes(8))  # behind the pixels Pillow looks at no checksum
+    text = chunk(b"tEXt", b"a\0b")
+    good["exif_after_idat_crc.png"] = png(rng, 9, 5, 2, 8, after=text[:-4] + bytes(4) + exif[:-4] + bytes(4))
+    good["exif_after_idat_cut.png"] = png(rng, 9, 5, 2, 8, after=exif)[:-14]  # without IEND, and 2 bytes
+    return good, bad_png(bad_rng) | bad_jpeg(small, good["jpeg_progressive_2.jpg"])
 
 
 def expected(data):
