@@ -7,43 +7,9 @@
 #include "base/file.h"
 #include "image/codecs.h"
 #include "image/exif.h"
+#include "image/format.h"
 
 #define MAX_FILE_SIZE ((size_t)1 << 30)
-
-typedef struct signature {
-    const char *name;
-    size_t at, size;
-    const char *bytes;
-} signature;
-
-/* The name of an image format that we do not read, or NULL. */
-static const char *known_format(const uint8_t *bytes, size_t size) {
-    static const signature formats[] = {{"a WebP image", 8, 4, "WEBP"},
-                                        {"a GIF image", 0, 4, "GIF8"},
-                                        {"a BMP image", 0, 2, "BM"},
-                                        {"a TIFF image", 0, 4, "II*\0"},
-                                        {"a TIFF image", 0, 4, "MM\0*"},
-                                        {"a HEIC image", 4, 8, "ftypheic"},
-                                        {"a HEIC image", 4, 8, "ftypheix"},
-                                        {"a HEIF image", 4, 8, "ftypmif1"},
-                                        {"an AVIF image", 4, 8, "ftypavif"},
-                                        {"a JPEG XL image", 0, 2, "\xFF\x0A"},
-                                        {"a JPEG XL image", 4, 4, "JXL "},
-                                        {"a JPEG 2000 image", 4, 4, "jP  "},
-                                        {"a JPEG 2000 image", 0, 4, "\xFF\x4F\xFF\x51"},
-                                        {"an icon file", 0, 4, "\0\0\1\0"},
-                                        {"a Photoshop file", 0, 4, "8BPS"},
-                                        {"a PDF file", 0, 4, "%PDF"},
-                                        {"an SVG file", 0, 4, "<svg"},
-                                        {"an XML or SVG file", 0, 5, "<?xml"},
-                                        {"a video file", 4, 4, "ftyp"},
-                                        {"a QOI image", 0, 4, "qoif"}};
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
-        const signature *s = &formats[i];
-        if (size >= s->at + s->size && memcmp(bytes + s->at, s->bytes, s->size) == 0) return s->name;
-    }
-    return NULL;
-}
 
 static pg_status decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
                         const pgi_image_limits *limits, pgi_rgb *out) {
@@ -54,16 +20,22 @@ static pg_status decode(const pgi_memory *memory, const uint8_t *bytes, size_t s
     } else if (size >= 3 && memcmp(bytes, "\xFF\xD8\xFF", 3) == 0) {
         PGI_TRY(pgi_jpeg_decode(memory, bytes, size, name, limits, out, wanted));
     } else {
-        const char *format = known_format(bytes, size);
-        if (format) return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found %s, expected PNG or JPEG", name, format);
-        uint8_t first[4] = {0};
-        memcpy(first, bytes, size < 4 ? size : 4);
-        return pgi_error(PG_ERROR_FORMAT,
-                         "%s: found %zu bytes that begin with %02x %02x %02x %02x, expected PNG or JPEG", name, size,
-                         first[0], first[1], first[2], first[3]);
+        return pgi_unknown_image_error(bytes, size, name);
     }
     pg_status status = pgi_exif_transpose(memory, orientation, out);
     if (status < 0) pgi_rgb_free(memory, out);
+    return status;
+}
+
+/* What has been given in place of a path, once it could not be read. Both may be too long to be printed whole. */
+static pg_status no_path_error(pg_status status, const char *path) {
+    if (pgi_path_is_url(path))
+        return pgi_error(
+            PG_ERROR_NOT_FOUND,
+            "%.200s: found a URL, expected a path; download it first, as the library never uses the network", path);
+    if (strncmp(path, "data:", 5) == 0)
+        return pgi_error(PG_ERROR_NOT_FOUND,
+                         "%.40s: found a data: URL, expected a path; decode its base64 text and give the bytes", path);
     return status;
 }
 
@@ -72,7 +44,11 @@ static pg_status read_file(const pgi_memory *memory, const char *path, const pgi
     pgi_buffer file;
     pgi_buffer_init(&file, memory);
     pg_status status = pgi_file_read(path, MAX_FILE_SIZE, &file);
-    if (status == PG_OK) status = decode(memory, file.data, file.size, path, limits, out);
+    if (status == PG_OK) {
+        status = decode(memory, file.data, file.size, path, limits, out);
+    } else if (status != PG_ERROR_MEMORY) {
+        status = no_path_error(status, path);
+    }
     pgi_buffer_free(&file);
     return status;
 }

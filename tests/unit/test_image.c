@@ -214,6 +214,101 @@ static void images_that_are_refused(void **state) {
     assert_int_equal(counts.live, 0);
 }
 
+/* What stands in a file in place of a PNG or JPEG is named, whatever the file is called. */
+static void other_formats(void **state) {
+    (void)state;
+#define BYTES(text) text, sizeof text - 1
+    static const struct {
+        const char *bytes;
+        size_t size;
+        pg_status status;
+        const char *found, *advice;
+    } cases[] = {
+        {BYTES("\0\0\0\x18"
+               "ftypheic\0\0\0\0mif1heic"),
+         PG_ERROR_UNSUPPORTED, "a HEIC image", "save it as one"},
+        {BYTES("\0\0\0\x18"
+               "ftypheix\0\0\0\0mif1heix"),
+         PG_ERROR_UNSUPPORTED, "a HEIC image", "save it as one"},
+        {BYTES("\0\0\0\x18"
+               "ftyphevc\0\0\0\0mif1hevc"),
+         PG_ERROR_UNSUPPORTED, "a HEIC image", "save it as one"},
+        {BYTES("\0\0\0\x18"
+               "ftypheim\0\0\0\0mif1heim"),
+         PG_ERROR_UNSUPPORTED, "a HEIC image", "save it as one"},
+        {BYTES("\0\0\0\x18"
+               "ftypheis\0\0\0\0mif1heis"),
+         PG_ERROR_UNSUPPORTED, "a HEIC image", "save it as one"},
+        {BYTES("\0\0\0\x18"
+               "ftypmif1\0\0\0\0mif1heic"),
+         PG_ERROR_UNSUPPORTED, "a HEIC image", "save it as one"},
+        {BYTES("\0\0\0\x18"
+               "ftypmif1\0\0\0\0mif1avif"),
+         PG_ERROR_UNSUPPORTED, "an AVIF image", "save it as one"},
+        {BYTES("\0\0\0\x14"
+               "ftypmif1\0\0\0\0mif1"),
+         PG_ERROR_UNSUPPORTED, "a HEIF image", "save it as one"},
+        {BYTES("\0\0\0\x14"
+               "ftypmsf1\0\0\0\0mif1avif"),
+         PG_ERROR_UNSUPPORTED, "a HEIF image", "save it as one"},
+        {BYTES("\0\0\0\x18"
+               "ftypavif\0\0\0\0"),
+         PG_ERROR_UNSUPPORTED, "an AVIF image", "save it as one"},
+        {BYTES("\0\0\0\x18"
+               "ftypavis"),
+         PG_ERROR_UNSUPPORTED, "an AVIF image", "save it as one"},
+        {BYTES("\xFF\xFF\xFF\xFF"
+               "ftypmif1\0"),
+         PG_ERROR_UNSUPPORTED, "a HEIF image", "save it as one"},
+        {BYTES("\0\0\0\x18"
+               "ftypisom\0\0\0\0avif"),
+         PG_ERROR_UNSUPPORTED, "a video file", "save it as one"},
+        {BYTES("RIFF\x10\0\0\0WEBPVP8 "), PG_ERROR_UNSUPPORTED, "a WebP image", "save it as one"},
+        {BYTES("GIF87a"), PG_ERROR_UNSUPPORTED, "a GIF image", "save it as one"},
+        {BYTES("BM\0\0"), PG_ERROR_UNSUPPORTED, "a BMP image", "save it as one"},
+        {BYTES("II*\0\x08"), PG_ERROR_UNSUPPORTED, "a TIFF image", "save it as one"},
+        {BYTES("MM\0+\0"), PG_ERROR_UNSUPPORTED, "a TIFF image", "save it as one"},
+        {BYTES("<!DOCTYPE html>\n<html>"), PG_ERROR_FORMAT, "an HTML page", "fetch the file again"},
+        {BYTES(" \n<HTML lang=en>"), PG_ERROR_FORMAT, "an HTML page", "fetch the file again"},
+        {BYTES("version https://git-lfs.github.com/spec/v1\noid sha256:0"), PG_ERROR_FORMAT, "a Git LFS pointer",
+         "git lfs pull"},
+        {BYTES("{\"error\": \"not found\"}"), PG_ERROR_FORMAT, "JSON text", "a server may have sent"},
+        {BYTES("[{\"a\": 1}]"), PG_ERROR_FORMAT, "JSON text", "a server may have sent"},
+        {BYTES("data:image/png;base64,iVBORw0KGgo"), PG_ERROR_FORMAT, "base64 text", "decode it first"},
+        {BYTES("/9j/4AAQSkZJRg"), PG_ERROR_FORMAT, "base64 text", "decode it first"},
+        {BYTES("https://example.com/a.png\n"), PG_ERROR_FORMAT, "the address", "download"},
+        {BYTES("\n"), PG_ERROR_FORMAT, "1 bytes that begin with 0a 00", "PNG or JPEG"},
+        {BYTES("<a>"), PG_ERROR_FORMAT, "begin with 3c 61", "PNG or JPEG"},
+    };
+#undef BYTES
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        for (size_t cut = 0; cut < 2;
+             cut++) { /* a block of its own size, so that a sanitizer sees reads past the end */
+            size_t size = cases[i].size >> cut;
+            uint8_t *bytes = malloc(size ? size : 1);
+            assert_non_null(bytes);
+            memcpy(bytes, cases[i].bytes, size);
+            pgi_rgb rgb;
+            pg_status status = read_bytes(bytes, size, 0, 1, &rgb);
+            const char *text = pgi_error_text();
+            if (cut) {
+                assert_true(status == PG_ERROR_UNSUPPORTED || status == PG_ERROR_FORMAT);
+            } else if (status != cases[i].status || !strstr(text, cases[i].found) || !strstr(text, cases[i].advice)) {
+                fail_msg("%s, %s: status %d, %s", cases[i].found, cases[i].advice, status, text);
+            }
+            free(bytes);
+        }
+    }
+    pg_image image = {.struct_size = sizeof image, .format = PG_IMAGE_PATH};
+    image.path = "https://example.com/a.png", refuse(image, 0, PG_ERROR_NOT_FOUND, "a URL");
+    image.path = "http://example.com/a.png", refuse(image, 0, PG_ERROR_NOT_FOUND, "never uses the network");
+    image.path = "data:image/png;base64,iVBORw0KGgo", refuse(image, 0, PG_ERROR_NOT_FOUND, "data: URL");
+    char url[6000] = "https://example.com/"; /* longer than a path may be */
+    memset(url + strlen(url), 'a', sizeof url - 1 - strlen(url));
+    image.path = url, refuse(image, 0, PG_ERROR_NOT_FOUND, "never uses the network");
+    assert_int_equal(counts.live, 0);
+}
+
 /* ------------------------------------------------------------------------------------------------------- damage */
 
 static uint32_t next_random(uint64_t *state) {
@@ -349,7 +444,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_images),  cmocka_unit_test(transparent_colours),
         cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused),
-        cmocka_unit_test(damaged_images), cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(other_formats),  cmocka_unit_test(damaged_images),
+        cmocka_unit_test(out_of_memory),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }
