@@ -3,6 +3,7 @@
 #ifndef PGI_IMAGE_CODECS_H
 #define PGI_IMAGE_CODECS_H
 
+#include "base/log.h"
 #include "base/run.h"
 #include "image/rgb.h"
 
@@ -11,6 +12,7 @@ typedef struct pgi_image_limits {
     int32_t exif;            /* 1: apply the EXIF orientation, as PIL.ImageOps.exif_transpose */
     const pg_cancel *cancel; /* looked at after each row; may be NULL */
     int32_t over_white;      /* 1: the transparent colour of a PNG becomes white, as with do_convert_rgb */
+    const pgi_log *log;      /* told of pixels that lose what is in them; may be NULL */
 } pgi_image_limits;
 
 /* `name` is the path or "image bytes", for messages. *orientation: EXIF, 1 to 8, 1 when none. */

@@ -26,6 +26,7 @@ typedef struct png_job {
     size_t size, at;
     int32_t width, height;
     int bit_depth, color_type;
+    int64_t n_clipped; /* pixels of 16-bit grey above 255 */
     int want_orientation;
     pgi_rgb *out;
     uint8_t *row;            /* one row of samples as stored */
@@ -112,7 +113,7 @@ static pg_status check_header(png_job *job, const char *name, int64_t max_pixels
 }
 
 /* n stored samples to RGB; `step` bytes lie between the pixels written. */
-static void convert_row(const png_job *job, const uint8_t *in, int32_t n, uint8_t *out, size_t step) {
+static void convert_row(png_job *job, const uint8_t *in, int32_t n, uint8_t *out, size_t step) {
     int depth = job->bit_depth, wide = depth == 16;
     switch (job->color_type) {
         case PNG_COLOR_TYPE_GRAY:
@@ -122,6 +123,7 @@ static void convert_row(const png_job *job, const uint8_t *in, int32_t n, uint8_
                 int value;
                 if (wide) {
                     value = in[2 * (size_t)i] ? 255 : in[2 * (size_t)i + 1];
+                    job->n_clipped += in[2 * (size_t)i] != 0;
                 } else {
                     size_t bit = (size_t)i * (size_t)depth;
                     value = in[bit / 8] >> (8 - depth - (int)(bit % 8)) & mask;
@@ -285,6 +287,16 @@ static pg_status find_orientation(png_job *job) {
     return status;
 }
 
+/* Depth maps and scans become white where users expect grey. */
+static void warn_of_clipping(const png_job *job, const char *name, const pgi_log *log) {
+    if (log && job->n_clipped)
+        pgi_log_line(
+            log, PG_LOG_WARNING,
+            "%s: 16-bit grey: %lld of %lld pixels are above 255 and become white, as in Pillow; scale the image "
+            "to 8 bits first",
+            name, (long long)job->n_clipped, (long long)job->width * job->height);
+}
+
 /* tRNS chunks that are too short are an error whether the colour is used or not, as in Pillow. */
 static pg_status lay_over_white(png_job *job, const char *name, int32_t over_white) {
     pgi_png_kind kind = {job->color_type, job->bit_depth, job->palette};
@@ -322,6 +334,7 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
         *orientation = job.orientation;
     }
     if (status == PG_OK) status = lay_over_white(&job, name, limits->over_white);
+    if (status == PG_OK) warn_of_clipping(&job, name, limits->log);
     if (job.png) png_destroy_read_struct(&job.png, &job.info, NULL);
     pgi_free(memory, job.row);
     if (status < 0) pgi_rgb_free(memory, out);

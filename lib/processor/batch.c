@@ -310,6 +310,7 @@ static pg_status add_image(const pg_processor *processor, const pg_image *image,
     pgi_image_limits limits = {.max_pixels = options->max_image_pixels,
                                .exif = (options->flags & PG_ENCODE_EXIF) != 0,
                                .cancel = options->cancel,
+                               .log = &processor->log,
                                .over_white = processor->image.do_convert_rgb && options->mode != PG_MODE_BIG_VISION};
     pgi_rgb rgb;
     PGI_TRY(pgi_cancel_check(options->cancel));

@@ -136,6 +136,45 @@ static void transparent_colours(void **state) {
     assert_int_equal(counts.live, 0);
 }
 
+typedef struct log_lines {
+    int n;
+    char last[512];
+} log_lines;
+
+static void keep_line(void *user, int32_t level, const char *text) {
+    log_lines *lines = user;
+    assert_int_equal(level, PG_LOG_WARNING);
+    snprintf(lines->last, sizeof lines->last, "%s", text);
+    lines->n++;
+}
+
+/* Each image of 16-bit grey that becomes white in part says so, once; others say nothing. */
+static void clipped_grey(void **state) {
+    (void)state;
+    static const struct {
+        const char *name, *text;
+    } cases[] = {{"png_grey_16.png", " of 273 pixels are above 255 and become white"},
+                 {"png_grey_16_interlaced.png", " of 273 pixels are above 255 and become white"},
+                 {"png_grey_8.png", NULL},
+                 {"png_grey_alpha_16.png", NULL},
+                 {"png_rgb_16.png", NULL}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        log_lines lines = {0};
+        char path[1024];
+        snprintf(path, sizeof path, GOLDEN_IMAGES "%s", cases[i].name);
+        pg_image image = {.struct_size = sizeof image, .format = PG_IMAGE_PATH, .path = path};
+        pgi_log log = {keep_line, &lines};
+        pgi_image_limits limits = {.max_pixels = PGI_DEFAULT_MAX_PIXELS, .log = &log};
+        pgi_rgb rgb;
+        assert_int_equal(pgi_image_read(&counting, &image, &limits, &rgb), PG_OK);
+        assert_int_equal(lines.n, cases[i].text != NULL);
+        if (cases[i].text && (!strstr(lines.last, cases[i].text) || !strstr(lines.last, path)))
+            fail_msg("%s: %s", cases[i].name, lines.last);
+        pgi_rgb_free(&counting, &rgb);
+    }
+    assert_int_equal(counts.live, 0);
+}
+
 static void camera_buffers(void **state) {
     (void)state;
     static const struct {
@@ -442,10 +481,9 @@ static void out_of_memory(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_images),  cmocka_unit_test(transparent_colours),
-        cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused),
-        cmocka_unit_test(other_formats),  cmocka_unit_test(damaged_images),
-        cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(golden_images),  cmocka_unit_test(transparent_colours),     cmocka_unit_test(clipped_grey),
+        cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused), cmocka_unit_test(other_formats),
+        cmocka_unit_test(damaged_images), cmocka_unit_test(out_of_memory),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }
