@@ -176,11 +176,19 @@ static void read_rows(png_job *job) {
     }
 }
 
+/* libpng 1.6.32 to 1.6.38 (Ubuntu 20.04 and 22.04, Debian 11) refuse a file for an ancillary chunk above this limit,
+ * even when it is to be skipped; later ones leave out the chunk. No chunk is larger than its file. */
+static png_alloc_size_t chunk_limit(size_t file_size) {
+    png_uint_32 version = png_access_version_number();
+    int refuses = version >= 10632 && version <= 10638;
+    return refuses && file_size > MAX_TEXT_SIZE ? file_size : MAX_TEXT_SIZE;
+}
+
 static void decode(png_job *job) {
     png_structp png = job->png;
     png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX); /* max_pixels has spoken */
     png_set_chunk_cache_max(png, MAX_TEXT_CHUNKS);
-    png_set_chunk_malloc_max(png, MAX_TEXT_SIZE);
+    png_set_chunk_malloc_max(png, chunk_limit(job->size));
     /* A damaged chunk in front of the image is an error in Pillow, also when the chunk is not needed. */
     png_set_crc_action(png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
     png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1); /* no chunk that we do not use */

@@ -225,6 +225,60 @@ static void refuse(pg_image image, int64_t max_pixels, pg_status expected, const
     assert_null(rgb.data);
 }
 
+/* Right checksums for all chunks. */
+static void repair_png(uint8_t *bytes, size_t size) {
+    for (size_t at = 8; at + 12 <= size;) {
+        size_t n = (size_t)bytes[at] << 24 | (size_t)bytes[at + 1] << 16 | (size_t)bytes[at + 2] << 8 | bytes[at + 3];
+        if (n > size - at - 12) return;
+        uint32_t crc = ~0u;
+        for (size_t i = at + 4; i < at + 8 + n; i++) {
+            crc ^= bytes[i];
+            for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
+        }
+        for (int i = 0; i < 4; i++) bytes[at + 8 + n + (size_t)i] = (uint8_t)(~crc >> (24 - 8 * i));
+        at += 12 + n;
+    }
+}
+
+/* Chunks of many megabytes, as image editors write them, cost nothing but their bytes. The file is that of
+ * exif_after_idat.png, the chunk behind its header: EXIF behind the pixels is still found. */
+static void big_chunks(void **state) {
+    (void)state;
+    static const struct {
+        const char *kind;
+        uint32_t size;
+    } cases[] = {{"tEXt", 5 << 20}, {"prVt", 5 << 20}, {"tEXt", 9 << 20}, {"iTXt", 9 << 20}};
+    enum { HEADER = 33 };
+    pgi_buffer file = read_golden("exif_after_idat.png");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint32_t n = cases[i].size;
+        size_t size = file.size + n + 12;
+        uint8_t *bytes = malloc(size), *chunk = bytes + HEADER;
+        assert_non_null(bytes);
+        memcpy(bytes, file.data, HEADER);
+        for (int k = 0; k < 4; k++) chunk[k] = (uint8_t)(n >> (24 - 8 * k));
+        memcpy(chunk + 4, cases[i].kind, 4);
+        memset(chunk + 8, 'a', n);
+        memcpy(chunk + 8, "Title\0\0\0\0\0", 10); /* of iTXt: not compressed, no language, no translation */
+        memcpy(chunk + 12 + n, file.data + HEADER, file.size - HEADER);
+        repair_png(bytes, size);
+        for (int exif = 0; exif < 2; exif++) {
+            pgi_rgb big, small;
+            if (read_bytes(bytes, size, 0, exif, &big) != PG_OK)
+                fail_msg("%u bytes of %s: %s", n, cases[i].kind, pgi_error_text());
+            assert_int_equal(read_bytes(file.data, file.size, 0, exif, &small), PG_OK);
+            assert_int_equal(big.width, exif ? 5 : 9); /* turned by 90 degrees */
+            assert_int_equal(big.width, small.width);
+            assert_memory_equal(big.data, small.data, (size_t)small.width * (size_t)small.height * 3);
+            pgi_rgb_free(&counting, &big);
+            pgi_rgb_free(&counting, &small);
+        }
+        free(bytes);
+    }
+    pgi_buffer_free(&file);
+    assert_int_equal(counts.live, 0);
+}
+
 static void images_that_are_refused(void **state) {
     (void)state;
     uint8_t pixels[64] = {0};
@@ -355,21 +409,6 @@ static uint32_t next_random(uint64_t *state) {
     return (uint32_t)(*state >> 33);
 }
 
-/* Right checksums, so that damage gets past them. */
-static void repair_png(uint8_t *bytes, size_t size) {
-    for (size_t at = 8; at + 12 <= size;) {
-        size_t n = (size_t)bytes[at] << 24 | (size_t)bytes[at + 1] << 16 | (size_t)bytes[at + 2] << 8 | bytes[at + 3];
-        if (n > size - at - 12) return;
-        uint32_t crc = ~0u;
-        for (size_t i = at + 4; i < at + 8 + n; i++) {
-            crc ^= bytes[i];
-            for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
-        }
-        for (int i = 0; i < 4; i++) bytes[at + 8 + n + (size_t)i] = (uint8_t)(~crc >> (24 - 8 * i));
-        at += 12 + n;
-    }
-}
-
 /* Copies `file` damaged as the seed says into `out` (room for file->size + 8 bytes) and returns its size. */
 static size_t damage(const pgi_buffer *file, uint64_t seed, uint8_t *out) {
     uint64_t random = seed * 2 + 1;
@@ -481,9 +520,11 @@ static void out_of_memory(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_images),  cmocka_unit_test(transparent_colours),     cmocka_unit_test(clipped_grey),
-        cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused), cmocka_unit_test(other_formats),
-        cmocka_unit_test(damaged_images), cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(golden_images),  cmocka_unit_test(transparent_colours),
+        cmocka_unit_test(clipped_grey),   cmocka_unit_test(big_chunks),
+        cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused),
+        cmocka_unit_test(other_formats),  cmocka_unit_test(damaged_images),
+        cmocka_unit_test(out_of_memory),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }
