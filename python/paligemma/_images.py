@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import io
 import os
 import sys
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ def _pil_image_class() -> Any:
 
 
 def is_image(value: Any) -> bool:
-    """A PIL image, array, tensor, path (str or Path) or the bytes of a PNG or JPEG file."""
+    """A PIL image, array, tensor, path (str or Path), base64 text or the bytes of an image file."""
     return (isinstance(value, (np.ndarray, str, Path, bytes, bytearray, memoryview)) or is_torch_tensor(value)
             or isinstance(value, _pil_image_class()))
 
@@ -126,8 +127,8 @@ class ImageList:
     borrowed: list[Any]
 
 
-def convert(sources: Sequence[Any]) -> ImageList:
-    """The images for one call of the library; an error names the image by its index."""
+def convert(sources: Sequence[Any], exif: bool = True) -> ImageList:
+    """The images for one call of the library; an error names the image by its index. exif: turn files."""
     result = ImageList((c.Image * max(len(sources), 1))(), [], [])
     for index, source in enumerate(sources):
         name = f"image {index}"
@@ -136,6 +137,8 @@ def convert(sources: Sequence[Any]) -> ImageList:
         image.struct_size = ctypes.sizeof(c.Image)
         if isinstance(source, (str, Path)):
             source = _named(source, name)
+        if isinstance(source, (Path, bytes, bytearray, memoryview)):
+            source = _other_format(source, exif)
         if isinstance(source, (bytes, bytearray, memoryview)):
             memory = bytes(source)
             c.check(c.lib.pg_image_from_bytes(ctypes.byref(image), ctypes.sizeof(image), memory, len(memory)))
@@ -158,13 +161,76 @@ def convert(sources: Sequence[Any]) -> ImageList:
 
 
 def _named(image: str | Path, name: str) -> Path | bytes:
-    """A path, or the bytes that a data: URL holds."""
+    """A path, or the bytes that a data: URL or base64 text holds."""
     text = str(image)
     if text.startswith(("http://", "https://")):
         raise ValueError(f"{name}: {text!r} is a URL, and libpaligemma never uses the network; download it first")
     if text.startswith("data:image/"):
         return base64.b64decode(text.split(",", 1)[-1])
+    if isinstance(image, str) and not os.path.isfile(image):  # transformers tries base64 then
+        decoded = _decoded(image)
+        if decoded is not None:
+            return decoded
+        if len(image) > 1024:
+            raise ValueError(f"{name}: a text of {len(image)} characters that begins with {image[:40]!r}, expected a "
+                             "path or the base64 text of an image")
     return Path(image)
+
+
+def _decoded(text: str) -> bytes | None:
+    """What base64 text holds, where that is an image."""
+    try:
+        decoded = base64.decodebytes(text.encode())
+    except ValueError:
+        return None
+    return decoded if decoded.startswith(_OURS) or _opened(decoded) is not None else None
+
+
+_OURS = (b"\x89PNG", b"\xff\xd8\xff")  # PNG and JPEG, which the library reads
+
+
+def _opened(source: Path | bytes) -> Any:
+    """The image as Pillow opens it, or None: Pillow is not installed or does not know the format."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        return None
+    Image.init()
+    formats = [name for name in Image.ID if name != "EPS"]  # for which Pillow would start another program
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=formats)
+    except UnidentifiedImageError:
+        return None
+
+
+def _other_format(source: Any, exif: bool) -> Any:
+    """A file that is neither PNG nor JPEG, as load_image() of transformers gives it: an array or a PNG; else `source`.
+
+    One transparent colour may be left (of a GIF, for example). A PNG keeps it, and the library goes by do_convert_rgb.
+    """
+    if isinstance(source, Path):
+        if not source.is_file():
+            return source  # the library says what is wrong
+        with open(source, "rb") as file:
+            head = file.read(4)
+    else:
+        source = bytes(source)
+        head = source[:4]
+    image = None if not head or head.startswith(_OURS) else _opened(source)
+    if image is None:
+        return source
+    from PIL import ImageOps
+
+    with image:
+        rgb = (ImageOps.exif_transpose(image) if exif else image).convert("RGB")
+    transparent = rgb.info.get("transparency")
+    if transparent is None:
+        return np.ascontiguousarray(np.asarray(rgb))
+    if isinstance(transparent, int):
+        transparent = (transparent, 0, 0)  # as Pillow takes a number for a colour
+    png = io.BytesIO()
+    rgb.save(png, "PNG", transparency=transparent, compress_level=1, exif=b"", icc_profile=None)
+    return png.getvalue()
 
 
 def pixels_of_floats(pixels: np.ndarray, info: c.ProcessorInfo, scaled: bool, do_rescale: bool) -> np.ndarray:

@@ -188,7 +188,7 @@ class PaliGemmaProcessor:
         if max_image_pixels is not None:
             encode.max_image_pixels = max_image_pixels
 
-        converted = _images.convert([] if rows is None else _images.flat(rows))
+        converted = _images.convert([] if rows is None else _images.flat(rows), exif)
         inputs = self._encode(texts, suffixes, converted, counts, encode)
         return self._feature(inputs, texts, converted, options, tensors, mode)
 

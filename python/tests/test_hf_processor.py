@@ -1,7 +1,10 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Our processor beside transformers' own: the same arguments give the same keys, types, values, or both raise."""
+import base64
+import io
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -251,6 +254,89 @@ def test_transparent_colours(processor, hf_processor):
         for image in (lambda: path, *opened):
             ours, theirs = (p(image(), P, return_tensors="np").pixel_values for p in (processor, hf_processor))
             assert (ours == theirs).all(), (name, image())
+
+
+def files_of_pillow(folder):
+    """Files that Pillow opens and the library does not."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    palette = A.quantize(5)
+    ramp = Image.fromarray((np.arange(900, dtype=np.uint16) * 70).reshape(30, 30))
+    rgba = Image.fromarray(noise(3, 21, 34, 4))
+    for name, image, options in (
+            ("lossy.webp", A, {}), ("lossless.webp", A, dict(lossless=True)), ("alpha.webp", rgba, dict(lossless=True)),
+            ("turned.webp", A, dict(lossless=True, exif=exif)), ("plain.gif", A, {}),
+            ("transparent.gif", palette, dict(transparency=palette.getpixel((3, 3)))),
+            ("frames.gif", A, dict(save_all=True, append_images=[B])), ("plain.bmp", A, {}),
+            ("grey.bmp", A.convert("L"), {}), ("one_bit.bmp", A.convert("1"), {}), ("plain.tiff", A, {}),
+            ("cmyk.tiff", A.convert("CMYK"), {}), ("grey_16.tiff", ramp, {}), ("turned.tiff", A, dict(exif=exif)), ("alpha.tiff", rgba, {}),
+            ("plain.ppm", A, {})):
+        image.save(folder / name, **options)
+        yield folder / name
+
+
+def with_null(folder):
+    """The processor's files of the demo, do_convert_rgb null as in the official folders. -> (ours, transformers')"""
+    from transformers import AutoProcessor
+
+    import paligemma
+
+    demo = pathlib.Path(__file__).resolve().parents[2] / "examples" / "demo" / "model"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json",
+                 "processor_config.json"):
+        if (demo / name).exists():
+            text = (demo / name).read_text()
+            (folder / name).write_text(text.replace('"do_convert_rgb": true', '"do_convert_rgb": null'))
+    return paligemma.AutoProcessor.from_pretrained(str(folder)), AutoProcessor.from_pretrained(str(folder))
+
+
+def test_formats_of_pillow(processor, hf_processor, tmp_path):
+    (tmp_path / "files").mkdir()
+    files = list(files_of_pillow(tmp_path / "files"))
+    files += [pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden" / "images" / "trns_grey_8_2.png"]
+    pairs = (processor, hf_processor), with_null(tmp_path / "null")
+    for path in files[5], files[-1]:  # a transparent colour: the two folders differ
+        over_white, dropped = (theirs(str(path), P, return_tensors="np").pixel_values for _, theirs in pairs)
+        assert (over_white != dropped).any()
+    for ours, theirs in pairs:
+        for path in files:
+            expected = theirs(str(path), P, return_tensors="np").pixel_values
+            renamed = tmp_path / "image.jpg"  # the content counts, not the name
+            shutil.copy(path, renamed)
+            bare = base64.b64encode(path.read_bytes()).decode()
+            assert (theirs(bare, P, return_tensors="np").pixel_values == expected).all()
+            for form in (str(path), path, path.read_bytes(), memoryview(path.read_bytes()), renamed, bare,
+                         base64.encodebytes(path.read_bytes()).decode(), "data:image/x;base64," + bare):
+                assert (ours(form, P, return_tensors="np").pixel_values == expected).all(), (path.name, type(form))
+    turned = tmp_path / "files" / "turned.webp"
+    assert (processor(turned, P, return_tensors="np", exif=False).pixel_values
+            == hf_processor(Image.open(turned), P, return_tensors="np").pixel_values).all()
+
+
+def test_text_that_is_no_image(processor, hf_processor):
+    """Both refuse it; a long text is not repeated whole."""
+    big = base64.b64encode(noise(4, 5000).tobytes()).decode()
+    for text in (big, "é" * 5000, "x.png", "", base64.b64encode(b"%!PS-Adobe-3.0 EPSF-3.0\n").decode()):
+        with pytest.raises(Exception):
+            hf_processor(text, P, return_tensors="np")
+        with pytest.raises((ValueError, OSError)) as caught:
+            processor(text, P, return_tensors="np")
+        assert len(str(caught.value)) < 300
+    damaged = io.BytesIO()
+    A.save(damaged, "WEBP")
+    for p in (processor, hf_processor):
+        with pytest.raises(Exception):
+            p(base64.b64encode(damaged.getvalue()[:-300]).decode(), P, return_tensors="np")
+
+
+def test_other_formats_without_pillow(processor, tmp_path, monkeypatch):
+    import sys
+
+    A.save(tmp_path / "a.jpg", "WEBP")
+    monkeypatch.setitem(sys.modules, "PIL", None)  # as if it were not installed
+    with pytest.raises(NotImplementedError, match="WebP"):
+        processor(tmp_path / "a.jpg", P, return_tensors="np")
 
 
 TEXTS = ["", "caption en", " a  b\tc\n\nd ", "<loc0100><seg001><eos>", "é🙂 中文 ﷽", "<b>x</b>", "▁▁ x"]
