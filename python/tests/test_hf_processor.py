@@ -269,7 +269,8 @@ def files_of_pillow(folder):
             ("transparent.gif", palette, dict(transparency=palette.getpixel((3, 3)))),
             ("frames.gif", A, dict(save_all=True, append_images=[B])), ("plain.bmp", A, {}),
             ("grey.bmp", A.convert("L"), {}), ("one_bit.bmp", A.convert("1"), {}), ("plain.tiff", A, {}),
-            ("cmyk.tiff", A.convert("CMYK"), {}), ("grey_16.tiff", ramp, {}), ("turned.tiff", A, dict(exif=exif)), ("alpha.tiff", rgba, {}),
+            ("cmyk.tiff", A.convert("CMYK"), {}), ("grey_16.tiff", ramp, {}), ("turned.tiff", A, dict(exif=exif)),
+            ("alpha.tiff", rgba, {}),
             ("plain.ppm", A, {})):
         image.save(folder / name, **options)
         yield folder / name
