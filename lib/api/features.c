@@ -18,7 +18,7 @@ pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, con
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, &complete);
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
-    pg_status status = pgi_features_create(&run, call.model, inputs, out);
+    pg_status status = pgi_features_create(&run, model, inputs, out);
     pgi_run_free(&run);
     pgi_call_end(&call);
     return status;

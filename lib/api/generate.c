@@ -20,7 +20,7 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
     pg_processor *kept = pgi_processor_retain(processor);
-    pg_status status = pgi_generate(call.model, kept, inputs, &complete, out);
+    pg_status status = pgi_generate(model, processor, inputs, &complete, out);
     pgi_processor_release(kept);
     pgi_call_end(&call);
     return status;

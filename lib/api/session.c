@@ -27,9 +27,9 @@ pg_status pg_session_create(const pg_model *model, const pg_session_options *opt
     PGI_TRY(pgi_new_tokens_in(&complete.max_new_tokens));
     PGI_TRY(check_prompt_tokens(model, &complete.max_prompt_tokens));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
-    pg_model *kept = pgi_model_retain(model);
-    pg_status status = pgi_session_create(kept, &complete, out); /* a session counts its own reference */
-    pgi_model_release(kept);
+    pgi_call call = pgi_call_begin(model, NULL, complete.cancel);
+    pg_status status = pgi_session_create(model, &complete, out);
+    pgi_call_end(&call);
     return status;
 }
 

@@ -19,7 +19,7 @@ typedef struct generated_row {
 
 typedef struct generate_call {
     const pgi_run *run;
-    pg_model *model;
+    const pg_model *model;
     const pg_generate_options *options;
     const pgi_merged_inputs *merged;
     generated_row *rows; /* [n_rows] */
@@ -224,7 +224,7 @@ static pg_status run_call(generate_call *g, const pgi_merged_inputs *merged, con
     return status;
 }
 
-pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
+pg_status pgi_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                        const pg_generate_options *options, pg_result **out) {
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));

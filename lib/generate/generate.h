@@ -22,7 +22,7 @@ struct pg_result {
 };
 
 /* options: complete. On error *out needs no release. */
-pg_status pgi_generate(pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
+pg_status pgi_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                        const pg_generate_options *options, pg_result **out);
 void pgi_result_close(pg_result *result); /* NULL is ignored */
 

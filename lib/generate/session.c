@@ -31,12 +31,11 @@ static pg_status reserve(pg_session *session, int64_t n_tokens, int64_t n_images
     return pgi_workspace_reserve(&session->workspace, &session->run, model, &limits);
 }
 
-pg_status pgi_session_create(pg_model *model, const pg_session_options *options, pg_session **out) {
+pg_status pgi_session_create(const pg_model *model, const pg_session_options *options, pg_session **out) {
     const pgi_memory *memory = &model->memory;
     pg_session *session = pgi_alloc_zero(memory, 1, sizeof *session);
     if (!session) return PG_ERROR_MEMORY;
-    session->model = model;
-    pgi_model_retain(model);
+    session->model = pgi_model_retain(model);
     pgi_cancel_retain(options->cancel);
     session->run = pgi_run_init(&session->pool, &model->kernels, PGI_RUN_OPTIONS(options));
     session->max_new_tokens = options->max_new_tokens;

@@ -25,7 +25,7 @@ struct pg_session {
 
 /* options: complete. Everything that prompts of max_prompt_tokens need is allocated here; a longer one, or one with
  * more images than fit in that, makes it larger. On error *out needs no release. */
-pg_status pgi_session_create(pg_model *model, const pg_session_options *options, pg_session **out);
+pg_status pgi_session_create(const pg_model *model, const pg_session_options *options, pg_session **out);
 void pgi_session_close(pg_session *session); /* NULL is ignored */
 
 /* As pg_session_prefill(), _step(). */

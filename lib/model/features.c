@@ -110,15 +110,14 @@ pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const 
     return PG_OK;
 }
 
-pg_status pgi_features_create(const pgi_run *run, pg_model *model, const pg_inputs *inputs, pg_features **out) {
+pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out) {
     PGI_TRY(check_pixels(model, inputs)); /* before memory is asked for */
     pg_features *features = pgi_alloc_zero(&model->memory, 1, sizeof *features);
     if (!features) return PG_ERROR_MEMORY;
     atomic_init(&features->references, 1);
     atomic_init(&features->also_of, NULL);
-    features->model = model;
+    features->model = pgi_model_retain(model);
     features->n_images = inputs->n_images;
-    pgi_model_retain(model);
 
     pgi_workspace workspace = {0};
     pg_status status = pgi_workspace_reserve(&workspace, run, model, &(pgi_limits){.runs_encoder = 1});

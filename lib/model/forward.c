@@ -64,8 +64,7 @@ static pg_status new_outputs(const pgi_merged_inputs *merged, uint32_t flags, in
     out->hidden_size = model->config.text.hidden_size;
     out->n_layers = model->config.text.n_layers;
     out->n_image_tokens = model->config.vision.n_patches;
-    out->features = merged->features;
-    if (out->features) pgi_features_retain(out->features);
+    if (merged->features) out->features = pgi_features_retain(merged->features);
     if (out->n_kept > 0) {
         out->logits = new_output(out, flags, 1, out->n_kept, out->vocab_size);
         if (!out->logits) return PG_ERROR_MEMORY;
@@ -234,7 +233,7 @@ static pg_status run_merged(const pgi_run *run, const pgi_merged_inputs *merged,
     return status;
 }
 
-pg_status pgi_forward(pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
+pg_status pgi_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                       pg_outputs **result) {
     PGI_TRY(check_options(model, inputs, options));
     pgi_thread_pool pool;

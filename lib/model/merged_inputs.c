@@ -91,7 +91,7 @@ static int sees_all(const pg_model *model, const pg_inputs *inputs) {
 }
 
 /* The pixels of the inputs to features, into the workspace or a handle of their own. */
-static pg_status compute_features(const pgi_run *run, pg_model *model, const pgi_workspace *workspace,
+static pg_status compute_features(const pgi_run *run, const pg_model *model, const pgi_workspace *workspace,
                                   pgi_merged_inputs *merged) {
     double start = pgi_now();
     if (workspace) {
@@ -105,7 +105,7 @@ static pg_status compute_features(const pgi_run *run, pg_model *model, const pgi
     return PG_OK;
 }
 
-pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs,
+pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, const pg_inputs *inputs,
                                  const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out) {
     const pgi_text_config *text = &model->config.text;
     const int64_t n_images = features ? features->n_images : inputs->pixels ? inputs->n_images : 0;
@@ -129,8 +129,7 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_i
         pgi_decoder_embed(run, text, &model->weights.text, &model->config.image_token_id, 1, out->image_row);
     PGI_GOTO(match_images(out, n_images), fail);
     if (features) {
-        out->features = (pg_features *)(uintptr_t)features;
-        pgi_features_retain(out->features);
+        out->features = pgi_features_retain(features);
         out->embedded = features->data;
     } else if (n_images > 0) {
         PGI_GOTO(compute_features(run, model, workspace, out), fail);

@@ -22,7 +22,7 @@ typedef struct pgi_merged_inputs {
 /* Checks every row against the model. features (borrowed): of the inputs' images; NULL: computed from their pixels,
  * where there are any. workspace: for the rows and for features that are computed; NULL: memory is allocated. On error
  * *out needs no free. */
-pg_status pgi_merged_inputs_init(const pgi_run *run, pg_model *model, const pg_inputs *inputs,
+pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, const pg_inputs *inputs,
                                  const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out);
 void pgi_merged_inputs_free(pgi_merged_inputs *merged);
 
