@@ -95,8 +95,6 @@ int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which) {
     return which >= 0 && which < PGI_N_SPECIALS ? tokenizer->specials[which] : -1;
 }
 
-int32_t pgi_tokenizer_source(const pgi_tokenizer *tokenizer) { return tokenizer->source; }
-
 const pgi_tokenizer_defaults *pgi_tokenizer_get_defaults(const pgi_tokenizer *tokenizer) {
     return &tokenizer->defaults;
 }

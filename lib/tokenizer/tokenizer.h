@@ -30,7 +30,7 @@ typedef struct pgi_tokenizer {
     pgi_added_tokens added;
     pgi_bpe *bpe;
     int replace_spaces; /* the normalizer makes ' ' U+2581 */
-    int32_t source;     /* 1: tokenizer.model, 2: tokenizer.json */
+    int32_t source;     /* 1: tokenizer.model, alone or with the same pieces as tokenizer.json; 2: tokenizer.json */
     int64_t specials[PGI_N_SPECIALS];
     pgi_tokenizer_defaults defaults;
     int avoid_sentencepiece; /* set by tests before pgi_tokenizer_load() */
@@ -53,8 +53,6 @@ int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece
 int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */
 
 const pgi_tokenizer_defaults *pgi_tokenizer_get_defaults(const pgi_tokenizer *tokenizer);
-/* 1: tokenizer.model, alone or with the same pieces as tokenizer.json; 2: tokenizer.json */
-int32_t pgi_tokenizer_source(const pgi_tokenizer *tokenizer);
 
 /* 1 when decode(skip_special_tokens=True) leaves the id out. */
 int pgi_tokenizer_skips(const pgi_tokenizer *tokenizer, int64_t id);

@@ -73,7 +73,7 @@ static void answer(const pgi_tokenizer *tokenizer, char *line) {
         status = decode(tokenizer, &ids, op == 's', &text);
         ids.size = 0;
     } else if (op == 'i') {
-        printf("%d %d %lld", pgi_tokenizer_source(tokenizer), pgi_bpe_uses_sentencepiece(tokenizer->bpe),
+        printf("%d %d %lld", tokenizer->source, pgi_bpe_uses_sentencepiece(tokenizer->bpe),
                (long long)pgi_tokenizer_n_ids(tokenizer));
         for (int i = 0; i < PGI_N_SPECIALS; i++) printf(" %lld", (long long)pgi_tokenizer_special(tokenizer, i));
     }
