@@ -84,10 +84,12 @@ pg_status pg_model_get_config(const pg_model *model, const char *key, char *text
     const json_t *field;
     PGI_TRY(find_field(model, key, &field));
     pgi_buffer buffer;
+    pg_model *kept = pgi_model_retain(model); /* its allocator may close the handle */
     pgi_buffer_init(&buffer, &model->memory);
     pg_status status = pgi_json_dump(field, &buffer);
     if (status >= 0) status = pgi_copy_text_out((const char *)buffer.data, buffer.size, text, capacity, needed);
     pgi_buffer_free(&buffer);
+    pgi_model_release(kept);
     return status;
 }
 

@@ -195,6 +195,7 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
     if (capacity > 0) PGI_NOT_NULL(ids);
     PGI_TRY(pgi_flags_in(flags, PG_ENCODE_LITERAL, "PG_ENCODE_LITERAL or 0"));
     pgi_id_list list;
+    pg_processor *kept = pgi_processor_retain(processor); /* its allocator may close the handle */
     pgi_id_list_init(&list, &processor->memory);
     pg_status status =
         pgi_tokenizer_tokenize(processor->tokenizer, text, strlen(text), (flags & PG_ENCODE_LITERAL) != 0, &list);
@@ -204,6 +205,7 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
         *n_ids = list.size;
     }
     pgi_id_list_free(&list);
+    pgi_processor_release(kept);
     return status;
 }
 
@@ -213,11 +215,13 @@ pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids,
     if (n_ids > 0) PGI_NOT_NULL(ids);
     PGI_TRY(pgi_flags_in(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
     pgi_buffer buffer;
+    pg_processor *kept = pgi_processor_retain(processor);
     pgi_buffer_init(&buffer, &processor->memory);
     pg_status status =
         pgi_tokenizer_decode(processor->tokenizer, ids, n_ids, (flags & PG_DECODE_SKIP_SPECIAL) != 0, &buffer);
     if (status >= 0) status = pgi_copy_text_out((const char *)buffer.data, buffer.size, text, capacity, needed);
     pgi_buffer_free(&buffer);
+    pgi_processor_release(kept);
     return status;
 }
 

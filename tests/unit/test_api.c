@@ -687,11 +687,59 @@ static void threads_of_opening_have_a_range(void **state) {
     }
 }
 
+/* ---- an allocator that closes the handle whose call asks for memory */
+
+typedef struct closing {
+    pg_model *model;
+    pg_processor *processor;
+    int armed;
+} closing;
+
+static void *closing_alloc(void *user, size_t size, size_t alignment) {
+    closing *c = user;
+    void *memory = NULL;
+    if (c->armed) {
+        pg_model_close(&c->model);
+        pg_processor_close(&c->processor);
+    }
+    return posix_memalign(&memory, alignment < sizeof memory ? sizeof memory : alignment, size ? size : 1) ? NULL
+                                                                                                           : memory;
+}
+
+static void handles_outlive_an_allocator_that_closes_them(void **state) {
+    (void)state;
+    for (int call = 0; call < 4; call++) {
+        closing c = {0};
+        pg_allocator allocator = {sizeof allocator, 0, &c, closing_alloc, plain_free};
+        pg_model_options model_options;
+        pg_processor_options processor_options;
+        char text[64];
+        size_t n = 0;
+        int64_t ids[16];
+        pg_session *session = NULL;
+        OK(pg_model_options_init(&model_options, sizeof model_options));
+        OK(pg_processor_options_init(&processor_options, sizeof processor_options));
+        model_options.allocator = processor_options.allocator = &allocator;
+        OK(pg_model_open(folder, &model_options, &c.model));
+        OK(pg_processor_open(folder, &processor_options, &c.processor));
+        c.armed = 1;
+        if (call == 0) OK(pg_model_get_config(c.model, "model_type", text, sizeof text, &n));
+        if (call == 1) OK(pg_processor_tokenize(c.processor, "the cat", 0, ids, 16, &n));
+        if (call == 2) OK(pg_processor_decode(c.processor, (int64_t[]){10, 11, 12}, 3, 0, text, sizeof text, &n));
+        if (call == 3) OK(pg_session_create(c.model, NULL, &session));
+        assert_true(call == 3 || n > 0);
+        assert_null(c.model);
+        assert_null(c.processor);
+        pg_session_close(&session);
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opening_a_processor_is_cancelled),
         cmocka_unit_test(encoding_is_cancelled),
         cmocka_unit_test(threads_of_opening_have_a_range),
+        cmocka_unit_test(handles_outlive_an_allocator_that_closes_them),
         cmocka_unit_test(version_and_names),
         cmocka_unit_test(null_arguments),
         cmocka_unit_test(values_out_of_range),
