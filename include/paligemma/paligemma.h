@@ -454,6 +454,100 @@ typedef struct pg_result_info {
 /** Describes row `row`. Errors: PG_ERROR_ARGUMENT (no such row). */
 PG_API pg_status pg_result_get_info(const pg_result *result, int64_t row, pg_result_info *info);
 
+/* ---- Answers as data: boxes, points, codes of masks, scores ---- */
+
+/** The objects that an answer names. Read-only. docs/ANSWERS.md has the grammar, with the sources that write it. */
+typedef struct pg_answer pg_answer;
+
+/** Values of pg_answer_options.convention: which fraction of the image's height or width `<locNNNN>` is. */
+enum {
+    PG_BOX_1024 = 0, ///< NNNN / 1024: Hugging Face's blog and demos, supervision
+    PG_BOX_1023 = 1  ///< NNNN / 1023: big_vision, the training code
+};
+
+/** Flags of pg_answer_options. */
+enum {
+    PG_ANSWER_POINTS = 1 ///< a fine-tune that says points: two locs, y and x, are an object. Default: four, a box
+};
+
+/** Options of pg_answer_create() and its two sisters. width and height have no default. */
+typedef struct pg_answer_options {
+    uint32_t struct_size; ///< sizeof(pg_answer_options)
+    uint32_t flags;       ///< PG_ANSWER_*; default 0
+    int32_t width;        ///< pixels, >= 1: of the image before it was resized, turned where PG_ENCODE_EXIF turned it;
+                          ///< "image_sizes" of pg_inputs_get_tensor() has it
+    int32_t height;       ///< pixels, >= 1
+    int32_t convention;   ///< PG_BOX_*; default 1024
+    float max_iou; ///< 0 < max_iou < 1: of two boxes with one label and a greater intersection over union, the one
+                   ///< with the lower score, else the later one, is PG_OBJECT_DUPLICATE; default and 0: not looked for
+    const pg_allocator *allocator; ///< default NULL: the processor's, of a text the C library's
+} pg_answer_options;
+PG_API pg_status pg_answer_options_init(pg_answer_options *options, size_t struct_size); ///< fills in the defaults
+
+/** The objects in row `row` of a result. They have scores if the result has "log_probs". The image is that of
+ * `options`. Errors: PG_ERROR_ARGUMENT (no such row; an option: its name, what was found, its range), PG_ERROR_LIMIT
+ * (more than 16384 boxes with max_iou), _MEMORY. */
+PG_API pg_status pg_answer_create(const pg_processor *processor, const pg_result *result, int64_t row,
+                                  const pg_answer_options *options, pg_answer **out);
+/** The objects in the ids of an answer. log_probs: f32 [n_ids], natural logarithms of each id's probability, for
+ * scores; NULL: none. Errors: also PG_ERROR_ARGUMENT (an id is negative or has more than 32 bits). */
+PG_API pg_status pg_answer_create_from_ids(const pg_processor *processor, const int64_t *ids, const float *log_probs,
+                                           size_t n_ids, const pg_answer_options *options, pg_answer **out);
+/** The objects in `size` bytes of UTF-8, as any other program made them; no scores, no processor. Errors: also
+ * PG_ERROR_ARGUMENT (invalid UTF-8: its offset). */
+PG_API pg_status pg_answer_create_from_text(const char *text, size_t size, const pg_answer_options *options,
+                                            pg_answer **out);
+PG_API void pg_answer_close(pg_answer **answer); ///< drops it
+
+/** The text that the objects were found in, without special tokens; "" for NULL. Valid until the answer is closed. */
+PG_API const char *pg_answer_get_text(const pg_answer *answer);
+/** The objects, broken ones and duplicates included. NULL: 0. */
+PG_API int64_t pg_answer_get_n_objects(const pg_answer *answer);
+
+/** Bits of pg_object.flags: what is to be known about it. No number is ever made up: what the answer does not say is -1
+ * or NaN. */
+enum {
+    PG_OBJECT_PARTIAL = 1,        ///< fewer locs than a box (4) or a point (2) has: no box, no point
+    PG_OBJECT_OUT_OF_RANGE = 2,   ///< `<loc1024>` to `<loc9999>`, `<seg128>` to `<seg999>`: a text that no token
+                                  ///< has. Among the locs: no box, no point
+    PG_OBJECT_OUT_OF_ORDER = 4,   ///< y1 < y0 or x1 < x0; the box is as the answer says it, not sorted
+    PG_OBJECT_EMPTY = 8,          ///< y1 = y0 or x1 = x0
+    PG_OBJECT_STRAY_SEG = 16,     ///< segs with no locs before them: no box
+    PG_OBJECT_BROKEN = 31,        ///< the five above: an object with none of them has a box or a point that can be used
+    PG_OBJECT_NO_LABEL = 32,      ///< label is ""
+    PG_OBJECT_LABEL_BEFORE = 64,  ///< the label stands before the locs, not behind
+    PG_OBJECT_LABEL_SHARED = 128, ///< one label stands for this and for the objects next to it
+    PG_OBJECT_SEG_PARTIAL = 256,  ///< 1 to 15 segs, or one is out of range: no mask
+    PG_OBJECT_SEG_MORE = 512,     ///< more than 16 segs; the first 16 are kept
+    PG_OBJECT_UNFINISHED = 1024,  ///< the last one of a row that did not end by eos: its label or segs may go on
+    PG_OBJECT_DUPLICATE = 2048    ///< see max_iou; duplicate_of says of which
+};
+
+/** An object of an answer. */
+typedef struct pg_object {
+    uint32_t struct_size; ///< in: sizeof(pg_object)
+    uint32_t flags;       ///< PG_OBJECT_*
+    const char *label;    ///< UTF-8, white space around it left out; valid until the answer is closed
+    uint64_t label_size;  ///< bytes of the label, without the closing NUL
+    float box[4];         ///< x0, y0, x1, y1 in pixels of the image; NaN: none
+    float point[2];       ///< x, y in pixels; NaN: none
+    float score;          ///< 0 to 1: loc_score * label_score; NaN: no log-probabilities, or no locs
+    float loc_score;      ///< geometric mean of the probabilities of the tokens of its locs
+    float label_score;    ///< the same of its label; 1 without a label
+    int32_t n_locs;       ///< 0 to 4
+    int32_t locs[4];      ///< y0, x0, y1, x1 (a point: y, x), 0 to 1023 unless out of range; -1: not said
+    int32_t n_segs;       ///< 0 to 16
+    int32_t segs[16];     ///< codes of the mask, 0 to 127 unless out of range; -1: not said
+    int32_t duplicate_of; ///< the index of the object that it duplicates; -1: none
+    int64_t text_begin;   ///< where its locs and segs begin in the text, in bytes
+    int64_t text_size;    ///< their bytes
+    int64_t first_token;  ///< index of the id of its first loc or seg; -1: made from a text
+    int64_t n_tokens;     ///< ids of its locs and segs
+} pg_object;
+
+/** Describes object `index`, 0 for the first of the answer. Errors: PG_ERROR_ARGUMENT (no such object). */
+PG_API pg_status pg_answer_get_object(const pg_answer *answer, int64_t index, pg_object *object);
+
 /* ---- Batches and text ---- */
 
 /** Rows to encode: each with a prompt, any number of images, and an optional suffix (the answer to learn). */
@@ -494,6 +588,8 @@ PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const 
  *  - "position_ids"    i64 [B, T]  from 1, padding skipped (1 on the padding itself)
  *  - "pixel_values"    f32 [n_images, 3, S, S]  the first row's images first
  *  - "image_counts"    i64 [B]     images of each row
+ *  - "image_sizes"     i64 [n_images, 2]  height and width of each image as it was decoded and turned, before the
+ * resize
  *  - "inputs_embeds"   f32 [B, T, hidden]  where they were given to pg_inputs_create()
  *
  * Errors: PG_ERROR_NOT_FOUND (unknown name, or inputs without it). */

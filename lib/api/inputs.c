@@ -33,6 +33,7 @@ pg_status pg_inputs_get_tensor(const pg_inputs *inputs, const char *name, pg_ten
          {inputs->n_images, 3, inputs->image_height, inputs->image_width},
          inputs->pixels},
         {"image_counts", PG_DTYPE_I64, 1, {inputs->n_rows, 1, 1, 1}, inputs->image_counts},
+        {"image_sizes", PG_DTYPE_I64, 2, {inputs->n_images, 2, 1, 1}, inputs->image_sizes},
         {"inputs_embeds", PG_DTYPE_F32, 3, {inputs->n_rows, inputs->n_tokens, inputs->embed_width, 1}, inputs->embeds},
     };
     for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
@@ -49,7 +50,7 @@ pg_status pg_inputs_get_tensor(const pg_inputs *inputs, const char *name, pg_ten
     }
     return pgi_error(PG_ERROR_NOT_FOUND,
                      "the inputs have no tensor \"%s\", expected input_ids, attention_mask, token_type_ids, labels, "
-                     "position_ids, pixel_values, image_counts or inputs_embeds",
+                     "position_ids, pixel_values, image_counts, image_sizes or inputs_embeds",
                      name);
 }
 

@@ -305,7 +305,7 @@ done:
 /* ---- images ---- */
 
 static pg_status add_image(const pg_processor *processor, const pg_image *image, const pg_encode_options *options,
-                           float *pixels) {
+                           float *pixels, int64_t size[2]) {
     const pgi_memory *memory = &processor->memory;
     pgi_image_limits limits = {.max_pixels = options->max_image_pixels,
                                .exif = (options->flags & PG_ENCODE_EXIF) != 0,
@@ -315,6 +315,8 @@ static pg_status add_image(const pg_processor *processor, const pg_image *image,
     pgi_rgb rgb;
     PGI_TRY(pgi_cancel_check(options->cancel));
     PGI_TRY(pgi_image_read(memory, image, &limits, &rgb));
+    size[0] = rgb.height;
+    size[1] = rgb.width;
     pg_status status = options->mode == PG_MODE_BIG_VISION
                            ? pgi_big_vision_pixels(memory, &processor->image, &rgb, pixels)
                            : pgi_image_to_pixels(memory, &processor->kernels, &processor->image, &rgb, pixels);
@@ -337,8 +339,11 @@ static pg_status add_pixels(const pg_processor *processor, const pg_batch *batch
     const pgi_image_settings *settings = &processor->image;
     size_t size = (size_t)settings->width * (size_t)settings->height * 3;
     PGI_TRY(pgi_inputs_add_pixels(inputs, batch->n_images, settings->width, settings->height));
+    inputs->image_sizes = pgi_alloc(&processor->memory, (size_t)batch->n_images, 2 * sizeof *inputs->image_sizes);
+    if (!inputs->image_sizes) return PG_ERROR_MEMORY;
     for (int32_t i = 0; i < batch->n_images; i++) {
-        pg_status status = add_image(processor, &batch->images[i], options, inputs->pixels + (size_t)i * size);
+        pg_status status = add_image(processor, &batch->images[i], options, inputs->pixels + (size_t)i * size,
+                                     inputs->image_sizes + (size_t)i * 2);
         if (status == PG_ERROR_CANCELLED) return status;
         if (status < 0) return batch->n_images > 1 ? image_error(inputs, i, status) : status;
     }

@@ -30,6 +30,7 @@ void pgi_inputs_release(pg_inputs *inputs) {
     pgi_free(&memory, inputs->labels);
     pgi_free(&memory, inputs->position_ids);
     pgi_free(&memory, inputs->image_counts);
+    pgi_free(&memory, inputs->image_sizes);
     pgi_free(&memory, inputs->pixels);
     pgi_free(&memory, inputs);
 }

@@ -40,6 +40,7 @@ struct pg_inputs {
     int own_positions;
     int64_t *image_counts; /* [B] images of each row, or NULL: from the caller's arrays, which do not say */
     int64_t n_images;      /* images that `pixels` holds */
+    int64_t *image_sizes;  /* [n_images, 2] height and width before the resize, or NULL: the caller's own pixels */
     int32_t image_width, image_height;
     float *pixels; /* [n_images, 3, height, width], or NULL: the layout may have image tokens, but no pixels */
 };

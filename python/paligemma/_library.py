@@ -40,6 +40,11 @@ PADDING_LONGEST, PADDING_MAX_LENGTH, PADDING_NONE = 0, 1, 2
 SIDE_DEFAULT, SIDE_LEFT, SIDE_RIGHT = 0, 1, 2
 TRUNCATION_LONGEST, TRUNCATION_PROMPT, TRUNCATION_SUFFIX = 0, 1, 2
 STOP_EOS, STOP_LENGTH, STOP_CALLBACK = 1, 2, 3
+BOX_1024, BOX_1023 = 0, 1
+ANSWER_POINTS = 1
+OBJECT_PARTIAL, OBJECT_OUT_OF_RANGE, OBJECT_OUT_OF_ORDER, OBJECT_EMPTY, OBJECT_STRAY_SEG = 1, 2, 4, 8, 16
+OBJECT_BROKEN, OBJECT_NO_LABEL, OBJECT_LABEL_BEFORE, OBJECT_LABEL_SHARED = 31, 32, 64, 128
+OBJECT_SEG_PARTIAL, OBJECT_SEG_MORE, OBJECT_UNFINISHED, OBJECT_DUPLICATE = 256, 512, 1024, 2048
 ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE = 1, 2, 4, 8
 ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 16, 32
 RESAMPLE_NEAREST, RESAMPLE_LANCZOS, RESAMPLE_BILINEAR, RESAMPLE_BICUBIC, RESAMPLE_BOX, RESAMPLE_HAMMING = range(6)
@@ -165,6 +170,18 @@ class ResultInfo(Struct):
                 ("vision_seconds", f64), ("prefill_seconds", f64), ("decode_seconds", f64)]
 
 
+class AnswerOptions(Struct):
+    _fields_ = [("struct_size", u32), ("flags", u32), ("width", i32), ("height", i32), ("convention", i32),
+                ("max_iou", f32), ("allocator", P(Allocator))]
+
+
+class Object(Struct):
+    _fields_ = [("struct_size", u32), ("flags", u32), ("label", c_char_p), ("label_size", u64), ("box", f32 * 4),
+                ("point", f32 * 2), ("score", f32), ("loc_score", f32), ("label_score", f32), ("n_locs", i32),
+                ("locs", i32 * 4), ("n_segs", i32), ("segs", i32 * 16), ("duplicate_of", i32), ("text_begin", i64),
+                ("text_size", i64), ("first_token", i64), ("n_tokens", i64)]
+
+
 class ForwardOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("n_threads", i32), ("reserved", u32), ("logits_to_keep", i64),
                 ("features", c_void_p), ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p)]
@@ -188,7 +205,7 @@ STATUS_FUNCTIONS = {
         ("tensor", Tensor), ("model_options", ModelOptions), ("processor_options", ProcessorOptions),
         ("encode_options", EncodeOptions), ("generate_options", GenerateOptions), ("batch", Batch),
         ("input_arrays", InputArrays), ("forward_options", ForwardOptions), ("run_options", RunOptions),
-        ("session_options", SessionOptions), ("convert_options", ConvertOptions))},
+        ("session_options", SessionOptions), ("answer_options", AnswerOptions), ("convert_options", ConvertOptions))},
     "pg_cancel_create": [_OUT],
     "pg_model_open": [c_char_p, P(ModelOptions), _OUT],
     "pg_model_get_config": [_H, c_char_p, c_char_p, c_size_t, P(c_size_t)],
@@ -215,6 +232,10 @@ STATUS_FUNCTIONS = {
     "pg_generate": [_H, _H, _H, P(GenerateOptions), _OUT],
     "pg_result_get_ids": [_H, i64, P(Tensor)],
     "pg_result_get_info": [_H, i64, P(ResultInfo)],
+    "pg_answer_create": [_H, _H, i64, P(AnswerOptions), _OUT],
+    "pg_answer_create_from_ids": [_H, P(i64), P(f32), c_size_t, P(AnswerOptions), _OUT],
+    "pg_answer_create_from_text": [c_char_p, c_size_t, P(AnswerOptions), _OUT],
+    "pg_answer_get_object": [_H, i64, P(Object)],
     "pg_forward": [_H, _H, P(ForwardOptions), _OUT],
     "pg_outputs_get_tensor": [_H, c_char_p, P(Tensor)],
     "pg_features_create": [_H, _H, P(RunOptions), _OUT],
@@ -234,11 +255,14 @@ OTHER_FUNCTIONS = {
     "pg_last_error": (c_char_p, []),
     "pg_status_name": (c_char_p, [i32]),
     "pg_result_get_text": (c_char_p, [_H, i64]),
+    "pg_answer_get_text": (c_char_p, [_H]),
+    "pg_answer_get_n_objects": (i64, [_H]),
     "pg_cancel_request": (None, [c_void_p]),
     "pg_cancel_clear": (None, [c_void_p]),
     "pg_result_get_n_rows": (i64, [_H]),
     **{f"pg_{kind}_close": (None, [_OUT]) for kind in
-       ("cancel", "model", "processor", "inputs", "result", "outputs", "features", "session", "detokenizer")},
+       ("cancel", "model", "processor", "inputs", "result", "outputs", "features", "session", "detokenizer",
+        "answer")},
 }
 
 

@@ -26,6 +26,8 @@ static pg_status go(way *w) {
     pg_session *session = NULL;
     pg_result *result = NULL;
     pg_detokenizer *detokenizer = NULL;
+    pg_answer *answer = NULL;
+    pg_answer_options answer_options;
     pg_image image;
     pg_status status;
     int64_t ids[64], token;
@@ -39,6 +41,8 @@ static pg_status go(way *w) {
     model_options.allocator = processor_options.allocator = &w->memory.hooks;
     options.max_new_tokens = session_options.max_new_tokens = 3;
     options.n_threads = session_options.n_threads = 1;
+    pg_answer_options_init(&answer_options, sizeof answer_options);
+    answer_options.width = answer_options.height = 100;
     pg_image_from_path(&image, sizeof image, w->image);
 #define STEP(call) \
     if ((status = (call)) < 0) goto done
@@ -52,6 +56,7 @@ static pg_status go(way *w) {
     STEP(pg_detokenizer_flush(detokenizer, &piece, NULL));
     STEP(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
     STEP(pg_generate(model, processor, inputs, &options, &result));
+    STEP(pg_answer_create(processor, result, 0, &answer_options, &answer));
     STEP(pg_features_create(model, inputs, NULL, &features));
     STEP(pg_processor_encode(processor, NULL, "cat", NULL, &text_only));
     STEP(pg_session_create(model, &session_options, &session));
@@ -65,6 +70,7 @@ static pg_status go(way *w) {
 done:
     /* an error must leave every handle NULL or whole: closing finds out */
     pg_session_close(&session);
+    pg_answer_close(&answer);
     pg_detokenizer_close(&detokenizer);
     pg_features_close(&features);
     pg_inputs_close(&text_only);
