@@ -427,11 +427,13 @@ typedef struct pg_sampling_options {
 } pg_sampling_options;
 PG_API pg_status pg_sampling_options_init(pg_sampling_options *options, size_t struct_size); ///< fills in the defaults
 
-/** Flags of pg_generate_options: what the result keeps of every step, for pg_result_get_tensor(). */
+/** Flags of pg_generate_options: what the result keeps of every step, for pg_result_get_tensor(); and DETECT. */
 enum {
     PG_GENERATE_LOG_PROBS = 1, ///< "log_probs" and "score_log_probs": 8 bytes a token
     PG_GENERATE_LOGITS = 2,    ///< "logits": 4 * vocab_size bytes a token, 1 MB in the published models
-    PG_GENERATE_SCORES = 4     ///< "scores": likewise
+    PG_GENERATE_SCORES = 4,    ///< "scores": likewise
+    PG_GENERATE_DETECT = 8 ///< only tokens that keep an answer to "detect" well-formed: whole boxes with y1 > y0 and
+                           ///< x1 > x0, a label each, " ; " between them, eos (docs/ANSWERS.md)
 };
 
 /** Options of pg_generate(). */

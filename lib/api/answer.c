@@ -53,6 +53,7 @@ pg_status pg_answer_create(const pg_processor *processor, const pg_result *resul
     const pgi_result_row *from = &result->rows[row];
     const pgi_answer_ids ids = {.tokenizer = processor->tokenizer,
                                 .ids = from->ids.data,
+                                .log_probs = from->kept.log_probs.size > 0 ? from->kept.log_probs.data : NULL,
                                 .n = from->ids.size,
                                 .unfinished = from->stop != PG_STOP_EOS};
     return from_ids(processor, &ids, options, out);

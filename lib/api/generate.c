@@ -23,8 +23,9 @@ pg_status pgi_sampling_in(const pg_sampling_options *options, pg_sampling_option
 /* What the options say beside max_new_tokens, n_threads and sampling. */
 static pg_status check_options(const pg_model *model, const pg_generate_options *options) {
     const int32_t most = (int32_t)pgi_min64(MOST_ALTERNATIVES, model->config.text.vocab_size);
-    PGI_TRY(pgi_flags_in(options->flags, PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES,
-                         "PG_GENERATE_LOG_PROBS, _LOGITS, _SCORES"));
+    PGI_TRY(pgi_flags_in(options->flags,
+                         PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES | PG_GENERATE_DETECT,
+                         "PG_GENERATE_LOG_PROBS, _LOGITS, _SCORES, _DETECT"));
     if (options->n_alternatives < 0 || options->n_alternatives > most)
         return pgi_error(PG_ERROR_ARGUMENT, "n_alternatives is %d, expected 0 to %d", options->n_alternatives, most);
     if (options->n_stop_strings < 0)

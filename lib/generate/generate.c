@@ -5,10 +5,11 @@
  */
 #include "generate/generate.h"
 
-#include "base/clock.h"
-#include "base/parallel.h"
 #include <string.h>
 
+#include "answers/detect_mask.h"
+#include "base/clock.h"
+#include "base/parallel.h"
 #include "generate/sampler.h"
 #include "generate/sampling.h"
 #include "generate/stop_strings.h"
@@ -32,9 +33,11 @@ typedef struct generate_call {
     const pgi_tokenizer *tokenizer;
     pgi_sampling sampling;
     pgi_stop_strings stop;
-    double start;        /* of the call, by pgi_now() */
-    int wants_logits;    /* all of them, to change or to keep; else the largest alone is looked for */
-    generated_row *rows; /* [n_rows] */
+    pgi_detect_mask detect; /* with PG_GENERATE_DETECT */
+    int changes_logits;     /* the token is not just the one with the largest logit */
+    double start;           /* of the call, by pgi_now() */
+    int wants_logits;       /* all of them, to change or to keep; else the largest alone is looked for */
+    generated_row *rows;    /* [n_rows] */
     int64_t n_rows;
     int64_t group;         /* PGI_STEP_ROWS, or the rows when they are fewer */
     pgi_workspace prefill; /* for the longest row's prefill; empty when all are done */
@@ -127,7 +130,8 @@ static pg_status new_rows(generate_call *g, pg_result *result) {
         pgi_stream_decoder_init(&row->decoder, g->tokenizer, 1);
         pgi_id_list_init(&row->ids, memory);
     }
-    g->wants_logits = !pgi_sampling_is_greedy(&g->sampling) || pgi_step_scores_any(&g->rows[0].result->kept);
+    g->changes_logits = !pgi_sampling_is_greedy(&g->sampling) || g->options->flags & PG_GENERATE_DETECT;
+    g->wants_logits = g->changes_logits || pgi_step_scores_any(&g->rows[0].result->kept);
     return PG_OK;
 }
 
@@ -180,9 +184,11 @@ static pg_status sample_row(generate_call *g, generated_row *row, const float *l
     const int64_t vocab_size = g->sampling.vocab_size;
     const float *chosen_from = logits;
     int stop = 0;
-    if (!pgi_sampling_is_greedy(&g->sampling)) {
+    if (g->changes_logits) {
         const pgi_sampled_row of = {row->row, row->ids.data, (int64_t)row->ids.size};
         memcpy(scores, logits, (size_t)vocab_size * sizeof *scores);
+        if (g->options->flags & PG_GENERATE_DETECT)
+            pgi_detect_mask_apply(&g->detect, row->result->ids.data, row->result->ids.size, scores);
         PGI_TRY(pgi_sampling_score(&g->sampling, &of, scores, &stop));
         if (stop) return end_row(g, row, PG_STOP_LOGITS);
         chosen_from = scores;
@@ -306,6 +312,8 @@ static pg_status run_call(generate_call *g, const pgi_merged_inputs *merged, pg_
     return status;
 }
 
+static int ends_row(const void *sampling, int64_t id) { return pgi_sampling_is_eos(sampling, id); }
+
 pg_status pgi_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                        const pg_generate_options *options, pg_result **out) {
     pgi_thread_pool pool;
@@ -316,10 +324,15 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
     pg_status status;
     PGI_GOTO(pgi_sampling_init(options->sampling, model, &g.sampling), done);
     PGI_GOTO(pgi_stop_strings_init(options->stop_strings, options->n_stop_strings, g.tokenizer, &g.stop), done);
+    if (options->flags & PG_GENERATE_DETECT)
+        PGI_GOTO(
+            pgi_detect_mask_init(g.tokenizer, g.sampling.vocab_size, ends_row, &g.sampling, &model->memory, &g.detect),
+            done);
     PGI_GOTO(pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged), done);
     status = run_call(&g, &merged, out);
     pgi_merged_inputs_free(&merged);
 done:
+    pgi_detect_mask_free(&g.detect);
     pgi_run_free(&run);
     return status;
 }

@@ -43,6 +43,7 @@ static pg_status go(way *w) {
     options.n_threads = session_options.n_threads = 1;
     pg_answer_options_init(&answer_options, sizeof answer_options);
     answer_options.width = answer_options.height = 100;
+    options.flags = PG_GENERATE_LOG_PROBS | PG_GENERATE_DETECT;
     pg_image_from_path(&image, sizeof image, w->image);
 #define STEP(call) \
     if ((status = (call)) < 0) goto done

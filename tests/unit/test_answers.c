@@ -460,6 +460,88 @@ static void an_answer_of_a_result(void **state) {
     pg_answer_close(&answer);
 }
 
+/* ---- only well-formed answers, on request ---- */
+
+typedef struct tally {
+    int n_rows, n_broken; /* rows with an object that is broken or has no label */
+    int n_objects, n_ended;
+} tally;
+
+static void generate_and_count(const pg_model *of, const pg_processor *by, uint32_t flags, int constrained, tally *t) {
+    pg_generate_options generate;
+    pg_answer_options options = options_of(0);
+    pg_inputs *given = NULL;
+    pg_result *result = NULL;
+    pg_answer *answer = NULL;
+    OK(pg_generate_options_init(&generate, sizeof generate));
+    generate.flags = flags | PG_GENERATE_LOG_PROBS;
+    generate.max_new_tokens = 40;
+    generate.n_threads = 1;
+    bytes file = tiny_image(IMAGE_PNG, 20, 30, (uint64_t)t->n_rows);
+    pg_image image;
+    OK(pg_image_from_bytes(&image, sizeof image, file.data, file.size));
+    OK(pg_processor_encode(by, &image, t->n_rows % 2 ? "detect cat ; that" : "detect hat", NULL, &given));
+    OK(pg_generate(of, by, given, &generate, &result));
+    OK(pg_answer_create(by, result, 0, &options, &answer));
+    pg_result_info info = {.struct_size = sizeof info};
+    OK(pg_result_get_info(result, 0, &info));
+    const int64_t n = pg_answer_get_n_objects(answer);
+    int broken = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const pg_object o = object_at(answer, i);
+        const int unfinished = (o.flags & PG_OBJECT_UNFINISHED) != 0;
+        assert_true(!unfinished || (i == n - 1 && info.stop != PG_STOP_EOS));
+        if (o.n_locs) assert_true(o.score >= 0 && o.score <= 1 && o.score <= o.loc_score);
+        broken |= (o.flags & (PG_OBJECT_BROKEN | PG_OBJECT_NO_LABEL)) && !unfinished;
+        if (constrained && !unfinished) assert_false(o.flags & ~(uint32_t)PG_OBJECT_DUPLICATE);
+        if (constrained) assert_int_equal(o.n_segs, 0);
+    }
+    t->n_rows++;
+    t->n_broken += broken;
+    t->n_objects += (int)n;
+    t->n_ended += info.stop == PG_STOP_EOS;
+    bytes_free(&file);
+    pg_answer_close(&answer);
+    pg_result_close(&result);
+    pg_inputs_close(&given);
+}
+
+/* Random models say nonsense; under the mask their nonsense is well-formed. */
+static void answers_that_must_be_well_formed(void **state) {
+    tally masked = {0}, free_ones = {0};
+    (void)state;
+    for (int seed = 1; seed <= 12; seed++) {
+        tiny_options options = seed % 2 ? tiny_saved_today() : tiny_official();
+        char where[512];
+        pg_model *of = NULL;
+        pg_processor *by = NULL;
+        options.seed = (uint64_t)seed;
+        make_temp_folder(where, sizeof where);
+        tiny_write(where, &options);
+        OK(pg_model_open(where, NULL, &of));
+        OK(pg_processor_open(where, NULL, &by));
+        for (int i = 0; i < 6; i++) generate_and_count(of, by, PG_GENERATE_DETECT, 1, &masked);
+        for (int i = 0; i < 6; i++) generate_and_count(of, by, 0, 0, &free_ones);
+        pg_processor_close(&by);
+        pg_model_close(&of);
+        remove_folder(where);
+    }
+    say("of %d rows with the mask %d are broken (%d objects, %d ended by eos), without it %d (%d objects)\n",
+        masked.n_rows, masked.n_broken, masked.n_objects, masked.n_ended, free_ones.n_broken, free_ones.n_objects);
+    assert_int_equal(masked.n_broken, 0);
+    assert_true(masked.n_objects > 30);
+    pg_generate_options generate;
+    pg_sampling_options sampling;
+    pg_result *result = NULL;
+    OK(pg_generate_options_init(&generate, sizeof generate));
+    OK(pg_sampling_options_init(&sampling, sizeof sampling));
+    generate.flags = PG_GENERATE_DETECT;
+    generate.sampling = &sampling;
+    sampling.flags = PG_SAMPLING_IGNORE_EOS; /* nothing could end such an answer */
+    ERROR(pg_generate(model, processor, inputs, &generate, &result), PG_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(pg_last_error(), "0 that end a row"));
+}
+
 /* ---- options and arguments ---- */
 
 static pg_status with_options(const pg_answer_options *options) {
@@ -608,6 +690,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(ids_and_text_say_the_same),
         cmocka_unit_test(boxes_said_twice),
         cmocka_unit_test(an_answer_of_a_result),
+        cmocka_unit_test(answers_that_must_be_well_formed),
         cmocka_unit_test(options_out_of_range),
         cmocka_unit_test(arguments_that_are_none),
         cmocka_unit_test(each_allocation_fails),
