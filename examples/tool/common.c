@@ -47,7 +47,7 @@ static int parse(const tool_verb *verb, int argc, char **argv, const tool_option
     for (int i = 0; i < argc; i++) {
         const char *word = argv[i];
         if (only_arguments || word[0] != '-' || !word[1]) { /* "-" alone is an argument: stdin */
-            if (n == verb->n_arguments)
+            if (n == verb->n_arguments && !(verb->shared & TOOL_MORE_ARGUMENTS))
                 return tool_usage_error(verb, "one argument too many: '%s' (quote a prompt with spaces)", word);
             arguments[n++] = word;
             continue;
@@ -248,8 +248,11 @@ pg_status tool_open_processor(const char *model, const char *folder, const pg_pr
 }
 
 static int json_errors;
+static const char *json_image; /* NULL: none */
 
 void tool_json_errors(void) { json_errors = 1; }
+
+void tool_json_image(const char *path) { json_image = path; }
 
 /* {"error": "..."} on stdout; text that is no UTF-8 comes from the command line alone, and is left out. */
 static void print_json_error(const char *format, va_list list) {
@@ -257,6 +260,7 @@ static void print_json_error(const char *format, va_list list) {
     if (vasprintf(&text, format, list) < 0) return;
     json_t *object = json_pack("{s:s}", "error", text);
     if (!object) object = json_pack("{s:s}", "error", "failed");
+    if (object && json_image) json_object_set_new(object, "image", json_string(json_image));
     char *line = object ? json_dumps(object, JSON_COMPACT) : NULL;
     if (line && puts(line) >= 0) fflush(stdout);
     free(line);

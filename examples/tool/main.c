@@ -6,7 +6,7 @@
 
 #include "tool.h"
 
-static const tool_verb *const verbs[] = {&tool_run, &tool_info, &tool_tokens, &tool_convert, &tool_bench};
+static const tool_verb *const verbs[] = {&tool_run, &tool_detect, &tool_info, &tool_tokens, &tool_convert, &tool_bench};
 enum { N_VERBS = sizeof verbs / sizeof verbs[0] };
 
 static const char help[] =
@@ -15,6 +15,8 @@ static const char help[] =
     "Runs PaliGemma and PaliGemma 2 on the CPU, straight from a Hugging Face checkpoint folder.\n"
     "\n"
     "  paligemma run MODEL IMAGE PROMPT   answer a prompt about an image\n"
+    "  paligemma detect MODEL IMAGE... THINGS\n"
+    "                                     boxes of things in images, with labels and scores\n"
     "  paligemma info MODEL               what a checkpoint is and what memory it needs\n"
     "  paligemma tokens MODEL PROMPT      the ids and pieces that the model sees\n"
     "  paligemma convert MODEL OUT        a checkpoint folder with int8 or int4 weights\n"
@@ -59,7 +61,7 @@ int main(int argc, char **argv) {
     const tool_verb *verb = find_verb(word);
     if (!verb) {
         fprintf(stderr,
-                "paligemma: no such verb: '%s'; expected run, info, tokens, convert or bench; "
+                "paligemma: no such verb: '%s'; expected run, detect, info, tokens, convert or bench; "
                 "see 'paligemma --help'\n",
                 word);
         return TOOL_USAGE;

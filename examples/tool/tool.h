@@ -18,7 +18,8 @@ enum {
     TOOL_OPTIONS_MODEL = 1,   /* how a model is opened: --weights, --arithmetic */
     TOOL_OPTIONS_CONVERT = 2, /* --weights without `stored` */
     TOOL_OPTIONS_MACHINE = 4, /* --cpu */
-    TOOL_OPTIONS_THREADS = 8  /* --threads */
+    TOOL_OPTIONS_THREADS = 8, /* --threads */
+    TOOL_MORE_ARGUMENTS = 16  /* more than n_arguments may be given; the list then ends with NULL */
 };
 
 typedef struct tool_verb {
@@ -30,7 +31,7 @@ typedef struct tool_verb {
                char **argv); /* the arguments after the verb; returns an exit status */
 } tool_verb;
 
-extern const tool_verb tool_run, tool_info, tool_tokens, tool_convert, tool_bench;
+extern const tool_verb tool_run, tool_detect, tool_info, tool_tokens, tool_convert, tool_bench;
 
 /* Prints a usage error. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -81,6 +82,8 @@ pg_status tool_open_processor(const char *model, const char *folder, const pg_pr
                               pg_processor **out, tool_stage *stage);
 /* From here on the error line goes to stdout too, as {"error": ...}: the verb was called with --json. */
 void tool_json_errors(void);
+/* From here on these objects name the image that was being read, too. */
+void tool_json_image(const char *path);
 /* Prints one error line. Returns TOOL_FAILED. */
 int tool_fail_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -52,7 +52,10 @@ def usage(folder, image):
                       ("run", "--what", folder, image, "a"), ("run", "--json=1", folder, image, "a"),
                       ("run", folder, image, "a", "--threads"), ("run", folder, image, "a", "--threads", "two"),
                       ("run", folder, image, "a", "-n", "0"), ("run", folder, image, "a", "-n", "-1"),
-                      ("run", folder, image, "a", "-n", "99999999999999999999"), ("info",), ("info", "a", "b"),
+                      ("run", folder, image, "a", "-n", "99999999999999999999"), ("detect",), ("detect", folder, image), ("detect", folder, image, "a", "--json", "--csv"),
+                      ("detect", folder, image, "a", "--max-iou", "1"), ("detect", folder, image, "a", "--max-iou", "nan"),
+                      ("detect", folder, image, "a", "--max-iou", ".5x"), ("detect", folder, image, "a", "--max-iou="),
+                      ("detect", folder, image, "a", "--convention", "1000"), ("info",), ("info", "a", "b"),
                       ("convert",), ("convert", folder), ("convert", folder, "a", "b"), ("convert", folder, "a", "--weights", "int5"),
                       ("convert", folder, "a", "--weights", "stored"), ("convert", folder, "a", "--max-file-size", "0"),
                       ("bench",), ("bench", folder, "a"), ("bench", folder, "--rounds", "0"),
@@ -64,7 +67,7 @@ def usage(folder, image):
                       ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly")]:
         code, out, err = run(*arguments)
         expect(f"usage {arguments}", code == 2 and out == "" and "paligemma" in err, code, out, err)
-    for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("help", "bench"), ("convert", "--help"), ("run", "--help"), ("info", "-h"),
+    for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("help", "bench"), ("detect", "--help"), ("convert", "--help"), ("run", "--help"), ("info", "-h"),
                       ("tokens", "a", "--help"), ("--version",)]:
         code, out, err = run(*arguments)
         expect(f"help {arguments}", code == 0 and "paligemma" in out and err == "", code, out, err)
@@ -317,6 +320,55 @@ def terminal(folder, image):
     expect("Ctrl-C", process.returncode == -signal.SIGINT and err == b"paligemma: interrupted\n", process.returncode, err)
 
 
+def detections(temporary):
+    """On the demo model, whose answers are known."""
+    model, images = os.path.join(SOURCE, "examples", "demo", "model"), os.path.join(SOURCE, "examples", "demo", "images")
+    shapes, stripes, missing = os.path.join(images, "shapes.png"), os.path.join(images, "stripes.jpg"), "/nowhere.png"
+    code, out, err = run("detect", model, shapes, "red circle ; yellow triangle", "--json")
+    found = json.loads(out)
+    expect("detect --json", code == 0 and err == "" and out.count("\n") == 1 and found["image"] == shapes
+           and (found["width"], found["height"]) == (336, 336) and found["broken"] == [] and found["stop"] == "eos", out, err)
+    expect("detect's objects", [o["category"] for o in found["objects"]] == ["red circle", "yellow triangle"]
+           and found["objects"][0]["bbox"] == [0.0, 23.953, 95.813, 95.813]
+           and found["objects"][0]["locs"] == [73, 0, 365, 292]
+           and all(0.9 < o["score"] <= 1 and o["flags"] == [] for o in found["objects"]), found)
+    text = json.loads(run("run", model, shapes, "detect red circle ; yellow triangle", "--json")[1])["text"]
+    expect("detect and run say the same", text == found["text"], text, found)
+    again = run("detect", model, shapes, "detect red circle ; yellow triangle", "--json", "--constrain")
+    expect("'detect ' is put in front once", json.loads(again[1]) == found, again, found)
+    wide = json.loads(run("detect", model, shapes, "red circle ; yellow triangle", "--json", "--convention", "1023")[1])
+    expect("--convention", wide["objects"][0]["bbox"][2] == round(292 / 1023 * 336, 3), wide)
+    code, out, err = run("detect", model, shapes, missing, stripes, "red circle", "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    expect("a bad image between two", code == 1 and [line["image"] for line in lines] == [shapes, missing, stripes]
+           and set(lines[1]) == {"image", "error"} and "1 of 3 images failed" in err and missing in err
+           and all(line["objects"] for line in lines[::2]), code, out, err)
+    code, out, err = run("detect", model, shapes, missing, "red circle", "--csv")
+    rows = out.splitlines()
+    expect("detect --csv", code == 1 and rows[0] == "image,label,score,x0,y0,x1,y1" and rows[1].startswith(shapes + ",red circle,0.")
+           and rows[1].endswith(",0.000,23.953,95.812,119.766") and len(rows) == 2, code, out, err)
+    odd = os.path.join(temporary, 'a "b",c.png')
+    shutil.copy(shapes, odd)
+    code, out, err = run("detect", model, odd, "red circle", "--csv")
+    expect("quotes in CSV", code == 0 and out.splitlines()[1].startswith('"' + odd.replace('"', '""') + '",red circle,'), out, err)
+    code, out, err = run("detect", model, shapes, "red circle")
+    expect("detect's table", code == 0 and out.splitlines()[0].split() == ["score", "x0", "y0", "x1", "y1", "label"]
+           and out.splitlines()[1].endswith("  red circle") and "119.8" in out, out, err)
+    with open(shapes, "rb") as f:
+        piped = run("detect", model, "-", "red circle", stdin=f.read())
+    expect("detect from stdin", piped == (code, out, err), piped)
+    one_error_line("detect: no image", run("detect", model, missing, "red circle"), 1, missing)
+    one_error_line("detect: no model", run("detect", "/nowhere", shapes, "red circle"), 1, "/nowhere")
+    json_error("detect --json: no model", run("detect", "/nowhere", shapes, "red circle", "--json"), "/nowhere")
+    code, out, err = run("detect", model, shapes, "red circle", "-n", "3")
+    expect("a box that is broken off", code == 0 and "partial, unfinished" in out, code, out, err)
+    cut = json.loads(run("detect", model, shapes, "red circle", "-n", "3", "--json")[1])
+    expect("the same as JSON", cut["objects"] == [] and cut["broken"][0]["locs"] == [73, 0, 365] and cut["stop"] == "length"
+           and "bbox" not in cut["broken"][0], cut)
+    code, out, err = run("detect", model, shapes, "", "-n", "1")
+    expect("nothing to look for", code == 0, code, out, err)
+
+
 def contents(folder):
     found = {}
     for name in os.listdir(folder):
@@ -514,7 +566,7 @@ def pages():
     expect("the README's example is caption.c", f"```c\n{example}```" in text("README.md"))
     expect("caption.c is short", example.count("\n") < 30, example.count("\n"))
     sections = dict(re.findall(r"^\.SS (\w+)\n(.*?)(?=^\.S[SH] )", manual, re.DOTALL | re.MULTILINE))
-    for verb in ["run", "info", "tokens", "convert", "bench"]:
+    for verb in ["run", "detect", "info", "tokens", "convert", "bench"]:
         for option in re.findall(r"^ .*?(--[a-z-]{2,})", run(verb, "--help")[1], re.MULTILINE):
             expect(f"the manual page has {verb}'s {option}", option in sections[verb])
 
@@ -534,6 +586,7 @@ def main():
         usage(folder, image)
         errors(folder, image, temporary)
         terminal(folder, image)
+        detections(temporary)
     pages()
     print(f"{failures} failed")
     return 1 if failures else 0

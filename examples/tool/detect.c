@@ -1,0 +1,338 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/* paligemma detect: boxes with labels and scores, of one image or of many. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tool.h"
+
+static const char help[] =
+    "usage: paligemma detect [options] MODEL IMAGE... THINGS\n"
+    "\n"
+    "Finds THINGS in each IMAGE and prints their boxes: label, score, x0 y0 x1 y1 in pixels.\n"
+    "\n"
+    "  MODEL    a checkpoint folder, or a model id in the local Hugging Face cache\n"
+    "  IMAGE    PNG or JPEG files; - reads one from stdin. They are turned as their EXIF orientation\n"
+    "           says, and so are the boxes (--no-exif leaves both as they are stored)\n"
+    "  THINGS   what to look for, such as 'cat ; dog'; 'detect ' is put in front if it is not there\n"
+    "\n"
+    "      --json               a line of JSON for each image: image, width, height, objects (category,\n"
+    "                           bbox [x, y, width, height], score), broken, text, stop; an image that\n"
+    "                           cannot be read gets image and error\n"
+    "      --csv                a line for each object: image,label,score,x0,y0,x1,y1\n"
+    "      --max-iou X          of two boxes with one label that overlap more (0 to 1), keep the better one\n"
+    "      --convention N       a loc is NNNN/1024 of the side (default), or NNNN/1023, as the training\n"
+    "                           code has it\n"
+    "      --constrain          let the model say nothing but whole boxes with labels\n"
+    "  -n, --max-new-tokens N   stop after N tokens (default 256)\n"
+    "  -t, --threads N          compute on N threads (default: the CPUs this process may use)\n"
+    "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
+    "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
+    "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
+    "      --no-exif            do not apply the EXIF orientation\n"
+    "  -v, --verbose            what the library has to tell, on stderr\n"
+    "      --                   what follows is no option\n"
+    "\n"
+    "An image that fails does not stop the others. Exit status: 0 done, 1 some or all failed, 2 wrong\n"
+    "usage; after Ctrl-C it dies of SIGINT.\n";
+
+typedef struct detect_state {
+    pg_model *model; /* opened when the first image is read */
+    pg_processor *processor;
+    pg_cancel *cancel;
+    tool_progress progress;
+    tool_shared shared;
+    const char *folder, *processor_folder;
+    char *prompt;
+    int json, csv, verbose, many;
+    int64_t max_new_tokens;
+    uint32_t encode_flags, generate_flags;
+    pg_answer_options answer;
+} detect_state;
+
+/* What one image gave. */
+typedef struct seen {
+    const char *path;
+    unsigned char *bytes; /* stdin's */
+    pg_inputs *inputs;
+    pg_result *result;
+    pg_answer *answer;
+    pg_result_info info;
+} seen;
+
+static void on_log(void *user, int32_t level, const char *message) {
+    tool_progress_clear(user);
+    if (level <= PG_LOG_INFO) fprintf(stderr, "%s\n", message);
+}
+
+/* ---- output ---- */
+
+static double rounded(double value, double steps) { return round(value * steps) / steps; }
+
+static const char *const flag_names[] = {"partial",     "out_of_range", "out_of_order", "empty",
+                                         "stray_seg",   "no_label",     "label_before", "label_shared",
+                                         "seg_partial", "seg_more",     "unfinished",   "duplicate"};
+enum { N_FLAG_NAMES = sizeof flag_names / sizeof *flag_names };
+
+static json_t *numbers_json(const int32_t *numbers, int32_t n) {
+    json_t *list = json_array();
+    for (int32_t i = 0; i < n; i++) json_array_append_new(list, json_integer(numbers[i]));
+    return list;
+}
+
+static json_t *object_json(const pg_object *o) {
+    json_t *json = json_pack("{s:o}", "category", json_stringn(o->label, (size_t)o->label_size));
+    if (!(o->flags & PG_OBJECT_BROKEN))
+        json_object_set_new(json, "bbox",
+                            json_pack("[f, f, f, f]", rounded((double)o->box[0], 1e3), rounded((double)o->box[1], 1e3),
+                                      rounded((double)o->box[2] - (double)o->box[0], 1e3),
+                                      rounded((double)o->box[3] - (double)o->box[1], 1e3)));
+    json_object_set_new(json, "score", o->score == o->score ? json_real(rounded((double)o->score, 1e6)) : json_null());
+    json_object_set_new(json, "locs", numbers_json(o->locs, o->n_locs));
+    if (o->n_segs) json_object_set_new(json, "segs", numbers_json(o->segs, o->n_segs));
+    json_object_set_new(json, "flags", tool_names_json(o->flags, flag_names, N_FLAG_NAMES));
+    return json;
+}
+
+static int print_json(const detect_state *s, const seen *image) {
+    json_t *objects = json_array(), *broken = json_array();
+    for (int64_t i = 0; i < pg_answer_get_n_objects(image->answer); i++) {
+        pg_object o = {.struct_size = sizeof o};
+        pg_answer_get_object(image->answer, i, &o);
+        if (o.flags & PG_OBJECT_DUPLICATE) continue;
+        json_array_append_new(o.flags & PG_OBJECT_BROKEN ? broken : objects, object_json(&o));
+    }
+    json_t *path = json_string(image->path);
+    return tool_print_json(json_pack("{s:o, s:i, s:i, s:o, s:o, s:s, s:s}", "image", path ? path : json_null(), "width",
+                                     s->answer.width, "height", s->answer.height, "objects", objects, "broken", broken,
+                                     "text", pg_answer_get_text(image->answer), "stop",
+                                     image->info.stop == PG_STOP_EOS ? "eos" : "length"));
+}
+
+/* A field of CSV: quoted where it has to be (RFC 4180). */
+static void print_field(const char *text, size_t size) {
+    int quote = 0;
+    for (size_t i = 0; i < size; i++) quote |= strchr(",\"\r\n", text[i]) != NULL;
+    if (quote) putchar('"');
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] == '"') putchar('"');
+        putchar(text[i]);
+    }
+    if (quote) putchar('"');
+}
+
+static void print_csv_line(const seen *image, const pg_object *o) {
+    print_field(image->path, strlen(image->path));
+    putchar(',');
+    print_field(o->label, (size_t)o->label_size);
+    printf(",%.6f,%.3f,%.3f,%.3f,%.3f\n", (double)o->score, (double)o->box[0], (double)o->box[1], (double)o->box[2],
+           (double)o->box[3]);
+}
+
+static void print_table_line(const pg_object *o) {
+    printf("%6.3f", (double)o->score);
+    if (o->flags & PG_OBJECT_BROKEN)
+        printf("  %32s  ", "no box");
+    else
+        printf("  %8.1f%8.1f%8.1f%8.1f  ", (double)o->box[0], (double)o->box[1], (double)o->box[2], (double)o->box[3]);
+    tool_write_text(o->label, (size_t)o->label_size);
+    if (o->flags & (PG_OBJECT_BROKEN | PG_OBJECT_UNFINISHED)) {
+        printf("  [");
+        tool_print_names(o->flags & (PG_OBJECT_BROKEN | PG_OBJECT_UNFINISHED), flag_names, N_FLAG_NAMES);
+        printf("]");
+    }
+    putchar('\n');
+}
+
+static int print_lines(const detect_state *s, const seen *image) {
+    int64_t n_shown = 0;
+    if (s->many && !s->csv) {
+        tool_write_text(image->path, strlen(image->path));
+        putchar('\n');
+    }
+    for (int64_t i = 0; i < pg_answer_get_n_objects(image->answer); i++) {
+        pg_object o = {.struct_size = sizeof o};
+        pg_answer_get_object(image->answer, i, &o);
+        if (o.flags & PG_OBJECT_DUPLICATE || (s->csv && o.flags & PG_OBJECT_BROKEN)) continue;
+        if (s->csv)
+            print_csv_line(image, &o);
+        else if (n_shown++ == 0)
+            printf(" score        x0      y0      x1      y1  label\n");
+        if (!s->csv) print_table_line(&o);
+    }
+    if (!s->csv && n_shown == 0) {
+        printf("no boxes; the answer is: ");
+        tool_write_text(pg_answer_get_text(image->answer), strlen(pg_answer_get_text(image->answer)));
+        putchar('\n');
+    }
+    return tool_close_stdout();
+}
+
+/* ---- one image ---- */
+
+static pg_status encode(const detect_state *s, seen *image) {
+    pg_image source;
+    pg_encode_options options;
+    size_t n_bytes = 0;
+    pg_status status;
+    pg_encode_options_init(&options, sizeof options);
+    options.flags = s->encode_flags;
+    options.cancel = s->cancel;
+    if (strcmp(image->path, "-") == 0) {
+        if (!(image->bytes = tool_read_stdin(&n_bytes))) return PG_ERROR_IO;
+        status = pg_image_from_bytes(&source, sizeof source, image->bytes, n_bytes);
+    } else {
+        status = pg_image_from_path(&source, sizeof source, image->path);
+    }
+    return status < 0 ? status : pg_processor_encode(s->processor, &source, s->prompt, &options, &image->inputs);
+}
+
+static pg_status open_model(detect_state *s) {
+    pg_model_options options = s->shared.model;
+    if (s->model) return PG_OK;
+    options.cancel = s->cancel;
+    options.progress = tool_progress_update;
+    options.log = s->verbose ? on_log : NULL;
+    options.progress_user = options.log_user = &s->progress;
+    return pg_model_open(s->folder, &options, &s->model);
+}
+
+static pg_status generate(detect_state *s, seen *image) {
+    pg_generate_options options;
+    pg_tensor sizes = {.struct_size = sizeof sizes};
+    pg_generate_options_init(&options, sizeof options);
+    options.flags = s->generate_flags;
+    options.max_new_tokens = (int32_t)s->max_new_tokens;
+    options.n_threads = s->shared.n_threads;
+    options.progress = tool_progress_update;
+    options.progress_user = &s->progress;
+    options.cancel = s->cancel;
+    pg_status status = pg_generate(s->model, s->processor, image->inputs, &options, &image->result);
+    if (status >= 0) status = pg_inputs_get_tensor(image->inputs, "image_sizes", &sizes);
+    if (status < 0) return status;
+    s->answer.height = (int32_t)((const int64_t *)sizes.data)[0];
+    s->answer.width = (int32_t)((const int64_t *)sizes.data)[1];
+    image->info.struct_size = sizeof image->info;
+    status = pg_result_get_info(image->result, 0, &image->info);
+    return status < 0 ? status : pg_answer_create(s->processor, image->result, 0, &s->answer, &image->answer);
+}
+
+/* Returns an exit status; *stage says what could not be done, MODEL: nothing more can be. */
+static int detect_in(detect_state *s, const char *path, tool_stage *stage) {
+    seen image = {.path = path};
+    tool_json_image(path);
+    *stage = TOOL_STAGE_IMAGE;
+    pg_status status = encode(s, &image);
+    if (status >= 0) {
+        *stage = TOOL_STAGE_MODEL;
+        status = open_model(s);
+    }
+    if (status >= 0) {
+        *stage = TOOL_STAGE_GENERATE;
+        status = generate(s, &image);
+    }
+    tool_progress_clear(&s->progress);
+    int exit_status = TOOL_FAILED;
+    if (status >= 0)
+        exit_status = s->json ? print_json(s, &image) : print_lines(s, &image);
+    else if (status == PG_ERROR_CANCELLED || strcmp(path, "-") != 0 || image.bytes) /* else it was told already */
+        tool_fail(status, *stage);
+    if (status == PG_ERROR_CANCELLED) *stage = TOOL_STAGE_MODEL;
+    pg_answer_close(&image.answer);
+    pg_result_close(&image.result);
+    pg_inputs_close(&image.inputs);
+    free(image.bytes);
+    return exit_status;
+}
+
+static int detect_all(detect_state *s, const char **paths, size_t n) {
+    pg_processor_options options;
+    tool_stage stage;
+    size_t n_failed = 0;
+    pg_status status = tool_interrupt_open(&s->cancel);
+    if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
+    pg_processor_options_init(&options, sizeof options);
+    options.cancel = s->cancel;
+    options.log = s->verbose ? on_log : NULL;
+    options.log_user = &s->progress;
+    status = tool_open_processor(s->folder, s->processor_folder, &options, &s->processor, &stage);
+    if (status < 0) return tool_fail(status, stage);
+    if (s->csv) puts("image,label,score,x0,y0,x1,y1");
+    for (size_t i = 0; i < n; i++) {
+        if (detect_in(s, paths[i], &stage) == TOOL_OK) continue;
+        n_failed++;
+        if (stage == TOOL_STAGE_MODEL || ferror(stdout)) return TOOL_FAILED;
+    }
+    if (n_failed && n > 1) fprintf(stderr, "paligemma: %zu of %zu images failed\n", n_failed, n);
+    return n_failed ? TOOL_FAILED : TOOL_OK;
+}
+
+/* The options whose values are no whole numbers; 0: told what is wrong. */
+static int take_texts(const tool_verb *verb, const char *max_iou, const char *convention, detect_state *s) {
+    char *end = NULL;
+    pg_answer_options_init(&s->answer, sizeof s->answer);
+    if (max_iou) {
+        const double value = strtod(max_iou, &end);
+        if (*end || end == max_iou || !(value > 0 && value < 1)) {
+            tool_usage_error(verb, "--max-iou: found '%s', expected a number above 0 and below 1", max_iou);
+            return 0;
+        }
+        s->answer.max_iou = (float)value;
+    }
+    if (!convention || strcmp(convention, "1024") == 0) return 1;
+    s->answer.convention = PG_BOX_1023;
+    if (strcmp(convention, "1023") == 0) return 1;
+    tool_usage_error(verb, "--convention: found '%s', expected 1024 or 1023", convention);
+    return 0;
+}
+
+static char *prompt_of(const char *things) {
+    static const char start[] = "detect ";
+    const size_t skip = strncmp(things, start, sizeof start - 1) == 0 ? sizeof start - 1 : 0;
+    char *prompt = malloc(sizeof start + strlen(things));
+    if (prompt) sprintf(prompt, "%s%s", start, things + skip);
+    return prompt;
+}
+
+static int run(const tool_verb *verb, int argc, char **argv) {
+    detect_state s = {.max_new_tokens = 256, .generate_flags = PG_GENERATE_LOG_PROBS};
+    int no_exif = 0, constrain = 0;
+    const char *max_iou = NULL, *convention = NULL;
+    const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
+    if (!arguments) return tool_fail_text("no memory for the arguments");
+    const tool_option options[] = {
+        {.name = "--max-new-tokens", .letter = "-n", .number = &s.max_new_tokens, .least = 1, .most = INT32_MAX},
+        {.name = "--json", .flag = &s.json},
+        {.name = "--csv", .flag = &s.csv},
+        {.name = "--max-iou", .text = &max_iou},
+        {.name = "--convention", .text = &convention},
+        {.name = "--constrain", .flag = &constrain},
+        {.name = "--processor", .text = &s.processor_folder},
+        {.name = "--no-exif", .flag = &no_exif},
+        {.name = "--verbose", .letter = "-v", .flag = &s.verbose},
+    };
+    int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &s.shared);
+    if (status < 0 && s.json && s.csv) status = tool_usage_error(verb, "--json and --csv exclude each other");
+    if (status < 0 && !take_texts(verb, max_iou, convention, &s)) status = TOOL_USAGE;
+    if (status < 0) {
+        size_t n = 0;
+        while (arguments[n]) n++;
+        s.folder = arguments[0];
+        s.many = n > 3;
+        if (s.json) tool_json_errors();
+        tool_progress_init(&s.progress);
+        s.encode_flags = no_exif ? 0u : PG_ENCODE_EXIF;
+        if (constrain) s.generate_flags |= PG_GENERATE_DETECT;
+        s.prompt = prompt_of(arguments[n - 1]);
+        status = s.prompt ? detect_all(&s, arguments + 1, n - 2) : tool_fail_text("no memory for the prompt");
+    }
+    free(s.prompt);
+    free(arguments);
+    pg_processor_close(&s.processor);
+    pg_model_close(&s.model);
+    tool_interrupt_close(&s.cancel);
+    return status;
+}
+
+const tool_verb tool_detect = {"detect", help, 3, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_MORE_ARGUMENTS, run};
