@@ -37,6 +37,11 @@ live "live: image files, whole and damaged" images_live.py --count "${ORACLE_IMA
 # shellcheck disable=SC2086
 live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES:-1000}" $seed
 # shellcheck disable=SC2086
+if "$venv/bin/python" -c 'import supervision' 2>/dev/null ||
+    step "supervision" "$venv/bin/python" -m pip install --quiet supervision; then
+    live "live: answers, read by supervision too" answers_live.py --count "${ORACLE_ANSWERS:-5000}" $seed
+fi
+# shellcheck disable=SC2086
 live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-12}" $seed
 title "tokenizers of every kind against transformers"
 step "fuzz_tokenizers.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \

@@ -19,6 +19,7 @@ from ._convert import convert
 from ._errors import Cancelled
 from ._library import library_path, version
 from ._run import CancelFlag
+from .answers import Answer, AnswerObject, Detections, parse_answer
 from .auto import AutoConfig, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor, AutoTokenizer
 from .config import GenerationConfig, PaliGemmaConfig
 from .model import Features, PaliGemmaForConditionalGeneration
@@ -28,8 +29,8 @@ from .tokenizer import PaliGemmaTokenizer
 
 __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
-    "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
-    "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerationConfig", "ModelOutput", "PaliGemmaCausalLMOutput",
-    "PaliGemmaConfig", "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport",
-    "convert", "library_path", "version",
+    "Answer", "AnswerObject", "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor",
+    "AutoTokenizer", "BatchFeature", "CancelFlag", "Cancelled", "Detections", "Features", "GenerationConfig",
+    "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig", "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport",
+    "convert", "library_path", "parse_answer", "version",
 ]

@@ -15,6 +15,7 @@ from ._handle import Handle, array
 from ._run import CancelFlag, interruptible
 from ._rows import split as _rows
 from ._stream import pieces, tokens
+from .answers import detect
 from .config import GenerationConfig, PaliGemmaConfig
 from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, like_inputs, to_numpy, torch_if_loaded
 from .processor import open_handle
@@ -423,6 +424,8 @@ class PaliGemmaForConditionalGeneration:
             streamer.put(np.array([token]))
         streamer.end()
         return np.array(new, np.int64)
+
+    detect = detect
 
     def stream(self, inputs: Any = None, processor: Any = None, *, features: Features | None = None,
                cancel: CancelFlag | None = None, generation_config: Any = None, skip_special_tokens: bool = True,
