@@ -64,9 +64,25 @@ static pgi_span trimmed(const parser *p, pgi_span span) {
     return out;
 }
 
-static pg_status new_object(parser *p, pgi_found **out) {
+/* Room for all objects of the text: each run of locs makes one for each 4 (or 2) of them, each run of segs at most one.
+ */
+static pg_status reserve_objects(const parser *p) {
     pgi_found_list *list = p->out;
-    PGI_TRY(pgi_grow(list->memory, &list->data, &list->capacity, list->n + 1, sizeof *list->data));
+    size_t n = list->n;
+    for (size_t at = 0; at < p->size;) {
+        size_t n_locs = 0, n_segs = 0;
+        for (; loc_at(p, at) >= 0; at += LOC_SIZE) n_locs++;
+        for (; seg_at(p, at) >= 0; at += SEG_SIZE) n_segs++;
+        n += (n_locs + (size_t)p->wanted - 1) / (size_t)p->wanted + (n_segs > 0);
+        if (n_locs + n_segs > 0) continue;
+        const uint8_t *next = memchr(p->text + at + 1, '<', p->size - at - 1);
+        at = next ? (size_t)(next - p->text) : p->size;
+    }
+    return n > 0 ? pgi_grow(list->memory, &list->data, &list->capacity, n, sizeof *list->data) : PG_OK;
+}
+
+static pgi_found *new_object(parser *p) {
+    pgi_found_list *list = p->out;
     pgi_found *found = &list->data[list->n++];
     *found = (pgi_found){.before = p->before};
     pg_object *object = &found->object;
@@ -75,8 +91,7 @@ static pg_status new_object(parser *p, pgi_found **out) {
     object->duplicate_of = -1;
     object->text_begin = (int64_t)p->at;
     found->locs = (pgi_span){p->at, p->at};
-    *out = found;
-    return PG_OK;
+    return found;
 }
 
 /* What the numbers of a whole box say of themselves. */
@@ -86,10 +101,9 @@ static uint32_t order_of(const int32_t locs[4]) {
 }
 
 /* A run of locs: an object for each 4 (or 2) of them, and a partial one for the rest. */
-static pg_status take_locs(parser *p) {
+static void take_locs(parser *p) {
     for (int32_t loc = loc_at(p, p->at); loc >= 0;) {
-        pgi_found *found;
-        PGI_TRY(new_object(p, &found));
+        pgi_found *found = new_object(p);
         pg_object *object = &found->object;
         for (; loc >= 0 && object->n_locs < p->wanted; loc = loc_at(p, p->at)) {
             if (loc > PGI_MAX_LOC) object->flags |= PG_OBJECT_OUT_OF_RANGE;
@@ -103,17 +117,16 @@ static pg_status take_locs(parser *p) {
         else if (p->wanted == PGI_BOX_LOCS && !(object->flags & PG_OBJECT_OUT_OF_RANGE))
             object->flags |= order_of(object->locs);
     }
-    return PG_OK;
 }
 
 /* A run of segs: of the object whose locs stand right before it, white space left out, else an object by itself.
  * touching: nothing but white space is between. */
-static pg_status take_segs(parser *p, int touching) {
+static void take_segs(parser *p, int touching) {
     pgi_found *found;
     if (touching) {
         found = &p->out->data[p->out->n - 1];
     } else {
-        PGI_TRY(new_object(p, &found));
+        found = new_object(p);
         found->object.flags |= PG_OBJECT_STRAY_SEG;
     }
     pg_object *object = &found->object;
@@ -127,7 +140,6 @@ static pg_status take_segs(parser *p, int touching) {
     }
     if (object->n_segs < PGI_MASK_SEGS) object->flags |= PG_OBJECT_SEG_PARTIAL;
     object->text_size = (int64_t)p->at - object->text_begin;
-    return PG_OK;
 }
 
 /* Objects first .. n-1, which stand side by side, have one label. */
@@ -172,25 +184,25 @@ static void end_part(parser *p) {
     p->before = (pgi_span){0};
 }
 
-static pg_status take_part(parser *p) {
+static void take_part(parser *p) {
     while (p->at < p->size && p->text[p->at] != ';') {
         const size_t n = p->out->n;
         if (loc_at(p, p->at) >= 0)
-            PGI_TRY(take_locs(p));
+            take_locs(p);
         else if (seg_at(p, p->at) >= 0)
-            PGI_TRY(take_segs(p, p->waiting < n && p->out->data[n - 1].object.n_segs == 0));
+            take_segs(p, p->waiting < n && p->out->data[n - 1].object.n_segs == 0);
         else
             take_text(p);
     }
-    return PG_OK;
 }
 
 pg_status pgi_answer_parse(const uint8_t *text, size_t size, int points, int unfinished, pgi_found_list *out) {
     parser p = {.text = text, .size = size, .wanted = points ? PGI_POINT_LOCS : PGI_BOX_LOCS, .out = out};
     p.part = p.waiting = out->n;
+    PGI_TRY(reserve_objects(&p));
     for (;;) {
         const size_t part = p.part;
-        PGI_TRY(take_part(&p));
+        take_part(&p);
         end_part(&p);
         if (p.at == size) {
             if (unfinished && out->n > part) out->data[out->n - 1].object.flags |= PG_OBJECT_UNFINISHED;
