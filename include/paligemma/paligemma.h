@@ -78,6 +78,7 @@ enum {
     PG_OK = 0,                  ///< success
     PG_EVENT_EOS = 1,           ///< pg_session_step(): the token just returned ends the text
     PG_EVENT_LENGTH = 2,        ///< pg_session_step(): no token returned, the token limit is reached
+    PG_EVENT_STOP = 4,          ///< pg_session_sample(): no token returned, a callback wants to end the row
     PG_ERROR_ARGUMENT = -10,    ///< a NULL pointer, a value out of range, invalid UTF-8
     PG_ERROR_MEMORY = -20,      ///< the allocator returned NULL
     PG_ERROR_IO = -30,          ///< a file could not be read or written
@@ -410,7 +411,7 @@ typedef int32_t (*pg_logits_fn)(void *user, int64_t row, const int64_t *ids, int
                                 int64_t vocab_size);
 
 /** Says which ids may follow in row `row`: bit (id % 32) of mask[id / 32], all 0 at the call (HF:
- * prefix_allowed_tokens_fn). ids as in pg_logits_fn. A non-zero return ends the row (PG_STOP_LOGITS). */
+ * prefix_allowed_tokens_fn). ids as in pg_logits_fn. A non-zero return ends the row as that of pg_logits_fn. */
 typedef int32_t (*pg_mask_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask,
                               int64_t vocab_size);
 
@@ -832,8 +833,19 @@ PG_API pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs
  */
 PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
 
-/** The logits that the token last returned was sampled from or, right after a prefill, that the next step will
- * sample from: f32 [vocab_size], final soft cap applied. Valid until the next call on the session. */
+/** Samples the next token by these settings (NULL: all defaults), which may be others at every step; its draw has the
+ * number of the step. Statuses as pg_session_step(), and PG_EVENT_STOP: *token is untouched, and the session where it
+ * was. row is 0 in callbacks, which must not use the session. Errors also: PG_ERROR_ARGUMENT (a setting is out of
+ * range, or they leave no id); the session may then go on. */
+PG_API pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token);
+
+/** Feeds `n_ids` tokens of the host's choice, eos ids too, in place of sampled ones: they count as returned. Then the
+ * logits are those of the token that follows. At least one of max_new_tokens must be left.
+ * Errors: PG_ERROR_ARGUMENT (an id outside the vocabulary), PG_ERROR_LIMIT, PG_ERROR_STATE: nothing was fed. */
+PG_API pg_status pg_session_feed(pg_session *session, const int64_t *ids, size_t n_ids);
+
+/** The logits that the token last returned was sampled from or, right after a prefill or a feed, that the next step
+ * will sample from: f32 [vocab_size], final soft cap applied. Valid until the next call on the session. */
 PG_API pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out);
 
 /** Turns ids into text one by one, holding back bytes of unfinished UTF-8 characters. */

@@ -23,7 +23,7 @@ f32, f64 = ctypes.c_float, ctypes.c_double
 P = ctypes.POINTER
 
 # The header's constants, in its order
-OK, EVENT_EOS, EVENT_LENGTH = 0, 1, 2
+OK, EVENT_EOS, EVENT_LENGTH, EVENT_STOP = 0, 1, 2, 4
 ERROR_ARGUMENT, ERROR_MEMORY, ERROR_IO, ERROR_NOT_FOUND, ERROR_FORMAT = -10, -20, -30, -31, -40
 ERROR_UNSUPPORTED, ERROR_LIMIT, ERROR_CANCELLED, ERROR_STATE, ERROR_INTERNAL = -50, -60, -70, -80, -90
 LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG = 1, 2, 3, 4
@@ -245,6 +245,8 @@ STATUS_FUNCTIONS = {
     "pg_session_create": [_H, P(SessionOptions), _OUT],
     "pg_session_prefill": [_H, _H, _H],
     "pg_session_step": [_H, P(i64)],
+    "pg_session_sample": [_H, P(SamplingOptions), P(i64)],
+    "pg_session_feed": [_H, P(i64), c_size_t],
     "pg_session_get_logits": [_H, P(Tensor)],
     "pg_detokenizer_create": [_H, u32, _OUT],
     "pg_detokenizer_push": [_H, i64, P(c_void_p), P(c_size_t)],

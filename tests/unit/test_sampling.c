@@ -235,6 +235,120 @@ static void masks_keep_the_rest_out(void **state) {
     free(b.pixels);
 }
 
+/* -------------------------------------------------------------------------------------------------------- sessions */
+
+static pg_session *prefilled(const tiny *m, const pg_inputs *in, int32_t max_new_tokens) {
+    pg_session_options options;
+    pg_session *session = NULL;
+    OK(pg_session_options_init(&options, sizeof options));
+    options.n_threads = 1;
+    options.max_new_tokens = max_new_tokens;
+    OK(pg_session_create(m->model, &options, &session));
+    OK(pg_session_prefill(session, in, NULL));
+    return session;
+}
+
+static const float *session_logits(const pg_session *session) {
+    pg_tensor t = {.struct_size = sizeof t};
+    OK(pg_session_get_logits(session, &t));
+    return t.data;
+}
+
+/* A session samples what pg_generate() samples; fed with that, it has the same logits at every step. */
+static void a_session_samples_the_same(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        const size_t size = (size_t)m->info.vocab_size * sizeof(float);
+        batch b;
+        pg_inputs *in = NULL;
+        pg_result *result = NULL;
+        pg_tensor t = {.struct_size = sizeof t};
+        pg_sampling_options s = random_options();
+        int64_t token = -1;
+        s.repetition_penalty = 1.5;
+        s.no_repeat_ngram_size = 2;
+        s.forced_eos_ids = (const int64_t[]){9};
+        s.n_forced_eos_ids = 1;
+        make_batch(&b, m, specs, 1, LEFT, 0);
+        OK(create(&b, m, 0, NULL, &in));
+        OK(sampled(m, &b, &s, 1, &result));
+        OK(pg_result_get_ids(result, 0, &t));
+        const int64_t *ids = t.data;
+        assert_int_equal(ids[NEW_TOKENS - 1], 9);
+        pg_session *session = prefilled(m, in, NEW_TOKENS), *fed = prefilled(m, in, NEW_TOKENS);
+        for (int k = 0; k < NEW_TOKENS; k++) {
+            OK(pg_session_sample(session, &s, &token));
+            assert_int_equal(token, ids[k]);
+            assert_memory_equal(session_logits(session), session_logits(fed), size);
+            if (k < NEW_TOKENS - 1) OK(pg_session_feed(fed, &ids[k], 1));
+        }
+        assert_int_equal(pg_session_sample(session, &s, &token), PG_EVENT_LENGTH);
+        ERROR(pg_session_feed(fed, ids, 1), PG_ERROR_LIMIT);
+        OK(pg_session_feed(fed, NULL, 0));
+        OK(pg_session_sample(fed, &s, &token)); /* the draw of the last step, after tokens that were fed */
+        assert_int_equal(token, ids[NEW_TOKENS - 1]);
+        OK(pg_session_prefill(fed, in, NULL));
+        OK(pg_session_feed(fed, ids, NEW_TOKENS - 1)); /* at once */
+        assert_memory_equal(session_logits(session), session_logits(fed), size);
+        pg_session_close(&session);
+        pg_session_close(&fed);
+        pg_result_close(&result);
+        pg_inputs_close(&in);
+        free(b.pixels);
+    }
+}
+
+static int32_t never(void *user, int64_t row, const int64_t *ids, int64_t n_ids, float *logits, int64_t n) {
+    (void)user, (void)row, (void)ids, (void)n_ids;
+    for (int64_t i = 0; i < n; i++) logits[i] = -INFINITY;
+    return user != NULL;
+}
+
+static void a_session_goes_on_after_a_refusal(void **state) {
+    const tiny *m = &models[0];
+    batch b;
+    pg_inputs *in = NULL;
+    pg_sampling_options s = random_options();
+    int64_t token = -5, first, wrong[] = {4, m->info.vocab_size}, eos = 1;
+    (void)state;
+    make_batch(&b, m, specs, 1, LEFT, 0);
+    OK(create(&b, m, 0, NULL, &in));
+    pg_session *session = prefilled(m, in, NEW_TOKENS), *same = prefilled(m, in, NEW_TOKENS);
+    OK(pg_session_sample(session, &s, &first));
+    s.top_p = 2;
+    ARGUMENT(pg_session_sample(session, &s, &token));
+    s.top_p = 1;
+    s.on_logits = never;
+    ARGUMENT(pg_session_sample(session, &s, &token));
+    s.on_logits_user = &s;
+    assert_int_equal(pg_session_sample(session, &s, &token), PG_EVENT_STOP);
+    assert_int_equal(token, -5);
+    ARGUMENT(pg_session_feed(session, wrong, 2));
+    ARGUMENT(pg_session_feed(session, NULL, 1));
+    ARGUMENT(pg_session_feed(NULL, wrong, 1));
+    ARGUMENT(pg_session_sample(session, NULL, NULL));
+    ARGUMENT(pg_session_sample(NULL, NULL, &token));
+    ERROR(pg_session_feed(session, (const int64_t[NEW_TOKENS]){0}, NEW_TOKENS), PG_ERROR_LIMIT);
+    s.on_logits = NULL;
+    OK(pg_session_sample(session, &s, &token));
+    OK(pg_session_sample(same, &s, &wrong[0]));
+    assert_int_equal(wrong[0], first);
+    OK(pg_session_sample(same, &s, &wrong[0]));
+    assert_int_equal(wrong[0], token);
+    OK(pg_session_feed(session, &eos, 1)); /* the host's choice ends nothing */
+    for (pg_status status = PG_OK; status == PG_OK;) status = pg_session_sample(session, NULL, &token);
+    pg_session_close(&session);
+    session = NULL;
+    OK(pg_session_create(m->model, NULL, &session));
+    ERROR(pg_session_sample(session, NULL, &token), PG_ERROR_STATE);
+    ERROR(pg_session_feed(session, &eos, 1), PG_ERROR_STATE);
+    pg_session_close(&session);
+    pg_session_close(&same);
+    pg_inputs_close(&in);
+    free(b.pixels);
+}
+
 /* ---------------------------------------------------------------------------------------------------- bad settings */
 
 static void refused(const pg_sampling_options *s, const char *words) {
@@ -343,6 +457,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(equal_rows_differ_by_stream_alone),
         cmocka_unit_test(cold_is_greedy),
         cmocka_unit_test(masks_keep_the_rest_out),
+        cmocka_unit_test(a_session_samples_the_same),
+        cmocka_unit_test(a_session_goes_on_after_a_refusal),
         cmocka_unit_test(numbers_out_of_range),
         cmocka_unit_test(lists_that_do_not_fit),
     };
