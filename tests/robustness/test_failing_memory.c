@@ -18,6 +18,7 @@ static pg_status go(way *w) {
     pg_model_options model_options;
     pg_processor_options processor_options;
     pg_generate_options options;
+    pg_sampling_options sampling;
     pg_session_options session_options;
     pg_model *model = NULL;
     pg_processor *processor = NULL;
@@ -37,6 +38,7 @@ static pg_status go(way *w) {
     pg_model_options_init(&model_options, sizeof model_options);
     pg_processor_options_init(&processor_options, sizeof processor_options);
     pg_generate_options_init(&options, sizeof options);
+    pg_sampling_options_init(&sampling, sizeof sampling);
     pg_session_options_init(&session_options, sizeof session_options);
     model_options.allocator = processor_options.allocator = &w->memory.hooks;
     options.max_new_tokens = session_options.max_new_tokens = 3;
@@ -58,12 +60,21 @@ static pg_status go(way *w) {
     STEP(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
     STEP(pg_generate(model, processor, inputs, &options, &result));
     STEP(pg_answer_create(processor, result, 0, &answer_options, &answer));
+    pg_result_close(&result);
+    sampling.flags = PG_SAMPLING_RANDOM;
+    options.sampling = &sampling;
+    options.flags = PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES;
+    options.n_alternatives = 3;
+    options.stop_strings = (const char *const[]){"nobody says this"};
+    options.n_stop_strings = 1;
+    STEP(pg_generate(model, processor, inputs, &options, &result));
     STEP(pg_features_create(model, inputs, NULL, &features));
     STEP(pg_processor_encode(processor, NULL, "cat", NULL, &text_only));
     STEP(pg_session_create(model, &session_options, &session));
     STEP(pg_session_prefill(session, text_only, features));
     STEP(pg_session_step(session, &token));
-    STEP(pg_session_step(session, &token));
+    STEP(pg_session_feed(session, ids, 1));
+    STEP(pg_session_sample(session, NULL, &token));
     STEP(pg_session_prefill(session, inputs, NULL));
     STEP(pg_session_step(session, &token));
 #undef STEP
