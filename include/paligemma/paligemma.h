@@ -359,6 +359,36 @@ enum {
     PG_TRUNCATION_SUFFIX = 2   ///< the suffix alone: only_second
 };
 
+/** Resize filters, by Pillow's numbers (PIL.Image.Resampling). */
+enum {
+    PG_RESAMPLE_NEAREST = 0,  ///< the nearest pixel
+    PG_RESAMPLE_LANCZOS = 1,  ///< windowed sinc, 3 lobes
+    PG_RESAMPLE_BILINEAR = 2, ///< triangle
+    PG_RESAMPLE_BICUBIC = 3,  ///< cubic, a = -0.5: all published checkpoints
+    PG_RESAMPLE_BOX = 4,      ///< mean
+    PG_RESAMPLE_HAMMING = 5   ///< Hamming window
+};
+
+/** How an image becomes pixel_values: it is resized, rescaled, normalized. pg_processor_get_image_settings()
+ * gives what the folder says; changed, they serve pg_encode_options.image_settings. */
+typedef struct pg_image_settings {
+    uint32_t struct_size;    ///< in: sizeof(pg_image_settings)
+    int32_t height;          ///< pixels, 1 to 16384. A model takes the size of its own config only
+    int32_t width;           ///< likewise
+    int32_t resample;        ///< PG_RESAMPLE_*
+    uint32_t do_resize;      ///< 0 or 1. 0: images keep their own size, which must be one for all of a call
+    uint32_t do_rescale;     ///< 0 or 1: multiply by rescale_factor
+    uint32_t do_normalize;   ///< 0 or 1: subtract image_mean, divide by image_std
+    uint32_t do_convert_rgb; ///< 0 or 1: 1 lays what is transparent in a PNG's palette or colour key over white, as HF
+    int32_t n_image_tokens;  ///< 1 to 65536: `<image>` tokens of an image (image_seq_length)
+    uint32_t reserved;       ///< 0
+    float image_mean[3];     ///< R, G, B, in units of rescaled pixels; finite
+    float image_std[3];      ///< likewise, and not 0
+    double rescale_factor;   ///< finite; 1/255 in all published checkpoints
+} pg_image_settings;
+/** The settings that `processor` was opened with. */
+PG_API pg_status pg_processor_get_image_settings(const pg_processor *processor, pg_image_settings *settings);
+
 /** Options of pg_processor_encode() and pg_processor_encode_batch(). "The tokenizer's" value is the one that
  * tokenizer_config.json says, else the one that tokenizer.json was saved with. */
 typedef struct pg_encode_options {
@@ -374,6 +404,8 @@ typedef struct pg_encode_options {
     int32_t truncation;      ///< PG_TRUNCATION_*; default LONGEST
     int32_t truncation_side; ///< PG_SIDE_*: where a part is shortened; default the tokenizer's
     pg_cancel *cancel;       ///< default NULL
+    const pg_image_settings *image_settings; ///< for this call; default NULL: the processor's. PG_MODE_BIG_VISION uses
+                                             ///< size and n_image_tokens alone. Errors: PG_ERROR_ARGUMENT
 } pg_encode_options;
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -492,7 +524,7 @@ PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const 
  *  - "token_type_ids"  i64 [B, T]  0 on images, prompt and padding, 1 on the suffix; all 1 if none were given
  *  - "labels"          i64 [B, T]  ids of the suffix, -100 elsewhere
  *  - "position_ids"    i64 [B, T]  from 1, padding skipped (1 on the padding itself)
- *  - "pixel_values"    f32 [n_images, 3, S, S]  the first row's images first
+ *  - "pixel_values"    f32 [n_images, 3, height, width]  the first row's images first; a model takes squares
  *  - "image_counts"    i64 [B]     images of each row
  *  - "inputs_embeds"   f32 [B, T, hidden]  where they were given to pg_inputs_create()
  *
@@ -568,16 +600,6 @@ PG_API pg_status pg_processor_get_piece(const pg_processor *processor, int64_t i
 
 /** The id of a piece, such as "<image>" or "<loc0000>". Errors: PG_ERROR_NOT_FOUND (no such piece). */
 PG_API pg_status pg_processor_get_token_id(const pg_processor *processor, const char *piece, int64_t *id);
-
-/** Resize filters, by Pillow's numbers (PIL.Image.Resampling). */
-enum {
-    PG_RESAMPLE_NEAREST = 0,  ///< the nearest pixel
-    PG_RESAMPLE_LANCZOS = 1,  ///< windowed sinc, 3 lobes
-    PG_RESAMPLE_BILINEAR = 2, ///< triangle
-    PG_RESAMPLE_BICUBIC = 3,  ///< cubic, a = -0.5: all published checkpoints
-    PG_RESAMPLE_BOX = 4,      ///< mean
-    PG_RESAMPLE_HAMMING = 5   ///< Hamming window
-};
 
 /** What a processor does. */
 typedef struct pg_processor_info {

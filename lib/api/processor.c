@@ -2,6 +2,7 @@
 /* pg_processor: open, encode, tokenize, decode, describe. */
 #include "processor/processor.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "api/structs.h"
@@ -74,12 +75,98 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     return PG_OK;
 }
 
+/* The public form of the settings that a processor was opened with. */
+static pg_image_settings settings_of(const pg_processor *processor) {
+    const pgi_image_settings *image = &processor->image;
+    pg_image_settings settings = {
+        .struct_size = sizeof settings,
+        .height = image->height,
+        .width = image->width,
+        .resample = image->resample,
+        .do_resize = image->do_resize != 0,
+        .do_rescale = image->do_rescale != 0,
+        .do_normalize = image->do_normalize != 0,
+        .do_convert_rgb = image->do_convert_rgb != 0,
+        .n_image_tokens = image->n_image_tokens,
+        .rescale_factor = image->rescale_factor,
+    };
+    memcpy(settings.image_mean, image->mean, sizeof settings.image_mean);
+    memcpy(settings.image_std, image->std, sizeof settings.image_std);
+    return settings;
+}
+
+pg_status pg_processor_get_image_settings(const pg_processor *processor, pg_image_settings *settings) {
+    PGI_NOT_NULL(processor);
+    PGI_TRY(pgi_struct_out_check(settings, "pg_image_settings"));
+    pg_image_settings value = settings_of(processor);
+    pgi_struct_out(settings, &value, sizeof value);
+    return PG_OK;
+}
+
+static pg_status check_setting(int32_t value, int32_t most, const char *name) {
+    if (value >= 1 && value <= most) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "image_settings.%s is %d, expected 1 to %d", name, value, most);
+}
+
+static pg_status check_switch(uint32_t value, const char *name) {
+    if (value <= 1) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "image_settings.%s is %u, expected 0 or 1", name, value);
+}
+
+/* Those that are not used are held against their ranges, too. */
+static pg_status check_settings(const pg_image_settings *s) {
+    PGI_TRY(pgi_reserved_in(s->reserved, "image_settings"));
+    PGI_TRY(check_setting(s->height, PGI_MAX_SIDE, "height"));
+    PGI_TRY(check_setting(s->width, PGI_MAX_SIDE, "width"));
+    PGI_TRY(check_setting(s->n_image_tokens, PGI_MAX_IMAGE_TOKENS, "n_image_tokens"));
+    PGI_TRY(check_choice(s->resample, PG_RESAMPLE_HAMMING, "image_settings.resample", "PG_RESAMPLE_*"));
+    PGI_TRY(check_switch(s->do_resize, "do_resize"));
+    PGI_TRY(check_switch(s->do_rescale, "do_rescale"));
+    PGI_TRY(check_switch(s->do_normalize, "do_normalize"));
+    PGI_TRY(check_switch(s->do_convert_rgb, "do_convert_rgb"));
+    if (!isfinite(s->rescale_factor))
+        return pgi_error(PG_ERROR_ARGUMENT, "image_settings.rescale_factor is %g, expected a finite number",
+                         s->rescale_factor);
+    for (int c = 0; c < 3; c++) {
+        if (!isfinite(s->image_mean[c]))
+            return pgi_error(PG_ERROR_ARGUMENT, "image_settings.image_mean[%d] is %g, expected a finite number", c,
+                             (double)s->image_mean[c]);
+        if (!isfinite(s->image_std[c]) || s->image_std[c] == 0.0f)
+            return pgi_error(PG_ERROR_ARGUMENT, "image_settings.image_std[%d] is %g, expected a finite number, not 0",
+                             c, (double)s->image_std[c]);
+    }
+    return PG_OK;
+}
+
+/* given: of any version's size; what it lacks is the processor's own. */
+static pg_status image_settings_in(const pg_processor *processor, const pg_image_settings *given,
+                                   pgi_image_settings *out) {
+    pg_image_settings s = settings_of(processor);
+    PGI_TRY(pgi_struct_in(&s, sizeof s, given, "pg_image_settings"));
+    PGI_TRY(check_settings(&s));
+    *out = (pgi_image_settings){.width = s.width,
+                                .height = s.height,
+                                .n_image_tokens = s.n_image_tokens,
+                                .do_resize = (int32_t)s.do_resize,
+                                .do_rescale = (int32_t)s.do_rescale,
+                                .do_normalize = (int32_t)s.do_normalize,
+                                .do_convert_rgb = (int32_t)s.do_convert_rgb,
+                                .resample = s.resample,
+                                .rescale_factor = s.rescale_factor};
+    memcpy(out->mean, s.image_mean, sizeof out->mean);
+    memcpy(out->std, s.image_std, sizeof out->std);
+    pg_status status = pgi_image_settings_check_range(out, PG_ERROR_ARGUMENT);
+    return status < 0 ? pgi_error_context(status, "image_settings") : PG_OK;
+}
+
 /* options: complete. What the call was given stays while it is under way, whatever other threads close. */
 static pg_status encode(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
                         pg_inputs **out) {
+    pgi_image_settings settings = processor->image;
+    if (options->image_settings) PGI_TRY(image_settings_in(processor, options->image_settings, &settings));
     pg_processor *kept = pgi_processor_retain(processor);
     pgi_cancel_retain(options->cancel);
-    pg_status status = pgi_batch_encode(kept, batch, options, out);
+    pg_status status = pgi_batch_encode(kept, batch, options, &settings, out);
     pgi_cancel_release(options->cancel);
     pgi_processor_release(kept);
     return status;

@@ -13,9 +13,9 @@
 
 #include "base/file.h"
 #include "checkpoint/json_field.h"
+#include "image/preprocess.h"
 #include "image/resize.h"
 
-enum { MAX_SIDE = 16384, MAX_IMAGE_TOKENS = 65536 /* as config.c allows patches */ };
 #define MAX_JSON_SIZE ((size_t)16 << 20)
 
 /* NULL when the key has its default: it is missing, or it is null and `needed`, the switch that it serves, is off. */
@@ -90,8 +90,8 @@ static pg_status read_size(const pgi_json_section *s, pgi_image_settings *out) {
     } else {
         return wrong(s, "size", node, "an object with \"height\" and \"width\"");
     }
-    PGI_TRY(read_whole(s, "size.height", height, MAX_SIDE, &out->height));
-    PGI_TRY(read_whole(s, "size.width", width, MAX_SIDE, &out->width));
+    PGI_TRY(read_whole(s, "size.height", height, PGI_MAX_SIDE, &out->height));
+    PGI_TRY(read_whole(s, "size.width", width, PGI_MAX_SIDE, &out->width));
     if (out->height == out->width) return PG_OK;
     return pgi_error(PG_ERROR_UNSUPPORTED, "%s: %ssize: found height %d and width %d, expected a square", s->path,
                      s->prefix, out->height, out->width);
@@ -110,6 +110,18 @@ static pg_status check_type(const pgi_json_section *s) {
     for (size_t i = 0; json_is_string(node) && i < sizeof known / sizeof *known; i++)
         if (strcmp(json_string_value(node), known[i]) == 0) return PG_OK;
     return unsupported(s, "image_processor_type", "\"SiglipImageProcessor\"");
+}
+
+pg_status pgi_image_settings_check_range(const pgi_image_settings *s, pg_status status) {
+    for (int c = 0; c < 3; c++) {
+        float low = pgi_pixel_value(s, c, 0), high = pgi_pixel_value(s, c, 255);
+        if (isfinite(low) && isfinite(high)) continue;
+        return pgi_error(status,
+                         "rescale_factor %g, image_mean %g and image_std %g make pixels from %g to %g, expected "
+                         "finite ones",
+                         s->rescale_factor, (double)s->mean[c], (double)s->std[c], (double)low, (double)high);
+    }
+    return PG_OK;
 }
 
 static pg_status read_settings(const pgi_json_section *s, pgi_image_settings *out) {
@@ -139,15 +151,17 @@ static pg_status read_settings(const pgi_json_section *s, pgi_image_settings *ou
                                     "Pillow's number of a filter, 0 to 5");
     if (resample) out->resample = (int32_t)json_integer_value(resample);
     const json_t *factor = find(s, "rescale_factor", out->do_rescale);
-    if (factor && !(json_is_number(factor) && json_number_value(factor) > 0.0 && isfinite(json_number_value(factor))))
-        return wrong(s, "rescale_factor", factor, "a number above 0");
+    if (factor && !(json_is_number(factor) && isfinite(json_number_value(factor))))
+        return wrong(s, "rescale_factor", factor, "a finite number");
     if (factor) out->rescale_factor = json_number_value(factor);
     /* No default: transformers fails without it too. */
     const json_t *n_tokens = find(s, "image_seq_length", 0);
     if (!n_tokens)
         return pgi_json_field_wrong_node(s, PG_ERROR_NOT_FOUND, "image_seq_length", NULL,
                                          "the number of <image> tokens per image");
-    return read_whole(s, "image_seq_length", n_tokens, MAX_IMAGE_TOKENS, &out->n_image_tokens);
+    PGI_TRY(read_whole(s, "image_seq_length", n_tokens, PGI_MAX_IMAGE_TOKENS, &out->n_image_tokens));
+    pg_status status = pgi_image_settings_check_range(out, PG_ERROR_FORMAT);
+    return status < 0 ? pgi_error_context(status, "%s", s->path) : PG_OK;
 }
 
 /* *found: 1 when the file has settings. */

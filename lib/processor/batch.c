@@ -42,7 +42,7 @@ static pgi_text suffix_of(const pg_batch *batch, int32_t row) {
 }
 
 static void init_encoder(batch_encoder *e, const pg_processor *processor, const pg_batch *batch,
-                         const pg_encode_options *options) {
+                         const pg_encode_options *options, int32_t n_image_tokens) {
     const pgi_tokenizer *tokenizer = processor->tokenizer;
     const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
     int big_vision = options->mode == PG_MODE_BIG_VISION;
@@ -51,7 +51,7 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
     e->multiple = options->pad_to_multiple_of ? options->pad_to_multiple_of : defaults->pad_to_multiple_of;
     e->layout = (pgi_layout){
         .tokenizer = tokenizer,
-        .n_image_tokens = processor->image.n_image_tokens,
+        .n_image_tokens = n_image_tokens,
         .literal = big_vision || (options->flags & PG_ENCODE_LITERAL),
     };
     e->truncation = (pgi_truncation){
@@ -278,10 +278,10 @@ static pg_status check_lengths(const batch_encoder *e) {
 }
 
 static pg_status add_rows(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
-                          pg_inputs *inputs) {
+                          int32_t n_image_tokens, pg_inputs *inputs) {
     batch_encoder e;
     pg_status status;
-    init_encoder(&e, processor, batch, options);
+    init_encoder(&e, processor, batch, options, n_image_tokens);
     PGI_TRY(check_lengths(&e));
     e.rows = pgi_alloc_zero(&processor->memory, (size_t)batch->n_prompts, sizeof *e.rows);
     if (!e.rows) return PG_ERROR_MEMORY;
@@ -304,21 +304,46 @@ done:
 
 /* ---- images ---- */
 
-static pg_status add_image(const pg_processor *processor, const pg_image *image, const pg_encode_options *options,
-                           float *pixels) {
-    const pgi_memory *memory = &processor->memory;
-    pgi_image_limits limits = {.max_pixels = options->max_image_pixels,
-                               .exif = (options->flags & PG_ENCODE_EXIF) != 0,
-                               .cancel = options->cancel,
-                               .log = &processor->log,
-                               .over_white = processor->image.do_convert_rgb && options->mode != PG_MODE_BIG_VISION};
+/* What is the same for all images of a call. */
+typedef struct image_encoder {
+    const pg_processor *processor;
+    const pg_encode_options *options;
+    const pgi_image_settings *settings;
+    pg_inputs *inputs; /* pixels: made for the first image, which decides the size where nothing is resized */
+} image_encoder;
+
+static pg_status read_image(const image_encoder *e, const pg_image *image, pgi_rgb *rgb) {
+    pgi_image_limits limits = {.max_pixels = e->options->max_image_pixels,
+                               .exif = (e->options->flags & PG_ENCODE_EXIF) != 0,
+                               .cancel = e->options->cancel,
+                               .log = &e->processor->log,
+                               .over_white = e->settings->do_convert_rgb && e->options->mode != PG_MODE_BIG_VISION};
+    PGI_TRY(pgi_cancel_check(e->options->cancel));
+    return pgi_image_read(&e->processor->memory, image, &limits, rgb);
+}
+
+static pg_status write_pixels(const image_encoder *e, int32_t n_images, int32_t i, const pgi_rgb *rgb) {
+    const pgi_memory *memory = &e->processor->memory;
+    const pgi_image_settings *settings = e->settings;
+    pg_inputs *inputs = e->inputs;
+    int big_vision = e->options->mode == PG_MODE_BIG_VISION, resized = big_vision || settings->do_resize;
+    int32_t width = resized ? settings->width : rgb->width, height = resized ? settings->height : rgb->height;
+    if (i == 0) PGI_TRY(pgi_inputs_add_pixels(inputs, n_images, width, height));
+    if (width != inputs->image_width || height != inputs->image_height)
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "image: found %d x %d pixels, expected %d x %d as the first image has: the image settings "
+                         "have do_resize false",
+                         width, height, inputs->image_width, inputs->image_height);
+    float *pixels = inputs->pixels + (size_t)i * 3 * (size_t)width * (size_t)height;
+    return big_vision ? pgi_big_vision_pixels(memory, settings, rgb, pixels)
+                      : pgi_image_to_pixels(memory, &e->processor->kernels, settings, rgb, pixels);
+}
+
+static pg_status add_image(const image_encoder *e, const pg_batch *batch, int32_t i) {
     pgi_rgb rgb;
-    PGI_TRY(pgi_cancel_check(options->cancel));
-    PGI_TRY(pgi_image_read(memory, image, &limits, &rgb));
-    pg_status status = options->mode == PG_MODE_BIG_VISION
-                           ? pgi_big_vision_pixels(memory, &processor->image, &rgb, pixels)
-                           : pgi_image_to_pixels(memory, &processor->kernels, &processor->image, &rgb, pixels);
-    pgi_rgb_free(memory, &rgb);
+    PGI_TRY(read_image(e, &batch->images[i], &rgb));
+    pg_status status = write_pixels(e, batch->n_images, i, &rgb);
+    pgi_rgb_free(&e->processor->memory, &rgb);
     return status;
 }
 
@@ -332,27 +357,24 @@ static pg_status image_error(const pg_inputs *inputs, int32_t i, pg_status statu
     return pgi_error_context(status, "image %d", i);
 }
 
-static pg_status add_pixels(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
-                            pg_inputs *inputs) {
-    const pgi_image_settings *settings = &processor->image;
-    size_t size = (size_t)settings->width * (size_t)settings->height * 3;
-    PGI_TRY(pgi_inputs_add_pixels(inputs, batch->n_images, settings->width, settings->height));
+static pg_status add_pixels(const image_encoder *e, const pg_batch *batch) {
     for (int32_t i = 0; i < batch->n_images; i++) {
-        pg_status status = add_image(processor, &batch->images[i], options, inputs->pixels + (size_t)i * size);
+        pg_status status = add_image(e, batch, i);
         if (status == PG_ERROR_CANCELLED) return status;
-        if (status < 0) return batch->n_images > 1 ? image_error(inputs, i, status) : status;
+        if (status < 0) return batch->n_images > 1 ? image_error(e->inputs, i, status) : status;
     }
     return PG_OK;
 }
 
 pg_status pgi_batch_encode(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
-                           pg_inputs **out) {
+                           const pgi_image_settings *settings, pg_inputs **out) {
     pg_inputs *inputs = NULL;
     pg_status status;
     *out = NULL;
     PGI_TRY(pgi_inputs_new(&processor->memory, &inputs));
-    if (batch->n_prompts > 0) PGI_GOTO(add_rows(processor, batch, options, inputs), fail);
-    if (batch->n_images > 0) PGI_GOTO(add_pixels(processor, batch, options, inputs), fail);
+    image_encoder images = {processor, options, settings, inputs};
+    if (batch->n_prompts > 0) PGI_GOTO(add_rows(processor, batch, options, settings->n_image_tokens, inputs), fail);
+    if (batch->n_images > 0) PGI_GOTO(add_pixels(&images, batch), fail);
     *out = inputs;
     return PG_OK;
 fail:

@@ -130,10 +130,16 @@ class ProcessorInfo(Struct):
                 ("image_std", f32 * 3), ("rescale_factor", f64)]
 
 
+class ImageSettings(Struct):
+    _fields_ = [("struct_size", u32), ("height", i32), ("width", i32), ("resample", i32), ("do_resize", u32),
+                ("do_rescale", u32), ("do_normalize", u32), ("do_convert_rgb", u32), ("n_image_tokens", i32),
+                ("reserved", u32), ("image_mean", f32 * 3), ("image_std", f32 * 3), ("rescale_factor", f64)]
+
+
 class EncodeOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_image_pixels", i64), ("mode", i32), ("padding", i32),
                 ("padding_side", i32), ("pad_to_multiple_of", i32), ("max_length", i64), ("truncation", i32),
-                ("truncation_side", i32), ("cancel", c_void_p)]
+                ("truncation_side", i32), ("cancel", c_void_p), ("image_settings", P(ImageSettings))]
 
 
 class Batch(Struct):
@@ -203,6 +209,7 @@ STATUS_FUNCTIONS = {
     "pg_image_from_pixels": [P(Image), c_size_t, i32, i32, i32, c_void_p, i64],
     "pg_processor_open": [c_char_p, P(ProcessorOptions), _OUT],
     "pg_processor_get_info": [_H, P(ProcessorInfo)],
+    "pg_processor_get_image_settings": [_H, P(ImageSettings)],
     "pg_processor_encode": [_H, P(Image), c_char_p, P(EncodeOptions), _OUT],
     "pg_processor_encode_batch": [_H, P(Batch), P(EncodeOptions), _OUT],
     "pg_processor_tokenize": [_H, c_char_p, u32, P(i64), c_size_t, P(c_size_t)],

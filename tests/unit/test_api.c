@@ -45,6 +45,7 @@ static void null_arguments(void **state) {
     pg_tensor tensor = {.struct_size = sizeof tensor};
     pg_model_info model_info = {.struct_size = sizeof model_info};
     pg_processor_info processor_info = {.struct_size = sizeof processor_info};
+    pg_image_settings image_settings = {.struct_size = sizeof image_settings};
     pg_result_info result_info = {.struct_size = sizeof result_info};
     pg_memory memory = {.struct_size = sizeof memory};
     int64_t id = 0;
@@ -104,6 +105,8 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_processor_get_token_id(processor, "x", NULL));
     ARGUMENT(pg_processor_get_info(NULL, &processor_info));
     ARGUMENT(pg_processor_get_info(processor, NULL));
+    ARGUMENT(pg_processor_get_image_settings(NULL, &image_settings));
+    ARGUMENT(pg_processor_get_image_settings(processor, NULL));
     ARGUMENT(pg_generate(NULL, processor, inputs, NULL, &r));
     ARGUMENT(pg_generate(model, NULL, inputs, NULL, &r));
     ARGUMENT(pg_generate(model, processor, NULL, NULL, &r));
