@@ -296,10 +296,17 @@ PG_API pg_status pg_model_get_config_float(const pg_model *model, const char *ke
 /** Tokenizer and image processing of a checkpoint; immutable. */
 typedef struct pg_processor pg_processor;
 
+/** Flags of pg_processor_options. */
+enum {
+    PG_PROCESSOR_TEXT_ONLY = 1 ///< the tokenizer's files alone, as transformers' AutoTokenizer reads them: no image
+                               ///< settings are needed or read, `<image>`, `<locNNNN>` and `<segNNN>` are there only
+                               ///< where the files have them, and images are refused (PG_ERROR_ARGUMENT)
+};
+
 /** Options of pg_processor_open(). */
 typedef struct pg_processor_options {
     uint32_t struct_size;          ///< sizeof(pg_processor_options)
-    uint32_t reserved;             ///< 0
+    uint32_t flags;                ///< PG_PROCESSOR_*; default 0
     uint64_t cpu_mask;             ///< PG_CPU_* bits that image resizing may use; default and 0: the fastest set
     const pg_allocator *allocator; ///< default NULL: the C library's
     pg_log_fn log;                 ///< default NULL: silent
@@ -601,13 +608,28 @@ PG_API pg_status pg_processor_get_piece(const pg_processor *processor, int64_t i
 /** The id of a piece, such as "<image>" or "<loc0000>". Errors: PG_ERROR_NOT_FOUND (no such piece). */
 PG_API pg_status pg_processor_get_token_id(const pg_processor *processor, const char *piece, int64_t *id);
 
+/** What an id is beside its piece, by pg_processor_get_token_flags(); the names are those of HF's AddedToken. */
+enum {
+    PG_TOKEN_ADDED = 1,   ///< cut out of the text before the tokenizer's model sees it; without it no other bit is set
+    PG_TOKEN_SPECIAL = 2, ///< special
+    PG_TOKEN_NORMALIZED = 4,  ///< found after spaces became U+2581, otherwise before
+    PG_TOKEN_SINGLE_WORD = 8, ///< found only where no letter or digit touches it
+    PG_TOKEN_LSTRIP = 16,     ///< takes the white space on its left along
+    PG_TOKEN_RSTRIP = 32      ///< takes the white space on its right along
+};
+
+/** PG_TOKEN_* bits of an id, 0 for a plain piece. Errors: PG_ERROR_ARGUMENT (no such id). */
+PG_API pg_status pg_processor_get_token_flags(const pg_processor *processor, int64_t id, uint32_t *flags);
+
 /** What a processor does. */
 typedef struct pg_processor_info {
     uint32_t struct_size;    ///< in: sizeof(pg_processor_info)
-    int32_t image_size;      ///< pixels, width = height
+    int32_t image_size;      ///< pixels, width = height; with PG_PROCESSOR_TEXT_ONLY 0, as all that is said of images
     int32_t n_image_tokens;  ///< `<image>` tokens of an image
     int32_t resample;        ///< PG_RESAMPLE_*
     int32_t vocab_size;      ///< ids of the tokenizer, added tokens included
+    int32_t n_model_ids;     ///< of these, ids of the tokenizer's model; those above came with added tokens
+    uint32_t flags;          ///< PG_PROCESSOR_* that it was opened with
     uint32_t do_resize;      ///< 0 or 1
     uint32_t do_rescale;     ///< 0 or 1
     uint32_t do_normalize;   ///< 0 or 1

@@ -21,7 +21,7 @@ pg_status pg_processor_open(const char *model, const pg_processor_options *optio
     *out = NULL;
     PGI_NOT_NULL(model);
     PGI_OPTIONS_IN(pg_processor_options, complete, options);
-    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_processor_options"));
+    PGI_TRY(pgi_flags_in(complete.flags, PG_PROCESSOR_TEXT_ONLY, "PG_PROCESSOR_TEXT_ONLY or 0"));
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
@@ -331,6 +331,15 @@ pg_status pg_processor_get_token_id(const pg_processor *processor, const char *p
     return PG_OK;
 }
 
+pg_status pg_processor_get_token_flags(const pg_processor *processor, int64_t id, uint32_t *flags) {
+    PGI_NOT_NULL(processor);
+    PGI_NOT_NULL(flags);
+    const char *piece;
+    PGI_TRY(pg_processor_get_piece(processor, id, &piece)); /* is there such an id? */
+    *flags = pgi_tokenizer_token_flags(processor->tokenizer, id);
+    return PG_OK;
+}
+
 pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info) {
     PGI_NOT_NULL(processor);
     PGI_TRY(pgi_struct_out_check(info, "pg_processor_info"));
@@ -343,6 +352,8 @@ pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info
         .n_image_tokens = image->n_image_tokens,
         .resample = image->resample,
         .vocab_size = (int32_t)pgi_tokenizer_n_ids(tokenizer),
+        .n_model_ids = (int32_t)tokenizer->n_pieces,
+        .flags = processor->text_only ? PG_PROCESSOR_TEXT_ONLY : 0,
         .padding_side = defaults->pad_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT,
         .truncation_side = defaults->truncate_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT,
         .max_length = defaults->max_length,

@@ -24,8 +24,9 @@ pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const 
 
     PGI_GOTO(pgi_kernels_init(&processor->kernels, options->cpu_mask), fail);
     PGI_GOTO(pgi_hf_cache_find(memory, model, NULL, &folder), fail);
-    PGI_GOTO(pgi_image_settings_load(memory, folder, &processor->image), fail);
-    PGI_GOTO(pgi_tokenizer_open(memory, folder, options->cancel, &processor->tokenizer), fail);
+    int text_only = processor->text_only = (options->flags & PG_PROCESSOR_TEXT_ONLY) != 0;
+    if (!text_only) PGI_GOTO(pgi_image_settings_load(memory, folder, &processor->image), fail);
+    PGI_GOTO(pgi_tokenizer_open(memory, folder, text_only, options->cancel, &processor->tokenizer), fail);
     pgi_log_line(&processor->log, PG_LOG_INFO, "opened the processor of %s: %lld ids, %d x %d pixels, %d image tokens",
                  folder, (long long)pgi_tokenizer_n_ids(processor->tokenizer), processor->image.width,
                  processor->image.height, processor->image.n_image_tokens);

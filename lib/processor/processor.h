@@ -16,7 +16,8 @@ struct pg_processor {
     pgi_memory memory;
     pgi_tokenizer *tokenizer;
     pgi_kernels kernels;
-    pgi_image_settings image;
+    int text_only;            /* PG_PROCESSOR_TEXT_ONLY */
+    pgi_image_settings image; /* zero when text_only */
     pgi_log log;
 };
 

@@ -33,6 +33,7 @@ IMAGE_RGB8, IMAGE_BGR8, IMAGE_RGBA8, IMAGE_BGRA8, IMAGE_GRAY8, IMAGE_PATH, IMAGE
 WEIGHTS_STORED, WEIGHTS_INT8, WEIGHTS_INT4 = 0, 1, 2
 ARITHMETIC_DEFAULT, ARITHMETIC_F32, ARITHMETIC_BF16 = 0, 1, 2
 MODEL_VERIFY = 1
+PROCESSOR_TEXT_ONLY = 1
 ENCODE_LITERAL, ENCODE_EXIF, ENCODE_TRUNCATE, ENCODE_KEEP_ENDS, ENCODE_OPEN_SUFFIX = 1, 2, 4, 8, 16
 DECODE_SKIP_SPECIAL = 1
 MODE_HF, MODE_BIG_VISION = 0, 1
@@ -42,6 +43,7 @@ TRUNCATION_LONGEST, TRUNCATION_PROMPT, TRUNCATION_SUFFIX = 0, 1, 2
 STOP_EOS, STOP_LENGTH, STOP_CALLBACK = 1, 2, 3
 ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE = 1, 2, 4, 8
 ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 16, 32
+TOKEN_ADDED, TOKEN_SPECIAL, TOKEN_NORMALIZED, TOKEN_SINGLE_WORD, TOKEN_LSTRIP, TOKEN_RSTRIP = 1, 2, 4, 8, 16, 32
 RESAMPLE_NEAREST, RESAMPLE_LANCZOS, RESAMPLE_BILINEAR, RESAMPLE_BICUBIC, RESAMPLE_BOX, RESAMPLE_HAMMING = range(6)
 FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_ROW = 1, 2, 4, 8
 FORWARD_SKIP_PADDING, FORWARD_NO_LOSS, FORWARD_EMBEDDINGS = 16, 32, 53
@@ -119,17 +121,17 @@ class ConvertOptions(Struct):
 
 
 class ProcessorOptions(Struct):
-    _fields_ = [("struct_size", u32), ("reserved", u32), ("cpu_mask", u64), ("allocator", P(Allocator)), ("log", LogFn),
+    _fields_ = [("struct_size", u32), ("flags", u32), ("cpu_mask", u64), ("allocator", P(Allocator)), ("log", LogFn),
                 ("log_user", c_void_p), ("cancel", c_void_p)]
 
 
 class ProcessorInfo(Struct):
     _fields_ = [("struct_size", u32), ("image_size", i32), ("n_image_tokens", i32), ("resample", i32),
-                ("vocab_size", i32), ("do_resize", u32), ("do_rescale", u32), ("do_normalize", u32), ("padding_side", i32),
-                ("truncation_side", i32), ("max_length", i64), ("model_max_length", i64), ("pad_to_multiple_of", i64),
-                ("pad_id", i64),
-                ("eos_id", i64), ("bos_id", i64), ("unk_id", i64), ("image_id", i64), ("image_mean", f32 * 3),
-                ("image_std", f32 * 3), ("rescale_factor", f64)]
+                ("vocab_size", i32), ("n_model_ids", i32), ("flags", u32), ("do_resize", u32), ("do_rescale", u32),
+                ("do_normalize", u32), ("padding_side", i32), ("truncation_side", i32), ("max_length", i64),
+                ("model_max_length", i64), ("pad_to_multiple_of", i64), ("pad_id", i64), ("eos_id", i64),
+                ("bos_id", i64), ("unk_id", i64), ("image_id", i64), ("image_mean", f32 * 3), ("image_std", f32 * 3),
+                ("rescale_factor", f64)]
 
 
 class ImageSettings(Struct):
@@ -218,6 +220,7 @@ STATUS_FUNCTIONS = {
     "pg_processor_decode": [_H, P(i64), c_size_t, u32, c_char_p, c_size_t, P(c_size_t)],
     "pg_processor_get_piece": [_H, i64, P(c_char_p)],
     "pg_processor_get_token_id": [_H, c_char_p, P(i64)],
+    "pg_processor_get_token_flags": [_H, i64, P(u32)],
     "pg_inputs_get_tensor": [_H, c_char_p, P(Tensor)],
     "pg_inputs_get_row_info": [_H, i64, P(RowInfo)],
     "pg_inputs_create": [P(InputArrays), _OUT],

@@ -19,6 +19,7 @@ static pg_status go(way *w) {
     pg_processor_options processor_options;
     pg_generate_options options;
     pg_session_options session_options;
+    uint32_t token_flags;
     pg_model *model = NULL;
     pg_processor *processor = NULL;
     pg_inputs *inputs = NULL, *text_only = NULL;
@@ -43,7 +44,12 @@ static pg_status go(way *w) {
 #define STEP(call) \
     if ((status = (call)) < 0) goto done
     STEP(pg_model_open(w->folder, &model_options, &model));
+    processor_options.flags = PG_PROCESSOR_TEXT_ONLY;
     STEP(pg_processor_open(w->folder, &processor_options, &processor));
+    pg_processor_close(&processor);
+    processor_options.flags = 0;
+    STEP(pg_processor_open(w->folder, &processor_options, &processor));
+    STEP(pg_processor_get_token_flags(processor, 0, &token_flags));
     STEP(pg_model_get_config(model, "", text, sizeof text, &n));
     STEP(pg_processor_tokenize(processor, "the cat <loc0001> \xC3\xA9 \xF0\x9F\x90\xB1", 0, ids, 64, &n));
     STEP(pg_processor_decode(processor, ids, n, 0, text, sizeof text, &n));

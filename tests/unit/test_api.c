@@ -34,6 +34,7 @@ static void version_and_names(void **state) {
 /* ---------------------------------------------------------------------------------------------------------- NULLs */
 
 static void null_arguments(void **state) {
+    uint32_t token_flags;
     pg_model *m = NULL;
     pg_processor *p = NULL;
     pg_inputs *in = NULL;
@@ -103,6 +104,10 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_processor_get_token_id(NULL, "x", &id));
     ARGUMENT(pg_processor_get_token_id(processor, NULL, &id));
     ARGUMENT(pg_processor_get_token_id(processor, "x", NULL));
+    ARGUMENT(pg_processor_get_token_flags(NULL, 0, &token_flags));
+    ARGUMENT(pg_processor_get_token_flags(processor, 0, NULL));
+    ARGUMENT(pg_processor_get_token_flags(processor, -1, &token_flags));
+    ARGUMENT(pg_processor_get_token_flags(processor, INT64_MAX, &token_flags));
     ARGUMENT(pg_processor_get_info(NULL, &processor_info));
     ARGUMENT(pg_processor_get_info(processor, NULL));
     ARGUMENT(pg_processor_get_image_settings(NULL, &image_settings));
