@@ -13,7 +13,6 @@
 
 #include "base/file.h"
 #include "checkpoint/json_field.h"
-#include "image/preprocess.h"
 #include "image/resize.h"
 
 #define MAX_JSON_SIZE ((size_t)16 << 20)
@@ -110,6 +109,12 @@ static pg_status check_type(const pgi_json_section *s) {
     for (size_t i = 0; json_is_string(node) && i < sizeof known / sizeof *known; i++)
         if (strcmp(json_string_value(node), known[i]) == 0) return PG_OK;
     return unsupported(s, "image_processor_type", "\"SiglipImageProcessor\"");
+}
+
+/* numpy: the product in f64, rounded to f32; then f32 throughout */
+float pgi_pixel_value(const pgi_image_settings *settings, int channel, int sample) {
+    float value = settings->do_rescale ? (float)((double)sample * settings->rescale_factor) : (float)sample;
+    return settings->do_normalize ? (value - settings->mean[channel]) / settings->std[channel] : value;
 }
 
 pg_status pgi_image_settings_check_range(const pgi_image_settings *s, pg_status status) {

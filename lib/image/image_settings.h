@@ -20,6 +20,9 @@ typedef struct pgi_image_settings {
 
 enum { PGI_MAX_SIDE = 16384, PGI_MAX_IMAGE_TOKENS = 65536 /* as config.c allows patches */ };
 
+/* What a sample of 0 to 255 of a channel becomes: rescaled and normalized as the settings say. */
+float pgi_pixel_value(const pgi_image_settings *settings, int channel, int sample);
+
 /* Settings whose pixels no f32 holds get an error of the kind `status`. */
 pg_status pgi_image_settings_check_range(const pgi_image_settings *settings, pg_status status);
 

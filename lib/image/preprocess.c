@@ -5,12 +5,6 @@
 #include "image/resize.h"
 #include "image/resize_float.h"
 
-/* numpy: the product in f64, rounded to f32; then f32 throughout */
-float pgi_pixel_value(const pgi_image_settings *settings, int channel, int sample) {
-    float value = settings->do_rescale ? (float)((double)sample * settings->rescale_factor) : (float)sample;
-    return settings->do_normalize ? (value - settings->mean[channel]) / settings->std[channel] : value;
-}
-
 pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_image_settings *settings,
                               const pgi_rgb *rgb, float *pixels) {
     pgi_rgb resized = {0};

@@ -10,9 +10,6 @@
 #include "image/rgb.h"
 #include "kernels/kernels.h"
 
-/* What a sample of 0 to 255 of a channel becomes: rescaled and normalized as the settings say. */
-float pgi_pixel_value(const pgi_image_settings *settings, int channel, int sample);
-
 /* Resize, rescale, normalize; `pixels` receives f32 [3, height, width], HF's values to the bit. The size is that of
  * the settings, or without do_resize that of `rgb`. */
 pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_image_settings *settings,
