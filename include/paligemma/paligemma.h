@@ -298,9 +298,12 @@ typedef struct pg_processor pg_processor;
 
 /** Flags of pg_processor_options. */
 enum {
-    PG_PROCESSOR_TEXT_ONLY = 1 ///< the tokenizer's files alone, as transformers' AutoTokenizer reads them: no image
-                               ///< settings are needed or read, `<image>`, `<locNNNN>` and `<segNNN>` are there only
-                               ///< where the files have them, and images are refused (PG_ERROR_ARGUMENT)
+    PG_PROCESSOR_TEXT_ONLY = 1,  ///< the tokenizer's files alone, as transformers' AutoTokenizer reads them: no image
+                                 ///< settings are needed or read, `<image>`, `<locNNNN>` and `<segNNN>` are there only
+                                 ///< where the files have them, and images are refused (PG_ERROR_ARGUMENT)
+    PG_PROCESSOR_IMAGES_ONLY = 2 ///< the image settings alone, as transformers' AutoImageProcessor reads them: no
+                                 ///< tokenizer is needed or read, and texts and ids are refused (PG_ERROR_ARGUMENT).
+                                 ///< The size may be no square, image_seq_length may lack (n_image_tokens is 0 then)
 };
 
 /** Options of pg_processor_open(). */
@@ -317,8 +320,9 @@ PG_API pg_status pg_processor_options_init(pg_processor_options *options,
                                            size_t struct_size); ///< fills in the defaults
 
 /** Opens the tokenizer (tokenizer.json where it is there, else tokenizer.model, as transformers does) and the image
- * settings (processor_config.json, else preprocessor_config.json) of a checkpoint folder or model id.
- * Errors: as pg_model_open(). */
+ * settings (processor_config.json, else preprocessor_config.json) of a checkpoint folder or model id. model NULL with
+ * PG_PROCESSOR_IMAGES_ONLY: the defaults of transformers' SiglipImageProcessor, 224 x 224. Errors: as pg_model_open().
+ */
 PG_API pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out);
 PG_API void pg_processor_close(pg_processor **processor); ///< drops the caller's reference
 
@@ -387,7 +391,7 @@ typedef struct pg_image_settings {
     uint32_t do_rescale;     ///< 0 or 1: multiply by rescale_factor
     uint32_t do_normalize;   ///< 0 or 1: subtract image_mean, divide by image_std
     uint32_t do_convert_rgb; ///< 0 or 1: 1 lays what is transparent in a PNG's palette or colour key over white, as HF
-    int32_t n_image_tokens;  ///< 1 to 65536: `<image>` tokens of an image (image_seq_length)
+    int32_t n_image_tokens;  ///< 0 to 65536: `<image>` tokens of an image (image_seq_length)
     uint32_t reserved;       ///< 0
     float image_mean[3];     ///< R, G, B, in units of rescaled pixels; finite
     float image_std[3];      ///< likewise, and not 0
@@ -624,10 +628,11 @@ PG_API pg_status pg_processor_get_token_flags(const pg_processor *processor, int
 /** What a processor does. */
 typedef struct pg_processor_info {
     uint32_t struct_size;    ///< in: sizeof(pg_processor_info)
-    int32_t image_size;      ///< pixels, width = height; with PG_PROCESSOR_TEXT_ONLY 0, as all that is said of images
+    int32_t image_size;      ///< pixels, the width; with PG_PROCESSOR_TEXT_ONLY 0, as all that is said of images
     int32_t n_image_tokens;  ///< `<image>` tokens of an image
     int32_t resample;        ///< PG_RESAMPLE_*
-    int32_t vocab_size;      ///< ids of the tokenizer, added tokens included
+    int32_t vocab_size;      ///< ids of the tokenizer, added tokens included; with PG_PROCESSOR_IMAGES_ONLY 0, the ids
+                             ///< below are -1
     int32_t n_model_ids;     ///< of these, ids of the tokenizer's model; those above came with added tokens
     uint32_t flags;          ///< PG_PROCESSOR_* that it was opened with
     uint32_t do_resize;      ///< 0 or 1

@@ -13,6 +13,7 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     *out = NULL;
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(processor);
+    PGI_TRY(pgi_processor_needs_text(processor));
     PGI_NOT_NULL(inputs);
     PGI_OPTIONS_IN(pg_generate_options, complete, options);
     if (complete.flags) return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected 0", complete.flags);

@@ -19,9 +19,13 @@ PGI_OPTIONS(pg_processor_options, .struct_size = sizeof(pg_processor_options))
 pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out) {
     PGI_NOT_NULL(out);
     *out = NULL;
-    PGI_NOT_NULL(model);
     PGI_OPTIONS_IN(pg_processor_options, complete, options);
-    PGI_TRY(pgi_flags_in(complete.flags, PG_PROCESSOR_TEXT_ONLY, "PG_PROCESSOR_TEXT_ONLY or 0"));
+    if (complete.flags != PG_PROCESSOR_IMAGES_ONLY) PGI_NOT_NULL(model);
+    PGI_TRY(pgi_flags_in(complete.flags, PG_PROCESSOR_TEXT_ONLY | PG_PROCESSOR_IMAGES_ONLY,
+                         "PG_PROCESSOR_TEXT_ONLY, PG_PROCESSOR_IMAGES_ONLY or 0"));
+    if (complete.flags == (PG_PROCESSOR_TEXT_ONLY | PG_PROCESSOR_IMAGES_ONLY))
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "flags has PG_PROCESSOR_TEXT_ONLY and PG_PROCESSOR_IMAGES_ONLY, expected one");
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
@@ -98,14 +102,15 @@ static pg_image_settings settings_of(const pg_processor *processor) {
 pg_status pg_processor_get_image_settings(const pg_processor *processor, pg_image_settings *settings) {
     PGI_NOT_NULL(processor);
     PGI_TRY(pgi_struct_out_check(settings, "pg_image_settings"));
+    PGI_TRY(pgi_processor_needs_images(processor));
     pg_image_settings value = settings_of(processor);
     pgi_struct_out(settings, &value, sizeof value);
     return PG_OK;
 }
 
-static pg_status check_setting(int32_t value, int32_t most, const char *name) {
-    if (value >= 1 && value <= most) return PG_OK;
-    return pgi_error(PG_ERROR_ARGUMENT, "image_settings.%s is %d, expected 1 to %d", name, value, most);
+static pg_status check_setting(int32_t value, int32_t least, int32_t most, const char *name) {
+    if (value >= least && value <= most) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "image_settings.%s is %d, expected %d to %d", name, value, least, most);
 }
 
 static pg_status check_switch(uint32_t value, const char *name) {
@@ -116,9 +121,9 @@ static pg_status check_switch(uint32_t value, const char *name) {
 /* Those that are not used are held against their ranges, too. */
 static pg_status check_settings(const pg_image_settings *s) {
     PGI_TRY(pgi_reserved_in(s->reserved, "image_settings"));
-    PGI_TRY(check_setting(s->height, PGI_MAX_SIDE, "height"));
-    PGI_TRY(check_setting(s->width, PGI_MAX_SIDE, "width"));
-    PGI_TRY(check_setting(s->n_image_tokens, PGI_MAX_IMAGE_TOKENS, "n_image_tokens"));
+    PGI_TRY(check_setting(s->height, 1, PGI_MAX_SIDE, "height"));
+    PGI_TRY(check_setting(s->width, 1, PGI_MAX_SIDE, "width"));
+    PGI_TRY(check_setting(s->n_image_tokens, 0, PGI_MAX_IMAGE_TOKENS, "n_image_tokens"));
     PGI_TRY(check_choice(s->resample, PG_RESAMPLE_HAMMING, "image_settings.resample", "PG_RESAMPLE_*"));
     PGI_TRY(check_switch(s->do_resize, "do_resize"));
     PGI_TRY(check_switch(s->do_rescale, "do_rescale"));
@@ -281,6 +286,7 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
     PGI_NOT_NULL(n_ids);
     if (capacity > 0) PGI_NOT_NULL(ids);
     PGI_TRY(pgi_flags_in(flags, PG_ENCODE_LITERAL, "PG_ENCODE_LITERAL or 0"));
+    PGI_TRY(pgi_processor_needs_text(processor));
     pgi_id_list list;
     pg_processor *kept = pgi_processor_retain(processor); /* its allocator may close the handle */
     pgi_id_list_init(&list, &processor->memory);
@@ -301,6 +307,7 @@ pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids,
     PGI_NOT_NULL(processor);
     if (n_ids > 0) PGI_NOT_NULL(ids);
     PGI_TRY(pgi_flags_in(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
+    PGI_TRY(pgi_processor_needs_text(processor));
     pgi_buffer buffer;
     pg_processor *kept = pgi_processor_retain(processor);
     pgi_buffer_init(&buffer, &processor->memory);
@@ -315,6 +322,7 @@ pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids,
 pg_status pg_processor_get_piece(const pg_processor *processor, int64_t id, const char **piece) {
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(piece);
+    PGI_TRY(pgi_processor_needs_text(processor));
     *piece = pgi_tokenizer_piece(processor->tokenizer, id);
     if (!*piece)
         return pgi_error(PG_ERROR_ARGUMENT, "id is %lld, expected 0 to %lld", (long long)id,
@@ -326,6 +334,7 @@ pg_status pg_processor_get_token_id(const pg_processor *processor, const char *p
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(piece);
     PGI_NOT_NULL(id);
+    PGI_TRY(pgi_processor_needs_text(processor));
     *id = pgi_tokenizer_piece_id(processor->tokenizer, piece);
     if (*id < 0) return pgi_error(PG_ERROR_NOT_FOUND, "the vocabulary has no piece \"%s\"", piece);
     return PG_OK;
@@ -340,35 +349,41 @@ pg_status pg_processor_get_token_flags(const pg_processor *processor, int64_t id
     return PG_OK;
 }
 
+/* What an info says of the tokenizer; without one, no ids. */
+static void describe_tokenizer(const pgi_tokenizer *tokenizer, pg_processor_info *info) {
+    info->pad_id = info->eos_id = info->bos_id = info->unk_id = info->image_id = -1;
+    if (!tokenizer) return;
+    const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
+    info->vocab_size = (int32_t)pgi_tokenizer_n_ids(tokenizer);
+    info->n_model_ids = (int32_t)tokenizer->n_pieces;
+    info->padding_side = defaults->pad_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT;
+    info->truncation_side = defaults->truncate_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT;
+    info->max_length = defaults->max_length;
+    info->model_max_length = defaults->model_max_length;
+    info->pad_to_multiple_of = defaults->pad_to_multiple_of;
+    info->pad_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_PAD);
+    info->eos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS);
+    info->bos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS);
+    info->unk_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_UNK);
+    info->image_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE);
+}
+
 pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info) {
     PGI_NOT_NULL(processor);
     PGI_TRY(pgi_struct_out_check(info, "pg_processor_info"));
-    const pgi_tokenizer *tokenizer = processor->tokenizer;
-    const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
     const pgi_image_settings *image = &processor->image;
     pg_processor_info value = {
         .struct_size = sizeof value,
         .image_size = image->width,
         .n_image_tokens = image->n_image_tokens,
         .resample = image->resample,
-        .vocab_size = (int32_t)pgi_tokenizer_n_ids(tokenizer),
-        .n_model_ids = (int32_t)tokenizer->n_pieces,
-        .flags = processor->text_only ? PG_PROCESSOR_TEXT_ONLY : 0,
-        .padding_side = defaults->pad_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT,
-        .truncation_side = defaults->truncate_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT,
-        .max_length = defaults->max_length,
-        .model_max_length = defaults->model_max_length,
-        .pad_to_multiple_of = defaults->pad_to_multiple_of,
-        .pad_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_PAD),
-        .eos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS),
-        .bos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS),
-        .unk_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_UNK),
-        .image_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE),
+        .flags = processor->flags,
         .rescale_factor = image->rescale_factor,
         .do_resize = image->do_resize != 0,
         .do_rescale = image->do_rescale != 0,
         .do_normalize = image->do_normalize != 0,
     };
+    describe_tokenizer(processor->tokenizer, &value);
     memcpy(value.image_mean, image->mean, sizeof value.image_mean);
     memcpy(value.image_std, image->std, sizeof value.image_std);
     pgi_struct_out(info, &value, sizeof value);

@@ -70,7 +70,7 @@ static pg_status read_channels(const pgi_json_section *s, const char *key, int n
     return PG_OK;
 }
 
-static pg_status read_size(const pgi_json_section *s, pgi_image_settings *out) {
+static pg_status read_size(const pgi_json_section *s, int images_only, pgi_image_settings *out) {
     const json_t *node = find(s, "size", out->do_resize), *height = NULL, *width = NULL;
     int32_t to_square = 0; /* SiglipImageProcessor.default_to_square */
     PGI_TRY(read_bool(s, "default_to_square", &to_square));
@@ -91,7 +91,7 @@ static pg_status read_size(const pgi_json_section *s, pgi_image_settings *out) {
     }
     PGI_TRY(read_whole(s, "size.height", height, PGI_MAX_SIDE, &out->height));
     PGI_TRY(read_whole(s, "size.width", width, PGI_MAX_SIDE, &out->width));
-    if (out->height == out->width) return PG_OK;
+    if (images_only || out->height == out->width) return PG_OK;
     return pgi_error(PG_ERROR_UNSUPPORTED, "%s: %ssize: found height %d and width %d, expected a square", s->path,
                      s->prefix, out->height, out->width);
 }
@@ -129,7 +129,7 @@ pg_status pgi_image_settings_check_range(const pgi_image_settings *s, pg_status 
     return PG_OK;
 }
 
-static pg_status read_settings(const pgi_json_section *s, pgi_image_settings *out) {
+void pgi_image_settings_default(pgi_image_settings *out) {
     *out = (pgi_image_settings){.width = 224,
                                 .height = 224,
                                 .do_resize = 1,
@@ -140,6 +140,10 @@ static pg_status read_settings(const pgi_json_section *s, pgi_image_settings *ou
                                 .rescale_factor = 1.0 / 255.0,
                                 .mean = {0.5f, 0.5f, 0.5f},
                                 .std = {0.5f, 0.5f, 0.5f}};
+}
+
+static pg_status read_settings(const pgi_json_section *s, int images_only, pgi_image_settings *out) {
+    pgi_image_settings_default(out);
     PGI_TRY(check_type(s));
     PGI_TRY(read_bool(s, "do_resize", &out->do_resize));
     PGI_TRY(read_bool(s, "do_rescale", &out->do_rescale));
@@ -147,7 +151,7 @@ static pg_status read_settings(const pgi_json_section *s, pgi_image_settings *ou
     PGI_TRY(read_bool(s, "do_convert_rgb", &out->do_convert_rgb));
     PGI_TRY(refuse_if_true(s, "do_center_crop"));
     PGI_TRY(refuse_if_true(s, "do_pad"));
-    PGI_TRY(read_size(s, out));
+    PGI_TRY(read_size(s, images_only, out));
     PGI_TRY(read_channels(s, "image_mean", out->do_normalize, 1, out->mean));
     PGI_TRY(read_channels(s, "image_std", out->do_normalize, 0, out->std));
     const json_t *resample = find(s, "resample", out->do_resize);
@@ -159,19 +163,19 @@ static pg_status read_settings(const pgi_json_section *s, pgi_image_settings *ou
     if (factor && !(json_is_number(factor) && isfinite(json_number_value(factor))))
         return wrong(s, "rescale_factor", factor, "a finite number");
     if (factor) out->rescale_factor = json_number_value(factor);
-    /* No default: transformers fails without it too. */
+    /* No default: transformers' PaliGemmaProcessor fails without it too. */
     const json_t *n_tokens = find(s, "image_seq_length", 0);
-    if (!n_tokens)
+    if (!n_tokens && !images_only)
         return pgi_json_field_wrong_node(s, PG_ERROR_NOT_FOUND, "image_seq_length", NULL,
                                          "the number of <image> tokens per image");
-    PGI_TRY(read_whole(s, "image_seq_length", n_tokens, PGI_MAX_IMAGE_TOKENS, &out->n_image_tokens));
+    if (n_tokens) PGI_TRY(read_whole(s, "image_seq_length", n_tokens, PGI_MAX_IMAGE_TOKENS, &out->n_image_tokens));
     pg_status status = pgi_image_settings_check_range(out, PG_ERROR_FORMAT);
     return status < 0 ? pgi_error_context(status, "%s", s->path) : PG_OK;
 }
 
 /* *found: 1 when the file has settings. */
-static pg_status load_file(const pgi_memory *memory, const char *path, int nested, pgi_image_settings *out,
-                           int *found) {
+static pg_status load_file(const pgi_memory *memory, const char *path, int nested, int images_only,
+                           pgi_image_settings *out, int *found) {
     json_t *root = NULL;
     *found = 0;
     if (!pgi_file_exists(path)) return PG_OK;
@@ -185,20 +189,21 @@ static pg_status load_file(const pgi_memory *memory, const char *path, int neste
     }
     if (status == PG_OK && json_is_object(s.object)) {
         *found = 1;
-        status = read_settings(&s, out);
+        status = read_settings(&s, images_only, out);
     }
     json_decref(root);
     return status;
 }
 
 /* In transformers' order: processor_config.json when it has image settings in it, then preprocessor_config.json. */
-pg_status pgi_image_settings_load(const pgi_memory *memory, const char *folder, pgi_image_settings *out) {
+pg_status pgi_image_settings_load(const pgi_memory *memory, const char *folder, int images_only,
+                                  pgi_image_settings *out) {
     char *nested = pgi_path_join(memory, folder, "processor_config.json");
     char *flat = pgi_path_join(memory, folder, "preprocessor_config.json");
     int found = 0;
     pg_status status = nested && flat ? PG_OK : PG_ERROR_MEMORY;
-    if (status == PG_OK) status = load_file(memory, nested, 1, out, &found);
-    if (status == PG_OK && !found) status = load_file(memory, flat, 0, out, &found);
+    if (status == PG_OK) status = load_file(memory, nested, 1, images_only, out, &found);
+    if (status == PG_OK && !found) status = load_file(memory, flat, 0, images_only, out, &found);
     if (status == PG_OK && !found)
         status =
             pgi_error(PG_ERROR_NOT_FOUND,

@@ -26,7 +26,11 @@ float pgi_pixel_value(const pgi_image_settings *settings, int channel, int sampl
 /* Settings whose pixels no f32 holds get an error of the kind `status`. */
 pg_status pgi_image_settings_check_range(const pgi_image_settings *settings, pg_status status);
 
-/* The settings of a checkpoint folder; their size is a square. */
-pg_status pgi_image_settings_load(const pgi_memory *memory, const char *folder, pgi_image_settings *out);
+/* Those of SiglipImageProcessor, which has no image_seq_length: n_image_tokens is 0. */
+void pgi_image_settings_default(pgi_image_settings *out);
+
+/* The settings of a checkpoint folder. Their size is a square and n_image_tokens is there, unless `images_only`. */
+pg_status pgi_image_settings_load(const pgi_memory *memory, const char *folder, int images_only,
+                                  pgi_image_settings *out);
 
 #endif

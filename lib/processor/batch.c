@@ -47,7 +47,10 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
     const pgi_tokenizer *tokenizer = processor->tokenizer;
     const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
     int big_vision = options->mode == PG_MODE_BIG_VISION;
-    *e = (batch_encoder){.processor = processor, .batch = batch, .options = options, .text_only = processor->text_only};
+    *e = (batch_encoder){.processor = processor,
+                         .batch = batch,
+                         .options = options,
+                         .text_only = (processor->flags & PG_PROCESSOR_TEXT_ONLY) != 0};
     e->max_length = options->max_length    ? options->max_length
                     : defaults->max_length ? defaults->max_length
                                            : defaults->model_max_length;
@@ -72,12 +75,6 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
 }
 
 /* ---- how many images each row has ---- */
-
-static pg_status no_images(void) {
-    return pgi_error(PG_ERROR_ARGUMENT,
-                     "found an image, expected none: the processor was opened with "
-                     "PG_PROCESSOR_TEXT_ONLY, so it has no image settings");
-}
 
 /* The number of `<image>` in each prompt counts; what the caller says must agree. */
 static pg_status check_placed(const batch_encoder *e) {
@@ -134,7 +131,8 @@ static pg_status count_images(batch_encoder *e) {
     else
         PGI_TRY(count_in_front(e));
     for (int32_t r = 0; r < batch->n_prompts; r++) {
-        if (e->text_only && e->rows[r].n_images > 0) return pgi_error_context(no_images(), "row %d", r);
+        if (e->rows[r].n_images > 0 && e->text_only)
+            return pgi_error_context(pgi_processor_needs_images(e->processor), "row %d", r);
         if (e->rows[r].n_images > most)
             return pgi_error(PG_ERROR_LIMIT, "row %d: found %lld images, expected at most %lld of %d tokens each", r,
                              (long long)e->rows[r].n_images, (long long)most, e->layout.n_image_tokens);
@@ -382,7 +380,8 @@ pg_status pgi_batch_encode(const pg_processor *processor, const pg_batch *batch,
     pg_status status;
     *out = NULL;
     PGI_TRY(pgi_inputs_new(&processor->memory, &inputs));
-    if (processor->text_only && batch->n_images > 0) PGI_GOTO(no_images(), fail);
+    if (batch->n_images > 0) PGI_GOTO(pgi_processor_needs_images(processor), fail);
+    if (batch->n_prompts > 0) PGI_GOTO(pgi_processor_needs_text(processor), fail);
     image_encoder images = {processor, options, settings, inputs};
     if (batch->n_prompts > 0) PGI_GOTO(add_rows(processor, batch, options, settings->n_image_tokens, inputs), fail);
     if (batch->n_images > 0) PGI_GOTO(add_pixels(&images, batch), fail);

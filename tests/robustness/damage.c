@@ -164,7 +164,9 @@ static void run_folder(const char *folder) {
 
     stale_error();
     if (MADE("model_open", pg_model_open(folder, &model_options, &model), model, folder)) use_model(model);
-    processor_options.flags = now_seed % 3 == 0 ? PG_PROCESSOR_TEXT_ONLY : 0;
+    processor_options.flags = now_seed % 3 == 0   ? PG_PROCESSOR_TEXT_ONLY
+                              : now_seed % 8 == 1 ? PG_PROCESSOR_IMAGES_ONLY
+                                                  : 0;
     stale_error();
     if (MADE("processor_open", pg_processor_open(folder, &processor_options, &processor), processor, folder)) {
         use_processor(processor);

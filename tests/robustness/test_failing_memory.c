@@ -47,6 +47,9 @@ static pg_status go(way *w) {
     processor_options.flags = PG_PROCESSOR_TEXT_ONLY;
     STEP(pg_processor_open(w->folder, &processor_options, &processor));
     pg_processor_close(&processor);
+    processor_options.flags = PG_PROCESSOR_IMAGES_ONLY;
+    STEP(pg_processor_open(w->folder, &processor_options, &processor));
+    pg_processor_close(&processor);
     processor_options.flags = 0;
     STEP(pg_processor_open(w->folder, &processor_options, &processor));
     STEP(pg_processor_get_token_flags(processor, 0, &token_flags));

@@ -165,7 +165,7 @@ static void values_out_of_range_are_named(void **state) {
         REFUSED(width, bad[i], ".width is ");
     }
     REFUSED(height, 0, ".height is 0, expected 1 to 16384");
-    REFUSED(n_image_tokens, 0, ".n_image_tokens is 0, expected 1 to 65536");
+    REFUSED(n_image_tokens, -1, ".n_image_tokens is -1, expected 0 to 65536");
     REFUSED(n_image_tokens, 65537, ".n_image_tokens is 65537");
     REFUSED(resample, -1, ".resample is -1");
     REFUSED(resample, 6, ".resample is 6, expected 0 to 5");
@@ -188,6 +188,99 @@ static void values_out_of_range_are_named(void **state) {
     pg_inputs *out = NULL;
     OK(encode(processor, &s, PG_MODE_HF, &out));
     pg_inputs_close(&out);
+}
+
+static pg_processor *images_only(const char *model_folder) {
+    pg_processor_options options;
+    pg_processor *out = NULL;
+    OK(pg_processor_options_init(&options, sizeof options));
+    options.flags = PG_PROCESSOR_IMAGES_ONLY;
+    OK(pg_processor_open(model_folder, &options, &out));
+    return out;
+}
+
+static void encode_alone(const pg_processor *with, pg_inputs **out) {
+    bytes file = tiny_image(IMAGE_PNG, 30, 20, 1);
+    pg_batch batch;
+    pg_image image;
+    OK(pg_batch_init(&batch, sizeof batch));
+    OK(pg_image_from_bytes(&image, sizeof image, file.data, file.size));
+    batch.n_images = 1;
+    batch.images = &image;
+    OK(pg_processor_encode_batch(with, &batch, NULL, out));
+    bytes_free(&file);
+}
+
+static void images_go_without_a_tokenizer(void **state) {
+    (void)state;
+    static const char settings[] = "{\"size\":{\"height\":8,\"width\":12},\"image_mean\":0.25}\n";
+    char other[512];
+    pg_inputs *a = NULL, *b = NULL;
+    pg_processor_info info = {.struct_size = sizeof info};
+    pg_image_settings s = {.struct_size = sizeof s};
+    make_temp_folder(other, sizeof other);
+    write_text(other, "preprocessor_config.json", settings); /* no square, no image_seq_length, no tokenizer */
+    pg_processor *whole = NULL, *images = images_only(other);
+    ERROR(pg_processor_open(other, NULL, &whole), PG_ERROR_UNSUPPORTED);
+    OK(pg_processor_get_info(images, &info));
+    assert_true(info.flags == PG_PROCESSOR_IMAGES_ONLY && info.vocab_size == 0 && info.n_image_tokens == 0);
+    assert_true(info.pad_id == -1 && info.eos_id == -1 && info.image_id == -1 && info.padding_side == 0);
+    OK(pg_processor_get_image_settings(images, &s));
+    assert_true(s.height == 8 && s.width == 12 && s.image_mean[2] == 0.25f && s.n_image_tokens == 0);
+    encode_alone(images, &a);
+    s.n_image_tokens = 1;
+    OK(encode(processor, &s, PG_MODE_HF, &b));
+    same(a, b, "pixel_values");
+    pg_inputs_close(&b);
+    const char *piece;
+    int64_t id = 1;
+    size_t n;
+    uint32_t flags;
+    char text[8];
+    pg_result *result = NULL;
+    pg_detokenizer *detokenizer = NULL;
+    ARGUMENT(pg_processor_encode(images, NULL, "cat", NULL, &b));
+    ARGUMENT(encode(images, NULL, PG_MODE_BIG_VISION, &b));
+    ARGUMENT(pg_processor_tokenize(images, "cat", 0, &id, 1, &n));
+    ARGUMENT(pg_processor_decode(images, &id, 1, 0, text, sizeof text, &n));
+    ARGUMENT(pg_processor_get_piece(images, 1, &piece));
+    ARGUMENT(pg_processor_get_token_id(images, "cat", &id));
+    ARGUMENT(pg_processor_get_token_flags(images, 1, &flags));
+    ARGUMENT(pg_detokenizer_create(images, 0, &detokenizer));
+    ARGUMENT(pg_generate(model, images, inputs, NULL, &result));
+    assert_non_null(strstr(pg_last_error(), "PG_PROCESSOR_IMAGES_ONLY"));
+    pg_inputs_close(&a);
+    pg_processor_close(&images);
+    remove_folder(other);
+}
+
+static void the_defaults_need_no_folder(void **state) {
+    (void)state;
+    pg_processor_options options;
+    pg_processor *defaults = images_only(NULL), *none = NULL;
+    pg_image_settings s = {.struct_size = sizeof s};
+    pg_inputs *a = NULL;
+    OK(pg_processor_get_image_settings(defaults, &s));
+    assert_true(s.height == 224 && s.width == 224 && s.resample == PG_RESAMPLE_BICUBIC && s.n_image_tokens == 0);
+    assert_true(s.do_resize && s.do_rescale && s.do_normalize && s.do_convert_rgb && s.rescale_factor == 1.0 / 255.0);
+    assert_true(s.image_mean[0] == 0.5f && s.image_std[2] == 0.5f);
+    encode_alone(defaults, &a);
+    pg_tensor t = {.struct_size = sizeof t};
+    OK(pg_inputs_get_tensor(a, "pixel_values", &t));
+    assert_true(t.shape[0] == 1 && t.shape[2] == 224 && t.shape[3] == 224);
+    pg_inputs_close(&a);
+    pg_processor_close(&defaults);
+    OK(pg_processor_options_init(&options, sizeof options));
+    ARGUMENT(pg_processor_open(NULL, &options, &none));
+    options.flags = PG_PROCESSOR_TEXT_ONLY;
+    ARGUMENT(pg_processor_open(NULL, &options, &none));
+    options.flags |= PG_PROCESSOR_IMAGES_ONLY;
+    ARGUMENT(pg_processor_open(folder, &options, &none));
+    assert_non_null(strstr(pg_last_error(), "expected one"));
+    options.flags = PG_PROCESSOR_TEXT_ONLY;
+    OK(pg_processor_open(folder, &options, &none));
+    ARGUMENT(pg_processor_get_image_settings(none, &s));
+    pg_processor_close(&none);
 }
 
 static void structs_of_other_versions_are_taken(void **state) {
@@ -219,6 +312,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_call_does_what_a_folder_does),        cmocka_unit_test(the_processor_keeps_its_own),
         cmocka_unit_test(without_resize_images_keep_their_size), cmocka_unit_test(values_out_of_range_are_named),
+        cmocka_unit_test(images_go_without_a_tokenizer),         cmocka_unit_test(the_defaults_need_no_folder),
         cmocka_unit_test(structs_of_other_versions_are_taken),
     };
     return RUN_TESTS(tests, setup, teardown);

@@ -84,7 +84,7 @@ static int remove_folder(void **state) {
 static pg_status load(const char *processor, const char *preprocessor, pgi_image_settings *settings) {
     put("processor_config.json", processor);
     put("preprocessor_config.json", preprocessor);
-    return pgi_image_settings_load(&pgi_memory_default, folder, settings);
+    return pgi_image_settings_load(&pgi_memory_default, folder, 0, settings);
 }
 
 static void golden_pixels(void **state) {

@@ -129,7 +129,7 @@ static void unknown_flags_are_refused(void **state) {
     pg_processor_options options;
     pg_processor *processor = NULL;
     OK(pg_processor_options_init(&options, sizeof options));
-    options.flags = 2;
+    options.flags = 4;
     assert_int_equal(pg_processor_open(PGI_GOLDEN_FOLDER, &options, &processor), PG_ERROR_ARGUMENT);
     assert_non_null(strstr(pg_last_error(), "PG_PROCESSOR_TEXT_ONLY"));
     assert_null(processor);
