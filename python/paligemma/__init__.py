@@ -19,8 +19,10 @@ from ._convert import convert
 from ._errors import Cancelled
 from ._library import library_path, version
 from ._run import CancelFlag
-from .auto import AutoConfig, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor, AutoTokenizer
+from .auto import (AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor,
+                   AutoTokenizer)
 from .config import GenerationConfig, PaliGemmaConfig
+from .image_processor import SiglipImageProcessor, SiglipImageProcessorFast, SiglipImageProcessorPil
 from .model import Features, PaliGemmaForConditionalGeneration
 from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, RowReport
 from .processor import PaliGemmaProcessor
@@ -28,8 +30,9 @@ from .tokenizer import PaliGemmaTokenizer
 
 __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
-    "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
+    "AutoConfig", "AutoImageProcessor", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
     "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerationConfig", "ModelOutput", "PaliGemmaCausalLMOutput",
     "PaliGemmaConfig", "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport",
+    "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil",
     "convert", "library_path", "version",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .config import PaliGemmaConfig
+from .image_processor import SiglipImageProcessor
 from .model import PaliGemmaForConditionalGeneration
 from .processor import PaliGemmaProcessor
 from .tokenizer import PaliGemmaTokenizer
@@ -14,6 +15,12 @@ class AutoProcessor:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PaliGemmaProcessor:
         return PaliGemmaProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+
+class AutoImageProcessor:
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> SiglipImageProcessor:
+        return SiglipImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
 class AutoConfig:

@@ -156,7 +156,7 @@ REFUSED = {
     "side": (lambda p: dict(images=p, text=P, padding_side="top"), ValueError),
     "image counts": (dict(text=[P, P], image_counts=[1]), ValueError),
     "image counts and images": (lambda p: dict(images=p, text=P, image_counts=1), ValueError),
-    "another size": (lambda p: dict(images=p, text=P, size={"height": 10, "width": 10}), NotImplementedError),
+    "another size": (lambda p: dict(images=p, text=P, size={"shortest_edge": 64}), NotImplementedError),
     "offsets": (lambda p: dict(images=p, text=P, return_offsets_mapping=True), NotImplementedError),
 }
 
