@@ -13,10 +13,10 @@ from typing import Any, Sequence
 import numpy as np
 
 from . import _hub, _images, _library as c
+from ._encoding import LARGE
 from ._handle import Handle, array
-from ._log import log_function
 from .outputs import BatchFeature, RowReport, like_inputs
-from .tokenizer import PaliGemmaTokenizer
+from .tokenizer import PaliGemmaTokenizer, info_of, keywords_of_tokenizer, open_processor
 
 IMAGE_TOKEN = "<image>"
 
@@ -31,9 +31,7 @@ def open_handle(folder: str, shared: bool = False) -> Handle:
         handle = _open_handles.get(key) if shared else None
     if handle is not None and not handle.closed:
         return handle
-    handle = Handle("processor")
-    options = c.ProcessorOptions(log=log_function)
-    c.check(c.lib.pg_processor_open(os.fsencode(folder), ctypes.byref(options), ctypes.byref(handle.pointer)))
+    handle = open_processor(folder)
     with _open_lock:
         _open_handles[key] = handle
     return handle
@@ -42,12 +40,11 @@ def open_handle(folder: str, shared: bool = False) -> Handle:
 class PaliGemmaProcessor:
     """Tokenizer and image processing of a checkpoint; from_pretrained() makes one, close() or `with` ends it."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, **tokenizer_keywords: Any) -> None:
         self._handle = open_handle(folder)
-        self._info = c.ProcessorInfo()
-        c.check(c.lib.pg_processor_get_info(self._handle.pointer, ctypes.byref(self._info)))
+        self._info = info_of(self._handle)
         self.name_or_path = folder
-        self.tokenizer = PaliGemmaTokenizer(self._handle, self._info, folder)
+        self.tokenizer = PaliGemmaTokenizer(self._handle, self._info, folder, **tokenizer_keywords)
         self.image_seq_length: int = self._info.n_image_tokens
         self.image_token = IMAGE_TOKEN
         self.image_token_id = self.tokenizer.image_token_id
@@ -64,20 +61,21 @@ class PaliGemmaProcessor:
                         **kwargs: Any) -> PaliGemmaProcessor:
         """Opens the processor of a checkpoint folder, or of a model id in the local Hugging Face cache.
 
+        The tokenizer's keywords, such as padding_side and model_max_length, are followed (paligemma.tokenizer.FOLLOWED).
         Other arguments of transformers' from_pretrained() are taken where they change nothing (see
         paligemma._hub.HARMLESS) and refused with a ValueError where they would.
         """
+        keywords = keywords_of_tokenizer(kwargs)
         _hub.check_arguments(kwargs)
-        return cls(_hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder))
+        return cls(_hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder), **keywords)
 
     def __reduce__(self) -> Any:
         """A copy, in this process or another (a worker of a data loader), opens the checkpoint's files again."""
         self._handle.check_open()
-        changeable = ("padding_side", "truncation_side", "max_length")
-        return type(self), (self.name_or_path,), {name: getattr(self.tokenizer, name) for name in changeable}
+        return type(self), (self.name_or_path,), self.tokenizer.__reduce__()[2]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self.tokenizer).update(state)
+        self.tokenizer.__setstate__(state)
 
     # -- closing
 
@@ -219,6 +217,9 @@ class PaliGemmaProcessor:
                 names.remove("attention_mask")
             for name in names:
                 values[name] = array(inputs, c.lib.pg_inputs_get_tensor, name.encode())
+            if self.tokenizer.pad_token_id != self._info.pad_id:  # set by the user; the library knows the files'
+                for row, report in zip(values["input_ids"], reports):
+                    row[:report.first_token] = row[report.first_token + report.n_tokens:] = self.tokenizer.pad_token_id
         if converted.scaled:
             pixels = array(inputs, c.lib.pg_inputs_get_tensor, b"pixel_values")
             if mode == "hf":
@@ -398,6 +399,14 @@ def _encode_options(options: dict[str, Any], tokenizer: PaliGemmaTokenizer, mode
         raise ValueError(f"pad_to_multiple_of is {multiple}, expected 1 or more")
     if max_length is not None and max_length < 1:
         raise ValueError(f"max_length is {max_length}, expected 1 or more")
+    if max_length is None and (cuts or kind == c.PADDING_MAX_LENGTH):
+        if tokenizer.model_max_length > LARGE:
+            cuts, kind = False, c.PADDING_NONE if kind == c.PADDING_MAX_LENGTH else kind
+        else:
+            max_length = int(tokenizer.model_max_length)
+    if kind != c.PADDING_NONE and tokenizer.pad_token_id is None:
+        raise ValueError("Asking to pad but the tokenizer does not have a padding token. Please select a token to use as "
+                         "`pad_token` `(tokenizer.pad_token = tokenizer.eos_token e.g.)`.")
     if cuts and kind != c.PADDING_NONE and multiple and max_length and max_length % multiple:
         raise ValueError("Truncation and padding are both activated but truncation length "
                          f"({max_length}) is not a multiple of pad_to_multiple_of ({multiple}).")
