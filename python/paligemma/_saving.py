@@ -92,11 +92,8 @@ def _config(tokenizer: Any, folder: str, files: TokenizerFiles) -> dict[str, Any
         value = config.pop(name, None)
         if not files.has_json and (getattr(tokenizer, name) or value is not None):
             config[name] = getattr(tokenizer, name)  # beside a tokenizer.json it is the template that says it
-    if isinstance(config.get("added_tokens_decoder"), dict) and tokenizer._of_processor:
-        known = {content(token) for token in config["added_tokens_decoder"].values()}
-        for i, token in tokenizer.added_tokens_decoder.items():
-            if str(token) not in known:
-                config["added_tokens_decoder"][str(i)] = token.as_json()
+    if tokenizer._of_processor and (not files.has_json or "added_tokens_decoder" in config):
+        config["added_tokens_decoder"] = {str(i): token.as_json() for i, token in tokenizer.added_tokens_decoder.items()}
     return config
 
 
@@ -117,9 +114,10 @@ def _with_tokens(tokenizer: Any, text: str) -> str:
     found = spans(text, ("added_tokens",)).get("added_tokens")
     there = json.loads(text[found[0]:found[1]]) if found else []
     known = {token["content"] for token in there}
-    more = [{"id": i, **token.as_json()} for i, token in tokenizer.added_tokens_decoder.items()
-            if str(token) not in known]
-    return _spliced(text, "added_tokens", there + more) if more else text
+    added = tokenizer.added_tokens_decoder
+    if all(str(token) in known for token in added.values()):
+        return text
+    return _spliced(text, "added_tokens", [{"id": i, **token.as_json()} for i, token in added.items()])
 
 
 def _with_template(tokenizer: Any, files: TokenizerFiles, text: str) -> str:

@@ -159,7 +159,7 @@ class PaliGemmaTokenizer:
         self._check_present(given, "from_pretrained()")
 
     def _check_present(self, tokens: Sequence[Any], what: str) -> None:
-        there = self.added_tokens_encoder
+        there = self.added_tokens_encoder if tokens else {}
         missing = [token for token in tokens if token not in there]
         if missing:
             raise NotImplementedError(
@@ -212,7 +212,7 @@ class PaliGemmaTokenizer:
     def __reduce__(self) -> Any:
         """A copy, in this process or another (a worker of a data loader), opens the files again."""
         self._handle.check_open()
-        state = {name: value for name, value in vars(self).items() if name not in ("_handle", "_folder")}
+        state = {name: value for name, value in vars(self).items() if name not in ("_handle", "_folder", "_added")}
         return _reopen, (type(self), self._folder, self._of_processor), state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -519,17 +519,25 @@ class PaliGemmaTokenizer:
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
         """The piece of an id, or the pieces of a list of ids; None for an id outside the vocabulary."""
         ids = _plain(ids)
-        if isinstance(ids, list):
-            special = set(self.all_special_ids) if skip_special_tokens else set()
-            return [self.convert_ids_to_tokens(i) for i in ids if i not in special]
-        if ids < 0:
-            raise OverflowError(f"id is {ids}, expected 0 to {self._n_ids - 1}")
-        if ids >= self._n_ids:
-            return None
+        if not isinstance(ids, list):
+            return self._pieces([ids])[0]
+        special = set(self.all_special_ids) if skip_special_tokens else set()
+        return self._pieces([i for i in ids if i not in special])
+
+    def _pieces(self, ids: Sequence[int]) -> list[str | None]:
+        pieces: list[str | None] = []
         piece = ctypes.c_char_p()
+        out, get = ctypes.byref(piece), c.lib.pg_processor_get_piece
         with self._handle.use() as pointer:
-            c.check(c.lib.pg_processor_get_piece(pointer, ids, ctypes.byref(piece)))
-            return (piece.value or b"").decode("utf-8", "replace")
+            for i in ids:
+                if i < 0:
+                    raise OverflowError(f"id is {i}, expected 0 to {self._n_ids - 1}")
+                if i >= self._n_ids:
+                    pieces.append(None)
+                    continue
+                c.check(get(pointer, i, out))
+                pieces.append((piece.value or b"").decode("utf-8", "replace"))
+        return pieces
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
         """The id of a piece such as "<loc0000>", or the ids of a list; unknown pieces have unk_token_id."""
@@ -551,7 +559,7 @@ class PaliGemmaTokenizer:
 
     def get_vocab(self) -> dict[str, int]:
         """Every piece and its id."""
-        return {self.convert_ids_to_tokens(i): i for i in range(self._n_ids)}
+        return {piece: i for i, piece in enumerate(self._pieces(range(self._n_ids))) if piece is not None}
 
     vocab = property(get_vocab, doc="Every piece and its id.")
 

@@ -64,8 +64,7 @@ def test_saving_over_its_own_files(tmp_path):
 def test_tokenizer_of_a_processor(processor, tokenizer, tmp_path):
     kind = "bos in the template"
     cases.make(tmp_path / "one", kind)
-    for name in ("preprocessor_config.json",):
-        (tmp_path / "one" / name).write_bytes((cases.DEMO / name).read_bytes())
+    (tmp_path / "one" / "preprocessor_config.json").write_bytes((cases.DEMO / "preprocessor_config.json").read_bytes())
     with paligemma.AutoProcessor.from_pretrained(tmp_path / "one", padding_side="right") as other:
         assert other.tokenizer("a red").input_ids == [517, 423]  # as PaliGemmaProcessor sets it
         assert other.tokenizer.padding_side == "right" and other.tokenizer.vocab_size == 1762
@@ -79,14 +78,15 @@ def test_tokenizer_of_a_processor(processor, tokenizer, tmp_path):
     assert processor.tokenizer.image_token == "<image>" and processor.tokenizer.extra_special_tokens == ["<image>"]
 
 
-def test_tokens_of_the_processor_are_saved(tmp_path):
-    """A folder whose files have no <image> or <loc0000>: PaliGemmaProcessor adds them, and saves them."""
-    cases.make(tmp_path / "one", "golden partial")
+@pytest.mark.parametrize("kind", ["golden partial", "golden older", "golden spm", "model and config"])
+def test_tokens_of_the_processor_are_saved(tmp_path, kind):
+    """Files that do not add <image> or <loc0000>, or under other ids: PaliGemmaProcessor adds them, and saves them."""
+    cases.make(tmp_path / "one", kind)
     (tmp_path / "one" / "preprocessor_config.json").write_bytes((cases.DEMO / "preprocessor_config.json").read_bytes())
     alone = paligemma.AutoTokenizer.from_pretrained(tmp_path / "one")
     with paligemma.AutoProcessor.from_pretrained(tmp_path / "one") as processor:
         ours = processor.tokenizer
-        assert len(ours) > len(alone) and ours.vocab_size == alone.vocab_size
+        assert len(ours.added_tokens_decoder) > len(alone.added_tokens_decoder) and ours.vocab_size == alone.vocab_size
         ours.save_pretrained(tmp_path / "two")
         saved = paligemma.AutoTokenizer.from_pretrained(tmp_path / "two")
         assert saved.get_vocab() == ours.get_vocab() and saved.get_added_vocab() == ours.get_added_vocab()
