@@ -568,7 +568,7 @@ pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, int t
 
     PGI_GOTO(load_sources(&s, folder), done);
     PGI_GOTO(pgi_cancel_check(cancel), done);
-    tokenizer->defaults.pad_left = s.is_gemma; /* the others pad on the right */
+    tokenizer->defaults.pad_left = s.is_gemma && s.has_class; /* other classes, and none, pad on the right */
     PGI_GOTO(pgi_tokenizer_defaults_read(s.config_path, s.config, s.json_path, &s.json, &tokenizer->defaults), done);
     tokenizer->replace_spaces = 1;
     if (s.has_json && !s.is_gemma) PGI_GOTO(check_pipeline(&s, tokenizer), done);

@@ -26,12 +26,15 @@ from .image_processor import SiglipImageProcessor, SiglipImageProcessorFast, Sig
 from .model import Features, PaliGemmaForConditionalGeneration
 from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, RowReport
 from .processor import PaliGemmaProcessor
-from .tokenizer import PaliGemmaTokenizer
+from ._encoding import BatchEncoding
+from .tokenizer import AddedToken, GemmaTokenizer, GemmaTokenizerFast, PaliGemmaTokenizer, PreTrainedTokenizerFast
 
 __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
-    "AutoConfig", "AutoImageProcessor", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
-    "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerationConfig", "ModelOutput", "PaliGemmaCausalLMOutput",
+    "AddedToken", "AutoConfig", "AutoImageProcessor", "AutoModelForImageTextToText", "AutoModelForVision2Seq",
+    "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "CancelFlag", "Cancelled", "Features",
+    "GemmaTokenizer", "GemmaTokenizerFast", "GenerationConfig", "PreTrainedTokenizerFast", "ModelOutput",
+    "PaliGemmaCausalLMOutput",
     "PaliGemmaConfig", "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport",
     "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil",
     "convert", "library_path", "version",

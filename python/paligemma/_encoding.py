@@ -12,6 +12,7 @@ import numpy as np
 from .outputs import is_torch_tensor
 
 LARGE = 10 ** 20  # a model_max_length above it means none (transformers' LARGE_INTEGER)
+SPACE = "\u2581"  # what the normalizer makes of a space
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -191,29 +192,29 @@ class Source:
         self.texts, self.parts, self.split = texts, ids, split
         self.ids = ids[0] if len(ids) == 1 else [i for part in ids for i in part]
 
-    def words(self, added: Any) -> list[int]:
+    def offsets(self, tokenizer: Any) -> list[tuple[int, int]]:
+        """The characters [start, end) of each token within its text or word."""
+        return [span for text, part in zip(self.texts, self.parts) for span in _offsets(text, part, tokenizer)]
+
+    def words(self, tokenizer: Any) -> list[int]:
         """The word of each token: that of the caller, else the stretch between added tokens."""
         if self.split:
             return [word for word, part in enumerate(self.parts) for _ in part]
-        words: list[int] = []
-        was_added = False
-        for i in self.ids:
-            is_added = i in added
-            words.append(words[-1] + (is_added or was_added) if words else 0)
-            was_added = is_added
+        added, text, words, ends = tokenizer.added_tokens_decoder, self.texts[0], [], True
+        spaced = text.replace(" ", SPACE)
+        for i, (start, end) in zip(self.ids, self.offsets(tokenizer)):
+            token = added.get(i)  # a piece of the same name may come from the model: "\u2581\u2581" of two spaces
+            found = token is not None and (spaced if token.normalized else text)[start:end] == token.content
+            words.append(words[-1] + (found or ends) if words else 0)
+            ends = found
         return words
 
-    def offsets(self, token_of: Callable[[int], str]) -> list[tuple[int, int]]:
-        """The characters [start, end) of each token within its text or word."""
-        return [span for text, part in zip(self.texts, self.parts) for span in _offsets(text, part, token_of)]
 
-
-def _offsets(text: str, ids: list[int], token_of: Callable[[int], str]) -> list[tuple[int, int]]:
-    spaced = text.replace(" ", "\u2581")
+def _offsets(text: str, ids: list[int], tokenizer: Any) -> list[tuple[int, int]]:
+    spaced, pieces = text.replace(" ", SPACE), tokenizer.convert_ids_to_tokens(ids)
     spans: list[tuple[int, int]] = []
     at, rest = 0, b""  # bytes of the character at `at` that are still to come
-    for i in ids:
-        piece = token_of(i)
+    for n, piece in enumerate(pieces):
         if rest or (_BYTE.fullmatch(piece) and not spaced.startswith(piece, at)):
             rest = rest or spaced[at:at + 1].encode("utf-8")
             if _BYTE.fullmatch(piece) and rest[:1] == bytes([int(piece[3:5], 16)]):
@@ -221,13 +222,21 @@ def _offsets(text: str, ids: list[int], token_of: Callable[[int], str]) -> list[
                 rest = rest[1:]
                 at += not rest
                 continue
-        elif spaced.startswith(piece.replace(" ", "\u2581"), at) and piece:
+        elif spaced.startswith(piece.replace(" ", SPACE), at) and piece:
             spans.append((at, at + len(piece)))
             at += len(piece)
             continue
+        elif piece == tokenizer.unk_token and at < len(text):
+            end = at + 1  # one unknown character, or all that stand together
+            following = pieces[n + 1] if n + 1 < len(pieces) else None
+            while end < len(text) and tokenizer._find(spaced[end]) is None and following != piece and not (
+                    following and spaced.startswith(following, end)):
+                end += 1
+            spans.append((at, end))
+            at = end
+            continue
         raise NotImplementedError(f"the characters of token {piece!r} cannot be told in {text!r}: "
-                                  "return_offsets_mapping is offered for texts without unknown pieces and tokens that "
-                                  "take white space along")
+                                  "return_offsets_mapping is not offered where added tokens take white space along")
     return spans
 
 
@@ -265,10 +274,9 @@ class Encoding:
     def __getstate__(self) -> dict[str, Any]:
         """Everything as lists: the tokenizer stays where it is. Offsets that cannot be told are left out."""
         state = {name: getattr(self, name) for name in ("ids", "type_ids", "attention_mask", "special_tokens_mask",
-                                                        "n_sequences", "overflowing", "tokens", "word_ids",
-                                                        "sequence_ids")}
+                                                        "n_sequences", "overflowing", "tokens", "sequence_ids")}
         try:
-            state["offsets"] = self.offsets
+            state["offsets"], state["word_ids"] = self.offsets, self.word_ids
         except NotImplementedError:
             pass
         return state
@@ -282,10 +290,10 @@ class Encoding:
         elif name == "sequence_ids":
             value = [None if origin is None else origin[0] for origin in self._origin]
         elif name == "word_ids":
-            words = [source.words(self._tokenizer.added_tokens_decoder) for source in self._sources]
+            words = [source.words(self._tokenizer) for source in self._sources]
             value = [None if origin is None else words[origin[0]][origin[1]] for origin in self._origin]
         elif name == "offsets":
-            spans = [source.offsets(self._tokenizer.convert_ids_to_tokens) for source in self._sources]
+            spans = [source.offsets(self._tokenizer) for source in self._sources]
             value = [(0, 0) if origin is None else spans[origin[0]][origin[1]] for origin in self._origin]
         else:
             raise AttributeError(f"an Encoding has no {name!r}")

@@ -1,8 +1,8 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
-"""What the files of a tokenizer say beside its vocabulary: names of special tokens, sides, lengths, the template.
+"""What the files of a tokenizer say beside its vocabulary: the names of special tokens and the template.
 
-Follows transformers' PreTrainedTokenizerBase._from_pretrained and TokenizersBackend.__init__. Pieces, ids and the flags
-of added tokens are the library's.
+Follows transformers' PreTrainedTokenizerBase._from_pretrained and TokenizersBackend.__init__. Pieces, ids, the flags
+of added tokens, sides and lengths are the library's.
 """
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 _GEMMA = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>",
           "mask_token": "<mask>"}
 _SPACE = re.compile(r"[ \t\r\n]*")
-_NEEDED = ("truncation", "padding", "post_processor")
+_NEEDED = ("padding", "post_processor")
 
 
 def read_object(folder: str, name: str) -> dict[str, Any] | None:
@@ -77,8 +77,10 @@ class TokenizerFiles:
             self.map = read_object(folder, "special_tokens_map.json") or {}
             self.map = {k: v for k, v in self.map.items() if not keywords.get(k)}
         self.json = _read_head(folder) if self.has_json else {}
-        for name, value in self._saved_settings().items():
-            self.config.setdefault(name, value)
+        padding = self.json.get("padding") or {}
+        if not self.is_gemma and padding.get("pad_token") is not None:  # GemmaTokenizer has a default of its own
+            self.config.setdefault("pad_token", padding["pad_token"])
+        self.side_is_given = "padding_side" in self.config or bool(padding)
         self.named = self._named()
         self.chat_template = self.config.get("chat_template")
         if self.chat_template is None and os.path.exists(os.path.join(folder, "chat_template.jinja")):
@@ -87,23 +89,6 @@ class TokenizerFiles:
     def setting(self, name: str, otherwise: Any = None) -> Any:
         value = self.map.get(name, self.config.get(name))
         return otherwise if value is None else value
-
-    def _saved_settings(self) -> dict[str, Any]:
-        """What tokenizer.json was saved with: a processor that was used in training leaves its lengths there."""
-        settings: dict[str, Any] = {}
-        truncation, padding = self.json.get("truncation"), self.json.get("padding")
-        if truncation:
-            settings["max_length"] = truncation.get("max_length")
-            settings["truncation_side"] = str(truncation.get("direction", "Right")).lower()
-        if padding:
-            strategy = padding.get("strategy")
-            settings["pad_token"] = padding.get("pad_token")
-            settings["padding_side"] = str(padding.get("direction", "Left")).lower()
-            settings.setdefault("max_length", strategy.get("Fixed") if isinstance(strategy, dict) else None)
-            settings["pad_to_multiple_of"] = padding.get("pad_to_multiple_of")
-        if self.is_gemma:
-            settings.pop("pad_token", None)
-        return {name: value for name, value in settings.items() if value is not None}
 
     def _named(self) -> dict[str, str]:
         named: dict[str, str] = {}

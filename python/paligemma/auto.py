@@ -32,7 +32,7 @@ class AutoConfig:
 class AutoTokenizer:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PaliGemmaTokenizer:
-        return PaliGemmaProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs).tokenizer
+        return PaliGemmaTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
 class AutoModelForImageTextToText:

@@ -14,11 +14,11 @@ import numpy as np
 
 from . import _hub, _images, _library as c
 from ._arguments import Arguments
+from ._encoding import LARGE
 from ._handle import Handle, array
-from ._log import log_function
 from .image_processor import KEYWORDS as IMAGE_KEYWORDS, PUSH, ImageCall, SiglipImageProcessor, checked
 from .outputs import BatchFeature, RowReport, like_inputs, stacked, tensor_type
-from .tokenizer import PaliGemmaTokenizer
+from .tokenizer import PaliGemmaTokenizer, info_of, keywords_of_tokenizer, open_processor
 
 IMAGE_TOKEN = "<image>"
 
@@ -33,9 +33,7 @@ def open_handle(folder: str, shared: bool = False) -> Handle:
         handle = _open_handles.get(key) if shared else None
     if handle is not None and not handle.closed:
         return handle
-    handle = Handle("processor")
-    options = c.ProcessorOptions(log=log_function)
-    c.check(c.lib.pg_processor_open(os.fsencode(folder), ctypes.byref(options), ctypes.byref(handle.pointer)))
+    handle = open_processor(folder)
     with _open_lock:
         _open_handles[key] = handle
     return handle
@@ -57,13 +55,13 @@ class PaliGemmaProcessor:
             raise ValueError("Image processor is missing an `image_seq_length` attribute.")
         if chat_template is not None:
             raise NotImplementedError("chat_template: PaliGemma has none, and none is followed")
-        self._begin(tokenizer._handle, image_processor, tokenizer)
+        if not tokenizer._of_processor:
+            tokenizer = _with_image_token(tokenizer)
+        self._begin(image_processor, tokenizer)
 
-    def _begin(self, handle: Handle, image_processor: SiglipImageProcessor, tokenizer: PaliGemmaTokenizer) -> None:
+    def _begin(self, image_processor: SiglipImageProcessor, tokenizer: PaliGemmaTokenizer) -> None:
         state = vars(self)
-        state["_handle"], state["_info"] = handle, c.ProcessorInfo()
-        c.check(c.lib.pg_processor_get_info(handle.pointer, ctypes.byref(self._info)))
-        state["_folder"] = os.path.abspath(tokenizer.name_or_path)
+        state["_handle"], state["_info"] = tokenizer._handle, info_of(tokenizer._handle)
         state["name_or_path"] = tokenizer.name_or_path
         state["tokenizer"], state["image_processor"] = tokenizer, image_processor
         image_processor._of_processor = True
@@ -71,12 +69,10 @@ class PaliGemmaProcessor:
         state["image_token"], state["image_token_id"] = IMAGE_TOKEN, tokenizer.image_token_id
 
     @classmethod
-    def _of_folder(cls, folder: str, image_settings: dict[str, Any]) -> PaliGemmaProcessor:
-        made = cls.__new__(cls)
-        handle, info = open_handle(folder), c.ProcessorInfo()
-        c.check(c.lib.pg_processor_get_info(handle.pointer, ctypes.byref(info)))
-        made._begin(handle, SiglipImageProcessor._of_folder(folder, handle, image_settings),
-                    PaliGemmaTokenizer(handle, info, folder))
+    def _of_folder(cls, folder: str, image_settings: dict[str, Any], tokenizer: dict[str, Any]) -> PaliGemmaProcessor:
+        made, handle = cls.__new__(cls), open_handle(folder)
+        made._begin(SiglipImageProcessor._of_folder(folder, handle, image_settings),
+                    PaliGemmaTokenizer(handle, info_of(handle), folder, **tokenizer))
         return made
 
     @classmethod
@@ -85,26 +81,24 @@ class PaliGemmaProcessor:
                         **kwargs: Any) -> PaliGemmaProcessor:
         """Opens the processor of a checkpoint folder, or of a model id in the local Hugging Face cache.
 
-        The image processor's settings, such as size and do_normalize, take the place of those in the files. Other
-        arguments of transformers' from_pretrained() are taken where they change nothing (see paligemma._hub.HARMLESS)
-        and refused with a ValueError where they would.
+        The image processor's settings, such as size and do_normalize, and the tokenizer's keywords, such as padding_side
+        and model_max_length (paligemma.tokenizer.FOLLOWED), take the place of those in the files. Other arguments of
+        transformers' from_pretrained() are taken where they change nothing (see paligemma._hub.HARMLESS) and refused
+        with a ValueError where they would.
         """
         image_settings = {name: kwargs.pop(name) for name in list(kwargs) if name in IMAGE_KEYWORDS}
+        tokenizer = keywords_of_tokenizer(kwargs)
         _hub.check_arguments(kwargs)
-        return cls._of_folder(_hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder), image_settings)
+        return cls._of_folder(_hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder), image_settings,
+                              tokenizer)
 
     def __reduce__(self) -> Any:
         """A copy, in this process or another (a worker of a data loader), opens the checkpoint's files again."""
         self._handle.check_open()
-        changeable = ("padding_side", "truncation_side", "max_length")
-        return _reopened, (type(self), self._folder), {
-            "name_or_path": self.name_or_path, "image_seq_length": self.image_seq_length,
-            "image_processor": self.image_processor.__reduce__()[2],
-            "tokenizer": {name: getattr(self.tokenizer, name) for name in changeable}}
+        return _of_parts, (type(self), self.image_processor, self.tokenizer), {
+            "name_or_path": self.name_or_path, "image_seq_length": self.image_seq_length}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self.tokenizer).update(state.pop("tokenizer"))
-        self.image_processor.__setstate__(state.pop("image_processor"))
         vars(self).update(state)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -323,6 +317,9 @@ class PaliGemmaProcessor:
                 names.remove("attention_mask")
             for name in names:
                 values[name] = array(inputs, c.lib.pg_inputs_get_tensor, name.encode())
+            if self.tokenizer.pad_token_id != self._info.pad_id:  # set by the user; the library knows the files'
+                for row, report in zip(values["input_ids"], reports):
+                    row[:report.first_token] = row[report.first_token + report.n_tokens:] = self.tokenizer.pad_token_id
             if options["return_mm_token_type_ids"]:
                 values["mm_token_type_ids"] = (values["input_ids"] == self.image_token_id).astype(np.int64)
         labels = array(inputs, c.lib.pg_inputs_get_tensor, b"labels") if texts is not None else None
@@ -357,8 +354,20 @@ class MultiModalData:
         raise KeyError(key)
 
 
-def _reopened(cls: type[PaliGemmaProcessor], folder: str) -> PaliGemmaProcessor:
-    return cls._of_folder(folder, {})
+def _of_parts(cls: type[PaliGemmaProcessor], images: SiglipImageProcessor,
+              tokenizer: PaliGemmaTokenizer) -> PaliGemmaProcessor:
+    made = cls.__new__(cls)
+    made._begin(images, tokenizer)
+    return made
+
+
+def _with_image_token(tokenizer: PaliGemmaTokenizer) -> PaliGemmaTokenizer:
+    """What AutoTokenizer opened, with the tokens that a processor adds and without bos and eos of its own."""
+    handle = open_handle(tokenizer._folder)
+    made = PaliGemmaTokenizer(handle, info_of(handle), tokenizer._folder)
+    for name in ("padding_side", "truncation_side", "model_max_length", "name_or_path"):
+        setattr(made, name, getattr(tokenizer, name))
+    return made
 
 
 def _only_images(encode: c.EncodeOptions) -> c.EncodeOptions:
@@ -476,6 +485,14 @@ def _encode_options(options: dict[str, Any], tokenizer: PaliGemmaTokenizer, mode
         raise ValueError(f"pad_to_multiple_of is {multiple}, expected 1 or more")
     if max_length is not None and max_length < 1:
         raise ValueError(f"max_length is {max_length}, expected 1 or more")
+    if max_length is None and (cuts or kind == c.PADDING_MAX_LENGTH):
+        if tokenizer.model_max_length > LARGE:
+            cuts, kind = False, c.PADDING_NONE if kind == c.PADDING_MAX_LENGTH else kind
+        else:
+            max_length = int(tokenizer.model_max_length)
+    if kind != c.PADDING_NONE and tokenizer.pad_token_id is None:
+        raise ValueError("Asking to pad but the tokenizer does not have a padding token. Please select a token to use as "
+                         "`pad_token` `(tokenizer.pad_token = tokenizer.eos_token e.g.)`.")
     if cuts and kind != c.PADDING_NONE and multiple and max_length and max_length % multiple:
         raise ValueError("Truncation and padding are both activated but truncation length "
                          f"({max_length}) is not a multiple of pad_to_multiple_of ({multiple}).")
