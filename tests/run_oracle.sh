@@ -39,6 +39,8 @@ live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES
 # shellcheck disable=SC2086
 live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-12}" $seed
 # shellcheck disable=SC2086
+live "live: image settings of the Python package" image_settings_live.py --count "${ORACLE_IMAGE_SETTINGS:-300}" $seed
+# shellcheck disable=SC2086
 live "live: the tokenizer of the Python package" tokenizer_live.py --calls "${ORACLE_TOKENIZER:-100}" $seed
 title "tokenizers of every kind against transformers"
 step "fuzz_tokenizers.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \

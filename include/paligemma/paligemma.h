@@ -303,7 +303,7 @@ enum {
                                  ///< where the files have them, and images are refused (PG_ERROR_ARGUMENT)
     PG_PROCESSOR_IMAGES_ONLY = 2 ///< the image settings alone, as transformers' AutoImageProcessor reads them: no
                                  ///< tokenizer is needed or read, and texts and ids are refused (PG_ERROR_ARGUMENT).
-                                 ///< The size may be no square, image_seq_length may lack (n_image_tokens is 0 then)
+                                 ///< image_seq_length may lack (n_image_tokens is 0 then)
 };
 
 /** Options of pg_processor_open(). */

@@ -70,7 +70,7 @@ static pg_status read_channels(const pgi_json_section *s, const char *key, int n
     return PG_OK;
 }
 
-static pg_status read_size(const pgi_json_section *s, int images_only, pgi_image_settings *out) {
+static pg_status read_size(const pgi_json_section *s, pgi_image_settings *out) {
     const json_t *node = find(s, "size", out->do_resize), *height = NULL, *width = NULL;
     int32_t to_square = 0; /* SiglipImageProcessor.default_to_square */
     PGI_TRY(read_bool(s, "default_to_square", &to_square));
@@ -90,10 +90,7 @@ static pg_status read_size(const pgi_json_section *s, int images_only, pgi_image
         return wrong(s, "size", node, "an object with \"height\" and \"width\"");
     }
     PGI_TRY(read_whole(s, "size.height", height, PGI_MAX_SIDE, &out->height));
-    PGI_TRY(read_whole(s, "size.width", width, PGI_MAX_SIDE, &out->width));
-    if (images_only || out->height == out->width) return PG_OK;
-    return pgi_error(PG_ERROR_UNSUPPORTED, "%s: %ssize: found height %d and width %d, expected a square", s->path,
-                     s->prefix, out->height, out->width);
+    return read_whole(s, "size.width", width, PGI_MAX_SIDE, &out->width);
 }
 
 static pg_status refuse_if_true(const pgi_json_section *s, const char *key) {
@@ -151,7 +148,7 @@ static pg_status read_settings(const pgi_json_section *s, int images_only, pgi_i
     PGI_TRY(read_bool(s, "do_convert_rgb", &out->do_convert_rgb));
     PGI_TRY(refuse_if_true(s, "do_center_crop"));
     PGI_TRY(refuse_if_true(s, "do_pad"));
-    PGI_TRY(read_size(s, images_only, out));
+    PGI_TRY(read_size(s, out));
     PGI_TRY(read_channels(s, "image_mean", out->do_normalize, 1, out->mean));
     PGI_TRY(read_channels(s, "image_std", out->do_normalize, 0, out->std));
     const json_t *resample = find(s, "resample", out->do_resize);

@@ -29,7 +29,7 @@ pg_status pgi_image_settings_check_range(const pgi_image_settings *settings, pg_
 /* Those of SiglipImageProcessor, which has no image_seq_length: n_image_tokens is 0. */
 void pgi_image_settings_default(pgi_image_settings *out);
 
-/* The settings of a checkpoint folder. Their size is a square and n_image_tokens is there, unless `images_only`. */
+/* The settings of a checkpoint folder. n_image_tokens is there, unless `images_only`. */
 pg_status pgi_image_settings_load(const pgi_memory *memory, const char *folder, int images_only,
                                   pgi_image_settings *out);
 

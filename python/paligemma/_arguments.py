@@ -31,6 +31,8 @@ class Arguments:
                 raise NotImplementedError(f"processor() does not follow {name}: PaliGemma takes images and text")
         groups = {name: dict(kwargs.pop(name, None) or {}) for name in ("common_kwargs", *_GROUPS)}
         for name, value in groups["common_kwargs"].items():  # weakest, and for whom they fit
+            if name not in self.text and name not in IMAGE_KEYWORDS:
+                raise TypeError(f"common_kwargs got an unexpected keyword argument {name!r}")
             if name in self.text and own.get(name) in (None, False):
                 self.text[name] = value
             if name in IMAGE_KEYWORDS:
@@ -38,8 +40,8 @@ class Arguments:
         for group in _GROUPS:
             for name, value in groups[group].items():
                 if name in kwargs or own.get(name) not in (None, False):
-                    raise ValueError(f"Keyword argument {name} was passed two times:\nin a dictionary for {group} and as "
-                                     "a **kwarg.")
+                    raise ValueError(f"Keyword argument {name} was passed two times:\nin a dictionary for {group} and "
+                                     "as a **kwarg.")
                 self._take(group, name, value)
         for name, value in kwargs.items():
             self._take("images_kwargs" if name in IMAGE_KEYWORDS else "text_kwargs", name, value, plain=True)
@@ -59,4 +61,4 @@ class Arguments:
         elif name not in _TEXT_IGNORED:
             where = "this processor" if plain else group
             warnings.warn(f"Keyword argument `{name}` is not a valid argument for {where} and will be ignored.",
-                          stacklevel=5)
+                          stacklevel=4)

@@ -73,15 +73,17 @@ def _channels_last(image: np.ndarray, name: str, data_format: str | None) -> np.
         first = first and data_format == "channels_first"
         last = last and data_format == "channels_last"
     if first and last:
-        warnings.warn(f"{name}: the channel dimension is ambiguous in an array of shape {image.shape}. The first one is "
-                      "taken for the channels, as transformers does; input_data_format=\"channels_last\" says otherwise",
+        warnings.warn(f"{name}: the channel dimension is ambiguous in an array of shape {image.shape}. The first one "
+                      "is taken for the channels, as transformers does; input_data_format=\"channels_last\" says "
+                      "otherwise",
                       stacklevel=_OF_CALLER)
     if first:
         return np.moveaxis(image, 0, -1)
     if last:
         return image
-    shape = {None: "height x width x channels or channels x height x width", "channels_last": "height x width x channels",
-             "channels_first": "channels x height x width"}[data_format]
+    last_shape, first_shape = "height x width x channels", "channels x height x width"
+    shape = {None: f"{last_shape} or {first_shape}", "channels_last": last_shape,
+             "channels_first": first_shape}[data_format]
     raise ValueError(f"{name}: an array of shape {image.shape}, expected {shape} with 1, 3 or 4 channels, or height x "
                      "width")
 
@@ -129,7 +131,7 @@ def _to_8_bits(image: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
 
 
 def _pil_to_rgb(image: Any, convert_rgb: bool) -> np.ndarray:
-    """Over white where something is transparent; but an RGB image as it is where do_convert_rgb does not ask for more."""
+    """Over white where something is transparent; but an RGB image as it is where do_convert_rgb is off."""
     if image.mode == "RGB" and not convert_rgb:
         return np.ascontiguousarray(np.asarray(image))
     if "A" in image.getbands() or image.info.get("transparency") is not None:

@@ -60,7 +60,7 @@ def _side(name: str, value: Any) -> int:
 def _size(value: Any, to_square: bool | None) -> SizeDict:
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and to_square:
         value = (value, value)
-    if isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(side, (int, np.integer)) for side in value):
+    if isinstance(value, (list, tuple)) and len(value) == 2:
         value = {"height": value[0], "width": value[1]}
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         value = {"shortest_edge": value}  # as transformers takes it
@@ -89,7 +89,8 @@ def checked(name: str, value: Any, to_square: bool | None = None) -> Any:
     """A setting in the form in which it is kept; TypeError, ValueError or NotImplementedError for what it cannot be."""
     if name in _NOT_OFFERED:
         if value not in (None, False):
-            raise NotImplementedError(f"{name}={value!r} is not followed: images are resized, neither cropped nor padded")
+            raise NotImplementedError(f"{name}={value!r} is not followed: images are resized, neither cropped nor "
+                                      "padded")
         return value
     if value is None:
         return None  # switches something off, or is an error when it is needed, as in transformers
@@ -147,8 +148,8 @@ def settings_of(handle: Handle) -> dict[str, Any]:
 
 
 class SiglipImageProcessor:
-    """Resize, rescale and normalize, to the bit as transformers' SiglipImageProcessorPil, which is the image processor of
-    PaliGemma where torchvision is not installed.
+    """Resize, rescale and normalize, to the bit as transformers' SiglipImageProcessorPil, which is the image processor
+    of PaliGemma where torchvision is not installed.
 
     Each setting is an attribute that may be set; size, do_resize, resample, do_rescale, rescale_factor, do_normalize,
     image_mean, image_std, do_convert_rgb and image_seq_length are followed by later calls, and written by
@@ -268,8 +269,8 @@ class SiglipImageProcessor:
 
     # -- images to pixels
 
-    def __call__(self, images: Any, *, return_tensors: Any = None, exif: bool = True, max_image_pixels: int | None = None,
-                 **kwargs: Any) -> BatchFeature:
+    def __call__(self, images: Any, *, return_tensors: Any = None, exif: bool = True,
+                 max_image_pixels: int | None = None, **kwargs: Any) -> BatchFeature:
         """-> BatchFeature with pixel_values f32 [n_images, 3, height, width], in a list without return_tensors.
 
         images: as the processor takes them; lists of lists become one list. return_tensors: None, "np", "pt".

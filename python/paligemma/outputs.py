@@ -60,8 +60,8 @@ def stacked(pixels: Any, kind: str | None) -> Any:
         shapes = {image.shape for image in pixels}
         if len(shapes) > 1:
             raise ValueError("Unable to convert output 'pixel_values' (type: list) to tensor: images of "
-                             f"{' and '.join(map(str, sorted(shapes)))} cannot be stacked; do_resize=True makes them one "
-                             "size, return_tensors=None gives a list")
+                             f"{' and '.join(map(str, sorted(shapes)))} cannot be stacked; do_resize=True makes them "
+                             "one size, return_tensors=None gives a list")
         pixels = np.stack(pixels)
     return like_inputs(pixels, kind == "pt")
 

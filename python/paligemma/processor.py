@@ -81,10 +81,10 @@ class PaliGemmaProcessor:
                         **kwargs: Any) -> PaliGemmaProcessor:
         """Opens the processor of a checkpoint folder, or of a model id in the local Hugging Face cache.
 
-        The image processor's settings, such as size and do_normalize, and the tokenizer's keywords, such as padding_side
-        and model_max_length (paligemma.tokenizer.FOLLOWED), take the place of those in the files. Other arguments of
-        transformers' from_pretrained() are taken where they change nothing (see paligemma._hub.HARMLESS) and refused
-        with a ValueError where they would.
+        The image processor's settings, such as size and do_normalize, and the tokenizer's keywords, such as
+        padding_side and model_max_length (paligemma.tokenizer.FOLLOWED), take the place of those in the files. Other
+        arguments of transformers' from_pretrained() are taken where they change nothing (see paligemma._hub.HARMLESS)
+        and refused with a ValueError where they would.
         """
         image_settings = {name: kwargs.pop(name) for name in list(kwargs) if name in IMAGE_KEYWORDS}
         tokenizer = keywords_of_tokenizer(kwargs)
@@ -110,8 +110,8 @@ class PaliGemmaProcessor:
         elif name == "chat_template" and value is None:
             return
         elif name in ("image_processor", "tokenizer"):
-            raise AttributeError(f"processor.{name} cannot be replaced: PaliGemmaProcessor(image_processor=, tokenizer=) "
-                                 "makes a processor of other parts")
+            raise AttributeError(f"processor.{name} cannot be replaced: PaliGemmaProcessor(image_processor=, "
+                                 "tokenizer=) makes a processor of other parts")
         elif vars(self).get(name, self) != value:
             raise AttributeError(f"processor.{name} cannot be set: it is not followed")
 
@@ -295,10 +295,11 @@ class PaliGemmaProcessor:
         prompts, prompt_sizes = _strings_in(texts)
         answers, answer_sizes = _strings_in(suffixes)
         counted = (ctypes.c_int32 * len(counts))(*counts) if counts else None
+        n_images = len(converted.scaled) if converted else 0
         batch = c.Batch(
-            n_prompts=len(texts or []), n_suffixes=len(suffixes or []), n_images=len(converted.scaled) if converted else 0,
+            n_prompts=len(texts or []), n_suffixes=len(suffixes or []), n_images=n_images,
             n_image_counts=len(counts or []), prompts=prompts, suffixes=answers, prompt_sizes=prompt_sizes,
-            suffix_sizes=answer_sizes, images=converted.images if converted and converted.scaled else None, image_counts=counted)
+            suffix_sizes=answer_sizes, images=converted.images if converted and n_images else None, image_counts=counted)
         inputs = Handle("inputs")
         with self._handle.use() as pointer:
             c.check(c.lib.pg_processor_encode_batch(pointer, ctypes.byref(batch), ctypes.byref(encode),

@@ -219,9 +219,9 @@ static void images_go_without_a_tokenizer(void **state) {
     pg_processor_info info = {.struct_size = sizeof info};
     pg_image_settings s = {.struct_size = sizeof s};
     make_temp_folder(other, sizeof other);
-    write_text(other, "preprocessor_config.json", settings); /* no square, no image_seq_length, no tokenizer */
+    write_text(other, "preprocessor_config.json", settings); /* no image_seq_length, no tokenizer */
     pg_processor *whole = NULL, *images = images_only(other);
-    ERROR(pg_processor_open(other, NULL, &whole), PG_ERROR_UNSUPPORTED);
+    ERROR(pg_processor_open(other, NULL, &whole), PG_ERROR_NOT_FOUND);
     OK(pg_processor_get_info(images, &info));
     assert_true(info.flags == PG_PROCESSOR_IMAGES_ONLY && info.vocab_size == 0 && info.n_image_tokens == 0);
     assert_true(info.pad_id == -1 && info.eos_id == -1 && info.image_id == -1 && info.padding_side == 0);
