@@ -818,6 +818,11 @@ PG_API pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory);
  * message names the folders that were looked at. */
 PG_API pg_status pg_checkpoint_find(const char *model, const char *cache, char *path, size_t capacity, size_t *needed);
 
+/** The whole HF config of a checkpoint folder or model id as JSON text, with the defaults of the HF classes: what
+ * pg_model_get_config() gives for "", of a folder that may have config.json alone. Copies as that does. Errors:
+ * PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED (a config that this version does not run), _MEMORY. */
+PG_API pg_status pg_checkpoint_get_config(const char *model, char *text, size_t capacity, size_t *needed);
+
 /** Options of pg_model_convert(). */
 typedef struct pg_convert_options {
     uint32_t struct_size;          ///< sizeof(pg_convert_options)

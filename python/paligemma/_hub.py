@@ -29,6 +29,10 @@ _REFUSED = {
 }
 
 
+NO_PUSH = ("push_to_hub() is not offered, libpaligemma never uses the network: call save_pretrained(folder), then "
+           "huggingface_hub.upload_folder(folder_path=folder, repo_id=...)")
+
+
 def check_arguments(arguments: dict[str, Any]) -> None:
     """Raises ValueError for what would change results or is unknown."""
     for name, value in arguments.items():

@@ -207,6 +207,7 @@ STATUS_FUNCTIONS = {
     "pg_model_get_memory": [_H, P(Memory)],
     "pg_model_get_info": [_H, P(ModelInfo)],
     "pg_model_convert": [c_char_p, c_char_p, P(ConvertOptions)],
+    "pg_checkpoint_get_config": [c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_checkpoint_find": [c_char_p, c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_image_from_path": [P(Image), c_size_t, c_char_p],
     "pg_image_from_bytes": [P(Image), c_size_t, c_void_p, c_size_t],

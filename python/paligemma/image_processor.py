@@ -24,8 +24,6 @@ _WITHOUT_EFFECT = ("data_format", "device", "disable_grouping", "default_to_squa
 _NOT_OFFERED = ("crop_size", "do_center_crop", "do_pad", "pad_size")
 KEYWORDS = (*SETTINGS, *_WITHOUT_EFFECT, *_NOT_OFFERED, "input_data_format", "return_tensors")
 _SIZE_KEYS = ("longest_edge", "shortest_edge", "max_height", "max_width", "min_pixels", "max_pixels")
-PUSH = ("push_to_hub() is not offered, libpaligemma never uses the network: call save_pretrained(folder), then "
-        "huggingface_hub.upload_folder(folder_path=folder, repo_id=...)")
 
 
 class SizeDict(dict):
@@ -265,7 +263,7 @@ class SiglipImageProcessor:
         return [path]
 
     def push_to_hub(self, *unused: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError(PUSH)
+        raise NotImplementedError(_hub.NO_PUSH)
 
     # -- images to pixels
 

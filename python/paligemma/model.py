@@ -79,7 +79,7 @@ class PaliGemmaForConditionalGeneration:
             attn_implementation.get("text_config", attn_implementation.get("")))
         self._eager = of_text == "eager"
         self._handle = open_model(folder, cpu, weights, arithmetic)
-        self.config = PaliGemmaConfig._of_model(self._handle.pointer)
+        self.config = PaliGemmaConfig._of_handle(self._handle.pointer, folder)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
         self._eos_token_id = self.generation_config.eos_token_id  # where the library ends, whatever is set later
         self.training = False

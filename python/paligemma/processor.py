@@ -16,7 +16,7 @@ from . import _hub, _images, _library as c
 from ._arguments import Arguments
 from ._encoding import LARGE
 from ._handle import Handle, array
-from .image_processor import KEYWORDS as IMAGE_KEYWORDS, PUSH, ImageCall, SiglipImageProcessor, checked
+from .image_processor import KEYWORDS as IMAGE_KEYWORDS, ImageCall, SiglipImageProcessor, checked
 from .outputs import BatchFeature, RowReport, like_inputs, stacked, tensor_type
 from .tokenizer import PaliGemmaTokenizer, info_of, keywords_of_tokenizer, open_processor
 
@@ -146,7 +146,7 @@ class PaliGemmaProcessor:
         return [path]
 
     def push_to_hub(self, *unused: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError(PUSH)
+        raise NotImplementedError(_hub.NO_PUSH)
 
     def __repr__(self) -> str:
         return (f"{type(self).__name__}:\n- image_processor: {self.image_processor!r}\n- tokenizer: {self.tokenizer!r}"

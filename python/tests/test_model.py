@@ -396,7 +396,7 @@ def test_config(model, folder):
     with pytest.raises(AttributeError, match="nothing"):
         config.nothing
     with pytest.raises(AttributeError, match="cannot be changed"):
-        config.text_config.hidden_size = 3
+        model.config.text_config.hidden_size = 3
     assert model.generation_config.eos_token_id == 1
 
 

@@ -78,6 +78,9 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_model_get_info(model, NULL));
     ARGUMENT(pg_model_get_memory(NULL, &memory));
     ARGUMENT(pg_model_get_memory(model, NULL));
+    ARGUMENT(pg_checkpoint_get_config(NULL, text, sizeof text, &n));
+    ARGUMENT(pg_checkpoint_get_config(folder, NULL, 5, &n));
+    ERROR(pg_checkpoint_get_config("/nonexistent", text, sizeof text, &n), PG_ERROR_NOT_FOUND);
     ARGUMENT(pg_checkpoint_find(NULL, NULL, text, sizeof text, &n));
     ARGUMENT(pg_checkpoint_find(folder, NULL, NULL, 5, &n));
     ARGUMENT(pg_checkpoint_find(folder, "", text, sizeof text, &n));
@@ -197,6 +200,7 @@ static void config_and_info(void **state) {
     int64_t value = 0;
     double real = 0;
     char text[4096];
+    char alone[512], other[8192];
     size_t needed = 0;
     pg_model_info info = {.struct_size = sizeof info};
     pg_processor_info about = {.struct_size = sizeof about};
@@ -221,6 +225,17 @@ static void config_and_info(void **state) {
     OK(pg_model_get_config(model, "", text, needed, NULL));
     assert_int_equal(strlen(text), needed - 1);
     assert_int_equal(text[0], '{');
+    make_temp_folder(alone, sizeof alone); /* config.json is all that it takes */
+    bytes config = read_file(folder, "config.json");
+    write_file(alone, "config.json", config.data, config.size);
+    bytes_free(&config);
+    OK(pg_checkpoint_get_config(alone, NULL, 0, &needed));
+    OK(pg_checkpoint_get_config(alone, other, sizeof other, &needed));
+    assert_string_equal(other, text);
+    assert_int_equal(needed, strlen(other) + 1);
+    write_text(alone, "config.json", "{\"model_type\": \"llama\"}");
+    ERROR(pg_checkpoint_get_config(alone, other, sizeof other, &needed), PG_ERROR_UNSUPPORTED);
+    remove_folder(alone);
     OK(pg_model_get_info(model, &info));
     assert_int_equal(info.gemma_version, 2);
     assert_int_equal(info.n_files, 3);
