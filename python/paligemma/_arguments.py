@@ -22,8 +22,9 @@ class Arguments:
     """text: the value of each text keyword; images: the image settings that the call gives; tensors and image_tensors:
     return_tensors of all, and of pixel_values."""
 
-    def __init__(self, own: dict[str, Any], kwargs: dict[str, Any]) -> None:
-        """own: the values of the processor's named parameters (None and False: not given); kwargs: all others."""
+    def __init__(self, own: dict[str, Any], kwargs: dict[str, Any], tokenizer: dict[str, Any]) -> None:
+        """own: the values of the processor's named parameters, None where not given; kwargs: all others; tokenizer: what
+        it was opened with, for what the call does not say."""
         self.text: dict[str, Any] = {**own, **dict.fromkeys(_TEXT_FOLLOWED)}
         self.images: dict[str, Any] = {}
         for name in _OTHER_GROUPS:
@@ -33,18 +34,21 @@ class Arguments:
         for name, value in groups["common_kwargs"].items():  # weakest, and for whom they fit
             if name not in self.text and name not in IMAGE_KEYWORDS:
                 raise TypeError(f"common_kwargs got an unexpected keyword argument {name!r}")
-            if name in self.text and own.get(name) in (None, False):
+            if name in self.text and own.get(name) is None:
                 self.text[name] = value
             if name in IMAGE_KEYWORDS:
                 self.images[name] = value
         for group in _GROUPS:
             for name, value in groups[group].items():
-                if name in kwargs or own.get(name) not in (None, False):
+                if name in kwargs or own.get(name) is not None:
                     raise ValueError(f"Keyword argument {name} was passed two times:\nin a dictionary for {group} and "
                                      "as a **kwarg.")
                 self._take(group, name, value)
         for name, value in kwargs.items():
             self._take("images_kwargs" if name in IMAGE_KEYWORDS else "text_kwargs", name, value, plain=True)
+        for name in ("padding", "truncation", "pad_to_multiple_of", "return_tensors"):
+            if self.text[name] is None:
+                self.text[name] = tokenizer.get(name)
         self.tensors = self.text["return_tensors"]
         self.image_tensors = self.tensors if self.tensors is not None else self.images.get("return_tensors")
 

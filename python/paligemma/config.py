@@ -41,8 +41,8 @@ def _plain(value: Any) -> Any:
 class Config:
     """A JSON object whose keys are attributes; nested objects are Configs.
 
-    Those of an open model take changes that have no effect, such as use_cache, and refuse others; by itself a config may
-    be changed and saved.
+    Those of an open model take changes that have no effect, such as use_cache, and refuse others; by itself a config
+    may be changed and saved.
     """
 
     def __init__(self, values: dict[str, Any], of_model: bool = False) -> None:

@@ -82,15 +82,22 @@ class PaliGemmaProcessor:
         """Opens the processor of a checkpoint folder, or of a model id in the local Hugging Face cache.
 
         The image processor's settings, such as size and do_normalize, and the tokenizer's keywords, such as
-        padding_side and model_max_length (paligemma.tokenizer.FOLLOWED), take the place of those in the files. Other
+        padding_side and model_max_length (paligemma.tokenizer.FOLLOWED), take the place of those in the files.
+        padding, truncation, max_length, pad_to_multiple_of: for later calls that do not say otherwise. Other
         arguments of transformers' from_pretrained() are taken where they change nothing (see paligemma._hub.HARMLESS)
         and refused with a ValueError where they would.
         """
         image_settings = {name: kwargs.pop(name) for name in list(kwargs) if name in IMAGE_KEYWORDS}
+        call = {name: kwargs.pop(name) for name in ("padding", "truncation", "max_length", "pad_to_multiple_of")
+                if name in kwargs}
         tokenizer = keywords_of_tokenizer(kwargs)
         _hub.check_arguments(kwargs)
-        return cls._of_folder(_hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder), image_settings,
+        made = cls._of_folder(_hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder), image_settings,
                               tokenizer)
+        if call.get("max_length") is not None:
+            made.tokenizer.max_length = call["max_length"]
+        made.tokenizer.init_kwargs.update(call)  # for later calls that do not say otherwise
+        return made
 
     def __reduce__(self) -> Any:
         """A copy, in this process or another (a worker of a data loader), opens the checkpoint's files again."""
@@ -217,7 +224,7 @@ class PaliGemmaProcessor:
         suffix: str | Sequence[str] | None = None,
         *,
         return_tensors: str | None = None,
-        padding: bool | str | None = False,
+        padding: bool | str | None = None,
         truncation: bool | str | None = None,
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
@@ -237,7 +244,7 @@ class PaliGemmaProcessor:
             tensors ([H, W, C], [C, H, W], [H, W]), paths, the bytes of a PNG or JPEG file.
         text: one prompt or several; None: pixel values alone. suffix: the answers to learn.
         return_tensors: None for lists, "np", "pt".
-        padding: False, True or "longest", "max_length"; truncation: False, True or "longest_first", "only_first" (the
+        padding: False, True or "longest", "max_length", None for the tokenizer's own, else False; truncation: False, True or "longest_first", "only_first" (the
             prompt), "only_second" (the suffix), to max_length tokens of a row, image tokens included. As with
             transformers, truncation=None with max_length and no padding cuts.
 
@@ -260,7 +267,7 @@ class PaliGemmaProcessor:
         """
         arguments = Arguments({"return_tensors": return_tensors, "padding": padding, "truncation": truncation,
                                "max_length": max_length, "pad_to_multiple_of": pad_to_multiple_of,
-                               "padding_side": padding_side}, kwargs)
+                               "padding_side": padding_side}, kwargs, self.tokenizer.init_kwargs)
         options = arguments.text
         image_call = ImageCall(self.image_processor, arguments.images, self.image_seq_length)
         tensor_types = tensor_type(arguments.tensors), tensor_type(arguments.image_tensors)
