@@ -97,6 +97,10 @@ PG_API const char *pg_status_name(pg_status status);
  * yet. Valid until the next failing call on the same thread. */
 PG_API const char *pg_last_error(void);
 
+/** The row of the batch that pg_last_error() is about, 0 for the first; -1 when it is about none or about several. One
+ * bad image of a batch is found by it. */
+PG_API int64_t pg_last_error_row(void);
+
 /* ---- Hooks: memory, log, progress, cancel ---- */
 
 /** The host's allocator. It is copied into the handle it is given to. `user` and the functions must stay valid until
@@ -669,9 +673,13 @@ PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size
 /** Runs the vision encoder and the projector on the pixels of `inputs`. The features depend on the images alone and
  * serve any number of prompts (keys and values do not: image tokens attend to the prompt). They serve the model that
  * made them, and another handle of the same checkpoint with the same weights and arithmetic; every other model refuses
- * them (PG_ERROR_ARGUMENT) where they are given. */
+ * them (PG_ERROR_ARGUMENT) where they are given. In a batch its rows take the images one after the other; where each
+ * row with image tokens has as many as all of the images together, each takes all of them: one image, many prompts. */
 PG_API pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                                     pg_features **out);
+/** Features from numbers that were kept or changed, f32 [n_images, n_image_tokens, hidden_size], finite, copied: as
+ * pg_features_get_tensor() gives them. They count as made by `model`. Errors: PG_ERROR_ARGUMENT, _MEMORY. */
+PG_API pg_status pg_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out);
 PG_API void pg_features_close(pg_features **features); ///< drops the caller's reference
 /** f32 [n_images, n_image_tokens, hidden_size], valid until the features are closed. */
 PG_API pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out);

@@ -218,6 +218,7 @@ STATUS_FUNCTIONS = {
     "pg_forward": [_H, _H, P(ForwardOptions), _OUT],
     "pg_outputs_get_tensor": [_H, c_char_p, P(Tensor)],
     "pg_features_create": [_H, _H, P(RunOptions), _OUT],
+    "pg_features_from_tensor": [_H, P(Tensor), _OUT],
     "pg_features_get_tensor": [_H, P(Tensor)],
     "pg_session_create": [_H, P(SessionOptions), _OUT],
     "pg_session_prefill": [_H, _H, _H],
@@ -232,6 +233,7 @@ OTHER_FUNCTIONS = {
     "pg_version_api": (u32, []),
     "pg_version_string": (c_char_p, []),
     "pg_last_error": (c_char_p, []),
+    "pg_last_error_row": (i64, []),
     "pg_status_name": (c_char_p, [i32]),
     "pg_result_get_text": (c_char_p, [_H, i64]),
     "pg_cancel_request": (None, [c_void_p]),
@@ -318,8 +320,8 @@ def library_path() -> str:
 def check(status: int) -> int:
     """Raises for a negative status. To be called on the thread of the failing call, right after it."""
     if status < 0:
-        name, text = lib.pg_status_name(status), lib.pg_last_error()
-        raise _errors.exception(status, name.decode(), text.decode("utf-8", "replace"))
+        name, text, row = lib.pg_status_name(status), lib.pg_last_error(), lib.pg_last_error_row()
+        raise _errors.exception(status, name.decode(), text.decode("utf-8", "replace"), None if row < 0 else row)
     return status
 
 

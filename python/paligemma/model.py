@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _hub, _inputs, _library as c
 from ._checkpoint import open_model
+from ._features import Features, given, use
 from ._generate import Plan, plan
 from ._handle import Handle, array
 from ._run import CancelFlag, interruptible
@@ -18,40 +19,6 @@ from ._stream import pieces, tokens
 from .config import GenerationConfig, PaliGemmaConfig
 from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, like_inputs, to_numpy, torch_if_loaded
 from .processor import open_handle
-
-
-class Features:
-    """Encoded images, for any number of prompts: generate(..., features=features); close() or `with` frees them.
-
-    pooler_output: f32 [n_images, n_image_tokens, hidden_size], the projector's output.
-    """
-
-    def __init__(self, handle: Handle) -> None:
-        self._handle = handle
-
-    @property
-    def pooler_output(self) -> np.ndarray:
-        values = array(self._handle, c.lib.pg_features_get_tensor)
-        values.flags.writeable = False  # the memory that generate() reads
-        return values
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self.pooler_output)
-
-    @property
-    def closed(self) -> bool:
-        return self._handle.closed
-
-    def close(self) -> None:
-        self._handle.close()
-
-    def __enter__(self) -> Features:
-        self._handle.check_open()
-        return self
-
-    def __exit__(self, *unused: Any) -> None:
-        self.close()
 
 
 class PaliGemmaForConditionalGeneration:
@@ -203,6 +170,7 @@ class PaliGemmaForConditionalGeneration:
         labels: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: Any = 0,
+        mm_encoder_outputs: dict[str, Any] | None = None,
         *,
         output_hidden_states: bool | None = None,
         output_last_hidden_state: bool = False,
@@ -224,6 +192,9 @@ class PaliGemmaForConditionalGeneration:
         logits_to_keep: k, for the last k tokens, or indices [K]; 0: all. The loss is over all labels in any case.
         loss: "token", the mean over all labels (transformers), or "example", mean per row, then over rows (big_vision).
         skip_padding: nothing is computed for padding, its rows are zero.
+        mm_encoder_outputs: {"image": what get_image_features() or encode_image() returned}, or `features`, in place of
+        pixel_values; changed or repeated arrays will do. Images serve the rows one after the other; where each row has
+        the tokens of all of them, each row takes all: one image, many prompts.
 
         -> .logits f32 [B, K, vocab], .loss f32 [] with labels, .image_hidden_states f32 [n_images, N, hidden] with
         images, .hidden_states (embeddings and each layer's output, L + 1 of f32 [B, T, hidden]) with
@@ -245,6 +216,9 @@ class PaliGemmaForConditionalGeneration:
             raise TypeError(f"logits_to_keep is {logits_to_keep!r}, expected an integer, or indices")
         chosen = None if isinstance(logits_to_keep, int) else to_numpy(logits_to_keep)
         keep = logits_to_keep if chosen is None else 0
+        if pixel_values is not None and mm_encoder_outputs is not None:
+            raise ValueError("You cannot specify both pixel_values and mm_encoder_outputs at the same time")
+        features = given(self._handle, features, mm_encoder_outputs)
         handle = self._run_forward(arrays, flags, keep, features, cancel)
         output = _outputs(handle, bool(output_hidden_states), _inputs.any_torch(*arrays.values()), features)
         if chosen is not None and "logits" in output:
@@ -253,11 +227,13 @@ class PaliGemmaForConditionalGeneration:
 
     def embed(self, input_ids: Any = None, pixel_values: Any = None, attention_mask: Any = None,
               token_type_ids: Any = None, inputs_embeds: Any = None, labels: Any = None, position_ids: Any = None, *,
-              features: Features | None = None, cancel: CancelFlag | None = None) -> PaliGemmaCausalLMOutput:
+              mm_encoder_outputs: dict[str, Any] | None = None, features: Features | None = None,
+              cancel: CancelFlag | None = None) -> PaliGemmaCausalLMOutput:
         """.last_hidden_state f32 [B, T, hidden] after the final norm (zero on padding), and .image_hidden_states
         f32 [n_images, N, hidden]: for retrieval and action heads. labels are taken and not used."""
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
+        features = given(self._handle, features, mm_encoder_outputs, pixel_values)
         handle = self._run_forward(arrays, c.FORWARD_EMBEDDINGS, 0, features, cancel)
         return _outputs(handle, False, _inputs.any_torch(*arrays.values()), features)
 
@@ -269,7 +245,7 @@ class PaliGemmaForConditionalGeneration:
         outputs = Handle("outputs")
 
         def work() -> None:
-            with self._handle.use() as model, inputs.use() as given, cancel.use() as flag, _use(features) as encoded:
+            with self._handle.use() as model, inputs.use() as given, cancel.use() as flag, use(features) as encoded:
                 options = c.ForwardOptions(flags=flags, n_threads=self.n_threads, logits_to_keep=keep, features=encoded,
                                            cancel=flag)
                 c.check(c.lib.pg_forward(model, given, ctypes.byref(options), ctypes.byref(outputs.pointer)))
@@ -330,6 +306,7 @@ class PaliGemmaForConditionalGeneration:
         inputs_embeds: Any = None,
         position_ids: Any = None,
         labels: Any = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
         features: Features | None = None,
         cancel: CancelFlag | None = None,
         return_dict_in_generate: bool | None = None,
@@ -343,8 +320,9 @@ class PaliGemmaForConditionalGeneration:
         padding is left out of the computation, each row gets what it gets alone, and its new ids stand after column T.
         Without token_type_ids the prompt is read as forward() reads it.
         No tokenizer is needed: a folder without one generates row after row, with the same ids.
-        labels are taken and not used. features: in place of pixel_values. streamer: an object such as transformers'
-        TextStreamer, for one row; it is handed the prompt, each new id, and the end.
+        labels are taken and not used. mm_encoder_outputs and features: as forward()'s, in place of pixel_values.
+        streamer: an object such as transformers' TextStreamer, for one row; it is handed the prompt, each new id, and
+        the end.
         eos_token_id: the checkpoint's ids and further ones, a list. What is set on the model's generation_config, or
         stands in its file, counts as a keyword does.
         Raises ValueError for settings that ask for more than greedy decoding.
@@ -358,6 +336,7 @@ class PaliGemmaForConditionalGeneration:
         as_torch = _inputs.any_torch(*arrays.values())
         chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays),
                       self._eos_token_id)
+        features = given(self._handle, features, mm_encoder_outputs, pixel_values)
         if streamer is None:
             rows = self._run_generate(chosen.arrays, chosen.max_new_tokens, features, cancel)
             rows = [np.array(list(chosen.until_stop(row)), np.int64) for row in rows]
@@ -386,7 +365,7 @@ class PaliGemmaForConditionalGeneration:
 
         def work() -> None:
             with self._handle.use() as model, processor.use() as tokenizer, inputs.use() as given, \
-                    cancel.use() as flag, _use(features) as encoded:
+                    cancel.use() as flag, use(features) as encoded:
                 options = c.GenerateOptions(max_new_tokens=max_new_tokens, n_threads=self.n_threads, features=encoded,
                                             cancel=flag)
                 c.check(c.lib.pg_generate(model, tokenizer, given, ctypes.byref(options), ctypes.byref(result.pointer)))
@@ -410,7 +389,7 @@ class PaliGemmaForConditionalGeneration:
         if features is not None and len(rows) > 1:
             raise NotImplementedError(f"features for {len(rows)} rows need the processor's files in {self._folder}, "
                                       "which cannot be opened: give one row at a time, or pixel_values")
-        return [np.array(list(tokens(self._handle, self._inputs(row), _use(features), cancel, max_new_tokens,
+        return [np.array(list(tokens(self._handle, self._inputs(row), use(features), cancel, max_new_tokens,
                                      self.n_threads)), np.int64) for row in rows]
 
     def _feed(self, streamer: Any, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> np.ndarray:
@@ -424,9 +403,9 @@ class PaliGemmaForConditionalGeneration:
         streamer.end()
         return np.array(new, np.int64)
 
-    def stream(self, inputs: Any = None, processor: Any = None, *, features: Features | None = None,
-               cancel: CancelFlag | None = None, generation_config: Any = None, skip_special_tokens: bool = True,
-               **arguments: Any) -> Iterator[str]:
+    def stream(self, inputs: Any = None, processor: Any = None, *, mm_encoder_outputs: dict[str, Any] | None = None,
+               features: Features | None = None, cancel: CancelFlag | None = None, generation_config: Any = None,
+               skip_special_tokens: bool = True, **arguments: Any) -> Iterator[str]:
         """The generated text piece by piece, never half a character: `for piece in model.stream(inputs, processor)`.
 
         inputs: what the processor returned, of one row; or its entries by name, `model.stream(**inputs, ...)`.
@@ -436,6 +415,7 @@ class PaliGemmaForConditionalGeneration:
         named = {name: arguments.pop(name, None) for name in _inputs.NAMES}
         arrays = {**named, **{k: v for k, v in dict(inputs or {}).items() if k in _inputs.NAMES}}
         del arrays["labels"]
+        features = given(self._handle, features, mm_encoder_outputs, arrays["pixel_values"])
         chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays),
                       self._eos_token_id)
         self._handle.check_open()
@@ -444,25 +424,9 @@ class PaliGemmaForConditionalGeneration:
 
     def _tokens(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> Iterator[int]:
         """The new ids of one row, as they come."""
-        new = tokens(self._handle, self._inputs(chosen.arrays), _use(features), cancel or CancelFlag(),
+        new = tokens(self._handle, self._inputs(chosen.arrays), use(features), cancel or CancelFlag(),
                      chosen.max_new_tokens, self.n_threads)
         return chosen.until_stop(new)
-
-
-class _use:
-    """`with _use(features) as pointer`: of Features, or None."""
-
-    def __init__(self, features: Features | None) -> None:
-        if features is not None and not isinstance(features, Features):
-            raise TypeError(f"features is a {type(features).__name__}, expected what encode_image() returned")
-        self._lease = features._handle.use() if features is not None else None
-
-    def __enter__(self) -> Any:
-        return self._lease.__enter__() if self._lease else None
-
-    def __exit__(self, *exception: Any) -> None:
-        if self._lease:
-            self._lease.__exit__(*exception)
 
 
 def _outputs(handle: Handle, hidden_states: bool, as_torch: bool, features: Features | None) -> PaliGemmaCausalLMOutput:

@@ -115,6 +115,9 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_features_create(model, NULL, NULL, &f));
     ARGUMENT(pg_features_create(model, inputs, NULL, NULL));
     ARGUMENT(pg_features_create(model, text_only, NULL, &f));
+    ARGUMENT(pg_features_from_tensor(NULL, &tensor, &f));
+    ARGUMENT(pg_features_from_tensor(model, NULL, &f));
+    ARGUMENT(pg_features_from_tensor(model, &tensor, NULL));
     ARGUMENT(pg_features_get_tensor(NULL, &tensor));
     ARGUMENT(pg_session_create(NULL, NULL, &s));
     ARGUMENT(pg_session_create(model, NULL, NULL));

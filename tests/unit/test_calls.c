@@ -313,6 +313,7 @@ static void bad_rows(void **state) {
     OK(create(&b, m, 0, NULL, &in));
     ERROR(pg_forward(m->model, in, NULL, &out), PG_ERROR_ARGUMENT);
     assert_non_null(strstr(pg_last_error(), "row 1: the label of token 7"));
+    assert_int_equal(pg_last_error_row(), 1);
     OK(embed(m->model, in, &out));
     pg_outputs_close(&out);
     pg_inputs_close(&in);
