@@ -646,6 +646,11 @@ PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, cons
                             pg_outputs **out);
 PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's reference
 
+/** What the decoder is fed for ids: out f32 [n_ids, hidden_size], rows of the embedding times sqrt(hidden_size), as HF
+ * 5.23's get_input_embeddings()(ids); changed, they go back as inputs_embeds. Errors: PG_ERROR_ARGUMENT (an id outside
+ * the vocabulary). */
+PG_API pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_t n_ids, float *out);
+
 /** A tensor of the outputs by its HF name, valid until the outputs are closed. B rows, T tokens, K kept, L layers:
  *  - "logits"               f32 [B, K, vocab_size]  final soft cap applied; K is T unless logits_to_keep is set
  *  - "loss"                 f32 [1]  cross entropy of each label under the logits of the token before it; NaN (per row:

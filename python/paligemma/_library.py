@@ -194,6 +194,7 @@ STATUS_FUNCTIONS = {
     "pg_model_get_config": [_H, c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_model_get_config_int": [_H, c_char_p, P(i64)],
     "pg_model_get_config_float": [_H, c_char_p, P(f64)],
+    "pg_model_embed": [_H, P(i64), c_size_t, P(f32)],
     "pg_model_get_memory": [_H, P(Memory)],
     "pg_model_get_info": [_H, P(ModelInfo)],
     "pg_model_convert": [c_char_p, c_char_p, P(ConvertOptions)],

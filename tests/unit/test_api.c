@@ -51,6 +51,7 @@ static void null_arguments(void **state) {
     size_t n = 0;
     double real = 0;
     char text[8];
+    float row[1];
     const char *piece;
     (void)state;
     ARGUMENT(pg_cancel_create(NULL));
@@ -115,6 +116,9 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_features_create(model, NULL, NULL, &f));
     ARGUMENT(pg_features_create(model, inputs, NULL, NULL));
     ARGUMENT(pg_features_create(model, text_only, NULL, &f));
+    ARGUMENT(pg_model_embed(NULL, &id, 1, row));
+    ARGUMENT(pg_model_embed(model, NULL, 1, row));
+    ARGUMENT(pg_model_embed(model, &id, 1, NULL));
     ARGUMENT(pg_features_from_tensor(NULL, &tensor, &f));
     ARGUMENT(pg_features_from_tensor(model, NULL, &f));
     ARGUMENT(pg_features_from_tensor(model, &tensor, NULL));

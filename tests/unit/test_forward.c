@@ -470,6 +470,31 @@ static void features_serve_each_row(void **state) {
     }
 }
 
+/* The rows that the decoder is fed, as the first hidden states have them. */
+static void embeddings_of_ids(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        static const row_spec prompt[] = {{0, 6, 0, 9}};
+        batch b;
+        make_batch(&b, m, prompt, 1, LEFT, 0);
+        pg_outputs *out = forward(m, &b, WITHOUT_PIXELS, PG_FORWARD_HIDDEN_STATES);
+        float *rows = malloc((size_t)(b.n_tokens * m->hidden) * sizeof *rows);
+        OK(pg_model_embed(m->model, b.ids, (size_t)b.n_tokens, rows));
+        assert_memory_equal(rows, get(out, "hidden_states", 4, m->n_layers + 1, 1, b.n_tokens, m->hidden),
+                            (size_t)(b.n_tokens * m->hidden) * sizeof *rows);
+        OK(pg_model_embed(m->model, b.ids, 0, rows));
+        b.ids[2] = m->info.vocab_size;
+        ARGUMENT(pg_model_embed(m->model, b.ids, 3, rows));
+        assert_non_null(strstr(pg_last_error(), "token 2 is id "));
+        b.ids[2] = -1;
+        ARGUMENT(pg_model_embed(m->model, b.ids, 3, rows));
+        free(rows);
+        pg_outputs_close(&out);
+        free(b.pixels);
+    }
+}
+
 /* What was read from features makes features again, and what cannot be features is refused. */
 static void features_from_a_tensor(void **state) {
     (void)state;
@@ -654,6 +679,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(features_in_place_of_pixels),
         cmocka_unit_test(features_serve_each_row),
         cmocka_unit_test(features_from_a_tensor),
+        cmocka_unit_test(embeddings_of_ids),
         cmocka_unit_test(features_of_another_model),
         cmocka_unit_test(embeddings_in_place_of_ids),
         cmocka_unit_test(outputs_outlive_all),
