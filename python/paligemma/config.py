@@ -114,5 +114,10 @@ class GenerationConfig:
     def to_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        defaults = GenerationConfig().__dict__
+        return {name: value for name, value in self.__dict__.items() if name not in defaults or value != defaults[name]}
+
     def __repr__(self) -> str:
         return f"GenerationConfig {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=str)}"

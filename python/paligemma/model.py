@@ -9,19 +9,21 @@ from typing import Any, Iterator
 import numpy as np
 
 from . import _hub, _inputs, _library as c
+from ._as_torch import AsTorchModule
 from ._checkpoint import open_model
 from ._features import Features, given, use
 from ._generate import Plan, plan
 from ._handle import Handle, array
 from ._run import CancelFlag, interruptible
 from ._rows import split as _rows
+from ._save import check_arguments, n_bytes, save_model
 from ._stream import pieces, tokens
 from .config import GenerationConfig, PaliGemmaConfig
-from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, like_inputs, to_numpy, torch_if_loaded
+from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, like_inputs, to_numpy
 from .processor import open_handle
 
 
-class PaliGemmaForConditionalGeneration:
+class PaliGemmaForConditionalGeneration(AsTorchModule):
     """A model on the CPU, for inference, in f32, in bf16 or with int8 or int4 weights; from_pretrained() opens one,
     close() or `with` ends it.
 
@@ -49,26 +51,32 @@ class PaliGemmaForConditionalGeneration:
         self.config = PaliGemmaConfig._of_model(self._handle.pointer)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
         self._eos_token_id = self.generation_config.eos_token_id  # where the library ends, whatever is set later
-        self.training = False
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None,
                         cache_dir: str | os.PathLike[str] | None = None, subfolder: str = "", n_threads: int = 0,
                         cpu: str | None = None, weights: str = "stored", arithmetic: str | None = None,
-                        attn_implementation: str | dict[str, str] | None = None,
-                        **kwargs: Any) -> PaliGemmaForConditionalGeneration:
+                        attn_implementation: str | dict[str, str] | None = None, generation_config: Any = None,
+                        output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Opens a checkpoint folder, or a model id in the local Hugging Face cache; the network is never used.
 
         Other arguments of transformers' from_pretrained() are taken where they change nothing here: dtype and
         torch_dtype (see `arithmetic`), device_map "auto" or "cpu", low_cpu_mem_usage, token, ...
         (paligemma._hub.HARMLESS). Those that would change results, such as quantization_config, are refused.
+        generation_config: in place of the folder's. output_loading_info=True: the model and a dictionary of what did
+        not fit, which is nothing: a folder that lacks a tensor does not open.
         n_threads, cpu, weights, arithmetic and attn_implementation: as of the class.
         Raises FileNotFoundError, OSError (damaged files), NotImplementedError (sound, but not run by this version),
         ValueError (an argument; weights that the folder was not converted to).
         """
         _hub.check_arguments(kwargs)
         folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
-        return cls(folder, n_threads, cpu, weights, arithmetic, attn_implementation)
+        model = cls(folder, n_threads, cpu, weights, arithmetic, attn_implementation)
+        if generation_config is not None:
+            model.generation_config = generation_config
+        none: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(),
+                                "error_msgs": []}
+        return (model, none) if output_loading_info else model
 
     def __reduce__(self) -> Any:
         """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""
@@ -77,63 +85,24 @@ class PaliGemmaForConditionalGeneration:
                              self._attention),
                 {"generation_config": self.generation_config})
 
-    # -- what a torch module has
+    # -- saving
 
-    def eval(self) -> PaliGemmaForConditionalGeneration:
-        return self
+    def save_pretrained(self, save_directory: str | os.PathLike[str], is_main_process: bool = True,
+                        max_shard_size: int | str = "50GB", **arguments: Any) -> None:
+        """Writes config.json, generation_config.json as it is set now, and the weights to a folder, which opens here
+        and, unless its weights are int8 or int4, in transformers. The processor has files of its own.
 
-    def train(self, mode: bool = True) -> PaliGemmaForConditionalGeneration:
-        if mode:
-            raise ValueError("libpaligemma runs models and does not train them; examples/finetune.py trains with torch")
-        return self
+        The weights are a copy of the files that the model was opened from, or, with from_pretrained(weights="int8"),
+        what was quantized. max_shard_size: bytes, or "5GB"; stored files that are larger are refused, not divided.
+        """
+        check_arguments(save_directory, arguments)
+        self._handle.check_open()
+        if is_main_process:
+            save_model(self._folder, os.fsdecode(save_directory), self._weights,
+                       self.generation_config.to_diff_dict(), n_bytes(max_shard_size))
 
-    def requires_grad_(self, requires_grad: bool = False) -> PaliGemmaForConditionalGeneration:
-        if requires_grad:
-            raise ValueError("libpaligemma computes no gradients")
-        return self
-
-    def to(self, *args: Any, **kwargs: Any) -> PaliGemmaForConditionalGeneration:
-        """Itself: the model lives on the CPU and computes in f32, dtypes are ignored. Another device: ValueError."""
-        for value in (*args, *kwargs.values()):
-            name = str(getattr(value, "type", value)).split(":")[0]
-            is_index = isinstance(value, int) and not isinstance(value, bool)
-            if name in ("cuda", "mps", "xpu", "npu", "meta") or is_index:
-                raise ValueError(f"the model cannot move to {value!r}: libpaligemma runs on the CPU")
-        return self
-
-    def cpu(self) -> PaliGemmaForConditionalGeneration:
-        return self
-
-    def float(self) -> PaliGemmaForConditionalGeneration:
-        return self
-
-    half = bfloat16 = float  # as to(dtype): nothing changes
-
-    def cuda(self, device: Any = None) -> PaliGemmaForConditionalGeneration:
-        return self.to("cuda")
-
-    main_input_name = "input_ids"
-
-    def can_generate(self) -> bool:
-        return True
-
-    @property
-    def device(self) -> Any:
-        """torch.device("cpu") when torch is loaded, else "cpu"."""
-        torch = torch_if_loaded()
-        return torch.device("cpu") if torch else "cpu"
-
-    @property
-    def dtype(self) -> Any:
-        """f32, in which everything is computed: torch's when torch is loaded, else numpy's."""
-        torch = torch_if_loaded()
-        return torch.float32 if torch else np.dtype(np.float32)
-
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        info = c.ModelInfo()
-        with self._handle.use() as pointer:
-            c.check(c.lib.pg_model_get_info(pointer, ctypes.byref(info)))
-        return 0 if only_trainable else info.n_parameters
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
+        check_arguments("folder", {"push_to_hub": True})
 
     # -- closing
 
