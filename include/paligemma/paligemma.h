@@ -405,26 +405,70 @@ typedef struct pg_result pg_result;
  * are the text. */
 typedef int32_t (*pg_text_fn)(void *user, int64_t row, const char *text, size_t size, int64_t token);
 
+/** Sees, and may change, the logits that the next token of row `row` is chosen from, after every other setting but
+ * those that follow PG_SAMPLING_RANDOM (HF: a custom logits_processor). ids: the ids of the row so far, prompt (image
+ * tokens included, padding left out; of inputs given as embeddings none) and new ones; logits: [vocab_size], -INFINITY
+ * keeps an id out. Called on the calling thread; the arrays are valid during the call. A non-zero return ends the row
+ * before the token is chosen (PG_STOP_LOGITS). */
+typedef int32_t (*pg_logits_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, float *logits,
+                                int64_t vocab_size);
+
+/** Flags of pg_sampling_options. */
+enum {
+    PG_SAMPLING_ADD_EOS = 1,   ///< eos_ids are added to those of the checkpoint. Default: they replace them
+    PG_SAMPLING_IGNORE_EOS = 2 ///< no id ends a row
+};
+
+/** How the next token is chosen: by default the likeliest one, of equally likely ones the lowest id. What the pointers
+ * point to must stay until the call returns. */
+typedef struct pg_sampling_options {
+    uint32_t struct_size;   ///< sizeof(pg_sampling_options)
+    uint32_t flags;         ///< PG_SAMPLING_*; default 0
+    const int64_t *eos_ids; ///< [n_eos_ids] ids that end a row; default NULL: those of the checkpoint
+    int64_t n_eos_ids;      ///< default 0
+    pg_logits_fn on_logits; ///< default NULL
+    void *on_logits_user;   ///< passed to on_logits
+} pg_sampling_options;
+PG_API pg_status pg_sampling_options_init(pg_sampling_options *options, size_t struct_size); ///< fills in the defaults
+
+/** Flags of pg_generate_options: what the result keeps of every step, for pg_result_get_tensor(). */
+enum {
+    PG_GENERATE_LOG_PROBS = 1, ///< "log_probs" and "score_log_probs": 8 bytes a token
+    PG_GENERATE_LOGITS = 2,    ///< "logits": 4 * vocab_size bytes a token, 1 MB in the published models
+    PG_GENERATE_SCORES = 4     ///< "scores": likewise
+};
+
 /** Options of pg_generate(). */
 typedef struct pg_generate_options {
-    uint32_t struct_size;        ///< sizeof(pg_generate_options)
-    uint32_t flags;              ///< 0
-    int32_t max_new_tokens;      ///< >= 1, of each row; default and 0: 128
-    int32_t n_threads;           ///< 1 to 1024; default and 0: the CPUs this process may use
-    const pg_features *features; ///< default NULL: computed from the pixels of the inputs
-    pg_text_fn on_text;          ///< default NULL; text without special tokens
-    void *on_text_user;          ///< passed to on_text
-    pg_progress_fn progress;     ///< default NULL; phases VISION, PREFILL, DECODE
-    void *progress_user;         ///< passed to progress
-    pg_cancel *cancel;           ///< default NULL
+    uint32_t struct_size;                ///< sizeof(pg_generate_options)
+    uint32_t flags;                      ///< PG_GENERATE_*; default 0
+    int32_t max_new_tokens;              ///< >= 1, of each row; default and 0: 128
+    int32_t n_threads;                   ///< 1 to 1024; default and 0: the CPUs this process may use
+    const pg_features *features;         ///< default NULL: computed from the pixels of the inputs
+    pg_text_fn on_text;                  ///< default NULL; text without special tokens
+    void *on_text_user;                  ///< passed to on_text
+    pg_progress_fn progress;             ///< default NULL; phases VISION, PREFILL, DECODE
+    void *progress_user;                 ///< passed to progress
+    pg_cancel *cancel;                   ///< default NULL
+    const pg_sampling_options *sampling; ///< default NULL: all defaults
+    const char *const
+        *stop_strings;      ///< [n_stop_strings] UTF-8, not empty: a row ends with the token that completes one
+                            ///< (PG_STOP_STRING). As transformers: the text keeps it, and what the token has
+                            ///< behind it; special tokens count as they are written, and so does the prompt
+    int32_t n_stop_strings; ///< default 0
+    int32_t n_alternatives; ///< 0 to 1024 and vocab_size: likeliest ids of each step that the result keeps
+                            ///< ("alternative_ids", 12 bytes each); default 0
+    double max_seconds;     ///< a row ends with the token at which the call has taken longer
+                            ///< (PG_STOP_TIME); default and 0: no limit
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
-/** Greedy generation until an eos id of the checkpoint, max_new_tokens, or the callback's word: the text of HF's
- * generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the tokens that it
- * gets alone and ends on its own. Padding is left out; a suffix is continued (see PG_ENCODE_OPEN_SUFFIX).
- * Settings of generation_config.json other than the eos ids are not followed; opening the model logs a warning then.
- * Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a row longer than the context), _MEMORY, _CANCELLED. */
+/** Generates until an eos id of the checkpoint, max_new_tokens, or another PG_STOP_*: with default options greedily,
+ * the text of HF's generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the
+ * tokens that it gets alone and ends on its own. Padding is left out; a suffix is continued (see
+ * PG_ENCODE_OPEN_SUFFIX). Settings of generation_config.json other than the eos ids are not followed; opening the model
+ * logs a warning then. Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a row longer than the context), _MEMORY,
+ * _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
 PG_API void pg_result_close(pg_result **result); ///< drops the caller's reference
@@ -437,11 +481,30 @@ PG_API const char *pg_result_get_text(const pg_result *result, int64_t row);
 /** The generated ids of a row, i64 [n], the final eos included; valid until the result is closed. */
 PG_API pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tensor *out);
 
-/** Values of pg_result_info.stop: why a row ended. */
+/** A tensor of row `row` of the result, valid until the result is closed. n new tokens, k alternatives:
+ *  - "ids"                    i64 [n]  as pg_result_get_ids()
+ *  - "log_probs"              f32 [n]  of each new token: log-softmax of the model's logits (PG_GENERATE_LOG_PROBS)
+ *  - "score_log_probs"        f32 [n]  the same of the scores, what the token was chosen from (PG_GENERATE_LOG_PROBS)
+ *  - "alternative_ids"        i64 [n, k]  the likeliest ids of each step by the model's logits, the likeliest first, of
+ *                             equally likely ones the lowest first; -1: fewer are numbers (n_alternatives)
+ *  - "alternative_log_probs"  f32 [n, k]  their log-softmax of the model's logits (n_alternatives)
+ *  - "logits"                 f32 [n, vocab_size]  of the model, soft cap applied (PG_GENERATE_LOGITS; HF:
+ * output_logits)
+ *  - "scores"                 f32 [n, vocab_size]  after all settings and on_logits (PG_GENERATE_SCORES; HF:
+ *                             output_scores)
+ *
+ * Errors: PG_ERROR_ARGUMENT (no such row), PG_ERROR_NOT_FOUND (no such name, or it was not asked for). */
+PG_API pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char *name, pg_tensor *out);
+
+/** Values of pg_result_info.stop: why a row ended. The first that applies: an eos id, a stop string, on_text, the time,
+ * the length. */
 enum {
-    PG_STOP_EOS = 1,     ///< an eos id came
-    PG_STOP_LENGTH = 2,  ///< max_new_tokens, or the end of the context
-    PG_STOP_CALLBACK = 3 ///< on_text returned non-zero
+    PG_STOP_EOS = 1,      ///< an eos id came
+    PG_STOP_LENGTH = 2,   ///< max_new_tokens, or the end of the context
+    PG_STOP_CALLBACK = 3, ///< on_text returned non-zero
+    PG_STOP_STRING = 5,   ///< a stop string is complete
+    PG_STOP_TIME = 6,     ///< max_seconds are over
+    PG_STOP_LOGITS = 7    ///< on_logits returned non-zero: no token of that step
 };
 
 /** What happened to a row, and how long all rows took. */
@@ -585,22 +648,28 @@ enum {
 
 /** What a processor does. */
 typedef struct pg_processor_info {
-    uint32_t struct_size;   ///< in: sizeof(pg_processor_info)
-    int32_t image_size;     ///< pixels, width = height
-    int32_t n_image_tokens; ///< `<image>` tokens of an image
-    int32_t resample;       ///< PG_RESAMPLE_*
-    int32_t vocab_size;     ///< ids of the tokenizer, added tokens included
-    uint32_t do_resize;     ///< 0 or 1
-    uint32_t do_rescale;    ///< 0 or 1
-    uint32_t do_normalize;  ///< 0 or 1
-    int64_t pad_id;         ///< -1: none; so are the next four
-    int64_t eos_id;         ///< ends a text
-    int64_t bos_id;         ///< begins a prompt
-    int64_t unk_id;         ///< unknown
-    int64_t image_id;       ///< `<image>`
-    float image_mean[3];    ///< R, G, B, in units of rescaled pixels
-    float image_std[3];     ///< likewise
-    double rescale_factor;  ///< 1/255 in all published checkpoints
+    uint32_t struct_size;    ///< in: sizeof(pg_processor_info)
+    int32_t image_size;      ///< pixels, width = height
+    int32_t n_image_tokens;  ///< `<image>` tokens of an image
+    int32_t resample;        ///< PG_RESAMPLE_*
+    int32_t vocab_size;      ///< ids of the tokenizer, added tokens included
+    uint32_t do_resize;      ///< 0 or 1
+    uint32_t do_rescale;     ///< 0 or 1
+    uint32_t do_normalize;   ///< 0 or 1
+    int32_t padding_side;    ///< PG_SIDE_LEFT or _RIGHT: what PG_SIDE_DEFAULT is for padding
+    int32_t truncation_side; ///< likewise for truncation
+    int64_t max_length; ///< what a call's max_length 0 is, as the files say; 0: none. HF truncates to it even where a
+                        ///< call names neither truncation nor padding
+    int64_t model_max_length;   ///< stands in for a max_length of 0; 0: none
+    int64_t pad_to_multiple_of; ///< what pg_encode_options.pad_to_multiple_of 0 is; 0: none
+    int64_t pad_id;             ///< -1: none; so are the next four
+    int64_t eos_id;             ///< ends a text
+    int64_t bos_id;             ///< begins a prompt
+    int64_t unk_id;             ///< unknown
+    int64_t image_id;           ///< `<image>`
+    float image_mean[3];        ///< R, G, B, in units of rescaled pixels
+    float image_std[3];         ///< likewise
+    double rescale_factor;      ///< 1/255 in all published checkpoints
 } pg_processor_info;
 PG_API pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info); ///< describes it
 

@@ -39,7 +39,9 @@ MODE_HF, MODE_BIG_VISION = 0, 1
 PADDING_LONGEST, PADDING_MAX_LENGTH, PADDING_NONE = 0, 1, 2
 SIDE_DEFAULT, SIDE_LEFT, SIDE_RIGHT = 0, 1, 2
 TRUNCATION_LONGEST, TRUNCATION_PROMPT, TRUNCATION_SUFFIX = 0, 1, 2
-STOP_EOS, STOP_LENGTH, STOP_CALLBACK = 1, 2, 3
+STOP_EOS, STOP_LENGTH, STOP_CALLBACK, STOP_STRING, STOP_TIME, STOP_LOGITS = 1, 2, 3, 5, 6, 7
+SAMPLING_ADD_EOS, SAMPLING_IGNORE_EOS = 1, 2
+GENERATE_LOG_PROBS, GENERATE_LOGITS, GENERATE_SCORES = 1, 2, 4
 ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE = 1, 2, 4, 8
 ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 16, 32
 RESAMPLE_NEAREST, RESAMPLE_LANCZOS, RESAMPLE_BILINEAR, RESAMPLE_BICUBIC, RESAMPLE_BOX, RESAMPLE_HAMMING = range(6)
@@ -63,6 +65,7 @@ ARITHMETICS = {None: ARITHMETIC_DEFAULT, "f32": ARITHMETIC_F32, "bf16": ARITHMET
 LogFn = ctypes.CFUNCTYPE(None, c_void_p, i32, c_char_p)
 ProgressFn = ctypes.CFUNCTYPE(i32, c_void_p, i32, i64, i64)
 TextFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, c_char_p, c_size_t, i64)
+LogitsFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, P(i64), i64, P(f32), i64)
 AllocFn = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_size_t, c_size_t)
 FreeFn = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
 
@@ -125,7 +128,9 @@ class ProcessorOptions(Struct):
 
 class ProcessorInfo(Struct):
     _fields_ = [("struct_size", u32), ("image_size", i32), ("n_image_tokens", i32), ("resample", i32),
-                ("vocab_size", i32), ("do_resize", u32), ("do_rescale", u32), ("do_normalize", u32), ("pad_id", i64),
+                ("vocab_size", i32), ("do_resize", u32), ("do_rescale", u32), ("do_normalize", u32), ("padding_side", i32),
+                ("truncation_side", i32), ("max_length", i64), ("model_max_length", i64), ("pad_to_multiple_of", i64),
+                ("pad_id", i64),
                 ("eos_id", i64), ("bos_id", i64), ("unk_id", i64), ("image_id", i64), ("image_mean", f32 * 3),
                 ("image_std", f32 * 3), ("rescale_factor", f64)]
 
@@ -154,10 +159,16 @@ class InputArrays(Struct):
                 ("position_ids", P(Tensor)), ("pixel_values", P(Tensor)), ("allocator", P(Allocator))]
 
 
+class SamplingOptions(Struct):
+    _fields_ = [("struct_size", u32), ("flags", u32), ("eos_ids", P(i64)), ("n_eos_ids", i64),
+                ("on_logits", LogitsFn), ("on_logits_user", c_void_p)]
+
+
 class GenerateOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_new_tokens", i32), ("n_threads", i32),
                 ("features", c_void_p), ("on_text", TextFn), ("on_text_user", c_void_p), ("progress", ProgressFn),
-                ("progress_user", c_void_p), ("cancel", c_void_p)]
+                ("progress_user", c_void_p), ("cancel", c_void_p), ("sampling", P(SamplingOptions)),
+                ("stop_strings", P(c_char_p)), ("n_stop_strings", i32), ("n_alternatives", i32), ("max_seconds", f64)]
 
 
 class ResultInfo(Struct):
@@ -186,9 +197,10 @@ _OUT = P(c_void_p)  # where a handle is written
 STATUS_FUNCTIONS = {
     **{f"pg_{name}_init": [P(kind), c_size_t] for name, kind in (
         ("tensor", Tensor), ("model_options", ModelOptions), ("processor_options", ProcessorOptions),
-        ("encode_options", EncodeOptions), ("generate_options", GenerateOptions), ("batch", Batch),
-        ("input_arrays", InputArrays), ("forward_options", ForwardOptions), ("run_options", RunOptions),
-        ("session_options", SessionOptions), ("convert_options", ConvertOptions))},
+        ("encode_options", EncodeOptions), ("sampling_options", SamplingOptions),
+        ("generate_options", GenerateOptions), ("batch", Batch), ("input_arrays", InputArrays),
+        ("forward_options", ForwardOptions), ("run_options", RunOptions), ("session_options", SessionOptions),
+        ("convert_options", ConvertOptions))},
     "pg_cancel_create": [_OUT],
     "pg_model_open": [c_char_p, P(ModelOptions), _OUT],
     "pg_model_get_config": [_H, c_char_p, c_char_p, c_size_t, P(c_size_t)],
@@ -215,6 +227,7 @@ STATUS_FUNCTIONS = {
     "pg_inputs_create": [P(InputArrays), _OUT],
     "pg_generate": [_H, _H, _H, P(GenerateOptions), _OUT],
     "pg_result_get_ids": [_H, i64, P(Tensor)],
+    "pg_result_get_tensor": [_H, i64, c_char_p, P(Tensor)],
     "pg_result_get_info": [_H, i64, P(ResultInfo)],
     "pg_forward": [_H, _H, P(ForwardOptions), _OUT],
     "pg_outputs_get_tensor": [_H, c_char_p, P(Tensor)],

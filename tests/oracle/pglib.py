@@ -280,6 +280,9 @@ class Result(_Handle):
         self.library.call("pg_result_get_info", self.pointer, row, ctypes.byref(info))
         return info
 
+    def tensor(self, name, row=0):
+        return self._tensor("pg_result_get_tensor", row, name.encode())
+
 
 class Session(_Handle):
     def __init__(self, model, n_threads=0, max_new_tokens=128):

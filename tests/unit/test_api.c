@@ -162,7 +162,7 @@ static void values_out_of_range(void **state) {
     generate.n_threads = INT32_MAX;
     ARGUMENT(with_generate(&generate));
     generate.n_threads = 1;
-    generate.flags = 1;
+    generate.flags = 0x100;
     ARGUMENT(with_generate(&generate));
     pg_session_options_init(&session, sizeof session);
     session.max_new_tokens = -5;
