@@ -466,9 +466,9 @@ PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t s
 /** Generates until an eos id of the checkpoint, max_new_tokens, or another PG_STOP_*: with default options greedily,
  * the text of HF's generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the
  * tokens that it gets alone and ends on its own. Padding is left out; a suffix is continued (see
- * PG_ENCODE_OPEN_SUFFIX). Settings of generation_config.json other than the eos ids are not followed; opening the model
- * logs a warning then. Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a row longer than the context), _MEMORY,
- * _CANCELLED. */
+ * PG_ENCODE_OPEN_SUFFIX). processor NULL: ids alone, each text stays empty. Settings of generation_config.json other
+ * than the eos ids are not followed; opening the model logs a warning then. Errors: PG_ERROR_ARGUMENT names the row,
+ * _LIMIT (a row longer than the context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
 PG_API void pg_result_close(pg_result **result); ///< drops the caller's reference

@@ -41,17 +41,18 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
-    PGI_NOT_NULL(processor);
     PGI_NOT_NULL(inputs);
     PGI_OPTIONS_IN(pg_generate_options, complete, options);
     pg_sampling_options sampling;
     PGI_TRY(check_options(model, &complete));
+    if (!processor && complete.n_stop_strings > 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but stop_strings need a text");
     PGI_TRY(pgi_sampling_in(complete.sampling, &sampling));
     complete.sampling = &sampling;
     PGI_TRY(pgi_new_tokens_in(&complete.max_new_tokens));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
-    pg_processor *kept = pgi_processor_retain(processor);
+    pg_processor *kept = processor ? pgi_processor_retain(processor) : NULL;
     pg_status status = pgi_generate(model, processor, inputs, &complete, out);
     pgi_processor_release(kept);
     pgi_call_end(&call);

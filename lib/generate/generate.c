@@ -76,7 +76,7 @@ static void generate_call_free(generate_call *g) {
     const pgi_memory *memory = &g->model->memory;
     for (int64_t r = 0; g->rows && r < g->n_rows; r++) {
         pgi_decoding_free(&g->rows[r].decoding, memory);
-        pgi_stream_decoder_free(&g->rows[r].decoder);
+        if (g->tokenizer) pgi_stream_decoder_free(&g->rows[r].decoder);
         pgi_stop_tail_free(&g->rows[r].tail);
         pgi_id_list_free(&g->rows[r].ids);
     }
@@ -89,10 +89,12 @@ static void generate_call_free(generate_call *g) {
  * absurdly long pieces makes texts that grow beyond this. */
 static pg_status reserve_result(const generate_call *g, generated_row *row) {
     enum { MOST_TEXT = 1 << 20 };
-    const size_t n = (size_t)row->decoding.max_tokens, piece = pgi_tokenizer_longest_text(g->tokenizer);
+    const size_t n = (size_t)row->decoding.max_tokens;
     PGI_TRY(pgi_id_list_reserve(&row->result->ids, n));
-    PGI_TRY(pgi_stream_decoder_reserve(&row->decoder, n));
     PGI_TRY(pgi_step_scores_reserve(&row->result->kept, &g->model->memory, (int64_t)n));
+    if (!g->tokenizer) return PG_OK;
+    const size_t piece = pgi_tokenizer_longest_text(g->tokenizer);
+    PGI_TRY(pgi_stream_decoder_reserve(&row->decoder, n));
     return pgi_buffer_reserve(&row->result->text, n < MOST_TEXT / piece ? n * piece : MOST_TEXT);
 }
 
@@ -124,7 +126,7 @@ static pg_status new_rows(generate_call *g, pg_result *result) {
             .n_alternatives = g->options->n_alternatives,
             .vocab_size = g->sampling.vocab_size,
         };
-        pgi_stream_decoder_init(&row->decoder, g->tokenizer, 1);
+        if (g->tokenizer) pgi_stream_decoder_init(&row->decoder, g->tokenizer, 1);
         pgi_id_list_init(&row->ids, memory);
     }
     g->wants_logits = !pgi_sampling_is_greedy(&g->sampling) || pgi_step_scores_any(&g->rows[0].result->kept);
@@ -169,7 +171,7 @@ static pg_status end_row(generate_call *g, generated_row *row, int32_t stop) {
     const size_t before = text->size;
     row->result->stop = stop;
     row->ended = 1;
-    PGI_TRY(pgi_stream_decoder_flush(&row->decoder, text));
+    if (g->tokenizer) PGI_TRY(pgi_stream_decoder_flush(&row->decoder, text));
     if (text->size > before) emit(g, row->row, before, ids->data[ids->size - 1]);
     return PG_OK;
 }
@@ -233,7 +235,7 @@ static pg_status take_token(generate_call *g, generated_row *row) {
     const size_t before = text->size;
     int completes = 0;
     PGI_TRY(pgi_id_list_push(&row->result->ids, token));
-    PGI_TRY(pgi_stream_decoder_push(&row->decoder, token, text));
+    if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&row->decoder, token, text));
     if (g->stop.n > 0) PGI_TRY(pgi_stop_tail_push(&row->tail, &g->stop, token, &completes));
     const int32_t wants_stop = emit(g, row->row, before, token);
     if (pgi_sampling_is_eos(&g->sampling, token)) return end_row(g, row, PG_STOP_EOS);
@@ -312,7 +314,7 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
     generate_call g = {.run = &run, .model = model, .options = options, .start = pgi_now()};
     pgi_merged_inputs merged;
-    g.tokenizer = processor->tokenizer;
+    g.tokenizer = processor ? processor->tokenizer : NULL;
     pg_status status;
     PGI_GOTO(pgi_sampling_init(options->sampling, model, &g.sampling), done);
     PGI_GOTO(pgi_stop_strings_init(options->stop_strings, options->n_stop_strings, g.tokenizer, &g.stop), done);

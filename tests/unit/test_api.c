@@ -106,7 +106,6 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_processor_get_info(NULL, &processor_info));
     ARGUMENT(pg_processor_get_info(processor, NULL));
     ARGUMENT(pg_generate(NULL, processor, inputs, NULL, &r));
-    ARGUMENT(pg_generate(model, NULL, inputs, NULL, &r));
     ARGUMENT(pg_generate(model, processor, NULL, NULL, &r));
     ARGUMENT(pg_generate(model, processor, inputs, NULL, NULL));
     ARGUMENT(pg_generate(model, processor, text_only, NULL, &r)); /* neither pixels nor features */
