@@ -22,14 +22,14 @@ from ._run import CancelFlag
 from .auto import AutoConfig, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor, AutoTokenizer
 from .config import GenerationConfig, PaliGemmaConfig
 from .model import Features, PaliGemmaForConditionalGeneration
-from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, RowReport
+from .outputs import BatchFeature, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, RowReport
 from .processor import PaliGemmaProcessor
 from .tokenizer import PaliGemmaTokenizer
 
 __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
     "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
-    "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerationConfig", "ModelOutput", "PaliGemmaCausalLMOutput",
-    "PaliGemmaConfig", "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport",
-    "convert", "library_path", "version",
+    "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerateDecoderOnlyOutput", "GenerationConfig",
+    "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig", "PaliGemmaForConditionalGeneration",
+    "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport", "convert", "library_path", "version",
 ]

@@ -47,12 +47,13 @@ class Features:
 
 
 class use:
-    """`with use(features) as pointer`: of Features, or None."""
+    """`with use(features) as pointer`: of Features, of a Handle, or None."""
 
-    def __init__(self, features: Features | None) -> None:
-        if features is not None and not isinstance(features, Features):
-            raise TypeError(f"features is a {type(features).__name__}, expected what encode_image() returned")
-        self._lease = features._handle.use() if features is not None else None
+    def __init__(self, owner: Features | Handle | None) -> None:
+        if owner is not None and not isinstance(owner, (Features, Handle)):
+            raise TypeError(f"features is a {type(owner).__name__}, expected what encode_image() returned")
+        handle = owner._handle if isinstance(owner, Features) else owner
+        self._lease = handle.use() if handle is not None else None
 
     def __enter__(self) -> Any:
         return self._lease.__enter__() if self._lease else None

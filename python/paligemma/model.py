@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import replace
 from typing import Any, Iterator
 
 import numpy as np
@@ -12,14 +13,15 @@ from . import _hub, _inputs, _library as c
 from ._as_torch import AsTorchModule
 from ._checkpoint import open_model
 from ._features import Features, given, use
-from ._generate import Plan, plan
+from ._generate import Plan, ids_of, plan
 from ._handle import Handle, array
 from ._run import CancelFlag, interruptible
-from ._rows import split as _rows
 from ._save import check_arguments, n_bytes, save_model
-from ._stream import pieces, tokens
+from ._steps import Steps
+from ._stream import of_thread, pieces, tokens
 from .config import GenerationConfig, PaliGemmaConfig
-from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, like_inputs, to_numpy
+from .outputs import (BatchFeature, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, like_inputs,
+                      to_numpy)
 from .processor import open_handle
 
 
@@ -50,7 +52,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         self._handle = open_model(folder, cpu, weights, arithmetic)
         self.config = PaliGemmaConfig._of_model(self._handle.pointer)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
-        self._eos_token_id = self.generation_config.eos_token_id  # where the library ends, whatever is set later
+        self._eos_ids = ids_of(self.generation_config.eos_token_id)  # where sessions end, whatever is set later
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None,
@@ -278,8 +280,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         mm_encoder_outputs: dict[str, Any] | None = None,
         features: Features | None = None,
         cancel: CancelFlag | None = None,
-        return_dict_in_generate: bool | None = None,
         streamer: Any = None,
+        tokenizer: Any = None,
         **settings: Any,
     ) -> Any:
         """Greedy generation: prompt and new ids, i64 [B, T + new], rows that ended earlier filled with pad.
@@ -287,14 +289,18 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         inputs: input_ids. max_new_tokens, or max_length (prompt and new tokens together); without either, and without
         one in generation_config, 20 new tokens and a warning, as in transformers. Rows may be padded on either side:
         padding is left out of the computation, each row gets what it gets alone, and its new ids stand after column T.
-        Without token_type_ids the prompt is read as forward() reads it.
-        No tokenizer is needed: a folder without one generates row after row, with the same ids.
+        Without token_type_ids the prompt is read as forward() reads it. No tokenizer is needed.
         labels are taken and not used. mm_encoder_outputs and features: as forward()'s, in place of pixel_values.
-        streamer: an object such as transformers' TextStreamer, for one row; it is handed the prompt, each new id, and
-        the end.
-        eos_token_id: the checkpoint's ids and further ones, a list. What is set on the model's generation_config, or
-        stands in its file, counts as a keyword does.
-        Raises ValueError for settings that ask for more than greedy decoding.
+
+        What ends a row: eos_token_id (an id, a list, or None for no id), stop_strings with tokenizer=processor,
+        max_time (seconds), stopping_criteria (called with ids [B, T + n] after each step; True or [B] of them).
+        What bends the choice: logits_processor (a list; each is called with ids [1, T + n] and scores [1, vocab_size]
+        of one row), prefix_allowed_tokens_fn(row, ids).
+        return_dict_in_generate=True gives a GenerateDecoderOnlyOutput; with output_scores and output_logits it has
+        those of each step (see compute_transition_scores()). streamer: an object such as transformers' TextStreamer;
+        it is handed the prompt, each step's ids, and the end.
+        What is set on the model's generation_config, or stands in its file, counts as a keyword does.
+        Raises ValueError for settings that are not followed, and says what to do.
         """
         if isinstance(inputs, (dict, BatchFeature)):
             raise TypeError(f"inputs is a {type(inputs).__name__}, expected input_ids: write generate(**inputs)")
@@ -303,46 +309,66 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
         as_torch = _inputs.any_torch(*arrays.values())
-        chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays),
-                      self._eos_token_id)
+        chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays))
         features = given(self._handle, features, mm_encoder_outputs, pixel_values)
-        if streamer is None:
-            rows = self._run_generate(chosen.arrays, chosen.max_new_tokens, features, cancel)
-            rows = [np.array(list(chosen.until_stop(row)), np.int64) for row in rows]
-        else:
-            rows = [self._feed(streamer, chosen, features, cancel)]
-        prompt = chosen.arrays.get("input_ids", np.zeros((len(rows), 0), np.int64))
-        width = prompt.shape[1]
-        sequences = np.full((len(rows), width + max(map(len, rows))), chosen.pad_token_id, np.int64)
-        sequences[:, :width] = prompt
-        for sequence, new in zip(sequences, rows):
-            sequence[width:width + len(new)] = new
-        sequences = like_inputs(sequences, as_torch)
-        return ModelOutput(sequences=sequences) if return_dict_in_generate else sequences
+        self._handle.check_open()
+        if streamer is not None:
+            streamer.put(like_inputs(chosen.prompt, as_torch))
+        steps = Steps(chosen, as_torch, streamer, self._lengths(chosen, features, cancel, tokenizer))
+        result = self._run_generate(chosen, steps, features, cancel, tokenizer)
+        return self._answer(chosen, steps, result, as_torch)
 
-    def _run_generate(self, arrays: dict[str, Any], max_new_tokens: int, features: Features | None,
-                      cancel: CancelFlag | None) -> list[np.ndarray]:
-        """The new ids of each row."""
+    def _lengths(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None,
+                 tokenizer: Any) -> list[int] | None:
+        """Where the rows end, found beforehand: stop strings end a row in the library, but the scores of rows that
+        have ended are wanted, too."""
+        if not chosen.stop_strings or chosen.n_rows == 1 or not (chosen.scores or chosen.logits):
+            return None
+        first = replace(chosen, scores=False, logits=False)
+        result = self._run_generate(first, Steps(first, False), features, cancel, tokenizer)
+        return [len(array(result, c.lib.pg_result_get_ids, row)) for row in range(chosen.n_rows)]
+
+    def _run_generate(self, chosen: Plan, steps: Steps, features: Features | None, cancel: CancelFlag | None,
+                      tokenizer: Any = None) -> Handle:
+        """pg_result of all rows."""
         self._handle.check_open()
         cancel = cancel or CancelFlag()
-        try:
-            processor = self._own_processor()
-        except (OSError, ValueError, NotImplementedError):  # ids in, ids out: no tokenizer is needed
-            return self._run_rows(arrays, max_new_tokens, features, cancel)
-        inputs = self._inputs(arrays)
-        result = Handle("result")
+        inputs, result = self._inputs(chosen.arrays), Handle("result")
+        text, logits = steps.callbacks() if steps.needed else (c.TextFn(), c.LogitsFn())
+        vocab_size = self.config.text_config.vocab_size
+        eos = [] if steps.run_on else [i for i in chosen.eos_ids or [] if 0 <= i < vocab_size]
+        eos_ids = (ctypes.c_int64 * max(1, len(eos)))(*eos)
+        sampling = c.SamplingOptions(flags=0 if eos else c.SAMPLING_IGNORE_EOS, eos_ids=eos_ids if eos else None,
+                                     n_eos_ids=len(eos), on_logits=logits)
+        strings = [] if steps.lengths is not None else [text.encode() for text in chosen.stop_strings]
+        stop_strings = (ctypes.c_char_p * max(1, len(strings)))(*strings)
+        processor = self._processor_of(tokenizer) if strings else None
+        seconds = 0.0 if chosen.max_time is None or steps.run_on else max(chosen.max_time, 1e-9)  # C: 0 is no limit
+        flags = (c.GENERATE_LOGITS if chosen.logits else 0) | (c.GENERATE_SCORES if chosen.scores else 0)
 
         def work() -> None:
-            with self._handle.use() as model, processor.use() as tokenizer, inputs.use() as given, \
+            with self._handle.use() as model, use(processor) as tokenizes, inputs.use() as rows, \
                     cancel.use() as flag, use(features) as encoded:
-                options = c.GenerateOptions(max_new_tokens=max_new_tokens, n_threads=self.n_threads, features=encoded,
-                                            cancel=flag)
-                c.check(c.lib.pg_generate(model, tokenizer, given, ctypes.byref(options), ctypes.byref(result.pointer)))
+                options = c.GenerateOptions(flags=flags, max_new_tokens=chosen.max_new_tokens,
+                                            n_threads=self.n_threads, features=encoded, on_text=text,
+                                            cancel=flag, sampling=ctypes.pointer(sampling), max_seconds=seconds,
+                                            stop_strings=stop_strings if strings else None,
+                                            n_stop_strings=len(strings))
+                c.check(c.lib.pg_generate(model, tokenizes, rows, ctypes.byref(options), ctypes.byref(result.pointer)))
 
         interruptible(work, cancel)
-        with result.use() as pointer:
-            n_rows = c.lib.pg_result_get_n_rows(pointer)
-        return [array(result, c.lib.pg_result_get_ids, row) for row in range(n_rows)]
+        steps.finish()
+        return result
+
+    def _processor_of(self, tokenizer: Any) -> Handle:
+        """The handle of a processor or tokenizer, for stop strings; of somebody else's: the one of the folder."""
+        if tokenizer is None:
+            raise ValueError("There are one or more stop strings, either in the arguments to `generate` or in the "
+                             "model's generation config, but we could not locate a tokenizer. When generating with "
+                             "stop strings, you must pass the model's tokenizer to the `tokenizer` argument of "
+                             "`generate`.")
+        handle = getattr(tokenizer, "_handle", None)
+        return handle if isinstance(handle, Handle) else self._own_processor()
 
     def _own_processor(self) -> Handle:
         """The processor of the model's folder, opened at most once."""
@@ -350,27 +376,47 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
             self._processor = open_handle(self._folder, shared=True)
         return self._processor
 
-    def _run_rows(self, arrays: dict[str, Any], max_new_tokens: int, features: Features | None,
-                  cancel: CancelFlag) -> list[np.ndarray]:
-        """As _run_generate(), row after row in a session, which needs no processor."""
-        self._inputs(arrays)  # the checks of the whole batch
-        rows = _rows(arrays, self.config.image_token_id)
-        if features is not None and len(rows) > 1:
-            raise NotImplementedError(f"features for {len(rows)} rows need the processor's files in {self._folder}, "
-                                      "which cannot be opened: give one row at a time, or pixel_values")
-        return [np.array(list(tokens(self._handle, self._inputs(row), use(features), cancel, max_new_tokens,
-                                     self.n_threads)), np.int64) for row in rows]
+    def _answer(self, chosen: Plan, steps: Steps, result: Handle, as_torch: bool) -> Any:
+        """What generate() returns."""
+        rows = [array(result, c.lib.pg_result_get_ids, row) for row in range(chosen.n_rows)]
+        width = chosen.prompt.shape[1]
+        sequences = np.full((len(rows), width + max(map(len, rows))), chosen.pad_token_id, np.int64)
+        sequences[:, :width] = chosen.prompt
+        for sequence, new in zip(sequences, rows):
+            sequence[width:width + len(new)] = new
+        sequences = like_inputs(sequences, as_torch)
+        if not chosen.return_dict:
+            return sequences
 
-    def _feed(self, streamer: Any, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> np.ndarray:
-        """The new ids of one row, handed to a streamer as they come."""
-        self._handle.check_open()
-        streamer.put(chosen.arrays.get("input_ids", np.zeros((1, 0), np.int64)))
-        new = []
-        for token in self._tokens(chosen, features, cancel):
-            new.append(token)
-            streamer.put(np.array([token]))
-        streamer.end()
-        return np.array(new, np.int64)
+        def of_steps(name: str) -> tuple[Any, ...]:
+            values = np.stack([array(result, c.lib.pg_result_get_tensor, row, name.encode())
+                               for row in range(len(rows))], axis=1)  # [new, B, vocab_size]
+            for row, late in enumerate(steps.ended_scores if name == "scores" else []):
+                for k, scores in enumerate(late, len(values) - len(late)):
+                    values[k, row] = scores
+            return tuple(like_inputs(step, as_torch) for step in values)
+
+        return GenerateDecoderOnlyOutput(
+            sequences=sequences, scores=of_steps("scores") if chosen.scores else None,
+            logits=of_steps("logits") if chosen.logits else None, attentions=None, hidden_states=None,
+            past_key_values=None)
+
+    def compute_transition_scores(self, sequences: Any, scores: Any, beam_indices: None = None,
+                                  normalize_logits: bool = False) -> Any:
+        """f32 [B, new]: the score of each new id of generate(..., return_dict_in_generate=True, output_scores=True);
+        normalize_logits=True: its log-probability, the log-softmax of the scores."""
+        if beam_indices is not None:
+            raise NotImplementedError("beam_indices: libpaligemma follows one continuation a row, and has no beams")
+        ids, values = to_numpy(sequences, np.int64), np.stack([to_numpy(step, np.float32) for step in scores])
+        if normalize_logits:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values = values - values.max(axis=-1, keepdims=True)
+                values = values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+        new = ids[:, -len(values):].T[:, :, None]
+        found = np.ascontiguousarray(np.take_along_axis(values, new, axis=2)[:, :, 0].T)
+        return like_inputs(found, _inputs.any_torch(sequences, *scores))
+
+    # -- text as it comes
 
     def stream(self, inputs: Any = None, processor: Any = None, *, mm_encoder_outputs: dict[str, Any] | None = None,
                features: Features | None = None, cancel: CancelFlag | None = None, generation_config: Any = None,
@@ -385,17 +431,25 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         arrays = {**named, **{k: v for k, v in dict(inputs or {}).items() if k in _inputs.NAMES}}
         del arrays["labels"]
         features = given(self._handle, features, mm_encoder_outputs, arrays["pixel_values"])
-        chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays),
-                      self._eos_token_id)
+        tokenizer = arguments.pop("tokenizer", processor)
+        chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays))
         self._handle.check_open()
-        tokenizer = processor._handle if processor is not None else self._own_processor()
-        return pieces(self._tokens(chosen, features, cancel), tokenizer, skip_special_tokens)
+        if chosen.n_rows != 1:
+            raise ValueError(f"stream() takes one row, found {chosen.n_rows}")
+        handle = processor._handle if processor is not None else self._own_processor()
+        as_torch = _inputs.any_torch(*arrays.values())
+        return pieces(self._tokens(chosen, as_torch, features, cancel, tokenizer or handle), handle,
+                      skip_special_tokens)
 
-    def _tokens(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> Iterator[int]:
+    def _tokens(self, chosen: Plan, as_torch: bool, features: Features | None, cancel: CancelFlag | None,
+                tokenizer: Any) -> Iterator[int]:
         """The new ids of one row, as they come."""
-        new = tokens(self._handle, self._inputs(chosen.arrays), use(features), cancel or CancelFlag(),
-                     chosen.max_new_tokens, self.n_threads)
-        return chosen.until_stop(new)
+        cancel = cancel or CancelFlag()
+        if chosen.is_plain and chosen.eos_ids == self._eos_ids:
+            return tokens(self._handle, self._inputs(chosen.arrays), use(features), cancel, chosen.max_new_tokens,
+                          self.n_threads)
+        return of_thread(lambda put: self._run_generate(chosen, Steps(chosen, as_torch, put), features, cancel,
+                                                        tokenizer))
 
 
 def _outputs(handle: Handle, hidden_states: bool, as_torch: bool, features: Features | None) -> PaliGemmaCausalLMOutput:
