@@ -39,6 +39,8 @@ live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES
 # shellcheck disable=SC2086
 live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-12}" $seed
 live "live: generate() with its settings" generate_options.py
+# shellcheck disable=SC2086
+live "live: settings of sampling, stop strings" sampling_live.py --count "${ORACLE_SAMPLING:-600}" $seed
 title "tokenizers of every kind against transformers"
 step "fuzz_tokenizers.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \
     "$builds/gcc/tests/oracle/tokenize_lines" --texts 2000

@@ -413,21 +413,72 @@ typedef int32_t (*pg_text_fn)(void *user, int64_t row, const char *text, size_t 
 typedef int32_t (*pg_logits_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, float *logits,
                                 int64_t vocab_size);
 
+/** Says which ids may follow in row `row`: bit (id % 32) of mask[id / 32], all 0 at the call (HF:
+ * prefix_allowed_tokens_fn). ids as in pg_logits_fn. A non-zero return ends the row (PG_STOP_LOGITS). */
+typedef int32_t (*pg_mask_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask,
+                              int64_t vocab_size);
+
 /** Flags of pg_sampling_options. */
 enum {
-    PG_SAMPLING_ADD_EOS = 1,   ///< eos_ids are added to those of the checkpoint. Default: they replace them
-    PG_SAMPLING_IGNORE_EOS = 2 ///< no id ends a row
+    PG_SAMPLING_ADD_EOS = 1,         ///< eos_ids are added to those of the checkpoint. Default: they replace them
+    PG_SAMPLING_IGNORE_EOS = 2,      ///< no id ends a row; to settings that look at eos, eos_ids still are
+    PG_SAMPLING_RANDOM = 4,          ///< draw the token by the scores' softmax (HF: do_sample). Default: the likeliest
+    PG_SAMPLING_ROW_STREAMS = 8,     ///< row r draws from stream + r. Default: every row from stream, as it does alone
+    PG_SAMPLING_REMOVE_INVALID = 16, ///< NaN becomes 0, infinities the largest float (HF: remove_invalid_values)
+    PG_SAMPLING_RENORMALIZE = 32     ///< scores are log-softmaxed at last (HF: renormalize_logits)
 };
 
-/** How the next token is chosen: by default the likeliest one, of equally likely ones the lowest id. What the pointers
- * point to must stay until the call returns. */
+/** How the next token is chosen: by default the likeliest one, of equally likely ones the lowest id. The settings
+ * change the logits in the order, and by the numbers, of transformers' generate(): biases, repetition_penalty,
+ * no_repeat_ngram_size, bad words, min_length, min_new_tokens, token_mask and on_mask, forced_bos_id, forced_eos_ids,
+ * REMOVE_INVALID, decay, suppressed_ids, begin_suppressed_ids, on_logits; then with PG_SAMPLING_RANDOM temperature,
+ * top_h, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff; RENORMALIZE. Ids that a setting keeps out get
+ * -INFINITY; PG_ERROR_ARGUMENT where they leave none. "The row's ids" are those that pg_logits_fn sees. What the
+ * pointers point to must stay until the call returns.
+ *
+ * A token is drawn as docs/SAMPLING.md says: one 64-bit number of Philox4x32-10 (key: seed; counter: step and stream),
+ * and sums of whole numbers, so that it depends on the scores alone, not on threads, batch or machine. */
 typedef struct pg_sampling_options {
-    uint32_t struct_size;   ///< sizeof(pg_sampling_options)
-    uint32_t flags;         ///< PG_SAMPLING_*; default 0
-    const int64_t *eos_ids; ///< [n_eos_ids] ids that end a row; default NULL: those of the checkpoint
-    int64_t n_eos_ids;      ///< default 0
-    pg_logits_fn on_logits; ///< default NULL
-    void *on_logits_user;   ///< passed to on_logits
+    uint32_t struct_size;                ///< sizeof(pg_sampling_options)
+    uint32_t flags;                      ///< PG_SAMPLING_*; default 0
+    uint64_t seed;                       ///< of the draws; default 0
+    uint64_t stream;                     ///< another series of draws of the seed; default 0
+    double temperature;                  ///< > 0; default 1
+    double top_h;                        ///< 0 < top_h <= 1; default 0: off
+    double top_p;                        ///< 0 < top_p <= 1; default 1: off
+    double min_p;                        ///< 0 to 1; default 0: off
+    double typical_p;                    ///< 0 < typical_p <= 1; default 1: off
+    double epsilon_cutoff;               ///< 0 <= epsilon_cutoff < 1; default 0: off
+    double eta_cutoff;                   ///< 0 <= eta_cutoff < 1; default 0: off
+    double repetition_penalty;           ///< > 0; of the row's ids; default 1: off
+    double decay_factor;                 ///< > 0 (HF: exponential_decay_length_penalty[1]); default 1: off
+    int32_t decay_start;                 ///< >= 0 new tokens (HF: exponential_decay_length_penalty[0]); default 0
+    int32_t top_k;                       ///< >= 0, 0: off; default 50, as in transformers
+    int32_t no_repeat_ngram_size;        ///< >= 0; of the row's ids; default 0: off
+    int32_t min_new_tokens;              ///< >= 0: no eos before; default 0
+    int32_t min_length;                  ///< >= 0: no eos before, prompt included; not with min_new_tokens; default 0
+    uint32_t reserved;                   ///< 0
+    int64_t forced_bos_id;               ///< the id that follows a single one; default -1: none
+    const int64_t *eos_ids;              ///< [n_eos_ids] ids that end a row; default NULL: those of the checkpoint
+    int64_t n_eos_ids;                   ///< default 0
+    const int64_t *forced_eos_ids;       ///< [n_forced_eos_ids] one of them is the last of max_new_tokens
+    int64_t n_forced_eos_ids;            ///< default 0
+    const int64_t *suppressed_ids;       ///< [n_suppressed_ids] never chosen
+    int64_t n_suppressed_ids;            ///< default 0
+    const int64_t *begin_suppressed_ids; ///< [n_begin_suppressed_ids] not the first new token
+    int64_t n_begin_suppressed_ids;      ///< default 0
+    const int64_t *bad_word_ids;         ///< the ids of all bad words, one word after the other
+    const int64_t *bad_word_sizes;       ///< [n_bad_words] ids of each, >= 1; its last id never follows the others
+    int64_t n_bad_words;                 ///< default 0
+    const int64_t *bias_ids;             ///< the ids of all biased sequences, likewise (HF: sequence_bias)
+    const int64_t *bias_sizes;           ///< [n_biases] ids of each, >= 1
+    const double *biases;                ///< [n_biases] added to the logit of the last id where the others came before
+    int64_t n_biases;                    ///< default 0
+    const uint32_t *token_mask; ///< [(vocab_size + 31) / 32] as in pg_mask_fn; default NULL: all ids may follow
+    pg_mask_fn on_mask;         ///< default NULL; both masks must allow an id
+    void *on_mask_user;         ///< passed to on_mask
+    pg_logits_fn on_logits;     ///< default NULL
+    void *on_logits_user;       ///< passed to on_logits
 } pg_sampling_options;
 PG_API pg_status pg_sampling_options_init(pg_sampling_options *options, size_t struct_size); ///< fills in the defaults
 

@@ -11,13 +11,17 @@ enum { MOST_ALTERNATIVES = 1024 };
 
 PGI_OPTIONS(pg_generate_options, .struct_size = sizeof(pg_generate_options), .max_new_tokens = PGI_DEFAULT_NEW_TOKENS)
 
-PGI_OPTIONS(pg_sampling_options, .struct_size = sizeof(pg_sampling_options))
+PGI_OPTIONS(pg_sampling_options, .struct_size = sizeof(pg_sampling_options), .temperature = 1, .top_p = 1,
+            .typical_p = 1, .repetition_penalty = 1, .decay_factor = 1, .top_k = 50, .forced_bos_id = -1)
 
 pg_status pgi_sampling_in(const pg_sampling_options *options, pg_sampling_options *complete) {
     *complete = pg_sampling_options_defaults;
     PGI_TRY(pgi_struct_in(complete, sizeof *complete, options, "pg_sampling_options"));
-    return pgi_flags_in(complete->flags, PG_SAMPLING_ADD_EOS | PG_SAMPLING_IGNORE_EOS,
-                        "PG_SAMPLING_ADD_EOS, _IGNORE_EOS");
+    PGI_TRY(pgi_reserved_in(complete->reserved, "pg_sampling_options"));
+    return pgi_flags_in(complete->flags,
+                        PG_SAMPLING_ADD_EOS | PG_SAMPLING_IGNORE_EOS | PG_SAMPLING_RANDOM | PG_SAMPLING_ROW_STREAMS |
+                            PG_SAMPLING_REMOVE_INVALID | PG_SAMPLING_RENORMALIZE,
+                        "PG_SAMPLING_*");
 }
 
 /* What the options say beside max_new_tokens, n_threads and sampling. */

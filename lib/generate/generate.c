@@ -7,8 +7,6 @@
 
 #include "base/clock.h"
 #include "base/parallel.h"
-#include <string.h>
-
 #include "generate/sampler.h"
 #include "generate/sampling.h"
 #include "generate/stop_strings.h"
@@ -31,6 +29,7 @@ typedef struct generate_call {
     const pgi_merged_inputs *merged;
     const pgi_tokenizer *tokenizer;
     pgi_sampling sampling;
+    pgi_sampling_workspace scoring; /* where the settings change logits */
     pgi_stop_strings stop;
     double start;        /* of the call, by pgi_now() */
     int wants_logits;    /* all of them, to change or to keep; else the largest alone is looked for */
@@ -38,7 +37,7 @@ typedef struct generate_call {
     int64_t n_rows;
     int64_t group;         /* PGI_STEP_ROWS, or the rows when they are fewer */
     pgi_workspace prefill; /* for the longest row's prefill; empty when all are done */
-    pgi_workspace step;    /* for a step of a group; logits: of the group, and one row more for scores */
+    pgi_workspace step;    /* for a step of a group; logits: the settings' memory, those of the group */
 } generate_call;
 
 void pgi_result_close(pg_result *result) {
@@ -129,7 +128,7 @@ static pg_status new_rows(generate_call *g, pg_result *result) {
         if (g->tokenizer) pgi_stream_decoder_init(&row->decoder, g->tokenizer, 1);
         pgi_id_list_init(&row->ids, memory);
     }
-    g->wants_logits = !pgi_sampling_is_greedy(&g->sampling) || pgi_step_scores_any(&g->rows[0].result->kept);
+    g->wants_logits = !g->sampling.greedy || pgi_step_scores_any(&g->rows[0].result->kept);
     return PG_OK;
 }
 
@@ -143,12 +142,14 @@ static pg_status generate_call_init(generate_call *g, pg_result *result) {
         if (tokens > n_tokens) n_tokens = tokens;
         if (keys > n_keys) n_keys = keys;
     }
-    const int64_t n_logits =
-        g->wants_logits ? (g->group + 1) * g->sampling.vocab_size : (int64_t)PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK;
+    int64_t n_logits = (int64_t)PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK;
+    if (g->wants_logits) n_logits = g->group * g->sampling.vocab_size;
+    if (!g->sampling.greedy) n_logits += pgi_sampling_workspace_size(g->sampling.vocab_size);
     const pgi_limits prefill = {.n_tokens = n_tokens, .n_keys = n_keys};
     const pgi_limits step = {.n_step_tokens = g->group, .n_keys = n_keys, .n_logits = n_logits};
     PGI_TRY(pgi_workspace_reserve(&g->prefill, g->run, g->model, &prefill));
     PGI_TRY(pgi_workspace_reserve(&g->step, g->run, g->model, &step));
+    g->scoring = pgi_sampling_workspace_in(g->step.logits, g->sampling.vocab_size);
     for (int64_t r = 0; r < g->n_rows; r++) {
         PGI_TRY(reserve_result(g, &g->rows[r]));
         PGI_TRY(take_prompt(g, &g->rows[r]));
@@ -176,21 +177,25 @@ static pg_status end_row(generate_call *g, generated_row *row, int32_t stop) {
     return PG_OK;
 }
 
-/* Chooses the token that follows in a row by its logits [vocab_size]; scores [vocab_size]: memory for what the settings
- * make of them. The row may end instead. */
-static pg_status sample_row(generate_call *g, generated_row *row, const float *logits, float *scores) {
-    const int64_t vocab_size = g->sampling.vocab_size;
-    const float *chosen_from = logits;
-    int stop = 0;
-    if (!pgi_sampling_is_greedy(&g->sampling)) {
-        const pgi_sampled_row of = {row->row, row->ids.data, (int64_t)row->ids.size};
-        memcpy(scores, logits, (size_t)vocab_size * sizeof *scores);
-        PGI_TRY(pgi_sampling_score(&g->sampling, &of, scores, &stop));
+/* Chooses the token that follows in a row by its logits [vocab_size]. The row may end instead. */
+static pg_status sample_row(generate_call *g, generated_row *row, const float *logits) {
+    const pgi_sampled_row of = {
+        .row = row->row,
+        .ids = row->ids.data,
+        .n_ids = (int64_t)row->ids.size,
+        .n_prompt_tokens = g->merged->inputs->rows[row->row].n_tokens,
+        .n_new = row->decoding.n_returned,
+        .max_new = row->decoding.max_tokens,
+    };
+    const float *scores = logits;
+    if (!g->sampling.greedy) {
+        int stop;
+        PGI_TRY(pgi_sampling_score(&g->sampling, &of, logits, &g->scoring, &stop));
         if (stop) return end_row(g, row, PG_STOP_LOGITS);
-        chosen_from = scores;
+        scores = g->scoring.scores;
     }
-    const int64_t token = pgi_sample(chosen_from, vocab_size);
-    PGI_TRY(pgi_step_scores_push(&row->result->kept, &g->model->memory, logits, chosen_from, token));
+    const int64_t token = pgi_sampling_choose(&g->sampling, &of, scores);
+    PGI_TRY(pgi_step_scores_push(&row->result->kept, &g->model->memory, logits, scores, token));
     pgi_decoding_push(&row->decoding, token);
     return pgi_id_list_push(&row->ids, token);
 }
@@ -207,10 +212,9 @@ static pg_status sample(generate_call *g, generated_row *const *rows, int64_t n,
         for (int64_t i = 0; i < n; i++) pgi_decoding_push(&rows[i]->decoding, tokens[i]);
         return PG_OK;
     }
-    const int64_t vocab_size = g->sampling.vocab_size;
+    if (!g->sampling.greedy) logits += pgi_sampling_workspace_size(g->sampling.vocab_size);
     PGI_TRY(pgi_head_forward(g->run, text, weights, last, n, logits, head));
-    for (int64_t i = 0; i < n; i++)
-        PGI_TRY(sample_row(g, rows[i], logits + i * vocab_size, logits + g->group * vocab_size));
+    for (int64_t i = 0; i < n; i++) PGI_TRY(sample_row(g, rows[i], logits + i * g->sampling.vocab_size));
     return PG_OK;
 }
 
@@ -238,7 +242,7 @@ static pg_status take_token(generate_call *g, generated_row *row) {
     if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&row->decoder, token, text));
     if (g->stop.n > 0) PGI_TRY(pgi_stop_tail_push(&row->tail, &g->stop, token, &completes));
     const int32_t wants_stop = emit(g, row->row, before, token);
-    if (pgi_sampling_is_eos(&g->sampling, token)) return end_row(g, row, PG_STOP_EOS);
+    if (pgi_sampling_ends_row(&g->sampling, token)) return end_row(g, row, PG_STOP_EOS);
     if (completes) return end_row(g, row, PG_STOP_STRING);
     if (wants_stop) return end_row(g, row, PG_STOP_CALLBACK);
     if (g->options->max_seconds > 0 && pgi_now() - g->start > g->options->max_seconds)

@@ -1,41 +1,46 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Settings of sampling: their ranges, eos ids, and the logits callback. */
+/* The way from logits to scores, and from scores to a token. */
 #include "generate/sampling.h"
 
-static pg_status check_ids(const char *name, const int64_t *ids, int64_t n, int64_t vocab_size) {
-    if (n < 0 || n > vocab_size)
-        return pgi_error(PG_ERROR_ARGUMENT, "n_%s is %lld, expected 0 to %lld", name, (long long)n,
-                         (long long)vocab_size);
-    if (n > 0 && !ids) return pgi_error(PG_ERROR_ARGUMENT, "%s is NULL, expected %lld ids", name, (long long)n);
+#include <math.h>
+#include <string.h>
+
+#include "generate/probability.h"
+#include "generate/processors.h"
+#include "generate/random.h"
+#include "generate/sampler.h"
+#include "generate/warpers.h"
+
+static int any_left(const float *logits, int64_t n) {
     for (int64_t i = 0; i < n; i++)
-        if (ids[i] < 0 || ids[i] >= vocab_size)
-            return pgi_error(PG_ERROR_ARGUMENT, "%s[%lld] is %lld, expected 0 to %lld", name, (long long)i,
-                             (long long)ids[i], (long long)vocab_size - 1);
-    return PG_OK;
-}
-
-pg_status pgi_sampling_init(const pg_sampling_options *options, const pg_model *model, pgi_sampling *out) {
-    const int64_t vocab_size = model->config.text.vocab_size;
-    *out = (pgi_sampling){.options = *options, .config = &model->config, .vocab_size = vocab_size};
-    return check_ids("eos_ids", options->eos_ids, options->n_eos_ids, vocab_size);
-}
-
-int pgi_sampling_is_greedy(const pgi_sampling *sampling) { return !sampling->options.on_logits; }
-
-int pgi_sampling_is_eos(const pgi_sampling *sampling, int64_t id) {
-    const pg_sampling_options *options = &sampling->options;
-    if (options->flags & PG_SAMPLING_IGNORE_EOS) return 0;
-    for (int64_t i = 0; i < options->n_eos_ids; i++)
-        if (options->eos_ids[i] == id) return 1;
-    if (options->n_eos_ids > 0 && !(options->flags & PG_SAMPLING_ADD_EOS)) return 0;
-    for (int32_t i = 0; i < sampling->config->n_eos; i++)
-        if (sampling->config->eos_ids[i] == id) return 1;
+        if (logits[i] > -INFINITY) return 1;
     return 0;
 }
 
-pg_status pgi_sampling_score(const pgi_sampling *sampling, const pgi_sampled_row *row, float *logits, int *stop) {
+pg_status pgi_sampling_score(const pgi_sampling *sampling, const pgi_sampled_row *row, const float *logits,
+                             const pgi_sampling_workspace *w, int *stop) {
     const pg_sampling_options *options = &sampling->options;
-    *stop = options->on_logits &&
-            options->on_logits(options->on_logits_user, row->row, row->ids, row->n_ids, logits, sampling->vocab_size);
+    const int64_t vocab_size = sampling->vocab_size;
+    *stop = 0;
+    memcpy(w->scores, logits, (size_t)vocab_size * sizeof *w->scores);
+    PGI_TRY(pgi_process_logits(sampling, row, w, stop));
+    if (*stop) return PG_OK;
+    if (!any_left(w->scores, vocab_size) && any_left(logits, vocab_size))
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "row %lld: the settings of sampling leave no id as new token %lld, expected at least 1",
+                         (long long)row->row, (long long)row->n_new);
+    if (options->flags & PG_SAMPLING_RANDOM) pgi_warp(options, vocab_size, w);
+    if (options->flags & PG_SAMPLING_RENORMALIZE) {
+        const pgi_softmax softmax = pgi_softmax_of(w->scores, vocab_size);
+        for (int64_t i = 0; i < vocab_size; i++) w->scores[i] = pgi_log_prob(&softmax, w->scores[i]);
+    }
     return PG_OK;
+}
+
+int64_t pgi_sampling_choose(const pgi_sampling *sampling, const pgi_sampled_row *row, const float *scores) {
+    const pg_sampling_options *options = &sampling->options;
+    if (!(options->flags & PG_SAMPLING_RANDOM)) return pgi_sample(scores, sampling->vocab_size);
+    const uint64_t stream =
+        options->stream + (options->flags & PG_SAMPLING_ROW_STREAMS ? (uint64_t)row->row : UINT64_C(0));
+    return pgi_draw(scores, sampling->vocab_size, pgi_random(options->seed, stream, (uint64_t)row->n_new));
 }

@@ -40,7 +40,8 @@ PADDING_LONGEST, PADDING_MAX_LENGTH, PADDING_NONE = 0, 1, 2
 SIDE_DEFAULT, SIDE_LEFT, SIDE_RIGHT = 0, 1, 2
 TRUNCATION_LONGEST, TRUNCATION_PROMPT, TRUNCATION_SUFFIX = 0, 1, 2
 STOP_EOS, STOP_LENGTH, STOP_CALLBACK, STOP_STRING, STOP_TIME, STOP_LOGITS = 1, 2, 3, 5, 6, 7
-SAMPLING_ADD_EOS, SAMPLING_IGNORE_EOS = 1, 2
+SAMPLING_ADD_EOS, SAMPLING_IGNORE_EOS, SAMPLING_RANDOM, SAMPLING_ROW_STREAMS = 1, 2, 4, 8
+SAMPLING_REMOVE_INVALID, SAMPLING_RENORMALIZE = 16, 32
 GENERATE_LOG_PROBS, GENERATE_LOGITS, GENERATE_SCORES = 1, 2, 4
 ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE = 1, 2, 4, 8
 ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 16, 32
@@ -65,6 +66,7 @@ ARITHMETICS = {None: ARITHMETIC_DEFAULT, "f32": ARITHMETIC_F32, "bf16": ARITHMET
 LogFn = ctypes.CFUNCTYPE(None, c_void_p, i32, c_char_p)
 ProgressFn = ctypes.CFUNCTYPE(i32, c_void_p, i32, i64, i64)
 TextFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, c_char_p, c_size_t, i64)
+MaskFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, P(i64), i64, P(u32), i64)
 LogitsFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, P(i64), i64, P(f32), i64)
 AllocFn = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_size_t, c_size_t)
 FreeFn = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
@@ -160,8 +162,16 @@ class InputArrays(Struct):
 
 
 class SamplingOptions(Struct):
-    _fields_ = [("struct_size", u32), ("flags", u32), ("eos_ids", P(i64)), ("n_eos_ids", i64),
-                ("on_logits", LogitsFn), ("on_logits_user", c_void_p)]
+    _fields_ = [("struct_size", u32), ("flags", u32), ("seed", u64), ("stream", u64), ("temperature", f64),
+                ("top_h", f64), ("top_p", f64), ("min_p", f64), ("typical_p", f64), ("epsilon_cutoff", f64),
+                ("eta_cutoff", f64), ("repetition_penalty", f64), ("decay_factor", f64), ("decay_start", i32),
+                ("top_k", i32), ("no_repeat_ngram_size", i32), ("min_new_tokens", i32), ("min_length", i32),
+                ("reserved", u32), ("forced_bos_id", i64), ("eos_ids", P(i64)), ("n_eos_ids", i64),
+                ("forced_eos_ids", P(i64)), ("n_forced_eos_ids", i64), ("suppressed_ids", P(i64)),
+                ("n_suppressed_ids", i64), ("begin_suppressed_ids", P(i64)), ("n_begin_suppressed_ids", i64),
+                ("bad_word_ids", P(i64)), ("bad_word_sizes", P(i64)), ("n_bad_words", i64), ("bias_ids", P(i64)),
+                ("bias_sizes", P(i64)), ("biases", P(f64)), ("n_biases", i64), ("token_mask", P(u32)),
+                ("on_mask", MaskFn), ("on_mask_user", c_void_p), ("on_logits", LogitsFn), ("on_logits_user", c_void_p)]
 
 
 class GenerateOptions(Struct):
