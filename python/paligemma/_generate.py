@@ -9,20 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from ._sampling import SETTINGS, Sampling
 from .config import GenerationConfig
 
 # Settings that change nothing here.
 _HARMLESS = {"use_cache", "synced_gpus", "bos_token_id", "cache_implementation", "cache_config", "disable_compile",
              "custom_generate", "use_model_defaults", "early_stopping", "length_penalty", "trust_remote_code",
              "compile_config", "logits_to_keep", "prefill_chunk_size", "is_assistant", "low_memory", "tokenizer"}
-# Settings of sampling: transformers ignores them, too, unless do_sample=True.
-_SAMPLING = {"temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"}
 # Settings that are not followed, with the values at which they do nothing, and what to do.
 _BEAMS = "libpaligemma follows one continuation a row; ask transformers for beams"
 _SETTINGS = "libpaligemma does not offer it; a logits_processor can do it"
 _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "num_beams": ((1,), _BEAMS), "num_beam_groups": ((1,), _BEAMS), "diversity_penalty": ((0.0,), _BEAMS),
-    "num_return_sequences": ((1,), "greedy decoding has one answer: give the row several times"),
     "force_words_ids": ((), _BEAMS), "constraints": ((), _BEAMS),
     "penalty_alpha": ((0.0,), "contrastive search is not offered"), "dola_layers": ((), "DoLa is not offered"),
     "guidance_scale": ((1, 1.0), "a second prompt is not followed"),
@@ -36,17 +34,9 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "past_key_values": ((), "a KV cache cannot be handed on"), "cache": ((), "a KV cache cannot be handed on"),
     # of encoder-decoder models: transformers' own effect on others is to look at the prompt twice
     "encoder_repetition_penalty": ((1.0,), _SETTINGS), "encoder_no_repeat_ngram_size": ((0,), _SETTINGS),
-    # not in this version
-    "do_sample": ((0,), "libpaligemma decodes greedily, and offers no sampling"),
-    "repetition_penalty": ((1.0,), _SETTINGS), "no_repeat_ngram_size": ((0,), _SETTINGS),
-    "min_length": ((0,), _SETTINGS), "min_new_tokens": ((0,), _SETTINGS), "bad_words_ids": ((), _SETTINGS),
-    "forced_bos_token_id": ((), _SETTINGS), "forced_eos_token_id": ((), _SETTINGS), "suppress_tokens": ((), _SETTINGS),
-    "begin_suppress_tokens": ((), _SETTINGS), "sequence_bias": ((), _SETTINGS),
-    "exponential_decay_length_penalty": ((), _SETTINGS), "remove_invalid_values": ((), _SETTINGS),
-    "renormalize_logits": ((), _SETTINGS),
 }
 # Settings that plan() follows.
-_FOLLOWED = {"max_new_tokens", "max_length", "pad_token_id", "eos_token_id", "stop_strings", "max_time",
+_FOLLOWED = {*SETTINGS, "max_new_tokens", "max_length", "pad_token_id", "eos_token_id", "stop_strings", "max_time",
              "return_dict_in_generate", "output_scores", "output_logits"}
 # Arguments of generate() alone.
 _OBJECTS = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn"}
@@ -67,6 +57,7 @@ class Plan:
     pad_token_id: int
     arrays: dict[str, np.ndarray]  # with an attention mask where pad tokens ask for one
     eos_ids: list[int] | None  # None: no id ends a row, and rows that have ended go on until all have
+    sampling: Sampling
     stop_strings: list[str] = field(default_factory=list)
     max_time: float | None = None
     return_dict: bool = False
@@ -79,7 +70,8 @@ class Plan:
     @property
     def is_plain(self) -> bool:
         """Nothing but eos ids and the length ends a row, and nothing bends the choice."""
-        return self.max_time is None and not (self.stop_strings or self.processors or self.criteria or self.prefix_fn)
+        return self.max_time is None and not (self.stop_strings or self.processors or self.criteria or self.prefix_fn
+                                              or self.sampling.bends)
 
     @property
     def n_rows(self) -> int:
@@ -129,7 +121,7 @@ def _check(settings: _Settings, keywords: dict[str, Any]) -> None:
             continue  # of no effect, as in transformers
         if value is not None and value is not False and not any(value is v or value == v for v in neutral):
             raise ValueError(f"{name} is {value!r}: {hint}")
-    unknown = keywords.keys() - _REFUSED.keys() - _SAMPLING - _HARMLESS - _FOLLOWED - _OBJECTS
+    unknown = keywords.keys() - _REFUSED.keys() - _HARMLESS - _FOLLOWED - _OBJECTS
     for name in sorted(unknown):
         if keywords[name] is not None:
             raise ValueError(f"The following `model_kwargs` are not used by the model: ['{name}'] (note: typos in the "
@@ -188,7 +180,9 @@ def plan(defaults: GenerationConfig, given: Any, keywords: dict[str, Any], array
     settings = _Settings(keywords, given, defaults)
     _check(settings, keywords)
     ids = arrays.get("input_ids")
-    new = _new_tokens(settings, ids.shape[1] if ids is not None and ids.ndim == 2 else 0)
+    width = ids.shape[1] if ids is not None and ids.ndim == 2 else 0
+    new = _new_tokens(settings, width)
+    sampling = Sampling(settings.get, keywords.__contains__, width)
     eos, pad = ids_of(settings.get("eos_token_id")), settings.get("pad_token_id")
     first_eos = eos[0] if eos else None
     if pad is None:
@@ -200,9 +194,24 @@ def plan(defaults: GenerationConfig, given: Any, keywords: dict[str, Any], array
         if not mask.all():
             arrays = {**arrays, "attention_mask": mask.astype(np.int64)}
     as_dict = bool(settings.get("return_dict_in_generate"))
-    return Plan(new, int(pad), arrays, eos, _stop_strings(settings.get("stop_strings")),
+    return Plan(new, int(pad), arrays, eos, sampling, _stop_strings(settings.get("stop_strings")),
                 _max_time(settings.get("max_time")), as_dict, as_dict and bool(settings.get("output_scores")),
                 as_dict and bool(settings.get("output_logits")),
                 _listed("logits_processor", keywords.get("logits_processor")),
                 _listed("stopping_criteria", keywords.get("stopping_criteria")),
                 keywords.get("prefix_allowed_tokens_fn"))
+
+
+def repeated(arrays: dict[str, np.ndarray], images: np.ndarray | None, n: int,
+             image_token_id: int) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Each row n times, one after the other, and its images likewise (num_return_sequences).
+
+    images [n_images, ...]: pixels or features, those of the first row first, or in each row all of them.
+    """
+    rows = {name: np.repeat(values, n, axis=0) for name, values in arrays.items() if name != "pixel_values"}
+    if images is None or len(arrays.get("input_ids", ())) == 0:
+        return rows, images
+    counts = (arrays["input_ids"] == image_token_id).sum(axis=1)
+    per_image = max(1, int(counts.sum()) // len(images))
+    first = np.concatenate([[0], np.cumsum(counts // per_image)])
+    return rows, np.concatenate([images[first[row]:first[row + 1]] for row in range(len(counts)) for _ in range(n)])

@@ -43,29 +43,25 @@ class Steps:
         self._as_torch = as_torch
 
     @property
-    def needed(self) -> bool:
-        """Whether the library has anything to call."""
-        return self.run_on or bool(self.streamer or self.chosen.criteria or self.looks_at_logits)
-
-    @property
-    def looks_at_logits(self) -> bool:
-        return self.run_on or bool(self.chosen.processors or self.chosen.prefix_fn)
-
-    @property
     def _keeps_scores(self) -> bool:
         return bool(self.chosen.criteria) and self.chosen.scores
 
-    def callbacks(self) -> tuple[Any, Any]:
-        """on_text and on_logits as ctypes functions; the second may be None. To be kept until the call is over."""
+    def callbacks(self) -> tuple[Any, Any, Any]:
+        """on_text, on_mask and on_logits as ctypes functions, NULL where nothing asks. To be kept during the call."""
+        chosen = self.chosen
 
         def text(user: Any, row: int, piece: bytes, size: int, token: int) -> int:
             return self._guarded(self._take, row, token)
 
+        def mask(user: Any, row: int, ids: Any, n_ids: int, bits: Any, vocab_size: int) -> int:
+            return self._guarded(self._allow, row, np.ctypeslib.as_array(bits, ((vocab_size + 31) // 32,)), vocab_size)
+
         def logits(user: Any, row: int, ids: Any, n_ids: int, values: Any, vocab_size: int) -> int:
             return self._guarded(self._score, row, np.ctypeslib.as_array(values, (vocab_size,)))
 
-        needs_logits = self.looks_at_logits or self._keeps_scores
-        return c.TextFn(text), c.LogitsFn(logits) if needs_logits else c.LogitsFn()
+        hears = self.run_on or self.streamer or chosen.criteria or chosen.processors or chosen.prefix_fn
+        return (c.TextFn(text) if hears else c.TextFn(), c.MaskFn(mask) if chosen.prefix_fn else c.MaskFn(),
+                c.LogitsFn(logits) if self.run_on or chosen.processors or self._keeps_scores else c.LogitsFn())
 
     def _guarded(self, call: Callable[..., int], *arguments: Any) -> int:
         if self.error is not None:
@@ -127,15 +123,17 @@ class Steps:
 
     # -- before a token
 
-    def _score(self, row: int, logits: np.ndarray) -> bool:
-        """logits f32 [vocab_size], the library's own memory."""
+    def _is_over(self, row: int) -> bool:
+        """Before row's next token: the batch is looked at, once a step."""
         n = len(self.new[row])
         if self.run_on and n > 0:
             self._look(n)
-            if self.ended.all():
-                return True
-        if self.chosen.prefix_fn is not None:
-            self._prefix(row, logits)
+        return self.run_on and bool(self.ended.all())
+
+    def _score(self, row: int, logits: np.ndarray) -> bool:
+        """logits f32 [vocab_size], the library's own memory."""
+        if self._is_over(row):
+            return True
         for process in self.chosen.processors:
             self._process(process, row, logits)
         if self._keeps_scores:
@@ -159,13 +157,18 @@ class Steps:
                              f"[1, {len(logits)}]")
         logits[:] = result[0]
 
-    def _prefix(self, row: int, logits: np.ndarray) -> None:
+    def _allow(self, row: int, bits: np.ndarray, vocab_size: int) -> bool:
+        """bits u32, all 0: a bit for each id that prefix_allowed_tokens_fn allows."""
+        if self._is_over(row):
+            return True
         ids = self._tensor(self._row(row), self.chosen.prefix_fn)
         allowed = np.asarray(to_numpy(self.chosen.prefix_fn(row, ids)), np.int64).reshape(-1)
         if len(allowed) == 0:
             raise ValueError(f"`prefix_allowed_tokens_fn` returned an empty list for batch ID {row}. This means that "
                              "the constraint is unsatisfiable. Please check your implementation of "
                              "`prefix_allowed_tokens_fn`")
-        kept = logits[allowed].copy()
-        logits[:] = -np.inf
-        logits[allowed] = kept
+        if allowed.min() < 0 or allowed.max() >= vocab_size:
+            raise ValueError(f"`prefix_allowed_tokens_fn` returned {allowed.tolist()}, expected ids of 0 to "
+                             f"{vocab_size - 1}")
+        np.bitwise_or.at(bits, allowed // 32, np.left_shift(np.uint32(1), (allowed % 32).astype(np.uint32)))
+        return False

@@ -13,7 +13,7 @@ from . import _hub, _inputs, _library as c
 from ._as_torch import AsTorchModule
 from ._checkpoint import open_model
 from ._features import Features, given, use
-from ._generate import Plan, ids_of, plan
+from ._generate import Plan, ids_of, plan, repeated
 from ._handle import Handle, array
 from ._run import CancelFlag, interruptible
 from ._save import check_arguments, n_bytes, save_model
@@ -284,7 +284,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         tokenizer: Any = None,
         **settings: Any,
     ) -> Any:
-        """Greedy generation: prompt and new ids, i64 [B, T + new], rows that ended earlier filled with pad.
+        """Greedy generation, or with do_sample draws: prompt and new ids, i64 [B, T + new], rows that ended earlier
+        filled with pad.
 
         inputs: input_ids. max_new_tokens, or max_length (prompt and new tokens together); without either, and without
         one in generation_config, 20 new tokens and a warning, as in transformers. Rows may be padded on either side:
@@ -296,6 +297,12 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         max_time (seconds), stopping_criteria (called with ids [B, T + n] after each step; True or [B] of them).
         What bends the choice: logits_processor (a list; each is called with ids [1, T + n] and scores [1, vocab_size]
         of one row), prefix_allowed_tokens_fn(row, ids).
+        repetition_penalty, no_repeat_ngram_size, bad_words_ids, sequence_bias, min_new_tokens, min_length,
+        suppress_tokens, begin_suppress_tokens, forced_bos_token_id, forced_eos_token_id, remove_invalid_values,
+        exponential_decay_length_penalty and renormalize_logits are transformers'.
+        do_sample=True draws ids, by temperature, top_k (50), top_p, min_p, top_h, typical_p, epsilon_cutoff and
+        eta_cutoff, num_return_sequences of each row. The draws are those of `seed`; without one they follow
+        torch.manual_seed() (numpy.random.seed() where torch is not loaded), and are not transformers' draws.
         return_dict_in_generate=True gives a GenerateDecoderOnlyOutput; with output_scores and output_logits it has
         those of each step (see compute_transition_scores()). streamer: an object such as transformers' TextStreamer;
         it is handed the prompt, each step's ids, and the end.
@@ -312,11 +319,24 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays))
         features = given(self._handle, features, mm_encoder_outputs, pixel_values)
         self._handle.check_open()
+        if chosen.sampling.n_sequences > 1:
+            chosen, features = self._repeated(chosen, features)
         if streamer is not None:
             streamer.put(like_inputs(chosen.prompt, as_torch))
         steps = Steps(chosen, as_torch, streamer, self._lengths(chosen, features, cancel, tokenizer))
         result = self._run_generate(chosen, steps, features, cancel, tokenizer)
         return self._answer(chosen, steps, result, as_torch)
+
+    def _repeated(self, chosen: Plan, features: Features | None) -> tuple[Plan, Features | None]:
+        """num_return_sequences: each row as often."""
+        n, pixels = chosen.sampling.n_sequences, chosen.arrays.get("pixel_values")
+        if features is not None and chosen.n_rows == 1:  # they serve each row
+            return replace(chosen, arrays=repeated(chosen.arrays, None, n, self.config.image_token_id)[0]), features
+        images = pixels if features is None else features.pooler_output
+        arrays, images = repeated(chosen.arrays, images, n, self.config.image_token_id)
+        if features is not None:
+            return replace(chosen, arrays=arrays), given(self._handle, None, {"image": images})
+        return replace(chosen, arrays={**arrays, **({} if images is None else {"pixel_values": images})}), None
 
     def _lengths(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None,
                  tokenizer: Any) -> list[int] | None:
@@ -334,12 +354,9 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         self._handle.check_open()
         cancel = cancel or CancelFlag()
         inputs, result = self._inputs(chosen.arrays), Handle("result")
-        text, logits = steps.callbacks() if steps.needed else (c.TextFn(), c.LogitsFn())
-        vocab_size = self.config.text_config.vocab_size
-        eos = [] if steps.run_on else [i for i in chosen.eos_ids or [] if 0 <= i < vocab_size]
-        eos_ids = (ctypes.c_int64 * max(1, len(eos)))(*eos)
-        sampling = c.SamplingOptions(flags=0 if eos else c.SAMPLING_IGNORE_EOS, eos_ids=eos_ids if eos else None,
-                                     n_eos_ids=len(eos), on_logits=logits)
+        text, mask, logits = steps.callbacks()
+        sampling = chosen.sampling.options(chosen.eos_ids or [], not steps.run_on, self.config.text_config.vocab_size)
+        sampling.on_logits, sampling.on_mask = logits, mask
         strings = [] if steps.lengths is not None else [text.encode() for text in chosen.stop_strings]
         stop_strings = (ctypes.c_char_p * max(1, len(strings)))(*strings)
         processor = self._processor_of(tokenizer) if strings else None

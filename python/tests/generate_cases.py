@@ -14,6 +14,12 @@ def case(rows=1, **settings):
     return {"rows": rows, "settings": {"max_new_tokens": 16, **settings}}
 
 
+def drawn(**settings):
+    """Of a draw the scores alone can be compared, those of the first step."""
+    return {**case(3, max_new_tokens=1, do_sample=True, return_dict_in_generate=True, output_scores=True, **settings),
+            "drawn": True}
+
+
 def name_of(name):
     return {"object": name}
 
@@ -63,6 +69,43 @@ CASES = {
     "prefix of rows": case(3, prefix_allowed_tokens_fn=name_of("by row"), max_new_tokens=6),
     "prefix and scores": case(3, **DICT, output_scores=True, prefix_allowed_tokens_fn=name_of("by row"),
                               max_new_tokens=6),
+    "min_new_tokens": case(min_new_tokens=14),
+    "min_new_tokens of rows": case(3, min_new_tokens=12, max_new_tokens=24),
+    "min_new_tokens of rows, scores": case(3, **DICT, output_scores=True, min_new_tokens=12, max_new_tokens=24),
+    "min_length": case(min_length=82),
+    "min_length of rows": case(3, min_length=86, max_new_tokens=24),
+    "min_length and min_new_tokens": case(min_length=80, min_new_tokens=14),
+    "eos kept out at first": case(eos_token_id=[1, 517], min_new_tokens=2),
+    "suppress_tokens": case(suppress_tokens=[423, 517, 99999]),
+    "begin_suppress_tokens": case(begin_suppress_tokens=[517]),
+    "bad words": case(bad_words_ids=[[423], [517, 382], [1]]),
+    "bad words of two": case(bad_words_ids=[[517, 423], [397, 539]], **DICT, output_scores=True),
+    "repetition_penalty": case(repetition_penalty=5.0, **DICT, output_scores=True, output_logits=True),
+    "repetition_penalty of rows": case(3, repetition_penalty=3.0, **DICT, output_scores=True, max_new_tokens=24),
+    "no_repeat_ngram_size": case(no_repeat_ngram_size=1),
+    "no_repeat_ngram_size of rows": case(3, no_repeat_ngram_size=2, max_new_tokens=24),
+    "sequence_bias": case(sequence_bias={(423,): -50.0, (517, 421): -50.0}),
+    "sequence_bias as lists": case(sequence_bias=[[[517], -50.0]]),
+    "decay": case(exponential_decay_length_penalty=(2, 1.5)),
+    "forced_eos_token_id": case(forced_eos_token_id=1, max_new_tokens=4),
+    "forced_eos_token_ids": case(forced_eos_token_id=[5, 1], max_new_tokens=4, **DICT, output_scores=True),
+    "forced_bos_token_id": case(forced_bos_token_id=7),
+    "remove_invalid_values": case(remove_invalid_values=True),
+    "renormalize_logits": case(renormalize_logits=True, **DICT, output_scores=True),
+    "many at once": case(3, **DICT, output_scores=True, max_new_tokens=20, min_new_tokens=9, repetition_penalty=1.3,
+                         suppress_tokens=[397], bad_words_ids=[[517, 421]], stopping_criteria=name_of("at 421"),
+                         logits_processor=name_of("not 423")),
+    "first scores": drawn(),
+    "first scores, hot": drawn(temperature=2.5, top_k=7),
+    "first scores, top_k None": drawn(top_k=None),
+    "first scores, top_p": drawn(top_k=0, top_p=0.9, temperature=4.0),
+    "first scores, top_p 0": drawn(top_k=0, top_p=0.0),
+    "first scores, min_p": drawn(top_k=0, min_p=0.05, temperature=4.0),
+    "first scores, typical_p": drawn(top_k=0, typical_p=0.7, temperature=4.0),
+    "first scores, top_h": drawn(top_k=0, top_h=0.5, temperature=4.0),
+    "first scores, cutoffs": drawn(top_k=0, epsilon_cutoff=0.01, eta_cutoff=0.02, temperature=4.0),
+    "first scores, off": drawn(top_k=0, top_p=2.0, typical_p=2.0, epsilon_cutoff=2.0, min_p=0.0),
+    "first scores, normalized": drawn(temperature=0.5, renormalize_logits=True),
     "sampling settings without sampling": case(temperature=0.3, top_k=3, top_p=0.5),
 }
 
@@ -105,7 +148,7 @@ def objects(library):
 
 def arguments(of, tokenizer, known):
     """The keywords of a case; a stop string comes with a tokenizer."""
-    keywords = {name: known[value["object"]] if isinstance(value, dict) else value
+    keywords = {name: known[value["object"]] if isinstance(value, dict) and "object" in value else value
                 for name, value in of["settings"].items()}
     return {**keywords, "tokenizer": tokenizer} if "stop_strings" in keywords else keywords
 

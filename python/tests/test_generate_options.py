@@ -45,7 +45,7 @@ def test_as_transformers(model, processor, name):
         assert isinstance(output, np.ndarray) and output[:, width:].tolist() == expected["new"]
         return
     assert isinstance(output, paligemma.GenerateDecoderOnlyOutput) and list(output) == expected["keys"]
-    assert output.sequences[:, width:].tolist() == expected["new"]
+    assert "drawn" in case or output.sequences[:, width:].tolist() == expected["new"]
     for kind in ("scores", "logits"):
         steps = getattr(output, kind)
         if kind not in expected:
@@ -56,7 +56,7 @@ def test_as_transformers(model, processor, name):
         assert list(values.shape) == expected[kind]["shape"] and np.isneginf(values).sum() == expected[kind]["n_out"]
         assert np.allclose(finite(values).max(-1), expected[kind]["top"], atol=2e-3)
         assert np.allclose(finite(values)[:, :, :4], expected[kind]["first"], atol=2e-3)
-    if output.scores is not None:
+    if output.scores is not None and "drawn" not in case:
         for normalized in (False, True):
             scores = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=normalized)
             assert np.allclose(finite(scores), expected[f"transition_{normalized}"], atol=2e-3)
@@ -74,18 +74,22 @@ def test_text_as_it_comes(model, processor, one, name):
     assert not [t for t in threading.enumerate() if t.name == "paligemma stream"]
 
 
-@pytest.mark.parametrize("name", ["eos_token_id", "max_time", "output_scores"])
+OWN = {"eos_token_id": [1, 421], "max_time": 0.0, "output_scores": True, "min_new_tokens": 14,
+       "suppress_tokens": [423, 517, 99999], "bad_words_ids": [[423], [517, 382], [1]], "no_repeat_ngram_size": 1}
+SAME = {"eos_token_id": "eos ids", "max_time": "no time", "bad_words_ids": "bad words"}
+
+
+@pytest.mark.parametrize("name", OWN)
 def test_the_models_own_settings_are_followed(own, one, name):
     width = one["input_ids"].shape[1]
-    value = {"eos_token_id": [1, 421], "max_time": 0.0, "output_scores": True}[name]
-    setattr(own.generation_config, name, value)
+    setattr(own.generation_config, name, OWN[name])
     own.generation_config.return_dict_in_generate = name == "output_scores"
     output = own.generate(**one, max_new_tokens=16)
     if name == "output_scores":
         assert len(output.scores) == output.sequences.shape[1] - width
         assert isinstance(own.generate(**one, max_new_tokens=16, return_dict_in_generate=False), np.ndarray)
     else:
-        assert output[:, width:].tolist() == EXPECTED[{"eos_token_id": "eos ids", "max_time": "no time"}[name]]["new"]
+        assert output[:, width:].tolist() == EXPECTED[SAME.get(name, name)]["new"]
     setattr(own.generation_config, name, None)
     assert own.generate(**one, max_new_tokens=16, return_dict_in_generate=False, eos_token_id=1)[:, width:].tolist() \
         == EXPECTED["plain"]["new"]
@@ -122,6 +126,14 @@ def test_settings_of_the_file_are_followed(folder, one, tmp_path):
     (dict(**DICT, output_attentions=True), "attentions"), (dict(**DICT, output_hidden_states=True), "sequences"),
     (dict(past_key_values=object()), "cache"), (dict(stop_strings=["x"]), "tokenizer"), (dict(max_time=-1), "max_time"),
     (dict(max_time="1"), "max_time"), (dict(constraints=[1]), "beams"), (dict(max_new_token=3), "max_new_token"),
+    (dict(num_return_sequences=2), "Greedy methods"), (dict(repetition_penalty=0.0), "repetition_penalty"),
+    (dict(no_repeat_ngram_size=1.5), "no_repeat_ngram_size"), (dict(bad_words_ids=[]), "non-empty list"),
+    (dict(bad_words_ids=[5]), "bad_words_ids"), (dict(bad_words_ids=[[99999]]), "bad_word_ids.0. is 99999"),
+    (dict(sequence_bias={}), "sequence_bias"), (dict(sequence_bias={(5, 6): "x"}), "sequence_bias"),
+    (dict(exponential_decay_length_penalty=(2,)), "start, factor"), (dict(min_new_tokens=2.5), "min_new_tokens"),
+    (dict(forced_eos_token_id=99999), "forced_eos_ids"), (dict(suppress_tokens=list(range(1763))), "leave no id"),
+    (dict(do_sample=True, temperature=0.0), "temperature"), (dict(do_sample=True, top_k=-1), "top_k"),
+    (dict(do_sample=True, top_h=2.0), "top_h"), (dict(do_sample=True, typical_p=0.0), "typical_p"),
 ])
 def test_what_is_refused_says_what_to_do(model, own, one, settings, words):
     with pytest.raises(ValueError, match=words):
@@ -137,7 +149,7 @@ def test_what_is_refused_says_what_to_do(model, own, one, settings, words):
 
 @pytest.mark.parametrize("settings", [dict(logits_processor=print), dict(stopping_criteria=[3]),
                                       dict(eos_token_id="1"), dict(pad_token_id=0.5), dict(stop_strings=[3]),
-                                      dict(max_new_tokens=True)])
+                                      dict(max_new_tokens=True), dict(suppress_tokens=517)])
 def test_wrong_types(model, processor, one, settings):
     with pytest.raises(TypeError, match=next(iter(settings))):
         model.generate(**one, **{"max_new_tokens": 2, "tokenizer": processor, **settings})
@@ -157,6 +169,57 @@ def test_what_callables_raise_comes_back(model, one, three):
     with pytest.raises(ValueError, match="returned scores of the shape"):
         model.generate(**one, max_new_tokens=4, logits_processor=[lambda ids, scores: scores[0]])
     assert model.generate(**one, max_new_tokens=4).shape[1] == one["input_ids"].shape[1] + 4  # it is as it was
+
+
+HOT = dict(do_sample=True, temperature=8.0, top_k=0, eos_token_id=None, max_new_tokens=8)
+
+
+def test_draws_follow_the_seed(model, one, three):
+    width = one["input_ids"].shape[1]
+    first = model.generate(**one, **HOT, seed=1)[:, width:]
+    assert (model.generate(**one, **HOT, seed=1)[:, width:] == first).all()
+    assert not (model.generate(**one, **HOT, seed=2)[:, width:] == first).all()
+    assert "".join(model.stream(one, **HOT, seed=1)) == "".join(model.stream(one, **HOT, seed=1))
+    rows = model.generate(**{name: np.repeat(value, 3, axis=0) for name, value in one.items()}, **HOT, seed=1)
+    assert len({tuple(row) for row in rows.tolist()}) == 3 and (rows[0, width:] == first).all()
+    by_seed = model.generate(**three, **HOT, seed=7)
+    assert (model.generate(**three, **HOT, seed=7, return_dict_in_generate=True, output_scores=True).sequences
+            == by_seed).all()
+
+
+def test_draws_follow_the_seed_of_torch_and_of_numpy(model, one, monkeypatch):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(3)
+    first = model.generate(**one, **HOT)
+    second = model.generate(**one, **HOT)
+    torch.manual_seed(3)
+    assert (model.generate(**one, **HOT) == first).all() and not (second == first).all()
+    monkeypatch.setattr("paligemma._sampling.torch_if_loaded", lambda: None)
+    np.random.seed(3)
+    first = model.generate(**one, **HOT)
+    np.random.seed(3)
+    assert (model.generate(**one, **HOT) == first).all()
+
+
+def test_several_sequences_of_a_row(model, one, three):
+    outputs = model.generate(**three, **HOT, seed=5, num_return_sequences=2)
+    rows = {name: np.repeat(value, 2, axis=0) for name, value in three.items()}
+    assert outputs.shape[0] == 6 and (model.generate(**rows, **HOT, seed=5) == outputs).all()
+    without = {name: value for name, value in three.items() if name != "pixel_values"}
+    encoded = model.get_image_features(three["pixel_values"])
+    for more in (dict(mm_encoder_outputs={"image": encoded}), dict(features=model.encode_image(**three))):
+        assert (model.generate(**without, **more, **HOT, seed=5, num_return_sequences=2) == outputs).all()
+    single = {name: value for name, value in one.items() if name != "pixel_values"}
+    assert (model.generate(**single, features=model.encode_image(**one), **HOT, seed=5, num_return_sequences=2)
+            == model.generate(**one, **HOT, seed=5, num_return_sequences=2)).all()
+
+
+def test_sampling_set_on_the_model(own, one):
+    expected = own.generate(**one, **HOT, seed=1)
+    for name, value in {**HOT, "seed": 1}.items():
+        setattr(own.generation_config, name, value)
+    assert (own.generate(**one, eos_token_id=None) == expected).all()
+    assert not (own.generate(**one, eos_token_id=None, do_sample=False) == expected).all()
 
 
 class Streamer:

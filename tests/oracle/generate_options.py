@@ -55,7 +55,10 @@ def run(model, tokenizer, processor, case):
     if output.scores is not None:
         for normalized in (False, True):
             scores = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=normalized)
-            found[f"transition_{normalized}"] = np.nan_to_num(scores.numpy(), neginf=-1e30).round(3).tolist()
+            if not case.get("drawn"):
+                found[f"transition_{normalized}"] = np.nan_to_num(scores.numpy(), neginf=-1e30).round(3).tolist()
+    if case.get("drawn"):
+        del found["new"]
     return found
 
 
@@ -84,7 +87,7 @@ def main():
         found = run(ours, processor, processor, case)
         if not close(found, expected[name]):
             failed += 1
-            print(f"{name}: found {found['new']}, transformers {expected[name]['new']}")
+            print(f"{name}: found {found}, transformers {expected[name]}"[:2000])
     print(f"{len(CASES) - failed} passed, {failed} failed")
     sys.exit(failed > 0)
 

@@ -187,6 +187,34 @@ static int32_t mask(void *user, int64_t row, const int64_t *ids, int64_t n_ids, 
     return 0;
 }
 
+/* No id ends a row, and min_new_tokens keeps out the ids that would. */
+static void eos_ids_count_while_they_end_nothing(void **state) {
+    const tiny *m = &models[1];
+    batch b;
+    pg_sampling_options s;
+    pg_result *result = NULL;
+    pg_tensor free_ids = {.struct_size = sizeof free_ids}, ids = {.struct_size = sizeof ids};
+    (void)state;
+    make_batch(&b, m, specs, 1, LEFT, 0);
+    OK(pg_sampling_options_init(&s, sizeof s));
+    s.flags = PG_SAMPLING_IGNORE_EOS;
+    OK(sampled(m, &b, &s, 1, &result));
+    OK(pg_result_get_ids(result, 0, &free_ids));
+    const int64_t second = ((const int64_t *)free_ids.data)[1];
+    pg_result_close(&result);
+    s.eos_ids = &second;
+    s.n_eos_ids = 1;
+    for (int min = 0; min <= 2; min += 2) {
+        s.min_new_tokens = min;
+        OK(sampled(m, &b, &s, 1, &result));
+        OK(pg_result_get_ids(result, 0, &ids));
+        assert_int_equal(ids.shape[0], NEW_TOKENS);
+        assert_true((((const int64_t *)ids.data)[1] == second) == (min == 0));
+        pg_result_close(&result);
+    }
+    free(b.pixels);
+}
+
 static void masks_keep_the_rest_out(void **state) {
     const tiny *m = &models[1];
     batch b;
@@ -343,6 +371,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(equal_rows_differ_by_stream_alone),
         cmocka_unit_test(cold_is_greedy),
         cmocka_unit_test(masks_keep_the_rest_out),
+        cmocka_unit_test(eos_ids_count_while_they_end_nothing),
         cmocka_unit_test(numbers_out_of_range),
         cmocka_unit_test(lists_that_do_not_fit),
     };
