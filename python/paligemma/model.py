@@ -152,6 +152,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         skip_padding: bool = False,
         cancel: CancelFlag | None = None,
         cache_position: Any = None,
+        cache: None = None,
         return_logits: bool = True,
     ) -> Any:
         """One pass over B rows of T tokens; arrays, tensors or lists, and the outputs are tensors if an input is.
@@ -171,8 +172,9 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         images, .hidden_states (embeddings and each layer's output, L + 1 of f32 [B, T, hidden]) with
         output_hidden_states, .last_hidden_state f32 [B, T, hidden] with output_last_hidden_state.
         """
-        if past_key_values is not None or output_attentions:
-            raise NotImplementedError("past_key_values and output_attentions are not offered")
+        if past_key_values is not None or cache is not None or output_attentions:
+            raise NotImplementedError("past_key_values (cache in transformers 5.24) and output_attentions are not "
+                                      "offered")
         if loss not in ("token", "example"):
             raise ValueError(f"loss is {loss!r}, expected \"token\" or \"example\"")
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
