@@ -18,6 +18,7 @@ from pathlib import Path as _Path
 from ._convert import convert
 from ._errors import Cancelled
 from ._library import library_path, version
+from ._pipeline import ImageTextToTextPipeline, pipeline
 from ._run import CancelFlag
 from .auto import AutoConfig, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor, AutoTokenizer
 from .config import GenerationConfig, PaliGemmaConfig
@@ -30,6 +31,7 @@ __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
     "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
     "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerateDecoderOnlyOutput", "GenerationConfig",
-    "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig", "PaliGemmaForConditionalGeneration",
-    "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport", "convert", "library_path", "version",
+    "ImageTextToTextPipeline", "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig", "PaliGemmaForConditionalGeneration",
+    "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport", "convert", "library_path", "pipeline",
+    "version",
 ]
