@@ -13,8 +13,13 @@ from ._checkpoint import open_model
 _ALIASES = {"image_token_id": "image_token_index"}  # as in transformers' PaliGemmaConfig.attribute_map
 
 
+# What may be assigned: read by nothing once a model is open, in transformers neither.
+_FREE = {"use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "dtype", "torch_dtype", "_name_or_path"}
+
+
 class Config:
-    """A JSON object whose keys are attributes; nested objects are Configs. Read-only."""
+    """A JSON object whose keys are attributes; nested objects are Configs. What the model was opened with cannot be
+    changed; names that it does not have, and those that nothing reads, can be assigned."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         wrapped = {k: Config(v) if isinstance(v, dict) else v for k, v in values.items()}
@@ -30,7 +35,11 @@ class Config:
             raise AttributeError(f"the config has no {name!r}") from None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"the config cannot be changed ({name!r}): the model was opened with it")
+        if name in ("_attn_implementation", "attn_implementation"):
+            raise AttributeError(f"the config cannot be changed ({name!r}): it is an argument of from_pretrained()")
+        if name in self and name not in _FREE and self.get(name) != value:
+            raise AttributeError(f"the config cannot be changed ({name!r}): the model was opened with it")
+        self._values[_ALIASES.get(name, name)] = value
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -52,6 +61,19 @@ class Config:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {json.dumps(self.to_dict(), indent=2)}"
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """With the defaults filled in, whatever use_diff is."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False) -> None:
+        """Writes config.json to a folder."""
+        if push_to_hub:
+            raise NotImplementedError("push_to_hub: libpaligemma never uses the network; upload the folder with "
+                                      "huggingface_hub.upload_folder()")
+        os.makedirs(save_directory, exist_ok=True)
+        with open(os.path.join(save_directory, "config.json"), "w", encoding="utf-8") as file:
+            file.write(self.to_json_string())
 
     def get(self, name: str, default: Any = None) -> Any:
         return getattr(self, name, default)

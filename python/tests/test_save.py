@@ -209,3 +209,36 @@ def test_arguments_of_from_pretrained(folder, inputs):
                              "does not know, 'foo'": dict(foo=False)}.items():
         with pytest.raises(ValueError, match=words):
             Model.from_pretrained(folder, **arguments)
+
+
+def test_config_is_saved_and_opened(hf, folder, inputs, tmp_path):
+    import shutil
+
+    with Model.from_pretrained(folder) as model:
+        model.config.save_pretrained(tmp_path)
+        theirs, stored = (hf.AutoConfig.from_pretrained(path) for path in (tmp_path, folder))
+        for part in ("text_config", "vision_config"):
+            a, b = getattr(theirs, part).to_dict(), getattr(stored, part).to_dict()
+            assert {k: v for k, v in a.items() if k != "dtype"} == {k: v for k, v in b.items() if k != "dtype"}
+        shutil.copy(os.path.join(folder, "model.safetensors"), tmp_path)
+        with Model.from_pretrained(tmp_path) as again:
+            assert (again(**inputs).logits == model(**inputs).logits).all()
+            assert json.loads(again.config.to_json_string()) == json.loads(model.config.to_json_string())
+        with pytest.raises(NotImplementedError, match="network"):
+            model.config.save_pretrained(tmp_path, push_to_hub=True)
+
+
+def test_assignments_to_the_config(folder, inputs):
+    """What nothing reads can be assigned, and the rest cannot."""
+    with Model.from_pretrained(folder) as model:
+        expected = model.generate(**inputs, max_new_tokens=4)
+        model.config.use_cache = model.config.text_config.use_cache = False
+        model.config.pad_token_id = model.config.eos_token_id = 5
+        model.config.mine = 3
+        assert model.config.mine == 3 and model.config.use_cache is False and model.config.text_config.use_cache is False
+        model.config.model_type = "paligemma"  # as it is
+        assert (model.generate(**inputs, max_new_tokens=4) == expected).all()
+        for name, of in (("hidden_size", model.config.text_config), ("output_hidden_states", model.config),
+                         ("image_token_id", model.config), ("_attn_implementation", model.config)):
+            with pytest.raises(AttributeError, match="cannot be changed"):
+                setattr(of, name, 77)
