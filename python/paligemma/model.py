@@ -317,6 +317,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
             input_ids = inputs
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
+        if all(value is None for value in (*arrays.values(), mm_encoder_outputs, features)):
+            arrays["input_ids"] = [[self._bos(generation_config, settings)]]
         as_torch = _inputs.any_torch(*arrays.values())
         chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays))
         features = given(self._handle, features, mm_encoder_outputs, pixel_values)
@@ -328,6 +330,15 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         steps = Steps(chosen, as_torch, streamer, self._lengths(chosen, features, cancel, tokenizer))
         result = self._run_generate(chosen, steps, features, cancel, tokenizer)
         return self._answer(chosen, steps, result, as_torch)
+
+    def _bos(self, given_config: Any, settings: dict[str, Any]) -> int:
+        """What generate() without inputs begins with."""
+        configs = (given_config, self.generation_config)
+        found = [settings.get("bos_token_id"), *(getattr(config, "bos_token_id", None) for config in configs)]
+        bos = next((token for token in found if token is not None), None)
+        if bos is None:
+            raise ValueError("`bos_token_id` has to be defined when no `input_ids` are provided.")
+        return int(bos)
 
     def _repeated(self, chosen: Plan, features: Features | None) -> tuple[Plan, Features | None]:
         """num_return_sequences: each row as often."""

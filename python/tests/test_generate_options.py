@@ -264,6 +264,14 @@ def test_embeddings_in_place_of_ids(model, one):
     assert seen == [(1, 0), (1, 1), (1, 2)]
 
 
+def test_nothing_but_bos(own):
+    assert own.generate(max_new_tokens=3).tolist() == [[2, 1]]  # transformers 5.23: the same
+    assert own.generate(bos_token_id=382, max_new_tokens=1)[0, 0] == 382
+    own.generation_config.bos_token_id = None
+    with pytest.raises(ValueError, match="`bos_token_id` has to be defined"):
+        own.generate(max_new_tokens=3)
+
+
 def test_transition_scores_are_log_probabilities(model, one):
     output = model.generate(**one, max_new_tokens=16, **DICT, output_scores=True)
     scores = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=True)
