@@ -45,10 +45,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         self._processor: Handle | None = None  # the folder's own, opened when first needed
         self.n_threads = n_threads
         self._cpu = cpu
-        self._weights, self._arithmetic, self._attention = weights, arithmetic, attn_implementation
-        of_text = attn_implementation if not isinstance(attn_implementation, dict) else (
-            attn_implementation.get("text_config", attn_implementation.get("")))
-        self._eager = of_text == "eager"
+        self._weights, self._arithmetic = weights, arithmetic
+        self.set_attn_implementation(attn_implementation)
         self._handle = open_model(folder, cpu, weights, arithmetic)
         self.config = PaliGemmaConfig._of_model(self._handle.pointer)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
@@ -79,6 +77,12 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         none: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(),
                                 "error_msgs": []}
         return (model, none) if output_loading_info else model
+
+    def set_attn_implementation(self, attn_implementation: str | dict[str, str] | None) -> None:
+        """As the argument of from_pretrained()."""
+        of_text = attn_implementation if not isinstance(attn_implementation, dict) else (
+            attn_implementation.get("text_config", attn_implementation.get("")))
+        self._attention, self._eager = attn_implementation, of_text == "eager"
 
     def __reduce__(self) -> Any:
         """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""

@@ -242,3 +242,14 @@ def test_assignments_to_the_config(folder, inputs):
                          ("image_token_id", model.config), ("_attn_implementation", model.config)):
             with pytest.raises(AttributeError, match="cannot be changed"):
                 setattr(of, name, 77)
+
+
+def test_attention_is_set_later(folder, inputs):
+    given = {"input_ids": inputs.input_ids, "pixel_values": inputs.pixel_values}
+    with Model.from_pretrained(folder) as model, Model.from_pretrained(folder, attn_implementation="eager") as eager:
+        default, expected = model(**given).logits, eager(**given).logits
+        assert not (default == expected).all()
+        model.set_attn_implementation({"text_config": "eager"})
+        assert (model(**given).logits == expected).all()
+        model.set_attn_implementation("sdpa")
+        assert (model(**given).logits == default).all()
