@@ -97,6 +97,10 @@ PG_API const char *pg_status_name(pg_status status);
  * yet. Valid until the next failing call on the same thread. */
 PG_API const char *pg_last_error(void);
 
+/** The row of the batch that pg_last_error() is about, 0 for the first; -1 when it is about none or about several. One
+ * bad image of a batch is found by it. */
+PG_API int64_t pg_last_error_row(void);
+
 /* ---- Hooks: memory, log, progress, cancel ---- */
 
 /** The host's allocator. It is copied into the handle it is given to. `user` and the functions must stay valid until
@@ -444,26 +448,121 @@ typedef struct pg_result pg_result;
  * are the text. */
 typedef int32_t (*pg_text_fn)(void *user, int64_t row, const char *text, size_t size, int64_t token);
 
+/** Sees, and may change, the logits that the next token of row `row` is chosen from, after every other setting but
+ * those that follow PG_SAMPLING_RANDOM (HF: a custom logits_processor). ids: the ids of the row so far, prompt (image
+ * tokens included, padding left out; of inputs given as embeddings none) and new ones; logits: [vocab_size], -INFINITY
+ * keeps an id out. Called on the calling thread; the arrays are valid during the call. A non-zero return ends the row
+ * before the token is chosen (PG_STOP_LOGITS). */
+typedef int32_t (*pg_logits_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, float *logits,
+                                int64_t vocab_size);
+
+/** Says which ids may follow in row `row`: bit (id % 32) of mask[id / 32], all 0 at the call (HF:
+ * prefix_allowed_tokens_fn). ids as in pg_logits_fn. A non-zero return ends the row (PG_STOP_LOGITS). */
+typedef int32_t (*pg_mask_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask,
+                              int64_t vocab_size);
+
+/** Flags of pg_sampling_options. */
+enum {
+    PG_SAMPLING_ADD_EOS = 1,         ///< eos_ids are added to those of the checkpoint. Default: they replace them
+    PG_SAMPLING_IGNORE_EOS = 2,      ///< no id ends a row; to settings that look at eos, eos_ids still are
+    PG_SAMPLING_RANDOM = 4,          ///< draw the token by the scores' softmax (HF: do_sample). Default: the likeliest
+    PG_SAMPLING_ROW_STREAMS = 8,     ///< row r draws from stream + r. Default: every row from stream, as it does alone
+    PG_SAMPLING_REMOVE_INVALID = 16, ///< NaN becomes 0, infinities the largest float (HF: remove_invalid_values)
+    PG_SAMPLING_RENORMALIZE = 32     ///< scores are log-softmaxed at last (HF: renormalize_logits)
+};
+
+/** How the next token is chosen: by default the likeliest one, of equally likely ones the lowest id. The settings
+ * change the logits in the order, and by the numbers, of transformers' generate(): biases, repetition_penalty,
+ * no_repeat_ngram_size, bad words, min_length, min_new_tokens, token_mask and on_mask, forced_bos_id, forced_eos_ids,
+ * REMOVE_INVALID, decay, suppressed_ids, begin_suppressed_ids, on_logits; then with PG_SAMPLING_RANDOM temperature,
+ * top_h, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff; RENORMALIZE. Ids that a setting keeps out get
+ * -INFINITY; PG_ERROR_ARGUMENT where they leave none. "The row's ids" are those that pg_logits_fn sees. What the
+ * pointers point to must stay until the call returns.
+ *
+ * A token is drawn as docs/SAMPLING.md says: one 64-bit number of Philox4x32-10 (key: seed; counter: step and stream),
+ * and sums of whole numbers, so that it depends on the scores alone, not on threads, batch or machine. */
+typedef struct pg_sampling_options {
+    uint32_t struct_size;                ///< sizeof(pg_sampling_options)
+    uint32_t flags;                      ///< PG_SAMPLING_*; default 0
+    uint64_t seed;                       ///< of the draws; default 0
+    uint64_t stream;                     ///< another series of draws of the seed; default 0
+    double temperature;                  ///< > 0; default 1
+    double top_h;                        ///< 0 < top_h <= 1; default 0: off
+    double top_p;                        ///< 0 < top_p <= 1; default 1: off
+    double min_p;                        ///< 0 to 1; default 0: off
+    double typical_p;                    ///< 0 < typical_p <= 1; default 1: off
+    double epsilon_cutoff;               ///< 0 <= epsilon_cutoff < 1; default 0: off
+    double eta_cutoff;                   ///< 0 <= eta_cutoff < 1; default 0: off
+    double repetition_penalty;           ///< > 0; of the row's ids; default 1: off
+    double decay_factor;                 ///< > 0 (HF: exponential_decay_length_penalty[1]); default 1: off
+    int32_t decay_start;                 ///< >= 0 new tokens (HF: exponential_decay_length_penalty[0]); default 0
+    int32_t top_k;                       ///< >= 0, 0: off; default 50, as in transformers
+    int32_t no_repeat_ngram_size;        ///< >= 0; of the row's ids; default 0: off
+    int32_t min_new_tokens;              ///< >= 0: no eos before; default 0
+    int32_t min_length;                  ///< >= 0: no eos before, prompt included; not with min_new_tokens; default 0
+    uint32_t reserved;                   ///< 0
+    int64_t forced_bos_id;               ///< the id that follows a single one; default -1: none
+    const int64_t *eos_ids;              ///< [n_eos_ids] ids that end a row; default NULL: those of the checkpoint
+    int64_t n_eos_ids;                   ///< default 0
+    const int64_t *forced_eos_ids;       ///< [n_forced_eos_ids] one of them is the last of max_new_tokens
+    int64_t n_forced_eos_ids;            ///< default 0
+    const int64_t *suppressed_ids;       ///< [n_suppressed_ids] never chosen
+    int64_t n_suppressed_ids;            ///< default 0
+    const int64_t *begin_suppressed_ids; ///< [n_begin_suppressed_ids] not the first new token
+    int64_t n_begin_suppressed_ids;      ///< default 0
+    const int64_t *bad_word_ids;         ///< the ids of all bad words, one word after the other
+    const int64_t *bad_word_sizes;       ///< [n_bad_words] ids of each, >= 1; its last id never follows the others
+    int64_t n_bad_words;                 ///< default 0
+    const int64_t *bias_ids;             ///< the ids of all biased sequences, likewise (HF: sequence_bias)
+    const int64_t *bias_sizes;           ///< [n_biases] ids of each, >= 1
+    const double *biases;                ///< [n_biases] added to the logit of the last id where the others came before
+    int64_t n_biases;                    ///< default 0
+    const uint32_t *token_mask; ///< [(vocab_size + 31) / 32] as in pg_mask_fn; default NULL: all ids may follow
+    pg_mask_fn on_mask;         ///< default NULL; both masks must allow an id
+    void *on_mask_user;         ///< passed to on_mask
+    pg_logits_fn on_logits;     ///< default NULL
+    void *on_logits_user;       ///< passed to on_logits
+} pg_sampling_options;
+PG_API pg_status pg_sampling_options_init(pg_sampling_options *options, size_t struct_size); ///< fills in the defaults
+
+/** Flags of pg_generate_options: what the result keeps of every step, for pg_result_get_tensor(). */
+enum {
+    PG_GENERATE_LOG_PROBS = 1, ///< "log_probs" and "score_log_probs": 8 bytes a token
+    PG_GENERATE_LOGITS = 2,    ///< "logits": 4 * vocab_size bytes a token, 1 MB in the published models
+    PG_GENERATE_SCORES = 4     ///< "scores": likewise
+};
+
 /** Options of pg_generate(). */
 typedef struct pg_generate_options {
-    uint32_t struct_size;        ///< sizeof(pg_generate_options)
-    uint32_t flags;              ///< 0
-    int32_t max_new_tokens;      ///< >= 1, of each row; default and 0: 128
-    int32_t n_threads;           ///< 1 to 1024; default and 0: the CPUs this process may use
-    const pg_features *features; ///< default NULL: computed from the pixels of the inputs
-    pg_text_fn on_text;          ///< default NULL; text without special tokens
-    void *on_text_user;          ///< passed to on_text
-    pg_progress_fn progress;     ///< default NULL; phases VISION, PREFILL, DECODE
-    void *progress_user;         ///< passed to progress
-    pg_cancel *cancel;           ///< default NULL
+    uint32_t struct_size;                ///< sizeof(pg_generate_options)
+    uint32_t flags;                      ///< PG_GENERATE_*; default 0
+    int32_t max_new_tokens;              ///< >= 1, of each row; default and 0: 128
+    int32_t n_threads;                   ///< 1 to 1024; default and 0: the CPUs this process may use
+    const pg_features *features;         ///< default NULL: computed from the pixels of the inputs
+    pg_text_fn on_text;                  ///< default NULL; text without special tokens
+    void *on_text_user;                  ///< passed to on_text
+    pg_progress_fn progress;             ///< default NULL; phases VISION, PREFILL, DECODE
+    void *progress_user;                 ///< passed to progress
+    pg_cancel *cancel;                   ///< default NULL
+    const pg_sampling_options *sampling; ///< default NULL: all defaults
+    const char *const
+        *stop_strings;      ///< [n_stop_strings] UTF-8, not empty: a row ends with the token that completes one
+                            ///< (PG_STOP_STRING). As transformers: the text keeps it, and what the token has
+                            ///< behind it; special tokens count as they are written, and so does the prompt
+    int32_t n_stop_strings; ///< default 0
+    int32_t n_alternatives; ///< 0 to 1024 and vocab_size: likeliest ids of each step that the result keeps
+                            ///< ("alternative_ids", 12 bytes each); default 0
+    double max_seconds;     ///< a row ends with the token at which the call has taken longer
+                            ///< (PG_STOP_TIME); default and 0: no limit
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
-/** Greedy generation until an eos id of the checkpoint, max_new_tokens, or the callback's word: the text of HF's
- * generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the tokens that it
- * gets alone and ends on its own. Padding is left out; a suffix is continued (see PG_ENCODE_OPEN_SUFFIX).
- * Settings of generation_config.json other than the eos ids are not followed; opening the model logs a warning then.
- * Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a row longer than the context), _MEMORY, _CANCELLED. */
+/** Generates until an eos id of the checkpoint, max_new_tokens, or another PG_STOP_*: with default options greedily,
+ * the text of HF's generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the
+ * tokens that it gets alone and ends on its own. Padding is left out; a suffix is continued (see
+ * PG_ENCODE_OPEN_SUFFIX). processor NULL: ids alone, each text stays empty. Settings of generation_config.json other
+ * than the eos ids are not followed; opening the model logs a warning then. Errors: PG_ERROR_ARGUMENT names the row,
+ * _LIMIT (a row longer than the context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
 PG_API void pg_result_close(pg_result **result); ///< drops the caller's reference
@@ -476,11 +575,30 @@ PG_API const char *pg_result_get_text(const pg_result *result, int64_t row);
 /** The generated ids of a row, i64 [n], the final eos included; valid until the result is closed. */
 PG_API pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tensor *out);
 
-/** Values of pg_result_info.stop: why a row ended. */
+/** A tensor of row `row` of the result, valid until the result is closed. n new tokens, k alternatives:
+ *  - "ids"                    i64 [n]  as pg_result_get_ids()
+ *  - "log_probs"              f32 [n]  of each new token: log-softmax of the model's logits (PG_GENERATE_LOG_PROBS)
+ *  - "score_log_probs"        f32 [n]  the same of the scores, what the token was chosen from (PG_GENERATE_LOG_PROBS)
+ *  - "alternative_ids"        i64 [n, k]  the likeliest ids of each step by the model's logits, the likeliest first, of
+ *                             equally likely ones the lowest first; -1: fewer are numbers (n_alternatives)
+ *  - "alternative_log_probs"  f32 [n, k]  their log-softmax of the model's logits (n_alternatives)
+ *  - "logits"                 f32 [n, vocab_size]  of the model, soft cap applied (PG_GENERATE_LOGITS; HF:
+ * output_logits)
+ *  - "scores"                 f32 [n, vocab_size]  after all settings and on_logits (PG_GENERATE_SCORES; HF:
+ *                             output_scores)
+ *
+ * Errors: PG_ERROR_ARGUMENT (no such row), PG_ERROR_NOT_FOUND (no such name, or it was not asked for). */
+PG_API pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char *name, pg_tensor *out);
+
+/** Values of pg_result_info.stop: why a row ended. The first that applies: an eos id, a stop string, on_text, the time,
+ * the length. */
 enum {
-    PG_STOP_EOS = 1,     ///< an eos id came
-    PG_STOP_LENGTH = 2,  ///< max_new_tokens, or the end of the context
-    PG_STOP_CALLBACK = 3 ///< on_text returned non-zero
+    PG_STOP_EOS = 1,      ///< an eos id came
+    PG_STOP_LENGTH = 2,   ///< max_new_tokens, or the end of the context
+    PG_STOP_CALLBACK = 3, ///< on_text returned non-zero
+    PG_STOP_STRING = 5,   ///< a stop string is complete
+    PG_STOP_TIME = 6,     ///< max_seconds are over
+    PG_STOP_LOGITS = 7    ///< on_logits returned non-zero: no token of that step
 };
 
 /** What happened to a row, and how long all rows took. */
@@ -697,6 +815,11 @@ PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, cons
                             pg_outputs **out);
 PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's reference
 
+/** What the decoder is fed for ids: out f32 [n_ids, hidden_size], rows of the embedding times sqrt(hidden_size), as HF
+ * 5.23's get_input_embeddings()(ids); changed, they go back as inputs_embeds. Errors: PG_ERROR_ARGUMENT (an id outside
+ * the vocabulary). */
+PG_API pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_t n_ids, float *out);
+
 /** A tensor of the outputs by its HF name, valid until the outputs are closed. B rows, T tokens, K kept, L layers:
  *  - "logits"               f32 [B, K, vocab_size]  final soft cap applied; K is T unless logits_to_keep is set
  *  - "loss"                 f32 [1]  cross entropy of each label under the logits of the token before it; NaN (per row:
@@ -724,9 +847,13 @@ PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size
 /** Runs the vision encoder and the projector on the pixels of `inputs`. The features depend on the images alone and
  * serve any number of prompts (keys and values do not: image tokens attend to the prompt). They serve the model that
  * made them, and another handle of the same checkpoint with the same weights and arithmetic; every other model refuses
- * them (PG_ERROR_ARGUMENT) where they are given. */
+ * them (PG_ERROR_ARGUMENT) where they are given. In a batch its rows take the images one after the other; where each
+ * row with image tokens has as many as all of the images together, each takes all of them: one image, many prompts. */
 PG_API pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                                     pg_features **out);
+/** Features from numbers that were kept or changed, f32 [n_images, n_image_tokens, hidden_size], finite, copied: as
+ * pg_features_get_tensor() gives them. They count as made by `model`. Errors: PG_ERROR_ARGUMENT, _MEMORY. */
+PG_API pg_status pg_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out);
 PG_API void pg_features_close(pg_features **features); ///< drops the caller's reference
 /** f32 [n_images, n_image_tokens, hidden_size], valid until the features are closed. */
 PG_API pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out);

@@ -209,8 +209,9 @@ static pg_status check_sizes(int32_t n, const char *const *texts, const uint64_t
     if (sizes && n == 0) return pgi_error(PG_ERROR_ARGUMENT, "pg_batch.%s_sizes is given without texts", name);
     for (int32_t r = 0; r < n && sizes; r++)
         if (sizes[r] > (texts[r] ? PTRDIFF_MAX : 0))
-            return pgi_error(PG_ERROR_ARGUMENT, "row %d: the %s is %s, but its size is %llu", r, name,
-                             texts[r] ? "given" : "NULL", (unsigned long long)sizes[r]);
+            return pgi_error_of_row(pgi_error(PG_ERROR_ARGUMENT, "row %d: the %s is %s, but its size is %llu", r, name,
+                                              texts[r] ? "given" : "NULL", (unsigned long long)sizes[r]),
+                                    r);
     return PG_OK;
 }
 
@@ -231,8 +232,9 @@ static pg_status check_batch(const pg_batch *batch) {
                          batch->n_image_counts, batch->n_prompts);
     for (int32_t r = 0; r < batch->n_image_counts; r++)
         if (batch->image_counts[r] < 0)
-            return pgi_error(PG_ERROR_ARGUMENT, "row %d: image_counts is %d, expected 0 or more", r,
-                             batch->image_counts[r]);
+            return pgi_error_of_row(pgi_error(PG_ERROR_ARGUMENT, "row %d: image_counts is %d, expected 0 or more", r,
+                                              batch->image_counts[r]),
+                                    r);
     return PG_OK;
 }
 

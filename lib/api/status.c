@@ -31,3 +31,5 @@ const char *pg_status_name(pg_status status) {
 }
 
 const char *pg_last_error(void) { return pgi_error_text(); }
+
+int64_t pg_last_error_row(void) { return pgi_error_row(); }

@@ -48,6 +48,9 @@ enum { PGI_DEFAULT_NEW_TOKENS = 128 };
 /* max_new_tokens: 0 becomes the default; negative numbers are refused. */
 pg_status pgi_new_tokens_in(int32_t *max_new_tokens);
 
+/* Takes over settings of sampling, NULL: all defaults. Their ranges are checked where the model is known. */
+pg_status pgi_sampling_in(const pg_sampling_options *options, pg_sampling_options *complete);
+
 /* 0 becomes the CPUs this process may use; negative and absurd numbers are refused. */
 pg_status pgi_thread_count(int32_t asked, int *out);
 

@@ -83,16 +83,19 @@ static pg_status check_placed(const batch_encoder *e) {
     for (int32_t r = 0; r < batch->n_prompts; r++) {
         int64_t n = e->rows[r].n_images;
         if (batch->image_counts && batch->image_counts[r] != n)
-            return pgi_error(PG_ERROR_ARGUMENT,
-                             "row %d: the prompt has %lld `<image>`, but image_counts[%d] is %d "
-                             "(PG_ENCODE_LITERAL takes them as text)",
-                             r, (long long)n, r, batch->image_counts[r]);
+            return pgi_error_of_row(pgi_error(PG_ERROR_ARGUMENT,
+                                              "row %d: the prompt has %lld `<image>`, but image_counts[%d] is %d "
+                                              "(PG_ENCODE_LITERAL takes them as text)",
+                                              r, (long long)n, r, batch->image_counts[r]),
+                                    r);
         total += n;
         if (batch->n_images > 0 && total > batch->n_images)
-            return pgi_error(PG_ERROR_ARGUMENT,
-                             "row %d: the prompt has %lld `<image>`, expected at most %lld: the "
-                             "batch has %d images (PG_ENCODE_LITERAL takes `<image>` as text)",
-                             r, (long long)n, (long long)(batch->n_images - (total - n)), batch->n_images);
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_ARGUMENT,
+                          "row %d: the prompt has %lld `<image>`, expected at most %lld: the "
+                          "batch has %d images (PG_ENCODE_LITERAL takes `<image>` as text)",
+                          r, (long long)n, (long long)(batch->n_images - (total - n)), batch->n_images),
+                r);
     }
     if (batch->n_images > 0 && total != batch->n_images)
         return pgi_error(PG_ERROR_ARGUMENT,
@@ -134,8 +137,10 @@ static pg_status count_images(batch_encoder *e) {
         if (e->rows[r].n_images > 0 && e->text_only)
             return pgi_error_context(pgi_processor_needs_images(e->processor), "row %d", r);
         if (e->rows[r].n_images > most)
-            return pgi_error(PG_ERROR_LIMIT, "row %d: found %lld images, expected at most %lld of %d tokens each", r,
-                             (long long)e->rows[r].n_images, (long long)most, e->layout.n_image_tokens);
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_LIMIT, "row %d: found %lld images, expected at most %lld of %d tokens each", r,
+                          (long long)e->rows[r].n_images, (long long)most, e->layout.n_image_tokens),
+                r);
         e->rows[r].first_image = first;
         first += e->rows[r].n_images;
     }
@@ -228,11 +233,13 @@ static pg_status padded_length(const batch_encoder *e, int64_t *out) {
         length = longest;
     }
     if (length > longest && length > MAX_ROW_TOKENS)
-        return pgi_error(PG_ERROR_LIMIT,
-                         "row %d has %lld tokens, and max_length %lld and pad_to_multiple_of %lld pad it "
-                         "to %lld, expected at most %d",
-                         r_longest, (long long)longest, (long long)e->max_length, (long long)multiple,
-                         (long long)length, MAX_ROW_TOKENS);
+        return pgi_error_of_row(
+            pgi_error(PG_ERROR_LIMIT,
+                      "row %d has %lld tokens, and max_length %lld and pad_to_multiple_of %lld pad it "
+                      "to %lld, expected at most %d",
+                      r_longest, (long long)longest, (long long)e->max_length, (long long)multiple, (long long)length,
+                      MAX_ROW_TOKENS),
+            r_longest);
     *out = length;
     return PG_OK;
 }
@@ -254,10 +261,11 @@ static pg_status stack_rows(const batch_encoder *e, pg_inputs *inputs) {
         *row = e->rows[r];
         row->first_token = left ? length - row->n_tokens : 0;
         if (row->n_tokens < length && pad < 0)
-            return pgi_error(PG_ERROR_UNSUPPORTED,
-                             "row %d has %lld tokens and needs %lld, but the tokenizer has no "
-                             "pad token",
-                             r, (long long)row->n_tokens, (long long)length);
+            return pgi_error_of_row(pgi_error(PG_ERROR_UNSUPPORTED,
+                                              "row %d has %lld tokens and needs %lld, but the tokenizer has no "
+                                              "pad token",
+                                              r, (long long)row->n_tokens, (long long)length),
+                                    r);
         int64_t *ids = inputs->ids + r * length, *labels = inputs->labels + r * length;
         int64_t *types = inputs->token_type_ids + r * length;
         int64_t end = row->first_token + row->n_tokens, suffix = end - row->n_suffix;
@@ -299,7 +307,7 @@ static pg_status add_rows(const pg_processor *processor, const pg_batch *batch, 
         if (status >= 0) status = encode_row(&e, r);
         if (status == PG_ERROR_MEMORY || status == PG_ERROR_CANCELLED) goto done;
         if (status < 0) {
-            pgi_error_context(status, "row %d", r);
+            pgi_error_of_row(pgi_error_context(status, "row %d", r), r);
             goto done;
         }
     }
@@ -360,7 +368,8 @@ static pg_status image_error(const pg_inputs *inputs, int32_t i, pg_status statu
     for (int64_t r = 0; r < inputs->n_rows; r++) {
         const pgi_row *row = &inputs->rows[r];
         if (i >= row->first_image && i < row->first_image + row->n_images)
-            return pgi_error_context(status, "row %lld: image %lld", (long long)r, (long long)(i - row->first_image));
+            return pgi_error_of_row(
+                pgi_error_context(status, "row %lld: image %lld", (long long)r, (long long)(i - row->first_image)), r);
     }
     return pgi_error_context(status, "image %d", i);
 }

@@ -40,7 +40,10 @@ MODE_HF, MODE_BIG_VISION = 0, 1
 PADDING_LONGEST, PADDING_MAX_LENGTH, PADDING_NONE = 0, 1, 2
 SIDE_DEFAULT, SIDE_LEFT, SIDE_RIGHT = 0, 1, 2
 TRUNCATION_LONGEST, TRUNCATION_PROMPT, TRUNCATION_SUFFIX = 0, 1, 2
-STOP_EOS, STOP_LENGTH, STOP_CALLBACK = 1, 2, 3
+STOP_EOS, STOP_LENGTH, STOP_CALLBACK, STOP_STRING, STOP_TIME, STOP_LOGITS = 1, 2, 3, 5, 6, 7
+SAMPLING_ADD_EOS, SAMPLING_IGNORE_EOS, SAMPLING_RANDOM, SAMPLING_ROW_STREAMS = 1, 2, 4, 8
+SAMPLING_REMOVE_INVALID, SAMPLING_RENORMALIZE = 16, 32
+GENERATE_LOG_PROBS, GENERATE_LOGITS, GENERATE_SCORES = 1, 2, 4
 ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE = 1, 2, 4, 8
 ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 16, 32
 TOKEN_ADDED, TOKEN_SPECIAL, TOKEN_NORMALIZED, TOKEN_SINGLE_WORD, TOKEN_LSTRIP, TOKEN_RSTRIP = 1, 2, 4, 8, 16, 32
@@ -65,6 +68,8 @@ ARITHMETICS = {None: ARITHMETIC_DEFAULT, "f32": ARITHMETIC_F32, "bf16": ARITHMET
 LogFn = ctypes.CFUNCTYPE(None, c_void_p, i32, c_char_p)
 ProgressFn = ctypes.CFUNCTYPE(i32, c_void_p, i32, i64, i64)
 TextFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, c_char_p, c_size_t, i64)
+MaskFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, P(i64), i64, P(u32), i64)
+LogitsFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, P(i64), i64, P(f32), i64)
 AllocFn = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_size_t, c_size_t)
 FreeFn = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
 
@@ -164,10 +169,24 @@ class InputArrays(Struct):
                 ("position_ids", P(Tensor)), ("pixel_values", P(Tensor)), ("allocator", P(Allocator))]
 
 
+class SamplingOptions(Struct):
+    _fields_ = [("struct_size", u32), ("flags", u32), ("seed", u64), ("stream", u64), ("temperature", f64),
+                ("top_h", f64), ("top_p", f64), ("min_p", f64), ("typical_p", f64), ("epsilon_cutoff", f64),
+                ("eta_cutoff", f64), ("repetition_penalty", f64), ("decay_factor", f64), ("decay_start", i32),
+                ("top_k", i32), ("no_repeat_ngram_size", i32), ("min_new_tokens", i32), ("min_length", i32),
+                ("reserved", u32), ("forced_bos_id", i64), ("eos_ids", P(i64)), ("n_eos_ids", i64),
+                ("forced_eos_ids", P(i64)), ("n_forced_eos_ids", i64), ("suppressed_ids", P(i64)),
+                ("n_suppressed_ids", i64), ("begin_suppressed_ids", P(i64)), ("n_begin_suppressed_ids", i64),
+                ("bad_word_ids", P(i64)), ("bad_word_sizes", P(i64)), ("n_bad_words", i64), ("bias_ids", P(i64)),
+                ("bias_sizes", P(i64)), ("biases", P(f64)), ("n_biases", i64), ("token_mask", P(u32)),
+                ("on_mask", MaskFn), ("on_mask_user", c_void_p), ("on_logits", LogitsFn), ("on_logits_user", c_void_p)]
+
+
 class GenerateOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_new_tokens", i32), ("n_threads", i32),
                 ("features", c_void_p), ("on_text", TextFn), ("on_text_user", c_void_p), ("progress", ProgressFn),
-                ("progress_user", c_void_p), ("cancel", c_void_p)]
+                ("progress_user", c_void_p), ("cancel", c_void_p), ("sampling", P(SamplingOptions)),
+                ("stop_strings", P(c_char_p)), ("n_stop_strings", i32), ("n_alternatives", i32), ("max_seconds", f64)]
 
 
 class ResultInfo(Struct):
@@ -196,14 +215,16 @@ _OUT = P(c_void_p)  # where a handle is written
 STATUS_FUNCTIONS = {
     **{f"pg_{name}_init": [P(kind), c_size_t] for name, kind in (
         ("tensor", Tensor), ("model_options", ModelOptions), ("processor_options", ProcessorOptions),
-        ("encode_options", EncodeOptions), ("generate_options", GenerateOptions), ("batch", Batch),
-        ("input_arrays", InputArrays), ("forward_options", ForwardOptions), ("run_options", RunOptions),
-        ("session_options", SessionOptions), ("convert_options", ConvertOptions))},
+        ("encode_options", EncodeOptions), ("sampling_options", SamplingOptions),
+        ("generate_options", GenerateOptions), ("batch", Batch), ("input_arrays", InputArrays),
+        ("forward_options", ForwardOptions), ("run_options", RunOptions), ("session_options", SessionOptions),
+        ("convert_options", ConvertOptions))},
     "pg_cancel_create": [_OUT],
     "pg_model_open": [c_char_p, P(ModelOptions), _OUT],
     "pg_model_get_config": [_H, c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_model_get_config_int": [_H, c_char_p, P(i64)],
     "pg_model_get_config_float": [_H, c_char_p, P(f64)],
+    "pg_model_embed": [_H, P(i64), c_size_t, P(f32)],
     "pg_model_get_memory": [_H, P(Memory)],
     "pg_model_get_info": [_H, P(ModelInfo)],
     "pg_model_convert": [c_char_p, c_char_p, P(ConvertOptions)],
@@ -227,10 +248,12 @@ STATUS_FUNCTIONS = {
     "pg_inputs_create": [P(InputArrays), _OUT],
     "pg_generate": [_H, _H, _H, P(GenerateOptions), _OUT],
     "pg_result_get_ids": [_H, i64, P(Tensor)],
+    "pg_result_get_tensor": [_H, i64, c_char_p, P(Tensor)],
     "pg_result_get_info": [_H, i64, P(ResultInfo)],
     "pg_forward": [_H, _H, P(ForwardOptions), _OUT],
     "pg_outputs_get_tensor": [_H, c_char_p, P(Tensor)],
     "pg_features_create": [_H, _H, P(RunOptions), _OUT],
+    "pg_features_from_tensor": [_H, P(Tensor), _OUT],
     "pg_features_get_tensor": [_H, P(Tensor)],
     "pg_session_create": [_H, P(SessionOptions), _OUT],
     "pg_session_prefill": [_H, _H, _H],
@@ -245,6 +268,7 @@ OTHER_FUNCTIONS = {
     "pg_version_api": (u32, []),
     "pg_version_string": (c_char_p, []),
     "pg_last_error": (c_char_p, []),
+    "pg_last_error_row": (i64, []),
     "pg_status_name": (c_char_p, [i32]),
     "pg_result_get_text": (c_char_p, [_H, i64]),
     "pg_cancel_request": (None, [c_void_p]),
@@ -331,8 +355,8 @@ def library_path() -> str:
 def check(status: int) -> int:
     """Raises for a negative status. To be called on the thread of the failing call, right after it."""
     if status < 0:
-        name, text = lib.pg_status_name(status), lib.pg_last_error()
-        raise _errors.exception(status, name.decode(), text.decode("utf-8", "replace"))
+        name, text, row = lib.pg_status_name(status), lib.pg_last_error(), lib.pg_last_error_row()
+        raise _errors.exception(status, name.decode(), text.decode("utf-8", "replace"), None if row < 0 else row)
     return status
 
 

@@ -63,11 +63,13 @@ class Config:
         return name if name in self._values else _ALIASES.get(name, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if self._of_model and name not in _WITHOUT_EFFECT and self.get(name, self) != value:
-            hint = (": give attn_implementation= to from_pretrained()" if name.startswith("_attn_implementation") else
-                    f": {type(self).__name__}.from_pretrained() gives one that can be changed and saved")
-            raise AttributeError(f"the config cannot be changed ({name!r}), as the model was opened with it{hint}")
-        self._values[self._key(name)] = Config(value, self._of_model) if isinstance(value, dict) else value
+        key = self._key(name)
+        if self._of_model and name.lstrip("_") == "attn_implementation":
+            raise AttributeError(f"the config cannot be changed ({name!r}): it is an argument of from_pretrained()")
+        if self._of_model and key in self._values and name not in _WITHOUT_EFFECT and self._values[key] != value:
+            raise AttributeError(f"the config cannot be changed ({name!r}), as the model was opened with it; "
+                                 "AutoConfig.from_pretrained() gives one that can be changed and saved")
+        self._values[key] = Config(value, self._of_model) if isinstance(value, dict) else value
 
     def __reduce__(self) -> Any:
         return _remade, (type(self), self.to_dict(), self._of_model)
@@ -210,6 +212,11 @@ class GenerationConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.__dict__)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        defaults = GenerationConfig().__dict__
+        return {name: value for name, value in self.__dict__.items() if name not in defaults or value != defaults[name]}
 
     def __repr__(self) -> str:
         return f"GenerationConfig {json.dumps(self.to_dict(), indent=2, sort_keys=True, default=str)}"

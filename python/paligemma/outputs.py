@@ -167,3 +167,5 @@ class PaliGemmaCausalLMOutput(ModelOutput):
         return None
 
 
+class GenerateDecoderOnlyOutput(ModelOutput):
+    """sequences i64 [B, T + new]; scores and logits: for each step f32 [B, vocab_size]; the rest is None."""

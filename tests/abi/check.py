@@ -213,7 +213,7 @@ def imports(archive):
 
 # The only data of ours that may change while a process runs; each is atomic or thread-local.
 STATE = {
-    "error_text": "thread-local: pg_last_error()",
+    "last_error": "thread-local: pg_last_error()",
 }
 
 

@@ -23,7 +23,8 @@ static pg_status go(way *w) {
     pg_model *model = NULL;
     pg_processor *processor = NULL;
     pg_inputs *inputs = NULL, *text_only = NULL;
-    pg_features *features = NULL;
+    pg_features *features = NULL, *again = NULL;
+    pg_tensor kept = {.struct_size = sizeof kept};
     pg_session *session = NULL;
     pg_result *result = NULL;
     pg_detokenizer *detokenizer = NULL;
@@ -62,6 +63,8 @@ static pg_status go(way *w) {
     STEP(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
     STEP(pg_generate(model, processor, inputs, &options, &result));
     STEP(pg_features_create(model, inputs, NULL, &features));
+    STEP(pg_features_get_tensor(features, &kept));
+    STEP(pg_features_from_tensor(model, &kept, &again));
     STEP(pg_processor_encode(processor, NULL, "cat", NULL, &text_only));
     STEP(pg_session_create(model, &session_options, &session));
     STEP(pg_session_prefill(session, text_only, features));
@@ -75,6 +78,7 @@ done:
     /* an error must leave every handle NULL or whole: closing finds out */
     pg_session_close(&session);
     pg_detokenizer_close(&detokenizer);
+    pg_features_close(&again);
     pg_features_close(&features);
     pg_inputs_close(&text_only);
     pg_inputs_close(&inputs);

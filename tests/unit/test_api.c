@@ -53,6 +53,7 @@ static void null_arguments(void **state) {
     size_t n = 0;
     double real = 0;
     char text[8];
+    float row[1];
     const char *piece;
     (void)state;
     ARGUMENT(pg_cancel_create(NULL));
@@ -116,7 +117,6 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_processor_get_image_settings(NULL, &image_settings));
     ARGUMENT(pg_processor_get_image_settings(processor, NULL));
     ARGUMENT(pg_generate(NULL, processor, inputs, NULL, &r));
-    ARGUMENT(pg_generate(model, NULL, inputs, NULL, &r));
     ARGUMENT(pg_generate(model, processor, NULL, NULL, &r));
     ARGUMENT(pg_generate(model, processor, inputs, NULL, NULL));
     ARGUMENT(pg_generate(model, processor, text_only, NULL, &r)); /* neither pixels nor features */
@@ -126,6 +126,12 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_features_create(model, NULL, NULL, &f));
     ARGUMENT(pg_features_create(model, inputs, NULL, NULL));
     ARGUMENT(pg_features_create(model, text_only, NULL, &f));
+    ARGUMENT(pg_model_embed(NULL, &id, 1, row));
+    ARGUMENT(pg_model_embed(model, NULL, 1, row));
+    ARGUMENT(pg_model_embed(model, &id, 1, NULL));
+    ARGUMENT(pg_features_from_tensor(NULL, &tensor, &f));
+    ARGUMENT(pg_features_from_tensor(model, NULL, &f));
+    ARGUMENT(pg_features_from_tensor(model, &tensor, NULL));
     ARGUMENT(pg_features_get_tensor(NULL, &tensor));
     ARGUMENT(pg_session_create(NULL, NULL, &s));
     ARGUMENT(pg_session_create(model, NULL, NULL));
@@ -166,7 +172,7 @@ static void values_out_of_range(void **state) {
     generate.n_threads = INT32_MAX;
     ARGUMENT(with_generate(&generate));
     generate.n_threads = 1;
-    generate.flags = 1;
+    generate.flags = 0x100;
     ARGUMENT(with_generate(&generate));
     pg_session_options_init(&session, sizeof session);
     session.max_new_tokens = -5;

@@ -11,6 +11,7 @@ typedef pg_status (*init_fn)(void *options, size_t struct_size);
 INIT(pg_model_options)
 INIT(pg_processor_options)
 INIT(pg_encode_options)
+INIT(pg_sampling_options)
 INIT(pg_generate_options)
 INIT(pg_run_options)
 INIT(pg_session_options)
@@ -32,6 +33,7 @@ static const struct {
     {init_pg_model_options, sizeof(pg_model_options)},
     {init_pg_processor_options, sizeof(pg_processor_options)},
     {init_pg_encode_options, sizeof(pg_encode_options)},
+    {init_pg_sampling_options, sizeof(pg_sampling_options)},
     {init_pg_generate_options, sizeof(pg_generate_options)},
     {init_pg_run_options, sizeof(pg_run_options)},
     {init_pg_session_options, sizeof(pg_session_options)},
@@ -113,6 +115,13 @@ static pg_status with_forward(void *options) {
     return status;
 }
 
+static pg_status with_sampling(void *sampling) {
+    pg_generate_options options;
+    OK(pg_generate_options_init(&options, sizeof options));
+    options.sampling = sampling;
+    return with_generate(&options);
+}
+
 static pg_status with_convert(void *options) {
     char out[600];
     snprintf(out, sizeof out, "%s-converted", folder);
@@ -180,6 +189,8 @@ static const struct {
     {"pg_model_options", init_pg_model_options, with_model, sizeof(pg_model_options), 64},
     {"pg_processor_options", init_pg_processor_options, with_processor, sizeof(pg_processor_options), 32},
     {"pg_encode_options", init_pg_encode_options, with_encode, sizeof(pg_encode_options), 16},
+    {"pg_sampling_options", init_pg_sampling_options, with_sampling, sizeof(pg_sampling_options),
+     sizeof(pg_sampling_options)},
     {"pg_generate_options", init_pg_generate_options, with_generate, sizeof(pg_generate_options), 64},
     {"pg_run_options", init_pg_run_options, with_run, sizeof(pg_run_options), 32},
     {"pg_session_options", init_pg_session_options, with_session, sizeof(pg_session_options), 40},
