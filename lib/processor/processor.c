@@ -31,7 +31,7 @@ static pg_status open_parts(pg_processor *processor, const char *model, const pg
     int text_only = (processor->flags & PG_PROCESSOR_TEXT_ONLY) != 0;
     int images_only = (processor->flags & PG_PROCESSOR_IMAGES_ONLY) != 0;
     char *folder = NULL;
-    pg_status status;
+    pg_status status = PG_OK;
     if (!model) {
         pgi_image_settings_default(&processor->image);
         return PG_OK;

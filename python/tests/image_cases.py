@@ -37,7 +37,7 @@ WAYS = ("call", "preprocess", "processor", "images_kwargs", "common_kwargs", "at
 # transformers goes on here, and this package says what is wrong.
 STRICTER = ("expected finite", "resample is", "keeps the aspect ratio", "no setting 'foo'", "does not know, 'foo'",
             "expected True, False or None", "expected a number", "expected channels x height",
-            "input_data_format is", "not 0", "make pixels from")
+            "input_data_format is", "expected 3, or one", "not 0", "make pixels from")
 
 
 def draw(seed):
