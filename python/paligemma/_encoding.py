@@ -291,6 +291,10 @@ class Encoding:
     def __getattr__(self, name: str) -> Any:  # found once, then kept
         if name == "tokens":
             value: Any = self._tokenizer.convert_ids_to_tokens(self.ids)
+            if any(" " in piece for piece in value):  # an added token that was found after the spaces were replaced
+                added = self._tokenizer.added_tokens_decoder
+                value = [piece.replace(" ", SPACE) if i in added and added[i].normalized else piece
+                         for i, piece in zip(self.ids, value)]
         elif name == "sequence_ids":
             value = [None if origin is None else origin[0] for origin in self._origin]
         elif name == "word_ids":
