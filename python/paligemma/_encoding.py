@@ -186,15 +186,15 @@ def padded_length(lengths: Sequence[int], how: Lengths) -> int:
 
 
 class Source:
-    """A text, or a list of words, and its ids."""
+    """A text, or a list of words, and its ids. literal: special tokens in it are plain characters."""
 
-    def __init__(self, texts: list[str], ids: list[list[int]], split: bool) -> None:
-        self.texts, self.parts, self.split = texts, ids, split
+    def __init__(self, texts: list[str], ids: list[list[int]], split: bool, literal: bool) -> None:
+        self.texts, self.parts, self.split, self.literal = texts, ids, split, literal
         self.ids = ids[0] if len(ids) == 1 else [i for part in ids for i in part]
 
     def offsets(self, tokenizer: Any) -> list[tuple[int, int]]:
         """The characters [start, end) of each token within its text or word."""
-        return [span for text, part in zip(self.texts, self.parts) for span in _offsets(text, part, tokenizer)]
+        return [span for text, part in zip(self.texts, self.parts) for span in _offsets(text, part, tokenizer, self.literal)]
 
     def words(self, tokenizer: Any) -> list[int]:
         """The word of each token: that of the caller, else the stretch between added tokens."""
@@ -210,8 +210,9 @@ class Source:
         return words
 
 
-def _offsets(text: str, ids: list[int], tokenizer: Any) -> list[tuple[int, int]]:
+def _offsets(text: str, ids: list[int], tokenizer: Any, literal: bool) -> list[tuple[int, int]]:
     spaced, pieces = text.replace(" ", SPACE), tokenizer.convert_ids_to_tokens(ids)
+    unknown = tokenizer.unk_token
     spans: list[tuple[int, int]] = []
     at, rest = 0, b""  # bytes of the character at `at` that are still to come
     for n, piece in enumerate(pieces):
@@ -222,16 +223,19 @@ def _offsets(text: str, ids: list[int], tokenizer: Any) -> list[tuple[int, int]]
                 rest = rest[1:]
                 at += not rest
                 continue
-        elif spaced.startswith(piece.replace(" ", SPACE), at) and piece:
+        elif spaced.startswith(piece.replace(" ", SPACE), at) and piece and not (literal and piece == unknown):
             spans.append((at, at + len(piece)))
             at += len(piece)
             continue
-        elif piece == tokenizer.unk_token and at < len(text):
-            end = at + 1  # one unknown character, or all that stand together
-            following = pieces[n + 1] if n + 1 < len(pieces) else None
-            while end < len(text) and tokenizer._find(spaced[end]) is None and following != piece and not (
-                    following and spaced.startswith(following, end)):
+        elif piece == unknown and at < len(text):
+            n_unknown = next((i for i, name in enumerate(pieces[n:]) if name != unknown), len(pieces) - n)
+            known = tuple(pieces[n + n_unknown:n + n_unknown + 1]) + (() if literal else (unknown,))
+            end = at + 1
+            while end < len(text) and tokenizer._find(spaced[end]) is None and not spaced.startswith(known, end):
                 end += 1
+            written = not literal and spaced.startswith(unknown, end)  # "<unk>" itself
+            if n_unknown >= end - at + written:  # a token for each unknown character, not one for all that stand together
+                end = at + 1
             spans.append((at, end))
             at = end
             continue
@@ -287,6 +291,10 @@ class Encoding:
     def __getattr__(self, name: str) -> Any:  # found once, then kept
         if name == "tokens":
             value: Any = self._tokenizer.convert_ids_to_tokens(self.ids)
+            if any(" " in piece for piece in value):  # an added token that was found after the spaces were replaced
+                added = self._tokenizer.added_tokens_decoder
+                value = [piece.replace(" ", SPACE) if i in added and added[i].normalized else piece
+                         for i, piece in zip(self.ids, value)]
         elif name == "sequence_ids":
             value = [None if origin is None else origin[0] for origin in self._origin]
         elif name == "word_ids":

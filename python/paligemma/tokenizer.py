@@ -336,7 +336,7 @@ class PaliGemmaTokenizer:
             if not isinstance(text, str):
                 raise TypeError(f"found a {type(text).__name__} among the {'words' if split else 'texts'}, expected "
                                 "strings")
-        return Source(texts, [self._ids_of(text, literal) for text in texts], split)
+        return Source(texts, [self._ids_of(text, literal) for text in texts], split, literal)
 
     def _row(self, sources: list[Source], add_special_tokens: bool, how: Lengths) -> Encoding:
         """Truncation, then the template."""
