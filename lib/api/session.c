@@ -58,7 +58,7 @@ pg_status pg_session_sample(pg_session *session, const pg_sampling_options *opti
     pg_sampling_options complete;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(token);
-    PGI_TRY(pgi_sampling_in(options, &complete));
+    PGI_TRY(pgi_sampling_in(options, session->model, &complete));
     return pgi_session_sample(session, &complete, token);
 }
 

@@ -42,7 +42,7 @@ TRUNCATION_LONGEST, TRUNCATION_PROMPT, TRUNCATION_SUFFIX = 0, 1, 2
 STOP_EOS, STOP_LENGTH, STOP_CALLBACK, STOP_STRING, STOP_TIME, STOP_LOGITS = 1, 2, 3, 5, 6, 7
 SAMPLING_ADD_EOS, SAMPLING_IGNORE_EOS, SAMPLING_RANDOM, SAMPLING_ROW_STREAMS = 1, 2, 4, 8
 SAMPLING_REMOVE_INVALID, SAMPLING_RENORMALIZE = 16, 32
-GENERATE_LOG_PROBS, GENERATE_LOGITS, GENERATE_SCORES = 1, 2, 4
+GENERATE_LOG_PROBS, GENERATE_LOGITS, GENERATE_SCORES, GENERATE_IGNORE_CONFIG = 1, 2, 4, 8
 ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE = 1, 2, 4, 8
 ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 16, 32
 RESAMPLE_NEAREST, RESAMPLE_LANCZOS, RESAMPLE_BILINEAR, RESAMPLE_BICUBIC, RESAMPLE_BOX, RESAMPLE_HAMMING = range(6)
@@ -217,6 +217,7 @@ STATUS_FUNCTIONS = {
     "pg_model_get_config_int": [_H, c_char_p, P(i64)],
     "pg_model_get_config_float": [_H, c_char_p, P(f64)],
     "pg_model_get_memory": [_H, P(Memory)],
+    "pg_model_get_sampling": [_H, P(SamplingOptions)],
     "pg_model_get_info": [_H, P(ModelInfo)],
     "pg_model_convert": [c_char_p, c_char_p, P(ConvertOptions)],
     "pg_checkpoint_find": [c_char_p, c_char_p, c_char_p, c_size_t, P(c_size_t)],

@@ -105,6 +105,11 @@ static void every_allocation(const tiny_options *options, int image, int32_t wei
     make_temp_folder(w.folder, sizeof w.folder);
     tiny_write(w.folder, options);
     if (!options->new_style) remove_file(w.folder, "tokenizer.json");
+    const char *settings =
+        "{\"eos_token_id\": 1, \"suppress_tokens\": [5, 6], \"begin_suppress_tokens\": [7], "
+        "\"forced_bos_token_id\": 2, \"forced_eos_token_id\": [1], \"bad_words_ids\": [[8, 9]], "
+        "\"sequence_bias\": [[[9], 1.5]], \"stop_strings\": [\"never said\"], \"do_sample\": true}";
+    if (options->new_style) write_file(w.folder, "generation_config.json", settings, strlen(settings));
     if (weights) {
         char source[512];
         pg_convert_options convert;
