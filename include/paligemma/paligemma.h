@@ -78,6 +78,7 @@ enum {
     PG_OK = 0,                  ///< success
     PG_EVENT_EOS = 1,           ///< pg_session_step(): the token just returned ends the text
     PG_EVENT_LENGTH = 2,        ///< pg_session_step(): no token returned, the token limit is reached
+    PG_EVENT_STOP = 4,          ///< pg_session_sample(): no token returned, a callback wants to end the row
     PG_ERROR_ARGUMENT = -10,    ///< a NULL pointer, a value out of range, invalid UTF-8
     PG_ERROR_MEMORY = -20,      ///< the allocator returned NULL
     PG_ERROR_IO = -30,          ///< a file could not be read or written
@@ -457,7 +458,7 @@ typedef int32_t (*pg_logits_fn)(void *user, int64_t row, const int64_t *ids, int
                                 int64_t vocab_size);
 
 /** Says which ids may follow in row `row`: bit (id % 32) of mask[id / 32], all 0 at the call (HF:
- * prefix_allowed_tokens_fn). ids as in pg_logits_fn. A non-zero return ends the row (PG_STOP_LOGITS). */
+ * prefix_allowed_tokens_fn). ids as in pg_logits_fn. A non-zero return ends the row as that of pg_logits_fn. */
 typedef int32_t (*pg_mask_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask,
                               int64_t vocab_size);
 
@@ -524,20 +525,26 @@ typedef struct pg_sampling_options {
     void *on_logits_user;       ///< passed to on_logits
 } pg_sampling_options;
 PG_API pg_status pg_sampling_options_init(pg_sampling_options *options, size_t struct_size); ///< fills in the defaults
+/** The settings of generation_config.json, which pg_generate() and pg_session_sample() follow when they are given none:
+ * as transformers' generate() without arguments. What the file leaves out has its default. To change some of them,
+ * change *out. out->struct_size: sizeof(pg_sampling_options). Its arrays are valid until the model is closed. */
+PG_API pg_status pg_model_get_sampling(const pg_model *model, pg_sampling_options *out);
 
-/** Flags of pg_generate_options: what the result keeps of every step, for pg_result_get_tensor(). */
+/** Flags of pg_generate_options. The first three: what the result keeps of every step, for pg_result_get_tensor(). */
 enum {
-    PG_GENERATE_LOG_PROBS = 1, ///< "log_probs" and "score_log_probs": 8 bytes a token
-    PG_GENERATE_LOGITS = 2,    ///< "logits": 4 * vocab_size bytes a token, 1 MB in the published models
-    PG_GENERATE_SCORES = 4     ///< "scores": likewise
+    PG_GENERATE_LOG_PROBS = 1,    ///< "log_probs" and "score_log_probs": 8 bytes a token
+    PG_GENERATE_LOGITS = 2,       ///< "logits": 4 * vocab_size bytes a token, 1 MB in the published models
+    PG_GENERATE_SCORES = 4,       ///< "scores": likewise
+    PG_GENERATE_IGNORE_CONFIG = 8 ///< follow nothing of generation_config.json but its eos ids
 };
 
 /** Options of pg_generate(). */
 typedef struct pg_generate_options {
-    uint32_t struct_size;                ///< sizeof(pg_generate_options)
-    uint32_t flags;                      ///< PG_GENERATE_*; default 0
-    int32_t max_new_tokens;              ///< >= 1, of each row; default and 0: 128
-    int32_t n_threads;                   ///< 1 to 1024; default and 0: the CPUs this process may use
+    uint32_t struct_size;   ///< sizeof(pg_generate_options)
+    uint32_t flags;         ///< PG_GENERATE_*; default 0
+    int32_t max_new_tokens; ///< >= 1, of each row; default and 0: max_new_tokens of generation_config.json, else what
+                            ///< its max_length leaves, else 128
+    int32_t n_threads;      ///< 1 to 1024; default and 0: the CPUs this process may use
     const pg_features *features;         ///< default NULL: computed from the pixels of the inputs
     pg_text_fn on_text;                  ///< default NULL; text without special tokens
     void *on_text_user;                  ///< passed to on_text
@@ -549,11 +556,11 @@ typedef struct pg_generate_options {
         *stop_strings;      ///< [n_stop_strings] UTF-8, not empty: a row ends with the token that completes one
                             ///< (PG_STOP_STRING). As transformers: the text keeps it, and what the token has
                             ///< behind it; special tokens count as they are written, and so does the prompt
-    int32_t n_stop_strings; ///< default 0
+    int32_t n_stop_strings; ///< default and 0: those of generation_config.json, if any
     int32_t n_alternatives; ///< 0 to 1024 and vocab_size: likeliest ids of each step that the result keeps
                             ///< ("alternative_ids", 12 bytes each); default 0
     double max_seconds;     ///< a row ends with the token at which the call has taken longer
-                            ///< (PG_STOP_TIME); default and 0: no limit
+                            ///< (PG_STOP_TIME); default and 0: max_time of generation_config.json, else no limit
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -887,15 +894,26 @@ PG_API void pg_session_close(pg_session **session);
  * prefilled again: it starts over. After an error, prefill again. */
 PG_API pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features);
 
-/** Samples the next token: greedy, the lowest id among the largest logits.
+/** Samples the next token: greedy, whatever generation_config.json says, the lowest id among the largest logits.
  *  - PG_OK            *token is the next token
  *  - PG_EVENT_EOS     *token ends the text; no further step is possible
  *  - PG_EVENT_LENGTH  max_new_tokens were returned already; *token is untouched
  */
 PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
 
-/** The logits that the token last returned was sampled from or, right after a prefill, that the next step will
- * sample from: f32 [vocab_size], final soft cap applied. Valid until the next call on the session. */
+/** Samples the next token by these settings (NULL: pg_model_get_sampling()), which may be others at every step; its
+ * draw has the number of the step. Statuses as pg_session_step(), and PG_EVENT_STOP: *token is untouched, and the
+ * session where it was. row is 0 in callbacks, which must not use the session. Errors also: PG_ERROR_ARGUMENT (a
+ * setting is out of range, or they leave no id); the session may then go on. */
+PG_API pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token);
+
+/** Feeds `n_ids` tokens of the host's choice, eos ids too, in place of sampled ones: they count as returned. Then the
+ * logits are those of the token that follows. At least one of max_new_tokens must be left.
+ * Errors: PG_ERROR_ARGUMENT (an id outside the vocabulary), PG_ERROR_LIMIT, PG_ERROR_STATE: nothing was fed. */
+PG_API pg_status pg_session_feed(pg_session *session, const int64_t *ids, size_t n_ids);
+
+/** The logits that the token last returned was sampled from or, right after a prefill or a feed, that the next step
+ * will sample from: f32 [vocab_size], final soft cap applied. Valid until the next call on the session. */
 PG_API pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out);
 
 /** Turns ids into text one by one, holding back bytes of unfinished UTF-8 characters. */

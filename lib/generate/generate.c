@@ -132,12 +132,33 @@ static pg_status new_rows(generate_call *g, pg_result *result) {
     return PG_OK;
 }
 
+/* As many as the options say, else as generation_config.json does, else the default. */
+static pg_status new_tokens_of_row(const generate_call *g, int64_t row, int64_t *n) {
+    const pgi_generation_config *config = &g->model->config.generation;
+    const int follows = !(g->options->flags & PG_GENERATE_IGNORE_CONFIG);
+    const int64_t n_prompt = g->merged->inputs->rows[row].n_tokens;
+    *n = g->options->max_new_tokens;
+    if (*n == 0 && follows) *n = config->max_new_tokens;
+    if (*n == 0 && follows && config->max_length > 0) {
+        *n = config->max_length - n_prompt;
+        if (*n < 1)
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "row %lld has %lld tokens, and generation_config.json says max_length %d: expected "
+                             "max_new_tokens in the options, or PG_GENERATE_IGNORE_CONFIG",
+                             (long long)row, (long long)n_prompt, config->max_length);
+    }
+    if (*n == 0) *n = PGI_DEFAULT_NEW_TOKENS;
+    return PG_OK;
+}
+
 /* Memory for everything, before anything is computed. On error too, generate_call_free() is due. */
 static pg_status generate_call_init(generate_call *g, pg_result *result) {
     int64_t n_tokens = 0, n_keys = 0; /* the most of a row */
     PGI_TRY(new_rows(g, result));
     for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, r, g->options->max_new_tokens));
+        int64_t max_new_tokens;
+        PGI_TRY(new_tokens_of_row(g, r, &max_new_tokens));
+        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, r, max_new_tokens));
         const int64_t tokens = g->merged->inputs->rows[r].n_tokens, keys = g->rows[r].decoding.cache.capacity;
         if (tokens > n_tokens) n_tokens = tokens;
         if (keys > n_keys) n_keys = keys;

@@ -23,7 +23,7 @@ f32, f64 = ctypes.c_float, ctypes.c_double
 P = ctypes.POINTER
 
 # The header's constants, in its order
-OK, EVENT_EOS, EVENT_LENGTH = 0, 1, 2
+OK, EVENT_EOS, EVENT_LENGTH, EVENT_STOP = 0, 1, 2, 4
 ERROR_ARGUMENT, ERROR_MEMORY, ERROR_IO, ERROR_NOT_FOUND, ERROR_FORMAT = -10, -20, -30, -31, -40
 ERROR_UNSUPPORTED, ERROR_LIMIT, ERROR_CANCELLED, ERROR_STATE, ERROR_INTERNAL = -50, -60, -70, -80, -90
 LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG = 1, 2, 3, 4
@@ -43,7 +43,7 @@ TRUNCATION_LONGEST, TRUNCATION_PROMPT, TRUNCATION_SUFFIX = 0, 1, 2
 STOP_EOS, STOP_LENGTH, STOP_CALLBACK, STOP_STRING, STOP_TIME, STOP_LOGITS = 1, 2, 3, 5, 6, 7
 SAMPLING_ADD_EOS, SAMPLING_IGNORE_EOS, SAMPLING_RANDOM, SAMPLING_ROW_STREAMS = 1, 2, 4, 8
 SAMPLING_REMOVE_INVALID, SAMPLING_RENORMALIZE = 16, 32
-GENERATE_LOG_PROBS, GENERATE_LOGITS, GENERATE_SCORES = 1, 2, 4
+GENERATE_LOG_PROBS, GENERATE_LOGITS, GENERATE_SCORES, GENERATE_IGNORE_CONFIG = 1, 2, 4, 8
 ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE = 1, 2, 4, 8
 ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 16, 32
 TOKEN_ADDED, TOKEN_SPECIAL, TOKEN_NORMALIZED, TOKEN_SINGLE_WORD, TOKEN_LSTRIP, TOKEN_RSTRIP = 1, 2, 4, 8, 16, 32
@@ -226,6 +226,7 @@ STATUS_FUNCTIONS = {
     "pg_model_get_config_float": [_H, c_char_p, P(f64)],
     "pg_model_embed": [_H, P(i64), c_size_t, P(f32)],
     "pg_model_get_memory": [_H, P(Memory)],
+    "pg_model_get_sampling": [_H, P(SamplingOptions)],
     "pg_model_get_info": [_H, P(ModelInfo)],
     "pg_model_convert": [c_char_p, c_char_p, P(ConvertOptions)],
     "pg_checkpoint_get_config": [c_char_p, c_char_p, c_size_t, P(c_size_t)],
@@ -258,6 +259,8 @@ STATUS_FUNCTIONS = {
     "pg_session_create": [_H, P(SessionOptions), _OUT],
     "pg_session_prefill": [_H, _H, _H],
     "pg_session_step": [_H, P(i64)],
+    "pg_session_sample": [_H, P(SamplingOptions), P(i64)],
+    "pg_session_feed": [_H, P(i64), c_size_t],
     "pg_session_get_logits": [_H, P(Tensor)],
     "pg_detokenizer_create": [_H, u32, _OUT],
     "pg_detokenizer_push": [_H, i64, P(c_void_p), P(c_size_t)],

@@ -458,10 +458,10 @@ def test_log_goes_to_logging(folder, caplog, tmp_path):
     for file in pathlib.Path(folder).iterdir():
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "generation_config.json").unlink()
-    (tmp_path / "generation_config.json").write_text(json.dumps(dict(repetition_penalty=1.5, max_new_tokens=3)))
+    (tmp_path / "generation_config.json").write_text(json.dumps(dict(num_beams=4, max_new_tokens=3)))
     with caplog.at_level("WARNING", logger="paligemma"):
         model = PaliGemmaForConditionalGeneration.from_pretrained(tmp_path)
-    assert "repetition_penalty" in caplog.text
+    assert "num_beams" in caplog.text
     assert model.generation_config.max_new_tokens == 3
 
 

@@ -18,6 +18,7 @@ static pg_status go(way *w) {
     pg_model_options model_options;
     pg_processor_options processor_options;
     pg_generate_options options;
+    pg_sampling_options sampling;
     pg_session_options session_options;
     uint32_t token_flags;
     pg_model *model = NULL;
@@ -37,6 +38,7 @@ static pg_status go(way *w) {
     pg_model_options_init(&model_options, sizeof model_options);
     pg_processor_options_init(&processor_options, sizeof processor_options);
     pg_generate_options_init(&options, sizeof options);
+    pg_sampling_options_init(&sampling, sizeof sampling);
     pg_session_options_init(&session_options, sizeof session_options);
     model_options.allocator = processor_options.allocator = &w->memory.hooks;
     options.max_new_tokens = session_options.max_new_tokens = 3;
@@ -62,6 +64,14 @@ static pg_status go(way *w) {
     STEP(pg_detokenizer_flush(detokenizer, &piece, NULL));
     STEP(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
     STEP(pg_generate(model, processor, inputs, &options, &result));
+    pg_result_close(&result);
+    sampling.flags = PG_SAMPLING_RANDOM;
+    options.sampling = &sampling;
+    options.flags = PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES;
+    options.n_alternatives = 3;
+    options.stop_strings = (const char *const[]){"nobody says this"};
+    options.n_stop_strings = 1;
+    STEP(pg_generate(model, processor, inputs, &options, &result));
     STEP(pg_features_create(model, inputs, NULL, &features));
     STEP(pg_features_get_tensor(features, &kept));
     STEP(pg_features_from_tensor(model, &kept, &again));
@@ -69,7 +79,8 @@ static pg_status go(way *w) {
     STEP(pg_session_create(model, &session_options, &session));
     STEP(pg_session_prefill(session, text_only, features));
     STEP(pg_session_step(session, &token));
-    STEP(pg_session_step(session, &token));
+    STEP(pg_session_feed(session, ids, 1));
+    STEP(pg_session_sample(session, NULL, &token));
     STEP(pg_session_prefill(session, inputs, NULL));
     STEP(pg_session_step(session, &token));
 #undef STEP
@@ -107,6 +118,11 @@ static void every_allocation(const tiny_options *options, int image, int32_t wei
     make_temp_folder(w.folder, sizeof w.folder);
     tiny_write(w.folder, options);
     if (!options->new_style) remove_file(w.folder, "tokenizer.json");
+    const char *settings =
+        "{\"eos_token_id\": 1, \"suppress_tokens\": [5, 6], \"begin_suppress_tokens\": [7], "
+        "\"forced_bos_token_id\": 2, \"forced_eos_token_id\": [1], \"bad_words_ids\": [[8, 9]], "
+        "\"sequence_bias\": [[[9], 1.5]], \"stop_strings\": [\"never said\"], \"do_sample\": true}";
+    if (options->new_style) write_file(w.folder, "generation_config.json", settings, strlen(settings));
     if (weights) {
         char source[512];
         pg_convert_options convert;

@@ -83,7 +83,7 @@ static void defaults(void **state) {
     assert_int_equal(encode.max_image_pixels, 178956970);
     assert_int_equal(encode.flags, 0);
     OK(pg_generate_options_init(&generate, sizeof generate));
-    assert_int_equal(generate.max_new_tokens, 128);
+    assert_int_equal(generate.max_new_tokens, 0);
     assert_null(generate.features);
     OK(pg_session_options_init(&session, sizeof session));
     assert_int_equal(session.max_new_tokens, 128);
