@@ -38,6 +38,8 @@ live "live: image files, whole and damaged" images_live.py --count "${ORACLE_IMA
 live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES:-1000}" $seed
 # shellcheck disable=SC2086
 live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-12}" $seed
+# shellcheck disable=SC2086
+live "live: rows of more than 8,192 tokens" long_rows.py $seed
 title "tokenizers of every kind against transformers"
 step "fuzz_tokenizers.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \
     "$builds/gcc/tests/oracle/tokenize_lines" --texts 2000

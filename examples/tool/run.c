@@ -18,12 +18,13 @@ static const char help[] =
     "  PROMPT   such as 'caption en', 'answer en what is this?', 'detect cat ; dog', 'ocr'\n"
     "\n"
     "  -n, --max-new-tokens N   stop after N tokens (default 128)\n"
+    "      --max-context N      stop when prompt and text have N tokens (default: memory decides)\n"
     "  -t, --threads N          compute on N threads (default: the CPUs this process may use);\n"
     "                           the text does not depend on it\n"
     "      --processor FOLDER   tokenizer and image settings from another folder or model id, such as\n"
     "                           the base model's when MODEL has none\n"
     "      --json               print nothing but one line of JSON at the end: text, ids, prompt_ids,\n"
-    "                           stop (eos or length), load_s, image_s, prefill_s, decode_s, tokens_per_s;\n"
+    "                           stop (eos, length or context), load_s, image_s, prefill_s, decode_s, tokens_per_s;\n"
     "                           error alone when it fails\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
@@ -44,6 +45,7 @@ typedef struct run_state {
     tool_progress progress;
     tool_shared shared;
     const char *processor_folder; /* NULL: the model's */
+    int64_t max_new_tokens, max_context;
     int json;
     char *text; /* with --json: the pieces so far; they may hold NUL bytes */
     size_t size, capacity;
@@ -97,6 +99,10 @@ static double tokens_per_second(const pg_result_info *info) {
                                                               : 0;
 }
 
+static const char *stop_name(int32_t stop) {
+    return stop == PG_STOP_EOS ? "eos" : stop == PG_STOP_CONTEXT ? "context" : "length";
+}
+
 static int print_json(const run_state *s, const pg_result_info *info) {
     pg_tensor ids = {.struct_size = sizeof ids}, prompt_ids = {.struct_size = sizeof prompt_ids};
     pg_status status = pg_result_get_ids(s->result, 0, &ids);
@@ -104,12 +110,12 @@ static int print_json(const run_state *s, const pg_result_info *info) {
     if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
     return tool_print_json(json_pack(
         "{s:o, s:o, s:o, s:s, s:f, s:f, s:f, s:f, s:f}", "text", json_stringn(s->size ? s->text : "", s->size), "ids",
-        ids_to_json(&ids), "prompt_ids", ids_to_json(&prompt_ids), "stop", info->stop == PG_STOP_EOS ? "eos" : "length",
-        "load_s", s->load_s, "image_s", s->image_s + info->vision_seconds, "prefill_s", info->prefill_seconds,
-        "decode_s", info->decode_seconds, "tokens_per_s", tokens_per_second(info)));
+        ids_to_json(&ids), "prompt_ids", ids_to_json(&prompt_ids), "stop", stop_name(info->stop), "load_s", s->load_s,
+        "image_s", s->image_s + info->vision_seconds, "prefill_s", info->prefill_seconds, "decode_s",
+        info->decode_seconds, "tokens_per_s", tokens_per_second(info)));
 }
 
-static int report(run_state *s, int64_t max_new_tokens, int verbose) {
+static int report(run_state *s, int verbose) {
     pg_result_info info = {.struct_size = sizeof info};
     pg_status status = pg_result_get_info(s->result, 0, &info);
     if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
@@ -121,7 +127,10 @@ static int report(run_state *s, int64_t max_new_tokens, int verbose) {
         exit_status = tool_close_stdout();
     }
     if (!s->json && info.stop == PG_STOP_LENGTH && (verbose || isatty(STDERR_FILENO)))
-        fprintf(stderr, "[stopped at %lld tokens; --max-new-tokens allows more]\n", (long long)max_new_tokens);
+        fprintf(stderr, "[stopped at %lld tokens; --max-new-tokens allows more]\n", (long long)info.n_new_tokens);
+    if (!s->json && info.stop == PG_STOP_CONTEXT && (verbose || isatty(STDERR_FILENO)))
+        fprintf(stderr, "[stopped at %lld tokens with the prompt; --max-context allows more]\n",
+                (long long)(info.n_prompt_tokens + info.n_new_tokens));
     if (verbose)
         fprintf(stderr,
                 "load %.3f s, image %.3f s, %lld prompt tokens %.3f s, %lld new tokens %.3f s (%.1f a second)\n",
@@ -130,7 +139,7 @@ static int report(run_state *s, int64_t max_new_tokens, int verbose) {
     return exit_status;
 }
 
-static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens, uint32_t flags, int verbose) {
+static int run_with(run_state *s, const char **arguments, uint32_t flags, int verbose) {
     pg_image image;
     size_t n_bytes = 0;
     pg_status status =
@@ -172,7 +181,8 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
 
     pg_generate_options options;
     pg_generate_options_init(&options, sizeof options);
-    options.max_new_tokens = (int32_t)max_new_tokens;
+    options.max_new_tokens = (int32_t)s->max_new_tokens;
+    options.max_context = s->max_context;
     options.n_threads = s->shared.n_threads;
     options.on_text = on_text;
     options.on_text_user = s;
@@ -187,16 +197,17 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
         if (s->printed) putchar('\n'), fflush(stdout);
         return tool_fail(status, TOOL_STAGE_GENERATE);
     }
-    return report(s, max_new_tokens, verbose);
+    return report(s, verbose);
 }
 
 static int run(const tool_verb *verb, int argc, char **argv) {
     int json = 0, literal = 0, no_exif = 0, verbose = 0;
-    int64_t max_new_tokens = 128;
+    int64_t max_new_tokens = 128, max_context = 0;
     const char *arguments[3], *processor_folder = NULL;
     tool_shared shared;
     const tool_option options[] = {
         {.name = "--max-new-tokens", .letter = "-n", .number = &max_new_tokens, .least = 1, .most = INT32_MAX},
+        {.name = "--max-context", .number = &max_context, .least = 1, .most = INT32_MAX},
         {.name = "--json", .flag = &json},
         {.name = "--processor", .text = &processor_folder},
         {.name = "--literal", .flag = &literal},
@@ -206,11 +217,15 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &shared);
     if (status >= 0) return status;
 
-    run_state s = {.json = json, .shared = shared, .processor_folder = processor_folder};
+    run_state s = {.json = json,
+                   .shared = shared,
+                   .processor_folder = processor_folder,
+                   .max_new_tokens = max_new_tokens,
+                   .max_context = max_context};
     if (json) tool_json_errors();
     tool_progress_init(&s.progress);
     uint32_t flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF);
-    status = run_with(&s, arguments, max_new_tokens, flags, verbose);
+    status = run_with(&s, arguments, flags, verbose);
     pg_result_close(&s.result);
     pg_inputs_close(&s.inputs);
     pg_processor_close(&s.processor);

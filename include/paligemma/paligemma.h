@@ -77,7 +77,8 @@ typedef int32_t pg_status;
 enum {
     PG_OK = 0,                  ///< success
     PG_EVENT_EOS = 1,           ///< pg_session_step(): the token just returned ends the text
-    PG_EVENT_LENGTH = 2,        ///< pg_session_step(): no token returned, the token limit is reached
+    PG_EVENT_LENGTH = 2,        ///< pg_session_step(): no token returned, max_new_tokens were
+    PG_EVENT_CONTEXT = 3,       ///< pg_session_step(): no token returned, the row is max_context long
     PG_ERROR_ARGUMENT = -10,    ///< a NULL pointer, a value out of range, invalid UTF-8
     PG_ERROR_MEMORY = -20,      ///< the allocator returned NULL
     PG_ERROR_IO = -30,          ///< a file could not be read or written
@@ -413,6 +414,8 @@ typedef struct pg_generate_options {
     pg_progress_fn progress;     ///< default NULL; phases VISION, PREFILL, DECODE
     void *progress_user;         ///< passed to progress
     pg_cancel *cancel;           ///< default NULL
+    int64_t max_context;         ///< tokens of a row, prompt and new ones; default and 0: as many as memory allows, at
+                                 ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -420,7 +423,8 @@ PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t s
  * generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the tokens that it
  * gets alone and ends on its own. Padding is left out; a suffix is continued (see PG_ENCODE_OPEN_SUFFIX).
  * Settings of generation_config.json other than the eos ids are not followed; opening the model logs a warning then.
- * Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a row longer than the context), _MEMORY, _CANCELLED. */
+ * Memory for keys and values is made before anything is computed, for up to 8192 new tokens, and grows where more come.
+ * Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a prompt longer than max_context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
 PG_API void pg_result_close(pg_result **result); ///< drops the caller's reference
@@ -435,9 +439,10 @@ PG_API pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tens
 
 /** Values of pg_result_info.stop: why a row ended. */
 enum {
-    PG_STOP_EOS = 1,     ///< an eos id came
-    PG_STOP_LENGTH = 2,  ///< max_new_tokens, or the end of the context
-    PG_STOP_CALLBACK = 3 ///< on_text returned non-zero
+    PG_STOP_EOS = 1,      ///< an eos id came
+    PG_STOP_LENGTH = 2,   ///< max_new_tokens
+    PG_STOP_CALLBACK = 3, ///< on_text returned non-zero
+    PG_STOP_CONTEXT = 4   ///< max_context, before max_new_tokens; or 16777216 tokens
 };
 
 /** What happened to a row, and how long all rows took. */
@@ -636,8 +641,8 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
  * within images and prompt, causal in the suffix (token_type_ids 1), none to padding. A row gives what it gives alone,
  * whatever side it is padded on: to the last bit, except that rows of up to 4 tokens are summed in another order.
  * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
- * -100, image tokens and images that do not match, logits_to_keep beyond the row), PG_ERROR_LIMIT (a row longer than
- * the context), _MEMORY, _CANCELLED. */
+ * -100, image tokens and images that do not match, logits_to_keep beyond the row), PG_ERROR_LIMIT (a row of more
+ * than 16777216 tokens), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                             pg_outputs **out);
 PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's reference
@@ -690,12 +695,14 @@ typedef struct pg_session_options {
     pg_progress_fn progress;   ///< default NULL; phases VISION and PREFILL
     void *progress_user;       ///< passed to progress
     pg_cancel *cancel;         ///< default NULL
+    int64_t max_context;       ///< tokens of the row, prompt and new ones; default and 0: as many as memory allows, at
+                               ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
 } pg_session_options;
 PG_API pg_status pg_session_options_init(pg_session_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Allocates all memory and starts the session's threads: prefilling a prompt of up to max_prompt_tokens and the steps
- * after it allocate nothing. A longer prompt still works: the session grows, and keeps what it grew to.
- * Errors: PG_ERROR_ARGUMENT, _MEMORY. */
+ * after it, up to 8192, allocate nothing. A longer prompt, and more steps, still work: the session grows, and keeps
+ * what it grew to. Errors: PG_ERROR_ARGUMENT, _MEMORY. */
 PG_API pg_status pg_session_create(const pg_model *model, const pg_session_options *options, pg_session **out);
 /** Ends the session and its threads. */
 PG_API void pg_session_close(pg_session **session);
@@ -709,6 +716,7 @@ PG_API pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs
  *  - PG_OK            *token is the next token
  *  - PG_EVENT_EOS     *token ends the text; no further step is possible
  *  - PG_EVENT_LENGTH  max_new_tokens were returned already; *token is untouched
+ *  - PG_EVENT_CONTEXT prompt and tokens returned are max_context already; *token is untouched
  */
 PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
 

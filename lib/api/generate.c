@@ -17,6 +17,7 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     PGI_OPTIONS_IN(pg_generate_options, complete, options);
     if (complete.flags) return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected 0", complete.flags);
     PGI_TRY(pgi_new_tokens_in(&complete.max_new_tokens));
+    PGI_TRY(pgi_max_context_in(complete.max_context));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
     pg_processor *kept = pgi_processor_retain(processor);

@@ -48,6 +48,9 @@ enum { PGI_DEFAULT_NEW_TOKENS = 128 };
 /* max_new_tokens: 0 becomes the default; negative numbers are refused. */
 pg_status pgi_new_tokens_in(int32_t *max_new_tokens);
 
+/* max_context: negative numbers are refused; 0 means no limit. */
+pg_status pgi_max_context_in(int64_t max_context);
+
 /* 0 becomes the CPUs this process may use; negative and absurd numbers are refused. */
 pg_status pgi_thread_count(int32_t asked, int *out);
 

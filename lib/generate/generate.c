@@ -27,7 +27,12 @@ typedef struct generate_call {
     int64_t group;         /* PGI_STEP_ROWS, or the rows when they are fewer */
     pgi_workspace prefill; /* for the longest row's prefill; empty when all are done */
     pgi_workspace step;    /* for a step of a group */
+    int64_t n_keys;        /* tokens that a sequence may come to with these */
 } generate_call;
+
+static pgi_decoding_limits limits_of(const pg_generate_options *options) {
+    return (pgi_decoding_limits){options->max_new_tokens, options->max_context};
+}
 
 void pgi_result_close(pg_result *result) {
     if (!result) return;
@@ -71,19 +76,28 @@ static void generate_call_free(generate_call *g) {
 }
 
 /* The ids and the text that a row may come to, so that nothing is allocated while it grows. Only a tokenizer with
- * absurdly long pieces makes texts that grow beyond this. */
+ * absurdly long pieces makes texts that grow beyond this, and so do more than PGI_FIRST_NEW_TOKENS. */
 static pg_status reserve_result(generated_row *row, const pgi_tokenizer *tokenizer) {
     enum { MOST_TEXT = 1 << 20 };
-    const size_t n = (size_t)row->decoding.max_tokens, piece = pgi_tokenizer_longest_text(tokenizer);
+    const size_t n = (size_t)pgi_min64(row->decoding.max_tokens, PGI_FIRST_NEW_TOKENS),
+                 piece = pgi_tokenizer_longest_text(tokenizer);
     PGI_TRY(pgi_id_list_reserve(&row->result->ids, n));
     PGI_TRY(pgi_stream_decoder_reserve(&row->decoder, n));
     return pgi_buffer_reserve(&row->result->text, n < MOST_TEXT / piece ? n * piece : MOST_TEXT);
 }
 
+/* A workspace for steps of rows of n_keys. */
+static pg_status reserve_step(generate_call *g) {
+    const int64_t n_logits = (int64_t)PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK;
+    const pgi_limits step = {.n_step_tokens = g->group, .n_keys = g->n_keys, .n_logits = n_logits};
+    return pgi_workspace_reserve(&g->step, g->run, g->model, &step);
+}
+
 /* Memory for everything, before anything is computed. On error too, generate_call_free() is due. */
 static pg_status generate_call_init(generate_call *g, const pgi_tokenizer *tokenizer, pg_result *result) {
     const pgi_memory *memory = &g->model->memory;
-    int64_t n_tokens = 0, n_keys = 0; /* the most of a row */
+    const pgi_decoding_limits limits = limits_of(g->options);
+    int64_t n_tokens = 0; /* the most of a row */
     g->n_rows = result->n_rows;
     g->group = pgi_min64(g->n_rows, PGI_STEP_ROWS);
     g->rows = pgi_alloc_zero(memory, (size_t)g->n_rows, sizeof *g->rows);
@@ -93,16 +107,14 @@ static pg_status generate_call_init(generate_call *g, const pgi_tokenizer *token
         pgi_stream_decoder_init(&g->rows[r].decoder, tokenizer, 1);
     }
     for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, r, g->options->max_new_tokens));
+        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, r, &limits));
         const int64_t tokens = g->merged->inputs->rows[r].n_tokens, keys = g->rows[r].decoding.cache.capacity;
         if (tokens > n_tokens) n_tokens = tokens;
-        if (keys > n_keys) n_keys = keys;
+        if (keys > g->n_keys) g->n_keys = keys;
     }
-    const int64_t n_logits = (int64_t)PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK;
-    const pgi_limits prefill = {.n_tokens = n_tokens, .n_keys = n_keys};
-    const pgi_limits step = {.n_step_tokens = g->group, .n_keys = n_keys, .n_logits = n_logits};
+    const pgi_limits prefill = {.n_tokens = n_tokens, .n_keys = g->n_keys};
     PGI_TRY(pgi_workspace_reserve(&g->prefill, g->run, g->model, &prefill));
-    PGI_TRY(pgi_workspace_reserve(&g->step, g->run, g->model, &step));
+    PGI_TRY(reserve_step(g));
     for (int64_t r = 0; r < g->n_rows; r++) PGI_TRY(reserve_result(&g->rows[r], tokenizer));
     return PG_OK;
 }
@@ -123,7 +135,12 @@ static pg_status prefill_rows(generate_call *g) {
     for (int64_t r = 0; r < g->n_rows; r++) {
         const pgi_pass_workspace *workspace = &g->prefill.pass;
         pgi_decoding *decoding = &g->rows[r].decoding;
-        const float *last; /* [hidden] */
+        const float *last;               /* [hidden] */
+        if (decoding->max_tokens == 0) { /* the prompt is as long as the context */
+            g->rows[r].ended = 1;
+            g->rows[r].result->stop = PG_STOP_CONTEXT;
+            continue;
+        }
         PGI_TRY(
             pgi_decoding_prefill(g->run, g->merged, r, decoding, r * n_layers, g->n_rows * n_layers, workspace, &last));
         PGI_TRY(sample(g, &decoding, 1, last, &workspace->head));
@@ -154,7 +171,7 @@ static pg_status take_token(generate_call *g, int64_t r) {
     else if (wants_stop)
         row->result->stop = PG_STOP_CALLBACK;
     else if (row->decoding.n_returned >= row->decoding.max_tokens)
-        row->result->stop = PG_STOP_LENGTH;
+        row->result->stop = row->decoding.ends_context ? PG_STOP_CONTEXT : PG_STOP_LENGTH;
     else
         return PG_OK;
     row->ended = 1;
@@ -173,6 +190,18 @@ static pg_status report_progress(const generate_call *g) {
     return pgi_run_progress(g->run, PG_PHASE_DECODE, done, total);
 }
 
+/* Room for one more token of each of n decodings. */
+static pg_status make_room(generate_call *g, pgi_decoding *const *decodings, int64_t n) {
+    int64_t n_keys = g->n_keys;
+    for (int64_t i = 0; i < n; i++) {
+        PGI_TRY(pgi_decoding_make_room(decodings[i], g->model));
+        n_keys = pgi_max64(n_keys, decodings[i]->cache.capacity);
+    }
+    if (n_keys == g->n_keys) return PG_OK;
+    g->n_keys = n_keys;
+    return reserve_step(g);
+}
+
 /* Feeds the next rows from *r on that still run, up to a group of them, and samples the token that follows in each. */
 static pg_status step_group(generate_call *g, int64_t *r) {
     pgi_decoding *decodings[PGI_STEP_ROWS];
@@ -181,6 +210,7 @@ static pg_status step_group(generate_call *g, int64_t *r) {
         if (!g->rows[*r].ended) decodings[n++] = &g->rows[*r].decoding;
     if (n == 0) return PG_OK;
     PGI_TRY(report_progress(g));
+    PGI_TRY(make_room(g, decodings, n));
     PGI_TRY(pgi_decoding_step_group(g->run, g->model, decodings, n, &g->step.step));
     return sample(g, decodings, n, g->step.step.x, &g->step.step.head);
 }
@@ -226,6 +256,8 @@ static pg_status run_call(generate_call *g, const pgi_merged_inputs *merged, con
 
 pg_status pgi_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                        const pg_generate_options *options, pg_result **out) {
+    const pgi_decoding_limits limits = limits_of(options);
+    PGI_TRY(pgi_decoding_check(inputs, &limits));
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
     generate_call g = {.run = &run, .model = model, .options = options};

@@ -25,8 +25,7 @@ size_t pgi_session_workspace(const pgi_run *run, const pg_model *model, int64_t 
 /* Memory for a prompt of n_tokens with features of n_images to compute, and max_new_tokens behind it. */
 static pg_status reserve(pg_session *session, int64_t n_tokens, int64_t n_images) {
     const pg_model *model = session->model;
-    int64_t capacity = pgi_min64(n_tokens + session->max_new_tokens - 1, pgi_context_limit(&model->config));
-    PGI_TRY(pgi_decoding_reserve(&session->decoding, model, capacity));
+    PGI_TRY(pgi_decoding_reserve(&session->decoding, model, pgi_decoding_first_capacity(&session->limits, n_tokens)));
     const pgi_limits limits = limits_of(model, n_tokens, n_images, session->decoding.cache.capacity);
     return pgi_workspace_reserve(&session->workspace, &session->run, model, &limits);
 }
@@ -38,7 +37,7 @@ pg_status pgi_session_create(const pg_model *model, const pg_session_options *op
     session->model = pgi_model_retain(model);
     pgi_cancel_retain(options->cancel);
     session->run = pgi_run_init(&session->pool, &model->kernels, PGI_RUN_OPTIONS(options));
-    session->max_new_tokens = options->max_new_tokens;
+    session->limits = (pgi_decoding_limits){options->max_new_tokens, options->max_context};
     session->decoding.pending = -1;
     const int64_t per_image = model->config.vision.n_patches, n_images = options->max_prompt_tokens / per_image;
     pg_status status = reserve(session, options->max_prompt_tokens, n_images);
@@ -80,15 +79,16 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
         return pgi_error(PG_ERROR_ARGUMENT,
                          "the inputs have %lld rows, a session takes 1 (pg_generate() takes several)",
                          (long long)inputs->n_rows);
+    PGI_TRY(pgi_decoding_check(inputs, &session->limits));
     /* inputs without rows or tokens, and those that are too long, are refused by pgi_merged_inputs_init() */
     int64_t n = inputs->n_rows > 0 ? inputs->rows[0].n_tokens : 0;
-    if (n < 1 || n > pgi_context_limit(&model->config)) n = 1;
+    if (n < 1 || n > PGI_MAX_ROW_TOKENS) n = 1;
     int64_t n_images = features || !inputs->pixels ? 0 : inputs->n_images;
     /* no more images can have their tokens; inputs with more are refused before features are computed */
     n_images = pgi_min64(n_images, inputs->n_tokens / model->config.vision.n_patches);
     PGI_TRY(reserve(session, n, n_images));
     PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, workspace, &merged));
-    PGI_GOTO(pgi_decoding_reset(decoding, &merged, 0, session->max_new_tokens), done);
+    PGI_GOTO(pgi_decoding_reset(decoding, &merged, 0, &session->limits), done);
     PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, decoding, 0, text->n_layers, &workspace->pass, &last), done);
     PGI_GOTO(pgi_head_forward(run, text, &model->weights.text, last, 1, workspace->logits, &workspace->pass.head),
              done);
@@ -99,8 +99,18 @@ done:
     return status;
 }
 
+/* Room for the pending token; a larger cache needs a larger workspace. */
+static pg_status make_room(pg_session *session) {
+    const int64_t capacity = session->decoding.cache.capacity;
+    PGI_TRY(pgi_decoding_make_room(&session->decoding, session->model));
+    if (session->decoding.cache.capacity == capacity) return PG_OK;
+    const pgi_limits limits = limits_of(session->model, 1, 0, session->decoding.cache.capacity);
+    return pgi_workspace_reserve(&session->workspace, &session->run, session->model, &limits);
+}
+
 /* Feeds the pending token. */
 static pg_status advance(pg_session *session) {
+    PGI_TRY(make_room(session));
     const pg_model *model = session->model;
     const pgi_text_config *text = &model->config.text;
     const pgi_run *run = &session->run;
@@ -119,7 +129,8 @@ pg_status pgi_session_step(pg_session *session, int64_t *token) {
         return pgi_error(PG_ERROR_STATE, "the session has no prompt, expected pg_session_prefill() first");
     if (session->state == PGI_SESSION_ENDED)
         return pgi_error(PG_ERROR_STATE, "the text has ended (eos was returned), expected a new pg_session_prefill()");
-    if (session->decoding.n_returned >= session->decoding.max_tokens) return PG_EVENT_LENGTH;
+    if (session->decoding.n_returned >= session->decoding.max_tokens)
+        return session->decoding.ends_context ? PG_EVENT_CONTEXT : PG_EVENT_LENGTH;
     if (session->decoding.pending >= 0) {
         pg_status status = advance(session);
         if (status < 0) {

@@ -78,9 +78,3 @@ pg_model *pgi_model_retain(const pg_model *model) {
 void pgi_model_release(pg_model *model) {
     if (model && atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) == 1) model_close(model);
 }
-
-/* RoPE itself has no end; max_position_embeddings is what the decoder was trained for. Small test
- * configs say less than their own image tokens need, so the limit is never below Gemma's 8192. */
-int64_t pgi_context_limit(const pgi_config *config) {
-    return config->text.max_positions > 8192 ? config->text.max_positions : 8192;
-}

@@ -23,7 +23,7 @@ f32, f64 = ctypes.c_float, ctypes.c_double
 P = ctypes.POINTER
 
 # The header's constants, in its order
-OK, EVENT_EOS, EVENT_LENGTH = 0, 1, 2
+OK, EVENT_EOS, EVENT_LENGTH, EVENT_CONTEXT = 0, 1, 2, 3
 ERROR_ARGUMENT, ERROR_MEMORY, ERROR_IO, ERROR_NOT_FOUND, ERROR_FORMAT = -10, -20, -30, -31, -40
 ERROR_UNSUPPORTED, ERROR_LIMIT, ERROR_CANCELLED, ERROR_STATE, ERROR_INTERNAL = -50, -60, -70, -80, -90
 LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG = 1, 2, 3, 4
@@ -39,7 +39,7 @@ MODE_HF, MODE_BIG_VISION = 0, 1
 PADDING_LONGEST, PADDING_MAX_LENGTH, PADDING_NONE = 0, 1, 2
 SIDE_DEFAULT, SIDE_LEFT, SIDE_RIGHT = 0, 1, 2
 TRUNCATION_LONGEST, TRUNCATION_PROMPT, TRUNCATION_SUFFIX = 0, 1, 2
-STOP_EOS, STOP_LENGTH, STOP_CALLBACK = 1, 2, 3
+STOP_EOS, STOP_LENGTH, STOP_CALLBACK, STOP_CONTEXT = 1, 2, 3, 4
 ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE = 1, 2, 4, 8
 ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 16, 32
 RESAMPLE_NEAREST, RESAMPLE_LANCZOS, RESAMPLE_BILINEAR, RESAMPLE_BICUBIC, RESAMPLE_BOX, RESAMPLE_HAMMING = range(6)
@@ -157,7 +157,7 @@ class InputArrays(Struct):
 class GenerateOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_new_tokens", i32), ("n_threads", i32),
                 ("features", c_void_p), ("on_text", TextFn), ("on_text_user", c_void_p), ("progress", ProgressFn),
-                ("progress_user", c_void_p), ("cancel", c_void_p)]
+                ("progress_user", c_void_p), ("cancel", c_void_p), ("max_context", i64)]
 
 
 class ResultInfo(Struct):
@@ -177,7 +177,7 @@ class RunOptions(Struct):
 
 class SessionOptions(Struct):
     _fields_ = [("struct_size", u32), ("n_threads", i32), ("max_new_tokens", i32), ("max_prompt_tokens", i32),
-                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p)]
+                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p), ("max_context", i64)]
 
 
 _H = c_void_p  # a handle

@@ -94,7 +94,7 @@ def errors(folder, image, temporary):
     one_error_line("a URL for a model", run("run", "https://huggingface.co/google/x", image, "a"), 1, "a URL", "hf download")
     one_error_line("a URL for an image", run("run", folder, "https://x/y.png", "a"), 1, "a URL", "download it first")
     one_error_line("the tool's names", run("run", folder, image, "<image>" * 3 + "a"), 1, "--literal")
-    one_error_line("too long", run("run", folder, image, "word " * 20000), 1)
+    one_error_line("too long", run("run", folder, image, "word " * 20000, "--max-context", "8192"), 1, "--max-context, 8192")
     if os.path.exists("/dev/full"):
         with open("/dev/full", "w") as full:
             for arguments in [("info", folder), ("tokens", folder, "a"), ("run", folder, image, "a"),
@@ -119,6 +119,15 @@ def answers(folder, image):
     expect("ids are whole numbers", all(type(i) is int for i in answer["ids"] + answer["prompt_ids"]), answer)
     expect("times", all(isinstance(answer[k], (int, float)) and 0 <= answer[k] < 60
                         for k in ("load_s", "image_s", "prefill_s", "decode_s")), answer)
+
+    n = len(answer["prompt_ids"])
+    code, out, err = run("run", folder, image, "a b", "-n", "12", "--max-context", str(n + 1), "--json")
+    short = json.loads(out)
+    expect("max-context", code == 0 and (short["stop"] == "context" or answer["ids"] == short["ids"])
+           and short["ids"] == answer["ids"][:1], code, out, err)
+    code, out, err = run("run", folder, image, "a b", f"--max-context={n - 1}")
+    expect("max-context is too small", code == 1 and f"is {n} tokens long" in err
+           and f"at most --max-context, {n - 1}" in err, code, out, err)
 
     code, text, err = run("run", folder, image, "a b", "-n", "12")
     expect("run", code == 0 and err == "" and text == answer["text"] + "\n", code, text, err, answer["text"])
