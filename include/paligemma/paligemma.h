@@ -257,6 +257,8 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
 /** Opens the checkpoint folder `model`, or a model id such as "google/paligemma-3b-mix-224" from the local Hugging Face
  * cache (pg_checkpoint_find()); the network is never used. The weight files stay mapped until the model and all made
  * from it are closed: do not truncate or rewrite them in that time.
+ * ColPali checkpoints (ColPaliForRetrieval of transformers, merged ones of colpali-engine) open too, with their
+ * projection, for PG_FORWARD_RETRIEVAL; so do folders of MLX that are not quantized.
  * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range, or
  * a weight that is to be quantized is not finite. */
 PG_API pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out);
@@ -277,12 +279,15 @@ typedef struct pg_model_info {
     int32_t vocab_size;      ///< rows of the head
     int32_t weights;         ///< PG_WEIGHTS_*: how the matrices are kept
     int32_t arithmetic;      ///< PG_ARITHMETIC_F32 or _BF16
+    int32_t embedding_dim;   ///< values of an embedding of PG_FORWARD_RETRIEVAL; 0: no ColPali checkpoint
+    uint32_t reserved;       ///< 0
 } pg_model_info;
 PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info); ///< describes it
 
 /** A field of the HF config as JSON text, by its key: "text_config.hidden_size", "vision_config.patch_size",
  * "image_token_index"; "" gives the whole config. Fields that config.json leaves out have the defaults of the HF
- * classes (PaliGemmaConfig, GemmaConfig, Gemma2Config, SiglipVisionConfig). Copies at most `capacity` bytes with the
+ * classes (PaliGemmaConfig, GemmaConfig, Gemma2Config, SiglipVisionConfig). Of ColPaliForRetrieval it is the
+ * vlm_config, with "embedding_dim". Copies at most `capacity` bytes with the
  * closing NUL into `text`; *needed (may be NULL) receives the size with the NUL. Call with capacity 0 to ask for the
  * size. Errors: PG_ERROR_NOT_FOUND (no such key). */
 PG_API pg_status pg_model_get_config(const pg_model *model, const char *key, char *text, size_t capacity,
@@ -625,8 +630,9 @@ enum {
                                   ///< rows (big_vision), instead of the mean over all labels of the batch (HF)
     PG_FORWARD_SKIP_PADDING = 16, ///< compute nothing for padding: its rows are zero. Default: as the reference does
     PG_FORWARD_NO_LOSS = 32,      ///< compute no loss, even where the inputs have labels
-    PG_FORWARD_EMBEDDINGS = 53 ///< LAST_HIDDEN, NO_LOGITS, NO_LOSS and SKIP_PADDING together: for retrieval (ColPali)
-                               ///< and action heads (pi0)
+    PG_FORWARD_RETRIEVAL = 64,    ///< keep "embeddings", for late interaction (ColPali)
+    PG_FORWARD_EMBEDDINGS = 53    ///< LAST_HIDDEN, NO_LOGITS, NO_LOSS and SKIP_PADDING together: for heads of your
+                                  ///< own, such as action heads (pi0)
 };
 
 /** Options of pg_forward(). */
@@ -647,7 +653,8 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
  * within images and prompt, causal in the suffix (token_type_ids 1), none to padding. A row gives what it gives alone,
  * whatever side it is padded on: to the last bit, except that rows of up to 4 tokens are summed in another order.
  * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
- * -100, image tokens and images that do not match, logits_to_keep beyond the row), PG_ERROR_LIMIT (a row of more
+ * -100, image tokens and images that do not match, logits_to_keep beyond the row), PG_ERROR_NOT_FOUND
+ * (PG_FORWARD_RETRIEVAL, and the model is no ColPali checkpoint), PG_ERROR_LIMIT (a row of more
  * than 16777216 tokens), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                             pg_outputs **out);
@@ -660,6 +667,8 @@ PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's refe
  *  - "hidden_states"        f32 [L + 1, B, T, hidden]  on request: the embeddings, then each layer's output, the last
  *                           after the final norm
  *  - "last_hidden_state"    f32 [B, T, hidden]  on request: after the final norm
+ *  - "embeddings"           f32 [B, T, embedding_dim]  on request, of a ColPali checkpoint: the projection of each last
+ *                           hidden state, of length 1; 0 on padding (HF: ColPaliForRetrieval)
  *  - "image_hidden_states"  f32 [n_images, n_image_tokens, hidden]  the features; not there without images
  *
  * Errors: PG_ERROR_NOT_FOUND. */

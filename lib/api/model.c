@@ -110,6 +110,7 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
         .vocab_size = model->config.text.vocab_size,
         .weights = model->weights.format,
         .arithmetic = model->kernels.bf16_attention ? PG_ARITHMETIC_BF16 : PG_ARITHMETIC_F32,
+        .embedding_dim = (int32_t)model->weights.retrieval.weight.rows,
     };
     pgi_struct_out(info, &value, sizeof value);
     return PG_OK;

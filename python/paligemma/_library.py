@@ -44,7 +44,7 @@ ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE = 1
 ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 16, 32
 RESAMPLE_NEAREST, RESAMPLE_LANCZOS, RESAMPLE_BILINEAR, RESAMPLE_BICUBIC, RESAMPLE_BOX, RESAMPLE_HAMMING = range(6)
 FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_ROW = 1, 2, 4, 8
-FORWARD_SKIP_PADDING, FORWARD_NO_LOSS, FORWARD_EMBEDDINGS = 16, 32, 53
+FORWARD_SKIP_PADDING, FORWARD_NO_LOSS, FORWARD_EMBEDDINGS, FORWARD_RETRIEVAL = 16, 32, 53, 64
 CPU_BASELINE, CPU_AVX2, CPU_AVX512, CPU_AVX_VNNI, CPU_AVX512_VNNI, CPU_AVX512_BF16 = 1, 2, 4, 8, 16, 32
 
 # What the package's arguments call them
@@ -104,7 +104,8 @@ class ModelOptions(Struct):
 class ModelInfo(Struct):
     _fields_ = [("struct_size", u32), ("gemma_version", i32), ("n_parameters", u64), ("n_bytes_mapped", u64),
                 ("cpu_used", u64), ("n_files", u32), ("n_tensors", u32), ("dtypes", u32), ("image_size", i32),
-                ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("arithmetic", i32)]
+                ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("arithmetic", i32),
+                ("embedding_dim", i32), ("reserved", u32)]
 
 
 class Memory(Struct):
