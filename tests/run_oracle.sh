@@ -39,6 +39,8 @@ live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES
 # shellcheck disable=SC2086
 live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-12}" $seed
 # shellcheck disable=SC2086
+live "live: embeddings of ColPali" colpali_live.py --count "${ORACLE_COLPALI:-12}" $seed
+# shellcheck disable=SC2086
 live "live: rows of more than 8,192 tokens" long_rows.py $seed
 title "tokenizers of every kind against transformers"
 step "fuzz_tokenizers.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \

@@ -31,13 +31,14 @@ static int has_part(const char *name, const char *part) {
     return 0;
 }
 
-pg_status pgi_diagnose_tensors(pg_status status, pgi_tensor_files *files) {
+pg_status pgi_diagnose_tensors(pg_status status, pgi_tensor_files *files, int is_colpali) {
     const char *folder = pgi_tensor_files_folder(files);
     size_t n = pgi_tensor_files_count(files), n_empty = 0;
     if (!pgi_diagnose_helps(status)) return status;
     for (size_t w = 0; w < sizeof wrappers / sizeof *wrappers; w++)
         for (size_t i = 0; i < n; i++) {
             const char *name = pgi_tensor_files_at(files, i)->name;
+            if (is_colpali && strcmp(wrappers[w].part, "vlm.") == 0) continue;
             if (has_part(name, wrappers[w].part))
                 return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found tensors named like %s: %s", folder, name,
                                  wrappers[w].what);

@@ -123,7 +123,7 @@ static pgi_stored_tensor *find(const binder *b, part where, const char *rest) {
 static pg_status missing(const binder *b, part where, const char *rest, const char *expected) {
     pg_status status = pgi_error(PG_ERROR_NOT_FOUND, "%s: tensor %s%s: found under none of its names, expected %s",
                                  pgi_tensor_files_folder(b->files), part_prefix[where], rest, expected);
-    return pgi_diagnose_tensors(status, b->files);
+    return pgi_diagnose_tensors(status, b->files, b->config->embedding_dim > 0);
 }
 
 /* What no role takes: PG_ERROR_UNSUPPORTED. */
@@ -158,7 +158,7 @@ static pg_status take(binder *b, part where, const char *rest, int may_be_blocks
         return pgi_diagnose_tensors(
             pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found shape %s, expected %s as config.json says", tensor->file,
                       tensor->name, pgi_shape_text(tensor->n_dims, tensor->shape, ", ", found), expected),
-            b->files);
+            b->files, b->config->embedding_dim > 0);
     if (!tensor->used) {
         uint64_t n = 1; /* bounded by the bytes of the file */
         for (int i = 0; i < n_dims; i++) n *= (uint64_t)tensor->shape[i];

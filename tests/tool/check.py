@@ -181,9 +181,12 @@ def answers(folder, image):
            and info["config"]["text_config"]["hidden_size"] > 0 and info["memory"]["weights"] > 0
            and info["image"]["size"] > 0 and set(info["dtypes"]) <= {"f32", "bf16", "f16"} and info["dtypes"], info)
     expect("image tokens", answer["prompt_ids"].count(info["tokenizer"]["image_id"]) == info["image"]["tokens"], info)
+    is_colpali = folder.endswith("colpali")
+    expect("ColPali", ("ColPali" in info["architecture"], info["embedding_dim"] > 0) == (is_colpali, is_colpali), info)
     more = json.loads(run("info", folder, "--json", "--tokens", "4000")[1])
     expect("--tokens", more["memory"]["kv_cache"] > info["memory"]["kv_cache"], more["memory"], info["memory"])
     code, out, err = run("info", folder)
+    expect("info of ColPali", ("ColPali" in out and "of 10 values" in out) == is_colpali, out)
     expect("info", code == 0 and err == "" and f"Gemma {info['gemma_version']}" in out
            and str(info["tokenizer"]["image_id"]) in out, code, out, err)
 
@@ -301,9 +304,8 @@ def change(folder, name, edit):
 
 
 def cannot_end(folder):
-    """Leaves the checkpoint no token that ends its text, and positions for very long ones."""
+    """Leaves the checkpoint no token that ends its text."""
     change(folder, "generation_config.json", lambda config: config.update(eos_token_id=None))
-    change(folder, "config.json", lambda config: config["text_config"].update(max_position_embeddings=100000))
 
 
 def terminal(folder, image):
@@ -530,7 +532,7 @@ def pages():
 
 def main():
     with tempfile.TemporaryDirectory() as temporary:
-        for kind in ["official", "today"]:
+        for kind in ["official", "colpali", "today"]:
             folder = os.path.join(temporary, kind)
             subprocess.run([MAKE_TINY, folder, kind], check=True)
             for name in ["image.png", "image.jpg"]:
