@@ -7,6 +7,7 @@
 #include "checkpoint/config.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -194,33 +195,52 @@ static pg_status read_eos(const pgi_json_section *from, pgi_config *out) {
     return PG_OK;
 }
 
-/* A setting of generation_config.json that changes greedy text in HF (GenerationMixin, logits processors) and has no
- * effect here. */
-static const char *unfollowed_setting(const json_t *generation) {
+/* 1 when the value changes nothing: null, false, `neutral`, an empty list or text. */
+static int is_neutral(const json_t *value, double neutral) {
+    if (!value || json_is_null(value) || json_is_false(value)) return 1;
+    if (json_is_array(value)) return json_array_size(value) == 0;
+    if (json_is_string(value)) return !*json_string_value(value);
+    return json_is_number(value) && json_number_value(value) == neutral;
+}
+
+/* Settings of generation_config.json that change what HF's generate() says (GenerationMixin, logits processors,
+ * stopping criteria) and have no effect here. */
+static void name_unfollowed(const json_t *generation, char out[PGI_MAX_UNFOLLOWED]) {
     static const struct {
         const char *key;
-        double neutral; /* the number that changes nothing; null and an empty list change nothing either */
+        double neutral; /* the number that changes nothing */
     } settings[] = {
+        {"do_sample", 0},
         {"num_beams", 1},
+        {"num_beam_groups", 1},
+        {"num_return_sequences", 1},
         {"repetition_penalty", 1},
+        {"encoder_repetition_penalty", 1},
         {"no_repeat_ngram_size", 0},
+        {"encoder_no_repeat_ngram_size", 0},
         {"min_length", 0},
         {"min_new_tokens", 0},
+        {"max_time", -1},
+        {"stop_strings", -1},
         {"bad_words_ids", 0},
         {"sequence_bias", 0},
         {"suppress_tokens", 0},
         {"begin_suppress_tokens", 0},
         {"forced_bos_token_id", -1},
         {"forced_eos_token_id", -1},
+        {"exponential_decay_length_penalty", 0},
+        {"penalty_alpha", 0},
+        {"dola_layers", -1},
         {"guidance_scale", 1},
+        {"watermarking_config", -1},
+        {"token_healing", 0},
     };
+    size_t used = 0;
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
-        const json_t *value = json_object_get(generation, settings[i].key);
-        if (!value || json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0)) continue;
-        if (json_is_number(value) && json_number_value(value) == settings[i].neutral) continue;
-        return settings[i].key;
+        if (is_neutral(json_object_get(generation, settings[i].key), settings[i].neutral)) continue;
+        const int n = snprintf(out + used, PGI_MAX_UNFOLLOWED - used, "%s%s", used > 0 ? ", " : "", settings[i].key);
+        used += n > 0 && (size_t)n < PGI_MAX_UNFOLLOWED - used ? (size_t)n : 0;
     }
-    return NULL;
 }
 
 /* HF's generate() takes the special ids from generation_config.json alone when that file is there. Without it, from
@@ -237,7 +257,7 @@ static pg_status read_special_ids(const pgi_memory *memory, const char *folder, 
         PGI_GOTO(read_eos(&from, out), done);
         PGI_GOTO(read_id(&from, "pad_token_id", &out->pad_id), done);
         PGI_GOTO(read_id(&from, "bos_token_id", &out->bos_id), done);
-        out->unfollowed_setting = unfollowed_setting(generation);
+        name_unfollowed(generation, out->unfollowed);
     } else {
         pgi_json_section top = {config_path, "", raw};
         pgi_json_section text = {config_path, "text_config.", pgi_json_field(&top, "text_config")};

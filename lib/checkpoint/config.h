@@ -33,7 +33,7 @@ typedef struct pgi_text_config {
     int32_t bidirectional; /* 0 or 1, use_bidirectional_attention: what sdpa's own mask is where HF gives it none */
 } pgi_text_config;
 
-enum { PGI_MAX_EOS = 64, PGI_MAX_VOCAB = 4 << 20, PGI_MAX_EMBEDDING = 65536 };
+enum { PGI_MAX_EOS = 64, PGI_MAX_VOCAB = 4 << 20, PGI_MAX_EMBEDDING = 65536, PGI_MAX_UNFOLLOWED = 512 };
 
 typedef struct pgi_config {
     pgi_vision_config vision;
@@ -47,9 +47,9 @@ typedef struct pgi_config {
     int64_t pad_id, bos_id; /* -1: none */
     int64_t eos_ids[PGI_MAX_EOS];
     int32_t n_eos; /* 0: nothing ends the text early */
-    /* A setting of generation_config.json that changes the text of HF's greedy generate() and that we do not follow;
-     * NULL: none. Static storage. */
-    const char *unfollowed_setting;
+    /* Settings of generation_config.json that change the text of HF's generate() and that we do not follow, with ", "
+     * between them; "": none. */
+    char unfollowed[PGI_MAX_UNFOLLOWED];
     json_t *resolved; /* config.json with every default filled in; owned */
     const pgi_memory *memory;
 } pgi_config;

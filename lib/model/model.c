@@ -59,10 +59,15 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
                  folder, model->weights.retrieval.weight.data ? "ColPali on " : "", model->config.text.gemma_version,
                  (unsigned long long)model->weights.n_parameters, n_files, n_files == 1 ? "" : "s",
                  (unsigned long long)model->kernels.cpu);
-    if (model->config.unfollowed_setting)
+    if (*model->config.unfollowed)
         pgi_log_line(&model->log, PG_LOG_WARNING,
-                     "%s/generation_config.json: %s is set; transformers' generate() follows it, this library does not",
-                     folder, model->config.unfollowed_setting);
+                     "%s/generation_config.json: transformers' generate() follows %s, this library does not", folder,
+                     model->config.unfollowed);
+    if (model->config.n_eos == 0)
+        pgi_log_line(&model->log, PG_LOG_WARNING,
+                     "%s: found no eos_token_id (generation_config.json where it is there, else config.json): nothing "
+                     "but max_new_tokens ends an answer",
+                     folder);
     pgi_run_free(&run);
     pgi_free(memory, folder);
     *out = model;

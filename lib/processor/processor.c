@@ -29,6 +29,12 @@ pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const 
     pgi_log_line(&processor->log, PG_LOG_INFO, "opened the processor of %s: %lld ids, %d x %d pixels, %d image tokens",
                  folder, (long long)pgi_tokenizer_n_ids(processor->tokenizer), processor->image.width,
                  processor->image.height, processor->image.n_image_tokens);
+    if (processor->tokenizer->differs_from_model >= 0)
+        pgi_log_line(
+            &processor->log, PG_LOG_WARNING,
+            "%s: tokenizer.json and tokenizer.model differ from the piece %lld on; tokenizer.json is used, as in "
+            "transformers",
+            folder, (long long)processor->tokenizer->differs_from_model);
     pgi_free(memory, folder);
     *out = processor;
     return PG_OK;

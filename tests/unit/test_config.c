@@ -225,11 +225,17 @@ static void special_ids_come_from_where_hf_takes_them(void **state) {
     write_config(1, "", "");
     write_text("generation_config.json", "{\"num_beams\": 1, \"bad_words_ids\": null, \"min_length\": 0}");
     assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
-    assert_null(c.unfollowed_setting);
+    assert_string_equal(c.unfollowed, "");
     pgi_config_free(&c);
-    write_text("generation_config.json", "{\"num_beams\": 1, \"repetition_penalty\": 1.1}");
+    write_text("generation_config.json", "{\"do_sample\": false, \"stop_strings\": null, \"dola_layers\": \"\"}");
     assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
-    assert_string_equal(c.unfollowed_setting, "repetition_penalty");
+    assert_string_equal(c.unfollowed, "");
+    pgi_config_free(&c);
+    write_text("generation_config.json",
+               "{\"num_beams\": 1, \"repetition_penalty\": 1.1, \"do_sample\": true, \"stop_strings\": [\"a\"], "
+               "\"bad_words_ids\": [], \"forced_eos_token_id\": 0, \"temperature\": 0.5}");
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    assert_string_equal(c.unfollowed, "do_sample, repetition_penalty, stop_strings, forced_eos_token_id");
     pgi_config_free(&c);
     write_text("generation_config.json", "{\"eos_token_id\": \"one\"}");
     assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_FORMAT, "generation_config.json: eos_token_id",
