@@ -20,6 +20,7 @@ from ._errors import Cancelled
 from ._library import library_path, version
 from ._run import CancelFlag
 from .auto import AutoConfig, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor, AutoTokenizer
+from .colpali import ColPaliForRetrieval, ColPaliForRetrievalOutput, ColPaliProcessor
 from .config import GenerationConfig, PaliGemmaConfig
 from .model import Features, PaliGemmaForConditionalGeneration
 from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, RowReport
@@ -29,7 +30,7 @@ from .tokenizer import PaliGemmaTokenizer
 __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
     "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
-    "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerationConfig", "ModelOutput", "PaliGemmaCausalLMOutput",
+    "BatchFeature", "CancelFlag", "Cancelled", "ColPaliForRetrieval", "ColPaliForRetrievalOutput", "ColPaliProcessor", "Features", "GenerationConfig", "ModelOutput", "PaliGemmaCausalLMOutput",
     "PaliGemmaConfig", "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport",
     "convert", "library_path", "version",
 ]
