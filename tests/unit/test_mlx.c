@@ -18,12 +18,6 @@ static void on_log(void *user, int32_t level, const char *message) {
     snprintf(log->text, sizeof log->text, "%s", message);
 }
 
-static void close_tiny(tiny *m) {
-    pg_model_close(&m->model);
-    pg_processor_close(&m->processor);
-    remove_folder(m->folder);
-}
-
 static void open_again(tiny *m, int32_t weights, heard_log *log) {
     pg_model_options options;
     pg_model_close(&m->model);

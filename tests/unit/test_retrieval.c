@@ -20,12 +20,6 @@ static void replace(const char *of, const char *name, const char *old, const cha
     bytes_free(&out);
 }
 
-static void close_tiny(tiny *m) {
-    pg_model_close(&m->model);
-    pg_processor_close(&m->processor);
-    remove_folder(m->folder);
-}
-
 static void open_colpali(tiny *m, int kind) {
     tiny_options options = kind == TINY_COLPALI ? tiny_saved_today() : tiny_official();
     options.colpali = kind;
