@@ -379,6 +379,7 @@ void pgi_tensor_files_close(pgi_tensor_files **files) {
         pgi_mapping_free(&f->files[i].mapping);
         pgi_free(&memory, f->files[i].path);
     }
+    for (size_t i = 0; i < f->n_tensors; i++) pgi_free(&memory, f->tensors[i].copy);
     pgi_free(&memory, f->files);
     pgi_free(&memory, f->tensors);
     pgi_free(&memory, f->folder);
@@ -404,5 +405,10 @@ pgi_tensor_file_info pgi_tensor_files_file(const pgi_tensor_files *files, uint32
 uint64_t pgi_tensor_files_n_bytes(const pgi_tensor_files *files) { return files->n_bytes; }
 uint64_t pgi_tensor_files_n_bytes_read(const pgi_tensor_files *files) { return files->n_bytes_read; }
 void pgi_tensor_files_forget(const pgi_tensor_files *files, const void *data, size_t size) {
-    if (files->n_bytes_read == 0) pgi_mapping_forget(data, size);
+    const uint8_t *bytes = data;
+    for (uint32_t i = 0; i < files->n_files; i++) {
+        const pgi_mapping *mapping = &files->files[i].mapping;
+        if (!mapping->memory && mapping->data && bytes >= mapping->data && bytes < mapping->data + mapping->size)
+            pgi_mapping_forget(data, size);
+    }
 }

@@ -18,7 +18,8 @@ typedef struct pgi_stored_tensor {
     const char *dtype_name; /* as in the file: "BF16" */
     int32_t n_dims;         /* 0 to 8 */
     int64_t shape[8];       /* of blocks: the shape of what was quantized */
-    const void *data;       /* in the mapping, any alignment */
+    const void *data;       /* in the mapping, any alignment; or `copy` */
+    void *copy;             /* contents that stand for the file's, as large; owned by the files. NULL: none */
     size_t n_bytes;
     uint32_t file_index; /* for pgi_tensor_files_file() */
     uint32_t crc32;      /* of the data, as the metadata of a converted file says */
@@ -53,7 +54,7 @@ typedef struct pgi_tensor_file_info {
 pgi_tensor_file_info pgi_tensor_files_file(const pgi_tensor_files *files, uint32_t index);
 uint64_t pgi_tensor_files_n_bytes(const pgi_tensor_files *files);      /* of all files */
 uint64_t pgi_tensor_files_n_bytes_read(const pgi_tensor_files *files); /* of those that could not be mapped */
-/* These bytes of a tensor are not needed for a while: pgi_mapping_forget() where the files are mapped. */
+/* These bytes of a tensor are not needed for a while: pgi_mapping_forget() where they are mapped. */
 void pgi_tensor_files_forget(const pgi_tensor_files *files, const void *data, size_t size);
 
 #endif
