@@ -105,7 +105,7 @@ class ColPaliProcessor:
                     if name in ("visual_prompt_prefix", "query_prefix") and isinstance(value, str)}
         given = {"visual_prompt_prefix": visual_prompt_prefix, "query_prefix": query_prefix}
         settings.update({name: value for name, value in given.items() if value is not None})
-        return cls(PaliGemmaProcessor(folder), **settings)
+        return cls(PaliGemmaProcessor.from_pretrained(folder), **settings)
 
     def close(self) -> None:
         """Frees the processor; later calls raise ValueError."""
