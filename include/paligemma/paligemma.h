@@ -34,8 +34,11 @@
  *  - pg_model and pg_processor never change after open: any number of threads may use one at a time. pg_inputs,
  *    pg_features, pg_result and pg_outputs are read-only once made. pg_session and pg_detokenizer: one thread at
  *    a time.
- *  - The library never prints, exits, aborts, starts threads at load, or changes the locale, the floating-point or the
- *    OpenMP settings of its host.
+ *  - The library never prints, exits, aborts, starts threads at load, or changes the locale or the OpenMP settings of
+ *    its host.
+ *  - The host's floating-point environment (rounding, flushing of denormals, traps, sticky flags) changes no result and
+ *    springs no trap: calls compute in the default one. Callbacks, the allocator's too, run in the host's, and it is
+ *    back when the call returns.
  *  - n_threads is 1 to 1024 and counts the calling thread; 0 means the CPUs this process may use. Other threads start
  *    with the call or the session and end with it, sleep when idle, and take none of the host's signals. Results have
  *    the same bits for every n_threads. Where the system refuses threads, fewer are used.

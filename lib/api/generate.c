@@ -9,6 +9,7 @@ PGI_OPTIONS(pg_generate_options, .struct_size = sizeof(pg_generate_options), .ma
 
 pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                       const pg_generate_options *options, pg_result **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -50,6 +51,7 @@ static pg_status find_row(const pg_result *result, int64_t row, const pgi_result
 }
 
 pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tensor *out) {
+    PGI_ENTER;
     const pgi_result_row *of = NULL;
     PGI_TRY(find_row(result, row, &of));
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
@@ -65,6 +67,7 @@ pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tensor *out
 }
 
 pg_status pg_result_get_info(const pg_result *result, int64_t row, pg_result_info *info) {
+    PGI_ENTER;
     const pgi_result_row *of = NULL;
     PGI_TRY(find_row(result, row, &of));
     PGI_TRY(pgi_struct_out_check(info, "pg_result_info"));

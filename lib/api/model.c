@@ -14,6 +14,7 @@ enum { MAX_OPEN_THREADS = 64 }; /* unless the caller asks for more: opening is n
 PGI_OPTIONS(pg_model_options, .struct_size = sizeof(pg_model_options))
 
 pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -59,6 +60,7 @@ static pg_status wrong_type(const char *key, const json_t *field, const char *ex
 }
 
 pg_status pg_model_get_config_int(const pg_model *model, const char *key, int64_t *out) {
+    PGI_ENTER;
     const json_t *field;
     PGI_NOT_NULL(out);
     PGI_TRY(find_field(model, key, &field));
@@ -72,6 +74,7 @@ pg_status pg_model_get_config_int(const pg_model *model, const char *key, int64_
 }
 
 pg_status pg_model_get_config_float(const pg_model *model, const char *key, double *out) {
+    PGI_ENTER;
     const json_t *field;
     PGI_NOT_NULL(out);
     PGI_TRY(find_field(model, key, &field));
@@ -81,6 +84,7 @@ pg_status pg_model_get_config_float(const pg_model *model, const char *key, doub
 }
 
 pg_status pg_model_get_config(const pg_model *model, const char *key, char *text, size_t capacity, size_t *needed) {
+    PGI_ENTER;
     const json_t *field;
     PGI_TRY(find_field(model, key, &field));
     pgi_buffer buffer;
@@ -94,6 +98,7 @@ pg_status pg_model_get_config(const pg_model *model, const char *key, char *text
 }
 
 pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
+    PGI_ENTER;
     PGI_NOT_NULL(model);
     PGI_TRY(pgi_struct_out_check(info, "pg_model_info"));
     pg_model_info value = {
@@ -127,6 +132,7 @@ static uint64_t mapped_bytes(const pg_model *model) {
 }
 
 pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
+    PGI_ENTER;
     PGI_NOT_NULL(model);
     PGI_TRY(pgi_struct_out_check(memory, "pg_memory"));
     pg_memory value = {.struct_size = sizeof value};
@@ -156,6 +162,7 @@ pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
 }
 
 pg_status pg_checkpoint_find(const char *model, const char *cache, char *path, size_t capacity, size_t *needed) {
+    PGI_ENTER;
     PGI_NOT_NULL(model);
     char *folder;
     PGI_TRY(pgi_hf_cache_find(&pgi_memory_default, model, cache, &folder));
@@ -169,6 +176,7 @@ PGI_OPTIONS(pg_convert_options, .struct_size = sizeof(pg_convert_options), .weig
 static const uint64_t DEFAULT_FILE_BYTES = 5000000000u; /* as transformers cuts checkpoints */
 
 pg_status pg_model_convert(const char *model, const char *out, const pg_convert_options *options) {
+    PGI_ENTER;
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(out);
     PGI_OPTIONS_IN(pg_convert_options, complete, options);

@@ -16,6 +16,7 @@ enum {
 PGI_OPTIONS(pg_processor_options, .struct_size = sizeof(pg_processor_options))
 
 pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -87,6 +88,7 @@ static pg_status encode(const pg_processor *processor, const pg_batch *batch, co
 
 pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
                               const pg_encode_options *options, pg_inputs **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(processor);
@@ -167,6 +169,7 @@ static pg_status images_in(const pgi_memory *memory, const pg_image *images, int
 
 pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batch *batch,
                                     const pg_encode_options *options, pg_inputs **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(processor);
@@ -189,6 +192,7 @@ pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batc
 
 pg_status pg_processor_tokenize(const pg_processor *processor, const char *text, uint32_t flags, int64_t *ids,
                                 size_t capacity, size_t *n_ids) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(text);
     PGI_NOT_NULL(n_ids);
@@ -211,6 +215,7 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
 
 pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids, size_t n_ids, uint32_t flags,
                               char *text, size_t capacity, size_t *needed) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     if (n_ids > 0) PGI_NOT_NULL(ids);
     PGI_TRY(pgi_flags_in(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
@@ -226,6 +231,7 @@ pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids,
 }
 
 pg_status pg_processor_get_piece(const pg_processor *processor, int64_t id, const char **piece) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(piece);
     *piece = pgi_tokenizer_piece(processor->tokenizer, id);
@@ -236,6 +242,7 @@ pg_status pg_processor_get_piece(const pg_processor *processor, int64_t id, cons
 }
 
 pg_status pg_processor_get_token_id(const pg_processor *processor, const char *piece, int64_t *id) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(piece);
     PGI_NOT_NULL(id);
@@ -245,6 +252,7 @@ pg_status pg_processor_get_token_id(const pg_processor *processor, const char *p
 }
 
 pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_TRY(pgi_struct_out_check(info, "pg_processor_info"));
     const pgi_tokenizer *tokenizer = processor->tokenizer;

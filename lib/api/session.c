@@ -20,6 +20,7 @@ static pg_status check_prompt_tokens(const pg_model *model, int32_t *max_prompt_
 PGI_OPTIONS(pg_session_options, .struct_size = sizeof(pg_session_options), .max_new_tokens = PGI_DEFAULT_NEW_TOKENS)
 
 pg_status pg_session_create(const pg_model *model, const pg_session_options *options, pg_session **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -40,6 +41,7 @@ void pg_session_close(pg_session **session) {
 }
 
 pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
+    PGI_ENTER;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(inputs);
     pgi_call call = pgi_call_begin(NULL, inputs, NULL); /* the session itself keeps the other two */
@@ -49,12 +51,14 @@ pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const
 }
 
 pg_status pg_session_step(pg_session *session, int64_t *token) {
+    PGI_ENTER;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(token);
     return pgi_session_step(session, token);
 }
 
 pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out) {
+    PGI_ENTER;
     PGI_NOT_NULL(session);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
     if (session->state == PGI_SESSION_EMPTY)
