@@ -584,22 +584,28 @@ enum {
 
 /** What a processor does. */
 typedef struct pg_processor_info {
-    uint32_t struct_size;   ///< in: sizeof(pg_processor_info)
-    int32_t image_size;     ///< pixels, width = height
-    int32_t n_image_tokens; ///< `<image>` tokens of an image
-    int32_t resample;       ///< PG_RESAMPLE_*
-    int32_t vocab_size;     ///< ids of the tokenizer, added tokens included
-    uint32_t do_resize;     ///< 0 or 1
-    uint32_t do_rescale;    ///< 0 or 1
-    uint32_t do_normalize;  ///< 0 or 1
-    int64_t pad_id;         ///< -1: none; so are the next four
-    int64_t eos_id;         ///< ends a text
-    int64_t bos_id;         ///< begins a prompt
-    int64_t unk_id;         ///< unknown
-    int64_t image_id;       ///< `<image>`
-    float image_mean[3];    ///< R, G, B, in units of rescaled pixels
-    float image_std[3];     ///< likewise
-    double rescale_factor;  ///< 1/255 in all published checkpoints
+    uint32_t struct_size;    ///< in: sizeof(pg_processor_info)
+    int32_t image_size;      ///< pixels, width = height
+    int32_t n_image_tokens;  ///< `<image>` tokens of an image
+    int32_t resample;        ///< PG_RESAMPLE_*
+    int32_t vocab_size;      ///< ids of the tokenizer, added tokens included
+    uint32_t do_resize;      ///< 0 or 1
+    uint32_t do_rescale;     ///< 0 or 1
+    uint32_t do_normalize;   ///< 0 or 1
+    int32_t padding_side;    ///< PG_SIDE_LEFT or _RIGHT: what PG_SIDE_DEFAULT is for padding
+    int32_t truncation_side; ///< likewise for truncation
+    int64_t max_length; ///< what a call's max_length 0 is, as the files say; 0: none. HF truncates to it even where a
+                        ///< call names neither truncation nor padding
+    int64_t model_max_length;   ///< stands in for a max_length of 0; 0: none
+    int64_t pad_to_multiple_of; ///< what pg_encode_options.pad_to_multiple_of 0 is; 0: none
+    int64_t pad_id;             ///< -1: none; so are the next four
+    int64_t eos_id;             ///< ends a text
+    int64_t bos_id;             ///< begins a prompt
+    int64_t unk_id;             ///< unknown
+    int64_t image_id;           ///< `<image>`
+    float image_mean[3];        ///< R, G, B, in units of rescaled pixels
+    float image_std[3];         ///< likewise
+    double rescale_factor;      ///< 1/255 in all published checkpoints
 } pg_processor_info;
 PG_API pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info); ///< describes it
 

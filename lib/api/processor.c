@@ -256,6 +256,7 @@ pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info
     PGI_NOT_NULL(processor);
     PGI_TRY(pgi_struct_out_check(info, "pg_processor_info"));
     const pgi_tokenizer *tokenizer = processor->tokenizer;
+    const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
     const pgi_image_settings *image = &processor->image;
     pg_processor_info value = {
         .struct_size = sizeof value,
@@ -263,6 +264,11 @@ pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info
         .n_image_tokens = image->n_image_tokens,
         .resample = image->resample,
         .vocab_size = (int32_t)pgi_tokenizer_n_ids(tokenizer),
+        .padding_side = defaults->pad_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT,
+        .truncation_side = defaults->truncate_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT,
+        .max_length = defaults->max_length,
+        .model_max_length = defaults->model_max_length,
+        .pad_to_multiple_of = defaults->pad_to_multiple_of,
         .pad_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_PAD),
         .eos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS),
         .bos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS),

@@ -47,7 +47,9 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
     const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
     int big_vision = options->mode == PG_MODE_BIG_VISION;
     *e = (batch_encoder){.processor = processor, .batch = batch, .options = options};
-    e->max_length = options->max_length ? options->max_length : defaults->max_length;
+    e->max_length = options->max_length    ? options->max_length
+                    : defaults->max_length ? defaults->max_length
+                                           : defaults->model_max_length;
     e->multiple = options->pad_to_multiple_of ? options->pad_to_multiple_of : defaults->pad_to_multiple_of;
     e->layout = (pgi_layout){
         .tokenizer = tokenizer,

@@ -18,7 +18,8 @@ typedef struct pgi_tokenizer_defaults {
     int pad_left;               /* padding_side */
     int truncate_left;          /* truncation_side */
     int64_t pad_to_multiple_of; /* 0: none */
-    int64_t max_length;         /* max_length, else model_max_length; 0: none, or more than 1e20 */
+    int64_t max_length;         /* 0: none */
+    int64_t model_max_length;   /* where max_length is none; 0: none, or more than 1e20 */
 } pgi_tokenizer_defaults;
 
 enum { PGI_TOKEN_PAD, PGI_TOKEN_EOS, PGI_TOKEN_BOS, PGI_TOKEN_UNK, PGI_TOKEN_IMAGE, PGI_N_SPECIALS };

@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "checkpoint/diagnose.h"
 #include "tokenizer/spm_model.h"
+#include "tokenizer/tokenizer_defaults.h"
 #include "tokenizer/tokenizer_json.h"
 #include "tokenizer/tokenizer_load.h"
 
@@ -238,6 +239,8 @@ static pg_status visit_named(const sources *s, token_fn visit, void *user) {
                    (s->has_class || strcmp(key, "mask_token") != 0)) { /* a bare tokenizer.model names no mask */
             t.text = named_tokens[i].gemma;
             t.size = strlen(t.text);
+        } else if (!value && named_tokens[i].which == PGI_TOKEN_PAD && json_object_get(s->json.padding, "pad_token")) {
+            PGI_TRY(read_token(s->json_path, "padding", json_object_get(s->json.padding, "pad_token"), &t));
         } else {
             continue;
         }
@@ -407,44 +410,6 @@ static pg_status check_config(const sources *s) {
     return PG_OK;
 }
 
-/* *left: 1 when `key` names the left side, or without it `saved`, the word in tokenizer.json; unchanged otherwise. */
-static pg_status read_side(const sources *s, const char *key, const json_t *saved, int *left) {
-    const json_t *value = json_object_get(s->config, key);
-    if (!value && json_is_string(saved)) *left = strcmp(json_string_value(saved), "Left") == 0;
-    if (!value) return PG_OK;
-    const char *side = json_is_string(value) ? json_string_value(value) : "";
-    *left = strcmp(side, "left") == 0;
-    if (*left || strcmp(side, "right") == 0) return PG_OK;
-    return pgi_error(PG_ERROR_FORMAT, "%s: %s is \"%.60s\", expected \"left\" or \"right\"", s->config_path, key, side);
-}
-
-/* A length; 0 for none, and for those that HF treats as none (LARGE_INTEGER of tokenization_utils_base.py). */
-static int64_t length_of(const json_t *value) {
-    double length = json_number_value(value);
-    if (!(length >= 1 && length <= 1e20)) return 0;
-    return length < 0x1p62 ? (int64_t)length : INT64_C(1) << 62;
-}
-
-/* HF: PreTrainedTokenizerBase.__init__, and TokenizersBackend.__init__ for the settings that tokenizer.json was saved
- * with: a processor that was used in training leaves its lengths there. GemmaTokenizer pads on the left, others on the
- * right. */
-static pg_status read_defaults(const sources *s, pgi_tokenizer_defaults *out) {
-    const json_t *truncation = s->json.truncation, *padding = s->json.padding;
-    const json_t *length = json_object_get(s->config, "max_length");
-    const json_t *multiple = json_object_get(s->config, "pad_to_multiple_of");
-    *out = (pgi_tokenizer_defaults){.pad_left = s->is_gemma};
-    PGI_TRY(read_side(s, "padding_side", json_object_get(padding, "direction"), &out->pad_left));
-    PGI_TRY(read_side(s, "truncation_side", json_object_get(truncation, "direction"), &out->truncate_left));
-    if (!multiple) multiple = json_object_get(padding, "pad_to_multiple_of");
-    if (!length) length = json_object_get(truncation, "max_length");
-    if (!length) length = json_object_get(json_object_get(padding, "strategy"), "Fixed");
-    if (length_of(length) == 0) length = json_object_get(s->config, "model_max_length");
-    if (!length) length = json_object_get(s->config, "max_len");
-    out->max_length = length_of(length);
-    out->pad_to_multiple_of = length_of(multiple);
-    return PG_OK;
-}
-
 static int string_is(const json_t *object, const char *key, const char *wanted) {
     const char *value = json_string_value(json_object_get(object, key));
     return value && strcmp(value, wanted) == 0;
@@ -602,7 +567,8 @@ pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, const
 
     PGI_GOTO(load_sources(&s, folder), done);
     PGI_GOTO(pgi_cancel_check(cancel), done);
-    PGI_GOTO(read_defaults(&s, &tokenizer->defaults), done);
+    tokenizer->defaults.pad_left = s.is_gemma; /* the others pad on the right */
+    PGI_GOTO(pgi_tokenizer_defaults_read(s.config_path, s.config, s.json_path, &s.json, &tokenizer->defaults), done);
     tokenizer->replace_spaces = 1;
     if (s.has_json && !s.is_gemma) PGI_GOTO(check_pipeline(&s, tokenizer), done);
     /* HF reads tokenizer.json when both are there. They hold the same, unless someone mixed two models. */

@@ -125,7 +125,9 @@ class ProcessorOptions(Struct):
 
 class ProcessorInfo(Struct):
     _fields_ = [("struct_size", u32), ("image_size", i32), ("n_image_tokens", i32), ("resample", i32),
-                ("vocab_size", i32), ("do_resize", u32), ("do_rescale", u32), ("do_normalize", u32), ("pad_id", i64),
+                ("vocab_size", i32), ("do_resize", u32), ("do_rescale", u32), ("do_normalize", u32), ("padding_side", i32),
+                ("truncation_side", i32), ("max_length", i64), ("model_max_length", i64), ("pad_to_multiple_of", i64),
+                ("pad_id", i64),
                 ("eos_id", i64), ("bos_id", i64), ("unk_id", i64), ("image_id", i64), ("image_mean", f32 * 3),
                 ("image_std", f32 * 3), ("rescale_factor", f64)]
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
-import os
-import re
 from typing import Any, Sequence
 
 import numpy as np
@@ -13,6 +10,8 @@ import numpy as np
 from . import _library as c
 from ._handle import Handle
 from .outputs import is_torch_tensor, to_numpy
+
+_SIDE_NAMES = {value: name for name, value in c.SIDES.items()}
 
 
 def _plain(ids: Any) -> Any:
@@ -24,37 +23,6 @@ def _plain(ids: Any) -> Any:
     if isinstance(ids, (list, tuple)):
         return [_plain(i) for i in ids]
     return ids
-
-
-def _saved_settings(folder: str) -> dict[str, Any]:
-    """padding_side, truncation_side, max_length: what tokenizer_config.json says, else what tokenizer.json was saved
-    with, else GemmaTokenizer's defaults (transformers' TokenizersBackend.__init__)."""
-    settings: dict[str, Any] = {"padding_side": "left", "truncation_side": "right", "max_length": None}
-    path = os.path.join(folder, "tokenizer.json")
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            head = file.read(65536)  # both stand before the vocabulary, which can be tens of MB
-        truncation, padding = _json_value(head, "truncation"), _json_value(head, "padding")
-        if truncation:
-            settings["max_length"] = truncation.get("max_length")
-            settings["truncation_side"] = str(truncation.get("direction", "Right")).lower()
-        if padding:
-            settings["padding_side"] = str(padding.get("direction", "Left")).lower()
-    path = os.path.join(folder, "tokenizer_config.json")
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
-        settings.update({name: config[name] for name in settings if config.get(name) is not None})
-    return settings
-
-
-def _json_value(text: str, key: str) -> Any:
-    """The value of the first `key` in JSON text that may be cut off after it."""
-    found = re.search(rf'"{key}"\s*:\s*', text)
-    try:
-        return json.JSONDecoder().raw_decode(text, found.end())[0] if found else None
-    except ValueError:
-        return None
 
 
 class PaliGemmaTokenizer:
@@ -69,10 +37,9 @@ class PaliGemmaTokenizer:
         self.unk_token_id = self._id(info.unk_id)
         self.image_token_id = self._id(info.image_id)
         self._n_ids = info.vocab_size
-        saved = _saved_settings(folder)
-        self.padding_side: str = saved["padding_side"]  # both may be changed; the processor follows
-        self.truncation_side: str = saved["truncation_side"]
-        self.max_length: int | None = saved["max_length"]
+        self.padding_side = _SIDE_NAMES[info.padding_side]  # both may be changed; the processor follows
+        self.truncation_side = _SIDE_NAMES[info.truncation_side]
+        self.max_length: int | None = info.max_length or None
 
     @staticmethod
     def _id(value: int) -> int | None:

@@ -160,6 +160,9 @@ def test_both_refuse(processor, hf_processor, name):
         processor(*arguments, **keywords)
 
 
+_TRUNCATION = dict(direction="Left", max_length=80, stride=0, strategy="LongestFirst")
+_PADDING = dict(strategy="BatchLongest", direction="Right", pad_id=0, pad_type_id=0, pad_token="<pad>",
+                pad_to_multiple_of=8)
 SAVED = {  # tokenizer_config.json, tokenizer.json: what a tokenizer that was used in training is saved with
     "sides": (dict(padding_side="right", truncation_side="left"), {}),
     "max_length": (dict(max_length=80), {}),
@@ -168,10 +171,19 @@ SAVED = {  # tokenizer_config.json, tokenizer.json: what a tokenizer that was us
     "model_max_length": (dict(model_max_length=80), {}),
     "all": (dict(max_length=80, stride=0, truncation_side="right", truncation_strategy="longest_first",
                  pad_to_multiple_of=8, padding_side="right", pad_token_type_id=0), {}),
-    "truncation in tokenizer.json": ({}, dict(truncation=dict(direction="Left", max_length=80, stride=0,
-                                                              strategy="LongestFirst"))),
-    "padding in tokenizer.json": ({}, dict(padding=dict(strategy="BatchLongest", direction="Right", pad_id=0,
-                                                        pad_type_id=0, pad_token="<pad>", pad_to_multiple_of=8))),
+    "truncation in tokenizer.json": ({}, dict(truncation=_TRUNCATION)),
+    "padding in tokenizer.json": ({}, dict(padding=_PADDING)),
+    "fixed padding in tokenizer.json": ({}, dict(padding=dict(_PADDING, strategy={"Fixed": 96}))),
+    "no multiple in tokenizer.json": ({}, dict(padding=dict(_PADDING, pad_to_multiple_of=None))),
+    "both files, other values": (dict(padding_side="left", truncation_side="right", max_length=72, pad_to_multiple_of=24),
+                                 dict(truncation=_TRUNCATION, padding=_PADDING)),
+    "null beats tokenizer.json": (dict(max_length=None, pad_to_multiple_of=None),
+                                  dict(truncation=_TRUNCATION, padding=_PADDING)),
+    "two lengths": (dict(max_length=80, model_max_length=70), {}),
+    "another class": (dict(tokenizer_class="PreTrainedTokenizerFast"), {}),
+    "no class": (dict(tokenizer_class=...), {}),  # ...: the key goes
+    "no class, both in tokenizer.json": (dict(tokenizer_class=..., pad_token=...),
+                                         dict(truncation=dict(_TRUNCATION, direction="Right"), padding=_PADDING)),
 }
 LONG = P + " and on" * 9
 SAVED_CALLS = [dict(images=A, text=LONG), dict(images=A, text=LONG, truncation=True),
@@ -181,15 +193,23 @@ SAVED_CALLS = [dict(images=A, text=LONG), dict(images=A, text=LONG, truncation=T
                dict(images=A, text=LONG, suffix="b c d", truncation=True)]
 
 
+def _saved(folder, target, config, tokenizer):
+    """The demo's settings with those of two files changed. In tokenizer.json they stand behind the vocabulary."""
+    changes = {"tokenizer_config.json": config, "tokenizer.json": tokenizer}
+    for file in pathlib.Path(folder).iterdir():
+        if file.suffix == ".json":
+            values, more = json.loads(file.read_text()), changes.get(file.name, {})
+            values = {key: value for key, value in values.items() if key not in more}
+            values.update({key: value for key, value in more.items() if value is not ...})
+            (target / file.name).write_text(json.dumps(values))
+
+
 @pytest.mark.parametrize("name", SAVED)
 @pytest.mark.filterwarnings("ignore")
 def test_settings_that_a_tokenizer_was_saved_with(hf, folder, tmp_path, name):
     import paligemma
 
-    for file in pathlib.Path(folder).iterdir():
-        if file.suffix == ".json":
-            more = dict(zip(("tokenizer_config.json", "tokenizer.json"), SAVED[name])).get(file.name, {})
-            (tmp_path / file.name).write_text(json.dumps({**json.loads(file.read_text()), **more}))
+    _saved(folder, tmp_path, *SAVED[name])
     theirs, ours = hf.AutoProcessor.from_pretrained(tmp_path), paligemma.AutoProcessor.from_pretrained(tmp_path)
     for side in ("padding_side", "truncation_side"):
         assert getattr(ours.tokenizer, side) == getattr(theirs.tokenizer, side)
@@ -203,6 +223,40 @@ def test_settings_that_a_tokenizer_was_saved_with(hf, folder, tmp_path, name):
             got = ours(**keywords)
             for key in wanted:
                 same_values(got[key], wanted[key], f"{keywords}: {key}")
+
+
+_WRONG = [(key, value) for key in ("max_length", "model_max_length", "max_len", "pad_to_multiple_of")
+          for value in ("12", 12.5, -3, [], {})]
+_WRONG += [(key, value) for key in ("padding_side", "truncation_side") for value in (None, 1, [], "Left", "up")]
+_WRONG_SAVED = [(key, value) for key in ("truncation", "padding") for value in ("x", 1, True, False, [], {}, "")]
+_WRONG_SAVED += [("truncation", dict(_TRUNCATION, **{key: value}))
+                 for key, value in (("max_length", "80"), ("max_length", -1), ("max_length", 80.5), ("direction", "left"),
+                                    ("direction", 1), ("stride", None), ("strategy", "longest_first"))]
+_WRONG_SAVED += [("padding", dict(_PADDING, **{key: value}))
+                 for key, value in (("direction", "right"), ("strategy", {"Fixed": "9"}), ("strategy", "x"), ("strategy", {}),
+                                    ("pad_to_multiple_of", "8"), ("pad_id", "0"), ("pad_type_id", None), ("pad_token", 0))]
+_WRONG_SAVED += [("truncation", {k: v for k, v in _TRUNCATION.items() if k != key})
+                 for key in ("max_length", "stride", "strategy")]
+_WRONG_SAVED += [("padding", {k: v for k, v in _PADDING.items() if k != key})
+                 for key in ("strategy", "direction", "pad_id", "pad_type_id", "pad_token")]
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.filterwarnings("ignore")
+def test_settings_of_a_wrong_type(hf, folder, tmp_path, file):
+    """transformers fails when it opens the folder, or in calls; ours opens no such folder, and names file and key."""
+    import paligemma
+
+    for key, value in _WRONG if file == "tokenizer_config.json" else _WRONG_SAVED:
+        in_config = {"model_max_length": ..., key: value}  # which would hide max_len
+        _saved(folder, tmp_path, *((in_config, {}) if file == "tokenizer_config.json" else ({}, {key: value})))
+        with pytest.raises(Exception) as theirs:
+            processor = hf.AutoProcessor.from_pretrained(tmp_path)
+            for keywords in SAVED_CALLS + [dict(images=A, text="x", padding=True)]:
+                processor(**keywords)
+        assert not isinstance(theirs.value, OSError)  # the files are found
+        with pytest.raises(OSError, match=rf"{file}: {key}"):
+            paligemma.AutoProcessor.from_pretrained(tmp_path)
 
 
 def test_truncation_side_is_followed(processor, hf_processor):

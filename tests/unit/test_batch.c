@@ -443,6 +443,16 @@ static pg_status open_changed(const char *file, const char *from, const char *to
     return status;
 }
 
+static void assert_settings(int32_t padding, int32_t truncation, int64_t most, int64_t model_most, int64_t multiple) {
+    pg_processor_info info = {.struct_size = sizeof info};
+    OK(pg_processor_get_info(processor, &info));
+    assert_int_equal(info.padding_side, padding);
+    assert_int_equal(info.truncation_side, truncation);
+    assert_int_equal(info.max_length, most);
+    assert_int_equal(info.model_max_length, model_most);
+    assert_int_equal(info.pad_to_multiple_of, multiple);
+}
+
 static void settings_of_the_tokenizer_are_defaults(void **state) {
     (void)state;
     static const char none[] = "\"truncation\":null,\"padding\":null", config[] = "\"bos_token\"";
@@ -469,6 +479,7 @@ static void settings_of_the_tokenizer_are_defaults(void **state) {
     run(c);
     assert_int_equal(length(), longest + 1);
     assert_int_equal(info_of(0).first_token, longest + 1 - shorter);
+    assert_settings(PG_SIDE_RIGHT, PG_SIDE_RIGHT, 64, 0, 32);
     pg_processor_close(&processor);
 
     c = rows_of(2, "a", letters);
@@ -483,11 +494,41 @@ static void settings_of_the_tokenizer_are_defaults(void **state) {
     run(c);
     assert_int_equal(length(), 40);
     assert_int_equal(row_of("labels", 1)[39], eos_id); /* the head was cut */
+    assert_settings(PG_SIDE_RIGHT, PG_SIDE_LEFT, 40, 0, 0);
     pg_processor_close(&processor);
     ERROR(open_changed("tokenizer_config.json", config, "\"padding_side\":\"up\",\"bos_token\"", &processor),
           PG_ERROR_FORMAT);
-    assert_non_null(strstr(pg_last_error(), "padding_side is \"up\""));
+    assert_non_null(strstr(pg_last_error(), "padding_side: found \"up\""));
     processor = usual;
+}
+
+static void settings_of_a_wrong_type_are_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *file, *from, *to, *message;
+    } cases[] = {
+        {"tokenizer_config.json", "\"bos_token\"", "\"max_length\":\"12\",\"bos_token\"", "max_length: found \"12\""},
+        {"tokenizer_config.json", "\"model_max_length\"", "\"max_len\":12.5,\"other\"", "max_len: found 12.5"},
+        {"tokenizer_config.json", "\"bos_token\"", "\"pad_to_multiple_of\":-8,\"bos_token\"",
+         "pad_to_multiple_of: found"},
+        {"tokenizer_config.json", "\"bos_token\"", "\"truncation_side\":null,\"bos_token\"",
+         "truncation_side: found null"},
+        {"tokenizer.json", "\"truncation\":null", "\"truncation\":\"x\"",
+         "truncation: found \"x\", expected an object"},
+        {"tokenizer.json", "\"truncation\":null", "\"truncation\":{\"stride\":0}",
+         "truncation.max_length: found nothing"},
+        {"tokenizer.json", "\"padding\":null", "\"padding\":false", "padding: found false, expected an object"},
+        {"tokenizer.json", "\"padding\":null",
+         "\"padding\":{\"strategy\":{\"Fixed\":\"9\"},\"direction\":\"Left\",\"pad_id\":0,\"pad_type_id\":0,\"pad_"
+         "token\":\"x\"}",
+         "padding.strategy.Fixed: found \"9\""},
+    };
+    pg_processor *out = NULL;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ERROR(open_changed(cases[i].file, cases[i].from, cases[i].to, &out), PG_ERROR_FORMAT);
+        if (!strstr(pg_last_error(), cases[i].message)) fail_msg("\"%s\" in: %s", cases[i].message, pg_last_error());
+        assert_non_null(strstr(pg_last_error(), cases[i].file));
+    }
 }
 
 static void images_alone_are_fine(void **state) {
@@ -666,6 +707,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(hf_cuts_the_longer_part),
         cmocka_unit_test(ends_can_be_kept),
         cmocka_unit_test(settings_of_the_tokenizer_are_defaults),
+        cmocka_unit_test(settings_of_a_wrong_type_are_named),
         cmocka_unit_test(images_alone_are_fine),
         cmocka_unit_test(bad_images_are_named),
         cmocka_unit_test(padding_has_a_limit),
