@@ -27,6 +27,8 @@ static const char help[] =
     "                           error alone when it fails\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
+    "      --in-memory          read the weights into memory instead of mapping the files: for files that may\n"
+    "                           change or fail while it runs\n"
     "      --literal            take <eos>, <image> and other special tokens in PROMPT as plain text\n"
     "      --no-exif            do not apply the EXIF orientation\n"
     "  -v, --verbose            times, and what the library has to tell, on stderr\n"

@@ -234,8 +234,11 @@ enum {
 
 /** Flags of pg_model_options. */
 enum {
-    PG_MODEL_VERIFY = 1 ///< read a whole converted folder and compare its checksums; without it only those of headers
-                        ///< are compared. PG_ERROR_FORMAT names what is damaged, PG_ERROR_UNSUPPORTED: it has none
+    PG_MODEL_VERIFY = 1, ///< read a whole converted folder and compare its checksums; without it only those of headers
+                         ///< are compared. PG_ERROR_FORMAT names what is damaged, PG_ERROR_UNSUPPORTED: it has none
+    PG_MODEL_IN_MEMORY = 2 ///< read the weights into memory of this process (allocator) instead of mapping the files:
+                           ///< what happens to them after opening does no harm, a failing read while opening is
+                           ///< PG_ERROR_IO. Default: mapped
 };
 
 /** Options of pg_model_open(). */
@@ -258,9 +261,9 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
 
 /** Opens the checkpoint folder `model`, or a model id such as "google/paligemma-3b-mix-224" from the local Hugging Face
  * cache (pg_checkpoint_find()); the network is never used. The weight files stay mapped until the model and all made
- * from it are closed: do not truncate or rewrite them in that time.
- * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range, or
- * a weight that is to be quantized is not finite. */
+ * from it are closed: do not truncate or rewrite them in that time, unless PG_MODEL_IN_MEMORY is set. Opening itself
+ * reads the files and touches no mapping. Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED;
+ * _ARGUMENT: an option is out of range, or a weight that is to be quantized is not finite. */
 PG_API pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out);
 PG_API void pg_model_close(pg_model **model); ///< drops the caller's reference
 
@@ -269,7 +272,7 @@ typedef struct pg_model_info {
     uint32_t struct_size;    ///< in: sizeof(pg_model_info)
     int32_t gemma_version;   ///< of the decoder. 1: PaliGemma, 2: PaliGemma 2
     uint64_t n_parameters;   ///< elements of all tensors in use, a tied head counted once
-    uint64_t n_bytes_mapped; ///< bytes of the mapped weight files
+    uint64_t n_bytes_mapped; ///< bytes of the mapped weight files; 0 with PG_MODEL_IN_MEMORY
     uint64_t cpu_used;       ///< PG_CPU_* bits of the kernels chosen
     uint32_t n_files;        ///< safetensors files
     uint32_t n_tensors;      ///< tensors in use
@@ -757,7 +760,8 @@ typedef struct pg_memory {
     int64_t n_tokens;        ///< in: max_prompt_tokens + max_new_tokens of the session; 0: one image, 64 + 128
     int64_t n_images;        ///< in: images whose features one call computes, 0 to 4096; 0: one
     uint64_t weights;        ///< out: mapped from the files, shared between processes; what was quantized left out
-    uint64_t weights_copied; ///< out: small tensors held as f32, and what was quantized on opening; private
+    uint64_t weights_copied; ///< out: small tensors held as f32, what was quantized on opening, and what was read for
+                             ///< PG_MODEL_IN_MEMORY or could not be mapped; private
     uint64_t activations;    ///< out: working memory at the most
     uint64_t kv_cache;       ///< out: keys and values of n_tokens
 } pg_memory;

@@ -26,8 +26,9 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
     if (complete.arithmetic < PG_ARITHMETIC_DEFAULT || complete.arithmetic > PG_ARITHMETIC_BF16)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.arithmetic is %d, expected a PG_ARITHMETIC_*",
                          (int)complete.arithmetic);
-    if (complete.flags & ~(uint32_t)PG_MODEL_VERIFY)
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.flags is 0x%x, expected PG_MODEL_VERIFY or 0",
+    if (complete.flags & ~(uint32_t)(PG_MODEL_VERIFY | PG_MODEL_IN_MEMORY))
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "pg_model_options.flags is 0x%x, expected PG_MODEL_VERIFY, PG_MODEL_IN_MEMORY, both or 0",
                          (unsigned)complete.flags);
     if (complete.n_threads == 0) complete.n_threads = (int32_t)pgi_min64(pgi_cpu_count(), MAX_OPEN_THREADS);
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
@@ -105,7 +106,7 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
         .struct_size = sizeof value,
         .gemma_version = model->config.text.gemma_version,
         .n_parameters = model->weights.n_parameters,
-        .n_bytes_mapped = pgi_tensor_files_n_bytes(model->files),
+        .n_bytes_mapped = pgi_tensor_files_n_bytes_mapped(model->files),
         .cpu_used = model->kernels.cpu,
         .n_files = pgi_tensor_files_n_files(model->files),
         .n_tensors = model->weights.n_tensors,
@@ -123,10 +124,10 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
 /* Bytes of the files that are read again and again. */
 static uint64_t mapped_bytes(const pg_model *model) {
     uint64_t n = 0;
-    if (!model->weights.blocks) return pgi_tensor_files_n_bytes(model->files);
+    if (!model->weights.blocks) return pgi_tensor_files_n_bytes_mapped(model->files);
     for (size_t i = 0; i < pgi_tensor_files_count(model->files); i++) { /* quantized ones are not in use any more */
         const pgi_stored_tensor *tensor = pgi_tensor_files_at(model->files, i);
-        if (tensor->used) n += tensor->n_bytes;
+        if (tensor->used && tensor->data && !tensor->loaded) n += tensor->n_bytes;
     }
     return n;
 }
@@ -151,7 +152,7 @@ pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
     PGI_TRY(pgi_thread_count(value.n_threads, &run.n_threads));
     value.n_threads = run.n_threads;
     value.weights = mapped_bytes(model);
-    value.weights_copied = model->weights.n_bytes_copied;
+    value.weights_copied = model->weights.n_bytes_copied + pgi_tensor_files_n_bytes_loaded(model->files);
     const int64_t in_prompt =
         value.n_tokens / model->config.vision.n_patches; /* images that a session's prompt can have */
     value.activations =

@@ -71,7 +71,7 @@ class PaliGemmaConfig(Config):
         """The config of a checkpoint folder or cached model id. Arguments: as PaliGemmaForConditionalGeneration's."""
         _hub.check_arguments(kwargs)
         folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
-        handle = open_model(folder, cpu, weights, arithmetic)
+        handle = open_model(folder, cpu, weights, arithmetic, in_memory=False)
         try:
             return cls._of_model(handle.pointer)
         finally:

@@ -63,22 +63,24 @@ class PaliGemmaForConditionalGeneration:
 
     def __init__(self, folder: str, n_threads: int = 0, cpu: str | None = None,
                  weights: str = "stored", arithmetic: str | None = None,
-                 attn_implementation: str | dict[str, str] | None = None) -> None:
+                 attn_implementation: str | dict[str, str] | None = None, disable_mmap: bool = False) -> None:
         """folder: a checkpoint; n_threads: for all calls, 0 is the CPUs that this process may use;
         cpu: hold the instruction set down to "baseline", "avx2" or "avx512"; weights: "stored", or "int8" or "int4" to
         quantize them now; arithmetic: "f32", or "bf16" to round the factors of large products where that makes the CPU
         faster; None is f32, but for attention beside int8 and int4 weights; attn_implementation: "eager" makes rows
-        without token_type_ids causal in PaliGemma 1, too, as it does in transformers."""
+        without token_type_ids causal in PaliGemma 1, too, as it does in transformers; disable_mmap: read the weights
+        into memory of this process, so that nothing that happens to the files later matters."""
         self.name_or_path = folder
         self._folder = os.path.abspath(folder)  # a later chdir is no matter
         self._processor: Handle | None = None  # the folder's own, opened when first needed
         self.n_threads = n_threads
         self._cpu = cpu
         self._weights, self._arithmetic, self._attention = weights, arithmetic, attn_implementation
+        self._disable_mmap = bool(disable_mmap)
         of_text = attn_implementation if not isinstance(attn_implementation, dict) else (
             attn_implementation.get("text_config", attn_implementation.get("")))
         self._eager = of_text == "eager"
-        self._handle = open_model(folder, cpu, weights, arithmetic)
+        self._handle = open_model(folder, cpu, weights, arithmetic, self._disable_mmap)
         self.config = PaliGemmaConfig._of_model(self._handle.pointer)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
         self._eos_token_id = self.generation_config.eos_token_id  # where the library ends, whatever is set later
@@ -88,26 +90,26 @@ class PaliGemmaForConditionalGeneration:
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None,
                         cache_dir: str | os.PathLike[str] | None = None, subfolder: str = "", n_threads: int = 0,
                         cpu: str | None = None, weights: str = "stored", arithmetic: str | None = None,
-                        attn_implementation: str | dict[str, str] | None = None,
+                        attn_implementation: str | dict[str, str] | None = None, disable_mmap: bool = False,
                         **kwargs: Any) -> PaliGemmaForConditionalGeneration:
         """Opens a checkpoint folder, or a model id in the local Hugging Face cache; the network is never used.
 
         Other arguments of transformers' from_pretrained() are taken where they change nothing here: dtype and
         torch_dtype (see `arithmetic`), device_map "auto" or "cpu", low_cpu_mem_usage, token, ...
         (paligemma._hub.HARMLESS). Those that would change results, such as quantization_config, are refused.
-        n_threads, cpu, weights, arithmetic and attn_implementation: as of the class.
+        n_threads, cpu, weights, arithmetic, attn_implementation and disable_mmap: as of the class.
         Raises FileNotFoundError, OSError (damaged files), NotImplementedError (sound, but not run by this version),
         ValueError (an argument; weights that the folder was not converted to).
         """
         _hub.check_arguments(kwargs)
         folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
-        return cls(folder, n_threads, cpu, weights, arithmetic, attn_implementation)
+        return cls(folder, n_threads, cpu, weights, arithmetic, attn_implementation, disable_mmap)
 
     def __reduce__(self) -> Any:
         """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""
         self._handle.check_open()
         return (type(self), (self._folder, self.n_threads, self._cpu, self._weights, self._arithmetic,
-                             self._attention),
+                             self._attention, self._disable_mmap),
                 {"generation_config": self.generation_config})
 
     # -- what a torch module has

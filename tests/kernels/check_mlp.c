@@ -15,7 +15,7 @@ static pgi_linear random_linear(check *c, int32_t dtype, int64_t in, int64_t out
     random_fill(c, values, in * out);
     if (!pgi_dtype_is_blocks(dtype)) return linear;
     void *blocks = guarded(c, (size_t)pgi_quantized_bytes(dtype, out, in), 0);
-    if (pgi_quantize_panels(&linear.weight, dtype, 0, pgi_quantized_panels(out), blocks) != PG_OK) fail(c, "status");
+    if (pgi_quantize_panels(&linear.weight, 0, dtype, 0, pgi_quantized_panels(out), blocks) != PG_OK) fail(c, "status");
     linear.weight.data = blocks;
     linear.weight.dtype = dtype;
     return linear;

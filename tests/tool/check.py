@@ -413,6 +413,17 @@ def by_the_document(source, out, weights):
     expect(f"{weights} values", worst and max(worst.values()) <= bound, max(worst.items(), key=lambda w: w[1]))
 
 
+def in_memory(folder, image):
+    """--in-memory: the same answers, nothing is mapped."""
+    answers = [json.loads(run("run", "--json", "-n", "4", *option, folder, image, "a")[1]) for option in ([], ["--in-memory"])]
+    expect("--in-memory answers the same", answers[0]["ids"] == answers[1]["ids"] and answers[1]["ids"], answers)
+    mapped, read = (json.loads(run("info", "--json", *option, folder)[1]) for option in ([], ["--in-memory"]))
+    expect("--in-memory maps nothing", read["memory"]["weights"] == 0 and mapped["memory"]["weights"] > 0
+           and read["memory"]["weights_copied"] > mapped["memory"]["weights_copied"], mapped, read)
+    expect("--in-memory --verify", run("info", "--in-memory", "--verify", folder)[2].count("checksums") == 1)
+    expect("bench --in-memory", json.loads(run("bench", "--in-memory", "--json", "--no-roofs", "--rounds", "1", folder)[1])["work"]["step_bytes"] > 0)
+
+
 def conversions(folder, temporary):
     """paligemma convert: what it writes, and what it leaves behind when it fails, is stopped or killed."""
     source, out = os.path.join(temporary, "source"), os.path.join(temporary, "out")
@@ -530,6 +541,7 @@ def main():
         two_folders(folder, image, temporary)
         steering_text(folder, image, temporary)
         bench(folder)
+        in_memory(folder, image)
         conversions(folder, temporary)
         usage(folder, image)
         errors(folder, image, temporary)
