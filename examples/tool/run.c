@@ -13,7 +13,7 @@ static const char help[] =
     "Answers PROMPT about IMAGE, greedily, and prints the text as it is made.\n"
     "\n"
     "  MODEL    a checkpoint folder, or a model id in the local Hugging Face cache\n"
-    "  IMAGE    a PNG or JPEG file; - reads one from stdin. It is turned as its EXIF orientation\n"
+    "  IMAGE    a PNG or JPEG file, or a pipe that gives one; - reads stdin. It is turned as its EXIF orientation\n"
     "           says, as transformers' load_image does (--no-exif leaves it as it is stored)\n"
     "  PROMPT   such as 'caption en', 'answer en what is this?', 'detect cat ; dog', 'ocr'\n"
     "\n"
@@ -160,6 +160,7 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
     pg_encode_options encode_options;
     pg_encode_options_init(&encode_options, sizeof encode_options);
     encode_options.flags = flags;
+    encode_options.cancel = s->cancel;
     status = s->image_bytes ? pg_image_from_bytes(&image, sizeof image, s->image_bytes, n_bytes)
                             : pg_image_from_path(&image, sizeof image, arguments[1]);
     if (status >= 0) status = pg_processor_encode(s->processor, &image, arguments[2], &encode_options, &s->inputs);

@@ -202,7 +202,9 @@ typedef struct pg_image {
     uint64_t n_bytes;         ///< PG_IMAGE_BYTES only
 } pg_image;
 
-/** A PNG or JPEG file by its path. The file is read when the image is used. */
+/** A PNG or JPEG file by its path. The file is read when the image is used. A pipe (a FIFO, "/dev/stdin", /dev/fd/N) is
+ * read to its end: waited for 10 s until somebody writes to it, and 60 s from one byte to the next; encoding looks at
+ * its cancel flag meanwhile. Devices and sockets are refused (PG_ERROR_IO), and files of more than 1 GiB (_LIMIT). */
 PG_API pg_status pg_image_from_path(pg_image *image, size_t struct_size, const char *path);
 /** The `n_bytes` bytes of a PNG or JPEG file. */
 PG_API pg_status pg_image_from_bytes(pg_image *image, size_t struct_size, const void *bytes, size_t n_bytes);

@@ -42,15 +42,32 @@ static pg_status not_there(const char *path) {
     return pgi_system_error(path, "open", ENOENT);
 }
 
+/* Why something else than a regular file is not read. */
+static pg_status no_file(const char *path, mode_t mode) {
+    if (S_ISDIR(mode)) return pgi_error(PG_ERROR_IO, "%s: found a folder, expected a file", path);
+    const char *kind = S_ISFIFO(mode)   ? "pipe"
+                       : S_ISSOCK(mode) ? "socket"
+                       : S_ISCHR(mode)  ? "character device"
+                       : S_ISBLK(mode)  ? "block device"
+                                        : "special file";
+    return pgi_error(PG_ERROR_IO, "%s: found a %s, expected a regular file%s", path, kind,
+                     S_ISFIFO(mode) ? "; write what it gives to a file first" : "");
+}
+
+static pg_status not_opened(const char *path, int number) {
+    struct stat info;
+    if (number == ENOENT) return not_there(path);
+    if (number == ENXIO && stat(path, &info) == 0 && !S_ISREG(info.st_mode)) return no_file(path, info.st_mode);
+    return pgi_system_error(path, "open", number);
+}
+
 /* A folder, pipe or device is refused (opening a pipe could block for ever). */
 pg_status pgi_file_open(const char *path, pgi_file *out) {
     struct stat info;
-    *out = (pgi_file){.path = path, .fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-    if (out->fd < 0) return errno == ENOENT ? not_there(path) : pgi_system_error(path, "open", errno);
+    *out = (pgi_file){.path = path, .fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)};
+    if (out->fd < 0) return not_opened(path, errno);
     pg_status status = fstat(out->fd, &info) == 0 ? PG_OK : pgi_system_error(path, "stat", errno);
-    if (status >= 0 && !S_ISREG(info.st_mode))
-        status = pgi_error(PG_ERROR_IO, "%s: found a %s, expected a regular file", path,
-                           S_ISDIR(info.st_mode) ? "folder" : "special file");
+    if (status >= 0 && !S_ISREG(info.st_mode)) status = no_file(path, info.st_mode);
     if (status < 0) {
         pgi_file_close(out);
         return status;

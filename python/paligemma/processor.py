@@ -15,6 +15,7 @@ import numpy as np
 from . import _hub, _images, _library as c
 from ._handle import Handle, array
 from ._log import log_function
+from ._run import CancelFlag, interruptible
 from .outputs import BatchFeature, RowReport, like_inputs
 from .tokenizer import PaliGemmaTokenizer
 
@@ -202,9 +203,18 @@ class PaliGemmaProcessor:
             n_image_counts=len(counts or []), prompts=prompts, suffixes=answers, prompt_sizes=prompt_sizes,
             suffix_sizes=answer_sizes, images=converted.images if converted.scaled else None, image_counts=counted)
         inputs = Handle("inputs")
-        with self._handle.use() as pointer:
+
+        def run() -> None:
             c.check(c.lib.pg_processor_encode_batch(pointer, ctypes.byref(batch), ctypes.byref(encode),
                                                     ctypes.byref(inputs.pointer)))
+
+        with self._handle.use() as pointer:
+            if not converted.scaled:
+                run()
+            else:  # large images take a while, and a pipe may be waited for
+                cancel = CancelFlag()
+                encode.cancel = cancel.pointer
+                interruptible(run, cancel)
         return inputs
 
     def _feature(self, inputs: Handle, texts: list[str] | None, converted: _images.ImageList,

@@ -413,6 +413,38 @@ def by_the_document(source, out, weights):
     expect(f"{weights} values", worst and max(worst.values()) <= bound, max(worst.items(), key=lambda w: w[1]))
 
 
+def pipes(folder, image, temporary):
+    """An image by the name of a pipe, and what is neither file nor pipe."""
+    def ids(path, **more):
+        return json.loads(run("run", "--json", "-n", "4", folder, path, "a", **more)[1])["ids"]
+
+    with open(image, "rb") as file:
+        content = file.read()
+    expected = ids(image)
+    expect("/dev/stdin, a pipe", ids("/dev/stdin", stdin=content) == expected)
+    with open(image, "rb") as file:
+        done = subprocess.run([TOOL, "run", "--json", "-n", "4", folder, "/dev/stdin", "a"], stdin=file, stdout=subprocess.PIPE)
+        expect("/dev/stdin, a file", json.loads(done.stdout)["ids"] == expected)
+    fifo = os.path.join(temporary, "fifo")
+    os.mkfifo(fifo)
+    reader = subprocess.Popen([TOOL, "run", "--json", "-n", "4", folder, fifo, "a"], stdout=subprocess.PIPE)
+    with open(fifo, "wb") as file:
+        file.write(content)
+    expect("a FIFO", json.loads(reader.communicate(timeout=60)[0])["ids"] == expected)
+    reader = subprocess.Popen([TOOL, "run", folder, fifo, "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(1)
+    reader.send_signal(signal.SIGINT)  # nobody writes
+    expect("Ctrl-C while a FIFO is waited for", reader.wait(timeout=8) == -signal.SIGINT)
+    reader.communicate()
+    for path, word in [("/dev/zero", "character device"), (folder, "folder")]:
+        one_error_line(f"an image that is {path}", run("run", folder, path, "a"), 1, f"found a {word}")
+    broken = os.path.join(temporary, "broken")
+    shutil.copytree(folder, broken)
+    os.remove(os.path.join(broken, "config.json"))
+    os.mkfifo(os.path.join(broken, "config.json"))
+    one_error_line("a pipe in a checkpoint", run("info", broken), 1, "config.json", "found a pipe", "to a file first")
+
+
 def in_memory(folder, image):
     """--in-memory: the same answers, nothing is mapped."""
     answers = [json.loads(run("run", "--json", "-n", "4", *option, folder, image, "a")[1]) for option in ([], ["--in-memory"])]
@@ -542,6 +574,7 @@ def main():
         steering_text(folder, image, temporary)
         bench(folder)
         in_memory(folder, image)
+        pipes(folder, image, temporary)
         conversions(folder, temporary)
         usage(folder, image)
         errors(folder, image, temporary)
