@@ -105,7 +105,7 @@ static const struct {
     {TOOL_OPTIONS_MODEL, "--arithmetic", tool_arithmetic_names, PG_ARITHMETIC_F32, PG_ARITHMETIC_BF16, "f32 or bf16",
      offsetof(pg_model_options, arithmetic)},
 };
-enum { N_CHOICES = sizeof choices / sizeof choices[0], MAX_OPTIONS = 16 };
+enum { N_CHOICES = sizeof choices / sizeof choices[0], MAX_OPTIONS = 32 };
 
 /* Names with commas between; 0: one is unknown. */
 static uint64_t cpu_mask_of(const char *names) {
@@ -162,6 +162,7 @@ static const struct {
 } option_names[] = {
     {"PG_ENCODE_LITERAL", "--literal"},
     {"pg_model_convert()", "'paligemma convert'"},
+    {"expected max_new_tokens in the options, or PG_GENERATE_IGNORE_CONFIG", "expected --max-new-tokens"},
 };
 
 /* The message with the tool's names, malloc'ed; NULL: no memory. */

@@ -10,21 +10,30 @@
 static const char help[] =
     "usage: paligemma run [options] MODEL IMAGE PROMPT\n"
     "\n"
-    "Answers PROMPT about IMAGE, greedily, and prints the text as it is made.\n"
+    "Answers PROMPT about IMAGE, by default greedily, and prints the text as it is made.\n"
     "\n"
     "  MODEL    a checkpoint folder, or a model id in the local Hugging Face cache\n"
     "  IMAGE    a PNG or JPEG file, or a pipe that gives one; - reads stdin. It is turned as its EXIF orientation\n"
     "           says, as transformers' load_image does (--no-exif leaves it as it is stored)\n"
     "  PROMPT   such as 'caption en', 'answer en what is this?', 'detect cat ; dog', 'ocr'\n"
     "\n"
-    "  -n, --max-new-tokens N   stop after N tokens (default 128)\n"
+    "  -n, --max-new-tokens N   stop after N tokens (default: what MODEL's generation_config.json says,\n"
+    "                           else 128)\n"
     "  -t, --threads N          compute on N threads (default: the CPUs this process may use);\n"
     "                           the text does not depend on it\n"
     "      --processor FOLDER   tokenizer and image settings from another folder or model id, such as\n"
     "                           the base model's when MODEL has none\n"
     "      --json               print nothing but one line of JSON at the end: text, ids, prompt_ids,\n"
-    "                           stop (eos or length), load_s, image_s, prefill_s, decode_s, tokens_per_s;\n"
+    "                           stop (eos, length, string or time), load_s, image_s, prefill_s, decode_s, "
+    "tokens_per_s;\n"
     "                           error alone when it fails\n"
+    "      --temperature T      draw tokens at random, from 0 (the likeliest) over 1 to 1000\n"
+    "      --top-k K            draw from the K likeliest tokens (default 50; 0: all)\n"
+    "      --top-p P            draw from the likeliest tokens that have P of the probability together\n"
+    "      --seed N             the same N, the same answer (default 0); any of these four draws\n"
+    "      --stop TEXT          stop with the token that completes TEXT\n"
+    "      --scores             with --json: log_probs of the tokens, and alternatives: [id, log-probability]\n"
+    "                           of the 5 likeliest at every step\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --in-memory          read the weights into memory instead of mapping the files: for files that may\n"
@@ -46,6 +55,7 @@ typedef struct run_state {
     tool_progress progress;
     tool_shared shared;
     const char *processor_folder; /* NULL: the model's */
+    tool_sampling sampling;
     int json;
     char *text; /* with --json: the pieces so far; they may hold NUL bytes */
     size_t size, capacity;
@@ -104,14 +114,18 @@ static int print_json(const run_state *s, const pg_result_info *info) {
     pg_status status = pg_result_get_ids(s->result, 0, &ids);
     if (status >= 0) status = pg_inputs_get_tensor(s->inputs, "input_ids", &prompt_ids);
     if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
-    return tool_print_json(json_pack(
-        "{s:o, s:o, s:o, s:s, s:f, s:f, s:f, s:f, s:f}", "text", json_stringn(s->size ? s->text : "", s->size), "ids",
-        ids_to_json(&ids), "prompt_ids", ids_to_json(&prompt_ids), "stop", info->stop == PG_STOP_EOS ? "eos" : "length",
-        "load_s", s->load_s, "image_s", s->image_s + info->vision_seconds, "prefill_s", info->prefill_seconds,
-        "decode_s", info->decode_seconds, "tokens_per_s", tokens_per_second(info)));
+    json_t *object = json_pack("{s:o, s:o, s:o, s:s, s:f, s:f, s:f, s:f, s:f}", "text",
+                               json_stringn(s->size ? s->text : "", s->size), "ids", ids_to_json(&ids), "prompt_ids",
+                               ids_to_json(&prompt_ids), "stop", tool_stop_name(info->stop), "load_s", s->load_s,
+                               "image_s", s->image_s + info->vision_seconds, "prefill_s", info->prefill_seconds,
+                               "decode_s", info->decode_seconds, "tokens_per_s", tokens_per_second(info));
+    if (object && s->sampling.scores) status = tool_scores_to_json(s->result, object);
+    if (status >= 0) return tool_print_json(object);
+    json_decref(object);
+    return tool_fail(status, TOOL_STAGE_GENERATE);
 }
 
-static int report(run_state *s, int64_t max_new_tokens, int verbose) {
+static int report(run_state *s, int verbose) {
     pg_result_info info = {.struct_size = sizeof info};
     pg_status status = pg_result_get_info(s->result, 0, &info);
     if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
@@ -123,7 +137,7 @@ static int report(run_state *s, int64_t max_new_tokens, int verbose) {
         exit_status = tool_close_stdout();
     }
     if (!s->json && info.stop == PG_STOP_LENGTH && (verbose || isatty(STDERR_FILENO)))
-        fprintf(stderr, "[stopped at %lld tokens; --max-new-tokens allows more]\n", (long long)max_new_tokens);
+        fprintf(stderr, "[stopped at %lld tokens; --max-new-tokens allows more]\n", (long long)info.n_new_tokens);
     if (verbose)
         fprintf(stderr,
                 "load %.3f s, image %.3f s, %lld prompt tokens %.3f s, %lld new tokens %.3f s (%.1f a second)\n",
@@ -174,7 +188,10 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
     s->load_s += tool_seconds() - encoded;
 
     pg_generate_options options;
+    pg_sampling_options sampling;
     pg_generate_options_init(&options, sizeof options);
+    status = tool_sampling_apply(&s->sampling, s->model, &sampling, &options);
+    if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
     options.max_new_tokens = (int32_t)max_new_tokens;
     options.n_threads = s->shared.n_threads;
     options.on_text = on_text;
@@ -190,12 +207,13 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
         if (s->printed) putchar('\n'), fflush(stdout);
         return tool_fail(status, TOOL_STAGE_GENERATE);
     }
-    return report(s, max_new_tokens, verbose);
+    return report(s, verbose);
 }
 
 static int run(const tool_verb *verb, int argc, char **argv) {
     int json = 0, literal = 0, no_exif = 0, verbose = 0;
-    int64_t max_new_tokens = 128;
+    int64_t max_new_tokens = 0;
+    tool_sampling sampling = {.top_k = -1, .seed = -1};
     const char *arguments[3], *processor_folder = NULL;
     tool_shared shared;
     const tool_option options[] = {
@@ -204,12 +222,20 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--processor", .text = &processor_folder},
         {.name = "--literal", .flag = &literal},
         {.name = "--no-exif", .flag = &no_exif},
+        {.name = "--temperature", .text = &sampling.temperature_text},
+        {.name = "--top-k", .number = &sampling.top_k, .least = 0, .most = INT32_MAX},
+        {.name = "--top-p", .text = &sampling.top_p_text},
+        {.name = "--seed", .number = &sampling.seed, .least = 0, .most = INT64_MAX},
+        {.name = "--stop", .text = &sampling.stop},
+        {.name = "--scores", .flag = &sampling.scores},
         {.name = "--verbose", .letter = "-v", .flag = &verbose},
     };
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &shared);
+    if (status < 0) status = tool_sampling_parse(verb, &sampling);
+    if (status < 0 && sampling.scores && !json) status = tool_usage_error(verb, "--scores needs --json");
     if (status >= 0) return status;
 
-    run_state s = {.json = json, .shared = shared, .processor_folder = processor_folder};
+    run_state s = {.sampling = sampling, .json = json, .shared = shared, .processor_folder = processor_folder};
     if (json) tool_json_errors();
     tool_progress_init(&s.progress);
     uint32_t flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF);

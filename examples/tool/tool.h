@@ -63,6 +63,26 @@ typedef struct tool_shared {
 int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
                const char **arguments, tool_shared *shared);
 
+/* How tokens are chosen: options of `run`, as given; numbers that were not are -1. */
+typedef struct tool_sampling {
+    const char *temperature_text, *top_p_text, *stop; /* NULL: not given */
+    double temperature, top_p;
+    int64_t top_k, seed;
+    int scores;
+} tool_sampling;
+
+enum { TOOL_ALTERNATIVES = 5 /* of each step, with --scores */ };
+
+/* Reads the numbers. Returns -1 to go on, else the exit status: the usage error was told. */
+int tool_sampling_parse(const tool_verb *verb, tool_sampling *sampling);
+/* The settings of the model's folder, and over them what was given. `options` points to `given` and `sampling` then. */
+pg_status tool_sampling_apply(const tool_sampling *given, const pg_model *model, pg_sampling_options *sampling,
+                              pg_generate_options *options);
+/* Adds log_probs and alternatives of the first row to the object. */
+pg_status tool_scores_to_json(const pg_result *result, json_t *object);
+/* The name of a PG_STOP_*. */
+const char *tool_stop_name(int32_t stop);
+
 /* What was being done when a call failed; it decides what to do next. */
 typedef enum tool_stage {
     TOOL_STAGE_MODEL,

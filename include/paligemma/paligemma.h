@@ -81,6 +81,7 @@ enum {
     PG_OK = 0,                  ///< success
     PG_EVENT_EOS = 1,           ///< pg_session_step(): the token just returned ends the text
     PG_EVENT_LENGTH = 2,        ///< pg_session_step(): no token returned, the token limit is reached
+    PG_EVENT_STOP = 4,          ///< pg_session_sample(): no token returned, a callback wants to end the row
     PG_ERROR_ARGUMENT = -10,    ///< a NULL pointer, a value out of range, invalid UTF-8
     PG_ERROR_MEMORY = -20,      ///< the allocator returned NULL
     PG_ERROR_IO = -30,          ///< a file could not be read or written
@@ -99,6 +100,10 @@ PG_API const char *pg_status_name(pg_status status);
 /** What went wrong in the last failed call on this thread: one line of UTF-8. Never NULL; empty when nothing failed
  * yet. Valid until the next failing call on the same thread. */
 PG_API const char *pg_last_error(void);
+
+/** The row of the batch that pg_last_error() is about, 0 for the first; -1 when it is about none or about several. One
+ * bad image of a batch is found by it. */
+PG_API int64_t pg_last_error_row(void);
 
 /* ---- Hooks: memory, log, progress, cancel ---- */
 
@@ -304,10 +309,20 @@ PG_API pg_status pg_model_get_config_float(const pg_model *model, const char *ke
 /** Tokenizer and image processing of a checkpoint; immutable. */
 typedef struct pg_processor pg_processor;
 
+/** Flags of pg_processor_options. */
+enum {
+    PG_PROCESSOR_TEXT_ONLY = 1,  ///< the tokenizer's files alone, as transformers' AutoTokenizer reads them: no image
+                                 ///< settings are needed or read, `<image>`, `<locNNNN>` and `<segNNN>` are there only
+                                 ///< where the files have them, and images are refused (PG_ERROR_ARGUMENT)
+    PG_PROCESSOR_IMAGES_ONLY = 2 ///< the image settings alone, as transformers' AutoImageProcessor reads them: no
+                                 ///< tokenizer is needed or read, and texts and ids are refused (PG_ERROR_ARGUMENT).
+                                 ///< image_seq_length may lack (n_image_tokens is 0 then)
+};
+
 /** Options of pg_processor_open(). */
 typedef struct pg_processor_options {
     uint32_t struct_size;          ///< sizeof(pg_processor_options)
-    uint32_t reserved;             ///< 0
+    uint32_t flags;                ///< PG_PROCESSOR_*; default 0
     uint64_t cpu_mask;             ///< PG_CPU_* bits that image resizing may use; default and 0: the fastest set
     const pg_allocator *allocator; ///< default NULL: the C library's
     pg_log_fn log;                 ///< default NULL: silent
@@ -318,8 +333,9 @@ PG_API pg_status pg_processor_options_init(pg_processor_options *options,
                                            size_t struct_size); ///< fills in the defaults
 
 /** Opens the tokenizer (tokenizer.json where it is there, else tokenizer.model, as transformers does) and the image
- * settings (processor_config.json, else preprocessor_config.json) of a checkpoint folder or model id.
- * Errors: as pg_model_open(). */
+ * settings (processor_config.json, else preprocessor_config.json) of a checkpoint folder or model id. model NULL with
+ * PG_PROCESSOR_IMAGES_ONLY: the defaults of transformers' SiglipImageProcessor, 224 x 224. Errors: as pg_model_open().
+ */
 PG_API pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out);
 PG_API void pg_processor_close(pg_processor **processor); ///< drops the caller's reference
 
@@ -367,6 +383,36 @@ enum {
     PG_TRUNCATION_SUFFIX = 2   ///< the suffix alone: only_second
 };
 
+/** Resize filters, by Pillow's numbers (PIL.Image.Resampling). */
+enum {
+    PG_RESAMPLE_NEAREST = 0,  ///< the nearest pixel
+    PG_RESAMPLE_LANCZOS = 1,  ///< windowed sinc, 3 lobes
+    PG_RESAMPLE_BILINEAR = 2, ///< triangle
+    PG_RESAMPLE_BICUBIC = 3,  ///< cubic, a = -0.5: all published checkpoints
+    PG_RESAMPLE_BOX = 4,      ///< mean
+    PG_RESAMPLE_HAMMING = 5   ///< Hamming window
+};
+
+/** How an image becomes pixel_values: it is resized, rescaled, normalized. pg_processor_get_image_settings()
+ * gives what the folder says; changed, they serve pg_encode_options.image_settings. */
+typedef struct pg_image_settings {
+    uint32_t struct_size;    ///< in: sizeof(pg_image_settings)
+    int32_t height;          ///< pixels, 1 to 16384. A model takes the size of its own config only
+    int32_t width;           ///< likewise
+    int32_t resample;        ///< PG_RESAMPLE_*
+    uint32_t do_resize;      ///< 0 or 1. 0: images keep their own size, which must be one for all of a call
+    uint32_t do_rescale;     ///< 0 or 1: multiply by rescale_factor
+    uint32_t do_normalize;   ///< 0 or 1: subtract image_mean, divide by image_std
+    uint32_t do_convert_rgb; ///< 0 or 1: 1 lays what is transparent in a PNG's palette or colour key over white, as HF
+    int32_t n_image_tokens;  ///< 0 to 65536: `<image>` tokens of an image (image_seq_length)
+    uint32_t reserved;       ///< 0
+    float image_mean[3];     ///< R, G, B, in units of rescaled pixels; finite
+    float image_std[3];      ///< likewise, and not 0
+    double rescale_factor;   ///< finite; 1/255 in all published checkpoints
+} pg_image_settings;
+/** The settings that `processor` was opened with. */
+PG_API pg_status pg_processor_get_image_settings(const pg_processor *processor, pg_image_settings *settings);
+
 /** Options of pg_processor_encode() and pg_processor_encode_batch(). "The tokenizer's" value is the one that
  * tokenizer_config.json says, else the one that tokenizer.json was saved with. */
 typedef struct pg_encode_options {
@@ -382,6 +428,8 @@ typedef struct pg_encode_options {
     int32_t truncation;      ///< PG_TRUNCATION_*; default LONGEST
     int32_t truncation_side; ///< PG_SIDE_*: where a part is shortened; default the tokenizer's
     pg_cancel *cancel;       ///< default NULL
+    const pg_image_settings *image_settings; ///< for this call; default NULL: the processor's. PG_MODE_BIG_VISION uses
+                                             ///< size and n_image_tokens alone. Errors: PG_ERROR_ARGUMENT
 } pg_encode_options;
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -409,26 +457,127 @@ typedef struct pg_result pg_result;
  * are the text. */
 typedef int32_t (*pg_text_fn)(void *user, int64_t row, const char *text, size_t size, int64_t token);
 
+/** Sees, and may change, the logits that the next token of row `row` is chosen from, after every other setting but
+ * those that follow PG_SAMPLING_RANDOM (HF: a custom logits_processor). ids: the ids of the row so far, prompt (image
+ * tokens included, padding left out; of inputs given as embeddings none) and new ones; logits: [vocab_size], -INFINITY
+ * keeps an id out. Called on the calling thread; the arrays are valid during the call. A non-zero return ends the row
+ * before the token is chosen (PG_STOP_LOGITS). */
+typedef int32_t (*pg_logits_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, float *logits,
+                                int64_t vocab_size);
+
+/** Says which ids may follow in row `row`: bit (id % 32) of mask[id / 32], all 0 at the call (HF:
+ * prefix_allowed_tokens_fn). ids as in pg_logits_fn. A non-zero return ends the row as that of pg_logits_fn. */
+typedef int32_t (*pg_mask_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask,
+                              int64_t vocab_size);
+
+/** Flags of pg_sampling_options. */
+enum {
+    PG_SAMPLING_ADD_EOS = 1,         ///< eos_ids are added to those of the checkpoint. Default: they replace them
+    PG_SAMPLING_IGNORE_EOS = 2,      ///< no id ends a row; to settings that look at eos, eos_ids still are
+    PG_SAMPLING_RANDOM = 4,          ///< draw the token by the scores' softmax (HF: do_sample). Default: the likeliest
+    PG_SAMPLING_ROW_STREAMS = 8,     ///< row r draws from stream + r. Default: every row from stream, as it does alone
+    PG_SAMPLING_REMOVE_INVALID = 16, ///< NaN becomes 0, infinities the largest float (HF: remove_invalid_values)
+    PG_SAMPLING_RENORMALIZE = 32     ///< scores are log-softmaxed at last (HF: renormalize_logits)
+};
+
+/** How the next token is chosen: by default the likeliest one, of equally likely ones the lowest id. The settings
+ * change the logits in the order, and by the numbers, of transformers' generate(): biases, repetition_penalty,
+ * no_repeat_ngram_size, bad words, min_length, min_new_tokens, token_mask and on_mask, forced_bos_id, forced_eos_ids,
+ * REMOVE_INVALID, decay, suppressed_ids, begin_suppressed_ids, on_logits; then with PG_SAMPLING_RANDOM temperature,
+ * top_h, top_k, top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff; RENORMALIZE. Ids that a setting keeps out get
+ * -INFINITY; PG_ERROR_ARGUMENT where they leave none. "The row's ids" are those that pg_logits_fn sees. What the
+ * pointers point to must stay until the call returns.
+ *
+ * A token is drawn as docs/SAMPLING.md says: one 64-bit number of Philox4x32-10 (key: seed; counter: step and stream),
+ * and sums of whole numbers, so that it depends on the scores alone, not on threads, batch or machine. */
+typedef struct pg_sampling_options {
+    uint32_t struct_size;                ///< sizeof(pg_sampling_options)
+    uint32_t flags;                      ///< PG_SAMPLING_*; default 0
+    uint64_t seed;                       ///< of the draws; default 0
+    uint64_t stream;                     ///< another series of draws of the seed; default 0
+    double temperature;                  ///< > 0; default 1
+    double top_h;                        ///< 0 < top_h <= 1; default 0: off
+    double top_p;                        ///< 0 < top_p <= 1; default 1: off
+    double min_p;                        ///< 0 to 1; default 0: off
+    double typical_p;                    ///< 0 < typical_p <= 1; default 1: off
+    double epsilon_cutoff;               ///< 0 <= epsilon_cutoff < 1; default 0: off
+    double eta_cutoff;                   ///< 0 <= eta_cutoff < 1; default 0: off
+    double repetition_penalty;           ///< > 0; of the row's ids; default 1: off
+    double decay_factor;                 ///< > 0 (HF: exponential_decay_length_penalty[1]); default 1: off
+    int32_t decay_start;                 ///< >= 0 new tokens (HF: exponential_decay_length_penalty[0]); default 0
+    int32_t top_k;                       ///< >= 0, 0: off; default 50, as in transformers
+    int32_t no_repeat_ngram_size;        ///< >= 0; of the row's ids; default 0: off
+    int32_t min_new_tokens;              ///< >= 0: no eos before; default 0
+    int32_t min_length;                  ///< >= 0: no eos before, prompt included; not with min_new_tokens; default 0
+    uint32_t reserved;                   ///< 0
+    int64_t forced_bos_id;               ///< the id that follows a single one; default -1: none
+    const int64_t *eos_ids;              ///< [n_eos_ids] ids that end a row; default NULL: those of the checkpoint
+    int64_t n_eos_ids;                   ///< default 0
+    const int64_t *forced_eos_ids;       ///< [n_forced_eos_ids] one of them is the last of max_new_tokens
+    int64_t n_forced_eos_ids;            ///< default 0
+    const int64_t *suppressed_ids;       ///< [n_suppressed_ids] never chosen
+    int64_t n_suppressed_ids;            ///< default 0
+    const int64_t *begin_suppressed_ids; ///< [n_begin_suppressed_ids] not the first new token
+    int64_t n_begin_suppressed_ids;      ///< default 0
+    const int64_t *bad_word_ids;         ///< the ids of all bad words, one word after the other
+    const int64_t *bad_word_sizes;       ///< [n_bad_words] ids of each, >= 1; its last id never follows the others
+    int64_t n_bad_words;                 ///< default 0
+    const int64_t *bias_ids;             ///< the ids of all biased sequences, likewise (HF: sequence_bias)
+    const int64_t *bias_sizes;           ///< [n_biases] ids of each, >= 1
+    const double *biases;                ///< [n_biases] added to the logit of the last id where the others came before
+    int64_t n_biases;                    ///< default 0
+    const uint32_t *token_mask; ///< [(vocab_size + 31) / 32] as in pg_mask_fn; default NULL: all ids may follow
+    pg_mask_fn on_mask;         ///< default NULL; both masks must allow an id
+    void *on_mask_user;         ///< passed to on_mask
+    pg_logits_fn on_logits;     ///< default NULL
+    void *on_logits_user;       ///< passed to on_logits
+} pg_sampling_options;
+PG_API pg_status pg_sampling_options_init(pg_sampling_options *options, size_t struct_size); ///< fills in the defaults
+/** The settings of generation_config.json, which pg_generate() and pg_session_sample() follow when they are given none:
+ * as transformers' generate() without arguments. What the file leaves out has its default. To change some of them,
+ * change *out. out->struct_size: sizeof(pg_sampling_options). Its arrays are valid until the model is closed. */
+PG_API pg_status pg_model_get_sampling(const pg_model *model, pg_sampling_options *out);
+
+/** Flags of pg_generate_options. The first three: what the result keeps of every step, for pg_result_get_tensor(). */
+enum {
+    PG_GENERATE_LOG_PROBS = 1,    ///< "log_probs" and "score_log_probs": 8 bytes a token
+    PG_GENERATE_LOGITS = 2,       ///< "logits": 4 * vocab_size bytes a token, 1 MB in the published models
+    PG_GENERATE_SCORES = 4,       ///< "scores": likewise
+    PG_GENERATE_IGNORE_CONFIG = 8 ///< follow nothing of generation_config.json but its eos ids
+};
+
 /** Options of pg_generate(). */
 typedef struct pg_generate_options {
-    uint32_t struct_size;        ///< sizeof(pg_generate_options)
-    uint32_t flags;              ///< 0
-    int32_t max_new_tokens;      ///< >= 1, of each row; default and 0: 128
-    int32_t n_threads;           ///< 1 to 1024; default and 0: the CPUs this process may use
-    const pg_features *features; ///< default NULL: computed from the pixels of the inputs
-    pg_text_fn on_text;          ///< default NULL; text without special tokens
-    void *on_text_user;          ///< passed to on_text
-    pg_progress_fn progress;     ///< default NULL; phases VISION, PREFILL, DECODE
-    void *progress_user;         ///< passed to progress
-    pg_cancel *cancel;           ///< default NULL
+    uint32_t struct_size;   ///< sizeof(pg_generate_options)
+    uint32_t flags;         ///< PG_GENERATE_*; default 0
+    int32_t max_new_tokens; ///< >= 1, of each row; default and 0: max_new_tokens of generation_config.json, else what
+                            ///< its max_length leaves, else 128
+    int32_t n_threads;      ///< 1 to 1024; default and 0: the CPUs this process may use
+    const pg_features *features;         ///< default NULL: computed from the pixels of the inputs
+    pg_text_fn on_text;                  ///< default NULL; text without special tokens
+    void *on_text_user;                  ///< passed to on_text
+    pg_progress_fn progress;             ///< default NULL; phases VISION, PREFILL, DECODE
+    void *progress_user;                 ///< passed to progress
+    pg_cancel *cancel;                   ///< default NULL
+    const pg_sampling_options *sampling; ///< default NULL: all defaults
+    const char *const
+        *stop_strings;      ///< [n_stop_strings] UTF-8, not empty: a row ends with the token that completes one
+                            ///< (PG_STOP_STRING). As transformers: the text keeps it, and what the token has
+                            ///< behind it; special tokens count as they are written, and so does the prompt
+    int32_t n_stop_strings; ///< default and 0: those of generation_config.json, if any
+    int32_t n_alternatives; ///< 0 to 1024 and vocab_size: likeliest ids of each step that the result keeps
+                            ///< ("alternative_ids", 12 bytes each); default 0
+    double max_seconds;     ///< a row ends with the token at which the call has taken longer
+                            ///< (PG_STOP_TIME); default and 0: max_time of generation_config.json, else no limit
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
-/** Greedy generation until an eos id of the checkpoint, max_new_tokens, or the callback's word: the text of HF's
- * generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the tokens that it
- * gets alone and ends on its own. Padding is left out; a suffix is continued (see PG_ENCODE_OPEN_SUFFIX).
- * Settings of generation_config.json other than the eos ids are not followed; opening the model logs a warning then.
- * Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a row longer than the context), _MEMORY, _CANCELLED. */
+/** Generates until an eos id of the checkpoint, max_new_tokens, or another PG_STOP_*: with default options greedily,
+ * the text of HF's generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the
+ * tokens that it gets alone and ends on its own. Padding is left out; a suffix is continued (see
+ * PG_ENCODE_OPEN_SUFFIX). processor NULL: ids alone, each text stays empty. Settings of generation_config.json other
+ * than the eos ids are not followed; opening the model logs a warning then. Errors: PG_ERROR_ARGUMENT names the row,
+ * _LIMIT (a row longer than the context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
 PG_API void pg_result_close(pg_result **result); ///< drops the caller's reference
@@ -441,11 +590,30 @@ PG_API const char *pg_result_get_text(const pg_result *result, int64_t row);
 /** The generated ids of a row, i64 [n], the final eos included; valid until the result is closed. */
 PG_API pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tensor *out);
 
-/** Values of pg_result_info.stop: why a row ended. */
+/** A tensor of row `row` of the result, valid until the result is closed. n new tokens, k alternatives:
+ *  - "ids"                    i64 [n]  as pg_result_get_ids()
+ *  - "log_probs"              f32 [n]  of each new token: log-softmax of the model's logits (PG_GENERATE_LOG_PROBS)
+ *  - "score_log_probs"        f32 [n]  the same of the scores, what the token was chosen from (PG_GENERATE_LOG_PROBS)
+ *  - "alternative_ids"        i64 [n, k]  the likeliest ids of each step by the model's logits, the likeliest first, of
+ *                             equally likely ones the lowest first; -1: fewer are numbers (n_alternatives)
+ *  - "alternative_log_probs"  f32 [n, k]  their log-softmax of the model's logits (n_alternatives)
+ *  - "logits"                 f32 [n, vocab_size]  of the model, soft cap applied (PG_GENERATE_LOGITS; HF:
+ * output_logits)
+ *  - "scores"                 f32 [n, vocab_size]  after all settings and on_logits (PG_GENERATE_SCORES; HF:
+ *                             output_scores)
+ *
+ * Errors: PG_ERROR_ARGUMENT (no such row), PG_ERROR_NOT_FOUND (no such name, or it was not asked for). */
+PG_API pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char *name, pg_tensor *out);
+
+/** Values of pg_result_info.stop: why a row ended. The first that applies: an eos id, a stop string, on_text, the time,
+ * the length. */
 enum {
-    PG_STOP_EOS = 1,     ///< an eos id came
-    PG_STOP_LENGTH = 2,  ///< max_new_tokens, or the end of the context
-    PG_STOP_CALLBACK = 3 ///< on_text returned non-zero
+    PG_STOP_EOS = 1,      ///< an eos id came
+    PG_STOP_LENGTH = 2,   ///< max_new_tokens, or the end of the context
+    PG_STOP_CALLBACK = 3, ///< on_text returned non-zero
+    PG_STOP_STRING = 5,   ///< a stop string is complete
+    PG_STOP_TIME = 6,     ///< max_seconds are over
+    PG_STOP_LOGITS = 7    ///< on_logits returned non-zero: no token of that step
 };
 
 /** What happened to a row, and how long all rows took. */
@@ -500,7 +668,7 @@ PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const 
  *  - "token_type_ids"  i64 [B, T]  0 on images, prompt and padding, 1 on the suffix; all 1 if none were given
  *  - "labels"          i64 [B, T]  ids of the suffix, -100 elsewhere
  *  - "position_ids"    i64 [B, T]  from 1, padding skipped (1 on the padding itself)
- *  - "pixel_values"    f32 [n_images, 3, S, S]  the first row's images first
+ *  - "pixel_values"    f32 [n_images, 3, height, width]  the first row's images first; a model takes squares
  *  - "image_counts"    i64 [B]     images of each row
  *  - "inputs_embeds"   f32 [B, T, hidden]  where they were given to pg_inputs_create()
  *
@@ -577,23 +745,29 @@ PG_API pg_status pg_processor_get_piece(const pg_processor *processor, int64_t i
 /** The id of a piece, such as "<image>" or "<loc0000>". Errors: PG_ERROR_NOT_FOUND (no such piece). */
 PG_API pg_status pg_processor_get_token_id(const pg_processor *processor, const char *piece, int64_t *id);
 
-/** Resize filters, by Pillow's numbers (PIL.Image.Resampling). */
+/** What an id is beside its piece, by pg_processor_get_token_flags(); the names are those of HF's AddedToken. */
 enum {
-    PG_RESAMPLE_NEAREST = 0,  ///< the nearest pixel
-    PG_RESAMPLE_LANCZOS = 1,  ///< windowed sinc, 3 lobes
-    PG_RESAMPLE_BILINEAR = 2, ///< triangle
-    PG_RESAMPLE_BICUBIC = 3,  ///< cubic, a = -0.5: all published checkpoints
-    PG_RESAMPLE_BOX = 4,      ///< mean
-    PG_RESAMPLE_HAMMING = 5   ///< Hamming window
+    PG_TOKEN_ADDED = 1,   ///< cut out of the text before the tokenizer's model sees it; without it no other bit is set
+    PG_TOKEN_SPECIAL = 2, ///< special
+    PG_TOKEN_NORMALIZED = 4,  ///< found after spaces became U+2581, otherwise before
+    PG_TOKEN_SINGLE_WORD = 8, ///< found only where no letter or digit touches it
+    PG_TOKEN_LSTRIP = 16,     ///< takes the white space on its left along
+    PG_TOKEN_RSTRIP = 32      ///< takes the white space on its right along
 };
+
+/** PG_TOKEN_* bits of an id, 0 for a plain piece. Errors: PG_ERROR_ARGUMENT (no such id). */
+PG_API pg_status pg_processor_get_token_flags(const pg_processor *processor, int64_t id, uint32_t *flags);
 
 /** What a processor does. */
 typedef struct pg_processor_info {
     uint32_t struct_size;    ///< in: sizeof(pg_processor_info)
-    int32_t image_size;      ///< pixels, width = height
+    int32_t image_size;      ///< pixels, the width; with PG_PROCESSOR_TEXT_ONLY 0, as all that is said of images
     int32_t n_image_tokens;  ///< `<image>` tokens of an image
     int32_t resample;        ///< PG_RESAMPLE_*
-    int32_t vocab_size;      ///< ids of the tokenizer, added tokens included
+    int32_t vocab_size;      ///< ids of the tokenizer, added tokens included; with PG_PROCESSOR_IMAGES_ONLY 0, the ids
+                             ///< below are -1
+    int32_t n_model_ids;     ///< of these, ids of the tokenizer's model; those above came with added tokens
+    uint32_t flags;          ///< PG_PROCESSOR_* that it was opened with
     uint32_t do_resize;      ///< 0 or 1
     uint32_t do_rescale;     ///< 0 or 1
     uint32_t do_normalize;   ///< 0 or 1
@@ -656,6 +830,11 @@ PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, cons
                             pg_outputs **out);
 PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's reference
 
+/** What the decoder is fed for ids: out f32 [n_ids, hidden_size], rows of the embedding times sqrt(hidden_size), as HF
+ * 5.23's get_input_embeddings()(ids); changed, they go back as inputs_embeds. Errors: PG_ERROR_ARGUMENT (an id outside
+ * the vocabulary). */
+PG_API pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_t n_ids, float *out);
+
 /** A tensor of the outputs by its HF name, valid until the outputs are closed. B rows, T tokens, K kept, L layers:
  *  - "logits"               f32 [B, K, vocab_size]  final soft cap applied; K is T unless logits_to_keep is set
  *  - "loss"                 f32 [1]  cross entropy of each label under the logits of the token before it; NaN (per row:
@@ -683,9 +862,13 @@ PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size
 /** Runs the vision encoder and the projector on the pixels of `inputs`. The features depend on the images alone and
  * serve any number of prompts (keys and values do not: image tokens attend to the prompt). They serve the model that
  * made them, and another handle of the same checkpoint with the same weights and arithmetic; every other model refuses
- * them (PG_ERROR_ARGUMENT) where they are given. */
+ * them (PG_ERROR_ARGUMENT) where they are given. In a batch its rows take the images one after the other; where each
+ * row with image tokens has as many as all of the images together, each takes all of them: one image, many prompts. */
 PG_API pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                                     pg_features **out);
+/** Features from numbers that were kept or changed, f32 [n_images, n_image_tokens, hidden_size], finite, copied: as
+ * pg_features_get_tensor() gives them. They count as made by `model`. Errors: PG_ERROR_ARGUMENT, _MEMORY. */
+PG_API pg_status pg_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out);
 PG_API void pg_features_close(pg_features **features); ///< drops the caller's reference
 /** f32 [n_images, n_image_tokens, hidden_size], valid until the features are closed. */
 PG_API pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out);
@@ -719,15 +902,26 @@ PG_API void pg_session_close(pg_session **session);
  * prefilled again: it starts over. After an error, prefill again. */
 PG_API pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features);
 
-/** Samples the next token: greedy, the lowest id among the largest logits.
+/** Samples the next token: greedy, whatever generation_config.json says, the lowest id among the largest logits.
  *  - PG_OK            *token is the next token
  *  - PG_EVENT_EOS     *token ends the text; no further step is possible
  *  - PG_EVENT_LENGTH  max_new_tokens were returned already; *token is untouched
  */
 PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
 
-/** The logits that the token last returned was sampled from or, right after a prefill, that the next step will
- * sample from: f32 [vocab_size], final soft cap applied. Valid until the next call on the session. */
+/** Samples the next token by these settings (NULL: pg_model_get_sampling()), which may be others at every step; its
+ * draw has the number of the step. Statuses as pg_session_step(), and PG_EVENT_STOP: *token is untouched, and the
+ * session where it was. row is 0 in callbacks, which must not use the session. Errors also: PG_ERROR_ARGUMENT (a
+ * setting is out of range, or they leave no id); the session may then go on. */
+PG_API pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token);
+
+/** Feeds `n_ids` tokens of the host's choice, eos ids too, in place of sampled ones: they count as returned. Then the
+ * logits are those of the token that follows. At least one of max_new_tokens must be left.
+ * Errors: PG_ERROR_ARGUMENT (an id outside the vocabulary), PG_ERROR_LIMIT, PG_ERROR_STATE: nothing was fed. */
+PG_API pg_status pg_session_feed(pg_session *session, const int64_t *ids, size_t n_ids);
+
+/** The logits that the token last returned was sampled from or, right after a prefill or a feed, that the next step
+ * will sample from: f32 [vocab_size], final soft cap applied. Valid until the next call on the session. */
 PG_API pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out);
 
 /** Turns ids into text one by one, holding back bytes of unfinished UTF-8 characters. */
@@ -777,6 +971,11 @@ PG_API pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory);
  * The path of a folder is returned as it is. Copies as pg_model_get_config() does. Errors: PG_ERROR_NOT_FOUND; the
  * message names the folders that were looked at. */
 PG_API pg_status pg_checkpoint_find(const char *model, const char *cache, char *path, size_t capacity, size_t *needed);
+
+/** The whole HF config of a checkpoint folder or model id as JSON text, with the defaults of the HF classes: what
+ * pg_model_get_config() gives for "", of a folder that may have config.json alone. Copies as that does. Errors:
+ * PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED (a config that this version does not run), _MEMORY. */
+PG_API pg_status pg_checkpoint_get_config(const char *model, char *text, size_t capacity, size_t *needed);
 
 /** Options of pg_model_convert(). */
 typedef struct pg_convert_options {

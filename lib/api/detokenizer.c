@@ -24,6 +24,7 @@ pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, p
     *out = NULL;
     PGI_NOT_NULL(processor);
     PGI_TRY(pgi_flags_in(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
+    PGI_TRY(pgi_processor_needs_text(processor));
     pg_detokenizer *detokenizer = pgi_alloc_zero(&processor->memory, 1, sizeof *detokenizer);
     if (!detokenizer) return PG_ERROR_MEMORY;
     detokenizer->processor = pgi_processor_retain(processor);

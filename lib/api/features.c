@@ -25,6 +25,21 @@ pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, con
     return status;
 }
 
+pg_status pg_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out) {
+    PGI_ENTER;
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(values);
+    pg_tensor complete = {.struct_size = sizeof complete};
+    PGI_TRY(pgi_struct_in(&complete, sizeof complete, values, "pg_tensor"));
+    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_tensor"));
+    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pg_status status = pgi_features_from_tensor(model, &complete, out);
+    pgi_call_end(&call);
+    return status;
+}
+
 void pg_features_close(pg_features **features) {
     if (!features) return;
     pgi_features_release(*features);

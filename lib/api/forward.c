@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* pg_forward(), pg_outputs. */
+/* pg_forward(), pg_model_embed(), pg_outputs. */
 #include "model/forward.h"
 
 #include <string.h>
@@ -31,6 +31,23 @@ pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_fo
     pg_status status = pgi_forward(model, inputs, &complete, out);
     pgi_call_end(&call);
     return status;
+}
+
+pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_t n_ids, float *out) {
+    PGI_ENTER;
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(ids);
+    PGI_NOT_NULL(out);
+    const pgi_text_config *text = &model->config.text;
+    for (size_t i = 0; i < n_ids; i++)
+        if (ids[i] < 0 || ids[i] >= text->vocab_size)
+            return pgi_error(PG_ERROR_ARGUMENT, "token %zu is id %lld, expected 0 to %d", i, (long long)ids[i],
+                             text->vocab_size - 1);
+    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pgi_run run = {.kernels = &model->kernels, .n_threads = 1};
+    pgi_decoder_embed(&run, text, &model->weights.text, ids, (int64_t)n_ids, out);
+    pgi_call_end(&call);
+    return PG_OK;
 }
 
 void pg_outputs_close(pg_outputs **outputs) {

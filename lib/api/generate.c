@@ -1,11 +1,75 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* pg_generate(), pg_result. */
+/* pg_generate(), pg_result, and the options of sampling. */
 #include "generate/generate.h"
+
+#include <string.h>
 
 #include "api/calls.h"
 #include "api/structs.h"
 
-PGI_OPTIONS(pg_generate_options, .struct_size = sizeof(pg_generate_options), .max_new_tokens = PGI_DEFAULT_NEW_TOKENS)
+enum { MOST_ALTERNATIVES = 1024 };
+
+PGI_OPTIONS(pg_generate_options, .struct_size = sizeof(pg_generate_options))
+
+pg_status pg_sampling_options_init(pg_sampling_options *out, size_t struct_size) {
+    PGI_ENTER;
+    return pgi_struct_init(out, struct_size, &pgi_sampling_defaults, sizeof pgi_sampling_defaults,
+                           "pg_sampling_options");
+}
+
+pg_status pg_model_get_sampling(const pg_model *model, pg_sampling_options *out) {
+    PGI_ENTER;
+    PGI_NOT_NULL(model);
+    PGI_TRY(pgi_struct_out_check(out, "pg_sampling_options"));
+    pgi_struct_out(out, &model->config.generation.sampling, sizeof(pg_sampling_options));
+    return PG_OK;
+}
+
+pg_status pgi_sampling_in(const pg_sampling_options *options, const pg_model *model, pg_sampling_options *complete) {
+    *complete = options || !model ? pgi_sampling_defaults : model->config.generation.sampling;
+    PGI_TRY(pgi_struct_in(complete, sizeof *complete, options, "pg_sampling_options"));
+    PGI_TRY(pgi_reserved_in(complete->reserved, "pg_sampling_options"));
+    if (!options && !(complete->flags & PG_SAMPLING_RANDOM)) { /* of no effect, and so of any value, as in HF */
+        const pg_sampling_options *none = &pgi_sampling_defaults;
+        complete->temperature = none->temperature, complete->top_h = none->top_h, complete->top_p = none->top_p;
+        complete->min_p = none->min_p, complete->typical_p = none->typical_p;
+        complete->epsilon_cutoff = none->epsilon_cutoff, complete->eta_cutoff = none->eta_cutoff;
+    }
+    return pgi_flags_in(complete->flags,
+                        PG_SAMPLING_ADD_EOS | PG_SAMPLING_IGNORE_EOS | PG_SAMPLING_RANDOM | PG_SAMPLING_ROW_STREAMS |
+                            PG_SAMPLING_REMOVE_INVALID | PG_SAMPLING_RENORMALIZE,
+                        "PG_SAMPLING_*");
+}
+
+/* What generation_config.json says where the options say nothing. */
+static void follow_config(const pg_model *model, pg_generate_options *options) {
+    const pgi_generation_config *config = &model->config.generation;
+    if (options->flags & PG_GENERATE_IGNORE_CONFIG) return;
+    if (options->max_seconds == 0) options->max_seconds = config->max_seconds;
+    if (options->n_stop_strings != 0) return;
+    options->stop_strings = config->stop_strings;
+    options->n_stop_strings = config->n_stop_strings;
+}
+
+/* What the options say beside n_threads and sampling. */
+static pg_status check_options(const pg_model *model, const pg_generate_options *options) {
+    const int32_t most = (int32_t)pgi_min64(MOST_ALTERNATIVES, model->config.text.vocab_size);
+    PGI_TRY(pgi_flags_in(options->flags,
+                         PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES | PG_GENERATE_IGNORE_CONFIG,
+                         "PG_GENERATE_*"));
+    if (options->max_new_tokens < 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "max_new_tokens is %d, expected 0 (default) or more",
+                         options->max_new_tokens);
+    if (options->n_alternatives < 0 || options->n_alternatives > most)
+        return pgi_error(PG_ERROR_ARGUMENT, "n_alternatives is %d, expected 0 to %d", options->n_alternatives, most);
+    if (options->n_stop_strings < 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "n_stop_strings is %d, expected 0 or more", options->n_stop_strings);
+    if (options->n_stop_strings > 0 && !options->stop_strings)
+        return pgi_error(PG_ERROR_ARGUMENT, "stop_strings is NULL, expected %d texts", options->n_stop_strings);
+    if (!(options->max_seconds >= 0))
+        return pgi_error(PG_ERROR_ARGUMENT, "max_seconds is %g, expected 0 (no limit) or more", options->max_seconds);
+    return PG_OK;
+}
 
 pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                       const pg_generate_options *options, pg_result **out) {
@@ -13,14 +77,19 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
-    PGI_NOT_NULL(processor);
+    if (processor) PGI_TRY(pgi_processor_needs_text(processor));
     PGI_NOT_NULL(inputs);
     PGI_OPTIONS_IN(pg_generate_options, complete, options);
-    if (complete.flags) return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected 0", complete.flags);
-    PGI_TRY(pgi_new_tokens_in(&complete.max_new_tokens));
+    pg_sampling_options sampling;
+    follow_config(model, &complete);
+    PGI_TRY(check_options(model, &complete));
+    if (!processor && complete.n_stop_strings > 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but stop_strings need a text");
+    PGI_TRY(pgi_sampling_in(complete.sampling, complete.flags & PG_GENERATE_IGNORE_CONFIG ? NULL : model, &sampling));
+    complete.sampling = &sampling;
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
-    pg_processor *kept = pgi_processor_retain(processor);
+    pg_processor *kept = processor ? pgi_processor_retain(processor) : NULL;
     pg_status status = pgi_generate(model, processor, inputs, &complete, out);
     pgi_processor_release(kept);
     pgi_call_end(&call);
@@ -50,18 +119,37 @@ static pg_status find_row(const pg_result *result, int64_t row, const pgi_result
     return PG_OK;
 }
 
+static pg_tensor ids_of(const pgi_result_row *row) {
+    return (pg_tensor){
+        .struct_size = sizeof(pg_tensor),
+        .dtype = PG_DTYPE_I64,
+        .n_dims = 1,
+        .shape = {(int64_t)row->ids.size, 1, 1, 1},
+        .data = row->ids.data,
+    };
+}
+
 pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tensor *out) {
     PGI_ENTER;
     const pgi_result_row *of = NULL;
     PGI_TRY(find_row(result, row, &of));
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
-    pg_tensor value = {
-        .struct_size = sizeof value,
-        .dtype = PG_DTYPE_I64,
-        .n_dims = 1,
-        .shape = {(int64_t)of->ids.size, 1, 1, 1},
-        .data = of->ids.data,
-    };
+    const pg_tensor value = ids_of(of);
+    pgi_struct_out(out, &value, sizeof value);
+    return PG_OK;
+}
+
+pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char *name, pg_tensor *out) {
+    PGI_ENTER;
+    const pgi_result_row *of = NULL;
+    pg_tensor value;
+    PGI_TRY(find_row(result, row, &of));
+    PGI_NOT_NULL(name);
+    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    if (strcmp(name, "ids") == 0)
+        value = ids_of(of);
+    else
+        PGI_TRY(pgi_step_scores_tensor(&of->kept, name, (int64_t)of->ids.size, &value));
     pgi_struct_out(out, &value, sizeof value);
     return PG_OK;
 }

@@ -172,6 +172,25 @@ pg_status pg_checkpoint_find(const char *model, const char *cache, char *path, s
     return status;
 }
 
+pg_status pg_checkpoint_get_config(const char *model, char *text, size_t capacity, size_t *needed) {
+    PGI_ENTER;
+    PGI_NOT_NULL(model);
+    const pgi_memory *memory = &pgi_memory_default;
+    pgi_config config;
+    pgi_buffer buffer;
+    char *folder;
+    PGI_TRY(pgi_hf_cache_find(memory, model, NULL, &folder));
+    pg_status status = pgi_config_load(memory, folder, &config);
+    pgi_free(memory, folder);
+    PGI_TRY(status);
+    pgi_buffer_init(&buffer, memory);
+    status = pgi_json_dump(pgi_config_field(&config, ""), &buffer);
+    if (status >= 0) status = pgi_copy_text_out((const char *)buffer.data, buffer.size, text, capacity, needed);
+    pgi_buffer_free(&buffer);
+    pgi_config_free(&config);
+    return status;
+}
+
 PGI_OPTIONS(pg_convert_options, .struct_size = sizeof(pg_convert_options), .weights = PG_WEIGHTS_INT8)
 
 static const uint64_t DEFAULT_FILE_BYTES = 5000000000u; /* as transformers cuts checkpoints */

@@ -57,6 +57,22 @@ pg_status pg_session_step(pg_session *session, int64_t *token) {
     return pgi_session_step(session, token);
 }
 
+pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token) {
+    PGI_ENTER;
+    pg_sampling_options complete;
+    PGI_NOT_NULL(session);
+    PGI_NOT_NULL(token);
+    PGI_TRY(pgi_sampling_in(options, session->model, &complete));
+    return pgi_session_sample(session, &complete, token);
+}
+
+pg_status pg_session_feed(pg_session *session, const int64_t *ids, size_t n_ids) {
+    PGI_ENTER;
+    PGI_NOT_NULL(session);
+    if (n_ids > 0) PGI_NOT_NULL(ids);
+    return pgi_session_feed(session, ids, n_ids < INT32_MAX ? (int64_t)n_ids : INT32_MAX);
+}
+
 pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out) {
     PGI_ENTER;
     PGI_NOT_NULL(session);
@@ -68,7 +84,7 @@ pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out) {
         .dtype = PG_DTYPE_F32,
         .n_dims = 1,
         .shape = {session->model->config.text.vocab_size, 1, 1, 1},
-        .data = session->workspace.logits,
+        .data = session->logits,
     };
     pgi_struct_out(out, &value, sizeof value);
     return PG_OK;

@@ -6,6 +6,7 @@
 
 #include "base/cpu_count.h"
 #include "base/run.h"
+#include "generate/decoding.h"
 
 enum { MAX_STRUCT_SIZE = 4096, MAX_THREADS = 1024 };
 

@@ -46,9 +46,12 @@ pg_status pgi_not_null(const void *pointer, const char *name);
 
 #define PGI_NOT_NULL(pointer) PGI_TRY(pgi_not_null((pointer), #pointer))
 
-enum { PGI_DEFAULT_NEW_TOKENS = 128 };
 /* max_new_tokens: 0 becomes the default; negative numbers are refused. */
 pg_status pgi_new_tokens_in(int32_t *max_new_tokens);
+
+/* Takes over settings of sampling; NULL: those of the model, and without a model the defaults. Their ranges are checked
+ * where they are used. */
+pg_status pgi_sampling_in(const pg_sampling_options *options, const pg_model *model, pg_sampling_options *complete);
 
 /* 0 becomes the CPUs this process may use; negative and absurd numbers are refused. */
 pg_status pgi_thread_count(int32_t asked, int *out);

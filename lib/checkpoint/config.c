@@ -194,50 +194,21 @@ static pg_status read_eos(const pgi_json_section *from, pgi_config *out) {
     return PG_OK;
 }
 
-/* A setting of generation_config.json that changes greedy text in HF (GenerationMixin, logits processors) and has no
- * effect here. */
-static const char *unfollowed_setting(const json_t *generation) {
-    static const struct {
-        const char *key;
-        double neutral; /* the number that changes nothing; null and an empty list change nothing either */
-    } settings[] = {
-        {"num_beams", 1},
-        {"repetition_penalty", 1},
-        {"no_repeat_ngram_size", 0},
-        {"min_length", 0},
-        {"min_new_tokens", 0},
-        {"bad_words_ids", 0},
-        {"sequence_bias", 0},
-        {"suppress_tokens", 0},
-        {"begin_suppress_tokens", 0},
-        {"forced_bos_token_id", -1},
-        {"forced_eos_token_id", -1},
-        {"guidance_scale", 1},
-    };
-    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
-        const json_t *value = json_object_get(generation, settings[i].key);
-        if (!value || json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0)) continue;
-        if (json_is_number(value) && json_number_value(value) == settings[i].neutral) continue;
-        return settings[i].key;
-    }
-    return NULL;
-}
-
 /* HF's generate() takes the special ids from generation_config.json alone when that file is there. Without it, from
  * config.json as it is written (defaults not filled in): the top level, else text_config. */
 static pg_status read_special_ids(const pgi_memory *memory, const char *folder, const char *config_path,
                                   const json_t *raw, pgi_config *out) {
-    json_t *generation = NULL;
     char *path = pgi_path_join(memory, folder, "generation_config.json");
     if (!path) return PG_ERROR_MEMORY;
     pg_status status = PG_OK;
     if (pgi_file_exists(path)) {
+        json_t *generation = NULL;
         PGI_GOTO(pgi_json_load(memory, path, MAX_CONFIG, &generation), done);
+        PGI_GOTO(pgi_generation_config_read(memory, generation, out->text.vocab_size, &out->generation), done);
         pgi_json_section from = {path, "", generation};
         PGI_GOTO(read_eos(&from, out), done);
         PGI_GOTO(read_id(&from, "pad_token_id", &out->pad_id), done);
         PGI_GOTO(read_id(&from, "bos_token_id", &out->bos_id), done);
-        out->unfollowed_setting = unfollowed_setting(generation);
     } else {
         pgi_json_section top = {config_path, "", raw};
         pgi_json_section text = {config_path, "text_config.", pgi_json_field(&top, "text_config")};
@@ -249,7 +220,6 @@ static pg_status read_special_ids(const pgi_memory *memory, const char *folder, 
         if (out->bos_id < 0) PGI_GOTO(read_id(&text, "bos_token_id", &out->bos_id), done);
     }
 done:
-    json_decref(generation);
     pgi_free(memory, path);
     return status;
 }
@@ -284,7 +254,7 @@ done:
 }
 
 pg_status pgi_config_load(const pgi_memory *memory, const char *folder, pgi_config *out) {
-    *out = (pgi_config){.memory = memory, .pad_id = -1, .bos_id = -1};
+    *out = (pgi_config){.memory = memory, .pad_id = -1, .bos_id = -1, .generation.sampling = pgi_sampling_defaults};
     char *path = pgi_path_join(memory, folder, "config.json");
     if (!path) return PG_ERROR_MEMORY;
     pg_status status = load(memory, folder, path, out);
@@ -296,6 +266,7 @@ pg_status pgi_config_load(const pgi_memory *memory, const char *folder, pgi_conf
 
 void pgi_config_free(pgi_config *config) {
     json_decref(config->resolved);
+    pgi_generation_config_free(&config->generation);
     if (config->memory) pgi_free(config->memory, (void *)(uintptr_t)config->text.layer_slides);
     *config = (pgi_config){0};
 }

@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "base/memory.h"
+#include "checkpoint/generation_config.h"
 
 typedef struct pgi_vision_config {
     int32_t hidden_size, intermediate_size, n_layers, n_heads, head_dim;
@@ -46,9 +47,7 @@ typedef struct pgi_config {
     int64_t pad_id, bos_id; /* -1: none */
     int64_t eos_ids[PGI_MAX_EOS];
     int32_t n_eos; /* 0: nothing ends the text early */
-    /* A setting of generation_config.json that changes the text of HF's greedy generate() and that we do not follow;
-     * NULL: none. Static storage. */
-    const char *unfollowed_setting;
+    pgi_generation_config generation;
     json_t *resolved; /* config.json with every default filled in; owned */
     const pgi_memory *memory;
 } pgi_config;

@@ -40,15 +40,18 @@ pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *me
                              int64_t max_new_tokens) {
     const int64_t n = merged->inputs->rows[row].n_tokens, rest = pgi_context_limit(&merged->model->config) - n;
     if (n < 1)
-        return pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row);
+        return pgi_error_of_row(
+            pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row),
+            row);
     int64_t max_tokens = pgi_min64(max_new_tokens, rest + 1);
     const int64_t n_hidden = merged->inputs->rows[row].n_hidden, window = merged->model->config.text.sliding_window;
     if (n_hidden > 0 && window > 0 && n + max_tokens - 1 > window)
-        return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "row %lld: attention_mask hides %lld tokens between others, and its %lld tokens with %lld new "
-                         "ones are more than the sliding window, %lld: leave the hidden tokens out of the arrays",
-                         (long long)row, (long long)n_hidden, (long long)n, (long long)max_tokens - 1,
-                         (long long)window);
+        return pgi_error_of_row(
+            pgi_error(PG_ERROR_UNSUPPORTED,
+                      "row %lld: attention_mask hides %lld tokens between others, and its %lld tokens with %lld new "
+                      "ones are more than the sliding window, %lld: leave the hidden tokens out of the arrays",
+                      (long long)row, (long long)n_hidden, (long long)n, (long long)max_tokens - 1, (long long)window),
+            row);
     /* the last token returned is never fed */
     PGI_TRY(pgi_decoding_reserve(decoding, merged->model, n + max_tokens - 1));
     decoding->cache.n_tokens = 0;

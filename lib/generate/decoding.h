@@ -12,6 +12,8 @@
  * single one, so each decoding gets the bits that it gets alone. */
 enum { PGI_STEP_ROWS = PGI_GEMV_ROWS };
 
+enum { PGI_DEFAULT_NEW_TOKENS = 128 };
+
 typedef struct pgi_decoding {
     pgi_kv_cache cache;
     int64_t pending;    /* the token last sampled, not yet fed; -1: none */

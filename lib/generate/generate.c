@@ -9,12 +9,17 @@
 #include "base/environment.h"
 #include "base/parallel.h"
 #include "generate/sampler.h"
+#include "generate/sampling.h"
+#include "generate/stop_strings.h"
 #include "tokenizer/stream_decoder.h"
 
 typedef struct generated_row {
     pgi_decoding decoding;
     pgi_stream_decoder decoder;
+    pgi_stop_tail tail;
+    pgi_id_list ids; /* of the prompt, and the new ones; where logits are wanted */
     pgi_result_row *result;
+    int64_t row; /* of the batch */
     int ended;
 } generated_row;
 
@@ -23,11 +28,17 @@ typedef struct generate_call {
     const pg_model *model;
     const pg_generate_options *options;
     const pgi_merged_inputs *merged;
+    const pgi_tokenizer *tokenizer;
+    pgi_sampling sampling;
+    pgi_sampling_workspace scoring; /* where the settings change logits */
+    pgi_stop_strings stop;
+    double start;        /* of the call, by pgi_now() */
+    int wants_logits;    /* all of them, to change or to keep; else the largest alone is looked for */
     generated_row *rows; /* [n_rows] */
     int64_t n_rows;
     int64_t group;         /* PGI_STEP_ROWS, or the rows when they are fewer */
     pgi_workspace prefill; /* for the longest row's prefill; empty when all are done */
-    pgi_workspace step;    /* for a step of a group */
+    pgi_workspace step;    /* for a step of a group; logits: the settings' memory, those of the group */
 } generate_call;
 
 void pgi_result_close(pg_result *result) {
@@ -36,6 +47,7 @@ void pgi_result_close(pg_result *result) {
     for (int64_t r = 0; r < result->n_rows; r++) {
         pgi_buffer_free(&result->rows[r].text);
         pgi_id_list_free(&result->rows[r].ids);
+        pgi_step_scores_free(&result->rows[r].kept, &memory);
     }
     pgi_free(&memory, result->rows);
     pgi_free(&memory, result);
@@ -64,7 +76,9 @@ static void generate_call_free(generate_call *g) {
     const pgi_memory *memory = &g->model->memory;
     for (int64_t r = 0; g->rows && r < g->n_rows; r++) {
         pgi_decoding_free(&g->rows[r].decoding, memory);
-        pgi_stream_decoder_free(&g->rows[r].decoder);
+        if (g->tokenizer) pgi_stream_decoder_free(&g->rows[r].decoder);
+        pgi_stop_tail_free(&g->rows[r].tail);
+        pgi_id_list_free(&g->rows[r].ids);
     }
     pgi_free(memory, g->rows);
     pgi_workspace_free(&g->prefill, memory);
@@ -73,63 +87,95 @@ static void generate_call_free(generate_call *g) {
 
 /* The ids and the text that a row may come to, so that nothing is allocated while it grows. Only a tokenizer with
  * absurdly long pieces makes texts that grow beyond this. */
-static pg_status reserve_result(generated_row *row, const pgi_tokenizer *tokenizer) {
+static pg_status reserve_result(const generate_call *g, generated_row *row) {
     enum { MOST_TEXT = 1 << 20 };
-    const size_t n = (size_t)row->decoding.max_tokens, piece = pgi_tokenizer_longest_text(tokenizer);
+    const size_t n = (size_t)row->decoding.max_tokens;
     PGI_TRY(pgi_id_list_reserve(&row->result->ids, n));
+    PGI_TRY(pgi_step_scores_reserve(&row->result->kept, &g->model->memory, (int64_t)n));
+    if (!g->tokenizer) return PG_OK;
+    const size_t piece = pgi_tokenizer_longest_text(g->tokenizer);
     PGI_TRY(pgi_stream_decoder_reserve(&row->decoder, n));
     return pgi_buffer_reserve(&row->result->text, n < MOST_TEXT / piece ? n * piece : MOST_TEXT);
 }
 
-/* Memory for everything, before anything is computed. On error too, generate_call_free() is due. */
-static pg_status generate_call_init(generate_call *g, const pgi_tokenizer *tokenizer, pg_result *result) {
+/* The ids of the prompt, which settings and callbacks look at, and the end of its text. Of given embeddings: none. */
+static pg_status take_prompt(const generate_call *g, generated_row *row) {
+    const pg_inputs *inputs = g->merged->inputs;
+    const pgi_row *of = &inputs->rows[row->row];
+    const int64_t *ids = inputs->ids ? inputs->ids + row->row * inputs->n_tokens + of->first_token : NULL;
+    const int64_t n = ids ? of->n_tokens : 0;
+    if (g->stop.n > 0) PGI_TRY(pgi_stop_tail_init(&g->stop, ids, n, &g->model->memory, &row->tail));
+    if (!g->wants_logits) return PG_OK;
+    PGI_TRY(pgi_id_list_reserve(&row->ids, (size_t)(n + row->decoding.max_tokens)));
+    for (int64_t i = 0; i < n; i++) PGI_TRY(pgi_id_list_push(&row->ids, ids[i]));
+    return PG_OK;
+}
+
+static pg_status new_rows(generate_call *g, pg_result *result) {
     const pgi_memory *memory = &g->model->memory;
-    int64_t n_tokens = 0, n_keys = 0; /* the most of a row */
     g->n_rows = result->n_rows;
     g->group = pgi_min64(g->n_rows, PGI_STEP_ROWS);
     g->rows = pgi_alloc_zero(memory, (size_t)g->n_rows, sizeof *g->rows);
     if (!g->rows) return PG_ERROR_MEMORY;
     for (int64_t r = 0; r < g->n_rows; r++) {
-        g->rows[r].result = &result->rows[r];
-        pgi_stream_decoder_init(&g->rows[r].decoder, tokenizer, 1);
+        generated_row *row = &g->rows[r];
+        row->row = r;
+        row->result = &result->rows[r];
+        row->result->kept = (pgi_step_scores){
+            .flags = g->options->flags & (PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES),
+            .n_alternatives = g->options->n_alternatives,
+            .vocab_size = g->sampling.vocab_size,
+        };
+        if (g->tokenizer) pgi_stream_decoder_init(&row->decoder, g->tokenizer, 1);
+        pgi_id_list_init(&row->ids, memory);
     }
+    g->wants_logits = !g->sampling.greedy || pgi_step_scores_any(&g->rows[0].result->kept);
+    return PG_OK;
+}
+
+/* As many as the options say, else as generation_config.json does, else the default. */
+static pg_status new_tokens_of_row(const generate_call *g, int64_t row, int64_t *n) {
+    const pgi_generation_config *config = &g->model->config.generation;
+    const int follows = !(g->options->flags & PG_GENERATE_IGNORE_CONFIG);
+    const int64_t n_prompt = g->merged->inputs->rows[row].n_tokens;
+    *n = g->options->max_new_tokens;
+    if (*n == 0 && follows) *n = config->max_new_tokens;
+    if (*n == 0 && follows && config->max_length > 0) {
+        *n = config->max_length - n_prompt;
+        if (*n < 1)
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "row %lld has %lld tokens, and generation_config.json says max_length %d: expected "
+                             "max_new_tokens in the options, or PG_GENERATE_IGNORE_CONFIG",
+                             (long long)row, (long long)n_prompt, config->max_length);
+    }
+    if (*n == 0) *n = PGI_DEFAULT_NEW_TOKENS;
+    return PG_OK;
+}
+
+/* Memory for everything, before anything is computed. On error too, generate_call_free() is due. */
+static pg_status generate_call_init(generate_call *g, pg_result *result) {
+    int64_t n_tokens = 0, n_keys = 0; /* the most of a row */
+    PGI_TRY(new_rows(g, result));
     for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, r, g->options->max_new_tokens));
+        int64_t max_new_tokens;
+        PGI_TRY(new_tokens_of_row(g, r, &max_new_tokens));
+        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, r, max_new_tokens));
         const int64_t tokens = g->merged->inputs->rows[r].n_tokens, keys = g->rows[r].decoding.cache.capacity;
         if (tokens > n_tokens) n_tokens = tokens;
         if (keys > n_keys) n_keys = keys;
     }
-    const int64_t n_logits = (int64_t)PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK;
+    int64_t n_logits = (int64_t)PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK;
+    if (g->wants_logits) n_logits = g->group * g->sampling.vocab_size;
+    if (!g->sampling.greedy) n_logits += pgi_sampling_workspace_size(g->sampling.vocab_size);
     const pgi_limits prefill = {.n_tokens = n_tokens, .n_keys = n_keys};
     const pgi_limits step = {.n_step_tokens = g->group, .n_keys = n_keys, .n_logits = n_logits};
     PGI_TRY(pgi_workspace_reserve(&g->prefill, g->run, g->model, &prefill));
     PGI_TRY(pgi_workspace_reserve(&g->step, g->run, g->model, &step));
-    for (int64_t r = 0; r < g->n_rows; r++) PGI_TRY(reserve_result(&g->rows[r], tokenizer));
-    return PG_OK;
-}
-
-/* Chooses the token that follows in each of n decodings, by their last hidden states [n, hidden]. */
-static pg_status sample(generate_call *g, pgi_decoding *const *decodings, int64_t n, const float *last,
-                        const pgi_head_workspace *head) {
-    const pg_model *model = g->model;
-    int64_t tokens[PGI_SAMPLER_ROWS];
-    PGI_TRY(
-        pgi_sample_hidden(g->run, &model->config.text, &model->weights.text, last, n, tokens, g->step.logits, head));
-    for (int64_t i = 0; i < n; i++) pgi_decoding_push(decodings[i], tokens[i]);
-    return PG_OK;
-}
-
-static pg_status prefill_rows(generate_call *g) {
-    const int64_t n_layers = g->model->config.text.n_layers;
+    g->scoring = pgi_sampling_workspace_in(g->step.logits, g->sampling.vocab_size);
     for (int64_t r = 0; r < g->n_rows; r++) {
-        const pgi_pass_workspace *workspace = &g->prefill.pass;
-        pgi_decoding *decoding = &g->rows[r].decoding;
-        const float *last; /* [hidden] */
-        PGI_TRY(
-            pgi_decoding_prefill(g->run, g->merged, r, decoding, r * n_layers, g->n_rows * n_layers, workspace, &last));
-        PGI_TRY(sample(g, &decoding, 1, last, &workspace->head));
+        PGI_TRY(reserve_result(g, &g->rows[r]));
+        PGI_TRY(take_prompt(g, &g->rows[r]));
     }
-    pgi_workspace_free(&g->prefill, &g->model->memory);
     return PG_OK;
 }
 
@@ -145,27 +191,89 @@ static int32_t emit(const generate_call *g, int64_t r, size_t before, int64_t to
     return answer;
 }
 
+/* Ends a row: what its decoder held back follows, with the last token. */
+static pg_status end_row(generate_call *g, generated_row *row, int32_t stop) {
+    pgi_buffer *text = &row->result->text;
+    const pgi_id_list *ids = &row->result->ids;
+    const size_t before = text->size;
+    row->result->stop = stop;
+    row->ended = 1;
+    if (g->tokenizer) PGI_TRY(pgi_stream_decoder_flush(&row->decoder, text));
+    if (text->size > before) emit(g, row->row, before, ids->data[ids->size - 1]);
+    return PG_OK;
+}
+
+/* Chooses the token that follows in a row by its logits [vocab_size]. The row may end instead. */
+static pg_status sample_row(generate_call *g, generated_row *row, const float *logits) {
+    const pgi_sampled_row of = {
+        .row = row->row,
+        .ids = row->ids.data,
+        .n_ids = (int64_t)row->ids.size,
+        .n_prompt_tokens = g->merged->inputs->rows[row->row].n_tokens,
+        .n_new = row->decoding.n_returned,
+        .max_new = row->decoding.max_tokens,
+    };
+    const float *scores = logits;
+    if (!g->sampling.greedy) {
+        int stop;
+        PGI_TRY(pgi_sampling_score(&g->sampling, &of, logits, &g->scoring, &stop));
+        if (stop) return end_row(g, row, PG_STOP_LOGITS);
+        scores = g->scoring.scores;
+    }
+    const int64_t token = pgi_sampling_choose(&g->sampling, &of, scores);
+    PGI_TRY(pgi_step_scores_push(&row->result->kept, &g->model->memory, logits, scores, token));
+    pgi_decoding_push(&row->decoding, token);
+    return pgi_id_list_push(&row->ids, token);
+}
+
+/* Chooses the token that follows in each of n rows, by their last hidden states [n, hidden]. */
+static pg_status sample(generate_call *g, generated_row *const *rows, int64_t n, const float *last,
+                        const pgi_head_workspace *head) {
+    const pgi_text_config *text = &g->model->config.text;
+    const pgi_text_weights *weights = &g->model->weights.text;
+    float *logits = g->step.logits;
+    if (!g->wants_logits) {
+        int64_t tokens[PGI_SAMPLER_ROWS];
+        PGI_TRY(pgi_sample_hidden(g->run, text, weights, last, n, tokens, logits, head));
+        for (int64_t i = 0; i < n; i++) pgi_decoding_push(&rows[i]->decoding, tokens[i]);
+        return PG_OK;
+    }
+    if (!g->sampling.greedy) logits += pgi_sampling_workspace_size(g->sampling.vocab_size);
+    PGI_TRY(pgi_head_forward(g->run, text, weights, last, n, logits, head));
+    for (int64_t i = 0; i < n; i++) PGI_TRY(sample_row(g, rows[i], logits + i * g->sampling.vocab_size));
+    return PG_OK;
+}
+
+static pg_status prefill_rows(generate_call *g) {
+    const int64_t n_layers = g->model->config.text.n_layers;
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        const pgi_pass_workspace *workspace = &g->prefill.pass;
+        generated_row *row = &g->rows[r];
+        const float *last; /* [hidden] */
+        PGI_TRY(pgi_decoding_prefill(g->run, g->merged, r, &row->decoding, r * n_layers, g->n_rows * n_layers,
+                                     workspace, &last));
+        PGI_TRY(sample(g, &row, 1, last, &workspace->head));
+    }
+    pgi_workspace_free(&g->prefill, &g->model->memory);
+    return PG_OK;
+}
+
 /* Takes the token that was sampled last into the row's text, and sees whether the row ends. */
-static pg_status take_token(generate_call *g, int64_t r) {
-    generated_row *row = &g->rows[r];
+static pg_status take_token(generate_call *g, generated_row *row) {
     pgi_buffer *text = &row->result->text;
     const int64_t token = row->decoding.pending;
-    size_t before = text->size;
+    const size_t before = text->size;
+    int completes = 0;
     PGI_TRY(pgi_id_list_push(&row->result->ids, token));
-    PGI_TRY(pgi_stream_decoder_push(&row->decoder, token, text));
-    int32_t wants_stop = emit(g, r, before, token);
-    if (pgi_is_eos(&g->model->config, token))
-        row->result->stop = PG_STOP_EOS;
-    else if (wants_stop)
-        row->result->stop = PG_STOP_CALLBACK;
-    else if (row->decoding.n_returned >= row->decoding.max_tokens)
-        row->result->stop = PG_STOP_LENGTH;
-    else
-        return PG_OK;
-    row->ended = 1;
-    before = text->size;
-    PGI_TRY(pgi_stream_decoder_flush(&row->decoder, text));
-    if (text->size > before) emit(g, r, before, token);
+    if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&row->decoder, token, text));
+    if (g->stop.n > 0) PGI_TRY(pgi_stop_tail_push(&row->tail, &g->stop, token, &completes));
+    const int32_t wants_stop = emit(g, row->row, before, token);
+    if (pgi_sampling_ends_row(&g->sampling, token)) return end_row(g, row, PG_STOP_EOS);
+    if (completes) return end_row(g, row, PG_STOP_STRING);
+    if (wants_stop) return end_row(g, row, PG_STOP_CALLBACK);
+    if (g->options->max_seconds > 0 && pgi_now() - g->start > g->options->max_seconds)
+        return end_row(g, row, PG_STOP_TIME);
+    if (row->decoding.n_returned >= row->decoding.max_tokens) return end_row(g, row, PG_STOP_LENGTH);
     return PG_OK;
 }
 
@@ -180,14 +288,16 @@ static pg_status report_progress(const generate_call *g) {
 
 /* Feeds the next rows from *r on that still run, up to a group of them, and samples the token that follows in each. */
 static pg_status step_group(generate_call *g, int64_t *r) {
+    generated_row *rows[PGI_STEP_ROWS];
     pgi_decoding *decodings[PGI_STEP_ROWS];
     int64_t n = 0;
     for (; *r < g->n_rows && n < g->group; ++*r)
-        if (!g->rows[*r].ended) decodings[n++] = &g->rows[*r].decoding;
+        if (!g->rows[*r].ended) rows[n++] = &g->rows[*r];
     if (n == 0) return PG_OK;
+    for (int64_t i = 0; i < n; i++) decodings[i] = &rows[i]->decoding;
     PGI_TRY(report_progress(g));
     PGI_TRY(pgi_decoding_step_group(g->run, g->model, decodings, n, &g->step.step));
-    return sample(g, decodings, n, g->step.step.x, &g->step.step.head);
+    return sample(g, rows, n, g->step.step.x, &g->step.step.head);
 }
 
 static pg_status decode_rows(generate_call *g) {
@@ -195,7 +305,7 @@ static pg_status decode_rows(generate_call *g) {
         n_running = 0;
         for (int64_t r = 0; r < g->n_rows; r++) {
             if (g->rows[r].ended) continue;
-            PGI_TRY(take_token(g, r));
+            PGI_TRY(take_token(g, &g->rows[r]));
             n_running += !g->rows[r].ended;
         }
         for (int64_t r = 0; r < g->n_rows;) PGI_TRY(step_group(g, &r));
@@ -203,8 +313,8 @@ static pg_status decode_rows(generate_call *g) {
     return PG_OK;
 }
 
-static pg_status generate(generate_call *g, const pgi_tokenizer *tokenizer, pg_result *result) {
-    PGI_TRY(generate_call_init(g, tokenizer, result));
+static pg_status generate(generate_call *g, pg_result *result) {
+    PGI_TRY(generate_call_init(g, result));
     double start = pgi_now();
     PGI_TRY(prefill_rows(g));
     result->vision_seconds = g->merged->vision_seconds;
@@ -215,12 +325,11 @@ static pg_status generate(generate_call *g, const pgi_tokenizer *tokenizer, pg_r
     return PG_OK;
 }
 
-static pg_status run_call(generate_call *g, const pgi_merged_inputs *merged, const pgi_tokenizer *tokenizer,
-                          pg_result **out) {
+static pg_status run_call(generate_call *g, const pgi_merged_inputs *merged, pg_result **out) {
     pg_result *result = NULL;
     PGI_TRY(new_result(g->model, merged->inputs, &result));
     g->merged = merged;
-    pg_status status = generate(g, tokenizer, result);
+    pg_status status = generate(g, result);
     generate_call_free(g);
     if (status < 0)
         pgi_result_close(result);
@@ -233,13 +342,16 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
                        const pg_generate_options *options, pg_result **out) {
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
-    generate_call g = {.run = &run, .model = model, .options = options};
+    generate_call g = {.run = &run, .model = model, .options = options, .start = pgi_now()};
     pgi_merged_inputs merged;
-    pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged);
-    if (status >= 0) {
-        status = run_call(&g, &merged, processor->tokenizer, out);
-        pgi_merged_inputs_free(&merged);
-    }
+    g.tokenizer = processor ? processor->tokenizer : NULL;
+    pg_status status;
+    PGI_GOTO(pgi_sampling_init(options->sampling, model, &g.sampling), done);
+    PGI_GOTO(pgi_stop_strings_init(options->stop_strings, options->n_stop_strings, g.tokenizer, &g.stop), done);
+    PGI_GOTO(pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged), done);
+    status = run_call(&g, &merged, out);
+    pgi_merged_inputs_free(&merged);
+done:
     pgi_run_free(&run);
     return status;
 }

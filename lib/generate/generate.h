@@ -4,12 +4,14 @@
 #define PGI_GENERATE_GENERATE_H
 
 #include "generate/decoding.h"
+#include "generate/step_scores.h"
 #include "processor/processor.h"
 
 /* What one row gave. */
 typedef struct pgi_result_row {
     pgi_buffer text; /* without special tokens */
     pgi_id_list ids;
+    pgi_step_scores kept;
     int32_t stop; /* PG_STOP_* */
     int64_t n_prompt_tokens;
 } pgi_result_row;
@@ -21,7 +23,7 @@ struct pg_result {
     double vision_seconds, prefill_seconds, decode_seconds; /* of all rows together */
 };
 
-/* options: complete. On error *out needs no release. */
+/* options: complete, and so is options->sampling. On error *out needs no release. */
 pg_status pgi_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                        const pg_generate_options *options, pg_result **out);
 void pgi_result_close(pg_result *result); /* NULL is ignored */

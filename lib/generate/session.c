@@ -13,7 +13,7 @@ static pgi_limits limits_of(const pg_model *model, int64_t n_tokens, int64_t n_i
         .n_tokens = n_tokens,
         .n_step_tokens = 1,
         .n_keys = n_keys,
-        .n_logits = model->config.text.vocab_size,
+        .n_logits = pgi_sampling_workspace_size(model->config.text.vocab_size) + model->config.text.vocab_size,
     };
 }
 
@@ -28,7 +28,10 @@ static pg_status reserve(pg_session *session, int64_t n_tokens, int64_t n_images
     int64_t capacity = pgi_min64(n_tokens + session->max_new_tokens - 1, pgi_context_limit(&model->config));
     PGI_TRY(pgi_decoding_reserve(&session->decoding, model, capacity));
     const pgi_limits limits = limits_of(model, n_tokens, n_images, session->decoding.cache.capacity);
-    return pgi_workspace_reserve(&session->workspace, &session->run, model, &limits);
+    PGI_TRY(pgi_workspace_reserve(&session->workspace, &session->run, model, &limits));
+    session->logits = session->workspace.logits + pgi_sampling_workspace_size(model->config.text.vocab_size);
+    session->ids.size = 0;
+    return pgi_id_list_reserve(&session->ids, (size_t)capacity + 1);
 }
 
 pg_status pgi_session_create(const pg_model *model, const pg_session_options *options, pg_session **out) {
@@ -40,6 +43,7 @@ pg_status pgi_session_create(const pg_model *model, const pg_session_options *op
     session->run = pgi_run_init(&session->pool, &model->kernels, PGI_RUN_OPTIONS(options));
     session->max_new_tokens = options->max_new_tokens;
     session->decoding.pending = -1;
+    pgi_id_list_init(&session->ids, memory);
     const int64_t per_image = model->config.vision.n_patches, n_images = options->max_prompt_tokens / per_image;
     pg_status status = reserve(session, options->max_prompt_tokens, n_images);
     if (status < 0) {
@@ -58,12 +62,22 @@ void pgi_session_close(pg_session *session) {
     pgi_run_free(&session->run);
     pgi_decoding_free(&session->decoding, &memory);
     pgi_workspace_free(&session->workspace, &memory);
+    pgi_id_list_free(&session->ids);
     pgi_cancel_release((pg_cancel *)(uintptr_t)session->run.cancel);
     pgi_free(&memory, session);
     pgi_model_release(model);
 }
 
 void pgi_session_set_trace(pg_session *session, const pgi_trace *trace) { session->run.trace = trace; }
+
+/* The ids that settings and callbacks look at; inputs given as embeddings have none. */
+static pg_status take_prompt(pg_session *session, const pg_inputs *inputs) {
+    const pgi_row *row = &inputs->rows[0];
+    session->n_prompt_tokens = row->n_tokens;
+    for (int64_t i = 0; inputs->ids && i < row->n_tokens; i++)
+        PGI_TRY(pgi_id_list_push(&session->ids, inputs->ids[row->first_token + i]));
+    return PG_OK;
+}
 
 pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
     const pg_model *model = session->model;
@@ -90,10 +104,10 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, workspace, &merged));
     PGI_GOTO(pgi_decoding_reset(decoding, &merged, 0, session->max_new_tokens), done);
     PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, decoding, 0, text->n_layers, &workspace->pass, &last), done);
-    PGI_GOTO(pgi_head_forward(run, text, &model->weights.text, last, 1, workspace->logits, &workspace->pass.head),
-             done);
+    PGI_GOTO(pgi_head_forward(run, text, &model->weights.text, last, 1, session->logits, &workspace->pass.head), done);
+    PGI_GOTO(take_prompt(session, inputs), done);
     session->state = PGI_SESSION_READY;
-    pgi_run_trace(run, "logits", 0, workspace->logits, 1, text->vocab_size);
+    pgi_run_trace(run, "logits", 0, session->logits, 1, text->vocab_size);
 done:
     pgi_merged_inputs_free(&merged);
     return status;
@@ -106,7 +120,7 @@ static pg_status advance(pg_session *session) {
     const pgi_run *run = &session->run;
     const pgi_pass_workspace *step = &session->workspace.step;
     pgi_decoding *decoding = &session->decoding;
-    float *logits = session->workspace.logits;
+    float *logits = session->logits;
     PGI_TRY(pgi_run_progress(run, PG_PHASE_DECODE, decoding->n_returned, decoding->max_tokens));
     PGI_TRY(pgi_decoding_step_group(run, model, &decoding, 1, step));
     PGI_TRY(pgi_head_forward(run, text, &model->weights.text, step->x, 1, logits, &step->head));
@@ -114,22 +128,83 @@ static pg_status advance(pg_session *session) {
     return PG_OK;
 }
 
-pg_status pgi_session_step(pg_session *session, int64_t *token) {
+static pg_status check_state(const pg_session *session) {
     if (session->state == PGI_SESSION_EMPTY)
         return pgi_error(PG_ERROR_STATE, "the session has no prompt, expected pg_session_prefill() first");
     if (session->state == PGI_SESSION_ENDED)
         return pgi_error(PG_ERROR_STATE, "the text has ended (eos was returned), expected a new pg_session_prefill()");
-    if (session->decoding.n_returned >= session->decoding.max_tokens) return PG_EVENT_LENGTH;
-    if (session->decoding.pending >= 0) {
-        pg_status status = advance(session);
-        if (status < 0) {
-            session->state = PGI_SESSION_EMPTY;
-            return status;
-        }
+    return PG_OK;
+}
+
+/* Brings the logits up to the last token. After an error the session is empty. */
+static pg_status catch_up(pg_session *session) {
+    if (session->decoding.pending < 0) return PG_OK;
+    const pg_status status = advance(session);
+    if (status < 0) session->state = PGI_SESSION_EMPTY;
+    return status;
+}
+
+static pg_status push(pg_session *session, int64_t token) {
+    pgi_decoding_push(&session->decoding, token);
+    return pgi_id_list_push(&session->ids, token);
+}
+
+static pg_status sample(pg_session *session, const pgi_sampling *sampling, int64_t *token) {
+    const pgi_sampled_row row = {
+        .ids = session->ids.data,
+        .n_ids = (int64_t)session->ids.size,
+        .n_prompt_tokens = session->n_prompt_tokens,
+        .n_new = session->decoding.n_returned,
+        .max_new = session->decoding.max_tokens,
+    };
+    const pgi_sampling_workspace workspace = pgi_sampling_workspace_in(session->workspace.logits, sampling->vocab_size);
+    const float *scores = session->logits;
+    if (!sampling->greedy) {
+        int stop;
+        PGI_TRY(pgi_sampling_score(sampling, &row, scores, &workspace, &stop));
+        if (stop) return PG_EVENT_STOP;
+        scores = workspace.scores;
     }
-    *token = pgi_sample(session->workspace.logits, session->model->config.text.vocab_size);
-    pgi_decoding_push(&session->decoding, *token);
-    if (!pgi_is_eos(&session->model->config, *token)) return PG_OK;
+    *token = pgi_sampling_choose(sampling, &row, scores);
+    PGI_TRY(push(session, *token));
+    if (!pgi_sampling_is_eos(sampling, *token)) return PG_OK;
     session->state = PGI_SESSION_ENDED;
     return PG_EVENT_EOS;
+}
+
+pg_status pgi_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token) {
+    pgi_sampling sampling;
+    PGI_TRY(check_state(session));
+    PGI_TRY(pgi_sampling_init(options, session->model, &sampling));
+    if (session->decoding.n_returned >= session->decoding.max_tokens) return PG_EVENT_LENGTH;
+    PGI_TRY(catch_up(session));
+    return sample(session, &sampling, token);
+}
+
+pg_status pgi_session_step(pg_session *session, int64_t *token) {
+    const pgi_sampling greedy = {
+        .config = &session->model->config, .vocab_size = session->model->config.text.vocab_size, .greedy = 1};
+    PGI_TRY(check_state(session));
+    if (session->decoding.n_returned >= session->decoding.max_tokens) return PG_EVENT_LENGTH;
+    PGI_TRY(catch_up(session));
+    return sample(session, &greedy, token);
+}
+
+pg_status pgi_session_feed(pg_session *session, const int64_t *ids, int64_t n_ids) {
+    const int64_t vocab_size = session->model->config.text.vocab_size;
+    PGI_TRY(check_state(session));
+    const int64_t rest = session->decoding.max_tokens - session->decoding.n_returned;
+    for (int64_t i = 0; i < n_ids; i++)
+        if (ids[i] < 0 || ids[i] >= vocab_size)
+            return pgi_error(PG_ERROR_ARGUMENT, "ids[%lld] is %lld, expected 0 to %lld", (long long)i,
+                             (long long)ids[i], (long long)vocab_size - 1);
+    if (n_ids >= rest)
+        return pgi_error(PG_ERROR_LIMIT, "%lld ids to feed, but %lld new tokens are left, the last of which is not fed",
+                         (long long)n_ids, (long long)rest);
+    PGI_TRY(catch_up(session));
+    for (int64_t i = 0; i < n_ids; i++) {
+        PGI_TRY(push(session, ids[i]));
+        PGI_TRY(catch_up(session));
+    }
+    return PG_OK;
 }

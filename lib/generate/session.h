@@ -5,6 +5,8 @@
 
 #include "base/parallel.h"
 #include "generate/decoding.h"
+#include "generate/sampling.h"
+#include "tokenizer/id_list.h"
 
 typedef enum pgi_session_state {
     PGI_SESSION_EMPTY, /* nothing prefilled, or a call failed halfway */
@@ -20,7 +22,10 @@ struct pg_session {
 
     pgi_session_state state;
     pgi_decoding decoding;
-    pgi_workspace workspace; /* for the prompt and the steps after it; its logits: [vocab_size] */
+    pgi_id_list ids;         /* of the prompt, and the new ones */
+    int64_t n_prompt_tokens; /* fed by the prefill */
+    pgi_workspace workspace; /* for the prompt and the steps after it; its logits: memory of settings, and these: */
+    float *logits;           /* [vocab_size] */
 };
 
 /* options: complete. Everything that prompts of max_prompt_tokens need is allocated here; a longer one, or one with
@@ -28,9 +33,11 @@ struct pg_session {
 pg_status pgi_session_create(const pg_model *model, const pg_session_options *options, pg_session **out);
 void pgi_session_close(pg_session *session); /* NULL is ignored */
 
-/* As pg_session_prefill(), _step(). */
+/* As pg_session_prefill(), _step(), _sample(), _feed(). options: complete. */
 pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features);
 pg_status pgi_session_step(pg_session *session, int64_t *token);
+pg_status pgi_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token);
+pg_status pgi_session_feed(pg_session *session, const int64_t *ids, int64_t n_ids);
 
 /* Lets `trace` (borrowed, NULL: nobody) see the stages of prefills, and each step's logits as stage "logits". */
 void pgi_session_set_trace(pg_session *session, const pgi_trace *trace);

@@ -2,6 +2,7 @@
 /* Images to features: each through the encoder and the projector, one after the other. */
 #include "model/features.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -131,22 +132,64 @@ pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const 
     return PG_OK;
 }
 
-pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out) {
-    PGI_TRY(check_pixels(model, inputs)); /* before memory is asked for */
+/* With memory for n_images, nothing in it yet. */
+static pg_status new_features(const pg_model *model, int64_t n_images, pg_features **out) {
     pg_features *features = pgi_alloc_zero(&model->memory, 1, sizeof *features);
     if (!features) return PG_ERROR_MEMORY;
     atomic_init(&features->references, 1);
     atomic_init(&features->also_of, NULL);
     features->model = pgi_model_retain(model);
-    features->n_images = inputs->n_images;
+    features->n_images = n_images;
+    features->data = pgi_alloc(&model->memory, pgi_features_count(model, n_images), sizeof(float));
+    if (!features->data) {
+        pgi_features_release(features);
+        return PG_ERROR_MEMORY;
+    }
+    *out = features;
+    return PG_OK;
+}
 
+static pg_status check_values(const pg_model *model, const pg_tensor *values) {
+    const int64_t n_rows = model->config.vision.n_patches, width = model->config.text.hidden_size;
+    if (values->dtype != PG_DTYPE_F32)
+        return pgi_error(PG_ERROR_ARGUMENT, "the features' dtype is %d, expected PG_DTYPE_F32", values->dtype);
+    if (values->n_dims != 3 || values->shape[0] < 1 || values->shape[0] > INT32_MAX || values->shape[1] != n_rows ||
+        values->shape[2] != width || !values->data)
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "found features of %d dimensions, %lld x %lld x %lld, expected data of 3, images x %lld x "
+                         "%lld",
+                         values->n_dims, (long long)values->shape[0], (long long)values->shape[1],
+                         (long long)values->shape[2], (long long)n_rows, (long long)width);
+    return PG_OK;
+}
+
+pg_status pgi_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out) {
+    pg_features *features = NULL;
+    PGI_TRY(check_values(model, values));
+    PGI_TRY(new_features(model, values->shape[0], &features));
+    const size_t n = pgi_features_count(model, features->n_images), width = (size_t)model->config.text.hidden_size;
+    memcpy(features->data, values->data, n * sizeof(float));
+    for (size_t i = 0; i < n; i++) {
+        if (isfinite(features->data[i])) continue;
+        const size_t row = i / width, n_rows = (size_t)model->config.vision.n_patches;
+        pg_status status = pgi_error(PG_ERROR_ARGUMENT,
+                                     "the features of image %zu, token %zu, column %zu are %f, expected a finite "
+                                     "number",
+                                     row / n_rows, row % n_rows, i % width, (double)features->data[i]);
+        pgi_features_release(features);
+        return status;
+    }
+    *out = features;
+    return PG_OK;
+}
+
+pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out) {
+    pg_features *features = NULL;
+    PGI_TRY(check_pixels(model, inputs)); /* before memory is asked for */
+    PGI_TRY(new_features(model, inputs->n_images, &features));
     pgi_workspace workspace = {0};
     pg_status status = pgi_workspace_reserve(&workspace, run, model, &(pgi_limits){.runs_encoder = 1});
-    if (status >= 0) {
-        features->data = pgi_alloc(&model->memory, pgi_features_count(model, inputs->n_images), sizeof(float));
-        status =
-            features->data ? pgi_features_compute(run, model, inputs, features->data, &workspace) : PG_ERROR_MEMORY;
-    }
+    if (status >= 0) status = pgi_features_compute(run, model, inputs, features->data, &workspace);
     pgi_workspace_free(&workspace, &model->memory);
     if (status < 0)
         pgi_features_release(features);

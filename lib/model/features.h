@@ -16,6 +16,8 @@ struct pg_features {
 
 /* Computes the features of all images of `inputs`, which must have pixels of the model's size. */
 pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out);
+/* A copy of values [n_images, n_patches, hidden], which are checked. */
+pg_status pgi_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out);
 /* The same handle, which now counts one more reference. Handles that never change are const everywhere else: only their
  * count does. */
 pg_features *pgi_features_retain(const pg_features *features);

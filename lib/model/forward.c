@@ -195,10 +195,11 @@ static pg_status check_options(const pg_model *model, const pg_inputs *inputs, c
     for (int64_t i = 0; i < inputs->n_rows * inputs->n_tokens; i++) {
         int64_t label = labels[i];
         if (label != -100 && (label < 0 || label > last_id))
-            return pgi_error(PG_ERROR_ARGUMENT,
-                             "row %lld: the label of token %lld is %lld, expected 0 to %lld, or -100",
-                             (long long)(i / inputs->n_tokens), (long long)(i % inputs->n_tokens), (long long)label,
-                             (long long)last_id);
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_ARGUMENT, "row %lld: the label of token %lld is %lld, expected 0 to %lld, or -100",
+                          (long long)(i / inputs->n_tokens), (long long)(i % inputs->n_tokens), (long long)label,
+                          (long long)last_id),
+                i / inputs->n_tokens);
     }
     return PG_OK;
 }

@@ -57,10 +57,10 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx", folder,
                  model->config.text.gemma_version, (unsigned long long)model->weights.n_parameters, n_files,
                  n_files == 1 ? "" : "s", (unsigned long long)model->kernels.cpu);
-    if (model->config.unfollowed_setting)
+    if (model->config.generation.unfollowed)
         pgi_log_line(&model->log, PG_LOG_WARNING,
                      "%s/generation_config.json: %s is set; transformers' generate() follows it, this library does not",
-                     folder, model->config.unfollowed_setting);
+                     folder, model->config.generation.unfollowed);
     pgi_run_free(&run);
     pgi_free(memory, folder);
     *out = model;

@@ -51,6 +51,9 @@ int64_t pgi_tokenizer_n_ids(const pgi_tokenizer *tokenizer);
 const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id);       /* NULL: out of range */
 int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece); /* -1: unknown */
 
+/* PG_TOKEN_* bits of an id that is in range. */
+uint32_t pgi_tokenizer_token_flags(const pgi_tokenizer *tokenizer, int64_t id);
+
 int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */
 
 const pgi_tokenizer_defaults *pgi_tokenizer_get_defaults(const pgi_tokenizer *tokenizer);

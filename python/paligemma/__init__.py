@@ -18,18 +18,24 @@ from pathlib import Path as _Path
 from ._convert import convert
 from ._errors import Cancelled
 from ._library import library_path, version
+from ._pipeline import ImageTextToTextPipeline, pipeline
 from ._run import CancelFlag
-from .auto import AutoConfig, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor, AutoTokenizer
+from .auto import (AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor,
+                   AutoTokenizer)
 from .config import GenerationConfig, PaliGemmaConfig
+from .image_processor import SiglipImageProcessor, SiglipImageProcessorFast, SiglipImageProcessorPil
 from .model import Features, PaliGemmaForConditionalGeneration
-from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, RowReport
+from .outputs import BatchFeature, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, RowReport
 from .processor import PaliGemmaProcessor
-from .tokenizer import PaliGemmaTokenizer
+from ._encoding import BatchEncoding
+from .tokenizer import AddedToken, GemmaTokenizer, GemmaTokenizerFast, PaliGemmaTokenizer, PreTrainedTokenizerFast
 
 __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
-    "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer",
-    "BatchFeature", "CancelFlag", "Cancelled", "Features", "GenerationConfig", "ModelOutput", "PaliGemmaCausalLMOutput",
-    "PaliGemmaConfig", "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport",
-    "convert", "library_path", "version",
+    "AddedToken", "AutoConfig", "AutoImageProcessor", "AutoModelForImageTextToText", "AutoModelForVision2Seq",
+    "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "CancelFlag", "Cancelled", "Features",
+    "GemmaTokenizer", "GemmaTokenizerFast", "GenerateDecoderOnlyOutput", "GenerationConfig", "ImageTextToTextPipeline",
+    "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig", "PaliGemmaForConditionalGeneration",
+    "PaliGemmaProcessor", "PaliGemmaTokenizer", "PreTrainedTokenizerFast", "RowReport", "SiglipImageProcessor",
+    "SiglipImageProcessorFast", "SiglipImageProcessorPil", "convert", "library_path", "pipeline", "version",
 ]

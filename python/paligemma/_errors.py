@@ -2,6 +2,8 @@
 """From a pg_status to a Python exception, with the words of pg_last_error()."""
 from __future__ import annotations
 
+from typing import Any
+
 
 class Cancelled(RuntimeError):
     """A cancel request stopped the call (PG_ERROR_CANCELLED)."""
@@ -20,8 +22,9 @@ _CLASSES = {
 }
 
 
-def exception(status: int, name: str, text: str) -> Exception:
-    """The exception for a negative pg_status and its name; its attribute `pg_status` keeps the number."""
-    error = _CLASSES.get(name, RuntimeError)(text)
-    error.pg_status = status  # type: ignore[attr-defined]
+def exception(status: int, name: str, text: str, row: int | None) -> Exception:
+    """The exception for a negative pg_status, with the attributes status (the number), status_name and row: the row of
+    the batch that it is about, None for none."""
+    error: Any = _CLASSES.get(name, RuntimeError)(text)
+    error.status, error.status_name, error.row = status, name, row
     return error

@@ -213,7 +213,7 @@ def imports(archive):
 
 # The only data of ours that may change while a process runs; each is atomic or thread-local.
 STATE = {
-    "error_text": "thread-local: pg_last_error()",
+    "last_error": "thread-local: pg_last_error()",
     "current": "thread-local: the call of the host that is under way, while it is under way",
 }
 
@@ -313,15 +313,17 @@ def structure(folder):
 
 
 # Public functions that do not change over to the default floating-point environment: they compute nothing.
-OUTSIDE = set("""pg_version_api pg_version_string pg_status_name pg_last_error pg_cancel_request pg_cancel_clear
+OUTSIDE = set("""pg_version_api pg_version_string pg_status_name pg_last_error pg_last_error_row pg_cancel_request pg_cancel_clear
     pg_result_get_n_rows pg_result_get_text""".split())
-HOOK = re.compile(r"(?:->|\.)(?:alloc|free|fn|log|progress|on_text)\(")
 
 
 def border(folder, header):
     """Each public function begins with PGI_ENTER, and each call of a host's function lies in a callback's brackets."""
     failed = False
     entered, calls = set(), 0
+    public_text = without_comments(header)
+    hooks = {"alloc", "free", "fn"} | set(re.findall(r"\bpg_\w+_fn (\w+);", public_text))
+    hook = re.compile(rf"(?:->|\.)(?:{'|'.join(hooks)})\(")
     for path, _, names in sorted(os.walk(folder), key=lambda at: not at[0].endswith("api")):  # the macro's definition first
         for name in sorted((n for n in names if n.endswith((".c", ".cc", ".h", ".inc"))), key=lambda n: not n.endswith(".h")):
             source = os.path.relpath(os.path.join(path, name), folder)
@@ -336,12 +338,12 @@ def border(folder, header):
                 entered.update(f"{options}_init" for options in re.findall(r"^PGI_OPTIONS\((pg_\w+)", text, flags=re.M))
             lines = [line.strip() for line in text.split("\n") if line.strip()]
             for i, line in enumerate(lines):
-                if HOOK.search(line):
+                if hook.search(line):
                     calls += 1
                     if "pgi_callback_begin()" not in lines[i - 1] or "pgi_callback_end(" not in lines[i + 1]:
                         print(f"{source}: calls the host outside of pgi_callback_begin() and _end(): {line}")
                         failed = True
-    public = set(re.findall(r"\bPG_API pg_status (pg_\w+)\(", without_comments(header)))
+    public = set(re.findall(r"\bPG_API pg_status (pg_\w+)\(", public_text))
     for function in sorted(public - entered):
         print(f"{function}: found no definition that begins with PGI_ENTER")
         failed = True

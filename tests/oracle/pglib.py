@@ -67,9 +67,9 @@ def _errors_of(name):
     try:
         yield
     except Exception as error:
-        if not hasattr(error, "pg_status"):
+        if not hasattr(error, "status_name"):
             raise
-        raise Error(f"{name}: {error}", error.pg_status) from None
+        raise Error(f"{name}: {error}", error.status) from None
 
 
 class Library:
@@ -279,6 +279,9 @@ class Result(_Handle):
         info = binding().ResultInfo()
         self.library.call("pg_result_get_info", self.pointer, row, ctypes.byref(info))
         return info
+
+    def tensor(self, name, row=0):
+        return self._tensor("pg_result_get_tensor", row, name.encode())
 
 
 class Session(_Handle):

@@ -121,6 +121,8 @@ static void use_processor(const pg_processor *processor) {
     size_t n = 0, needed = 0;
     char out[1024];
     pg_detokenizer *detokenizer = NULL;
+    uint32_t flags;
+    returned("flags", pg_processor_get_token_flags(processor, (int64_t)(now_seed % 300), &flags), NULL);
     if (!returned("tokenize", pg_processor_tokenize(processor, text, 0, ids, 256, &n), NULL)) return;
     returned("decode", pg_processor_decode(processor, ids, n < 256 ? n : 256, 0, out, sizeof out, &needed), NULL);
     if (MADE("detokenizer", pg_detokenizer_create(processor, PG_DECODE_SKIP_SPECIAL, &detokenizer), detokenizer,
@@ -162,6 +164,9 @@ static void run_folder(const char *folder) {
 
     stale_error();
     if (MADE("model_open", pg_model_open(folder, &model_options, &model), model, folder)) use_model(model);
+    processor_options.flags = now_seed % 3 == 0   ? PG_PROCESSOR_TEXT_ONLY
+                              : now_seed % 8 == 1 ? PG_PROCESSOR_IMAGES_ONLY
+                                                  : 0;
     stale_error();
     if (MADE("processor_open", pg_processor_open(folder, &processor_options, &processor), processor, folder)) {
         use_processor(processor);

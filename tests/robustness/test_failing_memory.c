@@ -19,11 +19,14 @@ static pg_status go(way *w) {
     pg_model_options model_options;
     pg_processor_options processor_options;
     pg_generate_options options;
+    pg_sampling_options sampling;
     pg_session_options session_options;
+    uint32_t token_flags;
     pg_model *model = NULL;
     pg_processor *processor = NULL;
     pg_inputs *inputs = NULL, *text_only = NULL;
-    pg_features *features = NULL;
+    pg_features *features = NULL, *again = NULL;
+    pg_tensor kept = {.struct_size = sizeof kept};
     pg_session *session = NULL;
     pg_result *result = NULL;
     pg_detokenizer *detokenizer = NULL;
@@ -36,6 +39,7 @@ static pg_status go(way *w) {
     pg_model_options_init(&model_options, sizeof model_options);
     pg_processor_options_init(&processor_options, sizeof processor_options);
     pg_generate_options_init(&options, sizeof options);
+    pg_sampling_options_init(&sampling, sizeof sampling);
     pg_session_options_init(&session_options, sizeof session_options);
     model_options.allocator = processor_options.allocator = &w->memory.hooks;
     model_options.flags = w->flags;
@@ -45,7 +49,15 @@ static pg_status go(way *w) {
 #define STEP(call) \
     if ((status = (call)) < 0) goto done
     STEP(pg_model_open(w->folder, &model_options, &model));
+    processor_options.flags = PG_PROCESSOR_TEXT_ONLY;
     STEP(pg_processor_open(w->folder, &processor_options, &processor));
+    pg_processor_close(&processor);
+    processor_options.flags = PG_PROCESSOR_IMAGES_ONLY;
+    STEP(pg_processor_open(w->folder, &processor_options, &processor));
+    pg_processor_close(&processor);
+    processor_options.flags = 0;
+    STEP(pg_processor_open(w->folder, &processor_options, &processor));
+    STEP(pg_processor_get_token_flags(processor, 0, &token_flags));
     STEP(pg_model_get_config(model, "", text, sizeof text, &n));
     STEP(pg_processor_tokenize(processor, "the cat <loc0001> \xC3\xA9 \xF0\x9F\x90\xB1", 0, ids, 64, &n));
     STEP(pg_processor_decode(processor, ids, n, 0, text, sizeof text, &n));
@@ -54,12 +66,23 @@ static pg_status go(way *w) {
     STEP(pg_detokenizer_flush(detokenizer, &piece, NULL));
     STEP(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
     STEP(pg_generate(model, processor, inputs, &options, &result));
+    pg_result_close(&result);
+    sampling.flags = PG_SAMPLING_RANDOM;
+    options.sampling = &sampling;
+    options.flags = PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES;
+    options.n_alternatives = 3;
+    options.stop_strings = (const char *const[]){"nobody says this"};
+    options.n_stop_strings = 1;
+    STEP(pg_generate(model, processor, inputs, &options, &result));
     STEP(pg_features_create(model, inputs, NULL, &features));
+    STEP(pg_features_get_tensor(features, &kept));
+    STEP(pg_features_from_tensor(model, &kept, &again));
     STEP(pg_processor_encode(processor, NULL, "cat", NULL, &text_only));
     STEP(pg_session_create(model, &session_options, &session));
     STEP(pg_session_prefill(session, text_only, features));
     STEP(pg_session_step(session, &token));
-    STEP(pg_session_step(session, &token));
+    STEP(pg_session_feed(session, ids, 1));
+    STEP(pg_session_sample(session, NULL, &token));
     STEP(pg_session_prefill(session, inputs, NULL));
     STEP(pg_session_step(session, &token));
 #undef STEP
@@ -68,6 +91,7 @@ done:
     /* an error must leave every handle NULL or whole: closing finds out */
     pg_session_close(&session);
     pg_detokenizer_close(&detokenizer);
+    pg_features_close(&again);
     pg_features_close(&features);
     pg_inputs_close(&text_only);
     pg_inputs_close(&inputs);
@@ -97,6 +121,11 @@ static void every_allocation(const tiny_options *options, int image, int32_t wei
     make_temp_folder(w.folder, sizeof w.folder);
     tiny_write(w.folder, options);
     if (!options->new_style) remove_file(w.folder, "tokenizer.json");
+    const char *settings =
+        "{\"eos_token_id\": 1, \"suppress_tokens\": [5, 6], \"begin_suppress_tokens\": [7], "
+        "\"forced_bos_token_id\": 2, \"forced_eos_token_id\": [1], \"bad_words_ids\": [[8, 9]], "
+        "\"sequence_bias\": [[[9], 1.5]], \"stop_strings\": [\"never said\"], \"do_sample\": true}";
+    if (options->new_style) write_file(w.folder, "generation_config.json", settings, strlen(settings));
     if (weights) {
         char source[512];
         pg_convert_options convert;

@@ -133,7 +133,7 @@ static int teardown(void **state) {
 /* A host whose callbacks look at the environment. */
 typedef struct host {
     environment expected;
-    int64_t n_log, n_progress, n_text, n_alloc, n_free, n_bad;
+    int64_t n_log, n_progress, n_text, n_logits, n_mask, n_alloc, n_free, n_bad;
     const pg_processor *processor; /* a callback calls it */
     int interferes;                /* callbacks set another rounding and raise a flag */
 } host;
@@ -171,6 +171,22 @@ static int32_t on_text(void *user, int64_t row, const char *text, size_t size, i
     host *h = user;
     (void)row, (void)text, (void)size, (void)token;
     see(h, &h->n_text);
+    return 0;
+}
+
+static int32_t on_logits(void *user, int64_t row, const int64_t *ids, int64_t n_ids, float *logits,
+                         int64_t vocab_size) {
+    host *h = user;
+    (void)row, (void)ids, (void)n_ids, (void)logits, (void)vocab_size;
+    see(h, &h->n_logits);
+    return 0;
+}
+
+static int32_t on_mask(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask, int64_t vocab_size) {
+    host *h = user;
+    (void)row, (void)ids, (void)n_ids;
+    memset(mask, 0xFF, (size_t)(vocab_size + 31) / 32 * sizeof *mask);
+    see(h, &h->n_mask);
     return 0;
 }
 
@@ -239,18 +255,36 @@ static void forward(const pg_model *model, const pg_inputs *inputs, int n_thread
 
 static void generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs, int n_threads,
                      host *h, bytes *out) {
+    static const char *const names[] = {"ids", "log_probs", "score_log_probs", "logits", "scores"};
     pg_generate_options options;
+    pg_sampling_options sampling;
     pg_result *result = NULL;
     pg_tensor tensor = {.struct_size = sizeof tensor};
     OK(pg_generate_options_init(&options, sizeof options));
+    OK(pg_sampling_options_init(&sampling, sizeof sampling));
+    sampling.flags = PG_SAMPLING_RANDOM | PG_SAMPLING_RENORMALIZE | PG_SAMPLING_REMOVE_INVALID;
+    sampling.temperature = 0.7;
+    sampling.top_p = 0.9;
+    sampling.min_p = 0.001;
+    sampling.typical_p = 0.95;
+    sampling.eta_cutoff = 1e-4;
+    sampling.repetition_penalty = 1.1;
+    sampling.decay_factor = 1.01;
+    sampling.on_logits = on_logits;
+    sampling.on_mask = on_mask;
+    sampling.on_logits_user = sampling.on_mask_user = h;
+    if (n_threads > 1) options.sampling = &sampling; /* of the two calls one is greedy */
+    options.flags = PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES;
     options.n_threads = n_threads;
     options.max_new_tokens = 5;
     options.progress = on_progress;
     options.on_text = on_text;
     options.progress_user = options.on_text_user = h;
     OK(pg_generate(model, processor, inputs, &options, &result));
-    OK(pg_result_get_ids(result, 0, &tensor));
-    add_tensor(out, &tensor);
+    for (int i = 0; i < 5; i++) {
+        OK(pg_result_get_tensor(result, 0, names[i], &tensor));
+        add_tensor(out, &tensor);
+    }
     bytes_text(out, pg_result_get_text(result, 0));
     pg_result_close(&result);
 }
@@ -343,7 +377,7 @@ static void check_modes(const char *folder, uint64_t cpu_mask, int32_t weights) 
         restore();
         if (!same(after, h.expected)) fail_msg("mode %d: the environment is another after the calls", i);
         if (h.n_bad) fail_msg("mode %d: %lld callbacks saw another environment", i, (long long)h.n_bad);
-        assert_true(h.n_log && h.n_progress > 4 && h.n_text && h.n_alloc && h.n_free);
+        assert_true(h.n_log && h.n_progress > 4 && h.n_text && h.n_logits && h.n_mask && h.n_alloc && h.n_free);
         if (found.size != expected.size || memcmp(found.data, expected.data, found.size) != 0)
             fail_msg("mode %d: other results", i);
         bytes_free(&found);

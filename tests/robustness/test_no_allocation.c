@@ -135,14 +135,44 @@ static void open_session(const fixture *f, const setting *s, int32_t max_prompt_
     OK(pg_session_create(f->model, &options, session));
 }
 
+static int32_t on_logits(void *user, int64_t row, const int64_t *ids, int64_t n_ids, float *logits,
+                         int64_t vocab_size) {
+    (void)user, (void)row, (void)ids, (void)n_ids, (void)vocab_size;
+    logits[5] -= 1;
+    return 0;
+}
+
+/* Greedy, by every setting, and fed, in turn. */
+static pg_status step(pg_session *session, int i, int64_t *token) {
+    static const int64_t ids[] = {7, 8, 9}, sizes[] = {1, 2};
+    static const double biases[] = {1, -1};
+    pg_sampling_options s;
+    if (i % 3 == 0) return pg_session_step(session, token);
+    if (i % 3 == 1) {
+        *token = 7 + i % 5;
+        return pg_session_feed(session, token, 1);
+    }
+    OK(pg_sampling_options_init(&s, sizeof s));
+    s.flags = PG_SAMPLING_RANDOM | PG_SAMPLING_REMOVE_INVALID | PG_SAMPLING_RENORMALIZE;
+    s.temperature = 2, s.top_h = 0.99, s.top_p = 0.99, s.min_p = 1e-6, s.typical_p = 0.99, s.epsilon_cutoff = 1e-7;
+    s.eta_cutoff = 1e-7, s.repetition_penalty = 1.1, s.decay_factor = 1.01, s.no_repeat_ngram_size = 3;
+    s.min_new_tokens = 5;
+    s.suppressed_ids = s.begin_suppressed_ids = ids, s.n_suppressed_ids = s.n_begin_suppressed_ids = 2;
+    s.bad_word_ids = s.bias_ids = ids, s.bad_word_sizes = s.bias_sizes = sizes, s.n_bad_words = s.n_biases = 2;
+    s.biases = biases;
+    s.on_logits = on_logits;
+    return pg_session_sample(session, &s, token);
+}
+
 /* Adds the answer to `text`, ids as numbers and the pieces of text. */
 static pg_status answer(pg_session *session, pg_detokenizer *detokenizer, const pg_inputs *inputs,
                         const pg_features *features, char *text) {
     pg_status status = pg_session_prefill(session, inputs, features);
     const char *piece;
     int64_t token;
-    while (status == PG_OK) {
-        status = pg_session_step(session, &token);
+    for (int i = 0; status == PG_OK; i++) {
+        status = step(session, i, &token);
+        if (status == PG_ERROR_LIMIT) status = PG_EVENT_LENGTH; /* the last token is not fed */
         if (status < 0 || status == PG_EVENT_LENGTH) break;
         pg_status pushed = pg_detokenizer_push(detokenizer, token, &piece, NULL);
         if (pushed < 0) return pushed;

@@ -60,6 +60,11 @@ def usage(folder, image):
                       ("bench", folder, "--arithmetic", "f16"), ("info", folder, "--arithmetic", "default"),
                       ("run", folder, image, "a", "--arithmetic", ""), ("bench", folder, "--cpu", "avx9"), ("bench", folder, "--cpu", "baseline,"), ("bench", folder, "--cpu", ""),
                       ("run", folder, image, "a", "-n0"), ("run", folder, image, "a", "-n5x"), ("run", folder, image, "a", "-v5"),
+                      ("run", folder, image, "a", "--temperature", "-1"), ("run", folder, image, "a", "--temperature", "hot"),
+                      ("run", folder, image, "a", "--top-p", "0"), ("run", folder, image, "a", "--top-p", "1.1"),
+                      ("run", folder, image, "a", "--top-p", "nan"), ("run", folder, image, "a", "--top-k", "-1"),
+                      ("run", folder, image, "a", "--seed", "-1"), ("run", folder, image, "a", "--stop", ""),
+                      ("run", folder, image, "a", "--scores"),
                       ("run", folder, image, "a", "-x5"), ("run", folder, image, "a", "--processor"),
                       ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly")]:
         code, out, err = run(*arguments)
@@ -138,6 +143,27 @@ def answers(folder, image):
     expect("one token", len(one["ids"]) == 1 and one["tokens_per_s"] == 0, one)
     code, out, err = run("run", folder, image, "a b", "-n", "2", "-v")
     expect("--verbose", code == 0 and "prompt tokens" in err and " s" in err, code, err)
+
+    def sampled(*options):
+        code, out, err = run("run", folder, image, "a b", "-n", "12", "--json", *options)
+        expect(f"run {options}", code == 0 and err == "", code, out, err)
+        return json.loads(out)
+
+    drawn = sampled("--temperature", "3", "--top-k", "0", "--seed", "7")
+    expect("--seed is the draw", drawn["ids"] == sampled("--temperature=3", "--top-k=0", "--seed=7", "-t", "3")["ids"]
+           != sampled("--temperature=3", "--top-k=0", "--seed=8")["ids"], drawn)
+    for cold in [("--temperature", "0"), ("--top-k", "1"), ("--top-p", "1e-9")]:
+        expect(f"{cold} is greedy", sampled(*cold)["ids"] == answer["ids"], answer)
+    scored = sampled("--scores")
+    expect("--scores", scored["ids"] == answer["ids"] and len(scored["log_probs"]) == len(scored["ids"])
+           and all(value <= 0 for value in scored["log_probs"])
+           and [step[0] for step in scored["alternatives"]] == list(map(list, zip(scored["ids"], scored["log_probs"])))
+           and all(len(step) == 5 for step in scored["alternatives"]) and "log_probs" not in answer, scored)
+    pieces = [json.loads(run("run", folder, image, "a b", "-n", str(n), "--json")[1])["text"] for n in (1, 2, 3)]
+    if pieces[2] and "\ufffd" not in pieces[2]:
+        stopped = sampled("--stop", pieces[2])
+        expect("--stop", stopped["stop"] == "string" and stopped["ids"] == answer["ids"][:len(stopped["ids"])]
+               and len(stopped["ids"]) <= 3 and pieces[2] in stopped["text"], stopped, pieces)
 
     code, out, err = run("tokens", folder, "a b", "--json")
     tokens = json.loads(out)

@@ -33,6 +33,9 @@ static void status_text_is_one_line_of_utf8(void **state) {
     /* the old text may be an argument of the new one */
     pgi_error(PG_ERROR_IO, "again: %s", pgi_error_text());
     assert_string_equal(pgi_error_text(), "again: a b c  d \xC3\xA9??");
+    assert_int_equal(pgi_error_row(), -1);
+    assert_int_equal(pgi_error_of_row(PG_ERROR_IO, 7), PG_ERROR_IO);
+    assert_int_equal(pgi_error_row(), 7);
     assert_int_equal(pgi_error_context(PG_ERROR_IO, "file %d", 7), PG_ERROR_IO);
     assert_string_equal(pgi_error_text(), "file 7: again: a b c  d \xC3\xA9??");
 }

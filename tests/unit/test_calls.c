@@ -226,6 +226,10 @@ static pg_status call(const tiny *m, const pg_inputs *in, int which) {
     OK(pg_generate_options_init(&generate_options, sizeof generate_options));
     generate_options.max_new_tokens = 3;
     generate_options.n_threads = 1;
+    generate_options.flags = PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES;
+    generate_options.n_alternatives = 2;
+    generate_options.stop_strings = (const char *const[]){"nobody says this"};
+    generate_options.n_stop_strings = 1;
     if (which < 2)
         status = pg_forward(m->model, in, &options, &out);
     else if (which == 2)
@@ -313,6 +317,7 @@ static void bad_rows(void **state) {
     OK(create(&b, m, 0, NULL, &in));
     ERROR(pg_forward(m->model, in, NULL, &out), PG_ERROR_ARGUMENT);
     assert_non_null(strstr(pg_last_error(), "row 1: the label of token 7"));
+    assert_int_equal(pg_last_error_row(), 1);
     OK(embed(m->model, in, &out));
     pg_outputs_close(&out);
     pg_inputs_close(&in);
@@ -326,7 +331,7 @@ static void bad_rows(void **state) {
     assert_non_null(strstr(pg_last_error(), "2 rows"));
     pg_session_close(&session);
     OK(pg_generate_options_init(&options, sizeof options));
-    options.flags = 1;
+    options.flags = 0x100;
     ARGUMENT(pg_generate(m->model, m->processor, in, &options, &result));
     assert_non_null(strstr(pg_last_error(), "flags is 0x1"));
     pg_forward_options forward_options = options_of(0);

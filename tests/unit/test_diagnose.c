@@ -32,7 +32,7 @@ static pg_status open_model(void) {
 
 static pg_status open_tokenizer(void) {
     pgi_tokenizer *tokenizer = NULL;
-    pg_status status = pgi_tokenizer_open(MEMORY, folder, NULL, &tokenizer);
+    pg_status status = pgi_tokenizer_open(MEMORY, folder, 0, NULL, &tokenizer);
     pgi_tokenizer_close(&tokenizer);
     return status;
 }

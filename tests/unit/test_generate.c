@@ -41,6 +41,43 @@ static void batches_generate_what_rows_do(void **state) {
     assert_string_equal(pg_result_get_text(NULL, 0), "");
 }
 
+/* Without a processor: the ids are those of the whole call, and there is no text. */
+static void ids_need_no_processor(void **state) {
+    (void)state;
+    const tiny *m = &models[0];
+    pg_inputs *in = NULL;
+    pg_result *alone = NULL;
+    pg_generate_options options;
+    heard h = {.stop_row = -1};
+    batch b;
+    make_batch(&b, m, specs, 5, LEFT, 0);
+    pg_result *result = generate(m, &b, 0, 1, NULL);
+    OK(create(&b, m, 0, NULL, &in));
+    OK(pg_generate_options_init(&options, sizeof options));
+    options.max_new_tokens = NEW_TOKENS;
+    options.on_text = hear;
+    options.on_text_user = &h;
+    OK(pg_generate(m->model, NULL, in, &options, &alone));
+    for (int r = 0; r < 5; r++) {
+        pg_tensor ids = {.struct_size = sizeof ids}, expected = ids;
+        OK(pg_result_get_ids(alone, r, &ids));
+        OK(pg_result_get_ids(result, r, &expected));
+        assert_int_equal(ids.shape[0], expected.shape[0]);
+        assert_memory_equal(ids.data, expected.data, (size_t)ids.shape[0] * sizeof(int64_t));
+        assert_int_equal(h.n_tokens[r], ids.shape[0]);
+        assert_string_equal(pg_result_get_text(alone, r), "");
+    }
+    pg_result_close(&alone);
+    const char *stop = "x";
+    options.stop_strings = &stop;
+    options.n_stop_strings = 1;
+    ARGUMENT(pg_generate(m->model, NULL, in, &options, &alone));
+    assert_non_null(strstr(pg_last_error(), "stop_strings"));
+    pg_result_close(&result);
+    pg_inputs_close(&in);
+    free(b.pixels);
+}
+
 static void batches_take_features_too(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -255,9 +292,10 @@ static void a_suffix_is_what_was_generated(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(batches_generate_what_rows_do), cmocka_unit_test(batches_take_features_too),
-        cmocka_unit_test(positions_are_the_callers),     cmocka_unit_test(steps_together_are_steps_alone),
-        cmocka_unit_test(a_callback_ends_its_row_alone), cmocka_unit_test(a_suffix_is_what_was_generated),
+        cmocka_unit_test(batches_generate_what_rows_do),  cmocka_unit_test(batches_take_features_too),
+        cmocka_unit_test(ids_need_no_processor),          cmocka_unit_test(positions_are_the_callers),
+        cmocka_unit_test(steps_together_are_steps_alone), cmocka_unit_test(a_callback_ends_its_row_alone),
+        cmocka_unit_test(a_suffix_is_what_was_generated),
     };
     return RUN_TESTS(tests, open_models, close_models);
 }

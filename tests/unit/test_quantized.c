@@ -49,7 +49,7 @@ static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, 
     OK(pg_session_create(model, &session_options, &session));
     OK(pg_session_prefill(session, inputs, NULL));
     uint64_t hash = 0xCBF29CE484222325u;
-    const unsigned char *bytes = (const unsigned char *)session->workspace.logits;
+    const unsigned char *bytes = (const unsigned char *)session->logits;
     for (size_t i = 0; i < (size_t)model->config.text.vocab_size * sizeof(float); i++)
         hash = (hash ^ bytes[i]) * 0x100000001B3u;
     int64_t id = -1;

@@ -1,0 +1,46 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/* Settings of sampling: the options of a call, checked, and what they need beside them. */
+#ifndef PGI_GENERATE_SETTINGS_H
+#define PGI_GENERATE_SETTINGS_H
+
+#include "model/model.h"
+
+typedef struct pgi_sampling {
+    pg_sampling_options options; /* complete; its arrays are the caller's */
+    const pgi_config *config;
+    int64_t vocab_size;
+    int greedy; /* the token is the one with the largest of the model's logits, whatever the row */
+} pgi_sampling;
+
+/* options: complete. PG_ERROR_ARGUMENT: one is out of range. */
+pg_status pgi_sampling_init(const pg_sampling_options *options, const pg_model *model, pgi_sampling *out);
+
+/* Whether `id` is an eos id to the settings, and whether it ends a row. */
+int pgi_sampling_is_eos(const pgi_sampling *sampling, int64_t id);
+int pgi_sampling_ends_row(const pgi_sampling *sampling, int64_t id);
+
+/* A row of which the next token is to be chosen. */
+typedef struct pgi_sampled_row {
+    int64_t row;             /* of the batch */
+    const int64_t *ids;      /* [n_ids], the prompt's, if it has any, and the new ones */
+    int64_t n_ids;           /* n_new, or n_prompt_tokens more */
+    int64_t n_prompt_tokens; /* fed before the first new token */
+    int64_t n_new, max_new;  /* new tokens so far, and at the most */
+} pgi_sampled_row;
+
+/* Memory of the settings, for one row at a time. */
+typedef struct pgi_sampling_workspace {
+    float *scores;   /* [vocab_size], what the settings make of the logits */
+    uint64_t *keys;  /* [2][vocab_size], to sort */
+    float *biases;   /* [vocab_size], where keys are */
+    uint32_t *marks; /* [(vocab_size + 31) / 32], a bit an id */
+} pgi_sampling_workspace;
+
+/* Floats of a workspace, a multiple of 16, and its layout in them. */
+int64_t pgi_sampling_workspace_size(int64_t vocab_size);
+pgi_sampling_workspace pgi_sampling_workspace_in(float *memory, int64_t vocab_size);
+
+/* Whether id's bit is set. */
+int pgi_mask_has(const uint32_t *mask, int64_t id);
+
+#endif
