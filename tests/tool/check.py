@@ -471,6 +471,31 @@ def pipes(folder, image, temporary):
     one_error_line("a pipe in a checkpoint", run("info", broken), 1, "config.json", "found a pipe", "to a file first")
 
 
+def comma_locale(temporary):
+    """The environment of a user whose numbers have a comma; None where no such locale can be made."""
+    made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", os.path.join(temporary, "de_DE.UTF-8")], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) if shutil.which("localedef") else None
+    if made is None or not os.path.isdir(os.path.join(temporary, "de_DE.UTF-8")):
+        print("no comma locale here")
+        return None
+    env = {**os.environ, "LOCPATH": temporary, "LC_ALL": "de_DE.UTF-8"}
+    shown = subprocess.run(["printf", "%.1f", "1,5"], env=env, stdout=subprocess.PIPE).stdout
+    expect("the comma locale is one", shown == b"1,5", shown)
+    return env
+
+
+def locales(folder, image, temporary):
+    env = comma_locale(temporary)
+    if env is None:
+        return
+    for arguments in [("info", "--json", folder), ("info", folder), ("tokens", folder, "caption en"), ("run", "-n", "4", folder, image, "a")]:
+        expect(f"a comma locale: {arguments[0]}", run(*arguments, env=env) == run(*arguments), run(*arguments, env=env))
+    answer = json.loads(run("run", "--json", "-n", "4", folder, image, "a", env=env)[1])
+    expect("a comma locale: times are numbers", 0 < answer["load_s"] < 60, answer)
+    times = json.loads(run("bench", "--json", "--no-roofs", "--rounds", "1", folder, env=env)[1])
+    expect("a comma locale: bench", times["load_s"] > 0, times)
+
+
 def in_memory(folder, image):
     """--in-memory: the same answers, nothing is mapped."""
     answers = [json.loads(run("run", "--json", "-n", "4", *option, folder, image, "a")[1]) for option in ([], ["--in-memory"])]
@@ -600,6 +625,7 @@ def main():
         steering_text(folder, image, temporary)
         bench(folder)
         in_memory(folder, image)
+        locales(folder, image, temporary)
         pipes(folder, image, temporary)
         conversions(folder, temporary)
         usage(folder, image)
