@@ -24,6 +24,7 @@ static const char help[] =
     "  -t, --threads N         compute on N threads (default: the CPUs this process may use)\n"
     "      --weights FORMAT    stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND   f32, or bf16 in large products, where that is faster on this CPU\n"
+    "      --in-memory         read the weights into memory instead of mapping the files\n"
     "      --cpu SETS          use these instruction sets alone, such as baseline,avx2 ('paligemma info' names\n"
     "                          those in use, the manual page all)\n"
     "      --no-roofs          leave the roofs out\n"
@@ -222,10 +223,10 @@ static void count_work(bench_state *s) {
                       (head * (2 * heads + 2 * kv_heads) + 3 * (double)config_int(s, "text_config.intermediate_size"));
     double output = hidden * s->info.vocab_size;
     s->prefill_flop = 2 * t * matrices + layers * 4 * t * t * heads * head + 2 * output;
-    double weight = s->info.weights == PG_WEIGHTS_INT8 ? 8.25 / 8
-                    : s->info.weights == PG_WEIGHTS_INT4
-                        ? 4.25 / 8
-                        : (double)s->info.n_bytes_mapped / (double)s->info.n_parameters;
+    const uint64_t bytes = s->info.n_bytes_mapped ? s->info.n_bytes_mapped : s->memory.weights_copied;
+    double weight = s->info.weights == PG_WEIGHTS_INT8   ? 8.25 / 8
+                    : s->info.weights == PG_WEIGHTS_INT4 ? 4.25 / 8
+                                                         : (double)bytes / (double)s->info.n_parameters;
     s->step_bytes = (matrices + output) * weight + layers * 2 * context * kv_heads * head * sizeof(float);
 }
 

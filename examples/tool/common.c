@@ -127,10 +127,12 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     tool_option list[MAX_OPTIONS];
     const char *texts[N_CHOICES] = {0}, *cpu = NULL;
     int64_t n_threads = 0;
+    int in_memory = 0;
     size_t n = n_options;
     memcpy(list, options, n * sizeof *list);
     for (size_t i = 0; i < N_CHOICES; i++)
         if (verb->shared & choices[i].group) list[n++] = (tool_option){.name = choices[i].name, .text = &texts[i]};
+    if (verb->shared & TOOL_OPTIONS_MODEL) list[n++] = (tool_option){.name = "--in-memory", .flag = &in_memory};
     if (verb->shared & TOOL_OPTIONS_MACHINE) list[n++] = (tool_option){.name = "--cpu", .text = &cpu};
     if (verb->shared & TOOL_OPTIONS_THREADS)
         list[n++] = (tool_option){.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024};
@@ -147,6 +149,7 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
                                     choices[i].expected);
         memcpy((char *)&shared->model + choices[i].offset, &value, sizeof value);
     }
+    shared->model.flags = in_memory ? PG_MODEL_IN_MEMORY : 0;
     if (cpu && !(shared->model.cpu_mask = cpu_mask_of(cpu)))
         return tool_usage_error(verb, "--cpu: found '%s', expected names such as baseline,avx2", cpu);
     shared->n_threads = (int32_t)n_threads;

@@ -17,6 +17,7 @@ static const char help[] =
     "      --verify      read the whole of a converted folder, compare its checksums, and say that they match\n"
     "      --weights FORMAT  as a run with this option: stored (default), int8 or int4\n"
     "      --arithmetic KIND  likewise: f32 or bf16\n"
+    "      --in-memory   likewise: the weights are read, not mapped\n"
     "      --tokens N    prompt and new tokens to count memory for, image tokens included\n"
     "  -t, --threads N   threads to count memory for (default: the CPUs this process may use)\n"
     "\n"
@@ -61,7 +62,7 @@ static void print_text(const facts *f) {
     if (m->weights != PG_WEIGHTS_STORED) printf("%s blocks, ", tool_weights_names[m->weights]);
     tool_print_names(m->dtypes, dtype_names, 4);
     printf("; %u tensors in %u file%s, %s\n", m->n_tensors, m->n_files, m->n_files == 1 ? "" : "s",
-           tool_size_text(m->n_bytes_mapped, a));
+           tool_size_text(m->n_bytes_mapped ? m->n_bytes_mapped : f->memory.weights_copied, a));
     if (f->verified)
         printf("checksums     all %u tensors in %u file%s match\n", m->n_tensors, m->n_files,
                m->n_files == 1 ? "" : "s");
@@ -174,7 +175,7 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     tool_progress progress;
     pg_model_options model_options = shared.model;
     tool_progress_init(&progress);
-    model_options.flags = verify ? PG_MODEL_VERIFY : 0;
+    if (verify) model_options.flags |= PG_MODEL_VERIFY;
     f.verified = verify;
     model_options.progress = tool_progress_update;
     model_options.progress_user = &progress;

@@ -13,7 +13,7 @@ static const char help[] =
     "Answers PROMPT about IMAGE, by default greedily, and prints the text as it is made.\n"
     "\n"
     "  MODEL    a checkpoint folder, or a model id in the local Hugging Face cache\n"
-    "  IMAGE    a PNG or JPEG file; - reads one from stdin. It is turned as its EXIF orientation\n"
+    "  IMAGE    a PNG or JPEG file, or a pipe that gives one; - reads stdin. It is turned as its EXIF orientation\n"
     "           says, as transformers' load_image does (--no-exif leaves it as it is stored)\n"
     "  PROMPT   such as 'caption en', 'answer en what is this?', 'detect cat ; dog', 'ocr'\n"
     "\n"
@@ -37,6 +37,8 @@ static const char help[] =
     "                           of the 5 likeliest at every step\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
+    "      --in-memory          read the weights into memory instead of mapping the files: for files that may\n"
+    "                           change or fail while it runs\n"
     "      --literal            take <eos>, <image> and other special tokens in PROMPT as plain text\n"
     "      --no-exif            do not apply the EXIF orientation\n"
     "  -v, --verbose            times, and what the library has to tell, on stderr\n"
@@ -177,6 +179,7 @@ static int run_with(run_state *s, const char **arguments, uint32_t flags, int ve
     pg_encode_options encode_options;
     pg_encode_options_init(&encode_options, sizeof encode_options);
     encode_options.flags = flags;
+    encode_options.cancel = s->cancel;
     status = s->image_bytes ? pg_image_from_bytes(&image, sizeof image, s->image_bytes, n_bytes)
                             : pg_image_from_path(&image, sizeof image, arguments[1]);
     if (status >= 0) status = pg_processor_encode(s->processor, &image, arguments[2], &encode_options, &s->inputs);

@@ -15,7 +15,7 @@ enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 /* Options that several verbs share: their names, letters, values and error lines stand in one table of common.c. A new
  * one is a line there, and one in the help of the verbs that take its group. */
 enum {
-    TOOL_OPTIONS_MODEL = 1,   /* how a model is opened: --weights, --arithmetic */
+    TOOL_OPTIONS_MODEL = 1,   /* how a model is opened: --weights, --arithmetic, --in-memory */
     TOOL_OPTIONS_CONVERT = 2, /* --weights without `stored` */
     TOOL_OPTIONS_MACHINE = 4, /* --cpu */
     TOOL_OPTIONS_THREADS = 8  /* --threads */
@@ -54,7 +54,7 @@ typedef struct tool_option {
 
 /* What the shared options said. */
 typedef struct tool_shared {
-    pg_model_options model; /* pg_model_options_init(), then weights, arithmetic and cpu_mask */
+    pg_model_options model; /* pg_model_options_init(), then weights, arithmetic, flags and cpu_mask */
     int32_t n_threads;      /* 0: not given */
 } tool_shared;
 

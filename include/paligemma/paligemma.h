@@ -34,8 +34,11 @@
  *  - pg_model and pg_processor never change after open: any number of threads may use one at a time. pg_inputs,
  *    pg_features, pg_result and pg_outputs are read-only once made. pg_session and pg_detokenizer: one thread at
  *    a time.
- *  - The library never prints, exits, aborts, starts threads at load, or changes the locale, the floating-point or the
- *    OpenMP settings of its host.
+ *  - The library never prints, exits, aborts, starts threads at load, or changes the locale or the OpenMP settings of
+ *    its host.
+ *  - The host's floating-point environment (rounding, flushing of denormals, traps, sticky flags) changes no result and
+ *    springs no trap: calls compute in the default one. Callbacks, the allocator's too, run in the host's, and it is
+ *    back when the call returns.
  *  - n_threads is 1 to 1024 and counts the calling thread; 0 means the CPUs this process may use. Other threads start
  *    with the call or the session and end with it, sleep when idle, and take none of the host's signals. Results have
  *    the same bits for every n_threads. Where the system refuses threads, fewer are used.
@@ -205,7 +208,9 @@ typedef struct pg_image {
     uint64_t n_bytes;         ///< PG_IMAGE_BYTES only
 } pg_image;
 
-/** A PNG or JPEG file by its path. The file is read when the image is used. */
+/** A PNG or JPEG file by its path. The file is read when the image is used. A pipe (a FIFO, "/dev/stdin", /dev/fd/N) is
+ * read to its end: waited for 10 s until somebody writes to it, and 60 s from one byte to the next; encoding looks at
+ * its cancel flag meanwhile. Devices and sockets are refused (PG_ERROR_IO), and files of more than 1 GiB (_LIMIT). */
 PG_API pg_status pg_image_from_path(pg_image *image, size_t struct_size, const char *path);
 /** The `n_bytes` bytes of a PNG or JPEG file. */
 PG_API pg_status pg_image_from_bytes(pg_image *image, size_t struct_size, const void *bytes, size_t n_bytes);
@@ -237,8 +242,11 @@ enum {
 
 /** Flags of pg_model_options. */
 enum {
-    PG_MODEL_VERIFY = 1 ///< read a whole converted folder and compare its checksums; without it only those of headers
-                        ///< are compared. PG_ERROR_FORMAT names what is damaged, PG_ERROR_UNSUPPORTED: it has none
+    PG_MODEL_VERIFY = 1, ///< read a whole converted folder and compare its checksums; without it only those of headers
+                         ///< are compared. PG_ERROR_FORMAT names what is damaged, PG_ERROR_UNSUPPORTED: it has none
+    PG_MODEL_IN_MEMORY = 2 ///< read the weights into memory of this process (allocator) instead of mapping the files:
+                           ///< what happens to them after opening does no harm, a failing read while opening is
+                           ///< PG_ERROR_IO. Default: mapped
 };
 
 /** Options of pg_model_open(). */
@@ -261,7 +269,8 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
 
 /** Opens the checkpoint folder `model`, or a model id such as "google/paligemma-3b-mix-224" from the local Hugging Face
  * cache (pg_checkpoint_find()); the network is never used. The weight files stay mapped until the model and all made
- * from it are closed: do not truncate or rewrite them in that time.
+ * from it are closed: do not truncate or rewrite them in that time, unless PG_MODEL_IN_MEMORY is set. Opening itself
+ * reads the files and touches no mapping.
  * ColPali checkpoints (ColPaliForRetrieval of transformers, merged ones of colpali-engine) open too, with their
  * projection, for PG_FORWARD_RETRIEVAL; so do folders of MLX that are not quantized.
  * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range, or
@@ -274,7 +283,7 @@ typedef struct pg_model_info {
     uint32_t struct_size;    ///< in: sizeof(pg_model_info)
     int32_t gemma_version;   ///< of the decoder. 1: PaliGemma, 2: PaliGemma 2
     uint64_t n_parameters;   ///< elements of all tensors in use, a tied head counted once
-    uint64_t n_bytes_mapped; ///< bytes of the mapped weight files
+    uint64_t n_bytes_mapped; ///< bytes of the mapped weight files; 0 with PG_MODEL_IN_MEMORY
     uint64_t cpu_used;       ///< PG_CPU_* bits of the kernels chosen
     uint32_t n_files;        ///< safetensors files
     uint32_t n_tensors;      ///< tensors in use
@@ -966,7 +975,8 @@ typedef struct pg_memory {
     int64_t n_tokens;        ///< in: max_prompt_tokens + max_new_tokens of the session; 0: one image, 64 + 128
     int64_t n_images;        ///< in: images whose features one call computes, 0 to 4096; 0: one
     uint64_t weights;        ///< out: mapped from the files, shared between processes; what was quantized left out
-    uint64_t weights_copied; ///< out: small tensors held as f32, and what was quantized on opening; private
+    uint64_t weights_copied; ///< out: small tensors held as f32, what was quantized on opening, and what was read for
+                             ///< PG_MODEL_IN_MEMORY or could not be mapped; private
     uint64_t activations;    ///< out: working memory at the most
     uint64_t kv_cache;       ///< out: keys and values of n_tokens
 } pg_memory;

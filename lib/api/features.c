@@ -9,6 +9,7 @@ PGI_OPTIONS(pg_run_options, .struct_size = sizeof(pg_run_options))
 
 pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                              pg_features **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -25,6 +26,7 @@ pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, con
 }
 
 pg_status pg_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -45,6 +47,7 @@ void pg_features_close(pg_features **features) {
 }
 
 pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out) {
+    PGI_ENTER;
     PGI_NOT_NULL(features);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
     pg_tensor value = {

@@ -16,6 +16,7 @@ PGI_OPTIONS(pg_forward_options, .struct_size = sizeof(pg_forward_options))
 
 pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                      pg_outputs **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -33,6 +34,7 @@ pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_fo
 }
 
 pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_t n_ids, float *out) {
+    PGI_ENTER;
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(ids);
     PGI_NOT_NULL(out);
@@ -55,6 +57,7 @@ void pg_outputs_close(pg_outputs **outputs) {
 }
 
 pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_tensor *out) {
+    PGI_ENTER;
     PGI_NOT_NULL(outputs);
     PGI_NOT_NULL(name);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));

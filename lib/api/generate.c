@@ -12,11 +12,13 @@ enum { MOST_ALTERNATIVES = 1024 };
 PGI_OPTIONS(pg_generate_options, .struct_size = sizeof(pg_generate_options))
 
 pg_status pg_sampling_options_init(pg_sampling_options *out, size_t struct_size) {
+    PGI_ENTER;
     return pgi_struct_init(out, struct_size, &pgi_sampling_defaults, sizeof pgi_sampling_defaults,
                            "pg_sampling_options");
 }
 
 pg_status pg_model_get_sampling(const pg_model *model, pg_sampling_options *out) {
+    PGI_ENTER;
     PGI_NOT_NULL(model);
     PGI_TRY(pgi_struct_out_check(out, "pg_sampling_options"));
     pgi_struct_out(out, &model->config.generation.sampling, sizeof(pg_sampling_options));
@@ -71,6 +73,7 @@ static pg_status check_options(const pg_model *model, const pg_generate_options 
 
 pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                       const pg_generate_options *options, pg_result **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -128,6 +131,7 @@ static pg_tensor ids_of(const pgi_result_row *row) {
 }
 
 pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tensor *out) {
+    PGI_ENTER;
     const pgi_result_row *of = NULL;
     PGI_TRY(find_row(result, row, &of));
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
@@ -137,6 +141,7 @@ pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tensor *out
 }
 
 pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char *name, pg_tensor *out) {
+    PGI_ENTER;
     const pgi_result_row *of = NULL;
     pg_tensor value;
     PGI_TRY(find_row(result, row, &of));
@@ -151,6 +156,7 @@ pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char 
 }
 
 pg_status pg_result_get_info(const pg_result *result, int64_t row, pg_result_info *info) {
+    PGI_ENTER;
     const pgi_result_row *of = NULL;
     PGI_TRY(find_row(result, row, &of));
     PGI_TRY(pgi_struct_out_check(info, "pg_result_info"));

@@ -17,6 +17,7 @@ enum {
 PGI_OPTIONS(pg_processor_options, .struct_size = sizeof(pg_processor_options))
 
 pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_OPTIONS_IN(pg_processor_options, complete, options);
@@ -100,6 +101,7 @@ static pg_image_settings settings_of(const pg_processor *processor) {
 }
 
 pg_status pg_processor_get_image_settings(const pg_processor *processor, pg_image_settings *settings) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_TRY(pgi_struct_out_check(settings, "pg_image_settings"));
     PGI_TRY(pgi_processor_needs_images(processor));
@@ -179,6 +181,7 @@ static pg_status encode(const pg_processor *processor, const pg_batch *batch, co
 
 pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
                               const pg_encode_options *options, pg_inputs **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(processor);
@@ -261,6 +264,7 @@ static pg_status images_in(const pgi_memory *memory, const pg_image *images, int
 
 pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batch *batch,
                                     const pg_encode_options *options, pg_inputs **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(processor);
@@ -283,6 +287,7 @@ pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batc
 
 pg_status pg_processor_tokenize(const pg_processor *processor, const char *text, uint32_t flags, int64_t *ids,
                                 size_t capacity, size_t *n_ids) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(text);
     PGI_NOT_NULL(n_ids);
@@ -306,6 +311,7 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
 
 pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids, size_t n_ids, uint32_t flags,
                               char *text, size_t capacity, size_t *needed) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     if (n_ids > 0) PGI_NOT_NULL(ids);
     PGI_TRY(pgi_flags_in(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
@@ -322,6 +328,7 @@ pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids,
 }
 
 pg_status pg_processor_get_piece(const pg_processor *processor, int64_t id, const char **piece) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(piece);
     PGI_TRY(pgi_processor_needs_text(processor));
@@ -333,6 +340,7 @@ pg_status pg_processor_get_piece(const pg_processor *processor, int64_t id, cons
 }
 
 pg_status pg_processor_get_token_id(const pg_processor *processor, const char *piece, int64_t *id) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(piece);
     PGI_NOT_NULL(id);
@@ -343,6 +351,7 @@ pg_status pg_processor_get_token_id(const pg_processor *processor, const char *p
 }
 
 pg_status pg_processor_get_token_flags(const pg_processor *processor, int64_t id, uint32_t *flags) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(flags);
     const char *piece;
@@ -371,6 +380,7 @@ static void describe_tokenizer(const pgi_tokenizer *tokenizer, pg_processor_info
 }
 
 pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_TRY(pgi_struct_out_check(info, "pg_processor_info"));
     const pgi_image_settings *image = &processor->image;

@@ -21,6 +21,7 @@ static pg_status check_prompt_tokens(const pg_model *model, int64_t max_context,
 PGI_OPTIONS(pg_session_options, .struct_size = sizeof(pg_session_options), .max_new_tokens = PGI_DEFAULT_NEW_TOKENS)
 
 pg_status pg_session_create(const pg_model *model, const pg_session_options *options, pg_session **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -42,6 +43,7 @@ void pg_session_close(pg_session **session) {
 }
 
 pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
+    PGI_ENTER;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(inputs);
     pgi_call call = pgi_call_begin(NULL, inputs, NULL); /* the session itself keeps the other two */
@@ -51,12 +53,14 @@ pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const
 }
 
 pg_status pg_session_step(pg_session *session, int64_t *token) {
+    PGI_ENTER;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(token);
     return pgi_session_step(session, token);
 }
 
 pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token) {
+    PGI_ENTER;
     pg_sampling_options complete;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(token);
@@ -65,12 +69,14 @@ pg_status pg_session_sample(pg_session *session, const pg_sampling_options *opti
 }
 
 pg_status pg_session_feed(pg_session *session, const int64_t *ids, size_t n_ids) {
+    PGI_ENTER;
     PGI_NOT_NULL(session);
     if (n_ids > 0) PGI_NOT_NULL(ids);
     return pgi_session_feed(session, ids, n_ids < INT32_MAX ? (int64_t)n_ids : INT32_MAX);
 }
 
 pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out) {
+    PGI_ENTER;
     PGI_NOT_NULL(session);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
     if (session->state == PGI_SESSION_EMPTY)

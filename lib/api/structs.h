@@ -3,6 +3,7 @@
 #ifndef PGI_API_STRUCTS_H
 #define PGI_API_STRUCTS_H
 
+#include "base/environment.h"
 #include "base/memory.h"
 
 /* `out` (`size` bytes, filled with defaults by the caller) takes over what the
@@ -24,6 +25,7 @@ pg_status pgi_struct_init(void *out, size_t struct_size, const void *defaults, s
 #define PGI_OPTIONS(type, ...)                                                           \
     static const type type##_defaults = {__VA_ARGS__};                                   \
     pg_status type##_init(type *out, size_t struct_size) {                               \
+        PGI_ENTER;                                                                       \
         return pgi_struct_init(out, struct_size, &type##_defaults, sizeof(type), #type); \
     }
 #define PGI_OPTIONS_IN(type, complete, options) \

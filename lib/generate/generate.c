@@ -6,6 +6,7 @@
 #include "generate/generate.h"
 
 #include "base/clock.h"
+#include "base/environment.h"
 #include "base/parallel.h"
 #include "generate/sampler.h"
 #include "generate/sampling.h"
@@ -190,7 +191,11 @@ static int32_t emit(const generate_call *g, int64_t r, size_t before, int64_t to
     const pg_generate_options *options = g->options;
     const pgi_buffer *text = &g->rows[r].result->text;
     const char *piece = text->data ? (const char *)text->data + before : "";
-    return options->on_text ? options->on_text(options->on_text_user, r, piece, text->size - before, token) : 0;
+    if (!options->on_text) return 0;
+    pgi_border *border = pgi_callback_begin();
+    int32_t answer = options->on_text(options->on_text_user, r, piece, text->size - before, token);
+    pgi_callback_end(border);
+    return answer;
 }
 
 /* Ends a row: what its decoder held back follows, with the last token. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/pipe.h"
 #include "image/codecs.h"
 #include "image/exif.h"
 #include "image/format.h"
@@ -43,7 +44,7 @@ static pg_status read_file(const pgi_memory *memory, const char *path, const pgi
     if (!path) return pgi_error(PG_ERROR_ARGUMENT, "pg_image.path is NULL, expected the path of an image");
     pgi_buffer file;
     pgi_buffer_init(&file, memory);
-    pg_status status = pgi_file_read(path, MAX_FILE_SIZE, &file);
+    pg_status status = pgi_file_or_pipe_read(path, MAX_FILE_SIZE, &pgi_pipe_waits_default, limits->cancel, &file);
     if (status == PG_OK) {
         status = decode(memory, file.data, file.size, path, limits, out);
     } else if (status != PG_ERROR_MEMORY) {

@@ -24,7 +24,8 @@ pg_features *pgi_features_retain(const pg_features *features);
 void pgi_features_release(pg_features *features); /* NULL is ignored */
 
 /* Whether `model` would give the same features: it made them, or it is the same checkpoint opened in the same way. Else
- * PG_ERROR_ARGUMENT. Two handles' encoders are compared whole the first time, 0.8 GB each in a published checkpoint. */
+ * PG_ERROR_ARGUMENT. Handles of the same unchanged files cost nothing; of copies the encoders are compared whole the
+ * first time. */
 pg_status pgi_features_check(const pg_model *model, const pg_features *features);
 
 /* The same into memory of the caller: out [n_images, n_patches, hidden]. workspace: one that runs the encoder. */

@@ -32,13 +32,15 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     PGI_GOTO(pgi_kernels_init(&model->kernels, options->cpu_mask), fail);
     PGI_GOTO(pgi_config_load(memory, folder, &config), fail);
     model->config = config;
-    PGI_GOTO(pgi_tensor_files_open(memory, folder, &model->files), fail);
-    if (pgi_tensor_files_n_bytes_read(model->files) > 0)
+    const int in_memory = (options->flags & PG_MODEL_IN_MEMORY) != 0;
+    PGI_GOTO(pgi_tensor_files_open(memory, folder, in_memory, &model->files), fail);
+    PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, options->weights, &model->weights), fail);
+    const uint64_t n_loaded = pgi_tensor_files_n_bytes_loaded(model->files);
+    if (n_loaded > 0 && !in_memory)
         pgi_log_line(&model->log, PG_LOG_WARNING,
                      "%s: its file system cannot map the weights: %llu bytes were read into memory instead, which no "
                      "other process shares",
-                     folder, (unsigned long long)pgi_tensor_files_n_bytes_read(model->files));
-    PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, &model->weights), fail);
+                     folder, (unsigned long long)n_loaded);
     if (model->weights.transposed)
         pgi_log_line(&model->log, PG_LOG_INFO,
                      "%s: tensor %s: found in the layout of MLX (channels last), transposed to [out, 3, rows, columns]",
@@ -52,6 +54,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
         }
         PGI_GOTO(pgi_model_quantize(model, &run, options->weights), fail);
     }
+    pgi_tensor_files_finish(model->files);
     const int quantized = model->weights.format != PG_WEIGHTS_STORED || options->weights != PG_WEIGHTS_STORED;
     pgi_kernels_arithmetic(&model->kernels, options->arithmetic, quantized);
     uint32_t n_files = pgi_tensor_files_n_files(model->files);

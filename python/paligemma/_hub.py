@@ -12,8 +12,8 @@ from . import _library as c
 HARMLESS = {
     # how torch computes
     "attn_implementation", "experts_implementation", "use_kernels", "tp_plan", "tp_size", "device_mesh",
-    # weights are mapped
-    "low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers",
+    # weights are mapped (of a model, disable_mmap is followed)
+    "disable_mmap", "low_cpu_mem_usage", "max_memory", "offload_folder", "offload_state_dict", "offload_buffers",
     # no network
     "token", "use_auth_token", "proxies", "force_download", "resume_download", "local_files_only", "mirror",
     # nothing to choose from

@@ -16,6 +16,7 @@ from . import _hub, _images, _library as c
 from ._arguments import Arguments
 from ._encoding import LARGE
 from ._handle import Handle, array
+from ._run import CancelFlag, interruptible
 from .image_processor import KEYWORDS as IMAGE_KEYWORDS, ImageCall, SiglipImageProcessor, checked
 from .outputs import BatchFeature, RowReport, like_inputs, stacked, tensor_type
 from .tokenizer import PaliGemmaTokenizer, info_of, keywords_of_tokenizer, open_processor
@@ -308,9 +309,18 @@ class PaliGemmaProcessor:
             n_image_counts=len(counts or []), prompts=prompts, suffixes=answers, prompt_sizes=prompt_sizes,
             suffix_sizes=answer_sizes, images=converted.images if converted and n_images else None, image_counts=counted)
         inputs = Handle("inputs")
-        with self._handle.use() as pointer:
+
+        def run() -> None:
             c.check(c.lib.pg_processor_encode_batch(pointer, ctypes.byref(batch), ctypes.byref(encode),
                                                     ctypes.byref(inputs.pointer)))
+
+        with self._handle.use() as pointer:
+            if not n_images:
+                run()
+            else:  # large images take a while, and a pipe may be waited for
+                cancel = CancelFlag()
+                encode.cancel = cancel.pointer
+                interruptible(run, cancel)
         return inputs
 
     def _feature(self, inputs: Handle, texts: list[str] | None, pixels: Any, options: dict[str, Any],

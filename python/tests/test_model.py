@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import shutil
 import threading
 
 import numpy as np
@@ -243,6 +244,17 @@ def test_arithmetic_is_one_that_there_is(model):
     for wrong in ("f16", "default", 2):
         with pytest.raises(ValueError, match="arithmetic"):
             type(model)(model.name_or_path, arithmetic=wrong)
+
+
+def test_disable_mmap_keeps_no_file(model, inputs, folder, tmp_path):
+    """The files may be emptied while the model is in use, where a mapping would end the process."""
+    for name in os.listdir(folder):
+        shutil.copy(os.path.join(folder, name), tmp_path / name)
+    with type(model).from_pretrained(tmp_path, disable_mmap=True) as read:
+        for name in os.listdir(tmp_path):
+            if name.endswith(".safetensors"):
+                os.truncate(tmp_path / name, 0)
+        assert (read(**inputs).logits == model(**inputs).logits).all()
 
 
 def test_a_quantized_model_is_copied_as_one(model, inputs):

@@ -1,6 +1,7 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The processor with numpy alone: what comes back, in which form, and what is refused."""
 import copy
+import os
 import pickle
 import threading
 
@@ -11,6 +12,23 @@ import paligemma
 from paligemma import AutoProcessor
 
 P, Q = "caption en", "detect red circle ; blue star"
+
+
+def test_an_image_by_the_name_of_a_pipe(processor, image_path, tmp_path):
+    expected = processor(images=image_path, text="a", return_tensors="np")["pixel_values"]
+    with open(image_path, "rb") as file:
+        content = file.read()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (fifo, str(fifo)):
+        writer = threading.Thread(target=fifo.write_bytes, args=(content,))
+        writer.start()
+        found = processor(images=path, text="a", return_tensors="np")["pixel_values"]
+        writer.join()
+        assert (found == expected).all()
+    for path, word in ((tmp_path, "folder"), ("/dev/zero", "character device")):
+        with pytest.raises(OSError, match=f"found a {word}"):
+            processor(images=path, text="a")
 
 
 def test_keys_types_and_shapes(processor, pixels):

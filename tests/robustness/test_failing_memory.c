@@ -10,6 +10,7 @@
 
 typedef struct way {
     char folder[512], image[600];
+    uint32_t flags; /* of pg_model_options */
     counter memory;
 } way;
 
@@ -45,6 +46,7 @@ static pg_status go(way *w) {
     pg_forward_options_init(&forward_options, sizeof forward_options);
     forward_options.n_threads = 1;
     model_options.allocator = processor_options.allocator = &w->memory.hooks;
+    model_options.flags = w->flags;
     options.max_new_tokens = session_options.max_new_tokens = 3;
     options.n_threads = session_options.n_threads = 1;
     pg_image_from_path(&image, sizeof image, w->image);
@@ -121,9 +123,10 @@ static void check(way *w, int64_t n, int64_t total, const char *how, int must_fa
                  pg_last_error());
 }
 
-static void every_allocation(const tiny_options *options, int image, int32_t weights) {
+static void every_allocation(const tiny_options *options, int image, int32_t weights, uint32_t flags) {
     static way w;
     memset(&w, 0, sizeof w);
+    w.flags = flags;
     make_temp_folder(w.folder, sizeof w.folder);
     tiny_write(w.folder, options);
     if (!options->new_style) remove_file(w.folder, "tokenizer.json");
@@ -167,25 +170,25 @@ static void every_allocation(const tiny_options *options, int image, int32_t wei
 static void official_and_png(void **state) {
     tiny_options options = tiny_official();
     (void)state;
-    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_STORED);
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_STORED, PG_MODEL_IN_MEMORY);
 }
 
 static void today_and_jpeg(void **state) {
     tiny_options options = tiny_saved_today();
     (void)state;
-    every_allocation(&options, IMAGE_JPEG_PROGRESSIVE, PG_WEIGHTS_STORED);
+    every_allocation(&options, IMAGE_JPEG_PROGRESSIVE, PG_WEIGHTS_STORED, 0);
 }
 
 static void converted_to_int8(void **state) {
     tiny_options options = tiny_official();
     (void)state;
-    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT8);
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT8, 0);
 }
 
 static void converted_to_int4(void **state) {
     tiny_options options = tiny_saved_today();
     (void)state;
-    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT4);
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT4, PG_MODEL_IN_MEMORY | PG_MODEL_VERIFY);
 }
 
 static void colpali_of_mlx(void **state) {
@@ -193,7 +196,7 @@ static void colpali_of_mlx(void **state) {
     (void)state;
     options.colpali = TINY_COLPALI;
     options.mlx = 1;
-    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_STORED);
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_STORED, 0);
 }
 
 int main(int argc, char **argv) {

@@ -450,6 +450,74 @@ def by_the_document(source, out, weights):
     expect(f"{weights} values", worst and max(worst.values()) <= bound, max(worst.items(), key=lambda w: w[1]))
 
 
+def pipes(folder, image, temporary):
+    """An image by the name of a pipe, and what is neither file nor pipe."""
+    def ids(path, **more):
+        return json.loads(run("run", "--json", "-n", "4", folder, path, "a", **more)[1])["ids"]
+
+    with open(image, "rb") as file:
+        content = file.read()
+    expected = ids(image)
+    expect("/dev/stdin, a pipe", ids("/dev/stdin", stdin=content) == expected)
+    with open(image, "rb") as file:
+        done = subprocess.run([TOOL, "run", "--json", "-n", "4", folder, "/dev/stdin", "a"], stdin=file, stdout=subprocess.PIPE)
+        expect("/dev/stdin, a file", json.loads(done.stdout)["ids"] == expected)
+    fifo = os.path.join(temporary, "fifo")
+    os.mkfifo(fifo)
+    reader = subprocess.Popen([TOOL, "run", "--json", "-n", "4", folder, fifo, "a"], stdout=subprocess.PIPE)
+    with open(fifo, "wb") as file:
+        file.write(content)
+    expect("a FIFO", json.loads(reader.communicate(timeout=60)[0])["ids"] == expected)
+    reader = subprocess.Popen([TOOL, "run", folder, fifo, "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(1)
+    reader.send_signal(signal.SIGINT)  # nobody writes
+    expect("Ctrl-C while a FIFO is waited for", reader.wait(timeout=8) == -signal.SIGINT)
+    reader.communicate()
+    for path, word in [("/dev/zero", "character device"), (folder, "folder")]:
+        one_error_line(f"an image that is {path}", run("run", folder, path, "a"), 1, f"found a {word}")
+    broken = os.path.join(temporary, "broken")
+    shutil.copytree(folder, broken)
+    os.remove(os.path.join(broken, "config.json"))
+    os.mkfifo(os.path.join(broken, "config.json"))
+    one_error_line("a pipe in a checkpoint", run("info", broken), 1, "config.json", "found a pipe", "to a file first")
+
+
+def comma_locale(temporary):
+    """The environment of a user whose numbers have a comma; None where no such locale can be made."""
+    made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", os.path.join(temporary, "de_DE.UTF-8")], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) if shutil.which("localedef") else None
+    if made is None or not os.path.isdir(os.path.join(temporary, "de_DE.UTF-8")):
+        print("no comma locale here")
+        return None
+    env = {**os.environ, "LOCPATH": temporary, "LC_ALL": "de_DE.UTF-8"}
+    shown = subprocess.run(["printf", "%.1f", "1,5"], env=env, stdout=subprocess.PIPE).stdout
+    expect("the comma locale is one", shown == b"1,5", shown)
+    return env
+
+
+def locales(folder, image, temporary):
+    env = comma_locale(temporary)
+    if env is None:
+        return
+    for arguments in [("info", "--json", folder), ("info", folder), ("tokens", folder, "caption en"), ("run", "-n", "4", folder, image, "a")]:
+        expect(f"a comma locale: {arguments[0]}", run(*arguments, env=env) == run(*arguments), run(*arguments, env=env))
+    answer = json.loads(run("run", "--json", "-n", "4", folder, image, "a", env=env)[1])
+    expect("a comma locale: times are numbers", 0 < answer["load_s"] < 60, answer)
+    times = json.loads(run("bench", "--json", "--no-roofs", "--rounds", "1", folder, env=env)[1])
+    expect("a comma locale: bench", times["load_s"] > 0, times)
+
+
+def in_memory(folder, image):
+    """--in-memory: the same answers, nothing is mapped."""
+    answers = [json.loads(run("run", "--json", "-n", "4", *option, folder, image, "a")[1]) for option in ([], ["--in-memory"])]
+    expect("--in-memory answers the same", answers[0]["ids"] == answers[1]["ids"] and answers[1]["ids"], answers)
+    mapped, read = (json.loads(run("info", "--json", *option, folder)[1]) for option in ([], ["--in-memory"]))
+    expect("--in-memory maps nothing", read["memory"]["weights"] == 0 and mapped["memory"]["weights"] > 0
+           and read["memory"]["weights_copied"] > mapped["memory"]["weights_copied"], mapped, read)
+    expect("--in-memory --verify", run("info", "--in-memory", "--verify", folder)[2].count("checksums") == 1)
+    expect("bench --in-memory", json.loads(run("bench", "--in-memory", "--json", "--no-roofs", "--rounds", "1", folder)[1])["work"]["step_bytes"] > 0)
+
+
 def conversions(folder, temporary):
     """paligemma convert: what it writes, and what it leaves behind when it fails, is stopped or killed."""
     source, out = os.path.join(temporary, "source"), os.path.join(temporary, "out")
@@ -567,6 +635,9 @@ def main():
         two_folders(folder, image, temporary)
         steering_text(folder, image, temporary)
         bench(folder)
+        in_memory(folder, image)
+        locales(folder, image, temporary)
+        pipes(folder, image, temporary)
         conversions(folder, temporary)
         usage(folder, image)
         errors(folder, image, temporary)

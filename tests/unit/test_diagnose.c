@@ -22,8 +22,8 @@ static pg_status open_model(void) {
     pgi_weights weights = {0};
     pg_status status = pgi_config_load(MEMORY, folder, &config);
     if (status < 0) return status;
-    status = pgi_tensor_files_open(MEMORY, folder, &files);
-    if (status >= 0) status = pgi_weights_bind(MEMORY, &run, &config, files, &weights);
+    status = pgi_tensor_files_open(MEMORY, folder, 0, &files);
+    if (status >= 0) status = pgi_weights_bind(MEMORY, &run, &config, files, PG_WEIGHTS_STORED, &weights);
     pgi_weights_free(&weights);
     pgi_tensor_files_close(&files);
     pgi_config_free(&config);
