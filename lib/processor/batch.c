@@ -5,6 +5,8 @@
  */
 #include "processor/batch.h"
 
+#include <stdio.h>
+
 #include <string.h>
 
 #include "image/image.h"
@@ -307,12 +309,14 @@ done:
 /* ---- images ---- */
 
 static pg_status add_image(const pg_processor *processor, const pg_image *image, const pg_encode_options *options,
-                           float *pixels) {
+                           float *pixels, int32_t *alpha_dropped) {
     const pgi_memory *memory = &processor->memory;
     pgi_image_limits limits = {.max_pixels = options->max_image_pixels,
                                .exif = (options->flags & PG_ENCODE_EXIF) != 0,
                                .cancel = options->cancel,
                                .log = &processor->log,
+                               .alpha_over_white = (options->flags & PG_ENCODE_OVER_WHITE) != 0,
+                               .alpha_dropped = alpha_dropped,
                                .over_white = processor->image.do_convert_rgb && options->mode != PG_MODE_BIG_VISION};
     pgi_rgb rgb;
     PGI_TRY(pgi_cancel_check(options->cancel));
@@ -334,16 +338,35 @@ static pg_status image_error(const pg_inputs *inputs, int32_t i, pg_status statu
     return pgi_error_context(status, "image %d", i);
 }
 
+/* Users expect white where an image is transparent, and see what its pixels hide. */
+static void warn_of_alpha(const pg_processor *processor, const pg_batch *batch, int32_t first, int32_t n) {
+    const pg_image *image = &batch->images[first];
+    const char *name = image->format == PG_IMAGE_PATH    ? image->path
+                       : image->format == PG_IMAGE_BYTES ? "image bytes"
+                                                         : "pixels";
+    char more[48] = "";
+    if (n > 1) snprintf(more, sizeof more, " (and %d more of %d images)", n - 1, batch->n_images);
+    pgi_log_line(&processor->log, PG_LOG_WARNING,
+                 "%s%s: transparent pixels lose their alpha, as with a path in transformers; PG_ENCODE_OVER_WHITE lays "
+                 "them over white, as with an opened image there",
+                 name, more);
+}
+
 static pg_status add_pixels(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
                             pg_inputs *inputs) {
     const pgi_image_settings *settings = &processor->image;
     size_t size = (size_t)settings->width * (size_t)settings->height * 3;
     PGI_TRY(pgi_inputs_add_pixels(inputs, batch->n_images, settings->width, settings->height));
+    int32_t first = -1, n_dropped = 0;
     for (int32_t i = 0; i < batch->n_images; i++) {
-        pg_status status = add_image(processor, &batch->images[i], options, inputs->pixels + (size_t)i * size);
+        int32_t dropped = 0;
+        pg_status status =
+            add_image(processor, &batch->images[i], options, inputs->pixels + (size_t)i * size, &dropped);
+        if (dropped && n_dropped++ == 0) first = i;
         if (status == PG_ERROR_CANCELLED) return status;
         if (status < 0) return batch->n_images > 1 ? image_error(inputs, i, status) : status;
     }
+    if (n_dropped) warn_of_alpha(processor, batch, first, n_dropped);
     return PG_OK;
 }
 
