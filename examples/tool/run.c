@@ -29,6 +29,7 @@ static const char help[] =
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --literal            take <eos>, <image> and other special tokens in PROMPT as plain text\n"
     "      --no-exif            do not apply the EXIF orientation\n"
+    "      --alpha KIND         transparent pixels: drop (default) their alpha, or lay them over white\n"
     "  -v, --verbose            times, and what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
     "\n"
@@ -42,6 +43,7 @@ typedef struct run_state {
     pg_cancel *cancel;
     unsigned char *image_bytes; /* stdin's */
     tool_progress progress;
+    tool_log log;
     tool_shared shared;
     const char *processor_folder; /* NULL: the model's */
     int json;
@@ -77,11 +79,6 @@ static int32_t on_text(void *user, int64_t row, const char *text, size_t size, i
     memcpy(s->text + s->size, text, size);
     s->size += size;
     return 0;
-}
-
-static void on_log(void *user, int32_t level, const char *message) {
-    tool_progress_clear(user);
-    if (level <= PG_LOG_INFO) fprintf(stderr, "%s\n", message);
 }
 
 static json_t *ids_to_json(const pg_tensor *ids) {
@@ -143,8 +140,10 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
     pg_processor_options_init(&processor_options, sizeof processor_options);
     model_options.cancel = s->cancel;
     model_options.progress = tool_progress_update;
-    model_options.log = processor_options.log = verbose ? on_log : NULL;
-    model_options.progress_user = model_options.log_user = processor_options.log_user = &s->progress;
+    s->log = (tool_log){&s->progress, verbose};
+    model_options.log = processor_options.log = tool_log_line;
+    model_options.log_user = processor_options.log_user = &s->log;
+    model_options.progress_user = &s->progress;
     processor_options.cancel = s->cancel;
 
     /* The image first: a mistake in its name must not cost the time to open, and perhaps to quantize, the model. */
@@ -192,6 +191,7 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
 
 static int run(const tool_verb *verb, int argc, char **argv) {
     int json = 0, literal = 0, no_exif = 0, verbose = 0;
+    const char *alpha = "drop";
     int64_t max_new_tokens = 128;
     const char *arguments[3], *processor_folder = NULL;
     tool_shared shared;
@@ -201,15 +201,18 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--processor", .text = &processor_folder},
         {.name = "--literal", .flag = &literal},
         {.name = "--no-exif", .flag = &no_exif},
+        {.name = "--alpha", .text = &alpha},
         {.name = "--verbose", .letter = "-v", .flag = &verbose},
     };
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &shared);
     if (status >= 0) return status;
 
+    if (strcmp(alpha, "drop") != 0 && strcmp(alpha, "white") != 0)
+        return tool_usage_error(verb, "--alpha: found '%s', expected drop or white", alpha);
     run_state s = {.json = json, .shared = shared, .processor_folder = processor_folder};
-    if (json) tool_json_errors();
     tool_progress_init(&s.progress);
-    uint32_t flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF);
+    uint32_t flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF) |
+                     (strcmp(alpha, "white") == 0 ? PG_ENCODE_OVER_WHITE : 0u);
     status = run_with(&s, arguments, max_new_tokens, flags, verbose);
     pg_result_close(&s.result);
     pg_inputs_close(&s.inputs);

@@ -146,6 +146,7 @@ class PaliGemmaProcessor:
         keep_ends: bool = False,
         suffix_open: bool = False,
         exif: bool = True,
+        alpha: str = "drop",
         max_image_pixels: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -166,6 +167,9 @@ class PaliGemmaProcessor:
         keep_ends: truncation keeps images, bos, newline and eos, and cuts the suffix's and the prompt's own tail.
         suffix_open: no eos after the suffix.
         exif: turn files given by path or bytes as their EXIF orientation says (PIL images are taken as they are).
+        alpha: "drop", or "white", which lays transparent pixels of files given by path or bytes over white. PIL images
+            and arrays always are, as with transformers, so that the same file differs by path and as an opened image; a
+            warning is logged where a file is transparent.
         max_image_pixels: larger files are refused.
 
         -> BatchFeature with input_ids, token_type_ids, attention_mask i64 [B, T], pixel_values f32 [n_images, 3, S, S],
@@ -179,16 +183,19 @@ class PaliGemmaProcessor:
         tensors = _tensor_type(options["return_tensors"])
         texts = _texts(text, images)
         _check_call(images, text, image_counts, mode)
+        if alpha not in ("drop", "white"):
+            raise ValueError(f"alpha is {alpha!r}, expected \"drop\" or \"white\"")
         suffixes = _suffixes(suffix, texts)
         rows = None if images is None else _images.as_rows(images)
         counts = _image_counts(texts, rows, image_counts, parsed=mode == "hf" and not literal)
         encode = _encode_options(options, self.tokenizer, mode, flags=(
             (c.ENCODE_LITERAL if literal else 0) | (c.ENCODE_EXIF if exif else 0)
-            | (c.ENCODE_KEEP_ENDS if keep_ends else 0) | (c.ENCODE_OPEN_SUFFIX if suffix_open else 0)))
+            | (c.ENCODE_KEEP_ENDS if keep_ends else 0) | (c.ENCODE_OPEN_SUFFIX if suffix_open else 0)
+            | (c.ENCODE_OVER_WHITE if alpha == "white" else 0)))
         if max_image_pixels is not None:
             encode.max_image_pixels = max_image_pixels
 
-        converted = _images.convert([] if rows is None else _images.flat(rows), exif)
+        converted = _images.convert([] if rows is None else _images.flat(rows), exif, alpha)
         inputs = self._encode(texts, suffixes, converted, counts, encode)
         return self._feature(inputs, texts, converted, options, tensors, mode)
 
