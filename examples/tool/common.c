@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -215,7 +216,7 @@ static const char *next_step(pg_status status, tool_stage stage) {
             return stage == TOOL_STAGE_IMAGE || stage == TOOL_STAGE_PROMPT ? "check the image and the prompt" : NULL;
         case PG_ERROR_LIMIT:
             if (stage == TOOL_STAGE_IMAGE) return "scale the image down or shorten the prompt";
-            return stage == TOOL_STAGE_GENERATE ? "shorten the prompt, or lower --max-new-tokens" : NULL;
+            return stage == TOOL_STAGE_GENERATE ? "shorten the prompt" : NULL;
         case PG_ERROR_MEMORY: return "'paligemma info MODEL' says what the model needs; try fewer --threads";
         case PG_ERROR_INTERNAL: return "this is a defect of the library: please report it with the command you ran";
         default: return NULL;
@@ -390,16 +391,17 @@ void tool_interrupt_close(pg_cancel **cancel) {
     raise(interrupted); /* of the default action: a shell sees that the program died of it, and ends its loop */
 }
 
-unsigned char *tool_read_stdin(size_t *size) {
+/* All of a pipe or device, for which the library cannot ask its size. */
+static unsigned char *read_all(FILE *file, const char *name, size_t *size) {
     enum { MOST = 1 << 30 };
     size_t used = 0, capacity = 1 << 16;
     unsigned char *bytes = malloc(capacity);
     while (bytes) {
-        used += fread(bytes + used, 1, capacity - used, stdin);
+        used += fread(bytes + used, 1, capacity - used, file);
         if (used < capacity) break;
         if (capacity == MOST) {
             free(bytes);
-            tool_fail_text("stdin: more than 1 GiB for an image (give a PNG or JPEG file)");
+            tool_fail_text("%s: more than 1 GiB for an image (give a PNG or JPEG file)", name);
             return NULL;
         }
         unsigned char *grown = realloc(bytes, capacity *= 2);
@@ -407,12 +409,27 @@ unsigned char *tool_read_stdin(size_t *size) {
         bytes = grown;
     }
     if (!bytes) {
-        tool_fail_text("stdin: no memory for the image");
-    } else if (ferror(stdin)) {
-        tool_fail_text("stdin: %s", strerror(errno));
+        tool_fail_text("%s: no memory for the image", name);
+    } else if (ferror(file)) {
+        tool_fail_text("%s: %s", name, strerror(errno));
         free(bytes);
         bytes = NULL;
     }
     *size = used;
     return bytes;
+}
+
+int tool_read_image(const char *path, unsigned char **bytes, size_t *size) {
+    struct stat status;
+    *bytes = NULL;
+    if (strcmp(path, "-") == 0) {
+        *bytes = read_all(stdin, "stdin", size);
+        return *bytes != NULL;
+    }
+    if (stat(path, &status) != 0 || !S_ISFIFO(status.st_mode)) return 1;
+    FILE *file = fopen(path, "rb"); /* <(curl ...) of a shell */
+    if (!file) return 1;            /* the library says why */
+    *bytes = read_all(file, path, size);
+    fclose(file);
+    return *bytes != NULL;
 }

@@ -41,7 +41,7 @@ typedef struct run_state {
     pg_inputs *inputs;
     pg_result *result;
     pg_cancel *cancel;
-    unsigned char *image_bytes; /* stdin's */
+    unsigned char *image_bytes; /* of stdin or a pipe */
     tool_progress progress;
     tool_log log;
     tool_shared shared;
@@ -130,9 +130,8 @@ static int report(run_state *s, int64_t max_new_tokens, int verbose) {
 static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens, uint32_t flags, int verbose) {
     pg_image image;
     size_t n_bytes = 0;
-    pg_status status =
-        strcmp(arguments[1], "-") == 0 && !(s->image_bytes = tool_read_stdin(&n_bytes)) ? PG_ERROR_IO : PG_OK;
-    if (status < 0) return TOOL_FAILED; /* told already */
+    pg_status status;
+    if (!tool_read_image(arguments[1], &s->image_bytes, &n_bytes)) return TOOL_FAILED; /* told already */
     if ((status = tool_interrupt_open(&s->cancel)) < 0) return tool_fail(status, TOOL_STAGE_MODEL);
 
     pg_model_options model_options = s->shared.model;

@@ -134,7 +134,8 @@ const char *tool_size_text(uint64_t bytes, char text[32]);
 json_t *tool_names_json(uint64_t bits, const char *const *names, int n);
 void tool_print_names(uint64_t bits, const char *const *names, int n);
 
-/* All of stdin, malloc'ed; NULL when it cannot be read (the error line is printed). */
-unsigned char *tool_read_stdin(size_t *size);
+/* The bytes of an image that is read once: stdin for "-", or a pipe; malloc'ed. NULL: the library reads the path.
+ * Returns 0 when it cannot be read (the error line is printed). */
+int tool_read_image(const char *path, unsigned char **bytes, size_t *size);
 
 #endif

@@ -11,9 +11,12 @@
  *     pg_inputs *inputs = NULL;
  *     pg_result *result = NULL;
  *     pg_image image;
+ *     pg_encode_options encode;
+ *     pg_encode_options_init(&encode, sizeof encode);
+ *     encode.flags = PG_ENCODE_EXIF; // photos of phones upright
  *     if (pg_model_open("checkpoint", NULL, &model) < 0 || pg_processor_open("checkpoint", NULL, &processor) < 0 ||
  *         pg_image_from_path(&image, sizeof image, "photo.jpg") < 0 ||
- *         pg_processor_encode(processor, &image, "caption en", NULL, &inputs) < 0 ||
+ *         pg_processor_encode(processor, &image, "caption en", &encode, &inputs) < 0 ||
  *         pg_generate(model, processor, inputs, NULL, &result) < 0)
  *         fprintf(stderr, "%s\n", pg_last_error());
  *     else

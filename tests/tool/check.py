@@ -97,7 +97,12 @@ def errors(folder, image, temporary):
     one_error_line("a URL for a model", run("run", "https://huggingface.co/google/x", image, "a"), 1, "a URL", "hf download")
     one_error_line("a URL for an image", run("run", folder, "https://x/y.png", "a"), 1, "a URL", "download it first")
     one_error_line("the tool's names", run("run", folder, image, "<image>" * 3 + "a"), 1, "--literal")
-    one_error_line("too long", run("run", folder, image, "word " * 20000), 1)
+    one_error_line("too long", run("run", folder, image, "word " * 20000), 1, "tokens long", "; shorten the prompt\n")
+    fifo = os.path.join(temporary, "fifo")
+    os.mkfifo(fifo)
+    writer = subprocess.Popen(["cp", image, fifo])
+    expect("a pipe as the image", run("run", folder, fifo, "a") == run("run", folder, image, "a"))
+    writer.wait(timeout=60)
     one_error_line("no name of C", run("run", folder, image, "<image>" * 3 + "a"), 1, "(--literal takes `<image>` as text)")
     broken = os.path.join(temporary, "broken")
     shutil.copytree(folder, broken)
@@ -247,9 +252,10 @@ def on_terminal(*arguments):
 
 def steering_text(folder, image, temporary):
     """A model that writes ESC and CSI: a terminal gets them as text, a pipe as they are."""
-    ids = json.loads(run("run", folder, image, "a b", "-n2", "--json")[1])["ids"]
-    expect("two other ids", ids[0] != ids[1] and min(ids) > 2, ids)
+    ids = json.loads(run("run", folder, image, "a b", "-n3", "--json")[1])["ids"]
+    expect("three other ids", len(set(ids)) == 3 and min(ids) > 2, ids)
     for name, written, shown in [("<0x1B>", b"\x1b", b"\\x1B"), ("<0x7F>", b"\x7f", b"\\x7F"), ("<0x07>", b"\x07", b"\\x07"),
+                                 (("<0xE2>", "<0x80>", "<0xAE>"), b"\xe2\x80\xae", b"\\u202E"),
                                  (("<0xC2>", "<0x9B>"), b"\xc2\x9b", b"\\x9B"), (("<0xC2>", "<0xA9>"), b"\xc2\xa9", b"\xc2\xa9"),
                                  ("<0x09>", b"\t", b"\t")]:
         changed = os.path.join(temporary, "steering")
@@ -262,10 +268,13 @@ def steering_text(folder, image, temporary):
                 vocab[piece], vocab[byte] = vocab[byte], vocab[piece]
 
         change(changed, "tokenizer.json", swap)
-        n = "-n1" if isinstance(name, str) else "-n2"
+        n = "-n1" if isinstance(name, str) else f"-n{len(name)}"
         piped = subprocess.run([TOOL, "run", changed, image, "a b", n], capture_output=True, timeout=60).stdout
         expect(f"{name} to a pipe", piped == written + b"\n", piped)
         seen = on_terminal("run", changed, image, "a b", n)
+        as_json = on_terminal("run", changed, image, "a b", n, "--json")
+        expect(f"{name} as JSON to a terminal", json.loads(as_json)["text"] and not any(c in as_json for c in (b"\x1b", b"\x7f", b"\xc2\x9b", b"\xe2\x80\xae"))
+               if name != "<0x7F>" else b"\x7f" not in as_json, as_json)
         expect(f"{name} to a terminal", seen.replace(b"\r", b"").rstrip(b" ") in (shown + b"\n", shown.expandtabs() + b"\n"), seen)
         shutil.rmtree(changed)
 
@@ -326,12 +335,22 @@ def terminal(folder, image):
     expect("progress on a terminal", "\r" in shown and "image" in shown, shown)
 
     cannot_end(folder)
-    process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
-    process.stdout.read(1)  # it has begun; now it would go on for long
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    expect("Ctrl-C", process.returncode == -signal.SIGINT and err == b"paligemma: interrupted\n", process.returncode, err)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        process.stdout.read(1)  # it has begun; now it would go on for long
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        expect(f"signal {number}", process.returncode == -number and err == b"paligemma: interrupted\n", process.returncode, err)
+    process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000", "--json"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    time.sleep(0.5)
+    process.send_signal(signal.SIGHUP)  # under nohup it stays ignored
+    time.sleep(0.2)
+    expect("ignored signals stay so", process.poll() is None)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    expect("--json: interrupted", process.returncode == -signal.SIGTERM and json.loads(out) == {"error": "interrupted"}, out, err)
 
 
 def contents(folder):
