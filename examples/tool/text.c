@@ -120,7 +120,7 @@ static const char *name_at(const char *text, size_t *size) {
 
 char *tool_with_names(const char *text) {
     enum { LONGEST = 4 }; /* at most: no name of the tool is more than four times as long as the library's */
-    char *out = malloc(strlen(text) * LONGEST + 1), *to = out;
+    char *out = calloc(strlen(text) * LONGEST + 1, 1), *to = out;
     int inside = 0; /* of a word */
     for (const char *from = text; out && *from;) {
         size_t size = 0;
