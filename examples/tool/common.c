@@ -320,7 +320,8 @@ double tool_seconds(void) {
 
 void tool_progress_init(tool_progress *progress) {
     memset(progress, 0, sizeof *progress);
-    progress->enabled = isatty(STDERR_FILENO);
+    const char *terminal = getenv("TERM");
+    progress->enabled = isatty(STDERR_FILENO) && !(terminal && strcmp(terminal, "dumb") == 0); /* it rewrites a line */
 }
 
 int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t total) {

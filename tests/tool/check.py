@@ -334,6 +334,15 @@ def terminal(folder, image):
     os.close(master)
     expect("progress on a terminal", "\r" in shown and "image" in shown, shown)
 
+    master, slave = pty.openpty()
+    subprocess.run([TOOL, "run", folder, image, "a", "-n", "3"], stdout=subprocess.PIPE, stderr=slave, timeout=60,
+                   env={**os.environ, "TERM": "dumb"})
+    os.write(slave, b".")
+    os.close(slave)
+    shown = os.read(master, 65536)
+    os.close(master)
+    expect("no progress on a dumb terminal", b"\x1b" not in shown and b"\r" not in shown.replace(b"\r\n", b""), shown)
+
     cannot_end(folder)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000"], stdout=subprocess.PIPE,
