@@ -47,6 +47,7 @@ typedef struct roofs { /* a second; 0: not measured */
 typedef struct bench_state {
     /* options */
     const char *path;
+    tool_log log;
     tool_shared shared;
     int64_t prompt_tokens, new_tokens, rounds;
     int json, no_roofs;
@@ -460,13 +461,18 @@ static int run_bench(bench_state *s) {
     pg_model_options options = s->shared.model;
     options.progress = tool_progress_update;
     options.progress_user = &s->progress;
+    s->log.progress = &s->progress; /* kept: the processor tells of images while the rounds run */
+    pg_processor_options processor_options;
+    pg_processor_options_init(&processor_options, sizeof processor_options);
+    options.log = processor_options.log = tool_log_line;
+    options.log_user = processor_options.log_user = &s->log;
     pg_status status = tool_interrupt_open(&s->cancel);
     options.cancel = s->cancel;
 
     double start = tool_seconds();
     if (status >= 0) status = pg_model_open(s->path, &options, &s->model);
     s->model_s = tool_seconds() - start;
-    if (status >= 0) status = pg_processor_open(s->path, NULL, &s->processor);
+    if (status >= 0) status = pg_processor_open(s->path, &processor_options, &s->processor);
     s->processor_s = tool_seconds() - start - s->model_s;
     tool_progress_clear(&s->progress);
     s->info.struct_size = sizeof s->info;
@@ -505,7 +511,6 @@ static int bench(const tool_verb *verb, int argc, char **argv) {
     };
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &s.path, &s.shared);
     if (status >= 0) return status;
-    if (s.json) tool_json_errors();
     tool_progress_init(&s.progress);
     status = run_bench(&s);
     pg_features_close(&s.features);

@@ -55,7 +55,9 @@ static void print_text(const facts *f) {
     const pg_processor_info *p = &f->processor;
     char a[32], b[32], c[32];
     long long vision_heads = field(f, "vision_config", "num_attention_heads");
-    printf("folder        %s\n", f->path);
+    fputs("folder        ", stdout);
+    tool_write_text(f->path, strlen(f->path));
+    putchar('\n');
     printf("architecture  %s: SigLIP encoder, Gemma %d decoder\n", architecture(m), (int)m->gemma_version);
     if (m->embedding_dim > 0) printf("embeddings    of %d values for each token\n", (int)m->embedding_dim);
     printf("weights       %.3f million parameters, ", (double)m->n_parameters / 1e6);
@@ -159,7 +161,6 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &name, &shared);
     if (exit_status >= 0) return exit_status;
 
-    if (json) tool_json_errors();
     pg_model *model = NULL;
     pg_processor *processor = NULL;
     tool_stage stage = TOOL_STAGE_MODEL;
@@ -179,10 +180,15 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     f.verified = verify;
     model_options.progress = tool_progress_update;
     model_options.progress_user = &progress;
+    tool_log log = {.progress = &progress};
+    pg_processor_options processor_options;
+    pg_processor_options_init(&processor_options, sizeof processor_options);
+    model_options.log = processor_options.log = tool_log_line;
+    model_options.log_user = processor_options.log_user = &log;
     if (status >= 0) status = pg_model_open(name, &model_options, &model);
     tool_progress_clear(&progress);
     if (status >= 0) {
-        status = tool_open_processor(name, processor_folder, NULL, &processor, &stage);
+        status = tool_open_processor(name, processor_folder, &processor_options, &processor, &stage);
         if (status >= 0) stage = TOOL_STAGE_MODEL;
     }
     if (status >= 0) status = pg_model_get_info(model, &f.model);

@@ -41,6 +41,7 @@ static const char help[] =
     "                           change or fail while it runs\n"
     "      --literal            take <eos>, <image> and other special tokens in PROMPT as plain text\n"
     "      --no-exif            do not apply the EXIF orientation\n"
+    "      --alpha KIND         transparent pixels: drop (default) their alpha, or lay them over white\n"
     "  -v, --verbose            times, and what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
     "\n"
@@ -52,8 +53,9 @@ typedef struct run_state {
     pg_inputs *inputs;
     pg_result *result;
     pg_cancel *cancel;
-    unsigned char *image_bytes; /* stdin's */
+    unsigned char *image_bytes; /* of stdin or a pipe */
     tool_progress progress;
+    tool_log log;
     tool_shared shared;
     const char *processor_folder; /* NULL: the model's */
     tool_sampling sampling;
@@ -91,11 +93,6 @@ static int32_t on_text(void *user, int64_t row, const char *text, size_t size, i
     memcpy(s->text + s->size, text, size);
     s->size += size;
     return 0;
-}
-
-static void on_log(void *user, int32_t level, const char *message) {
-    tool_progress_clear(user);
-    if (level <= PG_LOG_INFO) fprintf(stderr, "%s\n", message);
 }
 
 static json_t *ids_to_json(const pg_tensor *ids) {
@@ -154,9 +151,8 @@ static int report(run_state *s, int verbose) {
 static int run_with(run_state *s, const char **arguments, uint32_t flags, int verbose) {
     pg_image image;
     size_t n_bytes = 0;
-    pg_status status =
-        strcmp(arguments[1], "-") == 0 && !(s->image_bytes = tool_read_stdin(&n_bytes)) ? PG_ERROR_IO : PG_OK;
-    if (status < 0) return TOOL_FAILED; /* told already */
+    pg_status status;
+    if (!tool_read_image(arguments[1], &s->image_bytes, &n_bytes)) return TOOL_FAILED; /* told already */
     if ((status = tool_interrupt_open(&s->cancel)) < 0) return tool_fail(status, TOOL_STAGE_MODEL);
 
     pg_model_options model_options = s->shared.model;
@@ -164,8 +160,10 @@ static int run_with(run_state *s, const char **arguments, uint32_t flags, int ve
     pg_processor_options_init(&processor_options, sizeof processor_options);
     model_options.cancel = s->cancel;
     model_options.progress = tool_progress_update;
-    model_options.log = processor_options.log = verbose ? on_log : NULL;
-    model_options.progress_user = model_options.log_user = processor_options.log_user = &s->progress;
+    s->log = (tool_log){&s->progress, verbose};
+    model_options.log = processor_options.log = tool_log_line;
+    model_options.log_user = processor_options.log_user = &s->log;
+    model_options.progress_user = &s->progress;
     processor_options.cancel = s->cancel;
 
     /* The image first: a mistake in its name must not cost the time to open, and perhaps to quantize, the model. */
@@ -218,6 +216,7 @@ static int run_with(run_state *s, const char **arguments, uint32_t flags, int ve
 
 static int run(const tool_verb *verb, int argc, char **argv) {
     int json = 0, literal = 0, no_exif = 0, verbose = 0;
+    const char *alpha = "drop";
     int64_t max_new_tokens = 0, max_context = 0;
     tool_sampling sampling = {.top_k = -1, .seed = -1};
     const char *arguments[3], *processor_folder = NULL;
@@ -235,6 +234,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--seed", .number = &sampling.seed, .least = 0, .most = INT64_MAX},
         {.name = "--stop", .text = &sampling.stop},
         {.name = "--scores", .flag = &sampling.scores},
+        {.name = "--alpha", .text = &alpha},
         {.name = "--verbose", .letter = "-v", .flag = &verbose},
     };
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &shared);
@@ -242,15 +242,17 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     if (status < 0 && sampling.scores && !json) status = tool_usage_error(verb, "--scores needs --json");
     if (status >= 0) return status;
 
+    if (strcmp(alpha, "drop") != 0 && strcmp(alpha, "white") != 0)
+        return tool_usage_error(verb, "--alpha: found '%s', expected drop or white", alpha);
     run_state s = {.sampling = sampling,
                    .json = json,
                    .shared = shared,
                    .processor_folder = processor_folder,
                    .max_new_tokens = max_new_tokens,
                    .max_context = max_context};
-    if (json) tool_json_errors();
     tool_progress_init(&s.progress);
-    uint32_t flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF);
+    uint32_t flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF) |
+                     (strcmp(alpha, "white") == 0 ? PG_ENCODE_OVER_WHITE : 0u);
     status = run_with(&s, arguments, flags, verbose);
     pg_result_close(&s.result);
     pg_inputs_close(&s.inputs);

@@ -32,7 +32,7 @@ typedef struct tool_verb {
 
 extern const tool_verb tool_run, tool_info, tool_tokens, tool_convert, tool_bench;
 
-/* Prints a usage error. Returns TOOL_USAGE. */
+/* Prints a usage error, with --json also as {"error": ...} on stdout. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Names of PG_WEIGHTS_* and PG_ARITHMETIC_*. */
@@ -99,9 +99,7 @@ int tool_fail(pg_status status, tool_stage stage);
 /* Opens the processor of `folder`, or, when that is NULL, of `model`. *stage: for tool_fail(). */
 pg_status tool_open_processor(const char *model, const char *folder, const pg_processor_options *options,
                               pg_processor **out, tool_stage *stage);
-/* From here on the error line goes to stdout too, as {"error": ...}: the verb was called with --json. */
-void tool_json_errors(void);
-/* Prints one error line. Returns TOOL_FAILED. */
+/* Prints one error line, with --json also as {"error": ...} on stdout. Returns TOOL_FAILED. */
 int tool_fail_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Writes to stdout at once. 0: failed, tool_close_stdout() will say why. */
@@ -123,10 +121,28 @@ void tool_progress_init(tool_progress *progress);
 int32_t tool_progress_update(void *progress, int32_t phase, int64_t done, int64_t total); /* a pg_progress_fn */
 void tool_progress_clear(tool_progress *progress);
 
-/* Ctrl-C sets the flag; a second Ctrl-C ends the process as usual. Closing ends the process by the signal that came,
- * after everything was cleaned up, so that a shell ends its loop too: it is the last call of a verb. */
+/* Where the library's log lines go. */
+typedef struct tool_log {
+    tool_progress *progress; /* cleared before a line; or NULL */
+    int verbose;             /* what was opened and written, too; warnings always */
+} tool_log;
+
+/* A pg_log_fn for a tool_log: "paligemma: warning: ..." on stderr, with the names of the tool's options. */
+void tool_log_line(void *log, int32_t level, const char *message);
+
+/* Ctrl-C (SIGTERM and SIGHUP likewise) sets the flag; a second Ctrl-C ends the process as usual. Closing ends the
+ * process by the signal that came, after everything was cleaned up, so that a shell ends its loop too: it is the last
+ * call of a verb. */
 pg_status tool_interrupt_open(pg_cancel **cancel);
 void tool_interrupt_close(pg_cancel **cancel);
+
+/* Text without what steers a terminal: control characters and those that reorder text are written as \xNN or \uNNNN,
+ * newline and tab only without keep_lines; malloc'ed, NULL: no memory. */
+char *tool_escaped(const char *text, size_t size, int keep_lines);
+
+/* A message of the library with the names of the tool's options in place of the library's; malloc'ed, NULL: no memory.
+ */
+char *tool_with_names(const char *text);
 
 /* Text of a model for stdout: on a terminal, control characters but newline and tab are written as \xNN, so that no
  * text can steer the terminal. 0: failed, as tool_write(). */
@@ -138,7 +154,8 @@ const char *tool_size_text(uint64_t bytes, char text[32]);
 json_t *tool_names_json(uint64_t bits, const char *const *names, int n);
 void tool_print_names(uint64_t bits, const char *const *names, int n);
 
-/* All of stdin, malloc'ed; NULL when it cannot be read (the error line is printed). */
-unsigned char *tool_read_stdin(size_t *size);
+/* The bytes of an image that is read once: stdin for "-", or a pipe; malloc'ed. NULL: the library reads the path.
+ * Returns 0 when it cannot be read (the error line is printed). */
+int tool_read_image(const char *path, unsigned char **bytes, size_t *size);
 
 #endif

@@ -11,9 +11,12 @@
  *     pg_inputs *inputs = NULL;
  *     pg_result *result = NULL;
  *     pg_image image;
+ *     pg_encode_options encode;
+ *     pg_encode_options_init(&encode, sizeof encode);
+ *     encode.flags = PG_ENCODE_EXIF; // photos of phones upright
  *     if (pg_model_open("checkpoint", NULL, &model) < 0 || pg_processor_open("checkpoint", NULL, &processor) < 0 ||
  *         pg_image_from_path(&image, sizeof image, "photo.jpg") < 0 ||
- *         pg_processor_encode(processor, &image, "caption en", NULL, &inputs) < 0 ||
+ *         pg_processor_encode(processor, &image, "caption en", &encode, &inputs) < 0 ||
  *         pg_generate(model, processor, inputs, NULL, &result) < 0)
  *         fprintf(stderr, "%s\n", pg_last_error());
  *     else
@@ -188,8 +191,8 @@ PG_API pg_status pg_tensor_init(pg_tensor *tensor, size_t struct_size);
 enum {
     PG_IMAGE_RGB8 = 1,   ///< 3 bytes a pixel: R G B
     PG_IMAGE_BGR8 = 2,   ///< 3 bytes a pixel: B G R
-    PG_IMAGE_RGBA8 = 3,  ///< 4 bytes a pixel: R G B A; A is dropped, as Pillow's convert("RGB") does
-    PG_IMAGE_BGRA8 = 4,  ///< 4 bytes a pixel: B G R A; A is dropped
+    PG_IMAGE_RGBA8 = 3,  ///< 4 bytes a pixel: R G B A; A is dropped, or laid over white (PG_ENCODE_OVER_WHITE)
+    PG_IMAGE_BGRA8 = 4,  ///< 4 bytes a pixel: B G R A; likewise
     PG_IMAGE_GRAY8 = 5,  ///< 1 byte a pixel
     PG_IMAGE_PATH = 100, ///< path: a PNG or JPEG file
     PG_IMAGE_BYTES = 101 ///< planes[0] and n_bytes: the bytes of a PNG or JPEG file
@@ -354,7 +357,10 @@ enum {
                              ///< Default: not, as HF's processor does with an opened file
     PG_ENCODE_TRUNCATE = 4,  ///< truncate rows longer than max_length. Default: max_length truncates nothing
     PG_ENCODE_KEEP_ENDS = 8, ///< with TRUNCATE: keep images, bos, newline and eos; shorten the suffix, then the prompt
-    PG_ENCODE_OPEN_SUFFIX = 16 ///< no eos after the suffix: the model goes on from it
+    PG_ENCODE_OPEN_SUFFIX = 16, ///< no eos after the suffix: the model goes on from it
+    PG_ENCODE_OVER_WHITE = 32   ///< lay transparent pixels of PNGs, RGBA8 and BGRA8 buffers over white, as HF does with
+                                ///< an opened PIL image. Default: their alpha is dropped, as HF does with a path, and
+                                ///< a warning is logged (docs/PROCESSOR.md)
 };
 
 /** Flags of pg_processor_decode() and pg_detokenizer_create(). */

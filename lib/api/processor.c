@@ -11,7 +11,8 @@
 #include "tokenizer/stream_decoder.h"
 
 enum {
-    ENCODE_FLAGS = PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX
+    ENCODE_FLAGS = PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS |
+                   PG_ENCODE_OPEN_SUFFIX | PG_ENCODE_OVER_WHITE
 };
 
 PGI_OPTIONS(pg_processor_options, .struct_size = sizeof(pg_processor_options))
@@ -62,7 +63,7 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     *out = complete;
     PGI_TRY(pgi_flags_in(out->flags, ENCODE_FLAGS,
                          "PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | "
-                         "PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX or less"));
+                         "PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX | PG_ENCODE_OVER_WHITE or less"));
     PGI_TRY(check_length(out->max_image_pixels, INT64_MAX, "max_image_pixels"));
     if (out->max_image_pixels == 0) out->max_image_pixels = PGI_DEFAULT_MAX_PIXELS;
     PGI_TRY(check_choice(out->mode, PG_MODE_BIG_VISION, "mode", "PG_MODE_*"));

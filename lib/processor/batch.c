@@ -5,6 +5,8 @@
  */
 #include "processor/batch.h"
 
+#include <stdio.h>
+
 #include <string.h>
 
 #include "image/image.h"
@@ -324,11 +326,13 @@ typedef struct image_encoder {
     pg_inputs *inputs; /* pixels: made for the first image, which decides the size where nothing is resized */
 } image_encoder;
 
-static pg_status read_image(const image_encoder *e, const pg_image *image, pgi_rgb *rgb) {
+static pg_status read_image(const image_encoder *e, const pg_image *image, pgi_rgb *rgb, int32_t *alpha_dropped) {
     pgi_image_limits limits = {.max_pixels = e->options->max_image_pixels,
                                .exif = (e->options->flags & PG_ENCODE_EXIF) != 0,
                                .cancel = e->options->cancel,
                                .log = &e->processor->log,
+                               .alpha_over_white = (e->options->flags & PG_ENCODE_OVER_WHITE) != 0,
+                               .alpha_dropped = alpha_dropped,
                                .over_white = e->settings->do_convert_rgb && e->options->mode != PG_MODE_BIG_VISION};
     PGI_TRY(pgi_cancel_check(e->options->cancel));
     return pgi_image_read(&e->processor->memory, image, &limits, rgb);
@@ -351,9 +355,9 @@ static pg_status write_pixels(const image_encoder *e, int32_t n_images, int32_t 
                       : pgi_image_to_pixels(memory, &e->processor->kernels, settings, rgb, pixels);
 }
 
-static pg_status add_image(const image_encoder *e, const pg_batch *batch, int32_t i) {
+static pg_status add_image(const image_encoder *e, const pg_batch *batch, int32_t i, int32_t *alpha_dropped) {
     pgi_rgb rgb;
-    PGI_TRY(read_image(e, &batch->images[i], &rgb));
+    PGI_TRY(read_image(e, &batch->images[i], &rgb, alpha_dropped));
     pg_status status = write_pixels(e, batch->n_images, i, &rgb);
     pgi_rgb_free(&e->processor->memory, &rgb);
     return status;
@@ -370,12 +374,30 @@ static pg_status image_error(const pg_inputs *inputs, int32_t i, pg_status statu
     return pgi_error_context(status, "image %d", i);
 }
 
+/* Users expect white where an image is transparent, and see what its pixels hide. */
+static void warn_of_alpha(const pg_processor *processor, const pg_batch *batch, int32_t first, int32_t n) {
+    const pg_image *image = &batch->images[first];
+    const char *name = image->format == PG_IMAGE_PATH    ? image->path
+                       : image->format == PG_IMAGE_BYTES ? "image bytes"
+                                                         : "pixels";
+    char more[48] = "";
+    if (n > 1) snprintf(more, sizeof more, " (and %d more of %d images)", n - 1, batch->n_images);
+    pgi_log_line(&processor->log, PG_LOG_WARNING,
+                 "%s%s: transparent pixels lose their alpha, as with a path in transformers; PG_ENCODE_OVER_WHITE lays "
+                 "them over white, as with an opened image there",
+                 name, more);
+}
+
 static pg_status add_pixels(const image_encoder *e, const pg_batch *batch) {
+    int32_t first = -1, n_dropped = 0;
     for (int32_t i = 0; i < batch->n_images; i++) {
-        pg_status status = add_image(e, batch, i);
+        int32_t dropped = 0;
+        pg_status status = add_image(e, batch, i, &dropped);
+        if (dropped && n_dropped++ == 0) first = i;
         if (status == PG_ERROR_CANCELLED) return status;
         if (status < 0) return batch->n_images > 1 ? image_error(e->inputs, i, status) : status;
     }
+    if (n_dropped) warn_of_alpha(e->processor, batch, first, n_dropped);
     return PG_OK;
 }
 

@@ -20,6 +20,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from . import _library as c
+from ._log import logger
 from .outputs import is_torch_tensor, to_numpy
 
 
@@ -155,10 +156,11 @@ class ImageList:
     borrowed: list[Any]
 
 
-def convert(sources: Sequence[Any], exif: bool, convert_rgb: bool, resized: bool, data_format: str | None) -> ImageList:
+def convert(sources: Sequence[Any], exif: bool, alpha: str, convert_rgb: bool, resized: bool,
+            data_format: str | None) -> ImageList:
     """The images for one call of the library; an error names the image by its index.
 
-    exif: turn files. convert_rgb, resized: do_convert_rgb and do_resize. data_format: of arrays, None to look at them.
+    exif: turn files. alpha: of files, "drop" or "white". convert_rgb, resized: do_convert_rgb and do_resize. data_format: of arrays, None to look at them.
     """
     result = ImageList((c.Image * max(len(sources), 1))(), [], [], [])
     for index, source in enumerate(sources):
@@ -169,7 +171,7 @@ def convert(sources: Sequence[Any], exif: bool, convert_rgb: bool, resized: bool
         if isinstance(source, (str, Path)):
             source = _named(source, name)
         if isinstance(source, (Path, bytes, bytearray, memoryview)):
-            source = _other_format(source, exif)
+            source = _other_format(source, exif, alpha)
         if isinstance(source, (bytes, bytearray, memoryview)):
             memory = bytes(source)
             c.check(c.lib.pg_image_from_bytes(ctypes.byref(image), ctypes.sizeof(image), memory, len(memory)))
@@ -237,7 +239,7 @@ def _opened(source: Path | bytes) -> Any:
         return None
 
 
-def _other_format(source: Any, exif: bool) -> Any:
+def _other_format(source: Any, exif: bool, alpha: str) -> Any:
     """A file that is neither PNG nor JPEG, as load_image() of transformers gives it: an array or a PNG; else `source`.
 
     One transparent colour may be left (of a GIF, for example). A PNG keeps it, and the library goes by do_convert_rgb.
@@ -256,7 +258,14 @@ def _other_format(source: Any, exif: bool) -> Any:
     from PIL import ImageOps
 
     with image:
-        rgb = (ImageOps.exif_transpose(image) if exif else image).convert("RGB")
+        turned = ImageOps.exif_transpose(image) if exif else image
+        if alpha == "white":
+            return _pil_to_rgb(turned, True)
+        rgb = turned.convert("RGB")
+        if "A" in turned.getbands() and turned.convert("RGBA").getextrema()[3][0] < 255:
+            logger.warning("%s: transparent pixels lose their alpha, as with a path in transformers; alpha=\"white\" lays "
+                           "them over white, as with an opened image there",
+                           source if isinstance(source, Path) else "image bytes")
     transparent = rgb.info.get("transparency")
     if transparent is None:
         return np.ascontiguousarray(np.asarray(rgb))

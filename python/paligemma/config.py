@@ -187,7 +187,7 @@ class PaliGemmaConfig(Config):
 class GenerationConfig:
     """What generate() does when it is not told: read from generation_config.json, and may be changed."""
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:  # a file may have a key "self"
         self.max_new_tokens: int | None = None
         self.max_length: int | None = None
         self.do_sample: bool = False

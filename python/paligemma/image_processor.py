@@ -338,8 +338,8 @@ class ImageCall:
             image_mean=(ctypes.c_float * 3)(*mean), image_std=(ctypes.c_float * 3)(*std),
             **{name: int(bool(values[name])) for name in _SWITCHES})
 
-    def convert(self, sources: Sequence[Any], exif: bool) -> _images.ImageList:
-        return _images.convert(sources, exif, bool(self.values["do_convert_rgb"]), bool(self.values["do_resize"]),
+    def convert(self, sources: Sequence[Any], exif: bool, alpha: str = "drop") -> _images.ImageList:
+        return _images.convert(sources, exif, alpha, bool(self.values["do_convert_rgb"]), bool(self.values["do_resize"]),
                                self.input_data_format)
 
     def is_plain(self, converted: _images.ImageList) -> bool:

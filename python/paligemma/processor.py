@@ -236,6 +236,7 @@ class PaliGemmaProcessor:
         keep_ends: bool = False,
         suffix_open: bool = False,
         exif: bool = True,
+        alpha: str = "drop",
         max_image_pixels: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -256,6 +257,9 @@ class PaliGemmaProcessor:
         keep_ends: truncation keeps images, bos, newline and eos, and cuts the suffix's and the prompt's own tail.
         suffix_open: no eos after the suffix.
         exif: turn files given by path or bytes as their EXIF orientation says (PIL images are taken as they are).
+        alpha: "drop", or "white", which lays transparent pixels of files given by path or bytes over white. PIL images
+            and arrays always are, as with transformers, so that the same file differs by path and as an opened image; a
+            warning is logged where a file is transparent.
         max_image_pixels: larger files are refused.
 
         kwargs, also in images_kwargs, text_kwargs and common_kwargs: image settings for this call (size, do_resize,
@@ -274,17 +278,20 @@ class PaliGemmaProcessor:
         tensor_types = tensor_type(arguments.tensors), tensor_type(arguments.image_tensors)
         texts = _texts(text, images)
         _check_call(images, text, image_counts, mode)
+        if alpha not in ("drop", "white"):
+            raise ValueError(f"alpha is {alpha!r}, expected \"drop\" or \"white\"")
         suffixes = _suffixes(suffix, texts)
         rows = None if images is None else _images.as_rows(images)
         counts = _image_counts(texts, rows, image_counts, parsed=mode == "hf" and not literal)
         encode = _encode_options(options, self.tokenizer, mode, flags=(
             (c.ENCODE_LITERAL if literal else 0) | (c.ENCODE_EXIF if exif else 0)
-            | (c.ENCODE_KEEP_ENDS if keep_ends else 0) | (c.ENCODE_OPEN_SUFFIX if suffix_open else 0)))
+            | (c.ENCODE_KEEP_ENDS if keep_ends else 0) | (c.ENCODE_OPEN_SUFFIX if suffix_open else 0)
+            | (c.ENCODE_OVER_WHITE if alpha == "white" else 0)))
         if max_image_pixels is not None:
             encode.max_image_pixels = max_image_pixels
 
         encode.image_settings = ctypes.pointer(image_call.struct)
-        converted = image_call.convert([] if rows is None else _images.flat(rows), exif)
+        converted = image_call.convert([] if rows is None else _images.flat(rows), exif, alpha)
         pixels = None
         if mode == "hf" and not image_call.is_plain(converted):  # the library has no part in what follows its resize
             pixels = image_call.pixels(self._handle, converted, _only_images(encode), stacklevel=3)

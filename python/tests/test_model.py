@@ -494,3 +494,7 @@ def test_counts_are_whole_numbers(model, processor, image_path):
         with pytest.raises(TypeError, match="logits_to_keep"):
             model(**inputs, logits_to_keep=value)
     assert model(**inputs, logits_to_keep=1).logits.shape[1] == 1
+
+
+def test_a_key_named_self_in_generation_config():
+    assert paligemma.GenerationConfig(**{"self": 1, "max_new_tokens": 5}).to_dict()["self"] == 1

@@ -220,7 +220,7 @@ static void run_image(const char *folder, const bytes *file) {
         return;
     pg_encode_options_init(&options, sizeof options);
     options.max_image_pixels = MAX_PIXELS;
-    options.flags = now_seed % 3 == 0 ? PG_ENCODE_EXIF : 0;
+    options.flags = (now_seed % 3 == 0 ? PG_ENCODE_EXIF : 0) | (now_seed % 5 < 2 ? PG_ENCODE_OVER_WHITE : 0);
     snprintf(path, sizeof path, "%s/image", folder);
     if (now_seed % 2)
         pg_image_from_path(&image, sizeof image, path);

@@ -66,9 +66,12 @@ def usage(folder, image):
                       ("run", folder, image, "a", "--seed", "-1"), ("run", folder, image, "a", "--stop", ""),
                       ("run", folder, image, "a", "--scores"),
                       ("run", folder, image, "a", "-x5"), ("run", folder, image, "a", "--processor"),
-                      ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly")]:
+                      ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly"),
+                      ("run", folder, image, "a", "--alpha", "black"), ("info", "--json"), ("bench", "--rounds", "0", folder, "--json"),
+                      ("run", folder, "--json", "--what")]:
         code, out, err = run(*arguments)
-        expect(f"usage {arguments}", code == 2 and out == "" and "paligemma" in err, code, out, err)
+        told = json.loads(out)["error"] in err if "--json" in arguments else out == ""
+        expect(f"usage {arguments}", code == 2 and told and "paligemma" in err, code, out, err)
     for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("help", "bench"), ("convert", "--help"), ("run", "--help"), ("info", "-h"),
                       ("tokens", "a", "--help"), ("--version",)]:
         code, out, err = run(*arguments)
@@ -100,6 +103,20 @@ def errors(folder, image, temporary):
     one_error_line("a URL for an image", run("run", folder, "https://x/y.png", "a"), 1, "a URL", "download it first")
     one_error_line("the tool's names", run("run", folder, image, "<image>" * 3 + "a"), 1, "--literal")
     one_error_line("too long", run("run", folder, image, "word " * 20000, "--max-context", "8192"), 1, "--max-context, 8192")
+    one_error_line("no name of C", run("run", folder, image, "<image>" * 3 + "a"), 1, "(--literal takes `<image>` as text)")
+    broken = os.path.join(temporary, "damaged weights")
+    shutil.copytree(folder, broken)
+    with open(os.path.join(broken, "model.safetensors" if os.path.exists(os.path.join(broken, "model.safetensors")) else
+                           next(n for n in os.listdir(broken) if n.endswith(".safetensors"))), "r+b") as f:
+        f.write(b"\xff" * 8)
+    for arguments in [("run", broken, image, "a"), ("info", broken), ("bench", broken)]:
+        json_error(f"--json: damaged weights {arguments[0]}", run(*arguments, "--json"), ".safetensors")
+    shutil.rmtree(broken)
+    strange = os.path.join(temporary, "no\x1b[31m\u202e\u0085folder\udcff")
+    for arguments in [("info", strange), ("run", folder, strange, "a"), ("tokens", folder, "a", "--" + strange)]:
+        code, out, err = run(*(os.fsencode(a) for a in arguments))
+        expect(f"no control characters of {arguments[0]}", code and not any(c in err for c in "\x1b\u202e\x85")
+               and err.count("\n") == 1, err)
     if os.path.exists("/dev/full"):
         with open("/dev/full", "w") as full:
             for arguments in [("info", folder), ("tokens", folder, "a"), ("run", folder, image, "a"),
@@ -268,9 +285,10 @@ def on_terminal(*arguments):
 
 def steering_text(folder, image, temporary):
     """A model that writes ESC and CSI: a terminal gets them as text, a pipe as they are."""
-    ids = json.loads(run("run", folder, image, "a b", "-n2", "--json")[1])["ids"]
-    expect("two other ids", ids[0] != ids[1] and min(ids) > 2, ids)
+    ids = json.loads(run("run", folder, image, "a b", "-n3", "--json")[1])["ids"]
+    expect("three other ids", len(set(ids)) == 3 and min(ids) > 2, ids)
     for name, written, shown in [("<0x1B>", b"\x1b", b"\\x1B"), ("<0x7F>", b"\x7f", b"\\x7F"), ("<0x07>", b"\x07", b"\\x07"),
+                                 (("<0xE2>", "<0x80>", "<0xAE>"), b"\xe2\x80\xae", b"\\u202E"),
                                  (("<0xC2>", "<0x9B>"), b"\xc2\x9b", b"\\x9B"), (("<0xC2>", "<0xA9>"), b"\xc2\xa9", b"\xc2\xa9"),
                                  ("<0x09>", b"\t", b"\t")]:
         changed = os.path.join(temporary, "steering")
@@ -283,10 +301,13 @@ def steering_text(folder, image, temporary):
                 vocab[piece], vocab[byte] = vocab[byte], vocab[piece]
 
         change(changed, "tokenizer.json", swap)
-        n = "-n1" if isinstance(name, str) else "-n2"
+        n = "-n1" if isinstance(name, str) else f"-n{len(name)}"
         piped = subprocess.run([TOOL, "run", changed, image, "a b", n], capture_output=True, timeout=60).stdout
         expect(f"{name} to a pipe", piped == written + b"\n", piped)
         seen = on_terminal("run", changed, image, "a b", n)
+        as_json = on_terminal("run", changed, image, "a b", n, "--json")
+        expect(f"{name} as JSON to a terminal", json.loads(as_json)["text"] and not any(c in as_json for c in (b"\x1b", b"\x7f", b"\xc2\x9b", b"\xe2\x80\xae"))
+               if name != "<0x7F>" else b"\x7f" not in as_json, as_json)
         expect(f"{name} to a terminal", seen.replace(b"\r", b"").rstrip(b" ") in (shown + b"\n", shown.expandtabs() + b"\n"), seen)
         shutil.rmtree(changed)
 
@@ -330,8 +351,8 @@ def change(folder, name, edit):
 
 
 def cannot_end(folder):
-    """Leaves the checkpoint no token that ends its text."""
-    change(folder, "generation_config.json", lambda config: config.update(eos_token_id=None))
+    """Gives the checkpoint an eos that it never says."""
+    change(folder, "generation_config.json", lambda config: config.update(eos_token_id=0))
 
 
 def terminal(folder, image):
@@ -345,13 +366,32 @@ def terminal(folder, image):
     os.close(master)
     expect("progress on a terminal", "\r" in shown and "image" in shown, shown)
 
+    master, slave = pty.openpty()
+    subprocess.run([TOOL, "run", folder, image, "a", "-n", "3"], stdout=subprocess.PIPE, stderr=slave, timeout=60,
+                   env={**os.environ, "TERM": "dumb"})
+    os.write(slave, b".")
+    os.close(slave)
+    shown = os.read(master, 65536)
+    os.close(master)
+    expect("no progress on a dumb terminal", b"\x1b" not in shown and b"\r" not in shown.replace(b"\r\n", b""), shown)
+
     cannot_end(folder)
-    process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
-    process.stdout.read(1)  # it has begun; now it would go on for long
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    expect("Ctrl-C", process.returncode == -signal.SIGINT and err == b"paligemma: interrupted\n", process.returncode, err)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        process.stdout.read(1)  # it has begun; now it would go on for long
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        expect(f"signal {number}", process.returncode == -number and err == b"paligemma: interrupted\n", process.returncode, err)
+    process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000", "--json"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    time.sleep(0.5)
+    process.send_signal(signal.SIGHUP)  # under nohup it stays ignored
+    time.sleep(0.2)
+    expect("ignored signals stay so", process.poll() is None)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    expect("--json: interrupted", process.returncode == -signal.SIGTERM and json.loads(out) == {"error": "interrupted"}, out, err)
 
 
 def contents(folder):
@@ -609,6 +649,60 @@ def conversions(folder, temporary):
     shutil.rmtree(out)
 
 
+def warnings(folder, temporary):
+    """What harms is told on stderr with the tool's names, and stdout stays as it is."""
+    def png(name, color, depth, row):
+        def chunk(kind, data):
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        path = os.path.join(temporary, name)
+        with open(path, "wb") as f:
+            f.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, depth, color, 0, 0, 0))
+                    + chunk(b"IDAT", zlib.compress((b"\0" + row) * 2)) + chunk(b"IEND", b""))
+        return path
+
+    clear, opaque = png("clear.png", 6, 8, b"\1\2\3\0\4\5\6\x80"), png("opaque.png", 6, 8, b"\1\2\3\xff" * 2)
+    grey = png("grey.png", 0, 16, b"\1\0\0\5")
+    for options in [(), ("--json",), ("--alpha=drop", "--json")]:
+        code, out, err = run("run", folder, clear, "a", *options)
+        expect("alpha is dropped", code == 0 and out and err.startswith(f"paligemma: warning: {clear}: transparent")
+               and "--alpha white lays them over white" in err and err.count("\n") == 1, code, out, err)
+        if "--json" in options:
+            json.loads(out)
+    for image, options in [(clear, ("--alpha", "white")), (opaque, ())]:
+        code, out, err = run("run", folder, image, "a", *options)
+        expect("alpha is no news", code == 0 and err == "", code, out, err)
+    white = png("white.png", 2, 8, b"\xff\xff\xff" + bytes((v * 128 + 255 * 127 + 127) // 255 for v in (4, 5, 6)))
+
+    def answer(image, *options):
+        return json.loads(run("run", folder, image, "a", "--json", *options)[1])["ids"]
+    expect("over white", answer(clear, "--alpha", "white") == answer(white), answer(clear, "--alpha", "white"), answer(white))
+    code, out, err = run("run", folder, grey, "a", "--json")
+    expect("16-bit grey", code == 0 and json.loads(out) and err.startswith("paligemma: warning: ") and "become white" in err, err)
+    changed = os.path.join(temporary, "unfollowed")
+    shutil.copytree(folder, changed)
+    with open(os.path.join(changed, "generation_config.json"), "w") as f:
+        json.dump({"eos_token_id": 1, "num_beams": 7}, f)
+    for arguments in [("run", changed, opaque, "a"), ("info", changed), ("bench", changed, "--no-roofs", "--rounds", "1")]:
+        code, out, err = run(*arguments)
+        expect(f"a setting that is not followed: {arguments[0]}", code == 0 and "paligemma: warning: " in err
+               and "num_beams" in err, code, err)
+    shutil.rmtree(changed)
+
+
+def names_of_c():
+    """Each name of C in a message of the library has the tool's in its place."""
+    sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
+    import messages
+
+    with open(os.path.join(SOURCE, "examples", "tool", "text.c")) as f:
+        table = dict(re.findall(r'^    \{"([^"]+)", "([^"]+)"\},$', f.read(), re.MULTILINE))
+    names = messages.names(SOURCE)
+    expect("names are found", len(names) > 20, names)
+    expect("the tool's table has all names of C", names <= set(table), sorted(names - set(table)))
+    for name, word in table.items():
+        expect(f"the tool's word for {name}", not messages.of_c(word) and len(word) <= 4 * len(name), word)
+
+
 def pages():
     def text(*path):
         with open(os.path.join(SOURCE, *path)) as f:
@@ -642,6 +736,8 @@ def main():
         usage(folder, image)
         errors(folder, image, temporary)
         terminal(folder, image)
+        warnings(folder, temporary)
+    names_of_c()
     pages()
     print(f"{failures} failed")
     return 1 if failures else 0
