@@ -10,11 +10,13 @@ int main(int argc, char **argv) {
     pg_inputs *inputs = NULL;
     pg_result *result = NULL;
     pg_image image;
-    int failed = argc != 3 || pg_model_open(argv[1], NULL, &model) < 0 ||
-                 pg_processor_open(argv[1], NULL, &processor) < 0 ||
-                 pg_image_from_path(&image, sizeof image, argv[2]) < 0 ||
-                 pg_processor_encode(processor, &image, "caption en", NULL, &inputs) < 0 ||
-                 pg_generate(model, processor, inputs, NULL, &result) < 0;
+    pg_encode_options encode;
+    int failed = argc != 3 || pg_encode_options_init(&encode, sizeof encode) < 0;
+    encode.flags = PG_ENCODE_EXIF; /* photos of phones upright */
+    failed = failed || pg_model_open(argv[1], NULL, &model) < 0 || pg_processor_open(argv[1], NULL, &processor) < 0 ||
+             pg_image_from_path(&image, sizeof image, argv[2]) < 0 ||
+             pg_processor_encode(processor, &image, "caption en", &encode, &inputs) < 0 ||
+             pg_generate(model, processor, inputs, NULL, &result) < 0;
     if (failed)
         fprintf(stderr, "caption: %s\n", argc == 3 ? pg_last_error() : "usage: caption MODEL IMAGE");
     else

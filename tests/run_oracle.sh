@@ -21,12 +21,13 @@ if "$venv/bin/python" -c 'import pytest' 2>/dev/null ||
     step "finetune.py: the loss on our batches and on transformers'" env PALIGEMMA_LIBRARY="$builds/gcc/lib" \
         HF_HUB_OFFLINE=1 "$venv/bin/python" examples/finetune.py --compare --steps 8 --fresh 4
 fi
-# live TITLE SCRIPT OPTION...: a script of tests/oracle that ends with its counts
+# live TITLE SCRIPT OPTION...: a script of tests/oracle that ends with its counts, run by $reference
+reference=$venv/bin/python
 live() {
     title "$1"
     script=$2
     shift 2
-    HF_HUB_OFFLINE=1 "$venv/bin/python" "tests/oracle/$script" --build "$builds/gcc" "$@" 2>&1 | tee "$builds/live.log"
+    HF_HUB_OFFLINE=1 "$reference" "tests/oracle/$script" --build "$builds/gcc" "$@" 2>&1 | tee "$builds/live.log"
     add_counts "$builds/live.log" "$script"
 }
 seed=${ORACLE_SEED:+--seed $ORACLE_SEED}
@@ -44,11 +45,37 @@ fi
 # shellcheck disable=SC2086
 live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-12}" $seed
 # shellcheck disable=SC2086
+live "live: image settings of the Python package" image_settings_live.py --count "${ORACLE_IMAGE_SETTINGS:-300}" $seed
+# shellcheck disable=SC2086
+live "live: the tokenizer of the Python package" tokenizer_live.py --calls "${ORACLE_TOKENIZER:-100}" $seed
+live "live: generate() with its settings" generate_options.py
+# shellcheck disable=SC2086
 live "live: settings of sampling, stop strings" sampling_live.py --count "${ORACLE_SAMPLING:-600}" $seed
+# shellcheck disable=SC2086
+live "live: embeddings of ColPali" colpali_live.py --count "${ORACLE_COLPALI:-12}" $seed
+# shellcheck disable=SC2086
+live "live: rows of more than 8,192 tokens" long_rows.py $seed
 title "tokenizers of every kind against transformers"
 step "fuzz_tokenizers.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \
     "$builds/gcc/tests/oracle/tokenize_lines" --texts 2000
 step "big_vision.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/big_vision.py "$builds/gcc" --count 60
 if test -f examples/demo/model/model.safetensors; then
     live "the demo model on fresh images" demo.py
+fi
+
+# The same beside another version of transformers, where one is given: ORACLE_VENV_2=FOLDER.
+if test -n "${ORACLE_VENV_2:-}"; then
+    reference=$ORACLE_VENV_2/bin/python
+    version=$("$reference" -c 'import transformers; print(transformers.__version__)')
+    title "the Python package beside transformers $version"
+    python_suite "$reference" "$builds/python-oracle-2.log"
+    # shellcheck disable=SC2086
+    live "live: the processor's batches ($version)" processor_live.py --count "${ORACLE_BATCHES:-1000}" $seed
+    # shellcheck disable=SC2086
+    live "live: forward, batched generation, embeddings ($version)" forward_live.py \
+        --count "${ORACLE_FORWARD:-12}" $seed
+    # shellcheck disable=SC2086
+    live "live: settings of sampling, stop strings ($version)" sampling_live.py \
+        --count "${ORACLE_SAMPLING:-600}" $seed
+    live "live: generate() with its settings ($version)" generate_options.py
 fi

@@ -24,6 +24,7 @@ static const char help[] =
     "  -t, --threads N         compute on N threads (default: the CPUs this process may use)\n"
     "      --weights FORMAT    stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND   f32, or bf16 in large products, where that is faster on this CPU\n"
+    "      --in-memory         read the weights into memory instead of mapping the files\n"
     "      --cpu SETS          use these instruction sets alone, such as baseline,avx2 ('paligemma info' names\n"
     "                          those in use, the manual page all)\n"
     "      --no-roofs          leave the roofs out\n"
@@ -46,6 +47,7 @@ typedef struct roofs { /* a second; 0: not measured */
 typedef struct bench_state {
     /* options */
     const char *path;
+    tool_log log;
     tool_shared shared;
     int64_t prompt_tokens, new_tokens, rounds;
     int json, no_roofs;
@@ -222,10 +224,10 @@ static void count_work(bench_state *s) {
                       (head * (2 * heads + 2 * kv_heads) + 3 * (double)config_int(s, "text_config.intermediate_size"));
     double output = hidden * s->info.vocab_size;
     s->prefill_flop = 2 * t * matrices + layers * 4 * t * t * heads * head + 2 * output;
-    double weight = s->info.weights == PG_WEIGHTS_INT8 ? 8.25 / 8
-                    : s->info.weights == PG_WEIGHTS_INT4
-                        ? 4.25 / 8
-                        : (double)s->info.n_bytes_mapped / (double)s->info.n_parameters;
+    const uint64_t bytes = s->info.n_bytes_mapped ? s->info.n_bytes_mapped : s->memory.weights_copied;
+    double weight = s->info.weights == PG_WEIGHTS_INT8   ? 8.25 / 8
+                    : s->info.weights == PG_WEIGHTS_INT4 ? 4.25 / 8
+                                                         : (double)bytes / (double)s->info.n_parameters;
     s->step_bytes = (matrices + output) * weight + layers * 2 * context * kv_heads * head * sizeof(float);
 }
 
@@ -459,13 +461,18 @@ static int run_bench(bench_state *s) {
     pg_model_options options = s->shared.model;
     options.progress = tool_progress_update;
     options.progress_user = &s->progress;
+    s->log.progress = &s->progress; /* kept: the processor tells of images while the rounds run */
+    pg_processor_options processor_options;
+    pg_processor_options_init(&processor_options, sizeof processor_options);
+    options.log = processor_options.log = tool_log_line;
+    options.log_user = processor_options.log_user = &s->log;
     pg_status status = tool_interrupt_open(&s->cancel);
     options.cancel = s->cancel;
 
     double start = tool_seconds();
     if (status >= 0) status = pg_model_open(s->path, &options, &s->model);
     s->model_s = tool_seconds() - start;
-    if (status >= 0) status = pg_processor_open(s->path, NULL, &s->processor);
+    if (status >= 0) status = pg_processor_open(s->path, &processor_options, &s->processor);
     s->processor_s = tool_seconds() - start - s->model_s;
     tool_progress_clear(&s->progress);
     s->info.struct_size = sizeof s->info;
@@ -504,7 +511,6 @@ static int bench(const tool_verb *verb, int argc, char **argv) {
     };
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &s.path, &s.shared);
     if (status >= 0) return status;
-    if (s.json) tool_json_errors();
     tool_progress_init(&s.progress);
     status = run_bench(&s);
     pg_features_close(&s.features);

@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Options, error lines, names, progress and Ctrl-C of the tool. */
+/* Options, error lines, names, progress and Ctrl-C of the tool. text.c has what its lines look like. */
 #include "tool.h"
 
 #include <errno.h>
@@ -8,16 +8,53 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-int tool_usage_error(const tool_verb *verb, const char *format, ...) {
+static int json_errors;        /* the verb was called with --json */
+static const char *json_image; /* the image that is being read; NULL: none is named */
+
+void tool_json_image(const char *path) { json_image = path; }
+
+/* One line on stderr, and with --json {"error": ...} on stdout. Text that is no UTF-8 comes from the command line. */
+static void print_error(const char *prefix, char *text) {
+    char *shown = text ? tool_escaped(text, strlen(text), 0) : NULL;
+    fprintf(stderr, "%s%s\n", prefix, shown ? shown : "no memory");
+    if (json_errors) {
+        json_t *object = json_pack("{s:s}", "error", text ? text : "no memory");
+        if (!object) object = json_pack("{s:s}", "error", shown ? shown : "failed");
+        if (object && json_image) json_object_set_new(object, "image", json_string(json_image));
+        char *line = object ? json_dumps(object, JSON_COMPACT | (isatty(STDOUT_FILENO) ? JSON_ENSURE_ASCII : 0)) : NULL;
+        if (line && puts(line) >= 0) fflush(stdout);
+        free(line);
+        json_decref(object);
+    }
+    free(shown);
+    free(text);
+}
+
+int tool_fail_text(const char *format, ...) {
+    char *text = NULL;
     va_list list;
-    fprintf(stderr, "paligemma %s: ", verb->name);
     va_start(list, format);
-    vfprintf(stderr, format, list);
+    if (vasprintf(&text, format, list) < 0) text = NULL;
     va_end(list);
-    fprintf(stderr, "; see 'paligemma %s --help'\n", verb->name);
+    print_error("paligemma: ", text);
+    return TOOL_FAILED;
+}
+
+int tool_usage_error(const tool_verb *verb, const char *format, ...) {
+    char *what = NULL, *text = NULL;
+    va_list list;
+    va_start(list, format);
+    if (vasprintf(&what, format, list) < 0) what = NULL;
+    va_end(list);
+    if (asprintf(&text, "%s; see 'paligemma %s --help'", what ? what : "wrong usage", verb->name) < 0) text = NULL;
+    free(what);
+    char prefix[32];
+    snprintf(prefix, sizeof prefix, "paligemma %s: ", verb->name);
+    print_error(prefix, text);
     return TOOL_USAGE;
 }
 
@@ -105,7 +142,7 @@ static const struct {
     {TOOL_OPTIONS_MODEL, "--arithmetic", tool_arithmetic_names, PG_ARITHMETIC_F32, PG_ARITHMETIC_BF16, "f32 or bf16",
      offsetof(pg_model_options, arithmetic)},
 };
-enum { N_CHOICES = sizeof choices / sizeof choices[0], MAX_OPTIONS = 16 };
+enum { N_CHOICES = sizeof choices / sizeof choices[0], MAX_OPTIONS = 32 };
 
 /* Names with commas between; 0: one is unknown. */
 static uint64_t cpu_mask_of(const char *names) {
@@ -127,14 +164,19 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     tool_option list[MAX_OPTIONS];
     const char *texts[N_CHOICES] = {0}, *cpu = NULL;
     int64_t n_threads = 0;
+    int in_memory = 0;
     size_t n = n_options;
     memcpy(list, options, n * sizeof *list);
     for (size_t i = 0; i < N_CHOICES; i++)
         if (verb->shared & choices[i].group) list[n++] = (tool_option){.name = choices[i].name, .text = &texts[i]};
+    if (verb->shared & TOOL_OPTIONS_MODEL) list[n++] = (tool_option){.name = "--in-memory", .flag = &in_memory};
     if (verb->shared & TOOL_OPTIONS_MACHINE) list[n++] = (tool_option){.name = "--cpu", .text = &cpu};
     if (verb->shared & TOOL_OPTIONS_THREADS)
         list[n++] = (tool_option){.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024};
 
+    if (find_option(list, n, "--json", 6)) /* before the first usage error */
+        for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
+            if (strcmp(argv[i], "--json") == 0) json_errors = 1;
     int status = parse(verb, argc, argv, list, n, arguments);
     if (status >= 0 || !shared) return status;
     pg_model_options_init(&shared->model, sizeof shared->model);
@@ -147,38 +189,11 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
                                     choices[i].expected);
         memcpy((char *)&shared->model + choices[i].offset, &value, sizeof value);
     }
+    shared->model.flags = in_memory ? PG_MODEL_IN_MEMORY : 0;
     if (cpu && !(shared->model.cpu_mask = cpu_mask_of(cpu)))
         return tool_usage_error(verb, "--cpu: found '%s', expected names such as baseline,avx2", cpu);
     shared->n_threads = (int32_t)n_threads;
     return -1;
-}
-
-/* What the library calls its options, and what the tool does. */
-static const struct {
-    const char *of_library, *of_tool;
-} option_names[] = {
-    {"PG_ENCODE_LITERAL", "--literal"},
-    {"pg_model_convert()", "'paligemma convert'"},
-};
-
-/* The message with the tool's names, malloc'ed; NULL: no memory. */
-static char *with_tool_names(const char *text) {
-    enum { GROWS = 2 }; /* at most: no name of the tool is twice as long as the library's */
-    char *out = malloc(strlen(text) * GROWS + 1), *to = out;
-    for (const char *from = text; out && *from;) {
-        size_t i = 0;
-        while (i < sizeof option_names / sizeof *option_names &&
-               strncmp(from, option_names[i].of_library, strlen(option_names[i].of_library)) != 0)
-            i++;
-        if (i == sizeof option_names / sizeof *option_names) {
-            *to++ = *from++;
-            continue;
-        }
-        from += strlen(option_names[i].of_library);
-        to = stpcpy(to, option_names[i].of_tool);
-    }
-    if (out) *to = '\0';
-    return out;
 }
 
 static const char *next_step(pg_status status, tool_stage stage) {
@@ -208,7 +223,7 @@ static const char *next_step(pg_status status, tool_stage stage) {
             return stage == TOOL_STAGE_IMAGE || stage == TOOL_STAGE_PROMPT ? "check the image and the prompt" : NULL;
         case PG_ERROR_LIMIT:
             if (stage == TOOL_STAGE_IMAGE) return "scale the image down or shorten the prompt";
-            return "shorten the prompt or lower --max-new-tokens";
+            return stage == TOOL_STAGE_GENERATE ? "shorten the prompt" : NULL;
         case PG_ERROR_MEMORY: return "'paligemma info MODEL' says what the model needs; try fewer --threads";
         case PG_ERROR_INTERNAL: return "this is a defect of the library: please report it with the command you ran";
         default: return NULL;
@@ -220,7 +235,7 @@ int tool_fail(pg_status status, tool_stage stage) {
     const char *text = pg_last_error(), *next = next_step(status, stage);
     if (!*text) text = pg_status_name(status);
     if (strstr(text, "; ")) next = NULL; /* the library says what to do already */
-    char *named = with_tool_names(text);
+    char *named = tool_with_names(text);
     if (named) text = named;
     int exit_status = next ? tool_fail_text("%s; %s", text, next) : tool_fail_text("%s", text);
     free(named);
@@ -247,65 +262,12 @@ pg_status tool_open_processor(const char *model, const char *folder, const pg_pr
     return pg_processor_open(model, options, out); /* its message again */
 }
 
-static int json_errors;
-static const char *json_image; /* NULL: none */
-
-void tool_json_errors(void) { json_errors = 1; }
-
-void tool_json_image(const char *path) { json_image = path; }
-
-/* {"error": "..."} on stdout; text that is no UTF-8 comes from the command line alone, and is left out. */
-static void print_json_error(const char *format, va_list list) {
-    char *text = NULL;
-    if (vasprintf(&text, format, list) < 0) return;
-    json_t *object = json_pack("{s:s}", "error", text);
-    if (!object) object = json_pack("{s:s}", "error", "failed");
-    if (object && json_image) json_object_set_new(object, "image", json_string(json_image));
-    char *line = object ? json_dumps(object, JSON_COMPACT) : NULL;
-    if (line && puts(line) >= 0) fflush(stdout);
-    free(line);
-    json_decref(object);
-    free(text);
-}
-
-int tool_fail_text(const char *format, ...) {
-    va_list list;
-    fputs("paligemma: ", stderr);
-    va_start(list, format);
-    vfprintf(stderr, format, list);
-    va_end(list);
-    fputc('\n', stderr);
-    if (json_errors) {
-        va_start(list, format);
-        print_json_error(format, list);
-        va_end(list);
-    }
-    return TOOL_FAILED;
-}
-
 static int stdout_error; /* errno of the first write that failed */
 
 int tool_write(const char *text, size_t size) {
     if (fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0) return 1;
     if (!stdout_error) stdout_error = errno;
     return 0;
-}
-
-int tool_write_text(const char *text, size_t size) {
-    static int is_terminal = -1;
-    if (is_terminal < 0) is_terminal = isatty(STDOUT_FILENO);
-    if (!is_terminal) return tool_write(text, size);
-    for (size_t i = 0; i < size; i++) {
-        const unsigned char byte = (unsigned char)text[i];
-        /* U+0080 to U+009F, in UTF-8 C2 80 to C2 9F, are control characters too. Pieces of text are whole characters.
-         */
-        const int is_c1 = byte == 0xC2 && i + 1 < size && (unsigned char)text[i + 1] < 0xA0;
-        if ((byte >= 32 && byte != 127 && !is_c1) || byte == '\n' || byte == '\t')
-            putchar(byte);
-        else
-            printf("\\x%02X", is_c1 ? (unsigned)(unsigned char)text[++i] : (unsigned)byte);
-    }
-    return tool_write("", 0);
 }
 
 int tool_close_stdout(void) {
@@ -317,10 +279,12 @@ int tool_close_stdout(void) {
 }
 
 int tool_print_json(json_t *object) {
-    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
+    const size_t ascii = isatty(STDOUT_FILENO) ? JSON_ENSURE_ASCII : 0; /* nothing that steers a terminal */
+    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(15) | ascii) : NULL;
     json_decref(object);
     if (!text) return tool_fail_text("the JSON output could not be made: no memory");
-    puts(text);
+    tool_write_text(text, strlen(text));
+    putchar('\n');
     free(text);
     return tool_close_stdout();
 }
@@ -363,7 +327,8 @@ double tool_seconds(void) {
 
 void tool_progress_init(tool_progress *progress) {
     memset(progress, 0, sizeof *progress);
-    progress->enabled = isatty(STDERR_FILENO);
+    const char *terminal = getenv("TERM");
+    progress->enabled = isatty(STDERR_FILENO) && !(terminal && strcmp(terminal, "dumb") == 0); /* it rewrites a line */
 }
 
 int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t total) {
@@ -395,13 +360,14 @@ void tool_progress_clear(tool_progress *progress) {
     progress->shown = 0;
 }
 
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+
 static pg_cancel *interrupt_flag; /* set before the handler is installed, NULL only after it is gone */
 
-static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t interrupted; /* the signal that came, or 0 */
 
 static void on_interrupt(int signal_number) {
-    (void)signal_number;
-    interrupted = 1;
+    interrupted = signal_number;
     pg_cancel_request(interrupt_flag); /* one atomic store */
 }
 
@@ -413,30 +379,37 @@ pg_status tool_interrupt_open(pg_cancel **cancel) {
     memset(&action, 0, sizeof action);
     action.sa_handler = on_interrupt;
     action.sa_flags = (int)SA_RESETHAND;
-    sigaction(SIGINT, &action, NULL);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        struct sigaction old;
+        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler == SIG_IGN) continue; /* nohup, a shell's "&" */
+        sigaction(signals[i], &action, NULL);
+    }
     return PG_OK;
 }
 
 void tool_interrupt_close(pg_cancel **cancel) {
     if (!*cancel) return;
-    signal(SIGINT, SIG_DFL);
+    struct sigaction old;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler == on_interrupt) signal(signals[i], SIG_DFL);
     interrupt_flag = NULL;
     pg_cancel_close(cancel);
     if (!interrupted) return;
     fflush(stdout);
-    raise(SIGINT); /* of the default action: a shell sees that the program died of it, and ends its loop */
+    raise(interrupted); /* of the default action: a shell sees that the program died of it, and ends its loop */
 }
 
-unsigned char *tool_read_stdin(size_t *size) {
+/* All of a pipe or device, for which the library cannot ask its size. */
+static unsigned char *read_all(FILE *file, const char *name, size_t *size) {
     enum { MOST = 1 << 30 };
     size_t used = 0, capacity = 1 << 16;
     unsigned char *bytes = malloc(capacity);
     while (bytes) {
-        used += fread(bytes + used, 1, capacity - used, stdin);
+        used += fread(bytes + used, 1, capacity - used, file);
         if (used < capacity) break;
         if (capacity == MOST) {
             free(bytes);
-            tool_fail_text("stdin: more than 1 GiB for an image (give a PNG or JPEG file)");
+            tool_fail_text("%s: more than 1 GiB for an image (give a PNG or JPEG file)", name);
             return NULL;
         }
         unsigned char *grown = realloc(bytes, capacity *= 2);
@@ -444,12 +417,21 @@ unsigned char *tool_read_stdin(size_t *size) {
         bytes = grown;
     }
     if (!bytes) {
-        tool_fail_text("stdin: no memory for the image");
-    } else if (ferror(stdin)) {
-        tool_fail_text("stdin: %s", strerror(errno));
+        tool_fail_text("%s: no memory for the image", name);
+    } else if (ferror(file)) {
+        tool_fail_text("%s: %s", name, strerror(errno));
         free(bytes);
         bytes = NULL;
     }
     *size = used;
     return bytes;
+}
+
+int tool_read_image(const char *path, unsigned char **bytes, size_t *size) {
+    *bytes = NULL;
+    if (strcmp(path, "-") == 0) {
+        *bytes = read_all(stdin, "stdin", size);
+        return *bytes != NULL;
+    }
+    return 1;
 }

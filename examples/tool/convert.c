@@ -18,11 +18,6 @@ static const char help[] =
     "\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
-static void log_line(void *user, int32_t level, const char *message) {
-    const int *verbose = user;
-    if (*verbose && level <= PG_LOG_INFO) fprintf(stderr, "%s\n", message);
-}
-
 static int convert(const tool_verb *verb, int argc, char **argv) {
     const char *folders[2];
     int64_t megabytes = 0;
@@ -45,8 +40,9 @@ static int convert(const tool_verb *verb, int argc, char **argv) {
     options.max_file_bytes = (uint64_t)megabytes * 1000000;
     options.progress = tool_progress_update;
     options.progress_user = &progress;
-    options.log = log_line;
-    options.log_user = &verbose;
+    tool_log log = {&progress, verbose};
+    options.log = tool_log_line;
+    options.log_user = &log;
     pg_status status = tool_interrupt_open(&cancel);
     options.cancel = cancel;
     if (status >= 0) status = pg_model_convert(folders[0], folders[1], &options);

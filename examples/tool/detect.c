@@ -42,10 +42,11 @@ typedef struct detect_state {
     pg_processor *processor;
     pg_cancel *cancel;
     tool_progress progress;
+    tool_log log;
     tool_shared shared;
     const char *folder, *processor_folder;
     char *prompt;
-    int json, csv, verbose, many;
+    int json, csv, many;
     int64_t max_new_tokens;
     uint32_t encode_flags, generate_flags;
     pg_answer_options answer;
@@ -54,17 +55,13 @@ typedef struct detect_state {
 /* What one image gave. */
 typedef struct seen {
     const char *path;
-    unsigned char *bytes; /* stdin's */
+    unsigned char *bytes; /* of stdin or a pipe */
+    int told;             /* that they could not be read */
     pg_inputs *inputs;
     pg_result *result;
     pg_answer *answer;
     pg_result_info info;
 } seen;
-
-static void on_log(void *user, int32_t level, const char *message) {
-    tool_progress_clear(user);
-    if (level <= PG_LOG_INFO) fprintf(stderr, "%s\n", message);
-}
 
 /* ---- output ---- */
 
@@ -107,7 +104,7 @@ static int print_json(const detect_state *s, const seen *image) {
     return tool_print_json(json_pack("{s:o, s:i, s:i, s:o, s:o, s:s, s:s}", "image", path ? path : json_null(), "width",
                                      s->answer.width, "height", s->answer.height, "objects", objects, "broken", broken,
                                      "text", pg_answer_get_text(image->answer), "stop",
-                                     image->info.stop == PG_STOP_EOS ? "eos" : "length"));
+                                     tool_stop_name(image->info.stop)));
 }
 
 /* A field of CSV: quoted where it has to be (RFC 4180). */
@@ -179,12 +176,12 @@ static pg_status encode(const detect_state *s, seen *image) {
     pg_encode_options_init(&options, sizeof options);
     options.flags = s->encode_flags;
     options.cancel = s->cancel;
-    if (strcmp(image->path, "-") == 0) {
-        if (!(image->bytes = tool_read_stdin(&n_bytes))) return PG_ERROR_IO;
-        status = pg_image_from_bytes(&source, sizeof source, image->bytes, n_bytes);
-    } else {
-        status = pg_image_from_path(&source, sizeof source, image->path);
+    if (!tool_read_image(image->path, &image->bytes, &n_bytes)) {
+        image->told = 1;
+        return PG_ERROR_IO;
     }
+    status = image->bytes ? pg_image_from_bytes(&source, sizeof source, image->bytes, n_bytes)
+                          : pg_image_from_path(&source, sizeof source, image->path);
     return status < 0 ? status : pg_processor_encode(s->processor, &source, s->prompt, &options, &image->inputs);
 }
 
@@ -193,8 +190,9 @@ static pg_status open_model(detect_state *s) {
     if (s->model) return PG_OK;
     options.cancel = s->cancel;
     options.progress = tool_progress_update;
-    options.log = s->verbose ? on_log : NULL;
-    options.progress_user = options.log_user = &s->progress;
+    options.log = tool_log_line;
+    options.log_user = &s->log;
+    options.progress_user = &s->progress;
     return pg_model_open(s->folder, &options, &s->model);
 }
 
@@ -236,7 +234,7 @@ static int detect_in(detect_state *s, const char *path, tool_stage *stage) {
     int exit_status = TOOL_FAILED;
     if (status >= 0)
         exit_status = s->json ? print_json(s, &image) : print_lines(s, &image);
-    else if (status == PG_ERROR_CANCELLED || strcmp(path, "-") != 0 || image.bytes) /* else it was told already */
+    else if (!image.told)
         tool_fail(status, *stage);
     if (status == PG_ERROR_CANCELLED) *stage = TOOL_STAGE_MODEL;
     pg_answer_close(&image.answer);
@@ -254,8 +252,8 @@ static int detect_all(detect_state *s, const char **paths, size_t n) {
     if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
     pg_processor_options_init(&options, sizeof options);
     options.cancel = s->cancel;
-    options.log = s->verbose ? on_log : NULL;
-    options.log_user = &s->progress;
+    options.log = tool_log_line;
+    options.log_user = &s->log;
     status = tool_open_processor(s->folder, s->processor_folder, &options, &s->processor, &stage);
     if (status < 0) return tool_fail(status, stage);
     if (s->csv) puts("image,label,score,x0,y0,x1,y1");
@@ -310,7 +308,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--constrain", .flag = &constrain},
         {.name = "--processor", .text = &s.processor_folder},
         {.name = "--no-exif", .flag = &no_exif},
-        {.name = "--verbose", .letter = "-v", .flag = &s.verbose},
+        {.name = "--verbose", .letter = "-v", .flag = &s.log.verbose},
     };
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &s.shared);
     if (status < 0 && s.json && s.csv) status = tool_usage_error(verb, "--json and --csv exclude each other");
@@ -320,8 +318,8 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         while (arguments[n]) n++;
         s.folder = arguments[0];
         s.many = n > 3;
-        if (s.json) tool_json_errors();
         tool_progress_init(&s.progress);
+        s.log.progress = &s.progress;
         s.encode_flags = no_exif ? 0u : PG_ENCODE_EXIF;
         if (constrain) s.generate_flags |= PG_GENERATE_DETECT;
         s.prompt = prompt_of(arguments[n - 1]);

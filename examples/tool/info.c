@@ -17,6 +17,7 @@ static const char help[] =
     "      --verify      read the whole of a converted folder, compare its checksums, and say that they match\n"
     "      --weights FORMAT  as a run with this option: stored (default), int8 or int4\n"
     "      --arithmetic KIND  likewise: f32 or bf16\n"
+    "      --in-memory   likewise: the weights are read, not mapped\n"
     "      --tokens N    prompt and new tokens to count memory for, image tokens included\n"
     "  -t, --threads N   threads to count memory for (default: the CPUs this process may use)\n"
     "\n"
@@ -44,19 +45,26 @@ static const char *resample_name(const facts *f) {
     return n >= 0 && n < (int32_t)(sizeof resample_names / sizeof resample_names[0]) ? resample_names[n] : "unknown";
 }
 
+static const char *architecture(const pg_model_info *m) {
+    if (m->embedding_dim > 0) return m->gemma_version == 2 ? "ColPali on PaliGemma 2" : "ColPali on PaliGemma";
+    return m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma";
+}
+
 static void print_text(const facts *f) {
     const pg_model_info *m = &f->model;
     const pg_processor_info *p = &f->processor;
     char a[32], b[32], c[32];
     long long vision_heads = field(f, "vision_config", "num_attention_heads");
-    printf("folder        %s\n", f->path);
-    printf("architecture  %s: SigLIP encoder, Gemma %d decoder\n", m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma",
-           (int)m->gemma_version);
+    fputs("folder        ", stdout);
+    tool_write_text(f->path, strlen(f->path));
+    putchar('\n');
+    printf("architecture  %s: SigLIP encoder, Gemma %d decoder\n", architecture(m), (int)m->gemma_version);
+    if (m->embedding_dim > 0) printf("embeddings    of %d values for each token\n", (int)m->embedding_dim);
     printf("weights       %.3f million parameters, ", (double)m->n_parameters / 1e6);
     if (m->weights != PG_WEIGHTS_STORED) printf("%s blocks, ", tool_weights_names[m->weights]);
     tool_print_names(m->dtypes, dtype_names, 4);
     printf("; %u tensors in %u file%s, %s\n", m->n_tensors, m->n_files, m->n_files == 1 ? "" : "s",
-           tool_size_text(m->n_bytes_mapped, a));
+           tool_size_text(m->n_bytes_mapped ? m->n_bytes_mapped : f->memory.weights_copied, a));
     if (f->verified)
         printf("checksums     all %u tensors in %u file%s match\n", m->n_tensors, m->n_files,
                m->n_files == 1 ? "" : "s");
@@ -109,8 +117,8 @@ static json_t *make_json(const facts *f) {
                   (json_int_t)f->memory.weights, "weights_copied", (json_int_t)f->memory.weights_copied, "activations",
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
     json_t *verified = f->verified ? json_true() : NULL; /* no key unless it was asked for */
-    return json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:o*}",
-                     "path", f->path, "architecture", m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma",
+    return json_pack("{s:s, s:s, s:i, s:i, s:I, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:o*}",
+                     "path", f->path, "architecture", architecture(m), "embedding_dim", (int)m->embedding_dim,
                      "gemma_version", (int)m->gemma_version, "n_parameters", (json_int_t)m->n_parameters, "weights",
                      tool_weights_names[m->weights], "arithmetic", tool_arithmetic_names[m->arithmetic], "dtypes",
                      tool_names_json(m->dtypes, dtype_names, 4), "n_tensors", (int)m->n_tensors, "n_files",
@@ -153,7 +161,6 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], &name, &shared);
     if (exit_status >= 0) return exit_status;
 
-    if (json) tool_json_errors();
     pg_model *model = NULL;
     pg_processor *processor = NULL;
     tool_stage stage = TOOL_STAGE_MODEL;
@@ -169,14 +176,19 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     tool_progress progress;
     pg_model_options model_options = shared.model;
     tool_progress_init(&progress);
-    model_options.flags = verify ? PG_MODEL_VERIFY : 0;
+    if (verify) model_options.flags |= PG_MODEL_VERIFY;
     f.verified = verify;
     model_options.progress = tool_progress_update;
     model_options.progress_user = &progress;
+    tool_log log = {.progress = &progress};
+    pg_processor_options processor_options;
+    pg_processor_options_init(&processor_options, sizeof processor_options);
+    model_options.log = processor_options.log = tool_log_line;
+    model_options.log_user = processor_options.log_user = &log;
     if (status >= 0) status = pg_model_open(name, &model_options, &model);
     tool_progress_clear(&progress);
     if (status >= 0) {
-        status = tool_open_processor(name, processor_folder, NULL, &processor, &stage);
+        status = tool_open_processor(name, processor_folder, &processor_options, &processor, &stage);
         if (status >= 0) stage = TOOL_STAGE_MODEL;
     }
     if (status >= 0) status = pg_model_get_info(model, &f.model);

@@ -60,10 +60,10 @@ int main(int argc, char **argv) {
     }
     const tool_verb *verb = find_verb(word);
     if (!verb) {
-        fprintf(stderr,
-                "paligemma: no such verb: '%s'; expected run, detect, info, tokens, convert or bench; "
-                "see 'paligemma --help'\n",
-                word);
+        tool_fail_text(
+            "no such verb: '%s'; expected run, detect, info, tokens, convert or bench; "
+            "see 'paligemma --help'",
+            word);
         return TOOL_USAGE;
     }
     return verb->run(verb, argc - 2, argv + 2);

@@ -1,6 +1,8 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* paligemma tokens: what the model is fed for a prompt. No weights are opened. */
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "tool.h"
 
@@ -19,18 +21,6 @@ static const char help[] =
     "      --             what follows is no option\n"
     "\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
-
-/* A piece within a line of a terminal: control characters as escapes. */
-static void print_piece(const char *piece) {
-    for (const unsigned char *p = (const unsigned char *)piece; *p; p++) {
-        if (*p == '\n')
-            fputs("\\n", stdout);
-        else if (*p < 32 || *p == 127)
-            printf("\\x%02X", (unsigned)*p);
-        else
-            putchar(*p);
-    }
-}
 
 /* A tensor [1, n] of the inputs. */
 static pg_status get_row(const pg_inputs *inputs, const char *name, const int64_t **data, int64_t *n) {
@@ -56,7 +46,9 @@ static pg_status print_table(const pg_processor *processor, const pg_inputs *inp
         printf("%lld", (long long)i);
         if (next > i + 1) printf("-%lld", (long long)next - 1);
         printf("\t%lld\t", (long long)ids[i]);
-        print_piece(piece);
+        char *shown = tool_escaped(piece, strlen(piece), 0);
+        fputs(shown ? shown : "", stdout);
+        free(shown);
         puts(labels[i] >= 0 ? "\tlabel" : "");
     }
     return PG_OK;
@@ -97,7 +89,6 @@ static int tokens(const tool_verb *verb, int argc, char **argv) {
     int exit_status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, NULL);
     if (exit_status >= 0) return exit_status;
 
-    if (json) tool_json_errors();
     pg_processor *processor = NULL;
     pg_inputs *inputs = NULL;
     pg_encode_options encode_options;
@@ -111,7 +102,12 @@ static int tokens(const tool_verb *verb, int argc, char **argv) {
     batch.n_suffixes = suffix != NULL;
     batch.suffixes = suffix ? &suffix : NULL;
     tool_stage stage;
-    pg_status status = tool_open_processor(arguments[0], processor_folder, NULL, &processor, &stage);
+    tool_log log = {0};
+    pg_processor_options options_of_processor;
+    pg_processor_options_init(&options_of_processor, sizeof options_of_processor);
+    options_of_processor.log = tool_log_line;
+    options_of_processor.log_user = &log;
+    pg_status status = tool_open_processor(arguments[0], processor_folder, &options_of_processor, &processor, &stage);
     if (status >= 0) {
         stage = TOOL_STAGE_PROMPT;
         status = pg_processor_encode_batch(processor, &batch, &encode_options, &inputs);

@@ -15,7 +15,7 @@ enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 /* Options that several verbs share: their names, letters, values and error lines stand in one table of common.c. A new
  * one is a line there, and one in the help of the verbs that take its group. */
 enum {
-    TOOL_OPTIONS_MODEL = 1,   /* how a model is opened: --weights, --arithmetic */
+    TOOL_OPTIONS_MODEL = 1,   /* how a model is opened: --weights, --arithmetic, --in-memory */
     TOOL_OPTIONS_CONVERT = 2, /* --weights without `stored` */
     TOOL_OPTIONS_MACHINE = 4, /* --cpu */
     TOOL_OPTIONS_THREADS = 8, /* --threads */
@@ -33,7 +33,7 @@ typedef struct tool_verb {
 
 extern const tool_verb tool_run, tool_detect, tool_info, tool_tokens, tool_convert, tool_bench;
 
-/* Prints a usage error. Returns TOOL_USAGE. */
+/* Prints a usage error, with --json also as {"error": ...} on stdout. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Names of PG_WEIGHTS_* and PG_ARITHMETIC_*. */
@@ -55,7 +55,7 @@ typedef struct tool_option {
 
 /* What the shared options said. */
 typedef struct tool_shared {
-    pg_model_options model; /* pg_model_options_init(), then weights, arithmetic and cpu_mask */
+    pg_model_options model; /* pg_model_options_init(), then weights, arithmetic, flags and cpu_mask */
     int32_t n_threads;      /* 0: not given */
 } tool_shared;
 
@@ -63,6 +63,26 @@ typedef struct tool_shared {
  * a verb without any. Returns -1 to go on, else the exit status (help was printed, or the usage error was told). */
 int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
                const char **arguments, tool_shared *shared);
+
+/* How tokens are chosen: options of `run`, as given; numbers that were not are -1. */
+typedef struct tool_sampling {
+    const char *temperature_text, *top_p_text, *stop; /* NULL: not given */
+    double temperature, top_p;
+    int64_t top_k, seed;
+    int scores;
+} tool_sampling;
+
+enum { TOOL_ALTERNATIVES = 5 /* of each step, with --scores */ };
+
+/* Reads the numbers. Returns -1 to go on, else the exit status: the usage error was told. */
+int tool_sampling_parse(const tool_verb *verb, tool_sampling *sampling);
+/* The settings of the model's folder, and over them what was given. `options` points to `given` and `sampling` then. */
+pg_status tool_sampling_apply(const tool_sampling *given, const pg_model *model, pg_sampling_options *sampling,
+                              pg_generate_options *options);
+/* Adds log_probs and alternatives of the first row to the object. */
+pg_status tool_scores_to_json(const pg_result *result, json_t *object);
+/* The name of a PG_STOP_*. */
+const char *tool_stop_name(int32_t stop);
 
 /* What was being done when a call failed; it decides what to do next. */
 typedef enum tool_stage {
@@ -80,11 +100,9 @@ int tool_fail(pg_status status, tool_stage stage);
 /* Opens the processor of `folder`, or, when that is NULL, of `model`. *stage: for tool_fail(). */
 pg_status tool_open_processor(const char *model, const char *folder, const pg_processor_options *options,
                               pg_processor **out, tool_stage *stage);
-/* From here on the error line goes to stdout too, as {"error": ...}: the verb was called with --json. */
-void tool_json_errors(void);
-/* From here on these objects name the image that was being read, too. */
+/* From here on the objects of --json that hold an error name this image, too. */
 void tool_json_image(const char *path);
-/* Prints one error line. Returns TOOL_FAILED. */
+/* Prints one error line, with --json also as {"error": ...} on stdout. Returns TOOL_FAILED. */
 int tool_fail_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Writes to stdout at once. 0: failed, tool_close_stdout() will say why. */
@@ -106,10 +124,28 @@ void tool_progress_init(tool_progress *progress);
 int32_t tool_progress_update(void *progress, int32_t phase, int64_t done, int64_t total); /* a pg_progress_fn */
 void tool_progress_clear(tool_progress *progress);
 
-/* Ctrl-C sets the flag; a second Ctrl-C ends the process as usual. Closing ends the process by the signal that came,
- * after everything was cleaned up, so that a shell ends its loop too: it is the last call of a verb. */
+/* Where the library's log lines go. */
+typedef struct tool_log {
+    tool_progress *progress; /* cleared before a line; or NULL */
+    int verbose;             /* what was opened and written, too; warnings always */
+} tool_log;
+
+/* A pg_log_fn for a tool_log: "paligemma: warning: ..." on stderr, with the names of the tool's options. */
+void tool_log_line(void *log, int32_t level, const char *message);
+
+/* Ctrl-C (SIGTERM and SIGHUP likewise) sets the flag; a second Ctrl-C ends the process as usual. Closing ends the
+ * process by the signal that came, after everything was cleaned up, so that a shell ends its loop too: it is the last
+ * call of a verb. */
 pg_status tool_interrupt_open(pg_cancel **cancel);
 void tool_interrupt_close(pg_cancel **cancel);
+
+/* Text without what steers a terminal: control characters and those that reorder text are written as \xNN or \uNNNN,
+ * newline and tab only without keep_lines; malloc'ed, NULL: no memory. */
+char *tool_escaped(const char *text, size_t size, int keep_lines);
+
+/* A message of the library with the names of the tool's options in place of the library's; malloc'ed, NULL: no memory.
+ */
+char *tool_with_names(const char *text);
 
 /* Text of a model for stdout: on a terminal, control characters but newline and tab are written as \xNN, so that no
  * text can steer the terminal. 0: failed, as tool_write(). */
@@ -121,7 +157,8 @@ const char *tool_size_text(uint64_t bytes, char text[32]);
 json_t *tool_names_json(uint64_t bits, const char *const *names, int n);
 void tool_print_names(uint64_t bits, const char *const *names, int n);
 
-/* All of stdin, malloc'ed; NULL when it cannot be read (the error line is printed). */
-unsigned char *tool_read_stdin(size_t *size);
+/* The bytes of an image that is read once: stdin for "-", or a pipe; malloc'ed. NULL: the library reads the path.
+ * Returns 0 when it cannot be read (the error line is printed). */
+int tool_read_image(const char *path, unsigned char **bytes, size_t *size);
 
 #endif

@@ -11,9 +11,12 @@
  *     pg_inputs *inputs = NULL;
  *     pg_result *result = NULL;
  *     pg_image image;
+ *     pg_encode_options encode;
+ *     pg_encode_options_init(&encode, sizeof encode);
+ *     encode.flags = PG_ENCODE_EXIF; // photos of phones upright
  *     if (pg_model_open("checkpoint", NULL, &model) < 0 || pg_processor_open("checkpoint", NULL, &processor) < 0 ||
  *         pg_image_from_path(&image, sizeof image, "photo.jpg") < 0 ||
- *         pg_processor_encode(processor, &image, "caption en", NULL, &inputs) < 0 ||
+ *         pg_processor_encode(processor, &image, "caption en", &encode, &inputs) < 0 ||
  *         pg_generate(model, processor, inputs, NULL, &result) < 0)
  *         fprintf(stderr, "%s\n", pg_last_error());
  *     else
@@ -34,8 +37,11 @@
  *  - pg_model and pg_processor never change after open: any number of threads may use one at a time. pg_inputs,
  *    pg_features, pg_result and pg_outputs are read-only once made. pg_session and pg_detokenizer: one thread at
  *    a time.
- *  - The library never prints, exits, aborts, starts threads at load, or changes the locale, the floating-point or the
- *    OpenMP settings of its host.
+ *  - The library never prints, exits, aborts, starts threads at load, or changes the locale or the OpenMP settings of
+ *    its host.
+ *  - The host's floating-point environment (rounding, flushing of denormals, traps, sticky flags) changes no result and
+ *    springs no trap: calls compute in the default one. Callbacks, the allocator's too, run in the host's, and it is
+ *    back when the call returns.
  *  - n_threads is 1 to 1024 and counts the calling thread; 0 means the CPUs this process may use. Other threads start
  *    with the call or the session and end with it, sleep when idle, and take none of the host's signals. Results have
  *    the same bits for every n_threads. Where the system refuses threads, fewer are used.
@@ -77,7 +83,8 @@ typedef int32_t pg_status;
 enum {
     PG_OK = 0,                  ///< success
     PG_EVENT_EOS = 1,           ///< pg_session_step(): the token just returned ends the text
-    PG_EVENT_LENGTH = 2,        ///< pg_session_step(): no token returned, the token limit is reached
+    PG_EVENT_LENGTH = 2,        ///< pg_session_step(): no token returned, max_new_tokens were
+    PG_EVENT_CONTEXT = 3,       ///< pg_session_step(): no token returned, the row is max_context long
     PG_EVENT_STOP = 4,          ///< pg_session_sample(): no token returned, a callback wants to end the row
     PG_ERROR_ARGUMENT = -10,    ///< a NULL pointer, a value out of range, invalid UTF-8
     PG_ERROR_MEMORY = -20,      ///< the allocator returned NULL
@@ -97,6 +104,10 @@ PG_API const char *pg_status_name(pg_status status);
 /** What went wrong in the last failed call on this thread: one line of UTF-8. Never NULL; empty when nothing failed
  * yet. Valid until the next failing call on the same thread. */
 PG_API const char *pg_last_error(void);
+
+/** The row of the batch that pg_last_error() is about, 0 for the first; -1 when it is about none or about several. One
+ * bad image of a batch is found by it. */
+PG_API int64_t pg_last_error_row(void);
 
 /* ---- Hooks: memory, log, progress, cancel ---- */
 
@@ -180,8 +191,8 @@ PG_API pg_status pg_tensor_init(pg_tensor *tensor, size_t struct_size);
 enum {
     PG_IMAGE_RGB8 = 1,   ///< 3 bytes a pixel: R G B
     PG_IMAGE_BGR8 = 2,   ///< 3 bytes a pixel: B G R
-    PG_IMAGE_RGBA8 = 3,  ///< 4 bytes a pixel: R G B A; A is dropped, as Pillow's convert("RGB") does
-    PG_IMAGE_BGRA8 = 4,  ///< 4 bytes a pixel: B G R A; A is dropped
+    PG_IMAGE_RGBA8 = 3,  ///< 4 bytes a pixel: R G B A; A is dropped, or laid over white (PG_ENCODE_OVER_WHITE)
+    PG_IMAGE_BGRA8 = 4,  ///< 4 bytes a pixel: B G R A; likewise
     PG_IMAGE_GRAY8 = 5,  ///< 1 byte a pixel
     PG_IMAGE_PATH = 100, ///< path: a PNG or JPEG file
     PG_IMAGE_BYTES = 101 ///< planes[0] and n_bytes: the bytes of a PNG or JPEG file
@@ -200,7 +211,9 @@ typedef struct pg_image {
     uint64_t n_bytes;         ///< PG_IMAGE_BYTES only
 } pg_image;
 
-/** A PNG or JPEG file by its path. The file is read when the image is used. */
+/** A PNG or JPEG file by its path. The file is read when the image is used. A pipe (a FIFO, "/dev/stdin", /dev/fd/N) is
+ * read to its end: waited for 10 s until somebody writes to it, and 60 s from one byte to the next; encoding looks at
+ * its cancel flag meanwhile. Devices and sockets are refused (PG_ERROR_IO), and files of more than 1 GiB (_LIMIT). */
 PG_API pg_status pg_image_from_path(pg_image *image, size_t struct_size, const char *path);
 /** The `n_bytes` bytes of a PNG or JPEG file. */
 PG_API pg_status pg_image_from_bytes(pg_image *image, size_t struct_size, const void *bytes, size_t n_bytes);
@@ -232,8 +245,11 @@ enum {
 
 /** Flags of pg_model_options. */
 enum {
-    PG_MODEL_VERIFY = 1 ///< read a whole converted folder and compare its checksums; without it only those of headers
-                        ///< are compared. PG_ERROR_FORMAT names what is damaged, PG_ERROR_UNSUPPORTED: it has none
+    PG_MODEL_VERIFY = 1, ///< read a whole converted folder and compare its checksums; without it only those of headers
+                         ///< are compared. PG_ERROR_FORMAT names what is damaged, PG_ERROR_UNSUPPORTED: it has none
+    PG_MODEL_IN_MEMORY = 2 ///< read the weights into memory of this process (allocator) instead of mapping the files:
+                           ///< what happens to them after opening does no harm, a failing read while opening is
+                           ///< PG_ERROR_IO. Default: mapped
 };
 
 /** Options of pg_model_open(). */
@@ -256,7 +272,10 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
 
 /** Opens the checkpoint folder `model`, or a model id such as "google/paligemma-3b-mix-224" from the local Hugging Face
  * cache (pg_checkpoint_find()); the network is never used. The weight files stay mapped until the model and all made
- * from it are closed: do not truncate or rewrite them in that time.
+ * from it are closed: do not truncate or rewrite them in that time, unless PG_MODEL_IN_MEMORY is set. Opening itself
+ * reads the files and touches no mapping.
+ * ColPali checkpoints (ColPaliForRetrieval of transformers, merged ones of colpali-engine) open too, with their
+ * projection, for PG_FORWARD_RETRIEVAL; so do folders of MLX that are not quantized.
  * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range, or
  * a weight that is to be quantized is not finite. */
 PG_API pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out);
@@ -267,7 +286,7 @@ typedef struct pg_model_info {
     uint32_t struct_size;    ///< in: sizeof(pg_model_info)
     int32_t gemma_version;   ///< of the decoder. 1: PaliGemma, 2: PaliGemma 2
     uint64_t n_parameters;   ///< elements of all tensors in use, a tied head counted once
-    uint64_t n_bytes_mapped; ///< bytes of the mapped weight files
+    uint64_t n_bytes_mapped; ///< bytes of the mapped weight files; 0 with PG_MODEL_IN_MEMORY
     uint64_t cpu_used;       ///< PG_CPU_* bits of the kernels chosen
     uint32_t n_files;        ///< safetensors files
     uint32_t n_tensors;      ///< tensors in use
@@ -277,12 +296,15 @@ typedef struct pg_model_info {
     int32_t vocab_size;      ///< rows of the head
     int32_t weights;         ///< PG_WEIGHTS_*: how the matrices are kept
     int32_t arithmetic;      ///< PG_ARITHMETIC_F32 or _BF16
+    int32_t embedding_dim;   ///< values of an embedding of PG_FORWARD_RETRIEVAL; 0: no ColPali checkpoint
+    uint32_t reserved;       ///< 0
 } pg_model_info;
 PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info); ///< describes it
 
 /** A field of the HF config as JSON text, by its key: "text_config.hidden_size", "vision_config.patch_size",
  * "image_token_index"; "" gives the whole config. Fields that config.json leaves out have the defaults of the HF
- * classes (PaliGemmaConfig, GemmaConfig, Gemma2Config, SiglipVisionConfig). Copies at most `capacity` bytes with the
+ * classes (PaliGemmaConfig, GemmaConfig, Gemma2Config, SiglipVisionConfig). Of ColPaliForRetrieval it is the
+ * vlm_config, with "embedding_dim". Copies at most `capacity` bytes with the
  * closing NUL into `text`; *needed (may be NULL) receives the size with the NUL. Call with capacity 0 to ask for the
  * size. Errors: PG_ERROR_NOT_FOUND (no such key). */
 PG_API pg_status pg_model_get_config(const pg_model *model, const char *key, char *text, size_t capacity,
@@ -297,10 +319,20 @@ PG_API pg_status pg_model_get_config_float(const pg_model *model, const char *ke
 /** Tokenizer and image processing of a checkpoint; immutable. */
 typedef struct pg_processor pg_processor;
 
+/** Flags of pg_processor_options. */
+enum {
+    PG_PROCESSOR_TEXT_ONLY = 1,  ///< the tokenizer's files alone, as transformers' AutoTokenizer reads them: no image
+                                 ///< settings are needed or read, `<image>`, `<locNNNN>` and `<segNNN>` are there only
+                                 ///< where the files have them, and images are refused (PG_ERROR_ARGUMENT)
+    PG_PROCESSOR_IMAGES_ONLY = 2 ///< the image settings alone, as transformers' AutoImageProcessor reads them: no
+                                 ///< tokenizer is needed or read, and texts and ids are refused (PG_ERROR_ARGUMENT).
+                                 ///< image_seq_length may lack (n_image_tokens is 0 then)
+};
+
 /** Options of pg_processor_open(). */
 typedef struct pg_processor_options {
     uint32_t struct_size;          ///< sizeof(pg_processor_options)
-    uint32_t reserved;             ///< 0
+    uint32_t flags;                ///< PG_PROCESSOR_*; default 0
     uint64_t cpu_mask;             ///< PG_CPU_* bits that image resizing may use; default and 0: the fastest set
     const pg_allocator *allocator; ///< default NULL: the C library's
     pg_log_fn log;                 ///< default NULL: silent
@@ -311,8 +343,9 @@ PG_API pg_status pg_processor_options_init(pg_processor_options *options,
                                            size_t struct_size); ///< fills in the defaults
 
 /** Opens the tokenizer (tokenizer.json where it is there, else tokenizer.model, as transformers does) and the image
- * settings (processor_config.json, else preprocessor_config.json) of a checkpoint folder or model id.
- * Errors: as pg_model_open(). */
+ * settings (processor_config.json, else preprocessor_config.json) of a checkpoint folder or model id. model NULL with
+ * PG_PROCESSOR_IMAGES_ONLY: the defaults of transformers' SiglipImageProcessor, 224 x 224. Errors: as pg_model_open().
+ */
 PG_API pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out);
 PG_API void pg_processor_close(pg_processor **processor); ///< drops the caller's reference
 
@@ -324,7 +357,10 @@ enum {
                              ///< Default: not, as HF's processor does with an opened file
     PG_ENCODE_TRUNCATE = 4,  ///< truncate rows longer than max_length. Default: max_length truncates nothing
     PG_ENCODE_KEEP_ENDS = 8, ///< with TRUNCATE: keep images, bos, newline and eos; shorten the suffix, then the prompt
-    PG_ENCODE_OPEN_SUFFIX = 16 ///< no eos after the suffix: the model goes on from it
+    PG_ENCODE_OPEN_SUFFIX = 16, ///< no eos after the suffix: the model goes on from it
+    PG_ENCODE_OVER_WHITE = 32   ///< lay transparent pixels of PNGs, RGBA8 and BGRA8 buffers over white, as HF does with
+                                ///< an opened PIL image. Default: their alpha is dropped, as HF does with a path, and
+                                ///< a warning is logged (docs/PROCESSOR.md)
 };
 
 /** Flags of pg_processor_decode() and pg_detokenizer_create(). */
@@ -360,6 +396,36 @@ enum {
     PG_TRUNCATION_SUFFIX = 2   ///< the suffix alone: only_second
 };
 
+/** Resize filters, by Pillow's numbers (PIL.Image.Resampling). */
+enum {
+    PG_RESAMPLE_NEAREST = 0,  ///< the nearest pixel
+    PG_RESAMPLE_LANCZOS = 1,  ///< windowed sinc, 3 lobes
+    PG_RESAMPLE_BILINEAR = 2, ///< triangle
+    PG_RESAMPLE_BICUBIC = 3,  ///< cubic, a = -0.5: all published checkpoints
+    PG_RESAMPLE_BOX = 4,      ///< mean
+    PG_RESAMPLE_HAMMING = 5   ///< Hamming window
+};
+
+/** How an image becomes pixel_values: it is resized, rescaled, normalized. pg_processor_get_image_settings()
+ * gives what the folder says; changed, they serve pg_encode_options.image_settings. */
+typedef struct pg_image_settings {
+    uint32_t struct_size;    ///< in: sizeof(pg_image_settings)
+    int32_t height;          ///< pixels, 1 to 16384. A model takes the size of its own config only
+    int32_t width;           ///< likewise
+    int32_t resample;        ///< PG_RESAMPLE_*
+    uint32_t do_resize;      ///< 0 or 1. 0: images keep their own size, which must be one for all of a call
+    uint32_t do_rescale;     ///< 0 or 1: multiply by rescale_factor
+    uint32_t do_normalize;   ///< 0 or 1: subtract image_mean, divide by image_std
+    uint32_t do_convert_rgb; ///< 0 or 1: 1 lays what is transparent in a PNG's palette or colour key over white, as HF
+    int32_t n_image_tokens;  ///< 0 to 65536: `<image>` tokens of an image (image_seq_length)
+    uint32_t reserved;       ///< 0
+    float image_mean[3];     ///< R, G, B, in units of rescaled pixels; finite
+    float image_std[3];      ///< likewise, and not 0
+    double rescale_factor;   ///< finite; 1/255 in all published checkpoints
+} pg_image_settings;
+/** The settings that `processor` was opened with. */
+PG_API pg_status pg_processor_get_image_settings(const pg_processor *processor, pg_image_settings *settings);
+
 /** Options of pg_processor_encode() and pg_processor_encode_batch(). "The tokenizer's" value is the one that
  * tokenizer_config.json says, else the one that tokenizer.json was saved with. */
 typedef struct pg_encode_options {
@@ -375,6 +441,8 @@ typedef struct pg_encode_options {
     int32_t truncation;      ///< PG_TRUNCATION_*; default LONGEST
     int32_t truncation_side; ///< PG_SIDE_*: where a part is shortened; default the tokenizer's
     pg_cancel *cancel;       ///< default NULL
+    const pg_image_settings *image_settings; ///< for this call; default NULL: the processor's. PG_MODE_BIG_VISION uses
+                                             ///< size and n_image_tokens alone. Errors: PG_ERROR_ARGUMENT
 } pg_encode_options;
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -418,7 +486,7 @@ typedef int32_t (*pg_mask_fn)(void *user, int64_t row, const int64_t *ids, int64
 /** Flags of pg_sampling_options. */
 enum {
     PG_SAMPLING_ADD_EOS = 1,         ///< eos_ids are added to those of the checkpoint. Default: they replace them
-    PG_SAMPLING_IGNORE_EOS = 2,      ///< no id ends a row
+    PG_SAMPLING_IGNORE_EOS = 2,      ///< no id ends a row; to settings that look at eos, eos_ids still are
     PG_SAMPLING_RANDOM = 4,          ///< draw the token by the scores' softmax (HF: do_sample). Default: the likeliest
     PG_SAMPLING_ROW_STREAMS = 8,     ///< row r draws from stream + r. Default: every row from stream, as it does alone
     PG_SAMPLING_REMOVE_INVALID = 16, ///< NaN becomes 0, infinities the largest float (HF: remove_invalid_values)
@@ -478,22 +546,28 @@ typedef struct pg_sampling_options {
     void *on_logits_user;       ///< passed to on_logits
 } pg_sampling_options;
 PG_API pg_status pg_sampling_options_init(pg_sampling_options *options, size_t struct_size); ///< fills in the defaults
+/** The settings of generation_config.json, which pg_generate() and pg_session_sample() follow when they are given none:
+ * as transformers' generate() without arguments. What the file leaves out has its default. To change some of them,
+ * change *out. out->struct_size: sizeof(pg_sampling_options). Its arrays are valid until the model is closed. */
+PG_API pg_status pg_model_get_sampling(const pg_model *model, pg_sampling_options *out);
 
-/** Flags of pg_generate_options: what the result keeps of every step, for pg_result_get_tensor(); and DETECT. */
+/** Flags of pg_generate_options. The first three: what the result keeps of every step, for pg_result_get_tensor(). */
 enum {
-    PG_GENERATE_LOG_PROBS = 1, ///< "log_probs" and "score_log_probs": 8 bytes a token
-    PG_GENERATE_LOGITS = 2,    ///< "logits": 4 * vocab_size bytes a token, 1 MB in the published models
-    PG_GENERATE_SCORES = 4,    ///< "scores": likewise
-    PG_GENERATE_DETECT = 8 ///< only tokens that keep an answer to "detect" well-formed: whole boxes with y1 > y0 and
-                           ///< x1 > x0, a label each, " ; " between them, eos (docs/ANSWERS.md)
+    PG_GENERATE_LOG_PROBS = 1,     ///< "log_probs" and "score_log_probs": 8 bytes a token
+    PG_GENERATE_LOGITS = 2,        ///< "logits": 4 * vocab_size bytes a token, 1 MB in the published models
+    PG_GENERATE_SCORES = 4,        ///< "scores": likewise
+    PG_GENERATE_IGNORE_CONFIG = 8, ///< follow nothing of generation_config.json but its eos ids
+    PG_GENERATE_DETECT = 16 ///< only tokens that keep an answer to "detect" well-formed: whole boxes with y1 > y0 and
+                            ///< x1 > x0, a label each, " ; " between them, eos (docs/ANSWERS.md)
 };
 
 /** Options of pg_generate(). */
 typedef struct pg_generate_options {
-    uint32_t struct_size;                ///< sizeof(pg_generate_options)
-    uint32_t flags;                      ///< PG_GENERATE_*; default 0
-    int32_t max_new_tokens;              ///< >= 1, of each row; default and 0: 128
-    int32_t n_threads;                   ///< 1 to 1024; default and 0: the CPUs this process may use
+    uint32_t struct_size;   ///< sizeof(pg_generate_options)
+    uint32_t flags;         ///< PG_GENERATE_*; default 0
+    int32_t max_new_tokens; ///< >= 1, of each row; default and 0: max_new_tokens of generation_config.json, else what
+                            ///< its max_length leaves, else 128
+    int32_t n_threads;      ///< 1 to 1024; default and 0: the CPUs this process may use
     const pg_features *features;         ///< default NULL: computed from the pixels of the inputs
     pg_text_fn on_text;                  ///< default NULL; text without special tokens
     void *on_text_user;                  ///< passed to on_text
@@ -505,20 +579,24 @@ typedef struct pg_generate_options {
         *stop_strings;      ///< [n_stop_strings] UTF-8, not empty: a row ends with the token that completes one
                             ///< (PG_STOP_STRING). As transformers: the text keeps it, and what the token has
                             ///< behind it; special tokens count as they are written, and so does the prompt
-    int32_t n_stop_strings; ///< default 0
+    int32_t n_stop_strings; ///< default and 0: those of generation_config.json, if any
     int32_t n_alternatives; ///< 0 to 1024 and vocab_size: likeliest ids of each step that the result keeps
                             ///< ("alternative_ids", 12 bytes each); default 0
     double max_seconds;     ///< a row ends with the token at which the call has taken longer
-                            ///< (PG_STOP_TIME); default and 0: no limit
+                            ///< (PG_STOP_TIME); default and 0: max_time of generation_config.json, else no limit
+    int64_t max_context;    ///< tokens of a row, prompt and new ones; default and 0: as many as memory allows, at
+                            ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Generates until an eos id of the checkpoint, max_new_tokens, or another PG_STOP_*: with default options greedily,
  * the text of HF's generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the
  * tokens that it gets alone and ends on its own. Padding is left out; a suffix is continued (see
- * PG_ENCODE_OPEN_SUFFIX). Settings of generation_config.json other than the eos ids are not followed; opening the model
- * logs a warning then. Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a row longer than the context), _MEMORY,
- * _CANCELLED. */
+ * PG_ENCODE_OPEN_SUFFIX). processor NULL: ids alone, each text stays empty. Settings of generation_config.json are
+ * followed where the options say nothing, as transformers follows them (docs/SAMPLING.md); opening the model logs a
+ * warning that names those that are not, such as num_beams. Memory for keys and values is made before anything is
+ * computed, for up to 8192 new tokens, and grows where more come. Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a
+ * prompt longer than max_context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
 PG_API void pg_result_close(pg_result **result); ///< drops the caller's reference
@@ -550,8 +628,9 @@ PG_API pg_status pg_result_get_tensor(const pg_result *result, int64_t row, cons
  * the length. */
 enum {
     PG_STOP_EOS = 1,      ///< an eos id came
-    PG_STOP_LENGTH = 2,   ///< max_new_tokens, or the end of the context
+    PG_STOP_LENGTH = 2,   ///< max_new_tokens
     PG_STOP_CALLBACK = 3, ///< on_text returned non-zero
+    PG_STOP_CONTEXT = 4,  ///< max_context, before max_new_tokens; or 16777216 tokens
     PG_STOP_STRING = 5,   ///< a stop string is complete
     PG_STOP_TIME = 6,     ///< max_seconds are over
     PG_STOP_LOGITS = 7    ///< on_logits returned non-zero: no token of that step
@@ -703,7 +782,7 @@ PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const 
  *  - "token_type_ids"  i64 [B, T]  0 on images, prompt and padding, 1 on the suffix; all 1 if none were given
  *  - "labels"          i64 [B, T]  ids of the suffix, -100 elsewhere
  *  - "position_ids"    i64 [B, T]  from 1, padding skipped (1 on the padding itself)
- *  - "pixel_values"    f32 [n_images, 3, S, S]  the first row's images first
+ *  - "pixel_values"    f32 [n_images, 3, height, width]  the first row's images first; a model takes squares
  *  - "image_counts"    i64 [B]     images of each row
  *  - "image_sizes"     i64 [n_images, 2]  height and width of each image as it was decoded and turned, before the
  * resize
@@ -782,23 +861,29 @@ PG_API pg_status pg_processor_get_piece(const pg_processor *processor, int64_t i
 /** The id of a piece, such as "<image>" or "<loc0000>". Errors: PG_ERROR_NOT_FOUND (no such piece). */
 PG_API pg_status pg_processor_get_token_id(const pg_processor *processor, const char *piece, int64_t *id);
 
-/** Resize filters, by Pillow's numbers (PIL.Image.Resampling). */
+/** What an id is beside its piece, by pg_processor_get_token_flags(); the names are those of HF's AddedToken. */
 enum {
-    PG_RESAMPLE_NEAREST = 0,  ///< the nearest pixel
-    PG_RESAMPLE_LANCZOS = 1,  ///< windowed sinc, 3 lobes
-    PG_RESAMPLE_BILINEAR = 2, ///< triangle
-    PG_RESAMPLE_BICUBIC = 3,  ///< cubic, a = -0.5: all published checkpoints
-    PG_RESAMPLE_BOX = 4,      ///< mean
-    PG_RESAMPLE_HAMMING = 5   ///< Hamming window
+    PG_TOKEN_ADDED = 1,   ///< cut out of the text before the tokenizer's model sees it; without it no other bit is set
+    PG_TOKEN_SPECIAL = 2, ///< special
+    PG_TOKEN_NORMALIZED = 4,  ///< found after spaces became U+2581, otherwise before
+    PG_TOKEN_SINGLE_WORD = 8, ///< found only where no letter or digit touches it
+    PG_TOKEN_LSTRIP = 16,     ///< takes the white space on its left along
+    PG_TOKEN_RSTRIP = 32      ///< takes the white space on its right along
 };
+
+/** PG_TOKEN_* bits of an id, 0 for a plain piece. Errors: PG_ERROR_ARGUMENT (no such id). */
+PG_API pg_status pg_processor_get_token_flags(const pg_processor *processor, int64_t id, uint32_t *flags);
 
 /** What a processor does. */
 typedef struct pg_processor_info {
     uint32_t struct_size;    ///< in: sizeof(pg_processor_info)
-    int32_t image_size;      ///< pixels, width = height
+    int32_t image_size;      ///< pixels, the width; with PG_PROCESSOR_TEXT_ONLY 0, as all that is said of images
     int32_t n_image_tokens;  ///< `<image>` tokens of an image
     int32_t resample;        ///< PG_RESAMPLE_*
-    int32_t vocab_size;      ///< ids of the tokenizer, added tokens included
+    int32_t vocab_size;      ///< ids of the tokenizer, added tokens included; with PG_PROCESSOR_IMAGES_ONLY 0, the ids
+                             ///< below are -1
+    int32_t n_model_ids;     ///< of these, ids of the tokenizer's model; those above came with added tokens
+    uint32_t flags;          ///< PG_PROCESSOR_* that it was opened with
     uint32_t do_resize;      ///< 0 or 1
     uint32_t do_rescale;     ///< 0 or 1
     uint32_t do_normalize;   ///< 0 or 1
@@ -833,8 +918,9 @@ enum {
                                   ///< rows (big_vision), instead of the mean over all labels of the batch (HF)
     PG_FORWARD_SKIP_PADDING = 16, ///< compute nothing for padding: its rows are zero. Default: as the reference does
     PG_FORWARD_NO_LOSS = 32,      ///< compute no loss, even where the inputs have labels
-    PG_FORWARD_EMBEDDINGS = 53 ///< LAST_HIDDEN, NO_LOGITS, NO_LOSS and SKIP_PADDING together: for retrieval (ColPali)
-                               ///< and action heads (pi0)
+    PG_FORWARD_RETRIEVAL = 64,    ///< keep "embeddings", for late interaction (ColPali)
+    PG_FORWARD_EMBEDDINGS = 53    ///< LAST_HIDDEN, NO_LOGITS, NO_LOSS and SKIP_PADDING together: for heads of your
+                                  ///< own, such as action heads (pi0)
 };
 
 /** Options of pg_forward(). */
@@ -855,11 +941,17 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
  * within images and prompt, causal in the suffix (token_type_ids 1), none to padding. A row gives what it gives alone,
  * whatever side it is padded on: to the last bit, except that rows of up to 4 tokens are summed in another order.
  * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
- * -100, image tokens and images that do not match, logits_to_keep beyond the row), PG_ERROR_LIMIT (a row longer than
- * the context), _MEMORY, _CANCELLED. */
+ * -100, image tokens and images that do not match, logits_to_keep beyond the row), PG_ERROR_NOT_FOUND
+ * (PG_FORWARD_RETRIEVAL, and the model is no ColPali checkpoint), PG_ERROR_LIMIT (a row of more
+ * than 16777216 tokens), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                             pg_outputs **out);
 PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's reference
+
+/** What the decoder is fed for ids: out f32 [n_ids, hidden_size], rows of the embedding times sqrt(hidden_size), as HF
+ * 5.23's get_input_embeddings()(ids); changed, they go back as inputs_embeds. Errors: PG_ERROR_ARGUMENT (an id outside
+ * the vocabulary). */
+PG_API pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_t n_ids, float *out);
 
 /** A tensor of the outputs by its HF name, valid until the outputs are closed. B rows, T tokens, K kept, L layers:
  *  - "logits"               f32 [B, K, vocab_size]  final soft cap applied; K is T unless logits_to_keep is set
@@ -868,6 +960,8 @@ PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's refe
  *  - "hidden_states"        f32 [L + 1, B, T, hidden]  on request: the embeddings, then each layer's output, the last
  *                           after the final norm
  *  - "last_hidden_state"    f32 [B, T, hidden]  on request: after the final norm
+ *  - "embeddings"           f32 [B, T, embedding_dim]  on request, of a ColPali checkpoint: the projection of each last
+ *                           hidden state, of length 1; 0 on padding (HF: ColPaliForRetrieval)
  *  - "image_hidden_states"  f32 [n_images, n_image_tokens, hidden]  the features; not there without images
  *
  * Errors: PG_ERROR_NOT_FOUND. */
@@ -888,9 +982,13 @@ PG_API pg_status pg_run_options_init(pg_run_options *options, size_t struct_size
 /** Runs the vision encoder and the projector on the pixels of `inputs`. The features depend on the images alone and
  * serve any number of prompts (keys and values do not: image tokens attend to the prompt). They serve the model that
  * made them, and another handle of the same checkpoint with the same weights and arithmetic; every other model refuses
- * them (PG_ERROR_ARGUMENT) where they are given. */
+ * them (PG_ERROR_ARGUMENT) where they are given. In a batch its rows take the images one after the other; where each
+ * row with image tokens has as many as all of the images together, each takes all of them: one image, many prompts. */
 PG_API pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                                     pg_features **out);
+/** Features from numbers that were kept or changed, f32 [n_images, n_image_tokens, hidden_size], finite, copied: as
+ * pg_features_get_tensor() gives them. They count as made by `model`. Errors: PG_ERROR_ARGUMENT, _MEMORY. */
+PG_API pg_status pg_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out);
 PG_API void pg_features_close(pg_features **features); ///< drops the caller's reference
 /** f32 [n_images, n_image_tokens, hidden_size], valid until the features are closed. */
 PG_API pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out);
@@ -909,12 +1007,14 @@ typedef struct pg_session_options {
     pg_progress_fn progress;   ///< default NULL; phases VISION and PREFILL
     void *progress_user;       ///< passed to progress
     pg_cancel *cancel;         ///< default NULL
+    int64_t max_context;       ///< tokens of the row, prompt and new ones; default and 0: as many as memory allows, at
+                               ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
 } pg_session_options;
 PG_API pg_status pg_session_options_init(pg_session_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Allocates all memory and starts the session's threads: prefilling a prompt of up to max_prompt_tokens and the steps
- * after it allocate nothing. A longer prompt still works: the session grows, and keeps what it grew to.
- * Errors: PG_ERROR_ARGUMENT, _MEMORY. */
+ * after it, up to 8192, allocate nothing. A longer prompt, and more steps, still work: the session grows, and keeps
+ * what it grew to. Errors: PG_ERROR_ARGUMENT, _MEMORY. */
 PG_API pg_status pg_session_create(const pg_model *model, const pg_session_options *options, pg_session **out);
 /** Ends the session and its threads. */
 PG_API void pg_session_close(pg_session **session);
@@ -924,17 +1024,18 @@ PG_API void pg_session_close(pg_session **session);
  * prefilled again: it starts over. After an error, prefill again. */
 PG_API pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features);
 
-/** Samples the next token: greedy, the lowest id among the largest logits.
+/** Samples the next token: greedy, whatever generation_config.json says, the lowest id among the largest logits.
  *  - PG_OK            *token is the next token
  *  - PG_EVENT_EOS     *token ends the text; no further step is possible
  *  - PG_EVENT_LENGTH  max_new_tokens were returned already; *token is untouched
+ *  - PG_EVENT_CONTEXT prompt and tokens returned are max_context already; *token is untouched
  */
 PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
 
-/** Samples the next token by these settings (NULL: all defaults), which may be others at every step; its draw has the
- * number of the step. Statuses as pg_session_step(), and PG_EVENT_STOP: *token is untouched, and the session where it
- * was. row is 0 in callbacks, which must not use the session. Errors also: PG_ERROR_ARGUMENT (a setting is out of
- * range, or they leave no id); the session may then go on. */
+/** Samples the next token by these settings (NULL: pg_model_get_sampling()), which may be others at every step; its
+ * draw has the number of the step. Statuses as pg_session_step(), and PG_EVENT_STOP: *token is untouched, and the
+ * session where it was. row is 0 in callbacks, which must not use the session. Errors also: PG_ERROR_ARGUMENT (a
+ * setting is out of range, or they leave no id); the session may then go on. */
 PG_API pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token);
 
 /** Feeds `n_ids` tokens of the host's choice, eos ids too, in place of sampled ones: they count as returned. Then the
@@ -978,7 +1079,8 @@ typedef struct pg_memory {
     int64_t n_tokens;        ///< in: max_prompt_tokens + max_new_tokens of the session; 0: one image, 64 + 128
     int64_t n_images;        ///< in: images whose features one call computes, 0 to 4096; 0: one
     uint64_t weights;        ///< out: mapped from the files, shared between processes; what was quantized left out
-    uint64_t weights_copied; ///< out: small tensors held as f32, and what was quantized on opening; private
+    uint64_t weights_copied; ///< out: small tensors held as f32, what was quantized on opening, and what was read for
+                             ///< PG_MODEL_IN_MEMORY or could not be mapped; private
     uint64_t activations;    ///< out: working memory at the most
     uint64_t kv_cache;       ///< out: keys and values of n_tokens
 } pg_memory;
@@ -992,6 +1094,11 @@ PG_API pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory);
  * The path of a folder is returned as it is. Copies as pg_model_get_config() does. Errors: PG_ERROR_NOT_FOUND; the
  * message names the folders that were looked at. */
 PG_API pg_status pg_checkpoint_find(const char *model, const char *cache, char *path, size_t capacity, size_t *needed);
+
+/** The whole HF config of a checkpoint folder or model id as JSON text, with the defaults of the HF classes: what
+ * pg_model_get_config() gives for "", of a folder that may have config.json alone. Copies as that does. Errors:
+ * PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED (a config that this version does not run), _MEMORY. */
+PG_API pg_status pg_checkpoint_get_config(const char *model, char *text, size_t capacity, size_t *needed);
 
 /** Options of pg_model_convert(). */
 typedef struct pg_convert_options {

@@ -43,9 +43,11 @@ static pg_status from_ids(const pg_processor *processor, const pgi_answer_ids *i
 
 pg_status pg_answer_create(const pg_processor *processor, const pg_result *result, int64_t row,
                            const pg_answer_options *options, pg_answer **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(processor);
+    PGI_TRY(pgi_processor_needs_text(processor));
     PGI_NOT_NULL(result);
     if (row < 0 || row >= result->n_rows)
         return pgi_error(PG_ERROR_ARGUMENT, "row is %lld, expected 0 to %lld", (long long)row,
@@ -61,9 +63,11 @@ pg_status pg_answer_create(const pg_processor *processor, const pg_result *resul
 
 pg_status pg_answer_create_from_ids(const pg_processor *processor, const int64_t *ids, const float *log_probs,
                                     size_t n_ids, const pg_answer_options *options, pg_answer **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(processor);
+    PGI_TRY(pgi_processor_needs_text(processor));
     if (n_ids > 0) PGI_NOT_NULL(ids);
     const pgi_answer_ids all = {
         .tokenizer = processor->tokenizer, .ids = ids, .log_probs = log_probs, .n = n_ids, .unfinished = 0};
@@ -71,6 +75,7 @@ pg_status pg_answer_create_from_ids(const pg_processor *processor, const int64_t
 }
 
 pg_status pg_answer_create_from_text(const char *text, size_t size, const pg_answer_options *options, pg_answer **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     if (size > 0) PGI_NOT_NULL(text);
@@ -91,6 +96,7 @@ const char *pg_answer_get_text(const pg_answer *answer) { return answer ? (const
 int64_t pg_answer_get_n_objects(const pg_answer *answer) { return answer ? (int64_t)answer->objects.n : 0; }
 
 pg_status pg_answer_get_object(const pg_answer *answer, int64_t index, pg_object *object) {
+    PGI_ENTER;
     PGI_NOT_NULL(answer);
     PGI_TRY(pgi_struct_out_check(object, "pg_object"));
     const int64_t n = (int64_t)answer->objects.n;

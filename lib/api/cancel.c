@@ -7,6 +7,7 @@
 
 /* A cancel flag belongs to no handle, so it comes from the C library's memory. */
 pg_status pg_cancel_create(pg_cancel **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     pg_cancel *cancel = malloc(sizeof *cancel);
     if (!cancel) return pgi_error(PG_ERROR_MEMORY, "out of memory: %zu bytes asked for", sizeof *cancel);

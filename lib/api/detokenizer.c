@@ -19,10 +19,12 @@ static pg_status reserve_detokenizer(pg_detokenizer *detokenizer, const pgi_toke
 }
 
 pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, pg_detokenizer **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(processor);
     PGI_TRY(pgi_flags_in(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
+    PGI_TRY(pgi_processor_needs_text(processor));
     pg_detokenizer *detokenizer = pgi_alloc_zero(&processor->memory, 1, sizeof *detokenizer);
     if (!detokenizer) return PG_ERROR_MEMORY;
     detokenizer->processor = pgi_processor_retain(processor);
@@ -57,6 +59,7 @@ static void clear_text(pgi_buffer *text) {
 }
 
 pg_status pg_detokenizer_push(pg_detokenizer *detokenizer, int64_t id, const char **text, size_t *size) {
+    PGI_ENTER;
     PGI_NOT_NULL(detokenizer);
     PGI_NOT_NULL(text);
     clear_text(&detokenizer->text);
@@ -64,6 +67,7 @@ pg_status pg_detokenizer_push(pg_detokenizer *detokenizer, int64_t id, const cha
 }
 
 pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **text, size_t *size) {
+    PGI_ENTER;
     PGI_NOT_NULL(detokenizer);
     PGI_NOT_NULL(text);
     clear_text(&detokenizer->text);

@@ -9,6 +9,7 @@ PGI_OPTIONS(pg_run_options, .struct_size = sizeof(pg_run_options))
 
 pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, const pg_run_options *options,
                              pg_features **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -24,6 +25,21 @@ pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, con
     return status;
 }
 
+pg_status pg_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out) {
+    PGI_ENTER;
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(values);
+    pg_tensor complete = {.struct_size = sizeof complete};
+    PGI_TRY(pgi_struct_in(&complete, sizeof complete, values, "pg_tensor"));
+    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_tensor"));
+    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pg_status status = pgi_features_from_tensor(model, &complete, out);
+    pgi_call_end(&call);
+    return status;
+}
+
 void pg_features_close(pg_features **features) {
     if (!features) return;
     pgi_features_release(*features);
@@ -31,6 +47,7 @@ void pg_features_close(pg_features **features) {
 }
 
 pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out) {
+    PGI_ENTER;
     PGI_NOT_NULL(features);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
     pg_tensor value = {

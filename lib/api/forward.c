@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* pg_forward(), pg_outputs. */
+/* pg_forward(), pg_model_embed(), pg_outputs. */
 #include "model/forward.h"
 
 #include <string.h>
@@ -9,13 +9,14 @@
 
 enum {
     FLAGS = PG_FORWARD_NO_LOGITS | PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN | PG_FORWARD_LOSS_PER_ROW |
-            PG_FORWARD_SKIP_PADDING | PG_FORWARD_NO_LOSS
+            PG_FORWARD_SKIP_PADDING | PG_FORWARD_NO_LOSS | PG_FORWARD_RETRIEVAL
 };
 
 PGI_OPTIONS(pg_forward_options, .struct_size = sizeof(pg_forward_options))
 
 pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                      pg_outputs **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -32,6 +33,23 @@ pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_fo
     return status;
 }
 
+pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_t n_ids, float *out) {
+    PGI_ENTER;
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(ids);
+    PGI_NOT_NULL(out);
+    const pgi_text_config *text = &model->config.text;
+    for (size_t i = 0; i < n_ids; i++)
+        if (ids[i] < 0 || ids[i] >= text->vocab_size)
+            return pgi_error(PG_ERROR_ARGUMENT, "token %zu is id %lld, expected 0 to %d", i, (long long)ids[i],
+                             text->vocab_size - 1);
+    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pgi_run run = {.kernels = &model->kernels, .n_threads = 1};
+    pgi_decoder_embed(&run, text, &model->weights.text, ids, (int64_t)n_ids, out);
+    pgi_call_end(&call);
+    return PG_OK;
+}
+
 void pg_outputs_close(pg_outputs **outputs) {
     if (!outputs) return;
     pgi_outputs_close(*outputs);
@@ -39,6 +57,7 @@ void pg_outputs_close(pg_outputs **outputs) {
 }
 
 pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_tensor *out) {
+    PGI_ENTER;
     PGI_NOT_NULL(outputs);
     PGI_NOT_NULL(name);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
@@ -54,6 +73,7 @@ pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_
         {"loss", 1, {1, 1, 1, 1}, outputs->has_loss ? &outputs->loss : NULL},
         {"hidden_states", 4, {outputs->n_layers + 1, b, t, h}, outputs->hidden_states},
         {"last_hidden_state", 3, {b, t, h, 1}, outputs->last_hidden},
+        {"embeddings", 3, {b, t, outputs->embedding_dim, 1}, outputs->embeddings},
         {"image_hidden_states",
          3,
          {features ? features->n_images : 0, outputs->n_image_tokens, h, 1},
@@ -71,7 +91,7 @@ pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_
         return PG_OK;
     }
     return pgi_error(PG_ERROR_NOT_FOUND,
-                     "the outputs have no tensor \"%s\", expected logits, loss, hidden_states, last_hidden_state or "
-                     "image_hidden_states",
+                     "the outputs have no tensor \"%s\", expected logits, loss, hidden_states, last_hidden_state, "
+                     "embeddings or image_hidden_states",
                      name);
 }

@@ -9,27 +9,58 @@
 
 enum { MOST_ALTERNATIVES = 1024 };
 
-PGI_OPTIONS(pg_generate_options, .struct_size = sizeof(pg_generate_options), .max_new_tokens = PGI_DEFAULT_NEW_TOKENS)
+PGI_OPTIONS(pg_generate_options, .struct_size = sizeof(pg_generate_options))
 
-PGI_OPTIONS(pg_sampling_options, .struct_size = sizeof(pg_sampling_options), .temperature = 1, .top_p = 1,
-            .typical_p = 1, .repetition_penalty = 1, .decay_factor = 1, .top_k = 50, .forced_bos_id = -1)
+pg_status pg_sampling_options_init(pg_sampling_options *out, size_t struct_size) {
+    PGI_ENTER;
+    return pgi_struct_init(out, struct_size, &pgi_sampling_defaults, sizeof pgi_sampling_defaults,
+                           "pg_sampling_options");
+}
 
-pg_status pgi_sampling_in(const pg_sampling_options *options, pg_sampling_options *complete) {
-    *complete = pg_sampling_options_defaults;
+pg_status pg_model_get_sampling(const pg_model *model, pg_sampling_options *out) {
+    PGI_ENTER;
+    PGI_NOT_NULL(model);
+    PGI_TRY(pgi_struct_out_check(out, "pg_sampling_options"));
+    pgi_struct_out(out, &model->config.generation.sampling, sizeof(pg_sampling_options));
+    return PG_OK;
+}
+
+pg_status pgi_sampling_in(const pg_sampling_options *options, const pg_model *model, pg_sampling_options *complete) {
+    *complete = options || !model ? pgi_sampling_defaults : model->config.generation.sampling;
     PGI_TRY(pgi_struct_in(complete, sizeof *complete, options, "pg_sampling_options"));
     PGI_TRY(pgi_reserved_in(complete->reserved, "pg_sampling_options"));
+    if (!options && !(complete->flags & PG_SAMPLING_RANDOM)) { /* of no effect, and so of any value, as in HF */
+        const pg_sampling_options *none = &pgi_sampling_defaults;
+        complete->temperature = none->temperature, complete->top_h = none->top_h, complete->top_p = none->top_p;
+        complete->min_p = none->min_p, complete->typical_p = none->typical_p;
+        complete->epsilon_cutoff = none->epsilon_cutoff, complete->eta_cutoff = none->eta_cutoff;
+    }
     return pgi_flags_in(complete->flags,
                         PG_SAMPLING_ADD_EOS | PG_SAMPLING_IGNORE_EOS | PG_SAMPLING_RANDOM | PG_SAMPLING_ROW_STREAMS |
                             PG_SAMPLING_REMOVE_INVALID | PG_SAMPLING_RENORMALIZE,
                         "PG_SAMPLING_*");
 }
 
-/* What the options say beside max_new_tokens, n_threads and sampling. */
+/* What generation_config.json says where the options say nothing. */
+static void follow_config(const pg_model *model, pg_generate_options *options) {
+    const pgi_generation_config *config = &model->config.generation;
+    if (options->flags & PG_GENERATE_IGNORE_CONFIG) return;
+    if (options->max_seconds == 0) options->max_seconds = config->max_seconds;
+    if (options->n_stop_strings != 0) return;
+    options->stop_strings = config->stop_strings;
+    options->n_stop_strings = config->n_stop_strings;
+}
+
+/* What the options say beside n_threads and sampling. */
 static pg_status check_options(const pg_model *model, const pg_generate_options *options) {
     const int32_t most = (int32_t)pgi_min64(MOST_ALTERNATIVES, model->config.text.vocab_size);
     PGI_TRY(pgi_flags_in(options->flags,
-                         PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES | PG_GENERATE_DETECT,
-                         "PG_GENERATE_LOG_PROBS, _LOGITS, _SCORES, _DETECT"));
+                         PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES | PG_GENERATE_IGNORE_CONFIG |
+                             PG_GENERATE_DETECT,
+                         "PG_GENERATE_*"));
+    if (options->max_new_tokens < 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "max_new_tokens is %d, expected 0 (default) or more",
+                         options->max_new_tokens);
     if (options->n_alternatives < 0 || options->n_alternatives > most)
         return pgi_error(PG_ERROR_ARGUMENT, "n_alternatives is %d, expected 0 to %d", options->n_alternatives, most);
     if (options->n_stop_strings < 0)
@@ -43,20 +74,26 @@ static pg_status check_options(const pg_model *model, const pg_generate_options 
 
 pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                       const pg_generate_options *options, pg_result **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
-    PGI_NOT_NULL(processor);
+    if (processor) PGI_TRY(pgi_processor_needs_text(processor));
     PGI_NOT_NULL(inputs);
     PGI_OPTIONS_IN(pg_generate_options, complete, options);
     pg_sampling_options sampling;
+    follow_config(model, &complete);
     PGI_TRY(check_options(model, &complete));
-    PGI_TRY(pgi_sampling_in(complete.sampling, &sampling));
+    if (!processor && complete.n_stop_strings > 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but stop_strings need a text");
+    if (!processor && complete.flags & PG_GENERATE_DETECT)
+        return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but PG_GENERATE_DETECT needs its tokens");
+    PGI_TRY(pgi_sampling_in(complete.sampling, complete.flags & PG_GENERATE_IGNORE_CONFIG ? NULL : model, &sampling));
     complete.sampling = &sampling;
-    PGI_TRY(pgi_new_tokens_in(&complete.max_new_tokens));
+    PGI_TRY(pgi_max_context_in(complete.max_context));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
-    pg_processor *kept = pgi_processor_retain(processor);
+    pg_processor *kept = processor ? pgi_processor_retain(processor) : NULL;
     pg_status status = pgi_generate(model, processor, inputs, &complete, out);
     pgi_processor_release(kept);
     pgi_call_end(&call);
@@ -97,6 +134,7 @@ static pg_tensor ids_of(const pgi_result_row *row) {
 }
 
 pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tensor *out) {
+    PGI_ENTER;
     const pgi_result_row *of = NULL;
     PGI_TRY(find_row(result, row, &of));
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
@@ -106,6 +144,7 @@ pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tensor *out
 }
 
 pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char *name, pg_tensor *out) {
+    PGI_ENTER;
     const pgi_result_row *of = NULL;
     pg_tensor value;
     PGI_TRY(find_row(result, row, &of));
@@ -120,6 +159,7 @@ pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char 
 }
 
 pg_status pg_result_get_info(const pg_result *result, int64_t row, pg_result_info *info) {
+    PGI_ENTER;
     const pgi_result_row *of = NULL;
     PGI_TRY(find_row(result, row, &of));
     PGI_TRY(pgi_struct_out_check(info, "pg_result_info"));

@@ -7,12 +7,14 @@ static pg_status finish(pg_image *image, size_t struct_size, const pg_image *val
 }
 
 pg_status pg_image_from_path(pg_image *image, size_t struct_size, const char *path) {
+    PGI_ENTER;
     PGI_NOT_NULL(path);
     pg_image value = {.struct_size = sizeof value, .format = PG_IMAGE_PATH, .path = path};
     return finish(image, struct_size, &value);
 }
 
 pg_status pg_image_from_bytes(pg_image *image, size_t struct_size, const void *bytes, size_t n_bytes) {
+    PGI_ENTER;
     PGI_NOT_NULL(bytes);
     pg_image value = {.struct_size = sizeof value, .format = PG_IMAGE_BYTES, .planes = {bytes}, .n_bytes = n_bytes};
     return finish(image, struct_size, &value);
@@ -20,6 +22,7 @@ pg_status pg_image_from_bytes(pg_image *image, size_t struct_size, const void *b
 
 pg_status pg_image_from_pixels(pg_image *image, size_t struct_size, int32_t format, int32_t width, int32_t height,
                                const void *pixels, int64_t stride) {
+    PGI_ENTER;
     PGI_NOT_NULL(pixels);
     int64_t channels;
     switch (format) {

@@ -13,6 +13,7 @@ void pg_inputs_close(pg_inputs **inputs) {
 }
 
 pg_status pg_inputs_get_tensor(const pg_inputs *inputs, const char *name, pg_tensor *out) {
+    PGI_ENTER;
     PGI_NOT_NULL(inputs);
     PGI_NOT_NULL(name);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
@@ -55,6 +56,7 @@ pg_status pg_inputs_get_tensor(const pg_inputs *inputs, const char *name, pg_ten
 }
 
 pg_status pg_inputs_get_row_info(const pg_inputs *inputs, int64_t row, pg_row_info *info) {
+    PGI_ENTER;
     PGI_NOT_NULL(inputs);
     PGI_TRY(pgi_struct_out_check(info, "pg_row_info"));
     if (row < 0 || row >= inputs->n_rows)
@@ -89,6 +91,7 @@ static pg_status tensor_in(const pg_tensor **tensor, pg_tensor *copy, const char
 }
 
 pg_status pg_inputs_create(const pg_input_arrays *arrays, pg_inputs **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(arrays);

@@ -14,6 +14,7 @@ enum { MAX_OPEN_THREADS = 64 }; /* unless the caller asks for more: opening is n
 PGI_OPTIONS(pg_model_options, .struct_size = sizeof(pg_model_options))
 
 pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
@@ -25,8 +26,9 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
     if (complete.arithmetic < PG_ARITHMETIC_DEFAULT || complete.arithmetic > PG_ARITHMETIC_BF16)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.arithmetic is %d, expected a PG_ARITHMETIC_*",
                          (int)complete.arithmetic);
-    if (complete.flags & ~(uint32_t)PG_MODEL_VERIFY)
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.flags is 0x%x, expected PG_MODEL_VERIFY or 0",
+    if (complete.flags & ~(uint32_t)(PG_MODEL_VERIFY | PG_MODEL_IN_MEMORY))
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "pg_model_options.flags is 0x%x, expected PG_MODEL_VERIFY, PG_MODEL_IN_MEMORY, both or 0",
                          (unsigned)complete.flags);
     if (complete.n_threads == 0) complete.n_threads = (int32_t)pgi_min64(pgi_cpu_count(), MAX_OPEN_THREADS);
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
@@ -59,6 +61,7 @@ static pg_status wrong_type(const char *key, const json_t *field, const char *ex
 }
 
 pg_status pg_model_get_config_int(const pg_model *model, const char *key, int64_t *out) {
+    PGI_ENTER;
     const json_t *field;
     PGI_NOT_NULL(out);
     PGI_TRY(find_field(model, key, &field));
@@ -72,6 +75,7 @@ pg_status pg_model_get_config_int(const pg_model *model, const char *key, int64_
 }
 
 pg_status pg_model_get_config_float(const pg_model *model, const char *key, double *out) {
+    PGI_ENTER;
     const json_t *field;
     PGI_NOT_NULL(out);
     PGI_TRY(find_field(model, key, &field));
@@ -81,6 +85,7 @@ pg_status pg_model_get_config_float(const pg_model *model, const char *key, doub
 }
 
 pg_status pg_model_get_config(const pg_model *model, const char *key, char *text, size_t capacity, size_t *needed) {
+    PGI_ENTER;
     const json_t *field;
     PGI_TRY(find_field(model, key, &field));
     pgi_buffer buffer;
@@ -94,13 +99,14 @@ pg_status pg_model_get_config(const pg_model *model, const char *key, char *text
 }
 
 pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
+    PGI_ENTER;
     PGI_NOT_NULL(model);
     PGI_TRY(pgi_struct_out_check(info, "pg_model_info"));
     pg_model_info value = {
         .struct_size = sizeof value,
         .gemma_version = model->config.text.gemma_version,
         .n_parameters = model->weights.n_parameters,
-        .n_bytes_mapped = pgi_tensor_files_n_bytes(model->files),
+        .n_bytes_mapped = pgi_tensor_files_n_bytes_mapped(model->files),
         .cpu_used = model->kernels.cpu,
         .n_files = pgi_tensor_files_n_files(model->files),
         .n_tensors = model->weights.n_tensors,
@@ -110,6 +116,7 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
         .vocab_size = model->config.text.vocab_size,
         .weights = model->weights.format,
         .arithmetic = model->kernels.bf16_attention ? PG_ARITHMETIC_BF16 : PG_ARITHMETIC_F32,
+        .embedding_dim = (int32_t)model->weights.retrieval.weight.rows,
     };
     pgi_struct_out(info, &value, sizeof value);
     return PG_OK;
@@ -118,34 +125,33 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
 /* Bytes of the files that are read again and again. */
 static uint64_t mapped_bytes(const pg_model *model) {
     uint64_t n = 0;
-    if (!model->weights.blocks) return pgi_tensor_files_n_bytes(model->files);
+    if (!model->weights.blocks) return pgi_tensor_files_n_bytes_mapped(model->files);
     for (size_t i = 0; i < pgi_tensor_files_count(model->files); i++) { /* quantized ones are not in use any more */
         const pgi_stored_tensor *tensor = pgi_tensor_files_at(model->files, i);
-        if (tensor->used) n += tensor->n_bytes;
+        if (tensor->used && tensor->data && !tensor->loaded) n += tensor->n_bytes;
     }
     return n;
 }
 
 pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
+    PGI_ENTER;
     PGI_NOT_NULL(model);
     PGI_TRY(pgi_struct_out_check(memory, "pg_memory"));
     pg_memory value = {.struct_size = sizeof value};
     PGI_TRY(pgi_struct_in(&value, sizeof value, memory, "pg_memory"));
     if (value.n_images == 0) value.n_images = 1;
-    if (value.n_tokens == 0)
-        value.n_tokens =
-            pgi_min64((int64_t)model->config.vision.n_patches + 64 + 128, pgi_context_limit(&model->config));
+    if (value.n_tokens == 0) value.n_tokens = (int64_t)model->config.vision.n_patches + 64 + 128;
     if (value.n_images < 0 || value.n_images > 4096)
         return pgi_error(PG_ERROR_ARGUMENT, "n_images is %lld, expected 0 to 4096", (long long)value.n_images);
-    if (value.n_tokens < 0 || value.n_tokens > pgi_context_limit(&model->config))
-        return pgi_error(PG_ERROR_ARGUMENT, "n_tokens is %lld, expected 0 to %lld", (long long)value.n_tokens,
-                         (long long)pgi_context_limit(&model->config));
+    if (value.n_tokens < 0 || value.n_tokens > PGI_MAX_ROW_TOKENS)
+        return pgi_error(PG_ERROR_ARGUMENT, "n_tokens is %lld, expected 0 to %d", (long long)value.n_tokens,
+                         PGI_MAX_ROW_TOKENS);
 
     pgi_run run = {.kernels = &model->kernels};
     PGI_TRY(pgi_thread_count(value.n_threads, &run.n_threads));
     value.n_threads = run.n_threads;
     value.weights = mapped_bytes(model);
-    value.weights_copied = model->weights.n_bytes_copied;
+    value.weights_copied = model->weights.n_bytes_copied + pgi_tensor_files_n_bytes_loaded(model->files);
     const int64_t in_prompt =
         value.n_tokens / model->config.vision.n_patches; /* images that a session's prompt can have */
     value.activations =
@@ -156,6 +162,7 @@ pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
 }
 
 pg_status pg_checkpoint_find(const char *model, const char *cache, char *path, size_t capacity, size_t *needed) {
+    PGI_ENTER;
     PGI_NOT_NULL(model);
     char *folder;
     PGI_TRY(pgi_hf_cache_find(&pgi_memory_default, model, cache, &folder));
@@ -164,11 +171,31 @@ pg_status pg_checkpoint_find(const char *model, const char *cache, char *path, s
     return status;
 }
 
+pg_status pg_checkpoint_get_config(const char *model, char *text, size_t capacity, size_t *needed) {
+    PGI_ENTER;
+    PGI_NOT_NULL(model);
+    const pgi_memory *memory = &pgi_memory_default;
+    pgi_config config;
+    pgi_buffer buffer;
+    char *folder;
+    PGI_TRY(pgi_hf_cache_find(memory, model, NULL, &folder));
+    pg_status status = pgi_config_load(memory, folder, &config);
+    pgi_free(memory, folder);
+    PGI_TRY(status);
+    pgi_buffer_init(&buffer, memory);
+    status = pgi_json_dump(pgi_config_field(&config, ""), &buffer);
+    if (status >= 0) status = pgi_copy_text_out((const char *)buffer.data, buffer.size, text, capacity, needed);
+    pgi_buffer_free(&buffer);
+    pgi_config_free(&config);
+    return status;
+}
+
 PGI_OPTIONS(pg_convert_options, .struct_size = sizeof(pg_convert_options), .weights = PG_WEIGHTS_INT8)
 
 static const uint64_t DEFAULT_FILE_BYTES = 5000000000u; /* as transformers cuts checkpoints */
 
 pg_status pg_model_convert(const char *model, const char *out, const pg_convert_options *options) {
+    PGI_ENTER;
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(out);
     PGI_OPTIONS_IN(pg_convert_options, complete, options);

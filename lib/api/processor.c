@@ -2,6 +2,7 @@
 /* pg_processor: open, encode, tokenize, decode, describe. */
 #include "processor/processor.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "api/structs.h"
@@ -10,17 +11,23 @@
 #include "tokenizer/stream_decoder.h"
 
 enum {
-    ENCODE_FLAGS = PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX
+    ENCODE_FLAGS = PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS |
+                   PG_ENCODE_OPEN_SUFFIX | PG_ENCODE_OVER_WHITE
 };
 
 PGI_OPTIONS(pg_processor_options, .struct_size = sizeof(pg_processor_options))
 
 pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
-    PGI_NOT_NULL(model);
     PGI_OPTIONS_IN(pg_processor_options, complete, options);
-    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_processor_options"));
+    if (complete.flags != PG_PROCESSOR_IMAGES_ONLY) PGI_NOT_NULL(model);
+    PGI_TRY(pgi_flags_in(complete.flags, PG_PROCESSOR_TEXT_ONLY | PG_PROCESSOR_IMAGES_ONLY,
+                         "PG_PROCESSOR_TEXT_ONLY, PG_PROCESSOR_IMAGES_ONLY or 0"));
+    if (complete.flags == (PG_PROCESSOR_TEXT_ONLY | PG_PROCESSOR_IMAGES_ONLY))
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "flags has PG_PROCESSOR_TEXT_ONLY and PG_PROCESSOR_IMAGES_ONLY, expected one");
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
@@ -56,7 +63,7 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     *out = complete;
     PGI_TRY(pgi_flags_in(out->flags, ENCODE_FLAGS,
                          "PG_ENCODE_LITERAL | PG_ENCODE_EXIF | PG_ENCODE_TRUNCATE | "
-                         "PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX or less"));
+                         "PG_ENCODE_KEEP_ENDS | PG_ENCODE_OPEN_SUFFIX | PG_ENCODE_OVER_WHITE or less"));
     PGI_TRY(check_length(out->max_image_pixels, INT64_MAX, "max_image_pixels"));
     if (out->max_image_pixels == 0) out->max_image_pixels = PGI_DEFAULT_MAX_PIXELS;
     PGI_TRY(check_choice(out->mode, PG_MODE_BIG_VISION, "mode", "PG_MODE_*"));
@@ -74,12 +81,100 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     return PG_OK;
 }
 
+/* The public form of the settings that a processor was opened with. */
+static pg_image_settings settings_of(const pg_processor *processor) {
+    const pgi_image_settings *image = &processor->image;
+    pg_image_settings settings = {
+        .struct_size = sizeof settings,
+        .height = image->height,
+        .width = image->width,
+        .resample = image->resample,
+        .do_resize = image->do_resize != 0,
+        .do_rescale = image->do_rescale != 0,
+        .do_normalize = image->do_normalize != 0,
+        .do_convert_rgb = image->do_convert_rgb != 0,
+        .n_image_tokens = image->n_image_tokens,
+        .rescale_factor = image->rescale_factor,
+    };
+    memcpy(settings.image_mean, image->mean, sizeof settings.image_mean);
+    memcpy(settings.image_std, image->std, sizeof settings.image_std);
+    return settings;
+}
+
+pg_status pg_processor_get_image_settings(const pg_processor *processor, pg_image_settings *settings) {
+    PGI_ENTER;
+    PGI_NOT_NULL(processor);
+    PGI_TRY(pgi_struct_out_check(settings, "pg_image_settings"));
+    PGI_TRY(pgi_processor_needs_images(processor));
+    pg_image_settings value = settings_of(processor);
+    pgi_struct_out(settings, &value, sizeof value);
+    return PG_OK;
+}
+
+static pg_status check_setting(int32_t value, int32_t least, int32_t most, const char *name) {
+    if (value >= least && value <= most) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "image_settings.%s is %d, expected %d to %d", name, value, least, most);
+}
+
+static pg_status check_switch(uint32_t value, const char *name) {
+    if (value <= 1) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "image_settings.%s is %u, expected 0 or 1", name, value);
+}
+
+/* Those that are not used are held against their ranges, too. */
+static pg_status check_settings(const pg_image_settings *s) {
+    PGI_TRY(pgi_reserved_in(s->reserved, "image_settings"));
+    PGI_TRY(check_setting(s->height, 1, PGI_MAX_SIDE, "height"));
+    PGI_TRY(check_setting(s->width, 1, PGI_MAX_SIDE, "width"));
+    PGI_TRY(check_setting(s->n_image_tokens, 0, PGI_MAX_IMAGE_TOKENS, "n_image_tokens"));
+    PGI_TRY(check_choice(s->resample, PG_RESAMPLE_HAMMING, "image_settings.resample", "PG_RESAMPLE_*"));
+    PGI_TRY(check_switch(s->do_resize, "do_resize"));
+    PGI_TRY(check_switch(s->do_rescale, "do_rescale"));
+    PGI_TRY(check_switch(s->do_normalize, "do_normalize"));
+    PGI_TRY(check_switch(s->do_convert_rgb, "do_convert_rgb"));
+    if (!isfinite(s->rescale_factor))
+        return pgi_error(PG_ERROR_ARGUMENT, "image_settings.rescale_factor is %g, expected a finite number",
+                         s->rescale_factor);
+    for (int c = 0; c < 3; c++) {
+        if (!isfinite(s->image_mean[c]))
+            return pgi_error(PG_ERROR_ARGUMENT, "image_settings.image_mean[%d] is %g, expected a finite number", c,
+                             (double)s->image_mean[c]);
+        if (!isfinite(s->image_std[c]) || s->image_std[c] == 0.0f)
+            return pgi_error(PG_ERROR_ARGUMENT, "image_settings.image_std[%d] is %g, expected a finite number, not 0",
+                             c, (double)s->image_std[c]);
+    }
+    return PG_OK;
+}
+
+/* given: of any version's size; what it lacks is the processor's own. */
+static pg_status image_settings_in(const pg_processor *processor, const pg_image_settings *given,
+                                   pgi_image_settings *out) {
+    pg_image_settings s = settings_of(processor);
+    PGI_TRY(pgi_struct_in(&s, sizeof s, given, "pg_image_settings"));
+    PGI_TRY(check_settings(&s));
+    *out = (pgi_image_settings){.width = s.width,
+                                .height = s.height,
+                                .n_image_tokens = s.n_image_tokens,
+                                .do_resize = (int32_t)s.do_resize,
+                                .do_rescale = (int32_t)s.do_rescale,
+                                .do_normalize = (int32_t)s.do_normalize,
+                                .do_convert_rgb = (int32_t)s.do_convert_rgb,
+                                .resample = s.resample,
+                                .rescale_factor = s.rescale_factor};
+    memcpy(out->mean, s.image_mean, sizeof out->mean);
+    memcpy(out->std, s.image_std, sizeof out->std);
+    pg_status status = pgi_image_settings_check_range(out, PG_ERROR_ARGUMENT);
+    return status < 0 ? pgi_error_context(status, "image_settings") : PG_OK;
+}
+
 /* options: complete. What the call was given stays while it is under way, whatever other threads close. */
 static pg_status encode(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
                         pg_inputs **out) {
+    pgi_image_settings settings = processor->image;
+    if (options->image_settings) PGI_TRY(image_settings_in(processor, options->image_settings, &settings));
     pg_processor *kept = pgi_processor_retain(processor);
     pgi_cancel_retain(options->cancel);
-    pg_status status = pgi_batch_encode(kept, batch, options, out);
+    pg_status status = pgi_batch_encode(kept, batch, options, &settings, out);
     pgi_cancel_release(options->cancel);
     pgi_processor_release(kept);
     return status;
@@ -87,6 +182,7 @@ static pg_status encode(const pg_processor *processor, const pg_batch *batch, co
 
 pg_status pg_processor_encode(const pg_processor *processor, const pg_image *image, const char *prompt,
                               const pg_encode_options *options, pg_inputs **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(processor);
@@ -117,8 +213,9 @@ static pg_status check_sizes(int32_t n, const char *const *texts, const uint64_t
     if (sizes && n == 0) return pgi_error(PG_ERROR_ARGUMENT, "pg_batch.%s_sizes is given without texts", name);
     for (int32_t r = 0; r < n && sizes; r++)
         if (sizes[r] > (texts[r] ? PTRDIFF_MAX : 0))
-            return pgi_error(PG_ERROR_ARGUMENT, "row %d: the %s is %s, but its size is %llu", r, name,
-                             texts[r] ? "given" : "NULL", (unsigned long long)sizes[r]);
+            return pgi_error_of_row(pgi_error(PG_ERROR_ARGUMENT, "row %d: the %s is %s, but its size is %llu", r, name,
+                                              texts[r] ? "given" : "NULL", (unsigned long long)sizes[r]),
+                                    r);
     return PG_OK;
 }
 
@@ -139,8 +236,9 @@ static pg_status check_batch(const pg_batch *batch) {
                          batch->n_image_counts, batch->n_prompts);
     for (int32_t r = 0; r < batch->n_image_counts; r++)
         if (batch->image_counts[r] < 0)
-            return pgi_error(PG_ERROR_ARGUMENT, "row %d: image_counts is %d, expected 0 or more", r,
-                             batch->image_counts[r]);
+            return pgi_error_of_row(pgi_error(PG_ERROR_ARGUMENT, "row %d: image_counts is %d, expected 0 or more", r,
+                                              batch->image_counts[r]),
+                                    r);
     return PG_OK;
 }
 
@@ -167,6 +265,7 @@ static pg_status images_in(const pgi_memory *memory, const pg_image *images, int
 
 pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batch *batch,
                                     const pg_encode_options *options, pg_inputs **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(processor);
@@ -189,11 +288,13 @@ pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batc
 
 pg_status pg_processor_tokenize(const pg_processor *processor, const char *text, uint32_t flags, int64_t *ids,
                                 size_t capacity, size_t *n_ids) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(text);
     PGI_NOT_NULL(n_ids);
     if (capacity > 0) PGI_NOT_NULL(ids);
     PGI_TRY(pgi_flags_in(flags, PG_ENCODE_LITERAL, "PG_ENCODE_LITERAL or 0"));
+    PGI_TRY(pgi_processor_needs_text(processor));
     pgi_id_list list;
     pg_processor *kept = pgi_processor_retain(processor); /* its allocator may close the handle */
     pgi_id_list_init(&list, &processor->memory);
@@ -211,9 +312,11 @@ pg_status pg_processor_tokenize(const pg_processor *processor, const char *text,
 
 pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids, size_t n_ids, uint32_t flags,
                               char *text, size_t capacity, size_t *needed) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     if (n_ids > 0) PGI_NOT_NULL(ids);
     PGI_TRY(pgi_flags_in(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
+    PGI_TRY(pgi_processor_needs_text(processor));
     pgi_buffer buffer;
     pg_processor *kept = pgi_processor_retain(processor);
     pgi_buffer_init(&buffer, &processor->memory);
@@ -226,8 +329,10 @@ pg_status pg_processor_decode(const pg_processor *processor, const int64_t *ids,
 }
 
 pg_status pg_processor_get_piece(const pg_processor *processor, int64_t id, const char **piece) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(piece);
+    PGI_TRY(pgi_processor_needs_text(processor));
     *piece = pgi_tokenizer_piece(processor->tokenizer, id);
     if (!*piece)
         return pgi_error(PG_ERROR_ARGUMENT, "id is %lld, expected 0 to %lld", (long long)id,
@@ -236,41 +341,62 @@ pg_status pg_processor_get_piece(const pg_processor *processor, int64_t id, cons
 }
 
 pg_status pg_processor_get_token_id(const pg_processor *processor, const char *piece, int64_t *id) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_NOT_NULL(piece);
     PGI_NOT_NULL(id);
+    PGI_TRY(pgi_processor_needs_text(processor));
     *id = pgi_tokenizer_piece_id(processor->tokenizer, piece);
     if (*id < 0) return pgi_error(PG_ERROR_NOT_FOUND, "the vocabulary has no piece \"%s\"", piece);
     return PG_OK;
 }
 
+pg_status pg_processor_get_token_flags(const pg_processor *processor, int64_t id, uint32_t *flags) {
+    PGI_ENTER;
+    PGI_NOT_NULL(processor);
+    PGI_NOT_NULL(flags);
+    const char *piece;
+    PGI_TRY(pg_processor_get_piece(processor, id, &piece)); /* is there such an id? */
+    *flags = pgi_tokenizer_token_flags(processor->tokenizer, id);
+    return PG_OK;
+}
+
+/* What an info says of the tokenizer; without one, no ids. */
+static void describe_tokenizer(const pgi_tokenizer *tokenizer, pg_processor_info *info) {
+    info->pad_id = info->eos_id = info->bos_id = info->unk_id = info->image_id = -1;
+    if (!tokenizer) return;
+    const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
+    info->vocab_size = (int32_t)pgi_tokenizer_n_ids(tokenizer);
+    info->n_model_ids = (int32_t)tokenizer->n_pieces;
+    info->padding_side = defaults->pad_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT;
+    info->truncation_side = defaults->truncate_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT;
+    info->max_length = defaults->max_length;
+    info->model_max_length = defaults->model_max_length;
+    info->pad_to_multiple_of = defaults->pad_to_multiple_of;
+    info->pad_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_PAD);
+    info->eos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS);
+    info->bos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS);
+    info->unk_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_UNK);
+    info->image_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE);
+}
+
 pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info) {
+    PGI_ENTER;
     PGI_NOT_NULL(processor);
     PGI_TRY(pgi_struct_out_check(info, "pg_processor_info"));
-    const pgi_tokenizer *tokenizer = processor->tokenizer;
-    const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
     const pgi_image_settings *image = &processor->image;
     pg_processor_info value = {
         .struct_size = sizeof value,
         .image_size = image->width,
         .n_image_tokens = image->n_image_tokens,
         .resample = image->resample,
-        .vocab_size = (int32_t)pgi_tokenizer_n_ids(tokenizer),
-        .padding_side = defaults->pad_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT,
-        .truncation_side = defaults->truncate_left ? PG_SIDE_LEFT : PG_SIDE_RIGHT,
-        .max_length = defaults->max_length,
-        .model_max_length = defaults->model_max_length,
-        .pad_to_multiple_of = defaults->pad_to_multiple_of,
-        .pad_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_PAD),
-        .eos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_EOS),
-        .bos_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_BOS),
-        .unk_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_UNK),
-        .image_id = pgi_tokenizer_special(tokenizer, PGI_TOKEN_IMAGE),
+        .flags = processor->flags,
         .rescale_factor = image->rescale_factor,
         .do_resize = image->do_resize != 0,
         .do_rescale = image->do_rescale != 0,
         .do_normalize = image->do_normalize != 0,
     };
+    describe_tokenizer(processor->tokenizer, &value);
     memcpy(value.image_mean, image->mean, sizeof value.image_mean);
     memcpy(value.image_std, image->std, sizeof value.image_std);
     pgi_struct_out(info, &value, sizeof value);

@@ -7,11 +7,12 @@
 
 enum { DEFAULT_PROMPT_TOKENS = 64 /* beside one image */ };
 
-static pg_status check_prompt_tokens(const pg_model *model, int32_t *max_prompt_tokens) {
-    const int64_t limit = pgi_context_limit(&model->config);
+static pg_status check_prompt_tokens(const pg_model *model, int64_t max_context, int32_t *max_prompt_tokens) {
+    const int64_t limit =
+        max_context > 0 && max_context < PGI_MAX_ROW_TOKENS ? max_context : (int64_t)PGI_MAX_ROW_TOKENS;
     if (*max_prompt_tokens < 0 || *max_prompt_tokens > limit)
-        return pgi_error(PG_ERROR_ARGUMENT, "max_prompt_tokens is %d, expected 0 (default) to %lld", *max_prompt_tokens,
-                         (long long)limit);
+        return pgi_error(PG_ERROR_ARGUMENT, "max_prompt_tokens is %d, expected 0 (default) to %s%lld",
+                         *max_prompt_tokens, limit == max_context ? "max_context, " : "", (long long)limit);
     if (*max_prompt_tokens == 0)
         *max_prompt_tokens = (int32_t)pgi_min64((int64_t)model->config.vision.n_patches + DEFAULT_PROMPT_TOKENS, limit);
     return PG_OK;
@@ -20,12 +21,14 @@ static pg_status check_prompt_tokens(const pg_model *model, int32_t *max_prompt_
 PGI_OPTIONS(pg_session_options, .struct_size = sizeof(pg_session_options), .max_new_tokens = PGI_DEFAULT_NEW_TOKENS)
 
 pg_status pg_session_create(const pg_model *model, const pg_session_options *options, pg_session **out) {
+    PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
     PGI_OPTIONS_IN(pg_session_options, complete, options);
     PGI_TRY(pgi_new_tokens_in(&complete.max_new_tokens));
-    PGI_TRY(check_prompt_tokens(model, &complete.max_prompt_tokens));
+    PGI_TRY(pgi_max_context_in(complete.max_context));
+    PGI_TRY(check_prompt_tokens(model, complete.max_context, &complete.max_prompt_tokens));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_call call = pgi_call_begin(model, NULL, complete.cancel);
     pg_status status = pgi_session_create(model, &complete, out);
@@ -40,6 +43,7 @@ void pg_session_close(pg_session **session) {
 }
 
 pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
+    PGI_ENTER;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(inputs);
     pgi_call call = pgi_call_begin(NULL, inputs, NULL); /* the session itself keeps the other two */
@@ -49,26 +53,30 @@ pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const
 }
 
 pg_status pg_session_step(pg_session *session, int64_t *token) {
+    PGI_ENTER;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(token);
     return pgi_session_step(session, token);
 }
 
 pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token) {
+    PGI_ENTER;
     pg_sampling_options complete;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(token);
-    PGI_TRY(pgi_sampling_in(options, &complete));
+    PGI_TRY(pgi_sampling_in(options, session->model, &complete));
     return pgi_session_sample(session, &complete, token);
 }
 
 pg_status pg_session_feed(pg_session *session, const int64_t *ids, size_t n_ids) {
+    PGI_ENTER;
     PGI_NOT_NULL(session);
     if (n_ids > 0) PGI_NOT_NULL(ids);
     return pgi_session_feed(session, ids, n_ids < INT32_MAX ? (int64_t)n_ids : INT32_MAX);
 }
 
 pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out) {
+    PGI_ENTER;
     PGI_NOT_NULL(session);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
     if (session->state == PGI_SESSION_EMPTY)

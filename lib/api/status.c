@@ -16,6 +16,7 @@ const char *pg_status_name(pg_status status) {
         NAME(PG_EVENT_EOS);
         NAME(PG_EVENT_LENGTH);
         NAME(PG_EVENT_STOP);
+        NAME(PG_EVENT_CONTEXT);
         NAME(PG_ERROR_ARGUMENT);
         NAME(PG_ERROR_MEMORY);
         NAME(PG_ERROR_IO);
@@ -32,3 +33,5 @@ const char *pg_status_name(pg_status status) {
 }
 
 const char *pg_last_error(void) { return pgi_error_text(); }
+
+int64_t pg_last_error_row(void) { return pgi_error_row(); }

@@ -6,6 +6,7 @@
 
 #include "base/cpu_count.h"
 #include "base/run.h"
+#include "generate/decoding.h"
 
 enum { MAX_STRUCT_SIZE = 4096, MAX_THREADS = 1024 };
 
@@ -88,6 +89,11 @@ pg_status pgi_new_tokens_in(int32_t *max_new_tokens) {
         return pgi_error(PG_ERROR_ARGUMENT, "max_new_tokens is %d, expected 0 (default) or more", *max_new_tokens);
     if (*max_new_tokens == 0) *max_new_tokens = PGI_DEFAULT_NEW_TOKENS;
     return PG_OK;
+}
+
+pg_status pgi_max_context_in(int64_t max_context) {
+    if (max_context >= 0) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "max_context is %lld, expected 0 (no limit) or more", (long long)max_context);
 }
 
 pg_status pgi_flags_in(uint32_t flags, uint32_t known, const char *expected) {

@@ -3,6 +3,7 @@
 #ifndef PGI_API_STRUCTS_H
 #define PGI_API_STRUCTS_H
 
+#include "base/environment.h"
 #include "base/memory.h"
 
 /* `out` (`size` bytes, filled with defaults by the caller) takes over what the
@@ -24,6 +25,7 @@ pg_status pgi_struct_init(void *out, size_t struct_size, const void *defaults, s
 #define PGI_OPTIONS(type, ...)                                                           \
     static const type type##_defaults = {__VA_ARGS__};                                   \
     pg_status type##_init(type *out, size_t struct_size) {                               \
+        PGI_ENTER;                                                                       \
         return pgi_struct_init(out, struct_size, &type##_defaults, sizeof(type), #type); \
     }
 #define PGI_OPTIONS_IN(type, complete, options) \
@@ -44,12 +46,14 @@ pg_status pgi_not_null(const void *pointer, const char *name);
 
 #define PGI_NOT_NULL(pointer) PGI_TRY(pgi_not_null((pointer), #pointer))
 
-enum { PGI_DEFAULT_NEW_TOKENS = 128 };
 /* max_new_tokens: 0 becomes the default; negative numbers are refused. */
 pg_status pgi_new_tokens_in(int32_t *max_new_tokens);
 
-/* Takes over settings of sampling, NULL: all defaults. Their ranges are checked where the model is known. */
-pg_status pgi_sampling_in(const pg_sampling_options *options, pg_sampling_options *complete);
+/* Takes over settings of sampling; NULL: those of the model, and without a model the defaults. Their ranges are checked
+ * where they are used. */
+pg_status pgi_sampling_in(const pg_sampling_options *options, const pg_model *model, pg_sampling_options *complete);
+/* max_context: negative numbers are refused; 0 means no limit. */
+pg_status pgi_max_context_in(int64_t max_context);
 
 /* 0 becomes the CPUs this process may use; negative and absurd numbers are refused. */
 pg_status pgi_thread_count(int32_t asked, int *out);

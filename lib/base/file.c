@@ -42,53 +42,77 @@ static pg_status not_there(const char *path) {
     return pgi_system_error(path, "open", ENOENT);
 }
 
-/* Opens a regular file; a folder, pipe or device is refused (opening a pipe could block for ever). */
-static pg_status open_regular(const char *path, int *out_fd, size_t *out_size) {
+/* Why something else than a regular file is not read. */
+static pg_status no_file(const char *path, mode_t mode) {
+    if (S_ISDIR(mode)) return pgi_error(PG_ERROR_IO, "%s: found a folder, expected a file", path);
+    const char *kind = S_ISFIFO(mode)   ? "pipe"
+                       : S_ISSOCK(mode) ? "socket"
+                       : S_ISCHR(mode)  ? "character device"
+                       : S_ISBLK(mode)  ? "block device"
+                                        : "special file";
+    return pgi_error(PG_ERROR_IO, "%s: found a %s, expected a regular file%s", path, kind,
+                     S_ISFIFO(mode) ? "; write what it gives to a file first" : "");
+}
+
+static pg_status not_opened(const char *path, int number) {
     struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return errno == ENOENT ? not_there(path) : pgi_system_error(path, "open", errno);
-    if (fstat(fd, &info) != 0) {
-        int number = errno;
-        close(fd);
-        return pgi_system_error(path, "stat", number);
+    if (number == ENOENT) return not_there(path);
+    if (number == ENXIO && stat(path, &info) == 0 && !S_ISREG(info.st_mode)) return no_file(path, info.st_mode);
+    return pgi_system_error(path, "open", number);
+}
+
+/* A folder, pipe or device is refused (opening a pipe could block for ever). */
+pg_status pgi_file_open(const char *path, pgi_file *out) {
+    struct stat info;
+    *out = (pgi_file){.path = path, .fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)};
+    if (out->fd < 0) return not_opened(path, errno);
+    pg_status status = fstat(out->fd, &info) == 0 ? PG_OK : pgi_system_error(path, "stat", errno);
+    if (status >= 0 && !S_ISREG(info.st_mode)) status = no_file(path, info.st_mode);
+    if (status < 0) {
+        pgi_file_close(out);
+        return status;
     }
-    if (!S_ISREG(info.st_mode)) {
-        close(fd);
-        return pgi_error(PG_ERROR_IO, "%s: found a %s, expected a regular file", path,
-                         S_ISDIR(info.st_mode) ? "folder" : "special file");
-    }
-    *out_fd = fd;
-    *out_size = (size_t)info.st_size;
+    out->size = (size_t)info.st_size;
+    out->id = (pgi_file_id){.device = (uint64_t)info.st_dev,
+                            .inode = (uint64_t)info.st_ino,
+                            .size = (uint64_t)info.st_size,
+                            .seconds = info.st_mtim.tv_sec,
+                            .nanoseconds = info.st_mtim.tv_nsec};
     return PG_OK;
 }
 
-static pg_status read_all(const char *path, int fd, uint8_t *data, size_t size) {
-    for (size_t at = 0; at < size;) {
-        ssize_t n = read(fd, data + at, size - at);
+void pgi_file_close(pgi_file *file) {
+    if (file->fd >= 0) close(file->fd);
+    file->fd = -1;
+}
+
+pg_status pgi_file_read_at(const pgi_file *file, uint64_t at, size_t size, void *out) {
+    for (size_t done = 0; done < size;) {
+        ssize_t n = pread(file->fd, (uint8_t *)out + done, size - done, (off_t)(at + done));
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return pgi_system_error(path, "read", errno);
-        if (n == 0) /* it shrank since fstat */
-            return pgi_error(PG_ERROR_IO, "%s: ended after %zu of %zu bytes", path, at, size);
-        at += (size_t)n;
+        if (n < 0) return pgi_system_error(file->path, "read", errno);
+        if (n == 0)
+            return pgi_error(PG_ERROR_IO, "%s: ended after %llu of %zu bytes: it was cut while it was read", file->path,
+                             (unsigned long long)(at + done), file->size);
+        done += (size_t)n;
     }
     return PG_OK;
 }
 
 pg_status pgi_file_read(const char *path, size_t max_size, pgi_buffer *out) {
-    int fd = -1;
-    size_t size = 0;
-    PGI_TRY(open_regular(path, &fd, &size));
+    pgi_file file;
+    PGI_TRY(pgi_file_open(path, &file));
     pg_status status = PG_OK;
-    if (size > max_size) {
-        close(fd);
-        return pgi_error(PG_ERROR_LIMIT, "%s: %zu bytes, expected at most %zu", path, size, max_size);
+    if (file.size > max_size) {
+        pgi_file_close(&file);
+        return pgi_error(PG_ERROR_LIMIT, "%s: %zu bytes, expected at most %zu", path, file.size, max_size);
     }
-    PGI_GOTO(pgi_buffer_reserve(out, size), done);
-    PGI_GOTO(read_all(path, fd, out->data + out->size, size), done);
-    out->size += size;
+    PGI_GOTO(pgi_buffer_reserve(out, file.size), done);
+    PGI_GOTO(pgi_file_read_at(&file, 0, file.size, out->data + out->size), done);
+    out->size += file.size;
     out->data[out->size] = 0;
 done:
-    close(fd);
+    pgi_file_close(&file);
     return status;
 }
 
@@ -105,50 +129,20 @@ int pgi_folder_exists(const char *path) {
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
-/* The file system cannot map it. */
-static pg_status read_instead(const pgi_memory *memory, const char *path, int fd, size_t size, pgi_mapping *out) {
-    uint8_t *data = pgi_alloc(memory, size, 1);
-    if (!data) return PG_ERROR_MEMORY;
-    pg_status status = read_all(path, fd, data, size);
-    if (status < 0) {
-        pgi_free(memory, data);
-        return status;
-    }
-    *out = (pgi_mapping){data, size, memory};
+pg_status pgi_file_map(const pgi_file *file, pgi_mapping *out) {
+    *out = (pgi_mapping){0};
+    if (file->size == 0) return PG_OK;
+    void *data = mmap(NULL, file->size, PROT_READ, MAP_SHARED, file->fd, 0);
+    if (data == MAP_FAILED) data = mmap(NULL, file->size, PROT_READ, MAP_PRIVATE, file->fd, 0);
+    if (data != MAP_FAILED)
+        *out = (pgi_mapping){data, file->size};
+    else if (errno == ENOMEM) /* no address space: no memory for it either */
+        return pgi_system_error(file->path, "map", ENOMEM);
     return PG_OK;
 }
 
-pg_status pgi_mapping_init(const pgi_memory *memory, const char *path, pgi_mapping *out) {
-    int fd = -1;
-    size_t size = 0;
-    pg_status status = PG_OK;
-    *out = (pgi_mapping){0};
-    PGI_TRY(open_regular(path, &fd, &size));
-    if (size > 0) {
-        void *data = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
-        if (data == MAP_FAILED) data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data != MAP_FAILED)
-            *out = (pgi_mapping){.data = data, .size = size};
-        else if (errno == ENOMEM) /* no address space: no memory for it either */
-            status = pgi_system_error(path, "map", ENOMEM);
-        else
-            status = read_instead(memory, path, fd, size, out);
-    }
-    close(fd); /* the mapping stays */
-    return status;
-}
-
-void pgi_mapping_forget(const void *data, size_t size) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)data + page - 1) / page * page;
-    uintptr_t end = ((uintptr_t)data + size) / page * page;
-    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED); /* a hint: it may fail */
-}
-
 void pgi_mapping_free(pgi_mapping *mapping) {
-    if (mapping->memory)
-        pgi_free(mapping->memory, (void *)(uintptr_t)mapping->data);
-    else if (mapping->data)
-        munmap((void *)(uintptr_t)mapping->data, mapping->size);
+    if (mapping->data) munmap((void *)(uintptr_t)mapping->data, mapping->size);
     *mapping = (pgi_mapping){0};
 }
 

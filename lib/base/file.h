@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Reading files: whole into memory, or mapped. */
+/* Reading files: whole into memory, in parts, or mapped. */
 #ifndef PGI_BASE_FILE_H
 #define PGI_BASE_FILE_H
 
@@ -22,19 +22,36 @@ int pgi_folder_exists(const char *path);
 /* 1 for "https://..." and the like: no path, though it is given as one. */
 int pgi_path_is_url(const char *path);
 
-/* A file mapped read-only: processes that map the same file share its pages. Where the file system cannot map it shared
- * (FUSE, 9p, some of the network), it is mapped privately, and where it cannot map at all, read into memory. */
-typedef struct pgi_mapping {
-    const uint8_t *data; /* NULL when size is 0 */
+/* What tells a file from others and from itself after a change. */
+typedef struct pgi_file_id {
+    uint64_t device, inode, size;
+    int64_t seconds, nanoseconds; /* of the last change */
+} pgi_file_id;
+
+/* A regular file, open for reading. */
+typedef struct pgi_file {
+    const char *path; /* the caller's */
+    int fd;           /* -1: closed */
     size_t size;
-    const pgi_memory *memory; /* what `data` was allocated from when the file was read; NULL: it is mapped */
+    pgi_file_id id;
+} pgi_file;
+
+/* PG_ERROR_NOT_FOUND or _IO. On error *out is closed. */
+pg_status pgi_file_open(const char *path, pgi_file *out);
+void pgi_file_close(pgi_file *file);
+/* `size` bytes from offset `at` on. Whatever happens to the file meanwhile is a status, where touching a mapping would
+ * raise SIGBUS: PG_ERROR_IO. Any number of threads may read. */
+pg_status pgi_file_read_at(const pgi_file *file, uint64_t at, size_t size, void *out);
+
+/* A file mapped read-only: processes that map the same file share its pages. Where the file system cannot map it shared
+ * (FUSE, 9p, some of the network), it is mapped privately, and where it cannot map at all, `data` is NULL. */
+typedef struct pgi_mapping {
+    const uint8_t *data;
+    size_t size;
 } pgi_mapping;
 
-/* `memory` lives as long as the mapping. */
-pg_status pgi_mapping_init(const pgi_memory *memory, const char *path, pgi_mapping *out);
-/* The pages that lie within these bytes need not stay in memory; they are read again when touched. Only for bytes that
- * are mapped: of those that were read the contents would be lost. */
-void pgi_mapping_forget(const void *data, size_t size);
+/* The file may be closed then. PG_ERROR_MEMORY: there is no address space. */
+pg_status pgi_file_map(const pgi_file *file, pgi_mapping *out);
 void pgi_mapping_free(pgi_mapping *mapping);
 
 /* "folder/name" as a new string, or NULL (PG_ERROR_MEMORY). */

@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/environment.h"
+
 void pgi_log_line(const pgi_log *log, int32_t level, const char *format, ...) {
     char text[512];
     if (!log->fn) return;
@@ -12,5 +14,7 @@ void pgi_log_line(const pgi_log *log, int32_t level, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    pgi_border *border = pgi_callback_begin();
     log->fn(log->user, level, text);
+    pgi_callback_end(border);
 }

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/environment.h"
+
 enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector */
 
 static void *default_alloc(void *user, size_t size, size_t alignment) {
@@ -42,6 +44,13 @@ int pgi_mul_size(size_t a, size_t b, size_t *out) {
     return 1;
 }
 
+static void *call_alloc(const pgi_memory *memory, size_t bytes) {
+    pgi_border *border = memory->alloc == default_alloc ? NULL : pgi_callback_begin();
+    void *block = memory->alloc(memory->user, bytes, ALIGNMENT);
+    pgi_callback_end(border);
+    return block;
+}
+
 void *pgi_alloc(const pgi_memory *memory, size_t count, size_t size) {
     size_t bytes;
     /* Rounded up to whole lines, as some allocators want size to be a multiple of alignment. */
@@ -50,7 +59,7 @@ void *pgi_alloc(const pgi_memory *memory, size_t count, size_t size) {
         return NULL;
     }
     bytes = bytes == 0 ? ALIGNMENT : (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    void *block = memory->alloc(memory->user, bytes, ALIGNMENT);
+    void *block = call_alloc(memory, bytes);
     if (!block) pgi_error(PG_ERROR_MEMORY, "out of memory: %zu bytes asked for", bytes);
     return block;
 }
@@ -62,7 +71,10 @@ void *pgi_alloc_zero(const pgi_memory *memory, size_t count, size_t size) {
 }
 
 void pgi_free(const pgi_memory *memory, void *block) {
-    if (block) memory->free(memory->user, block);
+    if (!block) return;
+    pgi_border *border = memory->free == default_free ? NULL : pgi_callback_begin();
+    memory->free(memory->user, block);
+    pgi_callback_end(border);
 }
 
 pg_status pgi_grow(const pgi_memory *memory, void *data, size_t *capacity, size_t needed, size_t size) {

@@ -10,7 +10,10 @@
 
 enum { TEXT_SIZE = 1024 };
 
-static _Thread_local char error_text[TEXT_SIZE];
+static _Thread_local struct {
+    char text[TEXT_SIZE];
+    int64_t row_plus_1; /* 0: of no row */
+} last_error;
 
 /* File names and keys come from the outside: a line break or a broken UTF-8
  * sequence in them must not reach a host that logs lines or decodes UTF-8. */
@@ -28,13 +31,14 @@ static void make_one_line(char *text) {
 }
 
 pg_status pgi_error(pg_status status, const char *format, ...) {
-    char text[TEXT_SIZE]; /* the arguments may point into error_text */
+    char text[TEXT_SIZE]; /* the arguments may point into last_error.text */
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     make_one_line(text);
-    memcpy(error_text, text, sizeof text);
+    memcpy(last_error.text, text, sizeof text);
+    last_error.row_plus_1 = 0;
     return status;
 }
 
@@ -46,11 +50,18 @@ pg_status pgi_error_context(pg_status status, const char *format, ...) {
     va_end(arguments);
     size_t size = strlen(text);
     memcpy(text + size, ": ", 2);
-    memcpy(text + size + 2, error_text, strlen(error_text) + 1);
+    memcpy(text + size + 2, last_error.text, strlen(last_error.text) + 1);
     text[TEXT_SIZE - 1] = '\0';
     make_one_line(text);
-    memcpy(error_text, text, TEXT_SIZE);
+    memcpy(last_error.text, text, TEXT_SIZE);
     return status;
 }
 
-const char *pgi_error_text(void) { return error_text; }
+pg_status pgi_error_of_row(pg_status status, int64_t row) {
+    last_error.row_plus_1 = row + 1;
+    return status;
+}
+
+int64_t pgi_error_row(void) { return last_error.row_plus_1 - 1; }
+
+const char *pgi_error_text(void) { return last_error.text; }

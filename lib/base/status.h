@@ -19,7 +19,12 @@ pg_status pgi_error(pg_status status, const char *format, ...) PGI_PRINTF(2, 3);
 /* Puts "context: " before the message of this thread and returns `status`. */
 pg_status pgi_error_context(pg_status status, const char *format, ...) PGI_PRINTF(2, 3);
 
+/* Says that the message of this thread is about row `row` of a batch, and returns `status`:
+ * `return pgi_error_of_row(pgi_error(PG_ERROR_..., "row %lld: ...", ...), row)`. */
+pg_status pgi_error_of_row(pg_status status, int64_t row);
+
 const char *pgi_error_text(void);
+int64_t pgi_error_row(void); /* -1: of none */
 
 /* Returns from the calling function when `expression` is an error. */
 #define PGI_TRY(expression)                              \

@@ -3,6 +3,7 @@
 #include "base/thread_pool.h"
 
 #include "base/cpu_count.h"
+#include "base/environment.h"
 
 #ifdef PGI_OPENMP
 #include <omp.h>
@@ -114,7 +115,6 @@ static void work_until_quit(pgi_thread_pool *pool, int thread) {
         if (job_state & QUIT) return;
         if (!atomic_compare_exchange_weak(&pool->job_state, &job_state, job_state + 1)) continue;
         number = job_state & NUMBER;
-        fesetenv(&pool->environment);
         pool->body(pool->context, thread);
         job_state = atomic_fetch_sub(&pool->job_state, 1) - 1;
         if (is_empty(job_state, 0) && !(job_state & OPEN)) wake_caller(pool);
@@ -203,6 +203,7 @@ static void *launch_workers(void *user) {
 #pragma omp parallel num_threads(n)
     {
         sigset_t ours, before; /* LLVM's OpenMP may lend a thread that it had for the host */
+        pgi_environment environment;
         const int thread = omp_get_thread_num();
 #if defined(__linux__)
         cpu_set_t cpus;
@@ -210,6 +211,7 @@ static void *launch_workers(void *user) {
 #endif
         our_signals(&ours);
         pthread_sigmask(SIG_SETMASK, &ours, &before);
+        pgi_environment_enter(&environment);
         take_place(1 + thread);
         report_presence(pool);
         work_until_quit(pool, 1 + thread);
@@ -218,6 +220,7 @@ static void *launch_workers(void *user) {
 #if defined(__linux__)
         if (has_cpus) sched_setaffinity(0, sizeof cpus, &cpus);
 #endif
+        pgi_environment_restore(&environment);
         pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
     return NULL;
@@ -286,7 +289,6 @@ void pgi_thread_pool_run(pgi_thread_pool *pool, pgi_job_fn body, void *context, 
     }
     pool->body = body;
     pool->context = context;
-    fegetenv(&pool->environment);
     const uint32_t number = (atomic_load_explicit(&pool->job_state, memory_order_relaxed) & NUMBER) + ONE_NUMBER;
     atomic_store(&pool->job_state, number | OPEN);
     wake_others(pool, helpers);

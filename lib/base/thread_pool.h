@@ -10,7 +10,6 @@
 #ifndef PGI_BASE_THREAD_POOL_H
 #define PGI_BASE_THREAD_POOL_H
 
-#include <fenv.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -31,7 +30,6 @@ typedef struct pgi_thread_pool {
     pthread_cond_t work, done;
     pgi_job_fn body; /* of the job, as the next two; read only by threads that are counted in `job_state` */
     void *context;
-    fenv_t environment;    /* the caller's rounding and flushing, as results must not depend on the thread */
     char line1[64];        /* what follows is written by all threads: apart from the rest in the cache */
     atomic_uint job_state; /* the job's number, whether it may be entered, how many other threads are in it */
     char line2[64];

@@ -7,6 +7,7 @@
 #include "checkpoint/config.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -194,50 +195,21 @@ static pg_status read_eos(const pgi_json_section *from, pgi_config *out) {
     return PG_OK;
 }
 
-/* A setting of generation_config.json that changes greedy text in HF (GenerationMixin, logits processors) and has no
- * effect here. */
-static const char *unfollowed_setting(const json_t *generation) {
-    static const struct {
-        const char *key;
-        double neutral; /* the number that changes nothing; null and an empty list change nothing either */
-    } settings[] = {
-        {"num_beams", 1},
-        {"repetition_penalty", 1},
-        {"no_repeat_ngram_size", 0},
-        {"min_length", 0},
-        {"min_new_tokens", 0},
-        {"bad_words_ids", 0},
-        {"sequence_bias", 0},
-        {"suppress_tokens", 0},
-        {"begin_suppress_tokens", 0},
-        {"forced_bos_token_id", -1},
-        {"forced_eos_token_id", -1},
-        {"guidance_scale", 1},
-    };
-    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
-        const json_t *value = json_object_get(generation, settings[i].key);
-        if (!value || json_is_null(value) || (json_is_array(value) && json_array_size(value) == 0)) continue;
-        if (json_is_number(value) && json_number_value(value) == settings[i].neutral) continue;
-        return settings[i].key;
-    }
-    return NULL;
-}
-
 /* HF's generate() takes the special ids from generation_config.json alone when that file is there. Without it, from
  * config.json as it is written (defaults not filled in): the top level, else text_config. */
 static pg_status read_special_ids(const pgi_memory *memory, const char *folder, const char *config_path,
                                   const json_t *raw, pgi_config *out) {
-    json_t *generation = NULL;
     char *path = pgi_path_join(memory, folder, "generation_config.json");
     if (!path) return PG_ERROR_MEMORY;
     pg_status status = PG_OK;
     if (pgi_file_exists(path)) {
+        json_t *generation = NULL;
         PGI_GOTO(pgi_json_load(memory, path, MAX_CONFIG, &generation), done);
+        PGI_GOTO(pgi_generation_config_read(memory, generation, out->text.vocab_size, &out->generation), done);
         pgi_json_section from = {path, "", generation};
         PGI_GOTO(read_eos(&from, out), done);
         PGI_GOTO(read_id(&from, "pad_token_id", &out->pad_id), done);
         PGI_GOTO(read_id(&from, "bos_token_id", &out->bos_id), done);
-        out->unfollowed_setting = unfollowed_setting(generation);
     } else {
         pgi_json_section top = {config_path, "", raw};
         pgi_json_section text = {config_path, "text_config.", pgi_json_field(&top, "text_config")};
@@ -249,7 +221,6 @@ static pg_status read_special_ids(const pgi_memory *memory, const char *folder, 
         if (out->bos_id < 0) PGI_GOTO(read_id(&text, "bos_token_id", &out->bos_id), done);
     }
 done:
-    json_decref(generation);
     pgi_free(memory, path);
     return status;
 }
@@ -266,25 +237,55 @@ static pg_status read_top(const pgi_json_section *from, pgi_config *out) {
     return PG_OK;
 }
 
-static pg_status load(const pgi_memory *memory, const char *folder, const char *path, pgi_config *out) {
-    json_t *raw = NULL;
-    PGI_TRY(pgi_json_load(memory, path, MAX_CONFIG, &raw));
-    pg_status status;
-    PGI_GOTO(pgi_config_resolve(path, raw, &out->resolved), done);
+/* A ColPaliConfig has PaliGemma's inside; *inner: that, or an empty one in place of none, which has all defaults. Of
+ * any other config *inner stays NULL. */
+static pg_status find_colpali(const char *path, json_t *raw, pgi_config *out, json_t **inner) {
+    const pgi_json_section whole = {path, "", raw};
+    const char *type = pgi_json_field_text(&whole, "model_type");
+    if (!type || strcmp(type, "colpali") != 0) return PG_OK;
+    PGI_TRY(pgi_diagnose_quantized(path, raw));
+    out->embedding_dim = 128;
+    if (pgi_json_field(&whole, "embedding_dim"))
+        PGI_TRY(pgi_json_field_int(&whole, "embedding_dim", 1, PGI_MAX_EMBEDDING, &out->embedding_dim));
+    json_t *vlm = json_object_get(raw, "vlm_config");
+    if (pgi_json_field_is_set(&whole, "vlm_config") && !json_is_object(vlm))
+        return pgi_json_field_wrong(&whole, PG_ERROR_FORMAT, "vlm_config", "an object or null");
+    *inner = json_is_object(vlm) ? json_incref(vlm) : json_object();
+    return *inner ? PG_OK : pgi_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+}
+
+/* Everything but the folder's own question of what it is. raw: a PaliGemmaConfig. */
+static pg_status read_all(const pgi_memory *memory, const char *folder, const char *path, const json_t *raw,
+                          pgi_config *out) {
+    PGI_TRY(pgi_config_resolve(path, raw, &out->resolved));
     pgi_json_section top = {path, "", out->resolved};
     pgi_json_section vision = {path, "vision_config.", pgi_json_field(&top, "vision_config")};
     pgi_json_section text = {path, "text_config.", pgi_json_field(&top, "text_config")};
-    PGI_GOTO(read_vision(&vision, &out->vision), done);
-    PGI_GOTO(read_text(&text, memory, &out->text), done);
-    PGI_GOTO(read_top(&top, out), done);
-    status = read_special_ids(memory, folder, path, raw, out);
-done:
+    PGI_TRY(read_vision(&vision, &out->vision));
+    PGI_TRY(read_text(&text, memory, &out->text));
+    PGI_TRY(read_top(&top, out));
+    if (out->embedding_dim > 0 &&
+        json_object_set_new(out->resolved, "embedding_dim", json_integer(out->embedding_dim)) != 0)
+        return pgi_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+    return read_special_ids(memory, folder, path, raw, out);
+}
+
+static pg_status load(const pgi_memory *memory, const char *folder, const char *path, pgi_config *out) {
+    json_t *raw = NULL, *inner = NULL;
+    pgi_buffer of_inner; /* the path in messages */
+    pgi_buffer_init(&of_inner, memory);
+    PGI_TRY(pgi_json_load(memory, path, MAX_CONFIG, &raw));
+    pg_status status = find_colpali(path, raw, out, &inner);
+    if (status >= 0 && inner) status = pgi_buffer_printf(&of_inner, "%s: vlm_config", path);
+    if (status >= 0) status = read_all(memory, folder, inner ? (char *)of_inner.data : path, inner ? inner : raw, out);
+    pgi_buffer_free(&of_inner);
+    json_decref(inner);
     json_decref(raw);
     return status;
 }
 
 pg_status pgi_config_load(const pgi_memory *memory, const char *folder, pgi_config *out) {
-    *out = (pgi_config){.memory = memory, .pad_id = -1, .bos_id = -1};
+    *out = (pgi_config){.memory = memory, .pad_id = -1, .bos_id = -1, .generation.sampling = pgi_sampling_defaults};
     char *path = pgi_path_join(memory, folder, "config.json");
     if (!path) return PG_ERROR_MEMORY;
     pg_status status = load(memory, folder, path, out);
@@ -296,6 +297,7 @@ pg_status pgi_config_load(const pgi_memory *memory, const char *folder, pgi_conf
 
 void pgi_config_free(pgi_config *config) {
     json_decref(config->resolved);
+    pgi_generation_config_free(&config->generation);
     if (config->memory) pgi_free(config->memory, (void *)(uintptr_t)config->text.layer_slides);
     *config = (pgi_config){0};
 }

@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "base/memory.h"
+#include "checkpoint/generation_config.h"
 
 typedef struct pgi_vision_config {
     int32_t hidden_size, intermediate_size, n_layers, n_heads, head_dim;
@@ -33,12 +34,13 @@ typedef struct pgi_text_config {
     int32_t bidirectional; /* 0 or 1, use_bidirectional_attention: what sdpa's own mask is where HF gives it none */
 } pgi_text_config;
 
-enum { PGI_MAX_EOS = 64, PGI_MAX_VOCAB = 4 << 20 };
+enum { PGI_MAX_EOS = 64, PGI_MAX_VOCAB = 4 << 20, PGI_MAX_EMBEDDING = 65536 };
 
 typedef struct pgi_config {
     pgi_vision_config vision;
     pgi_text_config text;
     int32_t projection_dim;      /* equals text.hidden_size */
+    int32_t embedding_dim;       /* of ColPaliForRetrieval's embeddings; 0: the config is PaliGemma's */
     int32_t tie_word_embeddings; /* 0 or 1, as the config says */
     int64_t image_token_id;
     /* Where generate() of HF takes them from: generation_config.json, or without that file config.json (its top level,
@@ -46,14 +48,13 @@ typedef struct pgi_config {
     int64_t pad_id, bos_id; /* -1: none */
     int64_t eos_ids[PGI_MAX_EOS];
     int32_t n_eos; /* 0: nothing ends the text early */
-    /* A setting of generation_config.json that changes the text of HF's greedy generate() and that we do not follow;
-     * NULL: none. Static storage. */
-    const char *unfollowed_setting;
+    pgi_generation_config generation;
     json_t *resolved; /* config.json with every default filled in; owned */
     const pgi_memory *memory;
 } pgi_config;
 
-/* Reads `folder`/config.json and, when there, generation_config.json. On error *out needs no free. */
+/* Reads `folder`/config.json, of a ColPali folder its vlm_config, and, when there, generation_config.json. On error
+ * *out needs no free. */
 pg_status pgi_config_load(const pgi_memory *memory, const char *folder, pgi_config *out);
 void pgi_config_free(pgi_config *config);
 

@@ -74,17 +74,12 @@ static int64_t tensor_elements(const pgi_stored_tensor *tensor) {
     return (int64_t)(tensor->n_bytes / pgi_dtype_size(tensor->dtype));
 }
 
-static pgi_matrix as_matrix(const pgi_stored_tensor *tensor) {
-    int64_t rows = tensor->shape[0];
-    return (pgi_matrix){tensor->data, tensor->dtype, rows, tensor_elements(tensor) / rows};
-}
-
 /* Marks the item that has this matrix. */
 static pg_status mark_matrix(void *context, pgi_matrix *matrix) {
     converter *c = context;
     for (size_t i = 0; i < c->n_items; i++) {
         item *it = &c->items[i];
-        if (it->tensor->data != matrix->data) continue;
+        if (it->tensor != matrix->tensor) continue;
         it->dtype = pgi_blocks_of_weights(c->weights);
         it->n_bytes = (uint64_t)pgi_quantized_bytes(it->dtype, matrix->rows, matrix->columns);
         size_t panel = (size_t)(pgi_quantized_groups(matrix->columns) * pgi_quantized_block(it->dtype));
@@ -101,11 +96,11 @@ static int by_use(const void *a, const void *b) {
 }
 
 /* A tied head that is stored as a copy of the embedding is left out: the embedding is bound to both. */
-static int is_copied_head(const converter *c, const pgi_stored_tensor *tensor) {
+static pg_status is_copied_head(const converter *c, const pgi_stored_tensor *tensor, int *is_copy) {
     const pgi_matrix *embedding = &c->bound.text.embedding, *head = &c->bound.text.head.weight;
-    return c->config.tie_word_embeddings && tensor->data == head->data && head->data != embedding->data &&
-           head->dtype == embedding->dtype &&
-           memcmp(head->data, embedding->data, (size_t)tensor_elements(tensor) * pgi_dtype_size(tensor->dtype)) == 0;
+    *is_copy = c->config.tie_word_embeddings && tensor == head->tensor && head->tensor != embedding->tensor &&
+               head->dtype == embedding->dtype;
+    return *is_copy ? pgi_tensor_files_same_bytes(c->files, tensor, embedding->tensor, is_copy) : PG_OK;
 }
 
 /* What is written, in which order, to which file. */
@@ -115,7 +110,9 @@ static pg_status plan(converter *c) {
     if (!c->items) return PG_ERROR_MEMORY;
     for (size_t i = 0; i < n; i++) {
         const pgi_stored_tensor *tensor = pgi_tensor_files_at(c->files, i);
-        if (!tensor->used || is_copied_head(c, tensor)) continue;
+        int is_copy;
+        PGI_TRY(is_copied_head(c, tensor, &is_copy));
+        if (!tensor->used || is_copy) continue;
         item *it = &c->items[c->n_items++];
         *it = (item){.tensor = tensor, .dtype = tensor->dtype, .n_bytes = tensor->n_bytes};
         if (tensor->n_dims > 1) continue;
@@ -237,14 +234,16 @@ static pg_status write_chunk(converter *c, const pgi_atomic_file *file, uint64_t
 
 /* begin: of the data in the file. */
 static pg_status write_blocks(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it) {
-    const pgi_matrix from = as_matrix(it->tensor);
+    const int64_t rows = it->tensor->shape[0];
+    const pgi_quantize_source from = {c->memory, c->files, it->tensor, rows, tensor_elements(it->tensor) / rows};
     const int64_t panel_bytes = pgi_quantized_groups(from.columns) * pgi_quantized_block(it->dtype);
     const int64_t n_panels = pgi_quantized_panels(from.rows), most = (int64_t)c->chunk_bytes / panel_bytes;
     for (int64_t i = 0; i < n_panels;) {
         int64_t end = i + most < n_panels ? i + most : n_panels;
         pg_status status = pgi_quantize_parallel(c->run, &from, it->dtype, i, end, c->chunk);
-        if (status == PG_ERROR_CANCELLED) return status;
-        if (status < 0) return pgi_error_context(status, "%s: tensor %s", it->tensor->file, it->tensor->name);
+        if (status == PG_ERROR_ARGUMENT)
+            return pgi_error_context(status, "%s: tensor %s", it->tensor->file, it->tensor->name);
+        if (status < 0) return status;
         PGI_TRY(
             write_chunk(c, file, begin, it, c->chunk, (uint64_t)(i * panel_bytes), (size_t)((end - i) * panel_bytes)));
         i = end;
@@ -256,7 +255,7 @@ static pg_status write_vector(converter *c, const pgi_atomic_file *file, uint64_
     const int64_t n = tensor_elements(it->tensor), most = (int64_t)(c->chunk_bytes / sizeof(float));
     for (int64_t i = 0; i < n;) {
         int64_t end = i + most < n ? i + most : n;
-        pgi_stored_tensor_to_f32(it->tensor, i, end, (float *)c->chunk);
+        PGI_TRY(pgi_tensor_files_read_f32(c->files, it->tensor, i, end, (float *)c->chunk));
         PGI_TRY(
             write_chunk(c, file, begin, it, c->chunk, (uint64_t)i * sizeof(float), (size_t)(end - i) * sizeof(float)));
         i = end;
@@ -289,10 +288,7 @@ static pg_status write_weights(converter *c, uint32_t index, pgi_buffer *header)
     PGI_TRY(pgi_atomic_file_open(&c->out, name, size, &file));
     pg_status status = PG_OK;
     for (size_t i = 0; i < c->n_items && status >= 0; i++)
-        if (c->items[i].file == index) {
-            status = write_item(c, &file, begin, &c->items[i]);
-            pgi_tensor_files_forget(c->files, c->items[i].tensor->data, c->items[i].tensor->n_bytes);
-        }
+        if (c->items[i].file == index) status = write_item(c, &file, begin, &c->items[i]);
     if (status >= 0) status = make_header(c, index, header);
     if (status >= 0 && header->size != begin) status = pgi_error(PG_ERROR_INTERNAL, "a header that grew");
     if (status >= 0) status = pgi_atomic_file_write(&file, 0, header->data, begin);
@@ -350,8 +346,8 @@ static pg_status write_all(converter *c, pgi_buffer *text) {
 
 static pg_status open_source(converter *c) {
     PGI_TRY(pgi_config_load(c->memory, c->source, &c->config));
-    pg_status status = pgi_tensor_files_open(c->memory, c->source, &c->files);
-    if (status >= 0) status = pgi_weights_bind(c->memory, c->run, &c->config, c->files, &c->bound);
+    pg_status status = pgi_tensor_files_open(c->memory, c->source, 1, &c->files);
+    if (status >= 0) status = pgi_weights_bind(c->memory, c->run, &c->config, c->files, c->weights, &c->bound);
     if (status >= 0 && c->bound.format != PG_WEIGHTS_STORED)
         status =
             pgi_error(PG_ERROR_UNSUPPORTED, "%s: found weights that were converted to %s, expected F32, BF16 or F16",

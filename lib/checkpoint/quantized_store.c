@@ -11,7 +11,7 @@
 #include "base/parallel.h"
 #include "checkpoint/json_field.h"
 
-enum { CHUNK = 4 << 20, MAX_CONFIG = 64 << 20 };
+enum { CHUNK = 4 << 20, PART = 256 << 10 /* of a chunk, read at once */, MAX_CONFIG = 64 << 20 };
 
 static const char *const weights_names[] = {"stored", "int8", "int4"};
 
@@ -141,10 +141,10 @@ static pg_status read_tensor(const pgi_tensor_file_info *file, int32_t weights, 
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: tensor %s: found %zu bytes of dtype %s, expected %zu of U8: %s blocks of %s", file->path,
                          tensor->name, tensor->n_bytes, tensor->dtype_name, bytes, weights_names[weights], text);
-    if ((uintptr_t)tensor->data % 64)
+    if (tensor->offset % 64) /* a mapping begins at a multiple, and so does what is loaded */
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: tensor %s: found its blocks %d bytes behind a multiple of 64, expected none", file->path,
-                         tensor->name, (int)((uintptr_t)tensor->data % 64));
+                         tensor->name, (int)(tensor->offset % 64));
     tensor->dtype = dtype;
     tensor->n_dims = n_dims;
     memset(tensor->shape, 0, sizeof tensor->shape);
@@ -184,28 +184,44 @@ pg_status pgi_quantized_store_read(const pgi_memory *memory, pgi_tensor_files *f
 }
 
 typedef struct crc_task {
-    const uint8_t *data;
-    size_t size;
-    uint32_t *crcs; /* of each chunk */
+    const pgi_tensor_files *files;
+    const pgi_stored_tensor *tensor;
+    uint32_t *crcs;      /* of each chunk */
+    uint8_t *parts;      /* [n_threads][PART] */
+    atomic_llong failed; /* 1 + a chunk that could not be read; 0: none */
 } crc_task;
 
-static void crc_chunks(void *context, int64_t begin, int64_t end, int thread) {
-    const crc_task *task = context;
-    (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        size_t at = (size_t)i * CHUNK, left = task->size - at;
-        task->crcs[i] = pgi_crc32(0, task->data + at, left < CHUNK ? left : CHUNK);
+static pg_status crc_of_chunk(const crc_task *task, int64_t chunk, int thread) {
+    uint8_t *part = task->parts + (size_t)thread * PART;
+    const size_t begin = (size_t)chunk * CHUNK, left = task->tensor->n_bytes - begin,
+                 size = left < CHUNK ? left : CHUNK;
+    uint32_t crc = 0;
+    for (size_t at = 0; at < size; at += PART) {
+        const size_t n = size - at < PART ? size - at : PART;
+        PGI_TRY(pgi_tensor_files_read(task->files, task->tensor, begin + at, n, part));
+        crc = pgi_crc32(crc, part, n);
     }
+    task->crcs[chunk] = crc;
+    return PG_OK;
 }
 
-static pg_status verify_tensor(const pgi_run *run, const pgi_stored_tensor *tensor, uint32_t *crcs) {
-    crc_task task = {tensor->data, tensor->n_bytes, crcs};
-    int64_t n = (int64_t)((tensor->n_bytes + CHUNK - 1) / CHUNK);
-    PGI_TRY(pgi_parallel_for(run, n, 1, crc_chunks, &task));
-    uint32_t crc = n ? crcs[0] : 0;
+static void crc_chunks(void *context, int64_t begin, int64_t end, int thread) {
+    crc_task *task = context;
+    for (int64_t i = begin; i < end; i++)
+        if (crc_of_chunk(task, i, thread) < 0) atomic_store(&task->failed, i + 1);
+}
+
+static pg_status verify_tensor(const pgi_run *run, const pgi_stored_tensor *tensor, crc_task *task) {
+    const int64_t n = (int64_t)((tensor->n_bytes + CHUNK - 1) / CHUNK);
+    task->tensor = tensor;
+    atomic_init(&task->failed, 0);
+    PGI_TRY(pgi_parallel_for(run, n, 1, crc_chunks, task));
+    for (int64_t i = 0; i < n && atomic_load(&task->failed); i++) /* messages belong to a thread: again on this one */
+        PGI_TRY(crc_of_chunk(task, i, 0));
+    uint32_t crc = n ? task->crcs[0] : 0;
     for (int64_t i = 1; i < n; i++) {
         size_t left = tensor->n_bytes - (size_t)i * CHUNK;
-        crc = pgi_crc32_combine(crc, crcs[i], left < CHUNK ? left : CHUNK);
+        crc = pgi_crc32_combine(crc, task->crcs[i], left < CHUNK ? left : CHUNK);
     }
     if (crc != tensor->crc32)
         return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found data with checksum %08x, expected %08x: it is damaged",
@@ -247,48 +263,64 @@ pg_status pgi_quantized_store_verify(const pgi_memory *memory, const pgi_run *ru
         total += (int64_t)tensor->n_bytes;
         if (tensor->n_bytes > largest) largest = tensor->n_bytes;
     }
-    uint32_t *crcs = pgi_alloc(memory, largest / CHUNK + 1, sizeof *crcs);
-    if (!crcs) return PG_ERROR_MEMORY;
-    pg_status status = pgi_run_progress(run, PG_PHASE_VERIFY, 0, total);
+    crc_task task = {.files = files,
+                     .crcs = pgi_alloc(memory, largest / CHUNK + 1, sizeof *task.crcs),
+                     .parts = pgi_alloc(memory, (size_t)run->n_threads, PART)};
+    pg_status status = task.crcs && task.parts ? pgi_run_progress(run, PG_PHASE_VERIFY, 0, total) : PG_ERROR_MEMORY;
     for (size_t i = 0; i < pgi_tensor_files_count(files) && status >= 0; i++) {
         const pgi_stored_tensor *tensor = pgi_tensor_files_at(files, i);
-        status = verify_tensor(run, tensor, crcs);
+        status = verify_tensor(run, tensor, &task);
         done += (int64_t)tensor->n_bytes;
         if (status >= 0) status = pgi_run_progress(run, PG_PHASE_VERIFY, done, total);
     }
-    pgi_free(memory, crcs);
+    pgi_free(memory, task.crcs);
+    pgi_free(memory, task.parts);
     return status;
 }
 
 typedef struct quantize_task {
-    const pgi_matrix *from;
+    const pgi_quantize_source *from;
     int32_t dtype;
     int64_t first, panel_bytes;
+    uint8_t *rows;    /* [n_threads][PGI_PANEL_ROWS][row_bytes] */
+    size_t row_bytes; /* of a row as stored */
     uint8_t *out;
     atomic_llong failed; /* 1 + a panel that could not be quantized; 0: none */
 } quantize_task;
 
-static void quantize_panels(void *context, int64_t begin, int64_t end, int thread) {
-    quantize_task *task = context;
-    (void)thread;
-    for (int64_t i = begin; i < end; i++) {
-        int64_t panel = task->first + i;
-        if (pgi_quantize_panels(task->from, task->dtype, panel, panel + 1, task->out + i * task->panel_bytes) < 0)
-            atomic_store(&task->failed, panel + 1);
-    }
+static pg_status quantize_panel(const quantize_task *task, int64_t panel, int thread) {
+    const pgi_quantize_source *from = task->from;
+    const int64_t row = panel * PGI_PANEL_ROWS, left = from->rows - row;
+    const size_t n_rows = (size_t)(left < PGI_PANEL_ROWS ? left : PGI_PANEL_ROWS);
+    uint8_t *rows = task->rows + (size_t)thread * PGI_PANEL_ROWS * task->row_bytes;
+    const pgi_matrix matrix = {
+        .data = rows, .dtype = from->tensor->dtype, .rows = from->rows, .columns = from->columns};
+    PGI_TRY(pgi_tensor_files_read(from->files, from->tensor, (size_t)row * task->row_bytes, n_rows * task->row_bytes,
+                                  rows));
+    return pgi_quantize_panels(&matrix, row, task->dtype, panel, panel + 1,
+                               task->out + (panel - task->first) * task->panel_bytes);
 }
 
-pg_status pgi_quantize_parallel(const pgi_run *run, const pgi_matrix *from, int32_t dtype, int64_t begin, int64_t end,
-                                void *out) {
+static void quantize_panels(void *context, int64_t begin, int64_t end, int thread) {
+    quantize_task *task = context;
+    for (int64_t i = begin; i < end; i++)
+        if (quantize_panel(task, task->first + i, thread) < 0) atomic_store(&task->failed, task->first + i + 1);
+}
+
+pg_status pgi_quantize_parallel(const pgi_run *run, const pgi_quantize_source *from, int32_t dtype, int64_t begin,
+                                int64_t end, void *out) {
     quantize_task task = {.from = from,
                           .dtype = dtype,
                           .first = begin,
                           .panel_bytes = pgi_quantized_groups(from->columns) * pgi_quantized_block(dtype),
+                          .row_bytes = (size_t)from->columns * pgi_dtype_size(from->tensor->dtype),
                           .out = out};
+    task.rows = pgi_alloc(from->memory, (size_t)run->n_threads * PGI_PANEL_ROWS, task.row_bytes);
+    if (!task.rows) return PG_ERROR_MEMORY;
     atomic_init(&task.failed, 0);
-    PGI_TRY(pgi_parallel_for(run, end - begin, 1, quantize_panels, &task));
-    int64_t panel = atomic_load(&task.failed) - 1;
-    if (panel < 0) return PG_OK;
-    /* Messages belong to a thread: once more on this one. */
-    return pgi_quantize_panels(from, dtype, panel, panel + 1, task.out + (panel - begin) * task.panel_bytes);
+    pg_status status = pgi_parallel_for(run, end - begin, 1, quantize_panels, &task);
+    if (status >= 0 && atomic_load(&task.failed)) /* messages belong to a thread: all again on this one */
+        for (int64_t panel = begin; panel < end && status >= 0; panel++) status = quantize_panel(&task, panel, 0);
+    pgi_free(from->memory, task.rows);
+    return status;
 }

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/float16.h"
 #include "checkpoint/diagnose.h"
 #include "checkpoint/json.h"
 #include "kernels/matrix.h"
@@ -19,9 +20,10 @@ enum { MAX_SHARDS = 4096, MAX_DIMS = 8 };
 
 typedef struct tensor_file {
     char *path;
+    pgi_file file; /* closed by pgi_tensor_files_finish() */
     pgi_mapping mapping;
-    size_t header_size;
-    json_t *header; /* owns the tensors' names */
+    pgi_buffer text; /* of the header */
+    json_t *header;  /* owns the tensors' names */
 } tensor_file;
 
 struct pgi_tensor_files {
@@ -29,7 +31,8 @@ struct pgi_tensor_files {
     char *folder;
     tensor_file *files;
     uint32_t n_files;
-    uint64_t n_bytes, n_bytes_read;
+    int in_memory;
+    uint64_t n_bytes_mapped, n_bytes_loaded;
     pgi_stored_tensor *tensors;
     size_t n_tensors;
 };
@@ -71,8 +74,8 @@ static pg_status read_offset(const tensor_file *file, const char *name, const js
     return PG_OK;
 }
 
-/* One entry of the header. `data_size`: bytes behind the header. */
-static pg_status read_tensor(const tensor_file *file, const char *name, const json_t *entry, const uint8_t *data,
+/* One entry of the header. `data_at`: where the data begins, `data_size` bytes. */
+static pg_status read_tensor(const tensor_file *file, const char *name, const json_t *entry, size_t data_at,
                              size_t data_size, pgi_stored_tensor *out) {
     char found[PGI_JSON_DESCRIPTION];
     *out = (pgi_stored_tensor){.name = name, .file = file->path};
@@ -128,24 +131,25 @@ static pg_status read_tensor(const tensor_file *file, const char *name, const js
                          "%s: tensor %s: found %zu bytes in data_offsets, expected %zu x %u bits as shape and "
                          "dtype %s say",
                          file->path, name, end - begin, n, bits, out->dtype_name);
-    out->data = data + begin;
+    out->offset = data_at + begin;
+    if (file->mapping.data) out->data = file->mapping.data + out->offset;
     out->n_bytes = end - begin;
     return PG_OK;
 }
 
-static int by_address(const void *a, const void *b) {
+static int by_offset(const void *a, const void *b) {
     const pgi_stored_tensor *x = a, *y = b;
-    if (x->data != y->data) return (const char *)x->data < (const char *)y->data ? -1 : 1;
+    if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
     return x->n_bytes < y->n_bytes ? -1 : x->n_bytes > y->n_bytes; /* empty ones first */
 }
 
 /* The tensors of a file lie one behind the other and fill it: no overlap, no hole, nothing left over. */
-static pg_status check_layout(const tensor_file *file, pgi_stored_tensor *tensors, size_t n, const uint8_t *data,
+static pg_status check_layout(const tensor_file *file, pgi_stored_tensor *tensors, size_t n, size_t data_at,
                               size_t data_size) {
     size_t at = 0;
-    qsort(tensors, n, sizeof *tensors, by_address);
+    qsort(tensors, n, sizeof *tensors, by_offset);
     for (size_t i = 0; i < n; i++) {
-        size_t begin = (size_t)((const uint8_t *)tensors[i].data - data);
+        size_t begin = (size_t)tensors[i].offset - data_at;
         if (begin != at)
             return pgi_error(
                 PG_ERROR_FORMAT, "%s: tensor %s: found its data at offset %zu, expected %zu: it %s", file->path,
@@ -161,12 +165,13 @@ static pg_status check_layout(const tensor_file *file, pgi_stored_tensor *tensor
 
 /* The size of the header, which lies within the file. */
 static pg_status read_header_size(const tensor_file *file, uint64_t *out) {
-    const uint8_t *bytes = file->mapping.data;
-    size_t size = file->mapping.size;
+    uint8_t bytes[8];
+    size_t size = file->file.size;
     if (size < 8)
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: found %zu bytes, expected a safetensors file (8 bytes of header size first)", file->path,
                          size);
+    PGI_TRY(pgi_file_read_at(&file->file, 0, 8, bytes));
     uint64_t header_size = 0;
     for (int i = 7; i >= 0; i--) header_size = header_size << 8 | bytes[i];
     if (header_size > size - 8)
@@ -180,19 +185,23 @@ static pg_status read_header_size(const tensor_file *file, uint64_t *out) {
     return PG_OK;
 }
 
-/* Maps files->files[index] and appends its tensors. */
+static pg_status read_header(tensor_file *file) {
+    uint64_t size = 0;
+    pg_status status = read_header_size(file, &size);
+    if (status < 0) return pgi_diagnose_file(status, file->path);
+    PGI_TRY(pgi_buffer_reserve(&file->text, (size_t)size));
+    PGI_TRY(pgi_file_read_at(&file->file, 8, (size_t)size, file->text.data));
+    file->text.size = (size_t)size;
+    return pgi_json_parse(file->path, file->text.data, file->text.size, &file->header);
+}
+
+/* Opens files->files[index] and appends its tensors. */
 static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
     tensor_file *file = &files->files[index];
-    PGI_TRY(pgi_mapping_init(&files->memory, file->path, &file->mapping));
-    const uint8_t *bytes = file->mapping.data;
-    size_t size = file->mapping.size;
-    uint64_t header_size = 0;
-    files->n_bytes += size;
-    if (file->mapping.memory) files->n_bytes_read += size;
-    pg_status status = read_header_size(file, &header_size);
-    if (status < 0) return pgi_diagnose_bytes(status, file->path, bytes, size);
-    file->header_size = (size_t)header_size;
-    PGI_TRY(pgi_json_parse(file->path, bytes + 8, (size_t)header_size, &file->header));
+    PGI_TRY(pgi_file_open(file->path, &file->file));
+    PGI_TRY(read_header(file));
+    if (!files->in_memory) PGI_TRY(pgi_file_map(&file->file, &file->mapping));
+    files->n_bytes_mapped += file->mapping.size;
 
     size_t n = json_object_size(file->header), n_old = files->n_tensors;
     pgi_stored_tensor *tensors = pgi_alloc(&files->memory, n_old + n, sizeof *tensors);
@@ -201,20 +210,20 @@ static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
     pgi_free(&files->memory, files->tensors);
     files->tensors = tensors;
 
-    const uint8_t *data = bytes + 8 + header_size;
-    size_t data_size = size - 8 - (size_t)header_size;
+    const size_t data_at = 8 + file->text.size, data_size = file->file.size - data_at;
     for (void *at = json_object_iter(file->header); at; at = json_object_iter_next(file->header, at)) {
         const char *name = json_object_iter_key(at);
         if (strcmp(name, "__metadata__") == 0) continue;
-        PGI_TRY(read_tensor(file, name, json_object_iter_value(at), data, data_size, &tensors[files->n_tensors]));
+        PGI_TRY(read_tensor(file, name, json_object_iter_value(at), data_at, data_size, &tensors[files->n_tensors]));
         tensors[files->n_tensors++].file_index = index;
     }
-    return check_layout(file, tensors + n_old, files->n_tensors - n_old, data, data_size);
+    return check_layout(file, tensors + n_old, files->n_tensors - n_old, data_at, data_size);
 }
 
 static pg_status add_file(pgi_tensor_files *files, const char *name) {
     tensor_file *file = &files->files[files->n_files];
-    *file = (tensor_file){.path = pgi_path_join(&files->memory, files->folder, name)};
+    *file = (tensor_file){.path = pgi_path_join(&files->memory, files->folder, name), .file.fd = -1};
+    pgi_buffer_init(&file->text, &files->memory);
     if (!file->path) return PG_ERROR_MEMORY;
     files->n_files++;
     return PG_OK;
@@ -354,11 +363,12 @@ static pg_status open_folder(pgi_tensor_files *files) {
     return status;
 }
 
-pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, pgi_tensor_files **out) {
+pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, int in_memory, pgi_tensor_files **out) {
     *out = NULL;
     pgi_tensor_files *files = pgi_alloc_zero(memory, 1, sizeof *files);
     if (!files) return PG_ERROR_MEMORY;
     files->memory = *memory;
+    files->in_memory = in_memory;
     files->folder = pgi_copy_string(memory, folder, strlen(folder));
     pg_status status = files->folder ? open_folder(files) : PG_ERROR_MEMORY;
     if (status < 0) {
@@ -374,6 +384,9 @@ void pgi_tensor_files_close(pgi_tensor_files **files) {
     *files = NULL;
     if (!f) return;
     pgi_memory memory = f->memory;
+    pgi_tensor_files_finish(f);
+    for (size_t i = 0; i < f->n_tensors; i++)
+        if (f->tensors[i].loaded) pgi_free(&memory, (void *)(uintptr_t)f->tensors[i].data);
     for (uint32_t i = 0; i < f->n_files; i++) {
         json_decref(f->files[i].header);
         pgi_mapping_free(&f->files[i].mapping);
@@ -384,6 +397,80 @@ void pgi_tensor_files_close(pgi_tensor_files **files) {
     pgi_free(&memory, f->folder);
     pgi_free(&memory, f);
 }
+
+void pgi_tensor_files_finish(pgi_tensor_files *files) {
+    for (uint32_t i = 0; i < files->n_files; i++) {
+        pgi_file_close(&files->files[i].file);
+        pgi_buffer_free(&files->files[i].text);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------------------------- reading */
+
+pg_status pgi_tensor_files_read(const pgi_tensor_files *files, const pgi_stored_tensor *tensor, size_t at, size_t size,
+                                void *out) {
+    if (!tensor->loaded)
+        return pgi_file_read_at(&files->files[tensor->file_index].file, tensor->offset + at, size, out);
+    memcpy(out, (const uint8_t *)tensor->data + at, size);
+    return PG_OK;
+}
+
+pg_status pgi_tensor_files_read_f32(const pgi_tensor_files *files, const pgi_stored_tensor *tensor, int64_t begin,
+                                    int64_t end, float *out) {
+    enum { PART = 4096 };
+    uint8_t part[4 * PART];
+    const size_t size = pgi_dtype_size(tensor->dtype);
+    for (int64_t at = begin; at < end; at += PART) {
+        const size_t n = (size_t)(end - at < PART ? end - at : PART);
+        PGI_TRY(pgi_tensor_files_read(files, tensor, (size_t)at * size, n * size, part));
+        for (size_t i = 0; i < n; i++) {
+            if (tensor->dtype == PG_DTYPE_F32)
+                *out++ = pgi_load_f32(part + 4 * i);
+            else if (tensor->dtype == PG_DTYPE_BF16)
+                *out++ = pgi_f32_from_bf16(pgi_load_u16(part + 2 * i));
+            else
+                *out++ = pgi_f32_from_f16(pgi_load_u16(part + 2 * i));
+        }
+    }
+    return PG_OK;
+}
+
+pg_status pgi_tensor_files_same_bytes(const pgi_tensor_files *files, const pgi_stored_tensor *a,
+                                      const pgi_stored_tensor *b, int *same) {
+    enum { PART = 16384 };
+    uint8_t parts[2][PART];
+    *same = 1;
+    for (size_t at = 0; at < a->n_bytes && *same; at += PART) {
+        const size_t n = a->n_bytes - at < PART ? a->n_bytes - at : PART;
+        PGI_TRY(pgi_tensor_files_read(files, a, at, n, parts[0]));
+        PGI_TRY(pgi_tensor_files_read(files, b, at, n, parts[1]));
+        *same = memcmp(parts[0], parts[1], n) == 0;
+    }
+    return PG_OK;
+}
+
+pg_status pgi_tensor_files_load(pgi_tensor_files *files, const pg_cancel *cancel, pgi_stored_tensor *tensor) {
+    enum { PART = 16 << 20 }; /* some 5 ms */
+    if (tensor->data) return PG_OK;
+    uint8_t *data = pgi_alloc(&files->memory, tensor->n_bytes, 1);
+    pg_status status = data ? PG_OK : PG_ERROR_MEMORY;
+    for (size_t at = 0; at < tensor->n_bytes && status >= 0; at += PART) {
+        const size_t left = tensor->n_bytes - at;
+        status = pgi_cancel_check(cancel);
+        if (status >= 0) status = pgi_tensor_files_read(files, tensor, at, left < PART ? left : PART, data + at);
+    }
+    if (status < 0) {
+        pgi_free(&files->memory, data);
+        return status;
+    }
+    tensor->data = data;
+    tensor->loaded = 1;
+    files->n_bytes_loaded += tensor->n_bytes;
+    return PG_OK;
+}
+
+/* -------------------------------------------------------------------------------------------------------- describing
+ */
 
 size_t pgi_tensor_files_count(const pgi_tensor_files *files) { return files->n_tensors; }
 
@@ -398,11 +485,15 @@ const char *pgi_tensor_files_folder(const pgi_tensor_files *files) { return file
 uint32_t pgi_tensor_files_n_files(const pgi_tensor_files *files) { return files->n_files; }
 pgi_tensor_file_info pgi_tensor_files_file(const pgi_tensor_files *files, uint32_t index) {
     const tensor_file *file = &files->files[index];
-    return (pgi_tensor_file_info){file->path, file->mapping.data + 8, file->header_size,
+    return (pgi_tensor_file_info){file->path, file->text.data, file->text.size,
                                   json_object_get(file->header, "__metadata__")};
 }
-uint64_t pgi_tensor_files_n_bytes(const pgi_tensor_files *files) { return files->n_bytes; }
-uint64_t pgi_tensor_files_n_bytes_read(const pgi_tensor_files *files) { return files->n_bytes_read; }
-void pgi_tensor_files_forget(const pgi_tensor_files *files, const void *data, size_t size) {
-    if (files->n_bytes_read == 0) pgi_mapping_forget(data, size);
+uint64_t pgi_tensor_files_n_bytes_mapped(const pgi_tensor_files *files) { return files->n_bytes_mapped; }
+uint64_t pgi_tensor_files_n_bytes_loaded(const pgi_tensor_files *files) { return files->n_bytes_loaded; }
+
+int pgi_tensor_files_same(const pgi_tensor_files *a, const pgi_tensor_files *b) {
+    if (a->n_files != b->n_files) return 0;
+    for (uint32_t i = 0; i < a->n_files; i++)
+        if (memcmp(&a->files[i].file.id, &b->files[i].file.id, sizeof(pgi_file_id)) != 0) return 0;
+    return 1;
 }

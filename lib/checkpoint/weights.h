@@ -1,7 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * The weights by their role, bound from tensor names in any of the three key layouts (docs/ARCHITECTURE.md). Matrices
- * point into the mapped files; vectors (biases, norms) are small and become f32 once.
+ * point into what is mapped or loaded; vectors (biases, norms) are small and become f32 once.
  */
 #ifndef PGI_CHECKPOINT_WEIGHTS_H
 #define PGI_CHECKPOINT_WEIGHTS_H
@@ -50,6 +50,8 @@ typedef struct pgi_weights {
     pgi_vision_weights vision;
     pgi_linear projector; /* [text hidden, vision hidden] with bias */
     pgi_text_weights text;
+    pgi_linear retrieval;   /* [dim, text hidden] with bias: ColPali's projection; weight.data NULL: there is none */
+    const char *transposed; /* the name of the patch convolution where it was stored channels last; NULL: it was not */
 
     int32_t format; /* PG_WEIGHTS_*: of the matrices that pgi_weights_each_matrix() visits */
     uint64_t n_parameters, n_bytes_copied;
@@ -60,14 +62,11 @@ typedef struct pgi_weights {
 } pgi_weights;
 
 /* Finds and checks every tensor. Reports PG_PHASE_LOAD progress through `run` (kernels unused, may be NULL). The
- * vocabulary is what the embedding has: config->text.vocab_size is corrected to its rows. On error *out needs no free.
- */
+ * vocabulary is what the embedding has: config->text.vocab_size is corrected to its rows. wanted: PG_WEIGHTS_* that the
+ * matrices are to be; those that must be quantized for it are not loaded. On error *out needs no free. */
 pg_status pgi_weights_bind(const pgi_memory *memory, const pgi_run *run, pgi_config *config, pgi_tensor_files *files,
-                           pgi_weights *out);
+                           int32_t wanted, pgi_weights *out);
 void pgi_weights_free(pgi_weights *weights);
-
-/* Elements begin .. end of a tensor of dtype F32, BF16 or F16. */
-void pgi_stored_tensor_to_f32(const pgi_stored_tensor *tensor, int64_t begin, int64_t end, float *out);
 
 /* Calls `visit` for each matrix that int8 and int4 quantize, in order: the embedding and the head (once when they are
  * the same; then a changed *matrix holds for both), the patches, the linear layers of encoder, projector and decoder.

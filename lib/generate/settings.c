@@ -109,11 +109,15 @@ pg_status pgi_sampling_init(const pg_sampling_options *options, const pg_model *
 
 int pgi_sampling_is_eos(const pgi_sampling *sampling, int64_t id) {
     const pg_sampling_options *options = &sampling->options;
-    if (options->flags & PG_SAMPLING_IGNORE_EOS) return 0;
     for (int64_t i = 0; i < options->n_eos_ids; i++)
         if (options->eos_ids[i] == id) return 1;
+    if (options->flags & PG_SAMPLING_IGNORE_EOS) return 0;
     if (options->n_eos_ids > 0 && !(options->flags & PG_SAMPLING_ADD_EOS)) return 0;
     return pgi_is_eos(sampling->config, id);
+}
+
+int pgi_sampling_ends_row(const pgi_sampling *sampling, int64_t id) {
+    return !(sampling->options.flags & PG_SAMPLING_IGNORE_EOS) && pgi_sampling_is_eos(sampling, id);
 }
 
 /* Rows of the workspace begin at multiples of 64 bytes. */

@@ -17,8 +17,9 @@ typedef struct pgi_sampling {
 /* options: complete. PG_ERROR_ARGUMENT: one is out of range. */
 pg_status pgi_sampling_init(const pg_sampling_options *options, const pg_model *model, pgi_sampling *out);
 
-/* Whether `id` ends a row. */
+/* Whether `id` is an eos id to the settings, and whether it ends a row. */
 int pgi_sampling_is_eos(const pgi_sampling *sampling, int64_t id);
+int pgi_sampling_ends_row(const pgi_sampling *sampling, int64_t id);
 
 /* A row of which the next token is to be chosen. */
 typedef struct pgi_sampled_row {

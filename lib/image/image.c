@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/pipe.h"
 #include "image/codecs.h"
 #include "image/exif.h"
 #include "image/format.h"
@@ -43,7 +44,7 @@ static pg_status read_file(const pgi_memory *memory, const char *path, const pgi
     if (!path) return pgi_error(PG_ERROR_ARGUMENT, "pg_image.path is NULL, expected the path of an image");
     pgi_buffer file;
     pgi_buffer_init(&file, memory);
-    pg_status status = pgi_file_read(path, MAX_FILE_SIZE, &file);
+    pg_status status = pgi_file_or_pipe_read(path, MAX_FILE_SIZE, &pgi_pipe_waits_default, limits->cancel, &file);
     if (status == PG_OK) {
         status = decode(memory, file.data, file.size, path, limits, out);
     } else if (status != PG_ERROR_MEMORY) {
@@ -53,7 +54,21 @@ static pg_status read_file(const pgi_memory *memory, const char *path, const pgi
     return status;
 }
 
-static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, int64_t max_pixels, pgi_rgb *out) {
+/* Whether alpha says something that is lost with it. Where it is 0 everywhere, it is a spare byte. */
+static int has_transparent(const uint8_t *top, int64_t stride, int32_t width, int32_t height) {
+    int transparent = 0, seen = 0;
+    for (int32_t y = 0; y < height; y++)
+        for (int32_t x = 0; x < width; x++) {
+            int alpha = top[y * stride + 4 * (int64_t)x + 3];
+            transparent |= alpha < 255;
+            seen |= alpha;
+        }
+    return transparent && seen;
+}
+
+static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits,
+                             pgi_rgb *out) {
+    const int64_t max_pixels = limits->max_pixels;
     static const struct {
         int channels, r, g, b;
     } layouts[] = {[PG_IMAGE_RGB8] = {3, 0, 1, 2},
@@ -84,6 +99,9 @@ static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, in
     if (!out->data) return PG_ERROR_MEMORY;
     out->width = width;
     out->height = height;
+    if (channels == 4 && !limits->alpha_over_white && limits->alpha_dropped &&
+        has_transparent(image->planes[0], stride, width, height))
+        *limits->alpha_dropped = 1;
     int r = layouts[image->format].r, g = layouts[image->format].g, b = layouts[image->format].b;
     uint8_t *to = out->data;
     for (int32_t y = 0; y < height; y++) {
@@ -92,6 +110,8 @@ static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, in
             to[0] = from[r];
             to[1] = from[g];
             to[2] = from[b];
+            if (channels == 4 && limits->alpha_over_white)
+                for (int c = 0; c < 3; c++) to[c] = pgi_over_white(to[c], from[3]);
         }
     }
     return PG_OK;
@@ -101,7 +121,7 @@ pg_status pgi_image_read(const pgi_memory *memory, const pg_image *image, const 
                          pgi_rgb *out) {
     *out = (pgi_rgb){0};
     if (image->format == PG_IMAGE_PATH) return read_file(memory, image->path, limits, out);
-    if (image->format != PG_IMAGE_BYTES) return read_pixels(memory, image, limits->max_pixels, out);
+    if (image->format != PG_IMAGE_BYTES) return read_pixels(memory, image, limits, out);
     if (!image->planes[0] && image->n_bytes)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_image.planes[0] is NULL, expected the bytes of an image");
     if (image->n_bytes > PTRDIFF_MAX)

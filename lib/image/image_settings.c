@@ -15,7 +15,6 @@
 #include "checkpoint/json_field.h"
 #include "image/resize.h"
 
-enum { MAX_SIDE = 16384, MAX_IMAGE_TOKENS = 65536 /* as config.c allows patches */ };
 #define MAX_JSON_SIZE ((size_t)16 << 20)
 
 /* NULL when the key has its default: it is missing, or it is null and `needed`, the switch that it serves, is off. */
@@ -90,11 +89,8 @@ static pg_status read_size(const pgi_json_section *s, pgi_image_settings *out) {
     } else {
         return wrong(s, "size", node, "an object with \"height\" and \"width\"");
     }
-    PGI_TRY(read_whole(s, "size.height", height, MAX_SIDE, &out->height));
-    PGI_TRY(read_whole(s, "size.width", width, MAX_SIDE, &out->width));
-    if (out->height == out->width) return PG_OK;
-    return pgi_error(PG_ERROR_UNSUPPORTED, "%s: %ssize: found height %d and width %d, expected a square", s->path,
-                     s->prefix, out->height, out->width);
+    PGI_TRY(read_whole(s, "size.height", height, PGI_MAX_SIDE, &out->height));
+    return read_whole(s, "size.width", width, PGI_MAX_SIDE, &out->width);
 }
 
 static pg_status refuse_if_true(const pgi_json_section *s, const char *key) {
@@ -112,7 +108,25 @@ static pg_status check_type(const pgi_json_section *s) {
     return unsupported(s, "image_processor_type", "\"SiglipImageProcessor\"");
 }
 
-static pg_status read_settings(const pgi_json_section *s, pgi_image_settings *out) {
+/* numpy: the product in f64, rounded to f32; then f32 throughout */
+float pgi_pixel_value(const pgi_image_settings *settings, int channel, int sample) {
+    float value = settings->do_rescale ? (float)((double)sample * settings->rescale_factor) : (float)sample;
+    return settings->do_normalize ? (value - settings->mean[channel]) / settings->std[channel] : value;
+}
+
+pg_status pgi_image_settings_check_range(const pgi_image_settings *s, pg_status status) {
+    for (int c = 0; c < 3; c++) {
+        float low = pgi_pixel_value(s, c, 0), high = pgi_pixel_value(s, c, 255);
+        if (isfinite(low) && isfinite(high)) continue;
+        return pgi_error(status,
+                         "rescale_factor %g, image_mean %g and image_std %g make pixels from %g to %g, expected "
+                         "finite ones",
+                         s->rescale_factor, (double)s->mean[c], (double)s->std[c], (double)low, (double)high);
+    }
+    return PG_OK;
+}
+
+void pgi_image_settings_default(pgi_image_settings *out) {
     *out = (pgi_image_settings){.width = 224,
                                 .height = 224,
                                 .do_resize = 1,
@@ -123,6 +137,10 @@ static pg_status read_settings(const pgi_json_section *s, pgi_image_settings *ou
                                 .rescale_factor = 1.0 / 255.0,
                                 .mean = {0.5f, 0.5f, 0.5f},
                                 .std = {0.5f, 0.5f, 0.5f}};
+}
+
+static pg_status read_settings(const pgi_json_section *s, int images_only, pgi_image_settings *out) {
+    pgi_image_settings_default(out);
     PGI_TRY(check_type(s));
     PGI_TRY(read_bool(s, "do_resize", &out->do_resize));
     PGI_TRY(read_bool(s, "do_rescale", &out->do_rescale));
@@ -139,20 +157,22 @@ static pg_status read_settings(const pgi_json_section *s, pgi_image_settings *ou
                                     "Pillow's number of a filter, 0 to 5");
     if (resample) out->resample = (int32_t)json_integer_value(resample);
     const json_t *factor = find(s, "rescale_factor", out->do_rescale);
-    if (factor && !(json_is_number(factor) && json_number_value(factor) > 0.0 && isfinite(json_number_value(factor))))
-        return wrong(s, "rescale_factor", factor, "a number above 0");
+    if (factor && !(json_is_number(factor) && isfinite(json_number_value(factor))))
+        return wrong(s, "rescale_factor", factor, "a finite number");
     if (factor) out->rescale_factor = json_number_value(factor);
-    /* No default: transformers fails without it too. */
+    /* No default: transformers' PaliGemmaProcessor fails without it too. */
     const json_t *n_tokens = find(s, "image_seq_length", 0);
-    if (!n_tokens)
+    if (!n_tokens && !images_only)
         return pgi_json_field_wrong_node(s, PG_ERROR_NOT_FOUND, "image_seq_length", NULL,
                                          "the number of <image> tokens per image");
-    return read_whole(s, "image_seq_length", n_tokens, MAX_IMAGE_TOKENS, &out->n_image_tokens);
+    if (n_tokens) PGI_TRY(read_whole(s, "image_seq_length", n_tokens, PGI_MAX_IMAGE_TOKENS, &out->n_image_tokens));
+    pg_status status = pgi_image_settings_check_range(out, PG_ERROR_FORMAT);
+    return status < 0 ? pgi_error_context(status, "%s", s->path) : PG_OK;
 }
 
 /* *found: 1 when the file has settings. */
-static pg_status load_file(const pgi_memory *memory, const char *path, int nested, pgi_image_settings *out,
-                           int *found) {
+static pg_status load_file(const pgi_memory *memory, const char *path, int nested, int images_only,
+                           pgi_image_settings *out, int *found) {
     json_t *root = NULL;
     *found = 0;
     if (!pgi_file_exists(path)) return PG_OK;
@@ -166,20 +186,21 @@ static pg_status load_file(const pgi_memory *memory, const char *path, int neste
     }
     if (status == PG_OK && json_is_object(s.object)) {
         *found = 1;
-        status = read_settings(&s, out);
+        status = read_settings(&s, images_only, out);
     }
     json_decref(root);
     return status;
 }
 
 /* In transformers' order: processor_config.json when it has image settings in it, then preprocessor_config.json. */
-pg_status pgi_image_settings_load(const pgi_memory *memory, const char *folder, pgi_image_settings *out) {
+pg_status pgi_image_settings_load(const pgi_memory *memory, const char *folder, int images_only,
+                                  pgi_image_settings *out) {
     char *nested = pgi_path_join(memory, folder, "processor_config.json");
     char *flat = pgi_path_join(memory, folder, "preprocessor_config.json");
     int found = 0;
     pg_status status = nested && flat ? PG_OK : PG_ERROR_MEMORY;
-    if (status == PG_OK) status = load_file(memory, nested, 1, out, &found);
-    if (status == PG_OK && !found) status = load_file(memory, flat, 0, out, &found);
+    if (status == PG_OK) status = load_file(memory, nested, 1, images_only, out, &found);
+    if (status == PG_OK && !found) status = load_file(memory, flat, 0, images_only, out, &found);
     if (status == PG_OK && !found)
         status =
             pgi_error(PG_ERROR_NOT_FOUND,

@@ -3,8 +3,9 @@
  * PNG through libpng to what Pillow's convert("RGB") gives (PngImagePlugin,
  * libImaging/Unpack.c and Convert.c): raw samples come from libpng, the
  * conversion is ours, as Pillow's differs from libpng's own: 16-bit grey is
- * cut off at 255, 16-bit colour keeps the high byte, alpha is dropped, an
- * index past the palette is black, gamma and ICC are ignored. tRNS: png_key.c.
+ * cut off at 255, 16-bit colour keeps the high byte, alpha is dropped (or laid
+ * over white on request), an index past the palette is black, gamma and ICC are
+ * ignored. tRNS: png_key.c.
  */
 #include <png.h>
 #include <stdio.h>
@@ -26,11 +27,14 @@ typedef struct png_job {
     size_t size, at;
     int32_t width, height;
     int bit_depth, color_type;
-    int64_t n_clipped; /* pixels of 16-bit grey above 255 */
+    int64_t n_clipped;     /* pixels of 16-bit grey above 255 */
+    int64_t n_transparent; /* pixels whose alpha is less than 255 */
+    int32_t over_white;    /* they are laid over white */
     int want_orientation;
     pgi_rgb *out;
     uint8_t *row;            /* one row of samples as stored */
     uint8_t palette[256][3]; /* black where the file has no entry */
+    uint8_t palette_alpha[256];
     png_structp png;
     png_infop info;
     int32_t orientation;
@@ -112,6 +116,14 @@ static pg_status check_header(png_job *job, const char *name, int64_t max_pixels
     return PG_OK;
 }
 
+static void put(png_job *job, uint8_t *out, int r, int g, int b, int alpha) {
+    int white = alpha < 255 && job->over_white;
+    job->n_transparent += alpha < 255;
+    out[0] = white ? pgi_over_white(r, alpha) : (uint8_t)r;
+    out[1] = white ? pgi_over_white(g, alpha) : (uint8_t)g;
+    out[2] = white ? pgi_over_white(b, alpha) : (uint8_t)b;
+}
+
 /* n stored samples to RGB; `step` bytes lie between the pixels written. */
 static void convert_row(png_job *job, const uint8_t *in, int32_t n, uint8_t *out, size_t step) {
     int depth = job->bit_depth, wide = depth == 16;
@@ -129,7 +141,8 @@ static void convert_row(png_job *job, const uint8_t *in, int32_t n, uint8_t *out
                     value = in[bit / 8] >> (8 - depth - (int)(bit % 8)) & mask;
                 }
                 if (job->color_type == PNG_COLOR_TYPE_PALETTE) {
-                    memcpy(out, job->palette[value], 3);
+                    const uint8_t *color = job->palette[value];
+                    put(job, out, color[0], color[1], color[2], job->palette_alpha[value]);
                 } else {
                     out[0] = out[1] = out[2] = (uint8_t)(wide ? value : value * (255 / mask));
                 }
@@ -137,17 +150,16 @@ static void convert_row(png_job *job, const uint8_t *in, int32_t n, uint8_t *out
             break;
         }
         case PNG_COLOR_TYPE_GRAY_ALPHA: {
-            size_t pixel = wide ? 4 : 2;
-            for (int32_t i = 0; i < n; i++, out += step, in += pixel) out[0] = out[1] = out[2] = in[0];
+            size_t sample = wide ? 2 : 1;
+            for (int32_t i = 0; i < n; i++, out += step, in += 2 * sample)
+                put(job, out, in[0], in[0], in[0], in[sample]);
             break;
         }
         default: {
-            size_t sample = wide ? 2 : 1, pixel = sample * (job->color_type == PNG_COLOR_TYPE_RGB_ALPHA ? 4 : 3);
-            for (int32_t i = 0; i < n; i++, out += step, in += pixel) {
-                out[0] = in[0];
-                out[1] = in[sample];
-                out[2] = in[2 * sample];
-            }
+            size_t sample = wide ? 2 : 1;
+            int has_alpha = job->color_type == PNG_COLOR_TYPE_RGB_ALPHA;
+            for (int32_t i = 0; i < n; i++, out += step, in += sample * (has_alpha ? 4 : 3))
+                put(job, out, in[0], in[sample], in[2 * sample], has_alpha ? in[3 * sample] : 255);
         }
     }
 }
@@ -305,13 +317,27 @@ static void warn_of_clipping(const png_job *job, const char *name, const pgi_log
             name, (long long)job->n_clipped, (long long)job->width * job->height);
 }
 
-/* tRNS chunks that are too short are an error whether the colour is used or not, as in Pillow. */
-static pg_status lay_over_white(png_job *job, const char *name, int32_t over_white) {
+/* The transparent colour, once all pixels are there. Returns 1 where a transparent pixel is not laid over white. */
+static int lay_over_white(png_job *job, const pgi_png_trns *trns, int32_t over_white) {
     pgi_png_kind kind = {job->color_type, job->bit_depth, job->palette};
-    pgi_png_key key;
-    PGI_TRY(pgi_png_find_key(job->bytes, job->size, name, &kind, &key));
-    if (over_white) pgi_png_lay_over_white(&key, job->out);
-    return PG_OK;
+    pgi_png_key key, opened;
+    pgi_png_read_key(&kind, trns, 0, &key);
+    pgi_png_read_key(&kind, trns, 1, &opened);
+    if (job->over_white) {
+        pgi_png_lay_over_white(&opened, 1, job->out);
+        return 0;
+    }
+    int transparent = job->n_transparent > 0 || pgi_png_lay_over_white(&opened, 0, job->out) > 0;
+    if (over_white) pgi_png_lay_over_white(&key, 1, job->out);
+    int done = over_white && key.found && (!opened.found || memcmp(key.rgb, opened.rgb, 3) == 0);
+    return transparent && !done;
+}
+
+/* A chunk that is too long for a palette is an error where it counts. */
+static pg_status read_palette_alpha(png_job *job, const char *name, const pgi_png_trns *trns) {
+    if (job->color_type != PGI_PNG_PALETTE || (trns->size > 256 && !job->over_white))
+        return pgi_png_palette_alpha(&(pgi_png_trns){0}, name, job->palette_alpha);
+    return pgi_png_palette_alpha(trns, name, job->palette_alpha);
 }
 
 pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,
@@ -322,9 +348,13 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
                    .out = out,
                    .cancel = limits->cancel,
                    .orientation = 1,
+                   .over_white = limits->alpha_over_white,
                    .want_orientation = orientation != NULL};
     *out = (pgi_rgb){0};
+    pgi_png_trns trns;
     PGI_TRY(check_header(&job, name, limits->max_pixels));
+    PGI_TRY(pgi_png_find_trns(bytes, size, name, job.color_type, &trns));
+    PGI_TRY(read_palette_alpha(&job, name, &trns));
     pg_status status = PG_OK;
     job.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job, on_malloc, on_free);
     if (job.png) job.info = png_create_info_struct(job.png);
@@ -341,7 +371,8 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
         status = job.out_of_memory ? PG_ERROR_MEMORY : find_orientation(&job);
         *orientation = job.orientation;
     }
-    if (status == PG_OK) status = lay_over_white(&job, name, limits->over_white);
+    if (status == PG_OK && lay_over_white(&job, &trns, limits->over_white) && limits->alpha_dropped)
+        *limits->alpha_dropped = 1;
     if (status == PG_OK) warn_of_clipping(&job, name, limits->log);
     if (job.png) png_destroy_read_struct(&job.png, &job.info, NULL);
     pgi_free(memory, job.row);

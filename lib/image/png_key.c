@@ -1,9 +1,10 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * The transparent colour of a PNG (its tRNS chunk), as transformers' load_image() and SiglipImageProcessor take it:
- * Image.convert("RGB") of Pillow keeps one colour in the image's info, and convert_to_rgb() lays the pixels that have
- * it over white. The chunk is read here, not by libpng, which drops forms that Pillow takes (a second chunk, one behind
- * the pixels, one that is too long).
+ * The tRNS chunk of a PNG, as transformers takes it. load_image() of a path: Image.convert("RGB") of Pillow keeps one
+ * colour in the image's info, and convert_to_rgb() of SiglipImageProcessor lays the pixels that have it over white. An
+ * opened image: convert_to_rgb() begins with convert("RGBA"), which knows all entries of a palette. The chunk is read
+ * here, not by libpng, which drops forms that Pillow takes (a second chunk, one behind the pixels, one that is too
+ * long).
  */
 #include "image/png_key.h"
 
@@ -34,11 +35,12 @@ static void set_rgb(pgi_png_key *key, int r, int g, int b) {
     key->rgb[2] = (uint8_t)b;
 }
 
-/* One tRNS chunk; the last one of a file counts. */
-static void read_key(const pgi_png_kind *kind, const uint8_t *data, size_t n, pgi_png_key *key) {
+void pgi_png_read_key(const pgi_png_kind *kind, const pgi_png_trns *trns, int opened, pgi_png_key *key) {
+    const uint8_t *data = trns->data;
     *key = (pgi_png_key){0};
+    if (!data) return;
     if (kind->color_type == PGI_PNG_PALETTE) { /* several entries: convert("RGB") drops them */
-        int64_t index = single_index(data, n);
+        int64_t index = opened ? -1 : single_index(data, trns->size);
         const uint8_t *color = kind->palette[index > 255 ? 255 : index < 0 ? 0 : index];
         if (index >= 0) set_rgb(key, color[0], color[1], color[2]);
         return;
@@ -46,6 +48,9 @@ static void read_key(const pgi_png_kind *kind, const uint8_t *data, size_t n, pg
     int r = data[0] << 8 | data[1];
     if (kind->color_type == PGI_PNG_RGB) { /* the low bytes, also where the pixels have kept their high ones */
         set_rgb(key, data[1], data[3], data[5]);
+    } else if (opened) { /* the low byte, also of samples that are spread over 0 to 255 or cut off at 255 */
+        int grey = kind->bit_depth == 1 ? (r ? 255 : 0) : r & 255;
+        set_rgb(key, grey, grey, grey);
     } else if (kind->bit_depth == 1) { /* mode "1": the number goes on as the red of a colour */
         set_rgb(key, r ? 255 : 0, 0, 0);
     } else if (kind->bit_depth == 16) { /* mode "I;16": likewise */
@@ -56,12 +61,26 @@ static void read_key(const pgi_png_kind *kind, const uint8_t *data, size_t n, pg
     }
 }
 
-pg_status pgi_png_find_key(const uint8_t *bytes, size_t size, const char *name, const pgi_png_kind *kind,
-                           pgi_png_key *key) {
-    *key = (pgi_png_key){0};
-    size_t needed = kind->color_type == PGI_PNG_GRAY ? 2 : kind->color_type == PGI_PNG_RGB ? 6 : 0;
-    if (needed == 0 && kind->color_type != PGI_PNG_PALETTE) return PG_OK; /* it has an alpha channel */
-    int pixels = 0;                                                       /* an IDAT chunk was there */
+pg_status pgi_png_palette_alpha(const pgi_png_trns *trns, const char *name, uint8_t alpha[256]) {
+    memset(alpha, 255, 256);
+    if (!trns->data) return PG_OK;
+    if (trns->size > 256)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found a PNG whose tRNS chunk has %zu bytes, expected at most 256", name,
+                         trns->size);
+    int64_t single = single_index(trns->data, trns->size);
+    if (single >= 0)
+        alpha[single] = 0; /* also where the pattern of single_index() takes a newline for 255 */
+    else
+        memcpy(alpha, trns->data, trns->size);
+    return PG_OK;
+}
+
+/* The last chunk of a file counts. */
+pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name, int color_type, pgi_png_trns *trns) {
+    *trns = (pgi_png_trns){0};
+    size_t needed = color_type == PGI_PNG_GRAY ? 2 : color_type == PGI_PNG_RGB ? 6 : 0;
+    if (needed == 0 && color_type != PGI_PNG_PALETTE) return PG_OK; /* it has an alpha channel */
+    int pixels = 0;                                                 /* an IDAT chunk was there */
     for (size_t at = 8; size - at >= 12;) {
         const uint8_t *chunk = bytes + at;
         size_t n = load_u32(chunk);
@@ -72,16 +91,20 @@ pg_status pgi_png_find_key(const uint8_t *bytes, size_t size, const char *name, 
             if (n < needed) /* Pillow does not open the file */
                 return pgi_error(PG_ERROR_FORMAT, "%s: found a PNG whose tRNS chunk has %zu bytes, expected %zu", name,
                                  n, needed);
-            read_key(kind, chunk + 8, n, key);
+            *trns = (pgi_png_trns){chunk + 8, n};
         }
         at += 12 + n;
     }
     return PG_OK;
 }
 
-void pgi_png_lay_over_white(const pgi_png_key *key, pgi_rgb *rgb) {
-    if (!key->found) return;
-    size_t n = (size_t)rgb->width * (size_t)rgb->height;
-    for (uint8_t *p = rgb->data; n > 0; n--, p += 3)
-        if (memcmp(p, key->rgb, 3) == 0) memset(p, 255, 3);
+size_t pgi_png_lay_over_white(const pgi_png_key *key, int white, pgi_rgb *rgb) {
+    if (!key->found) return 0;
+    size_t n = (size_t)rgb->width * (size_t)rgb->height, n_found = 0;
+    for (uint8_t *p = rgb->data; n > 0; n--, p += 3) {
+        if (memcmp(p, key->rgb, 3) != 0) continue;
+        n_found++;
+        if (white) memset(p, 255, 3);
+    }
+    return n_found;
 }

@@ -1,5 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* The transparent colour of a PNG: found in its tRNS chunk, laid over white in its pixels. */
+/* What is transparent in a PNG by its tRNS chunk: a colour, laid over white in its pixels, or entries of its palette.
+ */
 #ifndef PGI_IMAGE_PNG_KEY_H
 #define PGI_IMAGE_PNG_KEY_H
 
@@ -18,10 +19,19 @@ typedef struct pgi_png_key {
     uint8_t rgb[3]; /* compared with the pixels as they are after convert("RGB") */
 } pgi_png_key;
 
-/* bytes: a PNG whose header is sound. PG_ERROR_FORMAT when a chunk is too short for its colour type. */
-pg_status pgi_png_find_key(const uint8_t *bytes, size_t size, const char *name, const pgi_png_kind *kind,
-                           pgi_png_key *key);
-/* Pixels of that colour become white. */
-void pgi_png_lay_over_white(const pgi_png_key *key, pgi_rgb *rgb);
+typedef struct pgi_png_trns {
+    const uint8_t *data; /* within the file; NULL: there is none */
+    size_t size;
+} pgi_png_trns;
+
+/* The tRNS chunk that counts. bytes: a PNG whose header is sound. PG_ERROR_FORMAT when a chunk is too short for its
+ * colour type. */
+pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name, int color_type, pgi_png_trns *trns);
+/* Its colour as it is after convert("RGB"); opened: as convert("RGBA") takes it, where a palette has no such colour. */
+void pgi_png_read_key(const pgi_png_kind *kind, const pgi_png_trns *trns, int opened, pgi_png_key *key);
+/* The alpha of each entry of a palette. PG_ERROR_FORMAT where the chunk has more than 256. */
+pg_status pgi_png_palette_alpha(const pgi_png_trns *trns, const char *name, uint8_t alpha[256]);
+/* Returns how many pixels have that colour; with `white` they become white. */
+size_t pgi_png_lay_over_white(const pgi_png_key *key, int white, pgi_rgb *rgb);
 
 #endif

@@ -11,19 +11,10 @@ pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kerne
     if (settings->do_resize) {
         PGI_TRY(pgi_resize(memory, kernels, rgb, settings->width, settings->height, settings->resample, &resized));
         rgb = &resized;
-    } else if (rgb->width != settings->width || rgb->height != settings->height) {
-        return pgi_error(PG_ERROR_ARGUMENT,
-                         "image: found %d x %d pixels, expected %d x %d, as the image settings have do_resize false",
-                         rgb->width, rgb->height, settings->width, settings->height);
     }
     float values[3][256]; /* of each sample, by channel */
-    for (int c = 0; c < 3; c++) {
-        for (int i = 0; i < 256; i++) {
-            /* numpy: the product in f64, rounded to f32; then f32 throughout */
-            float value = settings->do_rescale ? (float)((double)i * settings->rescale_factor) : (float)i;
-            values[c][i] = settings->do_normalize ? (value - settings->mean[c]) / settings->std[c] : value;
-        }
-    }
+    for (int c = 0; c < 3; c++)
+        for (int i = 0; i < 256; i++) values[c][i] = pgi_pixel_value(settings, c, i);
     size_t n = (size_t)rgb->width * (size_t)rgb->height;
     for (int c = 0; c < 3; c++)
         for (size_t i = 0; i < n; i++) pixels[(size_t)c * n + i] = values[c][rgb->data[i * 3 + (size_t)c]];

@@ -1,6 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * The last step of an image before the model: RGB to pixel_values, f32 [3, S, S], S the size in the settings. Two ways:
+ * The last step of an image before the model: RGB to pixel_values. Two ways:
  * HF's (SiglipImageProcessor: resize, rescale, normalize as the settings say) and big_vision's.
  */
 #ifndef PGI_IMAGE_PREPROCESS_H
@@ -10,11 +10,12 @@
 #include "image/rgb.h"
 #include "kernels/kernels.h"
 
-/* Resize, rescale, normalize; `pixels` receives f32 [3, height, width], HF's values to the bit. */
+/* Resize, rescale, normalize; `pixels` receives f32 [3, height, width], HF's values to the bit. The size is that of
+ * the settings, or without do_resize that of `rgb`. */
 pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_image_settings *settings,
                               const pgi_rgb *rgb, float *pixels);
 
-/* pixels: f32 [3, S, S], S the size in `settings`, which is all that is read of them: -1 to 1. */
+/* pixels: f32 [3, height, width] as `settings` say, which is all that is read of them: -1 to 1. */
 pg_status pgi_big_vision_pixels(const pgi_memory *memory, const pgi_image_settings *settings, const pgi_rgb *rgb,
                                 float *pixels);
 

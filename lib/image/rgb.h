@@ -10,6 +10,12 @@ typedef struct pgi_rgb {
     int32_t width, height;
 } pgi_rgb;
 
+/* Image.alpha_composite() of Pillow on an opaque white: alpha_composite of libImaging/AlphaComposite.c. */
+static inline uint8_t pgi_over_white(int value, int alpha) {
+    int t = value * alpha + 255 * (255 - alpha) + 128;
+    return (uint8_t)(((t >> 8) + t) >> 8);
+}
+
 static inline void pgi_rgb_free(const pgi_memory *memory, pgi_rgb *rgb) {
     pgi_free(memory, rgb->data);
     *rgb = (pgi_rgb){0};

@@ -1,6 +1,37 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* What the CPU can do and the operating system saves: CPUID leaves 1 and 7, and XCR0. */
+/* What the CPU can do and the operating system saves: CPUID leaves 0, 1 and 7, and XCR0. */
+#include "kernels/cpu.h"
+
+#include <string.h>
+
 #include "kernels/kernels.h"
+
+enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 };                                 /* c1 */
+enum { AVX2 = 1 << 5, AVX512F = 1 << 16, AVX512DQ = 1 << 17, AVX512BW = 1 << 30 };                        /* b7 */
+#define AVX512VL (UINT32_C(1) << 31)                                                                      /* b7 */
+enum { AVX512_VNNI = 1 << 11 };                                                                           /* c7 */
+enum { AVX_VNNI = 1 << 4, AVX512_BF16 = 1 << 5 };                                                         /* a7_1 */
+enum { XMM_YMM = 0x6, ZMM = 0xE6 /* and the masks, the upper halves and the upper sixteen registers */ }; /* xcr0 */
+
+static int has_all(uint64_t of, uint64_t wanted) { return (of & wanted) == wanted; }
+
+uint64_t pgi_cpu_features_of(const pgi_cpuid *cpu) {
+    uint64_t features = PG_CPU_BASELINE;
+    if (!has_all(cpu->c1, OSXSAVE | AVX | FMA | F16C) || !has_all(cpu->b7, AVX2)) return features;
+    if (!has_all(cpu->xcr0, XMM_YMM)) return features;
+    features |= PG_CPU_AVX2;
+    if (cpu->a7_1 & AVX_VNNI) features |= PG_CPU_AVX_VNNI;
+    if (!has_all(cpu->b7, AVX512F | AVX512DQ | AVX512BW | AVX512VL) || !has_all(cpu->xcr0, ZMM)) return features;
+    features |= PG_CPU_AVX512;
+    if (cpu->c7 & AVX512_VNNI) features |= PG_CPU_AVX512_VNNI;
+    if (cpu->a7_1 & AVX512_BF16) features |= PG_CPU_AVX512_BF16;
+    return features;
+}
+
+uint64_t pgi_cpu_default_of(const pgi_cpuid *cpu) {
+    const uint64_t features = pgi_cpu_features_of(cpu);
+    return memcmp(cpu->vendor, "AuthenticAMD", sizeof cpu->vendor) == 0 ? features : features & ~PG_CPU_AVX512_BF16;
+}
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -11,35 +42,27 @@ static uint64_t read_xcr0(void) {
     return (uint64_t)high << 32 | low;
 }
 
+static pgi_cpuid this_cpu(void) {
+    pgi_cpuid cpu = {0};
+    uint32_t a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid(0, &a, &b, &c, &d)) memcpy(cpu.vendor, (uint32_t[]){b, d, c}, sizeof cpu.vendor);
+    if (__get_cpuid(1, &a, &b, &c, &d)) cpu.c1 = c;
+    if (cpu.c1 & OSXSAVE) cpu.xcr0 = read_xcr0();
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return cpu;
+    cpu.b7 = b;
+    cpu.c7 = c;
+    if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) cpu.a7_1 = a;
+    return cpu;
+}
+
 uint64_t pgi_cpu_features(void) {
-    enum { XMM_YMM = 0x6, ZMM = 0xE6 }; /* state components of XCR0 */
-    uint64_t features = PG_CPU_BASELINE;
-    /* leaf 7: subleaf 1 EAX; subleaf 0 ECX */
-    enum { AVX_VNNI = 1 << 4, AVX512_BF16 = 1 << 5, AVX512_VNNI = 1 << 11 };
-    uint32_t a, b, c, d, a7, b7, c7, d7;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return features;
-    if (!__get_cpuid_count(7, 0, &a7, &b7, &c7, &d7)) return features;
-    uint64_t xcr0 = read_xcr0();
-    if ((xcr0 & XMM_YMM) != XMM_YMM) return features;
-    if (!(c & bit_AVX) || !(c & bit_FMA) || !(c & bit_F16C) || !(b7 & bit_AVX2)) return features;
-    features |= PG_CPU_AVX2;
-    uint32_t avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-    if ((xcr0 & ZMM) == ZMM && (b7 & avx512) == avx512) {
-        features |= PG_CPU_AVX512;
-        if (c7 & AVX512_VNNI) features |= PG_CPU_AVX512_VNNI;
-    }
-    if (a7 < 1 || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return features;
-    if (a & AVX_VNNI) features |= PG_CPU_AVX_VNNI;
-    if ((features & PG_CPU_AVX512) && (a & AVX512_BF16)) features |= PG_CPU_AVX512_BF16;
-    return features;
+    const pgi_cpuid cpu = this_cpu();
+    return pgi_cpu_features_of(&cpu);
 }
 
 uint64_t pgi_cpu_default(void) {
-    uint32_t a, b, c, d;
-    uint64_t features = pgi_cpu_features();
-    int amd =
-        __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx && c == signature_AMD_ecx && d == signature_AMD_edx;
-    return amd ? features : features & ~PG_CPU_AVX512_BF16;
+    const pgi_cpuid cpu = this_cpu();
+    return pgi_cpu_default_of(&cpu);
 }
 #else
 uint64_t pgi_cpu_features(void) { return PG_CPU_BASELINE; }

@@ -11,9 +11,10 @@
 /* [rows, columns]; for a linear layer [out, in]. Elements of a PG_DTYPE_* are row-major and dense and may have any
  * alignment, even an odd address (safetensors promises none). Quantized blocks lie as quantized.h says. */
 typedef struct pgi_matrix {
-    const void *data;
-    int32_t dtype; /* PG_DTYPE_F32, _BF16 or _F16, or PGI_DTYPE_INT8_BLOCKS or _INT4_BLOCKS (quantized.h) */
+    const void *data; /* NULL: in the file alone */
+    int32_t dtype;    /* PG_DTYPE_F32, _BF16 or _F16, or PGI_DTYPE_INT8_BLOCKS or _INT4_BLOCKS (quantized.h) */
     int64_t rows, columns;
+    const void *tensor; /* what a checkpoint knows of it (pgi_stored_tensor); NULL: it is of none */
 } pgi_matrix;
 
 /* y = x W^T + b. */

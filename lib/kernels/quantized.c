@@ -150,7 +150,8 @@ static void quantize_int4(const float *x, float max, int r, unsigned char *block
     }
 }
 
-pg_status pgi_quantize_panels(const pgi_matrix *from, int32_t dtype, int64_t begin, int64_t end, void *out) {
+pg_status pgi_quantize_panels(const pgi_matrix *from, int64_t first_row, int32_t dtype, int64_t begin, int64_t end,
+                              void *out) {
     static const float zeros[PGI_GROUP_COLUMNS];
     const int64_t groups = pgi_quantized_groups(from->columns);
     unsigned char *block = out;
@@ -160,7 +161,7 @@ pg_status pgi_quantize_panels(const pgi_matrix *from, int32_t dtype, int64_t beg
                 int64_t row = panel * PGI_PANEL_ROWS + r;
                 float group[PGI_GROUP_COLUMNS];
                 const float *x = zeros;
-                if (row < from->rows) load_group(from, row, g * PGI_GROUP_COLUMNS, group), x = group;
+                if (row < from->rows) load_group(from, row - first_row, g * PGI_GROUP_COLUMNS, group), x = group;
                 uint32_t largest = largest_bits(x, PGI_GROUP_COLUMNS);
                 if (largest >= 0x7F800000) return not_finite(x, row, g * PGI_GROUP_COLUMNS);
                 if (dtype == PGI_DTYPE_INT8_BLOCKS)

@@ -74,9 +74,11 @@ static inline int64_t pgi_quantized_bytes(int32_t dtype, int64_t rows, int64_t c
 /*
  * Quantizes panels begin .. end of `from` (f32, bf16 or f16) to `out`, where panel `begin` goes. The same bytes on
  * every CPU: plain C, round half to even. int8: the scale is the largest |w| / 127. int4: scale and sub are those of
- * the least squared error among a few. PG_ERROR_ARGUMENT: a weight is NaN or infinite; names row and column.
+ * the least squared error among a few. from->data begins with row `first_row` and need hold those panels alone.
+ * PG_ERROR_ARGUMENT: a weight is NaN or infinite; names row and column.
  */
-pg_status pgi_quantize_panels(const pgi_matrix *from, int32_t dtype, int64_t begin, int64_t end, void *out);
+pg_status pgi_quantize_panels(const pgi_matrix *from, int64_t first_row, int32_t dtype, int64_t begin, int64_t end,
+                              void *out);
 
 /* out[c] = the value of W[row][c] as above, times `factor`. */
 void pgi_quantized_row(const pgi_matrix *matrix, int64_t row, float factor, float *out);

@@ -2,6 +2,8 @@
 /* Images to features: each through the encoder and the projector, one after the other. */
 #include "model/features.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "checkpoint/quantized_store.h"
@@ -22,35 +24,54 @@ void pgi_features_release(pg_features *features) {
     pgi_model_release(model);
 }
 
-/* Tensors that features depend on. */
-static int of_image(const pgi_stored_tensor *tensor) {
-    return strstr(tensor->name, "vision_tower") || strstr(tensor->name, "multi_modal_projector");
-}
-
-static int same_tensor(const pgi_stored_tensor *a, const pgi_stored_tensor *b) {
-    return strcmp(a->name, b->name) == 0 && a->dtype == b->dtype && a->n_dims == b->n_dims &&
-           memcmp(a->shape, b->shape, (size_t)a->n_dims * sizeof *a->shape) == 0 && a->n_bytes == b->n_bytes &&
-           memcmp(a->data, b->data, a->n_bytes) == 0;
-}
-
-/* The first tensor of `ours` that is not in `theirs`, or the other way round; NULL: they are the same. */
-static const char *different_tensor(pgi_tensor_files *ours, pgi_tensor_files *theirs) {
-    const size_t n = pgi_tensor_files_count(ours), m = pgi_tensor_files_count(theirs);
-    for (size_t i = 0, j = 0;; i++, j++) { /* both sorted by name */
-        while (i < n && !of_image(pgi_tensor_files_at(ours, i))) i++;
-        while (j < m && !of_image(pgi_tensor_files_at(theirs, j))) j++;
-        if (i == n && j == m) return NULL;
-        if (i == n) return pgi_tensor_files_at(theirs, j)->name;
-        if (j == m || !same_tensor(pgi_tensor_files_at(ours, i), pgi_tensor_files_at(theirs, j)))
-            return pgi_tensor_files_at(ours, i)->name;
-    }
-}
-
 static int same_vision(const pgi_vision_config *a, const pgi_vision_config *b) {
     return a->hidden_size == b->hidden_size && a->intermediate_size == b->intermediate_size &&
            a->n_layers == b->n_layers && a->n_heads == b->n_heads && a->head_dim == b->head_dim &&
            a->image_size == b->image_size && a->patch_size == b->patch_size && a->n_channels == b->n_channels &&
            a->n_patches == b->n_patches && a->activation == b->activation && a->layer_norm_eps == b->layer_norm_eps;
+}
+
+static int same_bytes(const void *a, const void *b, int64_t size) { return a == b || memcmp(a, b, (size_t)size) == 0; }
+
+static int same_matrix(const pgi_matrix *a, const pgi_matrix *b) {
+    if (a->dtype != b->dtype || a->rows != b->rows || a->columns != b->columns) return 0;
+    return same_bytes(a->data, b->data,
+                      pgi_dtype_is_blocks(a->dtype) ? pgi_quantized_bytes(a->dtype, a->rows, a->columns)
+                                                    : a->rows * a->columns * (int64_t)pgi_dtype_size(a->dtype));
+}
+
+static int same_vector(const float *a, const float *b, int64_t n) {
+    return same_bytes(a, b, n * (int64_t)sizeof(float));
+}
+
+static int same_linear(const pgi_linear *a, const pgi_linear *b) {
+    return same_matrix(&a->weight, &b->weight) && same_vector(a->bias, b->bias, a->weight.rows);
+}
+
+static int same_layer(const pgi_vision_layer *a, const pgi_vision_layer *b, int64_t hidden) {
+    return same_vector(a->norm1_weight, b->norm1_weight, hidden) && same_vector(a->norm1_bias, b->norm1_bias, hidden) &&
+           same_linear(&a->q, &b->q) && same_linear(&a->k, &b->k) && same_linear(&a->v, &b->v) &&
+           same_linear(&a->out, &b->out) && same_vector(a->norm2_weight, b->norm2_weight, hidden) &&
+           same_vector(a->norm2_bias, b->norm2_bias, hidden) && same_linear(&a->fc1, &b->fc1) &&
+           same_linear(&a->fc2, &b->fc2);
+}
+
+/* What of the weights that features depend on is not the same, 0.8 GB each in a published checkpoint; NULL: all is. The
+ * models have the same shapes. `text` is for a name. */
+static const char *different_weights(const pg_model *ours, const pg_model *theirs, char text[32]) {
+    const pgi_vision_weights *a = &ours->weights.vision, *b = &theirs->weights.vision;
+    const int64_t hidden = ours->config.vision.hidden_size;
+    if (pgi_tensor_files_same(ours->files, theirs->files)) return NULL;
+    if (!same_linear(&ours->weights.projector, &theirs->weights.projector)) return "multi_modal_projector";
+    if (!same_linear(&a->patch, &b->patch)) return "vision_tower patch_embedding";
+    if (!same_matrix(&a->position, &b->position)) return "vision_tower position_embedding";
+    for (int32_t i = 0; i < ours->config.vision.n_layers; i++) {
+        snprintf(text, 32, "vision_tower layers.%d", i);
+        if (!same_layer(&a->layers[i], &b->layers[i], hidden)) return text;
+    }
+    if (same_vector(a->norm_weight, b->norm_weight, hidden) && same_vector(a->norm_bias, b->norm_bias, hidden))
+        return NULL;
+    return "vision_tower post_layernorm";
 }
 
 static pg_status compare_models(const pg_model *ours, const pg_model *theirs) {
@@ -66,7 +87,8 @@ static pg_status compare_models(const pg_model *ours, const pg_model *theirs) {
     if (theirs->kernels.bf16_linear != ours->kernels.bf16_linear ||
         theirs->kernels.bf16_attention != ours->kernels.bf16_attention)
         return pgi_error(PG_ERROR_ARGUMENT, "the features are of a model that was opened with another arithmetic");
-    const char *name = different_tensor(ours->files, theirs->files);
+    char text[32];
+    const char *name = different_weights(ours, theirs, text);
     if (!name) return PG_OK;
     return pgi_error(PG_ERROR_ARGUMENT, "the features are of another model, %s: %s differs from that of %s",
                      pgi_tensor_files_folder(theirs->files), name, pgi_tensor_files_folder(ours->files));
@@ -110,22 +132,64 @@ pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const 
     return PG_OK;
 }
 
-pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out) {
-    PGI_TRY(check_pixels(model, inputs)); /* before memory is asked for */
+/* With memory for n_images, nothing in it yet. */
+static pg_status new_features(const pg_model *model, int64_t n_images, pg_features **out) {
     pg_features *features = pgi_alloc_zero(&model->memory, 1, sizeof *features);
     if (!features) return PG_ERROR_MEMORY;
     atomic_init(&features->references, 1);
     atomic_init(&features->also_of, NULL);
     features->model = pgi_model_retain(model);
-    features->n_images = inputs->n_images;
+    features->n_images = n_images;
+    features->data = pgi_alloc(&model->memory, pgi_features_count(model, n_images), sizeof(float));
+    if (!features->data) {
+        pgi_features_release(features);
+        return PG_ERROR_MEMORY;
+    }
+    *out = features;
+    return PG_OK;
+}
 
+static pg_status check_values(const pg_model *model, const pg_tensor *values) {
+    const int64_t n_rows = model->config.vision.n_patches, width = model->config.text.hidden_size;
+    if (values->dtype != PG_DTYPE_F32)
+        return pgi_error(PG_ERROR_ARGUMENT, "the features' dtype is %d, expected PG_DTYPE_F32", values->dtype);
+    if (values->n_dims != 3 || values->shape[0] < 1 || values->shape[0] > INT32_MAX || values->shape[1] != n_rows ||
+        values->shape[2] != width || !values->data)
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "found features of %d dimensions, %lld x %lld x %lld, expected data of 3, images x %lld x "
+                         "%lld",
+                         values->n_dims, (long long)values->shape[0], (long long)values->shape[1],
+                         (long long)values->shape[2], (long long)n_rows, (long long)width);
+    return PG_OK;
+}
+
+pg_status pgi_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out) {
+    pg_features *features = NULL;
+    PGI_TRY(check_values(model, values));
+    PGI_TRY(new_features(model, values->shape[0], &features));
+    const size_t n = pgi_features_count(model, features->n_images), width = (size_t)model->config.text.hidden_size;
+    memcpy(features->data, values->data, n * sizeof(float));
+    for (size_t i = 0; i < n; i++) {
+        if (isfinite(features->data[i])) continue;
+        const size_t row = i / width, n_rows = (size_t)model->config.vision.n_patches;
+        pg_status status = pgi_error(PG_ERROR_ARGUMENT,
+                                     "the features of image %zu, token %zu, column %zu are %f, expected a finite "
+                                     "number",
+                                     row / n_rows, row % n_rows, i % width, (double)features->data[i]);
+        pgi_features_release(features);
+        return status;
+    }
+    *out = features;
+    return PG_OK;
+}
+
+pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out) {
+    pg_features *features = NULL;
+    PGI_TRY(check_pixels(model, inputs)); /* before memory is asked for */
+    PGI_TRY(new_features(model, inputs->n_images, &features));
     pgi_workspace workspace = {0};
     pg_status status = pgi_workspace_reserve(&workspace, run, model, &(pgi_limits){.runs_encoder = 1});
-    if (status >= 0) {
-        features->data = pgi_alloc(&model->memory, pgi_features_count(model, inputs->n_images), sizeof(float));
-        status =
-            features->data ? pgi_features_compute(run, model, inputs, features->data, &workspace) : PG_ERROR_MEMORY;
-    }
+    if (status >= 0) status = pgi_features_compute(run, model, inputs, features->data, &workspace);
     pgi_workspace_free(&workspace, &model->memory);
     if (status < 0)
         pgi_features_release(features);

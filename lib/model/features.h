@@ -16,13 +16,16 @@ struct pg_features {
 
 /* Computes the features of all images of `inputs`, which must have pixels of the model's size. */
 pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out);
+/* A copy of values [n_images, n_patches, hidden], which are checked. */
+pg_status pgi_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out);
 /* The same handle, which now counts one more reference. Handles that never change are const everywhere else: only their
  * count does. */
 pg_features *pgi_features_retain(const pg_features *features);
 void pgi_features_release(pg_features *features); /* NULL is ignored */
 
 /* Whether `model` would give the same features: it made them, or it is the same checkpoint opened in the same way. Else
- * PG_ERROR_ARGUMENT. Two handles' encoders are compared whole the first time, 0.8 GB each in a published checkpoint. */
+ * PG_ERROR_ARGUMENT. Handles of the same unchanged files cost nothing; of copies the encoders are compared whole the
+ * first time. */
 pg_status pgi_features_check(const pg_model *model, const pg_features *features);
 
 /* The same into memory of the caller: out [n_images, n_patches, hidden]. workspace: one that runs the encoder. */

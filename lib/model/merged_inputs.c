@@ -2,8 +2,8 @@
 /*
  * Text tokens from the embedding, image tokens from the features, in order (HF: PaliGemmaModel.forward,
  * get_placeholder_mask and masked_scatter). As in HF the image tokens of all rows together take the images of all
- * rows together, one after the other. With given embeddings the image tokens are those that equal the embedding of the
- * image token, if there are images at all.
+ * rows together, one after the other; features that are given may also serve each row. With given embeddings the image
+ * tokens are those that equal the embedding of the image token, if there are images at all.
  */
 #include "model/merged_inputs.h"
 
@@ -13,25 +13,28 @@
 
 static pg_status check_rows(const pg_model *model, const pg_inputs *inputs) {
     const pgi_config *config = &model->config;
-    const int64_t limit = pgi_context_limit(config), last_id = config->text.vocab_size - 1;
+    const int64_t last_id = config->text.vocab_size - 1;
     if (inputs->n_rows < 1 || inputs->n_tokens < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "the inputs have no tokens, expected at least 1");
     if (inputs->embeds && inputs->embed_width != config->text.hidden_size)
         return pgi_error(PG_ERROR_ARGUMENT, "inputs_embeds is %lld wide, the model's hidden_size is %d",
                          (long long)inputs->embed_width, config->text.hidden_size);
     for (int64_t r = 0; r < inputs->n_rows; r++) {
-        if (inputs->rows[r].n_tokens > limit)
-            return pgi_error(PG_ERROR_LIMIT,
-                             "row %lld is %lld tokens long, image tokens included, expected at most %lld", (long long)r,
-                             (long long)inputs->rows[r].n_tokens, (long long)limit);
+        if (inputs->rows[r].n_tokens > PGI_MAX_ROW_TOKENS)
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_LIMIT, "row %lld is %lld tokens long, image tokens included, expected at most %d",
+                          (long long)r, (long long)inputs->rows[r].n_tokens, PGI_MAX_ROW_TOKENS),
+                r);
         for (int64_t t = 0; inputs->ids && t < inputs->n_tokens; t++) {
             int64_t id = inputs->ids[r * inputs->n_tokens + t];
             /* image tokens need no row in the embedding, theirs are the features */
             if (id != config->image_token_id && (id < 0 || id > last_id))
-                return pgi_error(PG_ERROR_ARGUMENT,
-                                 "row %lld: token %lld is id %lld, expected 0 to %lld: the tokenizer is not the "
-                                 "model's",
-                                 (long long)r, (long long)t, (long long)id, (long long)last_id);
+                return pgi_error_of_row(
+                    pgi_error(PG_ERROR_ARGUMENT,
+                              "row %lld: token %lld is id %lld, expected 0 to %lld: the tokenizer is not the "
+                              "model's",
+                              (long long)r, (long long)t, (long long)id, (long long)last_id),
+                    r);
         }
     }
     return PG_OK;
@@ -49,26 +52,51 @@ static int is_image_token(const pgi_merged_inputs *merged, int64_t row, int64_t 
     return 1;
 }
 
-/* There must be as many image tokens as the images have; the message names the row where they part. */
-static pg_status match_images(pgi_merged_inputs *merged, int64_t n_images) {
+static int64_t count_image_tokens(const pgi_merged_inputs *merged, int64_t row) {
+    int64_t n = 0;
+    for (int64_t t = 0; t < merged->inputs->n_tokens; t++) n += is_image_token(merged, row, t);
+    return n;
+}
+
+/* Whether each row with image tokens has as many as all features together: then each takes all of them. */
+static int each_row_takes_all(const pgi_merged_inputs *merged, int64_t n_features) {
+    int64_t n_rows = 0;
+    for (int64_t r = 0; r < merged->inputs->n_rows; r++) {
+        int64_t n = count_image_tokens(merged, r);
+        if (n != 0 && n != n_features) return 0;
+        n_rows += n != 0;
+    }
+    return n_rows > 1;
+}
+
+/* There must be as many image tokens as the images have; the message names the row where they part. shared: the images
+ * may serve each row. */
+static pg_status match_images(pgi_merged_inputs *merged, int64_t n_images, int shared) {
     const pg_inputs *inputs = merged->inputs;
     const int64_t per_image = merged->model->config.vision.n_patches, n_features = n_images * per_image;
     int64_t n = 0, in_row = 0;
+    if (shared && each_row_takes_all(merged, n_features)) {
+        memset(merged->first_feature, 0, (size_t)inputs->n_rows * sizeof *merged->first_feature);
+        return PG_OK;
+    }
     for (int64_t r = 0; r < inputs->n_rows; r++) {
         merged->first_feature[r] = n;
-        in_row = 0;
-        for (int64_t t = 0; t < inputs->n_tokens; t++) in_row += is_image_token(merged, r, t);
+        in_row = count_image_tokens(merged, r);
         if (n + in_row > n_features && n_images == 0)
-            return pgi_error(PG_ERROR_ARGUMENT,
-                             "row %lld has %lld image tokens, but the inputs have no pixel_values: they were made "
-                             "without an image, so features are needed",
-                             (long long)r, (long long)in_row);
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_ARGUMENT,
+                          "row %lld has %lld image tokens, but the inputs have no pixel_values: they were made "
+                          "without an image, so features are needed",
+                          (long long)r, (long long)in_row),
+                r);
         if (n + in_row > n_features)
-            return pgi_error(PG_ERROR_ARGUMENT,
-                             "row %lld has %lld image tokens, the %lld image%s of %lld each have %lld left: image "
-                             "tokens and images do not match",
-                             (long long)r, (long long)in_row, (long long)n_images, n_images == 1 ? "" : "s",
-                             (long long)per_image, (long long)(n_features - n));
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_ARGUMENT,
+                          "row %lld has %lld image tokens, the %lld image%s of %lld each have %lld left: image "
+                          "tokens and images do not match",
+                          (long long)r, (long long)in_row, (long long)n_images, n_images == 1 ? "" : "s",
+                          (long long)per_image, (long long)(n_features - n)),
+                r);
         n += in_row;
     }
     if (n == n_features) return PG_OK;
@@ -127,7 +155,7 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, cons
     }
     if (by_embedding)
         pgi_decoder_embed(run, text, &model->weights.text, &model->config.image_token_id, 1, out->image_row);
-    PGI_GOTO(match_images(out, n_images), fail);
+    PGI_GOTO(match_images(out, n_images, features != NULL), fail);
     if (features) {
         out->features = pgi_features_retain(features);
         out->embedded = features->data;

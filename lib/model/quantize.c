@@ -1,9 +1,8 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quantizing the matrices of a model while it is opened: pg_model_options.weights. The originals stay mapped, but their
- * pages are given back as soon as they were read.
+ * Quantizing the matrices of a model while it is opened: pg_model_options.weights. The originals are read from the
+ * files part by part and stay there.
  */
-#include "base/file.h"
 #include "checkpoint/quantized_store.h"
 #include "model/model.h"
 #include "kernels/quantized.h"
@@ -23,14 +22,6 @@ static int64_t stored_row_bytes(const pgi_matrix *matrix) {
     return matrix->columns * (int64_t)pgi_dtype_size(matrix->dtype);
 }
 
-static pgi_stored_tensor *tensor_of(const quantizer *q, const pgi_matrix *matrix) {
-    for (size_t i = 0; i < pgi_tensor_files_count(q->model->files); i++) {
-        pgi_stored_tensor *tensor = pgi_tensor_files_at(q->model->files, i);
-        if (tensor->used && tensor->data == matrix->data) return tensor;
-    }
-    return NULL;
-}
-
 static pg_status measure(void *context, pgi_matrix *matrix) {
     quantizer *q = context;
     q->n_blocks += (size_t)pgi_quantized_bytes(q->dtype, matrix->rows, matrix->columns);
@@ -39,28 +30,28 @@ static pg_status measure(void *context, pgi_matrix *matrix) {
 }
 
 static pg_status bad_weight(const pgi_stored_tensor *tensor, pg_status status) {
-    if (status == PG_ERROR_CANCELLED || !tensor) return status;
+    if (status != PG_ERROR_ARGUMENT) return status;
     return pgi_error_context(status, "%s: tensor %s", tensor->file, tensor->name);
 }
 
 static pg_status quantize(void *context, pgi_matrix *matrix) {
     quantizer *q = context;
-    pgi_stored_tensor *tensor = tensor_of(q, matrix);
+    pgi_stored_tensor *tensor = (pgi_stored_tensor *)(uintptr_t)matrix->tensor;
+    const pgi_quantize_source from = {&q->model->memory, q->model->files, tensor, matrix->rows, matrix->columns};
     const int64_t panels = pgi_quantized_panels(matrix->rows), row_bytes = stored_row_bytes(matrix);
     const int64_t panel_bytes = pgi_quantized_groups(matrix->columns) * pgi_quantized_block(q->dtype);
     const int64_t slice = SLICE_BYTES / (row_bytes * PGI_PANEL_ROWS) + 1;
     for (int64_t p = 0; p < panels; p += slice) {
         const int64_t end = pgi_min64(p + slice, panels), row = p * PGI_PANEL_ROWS;
         const int64_t bytes = (pgi_min64(end * PGI_PANEL_ROWS, matrix->rows) - row) * row_bytes;
-        pg_status status = pgi_quantize_parallel(q->run, matrix, q->dtype, p, end, q->next + p * panel_bytes);
+        pg_status status = pgi_quantize_parallel(q->run, &from, q->dtype, p, end, q->next + p * panel_bytes);
         if (status < 0) return bad_weight(tensor, status);
-        pgi_tensor_files_forget(q->model->files, (const char *)matrix->data + row * row_bytes, (size_t)bytes);
         q->done += bytes;
         PGI_TRY(pgi_run_progress(q->run, PG_PHASE_CONVERT, q->done, q->total));
     }
-    *matrix = (pgi_matrix){q->next, q->dtype, matrix->rows, matrix->columns};
+    *matrix = (pgi_matrix){q->next, q->dtype, matrix->rows, matrix->columns, tensor};
     q->next += panels * panel_bytes;
-    if (tensor) tensor->used = 0; /* read for the last time */
+    tensor->used = 0; /* read for the last time */
     return PG_OK;
 }
 

@@ -5,6 +5,8 @@
  */
 #include "processor/batch.h"
 
+#include <stdio.h>
+
 #include <string.h>
 
 #include "image/image.h"
@@ -12,16 +14,13 @@
 #include "processor/layout_big_vision.h"
 #include "processor/truncation.h"
 
-/* Most image tokens of one row, and most tokens that padding may give it: far beyond any context. A folder's own
- * pad_to_multiple_of must not take the machine's memory. */
-enum { MAX_ROW_TOKENS = 1 << 24 };
-
 typedef struct batch_encoder {
     const pg_processor *processor;
     const pg_batch *batch;
     const pg_encode_options *options;
     pgi_layout layout;
     pgi_truncation truncation;
+    int text_only;                /* of the processor: rows without an image, others are refused */
     int64_t max_length, multiple; /* 0: none */
     pgi_id_list ids;              /* of all rows, one after the other, without padding */
     pgi_row *rows;                /* [n_prompts]; first_token: unused until T is known */
@@ -42,18 +41,21 @@ static pgi_text suffix_of(const pg_batch *batch, int32_t row) {
 }
 
 static void init_encoder(batch_encoder *e, const pg_processor *processor, const pg_batch *batch,
-                         const pg_encode_options *options) {
+                         const pg_encode_options *options, int32_t n_image_tokens) {
     const pgi_tokenizer *tokenizer = processor->tokenizer;
     const pgi_tokenizer_defaults *defaults = pgi_tokenizer_get_defaults(tokenizer);
     int big_vision = options->mode == PG_MODE_BIG_VISION;
-    *e = (batch_encoder){.processor = processor, .batch = batch, .options = options};
+    *e = (batch_encoder){.processor = processor,
+                         .batch = batch,
+                         .options = options,
+                         .text_only = (processor->flags & PG_PROCESSOR_TEXT_ONLY) != 0};
     e->max_length = options->max_length    ? options->max_length
                     : defaults->max_length ? defaults->max_length
                                            : defaults->model_max_length;
     e->multiple = options->pad_to_multiple_of ? options->pad_to_multiple_of : defaults->pad_to_multiple_of;
     e->layout = (pgi_layout){
         .tokenizer = tokenizer,
-        .n_image_tokens = processor->image.n_image_tokens,
+        .n_image_tokens = n_image_tokens,
         .literal = big_vision || (options->flags & PG_ENCODE_LITERAL),
     };
     e->truncation = (pgi_truncation){
@@ -79,16 +81,19 @@ static pg_status check_placed(const batch_encoder *e) {
     for (int32_t r = 0; r < batch->n_prompts; r++) {
         int64_t n = e->rows[r].n_images;
         if (batch->image_counts && batch->image_counts[r] != n)
-            return pgi_error(PG_ERROR_ARGUMENT,
-                             "row %d: the prompt has %lld `<image>`, but image_counts[%d] is %d "
-                             "(PG_ENCODE_LITERAL takes them as text)",
-                             r, (long long)n, r, batch->image_counts[r]);
+            return pgi_error_of_row(pgi_error(PG_ERROR_ARGUMENT,
+                                              "row %d: the prompt has %lld `<image>`, but image_counts[%d] is %d "
+                                              "(PG_ENCODE_LITERAL takes them as text)",
+                                              r, (long long)n, r, batch->image_counts[r]),
+                                    r);
         total += n;
         if (batch->n_images > 0 && total > batch->n_images)
-            return pgi_error(PG_ERROR_ARGUMENT,
-                             "row %d: the prompt has %lld `<image>`, expected at most %lld: the "
-                             "batch has %d images (PG_ENCODE_LITERAL takes `<image>` as text)",
-                             r, (long long)n, (long long)(batch->n_images - (total - n)), batch->n_images);
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_ARGUMENT,
+                          "row %d: the prompt has %lld `<image>`, expected at most %lld: the "
+                          "batch has %d images (PG_ENCODE_LITERAL takes `<image>` as text)",
+                          r, (long long)n, (long long)(batch->n_images - (total - n)), batch->n_images),
+                r);
     }
     if (batch->n_images > 0 && total != batch->n_images)
         return pgi_error(PG_ERROR_ARGUMENT,
@@ -102,7 +107,7 @@ static pg_status count_in_front(batch_encoder *e) {
     const pg_batch *batch = e->batch;
     int64_t total = 0;
     for (int32_t r = 0; r < batch->n_prompts; r++) {
-        e->rows[r].n_images = batch->image_counts ? batch->image_counts[r] : 1;
+        e->rows[r].n_images = batch->image_counts ? batch->image_counts[r] : !e->text_only;
         total += e->rows[r].n_images;
     }
     if (batch->n_images == 0 || total == batch->n_images) return PG_OK;
@@ -117,7 +122,7 @@ static pg_status count_in_front(batch_encoder *e) {
 
 static pg_status count_images(batch_encoder *e) {
     const pg_batch *batch = e->batch;
-    int64_t first = 0, most = MAX_ROW_TOKENS / (e->layout.n_image_tokens > 0 ? e->layout.n_image_tokens : 1);
+    int64_t first = 0, most = PGI_MAX_ROW_TOKENS / (e->layout.n_image_tokens > 0 ? e->layout.n_image_tokens : 1);
     for (int32_t r = 0; r < batch->n_prompts && !e->layout.literal; r++) {
         e->rows[r].n_images = pgi_layout_count_images(prompt_of(batch, r));
         if (e->rows[r].n_images > 0) e->layout.placed = 1;
@@ -127,9 +132,13 @@ static pg_status count_images(batch_encoder *e) {
     else
         PGI_TRY(count_in_front(e));
     for (int32_t r = 0; r < batch->n_prompts; r++) {
+        if (e->rows[r].n_images > 0 && e->text_only)
+            return pgi_error_context(pgi_processor_needs_images(e->processor), "row %d", r);
         if (e->rows[r].n_images > most)
-            return pgi_error(PG_ERROR_LIMIT, "row %d: found %lld images, expected at most %lld of %d tokens each", r,
-                             (long long)e->rows[r].n_images, (long long)most, e->layout.n_image_tokens);
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_LIMIT, "row %d: found %lld images, expected at most %lld of %d tokens each", r,
+                          (long long)e->rows[r].n_images, (long long)most, e->layout.n_image_tokens),
+                r);
         e->rows[r].first_image = first;
         first += e->rows[r].n_images;
     }
@@ -221,12 +230,14 @@ static pg_status padded_length(const batch_encoder *e, int64_t *out) {
                              padding == PG_PADDING_NONE ? " without padding" : ", and max_length is less");
         length = longest;
     }
-    if (length > longest && length > MAX_ROW_TOKENS)
-        return pgi_error(PG_ERROR_LIMIT,
-                         "row %d has %lld tokens, and max_length %lld and pad_to_multiple_of %lld pad it "
-                         "to %lld, expected at most %d",
-                         r_longest, (long long)longest, (long long)e->max_length, (long long)multiple,
-                         (long long)length, MAX_ROW_TOKENS);
+    if (length > longest && length > PGI_MAX_ROW_TOKENS)
+        return pgi_error_of_row(
+            pgi_error(PG_ERROR_LIMIT,
+                      "row %d has %lld tokens, and max_length %lld and pad_to_multiple_of %lld pad it "
+                      "to %lld, expected at most %d",
+                      r_longest, (long long)longest, (long long)e->max_length, (long long)multiple, (long long)length,
+                      PGI_MAX_ROW_TOKENS),
+            r_longest);
     *out = length;
     return PG_OK;
 }
@@ -248,10 +259,11 @@ static pg_status stack_rows(const batch_encoder *e, pg_inputs *inputs) {
         *row = e->rows[r];
         row->first_token = left ? length - row->n_tokens : 0;
         if (row->n_tokens < length && pad < 0)
-            return pgi_error(PG_ERROR_UNSUPPORTED,
-                             "row %d has %lld tokens and needs %lld, but the tokenizer has no "
-                             "pad token",
-                             r, (long long)row->n_tokens, (long long)length);
+            return pgi_error_of_row(pgi_error(PG_ERROR_UNSUPPORTED,
+                                              "row %d has %lld tokens and needs %lld, but the tokenizer has no "
+                                              "pad token",
+                                              r, (long long)row->n_tokens, (long long)length),
+                                    r);
         int64_t *ids = inputs->ids + r * length, *labels = inputs->labels + r * length;
         int64_t *types = inputs->token_type_ids + r * length;
         int64_t end = row->first_token + row->n_tokens, suffix = end - row->n_suffix;
@@ -280,10 +292,10 @@ static pg_status check_lengths(const batch_encoder *e) {
 }
 
 static pg_status add_rows(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
-                          pg_inputs *inputs) {
+                          int32_t n_image_tokens, pg_inputs *inputs) {
     batch_encoder e;
     pg_status status;
-    init_encoder(&e, processor, batch, options);
+    init_encoder(&e, processor, batch, options, n_image_tokens);
     PGI_TRY(check_lengths(&e));
     e.rows = pgi_alloc_zero(&processor->memory, (size_t)batch->n_prompts, sizeof *e.rows);
     if (!e.rows) return PG_ERROR_MEMORY;
@@ -293,7 +305,7 @@ static pg_status add_rows(const pg_processor *processor, const pg_batch *batch, 
         if (status >= 0) status = encode_row(&e, r);
         if (status == PG_ERROR_MEMORY || status == PG_ERROR_CANCELLED) goto done;
         if (status < 0) {
-            pgi_error_context(status, "row %d", r);
+            pgi_error_of_row(pgi_error_context(status, "row %d", r), r);
             goto done;
         }
     }
@@ -306,23 +318,50 @@ done:
 
 /* ---- images ---- */
 
-static pg_status add_image(const pg_processor *processor, const pg_image *image, const pg_encode_options *options,
-                           float *pixels, int64_t size[2]) {
-    const pgi_memory *memory = &processor->memory;
-    pgi_image_limits limits = {.max_pixels = options->max_image_pixels,
-                               .exif = (options->flags & PG_ENCODE_EXIF) != 0,
-                               .cancel = options->cancel,
-                               .log = &processor->log,
-                               .over_white = processor->image.do_convert_rgb && options->mode != PG_MODE_BIG_VISION};
+/* What is the same for all images of a call. */
+typedef struct image_encoder {
+    const pg_processor *processor;
+    const pg_encode_options *options;
+    const pgi_image_settings *settings;
+    pg_inputs *inputs; /* pixels: made for the first image, which decides the size where nothing is resized */
+} image_encoder;
+
+static pg_status read_image(const image_encoder *e, const pg_image *image, pgi_rgb *rgb, int32_t *alpha_dropped) {
+    pgi_image_limits limits = {.max_pixels = e->options->max_image_pixels,
+                               .exif = (e->options->flags & PG_ENCODE_EXIF) != 0,
+                               .cancel = e->options->cancel,
+                               .log = &e->processor->log,
+                               .alpha_over_white = (e->options->flags & PG_ENCODE_OVER_WHITE) != 0,
+                               .alpha_dropped = alpha_dropped,
+                               .over_white = e->settings->do_convert_rgb && e->options->mode != PG_MODE_BIG_VISION};
+    PGI_TRY(pgi_cancel_check(e->options->cancel));
+    return pgi_image_read(&e->processor->memory, image, &limits, rgb);
+}
+
+static pg_status write_pixels(const image_encoder *e, int32_t n_images, int32_t i, const pgi_rgb *rgb) {
+    const pgi_memory *memory = &e->processor->memory;
+    const pgi_image_settings *settings = e->settings;
+    pg_inputs *inputs = e->inputs;
+    int big_vision = e->options->mode == PG_MODE_BIG_VISION, resized = big_vision || settings->do_resize;
+    int32_t width = resized ? settings->width : rgb->width, height = resized ? settings->height : rgb->height;
+    if (i == 0) PGI_TRY(pgi_inputs_add_pixels(inputs, n_images, width, height));
+    if (width != inputs->image_width || height != inputs->image_height)
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "image: found %d x %d pixels, expected %d x %d as the first image has: the image settings "
+                         "have do_resize false",
+                         width, height, inputs->image_width, inputs->image_height);
+    float *pixels = inputs->pixels + (size_t)i * 3 * (size_t)width * (size_t)height;
+    return big_vision ? pgi_big_vision_pixels(memory, settings, rgb, pixels)
+                      : pgi_image_to_pixels(memory, &e->processor->kernels, settings, rgb, pixels);
+}
+
+static pg_status add_image(const image_encoder *e, const pg_batch *batch, int32_t i, int32_t *alpha_dropped) {
     pgi_rgb rgb;
-    PGI_TRY(pgi_cancel_check(options->cancel));
-    PGI_TRY(pgi_image_read(memory, image, &limits, &rgb));
-    size[0] = rgb.height;
-    size[1] = rgb.width;
-    pg_status status = options->mode == PG_MODE_BIG_VISION
-                           ? pgi_big_vision_pixels(memory, &processor->image, &rgb, pixels)
-                           : pgi_image_to_pixels(memory, &processor->kernels, &processor->image, &rgb, pixels);
-    pgi_rgb_free(memory, &rgb);
+    PGI_TRY(read_image(e, &batch->images[i], &rgb, alpha_dropped));
+    e->inputs->image_sizes[2 * (int64_t)i] = rgb.height;
+    e->inputs->image_sizes[2 * (int64_t)i + 1] = rgb.width;
+    pg_status status = write_pixels(e, batch->n_images, i, &rgb);
+    pgi_rgb_free(&e->processor->memory, &rgb);
     return status;
 }
 
@@ -331,35 +370,53 @@ static pg_status image_error(const pg_inputs *inputs, int32_t i, pg_status statu
     for (int64_t r = 0; r < inputs->n_rows; r++) {
         const pgi_row *row = &inputs->rows[r];
         if (i >= row->first_image && i < row->first_image + row->n_images)
-            return pgi_error_context(status, "row %lld: image %lld", (long long)r, (long long)(i - row->first_image));
+            return pgi_error_of_row(
+                pgi_error_context(status, "row %lld: image %lld", (long long)r, (long long)(i - row->first_image)), r);
     }
     return pgi_error_context(status, "image %d", i);
 }
 
-static pg_status add_pixels(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
-                            pg_inputs *inputs) {
-    const pgi_image_settings *settings = &processor->image;
-    size_t size = (size_t)settings->width * (size_t)settings->height * 3;
-    PGI_TRY(pgi_inputs_add_pixels(inputs, batch->n_images, settings->width, settings->height));
-    inputs->image_sizes = pgi_alloc(&processor->memory, (size_t)batch->n_images, 2 * sizeof *inputs->image_sizes);
+/* Users expect white where an image is transparent, and see what its pixels hide. */
+static void warn_of_alpha(const pg_processor *processor, const pg_batch *batch, int32_t first, int32_t n) {
+    const pg_image *image = &batch->images[first];
+    const char *name = image->format == PG_IMAGE_PATH    ? image->path
+                       : image->format == PG_IMAGE_BYTES ? "image bytes"
+                                                         : "pixels";
+    char more[48] = "";
+    if (n > 1) snprintf(more, sizeof more, " (and %d more of %d images)", n - 1, batch->n_images);
+    pgi_log_line(&processor->log, PG_LOG_WARNING,
+                 "%s%s: transparent pixels lose their alpha, as with a path in transformers; PG_ENCODE_OVER_WHITE lays "
+                 "them over white, as with an opened image there",
+                 name, more);
+}
+
+static pg_status add_pixels(const image_encoder *e, const pg_batch *batch) {
+    int32_t first = -1, n_dropped = 0;
+    pg_inputs *inputs = e->inputs;
+    inputs->image_sizes = pgi_alloc(&inputs->memory, (size_t)batch->n_images, 2 * sizeof *inputs->image_sizes);
     if (!inputs->image_sizes) return PG_ERROR_MEMORY;
     for (int32_t i = 0; i < batch->n_images; i++) {
-        pg_status status = add_image(processor, &batch->images[i], options, inputs->pixels + (size_t)i * size,
-                                     inputs->image_sizes + (size_t)i * 2);
+        int32_t dropped = 0;
+        pg_status status = add_image(e, batch, i, &dropped);
+        if (dropped && n_dropped++ == 0) first = i;
         if (status == PG_ERROR_CANCELLED) return status;
         if (status < 0) return batch->n_images > 1 ? image_error(inputs, i, status) : status;
     }
+    if (n_dropped) warn_of_alpha(e->processor, batch, first, n_dropped);
     return PG_OK;
 }
 
 pg_status pgi_batch_encode(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
-                           pg_inputs **out) {
+                           const pgi_image_settings *settings, pg_inputs **out) {
     pg_inputs *inputs = NULL;
     pg_status status;
     *out = NULL;
     PGI_TRY(pgi_inputs_new(&processor->memory, &inputs));
-    if (batch->n_prompts > 0) PGI_GOTO(add_rows(processor, batch, options, inputs), fail);
-    if (batch->n_images > 0) PGI_GOTO(add_pixels(processor, batch, options, inputs), fail);
+    if (batch->n_images > 0) PGI_GOTO(pgi_processor_needs_images(processor), fail);
+    if (batch->n_prompts > 0) PGI_GOTO(pgi_processor_needs_text(processor), fail);
+    image_encoder images = {processor, options, settings, inputs};
+    if (batch->n_prompts > 0) PGI_GOTO(add_rows(processor, batch, options, settings->n_image_tokens, inputs), fail);
+    if (batch->n_images > 0) PGI_GOTO(add_pixels(&images, batch), fail);
     *out = inputs;
     return PG_OK;
 fail:

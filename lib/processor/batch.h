@@ -5,8 +5,9 @@
 
 #include "processor/processor.h"
 
-/* options: complete and in range. batch: complete, counts and pointers fit each other; `images` are complete. */
+/* options: complete and in range; `settings` in place of their image_settings. batch: complete, counts and pointers fit
+ * each other; `images` are complete. */
 pg_status pgi_batch_encode(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,
-                           pg_inputs **out);
+                           const pgi_image_settings *settings, pg_inputs **out);
 
 #endif

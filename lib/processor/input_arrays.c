@@ -53,15 +53,19 @@ static pg_status read_mask(const pg_tensor *mask, int64_t r, pgi_row *row, int64
     for (int64_t t = 0; t < n; t++) {
         int64_t value = copy[t] = number(mask, r, t);
         if (value != 0 && value != 1)
-            return pgi_error(PG_ERROR_ARGUMENT, "attention_mask: row %lld, token %lld: found %lld, expected 0 or 1",
-                             (long long)r, (long long)t, (long long)value);
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_ARGUMENT, "attention_mask: row %lld, token %lld: found %lld, expected 0 or 1",
+                          (long long)r, (long long)t, (long long)value),
+                r);
         if (!value) continue;
         if (n_ones++ == 0) row->first_token = t;
         row->n_tokens = t + 1 - row->first_token;
     }
     if (n_ones == 0)
-        return pgi_error(PG_ERROR_ARGUMENT, "attention_mask: row %lld: found %lld zeros, expected at least one 1",
-                         (long long)r, (long long)n);
+        return pgi_error_of_row(
+            pgi_error(PG_ERROR_ARGUMENT, "attention_mask: row %lld: found %lld zeros, expected at least one 1",
+                      (long long)r, (long long)n),
+            r);
     row->n_hidden = row->n_tokens - n_ones;
     return PG_OK;
 }
@@ -71,14 +75,17 @@ static pg_status read_types(const pg_tensor *types, int64_t r, const int64_t *ma
     for (int64_t t = 0; t < types->shape[1]; t++) {
         int64_t value = number(types, r, t);
         if (value != 0 && value != 1)
-            return pgi_error(PG_ERROR_ARGUMENT, "token_type_ids: row %lld, token %lld: found %lld, expected 0 or 1",
-                             (long long)r, (long long)t, (long long)value);
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_ARGUMENT, "token_type_ids: row %lld, token %lld: found %lld, expected 0 or 1",
+                          (long long)r, (long long)t, (long long)value),
+                r);
         if (!mask[t]) continue; /* nobody sees it */
         if (row->n_suffix > 0 && value == 0)
-            return pgi_error(PG_ERROR_ARGUMENT,
-                             "token_type_ids: row %lld, token %lld: found 0 after 1, expected the "
-                             "prompt's 0s before the suffix's 1s",
-                             (long long)r, (long long)t);
+            return pgi_error_of_row(pgi_error(PG_ERROR_ARGUMENT,
+                                              "token_type_ids: row %lld, token %lld: found 0 after 1, expected the "
+                                              "prompt's 0s before the suffix's 1s",
+                                              (long long)r, (long long)t),
+                                    r);
         row->n_suffix += value;
     }
     return PG_OK;
@@ -90,8 +97,10 @@ static pg_status check_range(const char *name, const pg_tensor *tensor, int64_t 
         for (int64_t t = 0; t < tensor->shape[1]; t++) {
             int64_t value = number(tensor, r, t);
             if ((value < low || value > high) && value != also)
-                return pgi_error(PG_ERROR_ARGUMENT, "%s: row %lld, token %lld: found %lld, expected %s", name,
-                                 (long long)r, (long long)t, (long long)value, expected);
+                return pgi_error_of_row(
+                    pgi_error(PG_ERROR_ARGUMENT, "%s: row %lld, token %lld: found %lld, expected %s", name,
+                              (long long)r, (long long)t, (long long)value, expected),
+                    r);
         }
     return PG_OK;
 }
@@ -141,10 +150,11 @@ static pg_status add_embeds(const pg_tensor *embeds, pg_inputs *inputs) {
         for (int64_t t = 0; t < inputs->n_tokens; t++)
             for (int64_t i = 0; i < inputs->embed_width; i++, at++)
                 if (!isfinite(*at))
-                    return pgi_error(PG_ERROR_ARGUMENT,
-                                     "inputs_embeds: row %lld, token %lld, column %lld: found %f, "
-                                     "expected a finite number",
-                                     (long long)r, (long long)t, (long long)i, (double)*at);
+                    return pgi_error_of_row(pgi_error(PG_ERROR_ARGUMENT,
+                                                      "inputs_embeds: row %lld, token %lld, column %lld: found %f, "
+                                                      "expected a finite number",
+                                                      (long long)r, (long long)t, (long long)i, (double)*at),
+                                            r);
     return PG_OK;
 }
 

@@ -11,31 +11,64 @@ static void processor_free(pg_processor *processor) {
     pgi_free(&memory, processor);
 }
 
+pg_status pgi_processor_needs_text(const pg_processor *processor) {
+    if (processor->tokenizer) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT,
+                     "the processor was opened with PG_PROCESSOR_IMAGES_ONLY, so it has no tokenizer");
+}
+
+pg_status pgi_processor_needs_images(const pg_processor *processor) {
+    if (!(processor->flags & PG_PROCESSOR_TEXT_ONLY)) return PG_OK;
+    return pgi_error(
+        PG_ERROR_ARGUMENT,
+        "found an image, expected none: the processor was opened with PG_PROCESSOR_TEXT_ONLY, so it has no "
+        "image settings");
+}
+
+/* The parts that the flags ask for; model NULL: defaults. */
+static pg_status open_parts(pg_processor *processor, const char *model, const pg_cancel *cancel) {
+    const pgi_memory *memory = &processor->memory; /* the parts keep the pointer: it must live as long as they do */
+    int text_only = (processor->flags & PG_PROCESSOR_TEXT_ONLY) != 0;
+    int images_only = (processor->flags & PG_PROCESSOR_IMAGES_ONLY) != 0;
+    char *folder = NULL;
+    pg_status status = PG_OK;
+    if (!model) {
+        pgi_image_settings_default(&processor->image);
+        return PG_OK;
+    }
+    PGI_TRY(pgi_hf_cache_find(memory, model, NULL, &folder));
+    if (!text_only) PGI_GOTO(pgi_image_settings_load(memory, folder, images_only, &processor->image), done);
+    if (!images_only) PGI_GOTO(pgi_tokenizer_open(memory, folder, text_only, cancel, &processor->tokenizer), done);
+    pgi_log_line(&processor->log, PG_LOG_INFO, "opened the processor of %s: %lld ids, %d x %d pixels, %d image tokens",
+                 folder, images_only ? 0 : (long long)pgi_tokenizer_n_ids(processor->tokenizer), processor->image.width,
+                 processor->image.height, processor->image.n_image_tokens);
+    if (!images_only && processor->tokenizer->differs_from_model >= 0)
+        pgi_log_line(&processor->log, PG_LOG_WARNING,
+                     "%s: tokenizer.json and tokenizer.model differ from the piece %lld on; tokenizer.json is used, as "
+                     "in transformers",
+                     folder, (long long)processor->tokenizer->differs_from_model);
+done:
+    pgi_free(memory, folder);
+    return status;
+}
+
 pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const pg_processor_options *options,
                              pg_processor **out) {
-    char *folder = NULL;
     pg_status status;
     pg_processor *processor = pgi_alloc_zero(memory, 1, sizeof *processor);
     if (!processor) return PG_ERROR_MEMORY;
     atomic_init(&processor->references, 1);
     processor->memory = *memory;
-    memory = &processor->memory; /* the parts keep the pointer: it must live as long as they do */
+    processor->flags = options->flags;
     processor->log = (pgi_log){options->log, options->log_user};
-
-    PGI_GOTO(pgi_kernels_init(&processor->kernels, options->cpu_mask), fail);
-    PGI_GOTO(pgi_hf_cache_find(memory, model, NULL, &folder), fail);
-    PGI_GOTO(pgi_image_settings_load(memory, folder, &processor->image), fail);
-    PGI_GOTO(pgi_tokenizer_open(memory, folder, options->cancel, &processor->tokenizer), fail);
-    pgi_log_line(&processor->log, PG_LOG_INFO, "opened the processor of %s: %lld ids, %d x %d pixels, %d image tokens",
-                 folder, (long long)pgi_tokenizer_n_ids(processor->tokenizer), processor->image.width,
-                 processor->image.height, processor->image.n_image_tokens);
-    pgi_free(memory, folder);
+    status = pgi_kernels_init(&processor->kernels, options->cpu_mask);
+    if (status >= 0) status = open_parts(processor, model, options->cancel);
+    if (status < 0) {
+        processor_free(processor);
+        return status;
+    }
     *out = processor;
     return PG_OK;
-fail:
-    pgi_free(memory, folder);
-    processor_free(processor);
-    return status;
 }
 
 pg_processor *pgi_processor_retain(const pg_processor *processor) {

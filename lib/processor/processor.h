@@ -14,13 +14,18 @@
 struct pg_processor {
     atomic_int references;
     pgi_memory memory;
-    pgi_tokenizer *tokenizer;
+    pgi_tokenizer *tokenizer; /* NULL with PG_PROCESSOR_IMAGES_ONLY */
     pgi_kernels kernels;
-    pgi_image_settings image;
+    uint32_t flags;           /* PG_PROCESSOR_* */
+    pgi_image_settings image; /* zero with PG_PROCESSOR_TEXT_ONLY */
     pgi_log log;
 };
 
-/* options: complete. On error *out needs no release. */
+/* The error of a call that needs the part which the processor was opened without, or PG_OK. */
+pg_status pgi_processor_needs_text(const pg_processor *processor);
+pg_status pgi_processor_needs_images(const pg_processor *processor);
+
+/* options: complete. model: NULL with PG_PROCESSOR_IMAGES_ONLY alone. On error *out needs no release. */
 pg_status pgi_processor_open(const pgi_memory *memory, const char *model, const pg_processor_options *options,
                              pg_processor **out);
 /* The same handle, which now counts one more reference. Handles that never change are const everywhere else: only their

@@ -98,3 +98,11 @@ int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which) {
 const pgi_tokenizer_defaults *pgi_tokenizer_get_defaults(const pgi_tokenizer *tokenizer) {
     return &tokenizer->defaults;
 }
+
+uint32_t pgi_tokenizer_token_flags(const pgi_tokenizer *tokenizer, int64_t id) {
+    const pgi_added_token *token = pgi_added_tokens_of(&tokenizer->added, id);
+    if (!token) return 0;
+    return PG_TOKEN_ADDED | (token->flags.special ? PG_TOKEN_SPECIAL : 0) |
+           (token->flags.normalized ? PG_TOKEN_NORMALIZED : 0) | (token->flags.single_word ? PG_TOKEN_SINGLE_WORD : 0) |
+           (token->flags.lstrip ? PG_TOKEN_LSTRIP : 0) | (token->flags.rstrip ? PG_TOKEN_RSTRIP : 0);
+}

@@ -32,6 +32,8 @@ typedef struct pgi_tokenizer {
     pgi_bpe *bpe;
     int replace_spaces; /* the normalizer makes ' ' U+2581 */
     int32_t source;     /* 1: tokenizer.model, alone or with the same pieces as tokenizer.json; 2: tokenizer.json */
+    int64_t differs_from_model; /* the first id whose piece differs in tokenizer.model, which is there too and not used;
+                                   -1: none, or there is one file */
     int64_t specials[PGI_N_SPECIALS];
     pgi_tokenizer_defaults defaults;
     int avoid_sentencepiece; /* set by tests before pgi_tokenizer_load() */
@@ -50,6 +52,9 @@ size_t pgi_tokenizer_longest_text(const pgi_tokenizer *tokenizer);
 int64_t pgi_tokenizer_n_ids(const pgi_tokenizer *tokenizer);
 const char *pgi_tokenizer_piece(const pgi_tokenizer *tokenizer, int64_t id);       /* NULL: out of range */
 int64_t pgi_tokenizer_piece_id(const pgi_tokenizer *tokenizer, const char *piece); /* -1: unknown */
+
+/* PG_TOKEN_* bits of an id that is in range. */
+uint32_t pgi_tokenizer_token_flags(const pgi_tokenizer *tokenizer, int64_t id);
 
 int64_t pgi_tokenizer_special(const pgi_tokenizer *tokenizer, int which); /* -1: none */
 

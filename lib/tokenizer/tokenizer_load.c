@@ -3,7 +3,7 @@
  * Makes a tokenizer from the files of a checkpoint folder as transformers 5.23 does:
  * PreTrainedTokenizerBase._from_pretrained (which file says which tokens are added), TokenizersBackend.__init__ (their
  * order, hence the ids of new ones), GemmaTokenizer.__init__ (model, normalizer, default names) and
- * PaliGemmaProcessor.__init__ (<image>, <loc...>, <seg...>).
+ * PaliGemmaProcessor.__init__ (<image>, <loc...>, <seg...>), which text_only leaves out.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,6 +43,7 @@ typedef struct token {
 
 typedef struct sources {
     const pg_cancel *cancel; /* may be NULL */
+    int text_only;
     const pgi_memory *memory;
     char *json_path, *model_path, *config_path, *map_path, *added_path;
     int has_json, has_model;
@@ -353,15 +354,15 @@ static pg_status remember(void *user, const char *key, const token *t) {
     return PG_OK;
 }
 
-/* PaliGemmaProcessor.__init__ */
+/* PaliGemmaProcessor.__init__; with text_only nothing is added. */
 static pg_status add_processor_tokens(const adding *a) {
     int64_t *image = &a->tokenizer->specials[PGI_TOKEN_IMAGE];
     token t = {.text = image_token, .size = strlen(image_token), .flags = {.special = 1}};
-    if (*image < 0) {
-        PGI_TRY(add(a, &t));
+    if (*image < 0 && (!a->s->text_only || is_added(a->tokenizer, &t))) {
+        if (!a->s->text_only) PGI_TRY(add(a, &t));
         *image = pgi_vocab_find(&a->tokenizer->vocab, t.text, t.size);
     }
-    for (int i = 0; i < 1024 + 128; i++) {
+    for (int i = 0; i < 1024 + 128 && !a->s->text_only; i++) {
         char text[16];
         snprintf(text, sizeof text, i < 1024 ? "<loc%04d>" : "<seg%03d>", i < 1024 ? i : i - 1024);
         t = (token){.text = text, .size = strlen(text), .flags = {.normalized = 1}};
@@ -455,16 +456,16 @@ static pg_status check_pipeline(const sources *s, pgi_tokenizer *tokenizer) {
     return PG_OK;
 }
 
-/* 1 when tokenizer.model has the pieces of tokenizer.json. Older converters wrote "\t" for <0x09>. */
-static int same_pieces(const pgi_vocab *model, const pgi_vocab *json) {
-    if (model->n != json->n) return 0;
-    for (size_t id = 0; id < model->n; id++) {
+/* The first id whose piece differs; -1: they have the same. Older converters wrote "\t" for <0x09>. */
+static int64_t first_difference(const pgi_vocab *model, const pgi_vocab *json) {
+    size_t id = 0;
+    for (; id < model->n && id < json->n; id++) {
         size_t n, m;
         const char *a = pgi_vocab_text(model, id, &n), *b = pgi_vocab_text(json, id, &m);
         if (n == m && memcmp(a, b, n) == 0) continue;
-        if (strcmp(a, "<0x09>") != 0 || strcmp(b, "\t") != 0) return 0;
+        if (strcmp(a, "<0x09>") != 0 || strcmp(b, "\t") != 0) return (int64_t)id;
     }
-    return 1;
+    return model->n == json->n ? -1 : (int64_t)id;
 }
 
 /* Marks special tokens that sentencepiece would read as plain text: bos, eos, pad, unk and <image>; and those that
@@ -553,9 +554,9 @@ static pg_status copy_vocab(const pgi_vocab *from, pgi_vocab *to, const char *fi
     return PG_OK;
 }
 
-pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, const pg_cancel *cancel) {
+pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, int text_only, const pg_cancel *cancel) {
     const pgi_memory *memory = &tokenizer->memory;
-    sources s = {.memory = memory, .cancel = cancel};
+    sources s = {.memory = memory, .cancel = cancel, .text_only = text_only};
     pg_status status;
     pgi_merges generated;
     pgi_merges_init(&generated, memory);
@@ -567,12 +568,13 @@ pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, const
 
     PGI_GOTO(load_sources(&s, folder), done);
     PGI_GOTO(pgi_cancel_check(cancel), done);
-    tokenizer->defaults.pad_left = s.is_gemma; /* the others pad on the right */
+    tokenizer->defaults.pad_left = s.is_gemma && s.has_class; /* other classes, and none, pad on the right */
     PGI_GOTO(pgi_tokenizer_defaults_read(s.config_path, s.config, s.json_path, &s.json, &tokenizer->defaults), done);
     tokenizer->replace_spaces = 1;
     if (s.has_json && !s.is_gemma) PGI_GOTO(check_pipeline(&s, tokenizer), done);
     /* HF reads tokenizer.json when both are there. They hold the same, unless someone mixed two models. */
-    tokenizer->source = s.has_model && (!s.has_json || same_pieces(&s.model, &s.json.vocab)) ? 1 : 2;
+    tokenizer->differs_from_model = s.has_model && s.has_json ? first_difference(&s.model, &s.json.vocab) : -1;
+    tokenizer->source = s.has_model && tokenizer->differs_from_model < 0 ? 1 : 2;
     const char *file = s.has_json ? s.json_path : s.model_path;
     PGI_GOTO(copy_vocab(s.has_json ? &s.json.vocab : &s.model, &tokenizer->vocab, file), done);
     tokenizer->n_pieces = tokenizer->vocab.n;
@@ -599,13 +601,13 @@ done:
     return status;
 }
 
-pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, const pg_cancel *cancel,
+pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, int text_only, const pg_cancel *cancel,
                              pgi_tokenizer **out) {
     pgi_tokenizer *tokenizer = pgi_alloc_zero(memory, 1, sizeof *tokenizer);
     *out = NULL;
     if (!tokenizer) return PG_ERROR_MEMORY;
     tokenizer->memory = *memory;
-    pg_status status = pgi_tokenizer_load(tokenizer, folder, cancel);
+    pg_status status = pgi_tokenizer_load(tokenizer, folder, text_only, cancel);
     if (status < 0) pgi_tokenizer_close(&tokenizer);
     *out = tokenizer;
     return status;

@@ -5,10 +5,11 @@
 
 #include "tokenizer/tokenizer.h"
 
-pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, const pg_cancel *cancel,
+/* text_only: without the tokens that PaliGemmaProcessor adds, as AutoTokenizer opens the folder. */
+pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, int text_only, const pg_cancel *cancel,
                              pgi_tokenizer **out);
 
 /* Fills a zeroed tokenizer whose `memory` is set. On error what was filled is still to be closed. */
-pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, const pg_cancel *cancel);
+pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, int text_only, const pg_cancel *cancel);
 
 #endif

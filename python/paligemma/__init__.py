@@ -18,19 +18,28 @@ from pathlib import Path as _Path
 from ._convert import convert
 from ._errors import Cancelled
 from ._library import library_path, version
+from ._pipeline import ImageTextToTextPipeline, pipeline
 from ._run import CancelFlag
 from .answers import Answer, AnswerObject, Detections, parse_answer
-from .auto import AutoConfig, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor, AutoTokenizer
+from .auto import (AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor,
+                   AutoTokenizer)
+from .colpali import ColPaliForRetrieval, ColPaliForRetrievalOutput, ColPaliProcessor
 from .config import GenerationConfig, PaliGemmaConfig
+from .image_processor import SiglipImageProcessor, SiglipImageProcessorFast, SiglipImageProcessorPil
 from .model import Features, PaliGemmaForConditionalGeneration
-from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, RowReport
+from .outputs import BatchFeature, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, RowReport
 from .processor import PaliGemmaProcessor
-from .tokenizer import PaliGemmaTokenizer
+from ._encoding import BatchEncoding
+from .tokenizer import AddedToken, GemmaTokenizer, GemmaTokenizerFast, PaliGemmaTokenizer, PreTrainedTokenizerFast
 
 __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
-    "Answer", "AnswerObject", "AutoConfig", "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor",
-    "AutoTokenizer", "BatchFeature", "CancelFlag", "Cancelled", "Detections", "Features", "GenerationConfig",
-    "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig", "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "RowReport",
-    "convert", "library_path", "parse_answer", "version",
+    "AddedToken", "Answer", "AnswerObject", "AutoConfig", "AutoImageProcessor", "AutoModelForImageTextToText",
+    "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "CancelFlag",
+    "Cancelled", "ColPaliForRetrieval", "ColPaliForRetrievalOutput", "ColPaliProcessor", "Detections", "Features",
+    "GemmaTokenizer", "GemmaTokenizerFast", "GenerateDecoderOnlyOutput", "GenerationConfig",
+    "ImageTextToTextPipeline", "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig",
+    "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "PreTrainedTokenizerFast",
+    "RowReport", "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil", "convert",
+    "library_path", "parse_answer", "pipeline", "version",
 ]

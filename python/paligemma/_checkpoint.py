@@ -11,7 +11,7 @@ from ._log import log_function
 from ._run import CancelFlag, interruptible
 
 
-def open_model(folder: str, cpu: str | None, weights: str, arithmetic: str | None) -> Handle:
+def open_model(folder: str, cpu: str | None, weights: str, arithmetic: str | None, in_memory: bool) -> Handle:
     """A pg_model; the arguments are those of PaliGemmaForConditionalGeneration. Ctrl-C stops it."""
     if weights not in c.WEIGHTS:
         raise ValueError(f"weights is {weights!r}, expected \"stored\", \"int8\" or \"int4\"")
@@ -20,7 +20,7 @@ def open_model(folder: str, cpu: str | None, weights: str, arithmetic: str | Non
     if cpu not in c.CPU_MASKS:
         raise ValueError(f"cpu is {cpu!r}, expected None, \"baseline\", \"avx2\" or \"avx512\"")
     handle, cancel = Handle("model"), CancelFlag()
-    options = c.ModelOptions(cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer,
+    options = c.ModelOptions(flags=c.MODEL_IN_MEMORY if in_memory else 0, cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer,
                              weights=c.WEIGHTS[weights], arithmetic=c.ARITHMETICS[arithmetic])
     interruptible(lambda: c.check(c.lib.pg_model_open(os.fsencode(folder), ctypes.byref(options),
                                                       ctypes.byref(handle.pointer))), cancel)

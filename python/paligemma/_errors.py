@@ -2,6 +2,9 @@
 """From a pg_status to a Python exception, with the words of pg_last_error()."""
 from __future__ import annotations
 
+import re
+from typing import Any
+
 
 class Cancelled(RuntimeError):
     """A cancel request stopped the call (PG_ERROR_CANCELLED)."""
@@ -20,8 +23,63 @@ _CLASSES = {
 }
 
 
-def exception(status: int, name: str, text: str) -> Exception:
-    """The exception for a negative pg_status and its name; its attribute `pg_status` keeps the number."""
-    error = _CLASSES.get(name, RuntimeError)(text)
-    error.pg_status = status  # type: ignore[attr-defined]
+# What messages of the library call its options and calls, and what this package does
+NAMES = {
+    "PG_ANSWER_POINTS": "points=True",
+    "PG_ARITHMETIC_*": '"f32" or "bf16"',
+    "PG_BOX_1023": "1023",
+    "PG_BOX_1024": "1024",
+    "PG_DECODE_SKIP_SPECIAL": "skip_special_tokens=True",
+    "PG_DTYPE_F32": "float32",
+    "PG_ENCODE_EXIF": "exif=True",
+    "PG_ENCODE_KEEP_ENDS": "keep_ends=True",
+    "PG_ENCODE_LITERAL": "literal=True",
+    "PG_ENCODE_OPEN_SUFFIX": "suffix_open=True",
+    "PG_ENCODE_OVER_WHITE": 'alpha="white"',
+    "PG_ENCODE_TRUNCATE": "truncation=True",
+    "PG_FORWARD_*": "what a pass keeps",
+    "PG_GENERATE_*": "settings of generate()",
+    "PG_GENERATE_DETECT": "constrain=True",
+    "PG_GENERATE_IGNORE_CONFIG": "GenerationConfig()",
+    "PG_GENERATE_LOGITS": "output_logits=True",
+    "PG_GENERATE_LOG_PROBS": "log-probabilities",
+    "PG_GENERATE_SCORES": "output_scores=True",
+    "PG_IMAGE_*": "the kinds of an image",
+    "PG_IMAGE_GRAY8": "grey pixels",
+    "PG_IMAGE_RGB8": "RGB pixels",
+    "PG_MODEL_IN_MEMORY": "disable_mmap=True",
+    "PG_MODEL_VERIFY": "verifying",
+    "PG_MODE_*": '"hf" or "big_vision"',
+    "PG_PADDING_*": 'True, False or "max_length"',
+    "PG_PROCESSOR_IMAGES_ONLY": "AutoImageProcessor",
+    "PG_PROCESSOR_TEXT_ONLY": "AutoTokenizer",
+    "PG_RESAMPLE_*": "resample",
+    "PG_SAMPLING_*": "settings of generate()",
+    "PG_SAMPLING_RANDOM": "do_sample=True",
+    "PG_SIDE_*": '"left" or "right"',
+    "PG_SIDE_LEFT": '"left"',
+    "PG_TRUNCATION_*": 'True, "only_first" or "only_second"',
+    "PG_TRUNCATION_SUFFIX": 'truncation="only_second"',
+    "PG_WEIGHTS_*": '"stored", "int8" or "int4"',
+    "PG_WEIGHTS_INT4": '"int4"',
+    "PG_WEIGHTS_INT8": '"int8"',
+    "cpu_mask": "cpu",
+    "pg_generate()": "generate()",
+    "pg_model_convert()": "paligemma.convert()",
+    "pg_session_prefill()": "a prompt",
+}
+_WORDS = "|".join(map(re.escape, sorted(NAMES, key=len, reverse=True)))
+_NAME = re.compile(rf"(?<!\w)(?:(?:{_WORDS})(?!\w)|pg_[a-z_]+\.(?=\w))")  # "pg_model_options.weights": the field alone
+
+
+def in_python(text: str) -> str:
+    """A message of the library with this package's keywords in place of the names of C."""
+    return _NAME.sub(lambda found: NAMES.get(found.group(), ""), text)
+
+
+def exception(status: int, name: str, text: str, row: int | None) -> Exception:
+    """The exception for a negative pg_status, with the attributes status (the number), status_name and row: the row of
+    the batch that it is about, None for none."""
+    error: Any = _CLASSES.get(name, RuntimeError)(in_python(text))
+    error.status, error.status_name, error.row = status, name, row
     return error

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import operator
 import warnings
-from dataclasses import dataclass
-from typing import Any, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from ._sampling import SETTINGS, Sampling
 from .config import GenerationConfig
 
-# Settings of sampling: transformers ignores them, too, unless do_sample=True.
-_SAMPLING = {"temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
-             "renormalize_logits"}
 # Settings that change nothing here.
 _HARMLESS = {"use_cache", "synced_gpus", "bos_token_id", "cache_implementation", "cache_config", "disable_compile",
-             "custom_generate", "use_model_defaults", "num_return_sequences", "early_stopping", "length_penalty",
-             "trust_remote_code", "compile_config", "logits_to_keep"}
-# Settings that bend or report greedy decoding: not followed, with the values at which they do nothing.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "num_beams": (1,), "num_beam_groups": (1,), "diversity_penalty": (0.0,), "repetition_penalty": (1.0,),
-    "encoder_repetition_penalty": (1.0,), "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,),
-    "min_length": (0,), "min_new_tokens": (0,), "bad_words_ids": (), "force_words_ids": (), "constraints": (),
-    "forced_bos_token_id": (), "forced_eos_token_id": (), "suppress_tokens": (), "begin_suppress_tokens": (),
-    "sequence_bias": (), "guidance_scale": (1.0,), "penalty_alpha": (0.0,), "dola_layers": (),
-    "watermarking_config": (), "exponential_decay_length_penalty": (), "remove_invalid_values": (), "token_healing": (),
-    "prompt_lookup_num_tokens": (), "max_time": (), "stop_strings": (), "logits_processor": ([],),
-    "stopping_criteria": ([],), "prefix_allowed_tokens_fn": (), "assistant_model": (), "negative_prompt_ids": (),
-    "output_scores": (), "output_logits": (), "output_attentions": (), "output_hidden_states": (),
-    "past_key_values": (),
+             "custom_generate", "use_model_defaults", "early_stopping", "length_penalty", "trust_remote_code",
+             "compile_config", "logits_to_keep", "prefill_chunk_size", "is_assistant", "low_memory", "tokenizer"}
+# Settings that are not followed, with the values at which they do nothing, and what to do.
+_BEAMS = "libpaligemma follows one continuation a row; ask transformers for beams"
+_SETTINGS = "libpaligemma does not offer it; a logits_processor can do it"
+_REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "num_beams": ((1,), _BEAMS), "num_beam_groups": ((1,), _BEAMS), "diversity_penalty": ((0.0,), _BEAMS),
+    "force_words_ids": ((), _BEAMS), "constraints": ((), _BEAMS),
+    "penalty_alpha": ((0.0,), "contrastive search is not offered"), "dola_layers": ((), "DoLa is not offered"),
+    "guidance_scale": ((1, 1.0), "a second prompt is not followed"),
+    "negative_prompt_ids": ((), "a second prompt is not followed"),
+    "negative_prompt_attention_mask": ((), "a second prompt is not followed"),
+    "assistant_model": ((), "it computes one model"), "prompt_lookup_num_tokens": ((), "it takes one token a step"),
+    "assistant_early_exit": ((), "it takes one token a step"), "token_healing": ((), "end the prompt before the token"),
+    "watermarking_config": ((), _SETTINGS),
+    "output_attentions": ((), "attentions are never kept whole"),
+    "output_hidden_states": ((), "model(..., output_hidden_states=True) on the sequences gives them"),
+    "past_key_values": ((), "a KV cache cannot be handed on"), "cache": ((), "a KV cache cannot be handed on"),
+    # of encoder-decoder models: transformers' own effect on others is to look at the prompt twice
+    "encoder_repetition_penalty": ((1.0,), _SETTINGS), "encoder_no_repeat_ngram_size": ((0,), _SETTINGS),
 }
+# Settings that plan() follows.
+_FOLLOWED = {*SETTINGS, "max_new_tokens", "max_length", "pad_token_id", "eos_token_id", "stop_strings", "max_time",
+             "return_dict_in_generate", "output_scores", "output_logits"}
+# Arguments of generate() alone.
+_OBJECTS = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn"}
 _DEFAULT_NEW_TOKENS = 20  # transformers' model-agnostic max_length, on top of the prompt
 
 
@@ -47,82 +56,95 @@ class Plan:
     max_new_tokens: int
     pad_token_id: int
     arrays: dict[str, np.ndarray]  # with an attention mask where pad tokens ask for one
-    stop_ids: frozenset[int]  # a row ends after the first of them; the library ends at the checkpoint's by itself
+    eos_ids: list[int] | None  # None: no id ends a row, and rows that have ended go on until all have
+    sampling: Sampling
+    stop_strings: list[str] = field(default_factory=list)
+    max_time: float | None = None
+    return_dict: bool = False
+    scores: bool = False
+    logits: bool = False
+    processors: list[Any] = field(default_factory=list)
+    criteria: list[Any] = field(default_factory=list)
+    prefix_fn: Any = None
 
-    def until_stop(self, ids: Iterable[int]) -> Iterator[int]:
-        """The ids up to the first stop id, it included."""
-        for token in ids:
-            yield token
-            if int(token) in self.stop_ids:
-                return
+    @property
+    def is_plain(self) -> bool:
+        """Nothing but eos ids and the length ends a row, and nothing bends the choice."""
+        return self.max_time is None and not (self.stop_strings or self.processors or self.criteria or self.prefix_fn
+                                              or self.sampling.bends)
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.arrays.get("input_ids", self.arrays.get("inputs_embeds", ())))
+
+    @property
+    def prompt(self) -> np.ndarray:
+        """i64 [B, T]; of given embeddings [B, 0]."""
+        return self.arrays.get("input_ids", np.zeros((self.n_rows, 0), np.int64))
 
 
-def _ids(value: Any) -> list[int]:
+def ids_of(value: Any) -> list[int] | None:
     """eos_token_id as a list: of None, an int, a list, or an array or tensor of ids."""
     if value is None:
-        return []
+        return None
     value = value.tolist() if hasattr(value, "tolist") else value
-    return [int(i) for i in (value if isinstance(value, (list, tuple)) else [value])]
+    value = list(value) if isinstance(value, (list, tuple, set)) else [value]
+    if not all(map(is_whole, value)):
+        raise TypeError(f"eos_token_id is {value}, expected an id or a list of ids")
+    return [int(i) for i in value]
 
 
-def _stop_ids(eos: Any, checkpoint_eos: Any) -> list[int]:
-    """The ids of eos_token_id. The library ends at the checkpoint's; further ids can be added, none taken away."""
-    ids = _ids(eos)
-    if not set(_ids(checkpoint_eos)) <= set(ids):
-        raise ValueError(f"eos_token_id is {eos}, expected the checkpoint's {checkpoint_eos}, alone or with further "
-                         "ids: the library always ends there")
-    return ids
+class _Settings:
+    """A setting's value by keyword, else on `given`, else on the model's generation_config; None there is no value."""
+
+    def __init__(self, keywords: dict[str, Any], given: Any, defaults: Any) -> None:
+        self._keywords = keywords
+        self._sources = [source for source in (given, defaults) if source is not None]
+
+    def get(self, name: str) -> Any:
+        if name in self._keywords:
+            return self._keywords[name]
+        return next((v for v in (getattr(source, name, None) for source in self._sources) if v is not None), None)
+
+    def length(self) -> tuple[Any, Any]:
+        """max_new_tokens and max_length, of the first place that has one of them."""
+        for get in (self._keywords.get, *(lambda name, of=source: getattr(of, name, None) for source in self._sources)):
+            if get("max_new_tokens") is not None or get("max_length") is not None:
+                return get("max_new_tokens"), get("max_length")
+        return None, None
 
 
-def _first(name: str, *sources: Any) -> Any:
-    """The value of a setting in the first object that has one."""
-    return next((v for v in (getattr(source, name, None) for source in sources) if v is not None), None)
-
-
-def _check_settings(settings: dict[str, Any]) -> None:
-    if settings.get("do_sample"):
-        raise ValueError("do_sample is True, expected False: libpaligemma decodes greedily, and offers no sampling")
-    for name, value in settings.items():
-        if value is None or value is False or name == "do_sample" or name in _SAMPLING or name in _HARMLESS:
-            if name == "num_return_sequences" and value not in (None, 1):
-                raise ValueError(f"num_return_sequences is {value}, expected 1: greedy decoding has one answer")
-        elif name in _NEUTRAL:
-            if value not in _NEUTRAL[name]:
-                raise ValueError(f"{name} is {value!r}: libpaligemma decodes greedily (do_sample=False, num_beams=1), "
-                                 "and follows no other setting")
-        else:
+def _check(settings: _Settings, keywords: dict[str, Any]) -> None:
+    for name, (neutral, hint) in _REFUSED.items():
+        value = settings.get(name)
+        if name.startswith("output_") and not settings.get("return_dict_in_generate"):
+            continue  # of no effect, as in transformers
+        if value is not None and value is not False and not any(value is v or value == v for v in neutral):
+            raise ValueError(f"{name} is {value!r}: {hint}")
+    unknown = keywords.keys() - _REFUSED.keys() - _HARMLESS - _FOLLOWED - _OBJECTS
+    for name in sorted(unknown):
+        if keywords[name] is not None:
             raise ValueError(f"The following `model_kwargs` are not used by the model: ['{name}'] (note: typos in the "
                              "generate arguments will also show up in this list)")
 
 
-def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], arrays: dict[str, np.ndarray],
-         checkpoint_eos: Any) -> Plan:
-    """settings: keywords, which win over `given`: generation_config (an object with attributes, or None), which wins
-    over `defaults`: the model's. checkpoint_eos: the eos ids at which the library ends.
+def _listed(name: str, value: Any) -> list[Any]:
+    """A list of callables, such as transformers' LogitsProcessorList or StoppingCriteriaList."""
+    if value is None:
+        return []
+    if not isinstance(value, (list, tuple)) or not all(map(callable, value)):
+        raise TypeError(f"{name} is a {type(value).__name__}, expected a list of callables")
+    return list(value)
 
-    arrays: input_ids [B, T] or inputs_embeds [B, T, hidden], and the rest by name.
-    """
-    settings = dict(settings)
-    sources = [source for source in (given, defaults) if source is not None]
-    new, length = settings.pop("max_new_tokens", None), settings.pop("max_length", None)
-    pad, eos = settings.pop("pad_token_id", None), settings.pop("eos_token_id", None)
-    _check_settings(settings)
-    reports = {name for name in _NEUTRAL if name.startswith("output_")}  # of no effect without a dictionary of results
-    names = {"do_sample", "num_return_sequences", *_NEUTRAL} - reports
-    _check_settings({name: _first(name, *sources) for name in names if settings.get(name) is None})
-    eos = _stop_ids(_first("eos_token_id", *sources) if eos is None else eos, checkpoint_eos)
-    for config in sources:
-        if new is None and length is None:
-            new, length = getattr(config, "max_new_tokens", None), getattr(config, "max_length", None)
 
-    ids = arrays.get("input_ids")
-    width = ids.shape[1] if ids is not None and ids.ndim == 2 else 0
+def _new_tokens(settings: _Settings, width: int) -> int:
+    new, length = settings.length()
     for name, value in (("max_new_tokens", new), ("max_length", length)):
         if value is not None and not is_whole(value):
             raise TypeError(f"{name} is {value!r}, expected an integer")
     if new is None and length is None:
         warnings.warn(f"Using the model-agnostic default of {_DEFAULT_NEW_TOKENS} new tokens. We recommend setting "
-                      "`max_new_tokens` to control the maximum length of the generation.", stacklevel=3)
+                      "`max_new_tokens` to control the maximum length of the generation.", stacklevel=4)
         new = _DEFAULT_NEW_TOKENS
     if new is None:
         new = length - width
@@ -131,14 +153,65 @@ def plan(defaults: GenerationConfig, given: Any, settings: dict[str, Any], array
                              "consider increasing `max_length` or, better yet, setting `max_new_tokens`.")
     if new <= 0:
         raise ValueError(f"`max_new_tokens` must be greater than 0, but is {new}.")
+    return int(new)
 
+
+def _stop_strings(value: Any) -> list[str]:
+    value = [value] if isinstance(value, str) else list(value or [])
+    if not all(isinstance(text, str) for text in value):
+        raise TypeError(f"stop_strings is {value}, expected a text or a list of texts")
+    return value
+
+
+def _max_time(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError(f"max_time is {value!r}, expected seconds, 0 or more")
+    return float(value)
+
+
+def plan(defaults: GenerationConfig, given: Any, keywords: dict[str, Any], arrays: dict[str, np.ndarray]) -> Plan:
+    """keywords win over `given`: generation_config (an object with attributes, or None), which wins over `defaults`:
+    the model's.
+
+    arrays: input_ids [B, T] or inputs_embeds [B, T, hidden], and the rest by name.
+    """
+    settings = _Settings(keywords, given, defaults)
+    _check(settings, keywords)
+    ids = arrays.get("input_ids")
+    width = ids.shape[1] if ids is not None and ids.ndim == 2 else 0
+    new = _new_tokens(settings, width)
+    sampling = Sampling(settings.get, keywords.__contains__, width)
+    eos, pad = ids_of(settings.get("eos_token_id")), settings.get("pad_token_id")
     first_eos = eos[0] if eos else None
     if pad is None:
-        pad = _first("pad_token_id", *sources)
-    if pad is None:
         pad = first_eos if first_eos is not None else 0
+    if not is_whole(pad):
+        raise TypeError(f"pad_token_id is {pad!r}, expected an id")
     if "attention_mask" not in arrays and ids is not None and pad != first_eos:
         mask = ids != pad  # GenerationMixin._prepare_attention_mask_for_generation
         if not mask.all():
             arrays = {**arrays, "attention_mask": mask.astype(np.int64)}
-    return Plan(int(new), int(pad), arrays, frozenset(eos))
+    as_dict = bool(settings.get("return_dict_in_generate"))
+    return Plan(new, int(pad), arrays, eos, sampling, _stop_strings(settings.get("stop_strings")),
+                _max_time(settings.get("max_time")), as_dict, as_dict and bool(settings.get("output_scores")),
+                as_dict and bool(settings.get("output_logits")),
+                _listed("logits_processor", keywords.get("logits_processor")),
+                _listed("stopping_criteria", keywords.get("stopping_criteria")),
+                keywords.get("prefix_allowed_tokens_fn"))
+
+
+def repeated(arrays: dict[str, np.ndarray], images: np.ndarray | None, n: int,
+             image_token_id: int) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Each row n times, one after the other, and its images likewise (num_return_sequences).
+
+    images [n_images, ...]: pixels or features, those of the first row first, or in each row all of them.
+    """
+    rows = {name: np.repeat(values, n, axis=0) for name, values in arrays.items() if name != "pixel_values"}
+    if images is None or len(arrays.get("input_ids", ())) == 0:
+        return rows, images
+    counts = (arrays["input_ids"] == image_token_id).sum(axis=1)
+    per_image = max(1, int(counts.sum()) // len(images))
+    first = np.concatenate([[0], np.cumsum(counts // per_image)])
+    return rows, np.concatenate([images[first[row]:first[row + 1]] for row in range(len(counts)) for _ in range(n)])

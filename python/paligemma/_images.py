@@ -12,6 +12,7 @@ import ctypes
 import io
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Sequence
@@ -19,7 +20,11 @@ from typing import Any, Sequence
 import numpy as np
 
 from . import _library as c
+from ._log import logger
 from .outputs import is_torch_tensor, to_numpy
+
+
+_OF_CALLER = 6  # frames from a warning to the line that called the processor
 
 
 def _pil_image_class() -> Any:
@@ -59,18 +64,34 @@ def flat(rows: Any) -> list[Any]:
     return [image for row in rows for image in row] if isinstance(rows[0], list) else rows
 
 
-def _array_to_rgb(image: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
-    """-> uint8 [height, width, 3], and whether the values were 0 to 1.
-
-    image: [height, width, 1, 3 or 4], [1, 3 or 4, height, width], or grey [height, width].
-    """
+def _channels_last(image: np.ndarray, name: str, data_format: str | None) -> np.ndarray:
+    """[height, width, channels] of [height, width, 1, 3 or 4], [1, 3 or 4, height, width], or grey [height, width]."""
     if image.ndim == 2:
-        image = image[:, :, None]
-    elif image.ndim == 3 and image.shape[0] in (1, 3, 4):
-        image = np.moveaxis(image, 0, -1)  # also where both ends could be channels, as transformers decides
-    elif image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise ValueError(f"{name}: an array of shape {image.shape}, expected height x width x channels or channels x "
-                         "height x width with 1, 3 or 4 channels, or height x width")
+        return image[:, :, None]
+    ends = (image.shape[0], image.shape[2]) if image.ndim == 3 else ()
+    first, last = (size in (1, 3, 4) for size in ends) if ends else (False, False)
+    if data_format is not None:
+        first = first and data_format == "channels_first"
+        last = last and data_format == "channels_last"
+    if first and last:
+        warnings.warn(f"{name}: the channel dimension is ambiguous in an array of shape {image.shape}. The first one "
+                      "is taken for the channels, as transformers does; input_data_format=\"channels_last\" says "
+                      "otherwise",
+                      stacklevel=_OF_CALLER)
+    if first:
+        return np.moveaxis(image, 0, -1)
+    if last:
+        return image
+    last_shape, first_shape = "height x width x channels", "channels x height x width"
+    shape = {None: f"{last_shape} or {first_shape}", "channels_last": last_shape,
+             "channels_first": first_shape}[data_format]
+    raise ValueError(f"{name}: an array of shape {image.shape}, expected {shape} with 1, 3 or 4 channels, or height x "
+                     "width")
+
+
+def _array_to_rgb(image: np.ndarray, name: str, resized: bool, data_format: str | None) -> tuple[np.ndarray, bool]:
+    """-> [height, width, 3] and whether the values were 0 to 1; uint8, but for arrays that are not resized."""
+    image = _channels_last(image, name, data_format)
     if image.size == 0:
         raise ValueError(f"{name}: an array of shape {image.shape} has no pixels")
     if image.dtype.kind not in "buif":
@@ -79,7 +100,10 @@ def _array_to_rgb(image: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
         image = _over_white(image, name)
     scaled = False
     if image.dtype != np.uint8:
-        image, scaled = _to_8_bits(image, name)
+        if not np.isfinite(image).all():
+            raise ValueError(f"{name}: an array with NaN or infinite pixels, expected finite ones")
+        if resized:
+            image, scaled = _to_8_bits(image, name)
     if image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
     return np.ascontiguousarray(image), scaled
@@ -97,8 +121,6 @@ def _over_white(image: np.ndarray, name: str) -> np.ndarray:
 
 
 def _to_8_bits(image: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
-    if not np.isfinite(image).all():
-        raise ValueError(f"{name}: an array with NaN or infinite pixels, expected finite ones")
     low, high = image.min(), image.max()
     if np.allclose(image, image.astype(np.int64)):
         if low < 0 or high > 255:
@@ -109,7 +131,10 @@ def _to_8_bits(image: np.ndarray, name: str) -> tuple[np.ndarray, bool]:
     return (image.astype(np.float64) * 255).astype(image.dtype).astype(np.uint8), True
 
 
-def _pil_to_rgb(image: Any) -> np.ndarray:
+def _pil_to_rgb(image: Any, convert_rgb: bool) -> np.ndarray:
+    """Over white where something is transparent; but an RGB image as it is where do_convert_rgb is off."""
+    if image.mode == "RGB" and not convert_rgb:
+        return np.ascontiguousarray(np.asarray(image))
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         from PIL import Image
 
@@ -120,25 +145,33 @@ def _pil_to_rgb(image: Any) -> np.ndarray:
 
 @dataclass
 class ImageList:
-    """pg_image [n] and what they borrow; `scaled` tells which came as floats of 0 to 1."""
+    """pg_image [n] and what they borrow; `scaled` tells which came as floats of 0 to 1.
+
+    unresized: for an array that is not resized and has no 8 bits, itself as [3, height, width]; its pg_image is unused.
+    """
 
     images: Any
     scaled: list[bool]
+    unresized: list[np.ndarray | None]
     borrowed: list[Any]
 
 
-def convert(sources: Sequence[Any], exif: bool = True) -> ImageList:
-    """The images for one call of the library; an error names the image by its index. exif: turn files."""
-    result = ImageList((c.Image * max(len(sources), 1))(), [], [])
+def convert(sources: Sequence[Any], exif: bool, alpha: str, convert_rgb: bool, resized: bool,
+            data_format: str | None) -> ImageList:
+    """The images for one call of the library; an error names the image by its index.
+
+    exif: turn files. alpha: of files, "drop" or "white". convert_rgb, resized: do_convert_rgb and do_resize. data_format: of arrays, None to look at them.
+    """
+    result = ImageList((c.Image * max(len(sources), 1))(), [], [], [])
     for index, source in enumerate(sources):
         name = f"image {index}"
-        scaled = False
+        scaled, unresized = False, None
         image = result.images[index]
         image.struct_size = ctypes.sizeof(c.Image)
         if isinstance(source, (str, Path)):
             source = _named(source, name)
         if isinstance(source, (Path, bytes, bytearray, memoryview)):
-            source = _other_format(source, exif)
+            source = _other_format(source, exif, alpha)
         if isinstance(source, (bytes, bytearray, memoryview)):
             memory = bytes(source)
             c.check(c.lib.pg_image_from_bytes(ctypes.byref(image), ctypes.sizeof(image), memory, len(memory)))
@@ -149,14 +182,17 @@ def convert(sources: Sequence[Any], exif: bool = True) -> ImageList:
             result.borrowed.append(path)
         else:
             if isinstance(source, _pil_image_class()):
-                pixels = _pil_to_rgb(source)
+                pixels = _pil_to_rgb(source, convert_rgb)
             else:
-                pixels, scaled = _array_to_rgb(to_numpy(source), name)
+                pixels, scaled = _array_to_rgb(to_numpy(source), name, resized, data_format)
+            if pixels.dtype != np.uint8:
+                unresized = np.moveaxis(pixels, -1, 0)
             height, width, _ = pixels.shape
             c.check(c.lib.pg_image_from_pixels(ctypes.byref(image), ctypes.sizeof(image), c.IMAGE_RGB8, width, height,
                                                pixels.ctypes.data, pixels.strides[0]))
             result.borrowed.append(pixels)
         result.scaled.append(scaled)
+        result.unresized.append(unresized)
     return result
 
 
@@ -203,7 +239,7 @@ def _opened(source: Path | bytes) -> Any:
         return None
 
 
-def _other_format(source: Any, exif: bool) -> Any:
+def _other_format(source: Any, exif: bool, alpha: str) -> Any:
     """A file that is neither PNG nor JPEG, as load_image() of transformers gives it: an array or a PNG; else `source`.
 
     One transparent colour may be left (of a GIF, for example). A PNG keeps it, and the library goes by do_convert_rgb.
@@ -222,7 +258,14 @@ def _other_format(source: Any, exif: bool) -> Any:
     from PIL import ImageOps
 
     with image:
-        rgb = (ImageOps.exif_transpose(image) if exif else image).convert("RGB")
+        turned = ImageOps.exif_transpose(image) if exif else image
+        if alpha == "white":
+            return _pil_to_rgb(turned, True)
+        rgb = turned.convert("RGB")
+        if "A" in turned.getbands() and turned.convert("RGBA").getextrema()[3][0] < 255:
+            logger.warning("%s: transparent pixels lose their alpha, as with a path in transformers; alpha=\"white\" lays "
+                           "them over white, as with an opened image there",
+                           source if isinstance(source, Path) else "image bytes")
     transparent = rgb.info.get("transparency")
     if transparent is None:
         return np.ascontiguousarray(np.asarray(rgb))
@@ -231,24 +274,3 @@ def _other_format(source: Any, exif: bool) -> Any:
     png = io.BytesIO()
     rgb.save(png, "PNG", transparency=transparent, compress_level=1, exif=b"", icc_profile=None)
     return png.getvalue()
-
-
-def pixels_of_floats(pixels: np.ndarray, info: c.ProcessorInfo, scaled: bool, do_rescale: bool) -> np.ndarray:
-    """What transformers makes of an image that came as floats of 0 to 1, or with do_rescale=False.
-
-    It resizes 8-bit values, divides those that came as floats by 255 again, and then rescales (once more, unless
-    do_rescale is False) and normalizes. pixels: f32 [3, S, S] as the library made them of the 8-bit values, which are
-    found back exactly.
-    """
-    mean = np.array(info.image_mean, np.float32)[:, None, None]
-    std = np.array(info.image_std, np.float32)[:, None, None]
-    levels = pixels * std + mean if info.do_normalize else pixels
-    levels = levels / info.rescale_factor if info.do_rescale else levels
-    values = np.rint(levels).astype(np.uint8)
-    if scaled:
-        values = (values.astype(np.float64) * (1 / 255)).astype(np.float32)
-    if do_rescale:
-        values = (values.astype(np.float64) * info.rescale_factor).astype(np.float32)
-    if info.do_normalize:
-        values = (values.astype(np.float32) - mean) / std
-    return values.astype(np.float32)

@@ -23,7 +23,7 @@ f32, f64 = ctypes.c_float, ctypes.c_double
 P = ctypes.POINTER
 
 # The header's constants, in its order
-OK, EVENT_EOS, EVENT_LENGTH, EVENT_STOP = 0, 1, 2, 4
+OK, EVENT_EOS, EVENT_LENGTH, EVENT_CONTEXT, EVENT_STOP = 0, 1, 2, 3, 4
 ERROR_ARGUMENT, ERROR_MEMORY, ERROR_IO, ERROR_NOT_FOUND, ERROR_FORMAT = -10, -20, -30, -31, -40
 ERROR_UNSUPPORTED, ERROR_LIMIT, ERROR_CANCELLED, ERROR_STATE, ERROR_INTERNAL = -50, -60, -70, -80, -90
 LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG = 1, 2, 3, 4
@@ -32,17 +32,18 @@ DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I64 = 1, 2, 3, 4
 IMAGE_RGB8, IMAGE_BGR8, IMAGE_RGBA8, IMAGE_BGRA8, IMAGE_GRAY8, IMAGE_PATH, IMAGE_BYTES = 1, 2, 3, 4, 5, 100, 101
 WEIGHTS_STORED, WEIGHTS_INT8, WEIGHTS_INT4 = 0, 1, 2
 ARITHMETIC_DEFAULT, ARITHMETIC_F32, ARITHMETIC_BF16 = 0, 1, 2
-MODEL_VERIFY = 1
-ENCODE_LITERAL, ENCODE_EXIF, ENCODE_TRUNCATE, ENCODE_KEEP_ENDS, ENCODE_OPEN_SUFFIX = 1, 2, 4, 8, 16
+MODEL_VERIFY, MODEL_IN_MEMORY = 1, 2
+PROCESSOR_TEXT_ONLY, PROCESSOR_IMAGES_ONLY = 1, 2
+ENCODE_LITERAL, ENCODE_EXIF, ENCODE_TRUNCATE, ENCODE_KEEP_ENDS, ENCODE_OPEN_SUFFIX, ENCODE_OVER_WHITE = 1, 2, 4, 8, 16, 32
 DECODE_SKIP_SPECIAL = 1
 MODE_HF, MODE_BIG_VISION = 0, 1
 PADDING_LONGEST, PADDING_MAX_LENGTH, PADDING_NONE = 0, 1, 2
 SIDE_DEFAULT, SIDE_LEFT, SIDE_RIGHT = 0, 1, 2
 TRUNCATION_LONGEST, TRUNCATION_PROMPT, TRUNCATION_SUFFIX = 0, 1, 2
-STOP_EOS, STOP_LENGTH, STOP_CALLBACK, STOP_STRING, STOP_TIME, STOP_LOGITS = 1, 2, 3, 5, 6, 7
+STOP_EOS, STOP_LENGTH, STOP_CALLBACK, STOP_CONTEXT, STOP_STRING, STOP_TIME, STOP_LOGITS = 1, 2, 3, 4, 5, 6, 7
 SAMPLING_ADD_EOS, SAMPLING_IGNORE_EOS, SAMPLING_RANDOM, SAMPLING_ROW_STREAMS = 1, 2, 4, 8
 SAMPLING_REMOVE_INVALID, SAMPLING_RENORMALIZE = 16, 32
-GENERATE_LOG_PROBS, GENERATE_LOGITS, GENERATE_SCORES, GENERATE_DETECT = 1, 2, 4, 8
+GENERATE_LOG_PROBS, GENERATE_LOGITS, GENERATE_SCORES, GENERATE_IGNORE_CONFIG, GENERATE_DETECT = 1, 2, 4, 8, 16
 BOX_1024, BOX_1023 = 0, 1
 ANSWER_POINTS = 1
 OBJECT_PARTIAL, OBJECT_OUT_OF_RANGE, OBJECT_OUT_OF_ORDER, OBJECT_EMPTY, OBJECT_STRAY_SEG = 1, 2, 4, 8, 16
@@ -50,9 +51,10 @@ OBJECT_BROKEN, OBJECT_NO_LABEL, OBJECT_LABEL_BEFORE, OBJECT_LABEL_SHARED = 31, 3
 OBJECT_SEG_PARTIAL, OBJECT_SEG_MORE, OBJECT_UNFINISHED, OBJECT_DUPLICATE = 256, 512, 1024, 2048
 ROW_TRUNCATED, ROW_TRUNCATED_EOS, ROW_TRUNCATED_NEWLINE, ROW_TRUNCATED_IMAGE = 1, 2, 4, 8
 ROW_BOS_MISPLACED, ROW_NEWLINE_MERGED = 16, 32
+TOKEN_ADDED, TOKEN_SPECIAL, TOKEN_NORMALIZED, TOKEN_SINGLE_WORD, TOKEN_LSTRIP, TOKEN_RSTRIP = 1, 2, 4, 8, 16, 32
 RESAMPLE_NEAREST, RESAMPLE_LANCZOS, RESAMPLE_BILINEAR, RESAMPLE_BICUBIC, RESAMPLE_BOX, RESAMPLE_HAMMING = range(6)
 FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_ROW = 1, 2, 4, 8
-FORWARD_SKIP_PADDING, FORWARD_NO_LOSS, FORWARD_EMBEDDINGS = 16, 32, 53
+FORWARD_SKIP_PADDING, FORWARD_NO_LOSS, FORWARD_EMBEDDINGS, FORWARD_RETRIEVAL = 16, 32, 53, 64
 CPU_BASELINE, CPU_AVX2, CPU_AVX512, CPU_AVX_VNNI, CPU_AVX512_VNNI, CPU_AVX512_BF16 = 1, 2, 4, 8, 16, 32
 
 # What the package's arguments call them
@@ -114,7 +116,8 @@ class ModelOptions(Struct):
 class ModelInfo(Struct):
     _fields_ = [("struct_size", u32), ("gemma_version", i32), ("n_parameters", u64), ("n_bytes_mapped", u64),
                 ("cpu_used", u64), ("n_files", u32), ("n_tensors", u32), ("dtypes", u32), ("image_size", i32),
-                ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("arithmetic", i32)]
+                ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("arithmetic", i32),
+                ("embedding_dim", i32), ("reserved", u32)]
 
 
 class Memory(Struct):
@@ -129,23 +132,29 @@ class ConvertOptions(Struct):
 
 
 class ProcessorOptions(Struct):
-    _fields_ = [("struct_size", u32), ("reserved", u32), ("cpu_mask", u64), ("allocator", P(Allocator)), ("log", LogFn),
+    _fields_ = [("struct_size", u32), ("flags", u32), ("cpu_mask", u64), ("allocator", P(Allocator)), ("log", LogFn),
                 ("log_user", c_void_p), ("cancel", c_void_p)]
 
 
 class ProcessorInfo(Struct):
     _fields_ = [("struct_size", u32), ("image_size", i32), ("n_image_tokens", i32), ("resample", i32),
-                ("vocab_size", i32), ("do_resize", u32), ("do_rescale", u32), ("do_normalize", u32), ("padding_side", i32),
-                ("truncation_side", i32), ("max_length", i64), ("model_max_length", i64), ("pad_to_multiple_of", i64),
-                ("pad_id", i64),
-                ("eos_id", i64), ("bos_id", i64), ("unk_id", i64), ("image_id", i64), ("image_mean", f32 * 3),
-                ("image_std", f32 * 3), ("rescale_factor", f64)]
+                ("vocab_size", i32), ("n_model_ids", i32), ("flags", u32), ("do_resize", u32), ("do_rescale", u32),
+                ("do_normalize", u32), ("padding_side", i32), ("truncation_side", i32), ("max_length", i64),
+                ("model_max_length", i64), ("pad_to_multiple_of", i64), ("pad_id", i64), ("eos_id", i64),
+                ("bos_id", i64), ("unk_id", i64), ("image_id", i64), ("image_mean", f32 * 3), ("image_std", f32 * 3),
+                ("rescale_factor", f64)]
+
+
+class ImageSettings(Struct):
+    _fields_ = [("struct_size", u32), ("height", i32), ("width", i32), ("resample", i32), ("do_resize", u32),
+                ("do_rescale", u32), ("do_normalize", u32), ("do_convert_rgb", u32), ("n_image_tokens", i32),
+                ("reserved", u32), ("image_mean", f32 * 3), ("image_std", f32 * 3), ("rescale_factor", f64)]
 
 
 class EncodeOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_image_pixels", i64), ("mode", i32), ("padding", i32),
                 ("padding_side", i32), ("pad_to_multiple_of", i32), ("max_length", i64), ("truncation", i32),
-                ("truncation_side", i32), ("cancel", c_void_p)]
+                ("truncation_side", i32), ("cancel", c_void_p), ("image_settings", P(ImageSettings))]
 
 
 class Batch(Struct):
@@ -183,7 +192,8 @@ class GenerateOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_new_tokens", i32), ("n_threads", i32),
                 ("features", c_void_p), ("on_text", TextFn), ("on_text_user", c_void_p), ("progress", ProgressFn),
                 ("progress_user", c_void_p), ("cancel", c_void_p), ("sampling", P(SamplingOptions)),
-                ("stop_strings", P(c_char_p)), ("n_stop_strings", i32), ("n_alternatives", i32), ("max_seconds", f64)]
+                ("stop_strings", P(c_char_p)), ("n_stop_strings", i32), ("n_alternatives", i32), ("max_seconds", f64),
+                ("max_context", i64)]
 
 
 class ResultInfo(Struct):
@@ -215,7 +225,7 @@ class RunOptions(Struct):
 
 class SessionOptions(Struct):
     _fields_ = [("struct_size", u32), ("n_threads", i32), ("max_new_tokens", i32), ("max_prompt_tokens", i32),
-                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p)]
+                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p), ("max_context", i64)]
 
 
 _H = c_void_p  # a handle
@@ -233,21 +243,26 @@ STATUS_FUNCTIONS = {
     "pg_model_get_config": [_H, c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_model_get_config_int": [_H, c_char_p, P(i64)],
     "pg_model_get_config_float": [_H, c_char_p, P(f64)],
+    "pg_model_embed": [_H, P(i64), c_size_t, P(f32)],
     "pg_model_get_memory": [_H, P(Memory)],
+    "pg_model_get_sampling": [_H, P(SamplingOptions)],
     "pg_model_get_info": [_H, P(ModelInfo)],
     "pg_model_convert": [c_char_p, c_char_p, P(ConvertOptions)],
+    "pg_checkpoint_get_config": [c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_checkpoint_find": [c_char_p, c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_image_from_path": [P(Image), c_size_t, c_char_p],
     "pg_image_from_bytes": [P(Image), c_size_t, c_void_p, c_size_t],
     "pg_image_from_pixels": [P(Image), c_size_t, i32, i32, i32, c_void_p, i64],
     "pg_processor_open": [c_char_p, P(ProcessorOptions), _OUT],
     "pg_processor_get_info": [_H, P(ProcessorInfo)],
+    "pg_processor_get_image_settings": [_H, P(ImageSettings)],
     "pg_processor_encode": [_H, P(Image), c_char_p, P(EncodeOptions), _OUT],
     "pg_processor_encode_batch": [_H, P(Batch), P(EncodeOptions), _OUT],
     "pg_processor_tokenize": [_H, c_char_p, u32, P(i64), c_size_t, P(c_size_t)],
     "pg_processor_decode": [_H, P(i64), c_size_t, u32, c_char_p, c_size_t, P(c_size_t)],
     "pg_processor_get_piece": [_H, i64, P(c_char_p)],
     "pg_processor_get_token_id": [_H, c_char_p, P(i64)],
+    "pg_processor_get_token_flags": [_H, i64, P(u32)],
     "pg_inputs_get_tensor": [_H, c_char_p, P(Tensor)],
     "pg_inputs_get_row_info": [_H, i64, P(RowInfo)],
     "pg_inputs_create": [P(InputArrays), _OUT],
@@ -262,6 +277,7 @@ STATUS_FUNCTIONS = {
     "pg_forward": [_H, _H, P(ForwardOptions), _OUT],
     "pg_outputs_get_tensor": [_H, c_char_p, P(Tensor)],
     "pg_features_create": [_H, _H, P(RunOptions), _OUT],
+    "pg_features_from_tensor": [_H, P(Tensor), _OUT],
     "pg_features_get_tensor": [_H, P(Tensor)],
     "pg_session_create": [_H, P(SessionOptions), _OUT],
     "pg_session_prefill": [_H, _H, _H],
@@ -278,6 +294,7 @@ OTHER_FUNCTIONS = {
     "pg_version_api": (u32, []),
     "pg_version_string": (c_char_p, []),
     "pg_last_error": (c_char_p, []),
+    "pg_last_error_row": (i64, []),
     "pg_status_name": (c_char_p, [i32]),
     "pg_result_get_text": (c_char_p, [_H, i64]),
     "pg_answer_get_text": (c_char_p, [_H]),
@@ -367,8 +384,8 @@ def library_path() -> str:
 def check(status: int) -> int:
     """Raises for a negative status. To be called on the thread of the failing call, right after it."""
     if status < 0:
-        name, text = lib.pg_status_name(status), lib.pg_last_error()
-        raise _errors.exception(status, name.decode(), text.decode("utf-8", "replace"))
+        name, text, row = lib.pg_status_name(status), lib.pg_last_error(), lib.pg_last_error_row()
+        raise _errors.exception(status, name.decode(), text.decode("utf-8", "replace"), None if row < 0 else row)
     return status
 
 

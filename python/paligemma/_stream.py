@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, Iterator
+import queue
+import threading
+from typing import Any, Callable, Iterator
 
 from . import _library as c
 from ._handle import Handle
@@ -32,10 +34,52 @@ def tokens(model: Handle, inputs: Handle, features: Any, cancel: CancelFlag, max
         event = c.OK
         while event == c.OK:
             event, token = interruptible(step, cancel)
-            if event != c.EVENT_LENGTH:
+            if event in (c.OK, c.EVENT_EOS):
                 yield token
     finally:
         session.close()
+
+
+class _Queue:
+    """A streamer that another thread reads from."""
+
+    def __init__(self) -> None:
+        self.items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.left = False  # nobody reads any more
+
+    def put(self, ids: Any) -> None:
+        if self.left:
+            raise GeneratorExit
+        self.items.put(int(ids[0]))
+
+    def end(self) -> None:
+        pass
+
+
+def of_thread(generate: Callable[[_Queue], Any]) -> Iterator[int]:
+    """The ids that generate(streamer) puts into its streamer, which runs on a thread of its own."""
+    ids = _Queue()
+
+    def run() -> None:
+        try:
+            generate(ids)
+            ids.items.put(None)
+        except BaseException as error:  # handed to the reader
+            ids.items.put(error)
+
+    thread = threading.Thread(target=run, name="paligemma stream", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item = ids.items.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        ids.left = True
+        thread.join()
 
 
 def pieces(ids: Iterator[int], processor: Handle, skip_special_tokens: bool) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .config import PaliGemmaConfig
+from .image_processor import SiglipImageProcessor
 from .model import PaliGemmaForConditionalGeneration
 from .processor import PaliGemmaProcessor
 from .tokenizer import PaliGemmaTokenizer
@@ -16,6 +17,12 @@ class AutoProcessor:
         return PaliGemmaProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
+class AutoImageProcessor:
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> SiglipImageProcessor:
+        return SiglipImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+
 class AutoConfig:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PaliGemmaConfig:
@@ -25,7 +32,7 @@ class AutoConfig:
 class AutoTokenizer:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PaliGemmaTokenizer:
-        return PaliGemmaProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs).tokenizer
+        return PaliGemmaTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
 class AutoModelForImageTextToText:

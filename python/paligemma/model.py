@@ -4,58 +4,29 @@ from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import replace
 from typing import Any, Iterator
 
 import numpy as np
 
 from . import _hub, _inputs, _library as c
+from ._as_torch import AsTorchModule
 from ._checkpoint import open_model
-from ._generate import Plan, plan
+from ._features import Features, given, use
+from ._generate import Plan, ids_of, plan, repeated
 from ._handle import Handle, array
 from ._run import CancelFlag, interruptible
-from ._rows import split as _rows
-from ._stream import pieces, tokens
+from ._save import check_arguments, n_bytes, save_model
+from ._steps import Steps
+from ._stream import of_thread, pieces, tokens
 from .answers import detect
 from .config import GenerationConfig, PaliGemmaConfig
-from .outputs import BatchFeature, ModelOutput, PaliGemmaCausalLMOutput, like_inputs, to_numpy, torch_if_loaded
+from .outputs import (BatchFeature, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, like_inputs,
+                      to_numpy)
 from .processor import open_handle
 
 
-class Features:
-    """Encoded images, for any number of prompts: generate(..., features=features); close() or `with` frees them.
-
-    pooler_output: f32 [n_images, n_image_tokens, hidden_size], the projector's output.
-    """
-
-    def __init__(self, handle: Handle) -> None:
-        self._handle = handle
-
-    @property
-    def pooler_output(self) -> np.ndarray:
-        values = array(self._handle, c.lib.pg_features_get_tensor)
-        values.flags.writeable = False  # the memory that generate() reads
-        return values
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self.pooler_output)
-
-    @property
-    def closed(self) -> bool:
-        return self._handle.closed
-
-    def close(self) -> None:
-        self._handle.close()
-
-    def __enter__(self) -> Features:
-        self._handle.check_open()
-        return self
-
-    def __exit__(self, *unused: Any) -> None:
-        self.close()
-
-
-class PaliGemmaForConditionalGeneration:
+class PaliGemmaForConditionalGeneration(AsTorchModule):
     """A model on the CPU, for inference, in f32, in bf16 or with int8 or int4 weights; from_pretrained() opens one,
     close() or `with` ends it.
 
@@ -64,110 +35,83 @@ class PaliGemmaForConditionalGeneration:
 
     def __init__(self, folder: str, n_threads: int = 0, cpu: str | None = None,
                  weights: str = "stored", arithmetic: str | None = None,
-                 attn_implementation: str | dict[str, str] | None = None) -> None:
+                 attn_implementation: str | dict[str, str] | None = None, disable_mmap: bool = False) -> None:
         """folder: a checkpoint; n_threads: for all calls, 0 is the CPUs that this process may use;
         cpu: hold the instruction set down to "baseline", "avx2" or "avx512"; weights: "stored", or "int8" or "int4" to
         quantize them now; arithmetic: "f32", or "bf16" to round the factors of large products where that makes the CPU
         faster; None is f32, but for attention beside int8 and int4 weights; attn_implementation: "eager" makes rows
-        without token_type_ids causal in PaliGemma 1, too, as it does in transformers."""
+        without token_type_ids causal in PaliGemma 1, too, as it does in transformers; disable_mmap: read the weights
+        into memory of this process, so that nothing that happens to the files later matters."""
         self.name_or_path = folder
         self._folder = os.path.abspath(folder)  # a later chdir is no matter
         self._processor: Handle | None = None  # the folder's own, opened when first needed
         self.n_threads = n_threads
         self._cpu = cpu
-        self._weights, self._arithmetic, self._attention = weights, arithmetic, attn_implementation
-        of_text = attn_implementation if not isinstance(attn_implementation, dict) else (
-            attn_implementation.get("text_config", attn_implementation.get("")))
-        self._eager = of_text == "eager"
-        self._handle = open_model(folder, cpu, weights, arithmetic)
-        self.config = PaliGemmaConfig._of_model(self._handle.pointer)
+        self._weights, self._arithmetic, self._disable_mmap = weights, arithmetic, bool(disable_mmap)
+        self.set_attn_implementation(attn_implementation)
+        self._handle = open_model(folder, cpu, weights, arithmetic, self._disable_mmap)
+        self.config = PaliGemmaConfig._of_handle(self._handle.pointer, folder)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
-        self._eos_token_id = self.generation_config.eos_token_id  # where the library ends, whatever is set later
-        self.training = False
+        self._eos_ids = ids_of(self.generation_config.eos_token_id)  # where sessions end, whatever is set later
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None,
                         cache_dir: str | os.PathLike[str] | None = None, subfolder: str = "", n_threads: int = 0,
                         cpu: str | None = None, weights: str = "stored", arithmetic: str | None = None,
-                        attn_implementation: str | dict[str, str] | None = None,
-                        **kwargs: Any) -> PaliGemmaForConditionalGeneration:
+                        attn_implementation: str | dict[str, str] | None = None, disable_mmap: bool = False,
+                        generation_config: Any = None,
+                        output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Opens a checkpoint folder, or a model id in the local Hugging Face cache; the network is never used.
 
         Other arguments of transformers' from_pretrained() are taken where they change nothing here: dtype and
         torch_dtype (see `arithmetic`), device_map "auto" or "cpu", low_cpu_mem_usage, token, ...
         (paligemma._hub.HARMLESS). Those that would change results, such as quantization_config, are refused.
-        n_threads, cpu, weights, arithmetic and attn_implementation: as of the class.
+        generation_config: in place of the folder's. output_loading_info=True: the model and a dictionary of what did
+        not fit, which is nothing: a folder that lacks a tensor does not open.
+        n_threads, cpu, weights, arithmetic, attn_implementation and disable_mmap: as of the class.
         Raises FileNotFoundError, OSError (damaged files), NotImplementedError (sound, but not run by this version),
         ValueError (an argument; weights that the folder was not converted to).
         """
         _hub.check_arguments(kwargs)
         folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
-        return cls(folder, n_threads, cpu, weights, arithmetic, attn_implementation)
+        model = cls(folder, n_threads, cpu, weights, arithmetic, attn_implementation, disable_mmap)
+        if generation_config is not None:
+            model.generation_config = generation_config
+        none: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(),
+                                "error_msgs": []}
+        return (model, none) if output_loading_info else model
+
+    def set_attn_implementation(self, attn_implementation: str | dict[str, str] | None) -> None:
+        """As the argument of from_pretrained()."""
+        of_text = attn_implementation if not isinstance(attn_implementation, dict) else (
+            attn_implementation.get("text_config", attn_implementation.get("")))
+        self._attention, self._eager = attn_implementation, of_text == "eager"
 
     def __reduce__(self) -> Any:
         """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""
         self._handle.check_open()
         return (type(self), (self._folder, self.n_threads, self._cpu, self._weights, self._arithmetic,
-                             self._attention),
+                             self._attention, self._disable_mmap),
                 {"generation_config": self.generation_config})
 
-    # -- what a torch module has
+    # -- saving
 
-    def eval(self) -> PaliGemmaForConditionalGeneration:
-        return self
+    def save_pretrained(self, save_directory: str | os.PathLike[str], is_main_process: bool = True,
+                        max_shard_size: int | str = "50GB", **arguments: Any) -> None:
+        """Writes config.json, generation_config.json as it is set now, and the weights to a folder, which opens here
+        and, unless its weights are int8 or int4, in transformers. The processor has files of its own.
 
-    def train(self, mode: bool = True) -> PaliGemmaForConditionalGeneration:
-        if mode:
-            raise ValueError("libpaligemma runs models and does not train them; examples/finetune.py trains with torch")
-        return self
+        The weights are a copy of the files that the model was opened from, or, with from_pretrained(weights="int8"),
+        what was quantized. max_shard_size: bytes, or "5GB"; stored files that are larger are refused, not divided.
+        """
+        check_arguments(save_directory, arguments)
+        self._handle.check_open()
+        if is_main_process:
+            save_model(self._folder, os.fsdecode(save_directory), self._weights,
+                       self.generation_config.to_diff_dict(), n_bytes(max_shard_size))
 
-    def requires_grad_(self, requires_grad: bool = False) -> PaliGemmaForConditionalGeneration:
-        if requires_grad:
-            raise ValueError("libpaligemma computes no gradients")
-        return self
-
-    def to(self, *args: Any, **kwargs: Any) -> PaliGemmaForConditionalGeneration:
-        """Itself: the model lives on the CPU and computes in f32, dtypes are ignored. Another device: ValueError."""
-        for value in (*args, *kwargs.values()):
-            name = str(getattr(value, "type", value)).split(":")[0]
-            is_index = isinstance(value, int) and not isinstance(value, bool)
-            if name in ("cuda", "mps", "xpu", "npu", "meta") or is_index:
-                raise ValueError(f"the model cannot move to {value!r}: libpaligemma runs on the CPU")
-        return self
-
-    def cpu(self) -> PaliGemmaForConditionalGeneration:
-        return self
-
-    def float(self) -> PaliGemmaForConditionalGeneration:
-        return self
-
-    half = bfloat16 = float  # as to(dtype): nothing changes
-
-    def cuda(self, device: Any = None) -> PaliGemmaForConditionalGeneration:
-        return self.to("cuda")
-
-    main_input_name = "input_ids"
-
-    def can_generate(self) -> bool:
-        return True
-
-    @property
-    def device(self) -> Any:
-        """torch.device("cpu") when torch is loaded, else "cpu"."""
-        torch = torch_if_loaded()
-        return torch.device("cpu") if torch else "cpu"
-
-    @property
-    def dtype(self) -> Any:
-        """f32, in which everything is computed: torch's when torch is loaded, else numpy's."""
-        torch = torch_if_loaded()
-        return torch.float32 if torch else np.dtype(np.float32)
-
-    def num_parameters(self, only_trainable: bool = False) -> int:
-        info = c.ModelInfo()
-        with self._handle.use() as pointer:
-            c.check(c.lib.pg_model_get_info(pointer, ctypes.byref(info)))
-        return 0 if only_trainable else info.n_parameters
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
+        check_arguments("folder", {"push_to_hub": True})
 
     # -- closing
 
@@ -204,6 +148,7 @@ class PaliGemmaForConditionalGeneration:
         labels: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: Any = 0,
+        mm_encoder_outputs: dict[str, Any] | None = None,
         *,
         output_hidden_states: bool | None = None,
         output_last_hidden_state: bool = False,
@@ -214,6 +159,7 @@ class PaliGemmaForConditionalGeneration:
         skip_padding: bool = False,
         cancel: CancelFlag | None = None,
         cache_position: Any = None,
+        cache: None = None,
         return_logits: bool = True,
     ) -> Any:
         """One pass over B rows of T tokens; arrays, tensors or lists, and the outputs are tensors if an input is.
@@ -225,13 +171,17 @@ class PaliGemmaForConditionalGeneration:
         logits_to_keep: k, for the last k tokens, or indices [K]; 0: all. The loss is over all labels in any case.
         loss: "token", the mean over all labels (transformers), or "example", mean per row, then over rows (big_vision).
         skip_padding: nothing is computed for padding, its rows are zero.
+        mm_encoder_outputs: {"image": what get_image_features() or encode_image() returned}, or `features`, in place of
+        pixel_values; changed or repeated arrays will do. Images serve the rows one after the other; where each row has
+        the tokens of all of them, each row takes all: one image, many prompts.
 
         -> .logits f32 [B, K, vocab], .loss f32 [] with labels, .image_hidden_states f32 [n_images, N, hidden] with
         images, .hidden_states (embeddings and each layer's output, L + 1 of f32 [B, T, hidden]) with
         output_hidden_states, .last_hidden_state f32 [B, T, hidden] with output_last_hidden_state.
         """
-        if past_key_values is not None or output_attentions:
-            raise NotImplementedError("past_key_values and output_attentions are not offered")
+        if past_key_values is not None or cache is not None or output_attentions:
+            raise NotImplementedError("past_key_values (cache in transformers 5.24) and output_attentions are not "
+                                      "offered")
         if loss not in ("token", "example"):
             raise ValueError(f"loss is {loss!r}, expected \"token\" or \"example\"")
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
@@ -246,6 +196,9 @@ class PaliGemmaForConditionalGeneration:
             raise TypeError(f"logits_to_keep is {logits_to_keep!r}, expected an integer, or indices")
         chosen = None if isinstance(logits_to_keep, int) else to_numpy(logits_to_keep)
         keep = logits_to_keep if chosen is None else 0
+        if pixel_values is not None and mm_encoder_outputs is not None:
+            raise ValueError("You cannot specify both pixel_values and mm_encoder_outputs at the same time")
+        features = given(self._handle, features, mm_encoder_outputs)
         handle = self._run_forward(arrays, flags, keep, features, cancel)
         output = _outputs(handle, bool(output_hidden_states), _inputs.any_torch(*arrays.values()), features)
         if chosen is not None and "logits" in output:
@@ -254,11 +207,13 @@ class PaliGemmaForConditionalGeneration:
 
     def embed(self, input_ids: Any = None, pixel_values: Any = None, attention_mask: Any = None,
               token_type_ids: Any = None, inputs_embeds: Any = None, labels: Any = None, position_ids: Any = None, *,
-              features: Features | None = None, cancel: CancelFlag | None = None) -> PaliGemmaCausalLMOutput:
+              mm_encoder_outputs: dict[str, Any] | None = None, features: Features | None = None,
+              cancel: CancelFlag | None = None) -> PaliGemmaCausalLMOutput:
         """.last_hidden_state f32 [B, T, hidden] after the final norm (zero on padding), and .image_hidden_states
         f32 [n_images, N, hidden]: for retrieval and action heads. labels are taken and not used."""
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
+        features = given(self._handle, features, mm_encoder_outputs, pixel_values)
         handle = self._run_forward(arrays, c.FORWARD_EMBEDDINGS, 0, features, cancel)
         return _outputs(handle, False, _inputs.any_torch(*arrays.values()), features)
 
@@ -270,7 +225,7 @@ class PaliGemmaForConditionalGeneration:
         outputs = Handle("outputs")
 
         def work() -> None:
-            with self._handle.use() as model, inputs.use() as given, cancel.use() as flag, _use(features) as encoded:
+            with self._handle.use() as model, inputs.use() as given, cancel.use() as flag, use(features) as encoded:
                 options = c.ForwardOptions(flags=flags, n_threads=self.n_threads, logits_to_keep=keep, features=encoded,
                                            cancel=flag)
                 c.check(c.lib.pg_forward(model, given, ctypes.byref(options), ctypes.byref(outputs.pointer)))
@@ -331,24 +286,37 @@ class PaliGemmaForConditionalGeneration:
         inputs_embeds: Any = None,
         position_ids: Any = None,
         labels: Any = None,
+        mm_encoder_outputs: dict[str, Any] | None = None,
         features: Features | None = None,
         cancel: CancelFlag | None = None,
-        return_dict_in_generate: bool | None = None,
         streamer: Any = None,
+        tokenizer: Any = None,
         **settings: Any,
     ) -> Any:
-        """Greedy generation: prompt and new ids, i64 [B, T + new], rows that ended earlier filled with pad.
+        """Greedy generation, or with do_sample draws: prompt and new ids, i64 [B, T + new], rows that ended earlier
+        filled with pad.
 
         inputs: input_ids. max_new_tokens, or max_length (prompt and new tokens together); without either, and without
         one in generation_config, 20 new tokens and a warning, as in transformers. Rows may be padded on either side:
         padding is left out of the computation, each row gets what it gets alone, and its new ids stand after column T.
-        Without token_type_ids the prompt is read as forward() reads it.
-        No tokenizer is needed: a folder without one generates row after row, with the same ids.
-        labels are taken and not used. features: in place of pixel_values. streamer: an object such as transformers'
-        TextStreamer, for one row; it is handed the prompt, each new id, and the end.
-        eos_token_id: the checkpoint's ids and further ones, a list. What is set on the model's generation_config, or
-        stands in its file, counts as a keyword does.
-        Raises ValueError for settings that ask for more than greedy decoding.
+        Without token_type_ids the prompt is read as forward() reads it. No tokenizer is needed.
+        labels are taken and not used. mm_encoder_outputs and features: as forward()'s, in place of pixel_values.
+
+        What ends a row: eos_token_id (an id, a list, or None for no id), stop_strings with tokenizer=processor,
+        max_time (seconds), stopping_criteria (called with ids [B, T + n] after each step; True or [B] of them).
+        What bends the choice: logits_processor (a list; each is called with ids [1, T + n] and scores [1, vocab_size]
+        of one row), prefix_allowed_tokens_fn(row, ids).
+        repetition_penalty, no_repeat_ngram_size, bad_words_ids, sequence_bias, min_new_tokens, min_length,
+        suppress_tokens, begin_suppress_tokens, forced_bos_token_id, forced_eos_token_id, remove_invalid_values,
+        exponential_decay_length_penalty and renormalize_logits are transformers'.
+        do_sample=True draws ids, by temperature, top_k (50), top_p, min_p, top_h, typical_p, epsilon_cutoff and
+        eta_cutoff, num_return_sequences of each row. The draws are those of `seed`; without one they follow
+        torch.manual_seed() (numpy.random.seed() where torch is not loaded), and are not transformers' draws.
+        return_dict_in_generate=True gives a GenerateDecoderOnlyOutput; with output_scores and output_logits it has
+        those of each step (see compute_transition_scores()). streamer: an object such as transformers' TextStreamer;
+        it is handed the prompt, each step's ids, and the end.
+        What is set on the model's generation_config, or stands in its file, counts as a keyword does.
+        Raises ValueError for settings that are not followed, and says what to do.
         """
         if isinstance(inputs, (dict, BatchFeature)):
             raise TypeError(f"inputs is a {type(inputs).__name__}, expected input_ids: write generate(**inputs)")
@@ -356,46 +324,88 @@ class PaliGemmaForConditionalGeneration:
             input_ids = inputs
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
+        if all(value is None for value in (*arrays.values(), mm_encoder_outputs, features)):
+            arrays["input_ids"] = [[self._bos(generation_config, settings)]]
         as_torch = _inputs.any_torch(*arrays.values())
-        chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays),
-                      self._eos_token_id)
-        if streamer is None:
-            rows = self._run_generate(chosen.arrays, chosen.max_new_tokens, features, cancel)
-            rows = [np.array(list(chosen.until_stop(row)), np.int64) for row in rows]
-        else:
-            rows = [self._feed(streamer, chosen, features, cancel)]
-        prompt = chosen.arrays.get("input_ids", np.zeros((len(rows), 0), np.int64))
-        width = prompt.shape[1]
-        sequences = np.full((len(rows), width + max(map(len, rows))), chosen.pad_token_id, np.int64)
-        sequences[:, :width] = prompt
-        for sequence, new in zip(sequences, rows):
-            sequence[width:width + len(new)] = new
-        sequences = like_inputs(sequences, as_torch)
-        return ModelOutput(sequences=sequences) if return_dict_in_generate else sequences
+        chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays))
+        features = given(self._handle, features, mm_encoder_outputs, pixel_values)
+        self._handle.check_open()
+        if chosen.sampling.n_sequences > 1:
+            chosen, features = self._repeated(chosen, features)
+        if streamer is not None:
+            streamer.put(like_inputs(chosen.prompt, as_torch))
+        steps = Steps(chosen, as_torch, streamer, self._lengths(chosen, features, cancel, tokenizer))
+        result = self._run_generate(chosen, steps, features, cancel, tokenizer)
+        return self._answer(chosen, steps, result, as_torch)
 
-    def _run_generate(self, arrays: dict[str, Any], max_new_tokens: int, features: Features | None,
-                      cancel: CancelFlag | None) -> list[np.ndarray]:
-        """The new ids of each row."""
+    def _bos(self, given_config: Any, settings: dict[str, Any]) -> int:
+        """What generate() without inputs begins with."""
+        configs = (given_config, self.generation_config)
+        found = [settings.get("bos_token_id"), *(getattr(config, "bos_token_id", None) for config in configs)]
+        bos = next((token for token in found if token is not None), None)
+        if bos is None:
+            raise ValueError("`bos_token_id` has to be defined when no `input_ids` are provided.")
+        return int(bos)
+
+    def _repeated(self, chosen: Plan, features: Features | None) -> tuple[Plan, Features | None]:
+        """num_return_sequences: each row as often."""
+        n, pixels = chosen.sampling.n_sequences, chosen.arrays.get("pixel_values")
+        if features is not None and chosen.n_rows == 1:  # they serve each row
+            return replace(chosen, arrays=repeated(chosen.arrays, None, n, self.config.image_token_id)[0]), features
+        images = pixels if features is None else features.pooler_output
+        arrays, images = repeated(chosen.arrays, images, n, self.config.image_token_id)
+        if features is not None:
+            return replace(chosen, arrays=arrays), given(self._handle, None, {"image": images})
+        return replace(chosen, arrays={**arrays, **({} if images is None else {"pixel_values": images})}), None
+
+    def _lengths(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None,
+                 tokenizer: Any) -> list[int] | None:
+        """Where the rows end, found beforehand: stop strings end a row in the library, but the scores of rows that
+        have ended are wanted, too."""
+        if not chosen.stop_strings or chosen.n_rows == 1 or not (chosen.scores or chosen.logits):
+            return None
+        first = replace(chosen, scores=False, logits=False)
+        result = self._run_generate(first, Steps(first, False), features, cancel, tokenizer)
+        return [len(array(result, c.lib.pg_result_get_ids, row)) for row in range(chosen.n_rows)]
+
+    def _run_generate(self, chosen: Plan, steps: Steps, features: Features | None, cancel: CancelFlag | None,
+                      tokenizer: Any = None) -> Handle:
+        """pg_result of all rows."""
         self._handle.check_open()
         cancel = cancel or CancelFlag()
-        try:
-            processor = self._own_processor()
-        except (OSError, ValueError, NotImplementedError):  # ids in, ids out: no tokenizer is needed
-            return self._run_rows(arrays, max_new_tokens, features, cancel)
-        inputs = self._inputs(arrays)
-        result = Handle("result")
+        inputs, result = self._inputs(chosen.arrays), Handle("result")
+        text, mask, logits = steps.callbacks()
+        sampling = chosen.sampling.options(chosen.eos_ids or [], not steps.run_on, self.config.text_config.vocab_size)
+        sampling.on_logits, sampling.on_mask = logits, mask
+        strings = [] if steps.lengths is not None else [text.encode() for text in chosen.stop_strings]
+        stop_strings = (ctypes.c_char_p * max(1, len(strings)))(*strings)
+        processor = self._processor_of(tokenizer) if strings else None
+        seconds = 0.0 if chosen.max_time is None or steps.run_on else max(chosen.max_time, 1e-9)  # C: 0 is no limit
+        flags = (c.GENERATE_LOGITS if chosen.logits else 0) | (c.GENERATE_SCORES if chosen.scores else 0)
 
         def work() -> None:
-            with self._handle.use() as model, processor.use() as tokenizer, inputs.use() as given, \
-                    cancel.use() as flag, _use(features) as encoded:
-                options = c.GenerateOptions(max_new_tokens=max_new_tokens, n_threads=self.n_threads, features=encoded,
-                                            cancel=flag)
-                c.check(c.lib.pg_generate(model, tokenizer, given, ctypes.byref(options), ctypes.byref(result.pointer)))
+            with self._handle.use() as model, use(processor) as tokenizes, inputs.use() as rows, \
+                    cancel.use() as flag, use(features) as encoded:
+                options = c.GenerateOptions(flags=flags, max_new_tokens=chosen.max_new_tokens,
+                                            n_threads=self.n_threads, features=encoded, on_text=text,
+                                            cancel=flag, sampling=ctypes.pointer(sampling), max_seconds=seconds,
+                                            stop_strings=stop_strings if strings else None,
+                                            n_stop_strings=len(strings))
+                c.check(c.lib.pg_generate(model, tokenizes, rows, ctypes.byref(options), ctypes.byref(result.pointer)))
 
         interruptible(work, cancel)
-        with result.use() as pointer:
-            n_rows = c.lib.pg_result_get_n_rows(pointer)
-        return [array(result, c.lib.pg_result_get_ids, row) for row in range(n_rows)]
+        steps.finish()
+        return result
+
+    def _processor_of(self, tokenizer: Any) -> Handle:
+        """The handle of a processor or tokenizer, for stop strings; of somebody else's: the one of the folder."""
+        if tokenizer is None:
+            raise ValueError("There are one or more stop strings, either in the arguments to `generate` or in the "
+                             "model's generation config, but we could not locate a tokenizer. When generating with "
+                             "stop strings, you must pass the model's tokenizer to the `tokenizer` argument of "
+                             "`generate`.")
+        handle = getattr(tokenizer, "_handle", None)
+        return handle if isinstance(handle, Handle) else self._own_processor()
 
     def _own_processor(self) -> Handle:
         """The processor of the model's folder, opened at most once."""
@@ -403,33 +413,53 @@ class PaliGemmaForConditionalGeneration:
             self._processor = open_handle(self._folder, shared=True)
         return self._processor
 
-    def _run_rows(self, arrays: dict[str, Any], max_new_tokens: int, features: Features | None,
-                  cancel: CancelFlag) -> list[np.ndarray]:
-        """As _run_generate(), row after row in a session, which needs no processor."""
-        self._inputs(arrays)  # the checks of the whole batch
-        rows = _rows(arrays, self.config.image_token_id)
-        if features is not None and len(rows) > 1:
-            raise NotImplementedError(f"features for {len(rows)} rows need the processor's files in {self._folder}, "
-                                      "which cannot be opened: give one row at a time, or pixel_values")
-        return [np.array(list(tokens(self._handle, self._inputs(row), _use(features), cancel, max_new_tokens,
-                                     self.n_threads)), np.int64) for row in rows]
+    def _answer(self, chosen: Plan, steps: Steps, result: Handle, as_torch: bool) -> Any:
+        """What generate() returns."""
+        rows = [array(result, c.lib.pg_result_get_ids, row) for row in range(chosen.n_rows)]
+        width = chosen.prompt.shape[1]
+        sequences = np.full((len(rows), width + max(map(len, rows))), chosen.pad_token_id, np.int64)
+        sequences[:, :width] = chosen.prompt
+        for sequence, new in zip(sequences, rows):
+            sequence[width:width + len(new)] = new
+        sequences = like_inputs(sequences, as_torch)
+        if not chosen.return_dict:
+            return sequences
 
-    def _feed(self, streamer: Any, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> np.ndarray:
-        """The new ids of one row, handed to a streamer as they come."""
-        self._handle.check_open()
-        streamer.put(chosen.arrays.get("input_ids", np.zeros((1, 0), np.int64)))
-        new = []
-        for token in self._tokens(chosen, features, cancel):
-            new.append(token)
-            streamer.put(np.array([token]))
-        streamer.end()
-        return np.array(new, np.int64)
+        def of_steps(name: str) -> tuple[Any, ...]:
+            values = np.stack([array(result, c.lib.pg_result_get_tensor, row, name.encode())
+                               for row in range(len(rows))], axis=1)  # [new, B, vocab_size]
+            for row, late in enumerate(steps.ended_scores if name == "scores" else []):
+                for k, scores in enumerate(late, len(values) - len(late)):
+                    values[k, row] = scores
+            return tuple(like_inputs(step, as_torch) for step in values)
+
+        return GenerateDecoderOnlyOutput(
+            sequences=sequences, scores=of_steps("scores") if chosen.scores else None,
+            logits=of_steps("logits") if chosen.logits else None, attentions=None, hidden_states=None,
+            past_key_values=None)
+
+    def compute_transition_scores(self, sequences: Any, scores: Any, beam_indices: None = None,
+                                  normalize_logits: bool = False) -> Any:
+        """f32 [B, new]: the score of each new id of generate(..., return_dict_in_generate=True, output_scores=True);
+        normalize_logits=True: its log-probability, the log-softmax of the scores."""
+        if beam_indices is not None:
+            raise NotImplementedError("beam_indices: libpaligemma follows one continuation a row, and has no beams")
+        ids, values = to_numpy(sequences, np.int64), np.stack([to_numpy(step, np.float32) for step in scores])
+        if normalize_logits:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values = values - values.max(axis=-1, keepdims=True)
+                values = values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+        new = ids[:, -len(values):].T[:, :, None]
+        found = np.ascontiguousarray(np.take_along_axis(values, new, axis=2)[:, :, 0].T)
+        return like_inputs(found, _inputs.any_torch(sequences, *scores))
 
     detect = detect
 
-    def stream(self, inputs: Any = None, processor: Any = None, *, features: Features | None = None,
-               cancel: CancelFlag | None = None, generation_config: Any = None, skip_special_tokens: bool = True,
-               **arguments: Any) -> Iterator[str]:
+    # -- text as it comes
+
+    def stream(self, inputs: Any = None, processor: Any = None, *, mm_encoder_outputs: dict[str, Any] | None = None,
+               features: Features | None = None, cancel: CancelFlag | None = None, generation_config: Any = None,
+               skip_special_tokens: bool = True, **arguments: Any) -> Iterator[str]:
         """The generated text piece by piece, never half a character: `for piece in model.stream(inputs, processor)`.
 
         inputs: what the processor returned, of one row; or its entries by name, `model.stream(**inputs, ...)`.
@@ -439,33 +469,26 @@ class PaliGemmaForConditionalGeneration:
         named = {name: arguments.pop(name, None) for name in _inputs.NAMES}
         arrays = {**named, **{k: v for k, v in dict(inputs or {}).items() if k in _inputs.NAMES}}
         del arrays["labels"]
-        chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays),
-                      self._eos_token_id)
+        features = given(self._handle, features, mm_encoder_outputs, arrays["pixel_values"])
+        tokenizer = arguments.pop("tokenizer", processor)
+        chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays))
         self._handle.check_open()
-        tokenizer = processor._handle if processor is not None else self._own_processor()
-        return pieces(self._tokens(chosen, features, cancel), tokenizer, skip_special_tokens)
+        if chosen.n_rows != 1:
+            raise ValueError(f"stream() takes one row, found {chosen.n_rows}")
+        handle = processor._handle if processor is not None else self._own_processor()
+        as_torch = _inputs.any_torch(*arrays.values())
+        return pieces(self._tokens(chosen, as_torch, features, cancel, tokenizer or handle), handle,
+                      skip_special_tokens)
 
-    def _tokens(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None) -> Iterator[int]:
+    def _tokens(self, chosen: Plan, as_torch: bool, features: Features | None, cancel: CancelFlag | None,
+                tokenizer: Any) -> Iterator[int]:
         """The new ids of one row, as they come."""
-        new = tokens(self._handle, self._inputs(chosen.arrays), _use(features), cancel or CancelFlag(),
-                     chosen.max_new_tokens, self.n_threads)
-        return chosen.until_stop(new)
-
-
-class _use:
-    """`with _use(features) as pointer`: of Features, or None."""
-
-    def __init__(self, features: Features | None) -> None:
-        if features is not None and not isinstance(features, Features):
-            raise TypeError(f"features is a {type(features).__name__}, expected what encode_image() returned")
-        self._lease = features._handle.use() if features is not None else None
-
-    def __enter__(self) -> Any:
-        return self._lease.__enter__() if self._lease else None
-
-    def __exit__(self, *exception: Any) -> None:
-        if self._lease:
-            self._lease.__exit__(*exception)
+        cancel = cancel or CancelFlag()
+        if chosen.is_plain and chosen.eos_ids == self._eos_ids:
+            return tokens(self._handle, self._inputs(chosen.arrays), use(features), cancel, chosen.max_new_tokens,
+                          self.n_threads)
+        return of_thread(lambda put: self._run_generate(chosen, Steps(chosen, as_torch, put), features, cancel,
+                                                        tokenizer))
 
 
 def _outputs(handle: Handle, hidden_states: bool, as_torch: bool, features: Features | None) -> PaliGemmaCausalLMOutput:

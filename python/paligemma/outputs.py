@@ -39,6 +39,33 @@ def like_inputs(array: np.ndarray, as_torch: bool) -> Any:
     return torch.from_numpy(array)
 
 
+def tensor_type(return_tensors: Any) -> str | None:
+    """None, "np" or "pt" of the argument of that name; others, and "pt" without torch, raise."""
+    name = getattr(return_tensors, "value", return_tensors)  # transformers' TensorType is an enum
+    if name not in (None, "np", "pt"):
+        raise ValueError(f"return_tensors is {name!r}, expected None, \"np\" or \"pt\"")
+    if name == "pt":
+        try:
+            import torch  # noqa: F401
+        except ImportError:
+            raise ImportError("return_tensors=\"pt\" needs torch, which is not installed") from None
+    return name
+
+
+def stacked(pixels: Any, kind: str | None) -> Any:
+    """pixel_values as tensor_type() says, of an array [n, 3, height, width] or a list of arrays of any size."""
+    if kind is None:
+        return list(pixels)
+    if isinstance(pixels, list):
+        shapes = {image.shape for image in pixels}
+        if len(shapes) > 1:
+            raise ValueError("Unable to convert output 'pixel_values' (type: list) to tensor: images of "
+                             f"{' and '.join(map(str, sorted(shapes)))} cannot be stacked; do_resize=True makes them "
+                             "one size, return_tensors=None gives a list")
+        pixels = np.stack(pixels)
+    return like_inputs(pixels, kind == "pt")
+
+
 class BatchFeature(UserDict):
     """What a processor returns: a dictionary whose values are attributes too, to be handed on as `model(**inputs)`.
 
@@ -140,3 +167,5 @@ class PaliGemmaCausalLMOutput(ModelOutput):
         return None
 
 
+class GenerateDecoderOnlyOutput(ModelOutput):
+    """sequences i64 [B, T + new]; scores and logits: for each step f32 [B, vocab_size]; the rest is None."""

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import threading
-import warnings
 import weakref
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any, Sequence
 
 import numpy as np
 
 from . import _hub, _images, _library as c
+from ._arguments import Arguments
+from ._encoding import LARGE
 from ._handle import Handle, array
-from ._log import log_function
-from .outputs import BatchFeature, RowReport, like_inputs
-from .tokenizer import PaliGemmaTokenizer
+from ._run import CancelFlag, interruptible
+from .image_processor import KEYWORDS as IMAGE_KEYWORDS, ImageCall, SiglipImageProcessor, checked
+from .outputs import BatchFeature, RowReport, like_inputs, stacked, tensor_type
+from .tokenizer import PaliGemmaTokenizer, info_of, keywords_of_tokenizer, open_processor
 
 IMAGE_TOKEN = "<image>"
 
@@ -31,9 +34,7 @@ def open_handle(folder: str, shared: bool = False) -> Handle:
         handle = _open_handles.get(key) if shared else None
     if handle is not None and not handle.closed:
         return handle
-    handle = Handle("processor")
-    options = c.ProcessorOptions(log=log_function)
-    c.check(c.lib.pg_processor_open(os.fsencode(folder), ctypes.byref(options), ctypes.byref(handle.pointer)))
+    handle = open_processor(folder)
     with _open_lock:
         _open_handles[key] = handle
     return handle
@@ -42,21 +43,38 @@ def open_handle(folder: str, shared: bool = False) -> Handle:
 class PaliGemmaProcessor:
     """Tokenizer and image processing of a checkpoint; from_pretrained() makes one, close() or `with` ends it."""
 
-    def __init__(self, folder: str) -> None:
-        self._handle = open_handle(folder)
-        self._info = c.ProcessorInfo()
-        c.check(c.lib.pg_processor_get_info(self._handle.pointer, ctypes.byref(self._info)))
-        self.name_or_path = folder
-        self.tokenizer = PaliGemmaTokenizer(self._handle, self._info, folder)
-        self.image_seq_length: int = self._info.n_image_tokens
-        self.image_token = IMAGE_TOKEN
-        self.image_token_id = self.tokenizer.image_token_id
-        side = self._info.image_size
-        self.image_processor = SimpleNamespace(
-            size={"height": side, "width": side}, resample=self._info.resample, image_seq_length=self.image_seq_length,
-            do_resize=bool(self._info.do_resize), do_rescale=bool(self._info.do_rescale),
-            rescale_factor=self._info.rescale_factor, do_normalize=bool(self._info.do_normalize),
-            image_mean=list(self._info.image_mean), image_std=list(self._info.image_std))
+    def __init__(self, image_processor: SiglipImageProcessor | None = None, tokenizer: PaliGemmaTokenizer | None = None,
+                 chat_template: Any = None) -> None:
+        """From the parts that AutoImageProcessor and AutoTokenizer opened, or another processor has."""
+        if not isinstance(image_processor, SiglipImageProcessor):
+            raise TypeError(f"image_processor is a {type(image_processor).__name__}, expected what "
+                            "AutoImageProcessor.from_pretrained() returns")
+        if not isinstance(tokenizer, PaliGemmaTokenizer):
+            raise TypeError(f"tokenizer is a {type(tokenizer).__name__}, expected what AutoTokenizer.from_pretrained() "
+                            "returns")
+        if not hasattr(image_processor, "image_seq_length"):
+            raise ValueError("Image processor is missing an `image_seq_length` attribute.")
+        if chat_template is not None:
+            raise NotImplementedError("chat_template: PaliGemma has none, and none is followed")
+        if not tokenizer._of_processor:
+            tokenizer = _with_image_token(tokenizer)
+        self._begin(image_processor, tokenizer)
+
+    def _begin(self, image_processor: SiglipImageProcessor, tokenizer: PaliGemmaTokenizer) -> None:
+        state = vars(self)
+        state["_handle"], state["_info"] = tokenizer._handle, info_of(tokenizer._handle)
+        state["name_or_path"] = tokenizer.name_or_path
+        state["tokenizer"], state["image_processor"] = tokenizer, image_processor
+        image_processor._of_processor = True
+        state["image_seq_length"] = image_processor.image_seq_length
+        state["image_token"], state["image_token_id"] = IMAGE_TOKEN, tokenizer.image_token_id
+
+    @classmethod
+    def _of_folder(cls, folder: str, image_settings: dict[str, Any], tokenizer: dict[str, Any]) -> PaliGemmaProcessor:
+        made, handle = cls.__new__(cls), open_handle(folder)
+        made._begin(SiglipImageProcessor._of_folder(folder, handle, image_settings),
+                    PaliGemmaTokenizer(handle, info_of(handle), folder, **tokenizer))
+        return made
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None,
@@ -64,20 +82,83 @@ class PaliGemmaProcessor:
                         **kwargs: Any) -> PaliGemmaProcessor:
         """Opens the processor of a checkpoint folder, or of a model id in the local Hugging Face cache.
 
-        Other arguments of transformers' from_pretrained() are taken where they change nothing (see
-        paligemma._hub.HARMLESS) and refused with a ValueError where they would.
+        The image processor's settings, such as size and do_normalize, and the tokenizer's keywords, such as
+        padding_side and model_max_length (paligemma.tokenizer.FOLLOWED), take the place of those in the files.
+        padding, truncation, max_length, pad_to_multiple_of: for later calls that do not say otherwise. Other
+        arguments of transformers' from_pretrained() are taken where they change nothing (see paligemma._hub.HARMLESS)
+        and refused with a ValueError where they would.
         """
+        image_settings = {name: kwargs.pop(name) for name in list(kwargs) if name in IMAGE_KEYWORDS}
+        call = {name: kwargs.pop(name) for name in ("padding", "truncation", "max_length", "pad_to_multiple_of")
+                if name in kwargs}
+        tokenizer = keywords_of_tokenizer(kwargs)
         _hub.check_arguments(kwargs)
-        return cls(_hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder))
+        made = cls._of_folder(_hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder), image_settings,
+                              tokenizer)
+        if call.get("max_length") is not None:
+            made.tokenizer.max_length = call["max_length"]
+        made.tokenizer.init_kwargs.update(call)  # for later calls that do not say otherwise
+        return made
 
     def __reduce__(self) -> Any:
         """A copy, in this process or another (a worker of a data loader), opens the checkpoint's files again."""
         self._handle.check_open()
-        changeable = ("padding_side", "truncation_side", "max_length")
-        return type(self), (self.name_or_path,), {name: getattr(self.tokenizer, name) for name in changeable}
+        return _of_parts, (type(self), self.image_processor, self.tokenizer), {
+            "name_or_path": self.name_or_path, "image_seq_length": self.image_seq_length}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self.tokenizer).update(state)
+        vars(self).update(state)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            vars(self)[name] = value
+        elif name == "image_seq_length":
+            vars(self)[name] = checked(name, value)
+            vars(self.image_processor)[name] = vars(self)[name]  # is saved with it
+        elif name == "chat_template" and value is None:
+            return
+        elif name in ("image_processor", "tokenizer"):
+            raise AttributeError(f"processor.{name} cannot be replaced: PaliGemmaProcessor(image_processor=, "
+                                 "tokenizer=) makes a processor of other parts")
+        elif vars(self).get(name, self) != value:
+            raise AttributeError(f"processor.{name} cannot be set: it is not followed")
+
+    # -- as files have it
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        """The names of the parts."""
+        return ["image_processor", "tokenizer"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What processor_config.json says."""
+        return {"image_processor": self.image_processor.to_dict(), "processor_class": "PaliGemmaProcessor"}
+
+    def to_json_string(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
+        with open(json_file_path, "w", encoding="utf-8") as file:
+            file.write(self.to_json_string())
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False,
+                        **unused: Any) -> list[str]:
+        """Writes the tokenizer's files and processor_config.json with all settings as they are now; transformers and
+        from_pretrained() read the same from them -> the path of processor_config.json in a list."""
+        if push_to_hub:
+            self.push_to_hub()
+        os.makedirs(save_directory, exist_ok=True)
+        self.tokenizer.save_pretrained(save_directory)
+        path = os.path.join(save_directory, "processor_config.json")
+        self.to_json_file(path)
+        return [path]
+
+    def push_to_hub(self, *unused: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError(_hub.NO_PUSH)
+
+    def __repr__(self) -> str:
+        return (f"{type(self).__name__}:\n- image_processor: {self.image_processor!r}\n- tokenizer: {self.tokenizer!r}"
+                f"\n\n{self.to_json_string()}")
 
     # -- closing
 
@@ -124,7 +205,16 @@ class PaliGemmaProcessor:
 
     @property
     def model_input_names(self) -> list[str]:
-        return ["input_ids", "attention_mask", "pixel_values", "token_type_ids", "labels"]
+        return ["pixel_values", "input_ids", "attention_mask", "token_type_ids", "labels"]
+
+    unused_input_names: list[str] = []
+
+    def _get_num_multimodal_tokens(self, image_sizes: Any = None, **unused: Any) -> MultiModalData:
+        """The `<image>` tokens of images of these sizes, each (height, width)."""
+        if image_sizes is None:
+            return MultiModalData()
+        n = len(image_sizes)
+        return MultiModalData(num_image_tokens=[self.image_seq_length] * n, num_image_patches=[1] * n)
 
     # -- encoding
 
@@ -135,7 +225,7 @@ class PaliGemmaProcessor:
         suffix: str | Sequence[str] | None = None,
         *,
         return_tensors: str | None = None,
-        padding: bool | str | None = False,
+        padding: bool | str | None = None,
         truncation: bool | str | None = None,
         max_length: int | None = None,
         pad_to_multiple_of: int | None = None,
@@ -146,6 +236,7 @@ class PaliGemmaProcessor:
         keep_ends: bool = False,
         suffix_open: bool = False,
         exif: bool = True,
+        alpha: str = "drop",
         max_image_pixels: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -155,7 +246,7 @@ class PaliGemmaProcessor:
             tensors ([H, W, C], [C, H, W], [H, W]), paths, the bytes of a PNG or JPEG file.
         text: one prompt or several; None: pixel values alone. suffix: the answers to learn.
         return_tensors: None for lists, "np", "pt".
-        padding: False, True or "longest", "max_length"; truncation: False, True or "longest_first", "only_first" (the
+        padding: False, True or "longest", "max_length", None for the tokenizer's own, else False; truncation: False, True or "longest_first", "only_first" (the
             prompt), "only_second" (the suffix), to max_length tokens of a row, image tokens included. As with
             transformers, truncation=None with max_length and no padding cuts.
 
@@ -166,49 +257,81 @@ class PaliGemmaProcessor:
         keep_ends: truncation keeps images, bos, newline and eos, and cuts the suffix's and the prompt's own tail.
         suffix_open: no eos after the suffix.
         exif: turn files given by path or bytes as their EXIF orientation says (PIL images are taken as they are).
+        alpha: "drop", or "white", which lays transparent pixels of files given by path or bytes over white. PIL images
+            and arrays always are, as with transformers, so that the same file differs by path and as an opened image; a
+            warning is logged where a file is transparent.
         max_image_pixels: larger files are refused.
+
+        kwargs, also in images_kwargs, text_kwargs and common_kwargs: image settings for this call (size, do_resize,
+        resample, do_rescale, rescale_factor, do_normalize, image_mean, image_std, do_convert_rgb), input_data_format
+        ("channels_first", "channels_last") of arrays, return_attention_mask, return_mm_token_type_ids.
 
         -> BatchFeature with input_ids, token_type_ids, attention_mask i64 [B, T], pixel_values f32 [n_images, 3, S, S],
         labels i64 [B, T] (-100 outside the suffix); .rows reports what happened to each row.
         Raises ValueError (counts, rows that cannot be stacked, sizes), OSError (files).
         """
-        options = {"return_tensors": return_tensors, "padding": padding, "truncation": truncation,
-                   "max_length": max_length, "pad_to_multiple_of": pad_to_multiple_of, "padding_side": padding_side,
-                   "do_rescale": None, "return_attention_mask": None}
-        _merge(options, kwargs, vars(self.image_processor))
-        tensors = _tensor_type(options["return_tensors"])
+        arguments = Arguments({"return_tensors": return_tensors, "padding": padding, "truncation": truncation,
+                               "max_length": max_length, "pad_to_multiple_of": pad_to_multiple_of,
+                               "padding_side": padding_side}, kwargs, self.tokenizer.init_kwargs)
+        options = arguments.text
+        image_call = ImageCall(self.image_processor, arguments.images, self.image_seq_length)
+        tensor_types = tensor_type(arguments.tensors), tensor_type(arguments.image_tensors)
         texts = _texts(text, images)
         _check_call(images, text, image_counts, mode)
+        if alpha not in ("drop", "white"):
+            raise ValueError(f"alpha is {alpha!r}, expected \"drop\" or \"white\"")
         suffixes = _suffixes(suffix, texts)
         rows = None if images is None else _images.as_rows(images)
         counts = _image_counts(texts, rows, image_counts, parsed=mode == "hf" and not literal)
         encode = _encode_options(options, self.tokenizer, mode, flags=(
             (c.ENCODE_LITERAL if literal else 0) | (c.ENCODE_EXIF if exif else 0)
-            | (c.ENCODE_KEEP_ENDS if keep_ends else 0) | (c.ENCODE_OPEN_SUFFIX if suffix_open else 0)))
+            | (c.ENCODE_KEEP_ENDS if keep_ends else 0) | (c.ENCODE_OPEN_SUFFIX if suffix_open else 0)
+            | (c.ENCODE_OVER_WHITE if alpha == "white" else 0)))
         if max_image_pixels is not None:
             encode.max_image_pixels = max_image_pixels
 
-        converted = _images.convert([] if rows is None else _images.flat(rows), exif)
-        inputs = self._encode(texts, suffixes, converted, counts, encode)
-        return self._feature(inputs, texts, converted, options, tensors, mode)
+        encode.image_settings = ctypes.pointer(image_call.struct)
+        converted = image_call.convert([] if rows is None else _images.flat(rows), exif, alpha)
+        pixels = None
+        if mode == "hf" and not image_call.is_plain(converted):  # the library has no part in what follows its resize
+            pixels = image_call.pixels(self._handle, converted, _only_images(encode), stacklevel=3)
+            if texts is None:
+                return BatchFeature({"pixel_values": stacked(pixels, tensor_types[1])})
+            inputs = self._encode(texts, suffixes, None, counts, encode)
+        else:
+            inputs = self._encode(texts, suffixes, converted, counts, encode)
+            if converted.scaled:
+                pixels = array(inputs, c.lib.pg_inputs_get_tensor, b"pixel_values")
+                pixels = image_call.as_bytes(pixels) if mode == "hf" else pixels
+        return self._feature(inputs, texts, pixels, options, *tensor_types)
 
-    def _encode(self, texts: list[str] | None, suffixes: list[str] | None, converted: _images.ImageList,
+    def _encode(self, texts: list[str] | None, suffixes: list[str] | None, converted: _images.ImageList | None,
                 counts: list[int] | None, encode: c.EncodeOptions) -> Handle:
         prompts, prompt_sizes = _strings_in(texts)
         answers, answer_sizes = _strings_in(suffixes)
         counted = (ctypes.c_int32 * len(counts))(*counts) if counts else None
+        n_images = len(converted.scaled) if converted else 0
         batch = c.Batch(
-            n_prompts=len(texts or []), n_suffixes=len(suffixes or []), n_images=len(converted.scaled),
+            n_prompts=len(texts or []), n_suffixes=len(suffixes or []), n_images=n_images,
             n_image_counts=len(counts or []), prompts=prompts, suffixes=answers, prompt_sizes=prompt_sizes,
-            suffix_sizes=answer_sizes, images=converted.images if converted.scaled else None, image_counts=counted)
+            suffix_sizes=answer_sizes, images=converted.images if converted and n_images else None, image_counts=counted)
         inputs = Handle("inputs")
-        with self._handle.use() as pointer:
+
+        def run() -> None:
             c.check(c.lib.pg_processor_encode_batch(pointer, ctypes.byref(batch), ctypes.byref(encode),
                                                     ctypes.byref(inputs.pointer)))
+
+        with self._handle.use() as pointer:
+            if not n_images:
+                run()
+            else:  # large images take a while, and a pipe may be waited for
+                cancel = CancelFlag()
+                encode.cancel = cancel.pointer
+                interruptible(run, cancel)
         return inputs
 
-    def _feature(self, inputs: Handle, texts: list[str] | None, converted: _images.ImageList,
-                 options: dict[str, Any], tensors: str | None, mode: str) -> BatchFeature:
+    def _feature(self, inputs: Handle, texts: list[str] | None, pixels: Any, options: dict[str, Any],
+                 kind: str | None, pixel_kind: str | None) -> BatchFeature:
         """The library's arrays under the names and types that transformers gives them."""
         values: dict[str, Any] = {}
         reports = []
@@ -219,73 +342,62 @@ class PaliGemmaProcessor:
                 names.remove("attention_mask")
             for name in names:
                 values[name] = array(inputs, c.lib.pg_inputs_get_tensor, name.encode())
-        if converted.scaled:
-            pixels = array(inputs, c.lib.pg_inputs_get_tensor, b"pixel_values")
-            if mode == "hf":
-                configured = bool(self._info.do_rescale)
-                do_rescale = configured if options["do_rescale"] is None else bool(options["do_rescale"])
-                for index, scaled in enumerate(converted.scaled):
-                    if scaled or do_rescale != configured:
-                        pixels[index] = _images.pixels_of_floats(pixels[index], self._info, scaled, do_rescale)
-                if not (do_rescale or self._info.do_normalize or any(converted.scaled)):
-                    pixels = pixels.astype(np.uint8)  # resized and nothing else: transformers leaves 8-bit values
-                if any(converted.scaled) and do_rescale:
-                    warnings.warn("images given as floats of 0 to 1 are rescaled once more, as transformers does; "
-                                  "pass do_rescale=False, or 8-bit pixels", stacklevel=3)
-            values["pixel_values"] = pixels
+            if self.tokenizer.pad_token_id != self._info.pad_id:  # set by the user; the library knows the files'
+                for row, report in zip(values["input_ids"], reports):
+                    row[:report.first_token] = row[report.first_token + report.n_tokens:] = self.tokenizer.pad_token_id
+            if options["return_mm_token_type_ids"]:
+                values["mm_token_type_ids"] = (values["input_ids"] == self.image_token_id).astype(np.int64)
         labels = array(inputs, c.lib.pg_inputs_get_tensor, b"labels") if texts is not None else None
-        if tensors is None:
-            values = {k: list(v) if k == "pixel_values" else v.tolist() for k, v in values.items()}
+        if kind is None:
+            values = {k: v.tolist() for k, v in values.items()}
+        if labels is not None and kind == "pt":
+            labels = like_inputs(labels, True)
+        if kind == "pt":
+            values = {k: like_inputs(v, True) for k, v in values.items()}
+        if pixels is not None:
+            values["pixel_values"] = stacked(pixels, pixel_kind)
         if labels is not None:
             values["labels"] = labels  # an array also without return_tensors, as transformers leaves it
-        if tensors == "pt":
-            values = {k: like_inputs(v, True) for k, v in values.items()}
         return BatchFeature(values, reports)
 
 
-# Keywords of transformers' processor that change nothing here, and those that cannot be followed.
-_IGNORED = {"add_special_tokens", "return_token_type_ids", "verbose", "device", "data_format", "do_convert_rgb",
-            "disable_grouping", "sanitize_control_tokens", "return_metadata", "split_special_tokens"}
-_NOT_OFFERED = {"return_overflowing_tokens", "return_special_tokens_mask", "return_offsets_mapping", "return_length",
-                "return_mm_token_type_ids", "return_text_replacement_offsets", "stride", "is_split_into_words",
-                "text_pair", "text_target", "text_pair_target", "videos", "audio", "crop_size", "do_center_crop",
-                "do_pad", "pad_size", "do_resize", "size", "resample", "do_normalize", "image_mean", "image_std",
-                "rescale_factor", "default_to_square", "input_data_format", "image_seq_length"}
+@dataclass
+class MultiModalData:
+    """Numbers of tokens and patches for inputs of given sizes."""
+
+    num_image_tokens: list[int] | None = None
+    num_video_tokens: list[int] | None = None
+    num_audio_tokens: list[int] | None = None
+    num_image_patches: list[int] | None = None
+
+    def __contains__(self, key: str) -> bool:
+        return getattr(self, key, None) is not None
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self:
+            return getattr(self, key)
+        raise KeyError(key)
 
 
-def _merge(options: dict[str, Any], kwargs: dict[str, Any], settings: dict[str, Any]) -> None:
-    """text_kwargs, images_kwargs, common_kwargs and plain keywords into `options`.
-
-    settings: the checkpoint's image settings; an argument that repeats one is harmless.
-    """
-    flat: dict[str, Any] = {}
-    for group in ("common_kwargs", "text_kwargs", "images_kwargs"):
-        for name, value in (kwargs.pop(group, None) or {}).items():
-            if name in kwargs or options.get(name) not in (None, False):
-                raise ValueError(f"Keyword argument {name} was passed two times:\nin a dictionary for {group} and as a "
-                                 "**kwarg.")
-            flat[name] = value
-    for name, value in {**flat, **kwargs}.items():
-        if name in options:
-            options[name] = value
-        elif name in _NOT_OFFERED:
-            if value is not None and value != settings.get(name, False):
-                raise NotImplementedError(f"processor() does not follow {name}={value!r}")
-        elif name not in _IGNORED:
-            warnings.warn(f"Keyword argument `{name}` is not a valid argument for this processor and will be ignored.",
-                          stacklevel=4)
+def _of_parts(cls: type[PaliGemmaProcessor], images: SiglipImageProcessor,
+              tokenizer: PaliGemmaTokenizer) -> PaliGemmaProcessor:
+    made = cls.__new__(cls)
+    made._begin(images, tokenizer)
+    return made
 
 
-def _tensor_type(return_tensors: Any) -> str | None:
-    name = getattr(return_tensors, "value", return_tensors)  # transformers' TensorType is an enum
-    if name not in (None, "np", "pt"):
-        raise ValueError(f"return_tensors is {name!r}, expected None, \"np\" or \"pt\"")
-    if name == "pt":
-        try:
-            import torch  # noqa: F401
-        except ImportError:
-            raise ImportError("return_tensors=\"pt\" needs torch, which is not installed") from None
-    return name
+def _with_image_token(tokenizer: PaliGemmaTokenizer) -> PaliGemmaTokenizer:
+    """What AutoTokenizer opened, with the tokens that a processor adds and without bos and eos of its own."""
+    handle = open_handle(tokenizer._folder)
+    made = PaliGemmaTokenizer(handle, info_of(handle), tokenizer._folder)
+    for name in ("padding_side", "truncation_side", "model_max_length", "name_or_path"):
+        setattr(made, name, getattr(tokenizer, name))
+    return made
+
+
+def _only_images(encode: c.EncodeOptions) -> c.EncodeOptions:
+    """The options that concern images."""
+    return c.EncodeOptions(flags=encode.flags & c.ENCODE_EXIF, max_image_pixels=encode.max_image_pixels)
 
 
 def _texts(text: Any, images: Any) -> list[str] | None:
@@ -398,6 +510,14 @@ def _encode_options(options: dict[str, Any], tokenizer: PaliGemmaTokenizer, mode
         raise ValueError(f"pad_to_multiple_of is {multiple}, expected 1 or more")
     if max_length is not None and max_length < 1:
         raise ValueError(f"max_length is {max_length}, expected 1 or more")
+    if max_length is None and (cuts or kind == c.PADDING_MAX_LENGTH):
+        if tokenizer.model_max_length > LARGE:
+            cuts, kind = False, c.PADDING_NONE if kind == c.PADDING_MAX_LENGTH else kind
+        else:
+            max_length = int(tokenizer.model_max_length)
+    if kind != c.PADDING_NONE and tokenizer.pad_token_id is None:
+        raise ValueError("Asking to pad but the tokenizer does not have a padding token. Please select a token to use as "
+                         "`pad_token` `(tokenizer.pad_token = tokenizer.eos_token e.g.)`.")
     if cuts and kind != c.PADDING_NONE and multiple and max_length and max_length % multiple:
         raise ValueError("Truncation and padding are both activated but truncation length "
                          f"({max_length}) is not a multiple of pad_to_multiple_of ({multiple}).")

@@ -157,14 +157,16 @@ PACKED = {"again from 1": [1, 2, 3, 4, 1, 2, 3, 1, 2], "a gap": [1, 2, 3, 10, 11
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_positions_that_pack_texts(pair, name):
+def test_positions_that_pack_texts(hf, pair, name):
+    within_5_24 = tuple(map(int, hf.__version__.split(".")[:2])) >= (5, 24)  # there, type 0 keeps within its text, too
     ids = rows(2, 9)
     positions = torch.tensor([PACKED[name], list(range(1, 10))])
     suffix = (torch.arange(9) >= 5).long().repeat(2, 1)
     for what, types in {"no types": {}, "types 0": {"token_type_ids": 0 * ids}, "types 1": {"token_type_ids": ids ** 0},
                         "a suffix": {"token_type_ids": suffix}}.items():
         given = dict(input_ids=ids, position_ids=positions, **types)
-        pair.close(f"{what}, packed", **given)
+        if not (within_5_24 and what in ("types 0", "a suffix")):
+            pair.close(f"{what}, packed", **given)
         pair.close(f"{what}, a mask", attention_mask=torch.ones_like(ids), **given)
 
 

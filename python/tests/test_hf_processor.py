@@ -225,6 +225,46 @@ def test_settings_that_a_tokenizer_was_saved_with(hf, folder, tmp_path, name):
                 same_values(got[key], wanted[key], f"{keywords}: {key}")
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "RGB"])
+@pytest.mark.filterwarnings("ignore:Palette images")  # of Pillow
+def test_alpha_of_a_file(processor, hf_processor, tmp_path, caplog, mode):
+    """By path alpha is dropped as there, with a warning; alpha="white" gives what an opened image gives."""
+    image_of = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(3)
+    image = image_of.fromarray(rng.integers(0, 256, (30, 40, 4), np.uint8), "RGBA")
+    path, saved = str(tmp_path / "x.png"), {}
+    if mode == "PA":  # a palette whose entries have alpha
+        image, saved = image.convert("RGB").quantize(9), {"transparency": bytes([0, 100, 255, 7])}
+    elif mode != "RGBA":
+        image = image.convert("RGB").convert(mode) if mode == "P" else image.convert(mode)
+    image.save(path, **saved)
+    opened = image_of.open(path)
+    dropped = processor(path, "a", return_tensors="np").pixel_values
+    assert np.array_equal(dropped, hf_processor(path, "a", return_tensors="np").pixel_values)
+    transparent = mode in ("RGBA", "LA", "PA")
+    assert ('alpha="white" lays them over white' in caplog.text) == transparent
+    caplog.clear()
+    white = processor([path, image], ["a", "a"], alpha="white", return_tensors="np").pixel_values
+    theirs = hf_processor(opened, "a", return_tensors="np").pixel_values
+    assert np.array_equal(white[:1], theirs) and not caplog.text
+    with open(path, "rb") as file:
+        assert np.array_equal(processor(file.read(), "a", alpha="white", return_tensors="np").pixel_values, theirs)
+    assert np.array_equal(white[:1], dropped) != transparent
+
+
+def test_alpha_of_another_format(processor, hf_processor, tmp_path, caplog):
+    image_of = pytest.importorskip("PIL.Image")
+    path = str(tmp_path / "x.webp")
+    image_of.fromarray(np.random.default_rng(3).integers(0, 256, (30, 40, 4), np.uint8), "RGBA").save(path, lossless=True)
+    assert np.array_equal(processor(path, "a", return_tensors="np").pixel_values,
+                          hf_processor(path, "a", return_tensors="np").pixel_values)
+    assert 'alpha="white" lays them over white' in caplog.text
+    assert np.array_equal(processor(path, "a", alpha="white", return_tensors="np").pixel_values,
+                          hf_processor(image_of.open(path), "a", return_tensors="np").pixel_values)
+    with pytest.raises(ValueError, match="alpha is 'black'"):
+        processor(path, "a", alpha="black")
+
+
 _WRONG = [(key, value) for key in ("max_length", "model_max_length", "max_len", "pad_to_multiple_of")
           for value in ("12", 12.5, -3, [], {})]
 _WRONG += [(key, value) for key in ("padding_side", "truncation_side") for value in (None, 1, [], "Left", "up")]
@@ -427,7 +467,7 @@ def test_tokenizer(processor, hf_processor):
     assert ours.convert_ids_to_tokens([1, 2, 5, 300], True) == theirs.convert_ids_to_tokens([1, 2, 5, 300], True)
     for name in ("size", "do_resize", "do_rescale", "do_normalize", "resample", "image_mean", "rescale_factor"):
         theirs = getattr(hf_processor.image_processor, name)
-        theirs = dict(theirs) if name == "size" else list(theirs) if name == "image_mean" else theirs
+        theirs = dict(theirs) if name == "size" else theirs
         ours = getattr(processor.image_processor, name)
         assert {k: v for k, v in theirs.items() if v} == ours if name == "size" else ours == theirs, name
 

@@ -1,6 +1,7 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """The processor with numpy alone: what comes back, in which form, and what is refused."""
 import copy
+import os
 import pickle
 import threading
 
@@ -11,6 +12,23 @@ import paligemma
 from paligemma import AutoProcessor
 
 P, Q = "caption en", "detect red circle ; blue star"
+
+
+def test_an_image_by_the_name_of_a_pipe(processor, image_path, tmp_path):
+    expected = processor(images=image_path, text="a", return_tensors="np")["pixel_values"]
+    with open(image_path, "rb") as file:
+        content = file.read()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (fifo, str(fifo)):
+        writer = threading.Thread(target=fifo.write_bytes, args=(content,))
+        writer.start()
+        found = processor(images=path, text="a", return_tensors="np")["pixel_values"]
+        writer.join()
+        assert (found == expected).all()
+    for path, word in ((tmp_path, "folder"), ("/dev/zero", "character device")):
+        with pytest.raises(OSError, match=f"found a {word}"):
+            processor(images=path, text="a")
 
 
 def test_keys_types_and_shapes(processor, pixels):
@@ -156,7 +174,7 @@ REFUSED = {
     "side": (lambda p: dict(images=p, text=P, padding_side="top"), ValueError),
     "image counts": (dict(text=[P, P], image_counts=[1]), ValueError),
     "image counts and images": (lambda p: dict(images=p, text=P, image_counts=1), ValueError),
-    "another size": (lambda p: dict(images=p, text=P, size={"height": 10, "width": 10}), NotImplementedError),
+    "another size": (lambda p: dict(images=p, text=P, size={"shortest_edge": 64}), NotImplementedError),
     "offsets": (lambda p: dict(images=p, text=P, return_offsets_mapping=True), NotImplementedError),
 }
 
@@ -223,14 +241,13 @@ def test_tokenizer(processor):
     assert tokenizer(["a", "b c"])["attention_mask"] == [[1], [1] * len(tokenizer.encode("b c"))]
     assert tokenizer.convert_ids_to_tokens(tokenizer.convert_tokens_to_ids(["<loc0007>", "<image>"])) == [
         "<loc0007>", "<image>"]
-    assert len(tokenizer) == tokenizer.vocab_size == len(tokenizer.get_vocab())
-    for bad in (-1, len(tokenizer)):
-        with pytest.raises(ValueError):
-            tokenizer.convert_ids_to_tokens(bad)
+    assert len(tokenizer) == tokenizer.vocab_size + 1 == len(tokenizer.get_vocab())  # <image> is no piece of the model
+    assert tokenizer.convert_ids_to_tokens([2, len(tokenizer)]) == ["<bos>", None]
+    with pytest.raises(OverflowError):
+        tokenizer.convert_ids_to_tokens(-1)
     with pytest.raises(ValueError):
         tokenizer.decode([5, -100])
     with pytest.raises(TypeError):
         tokenizer.decode("text")
-    with pytest.raises(ValueError):
-        tokenizer.encode("a\0")
+    assert tokenizer.decode(tokenizer.encode("a\0b")) == "a\0b"
     assert paligemma.PaliGemmaTokenizer is type(tokenizer)

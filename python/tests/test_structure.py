@@ -67,3 +67,31 @@ def test_a_circle_is_seen(tmp_path, sources, expected):
     for name, text in sources.items():
         (folder / f"{name}.py").write_text(text + "\n")
     assert circle(imports(folder)) == expected
+
+
+def test_messages_have_no_names_of_c():
+    """Each name of C in a message of the library has one of this package's in its place."""
+    import sys
+
+    from conftest import ROOT
+
+    from paligemma import _errors
+
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
+    try:
+        import messages
+    finally:
+        sys.path.pop(0)
+    names = messages.names(ROOT)
+    assert len(names) > 20
+    for name in names:
+        for text in (f"found {name}", f"({name} takes it as text)", f"pg_options.kind is 7, expected {name}, or less"):
+            assert not messages.of_c(_errors.in_python(text)), name
+    assert _errors.in_python("XPG_SIDE_LEFT and PG_SIDE_LEFTY of /pg_x/y.png") == "XPG_SIDE_LEFT and PG_SIDE_LEFTY of /pg_x/y.png"
+
+
+def test_messages_name_keywords(processor, pixels):
+    with pytest.raises(ValueError, match="literal=True takes"):
+        processor(text="<image><image> a", image_counts=1)
+    with pytest.raises(ValueError, match='keep_ends=True or truncation="only_second", keeps them'):
+        processor(pixels, "a", truncation=True, max_length=9)

@@ -177,7 +177,7 @@ FORBIDDEN = {
 # Where one of these is meant, and why it does no harm.
 ALLOWED = {
     ("thread_pool.c", "pthread_create"): "the launcher of the pool, joined when its session or call ends",
-    ("thread_pool.c", "fesetenv"): "in the pool's own threads: they take over the caller's",
+    ("environment.c", "fesetenv"): "put back where a call returns and around callbacks",
     ("thread_pool.c", "pthread_sigmask"): "for the pool's own threads; the caller's is put back at once",
     ("thread_pool.c", "sched_setaffinity"): "of the pool's own threads",
     ("thread_pool.c", "kmp_set_blocktime"): "of the launcher of the pool, for its own regions",
@@ -213,7 +213,8 @@ def imports(archive):
 
 # The only data of ours that may change while a process runs; each is atomic or thread-local.
 STATE = {
-    "error_text": "thread-local: pg_last_error()",
+    "last_error": "thread-local: pg_last_error()",
+    "current": "thread-local: the call of the host that is under way, while it is under way",
 }
 
 
@@ -312,6 +313,45 @@ def structure(folder):
     return failed or count < 100
 
 
+# Public functions that do not change over to the default floating-point environment: they compute nothing.
+OUTSIDE = set("""pg_version_api pg_version_string pg_status_name pg_last_error pg_last_error_row pg_cancel_request pg_cancel_clear
+    pg_result_get_n_rows pg_result_get_text""".split())
+
+
+def border(folder, header):
+    """Each public function begins with PGI_ENTER, and each call of a host's function lies in a callback's brackets."""
+    failed = False
+    entered, calls = set(), 0
+    public_text = without_comments(header)
+    hooks = {"alloc", "free", "fn"} | set(re.findall(r"\bpg_\w+_fn (\w+);", public_text))
+    hook = re.compile(rf"(?:->|\.)(?:{'|'.join(hooks)})\(")
+    for path, _, names in sorted(os.walk(folder), key=lambda at: not at[0].endswith("api")):  # the macro's definition first
+        for name in sorted((n for n in names if n.endswith((".c", ".cc", ".h", ".inc"))), key=lambda n: not n.endswith(".h")):
+            source = os.path.relpath(os.path.join(path, name), folder)
+            text = without_comments(os.path.join(path, name)).replace("\\\n", "\n")
+            for function, body in re.findall(r"^ *\w[\w *]*?\b(pg_\w+|type##_init)\([^;{]*\{\s*([^\n]*)", text, flags=re.M):
+                if body.startswith("PGI_ENTER;"):
+                    entered.add(function)
+                elif not (function in OUTSIDE or re.fullmatch(r"pg_\w+_close", function)):
+                    print(f"{source}: {function} does not begin with PGI_ENTER")
+                    failed = True
+            if "type##_init" in entered:
+                entered.update(f"{options}_init" for options in re.findall(r"^PGI_OPTIONS\((pg_\w+)", text, flags=re.M))
+            lines = [line.strip() for line in text.split("\n") if line.strip()]
+            for i, line in enumerate(lines):
+                if hook.search(line):
+                    calls += 1
+                    if "pgi_callback_begin()" not in lines[i - 1] or "pgi_callback_end(" not in lines[i + 1]:
+                        print(f"{source}: calls the host outside of pgi_callback_begin() and _end(): {line}")
+                        failed = True
+    public = set(re.findall(r"\bPG_API pg_status (pg_\w+)\(", public_text))
+    for function in sorted(public - entered):
+        print(f"{function}: found no definition that begins with PGI_ENTER")
+        failed = True
+    print(f"{len(public)} functions, {calls} calls of the host")
+    return failed or len(public) < 40 or calls < 5
+
+
 def main():
     arguments = [a for a in sys.argv[1:] if a != "--update"]
     update = "--update" in sys.argv
@@ -319,7 +359,7 @@ def main():
     if check == "api":
         return int(api_check(*rest, update=update))
     return int({"symbols": symbols, "version": version, "headers": headers, "imports": imports, "state": state,
-                "structure": structure}[check](*rest))
+                "structure": structure, "border": border}[check](*rest))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ every chroma sampling or YCCK. index.txt has one line per image:
     FILE error STATUS                                   an image that the library refuses
 over_white.txt has one line per PNG with a transparent colour: FILE DIGEST, of what SiglipImageProcessor makes of it
 before its resize, given as a path, where do_convert_rgb is true (index.txt: where it is not).
+opened.txt has one line per PNG with alpha or a transparent colour: FILE DIGEST, of what convert_to_rgb() of transformers
+makes of it opened by Pillow, or FILE error, where that raises.
 pixels.txt has one line per case of what HF's image processor (transformers 5.23.0) gives for test_image():
     WIDTH HEIGHT SIDE DIGEST SETTINGS       the digest is of the f32 values in little-endian order
 resize.txt has one line per case, of test_image() too: WIDTH HEIGHT WIDTH HEIGHT FILTER DIGEST, from and to.
@@ -507,6 +509,20 @@ def over_white(path):
     return fnv1a(np.ascontiguousarray(np.moveaxis(pixels, 0, -1)).tobytes())
 
 
+def opened(path):
+    """The pixels that SiglipImageProcessor resizes, of an image that Pillow has opened; None without transparency."""
+    from transformers.image_transforms import convert_to_rgb
+
+    image = Image.open(path)
+    image.load()  # a tRNS chunk behind the pixels is seen then
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+        return None
+    try:
+        return fnv1a(convert_to_rgb(image, return_numpy=True).tobytes())
+    except ValueError:
+        return "error"
+
+
 def test_image(width, height):
     """The same as test_image() in tests/unit/test_resize.c."""
     state, out = width * 65537 + height, bytearray()
@@ -569,6 +585,11 @@ def main():
         for name in good:
             if "trns" in name:
                 file.write(f"{name} {over_white(os.path.join(HERE, name))}\n")
+    with open(os.path.join(HERE, "opened.txt"), "w") as file:
+        for name in good:
+            digest = opened(os.path.join(HERE, name))
+            if digest:
+                file.write(f"{name} {digest}\n")
     with open(os.path.join(HERE, "resize.txt"), "w") as file:
         for width, height, to_width, to_height, number in resize_cases():
             out = test_image(width, height).resize((to_width, to_height), number)

@@ -10,12 +10,12 @@
 /* A layer of random weights; quantized from f32. */
 static pgi_linear random_linear(check *c, int32_t dtype, int64_t in, int64_t out) {
     float *bias = guarded_floats(c, out), *values = guarded_floats(c, in * out);
-    pgi_linear linear = {{values, PG_DTYPE_F32, out, in}, random_below(c, 2) ? bias : NULL};
+    pgi_linear linear = {{values, PG_DTYPE_F32, out, in, NULL}, random_below(c, 2) ? bias : NULL};
     random_fill(c, bias, out);
     random_fill(c, values, in * out);
     if (!pgi_dtype_is_blocks(dtype)) return linear;
     void *blocks = guarded(c, (size_t)pgi_quantized_bytes(dtype, out, in), 0);
-    if (pgi_quantize_panels(&linear.weight, dtype, 0, pgi_quantized_panels(out), blocks) != PG_OK) fail(c, "status");
+    if (pgi_quantize_panels(&linear.weight, 0, dtype, 0, pgi_quantized_panels(out), blocks) != PG_OK) fail(c, "status");
     linear.weight.data = blocks;
     linear.weight.dtype = dtype;
     return linear;

@@ -162,7 +162,7 @@ static void check_product(check *c, int32_t dtype, int m, int64_t n, int64_t gro
     float *x = guarded_floats(c, m * k), *bias = guarded_floats(c, n), *y = guarded_output(c, stride * (m - 1) + n);
     float *before = guarded_floats(c, stride * (m - 1) + n);
     void *tile = guarded(c, (size_t)(groups * m * PGI_TILE_ROW_BYTES), 0);
-    pgi_matrix w = {blocks, dtype, n, k};
+    pgi_matrix w = {blocks, dtype, n, k, NULL};
     random_blocks(c, blocks, dtype, panels * groups);
     random_fill(c, bias, n);
     for (int i = 0; i < m; i++) {
@@ -244,14 +244,14 @@ static void check_weights(check *c, int32_t from, int32_t dtype, int64_t rows, i
     char *stored = guarded(c, (size_t)(rows * columns) * size, (size_t)random_below(c, 2));
     unsigned char *all = guarded(c, (size_t)bytes, 64), *cut = guarded(c, (size_t)bytes, 64);
     float *row = guarded_output(c, columns);
-    pgi_matrix source = {stored, from, rows, columns}, w = {all, dtype, rows, columns};
+    pgi_matrix source = {stored, from, rows, columns, NULL}, w = {all, dtype, rows, columns, NULL};
     double all_errors = 0, all_plain = 0;
     random_weights(c, stored, from, rows * columns);
     memset(cut, 0x5A, (size_t)bytes);
     int64_t half = panels / 2;
-    if (pgi_quantize_panels(&source, dtype, 0, panels, all) != PG_OK ||
-        pgi_quantize_panels(&source, dtype, 0, half, cut) != PG_OK ||
-        pgi_quantize_panels(&source, dtype, half, panels, cut + half * (bytes / panels)) != PG_OK)
+    if (pgi_quantize_panels(&source, 0, dtype, 0, panels, all) != PG_OK ||
+        pgi_quantize_panels(&source, 0, dtype, 0, half, cut) != PG_OK ||
+        pgi_quantize_panels(&source, 0, dtype, half, panels, cut + half * (bytes / panels)) != PG_OK)
         fail(c, "status");
     if (memcmp(all, cut, (size_t)bytes)) fail(c, "in two parts: other bytes");
     for (int64_t r = 0; r < panels * 16; r++) {
@@ -300,11 +300,11 @@ static void check_quantize_panels(check *c) {
     check fixed = {.random = 5};
     float *x = guarded_floats(c, 40 * 200);
     random_fill(&fixed, x, 40 * 200);
-    pgi_matrix source = {x, PG_DTYPE_F32, 40, 200};
+    pgi_matrix source = {x, PG_DTYPE_F32, 40, 200, NULL};
     for (int f = 0; f < 2; f++) {
         int64_t bytes = pgi_quantized_bytes(PGI_DTYPE_INT8_BLOCKS + f, 40, 200);
         unsigned char *out = guarded(c, (size_t)bytes, 0);
-        pgi_quantize_panels(&source, PGI_DTYPE_INT8_BLOCKS + f, 0, 3, out);
+        pgi_quantize_panels(&source, 0, PGI_DTYPE_INT8_BLOCKS + f, 0, 3, out);
         uint64_t found = hash(out, bytes);
         if (found != expected[f]) fail(c, "hash of int%d: found 0x%llx", f ? 4 : 8, (unsigned long long)found);
 
@@ -312,20 +312,20 @@ static void check_quantize_panels(check *c) {
         for (int i = 0; i < 3; i++) {
             float before = x[37 * 200 + 150];
             x[37 * 200 + 150] = bad[i];
-            pg_status status = pgi_quantize_panels(&source, PGI_DTYPE_INT8_BLOCKS + f, 0, 3, out);
+            pg_status status = pgi_quantize_panels(&source, 0, PGI_DTYPE_INT8_BLOCKS + f, 0, 3, out);
             if (status != PG_ERROR_ARGUMENT || !strstr(pg_last_error(), "row 37, column 150"))
                 fail(c, "%g: found status %d, \"%s\"", (double)bad[i], (int)status, pg_last_error());
             x[37 * 200 + 150] = before;
         }
         /* Whole range: the largest numbers, subnormal ones. */
         float ends[128] = {FLT_MAX, -FLT_MAX, 1e30f}, tiny[128] = {1e-40f, -1e-40f}, row[128];
-        pgi_matrix large = {ends, PG_DTYPE_F32, 1, 128}, small = {tiny, PG_DTYPE_F32, 1, 128};
-        pgi_matrix made = {out, PGI_DTYPE_INT8_BLOCKS + f, 1, 128};
-        if (pgi_quantize_panels(&large, made.dtype, 0, 1, out) != PG_OK) fail(c, "the largest numbers: status");
+        pgi_matrix large = {ends, PG_DTYPE_F32, 1, 128, NULL}, small = {tiny, PG_DTYPE_F32, 1, 128, NULL};
+        pgi_matrix made = {out, PGI_DTYPE_INT8_BLOCKS + f, 1, 128, NULL};
+        if (pgi_quantize_panels(&large, 0, made.dtype, 0, 1, out) != PG_OK) fail(c, "the largest numbers: status");
         pgi_quantized_row(&made, 0, 1, row);
         if (!(fabsf(row[0]) > 0.75f * FLT_MAX) || !(row[1] < -0.75f * FLT_MAX) || row[5] != 0)
             fail(c, "the largest numbers: found %g, %g, %g", (double)row[0], (double)row[1], (double)row[5]);
-        if (pgi_quantize_panels(&small, made.dtype, 0, 1, out) != PG_OK) fail(c, "subnormal numbers: status");
+        if (pgi_quantize_panels(&small, 0, made.dtype, 0, 1, out) != PG_OK) fail(c, "subnormal numbers: status");
         pgi_quantized_row(&made, 0, 1, row);
         if (row[0] != 0 || row[1] != 0) fail(c, "subnormal numbers: found %g", (double)row[0]);
     }
@@ -342,7 +342,7 @@ static void check_linear_shape(check *c, int32_t dtype, int64_t rows, int64_t in
     random_blocks(c, blocks, dtype, panels * pgi_quantized_groups(in));
     random_fill(c, x, x_stride * (rows - 1) + in);
     random_fill(c, bias, out);
-    pgi_linear linear = {{blocks, dtype, out, in}, random_below(c, 2) ? bias : NULL};
+    pgi_linear linear = {{blocks, dtype, out, in, NULL}, random_below(c, 2) ? bias : NULL};
     for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
         pgi_run run = run_on(c->kernels, n_threads);
         float *y = guarded_output(c, n_y);
@@ -385,7 +385,7 @@ void check_linear_quantized(check *c) {
     float *x = guarded_floats(c, 8 * 1200), *y = guarded_output(c, 8 * 300);
     void *scratch = guarded(c, pgi_linear_scratch(c->kernels, 2), 0);
     random_fill(c, x, 8 * 1200);
-    pgi_linear linear = {{blocks, PGI_DTYPE_INT8_BLOCKS, 300, 1200}, NULL};
+    pgi_linear linear = {{blocks, PGI_DTYPE_INT8_BLOCKS, 300, 1200, NULL}, NULL};
     for (int64_t rows = 1; rows <= 8; rows += 7)
         if (pgi_linear_forward(&run, x, 1200, rows, &linear, y, 300, scratch) != PG_ERROR_CANCELLED)
             fail(c, "linear goes on");

@@ -19,7 +19,9 @@ class Forward:
     @classmethod
     def of(cls, out):
         """out: of HF's forward."""
-        stages = {"features": out.image_hidden_states, "logits": out.logits}
+        images = out.get("image_outputs")  # transformers 5.24; 5.23 has its pooler_output alone
+        features = out.get("image_hidden_states") if images is None else images.pooler_output
+        stages = {"features": features, "logits": out.logits}
         stages.update({f"hidden.{i}": hidden for i, hidden in enumerate(out.hidden_states)})
         return cls({name: value.float().numpy() for name, value in stages.items() if value is not None},
                    None if out.loss is None else float(out.loss))

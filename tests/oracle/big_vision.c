@@ -59,7 +59,7 @@ static pg_status answer_pixels(const char *line) {
 int main(int argc, char **argv) {
     if (argc != 2) return 2;
     pgi_tokenizer *tokenizer = NULL;
-    if (strcmp(argv[1], "-") != 0 && pgi_tokenizer_open(&pgi_memory_default, argv[1], NULL, &tokenizer) < 0) {
+    if (strcmp(argv[1], "-") != 0 && pgi_tokenizer_open(&pgi_memory_default, argv[1], 0, NULL, &tokenizer) < 0) {
         printf("! %s\n", pgi_error_text());
         return 1;
     }

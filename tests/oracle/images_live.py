@@ -7,7 +7,8 @@
 Case S is drawn from seed S alone. PNGs are of every colour type, depth and interlace, with and without tRNS in its
 forms, palettes of every length, pixels in several chunks; JPEGs of every sampling, progressive, with restart markers,
 grey, RGB, YCC, CMYK and YCCK; both with and without EXIF. Half of the cases are whole, half damaged. Each is opened by
-path in a folder whose do_convert_rgb is true and in one where it is null. Images are at most SIDE pixels wide and high
+path in a folder whose do_convert_rgb is true and in one where it is null, and with PG_ENCODE_OVER_WHITE, against the
+same file opened by Pillow. Images are at most SIDE pixels wide and high
 and enlarged to SIDE x SIDE without interpolation, so each pixel of the file is compared.
 
 What is whole, both must open. What is damaged, both must refuse or both open, but for the kinds of damage in STRICTER
@@ -26,7 +27,7 @@ import warnings
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 import compare
@@ -42,6 +43,7 @@ STRICTER = {"PNG: checksum of IDAT", "PNG: a bit of IDAT", f"PNG: {BEHIND}"}
 LAXER = {f"PNG: {BEHIND}"}
 PNG_KINDS = [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16), (3, 1), (3, 2), (3, 4), (3, 8), (4, 8), (4, 16),
              (6, 8), (6, 16)]
+OPENED = "opened by Pillow"
 SAMPLINGS = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 2), (2, 4)]
 
 
@@ -227,9 +229,19 @@ def theirs(processor, path):
         return f"{type(error).__name__}: {error}"
 
 
-def ours(processor, path):
+def theirs_opened(processor, path):
+    """-> pixels of the file as a PIL image, or what transformers raises"""
     try:
-        with processor.encode(path, "", pglib.ENCODE_EXIF) as inputs:
+        with Image.open(path) as image:
+            image.load()
+            return processor(ImageOps.exif_transpose(image), return_tensors="np")["pixel_values"]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def ours(processor, path, flags=0):
+    try:
+        with processor.encode(path, "", pglib.ENCODE_EXIF | flags) as inputs:
             return inputs["pixel_values"]
     except pglib.Error as error:
         return str(error)
@@ -243,7 +255,10 @@ def check(folders, path, seed):
     wrong, outcome = [], ""
     damage = f"{what.split()[0]}: {how}" if how else ""
     for name, hf, processor in folders:
-        expected, found = theirs(hf, path), ours(processor, path)
+        if name == OPENED:
+            expected, found = theirs_opened(hf, path), ours(processor, path, pglib.ENCODE_OVER_WHITE)
+        else:
+            expected, found = theirs(hf, path), ours(processor, path)
         outcome = "whole" if not how else f"{damage}: " + ("refused" if isinstance(expected, str) else "opens")
         if isinstance(expected, str):
             if not how:
@@ -275,7 +290,7 @@ def main():
     library, outcomes, failed = pglib.Library(args.build), collections.Counter(), 0
     with tempfile.TemporaryDirectory() as temporary:
         folders = []
-        for name, value in (("do_convert_rgb true", True), ("do_convert_rgb null", None)):
+        for name, value in (("do_convert_rgb true", True), ("do_convert_rgb null", None), (OPENED, True)):
             folder = make_folder(os.path.join(temporary, name), value)
             folders.append((name, SiglipImageProcessorPil.from_pretrained(folder), pglib.Processor(library, folder)))
         for seed in range(first, first + count):

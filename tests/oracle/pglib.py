@@ -67,9 +67,9 @@ def _errors_of(name):
     try:
         yield
     except Exception as error:
-        if not hasattr(error, "pg_status"):
+        if not hasattr(error, "status_name"):
             raise
-        raise Error(f"{name}: {error}", error.pg_status) from None
+        raise Error(f"{name}: {error}", error.status) from None
 
 
 class Library:

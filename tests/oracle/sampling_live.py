@@ -13,12 +13,14 @@ torch's rounding moves over it (BORDER). Every third case compares how stop stri
 """
 import argparse
 import ctypes
+import json
 import os
 import sys
 import tempfile
 
 import numpy as np
 import torch
+from transformers import GenerationConfig
 from transformers.generation.stopping_criteria import EosTokenCriteria, StopStringCriteria
 
 import checkpoints
@@ -112,9 +114,9 @@ def sampling_options(settings, seed):
     return options, kept
 
 
-def processors_of(model, settings, n_prompt):
+def processors_of(model, settings, n_prompt, given={"max_new_tokens": MAX_NEW}):
     """transformers' list for these settings, as generate() makes it"""
-    config, _ = model._prepare_generation_config(None, max_new_tokens=MAX_NEW, **settings)
+    config, _ = model._prepare_generation_config(None, **given, **settings)
     model._prepare_special_tokens(config, True, device="cpu")
     config.max_length = MAX_NEW + n_prompt
     if config.min_new_tokens is not None:
@@ -138,26 +140,56 @@ class Case(seeded.SeededCase):
             self.ids = inputs["input_ids"][0].tolist()
             if self.seed % 3 == 2:
                 self.stops(inputs)
+            elif self.seed % 15 == 0:
+                self.folder_settings(inputs)
             else:
                 self.scores(inputs)
 
-    def scores(self, inputs):
-        vocab = self.model.info().vocab_size
+    def settings(self):
         eos = self.ref.model.generation_config.eos_token_id
-        settings = draw_settings(self.rng, vocab, self.ids, [eos] if isinstance(eos, int) else eos or [])
+        return draw_settings(self.rng, self.model.info().vocab_size, self.ids,
+                             [eos] if isinstance(eos, int) else eos or [])
+
+    def folder_settings(self, inputs):
+        """The settings in generation_config.json; generate() without arguments follows them on both sides."""
+        settings = {**self.settings(), "max_new_tokens": MAX_NEW}
+        with tempfile.TemporaryDirectory() as copy:
+            for name in os.listdir(self.ref.folder):
+                if name != "generation_config.json":
+                    os.symlink(os.path.join(os.path.abspath(self.ref.folder), name), os.path.join(copy, name))
+            with open(os.path.join(copy, "generation_config.json"), "w") as f:
+                json.dump(settings, f)
+            before = self.ref.model.generation_config
+            try:
+                self.ref.model.generation_config = GenerationConfig.from_pretrained(copy)
+                processors = processors_of(self.ref.model, {}, len(self.ids), given={})
+            except ValueError as error:
+                self.expect([] if "suppress" in str(error) else [str(error)], f"reference; {settings}")
+                return
+            finally:
+                self.ref.model.generation_config = before
+            with pglib.Model(self.model.library, copy) as model:
+                self.check(model, inputs, settings, processors, None)
+
+    def scores(self, inputs):
+        settings = self.settings()
         try:
             processors = processors_of(self.ref.model, settings, len(self.ids))
         except ValueError as error:  # what is forced is suppressed, too
             self.expect([] if "suppress" in str(error) else [str(error)], f"processors; {settings}")
             return
         options, kept = sampling_options(settings, self.seed)
-        try:
-            result = self.model.result(self.processor, inputs, max_new_tokens=MAX_NEW, sampling=ctypes.pointer(options),
-                                       flags=pglib.GENERATE_LOGITS | pglib.GENERATE_SCORES)
-        except pglib.Error as error:
-            self.expect([] if "leave no id" in str(error) else [str(error)], "generate")
-            return
+        self.check(self.model, inputs, settings, processors, options)
         del kept
+
+    def check(self, model, inputs, settings, processors, options):
+        """options: pg_sampling_options, or None: those of the folder"""
+        given = {"max_new_tokens": MAX_NEW, "sampling": ctypes.pointer(options)} if options else {}
+        try:
+            result = model.result(self.processor, inputs, flags=pglib.GENERATE_LOGITS | pglib.GENERATE_SCORES, **given)
+        except pglib.Error as error:
+            self.expect([] if "leave no id" in str(error) else [str(error)], f"generate; {settings}")
+            return
         wrong = []
         with result:
             new, logits, ours = (result.tensor(name) for name in ("ids", "logits", "scores"))
@@ -238,6 +270,7 @@ def main():
                 pglib.Model(library, folder) as drawn, pglib.Processor(library, folder) as drawn_processor:
             sides = [(reference.Reference(DEMO), demo, demo_processor),
                      (reference.Reference(folder), drawn, drawn_processor)]
+            sides[0][0].folder, sides[1][0].folder = DEMO, folder
             for seed in range(first, first + args.count):
                 case = Case(seed, sides)
                 case.run()

@@ -91,7 +91,7 @@ int main(int argc, char **argv) {
     if (!tokenizer) return 1;
     tokenizer->memory = pgi_memory_default;
     tokenizer->avoid_sentencepiece = argc > 2;
-    pg_status status = pgi_tokenizer_load(tokenizer, argv[1], NULL);
+    pg_status status = pgi_tokenizer_load(tokenizer, argv[1], 0, NULL);
     if (status < 0) printf("! %s\n", pgi_error_text());
     char *line = NULL;
     size_t capacity = 0;

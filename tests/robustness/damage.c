@@ -22,8 +22,8 @@
 enum { CASE_SECONDS = 20, MAX_PIXELS = 1 << 22 };
 #define MAX_ALLOCATION (INT64_C(256) << 20) /* the folders have 100 kB of weights */
 
-/* Which checkpoint; the last two are converted from the first two. */
-typedef enum target { OFFICIAL, TODAY, INT8, INT4, N_TARGETS } target;
+/* Which checkpoint; INT8 and INT4 are converted from the first two. */
+typedef enum target { OFFICIAL, TODAY, INT8, INT4, COLPALI, MLX, N_TARGETS } target;
 typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, REPAIRED_HEADER, IMAGE } style;
 
 typedef struct kind {
@@ -67,6 +67,10 @@ static const kind kinds[] = {
     {"int4-header-repaired", INT4, "model-00002-of-00003.safetensors", REPAIRED_HEADER, 0, 90},
     {"int8-config", INT8, "config.json", JSON, 0, 20},
     {"int4-config", INT4, "config.json", JSON, 0, 20},
+    {"colpali-config", COLPALI, "config.json", JSON, 0, 20},
+    {"colpali-header", COLPALI, "model-00003-of-00003.safetensors", SAFETENSORS_HEADER, 0, 20},
+    {"mlx-header", MLX, "model.safetensors", SAFETENSORS_HEADER, 0, 20},
+    {"mlx-config", MLX, "config.json", JSON, 0, 20},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -121,6 +125,8 @@ static void use_processor(const pg_processor *processor) {
     size_t n = 0, needed = 0;
     char out[1024];
     pg_detokenizer *detokenizer = NULL;
+    uint32_t flags;
+    returned("flags", pg_processor_get_token_flags(processor, (int64_t)(now_seed % 300), &flags), NULL);
     if (!returned("tokenize", pg_processor_tokenize(processor, text, 0, ids, 256, &n), NULL)) return;
     returned("decode", pg_processor_decode(processor, ids, n < 256 ? n : 256, 0, out, sizeof out, &needed), NULL);
     if (MADE("detokenizer", pg_detokenizer_create(processor, PG_DECODE_SKIP_SPECIAL, &detokenizer), detokenizer,
@@ -139,6 +145,19 @@ static void use_model(const pg_model *model) {
     size_t needed;
     returned("memory", pg_model_get_memory(model, &need), NULL);
     returned("config", pg_model_get_config(model, "", text, sizeof text, &needed), NULL);
+}
+
+/* A folder without a projection says so. */
+static void embed(const pg_model *model, const pg_inputs *inputs) {
+    pg_forward_options options;
+    pg_outputs *outputs = NULL;
+    pg_tensor embeddings = {.struct_size = sizeof embeddings};
+    pg_forward_options_init(&options, sizeof options);
+    options.flags = PG_FORWARD_RETRIEVAL;
+    options.n_threads = 1;
+    if (MADE("forward", pg_forward(model, inputs, &options, &outputs), outputs, NULL))
+        returned("embeddings", pg_outputs_get_tensor(outputs, "embeddings", &embeddings), NULL);
+    pg_outputs_close(&outputs);
 }
 
 /* The whole way, on a folder with one damaged file. */
@@ -162,6 +181,9 @@ static void run_folder(const char *folder) {
 
     stale_error();
     if (MADE("model_open", pg_model_open(folder, &model_options, &model), model, folder)) use_model(model);
+    processor_options.flags = now_seed % 3 == 0   ? PG_PROCESSOR_TEXT_ONLY
+                              : now_seed % 8 == 1 ? PG_PROCESSOR_IMAGES_ONLY
+                                                  : 0;
     stale_error();
     if (MADE("processor_open", pg_processor_open(folder, &processor_options, &processor), processor, folder)) {
         use_processor(processor);
@@ -169,6 +191,8 @@ static void run_folder(const char *folder) {
         if (MADE("encode", pg_processor_encode(processor, &image, "the cat", NULL, &inputs), inputs, NULL) && model) {
             stale_error();
             MADE("generate", pg_generate(model, processor, inputs, &options, &result), result, NULL);
+            stale_error();
+            if (now_kind->target == COLPALI || now_kind->target == MLX) embed(model, inputs);
         }
     }
     pg_result_close(&result);
@@ -196,7 +220,7 @@ static void run_image(const char *folder, const bytes *file) {
         return;
     pg_encode_options_init(&options, sizeof options);
     options.max_image_pixels = MAX_PIXELS;
-    options.flags = now_seed % 3 == 0 ? PG_ENCODE_EXIF : 0;
+    options.flags = (now_seed % 3 == 0 ? PG_ENCODE_EXIF : 0) | (now_seed % 5 < 2 ? PG_ENCODE_OVER_WHITE : 0);
     snprintf(path, sizeof path, "%s/image", folder);
     if (now_seed % 2)
         pg_image_from_path(&image, sizeof image, path);
@@ -333,12 +357,17 @@ int main(int argc, char **argv) {
     }
     counter_init(&memory);
     memory.refuse_above = MAX_ALLOCATION;
-    tiny_options options[2] = {tiny_official(), tiny_saved_today()};
-    for (int i = 0; i < 2; i++) {
+    tiny_options options[N_TARGETS] = {tiny_official(),
+                                       tiny_saved_today(), [COLPALI] = tiny_saved_today(), [MLX] = tiny_official()};
+    options[COLPALI].colpali = TINY_COLPALI;
+    options[MLX].mlx = 1;
+    options[MLX].colpali = TINY_COLPALI_ENGINE;
+    for (int i = 0; i < N_TARGETS; i++) {
+        if (options[i].n_layers == 0) continue;
         make_temp_folder(folders[i], sizeof folders[i]);
         tiny_write(folders[i], &options[i]);
     }
-    for (int i = INT8; i < N_TARGETS; i++) {
+    for (int i = INT8; i <= INT4; i++) {
         pg_convert_options convert;
         pg_convert_options_init(&convert, sizeof convert);
         convert.weights = i == INT8 ? PG_WEIGHTS_INT8 : PG_WEIGHTS_INT4;

@@ -8,6 +8,7 @@
  */
 #include "run_tests.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,7 @@ static int n_cases = 4000;
 typedef struct call {
     pg_batch batch;
     pg_encode_options options;
+    pg_image_settings settings;
     char texts[2 * MAX_ROWS][MAX_TEXT + 1];
     const char *prompts[MAX_ROWS], *suffixes[MAX_ROWS];
     uint64_t prompt_sizes[MAX_ROWS], suffix_sizes[MAX_ROWS];
@@ -77,6 +79,25 @@ static void draw_options(rng *r, pg_encode_options *options) {
     if (rng_below(r, 100) == 0) options->max_length = (int64_t)rng_next(r);
 }
 
+/* Settings for the call: mostly sound ones, some with a bit of theirs flipped. */
+static void draw_settings(rng *r, call *c) {
+    c->settings.struct_size = sizeof c->settings;
+    assert_int_equal(pg_processor_get_image_settings(processor, &c->settings), PG_OK);
+    c->settings.height = around(r, 1 + (int32_t)rng_below(r, 30));
+    c->settings.width = around(r, 1 + (int32_t)rng_below(r, 30));
+    c->settings.resample = around(r, (int32_t)rng_below(r, 6));
+    c->settings.do_resize = (uint32_t)around(r, (int32_t)rng_below(r, 2));
+    c->settings.do_normalize = rng_below(r, 2) != 0;
+    c->settings.rescale_factor = rng_below(r, 3) ? 1.0 / 255 : -1.0;
+    c->settings.n_image_tokens = around(r, 1 + (int32_t)rng_below(r, 8));
+    size_t after_size = offsetof(pg_image_settings, height), n = sizeof c->settings - after_size;
+    if (rng_below(r, 20) == 0)
+        ((uint8_t *)&c->settings)[after_size + rng_below(r, n)] ^= (uint8_t)(1 << rng_below(r, 8));
+    if (c->settings.height > 64 || c->settings.width > 64) c->settings.height = -1; /* refused, not slow */
+    if (c->settings.n_image_tokens > 64) c->settings.n_image_tokens = 0;
+    c->options.image_settings = &c->settings;
+}
+
 static void draw(rng *r, call *c) {
     memset(c, 0, sizeof *c);
     assert_int_equal(pg_batch_init(&c->batch, sizeof c->batch), PG_OK);
@@ -111,6 +132,7 @@ static void draw(rng *r, call *c) {
     c->batch.image_counts = c->batch.n_image_counts || rng_below(r, 20) == 0 ? c->counts : NULL;
     if (rng_below(r, 3) == 0) c->batch.prompt_sizes = c->prompt_sizes;
     if (rng_below(r, 3) == 0) c->batch.suffix_sizes = c->suffix_sizes;
+    if (rng_below(r, 3) == 0) draw_settings(r, c);
 }
 
 static pg_tensor tensor(const pg_inputs *inputs, const char *name) {
@@ -174,6 +196,12 @@ static void check_again(const pg_inputs *inputs, int has_pixels) {
     pg_inputs_close(&copy);
 }
 
+/* pg_inputs_create() takes what a model could take. */
+static int square_pixels(const pg_inputs *inputs) {
+    pg_tensor pixels = tensor(inputs, "pixel_values");
+    return pixels.shape[2] == pixels.shape[3];
+}
+
 static void random_batches(void **state) {
     (void)state;
     static call c;
@@ -187,7 +215,7 @@ static void random_batches(void **state) {
         if (status == PG_OK) {
             n_made++;
             if (c.batch.n_prompts > 0) check_rows(inputs, &c);
-            if (c.batch.n_prompts > 0) check_again(inputs, c.batch.n_images > 0);
+            if (c.batch.n_prompts > 0) check_again(inputs, c.batch.n_images > 0 && square_pixels(inputs));
         } else {
             if (bad_error(status) || error_is_stale() || inputs)
                 fail_msg("seed %llu: %d: %s", (unsigned long long)(first_seed + (uint64_t)i), status, pg_last_error());
@@ -215,6 +243,7 @@ static void every_failing_allocation_is_survived(void **state) {
     }
     c.options.max_length = 24;
     c.options.flags = PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS;
+    draw_settings(&(rng){1}, &c); /* sound ones */
     c.batch.n_prompts = c.batch.n_suffixes = 2;
     c.batch.n_images = 3;
     c.batch.prompts = c.prompts;

@@ -4,7 +4,6 @@
 #include "run_tests.h"
 
 #include <dirent.h>
-#include <fenv.h>
 #include <locale.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -697,29 +696,6 @@ static void handles_close_in_any_order(void **state) {
 
 /* ------------------------------------------------------------------------------------- what belongs to the host */
 
-static void the_fp_environment_stays(void **state) {
-    (void)state;
-#if defined(__x86_64__) || defined(__i386__)
-    static const unsigned modes[] = {0x1F80 /* the default */, 0x9FC0 /* FTZ and DAZ */, 0x3F80 /* rounding down */};
-    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
-        host h;
-        pg_result *result = NULL;
-        unsigned before = __builtin_ia32_stmxcsr();
-        __builtin_ia32_ldmxcsr(modes[i]);
-        open_host(&h, folders[0]);
-        pg_status status = generate_watched(&h, &(watch){.caller = pthread_self()}, NULL, 2, &result);
-        pg_result_close(&result);
-        unsigned after = __builtin_ia32_stmxcsr();
-        __builtin_ia32_ldmxcsr(before);
-        assert_int_equal(status, PG_OK);
-        assert_int_equal(after & ~0x3Fu, modes[i] & ~0x3Fu); /* the lowest six are sticky flags */
-        close_host(&h);
-    }
-#else
-    skip();
-#endif
-}
-
 /* Debian has no comma locale unless asked for, so one is made in a folder of its own. */
 static int set_comma_locale(const char *folder) {
     static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "de_DE"};
@@ -829,7 +805,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test_teardown(another_thread_cancels, capture_end_if_on),
         cmocka_unit_test_teardown(features_serve_many_prompts, capture_end_if_on),
         cmocka_unit_test_teardown(handles_close_in_any_order, capture_end_if_on),
-        cmocka_unit_test_teardown(the_fp_environment_stays, capture_end_if_on),
         cmocka_unit_test_teardown(a_comma_locale_changes_nothing, capture_end_if_on),
         cmocka_unit_test_teardown(nothing_is_printed, capture_end_if_on),
     };

@@ -10,6 +10,7 @@
 
 typedef struct way {
     char folder[512], image[600];
+    uint32_t flags; /* of pg_model_options */
     counter memory;
 } way;
 
@@ -20,11 +21,15 @@ static pg_status go(way *w) {
     pg_generate_options options;
     pg_sampling_options sampling;
     pg_session_options session_options;
+    uint32_t token_flags;
     pg_model *model = NULL;
     pg_processor *processor = NULL;
     pg_inputs *inputs = NULL, *text_only = NULL;
-    pg_features *features = NULL;
+    pg_features *features = NULL, *again = NULL;
+    pg_tensor kept = {.struct_size = sizeof kept};
     pg_session *session = NULL;
+    pg_forward_options forward_options;
+    pg_outputs *outputs = NULL;
     pg_result *result = NULL;
     pg_detokenizer *detokenizer = NULL;
     pg_answer *answer = NULL;
@@ -40,7 +45,10 @@ static pg_status go(way *w) {
     pg_generate_options_init(&options, sizeof options);
     pg_sampling_options_init(&sampling, sizeof sampling);
     pg_session_options_init(&session_options, sizeof session_options);
+    pg_forward_options_init(&forward_options, sizeof forward_options);
+    forward_options.n_threads = 1;
     model_options.allocator = processor_options.allocator = &w->memory.hooks;
+    model_options.flags = w->flags;
     options.max_new_tokens = session_options.max_new_tokens = 3;
     options.n_threads = session_options.n_threads = 1;
     pg_answer_options_init(&answer_options, sizeof answer_options);
@@ -50,7 +58,15 @@ static pg_status go(way *w) {
 #define STEP(call) \
     if ((status = (call)) < 0) goto done
     STEP(pg_model_open(w->folder, &model_options, &model));
+    processor_options.flags = PG_PROCESSOR_TEXT_ONLY;
     STEP(pg_processor_open(w->folder, &processor_options, &processor));
+    pg_processor_close(&processor);
+    processor_options.flags = PG_PROCESSOR_IMAGES_ONLY;
+    STEP(pg_processor_open(w->folder, &processor_options, &processor));
+    pg_processor_close(&processor);
+    processor_options.flags = 0;
+    STEP(pg_processor_open(w->folder, &processor_options, &processor));
+    STEP(pg_processor_get_token_flags(processor, 0, &token_flags));
     STEP(pg_model_get_config(model, "", text, sizeof text, &n));
     STEP(pg_processor_tokenize(processor, "the cat <loc0001> \xC3\xA9 \xF0\x9F\x90\xB1", 0, ids, 64, &n));
     STEP(pg_processor_decode(processor, ids, n, 0, text, sizeof text, &n));
@@ -68,7 +84,13 @@ static pg_status go(way *w) {
     options.stop_strings = (const char *const[]){"nobody says this"};
     options.n_stop_strings = 1;
     STEP(pg_generate(model, processor, inputs, &options, &result));
+    pg_model_info info = {.struct_size = sizeof info};
+    STEP(pg_model_get_info(model, &info));
+    forward_options.flags = info.embedding_dim > 0 ? PG_FORWARD_RETRIEVAL : 0;
+    STEP(pg_forward(model, inputs, &forward_options, &outputs));
     STEP(pg_features_create(model, inputs, NULL, &features));
+    STEP(pg_features_get_tensor(features, &kept));
+    STEP(pg_features_from_tensor(model, &kept, &again));
     STEP(pg_processor_encode(processor, NULL, "cat", NULL, &text_only));
     STEP(pg_session_create(model, &session_options, &session));
     STEP(pg_session_prefill(session, text_only, features));
@@ -84,10 +106,12 @@ done:
     pg_session_close(&session);
     pg_answer_close(&answer);
     pg_detokenizer_close(&detokenizer);
+    pg_features_close(&again);
     pg_features_close(&features);
     pg_inputs_close(&text_only);
     pg_inputs_close(&inputs);
     pg_result_close(&result);
+    pg_outputs_close(&outputs);
     pg_processor_close(&processor);
     pg_model_close(&model);
     return status;
@@ -106,12 +130,18 @@ static void check(way *w, int64_t n, int64_t total, const char *how, int must_fa
                  pg_last_error());
 }
 
-static void every_allocation(const tiny_options *options, int image, int32_t weights) {
+static void every_allocation(const tiny_options *options, int image, int32_t weights, uint32_t flags) {
     static way w;
     memset(&w, 0, sizeof w);
+    w.flags = flags;
     make_temp_folder(w.folder, sizeof w.folder);
     tiny_write(w.folder, options);
     if (!options->new_style) remove_file(w.folder, "tokenizer.json");
+    const char *settings =
+        "{\"eos_token_id\": 1, \"suppress_tokens\": [5, 6], \"begin_suppress_tokens\": [7], "
+        "\"forced_bos_token_id\": 2, \"forced_eos_token_id\": [1], \"bad_words_ids\": [[8, 9]], "
+        "\"sequence_bias\": [[[9], 1.5]], \"stop_strings\": [\"never said\"], \"do_sample\": true}";
+    if (options->new_style) write_file(w.folder, "generation_config.json", settings, strlen(settings));
     if (weights) {
         char source[512];
         pg_convert_options convert;
@@ -147,25 +177,33 @@ static void every_allocation(const tiny_options *options, int image, int32_t wei
 static void official_and_png(void **state) {
     tiny_options options = tiny_official();
     (void)state;
-    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_STORED);
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_STORED, PG_MODEL_IN_MEMORY);
 }
 
 static void today_and_jpeg(void **state) {
     tiny_options options = tiny_saved_today();
     (void)state;
-    every_allocation(&options, IMAGE_JPEG_PROGRESSIVE, PG_WEIGHTS_STORED);
+    every_allocation(&options, IMAGE_JPEG_PROGRESSIVE, PG_WEIGHTS_STORED, 0);
 }
 
 static void converted_to_int8(void **state) {
     tiny_options options = tiny_official();
     (void)state;
-    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT8);
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT8, 0);
 }
 
 static void converted_to_int4(void **state) {
     tiny_options options = tiny_saved_today();
     (void)state;
-    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT4);
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT4, PG_MODEL_IN_MEMORY | PG_MODEL_VERIFY);
+}
+
+static void colpali_of_mlx(void **state) {
+    tiny_options options = tiny_official();
+    (void)state;
+    options.colpali = TINY_COLPALI;
+    options.mlx = 1;
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_STORED, 0);
 }
 
 int main(int argc, char **argv) {
@@ -174,6 +212,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test_teardown(today_and_jpeg, capture_end_if_on),
         cmocka_unit_test_teardown(converted_to_int8, capture_end_if_on),
         cmocka_unit_test_teardown(converted_to_int4, capture_end_if_on),
+        cmocka_unit_test_teardown(colpali_of_mlx, capture_end_if_on),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }

@@ -63,10 +63,18 @@ def usage(folder, image):
                       ("bench", folder, "--arithmetic", "f16"), ("info", folder, "--arithmetic", "default"),
                       ("run", folder, image, "a", "--arithmetic", ""), ("bench", folder, "--cpu", "avx9"), ("bench", folder, "--cpu", "baseline,"), ("bench", folder, "--cpu", ""),
                       ("run", folder, image, "a", "-n0"), ("run", folder, image, "a", "-n5x"), ("run", folder, image, "a", "-v5"),
+                      ("run", folder, image, "a", "--temperature", "-1"), ("run", folder, image, "a", "--temperature", "hot"),
+                      ("run", folder, image, "a", "--top-p", "0"), ("run", folder, image, "a", "--top-p", "1.1"),
+                      ("run", folder, image, "a", "--top-p", "nan"), ("run", folder, image, "a", "--top-k", "-1"),
+                      ("run", folder, image, "a", "--seed", "-1"), ("run", folder, image, "a", "--stop", ""),
+                      ("run", folder, image, "a", "--scores"),
                       ("run", folder, image, "a", "-x5"), ("run", folder, image, "a", "--processor"),
-                      ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly")]:
+                      ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly"),
+                      ("run", folder, image, "a", "--alpha", "black"), ("info", "--json"), ("bench", "--rounds", "0", folder, "--json"),
+                      ("run", folder, "--json", "--what")]:
         code, out, err = run(*arguments)
-        expect(f"usage {arguments}", code == 2 and out == "" and "paligemma" in err, code, out, err)
+        told = json.loads(out)["error"] in err if "--json" in arguments else out == ""
+        expect(f"usage {arguments}", code == 2 and told and "paligemma" in err, code, out, err)
     for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("help", "bench"), ("detect", "--help"), ("convert", "--help"), ("run", "--help"), ("info", "-h"),
                       ("tokens", "a", "--help"), ("--version",)]:
         code, out, err = run(*arguments)
@@ -97,7 +105,21 @@ def errors(folder, image, temporary):
     one_error_line("a URL for a model", run("run", "https://huggingface.co/google/x", image, "a"), 1, "a URL", "hf download")
     one_error_line("a URL for an image", run("run", folder, "https://x/y.png", "a"), 1, "a URL", "download it first")
     one_error_line("the tool's names", run("run", folder, image, "<image>" * 3 + "a"), 1, "--literal")
-    one_error_line("too long", run("run", folder, image, "word " * 20000), 1)
+    one_error_line("too long", run("run", folder, image, "word " * 20000, "--max-context", "8192"), 1, "--max-context, 8192")
+    one_error_line("no name of C", run("run", folder, image, "<image>" * 3 + "a"), 1, "(--literal takes `<image>` as text)")
+    broken = os.path.join(temporary, "damaged weights")
+    shutil.copytree(folder, broken)
+    with open(os.path.join(broken, "model.safetensors" if os.path.exists(os.path.join(broken, "model.safetensors")) else
+                           next(n for n in os.listdir(broken) if n.endswith(".safetensors"))), "r+b") as f:
+        f.write(b"\xff" * 8)
+    for arguments in [("run", broken, image, "a"), ("info", broken), ("bench", broken)]:
+        json_error(f"--json: damaged weights {arguments[0]}", run(*arguments, "--json"), ".safetensors")
+    shutil.rmtree(broken)
+    strange = os.path.join(temporary, "no\x1b[31m\u202e\u0085folder\udcff")
+    for arguments in [("info", strange), ("run", folder, strange, "a"), ("tokens", folder, "a", "--" + strange)]:
+        code, out, err = run(*(os.fsencode(a) for a in arguments))
+        expect(f"no control characters of {arguments[0]}", code and not any(c in err for c in "\x1b\u202e\x85")
+               and err.count("\n") == 1, err)
     if os.path.exists("/dev/full"):
         with open("/dev/full", "w") as full:
             for arguments in [("info", folder), ("tokens", folder, "a"), ("run", folder, image, "a"),
@@ -123,6 +145,15 @@ def answers(folder, image):
     expect("times", all(isinstance(answer[k], (int, float)) and 0 <= answer[k] < 60
                         for k in ("load_s", "image_s", "prefill_s", "decode_s")), answer)
 
+    n = len(answer["prompt_ids"])
+    code, out, err = run("run", folder, image, "a b", "-n", "12", "--max-context", str(n + 1), "--json")
+    short = json.loads(out)
+    expect("max-context", code == 0 and (short["stop"] == "context" or answer["ids"] == short["ids"])
+           and short["ids"] == answer["ids"][:1], code, out, err)
+    code, out, err = run("run", folder, image, "a b", f"--max-context={n - 1}")
+    expect("max-context is too small", code == 1 and f"is {n} tokens long" in err
+           and f"at most --max-context, {n - 1}" in err, code, out, err)
+
     code, text, err = run("run", folder, image, "a b", "-n", "12")
     expect("run", code == 0 and err == "" and text == answer["text"] + "\n", code, text, err, answer["text"])
     for options in [("--threads=1",), ("-t", "3"), ("--max-new-tokens=12",)]:
@@ -141,6 +172,27 @@ def answers(folder, image):
     expect("one token", len(one["ids"]) == 1 and one["tokens_per_s"] == 0, one)
     code, out, err = run("run", folder, image, "a b", "-n", "2", "-v")
     expect("--verbose", code == 0 and "prompt tokens" in err and " s" in err, code, err)
+
+    def sampled(*options):
+        code, out, err = run("run", folder, image, "a b", "-n", "12", "--json", *options)
+        expect(f"run {options}", code == 0 and err == "", code, out, err)
+        return json.loads(out)
+
+    drawn = sampled("--temperature", "3", "--top-k", "0", "--seed", "7")
+    expect("--seed is the draw", drawn["ids"] == sampled("--temperature=3", "--top-k=0", "--seed=7", "-t", "3")["ids"]
+           != sampled("--temperature=3", "--top-k=0", "--seed=8")["ids"], drawn)
+    for cold in [("--temperature", "0"), ("--top-k", "1"), ("--top-p", "1e-9")]:
+        expect(f"{cold} is greedy", sampled(*cold)["ids"] == answer["ids"], answer)
+    scored = sampled("--scores")
+    expect("--scores", scored["ids"] == answer["ids"] and len(scored["log_probs"]) == len(scored["ids"])
+           and all(value <= 0 for value in scored["log_probs"])
+           and [step[0] for step in scored["alternatives"]] == list(map(list, zip(scored["ids"], scored["log_probs"])))
+           and all(len(step) == 5 for step in scored["alternatives"]) and "log_probs" not in answer, scored)
+    pieces = [json.loads(run("run", folder, image, "a b", "-n", str(n), "--json")[1])["text"] for n in (1, 2, 3)]
+    if pieces[2] and "\ufffd" not in pieces[2]:
+        stopped = sampled("--stop", pieces[2])
+        expect("--stop", stopped["stop"] == "string" and stopped["ids"] == answer["ids"][:len(stopped["ids"])]
+               and len(stopped["ids"]) <= 3 and pieces[2] in stopped["text"], stopped, pieces)
 
     code, out, err = run("tokens", folder, "a b", "--json")
     tokens = json.loads(out)
@@ -175,9 +227,12 @@ def answers(folder, image):
            and info["config"]["text_config"]["hidden_size"] > 0 and info["memory"]["weights"] > 0
            and info["image"]["size"] > 0 and set(info["dtypes"]) <= {"f32", "bf16", "f16"} and info["dtypes"], info)
     expect("image tokens", answer["prompt_ids"].count(info["tokenizer"]["image_id"]) == info["image"]["tokens"], info)
+    is_colpali = folder.endswith("colpali")
+    expect("ColPali", ("ColPali" in info["architecture"], info["embedding_dim"] > 0) == (is_colpali, is_colpali), info)
     more = json.loads(run("info", folder, "--json", "--tokens", "4000")[1])
     expect("--tokens", more["memory"]["kv_cache"] > info["memory"]["kv_cache"], more["memory"], info["memory"])
     code, out, err = run("info", folder)
+    expect("info of ColPali", ("ColPali" in out and "of 10 values" in out) == is_colpali, out)
     expect("info", code == 0 and err == "" and f"Gemma {info['gemma_version']}" in out
            and str(info["tokenizer"]["image_id"]) in out, code, out, err)
 
@@ -233,9 +288,10 @@ def on_terminal(*arguments):
 
 def steering_text(folder, image, temporary):
     """A model that writes ESC and CSI: a terminal gets them as text, a pipe as they are."""
-    ids = json.loads(run("run", folder, image, "a b", "-n2", "--json")[1])["ids"]
-    expect("two other ids", ids[0] != ids[1] and min(ids) > 2, ids)
+    ids = json.loads(run("run", folder, image, "a b", "-n3", "--json")[1])["ids"]
+    expect("three other ids", len(set(ids)) == 3 and min(ids) > 2, ids)
     for name, written, shown in [("<0x1B>", b"\x1b", b"\\x1B"), ("<0x7F>", b"\x7f", b"\\x7F"), ("<0x07>", b"\x07", b"\\x07"),
+                                 (("<0xE2>", "<0x80>", "<0xAE>"), b"\xe2\x80\xae", b"\\u202E"),
                                  (("<0xC2>", "<0x9B>"), b"\xc2\x9b", b"\\x9B"), (("<0xC2>", "<0xA9>"), b"\xc2\xa9", b"\xc2\xa9"),
                                  ("<0x09>", b"\t", b"\t")]:
         changed = os.path.join(temporary, "steering")
@@ -248,10 +304,13 @@ def steering_text(folder, image, temporary):
                 vocab[piece], vocab[byte] = vocab[byte], vocab[piece]
 
         change(changed, "tokenizer.json", swap)
-        n = "-n1" if isinstance(name, str) else "-n2"
+        n = "-n1" if isinstance(name, str) else f"-n{len(name)}"
         piped = subprocess.run([TOOL, "run", changed, image, "a b", n], capture_output=True, timeout=60).stdout
         expect(f"{name} to a pipe", piped == written + b"\n", piped)
         seen = on_terminal("run", changed, image, "a b", n)
+        as_json = on_terminal("run", changed, image, "a b", n, "--json")
+        expect(f"{name} as JSON to a terminal", json.loads(as_json)["text"] and not any(c in as_json for c in (b"\x1b", b"\x7f", b"\xc2\x9b", b"\xe2\x80\xae"))
+               if name != "<0x7F>" else b"\x7f" not in as_json, as_json)
         expect(f"{name} to a terminal", seen.replace(b"\r", b"").rstrip(b" ") in (shown + b"\n", shown.expandtabs() + b"\n"), seen)
         shutil.rmtree(changed)
 
@@ -295,9 +354,8 @@ def change(folder, name, edit):
 
 
 def cannot_end(folder):
-    """Leaves the checkpoint no token that ends its text, and positions for very long ones."""
-    change(folder, "generation_config.json", lambda config: config.update(eos_token_id=None))
-    change(folder, "config.json", lambda config: config["text_config"].update(max_position_embeddings=100000))
+    """Gives the checkpoint an eos that it never says."""
+    change(folder, "generation_config.json", lambda config: config.update(eos_token_id=0))
 
 
 def terminal(folder, image):
@@ -311,13 +369,32 @@ def terminal(folder, image):
     os.close(master)
     expect("progress on a terminal", "\r" in shown and "image" in shown, shown)
 
+    master, slave = pty.openpty()
+    subprocess.run([TOOL, "run", folder, image, "a", "-n", "3"], stdout=subprocess.PIPE, stderr=slave, timeout=60,
+                   env={**os.environ, "TERM": "dumb"})
+    os.write(slave, b".")
+    os.close(slave)
+    shown = os.read(master, 65536)
+    os.close(master)
+    expect("no progress on a dumb terminal", b"\x1b" not in shown and b"\r" not in shown.replace(b"\r\n", b""), shown)
+
     cannot_end(folder)
-    process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE)
-    process.stdout.read(1)  # it has begun; now it would go on for long
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    expect("Ctrl-C", process.returncode == -signal.SIGINT and err == b"paligemma: interrupted\n", process.returncode, err)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        process.stdout.read(1)  # it has begun; now it would go on for long
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        expect(f"signal {number}", process.returncode == -number and err == b"paligemma: interrupted\n", process.returncode, err)
+    process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000", "--json"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    time.sleep(0.5)
+    process.send_signal(signal.SIGHUP)  # under nohup it stays ignored
+    time.sleep(0.2)
+    expect("ignored signals stay so", process.poll() is None)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    expect("--json: interrupted", process.returncode == -signal.SIGTERM and json.loads(out) == {"error": "interrupted"}, out, err)
 
 
 def detections(temporary):
@@ -465,6 +542,74 @@ def by_the_document(source, out, weights):
     expect(f"{weights} values", worst and max(worst.values()) <= bound, max(worst.items(), key=lambda w: w[1]))
 
 
+def pipes(folder, image, temporary):
+    """An image by the name of a pipe, and what is neither file nor pipe."""
+    def ids(path, **more):
+        return json.loads(run("run", "--json", "-n", "4", folder, path, "a", **more)[1])["ids"]
+
+    with open(image, "rb") as file:
+        content = file.read()
+    expected = ids(image)
+    expect("/dev/stdin, a pipe", ids("/dev/stdin", stdin=content) == expected)
+    with open(image, "rb") as file:
+        done = subprocess.run([TOOL, "run", "--json", "-n", "4", folder, "/dev/stdin", "a"], stdin=file, stdout=subprocess.PIPE)
+        expect("/dev/stdin, a file", json.loads(done.stdout)["ids"] == expected)
+    fifo = os.path.join(temporary, "fifo")
+    os.mkfifo(fifo)
+    reader = subprocess.Popen([TOOL, "run", "--json", "-n", "4", folder, fifo, "a"], stdout=subprocess.PIPE)
+    with open(fifo, "wb") as file:
+        file.write(content)
+    expect("a FIFO", json.loads(reader.communicate(timeout=60)[0])["ids"] == expected)
+    reader = subprocess.Popen([TOOL, "run", folder, fifo, "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(1)
+    reader.send_signal(signal.SIGINT)  # nobody writes
+    expect("Ctrl-C while a FIFO is waited for", reader.wait(timeout=8) == -signal.SIGINT)
+    reader.communicate()
+    for path, word in [("/dev/zero", "character device"), (folder, "folder")]:
+        one_error_line(f"an image that is {path}", run("run", folder, path, "a"), 1, f"found a {word}")
+    broken = os.path.join(temporary, "broken")
+    shutil.copytree(folder, broken)
+    os.remove(os.path.join(broken, "config.json"))
+    os.mkfifo(os.path.join(broken, "config.json"))
+    one_error_line("a pipe in a checkpoint", run("info", broken), 1, "config.json", "found a pipe", "to a file first")
+
+
+def comma_locale(temporary):
+    """The environment of a user whose numbers have a comma; None where no such locale can be made."""
+    made = subprocess.run(["localedef", "-i", "de_DE", "-f", "UTF-8", os.path.join(temporary, "de_DE.UTF-8")], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) if shutil.which("localedef") else None
+    if made is None or not os.path.isdir(os.path.join(temporary, "de_DE.UTF-8")):
+        print("no comma locale here")
+        return None
+    env = {**os.environ, "LOCPATH": temporary, "LC_ALL": "de_DE.UTF-8"}
+    shown = subprocess.run(["printf", "%.1f", "1,5"], env=env, stdout=subprocess.PIPE).stdout
+    expect("the comma locale is one", shown == b"1,5", shown)
+    return env
+
+
+def locales(folder, image, temporary):
+    env = comma_locale(temporary)
+    if env is None:
+        return
+    for arguments in [("info", "--json", folder), ("info", folder), ("tokens", folder, "caption en"), ("run", "-n", "4", folder, image, "a")]:
+        expect(f"a comma locale: {arguments[0]}", run(*arguments, env=env) == run(*arguments), run(*arguments, env=env))
+    answer = json.loads(run("run", "--json", "-n", "4", folder, image, "a", env=env)[1])
+    expect("a comma locale: times are numbers", 0 < answer["load_s"] < 60, answer)
+    times = json.loads(run("bench", "--json", "--no-roofs", "--rounds", "1", folder, env=env)[1])
+    expect("a comma locale: bench", times["load_s"] > 0, times)
+
+
+def in_memory(folder, image):
+    """--in-memory: the same answers, nothing is mapped."""
+    answers = [json.loads(run("run", "--json", "-n", "4", *option, folder, image, "a")[1]) for option in ([], ["--in-memory"])]
+    expect("--in-memory answers the same", answers[0]["ids"] == answers[1]["ids"] and answers[1]["ids"], answers)
+    mapped, read = (json.loads(run("info", "--json", *option, folder)[1]) for option in ([], ["--in-memory"]))
+    expect("--in-memory maps nothing", read["memory"]["weights"] == 0 and mapped["memory"]["weights"] > 0
+           and read["memory"]["weights_copied"] > mapped["memory"]["weights_copied"], mapped, read)
+    expect("--in-memory --verify", run("info", "--in-memory", "--verify", folder)[2].count("checksums") == 1)
+    expect("bench --in-memory", json.loads(run("bench", "--in-memory", "--json", "--no-roofs", "--rounds", "1", folder)[1])["work"]["step_bytes"] > 0)
+
+
 def conversions(folder, temporary):
     """paligemma convert: what it writes, and what it leaves behind when it fails, is stopped or killed."""
     source, out = os.path.join(temporary, "source"), os.path.join(temporary, "out")
@@ -556,6 +701,60 @@ def conversions(folder, temporary):
     shutil.rmtree(out)
 
 
+def warnings(folder, temporary):
+    """What harms is told on stderr with the tool's names, and stdout stays as it is."""
+    def png(name, color, depth, row):
+        def chunk(kind, data):
+            return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        path = os.path.join(temporary, name)
+        with open(path, "wb") as f:
+            f.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, depth, color, 0, 0, 0))
+                    + chunk(b"IDAT", zlib.compress((b"\0" + row) * 2)) + chunk(b"IEND", b""))
+        return path
+
+    clear, opaque = png("clear.png", 6, 8, b"\1\2\3\0\4\5\6\x80"), png("opaque.png", 6, 8, b"\1\2\3\xff" * 2)
+    grey = png("grey.png", 0, 16, b"\1\0\0\5")
+    for options in [(), ("--json",), ("--alpha=drop", "--json")]:
+        code, out, err = run("run", folder, clear, "a", *options)
+        expect("alpha is dropped", code == 0 and out and err.startswith(f"paligemma: warning: {clear}: transparent")
+               and "--alpha white lays them over white" in err and err.count("\n") == 1, code, out, err)
+        if "--json" in options:
+            json.loads(out)
+    for image, options in [(clear, ("--alpha", "white")), (opaque, ())]:
+        code, out, err = run("run", folder, image, "a", *options)
+        expect("alpha is no news", code == 0 and err == "", code, out, err)
+    white = png("white.png", 2, 8, b"\xff\xff\xff" + bytes((v * 128 + 255 * 127 + 127) // 255 for v in (4, 5, 6)))
+
+    def answer(image, *options):
+        return json.loads(run("run", folder, image, "a", "--json", *options)[1])["ids"]
+    expect("over white", answer(clear, "--alpha", "white") == answer(white), answer(clear, "--alpha", "white"), answer(white))
+    code, out, err = run("run", folder, grey, "a", "--json")
+    expect("16-bit grey", code == 0 and json.loads(out) and err.startswith("paligemma: warning: ") and "become white" in err, err)
+    changed = os.path.join(temporary, "unfollowed")
+    shutil.copytree(folder, changed)
+    with open(os.path.join(changed, "generation_config.json"), "w") as f:
+        json.dump({"eos_token_id": 1, "num_beams": 7}, f)
+    for arguments in [("run", changed, opaque, "a"), ("info", changed), ("bench", changed, "--no-roofs", "--rounds", "1")]:
+        code, out, err = run(*arguments)
+        expect(f"a setting that is not followed: {arguments[0]}", code == 0 and "paligemma: warning: " in err
+               and "num_beams" in err, code, err)
+    shutil.rmtree(changed)
+
+
+def names_of_c():
+    """Each name of C in a message of the library has the tool's in its place."""
+    sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
+    import messages
+
+    with open(os.path.join(SOURCE, "examples", "tool", "text.c")) as f:
+        table = dict(re.findall(r'^    \{"([^"]+)", "([^"]+)"\},$', f.read(), re.MULTILINE))
+    names = messages.names(SOURCE)
+    expect("names are found", len(names) > 20, names)
+    expect("the tool's table has all names of C", names <= set(table), sorted(names - set(table)))
+    for name, word in table.items():
+        expect(f"the tool's word for {name}", not messages.of_c(word) and len(word) <= 4 * len(name), word)
+
+
 def pages():
     def text(*path):
         with open(os.path.join(SOURCE, *path)) as f:
@@ -573,7 +772,7 @@ def pages():
 
 def main():
     with tempfile.TemporaryDirectory() as temporary:
-        for kind in ["official", "today"]:
+        for kind in ["official", "colpali", "today"]:
             folder = os.path.join(temporary, kind)
             subprocess.run([MAKE_TINY, folder, kind], check=True)
             for name in ["image.png", "image.jpg"]:
@@ -582,11 +781,16 @@ def main():
         two_folders(folder, image, temporary)
         steering_text(folder, image, temporary)
         bench(folder)
+        in_memory(folder, image)
+        locales(folder, image, temporary)
+        pipes(folder, image, temporary)
         conversions(folder, temporary)
         usage(folder, image)
         errors(folder, image, temporary)
         terminal(folder, image)
         detections(temporary)
+        warnings(folder, temporary)
+    names_of_c()
     pages()
     print(f"{failures} failed")
     return 1 if failures else 0

@@ -540,6 +540,9 @@ static void answers_that_must_be_well_formed(void **state) {
     sampling.flags = PG_SAMPLING_IGNORE_EOS; /* nothing could end such an answer */
     ERROR(pg_generate(model, processor, inputs, &generate, &result), PG_ERROR_UNSUPPORTED);
     assert_non_null(strstr(pg_last_error(), "0 that end a row"));
+    sampling.flags = 0;
+    ARGUMENT(pg_generate(model, NULL, inputs, &generate, &result));
+    assert_non_null(strstr(pg_last_error(), "PG_GENERATE_DETECT"));
 }
 
 /* ---- options and arguments ---- */

@@ -34,6 +34,7 @@ static void version_and_names(void **state) {
 /* ---------------------------------------------------------------------------------------------------------- NULLs */
 
 static void null_arguments(void **state) {
+    uint32_t token_flags;
     pg_model *m = NULL;
     pg_processor *p = NULL;
     pg_inputs *in = NULL;
@@ -45,12 +46,14 @@ static void null_arguments(void **state) {
     pg_tensor tensor = {.struct_size = sizeof tensor};
     pg_model_info model_info = {.struct_size = sizeof model_info};
     pg_processor_info processor_info = {.struct_size = sizeof processor_info};
+    pg_image_settings image_settings = {.struct_size = sizeof image_settings};
     pg_result_info result_info = {.struct_size = sizeof result_info};
     pg_memory memory = {.struct_size = sizeof memory};
     int64_t id = 0;
     size_t n = 0;
     double real = 0;
     char text[8];
+    float row[1];
     const char *piece;
     (void)state;
     ARGUMENT(pg_cancel_create(NULL));
@@ -76,6 +79,9 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_model_get_info(model, NULL));
     ARGUMENT(pg_model_get_memory(NULL, &memory));
     ARGUMENT(pg_model_get_memory(model, NULL));
+    ARGUMENT(pg_checkpoint_get_config(NULL, text, sizeof text, &n));
+    ARGUMENT(pg_checkpoint_get_config(folder, NULL, 5, &n));
+    ERROR(pg_checkpoint_get_config("/nonexistent", text, sizeof text, &n), PG_ERROR_NOT_FOUND);
     ARGUMENT(pg_checkpoint_find(NULL, NULL, text, sizeof text, &n));
     ARGUMENT(pg_checkpoint_find(folder, NULL, NULL, 5, &n));
     ARGUMENT(pg_checkpoint_find(folder, "", text, sizeof text, &n));
@@ -102,10 +108,15 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_processor_get_token_id(NULL, "x", &id));
     ARGUMENT(pg_processor_get_token_id(processor, NULL, &id));
     ARGUMENT(pg_processor_get_token_id(processor, "x", NULL));
+    ARGUMENT(pg_processor_get_token_flags(NULL, 0, &token_flags));
+    ARGUMENT(pg_processor_get_token_flags(processor, 0, NULL));
+    ARGUMENT(pg_processor_get_token_flags(processor, -1, &token_flags));
+    ARGUMENT(pg_processor_get_token_flags(processor, INT64_MAX, &token_flags));
     ARGUMENT(pg_processor_get_info(NULL, &processor_info));
     ARGUMENT(pg_processor_get_info(processor, NULL));
+    ARGUMENT(pg_processor_get_image_settings(NULL, &image_settings));
+    ARGUMENT(pg_processor_get_image_settings(processor, NULL));
     ARGUMENT(pg_generate(NULL, processor, inputs, NULL, &r));
-    ARGUMENT(pg_generate(model, NULL, inputs, NULL, &r));
     ARGUMENT(pg_generate(model, processor, NULL, NULL, &r));
     ARGUMENT(pg_generate(model, processor, inputs, NULL, NULL));
     ARGUMENT(pg_generate(model, processor, text_only, NULL, &r)); /* neither pixels nor features */
@@ -115,6 +126,12 @@ static void null_arguments(void **state) {
     ARGUMENT(pg_features_create(model, NULL, NULL, &f));
     ARGUMENT(pg_features_create(model, inputs, NULL, NULL));
     ARGUMENT(pg_features_create(model, text_only, NULL, &f));
+    ARGUMENT(pg_model_embed(NULL, &id, 1, row));
+    ARGUMENT(pg_model_embed(model, NULL, 1, row));
+    ARGUMENT(pg_model_embed(model, &id, 1, NULL));
+    ARGUMENT(pg_features_from_tensor(NULL, &tensor, &f));
+    ARGUMENT(pg_features_from_tensor(model, NULL, &f));
+    ARGUMENT(pg_features_from_tensor(model, &tensor, NULL));
     ARGUMENT(pg_features_get_tensor(NULL, &tensor));
     ARGUMENT(pg_session_create(NULL, NULL, &s));
     ARGUMENT(pg_session_create(model, NULL, NULL));
@@ -189,6 +206,7 @@ static void config_and_info(void **state) {
     int64_t value = 0;
     double real = 0;
     char text[4096];
+    char alone[512], other[8192];
     size_t needed = 0;
     pg_model_info info = {.struct_size = sizeof info};
     pg_processor_info about = {.struct_size = sizeof about};
@@ -213,6 +231,17 @@ static void config_and_info(void **state) {
     OK(pg_model_get_config(model, "", text, needed, NULL));
     assert_int_equal(strlen(text), needed - 1);
     assert_int_equal(text[0], '{');
+    make_temp_folder(alone, sizeof alone); /* config.json is all that it takes */
+    bytes config = read_file(folder, "config.json");
+    write_file(alone, "config.json", config.data, config.size);
+    bytes_free(&config);
+    OK(pg_checkpoint_get_config(alone, NULL, 0, &needed));
+    OK(pg_checkpoint_get_config(alone, other, sizeof other, &needed));
+    assert_string_equal(other, text);
+    assert_int_equal(needed, strlen(other) + 1);
+    write_text(alone, "config.json", "{\"model_type\": \"llama\"}");
+    ERROR(pg_checkpoint_get_config(alone, other, sizeof other, &needed), PG_ERROR_UNSUPPORTED);
+    remove_folder(alone);
     OK(pg_model_get_info(model, &info));
     assert_int_equal(info.gemma_version, 2);
     assert_int_equal(info.n_files, 3);

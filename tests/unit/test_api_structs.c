@@ -83,7 +83,7 @@ static void defaults(void **state) {
     assert_int_equal(encode.max_image_pixels, 178956970);
     assert_int_equal(encode.flags, 0);
     OK(pg_generate_options_init(&generate, sizeof generate));
-    assert_int_equal(generate.max_new_tokens, 128);
+    assert_int_equal(generate.max_new_tokens, 0);
     assert_null(generate.features);
     OK(pg_session_options_init(&session, sizeof session));
     assert_int_equal(session.max_new_tokens, 128);
@@ -235,7 +235,6 @@ static void reserved_is_refused(void **state) {
         size_t offset;
     } reserved[] = {
         {"pg_model_options", offsetof(pg_model_options, reserved)},
-        {"pg_processor_options", offsetof(pg_processor_options, reserved)},
         {"pg_forward_options", offsetof(pg_forward_options, reserved)},
         {"pg_convert_options", offsetof(pg_convert_options, reserved)},
         {"pg_batch", offsetof(pg_batch, reserved)},
@@ -260,6 +259,7 @@ typedef pg_status (*getter_fn)(void *out);
 static pg_result *a_result;
 static pg_status get_model_info(void *out) { return pg_model_get_info(model, out); }
 static pg_status get_processor_info(void *out) { return pg_processor_get_info(processor, out); }
+static pg_status get_settings(void *out) { return pg_processor_get_image_settings(processor, out); }
 static pg_status get_result_info(void *out) { return pg_result_get_info(a_result, 0, out); }
 static pg_status get_row(void *out) { return pg_inputs_get_row_info(inputs, 0, out); }
 static pg_status get_tensor(void *out) { return pg_inputs_get_tensor(inputs, "input_ids", out); }
@@ -269,9 +269,13 @@ static void getters_write_what_there_is_room_for(void **state) {
     static const struct {
         getter_fn get;
         size_t size;
-    } getters[] = {{get_model_info, sizeof(pg_model_info)},   {get_processor_info, sizeof(pg_processor_info)},
-                   {get_result_info, sizeof(pg_result_info)}, {get_row, sizeof(pg_row_info)},
-                   {get_tensor, sizeof(pg_tensor)},           {get_ids, sizeof(pg_tensor)}};
+    } getters[] = {{get_model_info, sizeof(pg_model_info)},
+                   {get_processor_info, sizeof(pg_processor_info)},
+                   {get_settings, sizeof(pg_image_settings)},
+                   {get_result_info, sizeof(pg_result_info)},
+                   {get_row, sizeof(pg_row_info)},
+                   {get_tensor, sizeof(pg_tensor)},
+                   {get_ids, sizeof(pg_tensor)}};
     (void)state;
     OK(pg_generate(model, processor, inputs, NULL, &a_result));
     for (size_t i = 0; i < sizeof getters / sizeof *getters; i++) {

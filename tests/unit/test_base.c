@@ -33,6 +33,9 @@ static void status_text_is_one_line_of_utf8(void **state) {
     /* the old text may be an argument of the new one */
     pgi_error(PG_ERROR_IO, "again: %s", pgi_error_text());
     assert_string_equal(pgi_error_text(), "again: a b c  d \xC3\xA9??");
+    assert_int_equal(pgi_error_row(), -1);
+    assert_int_equal(pgi_error_of_row(PG_ERROR_IO, 7), PG_ERROR_IO);
+    assert_int_equal(pgi_error_row(), 7);
     assert_int_equal(pgi_error_context(PG_ERROR_IO, "file %d", 7), PG_ERROR_IO);
     assert_string_equal(pgi_error_text(), "file 7: again: a b c  d \xC3\xA9??");
 }
@@ -319,6 +322,8 @@ static void file_reading(void **state) {
     char folder[256];
     pgi_buffer buffer;
     pgi_mapping mapping;
+    pgi_file opened;
+    char part[8];
     temp_template(folder, sizeof folder, "base");
     assert_non_null(mkdtemp(folder));
     char *path = pgi_path_join(&pgi_memory_default, folder, "f");
@@ -330,15 +335,16 @@ static void file_reading(void **state) {
     assert_false(pgi_file_exists(path));
     assert_int_equal(pgi_file_read(path, 100, &buffer), PG_ERROR_NOT_FOUND);
     assert_non_null(strstr(pgi_error_text(), path));
-    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_ERROR_NOT_FOUND);
+    assert_int_equal(pgi_file_open(path, &opened), PG_ERROR_NOT_FOUND);
     assert_int_equal(pgi_file_read(folder, 100, &buffer), PG_ERROR_IO); /* a folder */
-    assert_int_equal(pgi_mapping_init(&pgi_memory_default, folder, &mapping), PG_ERROR_IO);
+    assert_int_equal(pgi_file_open(folder, &opened), PG_ERROR_IO);
     assert_true(pgi_folder_exists(folder));
     assert_false(pgi_folder_exists(path));
 
     assert_int_equal(mkfifo(path, 0600), 0); /* a pipe without a writer must not block */
     assert_int_equal(pgi_file_read(path, 100, &buffer), PG_ERROR_IO);
-    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_ERROR_IO);
+    assert_int_equal(pgi_file_open(path, &opened), PG_ERROR_IO);
+    assert_int_equal(opened.fd, -1);
     unlink(path);
 
     FILE *file = fopen(path, "wb");
@@ -348,8 +354,10 @@ static void file_reading(void **state) {
     assert_false(pgi_folder_exists(path));
     assert_int_equal(pgi_file_read(path, 100, &buffer), PG_OK); /* empty */
     assert_int_equal(buffer.size, 0);
-    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_OK);
+    assert_int_equal(pgi_file_open(path, &opened), PG_OK);
+    assert_int_equal(pgi_file_map(&opened, &mapping), PG_OK);
     assert_int_equal(mapping.size, 0);
+    pgi_file_close(&opened);
     pgi_mapping_free(&mapping);
 
     file = fopen(path, "wb");
@@ -360,7 +368,19 @@ static void file_reading(void **state) {
     assert_non_null(strstr(pgi_error_text(), "10"));
     assert_int_equal(pgi_file_read(path, 10, &buffer), PG_OK);
     assert_string_equal((char *)buffer.data, "0123456789");
-    assert_int_equal(pgi_mapping_init(&pgi_memory_default, path, &mapping), PG_OK);
+    assert_int_equal(pgi_file_open(path, &opened), PG_OK);
+    assert_int_equal(pgi_file_map(&opened, &mapping), PG_OK);
+    assert_int_equal(pgi_file_read_at(&opened, 3, 7, part), PG_OK);
+    assert_memory_equal(part, "3456789", 7);
+    assert_int_equal(truncate(path, 5),
+                     0); /* it is cut after it was opened: a status, where the mapping would be a signal */
+    assert_int_equal(pgi_file_read_at(&opened, 3, 7, part), PG_ERROR_IO);
+    assert_non_null(strstr(pgi_error_text(), "ended after 5 of 10 bytes"));
+    assert_int_equal(pgi_file_read_at(&opened, 3, 2, part), PG_OK);
+    pgi_file_close(&opened);
+    file = fopen(path, "wb");
+    fputs("0123456789", file);
+    fclose(file);
     assert_int_equal(mapping.size, 10);
     assert_memory_equal(mapping.data, "0123456789", 10);
     pgi_mapping_free(&mapping);

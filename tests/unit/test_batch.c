@@ -531,6 +531,52 @@ static void settings_of_a_wrong_type_are_named(void **state) {
     }
 }
 
+typedef struct log_lines {
+    int n;
+    char last[512];
+} log_lines;
+
+static void keep_warning(void *user, int32_t level, const char *text) {
+    log_lines *lines = user;
+    if (level != PG_LOG_WARNING) return;
+    snprintf(lines->last, sizeof lines->last, "%s", text);
+    lines->n++;
+}
+
+/* Two images of a call are transparent: one warning; with PG_ENCODE_OVER_WHITE none, and other pixels. */
+static void alpha_is_told_once_a_call(void **state) {
+    (void)state;
+    static const uint8_t clear[] = {9, 8, 7, 0, 9, 8, 7, 255};
+    static const uint8_t white[] = {255, 255, 255, 9, 8, 7};
+    pg_processor *usual = processor;
+    log_lines lines = {0};
+    pg_processor_options options;
+    OK(pg_processor_options_init(&options, sizeof options));
+    options.log = keep_warning;
+    options.log_user = &lines;
+    OK(pg_processor_open(folder, &options, &processor));
+    call *c = rows_of(3, "a", "b", "c");
+    with_images(c, 3);
+    for (int i = 1; i < 3; i++)
+        OK(pg_image_from_pixels(&c->images[i], sizeof(pg_image), PG_IMAGE_RGBA8, 2, 1, clear, 0));
+    run(c);
+    assert_int_equal(lines.n, 1);
+    assert_non_null(strstr(lines.last, "1 more of 3 images"));
+    assert_non_null(strstr(lines.last, "PG_ENCODE_OVER_WHITE"));
+    run(c);
+    assert_int_equal(lines.n, 2);
+    c->options.flags = PG_ENCODE_OVER_WHITE;
+    OK(pg_image_from_pixels(&c->images[2], sizeof(pg_image), PG_IMAGE_RGB8, 2, 1, white, 0));
+    run(c);
+    assert_int_equal(lines.n, 2);
+    pg_tensor pixels = tensor("pixel_values");
+    size_t one = (size_t)(3 * pixels.shape[2] * pixels.shape[3]);
+    const float *data = pixels.data;
+    assert_memory_equal(data + one, data + 2 * one, one * sizeof(float));
+    pg_processor_close(&processor);
+    processor = usual;
+}
+
 static void images_alone_are_fine(void **state) {
     (void)state;
     call *c = rows_of(0);
@@ -708,6 +754,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(ends_can_be_kept),
         cmocka_unit_test(settings_of_the_tokenizer_are_defaults),
         cmocka_unit_test(settings_of_a_wrong_type_are_named),
+        cmocka_unit_test(alpha_is_told_once_a_call),
         cmocka_unit_test(images_alone_are_fine),
         cmocka_unit_test(bad_images_are_named),
         cmocka_unit_test(padding_has_a_limit),

@@ -26,7 +26,7 @@ static int64_t n_prefix;
 static int open_tokenizer(void **state) {
     (void)state;
     pgi_id_list_init(&ids, MEMORY);
-    return pgi_tokenizer_open(MEMORY, PGI_GOLDEN_FOLDER "/../../examples/demo/model", NULL, &tokenizer) < 0;
+    return pgi_tokenizer_open(MEMORY, PGI_GOLDEN_FOLDER "/../../examples/demo/model", 0, NULL, &tokenizer) < 0;
 }
 
 static int close_tokenizer(void **state) {

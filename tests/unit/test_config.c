@@ -223,14 +223,6 @@ static void special_ids_come_from_where_hf_takes_them(void **state) {
     }
     pgi_config c;
     write_config(1, "", "");
-    write_text("generation_config.json", "{\"num_beams\": 1, \"bad_words_ids\": null, \"min_length\": 0}");
-    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
-    assert_null(c.unfollowed_setting);
-    pgi_config_free(&c);
-    write_text("generation_config.json", "{\"num_beams\": 1, \"repetition_penalty\": 1.1}");
-    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
-    assert_string_equal(c.unfollowed_setting, "repetition_penalty");
-    pgi_config_free(&c);
     write_text("generation_config.json", "{\"eos_token_id\": \"one\"}");
     assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_FORMAT, "generation_config.json: eos_token_id",
                  "\"one\"");
@@ -240,6 +232,69 @@ static void special_ids_come_from_where_hf_takes_them(void **state) {
     assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_LIMIT, "found 65 ids", "at most 64");
     write_text("generation_config.json", "{");
     assert_error(pgi_config_load(MEMORY, folder, &c), PG_ERROR_FORMAT, "generation_config.json: line 1", NULL);
+}
+
+/* What changes the text is followed, or named; what has no effect is neither. */
+static void generation_settings_are_followed_or_named(void **state) {
+    static const struct {
+        const char *json, *unfollowed;
+    } cases[] = {
+        {"{\"num_beams\": 1, \"bad_words_ids\": null, \"min_length\": 0, \"use_cache\": true}", NULL},
+        {"{\"num_beams\": 4}", "num_beams"},
+        {"{\"num_return_sequences\": 2}", "num_return_sequences"},
+        {"{\"guidance_scale\": 1.5}", "guidance_scale"},
+        {"{\"top_k\": \"a\", \"num_beams\": 2, \"dola_layers\": \"high\", \"token_healing\": false}",
+         "top_k, num_beams, dola_layers"},
+        {"{\"watermarking_config\": {}}", "watermarking_config"},
+        {"{\"temperature\": \"hot\"}", "temperature"},
+        {"{\"top_k\": -1}", "top_k"},
+        {"{\"top_k\": 2.5}", "top_k"},
+        {"{\"do_sample\": \"yes\"}", "do_sample"},
+        {"{\"suppress_tokens\": [\"a\"]}", "suppress_tokens"},
+        {"{\"bad_words_ids\": 3}", "bad_words_ids"},
+        {"{\"bad_words_ids\": [[]]}", "bad_words_ids"},
+        {"{\"bad_words_ids\": [[1], [1, 9999999]]}", "bad_words_ids"},
+        {"{\"sequence_bias\": [[[1, 2], \"x\"]]}", "sequence_bias"},
+        {"{\"exponential_decay_length_penalty\": [1]}", "exponential_decay_length_penalty"},
+        {"{\"stop_strings\": [\"\"]}", "stop_strings"},
+    };
+    (void)state;
+    write_config(1, "", "");
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        pgi_config c;
+        write_text("generation_config.json", cases[i].json);
+        assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+        if (cases[i].unfollowed)
+            assert_string_equal(c.generation.unfollowed, cases[i].unfollowed);
+        else
+            assert_string_equal(c.generation.unfollowed, "");
+        pgi_config_free(&c);
+    }
+    pgi_config c;
+    write_text(
+        "generation_config.json",
+        "{\"do_sample\": true, \"temperature\": 0.5, \"top_k\": 7, \"top_p\": null, \"repetition_penalty\": 1.5, "
+        "\"suppress_tokens\": [5, -1, 99999999, 6], \"bad_words_ids\": [[1], [2, 3]], \"stop_strings\": \"end\", "
+        "\"sequence_bias\": [[[4, 5], -2.5]], \"forced_eos_token_id\": 1, \"forced_bos_token_id\": 2, "
+        "\"exponential_decay_length_penalty\": [3, 1.5], \"max_new_tokens\": 9, \"max_length\": 20, "
+        "\"max_time\": 1.5, \"min_new_tokens\": 2, \"renormalize_logits\": true}");
+    assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
+    const pgi_generation_config *g = &c.generation;
+    const pg_sampling_options *s = &g->sampling;
+    assert_string_equal(g->unfollowed, "");
+    assert_int_equal(s->flags, PG_SAMPLING_RANDOM | PG_SAMPLING_RENORMALIZE);
+    assert_true(s->temperature == 0.5 && s->top_k == 7 && s->top_p == 1 && s->repetition_penalty == 1.5);
+    assert_true(s->n_suppressed_ids == 2 && s->suppressed_ids[0] == 5 && s->suppressed_ids[1] == 6);
+    assert_true(s->n_bad_words == 2 && s->bad_word_sizes[0] == 1 && s->bad_word_sizes[1] == 2);
+    assert_true(s->bad_word_ids[0] == 1 && s->bad_word_ids[1] == 2 && s->bad_word_ids[2] == 3);
+    assert_true(s->n_biases == 1 && s->bias_sizes[0] == 2 && s->bias_ids[1] == 5 && s->biases[0] == -2.5);
+    assert_true(s->n_forced_eos_ids == 1 && s->forced_eos_ids[0] == 1 && s->forced_bos_id == 2);
+    assert_true(s->decay_start == 3 && s->decay_factor == 1.5 && s->min_new_tokens == 2 && s->min_length == 0);
+    assert_true(g->max_new_tokens == 9 && g->max_length == 20 && g->max_seconds == 1.5);
+    assert_int_equal(g->n_stop_strings, 1);
+    assert_string_equal(g->stop_strings[0], "end");
+    pgi_config_free(&c);
+    delete_file("generation_config.json");
 }
 
 static void config_errors_name_the_key(void **state) {
@@ -399,6 +454,7 @@ int main(int argc, char **argv) {
         TEST(gemma2_config),
         TEST(gemma1_activation_and_rope),
         TEST(special_ids_come_from_where_hf_takes_them),
+        TEST(generation_settings_are_followed_or_named),
         TEST(config_errors_name_the_key),
         TEST(either_gemma_may_cap_its_logits),
         TEST(config_does_not_depend_on_the_locale),

@@ -434,6 +434,121 @@ static void features_in_place_of_pixels(void **state) {
     }
 }
 
+/* One image's features serve each row of a batch, as if each had brought the image; two images serve rows of two. */
+static void features_serve_each_row(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        static const row_spec shared[][3] = {{{1, 3, 2, 1}, {0, 4, 0, 2}, {1, 5, 0, 3}},
+                                             {{2, 3, 2, 1}, {2, 4, 0, 2}, {0, 5, 0, 3}}};
+        for (int n = 1; n <= 2; n++) {
+            const size_t image = (size_t)(3 * m->info.image_size * m->info.image_size);
+            pg_forward_options options = options_of(0);
+            pg_inputs *in = NULL, *without = NULL;
+            pg_outputs *given = NULL;
+            batch b, one;
+            make_batch(&b, m, shared[n - 1], 3, LEFT, 0);
+            make_batch(&one, m, shared[n - 1], 1, LEFT, 0);
+            memcpy(b.pixels + (size_t)n * image, b.pixels, (size_t)n * image * sizeof(float)); /* the second row's */
+            memcpy(one.pixels, b.pixels, (size_t)n * image * sizeof(float));
+            OK(create(&one, m, 0, NULL, &in));
+            OK(create(&b, m, WITHOUT_PIXELS, NULL, &without));
+            OK(pg_features_create(m->model, in, NULL, (pg_features **)&options.features));
+            OK(pg_forward(m->model, without, &options, &given));
+            pg_outputs *out = forward(m, &b, 0, 0);
+            assert_memory_equal(logits_of(given, &b, m), logits_of(out, &b, m),
+                                (size_t)(b.n_rows * b.n_tokens * m->info.vocab_size) * sizeof(float));
+            get(given, "image_hidden_states", 3, n, m->info.n_image_tokens, m->hidden, 1);
+            pg_outputs_close(&given);
+            pg_outputs_close(&out);
+            pg_features_close((pg_features **)&options.features);
+            pg_inputs_close(&in);
+            pg_inputs_close(&without);
+            free(b.pixels);
+            free(one.pixels);
+        }
+    }
+}
+
+/* The rows that the decoder is fed, as the first hidden states have them. */
+static void embeddings_of_ids(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        static const row_spec prompt[] = {{0, 6, 0, 9}};
+        batch b;
+        make_batch(&b, m, prompt, 1, LEFT, 0);
+        pg_outputs *out = forward(m, &b, WITHOUT_PIXELS, PG_FORWARD_HIDDEN_STATES);
+        float *rows = malloc((size_t)(b.n_tokens * m->hidden) * sizeof *rows);
+        OK(pg_model_embed(m->model, b.ids, (size_t)b.n_tokens, rows));
+        assert_memory_equal(rows, get(out, "hidden_states", 4, m->n_layers + 1, 1, b.n_tokens, m->hidden),
+                            (size_t)(b.n_tokens * m->hidden) * sizeof *rows);
+        OK(pg_model_embed(m->model, b.ids, 0, rows));
+        b.ids[2] = m->info.vocab_size;
+        ARGUMENT(pg_model_embed(m->model, b.ids, 3, rows));
+        assert_non_null(strstr(pg_last_error(), "token 2 is id "));
+        b.ids[2] = -1;
+        ARGUMENT(pg_model_embed(m->model, b.ids, 3, rows));
+        free(rows);
+        pg_outputs_close(&out);
+        free(b.pixels);
+    }
+}
+
+/* What was read from features makes features again, and what cannot be features is refused. */
+static void features_from_a_tensor(void **state) {
+    (void)state;
+    const tiny *m = &models[0];
+    pg_inputs *in = NULL, *without = NULL;
+    pg_features *features = NULL, *again = NULL;
+    pg_outputs *out = NULL;
+    pg_tensor tensor = {.struct_size = sizeof tensor}, wrong;
+    batch b;
+    make_batch(&b, m, specs, 4, LEFT, 0);
+    OK(create(&b, m, 0, NULL, &in));
+    OK(create(&b, m, WITHOUT_PIXELS, NULL, &without));
+    OK(pg_features_create(m->model, in, NULL, &features));
+    OK(pg_features_get_tensor(features, &tensor));
+    OK(pg_features_from_tensor(m->model, &tensor, &again));
+    pg_forward_options options = options_of(0);
+    options.features = again;
+    OK(pg_forward(m->model, without, &options, &out));
+    pg_outputs *expected = forward(m, &b, 0, 0);
+    assert_memory_equal(logits_of(out, &b, m), logits_of(expected, &b, m),
+                        (size_t)(b.n_rows * b.n_tokens * m->info.vocab_size) * sizeof(float));
+    pg_outputs_close(&out);
+    pg_outputs_close(&expected);
+    pg_features_close(&again);
+
+#define REFUSED(field, value)                                    \
+    wrong = tensor, wrong.field = (value);                       \
+    ARGUMENT(pg_features_from_tensor(m->model, &wrong, &again)); \
+    assert_null(again)
+    REFUSED(struct_size, 3);
+    REFUSED(reserved, 1);
+    REFUSED(dtype, PG_DTYPE_I64);
+    REFUSED(n_dims, 2);
+    REFUSED(shape[0], 0);
+    REFUSED(shape[0], INT64_MAX);
+    REFUSED(shape[1], m->info.n_image_tokens - 1);
+    assert_non_null(strstr(pg_last_error(), "expected data of 3, images x "));
+    REFUSED(shape[2], m->hidden + 1);
+    REFUSED(data, NULL);
+#undef REFUSED
+    const size_t n = (size_t)(4 * m->info.n_image_tokens * m->hidden);
+    float *nan = malloc(n * sizeof *nan);
+    memcpy(nan, tensor.data, n * sizeof *nan);
+    nan[m->info.n_image_tokens * m->hidden + 2 * m->hidden + 3] = NAN;
+    wrong = tensor, wrong.data = nan;
+    ARGUMENT(pg_features_from_tensor(m->model, &wrong, &again));
+    assert_non_null(strstr(pg_last_error(), "image 1, token 2, column 3 are nan"));
+    free(nan);
+    pg_features_close(&features);
+    pg_inputs_close(&in);
+    pg_inputs_close(&without);
+    free(b.pixels);
+}
+
 /* Two models of one size: the numbers, not the sizes, say whether features fit. */
 static void features_of_another_model(void **state) {
     (void)state;
@@ -562,6 +677,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(what_was_not_asked_for_is_not_there),
         cmocka_unit_test(embed_is_the_last_hidden_state),
         cmocka_unit_test(features_in_place_of_pixels),
+        cmocka_unit_test(features_serve_each_row),
+        cmocka_unit_test(features_from_a_tensor),
+        cmocka_unit_test(embeddings_of_ids),
         cmocka_unit_test(features_of_another_model),
         cmocka_unit_test(embeddings_in_place_of_ids),
         cmocka_unit_test(outputs_outlive_all),

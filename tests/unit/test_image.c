@@ -136,6 +136,46 @@ static void transparent_colours(void **state) {
     assert_int_equal(counts.live, 0);
 }
 
+/* What transformers makes of an image that Pillow has opened: all that is transparent over white. */
+static void opened_images(void **state) {
+    (void)state;
+    FILE *index = open_golden("opened.txt");
+    assert_non_null(index);
+    char name[128], word[32];
+    int n = 0, n_told = 0, n_error = 0;
+    while (fscanf(index, "%127s %31s", name, word) == 2) {
+        pgi_buffer file = read_golden(name);
+        pg_image image = {.struct_size = sizeof image, .format = PG_IMAGE_BYTES, .n_bytes = file.size};
+        image.planes[0] = file.data;
+        int32_t dropped = 0, dropped_too = 0;
+        pgi_image_limits limits = {
+            .max_pixels = PGI_DEFAULT_MAX_PIXELS, .alpha_over_white = 1, .alpha_dropped = &dropped};
+        pgi_rgb rgb, without;
+        pg_status status = pgi_image_read(&counting, &image, &limits, &rgb);
+        if (strcmp(word, "error") == 0) {
+            assert_int_equal(status, PG_ERROR_FORMAT);
+            n_error++;
+        } else {
+            if (status != PG_OK) fail_msg("%s: %s", name, pgi_error_text());
+            check(name, &rgb, rgb.width, rgb.height, strtoull(word, NULL, 16));
+            assert_int_equal(dropped, 0);
+            limits.alpha_over_white = 0;
+            limits.alpha_dropped = &dropped_too;
+            assert_int_equal(pgi_image_read(&counting, &image, &limits, &without), PG_OK);
+            size_t size = (size_t)rgb.width * (size_t)rgb.height * 3;
+            if (memcmp(rgb.data, without.data, size) != 0) assert_int_equal(dropped_too, 1);
+            n_told += dropped_too;
+            pgi_rgb_free(&counting, &rgb);
+            pgi_rgb_free(&counting, &without);
+        }
+        pgi_buffer_free(&file);
+        n++;
+    }
+    fclose(index);
+    assert_true(n > 100 && n_told > 30 && n_error == 2);
+    assert_int_equal(counts.live, 0);
+}
+
 typedef struct log_lines {
     int n;
     char last[512];
@@ -210,6 +250,38 @@ static void camera_buffers(void **state) {
                     assert_int_equal(q[2], p[formats[f].b]);
                 }
             }
+            pgi_rgb_free(&counting, &rgb);
+        }
+    }
+    assert_int_equal(counts.live, 0);
+}
+
+/* The bytes over white are those of Image.alpha_composite() of Pillow 13. */
+static void camera_alpha(void **state) {
+    (void)state;
+    static const uint8_t pixels[] = {200, 100, 0, 255, 200, 100, 0, 128, 7, 8, 9, 0, 1, 254, 77, 3};
+    static const uint8_t rgb_white[] = {200, 100, 0, 227, 177, 127, 255, 255, 255, 252, 255, 253};
+    static const int32_t formats[] = {PG_IMAGE_RGBA8, PG_IMAGE_BGRA8};
+    static const uint8_t spare[] = {200, 100, 0, 0, 200, 100, 0, 0}, opaque[] = {200, 100, 0, 255, 1, 2, 3, 255};
+    for (int f = 0; f < 2; f++) {
+        int32_t dropped = 0;
+        pg_image image = {.struct_size = sizeof image, .format = formats[f], .width = 2, .height = 2};
+        image.planes[0] = pixels;
+        pgi_image_limits limits = {
+            .max_pixels = PGI_DEFAULT_MAX_PIXELS, .alpha_over_white = 1, .alpha_dropped = &dropped};
+        pgi_rgb rgb;
+        assert_int_equal(pgi_image_read(&counting, &image, &limits, &rgb), PG_OK);
+        for (int i = 0; i < 12; i++) assert_int_equal(rgb.data[i], rgb_white[f ? i / 3 * 3 + 2 - i % 3 : i]);
+        assert_int_equal(dropped, 0);
+        pgi_rgb_free(&counting, &rgb);
+        limits.alpha_over_white = 0;
+        const uint8_t *const buffers[] = {pixels, spare, opaque}; /* one whose alpha is lost, two without alpha */
+        for (int b = 0; b < 3; b++) {
+            image.planes[0] = buffers[b];
+            image.height = b ? 1 : 2;
+            dropped = 0;
+            assert_int_equal(pgi_image_read(&counting, &image, &limits, &rgb), PG_OK);
+            assert_int_equal(dropped, b == 0);
             pgi_rgb_free(&counting, &rgb);
         }
     }
@@ -520,7 +592,8 @@ static void out_of_memory(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_images),  cmocka_unit_test(transparent_colours),
+        cmocka_unit_test(golden_images),  cmocka_unit_test(opened_images),
+        cmocka_unit_test(camera_alpha),   cmocka_unit_test(transparent_colours),
         cmocka_unit_test(clipped_grey),   cmocka_unit_test(big_chunks),
         cmocka_unit_test(camera_buffers), cmocka_unit_test(images_that_are_refused),
         cmocka_unit_test(other_formats),  cmocka_unit_test(damaged_images),

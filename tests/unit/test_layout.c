@@ -21,7 +21,7 @@ static void find_specials(void) {
 static int open_tokenizer(void **state) {
     (void)state;
     pgi_id_list_init(&ids, MEMORY);
-    if (pgi_tokenizer_open(MEMORY, PGI_GOLDEN_FOLDER "/tokenizers/json", NULL, &tokenizer) != PG_OK) return -1;
+    if (pgi_tokenizer_open(MEMORY, PGI_GOLDEN_FOLDER "/tokenizers/json", 0, NULL, &tokenizer) != PG_OK) return -1;
     find_specials();
     return 0;
 }
@@ -108,7 +108,7 @@ static void open_changed(const char *from, const char *to) {
     write_text("tokenizer.json", text);
     free(text);
     pgi_buffer_free(&file);
-    assert_int_equal(pgi_tokenizer_open(MEMORY, folder, NULL, &tokenizer), PG_OK);
+    assert_int_equal(pgi_tokenizer_open(MEMORY, folder, 0, NULL, &tokenizer), PG_OK);
     find_specials();
 }
 

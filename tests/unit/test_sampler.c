@@ -43,14 +43,14 @@ static void make(head *h, uint64_t cpu_mask) {
     assert_non_null(h->w);
     for (int i = 0; i < VOCAB * HIDDEN; i++) h->w[i] = drawn(&state);
     for (int i = 0; i < ROWS * HIDDEN; i++) h->x[i] = drawn(&state);
-    h->weights.head.weight = (pgi_matrix){h->w, PG_DTYPE_F32, VOCAB, HIDDEN};
+    h->weights.head.weight = (pgi_matrix){h->w, PG_DTYPE_F32, VOCAB, HIDDEN, NULL};
 }
 
 static void quantize(head *h, int32_t dtype) {
     h->quantized = realloc(h->quantized, (size_t)pgi_quantized_bytes(dtype, VOCAB, HIDDEN));
-    const pgi_matrix from = {h->w, PG_DTYPE_F32, VOCAB, HIDDEN};
-    assert_int_equal(pgi_quantize_panels(&from, dtype, 0, pgi_quantized_panels(VOCAB), h->quantized), PG_OK);
-    h->weights.head.weight = (pgi_matrix){h->quantized, dtype, VOCAB, HIDDEN};
+    const pgi_matrix from = {h->w, PG_DTYPE_F32, VOCAB, HIDDEN, NULL};
+    assert_int_equal(pgi_quantize_panels(&from, 0, dtype, 0, pgi_quantized_panels(VOCAB), h->quantized), PG_OK);
+    h->weights.head.weight = (pgi_matrix){h->quantized, dtype, VOCAB, HIDDEN, NULL};
 }
 
 static void done(head *h) {

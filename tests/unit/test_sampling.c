@@ -187,6 +187,34 @@ static int32_t mask(void *user, int64_t row, const int64_t *ids, int64_t n_ids, 
     return 0;
 }
 
+/* No id ends a row, and min_new_tokens keeps out the ids that would. */
+static void eos_ids_count_while_they_end_nothing(void **state) {
+    const tiny *m = &models[1];
+    batch b;
+    pg_sampling_options s;
+    pg_result *result = NULL;
+    pg_tensor free_ids = {.struct_size = sizeof free_ids}, ids = {.struct_size = sizeof ids};
+    (void)state;
+    make_batch(&b, m, specs, 1, LEFT, 0);
+    OK(pg_sampling_options_init(&s, sizeof s));
+    s.flags = PG_SAMPLING_IGNORE_EOS;
+    OK(sampled(m, &b, &s, 1, &result));
+    OK(pg_result_get_ids(result, 0, &free_ids));
+    const int64_t second = ((const int64_t *)free_ids.data)[1];
+    pg_result_close(&result);
+    s.eos_ids = &second;
+    s.n_eos_ids = 1;
+    for (int min = 0; min <= 2; min += 2) {
+        s.min_new_tokens = min;
+        OK(sampled(m, &b, &s, 1, &result));
+        OK(pg_result_get_ids(result, 0, &ids));
+        assert_int_equal(ids.shape[0], NEW_TOKENS);
+        assert_true((((const int64_t *)ids.data)[1] == second) == (min == 0));
+        pg_result_close(&result);
+    }
+    free(b.pixels);
+}
+
 static void masks_keep_the_rest_out(void **state) {
     const tiny *m = &models[1];
     batch b;
@@ -349,6 +377,132 @@ static void a_session_goes_on_after_a_refusal(void **state) {
     free(b.pixels);
 }
 
+/* --------------------------------------------------------------------------------------- generation_config.json */
+
+/* The model again, with another generation_config.json beside it. */
+static tiny with_config(const tiny *m, const char *json) {
+    tiny other = *m;
+    pg_model_options options;
+    bytes old = read_file(m->folder, "generation_config.json");
+    write_file(m->folder, "generation_config.json", json, strlen(json));
+    OK(pg_model_options_init(&options, sizeof options));
+    other.model = NULL;
+    OK(pg_model_open(m->folder, &options, &other.model));
+    write_file(m->folder, "generation_config.json", old.data, old.size);
+    bytes_free(&old);
+    return other;
+}
+
+static pg_result *unasked(const tiny *m, const batch *b, const pg_generate_options *options, const char *refusal) {
+    pg_inputs *in = NULL;
+    pg_result *result = NULL;
+    OK(create(b, m, 0, NULL, &in));
+    const pg_status status = pg_generate(m->model, m->processor, in, options, &result);
+    if (refusal) {
+        assert_int_equal(status, PG_ERROR_ARGUMENT);
+        if (!strstr(pg_last_error(), refusal)) fail_msg("found \"%s\", expected \"%s\"", pg_last_error(), refusal);
+    } else {
+        assert_int_equal(status, PG_OK);
+    }
+    pg_inputs_close(&in);
+    return result;
+}
+
+static void the_checkpoint_says_how(void **state) {
+    static const int64_t suppressed[] = {5, 6};
+    const tiny *m = &models[0];
+    batch b;
+    pg_generate_options options;
+    pg_sampling_options s, theirs;
+    pg_result *result = NULL;
+    pg_session *session = NULL;
+    (void)state;
+    make_batch(&b, m, specs, 2, LEFT, 0);
+    tiny other = with_config(m,
+                             "{\"do_sample\": true, \"temperature\": 3.0, \"top_k\": 0, \"repetition_penalty\": 1.25, "
+                             "\"suppress_tokens\": [5, 6, 99999999], \"max_new_tokens\": 7}");
+    s = random_options(); /* the same by options */
+    s.flags = PG_SAMPLING_RANDOM;
+    s.seed = 0;
+    s.repetition_penalty = 1.25;
+    s.suppressed_ids = suppressed;
+    s.n_suppressed_ids = 2;
+    OK(pg_generate_options_init(&options, sizeof options));
+    options.sampling = &s;
+    options.max_new_tokens = 7;
+    pg_result *wanted = unasked(m, &b, &options, NULL);
+    result = unasked(&other, &b, NULL, NULL);
+    for (int64_t r = 0; r < 2; r++) same_row(result, r, wanted, r);
+    pg_result_close(&result);
+    theirs.struct_size = sizeof theirs;
+    OK(pg_model_get_sampling(other.model, &theirs));
+    assert_true(theirs.temperature == 3 && theirs.n_suppressed_ids == 2 && theirs.flags == PG_SAMPLING_RANDOM);
+    ARGUMENT(pg_model_get_sampling(other.model, NULL));
+    ARGUMENT(pg_model_get_sampling(NULL, &theirs));
+    batch one;
+    pg_inputs *in = NULL;
+    pg_tensor ids = {.struct_size = sizeof ids};
+    int64_t token;
+    make_batch(&one, m, specs, 1, LEFT, 0);
+    OK(create(&one, m, 0, NULL, &in));
+    OK(pg_session_create(other.model, NULL, &session));
+    OK(pg_session_prefill(session, in, NULL));
+    OK(pg_result_get_ids(wanted, 0, &ids));
+    for (int64_t i = 0; i < ids.shape[0]; i++) {
+        assert_true(pg_session_sample(session, NULL, &token) >= 0);
+        assert_int_equal(token, ((const int64_t *)ids.data)[i]);
+    }
+    pg_session_close(&session);
+    pg_inputs_close(&in);
+    free(one.pixels);
+    pg_result_close(&wanted);
+    options.sampling = NULL;
+    options.flags = PG_GENERATE_IGNORE_CONFIG;
+    result = unasked(&other, &b, &options, NULL);
+    pg_result *greedy = generate(m, &b, 0, 1, NULL);
+    for (int64_t r = 0; r < 2; r++) same_row(result, r, greedy, r);
+    pg_result_close(&result);
+    pg_result_close(&greedy);
+    pg_model_close(&other.model);
+    free(b.pixels);
+}
+
+static void the_checkpoint_says_how_long(void **state) {
+    const tiny *m = &models[0];
+    batch b;
+    pg_result *result;
+    pg_generate_options options;
+    char json[100];
+    pg_result_info info = {.struct_size = sizeof info};
+    (void)state;
+    OK(pg_generate_options_init(&options, sizeof options));
+    make_batch(&b, m, specs, 1, LEFT, 0);
+    snprintf(json, sizeof json, "{\"max_length\": %d}", (int)b.length[0] + 4);
+    tiny other = with_config(m, json);
+    result = unasked(&other, &b, NULL, NULL);
+    OK(pg_result_get_info(result, 0, &info));
+    assert_true(info.n_new_tokens == 4 && info.stop == PG_STOP_LENGTH);
+    pg_result_close(&result);
+    options.max_new_tokens = 6;
+    result = unasked(&other, &b, &options, NULL);
+    OK(pg_result_get_info(result, 0, &info));
+    assert_int_equal(info.n_new_tokens, 6);
+    pg_result_close(&result);
+    pg_model_close(&other.model);
+    other = with_config(m, "{\"max_length\": 5}");
+    assert_null(unasked(&other, &b, NULL, "generation_config.json says max_length 5"));
+    pg_model_close(&other.model);
+    /* of no effect without do_sample, impossible with it */
+    other = with_config(m, "{\"temperature\": 0, \"top_p\": 7, \"max_new_tokens\": 2}");
+    result = unasked(&other, &b, NULL, NULL);
+    pg_result_close(&result);
+    pg_model_close(&other.model);
+    other = with_config(m, "{\"temperature\": 0, \"do_sample\": true}");
+    assert_null(unasked(&other, &b, NULL, "temperature is 0, expected "));
+    pg_model_close(&other.model);
+    free(b.pixels);
+}
+
 /* ---------------------------------------------------------------------------------------------------- bad settings */
 
 static void refused(const pg_sampling_options *s, const char *words) {
@@ -457,8 +611,11 @@ int main(int argc, char **argv) {
         cmocka_unit_test(equal_rows_differ_by_stream_alone),
         cmocka_unit_test(cold_is_greedy),
         cmocka_unit_test(masks_keep_the_rest_out),
+        cmocka_unit_test(eos_ids_count_while_they_end_nothing),
         cmocka_unit_test(a_session_samples_the_same),
         cmocka_unit_test(a_session_goes_on_after_a_refusal),
+        cmocka_unit_test(the_checkpoint_says_how),
+        cmocka_unit_test(the_checkpoint_says_how_long),
         cmocka_unit_test(numbers_out_of_range),
         cmocka_unit_test(lists_that_do_not_fit),
     };

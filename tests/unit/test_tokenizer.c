@@ -27,7 +27,7 @@ static pgi_tokenizer *open_kind(const char *kind, int avoid_sentencepiece) {
     assert_non_null(tokenizer);
     tokenizer->memory = *MEMORY;
     tokenizer->avoid_sentencepiece = avoid_sentencepiece;
-    if (pgi_tokenizer_load(tokenizer, path, NULL) != PG_OK) fail_msg("%s", pgi_error_text());
+    if (pgi_tokenizer_load(tokenizer, path, 0, NULL) != PG_OK) fail_msg("%s", pgi_error_text());
     return tokenizer;
 }
 
@@ -289,7 +289,7 @@ static void copy_kind(const char *kind, const char *name, pgi_buffer *content) {
 
 static void assert_refused(pg_status expected, const char *first, const char *second) {
     pgi_tokenizer *tokenizer;
-    assert_error(pgi_tokenizer_open(MEMORY, folder, NULL, &tokenizer), expected, first, second);
+    assert_error(pgi_tokenizer_open(MEMORY, folder, 0, NULL, &tokenizer), expected, first, second);
     assert_null(tokenizer);
 }
 
@@ -413,7 +413,7 @@ static void another_pipeline_is_refused(void **state) {
             continue;
         }
         pgi_tokenizer *tokenizer;
-        if (pgi_tokenizer_open(MEMORY, folder, NULL, &tokenizer) != PG_OK) fail_msg("%s", pgi_error_text());
+        if (pgi_tokenizer_open(MEMORY, folder, 0, NULL, &tokenizer) != PG_OK) fail_msg("%s", pgi_error_text());
         assert_int_equal(pgi_tokenizer_n_ids(tokenizer), 1 + 1 + 1024 + 128);
         pgi_tokenizer_close(&tokenizer);
     }
@@ -475,7 +475,7 @@ static void damage(const char *kind, const char *name, int seeds) {
         write_bytes(name, bytes, size);
         free(bytes);
         pgi_tokenizer *tokenizer;
-        pg_status status = pgi_tokenizer_open(MEMORY, folder, NULL, &tokenizer);
+        pg_status status = pgi_tokenizer_open(MEMORY, folder, 0, NULL, &tokenizer);
         if (status < 0) {
             assert_message(folder);
             refused++;
@@ -556,7 +556,7 @@ static void every_failing_allocation_is_survived(void **state) {
             pgi_buffer text;
             pgi_id_list_init(&ids, &memory);
             pgi_buffer_init(&text, &memory);
-            pg_status status = pgi_tokenizer_open(&memory, path, NULL, &tokenizer);
+            pg_status status = pgi_tokenizer_open(&memory, path, 0, NULL, &tokenizer);
             if (status >= 0) status = layout(tokenizer, "a  cat<eos>\xC3\xA9", 13, &ids);
             if (status >= 0) status = pgi_tokenizer_decode(tokenizer, ids.data, ids.size, 0, &text);
             pgi_id_list_free(&ids);
