@@ -23,7 +23,7 @@ static pg_status decode(const pgi_memory *memory, const uint8_t *bytes, size_t s
     } else {
         return pgi_unknown_image_error(bytes, size, name);
     }
-    pg_status status = pgi_exif_transpose(memory, orientation, out);
+    pg_status status = pgi_exif_transpose(memory, limits->cancel, orientation, out);
     if (status < 0) pgi_rgb_free(memory, out);
     return status;
 }
@@ -54,7 +54,9 @@ static pg_status read_file(const pgi_memory *memory, const char *path, const pgi
     return status;
 }
 
-static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, int64_t max_pixels, pgi_rgb *out) {
+static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits,
+                             pgi_rgb *out) {
+    const int64_t max_pixels = limits->max_pixels;
     static const struct {
         int channels, r, g, b;
     } layouts[] = {[PG_IMAGE_RGB8] = {3, 0, 1, 2},
@@ -88,6 +90,10 @@ static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, in
     int r = layouts[image->format].r, g = layouts[image->format].g, b = layouts[image->format].b;
     uint8_t *to = out->data;
     for (int32_t y = 0; y < height; y++) {
+        if (pgi_cancel_requested(limits->cancel)) {
+            pgi_rgb_free(memory, out);
+            return pgi_run_cancelled_error();
+        }
         const uint8_t *from = image->planes[0] + y * stride;
         for (int32_t x = 0; x < width; x++, from += channels, to += 3) {
             to[0] = from[r];
@@ -102,7 +108,7 @@ pg_status pgi_image_read(const pgi_memory *memory, const pg_image *image, const 
                          pgi_rgb *out) {
     *out = (pgi_rgb){0};
     if (image->format == PG_IMAGE_PATH) return read_file(memory, image->path, limits, out);
-    if (image->format != PG_IMAGE_BYTES) return read_pixels(memory, image, limits->max_pixels, out);
+    if (image->format != PG_IMAGE_BYTES) return read_pixels(memory, image, limits, out);
     if (!image->planes[0] && image->n_bytes)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_image.planes[0] is NULL, expected the bytes of an image");
     if (image->n_bytes > PTRDIFF_MAX)

@@ -310,8 +310,7 @@ static pg_status lay_over_white(png_job *job, const char *name, int32_t over_whi
     pgi_png_kind kind = {job->color_type, job->bit_depth, job->palette};
     pgi_png_key key;
     PGI_TRY(pgi_png_find_key(job->bytes, job->size, name, &kind, &key));
-    if (over_white) pgi_png_lay_over_white(&key, job->out);
-    return PG_OK;
+    return over_white ? pgi_png_lay_over_white(&key, job->cancel, job->out) : PG_OK;
 }
 
 pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t size, const char *name,

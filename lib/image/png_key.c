@@ -79,9 +79,12 @@ pg_status pgi_png_find_key(const uint8_t *bytes, size_t size, const char *name, 
     return PG_OK;
 }
 
-void pgi_png_lay_over_white(const pgi_png_key *key, pgi_rgb *rgb) {
-    if (!key->found) return;
-    size_t n = (size_t)rgb->width * (size_t)rgb->height;
-    for (uint8_t *p = rgb->data; n > 0; n--, p += 3)
-        if (memcmp(p, key->rgb, 3) == 0) memset(p, 255, 3);
+pg_status pgi_png_lay_over_white(const pgi_png_key *key, const pg_cancel *cancel, pgi_rgb *rgb) {
+    uint8_t *p = rgb->data;
+    for (int32_t y = 0; y < rgb->height && key->found; y++) {
+        PGI_TRY(pgi_cancel_check(cancel));
+        for (int32_t x = 0; x < rgb->width; x++, p += 3)
+            if (memcmp(p, key->rgb, 3) == 0) memset(p, 255, 3);
+    }
+    return PG_OK;
 }

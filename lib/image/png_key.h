@@ -3,6 +3,7 @@
 #ifndef PGI_IMAGE_PNG_KEY_H
 #define PGI_IMAGE_PNG_KEY_H
 
+#include "base/run.h"
 #include "image/rgb.h"
 
 /* Colour types of PNG that may have a tRNS chunk. */
@@ -22,6 +23,6 @@ typedef struct pgi_png_key {
 pg_status pgi_png_find_key(const uint8_t *bytes, size_t size, const char *name, const pgi_png_kind *kind,
                            pgi_png_key *key);
 /* Pixels of that colour become white. */
-void pgi_png_lay_over_white(const pgi_png_key *key, pgi_rgb *rgb);
+pg_status pgi_png_lay_over_white(const pgi_png_key *key, const pg_cancel *cancel, pgi_rgb *rgb);
 
 #endif
