@@ -46,6 +46,10 @@ live "live: the tokenizer of the Python package" tokenizer_live.py --calls "${OR
 live "live: generate() with its settings" generate_options.py
 # shellcheck disable=SC2086
 live "live: settings of sampling, stop strings" sampling_live.py --count "${ORACLE_SAMPLING:-600}" $seed
+# shellcheck disable=SC2086
+live "live: embeddings of ColPali" colpali_live.py --count "${ORACLE_COLPALI:-12}" $seed
+# shellcheck disable=SC2086
+live "live: rows of more than 8,192 tokens" long_rows.py $seed
 title "tokenizers of every kind against transformers"
 step "fuzz_tokenizers.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \
     "$builds/gcc/tests/oracle/tokenize_lines" --texts 2000

@@ -161,6 +161,7 @@ static const struct {
     const char *of_library, *of_tool;
 } option_names[] = {
     {"PG_ENCODE_LITERAL", "--literal"},
+    {"max_context", "--max-context"},
     {"pg_model_convert()", "'paligemma convert'"},
     {"expected max_new_tokens in the options, or PG_GENERATE_IGNORE_CONFIG", "expected --max-new-tokens"},
 };
@@ -212,7 +213,7 @@ static const char *next_step(pg_status status, tool_stage stage) {
             return stage == TOOL_STAGE_IMAGE || stage == TOOL_STAGE_PROMPT ? "check the image and the prompt" : NULL;
         case PG_ERROR_LIMIT:
             if (stage == TOOL_STAGE_IMAGE) return "scale the image down or shorten the prompt";
-            return "shorten the prompt or lower --max-new-tokens";
+            return "shorten the prompt or raise the limit";
         case PG_ERROR_MEMORY: return "'paligemma info MODEL' says what the model needs; try fewer --threads";
         case PG_ERROR_INTERNAL: return "this is a defect of the library: please report it with the command you ran";
         default: return NULL;

@@ -45,14 +45,19 @@ static const char *resample_name(const facts *f) {
     return n >= 0 && n < (int32_t)(sizeof resample_names / sizeof resample_names[0]) ? resample_names[n] : "unknown";
 }
 
+static const char *architecture(const pg_model_info *m) {
+    if (m->embedding_dim > 0) return m->gemma_version == 2 ? "ColPali on PaliGemma 2" : "ColPali on PaliGemma";
+    return m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma";
+}
+
 static void print_text(const facts *f) {
     const pg_model_info *m = &f->model;
     const pg_processor_info *p = &f->processor;
     char a[32], b[32], c[32];
     long long vision_heads = field(f, "vision_config", "num_attention_heads");
     printf("folder        %s\n", f->path);
-    printf("architecture  %s: SigLIP encoder, Gemma %d decoder\n", m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma",
-           (int)m->gemma_version);
+    printf("architecture  %s: SigLIP encoder, Gemma %d decoder\n", architecture(m), (int)m->gemma_version);
+    if (m->embedding_dim > 0) printf("embeddings    of %d values for each token\n", (int)m->embedding_dim);
     printf("weights       %.3f million parameters, ", (double)m->n_parameters / 1e6);
     if (m->weights != PG_WEIGHTS_STORED) printf("%s blocks, ", tool_weights_names[m->weights]);
     tool_print_names(m->dtypes, dtype_names, 4);
@@ -110,8 +115,8 @@ static json_t *make_json(const facts *f) {
                   (json_int_t)f->memory.weights, "weights_copied", (json_int_t)f->memory.weights_copied, "activations",
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
     json_t *verified = f->verified ? json_true() : NULL; /* no key unless it was asked for */
-    return json_pack("{s:s, s:s, s:i, s:I, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:o*}",
-                     "path", f->path, "architecture", m->gemma_version == 2 ? "PaliGemma 2" : "PaliGemma",
+    return json_pack("{s:s, s:s, s:i, s:i, s:I, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:o*}",
+                     "path", f->path, "architecture", architecture(m), "embedding_dim", (int)m->embedding_dim,
                      "gemma_version", (int)m->gemma_version, "n_parameters", (json_int_t)m->n_parameters, "weights",
                      tool_weights_names[m->weights], "arithmetic", tool_arithmetic_names[m->arithmetic], "dtypes",
                      tool_names_json(m->dtypes, dtype_names, 4), "n_tensors", (int)m->n_tensors, "n_files",

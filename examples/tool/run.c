@@ -19,12 +19,13 @@ static const char help[] =
     "\n"
     "  -n, --max-new-tokens N   stop after N tokens (default: what MODEL's generation_config.json says,\n"
     "                           else 128)\n"
+    "      --max-context N      stop when prompt and text have N tokens (default: memory decides)\n"
     "  -t, --threads N          compute on N threads (default: the CPUs this process may use);\n"
     "                           the text does not depend on it\n"
     "      --processor FOLDER   tokenizer and image settings from another folder or model id, such as\n"
     "                           the base model's when MODEL has none\n"
     "      --json               print nothing but one line of JSON at the end: text, ids, prompt_ids,\n"
-    "                           stop (eos, length, string or time), load_s, image_s, prefill_s, decode_s, "
+    "                           stop (eos, length, context, string or time), load_s, image_s, prefill_s, decode_s, "
     "tokens_per_s;\n"
     "                           error alone when it fails\n"
     "      --temperature T      draw tokens at random, from 0 (the likeliest) over 1 to 1000\n"
@@ -56,6 +57,7 @@ typedef struct run_state {
     tool_shared shared;
     const char *processor_folder; /* NULL: the model's */
     tool_sampling sampling;
+    int64_t max_new_tokens, max_context;
     int json;
     char *text; /* with --json: the pieces so far; they may hold NUL bytes */
     size_t size, capacity;
@@ -138,6 +140,9 @@ static int report(run_state *s, int verbose) {
     }
     if (!s->json && info.stop == PG_STOP_LENGTH && (verbose || isatty(STDERR_FILENO)))
         fprintf(stderr, "[stopped at %lld tokens; --max-new-tokens allows more]\n", (long long)info.n_new_tokens);
+    if (!s->json && info.stop == PG_STOP_CONTEXT && (verbose || isatty(STDERR_FILENO)))
+        fprintf(stderr, "[stopped at %lld tokens with the prompt; --max-context allows more]\n",
+                (long long)(info.n_prompt_tokens + info.n_new_tokens));
     if (verbose)
         fprintf(stderr,
                 "load %.3f s, image %.3f s, %lld prompt tokens %.3f s, %lld new tokens %.3f s (%.1f a second)\n",
@@ -146,7 +151,7 @@ static int report(run_state *s, int verbose) {
     return exit_status;
 }
 
-static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens, uint32_t flags, int verbose) {
+static int run_with(run_state *s, const char **arguments, uint32_t flags, int verbose) {
     pg_image image;
     size_t n_bytes = 0;
     pg_status status =
@@ -192,7 +197,8 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
     pg_generate_options_init(&options, sizeof options);
     status = tool_sampling_apply(&s->sampling, s->model, &sampling, &options);
     if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
-    options.max_new_tokens = (int32_t)max_new_tokens;
+    options.max_new_tokens = (int32_t)s->max_new_tokens;
+    options.max_context = s->max_context;
     options.n_threads = s->shared.n_threads;
     options.on_text = on_text;
     options.on_text_user = s;
@@ -212,12 +218,13 @@ static int run_with(run_state *s, const char **arguments, int64_t max_new_tokens
 
 static int run(const tool_verb *verb, int argc, char **argv) {
     int json = 0, literal = 0, no_exif = 0, verbose = 0;
-    int64_t max_new_tokens = 0;
+    int64_t max_new_tokens = 0, max_context = 0;
     tool_sampling sampling = {.top_k = -1, .seed = -1};
     const char *arguments[3], *processor_folder = NULL;
     tool_shared shared;
     const tool_option options[] = {
         {.name = "--max-new-tokens", .letter = "-n", .number = &max_new_tokens, .least = 1, .most = INT32_MAX},
+        {.name = "--max-context", .number = &max_context, .least = 1, .most = INT32_MAX},
         {.name = "--json", .flag = &json},
         {.name = "--processor", .text = &processor_folder},
         {.name = "--literal", .flag = &literal},
@@ -235,11 +242,16 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     if (status < 0 && sampling.scores && !json) status = tool_usage_error(verb, "--scores needs --json");
     if (status >= 0) return status;
 
-    run_state s = {.sampling = sampling, .json = json, .shared = shared, .processor_folder = processor_folder};
+    run_state s = {.sampling = sampling,
+                   .json = json,
+                   .shared = shared,
+                   .processor_folder = processor_folder,
+                   .max_new_tokens = max_new_tokens,
+                   .max_context = max_context};
     if (json) tool_json_errors();
     tool_progress_init(&s.progress);
     uint32_t flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF);
-    status = run_with(&s, arguments, max_new_tokens, flags, verbose);
+    status = run_with(&s, arguments, flags, verbose);
     pg_result_close(&s.result);
     pg_inputs_close(&s.inputs);
     pg_processor_close(&s.processor);

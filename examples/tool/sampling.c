@@ -73,6 +73,7 @@ const char *tool_stop_name(int32_t stop) {
     switch (stop) {
         case PG_STOP_EOS: return "eos";
         case PG_STOP_LENGTH: return "length";
+        case PG_STOP_CONTEXT: return "context";
         case PG_STOP_STRING: return "string";
         case PG_STOP_TIME: return "time";
         default: return "other";

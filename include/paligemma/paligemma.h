@@ -80,7 +80,8 @@ typedef int32_t pg_status;
 enum {
     PG_OK = 0,                  ///< success
     PG_EVENT_EOS = 1,           ///< pg_session_step(): the token just returned ends the text
-    PG_EVENT_LENGTH = 2,        ///< pg_session_step(): no token returned, the token limit is reached
+    PG_EVENT_LENGTH = 2,        ///< pg_session_step(): no token returned, max_new_tokens were
+    PG_EVENT_CONTEXT = 3,       ///< pg_session_step(): no token returned, the row is max_context long
     PG_EVENT_STOP = 4,          ///< pg_session_sample(): no token returned, a callback wants to end the row
     PG_ERROR_ARGUMENT = -10,    ///< a NULL pointer, a value out of range, invalid UTF-8
     PG_ERROR_MEMORY = -20,      ///< the allocator returned NULL
@@ -269,8 +270,11 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
 /** Opens the checkpoint folder `model`, or a model id such as "google/paligemma-3b-mix-224" from the local Hugging Face
  * cache (pg_checkpoint_find()); the network is never used. The weight files stay mapped until the model and all made
  * from it are closed: do not truncate or rewrite them in that time, unless PG_MODEL_IN_MEMORY is set. Opening itself
- * reads the files and touches no mapping. Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED;
- * _ARGUMENT: an option is out of range, or a weight that is to be quantized is not finite. */
+ * reads the files and touches no mapping.
+ * ColPali checkpoints (ColPaliForRetrieval of transformers, merged ones of colpali-engine) open too, with their
+ * projection, for PG_FORWARD_RETRIEVAL; so do folders of MLX that are not quantized.
+ * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range, or
+ * a weight that is to be quantized is not finite. */
 PG_API pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out);
 PG_API void pg_model_close(pg_model **model); ///< drops the caller's reference
 
@@ -289,12 +293,15 @@ typedef struct pg_model_info {
     int32_t vocab_size;      ///< rows of the head
     int32_t weights;         ///< PG_WEIGHTS_*: how the matrices are kept
     int32_t arithmetic;      ///< PG_ARITHMETIC_F32 or _BF16
+    int32_t embedding_dim;   ///< values of an embedding of PG_FORWARD_RETRIEVAL; 0: no ColPali checkpoint
+    uint32_t reserved;       ///< 0
 } pg_model_info;
 PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info); ///< describes it
 
 /** A field of the HF config as JSON text, by its key: "text_config.hidden_size", "vision_config.patch_size",
  * "image_token_index"; "" gives the whole config. Fields that config.json leaves out have the defaults of the HF
- * classes (PaliGemmaConfig, GemmaConfig, Gemma2Config, SiglipVisionConfig). Copies at most `capacity` bytes with the
+ * classes (PaliGemmaConfig, GemmaConfig, Gemma2Config, SiglipVisionConfig). Of ColPaliForRetrieval it is the
+ * vlm_config, with "embedding_dim". Copies at most `capacity` bytes with the
  * closing NUL into `text`; *needed (may be NULL) receives the size with the NUL. Call with capacity 0 to ask for the
  * size. Errors: PG_ERROR_NOT_FOUND (no such key). */
 PG_API pg_status pg_model_get_config(const pg_model *model, const char *key, char *text, size_t capacity,
@@ -569,15 +576,19 @@ typedef struct pg_generate_options {
                             ///< ("alternative_ids", 12 bytes each); default 0
     double max_seconds;     ///< a row ends with the token at which the call has taken longer
                             ///< (PG_STOP_TIME); default and 0: max_time of generation_config.json, else no limit
+    int64_t max_context;    ///< tokens of a row, prompt and new ones; default and 0: as many as memory allows, at
+                            ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Generates until an eos id of the checkpoint, max_new_tokens, or another PG_STOP_*: with default options greedily,
  * the text of HF's generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the
  * tokens that it gets alone and ends on its own. Padding is left out; a suffix is continued (see
- * PG_ENCODE_OPEN_SUFFIX). processor NULL: ids alone, each text stays empty. Settings of generation_config.json other
- * than the eos ids are not followed; opening the model logs a warning then. Errors: PG_ERROR_ARGUMENT names the row,
- * _LIMIT (a row longer than the context), _MEMORY, _CANCELLED. */
+ * PG_ENCODE_OPEN_SUFFIX). processor NULL: ids alone, each text stays empty. Settings of generation_config.json are
+ * followed where the options say nothing, as transformers follows them (docs/SAMPLING.md); opening the model logs a
+ * warning that names those that are not, such as num_beams. Memory for keys and values is made before anything is
+ * computed, for up to 8192 new tokens, and grows where more come. Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a
+ * prompt longer than max_context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
 PG_API void pg_result_close(pg_result **result); ///< drops the caller's reference
@@ -609,8 +620,9 @@ PG_API pg_status pg_result_get_tensor(const pg_result *result, int64_t row, cons
  * the length. */
 enum {
     PG_STOP_EOS = 1,      ///< an eos id came
-    PG_STOP_LENGTH = 2,   ///< max_new_tokens, or the end of the context
+    PG_STOP_LENGTH = 2,   ///< max_new_tokens
     PG_STOP_CALLBACK = 3, ///< on_text returned non-zero
+    PG_STOP_CONTEXT = 4,  ///< max_context, before max_new_tokens; or 16777216 tokens
     PG_STOP_STRING = 5,   ///< a stop string is complete
     PG_STOP_TIME = 6,     ///< max_seconds are over
     PG_STOP_LOGITS = 7    ///< on_logits returned non-zero: no token of that step
@@ -802,8 +814,9 @@ enum {
                                   ///< rows (big_vision), instead of the mean over all labels of the batch (HF)
     PG_FORWARD_SKIP_PADDING = 16, ///< compute nothing for padding: its rows are zero. Default: as the reference does
     PG_FORWARD_NO_LOSS = 32,      ///< compute no loss, even where the inputs have labels
-    PG_FORWARD_EMBEDDINGS = 53 ///< LAST_HIDDEN, NO_LOGITS, NO_LOSS and SKIP_PADDING together: for retrieval (ColPali)
-                               ///< and action heads (pi0)
+    PG_FORWARD_RETRIEVAL = 64,    ///< keep "embeddings", for late interaction (ColPali)
+    PG_FORWARD_EMBEDDINGS = 53    ///< LAST_HIDDEN, NO_LOGITS, NO_LOSS and SKIP_PADDING together: for heads of your
+                                  ///< own, such as action heads (pi0)
 };
 
 /** Options of pg_forward(). */
@@ -824,8 +837,9 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
  * within images and prompt, causal in the suffix (token_type_ids 1), none to padding. A row gives what it gives alone,
  * whatever side it is padded on: to the last bit, except that rows of up to 4 tokens are summed in another order.
  * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
- * -100, image tokens and images that do not match, logits_to_keep beyond the row), PG_ERROR_LIMIT (a row longer than
- * the context), _MEMORY, _CANCELLED. */
+ * -100, image tokens and images that do not match, logits_to_keep beyond the row), PG_ERROR_NOT_FOUND
+ * (PG_FORWARD_RETRIEVAL, and the model is no ColPali checkpoint), PG_ERROR_LIMIT (a row of more
+ * than 16777216 tokens), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                             pg_outputs **out);
 PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's reference
@@ -842,6 +856,8 @@ PG_API pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_
  *  - "hidden_states"        f32 [L + 1, B, T, hidden]  on request: the embeddings, then each layer's output, the last
  *                           after the final norm
  *  - "last_hidden_state"    f32 [B, T, hidden]  on request: after the final norm
+ *  - "embeddings"           f32 [B, T, embedding_dim]  on request, of a ColPali checkpoint: the projection of each last
+ *                           hidden state, of length 1; 0 on padding (HF: ColPaliForRetrieval)
  *  - "image_hidden_states"  f32 [n_images, n_image_tokens, hidden]  the features; not there without images
  *
  * Errors: PG_ERROR_NOT_FOUND. */
@@ -887,12 +903,14 @@ typedef struct pg_session_options {
     pg_progress_fn progress;   ///< default NULL; phases VISION and PREFILL
     void *progress_user;       ///< passed to progress
     pg_cancel *cancel;         ///< default NULL
+    int64_t max_context;       ///< tokens of the row, prompt and new ones; default and 0: as many as memory allows, at
+                               ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
 } pg_session_options;
 PG_API pg_status pg_session_options_init(pg_session_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Allocates all memory and starts the session's threads: prefilling a prompt of up to max_prompt_tokens and the steps
- * after it allocate nothing. A longer prompt still works: the session grows, and keeps what it grew to.
- * Errors: PG_ERROR_ARGUMENT, _MEMORY. */
+ * after it, up to 8192, allocate nothing. A longer prompt, and more steps, still work: the session grows, and keeps
+ * what it grew to. Errors: PG_ERROR_ARGUMENT, _MEMORY. */
 PG_API pg_status pg_session_create(const pg_model *model, const pg_session_options *options, pg_session **out);
 /** Ends the session and its threads. */
 PG_API void pg_session_close(pg_session **session);
@@ -906,6 +924,7 @@ PG_API pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs
  *  - PG_OK            *token is the next token
  *  - PG_EVENT_EOS     *token ends the text; no further step is possible
  *  - PG_EVENT_LENGTH  max_new_tokens were returned already; *token is untouched
+ *  - PG_EVENT_CONTEXT prompt and tokens returned are max_context already; *token is untouched
  */
 PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
 

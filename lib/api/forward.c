@@ -9,7 +9,7 @@
 
 enum {
     FLAGS = PG_FORWARD_NO_LOGITS | PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN | PG_FORWARD_LOSS_PER_ROW |
-            PG_FORWARD_SKIP_PADDING | PG_FORWARD_NO_LOSS
+            PG_FORWARD_SKIP_PADDING | PG_FORWARD_NO_LOSS | PG_FORWARD_RETRIEVAL
 };
 
 PGI_OPTIONS(pg_forward_options, .struct_size = sizeof(pg_forward_options))
@@ -73,6 +73,7 @@ pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_
         {"loss", 1, {1, 1, 1, 1}, outputs->has_loss ? &outputs->loss : NULL},
         {"hidden_states", 4, {outputs->n_layers + 1, b, t, h}, outputs->hidden_states},
         {"last_hidden_state", 3, {b, t, h, 1}, outputs->last_hidden},
+        {"embeddings", 3, {b, t, outputs->embedding_dim, 1}, outputs->embeddings},
         {"image_hidden_states",
          3,
          {features ? features->n_images : 0, outputs->n_image_tokens, h, 1},
@@ -90,7 +91,7 @@ pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_
         return PG_OK;
     }
     return pgi_error(PG_ERROR_NOT_FOUND,
-                     "the outputs have no tensor \"%s\", expected logits, loss, hidden_states, last_hidden_state or "
-                     "image_hidden_states",
+                     "the outputs have no tensor \"%s\", expected logits, loss, hidden_states, last_hidden_state, "
+                     "embeddings or image_hidden_states",
                      name);
 }

@@ -87,6 +87,7 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
         return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but stop_strings need a text");
     PGI_TRY(pgi_sampling_in(complete.sampling, complete.flags & PG_GENERATE_IGNORE_CONFIG ? NULL : model, &sampling));
     complete.sampling = &sampling;
+    PGI_TRY(pgi_max_context_in(complete.max_context));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
     pg_processor *kept = processor ? pgi_processor_retain(processor) : NULL;

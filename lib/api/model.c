@@ -116,6 +116,7 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
         .vocab_size = model->config.text.vocab_size,
         .weights = model->weights.format,
         .arithmetic = model->kernels.bf16_attention ? PG_ARITHMETIC_BF16 : PG_ARITHMETIC_F32,
+        .embedding_dim = (int32_t)model->weights.retrieval.weight.rows,
     };
     pgi_struct_out(info, &value, sizeof value);
     return PG_OK;
@@ -139,14 +140,12 @@ pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
     pg_memory value = {.struct_size = sizeof value};
     PGI_TRY(pgi_struct_in(&value, sizeof value, memory, "pg_memory"));
     if (value.n_images == 0) value.n_images = 1;
-    if (value.n_tokens == 0)
-        value.n_tokens =
-            pgi_min64((int64_t)model->config.vision.n_patches + 64 + 128, pgi_context_limit(&model->config));
+    if (value.n_tokens == 0) value.n_tokens = (int64_t)model->config.vision.n_patches + 64 + 128;
     if (value.n_images < 0 || value.n_images > 4096)
         return pgi_error(PG_ERROR_ARGUMENT, "n_images is %lld, expected 0 to 4096", (long long)value.n_images);
-    if (value.n_tokens < 0 || value.n_tokens > pgi_context_limit(&model->config))
-        return pgi_error(PG_ERROR_ARGUMENT, "n_tokens is %lld, expected 0 to %lld", (long long)value.n_tokens,
-                         (long long)pgi_context_limit(&model->config));
+    if (value.n_tokens < 0 || value.n_tokens > PGI_MAX_ROW_TOKENS)
+        return pgi_error(PG_ERROR_ARGUMENT, "n_tokens is %lld, expected 0 to %d", (long long)value.n_tokens,
+                         PGI_MAX_ROW_TOKENS);
 
     pgi_run run = {.kernels = &model->kernels};
     PGI_TRY(pgi_thread_count(value.n_threads, &run.n_threads));

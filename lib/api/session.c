@@ -7,11 +7,12 @@
 
 enum { DEFAULT_PROMPT_TOKENS = 64 /* beside one image */ };
 
-static pg_status check_prompt_tokens(const pg_model *model, int32_t *max_prompt_tokens) {
-    const int64_t limit = pgi_context_limit(&model->config);
+static pg_status check_prompt_tokens(const pg_model *model, int64_t max_context, int32_t *max_prompt_tokens) {
+    const int64_t limit =
+        max_context > 0 && max_context < PGI_MAX_ROW_TOKENS ? max_context : (int64_t)PGI_MAX_ROW_TOKENS;
     if (*max_prompt_tokens < 0 || *max_prompt_tokens > limit)
-        return pgi_error(PG_ERROR_ARGUMENT, "max_prompt_tokens is %d, expected 0 (default) to %lld", *max_prompt_tokens,
-                         (long long)limit);
+        return pgi_error(PG_ERROR_ARGUMENT, "max_prompt_tokens is %d, expected 0 (default) to %s%lld",
+                         *max_prompt_tokens, limit == max_context ? "max_context, " : "", (long long)limit);
     if (*max_prompt_tokens == 0)
         *max_prompt_tokens = (int32_t)pgi_min64((int64_t)model->config.vision.n_patches + DEFAULT_PROMPT_TOKENS, limit);
     return PG_OK;
@@ -26,7 +27,8 @@ pg_status pg_session_create(const pg_model *model, const pg_session_options *opt
     PGI_NOT_NULL(model);
     PGI_OPTIONS_IN(pg_session_options, complete, options);
     PGI_TRY(pgi_new_tokens_in(&complete.max_new_tokens));
-    PGI_TRY(check_prompt_tokens(model, &complete.max_prompt_tokens));
+    PGI_TRY(pgi_max_context_in(complete.max_context));
+    PGI_TRY(check_prompt_tokens(model, complete.max_context, &complete.max_prompt_tokens));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_call call = pgi_call_begin(model, NULL, complete.cancel);
     pg_status status = pgi_session_create(model, &complete, out);

@@ -16,6 +16,7 @@ const char *pg_status_name(pg_status status) {
         NAME(PG_EVENT_EOS);
         NAME(PG_EVENT_LENGTH);
         NAME(PG_EVENT_STOP);
+        NAME(PG_EVENT_CONTEXT);
         NAME(PG_ERROR_ARGUMENT);
         NAME(PG_ERROR_MEMORY);
         NAME(PG_ERROR_IO);

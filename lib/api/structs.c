@@ -91,6 +91,11 @@ pg_status pgi_new_tokens_in(int32_t *max_new_tokens) {
     return PG_OK;
 }
 
+pg_status pgi_max_context_in(int64_t max_context) {
+    if (max_context >= 0) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "max_context is %lld, expected 0 (no limit) or more", (long long)max_context);
+}
+
 pg_status pgi_flags_in(uint32_t flags, uint32_t known, const char *expected) {
     if (flags & ~known) return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected %s", flags, expected);
     return PG_OK;

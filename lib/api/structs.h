@@ -52,6 +52,8 @@ pg_status pgi_new_tokens_in(int32_t *max_new_tokens);
 /* Takes over settings of sampling; NULL: those of the model, and without a model the defaults. Their ranges are checked
  * where they are used. */
 pg_status pgi_sampling_in(const pg_sampling_options *options, const pg_model *model, pg_sampling_options *complete);
+/* max_context: negative numbers are refused; 0 means no limit. */
+pg_status pgi_max_context_in(int64_t max_context);
 
 /* 0 becomes the CPUs this process may use; negative and absurd numbers are refused. */
 pg_status pgi_thread_count(int32_t asked, int *out);

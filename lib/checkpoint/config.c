@@ -7,6 +7,7 @@
 #include "checkpoint/config.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -236,19 +237,49 @@ static pg_status read_top(const pgi_json_section *from, pgi_config *out) {
     return PG_OK;
 }
 
-static pg_status load(const pgi_memory *memory, const char *folder, const char *path, pgi_config *out) {
-    json_t *raw = NULL;
-    PGI_TRY(pgi_json_load(memory, path, MAX_CONFIG, &raw));
-    pg_status status;
-    PGI_GOTO(pgi_config_resolve(path, raw, &out->resolved), done);
+/* A ColPaliConfig has PaliGemma's inside; *inner: that, or an empty one in place of none, which has all defaults. Of
+ * any other config *inner stays NULL. */
+static pg_status find_colpali(const char *path, json_t *raw, pgi_config *out, json_t **inner) {
+    const pgi_json_section whole = {path, "", raw};
+    const char *type = pgi_json_field_text(&whole, "model_type");
+    if (!type || strcmp(type, "colpali") != 0) return PG_OK;
+    PGI_TRY(pgi_diagnose_quantized(path, raw));
+    out->embedding_dim = 128;
+    if (pgi_json_field(&whole, "embedding_dim"))
+        PGI_TRY(pgi_json_field_int(&whole, "embedding_dim", 1, PGI_MAX_EMBEDDING, &out->embedding_dim));
+    json_t *vlm = json_object_get(raw, "vlm_config");
+    if (pgi_json_field_is_set(&whole, "vlm_config") && !json_is_object(vlm))
+        return pgi_json_field_wrong(&whole, PG_ERROR_FORMAT, "vlm_config", "an object or null");
+    *inner = json_is_object(vlm) ? json_incref(vlm) : json_object();
+    return *inner ? PG_OK : pgi_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+}
+
+/* Everything but the folder's own question of what it is. raw: a PaliGemmaConfig. */
+static pg_status read_all(const pgi_memory *memory, const char *folder, const char *path, const json_t *raw,
+                          pgi_config *out) {
+    PGI_TRY(pgi_config_resolve(path, raw, &out->resolved));
     pgi_json_section top = {path, "", out->resolved};
     pgi_json_section vision = {path, "vision_config.", pgi_json_field(&top, "vision_config")};
     pgi_json_section text = {path, "text_config.", pgi_json_field(&top, "text_config")};
-    PGI_GOTO(read_vision(&vision, &out->vision), done);
-    PGI_GOTO(read_text(&text, memory, &out->text), done);
-    PGI_GOTO(read_top(&top, out), done);
-    status = read_special_ids(memory, folder, path, raw, out);
-done:
+    PGI_TRY(read_vision(&vision, &out->vision));
+    PGI_TRY(read_text(&text, memory, &out->text));
+    PGI_TRY(read_top(&top, out));
+    if (out->embedding_dim > 0 &&
+        json_object_set_new(out->resolved, "embedding_dim", json_integer(out->embedding_dim)) != 0)
+        return pgi_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+    return read_special_ids(memory, folder, path, raw, out);
+}
+
+static pg_status load(const pgi_memory *memory, const char *folder, const char *path, pgi_config *out) {
+    json_t *raw = NULL, *inner = NULL;
+    pgi_buffer of_inner; /* the path in messages */
+    pgi_buffer_init(&of_inner, memory);
+    PGI_TRY(pgi_json_load(memory, path, MAX_CONFIG, &raw));
+    pg_status status = find_colpali(path, raw, out, &inner);
+    if (status >= 0 && inner) status = pgi_buffer_printf(&of_inner, "%s: vlm_config", path);
+    if (status >= 0) status = read_all(memory, folder, inner ? (char *)of_inner.data : path, inner ? inner : raw, out);
+    pgi_buffer_free(&of_inner);
+    json_decref(inner);
     json_decref(raw);
     return status;
 }

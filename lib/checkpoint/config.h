@@ -34,12 +34,13 @@ typedef struct pgi_text_config {
     int32_t bidirectional; /* 0 or 1, use_bidirectional_attention: what sdpa's own mask is where HF gives it none */
 } pgi_text_config;
 
-enum { PGI_MAX_EOS = 64, PGI_MAX_VOCAB = 4 << 20 };
+enum { PGI_MAX_EOS = 64, PGI_MAX_VOCAB = 4 << 20, PGI_MAX_EMBEDDING = 65536 };
 
 typedef struct pgi_config {
     pgi_vision_config vision;
     pgi_text_config text;
     int32_t projection_dim;      /* equals text.hidden_size */
+    int32_t embedding_dim;       /* of ColPaliForRetrieval's embeddings; 0: the config is PaliGemma's */
     int32_t tie_word_embeddings; /* 0 or 1, as the config says */
     int64_t image_token_id;
     /* Where generate() of HF takes them from: generation_config.json, or without that file config.json (its top level,
@@ -52,7 +53,8 @@ typedef struct pgi_config {
     const pgi_memory *memory;
 } pgi_config;
 
-/* Reads `folder`/config.json and, when there, generation_config.json. On error *out needs no free. */
+/* Reads `folder`/config.json, of a ColPali folder its vlm_config, and, when there, generation_config.json. On error
+ * *out needs no free. */
 pg_status pgi_config_load(const pgi_memory *memory, const char *folder, pgi_config *out);
 void pgi_config_free(pgi_config *config);
 

@@ -198,9 +198,11 @@ pg_status pgi_diagnose_model_type(const char *path, const char *type) {
     static const struct {
         const char *type, *what;
     } types[] = {
-        {"colpali", "a ColPali checkpoint"}, {"pi0", "a pi0 policy"},
-        {"pi05", "a pi0.5 policy"},          {"siglip", "a SigLIP model alone"},
-        {"gemma", "a language model alone"}, {"gemma2", "a language model alone"},
+        {"pi0", "a pi0 policy"},
+        {"pi05", "a pi0.5 policy"},
+        {"siglip", "a SigLIP model alone"},
+        {"gemma", "a language model alone"},
+        {"gemma2", "a language model alone"},
         {"gemma3", "a Gemma 3 model"},
     };
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "checkpoint/diagnose.h"
-#include "kernels/quantized.h"
 
 static const struct {
     const char *part; /* of a name, where a name begins or behind a dot */
@@ -15,7 +14,10 @@ static const struct {
     {"base_model.", "a PEFT model with its adapter; " PGI_DIAGNOSE_MERGE_ADAPTER},
     {"paligemma_with_expert.", "a pi0 policy, which has a PaliGemma inside; give a PaliGemma checkpoint"},
     {"gemma_expert.", "a pi0 policy, which has a PaliGemma inside; give a PaliGemma checkpoint"},
-    {"vlm.", "a ColPali checkpoint, which has a PaliGemma inside; give a PaliGemma checkpoint"},
+    {"vlm.",
+     "a ColPali checkpoint, which has a PaliGemma inside; give a PaliGemma checkpoint, or put ColPali's own "
+     "config.json "
+     "beside them (model_type \"colpali\")"},
     {"_orig_mod.", "a compiled module (torch.compile); save its _orig_mod with save_pretrained() and open that"},
     {"_fsdp_wrapped_module.", "a module wrapped by FSDP; gather its state dict, then " PGI_DIAGNOSE_SAVE_AGAIN},
     {"_forward_module.", "a module wrapped by Lightning; " PGI_DIAGNOSE_SAVE_AGAIN},
@@ -29,19 +31,14 @@ static int has_part(const char *name, const char *part) {
     return 0;
 }
 
-static int is_patch_weight(const char *name) {
-    static const char end[] = "patch_embedding.weight";
-    const size_t size = strlen(name);
-    return size >= sizeof end - 1 && strcmp(name + size - (sizeof end - 1), end) == 0;
-}
-
-pg_status pgi_diagnose_tensors(pg_status status, pgi_tensor_files *files) {
+pg_status pgi_diagnose_tensors(pg_status status, pgi_tensor_files *files, int is_colpali) {
     const char *folder = pgi_tensor_files_folder(files);
     size_t n = pgi_tensor_files_count(files), n_empty = 0;
     if (!pgi_diagnose_helps(status)) return status;
     for (size_t w = 0; w < sizeof wrappers / sizeof *wrappers; w++)
         for (size_t i = 0; i < n; i++) {
             const char *name = pgi_tensor_files_at(files, i)->name;
+            if (is_colpali && strcmp(wrappers[w].part, "vlm.") == 0) continue;
             if (has_part(name, wrappers[w].part))
                 return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found tensors named like %s: %s", folder, name,
                                  wrappers[w].what);
@@ -49,13 +46,6 @@ pg_status pgi_diagnose_tensors(pg_status status, pgi_tensor_files *files) {
     for (size_t i = 0; i < n; i++) {
         const pgi_stored_tensor *t = pgi_tensor_files_at(files, i);
         n_empty += t->n_dims == 1 && t->shape[0] == 0; /* torch.empty(0) */
-        if (is_patch_weight(t->name) && t->n_dims == 4 && !pgi_dtype_is_blocks(t->dtype) &&
-            t->shape[1] == t->shape[2] && t->shape[1] > 3 && t->shape[3] == 3)
-            return pgi_error(
-                PG_ERROR_UNSUPPORTED,
-                "%s: tensor %s: found the layout of MLX (channels last), expected channels before rows and "
-                "columns; " PGI_DIAGNOSE_OPEN_ORIGINAL,
-                t->file, t->name);
     }
     if (n_empty > 0)
         return pgi_error(

@@ -6,7 +6,8 @@
 #include "checkpoint/safetensors.h"
 
 /* Weights without a tensor that is needed, by the names and sizes of those that are there: adapters, compiled and
- * wrapped modules, models that have a PaliGemma inside, shells of ZeRO-3. */
-pg_status pgi_diagnose_tensors(pg_status status, pgi_tensor_files *files);
+ * wrapped modules, models that have a PaliGemma inside, shells of ZeRO-3. is_colpali: config.json says so, and "vlm."
+ * is expected. */
+pg_status pgi_diagnose_tensors(pg_status status, pgi_tensor_files *files, int is_colpali);
 
 #endif

@@ -6,6 +6,7 @@
  */
 #include "checkpoint/generation_config.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "checkpoint/json_field.h"
@@ -21,6 +22,14 @@ const pg_sampling_options pgi_sampling_defaults = {
     .forced_bos_id = -1,
 };
 
+/* Adds the key to the settings that are not followed, once. */
+static void note_unfollowed(pgi_generation_config *config, const char *key) {
+    const size_t used = strlen(config->unfollowed), size = strlen(key);
+    for (const char *at = config->unfollowed; (at = strstr(at, key)) != NULL; at += size)
+        if ((at == config->unfollowed || at[-1] == ' ') && (at[size] == ',' || !at[size])) return;
+    (void)snprintf(config->unfollowed + used, sizeof config->unfollowed - used, "%s%s", used > 0 ? ", " : "", key);
+}
+
 /* The value of a setting; NULL: not there, or null. */
 static const json_t *setting(const pgi_generation_config *config, const char *key) {
     const json_t *value = json_object_get(config->json, key);
@@ -32,7 +41,7 @@ static void read_number(pgi_generation_config *config, const char *key, double *
     if (json_is_number(value))
         *out = json_number_value(value);
     else if (value)
-        config->unfollowed = key;
+        note_unfollowed(config, key);
 }
 
 static void read_integer(pgi_generation_config *config, const char *key, int32_t *out) {
@@ -41,7 +50,7 @@ static void read_integer(pgi_generation_config *config, const char *key, int32_t
     if (value && pgi_json_to_integer(value, &number) && number >= 0 && number <= INT32_MAX)
         *out = (int32_t)number;
     else if (value)
-        config->unfollowed = key;
+        note_unfollowed(config, key);
 }
 
 static void read_flag(pgi_generation_config *config, const char *key, uint32_t flag) {
@@ -49,7 +58,7 @@ static void read_flag(pgi_generation_config *config, const char *key, uint32_t f
     if (json_is_true(value))
         config->sampling.flags |= flag;
     else if (value && !json_is_false(value))
-        config->unfollowed = key;
+        note_unfollowed(config, key);
 }
 
 /* An id or a list of ids; those outside the vocabulary never come. */
@@ -64,7 +73,7 @@ static pg_status read_ids(pgi_generation_config *config, const char *key, int64_
     for (size_t i = 0; i < n; i++) {
         int64_t id;
         if (!pgi_json_to_integer(json_is_array(value) ? json_array_get(value, i) : value, &id))
-            config->unfollowed = key;
+            note_unfollowed(config, key);
         else if (id >= 0 && id < vocab_size)
             list[count++] = id;
     }
@@ -78,7 +87,7 @@ static pg_status read_sequences(pgi_generation_config *config, const char *key, 
     const json_t *value = setting(config, key), *entry;
     size_t i, total = 0;
     if (!value) return PG_OK;
-    if (!json_is_array(value)) config->unfollowed = key;
+    if (!json_is_array(value)) note_unfollowed(config, key);
     json_array_foreach(value, i, entry) total += json_array_size(biases ? json_array_get(entry, 0) : entry);
     int64_t *all = pgi_alloc(config->memory, total + 1, sizeof *all);
     *ids = all;
@@ -95,7 +104,7 @@ static pg_status read_sequences(pgi_generation_config *config, const char *key, 
                all[k] < vocab_size)
             k++;
         if (k < size || size == 0 || (biases && !json_is_number(bias))) {
-            config->unfollowed = key;
+            note_unfollowed(config, key);
             continue;
         }
         if (biases) numbers[*n] = json_number_value(bias);
@@ -117,7 +126,7 @@ static pg_status read_stop_strings(pgi_generation_config *config) {
         if (text && *text)
             config->stop_strings[config->n_stop_strings++] = text;
         else
-            config->unfollowed = key;
+            note_unfollowed(config, key);
     }
     return PG_OK;
 }
@@ -129,7 +138,7 @@ static void read_decay(pgi_generation_config *config) {
     if (!value) return;
     if (!pgi_json_to_integer(json_array_get(value, 0), &start) || start < 0 || start > INT32_MAX ||
         !json_is_number(factor)) {
-        config->unfollowed = key;
+        note_unfollowed(config, key);
         return;
     }
     config->sampling.decay_start = (int32_t)start;
@@ -143,14 +152,21 @@ static void find_unfollowed(pgi_generation_config *config) {
         double neutral;
     } settings[] = {
         {"num_beams", 1},
-        {"guidance_scale", 1},
+        {"num_beam_groups", 1},
         {"num_return_sequences", 1},
+        {"guidance_scale", 1},
         {"watermarking_config", 0},
+        {"encoder_repetition_penalty", 1},
+        {"encoder_no_repeat_ngram_size", 0},
+        {"penalty_alpha", 0},
+        {"dola_layers", 0},
+        {"token_healing", 0},
     };
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
         const json_t *value = setting(config, settings[i].key);
-        if (value && !(json_is_number(value) && json_number_value(value) == settings[i].neutral))
-            config->unfollowed = settings[i].key;
+        if (value && !json_is_false(value) &&
+            !(json_is_number(value) && json_number_value(value) == settings[i].neutral))
+            note_unfollowed(config, settings[i].key);
     }
 }
 

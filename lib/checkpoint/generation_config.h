@@ -7,6 +7,8 @@
 
 #include "base/memory.h"
 
+enum { PGI_MAX_UNFOLLOWED = 512 }; /* all settings at once fit */
+
 typedef struct pgi_generation_config {
     pg_sampling_options sampling; /* complete; its arrays are owned by this. Its eos ids are those of pgi_config */
     int32_t max_new_tokens;       /* 0: not set, and so are the next three */
@@ -14,8 +16,8 @@ typedef struct pgi_generation_config {
     double max_seconds;           /* max_time */
     const char **stop_strings;    /* [n_stop_strings] */
     int32_t n_stop_strings;
-    /* A setting that changes what HF's generate() says and that we do not follow; NULL: none. Static storage. */
-    const char *unfollowed;
+    /* The settings that change what HF's generate() says and that we do not follow, with ", " between them; "": none */
+    char unfollowed[PGI_MAX_UNFOLLOWED];
     json_t *json; /* the file; owned. NULL: there is none */
     const pgi_memory *memory;
 } pgi_generation_config;

@@ -4,6 +4,8 @@
  * all versions load; we do the reverse once and reduce every stored name to (part, rest):
  *     [model.]vision_tower.[vision_model.]REST     [model.]multi_modal_projector.REST
  *     [model.]language_model.[model.]REST          [model.][language_model.]lm_head.REST
+ *     [model.]custom_text_proj.REST                [model.]embedding_proj_layer.REST
+ * A ColPali folder of transformers has "vlm." before all names but the projection's.
  */
 #include "checkpoint/weights.h"
 
@@ -15,11 +17,11 @@
 #include "checkpoint/diagnose_tensors.h"
 #include "checkpoint/quantized_store.h"
 
-typedef enum part { PART_VISION, PART_PROJECTOR, PART_TEXT, PART_HEAD } part;
+typedef enum part { PART_VISION, PART_PROJECTOR, PART_TEXT, PART_HEAD, PART_RETRIEVAL } part;
 
 /* How a missing tensor is named in messages: the layout of the official checkpoints. */
 static const char *const part_prefix[] = {"vision_tower.vision_model.", "multi_modal_projector.",
-                                          "language_model.model.", "lm_head."};
+                                          "language_model.model.", "lm_head.", "embedding_proj_layer."};
 
 typedef struct named_tensor {
     part part;
@@ -47,7 +49,8 @@ static int skip_prefix(const char **name, const char *prefix) {
     return 1;
 }
 
-static int classify(const char *name, part *out, const char **rest) {
+static int classify(const char *name, int is_colpali, part *out, const char **rest) {
+    if (is_colpali) skip_prefix(&name, "vlm.");
     skip_prefix(&name, "model.");
     if (skip_prefix(&name, "vision_tower.")) {
         skip_prefix(&name, "vision_model.");
@@ -56,6 +59,8 @@ static int classify(const char *name, part *out, const char **rest) {
         *out = PART_PROJECTOR;
     } else if (skip_prefix(&name, "lm_head.") || skip_prefix(&name, "language_model.lm_head.")) {
         *out = PART_HEAD;
+    } else if (skip_prefix(&name, "embedding_proj_layer.") || skip_prefix(&name, "custom_text_proj.")) {
+        *out = PART_RETRIEVAL;
     } else if (skip_prefix(&name, "language_model.")) {
         skip_prefix(&name, "model.");
         *out = PART_TEXT;
@@ -89,7 +94,7 @@ static pg_status collect_names(const pgi_memory *memory, binder *b, size_t *n_fl
         pgi_stored_tensor *tensor = pgi_tensor_files_at(b->files, i);
         named_tensor *name = &b->names[b->n_names];
         tensor->used = 0;
-        if (!classify(tensor->name, &name->part, &name->rest)) continue;
+        if (!classify(tensor->name, b->config->embedding_dim > 0, &name->part, &name->rest)) continue;
         name->tensor = tensor;
         b->n_names++;
         if (tensor->n_dims == 1 && tensor->n_bytes) *n_floats += (tensor->n_bytes / 2 + 15) / 16 * 16;
@@ -121,7 +126,7 @@ static pgi_stored_tensor *find(const binder *b, part where, const char *rest) {
 static pg_status missing(const binder *b, part where, const char *rest, const char *expected) {
     pg_status status = pgi_error(PG_ERROR_NOT_FOUND, "%s: tensor %s%s: found under none of its names, expected %s",
                                  pgi_tensor_files_folder(b->files), part_prefix[where], rest, expected);
-    return pgi_diagnose_tensors(status, b->files);
+    return pgi_diagnose_tensors(status, b->files, b->config->embedding_dim > 0);
 }
 
 /* What no role takes: PG_ERROR_UNSUPPORTED. */
@@ -156,7 +161,7 @@ static pg_status take(binder *b, part where, const char *rest, int may_be_blocks
         return pgi_diagnose_tensors(
             pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found shape %s, expected %s as config.json says", tensor->file,
                       tensor->name, pgi_shape_text(tensor->n_dims, tensor->shape, ", ", found), expected),
-            b->files);
+            b->files, b->config->embedding_dim > 0);
     if (!tensor->used) {
         uint64_t n = 1; /* bounded by the bytes of the file */
         for (int i = 0; i < n_dims; i++) n *= (uint64_t)tensor->shape[i];
@@ -233,10 +238,54 @@ static pg_status bind_vision_layer(binder *b, int32_t index, pgi_vision_layer *l
 #undef NAME
 }
 
+/* Whether the patch convolution is stored as MLX has it: [hidden, patch, patch, 3]. Patches of 3 x 3 look the same both
+ * ways; then "format": "mlx" in the file's metadata decides. */
+static int is_channels_last(const binder *b, const pgi_stored_tensor *tensor) {
+    const pgi_vision_config *config = &b->config->vision;
+    if (tensor->n_dims != 4 || pgi_dtype_is_blocks(tensor->dtype) || tensor->shape[0] != config->hidden_size ||
+        tensor->shape[1] != config->patch_size || tensor->shape[2] != config->patch_size ||
+        tensor->shape[3] != config->n_channels)
+        return 0;
+    if (config->patch_size != config->n_channels) return 1;
+    const pgi_tensor_file_info file = pgi_tensor_files_file(b->files, tensor->file_index);
+    const char *format = json_string_value(json_object_get(file.metadata, "format"));
+    return format && strcmp(format, "mlx") == 0;
+}
+
+/* [hidden, patch, patch, 3] to [hidden, 3, patch, patch]; the copy takes the place of what the file has. */
+static pg_status move_channels_first(binder *b, pgi_stored_tensor *tensor) {
+    const size_t element = pgi_dtype_size(tensor->dtype), n_channels = (size_t)tensor->shape[3];
+    const size_t n_pixels = (size_t)(tensor->shape[1] * tensor->shape[2]);
+    if (element == 0) return PG_OK; /* another dtype, refused by take() */
+    uint8_t *stored = pgi_alloc(b->out->memory, tensor->n_bytes, 1);
+    uint8_t *copy = pgi_alloc(b->out->memory, tensor->n_bytes, 1), *to = copy;
+    pg_status status = stored && copy ? PG_OK : PG_ERROR_MEMORY;
+    if (status >= 0) status = pgi_tensor_files_read(b->files, tensor, 0, tensor->n_bytes, stored);
+    const uint8_t *from = stored;
+    for (int64_t o = 0; status >= 0 && o < tensor->shape[0]; o++, from += n_channels * n_pixels * element)
+        for (size_t c = 0; c < n_channels; c++)
+            for (size_t i = 0; i < n_pixels; i++, to += element)
+                memcpy(to, from + (i * n_channels + c) * element, element);
+    pgi_free(b->out->memory, stored);
+    if (status < 0) {
+        pgi_free(b->out->memory, copy);
+        return status;
+    }
+    tensor->data = copy;
+    tensor->loaded = 1; /* the files free it */
+    tensor->shape[3] = tensor->shape[2];
+    tensor->shape[1] = (int64_t)n_channels;
+    b->out->transposed = tensor->name;
+    b->out->n_bytes_copied += tensor->n_bytes;
+    return PG_OK;
+}
+
 static pg_status bind_vision(binder *b, pgi_vision_weights *out) {
     const pgi_vision_config *config = &b->config->vision;
     int64_t hidden = config->hidden_size, patch = config->patch_size;
     pgi_stored_tensor *kernel = NULL, *position = NULL;
+    pgi_stored_tensor *stored = find(b, PART_VISION, "embeddings.patch_embedding.weight");
+    if (stored && is_channels_last(b, stored)) PGI_TRY(move_channels_first(b, stored));
 
     /* The convolution [hidden, 3, patch, patch] with stride = patch is a linear layer on flattened patches. */
     PGI_TRY(take(b, PART_VISION, "embeddings.patch_embedding.weight", 1, 4,
@@ -314,6 +363,20 @@ static pg_status bind_embedding(binder *b, pgi_text_weights *out) {
     return PG_OK;
 }
 
+/* ColPali's projection, which is not quantized. Its config says the size; where only the tensors say that there is one
+ * (folders of colpali-engine have PaliGemma's config), they say the size too. */
+static pg_status bind_retrieval(binder *b, pgi_linear *out) {
+    const int64_t dim = b->config->embedding_dim, hidden = b->config->text.hidden_size;
+    pgi_stored_tensor *weight = NULL;
+    if (dim == 0 && !find(b, PART_RETRIEVAL, "weight")) return PG_OK;
+    PGI_TRY(take(b, PART_RETRIEVAL, "weight", 0, 2, (int64_t[]){dim > 0 ? dim : -1, hidden}, &weight));
+    if (weight->shape[0] > PGI_MAX_EMBEDDING)
+        return pgi_error(PG_ERROR_LIMIT, "%s: tensor %s: found %lld rows, expected at most %d", weight->file,
+                         weight->name, (long long)weight->shape[0], PGI_MAX_EMBEDDING);
+    PGI_TRY(set_matrix(b, weight, 1, hidden, &out->weight));
+    return take_vector(b, PART_RETRIEVAL, "bias", weight->shape[0], &out->bias);
+}
+
 static pg_status bind_all(binder *b, pgi_weights *out) {
     const pgi_config *config = b->config;
     PGI_TRY(bind_embedding(b, &out->text)); /* first: it is what adapters and foreign checkpoints lack */
@@ -321,7 +384,8 @@ static pg_status bind_all(binder *b, pgi_weights *out) {
     PGI_TRY(take_linear(b, PART_PROJECTOR, "linear", config->text.hidden_size, config->vision.hidden_size, 1,
                         &out->projector));
     for (int32_t i = 0; i < config->text.n_layers; i++) PGI_TRY(bind_text_layer(b, i, &out->text.layers[i]));
-    return take_vector(b, PART_TEXT, "norm.weight", config->text.hidden_size, &out->text.norm);
+    PGI_TRY(take_vector(b, PART_TEXT, "norm.weight", config->text.hidden_size, &out->text.norm));
+    return bind_retrieval(b, &out->retrieval);
 }
 
 /* Tensors that bind_all() will take. */
@@ -329,7 +393,9 @@ static int64_t count_expected(const binder *b) {
     const pgi_config *config = b->config;
     int64_t per_text_layer = 9 + (config->text.gemma_version == 2 ? 2 : 0) + (config->text.attention_bias ? 4 : 0);
     int64_t n_embeddings = (find(b, PART_TEXT, "embed_tokens.weight") != NULL) + (find(b, PART_HEAD, "weight") != NULL);
-    return n_embeddings + 5 + 16 * (int64_t)config->vision.n_layers + 2 + per_text_layer * config->text.n_layers + 1;
+    int64_t n_retrieval = find(b, PART_RETRIEVAL, "weight") ? 2 : 0;
+    return n_retrieval + n_embeddings + 5 + 16 * (int64_t)config->vision.n_layers + 2 +
+           per_text_layer * config->text.n_layers + 1;
 }
 
 pg_status pgi_weights_bind(const pgi_memory *memory, const pgi_run *run, pgi_config *config, pgi_tensor_files *files,

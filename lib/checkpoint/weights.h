@@ -50,6 +50,8 @@ typedef struct pgi_weights {
     pgi_vision_weights vision;
     pgi_linear projector; /* [text hidden, vision hidden] with bias */
     pgi_text_weights text;
+    pgi_linear retrieval;   /* [dim, text hidden] with bias: ColPali's projection; weight.data NULL: there is none */
+    const char *transposed; /* the name of the patch convolution where it was stored channels last; NULL: it was not */
 
     int32_t format; /* PG_WEIGHTS_*: of the matrices that pgi_weights_each_matrix() visits */
     uint64_t n_parameters, n_bytes_copied;

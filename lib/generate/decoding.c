@@ -8,6 +8,8 @@
  */
 #include "generate/decoding.h"
 
+#include <string.h>
+
 int pgi_is_eos(const pgi_config *config, int64_t token) {
     for (int32_t i = 0; i < config->n_eos; i++)
         if (config->eos_ids[i] == token) return 1;
@@ -20,31 +22,75 @@ void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory) {
     *decoding = (pgi_decoding){.pending = -1};
 }
 
+static pg_status new_cache(const pg_model *model, int64_t capacity, pgi_kv_cache *out) {
+    const size_t size = pgi_kv_cache_size(&model->config.text, capacity);
+    *out = (pgi_kv_cache){.keys = pgi_alloc(&model->memory, size, 1), .capacity = capacity};
+    out->values = out->keys ? pgi_alloc(&model->memory, size, 1) : NULL;
+    if (out->values) return PG_OK;
+    pgi_free(&model->memory, out->keys);
+    return PG_ERROR_MEMORY;
+}
+
 pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, int64_t capacity) {
-    const pgi_memory *memory = &model->memory;
-    pgi_kv_cache *cache = &decoding->cache;
-    if (cache->capacity >= capacity) return PG_OK;
-    pgi_decoding_free(decoding, memory);
-    size_t size = pgi_kv_cache_size(&model->config.text, capacity);
-    cache->keys = pgi_alloc(memory, size, 1);
-    cache->values = cache->keys ? pgi_alloc(memory, size, 1) : NULL;
-    if (!cache->values) {
-        pgi_decoding_free(decoding, memory);
-        return PG_ERROR_MEMORY;
+    if (decoding->cache.capacity >= capacity) return PG_OK;
+    pgi_kv_cache cache;
+    pgi_decoding_free(decoding, &model->memory); /* first: nothing in it is wanted */
+    PGI_TRY(new_cache(model, capacity, &cache));
+    decoding->cache = cache;
+    return PG_OK;
+}
+
+pg_status pgi_decoding_make_room(pgi_decoding *decoding, const pg_model *model) {
+    const pgi_text_config *text = &model->config.text;
+    const int64_t width = (int64_t)text->n_kv_heads * text->head_dim;
+    pgi_kv_cache *cache = &decoding->cache, grown;
+    if (cache->n_tokens < cache->capacity) return PG_OK;
+    PGI_TRY(new_cache(model, pgi_min64(2 * cache->capacity, decoding->max_keys), &grown));
+    const size_t bytes = (size_t)(cache->n_tokens * width) * sizeof(float);
+    for (int32_t i = 0; i < text->n_layers; i++) {
+        memcpy(grown.keys + i * grown.capacity * width, cache->keys + i * cache->capacity * width, bytes);
+        memcpy(grown.values + i * grown.capacity * width, cache->values + i * cache->capacity * width, bytes);
     }
-    cache->capacity = capacity;
+    pgi_free(&model->memory, cache->keys);
+    pgi_free(&model->memory, cache->values);
+    grown.n_tokens = cache->n_tokens;
+    grown.next_position = cache->next_position;
+    *cache = grown;
+    return PG_OK;
+}
+
+static int64_t longest_row(const pgi_decoding_limits *limits) {
+    return limits->max_context > 0 ? pgi_min64(limits->max_context, PGI_MAX_ROW_TOKENS) : PGI_MAX_ROW_TOKENS;
+}
+
+int64_t pgi_decoding_first_capacity(const pgi_decoding_limits *limits, int64_t n_tokens) {
+    /* the last token returned is never fed */
+    return pgi_min64(n_tokens + pgi_min64(limits->max_new_tokens, PGI_FIRST_NEW_TOKENS) - 1,
+                     pgi_max64(longest_row(limits), n_tokens));
+}
+
+pg_status pgi_decoding_check(const pg_inputs *inputs, const pgi_decoding_limits *limits) {
+    for (int64_t r = 0; limits->max_context > 0 && r < inputs->n_rows; r++) {
+        const int64_t n = inputs->rows[r].n_tokens - inputs->rows[r].n_hidden;
+        if (n > limits->max_context)
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_LIMIT,
+                          "row %lld is %lld tokens long, image tokens included, expected at most max_context, %lld",
+                          (long long)r, (long long)n, (long long)limits->max_context),
+                r);
+    }
     return PG_OK;
 }
 
 pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
-                             int64_t max_new_tokens) {
-    const int64_t n = merged->inputs->rows[row].n_tokens, rest = pgi_context_limit(&merged->model->config) - n;
+                             const pgi_decoding_limits *limits) {
+    const int64_t n = merged->inputs->rows[row].n_tokens, n_hidden = merged->inputs->rows[row].n_hidden;
     if (n < 1)
         return pgi_error_of_row(
             pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row),
             row);
-    int64_t max_tokens = pgi_min64(max_new_tokens, rest + 1);
-    const int64_t n_hidden = merged->inputs->rows[row].n_hidden, window = merged->model->config.text.sliding_window;
+    const int64_t max_tokens = pgi_min64(limits->max_new_tokens, longest_row(limits) - (n - n_hidden));
+    const int64_t window = merged->model->config.text.sliding_window;
     if (n_hidden > 0 && window > 0 && n + max_tokens - 1 > window)
         return pgi_error_of_row(
             pgi_error(PG_ERROR_UNSUPPORTED,
@@ -52,13 +98,14 @@ pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *me
                       "ones are more than the sliding window, %lld: leave the hidden tokens out of the arrays",
                       (long long)row, (long long)n_hidden, (long long)n, (long long)max_tokens - 1, (long long)window),
             row);
-    /* the last token returned is never fed */
-    PGI_TRY(pgi_decoding_reserve(decoding, merged->model, n + max_tokens - 1));
+    PGI_TRY(pgi_decoding_reserve(decoding, merged->model, pgi_decoding_first_capacity(limits, n)));
     decoding->cache.n_tokens = 0;
     decoding->cache.next_position = 1;
     decoding->pending = -1;
     decoding->n_returned = 0;
     decoding->max_tokens = max_tokens;
+    decoding->max_keys = n + max_tokens;
+    decoding->ends_context = max_tokens < limits->max_new_tokens;
     return PG_OK;
 }
 

@@ -13,20 +13,37 @@
 enum { PGI_STEP_ROWS = PGI_GEMV_ROWS };
 
 enum { PGI_DEFAULT_NEW_TOKENS = 128 };
+/* New tokens that memory is made for at first. More of them are seldom asked for but as "no limit", and then seldom
+ * come; the memory grows where they do. */
+enum { PGI_FIRST_NEW_TOKENS = 8192 };
+
+/* What may be generated. */
+typedef struct pgi_decoding_limits {
+    int64_t max_new_tokens; /* >= 1 */
+    int64_t max_context;    /* tokens of a row, prompt and new ones; 0: no limit */
+} pgi_decoding_limits;
 
 typedef struct pgi_decoding {
     pgi_kv_cache cache;
     int64_t pending;    /* the token last sampled, not yet fed; -1: none */
     int64_t n_returned; /* tokens sampled since the prefill */
     int64_t max_tokens; /* as asked for, or less where the context ends */
+    int64_t max_keys;   /* tokens that the cache may come to */
+    int ends_context;   /* max_tokens is less than was asked for */
 } pgi_decoding;
 
+/* Tokens of the cache that a prompt of n_tokens begins with. */
+int64_t pgi_decoding_first_capacity(const pgi_decoding_limits *limits, int64_t n_tokens);
+/* PG_ERROR_LIMIT when a row is longer than max_context. */
+pg_status pgi_decoding_check(const pg_inputs *inputs, const pgi_decoding_limits *limits);
 /* A cache for at least `capacity` tokens; one that is large enough is kept. After an error the decoding is empty. */
 pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, int64_t capacity);
-/* Forgets what was, and reserves a cache for row `row` and up to max_new_tokens more. After an error the decoding is
- * empty. */
+/* Forgets what was, and reserves a cache for row `row`, which pgi_decoding_check() let pass, and the tokens that
+ * follow. After an error the decoding is empty. */
 pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
-                             int64_t max_new_tokens);
+                             const pgi_decoding_limits *limits);
+/* Makes the cache larger where it has no room for the pending token. After an error nothing has changed. */
+pg_status pgi_decoding_make_room(pgi_decoding *decoding, const pg_model *model);
 void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory);
 
 /* Feeds the row, prefix as one block and suffix causal, padding left out. *last: the last token's last hidden state

@@ -39,6 +39,7 @@ typedef struct generate_call {
     int64_t group;         /* PGI_STEP_ROWS, or the rows when they are fewer */
     pgi_workspace prefill; /* for the longest row's prefill; empty when all are done */
     pgi_workspace step;    /* for a step of a group; logits: the settings' memory, those of the group */
+    int64_t n_keys;        /* tokens that a sequence may come to with these */
 } generate_call;
 
 void pgi_result_close(pg_result *result) {
@@ -86,10 +87,10 @@ static void generate_call_free(generate_call *g) {
 }
 
 /* The ids and the text that a row may come to, so that nothing is allocated while it grows. Only a tokenizer with
- * absurdly long pieces makes texts that grow beyond this. */
+ * absurdly long pieces makes texts that grow beyond this, and so do more than PGI_FIRST_NEW_TOKENS. */
 static pg_status reserve_result(const generate_call *g, generated_row *row) {
     enum { MOST_TEXT = 1 << 20 };
-    const size_t n = (size_t)row->decoding.max_tokens;
+    const size_t n = (size_t)pgi_min64(row->decoding.max_tokens, PGI_FIRST_NEW_TOKENS);
     PGI_TRY(pgi_id_list_reserve(&row->result->ids, n));
     PGI_TRY(pgi_step_scores_reserve(&row->result->kept, &g->model->memory, (int64_t)n));
     if (!g->tokenizer) return PG_OK;
@@ -106,7 +107,7 @@ static pg_status take_prompt(const generate_call *g, generated_row *row) {
     const int64_t n = ids ? of->n_tokens : 0;
     if (g->stop.n > 0) PGI_TRY(pgi_stop_tail_init(&g->stop, ids, n, &g->model->memory, &row->tail));
     if (!g->wants_logits) return PG_OK;
-    PGI_TRY(pgi_id_list_reserve(&row->ids, (size_t)(n + row->decoding.max_tokens)));
+    PGI_TRY(pgi_id_list_reserve(&row->ids, (size_t)(n + pgi_min64(row->decoding.max_tokens, PGI_FIRST_NEW_TOKENS))));
     for (int64_t i = 0; i < n; i++) PGI_TRY(pgi_id_list_push(&row->ids, ids[i]));
     return PG_OK;
 }
@@ -152,26 +153,32 @@ static pg_status new_tokens_of_row(const generate_call *g, int64_t row, int64_t 
     return PG_OK;
 }
 
-/* Memory for everything, before anything is computed. On error too, generate_call_free() is due. */
-static pg_status generate_call_init(generate_call *g, pg_result *result) {
-    int64_t n_tokens = 0, n_keys = 0; /* the most of a row */
-    PGI_TRY(new_rows(g, result));
-    for (int64_t r = 0; r < g->n_rows; r++) {
-        int64_t max_new_tokens;
-        PGI_TRY(new_tokens_of_row(g, r, &max_new_tokens));
-        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, r, max_new_tokens));
-        const int64_t tokens = g->merged->inputs->rows[r].n_tokens, keys = g->rows[r].decoding.cache.capacity;
-        if (tokens > n_tokens) n_tokens = tokens;
-        if (keys > n_keys) n_keys = keys;
-    }
+/* A workspace for steps of rows of n_keys. */
+static pg_status reserve_step(generate_call *g) {
     int64_t n_logits = (int64_t)PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK;
     if (g->wants_logits) n_logits = g->group * g->sampling.vocab_size;
     if (!g->sampling.greedy) n_logits += pgi_sampling_workspace_size(g->sampling.vocab_size);
-    const pgi_limits prefill = {.n_tokens = n_tokens, .n_keys = n_keys};
-    const pgi_limits step = {.n_step_tokens = g->group, .n_keys = n_keys, .n_logits = n_logits};
-    PGI_TRY(pgi_workspace_reserve(&g->prefill, g->run, g->model, &prefill));
+    const pgi_limits step = {.n_step_tokens = g->group, .n_keys = g->n_keys, .n_logits = n_logits};
     PGI_TRY(pgi_workspace_reserve(&g->step, g->run, g->model, &step));
     g->scoring = pgi_sampling_workspace_in(g->step.logits, g->sampling.vocab_size);
+    return PG_OK;
+}
+
+/* Memory for everything, before anything is computed. On error too, generate_call_free() is due. */
+static pg_status generate_call_init(generate_call *g, pg_result *result) {
+    int64_t n_tokens = 0; /* the most of a row */
+    PGI_TRY(new_rows(g, result));
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        pgi_decoding_limits limits = {.max_context = g->options->max_context};
+        PGI_TRY(new_tokens_of_row(g, r, &limits.max_new_tokens));
+        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, r, &limits));
+        const int64_t tokens = g->merged->inputs->rows[r].n_tokens, keys = g->rows[r].decoding.cache.capacity;
+        if (tokens > n_tokens) n_tokens = tokens;
+        if (keys > g->n_keys) g->n_keys = keys;
+    }
+    const pgi_limits prefill = {.n_tokens = n_tokens, .n_keys = g->n_keys};
+    PGI_TRY(pgi_workspace_reserve(&g->prefill, g->run, g->model, &prefill));
+    PGI_TRY(reserve_step(g));
     for (int64_t r = 0; r < g->n_rows; r++) {
         PGI_TRY(reserve_result(g, &g->rows[r]));
         PGI_TRY(take_prompt(g, &g->rows[r]));
@@ -249,7 +256,12 @@ static pg_status prefill_rows(generate_call *g) {
     for (int64_t r = 0; r < g->n_rows; r++) {
         const pgi_pass_workspace *workspace = &g->prefill.pass;
         generated_row *row = &g->rows[r];
-        const float *last; /* [hidden] */
+        const float *last;                   /* [hidden] */
+        if (row->decoding.max_tokens == 0) { /* the prompt is as long as the context */
+            row->ended = 1;
+            row->result->stop = PG_STOP_CONTEXT;
+            continue;
+        }
         PGI_TRY(pgi_decoding_prefill(g->run, g->merged, r, &row->decoding, r * n_layers, g->n_rows * n_layers,
                                      workspace, &last));
         PGI_TRY(sample(g, &row, 1, last, &workspace->head));
@@ -273,7 +285,8 @@ static pg_status take_token(generate_call *g, generated_row *row) {
     if (wants_stop) return end_row(g, row, PG_STOP_CALLBACK);
     if (g->options->max_seconds > 0 && pgi_now() - g->start > g->options->max_seconds)
         return end_row(g, row, PG_STOP_TIME);
-    if (row->decoding.n_returned >= row->decoding.max_tokens) return end_row(g, row, PG_STOP_LENGTH);
+    if (row->decoding.n_returned >= row->decoding.max_tokens)
+        return end_row(g, row, row->decoding.ends_context ? PG_STOP_CONTEXT : PG_STOP_LENGTH);
     return PG_OK;
 }
 
@@ -286,6 +299,18 @@ static pg_status report_progress(const generate_call *g) {
     return pgi_run_progress(g->run, PG_PHASE_DECODE, done, total);
 }
 
+/* Room for one more token of each of n decodings. */
+static pg_status make_room(generate_call *g, pgi_decoding *const *decodings, int64_t n) {
+    int64_t n_keys = g->n_keys;
+    for (int64_t i = 0; i < n; i++) {
+        PGI_TRY(pgi_decoding_make_room(decodings[i], g->model));
+        n_keys = pgi_max64(n_keys, decodings[i]->cache.capacity);
+    }
+    if (n_keys == g->n_keys) return PG_OK;
+    g->n_keys = n_keys;
+    return reserve_step(g);
+}
+
 /* Feeds the next rows from *r on that still run, up to a group of them, and samples the token that follows in each. */
 static pg_status step_group(generate_call *g, int64_t *r) {
     generated_row *rows[PGI_STEP_ROWS];
@@ -296,6 +321,7 @@ static pg_status step_group(generate_call *g, int64_t *r) {
     if (n == 0) return PG_OK;
     for (int64_t i = 0; i < n; i++) decodings[i] = &rows[i]->decoding;
     PGI_TRY(report_progress(g));
+    PGI_TRY(make_room(g, decodings, n));
     PGI_TRY(pgi_decoding_step_group(g->run, g->model, decodings, n, &g->step.step));
     return sample(g, rows, n, g->step.step.x, &g->step.step.head);
 }
@@ -340,6 +366,8 @@ static pg_status run_call(generate_call *g, const pgi_merged_inputs *merged, pg_
 
 pg_status pgi_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                        const pg_generate_options *options, pg_result **out) {
+    const pgi_decoding_limits limits = {.max_context = options->max_context};
+    PGI_TRY(pgi_decoding_check(inputs, &limits));
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
     generate_call g = {.run = &run, .model = model, .options = options, .start = pgi_now()};

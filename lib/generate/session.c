@@ -22,16 +22,20 @@ size_t pgi_session_workspace(const pgi_run *run, const pg_model *model, int64_t 
     return pgi_workspace_size(run, model, &limits);
 }
 
+/* The logits follow what the settings of sampling work in. */
+static void place_logits(pg_session *session) {
+    session->logits = session->workspace.logits + pgi_sampling_workspace_size(session->model->config.text.vocab_size);
+}
+
 /* Memory for a prompt of n_tokens with features of n_images to compute, and max_new_tokens behind it. */
 static pg_status reserve(pg_session *session, int64_t n_tokens, int64_t n_images) {
     const pg_model *model = session->model;
-    int64_t capacity = pgi_min64(n_tokens + session->max_new_tokens - 1, pgi_context_limit(&model->config));
-    PGI_TRY(pgi_decoding_reserve(&session->decoding, model, capacity));
+    PGI_TRY(pgi_decoding_reserve(&session->decoding, model, pgi_decoding_first_capacity(&session->limits, n_tokens)));
     const pgi_limits limits = limits_of(model, n_tokens, n_images, session->decoding.cache.capacity);
     PGI_TRY(pgi_workspace_reserve(&session->workspace, &session->run, model, &limits));
-    session->logits = session->workspace.logits + pgi_sampling_workspace_size(model->config.text.vocab_size);
+    place_logits(session);
     session->ids.size = 0;
-    return pgi_id_list_reserve(&session->ids, (size_t)capacity + 1);
+    return pgi_id_list_reserve(&session->ids, (size_t)session->decoding.cache.capacity + 1);
 }
 
 pg_status pgi_session_create(const pg_model *model, const pg_session_options *options, pg_session **out) {
@@ -41,7 +45,7 @@ pg_status pgi_session_create(const pg_model *model, const pg_session_options *op
     session->model = pgi_model_retain(model);
     pgi_cancel_retain(options->cancel);
     session->run = pgi_run_init(&session->pool, &model->kernels, PGI_RUN_OPTIONS(options));
-    session->max_new_tokens = options->max_new_tokens;
+    session->limits = (pgi_decoding_limits){options->max_new_tokens, options->max_context};
     session->decoding.pending = -1;
     pgi_id_list_init(&session->ids, memory);
     const int64_t per_image = model->config.vision.n_patches, n_images = options->max_prompt_tokens / per_image;
@@ -94,15 +98,16 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
         return pgi_error(PG_ERROR_ARGUMENT,
                          "the inputs have %lld rows, a session takes 1 (pg_generate() takes several)",
                          (long long)inputs->n_rows);
+    PGI_TRY(pgi_decoding_check(inputs, &session->limits));
     /* inputs without rows or tokens, and those that are too long, are refused by pgi_merged_inputs_init() */
     int64_t n = inputs->n_rows > 0 ? inputs->rows[0].n_tokens : 0;
-    if (n < 1 || n > pgi_context_limit(&model->config)) n = 1;
+    if (n < 1 || n > PGI_MAX_ROW_TOKENS) n = 1;
     int64_t n_images = features || !inputs->pixels ? 0 : inputs->n_images;
     /* no more images can have their tokens; inputs with more are refused before features are computed */
     n_images = pgi_min64(n_images, inputs->n_tokens / model->config.vision.n_patches);
     PGI_TRY(reserve(session, n, n_images));
     PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, workspace, &merged));
-    PGI_GOTO(pgi_decoding_reset(decoding, &merged, 0, session->max_new_tokens), done);
+    PGI_GOTO(pgi_decoding_reset(decoding, &merged, 0, &session->limits), done);
     PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, decoding, 0, text->n_layers, &workspace->pass, &last), done);
     PGI_GOTO(pgi_head_forward(run, text, &model->weights.text, last, 1, session->logits, &workspace->pass.head), done);
     PGI_GOTO(take_prompt(session, inputs), done);
@@ -113,8 +118,20 @@ done:
     return status;
 }
 
+/* Room for the pending token; a larger cache needs a larger workspace. */
+static pg_status make_room(pg_session *session) {
+    const int64_t capacity = session->decoding.cache.capacity;
+    PGI_TRY(pgi_decoding_make_room(&session->decoding, session->model));
+    if (session->decoding.cache.capacity == capacity) return PG_OK;
+    const pgi_limits limits = limits_of(session->model, 1, 0, session->decoding.cache.capacity);
+    PGI_TRY(pgi_workspace_reserve(&session->workspace, &session->run, session->model, &limits));
+    place_logits(session);
+    return PG_OK;
+}
+
 /* Feeds the pending token. */
 static pg_status advance(pg_session *session) {
+    PGI_TRY(make_room(session));
     const pg_model *model = session->model;
     const pgi_text_config *text = &model->config.text;
     const pgi_run *run = &session->run;
@@ -134,6 +151,10 @@ static pg_status check_state(const pg_session *session) {
     if (session->state == PGI_SESSION_ENDED)
         return pgi_error(PG_ERROR_STATE, "the text has ended (eos was returned), expected a new pg_session_prefill()");
     return PG_OK;
+}
+
+static int has_no_tokens_left(const pg_session *session) {
+    return session->decoding.n_returned >= session->decoding.max_tokens;
 }
 
 /* Brings the logits up to the last token. After an error the session is empty. */
@@ -176,7 +197,7 @@ pg_status pgi_session_sample(pg_session *session, const pg_sampling_options *opt
     pgi_sampling sampling;
     PGI_TRY(check_state(session));
     PGI_TRY(pgi_sampling_init(options, session->model, &sampling));
-    if (session->decoding.n_returned >= session->decoding.max_tokens) return PG_EVENT_LENGTH;
+    if (has_no_tokens_left(session)) return session->decoding.ends_context ? PG_EVENT_CONTEXT : PG_EVENT_LENGTH;
     PGI_TRY(catch_up(session));
     return sample(session, &sampling, token);
 }
@@ -185,7 +206,7 @@ pg_status pgi_session_step(pg_session *session, int64_t *token) {
     const pgi_sampling greedy = {
         .config = &session->model->config, .vocab_size = session->model->config.text.vocab_size, .greedy = 1};
     PGI_TRY(check_state(session));
-    if (session->decoding.n_returned >= session->decoding.max_tokens) return PG_EVENT_LENGTH;
+    if (has_no_tokens_left(session)) return session->decoding.ends_context ? PG_EVENT_CONTEXT : PG_EVENT_LENGTH;
     PGI_TRY(catch_up(session));
     return sample(session, &greedy, token);
 }

@@ -18,7 +18,7 @@ struct pg_session {
     pg_model *model;      /* counted */
     pgi_run run;          /* its cancel flag is counted */
     pgi_thread_pool pool; /* of the run */
-    int32_t max_new_tokens;
+    pgi_decoding_limits limits;
 
     pgi_session_state state;
     pgi_decoding decoding;

@@ -14,6 +14,7 @@
 
 #include "base/parallel.h"
 #include "model/loss.h"
+#include "model/retrieval.h"
 
 /* Tokens begin .. end of a row. */
 typedef struct span {
@@ -35,6 +36,7 @@ void pgi_outputs_close(pg_outputs *outputs) {
     pgi_memory memory = outputs->memory;
     if (outputs->last_hidden && !outputs->hidden_states) pgi_free(&memory, outputs->last_hidden);
     pgi_free(&memory, outputs->hidden_states);
+    pgi_free(&memory, outputs->embeddings);
     pgi_free(&memory, outputs->logits);
     pgi_features_release(outputs->features);
     pgi_free(&memory, outputs);
@@ -73,6 +75,11 @@ static pg_status new_outputs(const pgi_merged_inputs *merged, uint32_t flags, in
         out->hidden_states = new_output(out, flags, out->n_layers + 1, out->n_tokens, out->hidden_size);
         if (!out->hidden_states) return PG_ERROR_MEMORY;
     }
+    if (flags & PG_FORWARD_RETRIEVAL) {
+        out->embedding_dim = model->weights.retrieval.weight.rows;
+        out->embeddings = new_output(out, flags, 1, out->n_tokens, out->embedding_dim);
+        if (!out->embeddings) return PG_ERROR_MEMORY;
+    }
     if (flags & PG_FORWARD_LAST_HIDDEN) {
         int64_t size = out->n_rows * out->n_tokens * out->hidden_size;
         out->last_hidden = out->hidden_states ? out->hidden_states + out->n_layers * size
@@ -89,7 +96,7 @@ static int predicts_label(const forward *f, int64_t row, int64_t t) {
 
 /* Of the tokens that are run, those from the first to the last whose last hidden state is needed. */
 static span wanted(const forward *f, int64_t row, span all) {
-    if (f->flags & (PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN)) return all;
+    if (f->flags & (PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN | PG_FORWARD_RETRIEVAL)) return all;
     span some = all;
     const int64_t first_kept = f->out->n_tokens - f->out->n_kept;
     while (some.begin < some.end && some.begin < first_kept && !predicts_label(f, row, some.begin)) some.begin++;
@@ -119,6 +126,12 @@ static pg_status keep_outputs(forward *f, int64_t row, span some, const float *l
         float *to =
             out->last_hidden ? out->last_hidden : out->hidden_states + out->n_layers * out->n_rows * out->n_tokens * h;
         memcpy(to + (row * out->n_tokens + some.begin) * h, last, (size_t)((some.end - some.begin) * h) * sizeof *to);
+    }
+    if (out->embeddings) {
+        const int64_t at = row * out->n_tokens + some.begin;
+        PGI_TRY(pgi_retrieval_forward(f->run, model, last, some.end - some.begin,
+                                      f->merged->inputs->attention_mask + at, out->embeddings + at * out->embedding_dim,
+                                      f->workspace.pass.decoder.linear));
     }
     int64_t first = some.begin > first_kept ? some.begin : first_kept;
     if (first < some.end)
@@ -188,6 +201,7 @@ static const int64_t *labels_of(const pg_inputs *inputs, const pg_forward_option
 static pg_status check_options(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options) {
     const int64_t *labels = labels_of(inputs, options);
     const int64_t last_id = model->config.text.vocab_size - 1;
+    if (options->flags & PG_FORWARD_RETRIEVAL) PGI_TRY(pgi_retrieval_check(model));
     if (options->logits_to_keep < 0 || options->logits_to_keep > inputs->n_tokens)
         return pgi_error(PG_ERROR_ARGUMENT, "logits_to_keep is %lld, expected 0 (all) to %lld, the tokens of a row",
                          (long long)options->logits_to_keep, (long long)inputs->n_tokens);

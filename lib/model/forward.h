@@ -13,6 +13,8 @@ struct pg_outputs {
     float *logits;         /* [B, K, vocab_size], or NULL */
     float *hidden_states;  /* [n_layers + 1, B, T, hidden], or NULL */
     float *last_hidden;    /* [B, T, hidden], or NULL; may be the last of the hidden states */
+    int64_t embedding_dim; /* of the model's retrieval embeddings */
+    float *embeddings;     /* [B, T, embedding_dim], or NULL */
     pg_features *features; /* counted; NULL: no images */
     int has_loss;
     float loss;

@@ -13,17 +13,17 @@
 
 static pg_status check_rows(const pg_model *model, const pg_inputs *inputs) {
     const pgi_config *config = &model->config;
-    const int64_t limit = pgi_context_limit(config), last_id = config->text.vocab_size - 1;
+    const int64_t last_id = config->text.vocab_size - 1;
     if (inputs->n_rows < 1 || inputs->n_tokens < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "the inputs have no tokens, expected at least 1");
     if (inputs->embeds && inputs->embed_width != config->text.hidden_size)
         return pgi_error(PG_ERROR_ARGUMENT, "inputs_embeds is %lld wide, the model's hidden_size is %d",
                          (long long)inputs->embed_width, config->text.hidden_size);
     for (int64_t r = 0; r < inputs->n_rows; r++) {
-        if (inputs->rows[r].n_tokens > limit)
+        if (inputs->rows[r].n_tokens > PGI_MAX_ROW_TOKENS)
             return pgi_error_of_row(
-                pgi_error(PG_ERROR_LIMIT, "row %lld is %lld tokens long, image tokens included, expected at most %lld",
-                          (long long)r, (long long)inputs->rows[r].n_tokens, (long long)limit),
+                pgi_error(PG_ERROR_LIMIT, "row %lld is %lld tokens long, image tokens included, expected at most %d",
+                          (long long)r, (long long)inputs->rows[r].n_tokens, PGI_MAX_ROW_TOKENS),
                 r);
         for (int64_t t = 0; inputs->ids && t < inputs->n_tokens; t++) {
             int64_t id = inputs->ids[r * inputs->n_tokens + t];

@@ -41,6 +41,10 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
                      "%s: its file system cannot map the weights: %llu bytes were read into memory instead, which no "
                      "other process shares",
                      folder, (unsigned long long)n_loaded);
+    if (model->weights.transposed)
+        pgi_log_line(&model->log, PG_LOG_INFO,
+                     "%s: tensor %s: found in the layout of MLX (channels last), transposed to [out, 3, rows, columns]",
+                     folder, model->weights.transposed);
     if (options->flags & PG_MODEL_VERIFY) PGI_GOTO(pgi_quantized_store_verify(memory, &run, model->files), fail);
     if (options->weights != PG_WEIGHTS_STORED && options->weights != model->weights.format) {
         if (model->weights.format != PG_WEIGHTS_STORED) {
@@ -54,13 +58,19 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     const int quantized = model->weights.format != PG_WEIGHTS_STORED || options->weights != PG_WEIGHTS_STORED;
     pgi_kernels_arithmetic(&model->kernels, options->arithmetic, quantized);
     uint32_t n_files = pgi_tensor_files_n_files(model->files);
-    pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: PaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx", folder,
-                 model->config.text.gemma_version, (unsigned long long)model->weights.n_parameters, n_files,
-                 n_files == 1 ? "" : "s", (unsigned long long)model->kernels.cpu);
-    if (model->config.generation.unfollowed)
+    pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: %sPaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx",
+                 folder, model->weights.retrieval.weight.data ? "ColPali on " : "", model->config.text.gemma_version,
+                 (unsigned long long)model->weights.n_parameters, n_files, n_files == 1 ? "" : "s",
+                 (unsigned long long)model->kernels.cpu);
+    if (*model->config.generation.unfollowed)
         pgi_log_line(&model->log, PG_LOG_WARNING,
-                     "%s/generation_config.json: %s is set; transformers' generate() follows it, this library does not",
-                     folder, model->config.generation.unfollowed);
+                     "%s/generation_config.json: transformers' generate() follows %s, this library does not", folder,
+                     model->config.generation.unfollowed);
+    if (model->config.n_eos == 0)
+        pgi_log_line(&model->log, PG_LOG_WARNING,
+                     "%s: found no eos_token_id (generation_config.json where it is there, else config.json): nothing "
+                     "but max_new_tokens ends an answer",
+                     folder);
     pgi_run_free(&run);
     pgi_free(memory, folder);
     *out = model;
@@ -80,10 +90,4 @@ pg_model *pgi_model_retain(const pg_model *model) {
 
 void pgi_model_release(pg_model *model) {
     if (model && atomic_fetch_sub_explicit(&model->references, 1, memory_order_acq_rel) == 1) model_close(model);
-}
-
-/* RoPE itself has no end; max_position_embeddings is what the decoder was trained for. Small test
- * configs say less than their own image tokens need, so the limit is never below Gemma's 8192. */
-int64_t pgi_context_limit(const pgi_config *config) {
-    return config->text.max_positions > 8192 ? config->text.max_positions : 8192;
 }

@@ -30,7 +30,4 @@ pg_status pgi_model_quantize(pg_model *model, const pgi_run *run, int32_t weight
 pg_model *pgi_model_retain(const pg_model *model);
 void pgi_model_release(pg_model *model); /* NULL is ignored */
 
-/* The longest row, in tokens, that the decoder takes. */
-int64_t pgi_context_limit(const pgi_config *config);
-
 #endif

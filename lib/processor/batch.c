@@ -12,10 +12,6 @@
 #include "processor/layout_big_vision.h"
 #include "processor/truncation.h"
 
-/* Most image tokens of one row, and most tokens that padding may give it: far beyond any context. A folder's own
- * pad_to_multiple_of must not take the machine's memory. */
-enum { MAX_ROW_TOKENS = 1 << 24 };
-
 typedef struct batch_encoder {
     const pg_processor *processor;
     const pg_batch *batch;
@@ -124,7 +120,7 @@ static pg_status count_in_front(batch_encoder *e) {
 
 static pg_status count_images(batch_encoder *e) {
     const pg_batch *batch = e->batch;
-    int64_t first = 0, most = MAX_ROW_TOKENS / (e->layout.n_image_tokens > 0 ? e->layout.n_image_tokens : 1);
+    int64_t first = 0, most = PGI_MAX_ROW_TOKENS / (e->layout.n_image_tokens > 0 ? e->layout.n_image_tokens : 1);
     for (int32_t r = 0; r < batch->n_prompts && !e->layout.literal; r++) {
         e->rows[r].n_images = pgi_layout_count_images(prompt_of(batch, r));
         if (e->rows[r].n_images > 0) e->layout.placed = 1;
@@ -232,13 +228,13 @@ static pg_status padded_length(const batch_encoder *e, int64_t *out) {
                              padding == PG_PADDING_NONE ? " without padding" : ", and max_length is less");
         length = longest;
     }
-    if (length > longest && length > MAX_ROW_TOKENS)
+    if (length > longest && length > PGI_MAX_ROW_TOKENS)
         return pgi_error_of_row(
             pgi_error(PG_ERROR_LIMIT,
                       "row %d has %lld tokens, and max_length %lld and pad_to_multiple_of %lld pad it "
                       "to %lld, expected at most %d",
                       r_longest, (long long)longest, (long long)e->max_length, (long long)multiple, (long long)length,
-                      MAX_ROW_TOKENS),
+                      PGI_MAX_ROW_TOKENS),
             r_longest);
     *out = length;
     return PG_OK;

@@ -13,6 +13,10 @@
 /* In labels: no label (HF: torch.nn.CrossEntropyLoss, ignore_index). */
 enum { PGI_NO_LABEL = -100 };
 
+/* Most tokens of a row, and of one that padding makes longer. RoPE has no end of its own; up to here f32 holds every
+ * position. A folder's own pad_to_multiple_of must not take the machine's memory. */
+enum { PGI_MAX_ROW_TOKENS = 1 << 24 };
+
 /* One row. Its tokens are first_token .. first_token + n_tokens of the T of the batch, the rest is padding. The last
  * n_suffix of them are causal (token type 1); those before see each other. */
 typedef struct pgi_row {

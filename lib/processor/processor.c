@@ -42,6 +42,11 @@ static pg_status open_parts(pg_processor *processor, const char *model, const pg
     pgi_log_line(&processor->log, PG_LOG_INFO, "opened the processor of %s: %lld ids, %d x %d pixels, %d image tokens",
                  folder, images_only ? 0 : (long long)pgi_tokenizer_n_ids(processor->tokenizer), processor->image.width,
                  processor->image.height, processor->image.n_image_tokens);
+    if (!images_only && processor->tokenizer->differs_from_model >= 0)
+        pgi_log_line(&processor->log, PG_LOG_WARNING,
+                     "%s: tokenizer.json and tokenizer.model differ from the piece %lld on; tokenizer.json is used, as "
+                     "in transformers",
+                     folder, (long long)processor->tokenizer->differs_from_model);
 done:
     pgi_free(memory, folder);
     return status;

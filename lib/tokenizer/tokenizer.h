@@ -32,6 +32,8 @@ typedef struct pgi_tokenizer {
     pgi_bpe *bpe;
     int replace_spaces; /* the normalizer makes ' ' U+2581 */
     int32_t source;     /* 1: tokenizer.model, alone or with the same pieces as tokenizer.json; 2: tokenizer.json */
+    int64_t differs_from_model; /* the first id whose piece differs in tokenizer.model, which is there too and not used;
+                                   -1: none, or there is one file */
     int64_t specials[PGI_N_SPECIALS];
     pgi_tokenizer_defaults defaults;
     int avoid_sentencepiece; /* set by tests before pgi_tokenizer_load() */

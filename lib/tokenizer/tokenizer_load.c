@@ -456,16 +456,16 @@ static pg_status check_pipeline(const sources *s, pgi_tokenizer *tokenizer) {
     return PG_OK;
 }
 
-/* 1 when tokenizer.model has the pieces of tokenizer.json. Older converters wrote "\t" for <0x09>. */
-static int same_pieces(const pgi_vocab *model, const pgi_vocab *json) {
-    if (model->n != json->n) return 0;
-    for (size_t id = 0; id < model->n; id++) {
+/* The first id whose piece differs; -1: they have the same. Older converters wrote "\t" for <0x09>. */
+static int64_t first_difference(const pgi_vocab *model, const pgi_vocab *json) {
+    size_t id = 0;
+    for (; id < model->n && id < json->n; id++) {
         size_t n, m;
         const char *a = pgi_vocab_text(model, id, &n), *b = pgi_vocab_text(json, id, &m);
         if (n == m && memcmp(a, b, n) == 0) continue;
-        if (strcmp(a, "<0x09>") != 0 || strcmp(b, "\t") != 0) return 0;
+        if (strcmp(a, "<0x09>") != 0 || strcmp(b, "\t") != 0) return (int64_t)id;
     }
-    return 1;
+    return model->n == json->n ? -1 : (int64_t)id;
 }
 
 /* Marks special tokens that sentencepiece would read as plain text: bos, eos, pad, unk and <image>; and those that
@@ -573,7 +573,8 @@ pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, int t
     tokenizer->replace_spaces = 1;
     if (s.has_json && !s.is_gemma) PGI_GOTO(check_pipeline(&s, tokenizer), done);
     /* HF reads tokenizer.json when both are there. They hold the same, unless someone mixed two models. */
-    tokenizer->source = s.has_model && (!s.has_json || same_pieces(&s.model, &s.json.vocab)) ? 1 : 2;
+    tokenizer->differs_from_model = s.has_model && s.has_json ? first_difference(&s.model, &s.json.vocab) : -1;
+    tokenizer->source = s.has_model && tokenizer->differs_from_model < 0 ? 1 : 2;
     const char *file = s.has_json ? s.json_path : s.model_path;
     PGI_GOTO(copy_vocab(s.has_json ? &s.json.vocab : &s.model, &tokenizer->vocab, file), done);
     tokenizer->n_pieces = tokenizer->vocab.n;

@@ -22,6 +22,7 @@ from ._pipeline import ImageTextToTextPipeline, pipeline
 from ._run import CancelFlag
 from .auto import (AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor,
                    AutoTokenizer)
+from .colpali import ColPaliForRetrieval, ColPaliForRetrievalOutput, ColPaliProcessor
 from .config import GenerationConfig, PaliGemmaConfig
 from .image_processor import SiglipImageProcessor, SiglipImageProcessorFast, SiglipImageProcessorPil
 from .model import Features, PaliGemmaForConditionalGeneration
@@ -33,7 +34,8 @@ from .tokenizer import AddedToken, GemmaTokenizer, GemmaTokenizerFast, PaliGemma
 __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
     "AddedToken", "AutoConfig", "AutoImageProcessor", "AutoModelForImageTextToText", "AutoModelForVision2Seq",
-    "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "CancelFlag", "Cancelled", "Features",
+    "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "CancelFlag", "Cancelled",
+    "ColPaliForRetrieval", "ColPaliForRetrievalOutput", "ColPaliProcessor", "Features",
     "GemmaTokenizer", "GemmaTokenizerFast", "GenerateDecoderOnlyOutput", "GenerationConfig", "ImageTextToTextPipeline",
     "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig", "PaliGemmaForConditionalGeneration",
     "PaliGemmaProcessor", "PaliGemmaTokenizer", "PreTrainedTokenizerFast", "RowReport", "SiglipImageProcessor",

@@ -34,7 +34,7 @@ def tokens(model: Handle, inputs: Handle, features: Any, cancel: CancelFlag, max
         event = c.OK
         while event == c.OK:
             event, token = interruptible(step, cancel)
-            if event != c.EVENT_LENGTH:
+            if event in (c.OK, c.EVENT_EOS):
                 yield token
     finally:
         session.close()

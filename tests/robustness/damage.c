@@ -22,8 +22,8 @@
 enum { CASE_SECONDS = 20, MAX_PIXELS = 1 << 22 };
 #define MAX_ALLOCATION (INT64_C(256) << 20) /* the folders have 100 kB of weights */
 
-/* Which checkpoint; the last two are converted from the first two. */
-typedef enum target { OFFICIAL, TODAY, INT8, INT4, N_TARGETS } target;
+/* Which checkpoint; INT8 and INT4 are converted from the first two. */
+typedef enum target { OFFICIAL, TODAY, INT8, INT4, COLPALI, MLX, N_TARGETS } target;
 typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, REPAIRED_HEADER, IMAGE } style;
 
 typedef struct kind {
@@ -67,6 +67,10 @@ static const kind kinds[] = {
     {"int4-header-repaired", INT4, "model-00002-of-00003.safetensors", REPAIRED_HEADER, 0, 90},
     {"int8-config", INT8, "config.json", JSON, 0, 20},
     {"int4-config", INT4, "config.json", JSON, 0, 20},
+    {"colpali-config", COLPALI, "config.json", JSON, 0, 20},
+    {"colpali-header", COLPALI, "model-00003-of-00003.safetensors", SAFETENSORS_HEADER, 0, 20},
+    {"mlx-header", MLX, "model.safetensors", SAFETENSORS_HEADER, 0, 20},
+    {"mlx-config", MLX, "config.json", JSON, 0, 20},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -143,6 +147,19 @@ static void use_model(const pg_model *model) {
     returned("config", pg_model_get_config(model, "", text, sizeof text, &needed), NULL);
 }
 
+/* A folder without a projection says so. */
+static void embed(const pg_model *model, const pg_inputs *inputs) {
+    pg_forward_options options;
+    pg_outputs *outputs = NULL;
+    pg_tensor embeddings = {.struct_size = sizeof embeddings};
+    pg_forward_options_init(&options, sizeof options);
+    options.flags = PG_FORWARD_RETRIEVAL;
+    options.n_threads = 1;
+    if (MADE("forward", pg_forward(model, inputs, &options, &outputs), outputs, NULL))
+        returned("embeddings", pg_outputs_get_tensor(outputs, "embeddings", &embeddings), NULL);
+    pg_outputs_close(&outputs);
+}
+
 /* The whole way, on a folder with one damaged file. */
 static void run_folder(const char *folder) {
     static const uint8_t grey[16 * 16 * 3];
@@ -174,6 +191,8 @@ static void run_folder(const char *folder) {
         if (MADE("encode", pg_processor_encode(processor, &image, "the cat", NULL, &inputs), inputs, NULL) && model) {
             stale_error();
             MADE("generate", pg_generate(model, processor, inputs, &options, &result), result, NULL);
+            stale_error();
+            if (now_kind->target == COLPALI || now_kind->target == MLX) embed(model, inputs);
         }
     }
     pg_result_close(&result);
@@ -338,12 +357,17 @@ int main(int argc, char **argv) {
     }
     counter_init(&memory);
     memory.refuse_above = MAX_ALLOCATION;
-    tiny_options options[2] = {tiny_official(), tiny_saved_today()};
-    for (int i = 0; i < 2; i++) {
+    tiny_options options[N_TARGETS] = {tiny_official(),
+                                       tiny_saved_today(), [COLPALI] = tiny_saved_today(), [MLX] = tiny_official()};
+    options[COLPALI].colpali = TINY_COLPALI;
+    options[MLX].mlx = 1;
+    options[MLX].colpali = TINY_COLPALI_ENGINE;
+    for (int i = 0; i < N_TARGETS; i++) {
+        if (options[i].n_layers == 0) continue;
         make_temp_folder(folders[i], sizeof folders[i]);
         tiny_write(folders[i], &options[i]);
     }
-    for (int i = INT8; i < N_TARGETS; i++) {
+    for (int i = INT8; i <= INT4; i++) {
         pg_convert_options convert;
         pg_convert_options_init(&convert, sizeof convert);
         convert.weights = i == INT8 ? PG_WEIGHTS_INT8 : PG_WEIGHTS_INT4;

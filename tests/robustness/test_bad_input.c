@@ -491,14 +491,17 @@ static void prompts_that_are_none(void **state) {
     expect_error(pg_processor_decode(processor, strange, 3, 0, text, sizeof text, &n), PG_ERROR_ARGUMENT,
                  "9223372036854775807");
 
-    /* a prompt longer than any context */
+    /* a prompt longer than the host allows */
+    pg_generate_options options;
+    assert_int_equal(pg_generate_options_init(&options, sizeof options), PG_OK);
+    options.max_context = 8192;
     size_t size = 200000;
     char *longer = malloc(size + 1);
     assert_non_null(longer);
     for (size_t i = 0; i < size; i++) longer[i] = i % 2 ? 'q' : 'z';
     longer[size] = 0;
     pg_status status = pg_processor_encode(processor, &image, longer, NULL, &inputs);
-    if (status >= 0) status = pg_generate(model, processor, inputs, NULL, &result);
+    if (status >= 0) status = pg_generate(model, processor, inputs, &options, &result);
     expect_error(status, PG_ERROR_LIMIT, "2000"); /* 9 + 1 + 200000 + 1 tokens */
     free(longer);
     assert_null(result);

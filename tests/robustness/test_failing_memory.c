@@ -28,6 +28,8 @@ static pg_status go(way *w) {
     pg_features *features = NULL, *again = NULL;
     pg_tensor kept = {.struct_size = sizeof kept};
     pg_session *session = NULL;
+    pg_forward_options forward_options;
+    pg_outputs *outputs = NULL;
     pg_result *result = NULL;
     pg_detokenizer *detokenizer = NULL;
     pg_image image;
@@ -41,6 +43,8 @@ static pg_status go(way *w) {
     pg_generate_options_init(&options, sizeof options);
     pg_sampling_options_init(&sampling, sizeof sampling);
     pg_session_options_init(&session_options, sizeof session_options);
+    pg_forward_options_init(&forward_options, sizeof forward_options);
+    forward_options.n_threads = 1;
     model_options.allocator = processor_options.allocator = &w->memory.hooks;
     model_options.flags = w->flags;
     options.max_new_tokens = session_options.max_new_tokens = 3;
@@ -74,6 +78,10 @@ static pg_status go(way *w) {
     options.stop_strings = (const char *const[]){"nobody says this"};
     options.n_stop_strings = 1;
     STEP(pg_generate(model, processor, inputs, &options, &result));
+    pg_model_info info = {.struct_size = sizeof info};
+    STEP(pg_model_get_info(model, &info));
+    forward_options.flags = info.embedding_dim > 0 ? PG_FORWARD_RETRIEVAL : 0;
+    STEP(pg_forward(model, inputs, &forward_options, &outputs));
     STEP(pg_features_create(model, inputs, NULL, &features));
     STEP(pg_features_get_tensor(features, &kept));
     STEP(pg_features_from_tensor(model, &kept, &again));
@@ -96,6 +104,7 @@ done:
     pg_inputs_close(&text_only);
     pg_inputs_close(&inputs);
     pg_result_close(&result);
+    pg_outputs_close(&outputs);
     pg_processor_close(&processor);
     pg_model_close(&model);
     return status;
@@ -182,12 +191,21 @@ static void converted_to_int4(void **state) {
     every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_INT4, PG_MODEL_IN_MEMORY | PG_MODEL_VERIFY);
 }
 
+static void colpali_of_mlx(void **state) {
+    tiny_options options = tiny_official();
+    (void)state;
+    options.colpali = TINY_COLPALI;
+    options.mlx = 1;
+    every_allocation(&options, IMAGE_PNG, PG_WEIGHTS_STORED, 0);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(official_and_png, capture_end_if_on),
         cmocka_unit_test_teardown(today_and_jpeg, capture_end_if_on),
         cmocka_unit_test_teardown(converted_to_int8, capture_end_if_on),
         cmocka_unit_test_teardown(converted_to_int4, capture_end_if_on),
+        cmocka_unit_test_teardown(colpali_of_mlx, capture_end_if_on),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }

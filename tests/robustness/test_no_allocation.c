@@ -280,14 +280,14 @@ static void prompt_lengths(void **state) {
     (void)state;
     set_up(&f, &s);
     OK(pg_session_options_init(&options, sizeof options));
-    static const int32_t wrong[] = {-1, 8193, INT32_MAX};
+    static const int32_t wrong[] = {-1, (1 << 24) + 1, INT32_MAX};
     for (int i = 0; i < 3; i++) {
         options.max_prompt_tokens = wrong[i];
         assert_int_equal(pg_session_create(f.model, &options, &session), PG_ERROR_ARGUMENT);
         assert_null(session);
         assert_non_null(strstr(pg_last_error(), "max_prompt_tokens"));
     }
-    options.max_prompt_tokens = 8192;
+    options.max_prompt_tokens = 8193;
     OK(pg_session_create(f.model, &options, &session));
     pg_session_close(&session);
     tear_down(&f);

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 enum {
-    PATCH = 4,
+    DEFAULT_PATCH = 4,
     V_HIDDEN = 24, /* vision */
     V_HEADS = 2,
     V_INTER = 36,
@@ -19,6 +19,8 @@ enum {
     HEAD_DIM = 8,
     T_INTER = 48
 };
+
+static int patch_of(const tiny_options *o) { return o->patch ? o->patch : DEFAULT_PATCH; }
 
 tiny_options tiny_official(void) {
     return (tiny_options){
@@ -277,11 +279,12 @@ static void put_all_tensors(store *s, const tiny_options *o, int64_t vocab) {
     static const char *const projector[] = {"", "model.", ""};
     static const char *const text[] = {"language_model.model.", "model.language_model.", "language_model.model."};
     static const char *const head[] = {"language_model.", "", "language_model."};
-    int64_t n_patches = (int64_t)(o->image_size / PATCH) * (o->image_size / PATCH);
+    const int patch = patch_of(o);
+    int64_t n_patches = (int64_t)(o->image_size / patch) * (o->image_size / patch);
     int64_t n_kv = o->gemma_version == 1 ? 1 : 2;
     const char *p = vision[o->layout];
     char layer[128];
-    put_tensor(s, p, "embeddings.patch_embedding.weight", 0.25f, 0, 4, V_HIDDEN, 3, PATCH, PATCH);
+    put_tensor(s, p, "embeddings.patch_embedding.weight", 0.25f, 0, 4, V_HIDDEN, 3, patch, patch);
     put_tensor(s, p, "embeddings.patch_embedding.bias", 0.1f, 0, 1, V_HIDDEN, 1, 1, 1);
     put_tensor(s, p, "embeddings.position_embedding.weight", 0.3f, 0, 2, n_patches, V_HIDDEN, 1, 1);
     for (int i = 0; i < o->n_layers; i++) {
@@ -319,6 +322,17 @@ static void put_all_tensors(store *s, const tiny_options *o, int64_t vocab) {
     if (o->head != TINY_HEAD_TIED) put_tensor(s, head[o->layout], "lm_head.weight", 0.1f, 0, 2, vocab, T_HIDDEN, 1, 1);
 }
 
+/* The names of a ColPali folder, and its projection. */
+static void make_colpali(store *s, int kind) {
+    for (int i = 0; i < s->n; i++) {
+        char name[sizeof s->tensor[0].name];
+        snprintf(name, sizeof name, "%s", s->tensor[i].name);
+        snprintf(s->tensor[i].name, sizeof name, "%s%.200s", kind == TINY_COLPALI ? "vlm." : "model.", name);
+    }
+    put_linear(s, "", kind == TINY_COLPALI ? "embedding_proj_layer" : "custom_text_proj", TINY_EMBEDDING_DIM, T_HIDDEN,
+               1);
+}
+
 static void put_value(bytes *b, float value, int dtype) {
     uint32_t bits;
     uint16_t half;
@@ -336,14 +350,34 @@ static void put_value(bytes *b, float value, int dtype) {
     bytes_add(b, &half, 2);
 }
 
-static void write_shard(const char *folder, const char *name, const store *s, int begin, int end, int dtype, rng *r) {
+/* [out, 3, k, k] to [out, k, k, 3], of elements of `size` bytes. */
+static void put_channels_last(stored *t, uint8_t *data, size_t size) {
+    const int64_t n = t->shape[2] * t->shape[3], row = 3 * n;
+    uint8_t *old = malloc((size_t)row * size);
+    if (!old) abort();
+    for (int64_t o = 0; o < t->shape[0]; o++) {
+        uint8_t *to = data + (size_t)(o * row) * size;
+        memcpy(old, to, (size_t)row * size);
+        for (int64_t c = 0; c < 3; c++)
+            for (int64_t i = 0; i < n; i++)
+                memcpy(to + (size_t)(i * 3 + c) * size, old + (size_t)(c * n + i) * size, size);
+    }
+    free(old);
+    t->shape[1] = t->shape[3];
+    t->shape[3] = 3;
+}
+
+static void write_shard(const char *folder, const char *name, store *s, int begin, int end, const tiny_options *o,
+                        rng *r) {
     bytes header = {0}, data = {0}, file = {0};
-    bytes_text(&header, "{\"__metadata__\":{\"format\":\"pt\"}");
+    const int dtype = o->dtype;
+    bytes_printf(&header, "{\"__metadata__\":{\"format\":\"%s\"}", o->mlx ? "mlx" : "pt");
     for (int i = begin; i < end; i++) {
-        const stored *t = &s->tensor[i];
+        stored *t = &s->tensor[i];
         int64_t n = t->shape[0] * t->shape[1] * t->shape[2] * t->shape[3];
         size_t start = data.size;
         for (int64_t k = 0; k < n; k++) put_value(&data, t->offset + t->scale * rng_unit(r), dtype);
+        if (o->mlx && t->n_dims == 4) put_channels_last(t, data.data + start, dtype == PG_DTYPE_F32 ? 4 : 2);
         bytes_printf(&header, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name,
                      dtype == PG_DTYPE_F32    ? "F32"
                      : dtype == PG_DTYPE_BF16 ? "BF16"
@@ -368,8 +402,9 @@ static void write_weights(const char *folder, const tiny_options *o, int64_t voc
     rng r = {o->seed};
     if (!s) abort();
     put_all_tensors(s, o, vocab);
+    if (o->colpali) make_colpali(s, o->colpali);
     if (o->n_shards <= 1) {
-        write_shard(folder, "model.safetensors", s, 0, s->n, o->dtype, &r);
+        write_shard(folder, "model.safetensors", s, 0, s->n, o, &r);
     } else {
         bytes index = {0};
         bytes_text(&index, "{\"metadata\":{\"total_size\":0},\"weight_map\":{");
@@ -377,7 +412,7 @@ static void write_weights(const char *folder, const tiny_options *o, int64_t voc
             char name[64];
             int begin = s->n * k / o->n_shards, end = s->n * (k + 1) / o->n_shards;
             snprintf(name, sizeof name, "model-%05d-of-%05d.safetensors", k + 1, o->n_shards);
-            write_shard(folder, name, s, begin, end, o->dtype, &r);
+            write_shard(folder, name, s, begin, end, o, &r);
             for (int i = begin; i < end; i++)
                 bytes_printf(&index, "%s\n\"%s\":\"%s\"", i ? "," : "", s->tensor[i].name, name);
         }
@@ -392,8 +427,13 @@ static void write_weights(const char *folder, const tiny_options *o, int64_t voc
 
 static void write_configs(const char *folder, const tiny_options *o, int image_id, int64_t vocab) {
     bytes b = {0};
-    int per_side = o->image_size / PATCH;
+    int per_side = o->image_size / patch_of(o);
     const char *dtype = o->dtype == PG_DTYPE_F32 ? "float32" : o->dtype == PG_DTYPE_BF16 ? "bfloat16" : "float16";
+    if (o->colpali == TINY_COLPALI)
+        bytes_printf(&b,
+                     "{\"architectures\":[\"ColPaliForRetrieval\"],\"model_type\":\"colpali\",\"embedding_dim\":%d,"
+                     "\"vlm_config\":",
+                     TINY_EMBEDDING_DIM);
     bytes_printf(&b,
                  "{\"architectures\":[\"PaliGemmaForConditionalGeneration\"],\"model_type\":\"paligemma\","
                  "\"bos_token_id\":2,\"eos_token_id\":1,\"pad_token_id\":0,\"hidden_size\":%d,\"projection_dim\":%d,"
@@ -416,8 +456,9 @@ static void write_configs(const char *folder, const tiny_options *o, int image_i
                  "\n\"vision_config\":{\"model_type\":\"siglip_vision_model\",\"hidden_size\":%d,"
                  "\"intermediate_size\":%d,\"num_hidden_layers\":%d,\"num_attention_heads\":%d,\"image_size\":%d,"
                  "\"patch_size\":%d,"
-                 "\"projection_dim\":%d,\"vision_use_head\":false}}\n",
-                 V_HIDDEN, V_INTER, o->n_layers, V_HEADS, o->image_size, PATCH, T_HIDDEN);
+                 "\"projection_dim\":%d,\"vision_use_head\":false}}%s\n",
+                 V_HIDDEN, V_INTER, o->n_layers, V_HEADS, o->image_size, patch_of(o), T_HIDDEN,
+                 o->colpali == TINY_COLPALI ? "}" : "");
     write_file(folder, "config.json", b.data, b.size);
     b.size = 0;
     bytes_printf(&b, "{\"_from_model_config\":true,\"bos_token_id\":2,\"eos_token_id\":1,\"pad_token_id\":0}\n");

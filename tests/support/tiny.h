@@ -8,6 +8,7 @@
 
 #include "support.h"
 
+enum { TINY_NO_COLPALI, TINY_COLPALI, TINY_COLPALI_ENGINE, TINY_EMBEDDING_DIM = 10 };
 enum { TINY_HEAD_TIED, TINY_HEAD_BOTH, TINY_HEAD_ONLY };
 
 typedef struct tiny_options {
@@ -19,8 +20,11 @@ typedef struct tiny_options {
     int head;          /* TINY_HEAD_* */
     int new_style;     /* 0: tokenizer.model, preprocessor_config.json, ...;
                         * 1: tokenizer.json and processor_config.json alone */
-    int image_size;    /* a multiple of 4, the patch */
+    int image_size;    /* a multiple of the patch */
     int n_layers;      /* of the encoder and of the decoder */
+    int colpali;       /* TINY_NO_COLPALI, or as transformers or colpali-engine writes a ColPali folder */
+    int mlx;           /* 1: the patch convolution is channels last, as MLX has it; the values are the same */
+    int patch;         /* 0: 4 */
 } tiny_options;
 
 /* Gemma, bf16, one file, old style: what the official folders look like. */

@@ -99,7 +99,7 @@ def errors(folder, image, temporary):
     one_error_line("a URL for a model", run("run", "https://huggingface.co/google/x", image, "a"), 1, "a URL", "hf download")
     one_error_line("a URL for an image", run("run", folder, "https://x/y.png", "a"), 1, "a URL", "download it first")
     one_error_line("the tool's names", run("run", folder, image, "<image>" * 3 + "a"), 1, "--literal")
-    one_error_line("too long", run("run", folder, image, "word " * 20000), 1)
+    one_error_line("too long", run("run", folder, image, "word " * 20000, "--max-context", "8192"), 1, "--max-context, 8192")
     if os.path.exists("/dev/full"):
         with open("/dev/full", "w") as full:
             for arguments in [("info", folder), ("tokens", folder, "a"), ("run", folder, image, "a"),
@@ -124,6 +124,15 @@ def answers(folder, image):
     expect("ids are whole numbers", all(type(i) is int for i in answer["ids"] + answer["prompt_ids"]), answer)
     expect("times", all(isinstance(answer[k], (int, float)) and 0 <= answer[k] < 60
                         for k in ("load_s", "image_s", "prefill_s", "decode_s")), answer)
+
+    n = len(answer["prompt_ids"])
+    code, out, err = run("run", folder, image, "a b", "-n", "12", "--max-context", str(n + 1), "--json")
+    short = json.loads(out)
+    expect("max-context", code == 0 and (short["stop"] == "context" or answer["ids"] == short["ids"])
+           and short["ids"] == answer["ids"][:1], code, out, err)
+    code, out, err = run("run", folder, image, "a b", f"--max-context={n - 1}")
+    expect("max-context is too small", code == 1 and f"is {n} tokens long" in err
+           and f"at most --max-context, {n - 1}" in err, code, out, err)
 
     code, text, err = run("run", folder, image, "a b", "-n", "12")
     expect("run", code == 0 and err == "" and text == answer["text"] + "\n", code, text, err, answer["text"])
@@ -198,9 +207,12 @@ def answers(folder, image):
            and info["config"]["text_config"]["hidden_size"] > 0 and info["memory"]["weights"] > 0
            and info["image"]["size"] > 0 and set(info["dtypes"]) <= {"f32", "bf16", "f16"} and info["dtypes"], info)
     expect("image tokens", answer["prompt_ids"].count(info["tokenizer"]["image_id"]) == info["image"]["tokens"], info)
+    is_colpali = folder.endswith("colpali")
+    expect("ColPali", ("ColPali" in info["architecture"], info["embedding_dim"] > 0) == (is_colpali, is_colpali), info)
     more = json.loads(run("info", folder, "--json", "--tokens", "4000")[1])
     expect("--tokens", more["memory"]["kv_cache"] > info["memory"]["kv_cache"], more["memory"], info["memory"])
     code, out, err = run("info", folder)
+    expect("info of ColPali", ("ColPali" in out and "of 10 values" in out) == is_colpali, out)
     expect("info", code == 0 and err == "" and f"Gemma {info['gemma_version']}" in out
            and str(info["tokenizer"]["image_id"]) in out, code, out, err)
 
@@ -318,9 +330,8 @@ def change(folder, name, edit):
 
 
 def cannot_end(folder):
-    """Leaves the checkpoint no token that ends its text, and positions for very long ones."""
+    """Leaves the checkpoint no token that ends its text."""
     change(folder, "generation_config.json", lambda config: config.update(eos_token_id=None))
-    change(folder, "config.json", lambda config: config["text_config"].update(max_position_embeddings=100000))
 
 
 def terminal(folder, image):
@@ -615,7 +626,7 @@ def pages():
 
 def main():
     with tempfile.TemporaryDirectory() as temporary:
-        for kind in ["official", "today"]:
+        for kind in ["official", "colpali", "today"]:
             folder = os.path.join(temporary, kind)
             subprocess.run([MAKE_TINY, folder, kind], check=True)
             for name in ["image.png", "image.jpg"]:

@@ -44,6 +44,13 @@ static inline void open_tiny(tiny *m, const tiny_options *options, counter *memo
     OK(pg_model_get_config_int(m->model, "text_config.num_hidden_layers", &m->n_layers));
 }
 
+/* With its folder. */
+static inline void close_tiny(tiny *m) {
+    pg_model_close(&m->model);
+    pg_processor_close(&m->processor);
+    remove_folder(m->folder);
+}
+
 static inline int open_models(void **state) {
     tiny_options options[2] = {tiny_official(), tiny_saved_today()};
     (void)state;
@@ -56,11 +63,7 @@ static inline int open_models(void **state) {
 
 static inline int close_models(void **state) {
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        pg_model_close(&models[i].model);
-        pg_processor_close(&models[i].processor);
-        remove_folder(models[i].folder);
-    }
+    for (int i = 0; i < 2; i++) close_tiny(&models[i]);
     return 0;
 }
 

@@ -169,7 +169,7 @@ static void steps_together_are_steps_alone(void **state) {
         for (int r = 0; r < PGI_STEP_ROWS; r++) {
             group[r] = &answers[0][r];
             for (int k = 0; k < 2; k++) {
-                OK(pgi_decoding_reset(&answers[k][r], &prompts, r, NEW_TOKENS));
+                OK(pgi_decoding_reset(&answers[k][r], &prompts, r, &(pgi_decoding_limits){NEW_TOKENS, 0}));
                 OK(pgi_decoding_prefill(&run, &prompts, r, &answers[k][r], 0, 0, &workspace.pass, &last));
                 OK(pgi_head_forward(&run, text, weights, last, 1, alone, &workspace.pass.head));
                 pgi_decoding_push(&answers[k][r], pgi_sample(alone, v));
@@ -290,12 +290,275 @@ static void a_suffix_is_what_was_generated(void **state) {
     }
 }
 
+/* -------------------------------------------------------------------------------------------------- long rows */
+
+/* One row of n ids without images; the last n_suffix are suffix. */
+static pg_inputs *text_row(const int64_t *ids, int64_t n, int64_t n_suffix) {
+    int64_t *types = calloc((size_t)n, sizeof *types);
+    for (int64_t t = n - n_suffix; t < n; t++) types[t] = 1;
+    const pg_tensor rows = {
+        .struct_size = sizeof rows, .dtype = PG_DTYPE_I64, .n_dims = 2, .shape = {1, n, 1, 1}, .data = ids};
+    pg_tensor of_types = rows;
+    of_types.data = types;
+    pg_input_arrays arrays;
+    pg_inputs *in = NULL;
+    OK(pg_input_arrays_init(&arrays, sizeof arrays));
+    arrays.input_ids = &rows;
+    arrays.token_type_ids = &of_types;
+    OK(pg_inputs_create(&arrays, &in));
+    free(types);
+    return in;
+}
+
+static void draw_ids(const tiny *m, uint64_t seed, int64_t *ids, int64_t n) {
+    rng random = {seed};
+    for (int64_t t = 0; t < n; t++) ids[t] = 4 + (int64_t)rng_below(&random, (uint64_t)m->image_id - 4);
+}
+
+static int64_t arg_max(const float *x, int64_t n) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+/* The ids that generation gives for a prompt, which one forward pass over prompt and ids must foretell: where the two
+ * best logits are further apart than rounding. */
+static void expect_foretold(const tiny *m, const int64_t *prompt, int64_t n_prompt, const int64_t *ids, int64_t n) {
+    const int64_t v = m->info.vocab_size;
+    int64_t *all = malloc((size_t)(n_prompt + n) * sizeof *all), differ = 0;
+    memcpy(all, prompt, (size_t)n_prompt * sizeof *all);
+    memcpy(all + n_prompt, ids, (size_t)n * sizeof *all);
+    pg_inputs *in = text_row(all, n_prompt + n, n);
+    pg_forward_options options = options_of(0);
+    options.logits_to_keep = n + 1;
+    pg_outputs *out = NULL;
+    OK(pg_forward(m->model, in, &options, &out));
+    const float *logits = get(out, "logits", 3, 1, n + 1, v, 1);
+    for (int64_t i = 0; i < n; i++) {
+        const float *x = logits + i * v;
+        const float best = x[arg_max(x, v)];
+        assert_true(best - x[ids[i]] <= 1e-4f * (1 + fabsf(best)));
+        differ += arg_max(x, v) != ids[i];
+    }
+    assert_true(differ * 50 <= n);
+    pg_outputs_close(&out);
+    pg_inputs_close(&in);
+    free(all);
+}
+
+/* The ids of a session with its limits; *last: what the last step returned. */
+static int64_t step_through(const tiny *m, const pg_inputs *in, int32_t max_new_tokens, int64_t max_context,
+                            int64_t *ids, pg_status *last) {
+    pg_session_options options;
+    pg_session *session = NULL;
+    int64_t n = 0, token = -9;
+    OK(pg_session_options_init(&options, sizeof options));
+    options.max_new_tokens = max_new_tokens;
+    options.max_context = max_context;
+    options.n_threads = 1;
+    OK(pg_session_create(m->model, &options, &session));
+    OK(pg_session_prefill(session, in, NULL));
+    while ((*last = pg_session_step(session, &token)) == PG_OK || *last == PG_EVENT_EOS) {
+        ids[n++] = token;
+        if (*last == PG_EVENT_EOS) break;
+    }
+    pg_session_close(&session);
+    return n;
+}
+
+static pg_result *generate_row(const tiny *m, const pg_inputs *in, int32_t max_new_tokens, int64_t max_context) {
+    pg_generate_options options;
+    pg_result *result = NULL;
+    OK(pg_generate_options_init(&options, sizeof options));
+    options.max_new_tokens = max_new_tokens;
+    options.max_context = max_context;
+    options.n_threads = 1;
+    OK(pg_generate(m->model, m->processor, in, &options, &result));
+    return result;
+}
+
+/* Prompts and answers beyond 8192 tokens: no number of the model's is an end. */
+static void rows_of_more_than_8192_tokens(void **state) {
+    enum { PROMPT = 8300, NEW = 20 };
+    static int64_t prompt[PROMPT], stepped[NEW];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        draw_ids(m, 31, prompt, PROMPT);
+        pg_inputs *in = text_row(prompt, PROMPT, 0);
+        pg_result *result = generate_row(m, in, NEW, 0);
+        pg_tensor ids = {.struct_size = sizeof ids};
+        pg_result_info info = {.struct_size = sizeof info};
+        pg_status last;
+        OK(pg_result_get_ids(result, 0, &ids));
+        OK(pg_result_get_info(result, 0, &info));
+        assert_int_equal(info.n_prompt_tokens, PROMPT);
+        assert_true(info.stop == PG_STOP_EOS || (info.stop == PG_STOP_LENGTH && ids.shape[0] == NEW));
+        assert_int_equal(step_through(m, in, NEW, 0, stepped, &last), ids.shape[0]);
+        assert_memory_equal(stepped, ids.data, (size_t)ids.shape[0] * sizeof *stepped);
+        expect_foretold(m, prompt, PROMPT, ids.data, ids.shape[0]);
+        pg_result_close(&result);
+        pg_inputs_close(&in);
+    }
+}
+
+/* "No limit" as people write it takes no memory for two thousand million tokens, and what does come is right: the cache
+ * grew on the way. Which prompt leads to no eos is found by trying. */
+static void memory_grows_with_the_answer(void **state) {
+    enum { NEW = PGI_FIRST_NEW_TOKENS + 300, PROMPT = 9, TRIES = 60 };
+    static int64_t prompt[PROMPT], stepped[NEW];
+    const tiny *m = &models[1];
+    pg_inputs *in = NULL;
+    pg_result *result = NULL;
+    pg_tensor ids = {.struct_size = sizeof ids};
+    pg_result_info info = {.struct_size = sizeof info};
+    pg_status last;
+    (void)state;
+    for (uint64_t seed = 0;; seed++) {
+        assert_true(seed < TRIES);
+        draw_ids(m, seed, prompt, PROMPT);
+        in = text_row(prompt, PROMPT, 0);
+        result = generate_row(m, in, INT32_MAX, PROMPT + NEW);
+        OK(pg_result_get_info(result, 0, &info));
+        if (info.stop == PG_STOP_CONTEXT) break;
+        pg_result_close(&result);
+        pg_inputs_close(&in);
+    }
+    OK(pg_result_get_ids(result, 0, &ids));
+    assert_int_equal(ids.shape[0], NEW);
+    assert_int_equal(step_through(m, in, INT32_MAX, PROMPT + NEW, stepped, &last), NEW);
+    assert_int_equal(last, PG_EVENT_CONTEXT);
+    assert_memory_equal(stepped, ids.data, sizeof stepped);
+    expect_foretold(m, prompt, PROMPT, ids.data, NEW);
+
+    /* where it cannot grow, the session says so and can be prefilled again */
+    counter memory;
+    tiny counted = models[1];
+    pg_session_options options;
+    pg_session *session = NULL;
+    int64_t token;
+    counter_init(&memory);
+    open_tiny(&counted, NULL, &memory);
+    OK(pg_session_options_init(&options, sizeof options));
+    options.max_prompt_tokens = PROMPT;
+    options.max_new_tokens = NEW;
+    options.n_threads = 1;
+    OK(pg_session_create(counted.model, &options, &session));
+    OK(pg_session_prefill(session, in, NULL));
+    const int64_t n_allocs = memory.n_allocs;
+    for (int i = 0; i < PGI_FIRST_NEW_TOKENS; i++) OK(pg_session_step(session, &token));
+    assert_int_equal(memory.n_allocs, n_allocs);
+    for (int i = 1; i <= 2; i++) { /* keys, values; the prefill left enough for the workspace */
+        memory.fail_from = memory.n_allocs + i;
+        ERROR(pg_session_step(session, &token), PG_ERROR_MEMORY);
+        ERROR(pg_session_step(session, &token), PG_ERROR_STATE);
+        memory.fail_from = 0;
+        OK(pg_session_prefill(session, in, NULL));
+        for (int k = 0; k < PGI_FIRST_NEW_TOKENS; k++) OK(pg_session_step(session, &token));
+    }
+    OK(pg_session_step(session, &token));
+    assert_int_equal(token, stepped[PGI_FIRST_NEW_TOKENS]);
+    pg_session_close(&session);
+    pg_model_close(&counted.model);
+    pg_processor_close(&counted.processor);
+    assert_true(counter_clean(&memory));
+    pg_result_close(&result);
+    pg_inputs_close(&in);
+}
+
+static void the_context_ends_an_answer(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const tiny *m = &models[i];
+        batch b;
+        pg_inputs *in = NULL;
+        pg_generate_options options;
+        pg_result *limited = NULL;
+        make_batch(&b, m, specs, 5, i ? RIGHT : LEFT, 2);
+        pg_result *free_result = generate(m, &b, 0, 1, NULL);
+        OK(create(&b, m, 0, NULL, &in));
+        OK(pg_generate_options_init(&options, sizeof options));
+        options.max_new_tokens = NEW_TOKENS;
+        int64_t longest = 0;
+        for (int r = 0; r < 5; r++) longest = b.length[r] > longest ? b.length[r] : longest;
+        for (int64_t more = 0; more <= NEW_TOKENS; more++) {
+            options.max_context = longest + more;
+            OK(pg_generate(m->model, m->processor, in, &options, &limited));
+            for (int r = 0; r < 5; r++) {
+                pg_tensor few = {.struct_size = sizeof few}, all = few;
+                pg_result_info info = {.struct_size = sizeof info}, free_info = info;
+                const int64_t room = longest + more - b.length[r];
+                OK(pg_result_get_ids(limited, r, &few));
+                OK(pg_result_get_ids(free_result, r, &all));
+                OK(pg_result_get_info(limited, r, &info));
+                OK(pg_result_get_info(free_result, r, &free_info));
+                const int ends = room < all.shape[0]; /* an eos that still fits ends the row as ever */
+                assert_int_equal(few.shape[0], ends ? room : all.shape[0]);
+                assert_memory_equal(few.data, all.data, (size_t)few.shape[0] * sizeof(int64_t));
+                assert_int_equal(info.stop, ends ? PG_STOP_CONTEXT : free_info.stop);
+                assert_int_equal(info.n_prompt_tokens, b.length[r]);
+            }
+            pg_result_close(&limited);
+        }
+        char numbers[128];
+        options.max_context = longest - 1;
+        ERROR(pg_generate(m->model, m->processor, in, &options, &limited), PG_ERROR_LIMIT);
+        snprintf(numbers, sizeof numbers,
+                 "is %lld tokens long, image tokens included, expected at most max_context, "
+                 "%lld",
+                 (long long)longest, (long long)longest - 1);
+        assert_non_null(strstr(pg_last_error(), numbers));
+        options.max_context = -1;
+        ARGUMENT(pg_generate(m->model, m->processor, in, &options, &limited));
+        assert_non_null(strstr(pg_last_error(), "max_context is -1"));
+        pg_result_close(&free_result);
+        pg_inputs_close(&in);
+        free(b.pixels);
+    }
+}
+
+static void the_context_ends_a_session(void **state) {
+    (void)state;
+    const tiny *m = &models[0];
+    int64_t prompt[9], all[8], few[8];
+    pg_status last;
+    draw_ids(m, 3, prompt, 9);
+    pg_inputs *in = text_row(prompt, 9, 2);
+    const int64_t n = step_through(m, in, 8, 0, all, &last);
+    for (int64_t room = 0; room <= 8; room++) {
+        const int64_t n_few = step_through(m, in, 8, 9 + room, few, &last);
+        assert_int_equal(n_few, n < room ? n : room);
+        assert_memory_equal(few, all, (size_t)n_few * sizeof *few);
+        if (room < n) assert_int_equal(last, PG_EVENT_CONTEXT);
+        if (room == 8 && n == 8) assert_true(last == PG_EVENT_LENGTH || last == PG_EVENT_EOS);
+    }
+    pg_session_options options;
+    pg_session *session = NULL;
+    OK(pg_session_options_init(&options, sizeof options));
+    options.max_context = 8;
+    OK(pg_session_create(m->model, &options, &session));
+    ERROR(pg_session_prefill(session, in, NULL), PG_ERROR_LIMIT);
+    assert_non_null(strstr(pg_last_error(), "row 0 is 9 tokens long"));
+    assert_non_null(strstr(pg_last_error(), "max_context, 8"));
+    pg_session_close(&session);
+    options.max_prompt_tokens = 9;
+    ARGUMENT(pg_session_create(m->model, &options, &session));
+    assert_non_null(strstr(pg_last_error(), "max_prompt_tokens is 9, expected 0 (default) to max_context, 8"));
+    options.max_prompt_tokens = 0;
+    options.max_context = -5;
+    ARGUMENT(pg_session_create(m->model, &options, &session));
+    pg_inputs_close(&in);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(batches_generate_what_rows_do),  cmocka_unit_test(batches_take_features_too),
         cmocka_unit_test(ids_need_no_processor),          cmocka_unit_test(positions_are_the_callers),
         cmocka_unit_test(steps_together_are_steps_alone), cmocka_unit_test(a_callback_ends_its_row_alone),
-        cmocka_unit_test(a_suffix_is_what_was_generated),
+        cmocka_unit_test(a_suffix_is_what_was_generated), cmocka_unit_test(rows_of_more_than_8192_tokens),
+        cmocka_unit_test(memory_grows_with_the_answer),   cmocka_unit_test(the_context_ends_an_answer),
+        cmocka_unit_test(the_context_ends_a_session),
     };
     return RUN_TESTS(tests, open_models, close_models);
 }
