@@ -142,7 +142,7 @@ done:
     return status;
 }
 
-pg_status pgi_exif_transpose(const pgi_memory *memory, int32_t orientation, pgi_rgb *rgb) {
+pg_status pgi_exif_transpose(const pgi_memory *memory, const pg_cancel *cancel, int32_t orientation, pgi_rgb *rgb) {
     if (orientation <= 1 || orientation > 8) return PG_OK;
     int32_t width = rgb->width, height = rgb->height;
     int swap = orientation >= 5;
@@ -151,6 +151,10 @@ pg_status pgi_exif_transpose(const pgi_memory *memory, int32_t orientation, pgi_
     if (!out) return PG_ERROR_MEMORY;
     uint8_t *p = out;
     for (int32_t y = 0; y < new_height; y++) {
+        if (pgi_cancel_requested(cancel)) {
+            pgi_free(memory, out);
+            return pgi_run_cancelled_error();
+        }
         for (int32_t x = 0; x < new_width; x++, p += 3) {
             int32_t from_x = swap ? y : x, from_y = swap ? x : y;
             if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8)

@@ -3,6 +3,7 @@
 #ifndef PGI_IMAGE_EXIF_H
 #define PGI_IMAGE_EXIF_H
 
+#include "base/run.h"
 #include "image/rgb.h"
 
 /* What PIL.Image.getexif() looks at; any part may be NULL. */
@@ -20,6 +21,6 @@ int32_t pgi_exif_orientation(const pgi_exif_source *source);
 pg_status pgi_exif_of_jpeg(const pgi_memory *memory, const uint8_t *bytes, size_t size, int32_t *orientation);
 
 /* Turns the image so that it stands upright. 1: nothing to do. */
-pg_status pgi_exif_transpose(const pgi_memory *memory, int32_t orientation, pgi_rgb *rgb);
+pg_status pgi_exif_transpose(const pgi_memory *memory, const pg_cancel *cancel, int32_t orientation, pgi_rgb *rgb);
 
 #endif

@@ -23,7 +23,7 @@ static pg_status decode(const pgi_memory *memory, const uint8_t *bytes, size_t s
     } else {
         return pgi_unknown_image_error(bytes, size, name);
     }
-    pg_status status = pgi_exif_transpose(memory, orientation, out);
+    pg_status status = pgi_exif_transpose(memory, limits->cancel, orientation, out);
     if (status < 0) pgi_rgb_free(memory, out);
     return status;
 }
@@ -55,9 +55,9 @@ static pg_status read_file(const pgi_memory *memory, const char *path, const pgi
 }
 
 /* Whether alpha says something that is lost with it. Where it is 0 everywhere, it is a spare byte. */
-static int has_transparent(const uint8_t *top, int64_t stride, int32_t width, int32_t height) {
+static int has_transparent(const uint8_t *top, int64_t stride, int32_t width, int32_t height, const pg_cancel *cancel) {
     int transparent = 0, seen = 0;
-    for (int32_t y = 0; y < height; y++)
+    for (int32_t y = 0; y < height && !pgi_cancel_requested(cancel); y++)
         for (int32_t x = 0; x < width; x++) {
             int alpha = top[y * stride + 4 * (int64_t)x + 3];
             transparent |= alpha < 255;
@@ -100,11 +100,15 @@ static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, co
     out->width = width;
     out->height = height;
     if (channels == 4 && !limits->alpha_over_white && limits->alpha_dropped &&
-        has_transparent(image->planes[0], stride, width, height))
+        has_transparent(image->planes[0], stride, width, height, limits->cancel))
         *limits->alpha_dropped = 1;
     int r = layouts[image->format].r, g = layouts[image->format].g, b = layouts[image->format].b;
     uint8_t *to = out->data;
     for (int32_t y = 0; y < height; y++) {
+        if (pgi_cancel_requested(limits->cancel)) {
+            pgi_rgb_free(memory, out);
+            return pgi_run_cancelled_error();
+        }
         const uint8_t *from = image->planes[0] + y * stride;
         for (int32_t x = 0; x < width; x++, from += channels, to += 3) {
             to[0] = from[r];

@@ -317,20 +317,20 @@ static void warn_of_clipping(const png_job *job, const char *name, const pgi_log
             name, (long long)job->n_clipped, (long long)job->width * job->height);
 }
 
-/* The transparent colour, once all pixels are there. Returns 1 where a transparent pixel is not laid over white. */
-static int lay_over_white(png_job *job, const pgi_png_trns *trns, int32_t over_white) {
+/* The transparent colour, once all pixels are there. *left: 1 where a transparent pixel is not laid over white. */
+static pg_status lay_over_white(png_job *job, const pgi_png_trns *trns, int32_t over_white, int32_t *left) {
     pgi_png_kind kind = {job->color_type, job->bit_depth, job->palette};
     pgi_png_key key, opened;
+    size_t n_opened = 0;
+    *left = 0;
     pgi_png_read_key(&kind, trns, 0, &key);
     pgi_png_read_key(&kind, trns, 1, &opened);
-    if (job->over_white) {
-        pgi_png_lay_over_white(&opened, 1, job->out);
-        return 0;
-    }
-    int transparent = job->n_transparent > 0 || pgi_png_lay_over_white(&opened, 0, job->out) > 0;
-    if (over_white) pgi_png_lay_over_white(&key, 1, job->out);
+    PGI_TRY(pgi_png_lay_over_white(&opened, job->over_white, job->cancel, job->out, &n_opened));
+    if (job->over_white) return PG_OK;
+    if (over_white) PGI_TRY(pgi_png_lay_over_white(&key, 1, job->cancel, job->out, NULL));
     int done = over_white && key.found && (!opened.found || memcmp(key.rgb, opened.rgb, 3) == 0);
-    return transparent && !done;
+    *left = (job->n_transparent > 0 || n_opened > 0) && !done;
+    return PG_OK;
 }
 
 /* A chunk that is too long for a palette is an error where it counts. */
@@ -371,8 +371,9 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
         status = job.out_of_memory ? PG_ERROR_MEMORY : find_orientation(&job);
         *orientation = job.orientation;
     }
-    if (status == PG_OK && lay_over_white(&job, &trns, limits->over_white) && limits->alpha_dropped)
-        *limits->alpha_dropped = 1;
+    int32_t left = 0;
+    if (status == PG_OK) status = lay_over_white(&job, &trns, limits->over_white, &left);
+    if (left && limits->alpha_dropped) *limits->alpha_dropped = 1;
     if (status == PG_OK) warn_of_clipping(&job, name, limits->log);
     if (job.png) png_destroy_read_struct(&job.png, &job.info, NULL);
     pgi_free(memory, job.row);

@@ -98,13 +98,18 @@ pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name,
     return PG_OK;
 }
 
-size_t pgi_png_lay_over_white(const pgi_png_key *key, int white, pgi_rgb *rgb) {
-    if (!key->found) return 0;
-    size_t n = (size_t)rgb->width * (size_t)rgb->height, n_found = 0;
-    for (uint8_t *p = rgb->data; n > 0; n--, p += 3) {
-        if (memcmp(p, key->rgb, 3) != 0) continue;
-        n_found++;
-        if (white) memset(p, 255, 3);
+pg_status pgi_png_lay_over_white(const pgi_png_key *key, int white, const pg_cancel *cancel, pgi_rgb *rgb,
+                                 size_t *n_found) {
+    uint8_t *p = rgb->data;
+    size_t n = 0;
+    for (int32_t y = 0; y < rgb->height && key->found; y++) {
+        PGI_TRY(pgi_cancel_check(cancel));
+        for (int32_t x = 0; x < rgb->width; x++, p += 3) {
+            if (memcmp(p, key->rgb, 3) != 0) continue;
+            n++;
+            if (white) memset(p, 255, 3);
+        }
     }
-    return n_found;
+    if (n_found) *n_found = n;
+    return PG_OK;
 }

@@ -5,11 +5,12 @@
 #include "image/resize.h"
 #include "image/resize_float.h"
 
-pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_image_settings *settings,
-                              const pgi_rgb *rgb, float *pixels) {
+pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels, const pg_cancel *cancel,
+                              const pgi_image_settings *settings, const pgi_rgb *rgb, float *pixels) {
     pgi_rgb resized = {0};
     if (settings->do_resize) {
-        PGI_TRY(pgi_resize(memory, kernels, rgb, settings->width, settings->height, settings->resample, &resized));
+        PGI_TRY(
+            pgi_resize(memory, kernels, cancel, rgb, settings->width, settings->height, settings->resample, &resized));
         rgb = &resized;
     }
     float values[3][256]; /* of each sample, by channel */
@@ -22,10 +23,10 @@ pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kerne
     return PG_OK;
 }
 
-pg_status pgi_big_vision_pixels(const pgi_memory *memory, const pgi_image_settings *settings, const pgi_rgb *rgb,
-                                float *pixels) {
+pg_status pgi_big_vision_pixels(const pgi_memory *memory, const pg_cancel *cancel, const pgi_image_settings *settings,
+                                const pgi_rgb *rgb, float *pixels) {
     size_t n = 3 * (size_t)settings->width * (size_t)settings->height;
-    PGI_TRY(pgi_resize_float(memory, rgb, settings->width, settings->height, pixels));
+    PGI_TRY(pgi_resize_float(memory, cancel, rgb, settings->width, settings->height, pixels));
     for (size_t i = 0; i < n; i++) pixels[i] = pixels[i] / 127.5f - 1.0f;
     return PG_OK;
 }

@@ -10,13 +10,13 @@
 #include "image/rgb.h"
 #include "kernels/kernels.h"
 
-/* Resize, rescale, normalize; `pixels` receives f32 [3, height, width], HF's values to the bit. The size is that of
- * the settings, or without do_resize that of `rgb`. */
-pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_image_settings *settings,
-                              const pgi_rgb *rgb, float *pixels);
+/* cancel: looked at while resizing; may be NULL. Resize, rescale, normalize; `pixels` receives f32 [3, height, width],
+ * HF's values to the bit. The size is that of the settings, or without do_resize that of `rgb`. */
+pg_status pgi_image_to_pixels(const pgi_memory *memory, const pgi_kernels *kernels, const pg_cancel *cancel,
+                              const pgi_image_settings *settings, const pgi_rgb *rgb, float *pixels);
 
 /* pixels: f32 [3, height, width] as `settings` say, which is all that is read of them: -1 to 1. */
-pg_status pgi_big_vision_pixels(const pgi_memory *memory, const pgi_image_settings *settings, const pgi_rgb *rgb,
-                                float *pixels);
+pg_status pgi_big_vision_pixels(const pgi_memory *memory, const pg_cancel *cancel, const pgi_image_settings *settings,
+                                const pgi_rgb *rgb, float *pixels);
 
 #endif

@@ -111,12 +111,35 @@ static pg_status coefficients_make(const pgi_memory *memory, const filter *f, in
     return PG_OK;
 }
 
+typedef struct resizer {
+    const pgi_memory *memory;
+    const pgi_kernels *kernels;
+    const pg_cancel *cancel; /* may be NULL */
+} resizer;
+
+enum { BAND_PIXELS = 1 << 18 /* between two looks at the cancel flag: a few milliseconds */ };
+
 /* in: [.., line] with its row 0 being the image's row `skipped`; out: [rows, line] */
-static void pass_vertical(const pgi_kernels *kernels, const pgi_resample *c, const uint8_t *in, int32_t skipped,
-                          size_t line, uint8_t *out) {
-    for (int32_t y = 0; y < c->n_out; y++, out += line)
-        kernels->resample_row(c->weights + (size_t)y * (size_t)c->n_max, c->n[y],
-                              in + (size_t)(c->first[y] - skipped) * line, (int64_t)line, out);
+static pg_status pass_vertical(const resizer *r, const pgi_resample *c, const uint8_t *in, int32_t skipped, size_t line,
+                               uint8_t *out) {
+    for (int32_t y = 0; y < c->n_out; y++, out += line) {
+        PGI_TRY(pgi_cancel_check(r->cancel));
+        r->kernels->resample_row(c->weights + (size_t)y * (size_t)c->n_max, c->n[y],
+                                 in + (size_t)(c->first[y] - skipped) * line, (int64_t)line, out);
+    }
+    return PG_OK;
+}
+
+/* in: [rows, width], out: [rows, c->n_out]. In bands, which change no bit: each row is for itself. */
+static pg_status pass_horizontal(const resizer *r, const pgi_resample *c, const uint8_t *in, int64_t width,
+                                 int64_t rows, uint8_t *out) {
+    const int64_t band = BAND_PIXELS / (width > c->n_out ? width : c->n_out) + 1;
+    for (int64_t y = 0; y < rows; y += band) {
+        PGI_TRY(pgi_cancel_check(r->cancel));
+        r->kernels->resample_columns(c, in + y * width * 3, width, y + band < rows ? band : rows - y,
+                                     out + y * c->n_out * 3);
+    }
+    return PG_OK;
 }
 
 static pg_status new_rgb(const pgi_memory *memory, int32_t width, int32_t height, pgi_rgb *out) {
@@ -135,8 +158,8 @@ static int vertical_goes_first(const pgi_rgb *in, const pgi_rgb *out) {
     return out->height < in->height && (int64_t)in->height - out->height > 2 * ((int64_t)in->width - out->width);
 }
 
-static pg_status convolve(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_rgb *in, const filter *f,
-                          pgi_rgb *out) {
+static pg_status convolve(const resizer *r, const pgi_rgb *in, const filter *f, pgi_rgb *out) {
+    const pgi_memory *memory = r->memory;
     pgi_resample horizontal = {0}, vertical = {0};
     pgi_rgb between = {0}; /* what the first of two passes makes */
     int resize_width = out->width != in->width, resize_height = out->height != in->height;
@@ -146,18 +169,19 @@ static pg_status convolve(const pgi_memory *memory, const pgi_kernels *kernels, 
     if (resize_height) PGI_GOTO(coefficients_make(memory, f, in->height, out->height, &vertical), done);
     if (vertical_first) {
         PGI_GOTO(new_rgb(memory, in->width, out->height, &between), done);
-        pass_vertical(kernels, &vertical, in->data, 0, (size_t)in->width * 3, between.data);
-        kernels->resample_columns(&horizontal, between.data, in->width, out->height, out->data);
+        PGI_GOTO(pass_vertical(r, &vertical, in->data, 0, (size_t)in->width * 3, between.data), done);
+        status = pass_horizontal(r, &horizontal, between.data, in->width, out->height, out->data);
     } else if (both) { /* only the rows that the second pass reads */
         int32_t first = vertical.first[0], end = vertical.first[out->height - 1] + vertical.n[out->height - 1];
         PGI_GOTO(new_rgb(memory, out->width, end - first, &between), done);
-        kernels->resample_columns(&horizontal, in->data + (size_t)first * (size_t)in->width * 3, in->width, end - first,
-                                  between.data);
-        pass_vertical(kernels, &vertical, between.data, first, (size_t)out->width * 3, out->data);
+        PGI_GOTO(pass_horizontal(r, &horizontal, in->data + (size_t)first * (size_t)in->width * 3, in->width,
+                                 end - first, between.data),
+                 done);
+        status = pass_vertical(r, &vertical, between.data, first, (size_t)out->width * 3, out->data);
     } else if (resize_width) {
-        kernels->resample_columns(&horizontal, in->data, in->width, in->height, out->data);
+        status = pass_horizontal(r, &horizontal, in->data, in->width, in->height, out->data);
     } else {
-        pass_vertical(kernels, &vertical, in->data, 0, (size_t)out->width * 3, out->data);
+        status = pass_vertical(r, &vertical, in->data, 0, (size_t)out->width * 3, out->data);
     }
 done:
     pgi_rgb_free(memory, &between);
@@ -187,8 +211,8 @@ static pg_status nearest(const pgi_memory *memory, const pgi_rgb *in, pgi_rgb *o
     return PG_OK;
 }
 
-pg_status pgi_resize(const pgi_memory *memory, const pgi_kernels *kernels, const pgi_rgb *in, int32_t width,
-                     int32_t height, int32_t filter_number, pgi_rgb *out) {
+pg_status pgi_resize(const pgi_memory *memory, const pgi_kernels *kernels, const pg_cancel *cancel, const pgi_rgb *in,
+                     int32_t width, int32_t height, int32_t filter_number, pgi_rgb *out) {
     *out = (pgi_rgb){0};
     const filter *f = find_filter(filter_number);
     if (!f && filter_number != PGI_NEAREST)
@@ -201,7 +225,7 @@ pg_status pgi_resize(const pgi_memory *memory, const pgi_kernels *kernels, const
     if (width == in->width && height == in->height)
         memcpy(out->data, in->data, (size_t)width * (size_t)height * 3);
     else
-        status = f ? convolve(memory, kernels, in, f, out) : nearest(memory, in, out);
+        status = f ? convolve(&(resizer){memory, kernels, cancel}, in, f, out) : nearest(memory, in, out);
     if (status < 0) pgi_rgb_free(memory, out);
     return status;
 }

@@ -94,7 +94,8 @@ static void gather_columns(const spans *columns, const float *row, int32_t n_out
     }
 }
 
-pg_status pgi_resize_float(const pgi_memory *memory, const pgi_rgb *in, int32_t width, int32_t height, float *out) {
+pg_status pgi_resize_float(const pgi_memory *memory, const pg_cancel *cancel, const pgi_rgb *in, int32_t width,
+                           int32_t height, float *out) {
     spans rows = {0}, columns = {0};
     float *row = NULL;
     pg_status status;
@@ -111,6 +112,7 @@ pg_status pgi_resize_float(const pgi_memory *memory, const pgi_rgb *in, int32_t 
         goto done;
     }
     for (int32_t y = 0; y < height; y++) {
+        PGI_GOTO(pgi_cancel_check(cancel), done);
         gather_rows(&rows, y, in->data, size, row);
         gather_columns(&columns, row, width, out + (size_t)y * (size_t)width, (size_t)width * (size_t)height);
     }

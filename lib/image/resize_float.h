@@ -7,6 +7,7 @@
 #include "image/image.h"
 
 /* out: f32 [3, height, width], 0 to 255. */
-pg_status pgi_resize_float(const pgi_memory *memory, const pgi_rgb *in, int32_t width, int32_t height, float *out);
+pg_status pgi_resize_float(const pgi_memory *memory, const pg_cancel *cancel, const pgi_rgb *in, int32_t width,
+                           int32_t height, float *out);
 
 #endif

@@ -98,6 +98,7 @@ pg_status pgi_features_check(const pg_model *model, const pg_features *features)
     _Atomic(pg_model *) *also_of = &((pg_features *)(uintptr_t)features)->also_of;
     if (features->model == model || atomic_load_explicit(also_of, memory_order_relaxed) == model) return PG_OK;
     PGI_TRY(compare_models(model, features->model));
+    if (pgi_tensor_files_same(model->files, features->model->files)) return PG_OK; /* as cheap the next time */
     pg_model *kept = pgi_model_retain(model), *none = NULL; /* its address is not another model's while it is counted */
     if (!atomic_compare_exchange_strong(also_of, &none, kept)) pgi_model_release(kept);
     return PG_OK;

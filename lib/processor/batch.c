@@ -351,8 +351,8 @@ static pg_status write_pixels(const image_encoder *e, int32_t n_images, int32_t 
                          "have do_resize false",
                          width, height, inputs->image_width, inputs->image_height);
     float *pixels = inputs->pixels + (size_t)i * 3 * (size_t)width * (size_t)height;
-    return big_vision ? pgi_big_vision_pixels(memory, settings, rgb, pixels)
-                      : pgi_image_to_pixels(memory, &e->processor->kernels, settings, rgb, pixels);
+    return big_vision ? pgi_big_vision_pixels(memory, e->options->cancel, settings, rgb, pixels)
+                      : pgi_image_to_pixels(memory, &e->processor->kernels, e->options->cancel, settings, rgb, pixels);
 }
 
 static pg_status add_image(const image_encoder *e, const pg_batch *batch, int32_t i, int32_t *alpha_dropped) {

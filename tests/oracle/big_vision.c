@@ -46,7 +46,7 @@ static pg_status answer_pixels(const char *line) {
     FILE *file = fopen(in, "rb");
     pg_status status = PG_ERROR_IO;
     if (file && pixels && rgb.data && fread(rgb.data, 1, n, file) == n)
-        status = pgi_big_vision_pixels(&pgi_memory_default, &settings, &rgb, pixels);
+        status = pgi_big_vision_pixels(&pgi_memory_default, NULL, &settings, &rgb, pixels);
     if (file) fclose(file);
     if (status >= 0 &&
         (!(file = fopen(out, "wb")) || fwrite(pixels, sizeof *pixels, n_out, file) != n_out || fclose(file) != 0))

@@ -176,7 +176,7 @@ static void golden_pixels(void **state) {
         float *pixels = malloc(size);
         assert_non_null(image.data);
         assert_non_null(pixels);
-        assert_int_equal(pgi_big_vision_pixels(MEMORY, &settings, &image, pixels), PG_OK);
+        assert_int_equal(pgi_big_vision_pixels(MEMORY, NULL, &settings, &image, pixels), PG_OK);
         if (digest(pixels, size) != expected) fail_msg("%d x %d to %d: wrong pixels", width, height, side);
         free(pixels);
         free(image.data);
@@ -194,7 +194,7 @@ static void weights_by_hand(void **state) {
     float out[6], expected[6] = {50, 160, 30, 0, 7, 7};
     for (int down = 0; down < 2; down++) {
         pgi_rgb in = {samples, down ? 1 : 4, down ? 4 : 1};
-        assert_int_equal(pgi_resize_float(MEMORY, &in, down ? 1 : 2, down ? 2 : 1, out), PG_OK);
+        assert_int_equal(pgi_resize_float(MEMORY, NULL, &in, down ? 1 : 2, down ? 2 : 1, out), PG_OK);
         for (int i = 0; i < 6; i++) assert_true(fabsf(out[i] - expected[i]) < 1e-4f);
     }
 }
@@ -206,12 +206,14 @@ static void sizes_are_checked(void **state) {
     static const int32_t sizes[][4] = {{1, 1, 0, 1}, {1, 1, 1, -1}, {0, 1, 1, 1}, {1, 0, 1, 1}};
     for (int i = 0; i < 4; i++) {
         pgi_rgb in = {pixel, sizes[i][0], sizes[i][1]};
-        assert_message(pgi_resize_float(MEMORY, &in, sizes[i][2], sizes[i][3], out), PG_ERROR_ARGUMENT, "image",
+        assert_message(pgi_resize_float(MEMORY, NULL, &in, sizes[i][2], sizes[i][3], out), PG_ERROR_ARGUMENT, "image",
                        "at least 1 x 1");
     }
     pgi_rgb wide = {pixel, 178956970, 1}, tall = {pixel, 1, 178956970}; /* refused before a pixel is read */
-    assert_message(pgi_resize_float(MEMORY, &wide, 224, 224, out), PG_ERROR_LIMIT, "178956970 pixels to 224", "ratio");
-    assert_message(pgi_resize_float(MEMORY, &tall, 224, 224, out), PG_ERROR_LIMIT, "178956970 pixels to 224", "ratio");
+    assert_message(pgi_resize_float(MEMORY, NULL, &wide, 224, 224, out), PG_ERROR_LIMIT, "178956970 pixels to 224",
+                   "ratio");
+    assert_message(pgi_resize_float(MEMORY, NULL, &tall, 224, 224, out), PG_ERROR_LIMIT, "178956970 pixels to 224",
+                   "ratio");
 }
 
 /* Centres of pixels beyond 2^23 are not exact in f32: TensorFlow gives up on this one ("Span is too large"). */
@@ -224,7 +226,7 @@ static void an_image_too_long_for_tensorflow(void **state) {
     assert_non_null(out);
     memset(samples, 100, (size_t)LENGTH * 3);
     pgi_rgb in = {samples, 1, LENGTH};
-    assert_int_equal(pgi_resize_float(MEMORY, &in, SIDE, SIDE, out), PG_OK);
+    assert_int_equal(pgi_resize_float(MEMORY, NULL, &in, SIDE, SIDE, out), PG_OK);
     for (int i = 0; i < 3 * SIDE * SIDE; i++) assert_true(fabsf(out[i] - 100.0f) < 0.5f);
     free(samples);
     free(out);
@@ -247,7 +249,7 @@ static pg_status all(const pgi_memory *memory) {
     pg_status status = pgi_layout_big_vision(&layout, &row, &list, &n_prefix);
     tokenizer->memory = kept;
     pgi_id_list_free(&list);
-    return status < 0 ? status : pgi_big_vision_pixels(memory, &settings, &in, pixels);
+    return status < 0 ? status : pgi_big_vision_pixels(memory, NULL, &settings, &in, pixels);
 }
 
 static void every_failing_allocation_is_survived(void **state) {

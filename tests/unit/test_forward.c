@@ -600,6 +600,65 @@ static void features_of_another_model(void **state) {
     }
 }
 
+/* The same files, a copy of them, and other weights: read into memory, and quantized on opening too, where nothing of
+ * the originals is mapped or loaded. */
+static void features_of_handles_that_are_not_mapped(void **state) {
+    static const struct {
+        uint32_t flags;
+        int32_t weights;
+    } ways[] = {{PG_MODEL_IN_MEMORY, PG_WEIGHTS_STORED}, {0, PG_WEIGHTS_INT8}, {PG_MODEL_IN_MEMORY, PG_WEIGHTS_INT4}};
+    const tiny *m = &models[0];
+    tiny_options options = tiny_official();
+    tiny copy = {0}, other = {0};
+    batch b;
+    pg_inputs *in = NULL, *pixels = NULL;
+    (void)state;
+    options.head = TINY_HEAD_BOTH;
+    open_tiny(&copy, &options, NULL);
+    options.seed++;
+    open_tiny(&other, &options, NULL);
+    make_batch(&b, m, specs, 4, LEFT, 0);
+    OK(create(&b, m, WITHOUT_PIXELS, NULL, &in));
+    OK(create(&b, m, 0, NULL, &pixels));
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        const char *const folders[] = {m->folder, m->folder, copy.folder, other.folder};
+        pg_model *opened[4] = {NULL};
+        pg_features *features = NULL;
+        pg_model_options model_options;
+        pg_forward_options given = options_of(0);
+        OK(pg_model_options_init(&model_options, sizeof model_options));
+        model_options.weights = ways[i].weights;
+        model_options.flags = ways[i].flags;
+        for (int k = 0; k < 4; k++) OK(pg_model_open(folders[k], &model_options, &opened[k]));
+        assert_true(pgi_tensor_files_same(opened[0]->files, opened[1]->files));
+        assert_false(pgi_tensor_files_same(opened[0]->files, opened[2]->files));
+        OK(pg_features_create(opened[0], pixels, NULL, &features));
+        given.features = features;
+        for (int again = 0; again < 2; again++)
+            for (int k = 0; k < 4; k++) {
+                pg_outputs *out = NULL;
+                if (k < 3)
+                    OK(pg_forward(opened[k], in, &given, &out));
+                else
+                    ARGUMENT(pg_forward(opened[k], in, &given, &out));
+                pg_outputs_close(&out);
+            }
+        assert_non_null(strstr(pg_last_error(), "multi_modal_projector differs"));
+        assert_int_equal(opened[1]->references, 1); /* features of the same files hold no other handle */
+        pg_features_close(&features);
+        for (int k = 0; k < 4; k++) pg_model_close(&opened[k]);
+    }
+    pg_inputs_close(&in);
+    pg_inputs_close(&pixels);
+    free(b.pixels);
+    tiny *made[] = {&copy, &other};
+    for (int k = 0; k < 2; k++) {
+        pg_model_close(&made[k]->model);
+        pg_processor_close(&made[k]->processor);
+        remove_folder(made[k]->folder);
+    }
+}
+
 static void embeddings_in_place_of_ids(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -681,6 +740,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(features_from_a_tensor),
         cmocka_unit_test(embeddings_of_ids),
         cmocka_unit_test(features_of_another_model),
+        cmocka_unit_test(features_of_handles_that_are_not_mapped),
         cmocka_unit_test(embeddings_in_place_of_ids),
         cmocka_unit_test(outputs_outlive_all),
     };

@@ -22,7 +22,8 @@ static void golden_resizes(void **state) {
     while (fscanf(file, "%d %d %d %d %d %llx", &width, &height, &to_width, &to_height, &filter, &expected) == 6) {
         pgi_rgb in = {test_image(width, height), width, height}, out;
         assert_non_null(in.data);
-        assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, to_width, to_height, filter, &out), PG_OK);
+        assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, to_width, to_height, filter, &out),
+                         PG_OK);
         assert_int_equal(out.width, to_width);
         assert_int_equal(out.height, to_height);
         unsigned long long found = digest(out.data, (size_t)to_width * (size_t)to_height * 3);
@@ -41,14 +42,69 @@ static void resize_refuses(void **state) {
     (void)state;
     uint8_t pixel[3] = {1, 2, 3};
     pgi_rgb in = {pixel, 1, 1}, out;
-    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, 0, 4, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
-    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, 4, -1, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
-    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, 4, 4, 6, &out), PG_ERROR_UNSUPPORTED);
-    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, 4, 4, -1, &out), PG_ERROR_UNSUPPORTED);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, 0, 4, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, 4, -1, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, 4, 4, 6, &out), PG_ERROR_UNSUPPORTED);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, 4, 4, -1, &out), PG_ERROR_UNSUPPORTED);
     /* Pillow has no memory for the coefficients of this one either; the pixels are never touched. */
     in.width = 100000000;
-    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, &in, 224, 1, PGI_BICUBIC, &out), PG_ERROR_LIMIT);
+    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, 224, 1, PGI_BICUBIC, &out), PG_ERROR_LIMIT);
     assert_null(out.data);
+}
+
+/* Kernels that set the cancel flag in their k-th call. */
+static pg_cancel *flag;
+static int n_calls, cancel_at;
+
+static void count(void) {
+    if (++n_calls == cancel_at) pg_cancel_request(flag);
+}
+
+static void counting_columns(const pgi_resample *c, const uint8_t *in, int64_t width, int64_t rows, uint8_t *out) {
+    count();
+    assert_true(width * rows <= (1 << 18) + width); /* a band is a few milliseconds */
+    kernels.resample_columns(c, in, width, rows, out);
+}
+
+static void counting_row(const int32_t *weights, int32_t n, const uint8_t *in, int64_t line, uint8_t *out) {
+    count();
+    kernels.resample_row(weights, n, in, line, out);
+}
+
+/* Large images are resized in bands: cancelled in one of them, the next is not begun, and nothing is kept. Bands change
+ * no bit. */
+static void resizing_is_cancelled_between_bands(void **state) {
+    static const int32_t sizes[][4] = {
+        {900, 900, 60, 60}, {700, 2000, 650, 40}, {3000, 200, 90, 200}, {200, 900, 200, 50}};
+    pgi_kernels counting = kernels;
+    (void)state;
+    counting.resample_columns = counting_columns;
+    counting.resample_row = counting_row;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        pgi_rgb in = {test_image(sizes[i][0], sizes[i][1]), sizes[i][0], sizes[i][1]}, whole, out;
+        assert_int_equal(pg_cancel_create(&flag), PG_OK);
+        cancel_at = n_calls = 0;
+        assert_int_equal(
+            pgi_resize(&pgi_memory_default, &counting, flag, &in, sizes[i][2], sizes[i][3], PGI_BICUBIC, &out), PG_OK);
+        assert_int_equal(
+            pgi_resize(&pgi_memory_default, &kernels, NULL, &in, sizes[i][2], sizes[i][3], PGI_BICUBIC, &whole), PG_OK);
+        assert_memory_equal(out.data, whole.data, (size_t)out.width * (size_t)out.height * 3);
+        pgi_rgb_free(&pgi_memory_default, &whole);
+        pgi_rgb_free(&pgi_memory_default, &out);
+        const int total = n_calls;
+        assert_true(total > 2);
+        for (cancel_at = 1; cancel_at < total; cancel_at++) {
+            n_calls = 0;
+            assert_int_equal(
+                pgi_resize(&pgi_memory_default, &counting, flag, &in, sizes[i][2], sizes[i][3], PGI_BICUBIC, &out),
+                PG_ERROR_CANCELLED);
+            assert_int_equal(n_calls, cancel_at);
+            assert_null(out.data);
+            pg_cancel_clear(flag);
+        }
+        pg_cancel_close(&flag);
+        free(in.data);
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------ image settings */
@@ -104,7 +160,7 @@ static void golden_pixels(void **state) {
         float *pixels = malloc(size);
         assert_non_null(image.data);
         assert_non_null(pixels);
-        assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, &settings, &image, pixels), PG_OK);
+        assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, NULL, &settings, &image, pixels), PG_OK);
         if (digest(pixels, size) != expected) fail_msg("%d x %d: wrong pixels for %s", width, height, json);
         free(pixels);
         free(image.data);
@@ -245,7 +301,7 @@ static void without_resize_pixels_have_the_size_of_the_image(void **state) {
     float out[6];
     pgi_rgb image = {bytes, 2, 1};
     assert_int_equal(load(NULL, "{\"do_resize\": false, \"size\": [2, 2], \"image_seq_length\": 1}", &s), PG_OK);
-    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, &s, &image, out), PG_OK);
+    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, NULL, &s, &image, out), PG_OK);
     assert_true(out[0] == -1.0f && out[4] == 1.0f && out[5] == -1.0f);
 }
 
@@ -253,6 +309,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_resizes),
         cmocka_unit_test(resize_refuses),
+        cmocka_unit_test(resizing_is_cancelled_between_bands),
         cmocka_unit_test(golden_pixels),
         cmocka_unit_test(settings_files_and_defaults),
         cmocka_unit_test(settings_that_are_refused),
