@@ -10,8 +10,8 @@ PGI_OPTIONS(pg_answer_options, .struct_size = sizeof(pg_answer_options))
 static pg_status check_side(int32_t pixels, const char *name) {
     if (pixels >= 1) return PG_OK;
     return pgi_error(PG_ERROR_ARGUMENT,
-                     "%s is %d, expected at least 1: the image's pixels, as image_sizes of pg_inputs_get_tensor() says",
-                     name, pixels);
+                     "%s is %d, expected at least 1: the image's pixels, as image_sizes of the inputs says", name,
+                     pixels);
 }
 
 /* Completes the options and holds each against its range. memory: what serves where the caller has no allocator. */
