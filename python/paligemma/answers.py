@@ -15,6 +15,7 @@ import numpy as np
 from . import _images, _library as c
 from ._handle import Handle, array
 from ._run import CancelFlag, interruptible
+from .image_processor import ImageCall
 from .outputs import to_numpy
 
 FLAGS = {c.OBJECT_PARTIAL: "partial", c.OBJECT_OUT_OF_RANGE: "out_of_range", c.OBJECT_OUT_OF_ORDER: "out_of_order",
@@ -171,18 +172,30 @@ def detect(model: Any, images: Any, things: str | Sequence[str], *, processor: A
     return found if isinstance(rows, list) else found[0]
 
 
+def _image_settings(processor: Any, handle: Handle) -> c.ImageSettings:
+    """Those of the processor, with what was set on its image processor; without a processor, those of the folder."""
+    if processor is not None:
+        return ImageCall(processor.image_processor, {}, processor.image_seq_length).struct
+    settings = c.ImageSettings()
+    with handle.use() as pointer:
+        c.check(c.lib.pg_processor_get_image_settings(pointer, ctypes.byref(settings)))
+    return settings
+
+
 def _generate(model: Any, sources: list[Any], prompt: str, processor: Any, max_new_tokens: int, constrain: bool,
               exif: bool, options_of: Any, cancel: CancelFlag) -> list[Answer]:
     """An answer of the model for each image."""
     model._handle.check_open()
     options_of(1, 1)  # what is wrong with them is told before anything is computed
     tokenizer = processor._handle if processor is not None else model._own_processor()
-    converted = _images.convert(sources, exif)
+    settings = _image_settings(processor, tokenizer)
+    converted = _images.convert(sources, exif, "drop", bool(settings.do_convert_rgb), True, None)
     prompts = (ctypes.c_char_p * len(sources))(*[prompt.encode("utf-8")] * len(sources))
     batch = c.Batch(n_prompts=len(sources), n_images=len(sources), prompts=prompts, images=converted.images)
     encode = c.EncodeOptions()
     c.check(c.lib.pg_encode_options_init(ctypes.byref(encode), ctypes.sizeof(encode)))
     encode.flags = c.ENCODE_EXIF if exif else 0
+    encode.image_settings = ctypes.pointer(settings)
     inputs, result = Handle("inputs"), Handle("result")
 
     def work() -> None:
