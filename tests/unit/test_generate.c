@@ -66,6 +66,7 @@ static void ids_need_no_processor(void **state) {
         assert_memory_equal(ids.data, expected.data, (size_t)ids.shape[0] * sizeof(int64_t));
         assert_int_equal(h.n_tokens[r], ids.shape[0]);
         assert_string_equal(pg_result_get_text(alone, r), "");
+        bytes_free(&h.text[r]);
     }
     pg_result_close(&alone);
     const char *stop = "x";

@@ -104,6 +104,7 @@ static void the_processor_keeps_its_own(void **state) {
     same(before, after, "pixel_values");
     again = settings_now();
     s = again;
+    pg_inputs_close(&other);
     OK(encode(processor, &s, PG_MODE_HF, &other));
     same(before, other, "pixel_values");
     pg_inputs_close(&before);
