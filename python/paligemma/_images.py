@@ -24,7 +24,7 @@ from ._log import logger
 from .outputs import is_torch_tensor, to_numpy
 
 
-_OF_CALLER = 6  # frames from a warning to the line that called the processor
+_OF_CALLER = 7  # frames from a warning to the line that called the processor
 
 
 def _pil_image_class() -> Any:
@@ -158,42 +158,53 @@ class ImageList:
 
 def convert(sources: Sequence[Any], exif: bool, alpha: str, convert_rgb: bool, resized: bool,
             data_format: str | None) -> ImageList:
-    """The images for one call of the library; an error names the image by its index.
+    """The images for one call of the library; an error names the image by its index, and has it as `.image`.
 
-    exif: turn files. alpha: of files, "drop" or "white". convert_rgb, resized: do_convert_rgb and do_resize. data_format: of arrays, None to look at them.
+    exif: turn files. alpha: of files, "drop" or "white". convert_rgb, resized: do_convert_rgb and do_resize.
+    data_format: of arrays, None to look at them.
     """
     result = ImageList((c.Image * max(len(sources), 1))(), [], [], [])
     for index, source in enumerate(sources):
-        name = f"image {index}"
-        scaled, unresized = False, None
-        image = result.images[index]
-        image.struct_size = ctypes.sizeof(c.Image)
-        if isinstance(source, (str, Path)):
-            source = _named(source, name)
-        if isinstance(source, (Path, bytes, bytearray, memoryview)):
-            source = _other_format(source, exif, alpha)
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            memory = bytes(source)
-            c.check(c.lib.pg_image_from_bytes(ctypes.byref(image), ctypes.sizeof(image), memory, len(memory)))
-            result.borrowed.append(memory)
-        elif isinstance(source, Path):
-            path = os.fsencode(source)
-            c.check(c.lib.pg_image_from_path(ctypes.byref(image), ctypes.sizeof(image), path))
-            result.borrowed.append(path)
-        else:
-            if isinstance(source, _pil_image_class()):
-                pixels = _pil_to_rgb(source, convert_rgb)
-            else:
-                pixels, scaled = _array_to_rgb(to_numpy(source), name, resized, data_format)
-            if pixels.dtype != np.uint8:
-                unresized = np.moveaxis(pixels, -1, 0)
-            height, width, _ = pixels.shape
-            c.check(c.lib.pg_image_from_pixels(ctypes.byref(image), ctypes.sizeof(image), c.IMAGE_RGB8, width, height,
-                                               pixels.ctypes.data, pixels.strides[0]))
-            result.borrowed.append(pixels)
-        result.scaled.append(scaled)
-        result.unresized.append(unresized)
+        try:
+            _take(result, index, source, exif, alpha, convert_rgb, resized, data_format)
+        except Exception as error:
+            error.image = index  # type: ignore[attr-defined]
+            raise
     return result
+
+
+def _take(result: ImageList, index: int, source: Any, exif: bool, alpha: str, convert_rgb: bool, resized: bool,
+          data_format: str | None) -> None:
+    """One image of convert()."""
+    name = f"image {index}"
+    scaled, unresized = False, None
+    image = result.images[index]
+    image.struct_size = ctypes.sizeof(c.Image)
+    if isinstance(source, (str, Path)):
+        source = _named(source, name)
+    if isinstance(source, (Path, bytes, bytearray, memoryview)):
+        source = _other_format(source, exif, alpha)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        memory = bytes(source)
+        c.check(c.lib.pg_image_from_bytes(ctypes.byref(image), ctypes.sizeof(image), memory, len(memory)))
+        result.borrowed.append(memory)
+    elif isinstance(source, Path):
+        path = os.fsencode(source)
+        c.check(c.lib.pg_image_from_path(ctypes.byref(image), ctypes.sizeof(image), path))
+        result.borrowed.append(path)
+    else:
+        if isinstance(source, _pil_image_class()):
+            pixels = _pil_to_rgb(source, convert_rgb)
+        else:
+            pixels, scaled = _array_to_rgb(to_numpy(source), name, resized, data_format)
+        if pixels.dtype != np.uint8:
+            unresized = np.moveaxis(pixels, -1, 0)
+        height, width, _ = pixels.shape
+        c.check(c.lib.pg_image_from_pixels(ctypes.byref(image), ctypes.sizeof(image), c.IMAGE_RGB8, width, height,
+                                           pixels.ctypes.data, pixels.strides[0]))
+        result.borrowed.append(pixels)
+    result.scaled.append(scaled)
+    result.unresized.append(unresized)
 
 
 def _named(image: str | Path, name: str) -> Path | bytes:

@@ -1,9 +1,11 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
-"""The Auto classes: there is one architecture, so each is another door to its class."""
+"""The Auto classes: each is another door to the class of its architecture."""
 from __future__ import annotations
 
 from typing import Any
 
+from . import _hub
+from .colpali import ColPaliProcessor, is_of_colpali
 from .config import PaliGemmaConfig
 from .image_processor import SiglipImageProcessor
 from .model import PaliGemmaForConditionalGeneration
@@ -13,8 +15,12 @@ from .tokenizer import PaliGemmaTokenizer
 
 class AutoProcessor:
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PaliGemmaProcessor:
-        return PaliGemmaProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs)
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PaliGemmaProcessor | ColPaliProcessor:
+        of_files = {name: kwargs.get(name) for name in ("revision", "cache_dir")}
+        folder = _hub.find(pretrained_model_name_or_path, of_files["revision"], of_files["cache_dir"],
+                           kwargs.get("subfolder") or "")
+        kind: Any = ColPaliProcessor if is_of_colpali(folder) else PaliGemmaProcessor
+        return kind.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
 
 class AutoImageProcessor:

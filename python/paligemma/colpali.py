@@ -72,6 +72,23 @@ class ColPaliForRetrieval(PaliGemmaForConditionalGeneration):
         return output.to_tuple() if return_dict is False else output
 
 
+def is_of_colpali(folder: str) -> bool:
+    """Whether transformers' AutoProcessor gives a ColPaliProcessor: the processor's class is asked first, then the
+    model's type."""
+    for name, key, value in (("processor_config.json", "processor_class", "ColPaliProcessor"),
+                             ("preprocessor_config.json", "processor_class", "ColPaliProcessor"),
+                             ("tokenizer_config.json", "processor_class", "ColPaliProcessor"),
+                             ("config.json", "model_type", "colpali")):
+        try:
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                found = json.load(file)
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and found.get(key):
+            return found[key] == value
+    return False
+
+
 def _settings(folder: str) -> dict[str, Any]:
     """What the folder says of the texts around images and queries."""
     try:

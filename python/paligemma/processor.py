@@ -291,7 +291,11 @@ class PaliGemmaProcessor:
             encode.max_image_pixels = max_image_pixels
 
         encode.image_settings = ctypes.pointer(image_call.struct)
-        converted = image_call.convert([] if rows is None else _images.flat(rows), exif, alpha)
+        try:
+            converted = image_call.convert([] if rows is None else _images.flat(rows), exif, alpha)
+        except Exception as error:  # as errors of the library
+            error.row = _row_of_image(counts, getattr(error, "image", None))  # type: ignore[attr-defined]
+            raise
         pixels = None
         if mode == "hf" and not image_call.is_plain(converted):  # the library has no part in what follows its resize
             pixels = image_call.pixels(self._handle, converted, _only_images(encode), stacklevel=3)
@@ -451,6 +455,11 @@ def _strings_in(values: list[str] | None) -> tuple[Any, Any]:
         return None, None
     data = [value.encode("utf-8") for value in values]
     return (ctypes.c_char_p * len(data))(*data), (ctypes.c_uint64 * len(data))(*map(len, data))
+
+
+def _row_of_image(counts: list[int] | None, image: int | None) -> int | None:
+    """The row that an image belongs to."""
+    return None if image is None or counts is None else int(np.searchsorted(np.cumsum(counts), image, side="right"))
 
 
 def _image_counts(texts: list[str] | None, rows: Any, given: Any, parsed: bool) -> list[int] | None:

@@ -33,6 +33,8 @@ def pair(request, hf, tmp_path_factory):
         theirs.save_pretrained(folder)
     with paligemma.ColPaliForRetrieval.from_pretrained(folder) as ours, \
             paligemma.ColPaliProcessor.from_pretrained(folder) as processor:
+        same_class = type(hf.AutoProcessor.from_pretrained(folder)).__name__
+        assert type(paligemma.AutoProcessor.from_pretrained(folder)).__name__ == same_class
         yield ours, processor, model, theirs
 
 

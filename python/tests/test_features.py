@@ -105,6 +105,10 @@ def test_an_error_knows_its_row(model, processor, image_path, tmp_path, rows):
             processor(images, PROMPTS, padding=True)
         error = caught.value
         assert (error.row, error.status, error.status_name) == (row, -40, "PG_ERROR_FORMAT")
+        images[row] = np.zeros((5, 5, 7), np.uint8)  # refused before the library sees it
+        with pytest.raises(ValueError, match=f"image {row}") as caught:
+            processor(images, PROMPTS, padding=True)
+        assert caught.value.row == row
         ids = rows.input_ids.copy()
         ids[row, -1] = 99999
         with pytest.raises(ValueError) as caught:
