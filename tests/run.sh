@@ -18,8 +18,8 @@
 # Environment: MESON, PYTHON, CC_GCC, CC_CLANG  the programs;  TEST_BUILD  folder of the builds (build-test);
 # ORACLE_VENV  a virtual environment with the packages of run_oracle.sh (.venv);  ORACLE_CASES  checkpoints to compare (40);
 # ORACLE_FORWARD  checkpoints for batches (12);  ORACLE_BATCHES  batches for the processor (1000);  ORACLE_IMAGES  image
-# files (6000);  ORACLE_SEED  the first seed of each (fresh);  ORACLE_VENV_2  another one, with another transformers (none);
-# TEST_JOBS  at a time (the CPUs, at most 8).
+# files (6000);  ORACLE_SEED  the first seed of each (fresh);  ORACLE_VENV_2  the second, with the next transformers
+# (.venv-5.24.0);  TEST_JOBS  at a time (the CPUs, at most 8).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 top=$(pwd)

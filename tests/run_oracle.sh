@@ -39,8 +39,10 @@ live "live: image files, whole and damaged" images_live.py --count "${ORACLE_IMA
 live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES:-1000}" $seed
 # shellcheck disable=SC2086
 if "$venv/bin/python" -c 'import supervision' 2>/dev/null ||
-    step "supervision" "$venv/bin/python" -m pip install --quiet supervision; then
+    "$venv/bin/python" -m pip install --quiet supervision; then
     live "live: answers, read by supervision too" answers_live.py --count "${ORACLE_ANSWERS:-5000}" $seed
+else
+    echo "skipped: answers read by supervision, which could not be installed"
 fi
 # shellcheck disable=SC2086
 live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-12}" $seed
@@ -63,19 +65,30 @@ if test -f examples/demo/model/model.safetensors; then
     live "the demo model on fresh images" demo.py
 fi
 
-# The same beside another version of transformers, where one is given: ORACLE_VENV_2=FOLDER.
-if test -n "${ORACLE_VENV_2:-}"; then
-    reference=$ORACLE_VENV_2/bin/python
-    version=$("$reference" -c 'import transformers; print(transformers.__version__)')
+# The same beside the next version of transformers, which takes all else from the first environment.
+# ORACLE_VENV_2=FOLDER: an environment that is there.
+next_version=5.24.0
+second=${ORACLE_VENV_2:-$top/.venv-$next_version}
+if ! "$second/bin/python" -c 'import torch, transformers' >/dev/null 2>&1; then
+    "$venv/bin/python" -m venv "$second" &&
+        "$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+            >"$("$second/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth" &&
+        "$second/bin/python" -m pip install --quiet --no-deps "transformers==$next_version"
+fi
+version=$("$second/bin/python" -c 'import transformers; print(transformers.__version__)' 2>/dev/null)
+if test -n "${ORACLE_VENV_2:-}" || test "$version" = "$next_version"; then
+    reference=$second/bin/python
     title "the Python package beside transformers $version"
     python_suite "$reference" "$builds/python-oracle-2.log"
     # shellcheck disable=SC2086
-    live "live: the processor's batches ($version)" processor_live.py --count "${ORACLE_BATCHES:-1000}" $seed
+    live "live: the processor's batches ($version)" processor_live.py --count "${ORACLE_BATCHES:-300}" $seed
     # shellcheck disable=SC2086
     live "live: forward, batched generation, embeddings ($version)" forward_live.py \
-        --count "${ORACLE_FORWARD:-12}" $seed
+        --count "${ORACLE_FORWARD:-6}" $seed
     # shellcheck disable=SC2086
     live "live: settings of sampling, stop strings ($version)" sampling_live.py \
-        --count "${ORACLE_SAMPLING:-600}" $seed
+        --count "${ORACLE_SAMPLING:-200}" $seed
     live "live: generate() with its settings ($version)" generate_options.py
+else
+    echo "skipped: the comparison with transformers $next_version, which could not be installed"
 fi
