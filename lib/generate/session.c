@@ -188,7 +188,7 @@ static pg_status sample(pg_session *session, const pgi_sampling *sampling, int64
     }
     *token = pgi_sampling_choose(sampling, &row, scores);
     PGI_TRY(push(session, *token));
-    if (!pgi_sampling_is_eos(sampling, *token)) return PG_OK;
+    if (!pgi_sampling_ends_row(sampling, *token)) return PG_OK;
     session->state = PGI_SESSION_ENDED;
     return PG_EVENT_EOS;
 }
