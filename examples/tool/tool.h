@@ -139,6 +139,9 @@ void tool_log_line(void *log, int32_t level, const char *message);
 pg_status tool_interrupt_open(pg_cancel **cancel);
 void tool_interrupt_close(pg_cancel **cancel);
 
+/* The character at the beginning of UTF-8 text; its size in bytes, 0: it is none. */
+size_t tool_decode_character(const unsigned char *text, size_t size, uint32_t *out);
+
 /* Text without what steers a terminal: control characters and those that reorder text are written as \xNN or \uNNNN,
  * newline and tab only without keep_lines; malloc'ed, NULL: no memory. */
 char *tool_escaped(const char *text, size_t size, int keep_lines);
