@@ -151,7 +151,7 @@ static int64_t overlap(const int32_t *a, const int32_t *b) {
     return w > 0 && h > 0 ? w * h : 0;
 }
 
-/* Puts a plate of this size at its box r: above, else inside, else below, where it covers least of the plates before.
+/* Puts a plate of this size at its box r: above, else below, else inside, where it covers least of the plates before.
  * Returns how many of their pixels that are. */
 static int64_t place(const tool_picture *picture, const int32_t *r, int32_t width, int32_t height, const plate *plates,
                      size_t n_before, int32_t *out) {
@@ -159,16 +159,11 @@ static int64_t place(const tool_picture *picture, const int32_t *r, int32_t widt
     const struct {
         int32_t x, y;
         int covers;
-    } places[] = {{r[0], r[1] - height, 0},
-                  {r[0], r[1], 1 + small},
-                  {r[0], r[3], 0},
-                  {r[2] - width, r[1] - height, 0},
-                  {r[2] - width, r[3], 0},
-                  {r[0], r[3] - height, 1 + small},
-                  {r[2] - width, r[1], 1 + small},
-                  {r[2], r[1], 0},
-                  {r[0] - width, r[1], 0},
-                  {r[0], (r[1] + r[3] - height) / 2, 1 + small}};
+    } places[] = {{r[0], r[1] - height, 0},         {r[0], r[3], 0},
+                  {r[2] - width, r[1] - height, 0}, {r[2] - width, r[3], 0},
+                  {r[0], r[1], 1 + small},          {r[0], r[3] - height, 1 + small},
+                  {r[2] - width, r[1], 1 + small},  {r[2], r[1], 0},
+                  {r[0] - width, r[1], 0},          {r[0], (r[1] + r[3] - height) / 2, 1 + small}};
     int64_t best = INT64_MAX, covered = 0;
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         int32_t x = places[i].x, y = places[i].y;

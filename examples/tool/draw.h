@@ -55,4 +55,10 @@ typedef struct tool_mark {
 /* Draws masks, then boxes, then labels, so that no label is covered. 0: no memory. */
 int tool_draw_marks(tool_picture *picture, const tool_mark *marks, size_t n);
 
+/* Draws the objects of an answer that have a box, and writes the PNG file. things: what was asked for, such as "cat ;
+ * dog" or "detect cat ; dog"; it decides the colors. masks: one for each object of the answer, or NULL; NULL: boxes
+ * alone. 0: failed; the error line is printed. */
+int tool_draw_answer(const char *path, tool_picture *picture, const pg_answer *answer, const char *things,
+                     const uint8_t *const *masks);
+
 #endif
