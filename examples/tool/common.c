@@ -13,10 +13,13 @@
 static int json_errors;        /* the verb was called with --json */
 static const char *json_image; /* the image that is being read; NULL: none is named */
 
-static FILE *json_lines; /* where objects go; NULL: stdout */
+static const char *json_prompt; /* likewise */
+static FILE *json_lines;        /* where objects go; NULL: stdout */
 static const char *json_lines_name;
 
 void tool_json_image(const char *path) { json_image = path; }
+
+void tool_json_prompt(const char *prompt) { json_prompt = prompt; }
 
 void tool_json_output(FILE *file, const char *name) {
     json_lines = file;
@@ -60,6 +63,7 @@ static void print_error(const char *prefix, char *text) {
         json_t *object = json_pack("{s:s}", "error", text ? text : "no memory");
         if (!object) object = json_pack("{s:s}", "error", shown ? shown : "failed");
         if (object && json_image) tool_json_set_image(object, json_image);
+        if (object && json_prompt) json_object_set_new(object, "prompt", json_string(json_prompt));
         if (json_lines && !json_image) {
             json_decref(object);
             object = NULL;
@@ -317,6 +321,11 @@ int tool_write(const char *text, size_t size) {
     if (fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0) return 1;
     if (!stdout_error) stdout_error = errno;
     return 0;
+}
+
+void tool_clear_stdout(void) {
+    clearerr(stdout);
+    stdout_error = 0;
 }
 
 int tool_close_stdout(void) {

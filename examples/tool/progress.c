@@ -98,20 +98,30 @@ static void on_interrupt(int signal_number) {
     pg_cancel_request(interrupt_flag); /* one atomic store */
 }
 
-int tool_interrupted(void) { return interrupted != 0; }
+int tool_interrupted(void) { return interrupted; }
+
+static void catch_signal(int number) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_interrupt;
+    action.sa_flags = (int)SA_RESETHAND;
+    sigaction(number, &action, NULL);
+}
+
+void tool_interrupt_again(pg_cancel *cancel) {
+    interrupted = 0;
+    pg_cancel_clear(cancel);
+    catch_signal(SIGINT);
+}
 
 pg_status tool_interrupt_open(pg_cancel **cancel) {
     pg_status status = pg_cancel_create(cancel);
     if (status < 0) return status;
     interrupt_flag = *cancel;
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_interrupt;
-    action.sa_flags = (int)SA_RESETHAND;
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
         struct sigaction old;
         if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler == SIG_IGN) continue; /* nohup, a shell's "&" */
-        sigaction(signals[i], &action, NULL);
+        catch_signal(signals[i]);
     }
     return PG_OK;
 }

@@ -44,7 +44,7 @@ typedef struct tool_verb {
                char **argv); /* the arguments after the verb; returns an exit status */
 } tool_verb;
 
-extern const tool_verb tool_run, tool_detect, tool_info, tool_tokens, tool_convert, tool_bench;
+extern const tool_verb tool_run, tool_ask, tool_detect, tool_info, tool_tokens, tool_convert, tool_bench;
 
 /* Prints a usage error, with --json also as {"error": ...} on stdout. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -117,6 +117,8 @@ pg_status tool_open_processor(const char *model, const char *folder, const pg_pr
                               pg_processor **out, tool_stage *stage);
 /* From here on the objects of --json that hold an error name this image, too; NULL: none. */
 void tool_json_image(const char *path);
+/* The same for a prompt: "prompt". */
+void tool_json_prompt(const char *prompt);
 /* Puts "image" into an object. What is no UTF-8 in the name is U+FFFD there, and "image_bytes" has the whole name in
  * hexadecimal digits. */
 void tool_json_set_image(json_t *object, const char *path);
@@ -129,6 +131,8 @@ int tool_fail_text(const char *format, ...) __attribute__((format(printf, 1, 2))
 
 /* Writes to stdout at once. 0: failed, tool_close_stdout() will say why. */
 int tool_write(const char *text, size_t size);
+/* Forgets a write that failed because a signal came. */
+void tool_clear_stdout(void);
 /* Flushes stdout and says when that failed. A reader that went away is no news: no line, but TOOL_FAILED. */
 int tool_close_stdout(void);
 /* One line of JSON on stdout, or where tool_json_output() says; takes the reference. Returns an exit status. */
@@ -163,7 +167,9 @@ void tool_log_line(void *log, int32_t level, const char *message);
  * process by the signal that came, after everything was cleaned up, so that a shell ends its loop too: it is the last
  * call of a verb. */
 pg_status tool_interrupt_open(pg_cancel **cancel);
-int tool_interrupted(void); /* whether one came */
+int tool_interrupted(void); /* the signal that came; 0: none */
+/* Ctrl-C did what it was meant to do: the flag is cleared, and the next one sets it again. */
+void tool_interrupt_again(pg_cancel *cancel);
 void tool_interrupt_close(pg_cancel **cancel);
 
 /* The character at the beginning of UTF-8 text; its size in bytes, 0: it is none. */
