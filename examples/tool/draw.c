@@ -32,6 +32,11 @@ static sizes sizes_of(const tool_picture *picture) {
     return s;
 }
 
+void tool_picture_free(tool_picture *picture) {
+    free(picture->rgb);
+    *picture = (tool_picture){0};
+}
+
 void tool_draw_pixel(tool_picture *picture, int32_t x, int32_t y, tool_color color, float alpha) {
     if (x < 0 || y < 0 || x >= picture->width || y >= picture->height) return;
     unsigned char *p = picture->rgb + 3 * ((size_t)y * (size_t)picture->width + (size_t)x);

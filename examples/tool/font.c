@@ -345,7 +345,7 @@ static int is_invisible(uint32_t code) {
 static void pen_mark(pen *p, size_t mark, float left, float right, int capital) {
     const float width = p->right;
     p->offset_x = (left + right) / 2;
-    p->offset_y = marks[mark].below ? 0 : capital ? CAPITAL : SMALL;
+    p->offset_y = (float)(marks[mark].below ? 0 : capital ? CAPITAL : SMALL);
     pen_path(p, marks[mark].path);
     p->offset_x = p->offset_y = 0;
     p->right = fmaxf(width, right); /* a mark that is wider than its letter may reach over the gap */

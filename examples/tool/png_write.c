@@ -46,11 +46,6 @@ pg_status tool_picture_read(const pg_processor *processor, const pg_image *image
     return status;
 }
 
-void tool_picture_free(tool_picture *picture) {
-    free(picture->rgb);
-    *picture = (tool_picture){0};
-}
-
 static void on_error(png_structp png, png_const_charp message) {
     *(const char **)png_get_error_ptr(png) = message;
     longjmp(png_jmpbuf(png), 1);

@@ -104,14 +104,14 @@ def zsh():
                     shown += os.read(master, 65536).decode(errors="replace")
             return all(word in shown for word in words), shown
 
-        type_in(f"PS1='READY''> '; unsetopt zle_bracketed_paste; fpath=({FOLDER} $fpath); autoload -Uz compinit; compinit -u -D; "
+        type_in(f"PS1='READY''> '; fpath=({FOLDER} $fpath); autoload -Uz compinit; compinit -u -D; "
                 "LISTMAX=10000; print LOA''DED\n", "LOADED", "READY> ")
         for n, (keys, words) in enumerate([("paligemma \t\t", VERBS), ("paligemma detect --\t\t", OPTIONS["detect"]),
                             ("paligemma run --weights \t\t", ["int4", "int8", "stored"]), ("paligemma convert --weights=\t\t", ["int4", "int8"]),
                             ("paligemma run \t\t", ["google/paligemma-3b", "my/own", "photos/"]), ("paligemma run m \t\t", ["a\\ b.png", "photos/"])]):
             found, shown = type_in(keys, *words)
             expect(f"zsh: {keys!r}", found and "command not found" not in shown and "_arguments:" not in shown, shown)
-            type_in(f"\x03print SY''NC{n}\n", f"SYNC{n}", "READY> ")
+            type_in(f"\x15print SY''NC{n}\n", f"SYNC{n}", "READY> ")  # Ctrl-U: instead of what stands there
         process.kill()
         process.wait()
         os.close(master)
