@@ -39,6 +39,8 @@ need libjpeg-dev pkg-config --exists libjpeg
 need libsentencepiece-dev pkg-config --exists sentencepiece
 need libjansson-dev pkg-config --exists jansson
 need zlib1g-dev pkg-config --exists zlib
+# Optional: editing keys in `paligemma ask`.
+if has apt-get >/dev/null 2>&1; then need libedit-dev pkg-config --exists libedit; fi
 if test "$what" = test; then
     need binutils has nm
     need libcmocka-dev pkg-config --exists cmocka

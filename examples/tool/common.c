@@ -1,21 +1,59 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Options, error lines, names, progress and Ctrl-C of the tool. text.c has what its lines look like. */
+/* Options, error lines, JSON and names of the tool. text.c has what its lines look like, progress.c what moves. */
 #include "tool.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 static int json_errors;        /* the verb was called with --json */
 static const char *json_image; /* the image that is being read; NULL: none is named */
 
+static const char *json_prompt; /* likewise */
+static FILE *json_lines;        /* where objects go; NULL: stdout */
+static const char *json_lines_name;
+
 void tool_json_image(const char *path) { json_image = path; }
+
+void tool_json_prompt(const char *prompt) { json_prompt = prompt; }
+
+void tool_json_output(FILE *file, const char *name) {
+    json_lines = file;
+    json_lines_name = name;
+    if (file) json_errors = 1;
+}
+
+int tool_output_failed(void) { return ferror(stdout) || (json_lines && ferror(json_lines)); }
+
+/* On a terminal nothing steers it. */
+static char *json_text(json_t *object) {
+    const size_t ascii = !json_lines && isatty(STDOUT_FILENO) ? JSON_ENSURE_ASCII : 0;
+    return json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(15) | ascii);
+}
+
+void tool_json_set_image(json_t *object, const char *path) {
+    const size_t size = strlen(path);
+    json_t *name = json_string(path);
+    char *text = name ? NULL : malloc(3 * size + 1), *hex = name ? NULL : malloc(2 * size + 1), *to = text;
+    for (size_t i = 0; text && hex && i < size;) {
+        uint32_t code;
+        const size_t n = tool_decode_character((const unsigned char *)path + i, size - i, &code);
+        to = n ? (char *)memcpy(to, path + i, n) + n : stpcpy(to, "\xEF\xBF\xBD");
+        i += n ? n : 1;
+    }
+    for (size_t i = 0; text && hex && i < size; i++) sprintf(hex + 2 * i, "%02x", (unsigned)(unsigned char)path[i]);
+    json_object_set_new(object, "image",
+                        name          ? name
+                        : text && hex ? json_stringn(text, (size_t)(to - text))
+                                      : json_null());
+    if (text && hex) json_object_set_new(object, "image_bytes", json_string(hex));
+    free(text);
+    free(hex);
+}
 
 /* One line on stderr, and with --json {"error": ...} on stdout. Text that is no UTF-8 comes from the command line. */
 static void print_error(const char *prefix, char *text) {
@@ -24,9 +62,15 @@ static void print_error(const char *prefix, char *text) {
     if (json_errors) {
         json_t *object = json_pack("{s:s}", "error", text ? text : "no memory");
         if (!object) object = json_pack("{s:s}", "error", shown ? shown : "failed");
-        if (object && json_image) json_object_set_new(object, "image", json_string(json_image));
-        char *line = object ? json_dumps(object, JSON_COMPACT | (isatty(STDOUT_FILENO) ? JSON_ENSURE_ASCII : 0)) : NULL;
-        if (line && puts(line) >= 0) fflush(stdout);
+        if (object && json_image) tool_json_set_image(object, json_image);
+        if (object && json_prompt) json_object_set_new(object, "prompt", json_string(json_prompt));
+        if (json_lines && !json_image) {
+            json_decref(object);
+            object = NULL;
+        }
+        char *line = object ? json_text(object) : NULL;
+        FILE *file = json_lines ? json_lines : stdout;
+        if (line && fputs(line, file) >= 0 && putc('\n', file) != EOF) fflush(file);
         free(line);
         json_decref(object);
     }
@@ -77,8 +121,9 @@ static const tool_option *find_option(const tool_option *options, size_t n, cons
     return NULL;
 }
 
+/* images_from: an argument less is needed when it was given. */
 static int parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
-                 const char **arguments) {
+                 const char **arguments, const char *const *images_from) {
     size_t n = 0;
     int only_arguments = 0;
     for (int i = 0; i < argc; i++) {
@@ -121,8 +166,8 @@ static int parse(const tool_verb *verb, int argc, char **argv, const tool_option
             return tool_usage_error(verb, "%s: found '%s', expected a whole number from %lld to %lld", option->name,
                                     value, (long long)option->least, (long long)option->most);
     }
-    if (n < verb->n_arguments)
-        return tool_usage_error(verb, "%zu argument%s given, %zu needed", n, n == 1 ? "" : "s", verb->n_arguments);
+    const size_t needed = verb->n_arguments - (*images_from != NULL);
+    if (n < needed) return tool_usage_error(verb, "%zu argument%s given, %zu needed", n, n == 1 ? "" : "s", needed);
     return -1;
 }
 
@@ -162,9 +207,9 @@ static uint64_t cpu_mask_of(const char *names) {
 int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
                const char **arguments, tool_shared *shared) {
     tool_option list[MAX_OPTIONS];
-    const char *texts[N_CHOICES] = {0}, *cpu = NULL;
+    const char *texts[N_CHOICES] = {0}, *cpu = NULL, *images_from = NULL, *output = NULL;
     int64_t n_threads = 0;
-    int in_memory = 0;
+    int in_memory = 0, skip_existing = 0;
     size_t n = n_options;
     memcpy(list, options, n * sizeof *list);
     for (size_t i = 0; i < N_CHOICES; i++)
@@ -173,11 +218,16 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     if (verb->shared & TOOL_OPTIONS_MACHINE) list[n++] = (tool_option){.name = "--cpu", .text = &cpu};
     if (verb->shared & TOOL_OPTIONS_THREADS)
         list[n++] = (tool_option){.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024};
+    if (verb->shared & TOOL_OPTIONS_IMAGES) {
+        list[n++] = (tool_option){.name = "--images-from", .text = &images_from};
+        list[n++] = (tool_option){.name = "--output", .letter = "-o", .text = &output};
+        list[n++] = (tool_option){.name = "--skip-existing", .flag = &skip_existing};
+    }
 
     if (find_option(list, n, "--json", 6)) /* before the first usage error */
         for (int i = 0; i < argc && strcmp(argv[i], "--") != 0; i++)
             if (strcmp(argv[i], "--json") == 0) json_errors = 1;
-    int status = parse(verb, argc, argv, list, n, arguments);
+    int status = parse(verb, argc, argv, list, n, arguments, &images_from);
     if (status >= 0 || !shared) return status;
     pg_model_options_init(&shared->model, sizeof shared->model);
     for (size_t i = 0; i < N_CHOICES; i++) {
@@ -193,6 +243,9 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     if (cpu && !(shared->model.cpu_mask = cpu_mask_of(cpu)))
         return tool_usage_error(verb, "--cpu: found '%s', expected names such as baseline,avx2", cpu);
     shared->n_threads = (int32_t)n_threads;
+    shared->images_from = images_from;
+    shared->output = output;
+    shared->skip_existing = skip_existing;
     return -1;
 }
 
@@ -270,6 +323,11 @@ int tool_write(const char *text, size_t size) {
     return 0;
 }
 
+void tool_clear_stdout(void) {
+    clearerr(stdout);
+    stdout_error = 0;
+}
+
 int tool_close_stdout(void) {
     int lost = ferror(stdout); /* a write long ago: why is not known any more */
     if (fflush(stdout) != 0 && !stdout_error && !lost) stdout_error = errno;
@@ -279,10 +337,14 @@ int tool_close_stdout(void) {
 }
 
 int tool_print_json(json_t *object) {
-    const size_t ascii = isatty(STDOUT_FILENO) ? JSON_ENSURE_ASCII : 0; /* nothing that steers a terminal */
-    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(15) | ascii) : NULL;
+    char *text = object ? json_text(object) : NULL;
     json_decref(object);
     if (!text) return tool_fail_text("the JSON output could not be made: no memory");
+    if (json_lines) {
+        const int failed = fputs(text, json_lines) < 0 || putc('\n', json_lines) == EOF || fflush(json_lines) != 0;
+        free(text);
+        return failed ? tool_fail_text("%s: %s", json_lines_name, strerror(errno)) : TOOL_OK;
+    }
     tool_write_text(text, strlen(text));
     putchar('\n');
     free(text);
@@ -325,81 +387,7 @@ double tool_seconds(void) {
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-void tool_progress_init(tool_progress *progress) {
-    memset(progress, 0, sizeof *progress);
-    const char *terminal = getenv("TERM");
-    progress->enabled = isatty(STDERR_FILENO) && !(terminal && strcmp(terminal, "dumb") == 0); /* it rewrites a line */
-}
-
-int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t total) {
-    static const char *const names[] = {[PG_PHASE_LOAD] = "loading",
-                                        [PG_PHASE_VISION] = "looking at the image",
-                                        [PG_PHASE_PREFILL] = "reading the prompt",
-                                        [PG_PHASE_CONVERT] = "converting",
-                                        [PG_PHASE_VERIFY] = "verifying"}; /* decode: the text itself */
-    enum { N_NAMES = sizeof names / sizeof names[0], BAR = 30 };
-    tool_progress *progress = user;
-    if (!progress->enabled || phase < 0 || phase >= N_NAMES || !names[phase]) return 0;
-    double now = tool_seconds();
-    if (progress->shown && done < total && now - progress->last < 0.1) return 0;
-    progress->last = now;
-    progress->shown = 1;
-    if (phase != PG_PHASE_CONVERT && phase != PG_PHASE_VERIFY) {
-        fprintf(stderr, "\r%s %lld/%lld\033[K", names[phase], (long long)done, (long long)total);
-        return 0;
-    }
-    int part = total > 0 ? (int)((double)done / (double)total * BAR) : BAR;
-    fprintf(stderr, "\r%s [%.*s%*s] %lld/%lld MB\033[K", names[phase], part,
-            "==============================", BAR - part, "", (long long)(done / 1000000),
-            (long long)(total / 1000000));
-    return 0;
-}
-
-void tool_progress_clear(tool_progress *progress) {
-    if (progress->shown) fputs("\r\033[K", stderr);
-    progress->shown = 0;
-}
-
-static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-
-static pg_cancel *interrupt_flag; /* set before the handler is installed, NULL only after it is gone */
-
-static volatile sig_atomic_t interrupted; /* the signal that came, or 0 */
-
-static void on_interrupt(int signal_number) {
-    interrupted = signal_number;
-    pg_cancel_request(interrupt_flag); /* one atomic store */
-}
-
-pg_status tool_interrupt_open(pg_cancel **cancel) {
-    pg_status status = pg_cancel_create(cancel);
-    if (status < 0) return status;
-    interrupt_flag = *cancel;
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_interrupt;
-    action.sa_flags = (int)SA_RESETHAND;
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
-        struct sigaction old;
-        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler == SIG_IGN) continue; /* nohup, a shell's "&" */
-        sigaction(signals[i], &action, NULL);
-    }
-    return PG_OK;
-}
-
-void tool_interrupt_close(pg_cancel **cancel) {
-    if (!*cancel) return;
-    struct sigaction old;
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler == on_interrupt) signal(signals[i], SIG_DFL);
-    interrupt_flag = NULL;
-    pg_cancel_close(cancel);
-    if (!interrupted) return;
-    fflush(stdout);
-    raise(interrupted); /* of the default action: a shell sees that the program died of it, and ends its loop */
-}
-
-/* All of a pipe or device, for which the library cannot ask its size. */
+/* All of a stream, of which nobody knows the size. */
 static unsigned char *read_all(FILE *file, const char *name, size_t *size) {
     enum { MOST = 1 << 30 };
     size_t used = 0, capacity = 1 << 16;
@@ -427,11 +415,4 @@ static unsigned char *read_all(FILE *file, const char *name, size_t *size) {
     return bytes;
 }
 
-int tool_read_image(const char *path, unsigned char **bytes, size_t *size) {
-    *bytes = NULL;
-    if (strcmp(path, "-") == 0) {
-        *bytes = read_all(stdin, "stdin", size);
-        return *bytes != NULL;
-    }
-    return 1;
-}
+unsigned char *tool_read_stdin(size_t *size) { return read_all(stdin, "stdin", size); }

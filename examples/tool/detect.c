@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "images.h"
 #include "tool.h"
 
 static const char help[] =
@@ -13,29 +14,31 @@ static const char help[] =
     "Finds THINGS in each IMAGE and prints their boxes: label, score, x0 y0 x1 y1 in pixels.\n"
     "\n"
     "  MODEL    a checkpoint folder, or a model id in the local Hugging Face cache\n"
-    "  IMAGE    PNG or JPEG files; - reads one from stdin. They are turned as their EXIF orientation\n"
-    "           says, and so are the boxes (--no-exif leaves both as they are stored)\n"
+    "  IMAGE    PNG or JPEG files, or folders, of which all are taken; - reads one from stdin. They are\n"
+    "           turned as their EXIF orientation says, and so are the boxes (--no-exif leaves both as\n"
+    "           they are stored)\n"
     "  THINGS   what to look for, such as 'cat ; dog'; 'detect ' is put in front if it is not there\n"
     "\n"
     "      --json               a line of JSON for each image: image, width, height, objects (category,\n"
     "                           bbox [x, y, width, height], score), broken, text, stop; an image that\n"
     "                           cannot be read gets image and error\n"
     "      --csv                a line for each object: image,label,score,x0,y0,x1,y1\n"
+    "      --draw OUT           draw boxes, labels and scores on the image: a PNG file, or for several\n"
+    "                           images a folder of them\n"
     "      --max-iou X          of two boxes with one label that overlap more (0 to 1), keep the better one\n"
     "      --convention N       a loc is NNNN/1024 of the side (default), or NNNN/1023, as the training\n"
     "                           code has it\n"
-    "      --constrain          let the model say nothing but whole boxes with labels\n"
+    "      --constrain          let the model say nothing but whole boxes with labels\n" TOOL_HELP_IMAGES
     "  -n, --max-new-tokens N   stop after N tokens (default 256)\n"
     "  -t, --threads N          compute on N threads (default: the CPUs this process may use)\n"
     "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
+    "      --in-memory          read the weights into memory instead of mapping the files\n"
     "      --no-exif            do not apply the EXIF orientation\n"
     "  -v, --verbose            what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
-    "\n"
-    "An image that fails does not stop the others. Exit status: 0 done, 1 some or all failed, 2 wrong\n"
-    "usage; after Ctrl-C it dies of SIGINT.\n";
+    "\n" TOOL_HELP_STATUS;
 
 typedef struct detect_state {
     pg_model *model; /* opened when the first image is read */
@@ -46,7 +49,9 @@ typedef struct detect_state {
     tool_shared shared;
     const char *folder, *processor_folder;
     char *prompt;
-    int json, csv, many;
+    tool_images *images;
+    const char *draw;
+    int json, csv;
     int64_t max_new_tokens;
     uint32_t encode_flags, generate_flags;
     pg_answer_options answer;
@@ -54,9 +59,7 @@ typedef struct detect_state {
 
 /* What one image gave. */
 typedef struct seen {
-    const char *path;
-    unsigned char *bytes; /* of stdin or a pipe */
-    int told;             /* that they could not be read */
+    tool_source *source;
     pg_inputs *inputs;
     pg_result *result;
     pg_answer *answer;
@@ -100,11 +103,13 @@ static int print_json(const detect_state *s, const seen *image) {
         if (o.flags & PG_OBJECT_DUPLICATE) continue;
         json_array_append_new(o.flags & PG_OBJECT_BROKEN ? broken : objects, object_json(&o));
     }
-    json_t *path = json_string(image->path);
-    return tool_print_json(json_pack("{s:o, s:i, s:i, s:o, s:o, s:s, s:s}", "image", path ? path : json_null(), "width",
-                                     s->answer.width, "height", s->answer.height, "objects", objects, "broken", broken,
-                                     "text", pg_answer_get_text(image->answer), "stop",
-                                     tool_stop_name(image->info.stop)));
+    json_t *line = json_object();
+    tool_json_set_image(line, image->source->path);
+    json_t *rest = json_pack("{s:i, s:i, s:o, s:o, s:s, s:s}", "width", s->answer.width, "height", s->answer.height,
+                             "objects", objects, "broken", broken, "text", pg_answer_get_text(image->answer), "stop",
+                             tool_stop_name(image->info.stop));
+    json_object_update_new(line, rest);
+    return tool_print_json(line);
 }
 
 /* A field of CSV: quoted where it has to be (RFC 4180). */
@@ -120,7 +125,7 @@ static void print_field(const char *text, size_t size) {
 }
 
 static void print_csv_line(const seen *image, const pg_object *o) {
-    print_field(image->path, strlen(image->path));
+    print_field(image->source->path, strlen(image->source->path));
     putchar(',');
     print_field(o->label, (size_t)o->label_size);
     printf(",%.6f,%.3f,%.3f,%.3f,%.3f\n", (double)o->score, (double)o->box[0], (double)o->box[1], (double)o->box[2],
@@ -144,8 +149,8 @@ static void print_table_line(const pg_object *o) {
 
 static int print_lines(const detect_state *s, const seen *image) {
     int64_t n_shown = 0;
-    if (s->many && !s->csv) {
-        tool_write_text(image->path, strlen(image->path));
+    if (tool_images_many(s->images) && !s->csv) {
+        tool_write_text(image->source->path, strlen(image->source->path));
         putchar('\n');
     }
     for (int64_t i = 0; i < pg_answer_get_n_objects(image->answer); i++) {
@@ -169,20 +174,14 @@ static int print_lines(const detect_state *s, const seen *image) {
 /* ---- one image ---- */
 
 static pg_status encode(const detect_state *s, seen *image) {
-    pg_image source;
     pg_encode_options options;
-    size_t n_bytes = 0;
-    pg_status status;
     pg_encode_options_init(&options, sizeof options);
     options.flags = s->encode_flags;
     options.cancel = s->cancel;
-    if (!tool_read_image(image->path, &image->bytes, &n_bytes)) {
-        image->told = 1;
-        return PG_ERROR_IO;
-    }
-    status = image->bytes ? pg_image_from_bytes(&source, sizeof source, image->bytes, n_bytes)
-                          : pg_image_from_path(&source, sizeof source, image->path);
-    return status < 0 ? status : pg_processor_encode(s->processor, &source, s->prompt, &options, &image->inputs);
+    pg_status status = tool_source_open(image->source, s->processor, s->encode_flags, s->cancel);
+    if (status < 0) return status;
+    if (image->source->picture) options.flags &= ~(uint32_t)PG_ENCODE_EXIF; /* the pixels are turned */
+    return pg_processor_encode(s->processor, &image->source->image, s->prompt, &options, &image->inputs);
 }
 
 static pg_status open_model(detect_state *s) {
@@ -216,38 +215,38 @@ static pg_status generate(detect_state *s, seen *image) {
     return status < 0 ? status : pg_answer_create(s->processor, image->result, 0, &s->answer, &image->answer);
 }
 
-/* Returns an exit status; *stage says what could not be done, MODEL: nothing more can be. */
-static int detect_in(detect_state *s, const char *path, tool_stage *stage) {
-    seen image = {.path = path};
-    tool_json_image(path);
-    *stage = TOOL_STAGE_IMAGE;
+static int print_answer(const detect_state *s, const seen *image) {
+    tool_source *source = image->source;
+    if (source->picture && !tool_draw_answer(source->picture, &source->pixels, image->answer, s->prompt, NULL))
+        return TOOL_FAILED;
+    return s->json ? print_json(s, image) : print_lines(s, image);
+}
+
+static int detect_in(void *user, tool_source *source) {
+    detect_state *s = user;
+    seen image = {.source = source};
+    tool_stage stage = TOOL_STAGE_IMAGE;
+    tool_json_image(source->path);
     pg_status status = encode(s, &image);
     if (status >= 0) {
-        *stage = TOOL_STAGE_MODEL;
+        stage = TOOL_STAGE_MODEL;
         status = open_model(s);
     }
     if (status >= 0) {
-        *stage = TOOL_STAGE_GENERATE;
+        stage = TOOL_STAGE_GENERATE;
         status = generate(s, &image);
     }
     tool_progress_clear(&s->progress);
-    int exit_status = TOOL_FAILED;
-    if (status >= 0)
-        exit_status = s->json ? print_json(s, &image) : print_lines(s, &image);
-    else if (!image.told)
-        tool_fail(status, *stage);
-    if (status == PG_ERROR_CANCELLED) *stage = TOOL_STAGE_MODEL;
+    const int exit_status = status >= 0 ? print_answer(s, &image) : tool_source_fail(s->images, source, status, stage);
     pg_answer_close(&image.answer);
     pg_result_close(&image.result);
     pg_inputs_close(&image.inputs);
-    free(image.bytes);
     return exit_status;
 }
 
-static int detect_all(detect_state *s, const char **paths, size_t n) {
+static int detect_all(detect_state *s) {
     pg_processor_options options;
     tool_stage stage;
-    size_t n_failed = 0;
     pg_status status = tool_interrupt_open(&s->cancel);
     if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
     pg_processor_options_init(&options, sizeof options);
@@ -257,13 +256,7 @@ static int detect_all(detect_state *s, const char **paths, size_t n) {
     status = tool_open_processor(s->folder, s->processor_folder, &options, &s->processor, &stage);
     if (status < 0) return tool_fail(status, stage);
     if (s->csv) puts("image,label,score,x0,y0,x1,y1");
-    for (size_t i = 0; i < n; i++) {
-        if (detect_in(s, paths[i], &stage) == TOOL_OK) continue;
-        n_failed++;
-        if (stage == TOOL_STAGE_MODEL || ferror(stdout)) return TOOL_FAILED;
-    }
-    if (n_failed && n > 1) fprintf(stderr, "paligemma: %zu of %zu images failed\n", n_failed, n);
-    return n_failed ? TOOL_FAILED : TOOL_OK;
+    return tool_images_run(s->images, &s->progress, detect_in, s);
 }
 
 /* The options whose values are no whole numbers; 0: told what is wrong. */
@@ -306,6 +299,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--max-iou", .text = &max_iou},
         {.name = "--convention", .text = &convention},
         {.name = "--constrain", .flag = &constrain},
+        {.name = "--draw", .text = &s.draw},
         {.name = "--processor", .text = &s.processor_folder},
         {.name = "--no-exif", .flag = &no_exif},
         {.name = "--verbose", .letter = "-v", .flag = &s.log.verbose},
@@ -313,18 +307,20 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &s.shared);
     if (status < 0 && s.json && s.csv) status = tool_usage_error(verb, "--json and --csv exclude each other");
     if (status < 0 && !take_texts(verb, max_iou, convention, &s)) status = TOOL_USAGE;
+    size_t n = 0;
+    while (status < 0 && arguments[n]) n++;
+    if (s.shared.output) s.json = !s.csv;
+    if (status < 0) status = tool_images_open(verb, &s.shared, s.draw, arguments + 1, n - 2, s.json, &s.images);
     if (status < 0) {
-        size_t n = 0;
-        while (arguments[n]) n++;
         s.folder = arguments[0];
-        s.many = n > 3;
         tool_progress_init(&s.progress);
         s.log.progress = &s.progress;
         s.encode_flags = no_exif ? 0u : PG_ENCODE_EXIF;
         if (constrain) s.generate_flags |= PG_GENERATE_DETECT;
         s.prompt = prompt_of(arguments[n - 1]);
-        status = s.prompt ? detect_all(&s, arguments + 1, n - 2) : tool_fail_text("no memory for the prompt");
+        status = s.prompt ? detect_all(&s) : tool_fail_text("no memory for the prompt");
     }
+    tool_images_close(&s.images);
     free(s.prompt);
     free(arguments);
     pg_processor_close(&s.processor);
@@ -333,4 +329,5 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     return status;
 }
 
-const tool_verb tool_detect = {"detect", help, 3, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_MORE_ARGUMENTS, run};
+const tool_verb tool_detect = {
+    "detect", help, 3, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_MORE_ARGUMENTS, run};

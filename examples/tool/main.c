@@ -6,7 +6,8 @@
 
 #include "tool.h"
 
-static const tool_verb *const verbs[] = {&tool_run, &tool_detect, &tool_info, &tool_tokens, &tool_convert, &tool_bench};
+static const tool_verb *const verbs[] = {&tool_run,    &tool_ask,     &tool_detect, &tool_info,
+                                         &tool_tokens, &tool_convert, &tool_bench};
 enum { N_VERBS = sizeof verbs / sizeof verbs[0] };
 
 static const char help[] =
@@ -14,7 +15,9 @@ static const char help[] =
     "\n"
     "Runs PaliGemma and PaliGemma 2 on the CPU, straight from a Hugging Face checkpoint folder.\n"
     "\n"
-    "  paligemma run MODEL IMAGE PROMPT   answer a prompt about an image\n"
+    "  paligemma run MODEL IMAGE... PROMPT\n"
+    "                                     answer a prompt about an image, or about many\n"
+    "  paligemma ask MODEL IMAGE          answer one prompt after the other about an image\n"
     "  paligemma detect MODEL IMAGE... THINGS\n"
     "                                     boxes of things in images, with labels and scores\n"
     "  paligemma info MODEL               what a checkpoint is and what memory it needs\n"
@@ -61,7 +64,7 @@ int main(int argc, char **argv) {
     const tool_verb *verb = find_verb(word);
     if (!verb) {
         tool_fail_text(
-            "no such verb: '%s'; expected run, detect, info, tokens, convert or bench; "
+            "no such verb: '%s'; expected run, ask, detect, info, tokens, convert or bench; "
             "see 'paligemma --help'",
             word);
         return TOOL_USAGE;

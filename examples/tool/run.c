@@ -5,16 +5,19 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "images.h"
 #include "tool.h"
 
 static const char help[] =
-    "usage: paligemma run [options] MODEL IMAGE PROMPT\n"
+    "usage: paligemma run [options] MODEL IMAGE... PROMPT\n"
     "\n"
-    "Answers PROMPT about IMAGE, by default greedily, and prints the text as it is made.\n"
+    "Answers PROMPT about IMAGE, by default greedily, and prints the text as it is made. With several\n"
+    "images each gets a line: its name, a colon and the text.\n"
     "\n"
     "  MODEL    a checkpoint folder, or a model id in the local Hugging Face cache\n"
-    "  IMAGE    a PNG or JPEG file, or a pipe that gives one; - reads stdin. It is turned as its EXIF orientation\n"
-    "           says, as transformers' load_image does (--no-exif leaves it as it is stored)\n"
+    "  IMAGE    PNG or JPEG files, or folders, of which all are taken, or a pipe that gives an image; -\n"
+    "           reads one from stdin. They are turned as their EXIF orientation says, as transformers'\n"
+    "           load_image does (--no-exif leaves them as they are stored)\n"
     "  PROMPT   such as 'caption en', 'answer en what is this?', 'detect cat ; dog', 'ocr'\n"
     "\n"
     "  -n, --max-new-tokens N   stop after N tokens (default: what MODEL's generation_config.json says,\n"
@@ -24,10 +27,10 @@ static const char help[] =
     "                           the text does not depend on it\n"
     "      --processor FOLDER   tokenizer and image settings from another folder or model id, such as\n"
     "                           the base model's when MODEL has none\n"
-    "      --json               print nothing but one line of JSON at the end: text, ids, prompt_ids,\n"
-    "                           stop (eos, length, context, string or time), load_s, image_s, prefill_s, decode_s, "
-    "tokens_per_s;\n"
-    "                           error alone when it fails\n"
+    "      --json               print nothing but one line of JSON for each image: image, text, ids,\n"
+    "                           prompt_ids (with one image), stop (eos, length, context, string or time),\n"
+    "                           load_s, image_s, prefill_s, decode_s, tokens_per_s; an image that fails:\n"
+    "                           error, with several images also image\n" TOOL_HELP_IMAGES
     "      --temperature T      draw tokens at random, from 0 (the likeliest) over 1 to 1000\n"
     "      --top-k K            draw from the K likeliest tokens (default 50; 0: all)\n"
     "      --top-p P            draw from the likeliest tokens that have P of the probability together\n"
@@ -44,54 +47,64 @@ static const char help[] =
     "      --alpha KIND         transparent pixels: drop (default) their alpha, or lay them over white\n"
     "  -v, --verbose            times, and what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
-    "\n"
-    "Exit status: 0 done, 1 failed, 2 wrong usage; after Ctrl-C it dies of SIGINT.\n";
+    "\n" TOOL_HELP_STATUS;
 
 typedef struct run_state {
-    pg_model *model;
+    pg_model *model; /* opened when the first image is read */
     pg_processor *processor;
-    pg_inputs *inputs;
-    pg_result *result;
     pg_cancel *cancel;
-    unsigned char *image_bytes; /* of stdin or a pipe */
     tool_progress progress;
     tool_log log;
     tool_shared shared;
+    tool_images *images;
+    const char *folder, *prompt;
     const char *processor_folder; /* NULL: the model's */
     tool_sampling sampling;
     int64_t max_new_tokens, max_context;
-    int json;
-    char *text; /* with --json: the pieces so far; they may hold NUL bytes */
+    uint32_t encode_flags;
+    int json, verbose;
+    double processor_s, load_s;
+} run_state;
+
+/* What one image gave. */
+typedef struct run_answer {
+    run_state *s;
+    tool_source *source;
+    pg_inputs *inputs;
+    pg_result *result;
+    char *text; /* with --json and for many images: the pieces so far; they may hold NUL bytes */
     size_t size, capacity;
     int printed; /* some text went to stdout */
     int failed;  /* the error of on_text: 'w' stdout, 'm' memory */
-    double load_s, image_s;
-} run_state;
+    double image_s;
+} run_answer;
+
+static int is_streamed(const run_state *s) { return !s->json && !tool_images_many(s->images); }
 
 static int32_t on_text(void *user, int64_t row, const char *text, size_t size, int64_t token) {
-    run_state *s = user;
+    run_answer *a = user;
     (void)row;
     (void)token;
-    tool_progress_clear(&s->progress);
     if (!size) return 0;
-    if (!s->json) {
-        s->printed = 1;
+    if (is_streamed(a->s)) {
+        tool_progress_clear(&a->s->progress);
+        a->printed = 1;
         if (tool_write_text(text, size)) return 0;
-        s->failed = 'w';
+        a->failed = 'w';
         return 1;
     }
-    if (size > s->capacity - s->size) {
-        size_t capacity = 2 * s->capacity + size;
-        char *grown = realloc(s->text, capacity);
+    if (size > a->capacity - a->size) {
+        size_t capacity = 2 * a->capacity + size;
+        char *grown = realloc(a->text, capacity);
         if (!grown) {
-            s->failed = 'm';
+            a->failed = 'm';
             return 1;
         }
-        s->text = grown;
-        s->capacity = capacity;
+        a->text = grown;
+        a->capacity = capacity;
     }
-    memcpy(s->text + s->size, text, size);
-    s->size += size;
+    memcpy(a->text + a->size, text, size);
+    a->size += size;
     return 0;
 }
 
@@ -108,160 +121,205 @@ static double tokens_per_second(const pg_result_info *info) {
                                                               : 0;
 }
 
-static int print_json(const run_state *s, const pg_result_info *info) {
+static int print_json(const run_answer *a, const pg_result_info *info) {
+    const run_state *s = a->s;
     pg_tensor ids = {.struct_size = sizeof ids}, prompt_ids = {.struct_size = sizeof prompt_ids};
-    pg_status status = pg_result_get_ids(s->result, 0, &ids);
-    if (status >= 0) status = pg_inputs_get_tensor(s->inputs, "input_ids", &prompt_ids);
+    pg_status status = pg_result_get_ids(a->result, 0, &ids);
+    if (status >= 0) status = pg_inputs_get_tensor(a->inputs, "input_ids", &prompt_ids);
     if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
-    json_t *object = json_pack("{s:o, s:o, s:o, s:s, s:f, s:f, s:f, s:f, s:f}", "text",
-                               json_stringn(s->size ? s->text : "", s->size), "ids", ids_to_json(&ids), "prompt_ids",
-                               ids_to_json(&prompt_ids), "stop", tool_stop_name(info->stop), "load_s", s->load_s,
-                               "image_s", s->image_s + info->vision_seconds, "prefill_s", info->prefill_seconds,
-                               "decode_s", info->decode_seconds, "tokens_per_s", tokens_per_second(info));
-    if (object && s->sampling.scores) status = tool_scores_to_json(s->result, object);
+    json_t *object = json_object();
+    tool_json_set_image(object, a->source->path);
+    json_object_set_new(object, "text", json_stringn(a->size ? a->text : "", a->size));
+    json_object_set_new(object, "ids", ids_to_json(&ids));
+    if (!tool_images_many(s->images)) json_object_set_new(object, "prompt_ids", ids_to_json(&prompt_ids));
+    json_object_update_new(
+        object,
+        json_pack("{s:s, s:f, s:f, s:f, s:f, s:f}", "stop", tool_stop_name(info->stop), "load_s",
+                  s->processor_s + s->load_s, "image_s", a->image_s + info->vision_seconds, "prefill_s",
+                  info->prefill_seconds, "decode_s", info->decode_seconds, "tokens_per_s", tokens_per_second(info)));
+    if (s->sampling.scores) status = tool_scores_to_json(a->result, object);
     if (status >= 0) return tool_print_json(object);
     json_decref(object);
     return tool_fail(status, TOOL_STAGE_GENERATE);
 }
 
-static int report(run_state *s, int verbose) {
+/* "photos/cat.jpg: a cat". */
+static void print_line(const run_answer *a) {
+    char *name = tool_escaped(a->source->path, strlen(a->source->path), 0);
+    if (isatty(STDOUT_FILENO) && name)
+        printf("%s: ", name);
+    else
+        printf("%s: ", a->source->path);
+    tool_write_text(a->size ? a->text : "", a->size);
+    free(name);
+}
+
+static int report(const run_answer *a) {
+    const run_state *s = a->s;
     pg_result_info info = {.struct_size = sizeof info};
-    pg_status status = pg_result_get_info(s->result, 0, &info);
+    pg_status status = pg_result_get_info(a->result, 0, &info);
     if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
     int exit_status = TOOL_OK;
     if (s->json) {
-        exit_status = print_json(s, &info);
+        exit_status = print_json(a, &info);
     } else {
+        if (!is_streamed(s)) print_line(a);
         putchar('\n');
         exit_status = tool_close_stdout();
     }
-    if (!s->json && info.stop == PG_STOP_LENGTH && (verbose || isatty(STDERR_FILENO)))
+    if (!s->json && info.stop == PG_STOP_LENGTH && (s->verbose || isatty(STDERR_FILENO)))
         fprintf(stderr, "[stopped at %lld tokens; --max-new-tokens allows more]\n", (long long)info.n_new_tokens);
-    if (!s->json && info.stop == PG_STOP_CONTEXT && (verbose || isatty(STDERR_FILENO)))
+    if (!s->json && info.stop == PG_STOP_CONTEXT && (s->verbose || isatty(STDERR_FILENO)))
         fprintf(stderr, "[stopped at %lld tokens with the prompt; --max-context allows more]\n",
                 (long long)(info.n_prompt_tokens + info.n_new_tokens));
-    if (verbose)
+    if (s->verbose)
         fprintf(stderr,
                 "load %.3f s, image %.3f s, %lld prompt tokens %.3f s, %lld new tokens %.3f s (%.1f a second)\n",
-                s->load_s, s->image_s + info.vision_seconds, (long long)info.n_prompt_tokens, info.prefill_seconds,
-                (long long)info.n_new_tokens, info.decode_seconds, tokens_per_second(&info));
+                s->processor_s + s->load_s, a->image_s + info.vision_seconds, (long long)info.n_prompt_tokens,
+                info.prefill_seconds, (long long)info.n_new_tokens, info.decode_seconds, tokens_per_second(&info));
     return exit_status;
 }
 
-static int run_with(run_state *s, const char **arguments, uint32_t flags, int verbose) {
-    pg_image image;
-    size_t n_bytes = 0;
-    pg_status status;
-    if (!tool_read_image(arguments[1], &s->image_bytes, &n_bytes)) return TOOL_FAILED; /* told already */
-    if ((status = tool_interrupt_open(&s->cancel)) < 0) return tool_fail(status, TOOL_STAGE_MODEL);
+/* ---- one image ---- */
 
-    pg_model_options model_options = s->shared.model;
-    pg_processor_options processor_options;
-    pg_processor_options_init(&processor_options, sizeof processor_options);
-    model_options.cancel = s->cancel;
-    model_options.progress = tool_progress_update;
-    s->log = (tool_log){&s->progress, verbose};
-    model_options.log = processor_options.log = tool_log_line;
-    model_options.log_user = processor_options.log_user = &s->log;
-    model_options.progress_user = &s->progress;
-    processor_options.cancel = s->cancel;
+static pg_status encode(run_answer *a) {
+    const run_state *s = a->s;
+    const double start = tool_seconds();
+    pg_encode_options options;
+    pg_encode_options_init(&options, sizeof options);
+    options.flags = s->encode_flags;
+    options.cancel = s->cancel;
+    pg_status status = tool_source_open(a->source, s->processor, s->encode_flags, s->cancel);
+    if (status >= 0) status = pg_processor_encode(s->processor, &a->source->image, s->prompt, &options, &a->inputs);
+    a->image_s = tool_seconds() - start;
+    return status;
+}
 
-    /* The image first: a mistake in its name must not cost the time to open, and perhaps to quantize, the model. */
-    tool_stage stage;
-    double start = tool_seconds();
-    status = tool_open_processor(arguments[0], s->processor_folder, &processor_options, &s->processor, &stage);
-    if (status < 0) return tool_fail(status, stage);
-    double opened = tool_seconds();
-    s->load_s = opened - start;
-
-    pg_encode_options encode_options;
-    pg_encode_options_init(&encode_options, sizeof encode_options);
-    encode_options.flags = flags;
-    encode_options.cancel = s->cancel;
-    status = s->image_bytes ? pg_image_from_bytes(&image, sizeof image, s->image_bytes, n_bytes)
-                            : pg_image_from_path(&image, sizeof image, arguments[1]);
-    if (status >= 0) status = pg_processor_encode(s->processor, &image, arguments[2], &encode_options, &s->inputs);
-    if (status < 0) return tool_fail(status, TOOL_STAGE_IMAGE);
-    double encoded = tool_seconds();
-    s->image_s = encoded - opened;
-
-    status = pg_model_open(arguments[0], &model_options, &s->model);
+/* After the first image: a mistake in its name must not cost the time to open, and perhaps to quantize, the model. */
+static pg_status open_model(run_state *s) {
+    pg_model_options options = s->shared.model;
+    if (s->model) return PG_OK;
+    const double start = tool_seconds();
+    options.cancel = s->cancel;
+    options.progress = tool_progress_update;
+    options.progress_user = &s->progress;
+    options.log = tool_log_line;
+    options.log_user = &s->log;
+    pg_status status = pg_model_open(s->folder, &options, &s->model);
     tool_progress_clear(&s->progress);
-    if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
-    s->load_s += tool_seconds() - encoded;
+    s->load_s = tool_seconds() - start;
+    return status;
+}
 
+static pg_status generate(run_answer *a) {
+    run_state *s = a->s;
     pg_generate_options options;
     pg_sampling_options sampling;
     pg_generate_options_init(&options, sizeof options);
-    status = tool_sampling_apply(&s->sampling, s->model, &sampling, &options);
-    if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
+    pg_status status = tool_sampling_apply(&s->sampling, s->model, &sampling, &options);
+    if (status < 0) return status;
     options.max_new_tokens = (int32_t)s->max_new_tokens;
     options.max_context = s->max_context;
     options.n_threads = s->shared.n_threads;
     options.on_text = on_text;
-    options.on_text_user = s;
+    options.on_text_user = a;
     options.progress = tool_progress_update;
     options.progress_user = &s->progress;
     options.cancel = s->cancel;
-    status = pg_generate(s->model, s->processor, s->inputs, &options, &s->result);
+    status = pg_generate(s->model, s->processor, a->inputs, &options, &a->result);
     tool_progress_clear(&s->progress);
-    if (s->failed == 'm') return tool_fail_text("no memory for the text");
-    if (s->failed) return tool_close_stdout();
-    if (status < 0) {
-        if (s->printed) putchar('\n'), fflush(stdout);
-        return tool_fail(status, TOOL_STAGE_GENERATE);
+    return status;
+}
+
+static int fail(const run_answer *a, pg_status status, tool_stage stage) {
+    if (a->failed == 'm') return tool_fail_text("no memory for the text");
+    if (a->failed) return tool_close_stdout();
+    if (a->printed) putchar('\n'), fflush(stdout);
+    return tool_source_fail(a->s->images, a->source, status, stage);
+}
+
+static int run_in(void *user, tool_source *source) {
+    run_answer a = {.s = user, .source = source};
+    tool_stage stage = TOOL_STAGE_IMAGE;
+    pg_status status = encode(&a);
+    if (status >= 0) {
+        stage = TOOL_STAGE_MODEL;
+        status = open_model(a.s);
     }
-    return report(s, verbose);
+    if (status >= 0) {
+        stage = TOOL_STAGE_GENERATE;
+        status = generate(&a);
+    }
+    const int exit_status = status < 0 || a.failed ? fail(&a, status, stage) : report(&a);
+    pg_result_close(&a.result);
+    pg_inputs_close(&a.inputs);
+    free(a.text);
+    return exit_status;
+}
+
+static int run_all(run_state *s) {
+    pg_processor_options options;
+    tool_stage stage;
+    pg_status status = tool_interrupt_open(&s->cancel);
+    if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
+    pg_processor_options_init(&options, sizeof options);
+    options.log = tool_log_line;
+    options.log_user = &s->log;
+    options.cancel = s->cancel;
+    const double start = tool_seconds();
+    status = tool_open_processor(s->folder, s->processor_folder, &options, &s->processor, &stage);
+    s->processor_s = tool_seconds() - start;
+    return status < 0 ? tool_fail(status, stage) : tool_images_run(s->images, &s->progress, run_in, s);
 }
 
 static int run(const tool_verb *verb, int argc, char **argv) {
-    int json = 0, literal = 0, no_exif = 0, verbose = 0;
+    int literal = 0, no_exif = 0;
     const char *alpha = "drop";
-    int64_t max_new_tokens = 0, max_context = 0;
-    tool_sampling sampling = {.top_k = -1, .seed = -1};
-    const char *arguments[3], *processor_folder = NULL;
-    tool_shared shared;
+    run_state s = {.sampling = {.top_k = -1, .seed = -1}};
+    tool_sampling *const sampling = &s.sampling;
+    const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
+    if (!arguments) return tool_fail_text("no memory for the arguments");
     const tool_option options[] = {
-        {.name = "--max-new-tokens", .letter = "-n", .number = &max_new_tokens, .least = 1, .most = INT32_MAX},
-        {.name = "--max-context", .number = &max_context, .least = 1, .most = INT32_MAX},
-        {.name = "--json", .flag = &json},
-        {.name = "--processor", .text = &processor_folder},
+        {.name = "--max-new-tokens", .letter = "-n", .number = &s.max_new_tokens, .least = 1, .most = INT32_MAX},
+        {.name = "--max-context", .number = &s.max_context, .least = 1, .most = INT32_MAX},
+        {.name = "--json", .flag = &s.json},
+        {.name = "--processor", .text = &s.processor_folder},
         {.name = "--literal", .flag = &literal},
         {.name = "--no-exif", .flag = &no_exif},
-        {.name = "--temperature", .text = &sampling.temperature_text},
-        {.name = "--top-k", .number = &sampling.top_k, .least = 0, .most = INT32_MAX},
-        {.name = "--top-p", .text = &sampling.top_p_text},
-        {.name = "--seed", .number = &sampling.seed, .least = 0, .most = INT64_MAX},
-        {.name = "--stop", .text = &sampling.stop},
-        {.name = "--scores", .flag = &sampling.scores},
+        {.name = "--temperature", .text = &sampling->temperature_text},
+        {.name = "--top-k", .number = &sampling->top_k, .least = 0, .most = INT32_MAX},
+        {.name = "--top-p", .text = &sampling->top_p_text},
+        {.name = "--seed", .number = &sampling->seed, .least = 0, .most = INT64_MAX},
+        {.name = "--stop", .text = &sampling->stop},
+        {.name = "--scores", .flag = &sampling->scores},
         {.name = "--alpha", .text = &alpha},
-        {.name = "--verbose", .letter = "-v", .flag = &verbose},
+        {.name = "--verbose", .letter = "-v", .flag = &s.verbose},
     };
-    int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &shared);
-    if (status < 0) status = tool_sampling_parse(verb, &sampling);
-    if (status < 0 && sampling.scores && !json) status = tool_usage_error(verb, "--scores needs --json");
-    if (status >= 0) return status;
-
-    if (strcmp(alpha, "drop") != 0 && strcmp(alpha, "white") != 0)
-        return tool_usage_error(verb, "--alpha: found '%s', expected drop or white", alpha);
-    run_state s = {.sampling = sampling,
-                   .json = json,
-                   .shared = shared,
-                   .processor_folder = processor_folder,
-                   .max_new_tokens = max_new_tokens,
-                   .max_context = max_context};
-    tool_progress_init(&s.progress);
-    uint32_t flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF) |
-                     (strcmp(alpha, "white") == 0 ? PG_ENCODE_OVER_WHITE : 0u);
-    status = run_with(&s, arguments, flags, verbose);
-    pg_result_close(&s.result);
-    pg_inputs_close(&s.inputs);
+    int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &s.shared);
+    if (status < 0) status = tool_sampling_parse(verb, sampling);
+    if (s.shared.output) s.json = 1;
+    if (status < 0 && sampling->scores && !s.json) status = tool_usage_error(verb, "--scores needs --json");
+    if (status < 0 && strcmp(alpha, "drop") != 0 && strcmp(alpha, "white") != 0)
+        status = tool_usage_error(verb, "--alpha: found '%s', expected drop or white", alpha);
+    size_t n = 0;
+    while (status < 0 && arguments[n]) n++;
+    if (status < 0) status = tool_images_open(verb, &s.shared, NULL, arguments + 1, n - 2, s.json, &s.images);
+    if (status < 0) {
+        s.folder = arguments[0];
+        s.prompt = arguments[n - 1];
+        tool_progress_init(&s.progress);
+        s.log = (tool_log){&s.progress, s.verbose};
+        s.encode_flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF) |
+                         (strcmp(alpha, "white") == 0 ? PG_ENCODE_OVER_WHITE : 0u);
+        status = run_all(&s);
+    }
+    free(arguments);
+    tool_images_close(&s.images);
     pg_processor_close(&s.processor);
     pg_model_close(&s.model);
-    free(s.image_bytes);
-    free(s.text);
     tool_interrupt_close(&s.cancel);
     return status;
 }
 
-const tool_verb tool_run = {"run", help, 3, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS, run};
+const tool_verb tool_run = {"run", help, 3,
+                            TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_MORE_ARGUMENTS, run};

@@ -8,8 +8,7 @@
 
 #include "tool.h"
 
-/* The character at the beginning of UTF-8 text; its size in bytes, 0: it is none. */
-static size_t decode_character(const unsigned char *p, size_t size, uint32_t *out) {
+size_t tool_decode_character(const unsigned char *p, size_t size, uint32_t *out) {
     static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
     size_t n = p[0] < 0x80                   ? 1
                : p[0] >= 0xC2 && p[0] < 0xE0 ? 2
@@ -35,7 +34,7 @@ char *tool_escaped(const char *text, size_t size, int keep_lines) {
     char *out = malloc(size * LONGEST + 1), *to = out;
     for (size_t i = 0; out && i < size;) {
         uint32_t c = 0;
-        size_t n = decode_character((const unsigned char *)text + i, size - i, &c);
+        size_t n = tool_decode_character((const unsigned char *)text + i, size - i, &c);
         if (n && (!steers(c) || (keep_lines && (c == '\n' || c == '\t')))) {
             memcpy(to, text + i, n);
             to += n;

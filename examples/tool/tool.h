@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <paligemma/paligemma.h>
 
@@ -19,8 +20,20 @@ enum {
     TOOL_OPTIONS_CONVERT = 2, /* --weights without `stored` */
     TOOL_OPTIONS_MACHINE = 4, /* --cpu */
     TOOL_OPTIONS_THREADS = 8, /* --threads */
-    TOOL_MORE_ARGUMENTS = 16  /* more than n_arguments may be given; the list then ends with NULL */
+    TOOL_MORE_ARGUMENTS = 16, /* more than n_arguments may be given; the list then ends with NULL */
+    TOOL_OPTIONS_IMAGES = 32  /* --images-from, in place of an argument, --output, --skip-existing */
 };
+
+/* The help of TOOL_OPTIONS_IMAGES, and that of the exit status of verbs that take many images. */
+#define TOOL_HELP_IMAGES                                                                                          \
+    "      --images-from FILE   more images: a name a line (or separated by NUL); - reads the list from stdin;\n" \
+    "                           no IMAGE need be given then\n"                                                    \
+    "  -o, --output FILE        the lines of --json go to FILE instead of stdout\n"                               \
+    "      --skip-existing      go on: leave out images that FILE of --output has already (without it: whose\n"   \
+    "                           picture is there)\n"
+#define TOOL_HELP_STATUS                                                                                 \
+    "An image that fails does not stop the others. Exit status: 0 done, 1 some or all failed, 2 wrong\n" \
+    "usage; after Ctrl-C it dies of SIGINT.\n"
 
 typedef struct tool_verb {
     const char *name;
@@ -31,7 +44,7 @@ typedef struct tool_verb {
                char **argv); /* the arguments after the verb; returns an exit status */
 } tool_verb;
 
-extern const tool_verb tool_run, tool_detect, tool_info, tool_tokens, tool_convert, tool_bench;
+extern const tool_verb tool_run, tool_ask, tool_detect, tool_info, tool_tokens, tool_convert, tool_bench;
 
 /* Prints a usage error, with --json also as {"error": ...} on stdout. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -55,8 +68,10 @@ typedef struct tool_option {
 
 /* What the shared options said. */
 typedef struct tool_shared {
-    pg_model_options model; /* pg_model_options_init(), then weights, arithmetic, flags and cpu_mask */
-    int32_t n_threads;      /* 0: not given */
+    pg_model_options model;           /* pg_model_options_init(), then weights, arithmetic, flags and cpu_mask */
+    int32_t n_threads;                /* 0: not given */
+    const char *images_from, *output; /* NULL: not given */
+    int skip_existing;
 } tool_shared;
 
 /* Sorts argv into options, the verb's own and those of verb->shared, and the verb's arguments. shared: may be NULL for
@@ -100,16 +115,27 @@ int tool_fail(pg_status status, tool_stage stage);
 /* Opens the processor of `folder`, or, when that is NULL, of `model`. *stage: for tool_fail(). */
 pg_status tool_open_processor(const char *model, const char *folder, const pg_processor_options *options,
                               pg_processor **out, tool_stage *stage);
-/* From here on the objects of --json that hold an error name this image, too. */
+/* From here on the objects of --json that hold an error name this image, too; NULL: none. */
 void tool_json_image(const char *path);
+/* The same for a prompt: "prompt". */
+void tool_json_prompt(const char *prompt);
+/* Puts "image" into an object. What is no UTF-8 in the name is U+FFFD there, and "image_bytes" has the whole name in
+ * hexadecimal digits. */
+void tool_json_set_image(json_t *object, const char *path);
+/* From here on objects go to this file, also those of errors that name an image, and only those; NULL: stdout again. */
+void tool_json_output(FILE *file, const char *name);
+/* Whether a write failed to stdout or to that file. */
+int tool_output_failed(void);
 /* Prints one error line, with --json also as {"error": ...} on stdout. Returns TOOL_FAILED. */
 int tool_fail_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Writes to stdout at once. 0: failed, tool_close_stdout() will say why. */
 int tool_write(const char *text, size_t size);
+/* Forgets a write that failed because a signal came. */
+void tool_clear_stdout(void);
 /* Flushes stdout and says when that failed. A reader that went away is no news: no line, but TOOL_FAILED. */
 int tool_close_stdout(void);
-/* One line of JSON on stdout; takes the reference. Returns an exit status. */
+/* One line of JSON on stdout, or where tool_json_output() says; takes the reference. Returns an exit status. */
 int tool_print_json(json_t *object);
 
 double tool_seconds(void); /* of a clock that only goes forward */
@@ -118,10 +144,14 @@ double tool_seconds(void); /* of a clock that only goes forward */
 typedef struct tool_progress {
     int enabled, shown;
     double last;
+    size_t n_done, n_images, n_failed; /* n_images > 0: there is a bar of them */
+    double start;
 } tool_progress;
 
 void tool_progress_init(tool_progress *progress);
 int32_t tool_progress_update(void *progress, int32_t phase, int64_t done, int64_t total); /* a pg_progress_fn */
+/* How many of the images are done, and how many of these failed; 0 done: begins. */
+void tool_progress_images(tool_progress *progress, size_t n_done, size_t n_images, size_t n_failed);
 void tool_progress_clear(tool_progress *progress);
 
 /* Where the library's log lines go. */
@@ -137,7 +167,13 @@ void tool_log_line(void *log, int32_t level, const char *message);
  * process by the signal that came, after everything was cleaned up, so that a shell ends its loop too: it is the last
  * call of a verb. */
 pg_status tool_interrupt_open(pg_cancel **cancel);
+int tool_interrupted(void); /* the signal that came; 0: none */
+/* Ctrl-C did what it was meant to do: the flag is cleared, and the next one sets it again. */
+void tool_interrupt_again(pg_cancel *cancel);
 void tool_interrupt_close(pg_cancel **cancel);
+
+/* The character at the beginning of UTF-8 text; its size in bytes, 0: it is none. */
+size_t tool_decode_character(const unsigned char *text, size_t size, uint32_t *out);
 
 /* Text without what steers a terminal: control characters and those that reorder text are written as \xNN or \uNNNN,
  * newline and tab only without keep_lines; malloc'ed, NULL: no memory. */
@@ -157,8 +193,8 @@ const char *tool_size_text(uint64_t bytes, char text[32]);
 json_t *tool_names_json(uint64_t bits, const char *const *names, int n);
 void tool_print_names(uint64_t bits, const char *const *names, int n);
 
-/* The bytes of an image that is read once: stdin for "-", or a pipe; malloc'ed. NULL: the library reads the path.
- * Returns 0 when it cannot be read (the error line is printed). */
-int tool_read_image(const char *path, unsigned char **bytes, size_t *size);
+/* All bytes of stdin, for an image; malloc'ed. NULL: they cannot be read (the error line is printed). Pipes that have a
+ * name are read by the library. */
+unsigned char *tool_read_stdin(size_t *size);
 
 #endif

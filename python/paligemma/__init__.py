@@ -21,6 +21,7 @@ from ._library import library_path, version
 from ._pipeline import ImageTextToTextPipeline, pipeline
 from ._run import CancelFlag
 from .answers import Answer, AnswerObject, Detections, parse_answer
+from .ask import AskedImage
 from .auto import (AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor,
                    AutoTokenizer)
 from .colpali import ColPaliForRetrieval, ColPaliForRetrievalOutput, ColPaliProcessor
@@ -34,8 +35,8 @@ from .tokenizer import AddedToken, GemmaTokenizer, GemmaTokenizerFast, PaliGemma
 
 __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
-    "AddedToken", "Answer", "AnswerObject", "AutoConfig", "AutoImageProcessor", "AutoModelForImageTextToText",
-    "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "CancelFlag",
+    "AddedToken", "Answer", "AnswerObject", "AskedImage", "AutoConfig", "AutoImageProcessor",
+    "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "CancelFlag",
     "Cancelled", "ColPaliForRetrieval", "ColPaliForRetrievalOutput", "ColPaliProcessor", "Detections", "Features",
     "GemmaTokenizer", "GemmaTokenizerFast", "GenerateDecoderOnlyOutput", "GenerationConfig",
     "ImageTextToTextPipeline", "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig",

@@ -20,10 +20,11 @@ from ._save import check_arguments, n_bytes, save_model
 from ._steps import Steps
 from ._stream import of_thread, pieces, tokens
 from .answers import detect
+from .ask import ask
 from .config import GenerationConfig, PaliGemmaConfig
 from .outputs import (BatchFeature, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, like_inputs,
                       to_numpy)
-from .processor import open_handle
+from .processor import PaliGemmaProcessor, open_handle
 
 
 class PaliGemmaForConditionalGeneration(AsTorchModule):
@@ -45,6 +46,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         self.name_or_path = folder
         self._folder = os.path.abspath(folder)  # a later chdir is no matter
         self._processor: Handle | None = None  # the folder's own, opened when first needed
+        self._asking: PaliGemmaProcessor | None = None  # likewise, for ask()
         self.n_threads = n_threads
         self._cpu = cpu
         self._weights, self._arithmetic, self._disable_mmap = weights, arithmetic, bool(disable_mmap)
@@ -413,6 +415,12 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
             self._processor = open_handle(self._folder, shared=True)
         return self._processor
 
+    def _folders_processor(self) -> PaliGemmaProcessor:
+        """The same for ask(), as a processor."""
+        if self._asking is None or self._asking.closed:
+            self._asking = PaliGemmaProcessor.from_pretrained(self._folder)
+        return self._asking
+
     def _answer(self, chosen: Plan, steps: Steps, result: Handle, as_torch: bool) -> Any:
         """What generate() returns."""
         rows = [array(result, c.lib.pg_result_get_ids, row) for row in range(chosen.n_rows)]
@@ -454,6 +462,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         return like_inputs(found, _inputs.any_torch(sequences, *scores))
 
     detect = detect
+    ask = ask
 
     # -- text as it comes
 

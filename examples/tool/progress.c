@@ -1,0 +1,139 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/* How far the tool is, in a line of stderr that is rewritten; and Ctrl-C. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "tool.h"
+
+void tool_progress_init(tool_progress *progress) {
+    memset(progress, 0, sizeof *progress);
+    const char *terminal = getenv("TERM");
+    progress->enabled = isatty(STDERR_FILENO) && !(terminal && strcmp(terminal, "dumb") == 0); /* it rewrites a line */
+}
+
+/* "3 min" */
+static void time_text(double seconds, char text[32]) {
+    if (seconds < 99)
+        snprintf(text, 32, "%.0f s", seconds);
+    else if (seconds < 99 * 60)
+        snprintf(text, 32, "%.0f min", seconds / 60);
+    else
+        snprintf(text, 32, "%.1f h", seconds / 3600);
+}
+
+static void show_images(tool_progress *progress, double now) {
+    enum { BAR = 30 };
+    char line[160], failed[40] = "", left[64] = "", time[32];
+    struct winsize window;
+    const int part = (int)(progress->n_done * BAR / progress->n_images);
+    if (progress->n_failed) snprintf(failed, sizeof failed, ", %zu failed", progress->n_failed);
+    if (progress->n_done && progress->n_done < progress->n_images) {
+        time_text((now - progress->start) / (double)progress->n_done * (double)(progress->n_images - progress->n_done),
+                  time);
+        snprintf(left, sizeof left, ", %s left", time);
+    }
+    snprintf(line, sizeof line, "[%.*s%*s] %zu/%zu images%s%s", part, "==============================", BAR - part, "",
+             progress->n_done, progress->n_images, failed, left);
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1 && strlen(line) >= window.ws_col)
+        line[window.ws_col - 1] = '\0'; /* a line that wraps is not rewritten */
+    fprintf(stderr, "\r%s\033[K", line);
+    progress->last = now;
+    progress->shown = 1;
+}
+
+void tool_progress_images(tool_progress *progress, size_t n_done, size_t n_images, size_t n_failed) {
+    const double now = tool_seconds();
+    if (n_done == 0) progress->start = now;
+    progress->n_done = n_done;
+    progress->n_images = n_images;
+    progress->n_failed = n_failed;
+    if (progress->enabled && n_images && (!progress->shown || n_done == n_images || now - progress->last >= 0.1))
+        show_images(progress, now);
+}
+
+int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t total) {
+    static const char *const names[] = {[PG_PHASE_LOAD] = "loading",
+                                        [PG_PHASE_VISION] = "looking at the image",
+                                        [PG_PHASE_PREFILL] = "reading the prompt",
+                                        [PG_PHASE_CONVERT] = "converting",
+                                        [PG_PHASE_VERIFY] = "verifying"}; /* decode: the text itself */
+    enum { N_NAMES = sizeof names / sizeof names[0], BAR = 30 };
+    tool_progress *progress = user;
+    if (!progress->enabled || phase < 0 || phase >= N_NAMES || !names[phase]) return 0;
+    double now = tool_seconds();
+    if (progress->shown && done < total && now - progress->last < 0.1) return 0;
+    if (progress->n_images && phase != PG_PHASE_LOAD) {
+        if (now - progress->last >= 0.1) show_images(progress, now);
+        return 0;
+    }
+    progress->last = now;
+    progress->shown = 1;
+    if (phase != PG_PHASE_CONVERT && phase != PG_PHASE_VERIFY) {
+        fprintf(stderr, "\r%s %lld/%lld\033[K", names[phase], (long long)done, (long long)total);
+        return 0;
+    }
+    int part = total > 0 ? (int)((double)done / (double)total * BAR) : BAR;
+    fprintf(stderr, "\r%s [%.*s%*s] %lld/%lld MB\033[K", names[phase], part,
+            "==============================", BAR - part, "", (long long)(done / 1000000),
+            (long long)(total / 1000000));
+    return 0;
+}
+
+void tool_progress_clear(tool_progress *progress) {
+    if (progress->shown) fputs("\r\033[K", stderr);
+    progress->shown = 0;
+}
+
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+
+static pg_cancel *interrupt_flag; /* set before the handler is installed, NULL only after it is gone */
+
+static volatile sig_atomic_t interrupted; /* the signal that came, or 0 */
+
+static void on_interrupt(int signal_number) {
+    interrupted = signal_number;
+    pg_cancel_request(interrupt_flag); /* one atomic store */
+}
+
+int tool_interrupted(void) { return interrupted; }
+
+static void catch_signal(int number) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_interrupt;
+    action.sa_flags = (int)SA_RESETHAND;
+    sigaction(number, &action, NULL);
+}
+
+void tool_interrupt_again(pg_cancel *cancel) {
+    interrupted = 0;
+    pg_cancel_clear(cancel);
+    catch_signal(SIGINT);
+}
+
+pg_status tool_interrupt_open(pg_cancel **cancel) {
+    pg_status status = pg_cancel_create(cancel);
+    if (status < 0) return status;
+    interrupt_flag = *cancel;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        struct sigaction old;
+        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler == SIG_IGN) continue; /* nohup, a shell's "&" */
+        catch_signal(signals[i]);
+    }
+    return PG_OK;
+}
+
+void tool_interrupt_close(pg_cancel **cancel) {
+    if (!*cancel) return;
+    struct sigaction old;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler == on_interrupt) signal(signals[i], SIG_DFL);
+    interrupt_flag = NULL;
+    pg_cancel_close(cancel);
+    if (!interrupted) return;
+    fflush(stdout);
+    raise(interrupted); /* of the default action: a shell sees that the program died of it, and ends its loop */
+}
