@@ -184,6 +184,22 @@ def segmentation(s, rng):
             " ; ".join(f"{locations(o)}{codes(o)} {name(o)}" for o in asked))
 
 
+NOISE, BOXES = "<mask>", 6
+
+
+def everything(s, rng):
+    """An experiment that the shipped model has not learned (docs/ANSWERS.md): all objects, in random order; or the paper's way
+    to more boxes, which goes on with boxes of anything that are named NOISE, up to BOXES."""
+    said = [f"{locations(s['objects'][i])} {name(s['objects'][i])}" for i in rng.permutation(len(s["objects"]))]
+    if rng.random() < 0.5:
+        return "detect all", " ; ".join(said)
+    while len(said) < BOXES:
+        size = GRID * int(rng.integers(5, 13))
+        y0, x0 = (GRID * int(v) for v in rng.integers(0, (SIDE - size) // GRID + 1, 2))
+        said.append(locations(dict(box=(y0, x0, y0 + size, x0 + size))) + NOISE)
+    return "detect all classes", " ; ".join(said)
+
+
 def mask(o, scale=1):
     """bool [112 * scale, 112 * scale]: the pixels of `render` that are more than half the object's."""
     y0, x0, y1, x1 = (v * scale for v in o["box"])
