@@ -123,6 +123,14 @@ static int32_t on_text(void *user, int64_t row, const char *text, size_t size, i
     return tool_write_text(text, size) ? 0 : 1;
 }
 
+/* For a person: why the answer ends where it does. */
+static void tell_limit(const ask_state *s, const pg_result *result) {
+    pg_result_info info = {.struct_size = sizeof info};
+    if (!tool_lines_are_typed(s->lines) || pg_result_get_info(result, 0, &info) < 0 || info.stop != PG_STOP_LENGTH)
+        return;
+    fprintf(stderr, "[stopped at %lld tokens; --max-new-tokens allows more]\n", (long long)info.n_new_tokens);
+}
+
 static int print_json(const char *prompt, const pg_result *result) {
     pg_tensor ids = {.struct_size = sizeof ids};
     pg_result_info info = {.struct_size = sizeof info};
@@ -180,6 +188,7 @@ static int answer(ask_state *s, const char *prompt) {
         exit_status = tool_fail(status, TOOL_STAGE_PROMPT);
     else
         exit_status = s->json ? print_json(prompt, result) : tool_close_stdout();
+    if (result) tell_limit(s, result);
     tool_json_prompt(NULL);
     pg_result_close(&result);
     return exit_status;
