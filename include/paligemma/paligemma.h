@@ -992,6 +992,20 @@ PG_API pg_status pg_features_from_tensor(const pg_model *model, const pg_tensor 
 PG_API void pg_features_close(pg_features **features); ///< drops the caller's reference
 /** f32 [n_images, n_image_tokens, hidden_size], valid until the features are closed. */
 PG_API pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out);
+/** Writes the features to the file `path` (a safetensors file with checksums, docs/FORMATS.md), for other processes and
+ * later. A regular file that is there is replaced; readers see the old one or the new one, whole. Errors:
+ * PG_ERROR_ARGUMENT (a number is not finite; `path` is a folder or a device), _IO, _NOT_FOUND (its folder), _MEMORY. */
+PG_API pg_status pg_features_save(const pg_features *features, const char *path);
+/** The same bytes into memory, for a store of the host's own: writes at most `capacity` bytes; *needed (may be NULL)
+ * receives how many there are. Call with capacity 0 to ask for the size. */
+PG_API pg_status pg_features_to_bytes(const pg_features *features, void *bytes, size_t capacity, size_t *needed);
+/** Features that were saved, of a model that would give the same: encoder, projector, weights and arithmetic are
+ * compared by a hash (of large matrices by samples, so that loading is quick), and every byte by its checksum. The file
+ * is not needed afterwards. Errors: PG_ERROR_ARGUMENT (of another model: what was found, what was expected),
+ * _NOT_FOUND, _IO, _FORMAT (damaged, or something else), _UNSUPPORTED (a newer version wrote them), _MEMORY. */
+PG_API pg_status pg_features_load(const pg_model *model, const char *path, pg_features **out);
+/** The same of the bytes that pg_features_to_bytes() gave, or of such a file's; they are copied. */
+PG_API pg_status pg_features_from_bytes(const pg_model *model, const void *bytes, size_t n_bytes, pg_features **out);
 
 /** A sequence that is generated token by token. */
 typedef struct pg_session pg_session;

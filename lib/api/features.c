@@ -2,8 +2,11 @@
 /* pg_features: features of images, computed once for many prompts. */
 #include "model/features.h"
 
+#include <string.h>
+
 #include "api/calls.h"
 #include "api/structs.h"
+#include "model/features_file.h"
 
 PGI_OPTIONS(pg_run_options, .struct_size = sizeof(pg_run_options))
 
@@ -60,4 +63,60 @@ pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out) {
     };
     pgi_struct_out(out, &value, sizeof value);
     return PG_OK;
+}
+
+/* A callback of the allocator may close the features. */
+pg_status pg_features_save(const pg_features *features, const char *path) {
+    PGI_ENTER;
+    PGI_NOT_NULL(features);
+    PGI_NOT_NULL(path);
+    pg_features *kept = pgi_features_retain(features);
+    pg_status status = pgi_features_save(features, path);
+    pgi_features_release(kept);
+    return status;
+}
+
+pg_status pg_features_to_bytes(const pg_features *features, void *bytes, size_t capacity, size_t *needed) {
+    PGI_ENTER;
+    PGI_NOT_NULL(features);
+    if (capacity > 0) PGI_NOT_NULL(bytes);
+    pg_features *kept = pgi_features_retain(features);
+    pgi_buffer head;
+    pgi_buffer_init(&head, &features->model->memory);
+    pg_status status = pgi_features_header(features, &head);
+    if (status >= 0) {
+        const size_t size = pgi_features_count(features->model, features->n_images) * sizeof(float);
+        const size_t first = capacity < head.size ? capacity : head.size;
+        if (first > 0) memcpy(bytes, head.data, first);
+        if (capacity > first)
+            memcpy((uint8_t *)bytes + first, features->data, capacity - first < size ? capacity - first : size);
+        if (needed) *needed = head.size + size;
+    }
+    pgi_buffer_free(&head);
+    pgi_features_release(kept);
+    return status;
+}
+
+pg_status pg_features_load(const pg_model *model, const char *path, pg_features **out) {
+    PGI_ENTER;
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(path);
+    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pg_status status = pgi_features_load(model, path, out);
+    pgi_call_end(&call);
+    return status;
+}
+
+pg_status pg_features_from_bytes(const pg_model *model, const void *bytes, size_t n_bytes, pg_features **out) {
+    PGI_ENTER;
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
+    PGI_NOT_NULL(bytes);
+    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pg_status status = pgi_features_from_bytes(model, bytes, n_bytes, out);
+    pgi_call_end(&call);
+    return status;
 }

@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Writing a folder beside its place, and renaming it when it is whole. */
+/* Writing a folder, or a file, beside its place, and renaming it when it is whole. */
 #include "base/atomic_folder.h"
 
 #include <dirent.h>
@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 
 /* Removes each regular file of the folder, the marker last. 0, or an errno; ENOTEMPTY: something else is there. */
@@ -184,18 +185,22 @@ pg_status pgi_atomic_folder_abandon(pgi_atomic_folder *folder, pg_status status)
     return status;
 }
 
+/* A new file of `folder`, with room for `size` bytes on the disk. Returns 0 or an errno. */
+static int make_file(int folder, const char *name, uint64_t size, int *fd) {
+    struct rlimit limit; /* a write beyond it would end the process with SIGXFSZ */
+    if (size > INT64_MAX || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && size > limit.rlim_cur)) return EFBIG;
+    *fd = openat(folder, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (*fd < 0) return errno;
+    if (size && fallocate(*fd, 0, 0, (off_t)size) != 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
+        return errno;
+    return 0;
+}
+
 pg_status pgi_atomic_file_open(const pgi_atomic_folder *folder, const char *name, uint64_t size, pgi_atomic_file *out) {
     *out = (pgi_atomic_file){.memory = folder->memory, .fd = -1};
     out->path = pgi_path_join(folder->memory, folder->partial, name);
     if (!out->path) return PG_ERROR_MEMORY;
-    out->fd = openat(folder->fd, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
-    int number = out->fd < 0 ? errno : 0;
-    struct rlimit limit; /* a write beyond it would end the process with SIGXFSZ */
-    if (!number && (size > INT64_MAX || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && size > limit.rlim_cur)))
-        number = EFBIG;
-    if (!number && size && fallocate(out->fd, 0, 0, (off_t)size) != 0 &&
-        (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
-        number = errno;
+    const int number = make_file(folder->fd, name, size, &out->fd);
     if (!number) return PG_OK;
     pg_status status = pgi_system_error(out->path, "write", number);
     return pgi_atomic_file_close(out, status);
@@ -221,5 +226,61 @@ pg_status pgi_atomic_file_close(pgi_atomic_file *file, pg_status status) {
     }
     if (file->memory) pgi_free(file->memory, file->path);
     *file = (pgi_atomic_file){.fd = -1};
+    return status;
+}
+
+/* Whatever is no regular file stays: a device or a pipe would become one, and a folder cannot. */
+static pg_status check_replaced(const char *path) {
+    struct stat info;
+    if (stat(path, &info) != 0) {
+        if (errno == ENOENT && lstat(path, &info) != 0 && errno == ENOENT) return PG_OK;
+        return pgi_system_error(path, "write", errno);
+    }
+    if (S_ISREG(info.st_mode)) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "%s: found a %s, expected the name of a file", path,
+                     S_ISDIR(info.st_mode) ? "folder" : "device, pipe or socket");
+}
+
+/* PATH.partial-NUMBER, a new one: two calls at once do not meet, and the later one stays. */
+static pg_status make_partial(const char *path, uint64_t size, pgi_atomic_file *out) {
+    const size_t n = strlen(path) + sizeof ".partial-0123456789";
+    const uint32_t begin = (uint32_t)(pgi_now() * 1e6) ^ (uint32_t)getpid() << 12;
+    int number = EEXIST;
+    out->path = pgi_alloc(out->memory, n, 1);
+    if (!out->path) return PG_ERROR_MEMORY;
+    for (uint32_t i = 0; number == EEXIST && i < 1000; i++) {
+        snprintf(out->path, n, "%s.partial-%u", path, begin + i);
+        number = make_file(AT_FDCWD, out->path, size, &out->fd);
+    }
+    if (!number) return PG_OK;
+    if (out->fd >= 0) unlink(out->path);
+    return pgi_system_error(path, "write", number);
+}
+
+static void sync_folder_of(char *path) {
+    char *slash = strrchr(path, '/');
+    if (slash) slash[slash == path ? 1 : 0] = 0;
+    const int folder = open(slash ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0) return;
+    fsync(folder);
+    close(folder);
+}
+
+pg_status pgi_replace_file(const pgi_memory *memory, const char *path, const pgi_buffer *head, const void *data,
+                           size_t size) {
+    pgi_atomic_file file = {.memory = memory, .fd = -1};
+    PGI_TRY(check_replaced(path));
+    char *partial = NULL;
+    pg_status status = make_partial(path, head->size + size, &file);
+    const int made = status >= 0;
+    if (made && !(partial = pgi_copy_string(memory, file.path, strlen(file.path)))) status = PG_ERROR_MEMORY;
+    if (status >= 0) status = pgi_atomic_file_write(&file, 0, head->data, head->size);
+    if (status >= 0) status = pgi_atomic_file_write(&file, head->size, data, size);
+    if (made && !partial) unlink(file.path);
+    status = pgi_atomic_file_close(&file, status);
+    if (status >= 0 && rename(partial, path) != 0) status = pgi_system_error(path, "rename to it", errno);
+    if (status < 0 && partial) unlink(partial);
+    if (status >= 0) sync_folder_of(partial);
+    pgi_free(memory, partial);
     return status;
 }

@@ -208,18 +208,7 @@ static pg_status make_header(const converter *c, uint32_t file, pgi_buffer *text
                                   (unsigned long long)(it->at + it->n_bytes)));
     }
     PGI_TRY(pgi_buffer_append(text, "}", 1));
-    while (text->size % 64) PGI_TRY(pgi_buffer_append(text, " ", 1));
-
-    uint64_t size = text->size - 8;
-    size_t at;
-    uint32_t crc;
-    char digits[9];
-    for (int i = 0; i < 8; i++) text->data[i] = (uint8_t)(size >> (8 * i));
-    if (!pgi_quantized_store_header_crc32(text->data + 8, (size_t)size, &at, &crc))
-        return pgi_error(PG_ERROR_INTERNAL, "a header without header_crc32");
-    snprintf(digits, sizeof digits, "%08x", crc);
-    memcpy(text->data + 8 + at, digits, 8);
-    return PG_OK;
+    return pgi_quantized_store_finish_header(text);
 }
 
 /* ---------------------------------------------------------------------------------------------------------- writing */

@@ -35,12 +35,26 @@ int pgi_quantized_store_header_crc32(const void *text, size_t size, size_t *at, 
     return 1;
 }
 
+pg_status pgi_quantized_store_finish_header(pgi_buffer *text) {
+    while (text->size % 64) PGI_TRY(pgi_buffer_append(text, " ", 1));
+
+    uint64_t size = text->size - 8;
+    size_t at;
+    uint32_t crc;
+    char digits[9];
+    for (int i = 0; i < 8; i++) text->data[i] = (uint8_t)(size >> (8 * i));
+    if (!pgi_quantized_store_header_crc32(text->data + 8, (size_t)size, &at, &crc))
+        return pgi_error(PG_ERROR_INTERNAL, "a header without header_crc32");
+    snprintf(digits, sizeof digits, "%08x", crc);
+    memcpy(text->data + 8 + at, digits, 8);
+    return PG_OK;
+}
+
 static pgi_json_section metadata_of(const pgi_tensor_file_info *file) {
     return (pgi_json_section){file->path, "__metadata__: ", file->metadata};
 }
 
-/* Eight lower-case hexadecimal digits. */
-static pg_status read_crc32(const pgi_json_section *metadata, const char *key, uint32_t *out) {
+pg_status pgi_quantized_store_read_crc32(const pgi_json_section *metadata, const char *key, uint32_t *out) {
     const char *text = pgi_json_field_text(metadata, key);
     *out = 0;
     if (!text || strlen(text) != 8 || strspn(text, "0123456789abcdef") != 8)
@@ -72,7 +86,7 @@ static pg_status read_header(const pgi_tensor_file_info *file, store_header *out
 
     uint32_t said, found;
     size_t at;
-    PGI_TRY(read_crc32(&metadata, "header_crc32", &said));
+    PGI_TRY(pgi_quantized_store_read_crc32(&metadata, "header_crc32", &said));
     if (!pgi_quantized_store_header_crc32(file->header, file->header_size, &at, &found))
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: found no \"header_crc32\":\"%08x\" without spaces in the header, expected one: it was "
@@ -91,7 +105,7 @@ static pg_status read_header(const pgi_tensor_file_info *file, store_header *out
     if (!out->weights)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: __metadata__: weights: found \"%.40s\", expected int8 or int4",
                          file->path, text);
-    return read_crc32(&metadata, "config_crc32", &out->config_crc32);
+    return pgi_quantized_store_read_crc32(&metadata, "config_crc32", &out->config_crc32);
 }
 
 /* "[2,3]" to the shape of 2 to 8 sizes of at least 1. */
@@ -125,7 +139,7 @@ static pg_status read_tensor(const pgi_tensor_file_info *file, int32_t weights, 
     const pgi_json_section metadata = metadata_of(file);
     key->size = 0;
     PGI_TRY(pgi_buffer_printf(key, "crc32:%s", tensor->name));
-    PGI_TRY(read_crc32(&metadata, (const char *)key->data, &tensor->crc32));
+    PGI_TRY(pgi_quantized_store_read_crc32(&metadata, (const char *)key->data, &tensor->crc32));
     key->size = 0;
     PGI_TRY(pgi_buffer_printf(key, "shape:%s", tensor->name));
     if (!pgi_json_field(&metadata, (const char *)key->data)) return PG_OK;

@@ -15,6 +15,7 @@
 #define PGI_CHECKPOINT_QUANTIZED_STORE_H
 
 #include "base/run.h"
+#include "checkpoint/json_field.h"
 #include "checkpoint/safetensors.h"
 #include "kernels/quantized.h"
 
@@ -29,6 +30,12 @@ const char *pgi_weights_name(int32_t weights);
 /* header_crc32 of a header, `size` bytes of JSON with `"header_crc32":"........"` in them; *at: where these 8 digits
  * stand. 0: there are none. */
 int pgi_quantized_store_header_crc32(const void *text, size_t size, size_t *at, uint32_t *out);
+
+/* Finishes the beginning of a file: `text` has 8 bytes for the size and the header's JSON with header_crc32 00000000.
+ * Pads it, so that the data begins at a multiple of 64, and fills in size and checksum. */
+pg_status pgi_quantized_store_finish_header(pgi_buffer *text);
+/* A checksum of the metadata: eight lower-case hexadecimal digits, else PG_ERROR_FORMAT. */
+pg_status pgi_quantized_store_read_crc32(const pgi_json_section *metadata, const char *key, uint32_t *out);
 
 /* Reads the metadata of converted files and gives their tensors dtype, shape and crc32; other files stay as they are.
  * *weights: PG_WEIGHTS_*. Headers alone are read. PG_ERROR_UNSUPPORTED: a newer layout, an unknown kind of weights;

@@ -62,31 +62,30 @@ static const struct {
               {"F6_E3M2", 0, 6},
               {"F4", 0, 4}};
 
-static pg_status read_offset(const tensor_file *file, const char *name, const json_t *node, size_t limit, size_t *out) {
+static pg_status read_offset(const char *path, const char *name, const json_t *node, size_t limit, size_t *out) {
     if (!json_is_integer(node) || json_integer_value(node) < 0 || (uint64_t)json_integer_value(node) > limit) {
         char found[PGI_JSON_DESCRIPTION];
         return pgi_error(
             PG_ERROR_FORMAT,
-            "%s: tensor %s: found %s in data_offsets, expected an offset from 0 to %zu, where the file ends",
-            file->path, name, pgi_json_describe(node, found, sizeof found), limit);
+            "%s: tensor %s: found %s in data_offsets, expected an offset from 0 to %zu, where the file ends", path,
+            name, pgi_json_describe(node, found, sizeof found), limit);
     }
     *out = (size_t)json_integer_value(node);
     return PG_OK;
 }
 
-/* One entry of the header. `data_at`: where the data begins, `data_size` bytes. */
-static pg_status read_tensor(const tensor_file *file, const char *name, const json_t *entry, size_t data_at,
-                             size_t data_size, pgi_stored_tensor *out) {
+pg_status pgi_stored_tensor_read(const char *path, const char *name, const json_t *entry, size_t data_at,
+                                 size_t data_size, pgi_stored_tensor *out) {
     char found[PGI_JSON_DESCRIPTION];
-    *out = (pgi_stored_tensor){.name = name, .file = file->path};
+    *out = (pgi_stored_tensor){.name = name, .file = path};
     if (!json_is_object(entry))
         return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found %s, expected an object with dtype, shape, data_offsets",
-                         file->path, name, pgi_json_describe(entry, found, sizeof found));
+                         path, name, pgi_json_describe(entry, found, sizeof found));
 
     const json_t *dtype = json_object_get(entry, "dtype");
     if (!json_is_string(dtype))
-        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: dtype: found %s, expected a name such as BF16", file->path,
-                         name, pgi_json_describe(dtype, found, sizeof found));
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: dtype: found %s, expected a name such as BF16", path, name,
+                         pgi_json_describe(dtype, found, sizeof found));
     out->dtype_name = json_string_value(dtype);
     uint32_t bits = 0;
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
@@ -97,42 +96,40 @@ static pg_status read_tensor(const tensor_file *file, const char *name, const js
 
     const json_t *shape = json_object_get(entry, "shape");
     if (!json_is_array(shape))
-        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape: found %s, expected an array", file->path, name,
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape: found %s, expected an array", path, name,
                          pgi_json_describe(shape, found, sizeof found));
     if (json_array_size(shape) > MAX_DIMS)
-        return pgi_error(PG_ERROR_LIMIT, "%s: tensor %s: shape: found %zu dimensions, expected at most %d", file->path,
-                         name, json_array_size(shape), MAX_DIMS);
+        return pgi_error(PG_ERROR_LIMIT, "%s: tensor %s: shape: found %zu dimensions, expected at most %d", path, name,
+                         json_array_size(shape), MAX_DIMS);
     out->n_dims = (int32_t)json_array_size(shape);
     size_t n = 1;
     for (int32_t i = 0; i < out->n_dims; i++) {
         const json_t *size = json_array_get(shape, (size_t)i);
         if (!json_is_integer(size) || json_integer_value(size) < 0)
-            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape[%d]: found %s, expected a size of 0 or more",
-                             file->path, name, i, pgi_json_describe(size, found, sizeof found));
+            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape[%d]: found %s, expected a size of 0 or more", path,
+                             name, i, pgi_json_describe(size, found, sizeof found));
         out->shape[i] = json_integer_value(size);
         if (!pgi_mul_size(n, (size_t)out->shape[i], &n))
-            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape: its product does not fit in 64 bits", file->path,
-                             name);
+            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape: its product does not fit in 64 bits", path, name);
     }
 
     const json_t *offsets = json_object_get(entry, "data_offsets");
     if (!json_is_array(offsets) || json_array_size(offsets) != 2)
-        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: data_offsets: found %s, expected an array of 2", file->path,
-                         name, pgi_json_describe(offsets, found, sizeof found));
-    size_t begin, end, n_bits;
-    PGI_TRY(read_offset(file, name, json_array_get(offsets, 0), data_size, &begin));
-    PGI_TRY(read_offset(file, name, json_array_get(offsets, 1), data_size, &end));
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: data_offsets: found %s, expected an array of 2", path, name,
+                         pgi_json_describe(offsets, found, sizeof found));
+    size_t begin = 0, end = 0, n_bits;
+    PGI_TRY(read_offset(path, name, json_array_get(offsets, 0), data_size, &begin));
+    PGI_TRY(read_offset(path, name, json_array_get(offsets, 1), data_size, &end));
     if (begin > end)
-        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: data_offsets: found [%zu, %zu], expected begin <= end",
-                         file->path, name, begin, end);
+        return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: data_offsets: found [%zu, %zu], expected begin <= end", path,
+                         name, begin, end);
     /* A dtype that the format does not have yet: its size cannot be checked, and no tensor that we use has it. */
     if (bits && (!pgi_mul_size(n, bits, &n_bits) || n_bits % 8 || n_bits / 8 != end - begin))
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: tensor %s: found %zu bytes in data_offsets, expected %zu x %u bits as shape and "
                          "dtype %s say",
-                         file->path, name, end - begin, n, bits, out->dtype_name);
+                         path, name, end - begin, n, bits, out->dtype_name);
     out->offset = data_at + begin;
-    if (file->mapping.data) out->data = file->mapping.data + out->offset;
     out->n_bytes = end - begin;
     return PG_OK;
 }
@@ -214,8 +211,11 @@ static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
     for (void *at = json_object_iter(file->header); at; at = json_object_iter_next(file->header, at)) {
         const char *name = json_object_iter_key(at);
         if (strcmp(name, "__metadata__") == 0) continue;
-        PGI_TRY(read_tensor(file, name, json_object_iter_value(at), data_at, data_size, &tensors[files->n_tensors]));
-        tensors[files->n_tensors++].file_index = index;
+        pgi_stored_tensor *tensor = &tensors[files->n_tensors];
+        PGI_TRY(pgi_stored_tensor_read(file->path, name, json_object_iter_value(at), data_at, data_size, tensor));
+        if (file->mapping.data) tensor->data = file->mapping.data + tensor->offset;
+        tensor->file_index = index;
+        files->n_tensors++;
     }
     return check_layout(file, tensors + n_old, files->n_tensors - n_old, data_at, data_size);
 }

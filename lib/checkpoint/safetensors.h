@@ -29,6 +29,11 @@ typedef struct pgi_stored_tensor {
     int32_t used;        /* set by the binder: 0: not in use, else 1 for the first that it took, 2, ... */
 } pgi_stored_tensor;
 
+/* One entry of a header: the tensor `name` of file `path`, whose data begins at `data_at` and has `data_size` bytes.
+ * The strings are kept as they are. PG_ERROR_FORMAT, _LIMIT. */
+pg_status pgi_stored_tensor_read(const char *path, const char *name, const json_t *entry, size_t data_at,
+                                 size_t data_size, pgi_stored_tensor *out);
+
 typedef struct pgi_tensor_files pgi_tensor_files;
 
 /*

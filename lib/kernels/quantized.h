@@ -83,4 +83,10 @@ pg_status pgi_quantize_panels(const pgi_matrix *from, int64_t first_row, int32_t
 /* out[c] = the value of W[row][c] as above, times `factor`. */
 void pgi_quantized_row(const pgi_matrix *matrix, int64_t row, float factor, float *out);
 
+/* Bytes of a matrix of any dtype. */
+static inline int64_t pgi_matrix_bytes(const pgi_matrix *matrix) {
+    if (pgi_dtype_is_blocks(matrix->dtype)) return pgi_quantized_bytes(matrix->dtype, matrix->rows, matrix->columns);
+    return matrix->rows * matrix->columns * (int64_t)pgi_dtype_size(matrix->dtype);
+}
+
 #endif

@@ -35,9 +35,7 @@ static int same_bytes(const void *a, const void *b, int64_t size) { return a == 
 
 static int same_matrix(const pgi_matrix *a, const pgi_matrix *b) {
     if (a->dtype != b->dtype || a->rows != b->rows || a->columns != b->columns) return 0;
-    return same_bytes(a->data, b->data,
-                      pgi_dtype_is_blocks(a->dtype) ? pgi_quantized_bytes(a->dtype, a->rows, a->columns)
-                                                    : a->rows * a->columns * (int64_t)pgi_dtype_size(a->dtype));
+    return same_bytes(a->data, b->data, pgi_matrix_bytes(a));
 }
 
 static int same_vector(const float *a, const float *b, int64_t n) {
@@ -133,8 +131,7 @@ pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const 
     return PG_OK;
 }
 
-/* With memory for n_images, nothing in it yet. */
-static pg_status new_features(const pg_model *model, int64_t n_images, pg_features **out) {
+pg_status pgi_features_new(const pg_model *model, int64_t n_images, pg_features **out) {
     pg_features *features = pgi_alloc_zero(&model->memory, 1, sizeof *features);
     if (!features) return PG_ERROR_MEMORY;
     atomic_init(&features->references, 1);
@@ -147,6 +144,18 @@ static pg_status new_features(const pg_model *model, int64_t n_images, pg_featur
         return PG_ERROR_MEMORY;
     }
     *out = features;
+    return PG_OK;
+}
+
+pg_status pgi_features_check_finite(const pg_features *features, pg_status status) {
+    const pg_model *model = features->model;
+    const size_t n = pgi_features_count(model, features->n_images), width = (size_t)model->config.text.hidden_size;
+    const size_t n_rows = (size_t)model->config.vision.n_patches;
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(features->data[i]))
+            return pgi_error(status,
+                             "the features of image %zu, token %zu, column %zu are %f, expected a finite number",
+                             i / width / n_rows, i / width % n_rows, i % width, (double)features->data[i]);
     return PG_OK;
 }
 
@@ -167,16 +176,10 @@ static pg_status check_values(const pg_model *model, const pg_tensor *values) {
 pg_status pgi_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out) {
     pg_features *features = NULL;
     PGI_TRY(check_values(model, values));
-    PGI_TRY(new_features(model, values->shape[0], &features));
-    const size_t n = pgi_features_count(model, features->n_images), width = (size_t)model->config.text.hidden_size;
-    memcpy(features->data, values->data, n * sizeof(float));
-    for (size_t i = 0; i < n; i++) {
-        if (isfinite(features->data[i])) continue;
-        const size_t row = i / width, n_rows = (size_t)model->config.vision.n_patches;
-        pg_status status = pgi_error(PG_ERROR_ARGUMENT,
-                                     "the features of image %zu, token %zu, column %zu are %f, expected a finite "
-                                     "number",
-                                     row / n_rows, row % n_rows, i % width, (double)features->data[i]);
+    PGI_TRY(pgi_features_new(model, values->shape[0], &features));
+    memcpy(features->data, values->data, pgi_features_count(model, features->n_images) * sizeof(float));
+    pg_status status = pgi_features_check_finite(features, PG_ERROR_ARGUMENT);
+    if (status < 0) {
         pgi_features_release(features);
         return status;
     }
@@ -187,7 +190,7 @@ pg_status pgi_features_from_tensor(const pg_model *model, const pg_tensor *value
 pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out) {
     pg_features *features = NULL;
     PGI_TRY(check_pixels(model, inputs)); /* before memory is asked for */
-    PGI_TRY(new_features(model, inputs->n_images, &features));
+    PGI_TRY(pgi_features_new(model, inputs->n_images, &features));
     pgi_workspace workspace = {0};
     pg_status status = pgi_workspace_reserve(&workspace, run, model, &(pgi_limits){.runs_encoder = 1});
     if (status >= 0) status = pgi_features_compute(run, model, inputs, features->data, &workspace);

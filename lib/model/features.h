@@ -14,6 +14,10 @@ struct pg_features {
     _Atomic(pg_model *) also_of; /* counted; the first other model that pgi_features_check() took; NULL: none */
 };
 
+/* With memory for n_images, nothing in it yet. */
+pg_status pgi_features_new(const pg_model *model, int64_t n_images, pg_features **out);
+/* `status`, with a message, when a number is not finite. */
+pg_status pgi_features_check_finite(const pg_features *features, pg_status status);
 /* Computes the features of all images of `inputs`, which must have pixels of the model's size. */
 pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out);
 /* A copy of values [n_images, n_patches, hidden], which are checked. */

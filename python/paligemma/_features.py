@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,33 @@ class Features:
         values = array(self._handle, c.lib.pg_features_get_tensor)
         values.flags.writeable = False  # the memory that generate() reads
         return values
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes them to a file (safetensors with checksums, docs/FORMATS.md), whole or not at all."""
+        with self._handle.use() as pointer:
+            c.check(c.lib.pg_features_save(pointer, os.fsencode(path)))
+
+    def to_bytes(self) -> bytes:
+        """The same bytes, for a store of your own."""
+        size = ctypes.c_size_t()
+        with self._handle.use() as pointer:
+            c.check(c.lib.pg_features_to_bytes(pointer, None, 0, ctypes.byref(size)))
+            out = ctypes.create_string_buffer(size.value)
+            c.check(c.lib.pg_features_to_bytes(pointer, out, size, ctypes.byref(size)))
+        return out.raw
+
+    @classmethod
+    def load(cls, model: Any, source: str | os.PathLike[str] | bytes) -> Features:
+        """Features of `model` that save() wrote to the path `source`, or to_bytes() gave. Those of another model are
+        refused: by a hash of encoder and projector, weights and arithmetic (ValueError)."""
+        handle = Handle("features", "Features object")
+        with model._handle.use() as pointer:
+            if isinstance(source, (bytes, bytearray, memoryview)):
+                data = bytes(source)
+                c.check(c.lib.pg_features_from_bytes(pointer, data, len(data), ctypes.byref(handle.pointer)))
+            else:
+                c.check(c.lib.pg_features_load(pointer, os.fsencode(source), ctypes.byref(handle.pointer)))
+        return cls(handle)
 
     def __len__(self) -> int:
         """The number of images."""

@@ -5,6 +5,8 @@ import types
 import numpy as np
 import pytest
 
+import paligemma
+
 PROMPTS = ["caption en", "detect red circle ; yellow triangle", "answer en what color is the star?"]
 
 
@@ -120,3 +122,44 @@ def test_an_error_knows_its_row(model, processor, image_path, tmp_path, rows):
     with pytest.raises(FileNotFoundError) as caught:
         type(model).from_pretrained(tmp_path / "nowhere")
     assert caught.value.row is None
+
+
+def test_saved_and_loaded(model, rows, room, tmp_path):
+    path = tmp_path / "three.features"
+    with model.encode_image(rows.pixel_values) as features:
+        features.save(path)
+        data, values = features.to_bytes(), features.pooler_output.copy()
+    assert path.read_bytes() == data
+    for source in (path, str(path), data, bytearray(data)):
+        with paligemma.Features.load(model, source) as loaded:
+            assert len(loaded) == 3 and (loaded.pooler_output == values).all()
+            assert (model.generate(**room, features=loaded, max_new_tokens=8)
+                    == model.generate(**rows, max_new_tokens=8)).all()
+
+
+def test_saved_features_are_safetensors(model, rows, tmp_path):
+    safetensors = pytest.importorskip("safetensors")
+    path = tmp_path / "three.features"
+    features = model.encode_image(rows.pixel_values)
+    features.save(path)
+    with safetensors.safe_open(path, "numpy") as file:
+        assert list(file.keys()) == ["features"]
+        assert (file.get_tensor("features") == features.pooler_output).all()
+        metadata = file.metadata()
+    assert metadata["format"] == "libpaligemma-features" and metadata["weights"] == "stored"
+    assert len(metadata["model"]) == 16
+
+
+def test_damaged_or_foreign_features_are_refused(model, rows, tmp_path):
+    data = model.encode_image(rows.pixel_values[:1]).to_bytes()
+    with pytest.raises(OSError, match="checksum"):
+        paligemma.Features.load(model, data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(OSError, match="expected"):
+        paligemma.Features.load(model, data[:-4])
+    with pytest.raises(FileNotFoundError):
+        paligemma.Features.load(model, tmp_path / "none.features")
+    int8 = paligemma.PaliGemmaForConditionalGeneration.from_pretrained(model.name_or_path, weights="int8")
+    with pytest.raises(ValueError, match="weights stored, expected int8"):
+        paligemma.Features.load(int8, data)
+    with pytest.raises(ValueError, match="folder"):
+        model.encode_image(rows.pixel_values[:1]).save(tmp_path)

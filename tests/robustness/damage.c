@@ -26,6 +26,8 @@ enum { CASE_SECONDS = 20, MAX_PIXELS = 1 << 22 };
 typedef enum target { OFFICIAL, TODAY, INT8, INT4, COLPALI, MLX, N_TARGETS } target;
 typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, REPAIRED_HEADER, IMAGE } style;
 
+#define FEATURES "image.features" /* of the folder's model */
+
 typedef struct kind {
     const char *name;
     target target;
@@ -71,6 +73,9 @@ static const kind kinds[] = {
     {"colpali-header", COLPALI, "model-00003-of-00003.safetensors", SAFETENSORS_HEADER, 0, 20},
     {"mlx-header", MLX, "model.safetensors", SAFETENSORS_HEADER, 0, 20},
     {"mlx-config", MLX, "config.json", JSON, 0, 20},
+    {"features-bytes", OFFICIAL, FEATURES, BYTES, 0, 100},
+    {"features-header", INT8, FEATURES, SAFETENSORS_HEADER, 0, 100},
+    {"features-repaired", OFFICIAL, FEATURES, REPAIRED_HEADER, 0, 60},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -201,6 +206,65 @@ static void run_folder(const char *folder) {
     pg_inputs_close(&inputs);
 }
 
+static int is_features(const kind *k) { return strcmp(k->file, FEATURES) == 0; }
+
+/* Damaged features, by path or as bytes: what loads serves a prompt. */
+static void run_features(const char *folder, const bytes *file) {
+    pg_model *model = NULL;
+    pg_processor *processor = NULL;
+    pg_inputs *inputs = NULL;
+    pg_features *features = NULL;
+    pg_result *result = NULL;
+    pg_model_options model_options;
+    pg_generate_options options;
+    char path[600];
+    pg_model_options_init(&model_options, sizeof model_options);
+    pg_generate_options_init(&options, sizeof options);
+    model_options.allocator = &memory.hooks;
+    options.max_new_tokens = 2;
+    options.n_threads = 1;
+    snprintf(path, sizeof path, "%s/" FEATURES, folder);
+    if (!MADE("model_open", pg_model_open(folder, &model_options, &model), model, folder)) return;
+    stale_error();
+    const int loaded =
+        now_seed % 2
+            ? MADE("features_load", pg_features_load(model, path, &features), features, path)
+            : MADE("from_bytes", pg_features_from_bytes(model, file->data, file->size, &features), features, NULL);
+    if (loaded && MADE("processor_open", pg_processor_open(folder, NULL, &processor), processor, folder) &&
+        MADE("encode", pg_processor_encode(processor, NULL, "the cat", NULL, &inputs), inputs, NULL)) {
+        options.features = features;
+        stale_error();
+        MADE("generate", pg_generate(model, processor, inputs, &options, &result), result, NULL);
+    }
+    pg_result_close(&result);
+    pg_inputs_close(&inputs);
+    pg_processor_close(&processor);
+    pg_features_close(&features);
+    pg_model_close(&model);
+}
+
+/* The features of an image, beside the folder's model. */
+static int write_features(const char *folder) {
+    bytes file = tiny_image(IMAGE_PNG, 24, 17, 5);
+    pg_model *model = NULL;
+    pg_processor *processor = NULL;
+    pg_inputs *inputs = NULL;
+    pg_features *features = NULL;
+    pg_image image;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/" FEATURES, folder);
+    const int made = pg_image_from_bytes(&image, sizeof image, file.data, file.size) >= 0 &&
+                     pg_model_open(folder, NULL, &model) >= 0 && pg_processor_open(folder, NULL, &processor) >= 0 &&
+                     pg_processor_encode(processor, &image, "x", NULL, &inputs) >= 0 &&
+                     pg_features_create(model, inputs, NULL, &features) >= 0 && pg_features_save(features, path) >= 0;
+    pg_features_close(&features);
+    pg_inputs_close(&inputs);
+    pg_processor_close(&processor);
+    pg_model_close(&model);
+    bytes_free(&file);
+    return made;
+}
+
 /* A damaged image, by path or as bytes. */
 static void run_image(const char *folder, const bytes *file) {
     static pg_processor *processor; /* opened once; outside the counted memory */
@@ -301,6 +365,8 @@ static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
     n_errors = 0;
     if (k->style == IMAGE)
         run_image(folder, &file);
+    else if (is_features(k))
+        run_features(folder, &file);
     else
         run_folder(folder);
     alarm(0);
@@ -379,6 +445,11 @@ int main(int argc, char **argv) {
             return 1;
         }
     }
+    for (int i = OFFICIAL; i <= INT8; i += INT8 - OFFICIAL)
+        if (!write_features(folders[i])) {
+            say("features failed: %s\n", pg_last_error());
+            return 1;
+        }
     remove_file(folders[OFFICIAL], "tokenizer.json"); /* so that tokenizer.model is what is read */
     capture_begin();
     on_death(tell_where);

@@ -38,7 +38,7 @@ static pg_status go(way *w) {
     pg_status status;
     int64_t ids[64], token;
     size_t n;
-    char text[256];
+    char text[256], saved[700];
     const char *piece;
     pg_model_options_init(&model_options, sizeof model_options);
     pg_processor_options_init(&processor_options, sizeof processor_options);
@@ -91,6 +91,11 @@ static pg_status go(way *w) {
     STEP(pg_features_create(model, inputs, NULL, &features));
     STEP(pg_features_get_tensor(features, &kept));
     STEP(pg_features_from_tensor(model, &kept, &again));
+    pg_features_close(&again);
+    snprintf(saved, sizeof saved, "%s.features", w->image);
+    STEP(pg_features_save(features, saved));
+    STEP(pg_features_load(model, saved, &again));
+    STEP(pg_features_to_bytes(again, NULL, 0, &n));
     STEP(pg_processor_encode(processor, NULL, "cat", NULL, &text_only));
     STEP(pg_session_create(model, &session_options, &session));
     STEP(pg_session_prefill(session, text_only, features));
