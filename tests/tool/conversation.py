@@ -120,6 +120,7 @@ def at_a_terminal(temporary):
     person = Person(MODEL, SHAPES)
     expect("a hint and a prompt", person.wait_for(b"> ") and person.is_ready() and b"/help" in person.shown, person.shown)
     expect("an answer", person.types(b"caption en\r", CAPTION.encode()), person.shown)
+    expect("boxes in pixels", person.types(b"detect red circle\r", b"119.8  red circle") and b"<loc0073>" in person.shown, person.shown)
     if KIND == "editor":
         expect("history: arrow up", person.types(b"\x1b[A\r", CAPTION.encode()), person.shown)
         expect("editing: left, delete", person.types(b"captiXon en\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x7f\r", CAPTION.encode()), person.shown)
