@@ -40,22 +40,40 @@ pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, in
     return PG_OK;
 }
 
-pg_status pgi_decoding_make_room(pgi_decoding *decoding, const pg_model *model) {
-    const pgi_text_config *text = &model->config.text;
+/* Copies tokens first .. to->n_tokens of every layer's keys or values; the capacities may differ. */
+static void copy_tokens(const pgi_text_config *text, int64_t first, int64_t n, const pgi_kv_cache *from,
+                        pgi_kv_cache *to) {
     const int64_t width = (int64_t)text->n_kv_heads * text->head_dim;
+    const size_t bytes = (size_t)((n - first) * width) * sizeof(float);
+    for (int32_t i = 0; i < text->n_layers; i++) {
+        const int64_t source = (i * from->capacity + first) * width, target = (i * to->capacity + first) * width;
+        memcpy(to->keys + target, from->keys + source, bytes);
+        memcpy(to->values + target, from->values + source, bytes);
+    }
+    to->n_tokens = n;
+    to->next_position = from->next_position;
+}
+
+pg_status pgi_decoding_make_room(pgi_decoding *decoding, const pg_model *model) {
     pgi_kv_cache *cache = &decoding->cache, grown;
     if (cache->n_tokens < cache->capacity) return PG_OK;
     PGI_TRY(new_cache(model, pgi_min64(2 * cache->capacity, decoding->max_keys), &grown));
-    const size_t bytes = (size_t)(cache->n_tokens * width) * sizeof(float);
-    for (int32_t i = 0; i < text->n_layers; i++) {
-        memcpy(grown.keys + i * grown.capacity * width, cache->keys + i * cache->capacity * width, bytes);
-        memcpy(grown.values + i * grown.capacity * width, cache->values + i * cache->capacity * width, bytes);
-    }
+    copy_tokens(&model->config.text, 0, cache->n_tokens, cache, &grown);
     pgi_free(&model->memory, cache->keys);
     pgi_free(&model->memory, cache->values);
-    grown.n_tokens = cache->n_tokens;
-    grown.next_position = cache->next_position;
     *cache = grown;
+    return PG_OK;
+}
+
+pg_status pgi_decoding_branch(pgi_decoding *to, const pgi_decoding *from, const pg_model *model, int64_t n_shared) {
+    if (to->cache.capacity < from->cache.n_tokens) {
+        PGI_TRY(pgi_decoding_reserve(to, model, from->cache.capacity));
+        n_shared = 0;
+    }
+    const pgi_kv_cache cache = to->cache;
+    *to = *from;
+    to->cache = cache;
+    copy_tokens(&model->config.text, n_shared, from->cache.n_tokens, &from->cache, &to->cache);
     return PG_OK;
 }
 

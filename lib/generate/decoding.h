@@ -44,6 +44,10 @@ pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *me
                              const pgi_decoding_limits *limits);
 /* Makes the cache larger where it has no room for the pending token. After an error nothing has changed. */
 pg_status pgi_decoding_make_room(pgi_decoding *decoding, const pg_model *model);
+/* Makes *to go on from where *from stands, with a KV cache of its own: the first n_shared tokens are in it already (of
+ * an earlier branch of the same row), the others are copied. Nothing is allocated where the cache of *to has room.
+ * After an error *to is empty. */
+pg_status pgi_decoding_branch(pgi_decoding *to, const pgi_decoding *from, const pg_model *model, int64_t n_shared);
 void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory);
 
 /* Feeds the row, prefix as one block and suffix causal, padding left out. *last: the last token's last hidden state

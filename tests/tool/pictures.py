@@ -7,6 +7,7 @@
 import json
 import os
 import pty
+import re
 import resource
 import shutil
 import signal
@@ -113,10 +114,29 @@ def drawn(temporary):
     expect("the image is not written over", code == 1 and "over its image" in err and contents(same) == contents(SHAPES), code, err)
     code, _, err = run("detect", MODEL, SHAPES, "red circle", "--draw", "/nowhere/out.png")
     expect("a folder that is not there", code == 1 and "/nowhere/out.png" in err and err.count("\n") == 1, code, err)
+    for arguments, status, word in [(("out.jpg",), 2, ".png"), (("/nowhere/x/",), 1, "/nowhere/x"), ((SHAPES + "/",), 1, "shapes.png/")]:
+        code, _, err = run("detect", MODEL, PLAIN, "red circle", "--draw", *arguments)
+        expect(f"--draw {arguments}", code == status and word in err and err.count("\n") == 1, code, err)
+    code, _, err = run("detect", MODEL, PLAIN, SHAPES, "red circle", "--draw", same)
+    expect("several images need a folder", code == 2 and "folder" in err and contents(same) == contents(SHAPES), code, err)
+    run("detect", MODEL, SHAPES, "red circle", "--draw", os.path.join(temporary, "new") + "/")
+    expect("a folder by its slash", os.listdir(os.path.join(temporary, "new")) == ["shapes.png"])
     if os.path.exists("/dev/full"):
         code, _, err = run("detect", MODEL, SHAPES, "red circle", "--draw", "/dev/full")
         expect("a full disk", code == 1 and "/dev/full" in err and err.count("\n") == 1, code, err)
     expect("nothing half made stays", not [n for n in os.listdir(temporary) if n.endswith(".partial")])
+
+
+def of_the_readme(temporary):
+    """README's picture is what its command draws; a demo model that was trained anew may move a line or a digit."""
+    with open(os.path.join(SOURCE, "README.md")) as f:
+        image, things, shown = re.search(r'`paligemma detect examples/demo/model (\S+) "([^"]*)" --draw (\S+)`', f.read()).groups()
+    out, shown = os.path.join(temporary, "readme.png"), os.path.join(SOURCE, shown)
+    run("detect", MODEL, os.path.join(SOURCE, image), things, "--draw", out)
+    (w, h, rows), again = read_png(shown), read_png(out)
+    differ = sum(a != b for line, other in zip(rows, again[2]) for a, b in zip(line, other))
+    expect("README's picture: run the command that stands below it", (w, h) == again[:2] and differ < w * h // 30, differ, w * h)
+    expect("README's picture is small", os.path.getsize(shown) < 60000, os.path.getsize(shown))
 
 
 def contents(path):
@@ -299,6 +319,7 @@ def main():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory() as temporary:
         drawn(temporary)
+        of_the_readme(temporary)
         folder, names = folders(temporary)
         lists(temporary, names)
         resumes(temporary, folder, names)
