@@ -10,7 +10,7 @@
 
 #include "tool.h"
 
-/* Bright ones, for lines on photos; neighbours differ most. */
+/* Bright ones, for lines on photos, and black text is read on each; neighbours differ most. */
 static const tool_color palette[] = {{255, 60, 60},  {40, 150, 255},  {60, 210, 70},  {255, 200, 20},
                                      {205, 95, 255}, {0, 215, 215},   {255, 140, 40}, {255, 110, 180},
                                      {170, 225, 20}, {130, 130, 255}, {0, 190, 140},  {215, 165, 120}};
@@ -209,8 +209,7 @@ static int make_plate(const tool_picture *picture, const tool_mark *mark, const 
 
 static void draw_plate(tool_picture *picture, const tool_mark *mark, const sizes *s, const plate *p) {
     const tool_color color = palette[mark->color % N_COLORS];
-    const float light = .2126f * (float)color.r + .7152f * (float)color.g + .0722f * (float)color.b;
-    const tool_color ink = light > 110 ? (tool_color){0, 0, 0} : (tool_color){255, 255, 255};
+    const tool_color ink = {0, 0, 0};
     const int32_t *r = p->rect;
     if (!*p->text) return;
     fill(picture, r[0], r[1], r[2], r[3], dark(color), 1);

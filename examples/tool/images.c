@@ -81,23 +81,42 @@ static char *picture_name(const char *folder, const tool_listed *item, json_t *n
         char number[16] = "";
         if (i > 1) snprintf(number, sizeof number, "-%d", i);
         free(path);
-        if (asprintf(&path, "%s/%.*s%s.png", folder, (int)size, base, number) < 0) return NULL;
+        const char *slash = *folder && folder[strlen(folder) - 1] == '/' ? "" : "/";
+        if (asprintf(&path, "%s%s%.*s%s.png", folder, slash, (int)size, base, number) < 0) return NULL;
     }
     json_object_set_new_nocheck(names, path, json_true());
     return path;
 }
 
-static int name_pictures(tool_images *images, const char *draw) {
+/* Another ending would be a lie. */
+static int is_other_format(const char *name) {
+    static const char *const endings[] = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pdf", ".svg"};
+    const char *dot = strrchr(name, '.');
+    for (size_t i = 0; dot && i < sizeof endings / sizeof *endings; i++)
+        if (strcasecmp(dot, endings[i]) == 0) return 1;
+    return 0;
+}
+
+/* Returns -1 to go on, else the exit status. */
+static int name_pictures(const tool_verb *verb, tool_images *images, const char *draw) {
     struct stat found;
     const size_t size = strlen(draw);
-    const int is_folder = (stat(draw, &found) == 0 && S_ISDIR(found.st_mode)) || (size && draw[size - 1] == '/');
-    if (!images->many && !is_folder) return (images->list.items[0].picture = strdup(draw)) != NULL;
+    const int exists = stat(draw, &found) == 0, is_folder = exists && S_ISDIR(found.st_mode);
+    if (!images->many && !is_folder && (size == 0 || draw[size - 1] != '/')) {
+        if (is_other_format(draw))
+            return tool_usage_error(verb, "--draw: found '%s', expected a name that ends in .png: it is a PNG file",
+                                    draw);
+        images->list.items[0].picture = strdup(draw);
+        return images->list.items[0].picture ? -1 : tool_fail_text("no memory for the name of the picture");
+    }
+    if (exists && !is_folder) return tool_usage_error(verb, "--draw: '%s' is no folder; several images need one", draw);
+    if (!is_folder && mkdir(draw, 0777) != 0) return tool_fail_text("%s: %s", draw, strerror(errno));
     json_t *names = json_object();
     size_t i = 0;
     for (; names && i < images->list.n; i++)
         if (!(images->list.items[i].picture = picture_name(draw, &images->list.items[i], names))) break;
     json_decref(names);
-    return i == images->list.n;
+    return i == images->list.n ? -1 : tool_fail_text("no memory for the names of pictures");
 }
 
 /* --draw DIR must not be a folder of the images; inside one, it is not walked. */
@@ -214,9 +233,9 @@ int tool_images_open(const tool_verb *verb, const tool_shared *shared, const cha
     if (status < 0) status = list_all(verb, shared, &images->list, paths, n_paths);
     if (status >= 0) return status;
     images->many = images->list.n > 1 || images->list.n_folders > 0 || shared->images_from;
-    if (draw && !name_pictures(images, draw)) return tool_fail_text("no memory for the names of pictures");
-    if (shared->output && !open_output(images, shared->output)) return TOOL_FAILED;
-    return -1;
+    if (draw) status = name_pictures(verb, images, draw);
+    if (status >= 0) return status;
+    return shared->output && !open_output(images, shared->output) ? TOOL_FAILED : -1;
 }
 
 void tool_images_close(tool_images **images) {

@@ -114,6 +114,13 @@ def drawn(temporary):
     expect("the image is not written over", code == 1 and "over its image" in err and contents(same) == contents(SHAPES), code, err)
     code, _, err = run("detect", MODEL, SHAPES, "red circle", "--draw", "/nowhere/out.png")
     expect("a folder that is not there", code == 1 and "/nowhere/out.png" in err and err.count("\n") == 1, code, err)
+    for arguments, status, word in [(("out.jpg",), 2, ".png"), (("/nowhere/x/",), 1, "/nowhere/x"), ((SHAPES + "/",), 1, "shapes.png/")]:
+        code, _, err = run("detect", MODEL, PLAIN, "red circle", "--draw", *arguments)
+        expect(f"--draw {arguments}", code == status and word in err and err.count("\n") == 1, code, err)
+    code, _, err = run("detect", MODEL, PLAIN, SHAPES, "red circle", "--draw", same)
+    expect("several images need a folder", code == 2 and "folder" in err and contents(same) == contents(SHAPES), code, err)
+    run("detect", MODEL, SHAPES, "red circle", "--draw", os.path.join(temporary, "new") + "/")
+    expect("a folder by its slash", os.listdir(os.path.join(temporary, "new")) == ["shapes.png"])
     if os.path.exists("/dev/full"):
         code, _, err = run("detect", MODEL, SHAPES, "red circle", "--draw", "/dev/full")
         expect("a full disk", code == 1 and "/dev/full" in err and err.count("\n") == 1, code, err)
