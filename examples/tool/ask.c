@@ -8,6 +8,7 @@
 
 #include "images.h"
 #include "lines.h"
+#include "objects.h"
 #include "tool.h"
 
 static const char help[] =
@@ -15,7 +16,8 @@ static const char help[] =
     "\n"
     "Answers a prompt for each line of stdin, all about one IMAGE, which the model looks at once. Every\n"
     "line is answered by itself: the model knows nothing of those before. On a terminal lines are edited\n"
-    "and kept in a history (arrow keys; Ctrl-R searches), Ctrl-C cancels an answer, Ctrl-D ends.\n"
+    "and kept in a history (arrow keys; Ctrl-R searches), Ctrl-C cancels an answer, Ctrl-D ends, and boxes\n"
+    "are also shown as 'detect' shows them.\n"
     "\n"
     "  MODEL    a checkpoint folder, or a model id in the local Hugging Face cache\n"
     "  IMAGE    a PNG or JPEG file, turned as its EXIF orientation says\n"
@@ -65,6 +67,7 @@ typedef struct ask_state {
     const char *folder, *processor_folder; /* the latter NULL: the model's */
     int64_t max_new_tokens;
     uint32_t image_flags, prompt_flags;
+    int32_t width, height; /* of the image */
     int json, printed;
     size_t n_failed;
 } ask_state;
@@ -104,11 +107,16 @@ static int look_at(ask_state *s, const char *path) {
         status = pg_features_create(s->model, inputs, &options, &features);
     }
     tool_progress_clear(&s->progress);
+    pg_tensor sizes = {.struct_size = sizeof sizes};
+    if (status >= 0) status = pg_inputs_get_tensor(inputs, "image_sizes", &sizes);
+    if (status >= 0) {
+        s->height = (int32_t)((const int64_t *)sizes.data)[0];
+        s->width = (int32_t)((const int64_t *)sizes.data)[1];
+        pg_features_close(&s->features);
+        s->features = features;
+    }
     pg_inputs_close(&inputs);
-    if (status < 0) return tool_fail(status, stage);
-    pg_features_close(&s->features);
-    s->features = features;
-    return TOOL_OK;
+    return status < 0 ? tool_fail(status, stage) : TOOL_OK;
 }
 
 /* ---- a prompt ---- */
@@ -129,6 +137,23 @@ static void tell_limit(const ask_state *s, const pg_result *result) {
     if (!tool_lines_are_typed(s->lines) || pg_result_get_info(result, 0, &info) < 0 || info.stop != PG_STOP_LENGTH)
         return;
     fprintf(stderr, "[stopped at %lld tokens; --max-new-tokens allows more]\n", (long long)info.n_new_tokens);
+}
+
+/* For a person: the boxes of an answer, which says them in numbers of its own. */
+static void tell_boxes(const ask_state *s, const pg_result *result) {
+    pg_answer *answer = NULL;
+    pg_answer_options options;
+    pg_answer_options_init(&options, sizeof options);
+    options.width = s->width;
+    options.height = s->height;
+    if (s->json || !tool_lines_are_typed(s->lines) || pg_answer_create(s->processor, result, 0, &options, &answer) < 0)
+        return;
+    for (int64_t i = 0; i < pg_answer_get_n_objects(answer); i++) {
+        pg_object object = {.struct_size = sizeof object};
+        if (i == 0) puts(TOOL_OBJECT_HEADING);
+        if (pg_answer_get_object(answer, i, &object) >= 0) tool_print_object(&object);
+    }
+    pg_answer_close(&answer);
 }
 
 static int print_json(const char *prompt, const pg_result *result) {
@@ -156,6 +181,7 @@ static pg_status generate(ask_state *s, const char *prompt, pg_result **result) 
     encode.cancel = s->cancel;
     pg_status status = pg_processor_encode(s->processor, NULL, prompt, &encode, &inputs);
     if (status >= 0) status = tool_sampling_apply(&s->sampling, s->model, &sampling, &options);
+    options.flags |= PG_GENERATE_LOG_PROBS;
     options.max_new_tokens = (int32_t)s->max_new_tokens;
     options.n_threads = s->shared.n_threads;
     options.features = s->features;
@@ -180,6 +206,7 @@ static int answer(ask_state *s, const char *prompt) {
     int exit_status = TOOL_OK;
     if (cancelled) tool_clear_stdout(); /* a write may have been interrupted */
     if (s->printed || (status >= 0 && !s->json)) putchar('\n');
+    if (result && !cancelled) tell_boxes(s, result);
     if (cancelled)
         fputs("[cancelled]\n", stderr);
     else if (tool_output_failed())
@@ -268,7 +295,8 @@ static int ask_all(ask_state *s, const char *image) {
 static int run(const tool_verb *verb, int argc, char **argv) {
     ask_state s = {.sampling = {.top_k = -1, .seed = -1}};
     int literal = 0, no_exif = 0;
-    const char *arguments[2];
+    const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
+    if (!arguments) return tool_fail_text("no memory for the arguments");
     const tool_option options[] = {
         {.name = "--max-new-tokens", .letter = "-n", .number = &s.max_new_tokens, .least = 1, .most = INT32_MAX},
         {.name = "--json", .flag = &s.json},
@@ -285,13 +313,18 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     if (status < 0) status = tool_sampling_parse(verb, &s.sampling);
     if (status < 0 && strcmp(arguments[1], "-") == 0)
         status = tool_usage_error(verb, "the image is '-': stdin has the prompts; give a file");
-    if (status >= 0) return status;
+    if (status < 0 && arguments[2])
+        status = tool_usage_error(verb, "prompts come from stdin: found '%s'; 'paligemma run' takes one as an argument",
+                                  arguments[2]);
+    const char *image = arguments[1];
     s.folder = arguments[0];
+    free(arguments);
+    if (status >= 0) return status;
     s.image_flags = no_exif ? 0u : PG_ENCODE_EXIF;
     s.prompt_flags = literal ? PG_ENCODE_LITERAL : 0u;
     tool_progress_init(&s.progress);
     s.log.progress = &s.progress;
-    status = ask_all(&s, arguments[1]);
+    status = ask_all(&s, image);
     tool_lines_close(&s.lines);
     pg_features_close(&s.features);
     pg_processor_close(&s.processor);
@@ -300,4 +333,4 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     return status;
 }
 
-const tool_verb tool_ask = {"ask", help, 2, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS, run};
+const tool_verb tool_ask = {"ask", help, 2, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_MORE_ARGUMENTS, run};

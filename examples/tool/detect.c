@@ -1,11 +1,11 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* paligemma detect: boxes with labels and scores, of one image or of many. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "images.h"
+#include "objects.h"
 #include "tool.h"
 
 static const char help[] =
@@ -68,40 +68,13 @@ typedef struct seen {
 
 /* ---- output ---- */
 
-static double rounded(double value, double steps) { return round(value * steps) / steps; }
-
-static const char *const flag_names[] = {"partial",     "out_of_range", "out_of_order", "empty",
-                                         "stray_seg",   "no_label",     "label_before", "label_shared",
-                                         "seg_partial", "seg_more",     "unfinished",   "duplicate"};
-enum { N_FLAG_NAMES = sizeof flag_names / sizeof *flag_names };
-
-static json_t *numbers_json(const int32_t *numbers, int32_t n) {
-    json_t *list = json_array();
-    for (int32_t i = 0; i < n; i++) json_array_append_new(list, json_integer(numbers[i]));
-    return list;
-}
-
-static json_t *object_json(const pg_object *o) {
-    json_t *json = json_pack("{s:o}", "category", json_stringn(o->label, (size_t)o->label_size));
-    if (!(o->flags & PG_OBJECT_BROKEN))
-        json_object_set_new(json, "bbox",
-                            json_pack("[f, f, f, f]", rounded((double)o->box[0], 1e3), rounded((double)o->box[1], 1e3),
-                                      rounded((double)o->box[2] - (double)o->box[0], 1e3),
-                                      rounded((double)o->box[3] - (double)o->box[1], 1e3)));
-    json_object_set_new(json, "score", o->score == o->score ? json_real(rounded((double)o->score, 1e6)) : json_null());
-    json_object_set_new(json, "locs", numbers_json(o->locs, o->n_locs));
-    if (o->n_segs) json_object_set_new(json, "segs", numbers_json(o->segs, o->n_segs));
-    json_object_set_new(json, "flags", tool_names_json(o->flags, flag_names, N_FLAG_NAMES));
-    return json;
-}
-
 static int print_json(const detect_state *s, const seen *image) {
     json_t *objects = json_array(), *broken = json_array();
     for (int64_t i = 0; i < pg_answer_get_n_objects(image->answer); i++) {
         pg_object o = {.struct_size = sizeof o};
         pg_answer_get_object(image->answer, i, &o);
         if (o.flags & PG_OBJECT_DUPLICATE) continue;
-        json_array_append_new(o.flags & PG_OBJECT_BROKEN ? broken : objects, object_json(&o));
+        json_array_append_new(o.flags & PG_OBJECT_BROKEN ? broken : objects, tool_object_to_json(&o));
     }
     json_t *line = json_object();
     tool_json_set_image(line, image->source->path);
@@ -110,41 +83,6 @@ static int print_json(const detect_state *s, const seen *image) {
                              tool_stop_name(image->info.stop));
     json_object_update_new(line, rest);
     return tool_print_json(line);
-}
-
-/* A field of CSV: quoted where it has to be (RFC 4180). */
-static void print_field(const char *text, size_t size) {
-    int quote = 0;
-    for (size_t i = 0; i < size; i++) quote |= strchr(",\"\r\n", text[i]) != NULL;
-    if (quote) putchar('"');
-    for (size_t i = 0; i < size; i++) {
-        if (text[i] == '"') putchar('"');
-        putchar(text[i]);
-    }
-    if (quote) putchar('"');
-}
-
-static void print_csv_line(const seen *image, const pg_object *o) {
-    print_field(image->source->path, strlen(image->source->path));
-    putchar(',');
-    print_field(o->label, (size_t)o->label_size);
-    printf(",%.6f,%.3f,%.3f,%.3f,%.3f\n", (double)o->score, (double)o->box[0], (double)o->box[1], (double)o->box[2],
-           (double)o->box[3]);
-}
-
-static void print_table_line(const pg_object *o) {
-    printf("%6.3f", (double)o->score);
-    if (o->flags & PG_OBJECT_BROKEN)
-        printf("  %32s  ", "no box");
-    else
-        printf("  %8.1f%8.1f%8.1f%8.1f  ", (double)o->box[0], (double)o->box[1], (double)o->box[2], (double)o->box[3]);
-    tool_write_text(o->label, (size_t)o->label_size);
-    if (o->flags & (PG_OBJECT_BROKEN | PG_OBJECT_UNFINISHED)) {
-        printf("  [");
-        tool_print_names(o->flags & (PG_OBJECT_BROKEN | PG_OBJECT_UNFINISHED), flag_names, N_FLAG_NAMES);
-        printf("]");
-    }
-    putchar('\n');
 }
 
 static int print_lines(const detect_state *s, const seen *image) {
@@ -158,10 +96,10 @@ static int print_lines(const detect_state *s, const seen *image) {
         pg_answer_get_object(image->answer, i, &o);
         if (o.flags & PG_OBJECT_DUPLICATE || (s->csv && o.flags & PG_OBJECT_BROKEN)) continue;
         if (s->csv)
-            print_csv_line(image, &o);
+            tool_print_object_csv(image->source->path, &o);
         else if (n_shown++ == 0)
-            printf(" score        x0      y0      x1      y1  label\n");
-        if (!s->csv) print_table_line(&o);
+            puts(TOOL_OBJECT_HEADING);
+        if (!s->csv) tool_print_object(&o);
     }
     if (!s->csv && n_shown == 0) {
         printf("no boxes; the answer is: ");
@@ -255,35 +193,8 @@ static int detect_all(detect_state *s) {
     options.log_user = &s->log;
     status = tool_open_processor(s->folder, s->processor_folder, &options, &s->processor, &stage);
     if (status < 0) return tool_fail(status, stage);
-    if (s->csv) puts("image,label,score,x0,y0,x1,y1");
+    if (s->csv) puts(TOOL_OBJECT_CSV_HEADING);
     return tool_images_run(s->images, &s->progress, detect_in, s);
-}
-
-/* The options whose values are no whole numbers; 0: told what is wrong. */
-static int take_texts(const tool_verb *verb, const char *max_iou, const char *convention, detect_state *s) {
-    char *end = NULL;
-    pg_answer_options_init(&s->answer, sizeof s->answer);
-    if (max_iou) {
-        const double value = strtod(max_iou, &end);
-        if (*end || end == max_iou || !(value > 0 && value < 1)) {
-            tool_usage_error(verb, "--max-iou: found '%s', expected a number above 0 and below 1", max_iou);
-            return 0;
-        }
-        s->answer.max_iou = (float)value;
-    }
-    if (!convention || strcmp(convention, "1024") == 0) return 1;
-    s->answer.convention = PG_BOX_1023;
-    if (strcmp(convention, "1023") == 0) return 1;
-    tool_usage_error(verb, "--convention: found '%s', expected 1024 or 1023", convention);
-    return 0;
-}
-
-static char *prompt_of(const char *things) {
-    static const char start[] = "detect ";
-    const size_t skip = strncmp(things, start, sizeof start - 1) == 0 ? sizeof start - 1 : 0;
-    char *prompt = malloc(sizeof start + strlen(things));
-    if (prompt) sprintf(prompt, "%s%s", start, things + skip);
-    return prompt;
 }
 
 static int run(const tool_verb *verb, int argc, char **argv) {
@@ -306,7 +217,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     };
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &s.shared);
     if (status < 0 && s.json && s.csv) status = tool_usage_error(verb, "--json and --csv exclude each other");
-    if (status < 0 && !take_texts(verb, max_iou, convention, &s)) status = TOOL_USAGE;
+    if (status < 0 && !tool_answer_options(verb, max_iou, convention, &s.answer)) status = TOOL_USAGE;
     size_t n = 0;
     while (status < 0 && arguments[n]) n++;
     if (s.shared.output) s.json = !s.csv;
@@ -317,7 +228,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         s.log.progress = &s.progress;
         s.encode_flags = no_exif ? 0u : PG_ENCODE_EXIF;
         if (constrain) s.generate_flags |= PG_GENERATE_DETECT;
-        s.prompt = prompt_of(arguments[n - 1]);
+        s.prompt = tool_task_prompt("detect ", arguments[n - 1]);
         status = s.prompt ? detect_all(&s) : tool_fail_text("no memory for the prompt");
     }
     tool_images_close(&s.images);

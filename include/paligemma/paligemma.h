@@ -23,8 +23,8 @@
  *         puts(pg_result_get_text(result, 0));
  * @endcode
  *
- * Order: version, status, hooks, tensor; then the simple path: image, model, processor, generate; then batches and
- * text, forward, sessions; then advanced: CPU bits, memory estimate, hub cache, conversion.
+ * Order: version, status, hooks, tensor; then the simple path: image, model, processor, generate, score, answers; then
+ * batches and text, forward, sessions; then advanced: CPU bits, memory estimate, hub cache, conversion.
  * docs/EMBEDDING.md has threads, memory, cancelling, camera buffers and batches; docs/PROCESSOR.md has encoding.
  *
  * Rules that hold everywhere:
@@ -680,6 +680,68 @@ typedef struct pg_result_info {
 
 /** Describes row `row`. Errors: PG_ERROR_ARGUMENT (no such row). */
 PG_API pg_status pg_result_get_info(const pg_result *result, int64_t row, pg_result_info *info);
+
+/* ---- Score: how likely given answers are ---- */
+
+/** The log-probabilities of answers. Read-only. */
+typedef struct pg_scores pg_scores;
+
+/** Flags of pg_score_options. */
+enum {
+    PG_SCORE_NO_EOS = 1, ///< texts are scored without eos: as the beginning of an answer. Default: with it, as a whole
+                         ///< answer, as the model was trained to end
+    PG_SCORE_LITERAL = 2 ///< special tokens in texts are plain characters, as PG_ENCODE_LITERAL
+};
+
+/** Options of pg_score() and pg_score_ids(). */
+typedef struct pg_score_options {
+    uint32_t struct_size;        ///< sizeof(pg_score_options)
+    uint32_t flags;              ///< PG_SCORE_*; default 0. pg_score_ids() follows none
+    int32_t n_threads;           ///< 1 to 1024; default and 0: the CPUs this process may use
+    uint32_t reserved;           ///< 0
+    const pg_features *features; ///< default NULL: computed from the pixels of the inputs
+    int64_t max_context;         ///< tokens of prompt and answer; a longer answer is PG_ERROR_LIMIT; default and 0:
+                                 ///< 16777216
+    pg_progress_fn progress;     ///< default NULL; phases VISION, PREFILL, DECODE (tokens of all answers)
+    void *progress_user;         ///< passed to progress
+    pg_cancel *cancel;           ///< default NULL
+} pg_score_options;
+PG_API pg_status pg_score_options_init(pg_score_options *options, size_t struct_size); ///< fills in the defaults
+
+/** The log-probability of each of `n_answers` answers (UTF-8; "" is the eos alone) to the one row of `inputs`: the sum
+ * of its tokens' log-softmax under the model's logits when the answer is fed behind the prompt (HF: forward() with
+ * suffix=answer). An answer becomes ids as a suffix of pg_processor_encode_batch() does: no bos, and eos. The prompt is
+ * run once, and the answers behind it together. An answer's numbers have the same bits whatever other answers are given
+ * and for every n_threads. Memory beside the results does not grow with n_answers. Errors: PG_ERROR_ARGUMENT
+ * (no answers, an answer that is NULL, invalid UTF-8, has `<image>`, or no tokens; several rows), _LIMIT (longer than
+ * max_context), _MEMORY, _CANCELLED. */
+PG_API pg_status pg_score(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
+                          const char *const *answers, int64_t n_answers, const pg_score_options *options,
+                          pg_scores **out);
+/** The same of ids: those of all answers, one after the other, sizes[i] >= 1 of answer i. Nothing is added. Errors:
+ * also PG_ERROR_ARGUMENT (an id outside the vocabulary). */
+PG_API pg_status pg_score_ids(const pg_model *model, const pg_inputs *inputs, const int64_t *ids, const int64_t *sizes,
+                              int64_t n_answers, const pg_score_options *options, pg_scores **out);
+PG_API void pg_scores_close(pg_scores **scores); ///< drops it
+
+/** How likely an answer is. */
+typedef struct pg_score_info {
+    uint32_t struct_size;    ///< in: sizeof(pg_score_info)
+    uint32_t reserved;       ///< 0
+    int64_t n_tokens;        ///< of the answer, eos included
+    double log_prob;         ///< natural logarithm of the answer's probability: the sum over its tokens
+    double mean_log_prob;    ///< log_prob / n_tokens: normalised by length
+    double probability;      ///< among the given answers: softmax of their log_prob, 0 to 1, all together 1
+    double mean_probability; ///< the same of mean_log_prob, for answers of different lengths
+} pg_score_info;
+
+/** The answers that were given. NULL: 0. */
+PG_API int64_t pg_scores_get_n_answers(const pg_scores *scores);
+/** Describes answer `index`, in the order given. Errors: PG_ERROR_ARGUMENT (no such answer). */
+PG_API pg_status pg_scores_get_info(const pg_scores *scores, int64_t index, pg_score_info *info);
+/** A tensor of answer `index`, n tokens, valid until the scores are closed: "ids", i64 [n]; "log_probs", f32 [n], of
+ * each token behind those before it. Errors: PG_ERROR_ARGUMENT (no such answer), PG_ERROR_NOT_FOUND (no such name). */
+PG_API pg_status pg_scores_get_tensor(const pg_scores *scores, int64_t index, const char *name, pg_tensor *out);
 
 /* ---- Answers as data: boxes, points, codes of masks, scores ---- */
 

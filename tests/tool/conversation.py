@@ -120,8 +120,9 @@ def at_a_terminal(temporary):
     person = Person(MODEL, SHAPES)
     expect("a hint and a prompt", person.wait_for(b"> ") and person.is_ready() and b"/help" in person.shown, person.shown)
     expect("an answer", person.types(b"caption en\r", CAPTION.encode()), person.shown)
+    expect("boxes in pixels", person.types(b"detect red circle\r", b"119.8  red circle") and b"<loc0073>" in person.shown, person.shown)
     if KIND == "editor":
-        expect("history: arrow up", person.types(b"\x1b[A\r", CAPTION.encode()), person.shown)
+        expect("history: arrow up", person.types(b"\x1b[A\x1b[A\r", CAPTION.encode()), person.shown)
         expect("editing: left, delete", person.types(b"captiXon en\x1b[D\x1b[D\x1b[D\x1b[D\x1b[D\x7f\r", CAPTION.encode()), person.shown)
         expect("beginning of the line", person.types(b"aption en\x01c\r", CAPTION.encode()), person.shown)
         expect("UTF-8 is edited by characters", person.types("caption enäö\x7f\x7f\r".encode(), CAPTION.encode()), person.shown)

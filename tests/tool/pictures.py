@@ -118,6 +118,7 @@ def drawn(temporary):
         code, _, err = run("detect", MODEL, PLAIN, "red circle", "--draw", *arguments)
         expect(f"--draw {arguments}", code == status and word in err and err.count("\n") == 1, code, err)
     code, _, err = run("detect", MODEL, PLAIN, SHAPES, "red circle", "--draw", same)
+    expect("and no file is made one", run("detect", MODEL, PLAIN, SHAPES, "red circle", "--draw", os.path.join(temporary, "x.png"))[0] == 2)
     expect("several images need a folder", code == 2 and "folder" in err and contents(same) == contents(SHAPES), code, err)
     run("detect", MODEL, SHAPES, "red circle", "--draw", os.path.join(temporary, "new") + "/")
     expect("a folder by its slash", os.listdir(os.path.join(temporary, "new")) == ["shapes.png"])

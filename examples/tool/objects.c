@@ -1,0 +1,95 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/* The objects of an answer as text: a line of a table, of CSV, a member of JSON; and what verbs ask them by. */
+#include "objects.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static double rounded(double value, double steps) { return round(value * steps) / steps; }
+
+static const char *const flag_names[] = {"partial",     "out_of_range", "out_of_order", "empty",
+                                         "stray_seg",   "no_label",     "label_before", "label_shared",
+                                         "seg_partial", "seg_more",     "unfinished",   "duplicate"};
+enum { N_FLAG_NAMES = sizeof flag_names / sizeof *flag_names };
+
+static json_t *numbers_json(const int32_t *numbers, int32_t n) {
+    json_t *list = json_array();
+    for (int32_t i = 0; i < n; i++) json_array_append_new(list, json_integer(numbers[i]));
+    return list;
+}
+
+json_t *tool_object_to_json(const pg_object *o) {
+    json_t *json = json_pack("{s:o}", "category", json_stringn(o->label, (size_t)o->label_size));
+    if (!(o->flags & PG_OBJECT_BROKEN))
+        json_object_set_new(json, "bbox",
+                            json_pack("[f, f, f, f]", rounded((double)o->box[0], 1e3), rounded((double)o->box[1], 1e3),
+                                      rounded((double)o->box[2] - (double)o->box[0], 1e3),
+                                      rounded((double)o->box[3] - (double)o->box[1], 1e3)));
+    json_object_set_new(json, "score", o->score == o->score ? json_real(rounded((double)o->score, 1e6)) : json_null());
+    json_object_set_new(json, "locs", numbers_json(o->locs, o->n_locs));
+    if (o->n_segs) json_object_set_new(json, "segs", numbers_json(o->segs, o->n_segs));
+    json_object_set_new(json, "flags", tool_names_json(o->flags, flag_names, N_FLAG_NAMES));
+    return json;
+}
+
+/* A field of CSV: quoted where it has to be (RFC 4180). */
+static void print_field(const char *text, size_t size) {
+    int quote = 0;
+    for (size_t i = 0; i < size; i++) quote |= strchr(",\"\r\n", text[i]) != NULL;
+    if (quote) putchar('"');
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] == '"') putchar('"');
+        putchar(text[i]);
+    }
+    if (quote) putchar('"');
+}
+
+void tool_print_object_csv(const char *image, const pg_object *o) {
+    print_field(image, strlen(image));
+    putchar(',');
+    print_field(o->label, (size_t)o->label_size);
+    printf(",%.6f,%.3f,%.3f,%.3f,%.3f\n", (double)o->score, (double)o->box[0], (double)o->box[1], (double)o->box[2],
+           (double)o->box[3]);
+}
+
+void tool_print_object(const pg_object *o) {
+    printf("%6.3f", (double)o->score);
+    if (o->flags & PG_OBJECT_BROKEN)
+        printf("  %32s  ", "no box");
+    else
+        printf("  %8.1f%8.1f%8.1f%8.1f  ", (double)o->box[0], (double)o->box[1], (double)o->box[2], (double)o->box[3]);
+    tool_write_text(o->label, (size_t)o->label_size);
+    if (o->flags & (PG_OBJECT_BROKEN | PG_OBJECT_UNFINISHED)) {
+        printf("  [");
+        tool_print_names(o->flags & (PG_OBJECT_BROKEN | PG_OBJECT_UNFINISHED), flag_names, N_FLAG_NAMES);
+        printf("]");
+    }
+    putchar('\n');
+}
+
+int tool_answer_options(const tool_verb *verb, const char *max_iou, const char *convention, pg_answer_options *out) {
+    char *end = NULL;
+    pg_answer_options_init(out, sizeof *out);
+    if (max_iou) {
+        const double value = strtod(max_iou, &end);
+        if (*end || end == max_iou || !(value > 0 && value < 1)) {
+            tool_usage_error(verb, "--max-iou: found '%s', expected a number above 0 and below 1", max_iou);
+            return 0;
+        }
+        out->max_iou = (float)value;
+    }
+    if (!convention || strcmp(convention, "1024") == 0) return 1;
+    out->convention = PG_BOX_1023;
+    if (strcmp(convention, "1023") == 0) return 1;
+    tool_usage_error(verb, "--convention: found '%s', expected 1024 or 1023", convention);
+    return 0;
+}
+
+char *tool_task_prompt(const char *task, const char *things) {
+    const size_t size = strlen(task);
+    char *prompt = malloc(size + strlen(things) + 1);
+    if (prompt) sprintf(prompt, "%s%s", task, strncmp(things, task, size) == 0 ? things + size : things);
+    return prompt;
+}

@@ -1,0 +1,23 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/* What verbs that find objects share. */
+#ifndef PALIGEMMA_TOOL_OBJECTS_H
+#define PALIGEMMA_TOOL_OBJECTS_H
+
+#include "tool.h"
+
+/* category, bbox [x, y, width, height] unless broken, score, locs, segs, flags. */
+json_t *tool_object_to_json(const pg_object *object);
+
+/* A line of the table, and one of CSV. */
+#define TOOL_OBJECT_HEADING " score        x0      y0      x1      y1  label"
+#define TOOL_OBJECT_CSV_HEADING "image,label,score,x0,y0,x1,y1"
+void tool_print_object(const pg_object *object);
+void tool_print_object_csv(const char *image, const pg_object *object);
+
+/* The prompt: `task` ("detect ") is put in front of `things` where it is missing; malloc'ed. NULL: no memory. */
+char *tool_task_prompt(const char *task, const char *things);
+
+/* Default options of answers with --max-iou and --convention, which may be NULL. 0: the usage error was told. */
+int tool_answer_options(const tool_verb *verb, const char *max_iou, const char *convention, pg_answer_options *out);
+
+#endif
