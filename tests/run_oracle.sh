@@ -55,6 +55,8 @@ live "live: generate() with its settings" generate_options.py
 live "live: settings of sampling, stop strings" sampling_live.py --count "${ORACLE_SAMPLING:-600}" $seed
 live "live: beam search" beams_live.py --count "${ORACLE_BEAMS:-200}" $seed
 # shellcheck disable=SC2086
+live "live: scores of given answers" score_live.py --count "${ORACLE_SCORES:-40}" $seed
+# shellcheck disable=SC2086
 live "live: embeddings of ColPali" colpali_live.py --count "${ORACLE_COLPALI:-12}" $seed
 # shellcheck disable=SC2086
 live "live: rows of more than 8,192 tokens" long_rows.py $seed
