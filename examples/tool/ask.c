@@ -295,7 +295,8 @@ static int ask_all(ask_state *s, const char *image) {
 static int run(const tool_verb *verb, int argc, char **argv) {
     ask_state s = {.sampling = {.top_k = -1, .seed = -1}};
     int literal = 0, no_exif = 0;
-    const char *arguments[2];
+    const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
+    if (!arguments) return tool_fail_text("no memory for the arguments");
     const tool_option options[] = {
         {.name = "--max-new-tokens", .letter = "-n", .number = &s.max_new_tokens, .least = 1, .most = INT32_MAX},
         {.name = "--json", .flag = &s.json},
@@ -312,13 +313,18 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     if (status < 0) status = tool_sampling_parse(verb, &s.sampling);
     if (status < 0 && strcmp(arguments[1], "-") == 0)
         status = tool_usage_error(verb, "the image is '-': stdin has the prompts; give a file");
-    if (status >= 0) return status;
+    if (status < 0 && arguments[2])
+        status = tool_usage_error(verb, "prompts come from stdin: found '%s'; 'paligemma run' takes one as an argument",
+                                  arguments[2]);
+    const char *image = arguments[1];
     s.folder = arguments[0];
+    free(arguments);
+    if (status >= 0) return status;
     s.image_flags = no_exif ? 0u : PG_ENCODE_EXIF;
     s.prompt_flags = literal ? PG_ENCODE_LITERAL : 0u;
     tool_progress_init(&s.progress);
     s.log.progress = &s.progress;
-    status = ask_all(&s, arguments[1]);
+    status = ask_all(&s, image);
     tool_lines_close(&s.lines);
     pg_features_close(&s.features);
     pg_processor_close(&s.processor);
@@ -327,4 +333,4 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     return status;
 }
 
-const tool_verb tool_ask = {"ask", help, 2, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS, run};
+const tool_verb tool_ask = {"ask", help, 2, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_MORE_ARGUMENTS, run};

@@ -109,6 +109,9 @@ static int name_pictures(const tool_verb *verb, tool_images *images, const char 
         images->list.items[0].picture = strdup(draw);
         return images->list.items[0].picture ? -1 : tool_fail_text("no memory for the name of the picture");
     }
+    if (!exists && size > 4 && strcasecmp(draw + size - 4, ".png") == 0)
+        return tool_usage_error(verb, "--draw: found '%s', expected the name of a folder: there are several images",
+                                draw);
     if (exists && !is_folder) return tool_usage_error(verb, "--draw: '%s' is no folder; several images need one", draw);
     if (!is_folder && mkdir(draw, 0777) != 0) return tool_fail_text("%s: %s", draw, strerror(errno));
     json_t *names = json_object();

@@ -6,8 +6,8 @@
 
 #include "tool.h"
 
-static const tool_verb *const verbs[] = {&tool_run,    &tool_ask,     &tool_detect, &tool_info,
-                                         &tool_tokens, &tool_convert, &tool_bench};
+static const tool_verb *const verbs[] = {&tool_run,  &tool_ask,    &tool_detect,  &tool_score,
+                                         &tool_info, &tool_tokens, &tool_convert, &tool_bench};
 enum { N_VERBS = sizeof verbs / sizeof verbs[0] };
 
 static const char help[] =
@@ -20,6 +20,8 @@ static const char help[] =
     "  paligemma ask MODEL IMAGE          answer one prompt after the other about an image\n"
     "  paligemma detect MODEL IMAGE... THINGS\n"
     "                                     boxes of things in images, with labels and scores\n"
+    "  paligemma score MODEL IMAGE PROMPT ANSWER...\n"
+    "                                     how likely given answers are\n"
     "  paligemma info MODEL               what a checkpoint is and what memory it needs\n"
     "  paligemma tokens MODEL PROMPT      the ids and pieces that the model sees\n"
     "  paligemma convert MODEL OUT        a checkpoint folder with int8 or int4 weights\n"
@@ -64,7 +66,7 @@ int main(int argc, char **argv) {
     const tool_verb *verb = find_verb(word);
     if (!verb) {
         tool_fail_text(
-            "no such verb: '%s'; expected run, ask, detect, info, tokens, convert or bench; "
+            "no such verb: '%s'; expected run, ask, detect, score, info, tokens, convert or bench; "
             "see 'paligemma --help'",
             word);
         return TOOL_USAGE;

@@ -34,8 +34,7 @@ json_t *tool_object_to_json(const pg_object *o) {
     return json;
 }
 
-/* A field of CSV: quoted where it has to be (RFC 4180). */
-static void print_field(const char *text, size_t size) {
+void tool_print_csv_field(const char *text, size_t size) {
     int quote = 0;
     for (size_t i = 0; i < size; i++) quote |= strchr(",\"\r\n", text[i]) != NULL;
     if (quote) putchar('"');
@@ -47,9 +46,9 @@ static void print_field(const char *text, size_t size) {
 }
 
 void tool_print_object_csv(const char *image, const pg_object *o) {
-    print_field(image, strlen(image));
+    tool_print_csv_field(image, strlen(image));
     putchar(',');
-    print_field(o->label, (size_t)o->label_size);
+    tool_print_csv_field(o->label, (size_t)o->label_size);
     printf(",%.6f,%.3f,%.3f,%.3f,%.3f\n", (double)o->score, (double)o->box[0], (double)o->box[1], (double)o->box[2],
            (double)o->box[3]);
 }

@@ -14,6 +14,9 @@ json_t *tool_object_to_json(const pg_object *object);
 void tool_print_object(const pg_object *object);
 void tool_print_object_csv(const char *image, const pg_object *object);
 
+/* A field of CSV: quoted where it has to be (RFC 4180). */
+void tool_print_csv_field(const char *text, size_t size);
+
 /* The prompt: `task` ("detect ") is put in front of `things` where it is missing; malloc'ed. NULL: no memory. */
 char *tool_task_prompt(const char *task, const char *things);
 

@@ -23,8 +23,8 @@
  *         puts(pg_result_get_text(result, 0));
  * @endcode
  *
- * Order: version, status, hooks, tensor; then the simple path: image, model, processor, generate; then batches and
- * text, forward, sessions; then advanced: CPU bits, memory estimate, hub cache, conversion.
+ * Order: version, status, hooks, tensor; then the simple path: image, model, processor, generate, score, answers; then
+ * batches and text, forward, sessions; then advanced: CPU bits, memory estimate, hub cache, conversion.
  * docs/EMBEDDING.md has threads, memory, cancelling, camera buffers and batches; docs/PROCESSOR.md has encoding.
  *
  * Rules that hold everywhere:
@@ -35,8 +35,8 @@
  *  - Handles are reference-counted: close them in any order, even inside a callback of a call that uses them (except
  *    the session that is being stepped). Close functions take the handle's address, set it to NULL, and accept NULL.
  *  - pg_model and pg_processor never change after open: any number of threads may use one at a time. pg_inputs,
- *    pg_features, pg_result and pg_outputs are read-only once made. pg_session and pg_detokenizer: one thread at
- *    a time.
+ *    pg_features, pg_result, pg_scores and pg_outputs are read-only once made. pg_session and pg_detokenizer: one
+ * thread at a time.
  *  - The library never prints, exits, aborts, starts threads at load, or changes the locale or the OpenMP settings of
  *    its host.
  *  - The host's floating-point environment (rounding, flushing of denormals, traps, sticky flags) changes no result and
@@ -551,6 +551,25 @@ PG_API pg_status pg_sampling_options_init(pg_sampling_options *options, size_t s
  * change *out. out->struct_size: sizeof(pg_sampling_options). Its arrays are valid until the model is closed. */
 PG_API pg_status pg_model_get_sampling(const pg_model *model, pg_sampling_options *out);
 
+/** Values of pg_beam_options.early_stopping: when a search ends that has n_beams complete texts. */
+enum {
+    PG_EARLY_STOPPING_OFF = 0,  ///< when no beam looks likely to become better than the worst of them
+    PG_EARLY_STOPPING_ON = 1,   ///< at once
+    PG_EARLY_STOPPING_NEVER = 2 ///< when no beam can become better
+};
+
+/** Settings of beam search (HF: GenerationMixin._beam_search): n_beams texts are followed at once, of which those with
+ * the highest score are the result. A score is the sum of the tokens' log-probabilities, as the settings of sampling
+ * leave them, / (number of tokens) ^ length_penalty. docs/SAMPLING.md. */
+typedef struct pg_beam_options {
+    uint32_t struct_size;   ///< sizeof(pg_beam_options)
+    int32_t n_beams;        ///< 1 (no search) to 64; default 1. Each has its own keys and values
+    int32_t early_stopping; ///< PG_EARLY_STOPPING_*; default OFF, as in transformers
+    uint32_t reserved;      ///< 0
+    double length_penalty;  ///< finite; above 0 favours long texts; default 1
+} pg_beam_options;
+PG_API pg_status pg_beam_options_init(pg_beam_options *options, size_t struct_size); ///< fills in the defaults
+
 /** Flags of pg_generate_options. The first three: what the result keeps of every step, for pg_result_get_tensor(). */
 enum {
     PG_GENERATE_LOG_PROBS = 1,     ///< "log_probs" and "score_log_probs": 8 bytes a token
@@ -576,25 +595,32 @@ typedef struct pg_generate_options {
     pg_cancel *cancel;                   ///< default NULL
     const pg_sampling_options *sampling; ///< default NULL: all defaults
     const char *const
-        *stop_strings;      ///< [n_stop_strings] UTF-8, not empty: a row ends with the token that completes one
-                            ///< (PG_STOP_STRING). As transformers: the text keeps it, and what the token has
-                            ///< behind it; special tokens count as they are written, and so does the prompt
-    int32_t n_stop_strings; ///< default and 0: those of generation_config.json, if any
-    int32_t n_alternatives; ///< 0 to 1024 and vocab_size: likeliest ids of each step that the result keeps
-                            ///< ("alternative_ids", 12 bytes each); default 0
-    double max_seconds;     ///< a row ends with the token at which the call has taken longer
-                            ///< (PG_STOP_TIME); default and 0: max_time of generation_config.json, else no limit
-    int64_t max_context;    ///< tokens of a row, prompt and new ones; default and 0: as many as memory allows, at
-                            ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
+        *stop_strings;            ///< [n_stop_strings] UTF-8, not empty: a row ends with the token that completes one
+                                  ///< (PG_STOP_STRING). As transformers: the text keeps it, and what the token has
+                                  ///< behind it; special tokens count as they are written, and so does the prompt
+    int32_t n_stop_strings;       ///< default and 0: those of generation_config.json, if any
+    int32_t n_alternatives;       ///< 0 to 1024 and vocab_size: likeliest ids of each step that the result keeps
+                                  ///< ("alternative_ids", 12 bytes each); default 0
+    double max_seconds;           ///< a row ends with the token at which the call has taken longer
+                                  ///< (PG_STOP_TIME); default and 0: max_time of generation_config.json, else no limit
+    int64_t max_context;          ///< tokens of a row, prompt and new ones; default and 0: as many as memory allows, at
+                                  ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
+    const pg_beam_options *beams; ///< default NULL: those of generation_config.json, else no beams
+    int32_t n_return;  ///< texts of each row, 1 to 1024: rows r * n_return to r * n_return + n_return - 1 of the result
+                       ///< are those of row r. With beams at most n_beams, the best first; without, each text has its
+                       ///< own draws (PG_SAMPLING_RANDOM). The prompt is computed once. default and 0:
+                       ///< num_return_sequences of generation_config.json, else 1
+    uint32_t reserved; ///< 0
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Generates until an eos id of the checkpoint, max_new_tokens, or another PG_STOP_*: with default options greedily,
  * the text of HF's generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the
- * tokens that it gets alone and ends on its own. Padding is left out; a suffix is continued (see
+ * tokens that it gets alone and ends on its own. With beams the rows are searched one after the other, and on_text is
+ * told of a row's tokens when they are known, at the end of its search. Padding is left out; a suffix is continued (see
  * PG_ENCODE_OPEN_SUFFIX). processor NULL: ids alone, each text stays empty. Settings of generation_config.json are
  * followed where the options say nothing, as transformers follows them (docs/SAMPLING.md); opening the model logs a
- * warning that names those that are not, such as num_beams. Memory for keys and values is made before anything is
+ * warning that names those that are not, such as guidance_scale. Memory for keys and values is made before anything is
  * computed, for up to 8192 new tokens, and grows where more come. Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a
  * prompt longer than max_context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
@@ -619,7 +645,11 @@ PG_API pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tens
  *  - "logits"                 f32 [n, vocab_size]  of the model, soft cap applied (PG_GENERATE_LOGITS; HF:
  * output_logits)
  *  - "scores"                 f32 [n, vocab_size]  after all settings and on_logits (PG_GENERATE_SCORES; HF:
- *                             output_scores)
+ *                             output_scores). With beams: what is added to the score of the text
+ *  - "beam_indices"           i64 [n]  with beams: the beam, 0 to n_beams - 1, that each token continued (HF:
+ *                             beam_indices, which count on over the rows of a batch)
+ *  - "beam_logits", "beam_scores"  f32 [steps, n_beams, vocab_size]  with beams: of all that ran in a search of this
+ *                             row's prompt (PG_GENERATE_LOGITS, PG_GENERATE_SCORES)
  *
  * Errors: PG_ERROR_ARGUMENT (no such row), PG_ERROR_NOT_FOUND (no such name, or it was not asked for). */
 PG_API pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char *name, pg_tensor *out);
@@ -645,10 +675,73 @@ typedef struct pg_result_info {
     double vision_seconds;   ///< vision encoder and projector, all rows; 0 with given features
     double prefill_seconds;  ///< prompts, all rows
     double decode_seconds;   ///< from the first token to the last, all rows
+    double score;            ///< of the text, with beams (pg_beam_options); else 0
 } pg_result_info;
 
 /** Describes row `row`. Errors: PG_ERROR_ARGUMENT (no such row). */
 PG_API pg_status pg_result_get_info(const pg_result *result, int64_t row, pg_result_info *info);
+
+/* ---- Score: how likely given answers are ---- */
+
+/** The log-probabilities of answers. Read-only. */
+typedef struct pg_scores pg_scores;
+
+/** Flags of pg_score_options. */
+enum {
+    PG_SCORE_NO_EOS = 1, ///< texts are scored without eos: as the beginning of an answer. Default: with it, as a whole
+                         ///< answer, as the model was trained to end
+    PG_SCORE_LITERAL = 2 ///< special tokens in texts are plain characters, as PG_ENCODE_LITERAL
+};
+
+/** Options of pg_score() and pg_score_ids(). */
+typedef struct pg_score_options {
+    uint32_t struct_size;        ///< sizeof(pg_score_options)
+    uint32_t flags;              ///< PG_SCORE_*; default 0. pg_score_ids() follows none
+    int32_t n_threads;           ///< 1 to 1024; default and 0: the CPUs this process may use
+    uint32_t reserved;           ///< 0
+    const pg_features *features; ///< default NULL: computed from the pixels of the inputs
+    int64_t max_context;         ///< tokens of prompt and answer; a longer answer is PG_ERROR_LIMIT; default and 0:
+                                 ///< 16777216
+    pg_progress_fn progress;     ///< default NULL; phases VISION, PREFILL, DECODE (tokens of all answers)
+    void *progress_user;         ///< passed to progress
+    pg_cancel *cancel;           ///< default NULL
+} pg_score_options;
+PG_API pg_status pg_score_options_init(pg_score_options *options, size_t struct_size); ///< fills in the defaults
+
+/** The log-probability of each of `n_answers` answers (UTF-8; "" is the eos alone) to the one row of `inputs`: the sum
+ * of its tokens' log-softmax under the model's logits when the answer is fed behind the prompt (HF: forward() with
+ * suffix=answer). An answer becomes ids as a suffix of pg_processor_encode_batch() does: no bos, and eos. The prompt is
+ * run once, and the answers behind it together. An answer's numbers have the same bits whatever other answers are given
+ * and for every n_threads. Memory beside the results does not grow with n_answers. Errors: PG_ERROR_ARGUMENT
+ * (no answers, an answer that is NULL, invalid UTF-8, has `<image>`, or no tokens; several rows), _LIMIT (longer than
+ * max_context), _MEMORY, _CANCELLED. */
+PG_API pg_status pg_score(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
+                          const char *const *answers, int64_t n_answers, const pg_score_options *options,
+                          pg_scores **out);
+/** The same of ids: those of all answers, one after the other, sizes[i] >= 1 of answer i. Nothing is added. Errors:
+ * also PG_ERROR_ARGUMENT (an id outside the vocabulary). */
+PG_API pg_status pg_score_ids(const pg_model *model, const pg_inputs *inputs, const int64_t *ids, const int64_t *sizes,
+                              int64_t n_answers, const pg_score_options *options, pg_scores **out);
+PG_API void pg_scores_close(pg_scores **scores); ///< drops it
+
+/** How likely an answer is. */
+typedef struct pg_score_info {
+    uint32_t struct_size;    ///< in: sizeof(pg_score_info)
+    uint32_t reserved;       ///< 0
+    int64_t n_tokens;        ///< of the answer, eos included
+    double log_prob;         ///< natural logarithm of the answer's probability: the sum over its tokens
+    double mean_log_prob;    ///< log_prob / n_tokens: normalised by length
+    double probability;      ///< among the given answers: softmax of their log_prob, 0 to 1, all together 1
+    double mean_probability; ///< the same of mean_log_prob, for answers of different lengths
+} pg_score_info;
+
+/** The answers that were given. NULL: 0. */
+PG_API int64_t pg_scores_get_n_answers(const pg_scores *scores);
+/** Describes answer `index`, in the order given. Errors: PG_ERROR_ARGUMENT (no such answer). */
+PG_API pg_status pg_scores_get_info(const pg_scores *scores, int64_t index, pg_score_info *info);
+/** A tensor of answer `index`, n tokens, valid until the scores are closed: "ids", i64 [n]; "log_probs", f32 [n], of
+ * each token behind those before it. Errors: PG_ERROR_ARGUMENT (no such answer), PG_ERROR_NOT_FOUND (no such name). */
+PG_API pg_status pg_scores_get_tensor(const pg_scores *scores, int64_t index, const char *name, pg_tensor *out);
 
 /* ---- Answers as data: boxes, points, codes of masks, scores ---- */
 

@@ -30,6 +30,7 @@ from .image_processor import SiglipImageProcessor, SiglipImageProcessorFast, Sig
 from .model import Features, PaliGemmaForConditionalGeneration
 from .outputs import BatchFeature, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, RowReport
 from .processor import PaliGemmaProcessor
+from .score import Score
 from ._encoding import BatchEncoding
 from .tokenizer import AddedToken, GemmaTokenizer, GemmaTokenizerFast, PaliGemmaTokenizer, PreTrainedTokenizerFast
 
@@ -41,6 +42,6 @@ __all__ = [
     "GemmaTokenizer", "GemmaTokenizerFast", "GenerateDecoderOnlyOutput", "GenerationConfig",
     "ImageTextToTextPipeline", "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig",
     "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "PreTrainedTokenizerFast",
-    "RowReport", "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil", "convert",
+    "RowReport", "Score", "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil", "convert",
     "library_path", "parse_answer", "pipeline", "version",
 ]

@@ -44,6 +44,7 @@ STOP_EOS, STOP_LENGTH, STOP_CALLBACK, STOP_CONTEXT, STOP_STRING, STOP_TIME, STOP
 SAMPLING_ADD_EOS, SAMPLING_IGNORE_EOS, SAMPLING_RANDOM, SAMPLING_ROW_STREAMS = 1, 2, 4, 8
 SAMPLING_REMOVE_INVALID, SAMPLING_RENORMALIZE = 16, 32
 GENERATE_LOG_PROBS, GENERATE_LOGITS, GENERATE_SCORES, GENERATE_IGNORE_CONFIG, GENERATE_DETECT = 1, 2, 4, 8, 16
+SCORE_NO_EOS, SCORE_LITERAL = 1, 2
 BOX_1024, BOX_1023 = 0, 1
 ANSWER_POINTS = 1
 OBJECT_PARTIAL, OBJECT_OUT_OF_RANGE, OBJECT_OUT_OF_ORDER, OBJECT_EMPTY, OBJECT_STRAY_SEG = 1, 2, 4, 8, 16
@@ -188,17 +189,23 @@ class SamplingOptions(Struct):
                 ("on_mask", MaskFn), ("on_mask_user", c_void_p), ("on_logits", LogitsFn), ("on_logits_user", c_void_p)]
 
 
+class BeamOptions(Struct):
+    _fields_ = [("struct_size", u32), ("n_beams", i32), ("early_stopping", i32), ("reserved", u32),
+                ("length_penalty", f64)]
+
+
 class GenerateOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_new_tokens", i32), ("n_threads", i32),
                 ("features", c_void_p), ("on_text", TextFn), ("on_text_user", c_void_p), ("progress", ProgressFn),
                 ("progress_user", c_void_p), ("cancel", c_void_p), ("sampling", P(SamplingOptions)),
                 ("stop_strings", P(c_char_p)), ("n_stop_strings", i32), ("n_alternatives", i32), ("max_seconds", f64),
-                ("max_context", i64)]
+                ("max_context", i64), ("beams", P(BeamOptions)), ("n_return", i32), ("reserved", u32)]
 
 
 class ResultInfo(Struct):
     _fields_ = [("struct_size", u32), ("stop", i32), ("n_prompt_tokens", i64), ("n_new_tokens", i64),
-                ("vision_seconds", f64), ("prefill_seconds", f64), ("decode_seconds", f64)]
+                ("vision_seconds", f64), ("prefill_seconds", f64), ("decode_seconds", f64),
+                ("score", f64)]
 
 
 class AnswerOptions(Struct):
@@ -223,6 +230,16 @@ class RunOptions(Struct):
                 ("cancel", c_void_p)]
 
 
+class ScoreOptions(Struct):
+    _fields_ = [("struct_size", u32), ("flags", u32), ("n_threads", i32), ("reserved", u32), ("features", c_void_p),
+                ("max_context", i64), ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p)]
+
+
+class ScoreInfo(Struct):
+    _fields_ = [("struct_size", u32), ("reserved", u32), ("n_tokens", i64), ("log_prob", f64), ("mean_log_prob", f64),
+                ("probability", f64), ("mean_probability", f64)]
+
+
 class SessionOptions(Struct):
     _fields_ = [("struct_size", u32), ("n_threads", i32), ("max_new_tokens", i32), ("max_prompt_tokens", i32),
                 ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p), ("max_context", i64)]
@@ -234,9 +251,9 @@ _OUT = P(c_void_p)  # where a handle is written
 STATUS_FUNCTIONS = {
     **{f"pg_{name}_init": [P(kind), c_size_t] for name, kind in (
         ("tensor", Tensor), ("model_options", ModelOptions), ("processor_options", ProcessorOptions),
-        ("encode_options", EncodeOptions), ("sampling_options", SamplingOptions),
+        ("encode_options", EncodeOptions), ("sampling_options", SamplingOptions), ("beam_options", BeamOptions),
         ("generate_options", GenerateOptions), ("batch", Batch), ("input_arrays", InputArrays),
-        ("forward_options", ForwardOptions), ("run_options", RunOptions), ("session_options", SessionOptions),
+        ("forward_options", ForwardOptions), ("score_options", ScoreOptions), ("run_options", RunOptions), ("session_options", SessionOptions),
         ("answer_options", AnswerOptions), ("convert_options", ConvertOptions))},
     "pg_cancel_create": [_OUT],
     "pg_model_open": [c_char_p, P(ModelOptions), _OUT],
@@ -276,6 +293,10 @@ STATUS_FUNCTIONS = {
     "pg_answer_get_object": [_H, i64, P(Object)],
     "pg_forward": [_H, _H, P(ForwardOptions), _OUT],
     "pg_outputs_get_tensor": [_H, c_char_p, P(Tensor)],
+    "pg_score": [_H, _H, _H, P(c_char_p), i64, P(ScoreOptions), _OUT],
+    "pg_score_ids": [_H, _H, P(i64), P(i64), i64, P(ScoreOptions), _OUT],
+    "pg_scores_get_info": [_H, i64, P(ScoreInfo)],
+    "pg_scores_get_tensor": [_H, i64, c_char_p, P(Tensor)],
     "pg_features_create": [_H, _H, P(RunOptions), _OUT],
     "pg_features_from_tensor": [_H, P(Tensor), _OUT],
     "pg_features_get_tensor": [_H, P(Tensor)],
@@ -306,9 +327,10 @@ OTHER_FUNCTIONS = {
     "pg_cancel_request": (None, [c_void_p]),
     "pg_cancel_clear": (None, [c_void_p]),
     "pg_result_get_n_rows": (i64, [_H]),
+    "pg_scores_get_n_answers": (i64, [_H]),
     **{f"pg_{kind}_close": (None, [_OUT]) for kind in
        ("cancel", "model", "processor", "inputs", "result", "outputs", "features", "session", "detokenizer",
-        "answer")},
+        "answer", "scores")},
 }
 
 

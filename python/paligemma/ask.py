@@ -47,6 +47,10 @@ class AskedImage:
         inputs = self.processor(text=prompt, image_counts=1, return_tensors="np")
         return self._model.stream(inputs, self.processor, features=self.features, **self._limit(settings))
 
+    def score(self, prompt: str, answers: Sequence[Any], **settings: Any) -> Any:
+        """How likely each answer is: model.score() with the features. settings: eos, literal, max_context, cancel."""
+        return self._model.score(self.features, prompt, answers, processor=self.processor, **settings)
+
     def _limit(self, settings: dict[str, Any]) -> dict[str, Any]:
         places = [settings.get, *(lambda name, of=of: getattr(of, name, None)
                                   for of in (settings.get("generation_config"), self._model.generation_config))]

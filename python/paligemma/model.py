@@ -25,6 +25,7 @@ from .config import GenerationConfig, PaliGemmaConfig
 from .outputs import (BatchFeature, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, like_inputs,
                       to_numpy)
 from .processor import PaliGemmaProcessor, open_handle
+from .score import score
 
 
 class PaliGemmaForConditionalGeneration(AsTorchModule):
@@ -463,6 +464,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
 
     detect = detect
     ask = ask
+    score = score
 
     # -- text as it comes
 

@@ -315,7 +315,8 @@ def structure(folder):
 
 # Public functions that do not change over to the default floating-point environment: they compute nothing.
 OUTSIDE = set("""pg_version_api pg_version_string pg_status_name pg_last_error pg_last_error_row pg_cancel_request pg_cancel_clear
-    pg_answer_get_n_objects pg_answer_get_text pg_result_get_n_rows pg_result_get_text""".split())
+    pg_answer_get_n_objects pg_answer_get_text pg_result_get_n_rows pg_result_get_text
+    pg_scores_get_n_answers""".split())
 
 
 def border(folder, header):

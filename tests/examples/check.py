@@ -17,7 +17,7 @@ import tempfile
 import zlib
 
 PAGE = os.path.join("docs", "EMBEDDING.md")
-QUOTED = ["stream", "ask_many", "session_loop", "camera_frame", "batch"]
+QUOTED = ["stream", "ask_many", "session_loop", "camera_frame", "batch", "choose"]
 QUOTE = re.compile(r"(<!-- examples/(\w+)\.c -->\n```c\n)(.*?)(```\n)", re.DOTALL)
 BLOCK = re.compile(r"^(?!<!-- examples)([^\n]*)\n```(c|cpp)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # What a piece that is not a whole program may speak of.
@@ -147,6 +147,8 @@ def run_all(root, programs):
     plain = os.path.join(images, "plain.png")
     says("batch", f"{shapes}: {caption} (12 tokens)\n{plain}: {other} (12 tokens)\n", model, "caption en", shapes, plain)
 
+    says("choose", "0.000 red\n1.000 purple\n0.000 yellow\n", model, shapes, question, "red", "purple", "yellow")
+
     code, out, err = run("labels", model, shapes, question, color)
     lines = {line.split()[0]: [int(n) for n in line.split()[1:]] for line in out.splitlines()}
     learned = [label for label in lines.get("labels", []) if label != -100]
@@ -171,7 +173,7 @@ def run_all(root, programs):
             ("caption", (model, "/nowhere.png"), "/nowhere.png"), ("stream", (model, "/nowhere.png", "a"), "/nowhere.png"),
             ("stream", ("/nowhere/at-all", shapes, "a"), "/nowhere/at-all"), ("ask_many", (model, shapes, b"a\xff"), "UTF-8"),
             ("session_loop", (model, shapes, b"a\xff"), "UTF-8"), ("batch", (model, "a", shapes, "/nowhere.png"), "/nowhere.png"),
-            ("labels", (model, shapes, "a", b"a\xff"), "UTF-8")]:
+            ("labels", (model, shapes, "a", b"a\xff"), "UTF-8"), ("choose", (model, shapes, "a", b"a\xff"), "UTF-8")]:
         code, out, err = run(name, *arguments)
         expect(f"{name} fails in one line", code == 1 and out == "" and err.startswith(name + ": ") and err.count("\n") == 1
                and all(word in err for word in words), code, out, err)

@@ -178,6 +178,22 @@ class Model(_Handle):
         result.open("pg_generate", self.pointer, processor.pointer, inputs.pointer, ctypes.byref(options))
         return result
 
+    def score(self, processor, inputs, answers, n_threads=1, **options):
+        """pg_score() of texts, or pg_score_ids() of lists of ids. -> [(ids, log_probs)] of the answers"""
+        scores, c = _Handle(self.library, "scores"), binding()
+        options = c.ScoreOptions(n_threads=n_threads, **options)
+        if isinstance(answers[0], str):
+            texts = (ctypes.c_char_p * len(answers))(*[answer.encode() for answer in answers])
+            given = "pg_score", self.pointer, processor.pointer, inputs.pointer, texts
+        else:
+            ids = [i for answer in answers for i in answer]
+            given = ("pg_score_ids", self.pointer, inputs.pointer, (c.i64 * len(ids))(*ids),
+                     (c.i64 * len(answers))(*map(len, answers)))
+        with scores:
+            scores.open(*given, len(answers), ctypes.byref(options))
+            return [tuple(scores._tensor("pg_scores_get_tensor", i, name) for name in (b"ids", b"log_probs"))
+                    for i in range(len(answers))]
+
     def encode_image(self, inputs, n_threads=1):
         """-> Features"""
         features = Features(self.library)

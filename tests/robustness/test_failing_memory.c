@@ -27,6 +27,7 @@ static pg_status go(way *w) {
     pg_inputs *inputs = NULL, *text_only = NULL;
     pg_features *features = NULL, *again = NULL;
     pg_tensor kept = {.struct_size = sizeof kept};
+    pg_scores *scores = NULL;
     pg_session *session = NULL;
     pg_forward_options forward_options;
     pg_outputs *outputs = NULL;
@@ -97,6 +98,7 @@ static pg_status go(way *w) {
     STEP(pg_features_load(model, saved, &again));
     STEP(pg_features_to_bytes(again, NULL, 0, &n));
     STEP(pg_processor_encode(processor, NULL, "cat", NULL, &text_only));
+    STEP(pg_score(model, processor, inputs, (const char *const[]){"cat", "the dog"}, 2, NULL, &scores));
     STEP(pg_session_create(model, &session_options, &session));
     STEP(pg_session_prefill(session, text_only, features));
     STEP(pg_session_step(session, &token));
@@ -109,6 +111,7 @@ static pg_status go(way *w) {
 done:
     /* an error must leave every handle NULL or whole: closing finds out */
     pg_session_close(&session);
+    pg_scores_close(&scores);
     pg_answer_close(&answer);
     pg_detokenizer_close(&detokenizer);
     pg_features_close(&again);

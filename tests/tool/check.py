@@ -56,6 +56,7 @@ def usage(folder, image):
                       ("detect", folder, image, "a", "--max-iou", "1"), ("detect", folder, image, "a", "--max-iou", "nan"),
                       ("detect", folder, image, "a", "--max-iou", ".5x"), ("detect", folder, image, "a", "--max-iou="),
                       ("detect", folder, image, "a", "--convention", "1000"), ("info",), ("info", "a", "b"),
+                      ("score", folder, image, "a"), ("score", folder, image, "a", "b", "--json", "--csv"),
                       ("convert",), ("convert", folder), ("convert", folder, "a", "b"), ("convert", folder, "a", "--weights", "int5"),
                       ("convert", folder, "a", "--weights", "stored"), ("convert", folder, "a", "--max-file-size", "0"),
                       ("bench",), ("bench", folder, "a"), ("bench", folder, "--rounds", "0"),
@@ -446,6 +447,52 @@ def detections(temporary):
     expect("nothing to look for", code == 0, code, out, err)
 
 
+def scores(temporary):
+    """On the demo model: the answer that it gives is the likeliest, and its numbers are those of `run --scores`."""
+    model, images = os.path.join(SOURCE, "examples", "demo", "model"), os.path.join(SOURCE, "examples", "demo", "images")
+    shapes, missing, question = os.path.join(images, "shapes.png"), "/nowhere.png", "answer en what color is the star?"
+    answers = ["red", "purple", "a purple star", ""]
+    code, out, err = run("score", model, shapes, question, *answers, "--json")
+    line = json.loads(out)
+    found = {s["answer"]: s for s in line["scores"]}
+    expect("score --json", code == 0 and err == "" and out.count("\n") == 1 and line["image"] == shapes
+           and list(found) == answers and abs(sum(s["probability"] for s in found.values()) - 1) < 1e-9
+           and all(abs(sum(s["log_probs"]) - s["log_prob"]) < 1e-5 and len(s["ids"]) == len(s["log_probs"])
+                   and abs(s["log_prob"] / len(s["ids"]) - s["mean_log_prob"]) < 1e-9 for s in found.values()), out, err)
+    said = json.loads(run("run", model, shapes, question, "--json", "--scores")[1])
+    expect("score and run say the same", said["text"] == "purple" and said["ids"] == found["purple"]["ids"]
+           and all(abs(a - b) < 1e-4 for a, b in zip(said["log_probs"], found["purple"]["log_probs"])), said, found)
+    code, out, err = run("score", model, shapes, question, *answers)
+    rows = [row.split(None, 3) for row in out.splitlines()]
+    expect("score's table", code == 0 and rows[0] == ["probability", "log", "tokens", "answer"]
+           and rows[1][3] == "purple" and [float(row[0]) for row in rows[1:]] == sorted((float(row[0]) for row in rows[1:]), reverse=True),
+           out, err)
+    code, out, err = run("score", model, shapes, question, "red", "a purple star", "--normalize")
+    expect("score --normalize", code == 0 and out.splitlines()[1].endswith("  a purple star")
+           == (found["a purple star"]["mean_log_prob"] > found["red"]["mean_log_prob"]), out, err)
+    code, out, err = run("score", model, images, question, "red", 'a "b", c', "--csv", "--threads", "1")
+    names = sorted(os.path.join(images, name) for name in os.listdir(images))
+    expect("score --csv of a folder", code == 0 and out.splitlines()[0] == "image,answer,probability,log_prob,mean_probability,mean_log_prob,tokens"
+           and [row.split(",")[0] for row in out.splitlines()[1:]] == [name for name in names for _ in range(2)]
+           and '"a ""b"", c"' in out, out, err)
+    open_end = json.loads(run("score", model, shapes, question, "purple", "--json", "--no-eos")[1])["scores"][0]
+    expect("score --no-eos", open_end["ids"] == found["purple"]["ids"][:-1] and open_end["probability"] == 1, open_end)
+    with open(shapes, "rb") as f:
+        expect("score: an image of stdin", json.loads(run("score", model, "-", question, *answers, "--json", stdin=f.read())[1])["scores"] == line["scores"])
+    listed = os.path.join(temporary, "score.txt")
+    with open(listed, "w") as f:
+        f.write(f"{shapes}\n{missing}\n")
+    code, out, err = run("score", model, question, *answers, "--images-from", listed, "--json")
+    rows = [json.loads(row) for row in out.splitlines()]
+    expect("score: a list with a bad image", code == 1 and rows[0] == line and set(rows[1]) == {"image", "error"}, code, out, err)
+    one_error_line("score: no image", run("score", model, missing, question, "red"), 1, missing)
+    one_error_line("score: no model", run("score", "/nowhere", shapes, question, "red"), 1, "/nowhere")
+    one_error_line("score: an answer without tokens", run("score", model, shapes, question, "", "--no-eos"), 1, "answers[0]", "--no-eos")
+    one_error_line("score: <image>", run("score", model, shapes, question, "<image>"), 1, "--literal")
+    one_error_line("score: too long", run("score", model, shapes, question, "purple", "--max-context", "70"), 1, "--max-context")
+    expect("score --literal", run("score", model, shapes, question, "<image>", "--literal")[0] == 0)
+
+
 def contents(folder):
     found = {}
     for name in os.listdir(folder):
@@ -732,11 +779,11 @@ def warnings(folder, temporary):
     changed = os.path.join(temporary, "unfollowed")
     shutil.copytree(folder, changed)
     with open(os.path.join(changed, "generation_config.json"), "w") as f:
-        json.dump({"eos_token_id": 1, "num_beams": 7}, f)
+        json.dump({"eos_token_id": 1, "guidance_scale": 7}, f)
     for arguments in [("run", changed, opaque, "a"), ("info", changed), ("bench", changed, "--no-roofs", "--rounds", "1")]:
         code, out, err = run(*arguments)
         expect(f"a setting that is not followed: {arguments[0]}", code == 0 and "paligemma: warning: " in err
-               and "num_beams" in err, code, err)
+               and "guidance_scale" in err, code, err)
     shutil.rmtree(changed)
 
 
@@ -788,6 +835,7 @@ def main():
         errors(folder, image, temporary)
         terminal(folder, image)
         detections(temporary)
+        scores(temporary)
         warnings(folder, temporary)
     names_of_c()
     pages()

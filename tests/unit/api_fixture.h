@@ -85,6 +85,13 @@ static inline pg_status with_generate(void *options) {
     pg_result_close(&out);
     return status;
 }
+static inline pg_status with_score(void *options) {
+    static const char *const answer = "cat";
+    pg_scores *out = NULL;
+    pg_status status = pg_score(model, processor, inputs, &answer, 1, options, &out);
+    pg_scores_close(&out);
+    return status;
+}
 static inline pg_status with_run(void *options) {
     pg_features *out = NULL;
     pg_status status = pg_features_create(model, inputs, options, &out);

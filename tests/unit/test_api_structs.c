@@ -13,6 +13,7 @@ INIT(pg_processor_options)
 INIT(pg_encode_options)
 INIT(pg_sampling_options)
 INIT(pg_generate_options)
+INIT(pg_score_options)
 INIT(pg_run_options)
 INIT(pg_session_options)
 INIT(pg_forward_options)
@@ -35,6 +36,7 @@ static const struct {
     {init_pg_encode_options, sizeof(pg_encode_options)},
     {init_pg_sampling_options, sizeof(pg_sampling_options)},
     {init_pg_generate_options, sizeof(pg_generate_options)},
+    {init_pg_score_options, sizeof(pg_score_options)},
     {init_pg_run_options, sizeof(pg_run_options)},
     {init_pg_session_options, sizeof(pg_session_options)},
     {init_pg_forward_options, sizeof(pg_forward_options)},
@@ -192,6 +194,7 @@ static const struct {
     {"pg_sampling_options", init_pg_sampling_options, with_sampling, sizeof(pg_sampling_options),
      sizeof(pg_sampling_options)},
     {"pg_generate_options", init_pg_generate_options, with_generate, sizeof(pg_generate_options), 64},
+    {"pg_score_options", init_pg_score_options, with_score, sizeof(pg_score_options), sizeof(pg_score_options)},
     {"pg_run_options", init_pg_run_options, with_run, sizeof(pg_run_options), 32},
     {"pg_session_options", init_pg_session_options, with_session, sizeof(pg_session_options), 40},
     {"pg_forward_options", init_pg_forward_options, with_forward, sizeof(pg_forward_options), 56},

@@ -167,13 +167,14 @@ static void a_callback_may_close_what_the_call_was_given(void **state) {
     batch b;
     (void)state;
     make_batch(&b, &models[0], specs, 1, LEFT, 0);
-    for (int which = 0; which < 8; which++) {
+    for (int which = 0; which < 10; which++) {
         const int call = which / 2;
         counter memory;
         closer c = {.m = models[0]};
         pg_outputs *out = NULL;
         pg_result *result = NULL;
         pg_features *features = NULL;
+        pg_scores *scores = NULL;
         pg_session *session = NULL;
         counter_init(&memory);
         open_tiny(&c.m, NULL, &memory);
@@ -196,6 +197,13 @@ static void a_callback_may_close_what_the_call_was_given(void **state) {
             OK(pg_run_options_init(&options, sizeof options));
             options.progress = close_everything, options.progress_user = &c, options.cancel = c.cancel;
             OK(pg_features_create(c.m.model, c.inputs, &options, &features));
+        } else if (call == 3) {
+            static const char *const answers[] = {"a", "the cat"};
+            pg_score_options options;
+            OK(pg_score_options_init(&options, sizeof options));
+            options.progress = close_everything, options.progress_user = &c;
+            options.cancel = c.cancel, options.features = c.features;
+            OK(pg_score(c.m.model, c.m.processor, c.inputs, answers, 2, &options, &scores));
         } else {
             pg_session_options options;
             int64_t token;
@@ -209,6 +217,7 @@ static void a_callback_may_close_what_the_call_was_given(void **state) {
         pg_outputs_close(&out);
         pg_result_close(&result);
         pg_features_close(&features);
+        pg_scores_close(&scores);
         pg_session_close(&session);
         assert_true(counter_clean(&memory));
     }
