@@ -188,8 +188,8 @@ NOISE, BOXES = "<mask>", 6
 
 
 def everything(s, rng):
-    """An experiment that the shipped model has not learned (docs/ANSWERS.md): all objects, in random order; or the paper's way
-    to more boxes, which goes on with boxes of anything that are named NOISE, up to BOXES."""
+    """An experiment that the shipped model has not learned (docs/ANSWERS.md): all objects, in random order; or the paper's
+    way to more boxes, which goes on with boxes of anything that are named NOISE, up to BOXES."""
     said = [f"{locations(s['objects'][i])} {name(s['objects'][i])}" for i in rng.permutation(len(s["objects"]))]
     if rng.random() < 0.5:
         return "detect all", " ; ".join(said)

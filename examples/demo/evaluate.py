@@ -4,11 +4,12 @@
 
     evaluate.py model --images 500 --out answers.jsonl
 
-Each image is asked for its caption, one question, one detection and one segmentation. Prints how many captions and answers
-are exactly right, the mean IoU of the boxes and that of the masks (an asked-for shape without a box, or a mask, of its name counts
-as 0). Masks are decoded and put into the image as the training code's evaluator does (masks.py) and compared with the pixels of the
-drawing, on its 112 x 112. Each line of the JSONL holds the image's seed, the prompt, the ids the model was given, the ids and the text it generated, and the text
-expected: another implementation can be held against it token by token.
+Each image is asked for its caption, one question, one detection and one segmentation. Prints how many captions and
+answers are exactly right, the mean IoU of the boxes and that of the masks (an asked-for shape without a box, or a
+mask, of its name counts as 0). Masks are decoded and put into the image as the training code's evaluator does
+(masks.py) and compared with the pixels of the drawing, on its 112 x 112. Each line of the JSONL holds the image's
+seed, the prompt, the ids the model was given, the ids and the text it generated, and the text expected: another
+implementation can be held against it token by token.
 """
 import argparse
 import json

@@ -1,17 +1,19 @@
 #!/usr/bin/env python3
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
-"""Measures the detections of the demo model with COCO's metrics (pycocotools), through the Python package of the library.
+"""Measures the detections of the demo model with COCO's metrics (pycocotools), through the Python package of the
+library.
 
     evaluate_detection.py model --images 500 --diagram reliability.svg
     evaluate_detection.py model --images 500 --more-boxes [--noise-model FOLDER]
 
-Two questions about each image, which the model was not trained on: all its shapes ("there"), and all of them with one that
-is not there in between ("one is not"). Each is asked freely and with constrain=True. Prints tables for docs/ANSWERS.md: mAP,
-AP50 and AR for each way to make a score, what is broken, what leaving out duplicates does, and the three of each class;
---diagram draws how often boxes of a score are right.
+Two questions about each image, which the model was not trained on: all its shapes ("there"), and all of them with
+one that is not there in between ("one is not"). Each is asked freely and with constrain=True. Prints tables for
+docs/ANSWERS.md: mAP, AP50 and AR for each way to make a score, what is broken, what leaving out duplicates does,
+and the three of each class; --diagram draws how often boxes of a score are right.
 
---more-boxes prints what ways to get more boxes do to "there" instead: no end of the text before a number of tokens, several
-drawn answers, and, with a model that train.py gave a share of the task "everything", the paper's noise boxes.
+--more-boxes prints what ways to get more boxes do to "there" instead: no end of the text before a number of tokens,
+several drawn answers, and, with a model that train.py gave a share of the task "everything", the paper's noise
+boxes.
 """
 import argparse
 import contextlib
@@ -148,7 +150,7 @@ def class_table(evaluation):
         print(f"| {color or 'all colours'} | " + " | ".join(cells) + " |")
 
 
-# ---- ways to more boxes -------------------------------------------------------------------------------------------------
+# ---- ways to more boxes -------------------------------------------------------------------------------------------
 
 class Merged(list):
     """Usable objects of several answers, of boxes with one label that overlap only the one with the best score."""
@@ -183,15 +185,15 @@ def more_boxes(model, noise_model, processor, seeds):
     for n in (24, 48):
         ways.append((f"no end before {n} tokens", model, None, free | dict(min_new_tokens=n), both))
     for n in (4, 16):
-        ways.append((f"{n} drawn answers", model, None, dict(max_new_tokens=64, do_sample=True, num_return_sequences=n), both))
+        drawn = dict(max_new_tokens=64, do_sample=True, num_return_sequences=n)
+        ways.append((f"{n} drawn answers", model, None, drawn, both))
     if noise_model:
         noise = processor.tokenizer.convert_tokens_to_ids(draw.NOISE)
         ways += [("`detect all`", noise_model, "detect all", free, both),
                  ("`detect all`, score of the label alone", noise_model, "detect all", free, label)]
-        for name, n in [("noise boxes", draw.BOXES)]:
-            settings = dict(do_sample=False, max_new_tokens=8 * n, suppress_tokens=[END, noise])
-            ways += [(f"{name}, score of the label (the paper's way)", noise_model, "detect all classes", settings, label),
-                     (f"{name}, loc x label", noise_model, "detect all classes", settings, both)]
+        settings = dict(do_sample=False, max_new_tokens=8 * draw.BOXES, suppress_tokens=[END, noise])
+        ways += [("noise boxes, score of the label (the paper's way)", noise_model, "detect all classes", settings, label),
+                 ("noise boxes, loc x label", noise_model, "detect all classes", settings, both)]
     print("| way | boxes | mAP | AP50 | AR | calibration error | ms an image |\n" + "|---" * 7 + "|")
     for name, asked, prompt, settings, score in ways:
         rows, begin = [], time.monotonic()
@@ -201,7 +203,8 @@ def more_boxes(model, noise_model, processor, seeds):
             names = [draw.name(scene["objects"][i]) for i in rng.permutation(len(scene["objects"]))]
             answers = generated(asked, processor, image, prompt or "detect " + " ; ".join(names),
                                 **settings, **(dict(seed=seed) if settings.get("do_sample") else {}))
-            rows.append((seed, names, scene["objects"], usable(answers[0]) if name == "greedy" else Merged(answers, score)))
+            found = usable(answers[0]) if name == "greedy" else Merged(answers, score)
+            rows.append((seed, names, scene["objects"], found))
         stats = coco(rows, score).stats
         print(f"| {name} | {sum(len(a) for *_, a in rows)} | {stats[0]:.3f} | {stats[1]:.3f} | {stats[8]:.3f} | "
               f"{calibration(right(rows, score))[1]:.3f} | {(time.monotonic() - begin) / len(rows) * 1e3:.1f} |", flush=True)

@@ -3,8 +3,8 @@
 """The mask codes of PaliGemma's answers in torch: 16 codes <-> a mask of 64 x 64, and its place in the image.
 
 The decoder is that of the training code (big_vision's segmentation evaluator): the same layers, shapes and, as the
-modules are nested here, the same tensor names as in the published vae-oid.npz, weights in torch's layout. The encoder, which
-only training needs, is this demo's own. A mask is -1 outside and 1 inside; the edge is at 0.
+modules are nested here, the same tensor names as in the published vae-oid.npz, weights in torch's layout. The
+encoder, which only training needs, is this demo's own. A mask is -1 outside and 1 inside; the edge is at 0.
 """
 import numpy as np
 import torch

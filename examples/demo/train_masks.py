@@ -4,12 +4,13 @@
 
     train_masks.py --run RUN --minutes 6        again after an interruption: goes on where RUN/masks.pt stands
 
-Half of the masks are the demo world's five shapes as boxes of its sizes cut them out, half are drawn at random: polygons,
-ellipses, crossed bars. RUN/vae-oid.safetensors (float16: codebook and decoder, named and laid out as in the published
-vae-oid.npz) and RUN/codes.json (the 16 codes of each of the world's shapes, which train.py teaches) are written at each save.
+Half of the masks are the demo world's five shapes as boxes of its sizes cut them out, half are drawn at random:
+polygons, ellipses, crossed bars. RUN/vae-oid.safetensors (float16: codebook and decoder, named and laid out as in
+the published vae-oid.npz) and RUN/codes.json (the 16 codes of each of the world's shapes, which train.py teaches)
+are written at each save.
 
-The codebook follows the encoder by moving averages; a code that nothing has used for some steps is moved onto a row of the
-batch. The loss is the squared distance to a mask of -1 and 1, which is what the published decoder gives too.
+The codebook follows the encoder by moving averages; a code that nothing has used for some steps is moved onto a row
+of the batch. The loss is the squared distance to a mask of -1 and 1, which is what the published decoder gives too.
 """
 import argparse
 import json
@@ -40,7 +41,8 @@ def random_mask(rng):
     kind, n = rng.integers(4), masks.SIDE * OVER
     if kind < 2:  # a polygon around a middle
         corners = int(rng.integers(3, 11))
-        angle = np.sort(rng.uniform(0, 2 * math.pi, corners)) if kind else np.linspace(0, 2 * math.pi, corners, False) + rng.random()
+        even = np.linspace(0, 2 * math.pi, corners, False) + rng.random()
+        angle = np.sort(rng.uniform(0, 2 * math.pi, corners)) if kind else even
         radius = rng.uniform(0.35, 1, corners)
         pieces = [np.stack([radius * np.sin(angle), radius * np.cos(angle)], 1)]
     elif kind == 2:  # an ellipse, turned
@@ -50,7 +52,8 @@ def random_mask(rng):
     else:  # two bars
         pieces = []
         for _ in range(2):
-            (a, b), middle, turn = rng.uniform(0.15, 1, 2), rng.uniform(-0.4, 0.4, 2), rng.choice([0, 0, rng.uniform(0, math.pi)])
+            (a, b), middle = rng.uniform(0.15, 1, 2), rng.uniform(-0.4, 0.4, 2)
+            turn = rng.choice([0, 0, rng.uniform(0, math.pi)])
             corners = np.array([[-a, -b], [a, -b], [a, b], [-a, b]])
             turned = corners @ np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
             pieces.append(turned + middle)
@@ -66,8 +69,8 @@ def new_masks(seed, count):
     """float32 [count, 1, 64, 64] of -1..1, half of them the world's."""
     rng = np.random.default_rng([seed, 5])
     sizes = [masks.SIDE] * 2 + list(range(20, 49, draw.GRID))
-    found = [world_mask(draw.SHAPES[rng.integers(len(draw.SHAPES))], int(rng.choice(sizes))) if i % 2 else random_mask(rng)
-             for i in range(count)]
+    worlds = lambda: world_mask(draw.SHAPES[rng.integers(len(draw.SHAPES))], int(rng.choice(sizes)))  # noqa: E731
+    found = [worlds() if i % 2 else random_mask(rng) for i in range(count)]
     return torch.from_numpy(np.stack(found))[:, None] * 2 - 1
 
 
@@ -95,7 +98,7 @@ class Codebook:
 
 
 def quantize(features, codebook):
-    """-> codes' rows in place of the features' (gradients pass through), codes [B, 16], features' rows, how far they are."""
+    """-> codes' rows in place of the features' (gradients pass through), codes [B, 16], features' rows, how far apart."""
     b = len(features)
     rows = features.permute(0, 2, 3, 1).reshape(-1, masks.CODE_SIZE)
     which = masks.nearest(rows.detach(), codebook)
@@ -111,8 +114,9 @@ def codes_of(encoder, codebook, pictures):
 
 
 def export(encoder, decoder, codebook, folder):
-    tensors = {"decoder." + name: value for name, value in decoder.state_dict().items()} | {"_vq_vae._embedding": codebook}
-    save_file({name: value.contiguous().half() for name, value in tensors.items()}, os.path.join(folder, "vae-oid.safetensors"))
+    tensors = {"decoder." + name: value for name, value in decoder.state_dict().items()}
+    tensors = {name: value.contiguous().half() for name, value in (tensors | {"_vq_vae._embedding": codebook}).items()}
+    save_file(tensors, os.path.join(folder, "vae-oid.safetensors"))
     pictures = torch.from_numpy(np.stack([world_mask(shape) for shape in draw.SHAPES]))[:, None] * 2 - 1
     codes = codes_of(encoder, codebook, pictures).tolist()
     with open(os.path.join(folder, "codes.json"), "w") as f:
@@ -126,7 +130,7 @@ def main():
     args.add_argument("--batch", type=int, default=64)
     args.add_argument("--rate", type=float, default=1.5e-3)
     args.add_argument("--threads", type=int, default=2)
-    args.add_argument("--pool", type=int, default=8000, help="masks that are drawn; batches take them, turned and mirrored")
+    args.add_argument("--pool", type=int, default=8000, help="masks that are drawn; batches turn and mirror them")
     args = args.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
@@ -148,13 +152,15 @@ def main():
 
     def save():
         torch.save(dict(encoder=encoder.state_dict(), decoder=decoder.state_dict(), optimizer=optimizer.state_dict(),
-                        codebook=[codebook.rows, codebook.used, codebook.sums], spent=spent, step=step), state_file + ".new")
+                        codebook=[codebook.rows, codebook.used, codebook.sums], spent=spent, step=step),
+                   state_file + ".new")
         os.replace(state_file + ".new", state_file)
         export(encoder, decoder, codebook.rows, args.run)
 
     began, saved = time.time() - spent, time.time()
     while spent < args.minutes * 60:
-        rate = args.rate * min(1, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * spent / (args.minutes * 60))))
+        done = spent / (args.minutes * 60)
+        rate = args.rate * min(1, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         pictures = pool[torch.randint(len(pool), (args.batch,))]
@@ -163,7 +169,8 @@ def main():
             pictures = torch.rot90(pictures, turn % 4, (2, 3))
         if step % 2 and turn >= 4:
             pictures = pictures.flip(3)
-        rows, which, features, far = quantize(encoder(pictures.contiguous(memory_format=torch.channels_last)), codebook.rows)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        rows, which, features, far = quantize(encoder(pictures), codebook.rows)
         out = decoder(rows)
         loss = F.mse_loss(out, pictures)
         optimizer.zero_grad(set_to_none=True)
@@ -176,8 +183,8 @@ def main():
         if step % 50 == 0:
             with torch.no_grad():
                 good = overlap(decoder(quantize(encoder(fresh), codebook.rows)[0]), fresh)
-            print(f"step {step}, {spent / 60:.1f} min: loss {loss.item():.4f}, far {far.item():.4f}, codes {len(which.unique())}, "
-                  f"IoU of fresh masks: drawn {good[0::2].mean():.3f}, the world's {good[1::2].mean():.3f}", flush=True)
+            print(f"step {step}, {spent / 60:.1f} min: loss {loss.item():.4f}, far {far.item():.4f}, "
+                  f"codes {len(which.unique())}, IoU of fresh masks: drawn {good[0::2].mean():.3f}, the world's {good[1::2].mean():.3f}", flush=True)
         if time.time() - saved > 60:
             save()
             saved = time.time()
