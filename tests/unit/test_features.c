@@ -426,6 +426,40 @@ static void many_threads(void **state) {
     remove_folder(copy);
 }
 
+/* Several write one file while others read it: it is whole at any moment, and nothing else stays behind. */
+static void *save_again_and_again(void *of) {
+    worker *w = of;
+    for (int i = 0; i < 30 && w->status >= 0; i++) w->status = pg_features_save(w->shared, w->text);
+    return NULL;
+}
+
+static void saved_by_many(void **state) {
+    (void)state;
+    enum { N = 4 };
+    static worker workers[N];
+    const char *path = path_of("shared.features");
+    OK(pg_features_save(features, path));
+    for (int i = 0; i < N; i++) {
+        workers[i] = (worker){.shared = features};
+        snprintf(workers[i].text, sizeof workers[i].text, "%s", path);
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, save_again_and_again, &workers[i]), 0);
+    }
+    for (int i = 0; i < 100; i++) {
+        pg_features *loaded = NULL;
+        OK(pg_features_load(model, workers[0].text, &loaded));
+        pg_features_close(&loaded);
+    }
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(pthread_join(workers[i].thread, NULL), 0);
+        assert_int_equal(workers[i].status, PG_OK);
+    }
+    remove_file(scratch, "shared.features");
+    if (has_file(scratch, "b.features")) remove_file(scratch, "b.features");
+    if (has_file(scratch, "bad.features")) remove_file(scratch, "bad.features");
+    assert_int_equal(rmdir(scratch), 0);
+    assert_int_equal(mkdir(scratch, 0700), 0);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(come_back),
@@ -438,6 +472,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(in_the_way),
         cmocka_unit_test(arguments),
         cmocka_unit_test(many_threads),
+        cmocka_unit_test(saved_by_many),
     };
     return RUN_TESTS(tests, make_features, drop_features);
 }
