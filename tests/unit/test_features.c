@@ -3,6 +3,7 @@
 #include "run_tests.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -346,6 +347,17 @@ static void in_the_way(void **state) {
     assert_int_equal(unlink(path), 0);
     write_text(scratch, "old.features", "something else"); /* replaced */
     snprintf(path, sizeof path, "%s/old.features", scratch);
+    struct rlimit limit, small; /* no room: the old file stays */
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    small = limit;
+    small.rlim_cur = 500;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    pg_status status = pg_features_save(features, path);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    assert_int_equal(status, PG_ERROR_IO);
+    bytes old = read_file(scratch, "old.features");
+    assert_string_equal((const char *)old.data, "something else");
+    bytes_free(&old);
     for (int i = 0; i < 3; i++) OK(pg_features_save(features, path));
     OK(pg_features_load(model, path, &out));
     same_features(features, out);
