@@ -53,6 +53,7 @@ live "live: the tokenizer of the Python package" tokenizer_live.py --calls "${OR
 live "live: generate() with its settings" generate_options.py
 # shellcheck disable=SC2086
 live "live: settings of sampling, stop strings" sampling_live.py --count "${ORACLE_SAMPLING:-600}" $seed
+live "live: beam search" beams_live.py --count "${ORACLE_BEAMS:-200}" $seed
 # shellcheck disable=SC2086
 live "live: scores of given answers" score_live.py --count "${ORACLE_SCORES:-40}" $seed
 # shellcheck disable=SC2086
@@ -90,6 +91,8 @@ if test -n "${ORACLE_VENV_2:-}" || test "$version" = "$next_version"; then
     # shellcheck disable=SC2086
     live "live: settings of sampling, stop strings ($version)" sampling_live.py \
         --count "${ORACLE_SAMPLING:-200}" $seed
+    # shellcheck disable=SC2086
+    live "live: beam search ($version)" beams_live.py --count "${ORACLE_BEAMS:-100}" $seed
     live "live: generate() with its settings ($version)" generate_options.py
 else
     echo "skipped: the comparison with transformers $next_version, which could not be installed"

@@ -551,6 +551,25 @@ PG_API pg_status pg_sampling_options_init(pg_sampling_options *options, size_t s
  * change *out. out->struct_size: sizeof(pg_sampling_options). Its arrays are valid until the model is closed. */
 PG_API pg_status pg_model_get_sampling(const pg_model *model, pg_sampling_options *out);
 
+/** Values of pg_beam_options.early_stopping: when a search ends that has n_beams complete texts. */
+enum {
+    PG_EARLY_STOPPING_OFF = 0,  ///< when no beam looks likely to become better than the worst of them
+    PG_EARLY_STOPPING_ON = 1,   ///< at once
+    PG_EARLY_STOPPING_NEVER = 2 ///< when no beam can become better
+};
+
+/** Settings of beam search (HF: GenerationMixin._beam_search): n_beams texts are followed at once, of which those with
+ * the highest score are the result. A score is the sum of the tokens' log-probabilities, as the settings of sampling
+ * leave them, / (number of tokens) ^ length_penalty. docs/SAMPLING.md. */
+typedef struct pg_beam_options {
+    uint32_t struct_size;   ///< sizeof(pg_beam_options)
+    int32_t n_beams;        ///< 1 (no search) to 64; default 1. Each has its own keys and values
+    int32_t early_stopping; ///< PG_EARLY_STOPPING_*; default OFF, as in transformers
+    uint32_t reserved;      ///< 0
+    double length_penalty;  ///< finite; above 0 favours long texts; default 1
+} pg_beam_options;
+PG_API pg_status pg_beam_options_init(pg_beam_options *options, size_t struct_size); ///< fills in the defaults
+
 /** Flags of pg_generate_options. The first three: what the result keeps of every step, for pg_result_get_tensor(). */
 enum {
     PG_GENERATE_LOG_PROBS = 1,     ///< "log_probs" and "score_log_probs": 8 bytes a token
@@ -576,25 +595,32 @@ typedef struct pg_generate_options {
     pg_cancel *cancel;                   ///< default NULL
     const pg_sampling_options *sampling; ///< default NULL: all defaults
     const char *const
-        *stop_strings;      ///< [n_stop_strings] UTF-8, not empty: a row ends with the token that completes one
-                            ///< (PG_STOP_STRING). As transformers: the text keeps it, and what the token has
-                            ///< behind it; special tokens count as they are written, and so does the prompt
-    int32_t n_stop_strings; ///< default and 0: those of generation_config.json, if any
-    int32_t n_alternatives; ///< 0 to 1024 and vocab_size: likeliest ids of each step that the result keeps
-                            ///< ("alternative_ids", 12 bytes each); default 0
-    double max_seconds;     ///< a row ends with the token at which the call has taken longer
-                            ///< (PG_STOP_TIME); default and 0: max_time of generation_config.json, else no limit
-    int64_t max_context;    ///< tokens of a row, prompt and new ones; default and 0: as many as memory allows, at
-                            ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
+        *stop_strings;            ///< [n_stop_strings] UTF-8, not empty: a row ends with the token that completes one
+                                  ///< (PG_STOP_STRING). As transformers: the text keeps it, and what the token has
+                                  ///< behind it; special tokens count as they are written, and so does the prompt
+    int32_t n_stop_strings;       ///< default and 0: those of generation_config.json, if any
+    int32_t n_alternatives;       ///< 0 to 1024 and vocab_size: likeliest ids of each step that the result keeps
+                                  ///< ("alternative_ids", 12 bytes each); default 0
+    double max_seconds;           ///< a row ends with the token at which the call has taken longer
+                                  ///< (PG_STOP_TIME); default and 0: max_time of generation_config.json, else no limit
+    int64_t max_context;          ///< tokens of a row, prompt and new ones; default and 0: as many as memory allows, at
+                                  ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
+    const pg_beam_options *beams; ///< default NULL: those of generation_config.json, else no beams
+    int32_t n_return;  ///< texts of each row, 1 to 1024: rows r * n_return to r * n_return + n_return - 1 of the result
+                       ///< are those of row r. With beams at most n_beams, the best first; without, each text has its
+                       ///< own draws (PG_SAMPLING_RANDOM). The prompt is computed once. default and 0:
+                       ///< num_return_sequences of generation_config.json, else 1
+    uint32_t reserved; ///< 0
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Generates until an eos id of the checkpoint, max_new_tokens, or another PG_STOP_*: with default options greedily,
  * the text of HF's generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the
- * tokens that it gets alone and ends on its own. Padding is left out; a suffix is continued (see
+ * tokens that it gets alone and ends on its own. With beams the rows are searched one after the other, and on_text is
+ * told of a row's tokens when they are known, at the end of its search. Padding is left out; a suffix is continued (see
  * PG_ENCODE_OPEN_SUFFIX). processor NULL: ids alone, each text stays empty. Settings of generation_config.json are
  * followed where the options say nothing, as transformers follows them (docs/SAMPLING.md); opening the model logs a
- * warning that names those that are not, such as num_beams. Memory for keys and values is made before anything is
+ * warning that names those that are not, such as guidance_scale. Memory for keys and values is made before anything is
  * computed, for up to 8192 new tokens, and grows where more come. Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a
  * prompt longer than max_context), _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
@@ -619,7 +645,11 @@ PG_API pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tens
  *  - "logits"                 f32 [n, vocab_size]  of the model, soft cap applied (PG_GENERATE_LOGITS; HF:
  * output_logits)
  *  - "scores"                 f32 [n, vocab_size]  after all settings and on_logits (PG_GENERATE_SCORES; HF:
- *                             output_scores)
+ *                             output_scores). With beams: what is added to the score of the text
+ *  - "beam_indices"           i64 [n]  with beams: the beam, 0 to n_beams - 1, that each token continued (HF:
+ *                             beam_indices, which count on over the rows of a batch)
+ *  - "beam_logits", "beam_scores"  f32 [steps, n_beams, vocab_size]  with beams: of all that ran in a search of this
+ *                             row's prompt (PG_GENERATE_LOGITS, PG_GENERATE_SCORES)
  *
  * Errors: PG_ERROR_ARGUMENT (no such row), PG_ERROR_NOT_FOUND (no such name, or it was not asked for). */
 PG_API pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char *name, pg_tensor *out);
@@ -645,6 +675,7 @@ typedef struct pg_result_info {
     double vision_seconds;   ///< vision encoder and projector, all rows; 0 with given features
     double prefill_seconds;  ///< prompts, all rows
     double decode_seconds;   ///< from the first token to the last, all rows
+    double score;            ///< of the text, with beams (pg_beam_options); else 0
 } pg_result_info;
 
 /** Describes row `row`. Errors: PG_ERROR_ARGUMENT (no such row). */

@@ -2,12 +2,14 @@
 /* pg_generate(), pg_result, and the options of sampling. */
 #include "generate/generate.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "api/calls.h"
 #include "api/structs.h"
+#include "generate/search.h"
 
-enum { MOST_ALTERNATIVES = 1024 };
+enum { MOST_ALTERNATIVES = 1024, MOST_RETURNED = 1024 };
 
 PGI_OPTIONS(pg_generate_options, .struct_size = sizeof(pg_generate_options))
 
@@ -15,6 +17,11 @@ pg_status pg_sampling_options_init(pg_sampling_options *out, size_t struct_size)
     PGI_ENTER;
     return pgi_struct_init(out, struct_size, &pgi_sampling_defaults, sizeof pgi_sampling_defaults,
                            "pg_sampling_options");
+}
+
+pg_status pg_beam_options_init(pg_beam_options *out, size_t struct_size) {
+    PGI_ENTER;
+    return pgi_struct_init(out, struct_size, &pgi_beam_defaults, sizeof pgi_beam_defaults, "pg_beam_options");
 }
 
 pg_status pg_model_get_sampling(const pg_model *model, pg_sampling_options *out) {
@@ -46,9 +53,41 @@ static void follow_config(const pg_model *model, pg_generate_options *options) {
     const pgi_generation_config *config = &model->config.generation;
     if (options->flags & PG_GENERATE_IGNORE_CONFIG) return;
     if (options->max_seconds == 0) options->max_seconds = config->max_seconds;
+    if (options->n_return == 0) options->n_return = config->n_return;
     if (options->n_stop_strings != 0) return;
     options->stop_strings = config->stop_strings;
     options->n_stop_strings = config->n_stop_strings;
+}
+
+/* Takes over the settings of beam search; NULL: those of the model, where they are followed. */
+static pg_status beams_in(const pg_model *model, const pg_generate_options *options, pg_beam_options *complete) {
+    const int follows = !(options->flags & PG_GENERATE_IGNORE_CONFIG);
+    *complete = options->beams || !follows ? pgi_beam_defaults : model->config.generation.beams;
+    PGI_TRY(pgi_struct_in(complete, sizeof *complete, options->beams, "pg_beam_options"));
+    PGI_TRY(pgi_reserved_in(complete->reserved, "pg_beam_options"));
+    if (complete->n_beams < 1 || complete->n_beams > PGI_MOST_BEAMS)
+        return pgi_error(PG_ERROR_ARGUMENT, "n_beams is %d, expected 1 (no search) to %d", complete->n_beams,
+                         PGI_MOST_BEAMS);
+    if (complete->early_stopping < PG_EARLY_STOPPING_OFF || complete->early_stopping > PG_EARLY_STOPPING_NEVER)
+        return pgi_error(PG_ERROR_ARGUMENT, "early_stopping is %d, expected 0 (off), 1 (on) or 2 (never)",
+                         complete->early_stopping);
+    if (!isfinite(complete->length_penalty))
+        return pgi_error(PG_ERROR_ARGUMENT, "length_penalty is %g, expected a finite number", complete->length_penalty);
+    return PG_OK;
+}
+
+/* n_return, by the other options, which are complete. */
+static pg_status check_returned(const pg_generate_options *options) {
+    const int32_t n_beams = options->beams->n_beams, most = n_beams > 1 ? n_beams : MOST_RETURNED;
+    if (options->n_return < 1 || options->n_return > most)
+        return pgi_error(PG_ERROR_ARGUMENT, "n_return is %d, expected 1 to %d%s (0: default)", options->n_return, most,
+                         n_beams > 1 ? ", n_beams" : "");
+    if (options->n_return > 1 && n_beams == 1 && !(options->sampling->flags & PG_SAMPLING_RANDOM))
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "n_return is %d, but without beams and PG_SAMPLING_RANDOM all texts of a row are the same: "
+                         "expected 1, or one of these",
+                         options->n_return);
+    return PG_OK;
 }
 
 /* What the options say beside n_threads and sampling. */
@@ -82,6 +121,8 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     PGI_NOT_NULL(inputs);
     PGI_OPTIONS_IN(pg_generate_options, complete, options);
     pg_sampling_options sampling;
+    pg_beam_options beams;
+    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_generate_options"));
     follow_config(model, &complete);
     PGI_TRY(check_options(model, &complete));
     if (!processor && complete.n_stop_strings > 0)
@@ -90,6 +131,10 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
         return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but PG_GENERATE_DETECT needs its tokens");
     PGI_TRY(pgi_sampling_in(complete.sampling, complete.flags & PG_GENERATE_IGNORE_CONFIG ? NULL : model, &sampling));
     complete.sampling = &sampling;
+    PGI_TRY(beams_in(model, &complete, &beams));
+    complete.beams = &beams;
+    if (complete.n_return == 0) complete.n_return = 1;
+    PGI_TRY(check_returned(&complete));
     PGI_TRY(pgi_max_context_in(complete.max_context));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
@@ -152,6 +197,8 @@ pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char 
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
     if (strcmp(name, "ids") == 0)
         value = ids_of(of);
+    else if (strncmp(name, "beam_", 5) == 0)
+        PGI_TRY(pgi_result_beams_tensor(result, row, name, &value));
     else
         PGI_TRY(pgi_step_scores_tensor(&of->kept, name, (int64_t)of->ids.size, &value));
     pgi_struct_out(out, &value, sizeof value);
@@ -171,6 +218,7 @@ pg_status pg_result_get_info(const pg_result *result, int64_t row, pg_result_inf
         .vision_seconds = result->vision_seconds,
         .prefill_seconds = result->prefill_seconds,
         .decode_seconds = result->decode_seconds,
+        .score = of->score,
     };
     pgi_struct_out(info, &value, sizeof value);
     return PG_OK;

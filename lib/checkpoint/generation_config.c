@@ -22,6 +22,12 @@ const pg_sampling_options pgi_sampling_defaults = {
     .forced_bos_id = -1,
 };
 
+const pg_beam_options pgi_beam_defaults = {
+    .struct_size = sizeof(pg_beam_options),
+    .n_beams = 1,
+    .length_penalty = 1,
+};
+
 /* Adds the key to the settings that are not followed, once. */
 static void note_unfollowed(pgi_generation_config *config, const char *key) {
     const size_t used = strlen(config->unfollowed), size = strlen(key);
@@ -145,15 +151,25 @@ static void read_decay(pgi_generation_config *config) {
     config->sampling.decay_factor = json_number_value(factor);
 }
 
+/* true, false or "never". */
+static void read_early_stopping(pgi_generation_config *config) {
+    const char *key = "early_stopping";
+    const json_t *value = setting(config, key);
+    if (json_is_true(value))
+        config->beams.early_stopping = PG_EARLY_STOPPING_ON;
+    else if (json_is_string(value) && strcmp(json_string_value(value), "never") == 0)
+        config->beams.early_stopping = PG_EARLY_STOPPING_NEVER;
+    else if (value && !json_is_false(value))
+        note_unfollowed(config, key);
+}
+
 /* Settings that have no counterpart here; neutral: the number that changes nothing. */
 static void find_unfollowed(pgi_generation_config *config) {
     static const struct {
         const char *key;
         double neutral;
     } settings[] = {
-        {"num_beams", 1},
         {"num_beam_groups", 1},
-        {"num_return_sequences", 1},
         {"guidance_scale", 1},
         {"watermarking_config", 0},
         {"encoder_repetition_penalty", 1},
@@ -185,6 +201,7 @@ static void read_numbers(pgi_generation_config *config) {
         {"eta_cutoff", &s->eta_cutoff},
         {"repetition_penalty", &s->repetition_penalty},
         {"max_time", &config->max_seconds},
+        {"length_penalty", &config->beams.length_penalty},
     };
     const struct {
         const char *key;
@@ -196,6 +213,8 @@ static void read_numbers(pgi_generation_config *config) {
         {"min_length", &s->min_length},
         {"max_new_tokens", &config->max_new_tokens},
         {"max_length", &config->max_length},
+        {"num_beams", &config->beams.n_beams},
+        {"num_return_sequences", &config->n_return},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) read_number(config, numbers[i].key, numbers[i].out);
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
@@ -204,12 +223,14 @@ static void read_numbers(pgi_generation_config *config) {
 
 pg_status pgi_generation_config_read(const pgi_memory *memory, json_t *json, int64_t vocab_size,
                                      pgi_generation_config *out) {
-    *out = (pgi_generation_config){.sampling = pgi_sampling_defaults, .json = json, .memory = memory};
+    *out = (pgi_generation_config){
+        .sampling = pgi_sampling_defaults, .beams = pgi_beam_defaults, .n_return = 1, .json = json, .memory = memory};
     pg_sampling_options *s = &out->sampling;
     const int64_t *bos = NULL;
     int64_t n_bos = 0;
     read_numbers(out);
     read_decay(out);
+    read_early_stopping(out);
     read_flag(out, "do_sample", PG_SAMPLING_RANDOM);
     read_flag(out, "remove_invalid_values", PG_SAMPLING_REMOVE_INVALID);
     read_flag(out, "renormalize_logits", PG_SAMPLING_RENORMALIZE);

@@ -13,6 +13,8 @@ typedef struct pgi_generation_config {
     pg_sampling_options sampling; /* complete; its arrays are owned by this. Its eos ids are those of pgi_config */
     int32_t max_new_tokens;       /* 0: not set, and so are the next three */
     int32_t max_length;           /* prompt and new tokens */
+    int32_t n_return;             /* num_return_sequences; at least 1 */
+    pg_beam_options beams;        /* complete */
     double max_seconds;           /* max_time */
     const char **stop_strings;    /* [n_stop_strings] */
     int32_t n_stop_strings;
@@ -24,6 +26,7 @@ typedef struct pgi_generation_config {
 
 /* What holds without the file. */
 extern const pg_sampling_options pgi_sampling_defaults;
+extern const pg_beam_options pgi_beam_defaults;
 
 /* Takes over the reference to `json`. PG_ERROR_MEMORY. On error, too, pgi_generation_config_free() is due. */
 pg_status pgi_generation_config_read(const pgi_memory *memory, json_t *json, int64_t vocab_size,

@@ -40,7 +40,7 @@ pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, in
     return PG_OK;
 }
 
-/* Copies tokens first .. to->n_tokens of every layer's keys or values; the capacities may differ. */
+/* Copies tokens first .. n of every layer's keys or values; the capacities may differ. */
 static void copy_tokens(const pgi_text_config *text, int64_t first, int64_t n, const pgi_kv_cache *from,
                         pgi_kv_cache *to) {
     const int64_t width = (int64_t)text->n_kv_heads * text->head_dim;

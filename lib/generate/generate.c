@@ -1,9 +1,13 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * All rows of the inputs to text: each is prefilled by itself, then up to PGI_STEP_ROWS of those that still run take
- * each step together.
+ * each step together. Where several texts of a row are wanted, they go on from one prefill. With beams each row is
+ * searched by itself (search.c), and its texts come at the end.
  */
 #include "generate/generate.h"
+
+#include <math.h>
+#include <string.h>
 
 #include "answers/detect_mask.h"
 #include "base/clock.h"
@@ -11,6 +15,7 @@
 #include "base/parallel.h"
 #include "generate/sampler.h"
 #include "generate/sampling.h"
+#include "generate/search.h"
 #include "generate/stop_strings.h"
 #include "tokenizer/stream_decoder.h"
 
@@ -20,7 +25,8 @@ typedef struct generated_row {
     pgi_stop_tail tail;
     pgi_id_list ids; /* of the prompt, and the new ones; where logits are wanted */
     pgi_result_row *result;
-    int64_t row; /* of the batch */
+    int64_t row;    /* of the result */
+    int64_t prompt; /* row of the inputs */
     int ended;
 } generated_row;
 
@@ -50,26 +56,61 @@ void pgi_result_close(pg_result *result) {
     for (int64_t r = 0; r < result->n_rows; r++) {
         pgi_buffer_free(&result->rows[r].text);
         pgi_id_list_free(&result->rows[r].ids);
+        pgi_id_list_free(&result->rows[r].beams);
         pgi_step_scores_free(&result->rows[r].kept, &memory);
     }
+    for (int64_t r = 0; result->histories && r < result->n_rows / result->n_return; r++)
+        pgi_step_scores_free(&result->histories[r], &memory);
+    pgi_free(&memory, result->histories);
     pgi_free(&memory, result->rows);
     pgi_free(&memory, result);
 }
 
-static pg_status new_result(const pg_model *model, const pg_inputs *inputs, pg_result **out) {
+pg_status pgi_result_beams_tensor(const pg_result *result, int64_t row, const char *name, pg_tensor *out) {
+    const pgi_result_row *of = &result->rows[row];
+    if (result->n_beams == 1)
+        return pgi_error(PG_ERROR_NOT_FOUND, "the result has no %s, expected beams in the options", name);
+    if (strcmp(name, "beam_indices") == 0) {
+        const int64_t n = (int64_t)of->beams.size;
+        *out = (pg_tensor){
+            .struct_size = sizeof *out,
+            .dtype = PG_DTYPE_I64,
+            .n_dims = 1,
+            .shape = {n, 1, 1, 1},
+            .data = of->beams.data,
+        };
+        return PG_OK;
+    }
+    const pgi_step_scores *history = &result->histories[row / result->n_return];
+    PGI_TRY(pgi_step_scores_tensor(history, name + strlen("beam_"), 0, out));
+    const pgi_float_list *list = strcmp(name, "beam_logits") == 0 ? &history->logits : &history->scores;
+    out->n_dims = 3;
+    out->shape[0] = (int64_t)list->size / (result->n_beams * history->vocab_size);
+    out->shape[1] = result->n_beams;
+    out->shape[2] = history->vocab_size;
+    return PG_OK;
+}
+
+static pg_status new_result(const pg_model *model, const pg_inputs *inputs, const pg_generate_options *options,
+                            pg_result **out) {
+    const int64_t n_rows = inputs->n_rows * options->n_return;
     pg_result *result = pgi_alloc_zero(&model->memory, 1, sizeof *result);
     if (!result) return PG_ERROR_MEMORY;
     result->memory = model->memory;
-    result->rows = pgi_alloc_zero(&result->memory, (size_t)inputs->n_rows, sizeof *result->rows);
+    result->n_return = options->n_return;
+    result->n_beams = options->beams->n_beams;
+    result->rows = pgi_alloc_zero(&result->memory, (size_t)n_rows, sizeof *result->rows);
     if (!result->rows) {
         pgi_result_close(result);
         return PG_ERROR_MEMORY;
     }
-    result->n_rows = inputs->n_rows;
+    result->n_rows = n_rows;
     for (int64_t r = 0; r < result->n_rows; r++) {
         pgi_buffer_init(&result->rows[r].text, &result->memory);
         pgi_id_list_init(&result->rows[r].ids, &result->memory);
-        result->rows[r].n_prompt_tokens = inputs->rows[r].n_tokens - inputs->rows[r].n_hidden;
+        pgi_id_list_init(&result->rows[r].beams, &result->memory);
+        const pgi_row *prompt = &inputs->rows[r / options->n_return];
+        result->rows[r].n_prompt_tokens = prompt->n_tokens - prompt->n_hidden;
     }
     *out = result;
     return PG_OK;
@@ -104,8 +145,8 @@ static pg_status reserve_result(const generate_call *g, generated_row *row) {
 /* The ids of the prompt, which settings and callbacks look at, and the end of its text. Of given embeddings: none. */
 static pg_status take_prompt(const generate_call *g, generated_row *row) {
     const pg_inputs *inputs = g->merged->inputs;
-    const pgi_row *of = &inputs->rows[row->row];
-    const int64_t *ids = inputs->ids ? inputs->ids + row->row * inputs->n_tokens + of->first_token : NULL;
+    const pgi_row *of = &inputs->rows[row->prompt];
+    const int64_t *ids = inputs->ids ? inputs->ids + row->prompt * inputs->n_tokens + of->first_token : NULL;
     const int64_t n = ids ? of->n_tokens : 0;
     if (g->stop.n > 0) PGI_TRY(pgi_stop_tail_init(&g->stop, ids, n, &g->model->memory, &row->tail));
     if (!g->wants_logits) return PG_OK;
@@ -123,6 +164,7 @@ static pg_status new_rows(generate_call *g, pg_result *result) {
     for (int64_t r = 0; r < g->n_rows; r++) {
         generated_row *row = &g->rows[r];
         row->row = r;
+        row->prompt = r / g->options->n_return;
         row->result = &result->rows[r];
         row->result->kept = (pgi_step_scores){
             .flags = g->options->flags & (PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES),
@@ -146,10 +188,12 @@ static pg_status new_tokens_of_row(const generate_call *g, int64_t row, int64_t 
     if (*n == 0 && follows && config->max_length > 0) {
         *n = config->max_length - n_prompt;
         if (*n < 1)
-            return pgi_error(PG_ERROR_ARGUMENT,
-                             "row %lld has %lld tokens, and generation_config.json says max_length %d: expected "
-                             "max_new_tokens in the options, or PG_GENERATE_IGNORE_CONFIG",
-                             (long long)row, (long long)n_prompt, config->max_length);
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_ARGUMENT,
+                          "row %lld has %lld tokens, and generation_config.json says max_length %d: expected "
+                          "max_new_tokens in the options, or PG_GENERATE_IGNORE_CONFIG",
+                          (long long)row, (long long)n_prompt, config->max_length),
+                row);
     }
     if (*n == 0) *n = PGI_DEFAULT_NEW_TOKENS;
     return PG_OK;
@@ -171,10 +215,11 @@ static pg_status generate_call_init(generate_call *g, pg_result *result) {
     int64_t n_tokens = 0; /* the most of a row */
     PGI_TRY(new_rows(g, result));
     for (int64_t r = 0; r < g->n_rows; r++) {
+        const int64_t prompt = g->rows[r].prompt;
         pgi_decoding_limits limits = {.max_context = g->options->max_context};
-        PGI_TRY(new_tokens_of_row(g, r, &limits.max_new_tokens));
-        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, r, &limits));
-        const int64_t tokens = g->merged->inputs->rows[r].n_tokens, keys = g->rows[r].decoding.cache.capacity;
+        PGI_TRY(new_tokens_of_row(g, prompt, &limits.max_new_tokens));
+        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, prompt, &limits));
+        const int64_t tokens = g->merged->inputs->rows[prompt].n_tokens, keys = g->rows[r].decoding.cache.capacity;
         if (tokens > n_tokens) n_tokens = tokens;
         if (keys > g->n_keys) g->n_keys = keys;
     }
@@ -218,7 +263,7 @@ static pg_status sample_row(generate_call *g, generated_row *row, const float *l
         .row = row->row,
         .ids = row->ids.data,
         .n_ids = (int64_t)row->ids.size,
-        .n_prompt_tokens = g->merged->inputs->rows[row->row].n_tokens,
+        .n_prompt_tokens = g->merged->inputs->rows[row->prompt].n_tokens,
         .n_new = row->decoding.n_returned,
         .max_new = row->decoding.max_tokens,
     };
@@ -253,8 +298,22 @@ static pg_status sample(generate_call *g, generated_row *const *rows, int64_t n,
     return PG_OK;
 }
 
+/* The texts of row `first`'s prompt go on from its prefill, after which `last` is its last hidden state [hidden]. */
+static pg_status branch_rows(generate_call *g, int64_t first, const float *last) {
+    for (int64_t r = first; r < first + g->options->n_return; r++) {
+        generated_row *row = &g->rows[r];
+        if (r > first) PGI_TRY(pgi_decoding_branch(&row->decoding, &g->rows[first].decoding, g->model, 0));
+    }
+    for (int64_t r = first; r < first + g->options->n_return; r++) {
+        generated_row *row = &g->rows[r];
+        PGI_TRY(sample(g, &row, 1, last, &g->prefill.pass.head));
+    }
+    return PG_OK;
+}
+
 static pg_status prefill_rows(generate_call *g) {
-    const int64_t n_layers = g->model->config.text.n_layers;
+    const int64_t n_layers = g->model->config.text.n_layers, n_return = g->options->n_return;
+    const int64_t total = g->n_rows / n_return * n_layers;
     for (int64_t r = 0; r < g->n_rows; r++) {
         const pgi_pass_workspace *workspace = &g->prefill.pass;
         generated_row *row = &g->rows[r];
@@ -264,9 +323,10 @@ static pg_status prefill_rows(generate_call *g) {
             row->result->stop = PG_STOP_CONTEXT;
             continue;
         }
-        PGI_TRY(pgi_decoding_prefill(g->run, g->merged, r, &row->decoding, r * n_layers, g->n_rows * n_layers,
+        if (r % n_return > 0) continue;
+        PGI_TRY(pgi_decoding_prefill(g->run, g->merged, row->prompt, &row->decoding, row->prompt * n_layers, total,
                                      workspace, &last));
-        PGI_TRY(sample(g, &row, 1, last, &workspace->head));
+        PGI_TRY(branch_rows(g, r, last));
     }
     pgi_workspace_free(&g->prefill, &g->model->memory);
     return PG_OK;
@@ -341,7 +401,105 @@ static pg_status decode_rows(generate_call *g) {
     return PG_OK;
 }
 
+/* ---- beams ---- */
+
+/* Steps of a hypothesis as the row's text, ids and what is kept of them. */
+static pg_status take_steps(generate_call *g, generated_row *row, const pgi_search *search,
+                            const pgi_hypothesis *hypothesis, const pgi_search_node **steps, int64_t n) {
+    pgi_result_row *result = row->result;
+    PGI_TRY(pgi_id_list_reserve(&result->ids, (size_t)n + 1));
+    PGI_TRY(pgi_id_list_reserve(&result->beams, (size_t)n + 1));
+    for (int64_t i = 0; i < n; i++) {
+        const size_t before = result->text.size;
+        const int64_t entry = i * search->n_beams + steps[i]->beam;
+        PGI_TRY(pgi_id_list_push(&result->ids, steps[i]->token));
+        PGI_TRY(pgi_id_list_push(&result->beams, steps[i]->beam));
+        PGI_TRY(pgi_step_scores_take(&result->kept, &g->model->memory, &search->history, entry));
+        PGI_TRY(pgi_step_scores_push_log_probs(&result->kept, &g->model->memory, steps[i]->log_prob,
+                                               steps[i]->score_log_prob));
+        if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&row->decoder, steps[i]->token, &result->text));
+        if (emit(g, row->row, before, steps[i]->token) && i < n - 1) return end_row(g, row, PG_STOP_CALLBACK);
+    }
+    if (n > 0) return end_row(g, row, hypothesis->stop);
+    result->stop = hypothesis->stop;
+    return PG_OK;
+}
+
+static pg_status take_hypothesis(generate_call *g, generated_row *row, const pgi_search *search,
+                                 const pgi_hypothesis *hypothesis) {
+    const pgi_memory *memory = &g->model->memory;
+    const int64_t n = pgi_search_length(search, hypothesis);
+    const pgi_search_node **steps = pgi_alloc(memory, (size_t)n + 1, sizeof *steps);
+    if (!steps) return PG_ERROR_MEMORY;
+    pgi_search_path(search, hypothesis, n, steps);
+    row->result->score = (double)hypothesis->score;
+    const pg_status status = take_steps(g, row, search, hypothesis, steps, n);
+    pgi_free(memory, steps);
+    return status;
+}
+
+/* What the result keeps of all beams of a prompt; the search begins the next with new memory. */
+static void take_history(const generate_call *g, pg_result *result, int64_t prompt, pgi_search *search) {
+    if (!(g->options->flags & (PG_GENERATE_LOGITS | PG_GENERATE_SCORES))) return;
+    pgi_step_scores *history = &result->histories[prompt];
+    *history = search->history;
+    search->history = (pgi_step_scores){
+        .flags = history->flags, .n_alternatives = history->n_alternatives, .vocab_size = history->vocab_size};
+}
+
+static pg_status search_prompts(generate_call *g, pgi_search *search, const pgi_decoding_limits *limits,
+                                pg_result *result) {
+    const int64_t n_return = g->options->n_return, n_prompts = g->n_rows / n_return;
+    for (int64_t p = 0; p < n_prompts; p++) {
+        PGI_TRY(pgi_search_run(search, p, limits, &result->prefill_seconds));
+        for (int64_t i = 0; i < n_return; i++)
+            PGI_TRY(take_hypothesis(g, &g->rows[p * n_return + i], search, &search->hypotheses[i]));
+        take_history(g, result, p, search);
+    }
+    return PG_OK;
+}
+
+static pg_status search_with(generate_call *g, pg_result *result, pgi_decoding_limits *limits) {
+    const pg_inputs *inputs = g->merged->inputs;
+    const double max_seconds = g->options->max_seconds;
+    int64_t n_tokens = 0;
+    pgi_search search = {0};
+    for (int64_t p = 0; p < inputs->n_rows; p++) {
+        limits[p] = (pgi_decoding_limits){.max_context = g->options->max_context};
+        PGI_TRY(new_tokens_of_row(g, p, &limits[p].max_new_tokens));
+        n_tokens = pgi_max64(n_tokens, inputs->rows[p].n_tokens);
+    }
+    const pgi_search_setup setup = {
+        .run = g->run,
+        .model = g->model,
+        .merged = g->merged,
+        .sampling = &g->sampling,
+        .stop = &g->stop,
+        .options = g->options,
+        .deadline = max_seconds > 0 ? g->start + max_seconds : INFINITY,
+    };
+    pg_status status = pgi_search_init(&search, &setup, n_tokens, limits);
+    const double start = pgi_now();
+    if (status >= 0) status = search_prompts(g, &search, limits, result);
+    result->vision_seconds = g->merged->vision_seconds;
+    result->decode_seconds = pgi_now() - start - result->prefill_seconds;
+    pgi_search_free(&search);
+    return status;
+}
+
+static pg_status search_rows(generate_call *g, pg_result *result) {
+    const pgi_memory *memory = &g->model->memory;
+    const size_t n_prompts = (size_t)g->merged->inputs->n_rows;
+    PGI_TRY(new_rows(g, result));
+    result->histories = pgi_alloc_zero(memory, n_prompts, sizeof *result->histories);
+    pgi_decoding_limits *limits = pgi_alloc(memory, n_prompts, sizeof *limits);
+    const pg_status status = limits && result->histories ? search_with(g, result, limits) : PG_ERROR_MEMORY;
+    pgi_free(memory, limits);
+    return status;
+}
+
 static pg_status generate(generate_call *g, pg_result *result) {
+    if (g->options->beams->n_beams > 1) return search_rows(g, result);
     PGI_TRY(generate_call_init(g, result));
     double start = pgi_now();
     PGI_TRY(prefill_rows(g));
@@ -355,7 +513,7 @@ static pg_status generate(generate_call *g, pg_result *result) {
 
 static pg_status run_call(generate_call *g, const pgi_merged_inputs *merged, pg_result **out) {
     pg_result *result = NULL;
-    PGI_TRY(new_result(g->model, merged->inputs, &result));
+    PGI_TRY(new_result(g->model, merged->inputs, g->options, &result));
     g->merged = merged;
     pg_status status = generate(g, result);
     generate_call_free(g);
@@ -386,6 +544,9 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
     g.tokenizer = processor ? processor->tokenizer : NULL;
     pg_status status;
     PGI_GOTO(pgi_sampling_init(options->sampling, model, &g.sampling), done);
+    if (options->beams->n_beams > 1) /* HF's min_tokens_to_keep: enough to go on with beside eos */
+        g.sampling.least_kept = pgi_max64(2, 1 + pgi_sampling_count_eos(&g.sampling));
+    if (options->n_return > 1) g.sampling.options.flags |= PG_SAMPLING_ROW_STREAMS; /* each text has its own draws */
     PGI_GOTO(pgi_stop_strings_init(options->stop_strings, options->n_stop_strings, g.tokenizer, &g.stop), done);
     if (options->flags & PG_GENERATE_DETECT) PGI_GOTO(use_detect_mask(&g), done);
     PGI_GOTO(pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged), done);

@@ -28,7 +28,7 @@ uint64_t pgi_random(uint64_t seed, uint64_t stream, uint64_t step) {
 }
 
 /* The upper 64 bits of a * b. */
-static uint64_t multiply_high(uint64_t a, uint64_t b) {
+uint64_t pgi_random_below(uint64_t a, uint64_t b) {
     const uint64_t a0 = (uint32_t)a, a1 = a >> 32, b0 = (uint32_t)b, b1 = b >> 32;
     const uint64_t middle = a1 * b0 + (a0 * b0 >> 32), other = a0 * b1 + (uint32_t)middle;
     return a1 * b1 + (middle >> 32) + (other >> 32);
@@ -47,7 +47,7 @@ int64_t pgi_draw(const float *scores, int64_t n, uint64_t random) {
         if (scores[i] > largest) largest = scores[i];
     if (largest == -INFINITY) return 0;
     for (int64_t i = 0; i < n; i++) total += weight(scores[i], largest);
-    uint64_t rest = multiply_high(random, total); /* below total */
+    uint64_t rest = pgi_random_below(random, total);
     for (int64_t i = 0; i < n; i++) {
         const uint64_t w = weight(scores[i], largest);
         if (rest < w) return i;

@@ -17,26 +17,39 @@ static int any_left(const float *logits, int64_t n) {
     return 0;
 }
 
-pg_status pgi_sampling_score(const pgi_sampling *sampling, const pgi_sampled_row *row, const float *logits,
-                             const pgi_sampling_workspace *w, int *stop) {
+pg_status pgi_sampling_none_left(int64_t row, int64_t n_new) {
+    return pgi_error_of_row(
+        pgi_error(PG_ERROR_ARGUMENT,
+                  "row %lld: the settings of sampling leave no id as new token %lld, expected at least 1",
+                  (long long)row, (long long)n_new),
+        row);
+}
+
+pg_status pgi_sampling_process(const pgi_sampling *sampling, const pgi_sampled_row *row, const float *logits,
+                               const pgi_sampling_workspace *w, int *left, int *stop) {
     const pg_sampling_options *options = &sampling->options;
     const int64_t vocab_size = sampling->vocab_size;
-    *stop = 0;
+    *left = *stop = 0;
     memcpy(w->scores, logits, (size_t)vocab_size * sizeof *w->scores);
     if (sampling->detect)
         pgi_detect_mask_apply(sampling->detect, row->ids + row->n_ids - row->n_new, (size_t)row->n_new, w->scores);
     PGI_TRY(pgi_process_logits(sampling, row, w, stop));
     if (*stop) return PG_OK;
-    if (!any_left(w->scores, vocab_size) && any_left(logits, vocab_size))
-        return pgi_error(PG_ERROR_ARGUMENT,
-                         "row %lld: the settings of sampling leave no id as new token %lld, expected at least 1",
-                         (long long)row->row, (long long)row->n_new);
-    if (options->flags & PG_SAMPLING_RANDOM) pgi_warp(options, vocab_size, w);
+    *left = any_left(w->scores, vocab_size) || !any_left(logits, vocab_size);
+    if (!*left) return PG_OK;
+    if (options->flags & PG_SAMPLING_RANDOM) pgi_warp(options, pgi_max64(1, sampling->least_kept), vocab_size, w);
     if (options->flags & PG_SAMPLING_RENORMALIZE) {
         const pgi_softmax softmax = pgi_softmax_of(w->scores, vocab_size);
         for (int64_t i = 0; i < vocab_size; i++) w->scores[i] = pgi_log_prob(&softmax, w->scores[i]);
     }
     return PG_OK;
+}
+
+pg_status pgi_sampling_score(const pgi_sampling *sampling, const pgi_sampled_row *row, const float *logits,
+                             const pgi_sampling_workspace *w, int *stop) {
+    int left;
+    PGI_TRY(pgi_sampling_process(sampling, row, logits, w, &left, stop));
+    return left || *stop ? PG_OK : pgi_sampling_none_left(row->row, row->n_new);
 }
 
 int64_t pgi_sampling_choose(const pgi_sampling *sampling, const pgi_sampled_row *row, const float *scores) {

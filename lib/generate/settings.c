@@ -107,6 +107,12 @@ pg_status pgi_sampling_init(const pg_sampling_options *options, const pg_model *
     return check_id_lists(options, vocab_size);
 }
 
+int64_t pgi_sampling_count_eos(const pgi_sampling *sampling) {
+    const pg_sampling_options *o = &sampling->options;
+    if (o->flags & PG_SAMPLING_IGNORE_EOS) return o->n_eos_ids;
+    return o->n_eos_ids + (o->n_eos_ids == 0 || o->flags & PG_SAMPLING_ADD_EOS ? sampling->config->n_eos : 0);
+}
+
 int pgi_sampling_is_eos(const pgi_sampling *sampling, int64_t id) {
     const pg_sampling_options *options = &sampling->options;
     for (int64_t i = 0; i < options->n_eos_ids; i++)

@@ -10,12 +10,16 @@ typedef struct pgi_sampling {
     pg_sampling_options options; /* complete; its arrays are the caller's */
     const pgi_config *config;
     int64_t vocab_size;
+    int64_t least_kept;            /* ids that top_k and the other limits leave at the least; 0: 1 */
     const pgi_detect_mask *detect; /* NULL: none */
     int greedy;                    /* the token is the one with the largest of the model's logits, whatever the row */
 } pgi_sampling;
 
 /* options: complete. PG_ERROR_ARGUMENT: one is out of range. */
 pg_status pgi_sampling_init(const pg_sampling_options *options, const pg_model *model, pgi_sampling *out);
+
+/* How many eos ids there are to the settings. */
+int64_t pgi_sampling_count_eos(const pgi_sampling *sampling);
 
 /* Whether `id` is an eos id to the settings, and whether it ends a row. */
 int pgi_sampling_is_eos(const pgi_sampling *sampling, int64_t id);

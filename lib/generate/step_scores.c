@@ -55,8 +55,38 @@ static pg_status push_log_probs(pgi_step_scores *kept, const pgi_memory *memory,
                                 const float *scores, const pgi_softmax *softmax, int64_t token) {
     const pgi_softmax of_scores = scores == logits ? *softmax : pgi_softmax_of(scores, kept->vocab_size);
     const float by_logits = pgi_log_prob(softmax, logits[token]), by_scores = pgi_log_prob(&of_scores, scores[token]);
-    PGI_TRY(push(&kept->log_probs, memory, &by_logits, 1));
-    return push(&kept->score_log_probs, memory, &by_scores, 1);
+    return pgi_step_scores_push_log_probs(kept, memory, by_logits, by_scores);
+}
+
+pg_status pgi_step_scores_push_log_probs(pgi_step_scores *kept, const pgi_memory *memory, float log_prob,
+                                         float score_log_prob) {
+    if (!(kept->flags & PG_GENERATE_LOG_PROBS)) return PG_OK;
+    PGI_TRY(push(&kept->log_probs, memory, &log_prob, 1));
+    return push(&kept->score_log_probs, memory, &score_log_prob, 1);
+}
+
+pg_status pgi_step_scores_take(pgi_step_scores *kept, const pgi_memory *memory, const pgi_step_scores *from,
+                               int64_t i) {
+    const size_t vocab_size = (size_t)from->vocab_size, k = (size_t)from->n_alternatives, at = (size_t)i;
+    if (k > 0) {
+        PGI_TRY(reserve_alternatives(kept, memory, k));
+        memcpy(kept->alternative_ids + kept->n_alternative_ids, from->alternative_ids + at * k,
+               k * sizeof *kept->alternative_ids);
+        kept->n_alternative_ids += k;
+        PGI_TRY(push(&kept->alternative_log_probs, memory, from->alternative_log_probs.data + at * k, k));
+    }
+    if (from->flags & PG_GENERATE_LOGITS)
+        PGI_TRY(push(&kept->logits, memory, from->logits.data + at * vocab_size, vocab_size));
+    if (from->flags & PG_GENERATE_SCORES)
+        PGI_TRY(push(&kept->scores, memory, from->scores.data + at * vocab_size, vocab_size));
+    return PG_OK;
+}
+
+void pgi_step_scores_clear(pgi_step_scores *kept) {
+    pgi_float_list *const lists[] = {&kept->log_probs, &kept->score_log_probs, &kept->alternative_log_probs,
+                                     &kept->logits, &kept->scores};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) lists[i]->size = 0;
+    kept->n_alternative_ids = 0;
 }
 
 pg_status pgi_step_scores_push(pgi_step_scores *kept, const pgi_memory *memory, const float *logits,
@@ -117,6 +147,6 @@ pg_status pgi_step_scores_tensor(const pgi_step_scores *kept, const char *name, 
     }
     return pgi_error(PG_ERROR_NOT_FOUND,
                      "the result has no tensor \"%s\", expected ids, log_probs, score_log_probs, alternative_ids, "
-                     "alternative_log_probs, logits or scores",
+                     "alternative_log_probs, logits, scores, beam_indices, beam_logits or beam_scores",
                      name);
 }

@@ -29,6 +29,13 @@ pg_status pgi_step_scores_reserve(pgi_step_scores *kept, const pgi_memory *memor
 /* A step: the model's logits and the scores [vocab_size] that `token` was chosen from; they may be one array. */
 pg_status pgi_step_scores_push(pgi_step_scores *kept, const pgi_memory *memory, const float *logits,
                                const float *scores, int64_t token);
+/* Entry i of `from`, of a beam that ran: its alternatives, logits and scores, as a step of *kept. */
+pg_status pgi_step_scores_take(pgi_step_scores *kept, const pgi_memory *memory, const pgi_step_scores *from, int64_t i);
+/* log-probabilities of a step, where they are kept. */
+pg_status pgi_step_scores_push_log_probs(pgi_step_scores *kept, const pgi_memory *memory, float log_prob,
+                                         float score_log_prob);
+/* Forgets all steps, and keeps the memory. */
+void pgi_step_scores_clear(pgi_step_scores *kept);
 void pgi_step_scores_free(pgi_step_scores *kept, const pgi_memory *memory);
 
 /* The tensor of that name as pg_result_get_tensor() gives it. PG_ERROR_NOT_FOUND: none, or not kept. */

@@ -51,6 +51,11 @@ pg_status pgi_stop_tail_init(const pgi_stop_strings *stop, const int64_t *ids, i
                              pgi_stop_tail *tail) {
     pgi_buffer_init(&tail->text, memory);
     PGI_TRY(pgi_buffer_reserve(&tail->text, stop->longest + pgi_tokenizer_longest_text(stop->tokenizer)));
+    return pgi_stop_tail_begin(tail, stop, ids, n);
+}
+
+pg_status pgi_stop_tail_begin(pgi_stop_tail *tail, const pgi_stop_strings *stop, const int64_t *ids, int64_t n) {
+    tail->text.size = 0;
     const int64_t most = (int64_t)stop->longest; /* tokens that can reach into a match: each has a byte */
     for (int64_t i = n > most ? n - most : 0; i < n; i++) {
         PGI_TRY(append(stop->tokenizer, ids[i], &tail->text));

@@ -24,6 +24,8 @@ typedef struct pgi_stop_tail {
 /* Nothing is allocated after this. After an error, too, pgi_stop_tail_free() is due. ids [n]: those of the prompt. */
 pg_status pgi_stop_tail_init(const pgi_stop_strings *stop, const int64_t *ids, int64_t n, const pgi_memory *memory,
                              pgi_stop_tail *tail);
+/* Begins anew behind other ids. */
+pg_status pgi_stop_tail_begin(pgi_stop_tail *tail, const pgi_stop_strings *stop, const int64_t *ids, int64_t n);
 void pgi_stop_tail_free(pgi_stop_tail *tail);
 /* *found: whether a stop string ends in the text of this token. */
 pg_status pgi_stop_tail_push(pgi_stop_tail *tail, const pgi_stop_strings *stop, int64_t id, int *found);

@@ -1,10 +1,10 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Temperature, top_h, top_k, top_p, min_p, typical_p, epsilon and eta cutoff: HF's TemperatureLogitsWarper and those
- * after it, in their order, with one token kept at the least. Probabilities are rounded to f32 and their sums taken in
- * double precision, as torch does; the softmax itself is exact to f32, so that a token may be judged differently only
- * where it lies within torch's own rounding of a bound. Of equal scores at the bound of top_p the higher ids stay, as
- * with a stable sort.
+ * after it, in their order, with `least` tokens kept at the least. Probabilities are rounded to f32 and their sums
+ * taken in double precision, as torch does; the softmax itself is exact to f32, so that a token may be judged
+ * differently only where it lies within torch's own rounding of a bound. Of equal scores at the bound of top_p the
+ * higher ids stay, as with a stable sort.
  */
 #include "generate/warpers.h"
 
@@ -103,12 +103,12 @@ static void keep_top_k(int32_t top_k, int64_t vocab_size, const pgi_sampling_wor
 }
 
 /* Takes the least likely ids out, together no more than 1 - top_p. */
-static void keep_top_p(double top_p, int64_t vocab_size, const pgi_sampling_workspace *w) {
+static void keep_top_p(double top_p, int64_t least, int64_t vocab_size, const pgi_sampling_workspace *w) {
     const int64_t n = sort_left(w, vocab_size);
     const pgi_softmax softmax = pgi_softmax_of(w->scores, vocab_size);
     const float bound = (float)(1 - top_p);
     double sum = 0;
-    for (int64_t i = 0; i < n - 1; i++) {
+    for (int64_t i = 0; i < n - least; i++) {
         float *score = &w->scores[id_of(w->keys[i])];
         sum += probability(&softmax, *score);
         if (!((float)sum <= bound)) break;
@@ -116,15 +116,15 @@ static void keep_top_p(double top_p, int64_t vocab_size, const pgi_sampling_work
     }
 }
 
-static void keep_min_p(double min_p, int64_t vocab_size, const pgi_sampling_workspace *w) {
+static void keep_min_p(double min_p, float sure, int64_t vocab_size, const pgi_sampling_workspace *w) {
     const pgi_softmax softmax = pgi_softmax_of(w->scores, vocab_size);
     const float bound = (float)min_p * (float)(1 / softmax.sum);
     for (int64_t i = 0; i < vocab_size; i++)
-        if (w->scores[i] < softmax.largest && probability(&softmax, w->scores[i]) < bound) w->scores[i] = -INFINITY;
+        if (w->scores[i] < sure && probability(&softmax, w->scores[i]) < bound) w->scores[i] = -INFINITY;
 }
 
 /* Keeps the ids whose surprise is the nearest to the entropy, together no less than typical_p. */
-static void keep_typical(double typical_p, int64_t vocab_size, const pgi_sampling_workspace *w) {
+static void keep_typical(double typical_p, int64_t least, int64_t vocab_size, const pgi_sampling_workspace *w) {
     const pgi_softmax softmax = pgi_softmax_of(w->scores, vocab_size);
     const float typical = entropy(&softmax, log_probability, w->scores, vocab_size);
     int64_t n = 0, last = 0;
@@ -139,20 +139,20 @@ static void keep_typical(double typical_p, int64_t vocab_size, const pgi_samplin
     }
     if (last >= n) return; /* what is out already is the next */
     const uint64_t bound = w->keys[last] >> 32;
-    for (int64_t i = n - 1; i > 0 && w->keys[i] >> 32 > bound; i--) w->scores[id_of(w->keys[i])] = -INFINITY;
+    for (int64_t i = n - 1; i >= least && w->keys[i] >> 32 > bound; i--) w->scores[id_of(w->keys[i])] = -INFINITY;
 }
 
-/* Takes the ids out that are less likely than `bound`; the likeliest stay. */
-static void keep_above(float bound, const pgi_softmax *softmax, int64_t vocab_size, float *scores) {
+/* Takes the ids out that are less likely than `bound`; scores from `sure` on stay. */
+static void keep_above(float bound, float sure, const pgi_softmax *softmax, int64_t vocab_size, float *scores) {
     for (int64_t i = 0; i < vocab_size; i++)
-        if (scores[i] < softmax->largest && probability(softmax, scores[i]) < bound) scores[i] = -INFINITY;
+        if (scores[i] < sure && probability(softmax, scores[i]) < bound) scores[i] = -INFINITY;
 }
 
-static void keep_eta(double eta_cutoff, int64_t vocab_size, float *scores) {
+static void keep_eta(double eta_cutoff, float sure, int64_t vocab_size, float *scores) {
     const pgi_softmax softmax = pgi_softmax_of(scores, vocab_size);
     const float left = entropy(&softmax, categorical_log_probability, scores, vocab_size);
     const float by_entropy = sqrtf((float)eta_cutoff) * (float)pgi_exp(left > 0 ? -(double)left : 0);
-    keep_above(fminf((float)eta_cutoff, by_entropy), &softmax, vocab_size, scores);
+    keep_above(fminf((float)eta_cutoff, by_entropy), sure, &softmax, vocab_size, scores);
 }
 
 /* What no softmax can take: NaN goes out, and infinity leaves nothing beside it. */
@@ -165,19 +165,29 @@ static void tame(int64_t vocab_size, float *scores) {
     for (int64_t i = 0; infinite && i < vocab_size; i++) scores[i] = scores[i] == INFINITY ? 0 : -INFINITY;
 }
 
-void pgi_warp(const pg_sampling_options *options, int64_t vocab_size, const pgi_sampling_workspace *w) {
+/* The score of the least'th likeliest id. */
+static float score_of_least(int64_t least, int64_t vocab_size, const pgi_sampling_workspace *w) {
+    int64_t *ids = (int64_t *)(void *)w->keys;
+    least = pgi_min64(least, vocab_size);
+    pgi_largest(w->scores, vocab_size, least, ids);
+    return ids[least - 1] < 0 ? -INFINITY : w->scores[ids[least - 1]];
+}
+
+void pgi_warp(const pg_sampling_options *options, int64_t least, int64_t vocab_size, const pgi_sampling_workspace *w) {
     const float temperature = (float)options->temperature;
     tame(vocab_size, w->scores);
     for (int64_t i = 0; temperature != 1 && i < vocab_size; i++) w->scores[i] /= temperature;
     tame(vocab_size, w->scores);
     if (options->top_h > 0) keep_top_h(options->top_h, vocab_size, w);
-    if (options->top_k > 0) keep_top_k(options->top_k, vocab_size, w);
-    if (options->top_p < 1) keep_top_p(options->top_p, vocab_size, w);
-    if (options->min_p > 0) keep_min_p(options->min_p, vocab_size, w);
-    if (options->typical_p < 1) keep_typical(options->typical_p, vocab_size, w);
+    if (options->top_k > 0) keep_top_k((int32_t)pgi_max64(options->top_k, least), vocab_size, w);
+    if (options->top_p < 1) keep_top_p(options->top_p, least, vocab_size, w);
+    if (options->min_p > 0) keep_min_p(options->min_p, score_of_least(least, vocab_size, w), vocab_size, w);
+    if (options->typical_p < 1) keep_typical(options->typical_p, least, vocab_size, w);
     if (options->epsilon_cutoff > 0) {
         const pgi_softmax softmax = pgi_softmax_of(w->scores, vocab_size);
-        keep_above((float)options->epsilon_cutoff, &softmax, vocab_size, w->scores);
+        keep_above((float)options->epsilon_cutoff, score_of_least(least, vocab_size, w), &softmax, vocab_size,
+                   w->scores);
     }
-    if (options->eta_cutoff > 0) keep_eta(options->eta_cutoff, vocab_size, w->scores);
+    if (options->eta_cutoff > 0)
+        keep_eta(options->eta_cutoff, score_of_least(least, vocab_size, w), vocab_size, w->scores);
 }

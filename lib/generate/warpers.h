@@ -5,7 +5,8 @@
 
 #include "generate/settings.h"
 
-/* Temperature, then everything that keeps unlikely ids out, in workspace->scores. */
-void pgi_warp(const pg_sampling_options *options, int64_t vocab_size, const pgi_sampling_workspace *workspace);
+/* Temperature, then everything that keeps unlikely ids out, in workspace->scores; `least` (>= 1) of them stay. */
+void pgi_warp(const pg_sampling_options *options, int64_t least, int64_t vocab_size,
+              const pgi_sampling_workspace *workspace);
 
 #endif

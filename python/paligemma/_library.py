@@ -189,17 +189,23 @@ class SamplingOptions(Struct):
                 ("on_mask", MaskFn), ("on_mask_user", c_void_p), ("on_logits", LogitsFn), ("on_logits_user", c_void_p)]
 
 
+class BeamOptions(Struct):
+    _fields_ = [("struct_size", u32), ("n_beams", i32), ("early_stopping", i32), ("reserved", u32),
+                ("length_penalty", f64)]
+
+
 class GenerateOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_new_tokens", i32), ("n_threads", i32),
                 ("features", c_void_p), ("on_text", TextFn), ("on_text_user", c_void_p), ("progress", ProgressFn),
                 ("progress_user", c_void_p), ("cancel", c_void_p), ("sampling", P(SamplingOptions)),
                 ("stop_strings", P(c_char_p)), ("n_stop_strings", i32), ("n_alternatives", i32), ("max_seconds", f64),
-                ("max_context", i64)]
+                ("max_context", i64), ("beams", P(BeamOptions)), ("n_return", i32), ("reserved", u32)]
 
 
 class ResultInfo(Struct):
     _fields_ = [("struct_size", u32), ("stop", i32), ("n_prompt_tokens", i64), ("n_new_tokens", i64),
-                ("vision_seconds", f64), ("prefill_seconds", f64), ("decode_seconds", f64)]
+                ("vision_seconds", f64), ("prefill_seconds", f64), ("decode_seconds", f64),
+                ("score", f64)]
 
 
 class AnswerOptions(Struct):
@@ -245,7 +251,7 @@ _OUT = P(c_void_p)  # where a handle is written
 STATUS_FUNCTIONS = {
     **{f"pg_{name}_init": [P(kind), c_size_t] for name, kind in (
         ("tensor", Tensor), ("model_options", ModelOptions), ("processor_options", ProcessorOptions),
-        ("encode_options", EncodeOptions), ("sampling_options", SamplingOptions),
+        ("encode_options", EncodeOptions), ("sampling_options", SamplingOptions), ("beam_options", BeamOptions),
         ("generate_options", GenerateOptions), ("batch", Batch), ("input_arrays", InputArrays),
         ("forward_options", ForwardOptions), ("score_options", ScoreOptions), ("run_options", RunOptions), ("session_options", SessionOptions),
         ("answer_options", AnswerOptions), ("convert_options", ConvertOptions))},

@@ -779,11 +779,11 @@ def warnings(folder, temporary):
     changed = os.path.join(temporary, "unfollowed")
     shutil.copytree(folder, changed)
     with open(os.path.join(changed, "generation_config.json"), "w") as f:
-        json.dump({"eos_token_id": 1, "num_beams": 7}, f)
+        json.dump({"eos_token_id": 1, "guidance_scale": 7}, f)
     for arguments in [("run", changed, opaque, "a"), ("info", changed), ("bench", changed, "--no-roofs", "--rounds", "1")]:
         code, out, err = run(*arguments)
         expect(f"a setting that is not followed: {arguments[0]}", code == 0 and "paligemma: warning: " in err
-               and "num_beams" in err, code, err)
+               and "guidance_scale" in err, code, err)
     shutil.rmtree(changed)
 
 

@@ -240,11 +240,14 @@ static void generation_settings_are_followed_or_named(void **state) {
         const char *json, *unfollowed;
     } cases[] = {
         {"{\"num_beams\": 1, \"bad_words_ids\": null, \"min_length\": 0, \"use_cache\": true}", NULL},
-        {"{\"num_beams\": 4}", "num_beams"},
-        {"{\"num_return_sequences\": 2}", "num_return_sequences"},
+        {"{\"guidance_scale\": 4}", "guidance_scale"},
+        {"{\"num_return_sequences\": 2, \"num_beams\": 3, \"early_stopping\": \"never\", \"length_penalty\": 0}", NULL},
+        {"{\"early_stopping\": \"soon\"}", "early_stopping"},
+        {"{\"num_beams\": \"many\"}", "num_beams"},
         {"{\"guidance_scale\": 1.5}", "guidance_scale"},
-        {"{\"top_k\": \"a\", \"num_beams\": 2, \"dola_layers\": \"high\", \"token_healing\": false}",
-         "top_k, num_beams, dola_layers"},
+        {"{\"top_k\": \"a\", \"num_beams\": 2, \"num_beam_groups\": 2, \"dola_layers\": \"high\", \"token_healing\": "
+         "false}",
+         "top_k, num_beam_groups, dola_layers"},
         {"{\"watermarking_config\": {}}", "watermarking_config"},
         {"{\"temperature\": \"hot\"}", "temperature"},
         {"{\"top_k\": -1}", "top_k"},
