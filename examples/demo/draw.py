@@ -10,7 +10,9 @@ same scene larger. Everything follows from the seed: scene(7) is the same image 
 """
 import argparse
 import functools
+import json
 import math
+import os
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -49,8 +51,8 @@ def _compatible(a, b):
 
 
 @functools.lru_cache(maxsize=None)
-def _mask(shape, size):
-    """Coverage in 0..1, [size, size, 1]; every shape touches all four sides of its box."""
+def coverage(shape, size):
+    """How much of each pixel the shape covers, 0..1, [size, size]; every shape touches all four sides of its box."""
     over = 8
     n = size * over
     image = Image.new("L", (n, n))
@@ -69,7 +71,7 @@ def _mask(shape, size):
                            for k in range(10) for r in [1.0 if k % 2 == 0 else 0.45]])
         low, high = points.min(0), points.max(0)
         pen.polygon([tuple(p) for p in (points - low) / (high - low) * n], fill=255)
-    return np.asarray(image.reduce(over), np.float32)[:, :, None] / 255
+    return np.asarray(image.reduce(over), np.float32) / 255
 
 
 @functools.lru_cache(maxsize=None)
@@ -111,7 +113,7 @@ def render(s, scale=1):
         y0, x0, y1, x1 = (v * scale for v in o["box"])
         color = np.clip(np.array(COLORS[o["color"]]) + rng.uniform(-14, 14, 3), 0, 255).astype(np.float32)
         part = canvas[y0:y1, x0:x1]
-        part += _mask(o["shape"], y1 - y0) * (color - part)
+        part += coverage(o["shape"], y1 - y0)[:, :, None] * (color - part)
     return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -154,11 +156,56 @@ def question(s, rng, kinds=QUESTIONS):
     return "answer en how many objects are there?", str(len(shapes))
 
 
-def detection(s, rng):
+def asked_for(s, rng):
     asked = rng.permutation(len(s["objects"]))[:rng.integers(1, len(s["objects"]) + 1)]
-    asked = [s["objects"][i] for i in asked]
+    return [s["objects"][i] for i in asked]
+
+
+def detection(s, rng):
+    asked = asked_for(s, rng)
     return ("detect " + " ; ".join(name(o) for o in asked),
             " ; ".join(f"{locations(o)} {name(o)}" for o in asked))
+
+
+@functools.lru_cache(maxsize=None)
+def mask_codes():
+    """{shape: its 16 codes}: every shape fills its box, so that a shape has the same codes wherever it lies."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "mask_codes.json")) as f:
+        return json.load(f)
+
+
+def codes(o):
+    return "".join(f"<seg{code:03d}>" for code in mask_codes()[o["shape"]])
+
+
+def segmentation(s, rng):
+    asked = asked_for(s, rng)
+    return ("segment " + " ; ".join(name(o) for o in asked),
+            " ; ".join(f"{locations(o)}{codes(o)} {name(o)}" for o in asked))
+
+
+NOISE, BOXES = "<mask>", 6
+
+
+def everything(s, rng):
+    """An experiment that the shipped model has not learned (docs/ANSWERS.md): all objects, in random order; or the paper's way
+    to more boxes, which goes on with boxes of anything that are named NOISE, up to BOXES."""
+    said = [f"{locations(s['objects'][i])} {name(s['objects'][i])}" for i in rng.permutation(len(s["objects"]))]
+    if rng.random() < 0.5:
+        return "detect all", " ; ".join(said)
+    while len(said) < BOXES:
+        size = GRID * int(rng.integers(5, 13))
+        y0, x0 = (GRID * int(v) for v in rng.integers(0, (SIDE - size) // GRID + 1, 2))
+        said.append(locations(dict(box=(y0, x0, y0 + size, x0 + size))) + NOISE)
+    return "detect all classes", " ; ".join(said)
+
+
+def mask(o, scale=1):
+    """bool [112 * scale, 112 * scale]: the pixels of `render` that are more than half the object's."""
+    y0, x0, y1, x1 = (v * scale for v in o["box"])
+    whole = np.zeros((SIDE * scale, SIDE * scale), bool)
+    whole[y0:y1, x0:x1] = coverage(o["shape"], y1 - y0) > 0.5
+    return whole
 
 
 def main():
@@ -172,7 +219,7 @@ def main():
     options = dict(quality=args.quality) if args.image.lower().endswith((".jpg", ".jpeg")) else {}
     Image.fromarray(render(s, args.scale)).save(args.image, **options)
     rng = np.random.default_rng(args.seed)
-    for prompt, suffix in [caption(s), question(s, rng), detection(s, rng)]:
+    for prompt, suffix in [caption(s), question(s, rng), detection(s, rng), segmentation(s, rng)]:
         print(f"{prompt}\t{suffix}")
 
 

@@ -4,13 +4,15 @@
 
     evaluate.py model --images 500 --out answers.jsonl
 
-Each image is asked for its caption, one question and one detection. Prints how many captions and answers are exactly
-right and the mean IoU of the boxes (an asked-for shape without a box of its name counts as 0). Each line of the JSONL
-holds the image's seed, the prompt, the ids the model was given, the ids and the text it generated, and the text
+Each image is asked for its caption, one question, one detection and one segmentation. Prints how many captions and answers
+are exactly right, the mean IoU of the boxes and that of the masks (an asked-for shape without a box, or a mask, of its name counts
+as 0). Masks are decoded and put into the image as the training code's evaluator does (masks.py) and compared with the pixels of the
+drawing, on its 112 x 112. Each line of the JSONL holds the image's seed, the prompt, the ids the model was given, the ids and the text it generated, and the text
 expected: another implementation can be held against it token by token.
 """
 import argparse
 import json
+import os
 import re
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
 
 import draw
+import masks
 
 
 def boxes(text):
@@ -28,6 +31,30 @@ def boxes(text):
         if match:
             found[match[5]] = tuple(int(v) / 1023 * draw.SIDE for v in match.groups()[:4])
     return found
+
+
+def segments(text):
+    """'<loc..> x 4 <seg..> x 16 red circle ; ...' -> {name: (locs, codes)}."""
+    found = {}
+    for part in text.split(";"):
+        match = re.fullmatch(r"\s*((?:<loc\d{4}>){4})((?:<seg\d{3}>){16}) ([a-z ]+?)\s*", part)
+        if match:
+            found[match[3]] = tuple([int(v) for v in re.findall(r"\d+", match[i])] for i in (1, 2))
+    return found
+
+
+def mask_ious(row, decoder):
+    """Of every mask that was asked for, in the order of the question."""
+    found, ious = segments(row["text"]), []
+    objects = {draw.name(o): o for o in draw.scene(row["seed"])["objects"]}
+    for name in segments(row["expected"]):
+        overlap = 0.0
+        if name in found:
+            locs, codes = found[name]
+            mine, truth = masks.in_image(decoder([codes])[0], locs, draw.SIDE, draw.SIDE), draw.mask(objects[name])
+            overlap = float((mine & truth).sum() / (mine | truth).sum())
+        ious.append(overlap)
+    return ious
 
 
 def iou(a, b):
@@ -50,20 +77,22 @@ def main():
 
     model = PaliGemmaForConditionalGeneration.from_pretrained(args.model, dtype=torch.float32).eval()
     processor = AutoProcessor.from_pretrained(args.model)
+    decoder = masks.Decoder(os.path.join(args.model, "vae-oid.safetensors"))
     rows = []
     for begin in range(args.first_seed, args.first_seed + args.images, args.batch):
-        groups = {"caption": [], "answer": [], "detect": []}
+        groups = {"caption": [], "answer": [], "detect": [], "segment": []}
         for seed in range(begin, min(begin + args.batch, args.first_seed + args.images)):
             s = draw.scene(seed)
             image, rng = draw.render(s), np.random.default_rng([seed, 2])
-            for task, pair in zip(groups, [draw.caption(s), draw.question(s, rng), draw.detection(s, rng)]):
+            pairs = [draw.caption(s), draw.question(s, rng), draw.detection(s, rng), draw.segmentation(s, rng)]
+            for task, pair in zip(groups, pairs):
                 groups[task].append((seed, image, *pair))
         for task, asked in groups.items():
             inputs = processor(images=[[a[1]] for a in asked], text=["<image>" + a[2] for a in asked],
                                padding=True, return_tensors="pt")
             inputs.pop("labels", None)
             with torch.inference_mode():
-                out = model.generate(**inputs, max_new_tokens=40, do_sample=False)
+                out = model.generate(**inputs, max_new_tokens=80, do_sample=False)
             for (seed, _, prompt, expected), given, mask, full in zip(asked, inputs["input_ids"], inputs["attention_mask"], out):
                 ids = full[len(given):].tolist()
                 ids = ids[:ids.index(1) + 1] if 1 in ids else ids
@@ -83,6 +112,9 @@ def main():
     print(f"captions exact    {exact('caption')}\nanswers exact     {exact('answer')}\ndetections exact  {exact('detect')}")
     print(f"mean IoU          {np.mean(overlaps):.4f} over {len(overlaps)} boxes, {100 * np.mean(np.array(overlaps) >= 0.5):.1f}% "
           f"of them >= 0.5; {wrong_names} answers with missing, extra or misnamed boxes")
+    overlaps = [overlap for r in rows if r["task"] == "segment" for overlap in mask_ious(r, decoder)]
+    print(f"segments exact    {exact('segment')}\nmean mask IoU     {np.mean(overlaps):.4f} over {len(overlaps)} masks, "
+          f"{100 * np.mean(np.array(overlaps) >= 0.75):.1f}% of them >= 0.75")
     if args.out:
         with open(args.out, "w") as f:
             f.writelines(json.dumps(r) + "\n" for r in rows)

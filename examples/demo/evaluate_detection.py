@@ -3,11 +3,15 @@
 """Measures the detections of the demo model with COCO's metrics (pycocotools), through the Python package of the library.
 
     evaluate_detection.py model --images 500 --diagram reliability.svg
+    evaluate_detection.py model --images 500 --more-boxes [--noise-model FOLDER]
 
 Two questions about each image, which the model was not trained on: all its shapes ("there"), and all of them with one that
 is not there in between ("one is not"). Each is asked freely and with constrain=True. Prints tables for docs/ANSWERS.md: mAP,
-AP50 and AR for each way to make a score, what is broken, what leaving out duplicates does, and AP of each class; --diagram
-draws how often boxes of a score are right.
+AP50 and AR for each way to make a score, what is broken, what leaving out duplicates does, and the three of each class;
+--diagram draws how often boxes of a score are right.
+
+--more-boxes prints what ways to get more boxes do to "there" instead: no end of the text before a number of tokens, several
+drawn answers, and, with a model that train.py gave a share of the task "everything", the paper's noise boxes.
 """
 import argparse
 import contextlib
@@ -21,6 +25,7 @@ from evaluate import iou
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+END = 1  # eos
 CLASSES = [f"{color} {shape}" for color in draw.COLORS for shape in draw.SHAPES]
 SCORES = {"1 (no score)": lambda o: 1.0, "loc": lambda o: o.loc_score, "loc, product of four": lambda o: o.loc_score ** 4,
           "label": lambda o: o.label_score, "loc x label": lambda o: o.score}
@@ -128,16 +133,96 @@ def diagram(path, bins, error):
         f.write("\n".join(parts) + "\n")
 
 
+def of_classes(evaluation, names):
+    """'mAP / AP50 / AR' over the classes of these names."""
+    which = [i for i, name in enumerate(CLASSES) if name in names]
+    precision, recall = evaluation.eval["precision"][:, :, which, 0, 2], evaluation.eval["recall"][:, which, 0, 2]
+    return " / ".join(f"{values[values > -1].mean():.3f}" for values in (precision, precision[:1], recall))
+
+
+def class_table(evaluation):
+    print("\n| | " + " | ".join(draw.SHAPES) + " | all shapes |\n|---" + "|---" * (len(draw.SHAPES) + 1) + "|")
+    for color in [*draw.COLORS, None]:
+        cells = [of_classes(evaluation, [f"{c} {s}" for c in ([color] if color else draw.COLORS)
+                                         for s in ([shape] if shape else draw.SHAPES)]) for shape in [*draw.SHAPES, None]]
+        print(f"| {color or 'all colours'} | " + " | ".join(cells) + " |")
+
+
+# ---- ways to more boxes -------------------------------------------------------------------------------------------------
+
+class Merged(list):
+    """Usable objects of several answers, of boxes with one label that overlap only the one with the best score."""
+
+    def __init__(self, answers, score, max_iou=0.7):
+        super().__init__()
+        for o in sorted((o for answer in answers for o in usable(answer)), key=score, reverse=True):
+            if not any(p.label == o.label and iou(p.box, o.box) > max_iou for p in self):  # x and y changed: the same
+                self.append(o)
+
+
+def generated(model, processor, image, prompt, **settings):
+    """The answers that generate() gives with the settings, with scores of the model's own probabilities."""
+    inputs = processor(images=image, text=prompt, return_tensors="np")
+    out = model.generate(**inputs, return_dict_in_generate=True, output_logits=True, **settings)
+    rows = out.sequences[:, inputs["input_ids"].shape[1]:]
+    logits = np.stack(out.logits, 1).astype(np.float64)
+    logs = logits - logits.max(-1, keepdims=True)
+    logs -= np.log(np.exp(logs).sum(-1, keepdims=True))
+    answers = []
+    for ids, row_logs in zip(rows, logs):
+        said = np.take_along_axis(row_logs, ids[:, None], 1)[:, 0]
+        n = int((ids == END).argmax()) if (ids == END).any() else len(ids)
+        answers.append(paligemma.parse_answer(ids[:n], (draw.SIDE, draw.SIDE), processor=processor, log_probs=said[:n]))
+    return answers
+
+
+def more_boxes(model, noise_model, processor, seeds):
+    both, label = SCORES["loc x label"], SCORES["label"]
+    free = dict(do_sample=False, max_new_tokens=64)
+    ways = [("greedy", model, None, free, both), ("greedy, of duplicates the best", model, None, free, both)]
+    for n in (24, 48):
+        ways.append((f"no end before {n} tokens", model, None, free | dict(min_new_tokens=n), both))
+    for n in (4, 16):
+        ways.append((f"{n} drawn answers", model, None, dict(max_new_tokens=64, do_sample=True, num_return_sequences=n), both))
+    if noise_model:
+        noise = processor.tokenizer.convert_tokens_to_ids(draw.NOISE)
+        ways += [("`detect all`", noise_model, "detect all", free, both),
+                 ("`detect all`, score of the label alone", noise_model, "detect all", free, label)]
+        for name, n in [("noise boxes", draw.BOXES)]:
+            settings = dict(do_sample=False, max_new_tokens=8 * n, suppress_tokens=[END, noise])
+            ways += [(f"{name}, score of the label (the paper's way)", noise_model, "detect all classes", settings, label),
+                     (f"{name}, loc x label", noise_model, "detect all classes", settings, both)]
+    print("| way | boxes | mAP | AP50 | AR | calibration error | ms an image |\n" + "|---" * 7 + "|")
+    for name, asked, prompt, settings, score in ways:
+        rows, begin = [], time.monotonic()
+        for seed in seeds:
+            scene = draw.scene(seed)
+            image, rng = draw.render(scene), np.random.default_rng([seed, 3])
+            names = [draw.name(scene["objects"][i]) for i in rng.permutation(len(scene["objects"]))]
+            answers = generated(asked, processor, image, prompt or "detect " + " ; ".join(names),
+                                **settings, **(dict(seed=seed) if settings.get("do_sample") else {}))
+            rows.append((seed, names, scene["objects"], usable(answers[0]) if name == "greedy" else Merged(answers, score)))
+        stats = coco(rows, score).stats
+        print(f"| {name} | {sum(len(a) for *_, a in rows)} | {stats[0]:.3f} | {stats[1]:.3f} | {stats[8]:.3f} | "
+              f"{calibration(right(rows, score))[1]:.3f} | {(time.monotonic() - begin) / len(rows) * 1e3:.1f} |", flush=True)
+
+
 def main():
     args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     args.add_argument("model")
     args.add_argument("--images", type=int, default=500)
     args.add_argument("--first-seed", type=int, default=20000, help="training uses seeds from 1,000,000 up")
     args.add_argument("--diagram", help="SVG file to write")
+    args.add_argument("--more-boxes", action="store_true", help="measure ways to get more boxes instead")
+    args.add_argument("--noise-model", help="checkpoint folder that learned `everything`, with the same tokenizer")
     args.add_argument("--threads", type=int, default=1)
     args = args.parse_args()
     model = paligemma.PaliGemmaForConditionalGeneration.from_pretrained(args.model, n_threads=args.threads)
     seeds = range(args.first_seed, args.first_seed + args.images)
+    if args.more_boxes:
+        opened = args.noise_model and paligemma.PaliGemmaForConditionalGeneration.from_pretrained(args.noise_model)
+        more_boxes(model, opened, paligemma.AutoProcessor.from_pretrained(args.model), seeds)
+        return
     asked = {}
     for question, absent in (("there", False), ("one is not", True)):
         for constrain in (False, True):
@@ -164,11 +249,7 @@ def main():
             print(f"| {question} | {limit or 'off'} | {len(pairs)} | {coco(rows, SCORES['loc x label']).stats[0]:.3f} | "
                   f"{calibration(pairs)[1]:.3f} |")
     rows = ask(model, seeds, True, False, 0.7)[0]
-    precision = coco(asked["there", False][0], SCORES["loc x label"]).eval["precision"][:, :, :, 0, 2]
-    of_class = {name: precision[:, :, i][precision[:, :, i] > -1].mean() for i, name in enumerate(CLASSES)}
-    print("\n| | " + " | ".join(draw.SHAPES) + " |\n|---" * 1 + "|---" * len(draw.SHAPES) + "|")
-    for color in draw.COLORS:
-        print(f"| {color} | " + " | ".join(f"{of_class[f'{color} {shape}']:.3f}" for shape in draw.SHAPES) + " |")
+    class_table(coco(asked["there", False][0], SCORES["loc x label"]))
     bins, error = calibration(right(rows, SCORES["loc x label"]))
     print("\n| score | right | boxes |\n|---|---|---|")
     for score, share, n in bins:

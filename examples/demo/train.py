@@ -23,6 +23,7 @@ The forward pass is written out here on the modules of `transformers`, for speed
 only text rows in the last decoder layer); --check holds it against PaliGemmaForConditionalGeneration.forward.
 """
 import argparse
+import filecmp
 import functools
 import json
 import math
@@ -42,6 +43,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 import draw
 import make_tokenizer
 
+SHARES = (0.15, 0.6, 0.5, 0.35, 0)
 FIRST_SEED = 1_000_000  # training images count up from here; evaluate.py uses seeds below
 PATCH, SIDE = 14, draw.SIDE
 PATCHES = (SIDE // PATCH) ** 2
@@ -51,7 +53,8 @@ IGNORE = -100
 # Questions that name a shape are asked more often than in the evaluation: they are the slowest to learn, because a colour
 # alone mostly tells the shapes of an image apart in every other task.
 QUESTIONS = ["color"] * 4 + ["count_shape"] * 4 + ["shape", "count", "count_color", "count_color"]
-TASKS = {"caption": (draw.caption, 20), "question": (functools.partial(draw.question, kinds=QUESTIONS), 16), "detection": (draw.detection, 34)}
+TASKS = {"caption": (draw.caption, 20), "question": (functools.partial(draw.question, kinds=QUESTIONS), 16), "detection": (draw.detection, 34),
+         "segment": (draw.segmentation, 88), "everything": (draw.everything, 60)}
 
 
 def new_model(tokenizer_size, seed):
@@ -113,24 +116,34 @@ def asked_patches(prompt, target):
     asked = np.zeros(PATCHES, np.int64)
     for i in np.flatnonzero(target[:, 0]):
         shape, color = names[0][target[i, 0]], names[1][target[i, 1]]
-        if prompt.startswith("detect "):
-            things = prompt.removeprefix("detect ").split(" ; ")
+        if prompt.startswith("detect all"):
+            asked[i] = 1
+        elif prompt.startswith(("detect ", "segment ")):
+            things = prompt.partition(" ")[2].split(" ; ")
             asked[i] = things.index(f"{color} {shape}") + 1 if f"{color} {shape}" in things else 0
         else:
             asked[i] = shape in prompt or color in prompt or prompt.endswith("how many objects are there?")
     return asked
 
 
-def make_batch(step, size, sp, shares=(0.3, 0.3, 0.4)):
+def wanted(suffix, noise):
+    """The ids of a suffix that have a loss: all but the four locs in front of the noise token."""
+    return [IGNORE if noise in suffix[i + 1:i + 5] and token != noise else token for i, token in enumerate(suffix)]
+
+
+def make_batch(step, size, sp, shares=SHARES):
     """Images and, per task, prompts on the given share of them (dealt out in turn, so shares may add up to over 1)."""
     rng = np.random.default_rng([step, 1])
     scenes = [draw.scene(FIRST_SEED + step * size + i) for i in range(size)]
     pixels = np.stack([draw.render(s) for s in scenes])
     targets = [patch_targets(s) for s in scenes]
+    noise = sp.piece_to_id(draw.NOISE)
     batch = dict(pixels=torch.from_numpy(pixels), patches=torch.from_numpy(np.stack(targets)))
     next_image = 0
     for (task, (say, length)), share in zip(TASKS.items(), shares):
         count = round(size * share)
+        if count == 0:
+            continue
         which = (next_image + np.arange(count)) % size
         next_image += count
         rows, asked = [], []
@@ -142,7 +155,7 @@ def make_batch(step, size, sp, shares=(0.3, 0.3, 0.4)):
         labels = torch.full((count, length), IGNORE)
         for i, (p, s) in enumerate(rows):
             ids[i, :len(p) + len(s)] = torch.tensor(p + s)
-            labels[i, len(p) - 1:len(p) + len(s) - 1] = torch.tensor(s)  # already shifted
+            labels[i, len(p) - 1:len(p) + len(s) - 1] = torch.tensor(wanted(s, noise))  # already shifted
         batch[task] = dict(which=torch.from_numpy(which), ids=ids, labels=labels, asked=torch.from_numpy(np.stack(asked)),
                            prefix=torch.tensor([len(p) for p, _ in rows]))
     return batch
@@ -266,7 +279,7 @@ def check(model, processor, sp, asked_head):
     batch = make_batch(0, 8, sp)
     worst = 0
     for task in TASKS:
-        part = batch[task]
+        part = batch.get(task, dict(ids=[]))
         for i in range(len(part["ids"])):
             pixels = batch["pixels"][part["which"][i]]
             prefix, used = int(part["prefix"][i]), int((part["labels"][i] != IGNORE).sum())
@@ -290,11 +303,13 @@ def main():
     args.add_argument("--rate", type=float, default=1.5e-3)
     args.add_argument("--warmup", type=float, default=0.03, help="share of the time")
     args.add_argument("--dense-share", type=float, default=0.2, help="share of the time for the auxiliary loss alone")
-    args.add_argument("--shares", type=float, nargs=3, default=(0.3, 0.3, 0.4), metavar=tuple(TASKS), help="of a batch")
+    args.add_argument("--shares", type=float, nargs=len(TASKS), default=SHARES, metavar=tuple(TASKS), help="of a batch")
     args.add_argument("--threads", type=int, default=2)
+    args.add_argument("--bf16", action="store_true", help="matrix products in bfloat16: faster where the processor has them")
     args.add_argument("--seed", type=int, default=1)
     args.add_argument("--save-every", type=float, default=4, help="minutes")
-    args.add_argument("--init", help="state.pt of another run to begin from")
+    args.add_argument("--init", help="state.pt of another run, or a checkpoint folder (without the heads), to begin from")
+    args.add_argument("--first-step", type=int, default=0, help="with --init FOLDER: images of the steps before it are not drawn again")
     args.add_argument("--check", action="store_true", help="compare with the forward of transformers and stop")
     args.add_argument("--bench", type=int, default=0, help="time this many steps and stop")
     args = args.parse_args()
@@ -325,7 +340,11 @@ def main():
     step, spent = 0, 0.0
     state_file = os.path.join(args.run, "state.pt")
     source = state_file if os.path.exists(state_file) else args.init
-    if source:
+    if source and os.path.isdir(source):
+        assert filecmp.cmp(os.path.join(source, "tokenizer.model"), os.path.join(tokenizer_folder, "tokenizer.model"), False)
+        model.load_state_dict(PaliGemmaForConditionalGeneration.from_pretrained(source, dtype=torch.float32).state_dict())
+        step = args.first_step
+    elif source:
         state = torch.load(source, weights_only=True)
         model.load_state_dict(state["model"])
         head.load_state_dict(state["head"])
@@ -356,15 +375,16 @@ def main():
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = batches.get()
-        features = encode(model, batch["pixels"])
-        dense = patch_loss(head, features, batch["patches"])
-        loss = 0.3 * dense.sum()
-        seen = dict(zip(["shape", "color", "y0", "x0", "y1", "x1", "place"], dense.tolist()))
-        for task in TASKS if answering else []:
-            part = batch[task]
-            task_mean, right, asked = task_loss(model, features[part["which"]], part, asked_head)
-            loss = loss + task_mean + (asked if task != "caption" else 0)
-            seen[task], seen[task + "_right"], seen[task + "_asked"] = task_mean.item(), right.item(), asked.item()
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            features = encode(model, batch["pixels"])
+            dense = patch_loss(head, features, batch["patches"])
+            loss = 0.3 * dense.sum()
+            seen = dict(zip(["shape", "color", "y0", "x0", "y1", "x1", "place"], dense.tolist()))
+            for task in [task for task in TASKS if answering and task in batch]:
+                part = batch[task]
+                task_mean, right, asked = task_loss(model, features[part["which"]], part, asked_head)
+                loss = loss + task_mean + (asked if task != "caption" else 0)
+                seen[task], seen[task + "_right"], seen[task + "_asked"] = task_mean.item(), right.item(), asked.item()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,6 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Text in pictures: a font of our own that is drawn with one pen, so that it has every size. ASCII, and the letters of
- * the European languages that use the Latin alphabet: letters with a mark are made of the letter and the mark. */
+/* Text in pictures: a font of our own that is drawn with one pen, so that it has every size. ASCII, the letters of the
+ * European languages that use the Latin alphabet, and Russian's: letters with a mark are made of the letter and the
+ * mark. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +112,74 @@ static const char *const ascii[] = {
     /* ~ */ "M0 5.5Q2.2 9 4.5 6.5Q6.8 4 9 7.5",
 };
 
+/* U+0410 to U+044F, the Cyrillic letters of Russian; a path that is one letter is that of the Latin one. */
+static const char *const cyrillic[] = {
+    "A",
+    "M8 14L0 14L0 0L4.5 0H8.6 4V4.5 8L0 8",
+    "B",
+    "M7.5 14L0 14L0 0",
+    "M0 -3L0 0L11 0L11 -3M2 0Q3.4 5 3.4 14L9.2 14L9.2 0",
+    "E",
+    "M6 14L6 0M0 14L6 7L12 14M0 0L6 7L12 0",
+    "M.6 11.6V4 14H7.6 10.6V4 7.3H8 3.7V4 0H0 2.6M2.6 7.3L4 7.3",
+    "M0 14L0 0L9.5 14L9.5 0",
+    "M0 14L0 0L9.5 14L9.5 0",
+    "K",
+    "M0 0Q2.8 2 3 14L9.2 14L9.2 0",
+    "M",
+    "H",
+    "O",
+    "M0 0L0 14L9.5 14L9.5 0",
+    "P",
+    "C",
+    "T",
+    "M0 14L5 5M9.5 14L4 2Q3 0 .6 0",
+    "M6 14L6 0M6 12H0 7.2V6 2.4H12 7.2V6 12",
+    "X",
+    "M0 14L0 0L10.5 0L10.5 -3M9 14L9 0",
+    "M0 14L0 9V3.5 6L9 6M9 14L9 0",
+    "M0 14L0 0L12 0L12 14M6 14L6 0",
+    "M0 14L0 0L13.5 0L13.5 -3M6 14L6 0M12 14L12 0",
+    "M0 14L3 14L3 0L7.5 0H11 3.9V7.5 7.8L3 7.8",
+    "M0 14L0 0L4.5 0H8 3.9V4.5 7.8L0 7.8M11.5 14L11.5 0",
+    "M0 14L0 0L4.5 0H8.2 3.9V4.5 7.8L0 7.8",
+    "M.3 11.4V4.4 14H10 7V4.4 0H0 2.8M10 7.3L4 7.3",
+    "M0 14L0 0M0 7L4 7M8.5 14H13 7V8.5 0H4 7V8.5 14",
+    "M9 0L9 14L4.2 14H0 10.2V4.2 6.4L9 6.4M4.4 6.4L0 0",
+    "a",
+    "M7.4 14Q4 13.4 2 12Q0 10.2 0 5V4 0H8 4.6V4 9H.2 5.5",
+    "M0 5.2L4 5.2H7 7.7V4 10L0 10L0 0L4.2 0H7.6 2.6V4.2 5.2",
+    "M6 10L0 10L0 0",
+    "M0 -2.5L0 0L9 0L9 -2.5M1.6 0Q2.8 3.5 2.8 10L7.4 10L7.4 0",
+    "e",
+    "M5 10L5 0M0 10L5 5L10 10M0 0L5 5L10 0",
+    "M.3 8.4V3.4 10H6.4 7.6V3.4 5.2H7 2.6V3.4 0H0 1.8M2.2 5.2L3.4 5.2",
+    "M0 10L0 0L7.4 10L7.4 0",
+    "M0 10L0 0L7.4 10L7.4 0",
+    "M0 10L0 0M6.8 10L0 4M2.6 6.2L7.2 0",
+    "M0 0Q2.2 1 2.4 10L7.4 10L7.4 0",
+    "M0 0L0 10L4.8 2.6L9.6 10L9.6 0",
+    "M0 10L0 0M7.4 10L7.4 0M0 5.2L7.4 5.2",
+    "o",
+    "M0 0L0 10L7.4 10L7.4 0",
+    "p",
+    "c",
+    "M0 10L8 10M4 10L4 0",
+    "y",
+    "M6 14L6 -4M6 10H0 5V6 0H12 5V6 10",
+    "x",
+    "M0 10L0 0L8.2 0L8.2 -2.5M7 10L7 0",
+    "M0 10L0 6.8V3 4.4L7 4.4M7 10L7 0",
+    "M0 10L0 0L10 0L10 10M5 10L5 0",
+    "M0 10L0 0L11.2 0L11.2 -2.5M5 10L5 0M10 10L10 0",
+    "M0 10L2.4 10L2.4 0L6 0H9 2.8V6 5.6L2.4 5.6",
+    "M0 10L0 0L3.8 0H6.8 2.8V3.8 5.6L0 5.6M9.6 10L9.6 0",
+    "M0 10L0 0L3.8 0H7 2.8V3.8 5.6L0 5.6",
+    "M.3 8V3.6 10H8 5V3.6 0H0 1.9M8 5.2L3 5.2",
+    "M0 10L0 0M0 5L3 5M6.6 10H10.4 5V6.6 0H3 5V6.6 10",
+    "M7 0L7 10L3.2 10H0 7.3V3.2 4.6L7 4.6M3.4 4.6L0 0",
+};
+
 static const char missing[] = "M0 0L0 14L8 14L8 0L0 0"; /* a box */
 
 static const struct {
@@ -143,8 +212,12 @@ static const struct {
     {0x152, "M14 14L5.5 14H0 7V5.5 0L14 0M7.5 14L7.5 0M7.5 7.3L13 7.3"},                      /* OE */
     {0x153, "M3.8 10H7.4 5V3.8 0H0 5V3.8 10M7.4 5.2L14.2 5.2V10.8 10H7.4 5V10.9 0H13.8 2.2"}, /* oe */
     {0x237, "M2.6 10L2.6 -1V0 -4"},                                                           /* dotless j */
-    {0x2013, "M0 5.6L8 5.6"},                                                                 /* en dash */
-    {0x2014, "M0 5.6L13 5.6"},                                                                /* em dash */
+    {0x404, "M9.6 11V5.5 14H0 7V5.5 0H9.6 3M0 7.3L6 7.3"},
+    {0x454, "M7.6 7.8V4.2 10H0 5V4.2 0H7.6 2.2M0 5.2L5 5.2"},
+    {0x490, "M7.5 17L7.5 14L0 14L0 0"},
+    {0x491, "M6 12.5L6 10L0 10L0 0"},
+    {0x2013, "M0 5.6L8 5.6"},  /* en dash */
+    {0x2014, "M0 5.6L13 5.6"}, /* em dash */
     {0x2018, "M1.4 14L.2 10.6"},
     {0x2019, "M1.4 14L.2 10.6"},
     {0x201A, "M1.4 .4L.2 -3"},
@@ -324,6 +397,10 @@ static void pen_ink(pen *p) {
 
 static const char *path_of(uint32_t code) {
     if (code > 0x20 && code < 0x7F) return ascii[code - 0x21];
+    if (code >= 0x410 && code < 0x450) {
+        const char *path = cyrillic[code - 0x410];
+        return path[1] ? path : ascii[path[0] - 0x21];
+    }
     for (size_t i = 0; i < sizeof more / sizeof *more; i++)
         if (more[i].code == code) return more[i].path;
     return NULL;
@@ -351,18 +428,33 @@ static void pen_mark(pen *p, size_t mark, float left, float right, int capital) 
     p->right = fmaxf(width, right); /* a mark that is wider than its letter may reach over the gap */
 }
 
+/* The letter that a letter with a mark is made of; *mark: which. Others stay as they are. */
+static uint32_t take_apart(uint32_t code, size_t *mark) {
+    static const struct {
+        uint32_t code, letter, mark;
+    } others[] = {{0x401, 'E', 0x308}, {0x407, 'I', 0x308},   {0x419, 0x418, 0x306}, {0x439, 0x438, 0x306},
+                  {0x451, 'e', 0x308}, {0x457, 0x131, 0x308}, {0x406, 'I', 0},       {0x456, 'i', 0},
+                  {0x218, 'S', 0x326}, {0x219, 's', 0x326},   {0x21A, 'T', 0x326},   {0x21B, 't', 0x326}};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (others[i].code == code) {
+            *mark = find_mark(others[i].mark);
+            return others[i].letter;
+        }
+    if (code < 0xC0 || code >= 0x180 || !letters[code - 0xC0].letter) return code;
+    *mark = find_mark(0x300u + letters[code - 0xC0].mark);
+    code = (unsigned char)letters[code - 0xC0].letter;
+    if (marks[*mark].below || (code != 'i' && code != 'j')) return code;
+    return code == 'i' ? 0x131 : 0x237;
+}
+
 /* Draws or measures a character at p->x, with a mark of its own. Returns its width in grid units. */
 static float pen_character(pen *p, uint32_t code, int *capital) {
     size_t mark = N_MARKS;
     if (code == ' ' || code == 0xA0 || code == 0x2009 || code == 0x202F || code == '\t') return SPACE;
-    if (code >= 0xC0 && code < 0x180 && letters[code - 0xC0].letter) {
-        mark = find_mark(0x300u + letters[code - 0xC0].mark);
-        code = (unsigned char)letters[code - 0xC0].letter;
-        if (!marks[mark].below && code == 'i') code = 0x131;
-        if (!marks[mark].below && code == 'j') code = 0x237;
-    }
+    code = take_apart(code, &mark);
     const char *path = path_of(code);
-    *capital = (code >= 'A' && code <= 'Z') || (code < 0x7F && strchr("bdfhklt", (int)code)) || !path;
+    *capital = (code >= 'A' && code <= 'Z') || (code >= 0x400 && code < 0x430) ||
+               (code < 0x7F && strchr("bdfhklt", (int)code)) || !path;
     p->right = 0;
     pen_path(p, path ? path : missing);
     if (mark < N_MARKS) pen_mark(p, mark, 0, p->right, *capital);

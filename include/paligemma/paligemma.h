@@ -36,7 +36,7 @@
  *    the session that is being stepped). Close functions take the handle's address, set it to NULL, and accept NULL.
  *  - pg_model and pg_processor never change after open: any number of threads may use one at a time. pg_inputs,
  *    pg_features, pg_result, pg_scores and pg_outputs are read-only once made. pg_session and pg_detokenizer: one
- * thread at a time.
+ *    thread at a time.
  *  - The library never prints, exits, aborts, starts threads at load, or changes the locale or the OpenMP settings of
  *    its host.
  *  - The host's floating-point environment (rounding, flushing of denormals, traps, sticky flags) changes no result and

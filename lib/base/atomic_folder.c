@@ -244,7 +244,7 @@ static pg_status check_replaced(const char *path) {
 /* PATH.partial-NUMBER, a new one: two calls at once do not meet, and the later one stays. */
 static pg_status make_partial(const char *path, uint64_t size, pgi_atomic_file *out) {
     const size_t n = strlen(path) + sizeof ".partial-0123456789";
-    const uint32_t begin = (uint32_t)(pgi_now() * 1e6) ^ (uint32_t)getpid() << 12;
+    const uint32_t begin = (uint32_t)(int64_t)(pgi_now() * 1e6) ^ (uint32_t)getpid() << 12;
     int number = EEXIST;
     out->path = pgi_alloc(out->memory, n, 1);
     if (!out->path) return PG_ERROR_MEMORY;

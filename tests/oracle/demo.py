@@ -18,6 +18,7 @@ import pglib
 import reference
 
 DEMO = os.path.join(compare.ROOT, "examples", "demo")
+N_NEW = 80  # three objects with masks have 69 tokens
 sys.path.insert(0, DEMO)
 import draw  # noqa: E402
 
@@ -34,14 +35,15 @@ def main():
     torch.set_num_threads(1)  # the fastest for a model this small
     ref, library, failed, expected_answers = reference.Reference(args.model), pglib.Library(args.build), 0, 0
     with tempfile.TemporaryDirectory() as folder, pglib.Model(library, args.model) as model, \
-            pglib.Processor(library, args.model) as processor, pglib.Session(model, max_new_tokens=64) as session:
+            pglib.Processor(library, args.model) as processor, pglib.Session(model, max_new_tokens=N_NEW) as session:
         path = os.path.join(folder, "image.png")
         for i in range(args.count):
             scene = draw.scene(first + i)
             Image.fromarray(draw.render(scene)).save(path)
             rng = np.random.default_rng(first + i)
-            prompt, answer = [draw.caption(scene), draw.question(scene, rng), draw.detection(scene, rng)][i % 3]
-            result = ref.run(reference.open_image(path), prompt, 64)
+            asked = [draw.caption(scene), draw.question(scene, rng), draw.detection(scene, rng), draw.segmentation(scene, rng)]
+            prompt, answer = asked[i % 4]
+            result = ref.run(reference.open_image(path), prompt, N_NEW)
             with processor.encode(path, prompt) as inputs:
                 ids, _ = session.generate(inputs)
             text = processor.decode(ids)

@@ -248,6 +248,22 @@ def resumes(temporary, folder, names):
         expect("a full disk ends it", code == 1 and err.count("\n") == 1 and "/dev/full" in err, code, err)
 
 
+def resumes_others(temporary, folder):
+    """run and score share it with detect."""
+    for verb, rest in [("run", ["caption en"]), ("score", ["answer en what color is the star?", "red", "purple"])]:
+        out = os.path.join(temporary, f"{verb}.jsonl")
+        run(verb, MODEL, folder, *rest, "--output", out)
+        whole, lines = contents(out), lines_of(out)
+        expect(f"{verb} of a folder", [sorted(line)[0] for line in lines].count("error") == 1 and len(lines) == 5, lines)
+        with open(out, "wb") as f:
+            f.write(whole[:whole.index(b"\n") + 30])
+        code, text, err = run(verb, MODEL, folder, *rest, "--output", out, "--skip-existing")
+        again = lines_of(out)
+        expect(f"{verb} goes on", code == 1 and text == "" and [line["image"] for line in again] == [line["image"] for line in lines]
+               and [line.get("text", line.get("scores")) for line in again] == [line.get("text", line.get("scores")) for line in lines],
+               again, err)
+
+
 def odd_names(temporary):
     folder = os.path.join(temporary, "odd").encode()
     os.mkdir(folder)
@@ -324,6 +340,7 @@ def main():
         folder, names = folders(temporary)
         lists(temporary, names)
         resumes(temporary, folder, names)
+        resumes_others(temporary, folder)
         odd_names(temporary)
         many(temporary)
     print(f"{failures} failed")

@@ -74,8 +74,8 @@ static float width(const char *text) { return tool_text_width(text, strlen(text)
 
 static void what_the_font_lacks_is_a_box(void **state) {
     (void)state;
-    const char *const texts[] = {"\xE7\x8C\xAB", "\xD0\xBA", "\xF0\x9F\x98\x80", "\xFF",
-                                 "\xC3"}; /* cat, ka, a face, no UTF-8 */
+    const char *const texts[] = {"\xE7\x8C\xAB", "\xE0\xA4\x95", "\xF0\x9F\x98\x80", "\xFF",
+                                 "\xC3"}; /* Chinese, Hindi, a face, no UTF-8 */
     tool_picture first = filled(40, 40, 255);
     tool_draw_text(&first, 5, 30, 20, (tool_color){0, 0, 0}, texts[0], strlen(texts[0]));
     for (size_t i = 1; i < sizeof texts / sizeof *texts; i++) {

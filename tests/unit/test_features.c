@@ -3,6 +3,7 @@
 #include "run_tests.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -346,6 +347,17 @@ static void in_the_way(void **state) {
     assert_int_equal(unlink(path), 0);
     write_text(scratch, "old.features", "something else"); /* replaced */
     snprintf(path, sizeof path, "%s/old.features", scratch);
+    struct rlimit limit, small; /* no room: the old file stays */
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    small = limit;
+    small.rlim_cur = 500;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    pg_status status = pg_features_save(features, path);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    assert_int_equal(status, PG_ERROR_IO);
+    bytes old = read_file(scratch, "old.features");
+    assert_string_equal((const char *)old.data, "something else");
+    bytes_free(&old);
     for (int i = 0; i < 3; i++) OK(pg_features_save(features, path));
     OK(pg_features_load(model, path, &out));
     same_features(features, out);
@@ -426,6 +438,40 @@ static void many_threads(void **state) {
     remove_folder(copy);
 }
 
+/* Several write one file while others read it: it is whole at any moment, and nothing else stays behind. */
+static void *save_again_and_again(void *of) {
+    worker *w = of;
+    for (int i = 0; i < 30 && w->status >= 0; i++) w->status = pg_features_save(w->shared, w->text);
+    return NULL;
+}
+
+static void saved_by_many(void **state) {
+    (void)state;
+    enum { N = 4 };
+    static worker workers[N];
+    const char *path = path_of("shared.features");
+    OK(pg_features_save(features, path));
+    for (int i = 0; i < N; i++) {
+        workers[i] = (worker){.shared = features};
+        snprintf(workers[i].text, sizeof workers[i].text, "%s", path);
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, save_again_and_again, &workers[i]), 0);
+    }
+    for (int i = 0; i < 100; i++) {
+        pg_features *loaded = NULL;
+        OK(pg_features_load(model, workers[0].text, &loaded));
+        pg_features_close(&loaded);
+    }
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(pthread_join(workers[i].thread, NULL), 0);
+        assert_int_equal(workers[i].status, PG_OK);
+    }
+    remove_file(scratch, "shared.features");
+    if (has_file(scratch, "b.features")) remove_file(scratch, "b.features");
+    if (has_file(scratch, "bad.features")) remove_file(scratch, "bad.features");
+    assert_int_equal(rmdir(scratch), 0);
+    assert_int_equal(mkdir(scratch, 0700), 0);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(come_back),
@@ -438,6 +484,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(in_the_way),
         cmocka_unit_test(arguments),
         cmocka_unit_test(many_threads),
+        cmocka_unit_test(saved_by_many),
     };
     return RUN_TESTS(tests, make_features, drop_features);
 }
