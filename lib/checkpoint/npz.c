@@ -94,7 +94,7 @@ static pg_status read_entry(const pgi_npz *npz, const uint8_t *p, uint64_t left,
 }
 
 pg_status pgi_npz_open(const pgi_memory *memory, const char *path, const uint8_t *data, size_t size, pgi_npz *out) {
-    uint64_t at, bytes, n;
+    uint64_t at = 0, bytes = 0, n = 0;
     pgi_npz npz = {.path = path, .memory = memory, .data = data, .size = size};
     PGI_TRY(find_directory(&npz, &at, &bytes, &n));
     npz.members = pgi_alloc(memory, (size_t)n + 1, sizeof *npz.members);
@@ -292,7 +292,7 @@ static pg_status read_array(const pgi_npz *npz, const char *name, const uint8_t 
 
 pg_status pgi_npz_read(const pgi_npz *npz, const char *name, const int64_t *shape, int n_dims, float *out) {
     const pgi_npz_member *m = find(npz, name);
-    const uint8_t *packed;
+    const uint8_t *packed = NULL;
     uint64_t most = MOST_NPY_HEADER + 12;
     int64_t n = 1;
     for (int i = 0; i < n_dims; i++) n *= shape[i];
