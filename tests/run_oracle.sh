@@ -53,7 +53,10 @@ live "live: the tokenizer of the Python package" tokenizer_live.py --calls "${OR
 live "live: generate() with its settings" generate_options.py
 # shellcheck disable=SC2086
 live "live: settings of sampling, stop strings" sampling_live.py --count "${ORACLE_SAMPLING:-600}" $seed
+# shellcheck disable=SC2086
 live "live: beam search" beams_live.py --count "${ORACLE_BEAMS:-200}" $seed
+# shellcheck disable=SC2086
+live "live: the mask decoder" masks_live.py --count "${ORACLE_MASKS:-500}" $seed
 # shellcheck disable=SC2086
 live "live: scores of given answers" score_live.py --count "${ORACLE_SCORES:-40}" $seed
 # shellcheck disable=SC2086

@@ -743,7 +743,7 @@ PG_API pg_status pg_scores_get_info(const pg_scores *scores, int64_t index, pg_s
  * each token behind those before it. Errors: PG_ERROR_ARGUMENT (no such answer), PG_ERROR_NOT_FOUND (no such name). */
 PG_API pg_status pg_scores_get_tensor(const pg_scores *scores, int64_t index, const char *name, pg_tensor *out);
 
-/* ---- Answers as data: boxes, points, codes of masks, scores ---- */
+/* ---- Answers as data: boxes, points, masks, scores ---- */
 
 /** The objects that an answer names. Read-only. docs/ANSWERS.md has the grammar, with the sources that write it. */
 typedef struct pg_answer pg_answer;
@@ -836,6 +836,50 @@ typedef struct pg_object {
 
 /** Describes object `index`, 0 for the first of the answer. Errors: PG_ERROR_ARGUMENT (no such object). */
 PG_API pg_status pg_answer_get_object(const pg_answer *answer, int64_t index, pg_object *object);
+
+/** Turns the 16 `<seg>` codes of an object into a mask. Immutable; any number of threads may use it. */
+typedef struct pg_mask_decoder pg_mask_decoder;
+
+/** Options of pg_mask_decoder_open(). */
+typedef struct pg_mask_decoder_options {
+    uint32_t struct_size;          ///< sizeof(pg_mask_decoder_options)
+    uint32_t reserved;             ///< 0
+    uint64_t cpu_mask;             ///< as in pg_model_options; default and 0: the fastest
+    const pg_allocator *allocator; ///< default NULL: the C library's. Copied
+} pg_mask_decoder_options;
+PG_API pg_status pg_mask_decoder_options_init(pg_mask_decoder_options *options, size_t struct_size); ///< the defaults
+
+/** Opens the decoder that PaliGemma was trained with (big_vision's vae-oid.npz: a codebook and 12 convolutions), or one
+ * of the same shapes. path: a .npz file, stored or deflated, or a safetensors file with the same names and shapes (f32,
+ * f16 or bf16), or a folder with vae-oid.npz or vae-oid.safetensors, such as a model's. 5 MB of memory.
+ * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT (names the tensor, what was found and expected), _LIMIT (more than 64 MB),
+ * _UNSUPPORTED, _ARGUMENT, _MEMORY. */
+PG_API pg_status pg_mask_decoder_open(const char *path, const pg_mask_decoder_options *options, pg_mask_decoder **out);
+PG_API void pg_mask_decoder_close(pg_mask_decoder **decoder); ///< drops it
+
+/** What the decoder makes of 16 codes, 0 to 127, of a 4 x 4 grid in reading order: mask, f32 [64, 64], about -1 outside
+ * and 1 inside, the edge at 0. A few milliseconds, on the calling thread. Errors: PG_ERROR_ARGUMENT (a code), _MEMORY.
+ */
+PG_API pg_status pg_mask_decoder_decode(const pg_mask_decoder *decoder, const int32_t *codes, float *mask);
+
+/** The mask of object `index` in its image, of the width and height that the answer was made with: mask, u8 [height,
+ * width], `size` bytes of the caller's. 128 and more is inside, 0 everywhere outside the box. As the training code's
+ * evaluator does it: the decoded values are resized into the box as Pillow does (bilinear), and what is above 0 is
+ * inside; 127 - 128 x and 128 + 128 x say how far. The box in whole pixels is cut off with PG_BOX_1023, as there, and
+ * rounded with PG_BOX_1024, as in Hugging Face's demos. Errors: PG_ERROR_NOT_FOUND (the object has no box or fewer than
+ * 16 segs), _ARGUMENT (no such object; size is less than width * height), _MEMORY. */
+PG_API pg_status pg_answer_get_mask(const pg_answer *answer, int64_t index, const pg_mask_decoder *decoder,
+                                    uint8_t *mask, size_t size);
+
+/** Run lengths of a mask, u8 [height, width] with 128 and more inside, as COCO's annotations have them: down the
+ * columns, from the left one on; outside first. counts [capacity], may be NULL when capacity is 0; *needed, may be
+ * NULL, is how many there are. Errors: PG_ERROR_LIMIT (capacity is too small), _ARGUMENT, _MEMORY. */
+PG_API pg_status pg_mask_get_counts(const uint8_t *mask, int32_t width, int32_t height, uint32_t *counts,
+                                    size_t capacity, size_t *needed);
+/** The same as pycocotools' text, "counts" of its masks: `capacity` bytes at text, the closing NUL included; *needed as
+ * in pg_processor_decode(). */
+PG_API pg_status pg_mask_get_rle(const uint8_t *mask, int32_t width, int32_t height, char *text, size_t capacity,
+                                 size_t *needed);
 
 /* ---- Batches and text ---- */
 

@@ -188,6 +188,7 @@ static float score_of_label(const token_spans *spans, pgi_span label) {
 
 /* From the text on. spans: NULL for an answer that has no ids. */
 static pg_status fill(pg_answer *answer, const token_spans *spans, const pg_answer_options *options, int unfinished) {
+    answer->width = options->width, answer->height = options->height, answer->convention = options->convention;
     pgi_found_list *list = &answer->objects;
     const int points = (options->flags & PG_ANSWER_POINTS) != 0;
     PGI_TRY(pgi_answer_parse(answer->text.data, answer->text.size, points, unfinished, list));

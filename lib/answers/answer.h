@@ -8,6 +8,7 @@
 
 struct pg_answer {
     pgi_memory memory;
+    int32_t width, height, convention; /* as the options say */
     pgi_buffer text;
     pgi_buffer labels;      /* each with a NUL behind it */
     pgi_found_list objects; /* object.label is set; everything as pg_answer_get_object() gives it */

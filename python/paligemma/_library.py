@@ -19,6 +19,7 @@ SONAME = f"libpaligemma.so.{API_MAJOR}" if API_MAJOR else f"libpaligemma.so.0.{A
 
 c_char_p, c_void_p, c_size_t = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t
 i32, i64, u32, u64 = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint32, ctypes.c_uint64
+u8 = ctypes.c_uint8
 f32, f64 = ctypes.c_float, ctypes.c_double
 P = ctypes.POINTER
 
@@ -44,6 +45,7 @@ STOP_EOS, STOP_LENGTH, STOP_CALLBACK, STOP_CONTEXT, STOP_STRING, STOP_TIME, STOP
 SAMPLING_ADD_EOS, SAMPLING_IGNORE_EOS, SAMPLING_RANDOM, SAMPLING_ROW_STREAMS = 1, 2, 4, 8
 SAMPLING_REMOVE_INVALID, SAMPLING_RENORMALIZE = 16, 32
 GENERATE_LOG_PROBS, GENERATE_LOGITS, GENERATE_SCORES, GENERATE_IGNORE_CONFIG, GENERATE_DETECT = 1, 2, 4, 8, 16
+EARLY_STOPPING_OFF, EARLY_STOPPING_ON, EARLY_STOPPING_NEVER = 0, 1, 2
 SCORE_NO_EOS, SCORE_LITERAL = 1, 2
 BOX_1024, BOX_1023 = 0, 1
 ANSWER_POINTS = 1
@@ -213,6 +215,10 @@ class AnswerOptions(Struct):
                 ("max_iou", f32), ("allocator", P(Allocator))]
 
 
+class MaskDecoderOptions(Struct):
+    _fields_ = [("struct_size", u32), ("reserved", u32), ("cpu_mask", u64), ("allocator", P(Allocator))]
+
+
 class Object(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("label", c_char_p), ("label_size", u64), ("box", f32 * 4),
                 ("point", f32 * 2), ("score", f32), ("loc_score", f32), ("label_score", f32), ("n_locs", i32),
@@ -291,6 +297,12 @@ STATUS_FUNCTIONS = {
     "pg_answer_create_from_ids": [_H, P(i64), P(f32), c_size_t, P(AnswerOptions), _OUT],
     "pg_answer_create_from_text": [c_char_p, c_size_t, P(AnswerOptions), _OUT],
     "pg_answer_get_object": [_H, i64, P(Object)],
+    "pg_mask_decoder_options_init": [P(MaskDecoderOptions), c_size_t],
+    "pg_mask_decoder_open": [c_char_p, P(MaskDecoderOptions), _OUT],
+    "pg_mask_decoder_decode": [_H, P(i32), P(f32)],
+    "pg_answer_get_mask": [_H, i64, _H, P(u8), c_size_t],
+    "pg_mask_get_counts": [P(u8), i32, i32, P(u32), c_size_t, P(c_size_t)],
+    "pg_mask_get_rle": [P(u8), i32, i32, c_char_p, c_size_t, P(c_size_t)],
     "pg_forward": [_H, _H, P(ForwardOptions), _OUT],
     "pg_outputs_get_tensor": [_H, c_char_p, P(Tensor)],
     "pg_score": [_H, _H, _H, P(c_char_p), i64, P(ScoreOptions), _OUT],
@@ -330,7 +342,7 @@ OTHER_FUNCTIONS = {
     "pg_scores_get_n_answers": (i64, [_H]),
     **{f"pg_{kind}_close": (None, [_OUT]) for kind in
        ("cancel", "model", "processor", "inputs", "result", "outputs", "features", "session", "detokenizer",
-        "answer", "scores")},
+        "answer", "mask_decoder", "scores")},
 }
 
 

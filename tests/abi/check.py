@@ -250,7 +250,7 @@ def state(archive):
 BELOW = {"base": "", "kernels": "base", "ops": "base kernels", "checkpoint": "base kernels ops"}
 BELOW.update(dict.fromkeys(["image", "tokenizer", "encoder", "projector", "decoder"], " ".join(BELOW)))
 BELOW["processor"] = "base kernels ops checkpoint image tokenizer"
-BELOW["answers"] = "base tokenizer"
+BELOW["answers"] = "base kernels ops checkpoint tokenizer"
 for _folder in ("model", "generate", "api"):
     BELOW[_folder] = " ".join(BELOW)
 
