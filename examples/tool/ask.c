@@ -173,7 +173,7 @@ static int print_json(const char *prompt, const pg_result *result) {
 static pg_status generate(ask_state *s, const char *prompt, pg_result **result) {
     pg_encode_options encode;
     pg_generate_options options;
-    pg_sampling_options sampling;
+    tool_sampling_options sampling;
     pg_inputs *inputs = NULL;
     pg_encode_options_init(&encode, sizeof encode);
     pg_generate_options_init(&options, sizeof options);

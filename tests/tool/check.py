@@ -68,7 +68,10 @@ def usage(folder, image):
                       ("run", folder, image, "a", "--top-p", "0"), ("run", folder, image, "a", "--top-p", "1.1"),
                       ("run", folder, image, "a", "--top-p", "nan"), ("run", folder, image, "a", "--top-k", "-1"),
                       ("run", folder, image, "a", "--seed", "-1"), ("run", folder, image, "a", "--stop", ""),
-                      ("run", folder, image, "a", "--scores"),
+                      ("run", folder, image, "a", "--scores"), ("run", folder, image, "a", "--beams", "65"),
+                      ("run", folder, image, "a", "--length-penalty", "2"), ("run", folder, image, "a", "--texts", "0"),
+                      ("run", folder, image, "a", "--beams", "2", "--texts", "3"),
+                      ("run", folder, image, "a", "--beams", "2", "--length-penalty", "x"),
                       ("run", folder, image, "a", "-x5"), ("run", folder, image, "a", "--processor"),
                       ("tokens", folder), ("tokens", "--json", folder), ("tokens", folder, "a", "--suffix"), ("help", "fly"),
                       ("run", folder, image, "a", "--alpha", "black"), ("info", "--json"), ("bench", "--rounds", "0", folder, "--json"),
@@ -179,6 +182,13 @@ def answers(folder, image):
         expect(f"run {options}", code == 0 and err == "", code, out, err)
         return json.loads(out)
 
+    beams = sampled("--beams", "4", "--texts", "3")
+    expect("--beams --texts", len(beams["texts"]) == 3 and beams["texts"][0]["ids"] == beams["ids"]
+           and beams["texts"][0]["score"] >= beams["texts"][1]["score"] >= beams["texts"][2]["score"], beams)
+    long = sampled("--beams=4", "--texts=4", "--length-penalty=9")
+    expect("--length-penalty", len(long["ids"]) >= len(beams["ids"]), long)
+    texts = sampled("--texts", "3", "--temperature", "5", "--seed", "3")["texts"]
+    expect("--texts draws", len({tuple(text["ids"]) for text in texts}) > 1 and "score" not in texts[0], texts)
     drawn = sampled("--temperature", "3", "--top-k", "0", "--seed", "7")
     expect("--seed is the draw", drawn["ids"] == sampled("--temperature=3", "--top-k=0", "--seed=7", "-t", "3")["ids"]
            != sampled("--temperature=3", "--top-k=0", "--seed=8")["ids"], drawn)
