@@ -56,7 +56,12 @@ live "live: settings of sampling, stop strings" sampling_live.py --count "${ORAC
 # shellcheck disable=SC2086
 live "live: beam search" beams_live.py --count "${ORACLE_BEAMS:-200}" $seed
 # shellcheck disable=SC2086
-live "live: the mask decoder" masks_live.py --count "${ORACLE_MASKS:-500}" $seed
+if "$venv/bin/python" -c 'import pycocotools' 2>/dev/null ||
+    "$venv/bin/python" -m pip install --quiet pycocotools; then
+    live "live: the mask decoder" masks_live.py --count "${ORACLE_MASKS:-500}" $seed
+else
+    echo "skipped: the mask decoder, whose run lengths are read by pycocotools, which could not be installed"
+fi
 # shellcheck disable=SC2086
 live "live: scores of given answers" score_live.py --count "${ORACLE_SCORES:-40}" $seed
 # shellcheck disable=SC2086

@@ -36,6 +36,11 @@ static const char help[] =
     "      --top-p P            draw from the likeliest tokens that have P of the probability together\n"
     "      --seed N             the same N, the same answer (default 0); any of these four draws\n"
     "      --stop TEXT          stop with the token that completes TEXT\n"
+    "      --beams N            follow the N likeliest texts at once, 2 to 64, and print the best (1: none;\n"
+    "                           default: what generation_config.json says)\n"
+    "      --length-penalty X   with --beams: above 0 favours long texts (default 1)\n"
+    "      --texts N            print N texts, a line each: of --beams, or drawn; with --json texts: text,\n"
+    "                           ids, stop and, of beams, score; with several images needs --json\n"
     "      --scores             with --json: log_probs of the tokens, and alternatives: [id, log-probability]\n"
     "                           of the 5 likeliest at every step\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
@@ -79,13 +84,14 @@ typedef struct run_answer {
     double image_s;
 } run_answer;
 
-static int is_streamed(const run_state *s) { return !s->json && !tool_images_many(s->images); }
+static int is_streamed(const run_state *s) {
+    return !s->json && !tool_images_many(s->images) && s->sampling.n_texts < 2;
+}
 
 static int32_t on_text(void *user, int64_t row, const char *text, size_t size, int64_t token) {
     run_answer *a = user;
-    (void)row;
     (void)token;
-    if (!size) return 0;
+    if (!size || row > 0) return 0; /* other texts are read from the result */
     if (is_streamed(a->s)) {
         tool_progress_clear(&a->s->progress);
         a->printed = 1;
@@ -108,14 +114,6 @@ static int32_t on_text(void *user, int64_t row, const char *text, size_t size, i
     return 0;
 }
 
-static json_t *ids_to_json(const pg_tensor *ids) {
-    json_t *list = json_array();
-    const int64_t *data = ids->data;
-    int64_t n = ids->n_dims == 2 ? ids->shape[0] * ids->shape[1] : ids->shape[0];
-    for (int64_t i = 0; i < n; i++) json_array_append_new(list, json_integer(data[i]));
-    return list;
-}
-
 static double tokens_per_second(const pg_result_info *info) {
     return info->n_new_tokens > 1 && info->decode_seconds > 0 ? (double)(info->n_new_tokens - 1) / info->decode_seconds
                                                               : 0;
@@ -130,17 +128,27 @@ static int print_json(const run_answer *a, const pg_result_info *info) {
     json_t *object = json_object();
     tool_json_set_image(object, a->source->path);
     json_object_set_new(object, "text", json_stringn(a->size ? a->text : "", a->size));
-    json_object_set_new(object, "ids", ids_to_json(&ids));
-    if (!tool_images_many(s->images)) json_object_set_new(object, "prompt_ids", ids_to_json(&prompt_ids));
+    json_object_set_new(object, "ids", tool_ids_to_json(&ids));
+    if (!tool_images_many(s->images)) json_object_set_new(object, "prompt_ids", tool_ids_to_json(&prompt_ids));
     json_object_update_new(
         object,
         json_pack("{s:s, s:f, s:f, s:f, s:f, s:f}", "stop", tool_stop_name(info->stop), "load_s",
                   s->processor_s + s->load_s, "image_s", a->image_s + info->vision_seconds, "prefill_s",
                   info->prefill_seconds, "decode_s", info->decode_seconds, "tokens_per_s", tokens_per_second(info)));
     if (s->sampling.scores) status = tool_scores_to_json(a->result, object);
+    if (status >= 0 && s->sampling.n_texts > 1) status = tool_texts_to_json(a->result, object);
     if (status >= 0) return tool_print_json(object);
     json_decref(object);
     return tool_fail(status, TOOL_STAGE_GENERATE);
+}
+
+/* Several texts: a line each. */
+static void print_texts(const run_answer *a) {
+    for (int64_t row = 0; row < pg_result_get_n_rows(a->result); row++) {
+        const char *text = pg_result_get_text(a->result, row);
+        if (row > 0) putchar('\n');
+        tool_write_text(text, strlen(text));
+    }
 }
 
 /* "photos/cat.jpg: a cat". */
@@ -163,7 +171,8 @@ static int report(const run_answer *a) {
     if (s->json) {
         exit_status = print_json(a, &info);
     } else {
-        if (!is_streamed(s)) print_line(a);
+        if (!is_streamed(s) && tool_images_many(s->images)) print_line(a);
+        if (!is_streamed(s) && !tool_images_many(s->images)) print_texts(a);
         putchar('\n');
         exit_status = tool_close_stdout();
     }
@@ -214,7 +223,7 @@ static pg_status open_model(run_state *s) {
 static pg_status generate(run_answer *a) {
     run_state *s = a->s;
     pg_generate_options options;
-    pg_sampling_options sampling;
+    tool_sampling_options sampling;
     pg_generate_options_init(&options, sizeof options);
     pg_status status = tool_sampling_apply(&s->sampling, s->model, &sampling, &options);
     if (status < 0) return status;
@@ -291,6 +300,9 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--top-p", .text = &sampling->top_p_text},
         {.name = "--seed", .number = &sampling->seed, .least = 0, .most = INT64_MAX},
         {.name = "--stop", .text = &sampling->stop},
+        {.name = "--beams", .number = &sampling->n_beams, .least = 1, .most = 64},
+        {.name = "--length-penalty", .text = &sampling->length_penalty_text},
+        {.name = "--texts", .number = &sampling->n_texts, .least = 1, .most = 1024},
         {.name = "--scores", .flag = &sampling->scores},
         {.name = "--alpha", .text = &alpha},
         {.name = "--verbose", .letter = "-v", .flag = &s.verbose},
@@ -304,6 +316,8 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     size_t n = 0;
     while (status < 0 && arguments[n]) n++;
     if (status < 0) status = tool_images_open(verb, &s.shared, NULL, arguments + 1, n - 2, s.json, &s.images);
+    if (status < 0 && sampling->n_texts > 1 && tool_images_many(s.images) && !s.json)
+        status = tool_usage_error(verb, "--texts with several images needs --json");
     if (status < 0) {
         s.folder = arguments[0];
         s.prompt = arguments[n - 1];

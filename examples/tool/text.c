@@ -119,6 +119,8 @@ static const struct {
     {"pg_generate()", "a run"},
     {"pg_model_convert()", "'paligemma convert'"},
     {"pg_session_prefill()", "a prompt"},
+    {"n_beams", "--beams"},
+    {"n_return", "--texts"},
 };
 
 static int is_name_part(char c) {

@@ -44,7 +44,8 @@ typedef struct tool_verb {
                char **argv); /* the arguments after the verb; returns an exit status */
 } tool_verb;
 
-extern const tool_verb tool_run, tool_ask, tool_detect, tool_score, tool_info, tool_tokens, tool_convert, tool_bench;
+extern const tool_verb tool_run, tool_ask, tool_detect, tool_segment, tool_score, tool_info, tool_tokens, tool_convert,
+    tool_bench;
 
 /* Prints a usage error, with --json also as {"error": ...} on stdout. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -81,9 +82,10 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
 
 /* How tokens are chosen: options of `run`, as given; numbers that were not are -1. */
 typedef struct tool_sampling {
-    const char *temperature_text, *top_p_text, *stop; /* NULL: not given */
-    double temperature, top_p;
+    const char *temperature_text, *top_p_text, *stop, *length_penalty_text; /* NULL: not given */
+    double temperature, top_p, length_penalty;
     int64_t top_k, seed;
+    int64_t n_beams, n_texts; /* 0: the folder's, and 1 */
     int scores;
 } tool_sampling;
 
@@ -91,11 +93,21 @@ enum { TOOL_ALTERNATIVES = 5 /* of each step, with --scores */ };
 
 /* Reads the numbers. Returns -1 to go on, else the exit status: the usage error was told. */
 int tool_sampling_parse(const tool_verb *verb, tool_sampling *sampling);
-/* The settings of the model's folder, and over them what was given. `options` points to `given` and `sampling` then. */
-pg_status tool_sampling_apply(const tool_sampling *given, const pg_model *model, pg_sampling_options *sampling,
+/* What `options` points to after tool_sampling_apply(). */
+typedef struct tool_sampling_options {
+    pg_sampling_options sampling;
+    pg_beam_options beams;
+} tool_sampling_options;
+
+/* The settings of the model's folder, and over them what was given. `options` points to `given` and `memory` then. */
+pg_status tool_sampling_apply(const tool_sampling *given, const pg_model *model, tool_sampling_options *memory,
                               pg_generate_options *options);
+/* Adds "texts" to the object: text, ids and stop of all rows, with beams their scores. */
+pg_status tool_texts_to_json(const pg_result *result, json_t *object);
 /* Adds log_probs and alternatives of the first row to the object. */
 pg_status tool_scores_to_json(const pg_result *result, json_t *object);
+/* Ids [n] or [1, n]. */
+json_t *tool_ids_to_json(const pg_tensor *ids);
 /* The name of a PG_STOP_*. */
 const char *tool_stop_name(int32_t stop);
 

@@ -28,7 +28,7 @@ from .colpali import ColPaliForRetrieval, ColPaliForRetrievalOutput, ColPaliProc
 from .config import GenerationConfig, PaliGemmaConfig
 from .image_processor import SiglipImageProcessor, SiglipImageProcessorFast, SiglipImageProcessorPil
 from .model import Features, PaliGemmaForConditionalGeneration
-from .outputs import BatchFeature, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, RowReport
+from .outputs import BatchFeature, GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, RowReport
 from .processor import PaliGemmaProcessor
 from .score import Score
 from ._encoding import BatchEncoding
@@ -39,7 +39,7 @@ __all__ = [
     "AddedToken", "Answer", "AnswerObject", "AskedImage", "AutoConfig", "AutoImageProcessor",
     "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "CancelFlag",
     "Cancelled", "ColPaliForRetrieval", "ColPaliForRetrievalOutput", "ColPaliProcessor", "Detections", "Features",
-    "GemmaTokenizer", "GemmaTokenizerFast", "GenerateDecoderOnlyOutput", "GenerationConfig",
+    "GemmaTokenizer", "GemmaTokenizerFast", "GenerateBeamDecoderOnlyOutput", "GenerateDecoderOnlyOutput", "GenerationConfig",
     "ImageTextToTextPipeline", "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig",
     "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "PreTrainedTokenizerFast",
     "RowReport", "Score", "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil", "convert",

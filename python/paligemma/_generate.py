@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from ._beams import SETTINGS as BEAM_SETTINGS, Beams
 from ._sampling import SETTINGS, Sampling
 from .config import GenerationConfig
 
 # Settings that change nothing here.
 _HARMLESS = {"use_cache", "synced_gpus", "bos_token_id", "cache_implementation", "cache_config", "disable_compile",
-             "custom_generate", "use_model_defaults", "early_stopping", "length_penalty", "trust_remote_code",
+             "custom_generate", "use_model_defaults", "trust_remote_code",
              "compile_config", "logits_to_keep", "prefill_chunk_size", "is_assistant", "low_memory", "tokenizer"}
 # Settings that are not followed, with the values at which they do nothing, and what to do.
-_BEAMS = "libpaligemma follows one continuation a row; ask transformers for beams"
+_BEAMS = "beams are one group, without constraints; ask transformers for these"
 _SETTINGS = "libpaligemma does not offer it; a logits_processor can do it"
 _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "num_beams": ((1,), _BEAMS), "num_beam_groups": ((1,), _BEAMS), "diversity_penalty": ((0.0,), _BEAMS),
+    "num_beam_groups": ((1,), _BEAMS), "diversity_penalty": ((0.0,), _BEAMS),
     "force_words_ids": ((), _BEAMS), "constraints": ((), _BEAMS),
     "penalty_alpha": ((0.0,), "contrastive search is not offered"), "dola_layers": ((), "DoLa is not offered"),
     "guidance_scale": ((1, 1.0), "a second prompt is not followed"),
@@ -36,7 +37,7 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "encoder_repetition_penalty": ((1.0,), _SETTINGS), "encoder_no_repeat_ngram_size": ((0,), _SETTINGS),
 }
 # Settings that plan() follows.
-_FOLLOWED = {*SETTINGS, "max_new_tokens", "max_length", "pad_token_id", "eos_token_id", "stop_strings", "max_time",
+_FOLLOWED = {*SETTINGS, *BEAM_SETTINGS, "max_new_tokens", "max_length", "pad_token_id", "eos_token_id", "stop_strings", "max_time",
              "return_dict_in_generate", "output_scores", "output_logits"}
 # Arguments of generate() alone.
 _OBJECTS = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn"}
@@ -58,6 +59,7 @@ class Plan:
     arrays: dict[str, np.ndarray]  # with an attention mask where pad tokens ask for one
     eos_ids: list[int] | None  # None: no id ends a row, and rows that have ended go on until all have
     sampling: Sampling
+    beams: Beams = Beams()
     stop_strings: list[str] = field(default_factory=list)
     max_time: float | None = None
     return_dict: bool = False
@@ -182,7 +184,8 @@ def plan(defaults: GenerationConfig, given: Any, keywords: dict[str, Any], array
     ids = arrays.get("input_ids")
     width = ids.shape[1] if ids is not None and ids.ndim == 2 else 0
     new = _new_tokens(settings, width)
-    sampling = Sampling(settings.get, keywords.__contains__, width)
+    beams = Beams.of(settings.get)
+    sampling = Sampling(settings.get, keywords.__contains__, width, beams.n > 1)
     eos, pad = ids_of(settings.get("eos_token_id")), settings.get("pad_token_id")
     first_eos = eos[0] if eos else None
     if pad is None:
@@ -194,7 +197,7 @@ def plan(defaults: GenerationConfig, given: Any, keywords: dict[str, Any], array
         if not mask.all():
             arrays = {**arrays, "attention_mask": mask.astype(np.int64)}
     as_dict = bool(settings.get("return_dict_in_generate"))
-    return Plan(new, int(pad), arrays, eos, sampling, _stop_strings(settings.get("stop_strings")),
+    return Plan(new, int(pad), arrays, eos, sampling, beams, _stop_strings(settings.get("stop_strings")),
                 _max_time(settings.get("max_time")), as_dict, as_dict and bool(settings.get("output_scores")),
                 as_dict and bool(settings.get("output_logits")),
                 _listed("logits_processor", keywords.get("logits_processor")),

@@ -19,7 +19,6 @@ SONAME = f"libpaligemma.so.{API_MAJOR}" if API_MAJOR else f"libpaligemma.so.0.{A
 
 c_char_p, c_void_p, c_size_t = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t
 i32, i64, u32, u64 = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint32, ctypes.c_uint64
-u8 = ctypes.c_uint8
 f32, f64 = ctypes.c_float, ctypes.c_double
 P = ctypes.POINTER
 
@@ -300,9 +299,9 @@ STATUS_FUNCTIONS = {
     "pg_mask_decoder_options_init": [P(MaskDecoderOptions), c_size_t],
     "pg_mask_decoder_open": [c_char_p, P(MaskDecoderOptions), _OUT],
     "pg_mask_decoder_decode": [_H, P(i32), P(f32)],
-    "pg_answer_get_mask": [_H, i64, _H, P(u8), c_size_t],
-    "pg_mask_get_counts": [P(u8), i32, i32, P(u32), c_size_t, P(c_size_t)],
-    "pg_mask_get_rle": [P(u8), i32, i32, c_char_p, c_size_t, P(c_size_t)],
+    "pg_answer_get_mask": [_H, i64, _H, c_void_p, c_size_t],
+    "pg_mask_get_counts": [c_void_p, i32, i32, P(u32), c_size_t, P(c_size_t)],
+    "pg_mask_get_rle": [c_void_p, i32, i32, c_char_p, c_size_t, P(c_size_t)],
     "pg_forward": [_H, _H, P(ForwardOptions), _OUT],
     "pg_outputs_get_tensor": [_H, c_char_p, P(Tensor)],
     "pg_score": [_H, _H, _H, P(c_char_p), i64, P(ScoreOptions), _OUT],

@@ -24,13 +24,14 @@ SETTINGS = {*_SAME, *_RANDOM, *_OTHERS}
 class Sampling:
     """The settings of one call, in a form to be shared between the runs of its rows."""
 
-    def __init__(self, get: Callable[[str], Any], has: Callable[[str], bool], width: int) -> None:
+    def __init__(self, get: Callable[[str], Any], has: Callable[[str], bool], width: int,
+                 beams: bool = False) -> None:
         """get: a setting's value, None where it is not set; has: whether a keyword says it, be it None; width: tokens
-        of the prompt, padding included, as transformers counts min_length."""
+        of the prompt, padding included, as transformers counts min_length; beams: whether there are any."""
         self.random = bool(get("do_sample"))
         self.n_sequences = _whole("num_return_sequences", 1 if get("num_return_sequences") is None else
                                   get("num_return_sequences"), 1)
-        if self.n_sequences > 1 and not self.random:
+        if self.n_sequences > 1 and not (self.random or beams):
             raise ValueError("Greedy methods (do_sample != True) without beam search do not support "
                              f"`num_return_sequences` different than 1 (got {self.n_sequences}).")
         self._flags = ((c.SAMPLING_RANDOM | c.SAMPLING_ROW_STREAMS if self.random else 0)

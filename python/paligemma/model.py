@@ -9,7 +9,7 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from . import _hub, _inputs, _library as c
+from . import _beams, _hub, _inputs, _library as c
 from ._as_torch import AsTorchModule
 from ._checkpoint import open_model
 from ._features import Features, given, use
@@ -315,9 +315,11 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         do_sample=True draws ids, by temperature, top_k (50), top_p, min_p, top_h, typical_p, epsilon_cutoff and
         eta_cutoff, num_return_sequences of each row. The draws are those of `seed`; without one they follow
         torch.manual_seed() (numpy.random.seed() where torch is not loaded), and are not transformers' draws.
-        return_dict_in_generate=True gives a GenerateDecoderOnlyOutput; with output_scores and output_logits it has
-        those of each step (see compute_transition_scores()). streamer: an object such as transformers' TextStreamer;
-        it is handed the prompt, each step's ids, and the end.
+        num_beams (up to 64), length_penalty and early_stopping: beam search, num_return_sequences of its texts; with
+        do_sample=True beam sampling.
+        return_dict_in_generate=True gives a GenerateDecoderOnlyOutput, with beams a GenerateBeamDecoderOnlyOutput; with
+        output_scores and output_logits it has those of each step (see compute_transition_scores()). streamer: an object
+        such as transformers' TextStreamer; it is handed the prompt, each step's ids, and the end.
         What is set on the model's generation_config, or stands in its file, counts as a keyword does.
         Raises ValueError for settings that are not followed, and says what to do.
         """
@@ -333,6 +335,9 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         chosen = plan(self.generation_config, generation_config, settings, _inputs.checked(arrays))
         features = given(self._handle, features, mm_encoder_outputs, pixel_values)
         self._handle.check_open()
+        if chosen.beams.n > 1:
+            chosen.beams.check(chosen.sampling.n_sequences, streamer, chosen.criteria)
+            return _beams.answer(self._search(chosen, features, cancel, tokenizer, as_torch), chosen, as_torch)
         if chosen.sampling.n_sequences > 1:
             chosen, features = self._repeated(chosen, features)
         if streamer is not None:
@@ -371,33 +376,55 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         result = self._run_generate(first, Steps(first, False), features, cancel, tokenizer)
         return [len(array(result, c.lib.pg_result_get_ids, row)) for row in range(chosen.n_rows)]
 
+    def _search(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None, tokenizer: Any,
+                as_torch: bool) -> Handle:
+        """pg_result of a beam search."""
+        callbacks = _beams.Callbacks(chosen.processors, chosen.prefix_fn, as_torch)
+        sampling = chosen.sampling.options(chosen.eos_ids or [], True, self.config.text_config.vocab_size)
+        mask, logits = callbacks.functions()
+        sampling.on_mask, sampling.on_logits = mask, logits
+        seconds = 0.0 if chosen.max_time is None else max(chosen.max_time, 1e-9)  # C: 0 is no limit
+        result = self._call_generate(chosen, sampling, chosen.stop_strings, features, cancel, tokenizer,
+                                     max_seconds=seconds, n_return=chosen.sampling.n_sequences)
+        if callbacks.error is not None:
+            raise callbacks.error
+        return result
+
     def _run_generate(self, chosen: Plan, steps: Steps, features: Features | None, cancel: CancelFlag | None,
                       tokenizer: Any = None) -> Handle:
         """pg_result of all rows."""
-        self._handle.check_open()
-        cancel = cancel or CancelFlag()
-        inputs, result = self._inputs(chosen.arrays), Handle("result")
         text, mask, logits = steps.callbacks()
         sampling = chosen.sampling.options(chosen.eos_ids or [], not steps.run_on, self.config.text_config.vocab_size)
         sampling.on_logits, sampling.on_mask = logits, mask
-        strings = [] if steps.lengths is not None else [text.encode() for text in chosen.stop_strings]
-        stop_strings = (ctypes.c_char_p * max(1, len(strings)))(*strings)
-        processor = self._processor_of(tokenizer) if strings else None
         seconds = 0.0 if chosen.max_time is None or steps.run_on else max(chosen.max_time, 1e-9)  # C: 0 is no limit
-        flags = (c.GENERATE_LOGITS if chosen.logits else 0) | (c.GENERATE_SCORES if chosen.scores else 0)
+        strings = [] if steps.lengths is not None else chosen.stop_strings
+        result = self._call_generate(chosen, sampling, strings, features, cancel, tokenizer, on_text=text,
+                                     max_seconds=seconds, n_return=1)
+        steps.finish()
+        return result
+
+    def _call_generate(self, chosen: Plan, sampling: Any, strings: list[str], features: Features | None,
+                       cancel: CancelFlag | None, tokenizer: Any, **fields: Any) -> Handle:
+        """pg_generate() with these fields of its options, and those that follow from `chosen`."""
+        self._handle.check_open()
+        cancel = cancel or CancelFlag()
+        inputs, result = self._inputs(chosen.arrays), Handle("result")
+        stop_strings = (ctypes.c_char_p * max(1, len(strings)))(*[text.encode() for text in strings])
+        processor = self._processor_of(tokenizer) if strings else None
+        beams = chosen.beams.struct()
+        options = c.GenerateOptions(
+            flags=(c.GENERATE_LOGITS if chosen.logits else 0) | (c.GENERATE_SCORES if chosen.scores else 0),
+            max_new_tokens=chosen.max_new_tokens, n_threads=self.n_threads, sampling=ctypes.pointer(sampling),
+            beams=ctypes.pointer(beams), stop_strings=stop_strings if strings else None, n_stop_strings=len(strings),
+            **fields)
 
         def work() -> None:
             with self._handle.use() as model, use(processor) as tokenizes, inputs.use() as rows, \
                     cancel.use() as flag, use(features) as encoded:
-                options = c.GenerateOptions(flags=flags, max_new_tokens=chosen.max_new_tokens,
-                                            n_threads=self.n_threads, features=encoded, on_text=text,
-                                            cancel=flag, sampling=ctypes.pointer(sampling), max_seconds=seconds,
-                                            stop_strings=stop_strings if strings else None,
-                                            n_stop_strings=len(strings))
+                options.features, options.cancel = encoded, flag
                 c.check(c.lib.pg_generate(model, tokenizes, rows, ctypes.byref(options), ctypes.byref(result.pointer)))
 
         interruptible(work, cancel)
-        steps.finish()
         return result
 
     def _processor_of(self, tokenizer: Any) -> Handle:
@@ -447,17 +474,18 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
             logits=of_steps("logits") if chosen.logits else None, attentions=None, hidden_states=None,
             past_key_values=None)
 
-    def compute_transition_scores(self, sequences: Any, scores: Any, beam_indices: None = None,
+    def compute_transition_scores(self, sequences: Any, scores: Any, beam_indices: Any = None,
                                   normalize_logits: bool = False) -> Any:
         """f32 [B, new]: the score of each new id of generate(..., return_dict_in_generate=True, output_scores=True);
-        normalize_logits=True: its log-probability, the log-softmax of the scores."""
-        if beam_indices is not None:
-            raise NotImplementedError("beam_indices: libpaligemma follows one continuation a row, and has no beams")
+        of beams with its beam_indices. normalize_logits=True: its log-probability, the log-softmax of the scores."""
         ids, values = to_numpy(sequences, np.int64), np.stack([to_numpy(step, np.float32) for step in scores])
         if normalize_logits:
             with np.errstate(divide="ignore", invalid="ignore"):
                 values = values - values.max(axis=-1, keepdims=True)
                 values = values - np.log(np.exp(values).sum(axis=-1, keepdims=True))
+        if beam_indices is not None:
+            found = _beams.transition_scores(ids, values, to_numpy(beam_indices, np.int64))
+            return like_inputs(found, _inputs.any_torch(sequences, *scores))
         new = ids[:, -len(values):].T[:, :, None]
         found = np.ascontiguousarray(np.take_along_axis(values, new, axis=2)[:, :, 0].T)
         return like_inputs(found, _inputs.any_torch(sequences, *scores))
@@ -484,6 +512,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         tokenizer = arguments.pop("tokenizer", processor)
         chosen = plan(self.generation_config, generation_config, arguments, _inputs.checked(arrays))
         self._handle.check_open()
+        if chosen.beams.n > 1:
+            raise ValueError("stream() follows one continuation, expected num_beams=1")
         if chosen.n_rows != 1:
             raise ValueError(f"stream() takes one row, found {chosen.n_rows}")
         handle = processor._handle if processor is not None else self._own_processor()

@@ -167,5 +167,11 @@ class PaliGemmaCausalLMOutput(ModelOutput):
         return None
 
 
+class GenerateBeamDecoderOnlyOutput(ModelOutput):
+    """Of beam search: sequences i64 [B * num_return_sequences, T + new], sequences_scores f32 of each, beam_indices i32
+    [B * num_return_sequences, new], -1 behind a row's end; scores and logits: for each step f32 [B * num_beams,
+    vocab_size], NaN for rows whose search had ended; the rest is None."""
+
+
 class GenerateDecoderOnlyOutput(ModelOutput):
     """sequences i64 [B, T + new]; scores and logits: for each step f32 [B, vocab_size]; the rest is None."""

@@ -44,7 +44,13 @@ def test_as_transformers(model, processor, name):
     if "keys" not in expected:
         assert isinstance(output, np.ndarray) and output[:, width:].tolist() == expected["new"]
         return
-    assert isinstance(output, paligemma.GenerateDecoderOnlyOutput) and list(output) == expected["keys"]
+    kind = paligemma.GenerateBeamDecoderOnlyOutput if "beam_indices" in expected else paligemma.GenerateDecoderOnlyOutput
+    indices = getattr(output, "beam_indices", None)
+    assert isinstance(output, kind) and list(output) == expected["keys"]
+    if indices is not None:
+        assert indices.dtype == np.int32 and indices.tolist() == expected["beam_indices"]
+        if output.sequences_scores is not None:
+            assert np.allclose(output.sequences_scores, expected["sequences_scores"], atol=2e-3)
     assert "drawn" in case or output.sequences[:, width:].tolist() == expected["new"]
     for kind in ("scores", "logits"):
         steps = getattr(output, kind)
@@ -58,7 +64,7 @@ def test_as_transformers(model, processor, name):
         assert np.allclose(finite(values)[:, :, :4], expected[kind]["first"], atol=2e-3)
     if output.scores is not None and "drawn" not in case:
         for normalized in (False, True):
-            scores = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=normalized)
+            scores = model.compute_transition_scores(output.sequences, output.scores, indices, normalize_logits=normalized)
             assert np.allclose(finite(scores), expected[f"transition_{normalized}"], atol=2e-3)
 
 
@@ -120,7 +126,10 @@ def test_settings_of_the_file_are_followed(folder, one, tmp_path):
 
 
 @pytest.mark.parametrize("settings, words", [
-    (dict(num_beams=2), "beams"), (dict(num_beams=2, num_return_sequences=2), "beams"),
+    (dict(num_beams=0), "num_beams"), (dict(num_beams=2, num_return_sequences=3), "smaller or equal to `num_beams`"),
+    (dict(num_beams=65), "n_beams is 65, expected 1"), (dict(num_beams=2.5), "num_beams"),
+    (dict(num_beams=2, length_penalty=float("nan")), "length_penalty"), (dict(early_stopping="soon"), "early_stopping"),
+    (dict(num_beams=2, streamer=object()), "streamer"), (dict(num_beams=2, stopping_criteria=[print]), "stopping_criteria"),
     (dict(penalty_alpha=0.6), "contrastive"), (dict(guidance_scale=1.5), "second prompt"),
     (dict(prompt_lookup_num_tokens=3), "one token a step"), (dict(assistant_model=object()), "one model"),
     (dict(**DICT, output_attentions=True), "attentions"), (dict(**DICT, output_hidden_states=True), "sequences"),
@@ -139,7 +148,7 @@ def test_what_is_refused_says_what_to_do(model, own, one, settings, words):
     with pytest.raises(ValueError, match=words):
         model.generate(**one, **{"max_new_tokens": 2, **settings})
     name = next(iter(settings.keys() - DICT.keys()))
-    if name in ("max_new_token", "stop_strings", "past_key_values", "assistant_model"):
+    if "streamer" in settings or "stopping_criteria" in settings or name in ("max_new_token", "stop_strings", "past_key_values", "assistant_model"):
         return
     for key, value in settings.items():
         setattr(own.generation_config, key, value)
@@ -283,8 +292,28 @@ def test_transition_scores_are_log_probabilities(model, one):
     log_p -= np.log(np.exp(log_p).sum(-1, keepdims=True))
     new = output.sequences[:, -scores.shape[1]:]
     assert np.allclose(scores, np.take_along_axis(log_p, new[:, :, None], 2)[:, :, 0], atol=1e-4)
-    with pytest.raises(NotImplementedError, match="beam"):
-        model.compute_transition_scores(output.sequences, output.scores, beam_indices=scores)
+    # one continuation is a search with one beam
+    beams = np.zeros((1, len(output.scores)), np.int64)
+    assert np.array_equal(scores, model.compute_transition_scores(output.sequences, output.scores, beams, True))
+
+
+def test_what_a_beams_processor_raises_is_raised(model, one):
+    def fail(ids, scores):
+        assert ids.shape[0] == 1 and ids.shape[1] >= one["input_ids"].shape[1]
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        model.generate(**one, num_beams=2, max_new_tokens=3, logits_processor=[fail])
+    with pytest.raises(ValueError, match="unsatisfiable"):
+        model.generate(**one, num_beams=2, max_new_tokens=3, prefix_allowed_tokens_fn=lambda row, ids: [])
+
+
+def test_beam_sampling_follows_its_seed(model, one):
+    def texts(seed):
+        return model.generate(**one, num_beams=3, do_sample=True, temperature=5.0, seed=seed, num_return_sequences=3,
+                              max_new_tokens=6).tolist()
+
+    assert texts(1) == texts(1) and any(texts(1) != texts(seed) for seed in (2, 3, 4))
 
 
 def test_tensors_when_the_inputs_are(model, processor, three):

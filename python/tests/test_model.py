@@ -88,7 +88,7 @@ def test_default_length_warns(model, inputs):
     assert model.generate(**inputs, generation_config=config).shape[1] == inputs.input_ids.shape[1] + 2
 
 
-@pytest.mark.parametrize("settings", [dict(num_beams=4), dict(repetition_penalty=-1.2),
+@pytest.mark.parametrize("settings", [dict(num_beams=-4), dict(repetition_penalty=-1.2),
                                       dict(num_return_sequences=2), dict(guidance_scale=2.0),
                                       dict(max_new_tokens=0), dict(max_time=-1), dict(max_length=3),
                                       dict(maximum=3), dict(max_new_tokens=2**40)])
@@ -98,14 +98,14 @@ def test_what_is_not_followed(model, inputs, settings):
     assert str(caught.value)
 
 
-@pytest.mark.parametrize("settings", [dict(num_beams=4), dict(no_repeat_ngram_size=2.5),
+@pytest.mark.parametrize("settings", [dict(num_beams=-4), dict(no_repeat_ngram_size=2.5),
                                       dict(max_time=-1.0), dict(num_return_sequences=2)])
 def test_what_is_not_followed_in_a_generation_config(model, inputs, settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         model.generate(**inputs, generation_config=paligemma.GenerationConfig(max_new_tokens=3, **settings))
 
 
-@pytest.mark.parametrize("settings", [dict(num_beams=4), dict(repetition_penalty=-1.2), dict(penalty_alpha=0.5),
+@pytest.mark.parametrize("settings", [dict(num_beams=-4), dict(repetition_penalty=-1.2), dict(penalty_alpha=0.5),
                                       dict(num_return_sequences=2)])
 def test_what_is_set_on_the_model_is_not_ignored(folder, inputs, settings):
     name = next(iter(settings))
@@ -471,10 +471,10 @@ def test_log_goes_to_logging(folder, caplog, tmp_path):
     for file in pathlib.Path(folder).iterdir():
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "generation_config.json").unlink()
-    (tmp_path / "generation_config.json").write_text(json.dumps(dict(num_beams=4, max_new_tokens=3)))
+    (tmp_path / "generation_config.json").write_text(json.dumps(dict(guidance_scale=4, max_new_tokens=3)))
     with caplog.at_level("WARNING", logger="paligemma"):
         model = PaliGemmaForConditionalGeneration.from_pretrained(tmp_path)
-    assert "num_beams" in caplog.text
+    assert "guidance_scale" in caplog.text
     assert model.generation_config.max_new_tokens == 3
 
 

@@ -46,7 +46,10 @@ class Masks:
         self.library.call("pg_answer_create_from_text", text.encode(), len(text), ctypes.byref(options), ctypes.byref(answer))
         for index, part in enumerate(text.split(";")):  # an object each
             for label, segments in evaluate.segments(part).items():
-                mask = np.empty((draw.SIDE, draw.SIDE), np.uint8)
+                mask = np.zeros((draw.SIDE, draw.SIDE), np.uint8)
+                found[label] = mask >= 128, segments
+                if segments[0][2] < segments[0][0] or segments[0][3] < segments[0][1]:
+                    continue  # out of order: a mask for neither
                 self.library.call("pg_answer_get_mask", answer, index, self.decoder, mask.ctypes.data_as(c.P(c.u8)),
                                   mask.size)
                 found[label] = mask >= 128, segments

@@ -53,9 +53,14 @@ def run(model, tokenizer, processor, case):
         found[name] = {"shape": list(values.shape), "n_out": int(np.isneginf(values).sum()),
                        "top": np.where(np.isneginf(values), -1e30, values).max(-1).round(3).tolist(),
                        "first": np.where(np.isneginf(values), -1e30, values)[:, :, :4].round(3).tolist()}
+    indices = getattr(output, "beam_indices", None)
+    if indices is not None:
+        found["beam_indices"] = indices.tolist()
+        if output.sequences_scores is not None:
+            found["sequences_scores"] = output.sequences_scores.numpy().round(4).tolist()
     if output.scores is not None:
         for normalized in (False, True):
-            scores = model.compute_transition_scores(output.sequences, output.scores, normalize_logits=normalized)
+            scores = model.compute_transition_scores(output.sequences, output.scores, indices, normalize_logits=normalized)
             if not case.get("drawn"):
                 found[f"transition_{normalized}"] = np.nan_to_num(scores.numpy(), neginf=-1e30).round(3).tolist()
     if case.get("drawn"):

@@ -120,7 +120,7 @@ class Case(seeded.SeededCase):
         try:
             if locs[2] < locs[0] or locs[3] < locs[1]:
                 return []
-            library.call("pg_answer_get_mask", answer, 0, decoder, mask.ctypes.data_as(c.P(c.u8)), mask.size)
+            library.call("pg_answer_get_mask", answer, 0, decoder, mask.ctypes.data, mask.size)
         finally:
             pglib.binding().lib.pg_answer_close(ctypes.byref(answer))
         sides = (height, width, height, width)
@@ -135,7 +135,7 @@ class Case(seeded.SeededCase):
         rle = coco.encode(np.asfortranarray(inside.astype(np.uint8)))
         found = ctypes.create_string_buffer(len(rle["counts"]) + 64)
         needed = c.c_size_t()
-        library.call("pg_mask_get_rle", mask.ctypes.data_as(c.P(c.u8)), width, height, found, len(found), ctypes.byref(needed))
+        library.call("pg_mask_get_rle", mask.ctypes.data, width, height, found, len(found), ctypes.byref(needed))
         return ([f"{wrong} pixels of {mask.size} are on the other side"] if wrong else []) + (
             [] if found.value == rle["counts"] and needed.value == len(rle["counts"]) + 1 else ["another run-length text"])
 
