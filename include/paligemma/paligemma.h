@@ -1190,7 +1190,7 @@ PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
 PG_API pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token);
 
 /** Feeds `n_ids` tokens of the host's choice, eos ids too, in place of sampled ones: they count as returned. Then the
- * logits are those of the token that follows. At least one of max_new_tokens must be left.
+ * logits are those of the token that follows. At least one of max_new_tokens must be left. 0 ids change nothing.
  * Errors: PG_ERROR_ARGUMENT (an id outside the vocabulary), PG_ERROR_LIMIT, PG_ERROR_STATE: nothing was fed. */
 PG_API pg_status pg_session_feed(pg_session *session, const int64_t *ids, size_t n_ids);
 
