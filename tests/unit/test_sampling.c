@@ -243,6 +243,7 @@ static void masks_keep_the_rest_out(void **state) {
     of.nothing_at = 3;
     ARGUMENT(sampled(m, &b, &s, 1, &result));
     assert_non_null(strstr(pg_last_error(), "row 0: on_mask allows no id as new token 3"));
+    assert_int_equal(pg_last_error_row(), 0);
     of.stop_at = 2;
     OK(sampled(m, &b, &s, 1, &result));
     OK(pg_result_get_info(result, 0, &info));
