@@ -151,7 +151,7 @@ static void tell_boxes(const ask_state *s, const pg_result *result) {
     for (int64_t i = 0; i < pg_answer_get_n_objects(answer); i++) {
         pg_object object = {.struct_size = sizeof object};
         if (i == 0) puts(TOOL_OBJECT_HEADING);
-        if (pg_answer_get_object(answer, i, &object) >= 0) tool_print_object(&object);
+        if (pg_answer_get_object(answer, i, &object) >= 0) tool_print_object(&object, 0, -1);
     }
     pg_answer_close(&answer);
 }

@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* paligemma detect: boxes with labels and scores, of one image or of many. */
+/* paligemma detect and segment: boxes with labels and scores, and masks, of one image or of many. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +40,40 @@ static const char help[] =
     "      --                   what follows is no option\n"
     "\n" TOOL_HELP_STATUS;
 
+static const char segment_help[] =
+    "usage: paligemma segment [options] MODEL IMAGE... THINGS\n"
+    "\n"
+    "Finds THINGS in each IMAGE and prints their boxes, and how many pixels their masks have; --json has the\n"
+    "masks, and --draw draws them.\n"
+    "\n"
+    "  MODEL    a checkpoint folder, or a model id in the local Hugging Face cache\n"
+    "  IMAGE    PNG or JPEG files, or folders, of which all are taken; - reads one from stdin. They are\n"
+    "           turned as their EXIF orientation says, and so are boxes and masks (--no-exif leaves them\n"
+    "           as they are stored)\n"
+    "  THINGS   what to look for, such as 'cat ; dog'; 'segment ' is put in front if it is not there\n"
+    "\n"
+    "      --mask-decoder FILE  the decoder of the masks: big_vision's vae-oid.npz, a copy of it as\n"
+    "                           safetensors, or a folder with one of them (default: MODEL)\n"
+    "      --json               a line of JSON for each image: image, width, height, objects (category,\n"
+    "                           bbox [x, y, width, height], score, area, segmentation: COCO's run lengths),\n"
+    "                           broken, text, stop; an image that cannot be read gets image and error\n"
+    "      --csv                a line for each object: image,label,score,x0,y0,x1,y1,area\n"
+    "      --draw OUT           draw masks, boxes, labels and scores on the image: a PNG file, or for\n"
+    "                           several images a folder of them\n"
+    "      --max-iou X          of two boxes with one label that overlap more (0 to 1), keep the better one\n"
+    "      --convention N       a loc is NNNN/1024 of the side (default), or NNNN/1023, as the training\n"
+    "                           code has it\n" TOOL_HELP_IMAGES
+    "  -n, --max-new-tokens N   stop after N tokens (default 256)\n"
+    "  -t, --threads N          compute on N threads (default: the CPUs this process may use)\n"
+    "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
+    "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
+    "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
+    "      --in-memory          read the weights into memory instead of mapping the files\n"
+    "      --no-exif            do not apply the EXIF orientation\n"
+    "  -v, --verbose            what the library has to tell, on stderr\n"
+    "      --                   what follows is no option\n"
+    "\n" TOOL_HELP_STATUS;
+
 typedef struct detect_state {
     pg_model *model; /* opened when the first image is read */
     pg_processor *processor;
@@ -55,6 +89,9 @@ typedef struct detect_state {
     int64_t max_new_tokens;
     uint32_t encode_flags, generate_flags;
     pg_answer_options answer;
+    int masks; /* segment */
+    const char *decoder_path;
+    pg_mask_decoder *decoder;
 } detect_state;
 
 /* What one image gave. */
@@ -64,7 +101,61 @@ typedef struct seen {
     pg_result *result;
     pg_answer *answer;
     pg_result_info info;
+    uint8_t *
+        *masks; /* [objects] of height x width pixels, 255 inside; NULL inside: the object has none; NULL: detect */
 } seen;
+
+/* ---- masks ---- */
+
+static void free_masks(seen *image) {
+    for (int64_t i = 0; image->masks && i < pg_answer_get_n_objects(image->answer); i++) free(image->masks[i]);
+    free(image->masks);
+}
+
+/* The masks of all objects that have one. */
+static pg_status read_masks(const detect_state *s, seen *image) {
+    const int64_t n = pg_answer_get_n_objects(image->answer);
+    const size_t size = (size_t)s->answer.width * (size_t)s->answer.height;
+    image->masks = calloc((size_t)n + 1, sizeof *image->masks);
+    for (int64_t i = 0; image->masks && i < n; i++) {
+        uint8_t *mask = malloc(size);
+        image->masks[i] = mask;
+        if (!mask) return PG_ERROR_MEMORY;
+        const pg_status status = pg_answer_get_mask(image->answer, i, s->decoder, mask, size);
+        if (status == PG_ERROR_NOT_FOUND) {
+            free(mask);
+            image->masks[i] = NULL;
+        } else if (status < 0) {
+            return status;
+        }
+        for (size_t k = 0; image->masks[i] && k < size; k++) mask[k] = mask[k] >= 128 ? 255 : 0;
+    }
+    return image->masks ? PG_OK : PG_ERROR_MEMORY;
+}
+
+/* Pixels of object i's mask; -1: it has none. */
+static int64_t area_of(const detect_state *s, const seen *image, int64_t i) {
+    int64_t area = 0;
+    if (!image->masks || !image->masks[i]) return -1;
+    for (int64_t k = 0; k < (int64_t)s->answer.width * s->answer.height; k++) area += image->masks[i][k] >= 128;
+    return area;
+}
+
+static json_t *object_to_json(const detect_state *s, const seen *image, int64_t i, const pg_object *o) {
+    json_t *json = tool_object_to_json(o);
+    const int32_t width = s->answer.width, height = s->answer.height;
+    size_t size = 0;
+    if (!image->masks || !image->masks[i]) return json;
+    pg_mask_get_rle(image->masks[i], width, height, NULL, 0, &size);
+    char *counts = malloc(size + 1);
+    if (counts && pg_mask_get_rle(image->masks[i], width, height, counts, size, NULL) >= 0) {
+        json_object_set_new(json, "area", json_integer(area_of(s, image, i)));
+        json_object_set_new(json, "segmentation",
+                            json_pack("{s:[i, i], s:s}", "size", height, width, "counts", counts));
+    }
+    free(counts);
+    return json;
+}
 
 /* ---- output ---- */
 
@@ -74,7 +165,7 @@ static int print_json(const detect_state *s, const seen *image) {
         pg_object o = {.struct_size = sizeof o};
         pg_answer_get_object(image->answer, i, &o);
         if (o.flags & PG_OBJECT_DUPLICATE) continue;
-        json_array_append_new(o.flags & PG_OBJECT_BROKEN ? broken : objects, tool_object_to_json(&o));
+        json_array_append_new(o.flags & PG_OBJECT_BROKEN ? broken : objects, object_to_json(s, image, i, &o));
     }
     json_t *line = json_object();
     tool_json_set_image(line, image->source->path);
@@ -96,13 +187,13 @@ static int print_lines(const detect_state *s, const seen *image) {
         pg_answer_get_object(image->answer, i, &o);
         if (o.flags & PG_OBJECT_DUPLICATE || (s->csv && o.flags & PG_OBJECT_BROKEN)) continue;
         if (s->csv)
-            tool_print_object_csv(image->source->path, &o);
+            tool_print_object_csv(image->source->path, &o, s->masks, area_of(s, image, i));
         else if (n_shown++ == 0)
-            puts(TOOL_OBJECT_HEADING);
-        if (!s->csv) tool_print_object(&o);
+            puts(s->masks ? TOOL_OBJECT_MASK_HEADING : TOOL_OBJECT_HEADING);
+        if (!s->csv) tool_print_object(&o, s->masks, area_of(s, image, i));
     }
     if (!s->csv && n_shown == 0) {
-        printf("no boxes; the answer is: ");
+        printf(s->masks ? "no masks; the answer is: " : "no boxes; the answer is: ");
         tool_write_text(pg_answer_get_text(image->answer), strlen(pg_answer_get_text(image->answer)));
         putchar('\n');
     }
@@ -139,6 +230,7 @@ static pg_status generate(detect_state *s, seen *image) {
     pg_generate_options_init(&options, sizeof options);
     options.flags = s->generate_flags;
     options.max_new_tokens = (int32_t)s->max_new_tokens;
+    options.n_return = 1;
     options.n_threads = s->shared.n_threads;
     options.progress = tool_progress_update;
     options.progress_user = &s->progress;
@@ -150,12 +242,14 @@ static pg_status generate(detect_state *s, seen *image) {
     s->answer.width = (int32_t)((const int64_t *)sizes.data)[1];
     image->info.struct_size = sizeof image->info;
     status = pg_result_get_info(image->result, 0, &image->info);
-    return status < 0 ? status : pg_answer_create(s->processor, image->result, 0, &s->answer, &image->answer);
+    if (status >= 0) status = pg_answer_create(s->processor, image->result, 0, &s->answer, &image->answer);
+    return status < 0 || !s->masks ? status : read_masks(s, image);
 }
 
 static int print_answer(const detect_state *s, const seen *image) {
     tool_source *source = image->source;
-    if (source->picture && !tool_draw_answer(source->picture, &source->pixels, image->answer, s->prompt, NULL))
+    if (source->picture && !tool_draw_answer(source->picture, &source->pixels, image->answer, s->prompt,
+                                             (const uint8_t *const *)image->masks))
         return TOOL_FAILED;
     return s->json ? print_json(s, image) : print_lines(s, image);
 }
@@ -176,6 +270,7 @@ static int detect_in(void *user, tool_source *source) {
     }
     tool_progress_clear(&s->progress);
     const int exit_status = status >= 0 ? print_answer(s, &image) : tool_source_fail(s->images, source, status, stage);
+    free_masks(&image);
     pg_answer_close(&image.answer);
     pg_result_close(&image.result);
     pg_inputs_close(&image.inputs);
@@ -193,12 +288,16 @@ static int detect_all(detect_state *s) {
     options.log_user = &s->log;
     status = tool_open_processor(s->folder, s->processor_folder, &options, &s->processor, &stage);
     if (status < 0) return tool_fail(status, stage);
-    if (s->csv) puts(TOOL_OBJECT_CSV_HEADING);
+    if (s->masks) {
+        status = pg_mask_decoder_open(s->decoder_path ? s->decoder_path : s->folder, NULL, &s->decoder);
+        if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
+    }
+    if (s->csv) puts(s->masks ? TOOL_OBJECT_MASK_CSV_HEADING : TOOL_OBJECT_CSV_HEADING);
     return tool_images_run(s->images, &s->progress, detect_in, s);
 }
 
 static int run(const tool_verb *verb, int argc, char **argv) {
-    detect_state s = {.max_new_tokens = 256, .generate_flags = PG_GENERATE_LOG_PROBS};
+    detect_state s = {.max_new_tokens = 256, .generate_flags = PG_GENERATE_LOG_PROBS, .masks = verb == &tool_segment};
     int no_exif = 0, constrain = 0;
     const char *max_iou = NULL, *convention = NULL;
     const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
@@ -209,7 +308,9 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--csv", .flag = &s.csv},
         {.name = "--max-iou", .text = &max_iou},
         {.name = "--convention", .text = &convention},
-        {.name = "--constrain", .flag = &constrain},
+        {.name = s.masks ? "--mask-decoder" : "--constrain",
+         .text = s.masks ? &s.decoder_path : NULL,
+         .flag = s.masks ? NULL : &constrain},
         {.name = "--draw", .text = &s.draw},
         {.name = "--processor", .text = &s.processor_folder},
         {.name = "--no-exif", .flag = &no_exif},
@@ -228,12 +329,13 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         s.log.progress = &s.progress;
         s.encode_flags = no_exif ? 0u : PG_ENCODE_EXIF;
         if (constrain) s.generate_flags |= PG_GENERATE_DETECT;
-        s.prompt = tool_task_prompt("detect ", arguments[n - 1]);
+        s.prompt = tool_task_prompt(s.masks ? "segment " : "detect ", arguments[n - 1]);
         status = s.prompt ? detect_all(&s) : tool_fail_text("no memory for the prompt");
     }
     tool_images_close(&s.images);
     free(s.prompt);
     free(arguments);
+    pg_mask_decoder_close(&s.decoder);
     pg_processor_close(&s.processor);
     pg_model_close(&s.model);
     tool_interrupt_close(&s.cancel);
@@ -242,3 +344,6 @@ static int run(const tool_verb *verb, int argc, char **argv) {
 
 const tool_verb tool_detect = {
     "detect", help, 3, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_MORE_ARGUMENTS, run};
+const tool_verb tool_segment = {"segment", segment_help, 3,
+                                TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_MORE_ARGUMENTS,
+                                run};

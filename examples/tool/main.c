@@ -6,7 +6,7 @@
 
 #include "tool.h"
 
-static const tool_verb *const verbs[] = {&tool_run,  &tool_ask,    &tool_detect,  &tool_score,
+static const tool_verb *const verbs[] = {&tool_run,  &tool_ask,    &tool_detect,  &tool_segment, &tool_score,
                                          &tool_info, &tool_tokens, &tool_convert, &tool_bench};
 enum { N_VERBS = sizeof verbs / sizeof verbs[0] };
 
@@ -20,6 +20,8 @@ static const char help[] =
     "  paligemma ask MODEL IMAGE          answer one prompt after the other about an image\n"
     "  paligemma detect MODEL IMAGE... THINGS\n"
     "                                     boxes of things in images, with labels and scores\n"
+    "  paligemma segment MODEL IMAGE... THINGS\n"
+    "                                     the same with masks\n"
     "  paligemma score MODEL IMAGE PROMPT ANSWER...\n"
     "                                     how likely given answers are\n"
     "  paligemma info MODEL               what a checkpoint is and what memory it needs\n"
@@ -66,7 +68,7 @@ int main(int argc, char **argv) {
     const tool_verb *verb = find_verb(word);
     if (!verb) {
         tool_fail_text(
-            "no such verb: '%s'; expected run, ask, detect, score, info, tokens, convert or bench; "
+            "no such verb: '%s'; expected run, ask, detect, segment, score, info, tokens, convert or bench; "
             "see 'paligemma --help'",
             word);
         return TOOL_USAGE;

@@ -45,20 +45,29 @@ void tool_print_csv_field(const char *text, size_t size) {
     if (quote) putchar('"');
 }
 
-void tool_print_object_csv(const char *image, const pg_object *o) {
+void tool_print_object_csv(const char *image, const pg_object *o, int masks, int64_t area) {
     tool_print_csv_field(image, strlen(image));
     putchar(',');
     tool_print_csv_field(o->label, (size_t)o->label_size);
-    printf(",%.6f,%.3f,%.3f,%.3f,%.3f\n", (double)o->score, (double)o->box[0], (double)o->box[1], (double)o->box[2],
+    printf(",%.6f,%.3f,%.3f,%.3f,%.3f", (double)o->score, (double)o->box[0], (double)o->box[1], (double)o->box[2],
            (double)o->box[3]);
+    if (masks && area >= 0)
+        printf(",%lld", (long long)area);
+    else if (masks)
+        putchar(',');
+    putchar('\n');
 }
 
-void tool_print_object(const pg_object *o) {
+void tool_print_object(const pg_object *o, int masks, int64_t area) {
     printf("%6.3f", (double)o->score);
     if (o->flags & PG_OBJECT_BROKEN)
         printf("  %32s  ", "no box");
     else
         printf("  %8.1f%8.1f%8.1f%8.1f  ", (double)o->box[0], (double)o->box[1], (double)o->box[2], (double)o->box[3]);
+    if (masks && area >= 0)
+        printf("%6lld  ", (long long)area);
+    else if (masks)
+        printf("no mask  ");
     tool_write_text(o->label, (size_t)o->label_size);
     if (o->flags & (PG_OBJECT_BROKEN | PG_OBJECT_UNFINISHED)) {
         printf("  [");

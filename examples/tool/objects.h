@@ -11,8 +11,11 @@ json_t *tool_object_to_json(const pg_object *object);
 /* A line of the table, and one of CSV. */
 #define TOOL_OBJECT_HEADING " score        x0      y0      x1      y1  label"
 #define TOOL_OBJECT_CSV_HEADING "image,label,score,x0,y0,x1,y1"
-void tool_print_object(const pg_object *object);
-void tool_print_object_csv(const char *image, const pg_object *object);
+#define TOOL_OBJECT_MASK_HEADING " score        x0      y0      x1      y1    area  label"
+#define TOOL_OBJECT_MASK_CSV_HEADING "image,label,score,x0,y0,x1,y1,area"
+/* masks: whether there is a column for `area`, pixels of the object's mask; -1: it has none. */
+void tool_print_object(const pg_object *object, int masks, int64_t area);
+void tool_print_object_csv(const char *image, const pg_object *object, int masks, int64_t area);
 
 /* A field of CSV: quoted where it has to be (RFC 4180). */
 void tool_print_csv_field(const char *text, size_t size);

@@ -44,7 +44,8 @@ typedef struct tool_verb {
                char **argv); /* the arguments after the verb; returns an exit status */
 } tool_verb;
 
-extern const tool_verb tool_run, tool_ask, tool_detect, tool_score, tool_info, tool_tokens, tool_convert, tool_bench;
+extern const tool_verb tool_run, tool_ask, tool_detect, tool_segment, tool_score, tool_info, tool_tokens, tool_convert,
+    tool_bench;
 
 /* Prints a usage error, with --json also as {"error": ...} on stdout. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));

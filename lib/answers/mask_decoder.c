@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "base/float16.h"
 #include "base/shape.h"
+#include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
 #include "checkpoint/npz.h"
 #include "checkpoint/safetensors.h"
@@ -179,11 +180,10 @@ static pg_status read_file(const pgi_memory *memory, uint64_t cpu_mask, const ch
     return status;
 }
 
-pg_status pgi_mask_decoder_open(const pgi_memory *memory, uint64_t cpu_mask, const char *path, pg_mask_decoder **out) {
+static pg_status read_folder(const pgi_memory *memory, uint64_t cpu_mask, const char *folder, pg_mask_decoder **out) {
     static const char *const names[] = {"vae-oid.npz", "vae-oid.safetensors"};
-    if (!pgi_folder_exists(path)) return read_file(memory, cpu_mask, path, out);
     for (int i = 0; i < 2; i++) {
-        char *file = pgi_path_join(memory, path, names[i]);
+        char *file = pgi_path_join(memory, folder, names[i]);
         if (!file) return PG_ERROR_MEMORY;
         const int exists = pgi_file_exists(file);
         const pg_status status = exists ? read_file(memory, cpu_mask, file, out) : PG_OK;
@@ -193,7 +193,19 @@ pg_status pgi_mask_decoder_open(const pgi_memory *memory, uint64_t cpu_mask, con
     return pgi_error(PG_ERROR_NOT_FOUND,
                      "%s: the folder has no mask decoder, expected vae-oid.npz (big_vision publishes it beside "
                      "PaliGemma) or a copy of it, vae-oid.safetensors",
-                     path);
+                     folder);
+}
+
+pg_status pgi_mask_decoder_open(const pgi_memory *memory, uint64_t cpu_mask, const char *path, pg_mask_decoder **out) {
+    char *folder = NULL;
+    if (pgi_folder_exists(path)) return read_folder(memory, cpu_mask, path, out);
+    if (pgi_file_exists(path)) return read_file(memory, cpu_mask, path, out);
+    const pg_status found = pgi_hf_cache_find(memory, path, NULL, &folder);
+    if (found == PG_ERROR_MEMORY) return found;
+    if (found < 0) return read_file(memory, cpu_mask, path, out); /* says that it is not there */
+    const pg_status status = read_folder(memory, cpu_mask, folder, out);
+    pgi_free(memory, folder);
+    return status;
 }
 
 /* ---- decoding ---- */

@@ -27,7 +27,8 @@ struct pg_mask_decoder {
     pgi_mask_layer layers[PGI_MASK_LAYERS];
 };
 
-/* Reads the weights in `path`: a .npz or .safetensors file, or a folder with vae-oid.npz or vae-oid.safetensors.
+/* Reads the weights in `path`: a .npz or .safetensors file, or a folder with vae-oid.npz or vae-oid.safetensors, also
+ * by a model id in the local Hugging Face cache.
  * PG_ERROR_NOT_FOUND, _IO, _FORMAT, _LIMIT, _UNSUPPORTED, _MEMORY. On error *out needs no release. */
 pg_status pgi_mask_decoder_open(const pgi_memory *memory, uint64_t cpu_mask, const char *path, pg_mask_decoder **out);
 void pgi_mask_decoder_release(pg_mask_decoder *decoder); /* NULL is ignored */

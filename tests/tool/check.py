@@ -79,7 +79,7 @@ def usage(folder, image):
         code, out, err = run(*arguments)
         told = json.loads(out)["error"] in err if "--json" in arguments else out == ""
         expect(f"usage {arguments}", code == 2 and told and "paligemma" in err, code, out, err)
-    for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("help", "bench"), ("detect", "--help"), ("ask", "--help"), ("convert", "--help"), ("run", "--help"), ("info", "-h"),
+    for arguments in [("--help",), ("-h",), ("help",), ("help", "run"), ("help", "bench"), ("detect", "--help"), ("segment", "--help"), ("ask", "--help"), ("convert", "--help"), ("run", "--help"), ("info", "-h"),
                       ("tokens", "a", "--help"), ("--version",)]:
         code, out, err = run(*arguments)
         expect(f"help {arguments}", code == 0 and "paligemma" in out and err == "", code, out, err)
@@ -455,6 +455,49 @@ def detections(temporary):
            and "bbox" not in cut["broken"][0], cut)
     code, out, err = run("detect", model, shapes, "", "-n", "1")
     expect("nothing to look for", code == 0, code, out, err)
+
+
+def coco_mask(segmentation):
+    """Rows of booleans of COCO's run lengths."""
+    (height, width), text, counts, at = segmentation["size"], segmentation["counts"], [], 0
+    while at < len(text):
+        value, shift, more = 0, 0, True
+        while more:
+            c = ord(text[at]) - 48
+            value |= (c & 31) << shift
+            more, shift, at = c & 32, shift + 5, at + 1
+        if c & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+    flat = [n % 2 == 1 for n, count in enumerate(counts) for _ in range(count)]
+    return [[flat[x * height + y] for x in range(width)] for y in range(height)]
+
+
+def segment():
+    """On the demo model, whose shapes are known."""
+    model, images = os.path.join(SOURCE, "examples", "demo", "model"), os.path.join(SOURCE, "examples", "demo", "images")
+    shapes = os.path.join(images, "shapes.png")
+    code, out, err = run("segment", model, shapes, "red circle ; yellow triangle", "--json")
+    found = json.loads(out) if code == 0 else {}
+    expect("segment --json", code == 0 and [o["category"] for o in found["objects"]] == ["red circle", "yellow triangle"], code, out, err)
+    for o in found["objects"]:
+        mask, (x, y, w, h) = coco_mask(o["segmentation"]), o["bbox"]
+        inside = [(i, k) for k, row in enumerate(mask) for i, value in enumerate(row) if value]
+        expect(f"the mask of {o['category']}", len(inside) == o["area"] and len(mask) == found["height"]
+               and all(x - 1 <= i <= x + w and y - 1 <= k <= y + h for i, k in inside), o)
+        share = {"red circle": 0.785, "yellow triangle": 0.5}[o["category"]]  # of the box
+        expect(f"how much of its box {o['category']} has", abs(o["area"] / (w * h) - share) < 0.05, o["area"] / (w * h))
+    code, out, err = run("segment", model, shapes, "red circle")
+    expect("segment: a table", code == 0 and "area" in out.splitlines()[0] and len(out.splitlines()) == 2, out)
+    code, out, err = run("segment", model, shapes, "red circle", "--csv")
+    expect("segment --csv", code == 0 and out.splitlines()[0] == "image,label,score,x0,y0,x1,y1,area"
+           and out.splitlines()[1].split(",")[-1].isdigit(), out)
+    decoder = os.path.join(model, "vae-oid.safetensors")
+    expect("--mask-decoder", run("segment", model, shapes, "red circle", "--csv", "--mask-decoder", decoder)[1] == out)
+    one_error_line("segment: no decoder", run("segment", model, shapes, "red circle", "--mask-decoder", "/nowhere"), 1, "/nowhere")
+    one_error_line("segment: a folder without one", run("segment", model, shapes, "red circle", "--mask-decoder", images), 1, "vae-oid.npz")
+    code, out, err = run("segment", model, shapes, "red circle", "-n", "8")
+    expect("segment: a mask that was cut off", code == 0 and "no mask" in out, out)
 
 
 def scores(temporary):
@@ -845,6 +888,7 @@ def main():
         errors(folder, image, temporary)
         terminal(folder, image)
         detections(temporary)
+        segment()
         scores(temporary)
         warnings(folder, temporary)
     names_of_c()

@@ -131,9 +131,9 @@ def drawn(temporary):
 def of_the_readme(temporary):
     """README's picture is what its command draws; a demo model that was trained anew may move a line or a digit."""
     with open(os.path.join(SOURCE, "README.md")) as f:
-        image, things, shown = re.search(r'`paligemma detect examples/demo/model (\S+) "([^"]*)" --draw (\S+)`', f.read()).groups()
+        image, things, shown = re.search(r'`paligemma segment examples/demo/model (\S+) "([^"]*)" --draw (\S+)`', f.read()).groups()
     out, shown = os.path.join(temporary, "readme.png"), os.path.join(SOURCE, shown)
-    run("detect", MODEL, os.path.join(SOURCE, image), things, "--draw", out)
+    run("segment", MODEL, os.path.join(SOURCE, image), things, "--draw", out)
     (w, h, rows), again = read_png(shown), read_png(out)
     differ = sum(a != b for line, other in zip(rows, again[2]) for a, b in zip(line, other))
     expect("README's picture: run the command that stands below it", (w, h) == again[:2] and differ < w * h // 30, differ, w * h)
