@@ -261,6 +261,8 @@ static pg_status end_row(generate_call *g, generated_row *row, int32_t stop) {
 static pg_status sample_row(generate_call *g, generated_row *row, const float *logits) {
     const pgi_sampled_row of = {
         .row = row->row,
+        .prompt = row->prompt,
+        .text = row->row % g->options->n_return,
         .ids = row->ids.data,
         .n_ids = (int64_t)row->ids.size,
         .n_prompt_tokens = g->merged->inputs->rows[row->prompt].n_tokens,
@@ -546,7 +548,6 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
     PGI_GOTO(pgi_sampling_init(options->sampling, model, &g.sampling), done);
     if (options->beams->n_beams > 1) /* HF's min_tokens_to_keep: enough to go on with beside eos */
         g.sampling.least_kept = pgi_max64(2, 1 + pgi_sampling_count_eos(&g.sampling));
-    if (options->n_return > 1) g.sampling.options.flags |= PG_SAMPLING_ROW_STREAMS; /* each text has its own draws */
     PGI_GOTO(pgi_stop_strings_init(options->stop_strings, options->n_stop_strings, g.tokenizer, &g.stop), done);
     if (options->flags & PG_GENERATE_DETECT) PGI_GOTO(use_detect_mask(&g), done);
     PGI_GOTO(pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged), done);
