@@ -485,10 +485,11 @@ typedef int32_t (*pg_mask_fn)(void *user, int64_t row, const int64_t *ids, int64
 
 /** Flags of pg_sampling_options. */
 enum {
-    PG_SAMPLING_ADD_EOS = 1,         ///< eos_ids are added to those of the checkpoint. Default: they replace them
-    PG_SAMPLING_IGNORE_EOS = 2,      ///< no id ends a row; to settings that look at eos, eos_ids still are
-    PG_SAMPLING_RANDOM = 4,          ///< draw the token by the scores' softmax (HF: do_sample). Default: the likeliest
-    PG_SAMPLING_ROW_STREAMS = 8,     ///< row r draws from stream + r. Default: every row from stream, as it does alone
+    PG_SAMPLING_ADD_EOS = 1,     ///< eos_ids are added to those of the checkpoint. Default: they replace them
+    PG_SAMPLING_IGNORE_EOS = 2,  ///< no id ends a row; to settings that look at eos, eos_ids still are
+    PG_SAMPLING_RANDOM = 4,      ///< draw the token by the scores' softmax (HF: do_sample). Default: the likeliest
+    PG_SAMPLING_ROW_STREAMS = 8, ///< row r of the result draws from stream + r. Default: every row from stream, text
+                                 ///< k of n_return from stream + k, as it does alone
     PG_SAMPLING_REMOVE_INVALID = 16, ///< NaN becomes 0, infinities the largest float (HF: remove_invalid_values)
     PG_SAMPLING_RENORMALIZE = 32     ///< scores are log-softmaxed at last (HF: renormalize_logits)
 };
@@ -608,8 +609,9 @@ typedef struct pg_generate_options {
     const pg_beam_options *beams; ///< default NULL: those of generation_config.json, else no beams
     int32_t n_return;  ///< texts of each row, 1 to 1024: rows r * n_return to r * n_return + n_return - 1 of the result
                        ///< are those of row r. With beams at most n_beams, the best first; without, each text has its
-                       ///< own draws (PG_SAMPLING_RANDOM). The prompt is computed once. default and 0:
-                       ///< num_return_sequences of generation_config.json, else 1
+                       ///< own draws (PG_SAMPLING_RANDOM). The prompt is computed once. Callbacks are told the row
+                       ///< of the result; with beams on_mask and on_logits, called for each beam, that of the inputs.
+                       ///< default and 0: num_return_sequences of generation_config.json, else 1
     uint32_t reserved; ///< 0
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
@@ -1191,7 +1193,7 @@ PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
 PG_API pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token);
 
 /** Feeds `n_ids` tokens of the host's choice, eos ids too, in place of sampled ones: they count as returned. Then the
- * logits are those of the token that follows. At least one of max_new_tokens must be left.
+ * logits are those of the token that follows. At least one of max_new_tokens must be left. 0 ids change nothing.
  * Errors: PG_ERROR_ARGUMENT (an id outside the vocabulary), PG_ERROR_LIMIT, PG_ERROR_STATE: nothing was fed. */
 PG_API pg_status pg_session_feed(pg_session *session, const int64_t *ids, size_t n_ids);
 

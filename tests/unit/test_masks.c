@@ -68,7 +68,7 @@ typedef struct npz_options {
 } npz_options;
 
 static void put(bytes *b, uint64_t value, int n) {
-    for (int i = 0; i < n; i++) bytes_add(b, &(uint8_t){(uint8_t)(value >> 8 * i)}, 1);
+    for (int i = 0; i < n; i++) bytes_add(b, &(uint8_t){(uint8_t)(i < 8 ? value >> 8 * i : 0)}, 1);
 }
 
 static void add_numbers(bytes *npy, const array *a) {
