@@ -261,6 +261,8 @@ static pg_status end_row(generate_call *g, generated_row *row, int32_t stop) {
 static pg_status sample_row(generate_call *g, generated_row *row, const float *logits) {
     const pgi_sampled_row of = {
         .row = row->row,
+        .prompt = row->prompt,
+        .text = row->row % g->options->n_return,
         .ids = row->ids.data,
         .n_ids = (int64_t)row->ids.size,
         .n_prompt_tokens = g->merged->inputs->rows[row->prompt].n_tokens,
@@ -420,8 +422,9 @@ static pg_status take_steps(generate_call *g, generated_row *row, const pgi_sear
         if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&row->decoder, steps[i]->token, &result->text));
         if (emit(g, row->row, before, steps[i]->token) && i < n - 1) return end_row(g, row, PG_STOP_CALLBACK);
     }
-    if (n > 0) return end_row(g, row, hypothesis->stop);
-    result->stop = hypothesis->stop;
+    const int32_t stop = hypothesis->stop ? hypothesis->stop : PG_STOP_LENGTH; /* 0: one that HF, too, fills up with */
+    if (n > 0) return end_row(g, row, stop);
+    result->stop = stop;
     return PG_OK;
 }
 
@@ -546,7 +549,6 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
     PGI_GOTO(pgi_sampling_init(options->sampling, model, &g.sampling), done);
     if (options->beams->n_beams > 1) /* HF's min_tokens_to_keep: enough to go on with beside eos */
         g.sampling.least_kept = pgi_max64(2, 1 + pgi_sampling_count_eos(&g.sampling));
-    if (options->n_return > 1) g.sampling.options.flags |= PG_SAMPLING_ROW_STREAMS; /* each text has its own draws */
     PGI_GOTO(pgi_stop_strings_init(options->stop_strings, options->n_stop_strings, g.tokenizer, &g.stop), done);
     if (options->flags & PG_GENERATE_DETECT) PGI_GOTO(use_detect_mask(&g), done);
     PGI_GOTO(pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged), done);

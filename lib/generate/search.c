@@ -177,6 +177,7 @@ static pg_status score_beam(pgi_search *s, int64_t row, int64_t beam, int *left,
     if (sampling->greedy) return PG_OK;
     const pgi_sampled_row of = {
         .row = row,
+        .prompt = row,
         .ids = b->ids.data,
         .n_ids = (int64_t)b->ids.size,
         .n_prompt_tokens = s->setup.merged->inputs->rows[row].n_tokens,
