@@ -163,6 +163,8 @@ def detect(model: Any, images: Any, things: str | Sequence[str], *, processor: A
     parse_answer(). exif, alpha: as of the processor. -> Answer.detections(), with the Answer as its attribute `answer`."""
     if alpha not in ("drop", "white"):
         raise ValueError(f"alpha is {alpha!r}, expected \"drop\" or \"white\"")
+    if max_new_tokens < 1:  # 0 is the library's word for the default of the model's folder
+        raise ValueError(f"max_new_tokens is {max_new_tokens}, expected 1 or more")
     names = _things(things)
     rows = _images.as_rows(images)
     sources = rows if isinstance(rows, list) else [rows]

@@ -124,6 +124,17 @@ def test_boxes_are_in_pixels_of_the_image(model):
     assert x1 - x0 == pytest.approx(2 * (y1 - y0), rel=0.1)
 
 
+@pytest.mark.parametrize("settings, words", [
+    (dict(max_new_tokens=0), "max_new_tokens is 0, expected 1 or more"), (dict(max_new_tokens=-1), "max_new_tokens is -1"),
+    (dict(max_new_tokens=10**12), "max_new_tokens is 1000000000000"), (dict(max_iou=2.0), "max_iou is 2, expected"),
+    (dict(max_iou=float("nan")), "max_iou is nan, expected"), (dict(convention=3), "convention is 3, expected 1024 or 1023"),
+    (dict(alpha=None), "alpha is None, expected"),
+])
+def test_impossible_settings_of_detect(model, settings, words):
+    with pytest.raises(ValueError, match=words):
+        model.detect(SHAPES, "red circle", **settings)
+
+
 def test_a_box_that_is_broken_off(model):
     found = model.detect(SHAPES, "red circle", max_new_tokens=3)
     assert len(found["xyxy"]) == 0 and found.answer[0].flags == ("partial", "no_label", "unfinished")
