@@ -422,8 +422,9 @@ static pg_status take_steps(generate_call *g, generated_row *row, const pgi_sear
         if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&row->decoder, steps[i]->token, &result->text));
         if (emit(g, row->row, before, steps[i]->token) && i < n - 1) return end_row(g, row, PG_STOP_CALLBACK);
     }
-    if (n > 0) return end_row(g, row, hypothesis->stop);
-    result->stop = hypothesis->stop;
+    const int32_t stop = hypothesis->stop ? hypothesis->stop : PG_STOP_LENGTH; /* 0: one that HF, too, fills up with */
+    if (n > 0) return end_row(g, row, stop);
+    result->stop = stop;
     return PG_OK;
 }
 
