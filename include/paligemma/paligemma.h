@@ -1059,8 +1059,12 @@ enum {
     PG_FORWARD_SKIP_PADDING = 16, ///< compute nothing for padding: its rows are zero. Default: as the reference does
     PG_FORWARD_NO_LOSS = 32,      ///< compute no loss, even where the inputs have labels
     PG_FORWARD_RETRIEVAL = 64,    ///< keep "embeddings", for late interaction (ColPali)
-    PG_FORWARD_EMBEDDINGS = 53    ///< LAST_HIDDEN, NO_LOGITS, NO_LOSS and SKIP_PADDING together: for heads of your
+    PG_FORWARD_EMBEDDINGS = 53,   ///< LAST_HIDDEN, NO_LOGITS, NO_LOSS and SKIP_PADDING together: for heads of your
                                   ///< own, such as action heads (pi0)
+    PG_FORWARD_ATTENTIONS = 128,  ///< keep "attentions", the softmax weights of every layer and head
+    PG_FORWARD_ATTENTION_HEAD_MEAN = 256,  ///< of them, the mean over the heads
+    PG_FORWARD_ATTENTION_LAYER_MEAN = 512, ///< of them, the mean over the layers
+    PG_FORWARD_ATTENTION_TO_IMAGE = 1024   ///< of them, those to the image tokens alone
 };
 
 /** Options of pg_forward(). */
@@ -1074,6 +1078,10 @@ typedef struct pg_forward_options {
     pg_progress_fn progress;     ///< default NULL; phases VISION and PREFILL
     void *progress_user;         ///< passed to progress
     pg_cancel *cancel;           ///< default NULL
+    int64_t attention_queries;   ///< PG_FORWARD_ATTENTIONS: k >= 1, of the last k tokens of each row, padding counted,
+                                 ///< such as those of a suffix; default and 0: of all
+    int32_t attention_layer;     ///< PG_FORWARD_ATTENTIONS: of this layer alone, 0 the first; default -1: of all
+    uint32_t reserved_end;       ///< 0
 } pg_forward_options;
 PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -1081,9 +1089,10 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
  * within images and prompt, causal in the suffix (token_type_ids 1), none to padding. A row gives what it gives alone,
  * whatever side it is padded on: to the last bit, except that rows of up to 4 tokens are summed in another order.
  * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
- * -100, image tokens and images that do not match, logits_to_keep beyond the row), PG_ERROR_NOT_FOUND
- * (PG_FORWARD_RETRIEVAL, and the model is no ColPali checkpoint), PG_ERROR_LIMIT (a row of more
- * than 16777216 tokens), _MEMORY, _CANCELLED. */
+ * -100, image tokens and images that do not match, logits_to_keep or attention_queries beyond the row, attention_layer
+ * beyond the model, PG_FORWARD_ATTENTION_TO_IMAGE where no row has an image token), PG_ERROR_NOT_FOUND
+ * (PG_FORWARD_RETRIEVAL, and the model is no ColPali checkpoint), PG_ERROR_LIMIT (a row of more than 16777216 tokens),
+ * _MEMORY, _CANCELLED. */
 PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                             pg_outputs **out);
 PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's reference
@@ -1100,6 +1109,14 @@ PG_API pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_
  *  - "hidden_states"        f32 [L + 1, B, T, hidden]  on request: the embeddings, then each layer's output, the last
  *                           after the final norm
  *  - "last_hidden_state"    f32 [B, T, hidden]  on request: after the final norm
+ *  - "attentions"           f32 [L * B, heads, T, T]  on request: how much token t of row b attends to token j in layer
+ *                           l and head h is element [l * B + b][h][t][j], 0 to 1; those of a token sum to 1, or are 0
+ *                           where it sees nothing (HF: output_attentions of eager attention, L of [B, heads, T, T]).
+ *                           L is 1 with _LAYER_MEAN or attention_layer, heads is 1 with _HEAD_MEAN. The first T is
+ *                           attention_queries, if set. With _TO_IMAGE the second is the image tokens of a row in their
+ *                           order: the most that a row has, 0 behind those of the others.
+ *                           Only what is kept takes memory: 4 bytes for each element. Weights are computed in f32,
+ *                           also where PG_ARITHMETIC_BF16 rounds what the layers use
  *  - "embeddings"           f32 [B, T, embedding_dim]  on request, of a ColPali checkpoint: the projection of each last
  *                           hidden state, of length 1; 0 on padding (HF: ColPaliForRetrieval)
  *  - "image_hidden_states"  f32 [n_images, n_image_tokens, hidden]  the features; not there without images
