@@ -72,7 +72,7 @@ static pg_status reserve_workspace(pgi_search *s) {
     const int64_t of_draws = draws(s) ? 3 * s->n_beams * wide : 0;
     const pgi_limits limits = {
         .n_tokens = s->n_tokens,
-        .n_step_tokens = pgi_min64(s->n_beams, PGI_STEP_ROWS),
+        .n_step_tokens = pgi_min64(s->n_beams, pgi_step_rows(s->setup.model)),
         .n_keys = s->n_keys,
         .n_logits = settings + wide + of_draws + s->n_beams * vocab,
     };
@@ -466,6 +466,7 @@ static void look_ahead(pgi_search *s) {
 static pg_status step(pgi_search *s) {
     const pg_model *model = s->setup.model;
     const pgi_text_config *text = &model->config.text;
+    const int64_t most = pgi_step_rows(model);
     int64_t n_keys = s->n_keys;
     for (int64_t i = 0; i < s->n_beams; i++) {
         PGI_TRY(pgi_decoding_make_room(s->beams[i].decoding, model));
@@ -475,9 +476,9 @@ static pg_status step(pgi_search *s) {
         s->n_keys = n_keys;
         PGI_TRY(reserve_workspace(s));
     }
-    for (int64_t first = 0; first < s->n_beams; first += PGI_STEP_ROWS) {
+    for (int64_t first = 0; first < s->n_beams; first += most) {
         pgi_decoding *group[PGI_STEP_ROWS];
-        const int64_t n = pgi_min64(PGI_STEP_ROWS, s->n_beams - first);
+        const int64_t n = pgi_min64(most, s->n_beams - first);
         const pgi_pass_workspace *w = &s->workspace.step;
         for (int64_t i = 0; i < n; i++) group[i] = s->beams[first + i].decoding;
         PGI_TRY(pgi_decoding_step_group(s->setup.run, model, group, n, w));
