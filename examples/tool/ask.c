@@ -93,14 +93,8 @@ static int look_at(ask_state *s, const char *path) {
     if (status >= 0) status = pg_processor_encode(s->processor, &source.image, NULL, &encode, &inputs);
     if (status >= 0 &&
         !s->model) { /* the image first: a mistake in its name must not cost the time to open the model */
-        pg_model_options model = s->shared.model;
-        model.cancel = s->cancel;
-        model.progress = tool_progress_update;
-        model.progress_user = &s->progress;
-        model.log = tool_log_line;
-        model.log_user = &s->log;
         stage = TOOL_STAGE_MODEL;
-        status = pg_model_open(s->folder, &model, &s->model);
+        status = tool_open_model(s->folder, &s->shared, &s->log, s->cancel, &s->model);
     }
     if (status >= 0) {
         stage = TOOL_STAGE_GENERATE;
@@ -275,17 +269,9 @@ static int converse(ask_state *s) {
 }
 
 static int ask_all(ask_state *s, const char *image) {
-    pg_processor_options options;
-    tool_stage stage;
-    pg_status status = tool_interrupt_open(&s->cancel);
-    if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
-    pg_processor_options_init(&options, sizeof options);
-    options.cancel = s->cancel;
-    options.log = tool_log_line;
-    options.log_user = &s->log;
-    status = tool_open_processor(s->folder, s->processor_folder, &options, &s->processor, &stage);
-    if (status < 0) return tool_fail(status, stage);
-    const int exit_status = look_at(s, image);
+    int exit_status = tool_begin(s->folder, s->processor_folder, &s->log, &s->cancel, &s->processor);
+    if (exit_status >= 0) return exit_status;
+    exit_status = look_at(s, image);
     if (exit_status != TOOL_OK) return exit_status;
     if (!(s->lines = tool_lines_open("> "))) return tool_fail_text("no memory for lines");
     if (tool_lines_are_typed(s->lines)) fputs("/help tells what lines may be; Ctrl-D ends\n", stderr);

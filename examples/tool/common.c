@@ -315,6 +315,30 @@ pg_status tool_open_processor(const char *model, const char *folder, const pg_pr
     return pg_processor_open(model, options, out); /* its message again */
 }
 
+int tool_begin(const char *model, const char *folder, tool_log *log, pg_cancel **cancel, pg_processor **processor) {
+    pg_processor_options options;
+    tool_stage stage;
+    pg_status status = tool_interrupt_open(cancel);
+    if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
+    pg_processor_options_init(&options, sizeof options);
+    options.cancel = *cancel;
+    options.log = tool_log_line;
+    options.log_user = log;
+    status = tool_open_processor(model, folder, &options, processor, &stage);
+    return status < 0 ? tool_fail(status, stage) : -1;
+}
+
+pg_status tool_open_model(const char *model, const tool_shared *shared, tool_log *log, pg_cancel *cancel,
+                          pg_model **out) {
+    pg_model_options options = shared->model;
+    options.cancel = cancel;
+    options.progress = tool_progress_update;
+    options.progress_user = log->progress;
+    options.log = tool_log_line;
+    options.log_user = log;
+    return pg_model_open(model, &options, out);
+}
+
 static int stdout_error; /* errno of the first write that failed */
 
 int tool_write(const char *text, size_t size) {

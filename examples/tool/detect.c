@@ -215,14 +215,8 @@ static pg_status encode(const detect_state *s, seen *image) {
 }
 
 static pg_status open_model(detect_state *s) {
-    pg_model_options options = s->shared.model;
     if (s->model) return PG_OK;
-    options.cancel = s->cancel;
-    options.progress = tool_progress_update;
-    options.log = tool_log_line;
-    options.log_user = &s->log;
-    options.progress_user = &s->progress;
-    return pg_model_open(s->folder, &options, &s->model);
+    return tool_open_model(s->folder, &s->shared, &s->log, s->cancel, &s->model);
 }
 
 static pg_status generate(detect_state *s, seen *image) {
@@ -279,18 +273,10 @@ static int detect_in(void *user, tool_source *source) {
 }
 
 static int detect_all(detect_state *s) {
-    pg_processor_options options;
-    tool_stage stage;
-    pg_status status = tool_interrupt_open(&s->cancel);
-    if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
-    pg_processor_options_init(&options, sizeof options);
-    options.cancel = s->cancel;
-    options.log = tool_log_line;
-    options.log_user = &s->log;
-    status = tool_open_processor(s->folder, s->processor_folder, &options, &s->processor, &stage);
-    if (status < 0) return tool_fail(status, stage);
+    const int exit_status = tool_begin(s->folder, s->processor_folder, &s->log, &s->cancel, &s->processor);
+    if (exit_status >= 0) return exit_status;
     if (s->masks) {
-        status = pg_mask_decoder_open(s->decoder_path ? s->decoder_path : s->folder, NULL, &s->decoder);
+        const pg_status status = pg_mask_decoder_open(s->decoder_path ? s->decoder_path : s->folder, NULL, &s->decoder);
         if (status < 0) return tool_fail(status, TOOL_STAGE_GENERATE);
     }
     if (s->csv) puts(s->masks ? TOOL_OBJECT_MASK_CSV_HEADING : TOOL_OBJECT_CSV_HEADING);

@@ -212,15 +212,9 @@ static pg_status encode(run_answer *a) {
 
 /* After the first image: a mistake in its name must not cost the time to open, and perhaps to quantize, the model. */
 static pg_status open_model(run_state *s) {
-    pg_model_options options = s->shared.model;
     if (s->model) return PG_OK;
     const double start = tool_seconds();
-    options.cancel = s->cancel;
-    options.progress = tool_progress_update;
-    options.progress_user = &s->progress;
-    options.log = tool_log_line;
-    options.log_user = &s->log;
-    pg_status status = pg_model_open(s->folder, &options, &s->model);
+    const pg_status status = tool_open_model(s->folder, &s->shared, &s->log, s->cancel, &s->model);
     tool_progress_clear(&s->progress);
     s->load_s = tool_seconds() - start;
     return status;
@@ -315,18 +309,10 @@ static int run_in(void *user, tool_source *source) {
 }
 
 static int run_all(run_state *s) {
-    pg_processor_options options;
-    tool_stage stage;
-    pg_status status = tool_interrupt_open(&s->cancel);
-    if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
-    pg_processor_options_init(&options, sizeof options);
-    options.log = tool_log_line;
-    options.log_user = &s->log;
-    options.cancel = s->cancel;
     const double start = tool_seconds();
-    status = tool_open_processor(s->folder, s->processor_folder, &options, &s->processor, &stage);
+    const int exit_status = tool_begin(s->folder, s->processor_folder, &s->log, &s->cancel, &s->processor);
     s->processor_s = tool_seconds() - start;
-    return status < 0 ? tool_fail(status, stage) : tool_images_run(s->images, &s->progress, run_in, s);
+    return exit_status >= 0 ? exit_status : tool_images_run(s->images, &s->progress, run_in, s);
 }
 
 static int run(const tool_verb *verb, int argc, char **argv) {

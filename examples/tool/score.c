@@ -138,14 +138,8 @@ static int print_json(const score_state *s, const tool_source *source, const pg_
 /* ---- one image ---- */
 
 static pg_status open_model(score_state *s) {
-    pg_model_options options = s->shared.model;
     if (s->model) return PG_OK;
-    options.cancel = s->cancel;
-    options.progress = tool_progress_update;
-    options.progress_user = &s->progress;
-    options.log = tool_log_line;
-    options.log_user = &s->log;
-    return pg_model_open(s->folder, &options, &s->model);
+    return tool_open_model(s->folder, &s->shared, &s->log, s->cancel, &s->model);
 }
 
 static pg_status encode(const score_state *s, tool_source *source, pg_inputs **inputs) {
@@ -196,16 +190,8 @@ static int score_in(void *user, tool_source *source) {
 }
 
 static int score_all(score_state *s) {
-    pg_processor_options options;
-    tool_stage stage;
-    pg_status status = tool_interrupt_open(&s->cancel);
-    if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
-    pg_processor_options_init(&options, sizeof options);
-    options.cancel = s->cancel;
-    options.log = tool_log_line;
-    options.log_user = &s->log;
-    status = tool_open_processor(s->folder, s->processor_folder, &options, &s->processor, &stage);
-    if (status < 0) return tool_fail(status, stage);
+    const int exit_status = tool_begin(s->folder, s->processor_folder, &s->log, &s->cancel, &s->processor);
+    if (exit_status >= 0) return exit_status;
     if (s->csv) puts("image,answer,probability,log_prob,mean_probability,mean_log_prob,tokens");
     return tool_images_run(s->images, &s->progress, score_in, s);
 }

@@ -175,6 +175,13 @@ typedef struct tool_log {
 /* A pg_log_fn for a tool_log: "paligemma: warning: ..." on stderr, with the names of the tool's options. */
 void tool_log_line(void *log, int32_t level, const char *message);
 
+/* What verbs that look at images begin with: interrupts are caught (*cancel), and the processor of `folder`, or else of
+ * `model`, is open. Returns -1 to go on, else the exit status: the error was told. */
+int tool_begin(const char *model, const char *folder, tool_log *log, pg_cancel **cancel, pg_processor **processor);
+/* Opens the model as the shared options say, with progress. */
+pg_status tool_open_model(const char *model, const tool_shared *shared, tool_log *log, pg_cancel *cancel,
+                          pg_model **out);
+
 /* Ctrl-C (SIGTERM and SIGHUP likewise) sets the flag; a second Ctrl-C ends the process as usual. Closing ends the
  * process by the signal that came, after everything was cleaned up, so that a shell ends its loop too: it is the last
  * call of a verb. */

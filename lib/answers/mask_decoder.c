@@ -17,7 +17,6 @@
 #include <string.h>
 
 #include "base/file.h"
-#include "base/float16.h"
 #include "base/shape.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
@@ -49,6 +48,7 @@ static int kernel_side(layer_kind kind) { return kind == PLAIN ? 1 : kind == ARO
 typedef struct weight_file {
     const char *path;
     const pgi_memory *memory;
+    const pgi_kernels *kernels;
     pgi_npz npz;
     json_t *header; /* of safetensors; NULL: it is a .npz */
     const uint8_t *data;
@@ -82,14 +82,8 @@ static pg_status read_safetensors(const weight_file *file, const char *name, con
     if (t.dtype != PG_DTYPE_F32 && t.dtype != PG_DTYPE_F16 && t.dtype != PG_DTYPE_BF16)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: %s has numbers of type %s, expected F32, F16 or BF16", file->path,
                          name, t.dtype_name);
-    const uint8_t *from = file->data + t.offset;
-    for (int64_t i = 0; i < n; i++) {
-        if (t.dtype == PG_DTYPE_F32)
-            out[i] = pgi_load_f32(from + 4 * i);
-        else
-            out[i] = t.dtype == PG_DTYPE_F16 ? pgi_f32_from_f16(pgi_load_u16(from + 2 * i))
-                                             : pgi_f32_from_bf16(pgi_load_u16(from + 2 * i));
-    }
+    const pgi_matrix row = {file->data + t.offset, t.dtype, 1, n, NULL};
+    pgi_matrix_row(file->kernels, &row, 0, 1, out);
     return PG_OK;
 }
 
@@ -149,7 +143,7 @@ void pgi_mask_decoder_release(pg_mask_decoder *decoder) {
 static pg_status read_weights(const pgi_memory *memory, const char *path, const pgi_buffer *bytes,
                               pg_mask_decoder *decoder) {
     static const int64_t codebook[2] = {PGI_MASK_CODES, CODE_SIZE};
-    weight_file file = {.path = path, .memory = memory};
+    weight_file file = {.path = path, .memory = memory, .kernels = &decoder->kernels};
     pg_status status;
     if (bytes->size >= 2 && memcmp(bytes->data, "PK", 2) == 0)
         status = pgi_npz_open(memory, path, bytes->data, bytes->size, &file.npz);
