@@ -20,7 +20,7 @@ from ._errors import Cancelled
 from ._library import library_path, version
 from ._pipeline import ImageTextToTextPipeline, pipeline
 from ._run import CancelFlag
-from .answers import Answer, AnswerObject, Detections, parse_answer
+from .answers import Answer, AnswerObject, Detections, MaskDecoder, parse_answer
 from .ask import AskedImage
 from .auto import (AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor,
                    AutoTokenizer)
@@ -40,7 +40,7 @@ __all__ = [
     "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "CancelFlag",
     "Cancelled", "ColPaliForRetrieval", "ColPaliForRetrievalOutput", "ColPaliProcessor", "Detections", "Features",
     "GemmaTokenizer", "GemmaTokenizerFast", "GenerateBeamDecoderOnlyOutput", "GenerateDecoderOnlyOutput", "GenerationConfig",
-    "ImageTextToTextPipeline", "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig",
+    "ImageTextToTextPipeline", "MaskDecoder", "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig",
     "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "PreTrainedTokenizerFast",
     "RowReport", "Score", "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil", "convert",
     "library_path", "parse_answer", "pipeline", "version",

@@ -1,5 +1,6 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
-"""Answers as data: parse_answer() makes objects of <loc> and <seg>, model.detect() arrays for supervision.Detections.
+"""Answers as data: parse_answer() makes objects of <loc> and <seg>, MaskDecoder masks of their codes, model.detect() and
+model.segment() arrays for supervision.Detections.
 
 docs/ANSWERS.md has the grammar, the two conventions, and what a score is.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Iterator, Sequence
 
@@ -46,7 +49,9 @@ class AnswerObject:
 class Answer(Sequence[AnswerObject]):
     """The objects of an answer in its order, broken ones and duplicates included; text: where they were found."""
 
-    def __init__(self, handle: Handle) -> None:
+    def __init__(self, handle: Handle, options: c.AnswerOptions) -> None:
+        self.image_size: tuple[int, int] = (options.width, options.height)
+        self._convention, self._points = int(options.convention), bool(options.flags & c.ANSWER_POINTS)
         with handle.use() as pointer:
             count = c.lib.pg_answer_get_n_objects(pointer)
             self.text: str = c.lib.pg_answer_get_text(pointer).decode("utf-8")
@@ -64,19 +69,86 @@ class Answer(Sequence[AnswerObject]):
     def __repr__(self) -> str:
         return f"Answer({self._objects!r})"
 
-    def detections(self, classes: Sequence[str] | None = None) -> Detections:
+    def detections(self, classes: Sequence[str] | None = None, mask_decoder: MaskDecoder | None = None) -> Detections:
         """Boxes that can be used, duplicates left out, as keywords of supervision.Detections: xyxy f32 [n, 4],
-        confidence f32 [n] (None without scores), class_id int [n], data["class_name"] str [n].
+        confidence f32 [n] (None without scores), class_id int [n], data["class_name"] str [n]; with a mask decoder also
+        mask bool [n, height, width] of the image, all False where an object has a box and no mask.
 
         classes: class_id is a label's index in it; labels that are not in it follow in the order they come."""
-        found = [o for o in self if o.box and not o.broken and o.duplicate_of is None]
+        kept = [i for i, o in enumerate(self) if o.box and not o.broken and o.duplicate_of is None]
+        found = [self[i] for i in kept]
         names = list(dict.fromkeys([*(classes or []), *(o.label for o in found)]))
         scores = [o.score for o in found]
+        width, height = self.image_size
+        masks: dict[str, Any] = {}
+        if mask_decoder is not None:
+            masks["mask"] = np.zeros((len(kept), height, width), bool)
+            for row, index in enumerate(kept):
+                mask = mask_decoder.mask(self, index)
+                if mask is not None:
+                    masks["mask"][row] = mask
         return Detections(self, dict(
-            xyxy=np.array([o.box for o in found], np.float32).reshape(-1, 4),
+            masks, xyxy=np.array([o.box for o in found], np.float32).reshape(-1, 4),
             confidence=np.array(scores, np.float32) if None not in scores else None,
             class_id=np.array([names.index(o.label) for o in found], int),
             data={"class_name": np.array([o.label for o in found], dtype=str)}))
+
+
+class MaskDecoder:
+    """Makes masks of the 16 codes that an answer to "segment cat" has for an object; from_pretrained() opens one.
+
+    close() or `with` ends it. Any number of threads may use it."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], *, cpu: str | None = None) -> MaskDecoder:
+        """path: vae-oid.npz as big_vision publishes it, a copy of it in safetensors, or a folder with one of these, such
+        as a model's. cpu: as of the model. Raises FileNotFoundError, OSError (no such decoder, or damaged)."""
+        handle = Handle("mask_decoder", "mask decoder")
+        if cpu not in c.CPU_MASKS:
+            raise ValueError(f"cpu is {cpu!r}, expected one of {list(c.CPU_MASKS)}")
+        options = c.MaskDecoderOptions(cpu_mask=c.CPU_MASKS[cpu])
+        c.check(c.lib.pg_mask_decoder_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(handle.pointer)))
+        return cls(handle)
+
+    def decode(self, codes: Any) -> np.ndarray:
+        """f32 [64, 64] of 16 codes, 0 to 127: about -1 outside and 1 inside, the edge at 0."""
+        given = to_numpy(codes, np.int64)
+        if given.shape != (16,):
+            raise ValueError(f"codes is {list(given.shape)}, expected [16]")
+        mask = np.empty((64, 64), np.float32)
+        with self._handle.use() as pointer:
+            c.check(c.lib.pg_mask_decoder_decode(pointer, (c.i32 * 16)(*np.clip(given, -1, 128).tolist()),
+                                                 mask.ctypes.data_as(c.P(c.f32))))
+        return mask
+
+    def mask(self, answer: Answer, index: int) -> np.ndarray | None:
+        """bool [height, width] of the image: the mask of answer[index]. None: the object has none, as it has no box that
+        can be used or fewer than 16 codes."""
+        found, (width, height) = answer[index], answer.image_size
+        text = "".join([*(f"<loc{n:04d}>" for n in found.locs), *(f"<seg{n:03d}>" for n in found.segs)]).encode()
+        options = c.AnswerOptions(flags=c.ANSWER_POINTS if answer._points else 0, width=width, height=height,
+                                  convention=answer._convention)
+        one, mask = Handle("answer"), np.empty((height, width), np.uint8)
+        c.check(c.lib.pg_answer_create_from_text(text, len(text), ctypes.byref(options), ctypes.byref(one.pointer)))
+        with self._handle.use() as decoder, one.use() as pointer:
+            status = c.lib.pg_answer_get_mask(pointer, 0, decoder, mask.ctypes.data, mask.size)
+            if status == c.ERROR_NOT_FOUND:
+                return None
+            c.check(status)
+        return mask >= 128
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._handle.close()
+
+    def __enter__(self) -> MaskDecoder:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
 
 class Detections(dict):
@@ -128,7 +200,7 @@ def parse_answer(answer: Any, image_size: tuple[int, int], *, processor: Any = N
             raise ValueError("log_probs belong to ids, but the answer is a text")
         text = answer.encode("utf-8")
         c.check(c.lib.pg_answer_create_from_text(text, len(text), ctypes.byref(options), ctypes.byref(handle.pointer)))
-        return Answer(handle)
+        return Answer(handle, options)
     if processor is None:
         raise ValueError("the answer is no text: its ids need a processor")
     ids = np.ascontiguousarray(to_numpy(answer, np.int64))
@@ -140,12 +212,12 @@ def parse_answer(answer: Any, image_size: tuple[int, int], *, processor: Any = N
         c.check(c.lib.pg_answer_create_from_ids(
             pointer, ids.ctypes.data_as(c.P(c.i64)), None if given is None else given.ctypes.data_as(c.P(c.f32)),
             len(ids), ctypes.byref(options), ctypes.byref(handle.pointer)))
-    return Answer(handle)
+    return Answer(handle, options)
 
 
-def _things(things: str | Sequence[str]) -> list[str]:
+def _things(task: str, things: str | Sequence[str]) -> list[str]:
     if isinstance(things, str):
-        things = things.removeprefix("detect ").split(";")
+        things = things.removeprefix(task + " ").split(";")
     names = [name.strip() for name in things]
     if not any(names):
         raise ValueError(f"things is {things!r}, expected names such as 'cat ; dog' or ['cat', 'dog']")
@@ -161,14 +233,39 @@ def detect(model: Any, images: Any, things: str | Sequence[str], *, processor: A
     with or without "detect " in front, or ["cat", "dog"]; class_id is the index in it. processor: default, the one in
     the model's folder. constrain: the model can say nothing but whole boxes with labels. max_iou, convention: as of
     parse_answer(). -> Answer.detections(), with the Answer as its attribute `answer`."""
-    names = _things(things)
+    return _find(model, images, "detect", things, processor, max_new_tokens, c.GENERATE_DETECT if constrain else 0,
+                 max_iou, convention, exif, cancel, None)
+
+
+def segment(model: Any, images: Any, things: str | Sequence[str], *,
+            mask_decoder: MaskDecoder | str | os.PathLike[str] | None = None, processor: Any = None,
+            max_new_tokens: int = 1024, max_iou: float | None = None, convention: int = 1024, exif: bool = True,
+            cancel: CancelFlag | None = None) -> Any:
+    """detect() with masks: the keywords have also mask, bool [n, height, width] of the image.
+
+    mask_decoder: a MaskDecoder, or what MaskDecoder.from_pretrained() takes; default: the model's folder has one. An
+    object with a box that can be used and no mask (fewer than 16 codes) stays, and its mask is all False;
+    `mask_decoder.mask(found.answer, index)` is None then. max_new_tokens: an object takes 20 and its label. All else as
+    of detect()."""
+    opened = isinstance(mask_decoder, MaskDecoder)
+    with (nullcontext(mask_decoder) if opened else
+          MaskDecoder.from_pretrained(model.name_or_path if mask_decoder is None else mask_decoder)) as decoder:
+        decoder._handle.check_open()
+        return _find(model, images, "segment", things, processor, max_new_tokens, 0, max_iou, convention, exif, cancel,
+                     decoder)
+
+
+def _find(model: Any, images: Any, task: str, things: str | Sequence[str], processor: Any, max_new_tokens: int,
+          flags: int, max_iou: float | None, convention: int, exif: bool, cancel: CancelFlag | None,
+          decoder: MaskDecoder | None) -> Any:
+    names = _things(task, things)
     rows = _images.as_rows(images)
     sources = rows if isinstance(rows, list) else [rows]
     if any(isinstance(row, list) for row in sources):
         raise ValueError("images is a list of lists, expected an image or a list of images")
-    answers = _generate(model, sources, "detect " + " ; ".join(names), processor, max_new_tokens, constrain, exif,
+    answers = _generate(model, sources, f"{task} " + " ; ".join(names), processor, max_new_tokens, flags, exif,
                         lambda width, height: _options(width, height, convention, False, max_iou), cancel or CancelFlag())
-    found = [answer.detections(names) for answer in answers]
+    found = [answer.detections(names, decoder) for answer in answers]
     return found if isinstance(rows, list) else found[0]
 
 
@@ -182,7 +279,7 @@ def _image_settings(processor: Any, handle: Handle) -> c.ImageSettings:
     return settings
 
 
-def _generate(model: Any, sources: list[Any], prompt: str, processor: Any, max_new_tokens: int, constrain: bool,
+def _generate(model: Any, sources: list[Any], prompt: str, processor: Any, max_new_tokens: int, flags: int,
               exif: bool, options_of: Any, cancel: CancelFlag) -> list[Answer]:
     """An answer of the model for each image."""
     model._handle.check_open()
@@ -203,8 +300,8 @@ def _generate(model: Any, sources: list[Any], prompt: str, processor: Any, max_n
             encode.cancel = flag
             c.check(c.lib.pg_processor_encode_batch(pointer, ctypes.byref(batch), ctypes.byref(encode),
                                                     ctypes.byref(inputs.pointer)))
-            options = c.GenerateOptions(flags=c.GENERATE_LOG_PROBS | (c.GENERATE_DETECT if constrain else 0),
-                                        max_new_tokens=max_new_tokens, n_threads=model.n_threads, cancel=flag)
+            options = c.GenerateOptions(flags=c.GENERATE_LOG_PROBS | flags, max_new_tokens=max_new_tokens, n_return=1,
+                                        n_threads=model.n_threads, cancel=flag)  # one row for each image
             c.check(c.lib.pg_generate(network, pointer, inputs.pointer, ctypes.byref(options),
                                       ctypes.byref(result.pointer)))
 
@@ -215,5 +312,5 @@ def _generate(model: Any, sources: list[Any], prompt: str, processor: Any, max_n
         for row, (height, width) in enumerate(sizes):
             handle, options = Handle("answer"), options_of(width, height)
             c.check(c.lib.pg_answer_create(pointer, rows, row, ctypes.byref(options), ctypes.byref(handle.pointer)))
-            answers.append(Answer(handle))
+            answers.append(Answer(handle, options))
     return answers

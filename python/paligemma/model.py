@@ -19,7 +19,7 @@ from ._run import CancelFlag, interruptible
 from ._save import check_arguments, n_bytes, save_model
 from ._steps import Steps
 from ._stream import of_thread, pieces, tokens
-from .answers import detect
+from .answers import detect, segment
 from .ask import ask
 from .config import GenerationConfig, PaliGemmaConfig
 from .outputs import (BatchFeature, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, like_inputs,
@@ -491,6 +491,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         return like_inputs(found, _inputs.any_torch(sequences, *scores))
 
     detect = detect
+    segment = segment
     ask = ask
     score = score
 
