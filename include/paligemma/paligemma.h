@@ -485,10 +485,11 @@ typedef int32_t (*pg_mask_fn)(void *user, int64_t row, const int64_t *ids, int64
 
 /** Flags of pg_sampling_options. */
 enum {
-    PG_SAMPLING_ADD_EOS = 1,         ///< eos_ids are added to those of the checkpoint. Default: they replace them
-    PG_SAMPLING_IGNORE_EOS = 2,      ///< no id ends a row; to settings that look at eos, eos_ids still are
-    PG_SAMPLING_RANDOM = 4,          ///< draw the token by the scores' softmax (HF: do_sample). Default: the likeliest
-    PG_SAMPLING_ROW_STREAMS = 8,     ///< row r draws from stream + r. Default: every row from stream, as it does alone
+    PG_SAMPLING_ADD_EOS = 1,     ///< eos_ids are added to those of the checkpoint. Default: they replace them
+    PG_SAMPLING_IGNORE_EOS = 2,  ///< no id ends a row; to settings that look at eos, eos_ids still are
+    PG_SAMPLING_RANDOM = 4,      ///< draw the token by the scores' softmax (HF: do_sample). Default: the likeliest
+    PG_SAMPLING_ROW_STREAMS = 8, ///< row r of the result draws from stream + r. Default: every row from stream, text
+                                 ///< k of n_return from stream + k, as it does alone
     PG_SAMPLING_REMOVE_INVALID = 16, ///< NaN becomes 0, infinities the largest float (HF: remove_invalid_values)
     PG_SAMPLING_RENORMALIZE = 32     ///< scores are log-softmaxed at last (HF: renormalize_logits)
 };
@@ -608,8 +609,9 @@ typedef struct pg_generate_options {
     const pg_beam_options *beams; ///< default NULL: those of generation_config.json, else no beams
     int32_t n_return;  ///< texts of each row, 1 to 1024: rows r * n_return to r * n_return + n_return - 1 of the result
                        ///< are those of row r. With beams at most n_beams, the best first; without, each text has its
-                       ///< own draws (PG_SAMPLING_RANDOM). The prompt is computed once. default and 0:
-                       ///< num_return_sequences of generation_config.json, else 1
+                       ///< own draws (PG_SAMPLING_RANDOM). The prompt is computed once. Callbacks are told the row
+                       ///< of the result; with beams on_mask and on_logits, called for each beam, that of the inputs.
+                       ///< default and 0: num_return_sequences of generation_config.json, else 1
     uint32_t reserved; ///< 0
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
@@ -1057,8 +1059,12 @@ enum {
     PG_FORWARD_SKIP_PADDING = 16, ///< compute nothing for padding: its rows are zero. Default: as the reference does
     PG_FORWARD_NO_LOSS = 32,      ///< compute no loss, even where the inputs have labels
     PG_FORWARD_RETRIEVAL = 64,    ///< keep "embeddings", for late interaction (ColPali)
-    PG_FORWARD_EMBEDDINGS = 53    ///< LAST_HIDDEN, NO_LOGITS, NO_LOSS and SKIP_PADDING together: for heads of your
+    PG_FORWARD_EMBEDDINGS = 53,   ///< LAST_HIDDEN, NO_LOGITS, NO_LOSS and SKIP_PADDING together: for heads of your
                                   ///< own, such as action heads (pi0)
+    PG_FORWARD_ATTENTIONS = 128,  ///< keep "attentions", the softmax weights of every layer and head
+    PG_FORWARD_ATTENTION_HEAD_MEAN = 256,  ///< of them, the mean over the heads
+    PG_FORWARD_ATTENTION_LAYER_MEAN = 512, ///< of them, the mean over the layers
+    PG_FORWARD_ATTENTION_TO_IMAGE = 1024   ///< of them, those to the image tokens alone
 };
 
 /** Options of pg_forward(). */
@@ -1072,6 +1078,10 @@ typedef struct pg_forward_options {
     pg_progress_fn progress;     ///< default NULL; phases VISION and PREFILL
     void *progress_user;         ///< passed to progress
     pg_cancel *cancel;           ///< default NULL
+    int64_t attention_queries;   ///< PG_FORWARD_ATTENTIONS: k >= 1, of the last k tokens of each row, padding counted,
+                                 ///< such as those of a suffix; default and 0: of all
+    int32_t attention_layer;     ///< PG_FORWARD_ATTENTIONS: of this layer alone, 0 the first; default -1: of all
+    uint32_t reserved_end;       ///< 0
 } pg_forward_options;
 PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -1079,9 +1089,10 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
  * within images and prompt, causal in the suffix (token_type_ids 1), none to padding. A row gives what it gives alone,
  * whatever side it is padded on: to the last bit, except that rows of up to 4 tokens are summed in another order.
  * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
- * -100, image tokens and images that do not match, logits_to_keep beyond the row), PG_ERROR_NOT_FOUND
- * (PG_FORWARD_RETRIEVAL, and the model is no ColPali checkpoint), PG_ERROR_LIMIT (a row of more
- * than 16777216 tokens), _MEMORY, _CANCELLED. */
+ * -100, image tokens and images that do not match, logits_to_keep or attention_queries beyond the row, attention_layer
+ * beyond the model, PG_FORWARD_ATTENTION_TO_IMAGE where no row has an image token), PG_ERROR_NOT_FOUND
+ * (PG_FORWARD_RETRIEVAL, and the model is no ColPali checkpoint), PG_ERROR_LIMIT (a row of more than 16777216 tokens),
+ * _MEMORY, _CANCELLED. */
 PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                             pg_outputs **out);
 PG_API void pg_outputs_close(pg_outputs **outputs); ///< drops the caller's reference
@@ -1098,6 +1109,14 @@ PG_API pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_
  *  - "hidden_states"        f32 [L + 1, B, T, hidden]  on request: the embeddings, then each layer's output, the last
  *                           after the final norm
  *  - "last_hidden_state"    f32 [B, T, hidden]  on request: after the final norm
+ *  - "attentions"           f32 [L * B, heads, T, T]  on request: how much token t of row b attends to token j in layer
+ *                           l and head h is element [l * B + b][h][t][j], 0 to 1; those of a token sum to 1, or are 0
+ *                           where it sees nothing (HF: output_attentions of eager attention, L of [B, heads, T, T]).
+ *                           L is 1 with _LAYER_MEAN or attention_layer, heads is 1 with _HEAD_MEAN. The first T is
+ *                           attention_queries, if set. With _TO_IMAGE the second is the image tokens of a row in their
+ *                           order: the most that a row has, 0 behind those of the others.
+ *                           Only what is kept takes memory: 4 bytes for each element. Weights are computed in f32,
+ *                           also where PG_ARITHMETIC_BF16 rounds what the layers use
  *  - "embeddings"           f32 [B, T, embedding_dim]  on request, of a ColPali checkpoint: the projection of each last
  *                           hidden state, of length 1; 0 on padding (HF: ColPaliForRetrieval)
  *  - "image_hidden_states"  f32 [n_images, n_image_tokens, hidden]  the features; not there without images
@@ -1191,7 +1210,7 @@ PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
 PG_API pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token);
 
 /** Feeds `n_ids` tokens of the host's choice, eos ids too, in place of sampled ones: they count as returned. Then the
- * logits are those of the token that follows. At least one of max_new_tokens must be left.
+ * logits are those of the token that follows. At least one of max_new_tokens must be left. 0 ids change nothing.
  * Errors: PG_ERROR_ARGUMENT (an id outside the vocabulary), PG_ERROR_LIMIT, PG_ERROR_STATE: nothing was fed. */
 PG_API pg_status pg_session_feed(pg_session *session, const int64_t *ids, size_t n_ids);
 

@@ -9,10 +9,11 @@
 
 enum {
     FLAGS = PG_FORWARD_NO_LOGITS | PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN | PG_FORWARD_LOSS_PER_ROW |
-            PG_FORWARD_SKIP_PADDING | PG_FORWARD_NO_LOSS | PG_FORWARD_RETRIEVAL
+            PG_FORWARD_SKIP_PADDING | PG_FORWARD_NO_LOSS | PG_FORWARD_RETRIEVAL | PG_FORWARD_ATTENTIONS |
+            PG_FORWARD_ATTENTION_HEAD_MEAN | PG_FORWARD_ATTENTION_LAYER_MEAN | PG_FORWARD_ATTENTION_TO_IMAGE
 };
 
-PGI_OPTIONS(pg_forward_options, .struct_size = sizeof(pg_forward_options))
+PGI_OPTIONS(pg_forward_options, .struct_size = sizeof(pg_forward_options), .attention_layer = -1)
 
 pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                      pg_outputs **out) {
@@ -23,6 +24,7 @@ pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_fo
     PGI_NOT_NULL(inputs);
     PGI_OPTIONS_IN(pg_forward_options, complete, options);
     PGI_TRY(pgi_reserved_in(complete.reserved, "pg_forward_options"));
+    PGI_TRY(pgi_reserved_in(complete.reserved_end, "pg_forward_options"));
     if (complete.flags & ~(uint32_t)FLAGS)
         return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected PG_FORWARD_* (0x%x)", complete.flags,
                          (unsigned)FLAGS);
@@ -62,6 +64,7 @@ pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_
     PGI_NOT_NULL(name);
     PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
     const int64_t b = outputs->n_rows, t = outputs->n_tokens, h = outputs->hidden_size;
+    const int64_t *a = outputs->attentions_shape;
     const pg_features *features = outputs->features;
     const struct {
         const char *name;
@@ -73,6 +76,7 @@ pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_
         {"loss", 1, {1, 1, 1, 1}, outputs->has_loss ? &outputs->loss : NULL},
         {"hidden_states", 4, {outputs->n_layers + 1, b, t, h}, outputs->hidden_states},
         {"last_hidden_state", 3, {b, t, h, 1}, outputs->last_hidden},
+        {"attentions", 4, {a[0], a[1], a[2], a[3]}, outputs->attentions},
         {"embeddings", 3, {b, t, outputs->embedding_dim, 1}, outputs->embeddings},
         {"image_hidden_states",
          3,
@@ -92,6 +96,6 @@ pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_
     }
     return pgi_error(PG_ERROR_NOT_FOUND,
                      "the outputs have no tensor \"%s\", expected logits, loss, hidden_states, last_hidden_state, "
-                     "embeddings or image_hidden_states",
+                     "attentions, embeddings or image_hidden_states",
                      name);
 }

@@ -153,6 +153,19 @@ static const pgi_npz_member *find(const pgi_npz *npz, const char *name) {
     return NULL;
 }
 
+/* No other member begins in a member's bytes, which end at `end`; nor does one have its name. */
+static pg_status check_alone(const pgi_npz *npz, const char *name, const pgi_npz_member *m, uint64_t end) {
+    for (size_t i = 0; i < npz->n; i++) {
+        const pgi_npz_member *other = &npz->members[i];
+        if (other == m) continue;
+        if (other->offset >= m->offset && other->offset < end)
+            return pgi_error(PG_ERROR_FORMAT, "%s: %s overlaps another member of the archive", npz->path, name);
+        if (other->name_size == m->name_size && memcmp(other->name, m->name, m->name_size) == 0)
+            return pgi_error(PG_ERROR_FORMAT, "%s: %s is in the archive twice", npz->path, name);
+    }
+    return PG_OK;
+}
+
 /* The packed bytes of a member, behind its local header. */
 static pg_status locate(const pgi_npz *npz, const char *name, const pgi_npz_member *m, const uint8_t **packed) {
     const uint64_t size = npz->size;
@@ -163,6 +176,9 @@ static pg_status locate(const pgi_npz *npz, const char *name, const pgi_npz_memb
     if (at > size || m->packed > size - at)
         return pgi_error(PG_ERROR_FORMAT, "%s: %s: the member lies beyond the file's %zu bytes", npz->path, name,
                          npz->size);
+    if (u16(local + 26) != m->name_size || memcmp(local + LOCAL_SIZE, m->name, m->name_size) != 0)
+        return pgi_error(PG_ERROR_FORMAT, "%s: %s: another member is where the directory says", npz->path, name);
+    PGI_TRY(check_alone(npz, name, m, at + m->packed));
     *packed = npz->data + at;
     return PG_OK;
 }
@@ -240,19 +256,30 @@ static int width_of(const npy *array) {
     return 0;
 }
 
-static void convert(const uint8_t *data, int width, int64_t n, float *out) {
+static float number_at(const uint8_t *data, int width) {
+    float number;
+    double wide;
+    if (width == 2) return pgi_f32_from_f16(pgi_load_u16(data));
+    if (width == 4) {
+        memcpy(&number, data, sizeof number);
+        return number;
+    }
+    memcpy(&wide, data, sizeof wide);
+    return (float)wide;
+}
+
+/* To C's order, where the last index runs fastest; in Fortran's order it is the first. */
+static void convert(const npy *array, const uint8_t *data, int64_t n, float *out) {
+    const int width = width_of(array);
+    int64_t index[MOST_DIMS] = {0};
     for (int64_t i = 0; i < n; i++) {
-        uint16_t half;
-        double number;
-        if (width == 2) {
-            memcpy(&half, data + 2 * i, sizeof half);
-            out[i] = pgi_f32_from_f16(half);
-        } else if (width == 4) {
-            memcpy(&out[i], data + 4 * i, sizeof *out);
-        } else {
-            memcpy(&number, data + 8 * i, sizeof number);
-            out[i] = (float)number;
+        int64_t from = i;
+        if (array->fortran) {
+            from = 0;
+            for (int k = array->n_dims - 1; k >= 0; k--) from = from * array->shape[k] + index[k];
+            for (int k = array->n_dims - 1; k >= 0 && ++index[k] == array->shape[k]; k--) index[k] = 0;
         }
+        out[i] = number_at(data + from * width, width);
     }
 }
 
@@ -268,11 +295,6 @@ static pg_status check_array(const pgi_npz *npz, const char *name, const npy *ar
     if (width_of(array) == 0)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: %s has numbers of type %s, expected <f2, <f4 or <f8", npz->path,
                          name, array->type);
-    if (array->fortran && n_dims > 1)
-        return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "%s: %s is in Fortran's order, expected C's: save it with "
-                         "numpy.ascontiguousarray()",
-                         npz->path, name);
     return PG_OK;
 }
 
@@ -286,7 +308,7 @@ static pg_status read_array(const pgi_npz *npz, const char *name, const uint8_t 
     if (size - array.data_at != (size_t)n * (size_t)width_of(&array))
         return pgi_error(PG_ERROR_FORMAT, "%s: %s has %zu bytes of numbers, expected %lld", npz->path, name,
                          size - array.data_at, (long long)n * width_of(&array));
-    convert(data + array.data_at, width_of(&array), n, out);
+    convert(&array, data + array.data_at, n, out);
     return PG_OK;
 }
 

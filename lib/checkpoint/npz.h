@@ -33,8 +33,8 @@ pg_status pgi_npz_open(const pgi_memory *memory, const char *path, const uint8_t
 void pgi_npz_close(pgi_npz *npz);
 
 /* Reads the array `name` of this shape as f32 [its elements], in C's order. Its numbers may be little-endian f2, f4 or
- * f8. PG_ERROR_FORMAT: not there, another shape, not whole; _UNSUPPORTED: another type, Fortran's order of more than
- * one dimension; _MEMORY. */
+ * f8, in C's or Fortran's order. PG_ERROR_FORMAT: not there, there twice, another shape, not whole, its bytes are also
+ * another member's; _UNSUPPORTED: another type; _MEMORY. */
 pg_status pgi_npz_read(const pgi_npz *npz, const char *name, const int64_t *shape, int n_dims, float *out);
 
 #endif

@@ -163,6 +163,22 @@ static void extend_cache(const pgi_text_config *config, int32_t index, const pgi
     memcpy(cache->values + at, v, bytes);
 }
 
+/* The weights that are kept of a layer; shape and rows: of tokens from `begin` on, of the pass's only sequence. */
+static pg_status keep_weights(const pgi_run *run, int32_t index, const pgi_kept_attention *kept, int64_t begin,
+                              pgi_attention shape, pgi_attention_rows rows, const workspace *w) {
+    const int32_t layer = index - kept->layer;
+    const int64_t skipped = kept->first - begin;
+    if (layer < 0 || layer >= kept->n_layers) return PG_OK;
+    pgi_attention_weights weights = kept->weights;
+    weights.out += layer * kept->layer_stride;
+    rows.q += skipped * rows.q_stride;
+    shape.n_queries = kept->n;
+    shape.key_end += skipped;
+    if (shape.key_begin) shape.key_begin += skipped;
+    if (shape.prefix_end) shape.prefix_end += skipped;
+    return pgi_attention_keep_weights(run, &shape, &rows, &weights, w->attention);
+}
+
 /* Attention of the tokens first_out .. first_out + n_out of w->q, each over its own sequence, to w->attention_out. */
 static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32_t index, const pgi_pass *pass,
                         int64_t first_out, int64_t n_out, const workspace *w) {
@@ -201,6 +217,7 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
                                          .v_stride = kv_width,
                                          .out_stride = width};
         PGI_TRY(pgi_attention_forward(run, &shape, &rows, w->attention));
+        if (pass->kept) PGI_TRY(keep_weights(run, index, pass->kept, begin, shape, rows, w));
     }
     return PG_OK;
 }

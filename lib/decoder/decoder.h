@@ -7,6 +7,7 @@
 #include "base/run.h"
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
+#include "ops/ops.h"
 
 /* Keys and values of the tokens of one sequence in every layer, f32. */
 typedef struct pgi_kv_cache {
@@ -43,6 +44,14 @@ typedef struct pgi_sequence {
                    no token after the prefix sees a text before its own. Needs positions; no padding, no cache */
 } pgi_sequence;
 
+/* The softmax weights of attention that a pass keeps, of one sequence without a cache. */
+typedef struct pgi_kept_attention {
+    pgi_attention_weights weights; /* of the first layer that is kept and of query `first` */
+    int64_t layer_stride;          /* floats from layer to layer; 0 sums them */
+    int32_t layer, n_layers;       /* the layers that are kept */
+    int64_t first, n; /* tokens of the pass whose weights are kept; the last layer must not leave one out */
+} pgi_kept_attention;
+
 /* One pass through all layers, over tokens of one or more sequences. */
 typedef struct pgi_pass {
     float *x;                      /* [n_tokens, hidden]: embeddings; overwritten */
@@ -52,6 +61,7 @@ typedef struct pgi_pass {
     int64_t first_out, n_out; /* the tokens that are wanted in the end: the last layer leaves out the others */
     float *hidden_states;     /* what each layer but the last gives, `hidden_stride` floats apart; NULL: not wanted */
     int64_t hidden_stride;
+    const pgi_kept_attention *kept;    /* NULL: not wanted */
     int64_t layers_done, layers_total; /* progress of a prefill before this pass; total 0: a decode step, untold */
 } pgi_pass;
 

@@ -10,6 +10,10 @@
 
 #include <string.h>
 
+int64_t pgi_step_rows(const pg_model *model) {
+    return model->weights.format == PG_WEIGHTS_STORED ? PGI_GEMV_ROWS : PGI_STEP_ROWS;
+}
+
 int pgi_is_eos(const pgi_config *config, int64_t token) {
     for (int32_t i = 0; i < config->n_eos; i++)
         if (config->eos_ids[i] == token) return 1;

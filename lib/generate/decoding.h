@@ -8,9 +8,12 @@
 #include "model/merged_inputs.h"
 #include "model/workspace.h"
 
-/* The most decodings that take a step together. A product of up to PGI_GEMV_ROWS rows sums each row in the order of a
- * single one, so each decoding gets the bits that it gets alone. */
-enum { PGI_STEP_ROWS = PGI_GEMV_ROWS };
+/* The most decodings that take a step together. */
+enum { PGI_STEP_ROWS = 16 };
+/* The most that may with the weights of this model, <= PGI_STEP_ROWS: each decoding gets the bits that it gets alone.
+ * int8 and int4: all of them, for a row is summed in one order, whatever lies beside it. Stored weights: PGI_GEMV_ROWS,
+ * since products of more rows sum in another order. */
+int64_t pgi_step_rows(const pg_model *model);
 
 enum { PGI_DEFAULT_NEW_TOKENS = 128 };
 /* New tokens that memory is made for at first. More of them are seldom asked for but as "no limit", and then seldom
@@ -57,7 +60,7 @@ pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merg
                                int64_t layers_done, int64_t layers_total, const pgi_pass_workspace *workspace,
                                const float **last);
 
-/* Feeds the pending tokens of n <= PGI_STEP_ROWS decodings. Then workspace->x [n, hidden] are their last hidden
+/* Feeds the pending tokens of n <= pgi_step_rows() decodings. Then workspace->x [n, hidden] are their last hidden
  * states. */
 pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *decodings, int64_t n,
                                   const pgi_pass_workspace *workspace);

@@ -1,6 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * All rows of the inputs to text: each is prefilled by itself, then up to PGI_STEP_ROWS of those that still run take
+ * All rows of the inputs to text: each is prefilled by itself, then up to pgi_step_rows() of those that still run take
  * each step together. Where several texts of a row are wanted, they go on from one prefill. With beams each row is
  * searched by itself (search.c), and its texts come at the end.
  */
@@ -44,7 +44,7 @@ typedef struct generate_call {
     int wants_logits;       /* all of them, to change or to keep; else the largest alone is looked for */
     generated_row *rows;    /* [n_rows] */
     int64_t n_rows;
-    int64_t group;         /* PGI_STEP_ROWS, or the rows when they are fewer */
+    int64_t group;         /* pgi_step_rows(), or the rows when they are fewer */
     pgi_workspace prefill; /* for the longest row's prefill; empty when all are done */
     pgi_workspace step;    /* for a step of a group; logits: the settings' memory, those of the group */
     int64_t n_keys;        /* tokens that a sequence may come to with these */
@@ -158,7 +158,7 @@ static pg_status take_prompt(const generate_call *g, generated_row *row) {
 static pg_status new_rows(generate_call *g, pg_result *result) {
     const pgi_memory *memory = &g->model->memory;
     g->n_rows = result->n_rows;
-    g->group = pgi_min64(g->n_rows, PGI_STEP_ROWS);
+    g->group = pgi_min64(g->n_rows, pgi_step_rows(g->model));
     g->rows = pgi_alloc_zero(memory, (size_t)g->n_rows, sizeof *g->rows);
     if (!g->rows) return PG_ERROR_MEMORY;
     for (int64_t r = 0; r < g->n_rows; r++) {
@@ -201,7 +201,7 @@ static pg_status new_tokens_of_row(const generate_call *g, int64_t row, int64_t 
 
 /* A workspace for steps of rows of n_keys. */
 static pg_status reserve_step(generate_call *g) {
-    int64_t n_logits = (int64_t)PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK;
+    int64_t n_logits = g->group * PGI_SAMPLER_BLOCK;
     if (g->wants_logits) n_logits = g->group * g->sampling.vocab_size;
     if (!g->sampling.greedy) n_logits += pgi_sampling_workspace_size(g->sampling.vocab_size);
     const pgi_limits step = {.n_step_tokens = g->group, .n_keys = g->n_keys, .n_logits = n_logits};
@@ -261,6 +261,8 @@ static pg_status end_row(generate_call *g, generated_row *row, int32_t stop) {
 static pg_status sample_row(generate_call *g, generated_row *row, const float *logits) {
     const pgi_sampled_row of = {
         .row = row->row,
+        .prompt = row->prompt,
+        .text = row->row % g->options->n_return,
         .ids = row->ids.data,
         .n_ids = (int64_t)row->ids.size,
         .n_prompt_tokens = g->merged->inputs->rows[row->prompt].n_tokens,
@@ -420,8 +422,9 @@ static pg_status take_steps(generate_call *g, generated_row *row, const pgi_sear
         if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&row->decoder, steps[i]->token, &result->text));
         if (emit(g, row->row, before, steps[i]->token) && i < n - 1) return end_row(g, row, PG_STOP_CALLBACK);
     }
-    if (n > 0) return end_row(g, row, hypothesis->stop);
-    result->stop = hypothesis->stop;
+    const int32_t stop = hypothesis->stop ? hypothesis->stop : PG_STOP_LENGTH; /* 0: one that HF, too, fills up with */
+    if (n > 0) return end_row(g, row, stop);
+    result->stop = stop;
     return PG_OK;
 }
 
@@ -546,7 +549,6 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
     PGI_GOTO(pgi_sampling_init(options->sampling, model, &g.sampling), done);
     if (options->beams->n_beams > 1) /* HF's min_tokens_to_keep: enough to go on with beside eos */
         g.sampling.least_kept = pgi_max64(2, 1 + pgi_sampling_count_eos(&g.sampling));
-    if (options->n_return > 1) g.sampling.options.flags |= PG_SAMPLING_ROW_STREAMS; /* each text has its own draws */
     PGI_GOTO(pgi_stop_strings_init(options->stop_strings, options->n_stop_strings, g.tokenizer, &g.stop), done);
     if (options->flags & PG_GENERATE_DETECT) PGI_GOTO(use_detect_mask(&g), done);
     PGI_GOTO(pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged), done);

@@ -91,8 +91,10 @@ static pg_status ask_for_mask(const pgi_sampling *sampling, const pgi_sampled_ro
     int64_t id = 0;
     while (!*stop && id < vocab_size && !pgi_mask_has(w->marks, id)) id++;
     if (id == vocab_size)
-        return pgi_error(PG_ERROR_ARGUMENT, "row %lld: on_mask allows no id as new token %lld, expected at least 1",
-                         (long long)row->row, (long long)row->n_new);
+        return pgi_error_of_row(
+            pgi_error(PG_ERROR_ARGUMENT, "row %lld: on_mask allows no id as new token %lld, expected at least 1",
+                      (long long)row->prompt, (long long)row->n_new),
+            row->prompt);
     if (!*stop) apply_mask(w->marks, vocab_size, w->scores);
     return PG_OK;
 }

@@ -49,13 +49,13 @@ pg_status pgi_sampling_score(const pgi_sampling *sampling, const pgi_sampled_row
                              const pgi_sampling_workspace *w, int *stop) {
     int left;
     PGI_TRY(pgi_sampling_process(sampling, row, logits, w, &left, stop));
-    return left || *stop ? PG_OK : pgi_sampling_none_left(row->row, row->n_new);
+    return left || *stop ? PG_OK : pgi_sampling_none_left(row->prompt, row->n_new);
 }
 
 int64_t pgi_sampling_choose(const pgi_sampling *sampling, const pgi_sampled_row *row, const float *scores) {
     const pg_sampling_options *options = &sampling->options;
     if (!(options->flags & PG_SAMPLING_RANDOM)) return pgi_sample(scores, sampling->vocab_size);
-    const uint64_t stream =
-        options->stream + (options->flags & PG_SAMPLING_ROW_STREAMS ? (uint64_t)row->row : UINT64_C(0));
+    const int64_t series = options->flags & PG_SAMPLING_ROW_STREAMS ? row->row : row->text;
+    const uint64_t stream = options->stream + (uint64_t)series;
     return pgi_draw(scores, sampling->vocab_size, pgi_random(options->seed, stream, (uint64_t)row->n_new));
 }

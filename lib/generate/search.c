@@ -23,13 +23,15 @@
 /* What HF adds to the score of a continuation that is not to be chosen. */
 #define OUT (-1.0e9f)
 
+enum { NO_NODE = -1 };
+
 struct pgi_candidate {
     float score; /* of the whole continuation */
     float own;   /* what the token adds to it */
     int32_t beam;
     int32_t stop; /* PG_STOP_*; 0: it does not end */
     int64_t token;
-    int64_t node;
+    int64_t node; /* NO_NODE: none yet; only those that are kept have one */
 };
 
 static const pgi_memory *memory_of(const pgi_search *s) { return &s->setup.model->memory; }
@@ -70,7 +72,7 @@ static pg_status reserve_workspace(pgi_search *s) {
     const int64_t of_draws = draws(s) ? 3 * s->n_beams * wide : 0;
     const pgi_limits limits = {
         .n_tokens = s->n_tokens,
-        .n_step_tokens = pgi_min64(s->n_beams, PGI_STEP_ROWS),
+        .n_step_tokens = pgi_min64(s->n_beams, pgi_step_rows(s->setup.model)),
         .n_keys = s->n_keys,
         .n_logits = settings + wide + of_draws + s->n_beams * vocab,
     };
@@ -131,28 +133,51 @@ pg_status pgi_search_init(pgi_search *s, const pgi_search_setup *setup, int64_t 
     PGI_TRY(new_beams(s, n_tokens + n_new, &s->next));
     if (setup->stop->n > 0) PGI_TRY(pgi_stop_tail_init(setup->stop, NULL, 0, memory_of(s), &s->tail));
     for (int64_t i = 0; i < n_beams; i++) PGI_TRY(pgi_decoding_reserve(&s->decodings[i], setup->model, s->n_keys));
-    PGI_TRY(pgi_grow(memory_of(s), &s->nodes, &s->nodes_capacity, (size_t)(n_new * s->n_candidates), sizeof *s->nodes));
+    PGI_TRY(pgi_grow(memory_of(s), &s->nodes, &s->nodes_capacity, (size_t)(2 * n_new * n_beams), sizeof *s->nodes));
     s->n_tokens = n_tokens;
     return reserve_workspace(s);
 }
 
 /* ---- score: what each beam's next tokens are worth ---- */
 
-/* Puts a candidate into its place; NaN has none. */
-static void offer(pgi_search *s, float score, float own, int64_t beam, int64_t token) {
-    pgi_candidate *c = s->candidates;
-    if (score != score || (s->n_found == s->n_candidates && !(score > c[s->n_found - 1].score))) return;
-    int64_t low = 0, high = s->n_found; /* the first that is worse */
-    while (low < high) {
-        const int64_t middle = (low + high) / 2;
-        if (c[middle].score >= score)
-            low = middle + 1;
-        else
-            high = middle;
+/* Whether a comes before b. Those that are worth the same are in the order of beams and ids. */
+static int precedes(const pgi_candidate *a, const pgi_candidate *b) {
+    if (a->score != b->score) return a->score > b->score;
+    return a->beam != b->beam ? a->beam < b->beam : a->token < b->token;
+}
+
+/* Puts `c` into the heap of n candidates, of which the root, whose place is free, comes after all others. */
+static void sink(pgi_candidate *heap, int64_t n, pgi_candidate c) {
+    int64_t at = 0, child;
+    while ((child = 2 * at + 1) < n) {
+        if (child + 1 < n && precedes(&heap[child], &heap[child + 1])) child++;
+        if (precedes(&heap[child], &c)) break;
+        heap[at] = heap[child];
+        at = child;
     }
-    if (s->n_found < s->n_candidates) s->n_found++;
-    memmove(c + low + 1, c + low, (size_t)(s->n_found - 1 - low) * sizeof *c);
-    c[low] = (pgi_candidate){.score = score, .own = own, .beam = (int32_t)beam, .token = token};
+    heap[at] = c;
+}
+
+/* Keeps a candidate where it is one of the best, in a heap; NaN is none. */
+static void offer(pgi_search *s, pgi_candidate c) {
+    pgi_candidate *heap = s->candidates;
+    if (c.score != c.score) return;
+    if (s->n_found == s->n_candidates) {
+        if (precedes(&c, &heap[0])) sink(heap, s->n_found, c);
+        return;
+    }
+    int64_t at = s->n_found++;
+    for (; at > 0 && precedes(&heap[(at - 1) / 2], &c); at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
+    heap[at] = c;
+}
+
+/* From the heap into their order. */
+static void sort_candidates(pgi_search *s) {
+    for (int64_t n = s->n_found - 1; n > 0; n--) {
+        const pgi_candidate last = s->candidates[n];
+        s->candidates[n] = s->candidates[0];
+        sink(s->candidates, n, last);
+    }
 }
 
 static void offer_all(pgi_search *s, int64_t beam, const float *scores) {
@@ -160,8 +185,9 @@ static void offer_all(pgi_search *s, int64_t beam, const float *scores) {
     for (int64_t id = 0; id < vocab_of(s); id++) {
         const float score = scores[id] + before;
         if (s->all_scores) s->all_scores[beam * vocab_of(s) + id] = scores[id];
-        if (s->n_found < s->n_candidates || score > s->candidates[s->n_found - 1].score)
-            offer(s, score, scores[id], beam, id);
+        if (s->n_found < s->n_candidates || score > s->candidates[0].score)
+            offer(s, (pgi_candidate){
+                         .score = score, .own = scores[id], .beam = (int32_t)beam, .token = id, .node = NO_NODE});
     }
 }
 
@@ -177,6 +203,7 @@ static pg_status score_beam(pgi_search *s, int64_t row, int64_t beam, int *left,
     if (sampling->greedy) return PG_OK;
     const pgi_sampled_row of = {
         .row = row,
+        .prompt = row,
         .ids = b->ids.data,
         .n_ids = (int64_t)b->ids.size,
         .n_prompt_tokens = s->setup.merged->inputs->rows[row].n_tokens,
@@ -215,8 +242,9 @@ static pg_status score(pgi_search *s, int64_t row, int64_t n, int *stop) {
         offer_all(s, i, s->scoring.scores);
     }
     if (!any_left) return pgi_sampling_none_left(row, s->n_new);
+    sort_candidates(s);
     while (s->n_found < s->n_candidates) /* logits of NaN */
-        s->candidates[s->n_found++] = (pgi_candidate){.score = -INFINITY, .own = -INFINITY};
+        s->candidates[s->n_found++] = (pgi_candidate){.score = -INFINITY, .own = -INFINITY, .node = NO_NODE};
     return PG_OK;
 }
 
@@ -228,24 +256,29 @@ static void draw(pgi_search *s, int64_t row) {
     const pg_sampling_options *options = &s->setup.sampling->options;
     const int64_t vocab = vocab_of(s), n = s->n_beams * vocab;
     const float largest = s->candidates[0].score;
-    uint64_t total = 0;
+    uint64_t total = 0, of_beam[PGI_MOST_BEAMS] = {0}; /* sums of weights */
     if (largest == -INFINITY) return;
     for (int64_t i = 0; i < n; i++) {
         const double below = (double)(s->all_scores[i] + s->beams[i / vocab].score) - (double)largest;
         s->weights[i] = below <= 0 ? (uint64_t)(pgi_exp(below) * 0x1p32) : 0; /* sums stay below 2^62 */
         total += s->weights[i];
+        of_beam[i / vocab] += s->weights[i];
     }
     const uint64_t stream = options->stream + (options->flags & PG_SAMPLING_ROW_STREAMS ? (uint64_t)row : UINT64_C(0));
     for (int64_t k = 0; k < s->n_candidates && total > 0; k++) {
         const uint64_t step = (uint64_t)k << 32 | (uint64_t)s->n_new;
         uint64_t rest = pgi_random_below(pgi_random(options->seed, stream, step), total);
-        int64_t i = 0;
+        int64_t beam = 0;
+        while (rest >= of_beam[beam]) rest -= of_beam[beam++];
+        int64_t i = beam * vocab;
         while (rest >= s->weights[i]) rest -= s->weights[i++];
-        s->candidates[k] = (pgi_candidate){.score = s->all_scores[i] + s->beams[i / vocab].score,
+        s->candidates[k] = (pgi_candidate){.score = s->all_scores[i] + s->beams[beam].score,
                                            .own = s->all_scores[i],
-                                           .beam = (int32_t)(i / vocab),
-                                           .token = i % vocab};
+                                           .beam = (int32_t)beam,
+                                           .token = i % vocab,
+                                           .node = NO_NODE};
         total -= s->weights[i];
+        of_beam[beam] -= s->weights[i];
         s->weights[i] = 0;
     }
 }
@@ -272,7 +305,9 @@ static pg_status find_stop(pgi_search *s, pgi_candidate *c, int late) {
     return PG_OK;
 }
 
-static pg_status new_node(pgi_search *s, pgi_candidate *c) {
+/* Gives a candidate that is kept its node. */
+static pg_status need_node(pgi_search *s, pgi_candidate *c) {
+    if (c->node != NO_NODE) return PG_OK;
     if (s->n_nodes == s->nodes_capacity)
         PGI_TRY(pgi_grow(memory_of(s), &s->nodes, &s->nodes_capacity, s->n_nodes + 1, sizeof *s->nodes));
     pgi_search_node *node = &s->nodes[s->n_nodes];
@@ -293,7 +328,6 @@ static pg_status end_candidates(pgi_search *s, int *all) {
     for (int64_t k = 0; k < s->n_candidates; k++) {
         pgi_candidate *c = &s->candidates[k];
         PGI_TRY(find_stop(s, c, late));
-        PGI_TRY(new_node(s, c));
         *all &= c->stop != 0;
     }
     return PG_OK;
@@ -322,7 +356,10 @@ static float length_factor(const pgi_search *s, int64_t n) {
     return (float)pow((double)n, s->setup.options->beams->length_penalty);
 }
 
-static void finish(pgi_search *s) {
+/* Candidate k in place of a node, which is NO_NODE or more, and back. */
+static int64_t of_candidate(int64_t k) { return NO_NODE - 1 - k; }
+
+static pg_status finish(pgi_search *s) {
     const float factor = length_factor(s, s->n_new + 1);
     const int full = s->setup.options->beams->early_stopping == PG_EARLY_STOPPING_ON && all_ended(s);
     memcpy(s->merged, s->hypotheses, (size_t)s->n_beams * sizeof *s->merged);
@@ -333,10 +370,18 @@ static void finish(pgi_search *s) {
         if (full) score += OUT;
         if (!s->improvable) score += OUT;
         if (!ends) score += OUT;
-        s->merged[s->n_beams + k] = (pgi_hypothesis){.node = c->node, .score = score, .stop = ends ? c->stop : 0};
+        s->merged[s->n_beams + k] =
+            (pgi_hypothesis){.node = of_candidate(k), .score = score, .stop = ends ? c->stop : 0};
     }
     keep_best(s->merged, s->n_beams + s->n_candidates, s->n_beams);
-    memcpy(s->hypotheses, s->merged, (size_t)s->n_beams * sizeof *s->merged);
+    for (int64_t i = 0; i < s->n_beams; i++) {
+        const int64_t k = of_candidate(s->merged[i].node);
+        s->hypotheses[i] = s->merged[i];
+        if (k < 0) continue; /* it was there before */
+        PGI_TRY(need_node(s, &s->candidates[k]));
+        s->hypotheses[i].node = s->candidates[k].node;
+    }
+    return PG_OK;
 }
 
 /* ---- go on ---- */
@@ -391,7 +436,8 @@ static pg_status go_on(pgi_search *s, int64_t n_prompt) {
     }
     keep_best(s->merged, s->n_candidates, s->n_beams);
     for (int64_t i = 0; i < s->n_beams; i++) {
-        const pgi_candidate *c = &s->candidates[s->merged[i].node];
+        pgi_candidate *c = &s->candidates[s->merged[i].node];
+        PGI_TRY(need_node(s, c));
         parents[i] = s->n_new == 0 ? 0 : c->beam; /* in the first step one stands for all */
         PGI_TRY(continue_beam(s, &s->next[i], c, s->merged[i].score));
     }
@@ -420,6 +466,7 @@ static void look_ahead(pgi_search *s) {
 static pg_status step(pgi_search *s) {
     const pg_model *model = s->setup.model;
     const pgi_text_config *text = &model->config.text;
+    const int64_t most = pgi_step_rows(model);
     int64_t n_keys = s->n_keys;
     for (int64_t i = 0; i < s->n_beams; i++) {
         PGI_TRY(pgi_decoding_make_room(s->beams[i].decoding, model));
@@ -429,9 +476,9 @@ static pg_status step(pgi_search *s) {
         s->n_keys = n_keys;
         PGI_TRY(reserve_workspace(s));
     }
-    for (int64_t first = 0; first < s->n_beams; first += PGI_STEP_ROWS) {
+    for (int64_t first = 0; first < s->n_beams; first += most) {
         pgi_decoding *group[PGI_STEP_ROWS];
-        const int64_t n = pgi_min64(PGI_STEP_ROWS, s->n_beams - first);
+        const int64_t n = pgi_min64(most, s->n_beams - first);
         const pgi_pass_workspace *w = &s->workspace.step;
         for (int64_t i = 0; i < n; i++) group[i] = s->beams[first + i].decoding;
         PGI_TRY(pgi_decoding_step_group(s->setup.run, model, group, n, w));
@@ -514,7 +561,7 @@ static pg_status search(pgi_search *s, int64_t row, const pgi_decoding_limits *l
         }
         if (draws(s)) draw(s, row);
         PGI_TRY(end_candidates(s, &all_end));
-        finish(s);
+        PGI_TRY(finish(s));
         if (all_end) return PG_OK;
         PGI_TRY(go_on(s, n_prompt));
         look_ahead(s);

@@ -214,6 +214,7 @@ pg_status pgi_session_step(pg_session *session, int64_t *token) {
 pg_status pgi_session_feed(pg_session *session, const int64_t *ids, int64_t n_ids) {
     const int64_t vocab_size = session->model->config.text.vocab_size;
     PGI_TRY(check_state(session));
+    if (n_ids == 0 && has_no_tokens_left(session)) return PG_OK; /* no logits follow */
     const int64_t rest = session->decoding.max_tokens - session->decoding.n_returned;
     for (int64_t i = 0; i < n_ids; i++)
         if (ids[i] < 0 || ids[i] >= vocab_size)

@@ -27,7 +27,9 @@ int pgi_sampling_ends_row(const pgi_sampling *sampling, int64_t id);
 
 /* A row of which the next token is to be chosen. */
 typedef struct pgi_sampled_row {
-    int64_t row;             /* of the batch */
+    int64_t row;             /* of the result: what callbacks are told */
+    int64_t prompt;          /* row of the inputs: what errors name */
+    int64_t text;            /* of those that the prompt gives, 0 for the first */
     const int64_t *ids;      /* [n_ids], the prompt's, if it has any, and the new ones */
     int64_t n_ids;           /* n_new, or n_prompt_tokens more */
     int64_t n_prompt_tokens; /* fed before the first new token */

@@ -46,7 +46,8 @@ struct pgi_kernels {
     /* Whether products round their factors to bf16 (pgi_kernels_arithmetic()): linear layers of more than PGI_GEMV_ROWS
      * rows with weights that are not quantized; attention that is not streamed. */
     int bf16_linear, bf16_attention;
-    int quantized_rows; /* rows of a tile of `product_int8`, at least PGI_GEMV_ROWS */
+    int quantized_rows;                     /* rows of a tile of `product_int8` at the most */
+    int stream_rows_int8, stream_rows_int4; /* rows of `stream_int8` and `stream_int4`; at least PGI_GEMV_ROWS */
 #define K(type, name, parameters) type(*name) parameters;
 #include "kernels/kernels.inc"
 #undef K

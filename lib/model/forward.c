@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/parallel.h"
+#include "model/attentions.h"
 #include "model/loss.h"
 #include "model/retrieval.h"
 
@@ -28,6 +29,7 @@ typedef struct forward {
     pg_outputs *out;
     const int64_t *labels; /* [B, T], or NULL: no loss */
     pgi_loss loss;
+    pgi_attentions attentions;
     pgi_workspace workspace; /* for a pass of T tokens */
 } forward;
 
@@ -37,6 +39,7 @@ void pgi_outputs_close(pg_outputs *outputs) {
     if (outputs->last_hidden && !outputs->hidden_states) pgi_free(&memory, outputs->last_hidden);
     pgi_free(&memory, outputs->hidden_states);
     pgi_free(&memory, outputs->embeddings);
+    pgi_free(&memory, outputs->attentions);
     pgi_free(&memory, outputs->logits);
     pgi_features_release(outputs->features);
     pgi_free(&memory, outputs);
@@ -94,13 +97,19 @@ static int predicts_label(const forward *f, int64_t row, int64_t t) {
     return f->labels && t + 1 < f->out->n_tokens && f->labels[row * f->out->n_tokens + t + 1] != -100;
 }
 
+/* Whether something that token t of the row gives in the last layer is asked for. */
+static int is_wanted(const forward *f, int64_t row, int64_t t) {
+    const int64_t n_tokens = f->out->n_tokens;
+    return t >= n_tokens - f->out->n_kept || t >= pgi_attentions_first(&f->attentions, n_tokens) ||
+           predicts_label(f, row, t);
+}
+
 /* Of the tokens that are run, those from the first to the last whose last hidden state is needed. */
 static span wanted(const forward *f, int64_t row, span all) {
     if (f->flags & (PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN | PG_FORWARD_RETRIEVAL)) return all;
     span some = all;
-    const int64_t first_kept = f->out->n_tokens - f->out->n_kept;
-    while (some.begin < some.end && some.begin < first_kept && !predicts_label(f, row, some.begin)) some.begin++;
-    while (some.begin < some.end && some.end - 1 < first_kept && !predicts_label(f, row, some.end - 1)) some.end--;
+    while (some.begin < some.end && !is_wanted(f, row, some.begin)) some.begin++;
+    while (some.begin < some.end && !is_wanted(f, row, some.end - 1)) some.end--;
     return some;
 }
 
@@ -142,12 +151,15 @@ static pg_status keep_outputs(forward *f, int64_t row, span some, const float *l
 }
 
 /* Zeros in place of what was computed for the tokens of the row that the mask hides: they are padding, too. */
-static void clear_hidden(const pg_outputs *out, const pg_inputs *inputs, int64_t row) {
+static void clear_hidden(const forward *f, int64_t row) {
+    const pg_outputs *out = f->out;
+    const pg_inputs *inputs = f->merged->inputs;
     const int64_t h = out->hidden_size, v = out->vocab_size, first_kept = out->n_tokens - out->n_kept;
     const pgi_row *of = &inputs->rows[row];
     for (int64_t t = of->first_token; t < of->first_token + of->n_tokens; t++) {
         const int64_t at = row * out->n_tokens + t;
         if (inputs->attention_mask[at]) continue;
+        pgi_attentions_clear(&f->attentions, row, t);
         if (t >= first_kept)
             memset(out->logits + (row * out->n_kept + t - first_kept) * v, 0, (size_t)v * sizeof(float));
         if (out->last_hidden) memset(out->last_hidden + at * h, 0, (size_t)h * sizeof(float));
@@ -170,6 +182,8 @@ static pg_status run_row(forward *f, int64_t row) {
     const int64_t n = all.end - all.begin;
     float *x = f->workspace.pass.x;
     pgi_merged_inputs_embed(f->run, f->merged, row, all.begin, n, x);
+    pgi_kept_attention kept;
+    pgi_attentions_row(&f->attentions, row, all.begin, all.end, &kept);
     pgi_sequence sequence = pgi_merged_inputs_sequence(f->merged, row, all.begin, n);
     pgi_pass pass = {
         .x = x,
@@ -178,6 +192,7 @@ static pg_status run_row(forward *f, int64_t row) {
         .n_sequences = 1,
         .first_out = some.begin - all.begin,
         .n_out = some.end - some.begin,
+        .kept = kept.n > 0 ? &kept : NULL,
         .layers_done = row * out->n_layers,
         .layers_total = out->n_rows * out->n_layers,
     };
@@ -189,7 +204,7 @@ static pg_status run_row(forward *f, int64_t row) {
     }
     PGI_TRY(pgi_decoder_forward(f->run, &model->config.text, &model->weights.text, &pass, &f->workspace.pass.decoder));
     PGI_TRY(keep_outputs(f, row, some, x + pass.first_out * h));
-    if (f->flags & PG_FORWARD_SKIP_PADDING && of->n_hidden > 0) clear_hidden(out, f->merged->inputs, row);
+    if (f->flags & PG_FORWARD_SKIP_PADDING && of->n_hidden > 0) clear_hidden(f, row);
     return PG_OK;
 }
 
@@ -199,6 +214,7 @@ static const int64_t *labels_of(const pg_inputs *inputs, const pg_forward_option
 }
 
 static pg_status check_options(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options) {
+    PGI_TRY(pgi_attentions_check(model, inputs, options));
     const int64_t *labels = labels_of(inputs, options);
     const int64_t last_id = model->config.text.vocab_size - 1;
     if (options->flags & PG_FORWARD_RETRIEVAL) PGI_TRY(pgi_retrieval_check(model));
@@ -238,7 +254,14 @@ static pg_status run_merged(const pgi_run *run, const pgi_merged_inputs *merged,
     forward f = {.run = run, .merged = merged, .flags = options->flags, .labels = labels_of(merged->inputs, options)};
     pg_status status = new_outputs(merged, options->flags, options->logits_to_keep, &out);
     f.out = out;
+    if (status >= 0) status = pgi_attentions_init(merged, options, &f.attentions);
     if (status >= 0) status = run_batch(&f);
+    if (status >= 0) {
+        out->attentions = f.attentions.weights;
+        memcpy(out->attentions_shape, f.attentions.shape, sizeof out->attentions_shape);
+        f.attentions.weights = NULL;
+    }
+    pgi_attentions_free(&f.attentions);
     pgi_loss_free(&f.loss);
     pgi_workspace_free(&f.workspace, &merged->model->memory);
     if (status < 0)

@@ -15,6 +15,8 @@ struct pg_outputs {
     float *last_hidden;    /* [B, T, hidden], or NULL; may be the last of the hidden states */
     int64_t embedding_dim; /* of the model's retrieval embeddings */
     float *embeddings;     /* [B, T, embedding_dim], or NULL */
+    float *attentions;     /* of the shape beside it, or NULL */
+    int64_t attentions_shape[4];
     pg_features *features; /* counted; NULL: no images */
     int has_loss;
     float loss;

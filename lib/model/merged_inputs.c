@@ -40,7 +40,7 @@ static pg_status check_rows(const pg_model *model, const pg_inputs *inputs) {
     return PG_OK;
 }
 
-static int is_image_token(const pgi_merged_inputs *merged, int64_t row, int64_t t) {
+int pgi_is_image_token(const pgi_merged_inputs *merged, int64_t row, int64_t t) {
     const pg_inputs *inputs = merged->inputs;
     const pgi_config *config = &merged->model->config;
     int64_t at = row * inputs->n_tokens + t;
@@ -54,7 +54,7 @@ static int is_image_token(const pgi_merged_inputs *merged, int64_t row, int64_t 
 
 static int64_t count_image_tokens(const pgi_merged_inputs *merged, int64_t row) {
     int64_t n = 0;
-    for (int64_t t = 0; t < merged->inputs->n_tokens; t++) n += is_image_token(merged, row, t);
+    for (int64_t t = 0; t < merged->inputs->n_tokens; t++) n += pgi_is_image_token(merged, row, t);
     return n;
 }
 
@@ -195,10 +195,10 @@ void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged
     const int64_t h = text->hidden_size;
     const float *image_row = merged->embedded ? merged->embedded + merged->first_feature[row] * h : NULL;
     for (int64_t t = 0; t < first; t++) /* image tokens that are padding take theirs too, as in HF */
-        if (is_image_token(merged, row, t)) image_row += h;
+        if (pgi_is_image_token(merged, row, t)) image_row += h;
     for (int64_t t = first; t < first + n; t++, x += h) {
         int64_t at = row * inputs->n_tokens + t;
-        if (is_image_token(merged, row, t)) {
+        if (pgi_is_image_token(merged, row, t)) {
             memcpy(x, image_row, (size_t)h * sizeof(float));
             image_row += h;
         } else if (inputs->ids) {

@@ -30,6 +30,9 @@ void pgi_merged_inputs_free(pgi_merged_inputs *merged);
  * attention_mask was given. Its generate() always makes a mask and never does so. */
 void pgi_merged_inputs_pack(pgi_merged_inputs *merged);
 
+/* Whether token t of the T of batch row `row` is where an image goes. */
+int pgi_is_image_token(const pgi_merged_inputs *merged, int64_t row, int64_t t);
+
 /* x [n, hidden]: embeddings of the tokens `first` .. `first` + n of the T of batch row `row`. */
 void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t first, int64_t n,
                              float *x);

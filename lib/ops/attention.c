@@ -14,6 +14,9 @@
  * scaled queries, keys, values and softmax weights are rounded to bf16; scores and
  * all sums stay f32. Few queries (decode): a task takes one query and some heads of
  * a KV head, and reads keys and values in place, as f32.
+ *
+ * pgi_attention_keep_weights(): the softmax weights themselves, which the above never has side by side. They are
+ * computed a second time, as for few queries, so that nobody who does not ask for them pays.
  */
 #include "ops/ops.h"
 
@@ -39,6 +42,7 @@ typedef struct attention_task {
     const pgi_run *run;
     const pgi_attention *shape;
     pgi_attention_rows rows;
+    const pgi_attention_weights *kept;
     int64_t head_batch; /* of few queries: query heads of a KV head taken together */
     /* The heads packed now: kv_begin <= KV head < kv_begin + kv_count. */
     int64_t kv_begin, kv_count;
@@ -76,9 +80,14 @@ static size_t block_bytes(const pgi_gemm_format *f, int64_t columns) {
 /* Of the sums of a block of queries, from row to row: no power of two, for the cache's sets. */
 static int64_t sum_stride(const pgi_attention *shape) { return pgi_ceil_div64(shape->head_dim, 16) * 16 + 16; }
 
-static size_t thread_bytes(const pgi_gemm_format *f, const pgi_attention *shape) {
+/* A thread's scratch for queries that are taken one by one. */
+static size_t streamed_bytes(const pgi_attention *shape) {
     const size_t keys = (size_t)shape->n_keys, d = (size_t)shape->head_dim;
-    const size_t few = align64(sizeof(float) * (PGI_GEMV_ROWS * keys + (PGI_GEMV_ROWS + 1) * d));
+    return align64(sizeof(float) * (PGI_GEMV_ROWS * keys + (PGI_GEMV_ROWS + 1) * d));
+}
+
+static size_t thread_bytes(const pgi_gemm_format *f, const pgi_attention *shape) {
+    const size_t few = streamed_bytes(shape);
     if (streamed(shape)) return few;
     const size_t many = (size_t)(1 + f->bf16) * block_bytes(f, KEY_BLOCK) + block_bytes(f, shape->head_dim) +
                         (size_t)(query_block(f) * sum_stride(shape)) * sizeof(float);
@@ -177,6 +186,23 @@ static void weighted_values(const pgi_kernels *kernels, int64_t m, int64_t n, in
     }
 }
 
+/* scores [m, n]: of the heads `head` .. `head` + m of one KV head, exp(score - max) of the keys that `query` sees, of n
+ * from `first` on, 0 at the others; states: the sums. scaled: [m, head_dim] of scratch. */
+static void unscaled_weights(const attention_task *task, int64_t query, int64_t head, int64_t m, visible_keys seen,
+                             int64_t first, int64_t n, float *scaled, float *scores, softmax_state *states) {
+    const pgi_attention *shape = task->shape;
+    const pgi_kernels *kernels = task->run->kernels;
+    const int64_t d = shape->head_dim, kv = head / (shape->n_heads / shape->n_kv_heads);
+    const float *keys = task->rows.k + first * task->rows.k_stride + kv * d;
+    kernels->expand_f32(task->rows.q + query * task->rows.q_stride + head * d, m * d, shape->scale, scaled);
+    kernels->gemv_f32((int)m, n, d, scaled, d, keys, task->rows.k_stride * (int64_t)sizeof(float), NULL, scores, n);
+    const visible_keys here = {seen.prefix, seen.begin - first, n};
+    for (int64_t i = 0; i < m; i++) {
+        states[i] = (softmax_state){-INFINITY, 0};
+        softmax_keys(kernels, scores + i * n, NULL, here, 0, n, shape->soft_cap, &states[i]);
+    }
+}
+
 /* Item: (query, KV head, batch of its query heads). The batch reads the keys once; its size does not change results. */
 static void streamed_heads(void *context, int64_t begin, int64_t end, int thread) {
     const attention_task *task = context;
@@ -192,23 +218,41 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
         int64_t head = kv * group + item % n_batches * batch, m = pgi_min64(batch, (kv + 1) * group - head);
         visible_keys seen = keys_of(shape, query);
         int64_t first = seen.prefix > 0 ? 0 : seen.begin, n = seen.end - first;
-        const float *keys = task->rows.k + first * task->rows.k_stride + kv * d;
         const float *values = task->rows.v + first * task->rows.v_stride + kv * d;
         float *out = task->rows.out + query * task->rows.out_stride + head * d;
         if (n == 0) {
             memset(out, 0, (size_t)(m * d) * sizeof(float));
             continue;
         }
-        kernels->expand_f32(task->rows.q + query * task->rows.q_stride + head * d, m * d, shape->scale, scaled);
-        kernels->gemv_f32((int)m, n, d, scaled, d, keys, task->rows.k_stride * (int64_t)sizeof(float), NULL, scores, n);
-        const visible_keys here = {seen.prefix, seen.begin - first, n};
         softmax_state states[PGI_GEMV_ROWS];
-        for (int64_t i = 0; i < m; i++) {
-            states[i] = (softmax_state){-INFINITY, 0};
-            softmax_keys(kernels, scores + i * n, NULL, here, 0, n, shape->soft_cap, &states[i]);
-        }
+        unscaled_weights(task, query, head, m, seen, first, n, scaled, scores, states);
         weighted_values(kernels, m, n, d, scores, values, task->rows.v_stride, part, out);
         for (int64_t i = 0; i < m; i++) kernels->scale(out + i * d, d, 1 / states[i].sum);
+    }
+}
+
+/* Item: a query. Its heads one after the other, in an order that the threads do not change. */
+static void kept_weights(void *context, int64_t begin, int64_t end, int thread) {
+    const attention_task *task = context;
+    const pgi_attention *shape = task->shape;
+    const pgi_attention_weights *kept = task->kept;
+    const int64_t d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads;
+    float *scaled = (float *)(task->threads + (size_t)thread * task->per_thread);
+    float *scores = scaled + (PGI_GEMV_ROWS + 1) * d;
+    for (int64_t query = begin; query < end; query++) {
+        visible_keys seen = keys_of(shape, query);
+        int64_t first = seen.prefix > 0 ? 0 : seen.begin, n = seen.end - first;
+        for (int64_t head = 0, m; n > 0 && head < shape->n_heads; head += m) {
+            softmax_state states[PGI_GEMV_ROWS];
+            m = pgi_min64(PGI_GEMV_ROWS, group - head % group);
+            unscaled_weights(task, query, head, m, seen, first, n, scaled, scores, states);
+            for (int64_t i = 0; i < m; i++) {
+                float *to = kept->out + (head + i) * kept->head_stride + query * kept->query_stride;
+                const float factor = kept->factor / states[i].sum;
+                for (int64_t j = 0; j < n; j++)
+                    if (kept->columns[first + j] >= 0) to[kept->columns[first + j]] += factor * scores[i * n + j];
+            }
+        }
     }
 }
 
@@ -398,4 +442,11 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
         if (atomic_load(&task.stopped)) return pgi_run_cancelled_error();
     }
     return PG_OK;
+}
+
+pg_status pgi_attention_keep_weights(const pgi_run *run, const pgi_attention *shape, const pgi_attention_rows *rows,
+                                     const pgi_attention_weights *kept, void *scratch) {
+    attention_task task = {.run = run, .shape = shape, .rows = *rows, .kept = kept, .threads = scratch};
+    task.per_thread = streamed_bytes(shape);
+    return pgi_parallel_for(run, shape->n_queries, 1, kept_weights, &task);
 }

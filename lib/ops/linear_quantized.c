@@ -3,7 +3,7 @@
  * pgi_quantized_linears() and pgi_quantized_mlp(): what linear.c and mlp.c call for quantized weights (quantized.h).
  *
  * x is quantized once for all threads and all layers that read it, in tiles of rows.
- * Few rows (decode): the blocks of weights are streamed once.
+ * Few rows (decode), as many as the kernels have: the blocks of weights are streamed once.
  * Many rows: a task owns a block of output columns and a slice of the rows, so that its x stays in the second-level
  * cache. It goes over the summed dimension in parts, so that the weights of two panels stay there too; sums wait in the
  * scratch of the thread until they are complete. int4 blocks are first unpacked to int8 blocks.
@@ -66,8 +66,9 @@ size_t pgi_quantized_intermediate(int64_t rows, int64_t width) {
     return (size_t)pgi_min64(rows, ROWS) * (size_t)pgi_quantized_groups(width) * PGI_TILE_ROW_BYTES;
 }
 
-static tiles tiles_of(const pgi_kernels *kernels, void *data, int64_t rows, int64_t columns) {
-    return (tiles){data, rows, (rows + kernels->quantized_rows - 1) / kernels->quantized_rows,
+/* Streamed rows are one tile. */
+static tiles tiles_of(const pgi_kernels *kernels, int streamed, void *data, int64_t rows, int64_t columns) {
+    return (tiles){data, rows, streamed ? 1 : pgi_ceil_div64(rows, kernels->quantized_rows),
                    pgi_quantized_groups(columns)};
 }
 static int64_t tile_row(const tiles *t, int64_t tile) { return t->rows * tile / t->n; }
@@ -98,8 +99,8 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t
     const char *data = (const char *)w->data + panel * panel_bytes;
     const float *bias = linear->bias ? linear->bias + panel * PGI_PANEL_ROWS : NULL;
     if (job->streamed) {
-        (int4 ? kernels->product_int4 : kernels->product_int8)((int)in->rows, n, in->groups, tile_at(in, 0, 0), data,
-                                                               panel_bytes, bias, 0, y, y_stride);
+        (int4 ? kernels->stream_int4 : kernels->stream_int8)((int)in->rows, n, in->groups, tile_at(in, 0, 0), data,
+                                                             panel_bytes, bias, 0, y, y_stride);
         return;
     }
     const int64_t n_parts = in->groups > GROUPS ? (in->groups + GROUPS - 1) / GROUPS : 1;
@@ -221,14 +222,16 @@ static pg_status rows_at_once(int64_t rows, int64_t columns, int64_t *out) {
     return PG_OK;
 }
 
-static quantized_job job_of(const pgi_run *run, const float *x, int64_t x_stride, int64_t row, int64_t rows,
-                            int64_t columns, void *scratch) {
+static quantized_job job_of(const pgi_run *run, const pgi_matrix *w, const float *x, int64_t x_stride, int64_t row,
+                            int64_t rows, void *scratch) {
+    const int streamed =
+        rows <= (w->dtype == PGI_DTYPE_INT8_BLOCKS ? run->kernels->stream_rows_int8 : run->kernels->stream_rows_int4);
     return (quantized_job){.kernels = run->kernels,
                            .x = x + row * x_stride,
                            .x_stride = x_stride,
-                           .columns = columns,
-                           .in = tiles_of(run->kernels, scratch, rows, columns),
-                           .streamed = rows <= PGI_GEMV_ROWS,
+                           .columns = w->columns,
+                           .in = tiles_of(run->kernels, streamed, scratch, rows, w->columns),
+                           .streamed = streamed,
                            .first_row = row,
                            .threads = (thread_scratch *)((char *)scratch + TILES_BYTES)};
 }
@@ -241,7 +244,7 @@ pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_st
     const int64_t n_chunks = (rows + at_once - 1) / at_once;
     for (int64_t chunk = 0; chunk < n_chunks; chunk++) { /* of nearly equal height */
         const int64_t row = rows * chunk / n_chunks;
-        quantized_job job = job_of(run, x, x_stride, row, rows * (chunk + 1) / n_chunks - row, w->columns, scratch);
+        quantized_job job = job_of(run, w, x, x_stride, row, rows * (chunk + 1) / n_chunks - row, scratch);
         PGI_TRY(start_job(run, &job, w->dtype == PGI_DTYPE_INT4_BLOCKS));
         PGI_TRY(finish_job(run, &job, outputs, n));
     }
@@ -256,14 +259,14 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
     const int64_t n_chunks = (rows + at_once - 1) / at_once;
     for (int64_t chunk = 0; chunk < n_chunks; chunk++) {
         const int64_t row = rows * chunk / n_chunks, n = rows * (chunk + 1) / n_chunks - row;
-        quantized_job job = job_of(run, x, columns, row, n, columns, scratch);
+        quantized_job job = job_of(run, &mlp->up->weight, x, columns, row, n, scratch);
         const pgi_linear_job output = {mlp->down, y, out};
         const double work_in = 2.0 * (double)n * (double)columns * (double)width * (mlp->gate ? 2 : 1);
         const double work_out = 2.0 * (double)n * (double)width * (double)out;
         pgi_run alone;
         const pgi_run *pool = pgi_run_for_work(run, work_in, &alone);
         job.mlp = mlp;
-        job.intermediate = tiles_of(run->kernels, intermediate, n, width);
+        job.intermediate = tiles_of(run->kernels, job.streamed, intermediate, n, width);
         PGI_TRY(pgi_find_activation(run->kernels, mlp->activation, &job.activate, &job.gate));
         PGI_TRY(start_job(pool, &job, mlp->up->weight.dtype == PGI_DTYPE_INT4_BLOCKS));
         PGI_TRY(pgi_parallel_for(pool, job.intermediate.groups * job.n_slices, 1, multiply_intermediate, &job));

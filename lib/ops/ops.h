@@ -64,6 +64,20 @@ typedef struct pgi_attention_rows {
 pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const pgi_attention_rows *rows,
                                 void *scratch);
 
+/* Where the softmax weights of a pass go. A stride of 0 sums heads or queries. */
+typedef struct pgi_attention_weights {
+    float *out; /* added to: weight of head h, query i and key j times factor, at h * head_stride + i * query_stride +
+                   columns[j] */
+    int64_t head_stride, query_stride;
+    const int64_t *columns; /* [n_keys]; -1: this key is left out */
+    float factor;
+} pgi_attention_weights;
+
+/* The weights softmax(cap(scale q k^T) + mask), in f32; nothing is added for a query that sees no key. rows: v and out
+ * are not read. scratch: of pgi_attention_forward(). */
+pg_status pgi_attention_keep_weights(const pgi_run *run, const pgi_attention *shape, const pgi_attention_rows *rows,
+                                     const pgi_attention_weights *kept, void *scratch);
+
 /* y = x / sqrt(mean(x^2) + eps) * (1 + weight), Gemma's RMSNorm; x, y: [rows, columns] dense, may be the same. */
 pg_status pgi_rms_norm(const pgi_run *run, const float *x, int64_t rows, int64_t columns, const float *weight,
                        float eps, float *y);

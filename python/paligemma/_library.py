@@ -57,6 +57,8 @@ TOKEN_ADDED, TOKEN_SPECIAL, TOKEN_NORMALIZED, TOKEN_SINGLE_WORD, TOKEN_LSTRIP, T
 RESAMPLE_NEAREST, RESAMPLE_LANCZOS, RESAMPLE_BILINEAR, RESAMPLE_BICUBIC, RESAMPLE_BOX, RESAMPLE_HAMMING = range(6)
 FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_ROW = 1, 2, 4, 8
 FORWARD_SKIP_PADDING, FORWARD_NO_LOSS, FORWARD_EMBEDDINGS, FORWARD_RETRIEVAL = 16, 32, 53, 64
+FORWARD_ATTENTIONS, FORWARD_ATTENTION_HEAD_MEAN, FORWARD_ATTENTION_LAYER_MEAN, FORWARD_ATTENTION_TO_IMAGE = 128, 256, \
+    512, 1024
 CPU_BASELINE, CPU_AVX2, CPU_AVX512, CPU_AVX_VNNI, CPU_AVX512_VNNI, CPU_AVX512_BF16 = 1, 2, 4, 8, 16, 32
 
 # What the package's arguments call them
@@ -227,7 +229,8 @@ class Object(Struct):
 
 class ForwardOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("n_threads", i32), ("reserved", u32), ("logits_to_keep", i64),
-                ("features", c_void_p), ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p)]
+                ("features", c_void_p), ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p),
+                ("attention_queries", i64), ("attention_layer", i32), ("reserved_end", u32)]
 
 
 class RunOptions(Struct):

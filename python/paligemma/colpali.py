@@ -55,7 +55,7 @@ class ColPaliForRetrieval(PaliGemmaForConditionalGeneration):
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
         flags = c.FORWARD_RETRIEVAL | c.FORWARD_NO_LOGITS | c.FORWARD_NO_LOSS
         flags |= c.FORWARD_HIDDEN_STATES if output_hidden_states else c.FORWARD_SKIP_PADDING
-        handle = self._run_forward(arrays, flags, 0, features, cancel)
+        handle = self._run_forward(arrays, flags, features, cancel)
         as_torch, values = _inputs.any_torch(*arrays.values()), {}
         for name in ("embeddings", "hidden_states", "image_hidden_states"):
             try:

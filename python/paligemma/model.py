@@ -180,11 +180,12 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
 
         -> .logits f32 [B, K, vocab], .loss f32 [] with labels, .image_hidden_states f32 [n_images, N, hidden] with
         images, .hidden_states (embeddings and each layer's output, L + 1 of f32 [B, T, hidden]) with
-        output_hidden_states, .last_hidden_state f32 [B, T, hidden] with output_last_hidden_state.
+        output_hidden_states, .attentions (L of f32 [B, heads, T, T]; transformers gives them with
+        attn_implementation="eager" alone) with output_attentions, .last_hidden_state f32 [B, T, hidden] with
+        output_last_hidden_state.
         """
-        if past_key_values is not None or cache is not None or output_attentions:
-            raise NotImplementedError("past_key_values (cache in transformers 5.24) and output_attentions are not "
-                                      "offered")
+        if past_key_values is not None or cache is not None:
+            raise NotImplementedError("past_key_values (cache in transformers 5.24) is not offered")
         if loss not in ("token", "example"):
             raise ValueError(f"loss is {loss!r}, expected \"token\" or \"example\"")
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
@@ -192,6 +193,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
                       pixel_values=pixel_values)
         flags = ((0 if return_logits else c.FORWARD_NO_LOGITS)
                  | (c.FORWARD_HIDDEN_STATES if output_hidden_states else 0)
+                 | (c.FORWARD_ATTENTIONS if output_attentions else 0)
                  | (c.FORWARD_LAST_HIDDEN if output_last_hidden_state else 0)
                  | (c.FORWARD_LOSS_PER_ROW if loss == "example" else 0)
                  | (c.FORWARD_SKIP_PADDING if skip_padding else 0))
@@ -202,8 +204,9 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         if pixel_values is not None and mm_encoder_outputs is not None:
             raise ValueError("You cannot specify both pixel_values and mm_encoder_outputs at the same time")
         features = given(self._handle, features, mm_encoder_outputs)
-        handle = self._run_forward(arrays, flags, keep, features, cancel)
-        output = _outputs(handle, bool(output_hidden_states), _inputs.any_torch(*arrays.values()), features)
+        handle = self._run_forward(arrays, flags, features, cancel, logits_to_keep=keep)
+        output = _outputs(handle, bool(output_hidden_states), _inputs.any_torch(*arrays.values()), features,
+                          self.config.text_config.num_hidden_layers)
         if chosen is not None and "logits" in output:
             output["logits"] = output.logits[:, chosen.tolist()]
         return output.to_tuple() if return_dict is False else output
@@ -217,11 +220,34 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
         features = given(self._handle, features, mm_encoder_outputs, pixel_values)
-        handle = self._run_forward(arrays, c.FORWARD_EMBEDDINGS, 0, features, cancel)
+        handle = self._run_forward(arrays, c.FORWARD_EMBEDDINGS, features, cancel)
         return _outputs(handle, False, _inputs.any_torch(*arrays.values()), features)
 
-    def _run_forward(self, arrays: dict[str, Any], flags: int, keep: int, features: Features | None,
-                     cancel: CancelFlag | None) -> Handle:
+    def attention_to_image(self, input_ids: Any = None, pixel_values: Any = None, attention_mask: Any = None,
+                           token_type_ids: Any = None, inputs_embeds: Any = None, labels: Any = None,
+                           position_ids: Any = None, *, n_queries: int = 0, layer: int | None = None,
+                           mm_encoder_outputs: dict[str, Any] | None = None, features: Features | None = None,
+                           cancel: CancelFlag | None = None) -> Any:
+        """Where tokens look: f32 [B, n_queries, N], how much each of the last n_queries tokens of a row (0: each token)
+        attends to each of its N image tokens, the mean over the heads of `layer` (0 the first; None: of all layers).
+
+        Token k of an image is the part k // n, k % n of the n x n parts that its square is cut into; reshape to
+        [..., n, n]. For the tokens of an answer, give the answer as the suffix. labels are taken and not used."""
+        if layer is not None and layer < 0:
+            raise ValueError(f"layer is {layer}, expected 0 or more, or None for the mean over all")
+        arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
+                      token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
+        flags = (c.FORWARD_ATTENTIONS | c.FORWARD_ATTENTION_HEAD_MEAN | c.FORWARD_ATTENTION_LAYER_MEAN
+                 | c.FORWARD_ATTENTION_TO_IMAGE | c.FORWARD_NO_LOGITS | c.FORWARD_NO_LOSS)
+        features = given(self._handle, features, mm_encoder_outputs, pixel_values)
+        handle = self._run_forward(arrays, flags, features, cancel, attention_queries=n_queries,
+                                   attention_layer=-1 if layer is None else layer)
+        found = array(handle, c.lib.pg_outputs_get_tensor, b"attentions")[:, 0]
+        return like_inputs(found, _inputs.any_torch(*arrays.values()))
+
+    def _run_forward(self, arrays: dict[str, Any], flags: int, features: Features | None, cancel: CancelFlag | None,
+                     *, attention_layer: int = -1, **numbers: int) -> Handle:
+        """numbers: further fields of pg_forward_options."""
         self._handle.check_open()
         inputs = self._inputs(_inputs.checked(arrays))
         cancel = cancel or CancelFlag()
@@ -229,8 +255,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
 
         def work() -> None:
             with self._handle.use() as model, inputs.use() as given, cancel.use() as flag, use(features) as encoded:
-                options = c.ForwardOptions(flags=flags, n_threads=self.n_threads, logits_to_keep=keep, features=encoded,
-                                           cancel=flag)
+                options = c.ForwardOptions(flags=flags, n_threads=self.n_threads, features=encoded, cancel=flag,
+                                           attention_layer=attention_layer, **numbers)
                 c.check(c.lib.pg_forward(model, given, ctypes.byref(options), ctypes.byref(outputs.pointer)))
 
         interruptible(work, cancel)
@@ -533,10 +559,11 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
                                                         tokenizer))
 
 
-def _outputs(handle: Handle, hidden_states: bool, as_torch: bool, features: Features | None) -> PaliGemmaCausalLMOutput:
+def _outputs(handle: Handle, hidden_states: bool, as_torch: bool, features: Features | None,
+             n_layers: int = 0) -> PaliGemmaCausalLMOutput:
     """The tensors of pg_outputs that are there, in transformers' order. features: that the call was given."""
     values: dict[str, Any] = {}
-    for name in ("loss", "logits", "hidden_states", "image_hidden_states", "last_hidden_state"):
+    for name in ("loss", "logits", "hidden_states", "attentions", "image_hidden_states", "last_hidden_state"):
         values[name] = None
         if name == "hidden_states" and not hidden_states:
             continue
@@ -548,7 +575,9 @@ def _outputs(handle: Handle, hidden_states: bool, as_torch: bool, features: Feat
             found = found.reshape(())
         if name == "image_hidden_states" and features is not None:
             found = found.copy()  # theirs is the memory, and other prompts are to find it as it was
-        converted = tuple(like_inputs(layer, as_torch) for layer in found) if name == "hidden_states" \
-            else like_inputs(found, as_torch)
+        if name == "attentions":
+            found = found.reshape(n_layers, -1, *found.shape[1:])
+        converted = tuple(like_inputs(layer, as_torch) for layer in found) \
+            if name in ("hidden_states", "attentions") else like_inputs(found, as_torch)
         values[name] = converted
     return PaliGemmaCausalLMOutput(**values)

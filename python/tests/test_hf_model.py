@@ -111,6 +111,38 @@ def test_forward(model, hf_model, processor, image, side):
         [k for k in ours.keys() if k != "last_hidden_state"]
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_attentions(model, hf_model, processor, image, side):
+    inputs = batch(processor, image, side, suffix=["a red circle", "none", "blue"])
+    kind = hf_model.config._attn_implementation
+    hf_model.set_attn_implementation("eager")
+    try:
+        with torch.no_grad():
+            theirs = hf_model(**inputs, output_attentions=True)
+    finally:
+        hf_model.set_attn_implementation(kind)
+    ours = model(**inputs, output_attentions=True)
+    seen = inputs.attention_mask == 1
+    assert list(ours.keys()).index("attentions") == list(ours.keys()).index("logits") + 1
+    assert len(ours.attentions) == len(theirs.attentions)
+    for i, (a, b) in enumerate(zip(ours.attentions, theirs.attentions)):
+        assert a.shape == b.shape
+        close(a.transpose(1, 2)[seen], b.transpose(1, 2)[seen], f"attentions[{i}]")
+    whole = torch.stack(theirs.attentions).mean(2)  # [L, B, T, T]
+    is_image = inputs.input_ids == processor.image_token_id
+    n = int(is_image.sum(1).max())
+    for layer, right in [(None, whole.mean(0)), (0, whole[0]), (1, whole[1])]:
+        found = model.attention_to_image(**inputs, n_queries=3, layer=layer)
+        assert found.shape == (len(seen), 3, n)
+        for row, tokens in enumerate(seen[:, -3:]):
+            if not tokens.any():  # padded on the right
+                continue
+            close(found[row][tokens], right[row][-3:][tokens][:, is_image[row]], f"layer {layer}")
+    for wrong in (dict(n_queries=-1), dict(n_queries=10**6), dict(layer=99), dict(layer=-1)):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))} is"):
+            model.attention_to_image(**inputs, **wrong)
+
+
 def test_forward_options(model, hf_model, processor, image):
     inputs = dict(batch(processor, image))
     del inputs["labels"]

@@ -188,8 +188,6 @@ def test_bad_forward_names_the_numbers(model, processor, image_path, inputs):
             model(**arguments)
     long = model(input_ids=np.full((1, 10000), 300), logits_to_keep=1)  # a row has no end of its own
     assert long.logits.shape[:2] == (1, 1) and np.isfinite(long.logits).all()
-    with pytest.raises(NotImplementedError):
-        model(**inputs, output_attentions=True)
     with pytest.raises(TypeError):
         model(**inputs, anything=1)
 

@@ -17,7 +17,7 @@ import tempfile
 import zlib
 
 PAGE = os.path.join("docs", "EMBEDDING.md")
-QUOTED = ["stream", "ask_many", "session_loop", "camera_frame", "batch", "choose"]
+QUOTED = ["stream", "ask_many", "session_loop", "camera_frame", "batch", "choose", "segment"]
 QUOTE = re.compile(r"(<!-- examples/(\w+)\.c -->\n```c\n)(.*?)(```\n)", re.DOTALL)
 BLOCK = re.compile(r"^(?!<!-- examples)([^\n]*)\n```(c|cpp)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # What a piece that is not a whole program may speak of.
@@ -149,6 +149,13 @@ def run_all(root, programs):
 
     says("choose", "0.000 red\n1.000 purple\n0.000 yellow\n", model, shapes, question, "red", "purple", "yellow")
 
+    says("segment", "red circle: no mask\n", model, shapes, "detect red circle")
+    code, out, err = run("segment", model, shapes, "segment red circle ; yellow triangle")
+    found = re.findall(r"([a-z ]+): (\d+) pixels of 336 x 336, \d+ runs\n", out)
+    expect("segment: the names", code == 0 and err == "" and [f[0] for f in found] == ["red circle", "yellow triangle"], code, out, err)
+    # a circle of 96 pixels across, and half of the triangle's box
+    expect("segment: the areas", all(abs(int(f[1]) - area) < area * 0.1 for f, area in zip(found, [7238, 8712])), out)
+
     code, out, err = run("labels", model, shapes, question, color)
     lines = {line.split()[0]: [int(n) for n in line.split()[1:]] for line in out.splitlines()}
     learned = [label for label in lines.get("labels", []) if label != -100]
@@ -173,7 +180,8 @@ def run_all(root, programs):
             ("caption", (model, "/nowhere.png"), "/nowhere.png"), ("stream", (model, "/nowhere.png", "a"), "/nowhere.png"),
             ("stream", ("/nowhere/at-all", shapes, "a"), "/nowhere/at-all"), ("ask_many", (model, shapes, b"a\xff"), "UTF-8"),
             ("session_loop", (model, shapes, b"a\xff"), "UTF-8"), ("batch", (model, "a", shapes, "/nowhere.png"), "/nowhere.png"),
-            ("labels", (model, shapes, "a", b"a\xff"), "UTF-8"), ("choose", (model, shapes, "a", b"a\xff"), "UTF-8")]:
+            ("labels", (model, shapes, "a", b"a\xff"), "UTF-8"), ("choose", (model, shapes, "a", b"a\xff"), "UTF-8"),
+            ("segment", (model, "/nowhere.png", "a"), "/nowhere.png")]:
         code, out, err = run(name, *arguments)
         expect(f"{name} fails in one line", code == 1 and out == "" and err.startswith(name + ": ") and err.count("\n") == 1
                and all(word in err for word in words), code, out, err)

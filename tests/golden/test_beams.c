@@ -172,14 +172,16 @@ static options_of_case some_options(int32_t n_beams) {
     return o;
 }
 
-static pg_status run(options_of_case *o, int64_t n_rows, pg_result **result) {
-    pg_inputs *inputs = inputs_of(two_prompts, n_rows, 3);
+static pg_status run_from(options_of_case *o, int64_t first, int64_t n_rows, pg_result **result) {
+    pg_inputs *inputs = inputs_of(two_prompts + 3 * first, n_rows, 3);
     o->generate.sampling = &o->sampling;
     o->generate.beams = &o->beams;
     const pg_status status = pg_generate(models[0], NULL, inputs, &o->generate, result);
     pg_inputs_close(&inputs);
     return status;
 }
+
+static pg_status run(options_of_case *o, int64_t n_rows, pg_result **result) { return run_from(o, 0, n_rows, result); }
 
 static void what_is_kept_adds_up(void **state) {
     options_of_case o = some_options(4);
@@ -215,22 +217,28 @@ static void what_is_kept_adds_up(void **state) {
     pg_result_close(&result);
 }
 
-/* Two prompts together, and each alone. */
+/* Two prompts together, and each alone: of beams, of beams that are drawn, and of draws without beams. */
 static void prompts_do_not_touch_each_other(void **state) {
-    options_of_case o = some_options(5);
-    pg_result *both = NULL, *first = NULL;
     (void)state;
-    o.generate.n_return = 5;
-    OK(run(&o, 2, &both));
-    OK(run(&o, 1, &first));
-    for (int64_t row = 0; row < 5; row++) {
-        const pg_tensor a = tensor_of(both, row, "ids"), b = tensor_of(first, row, "ids");
-        assert_int_equal(a.shape[0], b.shape[0]);
-        assert_memory_equal(a.data, b.data, (size_t)a.shape[0] * sizeof(int64_t));
-        assert_true(score_of(both, row) == score_of(first, row));
+    for (int kind = 0; kind < 3; kind++) {
+        options_of_case o = some_options(kind == 2 ? 1 : 5);
+        pg_result *both = NULL;
+        o.generate.n_return = 5;
+        if (kind > 0) o.sampling.flags = PG_SAMPLING_RANDOM;
+        OK(run(&o, 2, &both));
+        for (int64_t prompt = 0; prompt < 2; prompt++) {
+            pg_result *alone = NULL;
+            OK(run_from(&o, prompt, 1, &alone));
+            for (int64_t k = 0; k < 5; k++) {
+                const pg_tensor a = tensor_of(both, 5 * prompt + k, "ids"), b = tensor_of(alone, k, "ids");
+                assert_int_equal(a.shape[0], b.shape[0]);
+                assert_memory_equal(a.data, b.data, (size_t)a.shape[0] * sizeof(int64_t));
+                assert_true(score_of(both, 5 * prompt + k) == score_of(alone, k));
+            }
+            pg_result_close(&alone);
+        }
+        pg_result_close(&both);
     }
-    pg_result_close(&both);
-    pg_result_close(&first);
 }
 
 /* Texts of a prompt without beams: each is the one that the prompt gives with that stream. */
@@ -328,6 +336,48 @@ static void callbacks_end_a_search(void **state) {
     assert_int_equal(info.stop, PG_STOP_CONTEXT);
     assert_int_equal(info.n_new_tokens, 0);
     pg_result_close(&result);
+}
+
+/* Allows nothing in the texts of the second prompt; *user: the first row that it is. */
+static int32_t nothing_from(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask, int64_t vocab) {
+    const int64_t *first = user;
+    (void)ids, (void)n_ids;
+    if (row < *first) memset(mask, 0xff, (size_t)((vocab + 31) / 32) * sizeof *mask);
+    return 0;
+}
+
+static int32_t no_logits_from(void *user, int64_t row, const int64_t *ids, int64_t n_ids, float *logits, int64_t n) {
+    const int64_t *first = user;
+    (void)ids, (void)n_ids;
+    for (int64_t i = 0; row >= *first && i < n; i++) logits[i] = -INFINITY;
+    return 0;
+}
+
+/* Errors name the row of the inputs, however many texts it has. */
+static void errors_name_the_prompt(void **state) {
+    (void)state;
+    for (int kind = 0; kind < 4; kind++) {
+        const int of_beams = kind % 2;
+        options_of_case o = some_options(of_beams ? 3 : 1);
+        int64_t first = of_beams ? 1 : 3; /* row of the inputs, or of the result */
+        pg_result *result = NULL;
+        o.sampling.flags = PG_SAMPLING_RANDOM;
+        o.generate.n_return = 3;
+        if (kind < 2) {
+            o.sampling.on_mask = nothing_from;
+            o.sampling.on_mask_user = &first;
+        } else {
+            o.sampling.on_logits = no_logits_from;
+            o.sampling.on_logits_user = &first;
+        }
+        assert_int_equal(run(&o, 2, &result), PG_ERROR_ARGUMENT);
+        assert_int_equal(pg_last_error_row(), 1);
+        const char *text = kind < 2 ? "row 1: on_mask allows no id" : "row 1: the settings of sampling leave no id";
+        if (!strstr(pg_last_error(), text)) fail_msg("found \"%s\", expected %s in it", pg_last_error(), text);
+        first = 6;
+        OK(run(&o, 2, &result));
+        pg_result_close(&result);
+    }
 }
 
 static void refuse(options_of_case o, const char *text) {
@@ -429,6 +479,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(texts_have_their_own_draws),
         cmocka_unit_test(draws_are_repeatable),
         cmocka_unit_test(callbacks_end_a_search),
+        cmocka_unit_test(errors_name_the_prompt),
         cmocka_unit_test(impossible_options_are_named),
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(memory_is_that_of_one_prompt),

@@ -170,7 +170,8 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
     static const int shapes[][3] = {{256, 588, 1152},  {256, 1152, 1152}, {256, 1152, 4304},  {256, 4304, 1152},
                                     {272, 2048, 2048}, {272, 2048, 256},  {272, 2048, 16384}, {272, 16384, 2048},
                                     {1, 2048, 256},    {1, 2048, 2048},   {1, 2048, 16384},   {1, 16384, 2048},
-                                    {1, 2048, 257216}, {4, 2048, 16384},  {16, 2048, 16384}};
+                                    {1, 2048, 257216}, {4, 2048, 16384},  {6, 2048, 16384},   {8, 2048, 16384},
+                                    {12, 2048, 16384}, {16, 2048, 16384}, {16, 16384, 2048}};
     /* The last three: in bf16, where the CPU has that. */
     static const int32_t dtypes[] = {PG_DTYPE_BF16,         PG_DTYPE_F16,  PG_DTYPE_F32, PGI_DTYPE_INT8_BLOCKS,
                                      PGI_DTYPE_INT4_BLOCKS, PG_DTYPE_BF16, PG_DTYPE_F16, PG_DTYPE_F32};

@@ -58,7 +58,8 @@ GEMV(gemv_f16)
             int64_t start_stride, float *y, int64_t y_stride),                                                       \
            (m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride), y + (m - 1) * y_stride, n)
 PRODUCT(product_int8)
-PRODUCT(product_int4)
+PRODUCT(stream_int8)
+PRODUCT(stream_int4)
 
 /* n bytes. */
 static void damage_bytes(unsigned char *out, int64_t n, unsigned char last_before) {

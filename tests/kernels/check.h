@@ -87,7 +87,8 @@ void check_resample_row(check *c);
 /* check_quantized.c */
 void check_quantize_row(check *c);
 void check_product_int8(check *c);
-void check_product_int4(check *c);
+void check_stream_int8(check *c);
+void check_stream_int4(check *c);
 void check_unpack_int4(check *c);
 void check_linear_quantized(check *c); /* an operation, quantizing weights too */
 

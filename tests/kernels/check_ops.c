@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "generate/sampler.h"
+#include "kernels/quantized.h"
 
 /* ---- linear ---- */
 
@@ -88,6 +89,40 @@ static void check_linear_rows(check *c) {
             fail(c, "%d rows differ from the first of %d", (int)rows, ROWS);
     }
     release_all(c);
+}
+
+/* Rows that take a decoding step together get the bits that each gets alone: up to PGI_GEMV_ROWS with stored weights,
+ * any number with int8 and int4. */
+static void check_linear_together(check *c) {
+    enum { ROWS = 33, IN = 600, OUT = 70 };
+    static const int32_t dtypes[] = {PG_DTYPE_F32, PG_DTYPE_BF16, PG_DTYPE_F16, PGI_DTYPE_INT8_BLOCKS,
+                                     PGI_DTYPE_INT4_BLOCKS};
+    for (int d = 0; d < 5; d++) {
+        const int quantized = pgi_dtype_is_blocks(dtypes[d]);
+        float *x = guarded_floats(c, ROWS * IN), *one = guarded_output(c, OUT), *all = guarded_output(c, ROWS * OUT);
+        void *scratch = guarded(c, pgi_linear_scratch(c->kernels, 2), 0);
+        const int32_t stored = quantized ? PG_DTYPE_F16 : dtypes[d];
+        void *w = guarded(c, (size_t)(IN * OUT) * pgi_dtype_size(stored), 0);
+        void *blocks = guarded(c, (size_t)pgi_quantized_bytes(PGI_DTYPE_INT8_BLOCKS, OUT, IN), 64);
+        random_fill(c, x, ROWS * IN);
+        random_weights(c, w, stored, IN * OUT);
+        pgi_matrix matrix = {w, stored, OUT, IN, NULL};
+        if (quantized) {
+            pgi_quantize_panels(&matrix, 0, dtypes[d], 0, pgi_quantized_panels(OUT), blocks);
+            matrix = (pgi_matrix){blocks, dtypes[d], OUT, IN, NULL};
+        }
+        const pgi_linear linear = {matrix, NULL};
+        pgi_run run = run_on(c->kernels, 2);
+        for (int64_t rows = 1; rows <= (quantized ? ROWS : PGI_GEMV_ROWS); rows++) {
+            pgi_linear_forward(&run, x, IN, rows, &linear, all, OUT, scratch);
+            for (int64_t r = 0; r < rows; r++) {
+                pgi_linear_forward(&run, x + r * IN, IN, 1, &linear, one, OUT, scratch);
+                if (memcmp(one, all + r * OUT, OUT * sizeof(float)))
+                    fail(c, "weights %d: row %d of %d is not what it is alone", d, (int)r, (int)rows);
+            }
+        }
+        release_all(c);
+    }
 }
 
 /* What bf16_linear changes, on every CPU. */
@@ -391,6 +426,7 @@ static void check_sample(check *c) {
 
 const kernel_check operation_checks[] = {{"linear", check_linear},
                                          {"linear rows", check_linear_rows},
+                                         {"linear together", check_linear_together},
                                          {"linear bf16", check_linear_bf16},
                                          {"linear quantized", check_linear_quantized},
                                          {"several", check_group},

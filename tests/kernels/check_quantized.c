@@ -154,7 +154,10 @@ void check_quantize_row(check *c) {
     }
 }
 
-static void check_product(check *c, int32_t dtype, int m, int64_t n, int64_t groups) {
+typedef void (*product_fn)(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
+                           const float *start, int64_t start_stride, float *y, int64_t y_stride);
+
+static void check_product(check *c, product_fn product, int32_t dtype, int m, int64_t n, int64_t groups) {
     const int accumulate = (int)random_below(c, 2), with_bias = (int)random_below(c, 2);
     const int64_t k = groups * 128, stride = n + random_below(c, 5), panels = (n + 15) / 16;
     const int64_t panel_bytes = groups * pgi_quantized_block(dtype);
@@ -171,12 +174,11 @@ static void check_product(check *c, int32_t dtype, int m, int64_t n, int64_t gro
         c->kernels->quantize_row(x + i * k, k, m, i, tile);
     }
     memcpy(before, y, (size_t)(stride * (m - 1) + n) * sizeof(float));
-    (dtype == PGI_DTYPE_INT8_BLOCKS ? c->kernels->product_int8 : c->kernels->product_int4)(
-        m, n, groups, tile, blocks, panel_bytes,
-        accumulate  ? y
-        : with_bias ? bias
-                    : NULL,
-        accumulate ? stride : 0, y, stride);
+    product(m, n, groups, tile, blocks, panel_bytes,
+            accumulate  ? y
+            : with_bias ? bias
+                        : NULL,
+            accumulate ? stride : 0, y, stride);
     for (int i = 0; i < m; i++) {
         for (int64_t r = 0; r < n; r++) {
             float want = product_oracle(x + i * k, &w, r,
@@ -193,17 +195,20 @@ static void check_product(check *c, int32_t dtype, int m, int64_t n, int64_t gro
     release_all(c);
 }
 
-void check_product_int8(check *c) {
+static void check_products(check *c, product_fn product, int32_t dtype, int rows) {
     static const int64_t outputs[] = {1, 15, 16, 17, 31, 32, 33, 48, 64, 65, 100};
-    for (int m = 1; m <= c->kernels->quantized_rows; m++)
+    for (int m = 1; m <= rows; m++)
         for (size_t n = 0; n < sizeof outputs / sizeof *outputs; n++)
-            check_product(c, PGI_DTYPE_INT8_BLOCKS, m, outputs[n], 1 + random_below(c, 3));
+            check_product(c, product, dtype, m, outputs[n], 1 + random_below(c, 3));
 }
-void check_product_int4(check *c) {
-    static const int64_t outputs[] = {1, 15, 16, 17, 31, 32, 33, 48, 64, 65, 100};
-    for (int m = 1; m <= PGI_GEMV_ROWS; m++)
-        for (size_t n = 0; n < sizeof outputs / sizeof *outputs; n++)
-            check_product(c, PGI_DTYPE_INT4_BLOCKS, m, outputs[n], 1 + random_below(c, 3));
+void check_product_int8(check *c) {
+    check_products(c, c->kernels->product_int8, PGI_DTYPE_INT8_BLOCKS, c->kernels->quantized_rows);
+}
+void check_stream_int8(check *c) {
+    check_products(c, c->kernels->stream_int8, PGI_DTYPE_INT8_BLOCKS, c->kernels->stream_rows_int8);
+}
+void check_stream_int4(check *c) {
+    check_products(c, c->kernels->stream_int4, PGI_DTYPE_INT4_BLOCKS, c->kernels->stream_rows_int4);
 }
 
 void check_unpack_int4(check *c) {

@@ -11,7 +11,8 @@ import reference
 
 
 class Forward:
-    """What one pass gave: {stage: array}, stages "features" [n, N, H], "hidden.i" [B, T, H], "logits" [B, K, V]."""
+    """What one pass gave: {stage: array}, stages "features" [n, N, H], "hidden.i" [B, T, H], "attentions.i" [B, T, heads, T]
+    (the queries before the heads, as parts() picks tokens), "logits" [B, K, V]."""
 
     def __init__(self, stages, loss=None):
         self.stages, self.loss = stages, loss
@@ -23,6 +24,7 @@ class Forward:
         features = out.get("image_hidden_states") if images is None else images.pooler_output
         stages = {"features": features, "logits": out.logits}
         stages.update({f"hidden.{i}": hidden for i, hidden in enumerate(out.hidden_states)})
+        stages.update({f"attentions.{i}": layer.transpose(1, 2) for i, layer in enumerate(out.attentions or ())})
         return cls({name: value.float().numpy() for name, value in stages.items() if value is not None},
                    None if out.loss is None else float(out.loss))
 
@@ -39,7 +41,8 @@ class BatchReference(reference.Reference):
             if name in tensors:
                 tensors[name] = tensors[name].to(self.model.dtype)
         with torch.inference_mode():
-            return Forward.of(self.model(**tensors, output_hidden_states=True, use_cache=False, **options))
+            return Forward.of(self.model(**tensors, output_hidden_states=True, output_attentions=True, use_cache=False,
+                                         **options))
 
     def noise(self, arrays, n_probes=reference.N_PROBES, **options):
         """-> [Forward with rounding noise]"""

@@ -6,7 +6,7 @@
 
 Each of the N checkpoints (seeds S, S + 1, ...; checkpoints.py) runs batches of batches.py: prompts, images and
 suffixes as they come, padded on either side. Checked are features, hidden states of every layer, logits and both
-losses, padding included; logits_to_keep; inputs given as arrays, as embeddings, with given features, without types, with
+losses, padding included; attention weights of every layer and head, and their means and parts; logits_to_keep; inputs given as arrays, as embeddings, with given features, without types, with
 positions of one's own; what transformers raises at; each row against its single run; threads and instruction sets;
 generate() token for token on left-padded batches; PG_FORWARD_EMBEDDINGS. Bounds as README.md says. Without --seed the seed is fresh; it is printed.
 """
@@ -68,7 +68,14 @@ def stages_of(outputs):
         stages["features"] = features
     if hidden is not None:
         stages.update({f"hidden.{i}": layer for i, layer in enumerate(hidden)})
+    attentions = outputs.get("attentions")
+    if attentions is not None:
+        layers = attentions.reshape(-1, len(outputs["logits"]), *attentions.shape[1:])
+        stages.update({f"attentions.{i}": layer.swapaxes(1, 2) for i, layer in enumerate(layers)})
     return stages
+
+
+EVERYTHING = pglib.FORWARD_HIDDEN_STATES | pglib.FORWARD_ATTENTIONS
 
 
 def same(a, b):
@@ -120,6 +127,7 @@ class Case(seeded.SeededCase):
             self.attempt("forward" + what, self.check_forward)
             self.attempt("losses" + what, self.check_losses)
             self.attempt("logits_to_keep" + what, self.check_keep)
+            self.attempt("attentions" + what, self.check_attentions)
             self.attempt("threads" + what, self.check_threads)
             self.attempt("rows alone" + what, self.check_rows)
             self.attempt("given features" + what, self.check_features, case)
@@ -145,7 +153,7 @@ class Case(seeded.SeededCase):
                 f"(bound {row[5]:.2e})" for row in table if not row[-1]]
 
     def check_forward(self):
-        with self.model.forward(self.inputs, flags=pglib.FORWARD_HIDDEN_STATES | pglib.FORWARD_LAST_HIDDEN) as outputs:
+        with self.model.forward(self.inputs, flags=EVERYTHING | pglib.FORWARD_LAST_HIDDEN) as outputs:
             wrong = self.within(outputs, self.exact, self.probes, self.arrays)
             n = len([stage for stage in self.exact.stages if stage.startswith("hidden.")])
             if outputs["hidden_states"].shape[0] != n:
@@ -191,19 +199,58 @@ class Case(seeded.SeededCase):
                     wrong.append(f"{keep} kept: loss {outputs['loss']}, with all logits {loss}")
         return wrong
 
+    def check_attentions(self):
+        """Means and parts are those of the whole; asking changes no other bits, and a row has what it has alone."""
+        ids, wrong = self.arrays["input_ids"], []
+        n_rows, n_tokens = ids.shape
+        is_image = ids == self.ref.model.config.image_token_id
+        most = int(is_image.sum(1).max())
+        with self.model.forward(self.inputs) as outputs, \
+                self.model.forward(self.inputs, flags=pglib.FORWARD_ATTENTIONS) as asked:
+            whole = asked["attentions"].reshape(-1, n_rows, asked["attentions"].shape[1], n_tokens, n_tokens)
+            wrong += [f"{name} differs when attentions are kept" for name in ("logits", "loss")
+                      if not same(outputs[name], asked[name])]
+        for _ in range(6):
+            heads, layers, to_image, skip = self.rng.random(4) < 0.5
+            layer, queries = int(self.rng.integers(-1, len(whole))), int(self.rng.integers(0, n_tokens + 1))
+            keep = int(self.rng.integers(0, n_tokens + 1))
+            to_image &= most > 0
+            flags = (pglib.FORWARD_ATTENTIONS | heads * pglib.FORWARD_ATTENTION_HEAD_MEAN
+                     | layers * pglib.FORWARD_ATTENTION_LAYER_MEAN | to_image * pglib.FORWARD_ATTENTION_TO_IMAGE
+                     | skip * pglib.FORWARD_SKIP_PADDING)
+            right = (whole if layer < 0 else whole[layer:layer + 1])[..., -queries:, :]
+            right = right.mean(0, keepdims=True) if layers else right
+            right = right.mean(2, keepdims=True) if heads else right
+            if skip:
+                right = right * (self.arrays["attention_mask"][:, -queries:] == 1)[None, :, None, :, None]
+            if to_image:
+                parts = np.zeros(right.shape[:-1] + (most,), np.float32)
+                for row in range(n_rows):
+                    parts[:, row, ..., :is_image[row].sum()] = right[:, row][..., is_image[row]]
+                right = parts
+            with self.model.forward(self.inputs, flags=int(flags), attention_layer=layer, attention_queries=queries,
+                                    logits_to_keep=keep, n_threads=int(self.rng.integers(1, 4))) as outputs:
+                found = outputs["attentions"]
+            right = right.reshape(-1, *right.shape[2:])
+            if found.shape != right.shape or np.abs(found - right).max(initial=0) > 2e-6:
+                wrong.append(f"flags {flags}, layer {layer}, queries {queries}: found {found.shape}, expected "
+                             f"{right.shape}, or by more than 2e-6 apart")
+        return wrong
+
     def check_threads(self):
         seen = {}
         for n in (1, 2, 3):
-            with self.model.forward(self.inputs, flags=pglib.FORWARD_HIDDEN_STATES, n_threads=n) as outputs:
-                seen[n] = [outputs[name] for name in ("logits", "hidden_states", "image_hidden_states", "loss")]
-        return [f"{n} threads: tensor {i} differs from 1 thread" for n in (2, 3) for i in range(4)
+            with self.model.forward(self.inputs, flags=EVERYTHING, n_threads=n) as outputs:
+                seen[n] = [outputs[name] for name in ("logits", "hidden_states", "attentions", "image_hidden_states",
+                                                      "loss")]
+        return [f"{n} threads: tensor {i} differs from 1 thread" for n in (2, 3) for i in range(len(seen[1]))
                 if not same(seen[n][i], seen[1][i])]
 
     def check_cpus(self):
         wrong = []
         for name, mask in pglib.cpu_masks().items():
             with pglib.Model(self.library, self.folder, mask) as model, \
-                    model.forward(self.inputs, flags=pglib.FORWARD_HIDDEN_STATES) as outputs:
+                    model.forward(self.inputs, flags=EVERYTHING) as outputs:
                 wrong += [f"{name}: {line}" for line in self.within(outputs, self.exact, self.probes, self.arrays)]
         return wrong
 
@@ -283,8 +330,8 @@ class Case(seeded.SeededCase):
     def check_given(self, given):
         """Arrays through transformers and through pg_inputs_create() and pg_forward()."""
         exact, probes = self.ref.forward(given), self.ref.noise(given)
-        with self.library.make_inputs(**given) as inputs, \
-                self.model.forward(inputs, flags=pglib.FORWARD_HIDDEN_STATES) as outputs:
+        flags = EVERYTHING if "attentions.0" in exact.stages else pglib.FORWARD_HIDDEN_STATES  # sdpa has none
+        with self.library.make_inputs(**given) as inputs, self.model.forward(inputs, flags=flags) as outputs:
             everything = {"attention_mask": np.ones_like(given["labels"])}
             wrong = self.within(outputs, exact, probes, {**everything, **given})
             limit = batch_reference.loss_bound(exact, probes, given["labels"])

@@ -4,12 +4,13 @@
 
     masks_live.py [--seed S] [--count 500] [--build FOLDER]
 
-Each of the N cases has random codes, an image size and a box: any, tiny, thin, at the edges, empty, of the whole image. Every
-25 cases new weights are drawn and written anew: as .npz stored or deflated, in C's order or as f8, or as safetensors in
-f32, f16 or bf16. The reference decodes with torch's convolutions, and puts the mask into the box with Pillow, as the
-training code's evaluator (big_vision: transfers/segmentation.py) or Hugging Face's demo cut the box. A pixel must be
-inside where the reference's value is above NEAR, and outside where it is below -NEAR; those between are counted. Run lengths must
-be those of pycocotools.
+Each of the N cases has random codes, an image of up to 5000 pixels a side and a box: any, tiny, thin, at the edges,
+empty, of the whole image, or out of order, which must have no mask. Every 25 cases new weights are drawn and written
+anew: as .npz stored or deflated, in C's order or Fortran's or as f8, or as safetensors in f32, f16 or bf16. The reference
+decodes with torch's convolutions, and puts the mask into the box with Pillow, as the training code's evaluator
+(big_vision: transfers/segmentation.py) or Hugging Face's demo cut the box. A pixel must be inside where the reference's
+value is above NEAR, and outside where it is below -NEAR; those between are counted. Run lengths must be those of
+pycocotools.
 """
 import argparse
 import ctypes
@@ -66,10 +67,12 @@ def decode(w, codes):
 
 def write(weights, seed, folder):
     """-> the path, and the weights as they were rounded"""
-    kind = ("npz", "npz deflated", "npz f8", "F32", "F16", "BF16")[seed % 6]
+    kind = ("npz", "npz deflated", "npz f8", "F32", "F16", "BF16", "npz fortran")[seed % 7]
     if kind.startswith("npz"):
         path = os.path.join(folder, "vae-oid.npz")
         arrays = {name: t.numpy().astype(np.float64 if kind.endswith("f8") else np.float32) for name, t in weights.items()}
+        if kind.endswith("fortran"):
+            arrays = {name: np.asfortranarray(a) for name, a in arrays.items()}
         arrays["encoder.0.weight"] = np.zeros((3, 5), np.int64)  # the published file has an encoder, too
         (np.savez_compressed if kind.endswith("deflated") else np.savez)(path, **arrays)
         return path, weights
@@ -81,7 +84,7 @@ def write(weights, seed, folder):
 
 
 def draw_box(rng):
-    kind = rng.integers(5)
+    kind = rng.integers(6)
     a, b = np.sort(rng.integers(0, 1024, (2, 2)), axis=0)  # y0 x0, y1 x1
     if kind == 0:
         b = np.minimum(a + rng.integers(0, 12, 2), 1023)
@@ -91,16 +94,18 @@ def draw_box(rng):
         a, b = np.array([0, 0]), np.array([1023, 1023])
     elif kind == 3:
         a[rng.integers(2)], b[rng.integers(2)] = 0, 1023
+    elif kind == 4 and rng.integers(2):
+        a, b = (b, a) if rng.integers(2) else (np.array([a[0], b[1]]), np.array([b[0], a[1]]))
     return [int(v) for v in (a[0], a[1], b[0], b[1])]
 
 
 class Case(seeded.SeededCase):
-    n_pixels, n_near, worst = 0, 0, 0.0
+    n_pixels, n_near, n_refused, worst = 0, 0, 0, 0.0
 
     def run(self, library, decoder, weights):
         rng = np.random.default_rng([self.seed, 79])
         codes = [int(c) for c in rng.integers(0, 128, 16)]
-        height, width = (int(2 ** rng.uniform(0, 10)) for _ in range(2))
+        height, width = (int(2 ** rng.uniform(0, 10)) if rng.integers(20) else int(rng.integers(1024, 5000)) for _ in range(2))
         locs, convention = draw_box(rng), int(rng.integers(2))
         reference = decode(weights, codes)
         c, ours = pglib.binding(), np.empty((64, 64), np.float32)
@@ -119,7 +124,9 @@ class Case(seeded.SeededCase):
         library.call("pg_answer_create_from_text", text.encode(), len(text), ctypes.byref(options), ctypes.byref(answer))
         try:
             if locs[2] < locs[0] or locs[3] < locs[1]:
-                return []
+                Case.n_refused += 1
+                status = c.lib.pg_answer_get_mask(answer, 0, decoder, mask.ctypes.data, mask.size)
+                return [] if status == c.ERROR_NOT_FOUND and (mask == 7).all() else [f"a box out of order gave {status}"]
             library.call("pg_answer_get_mask", answer, 0, decoder, mask.ctypes.data, mask.size)
         finally:
             pglib.binding().lib.pg_answer_close(ctypes.byref(answer))
@@ -160,7 +167,8 @@ def main():
         case.run(library, decoder, weights)
         passed, failed = passed + case.passed, failed + case.failed
     pglib.binding().lib.pg_mask_decoder_close(ctypes.byref(decoder))
-    print(f"{Case.n_pixels} pixels, {Case.n_near} of them within {NEAR} of the edge; decoded values at most {Case.worst:.1e} apart")
+    print(f"{Case.n_pixels} pixels, {Case.n_near} of them within {NEAR} of the edge; decoded values at most {Case.worst:.1e} apart;"
+          f" {Case.n_refused} boxes out of order")
     print(f"{passed} passed, {failed} failed")
     sys.exit(1 if failed else 0)
 

@@ -156,10 +156,11 @@ class Model(_Handle):
     def cpu_used(self):
         return self.info().cpu_used
 
-    def forward(self, inputs, features=None, n_threads=1, **options):
+    def forward(self, inputs, features=None, n_threads=1, attention_layer=-1, **options):
         """pg_forward(); one thread is the fastest for models this small. -> Outputs"""
         outputs = Outputs(self.library)
-        options = binding().ForwardOptions(n_threads=n_threads, features=features and features.pointer, **options)
+        options = binding().ForwardOptions(n_threads=n_threads, features=features and features.pointer,
+                                           attention_layer=attention_layer, **options)
         outputs.open("pg_forward", self.pointer, inputs.pointer, ctypes.byref(options))
         return outputs
 

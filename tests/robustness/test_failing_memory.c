@@ -87,7 +87,7 @@ static pg_status go(way *w) {
     STEP(pg_generate(model, processor, inputs, &options, &result));
     pg_model_info info = {.struct_size = sizeof info};
     STEP(pg_model_get_info(model, &info));
-    forward_options.flags = info.embedding_dim > 0 ? PG_FORWARD_RETRIEVAL : 0;
+    forward_options.flags = info.embedding_dim > 0 ? PG_FORWARD_RETRIEVAL : PG_FORWARD_ATTENTIONS;
     STEP(pg_forward(model, inputs, &forward_options, &outputs));
     STEP(pg_features_create(model, inputs, NULL, &features));
     STEP(pg_features_get_tensor(features, &kept));

@@ -1,8 +1,8 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Once a session is made, prompts and steps allocate nothing: every request after it fails, and the texts are the same.
- * The same of pg_generate() from its first step on. Where the C library lets a program count its calls, malloc itself
- * is counted too, so that what the library or those it calls take past pg_allocator shows.
+ * The same of pg_generate(), of beam search too, from its first step on. Where the C library lets a program count its
+ * calls, malloc itself is counted too, so that what the library or those it calls take past pg_allocator shows.
  */
 #include "run_tests.h"
 
@@ -299,6 +299,8 @@ typedef struct generation {
     counter *memory;
     int64_t allocs; /* at the first step; -1: not yet */
     int fails;      /* from then on */
+    int n_steps;    /* after it */
+    int n_threads;
 } generation;
 
 static int32_t on_progress(void *user, int32_t phase, int64_t done, int64_t total) {
@@ -349,12 +351,70 @@ static void rows_of_generate(void **state) {
     }
 }
 
+/* ---- beam search ---- */
+
+/* Allocations since the first step, as each later one sees them: what a search hands over at its end is not counted.
+ * Threads of the call may still be made meanwhile, past the allocator: calls of malloc count with one thread alone. */
+static int32_t on_search(void *user, int32_t phase, int64_t done, int64_t total) {
+    generation *g = user;
+    if (phase == PG_PHASE_DECODE && g->allocs >= 0) {
+        const long long beyond = g->n_threads == 1 ? n_mallocs : 0;
+        g->n_steps++;
+        if (g->memory->n_allocs != g->allocs || beyond > 0)
+            fail_msg("step %lld of %lld: %lld allocations, %lld calls of malloc", (long long)done, (long long)total,
+                     (long long)(g->memory->n_allocs - g->allocs), beyond);
+    }
+    return on_progress(user, phase, done, total);
+}
+
+static void a_search(fixture *f, int32_t n_threads, int32_t n_beams, uint32_t sampling_flags) {
+    generation g = {.memory = &f->memory, .allocs = -1, .n_threads = n_threads};
+    pg_generate_options options;
+    pg_beam_options beams;
+    pg_sampling_options sampling;
+    pg_result *result = NULL;
+    const char *stop = "never to be seen";
+    OK(pg_generate_options_init(&options, sizeof options));
+    OK(pg_beam_options_init(&beams, sizeof beams));
+    OK(pg_sampling_options_init(&sampling, sizeof sampling));
+    beams.n_beams = n_beams;
+    beams.early_stopping = PG_EARLY_STOPPING_NEVER;
+    sampling.flags = PG_SAMPLING_IGNORE_EOS | sampling_flags;
+    sampling.repetition_penalty = 1.2;
+    sampling.no_repeat_ngram_size = 3;
+    sampling.on_logits = on_logits;
+    options.features = f->features;
+    options.beams = &beams;
+    options.sampling = &sampling;
+    options.stop_strings = &stop;
+    options.n_stop_strings = 1;
+    options.flags = PG_GENERATE_LOG_PROBS;
+    options.n_threads = n_threads;
+    options.max_new_tokens = NEW_TOKENS;
+    options.progress = on_search;
+    options.progress_user = &g;
+    const pg_status status = pg_generate(f->model, f->processor, f->words, &options, &result);
+    atomic_store(&counting, 0);
+    if (status < 0) fail_msg("%s: %s", pg_status_name(status), pg_last_error());
+    assert_int_equal(g.n_steps, NEW_TOKENS - 2); /* all but the first; the last token is not fed */
+    pg_result_close(&result);
+}
+
+static void beams_of_generate(void **state) {
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        setting s = {i % 2 ? tiny_saved_today() : tiny_official(), PG_WEIGHTS_STORED, 1 + i / 2 % 2};
+        fixture f;
+        set_up(&f, &s);
+        a_search(&f, s.n_threads, i < 4 ? 3 : 9, i / 2 % 2 ? PG_SAMPLING_RANDOM : 0);
+        tear_down(&f);
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sessions),
-        cmocka_unit_test(a_small_session),
-        cmocka_unit_test(prompt_lengths),
-        cmocka_unit_test(rows_of_generate),
+        cmocka_unit_test(sessions),         cmocka_unit_test(a_small_session),   cmocka_unit_test(prompt_lengths),
+        cmocka_unit_test(rows_of_generate), cmocka_unit_test(beams_of_generate),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }

@@ -348,7 +348,7 @@ static void bad_rows(void **state) {
     ARGUMENT(pg_forward(m->model, in, &forward_options, &out));
     forward_options.logits_to_keep = -1;
     ARGUMENT(pg_forward(m->model, in, &forward_options, &out));
-    forward_options = options_of(0x80);
+    forward_options = options_of(0x8000);
     ARGUMENT(pg_forward(m->model, in, &forward_options, &out));
     forward_options = options_of(0);
     forward_options.n_threads = -1;

@@ -145,55 +145,91 @@ static void positions_are_the_callers(void **state) {
     }
 }
 
-/* The logits of a step that PGI_STEP_ROWS answers take together are, to the last bit, those that each gets alone. */
+/* Decodings that run twice: together with others, and alone. */
+typedef struct step_test {
+    const pg_model *model;
+    pgi_run run;
+    pgi_merged_inputs prompts;
+    pgi_workspace workspace;
+    pgi_decoding together[PGI_STEP_ROWS], alone[PGI_STEP_ROWS];
+    float *logits; /* [PGI_STEP_ROWS + 1, vocab] */
+} step_test;
+
+/* The logits of the step that the decodings of `rows` take together, and of those that each takes alone. */
+static void step_both(step_test *t, const int *rows, int n) {
+    const pgi_text_config *text = &t->model->config.text;
+    const pgi_text_weights *weights = &t->model->weights.text;
+    const int64_t v = text->vocab_size;
+    const pgi_pass_workspace *step = &t->workspace.step;
+    pgi_decoding *group[PGI_STEP_ROWS];
+    float *alone = t->logits + PGI_STEP_ROWS * v;
+    for (int i = 0; i < n; i++) group[i] = &t->together[rows[i]];
+    OK(pgi_decoding_step_group(&t->run, t->model, group, n, step));
+    OK(pgi_head_forward(&t->run, text, weights, step->x, n, t->logits, &step->head));
+    for (int i = 0; i < n; i++) {
+        pgi_decoding *one = &t->alone[rows[i]];
+        OK(pgi_decoding_step_group(&t->run, t->model, &one, 1, step));
+        OK(pgi_head_forward(&t->run, text, weights, step->x, 1, alone, &step->head));
+        assert_memory_equal(t->logits + i * v, alone, (size_t)v * sizeof(float));
+        pgi_decoding_push(group[i], pgi_sample(t->logits + i * v, v));
+        pgi_decoding_push(one, pgi_sample(alone, v));
+    }
+}
+
+static void prefill_both(step_test *t, int64_t prompt, int row) {
+    const pgi_text_config *text = &t->model->config.text;
+    float *logits = t->logits;
+    const float *last;
+    for (int k = 0; k < 2; k++) {
+        pgi_decoding *decoding = k ? &t->alone[row] : &t->together[row];
+        decoding->pending = -1;
+        OK(pgi_decoding_reset(decoding, &t->prompts, prompt, &(pgi_decoding_limits){2 * PGI_STEP_ROWS, 0}));
+        OK(pgi_decoding_prefill(&t->run, &t->prompts, prompt, decoding, 0, 0, &t->workspace.pass, &last));
+        OK(pgi_head_forward(&t->run, text, &t->model->weights.text, last, 1, logits, &t->workspace.pass.head));
+        pgi_decoding_push(decoding, pgi_sample(logits, text->vocab_size));
+    }
+}
+
+/* The logits of a step that up to pgi_step_rows() answers take together are, to the last bit, those that each gets
+ * alone: in groups of each size, which shrink as if rows ended, at the front and in the midst. */
 static void steps_together_are_steps_alone(void **state) {
+    enum { SPECS = sizeof specs / sizeof *specs };
     (void)state;
-    for (int i = 0; i < 2; i++) {
-        const tiny *m = &models[i];
-        const pgi_memory *memory = &m->model->memory;
-        const pgi_run run = {.kernels = &m->model->kernels, .n_threads = 1};
-        const pgi_text_config *text = &m->model->config.text;
-        const pgi_text_weights *weights = &m->model->weights.text;
-        const int64_t v = m->info.vocab_size;
-        const float *last;
-        pgi_decoding answers[2][PGI_STEP_ROWS] = {{{.pending = -1}}}, *group[PGI_STEP_ROWS];
-        pgi_merged_inputs prompts;
+    for (int i = 0; i < 6; i++) {
+        const tiny *m = &models[i % 2];
+        const int32_t weights = i / 2 == 0 ? PG_WEIGHTS_STORED : i / 2 == 1 ? PG_WEIGHTS_INT8 : PG_WEIGHTS_INT4;
+        pg_model_options options;
+        pg_model *opened = NULL;
+        OK(pg_model_options_init(&options, sizeof options));
+        options.weights = weights;
+        OK(pg_model_open(m->folder, &options, &opened));
+        assert_int_equal(pgi_step_rows(opened), weights == PG_WEIGHTS_STORED ? 4 : 16);
+        step_test t = {.model = opened, .run = {.kernels = &opened->kernels, .n_threads = 1}};
         pg_inputs *in = NULL;
         batch b;
-        make_batch(&b, m, specs, PGI_STEP_ROWS, LEFT, 0);
+        make_batch(&b, m, specs, SPECS, LEFT, 0);
         OK(create(&b, m, 0, NULL, &in));
-        OK(pgi_merged_inputs_init(&run, m->model, in, NULL, NULL, &prompts));
-        float *logits = calloc((size_t)((PGI_STEP_ROWS + 1) * v), sizeof *logits), *alone = logits + PGI_STEP_ROWS * v;
-        const pgi_limits limits = {.n_tokens = MAX_TOKENS, .n_step_tokens = PGI_STEP_ROWS, .n_keys = MAX_TOKENS};
-        pgi_workspace workspace = {0};
-        OK(pgi_workspace_reserve(&workspace, &run, m->model, &limits));
+        OK(pgi_merged_inputs_init(&t.run, opened, in, NULL, NULL, &t.prompts));
+        t.logits = calloc((size_t)((PGI_STEP_ROWS + 1) * m->info.vocab_size), sizeof *t.logits);
+        const pgi_limits limits = {
+            .n_tokens = MAX_TOKENS, .n_step_tokens = PGI_STEP_ROWS, .n_keys = MAX_TOKENS + 2 * PGI_STEP_ROWS};
+        OK(pgi_workspace_reserve(&t.workspace, &t.run, opened, &limits));
+        int rows[PGI_STEP_ROWS], n = (int)pgi_step_rows(opened);
+        for (int r = 0; r < n; r++) prefill_both(&t, r % SPECS, rows[r] = r);
+        for (; n > 0; n--) {
+            step_both(&t, rows, n);
+            const int ends = n / 2 % 2 ? 0 : n / 2;
+            memmove(rows + ends, rows + ends + 1, (size_t)(n - 1 - ends) * sizeof *rows);
+        }
         for (int r = 0; r < PGI_STEP_ROWS; r++) {
-            group[r] = &answers[0][r];
-            for (int k = 0; k < 2; k++) {
-                OK(pgi_decoding_reset(&answers[k][r], &prompts, r, &(pgi_decoding_limits){NEW_TOKENS, 0}));
-                OK(pgi_decoding_prefill(&run, &prompts, r, &answers[k][r], 0, 0, &workspace.pass, &last));
-                OK(pgi_head_forward(&run, text, weights, last, 1, alone, &workspace.pass.head));
-                pgi_decoding_push(&answers[k][r], pgi_sample(alone, v));
-            }
+            pgi_decoding_free(&t.together[r], &opened->memory);
+            pgi_decoding_free(&t.alone[r], &opened->memory);
         }
-        for (int step = 1; step < NEW_TOKENS; step++) {
-            OK(pgi_decoding_step_group(&run, m->model, group, PGI_STEP_ROWS, &workspace.step));
-            OK(pgi_head_forward(&run, text, weights, workspace.step.x, PGI_STEP_ROWS, logits, &workspace.step.head));
-            for (int r = 0; r < PGI_STEP_ROWS; r++) {
-                pgi_decoding *one = &answers[1][r];
-                OK(pgi_decoding_step_group(&run, m->model, &one, 1, &workspace.step));
-                OK(pgi_head_forward(&run, text, weights, workspace.step.x, 1, alone, &workspace.step.head));
-                assert_memory_equal(logits + r * v, alone, (size_t)v * sizeof(float));
-                pgi_decoding_push(group[r], pgi_sample(logits + r * v, v));
-                pgi_decoding_push(one, pgi_sample(alone, v));
-            }
-        }
-        for (int k = 0; k < 2; k++)
-            for (int r = 0; r < PGI_STEP_ROWS; r++) pgi_decoding_free(&answers[k][r], memory);
-        pgi_workspace_free(&workspace, memory);
-        pgi_merged_inputs_free(&prompts);
+        pgi_workspace_free(&t.workspace, &opened->memory);
+        pgi_merged_inputs_free(&t.prompts);
         pg_inputs_close(&in);
-        free(logits);
+        pg_model_close(&opened);
+        free(t.logits);
         free(b.pixels);
     }
 }

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <paligemma/paligemma.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,11 +60,15 @@ typedef struct npz_options {
     int deflated, cut_shape, drop; /* array number cut_shape has another shape; number drop is left out; -1: none */
     int method;                    /* that members say; 0: the true one */
     uint32_t size;                 /* that members say to have unpacked; 0: the true one */
-    int zip64;
+    int zip64, fortran, version;   /* version of .npy, less 1 */
+    /* The directory says of this member: that it lies where the one before it does; that it has the name of that one.
+     * 0: of none. */
+    int same_place, same_name;
+    int local_name; /* the member's own header has another name; 0: none has */
 } npz_options;
 
 static void put(bytes *b, uint64_t value, int n) {
-    for (int i = 0; i < n; i++) bytes_add(b, &(uint8_t){(uint8_t)(value >> 8 * i)}, 1);
+    for (int i = 0; i < n; i++) bytes_add(b, &(uint8_t){(uint8_t)(i < 8 ? value >> 8 * i : 0)}, 1);
 }
 
 static void add_numbers(bytes *npy, const array *a) {
@@ -77,15 +82,32 @@ static void add_numbers(bytes *npy, const array *a) {
     }
 }
 
-static bytes make_npy(const array *a, int cut) {
-    bytes npy = {0}, header = {0};
-    bytes_printf(&header, "{'descr': '<f4', 'fortran_order': False, 'shape': (");
+/* From C's order of an array of 4 dimensions to Fortran's. */
+static void turn_over(const array *a, float *numbers, size_t n) {
+    float *from = malloc(n * sizeof *from);
+    const size_t sizes[4] = {(size_t)a->shape[0], (size_t)a->shape[1], (size_t)(a->n_dims == 4 ? a->shape[2] : 1),
+                             (size_t)(a->n_dims == 4 ? a->shape[3] : 1)};
+    memcpy(from, numbers, n * sizeof *from);
+    for (size_t i = 0; i < n; i++) {
+        const size_t l = i % sizes[3], k = i / sizes[3] % sizes[2], j = i / sizes[3] / sizes[2] % sizes[1];
+        numbers[i / sizes[3] / sizes[2] / sizes[1] + sizes[0] * (j + sizes[1] * (k + sizes[2] * l))] = from[i];
+    }
+    free(from);
+}
+
+static bytes make_npy(const array *a, int cut, const npz_options *o) {
+    bytes npy = {0}, header = {0}, numbers = {0};
+    bytes_printf(&header, "{'descr': '<f4', 'fortran_order': %s, 'shape': (", o->fortran ? "True" : "False");
     for (int i = 0; i < a->n_dims; i++) bytes_printf(&header, "%d, ", a->shape[i] - (cut && i == 0));
     bytes_printf(&header, "), }\n");
-    bytes_add(&npy, "\x93NUMPY\x01\x00", 8);
-    put(&npy, header.size, 2);
+    bytes_add(&npy, "\x93NUMPY", 6);
+    put(&npy, (uint64_t)o->version + 1, 2);
+    put(&npy, header.size, o->version ? 4 : 2);
     bytes_add(&npy, header.data, header.size);
-    add_numbers(&npy, a);
+    add_numbers(&numbers, a);
+    if (o->fortran && a->n_dims > 1) turn_over(a, (float *)(void *)numbers.data, numbers.size / sizeof(float));
+    bytes_add(&npy, numbers.data, numbers.size);
+    bytes_free(&numbers);
     bytes_free(&header);
     return npy;
 }
@@ -110,16 +132,19 @@ static bytes packed(const bytes *npy, int deflated) {
 
 static bytes make_npz(const npz_options *o) {
     bytes file = {0}, directory = {0};
+    uint32_t before = 0; /* where the last member lies */
     int n = 0;
     for (int i = 0; i < N_ARRAYS; i++) {
         char name[64];
         if (i == o->drop) continue;
-        bytes npy = make_npy(&arrays[i], i == o->cut_shape), data = packed(&npy, o->deflated);
+        bytes npy = make_npy(&arrays[i], i == o->cut_shape, o), data = packed(&npy, o->deflated);
         const uint32_t crc = (uint32_t)crc32(0, npy.data, (unsigned)npy.size), at = (uint32_t)file.size;
         const int method = o->method ? o->method : o->deflated ? 8 : 0;
         const size_t size = o->size ? o->size : npy.size;
-        snprintf(name, sizeof name, "%s.npy", arrays[i].name);
         for (int local = 1; local >= 0; local--) {
+            const int twice = o->same_name && o->same_name == i;
+            const int wrong = local && o->local_name && o->local_name == i;
+            snprintf(name, sizeof name, "%s%s", arrays[twice ? i - 1 : i].name, wrong ? ".NPY" : ".npy");
             bytes *to = local ? &file : &directory;
             bytes_add(to, local ? "PK\3\4" : "PK\1\2", 4);
             put(to, 45, local ? 2 : 4);
@@ -131,10 +156,11 @@ static bytes make_npz(const npz_options *o) {
             put(to, o->zip64 ? UINT32_MAX : size, 4);
             put(to, strlen(name), 2);
             put(to, o->zip64 ? 20 : 0, 2);
-            if (!local) put(to, 0, 10), put(to, at, 4);
+            if (!local) put(to, 0, 10), put(to, o->same_place && o->same_place == i ? before : at, 4);
             bytes_text(to, name);
             if (o->zip64) put(to, 1, 2), put(to, 16, 2), put(to, size, 8), put(to, data.size, 8);
         }
+        before = at;
         bytes_add(&file, data.data, data.size);
         bytes_free(&npy);
         bytes_free(&data);
@@ -209,16 +235,18 @@ static pg_mask_decoder *open_bytes(const char *name, bytes file) {
 
 static const int32_t codes[16] = {0, 127, 3, 4, 5, 60, 7, 8, 9, 10, 110, 12, 13, 14, 15, 64};
 
-/* Every kind of file gives the same mask, for every set of kernels within noise. */
+/* Every kind of file gives the same mask. */
 static void files_are_read(void **state) {
     float first[64 * 64], mask[64 * 64];
     (void)state;
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < 6; kind++) {
         npz_options o = plain;
         o.deflated = kind == 1;
         o.zip64 = kind == 2;
-        const char *name = kind < 3 ? "vae-oid.npz" : "vae-oid.safetensors";
-        pg_mask_decoder *decoder = open_bytes(name, kind < 3 ? make_npz(&o) : make_safetensors()), *by_folder = NULL;
+        o.fortran = kind == 3;
+        o.version = kind == 4 ? 2 : 0;
+        const char *name = kind < 5 ? "vae-oid.npz" : "vae-oid.safetensors";
+        pg_mask_decoder *decoder = open_bytes(name, kind < 5 ? make_npz(&o) : make_safetensors()), *by_folder = NULL;
         OK(pg_mask_decoder_decode(decoder, codes, kind == 0 ? first : mask));
         if (kind > 0) assert_memory_equal(first, mask, sizeof mask);
         OK(pg_mask_decoder_open(folder, NULL, &by_folder));
@@ -226,7 +254,7 @@ static void files_are_read(void **state) {
         assert_memory_equal(first, mask, sizeof mask);
         pg_mask_decoder_close(&decoder);
         pg_mask_decoder_close(&by_folder);
-        if (kind == 2) remove_file(folder, name);
+        if (kind == 4) remove_file(folder, name);
     }
     remove_file(folder, "vae-oid.safetensors");
 }
@@ -261,6 +289,18 @@ static void what_is_wrong_is_named(void **state) {
     refuse(o, PG_ERROR_FORMAT, "has 4000000000 bytes");
     o.size = 1000;
     refuse(o, PG_ERROR_FORMAT, "not the 1000 bytes");
+    o = plain;
+    o.same_place = 3; /* the same bytes twice: what zip bombs live on */
+    refuse(o, PG_ERROR_FORMAT, "decoder.2.net.0.weight overlaps another member");
+    o = plain;
+    o.same_name = 9;
+    refuse(o, PG_ERROR_FORMAT, "decoder.4.weight is in the archive twice");
+    o = plain;
+    o.local_name = 13;
+    refuse(o, PG_ERROR_FORMAT, "decoder.0.bias: another member is where the directory says");
+    o = plain;
+    o.version = 3;
+    refuse(o, PG_ERROR_FORMAT, "version 1 to 3");
     assert_int_equal(pg_mask_decoder_open(folder, NULL, &decoder), PG_ERROR_NOT_FOUND);
     assert_non_null(strstr(pg_last_error(), "vae-oid.npz"));
     write_text(folder, "wrong.npz", "neither");
@@ -398,6 +438,38 @@ static void masks_lie_in_their_boxes(void **state) {
     remove_file(folder, "file");
 }
 
+typedef struct decoding {
+    const pg_mask_decoder *decoder;
+    float masks[8][64 * 64];
+} decoding;
+
+static void *decode_all(void *user) {
+    decoding *d = user;
+    for (int i = 0; i < 8; i++) {
+        int32_t other[16];
+        for (int k = 0; k < 16; k++) other[k] = (codes[k] + i * 31) % 128;
+        if (pg_mask_decoder_decode(d->decoder, other, d->masks[i]) < 0) memset(d->masks[i], 0xFF, sizeof d->masks[i]);
+    }
+    return NULL;
+}
+
+/* One decoder, threads at once: the bits of one alone. */
+static void threads_share_a_decoder(void **state) {
+    static decoding all[5];
+    pthread_t threads[5];
+    (void)state;
+    pg_mask_decoder *decoder = open_bytes("file", make_npz(&plain));
+    for (int i = 0; i < 5; i++) all[i].decoder = decoder;
+    decode_all(&all[0]);
+    for (int i = 1; i < 5; i++) assert_int_equal(pthread_create(&threads[i], NULL, decode_all, &all[i]), 0);
+    for (int i = 1; i < 5; i++) assert_int_equal(pthread_join(threads[i], NULL), 0);
+    for (int i = 1; i < 5; i++) assert_memory_equal(all[0].masks, all[i].masks, sizeof all[0].masks);
+    assert_true(all[0].masks[0][0] == all[0].masks[0][0]);
+    assert_memory_not_equal(all[0].masks[0], all[0].masks[1], sizeof all[0].masks[0]);
+    pg_mask_decoder_close(&decoder);
+    remove_file(folder, "file");
+}
+
 /* As pycocotools 2.0 has them. */
 static void run_lengths_are_cocos(void **state) {
     static const uint8_t mask[3 * 4] = {0, 200, 255, 127, 0, 128, 0, 0, 255, 255, 0, 0};
@@ -434,6 +506,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(damaged_files_are_refused),
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(masks_lie_in_their_boxes),
+        cmocka_unit_test(threads_share_a_decoder),
         cmocka_unit_test(run_lengths_are_cocos),
     };
     return RUN_TESTS(tests, make_folder, remove_it);

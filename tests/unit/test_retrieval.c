@@ -151,7 +151,7 @@ static void no_projection_no_embeddings(void **state) {
         ERROR(pg_forward(models[i].model, in, &options, &out), PG_ERROR_NOT_FOUND);
         assert_non_null(strstr(pg_last_error(), models[i].folder));
         assert_non_null(strstr(pg_last_error(), "no projection (embedding_proj_layer or custom_text_proj)"));
-        options.flags = PG_FORWARD_RETRIEVAL << 1;
+        options.flags = PG_FORWARD_RETRIEVAL | 0x8000;
         ARGUMENT(pg_forward(models[i].model, in, &options, &out));
         pg_inputs_close(&in);
         free(b.pixels);

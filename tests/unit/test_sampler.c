@@ -17,7 +17,7 @@
 #include "ops/ops.h"
 #include "kernels/quantized.h"
 
-enum { VOCAB = 2 * 8192 + 1000, HIDDEN = 40, ROWS = PGI_GEMV_ROWS };
+enum { VOCAB = 2 * 8192 + 1000, HIDDEN = 40, ROWS = PGI_SAMPLER_ROWS };
 
 static float drawn(uint32_t *state) { /* -1 .. 1 */
     *state = *state * 1664525u + 1013904223u;

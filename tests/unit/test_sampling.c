@@ -243,6 +243,7 @@ static void masks_keep_the_rest_out(void **state) {
     of.nothing_at = 3;
     ARGUMENT(sampled(m, &b, &s, 1, &result));
     assert_non_null(strstr(pg_last_error(), "row 0: on_mask allows no id as new token 3"));
+    assert_int_equal(pg_last_error_row(), 0);
     of.stop_at = 2;
     OK(sampled(m, &b, &s, 1, &result));
     OK(pg_result_get_info(result, 0, &info));
@@ -316,6 +317,9 @@ static void a_session_samples_the_same(void **state) {
         OK(pg_session_feed(fed, NULL, 0));
         OK(pg_session_sample(fed, &s, &token)); /* the draw of the last step, after tokens that were fed */
         assert_int_equal(token, ids[NEW_TOKENS - 1]);
+        OK(pg_session_feed(fed, NULL, 0)); /* no tokens are left, and none is fed */
+        ERROR(pg_session_feed(fed, ids, 1), PG_ERROR_LIMIT);
+        assert_int_equal(pg_session_sample(fed, &s, &token), PG_EVENT_LENGTH);
         OK(pg_session_prefill(fed, in, NULL));
         OK(pg_session_feed(fed, ids, NEW_TOKENS - 1)); /* at once */
         assert_memory_equal(session_logits(session), session_logits(fed), size);

@@ -111,13 +111,18 @@ static void product_int8(int m, int64_t n, int64_t groups, const void *x, const 
     product(0, m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride);
 }
 
-static void product_int4(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
-                         const float *start, int64_t start_stride, float *y, int64_t y_stride) {
+static void stream_int8(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
+                        const float *start, int64_t start_stride, float *y, int64_t y_stride) {
+    product(0, m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride);
+}
+
+static void stream_int4(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
+                        const float *start, int64_t start_stride, float *y, int64_t y_stride) {
     product(1, m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride);
 }
 
 void pgi_ref_quantized(pgi_kernels *kernels) {
-    kernels->quantized_rows = 4;
+    kernels->quantized_rows = kernels->stream_rows_int8 = kernels->stream_rows_int4 = 4;
 #define K(type, name, parameters) kernels->name = name;
 #include "kernels/lists/quantized_products.inc"
 #include "kernels/lists/quantized_rows.inc"

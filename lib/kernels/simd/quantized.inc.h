@@ -21,96 +21,110 @@ enum {
 
 /* (Bounds that are constants before anything is inlined: otherwise clang keeps loops and spills, at a third of the
  * speed.) */
-#define EACH_ROW(i) UNROLL for (int i = 0; i < Q_TILE_ROWS; i++) if (i < m)
+#define EACH_ROW(i, rows) UNROLL for (int i = 0; i < PGI_TILE_ROWS; i++) if (i < (rows))
 #define EACH_VECTOR(v) UNROLL for (int v = 0; v < Q_WIDEST; v++) if (v < vectors)
 
 /* The compiler may not move a load or store over this: left to itself gcc moves so many up that registers run out. */
 #define IN_ORDER __asm__ volatile("" : : : "memory")
 
-/* c[i][..] += m rows of x times `panels` panels of int8 blocks. c: [m][16 panels]. */
-static ALWAYS_INLINE void tile_int8(const int m, const int panels, int64_t groups, const char *x, const char *w,
-                                    int64_t panel_bytes, float *c) {
-    const int vectors = panels * Q_VECTORS, streamed = m <= PGI_GEMV_ROWS;
-    for (; groups > 0; groups--, x += PGI_TILE_ROW_BYTES * m, w += PGI_INT8_BLOCK) {
-        qint sum[Q_TILE_ROWS][Q_WIDEST];
-        EACH_ROW(i) EACH_VECTOR(v) sum[i][v] = q_start(x + m * (PGI_GROUP_COLUMNS + 4) + 4 * i);
-        for (int f = 0; f < Q_FOURS; f += 2) {
-            UNROLL for (int g = f; g < f + 2; g++) {
-                qint block[Q_WIDEST];
-                EACH_VECTOR(v) {
-                    const char *at = w + v / Q_VECTORS * panel_bytes + 64 + 64 * g + v % Q_VECTORS * 4 * Q_LANES;
-                    block[v] = q_load(at);
-                    if (streamed && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
-                }
-                EACH_ROW(i) {
-                    qint four = q_set1(x + 4 * (m * g + i));
-                    EACH_VECTOR(v) sum[i][v] = q_dot(sum[i][v], block[v], four);
-                }
-            }
-        }
-        qfloat scale[Q_WIDEST], part[Q_TILE_ROWS][Q_WIDEST];
-        EACH_VECTOR(v) {
-            const char *at = w + v / Q_VECTORS * panel_bytes + v % Q_VECTORS * 4 * Q_LANES;
-            scale[v] = q_load_f32(at);
-            if (streamed && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
-            EACH_ROW(i) part[i][v] = q_to_f32(sum[i][v]);
-        }
-        EACH_ROW(i) {
+/* Rows i0 .. i0 + rows of a tile of m times one block of each of `panels` panels. */
+static ALWAYS_INLINE void group_int8(const int prefetched, const int m, const int i0, const int rows, const int panels,
+                                     const char *x, const char *w, int64_t panel_bytes, float *c) {
+    const int vectors = panels * Q_VECTORS;
+    qint sum[PGI_TILE_ROWS][Q_WIDEST];
+    x += 4 * i0;
+    EACH_ROW(i, rows) EACH_VECTOR(v) sum[i][v] = q_start(x + m * (PGI_GROUP_COLUMNS + 4) + 4 * i);
+    for (int f = 0; f < Q_FOURS; f += 2) {
+        UNROLL for (int g = f; g < f + 2; g++) {
+            qint block[Q_WIDEST];
             EACH_VECTOR(v) {
-                float *out = c + (i * vectors + v) * Q_LANES;
-                q_store_f32(out, q_add_group(part[i][v], scale[v], x + m * PGI_GROUP_COLUMNS + 4 * i, q_load_f32(out)));
-                IN_ORDER;
+                const char *at = w + v / Q_VECTORS * panel_bytes + 64 + 64 * g + v % Q_VECTORS * 4 * Q_LANES;
+                block[v] = q_load(at);
+                if (prefetched && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
             }
+            EACH_ROW(i, rows) {
+                qint four = q_set1(x + 4 * (m * g + i));
+                EACH_VECTOR(v) sum[i][v] = q_dot(sum[i][v], block[v], four);
+            }
+        }
+    }
+    qfloat scale[Q_WIDEST], part[PGI_TILE_ROWS][Q_WIDEST];
+    EACH_VECTOR(v) {
+        const char *at = w + v / Q_VECTORS * panel_bytes + v % Q_VECTORS * 4 * Q_LANES;
+        scale[v] = q_load_f32(at);
+        if (prefetched && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
+        EACH_ROW(i, rows) part[i][v] = q_to_f32(sum[i][v]);
+    }
+    EACH_ROW(i, rows) {
+        EACH_VECTOR(v) {
+            float *out = c + ((i0 + i) * vectors + v) * Q_LANES;
+            q_store_f32(out, q_add_group(part[i][v], scale[v], x + m * PGI_GROUP_COLUMNS + 4 * i, q_load_f32(out)));
+            IN_ORDER;
         }
     }
 }
 
-/* The same of int4 blocks, m <= PGI_GEMV_ROWS. */
-static ALWAYS_INLINE void tile_int4(const int m, const int panels, int64_t groups, const char *x, const char *w,
-                                    int64_t panel_bytes, float *c) {
+/* group_int8() with int4 blocks. */
+static ALWAYS_INLINE void group_int4(const int prefetched, const int m, const int i0, const int rows, const int panels,
+                                     const char *x, const char *w, int64_t panel_bytes, float *c) {
     const int vectors = panels * Q_VECTORS;
-    for (; groups > 0; groups--, x += PGI_TILE_ROW_BYTES * m, w += PGI_INT4_BLOCK) {
-        qint total[Q_TILE_ROWS][Q_WIDEST];
-        EACH_ROW(i) EACH_VECTOR(v) total[i][v] = q_zero();
-        for (int s = 0; s < Q_SUBS; s++) {
-            const char *start = x + m * (PGI_GROUP_COLUMNS + 8 + 4 * s);
-            EACH_VECTOR(v) {
-                const char *panel = w + v / Q_VECTORS * panel_bytes;
-                qint factors = q_load_factors(panel + 2 * PGI_PANEL_ROWS + 8 * s + v % Q_VECTORS * (Q_LANES / 2));
-                qint sum[Q_TILE_ROWS];
-                EACH_ROW(i) sum[i] = q_start_sub(start + 4 * i);
-                UNROLL for (int e = 0; e < 4; e++) {
-                    const char *at = panel + 64 + 64 * (4 * s + e) + v % Q_VECTORS * 4 * Q_LANES;
-                    qint both = q_load(at), low = q_low_nibbles(both), high = q_high_nibbles(both);
-                    if (v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
-                    EACH_ROW(i) {
-                        const char *fours = x + 4 * (m * (8 * s + 2 * e) + i);
-                        sum[i] = q_dot_sub(sum[i], low, q_set1(fours));
-                        sum[i] = q_dot_sub(sum[i], high, q_set1(fours + 4 * m));
-                    }
-                }
-                EACH_ROW(i) total[i][v] = q_add_sub(total[i][v], sum[i], factors, start + 4 * i);
-            }
-        }
+    qint total[PGI_TILE_ROWS][Q_WIDEST];
+    x += 4 * i0;
+    EACH_ROW(i, rows) EACH_VECTOR(v) total[i][v] = q_zero();
+    for (int s = 0; s < Q_SUBS; s++) {
+        const char *start = x + m * (PGI_GROUP_COLUMNS + 8 + 4 * s);
         EACH_VECTOR(v) {
-            const char *at = w + v / Q_VECTORS * panel_bytes + v % Q_VECTORS * 2 * Q_LANES;
-            qfloat scale = q_load_bf16(at);
-            if (v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
-            EACH_ROW(i) {
-                float *out = c + (i * vectors + v) * Q_LANES;
-                const char *factor = x + m * PGI_GROUP_COLUMNS + 4 * i;
-                q_store_f32(out, q_add_group(q_to_f32(total[i][v]), scale, factor, q_load_f32(out)));
+            const char *panel = w + v / Q_VECTORS * panel_bytes;
+            qint factors = q_load_factors(panel + 2 * PGI_PANEL_ROWS + 8 * s + v % Q_VECTORS * (Q_LANES / 2));
+            qint sum[PGI_TILE_ROWS];
+            EACH_ROW(i, rows) sum[i] = q_start_sub(start + 4 * i);
+            UNROLL for (int e = 0; e < 4; e++) {
+                const char *at = panel + 64 + 64 * (4 * s + e) + v % Q_VECTORS * 4 * Q_LANES;
+                qint both = q_load(at), low = q_low_nibbles(both), high = q_high_nibbles(both);
+                if (prefetched && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
+                EACH_ROW(i, rows) {
+                    const char *fours = x + 4 * (m * (8 * s + 2 * e) + i);
+                    sum[i] = q_dot_sub(sum[i], low, q_set1(fours));
+                    sum[i] = q_dot_sub(sum[i], high, q_set1(fours + 4 * m));
+                }
             }
+            EACH_ROW(i, rows) total[i][v] = q_add_sub(total[i][v], sum[i], factors, start + 4 * i);
+        }
+    }
+    EACH_VECTOR(v) {
+        const char *at = w + v / Q_VECTORS * panel_bytes + v % Q_VECTORS * 2 * Q_LANES;
+        qfloat scale = q_load_bf16(at);
+        if (prefetched && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
+        EACH_ROW(i, rows) {
+            float *out = c + ((i0 + i) * vectors + v) * Q_LANES;
+            const char *factor = x + m * PGI_GROUP_COLUMNS + 4 * i;
+            q_store_f32(out, q_add_group(q_to_f32(total[i][v]), scale, factor, q_load_f32(out)));
+        }
+    }
+}
+
+/* c[i][..] += m rows of x times `panels` panels of blocks. c: [m][16 panels]. Tiles with more sums than registers are
+ * cut: `part` rows meet a block, then the others do, which find it in the first-level cache. */
+static ALWAYS_INLINE void tile_blocks(const int is_int4, const int streamed, const int m, const int part,
+                                      const int panels, int64_t groups, const char *x, const char *w,
+                                      int64_t panel_bytes, float *c) {
+    for (; groups > 0; groups--, x += PGI_TILE_ROW_BYTES * m, w += is_int4 ? PGI_INT4_BLOCK : PGI_INT8_BLOCK) {
+        UNROLL for (int i = 0; i < m; i += part) {
+            const int rows = m - i < part ? m - i : part;
+            if (is_int4)
+                group_int4(streamed && i == 0, m, i, rows, panels, x, w, panel_bytes, c);
+            else
+                group_int8(streamed && i == 0, m, i, rows, panels, x, w, panel_bytes, c);
         }
     }
 }
 
 /* Outputs from y on, the first n <= 16 panels of them wanted. */
-static ALWAYS_INLINE void tile(const int is_int4, const int m, const int panels, int64_t n, int64_t groups,
-                               const char *x, const char *w, int64_t panel_bytes, const float *start,
-                               int64_t start_stride, float *y, int64_t y_stride) {
+static ALWAYS_INLINE void tile(const int is_int4, const int streamed, const int m, const int part, const int panels,
+                               int64_t n, int64_t groups, const char *x, const char *w, int64_t panel_bytes,
+                               const float *start, int64_t start_stride, float *y, int64_t y_stride) {
     const int width = PGI_PANEL_ROWS * panels;
-    __attribute__((aligned(64))) float sums[Q_TILE_ROWS * Q_WIDEST * Q_LANES], *c = sums;
+    __attribute__((aligned(64))) float sums[Q_SUMS * Q_LANES], *c = sums;
     __asm__("" : "+r"(c) : : "memory"); /* not for the compiler to keep in registers and spill */
     const int full = n >= width;        /* copied in vectors, not by a call of memcpy() */
     for (int i = 0; i < m; i++) {
@@ -120,10 +134,7 @@ static ALWAYS_INLINE void tile(const int is_int4, const int m, const int panels,
             UNROLL for (int j = 0; j < width; j += Q_LANES) q_store_f32(c + i * width + j, q_load_f32(from + j));
         if (start && !full) memcpy(c + i * width, from, (size_t)n * sizeof(float));
     }
-    if (is_int4)
-        tile_int4(m, panels, groups, x, w, panel_bytes, c);
-    else
-        tile_int8(m, panels, groups, x, w, panel_bytes, c);
+    tile_blocks(is_int4, streamed, m, part, panels, groups, x, w, panel_bytes, c);
     for (int i = 0; i < m; i++) {
         float *to = y + i * y_stride;
         if (full) UNROLL for (int j = 0; j < width; j += Q_LANES) q_store_f32(to + j, q_load_f32(c + i * width + j));
@@ -132,59 +143,57 @@ static ALWAYS_INLINE void tile(const int is_int4, const int m, const int panels,
 }
 
 /* All n outputs: `panels` panels at a time, then one by one. */
-static ALWAYS_INLINE void product(const int is_int4, const int m, const int panels, int64_t n, int64_t groups,
-                                  const char *x, const char *w, int64_t panel_bytes, const float *start,
-                                  int64_t start_stride, float *y, int64_t y_stride) {
+static ALWAYS_INLINE void product(const int is_int4, const int streamed, const int m, const int part, const int panels,
+                                  int64_t n, int64_t groups, const char *x, const char *w, int64_t panel_bytes,
+                                  const float *start, int64_t start_stride, float *y, int64_t y_stride) {
     int64_t r = 0;
     for (; n - r > PGI_PANEL_ROWS * (panels - 1) && panels > 1; r += PGI_PANEL_ROWS * panels)
-        tile(is_int4, m, panels, n - r, groups, x, w + r / PGI_PANEL_ROWS * panel_bytes, panel_bytes,
+        tile(is_int4, streamed, m, part, panels, n - r, groups, x, w + r / PGI_PANEL_ROWS * panel_bytes, panel_bytes,
              start ? start + r : NULL, start_stride, y + r, y_stride);
     for (; r < n; r += PGI_PANEL_ROWS)
-        tile(is_int4, m, 1, n - r, groups, x, w + r / PGI_PANEL_ROWS * panel_bytes, panel_bytes,
+        tile(is_int4, streamed, m, part, 1, n - r, groups, x, w + r / PGI_PANEL_ROWS * panel_bytes, panel_bytes,
              start ? start + r : NULL, start_stride, y + r, y_stride);
 }
 
 /* One copy for each height, so that its sums stay in registers. */
-#define DEFINE_PRODUCT(format, is_int4, m)                                                                             \
-    static __attribute__((noinline)) void product_##format##_##m(                                                      \
-        int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes, const float *start,              \
-        int64_t start_stride, float *y, int64_t y_stride) {                                                            \
-        product(is_int4, m, m <= PGI_GEMV_ROWS ? Q_STREAM_PANELS : Q_TILE_PANELS, n, groups, x, w, panel_bytes, start, \
-                start_stride, y, y_stride);                                                                            \
+#define DEFINE_PRODUCT(name, is_int4, streamed, m, part, panels)                                                     \
+    static __attribute__((noinline)) void name##_##m(int64_t n, int64_t groups, const void *x, const void *w,        \
+                                                     int64_t panel_bytes, const float *start, int64_t start_stride,  \
+                                                     float *y, int64_t y_stride) {                                   \
+        product(is_int4, streamed, m, part, panels, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride); \
     }
-#define EACH_STREAMED(X) X(1) X(2) X(3) X(4)
-#if Q_HAS_TALL_TILES == 12
-#define EACH_TALL(X) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
-#elif Q_HAS_TALL_TILES == 6
-#define EACH_TALL(X) X(5) X(6)
-#else
-#define EACH_TALL(X)
-#endif
-#define DEFINE_INT8(m) DEFINE_PRODUCT(int8, 0, m)
-#define DEFINE_INT4(m) DEFINE_PRODUCT(int4, 1, m)
-EACH_STREAMED(DEFINE_INT8)
-EACH_TALL(DEFINE_INT8)
-EACH_STREAMED(DEFINE_INT4)
+#define EACH_4(X) X(1) X(2) X(3) X(4)
+#define EACH_6(X) EACH_4(X) X(5) X(6)
+#define EACH_8(X) EACH_6(X) X(7) X(8)
+#define EACH_12(X) EACH_8(X) X(9) X(10) X(11) X(12)
+#define EACH_16(X) EACH_12(X) X(13) X(14) X(15) X(16)
+#define DEFINE_PRODUCT_INT8(m) DEFINE_PRODUCT(product_int8, 0, 0, m, m, Q_TILE_PANELS)
+#define DEFINE_STREAM_INT8(m) DEFINE_PRODUCT(stream_int8, 0, 1, m, Q_PART_INT8(m), Q_STREAM_PANELS(m))
+#define DEFINE_STREAM_INT4(m) DEFINE_PRODUCT(stream_int4, 1, 1, m, Q_PART_INT4(m), Q_STREAM_PANELS(1))
+Q_EACH_TILE_ROW(DEFINE_PRODUCT_INT8)
+Q_EACH_INT8_ROW(DEFINE_STREAM_INT8)
+Q_EACH_INT4_ROW(DEFINE_STREAM_INT4)
 
-#define CASE_INT8(m)                                                                      \
-    case m:                                                                               \
-        product_int8_##m(n, groups, x, w, panel_bytes, start, start_stride, y, y_stride); \
+#define DEFINE(name, CASES)                                                                               \
+    static void name(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes, \
+                     const float *start, int64_t start_stride, float *y, int64_t y_stride) {              \
+        switch (m) { CASES }                                                                              \
+    }
+#define CASE(name, m)                                                               \
+    case m:                                                                         \
+        name##_##m(n, groups, x, w, panel_bytes, start, start_stride, y, y_stride); \
         break;
-#define CASE_INT4(m) \
-    case m: product_int4_##m(n, groups, x, w, panel_bytes, start, start_stride, y, y_stride); break;
-
-static void product_int8(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
-                         const float *start, int64_t start_stride, float *y, int64_t y_stride) {
-    switch (m) { EACH_STREAMED(CASE_INT8) EACH_TALL(CASE_INT8) }
-}
-
-static void product_int4(int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
-                         const float *start, int64_t start_stride, float *y, int64_t y_stride) {
-    switch (m) { EACH_STREAMED(CASE_INT4) }
-}
+#define CASE_PRODUCT_INT8(m) CASE(product_int8, m)
+#define CASE_STREAM_INT8(m) CASE(stream_int8, m)
+#define CASE_STREAM_INT4(m) CASE(stream_int4, m)
+DEFINE(product_int8, Q_EACH_TILE_ROW(CASE_PRODUCT_INT8))
+DEFINE(stream_int8, Q_EACH_INT8_ROW(CASE_STREAM_INT8))
+DEFINE(stream_int4, Q_EACH_INT4_ROW(CASE_STREAM_INT4))
 
 static void set_quantized_products(pgi_kernels *kernels) {
     kernels->quantized_rows = Q_TILE_ROWS;
+    kernels->stream_rows_int8 = Q_INT8_ROWS;
+    kernels->stream_rows_int4 = Q_INT4_ROWS;
 #define K(type, name, parameters) kernels->name = name;
 #include "kernels/lists/quantized_products.inc"
 #undef K

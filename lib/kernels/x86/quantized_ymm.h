@@ -15,8 +15,20 @@ enum {
     Q_TILE_ROWS = 4, /* 8 sums, 2 vectors of weights and their magnitudes, x, a product, ones, the excess */
 #endif
     Q_TILE_PANELS = 1,
-    Q_STREAM_PANELS = 1
+    Q_INT8_ROWS = Q_TILE_ROWS, /* that are streamed */
+    Q_INT4_ROWS = 4,
+    Q_SUMS = 2 * Q_TILE_ROWS /* vectors of sums at the most */
 };
+#define Q_STREAM_PANELS(m) 1
+#define Q_PART_INT8(m) (m)
+#define Q_PART_INT4(m) (m)
+#ifdef __AVXVNNI__
+#define Q_EACH_TILE_ROW EACH_6
+#else
+#define Q_EACH_TILE_ROW EACH_4
+#endif
+#define Q_EACH_INT8_ROW Q_EACH_TILE_ROW
+#define Q_EACH_INT4_ROW EACH_4
 
 typedef __m256i qint;
 typedef __m256 qfloat;
