@@ -62,7 +62,8 @@ static const char segment_help[] =
     "                           several images a folder of them\n"
     "      --max-iou X          of two boxes with one label that overlap more (0 to 1), keep the better one\n"
     "      --convention N       a loc is NNNN/1024 of the side (default), or NNNN/1023, as the training\n"
-    "                           code has it\n" TOOL_HELP_IMAGES
+    "                           code has it\n"
+    "      --constrain          let the model say nothing but whole boxes with masks and labels\n" TOOL_HELP_IMAGES
     "  -n, --max-new-tokens N   stop after N tokens (default 256)\n"
     "  -t, --threads N          compute on N threads (default: the CPUs this process may use)\n"
     "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
@@ -308,15 +309,15 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--csv", .flag = &s.csv},
         {.name = "--max-iou", .text = &max_iou},
         {.name = "--convention", .text = &convention},
-        {.name = s.masks ? "--mask-decoder" : "--constrain",
-         .text = s.masks ? &s.decoder_path : NULL,
-         .flag = s.masks ? NULL : &constrain},
+        {.name = "--constrain", .flag = &constrain},
         {.name = "--draw", .text = &s.draw},
         {.name = "--processor", .text = &s.processor_folder},
         {.name = "--no-exif", .flag = &no_exif},
         {.name = "--verbose", .letter = "-v", .flag = &s.log.verbose},
+        {.name = "--mask-decoder", .text = &s.decoder_path}, /* the last: detect has none */
     };
-    int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &s.shared);
+    const size_t n_options = sizeof options / sizeof options[0] - (s.masks ? 0 : 1);
+    int status = tool_parse(verb, argc, argv, options, n_options, arguments, &s.shared);
     if (status < 0 && s.json && s.csv) status = tool_usage_error(verb, "--json and --csv exclude each other");
     if (status < 0 && !tool_answer_options(verb, max_iou, convention, &s.answer)) status = TOOL_USAGE;
     size_t n = 0;
@@ -328,7 +329,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         tool_progress_init(&s.progress);
         s.log.progress = &s.progress;
         s.encode_flags = no_exif ? 0u : PG_ENCODE_EXIF;
-        if (constrain) s.generate_flags |= PG_GENERATE_DETECT;
+        if (constrain) s.generate_flags |= s.masks ? PG_GENERATE_SEGMENT : PG_GENERATE_DETECT;
         s.prompt = tool_task_prompt(s.masks ? "segment " : "detect ", arguments[n - 1]);
         status = s.prompt ? detect_all(&s) : tool_fail_text("no memory for the prompt");
     }

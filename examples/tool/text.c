@@ -93,6 +93,7 @@ static const struct {
     {"PG_GENERATE_LOGITS", "logits"},
     {"PG_GENERATE_LOG_PROBS", "--scores"},
     {"PG_GENERATE_SCORES", "scores"},
+    {"PG_GENERATE_SEGMENT", "--constrain"},
     {"PG_IMAGE_*", "the kinds of an image"},
     {"PG_IMAGE_GRAY8", "grey pixels"},
     {"PG_IMAGE_RGB8", "RGB pixels"},

@@ -577,8 +577,10 @@ enum {
     PG_GENERATE_LOGITS = 2,        ///< "logits": 4 * vocab_size bytes a token, 1 MB in the published models
     PG_GENERATE_SCORES = 4,        ///< "scores": likewise
     PG_GENERATE_IGNORE_CONFIG = 8, ///< follow nothing of generation_config.json but its eos ids
-    PG_GENERATE_DETECT = 16 ///< only tokens that keep an answer to "detect" well-formed: whole boxes with y1 > y0 and
-                            ///< x1 > x0, a label each, " ; " between them, eos (docs/ANSWERS.md)
+    PG_GENERATE_DETECT = 16, ///< only tokens that keep an answer to "detect" well-formed: whole boxes with y1 > y0 and
+                             ///< x1 > x0, a label each, " ; " between them, eos (docs/ANSWERS.md)
+    PG_GENERATE_SEGMENT = 32 ///< the same of "segment": 16 segs behind each box; the last may go without a label. Not
+                             ///< together with _DETECT
 };
 
 /** Options of pg_generate(). */

@@ -95,8 +95,11 @@ static pg_status check_options(const pg_model *model, const pg_generate_options 
     const int32_t most = (int32_t)pgi_min64(MOST_ALTERNATIVES, model->config.text.vocab_size);
     PGI_TRY(pgi_flags_in(options->flags,
                          PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES | PG_GENERATE_IGNORE_CONFIG |
-                             PG_GENERATE_DETECT,
+                             PG_GENERATE_DETECT | PG_GENERATE_SEGMENT,
                          "PG_GENERATE_*"));
+    if (options->flags & PG_GENERATE_DETECT && options->flags & PG_GENERATE_SEGMENT)
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "flags has PG_GENERATE_DETECT and PG_GENERATE_SEGMENT, expected one of them");
     if (options->max_new_tokens < 0)
         return pgi_error(PG_ERROR_ARGUMENT, "max_new_tokens is %d, expected 0 (default) or more",
                          options->max_new_tokens);
@@ -127,8 +130,9 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     PGI_TRY(check_options(model, &complete));
     if (!processor && complete.n_stop_strings > 0)
         return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but stop_strings need a text");
-    if (!processor && complete.flags & PG_GENERATE_DETECT)
-        return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but PG_GENERATE_DETECT needs its tokens");
+    if (!processor && complete.flags & (PG_GENERATE_DETECT | PG_GENERATE_SEGMENT))
+        return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but %s needs its tokens",
+                         complete.flags & PG_GENERATE_DETECT ? "PG_GENERATE_DETECT" : "PG_GENERATE_SEGMENT");
     PGI_TRY(pgi_sampling_in(complete.sampling, complete.flags & PG_GENERATE_IGNORE_CONFIG ? NULL : model, &sampling));
     complete.sampling = &sampling;
     PGI_TRY(beams_in(model, &complete, &beams));

@@ -39,7 +39,7 @@ typedef struct generate_call {
     pgi_sampling sampling;
     pgi_sampling_workspace scoring; /* where the settings change logits */
     pgi_stop_strings stop;
-    pgi_detect_mask detect; /* with PG_GENERATE_DETECT */
+    pgi_detect_mask detect; /* with PG_GENERATE_DETECT or _SEGMENT */
     double start;           /* of the call, by pgi_now() */
     int wants_logits;       /* all of them, to change or to keep; else the largest alone is looked for */
     generated_row *rows;    /* [n_rows] */
@@ -532,8 +532,8 @@ static int ends_row(const void *sampling, int64_t id) { return pgi_sampling_is_e
 static pg_status use_detect_mask(generate_call *g) {
     g->sampling.detect = &g->detect;
     g->sampling.greedy = 0;
-    return pgi_detect_mask_init(g->tokenizer, g->sampling.vocab_size, ends_row, &g->sampling, &g->model->memory,
-                                &g->detect);
+    return pgi_detect_mask_init(g->tokenizer, g->sampling.vocab_size, (g->options->flags & PG_GENERATE_SEGMENT) != 0,
+                                ends_row, &g->sampling, &g->model->memory, &g->detect);
 }
 
 pg_status pgi_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
@@ -550,7 +550,7 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
     if (options->beams->n_beams > 1) /* HF's min_tokens_to_keep: enough to go on with beside eos */
         g.sampling.least_kept = pgi_max64(2, 1 + pgi_sampling_count_eos(&g.sampling));
     PGI_GOTO(pgi_stop_strings_init(options->stop_strings, options->n_stop_strings, g.tokenizer, &g.stop), done);
-    if (options->flags & PG_GENERATE_DETECT) PGI_GOTO(use_detect_mask(&g), done);
+    if (options->flags & (PG_GENERATE_DETECT | PG_GENERATE_SEGMENT)) PGI_GOTO(use_detect_mask(&g), done);
     PGI_GOTO(pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged), done);
     status = run_call(&g, &merged, out);
     pgi_merged_inputs_free(&merged);

@@ -47,6 +47,7 @@ NAMES = {
     "PG_GENERATE_LOGITS": "output_logits=True",
     "PG_GENERATE_LOG_PROBS": "log-probabilities",
     "PG_GENERATE_SCORES": "output_scores=True",
+    "PG_GENERATE_SEGMENT": "constrain=True",
     "PG_IMAGE_*": "the kinds of an image",
     "PG_IMAGE_GRAY8": "grey pixels",
     "PG_IMAGE_RGB8": "RGB pixels",

@@ -477,7 +477,7 @@ def segment():
     """On the demo model, whose shapes are known."""
     model, images = os.path.join(SOURCE, "examples", "demo", "model"), os.path.join(SOURCE, "examples", "demo", "images")
     shapes = os.path.join(images, "shapes.png")
-    code, out, err = run("segment", model, shapes, "red circle ; yellow triangle", "--json")
+    first = code, out, err = run("segment", model, shapes, "red circle ; yellow triangle", "--json")
     found = json.loads(out) if code == 0 else {}
     expect("segment --json", code == 0 and [o["category"] for o in found["objects"]] == ["red circle", "yellow triangle"], code, out, err)
     for o in found["objects"]:
@@ -487,6 +487,8 @@ def segment():
                and all(x - 1 <= i <= x + w and y - 1 <= k <= y + h for i, k in inside), o)
         share = {"red circle": 0.785, "yellow triangle": 0.5}[o["category"]]  # of the box
         expect(f"how much of its box {o['category']} has", abs(o["area"] / (w * h) - share) < 0.05, o["area"] / (w * h))
+    again = run("segment", model, shapes, "red circle ; yellow triangle", "--json", "--constrain")
+    expect("segment --constrain", again == first, again)
     code, out, err = run("segment", model, shapes, "red circle")
     expect("segment: a table", code == 0 and "area" in out.splitlines()[0] and len(out.splitlines()) == 2, out)
     code, out, err = run("segment", model, shapes, "red circle", "--csv")
