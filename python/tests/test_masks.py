@@ -87,7 +87,8 @@ def test_several_images(model, decoder):
 def test_rows_are_images_where_the_folder_says_return_sequences(model, tmp_path, task):
     folder = shutil.copytree(MODEL, tmp_path / "several")
     (folder / "generation_config.json").write_text(
-        '{"do_sample": true, "temperature": 0.01, "num_return_sequences": 3, "eos_token_id": 1, "bos_token_id": 2, "pad_token_id": 0}')
+        '{"do_sample": true, "temperature": 0.01, "num_return_sequences": 3, '
+        '"eos_token_id": 1, "bos_token_id": 2, "pad_token_id": 0}')
     with paligemma.PaliGemmaForConditionalGeneration.from_pretrained(folder) as several:
         found = getattr(several, task)([SHAPES, DEMO / "images/stripes.jpg"], "red circle")
     wanted = getattr(model, task)([SHAPES, DEMO / "images/stripes.jpg"], "red circle")

@@ -23,6 +23,7 @@ DIFFERENCES = {
     f"{B1} mother's cat ; {B2} dog": (["mother", "dog"], ["mother's cat", "dog"]),
     f"{B1}cat": ([], ["cat"]),  # one space must stand before the label
     f"{B1} <seg000> cat": ([], ["cat"]),  # what is segmented has no label
+    f"{B1}{'<seg000>' * 16} cat ; {B2}{'<seg127>' * 16} dog": ([], ["cat", "dog"]),  # nor has a whole answer to segment
     B1: ([], [""]),  # no label, no box
     f"cat {B1}": ([], ["cat"]),
     f"{B1}{B2} cats": ([], ["cats", "cats"]),  # a run of eight is none
