@@ -125,8 +125,12 @@ def diagram(path, bins, error):
                   f'<text x="{at(0) - 6}" y="{up(v) + 4}" text-anchor="end">{v:.1f}</text>']
     parts.append(f'<path d="M{at(0)} {up(0)}L{at(1)} {up(1)}" stroke="#888" stroke-dasharray="4 4"/>')
     for score, share, n in bins:
-        parts.append(f'<circle cx="{at(score):.1f}" cy="{up(share):.1f}" r="{4 + 10 * (n / most) ** 0.5:.1f}" fill="#1f77b4" '
-                     f'fill-opacity="0.6"/><text x="{at(score):.1f}" y="{up(share) + 26:.1f}" text-anchor="middle" '
+        radius = 4 + 10 * (n / most) ** 0.5
+        count = up(share) - radius - 5  # above its circle, or below where that would leave the square
+        if count < up(1) + 10:
+            count = up(share) + radius + 13
+        parts.append(f'<circle cx="{at(score):.1f}" cy="{up(share):.1f}" r="{radius:.1f}" fill="#1f77b4" '
+                     f'fill-opacity="0.6"/><text x="{at(score):.1f}" y="{count:.1f}" text-anchor="middle" '
                      f'fill="#555">{n}</text>')
     parts += [f'<text x="{at(0.5)}" y="{up(0) + 34}" text-anchor="middle">score</text>',
               f'<text x="14" y="{up(0.5)}" text-anchor="middle" transform="rotate(-90 14 {up(0.5)})">boxes that are right</text>',

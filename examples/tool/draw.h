@@ -32,6 +32,16 @@ int tool_png_write(const char *path, const tool_picture *picture);
 /* Lays `color` over a pixel, `alpha` from 0 to 1. Outside the picture: nothing. */
 void tool_draw_pixel(tool_picture *picture, int32_t x, int32_t y, tool_color color, float alpha);
 
+/* ---- attention.c: where an answer looked ---- */
+
+/* What the new tokens of row 0 attend to in the image, the mean over them and over attention heads and layers (or of
+ * options->attention_layer): *map [side, side], malloc'ed. One more pass over prompt and answer. inputs: of the
+ * prompt. options: threads, progress, cancel, features and attention_layer. */
+pg_status tool_attention_map(const pg_model *model, const pg_inputs *inputs, const pg_result *result,
+                             const pg_forward_options *options, float **map, int *side);
+/* Lays the map, from its least to its largest value, over the whole picture, which turns grey. */
+void tool_draw_heat(tool_picture *picture, const float *map, int side);
+
 /* ---- font.c: text, drawn with strokes ---- */
 
 /* How wide UTF-8 text is, in pixels, when a capital is `height` pixels high. Characters that the font lacks are drawn

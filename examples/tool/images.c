@@ -97,6 +97,10 @@ static int is_other_format(const char *name) {
     return 0;
 }
 
+static const char *picture_option(const tool_verb *verb) {
+    return strcmp(verb->name, "run") == 0 ? "--attention" : "--draw";
+}
+
 /* Returns -1 to go on, else the exit status. */
 static int name_pictures(const tool_verb *verb, tool_images *images, const char *draw) {
     struct stat found;
@@ -104,15 +108,16 @@ static int name_pictures(const tool_verb *verb, tool_images *images, const char 
     const int exists = stat(draw, &found) == 0, is_folder = exists && S_ISDIR(found.st_mode);
     if (!images->many && !is_folder && (size == 0 || draw[size - 1] != '/')) {
         if (is_other_format(draw))
-            return tool_usage_error(verb, "--draw: found '%s', expected a name that ends in .png: it is a PNG file",
-                                    draw);
+            return tool_usage_error(verb, "%s: found '%s', expected a name that ends in .png: it is a PNG file",
+                                    picture_option(verb), draw);
         images->list.items[0].picture = strdup(draw);
         return images->list.items[0].picture ? -1 : tool_fail_text("no memory for the name of the picture");
     }
     if (!exists && size > 4 && strcasecmp(draw + size - 4, ".png") == 0)
-        return tool_usage_error(verb, "--draw: found '%s', expected the name of a folder: there are several images",
-                                draw);
-    if (exists && !is_folder) return tool_usage_error(verb, "--draw: '%s' is no folder; several images need one", draw);
+        return tool_usage_error(verb, "%s: found '%s', expected the name of a folder: there are several images",
+                                picture_option(verb), draw);
+    if (exists && !is_folder)
+        return tool_usage_error(verb, "%s: '%s' is no folder; several images need one", picture_option(verb), draw);
     if (!is_folder && mkdir(draw, 0777) != 0) return tool_fail_text("%s: %s", draw, strerror(errno));
     json_t *names = json_object();
     size_t i = 0;
@@ -128,7 +133,8 @@ static int set_aside(const tool_verb *verb, tool_list *list, const char *draw, c
     if (stat(draw, &folder) != 0 || !S_ISDIR(folder.st_mode)) return -1;
     for (size_t i = 0; i < n; i++)
         if (stat(paths[i], &other) == 0 && other.st_dev == folder.st_dev && other.st_ino == folder.st_ino)
-            return tool_usage_error(verb, "--draw: '%s' is the folder of the images; give another", draw);
+            return tool_usage_error(verb, "%s: '%s' is the folder of the images; give another", picture_option(verb),
+                                    draw);
     tool_list_visited(list, &folder);
     return -1;
 }
@@ -227,7 +233,7 @@ int tool_images_open(const tool_verb *verb, const tool_shared *shared, const cha
                      size_t n_paths, int json, tool_images **out) {
     if (shared->skip_existing && !shared->output && !draw)
         return tool_usage_error(verb, "--skip-existing needs --output FILE%s, where it sees what is there",
-                                draw ? "" : " or --draw DIR");
+                                strcmp(verb->name, "run") == 0 ? " or --attention DIR" : " or --draw DIR");
     if (shared->output && !json) return tool_usage_error(verb, "--output writes JSON Lines: it excludes other forms");
     tool_images *images = *out = calloc(1, sizeof *images);
     if (!images) return tool_fail_text("no memory for the list of images");
@@ -259,7 +265,7 @@ static int prepare_picture(const tool_images *images, const tool_listed *item) {
     if (!item->picture) return 1;
     if (stat(item->picture, &picture) == 0 && stat(item->path, &image) == 0 && S_ISREG(image.st_mode) &&
         image.st_dev == picture.st_dev && image.st_ino == picture.st_ino)
-        return tool_fail_text("%s: --draw would write the picture over its image; give another name", item->path) ==
+        return tool_fail_text("%s: the picture would be written over its image; give another name", item->path) ==
                TOOL_OK;
     return !images->many || make_folders(item->picture);
 }

@@ -43,6 +43,9 @@ static const char help[] =
     "                           ids, stop and, of beams, score; with several images needs --json\n"
     "      --scores             with --json: log_probs of the tokens, and alternatives: [id, log-probability]\n"
     "                           of the 5 likeliest at every step\n"
+    "      --attention OUT      draw what the new tokens attend to in the image, as a heat map over it, and write\n"
+    "                           a PNG file of its size; several images: into a folder. One more pass\n"
+    "      --attention-layer N  of layer N, 0 the first (default: the mean over all; over heads in any case)\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --in-memory          read the weights into memory instead of mapping the files: for files that may\n"
@@ -65,7 +68,8 @@ typedef struct run_state {
     const char *folder, *prompt;
     const char *processor_folder; /* NULL: the model's */
     tool_sampling sampling;
-    int64_t max_new_tokens, max_context;
+    const char *attention; /* --attention, or NULL */
+    int64_t max_new_tokens, max_context, attention_layer;
     uint32_t encode_flags;
     int json, verbose;
     double processor_s, load_s;
@@ -76,6 +80,7 @@ typedef struct run_answer {
     run_state *s;
     tool_source *source;
     pg_inputs *inputs;
+    pg_features *features; /* with --attention: two passes take them */
     pg_result *result;
     char *text; /* with --json and for many images: the pieces so far; they may hold NUL bytes */
     size_t size, capacity;
@@ -199,6 +204,7 @@ static pg_status encode(run_answer *a) {
     options.flags = s->encode_flags;
     options.cancel = s->cancel;
     pg_status status = tool_source_open(a->source, s->processor, s->encode_flags, s->cancel);
+    if (a->source->picture) options.flags &= ~(uint32_t)PG_ENCODE_EXIF; /* the pixels are turned */
     if (status >= 0) status = pg_processor_encode(s->processor, &a->source->image, s->prompt, &options, &a->inputs);
     a->image_s = tool_seconds() - start;
     return status;
@@ -220,6 +226,41 @@ static pg_status open_model(run_state *s) {
     return status;
 }
 
+static pg_status make_features(run_answer *a) {
+    run_state *s = a->s;
+    pg_run_options options;
+    const double start = tool_seconds();
+    pg_run_options_init(&options, sizeof options);
+    options.n_threads = s->shared.n_threads;
+    options.progress = tool_progress_update;
+    options.progress_user = &s->progress;
+    options.cancel = s->cancel;
+    pg_status status = pg_features_create(s->model, a->inputs, &options, &a->features);
+    a->image_s += tool_seconds() - start;
+    return status;
+}
+
+static pg_status draw_attention(run_answer *a) {
+    run_state *s = a->s;
+    pg_forward_options options;
+    float *map = NULL;
+    int side;
+    pg_forward_options_init(&options, sizeof options);
+    options.n_threads = s->shared.n_threads;
+    options.features = a->features;
+    options.progress = tool_progress_update;
+    options.progress_user = &s->progress;
+    options.cancel = s->cancel;
+    options.attention_layer = (int32_t)s->attention_layer;
+    pg_status status = tool_attention_map(s->model, a->inputs, a->result, &options, &map, &side);
+    tool_progress_clear(&s->progress);
+    if (status < 0) return status;
+    tool_draw_heat(&a->source->pixels, map, side);
+    free(map);
+    a->failed = tool_png_write(a->source->picture, &a->source->pixels) ? 0 : 'p';
+    return PG_OK;
+}
+
 static pg_status generate(run_answer *a) {
     run_state *s = a->s;
     pg_generate_options options;
@@ -235,15 +276,21 @@ static pg_status generate(run_answer *a) {
     options.progress = tool_progress_update;
     options.progress_user = &s->progress;
     options.cancel = s->cancel;
+    if (a->source->picture) {
+        status = make_features(a);
+        if (status < 0) return status;
+        options.features = a->features;
+    }
     status = pg_generate(s->model, s->processor, a->inputs, &options, &a->result);
     tool_progress_clear(&s->progress);
-    return status;
+    return status >= 0 && !a->failed && a->source->picture ? draw_attention(a) : status;
 }
 
 static int fail(const run_answer *a, pg_status status, tool_stage stage) {
     if (a->failed == 'm') return tool_fail_text("no memory for the text");
-    if (a->failed) return tool_close_stdout();
+    if (a->failed == 'w') return tool_close_stdout();
     if (a->printed) putchar('\n'), fflush(stdout);
+    if (a->failed) return TOOL_FAILED; /* the picture; that was told */
     return tool_source_fail(a->s->images, a->source, status, stage);
 }
 
@@ -261,6 +308,7 @@ static int run_in(void *user, tool_source *source) {
     }
     const int exit_status = status < 0 || a.failed ? fail(&a, status, stage) : report(&a);
     pg_result_close(&a.result);
+    pg_features_close(&a.features);
     pg_inputs_close(&a.inputs);
     free(a.text);
     return exit_status;
@@ -284,7 +332,7 @@ static int run_all(run_state *s) {
 static int run(const tool_verb *verb, int argc, char **argv) {
     int literal = 0, no_exif = 0;
     const char *alpha = "drop";
-    run_state s = {.sampling = {.top_k = -1, .seed = -1}};
+    run_state s = {.sampling = {.top_k = -1, .seed = -1}, .attention_layer = -1};
     tool_sampling *const sampling = &s.sampling;
     const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
     if (!arguments) return tool_fail_text("no memory for the arguments");
@@ -304,6 +352,8 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--length-penalty", .text = &sampling->length_penalty_text},
         {.name = "--texts", .number = &sampling->n_texts, .least = 1, .most = 1024},
         {.name = "--scores", .flag = &sampling->scores},
+        {.name = "--attention", .text = &s.attention},
+        {.name = "--attention-layer", .number = &s.attention_layer, .least = 0, .most = INT32_MAX},
         {.name = "--alpha", .text = &alpha},
         {.name = "--verbose", .letter = "-v", .flag = &s.verbose},
     };
@@ -313,9 +363,11 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     if (status < 0 && sampling->scores && !s.json) status = tool_usage_error(verb, "--scores needs --json");
     if (status < 0 && strcmp(alpha, "drop") != 0 && strcmp(alpha, "white") != 0)
         status = tool_usage_error(verb, "--alpha: found '%s', expected drop or white", alpha);
+    if (status < 0 && s.attention_layer >= 0 && !s.attention)
+        status = tool_usage_error(verb, "--attention-layer needs --attention");
     size_t n = 0;
     while (status < 0 && arguments[n]) n++;
-    if (status < 0) status = tool_images_open(verb, &s.shared, NULL, arguments + 1, n - 2, s.json, &s.images);
+    if (status < 0) status = tool_images_open(verb, &s.shared, s.attention, arguments + 1, n - 2, s.json, &s.images);
     if (status < 0 && sampling->n_texts > 1 && tool_images_many(s.images) && !s.json)
         status = tool_usage_error(verb, "--texts with several images needs --json");
     if (status < 0) {

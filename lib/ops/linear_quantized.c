@@ -222,10 +222,14 @@ static pg_status rows_at_once(int64_t rows, int64_t columns, int64_t *out) {
     return PG_OK;
 }
 
+/* Whether so many rows can be streamed through this layer; NULL: there is none. */
+static int streams(const pgi_run *run, int64_t rows, const pgi_linear *linear) {
+    const int int8 = linear && linear->weight.dtype == PGI_DTYPE_INT8_BLOCKS;
+    return !linear || rows <= (int8 ? run->kernels->stream_rows_int8 : run->kernels->stream_rows_int4);
+}
+
 static quantized_job job_of(const pgi_run *run, const pgi_matrix *w, const float *x, int64_t x_stride, int64_t row,
-                            int64_t rows, void *scratch) {
-    const int streamed =
-        rows <= (w->dtype == PGI_DTYPE_INT8_BLOCKS ? run->kernels->stream_rows_int8 : run->kernels->stream_rows_int4);
+                            int64_t rows, int streamed, void *scratch) {
     return (quantized_job){.kernels = run->kernels,
                            .x = x + row * x_stride,
                            .x_stride = x_stride,
@@ -244,7 +248,10 @@ pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_st
     const int64_t n_chunks = (rows + at_once - 1) / at_once;
     for (int64_t chunk = 0; chunk < n_chunks; chunk++) { /* of nearly equal height */
         const int64_t row = rows * chunk / n_chunks;
-        quantized_job job = job_of(run, w, x, x_stride, row, rows * (chunk + 1) / n_chunks - row, scratch);
+        const int64_t n_rows = rows * (chunk + 1) / n_chunks - row;
+        int streamed = 1; /* the layers may be of different types */
+        for (int i = 0; i < n; i++) streamed &= streams(run, n_rows, outputs[i].linear);
+        quantized_job job = job_of(run, w, x, x_stride, row, n_rows, streamed, scratch);
         PGI_TRY(start_job(run, &job, w->dtype == PGI_DTYPE_INT4_BLOCKS));
         PGI_TRY(finish_job(run, &job, outputs, n));
     }
@@ -259,7 +266,8 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
     const int64_t n_chunks = (rows + at_once - 1) / at_once;
     for (int64_t chunk = 0; chunk < n_chunks; chunk++) {
         const int64_t row = rows * chunk / n_chunks, n = rows * (chunk + 1) / n_chunks - row;
-        quantized_job job = job_of(run, &mlp->up->weight, x, columns, row, n, scratch);
+        const int streamed = streams(run, n, mlp->up) && streams(run, n, mlp->gate) && streams(run, n, mlp->down);
+        quantized_job job = job_of(run, &mlp->up->weight, x, columns, row, n, streamed, scratch);
         const pgi_linear_job output = {mlp->down, y, out};
         const double work_in = 2.0 * (double)n * (double)columns * (double)width * (mlp->gate ? 2 : 1);
         const double work_out = 2.0 * (double)n * (double)width * (double)out;

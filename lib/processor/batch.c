@@ -133,7 +133,7 @@ static pg_status count_images(batch_encoder *e) {
         PGI_TRY(count_in_front(e));
     for (int32_t r = 0; r < batch->n_prompts; r++) {
         if (e->rows[r].n_images > 0 && e->text_only)
-            return pgi_error_context(pgi_processor_needs_images(e->processor), "row %d", r);
+            return pgi_error_of_row(pgi_error_context(pgi_processor_needs_images(e->processor), "row %d", r), r);
         if (e->rows[r].n_images > most)
             return pgi_error_of_row(
                 pgi_error(PG_ERROR_LIMIT, "row %d: found %lld images, expected at most %lld of %d tokens each", r,

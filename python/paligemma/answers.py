@@ -226,21 +226,21 @@ def _things(task: str, things: str | Sequence[str]) -> list[str]:
 
 def detect(model: Any, images: Any, things: str | Sequence[str], *, processor: Any = None, max_new_tokens: int = 256,
            constrain: bool = False, max_iou: float | None = None, convention: int = 1024, exif: bool = True,
-           cancel: CancelFlag | None = None) -> Any:
+           alpha: str = "drop", cancel: CancelFlag | None = None) -> Any:
     """Boxes of things in an image, for `supervision.Detections(**model.detect(image, "cat ; dog"))`.
 
     images: an image of any kind that the processor takes, or a list of them, which gives a list. things: "cat ; dog",
     with or without "detect " in front, or ["cat", "dog"]; class_id is the index in it. processor: default, the one in
     the model's folder. constrain: the model can say nothing but whole boxes with labels. max_iou, convention: as of
-    parse_answer(). -> Answer.detections(), with the Answer as its attribute `answer`."""
+    parse_answer(). exif, alpha: as of the processor. -> Answer.detections(), with the Answer as its attribute `answer`."""
     return _find(model, images, "detect", things, processor, max_new_tokens, c.GENERATE_DETECT if constrain else 0,
-                 max_iou, convention, exif, cancel, None)
+                 max_iou, convention, exif, alpha, cancel, None)
 
 
 def segment(model: Any, images: Any, things: str | Sequence[str], *,
             mask_decoder: MaskDecoder | str | os.PathLike[str] | None = None, processor: Any = None,
             max_new_tokens: int = 1024, constrain: bool = False, max_iou: float | None = None, convention: int = 1024,
-            exif: bool = True, cancel: CancelFlag | None = None) -> Any:
+            exif: bool = True, alpha: str = "drop", cancel: CancelFlag | None = None) -> Any:
     """detect() with masks: the keywords have also mask, bool [n, height, width] of the image.
 
     mask_decoder: a MaskDecoder, or what MaskDecoder.from_pretrained() takes; default: the model's folder has one. An
@@ -253,18 +253,22 @@ def segment(model: Any, images: Any, things: str | Sequence[str], *,
           MaskDecoder.from_pretrained(model.name_or_path if mask_decoder is None else mask_decoder)) as decoder:
         decoder._handle.check_open()
         return _find(model, images, "segment", things, processor, max_new_tokens,
-                     c.GENERATE_SEGMENT if constrain else 0, max_iou, convention, exif, cancel, decoder)
+                     c.GENERATE_SEGMENT if constrain else 0, max_iou, convention, exif, alpha, cancel, decoder)
 
 
 def _find(model: Any, images: Any, task: str, things: str | Sequence[str], processor: Any, max_new_tokens: int,
-          flags: int, max_iou: float | None, convention: int, exif: bool, cancel: CancelFlag | None,
+          flags: int, max_iou: float | None, convention: int, exif: bool, alpha: str, cancel: CancelFlag | None,
           decoder: MaskDecoder | None) -> Any:
+    if alpha not in ("drop", "white"):
+        raise ValueError(f"alpha is {alpha!r}, expected \"drop\" or \"white\"")
+    if max_new_tokens < 1:  # 0 is the library's word for the default of the model's folder
+        raise ValueError(f"max_new_tokens is {max_new_tokens}, expected 1 or more")
     names = _things(task, things)
     rows = _images.as_rows(images)
     sources = rows if isinstance(rows, list) else [rows]
     if any(isinstance(row, list) for row in sources):
         raise ValueError("images is a list of lists, expected an image or a list of images")
-    answers = _generate(model, sources, f"{task} " + " ; ".join(names), processor, max_new_tokens, flags, exif,
+    answers = _generate(model, sources, f"{task} " + " ; ".join(names), processor, max_new_tokens, flags, exif, alpha,
                         lambda width, height: _options(width, height, convention, False, max_iou), cancel or CancelFlag())
     found = [answer.detections(names, decoder) for answer in answers]
     return found if isinstance(rows, list) else found[0]
@@ -281,18 +285,18 @@ def _image_settings(processor: Any, handle: Handle) -> c.ImageSettings:
 
 
 def _generate(model: Any, sources: list[Any], prompt: str, processor: Any, max_new_tokens: int, flags: int,
-              exif: bool, options_of: Any, cancel: CancelFlag) -> list[Answer]:
+              exif: bool, alpha: str, options_of: Any, cancel: CancelFlag) -> list[Answer]:
     """An answer of the model for each image."""
     model._handle.check_open()
     options_of(1, 1)  # what is wrong with them is told before anything is computed
     tokenizer = processor._handle if processor is not None else model._own_processor()
     settings = _image_settings(processor, tokenizer)
-    converted = _images.convert(sources, exif, "drop", bool(settings.do_convert_rgb), True, None)
+    converted = _images.convert(sources, exif, alpha, bool(settings.do_convert_rgb), True, None)
     prompts = (ctypes.c_char_p * len(sources))(*[prompt.encode("utf-8")] * len(sources))
     batch = c.Batch(n_prompts=len(sources), n_images=len(sources), prompts=prompts, images=converted.images)
     encode = c.EncodeOptions()
     c.check(c.lib.pg_encode_options_init(ctypes.byref(encode), ctypes.sizeof(encode)))
-    encode.flags = c.ENCODE_EXIF if exif else 0
+    encode.flags = (c.ENCODE_EXIF if exif else 0) | (c.ENCODE_OVER_WHITE if alpha == "white" else 0)
     encode.image_settings = ctypes.pointer(settings)
     inputs, result = Handle("inputs"), Handle("result")
 

@@ -87,6 +87,32 @@ def test_detect_in_several_images(model):
     assert np.array_equal(both[1]["confidence"], alone["confidence"])
 
 
+def test_detect_lays_alpha_over_white(model, tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    with Image.open(SHAPES) as image:
+        opaque = image.convert("RGBA")
+    clear = opaque.copy()
+    clear.putalpha(Image.new("L", clear.size, 0))  # its colors are there, and nothing is seen of them
+    clear.save(tmp_path / "clear.png")
+    white = Image.new("RGB", clear.size, (255, 255, 255))
+    seen = model.detect(white, "red circle").answer
+    assert model.detect(tmp_path / "clear.png", "red circle", alpha="white").answer.text == seen.text
+    assert model.detect(tmp_path / "clear.png", "red circle").answer.text == \
+        model.detect(SHAPES, "red circle").answer.text != seen.text
+    with pytest.raises(ValueError, match="alpha is 'black', expected"):
+        model.detect(SHAPES, "red circle", alpha="black")
+
+
+def test_detect_follows_the_image_settings(model):
+    with paligemma.PaliGemmaProcessor.from_pretrained(DEMO / "model") as changed:
+        plain = model.detect(SHAPES, "red circle", processor=changed).answer
+        changed.image_processor.image_mean = [0.9, 0.1, 0.5]
+        inputs = changed(SHAPES, "detect red circle", return_tensors="np")
+        found = model.detect(SHAPES, "red circle", processor=changed).answer
+        ids = model.generate(**inputs, max_new_tokens=256)[0, inputs["input_ids"].shape[1]:]
+        assert found.text == changed.decode(ids, skip_special_tokens=True) != plain.text
+
+
 def test_boxes_are_in_pixels_of_the_image(model):
     pytest.importorskip("PIL")
     from PIL import Image
@@ -96,6 +122,17 @@ def test_boxes_are_in_pixels_of_the_image(model):
     found = model.detect(wide, "red circle")
     x0, y0, x1, y1 = found["xyxy"][0]
     assert x1 - x0 == pytest.approx(2 * (y1 - y0), rel=0.1)
+
+
+@pytest.mark.parametrize("settings, words", [
+    (dict(max_new_tokens=0), "max_new_tokens is 0, expected 1 or more"), (dict(max_new_tokens=-1), "max_new_tokens is -1"),
+    (dict(max_new_tokens=10**12), "max_new_tokens is 1000000000000"), (dict(max_iou=2.0), "max_iou is 2, expected"),
+    (dict(max_iou=float("nan")), "max_iou is nan, expected"), (dict(convention=3), "convention is 3, expected 1024 or 1023"),
+    (dict(alpha=None), "alpha is None, expected"),
+])
+def test_impossible_settings_of_detect(model, settings, words):
+    with pytest.raises(ValueError, match=words):
+        model.detect(SHAPES, "red circle", **settings)
 
 
 def test_a_box_that_is_broken_off(model):

@@ -4,9 +4,10 @@
 
     rows.py MODEL [--build build] [--beside BUILD] [--rows 1,4,8,16] [--beside-rows 4,16] [--rounds 3]
 
-MODEL is a checkpoint folder, converted or not. Each row has an image and a short prompt. The builds take turns point by
-point in one run, each in a process of its own; what is printed are medians, and of each point of --build the median of
-its ratios to what --beside gave with 4 rows in the same round. Prefills are not counted.
+MODEL is a checkpoint folder, converted or not. Each row is a prompt of random ids. The builds take turns point by point
+in one run, each in a process of its own; what is printed are medians, and of each point the median of its ratios to what
+--beside (or else --build) gave with 4 rows in the same round. Prefills are not counted. On one thread the time is the
+CPU's for the process, so that other work of the machine counts less; on several it is that of the clock.
 """
 import argparse
 import json
@@ -14,6 +15,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 
 import numpy as np
 
@@ -27,21 +29,30 @@ BASE_ROWS = 4
 def work(args):
     """A line with a number of rows in; tokens a second out."""
     library = pglib.Library(args.build)
-    image = np.linspace(0, 255, 240 * 320 * 3).astype(np.uint8).reshape(240, 320, 3)
+    clock, begin = time.process_time if args.threads == 1 else time.perf_counter, []
+
+    @pglib.binding().TextFn
+    def on_text(user, row, piece, size, token):  # the first token of a row comes out of its prefill: steps begin here
+        begin.append(clock())
+        return 0
+
+    random = np.random.default_rng(1)
     with pglib.Model(library, args.model) as model, pglib.Processor(library, args.model) as processor:
         for line in sys.stdin:
             rows = int(line)
-            with processor.encode_batch(["caption en"] * rows, images=[(image, pglib.IMAGE_RGB8)] * rows) as inputs, \
-                    model.result(processor, inputs, n_threads=args.threads, max_new_tokens=args.new_tokens) as result:
-                info = result.info()
-            # the first token of each row comes out of its prefill
-            print(json.dumps(rows * (info.n_new_tokens - 1) / info.decode_seconds), flush=True)
+            ids = random.integers(1000, 200000, (rows, args.prompt_tokens))
+            begin.clear()
+            with library.make_inputs(input_ids=ids, token_type_ids=np.zeros_like(ids)) as inputs, \
+                    model.result(processor, inputs, n_threads=args.threads, max_new_tokens=args.new_tokens,
+                                 on_text=on_text):
+                seconds = clock() - begin[0]
+            print(json.dumps((len(begin) - rows) / seconds), flush=True)
 
 
 class Worker:
     def __init__(self, args, build):
         command = [sys.executable, os.path.abspath(__file__), args.model, "--build", build, "--worker", "--threads",
-                   str(args.threads), "--new-tokens", str(args.new_tokens)]
+                   str(args.threads), "--new-tokens", str(args.new_tokens), "--prompt-tokens", str(args.prompt_tokens)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def measure(self, rows):
@@ -62,7 +73,8 @@ def main():
     parser.add_argument("--rows", default="1,4,8,16")
     parser.add_argument("--beside-rows", default="4,16")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--prompt-tokens", type=int, default=16)
     parser.add_argument("--new-tokens", type=int, default=16)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -332,10 +332,59 @@ def many(temporary):
     expect("memory does not grow", more < few + 4096, few, more)
 
 
+def attention(temporary):
+    """run --attention: over the object that is asked for, and nothing else of the answer changes."""
+    out, other = os.path.join(temporary, "attention.png"), os.path.join(temporary, "other.png")
+
+    def heat(things):
+        """The middle of the yellow part, of a picture of the image's size."""
+        code, text, err = run("run", MODEL, SHAPES, "detect " + things, "--attention", out)
+        expect(f"--attention, {things}", (code, err) == (0, "") and text == run("run", MODEL, SHAPES, "detect " + things)[1], code, err)
+        width, height, rows = read_png(out)
+        expect("it has the image's size", (width, height) == read_png(SHAPES)[:2], width, height)
+        hot = [(x, y) for y in range(height) for x in range(width) if rows[y][x][0] > rows[y][x][2] + 60]
+        locs = [int(n) for n in re.findall(r"<loc(\d+)>", text)[:4]]
+        x, y = (sum(p[i] for p in hot) / max(len(hot), 1) for i in (0, 1))
+        return hot and (locs[1] - 60 < x * 1024 / width < locs[3] + 60) and (locs[0] - 60 < y * 1024 / height < locs[2] + 60)
+    for things in ("red circle", "yellow triangle"):
+        expect(f"the heat is on the {things}", heat(things))
+    whole = read_png(out)
+    pictures = []
+    for layer in range(3):
+        run("run", MODEL, SHAPES, "detect yellow triangle", "--attention", other, "--attention-layer", str(layer), "-t", "3")
+        pictures.append(read_png(other))
+    expect("layers differ", all(picture != whole for picture in pictures) and pictures[0] != pictures[1] != pictures[2])
+    plain = json.loads(run("run", MODEL, SHAPES, "caption en", "--json")[1])
+    asked = json.loads(run("run", MODEL, SHAPES, "caption en", "--json", "--attention", out)[1])
+    expect("the same answer", all(plain[name] == asked[name] for name in ("text", "ids", "prompt_ids", "stop")), asked)
+    with open(SHAPES, "rb") as f:
+        content = f.read()
+    run("run", MODEL, SHAPES, "caption en", "--attention", other)
+    code, _, err = run("run", MODEL, "-", "caption en", "-n", "50", "--attention", out, stdin=content)
+    expect("stdin, and an answer of any length", code == 0 and read_png(out) == read_png(other), code, err)
+    expect("one token is enough", run("run", MODEL, SHAPES, "caption en", "-n", "1", "--attention", out)[0] == 0)
+    turned = os.path.join(temporary, "turned.jpg")  # of drawn()
+    run("run", MODEL, turned, "caption en", "--attention", out)
+    run("run", MODEL, turned, "caption en", "--attention", other, "--no-exif")
+    expect("turned by EXIF", read_png(out)[:2] == read_png(other)[1::-1])
+    folder = os.path.join(temporary, "attended") + "/"
+    code, _, err = run("run", MODEL, SHAPES, PLAIN, "caption en", "--json", "--attention", folder)
+    expect("a folder of them", code == 0 and len(os.listdir(folder)) == 2, code, err)
+    for arguments, status, word in [(("--attention-layer", "3", "--attention", out), 1, "--attention-layer is 3, expected -1 (all) to 2"),
+                                    (("--attention-layer", "1"), 2, "--attention-layer needs --attention"),
+                                    (("--attention-layer", "-1", "--attention", out), 2, "--attention-layer"),
+                                    (("--attention", "x.jpg"), 2, "--attention: found 'x.jpg'"),
+                                    (("--attention", "/nowhere/x.png"), 1, "/nowhere/x.png"),
+                                    (("--attention", ""), 1, "")]:
+        code, _, err = run("run", MODEL, SHAPES, "caption en", *arguments)
+        expect(f"{arguments}", code == status and word in err and err.count("\n") == 1, code, err)
+
+
 def main():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory() as temporary:
         drawn(temporary)
+        attention(temporary)
         of_the_readme(temporary)
         folder, names = folders(temporary)
         lists(temporary, names)

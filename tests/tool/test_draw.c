@@ -156,6 +156,38 @@ static void nothing_leaves_the_picture(void **state) {
     }
 }
 
+static float brightness(const unsigned char *p) {
+    return .299f * (float)p[0] + .587f * (float)p[1] + .114f * (float)p[2];
+}
+
+/* A map of 2 x 2 on a picture that is not square: middles of its squares have its values, between them it is linear. */
+static void heat_lies_where_its_patch_is(void **state) {
+    (void)state;
+    static const float map[] = {.25f, 1, .25f, .25f};
+    for (int grey = 0; grey < 256; grey += 51) {
+        tool_picture picture = filled(400, 100, (unsigned char)grey);
+        tool_draw_heat(&picture, map, 2);
+        const float hot = brightness(at(&picture, 300, 25)), cold = brightness(at(&picture, 100, 75));
+        assert_true(hot > cold + 90);
+        assert_memory_equal(at(&picture, 99, 24), at(&picture, 300, 75), 3);
+        assert_memory_equal(at(&picture, 99, 24), at(&picture, 20, 90), 3);
+        assert_memory_equal(at(&picture, 300, 24), at(&picture, 390, 5), 3); /* beyond the middles it goes on */
+        for (int32_t x = 101; x < 300; x++)
+            assert_true(brightness(at(&picture, x, 25)) + 2 >= brightness(at(&picture, x - 1, 25)));
+        const unsigned char *half = at(&picture, 200, 25); /* viridis at 0.5: 33 144 141 */
+        const float wanted[] = {33, 144, 141};
+        for (int c = 0; c < 3; c++)
+            assert_true(fabsf((float)half[c] - ((float)grey + .62f * (wanted[c] - (float)grey))) < 3);
+        tool_picture_free(&picture);
+        picture = filled(7, 3, (unsigned char)grey);
+        const float one[] = {.5f}, flat[] = {0, 0, 0, 0};
+        tool_draw_heat(&picture, one, 1);
+        tool_draw_heat(&picture, flat, 2);
+        for (int32_t x = 1; x < 7; x++) assert_memory_equal(at(&picture, x, 2), at(&picture, 0, 0), 3);
+        tool_picture_free(&picture);
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_line_is_seen_on_every_ground),
@@ -164,6 +196,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(what_the_font_lacks_is_a_box),
         cmocka_unit_test(every_character_of_the_font_is_its_own),
         cmocka_unit_test(nothing_leaves_the_picture),
+        cmocka_unit_test(heat_lies_where_its_patch_is),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }

@@ -252,6 +252,11 @@ static void images_go_without_a_tokenizer(void **state) {
     OK(pg_answer_options_init(&size, sizeof size));
     size.width = size.height = 8;
     ARGUMENT(pg_answer_create_from_ids(images, &id, NULL, 1, &size, &answer));
+    OK(pg_generate(model, processor, inputs, NULL, &result));
+    ARGUMENT(pg_answer_create(images, result, 0, &size, &answer));
+    assert_non_null(strstr(pg_last_error(), "PG_PROCESSOR_IMAGES_ONLY"));
+    assert_null(answer);
+    pg_result_close(&result);
     ARGUMENT(pg_detokenizer_create(images, 0, &detokenizer));
     ARGUMENT(pg_generate(model, images, inputs, NULL, &result));
     assert_non_null(strstr(pg_last_error(), "PG_PROCESSOR_IMAGES_ONLY"));

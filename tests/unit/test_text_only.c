@@ -117,6 +117,7 @@ static void images_are_refused(void **state) {
     batch.image_counts = counts;
     assert_int_equal(pg_processor_encode_batch(processor, &batch, NULL, &inputs), PG_ERROR_ARGUMENT);
     assert_non_null(strstr(pg_last_error(), "row 1"));
+    assert_int_equal(pg_last_error_row(), 1);
     OK(pg_processor_encode(processor, NULL, "cat", NULL, &inputs)); /* text alone: bos, prompt, newline */
     OK(pg_inputs_get_tensor(inputs, "input_ids", &ids));
     assert_int_equal(((const int64_t *)ids.data)[0], 2);
