@@ -239,20 +239,21 @@ def detect(model: Any, images: Any, things: str | Sequence[str], *, processor: A
 
 def segment(model: Any, images: Any, things: str | Sequence[str], *,
             mask_decoder: MaskDecoder | str | os.PathLike[str] | None = None, processor: Any = None,
-            max_new_tokens: int = 1024, max_iou: float | None = None, convention: int = 1024, exif: bool = True,
-            alpha: str = "drop", cancel: CancelFlag | None = None) -> Any:
+            max_new_tokens: int = 1024, constrain: bool = False, max_iou: float | None = None, convention: int = 1024,
+            exif: bool = True, alpha: str = "drop", cancel: CancelFlag | None = None) -> Any:
     """detect() with masks: the keywords have also mask, bool [n, height, width] of the image.
 
     mask_decoder: a MaskDecoder, or what MaskDecoder.from_pretrained() takes; default: the model's folder has one. An
     object with a box that can be used and no mask (fewer than 16 codes) stays, and its mask is all False;
-    `mask_decoder.mask(found.answer, index)` is None then. max_new_tokens: an object takes 20 and its label. All else as
-    of detect()."""
+    `mask_decoder.mask(found.answer, index)` is None then. max_new_tokens: an object takes 20 and its label.
+    constrain: the model can say nothing but whole boxes with 16 codes and a label; the last may go without one. All else
+    as of detect()."""
     opened = isinstance(mask_decoder, MaskDecoder)
     with (nullcontext(mask_decoder) if opened else
           MaskDecoder.from_pretrained(model.name_or_path if mask_decoder is None else mask_decoder)) as decoder:
         decoder._handle.check_open()
-        return _find(model, images, "segment", things, processor, max_new_tokens, 0, max_iou, convention, exif, alpha,
-                     cancel, decoder)
+        return _find(model, images, "segment", things, processor, max_new_tokens,
+                     c.GENERATE_SEGMENT if constrain else 0, max_iou, convention, exif, alpha, cancel, decoder)
 
 
 def _find(model: Any, images: Any, task: str, things: str | Sequence[str], processor: Any, max_new_tokens: int,

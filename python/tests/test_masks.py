@@ -50,7 +50,8 @@ def test_segment(model, decoder):
     area = found["mask"][0].sum() / np.prod(found["xyxy"][0][2:] - found["xyxy"][0][:2])
     assert area == pytest.approx(np.pi / 4, abs=0.05)  # a circle in its box
     for same in (model.segment(str(SHAPES), "segment red circle ; purple star", mask_decoder=decoder),
-                 model.segment(SHAPES, ["red circle", "purple star"], mask_decoder=MODEL / "vae-oid.safetensors")):
+                 model.segment(SHAPES, ["red circle", "purple star"], mask_decoder=MODEL / "vae-oid.safetensors"),
+                 model.segment(SHAPES, "red circle ; purple star", constrain=True)):
         assert all(np.array_equal(same[key], found[key]) for key in ("xyxy", "confidence", "class_id", "mask"))
     later = copy.deepcopy(found)  # what was found outlives a copy, and gives its masks again
     assert np.array_equal(decoder.mask(later.answer, 0), found["mask"][0])
@@ -159,3 +160,10 @@ def test_what_is_refused(model, decoder, tmp_path):
     for call in (lambda: closed.decode([0] * 16), lambda: model.segment(SHAPES, "a", mask_decoder=closed)):
         with pytest.raises(ValueError, match="the mask decoder is closed"):
             call()
+
+
+def test_constrained_answers_have_whole_masks(model, decoder):
+    for things in ("nothing", "green elephant ; x", "cat"):  # none of which the model has learned
+        found = model.segment(SHAPES, things, constrain=True, mask_decoder=decoder, max_new_tokens=256)
+        assert len(found.answer) > 0
+        assert all(len(o.segs) == 16 and not o.broken for o in found.answer if "unfinished" not in o.flags)
