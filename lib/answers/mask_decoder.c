@@ -18,13 +18,14 @@
 
 #include "base/file.h"
 #include "base/shape.h"
+#include "checkpoint/diagnose.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
 #include "checkpoint/npz.h"
 #include "checkpoint/safetensors.h"
 #include "ops/ops.h"
 
-enum { MOST_FILE = 64 << 20, CODE_SIZE = 512, GRID = 4 };
+enum { MOST_FILE = 64 << 20, MOST_HEADER = 1 << 20, CODE_SIZE = 512, GRID = 4 };
 
 typedef enum layer_kind { PLAIN, AROUND, TRANSPOSED } layer_kind; /* 1x1, 3x3, 4x4 */
 
@@ -52,37 +53,59 @@ typedef struct weight_file {
     pgi_npz npz;
     json_t *header; /* of safetensors; NULL: it is a .npz */
     const uint8_t *data;
-    size_t data_at, data_size;
+    pgi_stored_tensor *tensors; /* [n_tensors] */
+    size_t n_tensors;
 } weight_file;
+
+/* Neither a .npz nor safetensors. */
+static pg_status other_file(const char *path, const uint8_t *data, size_t size) {
+    char found[3 * 8 + 1] = " none";
+    for (size_t i = 0; i < size && i < 8; i++) snprintf(found + 3 * i, 4, " %02x", data[i]);
+    const pg_status status =
+        pgi_error(PG_ERROR_FORMAT,
+                  "%s: found %zu bytes, the first of them%s, expected those of a NumPy archive (.npz: 50 4b 03 04), or "
+                  "of safetensors: the size of a header that the file has",
+                  path, size, found);
+    return pgi_diagnose_other_file(status, path, data, size);
+}
 
 static pg_status open_safetensors(const uint8_t *data, size_t size, weight_file *file) {
     uint64_t n = 0;
     for (int i = 7; size >= 8 && i >= 0; i--) n = n << 8 | data[i];
-    if (size < 8 || n > size - 8)
-        return pgi_error(PG_ERROR_FORMAT, "%s: neither a NumPy archive (.npz) nor safetensors, or cut off", file->path);
+    if (size < 8 || n > size - 8) return other_file(file->path, data, size);
+    if (n > MOST_HEADER)
+        return pgi_error(PG_ERROR_LIMIT, "%s: found a header of %llu bytes, expected at most %d", file->path,
+                         (unsigned long long)n, MOST_HEADER);
+    const size_t data_at = 8 + (size_t)n;
     file->data = data;
-    file->data_at = 8 + (size_t)n;
-    file->data_size = size - file->data_at;
-    return pgi_json_parse(file->path, data + 8, (size_t)n, &file->header);
+    PGI_TRY(pgi_json_parse(file->path, data + 8, (size_t)n, &file->header));
+    file->tensors = pgi_alloc(file->memory, json_object_size(file->header) + 1, sizeof *file->tensors);
+    if (!file->tensors) return PG_ERROR_MEMORY;
+    return pgi_stored_tensors_read(file->path, file->header, data_at, size - data_at, file->tensors, &file->n_tensors);
+}
+
+static const pgi_stored_tensor *find_tensor(const weight_file *file, const char *name) {
+    for (size_t i = 0; i < file->n_tensors; i++)
+        if (strcmp(file->tensors[i].name, name) == 0) return &file->tensors[i];
+    return NULL;
 }
 
 static pg_status read_safetensors(const weight_file *file, const char *name, const int64_t *shape, int n_dims,
                                   float *out) {
-    pgi_stored_tensor t;
     char found[PGI_SHAPE_TEXT], expected[PGI_SHAPE_TEXT];
-    const json_t *entry = json_object_get(file->header, name);
-    if (!entry) return pgi_error(PG_ERROR_FORMAT, "%s: no tensor %s, expected one", file->path, name);
-    PGI_TRY(pgi_stored_tensor_read(file->path, name, entry, file->data_at, file->data_size, &t));
+    const pgi_stored_tensor *t = find_tensor(file, name);
+    if (!t) return pgi_error(PG_ERROR_FORMAT, "%s: no tensor %s, expected one", file->path, name);
     int64_t n = 1;
-    int same = t.n_dims == n_dims;
-    for (int i = 0; same && i < n_dims; i++) same = t.shape[i] == shape[i], n *= shape[i];
+    int same = t->n_dims == n_dims;
+    for (int i = 0; same && i < n_dims; i++) same = t->shape[i] == shape[i], n *= shape[i];
     if (!same)
         return pgi_error(PG_ERROR_FORMAT, "%s: %s: found shape %s, expected %s", file->path, name,
-                         pgi_shape_text(t.n_dims, t.shape, ", ", found), pgi_shape_text(n_dims, shape, ", ", expected));
-    if (t.dtype != PG_DTYPE_F32 && t.dtype != PG_DTYPE_F16 && t.dtype != PG_DTYPE_BF16)
+                         pgi_shape_text(t->n_dims, t->shape, ", ", found),
+                         pgi_shape_text(n_dims, shape, ", ", expected));
+    if (t->dtype != PG_DTYPE_F32 && t->dtype != PG_DTYPE_F16 && t->dtype != PG_DTYPE_BF16)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: %s has numbers of type %s, expected F32, F16 or BF16", file->path,
-                         name, t.dtype_name);
-    const pgi_matrix row = {file->data + t.offset, t.dtype, 1, n, NULL};
+                         name, t->dtype_name);
+    const pgi_matrix row = {file->data + t->offset, t->dtype, 1, n, NULL};
     pgi_matrix_row(file->kernels, &row, 0, 1, out);
     return PG_OK;
 }
@@ -145,13 +168,14 @@ static pg_status read_weights(const pgi_memory *memory, const char *path, const 
     static const int64_t codebook[2] = {PGI_MASK_CODES, CODE_SIZE};
     weight_file file = {.path = path, .memory = memory, .kernels = &decoder->kernels};
     pg_status status;
-    if (bytes->size >= 2 && memcmp(bytes->data, "PK", 2) == 0)
+    if (bytes->size >= 4 && memcmp(bytes->data, "PK\3\4", 4) == 0)
         status = pgi_npz_open(memory, path, bytes->data, bytes->size, &file.npz);
     else
         status = open_safetensors(bytes->data, bytes->size, &file);
     if (status >= 0) status = read_tensor(&file, "_vq_vae._embedding", codebook, 2, &decoder->codebook);
     for (int i = 0; i < PGI_MASK_LAYERS && status >= 0; i++) status = read_layer(&file, i, &decoder->layers[i]);
     pgi_npz_close(&file.npz);
+    pgi_free(memory, file.tensors);
     json_decref(file.header);
     return status;
 }

@@ -23,7 +23,9 @@ int pgi_diagnose_helps(pg_status status);
 /* A file by its first bytes: Git LFS pointers (PG_ERROR_FORMAT), HTML pages and byte order marks (likewise), GGUF,
  * pickle, NumPy and others (PG_ERROR_UNSUPPORTED). */
 pg_status pgi_diagnose_bytes(pg_status status, const char *path, const void *data, size_t size);
-/* The same, for a file that is not in memory. */
+/* What may stand in the place of any file alone: pointers, pages, byte order marks, gzip. */
+pg_status pgi_diagnose_other_file(pg_status status, const char *path, const void *data, size_t size);
+/* As pgi_diagnose_bytes(), for a file that is not in memory. */
 pg_status pgi_diagnose_file(pg_status status, const char *path);
 
 /* A folder without config.json, weights or tokenizer, by the names in it: adapters, other formats, a folder of the hub

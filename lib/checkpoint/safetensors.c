@@ -141,23 +141,35 @@ static int by_offset(const void *a, const void *b) {
 }
 
 /* The tensors of a file lie one behind the other and fill it: no overlap, no hole, nothing left over. */
-static pg_status check_layout(const tensor_file *file, pgi_stored_tensor *tensors, size_t n, size_t data_at,
+static pg_status check_layout(const char *path, pgi_stored_tensor *tensors, size_t n, size_t data_at,
                               size_t data_size) {
     size_t at = 0;
-    qsort(tensors, n, sizeof *tensors, by_offset);
+    if (n > 0) qsort(tensors, n, sizeof *tensors, by_offset);
     for (size_t i = 0; i < n; i++) {
         size_t begin = (size_t)tensors[i].offset - data_at;
         if (begin != at)
             return pgi_error(
-                PG_ERROR_FORMAT, "%s: tensor %s: found its data at offset %zu, expected %zu: it %s", file->path,
+                PG_ERROR_FORMAT, "%s: tensor %s: found its data at offset %zu, expected %zu: it %s", path,
                 tensors[i].name, begin, at,
                 begin < at ? "overlaps the tensor before it" : "leaves a hole behind the tensor before it");
         at += tensors[i].n_bytes;
     }
     if (at != data_size)
-        return pgi_error(PG_ERROR_FORMAT, "%s: found %zu bytes of data, expected %zu as the header says", file->path,
+        return pgi_error(PG_ERROR_FORMAT, "%s: found %zu bytes of data, expected %zu as the header says", path,
                          data_size, at);
     return PG_OK;
+}
+
+pg_status pgi_stored_tensors_read(const char *path, json_t *header, size_t data_at, size_t data_size,
+                                  pgi_stored_tensor *out, size_t *n) {
+    *n = 0;
+    for (void *at = json_object_iter(header); at; at = json_object_iter_next(header, at)) {
+        const char *name = json_object_iter_key(at);
+        if (strcmp(name, "__metadata__") == 0) continue;
+        PGI_TRY(pgi_stored_tensor_read(path, name, json_object_iter_value(at), data_at, data_size, &out[*n]));
+        ++*n;
+    }
+    return check_layout(path, out, *n, data_at, data_size);
 }
 
 /* The size of the header, which lies within the file. */
@@ -208,16 +220,13 @@ static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
     files->tensors = tensors;
 
     const size_t data_at = 8 + file->text.size, data_size = file->file.size - data_at;
-    for (void *at = json_object_iter(file->header); at; at = json_object_iter_next(file->header, at)) {
-        const char *name = json_object_iter_key(at);
-        if (strcmp(name, "__metadata__") == 0) continue;
-        pgi_stored_tensor *tensor = &tensors[files->n_tensors];
-        PGI_TRY(pgi_stored_tensor_read(file->path, name, json_object_iter_value(at), data_at, data_size, tensor));
+    PGI_TRY(pgi_stored_tensors_read(file->path, file->header, data_at, data_size, tensors + n_old, &n));
+    for (pgi_stored_tensor *tensor = tensors + n_old; tensor < tensors + n_old + n; tensor++) {
         if (file->mapping.data) tensor->data = file->mapping.data + tensor->offset;
         tensor->file_index = index;
-        files->n_tensors++;
     }
-    return check_layout(file, tensors + n_old, files->n_tensors - n_old, data_at, data_size);
+    files->n_tensors += n;
+    return PG_OK;
 }
 
 static pg_status add_file(pgi_tensor_files *files, const char *name) {

@@ -34,6 +34,12 @@ typedef struct pgi_stored_tensor {
 pg_status pgi_stored_tensor_read(const char *path, const char *name, const json_t *entry, size_t data_at,
                                  size_t data_size, pgi_stored_tensor *out);
 
+/* All entries of a header but "__metadata__", in the order of their data. They lie one behind the other and fill the
+ * data: no overlap, no hole, nothing left over. out: room for json_object_size(header); *n: how many there are.
+ * PG_ERROR_FORMAT, _LIMIT. */
+pg_status pgi_stored_tensors_read(const char *path, json_t *header, size_t data_at, size_t data_size,
+                                  pgi_stored_tensor *out, size_t *n);
+
 typedef struct pgi_tensor_files pgi_tensor_files;
 
 /*

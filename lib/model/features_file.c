@@ -61,6 +61,7 @@ typedef struct source {
     size_t text_size;
     pgi_json_section metadata;
     const json_t *entry; /* of the tensor */
+    size_t n_entries;    /* of the header, __metadata__ counted */
 } source;
 
 static pg_status read_at(const source *from, size_t at, size_t size, void *out) {
@@ -94,6 +95,7 @@ static pg_status read_text(source *from, pgi_buffer *text) {
 static pg_status check_header(source *from, const json_t *header) {
     from->metadata = (pgi_json_section){from->name, "__metadata__: ", json_object_get(header, "__metadata__")};
     from->entry = json_object_get(header, TENSOR);
+    from->n_entries = json_object_size(header);
     const char *text = pgi_json_field_text(&from->metadata, "format");
     if (!text || strcmp(text, FORMAT) != 0) return no_features(from, "no format \"" FORMAT "\" in its header");
     text = pgi_json_field_text(&from->metadata, "layout_version");
@@ -146,6 +148,9 @@ static pg_status check_model(const source *from, const pgi_stored_tensor *tensor
 
 static pg_status check_tensor(const source *from, pgi_stored_tensor *out) {
     const size_t data_at = 8 + from->text_size, data_size = from->size - data_at;
+    if (from->n_entries != 2)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found %zu tensors, expected " TENSOR " alone", from->name,
+                         from->n_entries - 1);
     PGI_TRY(pgi_stored_tensor_read(from->name, TENSOR, from->entry, data_at, data_size, out));
     if (out->dtype != PG_DTYPE_F32 || out->n_dims != 3 || out->shape[0] < 1 || out->shape[0] > INT32_MAX)
         return pgi_error(PG_ERROR_FORMAT,

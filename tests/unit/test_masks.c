@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <zlib.h>
 
+#include "mask_files.h"
 #include "support.h"
 
 #define OK(call)                                                                                  \
@@ -19,187 +19,9 @@
         if (status_ < 0) fail_msg("%s: %s: %s", #call, pg_status_name(status_), pg_last_error()); \
     } while (0)
 
-/* ---- files ---- */
-
-typedef struct array {
-    const char *name;
-    int n_dims, shape[4];
-} array;
-
-static const array arrays[] = {
-    {"_vq_vae._embedding", 2, {128, 512}},
-    {"decoder.0.weight", 4, {128, 512, 1, 1}},
-    {"decoder.2.net.0.weight", 4, {128, 128, 3, 3}},
-    {"decoder.2.net.2.weight", 4, {128, 128, 3, 3}},
-    {"decoder.2.net.4.weight", 4, {128, 128, 1, 1}},
-    {"decoder.3.net.0.weight", 4, {128, 128, 3, 3}},
-    {"decoder.3.net.2.weight", 4, {128, 128, 3, 3}},
-    {"decoder.3.net.4.weight", 4, {128, 128, 1, 1}},
-    {"decoder.4.weight", 4, {128, 128, 4, 4}},
-    {"decoder.6.weight", 4, {128, 64, 4, 4}},
-    {"decoder.8.weight", 4, {64, 32, 4, 4}},
-    {"decoder.10.weight", 4, {32, 16, 4, 4}},
-    {"decoder.12.weight", 4, {1, 16, 1, 1}},
-    {"decoder.0.bias", 1, {128}},
-    {"decoder.2.net.0.bias", 1, {128}},
-    {"decoder.2.net.2.bias", 1, {128}},
-    {"decoder.2.net.4.bias", 1, {128}},
-    {"decoder.3.net.0.bias", 1, {128}},
-    {"decoder.3.net.2.bias", 1, {128}},
-    {"decoder.3.net.4.bias", 1, {128}},
-    {"decoder.4.bias", 1, {128}},
-    {"decoder.6.bias", 1, {64}},
-    {"decoder.8.bias", 1, {32}},
-    {"decoder.10.bias", 1, {16}},
-    {"decoder.12.bias", 1, {1}},
-};
-enum { N_ARRAYS = sizeof arrays / sizeof *arrays };
-
-/* How a .npz is written, and what is wrong with it. */
-typedef struct npz_options {
-    int deflated, cut_shape, drop; /* array number cut_shape has another shape; number drop is left out; -1: none */
-    int method;                    /* that members say; 0: the true one */
-    uint32_t size;                 /* that members say to have unpacked; 0: the true one */
-    int zip64, fortran, version;   /* version of .npy, less 1 */
-    /* The directory says of this member: that it lies where the one before it does; that it has the name of that one.
-     * 0: of none. */
-    int same_place, same_name;
-    int local_name; /* the member's own header has another name; 0: none has */
-} npz_options;
-
-static void put(bytes *b, uint64_t value, int n) {
-    for (int i = 0; i < n; i++) bytes_add(b, &(uint8_t){(uint8_t)(i < 8 ? value >> 8 * i : 0)}, 1);
-}
-
-static void add_numbers(bytes *npy, const array *a) {
-    size_t n = 1;
-    for (int i = 0; i < a->n_dims; i++) n *= (size_t)a->shape[i];
-    rng r = {n};
-    const double scale = a->n_dims == 4 ? sqrt(3.0 / (a->shape[1] * a->shape[2])) : 0.3;
-    for (size_t i = 0; i < n; i++) {
-        const float x = (float)(rng_unit(&r) * scale);
-        bytes_add(npy, &x, sizeof x);
-    }
-}
-
-/* From C's order of an array of 4 dimensions to Fortran's. */
-static void turn_over(const array *a, float *numbers, size_t n) {
-    float *from = malloc(n * sizeof *from);
-    const size_t sizes[4] = {(size_t)a->shape[0], (size_t)a->shape[1], (size_t)(a->n_dims == 4 ? a->shape[2] : 1),
-                             (size_t)(a->n_dims == 4 ? a->shape[3] : 1)};
-    memcpy(from, numbers, n * sizeof *from);
-    for (size_t i = 0; i < n; i++) {
-        const size_t l = i % sizes[3], k = i / sizes[3] % sizes[2], j = i / sizes[3] / sizes[2] % sizes[1];
-        numbers[i / sizes[3] / sizes[2] / sizes[1] + sizes[0] * (j + sizes[1] * (k + sizes[2] * l))] = from[i];
-    }
-    free(from);
-}
-
-static bytes make_npy(const array *a, int cut, const npz_options *o) {
-    bytes npy = {0}, header = {0}, numbers = {0};
-    bytes_printf(&header, "{'descr': '<f4', 'fortran_order': %s, 'shape': (", o->fortran ? "True" : "False");
-    for (int i = 0; i < a->n_dims; i++) bytes_printf(&header, "%d, ", a->shape[i] - (cut && i == 0));
-    bytes_printf(&header, "), }\n");
-    bytes_add(&npy, "\x93NUMPY", 6);
-    put(&npy, (uint64_t)o->version + 1, 2);
-    put(&npy, header.size, o->version ? 4 : 2);
-    bytes_add(&npy, header.data, header.size);
-    add_numbers(&numbers, a);
-    if (o->fortran && a->n_dims > 1) turn_over(a, (float *)(void *)numbers.data, numbers.size / sizeof(float));
-    bytes_add(&npy, numbers.data, numbers.size);
-    bytes_free(&numbers);
-    bytes_free(&header);
-    return npy;
-}
-
-static bytes packed(const bytes *npy, int deflated) {
-    bytes out = {0};
-    if (!deflated) {
-        bytes_add(&out, npy->data, npy->size);
-        return out;
-    }
-    z_stream z = {0};
-    uint8_t *room = malloc(npy->size + 1024);
-    assert_int_equal(deflateInit2(&z, 1, Z_DEFLATED, -MAX_WBITS, 8, Z_DEFAULT_STRATEGY), Z_OK);
-    z.next_in = npy->data, z.avail_in = (unsigned)npy->size;
-    z.next_out = room, z.avail_out = (unsigned)npy->size + 1024;
-    assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
-    bytes_add(&out, room, z.total_out);
-    deflateEnd(&z);
-    free(room);
-    return out;
-}
-
-static bytes make_npz(const npz_options *o) {
-    bytes file = {0}, directory = {0};
-    uint32_t before = 0; /* where the last member lies */
-    int n = 0;
-    for (int i = 0; i < N_ARRAYS; i++) {
-        char name[64];
-        if (i == o->drop) continue;
-        bytes npy = make_npy(&arrays[i], i == o->cut_shape, o), data = packed(&npy, o->deflated);
-        const uint32_t crc = (uint32_t)crc32(0, npy.data, (unsigned)npy.size), at = (uint32_t)file.size;
-        const int method = o->method ? o->method : o->deflated ? 8 : 0;
-        const size_t size = o->size ? o->size : npy.size;
-        for (int local = 1; local >= 0; local--) {
-            const int twice = o->same_name && o->same_name == i;
-            const int wrong = local && o->local_name && o->local_name == i;
-            snprintf(name, sizeof name, "%s%s", arrays[twice ? i - 1 : i].name, wrong ? ".NPY" : ".npy");
-            bytes *to = local ? &file : &directory;
-            bytes_add(to, local ? "PK\3\4" : "PK\1\2", 4);
-            put(to, 45, local ? 2 : 4);
-            put(to, 0, 2);
-            put(to, (uint64_t)method, 2);
-            put(to, 0, 4);
-            put(to, crc, 4);
-            put(to, o->zip64 ? UINT32_MAX : data.size, 4);
-            put(to, o->zip64 ? UINT32_MAX : size, 4);
-            put(to, strlen(name), 2);
-            put(to, o->zip64 ? 20 : 0, 2);
-            if (!local) put(to, 0, 10), put(to, o->same_place && o->same_place == i ? before : at, 4);
-            bytes_text(to, name);
-            if (o->zip64) put(to, 1, 2), put(to, 16, 2), put(to, size, 8), put(to, data.size, 8);
-        }
-        before = at;
-        bytes_add(&file, data.data, data.size);
-        bytes_free(&npy);
-        bytes_free(&data);
-        n++;
-    }
-    const size_t at = file.size;
-    bytes_add(&file, directory.data, directory.size);
-    bytes_add(&file, "PK\5\6\0\0\0\0", 8);
-    put(&file, (uint64_t)n, 2);
-    put(&file, (uint64_t)n, 2);
-    put(&file, directory.size, 4);
-    put(&file, at, 4);
-    put(&file, 0, 2);
-    bytes_free(&directory);
-    return file;
-}
-
-static bytes make_safetensors(void) {
-    bytes header = {0}, data = {0}, file = {0};
-    bytes_text(&header, "{");
-    for (int i = 0; i < N_ARRAYS; i++) {
-        const size_t begin = data.size;
-        add_numbers(&data, &arrays[i]);
-        bytes_printf(&header, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", i ? "," : "", arrays[i].name);
-        for (int k = 0; k < arrays[i].n_dims; k++) bytes_printf(&header, "%s%d", k ? "," : "", arrays[i].shape[k]);
-        bytes_printf(&header, "],\"data_offsets\":[%zu,%zu]}", begin, data.size);
-    }
-    bytes_text(&header, "}");
-    put(&file, header.size, 8);
-    bytes_add(&file, header.data, header.size);
-    bytes_add(&file, data.data, data.size);
-    bytes_free(&header);
-    bytes_free(&data);
-    return file;
-}
-
 static char folder[512];
 static counter memory;
-static const npz_options plain = {.cut_shape = -1, .drop = -1};
+static const npz_options plain = NPZ_PLAIN;
 
 static int make_folder(void **state) {
     (void)state;
@@ -246,7 +68,8 @@ static void files_are_read(void **state) {
         o.fortran = kind == 3;
         o.version = kind == 4 ? 2 : 0;
         const char *name = kind < 5 ? "vae-oid.npz" : "vae-oid.safetensors";
-        pg_mask_decoder *decoder = open_bytes(name, kind < 5 ? make_npz(&o) : make_safetensors()), *by_folder = NULL;
+        pg_mask_decoder *decoder = open_bytes(name, kind < 5 ? make_npz(&o) : make_safetensors(LAYOUT_SOUND)),
+                        *by_folder = NULL;
         OK(pg_mask_decoder_decode(decoder, codes, kind == 0 ? first : mask));
         if (kind > 0) assert_memory_equal(first, mask, sizeof mask);
         OK(pg_mask_decoder_open(folder, NULL, &by_folder));
@@ -303,13 +126,72 @@ static void what_is_wrong_is_named(void **state) {
     refuse(o, PG_ERROR_FORMAT, "version 1 to 3");
     assert_int_equal(pg_mask_decoder_open(folder, NULL, &decoder), PG_ERROR_NOT_FOUND);
     assert_non_null(strstr(pg_last_error(), "vae-oid.npz"));
-    write_text(folder, "wrong.npz", "neither");
-    assert_int_equal(open_file("wrong.npz", &decoder), PG_ERROR_FORMAT);
-    write_text(folder, "wrong.npz", "PK");
-    assert_int_equal(open_file("wrong.npz", &decoder), PG_ERROR_FORMAT);
+    o = plain;
+    o.encrypted = 1;
+    refuse(o, PG_ERROR_UNSUPPORTED, "encrypted");
     assert_int_equal(open_file("none.npz", &decoder), PG_ERROR_NOT_FOUND);
     assert_int_equal(pg_mask_decoder_open(NULL, NULL, &decoder), PG_ERROR_ARGUMENT);
     remove_file(folder, "wrong.npz");
+}
+
+static void refuse_bytes(const void *data, size_t size, pg_status wanted, const char *text) {
+    pg_mask_decoder *decoder = NULL;
+    write_file(folder, "wrong", data, size);
+    assert_int_equal(open_file("wrong", &decoder), wanted);
+    assert_null(decoder);
+    if (!strstr(pg_last_error(), text)) fail_msg("found \"%s\", expected %s in it", pg_last_error(), text);
+    remove_file(folder, "wrong");
+}
+
+/* The four first bytes of a zip file with members decide: all else is safetensors, or is told what it is. */
+static void other_files_are_named(void **state) {
+#define BYTES(text) text, sizeof text - 1
+    static const struct {
+        const char *data;
+        size_t size;
+        pg_status status;
+        const char *text;
+    } others[] = {
+        {BYTES(""), PG_ERROR_FORMAT, "found 0 bytes, the first of them none, expected"},
+        {BYTES("neither"), PG_ERROR_FORMAT, "found 7 bytes, the first of them 6e 65 69 74 68 65 72, expected"},
+        {BYTES("PK"), PG_ERROR_FORMAT, "the first of them 50 4b, expected"},
+        {BYTES("PK not an archive"), PG_ERROR_FORMAT, "the first of them 50 4b 20 6e 6f 74 20 61, expected"},
+        {BYTES("PK\5\6\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"), PG_ERROR_FORMAT, "50 4b 05 06"}, /* no members */
+        {BYTES("\x93NUMPY\1\0 an array"), PG_ERROR_FORMAT, "50 4b 03 04"},
+        {BYTES("PK\3\4 and no more"), PG_ERROR_FORMAT, "no end of a zip file"},
+        {BYTES("version https://git-lfs.github.com/spec/v1\n"), PG_ERROR_FORMAT, "git lfs pull"},
+        {BYTES("<!DOCTYPE html><html>"), PG_ERROR_FORMAT, "an HTML page"},
+        {BYTES("\x1F\x8B\x08 packed"), PG_ERROR_UNSUPPORTED, "gzip"},
+        {BYTES("\2\0\0\0\0\0\0\0{}"), PG_ERROR_FORMAT, "no tensor _vq_vae._embedding"},
+        {BYTES("\2\0\0\0\0\0\0\0[]"), PG_ERROR_FORMAT, "expected a JSON object"},
+        {BYTES("\2\0\0\0\0\0\0\0{]"), PG_ERROR_FORMAT, "not valid JSON"},
+        {BYTES("\2\0\0\0\0\0\0\0{}more"), PG_ERROR_FORMAT, "found 4 bytes of data, expected 0"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        refuse_bytes(others[i].data, others[i].size, others[i].status, others[i].text);
+    bytes large = {0}; /* more header than any decoder needs, whatever is in it */
+    const uint64_t size = 2 << 20;
+    bytes_add(&large, &size, 8);
+    bytes_text(&large, "{}");
+    while (large.size < size + 8) bytes_text(&large, "                ");
+    refuse_bytes(large.data, large.size, PG_ERROR_LIMIT, "a header of 2097152 bytes, expected at most 1048576");
+    bytes_free(&large);
+}
+
+/* As the loader of models has it: what no tensor has, or two have, is no sound file. */
+static void safetensors_are_dense(void **state) {
+    static const char *const texts[] = {
+        "",
+        "decoder.2.net.2.weight: found its data at offset 524288, expected 1114112: it overlaps the tensor before it",
+        "decoder.2.net.2.weight: found its data at offset 1114128, expected 1114112: it leaves a hole",
+        "bytes of data, expected "};
+    (void)state;
+    for (int i = LAYOUT_OVERLAP; i <= LAYOUT_REST; i++) {
+        bytes file = make_safetensors((safetensors_layout)i);
+        refuse_bytes(file.data, file.size, PG_ERROR_FORMAT, texts[i]);
+        bytes_free(&file);
+    }
 }
 
 /* Bytes anywhere in what is not numbers, and the end, changed: a status each, no memory that the file does not need. */
@@ -323,7 +205,7 @@ static void damaged_files_are_refused(void **state) {
         o.zip64 = k % 4 == 2;
         static bytes files[4];
         bytes *whole = &files[k % 4];
-        if (!whole->data) *whole = k % 4 < 3 ? make_npz(&o) : make_safetensors();
+        if (!whole->data) *whole = k % 4 < 3 ? make_npz(&o) : make_safetensors(LAYOUT_SOUND);
         bytes file = {0};
         bytes_add(&file, whole->data, whole->size);
         const size_t last = file.size - 3000, near = rng_below(&r, 2) ? 3000 : file.size;
@@ -357,7 +239,7 @@ static void every_allocation_may_fail(void **state) {
     (void)state;
     for (int kind = 0; kind < 2; kind++) {
         o.deflated = 1;
-        bytes file = kind ? make_safetensors() : make_npz(&o);
+        bytes file = kind ? make_safetensors(LAYOUT_SOUND) : make_npz(&o);
         write_file(folder, "file", file.data, file.size);
         bytes_free(&file);
         for (int64_t n = 1;; n++) {
@@ -503,6 +385,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(files_are_read),
         cmocka_unit_test(what_is_wrong_is_named),
+        cmocka_unit_test(other_files_are_named),
+        cmocka_unit_test(safetensors_are_dense),
         cmocka_unit_test(damaged_files_are_refused),
         cmocka_unit_test(every_allocation_may_fail),
         cmocka_unit_test(masks_lie_in_their_boxes),
