@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "mask_files.h"
 #include "mutate.h"
 #include "support.h"
 #include "tiny.h"
@@ -22,9 +23,9 @@
 enum { CASE_SECONDS = 20, MAX_PIXELS = 1 << 22 };
 #define MAX_ALLOCATION (INT64_C(256) << 20) /* the folders have 100 kB of weights */
 
-/* Which checkpoint; INT8 and INT4 are converted from the first two. */
-typedef enum target { OFFICIAL, TODAY, INT8, INT4, COLPALI, MLX, N_TARGETS } target;
-typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, REPAIRED_HEADER, IMAGE } style;
+/* Which checkpoint; INT8 and INT4 are converted from the first two. MASKS: files of a mask decoder alone. */
+typedef enum target { OFFICIAL, TODAY, INT8, INT4, COLPALI, MLX, MASKS, N_TARGETS } target;
+typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, REPAIRED_HEADER, ZIP, REPAIRED_ZIP, IMAGE } style;
 
 #define FEATURES "image.features" /* of the folder's model */
 
@@ -76,6 +77,10 @@ static const kind kinds[] = {
     {"features-bytes", OFFICIAL, FEATURES, BYTES, 0, 100},
     {"features-header", INT8, FEATURES, SAFETENSORS_HEADER, 0, 100},
     {"features-repaired", OFFICIAL, FEATURES, REPAIRED_HEADER, 0, 60},
+    {"masks-npz", MASKS, "stored.npz", ZIP, 0, 60},
+    {"masks-npz-repaired", MASKS, "stored.npz", REPAIRED_ZIP, 0, 50},
+    {"masks-npz-deflated", MASKS, "deflated.npz", ZIP, 0, 60},
+    {"masks-header", MASKS, "vae-oid.safetensors", SAFETENSORS_HEADER, 0, 60},
 };
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
@@ -265,6 +270,42 @@ static int write_features(const char *folder) {
     return made;
 }
 
+/* A damaged mask decoder: what opens decodes, into the box of an answer. */
+static void run_masks(const char *folder, const char *name) {
+    static const char text[] =
+        "<loc0256><loc0512><loc0768><loc1023><seg000><seg127><seg003><seg004><seg005><seg060><seg007><seg008><seg009>"
+        "<seg010><seg110><seg012><seg013><seg014><seg015><seg064> cat";
+    pg_mask_decoder *decoder = NULL;
+    pg_answer *answer = NULL;
+    pg_mask_decoder_options options;
+    pg_answer_options answer_options;
+    uint8_t mask[20 * 10];
+    char path[600];
+    pg_mask_decoder_options_init(&options, sizeof options);
+    pg_answer_options_init(&answer_options, sizeof answer_options);
+    options.allocator = answer_options.allocator = &memory.hooks;
+    answer_options.width = 20;
+    answer_options.height = 10;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    stale_error();
+    if (MADE("mask_decoder_open", pg_mask_decoder_open(path, &options, &decoder), decoder, path) &&
+        MADE("answer", pg_answer_create_from_text(text, sizeof text - 1, &answer_options, &answer), answer, NULL))
+        returned("get_mask", pg_answer_get_mask(answer, 0, decoder, mask, sizeof mask), NULL);
+    pg_answer_close(&answer);
+    pg_mask_decoder_close(&decoder);
+}
+
+static void write_masks(const char *folder) {
+    bytes files[] = {make_npz(&(npz_options)NPZ_PLAIN),
+                     make_npz(&(npz_options){.cut_shape = -1, .drop = -1, .deflated = 1}),
+                     make_safetensors(LAYOUT_SOUND)};
+    static const char *const names[] = {"stored.npz", "deflated.npz", "vae-oid.safetensors"};
+    for (int i = 0; i < 3; i++) {
+        write_file(folder, names[i], files[i].data, files[i].size);
+        bytes_free(&files[i]);
+    }
+}
+
 /* A damaged image, by path or as bytes. */
 static void run_image(const char *folder, const bytes *file) {
     static pg_processor *processor; /* opened once; outside the counted memory */
@@ -353,6 +394,11 @@ static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
                 mutate_header(&r, &file);
                 repair_converted(&file);
                 break;
+            case ZIP: mutate_zip(&r, &file); break;
+            case REPAIRED_ZIP:
+                mutate_zip(&r, &file);
+                repair_zip(&file);
+                break;
             default: mutate_bytes(&r, &file); break;
         }
     } while (file.size == pristine->size && memcmp(file.data, pristine->data, file.size) == 0);
@@ -365,6 +411,8 @@ static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
     n_errors = 0;
     if (k->style == IMAGE)
         run_image(folder, &file);
+    else if (k->target == MASKS)
+        run_masks(folder, k->file);
     else if (is_features(k))
         run_features(folder, &file);
     else
@@ -445,6 +493,8 @@ int main(int argc, char **argv) {
             return 1;
         }
     }
+    make_temp_folder(folders[MASKS], sizeof folders[MASKS]);
+    write_masks(folders[MASKS]);
     for (int i = OFFICIAL; i <= INT8; i += INT8 - OFFICIAL)
         if (!write_features(folders[i])) {
             say("features failed: %s\n", pg_last_error());

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 /* b[at, at + n) becomes data[0, size). */
 static void replace(bytes *b, size_t at, size_t n, const void *data, size_t size) {
@@ -218,16 +219,46 @@ void mutate_json(rng *r, bytes *b) {
     bytes_free(&out);
 }
 
+/* --------------------------------------------------------------------------------------------------------- zip */
+
+static uint32_t number_at(const bytes *b, size_t at, int n) {
+    uint32_t value = 0;
+    while (n-- > 0) value = value << 8 | (at + (size_t)n < b->size ? b->data[at + (size_t)n] : 0);
+    return value;
+}
+
+/* Where the directory lies; past the end: there is none. */
+static size_t directory_of(const bytes *b) {
+    for (size_t at = b->size < 22 ? 0 : b->size - 22; at > 0; at--)
+        if (memcmp(b->data + at, "PK\5\6", 4) == 0) return number_at(b, at + 16, 4);
+    return b->size;
+}
+
+void mutate_zip(rng *r, bytes *b) {
+    enum { HEADERS = 160 }; /* of a member: its own, and that of the array in it */
+    size_t begin = directory_of(b), end = b->size;
+    bytes part = {0};
+    if (begin >= b->size || rng_below(r, 20) == 0) {
+        mutate_bytes(r, b);
+        return;
+    }
+    if (rng_below(r, 2)) { /* of some member */
+        for (uint64_t n = rng_below(r, 25); n > 0 && number_at(b, begin, 4) == 0x02014B50; n--)
+            begin += 46 + number_at(b, begin + 28, 2) + number_at(b, begin + 30, 2) + number_at(b, begin + 32, 2);
+        begin = number_at(b, begin + 42, 4);
+        end = begin + HEADERS;
+        if (end > b->size) begin = 0, end = b->size;
+    }
+    bytes_add(&part, b->data + begin, end - begin);
+    do mutate_bytes(r, &part);
+    while (end < b->size && part.size != end - begin && rng_below(r, 4));
+    replace(b, begin, end - begin, part.data, part.size);
+    bytes_free(&part);
+}
+
 /* --------------------------------------------------------------------------------------------------- checksums */
 
-static uint32_t crc32_of(const uint8_t *data, size_t size) {
-    uint32_t crc = 0xFFFFFFFFu;
-    for (size_t i = 0; i < size; i++) {
-        crc ^= data[i];
-        for (int k = 0; k < 8; k++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320u : 0);
-    }
-    return ~crc;
-}
+static uint32_t crc32_of(const uint8_t *data, size_t size) { return (uint32_t)crc32(0, data, (unsigned)size); }
 
 void repair_png(bytes *b) {
     for (size_t at = 8; at + 12 <= b->size;) {
@@ -252,4 +283,15 @@ void repair_converted(bytes *b) {
     memcpy(digits, "00000000", 8);
     snprintf(text, sizeof text, "%08x", crc32_of(b->data, 8 + size));
     memcpy(digits, text, 8);
+}
+
+void repair_zip(bytes *b) {
+    for (size_t at = directory_of(b), next; at < b->size && number_at(b, at, 4) == 0x02014B50; at = next) {
+        const size_t size = number_at(b, at + 20, 4), local = number_at(b, at + 42, 4);
+        const size_t data = local + 30 + number_at(b, local + 26, 2) + number_at(b, local + 28, 2);
+        next = at + 46 + number_at(b, at + 28, 2) + number_at(b, at + 30, 2) + number_at(b, at + 32, 2);
+        if (data > b->size || size > b->size - data || b->size - at < 46) continue;
+        const uint32_t crc = crc32_of(b->data + data, size);
+        for (int i = 0; i < 4; i++) b->data[at + 16 + (size_t)i] = (uint8_t)(crc >> 8 * i);
+    }
 }
