@@ -537,6 +537,14 @@ def segment():
     one_error_line("segment: a folder without one", run("segment", model, shapes, "red circle", "--mask-decoder", images), 1, "vae-oid.npz")
     code, out, err = run("segment", model, shapes, "red circle", "-n", "8")
     expect("segment: a mask that was cut off", code == 0 and "no mask" in out, out)
+    cut = json.loads(run("segment", model, shapes, "red circle", "-n", "8", "--json")[1])
+    objects = cut["objects"] + cut["broken"]
+    expect("segment --json: no member for a mask that is not there", len(objects) == 1 and len(objects[0]["segs"]) == 4
+           and not {"area", "segmentation"} & set(objects[0]), cut)
+    with open(os.path.join(SOURCE, "python", "paligemma", "answers.py")) as f:
+        defaults = re.findall(r"max_new_tokens: int = (\d+)", f.read())
+    told = [re.search(r"after N tokens \(default (\d+)\)", run(verb, "--help")[1]).group(1) for verb in ("detect", "segment")]
+    expect("as many tokens as Python's", told == defaults == ["256", "1024"], told, defaults)
 
 
 def scores(temporary):
