@@ -277,7 +277,7 @@ static int ask_all(ask_state *s, const char *image) {
 static int run(const tool_verb *verb, int argc, char **argv) {
     ask_state s = {.sampling = {.top_k = -1, .seed = -1}};
     int literal = 0, no_exif = 0;
-    const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
+    const char **arguments = calloc((size_t)argc + 3, sizeof *arguments); /* two and a NULL at the least */
     if (!arguments) return tool_fail_text("no memory for the arguments");
     const tool_option options[] = {
         {.name = "--max-new-tokens", .letter = "-n", .number = &s.max_new_tokens, .least = 1, .most = INT32_MAX},
