@@ -199,7 +199,7 @@ static int answer(ask_state *s, const char *prompt) {
     const int cancelled = tool_interrupted() == SIGINT && tool_lines_are_typed(s->lines);
     int exit_status = TOOL_OK;
     if (cancelled) tool_clear_stdout(); /* a write may have been interrupted */
-    if (s->printed || (status >= 0 && !s->json)) putchar('\n');
+    if (!tool_output_failed() && (s->printed || (status >= 0 && !s->json))) putchar('\n');
     if (result && !cancelled) tell_boxes(s, result);
     if (cancelled)
         fputs("[cancelled]\n", stderr);
@@ -244,11 +244,7 @@ static int take(ask_state *s, char *line) {
 }
 
 /* Ctrl-C of a person cancels what is being done, and no more. Returns whether it was that. */
-static int is_cancelled(ask_state *s) {
-    if (tool_interrupted() != SIGINT || !tool_lines_are_typed(s->lines)) return 0;
-    tool_interrupt_again(s->cancel);
-    return 1;
-}
+static int is_cancelled(ask_state *s) { return tool_lines_are_typed(s->lines) && tool_interrupt_again(s->cancel); }
 
 static int converse(ask_state *s) {
     for (;;) {
@@ -281,7 +277,7 @@ static int ask_all(ask_state *s, const char *image) {
 static int run(const tool_verb *verb, int argc, char **argv) {
     ask_state s = {.sampling = {.top_k = -1, .seed = -1}};
     int literal = 0, no_exif = 0;
-    const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
+    const char **arguments = calloc((size_t)argc + 3, sizeof *arguments); /* two and a NULL at the least */
     if (!arguments) return tool_fail_text("no memory for the arguments");
     const tool_option options[] = {
         {.name = "--max-new-tokens", .letter = "-n", .number = &s.max_new_tokens, .least = 1, .most = INT32_MAX},

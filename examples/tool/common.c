@@ -88,6 +88,11 @@ int tool_fail_text(const char *format, ...) {
     return TOOL_FAILED;
 }
 
+int tool_fail_system(const char *name, int error) {
+    if (error == EINTR && tool_interrupted()) return TOOL_FAILED;
+    return tool_fail_text("%s: %s", name, strerror(error));
+}
+
 int tool_usage_error(const tool_verb *verb, const char *format, ...) {
     char *what = NULL, *text = NULL;
     va_list list;
@@ -284,7 +289,10 @@ static const char *next_step(pg_status status, tool_stage stage) {
 }
 
 int tool_fail(pg_status status, tool_stage stage) {
-    if (status == PG_ERROR_CANCELLED) return tool_fail_text("interrupted");
+    if (status == PG_ERROR_CANCELLED) {
+        tool_interrupt_told();
+        return tool_fail_text("interrupted");
+    }
     const char *text = pg_last_error(), *next = next_step(status, stage);
     if (!*text) text = pg_status_name(status);
     if (strstr(text, "; ")) next = NULL; /* the library says what to do already */
@@ -342,6 +350,7 @@ pg_status tool_open_model(const char *model, const tool_shared *shared, tool_log
 static int stdout_error; /* errno of the first write that failed */
 
 int tool_write(const char *text, size_t size) {
+    if (stdout_error) return 0; /* nobody reads: each attempt might wait */
     if (fwrite(text, 1, size, stdout) == size && fflush(stdout) == 0) return 1;
     if (!stdout_error) stdout_error = errno;
     return 0;
@@ -357,7 +366,7 @@ int tool_close_stdout(void) {
     if (fflush(stdout) != 0 && !stdout_error && !lost) stdout_error = errno;
     if (!stdout_error && !lost) return TOOL_OK;
     if (stdout_error == EPIPE) return TOOL_FAILED;
-    return tool_fail_text("stdout: %s", stdout_error ? strerror(stdout_error) : "write error");
+    return stdout_error ? tool_fail_system("stdout", stdout_error) : tool_fail_text("stdout: write error");
 }
 
 int tool_print_json(json_t *object) {
@@ -367,7 +376,7 @@ int tool_print_json(json_t *object) {
     if (json_lines) {
         const int failed = fputs(text, json_lines) < 0 || putc('\n', json_lines) == EOF || fflush(json_lines) != 0;
         free(text);
-        return failed ? tool_fail_text("%s: %s", json_lines_name, strerror(errno)) : TOOL_OK;
+        return failed ? tool_fail_system(json_lines_name, errno) : TOOL_OK;
     }
     tool_write_text(text, strlen(text));
     putchar('\n');
@@ -431,7 +440,7 @@ static unsigned char *read_all(FILE *file, const char *name, size_t *size) {
     if (!bytes) {
         tool_fail_text("%s: no memory for the image", name);
     } else if (ferror(file)) {
-        tool_fail_text("%s: %s", name, strerror(errno));
+        tool_fail_system(name, errno);
         free(bytes);
         bytes = NULL;
     }

@@ -55,8 +55,9 @@ static const char segment_help[] =
     "      --mask-decoder FILE  the decoder of the masks: big_vision's vae-oid.npz, a copy of it as\n"
     "                           safetensors, or a folder with one of them (default: MODEL)\n"
     "      --json               a line of JSON for each image: image, width, height, objects (category,\n"
-    "                           bbox [x, y, width, height], score, area, segmentation: COCO's run lengths),\n"
-    "                           broken, text, stop; an image that cannot be read gets image and error\n"
+    "                           bbox [x, y, width, height], score, area, segmentation: COCO's run lengths;\n"
+    "                           without a mask neither), broken, text, stop; an image that cannot be read\n"
+    "                           gets image and error\n"
     "      --csv                a line for each object: image,label,score,x0,y0,x1,y1,area\n"
     "      --draw OUT           draw masks, boxes, labels and scores on the image: a PNG file, or for\n"
     "                           several images a folder of them\n"
@@ -64,7 +65,7 @@ static const char segment_help[] =
     "      --convention N       a loc is NNNN/1024 of the side (default), or NNNN/1023, as the training\n"
     "                           code has it\n"
     "      --constrain          let the model say nothing but whole boxes with masks and labels\n" TOOL_HELP_IMAGES
-    "  -n, --max-new-tokens N   stop after N tokens (default 256)\n"
+    "  -n, --max-new-tokens N   stop after N tokens (default 1024)\n"
     "  -t, --threads N          compute on N threads (default: the CPUs this process may use)\n"
     "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
@@ -95,6 +96,12 @@ typedef struct detect_state {
     pg_mask_decoder *decoder;
 } detect_state;
 
+/* What is printed of an object's mask. */
+typedef struct object_mask {
+    int64_t area; /* pixels; -1: the object has no mask */
+    char *counts; /* run lengths, for --json; or NULL */
+} object_mask;
+
 /* What one image gave. */
 typedef struct seen {
     tool_source *source;
@@ -102,59 +109,72 @@ typedef struct seen {
     pg_result *result;
     pg_answer *answer;
     pg_result_info info;
-    uint8_t *
-        *masks; /* [objects] of height x width pixels, 255 inside; NULL inside: the object has none; NULL: detect */
+    struct object_mask *masks; /* [objects]; NULL: detect */
+    uint8_t **pixels;          /* [objects] the masks' pixels, 255 inside; NULL: there is nothing to draw */
 } seen;
 
 /* ---- masks ---- */
 
 static void free_masks(seen *image) {
-    for (int64_t i = 0; image->masks && i < pg_answer_get_n_objects(image->answer); i++) free(image->masks[i]);
+    for (int64_t i = 0; image->masks && i < pg_answer_get_n_objects(image->answer); i++) {
+        free(image->masks[i].counts);
+        if (image->pixels) free(image->pixels[i]);
+    }
+    free(image->pixels);
     free(image->masks);
 }
 
-/* The masks of all objects that have one. */
+/* Counts the pixels of a mask, which becomes 255 and 0, and for --json its runs. */
+static pg_status measure_mask(const detect_state *s, uint8_t *pixels, size_t n, object_mask *out) {
+    const int32_t width = s->answer.width, height = s->answer.height;
+    size_t size = 0;
+    out->area = 0;
+    for (size_t k = 0; k < n; k++) {
+        pixels[k] = pixels[k] >= 128 ? 255 : 0;
+        out->area += pixels[k] != 0;
+    }
+    if (!s->json) return PG_OK;
+    pg_mask_get_rle(pixels, width, height, NULL, 0, &size);
+    out->counts = malloc(size + 1);
+    return out->counts ? pg_mask_get_rle(pixels, width, height, out->counts, size, NULL) : PG_ERROR_MEMORY;
+}
+
+/* What is needed of an object's mask: only a picture needs its pixels after this. */
+static pg_status read_mask(const detect_state *s, seen *image, int64_t i) {
+    const size_t n = (size_t)s->answer.width * (size_t)s->answer.height;
+    object_mask *mask = &image->masks[i];
+    mask->area = -1;
+    uint8_t *pixels = malloc(n);
+    if (!pixels) return PG_ERROR_MEMORY;
+    pg_status status = pg_answer_get_mask(image->answer, i, s->decoder, pixels, n);
+    if (status >= 0) status = measure_mask(s, pixels, n, mask);
+    if (status >= 0 && image->pixels)
+        image->pixels[i] = pixels;
+    else
+        free(pixels);
+    return status == PG_ERROR_NOT_FOUND ? PG_OK : status;
+}
+
 static pg_status read_masks(const detect_state *s, seen *image) {
     const int64_t n = pg_answer_get_n_objects(image->answer);
-    const size_t size = (size_t)s->answer.width * (size_t)s->answer.height;
     image->masks = calloc((size_t)n + 1, sizeof *image->masks);
-    for (int64_t i = 0; image->masks && i < n; i++) {
-        uint8_t *mask = malloc(size);
-        image->masks[i] = mask;
-        if (!mask) return PG_ERROR_MEMORY;
-        const pg_status status = pg_answer_get_mask(image->answer, i, s->decoder, mask, size);
-        if (status == PG_ERROR_NOT_FOUND) {
-            free(mask);
-            image->masks[i] = NULL;
-        } else if (status < 0) {
-            return status;
-        }
-        for (size_t k = 0; image->masks[i] && k < size; k++) mask[k] = mask[k] >= 128 ? 255 : 0;
-    }
-    return image->masks ? PG_OK : PG_ERROR_MEMORY;
+    if (image->source->picture) image->pixels = calloc((size_t)n + 1, sizeof *image->pixels);
+    pg_status status = image->masks && (image->pixels || !image->source->picture) ? PG_OK : PG_ERROR_MEMORY;
+    for (int64_t i = 0; status >= 0 && i < n; i++) status = read_mask(s, image, i);
+    return status;
 }
 
 /* Pixels of object i's mask; -1: it has none. */
-static int64_t area_of(const detect_state *s, const seen *image, int64_t i) {
-    int64_t area = 0;
-    if (!image->masks || !image->masks[i]) return -1;
-    for (int64_t k = 0; k < (int64_t)s->answer.width * s->answer.height; k++) area += image->masks[i][k] >= 128;
-    return area;
-}
+static int64_t area_of(const seen *image, int64_t i) { return image->masks ? image->masks[i].area : -1; }
 
+/* Without a mask there is no member for it: pycocotools takes the box then, and null would be an error. */
 static json_t *object_to_json(const detect_state *s, const seen *image, int64_t i, const pg_object *o) {
     json_t *json = tool_object_to_json(o);
-    const int32_t width = s->answer.width, height = s->answer.height;
-    size_t size = 0;
-    if (!image->masks || !image->masks[i]) return json;
-    pg_mask_get_rle(image->masks[i], width, height, NULL, 0, &size);
-    char *counts = malloc(size + 1);
-    if (counts && pg_mask_get_rle(image->masks[i], width, height, counts, size, NULL) >= 0) {
-        json_object_set_new(json, "area", json_integer(area_of(s, image, i)));
-        json_object_set_new(json, "segmentation",
-                            json_pack("{s:[i, i], s:s}", "size", height, width, "counts", counts));
-    }
-    free(counts);
+    if (!image->masks || !image->masks[i].counts) return json;
+    json_object_set_new(json, "area", json_integer(image->masks[i].area));
+    json_object_set_new(
+        json, "segmentation",
+        json_pack("{s:[i, i], s:s}", "size", s->answer.height, s->answer.width, "counts", image->masks[i].counts));
     return json;
 }
 
@@ -188,10 +208,10 @@ static int print_lines(const detect_state *s, const seen *image) {
         pg_answer_get_object(image->answer, i, &o);
         if (o.flags & PG_OBJECT_DUPLICATE || (s->csv && o.flags & PG_OBJECT_BROKEN)) continue;
         if (s->csv)
-            tool_print_object_csv(image->source->path, &o, s->masks, area_of(s, image, i));
+            tool_print_object_csv(image->source->path, &o, s->masks, area_of(image, i));
         else if (n_shown++ == 0)
             puts(s->masks ? TOOL_OBJECT_MASK_HEADING : TOOL_OBJECT_HEADING);
-        if (!s->csv) tool_print_object(&o, s->masks, area_of(s, image, i));
+        if (!s->csv) tool_print_object(&o, s->masks, area_of(image, i));
     }
     if (!s->csv && n_shown == 0) {
         printf(s->masks ? "no masks; the answer is: " : "no boxes; the answer is: ");
@@ -244,7 +264,7 @@ static pg_status generate(detect_state *s, seen *image) {
 static int print_answer(const detect_state *s, const seen *image) {
     tool_source *source = image->source;
     if (source->picture && !tool_draw_answer(source->picture, &source->pixels, image->answer, s->prompt,
-                                             (const uint8_t *const *)image->masks))
+                                             (const uint8_t *const *)image->pixels))
         return TOOL_FAILED;
     return s->json ? print_json(s, image) : print_lines(s, image);
 }
@@ -286,6 +306,7 @@ static int detect_all(detect_state *s) {
 static int run(const tool_verb *verb, int argc, char **argv) {
     detect_state s = {.max_new_tokens = 256, .generate_flags = PG_GENERATE_LOG_PROBS, .masks = verb == &tool_segment};
     int no_exif = 0, constrain = 0;
+    if (s.masks) s.max_new_tokens = 1024; /* some 40 objects of 20 tokens and a label; 256 are as many boxes */
     const char *max_iou = NULL, *convention = NULL;
     const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
     if (!arguments) return tool_fail_text("no memory for the arguments");

@@ -30,7 +30,7 @@ pg_status tool_source_open(tool_source *source, const pg_processor *processor, u
     pg_image *image = &source->image;
     if (strcmp(source->path, "-") == 0 && !(source->bytes = tool_read_stdin(&n_bytes))) {
         source->told = 1;
-        return PG_ERROR_IO;
+        return tool_interrupted() ? PG_ERROR_CANCELLED : PG_ERROR_IO;
     }
     pg_status status = source->bytes ? pg_image_from_bytes(image, sizeof *image, source->bytes, n_bytes)
                                      : pg_image_from_path(image, sizeof *image, source->path);
@@ -287,11 +287,13 @@ static int run_one(tool_images *images, const tool_listed *item, int (*one)(void
 static int finish(const tool_images *images, tool_progress *progress, size_t n_done, size_t n_failed) {
     const size_t n = images->list.n - images->n_skipped;
     tool_progress_clear(progress);
-    if (images->many && tool_interrupted())
+    if (images->many && tool_interrupted()) {
+        tool_interrupt_told();
         fprintf(stderr, "paligemma: interrupted; %zu of %zu images are done%s\n", n_done, n,
                 images->output && !images->skip_existing ? "; --skip-existing goes on from here" : "");
-    else if (images->many && n_failed)
+    } else if (images->many && n_failed) {
         fprintf(stderr, "paligemma: %zu of %zu images failed\n", n_failed, n);
+    }
     if (progress->enabled && images->n_skipped)
         fprintf(stderr, "paligemma: %zu images were there already\n", images->n_skipped);
     return n_failed || tool_interrupted() ? TOOL_FAILED : TOOL_OK;

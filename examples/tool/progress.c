@@ -1,6 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* How far the tool is, in a line of stderr that is rewritten; and Ctrl-C. */
-#include <signal.h>
+/* How far the tool is, in a line of stderr that is rewritten. */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -85,55 +84,4 @@ int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t to
 void tool_progress_clear(tool_progress *progress) {
     if (progress->shown) fputs("\r\033[K", stderr);
     progress->shown = 0;
-}
-
-static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-
-static pg_cancel *interrupt_flag; /* set before the handler is installed, NULL only after it is gone */
-
-static volatile sig_atomic_t interrupted; /* the signal that came, or 0 */
-
-static void on_interrupt(int signal_number) {
-    interrupted = signal_number;
-    pg_cancel_request(interrupt_flag); /* one atomic store */
-}
-
-int tool_interrupted(void) { return interrupted; }
-
-static void catch_signal(int number) {
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_handler = on_interrupt;
-    action.sa_flags = (int)SA_RESETHAND;
-    sigaction(number, &action, NULL);
-}
-
-void tool_interrupt_again(pg_cancel *cancel) {
-    interrupted = 0;
-    pg_cancel_clear(cancel);
-    catch_signal(SIGINT);
-}
-
-pg_status tool_interrupt_open(pg_cancel **cancel) {
-    pg_status status = pg_cancel_create(cancel);
-    if (status < 0) return status;
-    interrupt_flag = *cancel;
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
-        struct sigaction old;
-        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler == SIG_IGN) continue; /* nohup, a shell's "&" */
-        catch_signal(signals[i]);
-    }
-    return PG_OK;
-}
-
-void tool_interrupt_close(pg_cancel **cancel) {
-    if (!*cancel) return;
-    struct sigaction old;
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        if (sigaction(signals[i], NULL, &old) == 0 && old.sa_handler == on_interrupt) signal(signals[i], SIG_DFL);
-    interrupt_flag = NULL;
-    pg_cancel_close(cancel);
-    if (!interrupted) return;
-    fflush(stdout);
-    raise(interrupted); /* of the default action: a shell sees that the program died of it, and ends its loop */
 }

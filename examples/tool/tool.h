@@ -140,6 +140,9 @@ void tool_json_output(FILE *file, const char *name);
 int tool_output_failed(void);
 /* Prints one error line, with --json also as {"error": ...} on stdout. Returns TOOL_FAILED. */
 int tool_fail_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same for a call of the system that failed: "NAME: No space left on device". Nothing is printed when a signal
+ * interrupted it: tool_interrupt_close() says so. */
+int tool_fail_system(const char *name, int error);
 
 /* Writes to stdout at once. 0: failed, tool_close_stdout() will say why. */
 int tool_write(const char *text, size_t size);
@@ -182,13 +185,16 @@ int tool_begin(const char *model, const char *folder, tool_log *log, pg_cancel *
 pg_status tool_open_model(const char *model, const tool_shared *shared, tool_log *log, pg_cancel *cancel,
                           pg_model **out);
 
-/* Ctrl-C (SIGTERM and SIGHUP likewise) sets the flag; a second Ctrl-C ends the process as usual. Closing ends the
- * process by the signal that came, after everything was cleaned up, so that a shell ends its loop too: it is the last
- * call of a verb. */
+/* Ctrl-C (SIGTERM and SIGHUP likewise) sets the flag, and calls that wait return with EINTR; a second Ctrl-C or SIGTERM
+ * ends the process at once. Closing says that it was interrupted, unless that is told, and ends the process by the
+ * signal that came, after everything was cleaned up, so that a shell ends its loop too: it is the last call of a verb.
+ */
 pg_status tool_interrupt_open(pg_cancel **cancel);
-int tool_interrupted(void); /* the signal that came; 0: none */
-/* Ctrl-C did what it was meant to do: the flag is cleared, and the next one sets it again. */
-void tool_interrupt_again(pg_cancel *cancel);
+int tool_interrupted(void);     /* the signal that came; 0: none */
+void tool_interrupt_told(void); /* a line has said so */
+/* When the signal was Ctrl-C, which did what it was meant to do: the flag is cleared, and the next one sets it again.
+ * Returns whether it was. */
+int tool_interrupt_again(pg_cancel *cancel);
 void tool_interrupt_close(pg_cancel **cancel);
 
 /* The character at the beginning of UTF-8 text; its size in bytes, 0: it is none. */

@@ -593,7 +593,8 @@ typedef struct pg_generate_options {
     const pg_features *features;         ///< default NULL: computed from the pixels of the inputs
     pg_text_fn on_text;                  ///< default NULL; text without special tokens
     void *on_text_user;                  ///< passed to on_text
-    pg_progress_fn progress;             ///< default NULL; phases VISION, PREFILL, DECODE
+    pg_progress_fn progress;             ///< default NULL; phases VISION, PREFILL, DECODE; PREFILL and DECODE by
+                                         ///< turns where rows wait (max_running), each going on from where it was
     void *progress_user;                 ///< passed to progress
     pg_cancel *cancel;                   ///< default NULL
     const pg_sampling_options *sampling; ///< default NULL: all defaults
@@ -609,24 +610,27 @@ typedef struct pg_generate_options {
     int64_t max_context;          ///< tokens of a row, prompt and new ones; default and 0: as many as memory allows, at
                                   ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
     const pg_beam_options *beams; ///< default NULL: those of generation_config.json, else no beams
-    int32_t n_return;  ///< texts of each row, 1 to 1024: rows r * n_return to r * n_return + n_return - 1 of the result
-                       ///< are those of row r. With beams at most n_beams, the best first; without, each text has its
-                       ///< own draws (PG_SAMPLING_RANDOM). The prompt is computed once. Callbacks are told the row
-                       ///< of the result; with beams on_mask and on_logits, called for each beam, that of the inputs.
-                       ///< default and 0: num_return_sequences of generation_config.json, else 1
-    uint32_t reserved; ///< 0
+    int32_t n_return; ///< texts of each row, 1 to 1024: rows r * n_return to r * n_return + n_return - 1 of the result
+                      ///< are those of row r. With beams at most n_beams, the best first; without, each text has its
+                      ///< own draws (PG_SAMPLING_RANDOM). The prompt is computed once. Callbacks are told the row
+                      ///< of the result; with beams on_mask and on_logits, called for each beam, that of the inputs.
+                      ///< default and 0: num_return_sequences of generation_config.json, else 1
+    int32_t max_running; ///< rows of the result that run at a time, each with its keys and values in memory; when one
+                         ///< ends, the next begins. 1 or more; default and 0: as many as take a step together, 16 with
+                         ///< int8 and int4 weights, 4 with stored ones. Beams: of no effect, one prompt runs at a time
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Generates until an eos id of the checkpoint, max_new_tokens, or another PG_STOP_*: with default options greedily,
- * the text of HF's generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, each gets the
- * tokens that it gets alone and ends on its own. With beams the rows are searched one after the other, and on_text is
- * told of a row's tokens when they are known, at the end of its search. Padding is left out; a suffix is continued (see
- * PG_ENCODE_OPEN_SUFFIX). processor NULL: ids alone, each text stays empty. Settings of generation_config.json are
- * followed where the options say nothing, as transformers follows them (docs/SAMPLING.md); opening the model logs a
- * warning that names those that are not, such as guidance_scale. Memory for keys and values is made before anything is
- * computed, for up to 8192 new tokens, and grows where more come. Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a
- * prompt longer than max_context), _MEMORY, _CANCELLED. */
+ * the text of HF's generate(do_sample=False) on the same inputs in f32. The rows of a batch run together, up to
+ * max_running at a time, each gets the tokens that it gets alone and ends on its own. With beams the rows are searched
+ * one after the other, and on_text is told of a row's tokens when they are known, at the end of its search. Padding is
+ * left out; a suffix is continued (see PG_ENCODE_OPEN_SUFFIX). processor NULL: ids alone, each text stays empty.
+ * Settings of generation_config.json are followed where the options say nothing, as transformers follows them
+ * (docs/SAMPLING.md); opening the model logs a warning that names those that are not, such as guidance_scale. Memory
+ * for the keys and values of the rows that run is made before anything is computed, for up to 8192 new tokens of each,
+ * and grows where more come. Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a prompt longer than max_context),
+ * _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
 PG_API void pg_result_close(pg_result **result); ///< drops the caller's reference

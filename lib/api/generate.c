@@ -103,6 +103,8 @@ static pg_status check_options(const pg_model *model, const pg_generate_options 
     if (options->max_new_tokens < 0)
         return pgi_error(PG_ERROR_ARGUMENT, "max_new_tokens is %d, expected 0 (default) or more",
                          options->max_new_tokens);
+    if (options->max_running < 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "max_running is %d, expected 0 (default) or more", options->max_running);
     if (options->n_alternatives < 0 || options->n_alternatives > most)
         return pgi_error(PG_ERROR_ARGUMENT, "n_alternatives is %d, expected 0 to %d", options->n_alternatives, most);
     if (options->n_stop_strings < 0)
@@ -125,7 +127,6 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     PGI_OPTIONS_IN(pg_generate_options, complete, options);
     pg_sampling_options sampling;
     pg_beam_options beams;
-    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_generate_options"));
     follow_config(model, &complete);
     PGI_TRY(check_options(model, &complete));
     if (!processor && complete.n_stop_strings > 0)

@@ -51,14 +51,18 @@ static void *call_alloc(const pgi_memory *memory, size_t bytes) {
     return block;
 }
 
+/* Rounded up, as some allocators want size to be a multiple of alignment. */
+static size_t whole_lines(size_t bytes) {
+    return bytes == 0 ? ALIGNMENT : (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
 void *pgi_alloc(const pgi_memory *memory, size_t count, size_t size) {
     size_t bytes;
-    /* Rounded up to whole lines, as some allocators want size to be a multiple of alignment. */
     if (!pgi_mul_size(count, size, &bytes) || bytes > PTRDIFF_MAX - ALIGNMENT) {
         pgi_error(PG_ERROR_MEMORY, "out of memory: %zu x %zu bytes asked for", count, size);
         return NULL;
     }
-    bytes = bytes == 0 ? ALIGNMENT : (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    bytes = whole_lines(bytes);
     void *block = call_alloc(memory, bytes);
     if (!block) pgi_error(PG_ERROR_MEMORY, "out of memory: %zu bytes asked for", bytes);
     return block;
@@ -90,6 +94,19 @@ pg_status pgi_grow(const pgi_memory *memory, void *data, size_t *capacity, size_
     *capacity = needed;
     pgi_free(memory, old);
     return PG_OK;
+}
+
+void pgi_trim(const pgi_memory *memory, void *data, size_t *capacity, size_t used, size_t size) {
+    enum { WORTH = 64 }; /* elements */
+    void *old, *trimmed;
+    if (*capacity < used + WORTH) return;
+    trimmed = call_alloc(memory, whole_lines(used * size)); /* no pgi_alloc(): a failure here is no error */
+    if (!trimmed) return;
+    memcpy(&old, data, sizeof old);
+    memcpy(trimmed, old, used * size);
+    memcpy(data, &trimmed, sizeof trimmed);
+    *capacity = used;
+    pgi_free(memory, old);
 }
 
 char *pgi_copy_string(const pgi_memory *memory, const char *text, size_t size) {
@@ -138,6 +155,10 @@ pg_status pgi_buffer_reserve(pgi_buffer *buffer, size_t extra) {
     PGI_TRY(pgi_grow(buffer->memory, &buffer->data, &buffer->capacity, buffer->size + extra + 1, 1));
     buffer->data[buffer->size] = 0;
     return PG_OK;
+}
+
+void pgi_buffer_trim(pgi_buffer *buffer) {
+    pgi_trim(buffer->memory, &buffer->data, &buffer->capacity, buffer->size + 1, 1);
 }
 
 pg_status pgi_buffer_append(pgi_buffer *buffer, const void *data, size_t size) {

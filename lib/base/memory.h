@@ -37,6 +37,8 @@ char *pgi_copy_string(const pgi_memory *memory, const char *text, size_t size);
  * Makes it hold `needed` elements and at least twice what it had, so that pushing one by one is cheap. The contents are
  * kept, new elements are undefined. PG_ERROR_MEMORY: nothing changed. */
 pg_status pgi_grow(const pgi_memory *memory, void *data, size_t *capacity, size_t needed, size_t size);
+/* Gives back what lies behind `used` elements. Where memory is short, the array stays as it is. */
+void pgi_trim(const pgi_memory *memory, void *data, size_t *capacity, size_t used, size_t size);
 
 /* *out = a * b; 0 when that does not fit in a size_t. */
 int pgi_mul_size(size_t a, size_t b, size_t *out);
@@ -50,6 +52,7 @@ typedef struct pgi_buffer {
 
 void pgi_buffer_init(pgi_buffer *buffer, const pgi_memory *memory);
 void pgi_buffer_free(pgi_buffer *buffer);
+void pgi_buffer_trim(pgi_buffer *buffer);
 pg_status pgi_buffer_reserve(pgi_buffer *buffer, size_t extra);
 pg_status pgi_buffer_append(pgi_buffer *buffer, const void *data, size_t size);
 pg_status pgi_buffer_printf(pgi_buffer *buffer, const char *format, ...) PGI_PRINTF(2, 3);

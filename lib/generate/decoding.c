@@ -104,31 +104,44 @@ pg_status pgi_decoding_check(const pg_inputs *inputs, const pgi_decoding_limits 
     return PG_OK;
 }
 
-pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
-                             const pgi_decoding_limits *limits) {
+pg_status pgi_decoding_max_tokens(const pgi_merged_inputs *merged, int64_t row, const pgi_decoding_limits *limits,
+                                  int64_t *max_tokens) {
     const int64_t n = merged->inputs->rows[row].n_tokens, n_hidden = merged->inputs->rows[row].n_hidden;
     if (n < 1)
         return pgi_error_of_row(
             pgi_error(PG_ERROR_ARGUMENT, "row %lld has no tokens but padding, expected at least 1", (long long)row),
             row);
-    const int64_t max_tokens = pgi_min64(limits->max_new_tokens, longest_row(limits) - (n - n_hidden));
+    *max_tokens = pgi_min64(limits->max_new_tokens, longest_row(limits) - (n - n_hidden));
     const int64_t window = merged->model->config.text.sliding_window;
-    if (n_hidden > 0 && window > 0 && n + max_tokens - 1 > window)
+    if (n_hidden > 0 && window > 0 && n + *max_tokens - 1 > window)
         return pgi_error_of_row(
             pgi_error(PG_ERROR_UNSUPPORTED,
                       "row %lld: attention_mask hides %lld tokens between others, and its %lld tokens with %lld new "
                       "ones are more than the sliding window, %lld: leave the hidden tokens out of the arrays",
-                      (long long)row, (long long)n_hidden, (long long)n, (long long)max_tokens - 1, (long long)window),
+                      (long long)row, (long long)n_hidden, (long long)n, (long long)*max_tokens - 1, (long long)window),
             row);
-    PGI_TRY(pgi_decoding_reserve(decoding, merged->model, pgi_decoding_first_capacity(limits, n)));
+    return PG_OK;
+}
+
+pg_status pgi_decoding_begin(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
+                             const pgi_decoding_limits *limits) {
+    PGI_TRY(pgi_decoding_max_tokens(merged, row, limits, &decoding->max_tokens));
     decoding->cache.n_tokens = 0;
     decoding->cache.next_position = 1;
     decoding->pending = -1;
     decoding->n_returned = 0;
-    decoding->max_tokens = max_tokens;
-    decoding->max_keys = n + max_tokens;
-    decoding->ends_context = max_tokens < limits->max_new_tokens;
+    decoding->max_keys = merged->inputs->rows[row].n_tokens + decoding->max_tokens;
+    decoding->ends_context = decoding->max_tokens < limits->max_new_tokens;
     return PG_OK;
+}
+
+pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
+                             const pgi_decoding_limits *limits) {
+    int64_t max_tokens;
+    PGI_TRY(pgi_decoding_max_tokens(merged, row, limits, &max_tokens));
+    const int64_t capacity = pgi_decoding_first_capacity(limits, merged->inputs->rows[row].n_tokens);
+    PGI_TRY(pgi_decoding_reserve(decoding, merged->model, capacity));
+    return pgi_decoding_begin(decoding, merged, row, limits);
 }
 
 pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, pgi_decoding *decoding,

@@ -41,7 +41,14 @@ int64_t pgi_decoding_first_capacity(const pgi_decoding_limits *limits, int64_t n
 pg_status pgi_decoding_check(const pg_inputs *inputs, const pgi_decoding_limits *limits);
 /* A cache for at least `capacity` tokens; one that is large enough is kept. After an error the decoding is empty. */
 pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, int64_t capacity);
-/* Forgets what was, and reserves a cache for row `row`, which pgi_decoding_check() let pass, and the tokens that
+/* How many tokens may follow row `row`, which pgi_decoding_check() let pass; 0: it is as long as the context. Errors:
+ * _ARGUMENT (no tokens), _UNSUPPORTED (hidden tokens and a sliding window that ends). */
+pg_status pgi_decoding_max_tokens(const pgi_merged_inputs *merged, int64_t row, const pgi_decoding_limits *limits,
+                                  int64_t *max_tokens);
+/* Forgets what was, to take row `row` into a cache that has room for it. Errors: as pgi_decoding_max_tokens(). */
+pg_status pgi_decoding_begin(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
+                             const pgi_decoding_limits *limits);
+/* pgi_decoding_begin(), and reserves a cache for row `row`, which pgi_decoding_check() let pass, and the tokens that
  * follow. After an error the decoding is empty. */
 pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
                              const pgi_decoding_limits *limits);

@@ -1,6 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * All rows of the inputs to text: each is prefilled by itself, then up to pgi_step_rows() of those that still run take
+ * All rows of the inputs to text. So many as max_running says run at a time, each in a slot with a KV cache; when one
+ * ends, the next begins in its slot. A row is prefilled by itself, then up to pgi_step_rows() of those that run take
  * each step together. Where several texts of a row are wanted, they go on from one prefill. With beams each row is
  * searched by itself (search.c), and its texts come at the end.
  */
@@ -19,16 +20,18 @@
 #include "generate/stop_strings.h"
 #include "tokenizer/stream_decoder.h"
 
-typedef struct generated_row {
+/* What a row that runs has. */
+typedef struct slot {
     pgi_decoding decoding;
+    int64_t capacity; /* tokens of the KV cache that a row begins with */
     pgi_stream_decoder decoder;
     pgi_stop_tail tail;
     pgi_id_list ids; /* of the prompt, and the new ones; where logits are wanted */
     pgi_result_row *result;
     int64_t row;    /* of the result */
     int64_t prompt; /* row of the inputs */
-    int ended;
-} generated_row;
+    int runs;
+} slot;
 
 typedef struct generate_call {
     const pgi_run *run;
@@ -42,12 +45,18 @@ typedef struct generate_call {
     pgi_detect_mask detect; /* with PG_GENERATE_DETECT or _SEGMENT */
     double start;           /* of the call, by pgi_now() */
     int wants_logits;       /* all of them, to change or to keep; else the largest alone is looked for */
-    generated_row *rows;    /* [n_rows] */
-    int64_t n_rows;
-    int64_t group;         /* pgi_step_rows(), or the rows when they are fewer */
-    pgi_workspace prefill; /* for the longest row's prefill; empty when all are done */
-    pgi_workspace step;    /* for a step of a group; logits: the settings' memory, those of the group */
-    int64_t n_keys;        /* tokens that a sequence may come to with these */
+    pg_result *result;
+    pgi_decoding_limits *limits; /* [rows of the inputs] */
+    slot *slots;                 /* [n_slots] */
+    int64_t n_slots;
+    int64_t n_begun;         /* rows of the result, the first ones */
+    int64_t n_done, n_total; /* tokens of all rows: sampled, and the most that there may be */
+    pgi_decoding stem;       /* with n_return > 1: the prefilled prompt, from which its texts go on */
+    const float *last;       /* the last hidden state of the last prefill [hidden], in `prefill` */
+    int64_t group;           /* pgi_step_rows(), or the slots when they are fewer */
+    pgi_workspace prefill;   /* for the longest row's prefill; empty when all rows have begun */
+    pgi_workspace step;      /* for a step of a group; logits: the settings' memory, those of the group */
+    int64_t n_keys;          /* tokens that a sequence may come to with these */
 } generate_call;
 
 void pgi_result_close(pg_result *result) {
@@ -118,64 +127,82 @@ static pg_status new_result(const pg_model *model, const pg_inputs *inputs, cons
 
 static void generate_call_free(generate_call *g) {
     const pgi_memory *memory = &g->model->memory;
-    for (int64_t r = 0; g->rows && r < g->n_rows; r++) {
-        pgi_decoding_free(&g->rows[r].decoding, memory);
-        if (g->tokenizer) pgi_stream_decoder_free(&g->rows[r].decoder);
-        pgi_stop_tail_free(&g->rows[r].tail);
-        pgi_id_list_free(&g->rows[r].ids);
+    for (int64_t i = 0; g->slots && i < g->n_slots; i++) {
+        pgi_decoding_free(&g->slots[i].decoding, memory);
+        if (g->tokenizer) pgi_stream_decoder_free(&g->slots[i].decoder);
+        pgi_stop_tail_free(&g->slots[i].tail);
+        pgi_id_list_free(&g->slots[i].ids);
     }
-    pgi_free(memory, g->rows);
+    pgi_free(memory, g->slots);
+    pgi_free(memory, g->limits);
+    pgi_decoding_free(&g->stem, memory);
     pgi_workspace_free(&g->prefill, memory);
     pgi_workspace_free(&g->step, memory);
 }
 
 /* The ids and the text that a row may come to, so that nothing is allocated while it grows. Only a tokenizer with
  * absurdly long pieces makes texts that grow beyond this, and so do more than PGI_FIRST_NEW_TOKENS. */
-static pg_status reserve_result(const generate_call *g, generated_row *row) {
+static pg_status reserve_result(const generate_call *g, slot *of) {
     enum { MOST_TEXT = 1 << 20 };
-    const size_t n = (size_t)pgi_min64(row->decoding.max_tokens, PGI_FIRST_NEW_TOKENS);
-    PGI_TRY(pgi_id_list_reserve(&row->result->ids, n));
-    PGI_TRY(pgi_step_scores_reserve(&row->result->kept, &g->model->memory, (int64_t)n));
+    const size_t n = (size_t)pgi_min64(of->decoding.max_tokens, PGI_FIRST_NEW_TOKENS);
+    PGI_TRY(pgi_id_list_reserve(&of->result->ids, n));
+    PGI_TRY(pgi_step_scores_reserve(&of->result->kept, &g->model->memory, (int64_t)n));
     if (!g->tokenizer) return PG_OK;
     const size_t piece = pgi_tokenizer_longest_text(g->tokenizer);
-    PGI_TRY(pgi_stream_decoder_reserve(&row->decoder, n));
-    return pgi_buffer_reserve(&row->result->text, n < MOST_TEXT / piece ? n * piece : MOST_TEXT);
+    PGI_TRY(pgi_stream_decoder_reserve(&of->decoder, n));
+    return pgi_buffer_reserve(&of->result->text, n < MOST_TEXT / piece ? n * piece : MOST_TEXT);
+}
+
+/* What was reserved and is not needed goes back where rows wait: those that ended take the memory of their results
+ * alone. */
+static void trim_result(const generate_call *g, pgi_result_row *result) {
+    if (g->result->n_rows <= g->n_slots) return;
+    pgi_id_list_trim(&result->ids);
+    pgi_buffer_trim(&result->text);
+    pgi_step_scores_trim(&result->kept, &g->model->memory);
 }
 
 /* The ids of the prompt, which settings and callbacks look at, and the end of its text. Of given embeddings: none. */
-static pg_status take_prompt(const generate_call *g, generated_row *row) {
+static pg_status take_prompt(const generate_call *g, slot *of) {
     const pg_inputs *inputs = g->merged->inputs;
-    const pgi_row *of = &inputs->rows[row->prompt];
-    const int64_t *ids = inputs->ids ? inputs->ids + row->prompt * inputs->n_tokens + of->first_token : NULL;
-    const int64_t n = ids ? of->n_tokens : 0;
-    if (g->stop.n > 0) PGI_TRY(pgi_stop_tail_init(&g->stop, ids, n, &g->model->memory, &row->tail));
+    const pgi_row *row = &inputs->rows[of->prompt];
+    const int64_t *ids = inputs->ids ? inputs->ids + of->prompt * inputs->n_tokens + row->first_token : NULL;
+    const int64_t n = ids ? row->n_tokens : 0;
+    if (g->stop.n > 0) PGI_TRY(pgi_stop_tail_begin(&of->tail, &g->stop, ids, n));
+    of->ids.size = 0;
     if (!g->wants_logits) return PG_OK;
-    PGI_TRY(pgi_id_list_reserve(&row->ids, (size_t)(n + pgi_min64(row->decoding.max_tokens, PGI_FIRST_NEW_TOKENS))));
-    for (int64_t i = 0; i < n; i++) PGI_TRY(pgi_id_list_push(&row->ids, ids[i]));
+    PGI_TRY(pgi_id_list_reserve(&of->ids, (size_t)(n + pgi_min64(of->decoding.max_tokens, PGI_FIRST_NEW_TOKENS))));
+    for (int64_t i = 0; i < n; i++) PGI_TRY(pgi_id_list_push(&of->ids, ids[i]));
     return PG_OK;
 }
 
-static pg_status new_rows(generate_call *g, pg_result *result) {
+static void set_kept(const generate_call *g, pgi_step_scores *kept) {
+    kept->flags = g->options->flags & (PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES);
+    kept->n_alternatives = g->options->n_alternatives;
+    kept->vocab_size = g->sampling.vocab_size;
+}
+
+static pg_status new_slots(generate_call *g, int64_t n) {
     const pgi_memory *memory = &g->model->memory;
-    g->n_rows = result->n_rows;
-    g->group = pgi_min64(g->n_rows, pgi_step_rows(g->model));
-    g->rows = pgi_alloc_zero(memory, (size_t)g->n_rows, sizeof *g->rows);
-    if (!g->rows) return PG_ERROR_MEMORY;
-    for (int64_t r = 0; r < g->n_rows; r++) {
-        generated_row *row = &g->rows[r];
-        row->row = r;
-        row->prompt = r / g->options->n_return;
-        row->result = &result->rows[r];
-        row->result->kept = (pgi_step_scores){
-            .flags = g->options->flags & (PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES),
-            .n_alternatives = g->options->n_alternatives,
-            .vocab_size = g->sampling.vocab_size,
-        };
-        if (g->tokenizer) pgi_stream_decoder_init(&row->decoder, g->tokenizer, 1);
-        pgi_id_list_init(&row->ids, memory);
+    g->slots = pgi_alloc_zero(memory, (size_t)n, sizeof *g->slots);
+    if (!g->slots) return PG_ERROR_MEMORY;
+    g->n_slots = n;
+    for (int64_t i = 0; i < n; i++) {
+        slot *of = &g->slots[i];
+        if (g->tokenizer) pgi_stream_decoder_init(&of->decoder, g->tokenizer, 1);
+        pgi_id_list_init(&of->ids, memory);
     }
-    g->wants_logits = !g->sampling.greedy || pgi_step_scores_any(&g->rows[0].result->kept);
+    for (int64_t i = 0; i < n && g->stop.n > 0; i++)
+        PGI_TRY(pgi_stop_tail_init(&g->stop, NULL, 0, memory, &g->slots[i].tail));
     return PG_OK;
+}
+
+/* The row of the result that a slot has next. */
+static void take_row(generate_call *g, slot *of, int64_t row) {
+    of->row = row;
+    of->prompt = row / g->options->n_return;
+    of->result = &g->result->rows[row];
+    set_kept(g, &of->result->kept);
 }
 
 /* As many as the options say, else as generation_config.json does, else the default. */
@@ -210,80 +237,110 @@ static pg_status reserve_step(generate_call *g) {
     return PG_OK;
 }
 
-/* Memory for everything, before anything is computed. On error too, generate_call_free() is due. */
-static pg_status generate_call_init(generate_call *g, pg_result *result) {
-    int64_t n_tokens = 0; /* the most of a row */
-    PGI_TRY(new_rows(g, result));
-    for (int64_t r = 0; r < g->n_rows; r++) {
-        const int64_t prompt = g->rows[r].prompt;
-        pgi_decoding_limits limits = {.max_context = g->options->max_context};
-        PGI_TRY(new_tokens_of_row(g, prompt, &limits.max_new_tokens));
-        PGI_TRY(pgi_decoding_reset(&g->rows[r].decoding, g->merged, prompt, &limits));
-        const int64_t tokens = g->merged->inputs->rows[prompt].n_tokens, keys = g->rows[r].decoding.cache.capacity;
-        if (tokens > n_tokens) n_tokens = tokens;
-        if (keys > g->n_keys) g->n_keys = keys;
-    }
-    const pgi_limits prefill = {.n_tokens = n_tokens, .n_keys = g->n_keys};
-    PGI_TRY(pgi_workspace_reserve(&g->prefill, g->run, g->model, &prefill));
-    PGI_TRY(reserve_step(g));
-    for (int64_t r = 0; r < g->n_rows; r++) {
-        PGI_TRY(reserve_result(g, &g->rows[r]));
-        PGI_TRY(take_prompt(g, &g->rows[r]));
+/* What may be generated of each row of the inputs. */
+static pg_status new_limits(generate_call *g) {
+    const int64_t n_prompts = g->merged->inputs->n_rows;
+    g->limits = pgi_alloc(&g->model->memory, (size_t)n_prompts, sizeof *g->limits);
+    if (!g->limits) return PG_ERROR_MEMORY;
+    for (int64_t p = 0; p < n_prompts; p++) {
+        g->limits[p] = (pgi_decoding_limits){.max_context = g->options->max_context};
+        PGI_TRY(new_tokens_of_row(g, p, &g->limits[p].max_new_tokens));
     }
     return PG_OK;
 }
 
+/* A KV cache for each slot: the first rows have a slot each, any of the others may come into any slot. */
+static pg_status reserve_caches(generate_call *g) {
+    const int64_t n_return = g->options->n_return;
+    const pgi_row *rows = g->merged->inputs->rows;
+    int64_t n_tokens = 0; /* the most of a row */
+    for (int64_t r = g->result->n_rows - 1; r >= 0; r--) {
+        const int64_t prompt = r / n_return, n = rows[prompt].n_tokens;
+        int64_t max_tokens;
+        PGI_TRY(pgi_decoding_max_tokens(g->merged, prompt, &g->limits[prompt], &max_tokens));
+        g->n_total += max_tokens;
+        n_tokens = pgi_max64(n_tokens, n);
+        const int64_t capacity = pgi_decoding_first_capacity(&g->limits[prompt], n);
+        g->n_keys = pgi_max64(g->n_keys, capacity);
+        if (r >= g->n_slots) continue;
+        g->slots[r].capacity = g->result->n_rows > g->n_slots ? g->n_keys : capacity;
+        PGI_TRY(pgi_decoding_reserve(&g->slots[r].decoding, g->model, g->slots[r].capacity));
+    }
+    if (n_return > 1) PGI_TRY(pgi_decoding_reserve(&g->stem, g->model, n_tokens));
+    const pgi_limits prefill = {.n_tokens = n_tokens, .n_keys = g->n_keys};
+    return pgi_workspace_reserve(&g->prefill, g->run, g->model, &prefill);
+}
+
+/* Memory for the rows that run, before anything is computed. On error too, generate_call_free() is due. */
+static pg_status generate_call_init(generate_call *g) {
+    const int64_t step_rows = pgi_step_rows(g->model), n_rows = g->result->n_rows;
+    const int64_t most = g->options->max_running > 0 ? g->options->max_running : step_rows;
+    set_kept(g, &g->result->rows[0].kept);
+    g->wants_logits = !g->sampling.greedy || pgi_step_scores_any(&g->result->rows[0].kept);
+    PGI_TRY(new_limits(g));
+    PGI_TRY(new_slots(g, pgi_min64(n_rows, most)));
+    g->group = pgi_min64(g->n_slots, step_rows);
+    PGI_TRY(reserve_caches(g));
+    return reserve_step(g);
+}
+
 /* Hands the text of a row that appeared since `before` to the host; returns non-zero when it wants to stop. */
-static int32_t emit(const generate_call *g, int64_t r, size_t before, int64_t token) {
+static int32_t emit(const generate_call *g, const slot *of, size_t before, int64_t token) {
     const pg_generate_options *options = g->options;
-    const pgi_buffer *text = &g->rows[r].result->text;
+    const pgi_buffer *text = &of->result->text;
     const char *piece = text->data ? (const char *)text->data + before : "";
     if (!options->on_text) return 0;
     pgi_border *border = pgi_callback_begin();
-    int32_t answer = options->on_text(options->on_text_user, r, piece, text->size - before, token);
+    int32_t answer = options->on_text(options->on_text_user, of->row, piece, text->size - before, token);
     pgi_callback_end(border);
     return answer;
 }
 
 /* Ends a row: what its decoder held back follows, with the last token. */
-static pg_status end_row(generate_call *g, generated_row *row, int32_t stop) {
-    pgi_buffer *text = &row->result->text;
-    const pgi_id_list *ids = &row->result->ids;
+static pg_status end_row(const generate_call *g, slot *of, int32_t stop) {
+    pgi_buffer *text = &of->result->text;
+    const pgi_id_list *ids = &of->result->ids;
     const size_t before = text->size;
-    row->result->stop = stop;
-    row->ended = 1;
-    if (g->tokenizer) PGI_TRY(pgi_stream_decoder_flush(&row->decoder, text));
-    if (text->size > before) emit(g, row->row, before, ids->data[ids->size - 1]);
+    of->result->stop = stop;
+    of->runs = 0;
+    if (g->tokenizer) PGI_TRY(pgi_stream_decoder_flush(&of->decoder, text));
+    if (text->size > before) emit(g, of, before, ids->data[ids->size - 1]);
+    trim_result(g, of->result);
     return PG_OK;
 }
 
+static void push_token(generate_call *g, slot *of, int64_t token) {
+    pgi_decoding_push(&of->decoding, token);
+    g->n_done++;
+}
+
 /* Chooses the token that follows in a row by its logits [vocab_size]. The row may end instead. */
-static pg_status sample_row(generate_call *g, generated_row *row, const float *logits) {
-    const pgi_sampled_row of = {
-        .row = row->row,
-        .prompt = row->prompt,
-        .text = row->row % g->options->n_return,
-        .ids = row->ids.data,
-        .n_ids = (int64_t)row->ids.size,
-        .n_prompt_tokens = g->merged->inputs->rows[row->prompt].n_tokens,
-        .n_new = row->decoding.n_returned,
-        .max_new = row->decoding.max_tokens,
+static pg_status sample_row(generate_call *g, slot *of, const float *logits) {
+    const pgi_sampled_row row = {
+        .row = of->row,
+        .prompt = of->prompt,
+        .text = of->row % g->options->n_return,
+        .ids = of->ids.data,
+        .n_ids = (int64_t)of->ids.size,
+        .n_prompt_tokens = g->merged->inputs->rows[of->prompt].n_tokens,
+        .n_new = of->decoding.n_returned,
+        .max_new = of->decoding.max_tokens,
     };
     const float *scores = logits;
     if (!g->sampling.greedy) {
         int stop;
-        PGI_TRY(pgi_sampling_score(&g->sampling, &of, logits, &g->scoring, &stop));
-        if (stop) return end_row(g, row, PG_STOP_LOGITS);
+        PGI_TRY(pgi_sampling_score(&g->sampling, &row, logits, &g->scoring, &stop));
+        if (stop) return end_row(g, of, PG_STOP_LOGITS);
         scores = g->scoring.scores;
     }
-    const int64_t token = pgi_sampling_choose(&g->sampling, &of, scores);
-    PGI_TRY(pgi_step_scores_push(&row->result->kept, &g->model->memory, logits, scores, token));
-    pgi_decoding_push(&row->decoding, token);
-    return pgi_id_list_push(&row->ids, token);
+    const int64_t token = pgi_sampling_choose(&g->sampling, &row, scores);
+    PGI_TRY(pgi_step_scores_push(&of->result->kept, &g->model->memory, logits, scores, token));
+    push_token(g, of, token);
+    return pgi_id_list_push(&of->ids, token);
 }
 
 /* Chooses the token that follows in each of n rows, by their last hidden states [n, hidden]. */
-static pg_status sample(generate_call *g, generated_row *const *rows, int64_t n, const float *last,
+static pg_status sample(generate_call *g, slot *const *slots, int64_t n, const float *last,
                         const pgi_head_workspace *head) {
     const pgi_text_config *text = &g->model->config.text;
     const pgi_text_weights *weights = &g->model->weights.text;
@@ -291,76 +348,79 @@ static pg_status sample(generate_call *g, generated_row *const *rows, int64_t n,
     if (!g->wants_logits) {
         int64_t tokens[PGI_SAMPLER_ROWS];
         PGI_TRY(pgi_sample_hidden(g->run, text, weights, last, n, tokens, logits, head));
-        for (int64_t i = 0; i < n; i++) pgi_decoding_push(&rows[i]->decoding, tokens[i]);
+        for (int64_t i = 0; i < n; i++) push_token(g, slots[i], tokens[i]);
         return PG_OK;
     }
     if (!g->sampling.greedy) logits += pgi_sampling_workspace_size(g->sampling.vocab_size);
     PGI_TRY(pgi_head_forward(g->run, text, weights, last, n, logits, head));
-    for (int64_t i = 0; i < n; i++) PGI_TRY(sample_row(g, rows[i], logits + i * g->sampling.vocab_size));
+    for (int64_t i = 0; i < n; i++) PGI_TRY(sample_row(g, slots[i], logits + i * g->sampling.vocab_size));
     return PG_OK;
 }
 
-/* The texts of row `first`'s prompt go on from its prefill, after which `last` is its last hidden state [hidden]. */
-static pg_status branch_rows(generate_call *g, int64_t first, const float *last) {
-    for (int64_t r = first; r < first + g->options->n_return; r++) {
-        generated_row *row = &g->rows[r];
-        if (r > first) PGI_TRY(pgi_decoding_branch(&row->decoding, &g->rows[first].decoding, g->model, 0));
-    }
-    for (int64_t r = first; r < first + g->options->n_return; r++) {
-        generated_row *row = &g->rows[r];
-        PGI_TRY(sample(g, &row, 1, last, &g->prefill.pass.head));
-    }
+/* Prefills the prompt of a slot: into its own KV cache, or into the stem when several texts go on from it. */
+static pg_status prefill_slot(generate_call *g, slot *of) {
+    const int64_t n_layers = g->model->config.text.n_layers, total = g->merged->inputs->n_rows * n_layers;
+    pgi_decoding *decoding = g->options->n_return > 1 ? &g->stem : &of->decoding;
+    const double start = pgi_now();
+    PGI_TRY(pgi_decoding_begin(decoding, g->merged, of->prompt, &g->limits[of->prompt]));
+    PGI_TRY(pgi_decoding_prefill(g->run, g->merged, of->prompt, decoding, of->prompt * n_layers, total,
+                                 &g->prefill.pass, &g->last));
+    g->result->prefill_seconds += pgi_now() - start;
     return PG_OK;
 }
 
-static pg_status prefill_rows(generate_call *g) {
-    const int64_t n_layers = g->model->config.text.n_layers, n_return = g->options->n_return;
-    const int64_t total = g->n_rows / n_return * n_layers;
-    for (int64_t r = 0; r < g->n_rows; r++) {
-        const pgi_pass_workspace *workspace = &g->prefill.pass;
-        generated_row *row = &g->rows[r];
-        const float *last;                   /* [hidden] */
-        if (row->decoding.max_tokens == 0) { /* the prompt is as long as the context */
-            row->ended = 1;
-            row->result->stop = PG_STOP_CONTEXT;
-            continue;
-        }
-        if (r % n_return > 0) continue;
-        PGI_TRY(pgi_decoding_prefill(g->run, g->merged, row->prompt, &row->decoding, row->prompt * n_layers, total,
-                                     workspace, &last));
-        PGI_TRY(branch_rows(g, r, last));
+/* Begins the next row of the result in a slot that is free: its first token is sampled. A row whose prompt is as long
+ * as the context ends at once. */
+static pg_status begin_row(generate_call *g, slot *of) {
+    const int64_t n_return = g->options->n_return;
+    int64_t max_tokens;
+    take_row(g, of, g->n_begun++);
+    PGI_TRY(pgi_decoding_max_tokens(g->merged, of->prompt, &g->limits[of->prompt], &max_tokens));
+    if (max_tokens == 0) {
+        of->result->stop = PG_STOP_CONTEXT;
+        return PG_OK;
     }
-    pgi_workspace_free(&g->prefill, &g->model->memory);
+    if (of->decoding.cache.capacity > of->capacity) pgi_decoding_free(&of->decoding, &g->model->memory);
+    PGI_TRY(pgi_decoding_reserve(&of->decoding, g->model, of->capacity));
+    if (of->row % n_return == 0) PGI_TRY(prefill_slot(g, of));
+    if (n_return > 1) PGI_TRY(pgi_decoding_branch(&of->decoding, &g->stem, g->model, 0));
+    of->runs = 1;
+    PGI_TRY(reserve_result(g, of));
+    PGI_TRY(take_prompt(g, of));
+    PGI_TRY(sample(g, &of, 1, g->last, &g->prefill.pass.head));
+    if (g->n_begun == g->result->n_rows) pgi_workspace_free(&g->prefill, &g->model->memory);
     return PG_OK;
 }
 
 /* Takes the token that was sampled last into the row's text, and sees whether the row ends. */
-static pg_status take_token(generate_call *g, generated_row *row) {
-    pgi_buffer *text = &row->result->text;
-    const int64_t token = row->decoding.pending;
+static pg_status take_token(generate_call *g, slot *of) {
+    pgi_buffer *text = &of->result->text;
+    const int64_t token = of->decoding.pending;
     const size_t before = text->size;
     int completes = 0;
-    PGI_TRY(pgi_id_list_push(&row->result->ids, token));
-    if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&row->decoder, token, text));
-    if (g->stop.n > 0) PGI_TRY(pgi_stop_tail_push(&row->tail, &g->stop, token, &completes));
-    const int32_t wants_stop = emit(g, row->row, before, token);
-    if (pgi_sampling_ends_row(&g->sampling, token)) return end_row(g, row, PG_STOP_EOS);
-    if (completes) return end_row(g, row, PG_STOP_STRING);
-    if (wants_stop) return end_row(g, row, PG_STOP_CALLBACK);
+    PGI_TRY(pgi_id_list_push(&of->result->ids, token));
+    if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&of->decoder, token, text));
+    if (g->stop.n > 0) PGI_TRY(pgi_stop_tail_push(&of->tail, &g->stop, token, &completes));
+    const int32_t wants_stop = emit(g, of, before, token);
+    if (pgi_sampling_ends_row(&g->sampling, token)) return end_row(g, of, PG_STOP_EOS);
+    if (completes) return end_row(g, of, PG_STOP_STRING);
+    if (wants_stop) return end_row(g, of, PG_STOP_CALLBACK);
     if (g->options->max_seconds > 0 && pgi_now() - g->start > g->options->max_seconds)
-        return end_row(g, row, PG_STOP_TIME);
-    if (row->decoding.n_returned >= row->decoding.max_tokens)
-        return end_row(g, row, row->decoding.ends_context ? PG_STOP_CONTEXT : PG_STOP_LENGTH);
+        return end_row(g, of, PG_STOP_TIME);
+    if (of->decoding.n_returned >= of->decoding.max_tokens)
+        return end_row(g, of, of->decoding.ends_context ? PG_STOP_CONTEXT : PG_STOP_LENGTH);
     return PG_OK;
 }
 
-static pg_status report_progress(const generate_call *g) {
-    int64_t done = 0, total = 0;
-    for (int64_t r = 0; r < g->n_rows; r++) {
-        done += g->rows[r].decoding.n_returned;
-        total += g->rows[r].decoding.max_tokens;
+/* Takes the token of the row that runs in a slot. Where the row ends, or none runs, the next begin until one goes on.
+ */
+static pg_status advance_slot(generate_call *g, slot *of) {
+    if (of->runs) PGI_TRY(take_token(g, of));
+    while (!of->runs && g->n_begun < g->result->n_rows) {
+        PGI_TRY(begin_row(g, of));
+        if (of->runs) PGI_TRY(take_token(g, of));
     }
-    return pgi_run_progress(g->run, PG_PHASE_DECODE, done, total);
+    return PG_OK;
 }
 
 /* Room for one more token of each of n decodings. */
@@ -375,30 +435,31 @@ static pg_status make_room(generate_call *g, pgi_decoding *const *decodings, int
     return reserve_step(g);
 }
 
-/* Feeds the next rows from *r on that still run, up to a group of them, and samples the token that follows in each. */
-static pg_status step_group(generate_call *g, int64_t *r) {
-    generated_row *rows[PGI_STEP_ROWS];
+/* Feeds the rows that run in the slots from *i on, up to a group of them, and samples the token that follows in each.
+ */
+static pg_status step_group(generate_call *g, int64_t *i) {
+    slot *slots[PGI_STEP_ROWS];
     pgi_decoding *decodings[PGI_STEP_ROWS];
     int64_t n = 0;
-    for (; *r < g->n_rows && n < g->group; ++*r)
-        if (!g->rows[*r].ended) rows[n++] = &g->rows[*r];
+    for (; *i < g->n_slots && n < g->group; ++*i)
+        if (g->slots[*i].runs) slots[n++] = &g->slots[*i];
     if (n == 0) return PG_OK;
-    for (int64_t i = 0; i < n; i++) decodings[i] = &rows[i]->decoding;
-    PGI_TRY(report_progress(g));
+    for (int64_t k = 0; k < n; k++) decodings[k] = &slots[k]->decoding;
+    PGI_TRY(pgi_run_progress(g->run, PG_PHASE_DECODE, g->n_done, g->n_total));
     PGI_TRY(make_room(g, decodings, n));
     PGI_TRY(pgi_decoding_step_group(g->run, g->model, decodings, n, &g->step.step));
-    return sample(g, rows, n, g->step.step.x, &g->step.step.head);
+    return sample(g, slots, n, g->step.step.x, &g->step.step.head);
 }
 
 static pg_status decode_rows(generate_call *g) {
-    for (int64_t n_running = g->n_rows; n_running > 0;) {
+    for (int64_t i = 0; i < g->n_slots; i++) PGI_TRY(begin_row(g, &g->slots[i])); /* row i, whose size it has */
+    for (int64_t n_running = g->n_slots; n_running > 0;) {
         n_running = 0;
-        for (int64_t r = 0; r < g->n_rows; r++) {
-            if (g->rows[r].ended) continue;
-            PGI_TRY(take_token(g, &g->rows[r]));
-            n_running += !g->rows[r].ended;
+        for (int64_t i = 0; i < g->n_slots; i++) {
+            PGI_TRY(advance_slot(g, &g->slots[i]));
+            n_running += g->slots[i].runs;
         }
-        for (int64_t r = 0; r < g->n_rows;) PGI_TRY(step_group(g, &r));
+        for (int64_t i = 0; i < g->n_slots;) PGI_TRY(step_group(g, &i));
     }
     return PG_OK;
 }
@@ -406,9 +467,9 @@ static pg_status decode_rows(generate_call *g) {
 /* ---- beams ---- */
 
 /* Steps of a hypothesis as the row's text, ids and what is kept of them. */
-static pg_status take_steps(generate_call *g, generated_row *row, const pgi_search *search,
-                            const pgi_hypothesis *hypothesis, const pgi_search_node **steps, int64_t n) {
-    pgi_result_row *result = row->result;
+static pg_status take_steps(generate_call *g, slot *of, const pgi_search *search, const pgi_hypothesis *hypothesis,
+                            const pgi_search_node **steps, int64_t n) {
+    pgi_result_row *result = of->result;
     PGI_TRY(pgi_id_list_reserve(&result->ids, (size_t)n + 1));
     PGI_TRY(pgi_id_list_reserve(&result->beams, (size_t)n + 1));
     for (int64_t i = 0; i < n; i++) {
@@ -419,24 +480,24 @@ static pg_status take_steps(generate_call *g, generated_row *row, const pgi_sear
         PGI_TRY(pgi_step_scores_take(&result->kept, &g->model->memory, &search->history, entry));
         PGI_TRY(pgi_step_scores_push_log_probs(&result->kept, &g->model->memory, steps[i]->log_prob,
                                                steps[i]->score_log_prob));
-        if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&row->decoder, steps[i]->token, &result->text));
-        if (emit(g, row->row, before, steps[i]->token) && i < n - 1) return end_row(g, row, PG_STOP_CALLBACK);
+        if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&of->decoder, steps[i]->token, &result->text));
+        if (emit(g, of, before, steps[i]->token) && i < n - 1) return end_row(g, of, PG_STOP_CALLBACK);
     }
     const int32_t stop = hypothesis->stop ? hypothesis->stop : PG_STOP_LENGTH; /* 0: one that HF, too, fills up with */
-    if (n > 0) return end_row(g, row, stop);
+    if (n > 0) return end_row(g, of, stop);
     result->stop = stop;
     return PG_OK;
 }
 
-static pg_status take_hypothesis(generate_call *g, generated_row *row, const pgi_search *search,
+static pg_status take_hypothesis(generate_call *g, slot *of, const pgi_search *search,
                                  const pgi_hypothesis *hypothesis) {
     const pgi_memory *memory = &g->model->memory;
     const int64_t n = pgi_search_length(search, hypothesis);
     const pgi_search_node **steps = pgi_alloc(memory, (size_t)n + 1, sizeof *steps);
     if (!steps) return PG_ERROR_MEMORY;
     pgi_search_path(search, hypothesis, n, steps);
-    row->result->score = (double)hypothesis->score;
-    const pg_status status = take_steps(g, row, search, hypothesis, steps, n);
+    of->result->score = (double)hypothesis->score;
+    const pg_status status = take_steps(g, of, search, hypothesis, steps, n);
     pgi_free(memory, steps);
     return status;
 }
@@ -450,28 +511,30 @@ static void take_history(const generate_call *g, pg_result *result, int64_t prom
         .flags = history->flags, .n_alternatives = history->n_alternatives, .vocab_size = history->vocab_size};
 }
 
-static pg_status search_prompts(generate_call *g, pgi_search *search, const pgi_decoding_limits *limits,
-                                pg_result *result) {
-    const int64_t n_return = g->options->n_return, n_prompts = g->n_rows / n_return;
-    for (int64_t p = 0; p < n_prompts; p++) {
-        PGI_TRY(pgi_search_run(search, p, limits, &result->prefill_seconds));
-        for (int64_t i = 0; i < n_return; i++)
-            PGI_TRY(take_hypothesis(g, &g->rows[p * n_return + i], search, &search->hypotheses[i]));
-        take_history(g, result, p, search);
+static pg_status search_prompts(generate_call *g, pgi_search *search) {
+    const int64_t n_return = g->options->n_return;
+    slot *of = &g->slots[0];
+    for (int64_t p = 0; p < g->merged->inputs->n_rows; p++) {
+        PGI_TRY(pgi_search_run(search, p, g->limits, &g->result->prefill_seconds));
+        for (int64_t i = 0; i < n_return; i++) {
+            take_row(g, of, p * n_return + i);
+            PGI_TRY(take_hypothesis(g, of, search, &search->hypotheses[i]));
+        }
+        take_history(g, g->result, p, search);
     }
     return PG_OK;
 }
 
-static pg_status search_with(generate_call *g, pg_result *result, pgi_decoding_limits *limits) {
+static pg_status search_rows(generate_call *g) {
     const pg_inputs *inputs = g->merged->inputs;
     const double max_seconds = g->options->max_seconds;
     int64_t n_tokens = 0;
     pgi_search search = {0};
-    for (int64_t p = 0; p < inputs->n_rows; p++) {
-        limits[p] = (pgi_decoding_limits){.max_context = g->options->max_context};
-        PGI_TRY(new_tokens_of_row(g, p, &limits[p].max_new_tokens));
-        n_tokens = pgi_max64(n_tokens, inputs->rows[p].n_tokens);
-    }
+    PGI_TRY(new_limits(g));
+    PGI_TRY(new_slots(g, 1));
+    g->result->histories = pgi_alloc_zero(&g->model->memory, (size_t)inputs->n_rows, sizeof *g->result->histories);
+    if (!g->result->histories) return PG_ERROR_MEMORY;
+    for (int64_t p = 0; p < inputs->n_rows; p++) n_tokens = pgi_max64(n_tokens, inputs->rows[p].n_tokens);
     const pgi_search_setup setup = {
         .run = g->run,
         .model = g->model,
@@ -481,36 +544,19 @@ static pg_status search_with(generate_call *g, pg_result *result, pgi_decoding_l
         .options = g->options,
         .deadline = max_seconds > 0 ? g->start + max_seconds : INFINITY,
     };
-    pg_status status = pgi_search_init(&search, &setup, n_tokens, limits);
-    const double start = pgi_now();
-    if (status >= 0) status = search_prompts(g, &search, limits, result);
-    result->vision_seconds = g->merged->vision_seconds;
-    result->decode_seconds = pgi_now() - start - result->prefill_seconds;
+    pg_status status = pgi_search_init(&search, &setup, n_tokens, g->limits);
+    if (status >= 0) status = search_prompts(g, &search);
     pgi_search_free(&search);
     return status;
 }
 
-static pg_status search_rows(generate_call *g, pg_result *result) {
-    const pgi_memory *memory = &g->model->memory;
-    const size_t n_prompts = (size_t)g->merged->inputs->n_rows;
-    PGI_TRY(new_rows(g, result));
-    result->histories = pgi_alloc_zero(memory, n_prompts, sizeof *result->histories);
-    pgi_decoding_limits *limits = pgi_alloc(memory, n_prompts, sizeof *limits);
-    const pg_status status = limits && result->histories ? search_with(g, result, limits) : PG_ERROR_MEMORY;
-    pgi_free(memory, limits);
-    return status;
-}
-
-static pg_status generate(generate_call *g, pg_result *result) {
-    if (g->options->beams->n_beams > 1) return search_rows(g, result);
-    PGI_TRY(generate_call_init(g, result));
-    double start = pgi_now();
-    PGI_TRY(prefill_rows(g));
-    result->vision_seconds = g->merged->vision_seconds;
-    result->prefill_seconds = pgi_now() - start;
-    start = pgi_now();
-    PGI_TRY(decode_rows(g));
-    result->decode_seconds = pgi_now() - start;
+static pg_status generate(generate_call *g) {
+    const int searches = g->options->beams->n_beams > 1;
+    if (!searches) PGI_TRY(generate_call_init(g));
+    const double start = pgi_now();
+    PGI_TRY(searches ? search_rows(g) : decode_rows(g));
+    g->result->vision_seconds = g->merged->vision_seconds;
+    g->result->decode_seconds = pgi_now() - start - g->result->prefill_seconds;
     return PG_OK;
 }
 
@@ -518,7 +564,8 @@ static pg_status run_call(generate_call *g, const pgi_merged_inputs *merged, pg_
     pg_result *result = NULL;
     PGI_TRY(new_result(g->model, merged->inputs, g->options, &result));
     g->merged = merged;
-    pg_status status = generate(g, result);
+    g->result = result;
+    pg_status status = generate(g);
     generate_call_free(g);
     if (status < 0)
         pgi_result_close(result);

@@ -103,6 +103,14 @@ pg_status pgi_step_scores_push(pgi_step_scores *kept, const pgi_memory *memory, 
     return PG_OK;
 }
 
+void pgi_step_scores_trim(pgi_step_scores *kept, const pgi_memory *memory) {
+    pgi_float_list *const lists[] = {&kept->log_probs, &kept->score_log_probs, &kept->alternative_log_probs,
+                                     &kept->logits, &kept->scores};
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++)
+        pgi_trim(memory, &lists[i]->data, &lists[i]->capacity, lists[i]->size, sizeof(float));
+    pgi_trim(memory, &kept->alternative_ids, &kept->alternatives_capacity, kept->n_alternative_ids, sizeof(int64_t));
+}
+
 void pgi_step_scores_free(pgi_step_scores *kept, const pgi_memory *memory) {
     pgi_float_list *const lists[] = {&kept->log_probs, &kept->score_log_probs, &kept->alternative_log_probs,
                                      &kept->logits, &kept->scores};

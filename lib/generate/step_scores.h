@@ -36,6 +36,8 @@ pg_status pgi_step_scores_push_log_probs(pgi_step_scores *kept, const pgi_memory
                                          float score_log_prob);
 /* Forgets all steps, and keeps the memory. */
 void pgi_step_scores_clear(pgi_step_scores *kept);
+/* Gives back what was reserved for more steps. */
+void pgi_step_scores_trim(pgi_step_scores *kept, const pgi_memory *memory);
 void pgi_step_scores_free(pgi_step_scores *kept, const pgi_memory *memory);
 
 /* The tensor of that name as pg_result_get_tensor() gives it. PG_ERROR_NOT_FOUND: none, or not kept. */

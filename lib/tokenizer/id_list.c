@@ -9,6 +9,10 @@ void pgi_id_list_free(pgi_id_list *ids) {
     *ids = (pgi_id_list){.memory = ids->memory};
 }
 
+void pgi_id_list_trim(pgi_id_list *ids) {
+    pgi_trim(ids->memory, &ids->data, &ids->capacity, ids->size, sizeof *ids->data);
+}
+
 pg_status pgi_id_list_reserve(pgi_id_list *ids, size_t extra) {
     if (extra <= ids->capacity - ids->size) return PG_OK;
     size_t needed = extra <= SIZE_MAX - ids->size ? ids->size + extra : SIZE_MAX;

@@ -13,6 +13,7 @@ typedef struct pgi_id_list {
 
 void pgi_id_list_init(pgi_id_list *ids, const pgi_memory *memory);
 void pgi_id_list_free(pgi_id_list *ids);
+void pgi_id_list_trim(pgi_id_list *ids); /* gives back what was reserved for more */
 /* Room for `extra` more. */
 pg_status pgi_id_list_reserve(pgi_id_list *ids, size_t extra);
 pg_status pgi_id_list_push(pgi_id_list *ids, int64_t id);

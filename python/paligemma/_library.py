@@ -203,7 +203,7 @@ class GenerateOptions(Struct):
                 ("features", c_void_p), ("on_text", TextFn), ("on_text_user", c_void_p), ("progress", ProgressFn),
                 ("progress_user", c_void_p), ("cancel", c_void_p), ("sampling", P(SamplingOptions)),
                 ("stop_strings", P(c_char_p)), ("n_stop_strings", i32), ("n_alternatives", i32), ("max_seconds", f64),
-                ("max_context", i64), ("beams", P(BeamOptions)), ("n_return", i32), ("reserved", u32)]
+                ("max_context", i64), ("beams", P(BeamOptions)), ("n_return", i32), ("max_running", i32)]
 
 
 class ResultInfo(Struct):

@@ -29,7 +29,7 @@ class Sampling:
         """get: a setting's value, None where it is not set; has: whether a keyword says it, be it None; width: tokens
         of the prompt, padding included, as transformers counts min_length; beams: whether there are any."""
         self.random = bool(get("do_sample"))
-        self.n_sequences = _whole("num_return_sequences", 1 if get("num_return_sequences") is None else
+        self.n_sequences = whole("num_return_sequences", 1 if get("num_return_sequences") is None else
                                   get("num_return_sequences"), 1)
         if self.n_sequences > 1 and not (self.random or beams):
             raise ValueError("Greedy methods (do_sample != True) without beam search do not support "
@@ -54,15 +54,15 @@ class Sampling:
             if not 0 < self._numbers.get(name, 0) < 1:
                 self._numbers.pop(name, None)
         self._numbers["no_repeat_ngram_size"] = max(0, self._numbers.get("no_repeat_ngram_size", 0))
-        at_least = _whole("min_length", get("min_length") or 0) - width
-        self._numbers["min_new_tokens"] = max(0, at_least, _whole("min_new_tokens", get("min_new_tokens") or 0))
+        at_least = whole("min_length", get("min_length") or 0) - width
+        self._numbers["min_new_tokens"] = max(0, at_least, whole("min_new_tokens", get("min_new_tokens") or 0))
         if get("forced_bos_token_id") is not None:
-            self._numbers["forced_bos_id"] = _whole("forced_bos_token_id", get("forced_bos_token_id"))
+            self._numbers["forced_bos_id"] = whole("forced_bos_token_id", get("forced_bos_token_id"))
         decay = get("exponential_decay_length_penalty")
         if decay is not None:
             if not isinstance(decay, (list, tuple)) or len(decay) != 2:
                 raise ValueError(f"exponential_decay_length_penalty is {decay!r}, expected (start, factor)")
-            self._numbers["decay_start"] = _whole("exponential_decay_length_penalty[0]", decay[0], 0)
+            self._numbers["decay_start"] = whole("exponential_decay_length_penalty[0]", decay[0], 0)
             self._numbers["decay_factor"] = _number("exponential_decay_length_penalty[1]", decay[1], float)
         self._take_ids(get)
 
@@ -129,7 +129,7 @@ def _number(name: str, value: Any, kind: type) -> Any:
     return kind(value)
 
 
-def _whole(name: str, value: Any, least: int | None = None) -> int:
+def whole(name: str, value: Any, least: int | None = None) -> int:
     value = _number(name, value, int)
     if least is not None and value < least:
         raise ValueError(f"{name} is {value}, expected {least} or more")
@@ -150,7 +150,7 @@ def _seed(seed: Any) -> int:
     """Without one: from torch's generator, so that torch.manual_seed() and transformers.set_seed() count; without torch
     from numpy's."""
     if seed is not None:
-        return _whole("seed", seed) % 2**64
+        return whole("seed", seed) % 2**64
     torch = torch_if_loaded()
     if torch is not None:
         return int(torch.randint(2**63 - 1, ()))

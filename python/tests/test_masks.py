@@ -29,6 +29,7 @@ def decoder():
 
 
 def world():
+    pytest.importorskip("PIL")
     spec = importlib.util.spec_from_file_location("demo_draw", DEMO / "draw.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -25,6 +25,19 @@ def new_text(processor, inputs, output):
     return processor.decode(output[0, inputs.input_ids.shape[1]:], skip_special_tokens=True)
 
 
+def test_max_running(model, processor, image_path):
+    batch = processor([image_path] * 7, [P, Q, R, Q, P, P, R], padding=True, return_tensors="np")
+    whole = model.generate(**batch, max_new_tokens=20)
+    for n in (1, 2, 5, 100, None):
+        assert model.generate(**batch, max_new_tokens=20, max_running=n).tolist() == whole.tolist()
+    stepped = model.generate(**batch, max_new_tokens=20, return_dict_in_generate=True, output_scores=True)
+    assert stepped.sequences.tolist() == whole.tolist()
+    with pytest.raises(ValueError, match="max_running is 0, expected 1 or more"):
+        model.generate(**batch, max_running=0)
+    with pytest.raises(ValueError, match="max_running=2: .* 7 rows step by step"):
+        model.generate(**batch, max_new_tokens=20, max_running=2, stopping_criteria=[lambda ids, scores: False])
+
+
 def test_generate(model, processor, inputs):
     output = model.generate(**inputs, max_new_tokens=20)
     assert isinstance(output, np.ndarray) and output.dtype == np.int64

@@ -34,15 +34,15 @@ class Forward:
 
 
 class BatchReference(reference.Reference):
-    def forward(self, arrays, **options):
+    def forward(self, arrays, output_attentions=True, **options):
         """arrays: {name: numpy} as HF's forward takes them. -> Forward"""
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
         for name in ("pixel_values", "inputs_embeds"):
             if name in tensors:
                 tensors[name] = tensors[name].to(self.model.dtype)
         with torch.inference_mode():
-            return Forward.of(self.model(**tensors, output_hidden_states=True, output_attentions=True, use_cache=False,
-                                         **options))
+            return Forward.of(self.model(**tensors, output_hidden_states=True,
+                                         output_attentions=output_attentions, use_cache=False, **options))
 
     def noise(self, arrays, n_probes=reference.N_PROBES, **options):
         """-> [Forward with rounding noise]"""

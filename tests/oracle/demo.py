@@ -50,8 +50,7 @@ class Masks:
                 found[label] = mask >= 128, segments
                 if segments[0][2] < segments[0][0] or segments[0][3] < segments[0][1]:
                     continue  # out of order: a mask for neither
-                self.library.call("pg_answer_get_mask", answer, index, self.decoder, mask.ctypes.data_as(c.P(c.u8)),
-                                  mask.size)
+                self.library.call("pg_answer_get_mask", answer, index, self.decoder, mask.ctypes.data, mask.size)
                 found[label] = mask >= 128, segments
         c.lib.pg_answer_close(ctypes.byref(answer))
         return found

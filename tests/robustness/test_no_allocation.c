@@ -332,6 +332,7 @@ static void rows_of_generate(void **state) {
             OK(pg_generate_options_init(&options, sizeof options));
             options.n_threads = s.n_threads;
             options.max_new_tokens = NEW_TOKENS;
+            options.max_running = N_ROWS; /* those that wait begin with memory of their own */
             options.progress = on_progress;
             options.progress_user = &g;
             options.on_text = on_text;

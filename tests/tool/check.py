@@ -4,6 +4,7 @@
 
     check.py TOOL MAKE_TINY SOURCE
 """
+import fcntl
 import json
 import os
 import pty
@@ -19,6 +20,10 @@ import time
 import zlib
 
 TOOL, MAKE_TINY, SOURCE = sys.argv[1:4]
+sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
+import messages
+import signals
+
 failures = 0
 
 
@@ -369,6 +374,36 @@ def cannot_end(folder):
     change(folder, "generation_config.json", lambda config: config.update(eos_token_id=0))
 
 
+def nobody_reads(folder, image):
+    """A full pipe, and a full terminal: the first signal ends what waits there, with its own line."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for verb, prompt in [("run", ["a"]), ("ask", [])]:
+            for kind, (reader, writer) in [("pipe", os.pipe()), ("terminal", pty.openpty())]:
+                if kind == "pipe":
+                    fcntl.fcntl(writer, 1031, 4096)  # F_SETPIPE_SZ
+                process = subprocess.Popen([TOOL, verb, folder, image, *prompt, "-n", "2000000000"], stdin=subprocess.PIPE,
+                                           stdout=writer, stderr=subprocess.PIPE)
+                os.close(writer)
+                process.stdin.write(b"a\n" * (verb == "ask"))
+                process.stdin.flush()
+                end, waits = time.monotonic() + 30, 0
+                while waits < 5 and time.monotonic() < end:
+                    with open(f"/proc/{process.pid}/syscall") as f:  # write() to stdout
+                        waits = waits + 1 if re.match(r"\d+ 0x1 ", f.read()) else 0
+                    time.sleep(0.02)
+                process.send_signal(number)
+                try:
+                    code = process.wait(20)
+                except subprocess.TimeoutExpired:
+                    code = "alive"
+                    process.kill()
+                err = process.stderr.read()
+                expect(f"{verb}: nobody reads a {kind}, signal {number}", waits and code == -number and err == b"paligemma: interrupted\n",
+                       waits, code, err)
+                process.communicate()
+                os.close(reader)
+
+
 def terminal(folder, image):
     """Progress is for terminals only; Ctrl-C stops a run with one line, and it dies of the signal, as a shell wants it."""
     master, slave = pty.openpty()
@@ -397,6 +432,8 @@ def terminal(folder, image):
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         expect(f"signal {number}", process.returncode == -number and err == b"paligemma: interrupted\n", process.returncode, err)
+    if os.path.exists("/proc/self/syscall"):
+        nobody_reads(folder, image)
     process = subprocess.Popen([TOOL, "run", folder, image, "a", "-n", "2000000000", "--json"], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     time.sleep(0.5)
@@ -500,6 +537,14 @@ def segment():
     one_error_line("segment: a folder without one", run("segment", model, shapes, "red circle", "--mask-decoder", images), 1, "vae-oid.npz")
     code, out, err = run("segment", model, shapes, "red circle", "-n", "8")
     expect("segment: a mask that was cut off", code == 0 and "no mask" in out, out)
+    cut = json.loads(run("segment", model, shapes, "red circle", "-n", "8", "--json")[1])
+    objects = cut["objects"] + cut["broken"]
+    expect("segment --json: no member for a mask that is not there", len(objects) == 1 and len(objects[0]["segs"]) == 4
+           and not {"area", "segmentation"} & set(objects[0]), cut)
+    with open(os.path.join(SOURCE, "python", "paligemma", "answers.py")) as f:
+        defaults = re.findall(r"max_new_tokens: int = (\d+)", f.read())
+    told = [re.search(r"after N tokens \(default (\d+)\)", run(verb, "--help")[1]).group(1) for verb in ("detect", "segment")]
+    expect("as many tokens as Python's", told == defaults == ["256", "1024"], told, defaults)
 
 
 def scores(temporary):
@@ -844,9 +889,6 @@ def warnings(folder, temporary):
 
 def names_of_c():
     """Each name of C in a message of the library has the tool's in its place."""
-    sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
-    import messages
-
     with open(os.path.join(SOURCE, "examples", "tool", "text.c")) as f:
         table = dict(re.findall(r'^    \{"([^"]+)", "([^"]+)"\},$', f.read(), re.MULTILINE))
     names = messages.names(SOURCE)
@@ -872,6 +914,7 @@ def pages():
 
 
 def main():
+    signals.restore()
     with tempfile.TemporaryDirectory() as temporary:
         for kind in ["official", "colpali", "today"]:
             folder = os.path.join(temporary, kind)

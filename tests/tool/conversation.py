@@ -16,6 +16,9 @@ import termios
 import time
 
 TOOL, MAKE_TINY, SOURCE, KIND = sys.argv[1:5]
+sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
+import signals
+
 MODEL = os.path.join(SOURCE, "examples", "demo", "model")
 SHAPES, PLAIN = (os.path.join(SOURCE, "examples", "demo", "images", n) for n in ("shapes.png", "plain.png"))
 CAPTION = "a red circle, a purple star and a yellow triangle"
@@ -163,6 +166,7 @@ def at_a_terminal(temporary):
 
 
 def main():
+    signals.restore()
     piped()
     with tempfile.TemporaryDirectory() as temporary:
         at_a_terminal(temporary)

@@ -19,6 +19,9 @@ import time
 import zlib
 
 TOOL, SOURCE = sys.argv[1:3]
+sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
+import signals
+
 MODEL = os.path.join(SOURCE, "examples", "demo", "model")
 IMAGES = os.path.join(SOURCE, "examples", "demo", "images")
 SHAPES, STRIPES, PLAIN = (os.path.join(IMAGES, n) for n in ("shapes.png", "stripes.jpg", "plain.png"))
@@ -381,6 +384,7 @@ def attention(temporary):
 
 
 def main():
+    signals.restore()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory() as temporary:
         drawn(temporary)

@@ -117,6 +117,7 @@ static void progress_and_cancel(void **state) {
 
     OK(pg_generate_options_init(&generate_options, sizeof generate_options));
     generate_options.max_new_tokens = NEW_TOKENS;
+    generate_options.max_running = 5;
     generate_options.progress = watch_progress;
     generate_options.progress_user = &w;
     w = (watch){0};

@@ -119,24 +119,36 @@ static ALWAYS_INLINE void tile_blocks(const int is_int4, const int streamed, con
     }
 }
 
-/* Outputs from y on, the first n <= 16 panels of them wanted. */
+/* What a product of one height takes, as quantized.h has it: n outputs, of `groups` groups each. */
+typedef struct {
+    int64_t n, groups;
+    const char *x, *w;
+    int64_t panel_bytes;
+    const float *start;
+    int64_t start_stride;
+    float *y;
+    int64_t y_stride;
+} q_operands;
+
+/* Outputs r .. r + 16 panels, or as many of them as there are. */
 static ALWAYS_INLINE void tile(const int is_int4, const int streamed, const int m, const int part, const int panels,
-                               int64_t n, int64_t groups, const char *x, const char *w, int64_t panel_bytes,
-                               const float *start, int64_t start_stride, float *y, int64_t y_stride) {
+                               int64_t r, q_operands o) {
     const int width = PGI_PANEL_ROWS * panels;
+    const int64_t n = o.n - r;
     __attribute__((aligned(64))) float sums[Q_SUMS * Q_LANES], *c = sums;
     __asm__("" : "+r"(c) : : "memory"); /* not for the compiler to keep in registers and spill */
     const int full = n >= width;        /* copied in vectors, not by a call of memcpy() */
     for (int i = 0; i < m; i++) {
-        const float *from = start ? start + i * start_stride : NULL;
-        if (!start || !full) memset(c + i * width, 0, (size_t)width * sizeof(float));
-        if (start && full)
+        const float *from = o.start ? o.start + r + i * o.start_stride : NULL;
+        if (!from || !full) memset(c + i * width, 0, (size_t)width * sizeof(float));
+        if (from && full)
             UNROLL for (int j = 0; j < width; j += Q_LANES) q_store_f32(c + i * width + j, q_load_f32(from + j));
-        if (start && !full) memcpy(c + i * width, from, (size_t)n * sizeof(float));
+        if (from && !full) memcpy(c + i * width, from, (size_t)n * sizeof(float));
     }
-    tile_blocks(is_int4, streamed, m, part, panels, groups, x, w, panel_bytes, c);
+    tile_blocks(is_int4, streamed, m, part, panels, o.groups, o.x, o.w + r / PGI_PANEL_ROWS * o.panel_bytes,
+                o.panel_bytes, c);
     for (int i = 0; i < m; i++) {
-        float *to = y + i * y_stride;
+        float *to = o.y + r + i * o.y_stride;
         if (full) UNROLL for (int j = 0; j < width; j += Q_LANES) q_store_f32(to + j, q_load_f32(c + i * width + j));
         if (!full) memcpy(to, c + i * width, (size_t)n * sizeof(float));
     }
@@ -144,23 +156,20 @@ static ALWAYS_INLINE void tile(const int is_int4, const int streamed, const int 
 
 /* All n outputs: `panels` panels at a time, then one by one. */
 static ALWAYS_INLINE void product(const int is_int4, const int streamed, const int m, const int part, const int panels,
-                                  int64_t n, int64_t groups, const char *x, const char *w, int64_t panel_bytes,
-                                  const float *start, int64_t start_stride, float *y, int64_t y_stride) {
+                                  q_operands o) {
     int64_t r = 0;
-    for (; n - r > PGI_PANEL_ROWS * (panels - 1) && panels > 1; r += PGI_PANEL_ROWS * panels)
-        tile(is_int4, streamed, m, part, panels, n - r, groups, x, w + r / PGI_PANEL_ROWS * panel_bytes, panel_bytes,
-             start ? start + r : NULL, start_stride, y + r, y_stride);
-    for (; r < n; r += PGI_PANEL_ROWS)
-        tile(is_int4, streamed, m, part, 1, n - r, groups, x, w + r / PGI_PANEL_ROWS * panel_bytes, panel_bytes,
-             start ? start + r : NULL, start_stride, y + r, y_stride);
+    for (; o.n - r > PGI_PANEL_ROWS * (panels - 1) && panels > 1; r += PGI_PANEL_ROWS * panels)
+        tile(is_int4, streamed, m, part, panels, r, o);
+    for (; r < o.n; r += PGI_PANEL_ROWS) tile(is_int4, streamed, m, part, 1, r, o);
 }
 
 /* One copy for each height, so that its sums stay in registers. */
-#define DEFINE_PRODUCT(name, is_int4, streamed, m, part, panels)                                                     \
-    static __attribute__((noinline)) void name##_##m(int64_t n, int64_t groups, const void *x, const void *w,        \
-                                                     int64_t panel_bytes, const float *start, int64_t start_stride,  \
-                                                     float *y, int64_t y_stride) {                                   \
-        product(is_int4, streamed, m, part, panels, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride); \
+#define DEFINE_PRODUCT(name, is_int4, streamed, m, part, panels)                                                    \
+    static __attribute__((noinline)) void name##_##m(int64_t n, int64_t groups, const void *x, const void *w,       \
+                                                     int64_t panel_bytes, const float *start, int64_t start_stride, \
+                                                     float *y, int64_t y_stride) {                                  \
+        product(is_int4, streamed, m, part, panels,                                                                 \
+                (q_operands){n, groups, x, w, panel_bytes, start, start_stride, y, y_stride});                      \
     }
 #define EACH_4(X) X(1) X(2) X(3) X(4)
 #define EACH_6(X) EACH_4(X) X(5) X(6)
