@@ -30,7 +30,7 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "assistant_model": ((), "it computes one model"), "prompt_lookup_num_tokens": ((), "it takes one token a step"),
     "assistant_early_exit": ((), "it takes one token a step"), "token_healing": ((), "end the prompt before the token"),
     "watermarking_config": ((), _SETTINGS),
-    "output_attentions": ((), "attentions are never kept whole"),
+    "output_attentions": ((), "model(..., output_attentions=True) on the sequences gives them"),
     "output_hidden_states": ((), "model(..., output_hidden_states=True) on the sequences gives them"),
     "past_key_values": ((), "a KV cache cannot be handed on"), "cache": ((), "a KV cache cannot be handed on"),
     # of encoder-decoder models: transformers' own effect on others is to look at the prompt twice

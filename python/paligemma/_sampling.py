@@ -18,6 +18,7 @@ _RANDOM = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "
 _OTHERS = {"do_sample", "seed", "num_return_sequences", "min_length", "min_new_tokens", "bad_words_ids",
            "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "sequence_bias",
            "exponential_decay_length_penalty", "remove_invalid_values", "renormalize_logits"}
+_MOST_SEQUENCES = 1024  # n_return of pg_generate_options
 SETTINGS = {*_SAME, *_RANDOM, *_OTHERS}
 
 
@@ -29,8 +30,10 @@ class Sampling:
         """get: a setting's value, None where it is not set; has: whether a keyword says it, be it None; width: tokens
         of the prompt, padding included, as transformers counts min_length; beams: whether there are any."""
         self.random = bool(get("do_sample"))
-        self.n_sequences = whole("num_return_sequences", 1 if get("num_return_sequences") is None else
-                                  get("num_return_sequences"), 1)
+        n_sequences = get("num_return_sequences")
+        self.n_sequences = whole("num_return_sequences", 1 if n_sequences is None else n_sequences, 1)
+        if self.n_sequences > _MOST_SEQUENCES:
+            raise ValueError(f"num_return_sequences is {self.n_sequences}, expected 1 to {_MOST_SEQUENCES}")
         if self.n_sequences > 1 and not (self.random or beams):
             raise ValueError("Greedy methods (do_sample != True) without beam search do not support "
                              f"`num_return_sequences` different than 1 (got {self.n_sequences}).")

@@ -25,6 +25,14 @@ def new_text(processor, inputs, output):
     return processor.decode(output[0, inputs.input_ids.shape[1]:], skip_special_tokens=True)
 
 
+def test_too_many_sequences(model, inputs):
+    for settings in (dict(do_sample=True), dict(num_beams=3)):
+        with pytest.raises(ValueError, match="num_return_sequences is 1000000, expected 1 to 1024"):
+            model.generate(**inputs, max_new_tokens=2, num_return_sequences=10 ** 6, **settings)
+    with pytest.raises(ValueError, match=r"output_attentions .*model\(\.\.\., output_attentions=True\)"):
+        model.generate(**inputs, max_new_tokens=2, output_attentions=True, return_dict_in_generate=True)
+
+
 def test_max_running(model, processor, image_path):
     batch = processor([image_path] * 7, [P, Q, R, Q, P, P, R], padding=True, return_tensors="np")
     whole = model.generate(**batch, max_new_tokens=20)

@@ -108,6 +108,29 @@ static void texts_are_those_of_all_at_once(void **state) {
     }
 }
 
+/* 16 rows of int8 and int4 in one step give what each gives alone, draws of one prefill too. */
+static void quantized_rows_take_16_a_step(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        tiny m = models[i % 2];
+        const int32_t n_return = i / 2 ? 8 : 1;
+        pg_model_options options;
+        watched w;
+        OK(pg_model_options_init(&options, sizeof options));
+        options.weights = i % 2 ? PG_WEIGHTS_INT4 : PG_WEIGHTS_INT8;
+        OK(pg_model_open(m.folder, &options, &m.model));
+        pg_inputs *in = drawn_rows(&m, 32 / n_return);
+        pg_result *alone = run_rows(&m, in, 1, n_return, &w);
+        pg_result *waves = run_rows(&m, in, 0, n_return, &w);
+        assert_int_equal(w.most_running, 16);
+        expect_same(waves, alone, 32);
+        pg_result_close(&alone);
+        pg_result_close(&waves);
+        pg_inputs_close(&in);
+        pg_model_close(&m.model);
+    }
+}
+
 /* Bytes that a call takes at the most. */
 static long long peak_of(const tiny *m, counter *memory, int n, int32_t max_running) {
     watched w;
@@ -236,8 +259,11 @@ static void less_than_one_is_refused(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(texts_are_those_of_all_at_once), cmocka_unit_test(memory_is_that_of_the_rows_that_run),
-        cmocka_unit_test(allocations_may_fail),           cmocka_unit_test(progress_counts_all_rows),
+        cmocka_unit_test(texts_are_those_of_all_at_once),
+        cmocka_unit_test(quantized_rows_take_16_a_step),
+        cmocka_unit_test(memory_is_that_of_the_rows_that_run),
+        cmocka_unit_test(allocations_may_fail),
+        cmocka_unit_test(progress_counts_all_rows),
         cmocka_unit_test(less_than_one_is_refused),
     };
     return RUN_TESTS(tests, open_models, close_models);
