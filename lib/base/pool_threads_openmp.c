@@ -5,6 +5,7 @@
  * some 10 ms at the end of each region) are not used.
  */
 #include <omp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <string.h>
 
@@ -63,21 +64,20 @@ static int try_threads(int wanted) {
     return n / 2 + 1;
 }
 
-void pgi_pool_make_threads(pgi_thread_pool *pool) {
+void pgi_make_pool_threads(int wanted, pgi_thread_fn body, void *user) {
     const int limit = omp_get_thread_limit(); /* OMP_THREAD_LIMIT; beyond it LLVM's prints a warning */
-    const int n = try_threads(pool->n_threads - 1 < limit ? pool->n_threads - 1 : limit);
+    const int n = try_threads(wanted < limit ? wanted : limit);
     spin_in_no_pool();
 #pragma omp parallel num_threads(n)
     {
-        const int thread = 1 + omp_get_thread_num();
+        const int thread = omp_get_thread_num();
 #if defined(__linux__)
         cpu_set_t cpus;
         const int has_cpus = sched_getaffinity(0, sizeof cpus, &cpus) == 0;
 #endif
-        take_place(thread);
-        pgi_pool_work(pool, thread, omp_get_num_threads());
-        /* restored, as pgi_pool_work() restores signals, for a thread that LLVM had for the host and lent; one that it
-         * made in this region keeps our signals, so that no handler runs there later */
+        take_place(1 + thread);
+        body(user, thread, omp_get_num_threads());
+        /* restored for a thread that LLVM had for the host and lent */
 #if defined(__linux__)
         if (has_cpus) sched_setaffinity(0, sizeof cpus, &cpus);
 #endif

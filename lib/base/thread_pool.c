@@ -128,27 +128,31 @@ static void our_signals(sigset_t *set) {
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(set, own[i]);
 }
 
-void pgi_pool_work(pgi_thread_pool *pool, int thread, int n_expected) {
+/* One of the other threads, thread 0 of them the first. OpenMP may lend one that it had for the host, so what is set
+ * here is put back; one that it made for us keeps our signals, so that no handler runs there later. */
+static void live(void *user, int thread, int n_threads) {
+    pgi_thread_pool *pool = user;
     sigset_t ours, before;
     pgi_environment environment;
     our_signals(&ours);
     pthread_sigmask(SIG_SETMASK, &ours, &before);
     pgi_environment_enter(&environment);
     pthread_mutex_lock(&pool->mutex);
-    if (n_expected > 0) pool->n_expected = n_expected;
+    if (n_threads > 0) pool->n_expected = n_threads;
     pool->n_present++;
     pthread_cond_signal(&pool->done);
     pthread_mutex_unlock(&pool->mutex);
-    work_until_quit(pool, thread);
+    work_until_quit(pool, 1 + thread);
     pgi_environment_restore(&environment);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-static void *first_thread(void *pool) {
+static void *first_thread(void *user) {
+    const pgi_thread_pool *pool = user;
 #if defined(__linux__)
     pthread_setname_np(pthread_self(), "paligemma"); /* the others take it over */
 #endif
-    pgi_pool_make_threads(pool);
+    pgi_make_pool_threads(pool->n_threads - 1, live, user);
     return NULL;
 }
 
