@@ -1,8 +1,9 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Once a session is made, prompts and steps allocate nothing: every request after it fails, and the texts are the same.
- * The same of pg_generate(), of beam search too, from its first step on. Where the C library lets a program count its
- * calls, malloc itself is counted too, so that what the library or those it calls take past pg_allocator shows.
+ * The same of pg_generate(), of beam search too, and of pg_score(), from its first step on. Where the C library lets a
+ * program count its calls, malloc itself is counted too, so that what the library or those it calls take past
+ * pg_allocator shows.
  */
 #include "run_tests.h"
 
@@ -142,10 +143,18 @@ static int32_t on_logits(void *user, int64_t row, const int64_t *ids, int64_t n_
     return 0;
 }
 
+static int32_t on_mask(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask, int64_t vocab_size) {
+    (void)user, (void)row, (void)ids, (void)n_ids;
+    memset(mask, 0xFF, (size_t)(vocab_size + 31) / 32 * sizeof *mask);
+    return 0;
+}
+
 /* Greedy, by every setting, and fed, in turn. */
 static pg_status step(pg_session *session, int i, int64_t *token) {
     static const int64_t ids[] = {7, 8, 9}, sizes[] = {1, 2};
     static const double biases[] = {1, -1};
+    static uint32_t all[256]; /* bits of more ids than the vocabulary has */
+    memset(all, 0xFF, sizeof all);
     pg_sampling_options s;
     if (i % 3 == 0) return pg_session_step(session, token);
     if (i % 3 == 1) {
@@ -161,6 +170,8 @@ static pg_status step(pg_session *session, int i, int64_t *token) {
     s.bad_word_ids = s.bias_ids = ids, s.bad_word_sizes = s.bias_sizes = sizes, s.n_bad_words = s.n_biases = 2;
     s.biases = biases;
     s.on_logits = on_logits;
+    s.on_mask = on_mask;
+    s.token_mask = all;
     return pg_session_sample(session, &s, token);
 }
 
@@ -412,10 +423,42 @@ static void beams_of_generate(void **state) {
     }
 }
 
+/* ---- scores ---- */
+
+/* All that pg_score() takes is made before its prompt is run; the texts were made ids before that. */
+static void branches_of_score(void **state) {
+    static char long_text[2000];
+    static const char *const answers[] = {"cat", "the cat", long_text, "a", "", "the cat <loc0001>"};
+    (void)state;
+    for (size_t i = 0; i + 5 <= sizeof long_text; i += 4) memcpy(long_text + i, "cat ", 5);
+    for (int i = 0; i < 12; i++) {
+        static const int32_t weights[] = {PG_WEIGHTS_STORED, PG_WEIGHTS_INT8, PG_WEIGHTS_INT4};
+        setting s = {i % 2 ? tiny_saved_today() : tiny_official(), weights[i / 2 % 3], 1 + i / 6};
+        fixture f;
+        pg_score_options options;
+        pg_scores *scores = NULL;
+        set_up(&f, &s);
+        generation g = {.memory = &f.memory, .allocs = -1, .fails = 1, .n_threads = s.n_threads};
+        OK(pg_score_options_init(&options, sizeof options));
+        options.features = f.features;
+        options.n_threads = s.n_threads;
+        options.progress = on_search;
+        options.progress_user = &g;
+        const pg_status status = pg_score(f.model, f.processor, f.words, answers, 6, &options, &scores);
+        atomic_store(&counting, 0);
+        if (status < 0) fail_msg("%s: %s", pg_status_name(status), pg_last_error());
+        assert_true(g.n_steps >= 3); /* the prompt, a pass, and those of the long answer */
+        assert_int_equal(f.memory.n_allocs, g.allocs);
+        f.memory.fail_from = 0;
+        pg_scores_close(&scores);
+        tear_down(&f);
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sessions),         cmocka_unit_test(a_small_session),   cmocka_unit_test(prompt_lengths),
-        cmocka_unit_test(rows_of_generate), cmocka_unit_test(beams_of_generate),
+        cmocka_unit_test(rows_of_generate), cmocka_unit_test(beams_of_generate), cmocka_unit_test(branches_of_score),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }
