@@ -176,11 +176,13 @@ FORBIDDEN = {
 
 # Where one of these is meant, and why it does no harm.
 ALLOWED = {
-    ("thread_pool.c", "pthread_create"): "the launcher of the pool, joined when its session or call ends",
+    ("thread_pool.c", "pthread_create"): "the first thread of the pool, joined when its session or call ends",
+    ("pool_threads_pthread.c", "pthread_create"): "each thread of a pool makes the next one and joins it",
+    ("pool_threads_openmp.c", "pthread_create"): "threads that are tried before OpenMP makes them, and joined",
+    ("pool_threads_openmp.c", "sched_setaffinity"): "for the pool's own threads, by OMP_PROC_BIND",
     ("environment.c", "fesetenv"): "put back where a call returns and around callbacks",
     ("thread_pool.c", "pthread_sigmask"): "for the pool's own threads; the caller's is put back at once",
-    ("thread_pool.c", "sched_setaffinity"): "of the pool's own threads",
-    ("thread_pool.c", "kmp_set_blocktime"): "of the launcher of the pool, for its own regions",
+    ("pool_threads_openmp.c", "kmp_set_blocktime"): "of the first thread of the pool, for its own regions",
     ("spm_wrapper.cc", "dlopen"): "RTLD_NOLOAD: asks for the handle of a library that is loaded, and loads none",
 }
 
