@@ -183,7 +183,7 @@ static pg_status read_data(const source *from, const pgi_stored_tensor *tensor, 
 
 static pg_status load(source *from, pg_features **out) {
     pg_features *features = NULL;
-    pgi_stored_tensor tensor;
+    pgi_stored_tensor tensor = {0};
     json_t *header = NULL;
     pgi_buffer text;
     pgi_buffer_init(&text, &from->model->memory);
