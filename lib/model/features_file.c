@@ -178,7 +178,7 @@ static pg_status read_data(const source *from, const pgi_stored_tensor *tensor, 
 
 static pg_status load(source *from, pg_features **out) {
     pg_features *features = NULL;
-    pgi_stored_tensor tensor = {.n_bytes = 0};
+    pgi_stored_tensor tensor = {0};
     pgi_buffer text;
     pgi_buffer_init(&text, &from->model->memory);
     pg_status status = read_text(from, &text);
