@@ -42,6 +42,12 @@
  *  - The host's floating-point environment (rounding, flushing of denormals, traps, sticky flags) changes no result and
  *    springs no trap: calls compute in the default one. Callbacks, the allocator's too, run in the host's, and it is
  *    back when the call returns.
+ *  - Callbacks return. A C++ exception that leaves one is caught: the call ends with PG_ERROR_CANCELLED (the
+ * allocator's alloc: PG_ERROR_MEMORY, as if it had returned NULL), pg_last_error() names the callback and has what(),
+ * and all is released; what an allocator's free throws is dropped. What cannot be caught, and must not be done:
+ * longjmp() out of a callback, and ending the thread in one (pthread_exit(), pthread_cancel() of a thread in a call):
+ * memory, references and threads of that call are then lost, and the handles it was given must not be used or closed
+ * again.
  *  - n_threads is 1 to 1024 and counts the calling thread; 0 means the CPUs this process may use. Other threads start
  *    with the call or the session and end with it, sleep when idle, and take none of the host's signals. Results have
  *    the same bits for every n_threads. Where the system refuses threads, fewer are used.
@@ -93,7 +99,7 @@ enum {
     PG_ERROR_FORMAT = -40,      ///< a file is damaged, truncated, or contradicts itself
     PG_ERROR_UNSUPPORTED = -50, ///< sound, but not something this version runs
     PG_ERROR_LIMIT = -60,       ///< too large: an image, a prompt, a dimension
-    PG_ERROR_CANCELLED = -70,   ///< a cancel request or a progress callback stopped the call
+    PG_ERROR_CANCELLED = -70,   ///< a cancel request, a progress callback, or one that threw stopped the call
     PG_ERROR_STATE = -80,       ///< calls in the wrong order
     PG_ERROR_INTERNAL = -90     ///< a defect of this library; please report it
 };

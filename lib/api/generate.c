@@ -130,9 +130,9 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     follow_config(model, &complete);
     PGI_TRY(check_options(model, &complete));
     if (!processor && complete.n_stop_strings > 0)
-        return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but stop_strings need a text");
+        return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but stop_strings need a text: expected a processor");
     if (!processor && complete.flags & (PG_GENERATE_DETECT | PG_GENERATE_SEGMENT))
-        return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but %s needs its tokens",
+        return pgi_error(PG_ERROR_ARGUMENT, "processor is NULL, but %s needs its tokens: expected a processor",
                          complete.flags & PG_GENERATE_DETECT ? "PG_GENERATE_DETECT" : "PG_GENERATE_SEGMENT");
     PGI_TRY(pgi_sampling_in(complete.sampling, complete.flags & PG_GENERATE_IGNORE_CONFIG ? NULL : model, &sampling));
     complete.sampling = &sampling;

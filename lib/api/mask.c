@@ -45,6 +45,8 @@ pg_status pg_answer_get_mask(const pg_answer *answer, int64_t index, const pg_ma
     PGI_NOT_NULL(answer);
     PGI_NOT_NULL(decoder);
     PGI_NOT_NULL(mask);
+    if (answer->objects.n == 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "index is %lld, but the answer has no objects", (long long)index);
     if (index < 0 || (uint64_t)index >= answer->objects.n)
         return pgi_error(PG_ERROR_ARGUMENT, "index is %lld, expected 0 to %lld", (long long)index,
                          (long long)answer->objects.n - 1);

@@ -2,19 +2,16 @@
 /* The threads of a pool: how a job is handed out, how threads wait, how they are started and ended. */
 #include "base/thread_pool.h"
 
-#include "base/cpu_count.h"
-#include "base/environment.h"
-
-#ifdef PGI_OPENMP
-#include <omp.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cpu_count.h"
+#include "base/environment.h"
+#include "base/pool_threads.h"
+
 enum {
-    MAX_THREADS = 1024,       /* the API allows no more */
     SPIN_NANOSECONDS = 30000, /* waking a thread takes about as long */
     PAUSES = 32               /* between two looks at the clock */
 };
@@ -131,105 +128,32 @@ static void our_signals(sigset_t *set) {
     for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(set, own[i]);
 }
 
-/* Under OMP_PROC_BIND the calling thread is held to one place (the first, as a rule), and OpenMP puts the first thread
- * of a region there too. Ours take the places after it. */
-static void take_place(int thread) {
-#if defined(__linux__)
-    const int n_places = omp_get_num_places();
-    if (n_places < 1 || omp_get_proc_bind() == omp_proc_bind_false) return;
-    const int place = thread % n_places, n_cpus = omp_get_place_num_procs(place);
-    int cpus[MAX_THREADS];
-    cpu_set_t set;
-    if (n_cpus < 1 || n_cpus > MAX_THREADS) return;
-    omp_get_place_proc_ids(place, cpus);
-    CPU_ZERO(&set);
-    for (int i = 0; i < n_cpus; i++)
-        if (cpus[i] < CPU_SETSIZE) CPU_SET(cpus[i], &set);
-    sched_setaffinity(0, sizeof set, &set); /* refused: then it stays where it is */
-#else
-    (void)thread;
-#endif
-}
-
-/* LLVM's OpenMP keeps the threads of a finished region and lets them spin for 0.2 s. This switches it off for the
- * regions of the calling thread. GNU's OpenMP ends its threads. */
-#if defined(__ELF__)
-extern void kmp_set_blocktime(int) __attribute__((weak));
-static void spin_in_no_pool(void) {
-    if (kmp_set_blocktime) kmp_set_blocktime(0);
-}
-#else
-static void spin_in_no_pool(void) {}
-#endif
-
-static void *wait_for_lock(void *lock) {
-    pthread_mutex_lock(lock);
-    pthread_mutex_unlock(lock);
-    return NULL;
-}
-
-/* How many of `wanted` threads the system lets live at once, the calling one counted. OpenMP ends the process when it
- * is refused a thread (ulimit -u, the pids limit of a container), so threads are created and joined here first. Twice
- * as many: the system may still count threads that have been joined, and another pool may start meanwhile. */
-static int try_threads(int wanted) {
-    pthread_t threads[2 * MAX_THREADS];
-    const int most = 2 * ((wanted < MAX_THREADS ? wanted : MAX_THREADS) - 1);
-    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    int n = 0;
-    pthread_mutex_lock(&lock);
-    while (n < most && pthread_create(&threads[n], NULL, wait_for_lock, &lock) == 0) n++;
-    pthread_mutex_unlock(&lock);
-    for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
-    pthread_mutex_destroy(&lock);
-    return n / 2 + 1;
-}
-
-static void report_presence(pgi_thread_pool *pool) {
+/* One of the other threads, thread 0 of them the first. OpenMP may lend one that it had for the host, so what is set
+ * here is put back; one that it made for us keeps our signals, so that no handler runs there later. */
+static void live(void *user, int thread, int n_threads) {
+    pgi_thread_pool *pool = user;
+    sigset_t ours, before;
+    pgi_environment environment;
+    our_signals(&ours);
+    pthread_sigmask(SIG_SETMASK, &ours, &before);
+    pgi_environment_enter(&environment);
     pthread_mutex_lock(&pool->mutex);
-    pool->n_expected = omp_get_num_threads();
+    if (n_threads > 0) pool->n_expected = n_threads;
     pool->n_present++;
     pthread_cond_signal(&pool->done);
     pthread_mutex_unlock(&pool->mutex);
+    work_until_quit(pool, 1 + thread);
+    pgi_environment_restore(&environment);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
-static void *launch_workers(void *user) {
-    pgi_thread_pool *pool = user;
-    const int limit = omp_get_thread_limit(); /* OMP_THREAD_LIMIT; beyond it LLVM's prints a warning */
-    const int n = try_threads(pool->n_threads - 1 < limit ? pool->n_threads - 1 : limit);
+static void *first_thread(void *user) {
+    const pgi_thread_pool *pool = user;
 #if defined(__linux__)
     pthread_setname_np(pthread_self(), "paligemma"); /* the others take it over */
 #endif
-    spin_in_no_pool();
-#pragma omp parallel num_threads(n)
-    {
-        sigset_t ours, before; /* LLVM's OpenMP may lend a thread that it had for the host */
-        pgi_environment environment;
-        const int thread = omp_get_thread_num();
-#if defined(__linux__)
-        cpu_set_t cpus;
-        const int has_cpus = sched_getaffinity(0, sizeof cpus, &cpus) == 0;
-#endif
-        our_signals(&ours);
-        pthread_sigmask(SIG_SETMASK, &ours, &before);
-        pgi_environment_enter(&environment);
-        take_place(1 + thread);
-        report_presence(pool);
-        work_until_quit(pool, 1 + thread);
-        /* restored, for a thread that LLVM lent; one that it made in this region keeps our signals, so that no handler
-         * runs there later */
-#if defined(__linux__)
-        if (has_cpus) sched_setaffinity(0, sizeof cpus, &cpus);
-#endif
-        pgi_environment_restore(&environment);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-    }
+    pgi_make_pool_threads(pool->n_threads - 1, live, user);
     return NULL;
-}
-
-/* The calling thread may be held to one place by OMP_PROC_BIND, ours take the others. */
-static int cpus_for_pool(void) {
-    const int n = pgi_cpu_count(), n_places = omp_get_proc_bind() == omp_proc_bind_false ? 0 : omp_get_num_places();
-    return n > n_places ? n : n_places;
 }
 
 /* In a child after fork() the parent's threads do not exist: their state is overwritten. */
@@ -243,23 +167,23 @@ static void start(pgi_thread_pool *pool, pid_t self) {
     atomic_store(&pool->caller_sleeps, 0);
     pool->n_present = pool->n_expected = 0;
     pool->owner = self;
-    pool->spins = cpus_for_pool() >= pool->n_threads;
+    pool->spins = pgi_pool_cpus(pgi_cpu_count()) >= pool->n_threads;
     our_signals(&ours);
     pthread_sigmask(SIG_SETMASK, &ours, &before);
-    pool->has_launcher = pthread_create(&pool->launcher, NULL, launch_workers, pool) == 0;
+    pool->has_others = pthread_create(&pool->first, NULL, first_thread, pool) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void pgi_thread_pool_init(pgi_thread_pool *pool, int n_threads) {
     memset(pool, 0, sizeof *pool);
-    pool->n_threads = n_threads < MAX_THREADS ? n_threads : MAX_THREADS;
+    pool->n_threads = n_threads < PGI_MOST_THREADS ? n_threads : PGI_MOST_THREADS;
 }
 
 void pgi_thread_pool_start(pgi_thread_pool *pool) {
     const pid_t self = getpid();
     if (pool->n_threads == 1) return;
     if (pool->owner != self) start(pool, self);
-    if (!pool->has_launcher) return;
+    if (!pool->has_others) return;
     pthread_mutex_lock(&pool->mutex);
     while (pool->n_expected == 0 || pool->n_present < pool->n_expected) pthread_cond_wait(&pool->done, &pool->mutex);
     pthread_mutex_unlock(&pool->mutex);
@@ -267,10 +191,10 @@ void pgi_thread_pool_start(pgi_thread_pool *pool) {
 
 void pgi_thread_pool_free(pgi_thread_pool *pool) {
     if (pool->owner == 0 || pool->owner != getpid()) return;
-    if (pool->has_launcher) {
+    if (pool->has_others) {
         atomic_fetch_or(&pool->job_state, QUIT);
         wake_others(pool, pool->n_threads);
-        pthread_join(pool->launcher, NULL);
+        pthread_join(pool->first, NULL);
     }
     pthread_cond_destroy(&pool->done);
     pthread_cond_destroy(&pool->work);
@@ -283,7 +207,7 @@ void pgi_thread_pool_run(pgi_thread_pool *pool, pgi_job_fn body, void *context, 
         const pid_t self = getpid();
         if (pool->owner != self) start(pool, self);
     }
-    if (pool->n_threads == 1 || !pool->has_launcher || helpers < 1) {
+    if (pool->n_threads == 1 || !pool->has_others || helpers < 1) {
         body(context, 0);
         return;
     }
@@ -295,16 +219,3 @@ void pgi_thread_pool_run(pgi_thread_pool *pool, pgi_job_fn body, void *context, 
     body(context, 0);
     if (!is_empty(atomic_fetch_and(&pool->job_state, ~(uint32_t)OPEN), 0)) wait_for_others(pool);
 }
-#else
-void pgi_thread_pool_init(pgi_thread_pool *pool, int n_threads) { pool->n_threads = n_threads; }
-
-void pgi_thread_pool_start(pgi_thread_pool *pool) { (void)pool; }
-
-void pgi_thread_pool_free(pgi_thread_pool *pool) { (void)pool; }
-
-void pgi_thread_pool_run(pgi_thread_pool *pool, pgi_job_fn body, void *context, int64_t helpers) {
-    (void)pool;
-    (void)helpers;
-    body(context, 0);
-}
-#endif

@@ -3,9 +3,7 @@
  * A thread pool: the calling thread and others of our own that share its work. Each session has one, and each call that
  * computes without a session; nothing about it is global.
  *
- * OpenMP makes the threads. A thread of ours (the launcher) enters one parallel region; the threads of that region stay
- * in it and wait for work in our own way until the pool is closed. OpenMP's own pools, settings and busy waiting
- * (libgomp: some 10 ms at the end of each region) are not used.
+ * Who makes the threads is behind pool_threads.h; how they wait and work is the same for all.
  */
 #ifndef PGI_BASE_THREAD_POOL_H
 #define PGI_BASE_THREAD_POOL_H
@@ -23,9 +21,9 @@ typedef struct pgi_thread_pool {
     int n_threads;             /* the caller counted; 1: there are no others */
     int spins;                 /* whether threads wait busily at first: CPUs are not fewer than threads */
     pid_t owner;               /* the process whose threads these are; 0: none were started */
-    int has_launcher;          /* whether the system gave us a thread, in this process */
+    int has_others;            /* whether the system gave us a thread, in this process */
     int n_present, n_expected; /* of the others, under the mutex; expected 0: not known yet */
-    pthread_t launcher;        /* makes the others */
+    pthread_t first;           /* of the others; makes the rest of them */
     pthread_mutex_t mutex;
     pthread_cond_t work, done;
     pgi_job_fn body; /* of the job, as the next two; read only by threads that are counted in `job_state` */
@@ -40,7 +38,7 @@ typedef struct pgi_thread_pool {
 /* A thread pool of up to n_threads >= 1, the calling thread counted. No thread is started yet, nothing can fail. */
 void pgi_thread_pool_init(pgi_thread_pool *pool, int n_threads);
 
-/* Starts the threads now, and waits until they are there: what OpenMP allocates for them is allocated then. */
+/* Starts the threads now, and waits until they are there: what is allocated for them is allocated then. */
 void pgi_thread_pool_start(pgi_thread_pool *pool);
 
 /* Ends the threads and waits for that. In a child of the process that started them there is nothing to end. */

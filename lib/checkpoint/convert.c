@@ -365,13 +365,13 @@ pg_status pgi_convert(const pgi_memory *memory, const pgi_run *run, const pgi_lo
     if (status >= 0) status = pgi_atomic_folder_begin(memory, out, &c.out);
     if (status >= 0) {
         status = write_all(&c, &text);
+        if (status >= 0) /* before the folder gets its name: an error leaves none */
+            status = pgi_log_line(log, PG_LOG_INFO, "converted %s to %s: %s, %zu tensors in %u file%s, %llu bytes",
+                                  c.source, out, pgi_weights_name(weights), c.n_items, c.n_files,
+                                  c.n_files == 1 ? "" : "s", (unsigned long long)c.total);
         if (status >= 0) status = pgi_atomic_folder_commit(&c.out);
         if (status < 0) status = pgi_atomic_folder_abandon(&c.out, status);
     }
-    if (status >= 0)
-        pgi_log_line(log, PG_LOG_INFO, "converted %s to %s: %s, %zu tensors in %u file%s, %llu bytes", c.source, out,
-                     pgi_weights_name(weights), c.n_items, c.n_files, c.n_files == 1 ? "" : "s",
-                     (unsigned long long)c.total);
     pgi_buffer_free(&text);
     close_source(&c);
     pgi_free(memory, source);

@@ -14,7 +14,7 @@ pg_status pgi_sampling_score(const pgi_sampling *sampling, const pgi_sampled_row
 pg_status pgi_sampling_process(const pgi_sampling *sampling, const pgi_sampled_row *row, const float *logits,
                                const pgi_sampling_workspace *workspace, int *left, int *stop);
 /* The error of pgi_sampling_score(), of a row of the batch and the new tokens it has. */
-pg_status pgi_sampling_none_left(int64_t row, int64_t n_new);
+pg_status pgi_sampling_none_left(const pgi_sampling *sampling, int64_t row, int64_t n_new);
 
 /* The token, by scores [vocab_size]. */
 int64_t pgi_sampling_choose(const pgi_sampling *sampling, const pgi_sampled_row *row, const float *scores);

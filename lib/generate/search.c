@@ -241,7 +241,7 @@ static pg_status score(pgi_search *s, int64_t row, int64_t n, int *stop) {
         PGI_TRY(pgi_step_scores_push(&s->history, memory_of(s), logits, s->scoring.scores, 0));
         offer_all(s, i, s->scoring.scores);
     }
-    if (!any_left) return pgi_sampling_none_left(row, s->n_new);
+    if (!any_left) return pgi_sampling_none_left(s->setup.sampling, row, s->n_new);
     sort_candidates(s);
     while (s->n_found < s->n_candidates) /* logits of NaN */
         s->candidates[s->n_found++] = (pgi_candidate){.score = -INFINITY, .own = -INFINITY, .node = NO_NODE};

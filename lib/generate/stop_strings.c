@@ -20,8 +20,9 @@ pg_status pgi_stop_strings_init(const char *const *strings, int64_t n, const pgi
                              (long long)i, strings[i] ? "empty" : "NULL");
         const size_t valid = pgi_utf8_valid_prefix((const uint8_t *)strings[i], size);
         if (valid < size)
-            return pgi_error(PG_ERROR_ARGUMENT, "stop_strings[%lld] is not UTF-8 from byte %zu on", (long long)i,
-                             valid);
+            return pgi_error(PG_ERROR_ARGUMENT,
+                             "stop_strings[%lld] is not valid UTF-8: byte %zu is 0x%02X, expected UTF-8", (long long)i,
+                             valid, (unsigned)(uint8_t)strings[i][valid]);
         if (size > out->longest) out->longest = size;
     }
     return PG_OK;

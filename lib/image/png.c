@@ -308,13 +308,13 @@ static pg_status find_orientation(png_job *job) {
 }
 
 /* Depth maps and scans become white where users expect grey. */
-static void warn_of_clipping(const png_job *job, const char *name, const pgi_log *log) {
-    if (log && job->n_clipped)
-        pgi_log_line(
-            log, PG_LOG_WARNING,
-            "%s: 16-bit grey: %lld of %lld pixels are above 255 and become white, as in Pillow; scale the image "
-            "to 8 bits first",
-            name, (long long)job->n_clipped, (long long)job->width * job->height);
+static pg_status warn_of_clipping(const png_job *job, const char *name, const pgi_log *log) {
+    if (!log || !job->n_clipped) return PG_OK;
+    return pgi_log_line(
+        log, PG_LOG_WARNING,
+        "%s: 16-bit grey: %lld of %lld pixels are above 255 and become white, as in Pillow; scale the image "
+        "to 8 bits first",
+        name, (long long)job->n_clipped, (long long)job->width * job->height);
 }
 
 /* The transparent colour, once all pixels are there. *left: 1 where a transparent pixel is not laid over white. */
@@ -374,7 +374,7 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
     int32_t left = 0;
     if (status == PG_OK) status = lay_over_white(&job, &trns, limits->over_white, &left);
     if (left && limits->alpha_dropped) *limits->alpha_dropped = 1;
-    if (status == PG_OK) warn_of_clipping(&job, name, limits->log);
+    if (status == PG_OK) status = warn_of_clipping(&job, name, limits->log);
     if (job.png) png_destroy_read_struct(&job.png, &job.info, NULL);
     pgi_free(memory, job.row);
     if (status < 0) pgi_rgb_free(memory, out);

@@ -377,17 +377,18 @@ static pg_status image_error(const pg_inputs *inputs, int32_t i, pg_status statu
 }
 
 /* Users expect white where an image is transparent, and see what its pixels hide. */
-static void warn_of_alpha(const pg_processor *processor, const pg_batch *batch, int32_t first, int32_t n) {
+static pg_status warn_of_alpha(const pg_processor *processor, const pg_batch *batch, int32_t first, int32_t n) {
     const pg_image *image = &batch->images[first];
     const char *name = image->format == PG_IMAGE_PATH    ? image->path
                        : image->format == PG_IMAGE_BYTES ? "image bytes"
                                                          : "pixels";
     char more[48] = "";
     if (n > 1) snprintf(more, sizeof more, " (and %d more of %d images)", n - 1, batch->n_images);
-    pgi_log_line(&processor->log, PG_LOG_WARNING,
-                 "%s%s: transparent pixels lose their alpha, as with a path in transformers; PG_ENCODE_OVER_WHITE lays "
-                 "them over white, as with an opened image there",
-                 name, more);
+    return pgi_log_line(
+        &processor->log, PG_LOG_WARNING,
+        "%s%s: transparent pixels lose their alpha, as with a path in transformers; PG_ENCODE_OVER_WHITE lays "
+        "them over white, as with an opened image there",
+        name, more);
 }
 
 static pg_status add_pixels(const image_encoder *e, const pg_batch *batch) {
@@ -402,8 +403,7 @@ static pg_status add_pixels(const image_encoder *e, const pg_batch *batch) {
         if (status == PG_ERROR_CANCELLED) return status;
         if (status < 0) return batch->n_images > 1 ? image_error(inputs, i, status) : status;
     }
-    if (n_dropped) warn_of_alpha(e->processor, batch, first, n_dropped);
-    return PG_OK;
+    return n_dropped ? warn_of_alpha(e->processor, batch, first, n_dropped) : PG_OK;
 }
 
 pg_status pgi_batch_encode(const pg_processor *processor, const pg_batch *batch, const pg_encode_options *options,

@@ -55,7 +55,7 @@ static pg_status append_expanded(pgi_text text, int32_t n_image_tokens, pgi_buff
 static pg_status check_utf8(pgi_text text, const char *name) {
     size_t valid = pgi_utf8_valid_prefix((const uint8_t *)text.data, text.size);
     if (valid == text.size) return PG_OK;
-    return pgi_error(PG_ERROR_ARGUMENT, "the %s is not valid UTF-8: byte %zu is 0x%02X", name, valid,
+    return pgi_error(PG_ERROR_ARGUMENT, "the %s is not valid UTF-8: byte %zu is 0x%02X, expected UTF-8", name, valid,
                      (unsigned)(uint8_t)text.data[valid]);
 }
 

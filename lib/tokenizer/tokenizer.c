@@ -51,7 +51,7 @@ pg_status pgi_tokenizer_tokenize(const pgi_tokenizer *tokenizer, const char *tex
                                  pgi_id_list *out) {
     size_t valid = pgi_utf8_valid_prefix((const uint8_t *)text, size);
     if (valid < size)
-        return pgi_error(PG_ERROR_ARGUMENT, "the text is not valid UTF-8: byte %zu is 0x%02X", valid,
+        return pgi_error(PG_ERROR_ARGUMENT, "the text is not valid UTF-8: byte %zu is 0x%02X, expected UTF-8", valid,
                          (unsigned)(uint8_t)text[valid]);
     encoding e = {tokenizer, literal, out};
     const pgi_added_tokens *added = &tokenizer->added;

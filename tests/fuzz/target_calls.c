@@ -9,7 +9,7 @@
 
 #include "fuzz.h"
 
-enum { N_THREADS = 3, MAX_CALLS = 40 };
+enum { N_THREADS = 3, MAX_CALLS = 16 };
 
 static pg_cancel *cancel;
 static pg_features *shared_features;

@@ -310,6 +310,10 @@ static void masks_lie_in_their_boxes(void **state) {
         assert_int_equal(pg_answer_get_mask(answer, 0, decoder, mask, sizeof mask), PG_ERROR_NOT_FOUND);
         pg_answer_close(&answer);
     }
+    answer = answer_of("no boxes", 60, 40);
+    assert_int_equal(pg_answer_get_mask(answer, 0, decoder, mask, sizeof mask), PG_ERROR_ARGUMENT);
+    assert_non_null(strstr(pg_last_error(), "index is 0, but the answer has no objects"));
+    pg_answer_close(&answer);
     for (int32_t wrong = -1; wrong <= 128; wrong += 129) {
         int32_t other[16] = {0};
         other[15] = wrong;

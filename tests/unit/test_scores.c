@@ -394,7 +394,7 @@ static void options_are_checked(void **state) {
     strings[1] = NULL;
     refused(m, &s, "stop_strings[1] is NULL");
     strings[1] = "ab\xFFz";
-    refused(m, &s, "stop_strings[1] is not UTF-8 from byte 2 on");
+    refused(m, &s, "stop_strings[1] is not valid UTF-8: byte 2 is");
     s.options.stop_strings = NULL;
     refused(m, &s, "stop_strings is NULL");
     s.options.n_stop_strings = -1;

@@ -2,6 +2,7 @@
 /* lib/base/thread_pool.h and parallel.h: chunks of work on a thread pool, and what a host notices of the threads. */
 #include "run_tests.h"
 
+#include <errno.h>
 #include <fenv.h>
 #include <pthread.h>
 #include <signal.h>
@@ -59,7 +60,6 @@ static int covers(const pgi_run *run, coverage *c, int64_t n, int64_t grain, pgi
     return good;
 }
 
-#ifdef PGI_OPENMP
 /* Whether chunks are covered, by other threads too, once the system has found CPUs for them. */
 static int others_come(const pgi_run *run) {
     static coverage c;
@@ -69,7 +69,6 @@ static int others_come(const pgi_run *run) {
     }
     return 0;
 }
-#endif
 
 static void everything_is_covered_once(void **state) {
     (void)state;
@@ -81,9 +80,7 @@ static void everything_is_covered_once(void **state) {
         for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
             for (size_t g = 0; g < sizeof grains / sizeof *grains; g++)
                 assert_true(covers(&run, &c, sizes[s], grains[g], cover));
-#ifdef PGI_OPENMP
         assert_true(threads == 1 || others_come(&run));
-#endif
         pgi_run_free(&run);
     }
 }
@@ -95,13 +92,11 @@ static void one_thread_starts_none(void **state) {
     (void)state;
     assert_true(covers(&run, &c, 1000, 1, cover));
     assert_int_equal(c.n_of_others, 0);
-#ifdef PGI_OPENMP
     assert_int_equal(pool.owner, 0);
     pgi_run_free(&run);
     run = run_on(&pool, 4);
     assert_true(covers(&run, &c, 1000, 1000, cover)); /* nor does a single chunk */
     assert_int_equal(pool.owner, 0);
-#endif
     pgi_run_free(&run);
 }
 
@@ -151,7 +146,6 @@ static void in_child(int (*body)(void *), void *user) {
     assert_int_equal(how, 0);
 }
 
-/* OpenMP itself would end the process. */
 static int compute_with_few_threads(void *user) {
     static coverage c;
     const rlim_t *allowed = user;
@@ -163,6 +157,35 @@ static int compute_with_few_threads(void *user) {
     int good = covers(&run, &c, 1000, 1, cover) && covers(&run, &c, 50, 1, cover_slowly);
     pgi_run_free(&run);
     return good;
+}
+
+/* The call of this number, counted down, and all after it are refused by the linker's --wrap; 0: none. */
+static atomic_int refuse_at;
+
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*body)(void *), void *user);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*body)(void *), void *user);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*body)(void *), void *user) {
+    if (atomic_load(&refuse_at) > 0) {
+        if (atomic_load(&refuse_at) == 1) return EAGAIN;
+        atomic_fetch_sub(&refuse_at, 1);
+    }
+    return __real_pthread_create(thread, attributes, body, user);
+}
+
+static void each_thread_may_be_refused(void **state) {
+    static coverage c;
+    (void)state;
+    for (int at = 1; at <= 20; at++) {
+        static pgi_thread_pool pool;
+        pgi_run run = run_on(&pool, 8);
+        atomic_store(&refuse_at, at);
+        pgi_thread_pool_start(&pool);
+        atomic_store(&refuse_at, 0);
+        assert_true(covers(&run, &c, 1000, 1, cover));
+        assert_int_equal(at > 1, pool.has_others);
+        assert_true(at == 1 || others_come(&run));
+        pgi_run_free(&run);
+    }
 }
 
 static void refused_threads_are_done_without(void **state) {
@@ -198,7 +221,6 @@ static void cancelled_between_chunks(void **state) {
 
 /* ------------------------------------------------------------------------------------------ what a host notices */
 
-#ifdef PGI_OPENMP
 static int compute_on_carried_pool(void *user);
 
 typedef struct carried {
@@ -241,12 +263,6 @@ static void a_forked_child_has_threads(void **state) {
     assert_true(others_come(&it.run)); /* and the parent goes on */
     pgi_run_free(&it.run);
 }
-#else
-static void a_forked_child_has_threads(void **state) {
-    (void)state;
-    skip();
-}
-#endif
 
 static atomic_int n_signals, n_on_others;
 static pthread_t host_thread;
@@ -289,7 +305,6 @@ static void signals_are_the_hosts(void **state) {
 }
 
 /* Results must not depend on the thread, nor on what the host has set: the others round to nearest. */
-#ifdef PGI_OPENMP
 static void compare_rounding(void *context, int64_t begin, int64_t end, int thread) {
     coverage *c = context;
     (void)begin, (void)end;
@@ -317,12 +332,6 @@ static void others_have_the_default_environment(void **state) {
         assert_int_equal(c.bad, 0);
     }
 }
-#else
-static void others_have_the_default_environment(void **state) {
-    (void)state;
-    skip();
-}
-#endif
 
 static void *cover_there(void *user) {
     static _Thread_local coverage c;
@@ -370,6 +379,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(one_thread_starts_none),
         cmocka_unit_test(jobs_follow_each_other),
         cmocka_unit_test(pools_come_and_go),
+        cmocka_unit_test(each_thread_may_be_refused),
         cmocka_unit_test(refused_threads_are_done_without),
         cmocka_unit_test(cancelled_between_chunks),
         cmocka_unit_test(a_forked_child_has_threads),
