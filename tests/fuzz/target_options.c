@@ -120,6 +120,8 @@ static void set(const shape *s, void *options, fuzz_input *in) {
     const double f64 = number(how, value << 8);
     const int64_t i64 = integer(how, value);
     int32_t i32 = (int32_t)i64;
+    /* a size is the host's to know; a larger one says that there are more bytes */
+    if (f->offset == 0 && i32 > (int32_t)s->size && i32 <= 4096) i32 %= (int32_t)s->size + 1;
     if (f->type == THREADS && i32 > 4 && i32 <= 1024) i32 %= 5;
     switch (f->type) {
         case F32: memcpy(at, &f32, sizeof f32); break;
