@@ -71,10 +71,17 @@ static pg_status not_opened(const char *path, int number) {
     return pgi_system_error(path, "open", number);
 }
 
+int pgi_openat(int folder, const char *path, int flags, unsigned mode) {
+    int fd;
+    do fd = openat(folder, path, flags, mode);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
 /* A folder, pipe or device is refused (opening a pipe could block for ever). */
 pg_status pgi_file_open(const char *path, pgi_file *out) {
     struct stat info;
-    *out = (pgi_file){.path = path, .fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)};
+    *out = (pgi_file){.path = path, .fd = pgi_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0)};
     if (out->fd < 0) return not_opened(path, errno);
     pg_status status = fstat(out->fd, &info) == 0 ? PG_OK : pgi_system_error(path, "stat", errno);
     if (status >= 0 && !S_ISREG(info.st_mode)) status = no_file(path, info.st_mode);
