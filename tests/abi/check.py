@@ -327,8 +327,7 @@ def musl(root):
         return SKIPPED
     failed, n = False, 0
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("png.h", "pngconf.h", "pnglibconf.h", "jpeglib.h", "jmorecfg.h", "jerror.h", "jconfig.h", "zlib.h", "zconf.h",
-                     "jansson.h", "jansson_config.h"):
+        for name in ("png.h", "pngconf.h", "pnglibconf.h", "jpeglib.h", "jmorecfg.h", "jerror.h", "jconfig.h", "zlib.h", "zconf.h"):
             found = [path for base in ("/usr/include", *glob.glob("/usr/include/*-linux-gnu"))
                      if os.path.exists(path := os.path.join(base, name))]
             if found:
