@@ -7,7 +7,7 @@
 #
 #   gcc        release, warnings are errors
 #   sanitized  clang, address + undefined + leak sanitizers, warnings are errors
-#   pthread    gcc, threads without OpenMP, the static library alone
+#   pthread    gcc, without OpenMP and sentencepiece, the static library alone
 #
 # Then, on the first build, clang-tidy, old CPUs under qemu-user (emulate.sh, where qemu-x86_64 is there), and the Python
 # package, installed with pip into an environment of its own.
@@ -58,7 +58,7 @@ if build sanitized "$clang" "$(echo "$clang" | sed 's/clang/clang++/')" --buildt
     -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fno-sanitize-recover=all -Dcpp_args=-fno-sanitize-recover=all; then
     run_suites sanitized --no-suite style --timeout-multiplier 5
 fi
-if build pthread "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=release -Dthreads=pthread -Ddefault_library=static; then
+if build pthread "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=release -Dthreads=pthread -Dsentencepiece=disabled -Ddefault_library=static; then
     run_suites pthread --suite unit --suite golden --suite robustness
 fi
 

@@ -42,6 +42,12 @@
  *  - The host's floating-point environment (rounding, flushing of denormals, traps, sticky flags) changes no result and
  *    springs no trap: calls compute in the default one. Callbacks, the allocator's too, run in the host's, and it is
  *    back when the call returns.
+ *  - Callbacks return. A C++ exception that leaves one is caught: the call ends with PG_ERROR_CANCELLED (the
+ * allocator's alloc: PG_ERROR_MEMORY, as if it had returned NULL), pg_last_error() names the callback and has what(),
+ * and all is released; what an allocator's free throws is dropped. What cannot be caught, and must not be done:
+ * longjmp() out of a callback, and ending the thread in one (pthread_exit(), pthread_cancel() of a thread in a call):
+ * memory, references and threads of that call are then lost, and the handles it was given must not be used or closed
+ * again.
  *  - n_threads is 1 to 1024 and counts the calling thread; 0 means the CPUs this process may use. Other threads start
  *    with the call or the session and end with it, sleep when idle, and take none of the host's signals. Results have
  *    the same bits for every n_threads. Where the system refuses threads, fewer are used.
@@ -93,7 +99,7 @@ enum {
     PG_ERROR_FORMAT = -40,      ///< a file is damaged, truncated, or contradicts itself
     PG_ERROR_UNSUPPORTED = -50, ///< sound, but not something this version runs
     PG_ERROR_LIMIT = -60,       ///< too large: an image, a prompt, a dimension
-    PG_ERROR_CANCELLED = -70,   ///< a cancel request or a progress callback stopped the call
+    PG_ERROR_CANCELLED = -70,   ///< a cancel request, a progress callback, or one that threw stopped the call
     PG_ERROR_STATE = -80,       ///< calls in the wrong order
     PG_ERROR_INTERNAL = -90     ///< a defect of this library; please report it
 };
@@ -429,9 +435,14 @@ PG_API pg_status pg_processor_get_image_settings(const pg_processor *processor, 
 /** Options of pg_processor_encode() and pg_processor_encode_batch(). "The tokenizer's" value is the one that
  * tokenizer_config.json says, else the one that tokenizer.json was saved with. */
 typedef struct pg_encode_options {
-    uint32_t struct_size;       ///< sizeof(pg_encode_options)
-    uint32_t flags;             ///< PG_ENCODE_*; default 0
-    int64_t max_image_pixels;   ///< width x height above this is PG_ERROR_LIMIT; default and 0: 178956970, as Pillow
+    uint32_t struct_size; ///< sizeof(pg_encode_options)
+    uint32_t flags;       ///< PG_ENCODE_*; default 0
+    /// width x height above this is PG_ERROR_LIMIT; default and 0: 178956970, as Pillow. Peak memory for each pixel, in
+    /// bytes: 3, and 3 more to turn it (EXIF); progressive JPEG 6 more (2 of grey, 8 of CMYK); what a row of the file
+    /// takes, thrice, in PNG. A robot with a 12 megapixel camera sets 12 million: 72 MB, 108 MB where files can be
+    /// progressive. A PNG whose header promises more than deflate can pack (1032 to 1) is PG_ERROR_FORMAT, a JPEG of
+    /// more than 2^25 pixels and 1024 for each byte PG_ERROR_LIMIT: no file that is whole is refused by that
+    int64_t max_image_pixels;
     int32_t mode;               ///< PG_MODE_*; default HF
     int32_t padding;            ///< PG_PADDING_*; default LONGEST
     int32_t padding_side;       ///< PG_SIDE_*; default the tokenizer's
@@ -443,6 +454,10 @@ typedef struct pg_encode_options {
     pg_cancel *cancel;       ///< default NULL
     const pg_image_settings *image_settings; ///< for this call; default NULL: the processor's. PG_MODE_BIG_VISION uses
                                              ///< size and n_image_tokens alone. Errors: PG_ERROR_ARGUMENT
+    /// tokens of a row after truncation, and those that its `<image>` stand for, which are counted before they are
+    /// made; more is PG_ERROR_LIMIT. Default and 0: 131072; at most 16777216. Peak memory for each byte of a prompt: up
+    /// to 270 bytes; for each token of the padded batch 48. Padding of a batch beyond 16777216 tokens is PG_ERROR_LIMIT
+    int64_t max_tokens;
 } pg_encode_options;
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -919,7 +934,7 @@ PG_API pg_status pg_batch_init(pg_batch *batch, size_t struct_size);
  * elsewhere. Where HF's answer harms it is followed and reported by pg_inputs_get_row_info(); docs/PROCESSOR.md lists
  * each case. Errors name the row and the numbers: as pg_processor_encode(); PG_ERROR_ARGUMENT also for counts that do
  * not match, `<image>` in a suffix, a truncation that reaches the images, rows that PG_PADDING_NONE cannot stack;
- * PG_ERROR_LIMIT for more than 16777216 tokens in a row. */
+ * PG_ERROR_LIMIT for more than max_tokens in a row, or too much padding. */
 PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batch *batch,
                                            const pg_encode_options *options, pg_inputs **out);
 

@@ -5,16 +5,14 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "base/environment.h"
+#include "base/callback.h"
 
-void pgi_log_line(const pgi_log *log, int32_t level, const char *format, ...) {
+pg_status pgi_log_line(const pgi_log *log, int32_t level, const char *format, ...) {
     char text[512];
-    if (!log->fn) return;
+    if (!log->fn) return PG_OK;
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    pgi_border *border = pgi_callback_begin();
-    log->fn(log->user, level, text);
-    pgi_callback_end(border);
+    return pgi_callback_log(log->fn, log->user, level, text);
 }

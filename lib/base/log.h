@@ -10,7 +10,7 @@ typedef struct pgi_log {
     void *user;
 } pgi_log;
 
-/* One line, formatted here because a binding cannot take a va_list. */
-void pgi_log_line(const pgi_log *log, int32_t level, const char *format, ...) PGI_PRINTF(3, 4);
+/* One line, formatted here because a binding cannot take a va_list. PG_ERROR_CANCELLED: the callback threw. */
+pg_status pgi_log_line(const pgi_log *log, int32_t level, const char *format, ...) PGI_PRINTF(3, 4);
 
 #endif

@@ -6,7 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/environment.h"
+#include "base/callback.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "libpaligemma needs a little-endian system: weights are used as they lie in the files"
+#endif
+_Static_assert(sizeof(void *) == 8, "libpaligemma needs a 64-bit system: a model is larger than 32 bits address");
 
 enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector */
 
@@ -44,11 +49,11 @@ int pgi_mul_size(size_t a, size_t b, size_t *out) {
     return 1;
 }
 
-static void *call_alloc(const pgi_memory *memory, size_t bytes) {
-    pgi_border *border = memory->alloc == default_alloc ? NULL : pgi_callback_begin();
-    void *block = memory->alloc(memory->user, bytes, ALIGNMENT);
-    pgi_callback_end(border);
-    return block;
+/* *out: the block or NULL. An error has its message; a mere NULL is none here. */
+static pg_status call_alloc(const pgi_memory *memory, size_t bytes, void **out) {
+    if (memory->alloc != default_alloc) return pgi_callback_alloc(memory->alloc, memory->user, bytes, ALIGNMENT, out);
+    *out = default_alloc(NULL, bytes, ALIGNMENT);
+    return PG_OK;
 }
 
 /* Rounded up, as some allocators want size to be a multiple of alignment. */
@@ -63,8 +68,9 @@ void *pgi_alloc(const pgi_memory *memory, size_t count, size_t size) {
         return NULL;
     }
     bytes = whole_lines(bytes);
-    void *block = call_alloc(memory, bytes);
-    if (!block) pgi_error(PG_ERROR_MEMORY, "out of memory: %zu bytes asked for", bytes);
+    void *block;
+    if (call_alloc(memory, bytes, &block) >= 0 && !block)
+        pgi_error(PG_ERROR_MEMORY, "out of memory: %zu bytes asked for", bytes);
     return block;
 }
 
@@ -76,9 +82,10 @@ void *pgi_alloc_zero(const pgi_memory *memory, size_t count, size_t size) {
 
 void pgi_free(const pgi_memory *memory, void *block) {
     if (!block) return;
-    pgi_border *border = memory->free == default_free ? NULL : pgi_callback_begin();
-    memory->free(memory->user, block);
-    pgi_callback_end(border);
+    if (memory->free == default_free)
+        default_free(NULL, block);
+    else
+        pgi_callback_free(memory->free, memory->user, block);
 }
 
 pg_status pgi_grow(const pgi_memory *memory, void *data, size_t *capacity, size_t needed, size_t size) {
@@ -100,7 +107,7 @@ void pgi_trim(const pgi_memory *memory, void *data, size_t *capacity, size_t use
     enum { WORTH = 64 }; /* elements */
     void *old, *trimmed;
     if (*capacity < used + WORTH) return;
-    trimmed = call_alloc(memory, whole_lines(used * size)); /* no pgi_alloc(): a failure here is no error */
+    (void)call_alloc(memory, whole_lines(used * size), &trimmed); /* no pgi_alloc(): a failure here is no error */
     if (!trimmed) return;
     memcpy(&old, data, sizeof old);
     memcpy(trimmed, old, used * size);

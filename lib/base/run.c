@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#include "base/environment.h"
+#include "base/callback.h"
 
 pg_status pgi_run_cancelled_error(void) { return pgi_error(PG_ERROR_CANCELLED, "cancelled by request"); }
 
@@ -20,16 +20,10 @@ void pgi_cancel_release(pg_cancel *cancel) {
     if (cancel && atomic_fetch_sub_explicit(&cancel->references, 1, memory_order_acq_rel) == 1) free(cancel);
 }
 
-static int32_t call_progress(const pgi_run *run, int32_t phase, int64_t done, int64_t total) {
-    pgi_border *border = pgi_callback_begin();
-    int32_t answer = run->progress(run->progress_user, phase, done, total);
-    pgi_callback_end(border);
-    return answer;
-}
-
 pg_status pgi_run_progress(const pgi_run *run, int32_t phase, int64_t done, int64_t total) {
-    if (run->progress && call_progress(run, phase, done, total))
-        return pgi_error(PG_ERROR_CANCELLED, "cancelled by the progress callback");
+    int32_t answer = 0;
+    if (run->progress) PGI_TRY(pgi_callback_progress(run->progress, run->progress_user, phase, done, total, &answer));
+    if (answer) return pgi_error(PG_ERROR_CANCELLED, "cancelled by the progress callback");
     return pgi_run_cancelled(run) ? pgi_run_cancelled_error() : PG_OK;
 }
 

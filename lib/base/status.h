@@ -11,6 +11,10 @@
 #define PGI_PRINTF(format_index, first_index)
 #endif
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Writes the message of this thread and returns `status`, so that a failing
  * function ends in `return pgi_error(PG_ERROR_..., "%s: found ..., expected ...", ...)`.
  * The message is made one line of valid UTF-8 whatever the arguments hold. */
@@ -25,6 +29,10 @@ pg_status pgi_error_of_row(pg_status status, int64_t row);
 
 const char *pgi_error_text(void);
 int64_t pgi_error_row(void); /* -1: of none */
+
+#ifdef __cplusplus
+}
+#endif
 
 /* Returns from the calling function when `expression` is an error. */
 #define PGI_TRY(expression)                              \

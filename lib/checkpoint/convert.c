@@ -149,11 +149,8 @@ static const char *dtype_name(int32_t dtype) {
 static pg_status add_key(pgi_buffer *text, const char *prefix, const char *name) {
     size_t begin = text->size + 1;
     PGI_TRY(pgi_buffer_append(text, ",", 1));
-    json_t *string = json_string(name);
-    if (!string) return pgi_error(PG_ERROR_MEMORY, "out of memory");
-    pg_status status = pgi_json_dump(string, text); /* "name" */
-    json_decref(string);
-    if (status < 0) return status;
+    const pgi_json string = pgi_json_of_text(name);
+    PGI_TRY(pgi_json_dump(&string, text)); /* "name" */
     size_t n = strlen(prefix);
     PGI_TRY(pgi_buffer_reserve(text, n));
     memmove(text->data + begin + 1 + n, text->data + begin + 1, text->size - begin - 1);
@@ -365,13 +362,13 @@ pg_status pgi_convert(const pgi_memory *memory, const pgi_run *run, const pgi_lo
     if (status >= 0) status = pgi_atomic_folder_begin(memory, out, &c.out);
     if (status >= 0) {
         status = write_all(&c, &text);
+        if (status >= 0) /* before the folder gets its name: an error leaves none */
+            status = pgi_log_line(log, PG_LOG_INFO, "converted %s to %s: %s, %zu tensors in %u file%s, %llu bytes",
+                                  c.source, out, pgi_weights_name(weights), c.n_items, c.n_files,
+                                  c.n_files == 1 ? "" : "s", (unsigned long long)c.total);
         if (status >= 0) status = pgi_atomic_folder_commit(&c.out);
         if (status < 0) status = pgi_atomic_folder_abandon(&c.out, status);
     }
-    if (status >= 0)
-        pgi_log_line(log, PG_LOG_INFO, "converted %s to %s: %s, %zu tensors in %u file%s, %llu bytes", c.source, out,
-                     pgi_weights_name(weights), c.n_items, c.n_files, c.n_files == 1 ? "" : "s",
-                     (unsigned long long)c.total);
     pgi_buffer_free(&text);
     close_source(&c);
     pgi_free(memory, source);

@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "answers/detect_mask.h"
+#include "base/callback.h"
 #include "base/clock.h"
-#include "base/environment.h"
 #include "base/parallel.h"
 #include "generate/sampler.h"
 #include "generate/sampling.h"
@@ -284,16 +284,15 @@ static pg_status generate_call_init(generate_call *g) {
     return reserve_step(g);
 }
 
-/* Hands the text of a row that appeared since `before` to the host; returns non-zero when it wants to stop. */
-static int32_t emit(const generate_call *g, const slot *of, size_t before, int64_t token) {
+/* Hands the text of a row that appeared since `before` to the host; *wants_stop: non-zero when it wants to stop. */
+static pg_status emit(const generate_call *g, const slot *of, size_t before, int64_t token, int32_t *wants_stop) {
     const pg_generate_options *options = g->options;
     const pgi_buffer *text = &of->result->text;
     const char *piece = text->data ? (const char *)text->data + before : "";
-    if (!options->on_text) return 0;
-    pgi_border *border = pgi_callback_begin();
-    int32_t answer = options->on_text(options->on_text_user, of->row, piece, text->size - before, token);
-    pgi_callback_end(border);
-    return answer;
+    *wants_stop = 0;
+    if (!options->on_text) return PG_OK;
+    return pgi_callback_text(options->on_text, options->on_text_user, of->row, piece, text->size - before, token,
+                             wants_stop);
 }
 
 /* Ends a row: what its decoder held back follows, with the last token. */
@@ -304,7 +303,10 @@ static pg_status end_row(const generate_call *g, slot *of, int32_t stop) {
     of->result->stop = stop;
     of->runs = 0;
     if (g->tokenizer) PGI_TRY(pgi_stream_decoder_flush(&of->decoder, text));
-    if (text->size > before) emit(g, of, before, ids->data[ids->size - 1]);
+    if (text->size > before) {
+        int32_t ends_anyway;
+        PGI_TRY(emit(g, of, before, ids->data[ids->size - 1], &ends_anyway));
+    }
     trim_result(g, of->result);
     return PG_OK;
 }
@@ -401,7 +403,8 @@ static pg_status take_token(generate_call *g, slot *of) {
     PGI_TRY(pgi_id_list_push(&of->result->ids, token));
     if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&of->decoder, token, text));
     if (g->stop.n > 0) PGI_TRY(pgi_stop_tail_push(&of->tail, &g->stop, token, &completes));
-    const int32_t wants_stop = emit(g, of, before, token);
+    int32_t wants_stop;
+    PGI_TRY(emit(g, of, before, token, &wants_stop));
     if (pgi_sampling_ends_row(&g->sampling, token)) return end_row(g, of, PG_STOP_EOS);
     if (completes) return end_row(g, of, PG_STOP_STRING);
     if (wants_stop) return end_row(g, of, PG_STOP_CALLBACK);
@@ -481,7 +484,9 @@ static pg_status take_steps(generate_call *g, slot *of, const pgi_search *search
         PGI_TRY(pgi_step_scores_push_log_probs(&result->kept, &g->model->memory, steps[i]->log_prob,
                                                steps[i]->score_log_prob));
         if (g->tokenizer) PGI_TRY(pgi_stream_decoder_push(&of->decoder, steps[i]->token, &result->text));
-        if (emit(g, of, before, steps[i]->token) && i < n - 1) return end_row(g, of, PG_STOP_CALLBACK);
+        int32_t wants_stop;
+        PGI_TRY(emit(g, of, before, steps[i]->token, &wants_stop));
+        if (wants_stop && i < n - 1) return end_row(g, of, PG_STOP_CALLBACK);
     }
     const int32_t stop = hypothesis->stop ? hypothesis->stop : PG_STOP_LENGTH; /* 0: one that HF, too, fills up with */
     if (n > 0) return end_row(g, of, stop);

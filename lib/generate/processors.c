@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/environment.h"
+#include "base/callback.h"
 
 static void keep_out(float *scores, const int64_t *ids, int64_t n) {
     for (int64_t i = 0; i < n; i++) scores[ids[i]] = -INFINITY;
@@ -85,9 +85,10 @@ static pg_status ask_for_mask(const pgi_sampling *sampling, const pgi_sampled_ro
     const pg_sampling_options *options = &sampling->options;
     const int64_t vocab_size = sampling->vocab_size;
     memset(w->marks, 0, (size_t)((vocab_size + 31) / 32) * sizeof *w->marks);
-    pgi_border *border = pgi_callback_begin();
-    *stop = options->on_mask(options->on_mask_user, row->row, row->ids, row->n_ids, w->marks, vocab_size) != 0;
-    pgi_callback_end(border);
+    int32_t answer;
+    PGI_TRY(pgi_callback_mask(options->on_mask, options->on_mask_user, row->row, row->ids, row->n_ids, w->marks,
+                              vocab_size, &answer));
+    *stop = answer != 0;
     int64_t id = 0;
     while (!*stop && id < vocab_size && !pgi_mask_has(w->marks, id)) id++;
     if (id == vocab_size)
@@ -153,9 +154,10 @@ pg_status pgi_process_logits(const pgi_sampling *sampling, const pgi_sampled_row
     keep_out(w->scores, options->suppressed_ids, options->n_suppressed_ids);
     if (row->n_new == begin) keep_out(w->scores, options->begin_suppressed_ids, options->n_begin_suppressed_ids);
     if (options->on_logits) {
-        pgi_border *border = pgi_callback_begin();
-        *stop = options->on_logits(options->on_logits_user, row->row, row->ids, row->n_ids, w->scores, vocab_size) != 0;
-        pgi_callback_end(border);
+        int32_t answer;
+        PGI_TRY(pgi_callback_logits(options->on_logits, options->on_logits_user, row->row, row->ids, row->n_ids,
+                                    w->scores, vocab_size, &answer));
+        *stop = answer != 0;
     }
     return PG_OK;
 }

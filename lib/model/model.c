@@ -14,6 +14,40 @@ static void model_close(pg_model *model) {
     pgi_free(&memory, model);
 }
 
+/* How the weights were found. */
+static pg_status log_weights(const pg_model *model, const char *folder, int in_memory) {
+    const uint64_t n_loaded = pgi_tensor_files_n_bytes_loaded(model->files);
+    if (n_loaded > 0 && !in_memory)
+        PGI_TRY(pgi_log_line(&model->log, PG_LOG_WARNING,
+                             "%s: its file system cannot map the weights: %llu bytes were read into memory instead, "
+                             "which no other process shares",
+                             folder, (unsigned long long)n_loaded));
+    if (!model->weights.transposed) return PG_OK;
+    return pgi_log_line(
+        &model->log, PG_LOG_INFO,
+        "%s: tensor %s: found in the layout of MLX (channels last), transposed to [out, 3, rows, columns]", folder,
+        model->weights.transposed);
+}
+
+/* What the model is, and what of its folder is not followed. */
+static pg_status log_opened(const pg_model *model, const char *folder) {
+    const uint32_t n_files = pgi_tensor_files_n_files(model->files);
+    PGI_TRY(pgi_log_line(&model->log, PG_LOG_INFO,
+                         "opened %s: %sPaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx", folder,
+                         model->weights.retrieval.weight.data ? "ColPali on " : "", model->config.text.gemma_version,
+                         (unsigned long long)model->weights.n_parameters, n_files, n_files == 1 ? "" : "s",
+                         (unsigned long long)model->kernels.cpu));
+    if (*model->config.generation.unfollowed)
+        PGI_TRY(pgi_log_line(&model->log, PG_LOG_WARNING,
+                             "%s/generation_config.json: transformers' generate() follows %s, this library does not",
+                             folder, model->config.generation.unfollowed));
+    if (model->config.n_eos > 0) return PG_OK;
+    return pgi_log_line(&model->log, PG_LOG_WARNING,
+                        "%s: found no eos_token_id (generation_config.json where it is there, else config.json): "
+                        "nothing but max_new_tokens ends an answer",
+                        folder);
+}
+
 pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_model_options *options, pg_model **out) {
     pgi_config config;
     char *folder = NULL;
@@ -35,16 +69,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     const int in_memory = (options->flags & PG_MODEL_IN_MEMORY) != 0;
     PGI_GOTO(pgi_tensor_files_open(memory, folder, in_memory, &model->files), fail);
     PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, options->weights, &model->weights), fail);
-    const uint64_t n_loaded = pgi_tensor_files_n_bytes_loaded(model->files);
-    if (n_loaded > 0 && !in_memory)
-        pgi_log_line(&model->log, PG_LOG_WARNING,
-                     "%s: its file system cannot map the weights: %llu bytes were read into memory instead, which no "
-                     "other process shares",
-                     folder, (unsigned long long)n_loaded);
-    if (model->weights.transposed)
-        pgi_log_line(&model->log, PG_LOG_INFO,
-                     "%s: tensor %s: found in the layout of MLX (channels last), transposed to [out, 3, rows, columns]",
-                     folder, model->weights.transposed);
+    PGI_GOTO(log_weights(model, folder, in_memory), fail);
     if (options->flags & PG_MODEL_VERIFY) PGI_GOTO(pgi_quantized_store_verify(memory, &run, model->files), fail);
     if (options->weights != PG_WEIGHTS_STORED && options->weights != model->weights.format) {
         if (model->weights.format != PG_WEIGHTS_STORED) {
@@ -57,20 +82,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     pgi_tensor_files_finish(model->files);
     const int quantized = model->weights.format != PG_WEIGHTS_STORED || options->weights != PG_WEIGHTS_STORED;
     pgi_kernels_arithmetic(&model->kernels, options->arithmetic, quantized);
-    uint32_t n_files = pgi_tensor_files_n_files(model->files);
-    pgi_log_line(&model->log, PG_LOG_INFO, "opened %s: %sPaliGemma %d, %llu parameters in %u file%s, cpu 0x%llx",
-                 folder, model->weights.retrieval.weight.data ? "ColPali on " : "", model->config.text.gemma_version,
-                 (unsigned long long)model->weights.n_parameters, n_files, n_files == 1 ? "" : "s",
-                 (unsigned long long)model->kernels.cpu);
-    if (*model->config.generation.unfollowed)
-        pgi_log_line(&model->log, PG_LOG_WARNING,
-                     "%s/generation_config.json: transformers' generate() follows %s, this library does not", folder,
-                     model->config.generation.unfollowed);
-    if (model->config.n_eos == 0)
-        pgi_log_line(&model->log, PG_LOG_WARNING,
-                     "%s: found no eos_token_id (generation_config.json where it is there, else config.json): nothing "
-                     "but max_new_tokens ends an answer",
-                     folder);
+    PGI_GOTO(log_opened(model, folder), fail);
     pgi_run_free(&run);
     pgi_free(memory, folder);
     *out = model;

@@ -25,6 +25,19 @@ pg_status pgi_processor_needs_images(const pg_processor *processor) {
         "image settings");
 }
 
+static pg_status log_opened(const pg_processor *processor, const char *folder) {
+    const int has_text = processor->tokenizer != NULL;
+    PGI_TRY(pgi_log_line(&processor->log, PG_LOG_INFO,
+                         "opened the processor of %s: %lld ids, %d x %d pixels, %d image tokens", folder,
+                         has_text ? (long long)pgi_tokenizer_n_ids(processor->tokenizer) : 0, processor->image.width,
+                         processor->image.height, processor->image.n_image_tokens));
+    if (!has_text || processor->tokenizer->differs_from_model < 0) return PG_OK;
+    return pgi_log_line(&processor->log, PG_LOG_WARNING,
+                        "%s: tokenizer.json and tokenizer.model differ from the piece %lld on; tokenizer.json is used, "
+                        "as in transformers",
+                        folder, (long long)processor->tokenizer->differs_from_model);
+}
+
 /* The parts that the flags ask for; model NULL: defaults. */
 static pg_status open_parts(pg_processor *processor, const char *model, const pg_cancel *cancel) {
     const pgi_memory *memory = &processor->memory; /* the parts keep the pointer: it must live as long as they do */
@@ -39,14 +52,7 @@ static pg_status open_parts(pg_processor *processor, const char *model, const pg
     PGI_TRY(pgi_hf_cache_find(memory, model, NULL, &folder));
     if (!text_only) PGI_GOTO(pgi_image_settings_load(memory, folder, images_only, &processor->image), done);
     if (!images_only) PGI_GOTO(pgi_tokenizer_open(memory, folder, text_only, cancel, &processor->tokenizer), done);
-    pgi_log_line(&processor->log, PG_LOG_INFO, "opened the processor of %s: %lld ids, %d x %d pixels, %d image tokens",
-                 folder, images_only ? 0 : (long long)pgi_tokenizer_n_ids(processor->tokenizer), processor->image.width,
-                 processor->image.height, processor->image.n_image_tokens);
-    if (!images_only && processor->tokenizer->differs_from_model >= 0)
-        pgi_log_line(&processor->log, PG_LOG_WARNING,
-                     "%s: tokenizer.json and tokenizer.model differ from the piece %lld on; tokenizer.json is used, as "
-                     "in transformers",
-                     folder, (long long)processor->tokenizer->differs_from_model);
+    status = log_opened(processor, folder);
 done:
     pgi_free(memory, folder);
     return status;

@@ -1,10 +1,9 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * Byte pair encoding as HF's `tokenizers` does it (models/bpe), by sentencepiece
- * where that gives the same ids: the vocabulary and merges become a
- * sentencepiece model in memory. sentencepiece merges any two neighbours whose
- * concatenation is a piece, HF only the pairs in its list, in the list's order; where the
- * two could differ the list itself is followed.
+ * Byte pair encoding as HF's `tokenizers` does it (models/bpe). In builds with -Dsentencepiece=enabled by sentencepiece
+ * where that gives the same ids: the vocabulary and merges become a sentencepiece model in memory. sentencepiece merges
+ * any two neighbours whose concatenation is a piece, HF only the pairs in its list, in the list's order; where the two
+ * could differ, and in builds without it, the list itself is followed.
  */
 #ifndef PGI_TOKENIZER_BPE_H
 #define PGI_TOKENIZER_BPE_H

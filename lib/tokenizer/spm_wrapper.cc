@@ -10,7 +10,6 @@
 #include <new>
 #include <string>
 #include <typeinfo>
-#include <vector>
 
 #include <dlfcn.h>
 
@@ -79,13 +78,18 @@ int pgi_spm_encode(const pgi_spm *spm, const char *text, size_t size, int32_t **
     *ids = nullptr;
     *n_ids = 0;
     return guarded(reason, reason_size, [&] {
-        std::vector<int> found;
-        auto status = spm->processor.Encode({text, size}, &found);
-        if (!status.ok() || found.empty()) return status;
-        *ids = static_cast<int32_t *>(std::malloc(found.size() * sizeof(int32_t)));
+        /* No Encode() to a vector of ids: it has its message on the stack, and where an allocation fails while protobuf
+         * fills a message, the destructor of that message ends the process. So a message that an exception left
+         * half-made is given up: some hundred bytes, once for each call that runs out of memory. */
+        auto *message = new sentencepiece::ImmutableSentencePieceText();
+        const auto status = spm->processor.Encode({text, size}, message->mutable_proto());
+        const std::unique_ptr<sentencepiece::ImmutableSentencePieceText> whole(message);
+        const size_t n = status.ok() ? whole->pieces_size() : 0;
+        if (n == 0) return status;
+        *ids = static_cast<int32_t *>(std::malloc(n * sizeof(int32_t)));
         if (!*ids) throw std::bad_alloc();
-        for (size_t i = 0; i < found.size(); i++) (*ids)[i] = found[i];
-        *n_ids = found.size();
+        for (size_t i = 0; i < n; i++) (*ids)[i] = static_cast<int32_t>(whole->pieces(static_cast<int>(i)).id());
+        *n_ids = n;
         return status;
     });
 }

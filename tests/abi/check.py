@@ -9,12 +9,16 @@
     check.py headers FOLDER COMPILER  every public header alone, as C99 to C++17, strict
     check.py imports ARCHIVE          what our own objects ask of the C library: nothing that prints, ends the process, ...
     check.py state ARCHIVE            writable data and load-time code of our own objects
+    check.py musl ROOT                the C of lib/ compiles for musl, whose C library has less (skipped without musl-gcc);
+                                      and it stops with one line on 32-bit systems
     check.py structure FOLDER         of lib/: includes point one way, and api/ alone defines pg_ functions (docs/ARCHITECTURE.md)
 
 `check.py api ... --update` writes api.txt anew: the commit says why (docs/ABI.md).
 """
+import glob
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -315,6 +319,38 @@ def structure(folder):
     return failed or count < 100
 
 
+def musl(root):
+    """Headers of libraries are those of this system, so nothing is linked."""
+    compiler = shutil.which("musl-gcc")
+    if not compiler:
+        print("musl-gcc is not installed")
+        return SKIPPED
+    failed, n = False, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("png.h", "pngconf.h", "pnglibconf.h", "jpeglib.h", "jmorecfg.h", "jerror.h", "jconfig.h", "zlib.h", "zconf.h"):
+            found = [path for base in ("/usr/include", *glob.glob("/usr/include/*-linux-gnu"))
+                     if os.path.exists(path := os.path.join(base, name))]
+            if found:
+                os.symlink(found[0], os.path.join(folder, name))
+        command = [compiler, "-std=c11", "-D_GNU_SOURCE", '-DPGI_PACKAGE_VERSION="0"', "-O1", "-Wall", "-Wextra", "-Werror",
+                   "-fsyntax-only", "-I" + os.path.join(root, "include"), "-I" + os.path.join(root, "lib"), "-isystem", folder]
+        for path in sorted(glob.glob(os.path.join(root, "lib", "**", "*.c"), recursive=True)):
+            if path.endswith("openmp.c") or os.sep + "x86" + os.sep in path:
+                continue  # OpenMP is chosen where it is found; flags of instruction sets are the build's
+            result = subprocess.run([*command, path], capture_output=True, text=True)
+            n += 1
+            if result.returncode:
+                print(result.stderr)
+                failed = True
+        # what a 32-bit build would say
+        result = subprocess.run([*command, "-m32", os.path.join(root, "lib", "base", "memory.c")], capture_output=True, text=True)
+        if "needs a 64-bit system" not in result.stderr:
+            print(result.stderr, "found no word about 64 bits")
+            failed = True
+    print(f"{n} files")
+    return failed or n < 100
+
+
 # Public functions that do not change over to the default floating-point environment: they compute nothing.
 OUTSIDE = set("""pg_version_api pg_version_string pg_status_name pg_last_error pg_last_error_row pg_cancel_request pg_cancel_clear
     pg_answer_get_n_objects pg_answer_get_text pg_result_get_n_rows pg_result_get_text
@@ -322,12 +358,13 @@ OUTSIDE = set("""pg_version_api pg_version_string pg_status_name pg_last_error p
 
 
 def border(folder, header):
-    """Each public function begins with PGI_ENTER, and each call of a host's function lies in a callback's brackets."""
+    """Each public function begins with PGI_ENTER, and each call of a host's function is made in base/callback.cc."""
     failed = False
     entered, calls = set(), 0
     public_text = without_comments(header)
     hooks = {"alloc", "free", "fn"} | set(re.findall(r"\bpg_\w+_fn (\w+);", public_text))
     hook = re.compile(rf"(?:->|\.)(?:{'|'.join(hooks)})\(")
+    seam = os.path.join("base", "callback.cc")  # it catches what they throw, and gives them the host's environment
     for path, _, names in sorted(os.walk(folder), key=lambda at: not at[0].endswith("api")):  # the macro's definition first
         for name in sorted((n for n in names if n.endswith((".c", ".cc", ".h", ".inc"))), key=lambda n: not n.endswith(".h")):
             source = os.path.relpath(os.path.join(path, name), folder)
@@ -340,13 +377,12 @@ def border(folder, header):
                     failed = True
             if "type##_init" in entered:
                 entered.update(f"{options}_init" for options in re.findall(r"^PGI_OPTIONS\((pg_\w+)", text, flags=re.M))
-            lines = [line.strip() for line in text.split("\n") if line.strip()]
-            for i, line in enumerate(lines):
+            if source == seam:
+                calls += len(re.findall(r"\[&\] \{.*\b(?:fn|alloc|release)\(", text))
+            for line in text.split("\n"):
                 if hook.search(line):
-                    calls += 1
-                    if "pgi_callback_begin()" not in lines[i - 1] or "pgi_callback_end(" not in lines[i + 1]:
-                        print(f"{source}: calls the host outside of pgi_callback_begin() and _end(): {line}")
-                        failed = True
+                    print(f"{source}: calls the host outside of {seam}: {line.strip()}")
+                    failed = True
     public = set(re.findall(r"\bPG_API pg_status (pg_\w+)\(", public_text))
     for function in sorted(public - entered):
         print(f"{function}: found no definition that begins with PGI_ENTER")
@@ -362,7 +398,7 @@ def main():
     if check == "api":
         return int(api_check(*rest, update=update))
     return int({"symbols": symbols, "version": version, "headers": headers, "imports": imports, "state": state,
-                "structure": structure, "border": border}[check](*rest))
+                "structure": structure, "border": border, "musl": musl}[check](*rest))
 
 
 if __name__ == "__main__":

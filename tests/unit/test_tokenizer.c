@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "base/utf8.h"
 #include "checkpoint_files.h"
-#include "tokenizer/json_reader.h"
+#include "checkpoint/json_reader.h"
 #include "processor/layout.h"
 #include "tokenizer/spm_model.h"
 #include "tokenizer/spm_wrapper.h"
@@ -153,13 +153,19 @@ static void the_cases_of_transformers(void **state) {
     }
 }
 
-/* sentencepiece does the work where it can; a list of merges that it cannot follow is followed without it. */
+/* sentencepiece does the work where it can, and is there; a list of merges that it cannot follow is followed without
+ * it. */
 static void sentencepiece_where_it_is_exact(void **state) {
     (void)state;
+#ifdef PGI_SENTENCEPIECE
+    const int is_there = 1;
+#else
+    const int is_there = 0;
+#endif
     static const int uses[COUNT(kinds)] = {1, 1, 0, 1, 0, 1}, source[COUNT(kinds)] = {1, 2, 2, 2, 2, 2};
     for (size_t k = 0; k < COUNT(kinds); k++) {
         pgi_tokenizer *tokenizer = open_kind(kinds[k], 0);
-        assert_int_equal(pgi_bpe_uses_sentencepiece(tokenizer->bpe), uses[k]);
+        assert_int_equal(pgi_bpe_uses_sentencepiece(tokenizer->bpe), is_there && uses[k]);
         assert_int_equal(tokenizer->source, source[k]);
         pgi_tokenizer_close(&tokenizer);
     }
@@ -378,6 +384,21 @@ static void broken_files_are_named(void **state) {
     assert_refused(PG_ERROR_NOT_FOUND, "neither tokenizer.model nor tokenizer.json", folder);
 }
 
+/* What is done with all prefixes of a piece must not take hours: bytes up to the limit, and not one more. */
+static void pieces_have_a_longest(void **state) {
+    (void)state;
+    char text[PGI_MAX_PIECE + 1];
+    pgi_vocab vocab;
+    pgi_vocab_init(&vocab, &pgi_memory_default);
+    memset(text, 'a', sizeof text);
+    assert_int_equal(pgi_vocab_put(&vocab, 0, text, PGI_MAX_PIECE, "file", "pieces"), PG_OK);
+    assert_int_equal(pgi_vocab_find(&vocab, text, PGI_MAX_PIECE), 0);
+    assert_int_equal(pgi_vocab_put(&vocab, 1, text, sizeof text, "file", "pieces"), PG_ERROR_LIMIT);
+    assert_non_null(strstr(pg_last_error(), "1025 bytes"));
+    assert_non_null(strstr(pg_last_error(), "1024"));
+    pgi_vocab_free(&vocab);
+}
+
 /* The pipeline of tokenizer.json counts when its class does not bring its own. */
 static void another_pipeline_is_refused(void **state) {
     (void)state;
@@ -447,10 +468,12 @@ static void broken_models_are_named(void **state) {
     assert_refused(PG_ERROR_UNSUPPORTED, "tokenizer_class", "LlamaTokenizer");
     pgi_buffer_free(&model);
 
+#ifdef PGI_SENTENCEPIECE
     pgi_spm *spm;
     char reason[64];
     assert_int_equal(pgi_spm_open("", 0, &spm, reason, sizeof reason), PGI_SPM_REFUSED);
     assert_null(spm);
+#endif
 }
 
 /* Whatever a file holds: a status and a message, or a tokenizer that works. */
@@ -580,6 +603,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(invalid_text_is_refused),
         cmocka_unit_test(a_long_text_is_fine),
         cmocka_unit_test_setup_teardown(broken_files_are_named, make_folder, remove_folder),
+        cmocka_unit_test(pieces_have_a_longest),
         cmocka_unit_test_setup_teardown(another_pipeline_is_refused, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(broken_models_are_named, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(damage_is_met_in_silence, make_folder, remove_folder),
