@@ -9,10 +9,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* strerror_r() is GNU's, which returns the text, or POSIX's (musl), which fills the buffer and returns a number. */
+static const char *text_of_gnu(const char *returned, const char *filled) {
+    (void)filled;
+    return returned;
+}
+
+static const char *text_of_posix(int returned, const char *filled) { return returned == 0 ? filled : "unknown error"; }
+
+#define STRERROR(number, text, size) \
+    _Generic(strerror_r(number, text, size), char *: text_of_gnu, int: text_of_posix)(strerror_r(number, text, size), text)
+
 pg_status pgi_system_error(const char *path, const char *verb, int number) {
     char text[128] = "";
-    /* The XSI and the GNU strerror_r differ; _GNU_SOURCE gives the one that returns the text. */
-    const char *reason = strerror_r(number, text, sizeof text);
+    const char *reason = STRERROR(number, text, sizeof text);
     pg_status status = number == ENOENT || number == ENOTDIR ? PG_ERROR_NOT_FOUND
                        : number == ENOMEM                    ? PG_ERROR_MEMORY
                                                              : PG_ERROR_IO;
