@@ -20,7 +20,7 @@ enum { MAX_SHARDS = 4096, MAX_DIMS = 8 };
 
 typedef struct tensor_file {
     char *path;
-    pgi_file file; /* closed by pgi_tensor_files_finish() */
+    pgi_file file; /* closed by pgi_tensor_files_finish(), unless it is mapped */
     pgi_mapping mapping;
     pgi_buffer text; /* of the header */
     json_t *header;  /* owns the tensors' names */
@@ -397,6 +397,7 @@ void pgi_tensor_files_close(pgi_tensor_files **files) {
     for (size_t i = 0; i < f->n_tensors; i++)
         if (f->tensors[i].loaded) pgi_free(&memory, (void *)(uintptr_t)f->tensors[i].data);
     for (uint32_t i = 0; i < f->n_files; i++) {
+        pgi_file_close(&f->files[i].file);
         json_decref(f->files[i].header);
         pgi_mapping_free(&f->files[i].mapping);
         pgi_free(&memory, f->files[i].path);
@@ -409,9 +410,18 @@ void pgi_tensor_files_close(pgi_tensor_files **files) {
 
 void pgi_tensor_files_finish(pgi_tensor_files *files) {
     for (uint32_t i = 0; i < files->n_files; i++) {
-        pgi_file_close(&files->files[i].file);
+        if (!files->files[i].mapping.data) pgi_file_close(&files->files[i].file);
         pgi_buffer_free(&files->files[i].text);
     }
+}
+
+pg_status pgi_tensor_files_unchanged(const pgi_tensor_files *files) {
+    for (uint32_t i = 0; i < files->n_files; i++) {
+        if (!files->files[i].mapping.data) continue;
+        const pg_status status = pgi_file_unchanged(&files->files[i].file);
+        if (status < 0) return pgi_error_context(status, "open the model again (a mapped weight file changed)");
+    }
+    return PG_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- reading */
