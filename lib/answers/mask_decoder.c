@@ -14,13 +14,13 @@
  */
 #include "answers/mask_decoder.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "base/shape.h"
 #include "checkpoint/diagnose.h"
 #include "checkpoint/hf_cache.h"
-#include "checkpoint/json.h"
 #include "checkpoint/npz.h"
 #include "checkpoint/safetensors.h"
 #include "ops/ops.h"
@@ -51,10 +51,8 @@ typedef struct weight_file {
     const pgi_memory *memory;
     const pgi_kernels *kernels;
     pgi_npz npz;
-    json_t *header; /* of safetensors; NULL: it is a .npz */
-    const uint8_t *data;
-    pgi_stored_tensor *tensors; /* [n_tensors] */
-    size_t n_tensors;
+    const uint8_t *data; /* of safetensors; NULL: it is a .npz */
+    pgi_tensor_header header;
 } weight_file;
 
 /* Neither a .npz nor safetensors. */
@@ -78,15 +76,13 @@ static pg_status open_safetensors(const uint8_t *data, size_t size, weight_file 
                          (unsigned long long)n, MOST_HEADER);
     const size_t data_at = 8 + (size_t)n;
     file->data = data;
-    PGI_TRY(pgi_json_parse(file->path, data + 8, (size_t)n, &file->header));
-    file->tensors = pgi_alloc(file->memory, json_object_size(file->header) + 1, sizeof *file->tensors);
-    if (!file->tensors) return PG_ERROR_MEMORY;
-    return pgi_stored_tensors_read(file->path, file->header, data_at, size - data_at, file->tensors, &file->n_tensors);
+    PGI_TRY(pgi_tensor_header_read(file->memory, file->path, data + 8, (size_t)n, &file->header));
+    return pgi_tensor_header_bind(&file->header, file->path, data + 8, (size_t)n, data_at, size - data_at);
 }
 
 static const pgi_stored_tensor *find_tensor(const weight_file *file, const char *name) {
-    for (size_t i = 0; i < file->n_tensors; i++)
-        if (strcmp(file->tensors[i].name, name) == 0) return &file->tensors[i];
+    for (size_t i = 0; i < file->header.n_tensors; i++)
+        if (strcmp(file->header.tensors[i].name, name) == 0) return &file->header.tensors[i];
     return NULL;
 }
 
@@ -116,7 +112,7 @@ static pg_status read_tensor(const weight_file *file, const char *name, const in
     for (int i = 0; i < n_dims; i++) n *= (size_t)shape[i];
     *out = pgi_alloc(file->memory, n, sizeof **out);
     if (!*out) return PG_ERROR_MEMORY;
-    if (file->header) return read_safetensors(file, name, shape, n_dims, *out);
+    if (file->data) return read_safetensors(file, name, shape, n_dims, *out);
     return pgi_npz_read(&file->npz, name, shape, n_dims, *out);
 }
 
@@ -175,8 +171,7 @@ static pg_status read_weights(const pgi_memory *memory, const char *path, const 
     if (status >= 0) status = read_tensor(&file, "_vq_vae._embedding", codebook, 2, &decoder->codebook);
     for (int i = 0; i < PGI_MASK_LAYERS && status >= 0; i++) status = read_layer(&file, i, &decoder->layers[i]);
     pgi_npz_close(&file.npz);
-    pgi_free(memory, file.tensors);
-    json_decref(file.header);
+    pgi_tensor_header_free(&file.header);
     return status;
 }
 

@@ -46,7 +46,7 @@ void pg_model_close(pg_model **model) {
     *model = NULL;
 }
 
-static pg_status find_field(const pg_model *model, const char *key, const json_t **out) {
+static pg_status find_field(const pg_model *model, const char *key, const pgi_json **out) {
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(key);
     *out = pgi_config_field(&model->config, key);
@@ -54,7 +54,7 @@ static pg_status find_field(const pg_model *model, const char *key, const json_t
     return PG_OK;
 }
 
-static pg_status wrong_type(const char *key, const json_t *field, const char *expected) {
+static pg_status wrong_type(const char *key, const pgi_json *field, const char *expected) {
     char buffer[64];
     return pgi_error(PG_ERROR_ARGUMENT, "the config's field \"%s\" is %s, expected %s", key,
                      pgi_json_describe(field, buffer, sizeof buffer), expected);
@@ -62,13 +62,13 @@ static pg_status wrong_type(const char *key, const json_t *field, const char *ex
 
 pg_status pg_model_get_config_int(const pg_model *model, const char *key, int64_t *out) {
     PGI_ENTER;
-    const json_t *field;
+    const pgi_json *field;
     PGI_NOT_NULL(out);
     PGI_TRY(find_field(model, key, &field));
-    if (json_is_integer(field))
-        *out = json_integer_value(field);
-    else if (json_is_boolean(field))
-        *out = json_is_true(field);
+    if (pgi_json_is(field, PGI_JSON_INTEGER))
+        *out = pgi_json_integer(field);
+    else if (pgi_json_is_boolean(field))
+        *out = pgi_json_is(field, PGI_JSON_TRUE);
     else
         return wrong_type(key, field, "an integer or a boolean");
     return PG_OK;
@@ -76,17 +76,17 @@ pg_status pg_model_get_config_int(const pg_model *model, const char *key, int64_
 
 pg_status pg_model_get_config_float(const pg_model *model, const char *key, double *out) {
     PGI_ENTER;
-    const json_t *field;
+    const pgi_json *field;
     PGI_NOT_NULL(out);
     PGI_TRY(find_field(model, key, &field));
-    if (!json_is_number(field)) return wrong_type(key, field, "a number");
-    *out = json_number_value(field);
+    if (!pgi_json_is_number(field)) return wrong_type(key, field, "a number");
+    *out = pgi_json_number(field);
     return PG_OK;
 }
 
 pg_status pg_model_get_config(const pg_model *model, const char *key, char *text, size_t capacity, size_t *needed) {
     PGI_ENTER;
-    const json_t *field;
+    const pgi_json *field;
     PGI_TRY(find_field(model, key, &field));
     pgi_buffer buffer;
     pg_model *kept = pgi_model_retain(model); /* its allocator may close the handle */

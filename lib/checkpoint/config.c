@@ -16,7 +16,7 @@
 #include "checkpoint/json_field.h"
 #include "kernels/kernels.h"
 
-#define MAX_CONFIG ((size_t)16 * 1024 * 1024)
+#define MAX_CONFIG ((size_t)4 << 20) /* published ones have some kB; full of labels, some 100 kB */
 
 enum {
     MAX_HIDDEN = 65536,
@@ -102,14 +102,14 @@ static pg_status read_vision(const pgi_json_section *from, pgi_vision_config *ou
 
 /* Gemma 2: which layers see only a window. */
 static pg_status read_layer_types(const pgi_json_section *from, const pgi_text_config *text, uint8_t *slides) {
-    const json_t *types = pgi_json_field(from, "layer_types");
-    if (json_array_size(types) != (size_t)text->n_layers)
+    const pgi_json *types = pgi_json_field(from, "layer_types");
+    if (pgi_json_n_items(types) != (size_t)text->n_layers)
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: text_config.layer_types: found %zu entries, expected num_hidden_layers, %d", from->path,
-                         json_array_size(types), text->n_layers);
+                         pgi_json_n_items(types), text->n_layers);
     for (int32_t i = 0; i < text->n_layers; i++) {
-        const json_t *node = json_array_get(types, (size_t)i);
-        const char *type = json_string_value(node);
+        const pgi_json *node = pgi_json_item(types, (size_t)i);
+        const char *type = pgi_json_text(node);
         if (!type) return pgi_json_field_wrong_node(from, PG_ERROR_FORMAT, "layer_types", node, "names of layer types");
         int is_sliding = strcmp(type, "sliding_attention") == 0;
         if (!is_sliding && strcmp(type, "full_attention") != 0)
@@ -164,7 +164,7 @@ static pg_status read_text(const pgi_json_section *from, const pgi_memory *memor
     PGI_TRY(pgi_json_field_positive(from, "query_pre_attn_scalar", &value));
     out->query_scale = (float)pow(value, -0.5);
     PGI_TRY(read_soft_cap(from, "attn_logit_softcapping", &out->attention_soft_cap));
-    if (!json_is_null(pgi_json_field(from, "sliding_window")))
+    if (!pgi_json_is(pgi_json_field(from, "sliding_window"), PGI_JSON_NULL))
         PGI_TRY(pgi_json_field_int(from, "sliding_window", 1, INT32_MAX, &out->sliding_window));
     return read_layer_types(from, out, slides);
 }
@@ -178,15 +178,15 @@ static pg_status read_id(const pgi_json_section *from, const char *key, int64_t 
 
 static pg_status read_eos(const pgi_json_section *from, pgi_config *out) {
     const char *key = "eos_token_id";
-    const json_t *node = pgi_json_field(from, key);
+    const pgi_json *node = pgi_json_field(from, key);
     out->n_eos = 0;
     if (!pgi_json_field_is_set(from, key)) return PG_OK;
-    size_t n = json_is_array(node) ? json_array_size(node) : 1;
+    size_t n = pgi_json_is(node, PGI_JSON_ARRAY) ? pgi_json_n_items(node) : 1;
     if (n > PGI_MAX_EOS)
         return pgi_error(PG_ERROR_LIMIT, "%s: %s%s: found %zu ids, expected at most %d", from->path, from->prefix, key,
                          n, PGI_MAX_EOS);
     for (size_t i = 0; i < n; i++) {
-        const json_t *id = json_is_array(node) ? json_array_get(node, i) : node;
+        const pgi_json *id = pgi_json_is(node, PGI_JSON_ARRAY) ? pgi_json_item(node, i) : node;
         if (!pgi_json_to_integer(id, &out->eos_ids[i]))
             return pgi_json_field_wrong_node(from, PG_ERROR_FORMAT, key, id,
                                              "an integer, an array of integers or null");
@@ -198,15 +198,16 @@ static pg_status read_eos(const pgi_json_section *from, pgi_config *out) {
 /* HF's generate() takes the special ids from generation_config.json alone when that file is there. Without it, from
  * config.json as it is written (defaults not filled in): the top level, else text_config. */
 static pg_status read_special_ids(const pgi_memory *memory, const char *folder, const char *config_path,
-                                  const json_t *raw, pgi_config *out) {
+                                  const pgi_json *raw, pgi_config *out) {
     char *path = pgi_path_join(memory, folder, "generation_config.json");
     if (!path) return PG_ERROR_MEMORY;
     pg_status status = PG_OK;
     if (pgi_file_exists(path)) {
-        json_t *generation = NULL;
-        PGI_GOTO(pgi_json_load(memory, path, MAX_CONFIG, &generation), done);
-        PGI_GOTO(pgi_generation_config_read(memory, generation, out->text.vocab_size, &out->generation), done);
-        pgi_json_section from = {path, "", generation};
+        pgi_generation_config *generation = &out->generation;
+        pgi_generation_config_init(generation, memory);
+        PGI_GOTO(pgi_json_load(&generation->doc, path, MAX_CONFIG, PGI_JSON_STRICT, &generation->json), done);
+        PGI_GOTO(pgi_generation_config_read(generation, out->text.vocab_size), done);
+        pgi_json_section from = {path, "", generation->json};
         PGI_GOTO(read_eos(&from, out), done);
         PGI_GOTO(read_id(&from, "pad_token_id", &out->pad_id), done);
         PGI_GOTO(read_id(&from, "bos_token_id", &out->bos_id), done);
@@ -226,7 +227,7 @@ done:
 }
 
 static pg_status read_top(const pgi_json_section *from, pgi_config *out) {
-    const json_t *image_id = pgi_json_field(from, "image_token_index");
+    const pgi_json *image_id = pgi_json_field(from, "image_token_index");
     if (!pgi_json_to_integer(image_id, &out->image_token_id) || out->image_token_id < 0)
         return pgi_json_field_wrong(from, PG_ERROR_FORMAT, "image_token_index", "an integer of 0 or more");
     PGI_TRY(pgi_json_field_bool(from, "tie_word_embeddings", &out->tie_word_embeddings));
@@ -239,7 +240,7 @@ static pg_status read_top(const pgi_json_section *from, pgi_config *out) {
 
 /* A ColPaliConfig has PaliGemma's inside; *inner: that, or an empty one in place of none, which has all defaults. Of
  * any other config *inner stays NULL. */
-static pg_status find_colpali(const char *path, json_t *raw, pgi_config *out, json_t **inner) {
+static pg_status find_colpali(const char *path, const pgi_json *raw, pgi_config *out, const pgi_json **inner) {
     const pgi_json_section whole = {path, "", raw};
     const char *type = pgi_json_field_text(&whole, "model_type");
     if (!type || strcmp(type, "colpali") != 0) return PG_OK;
@@ -247,56 +248,71 @@ static pg_status find_colpali(const char *path, json_t *raw, pgi_config *out, js
     out->embedding_dim = 128;
     if (pgi_json_field(&whole, "embedding_dim"))
         PGI_TRY(pgi_json_field_int(&whole, "embedding_dim", 1, PGI_MAX_EMBEDDING, &out->embedding_dim));
-    json_t *vlm = json_object_get(raw, "vlm_config");
-    if (pgi_json_field_is_set(&whole, "vlm_config") && !json_is_object(vlm))
+    const pgi_json *vlm = pgi_json_field(&whole, "vlm_config");
+    if (pgi_json_is_set(vlm) && !pgi_json_is(vlm, PGI_JSON_OBJECT))
         return pgi_json_field_wrong(&whole, PG_ERROR_FORMAT, "vlm_config", "an object or null");
-    *inner = json_is_object(vlm) ? json_incref(vlm) : json_object();
-    return *inner ? PG_OK : pgi_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+    *inner = pgi_json_is(vlm, PGI_JSON_OBJECT) ? vlm : NULL;
+    return PG_OK;
 }
 
 /* Everything but the folder's own question of what it is. raw: a PaliGemmaConfig. */
-static pg_status read_all(const pgi_memory *memory, const char *folder, const char *path, const json_t *raw,
+static pg_status read_all(const pgi_memory *memory, const char *folder, const char *path, const pgi_json *raw,
                           pgi_config *out) {
-    PGI_TRY(pgi_config_resolve(path, raw, &out->resolved));
-    pgi_json_section top = {path, "", out->resolved};
+    PGI_TRY(pgi_config_resolve(&out->json, path, raw, &out->resolved));
+    pgi_json_section top = {path, "", &out->resolved};
     pgi_json_section vision = {path, "vision_config.", pgi_json_field(&top, "vision_config")};
     pgi_json_section text = {path, "text_config.", pgi_json_field(&top, "text_config")};
     PGI_TRY(read_vision(&vision, &out->vision));
     PGI_TRY(read_text(&text, memory, &out->text));
     PGI_TRY(read_top(&top, out));
-    if (out->embedding_dim > 0 &&
-        json_object_set_new(out->resolved, "embedding_dim", json_integer(out->embedding_dim)) != 0)
-        return pgi_error(PG_ERROR_MEMORY, "%s: out of memory", path);
+    if (out->embedding_dim > 0)
+        PGI_TRY(pgi_json_set(&out->json, &out->resolved, "embedding_dim", pgi_json_of_integer(out->embedding_dim)));
     return read_special_ids(memory, folder, path, raw, out);
 }
 
 static pg_status load(const pgi_memory *memory, const char *folder, const char *path, pgi_config *out) {
-    json_t *raw = NULL, *inner = NULL;
+    const pgi_json *raw = NULL, *inner = NULL;
+    pgi_json empty;
     pgi_buffer of_inner; /* the path in messages */
+    PGI_TRY(pgi_json_load(&out->json, path, MAX_CONFIG, PGI_JSON_STRICT, &raw));
+    PGI_TRY(find_colpali(path, raw, out, &inner));
+    if (out->embedding_dim == 0) return read_all(memory, folder, path, raw, out);
+    if (!inner) {
+        PGI_TRY(pgi_json_new_object(&out->json, &empty)); /* it has all defaults */
+        inner = &empty;
+    }
     pgi_buffer_init(&of_inner, memory);
-    PGI_TRY(pgi_json_load(memory, path, MAX_CONFIG, &raw));
-    pg_status status = find_colpali(path, raw, out, &inner);
-    if (status >= 0 && inner) status = pgi_buffer_printf(&of_inner, "%s: vlm_config", path);
-    if (status >= 0) status = read_all(memory, folder, inner ? (char *)of_inner.data : path, inner ? inner : raw, out);
+    pg_status status = pgi_buffer_printf(&of_inner, "%s: vlm_config", path);
+    if (status >= 0) status = read_all(memory, folder, (char *)of_inner.data, inner, out);
     pgi_buffer_free(&of_inner);
-    json_decref(inner);
-    json_decref(raw);
+    return status;
+}
+
+/* The resolved config stays; what it was made of does not. */
+static pg_status keep_resolved(const pgi_memory *memory, pgi_config *config) {
+    pgi_json_doc kept;
+    pgi_json_doc_init(&kept, memory);
+    const pg_status status = pgi_json_copy(&kept, &config->resolved, &config->resolved);
+    pgi_json_doc_free(status < 0 ? &kept : &config->json);
+    if (status >= 0) config->json = kept;
     return status;
 }
 
 pg_status pgi_config_load(const pgi_memory *memory, const char *folder, pgi_config *out) {
     *out = (pgi_config){.memory = memory, .pad_id = -1, .bos_id = -1, .generation.sampling = pgi_sampling_defaults};
+    pgi_json_doc_init(&out->json, memory);
     char *path = pgi_path_join(memory, folder, "config.json");
     if (!path) return PG_ERROR_MEMORY;
     pg_status status = load(memory, folder, path, out);
     if (status == PG_ERROR_NOT_FOUND) status = pgi_diagnose_folder(status, memory, folder);
     pgi_free(memory, path);
+    if (status >= 0) status = keep_resolved(memory, out);
     if (status < 0) pgi_config_free(out);
     return status;
 }
 
 void pgi_config_free(pgi_config *config) {
-    json_decref(config->resolved);
+    pgi_json_doc_free(&config->json);
     pgi_generation_config_free(&config->generation);
     if (config->memory) pgi_free(config->memory, (void *)(uintptr_t)config->text.layer_slides);
     *config = (pgi_config){0};
@@ -313,15 +329,15 @@ static const char *stored_name(const char *key, size_t size) {
     return NULL;
 }
 
-const json_t *pgi_config_field(const pgi_config *config, const char *key) {
-    const json_t *node = config->resolved;
+const pgi_json *pgi_config_field(const pgi_config *config, const char *key) {
+    const pgi_json *node = &config->resolved;
     if (!*key) return node;
     for (;;) {
         const char *dot = strchr(key, '.');
         size_t size = dot ? (size_t)(dot - key) : strlen(key);
-        const json_t *child = json_object_getn(node, key, size);
+        const pgi_json *child = pgi_json_get_part(node, key, size);
         const char *name = stored_name(key, size);
-        if (!child && name) child = json_object_get(node, name);
+        if (!child && name) child = pgi_json_get(node, name);
         if (!child || !dot) return child;
         node = child;
         key = dot + 1;

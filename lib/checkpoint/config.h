@@ -7,8 +7,6 @@
 #ifndef PGI_CHECKPOINT_CONFIG_H
 #define PGI_CHECKPOINT_CONFIG_H
 
-#include <jansson.h>
-
 #include "base/memory.h"
 #include "checkpoint/generation_config.h"
 
@@ -49,7 +47,8 @@ typedef struct pgi_config {
     int64_t eos_ids[PGI_MAX_EOS];
     int32_t n_eos; /* 0: nothing ends the text early */
     pgi_generation_config generation;
-    json_t *resolved; /* config.json with every default filled in; owned */
+    pgi_json_doc json; /* of config.json */
+    pgi_json resolved; /* config.json with every default filled in; in `json` */
     const pgi_memory *memory;
 } pgi_config;
 
@@ -61,6 +60,6 @@ void pgi_config_free(pgi_config *config);
 /* The node of a dotted key ("text_config.hidden_size"; "" is the whole), or NULL. Borrowed. Keys that HF knows under
  * two names are found under both: image_token_id and image_token_index, torch_dtype and dtype, rope_scaling and
  * rope_parameters. */
-const json_t *pgi_config_field(const pgi_config *config, const char *key);
+const pgi_json *pgi_config_field(const pgi_config *config, const char *key);
 
 #endif

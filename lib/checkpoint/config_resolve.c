@@ -163,117 +163,116 @@ static const char *const dropped_keys[] = {"max_length",
 /* Popped from the text config alone, into rope_parameters. */
 static const char *const rope_keys[] = {"rope_scaling", "rope_theta", "partial_rotary_factor"};
 
-static pg_status no_memory(const char *path) { return pgi_error(PG_ERROR_MEMORY, "%s: out of memory", path); }
-
-static int is_set(const json_t *node) { return node && !json_is_null(node); }
-
 static int is_one_of(const char *key, const char *const *list, size_t n) {
     for (size_t i = 0; i < n; i++)
         if (strcmp(key, list[i]) == 0) return 1;
     return 0;
 }
 
-/* Takes over `value`, NULL included. */
-static pg_status set_new(const char *path, json_t *object, const char *key, json_t *value) {
-    return value && json_object_set_new(object, key, value) == 0 ? PG_OK : no_memory(path);
+static pg_status set_text(pgi_json_doc *doc, const pgi_json *object, const char *key, const char *text) {
+    return pgi_json_set(doc, object, key, pgi_json_of_text(text));
 }
 
-static pg_status set_defaults(const char *path, json_t *object, const field_default *defaults) {
-    for (; defaults->key; defaults++)
-        PGI_TRY(set_new(path, object, defaults->key,
-                        json_loadb(defaults->json, strlen(defaults->json), JSON_DECODE_ANY, NULL)));
-    return PG_OK;
+static pg_status set_defaults(pgi_json_doc *doc, const pgi_json *object, const field_default *defaults) {
+    pg_status status = PG_OK;
+    for (; defaults->key && status >= 0; defaults++) {
+        const pgi_json *value;
+        pgi_json_reader reader;
+        pgi_json_reader_init(&reader, doc->memory, defaults->key, defaults->json, strlen(defaults->json));
+        status = pgi_json_read(doc, &reader, PGI_JSON_STRICT, &value);
+        if (status >= 0) status = pgi_json_set(doc, object, defaults->key, *value);
+        pgi_json_reader_free(&reader);
+    }
+    return status;
 }
 
-static pg_status wrong(const pgi_json_section *raw, const char *key, const json_t *node, const char *expected) {
+static pg_status wrong(const pgi_json_section *raw, const char *key, const pgi_json *node, const char *expected) {
     return pgi_json_field_wrong_node(raw, PG_ERROR_FORMAT, key, node, expected);
 }
 
 /* id2label and label2id: two labels unless the file says otherwise (the num_labels property). */
-static pg_status set_labels(const pgi_json_section *raw, json_t *out) {
-    const json_t *labels = json_object_get(out, "id2label"), *count = pgi_json_field(raw, "num_labels");
-    json_int_t n = 2;
-    if (is_set(labels) && !json_is_object(labels)) return wrong(raw, "id2label", labels, "an object or null");
+static pg_status set_labels(pgi_json_doc *doc, const pgi_json_section *raw, const pgi_json *out) {
+    const pgi_json *labels = pgi_json_get(out, "id2label"), *count = pgi_json_field(raw, "num_labels");
+    int64_t n = 2;
+    if (pgi_json_is_set(labels) && !pgi_json_is(labels, PGI_JSON_OBJECT))
+        return wrong(raw, "id2label", labels, "an object or null");
     if (count) {
-        if (!json_is_integer(count) || json_integer_value(count) < 0 || json_integer_value(count) > MAX_LABELS)
+        n = pgi_json_integer(count);
+        if (!pgi_json_is(count, PGI_JSON_INTEGER) || n < 0 || n > MAX_LABELS)
             return wrong(raw, "num_labels", count, "an integer from 0 to 4096");
-        n = json_integer_value(count);
     }
-    if (is_set(labels) && (!count || json_object_size(labels) == (size_t)n)) return PG_OK;
-    json_t *id2label = json_object(), *label2id = json_object();
-    pg_status status = id2label && label2id ? PG_OK : no_memory(raw->path);
-    for (json_int_t i = 0; i < n && status >= 0; i++) {
-        char id[24], label[32];
-        snprintf(id, sizeof id, "%d", (int)i);
-        snprintf(label, sizeof label, "LABEL_%d", (int)i);
-        status = set_new(raw->path, id2label, id, json_string(label));
-        if (status >= 0) status = set_new(raw->path, label2id, label, json_integer(i));
+    if (pgi_json_is_set(labels) && (!count || pgi_json_n_members(labels) == (size_t)n)) return PG_OK;
+    pgi_json id2label, label2id;
+    PGI_TRY(pgi_json_new_object(doc, &id2label));
+    PGI_TRY(pgi_json_new_object(doc, &label2id));
+    for (int64_t i = 0; i < n; i++) {
+        char text[32];
+        const char *id, *label;
+        const int size = snprintf(text, sizeof text, "LABEL_%d", (int)i);
+        PGI_TRY(pgi_json_copy_text(doc, text, (size_t)size, &label));
+        id = label + strlen("LABEL_");
+        PGI_TRY(set_text(doc, &id2label, id, label));
+        PGI_TRY(pgi_json_set(doc, &label2id, label, pgi_json_of_integer(i)));
     }
-    if (status < 0) {
-        json_decref(id2label);
-        json_decref(label2id);
-        return status;
-    }
-    status = set_new(raw->path, out, "id2label", id2label);
-    pg_status second = set_new(raw->path, out, "label2id", label2id);
-    return status < 0 ? status : second;
+    PGI_TRY(pgi_json_set(doc, out, "id2label", id2label));
+    return pgi_json_set(doc, out, "label2id", label2id);
 }
 
 /* What every config class does: the fields' defaults, the file's values over them, the common rules.
  * raw: the whole, or its text_config or vision_config. */
-static pg_status resolve_section(const pgi_json_section *raw, const field_default *defaults, json_t *out) {
-    const char *path = raw->path;
-    json_t *object = (json_t *)(uintptr_t)raw->object; /* iterating does not change it */
-    int is_text = strcmp(raw->prefix, "text_config.") == 0;
-    PGI_TRY(set_defaults(path, out, common_defaults));
-    PGI_TRY(set_defaults(path, out, defaults));
-    for (void *at = json_object_iter(object); at; at = json_object_iter_next(object, at)) {
-        const char *key = json_object_iter_key(at);
-        if (!json_object_get(out, key)) {
+static pg_status resolve_section(pgi_json_doc *doc, const pgi_json_section *raw, const field_default *defaults,
+                                 const pgi_json *out) {
+    const char *key;
+    const pgi_json *value;
+    const int is_text = strcmp(raw->prefix, "text_config.") == 0;
+    PGI_TRY(set_defaults(doc, out, common_defaults));
+    PGI_TRY(set_defaults(doc, out, defaults));
+    for (size_t i = 0; (value = pgi_json_member(raw->object, i, &key)) != NULL; i++) {
+        if (!pgi_json_get(out, key)) {
             if (is_one_of(key, dropped_keys, sizeof dropped_keys / sizeof *dropped_keys)) continue;
             if (is_text && is_one_of(key, rope_keys, sizeof rope_keys / sizeof *rope_keys)) continue;
         }
-        if (json_object_set(out, key, json_object_iter_value(at)) != 0) return no_memory(path);
+        PGI_TRY(pgi_json_set(doc, out, key, *value));
     }
-    json_t *torch_dtype = json_object_get(raw->object, "torch_dtype");
-    if (!is_set(json_object_get(out, "dtype")) && is_set(torch_dtype) &&
-        json_object_set(out, "dtype", torch_dtype) != 0)
-        return no_memory(path);
+    const pgi_json *torch_dtype = pgi_json_field(raw, "torch_dtype");
+    if (!pgi_json_is_set(pgi_json_get(out, "dtype")) && pgi_json_is_set(torch_dtype))
+        PGI_TRY(pgi_json_set(doc, out, "dtype", *torch_dtype));
     if (pgi_json_field_is_set(raw, "per_layer_config"))
         return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "%s: %sper_layer_config: layers that differ from each other are not supported", path,
+                         "%s: %sper_layer_config: layers that differ from each other are not supported", raw->path,
                          raw->prefix);
-    return set_labels(raw, out);
+    return set_labels(doc, raw, out);
 }
 
 /* rope_parameters, from itself or from the older rope_scaling and rope_theta. */
-static pg_status resolve_rope(const pgi_json_section *raw, json_t *out) {
+static pg_status resolve_rope(pgi_json_doc *doc, const pgi_json_section *raw, const pgi_json *out) {
     const char *path = raw->path;
-    const json_t *given = pgi_json_field(raw, "rope_scaling");
+    const pgi_json *given = pgi_json_field(raw, "rope_scaling");
     const char *name = "rope_scaling";
-    if (!is_set(given) || (json_is_object(given) && json_object_size(given) == 0)) {
+    if (!pgi_json_is_set(given) || (pgi_json_is(given, PGI_JSON_OBJECT) && pgi_json_n_members(given) == 0)) {
         given = pgi_json_field(raw, "rope_parameters");
         name = "rope_parameters";
     }
-    if (is_set(given) && !json_is_object(given)) return wrong(raw, name, given, "an object or null");
-    json_t *rope = is_set(given) ? json_copy((json_t *)(uintptr_t)given) : json_object();
-    PGI_TRY(set_new(path, out, "rope_parameters", rope));
-    if (json_is_object(json_object_get(rope, "full_attention")) ||
-        json_is_object(json_object_get(rope, "sliding_attention")))
+    if (pgi_json_is_set(given) && !pgi_json_is(given, PGI_JSON_OBJECT))
+        return wrong(raw, name, given, "an object or null");
+    pgi_json rope;
+    PGI_TRY(pgi_json_is_set(given) ? pgi_json_copy(doc, given, &rope) : pgi_json_new_object(doc, &rope));
+    PGI_TRY(pgi_json_set(doc, out, "rope_parameters", rope));
+    if (pgi_json_is(pgi_json_get(&rope, "full_attention"), PGI_JSON_OBJECT) ||
+        pgi_json_is(pgi_json_get(&rope, "sliding_attention"), PGI_JSON_OBJECT))
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: text_config.%s: RoPE parameters per layer type are not supported",
                          path, name);
 
-    json_t *theta = json_object_get(raw->object, "rope_theta");
-    json_t *partial = json_object_get(raw->object, "partial_rotary_factor");
-    if (!json_object_get(rope, "rope_theta"))
-        PGI_TRY(set_new(path, rope, "rope_theta", theta ? json_incref(theta) : json_real(10000.0)));
-    if (is_set(partial) && !json_object_get(rope, "partial_rotary_factor"))
-        PGI_TRY(set_new(path, rope, "partial_rotary_factor", json_incref(partial)));
-    if (!json_object_get(rope, "rope_type")) {
-        json_t *type = json_object_get(rope, "type");
-        PGI_TRY(set_new(path, rope, "rope_type", type ? json_incref(type) : json_string("default")));
+    const pgi_json *theta = pgi_json_field(raw, "rope_theta"), *partial = pgi_json_field(raw, "partial_rotary_factor");
+    if (!pgi_json_get(&rope, "rope_theta"))
+        PGI_TRY(pgi_json_set(doc, &rope, "rope_theta", theta ? *theta : pgi_json_of_real(10000.0)));
+    if (pgi_json_is_set(partial) && !pgi_json_get(&rope, "partial_rotary_factor"))
+        PGI_TRY(pgi_json_set(doc, &rope, "partial_rotary_factor", *partial));
+    if (!pgi_json_get(&rope, "rope_type")) {
+        const pgi_json *old = pgi_json_get(&rope, "type");
+        PGI_TRY(pgi_json_set(doc, &rope, "rope_type", old ? *old : pgi_json_of_text("default")));
     }
-    const pgi_json_section made = {path, "text_config.rope_parameters.", rope};
+    const pgi_json_section made = {path, "text_config.rope_parameters.", &rope};
     const char *type = pgi_json_field_text(&made, "rope_type");
     if (!type) return pgi_json_field_wrong(&made, PG_ERROR_FORMAT, "rope_type", "a string");
     if (strcmp(type, "default") != 0)
@@ -283,51 +282,39 @@ static pg_status resolve_rope(const pgi_json_section *raw, json_t *out) {
 }
 
 /* Gemma 2: even layers slide. Names of older versions are replaced (remap_legacy_layer_types). */
-static pg_status resolve_layer_types(const pgi_json_section *raw, json_t *out) {
-    const char *path = raw->path;
-    json_t *types = json_object_get(out, "layer_types");
-    if (!is_set(types)) {
+static pg_status resolve_layer_types(pgi_json_doc *doc, const pgi_json_section *raw, const pgi_json *out) {
+    const pgi_json *types = pgi_json_get(out, "layer_types");
+    pgi_json made;
+    if (!pgi_json_is_set(types)) {
         /* Before the count is known to be sane: an absurd one is refused when the field itself is read. */
-        json_int_t n = json_integer_value(json_object_get(out, "num_hidden_layers"));
+        int64_t n = pgi_json_integer(pgi_json_get(out, "num_hidden_layers"));
         if (n < 0 || n > 65536) n = 0;
-        types = json_array();
-        for (json_int_t i = 0; types && i < n; i++)
-            if (json_array_append_new(types, json_string(i % 2 == 0 ? "sliding_attention" : "full_attention")) != 0) {
-                json_decref(types);
-                types = NULL;
-            }
-        return set_new(path, out, "layer_types", types);
+        PGI_TRY(pgi_json_new_array(doc, (size_t)n, &made));
+        for (int64_t i = 0; i < n; i++)
+            made.as.items[i] = pgi_json_of_text(i % 2 == 0 ? "sliding_attention" : "full_attention");
+        return pgi_json_set(doc, out, "layer_types", made);
     }
-    if (!json_is_array(types)) return wrong(raw, "layer_types", types, "an array or null");
-    json_t *renamed = json_copy(types);
-    PGI_TRY(set_new(path, out, "layer_types", renamed));
-    for (size_t i = 0; i < json_array_size(renamed); i++) {
-        const char *type = json_string_value(json_array_get(renamed, i));
-        if (type && strcmp(type, "attention") == 0 &&
-            json_array_set_new(renamed, i, json_string("full_attention")) != 0)
-            return no_memory(path);
+    if (!pgi_json_is(types, PGI_JSON_ARRAY)) return wrong(raw, "layer_types", types, "an array or null");
+    PGI_TRY(pgi_json_copy(doc, types, &made));
+    for (size_t i = 0; i < made.size; i++) {
+        const char *type = pgi_json_text(&made.as.items[i]);
+        if (type && strcmp(type, "attention") == 0) made.as.items[i] = pgi_json_of_text("full_attention");
     }
-    return PG_OK;
+    return pgi_json_set(doc, out, "layer_types", made);
 }
 
 /* The part of config.json, or `absent` as an object when it is not there. */
-static pg_status read_section(const pgi_json_section *raw, const char *key, const field_default *absent, json_t **out) {
-    const char *path = raw->path;
-    json_t *given = json_object_get(raw->object, key);
-    *out = NULL;
-    if (is_set(given) && !json_is_object(given)) return wrong(raw, key, given, "an object or null");
-    if (is_set(given)) {
-        *out = json_incref(given);
+static pg_status read_section(pgi_json_doc *doc, const pgi_json_section *raw, const char *key,
+                              const field_default *absent, pgi_json *out) {
+    const pgi_json *given = pgi_json_field(raw, key);
+    if (pgi_json_is_set(given) && !pgi_json_is(given, PGI_JSON_OBJECT))
+        return wrong(raw, key, given, "an object or null");
+    if (pgi_json_is_set(given)) {
+        *out = *given;
         return PG_OK;
     }
-    json_t *made = json_object();
-    if (!made) return no_memory(path);
-    pg_status status = set_defaults(path, made, absent);
-    if (status < 0)
-        json_decref(made);
-    else
-        *out = made;
-    return status;
+    PGI_TRY(pgi_json_new_object(doc, out));
+    return set_defaults(doc, out, absent);
 }
 
 /* The model_type of a part, `standard` when it names none. */
@@ -336,7 +323,7 @@ static pg_status read_model_type(const pgi_json_section *raw, const char *standa
     return *out ? PG_OK : pgi_json_field_wrong(raw, PG_ERROR_FORMAT, "model_type", "a string");
 }
 
-static pg_status resolve_text(const pgi_json_section *raw, json_t *out) {
+static pg_status resolve_text(pgi_json_doc *doc, const pgi_json_section *raw, const pgi_json *out) {
     const char *path = raw->path;
     const char *type;
     PGI_TRY(read_model_type(raw, "gemma", &type));
@@ -344,78 +331,61 @@ static pg_status resolve_text(const pgi_json_section *raw, json_t *out) {
     if (!is_gemma2 && strcmp(type, "gemma") != 0)
         return pgi_error(PG_ERROR_UNSUPPORTED,
                          "%s: text_config.model_type: found \"%.40s\", expected \"gemma\" or \"gemma2\"", path, type);
-    PGI_TRY(resolve_section(raw, is_gemma2 ? gemma2_defaults : gemma_defaults, out));
-    PGI_TRY(set_new(path, out, "model_type", json_string(type)));
-    PGI_TRY(resolve_rope(raw, out));
-    if (is_gemma2) return resolve_layer_types(raw, out);
+    PGI_TRY(resolve_section(doc, raw, is_gemma2 ? gemma2_defaults : gemma_defaults, out));
+    PGI_TRY(set_text(doc, out, "model_type", type));
+    PGI_TRY(resolve_rope(doc, raw, out));
+    if (is_gemma2) return resolve_layer_types(doc, raw, out);
     /* Gemma 1 reads hidden_act alone (a hidden_activation beside it is kept and unused), where "gelu" means the tanh
      * form. */
-    const char *act = json_string_value(json_object_get(out, "hidden_act"));
-    return act && strcmp(act, "gelu") == 0 ? set_new(path, out, "hidden_act", json_string("gelu_pytorch_tanh")) : PG_OK;
+    const char *act = pgi_json_text(pgi_json_get(out, "hidden_act"));
+    return act && strcmp(act, "gelu") == 0 ? set_text(doc, out, "hidden_act", "gelu_pytorch_tanh") : PG_OK;
 }
 
-static pg_status resolve_vision(const pgi_json_section *raw, json_t *out) {
+static pg_status resolve_vision(pgi_json_doc *doc, const pgi_json_section *raw, const pgi_json *out) {
     const char *path = raw->path;
     const char *type;
     PGI_TRY(read_model_type(raw, "siglip_vision_model", &type));
     if (strcmp(type, "siglip_vision_model") != 0)
         return pgi_error(PG_ERROR_UNSUPPORTED,
                          "%s: vision_config.model_type: found \"%.40s\", expected \"siglip_vision_model\"", path, type);
-    PGI_TRY(resolve_section(raw, siglip_defaults, out));
-    return set_new(path, out, "model_type", json_string(type));
+    PGI_TRY(resolve_section(doc, raw, siglip_defaults, out));
+    return set_text(doc, out, "model_type", type);
 }
 
 /* PaliGemmaConfig.__post_init__: the fields that follow from others. */
-static pg_status set_derived(const char *path, json_t *top, json_t *vision, json_t *text) {
-    json_t *alias = json_object_get(top, "image_token_id"); /* attribute_map; it is assigned after image_token_index */
+static pg_status set_derived(pgi_json_doc *doc, const pgi_json *top, const pgi_json *vision, const pgi_json *text) {
+    const pgi_json *alias = pgi_json_get(top, "image_token_id"); /* attribute_map; assigned after image_token_index */
     if (alias) {
-        if (json_object_set(top, "image_token_index", alias) != 0) return no_memory(path);
-        json_object_del(top, "image_token_id");
+        PGI_TRY(pgi_json_set(doc, top, "image_token_index", *alias));
+        pgi_json_remove(top, "image_token_id");
     }
-    if (!is_set(json_object_get(text, "use_bidirectional_attention")))
-        PGI_TRY(set_new(path, text, "use_bidirectional_attention", json_true()));
-    json_int_t image = json_integer_value(json_object_get(vision, "image_size"));
-    json_int_t patch = json_integer_value(json_object_get(vision, "patch_size"));
-    json_int_t side = image > 0 && patch > 0 ? image / patch : 0;
+    if (!pgi_json_is_set(pgi_json_get(text, "use_bidirectional_attention")))
+        PGI_TRY(pgi_json_set(doc, text, "use_bidirectional_attention", (pgi_json){.kind = PGI_JSON_TRUE}));
+    const int64_t image = pgi_json_integer(pgi_json_get(vision, "image_size"));
+    const int64_t patch = pgi_json_integer(pgi_json_get(vision, "patch_size"));
+    int64_t side = image > 0 && patch > 0 ? image / patch : 0;
     if (side > 65536) side = 0; /* refused when image_size itself is read */
-    PGI_TRY(set_new(path, text, "num_image_tokens", json_integer(side * side)));
-    if (json_object_set(vision, "projection_dim", json_object_get(top, "projection_dim")) != 0) return no_memory(path);
-    return PG_OK;
+    PGI_TRY(pgi_json_set(doc, text, "num_image_tokens", pgi_json_of_integer(side * side)));
+    return pgi_json_set(doc, vision, "projection_dim", *pgi_json_get(top, "projection_dim"));
 }
 
-pg_status pgi_config_resolve(const char *path, const json_t *raw, json_t **out) {
-    json_t *raw_vision = NULL, *raw_text = NULL, *top = json_object(), *vision = json_object(), *text = json_object();
+pg_status pgi_config_resolve(pgi_json_doc *doc, const char *path, const pgi_json *raw, pgi_json *out) {
+    pgi_json raw_vision, raw_text, vision, text;
     const pgi_json_section whole = {path, "", raw};
-    pg_status status;
     const char *type;
-    *out = NULL;
-    if (!top || !vision || !text) {
-        status = no_memory(path);
-        goto done;
-    }
-    PGI_GOTO(read_model_type(&whole, "paligemma", &type), done);
-    if (strcmp(type, "paligemma") != 0) {
-        status = pgi_diagnose_model_type(path, type);
-        goto done;
-    }
-    PGI_GOTO(pgi_diagnose_quantized(path, raw), done);
-    PGI_GOTO(read_section(&whole, "vision_config", absent_vision, &raw_vision), done);
-    PGI_GOTO(read_section(&whole, "text_config", absent_text, &raw_text), done);
-    PGI_GOTO(resolve_section(&whole, paligemma_defaults, top), done);
-    PGI_GOTO(set_new(path, top, "model_type", json_string("paligemma")), done);
-    PGI_GOTO(resolve_vision(&(pgi_json_section){path, "vision_config.", raw_vision}, vision), done);
-    PGI_GOTO(resolve_text(&(pgi_json_section){path, "text_config.", raw_text}, text), done);
-    PGI_GOTO(set_derived(path, top, vision, text), done);
-    if (json_object_set(top, "vision_config", vision) != 0 || json_object_set(top, "text_config", text) != 0) {
-        status = no_memory(path);
-        goto done;
-    }
-    *out = json_incref(top);
-done:
-    json_decref(raw_vision);
-    json_decref(raw_text);
-    json_decref(top);
-    json_decref(vision);
-    json_decref(text);
-    return status;
+    PGI_TRY(read_model_type(&whole, "paligemma", &type));
+    if (strcmp(type, "paligemma") != 0) return pgi_diagnose_model_type(path, type);
+    PGI_TRY(pgi_diagnose_quantized(path, raw));
+    PGI_TRY(pgi_json_new_object(doc, out));
+    PGI_TRY(pgi_json_new_object(doc, &vision));
+    PGI_TRY(pgi_json_new_object(doc, &text));
+    PGI_TRY(read_section(doc, &whole, "vision_config", absent_vision, &raw_vision));
+    PGI_TRY(read_section(doc, &whole, "text_config", absent_text, &raw_text));
+    PGI_TRY(resolve_section(doc, &whole, paligemma_defaults, out));
+    PGI_TRY(set_text(doc, out, "model_type", "paligemma"));
+    PGI_TRY(resolve_vision(doc, &(pgi_json_section){path, "vision_config.", &raw_vision}, &vision));
+    PGI_TRY(resolve_text(doc, &(pgi_json_section){path, "text_config.", &raw_text}, &text));
+    PGI_TRY(set_derived(doc, out, &vision, &text));
+    PGI_TRY(pgi_json_set(doc, out, "vision_config", vision));
+    return pgi_json_set(doc, out, "text_config", text);
 }

@@ -149,11 +149,8 @@ static const char *dtype_name(int32_t dtype) {
 static pg_status add_key(pgi_buffer *text, const char *prefix, const char *name) {
     size_t begin = text->size + 1;
     PGI_TRY(pgi_buffer_append(text, ",", 1));
-    json_t *string = json_string(name);
-    if (!string) return pgi_error(PG_ERROR_MEMORY, "out of memory");
-    pg_status status = pgi_json_dump(string, text); /* "name" */
-    json_decref(string);
-    if (status < 0) return status;
+    const pgi_json string = pgi_json_of_text(name);
+    PGI_TRY(pgi_json_dump(&string, text)); /* "name" */
     size_t n = strlen(prefix);
     PGI_TRY(pgi_buffer_reserve(text, n));
     memmove(text->data + begin + 1 + n, text->data + begin + 1, text->size - begin - 1);

@@ -1,129 +1,37 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* What a file or folder is that does not fit: by its first bytes, or the names in it. */
+/* What a folder is that does not fit, by the names in it, and a config.json of others. */
 #include "checkpoint/diagnose.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
-#include <unistd.h>
 
 #include "base/file.h"
 
-enum { HEAD = 512, NAME = 256, MAX_ADAPTER_CONFIG = 1 << 20 };
-
-int pgi_diagnose_helps(pg_status status) {
-    return status == PG_ERROR_NOT_FOUND || status == PG_ERROR_FORMAT || status == PG_ERROR_UNSUPPORTED ||
-           status == PG_ERROR_ARGUMENT;
-}
-
-/* ---------------------------------------------------------------------------------------------------- one file */
-
-typedef struct beginning {
-    const char *bytes;
-    size_t size;
-    pg_status status;
-    const char *what;
-} beginning;
-
-#define BEGINNING(text) text, sizeof text - 1
-/* What may stand where any file should be. */
-static const beginning other_files[] = {
-    {BEGINNING("version https://git-lfs.github.com/spec/"), PG_ERROR_FORMAT,
-     "a Git LFS pointer instead of the file; fetch the file with 'git lfs pull'"},
-    {BEGINNING("version https://hawser.github.com/spec/"), PG_ERROR_FORMAT,
-     "a Git LFS pointer instead of the file; fetch the file with 'git lfs pull'"},
-    {BEGINNING("\xEF\xBB\xBF"), PG_ERROR_FORMAT, "a byte order mark at its beginning; save it as UTF-8 without one"},
-    {BEGINNING("\xFF\xFE"), PG_ERROR_FORMAT, "UTF-16 text; save it as UTF-8 without a byte order mark"},
-    {BEGINNING("\xFE\xFF"), PG_ERROR_FORMAT, "UTF-16 text; save it as UTF-8 without a byte order mark"},
-    {BEGINNING("\x1F\x8B"), PG_ERROR_UNSUPPORTED, "a file packed by gzip; unpack it first"},
-};
-/* Weights of other formats. */
-static const beginning other_weights[] = {
-    {BEGINNING("GGUF"), PG_ERROR_UNSUPPORTED, "a GGUF file, expected safetensors; " PGI_DIAGNOSE_OPEN_ORIGINAL},
-    {BEGINNING("PK\3\4"), PG_ERROR_UNSUPPORTED,
-     "a ZIP archive (weights of torch.save() or numpy.savez()), expected safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
-    {BEGINNING("\x80\2"), PG_ERROR_UNSUPPORTED, "pickled weights, expected safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
-    {BEGINNING("\x93NUMPY"), PG_ERROR_UNSUPPORTED, "a NumPy array, expected safetensors; " PGI_DIAGNOSE_OPEN_ORIGINAL},
-    {BEGINNING("\x89HDF\r\n"), PG_ERROR_UNSUPPORTED, "an HDF5 file, expected safetensors; " PGI_DIAGNOSE_SAVE_AGAIN},
-};
-#undef BEGINNING
-
-static pg_status say_beginning(pg_status status, const char *path, const void *data, size_t size,
-                               const beginning *table, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (size >= table[i].size && memcmp(data, table[i].bytes, table[i].size) == 0)
-            return pgi_error(table[i].status, "%s: found %s", path, table[i].what);
-    return status;
-}
-
-/* A page that a server sent in place of the file. */
-static int is_html(const char *text, size_t size) {
-    static const char *const tags[] = {"<!doctype html", "<html", "<head"};
-    while (size > 0 && strchr(" \t\r\n", *text)) text++, size--;
-    for (size_t i = 0; i < sizeof tags / sizeof *tags; i++)
-        if (size >= strlen(tags[i]) && strncasecmp(text, tags[i], strlen(tags[i])) == 0) return 1;
-    return 0;
-}
-
-static int ends_in(const char *name, const char *end) {
-    size_t size = strlen(name), end_size = strlen(end);
-    return size >= end_size && strcmp(name + size - end_size, end) == 0;
-}
-
-pg_status pgi_diagnose_other_file(pg_status status, const char *path, const void *data, size_t size) {
-    if (!pgi_diagnose_helps(status) || size == 0) return status;
-    if (is_html(data, size))
-        return pgi_error(PG_ERROR_FORMAT,
-                         "%s: found an HTML page instead of the file; fetch the file again (of huggingface.co the "
-                         "address has /resolve/, not /blob/, and a gated model needs a login)",
-                         path);
-    return say_beginning(status, path, data, size, other_files, sizeof other_files / sizeof *other_files);
-}
-
-pg_status pgi_diagnose_bytes(pg_status status, const char *path, const void *data, size_t size) {
-    if (!pgi_diagnose_helps(status) || size == 0) return status;
-    if (ends_in(path, ".npz") && size > 1 && memcmp(data, "PK", 2) == 0)
-        return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "%s: found a big_vision checkpoint (.npz), expected safetensors; convert it with "
-                         "transformers' convert_paligemma_weights_to_hf.py",
-                         path);
-    status = pgi_diagnose_other_file(status, path, data, size);
-    return say_beginning(status, path, data, size, other_weights, sizeof other_weights / sizeof *other_weights);
-}
-
-pg_status pgi_diagnose_file(pg_status status, const char *path) {
-    char head[HEAD];
-    if (!pgi_diagnose_helps(status)) return status;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) return status;
-    ssize_t n = read(fd, head, sizeof head);
-    close(fd);
-    return n > 0 ? pgi_diagnose_bytes(status, path, head, (size_t)n) : status;
-}
+enum { NAME = 256, MAX_ADAPTER_CONFIG = 1 << 20 };
 
 /* ---------------------------------------------------------------------------------------------------- a folder */
 
 /* The adapter's base model as its config names it, cut to NAME; "" when it does not. */
-static void read_base(const pgi_memory *memory, const char *path, char base[NAME]) {
-    pgi_buffer text;
-    pgi_buffer_init(&text, memory);
-    json_t *config = NULL;
-    if (pgi_file_read(path, MAX_ADAPTER_CONFIG, &text) >= 0)
-        config = json_loadb(text.data ? (const char *)text.data : "", text.size, 0, NULL);
-    const char *name = json_string_value(json_object_get(config, "base_model_name_or_path"));
+static pg_status read_base(const pgi_memory *memory, const char *path, char base[NAME]) {
+    pgi_json_doc doc;
+    const pgi_json *config = NULL;
+    pgi_json_doc_init(&doc, memory);
+    const pg_status status = pgi_json_load(&doc, path, MAX_ADAPTER_CONFIG, PGI_JSON_AS_PYTHON, &config);
+    if (status < 0) config = NULL;
+    const char *name = pgi_json_text(pgi_json_get(config, "base_model_name_or_path"));
     snprintf(base, NAME, "%s", name ? name : "");
-    json_decref(config);
-    pgi_buffer_free(&text);
+    pgi_json_doc_free(&doc);
+    return status == PG_ERROR_MEMORY ? status : PG_OK; /* whatever else is wrong with it does not matter here */
 }
 
 static pg_status adapter_error(const pgi_memory *memory, const char *folder) {
     char base[NAME] = "";
     char *path = pgi_path_join(memory, folder, "adapter_config.json");
     if (!path) return PG_ERROR_MEMORY;
-    read_base(memory, path, base);
+    const pg_status status = read_base(memory, path, base);
     pgi_free(memory, path);
+    if (status < 0) return status;
     return pgi_error(PG_ERROR_UNSUPPORTED,
                      "%s: found a PEFT adapter%s%s, which is no model by itself; " PGI_DIAGNOSE_MERGE_ADAPTER, folder,
                      *base ? " of " : "", base);
@@ -154,7 +62,7 @@ enum { N_CONTENTS = sizeof contents / sizeof *contents };
 
 static int name_fits(const char *name, const char *pattern) {
     size_t size = strlen(pattern);
-    if (pattern[0] == '*') return ends_in(name, pattern + 1);
+    if (pattern[0] == '*') return pgi_diagnose_ends_in(name, pattern + 1);
     if (pattern[size - 1] == '*') return strncmp(name, pattern, size - 1) == 0;
     return strcmp(name, pattern) == 0;
 }
@@ -190,21 +98,22 @@ pg_status pgi_diagnose_folder(pg_status status, const pgi_memory *memory, const 
 
 /* ---------------------------------------------------------------------------------------------------- config.json */
 
-pg_status pgi_diagnose_quantized(const char *path, const json_t *config) {
+pg_status pgi_diagnose_quantized(const char *path, const pgi_json *config) {
     /* MLX writes both keys; "quantization" is its own. */
-    const json_t *mlx = json_object_get(config, "quantization");
-    const json_t *other = json_object_get(config, "quantization_config");
-    if (json_is_object(mlx)) {
-        const json_t *bits = json_object_get(mlx, "bits");
+    const pgi_json *mlx = pgi_json_get(config, "quantization");
+    const pgi_json *other = pgi_json_get(config, "quantization_config");
+    if (pgi_json_is(mlx, PGI_JSON_OBJECT)) {
+        const pgi_json *bits = pgi_json_get(mlx, "bits");
         char text[32] = "";
-        if (json_is_integer(bits)) snprintf(text, sizeof text, " to %lld bits", (long long)json_integer_value(bits));
+        if (pgi_json_is(bits, PGI_JSON_INTEGER))
+            snprintf(text, sizeof text, " to %lld bits", (long long)pgi_json_integer(bits));
         return pgi_error(PG_ERROR_UNSUPPORTED,
                          "%s: quantization: found weights that MLX quantized%s, expected f32, bf16 or "
                          "f16; " PGI_DIAGNOSE_OPEN_ORIGINAL ", and quantize it on opening",
                          path, text);
     }
-    if (!other || json_is_null(other)) return PG_OK;
-    const char *method = json_string_value(json_object_get(other, "quant_method"));
+    if (!other || pgi_json_is(other, PGI_JSON_NULL)) return PG_OK;
+    const char *method = pgi_json_text(pgi_json_get(other, "quant_method"));
     return pgi_error(PG_ERROR_UNSUPPORTED,
                      "%s: quantization_config: found weights quantized by %s%.40s%s, expected f32, bf16 or f16; "
                      "give the folder of the model that was quantized, and quantize it on opening",

@@ -37,21 +37,21 @@ static void note_unfollowed(pgi_generation_config *config, const char *key) {
 }
 
 /* The value of a setting; NULL: not there, or null. */
-static const json_t *setting(const pgi_generation_config *config, const char *key) {
-    const json_t *value = json_object_get(config->json, key);
-    return value && !json_is_null(value) ? value : NULL;
+static const pgi_json *setting(const pgi_generation_config *config, const char *key) {
+    const pgi_json *value = pgi_json_get(config->json, key);
+    return value && !pgi_json_is(value, PGI_JSON_NULL) ? value : NULL;
 }
 
 static void read_number(pgi_generation_config *config, const char *key, double *out) {
-    const json_t *value = setting(config, key);
-    if (json_is_number(value))
-        *out = json_number_value(value);
+    const pgi_json *value = setting(config, key);
+    if (pgi_json_is_number(value))
+        *out = pgi_json_number(value);
     else if (value)
         note_unfollowed(config, key);
 }
 
 static void read_integer(pgi_generation_config *config, const char *key, int32_t *out) {
-    const json_t *value = setting(config, key);
+    const pgi_json *value = setting(config, key);
     int64_t number;
     if (value && pgi_json_to_integer(value, &number) && number >= 0 && number <= INT32_MAX)
         *out = (int32_t)number;
@@ -60,25 +60,25 @@ static void read_integer(pgi_generation_config *config, const char *key, int32_t
 }
 
 static void read_flag(pgi_generation_config *config, const char *key, uint32_t flag) {
-    const json_t *value = setting(config, key);
-    if (json_is_true(value))
+    const pgi_json *value = setting(config, key);
+    if (pgi_json_is(value, PGI_JSON_TRUE))
         config->sampling.flags |= flag;
-    else if (value && !json_is_false(value))
+    else if (value && !pgi_json_is(value, PGI_JSON_FALSE))
         note_unfollowed(config, key);
 }
 
 /* An id or a list of ids; those outside the vocabulary never come. */
 static pg_status read_ids(pgi_generation_config *config, const char *key, int64_t vocab_size, const int64_t **ids,
                           int64_t *n_ids) {
-    const json_t *value = setting(config, key);
-    const size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    const pgi_json *value = setting(config, key);
+    const size_t n = pgi_json_is(value, PGI_JSON_ARRAY) ? pgi_json_n_items(value) : 1;
     if (!value || n == 0) return PG_OK;
     int64_t *list = pgi_alloc(config->memory, n, sizeof *list), count = 0;
     if (!list) return PG_ERROR_MEMORY;
     *ids = list;
     for (size_t i = 0; i < n; i++) {
         int64_t id;
-        if (!pgi_json_to_integer(json_is_array(value) ? json_array_get(value, i) : value, &id))
+        if (!pgi_json_to_integer(pgi_json_is(value, PGI_JSON_ARRAY) ? pgi_json_item(value, i) : value, &id))
             note_unfollowed(config, key);
         else if (id >= 0 && id < vocab_size)
             list[count++] = id;
@@ -90,30 +90,35 @@ static pg_status read_ids(pgi_generation_config *config, const char *key, int64_
 /* A list of lists of ids; with `biases`: of [list, number]. One that does not fit is left out. */
 static pg_status read_sequences(pgi_generation_config *config, const char *key, int64_t vocab_size, const int64_t **ids,
                                 const int64_t **sizes, const double **biases, int64_t *n) {
-    const json_t *value = setting(config, key), *entry;
-    size_t i, total = 0;
+    const pgi_json *value = setting(config, key);
+    const size_t n_entries = pgi_json_n_items(value);
+    size_t total = 0;
     if (!value) return PG_OK;
-    if (!json_is_array(value)) note_unfollowed(config, key);
-    json_array_foreach(value, i, entry) total += json_array_size(biases ? json_array_get(entry, 0) : entry);
+    if (!pgi_json_is(value, PGI_JSON_ARRAY)) note_unfollowed(config, key);
+    for (size_t i = 0; i < n_entries; i++) {
+        const pgi_json *entry = pgi_json_item(value, i);
+        total += pgi_json_n_items(biases ? pgi_json_item(entry, 0) : entry);
+    }
     int64_t *all = pgi_alloc(config->memory, total + 1, sizeof *all);
     *ids = all;
-    int64_t *lengths = pgi_alloc(config->memory, json_array_size(value) + 1, sizeof *lengths);
+    int64_t *lengths = pgi_alloc(config->memory, n_entries + 1, sizeof *lengths);
     *sizes = lengths;
-    double *numbers = biases ? pgi_alloc(config->memory, json_array_size(value) + 1, sizeof *numbers) : NULL;
+    double *numbers = biases ? pgi_alloc(config->memory, n_entries + 1, sizeof *numbers) : NULL;
     if (biases) *biases = numbers;
     if (!all || !lengths || (biases && !numbers)) return PG_ERROR_MEMORY;
-    json_array_foreach(value, i, entry) {
-        const json_t *sequence = biases ? json_array_get(entry, 0) : entry, *bias = json_array_get(entry, 1);
-        const size_t size = json_array_size(sequence);
+    for (size_t i = 0; i < n_entries; i++) {
+        const pgi_json *entry = pgi_json_item(value, i);
+        const pgi_json *sequence = biases ? pgi_json_item(entry, 0) : entry, *bias = pgi_json_item(entry, 1);
+        const size_t size = pgi_json_n_items(sequence);
         size_t k = 0;
-        while (k < size && pgi_json_to_integer(json_array_get(sequence, k), &all[k]) && all[k] >= 0 &&
+        while (k < size && pgi_json_to_integer(pgi_json_item(sequence, k), &all[k]) && all[k] >= 0 &&
                all[k] < vocab_size)
             k++;
-        if (k < size || size == 0 || (biases && !json_is_number(bias))) {
+        if (k < size || size == 0 || (biases && !pgi_json_is_number(bias))) {
             note_unfollowed(config, key);
             continue;
         }
-        if (biases) numbers[*n] = json_number_value(bias);
+        if (biases) numbers[*n] = pgi_json_number(bias);
         lengths[(*n)++] = (int64_t)size;
         all += size;
     }
@@ -122,13 +127,13 @@ static pg_status read_sequences(pgi_generation_config *config, const char *key, 
 
 static pg_status read_stop_strings(pgi_generation_config *config) {
     const char *key = "stop_strings";
-    const json_t *value = setting(config, key);
-    const size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    const pgi_json *value = setting(config, key);
+    const size_t n = pgi_json_is(value, PGI_JSON_ARRAY) ? pgi_json_n_items(value) : 1;
     if (!value || n == 0 || n > INT32_MAX) return PG_OK;
     config->stop_strings = pgi_alloc(config->memory, n, sizeof *config->stop_strings);
     if (!config->stop_strings) return PG_ERROR_MEMORY;
     for (size_t i = 0; i < n; i++) {
-        const char *text = json_string_value(json_is_array(value) ? json_array_get(value, i) : value);
+        const char *text = pgi_json_text(pgi_json_is(value, PGI_JSON_ARRAY) ? pgi_json_item(value, i) : value);
         if (text && *text)
             config->stop_strings[config->n_stop_strings++] = text;
         else
@@ -139,27 +144,27 @@ static pg_status read_stop_strings(pgi_generation_config *config) {
 
 static void read_decay(pgi_generation_config *config) {
     const char *key = "exponential_decay_length_penalty";
-    const json_t *value = setting(config, key), *factor = json_array_get(value, 1);
+    const pgi_json *value = setting(config, key), *factor = pgi_json_item(value, 1);
     int64_t start;
     if (!value) return;
-    if (!pgi_json_to_integer(json_array_get(value, 0), &start) || start < 0 || start > INT32_MAX ||
-        !json_is_number(factor)) {
+    if (!pgi_json_to_integer(pgi_json_item(value, 0), &start) || start < 0 || start > INT32_MAX ||
+        !pgi_json_is_number(factor)) {
         note_unfollowed(config, key);
         return;
     }
     config->sampling.decay_start = (int32_t)start;
-    config->sampling.decay_factor = json_number_value(factor);
+    config->sampling.decay_factor = pgi_json_number(factor);
 }
 
 /* true, false or "never". */
 static void read_early_stopping(pgi_generation_config *config) {
     const char *key = "early_stopping";
-    const json_t *value = setting(config, key);
-    if (json_is_true(value))
+    const pgi_json *value = setting(config, key);
+    if (pgi_json_is(value, PGI_JSON_TRUE))
         config->beams.early_stopping = PG_EARLY_STOPPING_ON;
-    else if (json_is_string(value) && strcmp(json_string_value(value), "never") == 0)
+    else if (pgi_json_is(value, PGI_JSON_STRING) && strcmp(pgi_json_text(value), "never") == 0)
         config->beams.early_stopping = PG_EARLY_STOPPING_NEVER;
-    else if (value && !json_is_false(value))
+    else if (value && !pgi_json_is(value, PGI_JSON_FALSE))
         note_unfollowed(config, key);
 }
 
@@ -179,9 +184,9 @@ static void find_unfollowed(pgi_generation_config *config) {
         {"token_healing", 0},
     };
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) {
-        const json_t *value = setting(config, settings[i].key);
-        if (value && !json_is_false(value) &&
-            !(json_is_number(value) && json_number_value(value) == settings[i].neutral))
+        const pgi_json *value = setting(config, settings[i].key);
+        if (value && !pgi_json_is(value, PGI_JSON_FALSE) &&
+            !(pgi_json_is_number(value) && pgi_json_number(value) == settings[i].neutral))
             note_unfollowed(config, settings[i].key);
     }
 }
@@ -221,10 +226,13 @@ static void read_numbers(pgi_generation_config *config) {
         read_integer(config, integers[i].key, integers[i].out);
 }
 
-pg_status pgi_generation_config_read(const pgi_memory *memory, json_t *json, int64_t vocab_size,
-                                     pgi_generation_config *out) {
-    *out = (pgi_generation_config){
-        .sampling = pgi_sampling_defaults, .beams = pgi_beam_defaults, .n_return = 1, .json = json, .memory = memory};
+void pgi_generation_config_init(pgi_generation_config *config, const pgi_memory *memory) {
+    *config = (pgi_generation_config){
+        .sampling = pgi_sampling_defaults, .beams = pgi_beam_defaults, .n_return = 1, .memory = memory};
+    pgi_json_doc_init(&config->doc, memory);
+}
+
+pg_status pgi_generation_config_read(pgi_generation_config *out, int64_t vocab_size) {
     pg_sampling_options *s = &out->sampling;
     const int64_t *bos = NULL;
     int64_t n_bos = 0;
@@ -236,7 +244,7 @@ pg_status pgi_generation_config_read(const pgi_memory *memory, json_t *json, int
     read_flag(out, "renormalize_logits", PG_SAMPLING_RENORMALIZE);
     const pg_status status = read_ids(out, "forced_bos_token_id", vocab_size, &bos, &n_bos);
     if (n_bos == 1) s->forced_bos_id = bos[0];
-    pgi_free(memory, (void *)(uintptr_t)bos);
+    pgi_free(out->memory, (void *)(uintptr_t)bos);
     PGI_TRY(status);
     PGI_TRY(read_ids(out, "forced_eos_token_id", vocab_size, &s->forced_eos_ids, &s->n_forced_eos_ids));
     PGI_TRY(read_ids(out, "suppress_tokens", vocab_size, &s->suppressed_ids, &s->n_suppressed_ids));
@@ -256,6 +264,6 @@ void pgi_generation_config_free(pgi_generation_config *config) {
                                   s->bias_sizes,     s->biases,         config->stop_strings};
     for (size_t i = 0; config->memory && i < sizeof arrays / sizeof *arrays; i++)
         pgi_free(config->memory, (void *)(uintptr_t)arrays[i]);
-    json_decref(config->json);
+    pgi_json_doc_free(&config->doc);
     *config = (pgi_generation_config){0};
 }

@@ -3,9 +3,8 @@
 #ifndef PGI_CHECKPOINT_GENERATION_CONFIG_H
 #define PGI_CHECKPOINT_GENERATION_CONFIG_H
 
-#include <jansson.h>
-
 #include "base/memory.h"
+#include "checkpoint/json.h"
 
 enum { PGI_MAX_UNFOLLOWED = 512 }; /* all settings at once fit */
 
@@ -20,7 +19,8 @@ typedef struct pgi_generation_config {
     int32_t n_stop_strings;
     /* The settings that change what HF's generate() says and that we do not follow, with ", " between them; "": none */
     char unfollowed[PGI_MAX_UNFOLLOWED];
-    json_t *json; /* the file; owned. NULL: there is none */
+    pgi_json_doc doc;
+    const pgi_json *json; /* the file; in `doc`. NULL: there is none */
     const pgi_memory *memory;
 } pgi_generation_config;
 
@@ -28,9 +28,10 @@ typedef struct pgi_generation_config {
 extern const pg_sampling_options pgi_sampling_defaults;
 extern const pg_beam_options pgi_beam_defaults;
 
-/* Takes over the reference to `json`. PG_ERROR_MEMORY. On error, too, pgi_generation_config_free() is due. */
-pg_status pgi_generation_config_read(const pgi_memory *memory, json_t *json, int64_t vocab_size,
-                                     pgi_generation_config *out);
+/* What holds without a file. Then `json` may be set to an object in `doc`, and _read() reads it; PG_ERROR_MEMORY. On
+ * error, too, pgi_generation_config_free() is due. */
+void pgi_generation_config_init(pgi_generation_config *config, const pgi_memory *memory);
+pg_status pgi_generation_config_read(pgi_generation_config *config, int64_t vocab_size);
 void pgi_generation_config_free(pgi_generation_config *config);
 
 #endif

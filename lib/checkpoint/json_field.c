@@ -6,21 +6,21 @@
 #include <math.h>
 #include <stdio.h>
 
-const json_t *pgi_json_field(const pgi_json_section *section, const char *key) {
-    return json_object_get(section->object, key);
+const pgi_json *pgi_json_field(const pgi_json_section *section, const char *key) {
+    return pgi_json_get(section->object, key);
 }
 
 const char *pgi_json_field_text(const pgi_json_section *section, const char *key) {
-    return json_string_value(pgi_json_field(section, key));
+    return pgi_json_text(pgi_json_field(section, key));
 }
 
 int pgi_json_field_is_set(const pgi_json_section *section, const char *key) {
-    const json_t *node = pgi_json_field(section, key);
-    return node && !json_is_null(node);
+    const pgi_json *node = pgi_json_field(section, key);
+    return node && !pgi_json_is(node, PGI_JSON_NULL);
 }
 
 pg_status pgi_json_field_wrong_node(const pgi_json_section *section, pg_status status, const char *key,
-                                    const json_t *node, const char *expected) {
+                                    const pgi_json *node, const char *expected) {
     char found[PGI_JSON_DESCRIPTION];
     return pgi_error(status, "%s: %s%s: found %s, expected %s", section->path, section->prefix, key,
                      pgi_json_describe(node, found, sizeof found), expected);
@@ -32,25 +32,25 @@ pg_status pgi_json_field_wrong(const pgi_json_section *section, pg_status status
 }
 
 pg_status pgi_json_field_bool(const pgi_json_section *section, const char *key, int32_t *out) {
-    const json_t *node = pgi_json_field(section, key);
-    if (!json_is_boolean(node)) return pgi_json_field_wrong(section, PG_ERROR_FORMAT, key, "true or false");
-    *out = json_is_true(node);
+    const pgi_json *node = pgi_json_field(section, key);
+    if (!pgi_json_is_boolean(node)) return pgi_json_field_wrong(section, PG_ERROR_FORMAT, key, "true or false");
+    *out = pgi_json_is(node, PGI_JSON_TRUE);
     return PG_OK;
 }
 
 pg_status pgi_json_field_positive(const pgi_json_section *section, const char *key, double *out) {
-    const json_t *node = pgi_json_field(section, key);
-    *out = json_number_value(node);
-    if (json_is_number(node) && *out >= FLT_MIN && *out <= FLT_MAX) return PG_OK;
+    const pgi_json *node = pgi_json_field(section, key);
+    *out = pgi_json_number(node);
+    if (pgi_json_is_number(node) && *out >= FLT_MIN && *out <= FLT_MAX) return PG_OK;
     return pgi_json_field_wrong(section, PG_ERROR_FORMAT, key, "a positive finite number");
 }
 
-int pgi_json_to_integer(const json_t *node, int64_t *out) {
-    if (json_is_integer(node)) {
-        *out = json_integer_value(node);
+int pgi_json_to_integer(const pgi_json *node, int64_t *out) {
+    if (pgi_json_is(node, PGI_JSON_INTEGER)) {
+        *out = pgi_json_integer(node);
         return 1;
     }
-    double value = json_is_real(node) ? json_real_value(node) : 0.5;
+    double value = pgi_json_is(node, PGI_JSON_REAL) ? pgi_json_number(node) : 0.5;
     if (value != floor(value) || fabs(value) > 9e15) return 0; /* 2^53: beyond it a double is no exact integer */
     *out = (int64_t)value;
     return 1;

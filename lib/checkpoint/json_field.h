@@ -7,13 +7,13 @@
 
 /* An object of a file. Everything is borrowed. */
 typedef struct pgi_json_section {
-    const char *path;     /* of the file */
-    const char *prefix;   /* what stands before its keys in messages: "", "text_config.", "__metadata__: " */
-    const json_t *object; /* NULL: no field is there */
+    const char *path;       /* of the file */
+    const char *prefix;     /* what stands before its keys in messages: "", "text_config.", "__metadata__: " */
+    const pgi_json *object; /* NULL: no field is there */
 } pgi_json_section;
 
 /* The value, or NULL. */
-const json_t *pgi_json_field(const pgi_json_section *section, const char *key);
+const pgi_json *pgi_json_field(const pgi_json_section *section, const char *key);
 /* The value when it is a string, else NULL. */
 const char *pgi_json_field_text(const pgi_json_section *section, const char *key);
 /* 1 when the value is there and not null. */
@@ -26,13 +26,13 @@ pg_status pgi_json_field_positive(const pgi_json_section *section, const char *k
 pg_status pgi_json_field_int(const pgi_json_section *section, const char *key, int64_t min, int64_t max, int32_t *out);
 
 /* 1 and the value of an integer, or of a real that is one (2048.0, 1e4); else 0. */
-int pgi_json_to_integer(const json_t *node, int64_t *out);
+int pgi_json_to_integer(const pgi_json *node, int64_t *out);
 
 /* Returns `status`, with the message that the value of `key` is not what was expected. */
 pg_status pgi_json_field_wrong(const pgi_json_section *section, pg_status status, const char *key,
                                const char *expected);
 /* The same for what was found inside the value: `node`, NULL: nothing. */
 pg_status pgi_json_field_wrong_node(const pgi_json_section *section, pg_status status, const char *key,
-                                    const json_t *node, const char *expected);
+                                    const pgi_json *node, const char *expected);
 
 #endif

@@ -15,15 +15,17 @@
 #include "kernels/matrix.h"
 
 enum { MAX_SHARDS = 4096, MAX_DIMS = 8 };
-#define MAX_HEADER ((size_t)100 * 1000 * 1000) /* the crate's limit */
-#define MAX_INDEX ((size_t)100 * 1000 * 1000)
+/* The largest published models have 300 kB of either. */
+#define MAX_HEADER ((size_t)16 * 1000 * 1000)
+#define MAX_INDEX ((size_t)16 * 1000 * 1000)
+enum { MAX_HEADER_VALUES = 1000000, MAX_TENSORS = 100000 };
 
 typedef struct tensor_file {
     char *path;
     pgi_file file; /* closed by pgi_tensor_files_finish(), unless it is mapped */
     pgi_mapping mapping;
-    pgi_buffer text; /* of the header */
-    json_t *header;  /* owns the tensors' names */
+    pgi_buffer text;          /* of the header */
+    pgi_tensor_header header; /* its names stay; its tensors are those of all files, below */
 } tensor_file;
 
 struct pgi_tensor_files {
@@ -34,7 +36,7 @@ struct pgi_tensor_files {
     int in_memory;
     uint64_t n_bytes_mapped, n_bytes_loaded;
     pgi_stored_tensor *tensors;
-    size_t n_tensors;
+    size_t n_tensors, capacity;
 };
 
 static const struct {
@@ -62,64 +64,75 @@ static const struct {
               {"F6_E3M2", 0, 6},
               {"F4", 0, 4}};
 
-static pg_status read_offset(const char *path, const char *name, const json_t *node, size_t limit, size_t *out) {
-    if (!json_is_integer(node) || json_integer_value(node) < 0 || (uint64_t)json_integer_value(node) > limit) {
+static pg_status read_offset(const char *path, const char *name, const pgi_json *node, size_t limit, size_t *out) {
+    if (!pgi_json_is(node, PGI_JSON_INTEGER) || pgi_json_integer(node) < 0 ||
+        (uint64_t)pgi_json_integer(node) > limit) {
         char found[PGI_JSON_DESCRIPTION];
         return pgi_error(
             PG_ERROR_FORMAT,
             "%s: tensor %s: found %s in data_offsets, expected an offset from 0 to %zu, where the file ends", path,
             name, pgi_json_describe(node, found, sizeof found), limit);
     }
-    *out = (size_t)json_integer_value(node);
+    *out = (size_t)pgi_json_integer(node);
     return PG_OK;
 }
 
-pg_status pgi_stored_tensor_read(const char *path, const char *name, const json_t *entry, size_t data_at,
-                                 size_t data_size, pgi_stored_tensor *out) {
+/* The name of a dtype lives on: a known one's here, another one's in `names`. */
+static pg_status keep_dtype(pgi_json_doc *names, const pgi_json *node, pgi_stored_tensor *out, uint32_t *bits) {
+    const char *name = pgi_json_text(node);
+    *bits = 0;
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+        if (strcmp(name, dtypes[i].name) != 0) continue;
+        out->dtype = dtypes[i].dtype;
+        out->dtype_name = dtypes[i].name;
+        *bits = dtypes[i].bits;
+        return PG_OK;
+    }
+    return pgi_json_copy_text(names, name, strlen(name), &out->dtype_name);
+}
+
+/* One entry of a header. */
+static pg_status read_entry(pgi_json_doc *names, const char *path, const char *name, const pgi_json *entry,
+                            size_t data_at, size_t data_size, pgi_stored_tensor *out) {
     char found[PGI_JSON_DESCRIPTION];
     *out = (pgi_stored_tensor){.name = name, .file = path};
-    if (!json_is_object(entry))
+    if (!pgi_json_is(entry, PGI_JSON_OBJECT))
         return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found %s, expected an object with dtype, shape, data_offsets",
                          path, name, pgi_json_describe(entry, found, sizeof found));
 
-    const json_t *dtype = json_object_get(entry, "dtype");
-    if (!json_is_string(dtype))
+    const pgi_json *dtype = pgi_json_get(entry, "dtype");
+    if (!pgi_json_is(dtype, PGI_JSON_STRING))
         return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: dtype: found %s, expected a name such as BF16", path, name,
                          pgi_json_describe(dtype, found, sizeof found));
-    out->dtype_name = json_string_value(dtype);
-    uint32_t bits = 0;
-    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
-        if (strcmp(out->dtype_name, dtypes[i].name) != 0) continue;
-        out->dtype = dtypes[i].dtype;
-        bits = dtypes[i].bits;
-    }
+    uint32_t bits;
+    PGI_TRY(keep_dtype(names, dtype, out, &bits));
 
-    const json_t *shape = json_object_get(entry, "shape");
-    if (!json_is_array(shape))
+    const pgi_json *shape = pgi_json_get(entry, "shape");
+    if (!pgi_json_is(shape, PGI_JSON_ARRAY))
         return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape: found %s, expected an array", path, name,
                          pgi_json_describe(shape, found, sizeof found));
-    if (json_array_size(shape) > MAX_DIMS)
+    if (pgi_json_n_items(shape) > MAX_DIMS)
         return pgi_error(PG_ERROR_LIMIT, "%s: tensor %s: shape: found %zu dimensions, expected at most %d", path, name,
-                         json_array_size(shape), MAX_DIMS);
-    out->n_dims = (int32_t)json_array_size(shape);
+                         pgi_json_n_items(shape), MAX_DIMS);
+    out->n_dims = (int32_t)pgi_json_n_items(shape);
     size_t n = 1;
     for (int32_t i = 0; i < out->n_dims; i++) {
-        const json_t *size = json_array_get(shape, (size_t)i);
-        if (!json_is_integer(size) || json_integer_value(size) < 0)
+        const pgi_json *size = pgi_json_item(shape, (size_t)i);
+        if (!pgi_json_is(size, PGI_JSON_INTEGER) || pgi_json_integer(size) < 0)
             return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape[%d]: found %s, expected a size of 0 or more", path,
                              name, i, pgi_json_describe(size, found, sizeof found));
-        out->shape[i] = json_integer_value(size);
+        out->shape[i] = pgi_json_integer(size);
         if (!pgi_mul_size(n, (size_t)out->shape[i], &n))
             return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: shape: its product does not fit in 64 bits", path, name);
     }
 
-    const json_t *offsets = json_object_get(entry, "data_offsets");
-    if (!json_is_array(offsets) || json_array_size(offsets) != 2)
+    const pgi_json *offsets = pgi_json_get(entry, "data_offsets");
+    if (!pgi_json_is(offsets, PGI_JSON_ARRAY) || pgi_json_n_items(offsets) != 2)
         return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: data_offsets: found %s, expected an array of 2", path, name,
                          pgi_json_describe(offsets, found, sizeof found));
     size_t begin = 0, end = 0, n_bits;
-    PGI_TRY(read_offset(path, name, json_array_get(offsets, 0), data_size, &begin));
-    PGI_TRY(read_offset(path, name, json_array_get(offsets, 1), data_size, &end));
+    PGI_TRY(read_offset(path, name, pgi_json_item(offsets, 0), data_size, &begin));
+    PGI_TRY(read_offset(path, name, pgi_json_item(offsets, 1), data_size, &end));
     if (begin > end)
         return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: data_offsets: found [%zu, %zu], expected begin <= end", path,
                          name, begin, end);
@@ -160,16 +173,139 @@ static pg_status check_layout(const char *path, pgi_stored_tensor *tensors, size
     return PG_OK;
 }
 
-pg_status pgi_stored_tensors_read(const char *path, json_t *header, size_t data_at, size_t data_size,
-                                  pgi_stored_tensor *out, size_t *n) {
-    *n = 0;
-    for (void *at = json_object_iter(header); at; at = json_object_iter_next(header, at)) {
-        const char *name = json_object_iter_key(at);
-        if (strcmp(name, "__metadata__") == 0) continue;
-        PGI_TRY(pgi_stored_tensor_read(path, name, json_object_iter_value(at), data_at, data_size, &out[*n]));
-        ++*n;
+static int by_name(const void *a, const void *b) {
+    const pgi_stored_tensor *x = a, *y = b;
+    const int order = strcmp(x->name, y->name);
+    if (order != 0 || x->offset == y->offset) return order;
+    return x->offset < y->offset ? -1 : 1;
+}
+
+/* The entries' names, and where they stand. */
+static pg_status read_names(pgi_json_reader *reader, pgi_tensor_header *out, size_t capacity) {
+    int first = 1, more;
+    PGI_TRY(pgi_json_open(reader, '{'));
+    for (;;) {
+        PGI_TRY(pgi_json_next(reader, '{', &first, &more));
+        if (!more) return PG_OK;
+        const pgi_buffer *key = &reader->text;
+        if (key->size == strlen("__metadata__") && memcmp(key->data, "__metadata__", key->size) == 0 &&
+            !out->metadata) {
+            PGI_TRY(pgi_json_read(&out->metadata_doc, reader, PGI_JSON_STRICT, &out->metadata));
+            continue;
+        }
+        if (out->n_tensors == capacity) return pgi_json_expected(reader, "the end of the header");
+        pgi_stored_tensor *tensor = &out->tensors[out->n_tensors++];
+        *tensor = (pgi_stored_tensor){.file = reader->file, .offset = reader->key_at};
+        if (key->size && memchr(key->data, 0, key->size)) {
+            reader->at = reader->key_at;
+            return pgi_json_error(reader, PG_ERROR_FORMAT, "found \\u0000 in a key, expected other characters");
+        }
+        PGI_TRY(pgi_json_copy_text(&out->names, (const char *)key->data, key->size, &tensor->name));
+        PGI_TRY(pgi_json_skip(reader, NULL, NULL));
     }
-    return check_layout(path, out, *n, data_at, data_size);
+}
+
+/* Two values under one key are refused: two readers might take different ones. */
+static pg_status check_names(pgi_json_reader *reader, pgi_tensor_header *header) {
+    if (header->n_tensors) qsort(header->tensors, header->n_tensors, sizeof *header->tensors, by_name);
+    for (size_t i = 0; i < header->n_tensors; i++) {
+        const pgi_stored_tensor *tensor = &header->tensors[i];
+        if (strcmp(tensor->name, "__metadata__") != 0 && (i == 0 || strcmp(tensor[-1].name, tensor->name) != 0))
+            continue;
+        reader->at = (size_t)tensor->offset;
+        return pgi_json_error(reader, PG_ERROR_FORMAT, "found the duplicate key \"%.60s\", expected each key once",
+                              tensor->name);
+    }
+    return PG_OK;
+}
+
+/* The syntax of the whole, and the most tensors that it may have. */
+static pg_status check_syntax(pgi_json_reader *reader, size_t *n) {
+    int first = 1, more;
+    *n = 0;
+    reader->max_values = MAX_HEADER_VALUES;
+    if (pgi_json_peek(reader) != '{') { /* another value, or none */
+        PGI_TRY(pgi_json_skip(reader, NULL, NULL));
+        return pgi_json_end(reader);
+    }
+    PGI_TRY(pgi_json_open(reader, '{'));
+    for (;; ++*n) {
+        PGI_TRY(pgi_json_next(reader, '{', &first, &more));
+        if (!more) return pgi_json_end(reader);
+        if (*n > MAX_TENSORS)
+            return pgi_error(PG_ERROR_LIMIT, "%s: found more than %d tensors, expected at most that many", reader->file,
+                             MAX_TENSORS);
+        PGI_TRY(pgi_json_skip(reader, NULL, NULL));
+    }
+}
+
+static pg_status read_text(pgi_json_reader *reader, pgi_tensor_header *out) {
+    size_t n;
+    reader->is_whole = 1;
+    PGI_TRY(check_syntax(reader, &n));
+    reader->at = reader->n_values = 0;
+    if (pgi_json_peek(reader) != '{') {
+        const pgi_json *other;
+        char found[PGI_JSON_DESCRIPTION];
+        PGI_TRY(pgi_json_read(&out->metadata_doc, reader, PGI_JSON_STRICT, &other));
+        return pgi_error(PG_ERROR_FORMAT, "%s: found %s, expected a JSON object", reader->file,
+                         pgi_json_describe(other, found, sizeof found));
+    }
+    out->tensors = pgi_alloc(out->names.memory, n, sizeof *out->tensors);
+    if (!out->tensors) return PG_ERROR_MEMORY;
+    PGI_TRY(read_names(reader, out, n));
+    return check_names(reader, out);
+}
+
+pg_status pgi_tensor_header_read(const pgi_memory *memory, const char *path, const void *text, size_t size,
+                                 pgi_tensor_header *out) {
+    pgi_json_reader reader;
+    *out = (pgi_tensor_header){.metadata = NULL};
+    pgi_json_doc_init(&out->names, memory);
+    pgi_json_doc_init(&out->metadata_doc, memory);
+    pgi_json_reader_init(&reader, memory, path, text, size);
+    const pg_status status = read_text(&reader, out);
+    pgi_json_reader_free(&reader);
+    return status == PG_ERROR_FORMAT ? pgi_diagnose_bytes(status, path, text, size) : status;
+}
+
+pg_status pgi_tensor_header_bind(pgi_tensor_header *header, const char *path, const void *text, size_t size,
+                                 size_t data_at, size_t data_size) {
+    pg_status status = PG_OK;
+    pgi_json_reader reader;
+    pgi_json_doc entry; /* of one tensor at a time */
+    pgi_json_reader_init(&reader, header->names.memory, path, text, size);
+    pgi_json_doc_init(&entry, header->names.memory);
+    reader.is_whole = 1;
+    for (size_t i = 0; i < header->n_tensors && status >= 0; i++) {
+        pgi_stored_tensor *tensor = &header->tensors[i];
+        const pgi_json *node;
+        reader.at = (size_t)tensor->offset;
+        status = pgi_json_key(&reader);
+        if (status >= 0) status = pgi_json_read(&entry, &reader, PGI_JSON_STRICT, &node);
+        if (status >= 0) status = read_entry(&header->names, path, tensor->name, node, data_at, data_size, tensor);
+        pgi_json_doc_empty(&entry);
+    }
+    pgi_json_doc_free(&entry);
+    pgi_json_reader_free(&reader);
+    return status < 0 ? status : check_layout(path, header->tensors, header->n_tensors, data_at, data_size);
+}
+
+static void free_metadata(pgi_tensor_header *header) {
+    pgi_json_doc_free(&header->metadata_doc);
+    header->metadata = NULL;
+}
+
+static void free_tensors(pgi_tensor_header *header) {
+    if (header->tensors) pgi_free(header->names.memory, header->tensors);
+    header->tensors = NULL;
+    header->n_tensors = 0;
+}
+
+void pgi_tensor_header_free(pgi_tensor_header *header) {
+    free_tensors(header);
+    free_metadata(header);
+    pgi_json_doc_free(&header->names);
 }
 
 /* The size of the header, which lies within the file. */
@@ -194,38 +330,37 @@ static pg_status read_header_size(const tensor_file *file, uint64_t *out) {
     return PG_OK;
 }
 
-static pg_status read_header(tensor_file *file) {
+static pg_status read_header(const pgi_memory *memory, tensor_file *file) {
     uint64_t size = 0;
     pg_status status = read_header_size(file, &size);
     if (status < 0) return pgi_diagnose_file(status, file->path);
     PGI_TRY(pgi_buffer_reserve(&file->text, (size_t)size));
     PGI_TRY(pgi_file_read_at(&file->file, 8, (size_t)size, file->text.data));
     file->text.size = (size_t)size;
-    return pgi_json_parse(file->path, file->text.data, file->text.size, &file->header);
+    return pgi_tensor_header_read(memory, file->path, file->text.data, file->text.size, &file->header);
 }
 
 /* Opens files->files[index] and appends its tensors. */
 static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
     tensor_file *file = &files->files[index];
+    pgi_tensor_header *header = &file->header;
     PGI_TRY(pgi_file_open(file->path, &file->file));
-    PGI_TRY(read_header(file));
+    PGI_TRY(read_header(&files->memory, file));
     if (!files->in_memory) PGI_TRY(pgi_file_map(&file->file, &file->mapping));
     files->n_bytes_mapped += file->mapping.size;
 
-    size_t n = json_object_size(file->header), n_old = files->n_tensors;
-    pgi_stored_tensor *tensors = pgi_alloc(&files->memory, n_old + n, sizeof *tensors);
-    if (!tensors) return PG_ERROR_MEMORY;
-    if (n_old) memcpy(tensors, files->tensors, n_old * sizeof *tensors);
-    pgi_free(&files->memory, files->tensors);
-    files->tensors = tensors;
-
     const size_t data_at = 8 + file->text.size, data_size = file->file.size - data_at;
-    PGI_TRY(pgi_stored_tensors_read(file->path, file->header, data_at, data_size, tensors + n_old, &n));
-    for (pgi_stored_tensor *tensor = tensors + n_old; tensor < tensors + n_old + n; tensor++) {
+    PGI_TRY(pgi_tensor_header_bind(header, file->path, file->text.data, file->text.size, data_at, data_size));
+    for (pgi_stored_tensor *tensor = header->tensors; tensor < header->tensors + header->n_tensors; tensor++) {
         if (file->mapping.data) tensor->data = file->mapping.data + tensor->offset;
         tensor->file_index = index;
     }
-    files->n_tensors += n;
+    const size_t n = files->n_tensors + header->n_tensors;
+    PGI_TRY(pgi_grow(&files->memory, &files->tensors, &files->capacity, n, sizeof *files->tensors));
+    if (header->n_tensors)
+        memcpy(files->tensors + files->n_tensors, header->tensors, header->n_tensors * sizeof *files->tensors);
+    files->n_tensors = n;
+    free_tensors(header);
     return PG_OK;
 }
 
@@ -239,18 +374,14 @@ static pg_status add_file(pgi_tensor_files *files, const char *name) {
 }
 
 /* A shard is a file of the folder: "model-00001-of-00003.safetensors", never a path. */
-static pg_status check_shard_name(const char *index_path, const char *tensor, const json_t *node) {
+static pg_status check_shard_name(const char *index_path, const char *tensor, const pgi_json *node) {
     char found[PGI_JSON_DESCRIPTION];
-    const char *name = json_string_value(node);
+    const char *name = pgi_json_text(node);
     if (!name || !*name || strchr(name, '/') || strchr(name, '\\') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: weight_map: %s: found %s, expected the name of a file in the same folder", index_path,
                          tensor, pgi_json_describe(node, found, sizeof found));
     return PG_OK;
-}
-
-static int by_name(const void *a, const void *b) {
-    return strcmp(((const pgi_stored_tensor *)a)->name, ((const pgi_stored_tensor *)b)->name);
 }
 
 static int compare_name(const void *key, const void *element) {
@@ -263,7 +394,7 @@ static const char *base_name(const char *path) {
 }
 
 /* Sorts by name. Of a name in several shards the one that the index names is kept. */
-static pg_status sort_tensors(pgi_tensor_files *files, const json_t *weight_map) {
+static pg_status sort_tensors(pgi_tensor_files *files, const pgi_json *weight_map) {
     pgi_stored_tensor *t = files->tensors;
     size_t n_kept = 0;
     if (files->n_tensors) qsort(t, files->n_tensors, sizeof *t, by_name);
@@ -272,7 +403,7 @@ static pg_status sort_tensors(pgi_tensor_files *files, const json_t *weight_map)
             t[n_kept++] = t[i];
             continue;
         }
-        const char *wanted = json_string_value(json_object_get(weight_map, t[i].name));
+        const char *wanted = pgi_json_text(pgi_json_get(weight_map, t[i].name));
         if (!wanted)
             return pgi_error(PG_ERROR_FORMAT,
                              "%s: tensor %s: found it in %s too, expected it once or named in the index", t[i].file,
@@ -284,9 +415,11 @@ static pg_status sort_tensors(pgi_tensor_files *files, const json_t *weight_map)
 }
 
 /* Every entry of the index is in the shard that it names. */
-static pg_status check_index(pgi_tensor_files *files, const char *index_path, json_t *weight_map) {
-    for (void *at = json_object_iter(weight_map); at; at = json_object_iter_next(weight_map, at)) {
-        const char *name = json_object_iter_key(at), *shard = json_string_value(json_object_iter_value(at));
+static pg_status check_index(pgi_tensor_files *files, const char *index_path, const pgi_json *weight_map) {
+    const char *name;
+    const pgi_json *node;
+    for (size_t i = 0; (node = pgi_json_member(weight_map, i, &name)) != NULL; i++) {
+        const char *shard = pgi_json_text(node);
         const pgi_stored_tensor *tensor = pgi_tensor_files_find(files, name);
         if (!tensor || strcmp(base_name(tensor->file), shard) != 0)
             return pgi_error(PG_ERROR_FORMAT, "%s: weight_map: tensor %s: found it %s%s, expected it in %s", index_path,
@@ -295,48 +428,52 @@ static pg_status check_index(pgi_tensor_files *files, const char *index_path, js
     return PG_OK;
 }
 
-static pg_status open_index(pgi_tensor_files *files, const char *index_path) {
+/* *shards: an object that has each shard's name once. */
+static pg_status read_index(pgi_json_doc *doc, const char *index_path, const pgi_json **weight_map, pgi_json *shards) {
+    const pgi_json *index, *node;
+    const char *name;
     char found[PGI_JSON_DESCRIPTION];
-    json_t *index = NULL, *shards = json_object(); /* the shards' names, each once */
-    pg_status status;
-    if (!shards) return pgi_error(PG_ERROR_MEMORY, "%s: out of memory", index_path);
-    PGI_GOTO(pgi_json_load(&files->memory, index_path, MAX_INDEX, &index), done);
-    json_t *weight_map = json_object_get(index, "weight_map");
-    if (!json_is_object(weight_map) || json_object_size(weight_map) == 0) {
-        int empty = json_is_object(weight_map);
-        status = pgi_error(PG_ERROR_FORMAT, "%s: weight_map: found %s, expected an object {tensor: file}", index_path,
-                           empty ? "an empty object" : pgi_json_describe(weight_map, found, sizeof found));
-        goto done;
+    PGI_TRY(pgi_json_load(doc, index_path, MAX_INDEX, PGI_JSON_STRICT, &index));
+    PGI_TRY(pgi_json_new_object(doc, shards));
+    *weight_map = pgi_json_get(index, "weight_map");
+    if (pgi_json_n_members(*weight_map) == 0) {
+        const int empty = pgi_json_is(*weight_map, PGI_JSON_OBJECT);
+        return pgi_error(PG_ERROR_FORMAT, "%s: weight_map: found %s, expected an object {tensor: file}", index_path,
+                         empty ? "an empty object" : pgi_json_describe(*weight_map, found, sizeof found));
     }
-    for (void *at = json_object_iter(weight_map); at; at = json_object_iter_next(weight_map, at)) {
-        json_t *shard = json_object_iter_value(at);
-        PGI_GOTO(check_shard_name(index_path, json_object_iter_key(at), shard), done);
-        if (json_object_set(shards, json_string_value(shard), shard) != 0) {
-            status = pgi_error(PG_ERROR_MEMORY, "%s: out of memory", index_path);
-            goto done;
-        }
+    for (size_t i = 0; (node = pgi_json_member(*weight_map, i, &name)) != NULL; i++) {
+        PGI_TRY(check_shard_name(index_path, name, node));
+        PGI_TRY(pgi_json_set(doc, shards, pgi_json_text(node), *node));
     }
-    if (json_object_size(shards) > MAX_SHARDS) {
-        status = pgi_error(PG_ERROR_LIMIT, "%s: weight_map: found %zu files, expected at most %d", index_path,
-                           json_object_size(shards), MAX_SHARDS);
-        goto done;
+    if (pgi_json_n_members(shards) > MAX_SHARDS)
+        return pgi_error(PG_ERROR_LIMIT, "%s: weight_map: found %zu files, expected at most %d", index_path,
+                         pgi_json_n_members(shards), MAX_SHARDS);
+    return PG_OK;
+}
+
+static pg_status open_shards(pgi_tensor_files *files, const char *index_path, const pgi_json *weight_map,
+                             const pgi_json *shards) {
+    const char *name;
+    files->files = pgi_alloc_zero(&files->memory, pgi_json_n_members(shards), sizeof *files->files);
+    if (!files->files) return PG_ERROR_MEMORY;
+    for (size_t i = 0; pgi_json_member(shards, i, &name); i++) {
+        PGI_TRY(add_file(files, name));
+        const pg_status status = open_file(files, files->n_files - 1);
+        if (status == PG_ERROR_NOT_FOUND) return pgi_error_context(status, "%s: a shard is missing", index_path);
+        if (status < 0) return status;
     }
-    files->files = pgi_alloc_zero(&files->memory, json_object_size(shards), sizeof *files->files);
-    if (!files->files) {
-        status = PG_ERROR_MEMORY;
-        goto done;
-    }
-    for (void *at = json_object_iter(shards); at; at = json_object_iter_next(shards, at)) {
-        PGI_GOTO(add_file(files, json_object_iter_key(at)), done);
-        status = open_file(files, files->n_files - 1);
-        if (status == PG_ERROR_NOT_FOUND) status = pgi_error_context(status, "%s: a shard is missing", index_path);
-        if (status < 0) goto done;
-    }
-    PGI_GOTO(sort_tensors(files, weight_map), done);
-    status = check_index(files, index_path, weight_map);
-done:
-    json_decref(shards);
-    json_decref(index);
+    PGI_TRY(sort_tensors(files, weight_map));
+    return check_index(files, index_path, weight_map);
+}
+
+static pg_status open_index(pgi_tensor_files *files, const char *index_path) {
+    pgi_json_doc doc;
+    pgi_json shards;
+    const pgi_json *weight_map;
+    pgi_json_doc_init(&doc, &files->memory);
+    pg_status status = read_index(&doc, index_path, &weight_map, &shards);
+    if (status >= 0) status = open_shards(files, index_path, weight_map, &shards);
+    pgi_json_doc_free(&doc);
     return status;
 }
 
@@ -398,7 +535,7 @@ void pgi_tensor_files_close(pgi_tensor_files **files) {
         if (f->tensors[i].loaded) pgi_free(&memory, (void *)(uintptr_t)f->tensors[i].data);
     for (uint32_t i = 0; i < f->n_files; i++) {
         pgi_file_close(&f->files[i].file);
-        json_decref(f->files[i].header);
+        pgi_tensor_header_free(&f->files[i].header);
         pgi_mapping_free(&f->files[i].mapping);
         pgi_free(&memory, f->files[i].path);
     }
@@ -412,7 +549,9 @@ void pgi_tensor_files_finish(pgi_tensor_files *files) {
     for (uint32_t i = 0; i < files->n_files; i++) {
         if (!files->files[i].mapping.data) pgi_file_close(&files->files[i].file);
         pgi_buffer_free(&files->files[i].text);
+        free_metadata(&files->files[i].header);
     }
+    pgi_trim(&files->memory, &files->tensors, &files->capacity, files->n_tensors, sizeof *files->tensors);
 }
 
 pg_status pgi_tensor_files_unchanged(const pgi_tensor_files *files) {
@@ -504,8 +643,7 @@ const char *pgi_tensor_files_folder(const pgi_tensor_files *files) { return file
 uint32_t pgi_tensor_files_n_files(const pgi_tensor_files *files) { return files->n_files; }
 pgi_tensor_file_info pgi_tensor_files_file(const pgi_tensor_files *files, uint32_t index) {
     const tensor_file *file = &files->files[index];
-    return (pgi_tensor_file_info){file->path, file->text.data, file->text.size,
-                                  json_object_get(file->header, "__metadata__")};
+    return (pgi_tensor_file_info){file->path, file->text.data, file->text.size, file->header.metadata};
 }
 uint64_t pgi_tensor_files_n_bytes_mapped(const pgi_tensor_files *files) { return files->n_bytes_mapped; }
 uint64_t pgi_tensor_files_n_bytes_loaded(const pgi_tensor_files *files) { return files->n_bytes_loaded; }

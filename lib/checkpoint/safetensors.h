@@ -7,11 +7,10 @@
 #ifndef PGI_CHECKPOINT_SAFETENSORS_H
 #define PGI_CHECKPOINT_SAFETENSORS_H
 
-#include <jansson.h>
-
 #include "base/file.h"
 #include "base/memory.h"
 #include "base/run.h"
+#include "checkpoint/json.h"
 
 typedef struct pgi_stored_tensor {
     const char *name;       /* as in the file */
@@ -29,23 +28,32 @@ typedef struct pgi_stored_tensor {
     int32_t used;        /* set by the binder: 0: not in use, else 1 for the first that it took, 2, ... */
 } pgi_stored_tensor;
 
-/* One entry of a header: the tensor `name` of file `path`, whose data begins at `data_at` and has `data_size` bytes.
- * The strings are kept as they are. PG_ERROR_FORMAT, _LIMIT. */
-pg_status pgi_stored_tensor_read(const char *path, const char *name, const json_t *entry, size_t data_at,
-                                 size_t data_size, pgi_stored_tensor *out);
+/* The header of a file: its tensors, and its metadata as a tree. No tree is made of the tensors. */
+typedef struct pgi_tensor_header {
+    pgi_json_doc names;         /* the strings of the tensors */
+    pgi_json_doc metadata_doc;  /* of the metadata */
+    const pgi_json *metadata;   /* "__metadata__"; NULL: none */
+    pgi_stored_tensor *tensors; /* [n_tensors] */
+    size_t n_tensors;
+} pgi_tensor_header;
 
-/* All entries of a header but "__metadata__", in the order of their data. They lie one behind the other and fill the
- * data: no overlap, no hole, nothing left over. out: room for json_object_size(header); *n: how many there are.
- * PG_ERROR_FORMAT, _LIMIT. */
-pg_status pgi_stored_tensors_read(const char *path, json_t *header, size_t data_at, size_t data_size,
-                                  pgi_stored_tensor *out, size_t *n);
+/* Reads the JSON of a header, whose syntax is checked before its meaning: names and metadata, and where each tensor's
+ * entry stands (in `offset`). `path` is kept as it is. Then _bind() reads the entries of the same text: the data begin
+ * at `data_at` of the file and have `data_size` bytes. They are sorted by their data then, which lie one behind the
+ * other and fill it: no overlap, no hole, nothing left over. On error, too, _free() is due.
+ * PG_ERROR_FORMAT, _LIMIT, _MEMORY. */
+pg_status pgi_tensor_header_read(const pgi_memory *memory, const char *path, const void *text, size_t size,
+                                 pgi_tensor_header *out);
+pg_status pgi_tensor_header_bind(pgi_tensor_header *header, const char *path, const void *text, size_t size,
+                                 size_t data_at, size_t data_size);
+void pgi_tensor_header_free(pgi_tensor_header *header); /* zeroed is fine */
 
 typedef struct pgi_tensor_files pgi_tensor_files;
 
 /*
  * Maps the files (in_memory: does not) and checks their headers and the index, without touching the data. The headers
- * are checked as the safetensors crate does: at most 100 MB, tensors dense and in bounds, sizes that fit shape and
- * dtype, no holes. When both are there, model.safetensors wins, as in transformers.
+ * are checked as the safetensors crate does, but for their size (16 MB): tensors dense and in bounds, sizes that fit
+ * shape and dtype, no holes. When both are there, model.safetensors wins, as in transformers.
  *
  * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _LIMIT, _UNSUPPORTED (adapters, pickled weights), _MEMORY.
  */
@@ -81,7 +89,7 @@ typedef struct pgi_tensor_file_info {
     const char *path;
     const uint8_t *header; /* the JSON text, `header_size` bytes; 8 bytes of size lie before it */
     size_t header_size;
-    const json_t *metadata; /* the object "__metadata__"; NULL: none */
+    const pgi_json *metadata; /* the object "__metadata__"; NULL: none */
 } pgi_tensor_file_info;
 pgi_tensor_file_info pgi_tensor_files_file(const pgi_tensor_files *files, uint32_t index);
 uint64_t pgi_tensor_files_n_bytes_mapped(const pgi_tensor_files *files); /* of whole files */

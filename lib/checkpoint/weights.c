@@ -132,7 +132,7 @@ static pg_status missing(const binder *b, part where, const char *rest, const ch
 /* What no role takes: PG_ERROR_UNSUPPORTED. */
 static pg_status wrong_dtype(const binder *b, const pgi_stored_tensor *tensor) {
     pgi_tensor_file_info file = pgi_tensor_files_file(b->files, tensor->file_index);
-    const char *format = json_string_value(json_object_get(file.metadata, "format"));
+    const char *format = pgi_json_text(pgi_json_get(file.metadata, "format"));
     return pgi_error(PG_ERROR_UNSUPPORTED,
                      "%s: tensor %s: found dtype %.20s%s%.40s%s, expected F32, BF16 or F16 (of quantized checkpoints, "
                      "those that pg_model_convert() wrote are supported)",
@@ -248,7 +248,7 @@ static int is_channels_last(const binder *b, const pgi_stored_tensor *tensor) {
         return 0;
     if (config->patch_size != config->n_channels) return 1;
     const pgi_tensor_file_info file = pgi_tensor_files_file(b->files, tensor->file_index);
-    const char *format = json_string_value(json_object_get(file.metadata, "format"));
+    const char *format = pgi_json_text(pgi_json_get(file.metadata, "format"));
     return format && strcmp(format, "mlx") == 0;
 }
 

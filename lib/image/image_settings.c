@@ -15,15 +15,15 @@
 #include "checkpoint/json_field.h"
 #include "image/resize.h"
 
-#define MAX_JSON_SIZE ((size_t)16 << 20)
+#define MAX_JSON_SIZE ((size_t)4 << 20)
 
 /* NULL when the key has its default: it is missing, or it is null and `needed`, the switch that it serves, is off. */
-static const json_t *find(const pgi_json_section *s, const char *key, int needed) {
-    const json_t *node = pgi_json_field(s, key);
-    return json_is_null(node) && !needed ? NULL : node;
+static const pgi_json *find(const pgi_json_section *s, const char *key, int needed) {
+    const pgi_json *node = pgi_json_field(s, key);
+    return pgi_json_is(node, PGI_JSON_NULL) && !needed ? NULL : node;
 }
 
-static pg_status wrong(const pgi_json_section *s, const char *key, const json_t *node, const char *expected) {
+static pg_status wrong(const pgi_json_section *s, const char *key, const pgi_json *node, const char *expected) {
     return pgi_json_field_wrong_node(s, PG_ERROR_FORMAT, key, node, expected);
 }
 
@@ -33,22 +33,22 @@ static pg_status unsupported(const pgi_json_section *s, const char *key, const c
 
 /* null is false. */
 static pg_status read_bool(const pgi_json_section *s, const char *key, int32_t *value) {
-    const json_t *node = pgi_json_field(s, key);
-    if (json_is_null(node)) *value = 0;
-    return !node || json_is_null(node) ? PG_OK : pgi_json_field_bool(s, key, value);
+    const pgi_json *node = pgi_json_field(s, key);
+    if (pgi_json_is(node, PGI_JSON_NULL)) *value = 0;
+    return !node || pgi_json_is(node, PGI_JSON_NULL) ? PG_OK : pgi_json_field_bool(s, key, value);
 }
 
 /* Strictly: 224.0 is none. */
-static int is_integer_in(const json_t *node, json_int_t low, json_int_t high) {
-    return json_is_integer(node) && json_integer_value(node) >= low && json_integer_value(node) <= high;
+static int is_integer_in(const pgi_json *node, int64_t low, int64_t high) {
+    return pgi_json_is(node, PGI_JSON_INTEGER) && pgi_json_integer(node) >= low && pgi_json_integer(node) <= high;
 }
 
-static pg_status read_whole(const pgi_json_section *s, const char *key, const json_t *node, int32_t most,
+static pg_status read_whole(const pgi_json_section *s, const char *key, const pgi_json *node, int32_t most,
                             int32_t *out) {
     char expected[48];
     snprintf(expected, sizeof expected, "a whole number from 1 to %d", most);
     if (!is_integer_in(node, 1, most)) return wrong(s, key, node, expected);
-    *out = (int32_t)json_integer_value(node);
+    *out = (int32_t)pgi_json_integer(node);
     return PG_OK;
 }
 
@@ -56,14 +56,14 @@ static pg_status read_whole(const pgi_json_section *s, const char *key, const js
 static pg_status read_channels(const pgi_json_section *s, const char *key, int needed, int zero_allowed,
                                float values[3]) {
     const char *expected = zero_allowed ? "a number, or an array of 3" : "a number other than 0, or an array of 3";
-    const json_t *node = find(s, key, needed);
+    const pgi_json *node = find(s, key, needed);
     if (!node) return PG_OK;
-    if (!json_is_number(node) && !(json_is_array(node) && json_array_size(node) == 3))
+    if (!pgi_json_is_number(node) && !(pgi_json_is(node, PGI_JSON_ARRAY) && pgi_json_n_items(node) == 3))
         return wrong(s, key, node, expected);
     for (size_t i = 0; i < 3; i++) {
-        const json_t *item = json_is_array(node) ? json_array_get(node, i) : node;
-        double value = json_number_value(item);
-        if (!json_is_number(item) || !isfinite((float)value) || (!zero_allowed && (float)value == 0.0f))
+        const pgi_json *item = pgi_json_is(node, PGI_JSON_ARRAY) ? pgi_json_item(node, i) : node;
+        double value = pgi_json_number(item);
+        if (!pgi_json_is_number(item) || !isfinite((float)value) || (!zero_allowed && (float)value == 0.0f))
             return wrong(s, key, item, expected);
         values[i] = (float)value; /* numpy casts them to the f32 of the image */
     }
@@ -71,20 +71,20 @@ static pg_status read_channels(const pgi_json_section *s, const char *key, int n
 }
 
 static pg_status read_size(const pgi_json_section *s, pgi_image_settings *out) {
-    const json_t *node = find(s, "size", out->do_resize), *height = NULL, *width = NULL;
+    const pgi_json *node = find(s, "size", out->do_resize), *height = NULL, *width = NULL;
     int32_t to_square = 0; /* SiglipImageProcessor.default_to_square */
     PGI_TRY(read_bool(s, "default_to_square", &to_square));
     if (!node) return PG_OK;
-    if (json_is_object(node)) {
-        height = json_object_get(node, "height");
-        width = json_object_get(node, "width");
+    if (pgi_json_is(node, PGI_JSON_OBJECT)) {
+        height = pgi_json_get(node, "height");
+        width = pgi_json_get(node, "width");
         if (!height && !width) return unsupported(s, "size", "\"height\" and \"width\" in it (the image is stretched)");
-    } else if (json_is_array(node) && json_array_size(node) == 2) {
-        height = json_array_get(node, 0);
-        width = json_array_get(node, 1);
-    } else if (json_is_integer(node) && to_square) {
+    } else if (pgi_json_is(node, PGI_JSON_ARRAY) && pgi_json_n_items(node) == 2) {
+        height = pgi_json_item(node, 0);
+        width = pgi_json_item(node, 1);
+    } else if (pgi_json_is(node, PGI_JSON_INTEGER) && to_square) {
         height = width = node;
-    } else if (json_is_integer(node)) { /* transformers takes it as the shortest edge */
+    } else if (pgi_json_is(node, PGI_JSON_INTEGER)) { /* transformers takes it as the shortest edge */
         return unsupported(s, "size", "an object with \"height\" and \"width\"");
     } else {
         return wrong(s, "size", node, "an object with \"height\" and \"width\"");
@@ -101,10 +101,10 @@ static pg_status refuse_if_true(const pgi_json_section *s, const char *key) {
 
 static pg_status check_type(const pgi_json_section *s) {
     static const char *const known[] = {"SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil"};
-    const json_t *node = find(s, "image_processor_type", 0);
+    const pgi_json *node = find(s, "image_processor_type", 0);
     if (!node) return PG_OK;
-    for (size_t i = 0; json_is_string(node) && i < sizeof known / sizeof *known; i++)
-        if (strcmp(json_string_value(node), known[i]) == 0) return PG_OK;
+    for (size_t i = 0; pgi_json_is(node, PGI_JSON_STRING) && i < sizeof known / sizeof *known; i++)
+        if (strcmp(pgi_json_text(node), known[i]) == 0) return PG_OK;
     return unsupported(s, "image_processor_type", "\"SiglipImageProcessor\"");
 }
 
@@ -151,17 +151,17 @@ static pg_status read_settings(const pgi_json_section *s, int images_only, pgi_i
     PGI_TRY(read_size(s, out));
     PGI_TRY(read_channels(s, "image_mean", out->do_normalize, 1, out->mean));
     PGI_TRY(read_channels(s, "image_std", out->do_normalize, 0, out->std));
-    const json_t *resample = find(s, "resample", out->do_resize);
+    const pgi_json *resample = find(s, "resample", out->do_resize);
     if (resample && !is_integer_in(resample, PGI_NEAREST, PGI_HAMMING))
-        return pgi_json_field_wrong(s, json_is_integer(resample) ? PG_ERROR_UNSUPPORTED : PG_ERROR_FORMAT, "resample",
-                                    "Pillow's number of a filter, 0 to 5");
-    if (resample) out->resample = (int32_t)json_integer_value(resample);
-    const json_t *factor = find(s, "rescale_factor", out->do_rescale);
-    if (factor && !(json_is_number(factor) && isfinite(json_number_value(factor))))
+        return pgi_json_field_wrong(s, pgi_json_is(resample, PGI_JSON_INTEGER) ? PG_ERROR_UNSUPPORTED : PG_ERROR_FORMAT,
+                                    "resample", "Pillow's number of a filter, 0 to 5");
+    if (resample) out->resample = (int32_t)pgi_json_integer(resample);
+    const pgi_json *factor = find(s, "rescale_factor", out->do_rescale);
+    if (factor && !(pgi_json_is_number(factor) && isfinite(pgi_json_number(factor))))
         return wrong(s, "rescale_factor", factor, "a finite number");
-    if (factor) out->rescale_factor = json_number_value(factor);
+    if (factor) out->rescale_factor = pgi_json_number(factor);
     /* No default: transformers' PaliGemmaProcessor fails without it too. */
-    const json_t *n_tokens = find(s, "image_seq_length", 0);
+    const pgi_json *n_tokens = find(s, "image_seq_length", 0);
     if (!n_tokens && !images_only)
         return pgi_json_field_wrong_node(s, PG_ERROR_NOT_FOUND, "image_seq_length", NULL,
                                          "the number of <image> tokens per image");
@@ -173,22 +173,24 @@ static pg_status read_settings(const pgi_json_section *s, int images_only, pgi_i
 /* *found: 1 when the file has settings. */
 static pg_status load_file(const pgi_memory *memory, const char *path, int nested, int images_only,
                            pgi_image_settings *out, int *found) {
-    json_t *root = NULL;
+    const pgi_json *root;
+    pgi_json_doc doc;
     *found = 0;
     if (!pgi_file_exists(path)) return PG_OK;
-    PGI_TRY(pgi_json_load(memory, path, MAX_JSON_SIZE, &root));
+    pgi_json_doc_init(&doc, memory);
+    pg_status status = pgi_json_load(&doc, path, MAX_JSON_SIZE, PGI_JSON_STRICT, &root);
     pgi_json_section s = {path, "", root};
-    pg_status status = PG_OK;
-    if (nested) {
-        if (pgi_json_field_is_set(&s, "image_processor") && !json_is_object(pgi_json_field(&s, "image_processor")))
+    if (status == PG_OK && nested) {
+        if (pgi_json_field_is_set(&s, "image_processor") &&
+            !pgi_json_is(pgi_json_field(&s, "image_processor"), PGI_JSON_OBJECT))
             status = pgi_json_field_wrong(&s, PG_ERROR_FORMAT, "image_processor", "an object");
         s = (pgi_json_section){path, "image_processor.", pgi_json_field(&s, "image_processor")};
     }
-    if (status == PG_OK && json_is_object(s.object)) {
+    if (status == PG_OK && pgi_json_is(s.object, PGI_JSON_OBJECT)) {
         *found = 1;
         status = read_settings(&s, images_only, out);
     }
-    json_decref(root);
+    pgi_json_doc_free(&doc);
     return status;
 }
 

@@ -60,8 +60,7 @@ typedef struct source {
     const uint8_t *text; /* the header's JSON */
     size_t text_size;
     pgi_json_section metadata;
-    const json_t *entry; /* of the tensor */
-    size_t n_entries;    /* of the header, __metadata__ counted */
+    pgi_tensor_header header;
 } source;
 
 static pg_status read_at(const source *from, size_t at, size_t size, void *out) {
@@ -92,10 +91,8 @@ static pg_status read_text(source *from, pgi_buffer *text) {
 }
 
 /* What the file is, and whether its header is as it was written. */
-static pg_status check_header(source *from, const json_t *header) {
-    from->metadata = (pgi_json_section){from->name, "__metadata__: ", json_object_get(header, "__metadata__")};
-    from->entry = json_object_get(header, TENSOR);
-    from->n_entries = json_object_size(header);
+static pg_status check_header(source *from) {
+    from->metadata = (pgi_json_section){from->name, "__metadata__: ", from->header.metadata};
     const char *text = pgi_json_field_text(&from->metadata, "format");
     if (!text || strcmp(text, FORMAT) != 0) return no_features(from, "no format \"" FORMAT "\" in its header");
     text = pgi_json_field_text(&from->metadata, "layout_version");
@@ -146,21 +143,19 @@ static pg_status check_model(const source *from, const pgi_stored_tensor *tensor
                      from->name, found, hash, pgi_tensor_files_folder(model->files));
 }
 
-static pg_status check_tensor(const source *from, pgi_stored_tensor *out) {
-    const size_t data_at = 8 + from->text_size, data_size = from->size - data_at;
-    if (from->n_entries != 2)
-        return pgi_error(PG_ERROR_FORMAT, "%s: found %zu tensors, expected " TENSOR " alone", from->name,
-                         from->n_entries - 1);
-    PGI_TRY(pgi_stored_tensor_read(from->name, TENSOR, from->entry, data_at, data_size, out));
+static pg_status check_tensor(source *from, pgi_stored_tensor *out) {
+    const size_t data_at = 8 + from->text_size, data_size = from->size - data_at, n = from->header.n_tensors;
+    if (n != 1 || strcmp(from->header.tensors->name, TENSOR) != 0)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found %zu tensors%s%s, expected " TENSOR " alone", from->name, n,
+                         n ? ", one of them " : "", n ? from->header.tensors->name : "");
+    PGI_TRY(pgi_tensor_header_bind(&from->header, from->name, from->text, from->text_size, data_at, data_size));
+    *out = *from->header.tensors;
     if (out->dtype != PG_DTYPE_F32 || out->n_dims != 3 || out->shape[0] < 1 || out->shape[0] > INT32_MAX)
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: tensor " TENSOR
                          ": found %s of %d dimensions, expected F32 of 3, images "
                          "first",
                          from->name, out->dtype_name, out->n_dims);
-    if (out->offset != data_at || out->n_bytes != data_size)
-        return pgi_error(PG_ERROR_FORMAT, "%s: found %zu bytes of data, expected %zu as the header says", from->name,
-                         data_size, out->n_bytes);
     return check_model(from, out);
 }
 
@@ -183,17 +178,16 @@ static pg_status read_data(const source *from, const pgi_stored_tensor *tensor, 
 
 static pg_status load(source *from, pg_features **out) {
     pg_features *features = NULL;
-    pgi_stored_tensor tensor;
-    json_t *header = NULL;
+    pgi_stored_tensor tensor = {0};
     pgi_buffer text;
     pgi_buffer_init(&text, &from->model->memory);
     pg_status status = read_text(from, &text);
-    if (status >= 0) status = pgi_json_parse(from->name, text.data, text.size, &header);
-    if (status >= 0) status = check_header(from, header);
+    if (status >= 0) status = pgi_tensor_header_read(text.memory, from->name, text.data, text.size, &from->header);
+    if (status >= 0) status = check_header(from);
     if (status >= 0) status = check_tensor(from, &tensor);
     if (status >= 0) status = pgi_features_new(from->model, tensor.shape[0], &features);
     if (status >= 0) status = read_data(from, &tensor, features);
-    json_decref(header);
+    pgi_tensor_header_free(&from->header);
     pgi_buffer_free(&text);
     if (status < 0)
         pgi_features_release(features);

@@ -25,22 +25,22 @@ static pg_status read_side(const pgi_json_section *config, const char *key, cons
 }
 
 /* 1 and the value of a whole number. The files' integers come as reals (pgi_json_any()). */
-static int is_whole(const json_t *node, double *value) {
-    *value = json_number_value(node);
-    return json_is_number(node) && *value == floor(*value);
+static int is_whole(const pgi_json *node, double *value) {
+    *value = pgi_json_number(node);
+    return pgi_json_is_number(node) && *value == floor(*value);
 }
 
 /* A length of at least `least`; 0 for none: null, left out, or above `none_above` (LARGE_INTEGER of
  * tokenization_utils_base.py). Python takes true for 1. */
 static pg_status read_length(const pgi_json_section *section, const char *key, int least, double none_above,
                              int64_t *out) {
-    const json_t *node = pgi_json_field(section, key);
+    const pgi_json *node = pgi_json_field(section, key);
     double value;
     int whole = is_whole(node, &value);
     *out = 0;
-    if (!node || json_is_null(node) || (whole && value > none_above)) return PG_OK;
-    if (json_is_true(node)) value = 1;
-    if ((whole || json_is_boolean(node)) && value >= least && value <= 1e20) {
+    if (!node || pgi_json_is(node, PGI_JSON_NULL) || (whole && value > none_above)) return PG_OK;
+    if (pgi_json_is(node, PGI_JSON_TRUE)) value = 1;
+    if ((whole || pgi_json_is_boolean(node)) && value >= least && value <= 1e20) {
         *out = value < 0x1p62 ? (int64_t)value : INT64_C(1) << 62;
         return PG_OK;
     }
@@ -91,8 +91,8 @@ static pg_status check_padding(const pgi_json_section *padding, int64_t *fixed) 
     PGI_TRY(check_fields(padding, whole, 2, words, 2));
     const char *strategy = pgi_json_field_text(padding, "strategy");
     if (!strategy || strcmp(strategy, "BatchLongest") != 0) {
-        const json_t *object = pgi_json_field(padding, "strategy");
-        if (!json_is_object(object))
+        const pgi_json *object = pgi_json_field(padding, "strategy");
+        if (!pgi_json_is(object, PGI_JSON_OBJECT))
             return pgi_json_field_wrong(padding, PG_ERROR_FORMAT, "strategy",
                                         "\"BatchLongest\" or {\"Fixed\": length}");
         const pgi_json_section inner = {padding->path, "padding.strategy.", object};
@@ -103,15 +103,15 @@ static pg_status check_padding(const pgi_json_section *padding, int64_t *fixed) 
 }
 
 /* An object of tokenizer.json, or null. */
-static pg_status saved_section(const char *path, const char *key, const char *prefix, const json_t *object,
+static pg_status saved_section(const char *path, const char *key, const char *prefix, const pgi_json *object,
                                pgi_json_section *out) {
     *out = (pgi_json_section){path, prefix, object};
-    if (!object || json_is_object(object)) return PG_OK;
+    if (!object || pgi_json_is(object, PGI_JSON_OBJECT)) return PG_OK;
     const pgi_json_section file = {path, "", NULL};
     return pgi_json_field_wrong_node(&file, PG_ERROR_FORMAT, key, object, "an object or null");
 }
 
-pg_status pgi_tokenizer_defaults_read(const char *config_path, const json_t *config_object, const char *json_path,
+pg_status pgi_tokenizer_defaults_read(const char *config_path, const pgi_json *config_object, const char *json_path,
                                       const pgi_tokenizer_json *json, pgi_tokenizer_defaults *out) {
     const pgi_json_section config = {config_path, "", config_object};
     pgi_json_section truncation, padding;

@@ -8,7 +8,7 @@
 
 /* Fills *out, whose sides are set to those of the tokenizer's class. config: tokenizer_config.json, NULL: none. The
  * paths are for messages. PG_ERROR_FORMAT names the file and the key. */
-pg_status pgi_tokenizer_defaults_read(const char *config_path, const json_t *config_object, const char *json_path,
+pg_status pgi_tokenizer_defaults_read(const char *config_path, const pgi_json *config_object, const char *json_path,
                                       const pgi_tokenizer_json *json, pgi_tokenizer_defaults *out);
 
 #endif

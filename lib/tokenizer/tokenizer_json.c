@@ -1,31 +1,18 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Reads tokenizer.json: the large parts with json_reader.c, the small ones as trees of jansson. */
+/* Reads tokenizer.json: the large parts as they come, the small ones as trees. */
 #include "tokenizer/tokenizer_json.h"
 
 #include <string.h>
 
 #include "base/file.h"
-#include "tokenizer/json_reader.h"
 
-enum { MAX_FILE = 1 << 30 };
-
-pg_status pgi_json_any(const char *path, const void *data, size_t size, json_t **out) {
-    json_error_t error;
-    *out = json_loadb(data ? data : "", size, JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL | JSON_ALLOW_NUL, &error);
-    if (*out) return PG_OK;
-    if (json_error_code(&error) == json_error_out_of_memory)
-        return pgi_error(PG_ERROR_MEMORY, "%s: out of memory while reading JSON", path);
-    return pgi_error(PG_ERROR_FORMAT, "%s: line %d, column %d: not valid JSON: %s", path, error.line, error.column,
-                     error.text);
-}
+/* Gemma's has 34 MB and, the large parts read twice, 3 million values. */
+enum { MAX_FILE = 1 << 28, MAX_VALUES = 1 << 25 };
 
 /* A value as a tree, for the small parts. null gives NULL. */
-static pg_status read_tree(pgi_json_reader *reader, json_t **out) {
-    size_t begin, end;
-    PGI_TRY(pgi_json_skip(reader, &begin, &end));
-    json_decref(*out);
-    PGI_TRY(pgi_json_any(reader->file, reader->data + begin, end - begin, out));
-    if (json_is_null(*out)) *out = NULL; /* jansson's null is not counted */
+static pg_status read_tree(pgi_json_reader *reader, pgi_json_doc *doc, const pgi_json **out) {
+    PGI_TRY(pgi_json_read(doc, reader, PGI_JSON_AS_PYTHON, out));
+    if (!pgi_json_is_set(*out)) *out = NULL;
     return PG_OK;
 }
 
@@ -111,11 +98,9 @@ static int key_is(const pgi_json_reader *reader, const char *key) {
 }
 
 /* Walks the members of "model"; where vocab and merges stand is kept for later, as their order is free. */
-static pg_status read_model(pgi_json_reader *reader, size_t *vocab_at, size_t *merges_at, json_t **members) {
+static pg_status read_model(pgi_json_reader *reader, size_t *vocab_at, size_t *merges_at, pgi_tokenizer_json *out) {
     int first = 1, more;
-    json_decref(*members);
-    *members = json_object();
-    if (!*members) return pgi_error(PG_ERROR_MEMORY, "%s: out of memory while reading JSON", reader->file);
+    PGI_TRY(pgi_json_new_object(&out->doc, &out->model));
     PGI_TRY(pgi_json_open(reader, '{'));
     for (;;) {
         PGI_TRY(pgi_json_next(reader, '{', &first, &more));
@@ -124,44 +109,43 @@ static pg_status read_model(pgi_json_reader *reader, size_t *vocab_at, size_t *m
             PGI_TRY(pgi_json_skip(reader, key_is(reader, "vocab") ? vocab_at : merges_at, NULL));
             continue;
         }
-        char key[64] = ""; /* longer ones are none of those we look at */
-        if (reader->text.size < sizeof key) memcpy(key, reader->text.data, reader->text.size);
-        json_t *value = NULL;
-        pg_status status = read_tree(reader, &value);
-        if (status >= 0 && key[0] && json_object_set_new(*members, key, value ? value : json_null()) != 0)
-            return pgi_error(PG_ERROR_MEMORY, "%s: out of memory while reading JSON", reader->file);
-        if (status < 0 || !key[0]) json_decref(value);
-        PGI_TRY(status);
+        if (memchr(reader->text.data, 0, reader->text.size)) { /* none of those we look at */
+            PGI_TRY(pgi_json_skip(reader, NULL, NULL));
+            continue;
+        }
+        const pgi_json *value;
+        const char *key;
+        PGI_TRY(pgi_json_copy_text(&out->doc, (const char *)reader->text.data, reader->text.size, &key));
+        PGI_TRY(pgi_json_read(&out->doc, reader, PGI_JSON_AS_PYTHON, &value));
+        PGI_TRY(pgi_json_set(&out->doc, &out->model, key, *value));
     }
 }
 
 static pg_status read_document(pgi_json_reader *reader, pgi_tokenizer_json *out) {
+    const struct {
+        const char *key;
+        const pgi_json **out;
+    } trees[] = {{"added_tokens", &out->added_tokens},   {"normalizer", &out->normalizer},
+                 {"pre_tokenizer", &out->pre_tokenizer}, {"decoder", &out->decoder},
+                 {"truncation", &out->truncation},       {"padding", &out->padding}};
     int first = 1, more;
     size_t vocab_at = SIZE_MAX, merges_at = SIZE_MAX;
     PGI_TRY(pgi_json_open(reader, '{'));
     for (;;) {
+        size_t i = 0;
         PGI_TRY(pgi_json_next(reader, '{', &first, &more));
         if (!more) break;
-        if (key_is(reader, "added_tokens"))
-            PGI_TRY(read_tree(reader, &out->added_tokens));
-        else if (key_is(reader, "normalizer"))
-            PGI_TRY(read_tree(reader, &out->normalizer));
-        else if (key_is(reader, "pre_tokenizer"))
-            PGI_TRY(read_tree(reader, &out->pre_tokenizer));
-        else if (key_is(reader, "decoder"))
-            PGI_TRY(read_tree(reader, &out->decoder));
-        else if (key_is(reader, "truncation"))
-            PGI_TRY(read_tree(reader, &out->truncation));
-        else if (key_is(reader, "padding"))
-            PGI_TRY(read_tree(reader, &out->padding));
+        while (i < sizeof trees / sizeof *trees && !key_is(reader, trees[i].key)) i++;
+        if (i < sizeof trees / sizeof *trees)
+            PGI_TRY(read_tree(reader, &out->doc, trees[i].out));
         else if (key_is(reader, "model"))
-            PGI_TRY(read_model(reader, &vocab_at, &merges_at, &out->model));
+            PGI_TRY(read_model(reader, &vocab_at, &merges_at, out));
         else
             PGI_TRY(pgi_json_skip(reader, NULL, NULL));
     }
     PGI_TRY(pgi_json_end(reader));
-    if (!out->model) return pgi_error(PG_ERROR_FORMAT, "%s: model is not there", reader->file);
-    const char *type = json_string_value(json_object_get(out->model, "type"));
+    if (!out->model.kind) return pgi_error(PG_ERROR_FORMAT, "%s: model is not there", reader->file);
+    const char *type = pgi_json_text(pgi_json_get(&out->model, "type"));
     if (type ? strcmp(type, "BPE") != 0 : merges_at == SIZE_MAX)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: model.type is %s%s%s, expected \"BPE\"", reader->file,
                          type ? "\"" : "", type ? type : "not there", type ? "\"" : "");
@@ -180,6 +164,7 @@ pg_status pgi_tokenizer_json_load(const pgi_memory *memory, const char *path, co
     pgi_buffer file;
     pgi_json_reader reader;
     *out = (pgi_tokenizer_json){0};
+    pgi_json_doc_init(&out->doc, memory);
     pgi_vocab_init(&out->vocab, memory);
     pgi_merges_init(&out->merges, memory);
     pgi_buffer_init(&file, memory);
@@ -187,6 +172,7 @@ pg_status pgi_tokenizer_json_load(const pgi_memory *memory, const char *path, co
     if (status >= 0) {
         pgi_json_reader_init(&reader, memory, path, file.data, file.size);
         reader.cancel = cancel;
+        reader.max_values = MAX_VALUES;
         status = read_document(&reader, out);
         pgi_json_reader_free(&reader);
     }
@@ -198,13 +184,8 @@ pg_status pgi_tokenizer_json_load(const pgi_memory *memory, const char *path, co
 void pgi_tokenizer_json_free(pgi_tokenizer_json *json) {
     pgi_vocab_free(&json->vocab);
     pgi_merges_free(&json->merges);
-    json_decref(json->added_tokens);
-    json_decref(json->normalizer);
-    json_decref(json->pre_tokenizer);
-    json_decref(json->decoder);
-    json_decref(json->truncation);
-    json_decref(json->padding);
-    json_decref(json->model);
-    json->added_tokens = json->normalizer = json->pre_tokenizer = json->decoder = json->model = NULL;
+    pgi_json_doc_free(&json->doc);
+    json->added_tokens = json->normalizer = json->pre_tokenizer = json->decoder = NULL;
     json->truncation = json->padding = NULL;
+    json->model = (pgi_json){0};
 }

@@ -16,7 +16,8 @@
 #include "tokenizer/tokenizer_json.h"
 #include "tokenizer/tokenizer_load.h"
 
-enum { MAX_MODEL_FILE = 1 << 28, MAX_CONFIG_FILE = 1 << 26 };
+/* A tokenizer_config.json that tells of each added token has some 200 kB. */
+enum { MAX_MODEL_FILE = 1 << 28, MAX_CONFIG_FILE = 16 << 20 };
 
 /* PreTrainedTokenizerBase.SPECIAL_TOKENS_ATTRIBUTES with the defaults of GemmaTokenizer.__init__. */
 static const struct {
@@ -48,29 +49,22 @@ typedef struct sources {
     char *json_path, *model_path, *config_path, *map_path, *added_path;
     int has_json, has_model;
     pgi_tokenizer_json json;
-    pgi_vocab model;  /* of tokenizer.model */
-    pgi_buffer types; /* likewise, PGI_PIECE_* */
-    json_t *config;   /* tokenizer_config.json */
-    json_t *map;      /* special_tokens_map.json, NULL when it does not count */
-    json_t *added;    /* added_tokens.json, likewise */
-    int is_gemma;     /* GemmaTokenizer; otherwise the pipeline is what tokenizer.json says */
-    int has_class;    /* tokenizer_config.json names a class */
-    token *decoder;   /* [n_decoder], HF's added_tokens_decoder, sorted by id */
+    pgi_vocab model;        /* of tokenizer.model */
+    pgi_buffer types;       /* likewise, PGI_PIECE_* */
+    pgi_json_doc doc;       /* of the three files that follow */
+    const pgi_json *config; /* tokenizer_config.json */
+    const pgi_json *map;    /* special_tokens_map.json, NULL when it does not count */
+    const pgi_json *added;  /* added_tokens.json, likewise */
+    int is_gemma;           /* GemmaTokenizer; otherwise the pipeline is what tokenizer.json says */
+    int has_class;          /* tokenizer_config.json names a class */
+    token *decoder;         /* [n_decoder], HF's added_tokens_decoder, sorted by id */
     size_t n_decoder, decoder_capacity;
 } sources;
 
-static pg_status load_optional(const sources *s, const char *path, json_t **out) {
-    pgi_buffer text;
+static pg_status load_optional(sources *s, const char *path, const pgi_json **out) {
     if (!pgi_file_exists(path)) return PG_OK;
-    pgi_buffer_init(&text, s->memory);
-    pg_status status = pgi_file_read(path, MAX_CONFIG_FILE, &text);
-    if (status >= 0) {
-        status = pgi_json_any(path, text.data, text.size, out);
-        if (status < 0) status = pgi_diagnose_bytes(status, path, text.data, text.size);
-    }
-    pgi_buffer_free(&text);
-    if (status >= 0 && !json_is_object(*out)) status = pgi_error(PG_ERROR_FORMAT, "%s: expected a JSON object", path);
-    return status;
+    s->doc.n_values = 0; /* the limit is each file's */
+    return pgi_json_load(&s->doc, path, MAX_CONFIG_FILE, PGI_JSON_AS_PYTHON, out);
 }
 
 static pg_status load_model_file(sources *s) {
@@ -86,25 +80,25 @@ static pg_status load_model_file(sources *s) {
 }
 
 /* The flag of a token's object, `otherwise` when it is left out. */
-static pg_status read_flag(const char *path, const json_t *object, const char *key, int otherwise, uint8_t *out) {
-    const json_t *value = json_object_get(object, key);
+static pg_status read_flag(const char *path, const pgi_json *object, const char *key, int otherwise, uint8_t *out) {
+    const pgi_json *value = pgi_json_get(object, key);
     *out = (uint8_t)otherwise;
-    if (!value || json_is_null(value)) return PG_OK;
-    if (!json_is_boolean(value))
+    if (!value || pgi_json_is(value, PGI_JSON_NULL)) return PG_OK;
+    if (!pgi_json_is_boolean(value))
         return pgi_error(PG_ERROR_FORMAT, "%s: an added token's %s is neither true nor false", path, key);
-    *out = json_is_true(value);
+    *out = pgi_json_is(value, PGI_JSON_TRUE);
     return PG_OK;
 }
 
 /* A token as a string (which makes it special) or as the members of tokenizers.AddedToken. */
-static pg_status read_token(const char *path, const char *key, const json_t *value, token *out) {
+static pg_status read_token(const char *path, const char *key, const pgi_json *value, token *out) {
     *out = (token){.flags = {.special = 1}};
-    const json_t *content = json_is_object(value) ? json_object_get(value, "content") : value;
-    if (!json_is_string(content))
+    const pgi_json *content = pgi_json_is(value, PGI_JSON_OBJECT) ? pgi_json_get(value, "content") : value;
+    if (!pgi_json_is(content, PGI_JSON_STRING))
         return pgi_error(PG_ERROR_FORMAT, "%s: %s: expected a token: a string, or an object with \"content\"", path,
                          key);
-    out->text = json_string_value(content);
-    out->size = json_string_length(content);
+    out->text = pgi_json_text(content);
+    out->size = pgi_json_text_size(content);
     if (content == value) return PG_OK;
     PGI_TRY(read_flag(path, value, "special", 0, &out->flags.special));
     PGI_TRY(read_flag(path, value, "normalized", !out->flags.special, &out->flags.normalized));
@@ -114,17 +108,17 @@ static pg_status read_token(const char *path, const char *key, const json_t *val
 }
 
 /* The value of a key of tokenizer_config.json; special_tokens_map.json, where it counts, overrides it. */
-static const json_t *setting(const sources *s, const char *key) {
-    const json_t *value = json_object_get(s->map, key);
-    return value ? value : json_object_get(s->config, key);
+static const pgi_json *setting(const sources *s, const char *key) {
+    const pgi_json *value = pgi_json_get(s->map, key);
+    return value ? value : pgi_json_get(s->config, key);
 }
 
 static const char *path_of_setting(const sources *s, const char *key) {
-    return json_object_get(s->map, key) ? s->map_path : s->config_path;
+    return pgi_json_get(s->map, key) ? s->map_path : s->config_path;
 }
 
-static int is_true(const json_t *value) {
-    return json_is_true(value) || json_array_size(value) > 0 || json_object_size(value) > 0;
+static int is_true(const pgi_json *value) {
+    return pgi_json_is(value, PGI_JSON_TRUE) || pgi_json_n_items(value) > 0 || pgi_json_n_members(value) > 0;
 }
 
 static pg_status decoder_push(sources *s, token t) {
@@ -134,8 +128,8 @@ static pg_status decoder_push(sources *s, token t) {
     return PG_OK;
 }
 
-static pg_status read_id(const char *path, const json_t *value, uint64_t *id) {
-    double number = json_is_number(value) ? json_number_value(value) : -1;
+static pg_status read_id(const char *path, const pgi_json *value, uint64_t *id) {
+    double number = pgi_json_is_number(value) ? pgi_json_number(value) : -1;
     if (!(number >= 0 && number < PGI_MAX_IDS) || number != (double)(uint64_t)number)
         return pgi_error(PG_ERROR_FORMAT, "%s: an added token's id is not a whole number from 0 to %d", path,
                          PGI_MAX_IDS - 1);
@@ -144,14 +138,14 @@ static pg_status read_id(const char *path, const json_t *value, uint64_t *id) {
 }
 
 static pg_status read_file_tokens(sources *s) {
-    size_t n = json_array_size(s->json.added_tokens);
-    if (s->json.added_tokens && !json_is_array(s->json.added_tokens))
+    size_t n = pgi_json_n_items(s->json.added_tokens);
+    if (s->json.added_tokens && !pgi_json_is(s->json.added_tokens, PGI_JSON_ARRAY))
         return pgi_error(PG_ERROR_FORMAT, "%s: added_tokens is not an array", s->json_path);
     for (size_t i = 0; i < n; i++) {
         token t;
-        const json_t *value = json_array_get(s->json.added_tokens, i);
+        const pgi_json *value = pgi_json_item(s->json.added_tokens, i);
         PGI_TRY(read_token(s->json_path, "added_tokens", value, &t));
-        PGI_TRY(read_id(s->json_path, json_object_get(value, "id"), &t.id));
+        PGI_TRY(read_id(s->json_path, pgi_json_get(value, "id"), &t.id));
         PGI_TRY(decoder_push(s, t));
     }
     return PG_OK;
@@ -160,14 +154,14 @@ static pg_status read_file_tokens(sources *s) {
 static int is_named(const sources *s, const token *t, int with_extra);
 
 static pg_status read_decoder(sources *s) {
-    const json_t *given = json_object_get(s->config, "added_tokens_decoder");
+    const pgi_json *given = pgi_json_get(s->config, "added_tokens_decoder");
     const char *key;
-    json_t *value;
+    const pgi_json *value;
     token t;
     if (given) {
-        if (!json_is_object(given))
+        if (!pgi_json_is(given, PGI_JSON_OBJECT))
             return pgi_error(PG_ERROR_FORMAT, "%s: added_tokens_decoder is not an object", s->config_path);
-        json_object_foreach((json_t *)(uintptr_t)given, key, value) {
+        for (size_t i = 0; (value = pgi_json_member(given, i, &key)) != NULL; i++) {
             char *end;
             unsigned long long id = strtoull(key, &end, 10);
             if (end == key || *end || id >= PGI_MAX_IDS)
@@ -180,7 +174,7 @@ static pg_status read_decoder(sources *s) {
         return PG_OK;
     }
     /* The older files; the later win. */
-    json_object_foreach(s->added, key, value) {
+    for (size_t i = 0; (value = pgi_json_member(s->added, i, &key)) != NULL; i++) {
         t = (token){.text = key, .size = strlen(key)};
         PGI_TRY(read_id(s->added_path, value, &t.id));
         t.flags.special = (uint8_t)is_named(s, &t, 1);
@@ -205,10 +199,10 @@ static void sort_decoder(sources *s) {
 }
 
 /* Whether a key of the config names a token that only this model has, such as "image_token". */
-static int is_model_token(const char *key, const json_t *value) {
+static int is_model_token(const char *key, const pgi_json *value) {
     size_t n = strlen(key);
     if (n < 6 || strcmp(key + n - 6, "_token") != 0) return 0;
-    if (!json_is_string(value) && !json_is_string(json_object_get(value, "content"))) return 0;
+    if (!pgi_json_is(value, PGI_JSON_STRING) && !pgi_json_is(pgi_json_get(value, "content"), PGI_JSON_STRING)) return 0;
     for (int i = 0; i < N_NAMED; i++)
         if (strcmp(key, named_tokens[i].key) == 0) return 0;
     return 1;
@@ -216,10 +210,10 @@ static int is_model_token(const char *key, const json_t *value) {
 
 typedef pg_status (*token_fn)(void *user, const char *key, const token *t);
 
-static pg_status visit_object(const char *path, const json_t *object, int all, token_fn visit, void *user) {
+static pg_status visit_object(const char *path, const pgi_json *object, int all, token_fn visit, void *user) {
     const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)object, key, value) {
+    const pgi_json *value;
+    for (size_t i = 0; (value = pgi_json_member(object, i, &key)) != NULL; i++) {
         token t;
         if (!all && !is_model_token(key, value)) continue;
         PGI_TRY(read_token(path, key, value, &t));
@@ -232,16 +226,16 @@ static pg_status visit_object(const char *path, const json_t *object, int all, t
 static pg_status visit_named(const sources *s, token_fn visit, void *user) {
     for (int i = 0; i < N_NAMED; i++) {
         const char *key = named_tokens[i].key;
-        const json_t *value = setting(s, key);
+        const pgi_json *value = setting(s, key);
         token t = {.flags = {.special = 1}};
-        if (value && !json_is_null(value)) {
+        if (value && !pgi_json_is(value, PGI_JSON_NULL)) {
             PGI_TRY(read_token(path_of_setting(s, key), key, value, &t));
         } else if (!value && s->is_gemma && named_tokens[i].gemma &&
                    (s->has_class || strcmp(key, "mask_token") != 0)) { /* a bare tokenizer.model names no mask */
             t.text = named_tokens[i].gemma;
             t.size = strlen(t.text);
-        } else if (!value && named_tokens[i].which == PGI_TOKEN_PAD && json_object_get(s->json.padding, "pad_token")) {
-            PGI_TRY(read_token(s->json_path, "padding", json_object_get(s->json.padding, "pad_token"), &t));
+        } else if (!value && named_tokens[i].which == PGI_TOKEN_PAD && pgi_json_get(s->json.padding, "pad_token")) {
+            PGI_TRY(read_token(s->json_path, "padding", pgi_json_get(s->json.padding, "pad_token"), &t));
         } else {
             continue;
         }
@@ -249,18 +243,20 @@ static pg_status visit_named(const sources *s, token_fn visit, void *user) {
     }
     PGI_TRY(visit_object(s->config_path, s->config, 0, visit, user));
     PGI_TRY(visit_object(s->map_path, s->map, 0, visit, user));
-    const json_t *extra = setting(s, "extra_special_tokens");
-    return json_is_object(extra) ? visit_object(path_of_setting(s, "extra_special_tokens"), extra, 1, visit, user)
-                                 : PG_OK;
+    const pgi_json *extra = setting(s, "extra_special_tokens");
+    return pgi_json_is(extra, PGI_JSON_OBJECT)
+               ? visit_object(path_of_setting(s, "extra_special_tokens"), extra, 1, visit, user)
+               : PG_OK;
 }
 
 /* Each token of a list of the config. */
-static pg_status visit_list(const char *path, const char *key, const json_t *list, token_fn visit, void *user) {
-    if (list && !json_is_array(list) && !json_is_object(list) && !json_is_null(list))
+static pg_status visit_list(const char *path, const char *key, const pgi_json *list, token_fn visit, void *user) {
+    if (list && !pgi_json_is(list, PGI_JSON_ARRAY) && !pgi_json_is(list, PGI_JSON_OBJECT) &&
+        !pgi_json_is(list, PGI_JSON_NULL))
         return pgi_error(PG_ERROR_FORMAT, "%s: %s is not an array", path, key);
-    for (size_t i = 0; json_is_array(list) && i < json_array_size(list); i++) {
+    for (size_t i = 0; pgi_json_is(list, PGI_JSON_ARRAY) && i < pgi_json_n_items(list); i++) {
         token t;
-        PGI_TRY(read_token(path, key, json_array_get(list, i), &t));
+        PGI_TRY(read_token(path, key, pgi_json_item(list, i), &t));
         PGI_TRY(visit(user, key, &t));
     }
     return PG_OK;
@@ -269,14 +265,14 @@ static pg_status visit_list(const char *path, const char *key, const json_t *lis
 /* Each extra special token; *given: a file lists them (even none), so those of tokenizer.model do not count. */
 static pg_status visit_extra(const sources *s, token_fn visit, void *user, int *given) {
     static const char extra_key[] = "extra_special_tokens", older_key[] = "additional_special_tokens";
-    const json_t *extra = json_object_get(s->config, extra_key), *older = json_object_get(s->config, older_key);
+    const pgi_json *extra = pgi_json_get(s->config, extra_key), *older = pgi_json_get(s->config, older_key);
     const char *key = extra_key;
     if (older && !is_true(extra)) {
         extra = older;
         key = older_key;
     }
-    const json_t *more = json_object_get(s->map, extra_key);
-    *given = (extra && !json_is_object(extra)) || json_is_array(more);
+    const pgi_json *more = pgi_json_get(s->map, extra_key);
+    *given = (extra && !pgi_json_is(extra, PGI_JSON_OBJECT)) || pgi_json_is(more, PGI_JSON_ARRAY);
     PGI_TRY(visit_list(s->config_path, key, extra, visit, user));
     PGI_TRY(visit_list(s->map_path, extra_key, more, visit, user));
     return PG_OK;
@@ -375,9 +371,9 @@ static pg_status add_tokens(const sources *s, pgi_tokenizer *tokenizer) {
     adding a = {.s = s, .tokenizer = tokenizer};
     int given;
     if (!s->is_gemma) { /* the file's own come first, as they stand there */
-        for (size_t i = 0; i < json_array_size(s->json.added_tokens); i++) {
+        for (size_t i = 0; i < pgi_json_n_items(s->json.added_tokens); i++) {
             token t;
-            PGI_TRY(read_token(s->json_path, "added_tokens", json_array_get(s->json.added_tokens, i), &t));
+            PGI_TRY(read_token(s->json_path, "added_tokens", pgi_json_item(s->json.added_tokens, i), &t));
             PGI_TRY(add(&a, &t));
         }
     }
@@ -393,7 +389,7 @@ static pg_status add_tokens(const sources *s, pgi_tokenizer *tokenizer) {
     PGI_TRY(visit_extra(s, add_extra, &a, &given));
     if (!given && s->has_json) {
         static const char key[] = "additional_special_tokens";
-        PGI_TRY(visit_list(s->map_path, key, json_object_get(s->map, key), add_extra, &a));
+        PGI_TRY(visit_list(s->map_path, key, pgi_json_get(s->map, key), add_extra, &a));
     }
     if (!given && !s->has_json) PGI_TRY(add_model_tokens(&a));
     PGI_TRY(visit_named(s, remember, &a));
@@ -402,29 +398,30 @@ static pg_status add_tokens(const sources *s, pgi_tokenizer *tokenizer) {
 
 /* Refuses settings that change the text of ids, or the ids of text. */
 static pg_status check_config(const sources *s) {
-    if (json_is_true(setting(s, "clean_up_tokenization_spaces")) &&
-        json_is_true(setting(s, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output")))
+    if (pgi_json_is(setting(s, "clean_up_tokenization_spaces"), PGI_JSON_TRUE) &&
+        pgi_json_is(setting(s, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"),
+                    PGI_JSON_TRUE))
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: clean_up_tokenization_spaces is forced on, expected it to be off",
                          s->config_path);
-    if (json_is_true(setting(s, "split_special_tokens")))
+    if (pgi_json_is(setting(s, "split_special_tokens"), PGI_JSON_TRUE))
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: split_special_tokens is true, expected false", s->config_path);
     return PG_OK;
 }
 
-static int string_is(const json_t *object, const char *key, const char *wanted) {
-    const char *value = json_string_value(json_object_get(object, key));
+static int string_is(const pgi_json *object, const char *key, const char *wanted) {
+    const char *value = pgi_json_text(pgi_json_get(object, key));
     return value && strcmp(value, wanted) == 0;
 }
 
 /* {"type": "Replace", "pattern": {"String": from}, "content": to} */
-static int is_replace(const json_t *node, const char *from, const char *to) {
-    return string_is(node, "type", "Replace") && string_is(json_object_get(node, "pattern"), "String", from) &&
+static int is_replace(const pgi_json *node, const char *from, const char *to) {
+    return string_is(node, "type", "Replace") && string_is(pgi_json_get(node, "pattern"), "String", from) &&
            string_is(node, "content", to);
 }
 
 /* The member `key` of a Sequence, or the node itself when it is none and i is 0. */
-static const json_t *part_of(const json_t *node, const char *key, size_t i) {
-    if (string_is(node, "type", "Sequence")) return json_array_get(json_object_get(node, key), i);
+static const pgi_json *part_of(const pgi_json *node, const char *key, size_t i) {
+    if (string_is(node, "type", "Sequence")) return pgi_json_item(pgi_json_get(node, key), i);
     return i == 0 ? node : NULL;
 }
 
@@ -432,18 +429,18 @@ static const json_t *part_of(const json_t *node, const char *key, size_t i) {
 static pg_status check_pipeline(const sources *s, pgi_tokenizer *tokenizer) {
     const pgi_tokenizer_json *json = &s->json;
     const char *wrong = NULL;
-    const json_t *split = json->pre_tokenizer, *dropout = json_object_get(json->model, "dropout");
+    const pgi_json *split = json->pre_tokenizer, *dropout = pgi_json_get(&json->model, "dropout");
     static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     for (int i = 0; i < 2; i++) {
-        const json_t *affix = json_object_get(json->model, affixes[i]);
-        if (affix && !json_is_null(affix) && json_string_length(affix) > 0) wrong = "model";
+        const pgi_json *affix = pgi_json_get(&json->model, affixes[i]);
+        if (affix && !pgi_json_is(affix, PGI_JSON_NULL) && pgi_json_text_size(affix) > 0) wrong = "model";
     }
-    if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0) wrong = "model";
-    if (json_is_true(json_object_get(json->model, "ignore_merges"))) wrong = "model";
-    if (split && !(string_is(split, "type", "Split") && string_is(json_object_get(split, "pattern"), "String", " ") &&
+    if (dropout && !pgi_json_is(dropout, PGI_JSON_NULL) && pgi_json_number(dropout) != 0) wrong = "model";
+    if (pgi_json_is(pgi_json_get(&json->model, "ignore_merges"), PGI_JSON_TRUE)) wrong = "model";
+    if (split && !(string_is(split, "type", "Split") && string_is(pgi_json_get(split, "pattern"), "String", " ") &&
                    string_is(split, "behavior", "MergedWithPrevious") && json->normalizer))
         wrong = "pre_tokenizer";
-    const json_t *fuse = part_of(json->decoder, "decoders", 2);
+    const pgi_json *fuse = part_of(json->decoder, "decoders", 2);
     if (!is_replace(part_of(json->decoder, "decoders", 0), "\xE2\x96\x81", " ") ||
         !string_is(part_of(json->decoder, "decoders", 1), "type", "ByteFallback") ||
         (fuse && !string_is(fuse, "type", "Fuse")) || part_of(json->decoder, "decoders", 3))
@@ -486,13 +483,13 @@ static pg_status make_bpe(const sources *s, pgi_tokenizer *tokenizer, const pgi_
                                  .avoid_sentencepiece = tokenizer->avoid_sentencepiece};
     int64_t unk = tokenizer->specials[PGI_TOKEN_UNK];
     if (!s->is_gemma) {
-        const json_t *name = json_object_get(s->json.model, "unk_token");
-        settings.byte_fallback = json_is_true(json_object_get(s->json.model, "byte_fallback"));
-        settings.fuse_unk = json_is_true(json_object_get(s->json.model, "fuse_unk"));
-        unk = json_is_string(name)
-                  ? pgi_vocab_find(&tokenizer->vocab, json_string_value(name), json_string_length(name))
+        const pgi_json *name = pgi_json_get(&s->json.model, "unk_token");
+        settings.byte_fallback = pgi_json_is(pgi_json_get(&s->json.model, "byte_fallback"), PGI_JSON_TRUE);
+        settings.fuse_unk = pgi_json_is(pgi_json_get(&s->json.model, "fuse_unk"), PGI_JSON_TRUE);
+        unk = pgi_json_is(name, PGI_JSON_STRING)
+                  ? pgi_vocab_find(&tokenizer->vocab, pgi_json_text(name), pgi_json_text_size(name))
                   : -1;
-        if (!json_is_string(name)) settings.unk_id = PGI_UNK_DROP;
+        if (!pgi_json_is(name, PGI_JSON_STRING)) settings.unk_id = PGI_UNK_DROP;
     }
     if (unk >= 0 && (size_t)unk < tokenizer->n_pieces) settings.unk_id = unk;
     uint8_t *banned = pgi_alloc_zero(&tokenizer->memory, tokenizer->n_pieces, 1);
@@ -523,15 +520,15 @@ static pg_status load_sources(sources *s, const char *folder) {
                          folder);
     PGI_TRY(load_optional(s, s->config_path, &s->config));
     PGI_TRY(check_config(s));
-    const json_t *class_name = json_object_get(s->config, "tokenizer_class");
-    s->has_class = json_is_string(class_name);
-    s->is_gemma = s->has_class ? strncmp(json_string_value(class_name), "GemmaTokenizer", 14) == 0 : !s->has_json;
+    const pgi_json *class_name = pgi_json_get(s->config, "tokenizer_class");
+    s->has_class = pgi_json_is(class_name, PGI_JSON_STRING);
+    s->is_gemma = s->has_class ? strncmp(pgi_json_text(class_name), "GemmaTokenizer", 14) == 0 : !s->has_json;
     if (!s->has_json && !s->is_gemma)
         return pgi_error(PG_ERROR_UNSUPPORTED,
                          "%s: tokenizer_class is \"%.60s\", expected \"GemmaTokenizer\" beside a "
                          "tokenizer.model",
-                         s->config_path, json_string_value(class_name));
-    if (!json_object_get(s->config, "added_tokens_decoder")) {
+                         s->config_path, pgi_json_text(class_name));
+    if (!pgi_json_get(s->config, "added_tokens_decoder")) {
         PGI_TRY(load_optional(s, s->map_path, &s->map));
         PGI_TRY(load_optional(s, s->added_path, &s->added));
     }
@@ -556,7 +553,7 @@ static pg_status copy_vocab(const pgi_vocab *from, pgi_vocab *to, const char *fi
 
 pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, int text_only, const pg_cancel *cancel) {
     const pgi_memory *memory = &tokenizer->memory;
-    sources s = {.memory = memory, .cancel = cancel, .text_only = text_only};
+    sources s = {.memory = memory, .cancel = cancel, .text_only = text_only, .doc.memory = memory};
     pg_status status;
     pgi_merges generated;
     pgi_merges_init(&generated, memory);
@@ -589,9 +586,7 @@ done:
     if (s.json.vocab.memory) pgi_tokenizer_json_free(&s.json);
     pgi_vocab_free(&s.model);
     pgi_buffer_free(&s.types);
-    json_decref(s.config);
-    json_decref(s.map);
-    json_decref(s.added);
+    pgi_json_doc_free(&s.doc);
     pgi_free(memory, s.decoder);
     pgi_free(memory, s.json_path);
     pgi_free(memory, s.model_path);

@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "checkpoint/generation_config.h"
 #include "generate/sampling.h"
@@ -36,7 +37,11 @@ static void replay(const json_t *one, int64_t vocab_size) {
     const int64_t n_new = read_ids(json_object_get(one, "new"), ids + n_prompt);
     model.config.text.vocab_size = (int32_t)vocab_size;
     pgi_generation_config *config = &model.config.generation;
-    CHECK(pgi_generation_config_read(&pgi_memory_default, json_incref(settings), vocab_size, config));
+    char *written = json_dumps(settings, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    pgi_generation_config_init(config, &pgi_memory_default);
+    CHECK(pgi_json_parse(&config->doc, "settings", written, strlen(written), PGI_JSON_STRICT, &config->json));
+    CHECK(pgi_generation_config_read(config, vocab_size));
+    free(written);
     pg_sampling_options options = config->sampling;
     options.eos_ids = eos;
     options.n_eos_ids = read_ids(json_object_get(settings, "eos_token_id"), eos);

@@ -75,7 +75,7 @@ def stages_of(outputs):
     return stages
 
 
-def everything():
+def all_flags():
     """The flags of all that stages_of() reads. (No constant: the library is not open yet.)"""
     return pglib.FORWARD_HIDDEN_STATES | pglib.FORWARD_ATTENTIONS
 
@@ -155,7 +155,7 @@ class Case(seeded.SeededCase):
                 f"(bound {row[5]:.2e})" for row in table if not row[-1]]
 
     def check_forward(self):
-        with self.model.forward(self.inputs, flags=everything() | pglib.FORWARD_LAST_HIDDEN) as outputs:
+        with self.model.forward(self.inputs, flags=all_flags() | pglib.FORWARD_LAST_HIDDEN) as outputs:
             wrong = self.within(outputs, self.exact, self.probes, self.arrays)
             n = len([stage for stage in self.exact.stages if stage.startswith("hidden.")])
             if outputs["hidden_states"].shape[0] != n:
@@ -242,7 +242,7 @@ class Case(seeded.SeededCase):
     def check_threads(self):
         seen = {}
         for n in (1, 2, 3):
-            with self.model.forward(self.inputs, flags=everything(), n_threads=n) as outputs:
+            with self.model.forward(self.inputs, flags=all_flags(), n_threads=n) as outputs:
                 seen[n] = [outputs[name] for name in ("logits", "hidden_states", "attentions", "image_hidden_states",
                                                       "loss")]
         return [f"{n} threads: tensor {i} differs from 1 thread" for n in (2, 3) for i in range(len(seen[1]))
@@ -252,7 +252,7 @@ class Case(seeded.SeededCase):
         wrong = []
         for name, mask in pglib.cpu_masks().items():
             with pglib.Model(self.library, self.folder, mask) as model, \
-                    model.forward(self.inputs, flags=everything()) as outputs:
+                    model.forward(self.inputs, flags=all_flags()) as outputs:
                 wrong += [f"{name}: {line}" for line in self.within(outputs, self.exact, self.probes, self.arrays)]
         return wrong
 
@@ -332,7 +332,7 @@ class Case(seeded.SeededCase):
     def check_given(self, given):
         """Arrays through transformers and through pg_inputs_create() and pg_forward()."""
         exact, probes = self.ref.forward(given), self.ref.noise(given)
-        flags = everything() if "attentions.0" in exact.stages else pglib.FORWARD_HIDDEN_STATES  # sdpa has none
+        flags = all_flags() if "attentions.0" in exact.stages else pglib.FORWARD_HIDDEN_STATES  # sdpa has none
         with self.library.make_inputs(**given) as inputs, self.model.forward(inputs, flags=flags) as outputs:
             everything = {"attention_mask": np.ones_like(given["labels"])}
             wrong = self.within(outputs, exact, probes, {**everything, **given})

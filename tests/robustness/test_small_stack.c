@@ -167,7 +167,8 @@ end:
 
 /* Depth and width that no file has any business with. */
 static void *open_hostile(void *user) {
-    static const char *const files[] = {"tokenizer.json"};
+    static const char *const files[] = {"config.json", "preprocessor_config.json", "generation_config.json",
+                                        "tokenizer_config.json", "tokenizer.json"};
     job *j = user;
     char path[512];
     bytes deep = {0};

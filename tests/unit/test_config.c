@@ -1,6 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * lib/checkpoint/json.h and config.h: config.json with HF's defaults. What the defaults, the aliases and the special
+ * lib/checkpoint/config.h: config.json with HF's defaults. What the defaults, the aliases and the special
  * ids have to be was taken from transformers 5.23 by running it.
  */
 #include "run_tests.h"
@@ -13,48 +13,12 @@
 #include "checkpoint_files.h"
 #include "kernels/kernels.h"
 
-/* ---------------------------------------------------------------------------------------------------------- JSON */
-
-static void json_is_dumped_as_it_was(void **state) {
-    (void)state;
-    static const char text[] =
-        "{\"a\":[1,-2,1e-6,0.1,30.0,10000.0,1.7976931348623157e308],\"b\":{\"c\":null,\"d\":true,\"e\":false},"
-        "\"f\\\"\":\"\\u00e9\\n\",\"g\":[],\"h\":{},\"i\":9007199254740993,\"j\":0.30000000000000004}";
-    json_t *node;
-    pgi_buffer out;
-    pgi_buffer_init(&out, MEMORY);
-    assert_int_equal(pgi_json_parse("x", text, strlen(text), &node), PG_OK);
-    assert_int_equal(pgi_json_dump(node, &out), PG_OK);
-    assert_string_equal(
-        out.data,
-        "{\"a\":[1,-2,1e-6,0.1,30.0,10000.0,1.7976931348623157e308],\"b\":{\"c\":null,\"d\":true,\"e\":false},"
-        "\"f\\\"\":\"\xC3\xA9\\n\",\"g\":[],\"h\":{},\"i\":9007199254740993,\"j\":0.30000000000000004}");
-    pgi_buffer_free(&out);
-    json_decref(node);
-}
-
-static void json_errors_name_the_place(void **state) {
-    (void)state;
-    json_t *node;
-    write_text("a.json", "{\n\"a\": 1,\n\"b\": nan}");
-    assert_error(pgi_json_load(MEMORY, in_folder("a.json"), 1000, &node), PG_ERROR_FORMAT, "a.json: line 3", "column");
-    assert_error(pgi_json_load(MEMORY, in_folder("a.json"), 5, &node), PG_ERROR_LIMIT, "a.json", NULL);
-    assert_error(pgi_json_load(MEMORY, in_folder("b.json"), 5, &node), PG_ERROR_NOT_FOUND, "b.json", NULL);
-    write_text("a.json", "[1, 2]");
-    assert_error(pgi_json_load(MEMORY, in_folder("a.json"), 1000, &node), PG_ERROR_FORMAT, "found an array of 2",
-                 "expected a JSON object");
-    write_text("a.json", "{\"a\": 1, \"a\": 2}");
-    assert_error(pgi_json_load(MEMORY, in_folder("a.json"), 1000, &node), PG_ERROR_FORMAT, "duplicate", NULL);
-    write_text("a.json", "");
-    assert_error(pgi_json_load(MEMORY, in_folder("a.json"), 1000, &node), PG_ERROR_FORMAT, "a.json", NULL);
-}
-
 /* -------------------------------------------------------------------------------------------------------- config */
 
 static double number(const pgi_config *config, const char *key) {
-    const json_t *node = pgi_config_field(config, key);
-    if (!json_is_number(node)) fail_msg("%s is no number", key);
-    return json_number_value(node);
+    const pgi_json *node = pgi_config_field(config, key);
+    if (!pgi_json_is_number(node)) fail_msg("%s is no number", key);
+    return pgi_json_number(node);
 }
 
 static void official_config_gets_defaults(void **state) {
@@ -102,13 +66,13 @@ static void official_config_gets_defaults(void **state) {
     assert_true(number(&c, "image_token_id") == 257152);
     assert_true(number(&c, "vocab_size") == 257152);
     assert_true(number(&c, "ignore_index") == -100);
-    assert_string_equal(json_string_value(pgi_config_field(&c, "text_config.dtype")), "float32");
-    assert_string_equal(json_string_value(pgi_config_field(&c, "torch_dtype")), "float32");
-    assert_string_equal(json_string_value(pgi_config_field(&c, "vision_config.projector_hidden_act")), "gelu_fast");
-    assert_true(json_is_true(pgi_config_field(&c, "text_config.use_bidirectional_attention")));
-    assert_true(json_is_null(pgi_config_field(&c, "vision_config.dtype")));
-    assert_string_equal(json_string_value(pgi_config_field(&c, "id2label.1")), "LABEL_1");
-    assert_ptr_equal(pgi_config_field(&c, ""), c.resolved);
+    assert_string_equal(pgi_json_text(pgi_config_field(&c, "text_config.dtype")), "float32");
+    assert_string_equal(pgi_json_text(pgi_config_field(&c, "torch_dtype")), "float32");
+    assert_string_equal(pgi_json_text(pgi_config_field(&c, "vision_config.projector_hidden_act")), "gelu_fast");
+    assert_true(pgi_json_is(pgi_config_field(&c, "text_config.use_bidirectional_attention"), PGI_JSON_TRUE));
+    assert_true(pgi_json_is(pgi_config_field(&c, "vision_config.dtype"), PGI_JSON_NULL));
+    assert_string_equal(pgi_json_text(pgi_config_field(&c, "id2label.1")), "LABEL_1");
+    assert_ptr_equal(pgi_config_field(&c, ""), &c.resolved);
     static const char *const absent[] = {"nothing",
                                          "text_config.",
                                          ".text_config",
@@ -149,7 +113,7 @@ static void gemma2_config(void **state) {
     assert_int_equal(c.text.layer_slides[0], 1);
     assert_int_equal(c.text.layer_slides[1], 0);
     assert_int_equal(c.image_token_id, 7); /* beside image_token_index, as HF: the alias is assigned last */
-    assert_int_equal(json_array_size(pgi_config_field(&c, "text_config.layer_types")), LAYERS);
+    assert_int_equal(pgi_json_n_items(pgi_config_field(&c, "text_config.layer_types")), LAYERS);
     pgi_config_free(&c);
 
     write_config(
@@ -166,7 +130,7 @@ static void gemma2_config(void **state) {
     assert_int_equal(c.text.activation, PGI_ACTIVATION_GELU_ERF); /* hidden_activation counts, hidden_act does not */
     assert_true(c.text.rope_theta == 1e6f && c.text.rms_norm_eps == 1);
     assert_int_equal(c.text.max_positions, 8192);
-    assert_string_equal(json_string_value(json_array_get(pgi_config_field(&c, "text_config.layer_types"), 0)),
+    assert_string_equal(pgi_json_text(pgi_json_item(pgi_config_field(&c, "text_config.layer_types"), 0)),
                         "full_attention");
     pgi_config_free(&c);
 
@@ -186,8 +150,8 @@ static void gemma1_activation_and_rope(void **state) {
                  "");
     assert_int_equal(pgi_config_load(MEMORY, folder, &c), PG_OK);
     assert_int_equal(c.text.activation, PGI_ACTIVATION_GELU_TANH); /* in Gemma 1 "gelu" means the tanh form */
-    assert_string_equal(json_string_value(pgi_config_field(&c, "text_config.hidden_act")), "gelu_pytorch_tanh");
-    assert_string_equal(json_string_value(pgi_config_field(&c, "text_config.hidden_activation")), "relu");
+    assert_string_equal(pgi_json_text(pgi_config_field(&c, "text_config.hidden_act")), "gelu_pytorch_tanh");
+    assert_string_equal(pgi_json_text(pgi_config_field(&c, "text_config.hidden_activation")), "relu");
     assert_true(c.text.rope_theta == 500); /* inside rope_parameters it counts more than beside it */
     assert_null(pgi_config_field(&c, "text_config.rope_theta"));
     pgi_config_free(&c);
@@ -450,8 +414,6 @@ static void config_does_not_depend_on_the_locale(void **state) {
 int main(int argc, char **argv) {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
-        TEST(json_is_dumped_as_it_was),
-        TEST(json_errors_name_the_place),
         TEST(official_config_gets_defaults),
         TEST(config_without_parts_is_paligemma_3b),
         TEST(gemma2_config),

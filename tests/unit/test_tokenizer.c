@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "base/utf8.h"
 #include "checkpoint_files.h"
-#include "tokenizer/json_reader.h"
+#include "checkpoint/json_reader.h"
 #include "processor/layout.h"
 #include "tokenizer/spm_model.h"
 #include "tokenizer/spm_wrapper.h"

@@ -1,33 +1,43 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Reads JSON by RFC 8259, strictly: valid UTF-8, no control characters in strings, no lone surrogates, no trailing
- * commas.
+ * commas. Whoever reads deeper than one container counts the depth: PGI_JSON_MAX_DEPTH is what a small stack holds.
  */
-#include "tokenizer/json_reader.h"
+#include "checkpoint/json_reader.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/utf8.h"
 
-enum { MAX_DEPTH = 128 };
-
 void pgi_json_reader_init(pgi_json_reader *reader, const pgi_memory *memory, const char *file, const void *data,
                           size_t size) {
-    *reader = (pgi_json_reader){.file = file, .data = data, .size = size};
+    *reader = (pgi_json_reader){.file = file, .data = data, .size = size, .max_values = SIZE_MAX};
     pgi_buffer_init(&reader->text, memory);
 }
 
 void pgi_json_reader_free(pgi_json_reader *reader) { pgi_buffer_free(&reader->text); }
 
-pg_status pgi_json_expected(const pgi_json_reader *reader, const char *expected) {
+pg_status pgi_json_error(const pgi_json_reader *reader, pg_status status, const char *format, ...) {
     size_t line = 1, column = 1;
     for (size_t i = 0; i < reader->at && i < reader->size; i++) {
-        column++;
+        if ((reader->data[i] & 0xC0) != 0x80) column++; /* characters, as editors count */
         if (reader->data[i] == '\n') {
             line++;
             column = 1;
         }
     }
+    char text[256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    return pgi_error(status, "%s: %s%sline %zu, column %zu: %s%s", reader->file, reader->key ? reader->key : "",
+                     reader->key ? ": " : "", line, column, reader->is_whole ? "not valid JSON: " : "", text);
+}
+
+pg_status pgi_json_expected(const pgi_json_reader *reader, const char *expected) {
     char found[32] = "the end of the file";
     if (reader->at < reader->size) {
         uint8_t byte = reader->data[reader->at];
@@ -41,8 +51,17 @@ pg_status pgi_json_expected(const pgi_json_reader *reader, const char *expected)
             found[12] = digits[byte & 15];
         }
     }
-    return pgi_error(PG_ERROR_FORMAT, "%s: %s%sline %zu, column %zu: found %s, expected %s", reader->file,
-                     reader->key ? reader->key : "", reader->key ? ": " : "", line, column, found, expected);
+    return pgi_json_error(reader, PG_ERROR_FORMAT, "found %s, expected %s", found, expected);
+}
+
+static pg_status too_many(const pgi_json_reader *reader) {
+    return pgi_error(PG_ERROR_LIMIT, "%s: found more than %zu values, expected at most that many", reader->file,
+                     reader->max_values);
+}
+
+pg_status pgi_json_too_deep(const pgi_json_reader *reader) {
+    return pgi_json_error(reader, PG_ERROR_LIMIT, "found values nested deeper than %d, expected at most that depth",
+                          PGI_JSON_MAX_DEPTH);
 }
 
 int pgi_json_peek(pgi_json_reader *reader) {
@@ -70,10 +89,16 @@ pg_status pgi_json_next(pgi_json_reader *reader, char opener, int *first, int *m
     PGI_TRY(pgi_cancel_check(reader->cancel));
     *more = !take(reader, opener == '{' ? '}' : ']');
     if (!*more) return PG_OK;
+    if (++reader->n_values > reader->max_values) return too_many(reader);
     if (!*first && !take(reader, ',')) return pgi_json_expected(reader, opener == '{' ? "',' or '}'" : "',' or ']'");
     *first = 0;
     if (opener == '[') return PG_OK;
+    return pgi_json_key(reader);
+}
+
+pg_status pgi_json_key(pgi_json_reader *reader) {
     if (pgi_json_peek(reader) != '"') return pgi_json_expected(reader, "a key");
+    reader->key_at = reader->at;
     PGI_TRY(pgi_json_string(reader));
     return take(reader, ':') ? PG_OK : pgi_json_expected(reader, "':'");
 }
@@ -170,17 +195,22 @@ static pg_status skip_digits(pgi_json_reader *reader) {
     return PG_OK;
 }
 
-static pg_status skip_number(pgi_json_reader *reader) {
-    if (reader->data[reader->at] == '-') reader->at++;
+pg_status pgi_json_number_text(pgi_json_reader *reader, size_t *begin, int *is_real) {
+    pgi_json_peek(reader);
+    *begin = reader->at;
+    *is_real = 0;
+    if (reader->at < reader->size && reader->data[reader->at] == '-') reader->at++;
     if (is_digit(reader) && reader->data[reader->at] == '0')
         reader->at++;
     else
         PGI_TRY(skip_digits(reader));
     if (reader->at < reader->size && reader->data[reader->at] == '.') {
+        *is_real = 1;
         reader->at++;
         PGI_TRY(skip_digits(reader));
     }
     if (reader->at < reader->size && (reader->data[reader->at] | 0x20) == 'e') {
+        *is_real = 1;
         reader->at++;
         if (reader->at < reader->size && (reader->data[reader->at] == '+' || reader->data[reader->at] == '-'))
             reader->at++;
@@ -189,29 +219,36 @@ static pg_status skip_number(pgi_json_reader *reader) {
     return PG_OK;
 }
 
-static pg_status skip_value(pgi_json_reader *reader, int depth) {
-    PGI_TRY(pgi_cancel_check(reader->cancel));
-    int byte = pgi_json_peek(reader);
-    if (byte == '"') return pgi_json_string(reader);
-    if (byte == '-' || (byte >= '0' && byte <= '9')) return skip_number(reader);
-    if (byte == '{' || byte == '[') {
-        if (depth == MAX_DEPTH) return pgi_json_expected(reader, "values nested at most 128 deep");
-        int first = 1, more;
-        PGI_TRY(pgi_json_open(reader, (char)byte));
-        for (;;) {
-            PGI_TRY(pgi_json_next(reader, (char)byte, &first, &more));
-            if (!more) return PG_OK;
-            PGI_TRY(skip_value(reader, depth + 1));
-        }
-    }
-    static const char *const words[] = {"true", "false", "null"};
-    for (size_t i = 0; i < 3; i++) {
-        size_t n = strlen(words[i]);
+pg_status pgi_json_word(pgi_json_reader *reader, pgi_json_words *out) {
+    static const char *const words[] = {[PGI_WORD_NULL] = "null", [PGI_WORD_FALSE] = "false", [PGI_WORD_TRUE] = "true"};
+    pgi_json_peek(reader);
+    for (int i = PGI_WORD_NULL; i <= PGI_WORD_TRUE; i++) {
+        const size_t n = strlen(words[i]);
         if (reader->size - reader->at < n || memcmp(reader->data + reader->at, words[i], n) != 0) continue;
         reader->at += n;
+        *out = (pgi_json_words)i;
         return PG_OK;
     }
     return pgi_json_expected(reader, "a value");
+}
+
+static pg_status skip_value(pgi_json_reader *reader, int depth) {
+    size_t begin;
+    int is_real;
+    pgi_json_words word;
+    PGI_TRY(pgi_cancel_check(reader->cancel));
+    const int byte = pgi_json_peek(reader);
+    if (byte == '"') return pgi_json_string(reader);
+    if (byte == '-' || (byte >= '0' && byte <= '9')) return pgi_json_number_text(reader, &begin, &is_real);
+    if (byte != '{' && byte != '[') return pgi_json_word(reader, &word);
+    if (depth == PGI_JSON_MAX_DEPTH) return pgi_json_too_deep(reader);
+    int first = 1, more;
+    PGI_TRY(pgi_json_open(reader, (char)byte));
+    for (;;) {
+        PGI_TRY(pgi_json_next(reader, (char)byte, &first, &more));
+        if (!more) return PG_OK;
+        PGI_TRY(skip_value(reader, depth + 1));
+    }
 }
 
 pg_status pgi_json_skip(pgi_json_reader *reader, size_t *begin, size_t *end) {
