@@ -43,6 +43,7 @@ need zlib1g-dev pkg-config --exists zlib
 if has apt-get >/dev/null 2>&1; then need libedit-dev pkg-config --exists libedit; fi
 if test "$what" = test; then
     need binutils has nm
+    test "$(uname -m)" != x86_64 || need musl-tools has musl-gcc
     need libcmocka-dev pkg-config --exists cmocka
     need clang has clang
     need clang-format has clang-format

@@ -440,9 +440,14 @@ PG_API pg_status pg_processor_get_image_settings(const pg_processor *processor, 
 /** Options of pg_processor_encode() and pg_processor_encode_batch(). "The tokenizer's" value is the one that
  * tokenizer_config.json says, else the one that tokenizer.json was saved with. */
 typedef struct pg_encode_options {
-    uint32_t struct_size;       ///< sizeof(pg_encode_options)
-    uint32_t flags;             ///< PG_ENCODE_*; default 0
-    int64_t max_image_pixels;   ///< width x height above this is PG_ERROR_LIMIT; default and 0: 178956970, as Pillow
+    uint32_t struct_size; ///< sizeof(pg_encode_options)
+    uint32_t flags;       ///< PG_ENCODE_*; default 0
+    /// width x height above this is PG_ERROR_LIMIT; default and 0: 178956970, as Pillow. Peak memory for each pixel, in
+    /// bytes: 3, and 3 more to turn it (EXIF); progressive JPEG 6 more (2 of grey, 8 of CMYK); what a row of the file
+    /// takes, thrice, in PNG. A robot with a 12 megapixel camera sets 12 million: 72 MB, 108 MB where files can be
+    /// progressive. A PNG whose header promises more than deflate can pack (1032 to 1) is PG_ERROR_FORMAT, a JPEG of
+    /// more than 2^25 pixels and 1024 for each byte PG_ERROR_LIMIT: no file that is whole is refused by that
+    int64_t max_image_pixels;
     int32_t mode;               ///< PG_MODE_*; default HF
     int32_t padding;            ///< PG_PADDING_*; default LONGEST
     int32_t padding_side;       ///< PG_SIDE_*; default the tokenizer's
@@ -454,6 +459,10 @@ typedef struct pg_encode_options {
     pg_cancel *cancel;       ///< default NULL
     const pg_image_settings *image_settings; ///< for this call; default NULL: the processor's. PG_MODE_BIG_VISION uses
                                              ///< size and n_image_tokens alone. Errors: PG_ERROR_ARGUMENT
+    /// tokens of a row after truncation, and those that its `<image>` stand for, which are counted before they are
+    /// made; more is PG_ERROR_LIMIT. Default and 0: 131072; at most 16777216. Peak memory for each byte of a prompt: up
+    /// to 260 bytes; for each token of the padded batch 48. Padding of a batch beyond 16777216 tokens is PG_ERROR_LIMIT
+    int64_t max_tokens;
 } pg_encode_options;
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -930,7 +939,7 @@ PG_API pg_status pg_batch_init(pg_batch *batch, size_t struct_size);
  * elsewhere. Where HF's answer harms it is followed and reported by pg_inputs_get_row_info(); docs/PROCESSOR.md lists
  * each case. Errors name the row and the numbers: as pg_processor_encode(); PG_ERROR_ARGUMENT also for counts that do
  * not match, `<image>` in a suffix, a truncation that reaches the images, rows that PG_PADDING_NONE cannot stack;
- * PG_ERROR_LIMIT for more than 16777216 tokens in a row. */
+ * PG_ERROR_LIMIT for more than max_tokens in a row, or too much padding. */
 PG_API pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batch *batch,
                                            const pg_encode_options *options, pg_inputs **out);
 

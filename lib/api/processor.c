@@ -42,7 +42,8 @@ void pg_processor_close(pg_processor **processor) {
     *processor = NULL;
 }
 
-PGI_OPTIONS(pg_encode_options, .struct_size = sizeof(pg_encode_options), .max_image_pixels = PGI_DEFAULT_MAX_PIXELS)
+PGI_OPTIONS(pg_encode_options, .struct_size = sizeof(pg_encode_options), .max_image_pixels = PGI_DEFAULT_MAX_PIXELS,
+            .max_tokens = PGI_DEFAULT_MAX_TOKENS)
 
 static pg_status check_choice(int32_t value, int32_t last, const char *name, const char *expected) {
     if (value < 0 || value > last)
@@ -73,6 +74,8 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     PGI_TRY(check_choice(out->truncation_side, PG_SIDE_RIGHT, "truncation_side", "PG_SIDE_*"));
     PGI_TRY(check_length(out->pad_to_multiple_of, INT32_MAX, "pad_to_multiple_of"));
     PGI_TRY(check_length(out->max_length, INT32_MAX, "max_length"));
+    PGI_TRY(check_length(out->max_tokens, PGI_MAX_ROW_TOKENS, "max_tokens"));
+    if (out->max_tokens == 0) out->max_tokens = PGI_DEFAULT_MAX_TOKENS;
     uint32_t truncate = out->flags & (PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS);
     if (truncate == PG_ENCODE_KEEP_ENDS)
         return pgi_error(PG_ERROR_ARGUMENT, "flags has PG_ENCODE_KEEP_ENDS without PG_ENCODE_TRUNCATE");

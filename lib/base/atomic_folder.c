@@ -17,7 +17,7 @@
 
 /* Removes each regular file of the folder, the marker last. 0, or an errno; ENOTEMPTY: something else is there. */
 static int remove_files(int folder) {
-    int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), number = 0;
+    int copy = pgi_openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), number = 0;
     DIR *list = copy < 0 ? NULL : fdopendir(copy);
     if (!list) {
         number = errno;
@@ -42,7 +42,7 @@ static int remove_files(int folder) {
 
 /* Whether a folder has no entry; an errno when it cannot be read. */
 static int is_empty(int folder, int *empty) {
-    int copy = openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int copy = pgi_openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     DIR *list = copy < 0 ? NULL : fdopendir(copy);
     if (!list) {
         int number = errno;
@@ -63,7 +63,8 @@ static pg_status check_target(const char *path, struct stat *info) {
     if (!S_ISDIR(info->st_mode))
         return pgi_error(PG_ERROR_ARGUMENT, "%s: found a file or a link, expected no such file or an empty folder",
                          path);
-    int empty = 0, fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), number = fd < 0 ? errno : is_empty(fd, &empty);
+    int empty = 0, fd = pgi_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0),
+        number = fd < 0 ? errno : is_empty(fd, &empty);
     if (fd >= 0) close(fd);
     if (number) return pgi_system_error(path, "read", number);
     if (!empty)
@@ -74,7 +75,7 @@ static pg_status check_target(const char *path, struct stat *info) {
 static pg_status lock_partial(pgi_atomic_folder *folder) {
     const char *partial = folder->partial;
     struct stat ours, now;
-    folder->fd = open(partial, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    folder->fd = pgi_openat(AT_FDCWD, partial, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC, 0);
     if (folder->fd < 0 && (errno == ENOTDIR || errno == ELOOP))
         return pgi_error(PG_ERROR_IO, "%s: found a file or a link, expected no such folder: move it away", partial);
     if (folder->fd < 0) return pgi_system_error(partial, "open the folder", errno);
@@ -98,7 +99,7 @@ static pg_status empty_partial(const pgi_atomic_folder *folder) {
                              folder->partial);
         number = remove_files(folder->fd);
     }
-    int marker = number ? -1 : openat(folder->fd, PGI_UNFINISHED, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
+    int marker = number ? -1 : pgi_openat(folder->fd, PGI_UNFINISHED, O_CREAT | O_WRONLY | O_CLOEXEC, 0666);
     if (!number && marker < 0) number = errno;
     if (marker >= 0) close(marker);
     return number ? pgi_system_error(folder->partial, "empty what a cut-off conversion left", number) : PG_OK;
@@ -155,7 +156,7 @@ pg_status pgi_atomic_folder_begin(const pgi_memory *memory, const char *path, pg
 
 /* Makes the entries of the folder that holds `path` last. */
 static void sync_parent(const pgi_atomic_folder *folder) {
-    int parent = openat(folder->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int parent = pgi_openat(folder->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (parent < 0) return;
     fsync(parent);
     close(parent);
@@ -189,7 +190,7 @@ pg_status pgi_atomic_folder_abandon(pgi_atomic_folder *folder, pg_status status)
 static int make_file(int folder, const char *name, uint64_t size, int *fd) {
     struct rlimit limit; /* a write beyond it would end the process with SIGXFSZ */
     if (size > INT64_MAX || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && size > limit.rlim_cur)) return EFBIG;
-    *fd = openat(folder, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
+    *fd = pgi_openat(folder, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (*fd < 0) return errno;
     if (size && fallocate(*fd, 0, 0, (off_t)size) != 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
         return errno;
@@ -260,7 +261,7 @@ static pg_status make_partial(const char *path, uint64_t size, pgi_atomic_file *
 static void sync_folder_of(char *path) {
     char *slash = strrchr(path, '/');
     if (slash) slash[slash == path ? 1 : 0] = 0;
-    const int folder = open(slash ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int folder = pgi_openat(AT_FDCWD, slash ? path : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     if (folder < 0) return;
     fsync(folder);
     close(folder);

@@ -15,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 enum { MOST_CPUS = 1 << 20, LINE = 2048 };
 
 typedef struct line_reader {
@@ -28,7 +30,7 @@ static int open_lines(line_reader *reader, const char *root, const char *path) {
     reader->begin = reader->end = 0;
     reader->skips = 0;
     int n = snprintf(whole, sizeof whole, "%s%s", root, path);
-    reader->fd = n > 0 && n < LINE ? open(whole, O_RDONLY | O_CLOEXEC) : -1;
+    reader->fd = n > 0 && n < LINE ? pgi_openat(AT_FDCWD, whole, O_RDONLY | O_CLOEXEC, 0) : -1;
     return reader->fd >= 0;
 }
 

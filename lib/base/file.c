@@ -9,10 +9,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* strerror_r() is GNU's, which returns the text, or POSIX's (musl), which fills the buffer and returns a number. */
+static const char *text_of_gnu(const char *returned, const char *filled) {
+    (void)filled;
+    return returned;
+}
+
+static const char *text_of_posix(int returned, const char *filled) { return returned == 0 ? filled : "unknown error"; }
+
+#define STRERROR(number, text, size) \
+    _Generic(strerror_r(number, text, size), char *: text_of_gnu, int: text_of_posix)(strerror_r(number, text, size), text)
+
 pg_status pgi_system_error(const char *path, const char *verb, int number) {
     char text[128] = "";
-    /* The XSI and the GNU strerror_r differ; _GNU_SOURCE gives the one that returns the text. */
-    const char *reason = strerror_r(number, text, sizeof text);
+    const char *reason = STRERROR(number, text, sizeof text);
     pg_status status = number == ENOENT || number == ENOTDIR ? PG_ERROR_NOT_FOUND
                        : number == ENOMEM                    ? PG_ERROR_MEMORY
                                                              : PG_ERROR_IO;
@@ -61,10 +71,17 @@ static pg_status not_opened(const char *path, int number) {
     return pgi_system_error(path, "open", number);
 }
 
+int pgi_openat(int folder, const char *path, int flags, unsigned mode) {
+    int fd;
+    do fd = openat(folder, path, flags, mode);
+    while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
 /* A folder, pipe or device is refused (opening a pipe could block for ever). */
 pg_status pgi_file_open(const char *path, pgi_file *out) {
     struct stat info;
-    *out = (pgi_file){.path = path, .fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)};
+    *out = (pgi_file){.path = path, .fd = pgi_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0)};
     if (out->fd < 0) return not_opened(path, errno);
     pg_status status = fstat(out->fd, &info) == 0 ? PG_OK : pgi_system_error(path, "stat", errno);
     if (status >= 0 && !S_ISREG(info.st_mode)) status = no_file(path, info.st_mode);

@@ -36,6 +36,10 @@ typedef struct pgi_file {
     pgi_file_id id;
 } pgi_file;
 
+/* openat(), tried again where a signal of the host interrupts it (file systems that wait for a server). `mode`: of a
+ * file that it makes. */
+int pgi_openat(int folder, const char *path, int flags, unsigned mode);
+
 /* PG_ERROR_NOT_FOUND or _IO. On error *out is closed. */
 pg_status pgi_file_open(const char *path, pgi_file *out);
 void pgi_file_close(pgi_file *file);

@@ -8,6 +8,11 @@
 
 #include "base/callback.h"
 
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "libpaligemma needs a little-endian system: weights are used as they lie in the files"
+#endif
+_Static_assert(sizeof(void *) == 8, "libpaligemma needs a 64-bit system: a model is larger than 32 bits address");
+
 enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector */
 
 static void *default_alloc(void *user, size_t size, size_t alignment) {

@@ -87,7 +87,7 @@ pg_status pgi_file_or_pipe_read(const char *path, size_t max_size, const pgi_pip
     struct stat info;
     if (stat(path, &info) != 0 || !S_ISFIFO(info.st_mode)) return pgi_file_read(path, max_size, out);
     pipe_reader r = {.path = path,
-                     .fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK),
+                     .fd = pgi_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0),
                      .waits = waits,
                      .cancel = cancel,
                      .since = pgi_now()};

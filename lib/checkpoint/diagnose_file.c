@@ -7,6 +7,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 enum { HEAD = 512 };
 
 int pgi_diagnose_helps(pg_status status) {
@@ -90,7 +92,7 @@ pg_status pgi_diagnose_bytes(pg_status status, const char *path, const void *dat
 pg_status pgi_diagnose_file(pg_status status, const char *path) {
     char head[HEAD];
     if (!pgi_diagnose_helps(status)) return status;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = pgi_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
     if (fd < 0) return status;
     ssize_t n = read(fd, head, sizeof head);
     close(fd);

@@ -18,6 +18,12 @@
  * about 10, never more than some dozens. */
 enum { MAX_SCANS = 100 };
 
+/* A JPEG may end anywhere: libjpeg and Pillow make grey of what is missing, so that 1 kB can promise any size. Held
+ * against the bytes are the pixels, and the pixels times the scans. Each block of 8 x 8 samples takes at least one bit,
+ * of the component sampled most densely in each direction at least one for 1024 pixels: no file whose blocks are all
+ * there, with up to FREE_SCANS scans, is refused, and none of up to FREE_PIXELS. */
+enum { FREE_PIXELS = 1 << 25, PIXELS_PER_BYTE = 1024, FREE_SCANS = 32 };
+
 /* All state that must outlive a longjmp() is in here, none in locals. */
 typedef struct jpeg_job {
     struct jpeg_decompress_struct cinfo; /* first: libjpeg's callbacks hand back its address */
@@ -88,12 +94,27 @@ static void source_skip(j_decompress_ptr cinfo, long n) {
     cinfo->src->bytes_in_buffer -= (size_t)n;
 }
 
+static void check_promise(jpeg_job *job, int n_scans) {
+    const int64_t pixels = (int64_t)job->cinfo.image_width * job->cinfo.image_height;
+    const int64_t most = FREE_PIXELS + (int64_t)job->size * PIXELS_PER_BYTE;
+    if (pixels > most)
+        stop(job, pgi_error(PG_ERROR_LIMIT,
+                            "%s: found a JPEG of %u x %u pixels in %zu bytes, expected at most %lld pixels in so few",
+                            job->name, job->cinfo.image_width, job->cinfo.image_height, job->size, (long long)most));
+    if (pixels * n_scans > most * FREE_SCANS)
+        stop(job, pgi_error(PG_ERROR_LIMIT,
+                            "%s: found a JPEG of %u x %u pixels with more than %d scans in %zu bytes, expected at most "
+                            "that many",
+                            job->name, job->cinfo.image_width, job->cinfo.image_height, n_scans - 1, job->size));
+}
+
 static void on_progress(j_common_ptr cinfo) {
     jpeg_job *job = (jpeg_job *)cinfo;
     if (pgi_cancel_requested(job->limits->cancel)) stop(job, pgi_run_cancelled_error());
     if (job->cinfo.input_scan_number > MAX_SCANS)
         stop(job, pgi_error(PG_ERROR_LIMIT, "%s: found more than %d scans in the JPEG, expected at most that many",
                             job->name, MAX_SCANS));
+    check_promise(job, job->cinfo.input_scan_number);
 }
 
 /* a * b / 255, rounded: MULDIV255 of libImaging */
@@ -132,6 +153,7 @@ static void decode(jpeg_job *job) {
     if ((int64_t)cinfo->image_width > job->limits->max_pixels / (int64_t)cinfo->image_height)
         stop(job, pgi_error(PG_ERROR_LIMIT, "%s: found %u x %u pixels, expected at most %lld in all", job->name,
                             cinfo->image_width, cinfo->image_height, (long long)job->limits->max_pixels));
+    check_promise(job, 1);
     int n = cinfo->num_components;
     if (n != 1 && n != 3 && n != 4)
         stop(job, pgi_error(PG_ERROR_UNSUPPORTED, "%s: found a JPEG of %d colour components, expected 1, 3 or 4",

@@ -16,8 +16,9 @@
 #include "image/png_key.h"
 
 enum {
-    MAX_TEXT_CHUNKS = 64,           /* looked at for EXIF */
-    MAX_TEXT_SIZE = 4 * 1024 * 1024 /* of one of them, decompressed */
+    MAX_TEXT_CHUNKS = 64,            /* looked at for EXIF */
+    MAX_TEXT_SIZE = 4 * 1024 * 1024, /* of one of them, decompressed */
+    MAX_DEFLATE_RATIO = 1032         /* bytes that one byte can stand for */
 };
 
 /* All state that must outlive a longjmp() of libpng is in here, none in locals. */
@@ -25,6 +26,7 @@ typedef struct png_job {
     const pgi_memory *memory;
     const uint8_t *bytes;
     size_t size, at;
+    size_t cut_at; /* where the first chunk begins that is longer than the file, or SIZE_MAX */
     int32_t width, height;
     int bit_depth, color_type;
     int64_t n_clipped;     /* pixels of 16-bit grey above 255 */
@@ -67,6 +69,7 @@ static void on_free(png_structp png, void *block) { pgi_free(((png_job *)png_get
 static void on_read(png_structp png, png_bytep to, size_t n) {
     png_job *job = png_get_io_ptr(png);
     size_t left = job->size - job->at;
+    if (job->at == job->cut_at) png_error(png, "the data ends too early"); /* libpng would get memory for all of it */
     if (n > left) {
         if (!job->ending || n != 4) png_error(png, "the data ends too early");
         memset(to, 0, n); /* a checksum behind the pixels, which does not count */
@@ -78,6 +81,44 @@ static void on_read(png_structp png, png_bytep to, size_t n) {
 
 static uint32_t load_u32(const uint8_t *p) {
     return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+/* Where the first chunk begins that holds no pixels and is longer than the file. */
+static size_t find_cut(const uint8_t *bytes, size_t size) {
+    for (size_t at = 8; size - at >= 8;) {
+        const uint32_t n = load_u32(bytes + at);
+        if (n > size - at - 8) return memcmp(bytes + at + 4, "IDAT", 4) == 0 ? SIZE_MAX : at;
+        if (n + (size_t)4 > size - at - 8) break; /* the checksum alone is missing */
+        at += 12 + (size_t)n;
+    }
+    return SIZE_MAX;
+}
+
+/* Bytes of all rows as deflate packs them, each with the byte of its filter. */
+static uint64_t packed_size(int32_t width, int32_t height, int bits, int interlaced) {
+    uint64_t size = 0;
+    for (int pass = 0; pass < (interlaced ? PNG_INTERLACE_ADAM7_PASSES : 1); pass++) {
+        uint64_t columns = interlaced ? PNG_PASS_COLS((uint32_t)width, pass) : (uint32_t)width;
+        uint64_t rows = interlaced ? PNG_PASS_ROWS((uint32_t)height, pass) : (uint32_t)height;
+        if (columns) size += rows * (1 + (columns * (uint64_t)bits + 7) / 8);
+    }
+    return size;
+}
+
+/* Deflate's densest code is 258 bytes in 2 bits. A file that promises more is refused before memory is had for it. */
+static pg_status check_promise(const png_job *job, const char *name) {
+    static const int channels[] = {[PNG_COLOR_TYPE_GRAY] = 1,
+                                   [PNG_COLOR_TYPE_RGB] = 3,
+                                   [PNG_COLOR_TYPE_PALETTE] = 1,
+                                   [PNG_COLOR_TYPE_GRAY_ALPHA] = 2,
+                                   [PNG_COLOR_TYPE_RGB_ALPHA] = 4};
+    int bits = channels[job->color_type] * job->bit_depth;
+    uint64_t size = packed_size(job->width, job->height, bits, job->bytes[28] != 0);
+    if (size / MAX_DEFLATE_RATIO <= job->size) return PG_OK;
+    return pgi_error(PG_ERROR_FORMAT,
+                     "%s: found a damaged PNG (the data ends too early): %d x %d pixels in %zu bytes, expected at "
+                     "least %llu",
+                     name, job->width, job->height, job->size, (unsigned long long)(size / MAX_DEFLATE_RATIO));
 }
 
 /* libpng would call an absurd header "invalid IHDR data"; this says which value is wrong. */
@@ -221,7 +262,7 @@ static void decode(png_job *job) {
         }
 
     size_t row_size = png_get_rowbytes(png, job->info);
-    job->row = pgi_alloc_zero(job->memory, row_size, 1);
+    job->row = pgi_alloc(job->memory, row_size, 1);
     job->out->data = pgi_alloc(job->memory, (size_t)job->width * 3, (size_t)job->height);
     if (!job->row || !job->out->data) {
         job->out_of_memory = 1;
@@ -353,6 +394,8 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
     *out = (pgi_rgb){0};
     pgi_png_trns trns;
     PGI_TRY(check_header(&job, name, limits->max_pixels));
+    PGI_TRY(check_promise(&job, name));
+    job.cut_at = find_cut(bytes, size);
     PGI_TRY(pgi_png_find_trns(bytes, size, name, job.color_type, &trns));
     PGI_TRY(read_palette_alpha(&job, name, &trns));
     pg_status status = PG_OK;

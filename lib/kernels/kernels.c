@@ -3,6 +3,25 @@
  * kernels of an activation. */
 #include "kernels/kernels.h"
 
+/* The instruction sets that the compiler knew. */
+static const uint64_t built = PG_CPU_BASELINE
+#ifdef PGI_HAS_AVX2
+                              | PG_CPU_AVX2
+#endif
+#ifdef PGI_HAS_AVX512
+                              | PG_CPU_AVX512
+#endif
+#ifdef PGI_HAS_AVX_VNNI
+                              | PG_CPU_AVX_VNNI
+#endif
+#ifdef PGI_HAS_AVX512_VNNI
+                              | PG_CPU_AVX512_VNNI
+#endif
+#ifdef PGI_HAS_AVX512_BF16
+                              | PG_CPU_AVX512_BF16
+#endif
+    ;
+
 pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
     uint64_t features = pgi_cpu_features();
     uint64_t used = cpu_mask ? cpu_mask & features : pgi_cpu_default();
@@ -10,14 +29,21 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
         return pgi_error(PG_ERROR_ARGUMENT, "cpu_mask: found 0x%llx, expected one of the bits 0x%llx that this CPU has",
                          (unsigned long long)cpu_mask, (unsigned long long)features);
     pgi_kernels_ref(kernels);
-#if defined(__x86_64__)
+    used &= built;
+#ifdef PGI_HAS_AVX2
     if (used & PG_CPU_AVX2) pgi_kernels_avx2(kernels);
+#endif
+#ifdef PGI_HAS_AVX512
     if (used & PG_CPU_AVX512) pgi_kernels_avx512(kernels);
+#endif
+#ifdef PGI_HAS_AVX_VNNI
     if (used & PG_CPU_AVX_VNNI) pgi_kernels_avx_vnni(kernels);
+#endif
+#ifdef PGI_HAS_AVX512_VNNI
     if (used & PG_CPU_AVX512_VNNI) pgi_kernels_avx512_vnni(kernels);
+#endif
+#ifdef PGI_HAS_AVX512_BF16
     if (used & PG_CPU_AVX512_BF16) pgi_kernels_avx512_bf16(kernels);
-#else
-    used &= PG_CPU_BASELINE;
 #endif
     kernels->cpu = used | PG_CPU_BASELINE;
     kernels->bf16_linear = kernels->bf16_attention = 0;

@@ -22,6 +22,7 @@ typedef struct batch_encoder {
     pgi_truncation truncation;
     int text_only;                /* of the processor: rows without an image, others are refused */
     int64_t max_length, multiple; /* 0: none */
+    int64_t max_tokens;           /* of a row */
     pgi_id_list ids;              /* of all rows, one after the other, without padding */
     pgi_row *rows;                /* [n_prompts]; first_token: unused until T is known */
 } batch_encoder;
@@ -52,6 +53,7 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
     e->max_length = options->max_length    ? options->max_length
                     : defaults->max_length ? defaults->max_length
                                            : defaults->model_max_length;
+    e->max_tokens = options->max_tokens;
     e->multiple = options->pad_to_multiple_of ? options->pad_to_multiple_of : defaults->pad_to_multiple_of;
     e->layout = (pgi_layout){
         .tokenizer = tokenizer,
@@ -122,7 +124,8 @@ static pg_status count_in_front(batch_encoder *e) {
 
 static pg_status count_images(batch_encoder *e) {
     const pg_batch *batch = e->batch;
-    int64_t first = 0, most = PGI_MAX_ROW_TOKENS / (e->layout.n_image_tokens > 0 ? e->layout.n_image_tokens : 1);
+    /* a stranger's `<image>` of 7 bytes stands for up to 4096 tokens: refused before they are made */
+    int64_t first = 0, most = e->max_tokens / (e->layout.n_image_tokens > 0 ? e->layout.n_image_tokens : 1);
     for (int32_t r = 0; r < batch->n_prompts && !e->layout.literal; r++) {
         e->rows[r].n_images = pgi_layout_count_images(prompt_of(batch, r));
         if (e->rows[r].n_images > 0) e->layout.placed = 1;
@@ -136,8 +139,10 @@ static pg_status count_images(batch_encoder *e) {
             return pgi_error_of_row(pgi_error_context(pgi_processor_needs_images(e->processor), "row %d", r), r);
         if (e->rows[r].n_images > most)
             return pgi_error_of_row(
-                pgi_error(PG_ERROR_LIMIT, "row %d: found %lld images, expected at most %lld of %d tokens each", r,
-                          (long long)e->rows[r].n_images, (long long)most, e->layout.n_image_tokens),
+                pgi_error(PG_ERROR_LIMIT,
+                          "row %d: found %lld images, expected at most %lld of %d tokens each, as max_tokens is %lld",
+                          r, (long long)e->rows[r].n_images, (long long)most, e->layout.n_image_tokens,
+                          (long long)e->max_tokens),
                 r);
         e->rows[r].first_image = first;
         first += e->rows[r].n_images;
@@ -204,6 +209,10 @@ static pg_status encode_row(batch_encoder *e, int32_t r) {
     row->n_tokens = n_prefix + n_suffix;
     row->n_suffix = n_suffix;
     row->n_truncated = n - row->n_tokens;
+    if (row->n_tokens > e->max_tokens)
+        return pgi_error(PG_ERROR_LIMIT,
+                         "found %lld tokens, expected at most max_tokens, %lld; raise it, or truncate with max_length",
+                         (long long)row->n_tokens, (long long)e->max_tokens);
     return check_image_tokens(e, row, suffix_images);
 }
 
@@ -211,10 +220,11 @@ static pg_status encode_row(batch_encoder *e, int32_t r) {
 
 /* HF: PreTrainedTokenizerBase._get_padding_truncation_strategies and tokenizers, utils/padding.rs. */
 static pg_status padded_length(const batch_encoder *e, int64_t *out) {
-    int64_t multiple = e->multiple, longest = 0, shortest = INT64_MAX, length;
+    int64_t multiple = e->multiple, longest = 0, shortest = INT64_MAX, total = 0, length;
     int32_t padding = e->options->padding, r_longest = 0, r_shortest = 0;
     for (int32_t r = 0; r < e->batch->n_prompts; r++) {
         int64_t n = e->rows[r].n_tokens;
+        total += n;
         if (n > longest) longest = n, r_longest = r;
         if (n < shortest) shortest = n, r_shortest = r;
     }
@@ -236,6 +246,14 @@ static pg_status padded_length(const batch_encoder *e, int64_t *out) {
                       "row %d has %lld tokens, and max_length %lld and pad_to_multiple_of %lld pad it "
                       "to %lld, expected at most %d",
                       r_longest, (long long)longest, (long long)e->max_length, (long long)multiple, (long long)length,
+                      PGI_MAX_ROW_TOKENS),
+            r_longest);
+    if (length * e->batch->n_prompts - total > PGI_MAX_ROW_TOKENS)
+        return pgi_error_of_row(
+            pgi_error(PG_ERROR_LIMIT,
+                      "row %d has %lld tokens, so that %d rows of %lld tokens in all would be padded to %lld each, "
+                      "expected at most %d tokens of padding; make batches of rows that are alike",
+                      r_longest, (long long)longest, e->batch->n_prompts, (long long)total, (long long)length,
                       PGI_MAX_ROW_TOKENS),
             r_longest);
     *out = length;

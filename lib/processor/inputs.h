@@ -17,6 +17,9 @@ enum { PGI_NO_LABEL = -100 };
  * position. A folder's own pad_to_multiple_of must not take the machine's memory. */
 enum { PGI_MAX_ROW_TOKENS = 1 << 24 };
 
+/* Tokens of a row unless the caller says otherwise: 16 times PaliGemma's context. */
+enum { PGI_DEFAULT_MAX_TOKENS = 1 << 17 };
+
 /* One row. Its tokens are first_token .. first_token + n_tokens of the T of the batch, the rest is padding. The last
  * n_suffix of them are causal (token type 1); those before see each other. */
 typedef struct pgi_row {

@@ -164,15 +164,17 @@ static int is_space(uint32_t c) {
            (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
-static size_t space_before(const uint8_t *text, size_t at) {
-    for (;;) {
+/* Where the white space before `at` begins, but not before `limit`. */
+static size_t space_before(const uint8_t *text, size_t limit, size_t at) {
+    while (at > limit) {
         size_t begin = at;
         uint32_t code = 0;
-        while (begin > 0 && (text[--begin] & 0xC0) == 0x80) {
+        while (begin > limit && (text[--begin] & 0xC0) == 0x80) {
         }
-        if (begin == at || pgi_utf8_next(text + begin, at - begin, &code) != at - begin || !is_space(code)) return at;
+        if (pgi_utf8_next(text + begin, at - begin, &code) != at - begin || !is_space(code)) return at;
         at = begin;
     }
+    return at;
 }
 
 static size_t space_after(const uint8_t *text, size_t size, size_t at) {
@@ -185,7 +187,8 @@ static size_t space_after(const uint8_t *text, size_t size, size_t at) {
 pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie *trie, const char *text, size_t size,
                                  int literal, pgi_part_fn part, void *user) {
     const uint8_t *bytes = (const uint8_t *)text;
-    size_t done = 0; /* what lies before was handed on */
+    size_t done = 0;  /* what lies before was handed on */
+    size_t space = 0; /* where white space ends that was looked at: tokens in it need not look again */
     for (size_t at = 0; at < size && trie->n;) {
         size_t begin = at, end = at;
         int32_t found = match(trie, bytes, size, at, &end);
@@ -198,10 +201,9 @@ pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie 
         if (tokens->special[token->id] & literal) continue;
         int strips = literal != PGI_LITERAL_CONTROL; /* sentencepiece's pieces do not */
         if (strips && token->flags.lstrip) {
-            begin = space_before(bytes, begin);
-            if (begin < done) begin = done;
+            begin = begin < done ? done : space_before(bytes, done, begin);
         }
-        if (strips && token->flags.rstrip) end = space_after(bytes, size, end);
+        if (strips && token->flags.rstrip) end = space = end < space ? space : space_after(bytes, size, end);
         if (done < begin) PGI_TRY(part(user, NULL, text + done, begin - done));
         PGI_TRY(part(user, token, text + begin, end - begin));
         done = end;

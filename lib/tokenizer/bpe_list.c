@@ -27,14 +27,9 @@ typedef struct word {
     size_t n_heap;
 } word;
 
-static size_t hash_pair(uint32_t left, uint32_t right) {
-    uint64_t h = ((uint64_t)left << 32 | right) * UINT64_C(0x9E3779B97F4A7C15);
-    return (size_t)(h ^ h >> 32);
-}
-
 static size_t find_slot(const pgi_bpe_list *list, uint32_t left, uint32_t right) {
-    size_t mask = list->n_slots - 1;
-    for (size_t i = hash_pair(left, right) & mask;; i = (i + 1) & mask) {
+    size_t mask = ((size_t)1 << list->n_bits) - 1;
+    for (size_t i = (size_t)(pgi_hash_pair(&list->key, left, right) >> (64 - list->n_bits));; i = (i + 1) & mask) {
         if (!list->slots[i]) return i;
         const pgi_merge *merge = &list->merges.data[list->slots[i] - 1];
         if (merge->left == left && merge->right == right) return i;
@@ -55,13 +50,14 @@ pg_status pgi_bpe_list_init(pgi_bpe_list *list, const pgi_memory *memory, const 
     *list = (pgi_bpe_list){.memory = memory,
                            .vocab = vocab,
                            .n_pieces = n_pieces,
+                           .key = pgi_hash_key_new(),
+                           .n_bits = 4,
                            .unk_id = settings->unk_id,
                            .byte_fallback = settings->byte_fallback,
                            .fuse_unk = settings->fuse_unk};
     pgi_merges_init(&list->merges, memory);
-    list->n_slots = 16;
-    while (list->n_slots < merges->size * 2) list->n_slots *= 2;
-    list->slots = pgi_alloc_zero(memory, list->n_slots, sizeof *list->slots);
+    while ((size_t)1 << list->n_bits < merges->size * 2) list->n_bits++;
+    list->slots = pgi_alloc_zero(memory, (size_t)1 << list->n_bits, sizeof *list->slots);
     list->banned = pgi_alloc(memory, n_pieces, 1);
     if (!list->slots || !list->banned) return PG_ERROR_MEMORY;
     if (n_pieces) memcpy(list->banned, settings->banned, n_pieces);

@@ -14,8 +14,9 @@ typedef struct pgi_bpe_list {
     int byte_fallback, fuse_unk;
     uint8_t *banned;   /* [n_pieces] */
     pgi_merges merges; /* by rank */
-    uint32_t *slots;   /* [n_slots], open addressing by (left, right): rank + 1, or 0 */
-    size_t n_slots;
+    pgi_hash_key key;  /* of the slots */
+    uint32_t *slots;   /* [1 << n_bits], open addressing by (left, right): rank + 1, or 0 */
+    int n_bits;
 } pgi_bpe_list;
 
 pg_status pgi_bpe_list_init(pgi_bpe_list *list, const pgi_memory *memory, const pgi_vocab *vocab, size_t n_pieces,

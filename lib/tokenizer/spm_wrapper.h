@@ -1,6 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * sentencepiece behind a C interface: the only C++ in the library. No exception leaves it and nothing is written to
+ * sentencepiece behind a C interface. No exception leaves it and nothing is written to
  * stderr (the models it is given are made by bpe.c and sound, so sentencepiece finds nothing to complain about).
  */
 #ifndef PGI_TOKENIZER_SPM_WRAPPER_H

@@ -5,7 +5,7 @@
 #include <string.h>
 
 void pgi_vocab_init(pgi_vocab *vocab, const pgi_memory *memory) {
-    *vocab = (pgi_vocab){.memory = memory};
+    *vocab = (pgi_vocab){.memory = memory, .key = pgi_hash_key_new()};
     pgi_buffer_init(&vocab->text, memory);
 }
 
@@ -14,14 +14,11 @@ void pgi_vocab_free(pgi_vocab *vocab) {
     pgi_buffer_free(&vocab->text);
     pgi_free(vocab->memory, vocab->pieces);
     pgi_free(vocab->memory, vocab->slots);
-    *vocab = (pgi_vocab){.memory = vocab->memory};
+    *vocab = (pgi_vocab){.memory = vocab->memory, .key = vocab->key};
 }
 
-/* FNV-1a with a final mix, as only the low bits are used. */
-static uint32_t hash(const uint8_t *text, size_t size) {
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < size; i++) h = (h ^ text[i]) * UINT64_C(0x100000001b3);
-    return (uint32_t)(h ^ h >> 29);
+static uint32_t hash(const pgi_vocab *vocab, const uint8_t *text, size_t size) {
+    return (uint32_t)pgi_hash_bytes(&vocab->key, text, size);
 }
 
 /* The slot that holds `text`, or the empty one where it belongs. Pieces are spread over memory and most texts that are
@@ -65,10 +62,13 @@ pg_status pgi_vocab_put(pgi_vocab *vocab, uint64_t id, const void *text, size_t 
     if (id >= PGI_MAX_IDS)
         return pgi_error(PG_ERROR_LIMIT, "%s: %s: \"%.*s\" has the id %llu, expected less than %d", file, key, shown,
                          (const char *)text, (unsigned long long)id, (int)PGI_MAX_IDS);
+    if (size > PGI_MAX_PIECE)
+        return pgi_error(PG_ERROR_LIMIT, "%s: %s: found a piece of %zu bytes, \"%.*s...\", expected at most %d", file,
+                         key, size, shown, (const char *)text, (int)PGI_MAX_PIECE);
     if (size >= PGI_NO_PIECE - vocab->text.size - 1)
         return pgi_error(PG_ERROR_LIMIT, "%s: %s: more than 4 GiB of pieces", file, key);
     if (vocab->n_used * 2 >= vocab->n_slots) PGI_TRY(grow_slots(vocab));
-    const uint32_t h = hash(text, size);
+    const uint32_t h = hash(vocab, text, size);
     size_t slot = find_slot(vocab, text, size, h);
     if (vocab->slots[slot])
         return pgi_error(PG_ERROR_FORMAT, "%s: %s: the piece \"%.*s\" stands there twice, as %u and as %llu", file, key,
@@ -98,6 +98,6 @@ pg_status pgi_vocab_check(const pgi_vocab *vocab, const char *file, const char *
 
 int64_t pgi_vocab_find(const pgi_vocab *vocab, const void *text, size_t size) {
     if (!vocab->n_slots) return -1;
-    uint32_t entry = (uint32_t)vocab->slots[find_slot(vocab, text, size, hash(text, size))];
+    uint32_t entry = (uint32_t)vocab->slots[find_slot(vocab, text, size, hash(vocab, text, size))];
     return (int64_t)entry - 1;
 }

@@ -238,6 +238,7 @@ class PaliGemmaProcessor:
         exif: bool = True,
         alpha: str = "drop",
         max_image_pixels: int | None = None,
+        max_tokens: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """The batch that transformers' PaliGemmaProcessor makes of the same arguments: B rows of T tokens.
@@ -260,7 +261,8 @@ class PaliGemmaProcessor:
         alpha: "drop", or "white", which lays transparent pixels of files given by path or bytes over white. PIL images
             and arrays always are, as with transformers, so that the same file differs by path and as an opened image; a
             warning is logged where a file is transparent.
-        max_image_pixels: larger files are refused.
+        max_image_pixels: larger files are refused. max_tokens: longer rows are refused, and more `<image>` than so
+            many tokens; default 131072.
 
         kwargs, also in images_kwargs, text_kwargs and common_kwargs: image settings for this call (size, do_resize,
         resample, do_rescale, rescale_factor, do_normalize, image_mean, image_std, do_convert_rgb), input_data_format
@@ -289,6 +291,8 @@ class PaliGemmaProcessor:
             | (c.ENCODE_OVER_WHITE if alpha == "white" else 0)))
         if max_image_pixels is not None:
             encode.max_image_pixels = max_image_pixels
+        if max_tokens is not None:
+            encode.max_tokens = max_tokens
 
         encode.image_settings = ctypes.pointer(image_call.struct)
         try:

@@ -9,12 +9,16 @@
     check.py headers FOLDER COMPILER  every public header alone, as C99 to C++17, strict
     check.py imports ARCHIVE          what our own objects ask of the C library: nothing that prints, ends the process, ...
     check.py state ARCHIVE            writable data and load-time code of our own objects
+    check.py musl ROOT                the C of lib/ compiles for musl, whose C library has less (skipped without musl-gcc);
+                                      and it stops with one line on 32-bit systems
     check.py structure FOLDER         of lib/: includes point one way, and api/ alone defines pg_ functions (docs/ARCHITECTURE.md)
 
 `check.py api ... --update` writes api.txt anew: the commit says why (docs/ABI.md).
 """
+import glob
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -315,6 +319,38 @@ def structure(folder):
     return failed or count < 100
 
 
+def musl(root):
+    """Headers of libraries are those of this system, so nothing is linked."""
+    compiler = shutil.which("musl-gcc")
+    if not compiler:
+        print("musl-gcc is not installed")
+        return SKIPPED
+    failed, n = False, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("png.h", "pngconf.h", "pnglibconf.h", "jpeglib.h", "jmorecfg.h", "jerror.h", "jconfig.h", "zlib.h", "zconf.h"):
+            found = [path for base in ("/usr/include", *glob.glob("/usr/include/*-linux-gnu"))
+                     if os.path.exists(path := os.path.join(base, name))]
+            if found:
+                os.symlink(found[0], os.path.join(folder, name))
+        command = [compiler, "-std=c11", "-D_GNU_SOURCE", '-DPGI_PACKAGE_VERSION="0"', "-O1", "-Wall", "-Wextra", "-Werror",
+                   "-fsyntax-only", "-I" + os.path.join(root, "include"), "-I" + os.path.join(root, "lib"), "-isystem", folder]
+        for path in sorted(glob.glob(os.path.join(root, "lib", "**", "*.c"), recursive=True)):
+            if path.endswith("openmp.c") or os.sep + "x86" + os.sep in path:
+                continue  # OpenMP is chosen where it is found; flags of instruction sets are the build's
+            result = subprocess.run([*command, path], capture_output=True, text=True)
+            n += 1
+            if result.returncode:
+                print(result.stderr)
+                failed = True
+        # what a 32-bit build would say
+        result = subprocess.run([*command, "-m32", os.path.join(root, "lib", "base", "memory.c")], capture_output=True, text=True)
+        if "needs a 64-bit system" not in result.stderr:
+            print(result.stderr, "found no word about 64 bits")
+            failed = True
+    print(f"{n} files")
+    return failed or n < 100
+
+
 # Public functions that do not change over to the default floating-point environment: they compute nothing.
 OUTSIDE = set("""pg_version_api pg_version_string pg_status_name pg_last_error pg_last_error_row pg_cancel_request pg_cancel_clear
     pg_answer_get_n_objects pg_answer_get_text pg_result_get_n_rows pg_result_get_text
@@ -388,8 +424,7 @@ def main():
     if check == "api":
         return int(api_check(*rest, update=update))
     return int({"symbols": symbols, "version": version, "headers": headers, "imports": imports, "state": state,
-                "structure": structure, "border": border,
-                "sizes": sizes}[check](*rest))
+                "structure": structure, "border": border, "musl": musl, "sizes": sizes}[check](*rest))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@
 #include "base/cpu_count.h"
 #include "base/file.h"
 #include "base/float16.h"
+#include "base/hash.h"
 #include "base/memory.h"
 #include "base/run.h"
 #include "base/status.h"
@@ -317,6 +318,17 @@ static void float16_all_values(void **state) {
 
 /* -------------------------------------------------------------------------------------------------------- files */
 
+/* Vectors of SipHash-1-3: those that its other implementations have; the first is in the tests of Rust's. */
+static void hash_is_siphash(void **state) {
+    (void)state;
+    const pgi_hash_key key = {{UINT64_C(0x0706050403020100), UINT64_C(0x0F0E0D0C0B0A0908)}};
+    const uint8_t bytes[15] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
+    assert_int_equal(pgi_hash_bytes(&key, bytes, 0), UINT64_C(0xABAC0158050FC4DC));
+    assert_int_equal(pgi_hash_bytes(&key, bytes, 15), UINT64_C(0xD320D86D2A519956));
+    const pgi_hash_key a = pgi_hash_key_new(), b = pgi_hash_key_new();
+    assert_true(a.words[0] != b.words[0] && a.words[1] != b.words[1]);
+}
+
 static void file_reading(void **state) {
     (void)state;
     char folder[256];
@@ -573,6 +585,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(utf8_encodes_every_code_point),
         cmocka_unit_test(utf8_valid_prefix_ends_before_the_first_fault),
         cmocka_unit_test(float16_all_values),
+        cmocka_unit_test(hash_is_siphash),
         cmocka_unit_test(file_reading),
         cmocka_unit_test(progress_can_cancel),
         cmocka_unit_test(cpu_quota_of_control_groups),

@@ -635,6 +635,52 @@ static void padding_has_a_limit(void **state) {
     fails(c, PG_ERROR_LIMIT, "row 0", "16777217");
 }
 
+/* Rows of strangers: `<image>` is counted before it is expanded, the rest once it is cut. */
+static void rows_have_a_limit(void **state) {
+    (void)state;
+    call *c = rows_of(2, "a", "<image><image>b");
+    run(c);
+    int64_t two = 0, one = 0;
+    pg_row_info info = {.struct_size = sizeof info};
+    assert_int_equal(pg_inputs_get_row_info(made, 1, &info), PG_OK);
+    two = info.n_tokens;
+    c = rows_of(1, "aaaa");
+    run(c);
+    assert_int_equal(pg_inputs_get_row_info(made, 0, &info), PG_OK);
+    one = info.n_tokens;
+    c = rows_of(2, "a", "<image><image>b");
+    c->options.max_tokens = two;
+    run(c);
+    c->options.max_tokens = two - 1;
+    fails(c, PG_ERROR_LIMIT, "row 1", "max_tokens");
+    c->options.max_tokens = 1;
+    fails(c, PG_ERROR_LIMIT, "row 1: found 2 images", "max_tokens is 1");
+    c = rows_of(1, "aaaa");
+    c->options.max_tokens = one - 1;
+    fails(c, PG_ERROR_LIMIT, "row 0", "max_tokens");
+    truncate_to(c, one - 1, 0);
+    run(c); /* what counts is the row after truncation */
+}
+
+/* One long row and many short ones. */
+static void padding_of_a_batch_has_a_limit(void **state) {
+    (void)state;
+    enum { N = 600 };
+    call *c = rows_of(1, "a");
+    const char *prompts[N];
+    char *text = malloc(30001);
+    assert_non_null(text);
+    for (int i = 0; i < 30000; i++) text[i] = i % 2 ? 'q' : 'z';
+    text[30000] = 0;
+    for (int i = 0; i < N; i++) prompts[i] = i ? "a" : text;
+    c->batch.prompts = prompts;
+    c->batch.n_prompts = N;
+    fails(c, PG_ERROR_LIMIT, "600 rows", "16777216");
+    c->batch.n_prompts = 2;
+    run(c);
+    free(text);
+}
+
 static void counts_must_fit(void **state) {
     (void)state;
     call *c = rows_of(2, "a", "b");
@@ -678,6 +724,8 @@ static void options_have_ranges(void **state) {
     BAD(max_length, -1, "-1");
     BAD(max_length, INT64_MAX, "9223372036854775807");
     BAD(max_image_pixels, -1, "-1");
+    BAD(max_tokens, -1, "-1");
+    BAD(max_tokens, (1 << 24) + 1, "16777217");
     BAD(flags, 1u << 20, "0x100000");
     BAD(flags, PG_ENCODE_KEEP_ENDS, "without PG_ENCODE_TRUNCATE");
     c->options.flags = PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS;
@@ -758,6 +806,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(images_alone_are_fine),
         cmocka_unit_test(bad_images_are_named),
         cmocka_unit_test(padding_has_a_limit),
+        cmocka_unit_test(rows_have_a_limit),
+        cmocka_unit_test(padding_of_a_batch_has_a_limit),
         cmocka_unit_test(counts_must_fit),
         cmocka_unit_test(options_have_ranges),
         cmocka_unit_test(the_other_mode_is_reached),

@@ -384,6 +384,21 @@ static void broken_files_are_named(void **state) {
     assert_refused(PG_ERROR_NOT_FOUND, "neither tokenizer.model nor tokenizer.json", folder);
 }
 
+/* What is done with all prefixes of a piece must not take hours: bytes up to the limit, and not one more. */
+static void pieces_have_a_longest(void **state) {
+    (void)state;
+    char text[PGI_MAX_PIECE + 1];
+    pgi_vocab vocab;
+    pgi_vocab_init(&vocab, &pgi_memory_default);
+    memset(text, 'a', sizeof text);
+    assert_int_equal(pgi_vocab_put(&vocab, 0, text, PGI_MAX_PIECE, "file", "pieces"), PG_OK);
+    assert_int_equal(pgi_vocab_find(&vocab, text, PGI_MAX_PIECE), 0);
+    assert_int_equal(pgi_vocab_put(&vocab, 1, text, sizeof text, "file", "pieces"), PG_ERROR_LIMIT);
+    assert_non_null(strstr(pg_last_error(), "1025 bytes"));
+    assert_non_null(strstr(pg_last_error(), "1024"));
+    pgi_vocab_free(&vocab);
+}
+
 /* The pipeline of tokenizer.json counts when its class does not bring its own. */
 static void another_pipeline_is_refused(void **state) {
     (void)state;
@@ -588,6 +603,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(invalid_text_is_refused),
         cmocka_unit_test(a_long_text_is_fine),
         cmocka_unit_test_setup_teardown(broken_files_are_named, make_folder, remove_folder),
+        cmocka_unit_test(pieces_have_a_longest),
         cmocka_unit_test_setup_teardown(another_pipeline_is_refused, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(broken_models_are_named, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(damage_is_met_in_silence, make_folder, remove_folder),

@@ -1,0 +1,223 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Writes the first seeds of the fuzz targets: make_seeds FOLDER. They are what sound files and plain hosts look like;
+ * what the fuzzer found beside them has names that begin with "found-".
+ */
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "fuzz.h"
+#include "mask_files.h"
+
+static const char *top;
+
+static void seed(const char *target, const char *name, const char *before, const void *data, size_t size) {
+    char folder[600];
+    bytes b = {0};
+    snprintf(folder, sizeof folder, "%s/%s", top, target);
+    mkdir(top, 0777);
+    mkdir(folder, 0777);
+    bytes_text(&b, before);
+    bytes_add(&b, data, size);
+    write_file(folder, name, b.data, b.size);
+    bytes_free(&b);
+}
+
+static void seed_text(const char *target, const char *name, const char *text) {
+    seed(target, name, "", text, strlen(text));
+}
+
+/* A file of a folder, behind a letter. */
+static void seed_file(const char *target, const char *name, const char *letter, const char *folder, const char *file) {
+    if (!has_file(folder, file)) return;
+    bytes b = read_file(folder, file);
+    seed(target, name, letter, b.data, b.size);
+    bytes_free(&b);
+}
+
+/* The JSON header of a safetensors file. */
+static void seed_header(const char *target, const char *name, const char *letter, const bytes *file) {
+    uint64_t size;
+    memcpy(&size, file->data, 8);
+    seed(target, name, letter, file->data + 8, size);
+}
+
+static void seed_folders(const char *const *folder) {
+    seed_file("config", "config", "c", folder[0], "config.json");
+    seed_file("config", "config-gemma2", "t", folder[1], "config.json");
+    seed_file("config", "generation", "g", folder[0], "generation_config.json");
+    seed_text("config", "generation-more",
+              "g{\"eos_token_id\": [1, 2], \"suppress_tokens\": [5, 6], \"forced_bos_token_id\": 2, \"bad_words_ids\": "
+              "[[8, 9]], \"sequence_bias\": [[[9], 1.5]], \"stop_strings\": [\"x\"], \"do_sample\": true, \"top_p\": "
+              "0.5, \"num_beams\": 2, \"early_stopping\": \"never\", \"exponential_decay_length_penalty\": [3, 1.1]}");
+    seed_file("config", "index", "i", folder[1], "model.safetensors.index.json");
+    seed_file("config", "preprocessor", "p", folder[0], "preprocessor_config.json");
+    seed_file("config", "processor", "P", folder[1], "processor_config.json");
+    seed_file("config", "tokenizer", "k", folder[0], "tokenizer_config.json");
+    seed_file("config", "tokenizer-new", "K", folder[1], "tokenizer_config.json");
+    seed_text("config", "added-tokens", "a{\"<image>\": 338, \"<more>\": 339}");
+    seed_text(
+        "config", "special-tokens",
+        "s{\"bos_token\": \"<bos>\", \"eos_token\": {\"content\": \"<eos>\", \"lstrip\": false, \"rstrip\": true, "
+        "\"normalized\": false, \"single_word\": true}, \"additional_special_tokens\": [\"<image>\"]}");
+    bytes weights = read_file(folder[0], "model.safetensors");
+    seed_header("safetensors", "header", "h", &weights);
+    seed_header("safetensors", "header-in-memory", "H", &weights);
+    seed("safetensors", "cut", "w", weights.data, 3000);
+    bytes_free(&weights);
+    seed("safetensors", "empty", "w", "\2\0\0\0\0\0\0\0{}", 10);
+    seed_file("tokenizer_json", "tiny", "", folder[1], "tokenizer.json");
+    seed_text(
+        "tokenizer_json", "small",
+        "{\"added_tokens\":[{\"id\":0,\"content\":\"<pad>\",\"single_word\":false,\"lstrip\":true,\"rstrip\":"
+        "false,\"normalized\":true,\"special\":true}],\"normalizer\":{\"type\":\"Replace\",\"pattern\":"
+        "{\"String\":\" \"},\"content\":\"\xE2\x96\x81\"},\"pre_tokenizer\":null,\"post_processor\":null,"
+        "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":"
+        "\"\xE2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]},\"model\":"
+        "{\"type\":\"BPE\",\"unk_token\":\"<pad>\",\"fuse_unk\":true,\"byte_fallback\":true,\"vocab\":{\"<pad>\":0,"
+        "\"a\":1,\"b\":2,\"ab\":3},\"merges\":[\"a b\"]}}");
+    seed_file("tokenizer_model", "tiny", "", folder[0], "tokenizer.model");
+    weights = read_file(folder[2], "model.safetensors");
+    seed_header("converted", "int8", "8", &weights);
+    seed_header("converted", "int8-raw", "b", &weights);
+    bytes_free(&weights);
+    char name[64];
+    for (int n = 2; n < 20; n++) {
+        snprintf(name, sizeof name, "model-00001-of-%05d.safetensors", n);
+        if (!has_file(folder[3], name)) continue;
+        weights = read_file(folder[3], name);
+        seed_header("converted", "int4", "4", &weights);
+        bytes_free(&weights);
+    }
+    seed_file("converted", "config-int8", "c", folder[2], "config.json");
+    seed_file("converted", "config-int4", "e", folder[3], "config.json");
+    seed_file("converted", "index-int4", "i", folder[3], "model.safetensors.index.json");
+}
+
+static void seed_images(void) {
+    static const struct {
+        const char *target, *name;
+        int kind;
+    } images[] = {{"png", "rgb", IMAGE_PNG},
+                  {"png", "palette", IMAGE_PNG_PALETTE},
+                  {"jpeg", "baseline", IMAGE_JPEG},
+                  {"jpeg", "progressive", IMAGE_JPEG_PROGRESSIVE}};
+    for (size_t i = 0; i < sizeof images / sizeof *images; i++) {
+        bytes b = tiny_image(images[i].kind, 9, 7, 3);
+        seed(images[i].target, images[i].name, "", b.data, b.size);
+        bytes_free(&b);
+    }
+    static const uint8_t tiff[] = {'I', 'I', 42, 0, 8, 0, 0, 0, 1, 0, 0x12, 1, 3,
+                                   0,   1,   0,  0, 0, 6, 0, 0, 0, 0, 0,    0, 0};
+    static const uint8_t big[] = {'M', 'M', 0, 42, 0, 0, 0, 8, 0, 1, 1, 0x12, 0, 4, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0};
+    static const char xmp[] = "s\xFF\xE1\0\x3Chttp://ns.adobe.com/xap/1.0/\0<x tiff:Orientation=\"8\"/>          ";
+    seed("exif", "little", "1", tiff, sizeof tiff);
+    seed("exif", "big", "1", big, sizeof big);
+    seed("exif", "two", "2\x10", tiff, sizeof tiff);
+    seed("exif", "xmp", "", xmp, sizeof xmp - 1);
+    uint8_t pixels[14 + 48] = {PG_IMAGE_RGB8, 4, 0, 0, 0, 4};
+    seed("pixels", "rgb", "", pixels, sizeof pixels);
+    pixels[0] = PG_IMAGE_BGRA8;
+    memcpy(pixels + 5, (uint8_t[]){3, 0, 0, 0, 0xF0, 0xFF, 0xFF, 0xFF}, 8);
+    seed("pixels", "bgra-upside-down", "", pixels, sizeof pixels);
+    pixels[0] = PG_IMAGE_GRAY8;
+    seed("pixels", "grey", "", pixels, 30);
+}
+
+static void seed_texts(void) {
+    static const struct {
+        const char *name;
+        uint8_t settings[6];
+        const char *text;
+    } encodes[] = {
+        {"prompt", {8}, "the cat"},
+        {"suffixes",
+         {11, 4, 0, 0, 20},
+         "the cat\xFF"
+         "dog\xFF"
+         "in \xC3\xA9\xFF<loc0001>"},
+        {"big-vision", {3, 0, 1}, "<image>the\xFF\xF0\x9F\x90\xB1\n"},
+        {"sizes",
+         {15, 12, 2, 0, 30},
+         "a\0b\xFF<eos>\xFF"
+         "12 ?"},
+        {"literal", {17, 1}, "<image> <eos> \xE2\x96\x81  \n\n<b>"},
+    };
+    for (size_t i = 0; i < sizeof encodes / sizeof *encodes; i++) {
+        bytes b = {0};
+        bytes_add(&b, encodes[i].settings, 6);
+        bytes_text(&b, encodes[i].text);
+        seed("encode", encodes[i].name, "", b.data, b.size);
+        bytes_free(&b);
+    }
+    seed_text("answers", "boxes",
+              "\x05\x04\x80\x01<loc0100><loc0200><loc0300><loc0400> cat ; <loc0100><loc0200><loc0300><loc0401> cat");
+    seed_text("answers", "masks",
+              "\x2A\x04\x80\x01<loc0256><loc0512><loc0768><loc1023><seg000><seg127><seg003><seg004><seg005><seg060>"
+              "<seg007><seg008><seg009><seg010><seg110><seg012><seg013><seg014><seg015><seg064> dog");
+    seed_text("answers", "points", "\x01\x04\x80\x01<loc0100><loc0200> nose; ear <loc0001><loc1024>\xC3\xA9");
+    seed_text("answers", "broken", "\x38\x04\x80\x01<loc0001><loc12><seg999>;;\n<loc0002><loc0001>\xF0\x9F");
+}
+
+static void seed_masks_and_features(void) {
+    bytes tensors = make_safetensors(LAYOUT_SOUND), npz = make_npz(&(npz_options)NPZ_PLAIN);
+    seed_header("masks", "safetensors", "h", &tensors);
+    seed("masks", "directory", "n", npz.data + npz.size - 2500, 2500);
+    bytes_free(&tensors);
+    bytes_free(&npz);
+    pg_features *features = NULL;
+    size_t size = 0;
+    if (pg_features_create(fuzz_model(FUZZ_OFFICIAL), fuzz_inputs(FUZZ_OFFICIAL), NULL, &features) < 0 ||
+        pg_features_to_bytes(features, NULL, 0, &size) < 0)
+        abort();
+    uint8_t *file = fuzz_bytes("", 0);
+    file = realloc(file, size);
+    if (pg_features_to_bytes(features, file, size, &size) < 0) abort();
+    seed("features", "sound", "b", file, size);
+    seed("features", "repaired", "r", file, size);
+    pg_features_close(&features);
+    free(file);
+}
+
+/* Each call with the first fields of its structs, and a few sequences; the fuzzer finds the others. */
+static void seed_calls(void) {
+    char name[32];
+    for (int call = 0; call < 7; call++) {
+        uint8_t b[41] = {(uint8_t)call};
+        for (int i = 0; i < 4; i++) {
+            b[1 + 10 * i] = (uint8_t)i; /* part */
+            b[2 + 10 * i] = (uint8_t)(i + 1 + call);
+            b[3 + 10 * i] = (uint8_t)(i % 3);
+            b[4 + 10 * i] = (uint8_t)(5 * i + 3);
+        }
+        snprintf(name, sizeof name, "call-%d", call);
+        seed("options", name, "", b, sizeof b);
+    }
+    static const uint8_t life[] = {0,   0,   0,  1,       1,  0,   2,   3,   2,  1,   2, 3,  4, 9,   4,
+                                   12,  4,   5,  128 + 2, 0,  130, 2,   140, 0,  131, 0, 64, 5, 221, 1,
+                                   131, 1,   66, 2,       65, 1,   208, 0,   67, 100, 5, 1,  5, 0,   5,
+                                   1,   133, 9,  134,     8,  131, 0,   250, 1,  251, 0, 64, 7, 131, 0};
+    seed("calls", "life", "", life, sizeof life);
+    static const uint8_t wrong[] = {131, 0, 130, 1, 133, 2, 64, 0, 65, 0, 66, 0, 67, 0, 135, 0, 136, 1, 137, 2, 138, 3};
+    seed("calls", "without-handles", "", wrong, sizeof wrong);
+    bytes long_life = {0};
+    for (int i = 0; i < 12; i++) bytes_add(&long_life, (uint8_t[]){2, 3, 2, 1, 2, 3, 4, 41, 64, 80, 66, 65}, 12);
+    seed("calls", "many", "", long_life.data, long_life.size);
+    bytes_free(&long_life);
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2) {
+        fprintf(stderr, "usage: make_seeds FOLDER\n");
+        return 2;
+    }
+    top = argv[1];
+    const char *folders[FUZZ_N_FOLDERS];
+    for (int i = 0; i < FUZZ_N_FOLDERS; i++) folders[i] = fuzz_folder((fuzz_folder_kind)i);
+    seed_folders(folders);
+    seed_images();
+    seed_texts();
+    seed_masks_and_features();
+    seed_calls();
+    return 0;
+}

@@ -1,0 +1,49 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/* Files of a mask decoder. 'z': the rest is a whole file; 'Z': a zip file whose checksums are made right; 'h': the
+ * header of a safetensors file, before sound weights; 'n': replaces the end of a sound .npz, where its directory is. */
+#include <stdio.h>
+#include <unistd.h>
+
+#include "fuzz.h"
+#include "mask_files.h"
+#include "mutate.h"
+
+static void use(const char *path) {
+    pg_mask_decoder_options options;
+    pg_mask_decoder *decoder = NULL;
+    int32_t codes[16];
+    static float mask[64 * 64];
+    pg_mask_decoder_options_init(&options, sizeof options);
+    options.allocator = fuzz_allocator();
+    for (int i = 0; i < 16; i++) codes[i] = i * 8;
+    if (MADE(pg_mask_decoder_open(path, &options, &decoder), decoder)) OK(pg_mask_decoder_decode(decoder, codes, mask));
+    pg_mask_decoder_close(&decoder);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static bytes npz, tensors;
+    char path[600];
+    bytes file = {0};
+    if (!size || !data[0] || !strchr("zZhn", data[0])) return 0;
+    if (!npz.size) {
+        npz = make_npz(&(npz_options)NPZ_PLAIN);
+        tensors = make_safetensors(LAYOUT_SOUND);
+    }
+    if (data[0] == 'h') {
+        uint64_t n = size - 1, header;
+        memcpy(&header, tensors.data, 8);
+        bytes_add(&file, &n, 8);
+        bytes_add(&file, data + 1, size - 1);
+        bytes_add(&file, tensors.data + 8 + header, tensors.size - 8 - header);
+    } else {
+        if (data[0] == 'n' && size - 1 < npz.size) bytes_add(&file, npz.data, npz.size - (size - 1));
+        bytes_add(&file, data + 1, size - 1);
+        if (data[0] == 'Z') repair_zip(&file);
+    }
+    const char *name = data[0] == 'h' ? "masks.safetensors" : "masks.npz";
+    write_file(fuzz_folder(FUZZ_OFFICIAL), name, file.data, file.size);
+    bytes_free(&file);
+    snprintf(path, sizeof path, "%s/%s", fuzz_folder(FUZZ_OFFICIAL), name);
+    use(path);
+    return fuzz_end();
+}

@@ -1,0 +1,11 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/* tokenizer.model, and texts through the tokenizer that it makes. */
+#include "fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    const char *folder = fuzz_folder(FUZZ_OFFICIAL);
+    fuzz_model(FUZZ_OFFICIAL);
+    write_file(folder, "tokenizer.model", data, size);
+    fuzz_open_processor(folder, size % 2 ? PG_PROCESSOR_TEXT_ONLY : 0);
+    return fuzz_end();
+}
