@@ -52,6 +52,7 @@ gcc=${CC_GCC:-gcc}
 clang=${CC_CLANG:-clang}
 if build gcc "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=release; then
     run_suites gcc
+    step "soak, 20 seconds" "$builds/gcc/tests/robustness/soak" --seconds 20
     step "clang-tidy" "$python" tests/style/check.py tidy "$top" "$builds/gcc"
 fi
 if build sanitized "$clang" "$(echo "$clang" | sed 's/clang/clang++/')" --buildtype=debugoptimized \

@@ -50,6 +50,8 @@ live "live: forward, batched generation, embeddings" forward_live.py --count "${
 live "live: image settings of the Python package" image_settings_live.py --count "${ORACLE_IMAGE_SETTINGS:-300}" $seed
 # shellcheck disable=SC2086
 live "live: the tokenizer of the Python package" tokenizer_live.py --calls "${ORACLE_TOKENIZER:-100}" $seed
+# shellcheck disable=SC2086
+live "live: JSON beside Python's json" json_live.py --count "${ORACLE_JSON:-3000}" $seed
 live "live: generate() with its settings" generate_options.py
 # shellcheck disable=SC2086
 live "live: settings of sampling, stop strings" sampling_live.py --count "${ORACLE_SAMPLING:-600}" $seed

@@ -461,7 +461,7 @@ typedef struct pg_encode_options {
                                              ///< size and n_image_tokens alone. Errors: PG_ERROR_ARGUMENT
     /// tokens of a row after truncation, and those that its `<image>` stand for, which are counted before they are
     /// made; more is PG_ERROR_LIMIT. Default and 0: 131072; at most 16777216. Peak memory for each byte of a prompt: up
-    /// to 260 bytes; for each token of the padded batch 48. Padding of a batch beyond 16777216 tokens is PG_ERROR_LIMIT
+    /// to 270 bytes; for each token of the padded batch 48. Padding of a batch beyond 16777216 tokens is PG_ERROR_LIMIT
     int64_t max_tokens;
 } pg_encode_options;
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size); ///< fills in the defaults

@@ -23,7 +23,7 @@ typedef struct member {
     const char *key;
     pgi_json value;
     uint32_t branch[2]; /* of keys whose bit is 0, 1 */
-    uint32_t byte;      /* the bit's byte; while the file is read, where the key stands */
+    uint32_t byte;      /* the bit's byte */
     uint32_t bit;       /* in it, as a mask */
 } member;
 
@@ -57,7 +57,7 @@ void pgi_json_doc_free(pgi_json_doc *doc) { free_blocks(doc, NULL); }
 
 /* `count` elements of `size` bytes, aligned for all that lies in a document. NULL: PG_ERROR_MEMORY. */
 static void *take(pgi_json_doc *doc, size_t count, size_t size) {
-    enum { LEAST = 1008, MOST = 128 * 1024 - 16 };
+    enum { LEAST = 1008, MOST = 64 * 1024 };
     size_t bytes;
     if (!pgi_mul_size(count, size, &bytes) || bytes > PTRDIFF_MAX / 2) return pgi_alloc(doc->memory, count, size);
     bytes = (bytes + 7) / 8 * 8;
@@ -166,12 +166,20 @@ void pgi_json_remove(const pgi_json *node, const char *key) {
 
 /* ---- reading ---- */
 
+typedef struct open_key {
+    const char *text;
+    size_t at; /* where it stands in the file */
+} open_key;
+
 typedef struct parser {
     pgi_json_doc *doc;
     pgi_json_reader *reader;
     pgi_json_rules rules;
-    member *open; /* [n_open] items and members of the containers that are not closed yet */
+    /* Of the containers that are not closed yet: their values, and the keys of the objects among them. */
+    pgi_json *open; /* [n_open] */
     size_t n_open, capacity;
+    open_key *keys; /* [n_keys] */
+    size_t n_keys, keys_capacity;
 } parser;
 
 static pg_status read_value(parser *p, int depth, pgi_json *out);
@@ -219,7 +227,7 @@ static pg_status read_number(parser *p, pgi_json *out) {
 
 static pg_status close_array(parser *p, size_t n, pgi_json *out) {
     PGI_TRY(pgi_json_new_array(p->doc, n, out));
-    for (size_t i = 0; i < n; i++) out->as.items[i] = p->open[p->n_open + i].value;
+    if (n) memcpy(out->as.items, p->open + p->n_open, n * sizeof *p->open);
     return PG_OK;
 }
 
@@ -231,17 +239,17 @@ static pg_status close_object(parser *p, size_t n, pgi_json *out) {
     if (!object->members) return PG_ERROR_MEMORY;
     object->capacity = (uint32_t)n;
     for (size_t i = 0; i < n; i++) {
-        const member *read = &p->open[p->n_open + i];
-        object->members[object->n] = *read;
+        const open_key *key = &p->keys[p->n_keys + i];
+        object->members[object->n] = (member){.key = key->text, .value = p->open[p->n_open + i]};
         const uint32_t twin = insert(object, object->n);
         if (twin == UINT32_MAX) {
             object->n++;
         } else if (p->rules == PGI_JSON_STRICT) {
-            p->reader->at = read->byte;
+            p->reader->at = key->at;
             return pgi_json_error(p->reader, PG_ERROR_FORMAT,
-                                  "found the duplicate key \"%.60s\", expected each key once", read->key);
+                                  "found the duplicate key \"%.60s\", expected each key once", key->text);
         } else {
-            object->members[twin].value = read->value;
+            object->members[twin].value = p->open[p->n_open + i];
         }
     }
     return PG_OK;
@@ -253,22 +261,25 @@ static pg_status read_container(parser *p, char opener, int depth, pgi_json *out
     if (depth == PGI_JSON_MAX_DEPTH) return pgi_json_too_deep(p->reader);
     PGI_TRY(pgi_json_open(p->reader, opener));
     for (;;) {
-        member read = {.key = NULL};
+        pgi_json value;
         PGI_TRY(pgi_json_next(p->reader, opener, &first, &more));
         if (!more) break;
         if (++p->doc->n_values > PGI_JSON_MAX_VALUES)
             return pgi_json_error(p->reader, PG_ERROR_LIMIT, "found more than %d values, expected at most that many",
                                   PGI_JSON_MAX_VALUES);
         if (opener == '{') {
-            read.byte = (uint32_t)p->reader->key_at;
-            PGI_TRY(keep_text(p, p->reader->key_at, 1, &read.key));
+            open_key key = {.at = p->reader->key_at};
+            PGI_TRY(keep_text(p, key.at, 1, &key.text));
+            PGI_TRY(pgi_grow(p->doc->memory, &p->keys, &p->keys_capacity, p->n_keys + 1, sizeof key));
+            p->keys[p->n_keys++] = key;
         }
-        PGI_TRY(read_value(p, depth + 1, &read.value));
+        PGI_TRY(read_value(p, depth + 1, &value));
         PGI_TRY(pgi_grow(p->doc->memory, &p->open, &p->capacity, p->n_open + 1, sizeof *p->open));
-        p->open[p->n_open++] = read;
+        p->open[p->n_open++] = value;
     }
     const size_t n = p->n_open - base;
     p->n_open = base;
+    if (opener == '{') p->n_keys -= n;
     return opener == '{' ? close_object(p, n, out) : close_array(p, n, out);
 }
 
@@ -291,6 +302,7 @@ pg_status pgi_json_read(pgi_json_doc *doc, pgi_json_reader *reader, pgi_json_rul
     if (!value) return PG_ERROR_MEMORY;
     const pg_status status = read_value(&p, 0, value);
     pgi_free(doc->memory, p.open);
+    pgi_free(doc->memory, p.keys);
     if (status >= 0) *out = value;
     return status;
 }

@@ -225,7 +225,7 @@ static void put_together(const char *digits, int n, int exponent, int is_scienti
     }
     const int point = is_scientific ? 0 : exponent;
     for (int i = 0; i < n || i <= point; i++) {
-        *out++ = i < n ? digits[i] : '0';
+        *out++ = (char)(i < n ? digits[i] : '0');
         if (i == point && (i + 1 < n || !is_scientific)) *out++ = '.';
         if (i == point && i + 1 >= n && !is_scientific) *out++ = '0';
     }

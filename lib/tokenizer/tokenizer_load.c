@@ -59,6 +59,7 @@ typedef struct sources {
     int has_class;          /* tokenizer_config.json names a class */
     token *decoder;         /* [n_decoder], HF's added_tokens_decoder, sorted by id */
     size_t n_decoder, decoder_capacity;
+    pgi_vocab named, listed; /* texts of the tokens that have a name, and of those and the extra ones, each once */
 } sources;
 
 static pg_status load_optional(sources *s, const char *path, const pgi_json **out) {
@@ -278,24 +279,23 @@ static pg_status visit_extra(const sources *s, token_fn visit, void *user, int *
     return PG_OK;
 }
 
-typedef struct search {
-    const token *wanted;
-    int found;
-} search;
-
-static pg_status compare(void *user, const char *key, const token *t) {
-    search *q = user;
-    (void)key;
-    if (t->size == q->wanted->size && memcmp(t->text, q->wanted->text, t->size) == 0) q->found = 1;
-    return PG_OK;
+static pg_status collect(void *user, const char *key, const token *t) {
+    pgi_vocab *set = user;
+    if (t->size > PGI_MAX_PIECE || pgi_vocab_find(set, t->text, t->size) >= 0) return PG_OK;
+    return pgi_vocab_put(set, set->n, t->text, t->size, key, "named tokens");
 }
 
-/* Errors show up when the tokens are added; here they only end the search. */
-static int is_named(const sources *s, const token *t, int with_extra) {
-    search q = {.wanted = t};
+/* Errors in the files show up when the tokens are added; here they only end the search. */
+static pg_status collect_named(sources *s) {
     int given;
-    if (visit_named(s, compare, &q) >= 0 && with_extra) visit_extra(s, compare, &q, &given);
-    return q.found;
+    if (visit_named(s, collect, &s->named) == PG_ERROR_MEMORY) return PG_ERROR_MEMORY;
+    pg_status status = visit_named(s, collect, &s->listed);
+    if (status >= 0) status = visit_extra(s, collect, &s->listed, &given);
+    return status == PG_ERROR_MEMORY ? status : PG_OK;
+}
+
+static int is_named(const sources *s, const token *t, int with_extra) {
+    return pgi_vocab_find(with_extra ? &s->listed : &s->named, t->text, t->size) >= 0;
 }
 
 typedef struct adding {
@@ -537,6 +537,7 @@ static pg_status load_sources(sources *s, const char *folder) {
         if (status < 0) return pgi_diagnose_file(status, s->json_path);
     }
     if (s->has_model) PGI_TRY(load_model_file(s));
+    PGI_TRY(collect_named(s));
     PGI_TRY(read_decoder(s));
     sort_decoder(s);
     return PG_OK;
@@ -558,6 +559,8 @@ pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, int t
     pgi_merges generated;
     pgi_merges_init(&generated, memory);
     pgi_vocab_init(&s.model, memory);
+    pgi_vocab_init(&s.named, memory);
+    pgi_vocab_init(&s.listed, memory);
     pgi_buffer_init(&s.types, memory);
     pgi_vocab_init(&tokenizer->vocab, memory);
     pgi_added_tokens_init(&tokenizer->added, memory);
@@ -585,6 +588,8 @@ done:
     pgi_merges_free(&generated);
     if (s.json.vocab.memory) pgi_tokenizer_json_free(&s.json);
     pgi_vocab_free(&s.model);
+    pgi_vocab_free(&s.named);
+    pgi_vocab_free(&s.listed);
     pgi_buffer_free(&s.types);
     pgi_json_doc_free(&s.doc);
     pgi_free(memory, s.decoder);

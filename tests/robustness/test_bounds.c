@@ -314,9 +314,16 @@ static void greedy_tab(const char *folder, int64_t n) {
 static void many_tokens(const char *folder, int64_t n) {
     bytes b = {0};
     for (int64_t i = 0; i < n; i++)
-        bytes_printf(&b, "\"%d\":{\"content\":\"t%07dq\",\"special\":true,\"normalized\":false},", (int)(900 + i),
+        bytes_printf(&b, "\"%d\":{\"content\":\"t%07dq\",\"special\":false,\"normalized\":false},", (int)(900 + i),
                      (int)i);
     add_tokens(folder, &b);
+}
+
+static void many_names(const char *folder, int64_t n) {
+    bytes b = {0};
+    many_tokens(folder, n);
+    for (int64_t i = 0; i < n; i++) bytes_printf(&b, "\"k%07d_token\":\"<bos>\",", (int)i);
+    insert_free(folder, CONFIG, "\"bos_token\"", &b);
 }
 
 static void many_extra_tokens(const char *folder, int64_t n) {
@@ -619,6 +626,7 @@ static const shape shapes[] = {
 
     {"many added tokens", PROCESSOR, 3000, NULL, many_tokens, 0, PG_OK},
     {"many added tokens, today", PROCESSOR, 3000, NULL, many_tokens, 1, PG_OK},
+    {"many names of tokens", PROCESSOR, 3000, NULL, many_names, 1, PG_OK},
     {"many extra tokens", PROCESSOR, 3000, NULL, many_extra_tokens, 1, PG_OK},
     {"a long piece", PROCESSOR, 20000, NULL, long_piece, 1, PG_ERROR_LIMIT},
     {"a long piece of tokenizer.model", PROCESSOR, 20000, NULL, model_long_piece, 0, PG_ERROR_LIMIT},

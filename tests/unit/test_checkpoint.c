@@ -596,7 +596,7 @@ static void every_failing_allocation_is_reported(void **state) {
         if (status == PG_OK) {
             close_all(&o);
             assert_int_equal(left.n_live, 0);
-            assert_in_range(n, 10, 200);
+            assert_in_range(n, 10, 400);
             break;
         }
         assert_error(status, PG_ERROR_MEMORY, "out of memory", NULL);

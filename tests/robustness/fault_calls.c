@@ -1,0 +1,472 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/* What fault_calls.h describes. */
+#include "fault_calls.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mask_files.h"
+#include "tiny.h"
+
+counter fault_memory;
+
+static char official[512], today[512], int8[512], masks[512];
+static bytes png, jpeg;
+
+/* ---- files and handles ---- */
+
+static void save_features(void);
+
+void fault_files_make(void) {
+    tiny_options options = tiny_official();
+    bytes file;
+    options.n_layers = 1;
+    make_temp_folder(official, sizeof official);
+    tiny_write(official, &options);
+    remove_file(official, "tokenizer.json");
+    options = tiny_saved_today();
+    options.n_layers = 1;
+    make_temp_folder(today, sizeof today);
+    tiny_write(today, &options);
+    make_temp_folder(int8, sizeof int8);
+    if (pg_model_convert(official, int8, NULL) < 0) abort();
+    make_temp_folder(masks, sizeof masks);
+    file = make_npz(&(npz_options)NPZ_PLAIN);
+    write_file(masks, "plain.npz", file.data, file.size);
+    bytes_free(&file);
+    file = make_npz(&(npz_options){.cut_shape = -1, .drop = -1, .deflated = 1});
+    write_file(masks, "deflated.npz", file.data, file.size);
+    bytes_free(&file);
+    file = make_safetensors(LAYOUT_SOUND);
+    write_file(masks, "copy.safetensors", file.data, file.size);
+    bytes_free(&file);
+    png = tiny_image(IMAGE_PNG, 24, 18, 1);
+    jpeg = tiny_image(IMAGE_JPEG_PROGRESSIVE, 24, 18, 1);
+    write_file(official, "image.png", png.data, png.size);
+    save_features();
+}
+
+void fault_files_remove(void) {
+    remove_folder(official);
+    remove_folder(today);
+    remove_folder(int8);
+    remove_folder(masks);
+    bytes_free(&png);
+    bytes_free(&jpeg);
+}
+
+static pg_status open_model(const char *folder, uint32_t flags, int32_t weights, pg_model **out) {
+    pg_model_options options;
+    pg_model_options_init(&options, sizeof options);
+    options.allocator = &fault_memory.hooks;
+    options.flags = flags;
+    options.weights = weights;
+    options.n_threads = 1;
+    return pg_model_open(folder, &options, out);
+}
+
+static pg_status open_processor(const char *folder, uint32_t flags, pg_processor **out) {
+    pg_processor_options options;
+    pg_processor_options_init(&options, sizeof options);
+    options.allocator = &fault_memory.hooks;
+    options.flags = flags;
+    return pg_processor_open(folder, &options, out);
+}
+
+static pg_status open_decoder(const char *name, pg_mask_decoder **out) {
+    pg_mask_decoder_options options;
+    char path[600];
+    pg_mask_decoder_options_init(&options, sizeof options);
+    options.allocator = &fault_memory.hooks;
+    snprintf(path, sizeof path, "%s/%s", masks, name);
+    return pg_mask_decoder_open(path, &options, out);
+}
+
+static pg_status create_session(const pg_model *model, int32_t n_threads, pg_session **out) {
+    pg_session_options options;
+    pg_session_options_init(&options, sizeof options);
+    options.n_threads = n_threads;
+    options.max_new_tokens = 4;
+    return pg_session_create(model, &options, out);
+}
+
+static pg_status generate(const fault_world *w, const pg_generate_options *options, pg_result **out) {
+    return pg_generate(w->model, w->processor, w->inputs, options, out);
+}
+
+static pg_generate_options small(void) {
+    pg_generate_options options;
+    pg_generate_options_init(&options, sizeof options);
+    options.max_new_tokens = 2;
+    options.n_threads = 1;
+    options.flags = PG_GENERATE_LOG_PROBS;
+    return options;
+}
+
+void fault_world_open(fault_world *w) {
+    pg_image image;
+    const pg_generate_options options = small();
+    memset(w, 0, sizeof *w);
+    counter_init(&fault_memory);
+    if (open_model(official, 0, PG_WEIGHTS_STORED, &w->model) < 0 || open_processor(today, 0, &w->processor) < 0 ||
+        pg_image_from_bytes(&image, sizeof image, png.data, png.size) < 0 ||
+        pg_processor_encode(w->processor, &image, "the cat", NULL, &w->inputs) < 0 ||
+        pg_processor_encode(w->processor, NULL, "the", NULL, &w->text_only) < 0 ||
+        pg_features_create(w->model, w->inputs, NULL, &w->features) < 0 ||
+        create_session(w->model, 1, &w->session) < 0 || generate(w, &options, &w->result) < 0 ||
+        open_decoder("plain.npz", &w->decoder) < 0) {
+        say("no world: %s\n", pg_last_error());
+        _Exit(99);
+    }
+}
+
+void fault_world_close(fault_world *w) {
+    pg_mask_decoder_close(&w->decoder);
+    pg_result_close(&w->result);
+    pg_session_close(&w->session);
+    pg_features_close(&w->features);
+    pg_inputs_close(&w->text_only);
+    pg_inputs_close(&w->inputs);
+    pg_processor_close(&w->processor);
+    pg_model_close(&w->model);
+}
+
+/* ---- the calls ---- */
+
+/* A status; a handle that is left in spite of an error shows as memory that is kept. */
+#define OPENING(name, type, close, ...)         \
+    static pg_status name(fault_world *w) {     \
+        type *handle = NULL;                    \
+        (void)w;                                \
+        const pg_status status = (__VA_ARGS__); \
+        if (status >= 0) close(&handle);        \
+        return status;                          \
+    }
+
+OPENING(model_open, pg_model, pg_model_close, open_model(official, 0, PG_WEIGHTS_STORED, &handle))
+OPENING(model_open_shards, pg_model, pg_model_close, open_model(today, 0, PG_WEIGHTS_STORED, &handle))
+OPENING(model_open_in_memory, pg_model, pg_model_close,
+        open_model(today, PG_MODEL_IN_MEMORY, PG_WEIGHTS_STORED, &handle))
+OPENING(model_open_quantizing, pg_model, pg_model_close, open_model(official, 0, PG_WEIGHTS_INT4, &handle))
+OPENING(model_open_verifying, pg_model, pg_model_close, open_model(int8, PG_MODEL_VERIFY, PG_WEIGHTS_INT8, &handle))
+OPENING(processor_open_model, pg_processor, pg_processor_close, open_processor(official, 0, &handle))
+OPENING(processor_open_json, pg_processor, pg_processor_close, open_processor(today, 0, &handle))
+OPENING(processor_open_images, pg_processor, pg_processor_close,
+        open_processor(today, PG_PROCESSOR_IMAGES_ONLY, &handle))
+OPENING(decoder_open, pg_mask_decoder, pg_mask_decoder_close, open_decoder("plain.npz", &handle))
+OPENING(decoder_open_deflated, pg_mask_decoder, pg_mask_decoder_close, open_decoder("deflated.npz", &handle))
+OPENING(decoder_open_copy, pg_mask_decoder, pg_mask_decoder_close, open_decoder("copy.safetensors", &handle))
+OPENING(cancel_create, pg_cancel, pg_cancel_close, pg_cancel_create(&handle))
+OPENING(session_create, pg_session, pg_session_close, create_session(w->model, 1, &handle))
+OPENING(session_create_threads, pg_session, pg_session_close, create_session(w->model, 3, &handle))
+OPENING(detokenizer_create, pg_detokenizer, pg_detokenizer_close, pg_detokenizer_create(w->processor, 0, &handle))
+
+static pg_status encode(fault_world *w, const pg_image *image) {
+    pg_inputs *inputs = NULL;
+    const pg_status status = pg_processor_encode(w->processor, image, "the cat \xC3\xA9", NULL, &inputs);
+    pg_inputs_close(&inputs);
+    return status;
+}
+static pg_status encode_path(fault_world *w) {
+    pg_image image;
+    char path[600];
+    snprintf(path, sizeof path, "%s/image.png", official);
+    pg_image_from_path(&image, sizeof image, path);
+    return encode(w, &image);
+}
+static pg_status encode_jpeg(fault_world *w) {
+    pg_image image;
+    pg_image_from_bytes(&image, sizeof image, jpeg.data, jpeg.size);
+    return encode(w, &image);
+}
+static pg_status encode_batch(fault_world *w) {
+    static const char *const prompts[] = {"the cat", "in"}, *const suffixes[] = {"cat", "a <loc0001>"};
+    pg_inputs *inputs = NULL;
+    pg_batch batch;
+    pg_batch_init(&batch, sizeof batch);
+    batch.n_prompts = batch.n_suffixes = 2;
+    batch.prompts = prompts;
+    batch.suffixes = suffixes;
+    const pg_status status = pg_processor_encode_batch(w->processor, &batch, NULL, &inputs);
+    pg_inputs_close(&inputs);
+    return status;
+}
+static pg_status inputs_create(fault_world *w) {
+    pg_tensor ids = {.struct_size = sizeof ids};
+    pg_input_arrays arrays;
+    pg_inputs *inputs = NULL;
+    pg_input_arrays_init(&arrays, sizeof arrays);
+    pg_status status = pg_inputs_get_tensor(w->text_only, "input_ids", &ids);
+    arrays.input_ids = &ids;
+    arrays.allocator = &fault_memory.hooks;
+    if (status >= 0) status = pg_inputs_create(&arrays, &inputs);
+    pg_inputs_close(&inputs);
+    return status;
+}
+static pg_status tokenize_and_decode(fault_world *w) {
+    int64_t ids[64], id;
+    size_t n = 0, needed;
+    char text[256];
+    const char *piece;
+    uint32_t flags;
+    pg_status status = pg_processor_tokenize(w->processor, "the cat <loc0001> \xF0\x9F\x90\xB1", 0, ids, 64, &n);
+    if (status >= 0) status = pg_processor_decode(w->processor, ids, n, 0, text, sizeof text, &needed);
+    if (status >= 0) status = pg_processor_get_piece(w->processor, ids[0], &piece);
+    if (status >= 0) status = pg_processor_get_token_id(w->processor, piece, &id);
+    if (status >= 0) status = pg_processor_get_token_flags(w->processor, id, &flags);
+    return status;
+}
+static pg_status config_of_model(fault_world *w) {
+    char text[64];
+    size_t needed;
+    int64_t value;
+    double number;
+    pg_status status = pg_model_get_config(w->model, "", text, sizeof text, &needed);
+    if (status >= 0) status = pg_model_get_config_int(w->model, "text_config.hidden_size", &value);
+    if (status >= 0) status = pg_model_get_config_float(w->model, "text_config.rms_norm_eps", &number);
+    return status;
+}
+static pg_status config_of_checkpoint(fault_world *w) {
+    char text[64];
+    size_t needed;
+    (void)w;
+    return pg_checkpoint_get_config(today, text, sizeof text, &needed);
+}
+static pg_status infos(fault_world *w) {
+    pg_model_info info = {.struct_size = sizeof info};
+    pg_memory need = {.struct_size = sizeof need};
+    pg_processor_info what = {.struct_size = sizeof what};
+    pg_image_settings settings = {.struct_size = sizeof settings};
+    pg_sampling_options sampling;
+    pg_row_info row = {.struct_size = sizeof row};
+    pg_result_info result = {.struct_size = sizeof result};
+    pg_status status = pg_model_get_info(w->model, &info);
+    pg_sampling_options_init(&sampling, sizeof sampling);
+    if (status >= 0) status = pg_model_get_memory(w->model, &need);
+    if (status >= 0) status = pg_model_get_sampling(w->model, &sampling);
+    if (status >= 0) status = pg_processor_get_info(w->processor, &what);
+    if (status >= 0) status = pg_processor_get_image_settings(w->processor, &settings);
+    if (status >= 0) status = pg_inputs_get_row_info(w->inputs, 0, &row);
+    if (status >= 0) status = pg_result_get_info(w->result, 0, &result);
+    return status;
+}
+static pg_status embed(fault_world *w) {
+    static float out[4096];
+    return pg_model_embed(w->model, (const int64_t[]){1, 2}, 2, out);
+}
+
+static pg_status generate_with(fault_world *w, const pg_generate_options *options) {
+    pg_result *result = NULL;
+    pg_tensor tensor = {.struct_size = sizeof tensor};
+    pg_status status = generate(w, options, &result);
+    if (status >= 0) status = pg_result_get_ids(result, 0, &tensor);
+    pg_result_close(&result);
+    return status;
+}
+static pg_status generate_greedy(fault_world *w) {
+    const pg_generate_options options = small();
+    return generate_with(w, &options);
+}
+static pg_status generate_threads(fault_world *w) {
+    pg_generate_options options = small();
+    options.n_threads = 3;
+    return generate_with(w, &options);
+}
+static pg_status generate_beams(fault_world *w) {
+    pg_generate_options options = small();
+    pg_beam_options beams;
+    pg_beam_options_init(&beams, sizeof beams);
+    beams.n_beams = 2;
+    options.beams = &beams;
+    return generate_with(w, &options);
+}
+static pg_status generate_drawing(fault_world *w) {
+    static const char *const stops[] = {"never said"};
+    pg_generate_options options = small();
+    pg_sampling_options sampling;
+    pg_sampling_options_init(&sampling, sizeof sampling);
+    sampling.flags = PG_SAMPLING_RANDOM;
+    sampling.top_p = 0.9;
+    options.sampling = &sampling;
+    options.stop_strings = stops;
+    options.n_stop_strings = 1;
+    options.n_alternatives = 2;
+    options.n_return = 2;
+    options.flags |= PG_GENERATE_LOGITS | PG_GENERATE_SCORES;
+    options.features = w->features;
+    return generate_with(w, &options);
+}
+static pg_status score(fault_world *w) {
+    static const char *const answers[] = {"cat", "the dog"};
+    pg_score_options options;
+    pg_scores *scores = NULL;
+    pg_score_info info = {.struct_size = sizeof info};
+    pg_score_options_init(&options, sizeof options);
+    options.n_threads = 1;
+    pg_status status = pg_score(w->model, w->processor, w->inputs, answers, 2, &options, &scores);
+    if (status >= 0) status = pg_scores_get_info(scores, 1, &info);
+    pg_scores_close(&scores);
+    if (status < 0) return status;
+    status =
+        pg_score_ids(w->model, w->inputs, (const int64_t[]){5, 6, 7}, (const int64_t[]){1, 2}, 2, &options, &scores);
+    pg_scores_close(&scores);
+    return status;
+}
+static pg_status forward(fault_world *w) {
+    pg_forward_options options;
+    pg_outputs *outputs = NULL;
+    pg_tensor tensor = {.struct_size = sizeof tensor};
+    pg_forward_options_init(&options, sizeof options);
+    options.n_threads = 1;
+    options.flags = PG_FORWARD_ATTENTIONS | PG_FORWARD_HIDDEN_STATES;
+    pg_status status = pg_forward(w->model, w->inputs, &options, &outputs);
+    if (status >= 0) status = pg_outputs_get_tensor(outputs, "logits", &tensor);
+    pg_outputs_close(&outputs);
+    return status;
+}
+static pg_status features_create(fault_world *w) {
+    pg_run_options options;
+    pg_features *features = NULL, *again = NULL;
+    pg_tensor tensor = {.struct_size = sizeof tensor};
+    pg_run_options_init(&options, sizeof options);
+    options.n_threads = 1;
+    pg_status status = pg_features_create(w->model, w->inputs, &options, &features);
+    if (status >= 0) status = pg_features_get_tensor(features, &tensor);
+    if (status >= 0) status = pg_features_from_tensor(w->model, &tensor, &again);
+    pg_features_close(&features);
+    pg_features_close(&again);
+    return status;
+}
+static void features_path(char *path, size_t size) { snprintf(path, size, "%s/image.features", masks); }
+static pg_status features_save(fault_world *w) {
+    char path[600];
+    features_path(path, sizeof path);
+    return pg_features_save(w->features, path);
+}
+static void save_features(void) {
+    fault_world world;
+    fault_world_open(&world);
+    if (features_save(&world) < 0) abort();
+    fault_world_close(&world);
+}
+static pg_status features_load(fault_world *w) {
+    char path[600];
+    pg_features *features = NULL;
+    features_path(path, sizeof path);
+    const pg_status status = pg_features_load(w->model, path, &features);
+    pg_features_close(&features);
+    return status;
+}
+static pg_status features_from_bytes(fault_world *w) {
+    static uint8_t kept[1 << 16];
+    size_t needed = 0;
+    pg_features *features = NULL;
+    pg_status status = pg_features_to_bytes(w->features, kept, sizeof kept, &needed);
+    if (status >= 0) status = pg_features_from_bytes(w->model, kept, needed, &features);
+    pg_features_close(&features);
+    return status;
+}
+static pg_status session_steps(fault_world *w) {
+    int64_t token;
+    pg_tensor logits = {.struct_size = sizeof logits};
+    pg_status status = pg_session_prefill(w->session, w->text_only, w->features);
+    if (status >= 0) status = pg_session_prefill(w->session, w->inputs, NULL);
+    if (status >= 0) status = pg_session_step(w->session, &token);
+    if (status >= 0 && status != PG_EVENT_EOS) status = pg_session_sample(w->session, NULL, &token);
+    if (status >= 0 && status != PG_EVENT_EOS) status = pg_session_feed(w->session, (const int64_t[]){5}, 1);
+    if (status >= 0) status = pg_session_get_logits(w->session, &logits);
+    return status;
+}
+static pg_status detokenize(fault_world *w) {
+    pg_detokenizer *detokenizer = NULL;
+    const char *text;
+    pg_status status = pg_detokenizer_create(w->processor, 0, &detokenizer);
+    for (int64_t id = 0; id < 40 && status >= 0; id++) status = pg_detokenizer_push(detokenizer, id, &text, NULL);
+    if (status >= 0) status = pg_detokenizer_flush(detokenizer, &text, NULL);
+    pg_detokenizer_close(&detokenizer);
+    return status;
+}
+static pg_status answers(fault_world *w) {
+    static const char text[] =
+        "<loc0256><loc0512><loc0768><loc1023><seg000><seg127><seg003><seg004><seg005><seg060><seg007><seg008><seg009>"
+        "<seg010><seg110><seg012><seg013><seg014><seg015><seg064> cat";
+    pg_answer_options options;
+    pg_answer *answer = NULL, *other = NULL;
+    pg_object object = {.struct_size = sizeof object};
+    uint8_t mask[20 * 10];
+    uint32_t counts[201];
+    char rle[1500];
+    size_t needed;
+    pg_answer_options_init(&options, sizeof options);
+    options.width = 20;
+    options.height = 10;
+    options.allocator = &fault_memory.hooks;
+    pg_status status = pg_answer_create_from_text(text, sizeof text - 1, &options, &answer);
+    if (status >= 0) status = pg_answer_get_object(answer, 0, &object);
+    if (status >= 0) status = pg_answer_get_mask(answer, 0, w->decoder, mask, sizeof mask);
+    if (status >= 0) status = pg_mask_get_counts(mask, 20, 10, counts, 201, &needed);
+    if (status >= 0) status = pg_mask_get_rle(mask, 20, 10, rle, sizeof rle, &needed);
+    pg_answer_close(&answer);
+    if (status >= 0) status = pg_answer_create(w->processor, w->result, 0, &options, &answer);
+    if (status >= 0)
+        status = pg_answer_create_from_ids(w->processor, (const int64_t[]){10, 11, 12, 13}, NULL, 4, &options, &other);
+    pg_answer_close(&answer);
+    pg_answer_close(&other);
+    return status;
+}
+static pg_status convert(fault_world *w) {
+    pg_convert_options options;
+    char out[600];
+    (void)w;
+    pg_convert_options_init(&options, sizeof options);
+    options.n_threads = 1;
+    options.max_file_bytes = 40000;
+    options.allocator = &fault_memory.hooks;
+    snprintf(out, sizeof out, "%s.converted", masks);
+    const pg_status status = pg_model_convert(official, out, &options);
+    remove_folder(out);
+    return status;
+}
+
+const fault_call fault_calls[] = {
+    {"model_open", model_open},
+    {"model_open_shards", model_open_shards},
+    {"model_open_in_memory", model_open_in_memory},
+    {"model_open_quantizing", model_open_quantizing},
+    {"model_open_verifying", model_open_verifying},
+    {"processor_open_model", processor_open_model},
+    {"processor_open_json", processor_open_json},
+    {"processor_open_images", processor_open_images},
+    {"decoder_open", decoder_open},
+    {"decoder_open_deflated", decoder_open_deflated},
+    {"decoder_open_copy", decoder_open_copy},
+    {"cancel_create", cancel_create},
+    {"session_create", session_create},
+    {"session_create_threads", session_create_threads},
+    {"detokenizer_create", detokenizer_create},
+    {"encode_path", encode_path},
+    {"encode_jpeg", encode_jpeg},
+    {"encode_batch", encode_batch},
+    {"inputs_create", inputs_create},
+    {"tokenize_and_decode", tokenize_and_decode},
+    {"config_of_model", config_of_model},
+    {"config_of_checkpoint", config_of_checkpoint},
+    {"infos", infos},
+    {"embed", embed},
+    {"generate_greedy", generate_greedy},
+    {"generate_threads", generate_threads},
+    {"generate_beams", generate_beams},
+    {"generate_drawing", generate_drawing},
+    {"score", score},
+    {"forward", forward},
+    {"features_create", features_create},
+    {"features_save", features_save},
+    {"features_load", features_load},
+    {"features_from_bytes", features_from_bytes},
+    {"session_steps", session_steps},
+    {"detokenize", detokenize},
+    {"answers", answers},
+    {"convert", convert},
+};
+const size_t n_fault_calls = sizeof fault_calls / sizeof *fault_calls;
