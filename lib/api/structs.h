@@ -17,7 +17,7 @@
     X(pg_batch, image_counts)              \
     X(pg_beam_options, length_penalty)     \
     X(pg_convert_options, cancel)          \
-    X(pg_encode_options, image_settings)   \
+    X(pg_encode_options, max_tokens)       \
     X(pg_forward_options, reserved_end)    \
     X(pg_generate_options, max_running)    \
     X(pg_image, n_bytes)                   \
