@@ -30,13 +30,14 @@
  * Rules that hold everywhere:
  *  - A call that can fail returns a pg_status: 0 is success, negative an error, positive an event. After an error
  *    pg_last_error() says in words what was found and what was expected. An output handle is then NULL.
- *  - Structs begin with struct_size and are filled by their _init function. NULL options mean all defaults.
+ *  - Structs begin with struct_size and are filled by their _init function. NULL options mean all defaults. A
+ *    struct_size that was left unset, that no header gives, or that ends inside a field is PG_ERROR_ARGUMENT.
  *  - Memory that the caller passes in is read during the call only.
- *  - Handles are reference-counted: close them in any order, even inside a callback of a call that uses them (except
- *    the session that is being stepped). Close functions take the handle's address, set it to NULL, and accept NULL.
+ *  - Handles are reference-counted: close them in any order, even inside a callback of a call that uses them: it goes
+ *    on, and frees them when it returns. Close functions take the handle's address, set it to NULL, and accept NULL.
  *  - pg_model and pg_processor never change after open: any number of threads may use one at a time. pg_inputs,
  *    pg_features, pg_result, pg_scores and pg_outputs are read-only once made. pg_session and pg_detokenizer: one
- *    thread at a time.
+ *    call at a time; another, of a second thread or of a callback of the first, is PG_ERROR_STATE and changes nothing.
  *  - The library never prints, exits, aborts, starts threads at load, or changes the locale or the OpenMP settings of
  *    its host.
  *  - The host's floating-point environment (rounding, flushing of denormals, traps, sticky flags) changes no result and
@@ -100,7 +101,7 @@ enum {
     PG_ERROR_UNSUPPORTED = -50, ///< sound, but not something this version runs
     PG_ERROR_LIMIT = -60,       ///< too large: an image, a prompt, a dimension
     PG_ERROR_CANCELLED = -70,   ///< a cancel request, a progress callback, or one that threw stopped the call
-    PG_ERROR_STATE = -80,       ///< calls in the wrong order
+    PG_ERROR_STATE = -80,       ///< calls in the wrong order, or a handle that is in use by another call
     PG_ERROR_INTERNAL = -90     ///< a defect of this library; please report it
 };
 
@@ -255,7 +256,7 @@ enum {
                          ///< are compared. PG_ERROR_FORMAT names what is damaged, PG_ERROR_UNSUPPORTED: it has none
     PG_MODEL_IN_MEMORY = 2 ///< read the weights into memory of this process (allocator) instead of mapping the files:
                            ///< what happens to them after opening does no harm, a failing read while opening is
-                           ///< PG_ERROR_IO. Default: mapped
+                           ///< PG_ERROR_IO. Default: mapped; see pg_model_open() for its risk, SIGBUS
 };
 
 /** Options of pg_model_open(). */
@@ -278,8 +279,12 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
 
 /** Opens the checkpoint folder `model`, or a model id such as "google/paligemma-3b-mix-224" from the local Hugging Face
  * cache (pg_checkpoint_find()); the network is never used. The weight files stay mapped until the model and all made
- * from it are closed: do not truncate or rewrite them in that time, unless PG_MODEL_IN_MEMORY is set. Opening itself
- * reads the files and touches no mapping.
+ * from it are closed: do not truncate or rewrite them in that time, unless PG_MODEL_IN_MEMORY is set: reading a page
+ * that is gone (a file cut or copied over, a disk or server that fails) raises SIGBUS. A file whose size or time of
+ * change is another than when it was opened is PG_ERROR_IO where a session is made or prefilled, and where a call that
+ * computes begins (pg_generate(), pg_forward(), pg_features_create(), pg_score(), ...); what happens during a call, and
+ * between steps, is not seen. One descriptor for each file stays open. Opening itself reads the files and touches no
+ * mapping.
  * ColPali checkpoints (ColPaliForRetrieval of transformers, merged ones of colpali-engine) open too, with their
  * projection, for PG_FORWARD_RETRIEVAL; so do folders of MLX that are not quantized.
  * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range, or
@@ -1209,7 +1214,8 @@ PG_API pg_status pg_session_options_init(pg_session_options *options, size_t str
  * after it, up to 8192, allocate nothing. A longer prompt, and more steps, still work: the session grows, and keeps
  * what it grew to. Errors: PG_ERROR_ARGUMENT, _MEMORY. */
 PG_API pg_status pg_session_create(const pg_model *model, const pg_session_options *options, pg_session **out);
-/** Ends the session and its threads. */
+/** Ends the session and its threads. During a call on it, from a callback or another thread: the call goes on to its
+ * end, with the status that it has without this, and then ends the session. */
 PG_API void pg_session_close(pg_session **session);
 
 /** Feeds a whole prompt of one row as one block, with its suffix if it has one, and computes the logits of the token
@@ -1245,7 +1251,8 @@ typedef struct pg_detokenizer pg_detokenizer;
 
 /** flags: PG_DECODE_SKIP_SPECIAL or 0. Pushing allocates nothing, unless more than 1024 byte pieces come in a row. */
 PG_API pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, pg_detokenizer **out);
-/** Ends it. */
+/** Ends it. During a call on it (from the allocator, or another thread): that call ends it, and is PG_ERROR_STATE, as
+ * its text is gone. */
 PG_API void pg_detokenizer_close(pg_detokenizer **detokenizer);
 /** The text that `id` completes. *text is NUL-terminated and *size bytes long (size may be NULL), valid until the next
  * call on the detokenizer. All pieces and the flush together equal pg_processor_decode() of all ids. */

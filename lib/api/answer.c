@@ -98,7 +98,7 @@ int64_t pg_answer_get_n_objects(const pg_answer *answer) { return answer ? (int6
 pg_status pg_answer_get_object(const pg_answer *answer, int64_t index, pg_object *object) {
     PGI_ENTER;
     PGI_NOT_NULL(answer);
-    PGI_TRY(pgi_struct_out_check(object, "pg_object"));
+    PGI_TRY(pgi_struct_out_check(object, PGI_STRUCT(pg_object)));
     const int64_t n = (int64_t)answer->objects.n;
     if (n == 0) return pgi_error(PG_ERROR_ARGUMENT, "index is %lld, but the answer has no objects", (long long)index);
     if (index < 0 || index >= n)

@@ -21,6 +21,7 @@ pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, con
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, &complete);
+    PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
     pg_status status = pgi_features_create(&run, model, inputs, out);
     pgi_run_free(&run);
@@ -35,7 +36,7 @@ pg_status pg_features_from_tensor(const pg_model *model, const pg_tensor *values
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(values);
     pg_tensor complete = {.struct_size = sizeof complete};
-    PGI_TRY(pgi_struct_in(&complete, sizeof complete, values, "pg_tensor"));
+    PGI_TRY(pgi_struct_in(&complete, values, PGI_STRUCT(pg_tensor)));
     PGI_TRY(pgi_reserved_in(complete.reserved, "pg_tensor"));
     pgi_call call = pgi_call_begin(model, NULL, NULL);
     pg_status status = pgi_features_from_tensor(model, &complete, out);
@@ -52,7 +53,7 @@ void pg_features_close(pg_features **features) {
 pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out) {
     PGI_ENTER;
     PGI_NOT_NULL(features);
-    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    PGI_TRY(pgi_struct_out_check(out, PGI_STRUCT(pg_tensor)));
     pg_tensor value = {
         .struct_size = sizeof value,
         .dtype = PG_DTYPE_F32,

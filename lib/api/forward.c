@@ -29,6 +29,7 @@ pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_fo
         return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected PG_FORWARD_* (0x%x)", complete.flags,
                          (unsigned)FLAGS);
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
     pg_status status = pgi_forward(model, inputs, &complete, out);
     pgi_call_end(&call);
@@ -45,6 +46,7 @@ pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_t n_ids
         if (ids[i] < 0 || ids[i] >= text->vocab_size)
             return pgi_error(PG_ERROR_ARGUMENT, "token %zu is id %lld, expected 0 to %d", i, (long long)ids[i],
                              text->vocab_size - 1);
+    PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, NULL, NULL);
     pgi_run run = {.kernels = &model->kernels, .n_threads = 1};
     pgi_decoder_embed(&run, text, &model->weights.text, ids, (int64_t)n_ids, out);
@@ -62,7 +64,7 @@ pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_
     PGI_ENTER;
     PGI_NOT_NULL(outputs);
     PGI_NOT_NULL(name);
-    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    PGI_TRY(pgi_struct_out_check(out, PGI_STRUCT(pg_tensor)));
     const int64_t b = outputs->n_rows, t = outputs->n_tokens, h = outputs->hidden_size;
     const int64_t *a = outputs->attentions_shape;
     const pg_features *features = outputs->features;

@@ -15,26 +15,25 @@ PGI_OPTIONS(pg_generate_options, .struct_size = sizeof(pg_generate_options))
 
 pg_status pg_sampling_options_init(pg_sampling_options *out, size_t struct_size) {
     PGI_ENTER;
-    return pgi_struct_init(out, struct_size, &pgi_sampling_defaults, sizeof pgi_sampling_defaults,
-                           "pg_sampling_options");
+    return pgi_struct_init(out, struct_size, &pgi_sampling_defaults, PGI_STRUCT(pg_sampling_options));
 }
 
 pg_status pg_beam_options_init(pg_beam_options *out, size_t struct_size) {
     PGI_ENTER;
-    return pgi_struct_init(out, struct_size, &pgi_beam_defaults, sizeof pgi_beam_defaults, "pg_beam_options");
+    return pgi_struct_init(out, struct_size, &pgi_beam_defaults, PGI_STRUCT(pg_beam_options));
 }
 
 pg_status pg_model_get_sampling(const pg_model *model, pg_sampling_options *out) {
     PGI_ENTER;
     PGI_NOT_NULL(model);
-    PGI_TRY(pgi_struct_out_check(out, "pg_sampling_options"));
+    PGI_TRY(pgi_struct_out_check(out, PGI_STRUCT(pg_sampling_options)));
     pgi_struct_out(out, &model->config.generation.sampling, sizeof(pg_sampling_options));
     return PG_OK;
 }
 
 pg_status pgi_sampling_in(const pg_sampling_options *options, const pg_model *model, pg_sampling_options *complete) {
     *complete = options || !model ? pgi_sampling_defaults : model->config.generation.sampling;
-    PGI_TRY(pgi_struct_in(complete, sizeof *complete, options, "pg_sampling_options"));
+    PGI_TRY(pgi_struct_in(complete, options, PGI_STRUCT(pg_sampling_options)));
     PGI_TRY(pgi_reserved_in(complete->reserved, "pg_sampling_options"));
     if (!options && !(complete->flags & PG_SAMPLING_RANDOM)) { /* of no effect, and so of any value, as in HF */
         const pg_sampling_options *none = &pgi_sampling_defaults;
@@ -63,7 +62,7 @@ static void follow_config(const pg_model *model, pg_generate_options *options) {
 static pg_status beams_in(const pg_model *model, const pg_generate_options *options, pg_beam_options *complete) {
     const int follows = !(options->flags & PG_GENERATE_IGNORE_CONFIG);
     *complete = options->beams || !follows ? pgi_beam_defaults : model->config.generation.beams;
-    PGI_TRY(pgi_struct_in(complete, sizeof *complete, options->beams, "pg_beam_options"));
+    PGI_TRY(pgi_struct_in(complete, options->beams, PGI_STRUCT(pg_beam_options)));
     PGI_TRY(pgi_reserved_in(complete->reserved, "pg_beam_options"));
     if (complete->n_beams < 1 || complete->n_beams > PGI_MOST_BEAMS)
         return pgi_error(PG_ERROR_ARGUMENT, "n_beams is %d, expected 1 (no search) to %d", complete->n_beams,
@@ -142,6 +141,7 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     PGI_TRY(check_returned(&complete));
     PGI_TRY(pgi_max_context_in(complete.max_context));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
     pg_processor *kept = processor ? pgi_processor_retain(processor) : NULL;
     pg_status status = pgi_generate(model, processor, inputs, &complete, out);
@@ -187,7 +187,7 @@ pg_status pg_result_get_ids(const pg_result *result, int64_t row, pg_tensor *out
     PGI_ENTER;
     const pgi_result_row *of = NULL;
     PGI_TRY(find_row(result, row, &of));
-    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    PGI_TRY(pgi_struct_out_check(out, PGI_STRUCT(pg_tensor)));
     const pg_tensor value = ids_of(of);
     pgi_struct_out(out, &value, sizeof value);
     return PG_OK;
@@ -199,7 +199,7 @@ pg_status pg_result_get_tensor(const pg_result *result, int64_t row, const char 
     pg_tensor value;
     PGI_TRY(find_row(result, row, &of));
     PGI_NOT_NULL(name);
-    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    PGI_TRY(pgi_struct_out_check(out, PGI_STRUCT(pg_tensor)));
     if (strcmp(name, "ids") == 0)
         value = ids_of(of);
     else if (strncmp(name, "beam_", 5) == 0)
@@ -214,7 +214,7 @@ pg_status pg_result_get_info(const pg_result *result, int64_t row, pg_result_inf
     PGI_ENTER;
     const pgi_result_row *of = NULL;
     PGI_TRY(find_row(result, row, &of));
-    PGI_TRY(pgi_struct_out_check(info, "pg_result_info"));
+    PGI_TRY(pgi_struct_out_check(info, PGI_STRUCT(pg_result_info)));
     pg_result_info value = {
         .struct_size = sizeof value,
         .stop = of->stop,

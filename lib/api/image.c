@@ -3,7 +3,7 @@
 #include "api/structs.h"
 
 static pg_status finish(pg_image *image, size_t struct_size, const pg_image *value) {
-    return pgi_struct_init(image, struct_size, value, sizeof *value, "pg_image");
+    return pgi_struct_init(image, struct_size, value, PGI_STRUCT(pg_image));
 }
 
 pg_status pg_image_from_path(pg_image *image, size_t struct_size, const char *path) {

@@ -16,7 +16,7 @@ pg_status pg_inputs_get_tensor(const pg_inputs *inputs, const char *name, pg_ten
     PGI_ENTER;
     PGI_NOT_NULL(inputs);
     PGI_NOT_NULL(name);
-    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    PGI_TRY(pgi_struct_out_check(out, PGI_STRUCT(pg_tensor)));
     const struct {
         const char *name;
         int32_t dtype, n_dims;
@@ -58,7 +58,7 @@ pg_status pg_inputs_get_tensor(const pg_inputs *inputs, const char *name, pg_ten
 pg_status pg_inputs_get_row_info(const pg_inputs *inputs, int64_t row, pg_row_info *info) {
     PGI_ENTER;
     PGI_NOT_NULL(inputs);
-    PGI_TRY(pgi_struct_out_check(info, "pg_row_info"));
+    PGI_TRY(pgi_struct_out_check(info, PGI_STRUCT(pg_row_info)));
     if (row < 0 || row >= inputs->n_rows)
         return pgi_error(PG_ERROR_ARGUMENT, "row is %lld, expected 0 to %lld", (long long)row,
                          (long long)inputs->n_rows - 1);
@@ -83,7 +83,7 @@ PGI_OPTIONS(pg_input_arrays, .struct_size = sizeof(pg_input_arrays))
 static pg_status tensor_in(const pg_tensor **tensor, pg_tensor *copy, const char *name) {
     if (!*tensor) return PG_OK;
     *copy = (pg_tensor){.struct_size = sizeof *copy};
-    pg_status status = pgi_struct_in(copy, sizeof *copy, *tensor, "pg_tensor");
+    pg_status status = pgi_struct_in(copy, *tensor, PGI_STRUCT(pg_tensor));
     if (status >= 0) status = pgi_reserved_in(copy->reserved, "pg_tensor");
     if (status < 0) return pgi_error_context(status, "%s", name);
     *tensor = copy;

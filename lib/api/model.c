@@ -101,7 +101,7 @@ pg_status pg_model_get_config(const pg_model *model, const char *key, char *text
 pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
     PGI_ENTER;
     PGI_NOT_NULL(model);
-    PGI_TRY(pgi_struct_out_check(info, "pg_model_info"));
+    PGI_TRY(pgi_struct_out_check(info, PGI_STRUCT(pg_model_info)));
     pg_model_info value = {
         .struct_size = sizeof value,
         .gemma_version = model->config.text.gemma_version,
@@ -136,9 +136,9 @@ static uint64_t mapped_bytes(const pg_model *model) {
 pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
     PGI_ENTER;
     PGI_NOT_NULL(model);
-    PGI_TRY(pgi_struct_out_check(memory, "pg_memory"));
+    PGI_TRY(pgi_struct_out_check(memory, PGI_STRUCT(pg_memory)));
     pg_memory value = {.struct_size = sizeof value};
-    PGI_TRY(pgi_struct_in(&value, sizeof value, memory, "pg_memory"));
+    PGI_TRY(pgi_struct_in(&value, memory, PGI_STRUCT(pg_memory)));
     if (value.n_images == 0) value.n_images = 1;
     if (value.n_tokens == 0) value.n_tokens = (int64_t)model->config.vision.n_patches + 64 + 128;
     if (value.n_images < 0 || value.n_images > 4096)

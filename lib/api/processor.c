@@ -107,7 +107,7 @@ static pg_image_settings settings_of(const pg_processor *processor) {
 pg_status pg_processor_get_image_settings(const pg_processor *processor, pg_image_settings *settings) {
     PGI_ENTER;
     PGI_NOT_NULL(processor);
-    PGI_TRY(pgi_struct_out_check(settings, "pg_image_settings"));
+    PGI_TRY(pgi_struct_out_check(settings, PGI_STRUCT(pg_image_settings)));
     PGI_TRY(pgi_processor_needs_images(processor));
     pg_image_settings value = settings_of(processor);
     pgi_struct_out(settings, &value, sizeof value);
@@ -153,7 +153,7 @@ static pg_status check_settings(const pg_image_settings *s) {
 static pg_status image_settings_in(const pg_processor *processor, const pg_image_settings *given,
                                    pgi_image_settings *out) {
     pg_image_settings s = settings_of(processor);
-    PGI_TRY(pgi_struct_in(&s, sizeof s, given, "pg_image_settings"));
+    PGI_TRY(pgi_struct_in(&s, given, PGI_STRUCT(pg_image_settings)));
     PGI_TRY(check_settings(&s));
     *out = (pgi_image_settings){.width = s.width,
                                 .height = s.height,
@@ -192,7 +192,7 @@ pg_status pg_processor_encode(const pg_processor *processor, const pg_image *ima
     pg_encode_options complete;
     PGI_TRY(encode_options_in(options, &complete));
     pg_image complete_image = {.struct_size = sizeof complete_image};
-    PGI_TRY(pgi_struct_in(&complete_image, sizeof complete_image, image, "pg_image"));
+    PGI_TRY(pgi_struct_in(&complete_image, image, PGI_STRUCT(pg_image)));
     pg_batch batch = {.struct_size = sizeof batch, .n_prompts = 1, .prompts = &prompt};
     if (image) {
         batch.n_images = 1;
@@ -259,7 +259,7 @@ static pg_status images_in(const pgi_memory *memory, const pg_image *images, int
         if (found != size) /* before anything is read that may lie beyond the array */
             status = pgi_error(PG_ERROR_ARGUMENT, "struct_size is %u, expected %u as in image 0", found, size);
         else
-            status = pgi_struct_in(&complete[i], sizeof *complete, at, "pg_image");
+            status = pgi_struct_in(&complete[i], at, PGI_STRUCT(pg_image));
         if (status < 0) return pgi_error_context(status, "image %d", i);
         at += size;
     }
@@ -278,7 +278,7 @@ pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batc
     pg_image *images = NULL;
     pg_status status = PG_OK;
     PGI_TRY(encode_options_in(options, &complete));
-    PGI_TRY(pgi_struct_in(&rows, sizeof rows, batch, "pg_batch"));
+    PGI_TRY(pgi_struct_in(&rows, batch, PGI_STRUCT(pg_batch)));
     PGI_TRY(pgi_reserved_in(rows.reserved, "pg_batch"));
     PGI_TRY(check_batch(&rows));
     const pgi_memory memory = processor->memory; /* the host may close the processor while the call is under way */
@@ -386,7 +386,7 @@ static void describe_tokenizer(const pgi_tokenizer *tokenizer, pg_processor_info
 pg_status pg_processor_get_info(const pg_processor *processor, pg_processor_info *info) {
     PGI_ENTER;
     PGI_NOT_NULL(processor);
-    PGI_TRY(pgi_struct_out_check(info, "pg_processor_info"));
+    PGI_TRY(pgi_struct_out_check(info, PGI_STRUCT(pg_processor_info)));
     const pgi_image_settings *image = &processor->image;
     pg_processor_info value = {
         .struct_size = sizeof value,

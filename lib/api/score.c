@@ -30,6 +30,7 @@ typedef struct given_answers {
 static pg_status score(const pg_model *model, const pg_inputs *inputs, const given_answers *answers,
                        const pg_score_options *options, pg_scores **out) {
     pg_scores *scores = NULL;
+    PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, options->cancel);
     pg_processor *kept = answers->texts ? pgi_processor_retain(answers->processor) : NULL;
     pg_status status = pgi_scores_create(&model->memory, answers->n, &scores);
@@ -95,7 +96,7 @@ static pg_status find_answer(const pg_scores *scores, int64_t index) {
 pg_status pg_scores_get_info(const pg_scores *scores, int64_t index, pg_score_info *info) {
     PGI_ENTER;
     PGI_TRY(find_answer(scores, index));
-    PGI_TRY(pgi_struct_out_check(info, "pg_score_info"));
+    PGI_TRY(pgi_struct_out_check(info, PGI_STRUCT(pg_score_info)));
     pgi_struct_out(info, &scores->scores[index], sizeof *scores->scores);
     return PG_OK;
 }
@@ -104,7 +105,7 @@ pg_status pg_scores_get_tensor(const pg_scores *scores, int64_t index, const cha
     PGI_ENTER;
     PGI_TRY(find_answer(scores, index));
     PGI_NOT_NULL(name);
-    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+    PGI_TRY(pgi_struct_out_check(out, PGI_STRUCT(pg_tensor)));
     const int64_t begin = scores->begin[index];
     pg_tensor value = {.struct_size = sizeof value, .n_dims = 1, .shape = {scores->begin[index + 1] - begin, 1, 1, 1}};
     if (strcmp(name, "ids") == 0)

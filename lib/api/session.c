@@ -30,6 +30,7 @@ pg_status pg_session_create(const pg_model *model, const pg_session_options *opt
     PGI_TRY(pgi_max_context_in(complete.max_context));
     PGI_TRY(check_prompt_tokens(model, complete.max_context, &complete.max_prompt_tokens));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, NULL, complete.cancel);
     pg_status status = pgi_session_create(model, &complete, out);
     pgi_call_end(&call);
@@ -37,26 +38,41 @@ pg_status pg_session_create(const pg_model *model, const pg_session_options *opt
 }
 
 void pg_session_close(pg_session **session) {
-    if (!session) return;
-    pgi_session_close(*session);
+    if (!session || !*session) return;
+    pg_session *closed = *session;
     *session = NULL;
+    if (pgi_in_use_close(&closed->in_use)) pgi_session_close(closed);
+}
+
+static pg_status begin(const pg_session *session) {
+    return pgi_in_use_begin(&((pg_session *)(uintptr_t)session)->in_use, "session");
+}
+
+/* A callback may have closed the session. */
+static pg_status end(const pg_session *session, pg_status status) {
+    pg_session *used = (pg_session *)(uintptr_t)session;
+    if (pgi_in_use_end(&used->in_use)) pgi_session_close(used);
+    return status;
 }
 
 pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const pg_features *features) {
     PGI_ENTER;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(inputs);
+    PGI_TRY(begin(session));
     pgi_call call = pgi_call_begin(NULL, inputs, NULL); /* the session itself keeps the other two */
-    pg_status status = pgi_session_prefill(session, inputs, features);
+    pg_status status = pgi_tensor_files_unchanged(session->model->files);
+    if (status >= 0) status = pgi_session_prefill(session, inputs, features);
     pgi_call_end(&call);
-    return status;
+    return end(session, status);
 }
 
 pg_status pg_session_step(pg_session *session, int64_t *token) {
     PGI_ENTER;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(token);
-    return pgi_session_step(session, token);
+    PGI_TRY(begin(session));
+    return end(session, pgi_session_step(session, token));
 }
 
 pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token) {
@@ -64,21 +80,21 @@ pg_status pg_session_sample(pg_session *session, const pg_sampling_options *opti
     pg_sampling_options complete;
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(token);
-    PGI_TRY(pgi_sampling_in(options, session->model, &complete));
-    return pgi_session_sample(session, &complete, token);
+    PGI_TRY(begin(session));
+    pg_status status = pgi_sampling_in(options, session->model, &complete);
+    if (status >= 0) status = pgi_session_sample(session, &complete, token);
+    return end(session, status);
 }
 
 pg_status pg_session_feed(pg_session *session, const int64_t *ids, size_t n_ids) {
     PGI_ENTER;
     PGI_NOT_NULL(session);
     if (n_ids > 0) PGI_NOT_NULL(ids);
-    return pgi_session_feed(session, ids, n_ids < INT32_MAX ? (int64_t)n_ids : INT32_MAX);
+    PGI_TRY(begin(session));
+    return end(session, pgi_session_feed(session, ids, n_ids < INT32_MAX ? (int64_t)n_ids : INT32_MAX));
 }
 
-pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out) {
-    PGI_ENTER;
-    PGI_NOT_NULL(session);
-    PGI_TRY(pgi_struct_out_check(out, "pg_tensor"));
+static pg_status get_logits(const pg_session *session, pg_tensor *out) {
     if (session->state == PGI_SESSION_EMPTY)
         return pgi_error(PG_ERROR_STATE, "the session has no logits, expected pg_session_prefill() first");
     pg_tensor value = {
@@ -90,4 +106,12 @@ pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out) {
     };
     pgi_struct_out(out, &value, sizeof value);
     return PG_OK;
+}
+
+pg_status pg_session_get_logits(const pg_session *session, pg_tensor *out) {
+    PGI_ENTER;
+    PGI_NOT_NULL(session);
+    PGI_TRY(pgi_struct_out_check(out, PGI_STRUCT(pg_tensor)));
+    PGI_TRY(begin(session));
+    return end(session, get_logits(session, out));
 }

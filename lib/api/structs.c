@@ -8,7 +8,7 @@
 #include "base/run.h"
 #include "generate/decoding.h"
 
-enum { MAX_STRUCT_SIZE = 4096, MAX_THREADS = 1024 };
+enum { MOST_NEWER = 256 /* bytes that a newer header has more */, MAX_THREADS = 1024 };
 
 static uint32_t size_of(const void *object) {
     uint32_t size;
@@ -16,32 +16,35 @@ static uint32_t size_of(const void *object) {
     return size;
 }
 
-static pg_status check_size(size_t size, const char *name) {
-    /* Every struct has at least one more field beside its size. */
-    if (size < 8 || size > MAX_STRUCT_SIZE || size % 4 != 0)
-        return pgi_error(PG_ERROR_ARGUMENT, "%s.struct_size is %zu, expected sizeof(%s)", name, size, name);
-    return PG_OK;
+/* Sizes that a header may give: nothing before the first release's, no half of a field, not absurdly more than ours. */
+static pg_status check_size(size_t size, pgi_struct known) {
+    const size_t step = sizeof(void *) < 8 ? 4 : 8; /* no field, and no part of one, is aligned to more */
+    if (size >= known.first_size && size <= known.size + MOST_NEWER && size % step == 0) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT,
+                     "%s.struct_size is %zu, expected sizeof(%s), %zu%s: was it set, or the _init function called?",
+                     known.name, size, known.name, known.size,
+                     known.first_size < known.size ? " or that of an older header" : "");
 }
 
-pg_status pgi_struct_in(void *out, size_t size, const void *in, const char *name) {
+pg_status pgi_struct_in(void *out, const void *in, pgi_struct known) {
     if (!in) return PG_OK;
-    size_t theirs = size_of(in);
-    PGI_TRY(check_size(theirs, name));
+    const size_t theirs = size_of(in), size = known.size;
+    PGI_TRY(check_size(theirs, known));
     for (size_t i = size; i < theirs; i++)
         if (((const uint8_t *)in)[i] != 0)
             return pgi_error(PG_ERROR_ARGUMENT,
                              "%s.struct_size is %zu and byte %zu is set, but this library knows only the first %zu: "
                              "the program was built for a newer one",
-                             name, theirs, i, size);
+                             known.name, theirs, i, size);
     uint32_t ours = (uint32_t)size;
     memcpy(out, in, theirs < size ? theirs : size);
     memcpy(out, &ours, sizeof ours);
     return PG_OK;
 }
 
-pg_status pgi_struct_out_check(const void *out, const char *name) {
-    PGI_TRY(pgi_not_null(out, name));
-    return check_size(size_of(out), name);
+pg_status pgi_struct_out_check(const void *out, pgi_struct known) {
+    PGI_TRY(pgi_not_null(out, known.name));
+    return check_size(size_of(out), known);
 }
 
 void pgi_struct_out(void *out, const void *value, size_t size) {
@@ -51,18 +54,18 @@ void pgi_struct_out(void *out, const void *value, size_t size) {
     memcpy(out, &theirs, sizeof theirs);
 }
 
-pg_status pgi_struct_init(void *out, size_t struct_size, const void *defaults, size_t size, const char *name) {
-    PGI_TRY(pgi_not_null(out, name));
-    PGI_TRY(check_size(struct_size, name));
+pg_status pgi_struct_init(void *out, size_t struct_size, const void *defaults, pgi_struct known) {
+    PGI_TRY(pgi_not_null(out, known.name));
+    PGI_TRY(check_size(struct_size, known));
     uint32_t theirs = (uint32_t)struct_size;
     memcpy(out, &theirs, sizeof theirs);
-    pgi_struct_out(out, defaults, size);
+    pgi_struct_out(out, defaults, known.size);
     return PG_OK;
 }
 
 pg_status pgi_allocator_in(const pg_allocator *allocator, pgi_memory *out) {
     pg_allocator complete = {.struct_size = sizeof complete};
-    PGI_TRY(pgi_struct_in(&complete, sizeof complete, allocator, "pg_allocator"));
+    PGI_TRY(pgi_struct_in(&complete, allocator, PGI_STRUCT(pg_allocator)));
     PGI_TRY(pgi_reserved_in(complete.reserved, "pg_allocator"));
     return pgi_memory_from_allocator(allocator ? &complete : NULL, out);
 }

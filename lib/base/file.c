@@ -98,6 +98,18 @@ pg_status pgi_file_open(const char *path, pgi_file *out) {
     return PG_OK;
 }
 
+pg_status pgi_file_unchanged(const pgi_file *file) {
+    struct stat info;
+    if (fstat(file->fd, &info) != 0) return pgi_system_error(file->path, "stat", errno);
+    const unsigned long long found = (unsigned long long)info.st_size, expected = (unsigned long long)file->size;
+    if (found != expected)
+        return pgi_error(PG_ERROR_IO, "%s: found %llu bytes, expected the %llu that it had when it was opened",
+                         file->path, found, expected);
+    if (info.st_mtim.tv_sec == file->id.seconds && info.st_mtim.tv_nsec == file->id.nanoseconds) return PG_OK;
+    return pgi_error(PG_ERROR_IO, "%s: found it written to since it was opened, expected it to stay as it was",
+                     file->path);
+}
+
 void pgi_file_close(pgi_file *file) {
     if (file->fd >= 0) close(file->fd);
     file->fd = -1;

@@ -22,7 +22,7 @@ enum { MAX_HEADER_VALUES = 1000000, MAX_TENSORS = 100000 };
 
 typedef struct tensor_file {
     char *path;
-    pgi_file file; /* closed by pgi_tensor_files_finish() */
+    pgi_file file; /* closed by pgi_tensor_files_finish(), unless it is mapped */
     pgi_mapping mapping;
     pgi_buffer text;          /* of the header */
     pgi_tensor_header header; /* its names stay; its tensors are those of all files, below */
@@ -534,6 +534,7 @@ void pgi_tensor_files_close(pgi_tensor_files **files) {
     for (size_t i = 0; i < f->n_tensors; i++)
         if (f->tensors[i].loaded) pgi_free(&memory, (void *)(uintptr_t)f->tensors[i].data);
     for (uint32_t i = 0; i < f->n_files; i++) {
+        pgi_file_close(&f->files[i].file);
         pgi_tensor_header_free(&f->files[i].header);
         pgi_mapping_free(&f->files[i].mapping);
         pgi_free(&memory, f->files[i].path);
@@ -546,11 +547,18 @@ void pgi_tensor_files_close(pgi_tensor_files **files) {
 
 void pgi_tensor_files_finish(pgi_tensor_files *files) {
     for (uint32_t i = 0; i < files->n_files; i++) {
-        pgi_file_close(&files->files[i].file);
+        if (!files->files[i].mapping.data) pgi_file_close(&files->files[i].file);
         pgi_buffer_free(&files->files[i].text);
         free_metadata(&files->files[i].header);
     }
     pgi_trim(&files->memory, &files->tensors, &files->capacity, files->n_tensors, sizeof *files->tensors);
+}
+
+pg_status pgi_tensor_files_unchanged(const pgi_tensor_files *files) {
+    pg_status status = PG_OK;
+    for (uint32_t i = 0; i < files->n_files && status >= 0; i++)
+        if (files->files[i].mapping.data) status = pgi_file_unchanged(&files->files[i].file);
+    return status < 0 ? pgi_error_context(status, "open the model again (a mapped weight file changed)") : PG_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- reading */

@@ -60,8 +60,12 @@ typedef struct pgi_tensor_files pgi_tensor_files;
 pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, int in_memory, pgi_tensor_files **out);
 void pgi_tensor_files_close(pgi_tensor_files **files); /* NULL inside is fine */
 
-/* Until pgi_tensor_files_finish(), which closes the files: what is mapped or loaded stays, nothing is read any more. */
+/* Until pgi_tensor_files_finish(), which closes the files that are not mapped: what is mapped or loaded stays, nothing
+ * is read any more. */
 void pgi_tensor_files_finish(pgi_tensor_files *files);
+/* PG_ERROR_IO when a mapped file has another size or time of change than when it was opened: what is computed from it
+ * would be wrong, or end in SIGBUS. A system call for each file. */
+pg_status pgi_tensor_files_unchanged(const pgi_tensor_files *files);
 /* `size` bytes of a tensor from `at` on. On any thread. Errors: PG_ERROR_IO. */
 pg_status pgi_tensor_files_read(const pgi_tensor_files *files, const pgi_stored_tensor *tensor, size_t at, size_t size,
                                 void *out);

@@ -3,6 +3,7 @@
 #ifndef PGI_GENERATE_SESSION_H
 #define PGI_GENERATE_SESSION_H
 
+#include "base/in_use.h"
 #include "base/parallel.h"
 #include "generate/decoding.h"
 #include "generate/sampling.h"
@@ -19,6 +20,7 @@ struct pg_session {
     pgi_run run;          /* its cancel flag is counted */
     pgi_thread_pool pool; /* of the run */
     pgi_decoding_limits limits;
+    pgi_in_use in_use; /* by a call of the API */
 
     pgi_session_state state;
     pgi_decoding decoding;

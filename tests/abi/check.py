@@ -357,6 +357,32 @@ OUTSIDE = set("""pg_version_api pg_version_string pg_status_name pg_last_error p
     pg_scores_get_n_answers""".split())
 
 
+def last_fields(listed):
+    """The last field of each struct of an api.txt."""
+    fields = {}
+    for name, block in re.findall(r"^struct (pg_\w+):[^\n]*\n((?:[ ]+\d[^\n]*\n)+)", listed, flags=re.M):
+        last = block.strip().split("\n")[-1]
+        fields[name] = (re.search(r"\(\*(\w+)\)\(", last) or re.search(r"(\w+)(?:\[\d+\])?$", last)).group(1)
+    return fields
+
+
+def sizes(source, here):
+    """lib/api/structs.h knows each struct by the last field of its first release, or of today where there is none."""
+    released = os.path.join(here, "released")
+    names = sorted(os.listdir(released), key=lambda n: [int(p) for p in re.findall(r"\d+", n)]) if os.path.isdir(released) else []
+    expected = {}
+    for name in [os.path.join(released, n) for n in names if n.endswith(".txt")] + [os.path.join(here, "api.txt")]:
+        with open(name, encoding="utf-8") as f:
+            expected = {**last_fields(f.read()), **expected}
+    with open(source, encoding="utf-8") as f:
+        found = dict(re.findall(r"^ +X\((pg_\w+), *(\w+)\)", f.read(), flags=re.M))
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            print(f"{name}: found {found.get(name)} as the last field of its first release, expected {expected.get(name)}")
+    print(f"{len(found)} structs")
+    return found != expected or len(found) < 20
+
+
 def border(folder, header):
     """Each public function begins with PGI_ENTER, and each call of a host's function is made in base/callback.cc."""
     failed = False
@@ -398,7 +424,7 @@ def main():
     if check == "api":
         return int(api_check(*rest, update=update))
     return int({"symbols": symbols, "version": version, "headers": headers, "imports": imports, "state": state,
-                "structure": structure, "border": border, "musl": musl}[check](*rest))
+                "structure": structure, "border": border, "musl": musl, "sizes": sizes}[check](*rest))
 
 
 if __name__ == "__main__":
