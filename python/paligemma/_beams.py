@@ -15,6 +15,7 @@ from ._handle import Handle, array
 from .outputs import GenerateBeamDecoderOnlyOutput, like_inputs, to_numpy, torch_if_loaded
 
 _EARLY_STOPPING = {False: c.EARLY_STOPPING_OFF, True: c.EARLY_STOPPING_ON, "never": c.EARLY_STOPPING_NEVER}
+_MOST_BEAMS = 64  # n_beams of pg_beam_options
 SETTINGS = {"num_beams", "length_penalty", "early_stopping"}
 
 
@@ -33,6 +34,8 @@ class Beams:
                                 for value, default in ((n, 1), (penalty, 1.0), (stopping, False)))
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
             raise ValueError(f"num_beams is {n!r}, expected an integer of at least 1")
+        if n > _MOST_BEAMS:
+            raise ValueError(f"num_beams is {n}, expected 1 to {_MOST_BEAMS}")
         if isinstance(penalty, bool) or not isinstance(penalty, (int, float, np.floating)) or not math.isfinite(penalty):
             raise ValueError(f"length_penalty is {penalty!r}, expected a finite number")
         if not isinstance(stopping, (bool, str)) or stopping not in _EARLY_STOPPING:

@@ -72,10 +72,22 @@ NAMES = {
     "PG_WEIGHTS_INT8": '"int8"',
     "attention_layer": "layer",
     "attention_queries": "n_queries",
+    "bad_word_ids": "bad_words_ids",
+    "begin_suppressed_ids": "begin_suppress_tokens",
+    "bias_ids": "sequence_bias",
     "cpu_mask": "cpu",
+    "decay_factor": "exponential_decay_length_penalty[1]",
+    "forced_bos_id": "forced_bos_token_id",
+    "forced_eos_ids": "forced_eos_token_id",
+    "max_seconds": "max_time",
+    "n_beams": "num_beams",
+    "n_return": "num_return_sequences",
+    "on_logits": "logits_processor",
+    "on_mask": "prefix_allowed_tokens_fn",
     "pg_generate()": "generate()",
     "pg_model_convert()": "paligemma.convert()",
     "pg_session_prefill()": "a prompt",
+    "suppressed_ids": "suppress_tokens",
 }
 _WORDS = "|".join(map(re.escape, sorted(NAMES, key=len, reverse=True)))
 _NAME = re.compile(rf"(?<!\w)(?:(?:{_WORDS})(?!\w)|pg_[a-z_]+\.(?=\w))")  # "pg_model_options.weights": the field alone

@@ -15,8 +15,12 @@ from .config import GenerationConfig
 
 # Settings that change nothing here.
 _HARMLESS = {"use_cache", "synced_gpus", "bos_token_id", "cache_implementation", "cache_config", "disable_compile",
-             "custom_generate", "use_model_defaults", "trust_remote_code",
-             "compile_config", "logits_to_keep", "prefill_chunk_size", "is_assistant", "low_memory", "tokenizer"}
+             "use_model_defaults", "trust_remote_code",
+             # of assistants, caches and serving, which transformers, too, ignores where they are not used
+             "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold",
+             "assistant_lookbehind", "target_lookbehind", "assistant_ensemble_weight", "max_matching_ngram_size",
+             "speculation_type", "max_cache_len", "continuous_batching_config", "decoder_start_token_id",
+             "transformers_version", "compile_config", "logits_to_keep", "prefill_chunk_size", "is_assistant", "low_memory", "tokenizer"}
 # Settings that are not followed, with the values at which they do nothing, and what to do.
 _BEAMS = "beams are one group, without constraints; ask transformers for these"
 _SETTINGS = "libpaligemma does not offer it; a logits_processor can do it"
@@ -29,6 +33,8 @@ _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "negative_prompt_attention_mask": ((), "a second prompt is not followed"),
     "assistant_model": ((), "it computes one model"), "prompt_lookup_num_tokens": ((), "it takes one token a step"),
     "assistant_early_exit": ((), "it takes one token a step"), "token_healing": ((), "end the prompt before the token"),
+    "use_mtp": ((), "it takes one token a step"),
+    "custom_generate": ((), "foreign code is not run; model.stream() gives each token as it comes"),
     "watermarking_config": ((), _SETTINGS),
     "output_attentions": ((), "model(..., output_attentions=True) on the sequences gives them"),
     "output_hidden_states": ((), "model(..., output_hidden_states=True) on the sequences gives them"),
@@ -41,6 +47,7 @@ _FOLLOWED = {*SETTINGS, *BEAM_SETTINGS, "max_new_tokens", "max_length", "pad_tok
              "return_dict_in_generate", "output_scores", "output_logits"}
 # Arguments of generate() alone.
 _OBJECTS = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn"}
+_MOST_TOKENS = 2**31 - 1
 _DEFAULT_NEW_TOKENS = 20  # transformers' model-agnostic max_length, on top of the prompt
 
 
@@ -155,6 +162,9 @@ def _new_tokens(settings: _Settings, width: int) -> int:
                              "consider increasing `max_length` or, better yet, setting `max_new_tokens`.")
     if new <= 0:
         raise ValueError(f"`max_new_tokens` must be greater than 0, but is {new}.")
+    if new > _MOST_TOKENS:
+        name, value = ("max_new_tokens", new) if length is None or new == settings.length()[0] else ("max_length", length)
+        raise ValueError(f"{name} is {value}, expected at most {_MOST_TOKENS}")
     return int(new)
 
 
@@ -192,6 +202,8 @@ def plan(defaults: GenerationConfig, given: Any, keywords: dict[str, Any], array
         pad = first_eos if first_eos is not None else 0
     if not is_whole(pad):
         raise TypeError(f"pad_token_id is {pad!r}, expected an id")
+    if not -2**63 <= pad < 2**63:
+        raise ValueError(f"pad_token_id is {pad}, expected a number of 64 bits")
     if "attention_mask" not in arrays and ids is not None and pad != first_eos:
         mask = ids != pad  # GenerationMixin._prepare_attention_mask_for_generation
         if not mask.all():

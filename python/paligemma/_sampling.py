@@ -88,6 +88,8 @@ class Sampling:
                     len(pair[0]) > 0 and isinstance(pair[1], _NUMBER) for pair in pairs):
                 raise ValueError("sequence_bias: expected {(id, ...): number} or [[[id, ...], number]], not empty, but "
                                  f"is {biases}.")
+            if any(bias != bias for _, bias in pairs):
+                raise ValueError(f"sequence_bias has NaN, expected numbers, but is {biases}.")
             self._sequences("bias", [_id_list("sequence_bias", ids) for ids, _ in pairs])
             self._lists["biases"] = (c.f64, [float(bias) for _, bias in pairs])
 
@@ -110,7 +112,7 @@ class Sampling:
         for name, value in self._numbers.items():
             setattr(options, name, value)
             if isinstance(value, int) and getattr(options, name) != value:
-                raise ValueError(f"{name} is {value}, which is too large")
+                raise ValueError(f"{name} is {value}, expected at most {2**31 - 1}")
         eos = [i for i in eos if 0 <= i < vocab_size]  # others never come
         lists = {"eos_ids": (c.i64, eos), **self._lists}
         for field, (kind, values) in lists.items():

@@ -127,7 +127,7 @@ def test_settings_of_the_file_are_followed(folder, one, tmp_path):
 
 @pytest.mark.parametrize("settings, words", [
     (dict(num_beams=0), "num_beams"), (dict(num_beams=2, num_return_sequences=3), "smaller or equal to `num_beams`"),
-    (dict(num_beams=65), "n_beams is 65, expected 1"), (dict(num_beams=2.5), "num_beams"),
+    (dict(num_beams=65), "num_beams is 65, expected 1 to 64"), (dict(num_beams=2.5), "num_beams"),
     (dict(num_beams=2, length_penalty=float("nan")), "length_penalty"), (dict(early_stopping="soon"), "early_stopping"),
     (dict(num_beams=2, streamer=object()), "streamer"), (dict(num_beams=2, stopping_criteria=[print]), "stopping_criteria"),
     (dict(penalty_alpha=0.6), "contrastive"), (dict(guidance_scale=1.5), "second prompt"),
@@ -137,10 +137,10 @@ def test_settings_of_the_file_are_followed(folder, one, tmp_path):
     (dict(max_time="1"), "max_time"), (dict(constraints=[1]), "beams"), (dict(max_new_token=3), "max_new_token"),
     (dict(num_return_sequences=2), "Greedy methods"), (dict(repetition_penalty=0.0), "repetition_penalty"),
     (dict(no_repeat_ngram_size=1.5), "no_repeat_ngram_size"), (dict(bad_words_ids=[]), "non-empty list"),
-    (dict(bad_words_ids=[5]), "bad_words_ids"), (dict(bad_words_ids=[[99999]]), "bad_word_ids.0. is 99999"),
+    (dict(bad_words_ids=[5]), "bad_words_ids"), (dict(bad_words_ids=[[99999]]), "bad_words_ids.0. is 99999"),
     (dict(sequence_bias={}), "sequence_bias"), (dict(sequence_bias={(5, 6): "x"}), "sequence_bias"),
     (dict(exponential_decay_length_penalty=(2,)), "start, factor"), (dict(min_new_tokens=2.5), "min_new_tokens"),
-    (dict(forced_eos_token_id=99999), "forced_eos_ids"), (dict(suppress_tokens=list(range(1763))), "leave no id"),
+    (dict(forced_eos_token_id=99999), "forced_eos_token_id"), (dict(suppress_tokens=list(range(1763))), "leave no id"),
     (dict(do_sample=True, temperature=0.0), "temperature"), (dict(do_sample=True, top_k=-1), "top_k"),
     (dict(do_sample=True, top_h=2.0), "top_h"), (dict(do_sample=True, typical_p=0.0), "typical_p"),
 ])
@@ -154,6 +154,58 @@ def test_what_is_refused_says_what_to_do(model, own, one, settings, words):
         setattr(own.generation_config, key, value)
     with pytest.raises(ValueError, match=words):
         own.generate(**one, max_new_tokens=2)
+
+
+@pytest.mark.parametrize("settings, words", [
+    (dict(num_return_sequences=10**6, do_sample=True), "num_return_sequences is 1000000, expected 1 to 1024"),
+    (dict(num_return_sequences=10**6, num_beams=2), "num_return_sequences is 1000000, expected 1 to 1024"),
+    (dict(num_return_sequences=2**70, do_sample=True), "num_return_sequences is 1180591620717411303424, expected 1 to"),
+    (dict(num_return_sequences=-1, do_sample=True), "num_return_sequences is -1, expected 1 or more"),
+    (dict(num_beams=10**6), "num_beams is 1000000, expected 1 to 64"),
+    (dict(num_beams=2**70), "num_beams is 1180591620717411303424, expected 1 to 64"),
+    (dict(num_beams=0), "num_beams is 0, expected an integer of at least 1"),
+    (dict(num_beams=-3), "num_beams is -3, expected an integer of at least 1"),
+    (dict(max_new_tokens=-1), "`max_new_tokens` must be greater than 0, but is -1"),
+    (dict(max_new_tokens=0), "`max_new_tokens` must be greater than 0, but is 0"),
+    (dict(max_new_tokens=2**31), "max_new_tokens is 2147483648, expected at most 2147483647"),
+    (dict(max_length=2**70), "max_length is 1180591620717411303424, expected at most 2147483647"),
+    (dict(max_length=0), "`max_length` is set to 0"),
+    (dict(do_sample=True, top_p=float("nan")), "top_p is nan, expected more than 0, at most 1"),
+    (dict(do_sample=True, top_p=-1.0), "top_p is -1, expected more than 0, at most 1"),
+    (dict(do_sample=True, min_p=2.0), "min_p is 2, expected 0 .off. to 1"),
+    (dict(do_sample=True, temperature=-1.0), "temperature is -1, expected 1e-30 to 1e30"),
+    (dict(do_sample=True, top_k=2**40), "top_k is 1099511627776, expected at most 2147483647"),
+    (dict(min_new_tokens=2**40), "min_new_tokens is 1099511627776, expected at most 2147483647"),
+    (dict(forced_bos_token_id=10**9), "forced_bos_token_id is 1000000000, expected"),
+    (dict(sequence_bias={(10**9,): 1.0}), "sequence_bias.0. is 1000000000, expected 0 to"),
+    (dict(sequence_bias={(5,): float("nan")}), "sequence_bias has NaN, expected numbers"),
+    (dict(exponential_decay_length_penalty=(1, 0.0)), "exponential_decay_length_penalty.1. is 0, expected"),
+    (dict(pad_token_id=2**70), "pad_token_id is 1180591620717411303424, expected"),
+    (dict(use_mtp=True), "use_mtp is True: it takes one token a step"),
+    (dict(custom_generate="there"), "custom_generate is 'there': foreign code is not run"),
+    (dict(suppress_tokens=list(range(1763))), "all are kept out by suppress_tokens"),
+])
+def test_numbers_out_of_range_are_named(model, one, settings, words):
+    length = {} if settings.keys() & {"max_length", "max_new_tokens"} else {"max_new_tokens": 2}
+    with pytest.raises(ValueError, match=words):
+        model.generate(**one, **length, **settings)
+
+
+# Measured with transformers 5.23: no effect, no error.
+@pytest.mark.parametrize("settings", [
+    dict(do_sample=True, top_k=1, top_p=2.0), dict(top_p=2.0), dict(do_sample=True, top_p=0.0),
+    dict(do_sample=True, top_k=1, typical_p=2.0), dict(do_sample=True, top_k=1, epsilon_cutoff=2.0),
+    dict(do_sample=True, top_k=1, eta_cutoff=-1.0), dict(no_repeat_ngram_size=-1), dict(min_new_tokens=-1),
+    dict(suppress_tokens=[10**9]), dict(suppress_tokens=[-1]), dict(begin_suppress_tokens=[10**9]),
+    dict(bad_words_ids=[[]]), dict(output_attentions=True), dict(output_hidden_states=True),
+    dict(decoder_start_token_id=3), dict(max_matching_ngram_size=2), dict(num_assistant_tokens=3),
+    dict(num_assistant_tokens_schedule="x"), dict(assistant_confidence_threshold=0.5), dict(assistant_lookbehind=3),
+    dict(target_lookbehind=3), dict(assistant_ensemble_weight=0.5), dict(speculation_type="x"), dict(max_cache_len=3),
+    dict(transformers_version="1"), dict(continuous_batching_config=1), dict(use_mtp=False),
+])
+def test_what_transformers_ignores_is_ignored(model, one, settings):
+    plain = model.generate(**one, max_new_tokens=4)
+    assert (model.generate(**one, max_new_tokens=4, **settings) == plain).all()
 
 
 @pytest.mark.parametrize("settings", [dict(logits_processor=print), dict(stopping_criteria=[3]),
