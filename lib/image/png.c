@@ -79,14 +79,10 @@ static void on_read(png_structp png, png_bytep to, size_t n) {
     job->at += n;
 }
 
-static uint32_t load_u32(const uint8_t *p) {
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
 /* Where the first chunk begins that holds no pixels and is longer than the file. */
 static size_t find_cut(const uint8_t *bytes, size_t size) {
     for (size_t at = 8; size - at >= 8;) {
-        const uint32_t n = load_u32(bytes + at);
+        const uint32_t n = pgi_png_u32(bytes + at);
         if (n > size - at - 8) return memcmp(bytes + at + 4, "IDAT", 4) == 0 ? SIZE_MAX : at;
         if (n + (size_t)4 > size - at - 8) break; /* the checksum alone is missing */
         at += 12 + (size_t)n;
@@ -130,10 +126,10 @@ static pg_status check_header(png_job *job, const char *name, int64_t max_pixels
                          name, job->size);
     if (memcmp(bytes, signature, 8) != 0)
         return pgi_error(PG_ERROR_FORMAT, "%s: found a damaged PNG signature, expected 89 50 4e 47 0d 0a 1a 0a", name);
-    if (load_u32(bytes + 8) != 13 || memcmp(bytes + 12, "IHDR", 4) != 0)
+    if (pgi_png_u32(bytes + 8) != 13 || memcmp(bytes + 12, "IHDR", 4) != 0)
         return pgi_error(PG_ERROR_FORMAT, "%s: found %u bytes of \"%.4s\" as the first PNG chunk, expected 13 of IHDR",
-                         name, load_u32(bytes + 8), (const char *)bytes + 12);
-    uint32_t width = load_u32(bytes + 16), height = load_u32(bytes + 20);
+                         name, pgi_png_u32(bytes + 8), (const char *)bytes + 12);
+    uint32_t width = pgi_png_u32(bytes + 16), height = pgi_png_u32(bytes + 20);
     int depth = bytes[24], color = bytes[25];
     if (width < 1 || height < 1 || width > INT32_MAX || height > INT32_MAX)
         return pgi_error(PG_ERROR_FORMAT, "%s: found a PNG of %u x %u pixels, expected at least 1 x 1", name, width,

@@ -12,10 +12,6 @@
 
 #include "base/status.h"
 
-static uint32_t load_u32(const uint8_t *p) {
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
 /* The index of the only entry that is 0 where all others are 255, else -1: the chunk that Pillow reduces to one index
  * (_simple_palette in PngImagePlugin.py, a pattern whose $ also stands before a newline, 10, at the end). */
 static int64_t single_index(const uint8_t *alpha, size_t n) {
@@ -83,7 +79,7 @@ pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name,
     int pixels = 0;                                                 /* an IDAT chunk was there */
     for (size_t at = 8; size - at >= 12;) {
         const uint8_t *chunk = bytes + at;
-        size_t n = load_u32(chunk);
+        size_t n = pgi_png_u32(chunk);
         if (n > size - at - 12 || memcmp(chunk + 4, "IEND", 4) == 0) break;
         if (memcmp(chunk + 4, "IDAT", 4) == 0) pixels = 1;
         if (pixels && memcmp(chunk + 4, "fcTL", 4) == 0) break; /* the next frame of an animation */

@@ -15,6 +15,11 @@ typedef struct pgi_png_kind {
     const uint8_t (*palette)[3]; /* [256][3], black where the file has no entry */
 } pgi_png_kind;
 
+/* A number of the file, the most significant byte first. */
+static inline uint32_t pgi_png_u32(const uint8_t *p) {
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
 typedef struct pgi_png_key {
     int found;
     uint8_t rgb[3]; /* compared with the pixels as they are after convert("RGB") */
