@@ -68,8 +68,7 @@ static pg_status other_file(const char *path, const uint8_t *data, size_t size) 
 }
 
 static pg_status open_safetensors(const uint8_t *data, size_t size, weight_file *file) {
-    uint64_t n = 0;
-    for (int i = 7; size >= 8 && i >= 0; i--) n = n << 8 | data[i];
+    const uint64_t n = size >= 8 ? pgi_tensor_header_size(data) : 0;
     if (size < 8 || n > size - 8) return other_file(file->path, data, size);
     if (n > MOST_HEADER)
         return pgi_error(PG_ERROR_LIMIT, "%s: found a header of %llu bytes, expected at most %d", file->path,

@@ -308,6 +308,12 @@ void pgi_tensor_header_free(pgi_tensor_header *header) {
     pgi_json_doc_free(&header->names);
 }
 
+uint64_t pgi_tensor_header_size(const uint8_t *bytes) {
+    uint64_t size = 0;
+    for (int i = 7; i >= 0; i--) size = size << 8 | bytes[i];
+    return size;
+}
+
 /* The size of the header, which lies within the file. */
 static pg_status read_header_size(const tensor_file *file, uint64_t *out) {
     uint8_t bytes[8];
@@ -317,8 +323,7 @@ static pg_status read_header_size(const tensor_file *file, uint64_t *out) {
                          "%s: found %zu bytes, expected a safetensors file (8 bytes of header size first)", file->path,
                          size);
     PGI_TRY(pgi_file_read_at(&file->file, 0, 8, bytes));
-    uint64_t header_size = 0;
-    for (int i = 7; i >= 0; i--) header_size = header_size << 8 | bytes[i];
+    const uint64_t header_size = pgi_tensor_header_size(bytes);
     if (header_size > size - 8)
         return pgi_error(PG_ERROR_FORMAT,
                          "%s: found a header size of %llu bytes, expected at most %zu, where the file ends", file->path,

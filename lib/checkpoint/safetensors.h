@@ -48,6 +48,9 @@ pg_status pgi_tensor_header_bind(pgi_tensor_header *header, const char *path, co
                                  size_t data_at, size_t data_size);
 void pgi_tensor_header_free(pgi_tensor_header *header); /* zeroed is fine */
 
+/* The first 8 bytes of a file: how many bytes its header has. */
+uint64_t pgi_tensor_header_size(const uint8_t *bytes);
+
 typedef struct pgi_tensor_files pgi_tensor_files;
 
 /*

@@ -75,10 +75,9 @@ static pg_status no_features(const source *from, const char *found) {
 
 static pg_status read_text(source *from, pgi_buffer *text) {
     uint8_t bytes[8];
-    uint64_t size = 0;
     if (from->size < 8) return no_features(from, "less than 8 bytes");
     PGI_TRY(read_at(from, 0, 8, bytes));
-    for (int i = 7; i >= 0; i--) size = size << 8 | bytes[i];
+    const uint64_t size = pgi_tensor_header_size(bytes);
     if (size > MAX_HEADER) return no_features(from, "a header of more than 4096 bytes");
     if (size > from->size - 8)
         return pgi_error(PG_ERROR_FORMAT,
