@@ -202,7 +202,6 @@ static void take_row(generate_call *g, slot *of, int64_t row) {
     of->row = row;
     of->prompt = row / g->options->n_return;
     of->result = &g->result->rows[row];
-    set_kept(g, &of->result->kept);
 }
 
 /* As many as the options say, else as generation_config.json does, else the default. */
@@ -275,7 +274,6 @@ static pg_status reserve_caches(generate_call *g) {
 static pg_status generate_call_init(generate_call *g) {
     const int64_t step_rows = pgi_step_rows(g->model), n_rows = g->result->n_rows;
     const int64_t most = g->options->max_running > 0 ? g->options->max_running : step_rows;
-    set_kept(g, &g->result->rows[0].kept);
     g->wants_logits = !g->sampling.greedy || pgi_step_scores_any(&g->result->rows[0].kept);
     PGI_TRY(new_limits(g));
     PGI_TRY(new_slots(g, pgi_min64(n_rows, most)));
@@ -570,6 +568,7 @@ static pg_status run_call(generate_call *g, const pgi_merged_inputs *merged, pg_
     PGI_TRY(new_result(g->model, merged->inputs, g->options, &result));
     g->merged = merged;
     g->result = result;
+    for (int64_t r = 0; r < result->n_rows; r++) set_kept(g, &result->rows[r].kept);
     pg_status status = generate(g);
     generate_call_free(g);
     if (status < 0)
