@@ -104,12 +104,22 @@ static pg_generate_options small(void) {
     return options;
 }
 
+static pg_status open_by_sentencepiece(pg_processor **out) {
+#ifdef PGI_SENTENCEPIECE
+    return open_processor(today, PG_PROCESSOR_SENTENCEPIECE, out);
+#else
+    *out = NULL;
+    return PG_OK;
+#endif
+}
+
 void fault_world_open(fault_world *w) {
     pg_image image;
     const pg_generate_options options = small();
     memset(w, 0, sizeof *w);
     counter_init(&fault_memory);
     if (open_model(official, 0, PG_WEIGHTS_STORED, &w->model) < 0 || open_processor(today, 0, &w->processor) < 0 ||
+        open_by_sentencepiece(&w->by_sentencepiece) < 0 ||
         pg_image_from_bytes(&image, sizeof image, png.data, png.size) < 0 ||
         pg_processor_encode(w->processor, &image, "the cat", NULL, &w->inputs) < 0 ||
         pg_processor_encode(w->processor, NULL, "the", NULL, &w->text_only) < 0 ||
@@ -128,6 +138,7 @@ void fault_world_close(fault_world *w) {
     pg_features_close(&w->features);
     pg_inputs_close(&w->text_only);
     pg_inputs_close(&w->inputs);
+    pg_processor_close(&w->by_sentencepiece);
     pg_processor_close(&w->processor);
     pg_model_close(&w->model);
 }
@@ -152,6 +163,9 @@ OPENING(model_open_quantizing, pg_model, pg_model_close, open_model(official, 0,
 OPENING(model_open_verifying, pg_model, pg_model_close, open_model(int8, PG_MODEL_VERIFY, PG_WEIGHTS_INT8, &handle))
 OPENING(processor_open_model, pg_processor, pg_processor_close, open_processor(official, 0, &handle))
 OPENING(processor_open_json, pg_processor, pg_processor_close, open_processor(today, 0, &handle))
+#ifdef PGI_SENTENCEPIECE
+OPENING(processor_open_sentencepiece, pg_processor, pg_processor_close, open_by_sentencepiece(&handle))
+#endif
 OPENING(processor_open_images, pg_processor, pg_processor_close,
         open_processor(today, PG_PROCESSOR_IMAGES_ONLY, &handle))
 OPENING(decoder_open, pg_mask_decoder, pg_mask_decoder_close, open_decoder("plain.npz", &handle))
@@ -217,6 +231,13 @@ static pg_status tokenize_and_decode(fault_world *w) {
     if (status >= 0) status = pg_processor_get_token_flags(w->processor, id, &flags);
     return status;
 }
+#ifdef PGI_SENTENCEPIECE
+static pg_status tokenize_sentencepiece(fault_world *w) {
+    int64_t ids[64];
+    size_t n = 0;
+    return pg_processor_tokenize(w->by_sentencepiece, "the cat <loc0001> \xF0\x9F\x90\xB1", 0, ids, 64, &n);
+}
+#endif
 static pg_status config_of_model(fault_world *w) {
     char text[64];
     size_t needed;
@@ -437,6 +458,10 @@ const fault_call fault_calls[] = {
     {"model_open_verifying", model_open_verifying},
     {"processor_open_model", processor_open_model},
     {"processor_open_json", processor_open_json},
+#ifdef PGI_SENTENCEPIECE
+    {"processor_open_sentencepiece", processor_open_sentencepiece},
+    {"tokenize_sentencepiece", tokenize_sentencepiece},
+#endif
     {"processor_open_images", processor_open_images},
     {"decoder_open", decoder_open},
     {"decoder_open_deflated", decoder_open_deflated},
