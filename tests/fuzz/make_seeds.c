@@ -287,6 +287,26 @@ static void seed_settings(void) {
     }
 }
 
+/* Each struct of each call with a size that cuts a field, and with one that no struct has. */
+static void seed_sizes(void) {
+    static const int n_parts[] = {3, 2, 3, 3, 2, 1, 1, 1, 3};
+    char name[64];
+    for (int call = 0; call < 9; call++) {
+        for (int part = 0; part < n_parts[call]; part++) {
+            bytes b = {0};
+            bytes_add(&b, &(uint8_t){(uint8_t)call}, 1);
+            if (call == 8) bytes_add(&b, "\1", 1); /* images of the second row */
+            bytes_add(&b, (uint8_t[]){(uint8_t)part, 0, 0, 12, 0, 0, 0, 0, 0, 0}, 10);
+            snprintf(name, sizeof name, "wrong-size-%d-%d-cut", call, part);
+            seed("options", name, "", b.data, b.size);
+            memcpy(b.data + b.size - 7, (uint8_t[]){0xF8, 0xFF, 0xFF, 0xFF}, 4);
+            snprintf(name, sizeof name, "wrong-size-%d-%d-huge", call, part);
+            seed("options", name, "", b.data, b.size);
+            bytes_free(&b);
+        }
+    }
+}
+
 /* Each call with the first fields of its structs, and a few sequences; the fuzzer finds the others. */
 static void seed_calls(void) {
     char name[32];
@@ -327,6 +347,7 @@ int main(int argc, char **argv) {
     seed_texts();
     seed_masks_and_features();
     seed_settings();
+    seed_sizes();
     seed_calls();
     return 0;
 }
