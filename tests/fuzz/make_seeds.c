@@ -153,6 +153,10 @@ static void seed_texts(void) {
          {15, 12, 2, 0, 30},
          "a\0b\xFF<eos>\xFF"
          "12 ?"},
+        {"truncated", {15, 4, 0, 0, 26}, "the cat in the cat\xFFthe cat in the cat"},
+        {"truncated-prompt", {15, 4, 0x20, 1, 26}, "the cat in the cat\xFFin"},
+        {"truncated-suffix", {15, 4, 0xC0, 0, 26}, "the\xFFthe cat in the cat"},
+        {"truncated-ends-kept", {15, 12, 0x42, 2, 28}, "the cat in the cat\xFFthe cat in the cat"},
         {"literal", {17, 1}, "<image> <eos> \xE2\x96\x81  \n\n<b>"},
     };
     for (size_t i = 0; i < sizeof encodes / sizeof *encodes; i++) {
@@ -164,6 +168,8 @@ static void seed_texts(void) {
     }
     seed_text("answers", "boxes",
               "\x05\x04\x80\x01<loc0100><loc0200><loc0300><loc0400> cat ; <loc0100><loc0200><loc0300><loc0401> cat");
+    seed_text("answers", "duplicates",
+              "\x04\x04\x80\x01<loc0100><loc0200><loc0300><loc0400> cat ; <loc0100><loc0200><loc0300><loc0401> cat");
     seed_text("answers", "masks",
               "\x2A\x04\x80\x01<loc0256><loc0512><loc0768><loc1023><seg000><seg127><seg003><seg004><seg005><seg060>"
               "<seg007><seg008><seg009><seg010><seg110><seg012><seg013><seg014><seg015><seg064> dog");
@@ -191,6 +197,8 @@ static void seed_masks_and_features(void) {
     if (pg_features_to_bytes(features, file, size, &size) < 0) abort();
     seed("features", "sound", "b", file, size);
     seed("features", "repaired", "r", file, size);
+    seed("features", "file", "f", file, size);
+    seed("features", "file-repaired", "R", file, size);
     pg_features_close(&features);
     free(file);
 }
