@@ -329,6 +329,16 @@ static void seed_calls(void) {
         snprintf(name, sizeof name, "call-%d", call);
         seed("options", name, "", b, sizeof b);
     }
+    static const uint8_t many_texts[] = {2,
+#define FIELD(part, field, low, high) part, field, 0, low, high, 0, 0, 0, 0, 0
+                                         FIELD(0, 2, 0x87, 0x13),
+                                         FIELD(0, 8, 0, 4),
+                                         FIELD(0, 9, 0, 4),
+                                         FIELD(0, 1, 7, 0),
+                                         FIELD(0, 5, 0x2C, 1),
+                                         FIELD(1, 1, 4, 0)};
+#undef FIELD
+    seed("options", "many-texts", "", many_texts, sizeof many_texts);
     static const uint8_t life[] = {0,   0,   0,  1,       1,  0,   2,   3,   2,  1,   2, 3,  4, 9,   4,
                                    12,  4,   5,  128 + 2, 0,  130, 2,   140, 0,  131, 0, 64, 5, 221, 1,
                                    131, 1,   66, 2,       65, 1,   208, 0,   67, 100, 5, 1,  5, 0,   5,
