@@ -6,12 +6,17 @@
 
 #include "kernels/kernels.h"
 
-enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 };                                 /* c1 */
-enum { AVX2 = 1 << 5, AVX512F = 1 << 16, AVX512DQ = 1 << 17, AVX512BW = 1 << 30 };                        /* b7 */
-#define AVX512VL (UINT32_C(1) << 31)                                                                      /* b7 */
-enum { AVX512_VNNI = 1 << 11 };                                                                           /* c7 */
-enum { AVX_VNNI = 1 << 4, AVX512_BF16 = 1 << 5 };                                                         /* a7_1 */
-enum { XMM_YMM = 0x6, ZMM = 0xE6 /* and the masks, the upper halves and the upper sixteen registers */ }; /* xcr0 */
+enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 };          /* c1 */
+enum { AVX2 = 1 << 5, AVX512F = 1 << 16, AVX512DQ = 1 << 17, AVX512BW = 1 << 30 }; /* b7 */
+#define AVX512VL (UINT32_C(1) << 31)                                               /* b7 */
+enum { AVX512_VNNI = 1 << 11 };                                                    /* c7 */
+enum { AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 };                                   /* d7 */
+enum { AVX_VNNI = 1 << 4, AVX512_BF16 = 1 << 5 };                                  /* a7_1 */
+enum {
+    XMM_YMM = 0x6,
+    ZMM = 0xE6 /* and the masks, the upper halves and the upper sixteen registers */,
+    TILES = 0x60000
+}; /* xcr0 */
 
 static int has_all(uint64_t of, uint64_t wanted) { return (of & wanted) == wanted; }
 
@@ -24,6 +29,8 @@ uint64_t pgi_cpu_features_of(const pgi_cpuid *cpu) {
     if (!has_all(cpu->b7, AVX512F | AVX512DQ | AVX512BW | AVX512VL) || !has_all(cpu->xcr0, ZMM)) return features;
     features |= PG_CPU_AVX512;
     if (cpu->c7 & AVX512_VNNI) features |= PG_CPU_AVX512_VNNI;
+    if ((cpu->c7 & AVX512_VNNI) && has_all(cpu->d7, AMX_TILE | AMX_INT8) && has_all(cpu->xcr0, TILES))
+        features |= PG_CPU_AMX_INT8;
     if (cpu->a7_1 & AVX512_BF16) features |= PG_CPU_AVX512_BF16;
     return features;
 }
@@ -35,6 +42,10 @@ uint64_t pgi_cpu_default_of(const pgi_cpuid *cpu) {
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 static uint64_t read_xcr0(void) {
     uint32_t low, high;
@@ -51,8 +62,18 @@ static pgi_cpuid this_cpu(void) {
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return cpu;
     cpu.b7 = b;
     cpu.c7 = c;
+    cpu.d7 = d;
     if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) cpu.a7_1 = a;
     return cpu;
+}
+
+int pgi_cpu_request_tiles(void) {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
+#else
+    return 0;
+#endif
 }
 
 uint64_t pgi_cpu_features(void) {
@@ -65,6 +86,7 @@ uint64_t pgi_cpu_default(void) {
     return pgi_cpu_default_of(&cpu);
 }
 #else
+int pgi_cpu_request_tiles(void) { return 0; }
 uint64_t pgi_cpu_features(void) { return PG_CPU_BASELINE; }
 uint64_t pgi_cpu_default(void) { return PG_CPU_BASELINE; }
 #endif

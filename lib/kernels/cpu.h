@@ -9,7 +9,7 @@
 typedef struct pgi_cpuid {
     uint32_t vendor[3]; /* leaf 0: EBX, EDX, ECX, the maker's name as text */
     uint32_t c1;        /* leaf 1: ECX */
-    uint32_t b7, c7;    /* leaf 7, subleaf 0: EBX, ECX */
+    uint32_t b7, c7, d7; /* leaf 7, subleaf 0: EBX, ECX, EDX */
     uint32_t a7_1;      /* leaf 7, subleaf 1: EAX */
     uint64_t xcr0;      /* registers that the operating system saves; read only where OSXSAVE is in c1 */
 } pgi_cpuid;

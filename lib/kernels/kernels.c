@@ -20,6 +20,9 @@ static const uint64_t built = PG_CPU_BASELINE
 #ifdef PGI_HAS_AVX512_BF16
                               | PG_CPU_AVX512_BF16
 #endif
+#ifdef PGI_HAS_AMX_INT8
+                              | PG_CPU_AMX_INT8
+#endif
     ;
 
 pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
@@ -30,6 +33,7 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
                          (unsigned long long)cpu_mask, (unsigned long long)features);
     pgi_kernels_ref(kernels);
     used &= built;
+    kernels->quantized_by_rows = 0;
 #ifdef PGI_HAS_AVX2
     if (used & PG_CPU_AVX2) pgi_kernels_avx2(kernels);
 #endif
@@ -44,6 +48,10 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
 #endif
 #ifdef PGI_HAS_AVX512_BF16
     if (used & PG_CPU_AVX512_BF16) pgi_kernels_avx512_bf16(kernels);
+#endif
+#ifdef PGI_HAS_AMX_INT8
+    if ((used & PG_CPU_AMX_INT8) && !pgi_cpu_request_tiles()) used &= ~PG_CPU_AMX_INT8;
+    if (used & PG_CPU_AMX_INT8) pgi_kernels_amx_int8(kernels);
 #endif
     kernels->cpu = used | PG_CPU_BASELINE;
     kernels->bf16_linear = kernels->bf16_attention = 0;

@@ -13,6 +13,9 @@
 
 /* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0). */
 uint64_t pgi_cpu_features(void);
+/* Asks the system for AMX's tiles, which Linux gives a process on request alone. 0: it refuses, or knows of none.
+ * Signal frames of threads that use tiles are larger by their 8 KiB. */
+int pgi_cpu_request_tiles(void);
 /* Those of them that make things faster: all, but PG_CPU_AVX512_BF16 only on AMD's CPUs. Zen 4 and 5 multiply bf16 at
  * twice the rate of f32. Intel's servers run vdpbf16ps at half the rate of f32 (measured up to Emerald Rapids; their
  * fast instruction is AMX), so there a mask must ask for it. The choice is by maker and feature bit, not by timing: a
@@ -46,7 +49,9 @@ struct pgi_kernels {
     /* Whether products round their factors to bf16 (pgi_kernels_arithmetic()): linear layers of more than PGI_GEMV_ROWS
      * rows with weights that are not quantized; attention that is not streamed. */
     int bf16_linear, bf16_attention;
-    int quantized_rows;                     /* rows of a tile of `product_int8` at the most */
+    int quantized_rows;    /* rows of a tile of `product_int8` at the most */
+    int quantized_by_rows; /* how a tile of activations has its values: 0: s8 [32 fours of columns][m][4]; 1: s8
+                              [m][128] */
     int stream_rows_int8, stream_rows_int4; /* rows of `stream_int8` and `stream_int4`; at least PGI_GEMV_ROWS */
 #define K(type, name, parameters) type(*name) parameters;
 #include "kernels/kernels.inc"
@@ -73,5 +78,6 @@ void pgi_kernels_avx512(pgi_kernels *kernels);
 void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* only the quantized products */
 void pgi_kernels_avx512_vnni(pgi_kernels *kernels); /* the same */
 void pgi_kernels_avx512_bf16(pgi_kernels *kernels); /* only the group bf16 */
+void pgi_kernels_amx_int8(pgi_kernels *kernels);    /* the quantized products and rows */
 
 #endif

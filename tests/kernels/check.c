@@ -179,7 +179,8 @@ static const struct level {
     const char *name;
 } levels[] = {{PG_CPU_BASELINE, "plain C"},         {PG_CPU_AVX2, "AVX2"},
               {PG_CPU_AVX512, "AVX-512"},           {PG_CPU_AVX_VNNI, "AVX-VNNI"},
-              {PG_CPU_AVX512_VNNI, "AVX-512 VNNI"}, {PG_CPU_AVX512_BF16, "AVX-512 BF16"}};
+              {PG_CPU_AVX512_VNNI, "AVX-512 VNNI"}, {PG_CPU_AVX512_BF16, "AVX-512 BF16"},
+              {PG_CPU_AMX_INT8, "AMX-INT8"}};
 enum { N_LEVELS = sizeof levels / sizeof *levels };
 
 static int check_masks(void) {

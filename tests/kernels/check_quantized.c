@@ -118,6 +118,7 @@ static void random_row(check *c, float *x, int64_t n) {
 /* ---- the kernels ---- */
 
 void check_quantize_row(check *c) {
+    const int by_rows = c->kernels->quantized_by_rows;
     static const int64_t lengths[] = {1, 31, 72, 127, 128, 129, 588, 1152, 4304};
     for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++) {
         for (int m = 1; m <= PGI_TILE_ROWS; m++) {
@@ -138,7 +139,7 @@ void check_quantize_row(check *c) {
                     for (int s = 0; s < 4; s++) {
                         int sub = 0;
                         for (int j = 32 * s; j < 32 * s + 32; j++) {
-                            wrong += (int8_t)block[(j / 4 * m + i) * 4 + j % 4] != q[j];
+                            wrong += (int8_t)block[by_rows ? 128 * i + j : (j / 4 * m + i) * 4 + j % 4] != q[j];
                             sub += q[j];
                         }
                         wrong += load_word(block + 136 * m + 4 * (s * m + i)) != -8 * sub;

@@ -2,7 +2,7 @@
 /*
  * Template: the group `quantized_products` of kernels.inc (layouts: quantized.h), on vectors of any width. The
  * including file first defines the vectors, Q_LANES, qint, qfloat and the functions q_*, as x86/quantized_ymm.h has
- * them; and Q_HAS_TALL_TILES: 0, 6 or 12, the height of the highest tile of many rows.
+ * them; and Q_X_BY_ROWS for activations of that layout, Q_OWN_PRODUCT_INT8 where it has that kernel itself.
  *
  * The sums of a group stay in registers as integers, m rows x 16 or 32 outputs; after each group they are added in f32
  * to `c`, which lies in the first-level cache.
@@ -10,6 +10,13 @@
 #include "kernels/kernels.h"
 #include "kernels/quantized.h"
 #include "kernels/simd/unroll.h"
+
+/* Where the four of columns g of row i lies in a tile of m rows. */
+#ifdef Q_X_BY_ROWS
+#define Q_FOUR(m, g, i) (PGI_GROUP_COLUMNS * (i) + 4 * (g))
+#else
+#define Q_FOUR(m, g, i) (4 * ((m) * (g) + (i)))
+#endif
 
 enum {
     Q_VECTORS = PGI_PANEL_ROWS / Q_LANES, /* of a panel */
@@ -32,8 +39,7 @@ static ALWAYS_INLINE void group_int8(const int prefetched, const int m, const in
                                      const char *x, const char *w, int64_t panel_bytes, float *c) {
     const int vectors = panels * Q_VECTORS;
     qint sum[PGI_TILE_ROWS][Q_WIDEST];
-    x += 4 * i0;
-    EACH_ROW(i, rows) EACH_VECTOR(v) sum[i][v] = q_start(x + m * (PGI_GROUP_COLUMNS + 4) + 4 * i);
+    EACH_ROW(i, rows) EACH_VECTOR(v) sum[i][v] = q_start(x + m * (PGI_GROUP_COLUMNS + 4) + 4 * (i0 + i));
     for (int f = 0; f < Q_FOURS; f += 2) {
         UNROLL for (int g = f; g < f + 2; g++) {
             qint block[Q_WIDEST];
@@ -43,7 +49,7 @@ static ALWAYS_INLINE void group_int8(const int prefetched, const int m, const in
                 if (prefetched && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
             }
             EACH_ROW(i, rows) {
-                qint four = q_set1(x + 4 * (m * g + i));
+                qint four = q_set1(x + Q_FOUR(m, g, i0 + i));
                 EACH_VECTOR(v) sum[i][v] = q_dot(sum[i][v], block[v], four);
             }
         }
@@ -58,7 +64,8 @@ static ALWAYS_INLINE void group_int8(const int prefetched, const int m, const in
     EACH_ROW(i, rows) {
         EACH_VECTOR(v) {
             float *out = c + ((i0 + i) * vectors + v) * Q_LANES;
-            q_store_f32(out, q_add_group(part[i][v], scale[v], x + m * PGI_GROUP_COLUMNS + 4 * i, q_load_f32(out)));
+            const char *factor = x + m * PGI_GROUP_COLUMNS + 4 * (i0 + i);
+            q_store_f32(out, q_add_group(part[i][v], scale[v], factor, q_load_f32(out)));
             IN_ORDER;
         }
     }
@@ -69,7 +76,6 @@ static ALWAYS_INLINE void group_int4(const int prefetched, const int m, const in
                                      const char *x, const char *w, int64_t panel_bytes, float *c) {
     const int vectors = panels * Q_VECTORS;
     qint total[PGI_TILE_ROWS][Q_WIDEST];
-    x += 4 * i0;
     EACH_ROW(i, rows) EACH_VECTOR(v) total[i][v] = q_zero();
     for (int s = 0; s < Q_SUBS; s++) {
         const char *start = x + m * (PGI_GROUP_COLUMNS + 8 + 4 * s);
@@ -77,18 +83,17 @@ static ALWAYS_INLINE void group_int4(const int prefetched, const int m, const in
             const char *panel = w + v / Q_VECTORS * panel_bytes;
             qint factors = q_load_factors(panel + 2 * PGI_PANEL_ROWS + 8 * s + v % Q_VECTORS * (Q_LANES / 2));
             qint sum[PGI_TILE_ROWS];
-            EACH_ROW(i, rows) sum[i] = q_start_sub(start + 4 * i);
+            EACH_ROW(i, rows) sum[i] = q_start_sub(start + 4 * (i0 + i));
             UNROLL for (int e = 0; e < 4; e++) {
                 const char *at = panel + 64 + 64 * (4 * s + e) + v % Q_VECTORS * 4 * Q_LANES;
                 qint both = q_load(at), low = q_low_nibbles(both), high = q_high_nibbles(both);
                 if (prefetched && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
                 EACH_ROW(i, rows) {
-                    const char *fours = x + 4 * (m * (8 * s + 2 * e) + i);
-                    sum[i] = q_dot_sub(sum[i], low, q_set1(fours));
-                    sum[i] = q_dot_sub(sum[i], high, q_set1(fours + 4 * m));
+                    sum[i] = q_dot_sub(sum[i], low, q_set1(x + Q_FOUR(m, 8 * s + 2 * e, i0 + i)));
+                    sum[i] = q_dot_sub(sum[i], high, q_set1(x + Q_FOUR(m, 8 * s + 2 * e + 1, i0 + i)));
                 }
             }
-            EACH_ROW(i, rows) total[i][v] = q_add_sub(total[i][v], sum[i], factors, start + 4 * i);
+            EACH_ROW(i, rows) total[i][v] = q_add_sub(total[i][v], sum[i], factors, start + 4 * (i0 + i));
         }
     }
     EACH_VECTOR(v) {
@@ -97,7 +102,7 @@ static ALWAYS_INLINE void group_int4(const int prefetched, const int m, const in
         if (prefetched && v % Q_VECTORS == 0) __builtin_prefetch(at + Q_AHEAD);
         EACH_ROW(i, rows) {
             float *out = c + ((i0 + i) * vectors + v) * Q_LANES;
-            const char *factor = x + m * PGI_GROUP_COLUMNS + 4 * i;
+            const char *factor = x + m * PGI_GROUP_COLUMNS + 4 * (i0 + i);
             q_store_f32(out, q_add_group(q_to_f32(total[i][v]), scale, factor, q_load_f32(out)));
         }
     }
@@ -179,7 +184,9 @@ static ALWAYS_INLINE void product(const int is_int4, const int streamed, const i
 #define DEFINE_PRODUCT_INT8(m) DEFINE_PRODUCT(product_int8, 0, 0, m, m, Q_TILE_PANELS)
 #define DEFINE_STREAM_INT8(m) DEFINE_PRODUCT(stream_int8, 0, 1, m, Q_PART_INT8(m), Q_STREAM_PANELS(m))
 #define DEFINE_STREAM_INT4(m) DEFINE_PRODUCT(stream_int4, 1, 1, m, Q_PART_INT4(m), Q_STREAM_PANELS(1))
+#ifndef Q_OWN_PRODUCT_INT8
 Q_EACH_TILE_ROW(DEFINE_PRODUCT_INT8)
+#endif
 Q_EACH_INT8_ROW(DEFINE_STREAM_INT8)
 Q_EACH_INT4_ROW(DEFINE_STREAM_INT4)
 
@@ -195,12 +202,17 @@ Q_EACH_INT4_ROW(DEFINE_STREAM_INT4)
 #define CASE_PRODUCT_INT8(m) CASE(product_int8, m)
 #define CASE_STREAM_INT8(m) CASE(stream_int8, m)
 #define CASE_STREAM_INT4(m) CASE(stream_int4, m)
+#ifndef Q_OWN_PRODUCT_INT8
 DEFINE(product_int8, Q_EACH_TILE_ROW(CASE_PRODUCT_INT8))
+#endif
 DEFINE(stream_int8, Q_EACH_INT8_ROW(CASE_STREAM_INT8))
 DEFINE(stream_int4, Q_EACH_INT4_ROW(CASE_STREAM_INT4))
 
 static void set_quantized_products(pgi_kernels *kernels) {
     kernels->quantized_rows = Q_TILE_ROWS;
+#ifdef Q_X_BY_ROWS
+    kernels->quantized_by_rows = 1;
+#endif
     kernels->stream_rows_int8 = Q_INT8_ROWS;
     kernels->stream_rows_int4 = Q_INT4_ROWS;
 #define K(type, name, parameters) kernels->name = name;

@@ -48,8 +48,13 @@ static inline void quantize_group(const float *x, int m, int i, char *block) {
         /* Packing works in halves: fours 0 2 4 6 | 1 3 5 7. */
         __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
         bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+#ifdef Q_X_BY_ROWS
+        char *out = block + (int64_t)PGI_GROUP_COLUMNS * i + 32 * s;
+        if (1) {
+#else
         char *out = block + ((int64_t)8 * s * m + i) * 4;
         if (m == 1) {
+#endif
             _mm256_storeu_si256((__m256i *)out, bytes);
         } else {
             int32_t fours[8];
