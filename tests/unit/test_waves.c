@@ -214,7 +214,7 @@ static int32_t watch_progress(void *user, int32_t phase, int64_t done, int64_t t
     progress_watch *w = user;
     const int k = phase == PG_PHASE_DECODE;
     assert_true(k || phase == PG_PHASE_PREFILL);
-    assert_true(done >= w->done[k] && done <= total && (w->total[k] == 0 || w->total[k] == total));
+    assert_true(done >= w->done[k] && done <= total && (w->total[k] == 0 || w->total[k] >= total));
     w->done[k] = done, w->total[k] = total;
     return ++w->n_calls == w->stop_at;
 }
@@ -237,10 +237,61 @@ static void progress_counts_all_rows(void **state) {
     assert_int_equal(w.total[0], 6 * m->n_layers);
     assert_int_equal(w.done[0], w.total[0]);
     assert_int_equal(w.total[1], 6 * 3);
+    assert_int_equal(w.done[1], w.total[1]);
     for (int at = 1, n = w.n_calls; at <= n; at++) {
         w = (progress_watch){.stop_at = at};
         ERROR(pg_generate(m->model, m->processor, in, &options, &result), PG_ERROR_CANCELLED);
         assert_null(result);
+    }
+    pg_inputs_close(&in);
+}
+
+static int32_t end_at_once(void *user, int64_t row, const char *text, size_t size, int64_t token) {
+    (void)user, (void)text, (void)size, (void)token;
+    return row % 2;
+}
+
+static int32_t end_third(void *user, int64_t row, const int64_t *ids, int64_t n_ids, float *logits, int64_t n) {
+    (void)user, (void)ids, (void)n_ids, (void)logits, (void)n;
+    return row == 2;
+}
+
+/* Rows that end early give up the tokens that they might have had: the last report is of all that there are. */
+static void progress_reaches_its_total(void **state) {
+    static const int32_t n_beams[] = {1, 1, 3, 3}, n_new[] = {5, 1, 5, 1};
+    const tiny *m = &models[0];
+    (void)state;
+    pg_inputs *in = drawn_rows(m, 6);
+    for (int i = 0; i < 4; i++) {
+        pg_generate_options options;
+        pg_sampling_options sampling;
+        pg_beam_options beams;
+        pg_result *result = NULL;
+        progress_watch w = {.n_calls = 0};
+        OK(pg_generate_options_init(&options, sizeof options));
+        OK(pg_sampling_options_init(&sampling, sizeof sampling));
+        OK(pg_beam_options_init(&beams, sizeof beams));
+        beams.n_beams = n_beams[i];
+        sampling.on_logits = end_third;
+        options.max_running = 2;
+        options.max_new_tokens = n_new[i];
+        options.on_text = end_at_once;
+        options.sampling = &sampling;
+        options.beams = &beams;
+        options.progress = watch_progress;
+        options.progress_user = &w;
+        OK(pg_generate(m->model, m->processor, in, &options, &result));
+        int64_t n_tokens = 0;
+        for (int64_t r = 0; r < pg_result_get_n_rows(result); r++) {
+            pg_result_info info = {.struct_size = sizeof info};
+            OK(pg_result_get_info(result, r, &info));
+            n_tokens += info.n_new_tokens;
+        }
+        assert_int_equal(w.done[0], w.total[0]);
+        assert_int_equal(w.done[1], w.total[1]);
+        assert_true(w.done[1] > 0);
+        if (n_beams[i] == 1) assert_int_equal(w.done[1], n_tokens);
+        pg_result_close(&result);
     }
     pg_inputs_close(&in);
 }
@@ -264,6 +315,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(memory_is_that_of_the_rows_that_run),
         cmocka_unit_test(allocations_may_fail),
         cmocka_unit_test(progress_counts_all_rows),
+        cmocka_unit_test(progress_reaches_its_total),
         cmocka_unit_test(less_than_one_is_refused),
     };
     return RUN_TESTS(tests, open_models, close_models);
