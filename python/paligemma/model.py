@@ -414,7 +414,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
     def _search(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None, tokenizer: Any,
                 as_torch: bool) -> Handle:
         """pg_result of a beam search."""
-        callbacks = _beams.Callbacks(chosen.processors, chosen.prefix_fn, as_torch)
+        callbacks = _beams.Callbacks(chosen, as_torch)
         sampling = chosen.sampling.options(chosen.eos_ids or [], True, self.config.text_config.vocab_size)
         mask, logits = callbacks.functions()
         sampling.on_mask, sampling.on_logits = mask, logits
