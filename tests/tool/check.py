@@ -603,7 +603,7 @@ def scores(temporary):
     expect("score: several images", code == 1 and [row["image"] for row in rows] == [shapes, missing, plain] and rows[0] == line
            and [s["answer"] for s in rows[2]["scores"]] == answers and "1 of 3 images failed" in err, code, out, err)
     os.makedirs(os.path.join(temporary, "day"))
-    done = subprocess.run([TOOL, "score", model, shapes, "day", "night", "--csv"], stdout=subprocess.PIPE, cwd=temporary)
+    done = subprocess.run([os.path.abspath(TOOL), "score", model, shapes, "day", "night", "--csv"], stdout=subprocess.PIPE, cwd=temporary)
     expect("score: a folder named as the prompt is", done.returncode == 0 and done.stdout.decode().splitlines()[1].split(",")[1] == "night", done)
 
 
