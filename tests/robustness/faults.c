@@ -28,13 +28,9 @@
 #include <unistd.h>
 
 #include "fault_calls.h"
+#include "sanitized.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(SANITIZED)
+#if defined(__GLIBC__) && !defined(SANITIZED)
 #define OWN_MALLOC 1
 #endif
 

@@ -12,15 +12,7 @@
 #include <unistd.h>
 
 #include "fault_calls.h"
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#endif
+#include "sanitized.h"
 
 enum { MAX_GROWTH_KIB = 4096, STEPS_BETWEEN_LOOKS = 50 };
 

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sanitized.h"
 #include "support.h"
 #include "tiny.h"
 
@@ -21,10 +22,7 @@ static char folders[2][512]; /* a tiny checkpoint of each generation */
 static char large[512];      /* one whose encoder and prefill take a while: 8 layers, LARGE_SIDE^2 / 16 image tokens */
 
 /* The address sanitizer and -O0 make it take just as long with fewer. */
-#ifndef __has_feature
-#define __has_feature(feature) 0
-#endif
-#if __has_feature(address_sanitizer) || defined(__SANITIZE_ADDRESS__)
+#ifdef SANITIZED
 enum { LARGE_SIDE = 96 };
 #else
 enum { LARGE_SIDE = 192 };

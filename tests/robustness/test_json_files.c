@@ -10,17 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sanitized.h"
 #include "support.h"
 #include "tiny.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#ifdef SANITIZED
 enum { STACK = 1 << 20 };
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-enum { STACK = 1 << 20 };
-#else
-enum { STACK = 64 * 1024 };
-#endif
 #else
 enum { STACK = 64 * 1024 };
 #endif

@@ -7,19 +7,11 @@
 #include <string.h>
 
 #include "mask_files.h"
+#include "sanitized.h"
 #include "support.h"
 #include "tiny.h"
 
 enum { STACK = 64 << 10, N_FOLDERS = 2 };
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#endif
 
 static char folders[N_FOLDERS][512];
 static counter memory;

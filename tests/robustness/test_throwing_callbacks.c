@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "sanitized.h"
 #include "support.h"
 #include "throwing_host.h"
 #include "tiny.h"
@@ -416,7 +417,7 @@ static void what_follows_is_right(void **state) {
     pg_result_close(&second);
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef SANITIZED
 static void *exits(void *t) {
     pg_forward_options options;
     pg_outputs *out = NULL;
@@ -444,7 +445,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exceptions_end_at_the_border),
         cmocka_unit_test(what_follows_is_right),
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef SANITIZED
         cmocka_unit_test(the_end_of_a_thread_is_let_through),
 #endif
     };
