@@ -885,9 +885,9 @@ PG_API pg_status pg_mask_decoder_options_init(pg_mask_decoder_options *options, 
  * of the same shapes. path: a .npz file, stored or deflated, or a safetensors file with the same names and shapes (f32,
  * f16 or bf16), or a folder with vae-oid.npz or vae-oid.safetensors, such as a model's, also by a
  * model id in the local Hugging Face cache. 5 MB of memory.
- * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT (names the tensor, what was found and expected; safetensors with holes,
- * overlaps or a rest too), _LIMIT (more than 64 MB, 4096 arrays, or 1 MB of a safetensors header), _UNSUPPORTED,
- * _ARGUMENT, _MEMORY. */
+ * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT (names the tensor, what was found and expected: numbers that are not finite,
+ * and safetensors with holes, overlaps or a rest too), _LIMIT (more than 64 MB, 4096 arrays, or 1 MB of a safetensors
+ * header), _UNSUPPORTED, _ARGUMENT, _MEMORY. */
 PG_API pg_status pg_mask_decoder_open(const char *path, const pg_mask_decoder_options *options, pg_mask_decoder **out);
 PG_API void pg_mask_decoder_close(pg_mask_decoder **decoder); ///< drops it
 
