@@ -362,6 +362,8 @@ static void a_session_goes_on_after_a_refusal(void **state) {
     ARGUMENT(pg_session_sample(session, NULL, NULL));
     ARGUMENT(pg_session_sample(NULL, NULL, &token));
     ERROR(pg_session_feed(session, (const int64_t[NEW_TOKENS]){0}, NEW_TOKENS), PG_ERROR_LIMIT);
+    assert_non_null(strstr(pg_last_error(), " ids to feed, expected at most "));
+    ERROR(pg_session_feed(session, (const int64_t[]){0}, SIZE_MAX), PG_ERROR_LIMIT); /* and reads none of them */
     s.on_logits = NULL;
     OK(pg_session_sample(session, &s, &token));
     OK(pg_session_sample(same, &s, &wrong[0]));
