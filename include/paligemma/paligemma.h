@@ -820,7 +820,8 @@ PG_API pg_status pg_answer_create_from_text(const char *text, size_t size, const
                                             pg_answer **out);
 PG_API void pg_answer_close(pg_answer **answer); ///< drops it
 
-/** The text that the objects were found in, without special tokens; "" for NULL. Valid until the answer is closed. */
+/** The text that the objects were found in, without special tokens; "" for NULL. Valid until the answer is closed. A
+ * byte 0 in it ends the C string; what follows it still has its objects. */
 PG_API const char *pg_answer_get_text(const pg_answer *answer);
 /** The objects, broken ones and duplicates included. NULL: 0. */
 PG_API int64_t pg_answer_get_n_objects(const pg_answer *answer);
