@@ -37,7 +37,8 @@ class AskedImage:
         if settings.get("num_return_sequences", 1) != 1:
             raise ValueError("num_return_sequences: ask() gives one answer to each prompt; use generate()")
         inputs = self.processor(text=prompts, image_counts=[1] * len(prompts), padding=True, return_tensors="np")
-        settings = {**self._limit(settings), "return_dict_in_generate": False}
+        settings = {"tokenizer": self.processor, **self._limit(settings), "return_dict_in_generate": False,
+                    "num_return_sequences": 1}  # whatever the folder says
         ids = self._model.generate(**inputs, features=self.features, **settings)
         answers = self.processor.batch_decode(ids[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
         return answers[0] if isinstance(prompt, str) else answers

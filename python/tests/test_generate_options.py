@@ -3,6 +3,7 @@
 tests/oracle/generate_options.py, so that neither transformers nor torch is needed."""
 import json
 import pathlib
+import shutil
 import threading
 
 import numpy as np
@@ -323,6 +324,20 @@ def test_embeddings_in_place_of_ids(model, one):
     model.generate(inputs_embeds=embeds, max_new_tokens=3, eos_token_id=None,
                    logits_processor=[lambda ids, scores: seen.append(ids.shape) or scores])
     assert seen == [(1, 0), (1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("settings", [dict(output_scores=True), dict(output_logits=True), dict(stop_strings=None)])
+def test_stop_strings_of_the_folder(folder, processor, three, tmp_path, settings):
+    """A batch whose scores are wanted runs twice; the folder's strings end its rows, and None as an argument wins."""
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    (changed / "generation_config.json").write_text('{"eos_token_id": 1, "pad_token_id": 0, "stop_strings": "r"}')
+    with paligemma.PaliGemmaForConditionalGeneration.from_pretrained(changed) as own:
+        wanted = {} if "stop_strings" in settings else {"stop_strings": ["r"]}
+        with paligemma.PaliGemmaForConditionalGeneration.from_pretrained(folder) as plain:
+            expected = plain.generate(**three, max_new_tokens=12, tokenizer=processor, **wanted)
+        found = own.generate(**three, max_new_tokens=12, tokenizer=processor, **DICT, **settings).sequences
+    assert np.array_equal(found, expected)
 
 
 def test_nothing_but_bos(own):
