@@ -621,7 +621,26 @@ static void time_and_memory_grow_with_the_input(void **state) {
     assert_int_equal(n_failures, 0);
 }
 
+/* What a stranger's added tokens cost a prompt, beside the same prompt without them. */
+static void tokens_cost_a_prompt_little(void **state) {
+    static const shape kinds[] = {{"letters", PROMPT, 0, letters, NULL, 0, PG_OK},
+                                  {"nearly the longest token", PROMPT, 0, letters, nearly_longest_token, 0, PG_OK},
+                                  {"many tokens that begin alike", PROMPT, 0, letters, bushy_tokens, 0, PG_OK}};
+    enum { N = 80000, TIMES = 5 };
+    (void)state;
+    for (size_t i = 1; i < COUNT(kinds); i++) {
+        double least = 1e9, without = 1e9;
+        for (int attempt = 0; attempt < 4 && (attempt == 0 || least > TIMES * without + FREE_SECONDS); attempt++) {
+            without = measure(&kinds[0], N).seconds;
+            least = measure(&kinds[i], N).seconds;
+        }
+        if (least > TIMES * without + FREE_SECONDS)
+            fail_msg("%s: %.4f s, %.4f s without it", kinds[i].name, least, without);
+    }
+}
+
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(time_and_memory_grow_with_the_input)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(time_and_memory_grow_with_the_input),
+                                       cmocka_unit_test(tokens_cost_a_prompt_little)};
     return RUN_TESTS(tests, NULL, NULL);
 }
