@@ -6,6 +6,8 @@
  * The sums of a group leave the tiles as integers. While the tiles multiply the next group, vectors add the last one in
  * f32 to `c`, which lies in the first-level cache.
  */
+#include <string.h>
+
 #include "kernels/kernels.h"
 #include "kernels/quantized.h"
 #include "kernels/simd/unroll.h"
@@ -40,15 +42,13 @@ typedef struct group_sums {
 static ALWAYS_INLINE void add_group(const int panels, int m, const char *x, const char *w, int64_t panel_bytes,
                                     const group_sums *sums, float *c) {
     const char *factors = x + m * PGI_GROUP_COLUMNS, *starts = factors + 4 * m;
-    qfloat scale[2];
-    for (int v = 0; v < panels; v++) scale[v] = q_load_f32(w + v * panel_bytes);
     for (int i = 0; i < m; i++, c += panels * PGI_PANEL_ROWS) {
-        const qint start = q_set1(starts + 4 * i);
-        for (int v = 0; v < panels; v++) {
-            const qint sum = _mm512_add_epi32(q_load(sums->data[i] + v * PGI_PANEL_ROWS), start);
-            float *out = c + v * PGI_PANEL_ROWS;
-            q_store_f32(out, q_add_group(q_to_f32(sum), scale[v], factors + 4 * i, q_load_f32(out)));
-        }
+        int32_t start;
+        float factor;
+        memcpy(&start, starts + 4 * i, sizeof start);
+        memcpy(&factor, factors + 4 * i, sizeof factor);
+        for (int v = 0; v < panels; v++)
+            add_sums(sums->data[i] + v * PGI_PANEL_ROWS, start, w + v * panel_bytes, factor, c + v * PGI_PANEL_ROWS);
     }
 }
 

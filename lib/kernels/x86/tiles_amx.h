@@ -33,4 +33,12 @@ static inline void tiles_end(void) { _tile_release(); }
 /* sums += a b: s32 [m][16] += s8 [m][64] x u8 [16 fours][16][4] */
 #define tile_dot_s8_u8(sums, a, b) _tile_dpbsud(sums, a, b)
 
+/* c[j] = fma(sums[j] + start, scales[j] * factor, c[j]), j < 16: what is done with a row of sums. scales: f32 */
+static inline __attribute__((always_inline)) void add_sums(const int32_t *sums, int32_t start, const void *scales,
+                                                           float factor, float *c) {
+    const __m512i sum = _mm512_add_epi32(_mm512_load_si512(sums), _mm512_set1_epi32(start));
+    const __m512 scale = _mm512_mul_ps(_mm512_loadu_ps(scales), _mm512_set1_ps(factor));
+    _mm512_store_ps(c, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, _mm512_load_ps(c)));
+}
+
 #endif
