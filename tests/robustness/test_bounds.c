@@ -17,6 +17,7 @@
 #endif
 
 #include "bounds_inputs.h"
+#include "sanitized.h"
 #include "support.h"
 #include "tiny.h"
 
@@ -37,6 +38,7 @@ typedef enum way {
     SUFFIX,
     ROWS,
     PADDED_ROWS,
+    PADDED_SUFFIXES,
     IMAGES_OF_A_ROW,
     DECODE,
     DETOKENIZE,
@@ -102,9 +104,10 @@ static pg_status no_text(const shape *s, const bytes *input, const pg_processor 
 static pg_status batch(const shape *s, const bytes *input, const pg_processor *processor, pg_inputs **inputs) {
     pg_batch rows;
     pg_encode_options options;
-    const int32_t n = s->way == ROWS ? (int32_t)input->size : s->way == PADDED_ROWS ? 100 : 1;
+    const int padded = s->way == PADDED_ROWS || s->way == PADDED_SUFFIXES;
+    const int32_t n = s->way == ROWS ? (int32_t)input->size : padded ? 100 : 1;
     const char **texts = calloc((size_t)n, sizeof *texts);
-    uint64_t *sizes = calloc((size_t)n, sizeof *sizes);
+    uint64_t *sizes = calloc((size_t)n * 2, sizeof *sizes); /* those of suffixes are 0 */
     if (!texts || !sizes) abort();
     pg_encode_options_init(&options, sizeof options);
     options.max_tokens = 1 << 24;
@@ -112,7 +115,7 @@ static pg_status batch(const shape *s, const bytes *input, const pg_processor *p
     if (s->way == BIG_VISION) options.mode = PG_MODE_BIG_VISION;
     for (int32_t i = 0; i < n; i++) {
         texts[i] = (const char *)input->data;
-        sizes[i] = s->way == ROWS || (s->way == PADDED_ROWS && i > 0) ? 1 : input->size;
+        sizes[i] = s->way == ROWS || (padded && i > 0) ? 1 : input->size;
     }
     pg_batch_init(&rows, sizeof rows);
     rows.n_prompts = n;
@@ -125,6 +128,11 @@ static pg_status batch(const shape *s, const bytes *input, const pg_processor *p
         rows.n_suffixes = 1;
         rows.suffixes = texts;
         rows.suffix_sizes = sizes;
+    }
+    if (s->way == PADDED_SUFFIXES) {
+        rows.n_suffixes = n;
+        rows.suffixes = texts;
+        rows.suffix_sizes = sizes + n;
     }
     const pg_status status = pg_processor_encode_batch(processor, &rows, &options, inputs);
     free(texts);
@@ -485,6 +493,9 @@ static const shape shapes[] = {
     {"pixels", PIXELS, 5000000, size_of, NULL, 0, PG_OK},
     {"a row of pixels", ROW_OF_PIXELS, 100000, size_of, NULL, 0, PG_OK},
     {"the same for big_vision", WIDE_OF_BIG_VISION, 100000, size_of, NULL, 0, PG_OK},
+    {"JPEG, colour", IMAGE, 2000000, jpeg_colour, NULL, 0, PG_OK},
+    {"JPEG, colour, progressive", IMAGE, 2000000, jpeg_colour_progressive, NULL, 0, PG_OK},
+    {"JPEG, for print, progressive", IMAGE, 2000000, jpeg_print_progressive, NULL, 0, PG_OK},
     {"a JPEG that is turned", IMAGE, 6000000, jpeg_turned, NULL, 0, PG_OK},
     {"images of a row", IMAGES_OF_A_ROW, 500, size_of, NULL, 0, PG_OK},
 
@@ -507,6 +518,7 @@ static const shape shapes[] = {
     {"words of big_vision", BIG_VISION, 4000, words, NULL, 0, PG_OK},
     {"a suffix", SUFFIX, 8000, pairs, NULL, 0, PG_OK},
     {"a row that pads the others", PADDED_ROWS, 2000, marks, NULL, 0, PG_OK},
+    {"the same with suffixes", PADDED_SUFFIXES, 2000, marks, NULL, 0, PG_OK},
     {"rows", ROWS, 4000, letters, NULL, 0, PG_OK},
     {"ids", DECODE, 100000, size_of, NULL, 0, PG_OK},
     {"ids, one by one", DETOKENIZE, 100000, size_of, NULL, 0, PG_OK},
@@ -638,6 +650,47 @@ static void time_and_memory_grow_with_the_input(void **state) {
     assert_int_equal(n_failures, 0);
 }
 
+/* The table of peak memory in EMBEDDING.md. */
+static void memory_is_as_documented(void **state) {
+#if defined(SANITIZED) || !defined(__GLIBC__)
+    skip(); /* another malloc */
+#endif
+    static const struct {
+        const char *name;
+        int64_t n;         /* of the shape */
+        double units, per; /* pixels, bytes or tokens; bytes for each */
+    } peaks[] = {
+        {"pixels", 20000000, 2e7, 3},
+        {"PNG, black", 8000000, 8e6, 3},
+        {"JPEG, a header that promises", 20000000, 2e7, 3},
+        {"JPEG, colour", 20000000, 2e7, 3},
+        {"JPEG, progressive, likewise", 20000000, 2e7, 5},
+        {"JPEG, colour, progressive", 20000000, 2e7, 9},
+        {"JPEG, for print, progressive", 20000000, 2e7, 11},
+        {"a JPEG that is turned", 20000000, 2e7, 6},
+        {"PNG, one row", 1000000, 1e6, 3 + 3 * 8},
+        {"a row of pixels", 1000000, 1e6, 3 + 16 + 32.0 / 12},
+        {"the same for big_vision", 1000000, 1e6, 3 + 8},
+        {"spaces", 100000, 1e5, 180},
+        {"letters, by sentencepiece", 100000, 1e5, 270},
+        {"a row that pads the others", 10000, 100 * 10012.0, 40},
+        {"the same with suffixes", 10000, 100 * 10013.0, 40},
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(peaks); i++) {
+        size_t k = 0;
+        while (k < COUNT(shapes) && strcmp(shapes[k].name, peaks[i].name) != 0) k++;
+        assert_true(k < COUNT(shapes));
+        const cost c = measure(&shapes[k], peaks[i].n);
+        const double found = (double)c.bytes / peaks[i].units;
+        if (getenv("BOUNDS_VERBOSE"))
+            say("%-40s %8.2f bytes each, documented %.2f\n", peaks[i].name, found, peaks[i].per);
+        if (c.status != PG_OK || found > peaks[i].per * 1.05 ||
+            (found < peaks[i].per * 0.9 && !strstr(peaks[i].name, "sentencepiece"))) /* a build may be without */
+            fail_msg("%s: %.2f bytes each, documented as %.2f: %s", peaks[i].name, found, peaks[i].per, c.message);
+    }
+}
+
 /* What a stranger's added tokens cost a prompt, beside the same prompt without them. */
 static void tokens_cost_a_prompt_little(void **state) {
     static const shape kinds[] = {{"letters", PROMPT, 0, letters, NULL, 0, PG_OK},
@@ -658,6 +711,7 @@ static void tokens_cost_a_prompt_little(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(time_and_memory_grow_with_the_input),
+                                       cmocka_unit_test(memory_is_as_documented),
                                        cmocka_unit_test(tokens_cost_a_prompt_little)};
     return RUN_TESTS(tests, NULL, NULL);
 }
