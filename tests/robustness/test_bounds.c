@@ -483,6 +483,7 @@ static const shape shapes[] = {
     {"PNG, packed text", IMAGE, 900000, png_packed_texts, NULL, 0, PG_OK},
     {"PNG, a chunk beyond the file", IMAGE, 500000000, png_long_chunk, NULL, 0, PG_ERROR_FORMAT},
     {"JPEG, empty scans", IMAGE, 20, jpeg_scans, NULL, 0, PG_OK},
+    {"JPEG, more scans than there may be", IMAGE, 101, jpeg_scans, NULL, 0, PG_ERROR_LIMIT},
     {"JPEG, a header that promises", IMAGE, 2000000, jpeg_promise, NULL, 0, PG_OK},
     {"JPEG, progressive, likewise", IMAGE, 2000000, jpeg_promise_progressive, NULL, 0, PG_OK},
     {"JPEG, too much is promised", IMAGE, 40000000, jpeg_promise_progressive, NULL, 0, PG_ERROR_LIMIT},
@@ -561,6 +562,7 @@ static const shape shapes[] = {
     {"keys within keys", MODEL, 100000, NULL, keys_within_keys, 0, PG_OK},
 
     {"tensors", MODEL, 5000, NULL, many_tensors, 0, PG_OK},
+    {"more tensors than there may be", MODEL, 100001, NULL, many_tensors, 0, PG_ERROR_LIMIT},
     {"tensors of alike names", MODEL, 2000, NULL, alike_tensor_names, 0, PG_OK},
     {"a long name of a tensor", MODEL, 200000, NULL, long_tensor_name, 0, PG_OK},
     {"long metadata", MODEL, 200000, NULL, long_metadata, 0, PG_OK},
@@ -569,6 +571,7 @@ static const shape shapes[] = {
     {"tensors of the index alone", MODEL, 5000, NULL, many_in_index, 1, PG_ERROR_FORMAT},
     {"shards", MODEL, 100, NULL, many_shards, 1, PG_OK},
     {"shards of the index alone", MODEL, 1000, NULL, many_missing_shards, 1, PG_ERROR_NOT_FOUND},
+    {"more shards than there may be", MODEL, 4097, NULL, many_missing_shards, 1, PG_ERROR_LIMIT},
     {"tensors of a converted folder", CONVERTED_MODEL, 5000, NULL, converted_tensors, 0, PG_OK},
 
     {"bad words of the folder", GENERATE, 10000, letters, file_bad_words, 0, PG_OK},
