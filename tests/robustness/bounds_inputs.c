@@ -495,6 +495,15 @@ void many_missing_shards(const char *folder, int64_t n) {
     insert_free(folder, INDEX, FIRST_TENSOR, &b);
 }
 
+void many_files(const char *folder, int64_t n) {
+    remove_file(folder, WEIGHTS);
+    for (int64_t i = 0; i < n; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "more-%05d.bin", (int)i);
+        write_text(folder, name, "x");
+    }
+}
+
 void converted_tensors(const char *folder, int64_t n) {
     char to[300];
     pg_convert_options options;

@@ -64,6 +64,7 @@ void many_in_index_metadata(const char *folder, int64_t n);
 void many_in_index(const char *folder, int64_t n);
 void many_shards(const char *folder, int64_t n);
 void many_missing_shards(const char *folder, int64_t n);
+void many_files(const char *folder, int64_t n);
 void converted_tensors(const char *folder, int64_t n);
 void long_number(const char *folder, int64_t n);
 void long_zeros(const char *folder, int64_t n);

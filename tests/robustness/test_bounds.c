@@ -45,6 +45,7 @@ typedef enum way {
     PROCESSOR,
     MODEL,
     CONVERTED_MODEL,
+    CONVERT,
     /* generating two tokens: with the lists of generation_config.json, or with one as an option */
     GENERATE,
     STOP_STRINGS,
@@ -304,6 +305,16 @@ static pg_status open_file(const shape *s, const pg_model *model, const counter 
     return status;
 }
 
+static pg_status convert(void) {
+    char path[300];
+    pg_convert_options options;
+    pg_convert_options_init(&options, sizeof options);
+    options.weights = PG_WEIGHTS_INT8;
+    in_folder(path, sizeof path, CONVERTED);
+    remove_folder(path); /* of the run before */
+    return pg_model_convert(folder, path, &options);
+}
+
 static pg_status open_folder(const shape *s, const counter *c) {
     char path[300];
     pg_processor *opened = NULL;
@@ -330,6 +341,7 @@ static pg_status call(const shape *s, const bytes *input, const pg_processor *pr
         case PROCESSOR:
         case MODEL:
         case CONVERTED_MODEL: return open_folder(s, c);
+        case CONVERT: return convert();
         case DECODE:
         case DETOKENIZE: return decode(s, input, processor);
         case GENERATE:
@@ -371,7 +383,7 @@ static pg_status prepare(const shape *s, const bytes *input, const counter *c, p
     pg_model_options_init(&model_options, sizeof model_options);
     options.allocator = &c->hooks;
     model_options.allocator = &c->hooks;
-    if (s->way == PROCESSOR || s->way == MODEL || s->way == CONVERTED_MODEL) return PG_OK;
+    if (s->way >= PROCESSOR && s->way <= CONVERT) return PG_OK;
     in_folder(path, sizeof path, "file");
     if (s->way == BY_SENTENCEPIECE) options.flags = PG_PROCESSOR_SENTENCEPIECE;
     if (s->way == MASKS) write_file(folder, "file", input->data, input->size);
@@ -572,6 +584,8 @@ static const shape shapes[] = {
     {"shards", MODEL, 100, NULL, many_shards, 1, PG_OK},
     {"shards of the index alone", MODEL, 1000, NULL, many_missing_shards, 1, PG_ERROR_NOT_FOUND},
     {"more shards than there may be", MODEL, 4097, NULL, many_missing_shards, 1, PG_ERROR_LIMIT},
+    {"converting many tensors", CONVERT, 2000, NULL, many_tensors, 0, PG_OK},
+    {"files of a folder without weights", MODEL, 500, NULL, many_files, 0, PG_ERROR_NOT_FOUND},
     {"tensors of a converted folder", CONVERTED_MODEL, 5000, NULL, converted_tensors, 0, PG_OK},
 
     {"bad words of the folder", GENERATE, 10000, letters, file_bad_words, 0, PG_OK},
