@@ -215,7 +215,8 @@ typedef struct pg_image {
     const uint8_t *planes[4]; ///< planes[0]: the first byte of the top row (raw), or the file's bytes
     int64_t strides[4];       ///< strides[0]: bytes from one row to the next below it; may be negative
     const char *path;         ///< UTF-8; PG_IMAGE_PATH only
-    uint64_t n_bytes;         ///< PG_IMAGE_BYTES only
+    uint64_t n_bytes; ///< of the file (PG_IMAGE_BYTES), or of the buffer of a raw format, which its rows may not
+                      ///< leave (PG_ERROR_ARGUMENT); raw formats: default and 0: not known, not checked
 } pg_image;
 
 /** A PNG or JPEG file by its path. The file is read when the image is used. A pipe (a FIFO, "/dev/stdin", /dev/fd/N) is
@@ -465,7 +466,8 @@ typedef struct pg_encode_options {
                                              ///< size and n_image_tokens alone. Errors: PG_ERROR_ARGUMENT
     /// tokens of a row after truncation, and those that its `<image>` stand for, which are counted before they are
     /// made; more is PG_ERROR_LIMIT. Default and 0: 131072; at most 16777216. Peak memory for each byte of a prompt: up
-    /// to 270 bytes; for each token of the padded batch 48. Padding of a batch beyond 16777216 tokens is PG_ERROR_LIMIT
+    /// to 180 bytes (270 by sentencepiece); for each token of the padded batch 40. Padding of a batch beyond 16777216
+    /// tokens is PG_ERROR_LIMIT
     int64_t max_tokens;
 } pg_encode_options;
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size); ///< fills in the defaults
