@@ -699,14 +699,15 @@ static void put_little(uint8_t *at, size_t n, uint64_t value) {
 bytes npz_members(int64_t n) {
     bytes file = make_npz(&(npz_options)NPZ_PLAIN), out = {0};
     const size_t end = file.size - 22;
-    uint8_t entry[46 + 12] = "PK\1\2", last[22];
+    enum { ENTRY = 46 + 12 };
+    uint8_t entry[ENTRY + 1] = "PK\1\2", last[22];
     memcpy(last, file.data + end, sizeof last);
     put_little(entry + 28, 2, 12);
     put_little(entry + 42, 4, end);
     bytes_add(&out, file.data, end);
     for (int64_t i = 0; i < n; i++) {
         snprintf((char *)entry + 46, 13, "x%07d.npy", (int)i);
-        bytes_add(&out, entry, sizeof entry);
+        bytes_add(&out, entry, ENTRY);
     }
     const size_t before = (size_t)(last[10] | last[11] << 8);
     const size_t begin = (size_t)(last[16] | last[17] << 8 | last[18] << 16 | (uint32_t)last[19] << 24);

@@ -36,6 +36,7 @@ typedef enum way {
     BY_SENTENCEPIECE,
     BIG_VISION,
     SUFFIX,
+    TRUNCATED,
     ROWS,
     PADDED_ROWS,
     PADDED_SUFFIXES,
@@ -113,6 +114,10 @@ static pg_status batch(const shape *s, const bytes *input, const pg_processor *p
     pg_encode_options_init(&options, sizeof options);
     options.max_tokens = 1 << 24;
     if (s->way == LITERAL) options.flags = PG_ENCODE_LITERAL;
+    if (s->way == TRUNCATED) {
+        options.flags = PG_ENCODE_TRUNCATE;
+        options.max_length = 100;
+    }
     if (s->way == BIG_VISION) options.mode = PG_MODE_BIG_VISION;
     for (int32_t i = 0; i < n; i++) {
         texts[i] = (const char *)input->data;
@@ -122,7 +127,7 @@ static pg_status batch(const shape *s, const bytes *input, const pg_processor *p
     rows.n_prompts = n;
     rows.prompts = texts;
     rows.prompt_sizes = sizes;
-    if (s->way == SUFFIX) {
+    if (s->way == SUFFIX || s->way == TRUNCATED) {
         static const char *const question[] = {"x"};
         rows.prompts = question;
         rows.prompt_sizes = NULL;
@@ -529,9 +534,15 @@ static const shape shapes[] = {
     {"images", PROMPT, 20000, images, NULL, 0, PG_OK},
     {"images, literally", LITERAL, 20000, images, NULL, 0, PG_OK},
     {"words of big_vision", BIG_VISION, 4000, words, NULL, 0, PG_OK},
+    {"tabs of big_vision", BIG_VISION, 20000, tabs, NULL, 0, PG_OK},
+    {"spaces of big_vision", BIG_VISION, 20000, spaces, NULL, 0, PG_OK},
+    {"added tokens of big_vision", BIG_VISION, 20000, marks, NULL, 0, PG_OK},
+    {"a suffix that is truncated", TRUNCATED, 20000, words, NULL, 0, PG_OK},
+    {"newlines that are truncated", TRUNCATED, 20000, newlines, NULL, 0, PG_OK},
+    {"newlines of a suffix", SUFFIX, 20000, newlines, NULL, 0, PG_OK},
     {"a suffix", SUFFIX, 8000, pairs, NULL, 0, PG_OK},
-    {"a row that pads the others", PADDED_ROWS, 2000, marks, NULL, 0, PG_OK},
-    {"the same with suffixes", PADDED_SUFFIXES, 2000, marks, NULL, 0, PG_OK},
+    {"a row that pads the others", PADDED_ROWS, 500, marks, NULL, 0, PG_OK},
+    {"the same with suffixes", PADDED_SUFFIXES, 500, marks, NULL, 0, PG_OK},
     {"rows", ROWS, 4000, letters, NULL, 0, PG_OK},
     {"ids", DECODE, 100000, size_of, NULL, 0, PG_OK},
     {"ids, one by one", DETOKENIZE, 100000, size_of, NULL, 0, PG_OK},
