@@ -3,7 +3,6 @@
  * changed. */
 #include "run_tests.h"
 
-#include <dirent.h>
 #include <locale.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -301,16 +300,6 @@ static double cpu_seconds(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Threads of this process; the host's own and those of a sanitizer among them. -1: not known. */
-static int count_threads(void) {
-    DIR *folder = opendir("/proc/self/task");
-    int n = 0;
-    if (!folder) return -1;
-    while (readdir(folder)) n++;
-    closedir(folder);
-    return n - 2; /* . and .. */
-}
-
 /* Between its calls a session costs the host no CPU, and after it there is no thread left. */
 static void idle_threads_are_idle(void **state) {
     const struct timespec pause = {0, 100000000};
@@ -332,8 +321,7 @@ static void idle_threads_are_idle(void **state) {
 #if defined(__clang__) && defined(PGI_THREADS_OPENMP) /* LLVM's OpenMP keeps threads for later, asleep */
         (void)before;
 #else
-        for (int i = 0; i < 100 && count_threads() > before; i++) nanosleep(&pause, NULL); /* they are about to end */
-        assert_true(count_threads() <= before);
+        assert_true(wait_for_threads(before) <= before);
 #endif
         const double cpu = cpu_seconds();
         nanosleep(&pause, NULL);

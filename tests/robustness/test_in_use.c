@@ -7,20 +7,11 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "support.h"
-#include "tiny.h"
+#include "tiny_fixture.h"
 
 enum { N_TOKENS = 5 };
 
-static char folder[512];
-static pg_model *model;
-static pg_processor *processor;
-static pg_inputs *inputs;
 static int64_t expected[N_TOKENS];
-
-static void ok(pg_status status) {
-    if (status < 0) fail_msg("%s: %s", pg_status_name(status), pg_last_error());
-}
 
 static void take_tokens(pg_session *session, int64_t *tokens) {
     pg_sampling_options options;
@@ -30,30 +21,12 @@ static void take_tokens(pg_session *session, int64_t *tokens) {
 }
 
 static int setup(void **state) {
-    static const uint8_t pixels[16 * 16 * 3];
-    const tiny_options options = tiny_official();
-    pg_image image;
     pg_session *session = NULL;
-    (void)state;
-    make_temp_folder(folder, sizeof folder);
-    tiny_write(folder, &options);
-    ok(pg_model_open(folder, NULL, &model));
-    ok(pg_processor_open(folder, NULL, &processor));
-    ok(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 16, 16, pixels, 0));
-    ok(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
+    open_tiny(state);
     ok(pg_session_create(model, NULL, &session));
     ok(pg_session_prefill(session, inputs, NULL));
     take_tokens(session, expected);
     pg_session_close(&session);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    pg_inputs_close(&inputs);
-    pg_processor_close(&processor);
-    pg_model_close(&model);
-    remove_folder(folder);
     return 0;
 }
 
@@ -270,5 +243,5 @@ int main(int argc, char **argv) {
         cmocka_unit_test(another_thread_may_close_it),
         cmocka_unit_test(detokenizers),
     };
-    return RUN_TESTS(tests, setup, teardown);
+    return RUN_TESTS(tests, setup, close_tiny);
 }

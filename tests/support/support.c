@@ -287,6 +287,21 @@ void on_death(void (*callback)(void)) {
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
 }
 
+int count_threads(void) {
+    DIR *tasks = opendir("/proc/self/task");
+    int n = 0;
+    if (!tasks) return 0;
+    for (struct dirent *entry; (entry = readdir(tasks));) n += entry->d_name[0] != '.';
+    closedir(tasks);
+    return n;
+}
+
+int wait_for_threads(int most) {
+    int n = count_threads();
+    for (int i = 0; i < 400 && n > most; i++, n = count_threads()) nanosleep(&(struct timespec){0, 5000000}, NULL);
+    return n;
+}
+
 double now_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
