@@ -2,9 +2,11 @@
 /* What fault_calls.h describes. */
 #include "fault_calls.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mask_files.h"
 #include "tiny.h"
@@ -252,7 +254,7 @@ static pg_status infos(fault_world *w) {
     return status;
 }
 static pg_status embed(fault_world *w) {
-    static float out[4096];
+    float out[4096];
     return pg_model_embed(w->model, (const int64_t[]){1, 2}, 2, out);
 }
 
@@ -338,16 +340,24 @@ static pg_status features_create(fault_world *w) {
     pg_features_close(&again);
     return status;
 }
+/* A file or folder that no other thread writes. */
+static void own_path(char *path, size_t size, const char *name) {
+    snprintf(path, size, "%s.%s-%lx", masks, name, (unsigned long)pthread_self());
+}
 static void features_path(char *path, size_t size) { snprintf(path, size, "%s/image.features", masks); }
 static pg_status features_save(fault_world *w) {
     char path[600];
-    features_path(path, sizeof path);
-    return pg_features_save(w->features, path);
+    own_path(path, sizeof path, "features");
+    const pg_status status = pg_features_save(w->features, path);
+    unlink(path);
+    return status;
 }
 static void save_features(void) {
     fault_world world;
+    char path[600];
+    features_path(path, sizeof path);
     fault_world_open(&world);
-    if (features_save(&world) < 0) abort();
+    if (pg_features_save(world.features, path) < 0) abort();
     fault_world_close(&world);
 }
 static pg_status features_load(fault_world *w) {
@@ -359,7 +369,7 @@ static pg_status features_load(fault_world *w) {
     return status;
 }
 static pg_status features_from_bytes(fault_world *w) {
-    static uint8_t kept[1 << 16];
+    uint8_t kept[1 << 16];
     size_t needed = 0;
     pg_features *features = NULL;
     pg_status status = pg_features_to_bytes(w->features, kept, sizeof kept, &needed);
@@ -423,7 +433,7 @@ static pg_status convert(fault_world *w) {
     options.n_threads = 1;
     options.max_file_bytes = 40000;
     options.allocator = &fault_memory.hooks;
-    snprintf(out, sizeof out, "%s.converted", masks);
+    own_path(out, sizeof out, "converted");
     const pg_status status = pg_model_convert(official, out, &options);
     remove_folder(out);
     return status;

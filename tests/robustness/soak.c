@@ -15,23 +15,16 @@
 #include <unistd.h>
 
 #include "fault_calls.h"
+#include "sanitizers.h"
 
-#ifndef __has_feature
-#define __has_feature(feature) 0
-#endif
 /* A sanitizer keeps what was released, for a while, and maps as it likes. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || __has_feature(address_sanitizer) || \
-    __has_feature(thread_sanitizer)
-enum { SANITIZED = 1 };
-#else
-enum { SANITIZED = 0 };
-#endif
+enum { SANITIZED = WITH_ASAN || WITH_TSAN };
 
 enum {
     STEPS_BETWEEN_LOOKS = 50,
     STEPS_WITH_ONE_WORLD = 500,
     /* what may come and go between two looks: arenas, and what malloc keeps for each thread */
-    MAX_RESIDENT_KIB = 4096,
+    MAX_RESIDENT_KIB = 16384,
     MAX_HEAP_KIB = 64,
     MAX_MAPPINGS = 8
 };

@@ -13,21 +13,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "sanitizers.h"
 #include "support.h"
 #include "tiny.h"
 
 static char folders[2][512]; /* a tiny checkpoint of each generation */
 static char large[512];      /* one whose encoder and prefill take a while: 8 layers, LARGE_SIDE^2 / 16 image tokens */
 
-/* The address sanitizer and -O0 make it take just as long with fewer. */
-#ifndef __has_feature
-#define __has_feature(feature) 0
-#endif
-#if __has_feature(address_sanitizer) || defined(__SANITIZE_ADDRESS__)
-enum { LARGE_SIDE = 96 };
-#else
-enum { LARGE_SIDE = 192 };
-#endif
+/* Sanitizers and -O0 make it take just as long with fewer. */
+enum { LARGE_SIDE = WITH_ASAN || WITH_TSAN ? 96 : 192 };
 
 static int setup(void **state) {
     (void)state;
@@ -209,6 +203,7 @@ static void a_forked_child_generates(void **state) {
     int64_t got[32];
     int channel[2], status;
     (void)state;
+    if (WITH_TSAN) skip();
     open_host(&h, folders[0]);
     worker w = {.h = &h, .image = 3, .n_threads = 4, .rounds = 1};
     generate_some(&w); /* the parent's threads exist now; a child does not have them */
@@ -263,6 +258,7 @@ static void a_session_goes_on_in_a_forked_child(void **state) {
     bytes wanted = {0}, again = {0};
     int status;
     (void)state;
+    if (WITH_TSAN) skip();
     open_host(&h, large);
     pg_session *session = start_session(&h, 1);
     step_logits(session, &wanted);

@@ -10,20 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sanitizers.h"
 #include "support.h"
 #include "tiny.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-enum { STACK = 1 << 20 };
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-enum { STACK = 1 << 20 };
-#else
-enum { STACK = 64 * 1024 };
-#endif
-#else
-enum { STACK = 64 * 1024 };
-#endif
+enum { STACK = WITH_ASAN || WITH_TSAN ? 1 << 20 : 64 << 10 };
 
 typedef enum { MODEL, PROCESSOR } opener;
 

@@ -12,15 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sanitizers.h"
 #include "support.h"
 #include "tiny.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(SANITIZED)
+#if defined(__GLIBC__) && !WITH_ASAN && !WITH_TSAN
 #define COUNTS_MALLOC 1
 #endif
 

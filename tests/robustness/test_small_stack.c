@@ -7,19 +7,11 @@
 #include <string.h>
 
 #include "mask_files.h"
+#include "sanitizers.h"
 #include "support.h"
 #include "tiny.h"
 
 enum { STACK = 64 << 10, N_FOLDERS = 2 };
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#endif
 
 static char folders[N_FOLDERS][512];
 static counter memory;
@@ -248,10 +240,10 @@ static void hostile_files(void **state) {
 }
 
 int main(int argc, char **argv) {
-#ifdef SANITIZED
-    say("sanitizers need more stack than that\n");
-    return 77;
-#endif
+    if (WITH_ASAN || WITH_TSAN) {
+        say("sanitizers need more stack than that\n");
+        return 77;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(with_malloc),
         cmocka_unit_test(with_an_allocator),
