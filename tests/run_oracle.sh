@@ -73,6 +73,8 @@ live "live: rows of more than 8,192 tokens" long_rows.py $seed
 title "tokenizers of every kind against transformers"
 step "fuzz_tokenizers.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \
     "$builds/gcc/tests/oracle/tokenize_lines" --texts 2000
+step "fuzz_tokenizers.py --sentencepiece" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/fuzz_tokenizers.py \
+    "$builds/gcc/tests/oracle/tokenize_lines" --texts 1000 --sentencepiece
 step "big_vision.py" env HF_HUB_OFFLINE=1 "$venv/bin/python" tests/oracle/big_vision.py "$builds/gcc" --count 60
 if test -f examples/demo/model/model.safetensors; then
     live "the demo model on fresh images" demo.py

@@ -102,6 +102,7 @@ static const struct {
     {"PG_MODE_*", "with or without --big-vision"},
     {"PG_PADDING_*", "the kinds of padding"},
     {"PG_PROCESSOR_IMAGES_ONLY", "image settings alone"},
+    {"PG_PROCESSOR_SENTENCEPIECE", "merging by sentencepiece"},
     {"PG_PROCESSOR_TEXT_ONLY", "the tokenizer alone"},
     {"PG_RESAMPLE_*", "the filters"},
     {"PG_SAMPLING_*", "settings of sampling"},

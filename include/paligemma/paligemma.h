@@ -332,12 +332,16 @@ typedef struct pg_processor pg_processor;
 
 /** Flags of pg_processor_options. */
 enum {
-    PG_PROCESSOR_TEXT_ONLY = 1,  ///< the tokenizer's files alone, as transformers' AutoTokenizer reads them: no image
-                                 ///< settings are needed or read, `<image>`, `<locNNNN>` and `<segNNN>` are there only
-                                 ///< where the files have them, and images are refused (PG_ERROR_ARGUMENT)
-    PG_PROCESSOR_IMAGES_ONLY = 2 ///< the image settings alone, as transformers' AutoImageProcessor reads them: no
-                                 ///< tokenizer is needed or read, and texts and ids are refused (PG_ERROR_ARGUMENT).
-                                 ///< image_seq_length may lack (n_image_tokens is 0 then)
+    PG_PROCESSOR_TEXT_ONLY = 1,   ///< the tokenizer's files alone, as transformers' AutoTokenizer reads them: no image
+                                  ///< settings are needed or read, `<image>`, `<locNNNN>` and `<segNNN>` are there only
+                                  ///< where the files have them, and images are refused (PG_ERROR_ARGUMENT)
+    PG_PROCESSOR_IMAGES_ONLY = 2, ///< the image settings alone, as transformers' AutoImageProcessor reads them: no
+                                  ///< tokenizer is needed or read, and texts and ids are refused (PG_ERROR_ARGUMENT).
+                                  ///< image_seq_length may lack (n_image_tokens is 0 then)
+    PG_PROCESSOR_SENTENCEPIECE = 4 ///< merge by the library sentencepiece where it gives transformers' ids, a second
+                                   ///< reading to compare with. Default: by merges of our own, to the same ids in half
+                                   ///< the time. A malloc refused inside sentencepiece can end the process (protobuf).
+                                   ///< Refused by builds without it (PG_ERROR_UNSUPPORTED) and with IMAGES_ONLY
 };
 
 /** Options of pg_processor_open(). */
@@ -1050,7 +1054,7 @@ typedef struct pg_processor_info {
     int32_t vocab_size;      ///< ids of the tokenizer, added tokens included; with PG_PROCESSOR_IMAGES_ONLY 0, the ids
                              ///< below are -1
     int32_t n_model_ids;     ///< of these, ids of the tokenizer's model; those above came with added tokens
-    uint32_t flags;          ///< PG_PROCESSOR_* that it was opened with
+    uint32_t flags;          ///< PG_PROCESSOR_* that it was opened with; SENTENCEPIECE only where it does the work
     uint32_t do_resize;      ///< 0 or 1
     uint32_t do_rescale;     ///< 0 or 1
     uint32_t do_normalize;   ///< 0 or 1

@@ -17,17 +17,29 @@ enum {
 
 PGI_OPTIONS(pg_processor_options, .struct_size = sizeof(pg_processor_options))
 
+static pg_status check_flags(uint32_t flags) {
+    const uint32_t text = flags & (PG_PROCESSOR_TEXT_ONLY | PG_PROCESSOR_SENTENCEPIECE);
+    PGI_TRY(pgi_flags_in(flags, PG_PROCESSOR_TEXT_ONLY | PG_PROCESSOR_IMAGES_ONLY | PG_PROCESSOR_SENTENCEPIECE,
+                         "PG_PROCESSOR_TEXT_ONLY, PG_PROCESSOR_IMAGES_ONLY, PG_PROCESSOR_SENTENCEPIECE or 0"));
+    if ((flags & PG_PROCESSOR_IMAGES_ONLY) && text)
+        return pgi_error(PG_ERROR_ARGUMENT, "flags has %s and PG_PROCESSOR_IMAGES_ONLY, expected one",
+                         text & PG_PROCESSOR_TEXT_ONLY ? "PG_PROCESSOR_TEXT_ONLY" : "PG_PROCESSOR_SENTENCEPIECE");
+#ifndef PGI_SENTENCEPIECE
+    if (flags & PG_PROCESSOR_SENTENCEPIECE)
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "flags has PG_PROCESSOR_SENTENCEPIECE, but this library was built "
+                         "without sentencepiece (-Dsentencepiece=disabled)");
+#endif
+    return PG_OK;
+}
+
 pg_status pg_processor_open(const char *model, const pg_processor_options *options, pg_processor **out) {
     PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_OPTIONS_IN(pg_processor_options, complete, options);
     if (complete.flags != PG_PROCESSOR_IMAGES_ONLY) PGI_NOT_NULL(model);
-    PGI_TRY(pgi_flags_in(complete.flags, PG_PROCESSOR_TEXT_ONLY | PG_PROCESSOR_IMAGES_ONLY,
-                         "PG_PROCESSOR_TEXT_ONLY, PG_PROCESSOR_IMAGES_ONLY or 0"));
-    if (complete.flags == (PG_PROCESSOR_TEXT_ONLY | PG_PROCESSOR_IMAGES_ONLY))
-        return pgi_error(PG_ERROR_ARGUMENT,
-                         "flags has PG_PROCESSOR_TEXT_ONLY and PG_PROCESSOR_IMAGES_ONLY, expected one");
+    PGI_TRY(check_flags(complete.flags));
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */

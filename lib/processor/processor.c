@@ -41,8 +41,8 @@ static pg_status log_opened(const pg_processor *processor, const char *folder) {
 /* The parts that the flags ask for; model NULL: defaults. */
 static pg_status open_parts(pg_processor *processor, const char *model, const pg_cancel *cancel) {
     const pgi_memory *memory = &processor->memory; /* the parts keep the pointer: it must live as long as they do */
-    int text_only = (processor->flags & PG_PROCESSOR_TEXT_ONLY) != 0;
-    int images_only = (processor->flags & PG_PROCESSOR_IMAGES_ONLY) != 0;
+    const uint32_t flags = processor->flags;
+    const int images_only = (flags & PG_PROCESSOR_IMAGES_ONLY) != 0;
     char *folder = NULL;
     pg_status status = PG_OK;
     if (!model) {
@@ -50,8 +50,12 @@ static pg_status open_parts(pg_processor *processor, const char *model, const pg
         return PG_OK;
     }
     PGI_TRY(pgi_hf_cache_find(memory, model, NULL, &folder));
-    if (!text_only) PGI_GOTO(pgi_image_settings_load(memory, folder, images_only, &processor->image), done);
-    if (!images_only) PGI_GOTO(pgi_tokenizer_open(memory, folder, text_only, cancel, &processor->tokenizer), done);
+    if (!(flags & PG_PROCESSOR_TEXT_ONLY))
+        PGI_GOTO(pgi_image_settings_load(memory, folder, images_only, &processor->image), done);
+    if (!images_only) {
+        PGI_GOTO(pgi_tokenizer_open(memory, folder, flags, cancel, &processor->tokenizer), done);
+        if (!pgi_bpe_uses_sentencepiece(processor->tokenizer->bpe)) processor->flags &= ~PG_PROCESSOR_SENTENCEPIECE;
+    }
     status = log_opened(processor, folder);
 done:
     pgi_free(memory, folder);

@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Byte pair encoding: by the list of merges (bpe_list.c) or, in builds that have it, by sentencepiece. */
+/* Byte pair encoding: by the list of merges (bpe_list.c) or, on request, by sentencepiece. */
 #include "tokenizer/bpe.h"
 
 #include "tokenizer/bpe_list.h"
@@ -23,7 +23,7 @@ pg_status pgi_bpe_create(const pgi_memory *memory, const pgi_vocab *vocab, size_
     bpe->memory = memory;
     bpe->n_pieces = n_pieces;
 #ifdef PGI_SENTENCEPIECE
-    if (!settings->avoid_sentencepiece)
+    if (settings->by_sentencepiece)
         PGI_GOTO(pgi_bpe_sentencepiece_open(memory, vocab, n_pieces, merges, settings, &bpe->spm), fail);
 #endif
     if (!bpe->spm) PGI_GOTO(pgi_bpe_list_init(&bpe->list, memory, vocab, n_pieces, merges, settings), fail);

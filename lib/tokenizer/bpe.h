@@ -1,9 +1,10 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * Byte pair encoding as HF's `tokenizers` does it (models/bpe). In builds with -Dsentencepiece=enabled by sentencepiece
- * where that gives the same ids: the vocabulary and merges become a sentencepiece model in memory. sentencepiece merges
- * any two neighbours whose concatenation is a piece, HF only the pairs in its list, in the list's order; where the two
- * could differ, and in builds without it, the list itself is followed.
+ * Byte pair encoding as HF's `tokenizers` does it (models/bpe): by the list of merges. With
+ * PG_PROCESSOR_SENTENCEPIECE by sentencepiece where that gives the same ids: the vocabulary and merges become a
+ * sentencepiece model in memory. sentencepiece merges any two neighbours whose concatenation is a piece, HF only the
+ * pairs in its list, in the list's order; where the two could differ, the list is followed all the same. It is no
+ * default: a malloc that it is refused can end the process.
  */
 #ifndef PGI_TOKENIZER_BPE_H
 #define PGI_TOKENIZER_BPE_H

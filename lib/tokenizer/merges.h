@@ -31,7 +31,7 @@ typedef struct pgi_bpe_settings {
     int byte_fallback;     /* characters without a piece become pieces <0x..> */
     int fuse_unk;          /* neighbouring unknown characters become one unk */
     const uint8_t *banned; /* [n_pieces], 1: text never becomes this piece (special tokens) */
-    int avoid_sentencepiece; /* 1: follow the list in any case; for tests */
+    int by_sentencepiece;  /* 1: by sentencepiece where it gives the same ids */
 } pgi_bpe_settings;
 
 #endif

@@ -1,8 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tokenizer as HF's GemmaTokenizer behaves: added tokens in the text are parsed, the rest goes through
- * sentencepiece. HF reads tokenizer.json when the folder has one: its BPE then becomes a sentencepiece model in memory.
- * Otherwise tokenizer.model does, with the merges that HF derives from it.
+ * The tokenizer as HF's GemmaTokenizer behaves: added tokens in the text are parsed, the rest is merged (bpe.h). HF
+ * reads tokenizer.json when the folder has one, otherwise tokenizer.model with the merges that HF derives from it.
  */
 #ifndef PGI_TOKENIZER_TOKENIZER_H
 #define PGI_TOKENIZER_TOKENIZER_H
@@ -36,7 +35,6 @@ typedef struct pgi_tokenizer {
                                    -1: none, or there is one file */
     int64_t specials[PGI_N_SPECIALS];
     pgi_tokenizer_defaults defaults;
-    int avoid_sentencepiece; /* set by tests before pgi_tokenizer_load() */
 } pgi_tokenizer;
 
 void pgi_tokenizer_close(pgi_tokenizer **tokenizer);

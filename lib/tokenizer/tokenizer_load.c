@@ -3,7 +3,7 @@
  * Makes a tokenizer from the files of a checkpoint folder as transformers 5.23 does:
  * PreTrainedTokenizerBase._from_pretrained (which file says which tokens are added), TokenizersBackend.__init__ (their
  * order, hence the ids of new ones), GemmaTokenizer.__init__ (model, normalizer, default names) and
- * PaliGemmaProcessor.__init__ (<image>, <loc...>, <seg...>), which text_only leaves out.
+ * PaliGemmaProcessor.__init__ (<image>, <loc...>, <seg...>), which PG_PROCESSOR_TEXT_ONLY leaves out.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +44,7 @@ typedef struct token {
 
 typedef struct sources {
     const pg_cancel *cancel; /* may be NULL */
+    uint32_t flags;          /* PG_PROCESSOR_* */
     int text_only;
     const pgi_memory *memory;
     char *json_path, *model_path, *config_path, *map_path, *added_path;
@@ -480,7 +481,7 @@ static pg_status make_bpe(const sources *s, pgi_tokenizer *tokenizer, const pgi_
     pgi_bpe_settings settings = {.unk_id = PGI_UNK_MISSING,
                                  .byte_fallback = 1,
                                  .fuse_unk = 1,
-                                 .avoid_sentencepiece = tokenizer->avoid_sentencepiece};
+                                 .by_sentencepiece = (s->flags & PG_PROCESSOR_SENTENCEPIECE) != 0};
     int64_t unk = tokenizer->specials[PGI_TOKEN_UNK];
     if (!s->is_gemma) {
         const pgi_json *name = pgi_json_get(&s->json.model, "unk_token");
@@ -552,9 +553,13 @@ static pg_status copy_vocab(const pgi_vocab *from, pgi_vocab *to, const char *fi
     return PG_OK;
 }
 
-pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, int text_only, const pg_cancel *cancel) {
+pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, uint32_t flags, const pg_cancel *cancel) {
     const pgi_memory *memory = &tokenizer->memory;
-    sources s = {.memory = memory, .cancel = cancel, .text_only = text_only, .doc.memory = memory};
+    sources s = {.memory = memory,
+                 .cancel = cancel,
+                 .flags = flags,
+                 .text_only = (flags & PG_PROCESSOR_TEXT_ONLY) != 0,
+                 .doc.memory = memory};
     pg_status status;
     pgi_merges generated;
     pgi_merges_init(&generated, memory);
@@ -601,13 +606,13 @@ done:
     return status;
 }
 
-pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, int text_only, const pg_cancel *cancel,
+pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, uint32_t flags, const pg_cancel *cancel,
                              pgi_tokenizer **out) {
     pgi_tokenizer *tokenizer = pgi_alloc_zero(memory, 1, sizeof *tokenizer);
     *out = NULL;
     if (!tokenizer) return PG_ERROR_MEMORY;
     tokenizer->memory = *memory;
-    pg_status status = pgi_tokenizer_load(tokenizer, folder, text_only, cancel);
+    pg_status status = pgi_tokenizer_load(tokenizer, folder, flags, cancel);
     if (status < 0) pgi_tokenizer_close(&tokenizer);
     *out = tokenizer;
     return status;

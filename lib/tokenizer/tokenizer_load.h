@@ -5,11 +5,12 @@
 
 #include "tokenizer/tokenizer.h"
 
-/* text_only: without the tokens that PaliGemmaProcessor adds, as AutoTokenizer opens the folder. */
-pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, int text_only, const pg_cancel *cancel,
+/* flags: PG_PROCESSOR_TEXT_ONLY, without the tokens that PaliGemmaProcessor adds, as AutoTokenizer opens the folder;
+ * PG_PROCESSOR_SENTENCEPIECE. */
+pg_status pgi_tokenizer_open(const pgi_memory *memory, const char *folder, uint32_t flags, const pg_cancel *cancel,
                              pgi_tokenizer **out);
 
 /* Fills a zeroed tokenizer whose `memory` is set. On error what was filled is still to be closed. */
-pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, int text_only, const pg_cancel *cancel);
+pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, uint32_t flags, const pg_cancel *cancel);
 
 #endif

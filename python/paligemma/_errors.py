@@ -56,6 +56,7 @@ NAMES = {
     "PG_MODE_*": '"hf" or "big_vision"',
     "PG_PADDING_*": 'True, False or "max_length"',
     "PG_PROCESSOR_IMAGES_ONLY": "AutoImageProcessor",
+    "PG_PROCESSOR_SENTENCEPIECE": "merging by sentencepiece",
     "PG_PROCESSOR_TEXT_ONLY": "AutoTokenizer",
     "PG_RESAMPLE_*": "resample",
     "PG_SAMPLING_*": "settings of generate()",

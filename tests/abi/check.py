@@ -11,6 +11,7 @@
     check.py state ARCHIVE            writable data and load-time code of our own objects
     check.py musl ROOT                the C of lib/ compiles for musl, whose C library has less (skipped without musl-gcc);
                                       and it stops with one line on 32-bit systems
+    check.py tried HEADER CALLS       every public function is among the calls under which faults.c lets the system fail
     check.py structure FOLDER         of lib/: includes point one way, and api/ alone defines pg_ functions (docs/ARCHITECTURE.md)
 
 `check.py api ... --update` writes api.txt anew: the commit says why (docs/ABI.md).
@@ -417,6 +418,17 @@ def border(folder, header):
     return failed or len(public) < 40 or calls < 5
 
 
+def tried(header, calls):
+    """Each public function that gives a status, but for those that fill in defaults, is in the calls of faults.c."""
+    public = set(re.findall(r"\bPG_API pg_status (pg_\w+)\(", without_comments(header)))
+    public = {name for name in public if not name.endswith("_init")}
+    missing = sorted(public - set(re.findall(r"\bpg_\w+", without_comments(calls))))
+    for function in missing:
+        print(f"{function}: found no call of it in {os.path.basename(calls)}, so no fault was tried under it")
+    print(f"{len(public)} functions")
+    return bool(missing) or len(public) < 40
+
+
 def main():
     arguments = [a for a in sys.argv[1:] if a != "--update"]
     update = "--update" in sys.argv
@@ -424,7 +436,7 @@ def main():
     if check == "api":
         return int(api_check(*rest, update=update))
     return int({"symbols": symbols, "version": version, "headers": headers, "imports": imports, "state": state,
-                "structure": structure, "border": border, "musl": musl, "sizes": sizes}[check](*rest))
+                "structure": structure, "border": border, "musl": musl, "sizes": sizes, "tried": tried}[check](*rest))
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """Random texts and ids through transformers and through the library, on tokenizers of every kind.
 
-    fuzz_tokenizers.py PROGRAM [--texts N] [--seed S] [--list] [--only NAME] [--folder FOLDER]
+    fuzz_tokenizers.py PROGRAM [--texts N] [--seed S] [--sentencepiece] [--only NAME] [--folder FOLDER]
 
 PROGRAM is the built tests/oracle/tokenize_lines; N texts in all (default 2000), spread over the kinds of
-tests/golden/make_tokenizers.py. --list: the library follows the list of merges everywhere, without sentencepiece.
+tests/golden/make_tokenizers.py. --sentencepiece: the library merges by sentencepiece where that is exact.
 --folder: a checkpoint of your own instead. Exit status 1 when anything differs.
 """
 import argparse
@@ -85,11 +85,11 @@ def main():
     parser.add_argument("program")
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--sentencepiece", action="store_true")
     parser.add_argument("--only")
     parser.add_argument("--folder")
     args = parser.parse_args()
-    extra = ["list"] if args.list else []
+    extra = ["sentencepiece"] if args.sentencepiece else []
     total = wrong = 0
     with tempfile.TemporaryDirectory() as top:
         kinds = [k for k in mt.kinds(True) if not args.only or k[0] == args.only] if not args.folder else []

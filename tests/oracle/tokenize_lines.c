@@ -1,13 +1,13 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tokenizer for a test script: tokenize_lines FOLDER [list]
+ * The tokenizer for a test script: tokenize_lines FOLDER [sentencepiece]
  * One request a line, texts in hexadecimal (they may hold anything), one answer a line:
  *   e TEXT     ids of a text           d IDS...  text of ids
  *   l TEXT     likewise, literally     s IDS...  likewise, special tokens skipped
  *   p N TEXT   the prompt layout       q N TEXT  likewise, literally
  *   i          source, whether sentencepiece is used, number of ids, special ids
  * d and s decode by pieces too and answer "differs" when that gives another text or splits a character.
- * "list": never use sentencepiece. A failed request answers "! message".
+ * "sentencepiece": merge by it where it is exact. A failed request answers "! message".
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,8 +90,7 @@ int main(int argc, char **argv) {
     pgi_tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
     if (!tokenizer) return 1;
     tokenizer->memory = pgi_memory_default;
-    tokenizer->avoid_sentencepiece = argc > 2;
-    pg_status status = pgi_tokenizer_load(tokenizer, argv[1], 0, NULL);
+    pg_status status = pgi_tokenizer_load(tokenizer, argv[1], argc > 2 ? PG_PROCESSOR_SENTENCEPIECE : 0, NULL);
     if (status < 0) printf("! %s\n", pgi_error_text());
     char *line = NULL;
     size_t capacity = 0;

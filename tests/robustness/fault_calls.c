@@ -106,12 +106,31 @@ static pg_generate_options small(void) {
     return options;
 }
 
+static pg_status open_by_sentencepiece(pg_processor **out) {
+#ifdef PGI_SENTENCEPIECE
+    return open_processor(today, PG_PROCESSOR_SENTENCEPIECE, out);
+#else
+    *out = NULL;
+    return PG_OK;
+#endif
+}
+
+/* A file or folder that no other thread writes. */
+static void own_path(char *path, size_t size, const char *name) {
+    snprintf(path, size, "%s.%s-%lx", masks, name, (unsigned long)pthread_self());
+}
+static void converted_path(char *path, size_t size) { own_path(path, size, "converted"); }
+
 void fault_world_open(fault_world *w) {
+    char left[600];
     pg_image image;
     const pg_generate_options options = small();
     memset(w, 0, sizeof *w);
     counter_init(&fault_memory);
+    converted_path(left, sizeof left); /* by a process that died in convert_threads */
+    remove_folder(left);
     if (open_model(official, 0, PG_WEIGHTS_STORED, &w->model) < 0 || open_processor(today, 0, &w->processor) < 0 ||
+        open_by_sentencepiece(&w->by_sentencepiece) < 0 ||
         pg_image_from_bytes(&image, sizeof image, png.data, png.size) < 0 ||
         pg_processor_encode(w->processor, &image, "the cat", NULL, &w->inputs) < 0 ||
         pg_processor_encode(w->processor, NULL, "the", NULL, &w->text_only) < 0 ||
@@ -130,6 +149,7 @@ void fault_world_close(fault_world *w) {
     pg_features_close(&w->features);
     pg_inputs_close(&w->text_only);
     pg_inputs_close(&w->inputs);
+    pg_processor_close(&w->by_sentencepiece);
     pg_processor_close(&w->processor);
     pg_model_close(&w->model);
 }
@@ -154,6 +174,9 @@ OPENING(model_open_quantizing, pg_model, pg_model_close, open_model(official, 0,
 OPENING(model_open_verifying, pg_model, pg_model_close, open_model(int8, PG_MODEL_VERIFY, PG_WEIGHTS_INT8, &handle))
 OPENING(processor_open_model, pg_processor, pg_processor_close, open_processor(official, 0, &handle))
 OPENING(processor_open_json, pg_processor, pg_processor_close, open_processor(today, 0, &handle))
+#ifdef PGI_SENTENCEPIECE
+OPENING(processor_open_sentencepiece, pg_processor, pg_processor_close, open_by_sentencepiece(&handle))
+#endif
 OPENING(processor_open_images, pg_processor, pg_processor_close,
         open_processor(today, PG_PROCESSOR_IMAGES_ONLY, &handle))
 OPENING(decoder_open, pg_mask_decoder, pg_mask_decoder_close, open_decoder("plain.npz", &handle))
@@ -181,6 +204,19 @@ static pg_status encode_jpeg(fault_world *w) {
     pg_image image;
     pg_image_from_bytes(&image, sizeof image, jpeg.data, jpeg.size);
     return encode(w, &image);
+}
+static pg_status encode_pixels(fault_world *w) {
+    static const uint8_t pixels[4 * 5 * 7] = {200, 100, 50, 128};
+    pg_image image;
+    pg_encode_options options;
+    pg_inputs *inputs = NULL;
+    pg_encode_options_init(&options, sizeof options);
+    options.flags = PG_ENCODE_OVER_WHITE | PG_ENCODE_EXIF;
+    options.mode = PG_MODE_BIG_VISION;
+    pg_status status = pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGBA8, 5, 7, pixels, 0);
+    if (status >= 0) status = pg_processor_encode(w->processor, &image, "the cat", &options, &inputs);
+    pg_inputs_close(&inputs);
+    return status;
 }
 static pg_status encode_batch(fault_world *w) {
     static const char *const prompts[] = {"the cat", "in"}, *const suffixes[] = {"cat", "a <loc0001>"};
@@ -219,6 +255,13 @@ static pg_status tokenize_and_decode(fault_world *w) {
     if (status >= 0) status = pg_processor_get_token_flags(w->processor, id, &flags);
     return status;
 }
+#ifdef PGI_SENTENCEPIECE
+static pg_status tokenize_sentencepiece(fault_world *w) {
+    int64_t ids[64];
+    size_t n = 0;
+    return pg_processor_tokenize(w->by_sentencepiece, "the cat <loc0001> \xF0\x9F\x90\xB1", 0, ids, 64, &n);
+}
+#endif
 static pg_status config_of_model(fault_world *w) {
     char text[64];
     size_t needed;
@@ -234,6 +277,12 @@ static pg_status config_of_checkpoint(fault_world *w) {
     size_t needed;
     (void)w;
     return pg_checkpoint_get_config(today, text, sizeof text, &needed);
+}
+static pg_status checkpoint_find(fault_world *w) {
+    char path[600];
+    size_t needed;
+    (void)w;
+    return pg_checkpoint_find(today, NULL, path, sizeof path, &needed);
 }
 static pg_status infos(fault_world *w) {
     pg_model_info info = {.struct_size = sizeof info};
@@ -263,6 +312,7 @@ static pg_status generate_with(fault_world *w, const pg_generate_options *option
     pg_tensor tensor = {.struct_size = sizeof tensor};
     pg_status status = generate(w, options, &result);
     if (status >= 0) status = pg_result_get_ids(result, 0, &tensor);
+    if (status >= 0) status = pg_result_get_tensor(result, 0, "log_probs", &tensor);
     pg_result_close(&result);
     return status;
 }
@@ -273,6 +323,16 @@ static pg_status generate_greedy(fault_world *w) {
 static pg_status generate_threads(fault_world *w) {
     pg_generate_options options = small();
     options.n_threads = 3;
+    return generate_with(w, &options);
+}
+static pg_status generate_waves(fault_world *w) {
+    pg_generate_options options = small();
+    pg_sampling_options sampling;
+    pg_sampling_options_init(&sampling, sizeof sampling);
+    sampling.flags = PG_SAMPLING_RANDOM;
+    options.sampling = &sampling;
+    options.n_return = 3;
+    options.max_running = 1;
     return generate_with(w, &options);
 }
 static pg_status generate_beams(fault_world *w) {
@@ -299,15 +359,17 @@ static pg_status generate_drawing(fault_world *w) {
     options.features = w->features;
     return generate_with(w, &options);
 }
-static pg_status score(fault_world *w) {
+static pg_status score_with(fault_world *w, int32_t n_threads) {
     static const char *const answers[] = {"cat", "the dog"};
     pg_score_options options;
     pg_scores *scores = NULL;
     pg_score_info info = {.struct_size = sizeof info};
+    pg_tensor tensor = {.struct_size = sizeof tensor};
     pg_score_options_init(&options, sizeof options);
-    options.n_threads = 1;
+    options.n_threads = n_threads;
     pg_status status = pg_score(w->model, w->processor, w->inputs, answers, 2, &options, &scores);
     if (status >= 0) status = pg_scores_get_info(scores, 1, &info);
+    if (status >= 0) status = pg_scores_get_tensor(scores, 1, "log_probs", &tensor);
     pg_scores_close(&scores);
     if (status < 0) return status;
     status =
@@ -315,24 +377,28 @@ static pg_status score(fault_world *w) {
     pg_scores_close(&scores);
     return status;
 }
-static pg_status forward(fault_world *w) {
+static pg_status score(fault_world *w) { return score_with(w, 1); }
+static pg_status score_threads(fault_world *w) { return score_with(w, 3); }
+static pg_status forward_with(fault_world *w, int32_t n_threads) {
     pg_forward_options options;
     pg_outputs *outputs = NULL;
     pg_tensor tensor = {.struct_size = sizeof tensor};
     pg_forward_options_init(&options, sizeof options);
-    options.n_threads = 1;
+    options.n_threads = n_threads;
     options.flags = PG_FORWARD_ATTENTIONS | PG_FORWARD_HIDDEN_STATES;
     pg_status status = pg_forward(w->model, w->inputs, &options, &outputs);
     if (status >= 0) status = pg_outputs_get_tensor(outputs, "logits", &tensor);
     pg_outputs_close(&outputs);
     return status;
 }
-static pg_status features_create(fault_world *w) {
+static pg_status forward(fault_world *w) { return forward_with(w, 1); }
+static pg_status forward_threads(fault_world *w) { return forward_with(w, 3); }
+static pg_status features_create_with(fault_world *w, int32_t n_threads) {
     pg_run_options options;
     pg_features *features = NULL, *again = NULL;
     pg_tensor tensor = {.struct_size = sizeof tensor};
     pg_run_options_init(&options, sizeof options);
-    options.n_threads = 1;
+    options.n_threads = n_threads;
     pg_status status = pg_features_create(w->model, w->inputs, &options, &features);
     if (status >= 0) status = pg_features_get_tensor(features, &tensor);
     if (status >= 0) status = pg_features_from_tensor(w->model, &tensor, &again);
@@ -340,10 +406,8 @@ static pg_status features_create(fault_world *w) {
     pg_features_close(&again);
     return status;
 }
-/* A file or folder that no other thread writes. */
-static void own_path(char *path, size_t size, const char *name) {
-    snprintf(path, size, "%s.%s-%lx", masks, name, (unsigned long)pthread_self());
-}
+static pg_status features_create(fault_world *w) { return features_create_with(w, 1); }
+static pg_status features_create_threads(fault_world *w) { return features_create_with(w, 3); }
 static void features_path(char *path, size_t size) { snprintf(path, size, "%s/image.features", masks); }
 static pg_status features_save(fault_world *w) {
     char path[600];
@@ -425,19 +489,26 @@ static pg_status answers(fault_world *w) {
     pg_answer_close(&other);
     return status;
 }
-static pg_status convert(fault_world *w) {
+static pg_status masks_decoded(fault_world *w) {
+    static const int32_t codes[16] = {0, 127, 3};
+    float mask[64 * 64];
+    return pg_mask_decoder_decode(w->decoder, codes, mask);
+}
+static pg_status convert_with(int32_t n_threads) {
     pg_convert_options options;
     char out[600];
-    (void)w;
     pg_convert_options_init(&options, sizeof options);
-    options.n_threads = 1;
+    options.n_threads = n_threads;
     options.max_file_bytes = 40000;
     options.allocator = &fault_memory.hooks;
-    own_path(out, sizeof out, "converted");
+    converted_path(out, sizeof out);
     const pg_status status = pg_model_convert(official, out, &options);
     remove_folder(out);
     return status;
 }
+
+static pg_status convert(fault_world *w) { return (void)w, convert_with(1); }
+static pg_status convert_threads(fault_world *w) { return (void)w, convert_with(3); }
 
 const fault_call fault_calls[] = {
     {"model_open", model_open},
@@ -447,6 +518,10 @@ const fault_call fault_calls[] = {
     {"model_open_verifying", model_open_verifying},
     {"processor_open_model", processor_open_model},
     {"processor_open_json", processor_open_json},
+#ifdef PGI_SENTENCEPIECE
+    {"processor_open_sentencepiece", processor_open_sentencepiece},
+    {"tokenize_sentencepiece", tokenize_sentencepiece},
+#endif
     {"processor_open_images", processor_open_images},
     {"decoder_open", decoder_open},
     {"decoder_open_deflated", decoder_open_deflated},
@@ -457,26 +532,34 @@ const fault_call fault_calls[] = {
     {"detokenizer_create", detokenizer_create},
     {"encode_path", encode_path},
     {"encode_jpeg", encode_jpeg},
+    {"encode_pixels", encode_pixels},
     {"encode_batch", encode_batch},
     {"inputs_create", inputs_create},
     {"tokenize_and_decode", tokenize_and_decode},
     {"config_of_model", config_of_model},
     {"config_of_checkpoint", config_of_checkpoint},
+    {"checkpoint_find", checkpoint_find},
     {"infos", infos},
     {"embed", embed},
     {"generate_greedy", generate_greedy},
     {"generate_threads", generate_threads},
+    {"generate_waves", generate_waves},
     {"generate_beams", generate_beams},
     {"generate_drawing", generate_drawing},
     {"score", score},
+    {"score_threads", score_threads},
     {"forward", forward},
+    {"forward_threads", forward_threads},
     {"features_create", features_create},
+    {"features_create_threads", features_create_threads},
     {"features_save", features_save},
     {"features_load", features_load},
     {"features_from_bytes", features_from_bytes},
     {"session_steps", session_steps},
     {"detokenize", detokenize},
     {"answers", answers},
+    {"masks_decoded", masks_decoded},
     {"convert", convert},
+    {"convert_threads", convert_threads},
 };
 const size_t n_fault_calls = sizeof fault_calls / sizeof *fault_calls;

@@ -28,13 +28,9 @@
 #include <unistd.h>
 
 #include "fault_calls.h"
+#include "sanitized.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(SANITIZED)
+#if defined(__GLIBC__) && !defined(SANITIZED)
 #define OWN_MALLOC 1
 #endif
 
@@ -56,28 +52,28 @@ typedef enum fault {
 static const char *const fault_names[] = {"malloc",     "mmap",  "open",  "open-eintr", "read",  "read-short",
                                           "read-eintr", "write", "fsync", "rename",     "thread"};
 
-/* Where a process may die, or say another thing than it should, through no code of ours. */
+/* Where a process may die, or keep memory, through no code of ours. */
+typedef enum harm { DIES, KEEPS_MEMORY } harm;
 static const struct {
     fault fault;
+    harm harm;
     const char *call; /* a part of its name */
-    const char *whose, *why;
+    const char *why;
 } known[] = {
 #ifdef WITH_LIBGOMP
-    {MALLOC, "threads", "libgomp", "a refused malloc ends the process: \"Out of memory allocating N bytes\", exit(1)"},
-    {THREAD, "threads", "libgomp", "a refused thread ends the process: \"Thread creation failed\", exit(1)"},
+    {MALLOC, DIES, "threads", "libgomp: \"Out of memory allocating N bytes\", exit(1)"},
+    {THREAD, DIES, "threads", "libgomp: \"Thread creation failed\", exit(1)"},
 #endif
 #ifdef PGI_SENTENCEPIECE
-    {MALLOC, "processor_open", "sentencepiece", "protobuf's destructor of a half-made message ends the process"},
-    {MALLOC, "encode", "sentencepiece", "a half-made message is given up, and so is what it holds"},
-    {MALLOC, "tokenize", "sentencepiece", "likewise"},
-    {MALLOC, "score", "sentencepiece", "likewise"},
+    {MALLOC, DIES, "processor_open_sentencepiece", "protobuf's destructor of a half-made message ends the process"},
+    {MALLOC, KEEPS_MEMORY, "tokenize_sentencepiece", "a half-made message of protobuf is given up"},
 #endif
-    {N_FAULTS, NULL, NULL, NULL}, /* the end: a build without both has no other line */
+    {N_FAULTS, DIES, NULL, NULL}, /* the end: a build without both has no other line */
 };
 
-static const char *known_reason(fault kind, const char *call) {
+static const char *known_reason(fault kind, harm what, const char *call) {
     for (size_t i = 0; known[i].call; i++)
-        if (known[i].fault == kind && strstr(call, known[i].call)) return known[i].whose;
+        if (known[i].fault == kind && known[i].harm == what && strstr(call, known[i].call)) return known[i].why;
     return NULL;
 }
 
@@ -215,7 +211,7 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 
 /* ---------------------------------------------------------------------------------------------------- one trial */
 
-enum { MAX_FAULTS = 20000, MAX_BLOCKS_KEPT = 40, TRIAL_SECONDS = 60, MAX_DEATHS = 200 };
+enum { MAX_FAULTS = 20000, MAX_BLOCKS_KEPT = 40, TRIAL_SECONDS = 60, MAX_DEATHS = 20 };
 
 /* What the child tells: where it is, and what came of it. */
 typedef struct report {
@@ -254,7 +250,7 @@ static void check_status(const fault_call *call, fault kind, int64_t n, pg_statu
         bad(call->name, kind, n, "failed without a message of its own");
     else if (harmless)
         bad(call->name, kind, n, "needs no failure");
-    else if (kind == MALLOC && status != PG_ERROR_MEMORY && !known_reason(kind, call->name))
+    else if (kind == MALLOC && status != PG_ERROR_MEMORY)
         bad(call->name, kind, n, "is not PG_ERROR_MEMORY");
 }
 
@@ -286,7 +282,7 @@ static void try_all(const fault_call *call, fault kind, int64_t first) {
         if (shared->bad > 5) _exit(0);
     }
     if (call->run(&world) < 0) bad(call->name, kind, shared->at, "the same handles do not serve a next call");
-    if (n_blocks - blocks > MAX_BLOCKS_KEPT && !known_reason(kind, call->name)) {
+    if (n_blocks - blocks > MAX_BLOCKS_KEPT && !known_reason(kind, KEEPS_MEMORY, call->name)) {
         say("%lld blocks of malloc more than before\n", (long long)(n_blocks - blocks));
         bad(call->name, kind, shared->at, "memory of malloc is kept");
     }
@@ -310,7 +306,7 @@ static int run_call(const fault_call *call, fault kind) {
         if (waitpid(child, &status, 0) != child) return 1;
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0) break;
         if (++deaths > MAX_DEATHS) break;
-        if (!known_reason(kind, call->name)) {
+        if (!known_reason(kind, DIES, call->name)) {
             say("FAIL %s, %s number %lld: the process dies (%s %d)\n", call->name, fault_names[kind],
                 (long long)shared->at, WIFSIGNALED(status) ? "signal" : "exit",
                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
@@ -319,8 +315,8 @@ static int run_call(const fault_call *call, fault kind) {
         first = shared->at + 1;
     }
     if (deaths)
-        say("known: %s, %s: %s ends the process, %d times\n", call->name, fault_names[kind],
-            known_reason(kind, call->name), deaths);
+        say("known: %s, %s: the process dies, %d times%s: %s\n", call->name, fault_names[kind], deaths,
+            deaths > MAX_DEATHS ? " and no more tried" : "", known_reason(kind, DIES, call->name));
     return shared->bad;
 }
 

@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "sanitizers.h"
+#include "sanitized.h"
 #include "support.h"
 #include "tiny.h"
 
@@ -21,7 +21,11 @@ static char folders[2][512]; /* a tiny checkpoint of each generation */
 static char large[512];      /* one whose encoder and prefill take a while: 8 layers, LARGE_SIDE^2 / 16 image tokens */
 
 /* Sanitizers and -O0 make it take just as long with fewer. */
-enum { LARGE_SIDE = WITH_ASAN || WITH_TSAN ? 96 : 192 };
+#ifdef SANITIZED
+enum { LARGE_SIDE = 96 };
+#else
+enum { LARGE_SIDE = 192 };
+#endif
 
 static int setup(void **state) {
     (void)state;
@@ -203,7 +207,9 @@ static void a_forked_child_generates(void **state) {
     int64_t got[32];
     int channel[2], status;
     (void)state;
-    if (WITH_TSAN) skip();
+#ifdef THREAD_SANITIZED
+    skip();
+#endif
     open_host(&h, folders[0]);
     worker w = {.h = &h, .image = 3, .n_threads = 4, .rounds = 1};
     generate_some(&w); /* the parent's threads exist now; a child does not have them */
@@ -258,7 +264,9 @@ static void a_session_goes_on_in_a_forked_child(void **state) {
     bytes wanted = {0}, again = {0};
     int status;
     (void)state;
-    if (WITH_TSAN) skip();
+#ifdef THREAD_SANITIZED
+    skip();
+#endif
     open_host(&h, large);
     pg_session *session = start_session(&h, 1);
     step_logits(session, &wanted);

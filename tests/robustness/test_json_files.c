@@ -10,11 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sanitizers.h"
+#include "sanitized.h"
 #include "support.h"
 #include "tiny.h"
 
-enum { STACK = WITH_ASAN || WITH_TSAN ? 1 << 20 : 64 << 10 };
+#ifdef SANITIZED
+enum { STACK = 1 << 20 };
+#else
+enum { STACK = 64 * 1024 };
+#endif
 
 typedef enum { MODEL, PROCESSOR } opener;
 

@@ -12,11 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "sanitizers.h"
+#include "sanitized.h"
 #include "support.h"
 #include "tiny.h"
 
-#if defined(__GLIBC__) && !WITH_ASAN && !WITH_TSAN
+#if defined(__GLIBC__) && !defined(SANITIZED)
 #define COUNTS_MALLOC 1
 #endif
 

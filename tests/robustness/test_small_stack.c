@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "mask_files.h"
-#include "sanitizers.h"
+#include "sanitized.h"
 #include "support.h"
 #include "tiny.h"
 
@@ -240,10 +240,10 @@ static void hostile_files(void **state) {
 }
 
 int main(int argc, char **argv) {
-    if (WITH_ASAN || WITH_TSAN) {
-        say("sanitizers need more stack than that\n");
-        return 77;
-    }
+#ifdef SANITIZED
+    say("sanitizers need more stack than that\n");
+    return 77;
+#endif
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(with_malloc),
         cmocka_unit_test(with_an_allocator),

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "sanitizers.h"
+#include "sanitized.h"
 #include "throwing_host.h"
 #include "tiny_fixture.h"
 
@@ -376,7 +376,7 @@ static void what_follows_is_right(void **state) {
     pg_result_close(&second);
 }
 
-#if !WITH_ASAN && !WITH_TSAN
+#ifndef SANITIZED
 static void *exits(void *t) {
     pg_forward_options options;
     pg_outputs *out = NULL;
@@ -404,7 +404,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exceptions_end_at_the_border),
         cmocka_unit_test(what_follows_is_right),
-#if !WITH_ASAN && !WITH_TSAN
+#ifndef SANITIZED
         cmocka_unit_test(the_end_of_a_thread_is_let_through),
 #endif
     };

@@ -4,7 +4,6 @@
 
     check.py TOOL MAKE_TINY SOURCE
 """
-import fcntl
 import json
 import os
 import pty
@@ -374,13 +373,24 @@ def cannot_end(folder):
     change(folder, "generation_config.json", lambda config: config.update(eos_token_id=0))
 
 
+def fill(writer):
+    """Writes until no byte more is taken."""
+    os.set_blocking(writer, False)
+    for size in (512, 1):
+        try:
+            while os.write(writer, b"x" * size):
+                pass
+        except BlockingIOError:
+            pass
+    os.set_blocking(writer, True)
+
+
 def nobody_reads(folder, image):
     """A full pipe, and a full terminal: the first signal ends what waits there, with its own line."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         for verb, prompt in [("run", ["a"]), ("ask", [])]:
             for kind, (reader, writer) in [("pipe", os.pipe()), ("terminal", pty.openpty())]:
-                if kind == "pipe":
-                    fcntl.fcntl(writer, 1031, 4096)  # F_SETPIPE_SZ
+                fill(writer)
                 process = subprocess.Popen([TOOL, verb, folder, image, *prompt, "-n", "2000000000"], stdin=subprocess.PIPE,
                                            stdout=writer, stderr=subprocess.PIPE)
                 os.close(writer)

@@ -288,6 +288,11 @@ static void the_defaults_need_no_folder(void **state) {
     options.flags |= PG_PROCESSOR_IMAGES_ONLY;
     ARGUMENT(pg_processor_open(folder, &options, &none));
     assert_non_null(strstr(pg_last_error(), "expected one"));
+    options.flags = PG_PROCESSOR_SENTENCEPIECE | PG_PROCESSOR_IMAGES_ONLY;
+    ARGUMENT(pg_processor_open(folder, &options, &none));
+    assert_non_null(strstr(pg_last_error(), "PG_PROCESSOR_SENTENCEPIECE and PG_PROCESSOR_IMAGES_ONLY, expected one"));
+    options.flags = 8;
+    ARGUMENT(pg_processor_open(folder, &options, &none));
     options.flags = PG_PROCESSOR_TEXT_ONLY;
     OK(pg_processor_open(folder, &options, &none));
     ARGUMENT(pg_processor_get_image_settings(none, &s));

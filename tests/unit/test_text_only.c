@@ -1,5 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* PG_PROCESSOR_TEXT_ONLY: folders with the tokenizer's files alone, what images are told, and the flags of tokens. */
+/* PG_PROCESSOR_TEXT_ONLY and _SENTENCEPIECE: folders with the tokenizer's files alone, what images are told, flags of
+ * tokens. */
 #include "run_tests.h"
 
 #include <stdio.h>
@@ -125,12 +126,44 @@ static void images_are_refused(void **state) {
     pg_processor_close(&processor);
 }
 
+/* PG_PROCESSOR_SENTENCEPIECE: the same ids, and a word on whether it is at work. */
+static void sentencepiece_on_request(void **state) {
+    (void)state;
+    static const char text[] = "detect \xC3\xA9t\xC3\xA9 ; <loc0001> the  cat\n\n\xF0\x9F\x90\xB1";
+    const char *folder = PGI_GOLDEN_FOLDER "/../../examples/demo/model";
+    pg_processor *by_list = NULL, *asked = NULL;
+    pg_processor_info info = {.struct_size = sizeof info};
+    pg_processor_options options;
+    OK(pg_processor_options_init(&options, sizeof options));
+    OK(pg_processor_open(folder, &options, &by_list));
+    OK(pg_processor_get_info(by_list, &info));
+    assert_int_equal(info.flags, 0);
+    options.flags = PG_PROCESSOR_SENTENCEPIECE;
+#ifdef PGI_SENTENCEPIECE
+    int64_t ids[2][64];
+    size_t n[2];
+    OK(pg_processor_open(folder, &options, &asked));
+    OK(pg_processor_get_info(asked, &info));
+    assert_int_equal(info.flags, PG_PROCESSOR_SENTENCEPIECE);
+    OK(pg_processor_tokenize(by_list, text, 0, ids[0], 64, &n[0]));
+    OK(pg_processor_tokenize(asked, text, 0, ids[1], 64, &n[1]));
+    assert_int_equal(n[0], n[1]);
+    assert_memory_equal(ids[0], ids[1], n[0] * sizeof ids[0][0]);
+#else
+    (void)text;
+    assert_int_equal(pg_processor_open(folder, &options, &asked), PG_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(pg_last_error(), "-Dsentencepiece=disabled"));
+#endif
+    pg_processor_close(&asked);
+    pg_processor_close(&by_list);
+}
+
 static void unknown_flags_are_refused(void **state) {
     (void)state;
     pg_processor_options options;
     pg_processor *processor = NULL;
     OK(pg_processor_options_init(&options, sizeof options));
-    options.flags = 4;
+    options.flags = 8;
     assert_int_equal(pg_processor_open(PGI_GOLDEN_FOLDER, &options, &processor), PG_ERROR_ARGUMENT);
     assert_non_null(strstr(pg_last_error(), "PG_PROCESSOR_TEXT_ONLY"));
     assert_null(processor);
@@ -140,7 +173,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_folder_without_image_settings), cmocka_unit_test(the_tokens_of_the_processor_are_left_out),
         cmocka_unit_test(flags_are_those_of_added_tokens), cmocka_unit_test(images_are_refused),
-        cmocka_unit_test(unknown_flags_are_refused),
+        cmocka_unit_test(sentencepiece_on_request),        cmocka_unit_test(unknown_flags_are_refused),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }

@@ -19,15 +19,15 @@
 
 #define TOKENIZERS PGI_GOLDEN_FOLDER "/tokenizers/"
 static const char *const kinds[] = {"spm", "json", "partial", "words", "backend", "older"};
+static const uint32_t by[] = {0, PG_PROCESSOR_SENTENCEPIECE}; /* the two that merge, to the same ids */
 
-static pgi_tokenizer *open_kind(const char *kind, int avoid_sentencepiece) {
+static pgi_tokenizer *open_kind(const char *kind, uint32_t flags) {
     char path[1024];
     snprintf(path, sizeof path, "%s%s", TOKENIZERS, kind);
     pgi_tokenizer *tokenizer = pgi_alloc_zero(MEMORY, 1, sizeof *tokenizer);
     assert_non_null(tokenizer);
     tokenizer->memory = *MEMORY;
-    tokenizer->avoid_sentencepiece = avoid_sentencepiece;
-    if (pgi_tokenizer_load(tokenizer, path, 0, NULL) != PG_OK) fail_msg("%s", pgi_error_text());
+    if (pgi_tokenizer_load(tokenizer, path, flags, NULL) != PG_OK) fail_msg("%s", pgi_error_text());
     return tokenizer;
 }
 
@@ -137,8 +137,8 @@ static void check_decode(const char *kind, const pgi_tokenizer *tokenizer) {
 static void the_cases_of_transformers(void **state) {
     (void)state;
     for (size_t k = 0; k < COUNT(kinds); k++) {
-        for (int list = 0; list < 2; list++) {
-            pgi_tokenizer *tokenizer = open_kind(kinds[k], list);
+        for (size_t b = 0; b < COUNT(by); b++) {
+            pgi_tokenizer *tokenizer = open_kind(kinds[k], by[b]);
             const json_t *wanted = json_object_get(cases, kinds[k]);
             assert_int_equal(pgi_tokenizer_n_ids(tokenizer), json_integer_value(json_object_get(wanted, "n_ids")));
             for (int i = 0; i < PGI_N_SPECIALS; i++)
@@ -153,8 +153,8 @@ static void the_cases_of_transformers(void **state) {
     }
 }
 
-/* sentencepiece does the work where it can, and is there; a list of merges that it cannot follow is followed without
- * it. */
+/* Asked for, sentencepiece does the work where it can, and is there; a list of merges that it cannot follow is followed
+ * without it. */
 static void sentencepiece_where_it_is_exact(void **state) {
     (void)state;
 #ifdef PGI_SENTENCEPIECE
@@ -164,10 +164,12 @@ static void sentencepiece_where_it_is_exact(void **state) {
 #endif
     static const int uses[COUNT(kinds)] = {1, 1, 0, 1, 0, 1}, source[COUNT(kinds)] = {1, 2, 2, 2, 2, 2};
     for (size_t k = 0; k < COUNT(kinds); k++) {
-        pgi_tokenizer *tokenizer = open_kind(kinds[k], 0);
-        assert_int_equal(pgi_bpe_uses_sentencepiece(tokenizer->bpe), is_there && uses[k]);
-        assert_int_equal(tokenizer->source, source[k]);
-        pgi_tokenizer_close(&tokenizer);
+        for (size_t b = 0; b < COUNT(by); b++) {
+            pgi_tokenizer *tokenizer = open_kind(kinds[k], by[b]);
+            assert_int_equal(pgi_bpe_uses_sentencepiece(tokenizer->bpe), is_there && by[b] && uses[k]);
+            assert_int_equal(tokenizer->source, source[k]);
+            pgi_tokenizer_close(&tokenizer);
+        }
     }
 }
 
@@ -267,8 +269,8 @@ static void invalid_text_is_refused(void **state) {
 
 static void a_long_text_is_fine(void **state) {
     (void)state;
-    for (int list = 0; list < 2; list++) {
-        pgi_tokenizer *tokenizer = open_kind("spm", list);
+    for (size_t b = 0; b < COUNT(by); b++) {
+        pgi_tokenizer *tokenizer = open_kind("spm", by[b]);
         enum { N = 200000 };
         char *text = malloc(N);
         assert_non_null(text);
