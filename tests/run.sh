@@ -53,8 +53,12 @@ gcc=${CC_GCC:-gcc}
 clang=${CC_CLANG:-clang}
 if build gcc "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=release; then
     run_suites gcc
-    step "soak, 20 seconds" "$builds/gcc/tests/robustness/soak" --seconds 20
+    nice "$builds/gcc/tests/robustness/soak" --seconds 60 >"$builds/soak.log" 2>&1 & # it waits for the disk, mostly
+    soak=$!
     step "clang-tidy" "$python" tests/style/check.py tidy "$top" "$builds/gcc"
+    wait "$soak"
+    soak=$?
+    step "soak, 60 seconds" sh -c 'cat "$1"; exit "$2"' soak "$builds/soak.log" "$soak"
 fi
 if build sanitized "$clang" "$(echo "$clang" | sed 's/clang/clang++/')" --buildtype=debugoptimized \
     -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fno-sanitize-recover=all -Dcpp_args=-fno-sanitize-recover=all; then
