@@ -22,7 +22,7 @@
 #include "checkpoint/diagnose.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/npz.h"
-#include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_header.h"
 #include "ops/ops.h"
 
 enum { MOST_FILE = 64 << 20, MOST_HEADER = 1 << 20, CODE_SIZE = 512, GRID = 4 };

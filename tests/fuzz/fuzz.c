@@ -36,11 +36,12 @@ static void make_folder(fuzz_folder_kind kind, char *folder, size_t size) {
     if (!registered) atexit(close_all);
     registered = 1;
     make_temp_folder(folder, size);
-    if (kind <= FUZZ_TODAY) {
-        tiny_options options = kind == FUZZ_OFFICIAL ? tiny_official() : tiny_saved_today();
+    if (kind <= FUZZ_COLPALI) {
+        tiny_options options = kind == FUZZ_TODAY ? tiny_saved_today() : tiny_official();
         options.n_layers = 1;
+        options.colpali = kind == FUZZ_COLPALI ? TINY_COLPALI : TINY_NO_COLPALI;
         tiny_write(folder, &options);
-        if (kind == FUZZ_OFFICIAL) remove_file(folder, "tokenizer.json");
+        if (kind != FUZZ_TODAY) remove_file(folder, "tokenizer.json");
         return;
     }
     pg_convert_options options;

@@ -19,6 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 typedef enum fuzz_folder_kind {
     FUZZ_OFFICIAL, /* tokenizer.model, one file of weights */
     FUZZ_TODAY,    /* tokenizer.json, three files and their index */
+    FUZZ_COLPALI,  /* tokenizer.model, with a projection for retrieval */
     FUZZ_INT8,     /* the first one, converted */
     FUZZ_INT4,     /* the second one, converted, in several files */
     FUZZ_N_FOLDERS

@@ -43,30 +43,42 @@ static void seed_header(const char *target, const char *name, const char *letter
 }
 
 static void seed_folders(const char *const *folder) {
-    seed_file("config", "config", "c", folder[0], "config.json");
-    seed_file("config", "config-gemma2", "t", folder[1], "config.json");
-    seed_file("config", "generation", "g", folder[0], "generation_config.json");
+    seed_file("config", "config", "c", folder[FUZZ_OFFICIAL], "config.json");
+    seed_file("config", "config-gemma2", "t", folder[FUZZ_TODAY], "config.json");
+    seed_file("config", "config-colpali", "v", folder[FUZZ_COLPALI], "config.json");
+    seed_file("config", "generation", "g", folder[FUZZ_OFFICIAL], "generation_config.json");
     seed_text("config", "generation-more",
               "g{\"eos_token_id\": [1, 2], \"suppress_tokens\": [5, 6], \"forced_bos_token_id\": 2, \"bad_words_ids\": "
               "[[8, 9]], \"sequence_bias\": [[[9], 1.5]], \"stop_strings\": [\"x\"], \"do_sample\": true, \"top_p\": "
               "0.5, \"num_beams\": 2, \"early_stopping\": \"never\", \"exponential_decay_length_penalty\": [3, 1.1]}");
-    seed_file("config", "index", "i", folder[1], "model.safetensors.index.json");
-    seed_file("config", "preprocessor", "p", folder[0], "preprocessor_config.json");
-    seed_file("config", "processor", "P", folder[1], "processor_config.json");
-    seed_file("config", "tokenizer", "k", folder[0], "tokenizer_config.json");
-    seed_file("config", "tokenizer-new", "K", folder[1], "tokenizer_config.json");
+    seed_text("config", "generation-beams",
+              "G{\"num_beams\": 2, \"length_penalty\": 0.5, \"num_return_sequences\": 2, \"max_new_tokens\": 2, "
+              "\"forced_eos_token_id\": [1], \"begin_suppress_tokens\": [4], \"no_repeat_ngram_size\": 2, "
+              "\"min_length\": 3, \"repetition_penalty\": 1.2, \"remove_invalid_values\": true, \"max_time\": 9}");
+    seed_text("config", "generation-drawn",
+              "G{\"do_sample\": true, \"temperature\": 0.7, \"top_k\": 5, \"min_p\": 0.01, \"typical_p\": 0.9, "
+              "\"epsilon_cutoff\": 0.001, \"eta_cutoff\": 0.001, \"top_h\": 0.5, \"renormalize_logits\": true, "
+              "\"max_length\": 30, \"min_new_tokens\": 1, \"guidance_scale\": 2, \"eos_token_id\": 1}");
+    seed_file("config", "index", "i", folder[FUZZ_TODAY], "model.safetensors.index.json");
+    seed_file("config", "preprocessor", "p", folder[FUZZ_OFFICIAL], "preprocessor_config.json");
+    seed_file("config", "processor", "P", folder[FUZZ_TODAY], "processor_config.json");
+    seed_file("config", "tokenizer", "k", folder[FUZZ_OFFICIAL], "tokenizer_config.json");
+    seed_file("config", "tokenizer-new", "K", folder[FUZZ_TODAY], "tokenizer_config.json");
     seed_text("config", "added-tokens", "a{\"<image>\": 338, \"<more>\": 339}");
     seed_text(
         "config", "special-tokens",
         "s{\"bos_token\": \"<bos>\", \"eos_token\": {\"content\": \"<eos>\", \"lstrip\": false, \"rstrip\": true, "
         "\"normalized\": false, \"single_word\": true}, \"additional_special_tokens\": [\"<image>\"]}");
-    bytes weights = read_file(folder[0], "model.safetensors");
+    seed_text("config", "special-tokens-new",
+              "S{\"pad_token\": \"<pad>\", \"unk_token\": null, \"eos_token\": \"more\"}");
+    seed_text("config", "added-tokens-new", "A{\"<image>\": 338, \"<more>\": 339, \"the\": 340}");
+    bytes weights = read_file(folder[FUZZ_OFFICIAL], "model.safetensors");
     seed_header("safetensors", "header", "h", &weights);
     seed_header("safetensors", "header-in-memory", "H", &weights);
     seed("safetensors", "cut", "w", weights.data, 3000);
     bytes_free(&weights);
     seed("safetensors", "empty", "w", "\2\0\0\0\0\0\0\0{}", 10);
-    seed_file("tokenizer_json", "tiny", "", folder[1], "tokenizer.json");
+    seed_file("tokenizer_json", "tiny", "", folder[FUZZ_TODAY], "tokenizer.json");
     seed_text(
         "tokenizer_json", "small",
         "{\"added_tokens\":[{\"id\":0,\"content\":\"<pad>\",\"single_word\":false,\"lstrip\":true,\"rstrip\":"
@@ -76,22 +88,22 @@ static void seed_folders(const char *const *folder) {
         "\"\xE2\x96\x81\"},\"content\":\" \"},{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"}]},\"model\":"
         "{\"type\":\"BPE\",\"unk_token\":\"<pad>\",\"fuse_unk\":true,\"byte_fallback\":true,\"vocab\":{\"<pad>\":0,"
         "\"a\":1,\"b\":2,\"ab\":3},\"merges\":[\"a b\"]}}");
-    seed_file("tokenizer_model", "tiny", "", folder[0], "tokenizer.model");
-    weights = read_file(folder[2], "model.safetensors");
+    seed_file("tokenizer_model", "tiny", "", folder[FUZZ_OFFICIAL], "tokenizer.model");
+    weights = read_file(folder[FUZZ_INT8], "model.safetensors");
     seed_header("converted", "int8", "8", &weights);
     seed_header("converted", "int8-raw", "b", &weights);
     bytes_free(&weights);
     char name[64];
     for (int n = 2; n < 20; n++) {
         snprintf(name, sizeof name, "model-00001-of-%05d.safetensors", n);
-        if (!has_file(folder[3], name)) continue;
-        weights = read_file(folder[3], name);
+        if (!has_file(folder[FUZZ_INT4], name)) continue;
+        weights = read_file(folder[FUZZ_INT4], name);
         seed_header("converted", "int4", "4", &weights);
         bytes_free(&weights);
     }
-    seed_file("converted", "config-int8", "c", folder[2], "config.json");
-    seed_file("converted", "config-int4", "e", folder[3], "config.json");
-    seed_file("converted", "index-int4", "i", folder[3], "model.safetensors.index.json");
+    seed_file("converted", "config-int8", "c", folder[FUZZ_INT8], "config.json");
+    seed_file("converted", "config-int4", "e", folder[FUZZ_INT4], "config.json");
+    seed_file("converted", "index-int4", "i", folder[FUZZ_INT4], "model.safetensors.index.json");
 }
 
 static void seed_images(void) {
@@ -141,6 +153,10 @@ static void seed_texts(void) {
          {15, 12, 2, 0, 30},
          "a\0b\xFF<eos>\xFF"
          "12 ?"},
+        {"truncated", {15, 4, 0, 0, 26}, "the cat in the cat\xFFthe cat in the cat"},
+        {"truncated-prompt", {15, 4, 0x20, 1, 26}, "the cat in the cat\xFFin"},
+        {"truncated-suffix", {15, 4, 0xC0, 0, 26}, "the\xFFthe cat in the cat"},
+        {"truncated-ends-kept", {15, 12, 0x42, 2, 28}, "the cat in the cat\xFFthe cat in the cat"},
         {"literal", {17, 1}, "<image> <eos> \xE2\x96\x81  \n\n<b>"},
     };
     for (size_t i = 0; i < sizeof encodes / sizeof *encodes; i++) {
@@ -152,10 +168,16 @@ static void seed_texts(void) {
     }
     seed_text("answers", "boxes",
               "\x05\x04\x80\x01<loc0100><loc0200><loc0300><loc0400> cat ; <loc0100><loc0200><loc0300><loc0401> cat");
+    seed_text("answers", "duplicates",
+              "\x04\x04\x80\x01<loc0100><loc0200><loc0300><loc0400> cat ; <loc0100><loc0200><loc0300><loc0401> cat");
     seed_text("answers", "masks",
               "\x2A\x04\x80\x01<loc0256><loc0512><loc0768><loc1023><seg000><seg127><seg003><seg004><seg005><seg060>"
               "<seg007><seg008><seg009><seg010><seg110><seg012><seg013><seg014><seg015><seg064> dog");
     seed_text("answers", "points", "\x01\x04\x80\x01<loc0100><loc0200> nose; ear <loc0001><loc1024>\xC3\xA9");
+    seed_text("answers", "mask-of-a-box",
+              "\x80\x01\x40\x01<loc0100><loc0200><loc0900><loc0800><seg000><seg127><seg003><seg004><seg005><seg060>"
+              "<seg007><seg008><seg009><seg010><seg110><seg012><seg013><seg014><seg015><seg064> dog");
+    seed("answers", "ids", "", "\x40\x02\x40\x01\x0A\x00\x0B\x00\x0C\x00\x20\x00\xFF\xFF\x01\x00", 16);
     seed_text("answers", "broken", "\x38\x04\x80\x01<loc0001><loc12><seg999>;;\n<loc0002><loc0001>\xF0\x9F");
 }
 
@@ -175,14 +197,128 @@ static void seed_masks_and_features(void) {
     if (pg_features_to_bytes(features, file, size, &size) < 0) abort();
     seed("features", "sound", "b", file, size);
     seed("features", "repaired", "r", file, size);
+    seed("features", "file", "f", file, size);
+    seed("features", "file-repaired", "R", file, size);
     pg_features_close(&features);
     free(file);
+}
+
+/* What newer ways in are given: settings of tokens and texts, answers to score, arrays, ids of models. */
+static void seed_settings(void) {
+    static const struct {
+        const char *target, *name, *bytes;
+        size_t size;
+    } seeds[] = {
+#define SEED(target, name, text) {target, name, text, sizeof text - 1}
+        SEED("generate", "stop-strings",
+             "\x06\x00\x00s\x03the"
+             "s\x01 "
+             "p\x03 a\n"),
+        SEED("generate", "bad-words",
+             "\x06\x00\x00w\x02\x0A\x00\x0B\x00w\x01\x0C\x00l\x02\x0C\x00\x0D\x00"
+             "\x0A"),
+        SEED("generate", "lists",
+             "\x0C\x00\x24"
+             "e\x02\x01\x00\x05\x00"
+             "f\x01\x01\x00u\x02\x09\x00\x0A\x00"
+             "b\x01\x04\x00"
+             "1\x03\x00"),
+        SEED("generate", "masks",
+             "\x8A\x00\x04m\x00\x01\x02\x03\x04"
+             "c\x0B"),
+        SEED("generate", "beams",
+             "\x5A\x07\x10r\x09g\x02n\x01"
+             "d\x09\x01"),
+        SEED("generate", "detect",
+             "\x0E\x10\x00p\x0A"
+             "detect cat"),
+        SEED("generate", "segment",
+             "\x2F\x60\x04p\x0B"
+             "segment cat"),
+        SEED("scores", "texts",
+             "\x00the cat\xFF"
+             "a dog\xFF\xFF<eos> \xC3\xA9"),
+        SEED("scores", "beginnings",
+             "\x1F"
+             "a\xFFthe\xFFthe cat"),
+        SEED("scores", "ids", "\x80\x02\x0A\x00\x0B\x00\x01\x01\x00"),
+        SEED("inputs", "ids", "\x00\x01\x01\x05\x00\x02\x0A\x0B\x0C\x01"),
+        SEED("inputs", "labels",
+             "\x84\x1D\x02\x03\x00\x02\x0A\x0B\x02\x0C\x0D\x00\x01\x01\x01\x00\x01\x01\x00\x00\x00\x01\x00"
+             "\x00\x01\x00\xFF\xFF\x0B\xFF\x0C\x0D"),
+        SEED("inputs", "embeddings", "\x01\x22\x01\x02\x00\x90\x70\x84\x00\x01\x02"),
+        SEED("inputs", "pixels", "\x00\x40\x01\x00\x00\x90\x70\x84"),
+        SEED("inputs", "odd", "\x00\x05\x02\x03\x01\x00\x80\x08\x05\x10\x09\x20\x30"),
+        SEED("cache", "main",
+             "\x08org/name"
+             "0a1b\n"),
+        SEED("cache", "revision", "\x0Dorg/name@0a1b"),
+        SEED("cache", "out", "\x08org/name../../0a1b"),
+        SEED("cache", "path", "\x01."),
+#undef SEED
+    };
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++)
+        seed(seeds[i].target, seeds[i].name, "", seeds[i].bytes, seeds[i].size);
+    static const uint16_t sizes[] = {sizeof(pg_model_info),
+                                     sizeof(pg_sampling_options),
+                                     sizeof(pg_memory),
+                                     sizeof(pg_processor_info),
+                                     sizeof(pg_image_settings),
+                                     sizeof(pg_row_info),
+                                     sizeof(pg_tensor),
+                                     sizeof(pg_object),
+                                     sizeof(pg_result_info),
+                                     sizeof(pg_tensor),
+                                     sizeof(pg_tensor),
+                                     sizeof(pg_score_info),
+                                     sizeof(pg_tensor),
+                                     sizeof(pg_model_options),
+                                     sizeof(pg_processor_options),
+                                     sizeof(pg_encode_options),
+                                     sizeof(pg_sampling_options),
+                                     sizeof(pg_beam_options),
+                                     sizeof(pg_generate_options),
+                                     sizeof(pg_score_options),
+                                     sizeof(pg_answer_options),
+                                     sizeof(pg_mask_decoder_options),
+                                     sizeof(pg_batch),
+                                     sizeof(pg_input_arrays),
+                                     sizeof(pg_forward_options),
+                                     sizeof(pg_run_options),
+                                     sizeof(pg_session_options),
+                                     sizeof(pg_convert_options),
+                                     sizeof(pg_tensor)};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "struct-%02d", (int)i);
+        seed("getters", name, "", (uint8_t[]){(uint8_t)i, 0, (uint8_t)sizes[i], (uint8_t)(sizes[i] >> 8), 0, 0}, 6);
+    }
+}
+
+/* Each struct of each call with a size that cuts a field, and with one that no struct has. */
+static void seed_sizes(void) {
+    static const int n_parts[] = {3, 2, 3, 3, 2, 1, 1, 1, 3};
+    char name[64];
+    for (int call = 0; call < 9; call++) {
+        for (int part = 0; part < n_parts[call]; part++) {
+            bytes b = {0};
+            bytes_add(&b, &(uint8_t){(uint8_t)call}, 1);
+            if (call == 8) bytes_add(&b, "\1", 1); /* images of the second row */
+            bytes_add(&b, (uint8_t[]){(uint8_t)part, 0, 0, 12, 0, 0, 0, 0, 0, 0}, 10);
+            snprintf(name, sizeof name, "wrong-size-%d-%d-cut", call, part);
+            seed("options", name, "", b.data, b.size);
+            memcpy(b.data + b.size - 7, (uint8_t[]){0xF8, 0xFF, 0xFF, 0xFF}, 4);
+            snprintf(name, sizeof name, "wrong-size-%d-%d-huge", call, part);
+            seed("options", name, "", b.data, b.size);
+            bytes_free(&b);
+        }
+    }
 }
 
 /* Each call with the first fields of its structs, and a few sequences; the fuzzer finds the others. */
 static void seed_calls(void) {
     char name[32];
-    for (int call = 0; call < 7; call++) {
+    for (int call = 0; call < 9; call++) {
         uint8_t b[41] = {(uint8_t)call};
         for (int i = 0; i < 4; i++) {
             b[1 + 10 * i] = (uint8_t)i; /* part */
@@ -193,6 +329,16 @@ static void seed_calls(void) {
         snprintf(name, sizeof name, "call-%d", call);
         seed("options", name, "", b, sizeof b);
     }
+    static const uint8_t many_texts[] = {2,
+#define FIELD(part, field, low, high) part, field, 0, low, high, 0, 0, 0, 0, 0
+                                         FIELD(0, 2, 0x87, 0x13),
+                                         FIELD(0, 8, 0, 4),
+                                         FIELD(0, 9, 0, 4),
+                                         FIELD(0, 1, 7, 0),
+                                         FIELD(0, 5, 0x2C, 1),
+                                         FIELD(1, 1, 4, 0)};
+#undef FIELD
+    seed("options", "many-texts", "", many_texts, sizeof many_texts);
     static const uint8_t life[] = {0,   0,   0,  1,       1,  0,   2,   3,   2,  1,   2, 3,  4, 9,   4,
                                    12,  4,   5,  128 + 2, 0,  130, 2,   140, 0,  131, 0, 64, 5, 221, 1,
                                    131, 1,   66, 2,       65, 1,   208, 0,   67, 100, 5, 1,  5, 0,   5,
@@ -218,6 +364,8 @@ int main(int argc, char **argv) {
     seed_images();
     seed_texts();
     seed_masks_and_features();
+    seed_settings();
+    seed_sizes();
     seed_calls();
     return 0;
 }

@@ -12,14 +12,18 @@ typedef struct file {
 static const file files[] = {
     {'c', FUZZ_OFFICIAL, 1, "config.json"},
     {'t', FUZZ_TODAY, 1, "config.json"},
+    {'v', FUZZ_COLPALI, 1, "config.json"},
     {'g', FUZZ_OFFICIAL, 1, "generation_config.json"},
+    {'G', FUZZ_TODAY, 1, "generation_config.json"},
     {'i', FUZZ_TODAY, 1, "model.safetensors.index.json"},
     {'p', FUZZ_OFFICIAL, 0, "preprocessor_config.json"},
     {'P', FUZZ_TODAY, 0, "processor_config.json"},
     {'k', FUZZ_OFFICIAL, 0, "tokenizer_config.json"},
     {'K', FUZZ_TODAY, 0, "tokenizer_config.json"},
     {'a', FUZZ_OFFICIAL, 0, "added_tokens.json"},
+    {'A', FUZZ_TODAY, 0, "added_tokens.json"},
     {'s', FUZZ_OFFICIAL, 0, "special_tokens_map.json"},
+    {'S', FUZZ_TODAY, 0, "special_tokens_map.json"},
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

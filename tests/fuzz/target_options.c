@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fuzz.h"
+#include "mask_files.h"
 
 typedef enum field_type { U32, I32, I64, F32, F64, THREADS } field_type;
 typedef struct field {
@@ -35,7 +36,7 @@ static const shape processor_shape = SHAPE(T, processor_fields);
 #define T pg_encode_options
 static const field encode_fields[] = {AT(T, struct_size, U32), AT(T, flags, U32), AT(T, max_image_pixels, I64), AT(T, mode, I32),
     AT(T, padding, I32), AT(T, padding_side, I32), AT(T, pad_to_multiple_of, I32), AT(T, max_length, I64),
-    AT(T, truncation, I32), AT(T, truncation_side, I32)};
+    AT(T, truncation, I32), AT(T, truncation_side, I32), AT(T, max_tokens, I64)};
 static const shape encode_shape = SHAPE(T, encode_fields);
 #undef T
 #define T pg_image_settings
@@ -50,7 +51,9 @@ static const field sampling_fields[] = {AT(T, struct_size, U32), AT(T, flags, U3
     AT(T, temperature, F64), AT(T, top_h, F64), AT(T, top_p, F64), AT(T, min_p, F64), AT(T, typical_p, F64),
     AT(T, epsilon_cutoff, F64), AT(T, eta_cutoff, F64), AT(T, repetition_penalty, F64), AT(T, decay_factor, F64),
     AT(T, decay_start, I32), AT(T, top_k, I32), AT(T, no_repeat_ngram_size, I32), AT(T, min_new_tokens, I32),
-    AT(T, min_length, I32), AT(T, reserved, U32), AT(T, forced_bos_id, I64)};
+    AT(T, min_length, I32), AT(T, reserved, U32), AT(T, forced_bos_id, I64),
+    AT(T, n_eos_ids, I64), AT(T, n_forced_eos_ids, I64), AT(T, n_suppressed_ids, I64), AT(T, n_begin_suppressed_ids, I64),
+    AT(T, n_bad_words, I64), AT(T, n_biases, I64)}; /* of lists that are NULL */
 static const shape sampling_shape = SHAPE(T, sampling_fields);
 #undef T
 #define T pg_beam_options
@@ -96,6 +99,19 @@ static const shape memory_shape = SHAPE(T, memory_fields);
 static const field convert_fields[] = {AT(T, struct_size, U32), AT(T, weights, I32), AT(T, n_threads, THREADS),
     AT(T, reserved, U32), AT(T, max_file_bytes, I64)};
 static const shape convert_shape = SHAPE(T, convert_fields);
+#undef T
+#define T pg_mask_decoder_options
+static const field decoder_fields[] = {AT(T, struct_size, U32), AT(T, reserved, U32), AT(T, cpu_mask, I64)};
+static const shape decoder_shape = SHAPE(T, decoder_fields);
+#undef T
+#define T pg_batch
+static const field batch_fields[] = {AT(T, struct_size, U32), AT(T, n_prompts, I32), AT(T, n_suffixes, I32),
+    AT(T, n_images, I32), AT(T, n_image_counts, I32), AT(T, reserved, U32)};
+static const shape batch_shape = SHAPE(T, batch_fields);
+#undef T
+#define T pg_image
+static const field image_fields[] = {AT(T, struct_size, U32), AT(T, format, I32)};
+static const shape image_shape = SHAPE(T, image_fields);
 #undef T
 /* clang-format on */
 
@@ -209,6 +225,8 @@ static void try_generate(fuzz_input *in) {
     if (options.n_stop_strings > 3) options.n_stop_strings = 3; /* the array's */
     options.stop_strings = stops;
     if (options.max_new_tokens > 5000) options.max_new_tokens %= 5000;
+    /* 1024 texts with all that a result can keep are sound, and take the sanitizers seconds */
+    if (options.n_return > 64 && options.n_return <= 1024) options.n_return %= 65;
     MADE(pg_generate(fuzz_model(FUZZ_OFFICIAL), fuzz_processor(FUZZ_OFFICIAL), fuzz_inputs(FUZZ_OFFICIAL), &options,
                      &result),
          result);
@@ -286,9 +304,50 @@ static void try_convert(fuzz_input *in) {
     remove_folder(out);
 }
 
+static void try_decoder(fuzz_input *in) {
+    static char folder[512];
+    pg_mask_decoder_options options;
+    pg_mask_decoder *decoder = NULL;
+    if (!folder[0]) {
+        strcpy(folder, fuzz_folder(FUZZ_OFFICIAL));
+        bytes file = make_safetensors(LAYOUT_SOUND);
+        write_file(folder, "vae-oid.safetensors", file.data, file.size);
+        bytes_free(&file);
+    }
+    pg_mask_decoder_options_init(&options, sizeof options);
+    SET({&decoder_shape, &options});
+    options.allocator = fuzz_allocator();
+    MADE(pg_mask_decoder_open(folder, &options, &decoder), decoder);
+    pg_mask_decoder_close(&decoder);
+}
+
+/* The counts of a batch, up to as many as its arrays have; the first byte is the number of images of the second row. */
+static void try_batch(fuzz_input *in) {
+    enum { N = 4 };
+    static const uint8_t grey[4 * 4 * 4];
+    const char *texts[N] = {"the cat", NULL, "a", "<image>"};
+    int32_t counts[N] = {1, (int8_t)fuzz_take(in, 1), 1, 1};
+    pg_batch batch;
+    pg_image images[N];
+    pg_inputs *inputs = NULL;
+    pg_batch_init(&batch, sizeof batch);
+    for (int i = 0; i < N; i++) pg_image_from_pixels(&images[i], sizeof images[i], PG_IMAGE_RGB8, 4, 4, grey, 0);
+    batch.n_prompts = batch.n_images = 2;
+    SET({&batch_shape, &batch}, {&image_shape, &images[0]}, {&image_shape, &images[1]});
+    int32_t *const all[] = {&batch.n_prompts, &batch.n_suffixes, &batch.n_images, &batch.n_image_counts};
+    for (int i = 0; i < 4; i++)
+        if (*all[i] > N) *all[i] %= N + 1;
+    if (batch.n_prompts) batch.prompts = texts;
+    if (batch.n_suffixes) batch.suffixes = texts;
+    if (batch.n_images) batch.images = images;
+    if (batch.n_image_counts) batch.image_counts = counts;
+    MADE(pg_processor_encode_batch(fuzz_processor(FUZZ_TODAY), &batch, NULL, &inputs), inputs);
+    pg_inputs_close(&inputs);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static void (*const calls[])(fuzz_input *) = {try_open,    try_encode, try_generate, try_forward,
-                                                  try_session, try_answer, try_convert};
+    static void (*const calls[])(fuzz_input *) = {try_open,   try_encode,  try_generate, try_forward, try_session,
+                                                  try_answer, try_convert, try_decoder,  try_batch};
     fuzz_input in = {data, size};
     if (size > 400) return 0;
     calls[fuzz_take(&in, 1) % (sizeof calls / sizeof *calls)](&in);
