@@ -8,14 +8,13 @@
 
 #include "support.h"
 
-#define LOADED_CALLS(X)                                                                                               \
-    X(pg_model_open)                                                                                                  \
-    X(pg_model_close)                                                                                                 \
-    X(pg_processor_open)                                                                                              \
-    X(pg_processor_close)                                                                                             \
-    X(pg_image_from_pixels) X(pg_processor_encode) X(pg_inputs_close) X(pg_generate_options_init) X(pg_generate)      \
-        X(pg_result_get_ids) X(pg_result_close) X(pg_session_options_init) X(pg_session_create) X(pg_session_prefill) \
-            X(pg_session_step) X(pg_session_close) X(pg_last_error)
+/* clang-format off */
+#define LOADED_CALLS(X) \
+    X(pg_model_open) X(pg_model_close) X(pg_processor_open) X(pg_processor_close) X(pg_image_from_pixels) \
+    X(pg_processor_encode) X(pg_inputs_close) X(pg_generate_options_init) X(pg_generate) X(pg_result_get_ids) \
+    X(pg_result_close) X(pg_session_options_init) X(pg_session_create) X(pg_session_prefill) X(pg_session_step) \
+    X(pg_session_close) X(pg_last_error)
+/* clang-format on */
 
 typedef struct loaded_calls {
 #define LOADED_FIELD(name) __typeof__(name) *name;
