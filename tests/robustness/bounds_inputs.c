@@ -163,6 +163,15 @@ static bytes jpeg_of(int64_t n, int marker) { /* n pixels in rows of 4000, and n
 bytes jpeg_promise(int64_t n) { return jpeg_of(n, 0xC0); }
 bytes jpeg_promise_progressive(int64_t n) { return jpeg_of(n, 0xC2); }
 
+bytes jpeg_turned(int64_t n) { /* the same, lying on its side */
+    bytes plain = jpeg_promise(n), b = {0};
+    bytes_add(&b, plain.data, 2);
+    put_segment(&b, 0xE1, "Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\3\0\1\0\0\0\6\0\0\0\0\0\0\0", 32);
+    bytes_add(&b, plain.data + 2, plain.size - 2);
+    bytes_free(&plain);
+    return b;
+}
+
 static bytes jpeg_segments(int64_t n, int marker, const char *data, size_t size) {
     bytes b = {0}, image = tiny_image(IMAGE_JPEG, 16, 16, 1);
     bytes_add(&b, image.data, 2);

@@ -21,6 +21,7 @@ bytes png_long_chunk(int64_t n);
 bytes jpeg_scans(int64_t n);
 bytes jpeg_promise(int64_t n);
 bytes jpeg_promise_progressive(int64_t n);
+bytes jpeg_turned(int64_t n);
 bytes jpeg_comments(int64_t n);
 bytes jpeg_exif(int64_t n);
 bytes jpeg_profiles(int64_t n);

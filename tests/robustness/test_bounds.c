@@ -28,12 +28,15 @@
 typedef enum way {
     IMAGE,
     PIXELS,
+    ROW_OF_PIXELS,
+    WIDE_OF_BIG_VISION,
     PROMPT,
     LITERAL,
+    BY_SENTENCEPIECE,
     BIG_VISION,
     SUFFIX,
     ROWS,
-    ROWS_OF_ONE,
+    PADDED_ROWS,
     IMAGES_OF_A_ROW,
     DECODE,
     DETOKENIZE,
@@ -85,8 +88,12 @@ static pg_status no_text(const shape *s, const bytes *input, const pg_processor 
     pg_encode_options options;
     pg_encode_options_init(&options, sizeof options);
     options.flags = PG_ENCODE_EXIF;
+    const int32_t n = (int32_t)input->size;
+    if (s->way == WIDE_OF_BIG_VISION) options.mode = PG_MODE_BIG_VISION;
     if (s->way == PIXELS)
-        pg_image_from_pixels(&image, sizeof image, PG_IMAGE_GRAY8, 5000, (int32_t)(input->size / 5000), input->data, 0);
+        pg_image_from_pixels(&image, sizeof image, PG_IMAGE_GRAY8, 5000, n / 5000, input->data, 0);
+    else if (s->way == ROW_OF_PIXELS || s->way == WIDE_OF_BIG_VISION)
+        pg_image_from_pixels(&image, sizeof image, PG_IMAGE_GRAY8, n, 1, input->data, 0);
     else
         pg_image_from_bytes(&image, sizeof image, input->data, input->size);
     return pg_processor_encode(processor, &image, "x", &options, inputs);
@@ -95,7 +102,7 @@ static pg_status no_text(const shape *s, const bytes *input, const pg_processor 
 static pg_status batch(const shape *s, const bytes *input, const pg_processor *processor, pg_inputs **inputs) {
     pg_batch rows;
     pg_encode_options options;
-    const int32_t n = s->way == ROWS ? (int32_t)input->size : 1;
+    const int32_t n = s->way == ROWS ? (int32_t)input->size : s->way == PADDED_ROWS ? 100 : 1;
     const char **texts = calloc((size_t)n, sizeof *texts);
     uint64_t *sizes = calloc((size_t)n, sizeof *sizes);
     if (!texts || !sizes) abort();
@@ -105,7 +112,7 @@ static pg_status batch(const shape *s, const bytes *input, const pg_processor *p
     if (s->way == BIG_VISION) options.mode = PG_MODE_BIG_VISION;
     for (int32_t i = 0; i < n; i++) {
         texts[i] = (const char *)input->data;
-        sizes[i] = s->way == ROWS ? 1 : input->size;
+        sizes[i] = s->way == ROWS || (s->way == PADDED_ROWS && i > 0) ? 1 : input->size;
     }
     pg_batch_init(&rows, sizeof rows);
     rows.n_prompts = n;
@@ -335,7 +342,9 @@ static pg_status call(const shape *s, const bytes *input, const pg_processor *pr
         case MASKS: return open_file(s, model, c);
         case IMAGES_OF_A_ROW: status = images_of_a_row(input, processor, &inputs); break;
         case IMAGE:
-        case PIXELS: status = no_text(s, input, processor, &inputs); break;
+        case PIXELS:
+        case ROW_OF_PIXELS:
+        case WIDE_OF_BIG_VISION: status = no_text(s, input, processor, &inputs); break;
         default: status = batch(s, input, processor, &inputs);
     }
     pg_inputs_close(&inputs);
@@ -356,6 +365,7 @@ static pg_status prepare(const shape *s, const bytes *input, const counter *c, p
     model_options.allocator = &c->hooks;
     if (s->way == PROCESSOR || s->way == MODEL || s->way == CONVERTED_MODEL) return PG_OK;
     in_folder(path, sizeof path, "file");
+    if (s->way == BY_SENTENCEPIECE) options.flags = PG_PROCESSOR_SENTENCEPIECE;
     if (s->way == MASKS) write_file(folder, "file", input->data, input->size);
     pg_status status = pg_processor_open(folder, &options, processor);
     if (status >= 0 && s->way >= GENERATE && s->way <= FEATURES) status = pg_model_open(folder, &model_options, model);
@@ -473,10 +483,16 @@ static const shape shapes[] = {
     {"JPEG, profiles", IMAGE, 20000, jpeg_profiles, NULL, 0, PG_OK},
     {"JPEG, fill bytes", IMAGE, 500000, jpeg_fill, NULL, 0, PG_OK},
     {"pixels", PIXELS, 5000000, size_of, NULL, 0, PG_OK},
+    {"a row of pixels", ROW_OF_PIXELS, 100000, size_of, NULL, 0, PG_OK},
+    {"the same for big_vision", WIDE_OF_BIG_VISION, 100000, size_of, NULL, 0, PG_OK},
+    {"a JPEG that is turned", IMAGE, 6000000, jpeg_turned, NULL, 0, PG_OK},
     {"images of a row", IMAGES_OF_A_ROW, 500, size_of, NULL, 0, PG_OK},
 
     {"letters", PROMPT, 20000, letters, NULL, 0, PG_OK},
     {"letters, by the list", PROMPT, 20000, letters, NULL, 1, PG_OK},
+    {"letters, by sentencepiece", BY_SENTENCEPIECE, 20000, letters, NULL, 0, PG_OK},
+    {"spaces, by sentencepiece", BY_SENTENCEPIECE, 20000, spaces, NULL, 0, PG_OK},
+    {"nearly a token, by sentencepiece", BY_SENTENCEPIECE, 10000, nearly, NULL, 0, PG_OK},
     {"words", PROMPT, 4000, words, NULL, 0, PG_OK},
     {"spaces", PROMPT, 20000, spaces, NULL, 0, PG_OK},
     {"spaces, today", PROMPT, 20000, spaces, NULL, 1, PG_OK},
@@ -490,6 +506,7 @@ static const shape shapes[] = {
     {"images, literally", LITERAL, 20000, images, NULL, 0, PG_OK},
     {"words of big_vision", BIG_VISION, 4000, words, NULL, 0, PG_OK},
     {"a suffix", SUFFIX, 8000, pairs, NULL, 0, PG_OK},
+    {"a row that pads the others", PADDED_ROWS, 2000, marks, NULL, 0, PG_OK},
     {"rows", ROWS, 4000, letters, NULL, 0, PG_OK},
     {"ids", DECODE, 100000, size_of, NULL, 0, PG_OK},
     {"ids, one by one", DETOKENIZE, 100000, size_of, NULL, 0, PG_OK},
@@ -621,7 +638,26 @@ static void time_and_memory_grow_with_the_input(void **state) {
     assert_int_equal(n_failures, 0);
 }
 
+/* What a stranger's added tokens cost a prompt, beside the same prompt without them. */
+static void tokens_cost_a_prompt_little(void **state) {
+    static const shape kinds[] = {{"letters", PROMPT, 0, letters, NULL, 0, PG_OK},
+                                  {"nearly the longest token", PROMPT, 0, letters, nearly_longest_token, 0, PG_OK},
+                                  {"many tokens that begin alike", PROMPT, 0, letters, bushy_tokens, 0, PG_OK}};
+    enum { N = 80000, TIMES = 5 };
+    (void)state;
+    for (size_t i = 1; i < COUNT(kinds); i++) {
+        double least = 1e9, without = 1e9;
+        for (int attempt = 0; attempt < 4 && (attempt == 0 || least > TIMES * without + FREE_SECONDS); attempt++) {
+            without = measure(&kinds[0], N).seconds;
+            least = measure(&kinds[i], N).seconds;
+        }
+        if (least > TIMES * without + FREE_SECONDS)
+            fail_msg("%s: %.4f s, %.4f s without it", kinds[i].name, least, without);
+    }
+}
+
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(time_and_memory_grow_with_the_input)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(time_and_memory_grow_with_the_input),
+                                       cmocka_unit_test(tokens_cost_a_prompt_little)};
     return RUN_TESTS(tests, NULL, NULL);
 }
