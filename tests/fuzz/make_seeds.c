@@ -71,6 +71,16 @@ static void seed_folders(const char *const *folder) {
         "\"normalized\": false, \"single_word\": true}, \"additional_special_tokens\": [\"<image>\"]}");
     seed_text("config", "special-tokens-new",
               "S{\"pad_token\": \"<pad>\", \"unk_token\": null, \"eos_token\": \"more\"}");
+    seed_text(
+        "config", "tokenizer-own-pipeline",
+        "K{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"added_tokens_decoder\": {\"0\": {\"content\": "
+        "\"<pad>\", \"special\": true}}, \"extra_special_tokens\": {\"image_token\": \"<image>\"}, \"bos_token\": "
+        "\"<bos>\", \"eos_token\": \"<eos>\", \"pad_token\": \"<pad>\", \"unk_token\": \"<unk>\", \"padding_side\": "
+        "\"right\", \"truncation_side\": \"left\", \"model_max_length\": 99, \"pad_to_multiple_of\": 8}");
+    seed_text("config", "tokenizer-lists",
+              "k{\"tokenizer_class\": \"GemmaTokenizer\", \"additional_special_tokens\": [\"<image>\", {\"content\": "
+              "\"more\", \"lstrip\": true}], \"bos_token\": {\"content\": \"<bos>\"}, \"eos_token\": \"<eos>\", "
+              "\"add_bos_token\": true, \"split_special_tokens\": false, \"max_length\": 50}");
     seed_text("config", "added-tokens-new", "A{\"<image>\": 338, \"<more>\": 339, \"the\": 340}");
     bytes weights = read_file(folder[FUZZ_OFFICIAL], "model.safetensors");
     seed_header("safetensors", "header", "h", &weights);
@@ -79,6 +89,12 @@ static void seed_folders(const char *const *folder) {
     bytes_free(&weights);
     seed("safetensors", "empty", "w", "\2\0\0\0\0\0\0\0{}", 10);
     seed_file("tokenizer_json", "tiny", "", folder[FUZZ_TODAY], "tokenizer.json");
+    bytes json = read_file(folder[FUZZ_TODAY], "tokenizer.json");
+    while (json.size % 6 != 2) bytes_text(&json, " "); /* the target goes by the size */
+    seed("tokenizer_json", "tiny-own-pipeline", "", json.data, json.size);
+    bytes_text(&json, "  ");
+    seed("tokenizer_json", "tiny-beside-model", "", json.data, json.size);
+    bytes_free(&json);
     seed_text(
         "tokenizer_json", "small",
         "{\"added_tokens\":[{\"id\":0,\"content\":\"<pad>\",\"single_word\":false,\"lstrip\":true,\"rstrip\":"
