@@ -105,6 +105,10 @@ static void seed_folders(const char *const *folder) {
         "{\"type\":\"BPE\",\"unk_token\":\"<pad>\",\"fuse_unk\":true,\"byte_fallback\":true,\"vocab\":{\"<pad>\":0,"
         "\"a\":1,\"b\":2,\"ab\":3},\"merges\":[\"a b\"]}}");
     seed_file("tokenizer_model", "tiny", "", folder[FUZZ_OFFICIAL], "tokenizer.model");
+    bytes model = read_file(folder[FUZZ_OFFICIAL], "tokenizer.model");
+    bytes_add(&model, "\x78\0", 2); /* field 15, which no file has: the target goes by the size */
+    seed("tokenizer_model", "tiny-larger", "", model.data, model.size);
+    bytes_free(&model);
     weights = read_file(folder[FUZZ_INT8], "model.safetensors");
     seed_header("converted", "int8", "8", &weights);
     seed_header("converted", "int8-raw", "b", &weights);
@@ -169,10 +173,10 @@ static void seed_texts(void) {
          {15, 12, 2, 0, 30},
          "a\0b\xFF<eos>\xFF"
          "12 ?"},
-        {"truncated", {15, 4, 0, 0, 26}, "the cat in the cat\xFFthe cat in the cat"},
-        {"truncated-prompt", {15, 4, 0x20, 1, 26}, "the cat in the cat\xFFin"},
-        {"truncated-suffix", {15, 4, 0xC0, 0, 26}, "the\xFFthe cat in the cat"},
-        {"truncated-ends-kept", {15, 12, 0x42, 2, 28}, "the cat in the cat\xFFthe cat in the cat"},
+        {"truncated", {15, 4, 0, 0, 14}, "the cat in the cat\xFFthe cat in the cat"},
+        {"truncated-prompt", {15, 4, 0x20, 1, 14}, "the cat in the cat\xFFin"},
+        {"truncated-suffix", {15, 4, 0xC0, 0, 14}, "the\xFFthe cat in the cat"},
+        {"truncated-ends-kept", {15, 12, 0x42, 2, 15}, "the cat in the cat\xFFthe cat in the cat"},
         {"literal", {17, 1}, "<image> <eos> \xE2\x96\x81  \n\n<b>"},
     };
     for (size_t i = 0; i < sizeof encodes / sizeof *encodes; i++) {
@@ -230,9 +234,7 @@ static void seed_settings(void) {
              "\x06\x00\x00s\x03the"
              "s\x01 "
              "p\x03 a\n"),
-        SEED("generate", "bad-words",
-             "\x06\x00\x00w\x02\x0A\x00\x0B\x00w\x01\x0C\x00l\x02\x0C\x00\x0D\x00"
-             "\x0A"),
+        SEED("generate", "bad-words", "\x06\x00\x00w\x02\x0A\x00\x0B\x00w\x01\x0C\x00l\x0A\x02\x0C\x00\x0D\x00"),
         SEED("generate", "lists",
              "\x0C\x00\x24"
              "e\x02\x01\x00\x05\x00"
