@@ -247,6 +247,9 @@ static void seed_settings(void) {
         SEED("generate", "beams",
              "\x5A\x07\x10r\x09g\x02n\x01"
              "d\x09\x01"),
+        SEED("generate", "drawn",
+             "\x06\x00\x04t\x00\xC0t\x01\xF0t\x07\x40t\x02\xE0t\x03\x01t\x04\xF0t\x05\x01t\x06\x01"),
+        SEED("generate", "drawn-beams", "\x46\x00\x24t\x03\x01t\x05\x01t\x06\x01t\x02\x80"),
         SEED("generate", "detect",
              "\x0E\x10\x00p\x0A"
              "detect cat"),
