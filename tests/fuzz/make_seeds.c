@@ -202,11 +202,25 @@ static void seed_texts(void) {
 }
 
 static void seed_masks_and_features(void) {
-    bytes tensors = make_safetensors(LAYOUT_SOUND), npz = make_npz(&(npz_options)NPZ_PLAIN);
+    static const struct {
+        const char *name, *end, *begin; /* a letter of the target: which part of the file is the seed */
+        npz_options options;
+    } archives[] = {{"directory", "n", NULL, NPZ_PLAIN},
+                    {"directory-deflated", "d", NULL, {.cut_shape = -1, .drop = -1, .deflated = 1}},
+                    {"directory-zip64", "6", NULL, {.cut_shape = -1, .drop = -1, .zip64 = 1}},
+                    {"array", NULL, "b", NPZ_PLAIN},
+                    {"array-fortran", NULL, "b", {.cut_shape = -1, .drop = -1, .fortran = 1}},
+                    {"array-version-2", NULL, "b", {.cut_shape = -1, .drop = -1, .version = 1}}};
+    for (size_t i = 0; i < sizeof archives / sizeof *archives; i++) {
+        bytes npz = make_npz(&archives[i].options);
+        const char *letter = archives[i].end ? archives[i].end : archives[i].begin;
+        const size_t n = archives[i].end ? 2500 : 250;
+        seed("masks", archives[i].name, letter, archives[i].end ? npz.data + npz.size - n : npz.data, n);
+        bytes_free(&npz);
+    }
+    bytes tensors = make_safetensors(LAYOUT_SOUND);
     seed_header("masks", "safetensors", "h", &tensors);
-    seed("masks", "directory", "n", npz.data + npz.size - 2500, 2500);
     bytes_free(&tensors);
-    bytes_free(&npz);
     pg_features *features = NULL;
     size_t size = 0;
     if (pg_features_create(fuzz_model(FUZZ_OFFICIAL), fuzz_inputs(FUZZ_OFFICIAL), NULL, &features) < 0 ||
@@ -275,6 +289,7 @@ static void seed_settings(void) {
              "0a1b\n"),
         SEED("cache", "revision", "\x0Dorg/name@0a1b"),
         SEED("cache", "out", "\x08org/name../../0a1b"),
+        SEED("cache", "environment", "\x88org/name~/x/$HOME/${HF_HOME}/y"),
         SEED("cache", "path", "\x01."),
 #undef SEED
     };
