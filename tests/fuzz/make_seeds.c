@@ -382,6 +382,12 @@ static void seed_calls(void) {
     seed("calls", "life", "", life, sizeof life);
     static const uint8_t wrong[] = {131, 0, 130, 1, 133, 2, 64, 0, 65, 0, 66, 0, 67, 0, 135, 0, 136, 1, 137, 2, 138, 3};
     seed("calls", "without-handles", "", wrong, sizeof wrong);
+    static const uint8_t shared[][2] = {{2, 3},     {130, 128}, {131, 129}, {132, 128}, {133, 129}, {135, 150},
+                                        {136, 128}, {134, 128}, {131, 128}, {130, 129}, {131, 130}, {135, 200}};
+    bytes together = {0}; /* by the three threads at once */
+    for (size_t i = 0; i < 3 * sizeof shared / sizeof *shared; i++) bytes_add(&together, shared[i / 3], 2);
+    seed("calls", "shared", "", together.data, together.size);
+    bytes_free(&together);
     bytes long_life = {0};
     for (int i = 0; i < 12; i++) bytes_add(&long_life, (uint8_t[]){2, 3, 2, 1, 2, 3, 4, 41, 64, 80, 66, 65}, 12);
     seed("calls", "many", "", long_life.data, long_life.size);
