@@ -244,6 +244,9 @@ static void seed_settings(void) {
         size_t size;
     } seeds[] = {
 #define SEED(target, name, text) {target, name, text, sizeof text - 1}
+#define CAFES                                                                                                      \
+    "caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 " \
+    "caf\xC3\xA9 "
         SEED("generate", "stop-strings",
              "\x06\x00\x00s\x03the"
              "s\x01 "
@@ -284,6 +287,37 @@ static void seed_settings(void) {
         SEED("inputs", "embeddings", "\x01\x22\x01\x02\x00\x90\x70\x84\x00\x01\x02"),
         SEED("inputs", "pixels", "\x00\x40\x01\x00\x00\x90\x70\x84"),
         SEED("inputs", "odd", "\x00\x05\x02\x03\x01\x00\x80\x08\x05\x10\x09\x20\x30"),
+        SEED("folder", "adapter",
+             "\x13"
+             "adapter_config.json{\"base_model_name_or_path\": \"google/paligemma\"}"),
+        SEED("folder", "adapter-long",
+             "\x13"
+             "adapter_config.json{\"base_model_name_or_path\": \"" CAFES CAFES CAFES "\"}"),
+        SEED("folder", "gguf",
+             "\x09"
+             "a-\xC3\xA9.ggufGGUF\3\0\0\0"),
+        SEED("folder", "name-no-utf8",
+             "\x09"
+             "a-\xC3(.gguf"),
+        SEED("folder", "name-of-two-lines",
+             "\x08"
+             "a\nbc.npzPK\3\4"),
+        SEED("folder", "lfs",
+             "\x11"
+             "model.safetensorsversion https://git-lfs.github.com/spec/v1\n"),
+        SEED("folder", "html",
+             "\x0E"
+             "tokenizer.json\r\n <!DOCTYPE html>"),
+        SEED("folder", "pickle",
+             "\x11"
+             "pytorch_model.bin\x80\2}"),
+        SEED("folder", "masks",
+             "\x0B"
+             "vae-oid.npzPK\5\6"),
+        SEED("folder", "quantized",
+             "\x0B"
+             "config.json{\"model_type\": \"paligemma\", \"quantization_config\": {\"quant_method\": \"" CAFES "\"}}"),
+#undef CAFES
         SEED("cache", "main",
              "\x08org/name"
              "0a1b\n"),
