@@ -36,7 +36,8 @@ static void bend(fuzz_input *in, pg_tensor *t) {
     if (how & 16) t->dtype = (int8_t)fuzz_take(in, 1);
     if (how & 32) t->struct_size = (uint32_t)fuzz_take(in, 1) % (uint32_t)(sizeof *t + 1);
     if (how & 64) t->reserved = 1;
-    if (t->shape[0] > 16) t->shape[0] %= 17; /* rows: each takes its time */
+    if (t->shape[0] > 16) t->shape[0] %= 17;   /* rows: each takes its time */
+    if (t->shape[1] > 512) t->shape[1] %= 513; /* tokens: attentions have a number for each two */
     if (count(t) > MOST_VALUES)
         for (int i = 0; i < t->n_dims; i++) t->shape[i] %= 11; /* 11 ^ 4 values at the most */
 }
