@@ -125,19 +125,37 @@ pg_status pgi_mask_of_object(const pg_mask_decoder *decoder, const pg_answer *an
 
 /* ---- run lengths ---- */
 
+enum { SQUARE = 64 };
+
+/* The columns x .. x + n - 1, n <= SQUARE, one behind the other: 1 is inside. In squares, as the caches like it. */
+static void take_columns(const uint8_t *mask, int64_t width, int64_t height, int64_t x, int64_t n, uint8_t *out) {
+    uint8_t square[SQUARE][SQUARE];
+    for (int64_t top = 0; top < height; top += SQUARE) {
+        const int64_t rows = pgi_min64(height - top, SQUARE);
+        for (int64_t y = 0; y < rows; y++)
+            for (int64_t k = 0; k < n; k++) square[k][y] = mask[(top + y) * width + x + k] >= 128;
+        for (int64_t k = 0; k < n; k++) memcpy(out + k * height + top, square[k], (size_t)rows);
+    }
+}
+
 pg_status pgi_mask_counts(const uint8_t *mask, int64_t width, int64_t height, pgi_buffer *out) {
     uint32_t count = 0;
-    int inside = 0;
-    for (int64_t x = 0; x < width; x++)
-        for (int64_t y = 0; y < height; y++) {
-            if ((mask[y * width + x] >= 128) != inside) {
-                PGI_TRY(pgi_buffer_append(out, &count, sizeof count));
-                count = 0;
-                inside = !inside;
-            }
-            count++;
+    uint8_t inside = 0;
+    pg_status status = PG_OK;
+    uint8_t *columns = pgi_alloc(&pgi_memory_default, (size_t)pgi_min64(width, SQUARE), (size_t)height);
+    if (!columns) return PG_ERROR_MEMORY;
+    for (int64_t x = 0, n; x < width && status >= 0; x += n) {
+        n = pgi_min64(width - x, SQUARE);
+        take_columns(mask, width, height, x, n, columns);
+        for (int64_t i = 0; i < n * height && status >= 0; i++, count++) {
+            if (columns[i] == inside) continue;
+            status = pgi_buffer_append(out, &count, sizeof count);
+            count = 0;
+            inside = !inside;
         }
-    return pgi_buffer_append(out, &count, sizeof count);
+    }
+    pgi_free(&pgi_memory_default, columns);
+    return status < 0 ? status : pgi_buffer_append(out, &count, sizeof count);
 }
 
 pg_status pgi_mask_rle(const pgi_buffer *counts, pgi_buffer *out) {

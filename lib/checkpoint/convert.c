@@ -304,6 +304,18 @@ static pg_status write_index(converter *c, pgi_buffer *text) {
 }
 
 /* A file of the source to `text`; *has: it is there. */
+/* What is copied must belong to the folder. */
+static pg_status check_copied(const converter *c) {
+    for (size_t i = 0; i < sizeof copied_files / sizeof *copied_files; i++) {
+        char *path = pgi_path_join(c->memory, c->source, copied_files[i]);
+        if (!path) return PG_ERROR_MEMORY;
+        pg_status status = pgi_file_exists(path) ? pgi_hf_cache_check_inside(c->source, path) : PG_OK;
+        pgi_free(c->memory, path);
+        if (status < 0) return status;
+    }
+    return PG_OK;
+}
+
 static pg_status read_source(const converter *c, const char *name, pgi_buffer *text, int *has) {
     char *path = pgi_path_join(c->memory, c->source, name);
     if (!path) return PG_ERROR_MEMORY;
@@ -331,6 +343,7 @@ static pg_status write_all(converter *c, pgi_buffer *text) {
 }
 
 static pg_status open_source(converter *c) {
+    PGI_TRY(check_copied(c));
     PGI_TRY(pgi_config_load(c->memory, c->source, &c->config));
     pg_status status = pgi_tensor_files_open(c->memory, c->source, 1, &c->files);
     if (status >= 0) status = pgi_weights_bind(c->memory, c->run, &c->config, c->files, c->weights, &c->bound);

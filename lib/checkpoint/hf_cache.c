@@ -5,6 +5,8 @@
  */
 #include "checkpoint/hf_cache.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -239,4 +241,32 @@ pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, const c
     pgi_buffer_free(&revision);
     pgi_buffer_free(&path);
     return status;
+}
+
+/* Whether `path` is below the first `size` bytes of `folder`; both without links. */
+static int is_below(const char *path, const char *folder, size_t size) {
+    return strncmp(path, folder, size) == 0 && (path[size] == '/' || (size == 1 && folder[0] == '/'));
+}
+
+pg_status pgi_hf_cache_check_inside(const char *folder, const char *path) {
+    static const char blobs[] = "/blobs/";
+    char real_folder[PATH_MAX], real_path[PATH_MAX];
+    if (!realpath(folder, real_folder)) return pgi_system_error(folder, "open", errno);
+    if (!realpath(path, real_path)) return pgi_system_error(path, "open", errno);
+    if (is_below(real_path, real_folder, strlen(real_folder))) return PG_OK;
+    const char *revision = strrchr(real_folder, '/');
+    size_t repository = (size_t)(revision - real_folder); /* of the bytes before "/snapshots/REVISION" */
+    static const char snapshots[] = "/snapshots";
+    if (repository >= sizeof snapshots &&
+        memcmp(revision - sizeof snapshots + 1, snapshots, sizeof snapshots - 1) == 0) {
+        repository -= sizeof snapshots - 1;
+        if (is_below(real_path, real_folder, repository) &&
+            strncmp(real_path + repository, blobs, sizeof blobs - 1) == 0)
+            return PG_OK;
+    }
+    return pgi_error(
+        PG_ERROR_UNSUPPORTED,
+        "%s: found a link to %s, outside of the folder, expected a file; it would be copied as it is: put the "
+        "file itself in its place if it belongs to the model",
+        path, real_path);
 }

@@ -41,9 +41,9 @@ static pg_status append(const pgi_tokenizer *tokenizer, int64_t id, pgi_buffer *
     return pgi_buffer_append(text, &(uint8_t){(uint8_t)byte}, 1);
 }
 
-/* Keeps the last `size` bytes. */
+/* Keeps the last `size` bytes, once there are twice as many: each byte is moved once at most. */
 static void keep_end(pgi_buffer *text, size_t size) {
-    if (text->size <= size) return;
+    if (text->size / 2 <= size) return;
     memmove(text->data, text->data + text->size - size, size);
     text->size = size;
 }
@@ -51,7 +51,7 @@ static void keep_end(pgi_buffer *text, size_t size) {
 pg_status pgi_stop_tail_init(const pgi_stop_strings *stop, const int64_t *ids, int64_t n, const pgi_memory *memory,
                              pgi_stop_tail *tail) {
     pgi_buffer_init(&tail->text, memory);
-    PGI_TRY(pgi_buffer_reserve(&tail->text, stop->longest + pgi_tokenizer_longest_text(stop->tokenizer)));
+    PGI_TRY(pgi_buffer_reserve(&tail->text, 2 * stop->longest + pgi_tokenizer_longest_text(stop->tokenizer)));
     return pgi_stop_tail_begin(tail, stop, ids, n);
 }
 

@@ -142,29 +142,39 @@ done:
     return status;
 }
 
+/* Which pixel of the image as stored becomes (x, y) of the turned one. */
+static const uint8_t *source_of(const pgi_rgb *rgb, int32_t orientation, int32_t x, int32_t y) {
+    int32_t from_x = orientation >= 5 ? y : x, from_y = orientation >= 5 ? x : y;
+    if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8) from_x = rgb->width - 1 - from_x;
+    if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7) from_y = rgb->height - 1 - from_y;
+    return rgb->data + ((size_t)from_y * (size_t)rgb->width + (size_t)from_x) * 3;
+}
+
+/* In squares: the rows that a turned row is gathered from are more than the caches hold where an image is large. */
 pg_status pgi_exif_transpose(const pgi_memory *memory, const pg_cancel *cancel, int32_t orientation, pgi_rgb *rgb) {
+    enum { SQUARE = 32 };
     if (orientation <= 1 || orientation > 8) return PG_OK;
-    int32_t width = rgb->width, height = rgb->height;
-    int swap = orientation >= 5;
-    int32_t new_width = swap ? height : width, new_height = swap ? width : height;
+    const int32_t width = orientation >= 5 ? rgb->height : rgb->width;
+    const int32_t height = orientation >= 5 ? rgb->width : rgb->height;
+    const ptrdiff_t step = width > 1 ? source_of(rgb, orientation, 1, 0) - source_of(rgb, orientation, 0, 0) : 0;
     uint8_t *out = pgi_alloc(memory, (size_t)width * 3, (size_t)height);
     if (!out) return PG_ERROR_MEMORY;
-    uint8_t *p = out;
-    for (int32_t y = 0; y < new_height; y++) {
-        if (pgi_cancel_requested(cancel)) {
-            pgi_free(memory, out);
-            return pgi_run_cancelled_error();
-        }
-        for (int32_t x = 0; x < new_width; x++, p += 3) {
-            int32_t from_x = swap ? y : x, from_y = swap ? x : y;
-            if (orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8)
-                from_x = width - 1 - from_x;
-            if (orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7)
-                from_y = height - 1 - from_y;
-            memcpy(p, rgb->data + ((size_t)from_y * (size_t)width + (size_t)from_x) * 3, 3);
+    for (int32_t top = 0, bottom; top < height; top = bottom) {
+        bottom = height - top < SQUARE ? height : top + SQUARE;
+        for (int32_t left = 0, right; left < width; left = right) {
+            if (left % (1 << 18) == 0 && pgi_cancel_requested(cancel)) {
+                pgi_free(memory, out);
+                return pgi_run_cancelled_error();
+            }
+            right = width - left < SQUARE ? width : left + SQUARE;
+            for (int32_t y = top; y < bottom; y++) {
+                const uint8_t *from = source_of(rgb, orientation, left, y);
+                uint8_t *to = out + ((size_t)y * (size_t)width + (size_t)left) * 3;
+                for (int32_t x = left; x < right; x++, to += 3) memcpy(to, from + (x - left) * step, 3);
+            }
         }
     }
     pgi_free(memory, rgb->data);
-    *rgb = (pgi_rgb){out, new_width, new_height};
+    *rgb = (pgi_rgb){out, width, height};
     return PG_OK;
 }

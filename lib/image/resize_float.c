@@ -68,56 +68,85 @@ static pg_status spans_make(const pgi_memory *memory, int32_t n_in, int32_t n_ou
     return PG_OK;
 }
 
-/* One row of the result before its columns are resized; in: [height, size], row: [size], size being width x 3. */
-static void gather_rows(const spans *rows, int32_t y, const uint8_t *in, size_t size, float *restrict row) {
-    const uint8_t *source = in + (size_t)rows->first[y] * size;
+/* Some pixels of a row before its columns are resized. in: the first of them, `stride` bytes a row; part: [size] */
+static void gather_rows(const spans *rows, int32_t y, const uint8_t *in, size_t stride, size_t size,
+                        float *restrict part) {
+    const uint8_t *source = in + (size_t)rows->first[y] * stride;
     const float *weights = rows->weights + (size_t)y * rows->n_max;
-    memset(row, 0, size * sizeof *row);
-    for (int32_t k = 0; k < rows->n[y]; k++, source += size)
-        for (size_t i = 0; i < size; i++) row[i] += weights[k] * (float)source[i];
+    memset(part, 0, size * sizeof *part);
+    for (int32_t k = 0; k < rows->n[y]; k++, source += stride)
+        for (size_t i = 0; i < size; i++) part[i] += weights[k] * (float)source[i];
 }
 
-/* row: [in_width, 3]; out: the first of n_out samples of the red plane, green and blue following `plane` later. */
-static void gather_columns(const spans *columns, const float *row, int32_t n_out, float *out, size_t plane) {
-    for (int32_t x = 0; x < n_out; x++) {
-        const float *source = row + (size_t)columns->first[x] * 3;
-        const float *weights = columns->weights + (size_t)x * columns->n_max;
-        float r = 0.0f, g = 0.0f, b = 0.0f;
-        for (int32_t k = 0; k < columns->n[x]; k++, source += 3) {
-            r += weights[k] * source[0];
-            g += weights[k] * source[1];
-            b += weights[k] * source[2];
-        }
-        out[x] = r;
-        out[plane + (size_t)x] = g;
-        out[2 * plane + (size_t)x] = b;
+/* Adds what the pixels begin .. end of a row give to sample x. part: [end - begin, 3]; out: the sample's red, green and
+ * blue following `plane` later. */
+static void add_columns(const spans *columns, int32_t x, const float *part, int32_t begin, int32_t end, float *out,
+                        size_t plane) {
+    const int32_t first = columns->first[x], from = first > begin ? first : begin;
+    const int32_t to = first + columns->n[x] < end ? first + columns->n[x] : end;
+    const float *source = part + (size_t)(from - begin) * 3;
+    const float *weights = columns->weights + (size_t)x * columns->n_max + (from - first);
+    float r = out[0], g = out[plane], b = out[2 * plane];
+    for (int32_t k = 0; k < to - from; k++, source += 3) {
+        r += weights[k] * source[0];
+        g += weights[k] * source[1];
+        b += weights[k] * source[2];
     }
+    out[0] = r;
+    out[plane] = g;
+    out[2 * plane] = b;
+}
+
+enum { PART = 4096 /* pixels of a row that are resized at a time: they stay in the first caches */ };
+
+/* out: [width], three planes. Each sample is summed from left to right, whatever the parts. */
+static void make_row(const spans *rows, const spans *columns, int32_t y, const pgi_rgb *in, int32_t width, float *part,
+                     float *out, size_t plane) {
+    for (int c = 0; c < 3; c++) memset(out + (size_t)c * plane, 0, (size_t)width * sizeof *out);
+    int32_t x = 0; /* the first sample that is not done: neither end of their spans ever goes back */
+    for (int32_t begin = 0, end; begin < in->width; begin = end) {
+        end = in->width - begin < PART ? in->width : begin + PART;
+        gather_rows(rows, y, in->data + (size_t)begin * 3, (size_t)in->width * 3, (size_t)(end - begin) * 3, part);
+        while (x < width && columns->first[x] + columns->n[x] <= begin) x++;
+        for (int32_t i = x; i < width && columns->first[i] < end; i++)
+            add_columns(columns, i, part, begin, end, out + i, plane);
+    }
+}
+
+/* Whether row y is made of the same as the one before it, as most are where few rows become many. */
+static int same_as_before(const spans *rows, int32_t y) {
+    return y > 0 && rows->first[y] == rows->first[y - 1] && rows->n[y] == rows->n[y - 1] &&
+           memcmp(rows->weights + (size_t)y * rows->n_max, rows->weights + (size_t)(y - 1) * rows->n_max,
+                  (size_t)rows->n[y] * sizeof *rows->weights) == 0;
 }
 
 pg_status pgi_resize_float(const pgi_memory *memory, const pg_cancel *cancel, const pgi_rgb *in, int32_t width,
                            int32_t height, float *out) {
+    const size_t plane = (size_t)width * (size_t)height;
     spans rows = {0}, columns = {0};
-    float *row = NULL;
+    float *part = NULL;
     pg_status status;
-    size_t size;
     if (width < 1 || height < 1 || in->width < 1 || in->height < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "image: resizing %d x %d to %d x %d, expected at least 1 x 1", in->width,
                          in->height, width, height);
-    if (!pgi_mul_size((size_t)in->width, 3, &size))
-        return pgi_error(PG_ERROR_LIMIT, "image: %d pixels wide, expected fewer", in->width);
     PGI_GOTO(spans_make(memory, in->height, height, &rows), done);
     PGI_GOTO(spans_make(memory, in->width, width, &columns), done);
-    if (!(row = pgi_alloc(memory, size, sizeof *row))) {
+    if (!(part = pgi_alloc(memory, (size_t)(in->width < PART ? in->width : PART) * 3, sizeof *part))) {
         status = PG_ERROR_MEMORY;
         goto done;
     }
     for (int32_t y = 0; y < height; y++) {
+        float *row = out + (size_t)y * (size_t)width;
         PGI_GOTO(pgi_cancel_check(cancel), done);
-        gather_rows(&rows, y, in->data, size, row);
-        gather_columns(&columns, row, width, out + (size_t)y * (size_t)width, (size_t)width * (size_t)height);
+        if (!same_as_before(&rows, y)) {
+            make_row(&rows, &columns, y, in, width, part, row, plane);
+            continue;
+        }
+        for (int c = 0; c < 3; c++)
+            memcpy(row + (size_t)c * plane, row + (size_t)c * plane - width, (size_t)width * sizeof *row);
     }
 done:
-    pgi_free(memory, row);
+    pgi_free(memory, part);
     spans_free(memory, &rows);
     spans_free(memory, &columns);
     return status;

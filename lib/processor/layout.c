@@ -94,9 +94,8 @@ static pg_status prefix_as_text(const pgi_layout *layout, const char *bos, pgi_t
 static int goes_by_ids(const pgi_layout *layout) {
     const pgi_tokenizer *t = layout->tokenizer;
     if (layout->literal) return 1;
-    return !layout->placed &&
-           pgi_added_tokens_stands_alone(&t->added, &t->vocab, pgi_tokenizer_special(t, PGI_TOKEN_IMAGE)) &&
-           pgi_added_tokens_stands_alone(&t->added, &t->vocab, pgi_tokenizer_special(t, PGI_TOKEN_BOS));
+    return !layout->placed && pgi_added_tokens_stands_alone(&t->added, pgi_tokenizer_special(t, PGI_TOKEN_IMAGE)) &&
+           pgi_added_tokens_stands_alone(&t->added, pgi_tokenizer_special(t, PGI_TOKEN_BOS));
 }
 
 pg_status pgi_layout_prefix(const pgi_layout *layout, pgi_text prompt, int64_t n_images, pgi_id_list *out,

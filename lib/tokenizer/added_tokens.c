@@ -1,7 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * The added tokens of a tokenizer, and cutting a text at them with a tree of bytes (HF: tokenizers,
- * added_vocabulary.rs).
+ * The added tokens of a tokenizer, and cutting a text at them (HF: tokenizers, added_vocabulary.rs), in time that is
+ * linear in the text: Aho and Corasick, Efficient string matching (1975), backwards.
  */
 #include "tokenizer/added_tokens.h"
 
@@ -13,13 +13,18 @@ void pgi_added_tokens_init(pgi_added_tokens *tokens, const pgi_memory *memory) {
     *tokens = (pgi_added_tokens){.memory = memory};
 }
 
+static void trie_free(const pgi_memory *memory, pgi_trie *trie) {
+    pgi_free(memory, trie->nodes);
+    pgi_free(memory, trie->slots);
+}
+
 void pgi_added_tokens_free(pgi_added_tokens *tokens) {
     if (!tokens->memory) return;
     pgi_free(tokens->memory, tokens->data);
     pgi_free(tokens->memory, tokens->by_id);
     pgi_free(tokens->memory, tokens->special);
-    pgi_free(tokens->memory, tokens->raw.nodes);
-    pgi_free(tokens->memory, tokens->normalized.nodes);
+    trie_free(tokens->memory, &tokens->raw);
+    trie_free(tokens->memory, &tokens->normalized);
     *tokens = (pgi_added_tokens){.memory = tokens->memory};
 }
 
@@ -68,34 +73,111 @@ pg_status pgi_added_tokens_add(pgi_added_tokens *tokens, pgi_vocab *vocab, const
     return PG_OK;
 }
 
-/* The child of `node` for `byte`, or 0. */
-static int32_t child_of(const pgi_trie *trie, int32_t node, uint8_t byte) {
-    if (node == 0) return trie->first[byte];
-    int32_t child = trie->nodes[node].child;
-    while (child && trie->nodes[child].byte != byte) child = trie->nodes[child].sibling;
-    return child;
+/* ---- the tree ---- */
+
+/* The slot that holds the child of `node` for `byte`, or the empty one where it belongs. */
+static size_t find_slot(const pgi_trie *trie, int32_t node, uint8_t byte) {
+    const size_t mask = trie->n_slots - 1;
+    for (size_t i = (size_t)(pgi_hash_pair(&trie->key, (uint32_t)node, byte) >> 32) & mask;; i = (i + 1) & mask) {
+        const pgi_trie_node *child = &trie->nodes[trie->slots[i]];
+        if (!trie->slots[i] || (child->parent == node && child->byte == byte)) return i;
+    }
 }
 
+/* The child of `node` for `byte`, or 0. */
+static inline int32_t child_of(const pgi_trie *trie, int32_t node, uint8_t byte) {
+    if (node == 0) return trie->first[byte];
+    return trie->n_slots ? trie->slots[find_slot(trie, node, byte)] : 0;
+}
+
+/* Room for the slots of `n` nodes. */
+static pg_status grow_slots(const pgi_memory *memory, pgi_trie *trie, size_t n) {
+    size_t n_slots = trie->n_slots ? trie->n_slots : 256;
+    while (n_slots < 2 * n) n_slots *= 2;
+    if (n_slots == trie->n_slots) return PG_OK;
+    int32_t *slots = pgi_alloc_zero(memory, n_slots, sizeof *slots);
+    if (!slots) return PG_ERROR_MEMORY;
+    pgi_free(memory, trie->slots);
+    trie->slots = slots;
+    trie->n_slots = n_slots;
+    for (size_t i = 1; i < trie->n; i++)
+        if (trie->nodes[i].parent) slots[find_slot(trie, trie->nodes[i].parent, trie->nodes[i].byte)] = (int32_t)i;
+    return PG_OK;
+}
+
+/* The text is that of the token as it is found. The first token of a text stays. */
 static pg_status trie_add(const pgi_memory *memory, pgi_trie *trie, const uint8_t *text, size_t size, int32_t token) {
     int32_t node = 0;
     if (trie->n + size >= INT32_MAX / 2) return pgi_error(PG_ERROR_LIMIT, "added tokens of more than 1 GiB");
     PGI_TRY(pgi_grow(memory, &trie->nodes, &trie->capacity, trie->n + size + 1, sizeof *trie->nodes));
+    PGI_TRY(grow_slots(memory, trie, trie->n + size + 1));
     if (trie->n == 0) trie->nodes[trie->n++] = (pgi_trie_node){.token = -1};
-    for (size_t i = 0; i < size; i++) {
+    for (size_t i = size; i-- > 0;) {
         int32_t next = child_of(trie, node, text[i]);
         if (!next) {
             next = (int32_t)trie->n++;
-            trie->nodes[next] = (pgi_trie_node){.sibling = trie->nodes[node].child, .token = -1, .byte = text[i]};
+            trie->nodes[next] = (pgi_trie_node){
+                .parent = node, .token = -1, .depth = (uint16_t)(trie->nodes[node].depth + 1), .byte = text[i]};
             if (node == 0)
                 trie->first[text[i]] = next;
             else
-                trie->nodes[node].child = next;
+                trie->slots[find_slot(trie, node, text[i])] = next;
         }
         node = next;
     }
     if (trie->nodes[node].token < 0) trie->nodes[node].token = token;
+    if (size > trie->longest) trie->longest = size;
     return PG_OK;
 }
+
+/* Where the machine goes from `node` by `byte`. */
+static inline int32_t step(const pgi_trie *trie, int32_t node, uint8_t byte) {
+    for (;;) {
+        const int32_t next = child_of(trie, node, byte);
+        if (next || node == 0) return next;
+        node = trie->nodes[node].fail;
+    }
+}
+
+/* The links of a node, those of all shorter texts being there. */
+static void link_node(pgi_added_tokens *tokens, pgi_trie *trie, int32_t node) {
+    pgi_trie_node *n = &trie->nodes[node];
+    n->fail = n->parent ? step(trie, trie->nodes[n->parent].fail, n->byte) : 0;
+    const int32_t shorter = trie->nodes[n->fail].token;
+    if (n->token >= 0 && shorter >= 0) tokens->data[shorter].begins_another = 1;
+    if (n->token < 0) n->token = shorter;
+}
+
+/* Links all nodes, those of short texts first. */
+static pg_status trie_link(pgi_added_tokens *tokens, pgi_trie *trie) {
+    if (trie->n == 0) return PG_OK;
+    int32_t *order = pgi_alloc(tokens->memory, trie->n, sizeof *order);
+    size_t *begin = pgi_alloc_zero(tokens->memory, trie->longest + 2, sizeof *begin); /* of each depth in order */
+    if (order && begin) {
+        for (size_t i = 0; i < trie->n; i++) begin[trie->nodes[i].depth + 1]++;
+        for (size_t depth = 0; depth <= trie->longest; depth++) begin[depth + 1] += begin[depth];
+        for (size_t i = 0; i < trie->n; i++) order[begin[trie->nodes[i].depth]++] = (int32_t)i;
+        for (size_t i = 1; i < trie->n; i++) link_node(tokens, trie, order[i]);
+    }
+    const pg_status status = order && begin ? PG_OK : PG_ERROR_MEMORY;
+    pgi_free(tokens->memory, begin);
+    pgi_free(tokens->memory, order);
+    return status;
+}
+
+/* found[i]: index of the longest token that begins at text[begin + i], or -1, for the bytes begin .. end - 1. */
+static void find_tokens(const pgi_trie *trie, const uint8_t *text, size_t size, size_t begin, size_t end,
+                        int32_t *found) {
+    int32_t node = 0;
+    size_t at = size - end < trie->longest ? size : end + trie->longest; /* where those end that begin before `end` */
+    while (at > end) node = step(trie, node, text[--at]);
+    while (at > begin) {
+        node = step(trie, node, text[--at]);
+        found[at - begin] = trie->nodes[node].token;
+    }
+}
+
+/* ---- */
 
 pg_status pgi_added_tokens_replace_spaces(const char *text, size_t size, pgi_buffer *out) {
     while (size) {
@@ -115,9 +197,10 @@ pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *voc
     pgi_buffer text;
     pg_status status = PG_OK;
     pgi_buffer_init(&text, tokens->memory);
+    tokens->raw.key = tokens->normalized.key = vocab->key;
     for (size_t i = 0; i < tokens->n && status >= 0; i++) {
         size_t size;
-        const pgi_added_token *token = &tokens->data[i];
+        pgi_added_token *token = &tokens->data[i];
         const char *content = pgi_vocab_text(vocab, (size_t)token->id, &size);
         if (token->flags.normalized && replace_spaces) {
             text.size = 0;
@@ -125,37 +208,20 @@ pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *voc
             content = (const char *)text.data;
             size = text.size;
         }
+        token->size = (uint16_t)size;
         status = trie_add(tokens->memory, token->flags.normalized ? &tokens->normalized : &tokens->raw,
                           (const uint8_t *)content, size, (int32_t)i);
     }
+    if (status >= 0) status = trie_link(tokens, &tokens->raw);
+    if (status >= 0) status = trie_link(tokens, &tokens->normalized);
 done:
     pgi_buffer_free(&text);
     return status < 0 ? pgi_error_context(status, "%s", file) : status;
 }
 
-/* The longest token that begins at text[at], or -1; *end receives where it ends. */
-static int32_t match(const pgi_trie *trie, const uint8_t *text, size_t size, size_t at, size_t *end) {
-    int32_t node = 0, found = -1;
-    for (size_t i = at; i < size; i++) {
-        node = child_of(trie, node, text[i]);
-        if (!node) break;
-        if (trie->nodes[node].token >= 0) {
-            found = trie->nodes[node].token;
-            *end = i + 1;
-        }
-    }
-    return found;
-}
-
-int pgi_added_tokens_stands_alone(const pgi_added_tokens *tokens, const pgi_vocab *vocab, int64_t id) {
+int pgi_added_tokens_stands_alone(const pgi_added_tokens *tokens, int64_t id) {
     const pgi_added_token *token = pgi_added_tokens_of(tokens, id);
-    if (!token || token->flags.normalized || token->flags.lstrip || token->flags.rstrip) return 0;
-    size_t size;
-    const char *text = pgi_vocab_text(vocab, (size_t)id, &size);
-    int32_t node = 0;
-    for (size_t i = 0; i < size; i++)
-        if (!(node = child_of(&tokens->raw, node, (uint8_t)text[i]))) return 0;
-    return tokens->raw.nodes[node].child == 0;
+    return token && !token->flags.normalized && !token->flags.lstrip && !token->flags.rstrip && !token->begins_another;
 }
 
 /* White_Space of the Unicode character database: \s of Rust's regex. */
@@ -186,17 +252,25 @@ static size_t space_after(const uint8_t *text, size_t size, size_t at) {
 
 pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie *trie, const char *text, size_t size,
                                  int literal, pgi_part_fn part, void *user) {
+    enum { BLOCK = 1024 }; /* bytes whose tokens are found at a time */
     const uint8_t *bytes = (const uint8_t *)text;
-    size_t done = 0;  /* what lies before was handed on */
-    size_t space = 0; /* where white space ends that was looked at: tokens in it need not look again */
+    int32_t beginning[BLOCK];      /* the tokens that begin at the bytes of the block */
+    size_t block = 0, n_block = 0; /* where it begins, and its bytes */
+    size_t done = 0;               /* what lies before was handed on */
+    size_t space = 0;              /* where white space ends that was looked at: tokens in it need not look again */
     for (size_t at = 0; at < size && trie->n;) {
-        size_t begin = at, end = at;
-        int32_t found = match(trie, bytes, size, at, &end);
+        if (at - block >= n_block) {
+            block = at;
+            n_block = size - at < BLOCK ? size - at : BLOCK;
+            find_tokens(trie, bytes, size, block, block + n_block, beginning);
+        }
+        const int32_t found = beginning[at - block];
         if (found < 0) {
             at++;
             continue;
         }
         const pgi_added_token *token = &tokens->data[found];
+        size_t begin = at, end = at + token->size;
         at = end; /* HF too searches the white space that rstrip takes */
         if (tokens->special[token->id] & literal) continue;
         int strips = literal != PGI_LITERAL_CONTROL; /* sentencepiece's pieces do not */

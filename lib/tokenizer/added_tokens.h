@@ -18,6 +18,8 @@ typedef struct pgi_token_flags {
 typedef struct pgi_added_token {
     int64_t id;
     pgi_token_flags flags;
+    uint8_t begins_another; /* a longer token that is found with it begins with it */
+    uint16_t size;          /* bytes of its text as it is found: at most 3 PGI_MAX_PIECE */
 } pgi_added_token;
 
 /* Which tokens of a text are plain characters. */
@@ -30,17 +32,24 @@ enum {
     PGI_LITERAL_CONTROL = 2
 };
 
-/* A tree of bytes; node 0 is the root. */
+/* A tree of the bytes of tokens, each from its end to its begin; node 0 is the root. Aho and Corasick's links make it a
+ * machine that reads a text backwards, and knows at each byte the longest token that begins there: some steps a byte,
+ * whatever the tokens. */
 typedef struct pgi_trie_node {
-    int32_t child, sibling; /* 0: none */
-    int32_t token;          /* index of the added token that ends here, or -1 */
-    uint8_t byte;
+    int32_t parent;
+    int32_t fail;   /* the node of the longest end of this one's text that the tree has; 0: none */
+    int32_t token;  /* index of the longest added token that this one's text ends with, or -1 */
+    uint16_t depth; /* bytes of its text */
+    uint8_t byte;   /* the last of them */
 } pgi_trie_node;
 
 typedef struct pgi_trie {
     pgi_trie_node *nodes;
-    size_t n, capacity;
-    int32_t first[256]; /* the root's children by their byte, 0: none */
+    size_t n, capacity, longest; /* longest: bytes of a token */
+    int32_t *slots;              /* [n_slots]: nodes by their parent and byte, those below the root left out; 0: none */
+    size_t n_slots;              /* a power of 2, or 0 */
+    pgi_hash_key key;            /* of the slots */
+    int32_t first[256];          /* the root's children by their byte, 0: none */
 } pgi_trie;
 
 typedef struct pgi_added_tokens {
@@ -81,7 +90,7 @@ pg_status pgi_added_tokens_split(const pgi_added_tokens *tokens, const pgi_trie 
 /* 1 when the text of a token, at the start of a text that is parsed, always becomes this token and nothing more,
  * whatever follows: it is found before spaces are replaced, takes no white space along, and no longer token begins with
  * it. */
-int pgi_added_tokens_stands_alone(const pgi_added_tokens *tokens, const pgi_vocab *vocab, int64_t id);
+int pgi_added_tokens_stands_alone(const pgi_added_tokens *tokens, int64_t id);
 
 /* Appends `text` to `out`, each ' ' as U+2581. */
 pg_status pgi_added_tokens_replace_spaces(const char *text, size_t size, pgi_buffer *out);

@@ -3,16 +3,19 @@
  * Damages each kind of file of a checkpoint, and images, in a few hundred seeded ways and runs the whole way from
  * open to generated text on them. Whatever the file holds, the library must return: with success, or with an error
  * status and one line of UTF-8 that names the file; it must print nothing, release everything it allocated, ask for no
- * absurd amount of memory, and not take for ever.
+ * absurd amount of memory, and not take for ever. One case in sixteen puts something else in the file's place: nothing
+ * in it, a folder, a link that leads nowhere or to itself, a pipe, a device, a file of 3 GB of zeros.
  *
- *     damage                          all kinds, 300 cases each
- *     damage --cases N                N cases each
+ *     damage                          all kinds, 300 cases each: more than 10,000
+ *     damage --cases N                N cases each; the test suite has 60
  *     damage --kind KIND --seed N     one case again, as a failure report names it; says what came of it
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "mask_files.h"
@@ -20,12 +23,13 @@
 #include "support.h"
 #include "tiny.h"
 
-enum { CASE_SECONDS = 20, MAX_PIXELS = 1 << 22 };
+enum { CASE_SECONDS = 5 /* of the processor */, ALARM_SECONDS = 100, MAX_PIXELS = 1 << 22 };
 #define MAX_ALLOCATION (INT64_C(256) << 20) /* the folders have 100 kB of weights */
+#define MAX_PEAK (INT64_C(512) << 20)       /* of the process */
 
 /* Which checkpoint; INT8 and INT4 are converted from the first two. MASKS: files of a mask decoder alone. */
 typedef enum target { OFFICIAL, TODAY, INT8, INT4, COLPALI, MLX, MASKS, N_TARGETS } target;
-typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, REPAIRED_HEADER, ZIP, REPAIRED_ZIP, IMAGE } style;
+typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, REPAIRED_HEADER, ZIP, REPAIRED_ZIP, IMAGE, EXIF } style;
 
 #define FEATURES "image.features" /* of the folder's model */
 
@@ -66,6 +70,8 @@ static const kind kinds[] = {
     {"png-palette", OFFICIAL, "image", IMAGE, IMAGE_PNG_PALETTE, 20},
     {"jpeg", OFFICIAL, "image", IMAGE, IMAGE_JPEG, 5},
     {"jpeg-progressive", OFFICIAL, "image", IMAGE, IMAGE_JPEG_PROGRESSIVE, 5},
+    {"exif-jpeg", OFFICIAL, "image", EXIF, IMAGE_JPEG, 0},
+    {"exif-png", OFFICIAL, "image", EXIF, IMAGE_PNG, 0},
     {"int8-header-repaired", INT8, "model.safetensors", REPAIRED_HEADER, 0, 90},
     {"int4-header-repaired", INT4, "model-00002-of-00003.safetensors", REPAIRED_HEADER, 0, 90},
     {"int8-config", INT8, "config.json", JSON, 0, 20},
@@ -89,6 +95,12 @@ static counter memory;
 static const kind *now_kind;
 static uint64_t now_seed;
 static int verbose, n_failures, n_errors; /* n_errors: of this case */
+static struct {
+    int64_t n, n_refused;
+    double slowest; /* seconds of the processor */
+    const char *slowest_kind;
+    uint64_t slowest_seed;
+} all;
 
 static void tell_where(void) {
     say("\nthe process ends in this case: damage --kind %s --seed %llu\n", now_kind->name,
@@ -214,7 +226,7 @@ static void run_folder(const char *folder) {
 static int is_features(const kind *k) { return strcmp(k->file, FEATURES) == 0; }
 
 /* Damaged features, by path or as bytes: what loads serves a prompt. */
-static void run_features(const char *folder, const bytes *file) {
+static void run_features(const char *folder, const bytes *file, int by_path) {
     pg_model *model = NULL;
     pg_processor *processor = NULL;
     pg_inputs *inputs = NULL;
@@ -232,9 +244,8 @@ static void run_features(const char *folder, const bytes *file) {
     if (!MADE("model_open", pg_model_open(folder, &model_options, &model), model, folder)) return;
     stale_error();
     const int loaded =
-        now_seed % 2
-            ? MADE("features_load", pg_features_load(model, path, &features), features, path)
-            : MADE("from_bytes", pg_features_from_bytes(model, file->data, file->size, &features), features, NULL);
+        by_path ? MADE("features_load", pg_features_load(model, path, &features), features, path)
+                : MADE("from_bytes", pg_features_from_bytes(model, file->data, file->size, &features), features, NULL);
     if (loaded && MADE("processor_open", pg_processor_open(folder, NULL, &processor), processor, folder) &&
         MADE("encode", pg_processor_encode(processor, NULL, "the cat", NULL, &inputs), inputs, NULL)) {
         options.features = features;
@@ -307,7 +318,7 @@ static void write_masks(const char *folder) {
 }
 
 /* A damaged image, by path or as bytes. */
-static void run_image(const char *folder, const bytes *file) {
+static void run_image(const char *folder, const bytes *file, int by_path) {
     static pg_processor *processor; /* opened once; outside the counted memory */
     pg_processor_options processor_options;
     pg_encode_options options;
@@ -325,14 +336,15 @@ static void run_image(const char *folder, const bytes *file) {
         return;
     pg_encode_options_init(&options, sizeof options);
     options.max_image_pixels = MAX_PIXELS;
-    options.flags = (now_seed % 3 == 0 ? PG_ENCODE_EXIF : 0) | (now_seed % 5 < 2 ? PG_ENCODE_OVER_WHITE : 0);
+    options.flags = (now_seed % 3 == 0 || now_kind->style == EXIF ? PG_ENCODE_EXIF : 0) |
+                    (now_seed % 5 < 2 ? PG_ENCODE_OVER_WHITE : 0);
     snprintf(path, sizeof path, "%s/image", folder);
-    if (now_seed % 2)
+    if (by_path)
         pg_image_from_path(&image, sizeof image, path);
     else
         pg_image_from_bytes(&image, sizeof image, file->data, file->size);
     stale_error();
-    MADE("encode", pg_processor_encode(processor, &image, "x", &options, &inputs), inputs, now_seed % 2 ? path : NULL);
+    MADE("encode", pg_processor_encode(processor, &image, "x", &options, &inputs), inputs, by_path ? path : NULL);
     pg_inputs_close(&inputs);
 }
 
@@ -374,56 +386,122 @@ static void show_difference(const bytes *before, const bytes *after) {
     }
 }
 
-/* Returns whether an error came back. */
-static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
-    rng r = {seed * UINT64_C(0x9E3779B9) + (uint64_t)(k - kinds)};
-    const char *folder = folders[k->target];
-    bytes file = {0};
-    int64_t live_before = memory.n_live, bad_before = memory.n_bad;
-    double start = now_seconds();
-    char detail[128];
-    now_kind = k;
-    now_seed = seed;
-    rng_next(&r);
-    bytes_add(&file, pristine->data, pristine->size);
-    do { /* some damage undoes itself, or writes what was there */
-        switch (k->style) {
-            case JSON: mutate_json(&r, &file); break;
-            case SAFETENSORS_HEADER: mutate_header(&r, &file); break;
-            case REPAIRED_HEADER: /* one who means harm knows the checksum too */
-                mutate_header(&r, &file);
-                repair_converted(&file);
-                break;
-            case ZIP: mutate_zip(&r, &file); break;
-            case REPAIRED_ZIP:
-                mutate_zip(&r, &file);
-                repair_zip(&file);
-                break;
-            default: mutate_bytes(&r, &file); break;
-        }
-    } while (file.size == pristine->size && memcmp(file.data, pristine->data, file.size) == 0);
-    if (k->style == IMAGE && k->image <= IMAGE_PNG_PALETTE && rng_below(&r, 2)) repair_png(&file);
-    write_file(folder, k->file, file.data, file.size);
-    if (verbose) show_difference(pristine, &file);
+/* Damages the EXIF alone, which lies behind the first bytes of the file; its length is made right again. */
+static void mutate_exif(rng *r, const kind *k, bytes *file) {
+    const size_t head = k->image == IMAGE_JPEG ? 2 : 33; /* before its segment or chunk */
+    const size_t begin = head + (k->image == IMAGE_JPEG ? 4 : 8);
+    const size_t size = k->image == IMAGE_JPEG ? (size_t)(file->data[head + 2] << 8 | file->data[head + 3]) - 2
+                                               : (size_t)(file->data[head + 2] << 8 | file->data[head + 3]);
+    bytes part = {0}, out = {0};
+    bytes_add(&part, file->data + begin, size);
+    mutate_bytes(r, &part);
+    if (part.size > 60000) part.size = 60000;
+    bytes_add(&out, file->data, begin);
+    const size_t said = part.size + (k->image == IMAGE_JPEG ? 2 : 0);
+    out.data[head + 2] = (uint8_t)(said >> 8);
+    out.data[head + 3] = (uint8_t)said;
+    bytes_add(&out, part.data, part.size);
+    bytes_add(&out, file->data + begin + size, file->size - begin - size);
+    bytes_free(file);
+    bytes_free(&part);
+    *file = out;
+    if (k->image == IMAGE_PNG) repair_png(file);
+}
 
-    atomic_store(&memory.largest, 0);
-    alarm(CASE_SECONDS * 3);
-    n_errors = 0;
-    if (k->style == IMAGE)
-        run_image(folder, &file);
+/* An image with EXIF: a text, an orientation, a ratio, a directory behind the first. */
+static bytes image_with_exif(int image) {
+    static const char exif[] =
+        "Exif\0\0II*\0\x08\0\0\0\4\0\x0F\1\2\0\x0C\0\0\0\x3E\0\0\0\x12\1\3\0\1\0\0\0\6\0\0\0"
+        "\x1A\1\5\0\1\0\0\0\x3E\0\0\0\x69\x87\4\0\1\0\0\0\x4A\0\0\0\0\0\0\0a camera 12\0\1\0"
+        "\x12\1\3\0\1\0\0\0\x08\0\0\0\0\0\0\0";
+    bytes plain = tiny_image(image, 24, 17, 5), out = {0};
+    const size_t size = sizeof exif - 1, skipped = image == IMAGE_PNG ? 6 : 0, n = size - skipped;
+    const size_t head = image == IMAGE_PNG ? 33 : 2;
+    const uint8_t segment[] = {0xFF, 0xE1, (uint8_t)((n + 2) >> 8), (uint8_t)(n + 2)};
+    const uint8_t chunk[] = {0, 0, (uint8_t)(n >> 8), (uint8_t)n, 'e', 'X', 'I', 'f'};
+    bytes_add(&out, plain.data, head);
+    bytes_add(&out, image == IMAGE_PNG ? chunk : segment, image == IMAGE_PNG ? sizeof chunk : sizeof segment);
+    bytes_add(&out, exif + skipped, n);
+    if (image == IMAGE_PNG) bytes_add(&out, "\0\0\0\0", 4);
+    bytes_add(&out, plain.data + head, plain.size - head);
+    if (image == IMAGE_PNG) repair_png(&out);
+    bytes_free(&plain);
+    return out;
+}
+
+static void damage_bytes(rng *r, const kind *k, bytes *file) {
+    switch (k->style) {
+        case JSON: mutate_json(r, file); break;
+        case SAFETENSORS_HEADER: mutate_header(r, file); break;
+        case REPAIRED_HEADER: /* one who means harm knows the checksum too */
+            mutate_header(r, file);
+            repair_converted(file);
+            break;
+        case ZIP: mutate_zip(r, file); break;
+        case REPAIRED_ZIP:
+            mutate_zip(r, file);
+            repair_zip(file);
+            break;
+        case EXIF: mutate_exif(r, k, file); break;
+        default: mutate_bytes(r, file); break;
+    }
+}
+
+/* What may stand where a file should. A pipe that should be an image is waited for, so there is none. */
+static const char *const states[] = {"nothing in it", "a folder", "a link to nowhere", "a link to itself", "a device",
+                                     "3 GB of zeros", "a pipe"};
+enum { N_STATES = sizeof states / sizeof *states };
+
+static void put_state(const char *path, int state) {
+    unlink(path);
+    int failed = 0;
+    FILE *file;
+    switch (state) {
+        case 1: failed = mkdir(path, 0755) != 0; break;
+        case 2: failed = symlink("../no-such-folder/file", path) != 0; break;
+        case 3: failed = symlink(strrchr(path, '/') + 1, path) != 0; break;
+        case 4: failed = symlink("/dev/zero", path) != 0; break;
+        case 6: failed = mkfifo(path, 0644) != 0; break;
+        default:
+            file = fopen(path, "wb");
+            failed = !file || (state == 5 && ftruncate(fileno(file), (off_t)3 << 30) != 0) || fclose(file) != 0;
+    }
+    if (!failed) return;
+    say("%s cannot be made %s\n", path, states[state]);
+    n_failures++;
+}
+
+static double process_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int64_t process_peak(void) {
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+static void run_call(const kind *k, const char *folder, const bytes *file, int by_path) {
+    if (k->style == IMAGE || k->style == EXIF)
+        run_image(folder, file, by_path);
     else if (k->target == MASKS)
         run_masks(folder, k->file);
     else if (is_features(k))
-        run_features(folder, &file);
+        run_features(folder, file, by_path);
     else
         run_folder(folder);
-    alarm(0);
+}
 
+/* What has to hold whatever came back. */
+static void check_case(const kind *k, int64_t live_before, int64_t bad_before, double took) {
+    char detail[128];
     if (memory.largest > MAX_ALLOCATION) {
         snprintf(detail, sizeof detail, "%lld bytes at once", (long long)memory.largest);
         failure("asked for", detail);
     }
-    if ((k->style != IMAGE && memory.n_live != live_before) || memory.n_bad != bad_before) {
+    const int keeps = k->style == IMAGE || k->style == EXIF; /* its processor */
+    if ((!keeps && memory.n_live != live_before) || memory.n_bad != bad_before) {
         snprintf(detail, sizeof detail, "%lld blocks", (long long)(memory.n_live - live_before));
         failure("kept", detail);
     }
@@ -432,18 +510,55 @@ static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
         capture_begin();
         failure("wrote to", "stdout or stderr");
     }
-    if (now_seconds() - start > CASE_SECONDS) failure("took", "too long");
+    if (took > CASE_SECONDS) failure("took", "too long");
+    if (took > all.slowest) all.slowest = took, all.slowest_kind = k->name, all.slowest_seed = now_seed;
+}
+
+/* Returns whether an error came back. */
+static int run_case(const kind *k, uint64_t seed, const bytes *pristine) {
+    rng r = {seed * UINT64_C(0x9E3779B9) + (uint64_t)(k - kinds)};
+    const char *folder = folders[k->target];
+    char path[600];
+    bytes file = {0};
+    const int64_t live_before = memory.n_live, bad_before = memory.n_bad;
+    now_kind = k;
+    now_seed = seed;
+    rng_next(&r);
+    const int other = rng_below(&r, 16) == 0;
+    const int state = other ? (int)rng_below(&r, N_STATES - (k->style == IMAGE || k->style == EXIF)) : 0;
+    bytes_add(&file, pristine->data, pristine->size);
+    do damage_bytes(&r, k, &file); /* some damage undoes itself, or writes what was there */
+    while (file.size == pristine->size && memcmp(file.data, pristine->data, file.size) == 0);
+    if (k->style == IMAGE && k->image <= IMAGE_PNG_PALETTE && rng_below(&r, 2)) repair_png(&file);
+    snprintf(path, sizeof path, "%s/%s", folder, k->file);
+    write_file(folder, k->file, file.data, file.size);
+    if (other) put_state(path, state);
+    if (verbose && other) say("  %s is %s\n", k->file, states[state]);
+    if (verbose && !other) show_difference(pristine, &file);
+
+    atomic_store(&memory.largest, 0);
+    alarm(ALARM_SECONDS);
+    n_errors = 0;
+    const double begin = process_seconds();
+    run_call(k, folder, &file, other || now_seed % 2);
+    alarm(0);
+    check_case(k, live_before, bad_before, process_seconds() - begin);
+    if (other && unlink(path) != 0) rmdir(path);
     bytes_free(&file);
+    all.n++;
+    all.n_refused += n_errors > 0;
     return n_errors > 0;
 }
 
 static void run_kind(const kind *k, uint64_t first, uint64_t n) {
     const char *folder = folders[k->target];
-    bytes pristine = k->style == IMAGE ? tiny_image(k->image, 24, 17, 5) : read_file(folder, k->file);
+    bytes pristine = k->style == IMAGE  ? tiny_image(k->image, 24, 17, 5)
+                     : k->style == EXIF ? image_with_exif(k->image)
+                                        : read_file(folder, k->file);
     int before = n_failures, n_refused = 0;
     double start = now_seconds();
     for (uint64_t seed = first; seed < first + n; seed++) n_refused += run_case(k, seed, &pristine);
-    if (k->style == IMAGE) run_image(NULL, NULL);
+    if (k->style == IMAGE || k->style == EXIF) run_image(NULL, NULL, 0);
     write_file(folder, k->file, pristine.data, pristine.size);
     bytes_free(&pristine);
     if (n >= 50 && (uint64_t)n_refused * 100 < n * (uint64_t)k->min_errors)
@@ -511,8 +626,17 @@ int main(int argc, char **argv) {
         }
     capture_end();
     if (!counter_clean(&memory)) n_failures++;
+#ifndef __SANITIZE_ADDRESS__
+    if (process_peak() > MAX_PEAK) {
+        say("peak of the process: %lld bytes, expected at most %lld\n", (long long)process_peak(), (long long)MAX_PEAK);
+        n_failures++;
+    }
+#endif
     for (int i = 0; i < N_TARGETS; i++) remove_folder(folders[i]);
     if (!found) say("no such kind: %s\n", only);
-    say("%d failures\n", n_failures);
+    say("%lld cases, %lld refused, %.1f s of the processor, the slowest %.2f s (--kind %s --seed %llu), peak of the "
+        "process %lld MB\n%d failures\n",
+        (long long)all.n, (long long)all.n_refused, process_seconds(), all.slowest, all.slowest_kind,
+        (unsigned long long)all.slowest_seed, (long long)process_peak() / 1000000, n_failures);
     return n_failures || !found;
 }

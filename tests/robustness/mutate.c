@@ -37,7 +37,7 @@ static void damage_once(rng *r, bytes *b) {
     uint64_t value = extremes[rng_below(r, sizeof extremes / sizeof *extremes)];
     uint8_t junk[256];
     bytes chunk = {0};
-    switch (rng_below(r, 12)) {
+    switch (rng_below(r, 13)) {
         case 0:
         case 1: /* bits */
             for (uint64_t i = rng_below(r, 8) + 1; i > 0 && b->size; i--)
@@ -68,6 +68,11 @@ static void damage_once(rng *r, bytes *b) {
             bytes_add(&chunk, b->data + at, n);
             replace(b, at, n, "", 0);
             replace(b, b->size ? rng_below(r, b->size) : 0, 0, chunk.data, n);
+            break;
+        case 11: /* swapped with what follows */
+            bytes_add(&chunk, b->data + at, n);
+            replace(b, at, n, "", 0);
+            replace(b, b->size - at < n ? b->size : at + n, 0, chunk.data, n);
             break;
         default: /* appended */
             for (size_t i = 0; i < sizeof junk; i++) junk[i] = (uint8_t)rng_next(r);

@@ -5,7 +5,8 @@
 
 #include "support.h"
 
-/* One to three of: flipped bits, extreme bytes and integers, cut off, zeroed, doubled, removed, moved, appended. */
+/* One to three of: flipped bits, extreme bytes and integers, cut off, zeroed, doubled, removed, moved,
+ * swapped with what follows, appended. */
 void mutate_bytes(rng *r, bytes *b);
 
 /* The value of a random key or element becomes another type, size or sign, or goes, or comes twice. Bytes that are

@@ -437,6 +437,61 @@ static void boxes_said_twice(void **state) {
     bytes_free(&many);
 }
 
+/* The same as when each box is compared with each that stays. */
+static void many_boxes_said_twice(void **state) {
+    enum { N = 1200 };
+    static int32_t boxes[N][5]; /* y0, x0, y1, x1, label */
+    static const float limits[] = {1e-6f, 0.02f, 0.25f, 0.4999f, 0.5f, 0.7f, 0.93f, 0.999f};
+    (void)state;
+    rng r = {7};
+    for (int round = 0; round < 24; round++) {
+        const float limit = limits[round % 8];
+        const uint64_t most = (const uint64_t[]){1023, 40, 300}[round % 3], labels = round % 2 ? 1 : 5;
+        bytes text = {0};
+        for (int i = 0; i < N; i++) {
+            const int32_t *before = boxes[i ? rng_below(&r, (uint64_t)i) : 0];
+            const int near = i > 0 && rng_below(&r, 2);
+            for (int k = 0; k < 2; k++) {
+                const int32_t size = 1 + (int32_t)rng_below(&r, most);
+                int32_t begin = near ? before[k] + (int32_t)rng_below(&r, 9) - 4 : (int32_t)rng_below(&r, 1024);
+                int32_t end = near ? before[k + 2] + (int32_t)rng_below(&r, 9) - 4 : begin + size;
+                begin = begin < 0 ? 0 : begin > 1022 ? 1022 : begin;
+                boxes[i][k] = begin;
+                boxes[i][k + 2] = end <= begin ? begin + 1 : end > 1023 ? 1023 : end;
+            }
+            boxes[i][4] = (int32_t)rng_below(&r, labels);
+            bytes_printf(&text, "<loc%04d><loc%04d><loc%04d><loc%04d> cat%d ; ", boxes[i][0], boxes[i][1], boxes[i][2],
+                         boxes[i][3], boxes[i][4]);
+        }
+        pg_answer_options options = options_of(0);
+        pg_answer *answer = NULL;
+        options.max_iou = limit;
+        OK(pg_answer_create_from_text((char *)text.data, text.size, &options, &answer));
+        assert_int_equal(pg_answer_get_n_objects(answer), N);
+        int32_t of[N], n_twice = 0;
+        for (int i = 0; i < N; i++) {
+            const int32_t *a = boxes[i];
+            of[i] = -1;
+            for (int j = 0; j < i && of[i] < 0; j++) {
+                const int32_t *b = boxes[j];
+                if (of[j] >= 0 || a[4] != b[4]) continue;
+                const int32_t y0 = a[0] > b[0] ? a[0] : b[0], y1 = a[2] < b[2] ? a[2] : b[2];
+                const int32_t x0 = a[1] > b[1] ? a[1] : b[1], x1 = a[3] < b[3] ? a[3] : b[3];
+                const double both = y1 > y0 && x1 > x0 ? (double)(y1 - y0) * (x1 - x0) : 0;
+                const double sum = (double)(a[2] - a[0]) * (a[3] - a[1]) + (double)(b[2] - b[0]) * (b[3] - b[1]);
+                if (both / (sum - both) > (double)limit) of[i] = j;
+            }
+            n_twice += of[i] >= 0;
+            if (object_at(answer, i).duplicate_of != of[i])
+                fail_msg("max_iou %g, box %d: duplicate of %d, expected %d", (double)limit, i,
+                         object_at(answer, i).duplicate_of, of[i]);
+        }
+        assert_true(n_twice > 0 || limit > 0.99f);
+        pg_answer_close(&answer);
+        bytes_free(&text);
+    }
+}
+
 /* ---- a generated row, the size of its image ---- */
 
 static void an_answer_of_a_result(void **state) {
@@ -706,6 +761,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(scores_by_hand),
         cmocka_unit_test(ids_and_text_say_the_same),
         cmocka_unit_test(boxes_said_twice),
+        cmocka_unit_test(many_boxes_said_twice),
         cmocka_unit_test(an_answer_of_a_result),
         cmocka_unit_test(answers_that_must_be_well_formed),
         cmocka_unit_test(options_out_of_range),

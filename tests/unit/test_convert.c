@@ -523,6 +523,53 @@ static void what_a_killed_process_left(void **state) {
     remove_folder(partial);
 }
 
+/* What is copied as it is must lie in the folder, or in the blobs of its repository in the hub's cache. */
+static void links_out_of_the_folder(void **state) {
+    tiny_options options = tiny_official();
+    char snapshots[600], revision[640], blobs[600], away[700], link[720];
+    (void)state;
+    tiny_write(source, &options);
+    write_text(base, "id_rsa", "a secret");
+    snprintf(away, sizeof away, "%s/id_rsa", base);
+    static const char *const names[] = {"NOTICE", "LICENSE", "added_tokens.json"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        for (int relative = 0; relative < 2; relative++) {
+            snprintf(link, sizeof link, "%s/%s", source, names[i]);
+            if (has_file(source, names[i])) remove_file(source, names[i]);
+            assert_int_equal(symlink(relative ? "../id_rsa" : away, link), 0);
+            ERROR(convert(PG_WEIGHTS_INT8, 1, 0), PG_ERROR_UNSUPPORTED, names[i], "outside of the folder");
+            assert_true(nothing_left());
+            remove_file(source, names[i]);
+        }
+    }
+    write_text(source, "terms.txt", "free"); /* inside */
+    snprintf(link, sizeof link, "%s/LICENSE", source);
+    assert_int_equal(symlink("terms.txt", link), 0);
+    OK(convert(PG_WEIGHTS_INT8, 1, 0));
+    assert_true(has_file(out, "LICENSE"));
+    remove_folder(out);
+    remove_file(source, "LICENSE");
+
+    snprintf(blobs, sizeof blobs, "%s/blobs", base); /* the hub's cache */
+    snprintf(snapshots, sizeof snapshots, "%s/snapshots", base);
+    snprintf(revision, sizeof revision, "%s/abc", snapshots);
+    assert_int_equal(mkdir(blobs, 0777) | mkdir(snapshots, 0777), 0);
+    assert_int_equal(rename(source, revision), 0);
+    write_text(blobs, "0123", "free");
+    snprintf(link, sizeof link, "%s/LICENSE", revision);
+    assert_int_equal(symlink("../../blobs/0123", link), 0);
+    OK(pg_model_convert(revision, out, NULL));
+    assert_true(has_file(out, "LICENSE"));
+    remove_folder(out);
+    remove_file(revision, "LICENSE");
+    assert_int_equal(symlink("../../id_rsa", link), 0);
+    ERROR(pg_model_convert(revision, out, NULL), PG_ERROR_UNSUPPORTED, "LICENSE", "outside of the folder");
+    remove_folder(revision);
+    remove_folder(snapshots);
+    remove_folder(blobs);
+    remove_file(base, "id_rsa");
+}
+
 /* A write beyond the limit would end the process with SIGXFSZ. */
 static void no_room(void **state) {
     tiny_options options = tiny_official();
@@ -694,6 +741,7 @@ int main(int argc, char **argv) {
         TEST(every_failing_allocation),
         TEST(weights_that_cannot_be_quantized),
         TEST(what_a_killed_process_left),
+        TEST(links_out_of_the_folder),
         TEST(no_room),
         TEST(metadata_of_others),
         TEST(a_header_written_anew),

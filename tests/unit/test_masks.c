@@ -194,6 +194,22 @@ static void safetensors_are_dense(void **state) {
     }
 }
 
+/* Masks of such a decoder would be empty, and nobody would know why. */
+static void numbers_are_finite(void **state) {
+    static const struct {
+        float number;
+        const char *text;
+    } bad[] = {{NAN, "decoder.12.bias: found nan as number 0, expected finite numbers"},
+               {-INFINITY, "decoder.12.bias: found -inf as number 0, expected finite numbers"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        bytes file = make_safetensors(LAYOUT_SOUND);
+        memcpy(file.data + file.size - sizeof(float), &bad[i].number, sizeof(float));
+        refuse_bytes(file.data, file.size, PG_ERROR_FORMAT, bad[i].text);
+        bytes_free(&file);
+    }
+}
+
 /* Bytes anywhere in what is not numbers, and the end, changed: a status each, no memory that the file does not need. */
 static void damaged_files_are_refused(void **state) {
     rng r = {11};
@@ -385,16 +401,37 @@ static void run_lengths_are_cocos(void **state) {
     assert_string_equal(text, "01[T?0XXE");
 }
 
+/* Down each column, whatever the sizes of the squares that are read at a time. */
+static void counts_of_all_sizes(void **state) {
+    static const int32_t sizes[][2] = {{1, 1}, {1, 200}, {200, 1}, {64, 64}, {63, 65}, {65, 63}, {130, 129}};
+    (void)state;
+    rng r = {3};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const int32_t width = sizes[i][0], height = sizes[i][1];
+        static uint8_t mask[130 * 129];
+        static uint32_t counts[130 * 129 + 2], wanted[130 * 129 + 2];
+        size_t n = 0, n_wanted = 1;
+        int inside = 0;
+        for (int32_t k = 0; k < width * height; k++) mask[k] = rng_below(&r, 5) ? 128 : 127;
+        wanted[0] = 0;
+        for (int32_t x = 0; x < width; x++)
+            for (int32_t y = 0; y < height; y++) {
+                if ((mask[y * width + x] >= 128) != inside) wanted[n_wanted++] = 0, inside = !inside;
+                wanted[n_wanted - 1]++;
+            }
+        OK(pg_mask_get_counts(mask, width, height, counts, sizeof counts / sizeof *counts, &n));
+        assert_int_equal(n, n_wanted);
+        assert_memory_equal(counts, wanted, n * sizeof *counts);
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(files_are_read),
-        cmocka_unit_test(what_is_wrong_is_named),
-        cmocka_unit_test(other_files_are_named),
-        cmocka_unit_test(safetensors_are_dense),
-        cmocka_unit_test(damaged_files_are_refused),
-        cmocka_unit_test(every_allocation_may_fail),
-        cmocka_unit_test(masks_lie_in_their_boxes),
-        cmocka_unit_test(threads_share_a_decoder),
+        cmocka_unit_test(counts_of_all_sizes),       cmocka_unit_test(files_are_read),
+        cmocka_unit_test(what_is_wrong_is_named),    cmocka_unit_test(other_files_are_named),
+        cmocka_unit_test(safetensors_are_dense),     cmocka_unit_test(numbers_are_finite),
+        cmocka_unit_test(damaged_files_are_refused), cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(masks_lie_in_their_boxes),  cmocka_unit_test(threads_share_a_decoder),
         cmocka_unit_test(run_lengths_are_cocos),
     };
     return RUN_TESTS(tests, make_folder, remove_it);

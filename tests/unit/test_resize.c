@@ -2,12 +2,15 @@
 /* lib/image/resize.c and image_settings.c against Pillow's and transformers' results (tests/golden/images). */
 #include "run_tests.h"
 
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "golden_images.h"
+#include "image/exif.h"
 #include "image/preprocess.h"
 #include "image/resize.h"
+#include "image/resize_float.h"
 #include "processor/processor.h"
 #include "temp_template.h"
 
@@ -305,10 +308,80 @@ static void without_resize_pixels_have_the_size_of_the_image(void **state) {
     assert_true(out[0] == -1.0f && out[4] == 1.0f && out[5] == -1.0f);
 }
 
+/* One direction of TensorFlow's resize, in its order of operations: sample i of n_out out of those at `in`. */
+static float triangle(const float *in, size_t step, int32_t n_in, int32_t n_out, int32_t i) {
+    const float inverse = 1.0f / ((float)n_out / (float)n_in), kernel = inverse > 1.0f ? inverse : 1.0f;
+    const float center = ((float)i + 0.5f) * inverse, narrow = 1.0f / kernel;
+    const float low = ceilf(center - kernel - 0.5f), high = floorf(center + kernel - 0.5f);
+    const int32_t first = low < 0.0f ? 0 : (int32_t)low, last = high < (float)n_in ? (int32_t)high : n_in - 1;
+    float sum = 0.0f, out = 0.0f;
+    for (int32_t k = first; k <= last; k++) sum += fmaxf(1.0f - fabsf(((float)k + 0.5f - center) * narrow), 0.0f);
+    const float share = 1.0f / sum;
+    for (int32_t k = first; k <= last; k++)
+        out += fmaxf(1.0f - fabsf(((float)k + 0.5f - center) * narrow), 0.0f) * share * in[(size_t)k * step];
+    return out;
+}
+
+/* Parts of a row and rows that are copied change no bit. */
+static void wide_images_of_big_vision(void **state) {
+    (void)state;
+    static const int32_t sizes[][2] = {{4095, 3}, {4096, 2}, {4097, 1}, {9000, 2}, {12288, 1}, {8193, 9}, {3, 4}};
+    enum { WIDTH = 7, HEIGHT = 5 };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const int32_t width = sizes[i][0], height = sizes[i][1];
+        const size_t line = (size_t)width * 3, size = line * (size_t)height;
+        pgi_rgb image = {test_image(width, height), width, height};
+        float out[3][HEIGHT][WIDTH], *in = malloc(size * sizeof *in), *row = malloc(line * sizeof *row);
+        assert_true(image.data && in && row);
+        for (size_t k = 0; k < size; k++) in[k] = image.data[k];
+        assert_int_equal(pgi_resize_float(&pgi_memory_default, NULL, &image, WIDTH, HEIGHT, out[0][0]), PG_OK);
+        for (int32_t y = 0; y < HEIGHT; y++) {
+            for (size_t k = 0; k < line; k++) row[k] = triangle(in + k, line, height, HEIGHT, y);
+            for (int32_t x = 0; x < WIDTH; x++)
+                for (int c = 0; c < 3; c++)
+                    if (out[c][y][x] != triangle(row + c, 3, width, WIDTH, x))
+                        fail_msg("%d x %d: (%d, %d)[%d]: %a, expected %a", width, height, x, y, c, (double)out[c][y][x],
+                                 (double)triangle(row + c, 3, width, WIDTH, x));
+        }
+        free(row);
+        free(in);
+        free(image.data);
+    }
+}
+
+/* Where each pixel of the stored image comes to lie, by EXIF's table of orientations. */
+static void turns_of_all_sizes(void **state) {
+    (void)state;
+    static const int32_t sizes[][2] = {{1, 1}, {70, 1}, {1, 70}, {33, 65}, {64, 32}, {31, 100}, {129, 31}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int32_t orientation = 1; orientation <= 8; orientation++) {
+            const int32_t w = sizes[i][0], h = sizes[i][1];
+            uint8_t *stored = test_image(w, h);
+            pgi_rgb turned = {pgi_alloc(&pgi_memory_default, (size_t)w * 3, (size_t)h), w, h};
+            assert_true(stored && turned.data);
+            memcpy(turned.data, stored, (size_t)w * (size_t)h * 3);
+            assert_int_equal(pgi_exif_transpose(&pgi_memory_default, NULL, orientation, &turned), PG_OK);
+            assert_int_equal(turned.width, orientation < 5 ? w : h);
+            assert_int_equal(turned.height, orientation < 5 ? h : w);
+            for (int32_t y = 0; y < h; y++)
+                for (int32_t x = 0; x < w; x++) {
+                    const int32_t right = w - 1 - x, below = h - 1 - y;
+                    const int32_t to[9][2] = {{0},    {x, y},     {right, y},     {right, below}, {x, below},
+                                              {y, x}, {below, x}, {below, right}, {y, right}};
+                    const size_t at = (size_t)to[orientation][1] * (size_t)turned.width + (size_t)to[orientation][0];
+                    assert_memory_equal(turned.data + at * 3, stored + ((size_t)y * (size_t)w + (size_t)x) * 3, 3);
+                }
+            pgi_rgb_free(&pgi_memory_default, &turned);
+            free(stored);
+        }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_resizes),
         cmocka_unit_test(resize_refuses),
+        cmocka_unit_test(wide_images_of_big_vision),
+        cmocka_unit_test(turns_of_all_sizes),
         cmocka_unit_test(resizing_is_cancelled_between_bands),
         cmocka_unit_test(golden_pixels),
         cmocka_unit_test(settings_files_and_defaults),

@@ -9,7 +9,7 @@ static void resample_columns(const pgi_resample *c, const uint8_t *in, int64_t w
 }
 
 static void resample_row(const int32_t *weights, int32_t n, const uint8_t *in, int64_t line, uint8_t *out) {
-    enum { BLOCK = 64 };
+    enum { BLOCK = 1024 }; /* long: the rows of a tall image are far from each other */
     for (int64_t i = 0; i < line; i += BLOCK) {
         const int width = (int)pgi_min64(BLOCK, line - i);
         const uint8_t *p = in + i;

@@ -84,25 +84,40 @@ static void resample_columns(const pgi_resample *c, const uint8_t *in, int64_t w
     }
 }
 
-static void resample_row(const int32_t *weights, int32_t n, const uint8_t *in, int64_t line, uint8_t *out) {
-    enum { LANES_32 = 8, VECTORS = 4 };
-    int64_t i = 0;
-    for (; i + VECTORS * LANES_32 <= line; i += VECTORS * LANES_32) {
-        const uint8_t *p = in + i;
-        __m256i sum[VECTORS];
-        for (int v = 0; v < VECTORS; v++) sum[v] = _mm256_set1_epi32(PGI_RESAMPLE_HALF);
-        for (int32_t k = 0; k < n; k++, p += line) {
-            const __m256i w = _mm256_set1_epi32(weights[k]);
-            for (int v = 0; v < VECTORS; v++) {
-                __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(p + v * LANES_32)));
-                sum[v] = _mm256_add_epi32(sum[v], _mm256_mullo_epi32(x, w));
-            }
+/* Adds `rows` <= SUMMED rows, each by its weight, to `size` sums, a multiple of 8. */
+static inline __attribute__((always_inline)) void add_rows(const int rows, const int32_t *weights, const uint8_t *in,
+                                                           int64_t line, int64_t size, int32_t *sums) {
+    for (int64_t i = 0; i < size; i += 8) {
+        __m256i sum = _mm256_load_si256((const void *)(sums + i));
+        for (int r = 0; r < rows; r++) {
+            const __m256i x = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(in + r * line + i)));
+            sum = _mm256_add_epi32(sum, _mm256_mullo_epi32(x, _mm256_set1_epi32(weights[r])));
         }
-        for (int v = 0; v < VECTORS; v++) sum[v] = _mm256_srai_epi32(sum[v], PGI_RESAMPLE_BITS);
-        /* packing works on halves: the order of the 4-byte groups comes out as 0 2 4 6 1 3 5 7 */
-        __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(sum[0], sum[1]), _mm256_packs_epi32(sum[2], sum[3]));
-        bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-        _mm256_storeu_si256((void *)(out + i), bytes);
+        _mm256_store_si256((void *)(sums + i), sum);
+    }
+}
+
+/* Some rows of a long part at a time: an output row of a tall image is made of thousands, whose pages and lines the
+ * caches would forget from one short part to the next. */
+static void resample_row(const int32_t *weights, int32_t n, const uint8_t *in, int64_t line, uint8_t *out) {
+    enum { PART = 1024, SUMMED = 8, GROUP = 32 };
+    _Alignas(32) int32_t sums[PART];
+    int64_t i = 0, size;
+    for (; line - i >= GROUP; i += size) {
+        size = line - i < PART ? (line - i) / GROUP * GROUP : PART;
+        for (int64_t j = 0; j < size; j++) sums[j] = PGI_RESAMPLE_HALF;
+        int32_t k = 0;
+        for (; k + SUMMED <= n; k += SUMMED) add_rows(SUMMED, weights + k, in + k * line + i, line, size, sums);
+        for (; k < n; k++) add_rows(1, weights + k, in + k * line + i, line, size, sums);
+        for (int64_t j = 0; j < size; j += GROUP) {
+            __m256i sum[4];
+            for (int v = 0; v < 4; v++)
+                sum[v] = _mm256_srai_epi32(_mm256_load_si256((const void *)(sums + j + 8 * v)), PGI_RESAMPLE_BITS);
+            /* packing works on halves: the order of the 4-byte groups comes out as 0 2 4 6 1 3 5 7 */
+            __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32(sum[0], sum[1]), _mm256_packs_epi32(sum[2], sum[3]));
+            bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            _mm256_storeu_si256((void *)(out + i + j), bytes);
+        }
     }
     for (; i < line; i++) {
         int32_t sum = PGI_RESAMPLE_HALF;
