@@ -39,8 +39,8 @@ static const char help[] =
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --in-memory          read the weights into memory instead of mapping the files\n"
-    "      --literal            take <eos>, <image> and other special tokens in prompts as plain text\n"
-    "      --no-exif            do not apply the EXIF orientation\n"
+    "      --literal            take <eos>, <image> and other special tokens in prompts as plain "
+    "text\n" TOOL_HELP_PIXELS
     "  -v, --verbose            what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
     "\n"
@@ -276,7 +276,7 @@ static int ask_all(ask_state *s, const char *image) {
 
 static int run(const tool_verb *verb, int argc, char **argv) {
     ask_state s = {.sampling = {.top_k = -1, .seed = -1}};
-    int literal = 0, no_exif = 0;
+    int literal = 0;
     const char **arguments = calloc((size_t)argc + 3, sizeof *arguments); /* two and a NULL at the least */
     if (!arguments) return tool_fail_text("no memory for the arguments");
     const tool_option options[] = {
@@ -284,7 +284,6 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--json", .flag = &s.json},
         {.name = "--processor", .text = &s.processor_folder},
         {.name = "--literal", .flag = &literal},
-        {.name = "--no-exif", .flag = &no_exif},
         {.name = "--temperature", .text = &s.sampling.temperature_text},
         {.name = "--top-k", .number = &s.sampling.top_k, .least = 0, .most = INT32_MAX},
         {.name = "--top-p", .text = &s.sampling.top_p_text},
@@ -302,7 +301,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     s.folder = arguments[0];
     free(arguments);
     if (status >= 0) return status;
-    s.image_flags = no_exif ? 0u : PG_ENCODE_EXIF;
+    s.image_flags = s.shared.image_flags;
     s.prompt_flags = literal ? PG_ENCODE_LITERAL : 0u;
     tool_progress_init(&s.progress);
     s.log.progress = &s.progress;
@@ -315,4 +314,5 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     return status;
 }
 
-const tool_verb tool_ask = {"ask", help, 2, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_MORE_ARGUMENTS, run};
+const tool_verb tool_ask = {"ask", help, 2,
+                            TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_PIXELS | TOOL_MORE_ARGUMENTS, run};

@@ -212,9 +212,9 @@ static uint64_t cpu_mask_of(const char *names) {
 int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
                const char **arguments, tool_shared *shared) {
     tool_option list[MAX_OPTIONS];
-    const char *texts[N_CHOICES] = {0}, *cpu = NULL, *images_from = NULL, *output = NULL;
+    const char *texts[N_CHOICES] = {0}, *cpu = NULL, *images_from = NULL, *output = NULL, *alpha = "drop";
     int64_t n_threads = 0;
-    int in_memory = 0, skip_existing = 0;
+    int in_memory = 0, skip_existing = 0, no_exif = 0;
     size_t n = n_options;
     memcpy(list, options, n * sizeof *list);
     for (size_t i = 0; i < N_CHOICES; i++)
@@ -227,6 +227,10 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
         list[n++] = (tool_option){.name = "--images-from", .text = &images_from};
         list[n++] = (tool_option){.name = "--output", .letter = "-o", .text = &output};
         list[n++] = (tool_option){.name = "--skip-existing", .flag = &skip_existing};
+    }
+    if (verb->shared & TOOL_OPTIONS_PIXELS) {
+        list[n++] = (tool_option){.name = "--no-exif", .flag = &no_exif};
+        list[n++] = (tool_option){.name = "--alpha", .text = &alpha};
     }
 
     if (find_option(list, n, "--json", 6)) /* before the first usage error */
@@ -247,6 +251,10 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     shared->model.flags = in_memory ? PG_MODEL_IN_MEMORY : 0;
     if (cpu && !(shared->model.cpu_mask = cpu_mask_of(cpu)))
         return tool_usage_error(verb, "--cpu: found '%s', expected names such as baseline,avx2", cpu);
+    const int over_white = strcmp(alpha, "white") == 0;
+    if (!over_white && strcmp(alpha, "drop") != 0)
+        return tool_usage_error(verb, "--alpha: found '%s', expected drop or white", alpha);
+    shared->image_flags = (no_exif ? 0u : PG_ENCODE_EXIF) | (over_white ? PG_ENCODE_OVER_WHITE : 0u);
     shared->n_threads = (int32_t)n_threads;
     shared->images_from = images_from;
     shared->output = output;
@@ -266,7 +274,7 @@ static const char *next_step(pg_status status, tool_stage stage) {
                 return "give the folder of a Hugging Face checkpoint, or a model id that is already in the local "
                        "cache; "
                        "nothing is downloaded";
-            if (stage == TOOL_STAGE_IMAGE) return "give a PNG or JPEG file, or - for stdin";
+            if (stage == TOOL_STAGE_IMAGE) return "give a PNG or JPEG file";
             return NULL;
         case PG_ERROR_IO: return "check that the file can be read";
         case PG_ERROR_FORMAT:

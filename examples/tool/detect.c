@@ -34,8 +34,7 @@ static const char help[] =
     "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
-    "      --in-memory          read the weights into memory instead of mapping the files\n"
-    "      --no-exif            do not apply the EXIF orientation\n"
+    "      --in-memory          read the weights into memory instead of mapping the files\n" TOOL_HELP_PIXELS
     "  -v, --verbose            what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
     "\n" TOOL_HELP_STATUS;
@@ -70,8 +69,7 @@ static const char segment_help[] =
     "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
-    "      --in-memory          read the weights into memory instead of mapping the files\n"
-    "      --no-exif            do not apply the EXIF orientation\n"
+    "      --in-memory          read the weights into memory instead of mapping the files\n" TOOL_HELP_PIXELS
     "  -v, --verbose            what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
     "\n" TOOL_HELP_STATUS;
@@ -305,7 +303,7 @@ static int detect_all(detect_state *s) {
 
 static int run(const tool_verb *verb, int argc, char **argv) {
     detect_state s = {.max_new_tokens = 256, .generate_flags = PG_GENERATE_LOG_PROBS, .masks = verb == &tool_segment};
-    int no_exif = 0, constrain = 0;
+    int constrain = 0;
     if (s.masks) s.max_new_tokens = 1024; /* some 40 objects of 20 tokens and a label; 256 are as many boxes */
     const char *max_iou = NULL, *convention = NULL;
     const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
@@ -319,7 +317,6 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--constrain", .flag = &constrain},
         {.name = "--draw", .text = &s.draw},
         {.name = "--processor", .text = &s.processor_folder},
-        {.name = "--no-exif", .flag = &no_exif},
         {.name = "--verbose", .letter = "-v", .flag = &s.log.verbose},
         {.name = "--mask-decoder", .text = &s.decoder_path}, /* the last: detect has none */
     };
@@ -329,16 +326,16 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     if (status < 0 && !tool_answer_options(verb, max_iou, convention, &s.answer)) status = TOOL_USAGE;
     size_t n = 0;
     while (status < 0 && arguments[n]) n++;
+    if (status < 0) status = tool_task_prompt(verb, arguments[n - 1], &s.prompt);
     if (s.shared.output) s.json = !s.csv;
     if (status < 0) status = tool_images_open(verb, &s.shared, s.draw, arguments + 1, n - 2, s.json, &s.images);
     if (status < 0) {
         s.folder = arguments[0];
         tool_progress_init(&s.progress);
         s.log.progress = &s.progress;
-        s.encode_flags = no_exif ? 0u : PG_ENCODE_EXIF;
+        s.encode_flags = s.shared.image_flags;
         if (constrain) s.generate_flags |= s.masks ? PG_GENERATE_SEGMENT : PG_GENERATE_DETECT;
-        s.prompt = tool_task_prompt(s.masks ? "segment " : "detect ", arguments[n - 1]);
-        status = s.prompt ? detect_all(&s) : tool_fail_text("no memory for the prompt");
+        status = detect_all(&s);
     }
     tool_images_close(&s.images);
     free(s.prompt);
@@ -351,7 +348,8 @@ static int run(const tool_verb *verb, int argc, char **argv) {
 }
 
 const tool_verb tool_detect = {
-    "detect", help, 3, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_MORE_ARGUMENTS, run};
-const tool_verb tool_segment = {"segment", segment_help, 3,
-                                TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_MORE_ARGUMENTS,
-                                run};
+    "detect", help, 3,
+    TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_OPTIONS_PIXELS | TOOL_MORE_ARGUMENTS, run};
+const tool_verb tool_segment = {
+    "segment", segment_help, 3,
+    TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_OPTIONS_PIXELS | TOOL_MORE_ARGUMENTS, run};

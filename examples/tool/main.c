@@ -22,7 +22,7 @@ static const char help[] =
     "                                     boxes of things in images, with labels and scores\n"
     "  paligemma segment MODEL IMAGE... THINGS\n"
     "                                     the same with masks\n"
-    "  paligemma score MODEL IMAGE PROMPT ANSWER...\n"
+    "  paligemma score MODEL IMAGE... PROMPT ANSWER...\n"
     "                                     how likely given answers are\n"
     "  paligemma info MODEL               what a checkpoint is and what memory it needs\n"
     "  paligemma tokens MODEL PROMPT      the ids and pieces that the model sees\n"

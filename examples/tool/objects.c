@@ -35,14 +35,17 @@ json_t *tool_object_to_json(const pg_object *o) {
 }
 
 void tool_print_csv_field(const char *text, size_t size) {
+    char *field = malloc(2 * size + 2), *to = field;
     int quote = 0;
     for (size_t i = 0; i < size; i++) quote |= strchr(",\"\r\n", text[i]) != NULL;
-    if (quote) putchar('"');
-    for (size_t i = 0; i < size; i++) {
-        if (text[i] == '"') putchar('"');
-        putchar(text[i]);
+    if (field && quote) *to++ = '"';
+    for (size_t i = 0; field && i < size; i++) {
+        if (text[i] == '"') *to++ = '"';
+        *to++ = text[i];
     }
-    if (quote) putchar('"');
+    if (field && quote) *to++ = '"';
+    if (field) tool_write_text(field, (size_t)(to - field));
+    free(field);
 }
 
 void tool_print_object_csv(const char *image, const pg_object *o, int masks, int64_t area) {
@@ -95,9 +98,25 @@ int tool_answer_options(const tool_verb *verb, const char *max_iou, const char *
     return 0;
 }
 
-char *tool_task_prompt(const char *task, const char *things) {
-    const size_t size = strlen(task);
-    char *prompt = malloc(size + strlen(things) + 1);
-    if (prompt) sprintf(prompt, "%s%s", task, strncmp(things, task, size) == 0 ? things + size : things);
-    return prompt;
+int tool_task_prompt(const tool_verb *verb, const char *things, char **out) {
+    static const char space[] = " \t\r\n", between[] = " ; ";
+    const size_t task = strlen(verb->name), most = task + 1 + 3 * strlen(things) + sizeof between;
+    const char *from = things + strspn(things, space);
+    if (strncmp(from, verb->name, task) == 0 && from[task] && strchr(space, from[task])) from += task;
+    char *prompt = *out = malloc(most), *to = prompt;
+    if (!prompt) return tool_fail_text("no memory for the prompt");
+    to = stpcpy(to, verb->name);
+    const char *separator = " ";
+    for (size_t size; *from; from += size + (from[size] == ';')) {
+        size = strcspn(from, ";");
+        const char *name = from + strspn(from, space), *end = from + size;
+        while (end > name && strchr(space, end[-1])) end--;
+        if (end <= name) continue; /* nothing between two ; */
+        to = stpcpy(to, separator);
+        to = (char *)memcpy(to, name, (size_t)(end - name)) + (end - name);
+        separator = between;
+    }
+    *to = '\0';
+    if (separator == between) return -1;
+    return tool_usage_error(verb, "found '%s', expected names of things such as 'cat ; dog'", things);
 }

@@ -20,8 +20,9 @@ void tool_print_object_csv(const char *image, const pg_object *object, int masks
 /* A field of CSV: quoted where it has to be (RFC 4180). */
 void tool_print_csv_field(const char *text, size_t size);
 
-/* The prompt: `task` ("detect ") is put in front of `things` where it is missing; malloc'ed. NULL: no memory. */
-char *tool_task_prompt(const char *task, const char *things);
+/* The prompt of detect or segment: the verb's name in front of things, whatever white space stands about them and about
+ * ";"; malloc'ed. Returns -1 to go on, else the exit status: no thing is named, told. */
+int tool_task_prompt(const tool_verb *verb, const char *things, char **out);
 
 /* Default options of answers with --max-iou and --convention, which may be NULL. 0: the usage error was told. */
 int tool_answer_options(const tool_verb *verb, const char *max_iou, const char *convention, pg_answer_options *out);

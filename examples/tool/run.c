@@ -50,9 +50,7 @@ static const char help[] =
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --in-memory          read the weights into memory instead of mapping the files: for files that may\n"
     "                           change or fail while it runs\n"
-    "      --literal            take <eos>, <image> and other special tokens in PROMPT as plain text\n"
-    "      --no-exif            do not apply the EXIF orientation\n"
-    "      --alpha KIND         transparent pixels: drop (default) their alpha, or lay them over white\n"
+    "      --literal            take <eos>, <image> and other special tokens in PROMPT as plain text\n" TOOL_HELP_PIXELS
     "  -v, --verbose            times, and what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
     "\n" TOOL_HELP_STATUS;
@@ -316,8 +314,7 @@ static int run_all(run_state *s) {
 }
 
 static int run(const tool_verb *verb, int argc, char **argv) {
-    int literal = 0, no_exif = 0;
-    const char *alpha = "drop";
+    int literal = 0;
     run_state s = {.sampling = {.top_k = -1, .seed = -1}, .attention_layer = -1};
     tool_sampling *const sampling = &s.sampling;
     const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
@@ -328,7 +325,6 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--json", .flag = &s.json},
         {.name = "--processor", .text = &s.processor_folder},
         {.name = "--literal", .flag = &literal},
-        {.name = "--no-exif", .flag = &no_exif},
         {.name = "--temperature", .text = &sampling->temperature_text},
         {.name = "--top-k", .number = &sampling->top_k, .least = 0, .most = INT32_MAX},
         {.name = "--top-p", .text = &sampling->top_p_text},
@@ -340,15 +336,12 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--scores", .flag = &sampling->scores},
         {.name = "--attention", .text = &s.attention},
         {.name = "--attention-layer", .number = &s.attention_layer, .least = 0, .most = INT32_MAX},
-        {.name = "--alpha", .text = &alpha},
         {.name = "--verbose", .letter = "-v", .flag = &s.verbose},
     };
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &s.shared);
     if (status < 0) status = tool_sampling_parse(verb, sampling);
     if (s.shared.output) s.json = 1;
     if (status < 0 && sampling->scores && !s.json) status = tool_usage_error(verb, "--scores needs --json");
-    if (status < 0 && strcmp(alpha, "drop") != 0 && strcmp(alpha, "white") != 0)
-        status = tool_usage_error(verb, "--alpha: found '%s', expected drop or white", alpha);
     if (status < 0 && s.attention_layer >= 0 && !s.attention)
         status = tool_usage_error(verb, "--attention-layer needs --attention");
     size_t n = 0;
@@ -361,8 +354,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         s.prompt = arguments[n - 1];
         tool_progress_init(&s.progress);
         s.log = (tool_log){&s.progress, s.verbose};
-        s.encode_flags = (literal ? PG_ENCODE_LITERAL : 0u) | (no_exif ? 0u : PG_ENCODE_EXIF) |
-                         (strcmp(alpha, "white") == 0 ? PG_ENCODE_OVER_WHITE : 0u);
+        s.encode_flags = (literal ? PG_ENCODE_LITERAL : 0u) | s.shared.image_flags;
         status = run_all(&s);
     }
     free(arguments);
@@ -373,5 +365,6 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     return status;
 }
 
-const tool_verb tool_run = {"run", help, 3,
-                            TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_MORE_ARGUMENTS, run};
+const tool_verb tool_run = {
+    "run", help, 3,
+    TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_OPTIONS_PIXELS | TOOL_MORE_ARGUMENTS, run};

@@ -7,17 +7,19 @@
 #include "images.h"
 #include "objects.h"
 #include "tool.h"
+#include "walk.h"
 
 static const char help[] =
-    "usage: paligemma score [options] MODEL IMAGE PROMPT ANSWER...\n"
+    "usage: paligemma score [options] MODEL IMAGE... PROMPT ANSWER...\n"
     "\n"
     "Says how likely each ANSWER to PROMPT about IMAGE is: closed questions, and classes that are known.\n"
     "Prints a line for each, the likeliest first: its probability among the given answers, the logarithm\n"
     "of its own probability, its tokens.\n"
     "\n"
     "  MODEL    a checkpoint folder, or a model id in the local Hugging Face cache\n"
-    "  IMAGE    a PNG or JPEG file, or a folder, of which all are taken; - reads one from stdin. It is\n"
-    "           turned as its EXIF orientation says\n"
+    "  IMAGE    PNG or JPEG files, or folders, of which all are taken; - reads one from stdin. They are\n"
+    "           turned as their EXIF orientation says. What follows the first is an image where it ends\n"
+    "           in .png, .jpg or the like, or is a file or folder with a dot or slash in its name\n"
     "  PROMPT   such as 'answer en is it day or night?'\n"
     "  ANSWER   such as day night; each is scored as a whole, with the end of the text (--no-eos: as a\n"
     "           beginning)\n"
@@ -37,8 +39,7 @@ static const char help[] =
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --in-memory          read the weights into memory instead of mapping the files\n"
-    "      --literal            take <eos>, <image> and other special tokens as plain text\n"
-    "      --no-exif            do not apply the EXIF orientation\n"
+    "      --literal            take <eos>, <image> and other special tokens as plain text\n" TOOL_HELP_PIXELS
     "  -v, --verbose            what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
     "\n" TOOL_HELP_STATUS;
@@ -198,7 +199,7 @@ static int score_all(score_state *s) {
 
 static int run(const tool_verb *verb, int argc, char **argv) {
     score_state s = {0};
-    int no_exif = 0, literal = 0, no_eos = 0;
+    int literal = 0, no_eos = 0;
     const char **arguments = calloc((size_t)argc + 1, sizeof *arguments);
     if (!arguments) return tool_fail_text("no memory for the arguments");
     const tool_option options[] = {
@@ -209,15 +210,14 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         {.name = "--max-context", .number = &s.max_context, .least = 1, .most = INT64_MAX},
         {.name = "--processor", .text = &s.processor_folder},
         {.name = "--literal", .flag = &literal},
-        {.name = "--no-exif", .flag = &no_exif},
         {.name = "--verbose", .letter = "-v", .flag = &s.log.verbose},
     };
     int status = tool_parse(verb, argc, argv, options, sizeof options / sizeof options[0], arguments, &s.shared);
     if (status < 0 && s.json && s.csv) status = tool_usage_error(verb, "--json and --csv exclude each other");
     if (s.shared.output) s.json = !s.csv;
-    const size_t n_images = s.shared.images_from ? 0 : 1; /* more of them could not be told from answers */
-    size_t n = 0;
+    size_t n = 0, n_images = s.shared.images_from ? 0 : 1;
     while (status < 0 && arguments[n]) n++;
+    while (status < 0 && n_images + 3 < n && tool_is_image_name(arguments[1 + n_images])) n_images++;
     if (status < 0) status = tool_images_open(verb, &s.shared, NULL, arguments + 1, n_images, s.json, &s.images);
     if (status < 0) {
         s.folder = arguments[0];
@@ -226,7 +226,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         s.n_answers = (int64_t)(n - 2 - n_images);
         tool_progress_init(&s.progress);
         s.log.progress = &s.progress;
-        s.encode_flags = (no_exif ? 0u : PG_ENCODE_EXIF) | (literal ? PG_ENCODE_LITERAL : 0u);
+        s.encode_flags = s.shared.image_flags | (literal ? PG_ENCODE_LITERAL : 0u);
         s.score_flags = (no_eos ? PG_SCORE_NO_EOS : 0u) | (literal ? PG_SCORE_LITERAL : 0u);
         status = score_all(&s);
     }
@@ -239,4 +239,5 @@ static int run(const tool_verb *verb, int argc, char **argv) {
 }
 
 const tool_verb tool_score = {
-    "score", help, 4, TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_MORE_ARGUMENTS, run};
+    "score", help, 4,
+    TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_OPTIONS_PIXELS | TOOL_MORE_ARGUMENTS, run};

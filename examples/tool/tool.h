@@ -21,7 +21,8 @@ enum {
     TOOL_OPTIONS_MACHINE = 4, /* --cpu */
     TOOL_OPTIONS_THREADS = 8, /* --threads */
     TOOL_MORE_ARGUMENTS = 16, /* more than n_arguments may be given; the list then ends with NULL */
-    TOOL_OPTIONS_IMAGES = 32  /* --images-from, in place of an argument, --output, --skip-existing */
+    TOOL_OPTIONS_IMAGES = 32, /* --images-from, in place of an argument, --output, --skip-existing */
+    TOOL_OPTIONS_PIXELS = 64  /* how an image is read: --no-exif, --alpha */
 };
 
 /* The help of TOOL_OPTIONS_IMAGES, and that of the exit status of verbs that take many images. */
@@ -31,6 +32,10 @@ enum {
     "  -o, --output FILE        the lines of --json go to FILE instead of stdout\n"                               \
     "      --skip-existing      go on: leave out images that FILE of --output has already (without it: whose\n"   \
     "                           picture is there)\n"
+/* The help of TOOL_OPTIONS_PIXELS. */
+#define TOOL_HELP_PIXELS                                             \
+    "      --no-exif            do not apply the EXIF orientation\n" \
+    "      --alpha KIND         transparent pixels: drop (default) their alpha, or lay them over white\n"
 #define TOOL_HELP_STATUS                                                                                 \
     "An image that fails does not stop the others. Exit status: 0 done, 1 some or all failed, 2 wrong\n" \
     "usage; after Ctrl-C it dies of SIGINT.\n"
@@ -71,6 +76,7 @@ typedef struct tool_option {
 typedef struct tool_shared {
     pg_model_options model;           /* pg_model_options_init(), then weights, arithmetic, flags and cpu_mask */
     int32_t n_threads;                /* 0: not given */
+    uint32_t image_flags;             /* PG_ENCODE_EXIF and PG_ENCODE_OVER_WHITE */
     const char *images_from, *output; /* NULL: not given */
     int skip_existing;
 } tool_shared;

@@ -56,6 +56,11 @@ static int has_image_name(const char *name) {
     return 0;
 }
 
+int tool_is_image_name(const char *argument) {
+    struct stat found;
+    return has_image_name(argument) || (strpbrk(argument, "./") && stat(argument, &found) == 0);
+}
+
 static int has_image_bytes(const char *path) {
     unsigned char first[8] = {0};
     const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

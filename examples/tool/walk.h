@@ -31,6 +31,10 @@ typedef struct tool_list {
  * left out. What cannot be read becomes an item with an error. 0: no memory. */
 int tool_list_add(tool_list *list, const char *path);
 
+/* Whether an argument is the name of an image or a folder of images, and no text: a file or folder that is there, with
+ * a dot or a slash in its name; or one that is not there, and ends as images do. */
+int tool_is_image_name(const char *argument);
+
 /* Adds what a file names, "-": stdin; a line each, or separated by NUL when it has any. 0: failed, told. */
 int tool_list_add_from(tool_list *list, const char *name);
 

@@ -147,13 +147,13 @@ enum {
     PG_PHASE_LOAD = 1,    ///< tensors
     PG_PHASE_VISION = 2,  ///< layers of the vision encoder
     PG_PHASE_PREFILL = 3, ///< layers of the decoder, of all rows
-    PG_PHASE_DECODE = 4,  ///< tokens
+    PG_PHASE_DECODE = 4,  ///< tokens; total is the most that there may be, and falls when a row ends before
     PG_PHASE_CONVERT = 5, ///< bytes
     PG_PHASE_VERIFY = 6   ///< bytes
 };
 
-/** Progress of a phase: `done` of `total` units. Called on the calling thread. A non-zero return stops the call with
- * PG_ERROR_CANCELLED. */
+/** Progress of a phase: `done` of `total` units. Called on the calling thread. `done` never falls, and is `total` in
+ * the last report of a phase that came to its end. A non-zero return stops the call with PG_ERROR_CANCELLED. */
 typedef int32_t (*pg_progress_fn)(void *user, int32_t phase, int64_t done, int64_t total);
 
 /** A cancel flag. Any thread may set it; a call that was given the flag returns PG_ERROR_CANCELLED within a few
@@ -535,15 +535,15 @@ typedef struct pg_sampling_options {
     uint32_t flags;                      ///< PG_SAMPLING_*; default 0
     uint64_t seed;                       ///< of the draws; default 0
     uint64_t stream;                     ///< another series of draws of the seed; default 0
-    double temperature;                  ///< > 0; default 1
+    double temperature;                  ///< 1e-30 to 1e30; default 1
     double top_h;                        ///< 0 < top_h <= 1; default 0: off
     double top_p;                        ///< 0 < top_p <= 1; default 1: off
     double min_p;                        ///< 0 to 1; default 0: off
     double typical_p;                    ///< 0 < typical_p <= 1; default 1: off
     double epsilon_cutoff;               ///< 0 <= epsilon_cutoff < 1; default 0: off
     double eta_cutoff;                   ///< 0 <= eta_cutoff < 1; default 0: off
-    double repetition_penalty;           ///< > 0; of the row's ids; default 1: off
-    double decay_factor;                 ///< > 0 (HF: exponential_decay_length_penalty[1]); default 1: off
+    double repetition_penalty;           ///< 1e-30 to 1e30; of the row's ids; default 1: off
+    double decay_factor;                 ///< 1e-30 to 1e30 (HF: exponential_decay_length_penalty[1]); default 1: off
     int32_t decay_start;                 ///< >= 0 new tokens (HF: exponential_decay_length_penalty[0]); default 0
     int32_t top_k;                       ///< >= 0, 0: off; default 50, as in transformers
     int32_t no_repeat_ngram_size;        ///< >= 0; of the row's ids; default 0: off
@@ -822,7 +822,8 @@ PG_API pg_status pg_answer_create_from_text(const char *text, size_t size, const
                                             pg_answer **out);
 PG_API void pg_answer_close(pg_answer **answer); ///< drops it
 
-/** The text that the objects were found in, without special tokens; "" for NULL. Valid until the answer is closed. */
+/** The text that the objects were found in, without special tokens; "" for NULL. Valid until the answer is closed. A
+ * byte 0 in it ends the C string; what follows it still has its objects. */
 PG_API const char *pg_answer_get_text(const pg_answer *answer);
 /** The objects, broken ones and duplicates included. NULL: 0. */
 PG_API int64_t pg_answer_get_n_objects(const pg_answer *answer);
@@ -887,9 +888,9 @@ PG_API pg_status pg_mask_decoder_options_init(pg_mask_decoder_options *options, 
  * of the same shapes. path: a .npz file, stored or deflated, or a safetensors file with the same names and shapes (f32,
  * f16 or bf16), or a folder with vae-oid.npz or vae-oid.safetensors, such as a model's, also by a
  * model id in the local Hugging Face cache. 5 MB of memory.
- * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT (names the tensor, what was found and expected; safetensors with holes,
- * overlaps or a rest too), _LIMIT (more than 64 MB, 4096 arrays, or 1 MB of a safetensors header), _UNSUPPORTED,
- * _ARGUMENT, _MEMORY. */
+ * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT (names the tensor, what was found and expected: numbers that are not finite,
+ * and safetensors with holes, overlaps or a rest too), _LIMIT (more than 64 MB, 4096 arrays, or 1 MB of a safetensors
+ * header), _UNSUPPORTED, _ARGUMENT, _MEMORY. */
 PG_API pg_status pg_mask_decoder_open(const char *path, const pg_mask_decoder_options *options, pg_mask_decoder **out);
 PG_API void pg_mask_decoder_close(pg_mask_decoder **decoder); ///< drops it
 
@@ -1208,7 +1209,7 @@ typedef struct pg_session_options {
     int32_t max_new_tokens;    ///< >= 1: tokens that pg_session_step() may return after a prefill; default and 0: 128
     int32_t max_prompt_tokens; ///< tokens of a prompt, image tokens included, that memory is made for; default and 0:
                                ///< one image and 64 tokens of text
-    pg_progress_fn progress;   ///< default NULL; phases VISION and PREFILL
+    pg_progress_fn progress;   ///< default NULL; phases VISION, PREFILL, and DECODE before each step: tokens so far
     void *progress_user;       ///< passed to progress
     pg_cancel *cancel;         ///< default NULL
     int64_t max_context;       ///< tokens of the row, prompt and new ones; default and 0: as many as memory allows, at

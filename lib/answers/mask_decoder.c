@@ -14,6 +14,7 @@
  */
 #include "answers/mask_decoder.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -111,8 +112,15 @@ static pg_status read_tensor(const weight_file *file, const char *name, const in
     for (int i = 0; i < n_dims; i++) n *= (size_t)shape[i];
     *out = pgi_alloc(file->memory, n, sizeof **out);
     if (!*out) return PG_ERROR_MEMORY;
-    if (file->data) return read_safetensors(file, name, shape, n_dims, *out);
-    return pgi_npz_read(&file->npz, name, shape, n_dims, *out);
+    if (file->data)
+        PGI_TRY(read_safetensors(file, name, shape, n_dims, *out));
+    else
+        PGI_TRY(pgi_npz_read(&file->npz, name, shape, n_dims, *out));
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite((*out)[i]))
+            return pgi_error(PG_ERROR_FORMAT, "%s: %s: found %f as number %zu, expected finite numbers", file->path,
+                             name, (double)(*out)[i], i);
+    return PG_OK;
 }
 
 /* From [a, b, side, side] to pgi_mask_layer's order. */

@@ -23,16 +23,29 @@ pg_status pg_beam_options_init(pg_beam_options *out, size_t struct_size) {
     return pgi_struct_init(out, struct_size, &pgi_beam_defaults, PGI_STRUCT(pg_beam_options));
 }
 
+/* The settings of generation_config.json. Some numbers that nobody can mean are off in transformers, and a top_p of 0
+ * leaves the likeliest id alone. */
+static pg_sampling_options sampling_of(const pg_model *model) {
+    pg_sampling_options o = model->config.generation.sampling;
+    if (o.top_p == 0) o.top_p = 1e-30;
+    if (o.top_p > 1) o.top_p = 1;
+    if (o.typical_p > 1) o.typical_p = 1;
+    if (o.epsilon_cutoff < 0 || o.epsilon_cutoff >= 1) o.epsilon_cutoff = 0;
+    if (o.eta_cutoff < 0 || o.eta_cutoff >= 1) o.eta_cutoff = 0;
+    return o;
+}
+
 pg_status pg_model_get_sampling(const pg_model *model, pg_sampling_options *out) {
     PGI_ENTER;
     PGI_NOT_NULL(model);
     PGI_TRY(pgi_struct_out_check(out, PGI_STRUCT(pg_sampling_options)));
-    pgi_struct_out(out, &model->config.generation.sampling, sizeof(pg_sampling_options));
+    const pg_sampling_options value = sampling_of(model);
+    pgi_struct_out(out, &value, sizeof value);
     return PG_OK;
 }
 
 pg_status pgi_sampling_in(const pg_sampling_options *options, const pg_model *model, pg_sampling_options *complete) {
-    *complete = options || !model ? pgi_sampling_defaults : model->config.generation.sampling;
+    *complete = options || !model ? pgi_sampling_defaults : sampling_of(model);
     PGI_TRY(pgi_struct_in(complete, options, PGI_STRUCT(pg_sampling_options)));
     PGI_TRY(pgi_reserved_in(complete->reserved, "pg_sampling_options"));
     if (!options && !(complete->flags & PG_SAMPLING_RANDOM)) { /* of no effect, and so of any value, as in HF */

@@ -204,7 +204,6 @@ static pg_status read_special_ids(const pgi_memory *memory, const char *folder, 
     pg_status status = PG_OK;
     if (pgi_file_exists(path)) {
         pgi_generation_config *generation = &out->generation;
-        pgi_generation_config_init(generation, memory);
         PGI_GOTO(pgi_json_load(&generation->doc, path, MAX_CONFIG, PGI_JSON_STRICT, &generation->json), done);
         PGI_GOTO(pgi_generation_config_read(generation, out->text.vocab_size), done);
         pgi_json_section from = {path, "", generation->json};
@@ -299,8 +298,9 @@ static pg_status keep_resolved(const pgi_memory *memory, pgi_config *config) {
 }
 
 pg_status pgi_config_load(const pgi_memory *memory, const char *folder, pgi_config *out) {
-    *out = (pgi_config){.memory = memory, .pad_id = -1, .bos_id = -1, .generation.sampling = pgi_sampling_defaults};
+    *out = (pgi_config){.memory = memory, .pad_id = -1, .bos_id = -1};
     pgi_json_doc_init(&out->json, memory);
+    pgi_generation_config_init(&out->generation, memory); /* what holds for a folder without that file */
     char *path = pgi_path_join(memory, folder, "config.json");
     if (!path) return PG_ERROR_MEMORY;
     pg_status status = load(memory, folder, path, out);

@@ -50,7 +50,7 @@ typedef struct generate_call {
     slot *slots;                 /* [n_slots] */
     int64_t n_slots;
     int64_t n_begun;         /* rows of the result, the first ones */
-    int64_t n_done, n_total; /* tokens of all rows: sampled, and the most that there may be */
+    int64_t n_done, n_total; /* tokens of all rows: sampled, and the most that there may still be with these */
     pgi_decoding stem;       /* with n_return > 1: the prefilled prompt, from which its texts go on */
     const float *last;       /* the last hidden state of the last prefill [hidden], in `prefill` */
     int64_t group;           /* pgi_step_rows(), or the slots when they are fewer */
@@ -294,12 +294,13 @@ static pg_status emit(const generate_call *g, const slot *of, size_t before, int
 }
 
 /* Ends a row: what its decoder held back follows, with the last token. */
-static pg_status end_row(const generate_call *g, slot *of, int32_t stop) {
+static pg_status end_row(generate_call *g, slot *of, int32_t stop) {
     pgi_buffer *text = &of->result->text;
     const pgi_id_list *ids = &of->result->ids;
     const size_t before = text->size;
     of->result->stop = stop;
     of->runs = 0;
+    g->n_total -= of->decoding.max_tokens - of->decoding.n_returned; /* those that do not come any more */
     if (g->tokenizer) PGI_TRY(pgi_stream_decoder_flush(&of->decoder, text));
     if (text->size > before) {
         int32_t ends_anyway;
@@ -462,7 +463,7 @@ static pg_status decode_rows(generate_call *g) {
         }
         for (int64_t i = 0; i < g->n_slots;) PGI_TRY(step_group(g, &i));
     }
-    return PG_OK;
+    return g->n_done > 0 ? pgi_run_progress(g->run, PG_PHASE_DECODE, g->n_done, g->n_total) : PG_OK;
 }
 
 /* ---- beams ---- */

@@ -541,12 +541,11 @@ static void end_here(pgi_search *s) {
     memcpy(s->hypotheses, s->merged, (size_t)s->n_beams * sizeof *s->merged);
 }
 
-static pg_status report_progress(const pgi_search *s, int64_t row, const pgi_decoding_limits *limits) {
-    int64_t done = s->n_new, total = 0;
-    for (int64_t r = 0; r < s->setup.merged->inputs->n_rows; r++) {
-        if (r < row) done += limits[r].max_new_tokens;
-        total += limits[r].max_new_tokens;
-    }
+/* n_left: the most steps that this row may still take. */
+static pg_status report_progress(const pgi_search *s, int64_t row, int64_t n_left, const pgi_decoding_limits *limits) {
+    const int64_t done = s->n_done + s->n_new;
+    int64_t total = done + n_left;
+    for (int64_t r = row + 1; r < s->setup.merged->inputs->n_rows; r++) total += limits[r].max_new_tokens;
     return pgi_run_progress(s->setup.run, PG_PHASE_DECODE, done, total);
 }
 
@@ -562,12 +561,15 @@ static pg_status search(pgi_search *s, int64_t row, const pgi_decoding_limits *l
         if (draws(s)) draw(s, row);
         PGI_TRY(end_candidates(s, &all_end));
         PGI_TRY(finish(s));
-        if (all_end) return PG_OK;
+        if (all_end) {
+            s->n_new++; /* of texts that are complete now */
+            return PG_OK;
+        }
         PGI_TRY(go_on(s, n_prompt));
         look_ahead(s);
         if (!s->improvable) return PG_OK;
         if (s->setup.options->beams->early_stopping == PG_EARLY_STOPPING_ON && all_ended(s)) return PG_OK;
-        PGI_TRY(report_progress(s, row, limits));
+        PGI_TRY(report_progress(s, row, s->max_new - s->n_new, limits));
         PGI_TRY(step(s));
     }
 }
@@ -581,7 +583,10 @@ pg_status pgi_search_run(pgi_search *s, int64_t row, const pgi_decoding_limits *
     }
     PGI_TRY(prefill(s, row));
     *prefill_seconds += pgi_now() - start;
-    return search(s, row, limits);
+    PGI_TRY(search(s, row, limits));
+    if (s->n_new > 0) PGI_TRY(report_progress(s, row, 0, limits));
+    s->n_done += s->n_new;
+    return PG_OK;
 }
 
 int64_t pgi_search_length(const pgi_search *s, const pgi_hypothesis *hypothesis) {

@@ -70,6 +70,7 @@ typedef struct pgi_search {
     int64_t max_new;          /* tokens of the row at the most, and why no more */
     int32_t ends_context;
     int64_t n_new;           /* tokens of the beams that run */
+    int64_t n_done;          /* steps of the rows before this one, for progress */
     int improvable;          /* a beam that runs may come before a hypothesis */
     pgi_step_scores history; /* [n_steps * n_beams] logits, scores and alternatives of the beams that ran */
 } pgi_search;

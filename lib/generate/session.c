@@ -215,14 +215,16 @@ pg_status pgi_session_feed(pg_session *session, const int64_t *ids, int64_t n_id
     const int64_t vocab_size = session->model->config.text.vocab_size;
     PGI_TRY(check_state(session));
     if (n_ids == 0 && has_no_tokens_left(session)) return PG_OK; /* no logits follow */
-    const int64_t rest = session->decoding.max_tokens - session->decoding.n_returned;
+    const int64_t left = session->decoding.max_tokens - session->decoding.n_returned;
+    if (n_ids >= left) /* before any of them is read */
+        return pgi_error(PG_ERROR_LIMIT,
+                         "found %lld ids to feed, expected at most %lld: %lld new tokens are left, and the "
+                         "last is not fed",
+                         (long long)n_ids, (long long)pgi_max64(left - 1, 0), (long long)left);
     for (int64_t i = 0; i < n_ids; i++)
         if (ids[i] < 0 || ids[i] >= vocab_size)
             return pgi_error(PG_ERROR_ARGUMENT, "ids[%lld] is %lld, expected 0 to %lld", (long long)i,
                              (long long)ids[i], (long long)vocab_size - 1);
-    if (n_ids >= rest)
-        return pgi_error(PG_ERROR_LIMIT, "%lld ids to feed, but %lld new tokens are left, the last of which is not fed",
-                         (long long)n_ids, (long long)rest);
     PGI_TRY(catch_up(session));
     for (int64_t i = 0; i < n_ids; i++) {
         PGI_TRY(push(session, ids[i]));

@@ -2,6 +2,7 @@
 /* Settings of sampling: their ranges, eos ids, and their memory. */
 #include "generate/settings.h"
 
+#include <math.h>
 #include <stdio.h>
 
 #include "generate/decoding.h"
@@ -35,6 +36,14 @@ static pg_status check_sequences(const char *name, const char *names, const int6
     return check_ids(text, ids, total, vocab_size);
 }
 
+/* Digits enough to tell a number from the bound that it is beyond, and to write a whole one. */
+static int digits_of(double value, double least, double most) {
+    enum { FEW = 6, WHOLE = 10, ALL = 17 };
+    const double close = 1e-5;
+    if ((value > most && value < most * (1 + close)) || (value < least && value > least * (1 - close))) return ALL;
+    return value == floor(value) && fabs(value) < 1e10 ? WHOLE : FEW;
+}
+
 static pg_status check_numbers(const pg_sampling_options *o) {
     enum { ABOVE = 1, BELOW = 2 }; /* the bound itself is out */
     const struct {
@@ -59,11 +68,13 @@ static pg_status check_numbers(const pg_sampling_options *o) {
         {"decay_start", o->decay_start, 0, INT32_MAX, 0, "0 or more"},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
-        const double value = numbers[i].value;
-        const int inside = value >= numbers[i].least && value <= numbers[i].most;
-        if (!inside || (numbers[i].open == ABOVE && value == numbers[i].least) ||
-            (numbers[i].open == BELOW && value == numbers[i].most))
-            return pgi_error(PG_ERROR_ARGUMENT, "%s is %g, expected %s", numbers[i].name, value, numbers[i].expected);
+        const double value = numbers[i].value, least = numbers[i].least, most = numbers[i].most;
+        const int inside = value >= least && value <= most;
+        if (inside && !(numbers[i].open == ABOVE && value == least) && !(numbers[i].open == BELOW && value == most))
+            continue;
+        char found[32];
+        snprintf(found, sizeof found, "%.*g", digits_of(value, least, most), value);
+        return pgi_error(PG_ERROR_ARGUMENT, "%s is %s, expected %s", numbers[i].name, found, numbers[i].expected);
     }
     return PG_OK;
 }

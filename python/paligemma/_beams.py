@@ -10,9 +10,9 @@ from typing import Any, Callable
 
 import numpy as np
 
-from . import _library as c
+from . import _callables, _library as c
 from ._handle import Handle, array
-from .outputs import GenerateBeamDecoderOnlyOutput, like_inputs, to_numpy, torch_if_loaded
+from .outputs import GenerateBeamDecoderOnlyOutput, like_inputs, torch_if_loaded
 
 _EARLY_STOPPING = {False: c.EARLY_STOPPING_OFF, True: c.EARLY_STOPPING_ON, "never": c.EARLY_STOPPING_NEVER}
 _MOST_BEAMS = 64  # n_beams of pg_beam_options
@@ -59,23 +59,30 @@ class Beams:
 class Callbacks:
     """logits_processor and prefix_allowed_tokens_fn, called for each beam. They never raise: what was raised is `error`."""
 
-    def __init__(self, processors: list[Any], prefix_fn: Any, as_torch: bool) -> None:
+    def __init__(self, chosen: Any, as_torch: bool) -> None:
         self.error: BaseException | None = None
-        self._processors, self._prefix_fn = processors, prefix_fn
+        self._processors, self._prefix_fn, self._prompt = chosen.processors, chosen.prefix_fn, chosen.prompt
+        self._n_tokens: dict[int, int] = {}  # of each prompt that was searched, without its padding
         self._torch = torch_if_loaded() if as_torch or "transformers" in sys.modules else None
         self._as_torch = as_torch
 
     def functions(self) -> tuple[Any, Any]:
         """on_mask and on_logits, NULL where nothing asks. To be kept during the call."""
         def mask(user: Any, row: int, ids: Any, n_ids: int, bits: Any, vocab_size: int) -> int:
-            return self._guarded(self._allow, row, _ids(ids, n_ids), np.ctypeslib.as_array(bits, ((vocab_size + 31) // 32,)),
-                                 vocab_size)
+            return self._guarded(_callables.allow, self._prefix_fn, row, self._ids(row, ids, n_ids),
+                                 np.ctypeslib.as_array(bits, ((vocab_size + 31) // 32,)), vocab_size, self._tensor)
 
         def logits(user: Any, row: int, ids: Any, n_ids: int, values: Any, vocab_size: int) -> int:
-            return self._guarded(self._process, _ids(ids, n_ids), np.ctypeslib.as_array(values, (vocab_size,)))
+            return self._guarded(self._process, self._ids(row, ids, n_ids), np.ctypeslib.as_array(values, (vocab_size,)))
 
         return (c.MaskFn(mask) if self._prefix_fn else c.MaskFn(),
                 c.LogitsFn(logits) if self._processors else c.LogitsFn())
+
+    def _ids(self, row: int, ids: Any, n_ids: int) -> np.ndarray:
+        """i64 [T + n]: the prompt as it was given, its padding too, and the new ids of a beam."""
+        n = self._n_tokens.setdefault(row, n_ids)  # a search begins with the prompt alone
+        new = np.ctypeslib.as_array(ids, (n_ids,))[n:] if n_ids > n else np.zeros(0, np.int64)
+        return np.concatenate([self._prompt[row], new])
 
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> int:
         if self.error is not None:
@@ -89,26 +96,11 @@ class Callbacks:
             return 1
 
     def _tensor(self, values: np.ndarray, reader: Any) -> Any:
-        of_transformers = any(kind.__module__.split(".")[0] == "transformers" for kind in type(reader).__mro__)
-        return like_inputs(values, self._as_torch or (self._torch is not None and of_transformers))
+        return like_inputs(values, self._as_torch or (self._torch is not None and _callables.of_transformers(reader)))
 
     def _process(self, ids: np.ndarray, scores: np.ndarray) -> None:
-        for process in self._processors:
-            scores[:] = to_numpy(process(self._tensor(ids[None], process), self._tensor(scores[None].copy(), process)),
-                                 np.float32)[0]
-
-    def _allow(self, row: int, ids: np.ndarray, bits: np.ndarray, vocab_size: int) -> None:
-        allowed = np.asarray(to_numpy(self._prefix_fn(row, self._tensor(ids, self._prefix_fn)), np.int64)).reshape(-1)
-        if not allowed.size:
-            raise ValueError("`prefix_allowed_tokens_fn` returned an empty list for batch ID "
-                             f"{row}.This means that the constraint is unsatisfiable.")
-        marks = np.zeros(bits.size * 32, bool)
-        marks[allowed] = True
-        bits[:] = np.packbits(marks, bitorder="little").view(np.uint32)
-
-
-def _ids(pointer: Any, n: int) -> np.ndarray:
-    return np.ctypeslib.as_array(pointer, (n,)).copy() if n else np.zeros(0, np.int64)
+        for processor in self._processors:
+            _callables.process(processor, ids, scores, self._tensor)
 
 
 def _steps(result: Handle, name: str, n_prompts: int, n_return: int) -> tuple[np.ndarray, ...]:

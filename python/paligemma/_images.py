@@ -156,6 +156,13 @@ class ImageList:
     borrowed: list[Any]
 
 
+def flags_of(exif: bool, alpha: str) -> int:
+    """PG_ENCODE_EXIF and PG_ENCODE_OVER_WHITE, as the arguments of these names say."""
+    if alpha not in ("drop", "white"):
+        raise ValueError(f"alpha is {alpha!r}, expected \"drop\" or \"white\"")
+    return (c.ENCODE_EXIF if exif else 0) | (c.ENCODE_OVER_WHITE if alpha == "white" else 0)
+
+
 def convert(sources: Sequence[Any], exif: bool, alpha: str, convert_rgb: bool, resized: bool,
             data_format: str | None) -> ImageList:
     """The images for one call of the library; an error names the image by its index, and has it as `.image`.

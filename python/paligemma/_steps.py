@@ -14,14 +14,9 @@ from typing import Any, Callable
 
 import numpy as np
 
-from . import _library as c
+from . import _callables, _library as c
 from ._generate import Plan
 from .outputs import like_inputs, to_numpy, torch_if_loaded
-
-
-def _of_transformers(value: Any) -> bool:
-    """Whether an object's class, or one that it is made from, is transformers': it needs tensors."""
-    return any(kind.__module__.split(".")[0] == "transformers" for kind in type(value).__mro__)
 
 
 class Steps:
@@ -74,7 +69,7 @@ class Steps:
             return 1
 
     def _tensor(self, values: np.ndarray, reader: Any) -> Any:
-        return like_inputs(values, self._as_torch or (self._torch is not None and _of_transformers(reader)))
+        return like_inputs(values, self._as_torch or (self._torch is not None and _callables.of_transformers(reader)))
 
     # -- after a token
 
@@ -134,8 +129,8 @@ class Steps:
         """logits f32 [vocab_size], the library's own memory."""
         if self._is_over(row):
             return True
-        for process in self.chosen.processors:
-            self._process(process, row, logits)
+        for processor in self.chosen.processors:
+            _callables.process(processor, self._row(row), logits, self._tensor)
         if self._keeps_scores:
             self._pending[row] = logits.copy()
         if self.ended[row] and self.chosen.eos_ids is not None:
@@ -148,27 +143,9 @@ class Steps:
     def _row(self, row: int) -> np.ndarray:
         return np.concatenate([self.chosen.prompt[row], np.array(self.new[row], np.int64)])
 
-    def _process(self, process: Any, row: int, logits: np.ndarray) -> None:
-        """A logits processor sees one row: ids i64 [1, T + n] with the padding, scores f32 [1, vocab_size]."""
-        ids, scores = self._tensor(self._row(row)[None], process), self._tensor(logits[None], process)
-        result = np.asarray(to_numpy(process(ids, scores)), np.float32)
-        if result.shape != (1, len(logits)):
-            raise ValueError(f"{type(process).__name__} returned scores of the shape {list(result.shape)}, expected "
-                             f"[1, {len(logits)}]")
-        logits[:] = result[0]
-
     def _allow(self, row: int, bits: np.ndarray, vocab_size: int) -> bool:
         """bits u32, all 0: a bit for each id that prefix_allowed_tokens_fn allows."""
         if self._is_over(row):
             return True
-        ids = self._tensor(self._row(row), self.chosen.prefix_fn)
-        allowed = np.asarray(to_numpy(self.chosen.prefix_fn(row, ids)), np.int64).reshape(-1)
-        if len(allowed) == 0:
-            raise ValueError(f"`prefix_allowed_tokens_fn` returned an empty list for batch ID {row}. This means that "
-                             "the constraint is unsatisfiable. Please check your implementation of "
-                             "`prefix_allowed_tokens_fn`")
-        if allowed.min() < 0 or allowed.max() >= vocab_size:
-            raise ValueError(f"`prefix_allowed_tokens_fn` returned {allowed.tolist()}, expected ids of 0 to "
-                             f"{vocab_size - 1}")
-        np.bitwise_or.at(bits, allowed // 32, np.left_shift(np.uint32(1), (allowed % 32).astype(np.uint32)))
+        _callables.allow(self.chosen.prefix_fn, row, self._row(row), bits, vocab_size, self._tensor)
         return False

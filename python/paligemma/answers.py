@@ -16,10 +16,11 @@ from typing import Any, Iterator, Sequence
 import numpy as np
 
 from . import _images, _library as c
+from ._generate import is_whole
 from ._handle import Handle, array
 from ._run import CancelFlag, interruptible
 from .image_processor import ImageCall
-from .outputs import to_numpy
+from .outputs import to_ids, to_numpy
 
 FLAGS = {c.OBJECT_PARTIAL: "partial", c.OBJECT_OUT_OF_RANGE: "out_of_range", c.OBJECT_OUT_OF_ORDER: "out_of_order",
          c.OBJECT_EMPTY: "empty", c.OBJECT_STRAY_SEG: "stray_seg", c.OBJECT_NO_LABEL: "no_label",
@@ -115,12 +116,15 @@ class MaskDecoder:
 
     def decode(self, codes: Any) -> np.ndarray:
         """f32 [64, 64] of 16 codes, 0 to 127: about -1 outside and 1 inside, the edge at 0."""
-        given = to_numpy(codes, np.int64)
+        given = to_ids("codes", codes)
         if given.shape != (16,):
             raise ValueError(f"codes is {list(given.shape)}, expected [16]")
+        for index, code in enumerate(given.tolist()):
+            if not 0 <= code < 128:
+                raise ValueError(f"codes[{index}] is {code}, expected 0 to 127")
         mask = np.empty((64, 64), np.float32)
         with self._handle.use() as pointer:
-            c.check(c.lib.pg_mask_decoder_decode(pointer, (c.i32 * 16)(*np.clip(given, -1, 128).tolist()),
+            c.check(c.lib.pg_mask_decoder_decode(pointer, (c.i32 * 16)(*given.tolist()),
                                                  mask.ctypes.data_as(c.P(c.f32))))
         return mask
 
@@ -181,6 +185,8 @@ def _object(answer: Any, index: int) -> AnswerObject:
 def _options(width: int, height: int, convention: int, points: bool, max_iou: float | None) -> c.AnswerOptions:
     if convention not in CONVENTIONS:
         raise ValueError(f"convention is {convention!r}, expected 1024 or 1023")
+    if max_iou is not None and (isinstance(max_iou, bool) or not isinstance(max_iou, (int, float, np.number))):
+        raise TypeError(f"max_iou is {max_iou!r}, expected a number above 0 and below 1, or None")
     return c.AnswerOptions(flags=c.ANSWER_POINTS if points else 0, width=width, height=height,
                            convention=CONVENTIONS[convention], max_iou=0.0 if max_iou is None else max_iou)
 
@@ -203,7 +209,7 @@ def parse_answer(answer: Any, image_size: tuple[int, int], *, processor: Any = N
         return Answer(handle, options)
     if processor is None:
         raise ValueError("the answer is no text: its ids need a processor")
-    ids = np.ascontiguousarray(to_numpy(answer, np.int64))
+    ids = to_ids("answer", answer)
     given = None if log_probs is None else np.ascontiguousarray(to_numpy(log_probs, np.float32))
     if ids.ndim != 1 or (given is not None and given.shape != ids.shape):
         raise ValueError(f"ids are {list(ids.shape)} and log_probs {None if given is None else list(given.shape)}, "
@@ -216,12 +222,13 @@ def parse_answer(answer: Any, image_size: tuple[int, int], *, processor: Any = N
 
 
 def _things(task: str, things: str | Sequence[str]) -> list[str]:
-    if isinstance(things, str):
-        things = things.removeprefix(task + " ").split(";")
-    names = [name.strip() for name in things]
-    if not any(names):
+    names: Any = things
+    if isinstance(things, str):  # as the tool reads it
+        names = [name for name in things.lstrip().removeprefix(task + " ").split(";") if name.strip()]
+    names = list(names) if isinstance(names, (list, tuple)) else []
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"things is {things!r}, expected names such as 'cat ; dog' or ['cat', 'dog']")
-    return names
+    return [name.strip() for name in names]
 
 
 def detect(model: Any, images: Any, things: str | Sequence[str], *, processor: Any = None, max_new_tokens: int = 256,
@@ -259,8 +266,8 @@ def segment(model: Any, images: Any, things: str | Sequence[str], *,
 def _find(model: Any, images: Any, task: str, things: str | Sequence[str], processor: Any, max_new_tokens: int,
           flags: int, max_iou: float | None, convention: int, exif: bool, alpha: str, cancel: CancelFlag | None,
           decoder: MaskDecoder | None) -> Any:
-    if alpha not in ("drop", "white"):
-        raise ValueError(f"alpha is {alpha!r}, expected \"drop\" or \"white\"")
+    if not is_whole(max_new_tokens):
+        raise TypeError(f"max_new_tokens is {max_new_tokens!r}, expected an integer")
     if max_new_tokens < 1:  # 0 is the library's word for the default of the model's folder
         raise ValueError(f"max_new_tokens is {max_new_tokens}, expected 1 or more")
     names = _things(task, things)
@@ -293,10 +300,12 @@ def _generate(model: Any, sources: list[Any], prompt: str, processor: Any, max_n
     settings = _image_settings(processor, tokenizer)
     converted = _images.convert(sources, exif, alpha, bool(settings.do_convert_rgb), True, None)
     prompts = (ctypes.c_char_p * len(sources))(*[prompt.encode("utf-8")] * len(sources))
-    batch = c.Batch(n_prompts=len(sources), n_images=len(sources), prompts=prompts, images=converted.images)
+    sizes = (c.u64 * len(sources))(*[len(prompt.encode("utf-8"))] * len(sources))
+    batch = c.Batch(n_prompts=len(sources), n_images=len(sources), prompts=prompts, prompt_sizes=sizes,
+                    images=converted.images)
     encode = c.EncodeOptions()
     c.check(c.lib.pg_encode_options_init(ctypes.byref(encode), ctypes.sizeof(encode)))
-    encode.flags = (c.ENCODE_EXIF if exif else 0) | (c.ENCODE_OVER_WHITE if alpha == "white" else 0)
+    encode.flags = _images.flags_of(exif, alpha)
     encode.image_settings = ctypes.pointer(settings)
     inputs, result = Handle("inputs"), Handle("result")
 

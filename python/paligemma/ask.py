@@ -37,7 +37,8 @@ class AskedImage:
         if settings.get("num_return_sequences", 1) != 1:
             raise ValueError("num_return_sequences: ask() gives one answer to each prompt; use generate()")
         inputs = self.processor(text=prompts, image_counts=[1] * len(prompts), padding=True, return_tensors="np")
-        settings = {**self._limit(settings), "return_dict_in_generate": False}
+        settings = {"tokenizer": self.processor, **self._limit(settings), "return_dict_in_generate": False,
+                    "num_return_sequences": 1}  # whatever the folder says
         ids = self._model.generate(**inputs, features=self.features, **settings)
         answers = self.processor.batch_decode(ids[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
         return answers[0] if isinstance(prompt, str) else answers
@@ -75,19 +76,19 @@ class AskedImage:
 
 
 def ask(model: Any, image: Any, prompt: str | Sequence[str] | None = None, *, processor: PaliGemmaProcessor | None = None,
-        exif: bool = True, cancel: CancelFlag | None = None, **settings: Any) -> Any:
+        exif: bool = True, alpha: str = "drop", cancel: CancelFlag | None = None, **settings: Any) -> Any:
     """Answers prompts about one image, which is encoded once.
 
     image: of any kind that the processor takes. prompt: None gives an AskedImage, to be called with prompts; a str gives
-    its answer, a list of them a list of answers. processor: default, the one in the model's folder. exif: turn a file as
-    its EXIF says. settings: generate()'s."""
+    its answer, a list of them a list of answers. processor: default, the one in the model's folder. exif, alpha: as
+    of the processor. settings: generate()'s."""
     if isinstance(as_rows(image), list):
         raise ValueError("image is a list, expected one image: model.ask(image) for each")
     if prompt is None and settings:
         raise TypeError(f"{', '.join(settings)}: settings belong to prompts: model.ask(image)(prompt, ...)")
     if processor is None:
         processor = model._folders_processor()
-    pixels = processor.image_processor(image, exif=exif, return_tensors="np")["pixel_values"]
+    pixels = processor.image_processor(image, exif=exif, alpha=alpha, return_tensors="np")["pixel_values"]
     look = AskedImage(model, model.encode_image(pixels, cancel=cancel), processor)
     if prompt is None:
         return look

@@ -267,22 +267,22 @@ class SiglipImageProcessor:
 
     # -- images to pixels
 
-    def __call__(self, images: Any, *, return_tensors: Any = None, exif: bool = True,
+    def __call__(self, images: Any, *, return_tensors: Any = None, exif: bool = True, alpha: str = "drop",
                  max_image_pixels: int | None = None, **kwargs: Any) -> BatchFeature:
         """-> BatchFeature with pixel_values f32 [n_images, 3, height, width], in a list without return_tensors.
 
         images: as the processor takes them; lists of lists become one list. return_tensors: None, "np", "pt".
         kwargs: settings for this call (size, do_resize, resample, do_rescale, rescale_factor, do_normalize, image_mean,
         image_std, do_convert_rgb), and input_data_format ("channels_first", "channels_last") of arrays.
-        exif, max_image_pixels: as the processor has them.
+        exif, alpha, max_image_pixels: as the processor has them.
         """
         kind = tensor_type(return_tensors)
         unknown = [name for name in kwargs if name not in KEYWORDS]
         if unknown:
             raise TypeError(f"the image processor got an unexpected keyword argument {unknown[0]!r}")
         call = ImageCall(self, kwargs)
-        encode = c.EncodeOptions(flags=c.ENCODE_EXIF if exif else 0, max_image_pixels=max_image_pixels or 0)
-        converted = call.convert(_images.flat(_images.as_rows(images)), exif)
+        encode = c.EncodeOptions(flags=_images.flags_of(exif, alpha), max_image_pixels=max_image_pixels or 0)
+        converted = call.convert(_images.flat(_images.as_rows(images)), exif, alpha)
         pixels = call.pixels(self._handle, converted, encode, stacklevel=3)
         return BatchFeature({"pixel_values": stacked(pixels, kind)})
 

@@ -414,7 +414,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
     def _search(self, chosen: Plan, features: Features | None, cancel: CancelFlag | None, tokenizer: Any,
                 as_torch: bool) -> Handle:
         """pg_result of a beam search."""
-        callbacks = _beams.Callbacks(chosen.processors, chosen.prefix_fn, as_torch)
+        callbacks = _beams.Callbacks(chosen, as_torch)
         sampling = chosen.sampling.options(chosen.eos_ids or [], True, self.config.text_config.vocab_size)
         mask, logits = callbacks.functions()
         sampling.on_mask, sampling.on_logits = mask, logits
@@ -449,7 +449,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         processor = self._processor_of(tokenizer) if strings else None
         beams = chosen.beams.struct()
         options = c.GenerateOptions(
-            flags=(c.GENERATE_LOGITS if chosen.logits else 0) | (c.GENERATE_SCORES if chosen.scores else 0),
+            flags=c.GENERATE_IGNORE_CONFIG | (c.GENERATE_LOGITS if chosen.logits else 0)  # the plan has all of it
+            | (c.GENERATE_SCORES if chosen.scores else 0),
             max_new_tokens=chosen.max_new_tokens, n_threads=self.n_threads, sampling=ctypes.pointer(sampling),
             beams=ctypes.pointer(beams), stop_strings=stop_strings if strings else None, n_stop_strings=len(strings),
             **fields)

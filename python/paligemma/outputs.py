@@ -30,6 +30,14 @@ def to_numpy(value: Any, dtype: Any = None) -> np.ndarray:
     return np.asarray(value, dtype)
 
 
+def to_ids(name: str, value: Any) -> np.ndarray:
+    """i64, of integers alone: a fraction is no id."""
+    found = to_numpy(value)
+    if found.size and found.dtype.kind not in "iu":
+        raise ValueError(f"{name} holds {found.dtype}, expected integers")
+    return np.ascontiguousarray(found, np.int64)
+
+
 def like_inputs(array: np.ndarray, as_torch: bool) -> Any:
     """The array itself, or a torch tensor on its memory."""
     if not as_torch:

@@ -280,15 +280,13 @@ class PaliGemmaProcessor:
         tensor_types = tensor_type(arguments.tensors), tensor_type(arguments.image_tensors)
         texts = _texts(text, images)
         _check_call(images, text, image_counts, mode)
-        if alpha not in ("drop", "white"):
-            raise ValueError(f"alpha is {alpha!r}, expected \"drop\" or \"white\"")
+        image_flags = _images.flags_of(exif, alpha)
         suffixes = _suffixes(suffix, texts)
         rows = None if images is None else _images.as_rows(images)
         counts = _image_counts(texts, rows, image_counts, parsed=mode == "hf" and not literal)
         encode = _encode_options(options, self.tokenizer, mode, flags=(
-            (c.ENCODE_LITERAL if literal else 0) | (c.ENCODE_EXIF if exif else 0)
-            | (c.ENCODE_KEEP_ENDS if keep_ends else 0) | (c.ENCODE_OPEN_SUFFIX if suffix_open else 0)
-            | (c.ENCODE_OVER_WHITE if alpha == "white" else 0)))
+            image_flags | (c.ENCODE_LITERAL if literal else 0)
+            | (c.ENCODE_KEEP_ENDS if keep_ends else 0) | (c.ENCODE_OPEN_SUFFIX if suffix_open else 0)))
         if max_image_pixels is not None:
             encode.max_image_pixels = max_image_pixels
         if max_tokens is not None:

@@ -13,7 +13,7 @@ from ._features import Features, use
 from ._handle import Handle, array
 from ._images import as_rows
 from ._run import CancelFlag, interruptible
-from .outputs import to_numpy
+from .outputs import to_ids
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def _texts(answers: Sequence[str]) -> Any:
 
 
 def _ids(answers: Sequence[Any]) -> tuple[Any, Any]:
-    rows = [np.ascontiguousarray(to_numpy(answer, np.int64)) for answer in answers]
+    rows = [to_ids(f"answers[{i}]", answer) for i, answer in enumerate(answers)]
     for i, row in enumerate(rows):
         if row.ndim != 1:
             raise ValueError(f"answers[{i}] has {row.ndim} dimensions, expected a str or a list of ids")
@@ -48,13 +48,14 @@ def _ids(answers: Sequence[Any]) -> tuple[Any, Any]:
     return (ctypes.c_int64 * max(len(ids), 1))(*ids.tolist()), (ctypes.c_int64 * len(sizes))(*sizes)
 
 
-def _encode(processor: Any, image: Any, prompt: str, exif: bool, literal: bool) -> Handle:
+def _encode(processor: Any, image: Any, prompt: str, exif: bool, alpha: str,
+            literal: bool) -> Handle:
     if isinstance(image, Features):
         made = processor(text=prompt, image_counts=len(image), literal=literal, return_tensors="np")
     elif isinstance(as_rows(image), list):
         raise ValueError("image is a list, expected one image: model.score() for each")
     else:
-        made = processor(image, prompt, exif=exif, literal=literal, return_tensors="np")
+        made = processor(image, prompt, exif=exif, alpha=alpha, literal=literal, return_tensors="np")
     return _inputs.create(_inputs.checked({name: made[name] for name in _inputs.NAMES if name in made}))
 
 
@@ -66,15 +67,15 @@ def _read(scores: Handle, index: int, answer: Any) -> Score:
 
 
 def score(model: Any, image: Any, prompt: str, answers: Sequence[Any], *, eos: bool = True, literal: bool = False,
-          processor: Any = None, exif: bool = True, max_context: int | None = None,
-          cancel: CancelFlag | None = None) -> list[Score]:
+          processor: Any = None, exif: bool = True, alpha: str = "drop",
+          max_context: int | None = None, cancel: CancelFlag | None = None) -> list[Score]:
     """How likely each of the answers to a prompt about an image is: closed questions, and classes that are known.
 
         max(model.score("street.jpg", "answer en is it day or night?", ["day", "night"]), key=lambda s: s.probability)
 
     image: of any kind that the processor takes, or Features. answers: str, or all of them lists of ids, which are taken as
     they are. eos: score whole answers, with their end, as transformers' suffix has it; False: as a beginning. literal:
-    special tokens in texts are plain characters. -> a Score for each, in the order given."""
+    special tokens in texts are plain characters. exif, alpha: as of the processor. -> a Score for each, in the order given."""
     answers = [answers] if isinstance(answers, str) else list(answers)
     if not isinstance(prompt, str):
         raise TypeError(f"prompt is a {type(prompt).__name__}, expected a str")
@@ -83,7 +84,7 @@ def score(model: Any, image: Any, prompt: str, answers: Sequence[Any], *, eos: b
         raise ValueError(f"answers has {sum(texts)} texts of {len(answers)}, expected texts alone or ids alone, 1 or more")
     processor = model._folders_processor() if processor is None else processor
     given = _texts(answers) if texts[0] else _ids(answers)
-    inputs, scores, cancel = _encode(processor, image, prompt, exif, literal), Handle("scores"), cancel or CancelFlag()
+    inputs, scores, cancel = _encode(processor, image, prompt, exif, alpha, literal), Handle("scores"), cancel or CancelFlag()
 
     def work() -> None:
         with model._handle.use() as network, processor._handle.use() as tokenizer, inputs.use() as row, \

@@ -113,6 +113,39 @@ def test_detect_follows_the_image_settings(model):
         assert found.text == changed.decode(ids, skip_special_tokens=True) != plain.text
 
 
+def test_how_things_are_named(model, processor):
+    expected = model.detect(SHAPES, ["red circle", "purple star"])
+    assert len(expected["xyxy"]) == 2
+    for things in ("red circle ; purple star", " detect red circle;purple star ;", ";; red circle ;\tpurple star\n"):
+        found = model.detect(SHAPES, things)
+        assert found.answer.text == expected.answer.text and np.array_equal(found["class_id"], expected["class_id"])
+    inputs = processor(SHAPES, "detect red\0star", return_tensors="np")
+    ids = model.generate(**inputs, max_new_tokens=256)[0, inputs["input_ids"].shape[1]:]
+    assert model.detect(SHAPES, "red\0star").answer.text == processor.decode(ids, skip_special_tokens=True)
+
+
+def test_every_call_lays_alpha_over_white(model, processor, tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    with Image.open(SHAPES) as image:
+        clear = image.convert("RGBA")
+    clear.putalpha(Image.new("L", clear.size, 0))
+    clear.save(tmp_path / "clear.png")
+    clear, white = tmp_path / "clear.png", Image.new("RGB", clear.size, (255, 255, 255))
+    question, answers = "caption en", ["a red circle", "nothing"]
+
+    def pixels(image, **keywords):
+        return processor.image_processor(image, return_tensors="np", **keywords)["pixel_values"]
+    assert np.array_equal(pixels(clear, alpha="white"), pixels(white)) and not np.array_equal(pixels(clear), pixels(white))
+    assert model.ask(clear, question, alpha="white") == model.ask(white, question) != model.ask(clear, question)
+    scores = [[s.log_prob for s in found] for found in (model.score(clear, question, answers, alpha="white"),
+                                                        model.score(white, question, answers), model.score(clear, question, answers))]
+    assert scores[0] == scores[1] != scores[2]
+    for call in (pixels, lambda image, alpha: model.ask(image, alpha=alpha),
+                 lambda image, alpha: model.score(image, question, answers, alpha=alpha)):
+        with pytest.raises(ValueError, match="alpha is 'black', expected"):
+            call(clear, alpha="black")
+
+
 def test_boxes_are_in_pixels_of_the_image(model):
     pytest.importorskip("PIL")
     from PIL import Image
@@ -155,9 +188,15 @@ def test_what_is_refused(call, words):
 
 
 def test_what_detect_refuses(model, processor):
-    for things in ("", " ; ", [], "detect "):
-        with pytest.raises(ValueError, match="things is"):
+    for things in ("", " ; ", [], "detect ", ["red circle", ""], None, 5, [1]):
+        with pytest.raises(ValueError, match="things is") as told:
             model.detect(SHAPES, things)
+        assert f"things is {things!r}, expected names" in str(told.value)
+    for settings in (dict(max_iou="0.5"), dict(max_new_tokens="9"), dict(max_new_tokens=2.5)):
+        with pytest.raises(TypeError, match=next(iter(settings))):
+            model.detect(SHAPES, "a", **settings)
+    with pytest.raises(ValueError, match="answer holds float64, expected integers"):
+        parse_answer([1.5, 2], (5, 5), processor=processor)
     with pytest.raises(ValueError, match="max_iou"):
         model.detect(SHAPES, "a", max_iou=2.0)
     with pytest.raises(ValueError, match="expected one row"):

@@ -1,5 +1,8 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """model.ask(): one image, encoded once, and many prompts."""
+import json
+import shutil
+
 import numpy as np
 import pytest
 
@@ -35,6 +38,21 @@ def test_the_encoder_runs_once(model, image_path, monkeypatch):
     for prompt in PROMPTS:
         look(prompt)
     assert calls == [1]
+
+
+@pytest.mark.parametrize("config, stop", [
+    ({"stop_strings": ["circle"]}, "circle"), ({"num_beams": 3, "num_return_sequences": 2}, None),
+    ({"do_sample": True, "top_k": 1, "num_return_sequences": 3}, None),
+])
+def test_what_the_folder_says(folder, image_path, tmp_path, config, stop):
+    """One answer to each prompt, and the processor that ask() has reads the stop strings."""
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    (changed / "generation_config.json").write_text(json.dumps({"eos_token_id": 1, "pad_token_id": 0, "bos_token_id": 2, **config}))
+    with paligemma.PaliGemmaForConditionalGeneration.from_pretrained(changed) as model:
+        answers = model.ask(image_path, PROMPTS)
+        assert len(answers) == len(PROMPTS) and answers[0] == model.ask(image_path, PROMPTS[0])
+        assert answers[0] == ("a red circle" if stop else "a red circle, a purple star and a yellow triangle")
 
 
 def test_settings(model, processor, image_path):

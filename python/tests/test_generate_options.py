@@ -3,6 +3,7 @@
 tests/oracle/generate_options.py, so that neither transformers nor torch is needed."""
 import json
 import pathlib
+import shutil
 import threading
 
 import numpy as np
@@ -325,6 +326,20 @@ def test_embeddings_in_place_of_ids(model, one):
     assert seen == [(1, 0), (1, 1), (1, 2)]
 
 
+@pytest.mark.parametrize("settings", [dict(output_scores=True), dict(output_logits=True), dict(stop_strings=None)])
+def test_stop_strings_of_the_folder(folder, processor, three, tmp_path, settings):
+    """A batch whose scores are wanted runs twice; the folder's strings end its rows, and None as an argument wins."""
+    changed = tmp_path / "changed"
+    shutil.copytree(folder, changed)
+    (changed / "generation_config.json").write_text('{"eos_token_id": 1, "pad_token_id": 0, "stop_strings": "r"}')
+    with paligemma.PaliGemmaForConditionalGeneration.from_pretrained(changed) as own:
+        wanted = {} if "stop_strings" in settings else {"stop_strings": ["r"]}
+        with paligemma.PaliGemmaForConditionalGeneration.from_pretrained(folder) as plain:
+            expected = plain.generate(**three, max_new_tokens=12, tokenizer=processor, **wanted)
+        found = own.generate(**three, max_new_tokens=12, tokenizer=processor, **DICT, **settings).sequences
+    assert np.array_equal(found, expected)
+
+
 def test_nothing_but_bos(own):
     assert own.generate(max_new_tokens=3).tolist() == [[2, 1]]  # transformers 5.23: the same
     assert own.generate(bos_token_id=382, max_new_tokens=1)[0, 0] == 382
@@ -358,6 +373,38 @@ def test_what_a_beams_processor_raises_is_raised(model, one):
         model.generate(**one, num_beams=2, max_new_tokens=3, logits_processor=[fail])
     with pytest.raises(ValueError, match="unsatisfiable"):
         model.generate(**one, num_beams=2, max_new_tokens=3, prefix_allowed_tokens_fn=lambda row, ids: [])
+
+
+def test_beams_show_processors_the_padding_too(model, three):
+    """As transformers: ids [T + n], with the padding of the batch; three has rows of several lengths."""
+    prompts, seen = three["input_ids"], []
+    assert len({int((three["attention_mask"][row] == 0).sum()) for row in range(3)}) > 1
+
+    def processor(ids, scores):
+        seen.append(ids.copy())
+        return scores
+
+    def prefix(row, ids):
+        assert np.array_equal(ids[:prompts.shape[1]], prompts[row])
+        return range(model.config.text_config.vocab_size)
+
+    expected = model.generate(**three, num_beams=3, max_new_tokens=4)
+    found = model.generate(**three, num_beams=3, max_new_tokens=4, logits_processor=[processor], prefix_allowed_tokens_fn=prefix)
+    assert np.array_equal(found, expected)
+    assert {ids.shape for ids in seen} == {(1, prompts.shape[1] + n) for n in range(4)}
+    for row in prompts:
+        assert any(np.array_equal(ids[0], row) for ids in seen)
+
+
+@pytest.mark.parametrize("settings, words", [
+    (dict(logits_processor=[lambda ids, scores: scores[:, :5]]), "returned scores of the shape"),
+    (dict(prefix_allowed_tokens_fn=lambda row, ids: [-1]), "expected ids of 0 to"),
+    (dict(prefix_allowed_tokens_fn=lambda row, ids: [10**6]), "expected ids of 0 to"),
+])
+@pytest.mark.parametrize("beams", [1, 2])
+def test_what_callables_may_return(model, one, settings, words, beams):
+    with pytest.raises(ValueError, match=words):
+        model.generate(**one, num_beams=beams, max_new_tokens=2, **settings)
 
 
 def test_beam_sampling_follows_its_seed(model, one):

@@ -104,6 +104,10 @@ def test_decode(decoder):
     mask = decoder.decode(codes)
     assert mask.shape == (64, 64) and mask.dtype == np.float32 and np.isfinite(mask).all()
     assert np.array_equal(mask, decoder.decode(np.array(codes)))
+    for bad, words in (([2**40] + codes[1:], r"codes\[0\] is 1099511627776, expected 0 to 127"), ([0.5] * 16, "codes holds float64"),
+                       (codes[:15] + [-1], r"codes\[15\] is -1, expected 0 to 127")):
+        with pytest.raises(ValueError, match=words):
+            decoder.decode(bad)
     assert not np.array_equal(mask, decoder.decode(codes[::-1]))
 
 

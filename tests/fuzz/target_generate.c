@@ -56,6 +56,17 @@ static double take_number(fuzz_input *in) {
     return special[fuzz_take(in, 1) % (sizeof special / sizeof *special)];
 }
 
+/* What a drawn token is chosen by; mostly in its range. */
+static void take_warper(fuzz_input *in, pg_sampling_options *o) {
+    double *const all[] = {&o->temperature, &o->top_h,          &o->top_p,      &o->min_p,
+                           &o->typical_p,   &o->epsilon_cutoff, &o->eta_cutoff, NULL};
+    const uint64_t which = fuzz_take(in, 1), value = fuzz_take(in, 1);
+    if (all[which % 8])
+        *all[which % 8] = which & 8 ? take_number(in) : (double)value / 256;
+    else
+        o->top_k = (int32_t)value - 1;
+}
+
 /* What is left of the input is settings. */
 static void take_settings(fuzz_input *in, settings *s) {
     while (in->size) {
@@ -84,6 +95,7 @@ static void take_settings(fuzz_input *in, settings *s) {
                 s->sampling.decay_factor = take_number(in);
                 s->sampling.decay_start = (int8_t)fuzz_take(in, 1);
                 break;
+            case 't': take_warper(in, &s->sampling); break;
             case 'r': s->sampling.repetition_penalty = take_number(in); break;
             case 'g': s->sampling.no_repeat_ngram_size = (int8_t)fuzz_take(in, 1); break;
             default: break;

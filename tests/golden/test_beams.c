@@ -8,19 +8,14 @@
 #include <paligemma/paligemma.h>
 #include <string.h>
 
+#include "json_cases.h"
 #include "support.h"
 
-enum { MOST_IDS = 64, N_MODELS = 2 };
+enum { N_MODELS = 2 };
 
 static const char *const names[N_MODELS] = {"gemma1", "gemma2"};
 static pg_model *models[N_MODELS];
 static counter memory;
-
-#define OK(call)                                                                                  \
-    do {                                                                                          \
-        pg_status status_ = (call);                                                               \
-        if (status_ < 0) fail_msg("%s: %s: %s", #call, pg_status_name(status_), pg_last_error()); \
-    } while (0)
 
 static int open_models(void **state) {
     pg_model_options options;
@@ -40,33 +35,6 @@ static int close_models(void **state) {
     (void)state;
     for (int i = 0; i < N_MODELS; i++) pg_model_close(&models[i]);
     return counter_clean(&memory) ? 0 : 1;
-}
-
-static int64_t read_ids(const json_t *list, int64_t *ids) {
-    const size_t n = json_array_size(list);
-    assert_true(n <= MOST_IDS);
-    for (size_t i = 0; i < n; i++) ids[i] = json_integer_value(json_array_get(list, i));
-    return (int64_t)n;
-}
-
-static pg_inputs *inputs_of(const int64_t *ids, int64_t n_rows, int64_t n) {
-    static const int64_t types[MOST_IDS * 4];
-    pg_tensor of_ids, of_types;
-    pg_input_arrays arrays;
-    pg_inputs *inputs = NULL;
-    OK(pg_tensor_init(&of_ids, sizeof of_ids));
-    of_ids.dtype = PG_DTYPE_I64;
-    of_ids.n_dims = 2;
-    of_ids.shape[0] = n_rows;
-    of_ids.shape[1] = n;
-    of_types = of_ids;
-    of_ids.data = ids;
-    of_types.data = types;
-    OK(pg_input_arrays_init(&arrays, sizeof arrays));
-    arrays.input_ids = &of_ids;
-    arrays.token_type_ids = &of_types;
-    OK(pg_inputs_create(&arrays, &inputs));
-    return inputs;
 }
 
 static int32_t early_stopping_of(const json_t *value) {
@@ -138,15 +106,8 @@ static void replay(const json_t *one, int32_t n_threads) {
     pg_inputs_close(&inputs);
 }
 
-static json_t *read_cases(void) {
-    json_error_t error;
-    json_t *file = json_load_file(GOLDEN_FOLDER "/beams.json", 0, &error);
-    assert_non_null(file);
-    return file;
-}
-
 static void hypotheses_are_transformers(void **state) {
-    json_t *file = read_cases(), *one;
+    json_t *file = read_cases("beams.json"), *one;
     size_t i;
     (void)state;
     const json_t *cases = json_object_get(file, "cases");

@@ -57,6 +57,8 @@ def usage(folder, image):
                       ("run", folder, image, "a", "--threads"), ("run", folder, image, "a", "--threads", "two"),
                       ("run", folder, image, "a", "-n", "0"), ("run", folder, image, "a", "-n", "-1"),
                       ("run", folder, image, "a", "-n", "99999999999999999999"), ("detect",), ("detect", folder, image), ("ask",), ("ask", folder), ("ask", folder, image, "a"), ("ask", folder, "-"), ("ask", folder, image, "--top-p", "2"), ("detect", folder, image, "a", "--json", "--csv"),
+                      ("detect", folder, image, ""), ("detect", folder, image, " ; "), ("segment", folder, image, "segment \t"), ("detect", folder, image, "detect ;;"),
+                      ("detect", folder, image, "a", "--alpha", "black"), ("ask", folder, image, "--alpha", ""),
                       ("detect", folder, image, "a", "--max-iou", "1"), ("detect", folder, image, "a", "--max-iou", "nan"),
                       ("detect", folder, image, "a", "--max-iou", ".5x"), ("detect", folder, image, "a", "--max-iou="),
                       ("detect", folder, image, "a", "--convention", "1000"), ("info",), ("info", "a", "b"),
@@ -328,6 +330,10 @@ def steering_text(folder, image, temporary):
                if name != "<0x7F>" else b"\x7f" not in as_json, as_json)
         expect(f"{name} to a terminal", seen.replace(b"\r", b"").rstrip(b" ") in (shown + b"\n", shown.expandtabs() + b"\n"), seen)
         shutil.rmtree(changed)
+    score = ("score", folder, image, "a b", "\x1b[2J\u202e,", "--csv")
+    expect("CSV to a pipe", ',"\x1b[2J\u202e,",' in run(*score)[1], run(*score))
+    seen = on_terminal(*score)
+    expect("CSV to a terminal", b',"\\x1B[2J\\u202E,",' in seen, seen)
 
 
 def bench(folder):
@@ -500,8 +506,8 @@ def detections(temporary):
     cut = json.loads(run("detect", model, shapes, "red circle", "-n", "3", "--json")[1])
     expect("the same as JSON", cut["objects"] == [] and cut["broken"][0]["locs"] == [73, 0, 365] and cut["stop"] == "length"
            and "bbox" not in cut["broken"][0], cut)
-    code, out, err = run("detect", model, shapes, "", "-n", "1")
-    expect("nothing to look for", code == 0, code, out, err)
+    said = [json.loads(run("detect", model, shapes, things, "--json")[1]) for things in ("red circle ; purple star", " detect red circle;;purple\tstar".replace("\t", " ") + " ; ")]
+    expect("names are joined by \" ; \"", said[0]["objects"] and said[0] == said[1], said)
 
 
 def coco_mask(segmentation):
@@ -601,6 +607,14 @@ def scores(temporary):
     one_error_line("score: <image>", run("score", model, shapes, question, "<image>"), 1, "--literal")
     one_error_line("score: too long", run("score", model, shapes, question, "purple", "--max-context", "70"), 1, "--max-context")
     expect("score --literal", run("score", model, shapes, question, "<image>", "--literal")[0] == 0)
+    plain = os.path.join(images, "plain.png")
+    code, out, err = run("score", model, shapes, missing, plain, question, *answers, "--json")
+    rows = [json.loads(row) for row in out.splitlines()]
+    expect("score: several images", code == 1 and [row["image"] for row in rows] == [shapes, missing, plain] and rows[0] == line
+           and [s["answer"] for s in rows[2]["scores"]] == answers and "1 of 3 images failed" in err, code, out, err)
+    os.makedirs(os.path.join(temporary, "day"))
+    done = subprocess.run([os.path.abspath(TOOL), "score", model, shapes, "day", "night", "--csv"], stdout=subprocess.PIPE, cwd=temporary)
+    expect("score: a folder named as the prompt is", done.returncode == 0 and done.stdout.decode().splitlines()[1].split(",")[1] == "night", done)
 
 
 def contents(folder):
@@ -883,6 +897,12 @@ def warnings(folder, temporary):
 
     def answer(image, *options):
         return json.loads(run("run", folder, image, "a", "--json", *options)[1])["ids"]
+    for verb in ("detect", "segment", "score", "ask"):  # what the warning says to do can be done
+        model, rest = os.path.join(SOURCE, "examples", "demo", "model"), {"score": ["a", "b"], "ask": []}.get(verb, ["red circle"])
+        said = run(verb, model, clear, *rest, stdin=b"caption en\n")
+        code, out, err = run(verb, model, clear, *rest, "--alpha", "white", stdin=b"caption en\n")
+        expect(f"{verb} --alpha white", said[0] == 0 and "--alpha white" in said[2] and code == 0 and err == ""
+               and out == run(verb, model, white, *rest, stdin=b"caption en\n")[1].replace(white, clear), said, code, out, err)
     expect("over white", answer(clear, "--alpha", "white") == answer(white), answer(clear, "--alpha", "white"), answer(white))
     code, out, err = run("run", folder, grey, "a", "--json")
     expect("16-bit grey", code == 0 and json.loads(out) and err.startswith("paligemma: warning: ") and "become white" in err, err)

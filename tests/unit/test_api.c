@@ -763,6 +763,48 @@ static void handles_outlive_an_allocator_that_closes_them(void **state) {
     }
 }
 
+/* Without generation_config.json a model generates, samples and is scored as with one that says only the special ids.
+ */
+static void no_generation_config(void **state) {
+    char without[512];
+    tiny_options options = tiny_saved_today();
+    pg_generate_options generate;
+    pg_sampling_options sampling = {.struct_size = sizeof sampling}, defaults;
+    pg_model *other = NULL;
+    pg_session *session = NULL;
+    pg_result *found = NULL, *wanted = NULL;
+    pg_tensor a = {.struct_size = sizeof a}, b = {.struct_size = sizeof b};
+    int64_t token;
+    (void)state;
+    make_temp_folder(without, sizeof without);
+    tiny_write(without, &options);
+    remove_file(without, "generation_config.json");
+    OK(pg_model_open(without, NULL, &other));
+    OK(pg_generate(other, processor, inputs, NULL, &found));
+    OK(pg_generate(model, processor, inputs, NULL, &wanted));
+    OK(pg_result_get_ids(found, 0, &a));
+    OK(pg_result_get_ids(wanted, 0, &b));
+    assert_true(a.shape[0] > 0 && a.shape[0] == b.shape[0]);
+    assert_memory_equal(a.data, b.data, (size_t)a.shape[0] * sizeof(int64_t));
+    pg_result_close(&found);
+    OK(pg_generate_options_init(&generate, sizeof generate));
+    generate.max_new_tokens = 3;
+    generate.n_return = 1;
+    OK(pg_generate(other, processor, inputs, &generate, &found));
+    pg_result_close(&found);
+    OK(pg_model_get_sampling(other, &sampling));
+    OK(pg_sampling_options_init(&defaults, sizeof defaults));
+    assert_memory_equal(&sampling, &defaults, sizeof sampling);
+    OK(pg_session_create(other, NULL, &session));
+    OK(pg_session_prefill(session, inputs, NULL));
+    assert_true(pg_session_sample(session, NULL, &token) >= 0);
+    assert_int_equal(token, ((const int64_t *)b.data)[0]);
+    pg_session_close(&session);
+    pg_result_close(&wanted);
+    pg_model_close(&other);
+    remove_folder(without);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opening_a_processor_is_cancelled),
@@ -780,6 +822,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(session_states_and_generate_agree),
         cmocka_unit_test(images_in_every_form),
         cmocka_unit_test(every_form_of_checkpoint),
+        cmocka_unit_test(no_generation_config),
     };
     return RUN_TESTS(tests, setup, teardown);
 }

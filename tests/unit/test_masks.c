@@ -194,6 +194,22 @@ static void safetensors_are_dense(void **state) {
     }
 }
 
+/* Masks of such a decoder would be empty, and nobody would know why. */
+static void numbers_are_finite(void **state) {
+    static const struct {
+        float number;
+        const char *text;
+    } bad[] = {{NAN, "decoder.12.bias: found nan as number 0, expected finite numbers"},
+               {-INFINITY, "decoder.12.bias: found -inf as number 0, expected finite numbers"}};
+    (void)state;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        bytes file = make_safetensors(LAYOUT_SOUND);
+        memcpy(file.data + file.size - sizeof(float), &bad[i].number, sizeof(float));
+        refuse_bytes(file.data, file.size, PG_ERROR_FORMAT, bad[i].text);
+        bytes_free(&file);
+    }
+}
+
 /* Bytes anywhere in what is not numbers, and the end, changed: a status each, no memory that the file does not need. */
 static void damaged_files_are_refused(void **state) {
     rng r = {11};
@@ -413,9 +429,10 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_of_all_sizes),       cmocka_unit_test(files_are_read),
         cmocka_unit_test(what_is_wrong_is_named),    cmocka_unit_test(other_files_are_named),
-        cmocka_unit_test(safetensors_are_dense),     cmocka_unit_test(damaged_files_are_refused),
-        cmocka_unit_test(every_allocation_may_fail), cmocka_unit_test(masks_lie_in_their_boxes),
-        cmocka_unit_test(threads_share_a_decoder),   cmocka_unit_test(run_lengths_are_cocos),
+        cmocka_unit_test(safetensors_are_dense),     cmocka_unit_test(numbers_are_finite),
+        cmocka_unit_test(damaged_files_are_refused), cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(masks_lie_in_their_boxes),  cmocka_unit_test(threads_share_a_decoder),
+        cmocka_unit_test(run_lengths_are_cocos),
     };
     return RUN_TESTS(tests, make_folder, remove_it);
 }

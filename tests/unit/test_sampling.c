@@ -362,6 +362,8 @@ static void a_session_goes_on_after_a_refusal(void **state) {
     ARGUMENT(pg_session_sample(session, NULL, NULL));
     ARGUMENT(pg_session_sample(NULL, NULL, &token));
     ERROR(pg_session_feed(session, (const int64_t[NEW_TOKENS]){0}, NEW_TOKENS), PG_ERROR_LIMIT);
+    assert_non_null(strstr(pg_last_error(), " ids to feed, expected at most "));
+    ERROR(pg_session_feed(session, (const int64_t[]){0}, SIZE_MAX), PG_ERROR_LIMIT); /* and reads none of them */
     s.on_logits = NULL;
     OK(pg_session_sample(session, &s, &token));
     OK(pg_session_sample(same, &s, &wrong[0]));
@@ -468,6 +470,50 @@ static void the_checkpoint_says_how(void **state) {
     pg_result_close(&result);
     pg_result_close(&greedy);
     pg_model_close(&other.model);
+    free(b.pixels);
+}
+
+/* What transformers takes for off, or for the likeliest id alone, though no host may ask for it. */
+static void what_is_off_in_the_checkpoint(void **state) {
+    static const struct {
+        const char *found, *same; /* the same in numbers that may be asked for */
+    } files[] = {
+        {"\"top_p\": 0.0", "\"top_p\": 1e-30"},
+        {"\"top_p\": 2, \"typical_p\": 7.5", "\"top_p\": 1.0, \"typical_p\": 1.0"},
+        {"\"epsilon_cutoff\": 2, \"eta_cutoff\": -1", "\"epsilon_cutoff\": 0, \"eta_cutoff\": 0"},
+        {"\"epsilon_cutoff\": -0.5, \"eta_cutoff\": 1.0", "\"top_h\": 1.0"},
+    };
+    const tiny *m = &models[0];
+    batch b;
+    (void)state;
+    make_batch(&b, m, specs, 2, LEFT, 0);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        pg_result *results[2];
+        pg_sampling_options theirs = {.struct_size = sizeof theirs};
+        for (int k = 0; k < 2; k++) {
+            char json[200];
+            snprintf(json, sizeof json, "{\"do_sample\": true, \"temperature\": 9.0, \"max_new_tokens\": 6, %s}",
+                     k ? files[i].same : files[i].found);
+            tiny other = with_config(m, json);
+            results[k] = unasked(&other, &b, NULL, NULL);
+            OK(pg_model_get_sampling(other.model, &theirs));
+            pg_session *session = NULL;
+            batch one;
+            pg_inputs *in = NULL;
+            int64_t token;
+            make_batch(&one, m, specs, 1, LEFT, 0);
+            OK(create(&one, m, 0, NULL, &in));
+            OK(pg_session_create(other.model, NULL, &session));
+            OK(pg_session_prefill(session, in, NULL));
+            OK(pg_session_sample(session, &theirs, &token)); /* they may be handed on */
+            pg_session_close(&session);
+            pg_inputs_close(&in);
+            free(one.pixels);
+            pg_model_close(&other.model);
+        }
+        for (int64_t r = 0; r < 2; r++) same_row(results[0], r, results[1], r);
+        for (int k = 0; k < 2; k++) pg_result_close(&results[k]);
+    }
     free(b.pixels);
 }
 
@@ -619,6 +665,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_session_samples_the_same),
         cmocka_unit_test(a_session_goes_on_after_a_refusal),
         cmocka_unit_test(the_checkpoint_says_how),
+        cmocka_unit_test(what_is_off_in_the_checkpoint),
         cmocka_unit_test(the_checkpoint_says_how_long),
         cmocka_unit_test(numbers_out_of_range),
         cmocka_unit_test(lists_that_do_not_fit),

@@ -131,6 +131,63 @@ static void quantized_rows_take_16_a_step(void **state) {
     }
 }
 
+/* The logits of each token of a text, kept while its beam ran with others, to the bit those of a session, which feeds
+ * one token a step; and its score the sum of their log-probabilities. */
+static void expect_as_alone(pg_session *session, const pg_inputs *in, const pg_result *result, int64_t row) {
+    pg_tensor ids = {.struct_size = sizeof ids}, logits = ids, log_probs = ids, alone = ids;
+    pg_result_info info = {.struct_size = sizeof info};
+    double sum = 0;
+    OK(pg_result_get_ids(result, row, &ids));
+    OK(pg_result_get_tensor(result, row, "logits", &logits));
+    OK(pg_result_get_tensor(result, row, "log_probs", &log_probs));
+    OK(pg_result_get_info(result, row, &info));
+    assert_int_equal(logits.shape[0], ids.shape[0]);
+    assert_true(ids.shape[0] > 0);
+    OK(pg_session_prefill(session, in, NULL));
+    for (int64_t t = 0; t < ids.shape[0]; t++) {
+        OK(pg_session_get_logits(session, &alone));
+        assert_int_equal(alone.shape[0], logits.shape[1]);
+        assert_memory_equal((const float *)logits.data + t * logits.shape[1], alone.data,
+                            (size_t)logits.shape[1] * sizeof(float));
+        OK(pg_session_feed(session, (const int64_t *)ids.data + t, 1));
+        sum += (double)((const float *)log_probs.data)[t];
+    }
+    assert_true(fabs(sum / (double)ids.shape[0] - info.score) < 1e-4);
+}
+
+/* 16 beams are one step of int8 and int4, 19 are a step of 16 and one of 3: none sees the others. */
+static void quantized_beams_take_16_a_step(void **state) {
+    static const int32_t n_beams[] = {16, 16, 19, 19};
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        tiny m = models[i % 2];
+        pg_model_options model_options;
+        pg_generate_options options;
+        pg_beam_options beams;
+        pg_result *result = NULL;
+        pg_session *session = NULL;
+        OK(pg_model_options_init(&model_options, sizeof model_options));
+        OK(pg_generate_options_init(&options, sizeof options));
+        OK(pg_beam_options_init(&beams, sizeof beams));
+        model_options.weights = i == 0 || i == 3 ? PG_WEIGHTS_INT8 : PG_WEIGHTS_INT4;
+        OK(pg_model_open(m.folder, &model_options, &m.model));
+        OK(pg_session_create(m.model, NULL, &session));
+        beams.n_beams = n_beams[i];
+        options.beams = &beams;
+        options.n_return = n_beams[i];
+        options.max_new_tokens = 9;
+        options.flags = PG_GENERATE_LOGITS | PG_GENERATE_LOG_PROBS;
+        pg_inputs *in = drawn_rows(&m, 1);
+        OK(pg_generate(m.model, m.processor, in, &options, &result));
+        assert_int_equal(pg_result_get_n_rows(result), n_beams[i]);
+        for (int64_t row = 0; row < n_beams[i]; row++) expect_as_alone(session, in, result, row);
+        pg_result_close(&result);
+        pg_session_close(&session);
+        pg_inputs_close(&in);
+        pg_model_close(&m.model);
+    }
+}
+
 /* Bytes that a call takes at the most. */
 static long long peak_of(const tiny *m, counter *memory, int n, int32_t max_running) {
     watched w;
@@ -214,7 +271,7 @@ static int32_t watch_progress(void *user, int32_t phase, int64_t done, int64_t t
     progress_watch *w = user;
     const int k = phase == PG_PHASE_DECODE;
     assert_true(k || phase == PG_PHASE_PREFILL);
-    assert_true(done >= w->done[k] && done <= total && (w->total[k] == 0 || w->total[k] == total));
+    assert_true(done >= w->done[k] && done <= total && (w->total[k] == 0 || w->total[k] >= total));
     w->done[k] = done, w->total[k] = total;
     return ++w->n_calls == w->stop_at;
 }
@@ -237,10 +294,61 @@ static void progress_counts_all_rows(void **state) {
     assert_int_equal(w.total[0], 6 * m->n_layers);
     assert_int_equal(w.done[0], w.total[0]);
     assert_int_equal(w.total[1], 6 * 3);
+    assert_int_equal(w.done[1], w.total[1]);
     for (int at = 1, n = w.n_calls; at <= n; at++) {
         w = (progress_watch){.stop_at = at};
         ERROR(pg_generate(m->model, m->processor, in, &options, &result), PG_ERROR_CANCELLED);
         assert_null(result);
+    }
+    pg_inputs_close(&in);
+}
+
+static int32_t end_at_once(void *user, int64_t row, const char *text, size_t size, int64_t token) {
+    (void)user, (void)text, (void)size, (void)token;
+    return row % 2;
+}
+
+static int32_t end_third(void *user, int64_t row, const int64_t *ids, int64_t n_ids, float *logits, int64_t n) {
+    (void)user, (void)ids, (void)n_ids, (void)logits, (void)n;
+    return row == 2;
+}
+
+/* Rows that end early give up the tokens that they might have had: the last report is of all that there are. */
+static void progress_reaches_its_total(void **state) {
+    static const int32_t n_beams[] = {1, 1, 3, 3}, n_new[] = {5, 1, 5, 1};
+    const tiny *m = &models[0];
+    (void)state;
+    pg_inputs *in = drawn_rows(m, 6);
+    for (int i = 0; i < 4; i++) {
+        pg_generate_options options;
+        pg_sampling_options sampling;
+        pg_beam_options beams;
+        pg_result *result = NULL;
+        progress_watch w = {.n_calls = 0};
+        OK(pg_generate_options_init(&options, sizeof options));
+        OK(pg_sampling_options_init(&sampling, sizeof sampling));
+        OK(pg_beam_options_init(&beams, sizeof beams));
+        beams.n_beams = n_beams[i];
+        sampling.on_logits = end_third;
+        options.max_running = 2;
+        options.max_new_tokens = n_new[i];
+        options.on_text = end_at_once;
+        options.sampling = &sampling;
+        options.beams = &beams;
+        options.progress = watch_progress;
+        options.progress_user = &w;
+        OK(pg_generate(m->model, m->processor, in, &options, &result));
+        int64_t n_tokens = 0;
+        for (int64_t r = 0; r < pg_result_get_n_rows(result); r++) {
+            pg_result_info info = {.struct_size = sizeof info};
+            OK(pg_result_get_info(result, r, &info));
+            n_tokens += info.n_new_tokens;
+        }
+        assert_int_equal(w.done[0], w.total[0]);
+        assert_int_equal(w.done[1], w.total[1]);
+        assert_true(w.done[1] > 0);
+        if (n_beams[i] == 1) assert_int_equal(w.done[1], n_tokens);
+        pg_result_close(&result);
     }
     pg_inputs_close(&in);
 }
@@ -259,12 +367,10 @@ static void less_than_one_is_refused(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(texts_are_those_of_all_at_once),
-        cmocka_unit_test(quantized_rows_take_16_a_step),
-        cmocka_unit_test(memory_is_that_of_the_rows_that_run),
-        cmocka_unit_test(allocations_may_fail),
-        cmocka_unit_test(progress_counts_all_rows),
-        cmocka_unit_test(less_than_one_is_refused),
+        cmocka_unit_test(texts_are_those_of_all_at_once), cmocka_unit_test(quantized_rows_take_16_a_step),
+        cmocka_unit_test(quantized_beams_take_16_a_step), cmocka_unit_test(memory_is_that_of_the_rows_that_run),
+        cmocka_unit_test(allocations_may_fail),           cmocka_unit_test(progress_counts_all_rows),
+        cmocka_unit_test(progress_reaches_its_total),     cmocka_unit_test(less_than_one_is_refused),
     };
     return RUN_TESTS(tests, open_models, close_models);
 }
