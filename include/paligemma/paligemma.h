@@ -508,6 +508,12 @@ typedef int32_t (*pg_logits_fn)(void *user, int64_t row, const int64_t *ids, int
  * prefix_allowed_tokens_fn). ids as in pg_logits_fn. A non-zero return ends the row as that of pg_logits_fn. */
 typedef int32_t (*pg_mask_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask,
                               int64_t vocab_size);
+/** Called in each step of a beam search, on the calling thread, with the texts that may go on or end there, the best
+ * first unless drawn (HF: StoppingCriteria): ids, [n_texts, n_ids], each the row's ids and the new ones of a beam. What
+ * is set to non-zero in ends, [n_texts], all 0 before, ends with that token (PG_STOP_CALLBACK). A non-zero return ends
+ * the row as that of pg_logits_fn. */
+typedef int32_t (*pg_texts_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, int64_t n_texts,
+                               uint8_t *ends);
 
 /** Flags of pg_sampling_options. */
 enum {
@@ -594,6 +600,8 @@ typedef struct pg_beam_options {
     int32_t early_stopping; ///< PG_EARLY_STOPPING_*; default OFF, as in transformers
     uint32_t reserved;      ///< 0
     double length_penalty;  ///< finite; above 0 favours long texts; default 1
+    pg_texts_fn on_texts;   ///< default NULL
+    void *on_texts_user;    ///< passed to on_texts
 } pg_beam_options;
 PG_API pg_status pg_beam_options_init(pg_beam_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -693,7 +701,7 @@ PG_API pg_status pg_result_get_tensor(const pg_result *result, int64_t row, cons
 enum {
     PG_STOP_EOS = 1,      ///< an eos id came
     PG_STOP_LENGTH = 2,   ///< max_new_tokens
-    PG_STOP_CALLBACK = 3, ///< on_text returned non-zero
+    PG_STOP_CALLBACK = 3, ///< on_text returned non-zero, or on_texts ended it
     PG_STOP_CONTEXT = 4,  ///< max_context, before max_new_tokens; or 16777216 tokens
     PG_STOP_STRING = 5,   ///< a stop string is complete
     PG_STOP_TIME = 6,     ///< max_seconds are over

@@ -123,6 +123,12 @@ static int32_t on_text(void *user, int64_t row, const char *text, size_t size, i
     return *(int *)user == 1;
 }
 
+static int32_t on_texts(void *user, int64_t row, const int64_t *ids, int64_t n_ids, int64_t n_texts, uint8_t *ends) {
+    const settings *s = user;
+    for (int64_t k = 0; k < n_texts; k++) ends[k] = (ids[k * n_ids + n_ids - 1] + row) % 4 == 1;
+    return s->of_callbacks & 128 && n_ids % 16 == 3;
+}
+
 static void give(settings *s) {
     pg_sampling_options *o = &s->sampling;
     o->eos_ids = s->eos.ids;
@@ -218,6 +224,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     options.n_return = how & 16 ? 2 : 0;
     options.n_alternatives = how & 32 ? 3 : 0;
     if (how & 64) beams.n_beams = 3, options.beams = &beams;
+    if (s.of_callbacks & 4) beams.on_texts = on_texts, beams.on_texts_user = &s;
     int stop = flags >> 6;
     if (flags & 64) options.on_text = on_text, options.on_text_user = &stop;
     pg_image_from_pixels(&image, sizeof image, PG_IMAGE_GRAY8, 16, 16, grey, 0);

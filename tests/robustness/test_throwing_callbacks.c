@@ -149,6 +149,17 @@ static pg_status generate_with_logits(thrower *t) {
     return generate(&options);
 }
 
+static pg_status search_with_texts(thrower *t) {
+    pg_generate_options options;
+    pg_beam_options beams;
+    ok(pg_generate_options_init(&options, sizeof options));
+    ok(pg_beam_options_init(&beams, sizeof beams));
+    beams.n_beams = 2;
+    beams.on_texts = throwing_texts, beams.on_texts_user = t;
+    options.beams = &beams;
+    return generate(&options);
+}
+
 static pg_status search_with_mask(thrower *t) {
     pg_generate_options options;
     pg_sampling_options sampling;
@@ -313,6 +324,7 @@ static const struct {
     {"on_logits", generate_with_logits, 100},
     {"on_logits", session_with_logits, 100},
     {"on_mask", search_with_mask, 100},
+    {"on_texts", search_with_texts, 100},
     {"pg_allocator", open_allocating, 1000},
     {"pg_allocator", open_processor_allocating, 1000},
     {"pg_allocator", generate_allocating, 1000},
