@@ -2,12 +2,13 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 # Every test:  sh tests/run.sh [--oracle]
 #
-# Installs what is missing (examples/setup.sh), builds three times, runs all suites in each build, and ends with the line
+# Installs what is missing (examples/setup.sh), builds four times, runs the suites of each build, and ends with the line
 # "N passed, N failed"; the exit status is 1 when something failed.
 #
-#   gcc        release, warnings are errors
-#   sanitized  clang, address + undefined + leak sanitizers, warnings are errors
-#   pthread    gcc, without OpenMP and sentencepiece, the static library alone
+#   gcc               release, warnings are errors
+#   sanitized         clang, address + undefined + leak sanitizers, warnings are errors
+#   pthread           gcc, without OpenMP and sentencepiece, the static library alone
+#   thread-sanitized  the same with ThreadSanitizer: the suite threads alone
 #
 # Then, on the first build, clang-tidy, old CPUs under qemu-user (emulate.sh, where qemu-x86_64 is there), and the Python
 # package, installed with pip into an environment of its own.
@@ -52,8 +53,12 @@ gcc=${CC_GCC:-gcc}
 clang=${CC_CLANG:-clang}
 if build gcc "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=release; then
     run_suites gcc
-    step "soak, 20 seconds" "$builds/gcc/tests/robustness/soak" --seconds 20
+    nice "$builds/gcc/tests/robustness/soak" --seconds 60 >"$builds/soak.log" 2>&1 & # it waits for the disk, mostly
+    soak=$!
     step "clang-tidy" "$python" tests/style/check.py tidy "$top" "$builds/gcc"
+    wait "$soak"
+    soak=$?
+    step "soak, 60 seconds" sh -c 'cat "$1"; exit "$2"' soak "$builds/soak.log" "$soak"
 fi
 if build sanitized "$clang" "$(echo "$clang" | sed 's/clang/clang++/')" --buildtype=debugoptimized \
     -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fno-sanitize-recover=all -Dcpp_args=-fno-sanitize-recover=all; then
@@ -62,6 +67,12 @@ fi
 if build pthread "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=release -Dthreads=pthread -Dsentencepiece=disabled -Ddefault_library=static; then
     run_suites pthread --suite unit --suite golden --suite robustness
 fi
+targets=threads
+if build thread-sanitized "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=debugoptimized -Db_sanitize=thread -Db_lundef=false \
+    -Dthreads=pthread -Dsentencepiece=disabled -Ddefault_library=static -Dexamples=false; then
+    run_suites thread-sanitized --suite threads --timeout-multiplier 5
+fi
+targets=
 
 if command -v qemu-x86_64 >/dev/null 2>&1 && test "$(uname -m)" = x86_64; then
     title "old CPUs, emulated"

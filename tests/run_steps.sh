@@ -46,7 +46,7 @@ add_counts() {
     fi
 }
 
-# build NAME COMPILER C++COMPILER OPTION...: configures anew what is there, and builds.
+# build NAME COMPILER C++COMPILER OPTION...: configures anew what is there, and builds: all, or $targets.
 build() {
     name=$1
     cc=$2
@@ -54,8 +54,9 @@ build() {
     shift 3
     title "$name: build"
     test ! -f "$builds/$name/build.ninja" || set -- "$@" --wipe
+    # shellcheck disable=SC2086 # several targets
     step "$name configures" env CC="$cc" CXX="$cxx" "$meson" setup "$builds/$name" "$top" --werror -Dcmocka=enabled "$@" &&
-        step "$name builds without a warning" "$meson" compile -C "$builds/$name" -j "$jobs"
+        step "$name builds without a warning" "$meson" compile -C "$builds/$name" -j "$jobs" ${targets-}
 }
 
 # run_suites NAME [meson test option...]: adds what meson counts.
@@ -64,10 +65,12 @@ run_suites() {
     shift
     title "$name: tests"
     log=$builds/$name.log
-    # print_stacktrace and halting come on top of what Meson sets; a leak in code that is not ours is named in the file
+    # print_stacktrace and halting come on top of what Meson sets; a leak in code that is not ours is named in the file;
+    # nothing is suppressed for threads
     ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:check_initialization_order=1:halt_on_error=1:abort_on_error=1 \
         UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1:abort_on_error=1 \
         LSAN_OPTIONS=suppressions="$top/tests/lsan.supp":print_suppressions=0 \
+        TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 \
         "$meson" test -C "$builds/$name" --no-rebuild --print-errorlogs --num-processes "$jobs" "$@" >"$log" 2>&1
     status=$?
     grep -v '^ninja: ' "$log"

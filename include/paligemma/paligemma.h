@@ -215,7 +215,8 @@ typedef struct pg_image {
     const uint8_t *planes[4]; ///< planes[0]: the first byte of the top row (raw), or the file's bytes
     int64_t strides[4];       ///< strides[0]: bytes from one row to the next below it; may be negative
     const char *path;         ///< UTF-8; PG_IMAGE_PATH only
-    uint64_t n_bytes;         ///< PG_IMAGE_BYTES only
+    uint64_t n_bytes; ///< of the file (PG_IMAGE_BYTES), or of the buffer of a raw format, which its rows may not
+                      ///< leave (PG_ERROR_ARGUMENT); raw formats: default and 0: not known, not checked
 } pg_image;
 
 /** A PNG or JPEG file by its path. The file is read when the image is used. A pipe (a FIFO, "/dev/stdin", /dev/fd/N) is
@@ -465,7 +466,8 @@ typedef struct pg_encode_options {
                                              ///< size and n_image_tokens alone. Errors: PG_ERROR_ARGUMENT
     /// tokens of a row after truncation, and those that its `<image>` stand for, which are counted before they are
     /// made; more is PG_ERROR_LIMIT. Default and 0: 131072; at most 16777216. Peak memory for each byte of a prompt: up
-    /// to 270 bytes; for each token of the padded batch 48. Padding of a batch beyond 16777216 tokens is PG_ERROR_LIMIT
+    /// to 180 bytes (270 by sentencepiece); for each token of the padded batch 40. Padding of a batch beyond 16777216
+    /// tokens is PG_ERROR_LIMIT
     int64_t max_tokens;
 } pg_encode_options;
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size); ///< fills in the defaults
@@ -506,6 +508,12 @@ typedef int32_t (*pg_logits_fn)(void *user, int64_t row, const int64_t *ids, int
  * prefix_allowed_tokens_fn). ids as in pg_logits_fn. A non-zero return ends the row as that of pg_logits_fn. */
 typedef int32_t (*pg_mask_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask,
                               int64_t vocab_size);
+/** Called in each step of a beam search, on the calling thread, with the texts that may go on or end there, the best
+ * first unless drawn (HF: StoppingCriteria): ids, [n_texts, n_ids], each the row's ids and the new ones of a beam. What
+ * is set to non-zero in ends, [n_texts], all 0 before, ends with that token (PG_STOP_CALLBACK). A non-zero return ends
+ * the row as that of pg_logits_fn. */
+typedef int32_t (*pg_texts_fn)(void *user, int64_t row, const int64_t *ids, int64_t n_ids, int64_t n_texts,
+                               uint8_t *ends);
 
 /** Flags of pg_sampling_options. */
 enum {
@@ -592,6 +600,8 @@ typedef struct pg_beam_options {
     int32_t early_stopping; ///< PG_EARLY_STOPPING_*; default OFF, as in transformers
     uint32_t reserved;      ///< 0
     double length_penalty;  ///< finite; above 0 favours long texts; default 1
+    pg_texts_fn on_texts;   ///< default NULL
+    void *on_texts_user;    ///< passed to on_texts
 } pg_beam_options;
 PG_API pg_status pg_beam_options_init(pg_beam_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -691,7 +701,7 @@ PG_API pg_status pg_result_get_tensor(const pg_result *result, int64_t row, cons
 enum {
     PG_STOP_EOS = 1,      ///< an eos id came
     PG_STOP_LENGTH = 2,   ///< max_new_tokens
-    PG_STOP_CALLBACK = 3, ///< on_text returned non-zero
+    PG_STOP_CALLBACK = 3, ///< on_text returned non-zero, or on_texts ended it
     PG_STOP_CONTEXT = 4,  ///< max_context, before max_new_tokens; or 16777216 tokens
     PG_STOP_STRING = 5,   ///< a stop string is complete
     PG_STOP_TIME = 6,     ///< max_seconds are over

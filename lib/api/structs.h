@@ -15,7 +15,7 @@
     X(pg_allocator, free)                  \
     X(pg_answer_options, allocator)        \
     X(pg_batch, image_counts)              \
-    X(pg_beam_options, length_penalty)     \
+    X(pg_beam_options, on_texts_user)      \
     X(pg_convert_options, cancel)          \
     X(pg_encode_options, max_tokens)       \
     X(pg_forward_options, reserved_end)    \

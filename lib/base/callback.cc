@@ -66,6 +66,11 @@ pg_status pgi_callback_logits(pg_logits_fn fn, void *user, int64_t row, const in
     return guarded("on_logits", [&] { *answer = fn(user, row, ids, n_ids, logits, vocab_size); });
 }
 
+pg_status pgi_callback_texts(pg_texts_fn fn, void *user, int64_t row, const int64_t *ids, int64_t n_ids,
+                             int64_t n_texts, uint8_t *ends, int32_t *answer) {
+    return guarded("on_texts", [&] { *answer = fn(user, row, ids, n_ids, n_texts, ends); });
+}
+
 pg_status pgi_callback_mask(pg_mask_fn fn, void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask,
                             int64_t vocab_size, int32_t *answer) {
     return guarded("on_mask", [&] { *answer = fn(user, row, ids, n_ids, mask, vocab_size); });

@@ -21,6 +21,8 @@ pg_status pgi_callback_text(pg_text_fn fn, void *user, int64_t row, const char *
                             int32_t *answer);
 pg_status pgi_callback_logits(pg_logits_fn fn, void *user, int64_t row, const int64_t *ids, int64_t n_ids,
                               float *logits, int64_t vocab_size, int32_t *answer);
+pg_status pgi_callback_texts(pg_texts_fn fn, void *user, int64_t row, const int64_t *ids, int64_t n_ids,
+                             int64_t n_texts, uint8_t *ends, int32_t *answer);
 pg_status pgi_callback_mask(pg_mask_fn fn, void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask,
                             int64_t vocab_size, int32_t *answer);
 

@@ -15,6 +15,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/callback.h"
 #include "base/clock.h"
 #include "base/parallel.h"
 #include "generate/probability.h"
@@ -51,8 +52,8 @@ void pgi_search_free(pgi_search *s) {
             pgi_stop_tail_free(&beams[i].tail);
         }
     }
-    void *const arrays[] = {s->decodings, s->beams,     s->next,      s->candidates, s->hypotheses,
-                            s->merged,    s->of_logits, s->of_scores, s->nodes};
+    void *const arrays[] = {s->decodings, s->beams,     s->next,  s->candidates, s->hypotheses, s->merged,
+                            s->of_logits, s->of_scores, s->nodes, s->texts,      s->ends};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) pgi_free(memory, arrays[i]);
     pgi_stop_tail_free(&s->tail);
     pgi_step_scores_free(&s->history, memory);
@@ -115,6 +116,13 @@ static pg_status new_arrays(pgi_search *s) {
                : PG_ERROR_MEMORY;
 }
 
+/* For texts of up to n_ids. */
+static pg_status reserve_texts(pgi_search *s, int64_t n_ids) {
+    const size_t n = (size_t)s->n_candidates * (size_t)n_ids;
+    if (!s->ends && !(s->ends = pgi_alloc(memory_of(s), (size_t)s->n_candidates, 1))) return PG_ERROR_MEMORY;
+    return n <= s->texts_capacity ? PG_OK : pgi_grow(memory_of(s), &s->texts, &s->texts_capacity, n, sizeof *s->texts);
+}
+
 pg_status pgi_search_init(pgi_search *s, const pgi_search_setup *setup, int64_t n_tokens,
                           const pgi_decoding_limits *limits) {
     const int64_t n_beams = setup->options->beams->n_beams, n_rows = setup->merged->inputs->n_rows;
@@ -134,6 +142,7 @@ pg_status pgi_search_init(pgi_search *s, const pgi_search_setup *setup, int64_t 
     if (setup->stop->n > 0) PGI_TRY(pgi_stop_tail_init(setup->stop, NULL, 0, memory_of(s), &s->tail));
     for (int64_t i = 0; i < n_beams; i++) PGI_TRY(pgi_decoding_reserve(&s->decodings[i], setup->model, s->n_keys));
     PGI_TRY(pgi_grow(memory_of(s), &s->nodes, &s->nodes_capacity, (size_t)(2 * n_new * n_beams), sizeof *s->nodes));
+    if (setup->options->beams->on_texts) PGI_TRY(reserve_texts(s, n_tokens + n_new));
     s->n_tokens = n_tokens;
     return reserve_workspace(s);
 }
@@ -285,7 +294,28 @@ static void draw(pgi_search *s, int64_t row) {
 
 /* ---- finish: which candidates end ---- */
 
-static pg_status find_stop(pgi_search *s, pgi_candidate *c, int late) {
+/* Has the host say in s->ends which of the candidates end. *stop: it wants to end the row. */
+static pg_status ask_host(pgi_search *s, int64_t row, int *stop) {
+    const pg_beam_options *beams = s->setup.options->beams;
+    const int64_t n_ids = (int64_t)s->beams[0].ids.size + 1;
+    int32_t answer = 0;
+    PGI_TRY(reserve_texts(s, n_ids));
+    for (int64_t k = 0; k < s->n_candidates; k++) {
+        const pgi_candidate *c = &s->candidates[k];
+        const pgi_id_list *before = &s->beams[c->beam].ids;
+        int64_t *text = s->texts + k * n_ids;
+        if (before->size > 0) memcpy(text, before->data, before->size * sizeof *text);
+        text[n_ids - 1] = c->token;
+    }
+    memset(s->ends, 0, (size_t)s->n_candidates);
+    PGI_TRY(pgi_callback_texts(beams->on_texts, beams->on_texts_user, row, s->texts, n_ids, s->n_candidates, s->ends,
+                               &answer));
+    *stop = answer != 0;
+    return PG_OK;
+}
+
+/* asked: the host ended it. */
+static pg_status find_stop(pgi_search *s, pgi_candidate *c, int asked, int late) {
     const pgi_beam *beam = &s->beams[c->beam];
     const pgi_stop_strings *stop = s->setup.stop;
     int completes = 0;
@@ -298,6 +328,8 @@ static pg_status find_stop(pgi_search *s, pgi_candidate *c, int late) {
         c->stop = PG_STOP_EOS;
     else if (completes)
         c->stop = PG_STOP_STRING;
+    else if (asked)
+        c->stop = PG_STOP_CALLBACK;
     else if (late)
         c->stop = PG_STOP_TIME;
     else if (s->n_new + 1 >= s->max_new)
@@ -321,13 +353,15 @@ static pg_status need_node(pgi_search *s, pgi_candidate *c) {
     return PG_OK;
 }
 
-/* Sees which candidates end. *all: every one does. */
-static pg_status end_candidates(pgi_search *s, int *all) {
-    const int late = pgi_now() > s->setup.deadline;
+/* Sees which candidates end. *all: every one does; *stop: the host wants to end the row. */
+static pg_status end_candidates(pgi_search *s, int64_t row, int *all, int *stop) {
+    const int late = pgi_now() > s->setup.deadline, asks = s->setup.options->beams->on_texts != NULL;
     *all = 1;
+    if (asks) PGI_TRY(ask_host(s, row, stop));
+    if (*stop) return PG_OK;
     for (int64_t k = 0; k < s->n_candidates; k++) {
         pgi_candidate *c = &s->candidates[k];
-        PGI_TRY(find_stop(s, c, late));
+        PGI_TRY(find_stop(s, c, asks && s->ends[k], late));
         *all &= c->stop != 0;
     }
     return PG_OK;
@@ -554,12 +588,14 @@ static pg_status search(pgi_search *s, int64_t row, const pgi_decoding_limits *l
     for (int all_end = 0;;) {
         int stop = 0;
         PGI_TRY(score(s, row, s->n_new == 0 ? 1 : s->n_beams, &stop));
+        if (!stop) {
+            if (draws(s)) draw(s, row);
+            PGI_TRY(end_candidates(s, row, &all_end, &stop));
+        }
         if (stop) {
             end_here(s);
             return PG_OK;
         }
-        if (draws(s)) draw(s, row);
-        PGI_TRY(end_candidates(s, &all_end));
         PGI_TRY(finish(s));
         if (all_end) {
             s->n_new++; /* of texts that are complete now */

@@ -50,10 +50,13 @@ typedef struct pgi_candidate pgi_candidate;
 typedef struct pgi_search {
     pgi_search_setup setup;
     int64_t n_beams, n_candidates;
-    pgi_decoding *decodings;    /* [n_beams] */
-    pgi_beam *beams, *next;     /* [n_beams] */
-    pgi_candidate *candidates;  /* [n_candidates], those of a step, the best first unless drawn */
-    int64_t n_found;            /* of them */
+    pgi_decoding *decodings;   /* [n_beams] */
+    pgi_beam *beams, *next;    /* [n_beams] */
+    pgi_candidate *candidates; /* [n_candidates], those of a step, the best first unless drawn */
+    int64_t n_found;           /* of them */
+    int64_t *texts;            /* [n_candidates, ids], of on_texts: what the host sees of them */
+    size_t texts_capacity;
+    uint8_t *ends;              /* [n_candidates], of on_texts: those that it ended */
     pgi_hypothesis *hypotheses; /* [n_beams], the best first */
     pgi_hypothesis *merged;     /* [n_beams + n_candidates] */
     pgi_search_node *nodes;     /* [n_nodes] */

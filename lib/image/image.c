@@ -95,6 +95,11 @@ static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, co
     if (stride > PTRDIFF_MAX / height || stride < -(PTRDIFF_MAX / height))
         return pgi_error(PG_ERROR_ARGUMENT, "pg_image.strides[0] is %lld bytes, expected a buffer that fits in memory",
                          (long long)stride);
+    const uint64_t needed = (uint64_t)dense + (uint64_t)(height - 1) * (uint64_t)(stride < 0 ? -stride : stride);
+    if (image->n_bytes && image->n_bytes < needed)
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "pg_image.n_bytes is %llu, expected at least %llu for %d rows that lie %lld bytes apart",
+                         (unsigned long long)image->n_bytes, (unsigned long long)needed, height, (long long)stride);
     out->data = pgi_alloc(memory, (size_t)width * 3, (size_t)height);
     if (!out->data) return PG_ERROR_MEMORY;
     out->width = width;

@@ -16,6 +16,8 @@
 #include "image/resize.h"
 
 #define MAX_JSON_SIZE ((size_t)4 << 20)
+/* Of an image as the model sees it: 201 MB of f32. The largest published models have 896 x 896. */
+enum { MAX_PIXELS = 4096 * 4096 };
 
 /* NULL when the key has its default: it is missing, or it is null and `needed`, the switch that it serves, is off. */
 static const pgi_json *find(const pgi_json_section *s, const char *key, int needed) {
@@ -90,7 +92,10 @@ static pg_status read_size(const pgi_json_section *s, pgi_image_settings *out) {
         return wrong(s, "size", node, "an object with \"height\" and \"width\"");
     }
     PGI_TRY(read_whole(s, "size.height", height, PGI_MAX_SIDE, &out->height));
-    return read_whole(s, "size.width", width, PGI_MAX_SIDE, &out->width);
+    PGI_TRY(read_whole(s, "size.width", width, PGI_MAX_SIDE, &out->width));
+    if ((int64_t)out->height * out->width <= MAX_PIXELS) return PG_OK;
+    return pgi_error(PG_ERROR_LIMIT, "%s: %ssize: found %d x %d pixels, expected at most %d in all", s->path, s->prefix,
+                     out->height, out->width, MAX_PIXELS);
 }
 
 static pg_status refuse_if_true(const pgi_json_section *s, const char *key) {

@@ -2,6 +2,7 @@
 """Beam search in transformers' shape (GenerationMixin._beam_search): its settings, callbacks, and what it returns."""
 from __future__ import annotations
 
+import ctypes
 import math
 import sys
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ import numpy as np
 
 from . import _callables, _library as c
 from ._handle import Handle, array
-from .outputs import GenerateBeamDecoderOnlyOutput, like_inputs, torch_if_loaded
+from .outputs import GenerateBeamDecoderOnlyOutput, like_inputs, to_numpy, torch_if_loaded
 
 _EARLY_STOPPING = {False: c.EARLY_STOPPING_OFF, True: c.EARLY_STOPPING_ON, "never": c.EARLY_STOPPING_NEVER}
 _MOST_BEAMS = 64  # n_beams of pg_beam_options
@@ -42,32 +43,32 @@ class Beams:
             raise ValueError(f"`early_stopping` must be a boolean or 'never', but is {stopping}.")
         return Beams(int(n), float(penalty), _EARLY_STOPPING[stopping])
 
-    def struct(self) -> c.BeamOptions:
-        return c.BeamOptions(n_beams=self.n, early_stopping=self.early_stopping, length_penalty=self.length_penalty)
+    def struct(self, on_texts: Any = None) -> c.BeamOptions:
+        return c.BeamOptions(n_beams=self.n, early_stopping=self.early_stopping, length_penalty=self.length_penalty,
+                             on_texts=on_texts or c.TextsFn())
 
-    def check(self, n_return: int, streamer: Any, criteria: list[Any]) -> None:
+    def check(self, n_return: int, streamer: Any) -> None:
         """Raises for what transformers, or the library, has no beams for."""
         if n_return > self.n:
             raise ValueError(f"`num_return_sequences` ({n_return}) has to be smaller or equal to `num_beams` ({self.n}).")
         if streamer is not None:
             raise ValueError("`streamer` cannot be used with beam search (yet!). Make sure that `num_beams` is set to 1.")
-        if criteria:
-            raise ValueError("stopping_criteria: the library asks them of texts that are final, and a beam is not; use "
-                             "stop_strings, max_time or eos_token_id")
 
 
 class Callbacks:
-    """logits_processor and prefix_allowed_tokens_fn, called for each beam. They never raise: what was raised is `error`."""
+    """logits_processor and prefix_allowed_tokens_fn, called for each beam, and stopping_criteria, called for the texts that
+    may go on. They never raise: what was raised is `error`."""
 
     def __init__(self, chosen: Any, as_torch: bool) -> None:
         self.error: BaseException | None = None
         self._processors, self._prefix_fn, self._prompt = chosen.processors, chosen.prefix_fn, chosen.prompt
+        self._criteria, self._scores = chosen.criteria, () if chosen.return_dict and chosen.scores else None
         self._n_tokens: dict[int, int] = {}  # of each prompt that was searched, without its padding
         self._torch = torch_if_loaded() if as_torch or "transformers" in sys.modules else None
         self._as_torch = as_torch
 
-    def functions(self) -> tuple[Any, Any]:
-        """on_mask and on_logits, NULL where nothing asks. To be kept during the call."""
+    def functions(self) -> tuple[Any, Any, Any]:
+        """on_mask, on_logits and on_texts, NULL where nothing asks. To be kept during the call."""
         def mask(user: Any, row: int, ids: Any, n_ids: int, bits: Any, vocab_size: int) -> int:
             return self._guarded(_callables.allow, self._prefix_fn, row, self._ids(row, ids, n_ids),
                                  np.ctypeslib.as_array(bits, ((vocab_size + 31) // 32,)), vocab_size, self._tensor)
@@ -75,8 +76,15 @@ class Callbacks:
         def logits(user: Any, row: int, ids: Any, n_ids: int, values: Any, vocab_size: int) -> int:
             return self._guarded(self._process, self._ids(row, ids, n_ids), np.ctypeslib.as_array(values, (vocab_size,)))
 
+        def texts(user: Any, row: int, ids: Any, n_ids: int, n_texts: int, ends: Any) -> int:
+            n = self._n_tokens.setdefault(row, n_ids - 1)  # the first texts have one new token
+            new = np.ctypeslib.as_array(ids, (n_texts, n_ids))[:, n:]
+            batch = np.concatenate([np.repeat(self._prompt[row][None], n_texts, axis=0), new], axis=1)
+            return self._guarded(self._judge, batch, np.ctypeslib.as_array((ctypes.c_uint8 * n_texts).from_address(ends)))
+
         return (c.MaskFn(mask) if self._prefix_fn else c.MaskFn(),
-                c.LogitsFn(logits) if self._processors else c.LogitsFn())
+                c.LogitsFn(logits) if self._processors else c.LogitsFn(),
+                c.TextsFn(texts) if self._criteria else c.TextsFn())
 
     def _ids(self, row: int, ids: Any, n_ids: int) -> np.ndarray:
         """i64 [T + n]: the prompt as it was given, its padding too, and the new ids of a beam."""
@@ -97,6 +105,11 @@ class Callbacks:
 
     def _tensor(self, values: np.ndarray, reader: Any) -> Any:
         return like_inputs(values, self._as_torch or (self._torch is not None and _callables.of_transformers(reader)))
+
+    def _judge(self, batch: np.ndarray, ends: np.ndarray) -> None:
+        """batch i64 [texts, T + n]; ends u8 [texts], all 0."""
+        for criterion in self._criteria:
+            ends |= np.asarray(to_numpy(criterion(self._tensor(batch, criterion), self._scores)), bool)
 
     def _process(self, ids: np.ndarray, scores: np.ndarray) -> None:
         for processor in self._processors:

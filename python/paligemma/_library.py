@@ -79,6 +79,7 @@ LogFn = ctypes.CFUNCTYPE(None, c_void_p, i32, c_char_p)
 ProgressFn = ctypes.CFUNCTYPE(i32, c_void_p, i32, i64, i64)
 TextFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, c_char_p, c_size_t, i64)
 MaskFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, P(i64), i64, P(u32), i64)
+TextsFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, P(i64), i64, i64, c_void_p)
 LogitsFn = ctypes.CFUNCTYPE(i32, c_void_p, i64, P(i64), i64, P(f32), i64)
 AllocFn = ctypes.CFUNCTYPE(c_void_p, c_void_p, c_size_t, c_size_t)
 FreeFn = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
@@ -195,7 +196,7 @@ class SamplingOptions(Struct):
 
 class BeamOptions(Struct):
     _fields_ = [("struct_size", u32), ("n_beams", i32), ("early_stopping", i32), ("reserved", u32),
-                ("length_penalty", f64)]
+                ("length_penalty", f64), ("on_texts", TextsFn), ("on_texts_user", c_void_p)]
 
 
 class GenerateOptions(Struct):

@@ -368,7 +368,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         features = given(self._handle, features, mm_encoder_outputs, pixel_values)
         self._handle.check_open()
         if chosen.beams.n > 1:
-            chosen.beams.check(chosen.sampling.n_sequences, streamer, chosen.criteria)
+            chosen.beams.check(chosen.sampling.n_sequences, streamer)
             return _beams.answer(self._search(chosen, features, cancel, tokenizer, as_torch), chosen, as_torch)
         if chosen.sampling.n_sequences > 1:
             chosen, features = self._repeated(chosen, features)
@@ -416,11 +416,12 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         """pg_result of a beam search."""
         callbacks = _beams.Callbacks(chosen, as_torch)
         sampling = chosen.sampling.options(chosen.eos_ids or [], True, self.config.text_config.vocab_size)
-        mask, logits = callbacks.functions()
+        mask, logits, texts = callbacks.functions()
         sampling.on_mask, sampling.on_logits = mask, logits
         seconds = 0.0 if chosen.max_time is None else max(chosen.max_time, 1e-9)  # C: 0 is no limit
         result = self._call_generate(chosen, sampling, chosen.stop_strings, features, cancel, tokenizer,
-                                     max_seconds=seconds, n_return=chosen.sampling.n_sequences)
+                                     beams=chosen.beams.struct(texts), max_seconds=seconds,
+                                     n_return=chosen.sampling.n_sequences)
         if callbacks.error is not None:
             raise callbacks.error
         return result
@@ -440,14 +441,14 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         return result
 
     def _call_generate(self, chosen: Plan, sampling: Any, strings: list[str], features: Features | None,
-                       cancel: CancelFlag | None, tokenizer: Any, **fields: Any) -> Handle:
-        """pg_generate() with these fields of its options, and those that follow from `chosen`."""
+                       cancel: CancelFlag | None, tokenizer: Any, beams: Any = None, **fields: Any) -> Handle:
+        """pg_generate() with these fields of its options, and those that follow from `chosen`. beams: None for one."""
         self._handle.check_open()
         cancel = cancel or CancelFlag()
         inputs, result = self._inputs(chosen.arrays), Handle("result")
         stop_strings = (ctypes.c_char_p * max(1, len(strings)))(*[text.encode() for text in strings])
         processor = self._processor_of(tokenizer) if strings else None
-        beams = chosen.beams.struct()
+        beams = beams or chosen.beams.struct()
         options = c.GenerateOptions(
             flags=c.GENERATE_IGNORE_CONFIG | (c.GENERATE_LOGITS if chosen.logits else 0)  # the plan has all of it
             | (c.GENERATE_SCORES if chosen.scores else 0),

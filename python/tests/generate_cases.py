@@ -121,6 +121,12 @@ CASES = {
     "beams, penalties": case(num_beams=4, repetition_penalty=1.3, no_repeat_ngram_size=2, min_new_tokens=12, **DICT,
                              output_scores=True),
     "beams, pad": case(3, num_beams=2, pad_token_id=77, max_new_tokens=24),
+    "beams, criterion": case(num_beams=3, stopping_criteria=name_of("at 423")),
+    "beams, criterion, several": case(num_beams=4, num_return_sequences=3, stopping_criteria=name_of("at 421"), **DICT,
+                                      output_scores=True),
+    "beams, criterion and no eos": case(3, num_beams=3, stopping_criteria=name_of("at 423"), eos_token_id=None,
+                                        max_new_tokens=12, **DICT),
+    "beams, criterion of the batch": case(num_beams=3, stopping_criteria=name_of("80 tokens"), eos_token_id=None, **DICT),
     "one beam": case(num_beams=1, length_penalty=3.0, early_stopping=True),
     "sampling settings without sampling": case(temperature=0.3, top_k=3, top_p=0.5),
 }

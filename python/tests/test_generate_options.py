@@ -130,7 +130,7 @@ def test_settings_of_the_file_are_followed(folder, one, tmp_path):
     (dict(num_beams=0), "num_beams"), (dict(num_beams=2, num_return_sequences=3), "smaller or equal to `num_beams`"),
     (dict(num_beams=65), "num_beams is 65, expected 1 to 64"), (dict(num_beams=2.5), "num_beams"),
     (dict(num_beams=2, length_penalty=float("nan")), "length_penalty"), (dict(early_stopping="soon"), "early_stopping"),
-    (dict(num_beams=2, streamer=object()), "streamer"), (dict(num_beams=2, stopping_criteria=[print]), "stopping_criteria"),
+    (dict(num_beams=2, streamer=object()), "streamer"),
     (dict(penalty_alpha=0.6), "contrastive"), (dict(guidance_scale=1.5), "second prompt"),
     (dict(prompt_lookup_num_tokens=3), "one token a step"), (dict(assistant_model=object()), "one model"),
     (dict(**DICT, output_attentions=True), "attentions"), (dict(**DICT, output_hidden_states=True), "sequences"),

@@ -99,6 +99,7 @@ int fuzz_ok(const char *call, pg_status status) {
     if (status >= 0) return 1;
     const char *bad = bad_error(status);
     if (bad) die(call, bad);
+    if (getenv("FUZZ_SAY")) say("%s: %s\n", call, pg_last_error());
     return 0;
 }
 

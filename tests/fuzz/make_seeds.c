@@ -71,6 +71,16 @@ static void seed_folders(const char *const *folder) {
         "\"normalized\": false, \"single_word\": true}, \"additional_special_tokens\": [\"<image>\"]}");
     seed_text("config", "special-tokens-new",
               "S{\"pad_token\": \"<pad>\", \"unk_token\": null, \"eos_token\": \"more\"}");
+    seed_text(
+        "config", "tokenizer-own-pipeline",
+        "K{\"tokenizer_class\": \"PreTrainedTokenizerFast\", \"added_tokens_decoder\": {\"0\": {\"content\": "
+        "\"<pad>\", \"special\": true}}, \"extra_special_tokens\": {\"image_token\": \"<image>\"}, \"bos_token\": "
+        "\"<bos>\", \"eos_token\": \"<eos>\", \"pad_token\": \"<pad>\", \"unk_token\": \"<unk>\", \"padding_side\": "
+        "\"right\", \"truncation_side\": \"left\", \"model_max_length\": 99, \"pad_to_multiple_of\": 8}");
+    seed_text("config", "tokenizer-lists",
+              "k{\"tokenizer_class\": \"GemmaTokenizer\", \"additional_special_tokens\": [\"<image>\", {\"content\": "
+              "\"more\", \"lstrip\": true}], \"bos_token\": {\"content\": \"<bos>\"}, \"eos_token\": \"<eos>\", "
+              "\"add_bos_token\": true, \"split_special_tokens\": false, \"max_length\": 50}");
     seed_text("config", "added-tokens-new", "A{\"<image>\": 338, \"<more>\": 339, \"the\": 340}");
     bytes weights = read_file(folder[FUZZ_OFFICIAL], "model.safetensors");
     seed_header("safetensors", "header", "h", &weights);
@@ -79,6 +89,12 @@ static void seed_folders(const char *const *folder) {
     bytes_free(&weights);
     seed("safetensors", "empty", "w", "\2\0\0\0\0\0\0\0{}", 10);
     seed_file("tokenizer_json", "tiny", "", folder[FUZZ_TODAY], "tokenizer.json");
+    bytes json = read_file(folder[FUZZ_TODAY], "tokenizer.json");
+    while (json.size % 6 != 2) bytes_text(&json, " "); /* the target goes by the size */
+    seed("tokenizer_json", "tiny-own-pipeline", "", json.data, json.size);
+    bytes_text(&json, "  ");
+    seed("tokenizer_json", "tiny-beside-model", "", json.data, json.size);
+    bytes_free(&json);
     seed_text(
         "tokenizer_json", "small",
         "{\"added_tokens\":[{\"id\":0,\"content\":\"<pad>\",\"single_word\":false,\"lstrip\":true,\"rstrip\":"
@@ -89,6 +105,10 @@ static void seed_folders(const char *const *folder) {
         "{\"type\":\"BPE\",\"unk_token\":\"<pad>\",\"fuse_unk\":true,\"byte_fallback\":true,\"vocab\":{\"<pad>\":0,"
         "\"a\":1,\"b\":2,\"ab\":3},\"merges\":[\"a b\"]}}");
     seed_file("tokenizer_model", "tiny", "", folder[FUZZ_OFFICIAL], "tokenizer.model");
+    bytes model = read_file(folder[FUZZ_OFFICIAL], "tokenizer.model");
+    bytes_add(&model, "\x78\0", 2); /* field 15, which no file has: the target goes by the size */
+    seed("tokenizer_model", "tiny-larger", "", model.data, model.size);
+    bytes_free(&model);
     weights = read_file(folder[FUZZ_INT8], "model.safetensors");
     seed_header("converted", "int8", "8", &weights);
     seed_header("converted", "int8-raw", "b", &weights);
@@ -153,10 +173,10 @@ static void seed_texts(void) {
          {15, 12, 2, 0, 30},
          "a\0b\xFF<eos>\xFF"
          "12 ?"},
-        {"truncated", {15, 4, 0, 0, 26}, "the cat in the cat\xFFthe cat in the cat"},
-        {"truncated-prompt", {15, 4, 0x20, 1, 26}, "the cat in the cat\xFFin"},
-        {"truncated-suffix", {15, 4, 0xC0, 0, 26}, "the\xFFthe cat in the cat"},
-        {"truncated-ends-kept", {15, 12, 0x42, 2, 28}, "the cat in the cat\xFFthe cat in the cat"},
+        {"truncated", {15, 4, 0, 0, 14}, "the cat in the cat\xFFthe cat in the cat"},
+        {"truncated-prompt", {15, 4, 0x20, 1, 14}, "the cat in the cat\xFFin"},
+        {"truncated-suffix", {15, 4, 0xC0, 0, 14}, "the\xFFthe cat in the cat"},
+        {"truncated-ends-kept", {15, 12, 0x42, 2, 15}, "the cat in the cat\xFFthe cat in the cat"},
         {"literal", {17, 1}, "<image> <eos> \xE2\x96\x81  \n\n<b>"},
     };
     for (size_t i = 0; i < sizeof encodes / sizeof *encodes; i++) {
@@ -182,11 +202,25 @@ static void seed_texts(void) {
 }
 
 static void seed_masks_and_features(void) {
-    bytes tensors = make_safetensors(LAYOUT_SOUND), npz = make_npz(&(npz_options)NPZ_PLAIN);
+    static const struct {
+        const char *name, *end, *begin; /* a letter of the target: which part of the file is the seed */
+        npz_options options;
+    } archives[] = {{"directory", "n", NULL, NPZ_PLAIN},
+                    {"directory-deflated", "d", NULL, {.cut_shape = -1, .drop = -1, .deflated = 1}},
+                    {"directory-zip64", "6", NULL, {.cut_shape = -1, .drop = -1, .zip64 = 1}},
+                    {"array", NULL, "b", NPZ_PLAIN},
+                    {"array-fortran", NULL, "b", {.cut_shape = -1, .drop = -1, .fortran = 1}},
+                    {"array-version-2", NULL, "b", {.cut_shape = -1, .drop = -1, .version = 1}}};
+    for (size_t i = 0; i < sizeof archives / sizeof *archives; i++) {
+        bytes npz = make_npz(&archives[i].options);
+        const char *letter = archives[i].end ? archives[i].end : archives[i].begin;
+        const size_t n = archives[i].end ? 2500 : 250;
+        seed("masks", archives[i].name, letter, archives[i].end ? npz.data + npz.size - n : npz.data, n);
+        bytes_free(&npz);
+    }
+    bytes tensors = make_safetensors(LAYOUT_SOUND);
     seed_header("masks", "safetensors", "h", &tensors);
-    seed("masks", "directory", "n", npz.data + npz.size - 2500, 2500);
     bytes_free(&tensors);
-    bytes_free(&npz);
     pg_features *features = NULL;
     size_t size = 0;
     if (pg_features_create(fuzz_model(FUZZ_OFFICIAL), fuzz_inputs(FUZZ_OFFICIAL), NULL, &features) < 0 ||
@@ -210,13 +244,14 @@ static void seed_settings(void) {
         size_t size;
     } seeds[] = {
 #define SEED(target, name, text) {target, name, text, sizeof text - 1}
+#define CAFES                                                                                                      \
+    "caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 caf\xC3\xA9 " \
+    "caf\xC3\xA9 "
         SEED("generate", "stop-strings",
              "\x06\x00\x00s\x03the"
              "s\x01 "
              "p\x03 a\n"),
-        SEED("generate", "bad-words",
-             "\x06\x00\x00w\x02\x0A\x00\x0B\x00w\x01\x0C\x00l\x02\x0C\x00\x0D\x00"
-             "\x0A"),
+        SEED("generate", "bad-words", "\x06\x00\x00w\x02\x0A\x00\x0B\x00w\x01\x0C\x00l\x0A\x02\x0C\x00\x0D\x00"),
         SEED("generate", "lists",
              "\x0C\x00\x24"
              "e\x02\x01\x00\x05\x00"
@@ -229,6 +264,9 @@ static void seed_settings(void) {
         SEED("generate", "beams",
              "\x5A\x07\x10r\x09g\x02n\x01"
              "d\x09\x01"),
+        SEED("generate", "drawn",
+             "\x06\x00\x04t\x00\xC0t\x01\xF0t\x07\x40t\x02\xE0t\x03\x01t\x04\xF0t\x05\x01t\x06\x01"),
+        SEED("generate", "drawn-beams", "\x46\x00\x24t\x03\x01t\x05\x01t\x06\x01t\x02\x80"),
         SEED("generate", "detect",
              "\x0E\x10\x00p\x0A"
              "detect cat"),
@@ -249,11 +287,43 @@ static void seed_settings(void) {
         SEED("inputs", "embeddings", "\x01\x22\x01\x02\x00\x90\x70\x84\x00\x01\x02"),
         SEED("inputs", "pixels", "\x00\x40\x01\x00\x00\x90\x70\x84"),
         SEED("inputs", "odd", "\x00\x05\x02\x03\x01\x00\x80\x08\x05\x10\x09\x20\x30"),
+        SEED("folder", "adapter",
+             "\x13"
+             "adapter_config.json{\"base_model_name_or_path\": \"google/paligemma\"}"),
+        SEED("folder", "adapter-long",
+             "\x13"
+             "adapter_config.json{\"base_model_name_or_path\": \"" CAFES CAFES CAFES "\"}"),
+        SEED("folder", "gguf",
+             "\x09"
+             "a-\xC3\xA9.ggufGGUF\3\0\0\0"),
+        SEED("folder", "name-no-utf8",
+             "\x09"
+             "a-\xC3(.gguf"),
+        SEED("folder", "name-of-two-lines",
+             "\x08"
+             "a\nbc.npzPK\3\4"),
+        SEED("folder", "lfs",
+             "\x11"
+             "model.safetensorsversion https://git-lfs.github.com/spec/v1\n"),
+        SEED("folder", "html",
+             "\x0E"
+             "tokenizer.json\r\n <!DOCTYPE html>"),
+        SEED("folder", "pickle",
+             "\x11"
+             "pytorch_model.bin\x80\2}"),
+        SEED("folder", "masks",
+             "\x0B"
+             "vae-oid.npzPK\5\6"),
+        SEED("folder", "quantized",
+             "\x0B"
+             "config.json{\"model_type\": \"paligemma\", \"quantization_config\": {\"quant_method\": \"" CAFES "\"}}"),
+#undef CAFES
         SEED("cache", "main",
              "\x08org/name"
              "0a1b\n"),
         SEED("cache", "revision", "\x0Dorg/name@0a1b"),
         SEED("cache", "out", "\x08org/name../../0a1b"),
+        SEED("cache", "environment", "\x88org/name~/x/$HOME/${HF_HOME}/y"),
         SEED("cache", "path", "\x01."),
 #undef SEED
     };
@@ -346,6 +416,12 @@ static void seed_calls(void) {
     seed("calls", "life", "", life, sizeof life);
     static const uint8_t wrong[] = {131, 0, 130, 1, 133, 2, 64, 0, 65, 0, 66, 0, 67, 0, 135, 0, 136, 1, 137, 2, 138, 3};
     seed("calls", "without-handles", "", wrong, sizeof wrong);
+    static const uint8_t shared[][2] = {{2, 3},     {130, 128}, {131, 129}, {132, 128}, {133, 129}, {135, 150},
+                                        {136, 128}, {134, 128}, {131, 128}, {130, 129}, {131, 130}, {135, 200}};
+    bytes together = {0}; /* by the three threads at once */
+    for (size_t i = 0; i < 3 * sizeof shared / sizeof *shared; i++) bytes_add(&together, shared[i / 3], 2);
+    seed("calls", "shared", "", together.data, together.size);
+    bytes_free(&together);
     bytes long_life = {0};
     for (int i = 0; i < 12; i++) bytes_add(&long_life, (uint8_t[]){2, 3, 2, 1, 2, 3, 4, 41, 64, 80, 66, 65}, 12);
     seed("calls", "many", "", long_life.data, long_life.size);

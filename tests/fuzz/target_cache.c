@@ -1,7 +1,8 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * The local Hugging Face cache: a byte says how long the model's id is, then come the id and what refs/main holds. A
- * path that is found lies in the cache, or is the folder that was asked for.
+ * The local Hugging Face cache: a byte says how long the model's id is, then come the id and what refs/main holds; with
+ * bit 7 the value of an environment variable instead. A path that is found lies in the cache, or is the folder that was
+ * asked for.
  */
 #include <stdio.h>
 #include <sys/stat.h>
@@ -35,9 +36,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     size_t needed = 0;
     struct stat status;
     if (!cache[0]) make_cache();
-    size_t n = (size_t)fuzz_take(&in, 1);
+    const int how = (int)fuzz_take(&in, 1);
+    size_t n = (size_t)how & 127;
     if (n > in.size) n = in.size;
     char *id = fuzz_text(in.data, n);
+    if (how & 128) {
+        char *value = fuzz_text(in.data + n, in.size - n);
+        setenv("HF_HUB_CACHE", value, 1);
+        OK(pg_checkpoint_find(id, NULL, path, sizeof path, &needed));
+        free(value);
+        free(id);
+        return 0;
+    }
     write_file(refs, "main", in.data + n, in.size - n);
     if (OK(pg_checkpoint_find(id, cache, path, sizeof path, &needed)) && needed <= sizeof path) {
         if (strlen(path) + 1 != needed || stat(path, &status) != 0) abort();

@@ -2,8 +2,8 @@
 /*
  * Sequences of calls from three threads at once, legal and illegal ones: in any order, with handles that are not there,
  * while another thread cancels, or closes its reference to what is in use. Each thread has handles of its own, and all
- * share a model, a processor, features, and a cancel flag. A byte is a call, the next is what it is given; the threads
- * take pairs by turns.
+ * share a model, a processor, features, a cancel flag, and against the rules a session and a detokenizer. A byte is a
+ * call, the next is what it is given; the threads take pairs by turns.
  */
 #include <pthread.h>
 
@@ -13,6 +13,8 @@ enum { N_THREADS = 3, MAX_CALLS = 16 };
 
 static pg_cancel *cancel;
 static pg_features *shared_features;
+static pg_session *shared_session;
+static pg_detokenizer *shared_detokenizer;
 
 typedef struct actor {
     pthread_t thread;
@@ -130,6 +132,13 @@ static void run_something(actor *a, int call, int what) {
     }
 }
 
+/* One that several threads use at once says PG_ERROR_STATE to all but the first. */
+static pg_session *some_session(const actor *a, int what) { return what & 128 ? shared_session : a->session; }
+
+static pg_detokenizer *some_detokenizer(const actor *a, int what) {
+    return what & 128 ? shared_detokenizer : a->detokenizer;
+}
+
 static void step_something(actor *a, int call, int what) {
     pg_sampling_options sampling;
     pg_tensor tensor = {.struct_size = sizeof tensor};
@@ -137,17 +146,17 @@ static void step_something(actor *a, int call, int what) {
     size_t size;
     int64_t token = what * 3 - 1;
     switch (call) {
-        case 0: OK(pg_session_prefill(a->session, a->inputs, some_features(a, what))); break;
-        case 1: OK(pg_session_step(a->session, &token)); break;
+        case 0: OK(pg_session_prefill(some_session(a, what), a->inputs, some_features(a, what))); break;
+        case 1: OK(pg_session_step(some_session(a, what), &token)); break;
         case 2:
             pg_sampling_options_init(&sampling, sizeof sampling);
             sampling.flags = what & 4;
-            OK(pg_session_sample(a->session, what & 1 ? &sampling : NULL, &token));
+            OK(pg_session_sample(some_session(a, what), what & 1 ? &sampling : NULL, &token));
             break;
-        case 3: OK(pg_session_feed(a->session, &token, what & 1)); break;
-        case 4: OK(pg_session_get_logits(a->session, &tensor)); break;
-        case 5: OK(pg_detokenizer_push(a->detokenizer, token, &text, &size)); break;
-        case 6: OK(pg_detokenizer_flush(a->detokenizer, &text, &size)); break;
+        case 3: OK(pg_session_feed(some_session(a, what), &token, what & 1)); break;
+        case 4: OK(pg_session_get_logits(some_session(a, what), &tensor)); break;
+        case 5: OK(pg_detokenizer_push(some_detokenizer(a, what), token, &text, &size)); break;
+        case 6: OK(pg_detokenizer_flush(some_detokenizer(a, what), &text, &size)); break;
         case 7: OK(pg_result_get_tensor(a->result, what - 1, what & 1 ? "ids" : "logits", &tensor)); break;
         case 8: OK(pg_outputs_get_tensor(a->outputs, what & 1 ? "logits" : "loss", &tensor)); break;
         default: OK(pg_inputs_get_tensor(a->inputs, what & 1 ? "input_ids" : "pixel_values", &tensor)); break;
@@ -200,13 +209,22 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (!MADE(pg_features_create(fuzz_model(FUZZ_OFFICIAL), fuzz_inputs(FUZZ_OFFICIAL), NULL, &shared_features),
               shared_features) ||
         !MADE(pg_cancel_create(&cancel), cancel))
-        return 0;
+        abort();
+    pg_session_options options;
+    pg_session_options_init(&options, sizeof options);
+    options.n_threads = 1;
+    options.max_new_tokens = 8;
+    if (!MADE(pg_session_create(fuzz_model(FUZZ_OFFICIAL), &options, &shared_session), shared_session) ||
+        !MADE(pg_detokenizer_create(fuzz_processor(FUZZ_OFFICIAL), 0, &shared_detokenizer), shared_detokenizer))
+        abort();
     for (size_t i = 0; i < N_THREADS; i++) {
         const size_t skip = 2 * i < size ? 2 * i : size;
         actors[i].in = (fuzz_input){data + skip, size - skip};
         if (pthread_create(&actors[i].thread, NULL, act, &actors[i]) != 0) abort();
     }
     for (size_t i = 0; i < N_THREADS; i++) pthread_join(actors[i].thread, NULL);
+    pg_session_close(&shared_session);
+    pg_detokenizer_close(&shared_detokenizer);
     pg_features_close(&shared_features);
     pg_cancel_close(&cancel);
     return fuzz_end();

@@ -56,6 +56,17 @@ static double take_number(fuzz_input *in) {
     return special[fuzz_take(in, 1) % (sizeof special / sizeof *special)];
 }
 
+/* What a drawn token is chosen by; mostly in its range. */
+static void take_warper(fuzz_input *in, pg_sampling_options *o) {
+    double *const all[] = {&o->temperature, &o->top_h,          &o->top_p,      &o->min_p,
+                           &o->typical_p,   &o->epsilon_cutoff, &o->eta_cutoff, NULL};
+    const uint64_t which = fuzz_take(in, 1), value = fuzz_take(in, 1);
+    if (all[which % 8])
+        *all[which % 8] = which & 8 ? take_number(in) : (double)value / 256;
+    else
+        o->top_k = (int32_t)value - 1;
+}
+
 /* What is left of the input is settings. */
 static void take_settings(fuzz_input *in, settings *s) {
     while (in->size) {
@@ -84,6 +95,7 @@ static void take_settings(fuzz_input *in, settings *s) {
                 s->sampling.decay_factor = take_number(in);
                 s->sampling.decay_start = (int8_t)fuzz_take(in, 1);
                 break;
+            case 't': take_warper(in, &s->sampling); break;
             case 'r': s->sampling.repetition_penalty = take_number(in); break;
             case 'g': s->sampling.no_repeat_ngram_size = (int8_t)fuzz_take(in, 1); break;
             default: break;
@@ -109,6 +121,12 @@ static int32_t on_logits(void *user, int64_t row, const int64_t *ids, int64_t n_
 static int32_t on_text(void *user, int64_t row, const char *text, size_t size, int64_t token) {
     if (row < 0 || strlen(text) > size || token < -1) abort();
     return *(int *)user == 1;
+}
+
+static int32_t on_texts(void *user, int64_t row, const int64_t *ids, int64_t n_ids, int64_t n_texts, uint8_t *ends) {
+    const settings *s = user;
+    for (int64_t k = 0; k < n_texts; k++) ends[k] = (ids[k * n_ids + n_ids - 1] + row) % 4 == 1;
+    return s->of_callbacks & 128 && n_ids % 16 == 3;
 }
 
 static void give(settings *s) {
@@ -206,6 +224,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     options.n_return = how & 16 ? 2 : 0;
     options.n_alternatives = how & 32 ? 3 : 0;
     if (how & 64) beams.n_beams = 3, options.beams = &beams;
+    if (s.of_callbacks & 4) beams.on_texts = on_texts, beams.on_texts_user = &s;
     int stop = flags >> 6;
     if (flags & 64) options.on_text = on_text, options.on_text_user = &stop;
     pg_image_from_pixels(&image, sizeof image, PG_IMAGE_GRAY8, 16, 16, grey, 0);

@@ -36,7 +36,8 @@ static void bend(fuzz_input *in, pg_tensor *t) {
     if (how & 16) t->dtype = (int8_t)fuzz_take(in, 1);
     if (how & 32) t->struct_size = (uint32_t)fuzz_take(in, 1) % (uint32_t)(sizeof *t + 1);
     if (how & 64) t->reserved = 1;
-    if (t->shape[0] > 16) t->shape[0] %= 17; /* rows: each takes its time */
+    if (t->shape[0] > 16) t->shape[0] %= 17;   /* rows: each takes its time */
+    if (t->shape[1] > 512) t->shape[1] %= 513; /* tokens: attentions have a number for each two */
     if (count(t) > MOST_VALUES)
         for (int i = 0; i < t->n_dims; i++) t->shape[i] %= 11; /* 11 ^ 4 values at the most */
 }
@@ -47,11 +48,14 @@ static float take_float(fuzz_input *in) {
     return byte < 6 ? special[byte] : (float)(byte - 128) / 64;
 }
 
-/* One byte a number, so that ids, masks and labels are mostly sound: 255 stands for -100, 254 for a large one. */
+static int64_t image_id;
+
+/* One byte a number, so that ids, masks and labels are mostly sound: 255 stands for -100, 254 for a large one, 253 for
+ * `<image>`. */
 static int64_t take_id(fuzz_input *in, int which) {
     const int64_t byte = (int64_t)fuzz_take(in, 1);
     if (which == MASK || which == TYPES) return byte < 250 ? byte & 1 : byte;
-    return byte == 255 ? -100 : byte == 254 ? INT64_C(1) << 40 : byte == 253 ? 338 /* <image> */ : byte;
+    return byte == 255 ? -100 : byte == 254 ? INT64_C(1) << 40 : byte == 253 ? image_id : byte;
 }
 
 static void *fill(fuzz_input *in, const pg_tensor *t, int which) {
@@ -130,6 +134,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const pg_model *model = fuzz_model(kind);
     OK(pg_model_get_config_int(model, "text_config.hidden_size", &hidden));
     OK(pg_model_get_config_int(model, "vision_config.image_size", &side));
+    OK(pg_processor_get_token_id(fuzz_processor(kind), "<image>", &image_id));
     pg_input_arrays_init(&given, sizeof given);
     given.allocator = fuzz_allocator();
     take_arrays(&in, &a, &given, hidden, side);

@@ -299,6 +299,51 @@ static void callbacks_end_a_search(void **state) {
     pg_result_close(&result);
 }
 
+/* Ends every text of `ended_at` new tokens. */
+typedef struct listener {
+    int64_t n_prompt, ended_at, n_calls, least, refuses_at;
+} listener;
+
+static int32_t end_texts(void *user, int64_t row, const int64_t *ids, int64_t n_ids, int64_t n_texts, uint8_t *ends) {
+    listener *l = user;
+    assert_int_equal(row, 0);
+    assert_int_equal(n_ids, l->n_prompt + ++l->n_calls); /* one token more in each step */
+    assert_true(n_texts >= l->least);
+    for (int64_t k = 0; k < n_texts; k++) {
+        assert_int_equal(ends[k], 0);
+        assert_memory_equal(ids + k * n_ids, ids, (size_t)l->n_prompt * sizeof *ids);
+        for (int64_t other = 0; other < k; other++)
+            assert_memory_not_equal(ids + k * n_ids, ids + other * n_ids, (size_t)n_ids * sizeof *ids);
+        ends[k] = l->n_calls >= l->ended_at;
+    }
+    return l->refuses_at == l->n_calls;
+}
+
+static void texts_end_where_the_host_says(void **state) {
+    options_of_case o = some_options(3);
+    pg_result *result = NULL;
+    pg_result_info info = {.struct_size = sizeof info};
+    listener l = {.n_prompt = 3, .ended_at = 2, .least = 2 * 3};
+    (void)state;
+    o.generate.n_return = 3;
+    o.beams.on_texts = end_texts;
+    o.beams.on_texts_user = &l;
+    OK(run(&o, 1, &result));
+    assert_int_equal(l.n_calls, 2);
+    for (int64_t r = 0; r < 3; r++) {
+        OK(pg_result_get_info(result, r, &info));
+        assert_int_equal(info.stop, PG_STOP_CALLBACK);
+        assert_int_equal(info.n_new_tokens, 2);
+    }
+    pg_result_close(&result);
+    l = (listener){.n_prompt = 3, .ended_at = 99, .least = 2 * 3, .refuses_at = 3};
+    OK(run(&o, 1, &result));
+    OK(pg_result_get_info(result, 0, &info));
+    assert_int_equal(info.stop, PG_STOP_LOGITS);
+    assert_int_equal(info.n_new_tokens, 2);
+    pg_result_close(&result);
+}
+
 /* Allows nothing in the texts of the second prompt; *user: the first row that it is. */
 static int32_t nothing_from(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask, int64_t vocab) {
     const int64_t *first = user;
@@ -395,10 +440,13 @@ static void every_allocation_may_fail(void **state) {
         o.generate.flags = PG_GENERATE_LOG_PROBS | PG_GENERATE_SCORES;
         o.generate.n_return = 2;
         o.generate.max_new_tokens = 3;
+        listener l = {0};
+        if (kind == 0) o.beams.on_texts = end_texts, o.beams.on_texts_user = &l;
         if (kind > 0) o.sampling.flags = PG_SAMPLING_RANDOM;
         for (int64_t n = 1;; n++) {
             pg_result *result = NULL;
             memory.fail_at = memory.n_allocs + n;
+            l = (listener){.n_prompt = 3, .ended_at = 99, .least = 2 * 3};
             const pg_status status = run(&o, 1, &result);
             memory.fail_at = 0;
             pg_result_close(&result);
@@ -440,6 +488,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(texts_have_their_own_draws),
         cmocka_unit_test(draws_are_repeatable),
         cmocka_unit_test(callbacks_end_a_search),
+        cmocka_unit_test(texts_end_where_the_host_says),
         cmocka_unit_test(errors_name_the_prompt),
         cmocka_unit_test(impossible_options_are_named),
         cmocka_unit_test(every_allocation_may_fail),

@@ -121,47 +121,56 @@ static void put_segment(bytes *b, int marker, const void *data, size_t size) {
     bytes_add(b, data, size);
 }
 
-/* Grey, with code tables of one code each, and no scan yet. */
-static bytes jpeg_begin(int marker, int width, int height) {
-    bytes b = {0}, table = {0};
+/* Of 1, 3 or 4 components, with code tables of one code each, and no scan yet. */
+static bytes jpeg_begin(int marker, int width, int height, int n) {
+    bytes b = {0}, frame = {0};
     uint8_t quantization[65], codes[18] = {0, 1};
     memset(quantization, 1, sizeof quantization);
     quantization[0] = 0;
     bytes_add(&b, "\xFF\xD8", 2);
     put_segment(&b, 0xDB, quantization, sizeof quantization);
-    const uint8_t frame[9] = {
-        8, (uint8_t)(height >> 8), (uint8_t)height, (uint8_t)(width >> 8), (uint8_t)width, 1, 1, 0x11, 0};
-    put_segment(&b, marker, frame, sizeof frame);
+    const uint8_t head[6] = {8,         (uint8_t)(height >> 8), (uint8_t)height, (uint8_t)(width >> 8), (uint8_t)width,
+                             (uint8_t)n};
+    bytes_add(&frame, head, sizeof head);
+    for (int i = 0; i < n; i++) bytes_add(&frame, (uint8_t[3]){(uint8_t)(i + 1), 0x11, 0}, 3);
+    put_segment(&b, marker, frame.data, frame.size);
     for (int kind = 0; kind < 2; kind++) {
         codes[0] = (uint8_t)(kind << 4);
         put_segment(&b, 0xC4, codes, sizeof codes);
     }
-    bytes_free(&table);
+    bytes_free(&frame);
     return b;
 }
 
-static void put_scan(bytes *b, int first, int last) {
-    const uint8_t scan[6] = {1, 1, 0, (uint8_t)first, (uint8_t)last, 0};
-    put_segment(b, 0xDA, scan, sizeof scan);
+static void put_scan(bytes *b, int first, int last, int n) {
+    bytes scan = {0};
+    bytes_add(&scan, (uint8_t[1]){(uint8_t)n}, 1);
+    for (int i = 0; i < n; i++) bytes_add(&scan, (uint8_t[2]){(uint8_t)(i + 1), 0}, 2);
+    bytes_add(&scan, (uint8_t[3]){(uint8_t)first, (uint8_t)last, 0}, 3);
+    put_segment(b, 0xDA, scan.data, scan.size);
+    bytes_free(&scan);
 }
 
 bytes jpeg_scans(int64_t n) { /* without a single block */
-    bytes b = jpeg_begin(0xC2, 3000, 2000);
-    put_scan(&b, 0, 0);
-    for (int64_t i = 1; i < n; i++) put_scan(&b, 1, 63);
+    bytes b = jpeg_begin(0xC2, 3000, 2000, 1);
+    put_scan(&b, 0, 0, 1);
+    for (int64_t i = 1; i < n; i++) put_scan(&b, 1, 63, 1);
     bytes_add(&b, "\xFF\xD9", 2);
     return b;
 }
 
-static bytes jpeg_of(int64_t n, int marker) { /* n pixels in rows of 4000, and not a single block */
-    bytes b = jpeg_begin(marker, 4000, (int)(n / 4000));
-    put_scan(&b, 0, marker == 0xC2 ? 0 : 63);
+static bytes jpeg_of(int64_t size, int marker, int n) { /* pixels in rows of 4000, and not a single block */
+    bytes b = jpeg_begin(marker, 4000, (int)(size / 4000), n);
+    put_scan(&b, 0, marker == 0xC2 ? 0 : 63, n);
     bytes_add(&b, "\xFF\xD9", 2);
     return b;
 }
 
-bytes jpeg_promise(int64_t n) { return jpeg_of(n, 0xC0); }
-bytes jpeg_promise_progressive(int64_t n) { return jpeg_of(n, 0xC2); }
+bytes jpeg_promise(int64_t n) { return jpeg_of(n, 0xC0, 1); }
+bytes jpeg_promise_progressive(int64_t n) { return jpeg_of(n, 0xC2, 1); }
+bytes jpeg_colour(int64_t n) { return jpeg_of(n, 0xC0, 3); }
+bytes jpeg_colour_progressive(int64_t n) { return jpeg_of(n, 0xC2, 3); }
+bytes jpeg_print_progressive(int64_t n) { return jpeg_of(n, 0xC2, 4); }
 
 bytes jpeg_turned(int64_t n) { /* the same, lying on its side */
     bytes plain = jpeg_promise(n), b = {0};
@@ -486,6 +495,15 @@ void many_missing_shards(const char *folder, int64_t n) {
     insert_free(folder, INDEX, FIRST_TENSOR, &b);
 }
 
+void many_files(const char *folder, int64_t n) {
+    remove_file(folder, WEIGHTS);
+    for (int64_t i = 0; i < n; i++) {
+        char name[40];
+        snprintf(name, sizeof name, "more-%05d.bin", (int)i);
+        write_text(folder, name, "x");
+    }
+}
+
 void converted_tensors(const char *folder, int64_t n) {
     char to[300];
     pg_convert_options options;
@@ -681,14 +699,15 @@ static void put_little(uint8_t *at, size_t n, uint64_t value) {
 bytes npz_members(int64_t n) {
     bytes file = make_npz(&(npz_options)NPZ_PLAIN), out = {0};
     const size_t end = file.size - 22;
-    uint8_t entry[46 + 12] = "PK\1\2", last[22];
+    enum { ENTRY = 46 + 12 };
+    uint8_t entry[ENTRY + 1] = "PK\1\2", last[22];
     memcpy(last, file.data + end, sizeof last);
     put_little(entry + 28, 2, 12);
     put_little(entry + 42, 4, end);
     bytes_add(&out, file.data, end);
     for (int64_t i = 0; i < n; i++) {
         snprintf((char *)entry + 46, 13, "x%07d.npy", (int)i);
-        bytes_add(&out, entry, sizeof entry);
+        bytes_add(&out, entry, ENTRY);
     }
     const size_t before = (size_t)(last[10] | last[11] << 8);
     const size_t begin = (size_t)(last[16] | last[17] << 8 | last[18] << 16 | (uint32_t)last[19] << 24);

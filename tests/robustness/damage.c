@@ -20,6 +20,7 @@
 
 #include "mask_files.h"
 #include "mutate.h"
+#include "sanitized.h"
 #include "support.h"
 #include "tiny.h"
 
@@ -626,7 +627,7 @@ int main(int argc, char **argv) {
         }
     capture_end();
     if (!counter_clean(&memory)) n_failures++;
-#ifndef __SANITIZE_ADDRESS__
+#ifndef SANITIZED
     if (process_peak() > MAX_PEAK) {
         say("peak of the process: %lld bytes, expected at most %lld\n", (long long)process_peak(), (long long)MAX_PEAK);
         n_failures++;

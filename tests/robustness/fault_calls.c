@@ -2,9 +2,11 @@
 /* What fault_calls.h describes. */
 #include "fault_calls.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mask_files.h"
 #include "tiny.h"
@@ -113,7 +115,11 @@ static pg_status open_by_sentencepiece(pg_processor **out) {
 #endif
 }
 
-static void converted_path(char *path, size_t size) { snprintf(path, size, "%s.converted", masks); }
+/* A file or folder that no other thread writes. */
+static void own_path(char *path, size_t size, const char *name) {
+    snprintf(path, size, "%s.%s-%lx", masks, name, (unsigned long)pthread_self());
+}
+static void converted_path(char *path, size_t size) { own_path(path, size, "converted"); }
 
 void fault_world_open(fault_world *w) {
     char left[600];
@@ -297,7 +303,7 @@ static pg_status infos(fault_world *w) {
     return status;
 }
 static pg_status embed(fault_world *w) {
-    static float out[4096];
+    float out[4096];
     return pg_model_embed(w->model, (const int64_t[]){1, 2}, 2, out);
 }
 
@@ -405,13 +411,17 @@ static pg_status features_create_threads(fault_world *w) { return features_creat
 static void features_path(char *path, size_t size) { snprintf(path, size, "%s/image.features", masks); }
 static pg_status features_save(fault_world *w) {
     char path[600];
-    features_path(path, sizeof path);
-    return pg_features_save(w->features, path);
+    own_path(path, sizeof path, "features");
+    const pg_status status = pg_features_save(w->features, path);
+    unlink(path);
+    return status;
 }
 static void save_features(void) {
     fault_world world;
+    char path[600];
+    features_path(path, sizeof path);
     fault_world_open(&world);
-    if (features_save(&world) < 0) abort();
+    if (pg_features_save(world.features, path) < 0) abort();
     fault_world_close(&world);
 }
 static pg_status features_load(fault_world *w) {
@@ -423,7 +433,7 @@ static pg_status features_load(fault_world *w) {
     return status;
 }
 static pg_status features_from_bytes(fault_world *w) {
-    static uint8_t kept[1 << 16];
+    uint8_t kept[1 << 16];
     size_t needed = 0;
     pg_features *features = NULL;
     pg_status status = pg_features_to_bytes(w->features, kept, sizeof kept, &needed);
@@ -481,7 +491,7 @@ static pg_status answers(fault_world *w) {
 }
 static pg_status masks_decoded(fault_world *w) {
     static const int32_t codes[16] = {0, 127, 3};
-    static float mask[64 * 64];
+    float mask[64 * 64];
     return pg_mask_decoder_decode(w->decoder, codes, mask);
 }
 static pg_status convert_with(int32_t n_threads) {

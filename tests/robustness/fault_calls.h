@@ -1,5 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* The public calls, one by one, for faults.c and soak.c: each on handles that are there already, and leaving none. */
+/* The public calls, one by one, for faults.c, soak.c and test_sixteen_threads.c: each on handles that are there
+ * already, and leaving none. Any number of threads may run them at a time, each with a session of its own. */
 #ifndef TESTS_FAULT_CALLS_H
 #define TESTS_FAULT_CALLS_H
 

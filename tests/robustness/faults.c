@@ -2,9 +2,9 @@
 /*
  * Faults of the system under each public call: memory, mappings, files and threads. For every call and every kind of
  * fault, the fault comes at the first call of its kind, then at the second, and so on until the public call gets
- * through; then everything is closed. Each time a status comes back, with a message; descriptors, mappings of files and
- * memory are as many as before; and the same handles serve the next try. A process that dies is a failure, but for
- * the reasons listed in `known`.
+ * through; then everything is closed. Each time a status comes back, with a message; descriptors, mappings and memory
+ * are as many as before; and the same handles serve the next try. A process that dies is a failure, but for the reasons
+ * listed in `known`.
  *
  *     faults                    all calls
  *     faults CALL [KIND]        one; says what each fault gave
@@ -131,10 +131,10 @@ void *mmap(void *at, size_t size, int protection, int flags, int fd, off_t offse
         return MAP_FAILED;
     }
     void *mapped = (void *)syscall(SYS_mmap, at, size, protection, flags, fd, offset); /* NOLINT */
-    if (mapped != MAP_FAILED && fd >= 0) atomic_fetch_add(&n_mapped, 1);
+    if (mapped != MAP_FAILED) atomic_fetch_add(&n_mapped, 1);
     return mapped;
 }
-/* Of the library's mappings those of files alone are ended so; what malloc maps it ends inside of the C library. */
+/* What malloc maps, and ends, it does inside of the C library. */
 int munmap(void *at, size_t size) {
     atomic_fetch_sub(&n_mapped, 1);
     return (int)syscall(SYS_munmap, at, size);

@@ -7,20 +7,11 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "support.h"
-#include "tiny.h"
+#include "tiny_fixture.h"
 
 enum { N_TOKENS = 5 };
 
-static char folder[512];
-static pg_model *model;
-static pg_processor *processor;
-static pg_inputs *inputs;
 static int64_t expected[N_TOKENS];
-
-static void ok(pg_status status) {
-    if (status < 0) fail_msg("%s: %s", pg_status_name(status), pg_last_error());
-}
 
 static void take_tokens(pg_session *session, int64_t *tokens) {
     pg_sampling_options options;
@@ -30,30 +21,12 @@ static void take_tokens(pg_session *session, int64_t *tokens) {
 }
 
 static int setup(void **state) {
-    static const uint8_t pixels[16 * 16 * 3];
-    const tiny_options options = tiny_official();
-    pg_image image;
     pg_session *session = NULL;
-    (void)state;
-    make_temp_folder(folder, sizeof folder);
-    tiny_write(folder, &options);
-    ok(pg_model_open(folder, NULL, &model));
-    ok(pg_processor_open(folder, NULL, &processor));
-    ok(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 16, 16, pixels, 0));
-    ok(pg_processor_encode(processor, &image, "the cat", NULL, &inputs));
+    open_tiny(state);
     ok(pg_session_create(model, NULL, &session));
     ok(pg_session_prefill(session, inputs, NULL));
     take_tokens(session, expected);
     pg_session_close(&session);
-    return 0;
-}
-
-static int teardown(void **state) {
-    (void)state;
-    pg_inputs_close(&inputs);
-    pg_processor_close(&processor);
-    pg_model_close(&model);
-    remove_folder(folder);
     return 0;
 }
 
@@ -151,12 +124,18 @@ static void a_callback_may_close_it(void **state) {
 
 /* ---- another thread ---- */
 
+/* Relaxed: what the library must order by itself is not ordered by the test, so that ThreadSanitizer sees it. */
+static void set(atomic_int *flag) { atomic_store_explicit(flag, 1, memory_order_relaxed); }
+static void wait_for(const atomic_int *flag) {
+    while (!atomic_load_explicit(flag, memory_order_relaxed)) { /* the other thread is quick */
+    }
+}
+
 static int32_t wait_inside(void *user, int32_t phase, int64_t done, int64_t total) {
     host *h = user;
     (void)phase, (void)done, (void)total;
-    atomic_store(&h->is_inside, 1);
-    while (!atomic_load(&h->may_go_on)) { /* the other thread is quick */
-    }
+    set(&h->is_inside);
+    wait_for(&h->may_go_on);
     return 0;
 }
 
@@ -173,10 +152,9 @@ static void another_thread_is_refused(void **state) {
     (void)state;
     create(&h, wait_inside);
     assert_int_equal(pthread_create(&thread, NULL, prefill, &h), 0);
-    while (!atomic_load(&h.is_inside)) {
-    }
+    wait_for(&h.is_inside);
     all_are_refused(h.session);
-    atomic_store(&h.may_go_on, 1);
+    set(&h.may_go_on);
     assert_int_equal(pthread_join(thread, &failed), 0);
     assert_null(failed);
     take_tokens(h.session, tokens);
@@ -193,10 +171,9 @@ static void another_thread_may_close_it(void **state) {
     create(&h, wait_inside);
     pg_session *closed = h.session;
     assert_int_equal(pthread_create(&thread, NULL, prefill, &h), 0);
-    while (!atomic_load(&h.is_inside)) {
-    }
+    wait_for(&h.is_inside);
     pg_session_close(&closed);
-    atomic_store(&h.may_go_on, 1);
+    set(&h.may_go_on);
     assert_int_equal(pthread_join(thread, &failed), 0);
     assert_null(failed);
 }
@@ -270,5 +247,5 @@ int main(int argc, char **argv) {
         cmocka_unit_test(another_thread_may_close_it),
         cmocka_unit_test(detokenizers),
     };
-    return RUN_TESTS(tests, setup, teardown);
+    return RUN_TESTS(tests, setup, close_tiny);
 }

@@ -1,18 +1,20 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * The library as a plugin: loaded, used with threads and unloaded twice in a program that is not linked with it.
- * Nothing may be printed, and no environment, locale or signal handler be different afterwards.
+ * The library as a plugin: loaded, used with threads and unloaded several times in a program that is not linked with
+ * it, also while a session has threads and another thread is in a call. Nothing may be printed, and no environment,
+ * locale or signal handler be different afterwards.
  *
  *     test_load LIBRARY
  */
-#include <dlfcn.h>
 #include <locale.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "support.h"
+#include "loaded_calls.h"
 #include "tiny.h"
 
 static int n_failures;
@@ -20,15 +22,6 @@ static void expect(int ok, const char *what) {
     if (ok) return;
     n_failures++;
     say("FAIL: %s\n", what);
-}
-
-static void *symbol(void *library, const char *name) {
-    void *address = dlsym(library, name);
-    if (!address) {
-        say("FAIL: %s\n", dlerror());
-        exit(1);
-    }
-    return address;
 }
 
 static int n_handlers(void) {
@@ -41,32 +34,8 @@ static int n_handlers(void) {
 }
 
 /* Generates; the ids go to `ids`, their number is returned. */
-static size_t use(void *library, const char *folder, int64_t ids[16]) {
+static size_t use(const loaded_calls *c, const char *folder, int64_t ids[16]) {
     static const uint8_t grey[16 * 16 * 3];
-    __typeof__(pg_model_open) *model_open;
-    __typeof__(pg_model_close) *model_close;
-    __typeof__(pg_processor_open) *processor_open;
-    __typeof__(pg_processor_close) *processor_close;
-    __typeof__(pg_image_from_pixels) *from_pixels;
-    __typeof__(pg_processor_encode) *encode;
-    __typeof__(pg_inputs_close) *inputs_close;
-    __typeof__(pg_generate_options_init) *options_init;
-    __typeof__(pg_generate) *generate;
-    __typeof__(pg_result_get_ids) *result_ids;
-    __typeof__(pg_result_close) *result_close;
-    __typeof__(pg_last_error) *last_error;
-    *(void **)&model_open = symbol(library, "pg_model_open");
-    *(void **)&model_close = symbol(library, "pg_model_close");
-    *(void **)&processor_open = symbol(library, "pg_processor_open");
-    *(void **)&processor_close = symbol(library, "pg_processor_close");
-    *(void **)&from_pixels = symbol(library, "pg_image_from_pixels");
-    *(void **)&encode = symbol(library, "pg_processor_encode");
-    *(void **)&inputs_close = symbol(library, "pg_inputs_close");
-    *(void **)&options_init = symbol(library, "pg_generate_options_init");
-    *(void **)&generate = symbol(library, "pg_generate");
-    *(void **)&result_ids = symbol(library, "pg_result_get_ids");
-    *(void **)&result_close = symbol(library, "pg_result_close");
-    *(void **)&last_error = symbol(library, "pg_last_error");
     pg_model *model = NULL;
     pg_processor *processor = NULL;
     pg_inputs *inputs = NULL;
@@ -75,27 +44,100 @@ static size_t use(void *library, const char *folder, int64_t ids[16]) {
     pg_generate_options options;
     pg_tensor tensor = {.struct_size = sizeof tensor};
     size_t n = 0;
-    options_init(&options, sizeof options);
+    c->pg_generate_options_init(&options, sizeof options);
     options.n_threads = 3;
     options.max_new_tokens = 8;
-    from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 16, 16, grey, 0);
-    expect(model_open("/nonexistent", NULL, &model) < 0 && strstr(last_error(), "/nonexistent"),
+    c->pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 16, 16, grey, 0);
+    expect(c->pg_model_open("/nonexistent", NULL, &model) < 0 && strstr(c->pg_last_error(), "/nonexistent"),
            "the error of a missing folder");
-    int ok = model_open(folder, NULL, &model) == 0 && processor_open(folder, NULL, &processor) == 0 &&
-             encode(processor, &image, "the cat", NULL, &inputs) == 0 &&
-             generate(model, processor, inputs, &options, &result) == 0 && result_ids(result, 0, &tensor) == 0;
+    int ok = c->pg_model_open(folder, NULL, &model) == 0 && c->pg_processor_open(folder, NULL, &processor) == 0 &&
+             c->pg_processor_encode(processor, &image, "the cat", NULL, &inputs) == 0 &&
+             c->pg_generate(model, processor, inputs, &options, &result) == 0 &&
+             c->pg_result_get_ids(result, 0, &tensor) == 0;
     expect(ok, "generating");
     if (ok) {
         n = (size_t)tensor.shape[0];
         memcpy(ids, tensor.data, n * sizeof *ids);
     } else {
-        say("%s\n", last_error());
+        say("%s\n", c->pg_last_error());
     }
-    result_close(&result);
-    inputs_close(&inputs);
-    processor_close(&processor);
-    model_close(&model);
+    c->pg_result_close(&result);
+    c->pg_inputs_close(&inputs);
+    c->pg_processor_close(&processor);
+    c->pg_model_close(&model);
     return n;
+}
+
+/* ---- threads that outlive dlclose() ---- */
+
+typedef struct stayer {
+    const loaded_calls *calls;
+    pg_session *session;
+    const pg_inputs *inputs;
+    sem_t is_inside, may_go_on;
+    int stays, failed;
+} stayer;
+
+static int32_t stay(void *user, int32_t phase, int64_t done, int64_t total) {
+    stayer *s = user;
+    (void)phase, (void)done, (void)total;
+    if (!s->stays) return 0;
+    s->stays = 0;
+    sem_post(&s->is_inside);
+    sem_wait(&s->may_go_on);
+    return 0;
+}
+
+static void *prefill(void *user) {
+    stayer *s = user;
+    s->failed = s->calls->pg_session_prefill(s->session, s->inputs, NULL) < 0;
+    return NULL;
+}
+
+/* A session with threads that wait for work, and a call under way on another thread: the library is closed, loaded
+ * again and closed again meanwhile, and both go on. */
+static void close_under_threads(const char *path, const char *folder, const int64_t *ids, size_t n) {
+    static const uint8_t grey[16 * 16 * 3];
+    loaded_calls first, again;
+    void *library = load(path, &first);
+    pg_model *model = NULL;
+    pg_processor *processor = NULL;
+    pg_inputs *inputs = NULL;
+    pg_image image;
+    pg_session_options options;
+    stayer s = {.calls = &first, .stays = 1};
+    pthread_t thread;
+    first.pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 16, 16, grey, 0);
+    first.pg_session_options_init(&options, sizeof options);
+    options.n_threads = 3;
+    options.progress = stay, options.progress_user = &s;
+    sem_init(&s.is_inside, 0, 0);
+    sem_init(&s.may_go_on, 0, 0);
+    expect(first.pg_model_open(folder, NULL, &model) == 0 && first.pg_processor_open(folder, NULL, &processor) == 0 &&
+               first.pg_processor_encode(processor, &image, "the cat", NULL, &inputs) == 0 &&
+               first.pg_session_create(model, &options, &s.session) == 0,
+           "a session");
+    s.inputs = inputs;
+    expect(pthread_create(&thread, NULL, prefill, &s) == 0, "a thread");
+    sem_wait(&s.is_inside);
+    expect(dlclose(library) == 0, "dlclose during a call");
+    library = load(path, &again);
+    expect(again.pg_session_step == first.pg_session_step, "the copy that was there");
+    sem_post(&s.may_go_on);
+    expect(pthread_join(thread, NULL) == 0 && !s.failed, "the call that was under way");
+    expect(dlclose(library) == 0, "dlclose with a session open");
+    library = load(path, &again);
+    for (size_t i = 0; i < n; i++) {
+        int64_t id = -1;
+        expect(again.pg_session_step(s.session, &id) >= 0 && id == ids[i], "a step afterwards");
+    }
+    again.pg_session_close(&s.session);
+    again.pg_inputs_close(&inputs);
+    again.pg_processor_close(&processor);
+    again.pg_model_close(&model);
+    expect(dlclose(library) == 0, "the last dlclose");
+    sem_destroy(&s.is_inside);
+    sem_destroy(&s.may_go_on);
 }
 
 int main(int argc, char **argv) {
@@ -109,18 +151,16 @@ int main(int argc, char **argv) {
     int handlers = n_handlers();
     capture_begin();
     for (int round = 0; round < 3; round++) {
-        void *library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
-        if (!library) {
-            say("FAIL: %s\n", dlerror());
-            return 1;
-        }
+        loaded_calls calls;
+        void *library = load(argv[1], &calls);
         expect(strcmp(setlocale(LC_ALL, NULL), "C") == 0, "loading changed the locale");
         expect(dlsym(library, "pgi_error") == NULL, "an internal name is exported");
-        n[round] = use(library, folder, ids[round]);
+        n[round] = use(&calls, folder, ids[round]);
         expect(n[round] > 0 && n[round] == n[0] && memcmp(ids[round], ids[0], n[0] * sizeof ids[0][0]) == 0,
                "the same ids each time");
         expect(dlclose(library) == 0, "dlclose");
     }
+    for (int round = 0; round < 2; round++) close_under_threads(argv[1], folder, ids[0], n[0]);
     expect(n_handlers() == handlers, "signal handlers were changed");
     expect(strcmp(setlocale(LC_ALL, NULL), "C") == 0, "the locale was changed");
     expect(capture_end() == 0, "something was printed");

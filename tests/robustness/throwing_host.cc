@@ -24,6 +24,7 @@ void throwing_log(void *user, int32_t, const char *) { go_on(user); }
 int32_t throwing_progress(void *user, int32_t, int64_t, int64_t) { return go_on(user); }
 int32_t throwing_text(void *user, int64_t, const char *, size_t, int64_t) { return go_on(user); }
 int32_t throwing_logits(void *user, int64_t, const int64_t *, int64_t, float *, int64_t) { return go_on(user); }
+int32_t throwing_texts(void *user, int64_t, const int64_t *, int64_t, int64_t, uint8_t *) { return go_on(user); }
 
 int32_t throwing_mask(void *user, int64_t, const int64_t *, int64_t, uint32_t *mask, int64_t vocab_size) {
     std::memset(mask, 0xff, static_cast<size_t>((vocab_size + 31) / 32) * sizeof *mask);

@@ -24,6 +24,7 @@ int32_t throwing_progress(void *user, int32_t phase, int64_t done, int64_t total
 int32_t throwing_text(void *user, int64_t row, const char *text, size_t size, int64_t token);
 int32_t throwing_logits(void *user, int64_t row, const int64_t *ids, int64_t n_ids, float *logits, int64_t vocab_size);
 int32_t throwing_mask(void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask, int64_t vocab_size);
+int32_t throwing_texts(void *user, int64_t row, const int64_t *ids, int64_t n_ids, int64_t n_texts, uint8_t *ends);
 void *throwing_alloc(void *user, size_t size, size_t alignment);
 void throwing_free(void *user, void *memory); /* releases it first */
 

@@ -140,15 +140,23 @@ typedef struct header {
     void *base;
 } header;
 
+/* Relaxed, as numbers alone need it: what threads do must not be ordered by an allocator that counts, or a sanitizer
+ * sees none of their races. Returns what was there before. */
+static long long add(atomic_llong *to, long long n) { return atomic_fetch_add_explicit(to, n, memory_order_relaxed); }
+
+static void raise_to(atomic_llong *most, long long n) {
+    long long seen = atomic_load_explicit(most, memory_order_relaxed);
+    while (n > seen &&
+           !atomic_compare_exchange_weak_explicit(most, &seen, n, memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
 static void *counter_alloc(void *user, size_t size, size_t alignment) {
     counter *c = user;
-    int64_t number = atomic_fetch_add(&c->n_allocs, 1) + 1;
+    int64_t number = add(&c->n_allocs, 1) + 1;
     long long bytes_wanted = size > (size_t)INT64_MAX ? INT64_MAX : (long long)size;
-    long long seen = atomic_load(&c->largest);
-    while (bytes_wanted > seen && !atomic_compare_exchange_weak(&c->largest, &seen, bytes_wanted)) {
-    }
-    if (alignment == 0 || (alignment & (alignment - 1)) || alignment > 4096 || size == 0)
-        atomic_fetch_add(&c->n_bad, 1);
+    raise_to(&c->largest, bytes_wanted);
+    if (alignment == 0 || (alignment & (alignment - 1)) || alignment > 4096 || size == 0) add(&c->n_bad, 1);
     if (number == c->fail_at || (c->fail_from && number >= c->fail_from)) return NULL;
     if (c->refuse_above && bytes_wanted > c->refuse_above) return NULL;
     uint8_t *base = malloc(size + alignment + sizeof(header) + GUARD_SIZE);
@@ -159,11 +167,8 @@ static void *counter_alloc(void *user, size_t size, size_t alignment) {
     memcpy(block - sizeof h, &h, sizeof h);
     memset(block, 0xCD, size); /* so that a use of contents never written shows */
     memset(block + size, GUARD_BYTE, GUARD_SIZE);
-    atomic_fetch_add(&c->n_live, 1);
-    long long live = atomic_fetch_add(&c->live_bytes, bytes_wanted) + bytes_wanted;
-    seen = atomic_load(&c->peak_bytes);
-    while (live > seen && !atomic_compare_exchange_weak(&c->peak_bytes, &seen, live)) {
-    }
+    add(&c->n_live, 1);
+    raise_to(&c->peak_bytes, add(&c->live_bytes, bytes_wanted) + bytes_wanted);
     return block;
 }
 
@@ -171,24 +176,24 @@ static void counter_free(void *user, void *memory) {
     counter *c = user;
     header h;
     if (!memory) {
-        atomic_fetch_add(&c->n_bad, 1);
+        add(&c->n_bad, 1);
         return;
     }
     memcpy(&h, (uint8_t *)memory - sizeof h, sizeof h);
     if (h.magic != header_magic) {
-        atomic_fetch_add(&c->n_bad, 1);
+        add(&c->n_bad, 1);
         say("the allocator was given a block that it did not make, or that is already released\n");
         return;
     }
     for (size_t i = 0; i < GUARD_SIZE; i++)
         if (((uint8_t *)memory)[h.size + i] != GUARD_BYTE) {
-            atomic_fetch_add(&c->n_bad, 1);
+            add(&c->n_bad, 1);
             say("a block of %zu bytes was written to behind its end\n", h.size);
             break;
         }
     memset((uint8_t *)memory - sizeof h, 0, sizeof h);
-    atomic_fetch_sub(&c->n_live, 1);
-    atomic_fetch_sub(&c->live_bytes, (long long)h.size);
+    add(&c->n_live, -1);
+    add(&c->live_bytes, -(long long)h.size);
     free(h.base);
 }
 
@@ -285,6 +290,21 @@ void on_death(void (*callback)(void)) {
         return;
     }
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
+}
+
+int count_threads(void) {
+    DIR *tasks = opendir("/proc/self/task");
+    int n = 0;
+    if (!tasks) return 0;
+    for (struct dirent *entry; (entry = readdir(tasks));) n += entry->d_name[0] != '.';
+    closedir(tasks);
+    return n;
+}
+
+int wait_for_threads(int most) {
+    int n = count_threads();
+    for (int i = 0; i < 400 && n > most; i++, n = count_threads()) nanosleep(&(struct timespec){0, 5000000}, NULL);
+    return n;
 }
 
 double now_seconds(void) {

@@ -72,6 +72,11 @@ const char *bad_error(pg_status status);
 void stale_error(void);
 int error_is_stale(void);
 
+/* --- Threads of this process, those of a sanitizer among them; 0: not known. The second waits, for two seconds at
+ * most, until there are no more than `most`: one that was joined may be there for a while yet. */
+int count_threads(void);
+int wait_for_threads(int most);
+
 double now_seconds(void);
 
 #endif

@@ -367,6 +367,10 @@ static void images_that_are_refused(void **state) {
     bad = good, bad.strides[0] = -11, refuse(bad, 0, PG_ERROR_ARGUMENT, "strides[0] is -11");
     bad = good, bad.strides[0] = INT64_MAX, refuse(bad, 0, PG_ERROR_ARGUMENT, "strides[0]");
     bad = good, bad.strides[0] = INT64_MIN, refuse(bad, 0, PG_ERROR_ARGUMENT, "strides[0]");
+    bad = good, bad.n_bytes = 47, refuse(bad, 0, PG_ERROR_ARGUMENT, "n_bytes is 47, expected at least 48 for 4 rows");
+    bad = good, bad.n_bytes = 63, bad.strides[0] = -16, bad.planes[0] = pixels + 48;
+    refuse(bad, 1, PG_ERROR_LIMIT, "at most 1");
+    bad.n_bytes = 59, refuse(bad, 0, PG_ERROR_ARGUMENT, "n_bytes is 59, expected at least 60 for 4 rows");
     bad = good, bad.width = INT32_MAX, bad.height = INT32_MAX, refuse(bad, 0, PG_ERROR_LIMIT, "178956970");
     refuse(good, 15, PG_ERROR_LIMIT, "at most 15");
     bad = good, bad.format = PG_IMAGE_PATH, refuse(bad, 0, PG_ERROR_ARGUMENT, "path is NULL");

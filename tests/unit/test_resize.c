@@ -219,6 +219,7 @@ static void settings_that_are_refused(void **state) {
         {PG_ERROR_FORMAT, "{\"size\": {\"height\": -3, \"width\": 5}}", "size.height: found -3"},
         {PG_ERROR_FORMAT, "{\"size\": {\"height\": 5, \"width\": 0}}", "size.width: found 0"},
         {PG_ERROR_FORMAT, "{\"size\": {\"height\": 16385, \"width\": 16385}}", "found 16385"},
+        {PG_ERROR_LIMIT, "{\"size\": {\"height\": 4097, \"width\": 4096}}", "size: found 4097 x 4096 pixels, expected"},
         {PG_ERROR_FORMAT, "{\"size\": {\"height\": 224.5, \"width\": 224}}", "size.height: found 224.5"},
         {PG_ERROR_FORMAT, "{\"size\": {\"height\": 224}}", "size.width: found nothing"},
         {PG_ERROR_FORMAT, "{\"size\": {\"height\": NaN, \"width\": 224}}", "preprocessor_config.json"},
