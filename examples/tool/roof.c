@@ -51,6 +51,26 @@ DEFINE_PROBE(bf16_zmm, "avx512f", __m512, _mm512_set1_ps, add_bf16, 0.5f, 2)
 DEFINE_PROBE(dot_ymm, "avx2,avxvnni", __m256i, _mm256_set1_epi32, _mm256_dpbusd_avx_epi32, 0x01010101, 4)
 DEFINE_PROBE(pairs_ymm, "avx2", __m256i, _mm256_set1_epi32, add_pairs, 0x01010101, 4)
 
+#if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
+/* Four independent sums of 16 x 16, 64 products each. The library has asked the system for tiles. */
+__attribute__((target("amx-tile,amx-int8"), noinline)) static double dot_tiles(void) {
+    __attribute__((aligned(64))) unsigned char config[64] = {1}; /* palette; then bytes of a row, and rows, of each tile */
+    for (int t = 0; t < 8; t++) config[16 + 2 * t] = 64, config[48 + t] = 16;
+    _tile_loadconfig(config);
+    _tile_zero(4);
+    _tile_zero(5);
+    for (int i = 0; i < ROUNDS / 10; i++) {
+        _tile_dpbsud(0, 4, 5);
+        _tile_dpbsud(1, 4, 5);
+        _tile_dpbsud(2, 4, 5);
+        _tile_dpbsud(3, 4, 5);
+    }
+    _tile_release();
+    return 2.0 * (ROUNDS / 10) * 4 * 16 * 16 * 64;
+}
+#define HAS_TILES 1
+#endif
+
 roof_probe roof_f32(uint64_t cpu) {
     if (cpu & PG_CPU_AVX512) return (roof_probe){"vfmadd zmm", fma_zmm};
     if (cpu & PG_CPU_AVX2) return (roof_probe){"vfmadd ymm", fma_ymm};
@@ -58,6 +78,9 @@ roof_probe roof_f32(uint64_t cpu) {
 }
 
 roof_probe roof_int8(uint64_t cpu) {
+#ifdef HAS_TILES
+    if (cpu & PG_CPU_AMX_INT8) return (roof_probe){"tdpbsud", dot_tiles};
+#endif
     if (cpu & PG_CPU_AVX512_VNNI) return (roof_probe){"vpdpbusd zmm", dot_zmm};
     if (cpu & PG_CPU_AVX_VNNI) return (roof_probe){"vpdpbusd ymm", dot_ymm};
     if (cpu & PG_CPU_AVX2) return (roof_probe){"vpmaddubsw, vpmaddwd, vpaddd ymm", pairs_ymm};

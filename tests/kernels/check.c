@@ -222,6 +222,22 @@ static int check_level(const struct level *level, uint64_t seed, const char *onl
     return failed;
 }
 
+/* What AMX runs, on tiles in plain C: on any CPU. */
+static int check_tiles_in_c(uint64_t seed, const char *only) {
+    pgi_kernels table;
+    int failed = 0;
+    if (pgi_kernels_init(&table, PG_CPU_BASELINE) != PG_OK) return 1;
+    tiles_in_c(&table);
+    for (int i = 0; i < n_kernel_checks; i++) {
+        if (strcmp(kernel_checks[i].name, "product_int8") || (only && strcmp(only, "product_int8"))) continue;
+        check c = {.kernels = &table};
+        run_check(&c, &kernel_checks[i], seed);
+        failed += c.failures > 0;
+        printf("AMX-INT8's product_int8 on tiles in plain C: %s\n", c.failures ? "FAILED" : "ok");
+    }
+    return failed;
+}
+
 /* Every damage to every kernel must be found. */
 static int selftest_level(const struct level *level, uint64_t seed, const char *only) {
     int missed = 0, tried = 0;
@@ -290,6 +306,10 @@ int main(int argc, char **argv) {
     for (int i = 0; i < N_LEVELS; i++) {
         if (!(levels[i].bit & pgi_cpu_features()) || (mask && !(mask & levels[i].bit))) continue;
         failed += selftest ? selftest_level(&levels[i], seed, only) : check_level(&levels[i], seed, only, verbose);
+    }
+    if (!selftest && (!mask || mask & PG_CPU_AMX_INT8)) {
+        failed += check_tiles_in_c(seed, only);
+        if (!(pgi_cpu_features() & PG_CPU_AMX_INT8)) printf("AMX-INT8: this CPU has none, so its own tiles did not run\n");
     }
     printf("%s\n", failed ? "FAILED" : "passed");
     return failed != 0;

@@ -64,6 +64,9 @@ typedef struct kernel_check {
 extern const kernel_check kernel_checks[];
 extern const int n_kernel_checks;
 
+/* Puts product_int8 on tiles in plain C into a table of plain C (tiles_in_c.c). */
+void tiles_in_c(pgi_kernels *kernels);
+
 /* A length that is tested after *n, from 0 on: all small ones, head dims, a width of the model, the tail of 4304. 0:
  * none.
  */

@@ -13,12 +13,14 @@
 #define AVX512 (AVX2 | PG_CPU_AVX512)
 #define VNNI (AVX512 | PG_CPU_AVX512_VNNI)
 #define BF16 (VNNI | PG_CPU_AVX512_BF16)
+#define AMX PG_CPU_AMX_INT8
 
 /* Words of CPUID as such CPUs give them; of no account are the bits that are not looked at. */
 static const struct {
     const char *name, *vendor;
     uint32_t c1, b7, c7, a7_1;
     uint64_t xcr0, features, chosen;
+    uint32_t d7;
 } cpus[] = {
     {"Westmere: no AVX, no leaf 7", "GenuineIntel", 0x029ee3ff, 0, 0, 0, 0, BASE, BASE},
     {"Sandy Bridge: AVX alone", "GenuineIntel", 0x1fbae3ff, 0, 0, 0, 0x7, BASE, BASE},
@@ -27,8 +29,12 @@ static const struct {
     {"Knights Landing: AVX-512 F without BW, DQ, VL", "GenuineIntel", 0x7ff8fbbf, 0x1c0d23ab, 0, 0, 0xe7, AVX2, AVX2},
     {"Ice Lake", "GenuineIntel", 0x7ffafbff, 0xf2bf27eb, 0x40417f5e, 0, 0x2e7, VNNI, VNNI},
     {"Cooper Lake", "GenuineIntel", 0x7ffefbff, 0xd39ffffb, 0x00000818, 0x20, 0x2e7, BF16, VNNI},
-    {"Sapphire Rapids", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30, 0x602e7, BF16 | PG_CPU_AVX_VNNI,
-     VNNI | PG_CPU_AVX_VNNI},
+    {"Sapphire Rapids", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30, 0x602e7,
+     BF16 | PG_CPU_AVX_VNNI | AMX, VNNI | PG_CPU_AVX_VNNI | AMX, 0xffdd4432},
+    {"Sapphire Rapids, whose system saves no tiles", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30, 0x2e7,
+     BF16 | PG_CPU_AVX_VNNI, VNNI | PG_CPU_AVX_VNNI, 0xffdd4432},
+    {"a hypervisor that hides AMX-INT8", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30, 0x602e7,
+     BF16 | PG_CPU_AVX_VNNI, VNNI | PG_CPU_AVX_VNNI, 0xfddd4432},
     {"Alder Lake: AVX-VNNI without AVX-512", "GenuineIntel", 0x7ffafbff, 0x239c27eb, 0x984007bc, 0x00400810, 0x207,
      AVX2 | PG_CPU_AVX_VNNI, AVX2 | PG_CPU_AVX_VNNI},
     {"Zen 3", "AuthenticAMD", 0x7ef8320b, 0x219c97a9, 0x0040068c, 0, 0x207, AVX2, AVX2},
@@ -58,7 +64,7 @@ static void each_cpu_gets_what_it_can_run(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof cpus / sizeof *cpus; i++) {
         pgi_cpuid cpu = {
-            .c1 = cpus[i].c1, .b7 = cpus[i].b7, .c7 = cpus[i].c7, .a7_1 = cpus[i].a7_1, .xcr0 = cpus[i].xcr0};
+            .c1 = cpus[i].c1, .b7 = cpus[i].b7, .c7 = cpus[i].c7, .a7_1 = cpus[i].a7_1, .xcr0 = cpus[i].xcr0, .d7 = cpus[i].d7};
         memcpy(cpu.vendor, cpus[i].vendor, strlen(cpus[i].vendor));
         const uint64_t features = pgi_cpu_features_of(&cpu), chosen = pgi_cpu_default_of(&cpu);
         if (features != cpus[i].features || chosen != cpus[i].chosen)
@@ -73,7 +79,8 @@ static void nothing_stands_alone(void **state) {
     static const uint64_t above[][2] = {{PG_CPU_AVX512, PG_CPU_AVX2},
                                         {PG_CPU_AVX_VNNI, PG_CPU_AVX2},
                                         {PG_CPU_AVX512_VNNI, PG_CPU_AVX512},
-                                        {PG_CPU_AVX512_BF16, PG_CPU_AVX512}};
+                                        {PG_CPU_AVX512_BF16, PG_CPU_AVX512},
+                                        {PG_CPU_AMX_INT8, PG_CPU_AVX512_VNNI}};
     (void)state;
     for (uint64_t i = 0; i < 1 << 16; i++) {
         uint64_t bits = i * UINT64_C(0x9E3779B97F4A7C15); /* each bit set in half of them */
