@@ -390,7 +390,9 @@ static pg_status prepare(const shape *s, const bytes *input, const counter *c, p
     model_options.allocator = &c->hooks;
     if (s->way >= PROCESSOR && s->way <= CONVERT) return PG_OK;
     in_folder(path, sizeof path, "file");
+#ifdef PGI_SENTENCEPIECE /* else these shapes are merged as the others are */
     if (s->way == BY_SENTENCEPIECE) options.flags = PG_PROCESSOR_SENTENCEPIECE;
+#endif
     if (s->way == MASKS) write_file(folder, "file", input->data, input->size);
     pg_status status = pg_processor_open(folder, &options, processor);
     if (status >= 0 && s->way >= GENERATE && s->way <= FEATURES) status = pg_model_open(folder, &model_options, model);
