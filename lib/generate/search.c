@@ -118,9 +118,8 @@ static pg_status new_arrays(pgi_search *s) {
 
 /* For texts of up to n_ids. */
 static pg_status reserve_texts(pgi_search *s, int64_t n_ids) {
-    const size_t n = (size_t)s->n_candidates * (size_t)n_ids;
     if (!s->ends && !(s->ends = pgi_alloc(memory_of(s), (size_t)s->n_candidates, 1))) return PG_ERROR_MEMORY;
-    return n <= s->texts_capacity ? PG_OK : pgi_grow(memory_of(s), &s->texts, &s->texts_capacity, n, sizeof *s->texts);
+    return pgi_grow(memory_of(s), &s->texts, &s->texts_capacity, (size_t)(s->n_candidates * n_ids), sizeof *s->texts);
 }
 
 pg_status pgi_search_init(pgi_search *s, const pgi_search_setup *setup, int64_t n_tokens,

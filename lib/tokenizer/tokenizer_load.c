@@ -45,7 +45,6 @@ typedef struct token {
 typedef struct sources {
     const pg_cancel *cancel; /* may be NULL */
     uint32_t flags;          /* PG_PROCESSOR_* */
-    int text_only;
     const pgi_memory *memory;
     char *json_path, *model_path, *config_path, *map_path, *added_path;
     int has_json, has_model;
@@ -351,15 +350,16 @@ static pg_status remember(void *user, const char *key, const token *t) {
     return PG_OK;
 }
 
-/* PaliGemmaProcessor.__init__; with text_only nothing is added. */
+/* PaliGemmaProcessor.__init__; with PG_PROCESSOR_TEXT_ONLY nothing is added. */
 static pg_status add_processor_tokens(const adding *a) {
+    const int text_only = (a->s->flags & PG_PROCESSOR_TEXT_ONLY) != 0;
     int64_t *image = &a->tokenizer->specials[PGI_TOKEN_IMAGE];
     token t = {.text = image_token, .size = strlen(image_token), .flags = {.special = 1}};
-    if (*image < 0 && (!a->s->text_only || is_added(a->tokenizer, &t))) {
-        if (!a->s->text_only) PGI_TRY(add(a, &t));
+    if (*image < 0 && (!text_only || is_added(a->tokenizer, &t))) {
+        if (!text_only) PGI_TRY(add(a, &t));
         *image = pgi_vocab_find(&a->tokenizer->vocab, t.text, t.size);
     }
-    for (int i = 0; i < 1024 + 128 && !a->s->text_only; i++) {
+    for (int i = 0; i < 1024 + 128 && !text_only; i++) {
         char text[16];
         snprintf(text, sizeof text, i < 1024 ? "<loc%04d>" : "<seg%03d>", i < 1024 ? i : i - 1024);
         t = (token){.text = text, .size = strlen(text), .flags = {.normalized = 1}};
@@ -555,11 +555,7 @@ static pg_status copy_vocab(const pgi_vocab *from, pgi_vocab *to, const char *fi
 
 pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, uint32_t flags, const pg_cancel *cancel) {
     const pgi_memory *memory = &tokenizer->memory;
-    sources s = {.memory = memory,
-                 .cancel = cancel,
-                 .flags = flags,
-                 .text_only = (flags & PG_PROCESSOR_TEXT_ONLY) != 0,
-                 .doc.memory = memory};
+    sources s = {.memory = memory, .cancel = cancel, .flags = flags, .doc.memory = memory};
     pg_status status;
     pgi_merges generated;
     pgi_merges_init(&generated, memory);

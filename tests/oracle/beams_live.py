@@ -8,7 +8,8 @@ Each of the N cases (seeds S, S + 1, ...) draws beams, length_penalty, early_sto
 every second case, any settings of the logits processors, and generates for one to three prompts on the demo model
 (Gemma 1) or a random checkpoint of Gemma 2. Every row must have transformers' ids, beam_indices and score (within CLOSE).
 Where it has not, but every hypothesis' score is transformers' all the same, two continuations were equally likely: such
-ties are counted, and let pass. Every fifth case is beam sampling, whose draws are ours: the score must then be the sum of
+ties are counted, and let pass. So are rows of a prompt where transformers kept one continuation and dropped another that was
+as likely (within TIE): what the dropped one leads to may have any score, which must then be the sum of its own. Every fifth case is beam sampling, whose draws are ours: the score must then be the sum of
 the chosen scores, and the scores of the first step transformers' processors'.
 """
 import argparse
@@ -28,10 +29,41 @@ import sampling_live
 import seeded
 
 CLOSE = 2e-4  # of a score: a sum of a dozen f32 log-probabilities of logits that are equal within 1e-5
+TIE = 5e-5  # of the sum of log-probabilities of a beam: some f32 steps of what the two sides compute
 EARLY = {False: 0, True: 1, "never": 2}
 PROMPTS = ["caption en", "detect red circle", "answer en what color is the star?", "answer en how many objects are there?"]
 # What has another meaning, or none, beside beams
 NOT_WITH_BEAMS = {"min_length", "remove_invalid_values", "forced_bos_token_id"}
+
+
+class Drops:
+    """The smallest difference between the last continuation that transformers keeps and the first that it drops."""
+
+    def __init__(self, model, eos):
+        self.model, self.eos, self.gaps = model, eos, []
+
+    def __enter__(self):
+        self.original = self.model._get_top_k_continuations
+        self.model._get_top_k_continuations = self.watch
+        return self
+
+    def __exit__(self, *_):
+        del self.model._get_top_k_continuations  # the class's own again
+
+    def watch(self, accumulated_log_probs, *args, **kwargs):
+        sums, n = accumulated_log_probs, kwargs["num_beams"]  # [prompts, beams * vocabulary]
+        going_on = sums.reshape(len(sums), n, -1).clone()
+        going_on[:, :, [i for i in self.eos if i < going_on.shape[2]]] = -torch.inf
+        gaps = []
+        for candidates in (sums, going_on.reshape(sums.shape)):  # texts that end are kept beside those that go on
+            best = torch.topk(candidates, n + 1).values
+            gaps.append(best[:, n - 1] - best[:, n])
+        self.gaps.append(torch.minimum(*gaps).nan_to_num(nan=torch.inf))  # -inf: nothing to drop
+        return self.original(accumulated_log_probs, *args, **kwargs)
+
+    def ties(self):
+        """-> whether it happened, for each prompt"""
+        return (torch.stack(self.gaps).min(dim=0).values < TIE).tolist() if self.gaps else []
 
 
 class Case(seeded.SeededCase):
@@ -92,7 +124,7 @@ class Case(seeded.SeededCase):
     def compare(self, inputs, settings, beams, max_new):
         what = f"{self.prompts} {settings} {beams} {max_new}"
         try:
-            with torch.no_grad():
+            with torch.no_grad(), Drops(self.ref.model, settings["eos_token_id"]) as drops:
                 theirs = self.ref.model.generate(**self.arrays, **settings, **beams, max_new_tokens=max_new,
                                                  pad_token_id=0, return_dict_in_generate=True, output_scores=True)
         except (ValueError, RuntimeError) as error:
@@ -109,9 +141,9 @@ class Case(seeded.SeededCase):
             if settings["do_sample"]:
                 self.expect(self.sampled(result, theirs, beams), what)
             else:
-                self.expect(self.found(result, theirs, beams, settings), what)
+                self.expect(self.found(result, theirs, beams, drops.ties()), what)
 
-    def found(self, result, theirs, beams, settings):
+    def found(self, result, theirs, beams, ties):
         wrong, width, k = [], self.arrays["input_ids"].shape[1], beams["num_return_sequences"]
         for first in range(0, len(theirs.sequences), k):
             rows = range(first, first + k)
@@ -127,7 +159,10 @@ class Case(seeded.SeededCase):
                     same &= len(mine) == n
             near = np.abs(scores - wanted) <= CLOSE * np.maximum(1, np.abs(wanted))
             Case.n_rows += k
-            if not near.all():
+            if not near.all() and ties[first // k]:
+                wrong += [line for row in rows for line in self.own_score(result, row, beams)]
+                Case.n_ties += k
+            elif not near.all():
                 wrong.append(f"scores {scores} of rows {rows}, expected {wanted}; "
                              f"{[result.tensor('ids', row).tolist() for row in rows]}, "
                              f"expected {theirs.sequences[first:first + k, width:].tolist()}")
@@ -135,22 +170,29 @@ class Case(seeded.SeededCase):
                 Case.n_ties += k
         return wrong
 
+    def own_score(self, result, row, beams):
+        """Whether the score is that of the chosen ids, by the scores of their beams"""
+        ids, indices, scores = (result.tensor(name, row) for name in ("ids", "beam_indices", "beam_scores"))
+        found, wrong, total = result.info(row).score, [], np.float64(0)
+        if not len(ids):
+            return [] if found <= -1e8 else [f"row {row}: no ids, score {found}"]
+        for t, (token, beam) in enumerate(zip(ids, indices)):
+            total += scores[t, beam, token]
+            if not np.array_equal(result.tensor("scores", row)[t], scores[t, beam]):
+                wrong.append(f"row {row}, step {t}: scores are not those of beam {beam}")
+        factor = len(ids) ** beams["length_penalty"]
+        score = total / factor  # but for a text that went on though it was out: -1e9 is in its sum
+        if abs(score - found) > CLOSE * max(1, abs(score)) and found * factor > -1e8:
+            wrong.append(f"row {row}: score {found}, expected {score}")
+        return wrong
+
     def sampled(self, result, theirs, beams):
         wrong, k = [], beams["num_return_sequences"]
         for row in range(len(theirs.sequences)):
-            ids, indices, scores = (result.tensor(name, row) for name in ("ids", "beam_indices", "beam_scores"))
-            total = np.float64(0)
-            for t, (token, beam) in enumerate(zip(ids, indices)):
-                total += scores[t, beam, token]
-                if not np.array_equal(result.tensor("scores", row)[t], scores[t, beam]):
-                    wrong.append(f"row {row}, step {t}: scores are not those of beam {beam}")
-            if not len(ids):  # fewer texts than were asked for
-                wrong += [] if result.info(row).score <= -1e8 else [f"row {row}: no ids, score {result.info(row).score}"]
+            wrong += self.own_score(result, row, beams)
+            if not len(result.tensor("ids", row)):  # fewer texts than were asked for
                 continue
-            factor, found = len(ids) ** beams["length_penalty"], result.info(row).score
-            score = total / factor  # but for a text that went on though it was out: -1e9 is in its sum
-            if abs(score - found) > CLOSE * max(1, abs(score)) and found * factor > -1e8:
-                wrong.append(f"row {row}: score {found}, expected {score}")
+            scores = result.tensor("beam_scores", row)
             first, expected = scores[0, 0], theirs.scores[0][row // k * beams["num_beams"]].numpy()
             finite = np.isfinite(first) & np.isfinite(expected)
             if (np.isfinite(first) != np.isfinite(expected)).sum() > 1 or np.abs(first - expected)[finite].max() > CLOSE:

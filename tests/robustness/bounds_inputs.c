@@ -203,9 +203,13 @@ bytes jpeg_fill(int64_t n) { /* bytes between segments */
     return b;
 }
 
+static void add_repeated(bytes *b, int64_t n, const char *unit) {
+    for (int64_t i = 0; i < n; i++) bytes_text(b, unit);
+}
+
 static bytes repeated(int64_t n, const char *unit) {
     bytes b = {0};
-    for (int64_t i = 0; i < n; i++) bytes_text(&b, unit);
+    add_repeated(&b, n, unit);
     return b;
 }
 
@@ -266,7 +270,7 @@ static void add_tokens(const char *folder, bytes *tokens) {
 static void add_token(const char *folder, const char *letter, int64_t size, const char *flags) {
     bytes b = {0};
     bytes_text(&b, "\"900\":{\"content\":\"");
-    for (int64_t i = 0; i < size; i++) bytes_text(&b, letter);
+    add_repeated(&b, size, letter);
     bytes_printf(&b, "\",\"special\":false,\"normalized\":false%s},", flags);
     add_tokens(folder, &b);
 }
@@ -314,7 +318,7 @@ void many_extra_tokens(const char *folder, int64_t n) {
 void long_piece(const char *folder, int64_t n) {
     bytes b = {0};
     bytes_text(&b, "\"");
-    for (int64_t i = 0; i < n; i++) bytes_text(&b, "a");
+    add_repeated(&b, n, "a");
     bytes_text(&b, "\":900,");
     insert_free(folder, "tokenizer.json", "\"<pad>\":0", &b);
 }
@@ -426,7 +430,7 @@ void many_tensors(const char *folder, int64_t n) {
 void long_tensor_name(const char *folder, int64_t n) {
     bytes b = {0};
     bytes_text(&b, "\"");
-    for (int64_t i = 0; i < n; i++) bytes_text(&b, "a");
+    add_repeated(&b, n, "a");
     bytes_text(&b, "\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},");
     insert_in_header(folder, WEIGHTS, FIRST_TENSOR, &b);
 }
@@ -436,7 +440,7 @@ void alike_tensor_names(const char *folder, int64_t n) {
     bytes b = {0};
     for (int64_t i = 0; i < n; i++) {
         bytes_text(&b, "\"");
-        for (int k = 0; k < 200; k++) bytes_text(&b, "a");
+        add_repeated(&b, 200, "a");
         bytes_printf(&b, "%d\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]},", (int)i);
     }
     insert_in_header(folder, WEIGHTS, FIRST_TENSOR, &b);
@@ -445,7 +449,7 @@ void alike_tensor_names(const char *folder, int64_t n) {
 void long_metadata(const char *folder, int64_t n) {
     bytes b = {0};
     bytes_text(&b, "\"long\":\"");
-    for (int64_t i = 0; i < n; i++) bytes_text(&b, "a");
+    add_repeated(&b, n, "a");
     bytes_text(&b, "\",");
     insert_in_header(folder, WEIGHTS, "\"format\"", &b);
 }
@@ -556,7 +560,7 @@ void keys_within_keys(const char *folder, int64_t n) {
     bytes b = {0};
     for (int64_t i = 0, size = 0; size < n; size += i++) {
         bytes_text(&b, "\"");
-        for (int64_t k = 0; k < i; k++) bytes_text(&b, "a");
+        add_repeated(&b, i, "a");
         bytes_text(&b, "b\":1,");
     }
     insert_in_config(folder, &b);
@@ -660,7 +664,7 @@ void bushy_tokens(const char *folder, int64_t n) {
         for (char end = 'A'; end <= 'z'; end++) {
             if (end == '\\' || end == 'a') continue;
             bytes_printf(&b, "\"%d\":{\"content\":\"", id++);
-            for (int i = 0; i < depth; i++) bytes_text(&b, "a");
+            add_repeated(&b, depth, "a");
             bytes_printf(&b, "%c\",\"special\":false,\"normalized\":false},", end);
         }
     add_tokens(folder, &b);

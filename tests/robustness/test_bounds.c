@@ -320,16 +320,21 @@ static pg_status convert(void) {
     return pg_model_convert(folder, path, &options);
 }
 
+/* The options of both, with the counter's allocator. */
+static void opening_with(const counter *c, pg_processor_options *options, pg_model_options *model_options) {
+    pg_processor_options_init(options, sizeof *options);
+    pg_model_options_init(model_options, sizeof *model_options);
+    options->allocator = &c->hooks;
+    model_options->allocator = &c->hooks;
+}
+
 static pg_status open_folder(const shape *s, const counter *c) {
     char path[300];
     pg_processor *opened = NULL;
     pg_model *model = NULL;
     pg_processor_options options;
     pg_model_options model_options;
-    pg_processor_options_init(&options, sizeof options);
-    pg_model_options_init(&model_options, sizeof model_options);
-    options.allocator = &c->hooks;
-    model_options.allocator = &c->hooks;
+    opening_with(c, &options, &model_options);
     in_folder(path, sizeof path, s->way == CONVERTED_MODEL ? CONVERTED : "");
     const pg_status status = s->way == PROCESSOR ? pg_processor_open(folder, &options, &opened)
                                                  : pg_model_open(path, &model_options, &model);
@@ -384,13 +389,12 @@ static pg_status prepare(const shape *s, const bytes *input, const counter *c, p
     pg_features *features = NULL;
     pg_processor_options options;
     pg_model_options model_options;
-    pg_processor_options_init(&options, sizeof options);
-    pg_model_options_init(&model_options, sizeof model_options);
-    options.allocator = &c->hooks;
-    model_options.allocator = &c->hooks;
+    opening_with(c, &options, &model_options);
     if (s->way >= PROCESSOR && s->way <= CONVERT) return PG_OK;
     in_folder(path, sizeof path, "file");
+#ifdef PGI_SENTENCEPIECE /* else these shapes are merged as the others are */
     if (s->way == BY_SENTENCEPIECE) options.flags = PG_PROCESSOR_SENTENCEPIECE;
+#endif
     if (s->way == MASKS) write_file(folder, "file", input->data, input->size);
     pg_status status = pg_processor_open(folder, &options, processor);
     if (status >= 0 && s->way >= GENERATE && s->way <= FEATURES) status = pg_model_open(folder, &model_options, model);
