@@ -7,11 +7,11 @@
 
 /* Registers of the CPUID instruction; 0 where the CPU has no such leaf. */
 typedef struct pgi_cpuid {
-    uint32_t vendor[3]; /* leaf 0: EBX, EDX, ECX, the maker's name as text */
-    uint32_t c1;        /* leaf 1: ECX */
+    uint32_t vendor[3];  /* leaf 0: EBX, EDX, ECX, the maker's name as text */
+    uint32_t c1;         /* leaf 1: ECX */
     uint32_t b7, c7, d7; /* leaf 7, subleaf 0: EBX, ECX, EDX */
-    uint32_t a7_1;      /* leaf 7, subleaf 1: EAX */
-    uint64_t xcr0;      /* registers that the operating system saves; read only where OSXSAVE is in c1 */
+    uint32_t a7_1;       /* leaf 7, subleaf 1: EAX */
+    uint64_t xcr0;       /* registers that the operating system saves; read only where OSXSAVE is in c1 */
 } pgi_cpuid;
 
 /* PG_CPU_* bits of such a CPU: what it has and the operating system saves. */

@@ -33,7 +33,6 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
                          (unsigned long long)cpu_mask, (unsigned long long)features);
     pgi_kernels_ref(kernels);
     used &= built;
-    kernels->quantized_by_rows = 0;
 #ifdef PGI_HAS_AVX2
     if (used & PG_CPU_AVX2) pgi_kernels_avx2(kernels);
 #endif

@@ -49,9 +49,10 @@ struct pgi_kernels {
     /* Whether products round their factors to bf16 (pgi_kernels_arithmetic()): linear layers of more than PGI_GEMV_ROWS
      * rows with weights that are not quantized; attention that is not streamed. */
     int bf16_linear, bf16_attention;
-    int quantized_rows;    /* rows of a tile of `product_int8` at the most */
-    int quantized_by_rows; /* how a tile of activations has its values: 0: s8 [32 fours of columns][m][4]; 1: s8
-                              [m][128] */
+    int quantized_rows;   /* rows of a tile of `product_int8` at the most */
+    int quantized_panels; /* that are multiplied by all tiles before the next ones, so that they stay in a cache, */
+    int quantized_groups; /* and groups of them */
+    int quantized_tiles;  /* whether many rows take `product_tiles`, whose operands quantized.h lays out */
     int stream_rows_int8, stream_rows_int4; /* rows of `stream_int8` and `stream_int4`; at least PGI_GEMV_ROWS */
 #define K(type, name, parameters) type(*name) parameters;
 #include "kernels/kernels.inc"
@@ -78,6 +79,6 @@ void pgi_kernels_avx512(pgi_kernels *kernels);
 void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* only the quantized products */
 void pgi_kernels_avx512_vnni(pgi_kernels *kernels); /* the same */
 void pgi_kernels_avx512_bf16(pgi_kernels *kernels); /* only the group bf16 */
-void pgi_kernels_amx_int8(pgi_kernels *kernels);    /* the quantized products and rows */
+void pgi_kernels_amx_int8(pgi_kernels *kernels);    /* the quantized products, rows and tiles */
 
 #endif

@@ -20,6 +20,9 @@
  * excess off, each sum starts at -128 (-8) times the sum of the activations. sub * q fits int8 (at most 15 * 8), so an
  * int4 block becomes an int8 block exactly, and one product serves both.
  *
+ * For tiles of AMX both are unpacked to signed blocks, which are int8 blocks with q, s8, in place of q + 128, so that
+ * nothing is to be taken off.
+ *
  * The scale of int4 is bf16 for its range (small weights would make an f16 subnormal); its few digits cost nothing, as
  * the weights are rounded to the scale as stored.
  *
@@ -29,6 +32,8 @@
  *
  *   q: s8 [32 fours of columns][m][4]   scale: f32 [m]   -128 times the sum of q: s32 [m]
  *   -8 times the sum of q of each 32 columns: s32 [4][m]
+ *
+ * CPUs with tiles of AMX have q as [m][128], and for many rows m = 16 always: the last tile is filled up with zeros.
  *
  * Products of a group are exact integers S; groups are added in their order, y = fma(S, scale of w * scale of x, y)
  * from the bias on. So a result is the same to the last bit for every instruction set, for any number of threads, and
@@ -48,6 +53,7 @@ enum {
     PGI_INT4_BLOCK = 64 + PGI_PANEL_ROWS * PGI_GROUP_COLUMNS / 2, /* bytes */
     PGI_TILE_ROWS = 16,                                           /* rows of activations of a tile at the most */
     PGI_TILE_ROW_BYTES = 152,                                     /* of one row in a block of activations */
+    PGI_PRODUCT_TILES = 4,                                        /* groups of `product_tiles` at the most */
     PGI_QUANTIZED_VERSION = 1                                     /* of this layout, as converted files name it */
 };
 

@@ -5,14 +5,17 @@
  * x is quantized once for all threads and all layers that read it, in tiles of rows.
  * Few rows (decode), as many as the kernels have: the blocks of weights are streamed once.
  * Many rows: a task owns a block of output columns and a slice of the rows, so that its x stays in the second-level
- * cache. It goes over the summed dimension in parts, so that the weights of two panels stay there too; sums wait in the
- * scratch of the thread until they are complete. int4 blocks are first unpacked to int8 blocks.
+ * cache. It goes over the summed dimension in parts, so that the weights of a few panels stay there too; sums wait in
+ * the scratch of the thread until they are complete. int4 blocks are first unpacked to int8 blocks, and both to signed
+ * blocks where the kernels work on tiles.
  * MLP: a task owns a group of the intermediate, 128 values wide, and quantizes it for the next layer. So the
  * intermediate is never written as f32.
  * A result is summed in the same order however the work is cut, so a row depends neither on the threads nor on the
  * other rows.
  */
 #include "ops/linear_quantized.h"
+
+#include <string.h>
 
 #include "base/parallel.h"
 #include "kernels/kernels.h"
@@ -23,23 +26,24 @@ enum {
     TILES_BYTES = 4 << 20,                             /* and no more than this when quantized */
     SLICE_ROWS = 144,                                  /* of a task of many rows; */
     SLICE_ROWS_INT4 = 288,                             /* more where each slice unpacks the weights again */
-    PAIR = 2,                                          /* panels multiplied at once, */
-    GROUPS = 16,                                       /* and their groups */
+    UNPACKED_BLOCKS = 32,                              /* of weights, at the most */
     BLOCK_PANELS = PGI_GROUP_COLUMNS / PGI_PANEL_ROWS, /* of a task at the most: a group of the next layer */
     TASKS_PER_THREAD = 8,                              /* where narrower blocks give so many */
     STREAM_BYTES = 256 * 1024,                         /* weights of a streamed task, */
     STREAM_PANELS = 4                                  /* a multiple of so many panels */
 };
 
-/* Quantized rows: tile after tile, of nearly equal heights. */
+/* Quantized rows: tile after tile. fixed: all of 16 rows, the last filled up with zeros; else of nearly equal heights.
+ */
 typedef struct tiles {
     char *data;
     int64_t rows, n, groups;
+    int fixed;
 } tiles;
 
 /* The scratch of a thread. */
 typedef struct thread_scratch {
-    char unpacked[PAIR * GROUPS * PGI_INT8_BLOCK];
+    char unpacked[UNPACKED_BLOCKS * PGI_INT8_BLOCK];
     float sums[2][SLICE_ROWS_INT4 * PGI_GROUP_COLUMNS];
 } thread_scratch;
 
@@ -63,16 +67,21 @@ typedef struct quantized_job {
 size_t pgi_quantized_scratch(int n_threads) { return TILES_BYTES + sizeof(thread_scratch) * (size_t)n_threads; }
 
 size_t pgi_quantized_intermediate(int64_t rows, int64_t width) {
-    return (size_t)pgi_min64(rows, ROWS) * (size_t)pgi_quantized_groups(width) * PGI_TILE_ROW_BYTES;
+    return (size_t)(pgi_ceil_div64(pgi_min64(rows, ROWS), PGI_TILE_ROWS) * PGI_TILE_ROWS) *
+           (size_t)pgi_quantized_groups(width) * PGI_TILE_ROW_BYTES;
 }
 
 /* Streamed rows are one tile. */
 static tiles tiles_of(const pgi_kernels *kernels, int streamed, void *data, int64_t rows, int64_t columns) {
-    return (tiles){data, rows, streamed ? 1 : pgi_ceil_div64(rows, kernels->quantized_rows),
-                   pgi_quantized_groups(columns)};
+    const int fixed = !streamed && kernels->quantized_tiles;
+    const int height = fixed ? PGI_TILE_ROWS : kernels->quantized_rows;
+    return (tiles){data, rows, streamed ? 1 : pgi_ceil_div64(rows, height), pgi_quantized_groups(columns), fixed};
 }
-static int64_t tile_row(const tiles *t, int64_t tile) { return t->rows * tile / t->n; }
-static int tile_height(const tiles *t, int64_t tile) { return (int)(tile_row(t, tile + 1) - tile_row(t, tile)); }
+static int64_t tile_row(const tiles *t, int64_t tile) {
+    return t->fixed ? pgi_min64(t->rows, tile * PGI_TILE_ROWS) : t->rows * tile / t->n;
+}
+static int tile_rows(const tiles *t, int64_t tile) { return (int)(tile_row(t, tile + 1) - tile_row(t, tile)); }
+static int tile_height(const tiles *t, int64_t tile) { return t->fixed ? PGI_TILE_ROWS : tile_rows(t, tile); }
 static char *tile_at(const tiles *t, int64_t tile, int64_t group) {
     return t->data + (tile_row(t, tile) * t->groups + tile_height(t, tile) * group) * PGI_TILE_ROW_BYTES;
 }
@@ -82,9 +91,11 @@ static void quantize_tiles(void *context, int64_t begin, int64_t end, int thread
     (void)thread;
     for (int64_t t = begin; t < end; t++) {
         const int64_t row = tile_row(&job->in, t);
-        const int m = tile_height(&job->in, t);
-        for (int i = 0; i < m; i++)
-            job->kernels->quantize_row(job->x + (row + i) * job->x_stride, job->columns, m, i, tile_at(&job->in, t, 0));
+        const int m = tile_height(&job->in, t), rows = tile_rows(&job->in, t);
+        char *tile = tile_at(&job->in, t, 0);
+        if (rows < m) memset(tile, 0, (size_t)(m * job->in.groups * PGI_TILE_ROW_BYTES));
+        for (int i = 0; i < rows; i++)
+            job->kernels->quantize_row(job->x + (row + i) * job->x_stride, job->columns, m, i, tile);
     }
 }
 
@@ -95,6 +106,7 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t
     const tiles *in = &job->in;
     const pgi_matrix *w = &linear->weight;
     const int int4 = w->dtype == PGI_DTYPE_INT4_BLOCKS;
+    const int64_t at_once = (int64_t)kernels->quantized_panels * PGI_PANEL_ROWS;
     const int64_t block = pgi_quantized_block(w->dtype), panel_bytes = in->groups * block;
     const char *data = (const char *)w->data + panel * panel_bytes;
     const float *bias = linear->bias ? linear->bias + panel * PGI_PANEL_ROWS : NULL;
@@ -103,22 +115,31 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t
                                                              panel_bytes, bias, 0, y, y_stride);
         return;
     }
-    const int64_t n_parts = in->groups > GROUPS ? (in->groups + GROUPS - 1) / GROUPS : 1;
+    const int64_t n_parts = pgi_max64(1, pgi_ceil_div64(in->groups, kernels->quantized_groups));
     for (int64_t part = 0; part < n_parts; part++) {
         const int64_t group = in->groups * part / n_parts, groups = in->groups * (part + 1) / n_parts - group;
         float *out = part == n_parts - 1 ? y : sums;
         const int64_t out_stride = out == y ? y_stride : sums_stride;
-        for (int64_t c = 0; c < n; c += PAIR * PGI_PANEL_ROWS) {
-            const int64_t width = pgi_min64(n - c, PAIR * PGI_PANEL_ROWS);
-            const char *pair = data + c / PGI_PANEL_ROWS * panel_bytes + group * block;
-            int64_t pair_bytes = panel_bytes;
-            if (int4) {
-                pair_bytes = groups * PGI_INT8_BLOCK;
+        for (int64_t c = 0; c < n; c += at_once) {
+            const int64_t width = pgi_min64(n - c, at_once);
+            const char *panels = data + c / PGI_PANEL_ROWS * panel_bytes + group * block;
+            int64_t stride = panel_bytes; /* from one panel to the next */
+            if (int4 || kernels->quantized_tiles) {
+                stride = groups * PGI_INT8_BLOCK;
                 for (int64_t i = 0; i * PGI_PANEL_ROWS < width; i++)
-                    kernels->unpack_int4(pair + i * panel_bytes, groups, unpacked + i * pair_bytes);
-                pair = unpacked;
+                    (int4 ? kernels->unpack_int4 : kernels->unpack_int8)(panels + i * panel_bytes, groups,
+                                                                         unpacked + i * stride);
+                panels = unpacked;
             }
             const float *start = part ? sums + c : bias ? bias + c : NULL;
+            const int64_t start_stride = part ? sums_stride : 0;
+            if (in->fixed) {
+                kernels->product_tiles(tile_row(in, end_tile) - tile_row(in, first_tile), width, groups,
+                                       tile_at(in, first_tile, group),
+                                       (int64_t)PGI_TILE_ROWS * in->groups * PGI_TILE_ROW_BYTES, panels, stride, start,
+                                       start_stride, out + c, out_stride);
+                continue;
+            }
             for (int64_t t = first_tile; t < end_tile; t++) {
                 const int64_t row = tile_row(in, t) - tile_row(in, first_tile);
                 const int m = tile_height(in, t);
@@ -126,8 +147,8 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t
                     __builtin_prefetch(out + (row + i) * out_stride + c, 1);
                     __builtin_prefetch(out + (row + i) * out_stride + c + width - 1, 1);
                 }
-                kernels->product_int8(m, width, groups, tile_at(in, t, group), pair, pair_bytes,
-                                      part ? start + row * sums_stride : start, part ? sums_stride : 0,
+                kernels->product_int8(m, width, groups, tile_at(in, t, group), panels, stride,
+                                      start ? start + row * start_stride : NULL, start_stride,
                                       out + row * out_stride + c, out_stride);
             }
         }
@@ -151,7 +172,7 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
         const int64_t slice = (item - before) % job->n_slices, first_tile = job->in.n * slice / job->n_slices;
         const int64_t n = pgi_min64(job->block_panels * PGI_PANEL_ROWS, output->linear->weight.rows - column);
         multiply(job, output->linear, panel, n, first_tile, job->in.n * (slice + 1) / job->n_slices, mine->unpacked,
-                 mine->sums[0], PGI_GROUP_COLUMNS,
+                 mine->sums[0], 2 * PGI_GROUP_COLUMNS,
                  output->y + (job->first_row + tile_row(&job->in, first_tile)) * output->y_stride + column,
                  output->y_stride);
     }
@@ -178,17 +199,19 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
             job->activate(intermediate, rows * n);
         }
         for (int64_t t = first_tile; t < end_tile; t++) {
-            const int m = tile_height(&job->intermediate, t);
-            for (int i = 0; i < m; i++, intermediate += n)
-                job->kernels->quantize_row(intermediate, n, m, i, tile_at(&job->intermediate, t, group));
+            const int m = tile_height(&job->intermediate, t), rows_here = tile_rows(&job->intermediate, t);
+            char *tile = tile_at(&job->intermediate, t, group);
+            if (rows_here < m) memset(tile, 0, (size_t)(m * PGI_TILE_ROW_BYTES));
+            for (int i = 0; i < rows_here; i++, intermediate += n)
+                job->kernels->quantize_row(intermediate, n, m, i, tile);
         }
     }
 }
 
 /* Quantizes x to tiles, and cuts them into slices. */
 static pg_status start_job(const pgi_run *run, quantized_job *job, int int4) {
-    const int64_t slice_rows = int4 ? SLICE_ROWS_INT4 : SLICE_ROWS;
-    const int64_t slice_tiles = slice_rows / run->kernels->quantized_rows;
+    const int64_t slice_rows = int4 || job->in.fixed ? SLICE_ROWS_INT4 : SLICE_ROWS;
+    const int64_t slice_tiles = slice_rows / (job->in.fixed ? PGI_TILE_ROWS : run->kernels->quantized_rows);
     job->n_slices = job->streamed ? 1 : (job->in.n + slice_tiles - 1) / slice_tiles;
     return pgi_parallel_for(run, job->in.n, 1, quantize_tiles, job);
 }
@@ -202,8 +225,9 @@ static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_li
         job->block_panels = STREAM_BYTES / (panel_bytes + 1) / STREAM_PANELS * STREAM_PANELS + STREAM_PANELS;
     } else {
         const int64_t least = (int64_t)TASKS_PER_THREAD * run->n_threads;
-        job->block_panels = BLOCK_PANELS;
-        while (job->block_panels > PAIR && panels * job->n_slices / job->block_panels < least) job->block_panels /= 2;
+        job->block_panels = job->in.fixed ? 2 * BLOCK_PANELS : BLOCK_PANELS;
+        while (job->block_panels > run->kernels->quantized_panels && panels * job->n_slices / job->block_panels < least)
+            job->block_panels /= 2;
     }
     for (int i = 0; i < n; i++)
         n_items += (pgi_quantized_panels(outputs[i].linear->weight.rows) + job->block_panels - 1) / job->block_panels *
@@ -213,12 +237,17 @@ static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_li
 }
 
 /* Rows of so many columns that are quantized at once. */
-static pg_status rows_at_once(int64_t rows, int64_t columns, int64_t *out) {
+static pg_status rows_at_once(const pgi_run *run, int64_t rows, int64_t columns, int64_t *out) {
     const int64_t row_bytes = pgi_quantized_groups(columns) * PGI_TILE_ROW_BYTES;
     if (row_bytes > TILES_BYTES)
         return pgi_error(PG_ERROR_UNSUPPORTED, "int8 or int4 linear layer: found %lld inputs, expected at most %lld",
                          (long long)columns, (long long)(TILES_BYTES / PGI_TILE_ROW_BYTES * PGI_GROUP_COLUMNS));
-    *out = pgi_min64(pgi_min64(rows, ROWS), row_bytes ? TILES_BYTES / row_bytes : ROWS);
+    int64_t fit = row_bytes ? TILES_BYTES / row_bytes : ROWS;
+    if (fit >= PGI_TILE_ROWS)
+        fit = fit / PGI_TILE_ROWS * PGI_TILE_ROWS;
+    else /* no tile of 16 rows fits, so that they must be streamed */
+        fit = pgi_min64(fit, run->kernels->stream_rows_int4);
+    *out = pgi_min64(pgi_min64(rows, ROWS), fit);
     return PG_OK;
 }
 
@@ -244,7 +273,7 @@ pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_st
                                 const pgi_linear_job *outputs, int n, void *scratch) {
     const pgi_matrix *w = &outputs[0].linear->weight;
     int64_t at_once = 0;
-    PGI_TRY(rows_at_once(rows, w->columns, &at_once));
+    PGI_TRY(rows_at_once(run, rows, w->columns, &at_once));
     const int64_t n_chunks = (rows + at_once - 1) / at_once;
     for (int64_t chunk = 0; chunk < n_chunks; chunk++) { /* of nearly equal height */
         const int64_t row = rows * chunk / n_chunks;
@@ -262,7 +291,7 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
                             void *intermediate, void *scratch) {
     const int64_t columns = mlp->up->weight.columns, width = mlp->up->weight.rows, out = mlp->down->weight.rows;
     int64_t at_once = 0;
-    PGI_TRY(rows_at_once(rows, columns, &at_once));
+    PGI_TRY(rows_at_once(run, rows, columns, &at_once));
     const int64_t n_chunks = (rows + at_once - 1) / at_once;
     for (int64_t chunk = 0; chunk < n_chunks; chunk++) {
         const int64_t row = rows * chunk / n_chunks, n = rows * (chunk + 1) / n_chunks - row;

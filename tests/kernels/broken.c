@@ -61,6 +61,11 @@ PRODUCT(product_int8)
 PRODUCT(stream_int8)
 PRODUCT(stream_int4)
 
+BROKEN(product_tiles,
+       (int64_t rows, int64_t n, int64_t groups, const void *x, int64_t x_tile, const void *w, int64_t panel_bytes,
+        const float *start, int64_t start_stride, float *y, int64_t y_stride),
+       (rows, n, groups, x, x_tile, w, panel_bytes, start, start_stride, y, y_stride), y + (rows - 1) * y_stride, n)
+
 /* n bytes. */
 static void damage_bytes(unsigned char *out, int64_t n, unsigned char last_before) {
     if (damage_kind == 0) out[n / 2] ^= 1;
@@ -113,11 +118,14 @@ static void broken_resample_row(const int32_t *weights, int32_t n, const uint8_t
     real.resample_row(weights, n, in, line, out);
     damage_bytes(out, line, before);
 }
-static void broken_unpack_int4(const void *blocks, int64_t n, void *out) {
-    unsigned char before = ((unsigned char *)out)[n * PGI_INT8_BLOCK - 1];
-    real.unpack_int4(blocks, n, out);
-    damage_bytes(out, n * PGI_INT8_BLOCK, before);
-}
+#define UNPACK(name)                                                           \
+    static void broken_##name(const void *blocks, int64_t n, void *out) {      \
+        unsigned char before = ((unsigned char *)out)[n * PGI_INT8_BLOCK - 1]; \
+        real.name(blocks, n, out);                                             \
+        damage_bytes(out, n *PGI_INT8_BLOCK, before);                          \
+    }
+UNPACK(unpack_int8)
+UNPACK(unpack_int4)
 
 BROKEN(weighted_sum, (int64_t n, int64_t d, const float *p, const float *v, int64_t v_stride, float *out),
        (n, d, p, v, v_stride, out), out, d)

@@ -229,11 +229,11 @@ static int check_tiles_in_c(uint64_t seed, const char *only) {
     if (pgi_kernels_init(&table, PG_CPU_BASELINE) != PG_OK) return 1;
     tiles_in_c(&table);
     for (int i = 0; i < n_kernel_checks; i++) {
-        if (strcmp(kernel_checks[i].name, "product_int8") || (only && strcmp(only, "product_int8"))) continue;
+        if (strcmp(kernel_checks[i].name, "product_tiles") || (only && strcmp(only, "product_tiles"))) continue;
         check c = {.kernels = &table};
         run_check(&c, &kernel_checks[i], seed);
         failed += c.failures > 0;
-        printf("AMX-INT8's product_int8 on tiles in plain C: %s\n", c.failures ? "FAILED" : "ok");
+        printf("AMX-INT8's product_tiles on tiles in plain C: %s\n", c.failures ? "FAILED" : "ok");
     }
     return failed;
 }
@@ -309,7 +309,8 @@ int main(int argc, char **argv) {
     }
     if (!selftest && (!mask || mask & PG_CPU_AMX_INT8)) {
         failed += check_tiles_in_c(seed, only);
-        if (!(pgi_cpu_features() & PG_CPU_AMX_INT8)) printf("AMX-INT8: this CPU has none, so its own tiles did not run\n");
+        if (!(pgi_cpu_features() & PG_CPU_AMX_INT8))
+            printf("AMX-INT8: this CPU has none, so its own tiles did not run\n");
     }
     printf("%s\n", failed ? "FAILED" : "passed");
     return failed != 0;

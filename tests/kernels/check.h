@@ -64,7 +64,7 @@ typedef struct kernel_check {
 extern const kernel_check kernel_checks[];
 extern const int n_kernel_checks;
 
-/* Puts product_int8 on tiles in plain C into a table of plain C (tiles_in_c.c). */
+/* Puts product_tiles on tiles in plain C into a table (tiles_in_c.c). */
 void tiles_in_c(pgi_kernels *kernels);
 
 /* A length that is tested after *n, from 0 on: all small ones, head dims, a width of the model, the tail of 4304. 0:
@@ -92,6 +92,8 @@ void check_quantize_row(check *c);
 void check_product_int8(check *c);
 void check_stream_int8(check *c);
 void check_stream_int4(check *c);
+void check_product_tiles(check *c);
+void check_unpack_int8(check *c);
 void check_unpack_int4(check *c);
 void check_linear_quantized(check *c); /* an operation, quantizing weights too */
 

@@ -22,49 +22,56 @@ static const struct {
     uint64_t xcr0, features, chosen;
     uint32_t d7;
 } cpus[] = {
-    {"Westmere: no AVX, no leaf 7", "GenuineIntel", 0x029ee3ff, 0, 0, 0, 0, BASE, BASE},
-    {"Sandy Bridge: AVX alone", "GenuineIntel", 0x1fbae3ff, 0, 0, 0, 0x7, BASE, BASE},
-    {"Haswell", "GenuineIntel", 0x7ffafbff, 0x000037ab, 0, 0, 0x7, AVX2, AVX2},
-    {"Skylake-X", "GenuineIntel", 0x7ffefbff, 0xd39ffffb, 0x00000018, 0, 0x2e7, AVX512, AVX512},
-    {"Knights Landing: AVX-512 F without BW, DQ, VL", "GenuineIntel", 0x7ff8fbbf, 0x1c0d23ab, 0, 0, 0xe7, AVX2, AVX2},
-    {"Ice Lake", "GenuineIntel", 0x7ffafbff, 0xf2bf27eb, 0x40417f5e, 0, 0x2e7, VNNI, VNNI},
-    {"Cooper Lake", "GenuineIntel", 0x7ffefbff, 0xd39ffffb, 0x00000818, 0x20, 0x2e7, BF16, VNNI},
+    {"Westmere: no AVX, no leaf 7", "GenuineIntel", 0x029ee3ff, 0, 0, 0, 0, BASE, BASE, 0},
+    {"Sandy Bridge: AVX alone", "GenuineIntel", 0x1fbae3ff, 0, 0, 0, 0x7, BASE, BASE, 0},
+    {"Haswell", "GenuineIntel", 0x7ffafbff, 0x000037ab, 0, 0, 0x7, AVX2, AVX2, 0},
+    {"Skylake-X", "GenuineIntel", 0x7ffefbff, 0xd39ffffb, 0x00000018, 0, 0x2e7, AVX512, AVX512, 0},
+    {"Knights Landing: AVX-512 F without BW, DQ, VL", "GenuineIntel", 0x7ff8fbbf, 0x1c0d23ab, 0, 0, 0xe7, AVX2, AVX2,
+     0},
+    {"Ice Lake", "GenuineIntel", 0x7ffafbff, 0xf2bf27eb, 0x40417f5e, 0, 0x2e7, VNNI, VNNI, 0},
+    {"Cooper Lake", "GenuineIntel", 0x7ffefbff, 0xd39ffffb, 0x00000818, 0x20, 0x2e7, BF16, VNNI, 0},
     {"Sapphire Rapids", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30, 0x602e7,
      BF16 | PG_CPU_AVX_VNNI | AMX, VNNI | PG_CPU_AVX_VNNI | AMX, 0xffdd4432},
-    {"Sapphire Rapids, whose system saves no tiles", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30, 0x2e7,
-     BF16 | PG_CPU_AVX_VNNI, VNNI | PG_CPU_AVX_VNNI, 0xffdd4432},
+    {"Sapphire Rapids, whose system saves no tiles", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30,
+     0x2e7, BF16 | PG_CPU_AVX_VNNI, VNNI | PG_CPU_AVX_VNNI, 0xffdd4432},
     {"a hypervisor that hides AMX-INT8", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30, 0x602e7,
      BF16 | PG_CPU_AVX_VNNI, VNNI | PG_CPU_AVX_VNNI, 0xfddd4432},
     {"Alder Lake: AVX-VNNI without AVX-512", "GenuineIntel", 0x7ffafbff, 0x239c27eb, 0x984007bc, 0x00400810, 0x207,
-     AVX2 | PG_CPU_AVX_VNNI, AVX2 | PG_CPU_AVX_VNNI},
-    {"Zen 3", "AuthenticAMD", 0x7ef8320b, 0x219c97a9, 0x0040068c, 0, 0x207, AVX2, AVX2},
-    {"Zen 4", "AuthenticAMD", 0x7ef8320b, 0xf1bf97a9, 0x00415fde, 0x20, 0x2e7, BF16, BF16},
+     AVX2 | PG_CPU_AVX_VNNI, AVX2 | PG_CPU_AVX_VNNI, 0},
+    {"Zen 3", "AuthenticAMD", 0x7ef8320b, 0x219c97a9, 0x0040068c, 0, 0x207, AVX2, AVX2, 0},
+    {"Zen 4", "AuthenticAMD", 0x7ef8320b, 0xf1bf97a9, 0x00415fde, 0x20, 0x2e7, BF16, BF16, 0},
     {"Zen 5", "AuthenticAMD", 0x7ef8320b, 0xf1bf97a9, 0x08415fde, 0x30, 0x2e7, BF16 | PG_CPU_AVX_VNNI,
-     BF16 | PG_CPU_AVX_VNNI},
+     BF16 | PG_CPU_AVX_VNNI, 0},
 
     {"noxsave: the system saves nothing beyond SSE, and XGETBV would fault", "GenuineIntel", 0x7ffefbff & ~(1u << 27),
-     0xd39ffffb, 0x818, 0x30, 0, BASE, BASE},
-    {"OSXSAVE, but XCR0 has SSE alone", "GenuineIntel", 0x7ffefbff, 0xd39ffffb, 0x818, 0x30, 0x3, BASE, BASE},
-    {"XCR0 has YMM without XMM", "GenuineIntel", 0x7ffefbff, 0xd39ffffb, 0x818, 0x30, 0x5, BASE, BASE},
+     0xd39ffffb, 0x818, 0x30, 0, BASE, BASE, 0},
+    {"OSXSAVE, but XCR0 has SSE alone", "GenuineIntel", 0x7ffefbff, 0xd39ffffb, 0x818, 0x30, 0x3, BASE, BASE, 0},
+    {"XCR0 has YMM without XMM", "GenuineIntel", 0x7ffefbff, 0xd39ffffb, 0x818, 0x30, 0x5, BASE, BASE, 0},
     {"AVX-512 in CPUID, off in XCR0 (clearcpuid, older systems)", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e,
-     0x30, 0x7, AVX2 | PG_CPU_AVX_VNNI, AVX2 | PG_CPU_AVX_VNNI},
+     0x30, 0x7, AVX2 | PG_CPU_AVX_VNNI, AVX2 | PG_CPU_AVX_VNNI, 0},
     {"XCR0 has masks and upper halves, but not the upper sixteen", "AuthenticAMD", 0x7ef8320b, 0xf1bf97a9, 0x00415fde,
-     0x20, 0x67, AVX2, AVX2},
-    {"XCR0 without the masks", "AuthenticAMD", 0x7ef8320b, 0xf1bf97a9, 0x00415fde, 0x20, 0xc7, AVX2, AVX2},
-    {"a hypervisor that hides FMA", "GenuineIntel", 0x7ffefbff & ~(1u << 12), 0xd39ffffb, 0x818, 0, 0x2e7, BASE, BASE},
-    {"one that hides F16C", "GenuineIntel", 0x7ffefbff & ~(1u << 29), 0xd39ffffb, 0x818, 0, 0x2e7, BASE, BASE},
+     0x20, 0x67, AVX2, AVX2, 0},
+    {"XCR0 without the masks", "AuthenticAMD", 0x7ef8320b, 0xf1bf97a9, 0x00415fde, 0x20, 0xc7, AVX2, AVX2, 0},
+    {"a hypervisor that hides FMA", "GenuineIntel", 0x7ffefbff & ~(1u << 12), 0xd39ffffb, 0x818, 0, 0x2e7, BASE, BASE,
+     0},
+    {"one that hides F16C", "GenuineIntel", 0x7ffefbff & ~(1u << 29), 0xd39ffffb, 0x818, 0, 0x2e7, BASE, BASE, 0},
     {"one that hides AVX but not AVX2", "GenuineIntel", 0x7ffefbff & ~(1u << 28), 0xd39ffffb, 0x818, 0, 0x2e7, BASE,
-     BASE},
-    {"one that hides AVX2", "GenuineIntel", 0x7ffefbff, 0xd39ffffb & ~(1u << 5), 0x818, 0, 0x2e7, BASE, BASE},
-    {"one that hides AVX-512 VL", "GenuineIntel", 0x7ffefbff, 0xd39ffffb & ~(1u << 31), 0x818, 0x20, 0x2e7, AVX2, AVX2},
-    {"nothing", "", 0, 0, 0, 0, 0, BASE, BASE},
+     BASE, 0},
+    {"one that hides AVX2", "GenuineIntel", 0x7ffefbff, 0xd39ffffb & ~(1u << 5), 0x818, 0, 0x2e7, BASE, BASE, 0},
+    {"one that hides AVX-512 VL", "GenuineIntel", 0x7ffefbff, 0xd39ffffb & ~(1u << 31), 0x818, 0x20, 0x2e7, AVX2, AVX2,
+     0},
+    {"nothing", "", 0, 0, 0, 0, 0, BASE, BASE, 0},
 };
 
 static void each_cpu_gets_what_it_can_run(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof cpus / sizeof *cpus; i++) {
-        pgi_cpuid cpu = {
-            .c1 = cpus[i].c1, .b7 = cpus[i].b7, .c7 = cpus[i].c7, .a7_1 = cpus[i].a7_1, .xcr0 = cpus[i].xcr0, .d7 = cpus[i].d7};
+        pgi_cpuid cpu = {.c1 = cpus[i].c1,
+                         .b7 = cpus[i].b7,
+                         .c7 = cpus[i].c7,
+                         .a7_1 = cpus[i].a7_1,
+                         .xcr0 = cpus[i].xcr0,
+                         .d7 = cpus[i].d7};
         memcpy(cpu.vendor, cpus[i].vendor, strlen(cpus[i].vendor));
         const uint64_t features = pgi_cpu_features_of(&cpu), chosen = pgi_cpu_default_of(&cpu);
         if (features != cpus[i].features || chosen != cpus[i].chosen)

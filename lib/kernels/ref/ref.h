@@ -8,7 +8,7 @@
 /* Each fills the groups of its name (kernels.inc). pgi_kernels_ref() calls them all. */
 void pgi_ref_products(pgi_kernels *kernels);
 void pgi_ref_bf16(pgi_kernels *kernels);
-void pgi_ref_quantized(pgi_kernels *kernels); /* quantized_products and quantized_rows */
+void pgi_ref_quantized(pgi_kernels *kernels); /* quantized_products, quantized_rows, quantized_tiles */
 void pgi_ref_rows(pgi_kernels *kernels);
 void pgi_ref_resample(pgi_kernels *kernels);
 

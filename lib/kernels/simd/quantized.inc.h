@@ -2,7 +2,7 @@
 /*
  * Template: the group `quantized_products` of kernels.inc (layouts: quantized.h), on vectors of any width. The
  * including file first defines the vectors, Q_LANES, qint, qfloat and the functions q_*, as x86/quantized_ymm.h has
- * them; and Q_X_BY_ROWS for activations of that layout, Q_OWN_PRODUCT_INT8 where it has that kernel itself.
+ * them; and Q_TILES: 1 for activations as CPUs with tiles of AMX have them.
  *
  * The sums of a group stay in registers as integers, m rows x 16 or 32 outputs; after each group they are added in f32
  * to `c`, which lies in the first-level cache.
@@ -12,7 +12,10 @@
 #include "kernels/simd/unroll.h"
 
 /* Where the four of columns g of row i lies in a tile of m rows. */
-#ifdef Q_X_BY_ROWS
+#ifndef Q_TILES
+#define Q_TILES 0
+#endif
+#if Q_TILES
 #define Q_FOUR(m, g, i) (PGI_GROUP_COLUMNS * (i) + 4 * (g))
 #else
 #define Q_FOUR(m, g, i) (4 * ((m) * (g) + (i)))
@@ -184,9 +187,7 @@ static ALWAYS_INLINE void product(const int is_int4, const int streamed, const i
 #define DEFINE_PRODUCT_INT8(m) DEFINE_PRODUCT(product_int8, 0, 0, m, m, Q_TILE_PANELS)
 #define DEFINE_STREAM_INT8(m) DEFINE_PRODUCT(stream_int8, 0, 1, m, Q_PART_INT8(m), Q_STREAM_PANELS(m))
 #define DEFINE_STREAM_INT4(m) DEFINE_PRODUCT(stream_int4, 1, 1, m, Q_PART_INT4(m), Q_STREAM_PANELS(1))
-#ifndef Q_OWN_PRODUCT_INT8
 Q_EACH_TILE_ROW(DEFINE_PRODUCT_INT8)
-#endif
 Q_EACH_INT8_ROW(DEFINE_STREAM_INT8)
 Q_EACH_INT4_ROW(DEFINE_STREAM_INT4)
 
@@ -202,17 +203,12 @@ Q_EACH_INT4_ROW(DEFINE_STREAM_INT4)
 #define CASE_PRODUCT_INT8(m) CASE(product_int8, m)
 #define CASE_STREAM_INT8(m) CASE(stream_int8, m)
 #define CASE_STREAM_INT4(m) CASE(stream_int4, m)
-#ifndef Q_OWN_PRODUCT_INT8
 DEFINE(product_int8, Q_EACH_TILE_ROW(CASE_PRODUCT_INT8))
-#endif
 DEFINE(stream_int8, Q_EACH_INT8_ROW(CASE_STREAM_INT8))
 DEFINE(stream_int4, Q_EACH_INT4_ROW(CASE_STREAM_INT4))
 
 static void set_quantized_products(pgi_kernels *kernels) {
     kernels->quantized_rows = Q_TILE_ROWS;
-#ifdef Q_X_BY_ROWS
-    kernels->quantized_by_rows = 1;
-#endif
     kernels->stream_rows_int8 = Q_INT8_ROWS;
     kernels->stream_rows_int4 = Q_INT4_ROWS;
 #define K(type, name, parameters) kernels->name = name;

@@ -1,12 +1,16 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The group `quantized_rows` of kernels.inc for AVX2: quantizes activations, and unpacks int4 blocks to int8 blocks.
- * AVX-512 uses it too, because wider vectors gain nothing here. */
+ * AVX-512 uses it too, because wider vectors gain nothing here. Where Q_TILES is 1, as tiles of AMX have them. */
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
 #include "kernels/kernels.h"
 #include "kernels/quantized.h"
+
+#ifndef Q_TILES
+#define Q_TILES 0
+#endif
 
 static inline int32_t sum_words(__m256i x) {
     __m128i y = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
@@ -48,15 +52,10 @@ static inline void quantize_group(const float *x, int m, int i, char *block) {
         /* Packing works in halves: fours 0 2 4 6 | 1 3 5 7. */
         __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
         bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-#ifdef Q_X_BY_ROWS
-        char *out = block + (int64_t)PGI_GROUP_COLUMNS * i + 32 * s;
-        if (1) {
-#else
-        char *out = block + ((int64_t)8 * s * m + i) * 4;
-        if (m == 1) {
-#endif
-            _mm256_storeu_si256((__m256i *)out, bytes);
+        if (Q_TILES || m == 1) {
+            _mm256_storeu_si256((__m256i *)(block + (int64_t)PGI_GROUP_COLUMNS * i + 32 * s), bytes);
         } else {
+            char *out = block + ((int64_t)8 * s * m + i) * 4;
             int32_t fours[8];
             _mm256_storeu_si256((__m256i *)fours, bytes);
             for (int f = 0; f < 8; f++) memcpy(out + (int64_t)f * m * 4, &fours[f], 4);
@@ -81,7 +80,19 @@ static void quantize_row(const float *x, int64_t k, int m, int i, void *tile) {
     }
 }
 
-/* sub * (n - 8) + 128 of each byte: sub times two nibbles n at once, as no product of the lower one carries. */
+static void unpack_int8(const void *blocks, int64_t n, void *out) {
+    const char *from = blocks;
+    char *to = out;
+    for (; n > 0; n--, from += PGI_INT8_BLOCK, to += PGI_INT8_BLOCK) {
+        memcpy(to, from, 4 * PGI_PANEL_ROWS);
+        for (int i = 4 * PGI_PANEL_ROWS; i < PGI_INT8_BLOCK; i += 32)
+            _mm256_storeu_si256((__m256i *)(to + i), _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(from + i)),
+                                                                      _mm256_set1_epi8(-128)));
+    }
+}
+
+/* sub * (n - 8) + 128 of each byte, for tiles sub * (n - 8): sub times two nibbles n at once, as no product of the
+ * lower one carries. */
 static void unpack_int4(const void *blocks, int64_t n, void *int8_blocks) {
     const char *in = blocks;
     char *out = int8_blocks;
@@ -100,7 +111,7 @@ static void unpack_int4(const void *blocks, int64_t n, void *int8_blocks) {
                 sub = _mm256_or_si256(sub, _mm256_slli_epi32(sub, 16));
                 __m256i bytes = _mm256_or_si256(sub, _mm256_slli_epi16(sub, 8));
                 /* 128 - 8 sub; the shift moves no bit into the next byte, as sub is below 16 */
-                __m256i start = _mm256_sub_epi8(_mm256_set1_epi8(-128), _mm256_slli_epi16(bytes, 3));
+                __m256i start = _mm256_sub_epi8(_mm256_set1_epi8(Q_TILES ? 0 : -128), _mm256_slli_epi16(bytes, 3));
                 for (int e = 4 * s; e < 4 * s + 4; e++) {
                     __m256i both = _mm256_loadu_si256((const __m256i *)(in + 64 + 64 * e + 32 * h));
                     __m256i low = _mm256_and_si256(both, nibble);
