@@ -23,6 +23,7 @@ static const char help[] =
     "      --rounds N          rounds, after one that is not counted (default 3)\n"
     "  -t, --threads N         compute on N threads (default: the CPUs this process may use)\n"
     "      --weights FORMAT    stored (default), int8 or int4: quantized when the model opens\n"
+    "      --int8-layers LIST  beside int4: what is int8, such as embedding,attention\n"
     "      --arithmetic KIND   f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --in-memory         read the weights into memory instead of mapping the files\n"
     "      --cpu SETS          use these instruction sets alone, such as baseline,avx2 ('paligemma info' names\n"

@@ -16,6 +16,7 @@ static const char help[] =
     "      --processor FOLDER  tokenizer and image settings from another folder or model id\n"
     "      --verify      read the whole of a converted folder, compare its checksums, and say that they match\n"
     "      --weights FORMAT  as a run with this option: stored (default), int8 or int4\n"
+    "      --int8-layers LIST  likewise: beside int4, what is int8, such as embedding,attention\n"
     "      --arithmetic KIND  likewise: f32 or bf16\n"
     "      --in-memory   likewise: the weights are read, not mapped\n"
     "      --tokens N    prompt and new tokens to count memory for, image tokens included\n"

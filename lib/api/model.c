@@ -7,6 +7,7 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
+#include "checkpoint/quantized_store.h"
 #include "generate/session.h"
 
 enum { MAX_OPEN_THREADS = 64 }; /* unless the caller asks for more: opening is not worth more */
@@ -17,8 +18,8 @@ PGI_OPTIONS(pg_model_options, .struct_size = sizeof(pg_model_options))
 static pg_status mix_in(int32_t weights, const char *int8_layers, const char *options) {
     if (!int8_layers || weights == PG_WEIGHTS_INT4) return PG_OK;
     return pgi_error(PG_ERROR_ARGUMENT,
-                     "%s.int8_layers is \"%.60s\" beside weights %d, expected PG_WEIGHTS_INT4 (2), or no int8_layers",
-                     options, int8_layers, (int)weights);
+                     "%s.int8_layers is \"%.60s\" beside %s weights, expected PG_WEIGHTS_INT4, or no int8_layers",
+                     options, int8_layers, pgi_weights_name(weights));
 }
 
 pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out) {

@@ -606,6 +606,8 @@ static void every_failing_allocation(void **state) {
     o.allocator = &memory.hooks;
     o.n_threads = 1;
     o.max_file_bytes = 100000;
+    o.weights = PG_WEIGHTS_INT4;
+    o.int8_layers = "embedding,decoder.0,mlp";
     counter_init(&memory);
     OK(pg_model_convert(source, out, &o));
     assert_true(counter_clean(&memory));
