@@ -54,7 +54,8 @@ DEFINE_PROBE(pairs_ymm, "avx2", __m256i, _mm256_set1_epi32, add_pairs, 0x0101010
 #if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
 /* Four independent sums of 16 x 16, 64 products each. The library has asked the system for tiles. */
 __attribute__((target("amx-tile,amx-int8"), noinline)) static double dot_tiles(void) {
-    __attribute__((aligned(64))) unsigned char config[64] = {1}; /* palette; then bytes of a row, and rows, of each tile */
+    __attribute__((aligned(64))) unsigned char config[64] = {
+        1}; /* palette; then bytes of a row, and rows, of each tile */
     for (int t = 0; t < 8; t++) config[16 + 2 * t] = 64, config[48 + t] = 16;
     __asm__ volatile("" ::"m"(config)); /* gcc 12's _tile_loadconfig says that it reads 8 bytes of the 64 */
     _tile_loadconfig(config);

@@ -1296,7 +1296,10 @@ PG_API pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **
 /** AVX-512 BF16, for PG_ARITHMETIC_BF16, and for attention beside int8 and int4 weights; beside AVX-512. Mask 0 uses it
  * where it is faster than f32. */
 #define PG_CPU_AVX512_BF16 (UINT64_C(1) << 5)
-#define PG_CPU_AMX_INT8 (UINT64_C(1) << 6) ///< AMX-INT8, for int8 and int4 weights; beside AVX-512 VNNI
+/** AMX-INT8, for int8 and int4 weights and many rows; beside AVX-512 VNNI. Linux is asked for the process's permission
+ * when a model is opened with a mask that has it, 0 among them; where it refuses, the other sets are used. From then on
+ * alternate signal stacks must have getauxval(AT_MINSIGSTKSZ) bytes, some 11 KB. */
+#define PG_CPU_AMX_INT8 (UINT64_C(1) << 6)
 
 /** What a session would take, before one is made: one row, in bytes. pg_generate() holds a kv_cache for each row;
  * pg_forward() holds none, but its outputs. */
