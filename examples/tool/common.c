@@ -398,8 +398,8 @@ int tool_print_json(json_t *object) {
 
 const char *const tool_weights_names[] = {"stored", "int8", "int4"};
 const char *const tool_arithmetic_names[] = {"default", "f32", "bf16"};
-const char *const tool_cpu_names[] = {"baseline",    "avx2",        "avx512",  "avx_vnni",
-                                      "avx512_vnni", "avx512_bf16", "amx_int8"};
+const char *const tool_cpu_names[] = {"baseline",    "avx2",        "avx512",   "avx_vnni",
+                                      "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"};
 const int tool_n_cpu_names = sizeof tool_cpu_names / sizeof tool_cpu_names[0];
 
 json_t *tool_names_json(uint64_t bits, const char *const *names, int n) {

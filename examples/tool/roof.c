@@ -52,24 +52,27 @@ DEFINE_PROBE(dot_ymm, "avx2,avxvnni", __m256i, _mm256_set1_epi32, _mm256_dpbusd_
 DEFINE_PROBE(pairs_ymm, "avx2", __m256i, _mm256_set1_epi32, add_pairs, 0x01010101, 4)
 
 #if (defined(__clang__) && __clang_major__ >= 12) || (!defined(__clang__) && __GNUC__ >= 11)
-/* Four independent sums of 16 x 16, 64 products each. The library has asked the system for tiles. */
-__attribute__((target("amx-tile,amx-int8"), noinline)) static double dot_tiles(void) {
-    __attribute__((aligned(64))) unsigned char config[64] = {
-        1}; /* palette; then bytes of a row, and rows, of each tile */
-    for (int t = 0; t < 8; t++) config[16 + 2 * t] = 64, config[48 + t] = 16;
-    __asm__ volatile("" ::"m"(config)); /* gcc 12's _tile_loadconfig says that it reads 8 bytes of the 64 */
-    _tile_loadconfig(config);
-    _tile_zero(4);
-    _tile_zero(5);
-    for (int i = 0; i < ROUNDS / 10; i++) {
-        _tile_dpbsud(0, 4, 5);
-        _tile_dpbsud(1, 4, 5);
-        _tile_dpbsud(2, 4, 5);
-        _tile_dpbsud(3, 4, 5);
+/* Four independent sums of 16 x 16, `depth` products each. The library has asked the system for tiles. */
+#define DEFINE_TILES(name, set, depth, multiply)                                                                 \
+    __attribute__((target("amx-tile," set), noinline)) static double name(void) {                                \
+        __attribute__((aligned(64))) unsigned char config[64] = {                                                \
+            1}; /* palette; bytes of a row, and rows, of each tile */                                            \
+        for (int t = 0; t < 8; t++) config[16 + 2 * t] = 64, config[48 + t] = 16;                                \
+        __asm__ volatile("" ::"m"(config)); /* gcc 12's _tile_loadconfig says that it reads 8 bytes of the 64 */ \
+        _tile_loadconfig(config);                                                                                \
+        _tile_zero(4);                                                                                           \
+        _tile_zero(5);                                                                                           \
+        for (int i = 0; i < ROUNDS / 10; i++) {                                                                  \
+            multiply(0, 4, 5);                                                                                   \
+            multiply(1, 4, 5);                                                                                   \
+            multiply(2, 4, 5);                                                                                   \
+            multiply(3, 4, 5);                                                                                   \
+        }                                                                                                        \
+        _tile_release();                                                                                         \
+        return 2.0 * (ROUNDS / 10) * 4 * 16 * 16 * (depth);                                                      \
     }
-    _tile_release();
-    return 2.0 * (ROUNDS / 10) * 4 * 16 * 16 * 64;
-}
+DEFINE_TILES(dot_tiles, "amx-int8", 64, _tile_dpbsud)
+DEFINE_TILES(bf16_tiles, "amx-bf16", 32, _tile_dpbf16ps)
 #define HAS_TILES 1
 #endif
 
@@ -90,6 +93,9 @@ roof_probe roof_int8(uint64_t cpu) {
 }
 
 roof_probe roof_bf16(uint64_t cpu) {
+#ifdef HAS_TILES
+    if (cpu & PG_CPU_AMX_BF16) return (roof_probe){"tdpbf16ps", bf16_tiles};
+#endif
     return cpu & PG_CPU_AVX512_BF16 ? (roof_probe){"vdpbf16ps zmm", bf16_zmm} : (roof_probe){"none", NULL};
 }
 #else

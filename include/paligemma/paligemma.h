@@ -1300,6 +1300,8 @@ PG_API pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **
  * when a model is opened with a mask that has it, 0 among them; where it refuses, the other sets are used. From then on
  * alternate signal stacks must have getauxval(AT_MINSIGSTKSZ) bytes, some 11 KB. */
 #define PG_CPU_AMX_INT8 (UINT64_C(1) << 6)
+/** AMX-BF16, for what PG_CPU_AVX512_BF16 is for, beside the CPU's AVX-512 BF16; mask 0 uses it. As PG_CPU_AMX_INT8. */
+#define PG_CPU_AMX_BF16 (UINT64_C(1) << 7)
 
 /** What a session would take, before one is made: one row, in bytes. pg_generate() holds a kv_cache for each row;
  * pg_forward() holds none, but its outputs. */

@@ -10,7 +10,7 @@ enum { FMA = 1 << 12, OSXSAVE = 1 << 27, AVX = 1 << 28, F16C = 1 << 29 };       
 enum { AVX2 = 1 << 5, AVX512F = 1 << 16, AVX512DQ = 1 << 17, AVX512BW = 1 << 30 }; /* b7 */
 #define AVX512VL (UINT32_C(1) << 31)                                               /* b7 */
 enum { AVX512_VNNI = 1 << 11 };                                                    /* c7 */
-enum { AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 };                                   /* d7 */
+enum { AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, AMX_INT8 = 1 << 25 };               /* d7 */
 enum { AVX_VNNI = 1 << 4, AVX512_BF16 = 1 << 5 };                                  /* a7_1 */
 enum {
     XMM_YMM = 0x6,
@@ -32,6 +32,8 @@ uint64_t pgi_cpu_features_of(const pgi_cpuid *cpu) {
     if ((cpu->c7 & AVX512_VNNI) && has_all(cpu->d7, AMX_TILE | AMX_INT8) && has_all(cpu->xcr0, TILES))
         features |= PG_CPU_AMX_INT8;
     if (cpu->a7_1 & AVX512_BF16) features |= PG_CPU_AVX512_BF16;
+    if ((cpu->a7_1 & AVX512_BF16) && has_all(cpu->d7, AMX_TILE | AMX_BF16) && has_all(cpu->xcr0, TILES))
+        features |= PG_CPU_AMX_BF16;
     return features;
 }
 

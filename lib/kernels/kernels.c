@@ -23,6 +23,9 @@ static const uint64_t built = PG_CPU_BASELINE
 #ifdef PGI_HAS_AMX_INT8
                               | PG_CPU_AMX_INT8
 #endif
+#ifdef PGI_HAS_AMX_BF16
+                              | PG_CPU_AMX_BF16
+#endif
     ;
 
 pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
@@ -48,9 +51,13 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
 #ifdef PGI_HAS_AVX512_BF16
     if (used & PG_CPU_AVX512_BF16) pgi_kernels_avx512_bf16(kernels);
 #endif
+    const uint64_t tiles = PG_CPU_AMX_INT8 | PG_CPU_AMX_BF16;
+    if ((used & tiles) && !pgi_cpu_request_tiles()) used &= ~tiles;
 #ifdef PGI_HAS_AMX_INT8
-    if ((used & PG_CPU_AMX_INT8) && !pgi_cpu_request_tiles()) used &= ~PG_CPU_AMX_INT8;
     if (used & PG_CPU_AMX_INT8) pgi_kernels_amx_int8(kernels);
+#endif
+#ifdef PGI_HAS_AMX_BF16
+    if (used & PG_CPU_AMX_BF16) pgi_kernels_amx_bf16(kernels);
 #endif
     kernels->cpu = used | PG_CPU_BASELINE;
     kernels->bf16_linear = kernels->bf16_attention = 0;
@@ -58,7 +65,7 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
 }
 
 void pgi_kernels_arithmetic(pgi_kernels *kernels, int32_t arithmetic, int quantized) {
-    const int fast = (kernels->cpu & PG_CPU_AVX512_BF16) != 0;
+    const int fast = (kernels->cpu & (PG_CPU_AVX512_BF16 | PG_CPU_AMX_BF16)) != 0;
     kernels->bf16_linear = fast && arithmetic == PG_ARITHMETIC_BF16;
     /* What int8 weights lose already is many times what attention in bf16 adds. */
     kernels->bf16_attention = kernels->bf16_linear || (fast && quantized && arithmetic == PG_ARITHMETIC_DEFAULT);

@@ -35,7 +35,7 @@ void pgi_kernels_arithmetic(pgi_kernels *kernels, int32_t arithmetic, int quanti
 enum {
     PGI_GEMM_KC = 512,               /* the summed dimension is cut at multiples of this */
     PGI_GEMM_LDA = PGI_GEMM_KC + 16, /* from row to row of an A tile: not a power of two, for the cache's sets */
-    PGI_GEMM_MR_MAX = 16,
+    PGI_GEMM_MR_MAX = 32,
     PGI_GEMM_NR_MAX = 32,
     PGI_GEMM_BF16_KC = 2 * PGI_GEMM_KC, /* of gemm_bf16; also an even number */
     PGI_GEMM_BF16_LDA = PGI_GEMM_BF16_KC + 32,
@@ -47,6 +47,7 @@ struct pgi_kernels {
     uint64_t cpu;                   /* PG_CPU_* bits in use */
     int gemm_mr, gemm_nr;           /* the tile of `gemm` */
     int gemm_bf16_mr, gemm_bf16_nr; /* of `gemm_bf16`, within the same limits */
+    int gemm_bf16_step;             /* heights of its tiles that are the fastest: multiples of this; or 1 */
     /* Whether products round their factors to bf16 (pgi_kernels_arithmetic()): linear layers of more than PGI_GEMV_ROWS
      * rows with weights that are not quantized; attention that is not streamed. */
     int bf16_linear, bf16_attention;
@@ -81,5 +82,6 @@ void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* only the quantized produc
 void pgi_kernels_avx512_vnni(pgi_kernels *kernels); /* the same */
 void pgi_kernels_avx512_bf16(pgi_kernels *kernels); /* only the group bf16 */
 void pgi_kernels_amx_int8(pgi_kernels *kernels);    /* the quantized products, rows and tiles */
+void pgi_kernels_amx_bf16(pgi_kernels *kernels);    /* only the group bf16 */
 
 #endif

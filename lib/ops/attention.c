@@ -303,11 +303,11 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
 /* c [rows, n] = a [rows, k] panel [k, n], or is added to; rows: any number, in tiles of nearly equal height. */
 static void product(const pgi_kernels *kernels, const pgi_gemm_format *f, int64_t rows, int64_t n, int64_t k,
                     const char *a, const char *panel, float *c, int64_t c_stride, int accumulate) {
-    const int64_t n_tiles = pgi_ceil_div64(rows, f->mr);
+    const int64_t n_tiles = pgi_gemm_tiles(f, rows);
     for (int64_t t = 0; t < n_tiles; t++) {
-        const int64_t row = rows * t / n_tiles;
-        pgi_gemm_tile(kernels, f, rows * (t + 1) / n_tiles - row, n, k, a + row * PGI_GEMM_A_ROW, panel,
-                      c + row * c_stride, c_stride, accumulate, NULL);
+        const int64_t row = pgi_gemm_tile_row(f, rows, t, n_tiles);
+        pgi_gemm_tile(kernels, f, pgi_gemm_tile_row(f, rows, t + 1, n_tiles) - row, n, k, a + row * PGI_GEMM_A_ROW,
+                      panel, c + row * c_stride, c_stride, accumulate, NULL);
     }
 }
 

@@ -8,7 +8,8 @@
 
 typedef struct pgi_gemm_format {
     int bf16;
-    int64_t mr, nr;        /* rows and columns of a tile */
+    int64_t mr, nr;        /* rows and columns of a tile, */
+    int64_t step;          /* whose rows are a multiple of this, but for the last tile */
     int64_t element, pair; /* bytes of a value; values of the summed dimension that lie together in a panel */
     int64_t kc;            /* the summed dimension is cut at multiples of this */
 } pgi_gemm_format;
@@ -19,9 +20,18 @@ _Static_assert(PGI_GEMM_BF16_LDA * sizeof(uint16_t) == PGI_GEMM_A_ROW, "A tiles 
 
 static inline pgi_gemm_format pgi_gemm_format_of(const pgi_kernels *kernels, int bf16) {
     if (bf16)
-        return (pgi_gemm_format){1, kernels->gemm_bf16_mr, kernels->gemm_bf16_nr, sizeof(uint16_t),
-                                 2, PGI_GEMM_BF16_KC};
-    return (pgi_gemm_format){0, kernels->gemm_mr, kernels->gemm_nr, sizeof(float), 1, PGI_GEMM_KC};
+        return (pgi_gemm_format){
+            1, kernels->gemm_bf16_mr, kernels->gemm_bf16_nr, kernels->gemm_bf16_step, sizeof(uint16_t),
+            2, PGI_GEMM_BF16_KC};
+    return (pgi_gemm_format){0, kernels->gemm_mr, kernels->gemm_nr, 1, sizeof(float), 1, PGI_GEMM_KC};
+}
+
+/* Tiles that cover so many rows, and where tile t of n begins: of nearly equal heights, in steps. */
+static inline int64_t pgi_gemm_tiles(const pgi_gemm_format *f, int64_t rows) {
+    return pgi_ceil_div64(pgi_ceil_div64(rows, f->step), f->mr / f->step);
+}
+static inline int64_t pgi_gemm_tile_row(const pgi_gemm_format *f, int64_t rows, int64_t t, int64_t n) {
+    return pgi_min64(rows, pgi_ceil_div64(rows, f->step) * t / n * f->step);
 }
 
 /* Bytes of a panel of k values of the summed dimension. */

@@ -141,7 +141,7 @@ static void gemm_columns(void *context, int64_t begin, int64_t end, int thread) 
     char *panels = task->panels + (size_t)thread * thread_bytes(f); /* [panels, pgi_gemm_panel_bytes(kc)] */
     float *y = task->y + task->first_row * task->y_stride;
     const int64_t nr = f->nr, rows = task->n_rows, w_bytes = task->w_bytes;
-    const int64_t n_tiles = pgi_ceil_div64(rows, f->mr), n_panels = pgi_ceil_div64(end - begin, nr);
+    const int64_t n_tiles = pgi_gemm_tiles(f, rows), n_panels = pgi_ceil_div64(end - begin, nr);
     const int64_t element = (int64_t)pgi_dtype_size(w->dtype), last_input = task->first_input + task->inputs;
 
     for (int64_t k0 = task->first_input; k0 < last_input; k0 += f->kc) {
@@ -160,7 +160,8 @@ static void gemm_columns(void *context, int64_t begin, int64_t end, int thread) 
         if (next_kc > 0 && rows > FEW_ROWS)
             next = pgi_prefetch_start(part + kc * element, w_bytes, end - begin, next_kc * element, n_tiles * n_panels);
         for (int64_t t = 0; t < n_tiles; t++) { /* tiles of nearly equal height */
-            const int64_t row = rows * t / n_tiles, m = rows * (t + 1) / n_tiles - row;
+            const int64_t row = pgi_gemm_tile_row(f, rows, t, n_tiles);
+            const int64_t m = pgi_gemm_tile_row(f, rows, t + 1, n_tiles) - row;
             const char *panel = panels;
             for (int64_t n = begin; n < end; n += nr, panel += panel_bytes) {
                 pgi_prefetch_step(&next);

@@ -181,7 +181,7 @@ static const struct level {
 } levels[] = {{PG_CPU_BASELINE, "plain C"},         {PG_CPU_AVX2, "AVX2"},
               {PG_CPU_AVX512, "AVX-512"},           {PG_CPU_AVX_VNNI, "AVX-VNNI"},
               {PG_CPU_AVX512_VNNI, "AVX-512 VNNI"}, {PG_CPU_AVX512_BF16, "AVX-512 BF16"},
-              {PG_CPU_AMX_INT8, "AMX-INT8"}};
+              {PG_CPU_AMX_INT8, "AMX-INT8"},        {PG_CPU_AMX_BF16, "AMX-BF16"}};
 enum { N_LEVELS = sizeof levels / sizeof *levels };
 
 static int check_masks(void) {
@@ -230,11 +230,12 @@ static int check_tiles_in_c(uint64_t seed, const char *only) {
     if (pgi_kernels_init(&table, PG_CPU_BASELINE) != PG_OK) return 1;
     tiles_in_c(&table);
     for (int i = 0; i < n_kernel_checks; i++) {
-        if (strcmp(kernel_checks[i].name, "product_tiles") || (only && strcmp(only, "product_tiles"))) continue;
+        const char *name = kernel_checks[i].name;
+        if ((strcmp(name, "product_tiles") && strcmp(name, "gemm_bf16")) || (only && strcmp(only, name))) continue;
         check c = {.kernels = &table};
         run_check(&c, &kernel_checks[i], seed);
         failed += c.failures > 0;
-        printf("AMX-INT8's product_tiles on tiles in plain C: %s\n", c.failures ? "FAILED" : "ok");
+        printf("AMX's %s on tiles in plain C: %s\n", name, c.failures ? "FAILED" : "ok");
     }
     return failed;
 }
@@ -311,7 +312,7 @@ int main(int argc, char **argv) {
         if (!(levels[i].bit & pgi_cpu_features()) || (mask && !(mask & levels[i].bit))) continue;
         failed += selftest ? selftest_level(&levels[i], seed, only) : check_level(&levels[i], seed, only, verbose);
     }
-    if (!selftest && (!mask || mask & PG_CPU_AMX_INT8)) {
+    if (!selftest && (!mask || mask & (PG_CPU_AMX_INT8 | PG_CPU_AMX_BF16))) {
         failed += check_tiles_in_c(seed, only);
         if (!(pgi_cpu_features() & PG_CPU_AMX_INT8))
             printf("AMX-INT8: this CPU has none, so its own tiles did not run\n");

@@ -64,7 +64,7 @@ typedef struct kernel_check {
 extern const kernel_check kernel_checks[];
 extern const int n_kernel_checks;
 
-/* Puts product_tiles on tiles in plain C into a table (tiles_in_c.c). */
+/* Puts product_tiles and gemm_bf16 on tiles in plain C into a table (tiles_in_c.c). */
 void tiles_in_c(pgi_kernels *kernels);
 
 /* A length that is tested after *n, from 0 on: all small ones, head dims, a width of the model, the tail of 4304. 0:

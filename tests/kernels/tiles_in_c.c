@@ -1,8 +1,14 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* product_tiles as AMX has it, on tiles in plain C: for CPUs without AMX. */
+/* product_tiles and gemm_bf16 as AMX has them, on tiles in plain C: for CPUs without AMX. */
 #include "check.h"
 #include "kernels/x86/tiles_c.h"
 
+#include "kernels/x86/gemm_tiles.inc.h"
 #include "kernels/x86/quantized_tiles.inc.h"
 
-void tiles_in_c(pgi_kernels *kernels) { kernels->product_tiles = product_tiles; }
+void tiles_in_c(pgi_kernels *kernels) {
+    kernels->product_tiles = product_tiles;
+    kernels->gemm_bf16 = gemm_bf16;
+    kernels->gemm_bf16_mr = GEMM_ROWS;
+    kernels->gemm_bf16_nr = GEMM_ROWS;
+}

@@ -64,6 +64,7 @@ static float exp_sum_bf16(float *x, int64_t n, float max, uint16_t *out) {
 void pgi_ref_bf16(pgi_kernels *kernels) {
     kernels->gemm_bf16_mr = MR;
     kernels->gemm_bf16_nr = NR;
+    kernels->gemm_bf16_step = 1;
 #define K(type, name, parameters) kernels->name = name;
 #include "kernels/lists/bf16.inc"
 #undef K

@@ -34,6 +34,9 @@ static inline void tiles_end(void) { _tile_release(); }
 /* sums += a b: s32 [16][16] += s8 [16][64] x s8 [16 fours][16][4] */
 #define tile_dot_s8(sums, a, b) _tile_dpbssd(sums, a, b)
 
+/* sums += a b: f32 [16][16] += bf16 [16][32] x bf16 [16 pairs][16][2]; subnormals count as 0. */
+#define tile_dot_bf16(sums, a, b) _tile_dpbf16ps(sums, a, b)
+
 /* A row of 16 values. */
 typedef __m512 tile_row;
 

@@ -7,9 +7,12 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/float16.h"
+
 static union {
     uint8_t bytes[16][64];
     int32_t words[16][16];
+    float values[16][16];
 } tiles[8];
 
 static void tiles_begin(void) { memset(tiles, 0, sizeof tiles); }
@@ -27,6 +30,17 @@ static void tile_dot_s8(int sums, int a, int b) {
         for (int k = 0; k < 64; k++)
             for (int j = 0; j < 16; j++)
                 tiles[sums].words[i][j] += (int8_t)tiles[a].bytes[i][k] * (int8_t)tiles[b].bytes[k / 4][4 * j + k % 4];
+}
+
+static void tile_dot_bf16(int sums, int a, int b) {
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 16; j++)
+            for (int k = 0; k < 32; k++) {
+                uint16_t x, w;
+                memcpy(&x, tiles[a].bytes[i] + 2 * k, sizeof x);
+                memcpy(&w, tiles[b].bytes[k / 2] + 4 * j + 2 * (k % 2), sizeof w);
+                tiles[sums].values[i][j] += pgi_f32_from_bf16(x) * pgi_f32_from_bf16(w);
+            }
 }
 
 typedef struct tile_row {

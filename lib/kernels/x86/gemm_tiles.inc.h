@@ -1,0 +1,162 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Template: gemm_bf16 on tiles of AMX (tiles_amx.h) or on those of tiles_c.h, 32 x 32 sums at once. Rows of `a`, 32
+ * values long, are tiles as they lie in memory, and so are 16 pairs of lines of a panel, [16][32 columns][2].
+ *
+ * Sums begin with what they are added to. Rows, columns and values that do not fill a tile go through copies that are
+ * filled up with zeros: nothing is read or written outside of the operands.
+ */
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "kernels/simd/unroll.h"
+
+enum {
+    TILE_ROWS = 16,
+    TILE_VALUES = 32,           /* of the summed dimension */
+    GEMM_ROWS = 2 * TILE_ROWS,  /* of a call at the most, and its columns */
+    PANEL_LINE = 2 * GEMM_ROWS, /* values of a pair of lines of a panel */
+    A_BYTES = 2 * PGI_GEMM_BF16_LDA,
+    LINE_BYTES = 2 * PANEL_LINE,
+    TILE_BYTES = 2 * TILE_VALUES
+};
+
+/* 16 rows of `a`, or fewer: [rows][PGI_GEMM_BF16_LDA], and what follows the last whole tile, [16][32]. */
+typedef struct tile_rows {
+    const uint16_t *whole, *rest;
+} tile_rows;
+
+/* 16 x 16 sums, or fewer: where they begin, where they go, and bytes from row to row. */
+typedef struct tile_sums {
+    const void *from; /* NULL: zeros */
+    float *to;
+    int64_t from_stride, to_stride;
+} tile_sums;
+
+/* What does not fill a tile. */
+typedef struct tile_copies {
+    __attribute__((aligned(64))) uint16_t a[2][TILE_ROWS * PGI_GEMM_BF16_LDA];
+    __attribute__((aligned(64))) uint16_t a_rest[2][TILE_ROWS * TILE_VALUES];
+    __attribute__((aligned(64))) uint16_t panel_rest[TILE_ROWS * PANEL_LINE];
+    __attribute__((aligned(64))) float sums[2][2][TILE_ROWS * TILE_ROWS];
+} tile_copies;
+
+static tile_rows rows_of(const uint16_t *a, int rows, int64_t k, uint16_t *copy, uint16_t *rest) {
+    const int64_t whole = k / TILE_VALUES * TILE_VALUES;
+    if (k > whole) {
+        memset(rest, 0, TILE_ROWS * TILE_BYTES);
+        for (int i = 0; i < rows; i++)
+            memcpy(rest + i * TILE_VALUES, a + i * PGI_GEMM_BF16_LDA + whole, (size_t)(k - whole) * sizeof *a);
+    }
+    if (rows == TILE_ROWS) return (tile_rows){a, rest};
+    for (int i = 0; i < TILE_ROWS && whole > 0; i++) {
+        if (i < rows)
+            memcpy(copy + i * PGI_GEMM_BF16_LDA, a + i * PGI_GEMM_BF16_LDA, (size_t)whole * sizeof *a);
+        else
+            memset(copy + i * PGI_GEMM_BF16_LDA, 0, (size_t)whole * sizeof *a);
+    }
+    return (tile_rows){copy, rest};
+}
+
+static tile_sums sums_of(float *c, int64_t c_stride, int rows, int columns, int accumulate, const float *bias,
+                         float *copy) {
+    const int64_t stride = c_stride * (int64_t)sizeof(float), copied = TILE_ROWS * (int64_t)sizeof(float);
+    if (rows == TILE_ROWS && columns == TILE_ROWS)
+        return (tile_sums){accumulate ? c : bias, c, accumulate ? stride : 0, stride};
+    memset(copy, 0, (size_t)(TILE_ROWS * copied));
+    const size_t bytes = (size_t)columns * sizeof *c;
+    for (int i = 0; i < rows && (accumulate || bias); i++)
+        memcpy(copy + i * TILE_ROWS, accumulate ? c + i * c_stride : bias, bytes);
+    return (tile_sums){copy, copy, copied, copied};
+}
+
+static void copy_sums(const tile_sums *sums, float *c, int64_t c_stride, int rows, int columns) {
+    for (int i = 0; i < rows && sums->to != c; i++)
+        memcpy(c + i * c_stride, sums->to + i * TILE_ROWS, (size_t)columns * sizeof *c);
+}
+
+#define START(t, sums)                                     \
+    do {                                                   \
+        if ((sums).from) {                                 \
+            tile_load(t, (sums).from, (sums).from_stride); \
+        } else {                                           \
+            tile_zero(t);                                  \
+        }                                                  \
+    } while (0)
+#define MULTIPLY(a0, a1, a_bytes, lines)                     \
+    do {                                                     \
+        tile_load(4, a0, a_bytes);                           \
+        tile_load(6, lines, LINE_BYTES);                     \
+        tile_dot_bf16(0, 4, 6);                              \
+        if (vectors == 2) {                                  \
+            tile_load(7, (lines) + TILE_VALUES, LINE_BYTES); \
+            tile_dot_bf16(1, 4, 7);                          \
+        }                                                    \
+        if (tiles_high == 2) {                               \
+            tile_load(5, a1, a_bytes);                       \
+            tile_dot_bf16(2, 5, 6);                          \
+            if (vectors == 2) {                              \
+                tile_dot_bf16(3, 5, 7);                      \
+            }                                                \
+        }                                                    \
+    } while (0)
+
+/* tiles_high x vectors tiles of sums: tile 2 i + v is s[i][v]. */
+static ALWAYS_INLINE void multiply_tiles(const int tiles_high, const int vectors, int64_t k, const tile_rows a[2],
+                                         const uint16_t *panel, const uint16_t *panel_rest, const tile_sums s[2][2]) {
+    START(0, s[0][0]);
+    if (vectors == 2) START(1, s[0][1]);
+    if (tiles_high == 2) START(2, s[1][0]);
+    if (tiles_high == 2 && vectors == 2) START(3, s[1][1]);
+    int64_t l = 0;
+    for (; l + TILE_VALUES <= k; l += TILE_VALUES)
+        MULTIPLY(a[0].whole + l, a[1].whole + l, A_BYTES, panel + l * GEMM_ROWS);
+    if (l < k) MULTIPLY(a[0].rest, a[1].rest, TILE_BYTES, panel_rest);
+    tile_store(0, s[0][0].to, s[0][0].to_stride);
+    if (vectors == 2) {
+        tile_store(1, s[0][1].to, s[0][1].to_stride);
+    }
+    if (tiles_high == 2) {
+        tile_store(2, s[1][0].to, s[1][0].to_stride);
+    }
+    if (tiles_high == 2 && vectors == 2) {
+        tile_store(3, s[1][1].to, s[1][1].to_stride);
+    }
+}
+
+static int at_most_16(int n) { return n < TILE_ROWS ? n : TILE_ROWS; }
+
+static void gemm_bf16(int m, int n, int64_t k, const uint16_t *a, const uint16_t *panel, float *c, int64_t c_stride,
+                      int accumulate, const float *bias) {
+    tile_copies copies;
+    tile_rows rows[2] = {{NULL, NULL}, {NULL, NULL}};
+    tile_sums sums[2][2];
+    const int tiles_high = m > TILE_ROWS ? 2 : 1, vectors = n > TILE_ROWS ? 2 : 1;
+    const int64_t whole = k / TILE_VALUES * TILE_VALUES;
+    if (k > whole) {
+        memset(copies.panel_rest, 0, sizeof copies.panel_rest);
+        memcpy(copies.panel_rest, panel + whole * GEMM_ROWS, (size_t)((k - whole + 1) / 2 * LINE_BYTES));
+    }
+    for (int i = 0; i < tiles_high; i++) {
+        const int height = at_most_16(m - i * TILE_ROWS);
+        rows[i] = rows_of(a + i * TILE_ROWS * PGI_GEMM_BF16_LDA, height, k, copies.a[i], copies.a_rest[i]);
+        for (int v = 0; v < vectors; v++)
+            sums[i][v] =
+                sums_of(c + i * TILE_ROWS * c_stride + v * TILE_ROWS, c_stride, height, at_most_16(n - v * TILE_ROWS),
+                        accumulate, bias ? bias + v * TILE_ROWS : NULL, copies.sums[i][v]);
+    }
+    tiles_begin();
+    if (tiles_high == 2 && vectors == 2)
+        multiply_tiles(2, 2, k, rows, panel, copies.panel_rest, sums);
+    else if (tiles_high == 2)
+        multiply_tiles(2, 1, k, rows, panel, copies.panel_rest, sums);
+    else if (vectors == 2)
+        multiply_tiles(1, 2, k, rows, panel, copies.panel_rest, sums);
+    else
+        multiply_tiles(1, 1, k, rows, panel, copies.panel_rest, sums);
+    tiles_end();
+    for (int i = 0; i < tiles_high; i++)
+        for (int v = 0; v < vectors; v++)
+            copy_sums(&sums[i][v], c + i * TILE_ROWS * c_stride + v * TILE_ROWS, c_stride,
+                      at_most_16(m - i * TILE_ROWS), at_most_16(n - v * TILE_ROWS));
+}
