@@ -29,7 +29,9 @@ static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int block, int64_t
     for (; l + 2 * LANES <= k; l += 2 * LANES) {
         UNROLL for (int r = 0; r < block; r++) {
             const char *p = w + r * w_bytes + l * DTYPE_BYTES;
+#ifndef GEMV_BY_HARDWARE
             UNROLL for (int u = 0; u < 2 * LANES * DTYPE_BYTES; u += 64) __builtin_prefetch(p + GEMV_AHEAD + u);
+#endif
             vec b = LOAD(p), b2 = LOAD(p + LANES * DTYPE_BYTES);
             UNROLL for (int i = 0; i < m; i++) {
                 even[i][r] = v_fma(v_load(x + i * x_stride + l), b, even[i][r]);
