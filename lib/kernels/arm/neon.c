@@ -10,9 +10,12 @@
 #include "kernels/simd/quantized.inc.h"
 #include "kernels/arm/quantized_rows.inc.h"
 
+#include "kernels/arm/resample_neon.h"
+
 void pgi_kernels_neon(pgi_kernels *kernels) {
     set_products(kernels);
     set_rows(kernels);
     set_quantized_products(kernels);
     set_quantized_rows(kernels);
+    set_resample(kernels);
 }
