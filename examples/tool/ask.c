@@ -37,6 +37,7 @@ static const char help[] =
     "  -t, --threads N          compute on N threads (default: the CPUs this process may use)\n"
     "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
+    "      --int8-layers LIST   beside int4: what is int8, such as embedding,attention\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --in-memory          read the weights into memory instead of mapping the files\n"
     "      --literal            take <eos>, <image> and other special tokens in prompts as plain "

@@ -23,6 +23,7 @@ static const char help[] =
     "      --rounds N          rounds, after one that is not counted (default 3)\n"
     "  -t, --threads N         compute on N threads (default: the CPUs this process may use)\n"
     "      --weights FORMAT    stored (default), int8 or int4: quantized when the model opens\n"
+    "      --int8-layers LIST  beside int4: what is int8, such as embedding,attention\n"
     "      --arithmetic KIND   f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --in-memory         read the weights into memory instead of mapping the files\n"
     "      --cpu SETS          use these instruction sets alone, such as baseline,avx2 ('paligemma info' names\n"
@@ -225,9 +226,10 @@ static void count_work(bench_state *s) {
     double output = hidden * s->info.vocab_size;
     s->prefill_flop = 2 * t * matrices + layers * 4 * t * t * heads * head + 2 * output;
     const uint64_t bytes = s->info.n_bytes_mapped ? s->info.n_bytes_mapped : s->memory.weights_copied;
-    double weight = s->info.weights == PG_WEIGHTS_INT8   ? 8.25 / 8
-                    : s->info.weights == PG_WEIGHTS_INT4 ? 4.25 / 8
-                                                         : (double)bytes / (double)s->info.n_parameters;
+    const int is_mix = s->info.weights == PG_WEIGHTS_INT4 && s->info.n_int8_matrices > 0; /* then: on average */
+    double weight = s->info.weights == PG_WEIGHTS_INT8              ? 8.25 / 8
+                    : s->info.weights == PG_WEIGHTS_INT4 && !is_mix ? 4.25 / 8
+                                                                    : (double)bytes / (double)s->info.n_parameters;
     s->step_bytes = (matrices + output) * weight + layers * 2 * context * kv_heads * head * sizeof(float);
 }
 

@@ -212,13 +212,16 @@ static uint64_t cpu_mask_of(const char *names) {
 int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
                const char **arguments, tool_shared *shared) {
     tool_option list[MAX_OPTIONS];
-    const char *texts[N_CHOICES] = {0}, *cpu = NULL, *images_from = NULL, *output = NULL, *alpha = "drop";
+    const char *texts[N_CHOICES] = {0}, *cpu = NULL, *images_from = NULL, *output = NULL, *alpha = "drop",
+               *int8_layers = NULL;
     int64_t n_threads = 0;
     int in_memory = 0, skip_existing = 0, no_exif = 0;
     size_t n = n_options;
     memcpy(list, options, n * sizeof *list);
     for (size_t i = 0; i < N_CHOICES; i++)
         if (verb->shared & choices[i].group) list[n++] = (tool_option){.name = choices[i].name, .text = &texts[i]};
+    if (verb->shared & (TOOL_OPTIONS_MODEL | TOOL_OPTIONS_CONVERT))
+        list[n++] = (tool_option){.name = "--int8-layers", .text = &int8_layers};
     if (verb->shared & TOOL_OPTIONS_MODEL) list[n++] = (tool_option){.name = "--in-memory", .flag = &in_memory};
     if (verb->shared & TOOL_OPTIONS_MACHINE) list[n++] = (tool_option){.name = "--cpu", .text = &cpu};
     if (verb->shared & TOOL_OPTIONS_THREADS)
@@ -248,6 +251,7 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
                                     choices[i].expected);
         memcpy((char *)&shared->model + choices[i].offset, &value, sizeof value);
     }
+    shared->model.int8_layers = int8_layers;
     shared->model.flags = in_memory ? PG_MODEL_IN_MEMORY : 0;
     if (cpu && !(shared->model.cpu_mask = cpu_mask_of(cpu)))
         return tool_usage_error(verb, "--cpu: found '%s', expected names such as baseline,avx2", cpu);

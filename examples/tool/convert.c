@@ -8,10 +8,13 @@ static const char help[] =
     "usage: paligemma convert [options] MODEL OUT\n"
     "\n"
     "Writes the checkpoint MODEL with quantized weights to the new folder OUT, which every verb takes as MODEL: int8\n"
-    "makes it half as large as bf16, int4 a quarter. OUT is new or empty; it appears when it is whole. Until then\n"
+    "makes it half as large as bf16, int4 a quarter; of int4 some matrices may be int8 (--int8-layers). OUT is new or "
+    "empty; it appears when it is whole. Until then\n"
     "everything lies in OUT.partial, and what an interrupted conversion left there goes with the next one.\n"
     "\n"
     "      --weights KIND       int8 (default) or int4\n"
+    "      --int8-layers LIST   beside int4: what is int8, names with commas between; embedding,attention is the mix\n"
+    "                           to begin with. paligemma(1) has the names\n"
     "      --max-file-size MB   larger weights are cut into several files (default: 5000)\n"
     "  -t, --threads N          threads (default: the CPUs this process may use)\n"
     "  -v, --verbose            tell what was written\n"
@@ -36,6 +39,7 @@ static int convert(const tool_verb *verb, int argc, char **argv) {
     tool_progress_init(&progress);
     pg_convert_options_init(&options, sizeof options);
     options.weights = shared.model.weights == PG_WEIGHTS_STORED ? PG_WEIGHTS_INT8 : shared.model.weights;
+    options.int8_layers = shared.model.int8_layers;
     options.n_threads = shared.n_threads;
     options.max_file_bytes = (uint64_t)megabytes * 1000000;
     options.progress = tool_progress_update;

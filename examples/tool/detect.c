@@ -33,6 +33,7 @@ static const char help[] =
     "  -t, --threads N          compute on N threads (default: the CPUs this process may use)\n"
     "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
+    "      --int8-layers LIST   beside int4: what is int8, such as embedding,attention\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --in-memory          read the weights into memory instead of mapping the files\n" TOOL_HELP_PIXELS
     "  -v, --verbose            what the library has to tell, on stderr\n"
@@ -68,6 +69,7 @@ static const char segment_help[] =
     "  -t, --threads N          compute on N threads (default: the CPUs this process may use)\n"
     "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
+    "      --int8-layers LIST   beside int4: what is int8, such as embedding,attention\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --in-memory          read the weights into memory instead of mapping the files\n" TOOL_HELP_PIXELS
     "  -v, --verbose            what the library has to tell, on stderr\n"

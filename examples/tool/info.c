@@ -16,6 +16,7 @@ static const char help[] =
     "      --processor FOLDER  tokenizer and image settings from another folder or model id\n"
     "      --verify      read the whole of a converted folder, compare its checksums, and say that they match\n"
     "      --weights FORMAT  as a run with this option: stored (default), int8 or int4\n"
+    "      --int8-layers LIST  likewise: beside int4, what is int8, such as embedding,attention\n"
     "      --arithmetic KIND  likewise: f32 or bf16\n"
     "      --in-memory   likewise: the weights are read, not mapped\n"
     "      --tokens N    prompt and new tokens to count memory for, image tokens included\n"
@@ -62,6 +63,7 @@ static void print_text(const facts *f) {
     if (m->embedding_dim > 0) printf("embeddings    of %d values for each token\n", (int)m->embedding_dim);
     printf("weights       %.3f million parameters, ", (double)m->n_parameters / 1e6);
     if (m->weights != PG_WEIGHTS_STORED) printf("%s blocks, ", tool_weights_names[m->weights]);
+    if (m->weights == PG_WEIGHTS_INT4 && m->n_int8_matrices > 0) printf("%u matrices in int8, ", m->n_int8_matrices);
     tool_print_names(m->dtypes, dtype_names, 4);
     printf("; %u tensors in %u file%s, %s\n", m->n_tensors, m->n_files, m->n_files == 1 ? "" : "s",
            tool_size_text(m->n_bytes_mapped ? m->n_bytes_mapped : f->memory.weights_copied, a));
@@ -117,15 +119,15 @@ static json_t *make_json(const facts *f) {
                   (json_int_t)f->memory.weights, "weights_copied", (json_int_t)f->memory.weights_copied, "activations",
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
     json_t *verified = f->verified ? json_true() : NULL; /* no key unless it was asked for */
-    return json_pack("{s:s, s:s, s:i, s:i, s:I, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:o*}",
-                     "path", f->path, "architecture", architecture(m), "embedding_dim", (int)m->embedding_dim,
-                     "gemma_version", (int)m->gemma_version, "n_parameters", (json_int_t)m->n_parameters, "weights",
-                     tool_weights_names[m->weights], "arithmetic", tool_arithmetic_names[m->arithmetic], "dtypes",
-                     tool_names_json(m->dtypes, dtype_names, 4), "n_tensors", (int)m->n_tensors, "n_files",
-                     (int)m->n_files, "n_bytes_mapped", (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size,
-                     "kernels", tool_names_json(m->cpu_used, tool_cpu_names, tool_n_cpu_names), "tokenizer", tokenizer,
-                     "image", image, "memory", memory, "config", f->config, "version", pg_version_string(), "verified",
-                     verified);
+    return json_pack(
+        "{s:s, s:s, s:i, s:i, s:I, s:s, s:i, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:o*}", "path",
+        f->path, "architecture", architecture(m), "embedding_dim", (int)m->embedding_dim, "gemma_version",
+        (int)m->gemma_version, "n_parameters", (json_int_t)m->n_parameters, "weights", tool_weights_names[m->weights],
+        "n_int8_matrices", (int)m->n_int8_matrices, "arithmetic", tool_arithmetic_names[m->arithmetic], "dtypes",
+        tool_names_json(m->dtypes, dtype_names, 4), "n_tensors", (int)m->n_tensors, "n_files", (int)m->n_files,
+        "n_bytes_mapped", (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size, "kernels",
+        tool_names_json(m->cpu_used, tool_cpu_names, tool_n_cpu_names), "tokenizer", tokenizer, "image", image,
+        "memory", memory, "config", f->config, "version", pg_version_string(), "verified", verified);
 }
 
 /* Text that a call copies out, asked for its size first; malloc'ed. */

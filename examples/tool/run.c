@@ -47,6 +47,7 @@ static const char help[] =
     "                           a PNG file of its size; several images: into a folder. One more pass\n"
     "      --attention-layer N  of layer N, 0 the first (default: the mean over all; over heads in any case)\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
+    "      --int8-layers LIST   beside int4: what is int8, such as embedding,attention\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --in-memory          read the weights into memory instead of mapping the files: for files that may\n"
     "                           change or fail while it runs\n"

@@ -119,6 +119,7 @@ static const struct {
     {"PG_WEIGHTS_INT8", "--weights int8"},
     {"attention_layer", "--attention-layer"},
     {"cpu_mask", "--cpu"},
+    {"int8_layers", "--int8-layers"},
     {"max_context", "--max-context"},
     {"max_new_tokens", "--max-new-tokens"},
     {"n_threads", "--threads"},

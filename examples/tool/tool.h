@@ -16,8 +16,8 @@ enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 /* Options that several verbs share: their names, letters, values and error lines stand in one table of common.c. A new
  * one is a line there, and one in the help of the verbs that take its group. */
 enum {
-    TOOL_OPTIONS_MODEL = 1,   /* how a model is opened: --weights, --arithmetic, --in-memory */
-    TOOL_OPTIONS_CONVERT = 2, /* --weights without `stored` */
+    TOOL_OPTIONS_MODEL = 1,   /* how a model is opened: --weights, --int8-layers, --arithmetic, --in-memory */
+    TOOL_OPTIONS_CONVERT = 2, /* --weights without `stored`, --int8-layers */
     TOOL_OPTIONS_MACHINE = 4, /* --cpu */
     TOOL_OPTIONS_THREADS = 8, /* --threads */
     TOOL_MORE_ARGUMENTS = 16, /* more than n_arguments may be given; the list then ends with NULL */
@@ -74,9 +74,9 @@ typedef struct tool_option {
 
 /* What the shared options said. */
 typedef struct tool_shared {
-    pg_model_options model;           /* pg_model_options_init(), then weights, arithmetic, flags and cpu_mask */
-    int32_t n_threads;                /* 0: not given */
-    uint32_t image_flags;             /* PG_ENCODE_EXIF and PG_ENCODE_OVER_WHITE */
+    pg_model_options model; /* pg_model_options_init(), then weights, int8_layers, arithmetic, flags, cpu_mask */
+    int32_t n_threads;      /* 0: not given */
+    uint32_t image_flags;   /* PG_ENCODE_EXIF and PG_ENCODE_OVER_WHITE */
     const char *images_from, *output; /* NULL: not given */
     int skip_existing;
 } tool_shared;

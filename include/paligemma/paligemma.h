@@ -239,8 +239,17 @@ typedef struct pg_model pg_model;
 enum {
     PG_WEIGHTS_STORED = 0, ///< as the folder has them
     PG_WEIGHTS_INT8 = 1,   ///< 8 bits, a scale for each 128 weights of a row: 8.25 bits a weight
-    PG_WEIGHTS_INT4 = 2    ///< 4 bits, a scale for each 128 and a fine one for each 32 weights: 4.25 bits a weight
+    PG_WEIGHTS_INT4 = 2 ///< 4 bits, a scale for each 128 and a fine one for each 32 weights: 4.25 bits a weight. Some
+                        ///< matrices may be int8 beside it: PG_INT8_LAYERS_MIX
 };
+
+/** Names for int8_layers of pg_model_options and pg_convert_options: the matrices that are int8 where the rest is int4.
+ * A list has names with commas between. A name has words with dots between and means the matrices that fit all of them:
+ * "embedding" (with the head), "patches" (the encoder's convolution), "projector"; "encoder" or "decoder" (all of its
+ * layers), the number of a layer, "attention" (q, k, v, out) or "mlp" (the rest of a layer), and single matrices: q, k,
+ * v, out, fc1, fc2 (encoder), gate, up, down (decoder). So "decoder.0" is one layer and "decoder.down" one matrix of
+ * each. The list below is the one to begin with: measured in docs/EXACTNESS.md, 5.4 bits a weight of a 3B model. */
+#define PG_INT8_LAYERS_MIX "embedding,attention"
 
 /** What matrix products are computed in. Sums, and everything between products, are f32. Linear layers with int8 or
  * int4 weights are not affected: they multiply int8 and sum exactly in groups. */
@@ -271,6 +280,8 @@ typedef struct pg_model_options {
     pg_progress_fn progress;       ///< default NULL; phases VERIFY, LOAD, CONVERT (int8, int4)
     void *progress_user;           ///< passed to progress
     pg_cancel *cancel;             ///< default NULL
+    const char *int8_layers;       ///< beside INT4: what is int8 (PG_INT8_LAYERS_MIX); default NULL: nothing, and
+                                   ///< of a converted folder what it has. Another mix than a folder's is refused
     int32_t weights;               ///< PG_WEIGHTS_*; default STORED. A folder converted to the other kind is refused
     int32_t arithmetic;            ///< PG_ARITHMETIC_*; default DEFAULT
     int32_t n_threads;             ///< 1 to 1024, for verifying and quantizing; default and 0: CPUs, at most 64
@@ -295,21 +306,21 @@ PG_API void pg_model_close(pg_model **model); ///< drops the caller's reference
 
 /** What a model is. */
 typedef struct pg_model_info {
-    uint32_t struct_size;    ///< in: sizeof(pg_model_info)
-    int32_t gemma_version;   ///< of the decoder. 1: PaliGemma, 2: PaliGemma 2
-    uint64_t n_parameters;   ///< elements of all tensors in use, a tied head counted once
-    uint64_t n_bytes_mapped; ///< bytes of the mapped weight files; 0 with PG_MODEL_IN_MEMORY
-    uint64_t cpu_used;       ///< PG_CPU_* bits of the kernels chosen
-    uint32_t n_files;        ///< safetensors files
-    uint32_t n_tensors;      ///< tensors in use
-    uint32_t dtypes;         ///< bit (1 << PG_DTYPE_x) for each stored dtype in use, that of quantized ones left out
-    int32_t image_size;      ///< pixels, width = height
-    int32_t n_image_tokens;  ///< image tokens of an image: (image_size / patch_size)^2
-    int32_t vocab_size;      ///< rows of the head
-    int32_t weights;         ///< PG_WEIGHTS_*: how the matrices are kept
-    int32_t arithmetic;      ///< PG_ARITHMETIC_F32 or _BF16
-    int32_t embedding_dim;   ///< values of an embedding of PG_FORWARD_RETRIEVAL; 0: no ColPali checkpoint
-    uint32_t reserved;       ///< 0
+    uint32_t struct_size;     ///< in: sizeof(pg_model_info)
+    int32_t gemma_version;    ///< of the decoder. 1: PaliGemma, 2: PaliGemma 2
+    uint64_t n_parameters;    ///< elements of all tensors in use, a tied head counted once
+    uint64_t n_bytes_mapped;  ///< bytes of the mapped weight files; 0 with PG_MODEL_IN_MEMORY
+    uint64_t cpu_used;        ///< PG_CPU_* bits of the kernels chosen
+    uint32_t n_files;         ///< safetensors files
+    uint32_t n_tensors;       ///< tensors in use
+    uint32_t dtypes;          ///< bit (1 << PG_DTYPE_x) for each stored dtype in use, that of quantized ones left out
+    int32_t image_size;       ///< pixels, width = height
+    int32_t n_image_tokens;   ///< image tokens of an image: (image_size / patch_size)^2
+    int32_t vocab_size;       ///< rows of the head
+    int32_t weights;          ///< PG_WEIGHTS_*: how the matrices are kept
+    int32_t arithmetic;       ///< PG_ARITHMETIC_F32 or _BF16
+    int32_t embedding_dim;    ///< values of an embedding of PG_FORWARD_RETRIEVAL; 0: no ColPali checkpoint
+    uint32_t n_int8_matrices; ///< matrices that are int8: of a mix (weights INT4) some, of INT8 all
 } pg_model_info;
 PG_API pg_status pg_model_get_info(const pg_model *model, pg_model_info *info); ///< describes it
 
@@ -1333,11 +1344,13 @@ typedef struct pg_convert_options {
     pg_progress_fn progress;       ///< default NULL; phases LOAD and CONVERT
     void *progress_user;           ///< passed to progress
     pg_cancel *cancel;             ///< default NULL
+    const char *int8_layers;       ///< beside INT4: what is int8 (PG_INT8_LAYERS_MIX); default NULL: nothing
 } pg_convert_options;
 PG_API pg_status pg_convert_options_init(pg_convert_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Writes the checkpoint `model` (a folder or an id) with quantized weights to the new or empty folder `out`, which
- * opens like any other and computes to the bit what pg_model_open() of `model` with the same options.weights computes.
+ * opens like any other and computes to the bit what pg_model_open() of `model` with the same weights and int8_layers
+ * computes.
  * The bytes are the same on every CPU and for every n_threads. Everything is written to `out`.partial, which is renamed
  * at the end: an interrupted conversion leaves no `out`, and the next one removes its remains. Errors: as
  * pg_model_open(); PG_ERROR_ARGUMENT (`out` is not empty or a mount point), PG_ERROR_UNSUPPORTED (`model` is quantized

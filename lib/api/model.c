@@ -7,11 +7,20 @@
 #include "checkpoint/convert.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
+#include "checkpoint/quantized_store.h"
 #include "generate/session.h"
 
 enum { MAX_OPEN_THREADS = 64 }; /* unless the caller asks for more: opening is not worth more */
 
 PGI_OPTIONS(pg_model_options, .struct_size = sizeof(pg_model_options))
+
+/* What can be said of int8_layers before the model is known. */
+static pg_status mix_in(int32_t weights, const char *int8_layers, const char *options) {
+    if (!int8_layers || weights == PG_WEIGHTS_INT4) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT,
+                     "%s.int8_layers is \"%.60s\" beside %s weights, expected PG_WEIGHTS_INT4, or no int8_layers",
+                     options, int8_layers, pgi_weights_name(weights));
+}
 
 pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out) {
     PGI_ENTER;
@@ -30,6 +39,7 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
         return pgi_error(PG_ERROR_ARGUMENT,
                          "pg_model_options.flags is 0x%x, expected PG_MODEL_VERIFY, PG_MODEL_IN_MEMORY, both or 0",
                          (unsigned)complete.flags);
+    PGI_TRY(mix_in(complete.weights, complete.int8_layers, "pg_model_options"));
     if (complete.n_threads == 0) complete.n_threads = (int32_t)pgi_min64(pgi_cpu_count(), MAX_OPEN_THREADS);
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     pgi_memory memory;
@@ -117,6 +127,7 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
         .weights = model->weights.format,
         .arithmetic = model->kernels.bf16_attention ? PG_ARITHMETIC_BF16 : PG_ARITHMETIC_F32,
         .embedding_dim = (int32_t)model->weights.retrieval.weight.rows,
+        .n_int8_matrices = model->weights.n_int8,
     };
     pgi_struct_out(info, &value, sizeof value);
     return PG_OK;
@@ -204,15 +215,17 @@ pg_status pg_model_convert(const char *model, const char *out, const pg_convert_
         return pgi_error(PG_ERROR_ARGUMENT,
                          "pg_convert_options.weights is %d, expected PG_WEIGHTS_INT8 (1) or PG_WEIGHTS_INT4 (2)",
                          (int)complete.weights);
+    PGI_TRY(mix_in(complete.weights, complete.int8_layers, "pg_convert_options"));
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    const pgi_convert_target target = {out, complete.weights, complete.int8_layers,
+                                       complete.max_file_bytes ? complete.max_file_bytes : DEFAULT_FILE_BYTES};
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, NULL, PGI_RUN_OPTIONS(&complete));
     const pgi_log log = {complete.log, complete.log_user};
     pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
-    pg_status status = pgi_convert(&memory, &run, &log, model, out, complete.weights,
-                                   complete.max_file_bytes ? complete.max_file_bytes : DEFAULT_FILE_BYTES);
+    pg_status status = pgi_convert(&memory, &run, &log, model, &target);
     pgi_run_free(&run);
     pgi_cancel_release(complete.cancel);
     return status;

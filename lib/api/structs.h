@@ -16,7 +16,7 @@
     X(pg_answer_options, allocator)        \
     X(pg_batch, image_counts)              \
     X(pg_beam_options, on_texts_user)      \
-    X(pg_convert_options, cancel)          \
+    X(pg_convert_options, int8_layers)     \
     X(pg_encode_options, max_tokens)       \
     X(pg_forward_options, reserved_end)    \
     X(pg_generate_options, max_running)    \
@@ -25,7 +25,7 @@
     X(pg_input_arrays, allocator)          \
     X(pg_mask_decoder_options, allocator)  \
     X(pg_memory, kv_cache)                 \
-    X(pg_model_info, reserved)             \
+    X(pg_model_info, n_int8_matrices)      \
     X(pg_model_options, reserved)          \
     X(pg_object, n_tokens)                 \
     X(pg_processor_info, rescale_factor)   \

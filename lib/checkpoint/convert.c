@@ -18,6 +18,7 @@
 #include "checkpoint/config.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
+#include "checkpoint/mix.h"
 #include "checkpoint/quantized_store.h"
 #include "checkpoint/safetensors.h"
 #include "checkpoint/weights.h"
@@ -54,8 +55,7 @@ typedef struct converter {
     const pgi_memory *memory;
     const pgi_run *run;
     const char *source; /* folder */
-    int32_t weights;
-    uint64_t max_file_bytes;
+    const pgi_convert_target *target;
     pgi_config config;
     pgi_tensor_files *files;
     pgi_weights bound;
@@ -75,12 +75,12 @@ static int64_t tensor_elements(const pgi_stored_tensor *tensor) {
 }
 
 /* Marks the item that has this matrix. */
-static pg_status mark_matrix(void *context, pgi_matrix *matrix) {
+static pg_status mark_matrix(void *context, const pgi_matrix_role *role, pgi_matrix *matrix) {
     converter *c = context;
     for (size_t i = 0; i < c->n_items; i++) {
         item *it = &c->items[i];
         if (it->tensor != matrix->tensor) continue;
-        it->dtype = pgi_blocks_of_weights(c->weights);
+        it->dtype = pgi_mix_blocks(c->target->weights, c->target->int8_layers, role);
         it->n_bytes = (uint64_t)pgi_quantized_bytes(it->dtype, matrix->rows, matrix->columns);
         size_t panel = (size_t)(pgi_quantized_groups(matrix->columns) * pgi_quantized_block(it->dtype));
         if (panel > c->chunk_bytes) c->chunk_bytes = panel;
@@ -126,7 +126,7 @@ static pg_status plan(converter *c) {
     uint64_t at = 0;
     for (size_t i = 0; i < c->n_items; i++) {
         item *it = &c->items[i];
-        if (at > 0 && at + it->n_bytes > c->max_file_bytes) {
+        if (at > 0 && at + it->n_bytes > c->target->max_file_bytes) {
             at = 0;
             c->n_files++;
         }
@@ -166,11 +166,22 @@ static pg_status add_shape(pgi_buffer *text, const int64_t *shape, int32_t n_dim
     return pgi_buffer_append(text, list, strlen(list));
 }
 
+/* Whether the blocks of a matrix are of another kind than the folder's. */
+static int is_other_kind(const converter *c, const item *it) {
+    return pgi_dtype_is_blocks(it->dtype) && it->dtype != pgi_blocks_of_weights(c->target->weights);
+}
+
+static int layout_version(const converter *c) {
+    for (size_t i = 0; i < c->n_items; i++)
+        if (is_other_kind(c, &c->items[i])) return PGI_STORE_VERSION_MIX;
+    return PGI_QUANTIZED_VERSION;
+}
+
 static pg_status add_metadata(const converter *c, uint32_t file, pgi_buffer *text) {
     PGI_TRY(pgi_buffer_printf(text,
                               "{\"__metadata__\":{\"format\":\"" PGI_STORE_FORMAT "\",\"layout_version\":\"%d\","
                               "\"weights\":\"%s\",\"config_crc32\":\"%08x\",\"header_crc32\":\"00000000\"",
-                              PGI_QUANTIZED_VERSION, pgi_weights_name(c->weights), c->config_crc32));
+                              layout_version(c), pgi_weights_name(c->target->weights), c->config_crc32));
     for (size_t i = 0; i < c->n_items; i++) {
         const item *it = &c->items[i];
         if (it->file != file) continue;
@@ -179,6 +190,12 @@ static pg_status add_metadata(const converter *c, uint32_t file, pgi_buffer *tex
             PGI_TRY(pgi_buffer_append(text, ":\"", 2));
             PGI_TRY(add_shape(text, it->tensor->shape, it->tensor->n_dims));
             PGI_TRY(pgi_buffer_append(text, "\"", 1));
+        }
+        if (is_other_kind(c, it)) {
+            PGI_TRY(add_key(text, "blocks:", it->tensor->name));
+            PGI_TRY(pgi_buffer_printf(
+                text, ":\"%s\"",
+                pgi_weights_name(it->dtype == PGI_DTYPE_INT8_BLOCKS ? PG_WEIGHTS_INT8 : PG_WEIGHTS_INT4)));
         }
         PGI_TRY(add_key(text, "crc32:", it->tensor->name));
         PGI_TRY(pgi_buffer_printf(text, ":\"%08x\"", it->crc32));
@@ -346,11 +363,12 @@ static pg_status open_source(converter *c) {
     PGI_TRY(check_copied(c));
     PGI_TRY(pgi_config_load(c->memory, c->source, &c->config));
     pg_status status = pgi_tensor_files_open(c->memory, c->source, 1, &c->files);
-    if (status >= 0) status = pgi_weights_bind(c->memory, c->run, &c->config, c->files, c->weights, &c->bound);
+    if (status >= 0) status = pgi_weights_bind(c->memory, c->run, &c->config, c->files, c->target->weights, &c->bound);
     if (status >= 0 && c->bound.format != PG_WEIGHTS_STORED)
         status =
             pgi_error(PG_ERROR_UNSUPPORTED, "%s: found weights that were converted to %s, expected F32, BF16 or F16",
                       c->source, pgi_weights_name(c->bound.format));
+    if (status >= 0) status = pgi_mix_check(c->target->int8_layers, &c->bound, &c->config);
     return status;
 }
 
@@ -363,8 +381,8 @@ static void close_source(converter *c) {
 }
 
 pg_status pgi_convert(const pgi_memory *memory, const pgi_run *run, const pgi_log *log, const char *model,
-                      const char *out, int32_t weights, uint64_t max_file_bytes) {
-    converter c = {.memory = memory, .run = run, .weights = weights, .max_file_bytes = max_file_bytes};
+                      const pgi_convert_target *target) {
+    converter c = {.memory = memory, .run = run, .target = target};
     pgi_buffer text;
     char *source;
     PGI_TRY(pgi_hf_cache_find(memory, model, NULL, &source));
@@ -372,12 +390,12 @@ pg_status pgi_convert(const pgi_memory *memory, const pgi_run *run, const pgi_lo
     pgi_buffer_init(&text, memory);
     pg_status status = open_source(&c);
     if (status >= 0) status = plan(&c);
-    if (status >= 0) status = pgi_atomic_folder_begin(memory, out, &c.out);
+    if (status >= 0) status = pgi_atomic_folder_begin(memory, target->out, &c.out);
     if (status >= 0) {
         status = write_all(&c, &text);
         if (status >= 0) /* before the folder gets its name: an error leaves none */
             status = pgi_log_line(log, PG_LOG_INFO, "converted %s to %s: %s, %zu tensors in %u file%s, %llu bytes",
-                                  c.source, out, pgi_weights_name(weights), c.n_items, c.n_files,
+                                  c.source, target->out, pgi_weights_name(target->weights), c.n_items, c.n_files,
                                   c.n_files == 1 ? "" : "s", (unsigned long long)c.total);
         if (status >= 0) status = pgi_atomic_folder_commit(&c.out);
         if (status < 0) status = pgi_atomic_folder_abandon(&c.out, status);

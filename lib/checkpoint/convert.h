@@ -7,8 +7,16 @@
 #include "base/run.h"
 #include "base/memory.h"
 
-/* weights: PG_WEIGHTS_INT8 or _INT4. As pg_model_convert() in paligemma.h says. */
+/* What is made of the source. */
+typedef struct pgi_convert_target {
+    const char *out;         /* the folder */
+    int32_t weights;         /* PG_WEIGHTS_INT8 or _INT4 */
+    const char *int8_layers; /* checkpoint/mix.h, or NULL */
+    uint64_t max_file_bytes;
+} pgi_convert_target;
+
+/* As pg_model_convert() in paligemma.h says. */
 pg_status pgi_convert(const pgi_memory *memory, const pgi_run *run, const pgi_log *log, const char *model,
-                      const char *out, int32_t weights, uint64_t max_file_bytes);
+                      const pgi_convert_target *target);
 
 #endif

@@ -63,6 +63,13 @@ pg_status pgi_quantized_store_read_crc32(const pgi_json_section *metadata, const
     return PG_OK;
 }
 
+/* PG_WEIGHTS_INT8 or _INT4 of a name; 0: another one. */
+static int32_t quantized_of_name(const char *text) {
+    for (int32_t i = PG_WEIGHTS_INT8; i <= PG_WEIGHTS_INT4; i++)
+        if (strcmp(text, weights_names[i]) == 0) return i;
+    return 0;
+}
+
 typedef struct store_header {
     int32_t weights; /* PG_WEIGHTS_*; PG_WEIGHTS_STORED: not a converted file */
     uint32_t config_crc32;
@@ -78,11 +85,11 @@ static pg_status read_header(const pgi_tensor_file_info *file, store_header *out
     const char *text = pgi_json_field_text(&metadata, "layout_version");
     if (!text || !*text || *text == '0' || strlen(text) > 9 || strspn(text, "0123456789") != strlen(text))
         return pgi_json_field_wrong(&metadata, PG_ERROR_FORMAT, "layout_version", "a whole number of 1 or more");
-    if (atoi(text) > PGI_QUANTIZED_VERSION)
+    if (atoi(text) > PGI_STORE_VERSION_MIX)
         return pgi_error(PG_ERROR_UNSUPPORTED,
                          "%s: found quantized weights of layout version %s, expected at most version %d: the folder "
                          "was converted by a newer libpaligemma",
-                         file->path, text, PGI_QUANTIZED_VERSION);
+                         file->path, text, PGI_STORE_VERSION_MIX);
 
     uint32_t said, found;
     size_t at;
@@ -100,8 +107,7 @@ static pg_status read_header(const pgi_tensor_file_info *file, store_header *out
 
     text = pgi_json_field_text(&metadata, "weights");
     if (!text) return pgi_json_field_wrong(&metadata, PG_ERROR_FORMAT, "weights", "int8 or int4");
-    for (int32_t i = PG_WEIGHTS_INT8; i <= PG_WEIGHTS_INT4; i++)
-        if (strcmp(text, weights_names[i]) == 0) out->weights = i;
+    out->weights = quantized_of_name(text);
     if (!out->weights)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: __metadata__: weights: found \"%.40s\", expected int8 or int4",
                          file->path, text);
@@ -134,6 +140,17 @@ static size_t blocks_bytes(int32_t dtype, int32_t n_dims, const int64_t *shape) 
     return n;
 }
 
+/* The kind of a tensor's blocks, where it is not that of the folder, to *weights. */
+static pg_status read_kind(const pgi_json_section *metadata, const pgi_stored_tensor *tensor, pgi_buffer *key,
+                           int32_t *weights) {
+    key->size = 0;
+    PGI_TRY(pgi_buffer_printf(key, "blocks:%s", tensor->name));
+    if (!pgi_json_field(metadata, (const char *)key->data)) return PG_OK;
+    const char *text = pgi_json_field_text(metadata, (const char *)key->data);
+    *weights = text ? quantized_of_name(text) : 0;
+    return *weights ? PG_OK : pgi_json_field_wrong(metadata, PG_ERROR_FORMAT, (const char *)key->data, "int8 or int4");
+}
+
 static pg_status read_tensor(const pgi_tensor_file_info *file, int32_t weights, pgi_buffer *key,
                              pgi_stored_tensor *tensor) {
     const pgi_json_section metadata = metadata_of(file);
@@ -144,12 +161,14 @@ static pg_status read_tensor(const pgi_tensor_file_info *file, int32_t weights, 
     PGI_TRY(pgi_buffer_printf(key, "shape:%s", tensor->name));
     if (!pgi_json_field(&metadata, (const char *)key->data)) return PG_OK;
 
-    int32_t dtype = pgi_blocks_of_weights(weights), n_dims;
+    int32_t dtype, n_dims;
     int64_t shape[8];
     const char *text = pgi_json_field_text(&metadata, (const char *)key->data);
     if (!text || !read_shape(text, shape, &n_dims))
         return pgi_json_field_wrong(&metadata, PG_ERROR_FORMAT, (const char *)key->data,
                                     "2 to 8 sizes such as [1152,4304]");
+    PGI_TRY(read_kind(&metadata, tensor, key, &weights));
+    dtype = pgi_blocks_of_weights(weights);
     size_t bytes = blocks_bytes(dtype, n_dims, shape);
     if (tensor->dtype != PGI_DTYPE_U8 || tensor->n_bytes != bytes)
         return pgi_error(PG_ERROR_FORMAT,

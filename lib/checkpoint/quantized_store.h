@@ -4,11 +4,10 @@
  * U8 tensor of blocks (kernels/quantized.h). What else a reader needs is in "__metadata__", strings by name:
  *
  *     format           "libpaligemma"
- *     layout_version   "1": PGI_QUANTIZED_VERSION, of the blocks and of these entries
- *     weights          "int8" or "int4"
- *     config_crc32     of config.json at the conversion
- *     header_crc32     of the 8 bytes of size and the header, these 8 digits taken as 00000000
- *     shape:TENSOR     "[1152,3,14,14]": of a tensor that was quantized
+ *     layout_version   "1": PGI_QUANTIZED_VERSION, of the blocks and of these entries; "2" where there are
+ * blocks:TENSOR weights          "int8" or "int4" config_crc32     of config.json at the conversion header_crc32     of
+ * the 8 bytes of size and the header, these 8 digits taken as 00000000 shape:TENSOR     "[1152,3,14,14]": of a tensor
+ * that was quantized blocks:TENSOR    "int8" or "int4": of a tensor that is not as `weights` says (checkpoint/mix.h)
  *     crc32:TENSOR     of the data of every tensor
  */
 #ifndef PGI_CHECKPOINT_QUANTIZED_STORE_H
@@ -20,6 +19,9 @@
 #include "kernels/quantized.h"
 
 #define PGI_STORE_FORMAT "libpaligemma"
+
+/* layout_version of a folder whose matrices are of both kinds; the newest that is read. */
+enum { PGI_STORE_VERSION_MIX = PGI_QUANTIZED_VERSION + 1 };
 
 static inline int32_t pgi_blocks_of_weights(int32_t weights) { /* PG_WEIGHTS_INT8 or _INT4 */
     return weights == PG_WEIGHTS_INT8 ? PGI_DTYPE_INT8_BLOCKS : PGI_DTYPE_INT4_BLOCKS;

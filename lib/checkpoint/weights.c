@@ -432,26 +432,39 @@ done:
     return status;
 }
 
+/* The matrices of a layer, which are of the kinds `kinds`. */
+static pg_status each_of_layer(int32_t of_part, int32_t layer, pgi_linear *const *linears, const int32_t *kinds, int n,
+                               pgi_matrix_fn visit, void *context) {
+    for (int k = 0; k < n; k++)
+        PGI_TRY(visit(context, &(pgi_matrix_role){of_part, layer, kinds[k]}, &linears[k]->weight));
+    return PG_OK;
+}
+
 pg_status pgi_weights_each_matrix(pgi_weights *weights, const pgi_config *config, pgi_matrix_fn visit, void *context) {
+    static const int32_t encoder[] = {PGI_KIND_Q, PGI_KIND_K, PGI_KIND_V, PGI_KIND_OUT, PGI_KIND_FC1, PGI_KIND_FC2};
+    static const int32_t decoder[] = {PGI_KIND_Q,    PGI_KIND_K,  PGI_KIND_V,   PGI_KIND_OUT,
+                                      PGI_KIND_GATE, PGI_KIND_UP, PGI_KIND_DOWN};
+    static const pgi_matrix_role embedding = {PGI_PART_EMBEDDING, -1, -1}, patches = {PGI_PART_PATCHES, -1, -1},
+                                 projector = {PGI_PART_PROJECTOR, -1, -1};
     pgi_text_weights *text = &weights->text;
     const int tied =
         text->head.weight.data == text->embedding.data && text->head.weight.tensor == text->embedding.tensor;
-    PGI_TRY(visit(context, &text->embedding));
+    PGI_TRY(visit(context, &embedding, &text->embedding));
     if (tied)
         text->head.weight = text->embedding;
     else
-        PGI_TRY(visit(context, &text->head.weight));
-    PGI_TRY(visit(context, &weights->vision.patch.weight));
+        PGI_TRY(visit(context, &embedding, &text->head.weight));
+    PGI_TRY(visit(context, &patches, &weights->vision.patch.weight));
     for (int32_t i = 0; i < config->vision.n_layers; i++) {
         pgi_vision_layer *l = &weights->vision.layers[i];
         pgi_linear *all[] = {&l->q, &l->k, &l->v, &l->out, &l->fc1, &l->fc2};
-        for (size_t k = 0; k < sizeof all / sizeof *all; k++) PGI_TRY(visit(context, &all[k]->weight));
+        PGI_TRY(each_of_layer(PGI_PART_ENCODER, i, all, encoder, sizeof all / sizeof *all, visit, context));
     }
-    PGI_TRY(visit(context, &weights->projector.weight));
+    PGI_TRY(visit(context, &projector, &weights->projector.weight));
     for (int32_t i = 0; i < config->text.n_layers; i++) {
         pgi_text_layer *l = &text->layers[i];
         pgi_linear *all[] = {&l->q, &l->k, &l->v, &l->out, &l->gate, &l->up, &l->down};
-        for (size_t k = 0; k < sizeof all / sizeof *all; k++) PGI_TRY(visit(context, &all[k]->weight));
+        PGI_TRY(each_of_layer(PGI_PART_DECODER, i, all, decoder, sizeof all / sizeof *all, visit, context));
     }
     return PG_OK;
 }

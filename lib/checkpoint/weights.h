@@ -53,7 +53,8 @@ typedef struct pgi_weights {
     pgi_linear retrieval;   /* [dim, text hidden] with bias: ColPali's projection; weight.data NULL: there is none */
     const char *transposed; /* the name of the patch convolution where it was stored channels last; NULL: it was not */
 
-    int32_t format; /* PG_WEIGHTS_*: of the matrices that pgi_weights_each_matrix() visits */
+    int32_t format;  /* PG_WEIGHTS_*: of the matrices that pgi_weights_each_matrix() visits */
+    uint32_t n_int8; /* of these; a mix has both kinds, and INT4 as its format */
     uint64_t n_parameters, n_bytes_copied;
     uint32_t n_tensors, dtypes; /* dtypes: bit (1 << PG_DTYPE_x) */
     void *blocks;               /* of matrices that were quantized on opening; NULL: none were */
@@ -68,10 +69,28 @@ pg_status pgi_weights_bind(const pgi_memory *memory, const pgi_run *run, pgi_con
                            int32_t wanted, pgi_weights *out);
 void pgi_weights_free(pgi_weights *weights);
 
+/* What a matrix is for. */
+enum { PGI_PART_EMBEDDING, PGI_PART_PATCHES, PGI_PART_PROJECTOR, PGI_PART_ENCODER, PGI_PART_DECODER };
+enum { /* attention first */
+       PGI_KIND_Q,
+       PGI_KIND_K,
+       PGI_KIND_V,
+       PGI_KIND_OUT,
+       PGI_KIND_FC1,
+       PGI_KIND_FC2,
+       PGI_KIND_GATE,
+       PGI_KIND_UP,
+       PGI_KIND_DOWN
+};
+typedef struct pgi_matrix_role {
+    int32_t part;        /* PGI_PART_*; the head is PGI_PART_EMBEDDING too */
+    int32_t layer, kind; /* PGI_KIND_*, of encoder and decoder; elsewhere -1 */
+} pgi_matrix_role;
+
 /* Calls `visit` for each matrix that int8 and int4 quantize, in order: the embedding and the head (once when they are
  * the same; then a changed *matrix holds for both), the patches, the linear layers of encoder, projector and decoder.
  * The position embedding is not quantized. Stops at the first error. */
-typedef pg_status (*pgi_matrix_fn)(void *context, pgi_matrix *matrix);
+typedef pg_status (*pgi_matrix_fn)(void *context, const pgi_matrix_role *role, pgi_matrix *matrix);
 pg_status pgi_weights_each_matrix(pgi_weights *weights, const pgi_config *config, pgi_matrix_fn visit, void *context);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "base/parallel.h"
 #include "checkpoint/hf_cache.h"
+#include "checkpoint/mix.h"
 #include "checkpoint/quantized_store.h"
 
 static void model_close(pg_model *model) {
@@ -77,8 +78,12 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
                                folder, pgi_weights_name(model->weights.format), pgi_weights_name(options->weights));
             goto fail;
         }
-        PGI_GOTO(pgi_model_quantize(model, &run, options->weights), fail);
+        PGI_GOTO(pgi_model_quantize(model, &run, options->weights, options->int8_layers), fail);
+    } else if (options->int8_layers) {
+        PGI_GOTO(pgi_mix_check(options->int8_layers, &model->weights, &model->config), fail);
+        PGI_GOTO(pgi_mix_compare(options->weights, options->int8_layers, &model->weights, &model->config), fail);
     }
+    model->weights.n_int8 = pgi_mix_count_int8(&model->weights, &model->config);
     pgi_tensor_files_finish(model->files);
     const int quantized = model->weights.format != PG_WEIGHTS_STORED || options->weights != PG_WEIGHTS_STORED;
     pgi_kernels_arithmetic(&model->kernels, options->arithmetic, quantized);

@@ -22,9 +22,9 @@ struct pg_model {
 
 /* options: complete (all defaults filled in). On error *out needs no release. */
 pg_status pgi_model_open(const pgi_memory *memory, const char *model, const pg_model_options *options, pg_model **out);
-/* quantize.c: makes int8 or int4 (PG_WEIGHTS_*) of the matrices of a model that was bound and has them as stored. In
- * threads; reports PG_PHASE_CONVERT in bytes. */
-pg_status pgi_model_quantize(pg_model *model, const pgi_run *run, int32_t weights);
+/* quantize.c: makes int8 or int4 (PG_WEIGHTS_*, int8_layers: checkpoint/mix.h) of the matrices of a model that was
+ * bound and has them as stored. In threads; reports PG_PHASE_CONVERT in bytes. */
+pg_status pgi_model_quantize(pg_model *model, const pgi_run *run, int32_t weights, const char *int8_layers);
 /* The same handle, which now counts one more reference. Handles that never change are const everywhere else: only their
  * count does. NULL is ignored. */
 pg_model *pgi_model_retain(const pg_model *model);

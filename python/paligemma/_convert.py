@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Callable
+from typing import Callable, Iterable
 
 from . import _hub, _library as c
+from ._checkpoint import int8_layers_of
 from ._log import log_function
 from ._run import CancelFlag, interruptible
 
 
 def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], weights: str = "int8", *, n_threads: int = 0,
-            max_file_bytes: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
+            int8_layers: str | Iterable[str] | None = None, max_file_bytes: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
     """Writes `model`, a checkpoint folder or an id in the local Hugging Face cache, to the new folder `out` with
     "int8" or "int4" weights. It computes to the bit what from_pretrained(model, weights=weights) computes, opens at
     once, and processes share its memory.
 
+    int8_layers: of "int4", the matrices that are int8: names such as "embedding,attention" (the mix to begin with),
+    "decoder.0" or "encoder.mlp", in one string or in a list.
     n_threads: 0 is the CPUs that this process may use. max_file_bytes: weights are cut into files of at most so many
     bytes, 0 is 5e9. progress(done, total), bytes of weights: what it raises ends the conversion and comes back to the
     caller. A conversion that fails leaves no `out`.
     Raises FileNotFoundError, OSError (damaged files, a full disk), NotImplementedError (already quantized),
-    ValueError (`out` is not empty, a weight is not finite).
+    ValueError (`out` is not empty, a weight is not finite, int8_layers names nothing).
     """
     if weights not in ("int8", "int4"):
         raise ValueError(f"weights is {weights!r}, expected \"int8\" or \"int4\"")
@@ -39,7 +42,7 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], weights:
 
     cancel = CancelFlag()
     options = c.ConvertOptions(weights=c.WEIGHTS[weights], n_threads=n_threads, max_file_bytes=max_file_bytes,
-                               log=log_function, progress=report, cancel=cancel.pointer)
+                               log=log_function, progress=report, cancel=cancel.pointer, int8_layers=int8_layers_of(int8_layers))
     try:
         interruptible(lambda: c.check(c.lib.pg_model_convert(os.fsencode(folder), os.fsencode(out), ctypes.byref(options))),
                       cancel)

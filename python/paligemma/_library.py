@@ -117,14 +117,14 @@ class Image(Struct):
 class ModelOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("cpu_mask", u64), ("allocator", P(Allocator)), ("log", LogFn),
                 ("log_user", c_void_p), ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p),
-                ("weights", i32), ("arithmetic", i32), ("n_threads", i32), ("reserved", u32)]
+                ("int8_layers", c_char_p), ("weights", i32), ("arithmetic", i32), ("n_threads", i32), ("reserved", u32)]
 
 
 class ModelInfo(Struct):
     _fields_ = [("struct_size", u32), ("gemma_version", i32), ("n_parameters", u64), ("n_bytes_mapped", u64),
                 ("cpu_used", u64), ("n_files", u32), ("n_tensors", u32), ("dtypes", u32), ("image_size", i32),
                 ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("arithmetic", i32),
-                ("embedding_dim", i32), ("reserved", u32)]
+                ("embedding_dim", i32), ("n_int8_matrices", u32)]
 
 
 class Memory(Struct):
@@ -135,7 +135,7 @@ class Memory(Struct):
 class ConvertOptions(Struct):
     _fields_ = [("struct_size", u32), ("weights", i32), ("n_threads", i32), ("reserved", u32),
                 ("max_file_bytes", u64), ("allocator", P(Allocator)), ("log", LogFn), ("log_user", c_void_p),
-                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p)]
+                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p), ("int8_layers", c_char_p)]
 
 
 class ProcessorOptions(Struct):

@@ -82,7 +82,8 @@ def _fill(out: str, made: str) -> None:
             os.remove(os.path.join(out, name))
 
 
-def save_model(folder: str, out: str, weights: str, generation_config: dict[str, Any], max_shard_size: int) -> None:
+def save_model(folder: str, out: str, weights: str, int8_layers: str | list[str] | None,
+               generation_config: dict[str, Any], max_shard_size: int) -> None:
     """folder: what the model was opened from; weights: "stored", or what it was to have; generation_config: the
     settings. What fails, such as a full disk, leaves `out` as it was."""
     if os.path.exists(out) and not os.path.isdir(out):
@@ -97,7 +98,7 @@ def save_model(folder: str, out: str, weights: str, generation_config: dict[str,
             os.mkdir(made)
             _copy(folder, made, max_shard_size)
         else:  # what was quantized while the model opened is saved quantized
-            convert(folder, made, weights, max_file_bytes=max_shard_size)
+            convert(folder, made, weights, int8_layers=int8_layers, max_file_bytes=max_shard_size)
         with open(os.path.join(made, "generation_config.json"), "w", encoding="utf-8") as file:
             file.write(json.dumps(generation_config, indent=2, sort_keys=True) + "\n")
         _fill(out, made)

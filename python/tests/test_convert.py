@@ -1,6 +1,7 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """convert(): int8 and int4 folders, progress, Ctrl-C's way out, and refusals."""
 import os
+import pickle
 import threading
 
 import numpy as np
@@ -10,15 +11,22 @@ import paligemma
 from paligemma import PaliGemmaForConditionalGeneration
 
 
-@pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_same_as_quantized_on_opening(folder, processor, image_path, tmp_path, weights):
+@pytest.mark.parametrize("weights, int8_layers", [("int8", None), ("int4", None), ("int4", "embedding,attention"),
+                                                  ("int4", ["decoder.0", "encoder.mlp"])])
+def test_same_as_quantized_on_opening(folder, processor, image_path, tmp_path, weights, int8_layers):
     seen = []
-    paligemma.convert(folder, tmp_path / "out", weights, n_threads=2, progress=lambda *step: seen.append(step))
+    paligemma.convert(folder, tmp_path / "out", weights, n_threads=2, int8_layers=int8_layers,
+                      progress=lambda *step: seen.append(step))
     assert seen and seen[-1][0] == seen[-1][1] > 0 and seen == sorted(seen)
     inputs = processor(image_path, "caption en", return_tensors="np")
     with PaliGemmaForConditionalGeneration.from_pretrained(tmp_path / "out") as converted, \
-            PaliGemmaForConditionalGeneration.from_pretrained(folder, weights=weights) as quantized:
+            PaliGemmaForConditionalGeneration.from_pretrained(folder, weights=weights, int8_layers=int8_layers) as quantized:
         assert np.array_equal(converted(**inputs).logits, quantized(**inputs).logits)
+        again = pickle.loads(pickle.dumps(quantized))
+        assert np.array_equal(converted(**inputs).logits, again(**inputs).logits)
+        quantized.save_pretrained(tmp_path / "saved")
+        name = "model.safetensors"
+        assert (tmp_path / "saved" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
     with pytest.raises(NotImplementedError, match="int"):
         paligemma.convert(tmp_path / "out", tmp_path / "again", "int8")
 
@@ -50,5 +58,11 @@ def test_refused(folder, tmp_path):
     (tmp_path / "full" / "file").touch()
     with pytest.raises(ValueError, match="full"):
         paligemma.convert(folder, tmp_path / "full")
+    with pytest.raises(ValueError, match='int8_layers: found "heads"'):
+        paligemma.convert(folder, tmp_path / "out", "int4", int8_layers=["embedding", "heads"])
+    with pytest.raises(ValueError, match='int8_layers is "q" beside int8 weights, expected "int4"'):
+        paligemma.convert(folder, tmp_path / "out", int8_layers="q")
+    with pytest.raises(ValueError, match="int8_layers"):
+        PaliGemmaForConditionalGeneration.from_pretrained(folder, weights="int4", int8_layers="heads")
     with pytest.raises(ValueError, match="n_threads"):
         paligemma.convert(folder, tmp_path / "out", n_threads=-1)

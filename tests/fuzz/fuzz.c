@@ -48,8 +48,9 @@ static void make_folder(fuzz_folder_kind kind, char *folder, size_t size) {
     pg_convert_options_init(&options, sizeof options);
     options.weights = kind == FUZZ_INT8 ? PG_WEIGHTS_INT8 : PG_WEIGHTS_INT4;
     options.n_threads = 1;
-    options.max_file_bytes = kind == FUZZ_INT8 ? 0 : 30000;
-    if (pg_model_convert(folder_at(kind == FUZZ_INT8 ? FUZZ_OFFICIAL : FUZZ_TODAY, 1), folder, &options) < 0)
+    options.max_file_bytes = kind == FUZZ_INT4 ? 30000 : 0;
+    options.int8_layers = kind == FUZZ_MIX ? PG_INT8_LAYERS_MIX : NULL;
+    if (pg_model_convert(folder_at(kind == FUZZ_INT4 ? FUZZ_TODAY : FUZZ_OFFICIAL, 1), folder, &options) < 0)
         die("pg_model_convert", "failed on a sound folder");
 }
 

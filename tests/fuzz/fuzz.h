@@ -22,6 +22,7 @@ typedef enum fuzz_folder_kind {
     FUZZ_COLPALI,  /* tokenizer.model, with a projection for retrieval */
     FUZZ_INT8,     /* the first one, converted */
     FUZZ_INT4,     /* the second one, converted, in several files */
+    FUZZ_MIX,      /* the first one, converted to int4 with embedding and attention in int8 */
     FUZZ_N_FOLDERS
 } fuzz_folder_kind;
 const char *fuzz_folder(fuzz_folder_kind kind);

@@ -113,6 +113,9 @@ static void seed_folders(const char *const *folder) {
     seed_header("converted", "int8", "8", &weights);
     seed_header("converted", "int8-raw", "b", &weights);
     bytes_free(&weights);
+    weights = read_file(folder[FUZZ_MIX], "model.safetensors");
+    seed_header("converted", "mix", "m", &weights);
+    bytes_free(&weights);
     char name[64];
     for (int n = 2; n < 20; n++) {
         snprintf(name, sizeof name, "model-00001-of-%05d.safetensors", n);
@@ -121,6 +124,7 @@ static void seed_folders(const char *const *folder) {
         seed_header("converted", "int4", "4", &weights);
         bytes_free(&weights);
     }
+    seed_text("converted", "list", "lembedding,decoder.0.mlp,attention,encoder.fc2");
     seed_file("converted", "config-int8", "c", folder[FUZZ_INT8], "config.json");
     seed_file("converted", "config-int4", "e", folder[FUZZ_INT4], "config.json");
     seed_file("converted", "index-int4", "i", folder[FUZZ_INT4], "model.safetensors.index.json");

@@ -1,17 +1,38 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Converted folders. '8' and '4': the rest is the header of an int8 or int4 file, its checksum made right; 'b' and 'd':
- * the same with the checksum as it is; 'c' and 'e': config.json; 'i': the index. Behind headers come the sound weights.
- */
+/* Converted folders. '8', '4' and 'm': the rest is the header of an int8, int4 or mixed file, its checksum made right;
+ * 'b', 'd' and 'n': the same with the checksum as it is; 'c' and 'e': config.json of the first two; 'i': the index.
+ * Behind headers come the sound weights. 'l': the rest is a list of names, int8_layers of a model that is made int4 and
+ * of a mixed folder. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "fuzz.h"
 #include "mutate.h"
 
+static int try_list(const uint8_t *data, size_t size) {
+    char *list = fuzz_text(data, size);
+    for (int i = 0; i < 2; i++) {
+        pg_model_options options;
+        pg_model *model = NULL;
+        pg_model_options_init(&options, sizeof options);
+        options.allocator = fuzz_allocator();
+        options.n_threads = 1;
+        options.weights = PG_WEIGHTS_INT4;
+        options.int8_layers = list;
+        MADE(pg_model_open(fuzz_folder(i ? FUZZ_MIX : FUZZ_OFFICIAL), &options, &model), model);
+        pg_model_close(&model);
+    }
+    free(list);
+    return fuzz_end();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    if (!size || !data[0] || !strchr("84bdcei", data[0])) return 0;
-    const int is_int8 = strchr("8bc", data[0]) != NULL, is_header = strchr("84bd", data[0]) != NULL;
-    const char *folder = fuzz_folder(is_int8 ? FUZZ_INT8 : FUZZ_INT4);
-    const char *weights = is_int8 ? "model.safetensors" : "model-00001-of-00002.safetensors";
+    if (size && data[0] == 'l') return try_list(data + 1, size - 1);
+    if (!size || !data[0] || !strchr("84mbdncei", data[0])) return 0;
+    const int is_int8 = strchr("8bc", data[0]) != NULL, is_mix = strchr("mn", data[0]) != NULL;
+    const int is_header = strchr("84mbdn", data[0]) != NULL;
+    const char *folder = fuzz_folder(is_int8 ? FUZZ_INT8 : is_mix ? FUZZ_MIX : FUZZ_INT4);
+    const char *weights = is_int8 || is_mix ? "model.safetensors" : "model-00001-of-00002.safetensors";
     char other[64];
     for (int n = 2; !has_file(folder, weights) && n < 99; n++) {
         snprintf(other, sizeof other, "model-00001-of-%05d.safetensors", n);
@@ -26,7 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         bytes_add(&file, &n, 8);
         bytes_add(&file, data + 1, size - 1);
         bytes_add(&file, sound.data + 8 + header, sound.size - 8 - header);
-        if (data[0] == '8' || data[0] == '4') repair_converted(&file);
+        if (strchr("84m", data[0])) repair_converted(&file);
     } else {
         bytes_add(&file, data + 1, size - 1);
     }

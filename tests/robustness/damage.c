@@ -28,8 +28,8 @@ enum { CASE_SECONDS = 5 /* of the processor */, ALARM_SECONDS = 100, MAX_PIXELS 
 #define MAX_ALLOCATION (INT64_C(256) << 20) /* the folders have 100 kB of weights */
 #define MAX_PEAK (INT64_C(512) << 20)       /* of the process */
 
-/* Which checkpoint; INT8 and INT4 are converted from the first two. MASKS: files of a mask decoder alone. */
-typedef enum target { OFFICIAL, TODAY, INT8, INT4, COLPALI, MLX, MASKS, N_TARGETS } target;
+/* Which checkpoint; INT8, INT4 and MIX are converted from the first two. MASKS: files of a mask decoder alone. */
+typedef enum target { OFFICIAL, TODAY, INT8, INT4, MIX, COLPALI, MLX, MASKS, N_TARGETS } target;
 typedef enum style { BYTES, JSON, SAFETENSORS_HEADER, REPAIRED_HEADER, ZIP, REPAIRED_ZIP, IMAGE, EXIF } style;
 
 #define FEATURES "image.features" /* of the folder's model */
@@ -57,6 +57,8 @@ static const kind kinds[] = {
     {"int8-bytes", INT8, "model.safetensors", BYTES, 0, 20},
     {"int4-header", INT4, "model-00002-of-00003.safetensors", SAFETENSORS_HEADER, 0, 100},
     {"int4-bytes", INT4, "model-00001-of-00003.safetensors", BYTES, 0, 20},
+    {"mix-header", MIX, "model.safetensors", SAFETENSORS_HEADER, 0, 100},
+    {"mix-bytes", MIX, "model.safetensors", BYTES, 0, 20},
     {"int4-index", INT4, "model.safetensors.index.json", JSON, 0, 20},
     {"tokenizer-model", OFFICIAL, "tokenizer.model", BYTES, 0, 10},
     {"tokenizer-json", TODAY, "tokenizer.json", JSON, 0, 10},
@@ -75,6 +77,7 @@ static const kind kinds[] = {
     {"exif-png", OFFICIAL, "image", EXIF, IMAGE_PNG, 0},
     {"int8-header-repaired", INT8, "model.safetensors", REPAIRED_HEADER, 0, 90},
     {"int4-header-repaired", INT4, "model-00002-of-00003.safetensors", REPAIRED_HEADER, 0, 90},
+    {"mix-header-repaired", MIX, "model.safetensors", REPAIRED_HEADER, 0, 90},
     {"int8-config", INT8, "config.json", JSON, 0, 20},
     {"int4-config", INT4, "config.json", JSON, 0, 20},
     {"colpali-config", COLPALI, "config.json", JSON, 0, 20},
@@ -268,7 +271,7 @@ static int write_features(const char *folder) {
     pg_inputs *inputs = NULL;
     pg_features *features = NULL;
     pg_image image;
-    char path[4096];
+    char path[4096 + sizeof FEATURES];
     snprintf(path, sizeof path, "%s/" FEATURES, folder);
     const int made = pg_image_from_bytes(&image, sizeof image, file.data, file.size) >= 0 &&
                      pg_model_open(folder, NULL, &model) >= 0 && pg_processor_open(folder, NULL, &processor) >= 0 &&
@@ -597,14 +600,16 @@ int main(int argc, char **argv) {
         make_temp_folder(folders[i], sizeof folders[i]);
         tiny_write(folders[i], &options[i]);
     }
-    for (int i = INT8; i <= INT4; i++) {
+    for (int i = INT8; i <= MIX; i++) {
         pg_convert_options convert;
         pg_convert_options_init(&convert, sizeof convert);
         convert.weights = i == INT8 ? PG_WEIGHTS_INT8 : PG_WEIGHTS_INT4;
-        convert.max_file_bytes = i == INT8 ? 0 : 36000; /* three files */
+        convert.max_file_bytes = i == INT4 ? 36000 : 0; /* three files */
+        convert.int8_layers = i == MIX ? PG_INT8_LAYERS_MIX : NULL;
         make_temp_folder(folders[i], sizeof folders[i]);
-        const char *file = i == INT8 ? "model.safetensors" : "model-00002-of-00003.safetensors";
-        if (pg_model_convert(folders[i - INT8], folders[i], &convert) < 0 || !has_file(folders[i], file)) {
+        const char *file = i == INT4 ? "model-00002-of-00003.safetensors" : "model.safetensors";
+        if (pg_model_convert(folders[i == INT4 ? TODAY : OFFICIAL], folders[i], &convert) < 0 ||
+            !has_file(folders[i], file)) {
             say("converting failed: %s\n", pg_last_error());
             return 1;
         }

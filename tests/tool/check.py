@@ -674,15 +674,16 @@ def as_floats(dtype, data):
 
 
 def by_the_document(source, out, weights):
-    """docs/FORMATS.md read by someone who knows nothing else."""
+    """docs/FORMATS.md read by someone who knows nothing else. -> {tensor in blocks: int8 or int4}"""
     converted, metadata, crc, size = tensors(out)
+    is_mix = any(key.startswith("blocks:") for key in metadata)
     originals = tensors(source)[0]
     with open(os.path.join(out, "config.json"), "rb") as f:
         config = f.read()
-    expect("metadata", metadata["format"] == "libpaligemma" and metadata["layout_version"] == "1" and metadata["weights"] == weights
+    expect("metadata", metadata["format"] == "libpaligemma" and metadata["layout_version"] == ("2" if is_mix else "1") and metadata["weights"] == weights
            and metadata["header_crc32"] == f"{crc:08x}" and metadata["config_crc32"] == f"{zlib.crc32(config):08x}"
            and (8 + size) % 64 == 0, metadata, crc, size)
-    worst = {}
+    worst, kinds = {"int8": {}, "int4": {}}, {}
     for name, (dtype, shape, data) in converted.items():
         expect(f"crc32 of {name}", metadata["crc32:" + name] == f"{zlib.crc32(data):08x}")
         stored_dtype, stored_shape, stored = originals[name]
@@ -692,7 +693,8 @@ def by_the_document(source, out, weights):
             continue
         expect(f"shape of {name}", json.loads(metadata["shape:" + name]) == stored_shape and dtype == "U8", dtype, stored_shape)
         rows, columns = stored_shape[0], len(values) // stored_shape[0]
-        groups, block = -(-columns // 128), 2112 if weights == "int8" else 1088
+        kind = kinds[name] = metadata.get("blocks:" + name, weights)
+        groups, block = -(-columns // 128), 2112 if kind == "int8" else 1088
         expect(f"bytes of {name}", len(data) == -(-rows // 16) * groups * block, len(data))
         for row in range(rows):
             for group in range(groups):
@@ -700,17 +702,20 @@ def by_the_document(source, out, weights):
                 run_of = values[row * columns + group * 128:row * columns + min((group + 1) * 128, columns)]
                 largest = max(map(abs, run_of))
                 for c, value in enumerate(run_of):
-                    if weights == "int8":
+                    if kind == "int8":
                         scale, = struct.unpack_from("<f", b, 4 * r)
                         q = b[64 + c // 4 * 64 + r * 4 + c % 4] - 128
                     else:
                         scale, = as_floats("BF16", b[2 * r:2 * r + 2])
                         scale *= b[32 + 8 * (c // 32) + r // 2] >> 4 * (r % 2) & 15
                         q = (b[64 + c // 8 * 64 + r * 4 + c % 4] >> (4 if c % 8 >= 4 else 0) & 15) - 8
-                    worst[name] = max(worst.get(name, 0), abs(scale * q - value) / (largest or 1))
+                    worst[kind][name] = max(worst[kind].get(name, 0), abs(scale * q - value) / (largest or 1))
     # half a step of int8; the scales of int4 are those of the least squares, which may cut off the largest weight
-    bound = 0.5 / 127 * 1.001 if weights == "int8" else 0.2
-    expect(f"{weights} values", worst and max(worst.values()) <= bound, max(worst.items(), key=lambda w: w[1]))
+    for kind, errors in worst.items():
+        bound = 0.5 / 127 * 1.001 if kind == "int8" else 0.2
+        expect(f"{kind} values", all(error <= bound for error in errors.values()), errors)
+    expect("blocks", kinds)
+    return kinds
 
 
 def pipes(folder, image, temporary):
@@ -784,8 +789,9 @@ def conversions(folder, temporary):
     """paligemma convert: what it writes, and what it leaves behind when it fails, is stopped or killed."""
     source, out = os.path.join(temporary, "source"), os.path.join(temporary, "out")
     subprocess.run([MAKE_TINY, source, "official"], check=True)
-    for weights in ["int8", "int4"]:
-        code, text, err = run("convert", source, out, "--weights", weights)
+    for weights, layers in [("int8", None), ("int4", None), ("int4", "embedding,attention"), ("int4", "encoder,decoder.0.down")]:
+        mix = ["--int8-layers", layers] if layers else []
+        code, text, err = run("convert", source, out, "--weights", weights, *mix)
         expect(f"convert {weights}", code == 0 and text == err == "" and not os.path.exists(out + ".partial"), code, text, err)
         info = json.loads(run("info", out, "--json")[1])
         stored = json.loads(run("info", source, "--json")[1])
@@ -798,12 +804,21 @@ def conversions(folder, temporary):
         verified = json.loads(run("info", out, "--verify", "--json")[1])
         expect("verified, when asked for", verified.pop("verified") is True and verified == info, verified, info)
         expect("no checksums, unless asked for", "checksums" not in run("info", out)[1])
-        by_the_document(source, out, weights)
+        kinds = by_the_document(source, out, weights)
+        expect("a mix", {"int8", "int4"} == set(kinds.values()) if layers else {weights} == set(kinds.values()), kinds)
+        expect("matrices in int8", info["n_int8_matrices"] == list(kinds.values()).count("int8")
+               and ("matrices in int8" in text) == bool(layers), info)
+        if layers == "embedding,attention":
+            expect("what the mix names", all((kind == "int8") == ("embed_tokens" in name or "lm_head" in name or "self_attn" in name)
+                                             for name, kind in kinds.items()), kinds)
+            asked = json.loads(run("info", source, "--weights", "int4", *mix, "--json")[1])
+            expect("the same while opening", asked["n_int8_matrices"] == info["n_int8_matrices"], asked)
+            one_error_line("another mix", run("info", out, "--weights", "int4", "--int8-layers", "mlp"), 1, "--int8-layers", "mlp")
         before = contents(out)
         one_error_line("OUT is there", run("convert", source, out), 1, out, "empty")
         expect("it is as it was", contents(out) == before)
         one_error_line("converted twice", run("convert", out, out + "2"), 1, weights)
-        code, text, err = run("convert", source, out + "2", "-t", "3", "-v", f"--weights={weights}")
+        code, text, err = run("convert", source, out + "2", "-t", "3", "-v", f"--weights={weights}", *mix)
         expect("the same bytes", code == 0 and "converted" in err and contents(out + "2") == before, code, err)
         shutil.rmtree(out + "2")
         path = os.path.join(out, "model.safetensors")
@@ -814,6 +829,8 @@ def conversions(folder, temporary):
             f.write(bytes([byte[0] ^ 1]))
         one_error_line("a damaged byte", run("info", out, "--verify"), 1, "checksum", "tensor")
         shutil.rmtree(out)
+    one_error_line("no such layer", run("convert", source, out, "--weights", "int4", "--int8-layers", "heads"), 1, "heads", "embedding")
+    one_error_line("int8 all over", run("convert", source, out, "--int8-layers", "mlp"), 1, "--int8-layers", "--weights int4")
     one_error_line("nothing to verify", run("info", source, "--verify"), 1, "checksums")
     one_error_line("no such model", run("convert", "/nowhere/at-all", out), 1, "/nowhere/at-all")
     one_error_line("no room for OUT", run("convert", source, "/nowhere/at-all/out"), 1, "/nowhere/at-all/out.partial")
@@ -939,7 +956,7 @@ def pages():
     expect("caption.c is short", example.count("\n") < 30, example.count("\n"))
     sections = dict(re.findall(r"^\.SS (\w+)\n(.*?)(?=^\.S[SH] )", manual, re.DOTALL | re.MULTILINE))
     for verb in re.findall(r"^  paligemma (\w+)", run("--help")[1], re.MULTILINE):
-        for option in re.findall(r"^ .*?(--[a-z-]{2,})", run(verb, "--help")[1], re.MULTILINE):
+        for option in re.findall(r"^ .*?(--[a-z0-9-]{2,})", run(verb, "--help")[1], re.MULTILINE):
             expect(f"the manual page has {verb}'s {option}", option in sections[verb])
 
 

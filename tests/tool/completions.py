@@ -30,7 +30,7 @@ def help_of(*words):
 
 
 VERBS = re.findall(r"^  paligemma (\w+)", help_of(), re.MULTILINE)
-OPTIONS = {verb: re.findall(r"^ +(?:-\w, )?(--[a-z][a-z-]*)", help_of(verb), re.MULTILINE) for verb in VERBS}
+OPTIONS = {verb: re.findall(r"^ +(?:-\w, )?(--[a-z][a-z0-9-]*)", help_of(verb), re.MULTILINE) for verb in VERBS}
 
 
 def environment(home):
@@ -121,7 +121,7 @@ def words_are_taken():
     """No word that is offered is a usage error."""
     sys.path.insert(0, os.path.join(SOURCE, "examples", "tool", "completions"))
     with open(os.path.join(SOURCE, "examples", "tool", "completions", "generate.py")) as file:
-        table = dict(re.findall(r'"((?:\w+ )?--[a-z-]+)": "([^"]*)"', file.read()))
+        table = dict(re.findall(r'"((?:\w+ )?--[a-z0-9-]+)": "([^"]*)"', file.read()))
     expect("a table of words", len(table) >= 6, table)
     for key, words in table.items():
         of, _, name = key.rpartition(" ")

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "checkpoint/mix.h"
 #include "checkpoint/quantized_store.h"
 #include "checkpoint/weights.h"
 #include "support.h"
@@ -57,26 +58,34 @@ static int teardown(void **state) {
     return 0;
 }
 
-static pg_status convert(int32_t weights, int32_t n_threads, uint64_t max_file_bytes) {
+static pg_status convert_mix(int32_t weights, const char *int8_layers, int32_t n_threads, uint64_t max_file_bytes) {
     pg_convert_options options;
     OK(pg_convert_options_init(&options, sizeof options));
     options.weights = weights;
+    options.int8_layers = int8_layers;
     options.n_threads = n_threads;
     options.max_file_bytes = max_file_bytes;
     return pg_model_convert(source, out, &options);
 }
 
-static pg_status try_open(int32_t weights, uint32_t flags) {
+static pg_status convert(int32_t weights, int32_t n_threads, uint64_t max_file_bytes) {
+    return convert_mix(weights, NULL, n_threads, max_file_bytes);
+}
+
+static pg_status try_open_mix(int32_t weights, const char *int8_layers, uint32_t flags) {
     pg_model *model = NULL;
     pg_model_options options;
     OK(pg_model_options_init(&options, sizeof options));
     options.weights = weights;
+    options.int8_layers = int8_layers;
     options.flags = flags;
     pg_status status = pg_model_open(out, &options, &model);
     assert_true((status == PG_OK) == (model != NULL));
     pg_model_close(&model);
     return status;
 }
+
+static pg_status try_open(int32_t weights, uint32_t flags) { return try_open_mix(weights, NULL, flags); }
 
 /* ---------------------------------------------------------------------------------------------------- the same bits */
 
@@ -85,12 +94,14 @@ typedef struct opened {
     pgi_tensor_files *files;
     pgi_weights weights;
     pgi_matrix *matrices[256];
+    pgi_matrix_role roles[256];
     int n;
 } opened;
 
-static pg_status collect(void *context, pgi_matrix *matrix) {
+static pg_status collect(void *context, const pgi_matrix_role *role, pgi_matrix *matrix) {
     opened *o = context;
     assert_in_range(o->n, 0, 255);
+    o->roles[o->n] = *role;
     o->matrices[o->n++] = matrix;
     return PG_OK;
 }
@@ -115,9 +126,8 @@ static void assert_vectors(const float *a, const float *b, int64_t n) {
 }
 
 /* Each matrix has the blocks that its source quantizes to, all else is equal. */
-static void compare(int32_t weights) {
+static void compare_mix(int32_t weights, const char *int8_layers) {
     opened a, b;
-    int32_t dtype = pgi_blocks_of_weights(weights);
     open_weights(source, &a);
     open_weights(out, &b);
     assert_int_equal(a.weights.format, PG_WEIGHTS_STORED);
@@ -127,6 +137,7 @@ static void compare(int32_t weights) {
         /* a tied head that was stored as a copy is not there */
         if (a.n > b.n && a.matrices[i] == &a.weights.text.head.weight) i++;
         const pgi_matrix *from = a.matrices[i], *to = b.matrices[k];
+        const int32_t dtype = pgi_mix_blocks(weights, int8_layers, &a.roles[i]);
         assert_int_equal(to->dtype, dtype);
         assert_int_equal(to->rows, from->rows);
         assert_int_equal(to->columns, from->columns);
@@ -155,6 +166,8 @@ static void compare(int32_t weights) {
     close_weights(&a);
     close_weights(&b);
 }
+
+static void compare(int32_t weights) { compare_mix(weights, NULL); }
 
 static void every_source(void **state) {
     static const int dtypes[] = {PG_DTYPE_F32, PG_DTYPE_BF16, PG_DTYPE_F16};
@@ -269,8 +282,8 @@ static void info_and_files(void **state) {
     assert_false(has_file(out, "unfinished"));
 }
 
-/* Logits of a text prompt, to the last bit, of the folder opened with `weights`. */
-static void logits_of(const char *folder, int32_t weights, bytes *logits) {
+/* Logits of a text prompt, to the last bit, of the folder opened with `weights` and a mix. */
+static void logits_of(const char *folder, int32_t weights, const char *int8_layers, bytes *logits) {
     pg_model *model = NULL;
     pg_processor *processor = NULL;
     pg_inputs *inputs = NULL;
@@ -281,6 +294,7 @@ static void logits_of(const char *folder, int32_t weights, bytes *logits) {
     pg_image image;
     OK(pg_model_options_init(&options, sizeof options));
     options.weights = weights;
+    options.int8_layers = int8_layers;
     OK(pg_model_open(folder, &options, &model));
     OK(pg_processor_open(folder, NULL, &processor));
     OK(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 16, 16, grey, 0));
@@ -304,9 +318,9 @@ static void as_quantized_while_opening(void **state) {
         options.head = i / 4;
         tiny_write(source, &options);
         OK(convert(weights, 2, 0));
-        logits_of(source, weights, &a);
-        logits_of(out, PG_WEIGHTS_STORED, &b);
-        logits_of(source, PG_WEIGHTS_STORED, &c);
+        logits_of(source, weights, NULL, &a);
+        logits_of(out, PG_WEIGHTS_STORED, NULL, &b);
+        logits_of(source, PG_WEIGHTS_STORED, NULL, &c);
         assert_int_equal(a.size, b.size);
         assert_memory_equal(a.data, b.data, a.size);
         assert_true(memcmp(a.data, c.data, a.size) != 0); /* and they are quantized */
@@ -317,6 +331,153 @@ static void as_quantized_while_opening(void **state) {
         remove_folder(source);
         mkdir(source, 0777);
     }
+}
+
+/* ------------------------------------------------------------------------------------------------------------ mixes */
+
+/* The matrices of a tiny model (2 layers each, as tiny.c has them) that a list means. */
+static int n_named(const char *list) {
+    int n = 0;
+    opened o;
+    open_weights(source, &o);
+    for (int i = 0; i < o.n; i++) n += pgi_mix_blocks(PG_WEIGHTS_INT4, list, &o.roles[i]) == PGI_DTYPE_INT8_BLOCKS;
+    close_weights(&o);
+    return n;
+}
+
+static void names_of_layers(void **state) {
+    tiny_options options = tiny_official();
+    opened o;
+    (void)state;
+    options.head = TINY_HEAD_BOTH; /* a head of its own */
+    tiny_write(source, &options);
+    open_weights(source, &o);
+    const int encoder = o.config.vision.n_layers, decoder = o.config.text.n_layers, all = o.n;
+    close_weights(&o);
+    assert_int_equal(all, 2 + 1 + 6 * encoder + 1 + 7 * decoder);
+    const struct {
+        const char *list;
+        int n;
+    } cases[] = {{NULL, 0},
+                 {"", 0},
+                 {"embedding", 2},
+                 {"patches", 1},
+                 {"projector", 1},
+                 {"encoder", 6 * encoder},
+                 {"decoder", 7 * decoder},
+                 {"attention", 4 * (encoder + decoder)},
+                 {"mlp", 2 * encoder + 3 * decoder},
+                 {"decoder.attention", 4 * decoder},
+                 {"attention.decoder", 4 * decoder},
+                 {"encoder.mlp", 2 * encoder},
+                 {"decoder.0", 7},
+                 {"decoder.1.mlp", 3},
+                 {"1", 13},
+                 {"decoder.down", decoder},
+                 {"0.out", 2},
+                 {"q,k,v,out", 4 * (encoder + decoder)},
+                 {"fc1,fc2,gate,up,down", 2 * encoder + 3 * decoder},
+                 {"decoder,decoder.0", 7 * decoder},
+                 {PG_INT8_LAYERS_MIX, 2 + 4 * (encoder + decoder)},
+                 {"embedding,patches,projector,encoder,decoder", all}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (n_named(cases[i].list) != cases[i].n)
+            fail_msg("%s: %d matrices, expected %d", cases[i].list, n_named(cases[i].list), cases[i].n);
+}
+
+static void mixes(void **state) {
+    static const char *const lists[] = {PG_INT8_LAYERS_MIX,
+                                        "decoder.down",
+                                        "encoder,projector,patches",
+                                        "1.mlp,embedding",
+                                        "embedding,patches,projector,encoder,decoder",
+                                        ""};
+    (void)state;
+    for (int i = 0; i < 18; i++) {
+        const char *list = lists[i % 6];
+        tiny_options options = i % 2 ? tiny_saved_today() : tiny_official();
+        bytes a = {0}, b = {0}, c = {0};
+        pg_model *model = NULL;
+        pg_model_info info = {.struct_size = sizeof info};
+        options.seed = (uint64_t)i + 300;
+        options.head = i / 6;
+        tiny_write(source, &options);
+        OK(convert_mix(PG_WEIGHTS_INT4, list, 1 + i % 3, i % 4 == 3 ? 60000 : 0));
+        compare_mix(PG_WEIGHTS_INT4, list);
+        OK(try_open(PG_WEIGHTS_STORED, PG_MODEL_VERIFY));
+        OK(try_open(PG_WEIGHTS_INT4, PG_MODEL_IN_MEMORY));
+        OK(try_open_mix(PG_WEIGHTS_INT4, list, 0));
+        if (*list) ERROR(try_open_mix(PG_WEIGHTS_INT4, "", 0), PG_ERROR_ARGUMENT, "converted to int8", "expected int4");
+        ERROR(try_open_mix(PG_WEIGHTS_INT4, "q", 0), PG_ERROR_ARGUMENT, "\"q\" says", "leave int8_layers out");
+        ERROR(try_open(PG_WEIGHTS_INT8, 0), PG_ERROR_ARGUMENT, "int4", "int8");
+        OK(pg_model_open(out, NULL, &model));
+        OK(pg_model_get_info(model, &info));
+        assert_int_equal(info.weights, PG_WEIGHTS_INT4);
+        assert_int_equal(info.n_int8_matrices, n_named(list));
+        pg_model_close(&model);
+        logits_of(source, PG_WEIGHTS_INT4, list, &a); /* mixed while it is opened */
+        logits_of(out, PG_WEIGHTS_STORED, NULL, &b);
+        logits_of(source, PG_WEIGHTS_INT4, NULL, &c);
+        assert_int_equal(a.size, b.size);
+        assert_memory_equal(a.data, b.data, a.size);
+        assert_true((memcmp(a.data, c.data, a.size) != 0) == (*list != 0));
+        bytes_free(&a);
+        bytes_free(&b);
+        bytes_free(&c);
+        remove_folder(out);
+        remove_folder(source);
+        mkdir(source, 0777);
+    }
+}
+
+/* Without a mix nothing in a folder is other than before there were mixes. */
+static void versions_of_the_layout(void **state) {
+    static const struct {
+        int32_t weights;
+        const char *list, *version;
+    } cases[] = {{PG_WEIGHTS_INT8, NULL, "\"layout_version\":\"1\""},
+                 {PG_WEIGHTS_INT4, NULL, "\"layout_version\":\"1\""},
+                 {PG_WEIGHTS_INT4, "", "\"layout_version\":\"1\""},
+                 {PG_WEIGHTS_INT4, "q", "\"layout_version\":\"2\""}};
+    tiny_options options = tiny_official();
+    (void)state;
+    tiny_write(source, &options);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint64_t size;
+        OK(convert_mix(cases[i].weights, cases[i].list, 1, 0));
+        bytes file = read_file(out, "model.safetensors");
+        memcpy(&size, file.data, 8);
+        assert_non_null(memmem(file.data + 8, size, cases[i].version, strlen(cases[i].version)));
+        assert_true((memmem(file.data + 8, size, "\"blocks:", 8) != NULL) == (cases[i].version[18] == '2'));
+        bytes_free(&file);
+        remove_folder(out);
+    }
+}
+
+static void mixes_that_are_none(void **state) {
+    static const char *const lists[] = {"heads",        "attention,",  ",attention",  "decoder.99",  "decoder..q", ".",
+                                        "encoder.down", "decoder.fc1", "projector.0", "embedding.q", "decoder.01", "Q"};
+    tiny_options options = tiny_official();
+    (void)state;
+    tiny_write(source, &options);
+    pg_model *model = NULL;
+    pg_model_options o;
+    OK(pg_model_options_init(&o, sizeof o));
+    o.weights = PG_WEIGHTS_INT4;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        ERROR(convert_mix(PG_WEIGHTS_INT4, lists[i], 1, 0), PG_ERROR_ARGUMENT, "int8_layers: found \"",
+              "decoder.0.mlp");
+        assert_int_not_equal(access(out, F_OK), 0);
+        o.int8_layers = lists[i];
+        ERROR(pg_model_open(source, &o, &model), PG_ERROR_ARGUMENT, "int8_layers: found \"", "no matrix of this model");
+        assert_null(model);
+    }
+    ERROR(convert_mix(PG_WEIGHTS_INT8, "q", 1, 0), PG_ERROR_ARGUMENT, "pg_convert_options.int8_layers is \"q\"",
+          "PG_WEIGHTS_INT4");
+    o.int8_layers = "q";
+    for (o.weights = PG_WEIGHTS_STORED; o.weights <= PG_WEIGHTS_INT8; o.weights++)
+        ERROR(pg_model_open(source, &o, &model), PG_ERROR_ARGUMENT, "pg_model_options.int8_layers is \"q\"",
+              "PG_WEIGHTS_INT4");
 }
 
 /* Two processes map the same pages: the mapping is shared and read-only. */
@@ -445,6 +606,8 @@ static void every_failing_allocation(void **state) {
     o.allocator = &memory.hooks;
     o.n_threads = 1;
     o.max_file_bytes = 100000;
+    o.weights = PG_WEIGHTS_INT4;
+    o.int8_layers = "embedding,decoder.0,mlp";
     counter_init(&memory);
     OK(pg_model_convert(source, out, &o));
     assert_true(counter_clean(&memory));
@@ -616,7 +779,7 @@ static void metadata_of_others(void **state) {
         pg_status status;
         const char *first, *second;
     } cases[] = {
-        {"\"layout_version\":\"1\"", "\"layout_version\":\"2\"", 0, PG_ERROR_UNSUPPORTED, "version 2", "version 1"},
+        {"\"layout_version\":\"1\"", "\"layout_version\":\"3\"", 0, PG_ERROR_UNSUPPORTED, "version 3", "version 2"},
         {"\"layout_version\":\"1\"", "\"layout_version\":\"0\"", 1, PG_ERROR_FORMAT, "layout_version", "\"0\""},
         {"\"layout_version\":\"1\"", "\"layout_version\":\"x\"", 1, PG_ERROR_FORMAT, "layout_version", "\"x\""},
         {"\"layout_version\"", "\"layout_Version\"", 1, PG_ERROR_FORMAT, "layout_version", "nothing"},
@@ -643,6 +806,32 @@ static void metadata_of_others(void **state) {
     bytes file = read_file(out, "model.safetensors");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         edit_header(cases[i].from, cases[i].to, cases[i].repair);
+        ERROR(try_open(0, 0), cases[i].status, cases[i].first, cases[i].second);
+        write_file(out, "model.safetensors", file.data, file.size);
+    }
+    OK(try_open(0, PG_MODEL_VERIFY));
+    bytes_free(&file);
+}
+
+static void metadata_of_mixes(void **state) {
+    static const struct {
+        const char *from, *to;
+        pg_status status;
+        const char *first, *second;
+    } cases[] = {
+        {"blocks:v", "blockz:v", PG_ERROR_FORMAT, "bytes", "int4 blocks"},
+        {"q_proj.weight\":\"int8\"", "q_proj.weight\":\"int4\"", PG_ERROR_FORMAT, "bytes", "int4 blocks"},
+        {"q_proj.weight\":\"int8\"", "q_proj.weight\":\"int2\"", PG_ERROR_FORMAT, "blocks:", "int8 or int4"},
+        {"q_proj.weight\":\"int8\"", "q_proj.weight\":[1,23]", PG_ERROR_FORMAT, "q_proj", ""},
+        {"\"weights\":\"int4\"", "\"weights\":\"int8\"", PG_ERROR_FORMAT, "bytes", "int8 blocks"},
+    };
+    tiny_options options = tiny_official();
+    (void)state;
+    tiny_write(source, &options);
+    OK(convert_mix(PG_WEIGHTS_INT4, "encoder.q", 1, 0));
+    bytes file = read_file(out, "model.safetensors");
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        edit_header(cases[i].from, cases[i].to, 1);
         ERROR(try_open(0, 0), cases[i].status, cases[i].first, cases[i].second);
         write_file(out, "model.safetensors", file.data, file.size);
     }
@@ -734,6 +923,11 @@ int main(int argc, char **argv) {
         TEST(a_tied_head_is_stored_once),
         TEST(info_and_files),
         TEST(as_quantized_while_opening),
+        TEST(names_of_layers),
+        TEST(mixes),
+        TEST(versions_of_the_layout),
+        TEST(mixes_that_are_none),
+        TEST(metadata_of_mixes),
         TEST(the_mapping_is_shared),
         TEST(wrong_arguments),
         TEST(contradicting_options),

@@ -128,7 +128,7 @@ def clause(text):
 
 def options_of(text):
     """(letter, name, value, description) of each option in a help text."""
-    found = re.findall(r"^ +(?:(-\w), )?(--[a-z][a-z-]*)(?: ([A-Z]+))? {2,}((?:.*\n {8,}(?! *-))*.*)$", text, re.MULTILINE)
+    found = re.findall(r"^ +(?:(-\w), )?(--[a-z][a-z0-9-]*)(?: ([A-Z]+))? {2,}((?:.*\n {8,}(?! *-))*.*)$", text, re.MULTILINE)
     return [(letter, name, value, clause(what)) for letter, name, value, what in found]
 
 
