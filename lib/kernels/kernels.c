@@ -26,6 +26,12 @@ static const uint64_t built = PG_CPU_BASELINE
 #ifdef PGI_HAS_NEON_DOTPROD
                               | PG_CPU_NEON_DOTPROD
 #endif
+#ifdef PGI_HAS_NEON_I8MM
+                              | PG_CPU_NEON_I8MM
+#endif
+#ifdef PGI_HAS_NEON_BF16
+                              | PG_CPU_NEON_BF16
+#endif
     ;
 
 pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
@@ -56,6 +62,12 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
 #endif
 #ifdef PGI_HAS_NEON_DOTPROD
     if (used & PG_CPU_NEON_DOTPROD) pgi_kernels_neon_dotprod(kernels);
+#endif
+#ifdef PGI_HAS_NEON_I8MM
+    if (used & PG_CPU_NEON_I8MM) pgi_kernels_neon_i8mm(kernels);
+#endif
+#ifdef PGI_HAS_NEON_BF16
+    if (used & PG_CPU_NEON_BF16) pgi_kernels_neon_bf16(kernels);
 #endif
     kernels->cpu = used | PG_CPU_BASELINE;
     kernels->bf16_linear = kernels->bf16_attention = 0;

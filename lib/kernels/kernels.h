@@ -75,5 +75,7 @@ void pgi_kernels_avx512_vnni(pgi_kernels *kernels); /* the same */
 void pgi_kernels_avx512_bf16(pgi_kernels *kernels); /* only the group bf16 */
 void pgi_kernels_neon(pgi_kernels *kernels);
 void pgi_kernels_neon_dotprod(pgi_kernels *kernels); /* only the quantized products */
+void pgi_kernels_neon_i8mm(pgi_kernels *kernels);    /* the same */
+void pgi_kernels_neon_bf16(pgi_kernels *kernels);    /* only the group bf16 */
 
 #endif
