@@ -36,7 +36,8 @@ enum {
     PGI_GEMM_NR_MAX = 32,
     PGI_GEMM_BF16_KC = 2 * PGI_GEMM_KC, /* of gemm_bf16; also an even number */
     PGI_GEMM_BF16_LDA = PGI_GEMM_BF16_KC + 32,
-    PGI_GEMV_ROWS = 4 /* up to this many rows of x a product streams the weights instead of packing them */
+    PGI_GEMV_ROWS = 4, /* up to this many rows of x a product streams the weights instead of packing them */
+    PGI_GEMV_UNIT = 32 /* values that x is rounded up to there */
 };
 
 struct pgi_kernels {

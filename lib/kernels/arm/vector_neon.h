@@ -7,10 +7,16 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 4, GEMM_MR = 8, GEMV_BLOCK = 8 };
+enum { LANES = 4, GEMM_MR = 8 };
 #define GEMM_STEPS 4
-/* A step reads 16 or 32 bytes of a row, so that a prefetch for each would be as many instructions as the loads. */
-#define GEMV_BY_HARDWARE
+
+/* A streamed product of m rows of x, as x86/vector_avx2.h has it: 16 to 24 sums. Nothing is fetched ahead: a step reads
+ * 16 or 32 bytes of a row, so that it would be as many instructions as the loads. */
+#define GEMV_X(m) (m)
+#define GEMV_W(m) ((m) == 1 ? 8 : (m) == 2 ? 4 : 3)
+#define GEMV_W_MAX 8
+#define GEMV_AHEAD(m) 0
+#define GEMV_REGISTER "w" /* the constraint of a vector register */
 
 typedef float32x4_t vec;
 typedef uint32x4_t ivec;
@@ -61,7 +67,9 @@ static inline vec v_scale(vec x, vec n) {
     return vmulq_f32(vmulq_f32(x, a), b);
 }
 
-static inline float v_sum(vec x) { return vaddvq_f32(x); }
+static inline float v_sum(vec x) { /* lanes that are half a vector apart first, as stream.inc.h asks */
+    return vaddv_f32(vadd_f32(vget_low_f32(x), vget_high_f32(x)));
+}
 static inline float v_largest(vec x) { return vmaxvq_f32(x); }
 
 /* Weights of any alignment to f32. */
