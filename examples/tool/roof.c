@@ -67,6 +67,43 @@ roof_probe roof_int8(uint64_t cpu) {
 roof_probe roof_bf16(uint64_t cpu) {
     return cpu & PG_CPU_AVX512_BF16 ? (roof_probe){"vdpbf16ps zmm", bf16_zmm} : (roof_probe){"none", NULL};
 }
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+
+enum { ROUNDS = 10000, CHAINS = 16 }; /* four pipes of four cycles */
+
+/* ROUNDS x CHAINS independent steps, in assembler, so that nothing depends on flags. x: %0, y: %2, %1 is free. */
+#define DEFINE_PROBE(name, instructions, per_step)                                                                \
+    __attribute__((noinline)) static double name(void) {                                                          \
+        float32x4_t y = vdupq_n_f32(0.5f), x[CHAINS], free;                                                       \
+        for (int c = 0; c < CHAINS; c++) x[c] = y;                                                                \
+        for (int i = 0; i < ROUNDS; i++) {                                                                        \
+            _Pragma("GCC unroll 16") for (int c = 0; c < CHAINS;                                                  \
+                                          c++) __asm__ volatile(instructions : "+w"(x[c]), "=&w"(free) : "w"(y)); \
+        }                                                                                                         \
+        for (int c = 0; c < CHAINS; c++) __asm__ volatile("" : : "w"(x[c]));                                      \
+        return 2.0 * ROUNDS * CHAINS * (per_step);                                                                \
+    }
+DEFINE_PROBE(fma, "fmla %0.4s, %2.4s, %2.4s", 4)
+DEFINE_PROBE(pairs, "smull %1.8h, %2.8b, %2.8b\n\tsmlal %1.8h, %2.8b, %2.8b\n\tsadalp %0.4s, %1.8h", 16)
+DEFINE_PROBE(dot, ".arch_extension dotprod\n\tsdot %0.4s, %2.16b, %2.16b", 16)
+DEFINE_PROBE(matrices, ".arch_extension i8mm\n\tusmmla %0.4s, %2.16b, %2.16b", 32)
+DEFINE_PROBE(bf16, ".arch_extension bf16\n\tbfmmla %0.4s, %2.8h, %2.8h", 16)
+
+roof_probe roof_f32(uint64_t cpu) {
+    (void)cpu;
+    return (roof_probe){"fmla", fma};
+}
+
+roof_probe roof_int8(uint64_t cpu) {
+    if (cpu & PG_CPU_NEON_I8MM) return (roof_probe){"usmmla", matrices};
+    if (cpu & PG_CPU_NEON_DOTPROD) return (roof_probe){"sdot", dot};
+    return (roof_probe){"smull, smlal, sadalp", pairs};
+}
+
+roof_probe roof_bf16(uint64_t cpu) {
+    return cpu & PG_CPU_NEON_BF16 ? (roof_probe){"bfmmla", bf16} : (roof_probe){"none", NULL};
+}
 #else
 roof_probe roof_f32(uint64_t cpu) {
     (void)cpu;
