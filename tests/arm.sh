@@ -57,7 +57,7 @@ if test ! -f "$build/build.ninja"; then
     "$meson" setup "$build" --werror --buildtype=release --cross-file cross/aarch64-linux-gnu.ini \
         --cross-file "$sysroot/sysroot.ini" >"$work/log" 2>&1 || tail -n 20 "$work/log"
 fi
-targets='paligemma tests/kernels/check tests/support/make_tiny'
+targets='paligemma:executable tests/kernels/check tests/support/make_tiny'
 test $all = no || targets=
 # shellcheck disable=SC2086 # several targets
 "$meson" compile -C "$build" -j "$jobs" $targets >"$work/log" 2>&1
