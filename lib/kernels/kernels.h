@@ -11,7 +11,7 @@
 #include "kernels/matrix.h"
 #include "kernels/resample.h"
 
-/* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0). */
+/* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0; HWCAP). */
 uint64_t pgi_cpu_features(void);
 /* Asks the system for AMX's tiles, which Linux gives a process on request alone. 0: it refuses, or knows of none.
  * Signal frames of threads that use tiles are larger by their 8 KiB. */
@@ -83,5 +83,9 @@ void pgi_kernels_avx512_vnni(pgi_kernels *kernels); /* the same */
 void pgi_kernels_avx512_bf16(pgi_kernels *kernels); /* only the group bf16 */
 void pgi_kernels_amx_int8(pgi_kernels *kernels);    /* the quantized products, rows and tiles */
 void pgi_kernels_amx_bf16(pgi_kernels *kernels);    /* only the group bf16 */
+void pgi_kernels_neon(pgi_kernels *kernels);
+void pgi_kernels_neon_dotprod(pgi_kernels *kernels); /* only the quantized products */
+void pgi_kernels_neon_i8mm(pgi_kernels *kernels);    /* the same */
+void pgi_kernels_neon_bf16(pgi_kernels *kernels);    /* only the group bf16 */
 
 #endif

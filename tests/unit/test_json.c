@@ -10,6 +10,7 @@
 #include "checkpoint/json.h"
 #include "checkpoint/json_number.h"
 #include "checkpoint_files.h"
+#include "small_stack.h"
 
 static pgi_json_doc doc;
 
@@ -253,7 +254,7 @@ static void depth_is_limited_on_a_small_stack(void **state) {
     pthread_attr_t attributes;
     pthread_t thread;
     pthread_attr_init(&attributes);
-    assert_int_equal(pthread_attr_setstacksize(&attributes, 64 * 1024), 0);
+    assert_int_equal(pthread_attr_setstacksize(&attributes, small_stack()), 0);
     assert_int_equal(pthread_create(&thread, &attributes, dig, NULL), 0);
     assert_int_equal(pthread_join(thread, NULL), 0);
     pthread_attr_destroy(&attributes);

@@ -1,15 +1,15 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The group bf16 for AMX-BF16: products of 32 x 32 on tiles, the rest as for AVX-512 BF16. */
-#include "kernels/x86/bf16_zmm.inc.h"
+#include "kernels/x86/bf16_zmm.h"
 #include "kernels/x86/tiles_amx.h"
 
 #include "kernels/x86/gemm_tiles.inc.h"
 
+enum { MR = GEMM_ROWS };
+
+#include "kernels/simd/bf16.inc.h"
+
 void pgi_kernels_amx_bf16(pgi_kernels *kernels) {
-    kernels->gemm_bf16_mr = GEMM_ROWS;
-    kernels->gemm_bf16_nr = NR;
+    set_bf16(kernels);
     kernels->gemm_bf16_step = TILE_ROWS;
-#define K(type, name, parameters) kernels->name = name;
-#include "kernels/lists/bf16.inc"
-#undef K
 }

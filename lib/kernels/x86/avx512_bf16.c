@@ -1,6 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The group bf16 for AVX-512 BF16: tiles of 14 x 32, as for f32, where a lane holds a pair of values. */
-#include "kernels/x86/bf16_zmm.inc.h"
+#include "kernels/x86/bf16_zmm.h"
 
 enum { MR = 14 };
 
@@ -25,11 +25,6 @@ static ALWAYS_INLINE vec gemm_add_product(vec sum, ivec x, ivec b) {
 #define GEMM_CASES 14
 #include "kernels/simd/gemm.inc.h"
 
-void pgi_kernels_avx512_bf16(pgi_kernels *kernels) {
-    kernels->gemm_bf16_mr = MR;
-    kernels->gemm_bf16_nr = NR;
-    kernels->gemm_bf16_step = 1;
-#define K(type, name, parameters) kernels->name = name;
-#include "kernels/lists/bf16.inc"
-#undef K
-}
+#include "kernels/simd/bf16.inc.h"
+
+void pgi_kernels_avx512_bf16(pgi_kernels *kernels) { set_bf16(kernels); }
