@@ -257,8 +257,8 @@ enum {
     PG_ARITHMETIC_DEFAULT = 0, ///< F32; beside int8 and int4 weights, attention as with BF16
     PG_ARITHMETIC_F32 = 1,     ///< f32
     PG_ARITHMETIC_BF16 = 2     ///< round the inputs of products to bf16, for more than 4 rows (encoder, prefill), on
-                               ///< CPUs where that is faster (PG_CPU_AVX512_BF16 or PG_CPU_NEON_BF16 in use);
-                               ///< elsewhere the same as F32
+                               ///< CPUs where that is faster (PG_CPU_AVX512_BF16, PG_CPU_AMX_BF16 or
+                               ///< PG_CPU_NEON_BF16 in use); elsewhere the same as F32
 };
 
 /** Flags of pg_model_options. */

@@ -14,7 +14,7 @@
 #define AVX512 (AVX2 | PG_CPU_AVX512)
 #define VNNI (AVX512 | PG_CPU_AVX512_VNNI)
 #define BF16 (VNNI | PG_CPU_AVX512_BF16)
-#define AMX PG_CPU_AMX_INT8
+#define AMX (PG_CPU_AMX_INT8 | PG_CPU_AMX_BF16)
 
 /* Words of CPUID as such CPUs give them; of no account are the bits that are not looked at. */
 static const struct {
@@ -35,8 +35,10 @@ static const struct {
      BF16 | PG_CPU_AVX_VNNI | AMX, VNNI | PG_CPU_AVX_VNNI | AMX, 0xffdd4432},
     {"Sapphire Rapids, whose system saves no tiles", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30,
      0x2e7, BF16 | PG_CPU_AVX_VNNI, VNNI | PG_CPU_AVX_VNNI, 0xffdd4432},
-    {"a hypervisor that hides AMX-INT8", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30, 0x602e7,
-     BF16 | PG_CPU_AVX_VNNI, VNNI | PG_CPU_AVX_VNNI, 0xfddd4432},
+    {"a hypervisor that hides AMX-BF16", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30, 0x602e7,
+     BF16 | PG_CPU_AVX_VNNI | PG_CPU_AMX_INT8, VNNI | PG_CPU_AVX_VNNI | PG_CPU_AMX_INT8, 0xff9d4432},
+    {"a hypervisor that hides tiles", "GenuineIntel", 0x7ffefbff, 0xf3bfbfeb, 0x1b415f6e, 0x00001c30, 0x602e7,
+     BF16 | PG_CPU_AVX_VNNI, VNNI | PG_CPU_AVX_VNNI, 0xfedd4432},
     {"Alder Lake: AVX-VNNI without AVX-512", "GenuineIntel", 0x7ffafbff, 0x239c27eb, 0x984007bc, 0x00400810, 0x207,
      AVX2 | PG_CPU_AVX_VNNI, AVX2 | PG_CPU_AVX_VNNI, 0},
     {"Zen 3", "AuthenticAMD", 0x7ef8320b, 0x219c97a9, 0x0040068c, 0, 0x207, AVX2, AVX2, 0},
@@ -84,11 +86,9 @@ static void each_cpu_gets_what_it_can_run(void **state) {
 
 /* Whatever the bits: nothing is used without what it stands on. */
 static void nothing_stands_alone(void **state) {
-    static const uint64_t above[][2] = {{PG_CPU_AVX512, PG_CPU_AVX2},
-                                        {PG_CPU_AVX_VNNI, PG_CPU_AVX2},
-                                        {PG_CPU_AVX512_VNNI, PG_CPU_AVX512},
-                                        {PG_CPU_AVX512_BF16, PG_CPU_AVX512},
-                                        {PG_CPU_AMX_INT8, PG_CPU_AVX512_VNNI}};
+    static const uint64_t above[][2] = {{PG_CPU_AVX512, PG_CPU_AVX2},          {PG_CPU_AVX_VNNI, PG_CPU_AVX2},
+                                        {PG_CPU_AVX512_VNNI, PG_CPU_AVX512},   {PG_CPU_AVX512_BF16, PG_CPU_AVX512},
+                                        {PG_CPU_AMX_INT8, PG_CPU_AVX512_VNNI}, {PG_CPU_AMX_BF16, PG_CPU_AVX512}};
     (void)state;
     for (uint64_t i = 0; i < 1 << 16; i++) {
         uint64_t bits = i * UINT64_C(0x9E3779B97F4A7C15); /* each bit set in half of them */

@@ -15,7 +15,7 @@
 
 static const char *const golden_cases[] = {"demo-5", "demo-6"};
 #define DEMO PGI_GOLDEN_FOLDER "/../../examples/demo/model"
-#define BF16_SETS (PG_CPU_AVX512_BF16 | PG_CPU_NEON_BF16)
+#define BF16_SETS (PG_CPU_AVX512_BF16 | PG_CPU_AMX_BF16 | PG_CPU_NEON_BF16)
 
 #define OK(call)                                                                                  \
     do {                                                                                          \

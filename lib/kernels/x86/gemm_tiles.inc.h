@@ -18,12 +18,14 @@ enum {
     PANEL_LINE = 2 * GEMM_ROWS, /* values of a pair of lines of a panel */
     A_BYTES = 2 * PGI_GEMM_BF16_LDA,
     LINE_BYTES = 2 * PANEL_LINE,
-    TILE_BYTES = 2 * TILE_VALUES
+    TILE_BYTES = 2 * TILE_VALUES,
+    COPIED_VALUES = 8 * TILE_VALUES /* of rows that are copied, at once */
 };
 
-/* 16 rows of `a`, or fewer: [rows][PGI_GEMM_BF16_LDA], and what follows the last whole tile, [16][32]. */
+/* 16 rows, `bytes` apart, and what follows the last whole tile, [16][32]. */
 typedef struct tile_rows {
     const uint16_t *whole, *rest;
+    int64_t bytes;
 } tile_rows;
 
 /* 16 x 16 sums, or fewer: where they begin, where they go, and bytes from row to row. */
@@ -33,9 +35,9 @@ typedef struct tile_sums {
     int64_t from_stride, to_stride;
 } tile_sums;
 
-/* What does not fill a tile. */
+/* What does not fill a tile. (The stack of a thread may have 64 KiB.) */
 typedef struct tile_copies {
-    __attribute__((aligned(64))) uint16_t a[2][TILE_ROWS * PGI_GEMM_BF16_LDA];
+    __attribute__((aligned(64))) uint16_t a[TILE_ROWS * COPIED_VALUES]; /* of the rows that are no 16 */
     __attribute__((aligned(64))) uint16_t a_rest[2][TILE_ROWS * TILE_VALUES];
     __attribute__((aligned(64))) uint16_t panel_rest[TILE_ROWS * PANEL_LINE];
     __attribute__((aligned(64))) float sums[2][2][TILE_ROWS * TILE_ROWS];
@@ -48,14 +50,11 @@ static tile_rows rows_of(const uint16_t *a, int rows, int64_t k, uint16_t *copy,
         for (int i = 0; i < rows; i++)
             memcpy(rest + i * TILE_VALUES, a + i * PGI_GEMM_BF16_LDA + whole, (size_t)(k - whole) * sizeof *a);
     }
-    if (rows == TILE_ROWS) return (tile_rows){a, rest};
-    for (int i = 0; i < TILE_ROWS && whole > 0; i++) {
-        if (i < rows)
-            memcpy(copy + i * PGI_GEMM_BF16_LDA, a + i * PGI_GEMM_BF16_LDA, (size_t)whole * sizeof *a);
-        else
-            memset(copy + i * PGI_GEMM_BF16_LDA, 0, (size_t)whole * sizeof *a);
-    }
-    return (tile_rows){copy, rest};
+    if (rows == TILE_ROWS) return (tile_rows){a, rest, A_BYTES};
+    memset(copy, 0, TILE_ROWS * COPIED_VALUES * sizeof *copy);
+    for (int i = 0; i < rows; i++)
+        memcpy(copy + i * COPIED_VALUES, a + i * PGI_GEMM_BF16_LDA, (size_t)whole * sizeof *a);
+    return (tile_rows){copy, rest, COPIED_VALUES * sizeof *copy};
 }
 
 static tile_sums sums_of(float *c, int64_t c_stride, int rows, int columns, int accumulate, const float *bias,
@@ -83,9 +82,9 @@ static void copy_sums(const tile_sums *sums, float *c, int64_t c_stride, int row
             tile_zero(t);                                  \
         }                                                  \
     } while (0)
-#define MULTIPLY(a0, a1, a_bytes, lines)                     \
+#define MULTIPLY(a0, a0_bytes, a1, a1_bytes, lines)          \
     do {                                                     \
-        tile_load(4, a0, a_bytes);                           \
+        tile_load(4, a0, a0_bytes);                          \
         tile_load(6, lines, LINE_BYTES);                     \
         tile_dot_bf16(0, 4, 6);                              \
         if (vectors == 2) {                                  \
@@ -93,7 +92,7 @@ static void copy_sums(const tile_sums *sums, float *c, int64_t c_stride, int row
             tile_dot_bf16(1, 4, 7);                          \
         }                                                    \
         if (tiles_high == 2) {                               \
-            tile_load(5, a1, a_bytes);                       \
+            tile_load(5, a1, a1_bytes);                      \
             tile_dot_bf16(2, 5, 6);                          \
             if (vectors == 2) {                              \
                 tile_dot_bf16(3, 5, 7);                      \
@@ -110,8 +109,8 @@ static ALWAYS_INLINE void multiply_tiles(const int tiles_high, const int vectors
     if (tiles_high == 2 && vectors == 2) START(3, s[1][1]);
     int64_t l = 0;
     for (; l + TILE_VALUES <= k; l += TILE_VALUES)
-        MULTIPLY(a[0].whole + l, a[1].whole + l, A_BYTES, panel + l * GEMM_ROWS);
-    if (l < k) MULTIPLY(a[0].rest, a[1].rest, TILE_BYTES, panel_rest);
+        MULTIPLY(a[0].whole + l, a[0].bytes, a[1].whole + l, a[1].bytes, panel + l * GEMM_ROWS);
+    if (l < k) MULTIPLY(a[0].rest, TILE_BYTES, a[1].rest, TILE_BYTES, panel_rest);
     tile_store(0, s[0][0].to, s[0][0].to_stride);
     if (vectors == 2) {
         tile_store(1, s[0][1].to, s[0][1].to_stride);
@@ -126,37 +125,47 @@ static ALWAYS_INLINE void multiply_tiles(const int tiles_high, const int vectors
 
 static int at_most_16(int n) { return n < TILE_ROWS ? n : TILE_ROWS; }
 
-static void gemm_bf16(int m, int n, int64_t k, const uint16_t *a, const uint16_t *panel, float *c, int64_t c_stride,
-                      int accumulate, const float *bias) {
-    tile_copies copies;
-    tile_rows rows[2] = {{NULL, NULL}, {NULL, NULL}};
+/* gemm_bf16, but where m is no multiple of 16, k <= COPIED_VALUES */
+static void multiply(int m, int n, int64_t k, const uint16_t *a, const uint16_t *panel, float *c, int64_t c_stride,
+                     int accumulate, const float *bias, tile_copies *copies) {
+    tile_rows rows[2] = {{NULL, NULL, 0}, {NULL, NULL, 0}};
     tile_sums sums[2][2];
     const int tiles_high = m > TILE_ROWS ? 2 : 1, vectors = n > TILE_ROWS ? 2 : 1;
     const int64_t whole = k / TILE_VALUES * TILE_VALUES;
     if (k > whole) {
-        memset(copies.panel_rest, 0, sizeof copies.panel_rest);
-        memcpy(copies.panel_rest, panel + whole * GEMM_ROWS, (size_t)((k - whole + 1) / 2 * LINE_BYTES));
+        memset(copies->panel_rest, 0, sizeof copies->panel_rest);
+        memcpy(copies->panel_rest, panel + whole * GEMM_ROWS, (size_t)((k - whole + 1) / 2 * LINE_BYTES));
     }
     for (int i = 0; i < tiles_high; i++) {
         const int height = at_most_16(m - i * TILE_ROWS);
-        rows[i] = rows_of(a + i * TILE_ROWS * PGI_GEMM_BF16_LDA, height, k, copies.a[i], copies.a_rest[i]);
+        rows[i] = rows_of(a + i * TILE_ROWS * PGI_GEMM_BF16_LDA, height, k, copies->a, copies->a_rest[i]);
         for (int v = 0; v < vectors; v++)
             sums[i][v] =
                 sums_of(c + i * TILE_ROWS * c_stride + v * TILE_ROWS, c_stride, height, at_most_16(n - v * TILE_ROWS),
-                        accumulate, bias ? bias + v * TILE_ROWS : NULL, copies.sums[i][v]);
+                        accumulate, bias ? bias + v * TILE_ROWS : NULL, copies->sums[i][v]);
     }
-    tiles_begin();
     if (tiles_high == 2 && vectors == 2)
-        multiply_tiles(2, 2, k, rows, panel, copies.panel_rest, sums);
+        multiply_tiles(2, 2, k, rows, panel, copies->panel_rest, sums);
     else if (tiles_high == 2)
-        multiply_tiles(2, 1, k, rows, panel, copies.panel_rest, sums);
+        multiply_tiles(2, 1, k, rows, panel, copies->panel_rest, sums);
     else if (vectors == 2)
-        multiply_tiles(1, 2, k, rows, panel, copies.panel_rest, sums);
+        multiply_tiles(1, 2, k, rows, panel, copies->panel_rest, sums);
     else
-        multiply_tiles(1, 1, k, rows, panel, copies.panel_rest, sums);
-    tiles_end();
+        multiply_tiles(1, 1, k, rows, panel, copies->panel_rest, sums);
     for (int i = 0; i < tiles_high; i++)
         for (int v = 0; v < vectors; v++)
             copy_sums(&sums[i][v], c + i * TILE_ROWS * c_stride + v * TILE_ROWS, c_stride,
                       at_most_16(m - i * TILE_ROWS), at_most_16(n - v * TILE_ROWS));
+}
+
+/* Sums that wait in `c` for more values are what they were in the tile. */
+static void gemm_bf16(int m, int n, int64_t k, const uint16_t *a, const uint16_t *panel, float *c, int64_t c_stride,
+                      int accumulate, const float *bias) {
+    tile_copies copies;
+    const int64_t at_once = m % TILE_ROWS ? COPIED_VALUES : k;
+    tiles_begin();
+    for (int64_t l = 0; l < k; l += at_once)
+        multiply(m, n, pgi_min64(k - l, at_once), a + l, panel + l * GEMM_ROWS, c, c_stride, accumulate || l > 0,
+                 l > 0 ? NULL : bias, &copies);
+    tiles_end();
 }
