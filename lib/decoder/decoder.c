@@ -69,8 +69,8 @@ pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, 
     return w;
 }
 
-size_t pgi_kv_cache_size(const pgi_text_config *config, int64_t capacity) {
-    size_t width = (size_t)config->n_kv_heads * (size_t)config->head_dim * sizeof(float), size;
+size_t pgi_kv_cache_size(const pgi_text_config *config, int bf16, int64_t capacity) {
+    size_t width = (size_t)config->n_kv_heads * (size_t)config->head_dim * (bf16 ? 2 : 4), size;
     if (!pgi_mul_size(width * (size_t)config->n_layers, (size_t)capacity, &size)) return SIZE_MAX;
     return size;
 }
@@ -153,14 +153,31 @@ static void drop_hidden(const pgi_sequence *sequence, float *rows, int64_t width
 }
 
 /* The new tokens' keys and values to the end of the cache's. */
-static void extend_cache(const pgi_text_config *config, int32_t index, const pgi_sequence *sequence, const float *k,
-                         const float *v) {
+static void extend_cache(const pgi_run *run, const pgi_text_config *config, int32_t index, const pgi_sequence *sequence,
+                         const float *k, const float *v) {
     const pgi_kv_cache *cache = sequence->cache;
-    int64_t width = (int64_t)config->n_kv_heads * config->head_dim;
-    int64_t at = (index * cache->capacity + cache->n_tokens) * width;
-    size_t bytes = (size_t)(n_new_tokens(sequence) * width) * sizeof(float);
-    memcpy(cache->keys + at, k, bytes);
-    memcpy(cache->values + at, v, bytes);
+    const int64_t width = (int64_t)config->n_kv_heads * config->head_dim, n = n_new_tokens(sequence) * width;
+    const int64_t at = (index * cache->capacity + cache->n_tokens) * width;
+    if (cache->bf16) {
+        run->kernels->round_bf16(k, n, 1, (uint16_t *)cache->keys + at);
+        run->kernels->round_bf16(v, n, 1, (uint16_t *)cache->values + at);
+    } else {
+        memcpy((float *)cache->keys + at, k, (size_t)n * sizeof(float));
+        memcpy((float *)cache->values + at, v, (size_t)n * sizeof(float));
+    }
+}
+
+/* The keys and values that a sequence of a pass reads: those of its cache, but where the pass has them all in f32 and
+ * the cache has rounded them, those of the pass. */
+static void choose_keys(const pgi_text_config *config, int32_t index, const pgi_sequence *sequence,
+                        pgi_attention_rows *rows) {
+    const pgi_kv_cache *cache = sequence->cache;
+    if (!cache || (cache->bf16 && cache->n_tokens == 0)) return;
+    const int64_t width = (int64_t)config->n_kv_heads * config->head_dim;
+    const int64_t at = index * cache->capacity * width * (cache->bf16 ? 2 : 4);
+    rows->k = (const char *)cache->keys + at;
+    rows->v = (const char *)cache->values + at;
+    rows->kv_bf16 = cache->bf16;
 }
 
 /* The weights that are kept of a layer; shape and rows: of tokens from `begin` on, of the pass's only sequence. */
@@ -192,11 +209,7 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
             drop_hidden(sequence, k, kv_width);
             drop_hidden(sequence, v, kv_width);
         }
-        if (sequence->cache) {
-            extend_cache(config, index, sequence, k, v);
-            k = sequence->cache->keys + index * sequence->cache->capacity * kv_width;
-            v = sequence->cache->values + index * sequence->cache->capacity * kv_width;
-        }
+        if (sequence->cache) extend_cache(run, config, index, sequence, k, v);
         int64_t begin = first_token > first_out ? first_token : first_out;
         int64_t end = pgi_min64(first_token + sequence->n_tokens, first_out + n_out);
         if (begin >= end) continue;
@@ -208,14 +221,15 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
             shape.key_begin = w->window_begin + begin;
             shape.key_end = w->window_end + begin;
         }
-        const pgi_attention_rows rows = {.q = w->q + (begin - first_out) * width,
-                                         .k = k,
-                                         .v = v,
-                                         .out = w->attention_out + (begin - first_out) * width,
-                                         .q_stride = width,
-                                         .k_stride = kv_width,
-                                         .v_stride = kv_width,
-                                         .out_stride = width};
+        pgi_attention_rows rows = {.q = w->q + (begin - first_out) * width,
+                                   .k = k,
+                                   .v = v,
+                                   .out = w->attention_out + (begin - first_out) * width,
+                                   .q_stride = width,
+                                   .k_stride = kv_width,
+                                   .v_stride = kv_width,
+                                   .out_stride = width};
+        choose_keys(config, index, sequence, &rows);
         PGI_TRY(pgi_attention_forward(run, &shape, &rows, w->attention));
         if (pass->kept) PGI_TRY(keep_weights(run, index, pass->kept, begin, shape, rows, w));
     }

@@ -253,7 +253,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
         if (!workspace) return 2;
         int64_t q_stride = (int64_t)a[2] * a[4], k_stride = (int64_t)a[3] * a[4];
         const float *k = x + (int64_t)a[0] * q_stride, *v = k + a[1] * k_stride;
-        const pgi_attention_rows rows = {x, k, v, y, q_stride, k_stride, k_stride, q_stride};
+        const pgi_attention_rows rows = {x, k, v, y, q_stride, k_stride, k_stride, q_stride, 0};
         MEASURE((void)0, pgi_attention_forward(&run, &shape, &rows, workspace));
         label("attention %4d x %4d, %2d/%2d heads of %3d %-4s ", a[0], a[1], a[2], a[3], a[4], bf16 ? "bf16" : "f32");
         report(4.0 * a[0] * a[1] * a[2] * a[4], bf16 ? bf16_roof : flop_roof, 0, 0, scratch_bytes);

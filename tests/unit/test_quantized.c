@@ -123,10 +123,12 @@ static void test_arithmetic_is_checked(void **state) {
         assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_ARGUMENT);
         assert_non_null(strstr(pg_last_error(), "pg_model_options.arithmetic"));
     }
-    OK(pg_model_options_init(&options, sizeof options));
-    options.reserved = 1;
-    assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_ARGUMENT);
-    assert_non_null(strstr(pg_last_error(), "reserved is 1, expected 0"));
+    for (int32_t bad = -1; bad <= PG_KV_BF16 + 1; bad += PG_KV_BF16 + 2) {
+        OK(pg_model_options_init(&options, sizeof options));
+        options.kv = bad;
+        assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_ARGUMENT);
+        assert_non_null(strstr(pg_last_error(), "pg_model_options.kv"));
+    }
 }
 
 /* ---- opening that is stopped ---- */

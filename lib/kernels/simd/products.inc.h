@@ -112,30 +112,32 @@ static void pack_bf16(const void *w, int64_t w_bytes, int rows, int64_t k, float
 
 /* ---- weighted_sum: eight vectors of columns at a time ---- */
 
-static ALWAYS_INLINE void weighted_columns(const int vectors, int64_t rest, int64_t n, const float *p, const float *v,
-                                           int64_t v_stride, float *out) {
-    vec sum[8];
-    UNROLL for (int u = 0; u < vectors; u++) sum[u] = v_zero();
-    for (int64_t j = 0; j < n; j++, v += v_stride) {
-        vec factor = v_set1(p[j]);
-        UNROLL for (int u = 0; u < vectors; u++) sum[u] =
-            v_fma(factor, rest ? v_load_n(v, rest) : v_load(v + u * LANES), sum[u]);
+#define DEFINE_WEIGHTED_SUM(name, type, dtype)                                                             \
+    static ALWAYS_INLINE void name##_columns(const int vectors, int64_t rest, int64_t n, const float *p,   \
+                                             const type *v, int64_t v_stride, float *out) {                \
+        vec sum[8];                                                                                        \
+        UNROLL for (int u = 0; u < vectors; u++) sum[u] = v_zero();                                        \
+        for (int64_t j = 0; j < n; j++, v += v_stride) {                                                   \
+            vec factor = v_set1(p[j]);                                                                     \
+            UNROLL for (int u = 0; u < vectors; u++) sum[u] =                                              \
+                v_fma(factor, rest ? v_load_##dtype##_n(v, rest) : v_load_##dtype(v + u * LANES), sum[u]); \
+        }                                                                                                  \
+        UNROLL for (int u = 0; u < vectors; u++) {                                                         \
+            if (rest)                                                                                      \
+                v_store_n(out, sum[u], rest);                                                              \
+            else                                                                                           \
+                v_store(out + u * LANES, sum[u]);                                                          \
+        }                                                                                                  \
+    }                                                                                                      \
+    static void name(int64_t n, int64_t d, const float *p, const type *v, int64_t v_stride, float *out) {  \
+        int64_t i = 0;                                                                                     \
+        for (; i + 8 * LANES <= d; i += 8 * LANES) name##_columns(8, 0, n, p, v + i, v_stride, out + i);   \
+        for (; i + 2 * LANES <= d; i += 2 * LANES) name##_columns(2, 0, n, p, v + i, v_stride, out + i);   \
+        for (; i + LANES <= d; i += LANES) name##_columns(1, 0, n, p, v + i, v_stride, out + i);           \
+        if (i < d) name##_columns(1, d - i, n, p, v + i, v_stride, out + i);                               \
     }
-    UNROLL for (int u = 0; u < vectors; u++) {
-        if (rest)
-            v_store_n(out, sum[u], rest);
-        else
-            v_store(out + u * LANES, sum[u]);
-    }
-}
-
-static void weighted_sum(int64_t n, int64_t d, const float *p, const float *v, int64_t v_stride, float *out) {
-    int64_t i = 0;
-    for (; i + 8 * LANES <= d; i += 8 * LANES) weighted_columns(8, 0, n, p, v + i, v_stride, out + i);
-    for (; i + 2 * LANES <= d; i += 2 * LANES) weighted_columns(2, 0, n, p, v + i, v_stride, out + i);
-    for (; i + LANES <= d; i += LANES) weighted_columns(1, 0, n, p, v + i, v_stride, out + i);
-    if (i < d) weighted_columns(1, d - i, n, p, v + i, v_stride, out + i);
-}
+DEFINE_WEIGHTED_SUM(weighted_sum, float, f32)
+DEFINE_WEIGHTED_SUM(weighted_sum_bf16, uint16_t, bf16)
 
 static void set_products(pgi_kernels *kernels) {
     kernels->gemm_mr = GEMM_MR;
