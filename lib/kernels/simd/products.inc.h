@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "base/float16.h"
 #include "kernels/kernels.h"
 #include "kernels/simd/unroll.h"
 
@@ -139,7 +140,14 @@ static void pack_bf16(const void *w, int64_t w_bytes, int rows, int64_t k, float
 DEFINE_WEIGHTED_SUM(weighted_sum, float, f32)
 DEFINE_WEIGHTED_SUM(weighted_sum_bf16, uint16_t, bf16)
 
+/* ---- bf16 of f32: left to the compiler, which makes vectors of it ---- */
+
+static void round_bf16(const float *x, int64_t n, float factor, uint16_t *out) {
+    for (int64_t i = 0; i < n; i++) out[i] = pgi_bf16_from_f32(x[i] * factor);
+}
+
 static void set_products(pgi_kernels *kernels) {
+    kernels->round_bf16 = round_bf16; /* alone of its group */
     kernels->gemm_mr = GEMM_MR;
     kernels->gemm_nr = GEMM_NR;
 #define K(type, name, parameters) kernels->name = name;
