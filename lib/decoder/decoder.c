@@ -152,19 +152,30 @@ static void drop_hidden(const pgi_sequence *sequence, float *rows, int64_t width
     }
 }
 
+/* n rows [n, n_kv_heads * head_dim] of new tokens behind those of a layer: `to` is what its first head will have there.
+ */
+static void append(const pgi_run *run, const pgi_text_config *config, const pgi_kv_cache *cache, int64_t to, int64_t n,
+                   const float *rows, void *kept) {
+    const int64_t d = config->head_dim;
+    for (int64_t t = 0; t < n; t++, to += d) {
+        for (int64_t head = 0; head < config->n_kv_heads; head++, rows += d) {
+            const int64_t at = to + head * cache->capacity * d;
+            if (cache->bf16)
+                run->kernels->round_bf16(rows, d, 1, (uint16_t *)kept + at);
+            else
+                memcpy((float *)kept + at, rows, (size_t)d * sizeof(float));
+        }
+    }
+}
+
 /* The new tokens' keys and values to the end of the cache's. */
 static void extend_cache(const pgi_run *run, const pgi_text_config *config, int32_t index, const pgi_sequence *sequence,
                          const float *k, const float *v) {
     const pgi_kv_cache *cache = sequence->cache;
-    const int64_t width = (int64_t)config->n_kv_heads * config->head_dim, n = n_new_tokens(sequence) * width;
-    const int64_t at = (index * cache->capacity + cache->n_tokens) * width;
-    if (cache->bf16) {
-        run->kernels->round_bf16(k, n, 1, (uint16_t *)cache->keys + at);
-        run->kernels->round_bf16(v, n, 1, (uint16_t *)cache->values + at);
-    } else {
-        memcpy((float *)cache->keys + at, k, (size_t)n * sizeof(float));
-        memcpy((float *)cache->values + at, v, (size_t)n * sizeof(float));
-    }
+    const int64_t n = n_new_tokens(sequence);
+    const int64_t to = (index * config->n_kv_heads * cache->capacity + cache->n_tokens) * config->head_dim;
+    append(run, config, cache, to, n, k, cache->keys);
+    append(run, config, cache, to, n, v, cache->values);
 }
 
 /* The keys and values that a sequence of a pass reads: those of its cache, but where the pass has them all in f32 and
@@ -173,10 +184,12 @@ static void choose_keys(const pgi_text_config *config, int32_t index, const pgi_
                         pgi_attention_rows *rows) {
     const pgi_kv_cache *cache = sequence->cache;
     if (!cache || (cache->bf16 && cache->n_tokens == 0)) return;
-    const int64_t width = (int64_t)config->n_kv_heads * config->head_dim;
-    const int64_t at = index * cache->capacity * width * (cache->bf16 ? 2 : 4);
+    const int64_t head = cache->capacity * config->head_dim;
+    const int64_t at = index * config->n_kv_heads * head * (cache->bf16 ? 2 : 4);
     rows->k = (const char *)cache->keys + at;
     rows->v = (const char *)cache->values + at;
+    rows->k_stride = rows->v_stride = config->head_dim;
+    rows->kv_head_stride = head;
     rows->kv_bf16 = cache->bf16;
 }
 

@@ -11,8 +11,9 @@
 
 /* Keys and values of the tokens of one sequence in every layer. */
 typedef struct pgi_kv_cache {
-    void *keys, *values;   /* [n_layers, capacity, n_kv_heads * head_dim], keys rotated */
-    int bf16;              /* rounded to bf16; 0: f32 */
+    void *keys,
+        *values; /* [n_layers, n_kv_heads, capacity, head_dim], keys rotated: a step reads each head in one stream */
+    int bf16;    /* rounded to bf16; 0: f32 */
     int64_t capacity;      /* tokens */
     int64_t n_tokens;      /* filled so far */
     int64_t next_position; /* of the token that follows; the first is at 1 */

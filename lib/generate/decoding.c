@@ -47,10 +47,10 @@ pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, in
 /* Copies tokens first .. n of every layer's keys or values; the capacities may differ. */
 static void copy_tokens(const pgi_text_config *text, int64_t first, int64_t n, const pgi_kv_cache *from,
                         pgi_kv_cache *to) {
-    const int64_t width = (int64_t)text->n_kv_heads * text->head_dim * (from->bf16 ? 2 : 4);
-    const size_t bytes = (size_t)((n - first) * width);
-    for (int32_t i = 0; i < text->n_layers; i++) {
-        const int64_t source = (i * from->capacity + first) * width, target = (i * to->capacity + first) * width;
+    const int64_t row = text->head_dim * (from->bf16 ? 2 : 4);
+    const size_t bytes = (size_t)((n - first) * row);
+    for (int64_t i = 0; i < (int64_t)text->n_layers * text->n_kv_heads; i++) {
+        const int64_t source = (i * from->capacity + first) * row, target = (i * to->capacity + first) * row;
         memcpy((char *)to->keys + target, (char *)from->keys + source, bytes);
         memcpy((char *)to->values + target, (char *)from->values + source, bytes);
     }

@@ -173,24 +173,27 @@ static float softmax_keys(const pgi_kernels *kernels, float *x, uint16_t *rounde
     return factor;
 }
 
-/* Row `row` of keys or values from column `column` on. */
-static const void *kv_at(const pgi_attention_rows *rows, const void *kv, int64_t stride, int64_t row, int64_t column) {
-    return (const char *)kv + (row * stride + column) * (rows->kv_bf16 ? 2 : 4);
+/* Row `row` of the keys or values of a KV head. */
+static const void *kv_at(const attention_task *task, const void *kv, int64_t stride, int64_t row, int64_t head) {
+    const int64_t head_stride = task->rows.kv_head_stride ? task->rows.kv_head_stride : task->shape->head_dim;
+    return (const char *)kv + (row * stride + head * head_stride) * (task->rows.kv_bf16 ? 2 : 4);
 }
 
-/* out [m, d] = scores [m, n] values [n, d], of rows->v from row `first` and column `column` on: a few values for all
- * the heads, so that they are read from memory once. */
-static void weighted_values(const pgi_kernels *kernels, int64_t m, int64_t n, int64_t d, const float *scores,
-                            const pgi_attention_rows *rows, int64_t first, int64_t column, float *part, float *out) {
+/* out [m, d] = scores [m, n] values [n, d], those of a KV head from row `first` on: a few values for all the heads, so
+ * that they are read from memory once. */
+static void weighted_values(const attention_task *task, int64_t m, int64_t n, const float *scores, int64_t first,
+                            int64_t kv, float *part, float *out) {
+    const pgi_kernels *kernels = task->run->kernels;
+    const int64_t d = task->shape->head_dim, stride = task->rows.v_stride;
     for (int64_t j = 0; j < n; j += VALUE_BLOCK) {
-        int64_t width = pgi_min64(VALUE_BLOCK, n - j);
+        const int64_t width = pgi_min64(VALUE_BLOCK, n - j);
+        const void *values = kv_at(task, task->rows.v, stride, first + j, kv);
         for (int64_t i = 0; i < m; i++) {
             float *to = j == 0 ? out + i * d : part;
-            const void *values = kv_at(rows, rows->v, rows->v_stride, first + j, column);
-            if (rows->kv_bf16)
-                kernels->weighted_sum_bf16(width, d, scores + i * n + j, values, rows->v_stride, to);
+            if (task->rows.kv_bf16)
+                kernels->weighted_sum_bf16(width, d, scores + i * n + j, values, stride, to);
             else
-                kernels->weighted_sum(width, d, scores + i * n + j, values, rows->v_stride, to);
+                kernels->weighted_sum(width, d, scores + i * n + j, values, stride, to);
             if (j > 0) kernels->add(out + i * d, part, d);
         }
     }
@@ -204,7 +207,7 @@ static void unscaled_weights(const attention_task *task, int64_t query, int64_t 
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
     const int64_t d = shape->head_dim, kv = head / (shape->n_heads / shape->n_kv_heads);
-    const void *keys = kv_at(&task->rows, task->rows.k, task->rows.k_stride, first, kv * d);
+    const void *keys = kv_at(task, task->rows.k, task->rows.k_stride, first, kv);
     kernels->expand_f32(task->rows.q + query * task->rows.q_stride + head * d, m * d, shape->scale, scaled);
     float *queries = scores + m * n;
     if (task->rows.kv_bf16) {
@@ -243,7 +246,7 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
         }
         softmax_state states[PGI_GEMV_ROWS];
         unscaled_weights(task, query, head, m, seen, first, n, scaled, scores, states);
-        weighted_values(kernels, m, n, d, scores, &task->rows, first, kv * d, part, out);
+        weighted_values(task, m, n, scores, first, kv, part, out);
         for (int64_t i = 0; i < m; i++) kernels->scale(out + i * d, d, 1 / states[i].sum);
     }
 }
@@ -310,17 +313,17 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
     (void)thread;
     for (int64_t item = begin; item < end; item++) {
         int64_t head = item / n_panels, key = item % n_panels * nr, n = pgi_min64(nr, shape->n_keys - key);
-        const int64_t first = (task->kv_begin + head) * d;
+        const int64_t kv = task->kv_begin + head;
         char *packed = task->packed_k + head * packed_k_bytes(f, shape) + key / nr * pgi_gemm_panel_bytes(f, d);
-        for (int64_t i = 0; i < n; i++) fetch_row(kv_at(rows, rows->v, rows->v_stride, key + i, first), d * element);
+        for (int64_t i = 0; i < n; i++) fetch_row(kv_at(task, rows->v, rows->v_stride, key + i, kv), d * element);
         pgi_gemm_pack(kernels, f, rows->kv_bf16 ? PG_DTYPE_BF16 : PG_DTYPE_F32,
-                      kv_at(rows, rows->k, rows->k_stride, key, first), rows->k_stride * element, n, d, packed);
+                      kv_at(task, rows->k, rows->k_stride, key, kv), rows->k_stride * element, n, d, packed);
         packed = task->packed_v + head * packed_v_bytes(f, shape) + pgi_gemm_panel_bytes(f, key);
         for (int64_t column = 0; column < d; column += nr, packed += pgi_gemm_panel_bytes(f, shape->n_keys)) {
             const int width = (int)pgi_min64(nr, d - column);
             for (int64_t i = 0; i < n; i += pair) {
-                const void *row = kv_at(rows, rows->v, rows->v_stride, key + i, first + column);
-                const void *next = pair == 2 && i + 1 < n ? (const char *)row + rows->v_stride * element : NULL;
+                const char *row = (const char *)kv_at(task, rows->v, rows->v_stride, key + i, kv) + column * element;
+                const void *next = pair == 2 && i + 1 < n ? row + rows->v_stride * element : NULL;
                 pack_values(task, row, next, width, packed + i * nr * f->element);
             }
         }

@@ -58,7 +58,8 @@ typedef struct pgi_attention_rows {
     const void *k, *v; /* [n_keys, n_kv_heads * head_dim] */
     float *out;        /* as q */
     int64_t q_stride, k_stride, v_stride, out_stride;
-    int kv_bf16; /* k and v are bf16; 0: f32 */
+    int kv_bf16;            /* k and v are bf16; 0: f32 */
+    int64_t kv_head_stride; /* values from a KV head to the next; 0: head_dim, rows hold all heads */
 } pgi_attention_rows;
 
 /* out = softmax(cap(scale q k^T) + mask) v; zeros for a query that sees no key. */

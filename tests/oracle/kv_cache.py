@@ -10,7 +10,7 @@
               same bits
     distance  relative L2 of a step's logits, the largest;  KL: of the next token's distribution, in nats
 
-Exit status 1: a text of the demo checkpoint is another one, or the logits of a first token are.
+Exit status 1: more than 1 of 200 texts of the demo checkpoint is another one, or the logits of a first token are.
 """
 import argparse
 import os
@@ -105,7 +105,7 @@ def main():
                             continue
                     add(paligemma, out, folder, cases, row)
                 print(f"| {name} | {weights} | {row.markdown()} |", flush=True)
-                if row.moved or (name.startswith("the") and row.same_texts < row.texts):
+                if row.moved or (name.startswith("the") and 200 * (row.texts - row.same_texts) > row.texts):
                     wrong.append(f"{name}, {weights}: {row.moved} first tokens moved, {row.texts - row.same_texts} texts differ")
     print("\n".join(wrong), file=sys.stderr)
     return bool(wrong)

@@ -13,6 +13,8 @@
 enum {
     GEMM_NR = 2 * LANES,
     GEMV_STEP = 2 * LANES,
+    WEIGHTED_AHEAD =
+        8,           /* rows that a weighted sum fetches ahead: they are too far apart for the CPU to see what comes */
     GEMV_PART = 1024 /* columns of W that all rows of x meet in turns, a multiple of GEMV_STEP */
 };
 
@@ -120,6 +122,8 @@ static void pack_bf16(const void *w, int64_t w_bytes, int rows, int64_t k, float
         UNROLL for (int u = 0; u < vectors; u++) sum[u] = v_zero();                                        \
         for (int64_t j = 0; j < n; j++, v += v_stride) {                                                   \
             vec factor = v_set1(p[j]);                                                                     \
+            UNROLL for (int u = 0; u < vectors * LANES; u += 64 / (int)sizeof(type))                       \
+                __builtin_prefetch(v + WEIGHTED_AHEAD * v_stride + u);                                     \
             UNROLL for (int u = 0; u < vectors; u++) sum[u] =                                              \
                 v_fma(factor, rest ? v_load_##dtype##_n(v, rest) : v_load_##dtype(v + u * LANES), sum[u]); \
         }                                                                                                  \
