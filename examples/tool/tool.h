@@ -60,7 +60,7 @@ extern const char *const tool_weights_names[];
 extern const char *const tool_arithmetic_names[];
 extern const char *const tool_kv_names[];
 
-/* Names of the PG_CPU_* bits, the lowest first. */
+/* Names of the PG_CPU_* bits, the lowest first; NULL: there is no such bit. */
 extern const char *const tool_cpu_names[];
 extern const int tool_n_cpu_names;
 

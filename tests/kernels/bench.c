@@ -243,7 +243,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
         {1040, 1040, 8, 4, 256}, {1040, 1040, 8, 4, 256, 50}, {1, 300, 8, 1, 256},      {1, 4200, 8, 1, 256}};
     for (size_t s = 0; s < 2 * (sizeof attentions / sizeof *attentions); s++) {
         const int *a = attentions[s / 2], bf16 = s % 2;
-        if (bf16 && (!(kernels->cpu & PG_CPU_AVX512_BF16) || a[0] <= PGI_GEMV_ROWS)) continue;
+        if (bf16 && (!(kernels->cpu & (PG_CPU_AVX512_BF16 | PG_CPU_NEON_BF16)) || a[0] <= PGI_GEMV_ROWS)) continue;
         pgi_kernels table = *kernels;
         table.bf16_attention = bf16;
         run.kernels = &table;

@@ -178,9 +178,16 @@ static void run_check(check *c, const kernel_check *what, uint64_t seed) {
 static const struct level {
     uint64_t bit;
     const char *name;
-} levels[] = {{PG_CPU_BASELINE, "plain C"},         {PG_CPU_AVX2, "AVX2"},
-              {PG_CPU_AVX512, "AVX-512"},           {PG_CPU_AVX_VNNI, "AVX-VNNI"},
-              {PG_CPU_AVX512_VNNI, "AVX-512 VNNI"}, {PG_CPU_AVX512_BF16, "AVX-512 BF16"}};
+} levels[] = {{PG_CPU_BASELINE, "plain C"},
+              {PG_CPU_AVX2, "AVX2"},
+              {PG_CPU_AVX512, "AVX-512"},
+              {PG_CPU_AVX_VNNI, "AVX-VNNI"},
+              {PG_CPU_AVX512_VNNI, "AVX-512 VNNI"},
+              {PG_CPU_AVX512_BF16, "AVX-512 BF16"},
+              {PG_CPU_NEON, "NEON"},
+              {PG_CPU_NEON_DOTPROD, "NEON dot products"},
+              {PG_CPU_NEON_I8MM, "NEON i8mm"},
+              {PG_CPU_NEON_BF16, "NEON bf16"}};
 enum { N_LEVELS = sizeof levels / sizeof *levels };
 
 static int check_masks(void) {

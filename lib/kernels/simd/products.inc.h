@@ -2,7 +2,8 @@
 /*
  * Template: the group `products` of kernels.inc, on vectors of any width. The including file first defines the vectors:
  * LANES, vec, ivec, GEMM_MR, GEMV_* and the functions v_* and i_*, as x86/vector_avx2.h has them; and GEMM_CASES,
- * the same number as GEMM_MR, as a macro.
+ * the same number as GEMM_MR, as a macro. An instruction set that multiplies by a lane of a vector also defines
+ * GEMM_STEPS, the same number as LANES, and v_fma_lane().
  */
 #include <string.h>
 
@@ -23,6 +24,11 @@ enum {
 static ALWAYS_INLINE vec gemm_load(const float *panel) { return v_load(panel); }
 static ALWAYS_INLINE vec gemm_set1(const float *a) { return v_set1(*a); }
 static ALWAYS_INLINE vec gemm_add_product(vec sum, vec x, vec b) { return v_fma(x, b, sum); }
+#ifdef GEMM_STEPS
+static ALWAYS_INLINE vec gemm_add_product_lane(vec sum, vec x, const int step, vec b) {
+    return v_fma_lane(b, x, step, sum);
+}
+#endif
 #define GEMM_NAME gemm
 #define GEMM_VALUE float
 #define GEMM_VECTOR vec

@@ -58,8 +58,8 @@ static void NAME(gemv_x)(int m, int64_t k, const float *x, int64_t x_stride, flo
 }
 
 /* Steps from <= l < to (l: columns, a step: 2 LANES of them) of `block` rows of W, times rows i0 .. i0 + n_x of x. Each
- * row of W is fetched `ahead` bytes ahead; behind column `last`, from `next` bytes further on: the row that this
- * stream reads next. */
+ * row of W is fetched `ahead` bytes ahead (GEMV_AHEAD(m) 0: the CPU's own prefetch does it); behind column `last`, from
+ * `next` bytes further on: the row that this stream reads next. */
 static ALWAYS_INLINE void NAME(gemv_steps)(const int m, const int i0, const int n_x, const int block, int64_t from,
                                            int64_t to, int64_t last, int64_t ahead, int64_t next, const float *x,
                                            const char *w, int64_t w_bytes, vec (*even)[GEMV_W_MAX],
@@ -75,7 +75,8 @@ static ALWAYS_INLINE void NAME(gemv_steps)(const int m, const int i0, const int 
             const char *p = w + l * DTYPE_BYTES;
             vec b[GEMV_W_MAX];
             UNROLL for (int r = 0; r < block; r++) {
-                if ((r + i0 / n_x) % n_passes == 0 && (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
+                if (GEMV_AHEAD(m) > 0 && (r + i0 / n_x) % n_passes == 0 &&
+                    (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
                     UNROLL for (int u = 0; u < STEP_BYTES; u += 64) __builtin_prefetch(p + r * w_bytes + fetched + u);
                 b[r] = NAME(first)(p + r * w_bytes);
             }
