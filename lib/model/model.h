@@ -3,6 +3,9 @@
 #ifndef PGI_MODEL_MODEL_H
 #define PGI_MODEL_MODEL_H
 
+#include <pthread.h>
+#include <sys/types.h>
+
 #include "base/log.h"
 #include "base/run.h"
 #include "checkpoint/config.h"
@@ -10,8 +13,21 @@
 #include "checkpoint/weights.h"
 #include "kernels/kernels.h"
 
+/* A thread of read_ahead.h. */
+typedef struct pgi_read_ahead_thread {
+    pthread_t id;
+    pid_t owner; /* the process that has it; 0: it could not be started */
+    const struct pg_model *model;
+    int parts;
+    atomic_int stop;
+} pgi_read_ahead_thread;
+
 struct pg_model {
     atomic_int references;
+    struct {
+        atomic_int claimed, n_threads; /* claimed: PGI_AHEAD_*; so there is at most one thread for each */
+        pgi_read_ahead_thread threads[2];
+    } ahead;
     pgi_memory memory;
     pgi_config config;
     pgi_tensor_files *files;
