@@ -306,12 +306,11 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
  * change is another than when it was opened is PG_ERROR_IO where a session is made or prefilled, and where a call that
  * computes begins (pg_generate(), pg_forward(), pg_features_create(), pg_score(), ...); what happens during a call, and
  * between steps, is not seen. One descriptor for each file stays open. Opening itself reads the files and touches no
- * mapping. The first call that computes with mapped weights starts a thread that reads and maps them ahead, in the
- * order of their use (if they have 64 MB and no more than half of the machine's memory); it ends by itself, at the
- * latest when the model does. ColPali checkpoints (ColPaliForRetrieval of transformers, merged ones of colpali-engine)
- * open too, with their projection, for PG_FORWARD_RETRIEVAL; so do folders of MLX that are not quantized. Errors:
- * PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range, or a
- * weight that is to be quantized is not finite. */
+ * mapping.
+ * ColPali checkpoints (ColPaliForRetrieval of transformers, merged ones of colpali-engine) open too, with their
+ * projection, for PG_FORWARD_RETRIEVAL; so do folders of MLX that are not quantized.
+ * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range, or
+ * a weight that is to be quantized is not finite. */
 PG_API pg_status pg_model_open(const char *model, const pg_model_options *options, pg_model **out);
 PG_API void pg_model_close(pg_model **model); ///< drops the caller's reference
 
