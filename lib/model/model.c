@@ -6,11 +6,10 @@
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/mix.h"
 #include "checkpoint/quantized_store.h"
-#include "model/read_ahead.h"
 
 static void model_close(pg_model *model) {
     pgi_memory memory = model->memory;
-    pgi_read_ahead_close(model);
+    for (int i = 0; i < 2; i++) pgi_background_end(&model->ahead.threads[i].thread);
     pgi_weights_free(&model->weights);
     pgi_tensor_files_close(&model->files);
     pgi_config_free(&model->config);

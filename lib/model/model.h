@@ -3,9 +3,7 @@
 #ifndef PGI_MODEL_MODEL_H
 #define PGI_MODEL_MODEL_H
 
-#include <pthread.h>
-#include <sys/types.h>
-
+#include "base/background.h"
 #include "base/log.h"
 #include "base/run.h"
 #include "checkpoint/config.h"
@@ -15,11 +13,9 @@
 
 /* A thread of read_ahead.h. */
 typedef struct pgi_read_ahead_thread {
-    pthread_t id;
-    pid_t owner; /* the process that has it; 0: it could not be started */
+    pgi_background thread;
     const struct pg_model *model;
     int parts;
-    atomic_int stop;
 } pgi_read_ahead_thread;
 
 struct pg_model {

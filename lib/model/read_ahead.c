@@ -8,7 +8,6 @@
  */
 #include "model/read_ahead.h"
 
-#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -16,10 +15,9 @@
 #include "processor/inputs.h"
 
 enum {
-    CHUNK = 8 << 20,      /* bytes of a step: how long closing a model may have to wait */
-    ASKED_AHEAD = 8,      /* steps that are read from the disk while one is mapped */
-    LEAST = 64 << 20,     /* bytes of a part that a thread is worth */
-    STACK_BYTES = 1 << 16 /* of the thread */
+    CHUNK = 8 << 20,  /* bytes of a step: how long closing a model may have to wait */
+    ASKED_AHEAD = 8,  /* steps that are read from the disk while one is mapped */
+    LEAST = 64 << 20, /* bytes of a part that a thread is worth */
 };
 
 static size_t bytes_of(const pgi_matrix *matrix) {
@@ -100,7 +98,7 @@ size_t pgi_read_ahead_now(const pg_model *model, int parts, const atomic_int *st
 
 static void *read_parts(void *user) {
     const pgi_read_ahead_thread *of = user;
-    (void)pgi_read_ahead_now(of->model, of->parts, &of->stop);
+    (void)pgi_read_ahead_now(of->model, of->parts, &of->thread.stop);
     return NULL;
 }
 
@@ -123,27 +121,12 @@ void pgi_read_ahead(const pg_model *model, int parts) {
     if (model->weights.blocks || pgi_tensor_files_n_bytes_mapped(model->files) == 0) return;
     parts &= ~atomic_fetch_or(&counted->ahead.claimed, parts);
     if (!parts || !pays(model, parts)) return;
-    pgi_read_ahead_thread *thread = &counted->ahead.threads[atomic_fetch_add(&counted->ahead.n_threads, 1)];
-    thread->model = model;
-    thread->parts = parts;
-    pthread_attr_t attributes;
-    sigset_t all, before;
-    if (pthread_attr_init(&attributes) != 0) return;
-    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
-    sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* the host's signals are not for this thread */
-    thread->owner = pthread_create(&thread->id, &attributes, read_parts, thread) == 0 ? getpid() : 0;
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    (void)pthread_attr_destroy(&attributes);
+    pgi_read_ahead_thread *of = &counted->ahead.threads[atomic_fetch_add(&counted->ahead.n_threads, 1)];
+    of->model = model;
+    of->parts = parts;
+    pgi_background_start(&of->thread, read_parts, of);
 }
 
 int pgi_read_ahead_parts(const pg_inputs *inputs, const pg_features *features) {
     return PGI_AHEAD_TEXT | (!features && inputs->n_images > 0 ? PGI_AHEAD_IMAGE : 0);
-}
-
-void pgi_read_ahead_close(pg_model *model) {
-    const int n = atomic_load(&model->ahead.n_threads);
-    for (int i = 0; i < n; i++) atomic_store(&model->ahead.threads[i].stop, 1);
-    for (int i = 0; i < n; i++) /* a child of fork() has no such thread */
-        if (model->ahead.threads[i].owner == getpid()) pthread_join(model->ahead.threads[i].id, NULL);
 }

@@ -16,9 +16,6 @@ void pgi_read_ahead(const pg_model *model, int parts);
 /* The parts that a call with these inputs computes with; features: of their images, or NULL. */
 int pgi_read_ahead_parts(const pg_inputs *inputs, const pg_features *features);
 
-/* Ends the threads. For model.c, when the last reference is dropped. */
-void pgi_read_ahead_close(pg_model *model);
-
 /* What such a thread does, until `stop` is set. Returns the bytes of the steps, whole pages in front of each counted.
  */
 size_t pgi_read_ahead_now(const pg_model *model, int parts, const atomic_int *stop);
