@@ -7,6 +7,7 @@
 #include "api/calls.h"
 #include "api/structs.h"
 #include "model/features_file.h"
+#include "model/read_ahead.h"
 
 PGI_OPTIONS(pg_run_options, .struct_size = sizeof(pg_run_options))
 
@@ -23,6 +24,7 @@ pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, con
     pgi_run run = pgi_run_init(&pool, &model->kernels, &complete);
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
+    pgi_read_ahead(model, PGI_AHEAD_IMAGE);
     pg_status status = pgi_features_create(&run, model, inputs, out);
     pgi_run_free(&run);
     pgi_call_end(&call);

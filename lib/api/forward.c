@@ -6,6 +6,7 @@
 
 #include "api/calls.h"
 #include "api/structs.h"
+#include "model/read_ahead.h"
 
 enum {
     FLAGS = PG_FORWARD_NO_LOGITS | PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN | PG_FORWARD_LOSS_PER_ROW |
@@ -31,6 +32,7 @@ pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_fo
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
+    pgi_read_ahead(model, pgi_read_ahead_parts(inputs, complete.features));
     pg_status status = pgi_forward(model, inputs, &complete, out);
     pgi_call_end(&call);
     return status;

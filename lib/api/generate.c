@@ -7,6 +7,7 @@
 
 #include "api/calls.h"
 #include "api/structs.h"
+#include "model/read_ahead.h"
 #include "generate/search.h"
 
 enum { MOST_ALTERNATIVES = 1024, MOST_RETURNED = 1024 };
@@ -157,6 +158,7 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
     pg_processor *kept = processor ? pgi_processor_retain(processor) : NULL;
+    pgi_read_ahead(model, pgi_read_ahead_parts(inputs, complete.features));
     pg_status status = pgi_generate(model, processor, inputs, &complete, out);
     pgi_processor_release(kept);
     pgi_call_end(&call);

@@ -6,6 +6,7 @@
 
 #include "api/calls.h"
 #include "api/structs.h"
+#include "model/read_ahead.h"
 
 PGI_OPTIONS(pg_score_options, .struct_size = sizeof(pg_score_options))
 
@@ -37,6 +38,7 @@ static pg_status score(const pg_model *model, const pg_inputs *inputs, const giv
     if (status >= 0)
         status = answers->texts ? pgi_scores_tokenize(scores, answers->processor, answers->texts, options->flags)
                                 : pgi_scores_copy_ids(scores, answers->ids, answers->sizes);
+    if (status >= 0) pgi_read_ahead(model, pgi_read_ahead_parts(inputs, options->features));
     if (status >= 0) status = pgi_score(model, inputs, options, scores);
     if (status < 0)
         pgi_scores_close(scores);

@@ -4,6 +4,7 @@
 
 #include "api/calls.h"
 #include "api/structs.h"
+#include "model/read_ahead.h"
 
 enum { DEFAULT_PROMPT_TOKENS = 64 /* beside one image */ };
 
@@ -62,6 +63,7 @@ pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const
     PGI_TRY(begin(session));
     pgi_call call = pgi_call_begin(NULL, inputs, NULL); /* the session itself keeps the other two */
     pg_status status = pgi_tensor_files_unchanged(session->model->files);
+    if (status >= 0) pgi_read_ahead(session->model, pgi_read_ahead_parts(inputs, features));
     if (status >= 0) status = pgi_session_prefill(session, inputs, features);
     pgi_call_end(&call);
     return end(session, status);

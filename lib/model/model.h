@@ -3,6 +3,7 @@
 #ifndef PGI_MODEL_MODEL_H
 #define PGI_MODEL_MODEL_H
 
+#include "base/background.h"
 #include "base/log.h"
 #include "base/run.h"
 #include "checkpoint/config.h"
@@ -10,13 +11,25 @@
 #include "checkpoint/weights.h"
 #include "kernels/kernels.h"
 
+/* A thread of read_ahead.h. */
+typedef struct pgi_read_ahead_thread {
+    pgi_background thread;
+    const struct pg_model *model;
+    int parts;
+} pgi_read_ahead_thread;
+
 struct pg_model {
     atomic_int references;
+    struct {
+        atomic_int claimed, n_threads; /* claimed: PGI_AHEAD_*; so there is at most one thread for each */
+        pgi_read_ahead_thread threads[2];
+    } ahead;
     pgi_memory memory;
     pgi_config config;
     pgi_tensor_files *files;
     pgi_weights weights;
     pgi_kernels kernels;
+    int kv_bf16; /* KV caches are of bf16 */
     pgi_log log;
 };
 
