@@ -239,6 +239,8 @@ def state(archive):
         entry = re.match(r"[0-9a-f]{8,} .{7} (\S+)\t[0-9a-f]{8,}\s+(?:\.hidden )?(\S+)$", line)
         if not entry or not re.match(r"\.(data|bss|tdata|tbss)\b(?!\.rel\.ro)|\*COM\*", entry[1]) or entry[1] == entry[2]:
             continue
+        if entry[2].startswith(("$", ".LANCHOR")):  # marks of AArch64's assembler, beside the names of what lies there
+            continue
         if entry[2].split(".")[0] not in STATE and not entry[2].startswith("DW.ref."):  # a reference to C++ type information
             print(f"{current}: {entry[2]} is writable data of the whole process ({entry[1]})")
             failed = True

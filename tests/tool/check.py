@@ -352,7 +352,8 @@ def bench(folder):
     expect("first token", b["first_token_s"]["best"] > 0.999 * (b["image_s"]["best"] + b["prefill_s"]["best"]), b)
     expect("roofs", all(b["roofs"][roof]["per_s"] > 0 for roof in ("f32", "read"))
            and b["roofs"]["int8"]["per_s"] >= 0, b["roofs"])
-    expect("parts of the roofs", 0 < b["share_of_roof"]["image"] < 1.5 and 0 < b["share_of_roof"]["prefill"] < 1.5,
+    most = 1.5 if "qemu" not in os.environ.get("MESON_EXE_WRAPPER", "") else 100  # an emulator's roofs hold nothing up
+    expect("parts of the roofs", 0 < b["share_of_roof"]["image"] < most and 0 < b["share_of_roof"]["prefill"] < most,
            b["share_of_roof"])
     text, vision = info["config"]["text_config"], info["config"]["vision_config"]
     d, mlp, patches = vision["hidden_size"], vision["intermediate_size"], info["image"]["tokens"]
