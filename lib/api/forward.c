@@ -31,7 +31,7 @@ pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_fo
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
-    pg_status status = pgi_forward(model, inputs, &complete, out);
+    pg_status status = pgi_forward(model, inputs, &complete, NULL, out);
     pgi_call_end(&call);
     return status;
 }
