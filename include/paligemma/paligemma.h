@@ -1334,7 +1334,7 @@ typedef struct pg_calibration pg_calibration;
 /** An empty calibration of a model whose weights are as stored. It keeps the model. Memory comes from the model's
  * allocator. Errors: PG_ERROR_UNSUPPORTED (the weights are quantized), _MEMORY, _IO. */
 PG_API pg_status pg_calibration_create(const pg_model *model, pg_calibration **out);
-PG_API void pg_calibration_close(pg_calibration **calibration);
+PG_API void pg_calibration_close(pg_calibration **calibration); ///< drops the caller's reference
 /** Runs the model over the rows of `inputs`, padding left out, and adds what its layers read. Some dozens of images
  * with the prompts that the model will be asked do, best with answers (the suffix of pg_processor_encode()). The sums
  * do not depend on n_threads; on other instruction sets they differ by rounding. options: NULL for the defaults.

@@ -24,9 +24,8 @@ void pg_calibration_close(pg_calibration **calibration) {
 }
 
 pg_status pg_calibration_add(pg_calibration *calibration, const pg_inputs *inputs, const pg_run_options *options) {
-    static const pg_run_options defaults = {.struct_size = sizeof defaults};
-    pg_run_options complete = defaults;
     PGI_ENTER;
+    pg_run_options complete = {.struct_size = sizeof complete};
     PGI_NOT_NULL(calibration);
     PGI_NOT_NULL(inputs);
     PGI_TRY(pgi_struct_in(&complete, options, PGI_STRUCT(pg_run_options)));
@@ -59,8 +58,8 @@ pg_status pg_calibration_save(const pg_calibration *calibration, const char *pat
 }
 
 pg_status pg_calibration_load(const pg_model *model, const char *path, uint64_t tag, pg_calibration **out) {
-    pg_calibration *made = NULL;
     PGI_ENTER;
+    pg_calibration *made = NULL;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);

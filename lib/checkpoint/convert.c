@@ -384,7 +384,7 @@ static pg_status check_calibration(converter *c) {
     if (identity != calibration->identity)
         return pgi_error(PG_ERROR_ARGUMENT, "%s: the calibration is of another model", c->source);
     if (calibration->n_rows == 0)
-        return pgi_error(PG_ERROR_ARGUMENT, "the calibration has no rows, expected some: pg_calibration_add()");
+        return pgi_error(PG_ERROR_ARGUMENT, "the calibration has no rows, expected some that were added");
     for (int32_t i = 0; i < calibration->n_sites; i++) {
         const int64_t n = pgi_calibration_blocks(&calibration->sites[i]);
         if (n > most) most = n;

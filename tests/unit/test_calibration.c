@@ -378,7 +378,7 @@ static void wrong_arguments(void **state) {
     pg_run_options options;
     int64_t n = 0;
     (void)state;
-    ERROR(convert(calibration, NULL, 1), PG_ERROR_ARGUMENT, "no rows", "pg_calibration_add()");
+    ERROR(convert(calibration, NULL, 1), PG_ERROR_ARGUMENT, "no rows", "expected some");
     pg_convert_options o;
     OK(pg_convert_options_init(&o, sizeof o));
     o.calibration = calibration;
