@@ -507,28 +507,19 @@ static pg_status convert_with(int32_t n_threads) {
     return status;
 }
 
-/* Made, filled, saved and read again; then a conversion by it. */
+/* Made, filled, saved and read again; unit test calibration converts by it. */
 static pg_status calibrate(fault_world *w) {
     pg_calibration *calibration = NULL, *loaded = NULL;
     const pg_run_options run = {.struct_size = sizeof run, .n_threads = 1};
-    pg_convert_options options;
-    char path[600], out[600];
+    char path[600];
     int64_t n_rows;
     own_path(path, sizeof path, "calibration");
-    converted_path(out, sizeof out);
-    pg_convert_options_init(&options, sizeof options);
-    options.weights = PG_WEIGHTS_INT4;
-    options.n_threads = 1;
-    options.allocator = &fault_memory.hooks;
     pg_status status = pg_calibration_create(w->model, &calibration);
     if (status >= 0) status = pg_calibration_add(calibration, w->inputs, &run);
     if (status >= 0) status = pg_calibration_get_rows(calibration, &n_rows);
     if (status >= 0) status = pg_calibration_save(calibration, path, 7);
     if (status >= 0) status = pg_calibration_load(w->model, path, 7, &loaded);
-    options.calibration = loaded;
-    if (status >= 0) status = pg_model_convert(official, out, &options);
     unlink(path);
-    remove_folder(out);
     pg_calibration_close(&loaded);
     pg_calibration_close(&calibration);
     return status;
