@@ -200,8 +200,8 @@ static uint64_t cpu_mask_of(const char *names) {
     for (const char *name = names; name; name = strchr(name, ',') ? strchr(name, ',') + 1 : NULL) {
         size_t size = strcspn(name, ",");
         int set = 0;
-        while (set < tool_n_cpu_names &&
-               (strlen(tool_cpu_names[set]) != size || strncmp(tool_cpu_names[set], name, size) != 0))
+        while (set < tool_n_cpu_names && (!tool_cpu_names[set] || strlen(tool_cpu_names[set]) != size ||
+                                          strncmp(tool_cpu_names[set], name, size) != 0))
             set++;
         if (set == tool_n_cpu_names) return 0;
         mask |= UINT64_C(1) << set;
@@ -398,7 +398,8 @@ int tool_print_json(json_t *object) {
 
 const char *const tool_weights_names[] = {"stored", "int8", "int4"};
 const char *const tool_arithmetic_names[] = {"default", "f32", "bf16"};
-const char *const tool_cpu_names[] = {"baseline", "avx2", "avx512", "avx_vnni", "avx512_vnni", "avx512_bf16"};
+const char *const tool_cpu_names[] = {"baseline",    "avx2",        "avx512",       "avx_vnni",  "avx512_vnni",
+                                      "avx512_bf16", [16] = "neon", "neon_dotprod", "neon_i8mm", "neon_bf16"};
 const int tool_n_cpu_names = sizeof tool_cpu_names / sizeof tool_cpu_names[0];
 
 json_t *tool_names_json(uint64_t bits, const char *const *names, int n) {

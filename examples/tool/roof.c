@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Multiply-adds in registers, and reads of memory in several streams. */
+/* Multiply-adds in registers, and reads of memory in one or several streams. */
 #include "roof.h"
 
 #include <string.h>
@@ -77,21 +77,32 @@ roof_probe roof_int8(uint64_t cpu) { return roof_f32(cpu); }
 roof_probe roof_bf16(uint64_t cpu) { return roof_f32(cpu); }
 #endif
 
-/* Eight streams keep more lines under way than one. */
-void roof_read(const void *buffer, size_t begin, size_t end) {
-    enum { STREAM = ROOF_CHUNK / 8 };
-    const char *bytes = buffer;
+/* A chunk in `streams` streams, each fetched `ahead` bytes ahead. */
+static inline __attribute__((always_inline)) uint64_t read_chunk(const int streams, const int ahead,
+                                                                 const char *chunk) {
+    const size_t stream = (size_t)ROOF_CHUNK / (size_t)streams;
     uint64_t sum[8] = {0};
-    for (size_t chunk = begin; chunk < end; chunk++) {
-        for (const char *p = bytes + chunk * ROOF_CHUNK, *stop = p + STREAM; p < stop; p += 64) {
-            for (int stream = 0; stream < 8; stream++) {
-                uint64_t words[8];
-                __builtin_prefetch(p + stream * STREAM + 512);
-                memcpy(words, p + stream * STREAM, 64);
-                for (int j = 0; j < 8; j++) sum[j] ^= words[j];
-            }
+    for (const char *p = chunk, *stop = p + stream; p < stop; p += 64) {
+        for (int i = 0; i < streams; i++) {
+            uint64_t words[8];
+            __builtin_prefetch(p + (size_t)i * stream + ahead);
+            memcpy(words, p + (size_t)i * stream, 64);
+            for (int j = 0; j < 8; j++) sum[j] ^= words[j];
         }
     }
-    volatile uint64_t sink = sum[0] ^ sum[1] ^ sum[2] ^ sum[3] ^ sum[4] ^ sum[5] ^ sum[6] ^ sum[7];
+    return sum[0] ^ sum[1] ^ sum[2] ^ sum[3] ^ sum[4] ^ sum[5] ^ sum[6] ^ sum[7];
+}
+
+void roof_read(int way, const void *buffer, size_t begin, size_t end) {
+    uint64_t sum = 0;
+    for (const char *chunk = (const char *)buffer + begin * ROOF_CHUNK; begin < end; begin++, chunk += ROOF_CHUNK) {
+        switch (way) {
+            case 0: sum ^= read_chunk(8, 512, chunk); break;
+            case 1: sum ^= read_chunk(4, 2048, chunk); break;
+            case 2: sum ^= read_chunk(2, 2048, chunk); break;
+            default: sum ^= read_chunk(1, 4096, chunk); break;
+        }
+    }
+    volatile uint64_t sink = sum;
     (void)sink;
 }

@@ -59,7 +59,7 @@ int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute
 extern const char *const tool_weights_names[];
 extern const char *const tool_arithmetic_names[];
 
-/* Names of the PG_CPU_* bits, the lowest first. */
+/* Names of the PG_CPU_* bits, the lowest first; NULL: there is no such bit. */
 extern const char *const tool_cpu_names[];
 extern const int tool_n_cpu_names;
 

@@ -257,7 +257,8 @@ enum {
     PG_ARITHMETIC_DEFAULT = 0, ///< F32; beside int8 and int4 weights, attention as with BF16
     PG_ARITHMETIC_F32 = 1,     ///< f32
     PG_ARITHMETIC_BF16 = 2     ///< round the inputs of products to bf16, for more than 4 rows (encoder, prefill), on
-                               ///< CPUs where that is faster (PG_CPU_AVX512_BF16 in use); elsewhere the same as F32
+                               ///< CPUs where that is faster (PG_CPU_AVX512_BF16 or PG_CPU_NEON_BF16 in use);
+                               ///< elsewhere the same as F32
 };
 
 /** Flags of pg_model_options. */
@@ -1296,6 +1297,11 @@ PG_API pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **
 /** AVX-512 BF16, for PG_ARITHMETIC_BF16, and for attention beside int8 and int4 weights; beside AVX-512. Mask 0 uses it
  * where it is faster than f32. */
 #define PG_CPU_AVX512_BF16 (UINT64_C(1) << 5)
+#define PG_CPU_NEON (UINT64_C(1) << 16)         ///< AArch64: NEON with FMA, which every such CPU has
+#define PG_CPU_NEON_DOTPROD (UINT64_C(1) << 17) ///< dot products of bytes, for int8 and int4 weights; beside NEON
+#define PG_CPU_NEON_I8MM (UINT64_C(1) << 18)    ///< products of matrices of bytes, likewise; beside the dot products
+/** Products of bf16 matrices, for PG_ARITHMETIC_BF16, and for attention beside int8 and int4 weights; beside NEON. */
+#define PG_CPU_NEON_BF16 (UINT64_C(1) << 19)
 
 /** What a session would take, before one is made: one row, in bytes. pg_generate() holds a kv_cache for each row;
  * pg_forward() holds none, but its outputs. */

@@ -64,7 +64,7 @@ uint64_t pgi_cpu_default(void) {
     const pgi_cpuid cpu = this_cpu();
     return pgi_cpu_default_of(&cpu);
 }
-#else
+#elif !defined(__aarch64__) /* whose are in cpu_arm.c */
 uint64_t pgi_cpu_features(void) { return PG_CPU_BASELINE; }
 uint64_t pgi_cpu_default(void) { return PG_CPU_BASELINE; }
 #endif

@@ -20,6 +20,18 @@ static const uint64_t built = PG_CPU_BASELINE
 #ifdef PGI_HAS_AVX512_BF16
                               | PG_CPU_AVX512_BF16
 #endif
+#ifdef PGI_HAS_NEON
+                              | PG_CPU_NEON
+#endif
+#ifdef PGI_HAS_NEON_DOTPROD
+                              | PG_CPU_NEON_DOTPROD
+#endif
+#ifdef PGI_HAS_NEON_I8MM
+                              | PG_CPU_NEON_I8MM
+#endif
+#ifdef PGI_HAS_NEON_BF16
+                              | PG_CPU_NEON_BF16
+#endif
     ;
 
 pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
@@ -45,13 +57,25 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
 #ifdef PGI_HAS_AVX512_BF16
     if (used & PG_CPU_AVX512_BF16) pgi_kernels_avx512_bf16(kernels);
 #endif
+#ifdef PGI_HAS_NEON
+    if (used & PG_CPU_NEON) pgi_kernels_neon(kernels);
+#endif
+#ifdef PGI_HAS_NEON_DOTPROD
+    if (used & PG_CPU_NEON_DOTPROD) pgi_kernels_neon_dotprod(kernels);
+#endif
+#ifdef PGI_HAS_NEON_I8MM
+    if (used & PG_CPU_NEON_I8MM) pgi_kernels_neon_i8mm(kernels);
+#endif
+#ifdef PGI_HAS_NEON_BF16
+    if (used & PG_CPU_NEON_BF16) pgi_kernels_neon_bf16(kernels);
+#endif
     kernels->cpu = used | PG_CPU_BASELINE;
     kernels->bf16_linear = kernels->bf16_attention = 0;
     return PG_OK;
 }
 
 void pgi_kernels_arithmetic(pgi_kernels *kernels, int32_t arithmetic, int quantized) {
-    const int fast = (kernels->cpu & PG_CPU_AVX512_BF16) != 0;
+    const int fast = (kernels->cpu & (PG_CPU_AVX512_BF16 | PG_CPU_NEON_BF16)) != 0;
     kernels->bf16_linear = fast && arithmetic == PG_ARITHMETIC_BF16;
     /* What int8 weights lose already is many times what attention in bf16 adds. */
     kernels->bf16_attention = kernels->bf16_linear || (fast && quantized && arithmetic == PG_ARITHMETIC_DEFAULT);

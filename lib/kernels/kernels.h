@@ -11,7 +11,7 @@
 #include "kernels/matrix.h"
 #include "kernels/resample.h"
 
-/* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0). */
+/* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0; HWCAP). */
 uint64_t pgi_cpu_features(void);
 /* Those of them that make things faster: all, but PG_CPU_AVX512_BF16 only on AMD's CPUs. Zen 4 and 5 multiply bf16 at
  * twice the rate of f32. Intel's servers run vdpbf16ps at half the rate of f32 (measured up to Emerald Rapids; their
@@ -36,7 +36,8 @@ enum {
     PGI_GEMM_NR_MAX = 32,
     PGI_GEMM_BF16_KC = 2 * PGI_GEMM_KC, /* of gemm_bf16; also an even number */
     PGI_GEMM_BF16_LDA = PGI_GEMM_BF16_KC + 32,
-    PGI_GEMV_ROWS = 4 /* up to this many rows of x a product streams the weights instead of packing them */
+    PGI_GEMV_ROWS = 4, /* up to this many rows of x a product streams the weights instead of packing them */
+    PGI_GEMV_UNIT = 32 /* values that x is rounded up to there */
 };
 
 struct pgi_kernels {
@@ -73,5 +74,9 @@ void pgi_kernels_avx512(pgi_kernels *kernels);
 void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* only the quantized products */
 void pgi_kernels_avx512_vnni(pgi_kernels *kernels); /* the same */
 void pgi_kernels_avx512_bf16(pgi_kernels *kernels); /* only the group bf16 */
+void pgi_kernels_neon(pgi_kernels *kernels);
+void pgi_kernels_neon_dotprod(pgi_kernels *kernels); /* only the quantized products */
+void pgi_kernels_neon_i8mm(pgi_kernels *kernels);    /* the same */
+void pgi_kernels_neon_bf16(pgi_kernels *kernels);    /* only the group bf16 */
 
 #endif

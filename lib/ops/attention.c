@@ -83,7 +83,7 @@ static int64_t sum_stride(const pgi_attention *shape) { return pgi_ceil_div64(sh
 /* A thread's scratch for queries that are taken one by one. */
 static size_t streamed_bytes(const pgi_attention *shape) {
     const size_t keys = (size_t)shape->n_keys, d = (size_t)shape->head_dim;
-    return align64(sizeof(float) * (PGI_GEMV_ROWS * keys + (PGI_GEMV_ROWS + 1) * d));
+    return align64(sizeof(float) * (PGI_GEMV_ROWS * (keys + d + PGI_GEMV_UNIT) + (PGI_GEMV_ROWS + 1) * d));
 }
 
 static size_t thread_bytes(const pgi_gemm_format *f, const pgi_attention *shape) {
@@ -187,7 +187,8 @@ static void weighted_values(const pgi_kernels *kernels, int64_t m, int64_t n, in
 }
 
 /* scores [m, n]: of the heads `head` .. `head` + m of one KV head, exp(score - max) of the keys that `query` sees, of n
- * from `first` on, 0 at the others; states: the sums. scaled: [m, head_dim] of scratch. */
+ * from `first` on, 0 at the others; states: the sums. scaled: [m, head_dim] of scratch; scores: [m, n], and behind them
+ * what gemv reads of the scaled queries. */
 static void unscaled_weights(const attention_task *task, int64_t query, int64_t head, int64_t m, visible_keys seen,
                              int64_t first, int64_t n, float *scaled, float *scores, softmax_state *states) {
     const pgi_attention *shape = task->shape;
@@ -195,7 +196,9 @@ static void unscaled_weights(const attention_task *task, int64_t query, int64_t 
     const int64_t d = shape->head_dim, kv = head / (shape->n_heads / shape->n_kv_heads);
     const float *keys = task->rows.k + first * task->rows.k_stride + kv * d;
     kernels->expand_f32(task->rows.q + query * task->rows.q_stride + head * d, m * d, shape->scale, scaled);
-    kernels->gemv_f32((int)m, n, d, scaled, d, keys, task->rows.k_stride * (int64_t)sizeof(float), NULL, scores, n);
+    float *queries = scores + m * n;
+    kernels->gemv_x_f32((int)m, d, scaled, d, queries);
+    kernels->gemv_f32((int)m, n, d, queries, keys, task->rows.k_stride * (int64_t)sizeof(float), NULL, scores, n);
     const visible_keys here = {seen.prefix, seen.begin - first, n};
     for (int64_t i = 0; i < m; i++) {
         states[i] = (softmax_state){-INFINITY, 0};

@@ -24,14 +24,16 @@
 #include "ops/prefetch.h"
 
 enum {
-    GEMV_CHUNK_BYTES = 256 * 1024, /* weights of a streamed task */
+    GEMV_CHUNK_BYTES = 256 * 1024, /* weights of a streamed task, */
+    GEMV_CHUNK_ROWS = 24,          /* a multiple of so many rows: of what the kernels take side by side */
     TASKS_PER_THREAD = 6,          /* more tasks than threads, because threads are not equally fast */
     FEW_ROWS = 32,                 /* up to here packing takes the time: panel by panel, used at once */
     COPIED = 65536                 /* values of a task that copies */
 };
 
-typedef void (*gemv_fn)(int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w,
-                        int64_t w_bytes, const float *bias, float *y, int64_t y_stride);
+typedef void (*gemv_x_fn)(int m, int64_t k, const float *x, int64_t x_stride, float *out);
+typedef void (*gemv_fn)(int m, int64_t rows, int64_t k, const float *x, const void *w, int64_t w_bytes,
+                        const float *bias, float *y, int64_t y_stride);
 
 /* How the work of many rows is cut, by format. Fewer rows are copied with more inputs, in the same bytes. */
 typedef struct block_limits {
@@ -52,8 +54,9 @@ typedef struct linear_task {
     const pgi_linear *linear;
     float *y; /* [rows, out] */
     int64_t y_stride;
-    int64_t w_bytes; /* of a row of W */
-    gemv_fn gemv;    /* of few rows */
+    int64_t w_bytes;  /* of a row of W */
+    gemv_x_fn gemv_x; /* of few rows: */
+    gemv_fn gemv;
     pgi_gemm_format format;
     int64_t first_row, n_rows;   /* the rows of x, */
     int64_t first_input, inputs; /* and the inputs, that are under way */
@@ -85,9 +88,29 @@ static void gemv_columns(void *context, int64_t begin, int64_t end, int thread) 
     const linear_task *task = context;
     const pgi_linear *linear = task->linear;
     (void)thread;
-    task->gemv((int)task->rows, end - begin, linear->weight.columns, task->x, task->x_stride,
+    task->gemv((int)task->n_rows, end - begin, linear->weight.columns, (const float *)task->copy,
                (const char *)linear->weight.data + begin * task->w_bytes, task->w_bytes,
-               linear->bias ? linear->bias + begin : NULL, task->y + begin, task->y_stride);
+               linear->bias ? linear->bias + begin : NULL, task->y + task->first_row * task->y_stride + begin,
+               task->y_stride);
+}
+
+/* As many rows at once as the copy has room for: all, but of layers with more inputs than models have. */
+static pg_status gemv_forward(linear_task *task, char *scratch) {
+    const pgi_run *run = task->run;
+    const pgi_matrix *w = &task->linear->weight;
+    const pgi_gemm_format f = pgi_gemm_format_of(run->kernels, 0);
+    const int64_t row =
+        pgi_ceil_div64(pgi_max64(1, w->columns), PGI_GEMV_UNIT) * PGI_GEMV_UNIT * (int64_t)sizeof(float);
+    const int64_t unit = GEMV_CHUNK_ROWS, chunk = GEMV_CHUNK_BYTES / pgi_max64(1, task->w_bytes) / unit * unit;
+    const int64_t at_once = pgi_max64(1, (int64_t)copy_bytes(&f) / row);
+    task->copy = scratch;
+    for (task->first_row = 0; task->first_row < task->rows; task->first_row += task->n_rows) {
+        task->n_rows = pgi_min64(at_once, task->rows - task->first_row);
+        task->gemv_x((int)task->n_rows, w->columns, task->x + task->first_row * task->x_stride, task->x_stride,
+                     (float *)task->copy);
+        PGI_TRY(pgi_parallel_for(run, w->rows, pgi_max64(unit, chunk), gemv_columns, task));
+    }
+    return PG_OK;
 }
 
 /* Item: a row of the copy. */
@@ -198,12 +221,11 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
                         .y_stride = y_stride,
                         .w_bytes = w->columns * (int64_t)pgi_dtype_size(w->dtype)};
     switch (w->dtype) {
-        case PG_DTYPE_F32: task.gemv = kernels->gemv_f32; break;
-        case PG_DTYPE_BF16: task.gemv = kernels->gemv_bf16; break;
-        case PG_DTYPE_F16: task.gemv = kernels->gemv_f16; break;
+        case PG_DTYPE_F32: task.gemv_x = kernels->gemv_x_f32, task.gemv = kernels->gemv_f32; break;
+        case PG_DTYPE_BF16: task.gemv_x = kernels->gemv_x_bf16, task.gemv = kernels->gemv_bf16; break;
+        case PG_DTYPE_F16: task.gemv_x = kernels->gemv_x_f16, task.gemv = kernels->gemv_f16; break;
         default: return pgi_error(PG_ERROR_INTERNAL, "linear layer: found weights of dtype %d", (int)w->dtype);
     }
     if (rows > PGI_GEMV_ROWS && w->columns > 0) return gemm_forward(&task, scratch);
-    int64_t grain = GEMV_CHUNK_BYTES / (task.w_bytes ? task.w_bytes : 1);
-    return pgi_parallel_for(run, w->rows, grain > 16 ? grain : 16, gemv_columns, &task);
+    return gemv_forward(&task, scratch);
 }

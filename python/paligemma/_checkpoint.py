@@ -27,7 +27,7 @@ def open_model(folder: str, cpu: str | None, weights: str, arithmetic: str | Non
     if arithmetic not in c.ARITHMETICS:
         raise ValueError(f"arithmetic is {arithmetic!r}, expected None, \"f32\" or \"bf16\"")
     if cpu not in c.CPU_MASKS:
-        raise ValueError(f"cpu is {cpu!r}, expected None, \"baseline\", \"avx2\" or \"avx512\"")
+        raise ValueError(f"cpu is {cpu!r}, expected one of {list(c.CPU_MASKS)}")
     handle, cancel = Handle("model"), CancelFlag()
     options = c.ModelOptions(flags=c.MODEL_IN_MEMORY if in_memory else 0, cpu_mask=c.CPU_MASKS[cpu], log=log_function, cancel=cancel.pointer,
                              weights=c.WEIGHTS[weights], arithmetic=c.ARITHMETICS[arithmetic],

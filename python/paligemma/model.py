@@ -41,8 +41,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
                  attn_implementation: str | dict[str, str] | None = None, disable_mmap: bool = False,
                  int8_layers: str | Iterable[str] | None = None) -> None:
         """folder: a checkpoint; n_threads: for all calls, 0 is the CPUs that this process may use;
-        cpu: hold the instruction set down to "baseline", "avx2" or "avx512"; weights: "stored", or "int8" or "int4" to
-        quantize them now; arithmetic: "f32", or "bf16" to round the factors of large products where that makes the CPU
+        cpu: hold the instruction set down to "baseline", "avx2", "avx512" or "neon"; weights: "stored", or "int8" or
+        "int4" to quantize them now; arithmetic: "f32", or "bf16" to round the factors of large products where that makes the CPU
         faster; None is f32, but for attention beside int8 and int4 weights; attn_implementation: "eager" makes rows
         without token_type_ids causal in PaliGemma 1, too, as it does in transformers; disable_mmap: read the weights
         into memory of this process, so that nothing that happens to the files later matters; int8_layers: of "int4" weights, the

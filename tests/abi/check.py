@@ -336,7 +336,7 @@ def musl(root):
         command = [compiler, "-std=c11", "-D_GNU_SOURCE", '-DPGI_PACKAGE_VERSION="0"', "-O1", "-Wall", "-Wextra", "-Werror",
                    "-fsyntax-only", "-I" + os.path.join(root, "include"), "-I" + os.path.join(root, "lib"), "-isystem", folder]
         for path in sorted(glob.glob(os.path.join(root, "lib", "**", "*.c"), recursive=True)):
-            if path.endswith("openmp.c") or os.sep + "x86" + os.sep in path:
+            if path.endswith("openmp.c") or os.path.basename(os.path.dirname(path)) in ("x86", "arm"):
                 continue  # OpenMP is chosen where it is found; flags of instruction sets are the build's
             result = subprocess.run([*command, path], capture_output=True, text=True)
             n += 1

@@ -60,6 +60,7 @@ static double fast_time(void) { return times.at[times.n / 10]; }
 
 typedef struct roof_task {
     double (*probe)(void);
+    int way;
     const char *buffer;
 } roof_task;
 
@@ -75,7 +76,7 @@ static void spin(void *context, int64_t begin, int64_t end, int thread) {
 static void read_chunks(void *context, int64_t begin, int64_t end, int thread) {
     const roof_task *task = context;
     (void)thread;
-    roof_read(task->buffer, (size_t)begin, (size_t)end);
+    roof_read(task->way, task->buffer, (size_t)begin, (size_t)end);
 }
 
 static double peak(const pgi_run *run, roof_probe probe) {
@@ -86,14 +87,15 @@ static double peak(const pgi_run *run, roof_probe probe) {
     return work / fast_time();
 }
 
-/* In slices of 64 MiB: a slice is shorter than what disturbs it. */
+/* In slices of 64 MiB, in all ways in turn: a slice is shorter than what disturbs it. */
 static double bandwidth(const pgi_run *run, const char *buffer, size_t bytes) {
     size_t at = 0, slice = 64u << 20;
-    roof_task task;
+    roof_task task = {0};
     MEASURE(
         {
             at = at + 2 * slice <= bytes ? at + slice : 0;
-            task = (roof_task){.buffer = buffer + at};
+            task.way = (task.way + 1) % ROOF_WAYS;
+            task.buffer = buffer + at;
         },
         pgi_parallel_for(run, (int64_t)(slice / ROOF_CHUNK), 1, read_chunks, &task));
     return (double)slice / fast_time();
@@ -166,12 +168,13 @@ static void meetings(const pgi_run *run) {
     report(0, 0, 0, 0, 0);
 }
 
-static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only) {
+static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only, int most_rows) {
     static const int shapes[][3] = {{256, 588, 1152},  {256, 1152, 1152}, {256, 1152, 4304},  {256, 4304, 1152},
                                     {272, 2048, 2048}, {272, 2048, 256},  {272, 2048, 16384}, {272, 16384, 2048},
                                     {1, 2048, 256},    {1, 2048, 2048},   {1, 2048, 16384},   {1, 16384, 2048},
-                                    {1, 2048, 257216}, {4, 2048, 16384},  {6, 2048, 16384},   {8, 2048, 16384},
-                                    {12, 2048, 16384}, {16, 2048, 16384}, {16, 16384, 2048}};
+                                    {1, 2048, 257216}, {2, 2048, 16384},  {2, 16384, 2048},   {3, 2048, 16384},
+                                    {3, 16384, 2048},  {4, 2048, 16384},  {4, 16384, 2048},   {6, 2048, 16384},
+                                    {8, 2048, 16384},  {12, 2048, 16384}, {16, 2048, 16384},  {16, 16384, 2048}};
     /* The last three: in bf16, where the CPU has that. */
     static const int32_t dtypes[] = {PG_DTYPE_BF16,         PG_DTYPE_F16,  PG_DTYPE_F32, PGI_DTYPE_INT8_BLOCKS,
                                      PGI_DTYPE_INT4_BLOCKS, PG_DTYPE_BF16, PG_DTYPE_F16, PG_DTYPE_F32};
@@ -206,7 +209,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
     const int attention_alone = only && !strcmp(only, "attention");
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !attention_alone; s++) {
         for (int d = 0; d < (rounding.bf16_linear ? 8 : 5); d++) {
-            if (only && strcmp(only, names[d])) continue;
+            if ((only && strcmp(only, names[d])) || shapes[s][0] > most_rows) continue;
             const int quantized = pgi_dtype_is_blocks(dtypes[d]), rounds = d >= 5;
             if (rounds && shapes[s][0] <= PGI_GEMV_ROWS) continue; /* the same as without */
             run.kernels = rounds ? &rounding : kernels;
@@ -239,7 +242,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
                                         {272, 272, 8, 4, 256},  {1, 300, 8, 1, 256},      {1, 4200, 8, 1, 256}};
     for (size_t s = 0; s < 2 * (sizeof attentions / sizeof *attentions); s++) {
         const int *a = attentions[s / 2], bf16 = s % 2;
-        if (bf16 && (!(kernels->cpu & PG_CPU_AVX512_BF16) || a[0] <= PGI_GEMV_ROWS)) continue;
+        if (bf16 && (!(kernels->cpu & (PG_CPU_AVX512_BF16 | PG_CPU_NEON_BF16)) || a[0] <= PGI_GEMV_ROWS)) continue;
         pgi_kernels table = *kernels;
         table.bf16_attention = bf16;
         run.kernels = &table;
@@ -286,13 +289,14 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
     return 0;
 }
 
-int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only, const char *json_path) {
+int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only, int most_rows,
+          const char *json_path) {
     json = json_path ? fopen(json_path, "w") : NULL;
     if (json_path && !json) {
         perror(json_path);
         return 2;
     }
-    int status = measure_all(kernels, n_threads, buffer_mib, only);
+    int status = measure_all(kernels, n_threads, buffer_mib, only, most_rows);
     if (!json) return status;
     fputs("]}\n", json);
     return fclose(json) ? 2 : status;

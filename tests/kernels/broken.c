@@ -43,11 +43,17 @@ BROKEN(gemm,
         const float *bias),
        (m, n, k, a, panel, c, c_stride, accumulate, bias), c + (m - 1) * c_stride, n)
 
-#define GEMV(name)                                                                                            \
-    BROKEN(name,                                                                                              \
-           (int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w, int64_t w_bytes, \
-            const float *bias, float *y, int64_t y_stride),                                                   \
-           (m, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride), y + (m - 1) * y_stride, rows)
+#define GEMV_X(name) \
+    BROKEN(name, (int m, int64_t k, const float *x, int64_t x_stride, float *out), (m, k, x, x_stride, out), out, m *k)
+GEMV_X(gemv_x_f32)
+GEMV_X(gemv_x_bf16)
+GEMV_X(gemv_x_f16)
+
+#define GEMV(name)                                                                                             \
+    BROKEN(name,                                                                                               \
+           (int m, int64_t rows, int64_t k, const float *x, const void *w, int64_t w_bytes, const float *bias, \
+            float *y, int64_t y_stride),                                                                       \
+           (m, rows, k, x, w, w_bytes, bias, y, y_stride), y + (m - 1) * y_stride, rows)
 GEMV(gemv_f32)
 GEMV(gemv_bf16)
 GEMV(gemv_f16)

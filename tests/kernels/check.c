@@ -5,7 +5,7 @@
  *
  *   check [--seed N] [--cpu MASK] [--only NAME] [--verbose] [--emulated]
  *   check --selftest     each kernel is broken in several ways; the check must notice every one
- *   check --bench [--cpu MASK] [--threads N] [--mib N] [--only WEIGHTS] [--json FILE]
+ *   check --bench [--cpu MASK] [--threads N] [--mib N] [--only WEIGHTS] [--rows MOST] [--json FILE]
  *
  * Inputs end at a page that cannot be read, outputs have guards around them,
  * weights lie at odd addresses. Bounds come from norms and the rounding unit.
@@ -14,6 +14,7 @@
  */
 #include "check.h"
 
+#include <limits.h>
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -177,9 +178,16 @@ static void run_check(check *c, const kernel_check *what, uint64_t seed) {
 static const struct level {
     uint64_t bit;
     const char *name;
-} levels[] = {{PG_CPU_BASELINE, "plain C"},         {PG_CPU_AVX2, "AVX2"},
-              {PG_CPU_AVX512, "AVX-512"},           {PG_CPU_AVX_VNNI, "AVX-VNNI"},
-              {PG_CPU_AVX512_VNNI, "AVX-512 VNNI"}, {PG_CPU_AVX512_BF16, "AVX-512 BF16"}};
+} levels[] = {{PG_CPU_BASELINE, "plain C"},
+              {PG_CPU_AVX2, "AVX2"},
+              {PG_CPU_AVX512, "AVX-512"},
+              {PG_CPU_AVX_VNNI, "AVX-VNNI"},
+              {PG_CPU_AVX512_VNNI, "AVX-512 VNNI"},
+              {PG_CPU_AVX512_BF16, "AVX-512 BF16"},
+              {PG_CPU_NEON, "NEON"},
+              {PG_CPU_NEON_DOTPROD, "NEON dot products"},
+              {PG_CPU_NEON_I8MM, "NEON i8mm"},
+              {PG_CPU_NEON_BF16, "NEON bf16"}};
 enum { N_LEVELS = sizeof levels / sizeof *levels };
 
 static int check_masks(void) {
@@ -246,7 +254,7 @@ static int selftest_level(const struct level *level, uint64_t seed, const char *
 int main(int argc, char **argv) {
     uint64_t seed = (uint64_t)time(NULL) * 1000003u ^ (uint64_t)getpid(), mask = 0;
     const char *only = NULL, *json = NULL;
-    int selftest = 0, want_bench = 0, verbose = 0, n_threads = 2;
+    int selftest = 0, want_bench = 0, verbose = 0, n_threads = 2, most_rows = INT_MAX;
     int64_t mib = 768;
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
@@ -266,6 +274,8 @@ int main(int argc, char **argv) {
             only = value, i++;
         else if (value && !strcmp(argv[i], "--threads"))
             n_threads = atoi(value), i++;
+        else if (value && !strcmp(argv[i], "--rows"))
+            most_rows = atoi(value), i++;
         else if (value && !strcmp(argv[i], "--json"))
             json = value, i++;
         else if (value && !strcmp(argv[i], "--mib"))
@@ -273,14 +283,15 @@ int main(int argc, char **argv) {
         else {
             fprintf(stderr,
                     "usage: check [--seed N] [--cpu MASK] [--only NAME] [--verbose] [--emulated] [--selftest]\n"
-                    "       check --bench [--cpu MASK] [--threads N] [--mib N] [--only WEIGHTS] [--json FILE]\n");
+                    "       check --bench [--cpu MASK] [--threads N] [--mib N] [--only WEIGHTS] [--rows MOST] [--json "
+                    "FILE]\n");
             return 2;
         }
     }
     if (want_bench) {
         pgi_kernels table;
         if (pgi_kernels_init(&table, mask) != PG_OK || n_threads < 1) return 2;
-        return bench(&table, n_threads, mib, only, json);
+        return bench(&table, n_threads, mib, only, most_rows, json);
     }
     signal(SIGSEGV, on_fault);
     signal(SIGBUS, on_fault);

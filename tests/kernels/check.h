@@ -106,8 +106,9 @@ extern const char *const damage_names[N_DAMAGES];
 extern const kernel_check operation_checks[];
 extern const int n_operation_checks;
 
-/* bench.c. only: the linear layers of weights of this name ("int8"), NULL: everything. json: a file for the figures, or
- * NULL. */
-int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only, const char *json);
+/* bench.c. only: the linear layers of weights of this name ("int8"), NULL: everything. most_rows: of x, of those
+ * layers. json: a file for the figures, or NULL. */
+int bench(const pgi_kernels *kernels, int n_threads, int64_t buffer_mib, const char *only, int most_rows,
+          const char *json);
 
 #endif

@@ -1,11 +1,12 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Which instruction sets are used, by what a CPU and its operating system say: CPUs as they are, and those on which an
- * operating system, a hypervisor or a boot option takes something away. */
+ * operating system, a hypervisor or a boot option takes something away; and AArch64 CPUs as Linux tells of them. */
 #include "run_tests.h"
 
 #include <string.h>
 
 #include "kernels/cpu.h"
+#include "kernels/cpu_arm.h"
 #include "kernels/kernels.h"
 
 #define BASE PG_CPU_BASELINE
@@ -92,10 +93,39 @@ static void nothing_stands_alone(void **state) {
     assert_int_equal(pgi_cpu_default() & ~pgi_cpu_features(), 0);
 }
 
+#define NEON (BASE | PG_CPU_NEON)
+#define DOTPROD (NEON | PG_CPU_NEON_DOTPROD)
+#define I8MM_BF16 (DOTPROD | PG_CPU_NEON_I8MM | PG_CPU_NEON_BF16)
+
+/* AT_HWCAP and AT_HWCAP2 as such CPUs give them. */
+static const struct {
+    const char *name;
+    uint64_t hwcap, hwcap2, features;
+} arm_cpus[] = {
+    {"Cortex-A53, A57 and A72 as qemu has them", 0x8fb, 0, NEON},
+    {"Cortex-A76 and Neoverse N1 as qemu has them", 0x119ffb, 0, DOTPROD},
+    {"all that qemu has", 0xecfffffb, 0x7f877fff, I8MM_BF16},
+    {"bf16 without dot products", 0xff, 0x4000, NEON | PG_CPU_NEON_BF16},
+    {"i8mm without dot products", 0xff, 0x2000, NEON},
+    {"no floating point: everything else does not matter", UINT64_C(0xffffffff) & ~UINT64_C(2), 0xffff, BASE},
+    {"nothing", 0, 0, BASE},
+};
+
+static void each_arm_cpu_too(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof arm_cpus / sizeof *arm_cpus; i++) {
+        const uint64_t features = pgi_cpu_features_of_hwcap(arm_cpus[i].hwcap, arm_cpus[i].hwcap2);
+        if (features != arm_cpus[i].features)
+            fail_msg("%s: 0x%llx, expected 0x%llx", arm_cpus[i].name, (unsigned long long)features,
+                     (unsigned long long)arm_cpus[i].features);
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_cpu_gets_what_it_can_run),
         cmocka_unit_test(nothing_stands_alone),
+        cmocka_unit_test(each_arm_cpu_too),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }

@@ -15,6 +15,7 @@
 
 static const char *const golden_cases[] = {"demo-5", "demo-6"};
 #define DEMO PGI_GOLDEN_FOLDER "/../../examples/demo/model"
+#define BF16_SETS (PG_CPU_AVX512_BF16 | PG_CPU_NEON_BF16)
 
 #define OK(call)                                                                                  \
     do {                                                                                          \
@@ -61,7 +62,7 @@ static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, 
     pg_model_info info = {.struct_size = sizeof info};
     OK(pg_model_get_info(model, &info));
     assert_int_equal(info.weights, weights);
-    const int bf16 = (info.cpu_used & PG_CPU_AVX512_BF16) &&
+    const int bf16 = (info.cpu_used & BF16_SETS) &&
                      (arithmetic == PG_ARITHMETIC_BF16 || (!arithmetic && weights != PG_WEIGHTS_STORED));
     assert_int_equal(info.arithmetic, bf16 ? PG_ARITHMETIC_BF16 : PG_ARITHMETIC_F32);
     assert_true(info.dtypes != 0 && info.n_bytes_mapped > 0);
@@ -82,15 +83,15 @@ static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, 
  * the ids alone. */
 static void test_golden_answers(void **state) {
     (void)state;
-    const uint64_t all = pgi_cpu_features(), f32 = PG_CPU_BASELINE | PG_CPU_AVX2 | PG_CPU_AVX512;
+    const uint64_t all = pgi_cpu_features(), f32 = PG_CPU_BASELINE | PG_CPU_AVX2 | PG_CPU_AVX512 | PG_CPU_NEON;
     for (int c = 0; c < 2; c++) {
         for (int32_t weights = PG_WEIGHTS_INT8; weights <= PG_WEIGHTS_INT4; weights++) {
             uint64_t hash = run_case(golden_cases[c], weights, PG_ARITHMETIC_F32, all, 1);
             assert_true(hash == run_case(golden_cases[c], weights, PG_ARITHMETIC_F32, all & f32, 2));
-            const uint64_t vnni = all & (f32 | PG_CPU_AVX_VNNI);
-            assert_true(hash == run_case(golden_cases[c], weights, PG_ARITHMETIC_F32, vnni, 3));
+            const uint64_t dot = all & (f32 | PG_CPU_AVX_VNNI | PG_CPU_NEON_DOTPROD);
+            assert_true(hash == run_case(golden_cases[c], weights, PG_ARITHMETIC_F32, dot, 3));
             run_case(golden_cases[c], weights, PG_ARITHMETIC_DEFAULT,
-                     c ? PG_CPU_BASELINE : all & (PG_CPU_BASELINE | PG_CPU_AVX2), 2);
+                     c ? PG_CPU_BASELINE : all & (PG_CPU_BASELINE | PG_CPU_AVX2 | PG_CPU_NEON), 2);
         }
     }
 }
@@ -98,7 +99,7 @@ static void test_golden_answers(void **state) {
 /* The same ids, and bits for any number of threads; where the CPU has no bf16, those of f32. */
 static void test_bf16_arithmetic(void **state) {
     (void)state;
-    const uint64_t all = pgi_cpu_features(), f32 = all & ~PG_CPU_AVX512_BF16;
+    const uint64_t all = pgi_cpu_features(), f32 = all & ~BF16_SETS;
     for (int c = 0; c < 2; c++) {
         for (int32_t weights = PG_WEIGHTS_STORED; weights <= PG_WEIGHTS_INT4; weights++) {
             uint64_t hash = run_case(golden_cases[c], weights, PG_ARITHMETIC_BF16, all, 1);

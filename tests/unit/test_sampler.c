@@ -88,7 +88,7 @@ static void compare(head *h, int64_t *found) {
 }
 
 static void blocks_give_what_all_logits_give(void **state) {
-    static const uint64_t masks[] = {PG_CPU_BASELINE, PG_CPU_BASELINE | PG_CPU_AVX2, 0};
+    static const uint64_t masks[] = {PG_CPU_BASELINE, PG_CPU_BASELINE | PG_CPU_AVX2 | PG_CPU_NEON, 0};
     (void)state;
     for (size_t i = 0; i < sizeof masks / sizeof *masks; i++) {
         head h;

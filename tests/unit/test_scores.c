@@ -69,7 +69,8 @@ static const int64_t *ids_of(const pg_result *result, int64_t row) {
 
 static double log_softmax(const float *logits, int64_t n, int64_t id) {
     double largest = -INFINITY, sum = 0;
-    for (int64_t i = 0; i < n; i++) largest = fmax(largest, logits[i]);
+    for (int64_t i = 0; i < n; i++) /* fmax() of a double and a float is too much for gcc 12's vectorizer on AArch64 */
+        if (logits[i] > largest) largest = logits[i];
     for (int64_t i = 0; i < n; i++) sum += exp((double)logits[i] - largest);
     return (double)logits[id] - largest - log(sum);
 }

@@ -26,12 +26,15 @@ static inline float load_f16(const void *w, int64_t i) {
             for (int r = 0; r < NR; r++)                                                                               \
                 panel[i * NR + r] = r < rows ? load_##dtype((const char *)w + r * w_bytes, i) : 0;                     \
     }                                                                                                                  \
-    static void gemv_##dtype(int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w,          \
-                             int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {                         \
+    static void gemv_x_##dtype(int m, int64_t k, const float *x, int64_t x_stride, float *out) {                       \
+        for (int i = 0; i < m; i++) memcpy(out + i * k, x + i * x_stride, (size_t)k * sizeof *out);                    \
+    }                                                                                                                  \
+    static void gemv_##dtype(int m, int64_t rows, int64_t k, const float *x, const void *w, int64_t w_bytes,           \
+                             const float *bias, float *y, int64_t y_stride) {                                          \
         for (int64_t r = 0; r < rows; r++) {                                                                           \
             const char *row = (const char *)w + r * w_bytes;                                                           \
             for (int i = 0; i < m; i++) {                                                                              \
-                const float *xi = x + i * x_stride;                                                                    \
+                const float *xi = x + i * k;                                                                           \
                 float lane[8] = {0};                                                                                   \
                 int64_t l = 0;                                                                                         \
                 for (; l + 8 <= k; l += 8)                                                                             \

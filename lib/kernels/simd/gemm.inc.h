@@ -7,10 +7,12 @@
  *   GEMM_VALUE, GEMM_VECTOR   a value of `a` and `panel`, and a vector of them
  *   GEMM_STEP                 values of the summed dimension in a lane of such a vector: 1, or 2 for pairs
  *   GEMM_LDA                  values from row to row of `a`
- *   GEMM_CASES                the height of the highest tile, 6 or 14
+ *   GEMM_CASES                the height of the highest tile, 6, 8 or 14
  *   gemm_load(panel), gemm_set1(a), gemm_set1_last(a)   a vector of a panel; one step of a row of `a` in all lanes;
  *                             its last value, where a step of two is not full
  *   gemm_add_product(sum, x, b)
+ *   GEMM_STEPS                if instructions multiply by a lane: the steps that a vector of a row of `a` holds,
+ *                             gemm_load(a); and gemm_add_product_lane(sum, x, step, b)
  *
  * This is one text for all formats, but each has a copy of the code: tiles share no function that is not inlined, since
  * sums passed to one go through memory. With gcc 12 that cost 1 to 6% (docs/SPEED.md, experiments that lost).
@@ -21,7 +23,22 @@ static ALWAYS_INLINE void gemm_tile(const int m, const int vectors, int n, int64
                                     const float *bias) {
     vec sum[GEMM_CASES][2];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = v_zero();
-    for (int64_t l = 0; l + GEMM_STEP <= k; l += GEMM_STEP) {
+    int64_t l = 0;
+#ifdef GEMM_STEPS
+    for (; l + GEMM_STEPS * GEMM_STEP <= k; l += GEMM_STEPS * GEMM_STEP) {
+        GEMM_VECTOR x[GEMM_CASES];
+        UNROLL for (int i = 0; i < m; i++) x[i] = gemm_load(a + i * GEMM_LDA);
+        UNROLL for (int step = 0; step < GEMM_STEPS; step++) {
+            GEMM_VECTOR b[2];
+            UNROLL for (int v = 0; v < vectors; v++) b[v] = gemm_load(panel + v * GEMM_STEP * LANES);
+            panel += GEMM_STEP * 2 * LANES;
+            UNROLL for (int i = 0; i < m; i++) UNROLL for (int v = 0; v < vectors; v++) sum[i][v] =
+                gemm_add_product_lane(sum[i][v], x[i], step, b[v]);
+        }
+        a += GEMM_STEPS * GEMM_STEP;
+    }
+#endif
+    for (; l + GEMM_STEP <= k; l += GEMM_STEP) {
         GEMM_VECTOR b[2];
         UNROLL for (int v = 0; v < vectors; v++) b[v] = gemm_load(panel + v * GEMM_STEP * LANES);
         panel += GEMM_STEP * 2 * LANES;
@@ -86,6 +103,8 @@ static void GEMM_NAME(int m, int n, int64_t k, const GEMM_VALUE *a, const GEMM_V
 #if GEMM_CASES > 6
         GEMM_CASE(7)
         GEMM_CASE(8)
+#endif
+#if GEMM_CASES > 8
         GEMM_CASE(9)
         GEMM_CASE(10)
         GEMM_CASE(11)

@@ -1,15 +1,19 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Template: the group `products` of kernels.inc, on vectors of any width. The including file first defines the vectors:
- * LANES, vec, ivec, GEMM_MR, GEMV_BLOCK and the functions v_* and i_*, as x86/vector_avx2.h has them; and GEMM_CASES,
- * the same number as GEMM_MR, as a macro.
+ * LANES, vec, ivec, GEMM_MR, GEMV_* and the functions v_* and i_*, as x86/vector_avx2.h has them; and GEMM_CASES,
+ * the same number as GEMM_MR, as a macro. An instruction set that multiplies by a lane of a vector also defines
+ * GEMM_STEPS, the same number as LANES, and v_fma_lane().
  */
+#include <string.h>
+
 #include "kernels/kernels.h"
 #include "kernels/simd/unroll.h"
 
 enum {
     GEMM_NR = 2 * LANES,
-    GEMV_AHEAD = 512 /* bytes that each row of weights is prefetched ahead */
+    GEMV_STEP = 2 * LANES,
+    GEMV_PART = 1024 /* columns of W that all rows of x meet in turns, a multiple of GEMV_STEP */
 };
 
 /* ---- gemm ---- */
@@ -17,6 +21,11 @@ enum {
 static ALWAYS_INLINE vec gemm_load(const float *panel) { return v_load(panel); }
 static ALWAYS_INLINE vec gemm_set1(const float *a) { return v_set1(*a); }
 static ALWAYS_INLINE vec gemm_add_product(vec sum, vec x, vec b) { return v_fma(x, b, sum); }
+#ifdef GEMM_STEPS
+static ALWAYS_INLINE vec gemm_add_product_lane(vec sum, vec x, const int step, vec b) {
+    return v_fma_lane(b, x, step, sum);
+}
+#endif
 #define GEMM_NAME gemm
 #define GEMM_VALUE float
 #define GEMM_VECTOR vec
@@ -96,12 +105,15 @@ static void pack_bf16(const void *w, int64_t w_bytes, int rows, int64_t k, float
 
 #define DTYPE f32
 #define DTYPE_BYTES 4
+#define DTYPE_PAIRS 0
 #include "kernels/simd/stream.inc.h"
 #define DTYPE bf16
 #define DTYPE_BYTES 2
+#define DTYPE_PAIRS 1
 #include "kernels/simd/stream.inc.h"
 #define DTYPE f16
 #define DTYPE_BYTES 2
+#define DTYPE_PAIRS 0
 #include "kernels/simd/stream.inc.h"
 
 /* ---- weighted_sum: eight vectors of columns at a time ---- */

@@ -4,6 +4,8 @@
  * including file first defines the vectors, Q_LANES, qint, qfloat and the functions q_*, as x86/quantized_ymm.h has
  * them; and Q_HAS_TALL_TILES: 0, 6 or 12, the height of the highest tile of many rows.
  *
+ * Q_OWN_GROUPS: it defines group_int8() and group_int4() too.
+ *
  * The sums of a group stay in registers as integers, m rows x 16 or 32 outputs; after each group they are added in f32
  * to `c`, which lies in the first-level cache.
  */
@@ -27,6 +29,7 @@ enum {
 /* The compiler may not move a load or store over this: left to itself gcc moves so many up that registers run out. */
 #define IN_ORDER __asm__ volatile("" : : : "memory")
 
+#ifndef Q_OWN_GROUPS
 /* Rows i0 .. i0 + rows of a tile of m times one block of each of `panels` panels. */
 static ALWAYS_INLINE void group_int8(const int prefetched, const int m, const int i0, const int rows, const int panels,
                                      const char *x, const char *w, int64_t panel_bytes, float *c) {
@@ -102,6 +105,7 @@ static ALWAYS_INLINE void group_int4(const int prefetched, const int m, const in
         }
     }
 }
+#endif
 
 /* c[i][..] += m rows of x times `panels` panels of blocks. c: [m][16 panels]. Tiles with more sums than registers are
  * cut: `part` rows meet a block, then the others do, which find it in the first-level cache. */

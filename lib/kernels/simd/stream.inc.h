@@ -1,8 +1,13 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * Template: the kernels that read weights in one stream, expand_* and gemv_*, for one format of weights. Included by
- * simd/products.inc.h once for each: DTYPE is f32, bf16 or f16, DTYPE_BYTES the size of a weight. A file and not a
- * macro, so that a debugger can step through it.
+ * Template: the kernels that read weights in one stream, expand_*, gemv_x_* and gemv_*, for one format of weights.
+ * Included by simd/products.inc.h once for each: DTYPE is f32, bf16 or f16, DTYPE_BYTES the size of a weight,
+ * DTYPE_PAIRS whether two are unpacked from each word. A file and not a macro, so that a debugger can step through it.
+ *
+ * gemv takes 2 LANES columns in a step: weights `first` to one vector of sums and `second` to another. first are the
+ * lower LANES columns, or with DTYPE_PAIRS the even ones, which saves half the loads and all shuffles. x lies in the
+ * same order (gemv_x), the rows that take a step together side by side: one stream, which the sets of the cache bear. A
+ * sum is the same both ways: v_sum() adds lanes that are half a vector apart, so lanes meet in the same order.
  */
 #define NAME_OF_DTYPE(name, dtype) name##_##dtype
 #define NAME_EXPANDED(name, dtype) NAME_OF_DTYPE(name, dtype)
@@ -11,6 +16,23 @@
 #define LOAD_N_EXPANDED(dtype) LOAD_N_OF_DTYPE(dtype)
 #define LOAD NAME(v_load)             /* LANES weights as f32 */
 #define LOAD_N LOAD_N_EXPANDED(DTYPE) /* the first n < LANES */
+#define STEP_BYTES (GEMV_STEP * DTYPE_BYTES)
+
+#if DTYPE_PAIRS
+static ALWAYS_INLINE vec NAME(first)(const char *p) { return v_low_bf16(i_load(p)); }
+static ALWAYS_INLINE vec NAME(second)(const char *p) { return v_high_bf16(i_load(p)); }
+static ALWAYS_INLINE vec NAME(first_n)(const char *p, int64_t n) { return v_low_bf16(i_load_halves(p, n)); }
+static ALWAYS_INLINE vec NAME(second_n)(const char *p, int64_t n) { return v_high_bf16(i_load_halves(p, n)); }
+static ALWAYS_INLINE float NAME(sum)(vec first, vec second) { return v_sum(first) + v_sum(second); }
+#else
+static ALWAYS_INLINE vec NAME(first)(const char *p) { return LOAD(p); }
+static ALWAYS_INLINE vec NAME(second)(const char *p) { return LOAD(p + LANES * DTYPE_BYTES); }
+static ALWAYS_INLINE vec NAME(first_n)(const char *p, int64_t n) { return n < LANES ? LOAD_N(p, n) : LOAD(p); }
+static ALWAYS_INLINE vec NAME(second_n)(const char *p, int64_t n) {
+    return n > LANES ? LOAD_N(p + LANES * DTYPE_BYTES, n - LANES) : v_zero();
+}
+static ALWAYS_INLINE float NAME(sum)(vec first, vec second) { return v_sum(v_add(first, second)); }
+#endif
 
 static void NAME(expand)(const void *w, int64_t n, float scale, float *out) {
     const vec factor = v_set1(scale);
@@ -18,61 +40,113 @@ static void NAME(expand)(const void *w, int64_t n, float scale, float *out) {
     for (; i + LANES <= n; i += LANES) v_store(out + i, v_mul(LOAD((const char *)w + i * DTYPE_BYTES), factor));
     if (i < n) v_store_n(out + i, v_mul(LOAD_N((const char *)w + i * DTYPE_BYTES, n - i), factor), n - i);
 }
-/* A block of `block` rows of W: as many streams as the registers have sums for. Every sum is that of two vectors,
- * even and odd steps, so that it does not depend on m or block. */
-static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int block, int64_t k, const float *x, int64_t x_stride,
-                                           const char *w, int64_t w_bytes, const float *bias, float *y,
-                                           int64_t y_stride) {
-    vec even[PGI_GEMV_ROWS][GEMV_BLOCK], odd[PGI_GEMV_ROWS][GEMV_BLOCK];
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = odd[i][r] = v_zero();
-    int64_t l = 0;
-    for (; l + 2 * LANES <= k; l += 2 * LANES) {
-        UNROLL for (int r = 0; r < block; r++) {
-            const char *p = w + r * w_bytes + l * DTYPE_BYTES;
-            UNROLL for (int u = 0; u < 2 * LANES * DTYPE_BYTES; u += 64) __builtin_prefetch(p + GEMV_AHEAD + u);
-            vec b = LOAD(p), b2 = LOAD(p + LANES * DTYPE_BYTES);
-            UNROLL for (int i = 0; i < m; i++) {
-                even[i][r] = v_fma(v_load(x + i * x_stride + l), b, even[i][r]);
-                odd[i][r] = v_fma(v_load(x + i * x_stride + l + LANES), b2, odd[i][r]);
+static ALWAYS_INLINE void NAME(gemv_x_step)(const float *x, float *out) {
+    UNROLL for (int j = 0; j < LANES; j++) {
+        out[j] = x[DTYPE_PAIRS ? 2 * j : j];
+        out[LANES + j] = x[DTYPE_PAIRS ? 2 * j + 1 : LANES + j];
+    }
+}
+static void NAME(gemv_x)(int m, int64_t k, const float *x, int64_t x_stride, float *out) {
+    const int64_t whole = k / GEMV_STEP * GEMV_STEP;
+    for (int i = 0; i < m; i++) {
+        const float *row = x + i * x_stride;
+        float last[GEMV_STEP] = {0}, *to = out + i * GEMV_STEP;
+        for (int64_t l = 0; l < whole; l += GEMV_STEP, to += m * GEMV_STEP) NAME(gemv_x_step)(row + l, to);
+        for (int64_t l = whole; l < k; l++) last[l - whole] = row[l];
+        if (whole < k) NAME(gemv_x_step)(last, to);
+    }
+}
+
+/* Steps from <= l < to (l: columns, a step: 2 LANES of them) of `block` rows of W, times rows i0 .. i0 + n_x of x. Each
+ * row of W is fetched GEMV_AHEAD(m) bytes ahead (0: the CPU's own prefetch does it); behind column `last`, from `next`
+ * bytes further on: the row that this stream reads next. */
+static ALWAYS_INLINE void NAME(gemv_steps)(const int m, const int i0, const int n_x, const int block, int64_t from,
+                                           int64_t to, int64_t last, int64_t next, const float *x, const char *w,
+                                           int64_t w_bytes, vec (*even)[GEMV_W_MAX], vec (*odd)[GEMV_W_MAX]) {
+    const int n_passes = (m + n_x - 1) / n_x; /* each fetches its share of the rows */
+    vec e[PGI_GEMV_ROWS][GEMV_W_MAX], o[PGI_GEMV_ROWS][GEMV_W_MAX];
+    UNROLL for (int i = 0; i < n_x; i++) UNROLL for (int r = 0; r < block; r++) e[i][r] = even[i0 + i][r],
+                                                                                o[i][r] = odd[i0 + i][r];
+    const float *at = x + m * from + i0 * GEMV_STEP;
+    for (int64_t l = from; l < to;) {
+        const int64_t stop = l < last ? pgi_min64(to, last) : to, ahead = GEMV_AHEAD(m) + (l < last ? 0 : next);
+        for (; l < stop; l += GEMV_STEP, at += m * GEMV_STEP) {
+            const char *p = w + l * DTYPE_BYTES;
+            vec b[GEMV_W_MAX];
+            UNROLL for (int r = 0; r < block; r++) {
+                if (GEMV_AHEAD(m) > 0 && (r + i0 / n_x) % n_passes == 0 &&
+                    (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
+                    UNROLL for (int u = 0; u < STEP_BYTES; u += 64) __builtin_prefetch(p + r * w_bytes + ahead + u);
+                b[r] = NAME(first)(p + r * w_bytes);
+            }
+            UNROLL for (int i = 0; i < n_x; i++) {
+                vec a = v_load(at + i * GEMV_STEP);
+                __asm__("" : "+" GEMV_REGISTER(a)); /* loaded once for all rows of W */
+                UNROLL for (int r = 0; r < block; r++) e[i][r] = v_fma(a, b[r], e[i][r]);
+            }
+            UNROLL for (int r = 0; r < block; r++) b[r] = NAME(second)(p + r * w_bytes);
+            UNROLL for (int i = 0; i < n_x; i++) {
+                vec a = v_load(at + i * GEMV_STEP + LANES);
+                __asm__("" : "+" GEMV_REGISTER(a));
+                UNROLL for (int r = 0; r < block; r++) o[i][r] = v_fma(a, b[r], o[i][r]);
             }
         }
     }
-    if (l + LANES <= k) {
-        UNROLL for (int r = 0; r < block; r++) {
-            vec b = LOAD(w + r * w_bytes + l * DTYPE_BYTES);
-            UNROLL for (int i = 0; i < m; i++) even[i][r] = v_fma(v_load(x + i * x_stride + l), b, even[i][r]);
-        }
-        l += LANES;
+    UNROLL for (int i = 0; i < n_x; i++) UNROLL for (int r = 0; r < block; r++) even[i0 + i][r] = e[i][r],
+                                                                                          odd[i0 + i][r] = o[i][r];
+}
+
+/* `block` rows of W. Every sum is that of two vectors, so it depends neither on m nor on the block. Where registers do
+ * not hold the sums of all rows of x, those take turns with a part of W, which stays in the first-level cache. */
+static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int block, int64_t k, const float *x, const char *w,
+                                           int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {
+    const int n_x = GEMV_X(m);
+    const int64_t whole = k / GEMV_STEP * GEMV_STEP;
+    const int64_t last = whole - GEMV_AHEAD(m) / DTYPE_BYTES / GEMV_STEP * GEMV_STEP,
+                  next = block * w_bytes - k * DTYPE_BYTES;
+    vec even[PGI_GEMV_ROWS][GEMV_W_MAX], odd[PGI_GEMV_ROWS][GEMV_W_MAX];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = odd[i][r] = v_zero();
+    if (n_x == m) {
+        NAME(gemv_steps)(m, 0, m, block, 0, whole, last, next, x, w, w_bytes, even, odd);
+    } else {
+        for (int64_t l = 0; l < whole; l += GEMV_PART)
+            UNROLL for (int i = 0; i < m; i += n_x) NAME(gemv_steps)(
+                m, i, n_x, block, l, pgi_min64(whole, l + GEMV_PART), last, next, x, w, w_bytes, even, odd);
     }
-    if (l < k) {
+    if (whole < k) {
         UNROLL for (int r = 0; r < block; r++) {
-            vec b = LOAD_N(w + r * w_bytes + l * DTYPE_BYTES, k - l);
-            UNROLL for (int i = 0; i < m; i++) odd[i][r] = v_fma(v_load_n(x + i * x_stride + l, k - l), b, odd[i][r]);
+            const char *p = w + r * w_bytes + whole * DTYPE_BYTES;
+            vec b = NAME(first_n)(p, k - whole), b2 = NAME(second_n)(p, k - whole);
+            UNROLL for (int i = 0; i < m; i++) {
+                const float *at = x + m * whole + i * GEMV_STEP;
+                even[i][r] = v_fma(v_load(at), b, even[i][r]);
+                odd[i][r] = v_fma(v_load(at + LANES), b2, odd[i][r]);
+            }
         }
     }
     UNROLL for (int i = 0; i < m; i++) {
         UNROLL for (int r = 0; r < block; r++) {
-            float sum = v_sum(v_add(even[i][r], odd[i][r]));
+            float sum = NAME(sum)(even[i][r], odd[i][r]);
             y[i * y_stride + r] = bias ? sum + bias[r] : sum;
         }
     }
 }
-static ALWAYS_INLINE void NAME(gemv_rows)(const int m, const int block, int64_t rows, int64_t k, const float *x,
-                                          int64_t x_stride, const char *w, int64_t w_bytes, const float *bias, float *y,
-                                          int64_t y_stride) {
+static ALWAYS_INLINE void NAME(gemv_all)(const int m, int64_t rows, int64_t k, const float *x, const char *w,
+                                         int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {
+    const int block = GEMV_W(m);
     int64_t r = 0;
     for (; r + block <= rows; r += block)
-        NAME(gemv_block)(m, block, k, x, x_stride, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
+        NAME(gemv_block)(m, block, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
     for (; r < rows; r++)
-        NAME(gemv_block)(m, 1, k, x, x_stride, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
+        NAME(gemv_block)(m, 1, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
 }
-static void NAME(gemv)(int m, int64_t rows, int64_t k, const float *x, int64_t x_stride, const void *w, int64_t w_bytes,
+static void NAME(gemv)(int m, int64_t rows, int64_t k, const float *x, const void *w, int64_t w_bytes,
                        const float *bias, float *y, int64_t y_stride) {
     switch (m) {
-        case 1: NAME(gemv_rows)(1, GEMV_BLOCK, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;
-        case 2: NAME(gemv_rows)(2, GEMV_BLOCK / 2, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;
-        case 3: NAME(gemv_rows)(3, GEMV_BLOCK / 4, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;
-        case 4: NAME(gemv_rows)(4, GEMV_BLOCK / 4, rows, k, x, x_stride, w, w_bytes, bias, y, y_stride); break;
+        case 1: NAME(gemv_all)(1, rows, k, x, w, w_bytes, bias, y, y_stride); break;
+        case 2: NAME(gemv_all)(2, rows, k, x, w, w_bytes, bias, y, y_stride); break;
+        case 3: NAME(gemv_all)(3, rows, k, x, w, w_bytes, bias, y, y_stride); break;
+        case 4: NAME(gemv_all)(4, rows, k, x, w, w_bytes, bias, y, y_stride); break;
         default: break;
     }
 }
@@ -86,3 +160,5 @@ static void NAME(gemv)(int m, int64_t rows, int64_t k, const float *x, int64_t x
 #undef LOAD_N
 #undef DTYPE
 #undef DTYPE_BYTES
+#undef DTYPE_PAIRS
+#undef STEP_BYTES

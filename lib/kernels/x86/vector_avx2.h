@@ -7,7 +7,15 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 8, GEMM_MR = 6, GEMV_BLOCK = 4 };
+enum { LANES = 8, GEMM_MR = 6 };
+
+/* A streamed product of m rows of x: rows of x whose sums registers hold, rows of W beside each other, and the bytes
+ * that each of these is fetched ahead. More streams read faster, until registers run out. */
+#define GEMV_X(m) (m)
+#define GEMV_W(m) ((m) == 1 ? 6 : (m) == 2 ? 4 : (m) == 3 ? 3 : 2)
+#define GEMV_W_MAX 6
+#define GEMV_AHEAD(m) ((m) < 3 ? 1024 : 2048)
+#define GEMV_REGISTER "x" /* the constraint of a vector register */
 
 typedef __m256 vec;
 typedef __m256i ivec; /* 8 words of 32 bits */

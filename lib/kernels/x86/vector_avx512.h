@@ -6,7 +6,15 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-enum { LANES = 16, GEMM_MR = 14, GEMV_BLOCK = 8 };
+enum { LANES = 16, GEMM_MR = 14 };
+
+/* A streamed product of m rows of x: rows of x whose sums registers hold, rows of W beside each other, and the bytes
+ * that each of these is fetched ahead. More streams read faster, until registers run out. */
+#define GEMV_X(m) ((m) < 4 ? (m) : 2)
+#define GEMV_W(m) ((m) == 1 ? 8 : (m) == 3 ? 4 : 6)
+#define GEMV_W_MAX 8
+#define GEMV_AHEAD(m) ((m) == 1 ? 512 : (m) < 4 ? 1024 : 2048)
+#define GEMV_REGISTER "v" /* the constraint of a vector register */
 
 typedef __m512 vec;
 typedef __m512i ivec; /* 16 words of 32 bits */
