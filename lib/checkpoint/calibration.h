@@ -2,7 +2,7 @@
 /*
  * What a calibrated conversion knows of a model: for the inputs x of its linear layers the sums of x x^T over the
  * tokens of calibration texts, within each PGI_FEEDBACK_COLUMNS inputs alone. So they take 1 KiB for each input of a
- * layer, 0.65 GB for a 3B model, where whole sums would take 24. Layers that read the same x share theirs. The
+ * layer, 0.65 GB for a 3B model, where whole sums would take 23. Layers that read the same x share theirs. The
  * embedding and the head have none. model/calibrate.c fills them in. The public handle is this struct.
  */
 #ifndef PGI_CHECKPOINT_CALIBRATION_H
