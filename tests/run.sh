@@ -10,8 +10,8 @@
 #   pthread           gcc, without OpenMP and sentencepiece, the static library alone
 #   thread-sanitized  the same with ThreadSanitizer: the suite threads alone
 #
-# Then, on the first build, clang-tidy, old CPUs under qemu-user (emulate.sh, where qemu-x86_64 is there), and the Python
-# package, installed with pip into an environment of its own.
+# Then, on the first build, clang-tidy, old CPUs under qemu-user (emulate.sh, where qemu-x86_64 is there), AArch64 (arm.sh,
+# where there are a cross compiler and qemu-aarch64), and the Python package, installed with pip into an environment of its own.
 #
 # --oracle also compares with transformers on fresh random checkpoints, in a virtual environment that is made on the first
 # run (run_oracle.sh). run_steps.sh has the functions. While you work, `meson test -C build` is quicker (CONTRIBUTING.md).
@@ -79,6 +79,19 @@ if command -v qemu-x86_64 >/dev/null 2>&1 && test "$(uname -m)" = x86_64; then
     CC=$gcc sh tests/emulate.sh "$builds/gcc" >"$builds/emulate.log" 2>&1
     tail -n 100 "$builds/emulate.log"
     add_counts "$builds/emulate.log" "tests/emulate.sh"
+fi
+
+if command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 && command -v qemu-aarch64 >/dev/null 2>&1; then
+    title "AArch64, emulated"
+    TEST_JOBS=$jobs sh tests/arm.sh "$builds/arm" >"$builds/arm.log" 2>&1
+    if test $? -eq 77; then
+        tail -n 1 "$builds/arm.log"
+    else
+        tail -n 100 "$builds/arm.log"
+        add_counts "$builds/arm.log" "tests/arm.sh"
+    fi
+else
+    echo "skip  AArch64: no cross compiler or no qemu-aarch64 (tests/arm.sh)"
 fi
 
 title "the Python package: numpy alone"

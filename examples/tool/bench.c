@@ -25,6 +25,7 @@ static const char help[] =
     "      --weights FORMAT    stored (default), int8 or int4: quantized when the model opens\n"
     "      --int8-layers LIST  beside int4: what is int8, such as embedding,attention\n"
     "      --arithmetic KIND   f32, or bf16 in large products, where that is faster on this CPU\n"
+    "      --kv KIND           KV cache in f32, or in bf16 (default beside int8 and int4)\n"
     "      --in-memory         read the weights into memory instead of mapping the files\n"
     "      --cpu SETS          use these instruction sets alone, such as baseline,avx2 ('paligemma info' names\n"
     "                          those in use, the manual page all)\n"
@@ -236,7 +237,7 @@ static void count_work(bench_state *s) {
     double weight = s->info.weights == PG_WEIGHTS_INT8              ? 8.25 / 8
                     : s->info.weights == PG_WEIGHTS_INT4 && !is_mix ? 4.25 / 8
                                                                     : (double)bytes / (double)s->info.n_parameters;
-    s->step_bytes = (matrices + output) * weight + layers * 2 * context * kv_heads * head * sizeof(float);
+    s->step_bytes = (matrices + output) * weight + context * (double)s->memory.kv_cache / (double)s->memory.n_tokens;
 }
 
 static void draw_image(unsigned char *p) {
@@ -420,7 +421,7 @@ static void print_text(const bench_state *s) {
             "\nmemory        %s resident at the most; at the end %s its own and %s mapped (shared between processes)\n",
             tool_size_text((uint64_t)s->rss_peak, a), tool_size_text((uint64_t)s->rss_own, b),
             tool_size_text((uint64_t)s->rss_mapped, c));
-    printf("              KV cache %s\n", tool_size_text(s->memory.kv_cache, d));
+    printf("              KV cache %s, %s\n", tool_size_text(s->memory.kv_cache, d), tool_kv_names[s->info.kv]);
 }
 
 static json_t *times_json(const samples *s) {
@@ -434,15 +435,16 @@ static json_t *roof_json(const char *name, double value) {
 static json_t *make_json(const bench_state *s) {
     const roofs *r = &s->roofs;
     json_t *object = json_pack(
-        "{s:s, s:s, s:s, s:s, s:i, s:o, s:i, s:i, s:i, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}", "model",
-        s->path, "version", pg_version_string(), "weights", tool_weights_names[s->info.weights], "arithmetic",
-        tool_arithmetic_names[s->info.arithmetic], "gemma_version", (int)s->info.gemma_version, "kernels",
-        tool_names_json(s->info.cpu_used, tool_cpu_names, tool_n_cpu_names), "threads", (int)s->memory.n_threads,
-        "image_size", (int)s->info.image_size, "image_tokens", (int)s->info.n_image_tokens, "prompt_tokens",
-        (json_int_t)s->prompt_tokens, "new_tokens", (json_int_t)s->new_tokens, "rounds", (json_int_t)s->rounds,
-        "load_s", s->model_s + s->processor_s, "model_open_s", s->model_s, "processor_open_s", s->processor_s,
-        "first_answer_s", s->cold_s, "image_s", times_json(&s->image), "prefill_s", times_json(&s->prefill),
-        "first_token_s", times_json(&s->first), "step_s", times_json(&s->step));
+        "{s:s, s:s, s:s, s:s, s:s, s:i, s:o, s:i, s:i, s:i, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:o, s:o, s:o, s:o}",
+        "model", s->path, "version", pg_version_string(), "weights", tool_weights_names[s->info.weights], "arithmetic",
+        tool_arithmetic_names[s->info.arithmetic], "kv", tool_kv_names[s->info.kv], "gemma_version",
+        (int)s->info.gemma_version, "kernels", tool_names_json(s->info.cpu_used, tool_cpu_names, tool_n_cpu_names),
+        "threads", (int)s->memory.n_threads, "image_size", (int)s->info.image_size, "image_tokens",
+        (int)s->info.n_image_tokens, "prompt_tokens", (json_int_t)s->prompt_tokens, "new_tokens",
+        (json_int_t)s->new_tokens, "rounds", (json_int_t)s->rounds, "load_s", s->model_s + s->processor_s,
+        "model_open_s", s->model_s, "processor_open_s", s->processor_s, "first_answer_s", s->cold_s, "image_s",
+        times_json(&s->image), "prefill_s", times_json(&s->prefill), "first_token_s", times_json(&s->first), "step_s",
+        times_json(&s->step));
     json_object_set_new(object, "work",
                         json_pack("{s:f, s:f, s:f}", "image_flop", s->image_flop, "prefill_flop", s->prefill_flop,
                                   "step_bytes", s->step_bytes));

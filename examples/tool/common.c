@@ -191,6 +191,7 @@ static const struct {
      offsetof(pg_model_options, weights)},
     {TOOL_OPTIONS_MODEL, "--arithmetic", tool_arithmetic_names, PG_ARITHMETIC_F32, PG_ARITHMETIC_BF16, "f32 or bf16",
      offsetof(pg_model_options, arithmetic)},
+    {TOOL_OPTIONS_MODEL, "--kv", tool_kv_names, PG_KV_F32, PG_KV_BF16, "f32 or bf16", offsetof(pg_model_options, kv)},
 };
 enum { N_CHOICES = sizeof choices / sizeof choices[0], MAX_OPTIONS = 32 };
 
@@ -398,6 +399,7 @@ int tool_print_json(json_t *object) {
 
 const char *const tool_weights_names[] = {"stored", "int8", "int4"};
 const char *const tool_arithmetic_names[] = {"default", "f32", "bf16"};
+const char *const tool_kv_names[] = {"default", "f32", "bf16"};
 const char *const tool_cpu_names[] = {"baseline",    "avx2",        "avx512",       "avx_vnni",  "avx512_vnni",
                                       "avx512_bf16", [16] = "neon", "neon_dotprod", "neon_i8mm", "neon_bf16"};
 const int tool_n_cpu_names = sizeof tool_cpu_names / sizeof tool_cpu_names[0];

@@ -35,6 +35,7 @@ static const char help[] =
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --int8-layers LIST   beside int4: what is int8, such as embedding,attention\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
+    "      --kv KIND            KV cache in f32, or in bf16 (default beside int8 and int4)\n"
     "      --in-memory          read the weights into memory instead of mapping the files\n" TOOL_HELP_PIXELS
     "  -v, --verbose            what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
@@ -71,6 +72,7 @@ static const char segment_help[] =
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --int8-layers LIST   beside int4: what is int8, such as embedding,attention\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
+    "      --kv KIND            KV cache in f32, or in bf16 (default beside int8 and int4)\n"
     "      --in-memory          read the weights into memory instead of mapping the files\n" TOOL_HELP_PIXELS
     "  -v, --verbose            what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"

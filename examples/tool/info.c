@@ -18,6 +18,7 @@ static const char help[] =
     "      --weights FORMAT  as a run with this option: stored (default), int8 or int4\n"
     "      --int8-layers LIST  likewise: beside int4, what is int8, such as embedding,attention\n"
     "      --arithmetic KIND  likewise: f32 or bf16\n"
+    "      --kv KIND          likewise: f32 or bf16, of the KV cache\n"
     "      --in-memory   likewise: the weights are read, not mapped\n"
     "      --tokens N    prompt and new tokens to count memory for, image tokens included\n"
     "  -t, --threads N   threads to count memory for (default: the CPUs this process may use)\n"
@@ -89,8 +90,8 @@ static void print_text(const facts *f) {
            tool_size_text(f->memory.weights, a), (long long)f->memory.n_tokens,
            tool_size_text(f->memory.weights_copied + f->memory.activations + f->memory.kv_cache, b));
     printf("              %s copied weights, ", tool_size_text(f->memory.weights_copied, a));
-    printf("%s working memory, %s KV cache\n", tool_size_text(f->memory.activations, b),
-           tool_size_text(f->memory.kv_cache, c));
+    printf("%s working memory, %s KV cache (%s)\n", tool_size_text(f->memory.activations, b),
+           tool_size_text(f->memory.kv_cache, c), tool_kv_names[m->kv]);
     printf("kernels       ");
     tool_print_names(m->cpu_used, tool_cpu_names, tool_n_cpu_names);
     printf("\narithmetic    %s\n", tool_arithmetic_names[m->arithmetic]);
@@ -120,14 +121,14 @@ static json_t *make_json(const facts *f) {
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
     json_t *verified = f->verified ? json_true() : NULL; /* no key unless it was asked for */
     return json_pack(
-        "{s:s, s:s, s:i, s:i, s:I, s:s, s:i, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:o*}", "path",
-        f->path, "architecture", architecture(m), "embedding_dim", (int)m->embedding_dim, "gemma_version",
+        "{s:s, s:s, s:i, s:i, s:I, s:s, s:i, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:o*}",
+        "path", f->path, "architecture", architecture(m), "embedding_dim", (int)m->embedding_dim, "gemma_version",
         (int)m->gemma_version, "n_parameters", (json_int_t)m->n_parameters, "weights", tool_weights_names[m->weights],
-        "n_int8_matrices", (int)m->n_int8_matrices, "arithmetic", tool_arithmetic_names[m->arithmetic], "dtypes",
-        tool_names_json(m->dtypes, dtype_names, 4), "n_tensors", (int)m->n_tensors, "n_files", (int)m->n_files,
-        "n_bytes_mapped", (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size, "kernels",
-        tool_names_json(m->cpu_used, tool_cpu_names, tool_n_cpu_names), "tokenizer", tokenizer, "image", image,
-        "memory", memory, "config", f->config, "version", pg_version_string(), "verified", verified);
+        "n_int8_matrices", (int)m->n_int8_matrices, "arithmetic", tool_arithmetic_names[m->arithmetic], "kv",
+        tool_kv_names[m->kv], "dtypes", tool_names_json(m->dtypes, dtype_names, 4), "n_tensors", (int)m->n_tensors,
+        "n_files", (int)m->n_files, "n_bytes_mapped", (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size,
+        "kernels", tool_names_json(m->cpu_used, tool_cpu_names, tool_n_cpu_names), "tokenizer", tokenizer, "image",
+        image, "memory", memory, "config", f->config, "version", pg_version_string(), "verified", verified);
 }
 
 /* Text that a call copies out, asked for its size first; malloc'ed. */

@@ -67,6 +67,43 @@ roof_probe roof_int8(uint64_t cpu) {
 roof_probe roof_bf16(uint64_t cpu) {
     return cpu & PG_CPU_AVX512_BF16 ? (roof_probe){"vdpbf16ps zmm", bf16_zmm} : (roof_probe){"none", NULL};
 }
+#elif defined(__aarch64__)
+enum { ROUNDS = 10000, CHAINS = 16 }; /* four pipes of four cycles */
+
+#define EACH_CHAIN(step) ".irp d, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23\n\t" step "\n\t.endr"
+/* Instructions as numbers, so that nothing depends on what the assembler may take: register d += v24 times v24. */
+#define STEP(word) ".inst " word " + (24 << 16) + (24 << 5) + \\d"
+/* ROUNDS x CHAINS independent steps in registers. */
+#define DEFINE_PROBE(name, step, per_step)                                                                        \
+    __attribute__((noinline)) static double name(void) {                                                          \
+        for (int i = 0; i < ROUNDS; i++)                                                                          \
+            __asm__ volatile(EACH_CHAIN(step)                                                                     \
+                             :                                                                                    \
+                             :                                                                                    \
+                             : "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", \
+                               "v21", "v22", "v23", "v24", "v25");                                                \
+        return 2.0 * ROUNDS * CHAINS * (per_step);                                                                \
+    }
+DEFINE_PROBE(multiply_add, STEP("0x4e20cc00"), 4)
+DEFINE_PROBE(widening, "smull v25.8h, v24.8b, v24.8b\n\tsmlal v25.8h, v24.8b, v24.8b\n\tsadalp v\\d\\().4s, v25.8h", 16)
+DEFINE_PROBE(dot_products, STEP("0x4e809400"), 16)
+DEFINE_PROBE(matrices, STEP("0x4e80ac00"), 32)
+DEFINE_PROBE(bf16_matrices, STEP("0x6e40ec00"), 16)
+
+roof_probe roof_f32(uint64_t cpu) {
+    (void)cpu;
+    return (roof_probe){"fmla", multiply_add};
+}
+
+roof_probe roof_int8(uint64_t cpu) {
+    if (cpu & PG_CPU_NEON_I8MM) return (roof_probe){"usmmla", matrices};
+    if (cpu & PG_CPU_NEON_DOTPROD) return (roof_probe){"sdot", dot_products};
+    return (roof_probe){"smull, smlal, sadalp", widening};
+}
+
+roof_probe roof_bf16(uint64_t cpu) {
+    return cpu & PG_CPU_NEON_BF16 ? (roof_probe){"bfmmla", bf16_matrices} : (roof_probe){"none", NULL};
+}
 #else
 roof_probe roof_f32(uint64_t cpu) {
     (void)cpu;

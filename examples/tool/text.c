@@ -97,6 +97,7 @@ static const struct {
     {"PG_IMAGE_*", "the kinds of an image"},
     {"PG_IMAGE_GRAY8", "grey pixels"},
     {"PG_IMAGE_RGB8", "RGB pixels"},
+    {"PG_KV_*", "--kv KIND"},
     {"PG_MODEL_IN_MEMORY", "--in-memory"},
     {"PG_MODEL_VERIFY", "--verify"},
     {"PG_MODE_*", "with or without --big-vision"},

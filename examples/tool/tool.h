@@ -16,7 +16,7 @@ enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
 /* Options that several verbs share: their names, letters, values and error lines stand in one table of common.c. A new
  * one is a line there, and one in the help of the verbs that take its group. */
 enum {
-    TOOL_OPTIONS_MODEL = 1,   /* how a model is opened: --weights, --int8-layers, --arithmetic, --in-memory */
+    TOOL_OPTIONS_MODEL = 1,   /* how a model is opened: --weights, --int8-layers, --arithmetic, --kv, --in-memory */
     TOOL_OPTIONS_CONVERT = 2, /* --weights without `stored`, --int8-layers */
     TOOL_OPTIONS_MACHINE = 4, /* --cpu */
     TOOL_OPTIONS_THREADS = 8, /* --threads */
@@ -55,9 +55,10 @@ extern const tool_verb tool_run, tool_ask, tool_detect, tool_segment, tool_score
 /* Prints a usage error, with --json also as {"error": ...} on stdout. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Names of PG_WEIGHTS_* and PG_ARITHMETIC_*. */
+/* Names of PG_WEIGHTS_*, PG_ARITHMETIC_* and PG_KV_*. */
 extern const char *const tool_weights_names[];
 extern const char *const tool_arithmetic_names[];
+extern const char *const tool_kv_names[];
 
 /* Names of the PG_CPU_* bits, the lowest first; NULL: there is no such bit. */
 extern const char *const tool_cpu_names[];
@@ -74,7 +75,7 @@ typedef struct tool_option {
 
 /* What the shared options said. */
 typedef struct tool_shared {
-    pg_model_options model; /* pg_model_options_init(), then weights, int8_layers, arithmetic, flags, cpu_mask */
+    pg_model_options model; /* pg_model_options_init(), then weights, int8_layers, arithmetic, kv, flags, cpu_mask */
     int32_t n_threads;      /* 0: not given */
     uint32_t image_flags;   /* PG_ENCODE_EXIF and PG_ENCODE_OVER_WHITE */
     const char *images_from, *output; /* NULL: not given */

@@ -29,13 +29,14 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
     *out = NULL;
     PGI_NOT_NULL(model);
     PGI_OPTIONS_IN(pg_model_options, complete, options);
-    PGI_TRY(pgi_reserved_in(complete.reserved, "pg_model_options"));
     if (complete.weights < PG_WEIGHTS_STORED || complete.weights > PG_WEIGHTS_INT4)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.weights is %d, expected a PG_WEIGHTS_*",
                          (int)complete.weights);
     if (complete.arithmetic < PG_ARITHMETIC_DEFAULT || complete.arithmetic > PG_ARITHMETIC_BF16)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.arithmetic is %d, expected a PG_ARITHMETIC_*",
                          (int)complete.arithmetic);
+    if (complete.kv < PG_KV_DEFAULT || complete.kv > PG_KV_BF16)
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_model_options.kv is %d, expected a PG_KV_*", (int)complete.kv);
     if (complete.flags & ~(uint32_t)(PG_MODEL_VERIFY | PG_MODEL_IN_MEMORY))
         return pgi_error(PG_ERROR_ARGUMENT,
                          "pg_model_options.flags is 0x%x, expected PG_MODEL_VERIFY, PG_MODEL_IN_MEMORY, both or 0",
@@ -129,6 +130,7 @@ pg_status pg_model_get_info(const pg_model *model, pg_model_info *info) {
         .arithmetic = model->kernels.bf16_attention ? PG_ARITHMETIC_BF16 : PG_ARITHMETIC_F32,
         .embedding_dim = (int32_t)model->weights.retrieval.weight.rows,
         .n_int8_matrices = model->weights.n_int8,
+        .kv = model->kv_bf16 ? PG_KV_BF16 : PG_KV_F32,
     };
     pgi_struct_out(info, &value, sizeof value);
     return PG_OK;
@@ -168,7 +170,7 @@ pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
         value.n_tokens / model->config.vision.n_patches; /* images that a session's prompt can have */
     value.activations =
         pgi_session_workspace(&run, model, value.n_tokens, value.n_images > in_prompt ? value.n_images : in_prompt);
-    value.kv_cache = 2 * (uint64_t)pgi_kv_cache_size(&model->config.text, value.n_tokens);
+    value.kv_cache = 2 * (uint64_t)pgi_kv_cache_size(&model->config.text, model->kv_bf16, value.n_tokens);
     pgi_struct_out(memory, &value, sizeof value);
     return PG_OK;
 }

@@ -25,8 +25,8 @@
     X(pg_input_arrays, allocator)          \
     X(pg_mask_decoder_options, allocator)  \
     X(pg_memory, kv_cache)                 \
-    X(pg_model_info, n_int8_matrices)      \
-    X(pg_model_options, reserved)          \
+    X(pg_model_info, reserved)             \
+    X(pg_model_options, kv)                \
     X(pg_object, n_tokens)                 \
     X(pg_processor_info, rescale_factor)   \
     X(pg_processor_options, cancel)        \

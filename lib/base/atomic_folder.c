@@ -186,14 +186,26 @@ pg_status pgi_atomic_folder_abandon(pgi_atomic_folder *folder, pg_status status)
     return status;
 }
 
+/* Room on the disk for a file. Returns 0, or -1 and errno. */
+static int reserve(int fd, off_t size) {
+#if defined(__linux__)
+    return fallocate(fd, 0, 0, size);
+#elif defined(__APPLE__)
+    fstore_t store = {.fst_flags = F_ALLOCATEALL, .fst_posmode = F_PEOFPOSMODE, .fst_length = size};
+    return fcntl(fd, F_PREALLOCATE, &store) == -1 ? -1 : 0;
+#else
+    (void)fd, (void)size;
+    return 0; /* a full disk is noticed by write() */
+#endif
+}
+
 /* A new file of `folder`, with room for `size` bytes on the disk. Returns 0 or an errno. */
 static int make_file(int folder, const char *name, uint64_t size, int *fd) {
     struct rlimit limit; /* a write beyond it would end the process with SIGXFSZ */
     if (size > INT64_MAX || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && size > limit.rlim_cur)) return EFBIG;
     *fd = pgi_openat(folder, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0666);
     if (*fd < 0) return errno;
-    if (size && fallocate(*fd, 0, 0, (off_t)size) != 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
-        return errno;
+    if (size && reserve(*fd, (off_t)size) != 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG)) return errno;
     return 0;
 }
 

@@ -9,6 +9,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#if defined(__APPLE__)
+#define st_mtim st_mtimespec /* the name that POSIX did not take */
+#endif
+
 /* strerror_r() is GNU's, which returns the text, or POSIX's (musl), which fills the buffer and returns a number. */
 static const char *text_of_gnu(const char *returned, const char *filled) {
     (void)filled;

@@ -69,8 +69,8 @@ pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, 
     return w;
 }
 
-size_t pgi_kv_cache_size(const pgi_text_config *config, int64_t capacity) {
-    size_t width = (size_t)config->n_kv_heads * (size_t)config->head_dim * sizeof(float), size;
+size_t pgi_kv_cache_size(const pgi_text_config *config, int bf16, int64_t capacity) {
+    size_t width = (size_t)config->n_kv_heads * (size_t)config->head_dim * (bf16 ? 2 : 4), size;
     if (!pgi_mul_size(width * (size_t)config->n_layers, (size_t)capacity, &size)) return SIZE_MAX;
     return size;
 }
@@ -152,15 +152,45 @@ static void drop_hidden(const pgi_sequence *sequence, float *rows, int64_t width
     }
 }
 
+/* n rows [n, n_kv_heads * head_dim] of new tokens behind those of a layer: `to` is what its first head will have there.
+ */
+static void append(const pgi_run *run, const pgi_text_config *config, const pgi_kv_cache *cache, int64_t to, int64_t n,
+                   const float *rows, void *kept) {
+    const int64_t d = config->head_dim;
+    for (int64_t t = 0; t < n; t++, to += d) {
+        for (int64_t head = 0; head < config->n_kv_heads; head++, rows += d) {
+            const int64_t at = to + head * cache->capacity * d;
+            if (cache->bf16)
+                run->kernels->round_bf16(rows, d, 1, (uint16_t *)kept + at);
+            else
+                memcpy((float *)kept + at, rows, (size_t)d * sizeof(float));
+        }
+    }
+}
+
 /* The new tokens' keys and values to the end of the cache's. */
-static void extend_cache(const pgi_text_config *config, int32_t index, const pgi_sequence *sequence, const float *k,
-                         const float *v) {
+static void extend_cache(const pgi_run *run, const pgi_text_config *config, int32_t index, const pgi_sequence *sequence,
+                         const float *k, const float *v) {
     const pgi_kv_cache *cache = sequence->cache;
-    int64_t width = (int64_t)config->n_kv_heads * config->head_dim;
-    int64_t at = (index * cache->capacity + cache->n_tokens) * width;
-    size_t bytes = (size_t)(n_new_tokens(sequence) * width) * sizeof(float);
-    memcpy(cache->keys + at, k, bytes);
-    memcpy(cache->values + at, v, bytes);
+    const int64_t n = n_new_tokens(sequence);
+    const int64_t to = (index * config->n_kv_heads * cache->capacity + cache->n_tokens) * config->head_dim;
+    append(run, config, cache, to, n, k, cache->keys);
+    append(run, config, cache, to, n, v, cache->values);
+}
+
+/* The keys and values that a sequence of a pass reads: those of its cache, but where the pass has them all in f32 and
+ * the cache has rounded them, those of the pass. */
+static void choose_keys(const pgi_text_config *config, int32_t index, const pgi_sequence *sequence,
+                        pgi_attention_rows *rows) {
+    const pgi_kv_cache *cache = sequence->cache;
+    if (!cache || (cache->bf16 && cache->n_tokens == 0)) return;
+    const int64_t head = cache->capacity * config->head_dim;
+    const int64_t at = index * config->n_kv_heads * head * (cache->bf16 ? 2 : 4);
+    rows->k = (const char *)cache->keys + at;
+    rows->v = (const char *)cache->values + at;
+    rows->k_stride = rows->v_stride = config->head_dim;
+    rows->kv_head_stride = head;
+    rows->kv_bf16 = cache->bf16;
 }
 
 /* The weights that are kept of a layer; shape and rows: of tokens from `begin` on, of the pass's only sequence. */
@@ -192,11 +222,7 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
             drop_hidden(sequence, k, kv_width);
             drop_hidden(sequence, v, kv_width);
         }
-        if (sequence->cache) {
-            extend_cache(config, index, sequence, k, v);
-            k = sequence->cache->keys + index * sequence->cache->capacity * kv_width;
-            v = sequence->cache->values + index * sequence->cache->capacity * kv_width;
-        }
+        if (sequence->cache) extend_cache(run, config, index, sequence, k, v);
         int64_t begin = first_token > first_out ? first_token : first_out;
         int64_t end = pgi_min64(first_token + sequence->n_tokens, first_out + n_out);
         if (begin >= end) continue;
@@ -208,14 +234,15 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
             shape.key_begin = w->window_begin + begin;
             shape.key_end = w->window_end + begin;
         }
-        const pgi_attention_rows rows = {.q = w->q + (begin - first_out) * width,
-                                         .k = k,
-                                         .v = v,
-                                         .out = w->attention_out + (begin - first_out) * width,
-                                         .q_stride = width,
-                                         .k_stride = kv_width,
-                                         .v_stride = kv_width,
-                                         .out_stride = width};
+        pgi_attention_rows rows = {.q = w->q + (begin - first_out) * width,
+                                   .k = k,
+                                   .v = v,
+                                   .out = w->attention_out + (begin - first_out) * width,
+                                   .q_stride = width,
+                                   .k_stride = kv_width,
+                                   .v_stride = kv_width,
+                                   .out_stride = width};
+        choose_keys(config, index, sequence, &rows);
         PGI_TRY(pgi_attention_forward(run, &shape, &rows, w->attention));
         if (pass->kept) PGI_TRY(keep_weights(run, index, pass->kept, begin, shape, rows, w));
     }

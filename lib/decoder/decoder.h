@@ -9,16 +9,18 @@
 #include "checkpoint/weights.h"
 #include "ops/ops.h"
 
-/* Keys and values of the tokens of one sequence in every layer, f32. */
+/* Keys and values of the tokens of one sequence in every layer. */
 typedef struct pgi_kv_cache {
-    float *keys, *values;  /* [n_layers, capacity, n_kv_heads * head_dim], keys rotated */
+    void *keys,
+        *values; /* [n_layers, n_kv_heads, capacity, head_dim], keys rotated: a step reads each head in one stream */
+    int bf16;    /* rounded to bf16; 0: f32 */
     int64_t capacity;      /* tokens */
     int64_t n_tokens;      /* filled so far */
     int64_t next_position; /* of the token that follows; the first is at 1 */
 } pgi_kv_cache;
 
 /* Bytes of `keys` (or `values`) for `capacity` tokens; SIZE_MAX when that is more than can be addressed. */
-size_t pgi_kv_cache_size(const pgi_text_config *config, int64_t capacity);
+size_t pgi_kv_cache_size(const pgi_text_config *config, int bf16, int64_t capacity);
 
 /*
  * Tokens of one sequence in the order of its text, with padding before and after them.

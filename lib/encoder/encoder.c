@@ -62,7 +62,7 @@ static pg_status layer_forward(const pgi_run *run, const pgi_vision_config *conf
     int64_t n = config->n_patches, h = config->hidden_size;
     pgi_attention shape = attention_shape(config);
     const pgi_linear_job qkv[] = {{&layer->q, w->q, h}, {&layer->k, w->k, h}, {&layer->v, w->v, h}};
-    const pgi_attention_rows rows = {w->q, w->k, w->v, w->attention_out, h, h, h, h};
+    const pgi_attention_rows rows = {w->q, w->k, w->v, w->attention_out, h, h, h, h, 0, 0};
     const pgi_mlp mlp = {config->activation, NULL, &layer->fc1, &layer->fc2};
 
     PGI_TRY(pgi_layer_norm(run, x, n, h, layer->norm1_weight, layer->norm1_bias, config->layer_norm_eps, w->normed));

@@ -27,8 +27,8 @@ void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory) {
 }
 
 static pg_status new_cache(const pg_model *model, int64_t capacity, pgi_kv_cache *out) {
-    const size_t size = pgi_kv_cache_size(&model->config.text, capacity);
-    *out = (pgi_kv_cache){.keys = pgi_alloc(&model->memory, size, 1), .capacity = capacity};
+    const size_t size = pgi_kv_cache_size(&model->config.text, model->kv_bf16, capacity);
+    *out = (pgi_kv_cache){.keys = pgi_alloc(&model->memory, size, 1), .bf16 = model->kv_bf16, .capacity = capacity};
     out->values = out->keys ? pgi_alloc(&model->memory, size, 1) : NULL;
     if (out->values) return PG_OK;
     pgi_free(&model->memory, out->keys);
@@ -47,12 +47,12 @@ pg_status pgi_decoding_reserve(pgi_decoding *decoding, const pg_model *model, in
 /* Copies tokens first .. n of every layer's keys or values; the capacities may differ. */
 static void copy_tokens(const pgi_text_config *text, int64_t first, int64_t n, const pgi_kv_cache *from,
                         pgi_kv_cache *to) {
-    const int64_t width = (int64_t)text->n_kv_heads * text->head_dim;
-    const size_t bytes = (size_t)((n - first) * width) * sizeof(float);
-    for (int32_t i = 0; i < text->n_layers; i++) {
-        const int64_t source = (i * from->capacity + first) * width, target = (i * to->capacity + first) * width;
-        memcpy(to->keys + target, from->keys + source, bytes);
-        memcpy(to->values + target, from->values + source, bytes);
+    const int64_t row = text->head_dim * (from->bf16 ? 2 : 4);
+    const size_t bytes = (size_t)((n - first) * row);
+    for (int64_t i = 0; i < (int64_t)text->n_layers * text->n_kv_heads; i++) {
+        const int64_t source = (i * from->capacity + first) * row, target = (i * to->capacity + first) * row;
+        memcpy((char *)to->keys + target, (char *)from->keys + source, bytes);
+        memcpy((char *)to->values + target, (char *)from->values + source, bytes);
     }
     to->n_tokens = n;
     to->next_position = from->next_position;

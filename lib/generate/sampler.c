@@ -7,11 +7,25 @@
  */
 #include "generate/sampler.h"
 
+enum { LANES = 32 }; /* of a loop that compilers make vectors of */
+
+/* Whether one of LANES values is larger than `than`. */
+static int any_larger(const float *x, float than) {
+    int larger = 0;
+    for (int i = 0; i < LANES; i++) larger |= x[i] > than;
+    return larger;
+}
+
 int64_t pgi_sample(const float *logits, int64_t vocab_size) {
-    int64_t best = -1;
-    for (int64_t i = 0; i < vocab_size; i++)
-        if (best < 0 ? logits[i] == logits[i] : logits[i] > logits[best]) best = i;
-    return best < 0 ? 0 : best;
+    int64_t best = 0, i = 0;
+    while (best < vocab_size && logits[best] != logits[best]) best++; /* NaN is never larger */
+    if (best == vocab_size) return 0;
+    for (; i < vocab_size; i++) {
+        if (i % LANES == 0)
+            while (i + LANES <= vocab_size && !any_larger(logits + i, logits[best])) i += LANES;
+        if (i < vocab_size && logits[i] > logits[best]) best = i;
+    }
+    return best;
 }
 
 pg_status pgi_sample_hidden(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,

@@ -87,6 +87,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     pgi_tensor_files_finish(model->files);
     const int quantized = model->weights.format != PG_WEIGHTS_STORED || options->weights != PG_WEIGHTS_STORED;
     pgi_kernels_arithmetic(&model->kernels, options->arithmetic, quantized);
+    model->kv_bf16 = options->kv == PG_KV_BF16 || (options->kv == PG_KV_DEFAULT && quantized);
     PGI_GOTO(log_opened(model, folder), fail);
     pgi_run_free(&run);
     pgi_free(memory, folder);

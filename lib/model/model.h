@@ -17,6 +17,7 @@ struct pg_model {
     pgi_tensor_files *files;
     pgi_weights weights;
     pgi_kernels kernels;
+    int kv_bf16; /* KV caches are of bf16 */
     pgi_log log;
 };
 

@@ -13,7 +13,7 @@
  * so that no row of scores is longer than a block. With kernels->bf16_attention
  * scaled queries, keys, values and softmax weights are rounded to bf16; scores and
  * all sums stay f32. Few queries (decode): a task takes one query and some heads of
- * a KV head, and reads keys and values in place, as f32.
+ * a KV head, and reads keys and values in place, as f32 or bf16.
  *
  * pgi_attention_keep_weights(): the softmax weights themselves, which the above never has side by side. They are
  * computed a second time, as for few queries, so that nobody who does not ask for them pays.
@@ -34,7 +34,7 @@ enum {
     STREAMED_QUERIES = 4,          /* up to here keys and values are read in place */
     VALUE_BLOCK = 64,              /* of those: values that are read for one head after the other */
     AHEAD = 8,                     /* rows of queries prefetched ahead */
-    LINE = 16,                     /* floats of a line of the cache */
+    LINE = 64,                     /* bytes of a line of the cache */
     PACKED_BYTES = 8 * 1024 * 1024 /* of packed keys and values, unless one head has more */
 };
 
@@ -173,14 +173,27 @@ static float softmax_keys(const pgi_kernels *kernels, float *x, uint16_t *rounde
     return factor;
 }
 
-/* out [m, d] = scores [m, n] values [n, d]: a few values for all the heads, so that they are read from memory once. */
-static void weighted_values(const pgi_kernels *kernels, int64_t m, int64_t n, int64_t d, const float *scores,
-                            const float *values, int64_t v_stride, float *part, float *out) {
+/* Row `row` of the keys or values of a KV head. */
+static const void *kv_at(const attention_task *task, const void *kv, int64_t stride, int64_t row, int64_t head) {
+    const int64_t head_stride = task->rows.kv_head_stride ? task->rows.kv_head_stride : task->shape->head_dim;
+    return (const char *)kv + (row * stride + head * head_stride) * (task->rows.kv_bf16 ? 2 : 4);
+}
+
+/* out [m, d] = scores [m, n] values [n, d], those of a KV head from row `first` on: a few values for all the heads, so
+ * that they are read from memory once. */
+static void weighted_values(const attention_task *task, int64_t m, int64_t n, const float *scores, int64_t first,
+                            int64_t kv, float *part, float *out) {
+    const pgi_kernels *kernels = task->run->kernels;
+    const int64_t d = task->shape->head_dim, stride = task->rows.v_stride;
     for (int64_t j = 0; j < n; j += VALUE_BLOCK) {
-        int64_t width = pgi_min64(VALUE_BLOCK, n - j);
+        const int64_t width = pgi_min64(VALUE_BLOCK, n - j);
+        const void *values = kv_at(task, task->rows.v, stride, first + j, kv);
         for (int64_t i = 0; i < m; i++) {
             float *to = j == 0 ? out + i * d : part;
-            kernels->weighted_sum(width, d, scores + i * n + j, values + j * v_stride, v_stride, to);
+            if (task->rows.kv_bf16)
+                kernels->weighted_sum_bf16(width, d, scores + i * n + j, values, stride, to);
+            else
+                kernels->weighted_sum(width, d, scores + i * n + j, values, stride, to);
             if (j > 0) kernels->add(out + i * d, part, d);
         }
     }
@@ -194,11 +207,16 @@ static void unscaled_weights(const attention_task *task, int64_t query, int64_t 
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
     const int64_t d = shape->head_dim, kv = head / (shape->n_heads / shape->n_kv_heads);
-    const float *keys = task->rows.k + first * task->rows.k_stride + kv * d;
+    const void *keys = kv_at(task, task->rows.k, task->rows.k_stride, first, kv);
     kernels->expand_f32(task->rows.q + query * task->rows.q_stride + head * d, m * d, shape->scale, scaled);
     float *queries = scores + m * n;
-    kernels->gemv_x_f32((int)m, d, scaled, d, queries);
-    kernels->gemv_f32((int)m, n, d, queries, keys, task->rows.k_stride * (int64_t)sizeof(float), NULL, scores, n);
+    if (task->rows.kv_bf16) {
+        kernels->gemv_x_bf16((int)m, d, scaled, d, queries);
+        kernels->gemv_bf16((int)m, n, d, queries, keys, task->rows.k_stride * 2, NULL, scores, n);
+    } else {
+        kernels->gemv_x_f32((int)m, d, scaled, d, queries);
+        kernels->gemv_f32((int)m, n, d, queries, keys, task->rows.k_stride * 4, NULL, scores, n);
+    }
     const visible_keys here = {seen.prefix, seen.begin - first, n};
     for (int64_t i = 0; i < m; i++) {
         states[i] = (softmax_state){-INFINITY, 0};
@@ -221,7 +239,6 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
         int64_t head = kv * group + item % n_batches * batch, m = pgi_min64(batch, (kv + 1) * group - head);
         visible_keys seen = keys_of(shape, query);
         int64_t first = seen.prefix > 0 ? 0 : seen.begin, n = seen.end - first;
-        const float *values = task->rows.v + first * task->rows.v_stride + kv * d;
         float *out = task->rows.out + query * task->rows.out_stride + head * d;
         if (n == 0) {
             memset(out, 0, (size_t)(m * d) * sizeof(float));
@@ -229,7 +246,7 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
         }
         softmax_state states[PGI_GEMV_ROWS];
         unscaled_weights(task, query, head, m, seen, first, n, scaled, scores, states);
-        weighted_values(kernels, m, n, d, scores, values, task->rows.v_stride, part, out);
+        weighted_values(task, m, n, scores, first, kv, part, out);
         for (int64_t i = 0; i < m; i++) kernels->scale(out + i * d, d, 1 / states[i].sum);
     }
 }
@@ -260,9 +277,28 @@ static void kept_weights(void *context, int64_t begin, int64_t end, int thread) 
 }
 
 /* Fetches a row of a head that will be read soon: rows are too far apart for the CPU to see what comes. */
-static inline void fetch_row(const float *row, int64_t d) {
-    for (int64_t i = 0; i < d; i += LINE) __builtin_prefetch(row + i);
-    __builtin_prefetch(row + d - 1);
+static inline void fetch_row(const char *row, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch(row + i);
+    __builtin_prefetch(row + bytes - 1);
+}
+
+/* A line of packed values: of `width` columns, from row `row`, and for bf16 of the next one too (NULL: there is none).
+ */
+static void pack_values(const attention_task *task, const void *row, const void *next, int width, char *to) {
+    const pgi_kernels *kernels = task->run->kernels;
+    const int64_t nr = task->format.nr;
+    float expanded[2][PGI_GEMM_NR_MAX];
+    if (task->rows.kv_bf16) {
+        kernels->expand_bf16(row, width, 1, expanded[0]);
+        if (next) kernels->expand_bf16(next, width, 1, expanded[1]);
+        row = expanded[0], next = next ? expanded[1] : NULL;
+    }
+    if (task->format.bf16) {
+        kernels->pair_rows(row, next, width, (uint16_t *)to);
+    } else {
+        memcpy(to, row, (size_t)width * sizeof(float));
+        memset((float *)to + width, 0, (size_t)(nr - width) * sizeof(float));
+    }
 }
 
 /* Item: (KV head, panel of keys). */
@@ -272,29 +308,23 @@ static void pack_heads(void *context, int64_t begin, int64_t end, int thread) {
     const pgi_kernels *kernels = task->run->kernels;
     const pgi_gemm_format *f = &task->format;
     const int64_t d = shape->head_dim, nr = f->nr, n_panels = pgi_ceil_div64(shape->n_keys, nr);
-    const int64_t k_bytes = task->rows.k_stride * (int64_t)sizeof(float);
+    const pgi_attention_rows *rows = &task->rows;
+    const int64_t element = rows->kv_bf16 ? 2 : 4, pair = f->bf16 ? 2 : 1;
     (void)thread;
     for (int64_t item = begin; item < end; item++) {
         int64_t head = item / n_panels, key = item % n_panels * nr, n = pgi_min64(nr, shape->n_keys - key);
-        const float *keys = task->rows.k + key * task->rows.k_stride + (task->kv_begin + head) * d;
-        const float *values = task->rows.v + key * task->rows.v_stride + (task->kv_begin + head) * d;
+        const int64_t kv = task->kv_begin + head;
         char *packed = task->packed_k + head * packed_k_bytes(f, shape) + key / nr * pgi_gemm_panel_bytes(f, d);
-        for (int64_t i = 0; i < n; i++) fetch_row(values + i * task->rows.v_stride, d);
-        pgi_gemm_pack(kernels, f, PG_DTYPE_F32, keys, k_bytes, n, d, packed);
+        for (int64_t i = 0; i < n; i++) fetch_row(kv_at(task, rows->v, rows->v_stride, key + i, kv), d * element);
+        pgi_gemm_pack(kernels, f, rows->kv_bf16 ? PG_DTYPE_BF16 : PG_DTYPE_F32,
+                      kv_at(task, rows->k, rows->k_stride, key, kv), rows->k_stride * element, n, d, packed);
         packed = task->packed_v + head * packed_v_bytes(f, shape) + pgi_gemm_panel_bytes(f, key);
         for (int64_t column = 0; column < d; column += nr, packed += pgi_gemm_panel_bytes(f, shape->n_keys)) {
             const int width = (int)pgi_min64(nr, d - column);
-            const float *row = values + column;
-            if (f->bf16) {
-                for (int64_t i = 0; i < n; i += 2, row += 2 * task->rows.v_stride)
-                    kernels->pair_rows(row, i + 1 < n ? row + task->rows.v_stride : NULL, width,
-                                       (uint16_t *)packed + i * nr);
-            } else {
-                for (int64_t i = 0; i < n; i++, row += task->rows.v_stride) {
-                    float *to = (float *)packed + i * nr;
-                    memcpy(to, row, (size_t)width * sizeof(float));
-                    memset(to + width, 0, (size_t)(nr - width) * sizeof(float));
-                }
+            for (int64_t i = 0; i < n; i += pair) {
+                const char *row = (const char *)kv_at(task, rows->v, rows->v_stride, key + i, kv) + column * element;
+                const void *next = pair == 2 && i + 1 < n ? row + rows->v_stride * element : NULL;
+                pack_values(task, row, next, width, packed + i * nr * f->element);
             }
         }
     }
@@ -335,7 +365,9 @@ static void start_block(const attention_task *task, query_rows *b) {
         if (seen.end > 0) b->lo = pgi_min64(b->lo, seen.prefix > 0 ? 0 : seen.begin);
         b->hi = pgi_max64(b->hi, seen.end);
         b->states[i] = (softmax_state){-INFINITY, 0};
-        if (i + AHEAD < b->n) fetch_row(task->rows.q + (b->first + i + AHEAD) * task->rows.q_stride + b->head * d, d);
+        if (i + AHEAD < b->n)
+            fetch_row((const char *)(task->rows.q + (b->first + i + AHEAD) * task->rows.q_stride + b->head * d),
+                      d * (int64_t)sizeof(float));
         for (int64_t c = 0; c < d; c += f->kc) {
             const float *q = task->rows.q + (b->first + i) * task->rows.q_stride + b->head * d + c;
             char *row = b->queries + (c / f->kc * query_block(f) + i) * PGI_GEMM_A_ROW;

@@ -5,7 +5,7 @@
 #include "base/parallel.h"
 #include "kernels/kernels.h"
 
-enum { CHUNK = 16384 }; /* values of a task */
+enum { CHUNK = 16384, CAP_CHUNK = 2048 }; /* values of a task */
 
 typedef struct value_task {
     float *x;
@@ -53,5 +53,5 @@ pg_status pgi_add(const pgi_run *run, float *x, const float *y, int64_t n) {
 
 pg_status pgi_soft_cap(const pgi_run *run, float *x, int64_t n, float cap) {
     value_task task = {.x = x, .soft_cap = run->kernels->soft_cap, .cap = cap};
-    return pgi_parallel_for(run, n, CHUNK, cap_values, &task);
+    return pgi_parallel_for(run, n, CAP_CHUNK, cap_values, &task);
 }

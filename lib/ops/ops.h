@@ -54,10 +54,12 @@ size_t pgi_attention_scratch(const struct pgi_kernels *kernels, const pgi_attent
 
 /* The rows that attention reads and writes. */
 typedef struct pgi_attention_rows {
-    const float *q;     /* [n_queries, n_heads * head_dim] */
-    const float *k, *v; /* [n_keys, n_kv_heads * head_dim] */
-    float *out;         /* as q */
+    const float *q;    /* [n_queries, n_heads * head_dim] */
+    const void *k, *v; /* [n_keys, n_kv_heads * head_dim] */
+    float *out;        /* as q */
     int64_t q_stride, k_stride, v_stride, out_stride;
+    int kv_bf16;            /* k and v are bf16; 0: f32 */
+    int64_t kv_head_stride; /* values from a KV head to the next; 0: head_dim, rows hold all heads */
 } pgi_attention_rows;
 
 /* out = softmax(cap(scale q k^T) + mask) v; zeros for a query that sees no key. */

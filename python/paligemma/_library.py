@@ -32,6 +32,7 @@ DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I64 = 1, 2, 3, 4
 IMAGE_RGB8, IMAGE_BGR8, IMAGE_RGBA8, IMAGE_BGRA8, IMAGE_GRAY8, IMAGE_PATH, IMAGE_BYTES = 1, 2, 3, 4, 5, 100, 101
 WEIGHTS_STORED, WEIGHTS_INT8, WEIGHTS_INT4 = 0, 1, 2
 ARITHMETIC_DEFAULT, ARITHMETIC_F32, ARITHMETIC_BF16 = 0, 1, 2
+KV_DEFAULT, KV_F32, KV_BF16 = 0, 1, 2
 MODEL_VERIFY, MODEL_IN_MEMORY = 1, 2
 PROCESSOR_TEXT_ONLY, PROCESSOR_IMAGES_ONLY, PROCESSOR_SENTENCEPIECE = 1, 2, 4
 ENCODE_LITERAL, ENCODE_EXIF, ENCODE_TRUNCATE, ENCODE_KEEP_ENDS, ENCODE_OPEN_SUFFIX, ENCODE_OVER_WHITE = 1, 2, 4, 8, 16, 32
@@ -74,6 +75,7 @@ ROW_EVENTS = {ROW_TRUNCATED: "truncated", ROW_TRUNCATED_EOS: "truncated_eos",
 CPU_MASKS = {None: 0, "baseline": CPU_BASELINE, "avx2": CPU_BASELINE | CPU_AVX2,
              "avx512": CPU_BASELINE | CPU_AVX2 | CPU_AVX512, "neon": CPU_BASELINE | CPU_NEON}
 WEIGHTS = {"stored": WEIGHTS_STORED, "int8": WEIGHTS_INT8, "int4": WEIGHTS_INT4}
+KV_KINDS = {None: KV_DEFAULT, "f32": KV_F32, "bf16": KV_BF16}
 ARITHMETICS = {None: ARITHMETIC_DEFAULT, "f32": ARITHMETIC_F32, "bf16": ARITHMETIC_BF16}
 
 LogFn = ctypes.CFUNCTYPE(None, c_void_p, i32, c_char_p)
@@ -117,14 +119,14 @@ class Image(Struct):
 class ModelOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("cpu_mask", u64), ("allocator", P(Allocator)), ("log", LogFn),
                 ("log_user", c_void_p), ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p),
-                ("int8_layers", c_char_p), ("weights", i32), ("arithmetic", i32), ("n_threads", i32), ("reserved", u32)]
+                ("int8_layers", c_char_p), ("weights", i32), ("arithmetic", i32), ("n_threads", i32), ("kv", i32)]
 
 
 class ModelInfo(Struct):
     _fields_ = [("struct_size", u32), ("gemma_version", i32), ("n_parameters", u64), ("n_bytes_mapped", u64),
                 ("cpu_used", u64), ("n_files", u32), ("n_tensors", u32), ("dtypes", u32), ("image_size", i32),
                 ("n_image_tokens", i32), ("vocab_size", i32), ("weights", i32), ("arithmetic", i32),
-                ("embedding_dim", i32), ("n_int8_matrices", u32)]
+                ("embedding_dim", i32), ("n_int8_matrices", u32), ("kv", i32), ("reserved", u32)]
 
 
 class Memory(Struct):

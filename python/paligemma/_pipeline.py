@@ -13,7 +13,7 @@ _TASKS = ("image-text-to-text", "image-to-text")
 _DEFAULT_NEW_TOKENS = 256  # of transformers' pipeline
 # Arguments of pipeline() that open model and processor; the others are those of a call.
 _OPENING = {"dtype", "torch_dtype", "device_map", "revision", "token", "trust_remote_code", "use_fast", "n_threads", "cpu",
-            "weights", "arithmetic", "cache_dir", "attn_implementation", "low_cpu_mem_usage", "local_files_only"}
+            "weights", "arithmetic", "kv", "cache_dir", "attn_implementation", "low_cpu_mem_usage", "local_files_only"}
 # Arguments of a call that are not the processor's.
 _OF_CALL = {"max_new_tokens", "generate_kwargs", "return_full_text", "return_tensors", "stop_sequence",
             "skip_special_tokens", "clean_up_tokenization_spaces", "batch_size", "num_workers", "timeout"}

@@ -39,14 +39,14 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
     def __init__(self, folder: str, n_threads: int = 0, cpu: str | None = None,
                  weights: str = "stored", arithmetic: str | None = None,
                  attn_implementation: str | dict[str, str] | None = None, disable_mmap: bool = False,
-                 int8_layers: str | Iterable[str] | None = None) -> None:
+                 int8_layers: str | Iterable[str] | None = None, kv: str | None = None) -> None:
         """folder: a checkpoint; n_threads: for all calls, 0 is the CPUs that this process may use;
         cpu: hold the instruction set down to "baseline", "avx2", "avx512" or "neon"; weights: "stored", or "int8" or
         "int4" to quantize them now; arithmetic: "f32", or "bf16" to round the factors of large products where that makes the CPU
         faster; None is f32, but for attention beside int8 and int4 weights; attn_implementation: "eager" makes rows
         without token_type_ids causal in PaliGemma 1, too, as it does in transformers; disable_mmap: read the weights
         into memory of this process, so that nothing that happens to the files later matters; int8_layers: of "int4" weights, the
-        matrices that are int8 (see convert())."""
+        matrices that are int8 (see convert()); kv: the KV cache in "f32" or "bf16", None is bf16 beside int8 and int4."""
         self.name_or_path = folder
         self._folder = os.path.abspath(folder)  # a later chdir is no matter
         self._processor: Handle | None = None  # the folder's own, opened when first needed
@@ -56,7 +56,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         self._weights, self._arithmetic, self._disable_mmap = weights, arithmetic, bool(disable_mmap)
         self._int8_layers = int8_layers if int8_layers is None or isinstance(int8_layers, str) else list(int8_layers)
         self.set_attn_implementation(attn_implementation)
-        self._handle = open_model(folder, cpu, weights, arithmetic, self._disable_mmap, self._int8_layers)
+        self._handle = open_model(folder, cpu, weights, arithmetic, self._disable_mmap, self._int8_layers, kv)
+        self._kv = kv
         self.config = PaliGemmaConfig._of_handle(self._handle.pointer, folder)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
         self._eos_ids = ids_of(self.generation_config.eos_token_id)  # where sessions end, whatever is set later
@@ -66,8 +67,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
                         cache_dir: str | os.PathLike[str] | None = None, subfolder: str = "", n_threads: int = 0,
                         cpu: str | None = None, weights: str = "stored", arithmetic: str | None = None,
                         attn_implementation: str | dict[str, str] | None = None, disable_mmap: bool = False,
-                        int8_layers: str | Iterable[str] | None = None, generation_config: Any = None,
-                        output_loading_info: bool = False, **kwargs: Any) -> Any:
+                        int8_layers: str | Iterable[str] | None = None, kv: str | None = None,
+                        generation_config: Any = None, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """Opens a checkpoint folder, or a model id in the local Hugging Face cache; the network is never used.
 
         Other arguments of transformers' from_pretrained() are taken where they change nothing here: dtype and
@@ -75,13 +76,13 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         (paligemma._hub.HARMLESS). Those that would change results, such as quantization_config, are refused.
         generation_config: in place of the folder's. output_loading_info=True: the model and a dictionary of what did
         not fit, which is nothing: a folder that lacks a tensor does not open.
-        n_threads, cpu, weights, arithmetic, attn_implementation, disable_mmap and int8_layers: as of the class.
+        n_threads, cpu, weights, arithmetic, attn_implementation, disable_mmap, int8_layers and kv: as of the class.
         Raises FileNotFoundError, OSError (damaged files), NotImplementedError (sound, but not run by this version),
         ValueError (an argument; weights that the folder was not converted to).
         """
         _hub.check_arguments(kwargs)
         folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
-        model = cls(folder, n_threads, cpu, weights, arithmetic, attn_implementation, disable_mmap, int8_layers)
+        model = cls(folder, n_threads, cpu, weights, arithmetic, attn_implementation, disable_mmap, int8_layers, kv)
         if generation_config is not None:
             model.generation_config = generation_config
         none: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(),
@@ -98,7 +99,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""
         self._handle.check_open()
         return (type(self), (self._folder, self.n_threads, self._cpu, self._weights, self._arithmetic,
-                             self._attention, self._disable_mmap, self._int8_layers),
+                             self._attention, self._disable_mmap, self._int8_layers, self._kv),
                 {"generation_config": self.generation_config})
 
     # -- saving

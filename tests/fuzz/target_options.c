@@ -26,7 +26,7 @@ typedef struct shape {
 #define SHAPE(type, fields) {fields, sizeof fields / sizeof *fields, sizeof(type)}
 #define T pg_model_options
 static const field model_fields[] = {AT(T, struct_size, U32), AT(T, flags, U32), AT(T, cpu_mask, I64), AT(T, weights, I32),
-    AT(T, arithmetic, I32), AT(T, n_threads, THREADS), AT(T, reserved, U32)};
+    AT(T, arithmetic, I32), AT(T, n_threads, THREADS), AT(T, kv, I32)};
 static const shape model_shape = SHAPE(T, model_fields);
 #undef T
 #define T pg_processor_options

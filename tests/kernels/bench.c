@@ -237,25 +237,32 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
         pgi_run_free(&run);
         return 0;
     }
-    static const int attentions[][5] = {{256, 256, 16, 16, 72}, {1024, 1024, 16, 16, 72}, {4096, 4096, 16, 16, 72},
-                                        {272, 272, 8, 1, 256},  {1040, 1040, 8, 1, 256},  {4112, 4112, 8, 1, 256},
-                                        {272, 272, 8, 4, 256},  {1, 300, 8, 1, 256},      {1, 4200, 8, 1, 256}};
+    static const int attentions[][6] = {
+        {256, 256, 16, 16, 72},  {1024, 1024, 16, 16, 72},    {4096, 4096, 16, 16, 72}, {272, 272, 8, 1, 256},
+        {1040, 1040, 8, 1, 256}, {4112, 4112, 8, 1, 256},     {272, 272, 8, 4, 256},    {272, 272, 8, 4, 256, 50},
+        {1040, 1040, 8, 4, 256}, {1040, 1040, 8, 4, 256, 50}, {1, 300, 8, 1, 256},      {1, 4200, 8, 1, 256}};
     for (size_t s = 0; s < 2 * (sizeof attentions / sizeof *attentions); s++) {
         const int *a = attentions[s / 2], bf16 = s % 2;
         if (bf16 && (!(kernels->cpu & (PG_CPU_AVX512_BF16 | PG_CPU_NEON_BF16)) || a[0] <= PGI_GEMV_ROWS)) continue;
         pgi_kernels table = *kernels;
         table.bf16_attention = bf16;
         run.kernels = &table;
-        pgi_attention shape = {
-            .n_queries = a[0], .n_keys = a[1], .n_heads = a[2], .n_kv_heads = a[3], .head_dim = a[4], .scale = 0.1f};
+        pgi_attention shape = {.n_queries = a[0],
+                               .n_keys = a[1],
+                               .n_heads = a[2],
+                               .n_kv_heads = a[3],
+                               .head_dim = a[4],
+                               .scale = 0.1f,
+                               .soft_cap = (float)a[5]};
         size_t scratch_bytes = pgi_attention_scratch(&table, &shape, n_threads);
         void *workspace = aligned_alloc(64, (scratch_bytes + 63) / 64 * 64);
         if (!workspace) return 2;
         int64_t q_stride = (int64_t)a[2] * a[4], k_stride = (int64_t)a[3] * a[4];
         const float *k = x + (int64_t)a[0] * q_stride, *v = k + a[1] * k_stride;
-        const pgi_attention_rows rows = {x, k, v, y, q_stride, k_stride, k_stride, q_stride};
+        const pgi_attention_rows rows = {x, k, v, y, q_stride, k_stride, k_stride, q_stride, 0, 0};
         MEASURE((void)0, pgi_attention_forward(&run, &shape, &rows, workspace));
-        label("attention %4d x %4d, %2d/%2d heads of %3d %-4s ", a[0], a[1], a[2], a[3], a[4], bf16 ? "bf16" : "f32");
+        label("attention %4d x %4d, %2d/%2d heads of %3d%s %-4s ", a[0], a[1], a[2], a[3], a[4], a[5] ? " capped" : "",
+              bf16 ? "bf16" : "f32");
         report(4.0 * a[0] * a[1] * a[2] * a[4], bf16 ? bf16_roof : flop_roof, 0, 0, scratch_bytes);
         free(workspace);
     }

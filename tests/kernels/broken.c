@@ -127,6 +127,8 @@ static void broken_unpack_int4(const void *blocks, int64_t n, void *out) {
 
 BROKEN(weighted_sum, (int64_t n, int64_t d, const float *p, const float *v, int64_t v_stride, float *out),
        (n, d, p, v, v_stride, out), out, d)
+BROKEN(weighted_sum_bf16, (int64_t n, int64_t d, const float *p, const uint16_t *v, int64_t v_stride, float *out),
+       (n, d, p, v, v_stride, out), out, d)
 
 static float broken_row_max(const float *x, int64_t n) { /* writes nothing: it looks at the wrong values instead */
     if (damage_kind == 0) return real.row_max(x, n) * 1.001f;

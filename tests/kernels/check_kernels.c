@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/float16.h"
+
 enum { SMALL = 34 }; /* 2 x the widest vector, and 1 and 2 more */
 
 int next_length(int64_t *n) {
@@ -181,14 +183,19 @@ static void check_gemv_x_f32(check *c) { check_gemv_f32(c); }
 static void check_gemv_x_bf16(check *c) { check_gemv_bf16(c); }
 static void check_gemv_x_f16(check *c) { check_gemv_f16(c); }
 
-static void check_weighted_sum(check *c) {
+static void check_weighted_sums(check *c, int bf16) {
     for (int64_t d = 0; next_length(&d);) {
-        int64_t n = 1 + random_below(c, 70), stride = d + random_below(c, 9);
-        float *p = guarded_floats(c, n), *v = guarded_floats(c, stride * (n - 1) + d), *out = guarded_output(c, d);
+        int64_t n = 1 + random_below(c, 70), stride = d + random_below(c, 9), n_values = stride * (n - 1) + d;
+        float *p = guarded_floats(c, n), *v = guarded_floats(c, n_values), *out = guarded_output(c, d);
+        uint16_t *rounded = bf16 ? guarded(c, (size_t)n_values * sizeof *rounded, 0) : NULL;
         random_fill(c, p, n);
-        random_fill(c, v, stride * (n - 1) + d);
+        random_fill(c, v, n_values);
+        for (int64_t i = 0; i < n_values && bf16; i++) v[i] = pgi_f32_from_bf16(rounded[i] = pgi_bf16_from_f32(v[i]));
         spoil_one(c, p, n);
-        c->kernels->weighted_sum(n, d, p, v, stride, out);
+        if (bf16)
+            c->kernels->weighted_sum_bf16(n, d, p, rounded, stride, out);
+        else
+            c->kernels->weighted_sum(n, d, p, v, stride, out);
         for (int64_t i = 0; i < d; i++) {
             double want = 0, magnitudes = 0, squares = 0;
             for (int64_t j = 0; j < n; j++) {
@@ -200,6 +207,8 @@ static void check_weighted_sum(check *c) {
         release_all(c);
     }
 }
+static void check_weighted_sum(check *c) { check_weighted_sums(c, 0); }
+static void check_weighted_sum_bf16(check *c) { check_weighted_sums(c, 1); }
 
 /* ---- softmax ---- */
 

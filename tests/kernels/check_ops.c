@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/float16.h"
 #include "generate/sampler.h"
 #include "kernels/quantized.h"
 
@@ -158,7 +159,7 @@ static void check_cancel(check *c) {
         void *more = guarded(c, pgi_linear_scratch(&rounding, n_threads), 0);
         if (pgi_linear_forward(&run, x, IN, 8, &linear, y, OUT, more) != PG_ERROR_CANCELLED) fail(c, "bf16 goes on");
         run.kernels = c->kernels;
-        const pgi_attention_rows attended = {x, x, x, w, 32, 8, 8, 32};
+        const pgi_attention_rows attended = {x, x, x, w, 32, 8, 8, 32, 0, 0};
         if (pgi_attention_forward(&run, &shape, &attended, workspace) != PG_ERROR_CANCELLED)
             fail(c, "attention goes on");
         if (pgi_activate(&run, PGI_ACTIVATION_RELU, w, 100) != PG_ERROR_CANCELLED) fail(c, "activate goes on");
@@ -188,6 +189,25 @@ static double bf16_bound(const bf16_errors *errors, double n, double magnitudes)
     return n > 32 && likely < sure ? likely : sure;
 }
 
+/* n values to bf16: in x as f32, returned as they are stored. */
+static uint16_t *rounded_to_bf16(check *c, float *x, int64_t n) {
+    uint16_t *out = guarded(c, (size_t)n * sizeof *out, 0);
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = pgi_bf16_from_f32(x[i]);
+        x[i] = pgi_f32_from_bf16(out[i]);
+    }
+    return out;
+}
+
+/* Rows [n, heads * d], `stride` values of `size` bytes apart, as [heads, n, d]. */
+static void *by_heads(check *c, const void *rows, int64_t stride, int64_t n, int64_t heads, int64_t d, int64_t size) {
+    char *out = guarded(c, (size_t)(n * heads * d * size), 0);
+    for (int64_t h = 0; h < heads; h++)
+        for (int64_t i = 0; i < n; i++)
+            memcpy(out + (h * n + i) * d * size, (const char *)rows + (i * stride + h * d) * size, (size_t)(d * size));
+    return out;
+}
+
 static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, int n_heads, int n_kv_heads,
                                   int head_dim, int ranges, float soft_cap) {
     const int bf16 = c->kernels->bf16_attention;
@@ -202,6 +222,16 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
     random_fill(c, q, q_stride * (n_queries - 1) + n_heads * d);
     random_fill(c, k, k_stride * (n_keys - 1) + n_kv_heads * d);
     random_fill(c, v, v_stride * (n_keys - 1) + n_kv_heads * d);
+    const int kv_bf16 = (int)random_below(c, 2);
+    const void *keys = kv_bf16 ? (void *)rounded_to_bf16(c, k, k_stride * (n_keys - 1) + n_kv_heads * d) : k;
+    const void *values = kv_bf16 ? (void *)rounded_to_bf16(c, v, v_stride * (n_keys - 1) + n_kv_heads * d) : v;
+    pgi_attention_rows rows = {q, keys, values, NULL, q_stride, k_stride, v_stride, out_stride, kv_bf16, 0};
+    if (random_below(c, 2)) {
+        rows.k = by_heads(c, keys, k_stride, n_keys, n_kv_heads, d, kv_bf16 ? 2 : 4);
+        rows.v = by_heads(c, values, v_stride, n_keys, n_kv_heads, d, kv_bf16 ? 2 : 4);
+        rows.k_stride = rows.v_stride = d;
+        rows.kv_head_stride = n_keys * d;
+    }
     for (int64_t i = 0; i < n_queries; i++) {
         begin[i] = ranges ? random_below(c, n_keys) : 0;
         end[i] = ranges ? begin[i] + 1 + random_below(c, n_keys - begin[i]) : n_keys;
@@ -228,7 +258,7 @@ static void check_attention_shape(check *c, int64_t n_queries, int64_t n_keys, i
         if (size % 64) fail(c, "scratch of %zu bytes is not a multiple of 64", size);
         void *scratch = guarded(c, size, 0);
         memset(scratch, 0xFF, size); /* NaN: what is read must have been written */
-        const pgi_attention_rows rows = {q, k, v, out, q_stride, k_stride, v_stride, out_stride};
+        rows.out = out;
         if (pgi_attention_forward(&run, &shape, &rows, scratch) != PG_OK) fail(c, "status");
         if (!first)
             first = out;
@@ -300,7 +330,7 @@ static void check_attention_shorter(check *c) {
     pgi_run run = run_on(c->kernels, 1);
     random_fill(c, q, QUERIES * WIDTH);
     random_fill(c, k, KEYS * WIDTH);
-    const pgi_attention_rows rows = {q, k, k, out, WIDTH, WIDTH, WIDTH, WIDTH};
+    const pgi_attention_rows rows = {q, k, k, out, WIDTH, WIDTH, WIDTH, WIDTH, 0, 0};
     if (pgi_attention_forward(&run, &shape, &rows, workspace) != PG_OK)
         fail(c, "attention in the scratch of a longer cache");
     release_all(c);

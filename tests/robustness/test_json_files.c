@@ -11,13 +11,14 @@
 #include <string.h>
 
 #include "sanitized.h"
+#include "small_stack.h"
 #include "support.h"
 #include "tiny.h"
 
 #ifdef SANITIZED
-enum { STACK = 1 << 20 };
+#define STACK ((size_t)1 << 20)
 #else
-enum { STACK = 64 * 1024 };
+#define STACK small_stack()
 #endif
 
 typedef enum { MODEL, PROCESSOR } opener;

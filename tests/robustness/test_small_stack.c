@@ -8,10 +8,11 @@
 
 #include "mask_files.h"
 #include "sanitized.h"
+#include "small_stack.h"
 #include "support.h"
 #include "tiny.h"
 
-enum { STACK = 64 << 10, N_FOLDERS = 2 };
+enum { N_FOLDERS = 2 };
 
 static char folders[N_FOLDERS][512];
 static counter memory;
@@ -185,7 +186,7 @@ static void run_on_small_stack(job *j, void *(*body)(void *)) {
     pthread_attr_t attributes;
     pthread_t thread;
     assert_int_equal(pthread_attr_init(&attributes), 0);
-    assert_int_equal(pthread_attr_setstacksize(&attributes, STACK), 0);
+    assert_int_equal(pthread_attr_setstacksize(&attributes, small_stack()), 0);
 #if defined(__GLIBC__)
     pthread_attr_t before;
     assert_int_equal(pthread_getattr_default_np(&before), 0);

@@ -296,7 +296,6 @@ static void reserved_is_refused(void **state) {
         const char *name;
         size_t offset;
     } reserved[] = {
-        {"pg_model_options", offsetof(pg_model_options, reserved)},
         {"pg_forward_options", offsetof(pg_forward_options, reserved)},
         {"pg_convert_options", offsetof(pg_convert_options, reserved)},
         {"pg_batch", offsetof(pg_batch, reserved)},

@@ -3,7 +3,6 @@
  */
 #include "run_tests.h"
 
-#include <limits.h>
 #include <locale.h>
 #include <math.h>
 #include <pthread.h>
@@ -11,6 +10,7 @@
 #include "checkpoint/json.h"
 #include "checkpoint/json_number.h"
 #include "checkpoint_files.h"
+#include "small_stack.h"
 
 static pgi_json_doc doc;
 
@@ -254,8 +254,7 @@ static void depth_is_limited_on_a_small_stack(void **state) {
     pthread_attr_t attributes;
     pthread_t thread;
     pthread_attr_init(&attributes);
-    const size_t size = PTHREAD_STACK_MIN < 64 * 1024 ? 64 * 1024 : PTHREAD_STACK_MIN; /* 128 KiB on AArch64 */
-    assert_int_equal(pthread_attr_setstacksize(&attributes, size), 0);
+    assert_int_equal(pthread_attr_setstacksize(&attributes, small_stack()), 0);
     assert_int_equal(pthread_create(&thread, &attributes, dig, NULL), 0);
     assert_int_equal(pthread_join(thread, NULL), 0);
     pthread_attr_destroy(&attributes);

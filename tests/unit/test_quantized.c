@@ -24,7 +24,8 @@ static const char *const golden_cases[] = {"demo-5", "demo-6"};
     } while (0)
 
 /* The golden ids of a case; returns a hash of the bits of the first token's logits. */
-static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, uint64_t cpu_mask, int32_t n_threads) {
+static uint64_t run_with(const char *name, int32_t weights, int32_t arithmetic, uint64_t cpu_mask, int32_t n_threads,
+                         int32_t kv) {
     char path[1024];
     pg_model_options options;
     pg_session_options session_options;
@@ -41,6 +42,7 @@ static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, 
     options.weights = weights;
     options.arithmetic = arithmetic;
     options.cpu_mask = cpu_mask;
+    options.kv = kv;
     session_options.n_threads = n_threads;
     OK(pg_model_open(DEMO, &options, &model));
     OK(pg_processor_open(DEMO, NULL, &processor));
@@ -66,8 +68,13 @@ static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, 
                      (arithmetic == PG_ARITHMETIC_BF16 || (!arithmetic && weights != PG_WEIGHTS_STORED));
     assert_int_equal(info.arithmetic, bf16 ? PG_ARITHMETIC_BF16 : PG_ARITHMETIC_F32);
     assert_true(info.dtypes != 0 && info.n_bytes_mapped > 0);
+    const int kv_bf16 = kv == PG_KV_BF16 || (kv == PG_KV_DEFAULT && weights != PG_WEIGHTS_STORED);
+    assert_int_equal(info.kv, kv_bf16 ? PG_KV_BF16 : PG_KV_F32);
     pg_memory memory = {.struct_size = sizeof memory}; /* the originals are not what it takes to run */
     OK(pg_model_get_memory(model, &memory));
+    const pgi_text_config *text = &model->config.text;
+    assert_int_equal(memory.kv_cache, (uint64_t)memory.n_tokens * 2 * (uint64_t)text->n_layers *
+                                          (uint64_t)text->n_kv_heads * (uint64_t)text->head_dim * (kv_bf16 ? 2 : 4));
     uint64_t bits = 8 * (memory.weights + memory.weights_copied);
     uint64_t least = weights == PG_WEIGHTS_STORED ? 16 : weights == PG_WEIGHTS_INT8 ? 8 : 4;
     assert_in_range(bits / info.n_parameters, least, 2 * least - 1); /* small matrices are padded much */
@@ -77,6 +84,24 @@ static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, 
     pg_model_close(&model);
     json_decref(json);
     return hash;
+}
+
+static uint64_t run_case(const char *name, int32_t weights, int32_t arithmetic, uint64_t cpu_mask, int32_t n_threads) {
+    return run_with(name, weights, arithmetic, cpu_mask, n_threads, PG_KV_DEFAULT);
+}
+
+/* The same ids with a KV cache of either kind, and the same bits of the first token, on every instruction set. */
+static void test_kv_cache(void **state) {
+    (void)state;
+    const uint64_t all = pgi_cpu_features();
+    const uint64_t masks[] = {all, all & (PG_CPU_BASELINE | PG_CPU_AVX2), PG_CPU_BASELINE};
+    for (int c = 0; c < 3; c++) {
+        for (int32_t weights = PG_WEIGHTS_STORED; weights <= PG_WEIGHTS_INT4; weights++) {
+            const char *name = golden_cases[c % 2];
+            uint64_t exact = run_with(name, weights, PG_ARITHMETIC_DEFAULT, masks[c], 1 + c, PG_KV_F32);
+            assert_true(exact == run_with(name, weights, PG_ARITHMETIC_DEFAULT, masks[c], 2, PG_KV_BF16));
+        }
+    }
 }
 
 /* Encoder and attention are f32 kernels of each set; so one f32 set and several for int8: bits equal. Across f32 sets
@@ -124,10 +149,12 @@ static void test_arithmetic_is_checked(void **state) {
         assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_ARGUMENT);
         assert_non_null(strstr(pg_last_error(), "pg_model_options.arithmetic"));
     }
-    OK(pg_model_options_init(&options, sizeof options));
-    options.reserved = 1;
-    assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_ARGUMENT);
-    assert_non_null(strstr(pg_last_error(), "reserved is 1, expected 0"));
+    for (int32_t bad = -1; bad <= PG_KV_BF16 + 1; bad += PG_KV_BF16 + 2) {
+        OK(pg_model_options_init(&options, sizeof options));
+        options.kv = bad;
+        assert_int_equal(pg_model_open(DEMO, &options, &model), PG_ERROR_ARGUMENT);
+        assert_non_null(strstr(pg_last_error(), "pg_model_options.kv"));
+    }
 }
 
 /* ---- opening that is stopped ---- */
@@ -213,7 +240,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_answers),        cmocka_unit_test(test_bf16_arithmetic),
         cmocka_unit_test(test_arithmetic_is_checked), cmocka_unit_test(test_progress_stops),
-        cmocka_unit_test(test_failing_memory),
+        cmocka_unit_test(test_failing_memory),        cmocka_unit_test(test_kv_cache),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }

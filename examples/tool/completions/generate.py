@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 # Values that are words. An option that no help has is an error: a verb may have words of its own.
-WORDS = {"--weights": "stored int8 int4", "convert --weights": "int8 int4", "--arithmetic": "f32 bf16", "--alpha": "drop white",
+WORDS = {"--weights": "stored int8 int4", "convert --weights": "int8 int4", "--arithmetic": "f32 bf16", "--kv": "f32 bf16", "--alpha": "drop white",
          "--convention": "1024 1023", "--cpu": "baseline avx2 avx512 avx_vnni avx512_vnni avx512_bf16 "
                                               "neon neon_dotprod neon_i8mm neon_bf16"}
 FILES, FOLDERS = {"FILE", "OUT"}, {"FOLDER"}  # names of values in the help

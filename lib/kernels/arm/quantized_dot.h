@@ -32,7 +32,7 @@ static inline int8x16_t q_fours(const char *p) { return vld1q_s8((const int8_t *
 
 /* Rows i0 .. i0 + rows of a tile of m times a block. */
 static ALWAYS_INLINE void dot_int8(const int m, const int i0, const int rows, const char *x, const char *w, float *c) {
-    const int vectors = rows > 6 ? 2 : 4; /* of weights at a time: half a panel, or all */
+    const int vectors = rows > 3 ? 2 : 4; /* of weights at a time: half a panel, or all */
     for (int first = 0; first < 4; first += vectors) {
         int32x4_t sum[PGI_TILE_ROWS][4];
         UNROLL for (int i = 0; i < rows; i++) UNROLL for (int v = 0; v < vectors; v++) sum[i][v] = vdupq_n_s32(0);

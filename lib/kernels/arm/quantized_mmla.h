@@ -20,7 +20,7 @@ static inline int32x4_t q_two_starts(const char *p) {
 /* Rows i0 .. i0 + rows of a tile of m times a block. sum[p][v][h]: rows 2 p and 2 p + 1 of x beside rows 2 h and
  * 2 h + 1 of a vector of weights, those first. The other row of an odd last one is not used. */
 static ALWAYS_INLINE void mmla_int8(const int m, const int i0, const int rows, const char *x, const char *w, float *c) {
-    const int pairs = (rows + 1) / 2, vectors = pairs > 3 ? 2 : 4; /* of weights: half a panel, or all */
+    const int pairs = (rows + 1) / 2, vectors = pairs > 2 ? 2 : 4; /* of weights: half a panel, or all */
     for (int first = 0; first < 4; first += vectors) {
         int32x4_t sum[PGI_TILE_ROWS / 2][4][2];
         UNROLL for (int p = 0; p < pairs; p++) {

@@ -70,11 +70,14 @@ static void gemm(int m, int n, int64_t k, const float *a, const float *panel, fl
     }
 }
 
-static void weighted_sum(int64_t n, int64_t d, const float *p, const float *v, int64_t v_stride, float *out) {
-    for (int64_t i = 0; i < d; i++) out[i] = 0;
-    for (int64_t j = 0; j < n; j++)
-        for (int64_t i = 0; i < d; i++) out[i] += p[j] * v[j * v_stride + i];
-}
+#define DEFINE_WEIGHTED_SUM(name, type, load)                                                             \
+    static void name(int64_t n, int64_t d, const float *p, const type *v, int64_t v_stride, float *out) { \
+        for (int64_t i = 0; i < d; i++) out[i] = 0;                                                       \
+        for (int64_t j = 0; j < n; j++)                                                                   \
+            for (int64_t i = 0; i < d; i++) out[i] += p[j] * load(v + j * v_stride, i);                   \
+    }
+DEFINE_WEIGHTED_SUM(weighted_sum, float, load_f32)
+DEFINE_WEIGHTED_SUM(weighted_sum_bf16, uint16_t, load_bf16)
 
 void pgi_ref_products(pgi_kernels *kernels) {
     kernels->gemm_mr = MR;

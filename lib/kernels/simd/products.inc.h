@@ -7,12 +7,15 @@
  */
 #include <string.h>
 
+#include "base/float16.h"
 #include "kernels/kernels.h"
 #include "kernels/simd/unroll.h"
 
 enum {
     GEMM_NR = 2 * LANES,
     GEMV_STEP = 2 * LANES,
+    WEIGHTED_AHEAD =
+        8,           /* rows that a weighted sum fetches ahead: they are too far apart for the CPU to see what comes */
     GEMV_PART = 1024 /* columns of W that all rows of x meet in turns, a multiple of GEMV_STEP */
 };
 
@@ -118,32 +121,43 @@ static void pack_bf16(const void *w, int64_t w_bytes, int rows, int64_t k, float
 
 /* ---- weighted_sum: eight vectors of columns at a time ---- */
 
-static ALWAYS_INLINE void weighted_columns(const int vectors, int64_t rest, int64_t n, const float *p, const float *v,
-                                           int64_t v_stride, float *out) {
-    vec sum[8];
-    UNROLL for (int u = 0; u < vectors; u++) sum[u] = v_zero();
-    for (int64_t j = 0; j < n; j++, v += v_stride) {
-        vec factor = v_set1(p[j]);
-        UNROLL for (int u = 0; u < vectors; u++) sum[u] =
-            v_fma(factor, rest ? v_load_n(v, rest) : v_load(v + u * LANES), sum[u]);
+#define DEFINE_WEIGHTED_SUM(name, type, dtype)                                                             \
+    static ALWAYS_INLINE void name##_columns(const int vectors, int64_t rest, int64_t n, const float *p,   \
+                                             const type *v, int64_t v_stride, float *out) {                \
+        vec sum[8];                                                                                        \
+        UNROLL for (int u = 0; u < vectors; u++) sum[u] = v_zero();                                        \
+        for (int64_t j = 0; j < n; j++, v += v_stride) {                                                   \
+            vec factor = v_set1(p[j]);                                                                     \
+            UNROLL for (int u = 0; u < vectors * LANES; u += 64 / (int)sizeof(type))                       \
+                __builtin_prefetch(v + WEIGHTED_AHEAD * v_stride + u);                                     \
+            UNROLL for (int u = 0; u < vectors; u++) sum[u] =                                              \
+                v_fma(factor, rest ? v_load_##dtype##_n(v, rest) : v_load_##dtype(v + u * LANES), sum[u]); \
+        }                                                                                                  \
+        UNROLL for (int u = 0; u < vectors; u++) {                                                         \
+            if (rest)                                                                                      \
+                v_store_n(out, sum[u], rest);                                                              \
+            else                                                                                           \
+                v_store(out + u * LANES, sum[u]);                                                          \
+        }                                                                                                  \
+    }                                                                                                      \
+    static void name(int64_t n, int64_t d, const float *p, const type *v, int64_t v_stride, float *out) {  \
+        int64_t i = 0;                                                                                     \
+        for (; i + 8 * LANES <= d; i += 8 * LANES) name##_columns(8, 0, n, p, v + i, v_stride, out + i);   \
+        for (; i + 2 * LANES <= d; i += 2 * LANES) name##_columns(2, 0, n, p, v + i, v_stride, out + i);   \
+        for (; i + LANES <= d; i += LANES) name##_columns(1, 0, n, p, v + i, v_stride, out + i);           \
+        if (i < d) name##_columns(1, d - i, n, p, v + i, v_stride, out + i);                               \
     }
-    UNROLL for (int u = 0; u < vectors; u++) {
-        if (rest)
-            v_store_n(out, sum[u], rest);
-        else
-            v_store(out + u * LANES, sum[u]);
-    }
-}
+DEFINE_WEIGHTED_SUM(weighted_sum, float, f32)
+DEFINE_WEIGHTED_SUM(weighted_sum_bf16, uint16_t, bf16)
 
-static void weighted_sum(int64_t n, int64_t d, const float *p, const float *v, int64_t v_stride, float *out) {
-    int64_t i = 0;
-    for (; i + 8 * LANES <= d; i += 8 * LANES) weighted_columns(8, 0, n, p, v + i, v_stride, out + i);
-    for (; i + 2 * LANES <= d; i += 2 * LANES) weighted_columns(2, 0, n, p, v + i, v_stride, out + i);
-    for (; i + LANES <= d; i += LANES) weighted_columns(1, 0, n, p, v + i, v_stride, out + i);
-    if (i < d) weighted_columns(1, d - i, n, p, v + i, v_stride, out + i);
+/* ---- bf16 of f32: left to the compiler, which makes vectors of it ---- */
+
+static void round_bf16(const float *x, int64_t n, float factor, uint16_t *out) {
+    for (int64_t i = 0; i < n; i++) out[i] = pgi_bf16_from_f32(x[i] * factor);
 }
 
 static void set_products(pgi_kernels *kernels) {
+    kernels->round_bf16 = round_bf16; /* alone of its group */
     kernels->gemm_mr = GEMM_MR;
     kernels->gemm_nr = GEMM_NR;
 #define K(type, name, parameters) kernels->name = name;

@@ -12,6 +12,10 @@
 
 #include <math.h>
 
+#ifndef v_quotient
+#define v_quotient v_div /* unless the vectors have something faster */
+#endif
+
 typedef struct exp_parts {
     vec whole, minus_one; /* exp(x) = (1 + minus_one) 2^whole */
 } exp_parts;
@@ -42,7 +46,7 @@ static inline vec v_tanh(vec x) {
     exp_parts e = split_exp(v_min(v_set1(20.0f), v_mul(two, v_abs(x)))); /* 1 - tanh 10 is below half an ulp */
     vec power = v_scale(v_set1(1.0f), e.whole);
     vec t = v_fma(e.minus_one, power, v_sub(power, v_set1(1.0f)));
-    return v_copysign(v_div(t, v_add(t, two)), x);
+    return v_copysign(v_quotient(t, v_add(t, two)), x);
 }
 
 /* 0.5 x (1 + tanh u) = x / (1 + exp(-2u)), which keeps its digits where tanh u is near -1. */
@@ -93,10 +97,10 @@ DEFINE_ACTIVATION(silu)
 DEFINE_ACTIVATION(relu)
 
 static void soft_cap(float *x, int64_t n, float cap) {
-    const vec c = v_set1(cap);
+    const vec c = v_set1(cap), part = v_set1(1 / cap);
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) v_store(x + i, v_mul(c, v_tanh(v_div(v_load(x + i), c))));
-    if (i < n) v_store_n(x + i, v_mul(c, v_tanh(v_div(v_load_n(x + i, n - i), c))), n - i);
+    for (; i + LANES <= n; i += LANES) v_store(x + i, v_mul(c, v_tanh(v_mul(v_load(x + i), part))));
+    if (i < n) v_store_n(x + i, v_mul(c, v_tanh(v_mul(v_load_n(x + i, n - i), part))), n - i);
 }
 
 static float row_max(const float *x, int64_t n) {

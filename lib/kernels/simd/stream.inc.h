@@ -58,25 +58,26 @@ static void NAME(gemv_x)(int m, int64_t k, const float *x, int64_t x_stride, flo
 }
 
 /* Steps from <= l < to (l: columns, a step: 2 LANES of them) of `block` rows of W, times rows i0 .. i0 + n_x of x. Each
- * row of W is fetched GEMV_AHEAD(m) bytes ahead (0: the CPU's own prefetch does it); behind column `last`, from `next`
- * bytes further on: the row that this stream reads next. */
+ * row of W is fetched `ahead` bytes ahead (GEMV_AHEAD(m) 0: the CPU's own prefetch does it); behind column `last`, from
+ * `next` bytes further on: the row that this stream reads next. */
 static ALWAYS_INLINE void NAME(gemv_steps)(const int m, const int i0, const int n_x, const int block, int64_t from,
-                                           int64_t to, int64_t last, int64_t next, const float *x, const char *w,
-                                           int64_t w_bytes, vec (*even)[GEMV_W_MAX], vec (*odd)[GEMV_W_MAX]) {
+                                           int64_t to, int64_t last, int64_t ahead, int64_t next, const float *x,
+                                           const char *w, int64_t w_bytes, vec (*even)[GEMV_W_MAX],
+                                           vec (*odd)[GEMV_W_MAX]) {
     const int n_passes = (m + n_x - 1) / n_x; /* each fetches its share of the rows */
     vec e[PGI_GEMV_ROWS][GEMV_W_MAX], o[PGI_GEMV_ROWS][GEMV_W_MAX];
     UNROLL for (int i = 0; i < n_x; i++) UNROLL for (int r = 0; r < block; r++) e[i][r] = even[i0 + i][r],
                                                                                 o[i][r] = odd[i0 + i][r];
     const float *at = x + m * from + i0 * GEMV_STEP;
     for (int64_t l = from; l < to;) {
-        const int64_t stop = l < last ? pgi_min64(to, last) : to, ahead = GEMV_AHEAD(m) + (l < last ? 0 : next);
+        const int64_t stop = l < last ? pgi_min64(to, last) : to, fetched = ahead + (l < last ? 0 : next);
         for (; l < stop; l += GEMV_STEP, at += m * GEMV_STEP) {
             const char *p = w + l * DTYPE_BYTES;
             vec b[GEMV_W_MAX];
             UNROLL for (int r = 0; r < block; r++) {
                 if (GEMV_AHEAD(m) > 0 && (r + i0 / n_x) % n_passes == 0 &&
                     (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
-                    UNROLL for (int u = 0; u < STEP_BYTES; u += 64) __builtin_prefetch(p + r * w_bytes + ahead + u);
+                    UNROLL for (int u = 0; u < STEP_BYTES; u += 64) __builtin_prefetch(p + r * w_bytes + fetched + u);
                 b[r] = NAME(first)(p + r * w_bytes);
             }
             UNROLL for (int i = 0; i < n_x; i++) {
@@ -102,16 +103,16 @@ static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int block, int64_t
                                            int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {
     const int n_x = GEMV_X(m);
     const int64_t whole = k / GEMV_STEP * GEMV_STEP;
-    const int64_t last = whole - GEMV_AHEAD(m) / DTYPE_BYTES / GEMV_STEP * GEMV_STEP,
-                  next = block * w_bytes - k * DTYPE_BYTES;
+    const int64_t steps = pgi_min64(whole, GEMV_AHEAD(m) / DTYPE_BYTES / GEMV_STEP * GEMV_STEP); /* never past a row */
+    const int64_t ahead = steps * DTYPE_BYTES, last = whole - steps, next = block * w_bytes - k * DTYPE_BYTES;
     vec even[PGI_GEMV_ROWS][GEMV_W_MAX], odd[PGI_GEMV_ROWS][GEMV_W_MAX];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = odd[i][r] = v_zero();
     if (n_x == m) {
-        NAME(gemv_steps)(m, 0, m, block, 0, whole, last, next, x, w, w_bytes, even, odd);
+        NAME(gemv_steps)(m, 0, m, block, 0, whole, last, ahead, next, x, w, w_bytes, even, odd);
     } else {
         for (int64_t l = 0; l < whole; l += GEMV_PART)
             UNROLL for (int i = 0; i < m; i += n_x) NAME(gemv_steps)(
-                m, i, n_x, block, l, pgi_min64(whole, l + GEMV_PART), last, next, x, w, w_bytes, even, odd);
+                m, i, n_x, block, l, pgi_min64(whole, l + GEMV_PART), last, ahead, next, x, w, w_bytes, even, odd);
     }
     if (whole < k) {
         UNROLL for (int r = 0; r < block; r++) {

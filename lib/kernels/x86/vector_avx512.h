@@ -36,6 +36,15 @@ static inline vec v_div(vec a, vec b) { return _mm512_div_ps(a, b); }
 static inline vec v_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }   /* a b + c */
 static inline vec v_fnma(vec a, vec b, vec c) { return _mm512_fnmadd_ps(a, b, c); } /* c - a b */
 static inline vec v_fms(vec a, vec b, vec c) { return _mm512_fmsub_ps(a, b, c); }   /* a b - c */
+/* a / b to an ulp, for 1 <= b < 2^100: twice as fast as the division (which on 16 lanes takes as long as on two of 8).
+ */
+static inline vec v_quotient(vec a, vec b) {
+    vec r = _mm512_rcp14_ps(b);
+    r = v_fma(v_fnma(b, r, v_set1(1.0f)), r, r);
+    vec q = v_mul(a, r);
+    return v_fma(v_fnma(q, b, a), r, q);
+}
+#define v_quotient v_quotient
 /* The second operand when one is NaN. */
 static inline vec v_min(vec a, vec b) { return _mm512_min_ps(a, b); }
 static inline vec v_max(vec a, vec b) { return _mm512_max_ps(a, b); }
