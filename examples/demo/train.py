@@ -322,11 +322,16 @@ def main():
     image = SiglipImageProcessorPil(size=dict(height=SIDE, width=SIDE), image_seq_length=PATCHES)
     image.image_seq_length = PATCHES
     processor = PaliGemmaProcessor(image, tokenizer)
+    state_file = os.path.join(args.run, "state.pt")
+    source = state_file if os.path.exists(state_file) else args.init
     model = new_model(len(tokenizer), args.seed)
+    if args.init and os.path.isdir(args.init):  # it may be larger: grow.py
+        model = PaliGemmaForConditionalGeneration(PaliGemmaConfig.from_pretrained(args.init))
     grid_positions(model.model.vision_tower.embeddings.position_embedding.weight)
     fourier_locations(model.model.language_model.embed_tokens.weight, sp.piece_to_id("<loc0000>"))
-    head = torch.nn.Linear(160, len(draw.SHAPES) + 1 + len(draw.COLORS) + 1 + 4 * BINS + 3)
-    asked_head = torch.nn.Linear(160, 4)
+    hidden = model.config.text_config.hidden_size
+    head = torch.nn.Linear(hidden, len(draw.SHAPES) + 1 + len(draw.COLORS) + 1 + 4 * BINS + 3)
+    asked_head = torch.nn.Linear(hidden, 4)
     if args.check:
         print("largest difference of a loss:", check(model, processor, sp, asked_head))
         return
@@ -338,8 +343,6 @@ def main():
                                    dict(params=vectors + list(head.parameters()) + list(asked_head.parameters()), weight_decay=0.0)],
                                   lr=args.rate, betas=(0.9, 0.98), fused=True)
     step, spent = 0, 0.0
-    state_file = os.path.join(args.run, "state.pt")
-    source = state_file if os.path.exists(state_file) else args.init
     if source and os.path.isdir(source):
         assert filecmp.cmp(os.path.join(source, "tokenizer.model"), os.path.join(tokenizer_folder, "tokenizer.model"), False)
         model.load_state_dict(PaliGemmaForConditionalGeneration.from_pretrained(source, dtype=torch.float32).state_dict())

@@ -1349,26 +1349,54 @@ PG_API pg_status pg_checkpoint_find(const char *model, const char *cache, char *
  * PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED (a config that this version does not run), _MEMORY. */
 PG_API pg_status pg_checkpoint_get_config(const char *model, char *text, size_t capacity, size_t *needed);
 
+/** What the linear layers of a model read while it answers: for a conversion to int4 that rounds with it. Sums over all
+ * tokens of calibration texts: 1 KiB for each input of a layer, 0.65 GB for a 3B model, whatever their number. One call
+ * at a time, else PG_ERROR_STATE; a handle may move between threads. */
+typedef struct pg_calibration pg_calibration;
+
+/** An empty calibration of a model whose weights are as stored. It keeps the model. Memory comes from the model's
+ * allocator. Errors: PG_ERROR_UNSUPPORTED (the weights are quantized), _MEMORY, _IO. */
+PG_API pg_status pg_calibration_create(const pg_model *model, pg_calibration **out);
+PG_API void pg_calibration_close(pg_calibration **calibration); ///< drops the caller's reference
+/** Runs the model over the rows of `inputs`, padding left out, and adds what its layers read. Some dozens of images
+ * with the prompts that the model will be asked do, best with answers (the suffix of pg_processor_encode()). The sums
+ * do not depend on n_threads; on other instruction sets they differ by rounding. options: NULL for the defaults.
+ * Errors: those of pg_forward(). After an error the sums have a part of the rows, and all calls but closing are
+ * PG_ERROR_STATE: load what was saved before. */
+PG_API pg_status pg_calibration_add(pg_calibration *calibration, const pg_inputs *inputs,
+                                    const pg_run_options *options);
+PG_API pg_status pg_calibration_get_rows(const pg_calibration *calibration, int64_t *n_rows); ///< rows that were added
+/** Writes the sums to the file `path`, so that an interrupted calibration can go on; for this machine and this version.
+ * It takes the place of a file of that name when it is whole. tag: a number of the caller's, for what is being added.
+ * Errors: PG_ERROR_IO, _NOT_FOUND (the folder), _ARGUMENT (`path` is a folder), _MEMORY. */
+PG_API pg_status pg_calibration_save(const pg_calibration *calibration, const char *path, uint64_t tag);
+/** A calibration of `model` with what was saved. Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT (damaged, or no such file),
+ * _ARGUMENT (of another model, or saved with another tag), those of pg_calibration_create(). */
+PG_API pg_status pg_calibration_load(const pg_model *model, const char *path, uint64_t tag, pg_calibration **out);
+
 /** Options of pg_model_convert(). */
 typedef struct pg_convert_options {
-    uint32_t struct_size;          ///< sizeof(pg_convert_options)
-    int32_t weights;               ///< PG_WEIGHTS_INT8 (default) or PG_WEIGHTS_INT4
-    int32_t n_threads;             ///< 1 to 1024; default and 0: the CPUs this process may use
-    uint32_t reserved;             ///< 0
-    uint64_t max_file_bytes;       ///< larger weights are split into files between tensors; default and 0: 5e9
-    const pg_allocator *allocator; ///< default NULL: the C library's
-    pg_log_fn log;                 ///< default NULL: silent
-    void *log_user;                ///< passed to log
-    pg_progress_fn progress;       ///< default NULL; phases LOAD and CONVERT
-    void *progress_user;           ///< passed to progress
-    pg_cancel *cancel;             ///< default NULL
-    const char *int8_layers;       ///< beside INT4: what is int8 (PG_INT8_LAYERS_MIX); default NULL: nothing
+    uint32_t struct_size;              ///< sizeof(pg_convert_options)
+    int32_t weights;                   ///< PG_WEIGHTS_INT8 (default) or PG_WEIGHTS_INT4
+    int32_t n_threads;                 ///< 1 to 1024; default and 0: the CPUs this process may use
+    uint32_t reserved;                 ///< 0
+    uint64_t max_file_bytes;           ///< larger weights are split into files between tensors; default and 0: 5e9
+    const pg_allocator *allocator;     ///< default NULL: the C library's
+    pg_log_fn log;                     ///< default NULL: silent
+    void *log_user;                    ///< passed to log
+    pg_progress_fn progress;           ///< default NULL; phases LOAD and CONVERT
+    void *progress_user;               ///< passed to progress
+    pg_cancel *cancel;                 ///< default NULL
+    const char *int8_layers;           ///< beside INT4: what is int8 (PG_INT8_LAYERS_MIX); default NULL: nothing
+    const pg_calibration *calibration; ///< beside INT4: of the same checkpoint. The layers that become int4 are rounded
+                                       ///< so that what they compute of its texts stays near; default NULL: each
+                                       ///< weight to the nearest
 } pg_convert_options;
 PG_API pg_status pg_convert_options_init(pg_convert_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Writes the checkpoint `model` (a folder or an id) with quantized weights to the new or empty folder `out`, which
- * opens like any other and computes to the bit what pg_model_open() of `model` with the same weights and int8_layers
- * computes.
+ * opens like any other and, unless it is calibrated, computes to the bit what pg_model_open() of `model` with the same
+ * weights and int8_layers computes.
  * The bytes are the same on every CPU and for every n_threads. Everything is written to `out`.partial, which is renamed
  * at the end: an interrupted conversion leaves no `out`, and the next one removes its remains. Errors: as
  * pg_model_open(); PG_ERROR_ARGUMENT (`out` is not empty or a mount point), PG_ERROR_UNSUPPORTED (`model` is quantized

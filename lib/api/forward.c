@@ -33,7 +33,7 @@ pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_fo
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
     pgi_read_ahead(model, pgi_read_ahead_parts(inputs, complete.features));
-    pg_status status = pgi_forward(model, inputs, &complete, out);
+    pg_status status = pgi_forward(model, inputs, &complete, NULL, out);
     pgi_call_end(&call);
     return status;
 }

@@ -9,6 +9,7 @@
 #include "checkpoint/json.h"
 #include "checkpoint/quantized_store.h"
 #include "generate/session.h"
+#include "model/calibrate.h"
 
 enum { MAX_OPEN_THREADS = 64 }; /* unless the caller asks for more: opening is not worth more */
 
@@ -218,16 +219,26 @@ pg_status pg_model_convert(const char *model, const char *out, const pg_convert_
                          "pg_convert_options.weights is %d, expected PG_WEIGHTS_INT8 (1) or PG_WEIGHTS_INT4 (2)",
                          (int)complete.weights);
     PGI_TRY(mix_in(complete.weights, complete.int8_layers, "pg_convert_options"));
+    if (complete.calibration && complete.weights != PG_WEIGHTS_INT4)
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "pg_convert_options.calibration is given beside %s weights, expected PG_WEIGHTS_INT4",
+                         pgi_weights_name(complete.weights));
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
-    const pgi_convert_target target = {out, complete.weights, complete.int8_layers,
+    const pgi_convert_target target = {out, complete.weights, complete.int8_layers, complete.calibration,
                                        complete.max_file_bytes ? complete.max_file_bytes : DEFAULT_FILE_BYTES};
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, NULL, PGI_RUN_OPTIONS(&complete));
     const pgi_log log = {complete.log, complete.log_user};
     pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
-    pg_status status = pgi_convert(&memory, &run, &log, model, &target);
+    pg_status status = PG_OK;
+    if (complete.calibration) status = pgi_calibration_begin(complete.calibration);
+    if (status >= 0) {
+        if (complete.calibration) status = pgi_calibration_check(complete.calibration);
+        if (status >= 0) status = pgi_convert(&memory, &run, &log, model, &target);
+        if (complete.calibration) status = pgi_calibration_end(complete.calibration, status);
+    }
     pgi_run_free(&run);
     pgi_cancel_release(complete.cancel);
     return status;

@@ -37,6 +37,16 @@ typedef struct pgi_trace {
     void *user;
 } pgi_trace;
 
+struct pgi_run;
+struct pgi_linear;
+
+/* Sees what linear layers with weights as stored read: x [rows, inputs], `stride` from row to row. */
+typedef struct pgi_observer {
+    pg_status (*linear)(void *user, const struct pgi_run *run, const struct pgi_linear *linear, const float *x,
+                        int64_t stride, int64_t rows);
+    void *user;
+} pgi_observer;
+
 typedef struct pgi_run {
     const struct pgi_kernels *kernels;
     int n_threads;           /* >= 1; scratch is sized for so many */
@@ -44,7 +54,8 @@ typedef struct pgi_run {
     const pg_cancel *cancel; /* may be NULL */
     pg_progress_fn progress; /* may be NULL */
     void *progress_user;
-    const pgi_trace *trace; /* may be NULL */
+    const pgi_trace *trace;       /* may be NULL */
+    const pgi_observer *observer; /* may be NULL */
 } pgi_run;
 
 static inline int pgi_run_cancelled(const pgi_run *run) { return pgi_cancel_requested(run->cancel); }

@@ -15,6 +15,7 @@
 #include "base/atomic_folder.h"
 #include "base/crc32.h"
 #include "base/shape.h"
+#include "checkpoint/calibration.h"
 #include "checkpoint/config.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
@@ -49,6 +50,7 @@ typedef struct item {
     int32_t dtype;        /* as written: PGI_DTYPE_*_BLOCKS, PG_DTYPE_* */
     uint64_t n_bytes, at; /* at: in the data of its file */
     uint32_t file, crc32;
+    const pgi_calibration_site *site; /* whose sums are rounded by; NULL: none */
 } item;
 
 typedef struct converter {
@@ -66,6 +68,8 @@ typedef struct converter {
     pgi_atomic_folder out;
     uint8_t *chunk;
     size_t chunk_bytes;
+    const pgi_calibration_site *site; /* of `factors` */
+    float *factors;                   /* room for those of any site; NULL: no calibration */
 } converter;
 
 /* ------------------------------------------------------------------------------------------------------------- plan */
@@ -82,6 +86,8 @@ static pg_status mark_matrix(void *context, const pgi_matrix_role *role, pgi_mat
         if (it->tensor != matrix->tensor) continue;
         it->dtype = pgi_mix_blocks(c->target->weights, c->target->int8_layers, role);
         it->n_bytes = (uint64_t)pgi_quantized_bytes(it->dtype, matrix->rows, matrix->columns);
+        if (c->target->calibration && it->dtype == PGI_DTYPE_INT4_BLOCKS)
+            it->site = pgi_calibration_site_of(c->target->calibration, role);
         size_t panel = (size_t)(pgi_quantized_groups(matrix->columns) * pgi_quantized_block(it->dtype));
         if (panel > c->chunk_bytes) c->chunk_bytes = panel;
     }
@@ -235,11 +241,22 @@ static pg_status write_chunk(converter *c, const pgi_atomic_file *file, uint64_t
     return pgi_run_progress(c->run, PG_PHASE_CONVERT, (int64_t)c->done, (int64_t)c->total);
 }
 
+/* The factors of a site, which layers side by side share; NULL where there is no site. */
+static pg_status factors_of(converter *c, const pgi_calibration_site *site, const float **out) {
+    *out = site ? c->factors : NULL;
+    if (!site || site == c->site) return PG_OK;
+    c->site = NULL;
+    PGI_TRY(pgi_calibration_factors(c->memory, c->run, site, c->factors));
+    c->site = site;
+    return PG_OK;
+}
+
 /* begin: of the data in the file. */
 static pg_status write_blocks(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it) {
     const int64_t rows = it->tensor->shape[0];
-    const pgi_quantize_source from = {c->memory, c->files, it->tensor, rows, tensor_elements(it->tensor) / rows};
+    pgi_quantize_source from = {c->memory, c->files, it->tensor, rows, tensor_elements(it->tensor) / rows, NULL};
     const int64_t panel_bytes = pgi_quantized_groups(from.columns) * pgi_quantized_block(it->dtype);
+    PGI_TRY(factors_of(c, it->site, &from.factors));
     const int64_t n_panels = pgi_quantized_panels(from.rows), most = (int64_t)c->chunk_bytes / panel_bytes;
     for (int64_t i = 0; i < n_panels;) {
         int64_t end = i + most < n_panels ? i + most : n_panels;
@@ -359,6 +376,23 @@ static pg_status write_all(converter *c, pgi_buffer *text) {
     return PG_OK;
 }
 
+static pg_status check_calibration(converter *c) {
+    const pg_calibration *calibration = c->target->calibration;
+    uint64_t identity = 0;
+    int64_t most = 0;
+    PGI_TRY(pgi_calibration_identity(&c->bound, &c->config, c->files, &identity));
+    if (identity != calibration->identity)
+        return pgi_error(PG_ERROR_ARGUMENT, "%s: the calibration is of another model", c->source);
+    if (calibration->n_rows == 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "the calibration has no rows, expected some that were added");
+    for (int32_t i = 0; i < calibration->n_sites; i++) {
+        const int64_t n = pgi_calibration_blocks(&calibration->sites[i]);
+        if (n > most) most = n;
+    }
+    c->factors = pgi_alloc(c->memory, (size_t)most, PGI_FEEDBACK_COLUMNS * PGI_FEEDBACK_COLUMNS * sizeof(float));
+    return c->factors ? PG_OK : PG_ERROR_MEMORY;
+}
+
 static pg_status open_source(converter *c) {
     PGI_TRY(check_copied(c));
     PGI_TRY(pgi_config_load(c->memory, c->source, &c->config));
@@ -368,12 +402,14 @@ static pg_status open_source(converter *c) {
         status =
             pgi_error(PG_ERROR_UNSUPPORTED, "%s: found weights that were converted to %s, expected F32, BF16 or F16",
                       c->source, pgi_weights_name(c->bound.format));
+    if (status >= 0 && c->target->calibration) status = check_calibration(c);
     if (status >= 0) status = pgi_mix_check(c->target->int8_layers, &c->bound, &c->config);
     return status;
 }
 
 static void close_source(converter *c) {
     pgi_free(c->memory, c->chunk);
+    pgi_free(c->memory, c->factors);
     pgi_free(c->memory, c->items);
     pgi_weights_free(&c->bound);
     pgi_tensor_files_close(&c->files);

@@ -9,9 +9,10 @@
 
 /* What is made of the source. */
 typedef struct pgi_convert_target {
-    const char *out;         /* the folder */
-    int32_t weights;         /* PG_WEIGHTS_INT8 or _INT4 */
-    const char *int8_layers; /* checkpoint/mix.h, or NULL */
+    const char *out;                          /* the folder */
+    int32_t weights;                          /* PG_WEIGHTS_INT8 or _INT4 */
+    const char *int8_layers;                  /* checkpoint/mix.h, or NULL */
+    const struct pg_calibration *calibration; /* checkpoint/calibration.h, for what becomes int4, or NULL */
     uint64_t max_file_bytes;
 } pgi_convert_target;
 

@@ -330,8 +330,9 @@ static pg_status quantize_panel(const quantize_task *task, int64_t panel, int th
         .data = rows, .dtype = from->tensor->dtype, .rows = from->rows, .columns = from->columns};
     PGI_TRY(pgi_tensor_files_read(from->files, from->tensor, (size_t)row * task->row_bytes, n_rows * task->row_bytes,
                                   rows));
-    return pgi_quantize_panels(&matrix, row, task->dtype, panel, panel + 1,
-                               task->out + (panel - task->first) * task->panel_bytes);
+    uint8_t *out = task->out + (panel - task->first) * task->panel_bytes;
+    if (from->factors) return pgi_quantize_panels_feeding(&matrix, row, from->factors, panel, panel + 1, out);
+    return pgi_quantize_panels(&matrix, row, task->dtype, panel, panel + 1, out);
 }
 
 static void quantize_panels(void *context, int64_t begin, int64_t end, int thread) {

@@ -48,13 +48,14 @@ pg_status pgi_quantized_store_read(const pgi_memory *memory, pgi_tensor_files *f
  * PG_ERROR_FORMAT names what is damaged; PG_ERROR_UNSUPPORTED: not a converted folder. */
 pg_status pgi_quantized_store_verify(const pgi_memory *memory, const pgi_run *run, pgi_tensor_files *files);
 
-/* pgi_quantize_panels() on the threads of `run`, of a tensor that is read from its file (rows x columns); the same
- * errors, and PG_ERROR_IO. */
+/* pgi_quantize_panels(), or pgi_quantize_panels_feeding() where there are factors, on the threads of `run`, of a tensor
+ * that is read from its file (rows x columns); the same errors, and PG_ERROR_IO. */
 typedef struct pgi_quantize_source {
     const pgi_memory *memory; /* for the rows that are being quantized */
     const pgi_tensor_files *files;
     const pgi_stored_tensor *tensor;
     int64_t rows, columns;
+    const float *factors; /* NULL: none */
 } pgi_quantize_source;
 pg_status pgi_quantize_parallel(const pgi_run *run, const pgi_quantize_source *from, int32_t dtype, int64_t begin,
                                 int64_t end, void *out);

@@ -13,7 +13,8 @@ enum { SUBS = PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS };
 
 /* The nearest whole number, ties to even, for |x| < 2^22; beside a constant this big no bit of a fraction is left. */
 static inline float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
-static inline float clamp(float x, float lo, float hi) { return x < lo ? lo : x > hi ? hi : x; }
+/* lo for NaN */
+static inline float clamp(float x, float lo, float hi) { return !(x > lo) ? lo : x > hi ? hi : x; }
 
 /* n <= 128 weights of a row from column c on, the rest zeros. */
 static void load_group(const pgi_matrix *from, int64_t row, int64_t column, float *out) {
@@ -115,32 +116,46 @@ static int best_sub(const float *x, float max, float scale, float *error) {
     return best;
 }
 
-/* Row r of an int4 block. Tries three scales and keeps the best: at sub = 15 the largest weight is 8.25, 7.5 or 7 steps
- * from zero. */
-static void quantize_int4(const float *x, float max, int r, unsigned char *block) {
+/* The scales of 128 weights of a row. */
+typedef struct scales_int4 {
+    float scale;
+    uint16_t bits; /* of the scale, bf16 */
+    int sub[SUBS];
+} scales_int4;
+
+/* Tries three scales and keeps the best: at sub = 15 the largest weight is 8.25, 7.5 or 7 steps from zero. */
+static scales_int4 best_scales(const float *x, float max) {
     static const float steps[] = {15 * 8.25f, 15 * 7.5f, 15 * 7.0f};
-    float largest[SUBS], scale = 0, least = 0;
-    int sub[SUBS] = {1, 1, 1, 1};
-    uint16_t scale_bits = 0;
-    if (max >= 0x1p-100f) { /* below, all the weights are taken for zero */
+    scales_int4 best = {.sub = {1, 1, 1, 1}};
+    float largest[SUBS], least = 0;
+    if (max < 0x1p-100f) return best; /* all the weights are taken for zero */
+    for (int s = 0; s < SUBS; s++)
+        largest[s] = pgi_f32_from_bits(largest_bits(x + s * PGI_SUB_COLUMNS, PGI_SUB_COLUMNS));
+    for (int k = 0; k < 3; k++) {
+        scales_int4 tried = {.bits = bf16_bits(max / steps[k])};
+        float error = 0;
+        tried.scale = pgi_f32_from_bf16(tried.bits);
         for (int s = 0; s < SUBS; s++)
-            largest[s] = pgi_f32_from_bits(largest_bits(x + s * PGI_SUB_COLUMNS, PGI_SUB_COLUMNS));
-        for (int k = 0; k < 3; k++) {
-            uint16_t bits = bf16_bits(max / steps[k]);
-            float tried = pgi_f32_from_bf16(bits), error = 0;
-            int found[SUBS];
-            for (int s = 0; s < SUBS; s++) found[s] = best_sub(x + s * PGI_SUB_COLUMNS, largest[s], tried, &error);
-            if (scale == 0 || error < least) {
-                scale = tried, scale_bits = bits, least = error;
-                memcpy(sub, found, sizeof sub);
-            }
-        }
+            tried.sub[s] = best_sub(x + s * PGI_SUB_COLUMNS, largest[s], tried.scale, &error);
+        if (best.scale == 0 || error < least) best = tried, least = error;
     }
-    memcpy(block + 2 * r, &scale_bits, 2);
+    return best;
+}
+
+static void store_scales(const scales_int4 *scales, int r, unsigned char *block) {
+    memcpy(block + 2 * r, &scales->bits, 2);
     for (int s = 0; s < SUBS; s++) {
         unsigned char *factors = block + 32 + 8 * s + r / 2;
-        *factors = (unsigned char)(r & 1 ? *factors | sub[s] << 4 : sub[s]); /* row after row */
-        float inverse = scale > 0 ? 1 / ((float)sub[s] * scale) : 0;
+        *factors = (unsigned char)(r & 1 ? *factors | scales->sub[s] << 4 : scales->sub[s]); /* row after row */
+    }
+}
+
+/* Row r of an int4 block. */
+static void quantize_int4(const float *x, float max, int r, unsigned char *block) {
+    const scales_int4 scales = best_scales(x, max);
+    store_scales(&scales, r, block);
+    for (int s = 0; s < SUBS; s++) {
+        float inverse = scales.scale > 0 ? 1 / ((float)scales.sub[s] * scales.scale) : 0;
         for (int e = 4 * s; e < 4 * s + 4; e++) {
             four low = int4_of(load_four(x + 8 * e), inverse) + 8,
                  high = int4_of(load_four(x + 8 * e + 4), inverse) + 8;
@@ -148,6 +163,58 @@ static void quantize_int4(const float *x, float max, int r, unsigned char *block
                 block[64 + 64 * e + 4 * r + j] = (unsigned char)((int)low[j] | (int)high[j] << 4);
         }
     }
+}
+
+/* Row r of the int4 blocks of n_groups groups: what rounding column c leaves over goes to the columns behind it, times
+ * factors[c]. x: the weights, which change. */
+static void quantize_int4_feeding(float *x, int n_groups, const float (*factors)[PGI_FEEDBACK_COLUMNS], int r,
+                                  unsigned char *blocks) {
+    const int n = n_groups * PGI_GROUP_COLUMNS;
+    for (int g = 0; g < n_groups; g++) {
+        unsigned char *block = blocks + g * PGI_INT4_BLOCK;
+        float *group = x + g * PGI_GROUP_COLUMNS;
+        for (int i = 0; i < PGI_GROUP_COLUMNS; i++) /* feedback of the largest numbers there are may overflow */
+            if (largest_bits(group + i, 1) >= 0x7F800000) group[i] = 0;
+        const scales_int4 scales = best_scales(group, pgi_f32_from_bits(largest_bits(group, PGI_GROUP_COLUMNS)));
+        store_scales(&scales, r, block);
+        for (int i = 0; i < PGI_GROUP_COLUMNS; i++) {
+            const int c = g * PGI_GROUP_COLUMNS + i;
+            const float step = (float)scales.sub[i / PGI_SUB_COLUMNS] * scales.scale;
+            const float q = round_even(clamp(step > 0 ? x[c] / step : 0, -8, 7)), left = x[c] - q * step;
+            unsigned char *both = block + 64 + 64 * (i / 8) + 4 * r + i % 4; /* the low half comes first */
+            *both = (unsigned char)(i & 4 ? *both | (int)(q + 8) << 4 : (int)(q + 8));
+            for (int k = c + 1; k < n; k++) x[k] -= left * factors[c][k];
+        }
+    }
+}
+
+/* All of a row of int4 blocks, from the first one of its panel on. */
+static pg_status quantize_row_feeding(const pgi_matrix *from, int64_t row, int64_t first_row, const float *factors,
+                                      unsigned char *blocks) {
+    enum { GROUPS = PGI_FEEDBACK_COLUMNS / PGI_GROUP_COLUMNS };
+    const int64_t groups = pgi_quantized_groups(from->columns);
+    for (int64_t g = 0; g < groups; g += GROUPS, factors += PGI_FEEDBACK_COLUMNS * PGI_FEEDBACK_COLUMNS) {
+        const int n = groups - g < GROUPS ? (int)(groups - g) : GROUPS;
+        float x[PGI_FEEDBACK_COLUMNS] = {0};
+        for (int i = 0; i < n && row < from->rows; i++) {
+            float *group = x + i * PGI_GROUP_COLUMNS;
+            load_group(from, row - first_row, (g + i) * PGI_GROUP_COLUMNS, group);
+            if (largest_bits(group, PGI_GROUP_COLUMNS) >= 0x7F800000)
+                return not_finite(group, row, (g + i) * PGI_GROUP_COLUMNS);
+        }
+        quantize_int4_feeding(x, n, (const float(*)[PGI_FEEDBACK_COLUMNS])(const void *)factors,
+                              (int)(row % PGI_PANEL_ROWS), blocks + g * PGI_INT4_BLOCK);
+    }
+    return PG_OK;
+}
+
+pg_status pgi_quantize_panels_feeding(const pgi_matrix *from, int64_t first_row, const float *factors, int64_t begin,
+                                      int64_t end, void *out) {
+    const int64_t panel_bytes = pgi_quantized_groups(from->columns) * PGI_INT4_BLOCK;
+    for (int64_t row = begin * PGI_PANEL_ROWS; row < end * PGI_PANEL_ROWS; row++)
+        PGI_TRY(quantize_row_feeding(from, row, first_row, factors,
+                                     (unsigned char *)out + (row / PGI_PANEL_ROWS - begin) * panel_bytes));
+    return PG_OK;
 }
 
 pg_status pgi_quantize_panels(const pgi_matrix *from, int64_t first_row, int32_t dtype, int64_t begin, int64_t end,

@@ -86,6 +86,14 @@ static inline int64_t pgi_quantized_bytes(int32_t dtype, int64_t rows, int64_t c
 pg_status pgi_quantize_panels(const pgi_matrix *from, int64_t first_row, int32_t dtype, int64_t begin, int64_t end,
                               void *out);
 
+/* Rounding with feedback, as GPTQ does it (arXiv 2210.17323): what rounding a column leaves over is made up for in the
+ * columns behind it that tend to be large together, within each PGI_FEEDBACK_COLUMNS columns. To int4; the rest as
+ * above. factors: for each so many columns of W, [c][k], how much of what column c left over column k takes on; of k >
+ * c alone are read. */
+enum { PGI_FEEDBACK_COLUMNS = 2 * PGI_GROUP_COLUMNS };
+pg_status pgi_quantize_panels_feeding(const pgi_matrix *from, int64_t first_row, const float *factors, int64_t begin,
+                                      int64_t end, void *out);
+
 /* out[c] = the value of W[row][c] as above, times `factor`. */
 void pgi_quantized_row(const pgi_matrix *matrix, int64_t row, float factor, float *out);
 

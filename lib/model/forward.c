@@ -272,10 +272,11 @@ static pg_status run_merged(const pgi_run *run, const pgi_merged_inputs *merged,
 }
 
 pg_status pgi_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
-                      pg_outputs **result) {
+                      const pgi_observer *observer, pg_outputs **result) {
     PGI_TRY(check_options(model, inputs, options));
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
+    run.observer = observer;
     pgi_merged_inputs merged;
     pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged);
     if (status >= 0) {

@@ -206,6 +206,7 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
     const pgi_kernels *kernels = run->kernels;
     const pgi_matrix *w = &linear->weight;
     if (rows <= 0 || w->rows <= 0) return PG_OK;
+    if (run->observer) PGI_TRY(run->observer->linear(run->observer->user, run, linear, x, x_stride, rows));
     pgi_run alone;
     run = pgi_run_for_work(run, 2.0 * (double)rows * (double)w->rows * (double)w->columns, &alone);
     if (pgi_dtype_is_blocks(w->dtype)) {

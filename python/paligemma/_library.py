@@ -138,7 +138,8 @@ class Memory(Struct):
 class ConvertOptions(Struct):
     _fields_ = [("struct_size", u32), ("weights", i32), ("n_threads", i32), ("reserved", u32),
                 ("max_file_bytes", u64), ("allocator", P(Allocator)), ("log", LogFn), ("log_user", c_void_p),
-                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p), ("int8_layers", c_char_p)]
+                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p), ("int8_layers", c_char_p),
+                ("calibration", c_void_p)]
 
 
 class ProcessorOptions(Struct):
@@ -279,6 +280,11 @@ STATUS_FUNCTIONS = {
     "pg_model_get_sampling": [_H, P(SamplingOptions)],
     "pg_model_get_info": [_H, P(ModelInfo)],
     "pg_model_convert": [c_char_p, c_char_p, P(ConvertOptions)],
+    "pg_calibration_create": [_H, _OUT],
+    "pg_calibration_add": [_H, _H, P(RunOptions)],
+    "pg_calibration_get_rows": [_H, P(i64)],
+    "pg_calibration_save": [_H, c_char_p, u64],
+    "pg_calibration_load": [_H, c_char_p, u64, _OUT],
     "pg_checkpoint_get_config": [c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_checkpoint_find": [c_char_p, c_char_p, c_char_p, c_size_t, P(c_size_t)],
     "pg_image_from_path": [P(Image), c_size_t, c_char_p],

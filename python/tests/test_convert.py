@@ -31,6 +31,23 @@ def test_same_as_quantized_on_opening(folder, processor, image_path, tmp_path, w
         paligemma.convert(tmp_path / "out", tmp_path / "again", "int8")
 
 
+def test_calibrated(folder, processor, image_path, tmp_path):
+    rows = [processor(image_path, prompt, suffix=answer, return_tensors="np")
+            for prompt, answer in [("caption en", "a red circle"), ("answer en what color is it?", "blue")]]
+    for name, more in [("plain", {}), ("calibrated", {"calibrate": iter(rows)}), ("mix", {"calibrate": rows, "int8_layers": "embedding"})]:
+        paligemma.convert(folder, tmp_path / name, "int4", **more)
+    files = {name: (tmp_path / name / "model.safetensors").read_bytes() for name in ("plain", "calibrated", "mix")}
+    assert len(files["plain"]) == len(files["calibrated"]) < len(files["mix"])
+    assert files["plain"] != files["calibrated"]
+    with PaliGemmaForConditionalGeneration.from_pretrained(tmp_path / "calibrated") as model:
+        assert np.isfinite(model(**rows[0]).logits).all()
+    for weights, rows, message in [("int8", rows, "calibrate is given beside"), ("int4", [], "the calibration has no rows"),
+                                   ("int4", [{"input_ids": [[1, 2]], "pixel_values": rows[0]["pixel_values"]}], "image")]:
+        with pytest.raises(ValueError, match=message):
+            paligemma.convert(folder, tmp_path / "out", weights, calibrate=rows)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_progress_raises_ends_it(folder, tmp_path):
     def stop(done, total):
         raise KeyError("enough")

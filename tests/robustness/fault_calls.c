@@ -507,6 +507,24 @@ static pg_status convert_with(int32_t n_threads) {
     return status;
 }
 
+/* Made, filled, saved and read again; unit test calibration converts by it. */
+static pg_status calibrate(fault_world *w) {
+    pg_calibration *calibration = NULL, *loaded = NULL;
+    const pg_run_options run = {.struct_size = sizeof run, .n_threads = 1};
+    char path[600];
+    int64_t n_rows;
+    own_path(path, sizeof path, "calibration");
+    pg_status status = pg_calibration_create(w->model, &calibration);
+    if (status >= 0) status = pg_calibration_add(calibration, w->inputs, &run);
+    if (status >= 0) status = pg_calibration_get_rows(calibration, &n_rows);
+    if (status >= 0) status = pg_calibration_save(calibration, path, 7);
+    if (status >= 0) status = pg_calibration_load(w->model, path, 7, &loaded);
+    unlink(path);
+    pg_calibration_close(&loaded);
+    pg_calibration_close(&calibration);
+    return status;
+}
+
 static pg_status convert(fault_world *w) { return (void)w, convert_with(1); }
 static pg_status convert_threads(fault_world *w) { return (void)w, convert_with(3); }
 
@@ -559,6 +577,7 @@ const fault_call fault_calls[] = {
     {"detokenize", detokenize},
     {"answers", answers},
     {"masks_decoded", masks_decoded},
+    {"calibrate", calibrate},
     {"convert", convert},
     {"convert_threads", convert_threads},
 };

@@ -786,6 +786,42 @@ def in_memory(folder, image):
     expect("bench --in-memory", json.loads(run("bench", "--in-memory", "--json", "--no-roofs", "--rounds", "1", folder)[1])["work"]["step_bytes"] > 0)
 
 
+def calibrated(source, out, temporary):
+    """paligemma convert --calibrate: as large, other bytes, and gone on from after a failure."""
+    images, prompts, saved = os.path.join(temporary, "calibrate"), os.path.join(temporary, "prompts.txt"), out + ".calibration"
+    os.mkdir(images)
+    for name in ["plain.png", "stripes.jpg"]:
+        shutil.copy(os.path.join(SOURCE, "examples", "demo", "images", name), images)
+    with open(prompts, "w") as f:
+        f.write("a\nthe cat\tthe cat\n\n")
+    command = ("convert", source, out, "--weights", "int4", "--calibrate", images, "--prompts", prompts)
+    code, text, err = run(*command)
+    expect("convert --calibrate", code == 0 and text == err == "" and not os.path.exists(saved), code, text, err)
+    first = contents(out)
+    shutil.rmtree(out)
+    run("convert", source, out, "--weights", "int4")
+    size = os.path.getsize(os.path.join(out, "model.safetensors"))
+    expect("at equal bytes", size == len(first["model.safetensors"]) and contents(out) != first, size)
+    one_error_line("OUT is there", run(*command), 1, out, "empty")
+    expect("what was summed up is kept", os.path.exists(saved))
+    shutil.rmtree(out)
+    one_error_line("of other prompts", run(*command[:-2]), 1, saved, "remove it")
+    expect("gone on from", run(*command)[0] == 0 and contents(out) == first and not os.path.exists(saved))
+    shutil.rmtree(out)
+    code, text, err = run(*command, "--int8-layers", "embedding,attention", "-t", "3")
+    expect("a calibrated mix", code == 0 and contents(out) != first, code, err)
+    shutil.rmtree(out)
+    with open(prompts, "w"):
+        pass
+    for name, words in [("no prompts", ("--calibrate", images, "--prompts", prompts)),
+                        ("no images", ("--calibrate", os.path.join(temporary, "none")))]:
+        one_error_line(name, run("convert", source, out, "--weights", "int4", *words), 1)
+    for name, words in [("prompts alone", ("--weights", "int4", "--prompts", prompts)), ("int8", ("--calibrate", images))]:
+        code, text, err = run("convert", source, out, *words)
+        expect(name, code == 2 and text == "" and "--calibrate" in err, code, text, err)
+    expect("nothing was made", not os.path.exists(out) and not os.path.exists(saved))
+
+
 def conversions(folder, temporary):
     """paligemma convert: what it writes, and what it leaves behind when it fails, is stopped or killed."""
     source, out = os.path.join(temporary, "source"), os.path.join(temporary, "out")
@@ -830,6 +866,7 @@ def conversions(folder, temporary):
             f.write(bytes([byte[0] ^ 1]))
         one_error_line("a damaged byte", run("info", out, "--verify"), 1, "checksum", "tensor")
         shutil.rmtree(out)
+    calibrated(source, out, temporary)
     one_error_line("no such layer", run("convert", source, out, "--weights", "int4", "--int8-layers", "heads"), 1, "heads", "embedding")
     one_error_line("int8 all over", run("convert", source, out, "--int8-layers", "mlp"), 1, "--int8-layers", "--weights int4")
     one_error_line("nothing to verify", run("info", source, "--verify"), 1, "checksums")
