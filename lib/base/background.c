@@ -3,25 +3,23 @@
 #include "base/background.h"
 
 #include <signal.h>
-#include <unistd.h>
 
 enum { STACK_BYTES = 1 << 16 };
 
 void pgi_background_start(pgi_background *thread, void *(*body)(void *user), void *user) {
     pthread_attr_t attributes;
     sigset_t all, before;
-    thread->owner = 0;
     if (pthread_attr_init(&attributes) != 0) return;
     (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
     sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited by the thread */
-    if (pthread_create(&thread->id, &attributes, body, user) == 0) thread->owner = getpid();
+    if (pthread_create(&thread->id, &attributes, body, user) == 0) pgi_process_mark_set(&thread->mark);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     (void)pthread_attr_destroy(&attributes);
 }
 
 void pgi_background_end(pgi_background *thread) {
     atomic_store(&thread->stop, 1);
-    if (thread->owner && thread->owner == getpid()) pthread_join(thread->id, NULL);
-    thread->owner = 0;
+    if (pgi_process_mark_is_here(&thread->mark)) pthread_join(thread->id, NULL);
+    pgi_process_mark_free(&thread->mark);
 }

@@ -5,13 +5,14 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/types.h>
+
+#include "base/process_mark.h"
 
 /* All zeros before it is started. */
 typedef struct pgi_background {
     pthread_t id;
-    pid_t owner;     /* the process that has it; 0: it was not started, or could not be */
-    atomic_int stop; /* the body looks at this often */
+    pgi_process_mark mark; /* of the process that has it; not set: it was not started, or could not be */
+    atomic_int stop;       /* the body looks at this often */
 } pgi_background;
 
 /* Runs body(user) on a thread with a small stack, without the host's signals. It may never run: systems refuse threads.

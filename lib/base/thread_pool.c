@@ -4,7 +4,6 @@
 
 #include <signal.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -157,35 +156,10 @@ static void *first_thread(void *user) {
     return NULL;
 }
 
-/* Whether the pool's threads are of this process. Its number alone does not tell: a child in a PID namespace of its own
- * may have that of its parent. Where the kernel can (Linux 4.14) it wipes the mark in every child. */
-static int is_started_here(const pgi_thread_pool *pool) {
-    if (pool->owner == 0) return 0;
-    return pool->mark ? atomic_load_explicit(pool->mark, memory_order_relaxed) : pool->owner == getpid();
-}
-
-static void set_mark(pgi_thread_pool *pool) {
-#ifdef MADV_WIPEONFORK
-    const size_t size = sizeof *pool->mark; /* in effect a page */
-    if (!pool->mark) {
-        void *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (page == MAP_FAILED) return;
-        if (madvise(page, size, MADV_WIPEONFORK) != 0) {
-            munmap(page, size);
-            return;
-        }
-        pool->mark = page;
-    }
-    atomic_store_explicit(pool->mark, 1, memory_order_relaxed);
-#else
-    (void)pool;
-#endif
-}
-
 /* In a child after fork() the parent's threads do not exist: their state is overwritten. */
 static void start(pgi_thread_pool *pool) {
     sigset_t ours, before;
-    set_mark(pool);
+    pgi_process_mark_set(&pool->mark);
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, NULL);
@@ -193,7 +167,6 @@ static void start(pgi_thread_pool *pool) {
     atomic_store(&pool->n_sleeping, 0);
     atomic_store(&pool->caller_sleeps, 0);
     pool->n_present = pool->n_expected = 0;
-    pool->owner = getpid();
     pool->spins = pgi_pool_cpus(pgi_cpu_count()) >= pool->n_threads;
     our_signals(&ours);
     pthread_sigmask(SIG_SETMASK, &ours, &before);
@@ -208,7 +181,7 @@ void pgi_thread_pool_init(pgi_thread_pool *pool, int n_threads) {
 
 void pgi_thread_pool_start(pgi_thread_pool *pool) {
     if (pool->n_threads == 1) return;
-    if (!is_started_here(pool)) start(pool);
+    if (!pgi_process_mark_is_here(&pool->mark)) start(pool);
     if (!pool->has_others) return;
     pthread_mutex_lock(&pool->mutex);
     while (pool->n_expected == 0 || pool->n_present < pool->n_expected) pthread_cond_wait(&pool->done, &pool->mutex);
@@ -216,9 +189,8 @@ void pgi_thread_pool_start(pgi_thread_pool *pool) {
 }
 
 void pgi_thread_pool_free(pgi_thread_pool *pool) {
-    const int is_ours = is_started_here(pool);
-    if (pool->mark) munmap(pool->mark, sizeof *pool->mark);
-    pool->mark = NULL;
+    const int is_ours = pgi_process_mark_is_here(&pool->mark);
+    pgi_process_mark_free(&pool->mark);
     if (!is_ours) return;
     if (pool->has_others) {
         atomic_fetch_or(&pool->job_state, QUIT);
@@ -228,11 +200,10 @@ void pgi_thread_pool_free(pgi_thread_pool *pool) {
     pthread_cond_destroy(&pool->done);
     pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->mutex);
-    pool->owner = 0;
 }
 
 void pgi_thread_pool_run(pgi_thread_pool *pool, pgi_job_fn body, void *context, int64_t helpers) {
-    if (pool->n_threads > 1 && !is_started_here(pool)) start(pool);
+    if (pool->n_threads > 1 && !pgi_process_mark_is_here(&pool->mark)) start(pool);
     if (pool->n_threads == 1 || !pool->has_others || helpers < 1) {
         body(context, 0);
         return;

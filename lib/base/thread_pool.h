@@ -11,7 +11,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
-#include <sys/types.h>
+
+#include "base/process_mark.h"
 
 /* A part of the work, done by thread `thread`: 0 is the caller. */
 typedef void (*pgi_job_fn)(void *context, int thread);
@@ -20,8 +21,7 @@ typedef void (*pgi_job_fn)(void *context, int thread);
 typedef struct pgi_thread_pool {
     int n_threads;             /* the caller counted; 1: there are no others */
     int spins;                 /* whether threads wait busily at first: CPUs are not fewer than threads */
-    pid_t owner;               /* the process whose threads these are; 0: none were started */
-    atomic_int *mark;          /* a page that is 1 in that process and 0 in its children; NULL: there is none */
+    pgi_process_mark mark;     /* of the process whose threads these are */
     int has_others;            /* whether the system gave us a thread, in this process */
     int n_present, n_expected; /* of the others, under the mutex; expected 0: not known yet */
     pthread_t first;           /* of the others; makes the rest of them */

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/background.h"
 #include "base/parallel.h"
 #include "sanitized.h"
 
@@ -93,12 +94,39 @@ static void one_thread_starts_none(void **state) {
     (void)state;
     assert_true(covers(&run, &c, 1000, 1, cover));
     assert_int_equal(c.n_of_others, 0);
-    assert_int_equal(pool.owner, 0);
+    assert_int_equal(pool.mark.owner, 0);
     pgi_run_free(&run);
     run = run_on(&pool, 4);
     assert_true(covers(&run, &c, 1000, 1000, cover)); /* nor does a single chunk */
-    assert_int_equal(pool.owner, 0);
+    assert_int_equal(pool.mark.owner, 0);
     pgi_run_free(&run);
+}
+
+static void *until_stopped(void *user) {
+    pgi_background *thread = user;
+    while (!atomic_load(&thread->stop)) usleep(100);
+    return NULL;
+}
+
+/* Also where the child has its parent's number, as in a PID namespace. */
+static void a_background_thread_is_its_parents(void **state) {
+    static pgi_background thread;
+    int status = 0;
+    (void)state;
+    pgi_background_start(&thread, until_stopped, &thread);
+    assert_true(pgi_process_mark_is_here(&thread.mark));
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        if (thread.mark.page) thread.mark.owner = getpid();
+        pgi_background_end(&thread); /* joins nothing */
+        _exit(pgi_process_mark_is_here(&thread.mark));
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    pgi_background_end(&thread);
+    assert_false(pgi_process_mark_is_here(&thread.mark));
+    pgi_background_end(&thread); /* nothing is left to end */
 }
 
 /* Every job ends whatever the threads are about: joining, leaving, falling asleep, waking. */
@@ -381,6 +409,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_covered_once),
         cmocka_unit_test(one_thread_starts_none),
+        cmocka_unit_test(a_background_thread_is_its_parents),
         cmocka_unit_test(jobs_follow_each_other),
         cmocka_unit_test(pools_come_and_go),
         cmocka_unit_test(each_thread_may_be_refused),
