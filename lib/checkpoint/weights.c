@@ -450,10 +450,11 @@ pg_status pgi_weights_each_matrix(pgi_weights *weights, const pgi_config *config
     const int tied =
         text->head.weight.data == text->embedding.data && text->head.weight.tensor == text->embedding.tensor;
     PGI_TRY(visit(context, &embedding, &text->embedding));
-    if (tied)
-        text->head.weight = text->embedding;
-    else
+    if (!tied)
         PGI_TRY(visit(context, &embedding, &text->head.weight));
+    else if (text->head.weight.data != text->embedding.data || text->head.weight.dtype != text->embedding.dtype)
+        text->head.weight =
+            text->embedding; /* nothing is written where `visit` changes nothing: others may be reading */
     PGI_TRY(visit(context, &patches, &weights->vision.patch.weight));
     for (int32_t i = 0; i < config->vision.n_layers; i++) {
         pgi_vision_layer *l = &weights->vision.layers[i];
