@@ -57,20 +57,27 @@ static void NAME(gemv_x)(int m, int64_t k, const float *x, int64_t x_stride, flo
     }
 }
 
-/* Steps from <= l < to (l: columns, a step: 2 LANES of them) of `block` rows of W, times rows i0 .. i0 + n_x of x. Each
- * row of W is fetched `ahead` bytes ahead (GEMV_AHEAD(m) 0: the CPU's own prefetch does it); behind column `last`, from
- * `next` bytes further on: the row that this stream reads next. */
+#ifndef GEMV_FETCH
+#define GEMV_FETCH
+/* Each row of W is fetched `ahead` bytes ahead (GEMV_AHEAD(m) 0: the CPU's own prefetch does it); behind column `last`,
+ * from `next` bytes further on: the row that this stream reads next. */
+typedef struct gemv_fetch {
+    int64_t last, ahead, next;
+} gemv_fetch;
+#endif
+
+/* Steps from <= l < to (l: columns, a step: 2 LANES of them) of `block` rows of W, times rows i0 .. i0 + n_x of x. */
 static ALWAYS_INLINE void NAME(gemv_steps)(const int m, const int i0, const int n_x, const int block, int64_t from,
-                                           int64_t to, int64_t last, int64_t ahead, int64_t next, const float *x,
-                                           const char *w, int64_t w_bytes, vec (*even)[GEMV_W_MAX],
-                                           vec (*odd)[GEMV_W_MAX]) {
+                                           int64_t to, gemv_fetch fetch, const float *x, const char *w, int64_t w_bytes,
+                                           vec (*even)[GEMV_W_MAX], vec (*odd)[GEMV_W_MAX]) {
     const int n_passes = (m + n_x - 1) / n_x; /* each fetches its share of the rows */
     vec e[PGI_GEMV_ROWS][GEMV_W_MAX], o[PGI_GEMV_ROWS][GEMV_W_MAX];
     UNROLL for (int i = 0; i < n_x; i++) UNROLL for (int r = 0; r < block; r++) e[i][r] = even[i0 + i][r],
                                                                                 o[i][r] = odd[i0 + i][r];
     const float *at = x + m * from + i0 * GEMV_STEP;
     for (int64_t l = from; l < to;) {
-        const int64_t stop = l < last ? pgi_min64(to, last) : to, fetched = ahead + (l < last ? 0 : next);
+        const int64_t stop = l < fetch.last ? pgi_min64(to, fetch.last) : to;
+        const int64_t fetched = fetch.ahead + (l < fetch.last ? 0 : fetch.next);
         for (; l < stop; l += GEMV_STEP, at += m * GEMV_STEP) {
             const char *p = w + l * DTYPE_BYTES;
             vec b[GEMV_W_MAX];
@@ -104,15 +111,15 @@ static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int block, int64_t
     const int n_x = GEMV_X(m);
     const int64_t whole = k / GEMV_STEP * GEMV_STEP;
     const int64_t steps = pgi_min64(whole, GEMV_AHEAD(m) / DTYPE_BYTES / GEMV_STEP * GEMV_STEP); /* never past a row */
-    const int64_t ahead = steps * DTYPE_BYTES, last = whole - steps, next = block * w_bytes - k * DTYPE_BYTES;
+    const gemv_fetch fetch = {whole - steps, steps * DTYPE_BYTES, block * w_bytes - k * DTYPE_BYTES};
     vec even[PGI_GEMV_ROWS][GEMV_W_MAX], odd[PGI_GEMV_ROWS][GEMV_W_MAX];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = odd[i][r] = v_zero();
     if (n_x == m) {
-        NAME(gemv_steps)(m, 0, m, block, 0, whole, last, ahead, next, x, w, w_bytes, even, odd);
+        NAME(gemv_steps)(m, 0, m, block, 0, whole, fetch, x, w, w_bytes, even, odd);
     } else {
         for (int64_t l = 0; l < whole; l += GEMV_PART)
-            UNROLL for (int i = 0; i < m; i += n_x) NAME(gemv_steps)(
-                m, i, n_x, block, l, pgi_min64(whole, l + GEMV_PART), last, ahead, next, x, w, w_bytes, even, odd);
+            UNROLL for (int i = 0; i < m; i += n_x)
+                NAME(gemv_steps)(m, i, n_x, block, l, pgi_min64(whole, l + GEMV_PART), fetch, x, w, w_bytes, even, odd);
     }
     if (whole < k) {
         UNROLL for (int r = 0; r < block; r++) {
