@@ -53,7 +53,7 @@ enum {
     PGI_INT4_BLOCK = 64 + PGI_PANEL_ROWS * PGI_GROUP_COLUMNS / 2, /* bytes */
     PGI_TILE_ROWS = 16,                                           /* rows of activations of a tile at the most */
     PGI_TILE_ROW_BYTES = 152,                                     /* of one row in a block of activations */
-    PGI_PRODUCT_TILES = 4,                                        /* groups of `product_tiles` at the most */
+    PGI_PRODUCT_PANELS = 2,                                       /* of `product_tiles` at the most */
     PGI_QUANTIZED_VERSION = 1                                     /* of this layout, as converted files name it */
 };
 

@@ -15,7 +15,7 @@ void pgi_kernels_amx_int8(pgi_kernels *kernels) {
     set_quantized_products(kernels);
     set_quantized_rows(kernels);
     kernels->product_tiles = product_tiles;
-    kernels->quantized_panels = 2;
+    kernels->quantized_panels = PGI_PRODUCT_PANELS;
     kernels->quantized_groups = 16;
     kernels->quantized_tiles = 1;
 }

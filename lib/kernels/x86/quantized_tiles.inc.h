@@ -148,13 +148,16 @@ static ALWAYS_INLINE void add_rows(int i, int n, const added *from, tile_row c[P
         if (adds) add_rows(14, 2, &now, c);                                                        \
         if ((g) == 1 && (n2) > 0) store_sums(&at[2], c);                                           \
     } while (0)
-#define STEPS(n, n1, n2)    \
-    do {                    \
-        STEP(0, n, n1, n2); \
-        STEP(1, n, n1, n2); \
-        STEP(2, n, n1, n2); \
-        STEP(3, n, n1, n2); \
-    } while (0)
+
+/* n groups of at[0]; n1 and n2 are those of the two places before. */
+static ALWAYS_INLINE void multiply_place(const place at[3], const int n, const int n1, const int n2,
+                                         int32_t sums[SUM_TILES][PGI_TILE_ROWS * PGI_PANEL_ROWS],
+                                         tile_row c[PGI_TILE_ROWS]) {
+    STEP(0, n, n1, n2);
+    STEP(1, n, n1, n2);
+    STEP(2, n, n1, n2);
+    STEP(3, n, n1, n2);
+}
 
 static void product_tiles(int64_t rows, int64_t n, int64_t groups, const void *x, int64_t x_tile, const void *w,
                           int64_t panel_bytes, const float *start, int64_t start_stride, float *y, int64_t y_stride) {
@@ -170,9 +173,9 @@ static void product_tiles(int64_t rows, int64_t n, int64_t groups, const void *x
     tiles_begin();
     for (int64_t i = 0; i < n_places + 2; i++) {
         if (at[0].groups == SUM_TILES && at[1].groups == SUM_TILES && at[2].groups == SUM_TILES && i < n_places)
-            STEPS(SUM_TILES, SUM_TILES, SUM_TILES);
+            multiply_place(at, SUM_TILES, SUM_TILES, SUM_TILES, sums, c);
         else
-            STEPS(i < n_places ? at[0].groups : 0, at[1].groups, at[2].groups);
+            multiply_place(at, i < n_places ? at[0].groups : 0, at[1].groups, at[2].groups, sums, c);
         at[2] = at[1], at[1] = at[0];
         if (i + 1 < n_places)
             at[0] = next_place(job, &at[1]);
