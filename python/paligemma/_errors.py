@@ -51,6 +51,7 @@ NAMES = {
     "PG_IMAGE_*": "the kinds of an image",
     "PG_IMAGE_GRAY8": "grey pixels",
     "PG_IMAGE_RGB8": "RGB pixels",
+    "PG_KV_*": '"f32" or "bf16"',
     "PG_MODEL_IN_MEMORY": "disable_mmap=True",
     "PG_MODEL_VERIFY": "verifying",
     "PG_MODE_*": '"hf" or "big_vision"',

@@ -356,7 +356,7 @@ OTHER_FUNCTIONS = {
     "pg_scores_get_n_answers": (i64, [_H]),
     **{f"pg_{kind}_close": (None, [_OUT]) for kind in
        ("cancel", "model", "processor", "inputs", "result", "outputs", "features", "session", "detokenizer",
-        "answer", "mask_decoder", "scores")},
+        "answer", "mask_decoder", "scores", "calibration")},
 }
 
 
