@@ -324,8 +324,7 @@ int main(int argc, char **argv) {
     }
     if (!selftest && !emulated && (!mask || mask & (PG_CPU_AMX_INT8 | PG_CPU_AMX_BF16))) {
         failed += check_tiles_in_c(seed, only);
-        if (!(pgi_cpu_features() & PG_CPU_AMX_INT8))
-            printf("AMX: this CPU has none, so its own tiles did not run\n");
+        if (!(pgi_cpu_features() & PG_CPU_AMX_INT8)) printf("AMX: this CPU has none, so its own tiles did not run\n");
     }
     printf("%s\n", failed ? "FAILED" : "passed");
     return failed != 0;
