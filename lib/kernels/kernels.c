@@ -63,8 +63,10 @@ pg_status pgi_kernels_init(pgi_kernels *kernels, uint64_t cpu_mask) {
 #ifdef PGI_HAS_AVX512_BF16
     if (used & PG_CPU_AVX512_BF16) pgi_kernels_avx512_bf16(kernels);
 #endif
+#if defined(PGI_HAS_AMX_INT8) || defined(PGI_HAS_AMX_BF16) /* pgi_cpu_request_tiles() is x86-64's alone */
     const uint64_t tiles = PG_CPU_AMX_INT8 | PG_CPU_AMX_BF16;
     if ((used & tiles) && !pgi_cpu_request_tiles()) used &= ~tiles;
+#endif
 #ifdef PGI_HAS_AMX_INT8
     if (used & PG_CPU_AMX_INT8) pgi_kernels_amx_int8(kernels);
 #endif

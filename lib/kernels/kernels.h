@@ -13,8 +13,8 @@
 
 /* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0; HWCAP). */
 uint64_t pgi_cpu_features(void);
-/* Asks the system for AMX's tiles, which Linux gives a process on request alone. 0: it refuses, or knows of none.
- * Signal frames of threads that use tiles are larger by their 8 KiB. */
+/* x86-64: asks the system for AMX's tiles, which Linux gives a process on request alone. 0: it refuses, or knows of
+ * none. Signal frames of threads that use tiles are larger by their 8 KiB. */
 int pgi_cpu_request_tiles(void);
 /* Those of them that make things faster: all, but PG_CPU_AVX512_BF16 only on AMD's CPUs. Zen 4 and 5 multiply bf16 at
  * twice the rate of f32. Intel's servers run vdpbf16ps at half the rate of f32 (measured up to Emerald Rapids; their
