@@ -20,12 +20,6 @@ enum {
     LEAST = 64 << 20, /* bytes of a part that a thread is worth */
 };
 
-static size_t bytes_of(const pgi_matrix *matrix) {
-    if (pgi_dtype_is_blocks(matrix->dtype))
-        return (size_t)pgi_quantized_bytes(matrix->dtype, matrix->rows, matrix->columns);
-    return (size_t)(matrix->rows * matrix->columns) * pgi_dtype_size(matrix->dtype);
-}
-
 static const pgi_matrix *image_matrix(const pg_model *model, int64_t i) {
     const pgi_vision_weights *vision = &model->weights.vision;
     enum { BEFORE = 2, EACH = 6 };
@@ -51,7 +45,7 @@ static const pgi_matrix *text_matrix(const pg_model *model, int64_t i) {
 
 const pgi_matrix *pgi_read_ahead_matrix(const pg_model *model, int part, int64_t i, size_t *n_bytes) {
     const pgi_matrix *matrix = part == PGI_AHEAD_IMAGE ? image_matrix(model, i) : text_matrix(model, i);
-    *n_bytes = matrix ? bytes_of(matrix) : 0;
+    *n_bytes = matrix ? (size_t)pgi_matrix_bytes(matrix) : 0;
     return matrix;
 }
 
