@@ -69,17 +69,6 @@ static inline void quantize_group(const float *x, int m, int i, char *block) {
     memcpy(block + (int64_t)m * (PGI_GROUP_COLUMNS + 4) + 4 * i, &sum, 4);
 }
 
-static void quantize_row(const float *x, int64_t k, int m, int i, void *tile) {
-    char *block = tile;
-    for (; k >= PGI_GROUP_COLUMNS; k -= PGI_GROUP_COLUMNS, x += PGI_GROUP_COLUMNS, block += PGI_TILE_ROW_BYTES * m)
-        quantize_group(x, m, i, block);
-    if (k > 0) {
-        float last[PGI_GROUP_COLUMNS] = {0};
-        memcpy(last, x, (size_t)k * sizeof(float));
-        quantize_group(last, m, i, block);
-    }
-}
-
 static void unpack_int8(const void *blocks, int64_t n, void *out) {
     const char *from = blocks;
     char *to = out;
@@ -126,8 +115,4 @@ static void unpack_int4(const void *blocks, int64_t n, void *int8_blocks) {
     }
 }
 
-static void set_quantized_rows(pgi_kernels *kernels) {
-#define K(type, name, parameters) kernels->name = name;
-#include "kernels/lists/quantized_rows.inc"
-#undef K
-}
+#include "kernels/simd/quantize_row.inc.h"
