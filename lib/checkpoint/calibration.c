@@ -262,7 +262,10 @@ static pg_status check_header(const pg_calibration *calibration, const char *pat
                          "%s: found a calibration with the tag %llx, expected %llx: it is of other images and prompts, "
                          "remove it to begin anew",
                          path, (unsigned long long)header->tag, (unsigned long long)tag);
-    if (size != sizeof *header + sums_bytes(calibration) || header->n_rows < 0)
+    if (header->n_rows < 0 || header->n_rows > INT64_MAX / 2)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found %lld rows, expected 0 or more: remove it to begin anew", path,
+                         (long long)header->n_rows);
+    if (size != sizeof *header + sums_bytes(calibration))
         return pgi_error(PG_ERROR_FORMAT, "%s: found %llu bytes, expected %llu: the end is missing", path,
                          (unsigned long long)size, (unsigned long long)(sizeof *header + sums_bytes(calibration)));
     return PG_OK;

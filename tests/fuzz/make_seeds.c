@@ -369,6 +369,26 @@ static void seed_settings(void) {
     }
 }
 
+/* What a calibration saved, and the same with numbers among its sums that no activations have. */
+static void seed_calibration(void) {
+    pg_calibration *calibration = NULL;
+    char path[600];
+    snprintf(path, sizeof path, "%s/sums", fuzz_folder(FUZZ_OFFICIAL));
+    if (pg_calibration_create(fuzz_model(FUZZ_OFFICIAL), &calibration) < 0 ||
+        pg_calibration_save(calibration, path, 7) < 0)
+        abort();
+    pg_calibration_close(&calibration);
+    bytes file = read_file(fuzz_folder(FUZZ_OFFICIAL), "sums");
+    seed("calibration", "header", "h", file.data, 56);
+    seed("calibration", "header-repaired", "H", file.data, 56);
+    seed("calibration", "file", "w", file.data, 56);
+    bytes_free(&file);
+    seed("calibration", "cut", "c", "\x40\0\0\0", 4);
+    seed("calibration", "nan", "s", "\0\0\0\0\0\xC0\x7F", 7);
+    seed("calibration", "negative", "s", "\0\0\0\0\0\x80\xBF\1\1\0\0\0\x80\xBF", 14);
+    seed("calibration", "large", "s", "\0\0\0\xFF\xFF\x7F\x7F\0\1\0\xFF\xFF\x7F\x7F", 14);
+}
+
 /* Each struct of each call with a size that cuts a field, and with one that no struct has. */
 static void seed_sizes(void) {
     static const int n_parts[] = {3, 2, 3, 3, 2, 1, 1, 1, 3};
@@ -445,6 +465,7 @@ int main(int argc, char **argv) {
     seed_texts();
     seed_masks_and_features();
     seed_settings();
+    seed_calibration();
     seed_sizes();
     seed_calls();
     return 0;

@@ -290,6 +290,16 @@ void repair_converted(bytes *b) {
     memcpy(digits, text, 8);
 }
 
+void repair_calibration(bytes *b) {
+    enum { HEADER = 56, OF_SUMS = 48, OF_HEADER = 52 };
+    if (b->size < HEADER) return;
+    uint32_t crc = crc32_of(b->data + HEADER, b->size - HEADER);
+    memcpy(b->data + OF_SUMS, &crc, 4);
+    memset(b->data + OF_HEADER, 0, 4);
+    crc = crc32_of(b->data, HEADER);
+    memcpy(b->data + OF_HEADER, &crc, 4);
+}
+
 void repair_zip(bytes *b) {
     for (size_t at = directory_of(b), next; at < b->size && number_at(b, at, 4) == 0x02014B50; at = next) {
         const size_t size = number_at(b, at + 20, 4), local = number_at(b, at + 42, 4);

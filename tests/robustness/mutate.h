@@ -23,6 +23,9 @@ void repair_png(bytes *b);
 /* The same for header_crc32 of a converted safetensors file (docs/FORMATS.md), as far as its header can be found. */
 void repair_converted(bytes *b);
 
+/* The same for both checksums of a file of pg_calibration_save(). */
+void repair_calibration(bytes *b);
+
 /* The same for the checksums of stored members of a zip file, as far as its directory can be read. */
 void repair_zip(bytes *b);
 
