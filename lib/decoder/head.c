@@ -8,15 +8,9 @@ pgi_head_workspace pgi_head_lay_out(pgi_arena *arena, const pgi_run *run) {
     return (pgi_head_workspace){pgi_arena_take(arena, pgi_linear_scratch(run->kernels, run->n_threads), 1)};
 }
 
-pg_status pgi_head_forward_block(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                                 const float *x, int64_t n_tokens, int64_t first, int64_t n, float *logits,
-                                 const pgi_head_workspace *w) {
-    const pgi_linear block = pgi_linear_rows(&weights->head, first, n);
-    PGI_TRY(pgi_linear_forward(run, x, config->hidden_size, n_tokens, &block, logits, n, w->linear));
-    return config->final_soft_cap > 0 ? pgi_soft_cap(run, logits, n_tokens * n, config->final_soft_cap) : PG_OK;
-}
-
 pg_status pgi_head_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                            const float *x, int64_t n_tokens, float *logits, const pgi_head_workspace *w) {
-    return pgi_head_forward_block(run, config, weights, x, n_tokens, 0, config->vocab_size, logits, w);
+    const int64_t n = config->vocab_size;
+    PGI_TRY(pgi_linear_forward(run, x, config->hidden_size, n_tokens, &weights->head, logits, n, w->linear));
+    return config->final_soft_cap > 0 ? pgi_soft_cap(run, logits, n_tokens * n, config->final_soft_cap) : PG_OK;
 }

@@ -19,10 +19,4 @@ pgi_head_workspace pgi_head_lay_out(pgi_arena *arena, const pgi_run *run);
 pg_status pgi_head_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                            const float *x, int64_t n_tokens, float *logits, const pgi_head_workspace *workspace);
 
-/* The same of a block of the vocabulary: logits [n_tokens, n] of the ids first .. first + n. first: a multiple of 16.
- */
-pg_status pgi_head_forward_block(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
-                                 const float *x, int64_t n_tokens, int64_t first, int64_t n, float *logits,
-                                 const pgi_head_workspace *workspace);
-
 #endif

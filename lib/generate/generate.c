@@ -227,8 +227,7 @@ static pg_status new_tokens_of_row(const generate_call *g, int64_t row, int64_t 
 
 /* A workspace for steps of rows of n_keys. */
 static pg_status reserve_step(generate_call *g) {
-    int64_t n_logits = g->group * PGI_SAMPLER_BLOCK;
-    if (g->wants_logits) n_logits = g->group * g->sampling.vocab_size;
+    int64_t n_logits = g->group * g->sampling.vocab_size;
     if (!g->sampling.greedy) n_logits += pgi_sampling_workspace_size(g->sampling.vocab_size);
     const pgi_limits step = {.n_step_tokens = g->group, .n_keys = g->n_keys, .n_logits = n_logits};
     PGI_TRY(pgi_workspace_reserve(&g->step, g->run, g->model, &step));
@@ -346,14 +345,14 @@ static pg_status sample(generate_call *g, slot *const *slots, int64_t n, const f
     const pgi_text_config *text = &g->model->config.text;
     const pgi_text_weights *weights = &g->model->weights.text;
     float *logits = g->step.logits;
+    if (!g->sampling.greedy) logits += pgi_sampling_workspace_size(g->sampling.vocab_size);
+    PGI_TRY(pgi_head_forward(g->run, text, weights, last, n, logits, head));
     if (!g->wants_logits) {
-        int64_t tokens[PGI_SAMPLER_ROWS];
-        PGI_TRY(pgi_sample_hidden(g->run, text, weights, last, n, tokens, logits, head));
+        int64_t tokens[PGI_STEP_ROWS];
+        PGI_TRY(pgi_sample_rows(g->run, logits, n, g->sampling.vocab_size, tokens));
         for (int64_t i = 0; i < n; i++) push_token(g, slots[i], tokens[i]);
         return PG_OK;
     }
-    if (!g->sampling.greedy) logits += pgi_sampling_workspace_size(g->sampling.vocab_size);
-    PGI_TRY(pgi_head_forward(g->run, text, weights, last, n, logits, head));
     for (int64_t i = 0; i < n; i++) PGI_TRY(sample_row(g, slots[i], logits + i * g->sampling.vocab_size));
     return PG_OK;
 }

@@ -1,20 +1,9 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Parts of a weight matrix: pgi_linear_rows(), some of a layer's outputs; pgi_matrix_row(), a row as f32. */
+/* pgi_matrix_row(): a row of a weight matrix as f32. */
 #include "ops/ops.h"
 
 #include "kernels/kernels.h"
 #include "kernels/quantized.h"
-
-pgi_linear pgi_linear_rows(const pgi_linear *linear, int64_t first, int64_t n) {
-    const pgi_matrix *w = &linear->weight;
-    pgi_linear part = {.weight = {.dtype = w->dtype, .rows = n, .columns = w->columns}};
-    int64_t before = first * w->columns * (int64_t)pgi_dtype_size(w->dtype);
-    if (pgi_dtype_is_blocks(w->dtype))
-        before = first / PGI_PANEL_ROWS * pgi_quantized_groups(w->columns) * pgi_quantized_block(w->dtype);
-    part.weight.data = (const char *)w->data + before;
-    part.bias = linear->bias ? linear->bias + first : NULL;
-    return part;
-}
 
 void pgi_matrix_row(const pgi_kernels *kernels, const pgi_matrix *matrix, int64_t row, float scale, float *out) {
     if (pgi_dtype_is_blocks(matrix->dtype)) {

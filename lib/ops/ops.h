@@ -118,9 +118,6 @@ pg_status pgi_rope(const pgi_run *run, float *x, int64_t x_stride, int64_t rows,
 /* x = cap * tanh(x / cap), n values. */
 pg_status pgi_soft_cap(const pgi_run *run, float *x, int64_t n, float cap);
 
-/* Outputs first .. first + n of a layer, as a layer; first: a multiple of 16 (a quantized panel). */
-pgi_linear pgi_linear_rows(const pgi_linear *linear, int64_t first, int64_t n);
-
 /* Row `row` of a matrix as f32, times `scale`. */
 void pgi_matrix_row(const struct pgi_kernels *kernels, const pgi_matrix *matrix, int64_t row, float scale, float *out);
 

@@ -1,8 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * pgi_sample_hidden(), which makes logits in blocks and drops them, against pgi_head_forward() and pgi_sample(): the
- * same tokens, with ties within a block and across blocks, NaN, infinities, a soft cap that makes ties, every weight
- * format.
+ * The head and pgi_sample_rows() on several threads against one thread and pgi_sample(): the same tokens, with ties,
+ * NaN, infinities, a soft cap that makes ties, every weight format.
  */
 #include "run_tests.h"
 
@@ -12,12 +11,13 @@
 
 #include "base/parallel.h"
 #include "decoder/head.h"
+#include "generate/decoding.h"
 #include "generate/sampler.h"
 #include "kernels/kernels.h"
 #include "ops/ops.h"
 #include "kernels/quantized.h"
 
-enum { VOCAB = 2 * 8192 + 1000, HIDDEN = 40, ROWS = PGI_SAMPLER_ROWS };
+enum { VOCAB = 2 * 8192 + 1000, HIDDEN = 40, ROWS = PGI_STEP_ROWS };
 
 static float drawn(uint32_t *state) { /* -1 .. 1 */
     *state = *state * 1664525u + 1013904223u;
@@ -58,36 +58,42 @@ static void done(head *h) {
     free(h->quantized);
 }
 
-/* The tokens of both ways; found [ROWS] receives them. */
-static void compare(head *h, int64_t *found) {
-    for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
-        pgi_thread_pool pool;
-        pgi_run run = pgi_run_init(&pool, &h->kernels, &(pg_run_options){.n_threads = n_threads});
-        pgi_arena arena = {0};
-        pgi_head_lay_out(&arena, &run);
-        void *memory = NULL;
-        assert_int_equal(posix_memalign(&memory, 64, arena.used), 0);
-        arena = (pgi_arena){.base = memory};
-        const pgi_head_workspace workspace = pgi_head_lay_out(&arena, &run);
-        float *block = malloc(sizeof(float) * PGI_SAMPLER_ROWS * PGI_SAMPLER_BLOCK);
-        assert_non_null(block);
-        float *logits = malloc(sizeof(float) * ROWS * VOCAB);
-        assert_non_null(logits);
-        for (int64_t rows = 1; rows <= ROWS; rows++) {
-            assert_int_equal(pgi_head_forward(&run, &h->config, &h->weights, h->x, rows, logits, &workspace), PG_OK);
-            memset(found, 0x5A, ROWS * sizeof *found);
-            assert_int_equal(pgi_sample_hidden(&run, &h->config, &h->weights, h->x, rows, found, block, &workspace),
-                             PG_OK);
-            for (int64_t r = 0; r < rows; r++) assert_int_equal(found[r], pgi_sample(logits + r * VOCAB, VOCAB));
-        }
-        free(logits);
-        free(block);
-        free(memory);
-        pgi_run_free(&run);
-    }
+/* Logits of the first rows of x, and the token of each. */
+static void head_tokens(head *h, int n_threads, int64_t rows, float *logits, int64_t *tokens) {
+    pgi_thread_pool pool;
+    pgi_run run = pgi_run_init(&pool, &h->kernels, &(pg_run_options){.n_threads = n_threads});
+    pgi_arena arena = {0};
+    pgi_head_lay_out(&arena, &run);
+    void *memory = NULL;
+    assert_int_equal(posix_memalign(&memory, 64, arena.used), 0);
+    arena = (pgi_arena){.base = memory};
+    const pgi_head_workspace workspace = pgi_head_lay_out(&arena, &run);
+    assert_int_equal(pgi_head_forward(&run, &h->config, &h->weights, h->x, rows, logits, &workspace), PG_OK);
+    assert_int_equal(pgi_sample_rows(&run, logits, rows, VOCAB, tokens), PG_OK);
+    free(memory);
+    pgi_run_free(&run);
 }
 
-static void blocks_give_what_all_logits_give(void **state) {
+/* found [ROWS] receives the tokens. */
+static void compare(head *h, int64_t *found) {
+    float *logits = malloc(sizeof(float) * ROWS * VOCAB), *alone = malloc(sizeof(float) * ROWS * VOCAB);
+    int64_t again[ROWS];
+    assert_true(logits && alone);
+    for (int64_t rows = 1; rows <= ROWS; rows++) {
+        memset(found, 0x5A, ROWS * sizeof *found);
+        head_tokens(h, 1, rows, alone, again);
+        head_tokens(h, 3, rows, logits, found);
+        assert_memory_equal(alone, logits, sizeof(float) * (size_t)(rows * VOCAB));
+        for (int64_t r = 0; r < rows; r++) {
+            assert_int_equal(found[r], again[r]);
+            assert_int_equal(found[r], pgi_sample(logits + r * VOCAB, VOCAB));
+        }
+    }
+    free(logits);
+    free(alone);
+}
+
+static void threads_give_what_one_gives(void **state) {
     static const uint64_t masks[] = {PG_CPU_BASELINE, PG_CPU_BASELINE | PG_CPU_AVX2 | PG_CPU_NEON, 0};
     (void)state;
     for (size_t i = 0; i < sizeof masks / sizeof *masks; i++) {
@@ -107,7 +113,7 @@ static void blocks_give_what_all_logits_give(void **state) {
     }
 }
 
-/* The lowest of equal ones, in whatever block they lie. */
+/* The lowest of equal ones, wherever they lie. */
 static void lowest_of_equals(void **state) {
     static const int64_t places[][2] = {{0, VOCAB - 1}, {8191, 8192}, {8192, 16384}, {5, 6}, {16000, 17000}};
     (void)state;
@@ -128,7 +134,7 @@ static void nan_never_wins(void **state) {
     int64_t found[ROWS];
     (void)state;
     make(&h, 0);
-    for (int i = 0; i < 8192 * HIDDEN; i++) h.w[i] = NAN; /* the whole first block */
+    for (int i = 0; i < 8192 * HIDDEN; i++) h.w[i] = NAN;
     compare(&h, found);
     assert_true(found[0] >= 8192);
     for (int i = 8192 * HIDDEN; i < VOCAB * HIDDEN; i++) h.w[i] = NAN;
@@ -142,7 +148,7 @@ static void nan_never_wins(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks_give_what_all_logits_give),
+        cmocka_unit_test(threads_give_what_one_gives),
         cmocka_unit_test(lowest_of_equals),
         cmocka_unit_test(nan_never_wins),
     };
