@@ -12,8 +12,9 @@
  * online softmax of arXiv 1805.02867, as in FlashAttention, arXiv 2205.14135),
  * so that no row of scores is longer than a block. With kernels->bf16_attention
  * scaled queries, keys, values and softmax weights are rounded to bf16; scores and
- * all sums stay f32. Few queries (decode): a task takes one query and some heads of
- * a KV head, and reads keys and values in place, as f32 or bf16.
+ * all sums stay f32. Few queries (decode): a task takes one query, some heads of a KV head
+ * and KEY_BLOCK keys, and reads keys and values in place, as f32 or bf16; where there are more
+ * keys, what the blocks gave is added up, as an online softmax would.
  *
  * pgi_attention_keep_weights(): the softmax weights themselves, which the above never has side by side. They are
  * computed a second time, as for few queries, so that nobody who does not ask for them pays.
@@ -30,7 +31,8 @@
 
 enum {
     TILES = 4,                     /* a query block is so many gemm tiles high */
-    KEY_BLOCK = 512,               /* keys whose scores are under way; at most PGI_GEMM_KC, a multiple of gemm_nr */
+    KEY_BLOCK = 512,               /* keys whose scores are under way; at most PGI_GEMM_KC, a multiple of gemm_nr. Not
+                                      of threads: the sums of a row are the same for any number of them */
     STREAMED_QUERIES = 4,          /* up to here keys and values are read in place */
     VALUE_BLOCK = 64,              /* of those: values that are read for one head after the other */
     AHEAD = 8,                     /* rows of queries prefetched ahead */
@@ -43,7 +45,10 @@ typedef struct attention_task {
     const pgi_attention *shape;
     pgi_attention_rows rows;
     const pgi_attention_weights *kept;
-    int64_t head_batch; /* of few queries: query heads of a KV head taken together */
+    /* Of few queries: */
+    int64_t head_batch; /* query heads of a KV head taken together */
+    int64_t n_splits;   /* blocks of keys */
+    float *parts;       /* what each gave [n_queries, n_heads, n_splits, part_stride()]; NULL: there is one block */
     /* The heads packed now: kv_begin <= KV head < kv_begin + kv_count. */
     int64_t kv_begin, kv_count;
     pgi_gemm_format format;
@@ -80,6 +85,17 @@ static size_t block_bytes(const pgi_gemm_format *f, int64_t columns) {
 /* Of the sums of a block of queries, from row to row: no power of two, for the cache's sets. */
 static int64_t sum_stride(const pgi_attention *shape) { return pgi_ceil_div64(shape->head_dim, 16) * 16 + 16; }
 
+/* What a block of keys gives for a query of a head: weighted values [head_dim], and a softmax_state. */
+static int64_t part_stride(const pgi_attention *shape) { return pgi_ceil_div64(shape->head_dim + 2, 16) * 16; }
+
+static int64_t key_splits(const pgi_attention *shape) { return pgi_max64(1, pgi_ceil_div64(shape->n_keys, KEY_BLOCK)); }
+
+/* Bytes of the parts of all queries, or of as many as are taken one by one. */
+static size_t parts_bytes(const pgi_attention *shape) {
+    const int64_t n = pgi_min64(shape->n_queries, STREAMED_QUERIES) * shape->n_heads;
+    return key_splits(shape) == 1 ? 0 : (size_t)(n * key_splits(shape) * part_stride(shape)) * sizeof(float);
+}
+
 /* A thread's scratch for queries that are taken one by one. */
 static size_t streamed_bytes(const pgi_attention *shape) {
     const size_t keys = (size_t)shape->n_keys, d = (size_t)shape->head_dim;
@@ -104,7 +120,7 @@ size_t pgi_attention_scratch(const pgi_kernels *kernels, const pgi_attention *sh
         size_t at_once = head > PACKED_BYTES ? head : PACKED_BYTES, all = (size_t)shape->n_kv_heads * head;
         packed = all < at_once ? all : at_once;
     }
-    return align64(packed) + (size_t)n_threads * thread_bytes(&f, shape);
+    return align64(packed) + (size_t)n_threads * thread_bytes(&f, shape) + parts_bytes(shape);
 }
 
 /* The keys that a query sees: 0 <= j < prefix and begin <= j < end, prefix <= begin <= end. */
@@ -180,28 +196,28 @@ static const void *kv_at(const attention_task *task, const void *kv, int64_t str
 }
 
 /* out [m, d] = scores [m, n] values [n, d], those of a KV head from row `first` on: a few values for all the heads, so
- * that they are read from memory once. */
+ * that they are read from memory once. sum: [d] of scratch. */
 static void weighted_values(const attention_task *task, int64_t m, int64_t n, const float *scores, int64_t first,
-                            int64_t kv, float *part, float *out) {
+                            int64_t kv, float *sum, float *out, int64_t out_stride) {
     const pgi_kernels *kernels = task->run->kernels;
     const int64_t d = task->shape->head_dim, stride = task->rows.v_stride;
     for (int64_t j = 0; j < n; j += VALUE_BLOCK) {
         const int64_t width = pgi_min64(VALUE_BLOCK, n - j);
         const void *values = kv_at(task, task->rows.v, stride, first + j, kv);
         for (int64_t i = 0; i < m; i++) {
-            float *to = j == 0 ? out + i * d : part;
+            float *to = j == 0 ? out + i * out_stride : sum;
             if (task->rows.kv_bf16)
                 kernels->weighted_sum_bf16(width, d, scores + i * n + j, values, stride, to);
             else
                 kernels->weighted_sum(width, d, scores + i * n + j, values, stride, to);
-            if (j > 0) kernels->add(out + i * d, part, d);
+            if (j > 0) kernels->add(out + i * out_stride, sum, d);
         }
     }
 }
 
 /* scores [m, n]: of the heads `head` .. `head` + m of one KV head, exp(score - max) of the keys that `query` sees, of n
- * from `first` on, 0 at the others; states: the sums. scaled: [m, head_dim] of scratch; scores: [m, n], and behind them
- * what gemv reads of the scaled queries. */
+ * from `first` on, 0 at the others; max: of these keys; states: the sums. scaled: [m, head_dim] of scratch; scores: [m,
+ * n], and behind them what gemv reads of the scaled queries. */
 static void unscaled_weights(const attention_task *task, int64_t query, int64_t head, int64_t m, visible_keys seen,
                              int64_t first, int64_t n, float *scaled, float *scores, softmax_state *states) {
     const pgi_attention *shape = task->shape;
@@ -217,38 +233,96 @@ static void unscaled_weights(const attention_task *task, int64_t query, int64_t 
         kernels->gemv_x_f32((int)m, d, scaled, d, queries);
         kernels->gemv_f32((int)m, n, d, queries, keys, task->rows.k_stride * 4, NULL, scores, n);
     }
-    const visible_keys here = {seen.prefix, seen.begin - first, n};
+    const visible_keys here = {seen.prefix - first, seen.begin - first, seen.end - first};
     for (int64_t i = 0; i < m; i++) {
         states[i] = (softmax_state){-INFINITY, 0};
         softmax_keys(kernels, scores + i * n, NULL, here, 0, n, shape->soft_cap, &states[i]);
     }
 }
 
-/* Item: (query, KV head, batch of its query heads). The batch reads the keys once; its size does not change results. */
+/* Item: (query, KV head, batch of its query heads, block of keys). The batch reads the keys once; its size does not
+ * change results. */
 static void streamed_heads(void *context, int64_t begin, int64_t end, int thread) {
     const attention_task *task = context;
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
-    const int64_t d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads;
+    const int64_t d = shape->head_dim, group = shape->n_heads / shape->n_kv_heads, n_splits = task->n_splits;
     const int64_t batch = task->head_batch, n_batches = pgi_ceil_div64(group, batch);
     float *scaled = (float *)(task->threads + (size_t)thread * task->per_thread); /* [PGI_GEMV_ROWS, head_dim] */
-    float *part = scaled + PGI_GEMV_ROWS * d;                                     /* [head_dim] */
-    float *scores = part + d;                                                     /* [PGI_GEMV_ROWS, n] */
+    float *sum = scaled + PGI_GEMV_ROWS * d;                                      /* [head_dim] */
+    float *scores = sum + d;                                                      /* [PGI_GEMV_ROWS, n] */
     for (int64_t item = begin; item < end; item++) {
-        int64_t kv = item / n_batches % shape->n_kv_heads, query = item / n_batches / shape->n_kv_heads;
-        int64_t head = kv * group + item % n_batches * batch, m = pgi_min64(batch, (kv + 1) * group - head);
-        visible_keys seen = keys_of(shape, query);
-        int64_t first = seen.prefix > 0 ? 0 : seen.begin, n = seen.end - first;
-        float *out = task->rows.out + query * task->rows.out_stride + head * d;
-        if (n == 0) {
-            memset(out, 0, (size_t)(m * d) * sizeof(float));
-            continue;
-        }
+        const int64_t split = item % n_splits, heads = item / n_splits;
+        const int64_t kv = heads / n_batches % shape->n_kv_heads, query = heads / n_batches / shape->n_kv_heads;
+        const int64_t head = kv * group + heads % n_batches * batch, m = pgi_min64(batch, (kv + 1) * group - head);
+        const visible_keys seen = keys_of(shape, query);
+        const int64_t first = pgi_max64(seen.prefix > 0 ? 0 : seen.begin, split * KEY_BLOCK);
+        const int64_t n = (split == n_splits - 1 ? seen.end : pgi_min64(seen.end, (split + 1) * KEY_BLOCK)) - first;
+        const int64_t stride = task->parts ? n_splits * part_stride(shape) : d;
+        float *out = task->parts ? task->parts + (query * shape->n_heads + head) * stride + split * part_stride(shape)
+                                 : task->rows.out + query * task->rows.out_stride + head * d;
         softmax_state states[PGI_GEMV_ROWS];
-        unscaled_weights(task, query, head, m, seen, first, n, scaled, scores, states);
-        weighted_values(task, m, n, scores, first, kv, part, out);
-        for (int64_t i = 0; i < m; i++) kernels->scale(out + i * d, d, 1 / states[i].sum);
+        if (n > 0) {
+            unscaled_weights(task, query, head, m, seen, first, n, scaled, scores, states);
+            weighted_values(task, m, n, scores, first, kv, sum, out, stride);
+        }
+        for (int64_t i = 0; i < m; i++, out += stride) {
+            if (n <= 0) memset(out, 0, (size_t)d * sizeof(float)), states[i] = (softmax_state){-INFINITY, 0};
+            if (task->parts)
+                memcpy(out + d, &states[i], sizeof states[i]);
+            else if (n > 0)
+                kernels->scale(out, d, 1 / states[i].sum);
+        }
     }
+}
+
+/* Item: (query, head). What its blocks of keys gave, added up. */
+static void add_parts(void *context, int64_t begin, int64_t end, int thread) {
+    const attention_task *task = context;
+    const pgi_attention *shape = task->shape;
+    const pgi_kernels *kernels = task->run->kernels;
+    const int64_t d = shape->head_dim, stride = part_stride(shape);
+    (void)thread;
+    for (int64_t item = begin; item < end; item++) {
+        const int64_t query = item / shape->n_heads;
+        float *part = task->parts + item * task->n_splits * stride;
+        float *out = task->rows.out + query * task->rows.out_stride + item % shape->n_heads * d;
+        softmax_state all = {-INFINITY, 0}, state;
+        memset(out, 0, (size_t)d * sizeof(float));
+        if (keys_of(shape, query).end == 0) continue;
+        for (int64_t s = 0; s < task->n_splits; s++) {
+            memcpy(&state, part + s * stride + d, sizeof state);
+            if (state.max > all.max) all.max = state.max;
+        }
+        for (int64_t s = 0; s < task->n_splits; s++, part += stride) {
+            memcpy(&state, part + d, sizeof state);
+            if (state.sum == 0) continue; /* it sees none of these keys */
+            float factor = state.max;
+            kernels->exp_sum(&factor, 1, all.max == -INFINITY ? 0 : all.max);
+            kernels->scale(part, d, factor);
+            kernels->add(out, part, d);
+            all.sum += factor * state.sum;
+        }
+        kernels->scale(out, d, 1 / all.sum);
+    }
+}
+
+/* As many heads together as leave something for every thread. */
+static pg_status streamed_forward(attention_task *task, char *scratch) {
+    const pgi_run *run = task->run;
+    const pgi_attention *shape = task->shape;
+    const int64_t group = shape->n_heads / shape->n_kv_heads, n_heads = shape->n_queries * shape->n_heads;
+    task->n_splits = key_splits(shape);
+    task->head_batch =
+        pgi_max64(1, pgi_min64(pgi_min64(PGI_GEMV_ROWS, group), n_heads * task->n_splits / run->n_threads));
+    task->threads = scratch;
+    if (task->n_splits > 1) task->parts = (float *)(scratch + (size_t)run->n_threads * task->per_thread);
+    const int64_t n_batches = shape->n_queries * shape->n_kv_heads * pgi_ceil_div64(group, task->head_batch);
+    PGI_TRY(pgi_parallel_for(run, n_batches * task->n_splits, 1, streamed_heads, task));
+    if (!task->parts) return PG_OK;
+    pgi_run alone;
+    const double sums = 3.0 * (double)n_heads * (double)task->n_splits * (double)shape->head_dim;
+    return pgi_parallel_for(pgi_run_for_work(run, sums, &alone), n_heads, 1, add_parts, task);
 }
 
 /* Item: a query. Its heads one after the other, in an order that the threads do not change. */
@@ -457,13 +531,7 @@ pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, 
     task.format = pgi_gemm_format_of(kernels, kernels->bf16_attention);
     const pgi_gemm_format *f = &task.format;
     task.per_thread = thread_bytes(f, shape);
-    if (streamed(shape)) {
-        int64_t n_heads = shape->n_queries * shape->n_heads; /* leave something for every thread */
-        task.head_batch = pgi_max64(1, pgi_min64(pgi_min64(PGI_GEMV_ROWS, group), n_heads / run->n_threads));
-        task.threads = scratch;
-        return pgi_parallel_for(run, shape->n_queries * shape->n_kv_heads * pgi_ceil_div64(group, task.head_batch), 1,
-                                streamed_heads, &task);
-    }
+    if (streamed(shape)) return streamed_forward(&task, scratch);
     int64_t at_once = heads_at_once(f, shape);
     task.packed_k = scratch;
     task.packed_v = task.packed_k + at_once * packed_k_bytes(f, shape);

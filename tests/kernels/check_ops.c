@@ -351,6 +351,8 @@ static void check_attention(check *c) {
     check_attention_shape(c, 7, 1, 2, 2, 3, ALL_KEYS, 0);
     check_attention_shape(c, 1, 40, 4, 2, 16, PREFIX_TOO, 0);
     check_attention_shape(c, 4, 700, 4, 1, 16, PREFIX_TOO, 50);
+    check_attention_shape(c, 3, 2100, 8, 2, 40, PREFIX_TOO, 0); /* decode, several blocks of keys, some unseen */
+    check_attention_shape(c, 1, 1024, 6, 1, 16, ALL_KEYS, 30);
     check_attention_shape(c, 150, 1300, 2, 1, 24, PREFIX_TOO, 0);
     for (int i = 0; i < 30; i++) {
         int kv = 1 + (int)random_below(c, 3), heads = kv * (1 + (int)random_below(c, 3));
