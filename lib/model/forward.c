@@ -1,7 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * PaliGemmaForConditionalGeneration.forward of HF without a cache: the rows of the batch one after the other, each as
- * it would be run alone, so that it gives what it gives alone.
+ * PaliGemmaForConditionalGeneration.forward of HF without a cache. A row gives what it gives alone, to the last bit: it
+ * is run alone, or short rows are run together where nothing in their computation then changes.
  *
  * By default a row is run with its padding, whose logits and hidden states then are HF's, too. What nothing that was
  * asked for depends on is left out: the last layer and the head run on the tokens that are wanted, and a row of which
@@ -17,6 +17,11 @@
 #include "model/loss.h"
 #include "model/retrieval.h"
 
+/* Tokens of a pass of several rows: rows so short that reading and packing the weights is much of their time. An image
+ * alone has as many. Longer rows gain nothing (docs/SPEED.md), and the workspace stays at what a prompt with an image
+ * takes. */
+enum { TOGETHER_TOKENS = 256, TOGETHER_ROWS = TOGETHER_TOKENS / (PGI_GEMV_ROWS + 1) };
+
 /* Tokens begin .. end of a row. */
 typedef struct span {
     int64_t begin, end;
@@ -30,7 +35,8 @@ typedef struct forward {
     const int64_t *labels; /* [B, T], or NULL: no loss */
     pgi_loss loss;
     pgi_attentions attentions;
-    pgi_workspace workspace; /* for a pass of T tokens */
+    int64_t pass_tokens;     /* the most in a pass of several rows; 0: there is none */
+    pgi_workspace workspace; /* for such a pass, and for one of T tokens */
 } forward;
 
 void pgi_outputs_close(pg_outputs *outputs) {
@@ -168,33 +174,56 @@ static void clear_hidden(const forward *f, int64_t row) {
     }
 }
 
-static pg_status run_row(forward *f, int64_t row) {
+/* The tokens of a row that are run. */
+static span tokens_of(const forward *f, int64_t row) {
+    const pgi_row *of = &f->merged->inputs->rows[row];
+    if (f->flags & PG_FORWARD_SKIP_PADDING) return (span){of->first_token, of->first_token + of->n_tokens};
+    return (span){0, f->out->n_tokens};
+}
+
+/* How many rows from `row` on are one pass. Several, if each would take gemm alone, too (up to PGI_GEMV_ROWS tokens
+ * take gemv, which rounds differently), and all of its tokens are wanted, so that the last layer needs no gathering. */
+static int64_t rows_together(const forward *f, int64_t row) {
+    int64_t n = 0, n_tokens = 0;
+    for (; row + n < f->out->n_rows; n++) {
+        const span all = tokens_of(f, row + n), some = wanted(f, row + n, all);
+        const int64_t n_here = all.end - all.begin;
+        n_tokens += n_here;
+        if (n_here <= PGI_GEMV_ROWS || some.end - some.begin < n_here || n_tokens > f->pass_tokens) break;
+    }
+    return pgi_max64(1, n);
+}
+
+/* The rows from `row` on that rows_together() counts. */
+static pg_status run_rows(forward *f, int64_t row, int64_t n_rows) {
     pg_outputs *out = f->out;
     const pg_model *model = f->merged->model;
-    const pgi_row *of = &f->merged->inputs->rows[row];
-    const int64_t h = out->hidden_size, layer_size = out->n_rows * out->n_tokens * h;
-    span all = {0, out->n_tokens};
-    if (f->flags & PG_FORWARD_SKIP_PADDING) all = (span){of->first_token, of->first_token + of->n_tokens};
-    span some = wanted(f, row, all);
-    if (some.begin == some.end)
-        return pgi_run_progress(f->run, PG_PHASE_PREFILL, (row + 1) * out->n_layers, out->n_rows * out->n_layers);
+    const int64_t h = out->hidden_size, layer_size = out->n_rows * out->n_tokens * h,
+                  total = out->n_rows * out->n_layers;
+    const span all = tokens_of(f, row), some = wanted(f, row, all);
+    if (some.begin == some.end) return pgi_run_progress(f->run, PG_PHASE_PREFILL, (row + 1) * out->n_layers, total);
 
-    const int64_t n = all.end - all.begin;
     float *x = f->workspace.pass.x;
-    pgi_merged_inputs_embed(f->run, f->merged, row, all.begin, n, x);
+    pgi_sequence sequences[TOGETHER_ROWS];
+    int64_t n = 0;
+    for (int64_t i = 0; i < n_rows; i++) {
+        const span here = tokens_of(f, row + i);
+        sequences[i] = pgi_merged_inputs_sequence(f->merged, row + i, here.begin, here.end - here.begin);
+        pgi_merged_inputs_embed(f->run, f->merged, row + i, here.begin, here.end - here.begin, x + n * h);
+        n += here.end - here.begin;
+    }
     pgi_kept_attention kept;
     pgi_attentions_row(&f->attentions, row, all.begin, all.end, &kept);
-    pgi_sequence sequence = pgi_merged_inputs_sequence(f->merged, row, all.begin, n);
     pgi_pass pass = {
         .x = x,
         .n_tokens = n,
-        .sequences = &sequence,
-        .n_sequences = 1,
+        .sequences = sequences,
+        .n_sequences = n_rows,
         .first_out = some.begin - all.begin,
-        .n_out = some.end - some.begin,
+        .n_out = n_rows > 1 ? n : some.end - some.begin,
         .kept = kept.n > 0 ? &kept : NULL,
         .layers_done = row * out->n_layers,
-        .layers_total = out->n_rows * out->n_layers,
+        .layers_total = total,
     };
     if (out->hidden_states) {
         float *embeddings = out->hidden_states + (row * out->n_tokens + all.begin) * h;
@@ -203,9 +232,14 @@ static pg_status run_row(forward *f, int64_t row) {
         pass.hidden_stride = layer_size;
     }
     PGI_TRY(pgi_decoder_forward(f->run, &model->config.text, &model->weights.text, &pass, &f->workspace.pass.decoder));
-    PGI_TRY(keep_outputs(f, row, some, x + pass.first_out * h));
-    if (f->flags & PG_FORWARD_SKIP_PADDING && of->n_hidden > 0) clear_hidden(f, row);
-    return PG_OK;
+    const float *last = x + pass.first_out * h;
+    for (int64_t i = row; i < row + n_rows; i++) {
+        const span here = wanted(f, i, tokens_of(f, i));
+        PGI_TRY(keep_outputs(f, i, here, last));
+        if (f->flags & PG_FORWARD_SKIP_PADDING && f->merged->inputs->rows[i].n_hidden > 0) clear_hidden(f, i);
+        last += (here.end - here.begin) * h;
+    }
+    return n_rows > 1 ? pgi_run_progress(f->run, PG_PHASE_PREFILL, (row + n_rows) * out->n_layers, total) : PG_OK;
 }
 
 /* The labels of the loss that is asked for [B, T], or NULL. */
@@ -236,10 +270,17 @@ static pg_status check_options(const pg_model *model, const pg_inputs *inputs, c
 
 static pg_status run_batch(forward *f) {
     const pg_model *model = f->merged->model;
-    const pgi_limits limits = {.n_tokens = f->out->n_tokens, .n_keys = f->out->n_tokens};
+    const int64_t n_rows = f->out->n_rows, n_tokens = f->out->n_tokens;
+    /* Row by row: what is kept of every layer, for it lies apart; and what an observer sees. */
+    if (!f->attentions.merged && !f->out->hidden_states && !f->run->observer)
+        f->pass_tokens = pgi_min64(TOGETHER_TOKENS, n_rows * n_tokens);
+    const pgi_limits limits = {.n_tokens = pgi_max64(n_tokens, f->pass_tokens), .n_keys = n_tokens};
     PGI_TRY(pgi_workspace_reserve(&f->workspace, f->run, model, &limits));
-    if (f->labels) PGI_TRY(pgi_loss_init(&f->loss, model, f->out->n_rows, f->out->n_kept == f->out->n_tokens));
-    for (int64_t r = 0; r < f->out->n_rows; r++) PGI_TRY(run_row(f, r));
+    if (f->labels) PGI_TRY(pgi_loss_init(&f->loss, model, n_rows, f->out->n_kept == n_tokens));
+    for (int64_t r = 0, n; r < n_rows; r += n) {
+        n = rows_together(f, r);
+        PGI_TRY(run_rows(f, r, n));
+    }
     if (!f->labels) return PG_OK;
     PGI_TRY(pgi_loss_flush(f->run, &f->loss, &f->workspace.pass.head));
     f->out->has_loss = 1;
