@@ -20,9 +20,6 @@
  * excess off, each sum starts at -128 (-8) times the sum of the activations. sub * q fits int8 (at most 15 * 8), so an
  * int4 block becomes an int8 block exactly, and one product serves both.
  *
- * For tiles of AMX both are unpacked to signed blocks, which are int8 blocks with q, s8, in place of q + 128, so that
- * nothing is to be taken off.
- *
  * The scale of int4 is bf16 for its range (small weights would make an f16 subnormal); its few digits cost nothing, as
  * the weights are rounded to the scale as stored.
  *
@@ -44,6 +41,7 @@
 
 #include "base/status.h"
 #include "kernels/matrix.h"
+#include "kernels/prefetch.h"
 
 enum {
     PGI_PANEL_ROWS = 16,
@@ -53,7 +51,7 @@ enum {
     PGI_INT4_BLOCK = 64 + PGI_PANEL_ROWS * PGI_GROUP_COLUMNS / 2, /* bytes */
     PGI_TILE_ROWS = 16,                                           /* rows of activations of a tile at the most */
     PGI_TILE_ROW_BYTES = 152,                                     /* of one row in a block of activations */
-    PGI_PRODUCT_PANELS = 2,                                       /* of `product_tiles` at the most */
+    PGI_PRODUCT_PANELS = 4,                                       /* of `product_tiles` at the most */
     PGI_QUANTIZED_VERSION = 1                                     /* of this layout, as converted files name it */
 };
 
@@ -93,6 +91,25 @@ pg_status pgi_quantize_panels(const pgi_matrix *from, int64_t first_row, int32_t
 enum { PGI_FEEDBACK_COLUMNS = 2 * PGI_GROUP_COLUMNS };
 pg_status pgi_quantize_panels_feeding(const pgi_matrix *from, int64_t first_row, const float *factors, int64_t begin,
                                       int64_t end, void *out);
+
+/* What `product_tiles` multiplies: y [rows, n] = start + x w. */
+typedef struct pgi_tile_product {
+    int64_t rows, n, groups; /* n <= 16 PGI_PRODUCT_PANELS; groups: of the sum */
+    const char *x;           /* tiles of 16 rows, [16][128] in each group, the last filled up with zeros */
+    int64_t x_tile;          /* bytes from one to the next */
+    const char *w;           /* int8 blocks */
+    int64_t panel_bytes;     /* from one panel to the next */
+    const float *start;      /* [rows, n]; NULL: zeros; may be y */
+    int64_t start_stride;
+    float *y;
+    int64_t y_stride;
+    pgi_prefetch *next_w, *next_x; /* what is read next, a step for each of pgi_tile_product_steps() */
+} pgi_tile_product;
+
+static inline int64_t pgi_tile_product_steps(int64_t rows, int64_t n, int64_t groups) {
+    return (rows + 2 * PGI_TILE_ROWS - 1) / (2 * PGI_TILE_ROWS) *
+           ((n + 2 * PGI_PANEL_ROWS - 1) / (2 * PGI_PANEL_ROWS)) * groups;
+}
 
 /* out[c] = the value of W[row][c] as above, times `factor`. */
 void pgi_quantized_row(const pgi_matrix *matrix, int64_t row, float factor, float *out);

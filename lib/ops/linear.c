@@ -18,10 +18,10 @@
 
 #include "base/parallel.h"
 #include "kernels/kernels.h"
+#include "kernels/prefetch.h"
 #include "kernels/quantized.h"
 #include "ops/gemm_format.h"
 #include "ops/linear_quantized.h"
-#include "ops/prefetch.h"
 
 enum {
     GEMV_CHUNK_BYTES = 256 * 1024, /* weights of a streamed task, */

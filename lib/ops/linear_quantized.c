@@ -6,8 +6,8 @@
  * Few rows (decode), as many as the kernels have: the blocks of weights are streamed once.
  * Many rows: a task owns a block of output columns and a slice of the rows, so that its x stays in the second-level
  * cache. It goes over the summed dimension in parts, so that the weights of a few panels stay there too; sums wait in
- * the scratch of the thread until they are complete. int4 blocks are first unpacked to int8 blocks, and both to signed
- * blocks where the kernels work on tiles.
+ * the scratch of the thread until they are complete. int4 blocks are first unpacked to int8 blocks. Where the kernels
+ * work on tiles, the weights that come next are prefetched meanwhile.
  * MLP: a task owns a group of the intermediate, 128 values wide, and quantizes it for the next layer. So the
  * intermediate is never written as f32.
  * A result is summed in the same order however the work is cut, so a row depends neither on the threads nor on the
@@ -26,11 +26,12 @@ enum {
     TILES_BYTES = 4 << 20,                             /* and no more than this when quantized */
     SLICE_ROWS = 144,                                  /* of a task of many rows; */
     SLICE_ROWS_INT4 = 288,                             /* more where each slice unpacks the weights again */
-    UNPACKED_BLOCKS = 32,                              /* of weights, at the most */
+    UNPACKED_BLOCKS = 64,                              /* of weights, at the most */
     BLOCK_PANELS = PGI_GROUP_COLUMNS / PGI_PANEL_ROWS, /* of a task at the most: a group of the next layer */
     TASKS_PER_THREAD = 8,                              /* where narrower blocks give so many */
-    STREAM_BYTES = 256 * 1024,                         /* weights of a streamed task, */
-    STREAM_PANELS = 4                                  /* a multiple of so many panels */
+    LONG_CHUNKS = 32,          /* so many let a thread have two, and read ahead for the second */
+    STREAM_BYTES = 256 * 1024, /* weights of a streamed task, */
+    STREAM_PANELS = 4          /* a multiple of so many panels */
 };
 
 /* Quantized rows: tile after tile. fixed: all of 16 rows, the last filled up with zeros; else of nearly equal heights.
@@ -99,12 +100,80 @@ static void quantize_tiles(void *context, int64_t begin, int64_t end, int thread
     }
 }
 
-/* y [rows of the tiles, n]: outputs from `panel` on. sums: scratch for incomplete ones, laid out as y; may be y. */
-static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t panel, int64_t n, int64_t first_tile,
-                     int64_t end_tile, char *unpacked, float *sums, int64_t sums_stride, float *y, int64_t y_stride) {
+/* `multiply` on tiles. While some panels are multiplied, those that come next are prefetched: `after` in the end. */
+static void multiply_tiles(const quantized_job *job, const pgi_linear *linear, int64_t panel, int64_t n,
+                           int64_t first_tile, int64_t end_tile, char *unpacked, float *sums, int64_t sums_stride,
+                           float *y, int64_t y_stride, const char *after) {
     const pgi_kernels *kernels = job->kernels;
     const tiles *in = &job->in;
     const pgi_matrix *w = &linear->weight;
+    const int64_t at_once = (int64_t)kernels->quantized_panels * PGI_PANEL_ROWS;
+    const int64_t rows = tile_row(in, end_tile) - tile_row(in, first_tile);
+    const int64_t block = pgi_quantized_block(w->dtype), panel_bytes = in->groups * block;
+    const char *data = (const char *)w->data + panel * panel_bytes;
+    const float *bias = linear->bias ? linear->bias + panel * PGI_PANEL_ROWS : NULL;
+    const int64_t n_parts = pgi_max64(1, pgi_ceil_div64(in->groups, kernels->quantized_groups));
+    const int64_t x_tile = (int64_t)PGI_TILE_ROWS * in->groups * PGI_TILE_ROW_BYTES;
+    for (int64_t part = 0; part < n_parts; part++) {
+        const int64_t group = in->groups * part / n_parts, groups = in->groups * (part + 1) / n_parts - group;
+        const int is_last = part == n_parts - 1;
+        pgi_prefetch next_x = {.rows = 0};
+        if (!is_last)
+            next_x = pgi_prefetch_start(
+                tile_at(in, first_tile, group + groups), x_tile, end_tile - first_tile,
+                groups * PGI_TILE_ROWS * PGI_TILE_ROW_BYTES,
+                pgi_tile_product_steps(rows, pgi_min64(n, at_once), groups) * pgi_ceil_div64(n, at_once));
+        for (int64_t c = 0; c < n; c += at_once) {
+            const int64_t width = pgi_min64(n - c, at_once), left = n - c - width;
+            const char *panels = data + c / PGI_PANEL_ROWS * panel_bytes + group * block;
+            const char *next = left > 0   ? panels + width / PGI_PANEL_ROWS * panel_bytes
+                               : !is_last ? data + (group + groups) * block
+                                          : after;
+            pgi_prefetch next_w = {.rows = 0};
+            if (next)
+                next_w =
+                    pgi_prefetch_start(next, panel_bytes, pgi_quantized_panels(pgi_min64(left > 0 ? left : n, at_once)),
+                                       groups * block, pgi_tile_product_steps(rows, width, groups));
+            pgi_tile_product product = {
+                .rows = rows,
+                .n = width,
+                .groups = groups,
+                .x = tile_at(in, first_tile, group),
+                .x_tile = x_tile,
+                .w = panels,
+                .panel_bytes = panel_bytes,
+                .start = part   ? sums + c
+                         : bias ? bias + c
+                                : NULL,
+                .start_stride = part ? sums_stride : 0,
+                .y = (is_last ? y : sums) + c,
+                .y_stride = is_last ? y_stride : sums_stride,
+                .next_w = &next_w,
+                .next_x = &next_x,
+            };
+            if (w->dtype == PGI_DTYPE_INT4_BLOCKS) {
+                product.w = unpacked;
+                product.panel_bytes = groups * PGI_INT8_BLOCK;
+                for (int64_t i = 0; i * PGI_PANEL_ROWS < width; i++)
+                    kernels->unpack_int4(panels + i * panel_bytes, groups, unpacked + i * product.panel_bytes);
+            }
+            kernels->product_tiles(&product);
+        }
+    }
+}
+
+/* y [rows of the tiles, n]: outputs from `panel` on. sums: scratch for incomplete ones, laid out as y; may be y.
+ * after: weights that are read next, or NULL. */
+static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t panel, int64_t n, int64_t first_tile,
+                     int64_t end_tile, char *unpacked, float *sums, int64_t sums_stride, float *y, int64_t y_stride,
+                     const char *after) {
+    const pgi_kernels *kernels = job->kernels;
+    const tiles *in = &job->in;
+    const pgi_matrix *w = &linear->weight;
+    if (in->fixed) {
+        multiply_tiles(job, linear, panel, n, first_tile, end_tile, unpacked, sums, sums_stride, y, y_stride, after);
+        return;
+    }
     const int int4 = w->dtype == PGI_DTYPE_INT4_BLOCKS;
     const int64_t at_once = (int64_t)kernels->quantized_panels * PGI_PANEL_ROWS;
     const int64_t block = pgi_quantized_block(w->dtype), panel_bytes = in->groups * block;
@@ -124,22 +193,14 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t
             const int64_t width = pgi_min64(n - c, at_once);
             const char *panels = data + c / PGI_PANEL_ROWS * panel_bytes + group * block;
             int64_t stride = panel_bytes; /* from one panel to the next */
-            if (int4 || kernels->quantized_tiles) {
+            if (int4) {
                 stride = groups * PGI_INT8_BLOCK;
                 for (int64_t i = 0; i * PGI_PANEL_ROWS < width; i++)
-                    (int4 ? kernels->unpack_int4 : kernels->unpack_int8)(panels + i * panel_bytes, groups,
-                                                                         unpacked + i * stride);
+                    kernels->unpack_int4(panels + i * panel_bytes, groups, unpacked + i * stride);
                 panels = unpacked;
             }
             const float *start = part ? sums + c : bias ? bias + c : NULL;
             const int64_t start_stride = part ? sums_stride : 0;
-            if (in->fixed) {
-                kernels->product_tiles(tile_row(in, end_tile) - tile_row(in, first_tile), width, groups,
-                                       tile_at(in, first_tile, group),
-                                       (int64_t)PGI_TILE_ROWS * in->groups * PGI_TILE_ROW_BYTES, panels, stride, start,
-                                       start_stride, out + c, out_stride);
-                continue;
-            }
             for (int64_t t = first_tile; t < end_tile; t++) {
                 const int64_t row = tile_row(in, t) - tile_row(in, first_tile);
                 const int m = tile_height(in, t);
@@ -174,8 +235,14 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
         multiply(job, output->linear, panel, n, first_tile, job->in.n * (slice + 1) / job->n_slices, mine->unpacked,
                  mine->sums[0], 2 * PGI_GROUP_COLUMNS,
                  output->y + (job->first_row + tile_row(&job->in, first_tile)) * output->y_stride + column,
-                 output->y_stride);
+                 output->y_stride, NULL);
     }
+}
+
+/* The weights of a layer from a panel on. */
+static const char *panel_at(const pgi_linear *linear, int64_t panel) {
+    return (const char *)linear->weight.data +
+           panel * pgi_quantized_groups(linear->weight.columns) * pgi_quantized_block(linear->weight.dtype);
 }
 
 /* Item: a group of the intermediate values of the MLP, and of that a slice of the rows. */
@@ -189,11 +256,14 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
         const int64_t end_tile = job->in.n * (slice + 1) / job->n_slices;
         const int64_t rows = tile_row(&job->in, end_tile) - tile_row(&job->in, first_tile);
         const int64_t n = pgi_min64(PGI_GROUP_COLUMNS, mlp->up->weight.rows - group * PGI_GROUP_COLUMNS);
+        const char *next = item + 1 < end ? panel_at(mlp->up, (item + 1) / job->n_slices * BLOCK_PANELS) : NULL;
         float *up = mine->sums[0], *intermediate = up;
-        multiply(job, mlp->up, panel, n, first_tile, end_tile, mine->unpacked, up, n, up, n);
+        multiply(job, mlp->up, panel, n, first_tile, end_tile, mine->unpacked, up, n, up, n,
+                 mlp->gate ? panel_at(mlp->gate, panel) : next);
         if (mlp->gate) {
             intermediate = mine->sums[1];
-            multiply(job, mlp->gate, panel, n, first_tile, end_tile, mine->unpacked, intermediate, n, intermediate, n);
+            multiply(job, mlp->gate, panel, n, first_tile, end_tile, mine->unpacked, intermediate, n, intermediate, n,
+                     next);
             job->gate(intermediate, up, rows * n);
         } else {
             job->activate(intermediate, rows * n);
@@ -306,7 +376,9 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
         job.intermediate = tiles_of(run->kernels, job.streamed, intermediate, n, width);
         PGI_TRY(pgi_find_activation(run->kernels, mlp->activation, &job.activate, &job.gate));
         PGI_TRY(start_job(pool, &job, mlp->up->weight.dtype == PGI_DTYPE_INT4_BLOCKS));
-        PGI_TRY(pgi_parallel_for(pool, job.intermediate.groups * job.n_slices, 1, multiply_intermediate, &job));
+        const int64_t n_items = job.intermediate.groups * job.n_slices;
+        PGI_TRY(pgi_parallel_for(pool, n_items, n_items / pool->n_threads >= LONG_CHUNKS ? 2 : 1, multiply_intermediate,
+                                 &job));
         job.in = job.intermediate;
         PGI_TRY(finish_job(pgi_run_for_work(run, work_out, &alone), &job, &output, 1));
     }

@@ -67,10 +67,7 @@ PRODUCT(product_int8)
 PRODUCT(stream_int8)
 PRODUCT(stream_int4)
 
-BROKEN(product_tiles,
-       (int64_t rows, int64_t n, int64_t groups, const void *x, int64_t x_tile, const void *w, int64_t panel_bytes,
-        const float *start, int64_t start_stride, float *y, int64_t y_stride),
-       (rows, n, groups, x, x_tile, w, panel_bytes, start, start_stride, y, y_stride), y + (rows - 1) * y_stride, n)
+BROKEN(product_tiles, (const pgi_tile_product *p), (p), p->y + (p->rows - 1) * p->y_stride, p->n)
 
 /* n bytes. */
 static void damage_bytes(unsigned char *out, int64_t n, unsigned char last_before) {
@@ -130,7 +127,6 @@ static void broken_resample_row(const int32_t *weights, int32_t n, const uint8_t
         real.name(blocks, n, out);                                             \
         damage_bytes(out, n *PGI_INT8_BLOCK, before);                          \
     }
-UNPACK(unpack_int8)
 UNPACK(unpack_int4)
 
 BROKEN(weighted_sum, (int64_t n, int64_t d, const float *p, const float *v, int64_t v_stride, float *out),

@@ -93,7 +93,6 @@ void check_product_int8(check *c);
 void check_stream_int8(check *c);
 void check_stream_int4(check *c);
 void check_product_tiles(check *c);
-void check_unpack_int8(check *c);
 void check_unpack_int4(check *c);
 void check_linear_quantized(check *c); /* an operation, quantizing weights too */
 

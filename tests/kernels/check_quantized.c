@@ -218,15 +218,12 @@ static void check_tiles(check *c, int64_t rows, int64_t n, int64_t groups) {
     const int64_t panels = (n + 15) / 16, panel_bytes = groups * PGI_INT8_BLOCK, tiles = (rows + 15) / 16;
     const int64_t x_tile = all_groups * PGI_TILE_ROWS * PGI_TILE_ROW_BYTES, last = (rows - 1) * stride + n;
     unsigned char *blocks = guarded(c, (size_t)(panels * panel_bytes), 0);
-    unsigned char *is_signed = guarded(c, (size_t)(panels * panel_bytes), 0);
     char *x_tiles =
         guarded(c, (size_t)(tiles * x_tile - (all_groups - groups) * PGI_TILE_ROWS * PGI_TILE_ROW_BYTES), 0);
     float *x = guarded_floats(c, rows * k), *bias = guarded_floats(c, n), *before = guarded_floats(c, last);
     float *y = guarded_output(c, last);
     pgi_matrix w = {blocks, PGI_DTYPE_INT8_BLOCKS, n, k, NULL};
     random_blocks(c, blocks, w.dtype, panels * groups);
-    for (int64_t i = 0; i < panels * panel_bytes; i++)
-        is_signed[i] = blocks[i] ^ (i % PGI_INT8_BLOCK < 4 * PGI_PANEL_ROWS ? 0 : 0x80);
     random_fill(c, bias, n);
     for (int64_t i = 0; i < rows; i++) {
         if (accumulate) random_fill(c, y + i * stride, n);
@@ -236,15 +233,31 @@ static void check_tiles(check *c, int64_t rows, int64_t n, int64_t groups) {
         memset(x_tiles + t * x_tile, 0, (size_t)groups * PGI_TILE_ROWS * PGI_TILE_ROW_BYTES);
         for (int64_t g = 0; g < groups; g++) {
             char *block = x_tiles + t * x_tile + g * PGI_TILE_ROWS * PGI_TILE_ROW_BYTES;
-            for (int64_t i = 0; i < 16 && 16 * t + i < rows; i++)
+            for (int64_t i = 0; i < 16 && 16 * t + i < rows; i++) {
+                int32_t excess = 0;
                 quantize_oracle(x + (16 * t + i) * k + g * 128, 128, (int8_t *)block + 128 * i,
                                 (float *)(void *)(block + 128 * 16 + 4 * i));
+                for (int j = 0; j < 128; j++) excess -= 128 * ((int8_t *)block)[128 * i + j];
+                memcpy(block + 132 * 16 + 4 * i, &excess, sizeof excess);
+            }
         }
     }
     memcpy(before, y, (size_t)last * sizeof(float));
     const float *start = accumulate ? y : with_bias ? bias : NULL;
-    c->kernels->product_tiles(rows, n, groups, x_tiles, x_tile, is_signed, panel_bytes, start, accumulate ? stride : 0,
-                              y, stride);
+    pgi_prefetch next = {.rows = 0};
+    c->kernels->product_tiles(&(pgi_tile_product){.rows = rows,
+                                                  .n = n,
+                                                  .groups = groups,
+                                                  .x = x_tiles,
+                                                  .x_tile = x_tile,
+                                                  .w = (const char *)blocks,
+                                                  .panel_bytes = panel_bytes,
+                                                  .start = start,
+                                                  .start_stride = accumulate ? stride : 0,
+                                                  .y = y,
+                                                  .y_stride = stride,
+                                                  .next_w = &next,
+                                                  .next_x = &next});
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t r = 0; r < n; r++) {
             const float from = accumulate ? before[i * stride + r] : with_bias ? bias[r] : 0;
@@ -259,38 +272,32 @@ static void check_tiles(check *c, int64_t rows, int64_t n, int64_t groups) {
     release_all(c);
 }
 void check_product_tiles(check *c) {
-    static const int64_t rows[] = {1, 2, 15, 16, 17, 33, 50, 96, 97, 113, 200}, outputs[] = {1, 15, 16, 17, 31, 32};
+    static const int64_t rows[] = {1, 2, 15, 16, 17, 33, 50, 96, 97, 113, 200},
+                         outputs[] = {1, 15, 16, 17, 31, 32, 33, 48, 63, 64};
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t n = 0; n < sizeof outputs / sizeof *outputs; n++)
             check_tiles(c, rows[r], outputs[n], 1 + random_below(c, random_below(c, 2) ? 4 : 20));
 }
 
-/* Blocks of `dtype` as int8 blocks, or as signed ones. */
-static void check_unpack(check *c, void (*unpack)(const void *blocks, int64_t n, void *out), int32_t dtype,
-                         int is_signed) {
+void check_unpack_int4(check *c) {
     for (int64_t n = 1; n < 6; n++) {
-        unsigned char *blocks = guarded(c, (size_t)(n * pgi_quantized_block(dtype)), 0);
+        unsigned char *blocks = guarded(c, (size_t)(n * PGI_INT4_BLOCK), 0);
         unsigned char *out = guarded(c, (size_t)n * PGI_INT8_BLOCK, 64);
         memset(out, 0x5A, (size_t)n * PGI_INT8_BLOCK);
-        random_blocks(c, blocks, dtype, n);
-        unpack(blocks, n, out);
+        random_blocks(c, blocks, PGI_DTYPE_INT4_BLOCKS, n);
+        c->kernels->unpack_int4(blocks, n, out);
         for (int64_t b = 0; b < n; b++) {
-            const unsigned char *from = blocks + b * pgi_quantized_block(dtype);
-            unsigned char *to = out + b * PGI_INT8_BLOCK;
-            for (int i = 64; is_signed && i < PGI_INT8_BLOCK; i++) to[i] = (unsigned char)(to[i] + 128);
+            const unsigned char *from = blocks + b * PGI_INT4_BLOCK, *to = out + b * PGI_INT8_BLOCK;
             for (int r = 0; r < 16; r++) {
-                int wrong = block_scale(from, dtype, r) != block_scale(to, PGI_DTYPE_INT8_BLOCKS, r);
+                int wrong = block_scale(from, PGI_DTYPE_INT4_BLOCKS, r) != block_scale(to, PGI_DTYPE_INT8_BLOCKS, r);
                 for (int j = 0; j < 128; j++)
-                    wrong += block_value(from, dtype, r, j) != block_value(to, PGI_DTYPE_INT8_BLOCKS, r, j);
+                    wrong +=
+                        block_value(from, PGI_DTYPE_INT4_BLOCKS, r, j) != block_value(to, PGI_DTYPE_INT8_BLOCKS, r, j);
                 if (wrong) fail(c, "block %d of %d, row %d: %d values differ", (int)b, (int)n, r, wrong);
             }
         }
         release_all(c);
     }
-}
-void check_unpack_int8(check *c) { check_unpack(c, c->kernels->unpack_int8, PGI_DTYPE_INT8_BLOCKS, 1); }
-void check_unpack_int4(check *c) {
-    check_unpack(c, c->kernels->unpack_int4, PGI_DTYPE_INT4_BLOCKS, c->kernels->quantized_tiles);
 }
 
 /* ---- quantizing weights ---- */

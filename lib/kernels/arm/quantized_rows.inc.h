@@ -57,17 +57,6 @@ static inline void quantize_group(const float *x, int m, int i, char *block) {
     memcpy(block + (int64_t)m * (PGI_GROUP_COLUMNS + 4) + 4 * i, &sum, 4);
 }
 
-/* Blocks without the excess of 128. */
-static inline void unpack_int8(const void *blocks, int64_t n, void *out) {
-    const uint8_t *from = blocks;
-    uint8_t *to = out;
-    for (; n > 0; n--, from += PGI_INT8_BLOCK, to += PGI_INT8_BLOCK) {
-        memcpy(to, from, 4 * PGI_PANEL_ROWS);
-        for (int i = 4 * PGI_PANEL_ROWS; i < PGI_INT8_BLOCK; i += 16)
-            vst1q_u8(to + i, veorq_u8(vld1q_u8(from + i), vdupq_n_u8(0x80)));
-    }
-}
-
 /* sub * (n - 8) + 128 of each byte. */
 static void unpack_int4(const void *blocks, int64_t n, void *int8_blocks) {
     static const uint8_t rows_of_four[16] = {0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3};

@@ -49,15 +49,6 @@ static void quantize_row(const float *x, int64_t k, int m, int i, void *tile) {
         quantize_group(x, pgi_min64(k, PGI_GROUP_COLUMNS), m, i, block);
 }
 
-static void unpack_int8(const void *blocks, int64_t n, void *out) {
-    const unsigned char *from = blocks;
-    unsigned char *to = out;
-    for (; n > 0; n--, from += PGI_INT8_BLOCK, to += PGI_INT8_BLOCK) {
-        memcpy(to, from, 4 * PGI_PANEL_ROWS);
-        for (int i = 4 * PGI_PANEL_ROWS; i < PGI_INT8_BLOCK; i++) to[i] = from[i] ^ 0x80;
-    }
-}
-
 static void unpack_block(const unsigned char *block, unsigned char *out) {
     const unsigned char *sub = block + 2 * PGI_PANEL_ROWS, *q = block + 64;
     for (int r = 0; r < PGI_PANEL_ROWS; r++) {
@@ -130,25 +121,25 @@ static void stream_int4(int m, int64_t n, int64_t groups, const void *x, const v
     product(1, m, n, groups, x, w, panel_bytes, start, start_stride, y, y_stride);
 }
 
-static void product_tiles(int64_t rows, int64_t n, int64_t groups, const void *x, int64_t x_tile, const void *w,
-                          int64_t panel_bytes, const float *start, int64_t start_stride, float *y, int64_t y_stride) {
-    for (int64_t i = 0; i < rows; i++) {
-        const char *tile = (const char *)x + i / PGI_TILE_ROWS * x_tile;
+static void product_tiles(const pgi_tile_product *p) {
+    for (int64_t i = 0; i < p->rows; i++) {
+        const char *tile = p->x + i / PGI_TILE_ROWS * p->x_tile;
         const int64_t in_tile = i % PGI_TILE_ROWS;
-        for (int64_t r = 0; r < n; r++) {
-            const char *block = (const char *)w + r / PGI_PANEL_ROWS * panel_bytes;
+        for (int64_t r = 0; r < p->n; r++) {
+            const char *block = p->w + r / PGI_PANEL_ROWS * p->panel_bytes;
             const int64_t in_panel = r % PGI_PANEL_ROWS;
-            float sum = start ? start[i * start_stride + r] : 0;
-            for (int64_t g = 0; g < groups; g++, block += PGI_INT8_BLOCK) {
+            float sum = p->start ? p->start[i * p->start_stride + r] : 0;
+            for (int64_t g = 0; g < p->groups; g++, block += PGI_INT8_BLOCK) {
                 const char *rows_of_group = tile + g * PGI_TILE_ROW_BYTES * PGI_TILE_ROWS;
                 const signed char *q = (const signed char *)rows_of_group + in_tile * PGI_GROUP_COLUMNS;
-                const signed char *weights = (const signed char *)block + 64 + 4 * in_panel;
+                const unsigned char *weights = (const unsigned char *)block + 64 + 4 * in_panel;
                 int32_t total = 0;
-                for (int c = 0; c < PGI_GROUP_COLUMNS; c++) total += q[c] * weights[c / 4 * 4 * PGI_PANEL_ROWS + c % 4];
+                for (int c = 0; c < PGI_GROUP_COLUMNS; c++)
+                    total += q[c] * (weights[c / 4 * 4 * PGI_PANEL_ROWS + c % 4] - 128);
                 const float factor = pgi_load_f32(rows_of_group + PGI_TILE_ROWS * PGI_GROUP_COLUMNS + 4 * in_tile);
                 sum = fmaf((float)total, pgi_load_f32(block + 4 * in_panel) * factor, sum);
             }
-            y[i * y_stride + r] = sum;
+            p->y[i * p->y_stride + r] = sum;
         }
     }
 }

@@ -1,7 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * Template: the kernel quantize_row, group after group, and the group `quantized_rows` of kernels.inc. The including
- * file first defines quantize_group(x, m, i, block), which quantizes 128 values, and unpack_int8 and unpack_int4.
+ * file first defines quantize_group(x, m, i, block), which quantizes 128 values, and unpack_int4.
  */
 static void quantize_row(const float *x, int64_t k, int m, int i, void *tile) {
     char *block = tile;

@@ -69,18 +69,7 @@ static inline void quantize_group(const float *x, int m, int i, char *block) {
     memcpy(block + (int64_t)m * (PGI_GROUP_COLUMNS + 4) + 4 * i, &sum, 4);
 }
 
-static void unpack_int8(const void *blocks, int64_t n, void *out) {
-    const char *from = blocks;
-    char *to = out;
-    for (; n > 0; n--, from += PGI_INT8_BLOCK, to += PGI_INT8_BLOCK) {
-        memcpy(to, from, 4 * PGI_PANEL_ROWS);
-        for (int i = 4 * PGI_PANEL_ROWS; i < PGI_INT8_BLOCK; i += 32)
-            _mm256_storeu_si256((__m256i *)(to + i), _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(from + i)),
-                                                                      _mm256_set1_epi8(-128)));
-    }
-}
-
-/* sub * (n - 8) + 128 of each byte, for tiles sub * (n - 8): sub times two nibbles n at once, as no product of the
+/* sub * (n - 8) + 128 of each byte: sub times two nibbles n at once, as no product of the
  * lower one carries. */
 static void unpack_int4(const void *blocks, int64_t n, void *int8_blocks) {
     const char *in = blocks;
@@ -100,7 +89,7 @@ static void unpack_int4(const void *blocks, int64_t n, void *int8_blocks) {
                 sub = _mm256_or_si256(sub, _mm256_slli_epi32(sub, 16));
                 __m256i bytes = _mm256_or_si256(sub, _mm256_slli_epi16(sub, 8));
                 /* 128 - 8 sub; the shift moves no bit into the next byte, as sub is below 16 */
-                __m256i start = _mm256_sub_epi8(_mm256_set1_epi8(Q_TILES ? 0 : -128), _mm256_slli_epi16(bytes, 3));
+                __m256i start = _mm256_sub_epi8(_mm256_set1_epi8(-128), _mm256_slli_epi16(bytes, 3));
                 for (int e = 4 * s; e < 4 * s + 4; e++) {
                     __m256i both = _mm256_loadu_si256((const __m256i *)(in + 64 + 64 * e + 32 * h));
                     __m256i low = _mm256_and_si256(both, nibble);

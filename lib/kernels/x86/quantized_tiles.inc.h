@@ -1,15 +1,19 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
- * Template: product_tiles on tiles of AMX (tiles_amx.h) or on those of tiles_c.h. A signed block of weights is two
- * tiles as it lies in memory, s8 [2][16 fours][16 rows][4], and a group of 16 rows of activations is two, s8
+ * Template: product_tiles on tiles of AMX (tiles_amx.h) or on those of tiles_c.h. An int8 block of weights is two
+ * tiles as it lies in memory, u8 [2][16 fours][16 rows][4], and a group of 16 rows of activations is two, s8
  * [16][2][64].
  *
- * A step is one group of one panel for 16 rows: two products of tiles, whose sums leave their tile as integers and are
- * added in f32. Three instructions add 16 sums, and beside products of tiles one port is left for them: 48 cycles a
- * step, against 32 of the products. So nothing else may be in their way: the f32 sums of a panel stay in registers, and
- * what a step waits for is far behind. While a panel is multiplied, the sums of the one before leave the tiles, and two
- * steps later they are added, a few rows after each instruction on tiles, because the CPU does not look far enough
- * ahead to mix them. The panels of all rows follow each other without a gap.
+ * A unit is one group of two panels for two tiles of rows: eight products of tiles for eight that are loaded. Its sums
+ * leave the tiles as integers and are added in f32, in order of the groups, by four instructions for 16 sums. Products
+ * and these instructions want the same port of the CPU: a quarter of a unit takes 32 cycles of it for the first and 32
+ * for the second. So nothing else may be in their way. While a unit is multiplied, the sums of the one before leave the
+ * tiles, and those of the one before that are added, a few rows after each instruction on tiles, because the CPU does
+ * not look far enough ahead to mix them.
+ *
+ * Operands come from the second-level cache, which gives a line in about three cycles. So a block is two tiles of rows
+ * and all panels, group after group: what a group loads is used by the units of the other panels from the first-level
+ * cache, where the f32 sums of the block are, too.
  */
 #include <string.h>
 
@@ -19,168 +23,185 @@
 
 enum {
     X_STEP = PGI_TILE_ROW_BYTES * PGI_TILE_ROWS, /* bytes of a group of a tile of x */
-    SUM_TILES = 4,                               /* groups of a place */
-    BLOCK_TILES = 6,
-    BLOCK_PANELS = 2 /* of x, and of w, whose f32 sums stay in the first-level cache */
+    SUMS = PGI_TILE_ROWS * PGI_PANEL_ROWS,       /* of a tile */
+    UNIT_SUMS = 4 * SUMS,                        /* [tiles of x][panels][16][16] */
+    UNIT_ROOM = UNIT_SUMS + 512,                 /* see `integers` */
+    BLOCK_UNITS = PGI_PRODUCT_PANELS / 2
 };
 
-typedef struct tile_job {
-    int64_t rows, n, groups; /* of y, outputs, groups of the sum */
-    const char *x, *w;
-    int64_t x_tile, panel_bytes; /* bytes from one tile of x, and from one panel, to the next */
-    const float *start;          /* or NULL */
-    int64_t start_stride;
-    float *y;
-    int64_t y_stride;
-    float *sums; /* [BLOCK_TILES][BLOCK_PANELS][16][16] */
-} tile_job;
+typedef struct tile_unit {
+    const char *x[2], *w[2]; /* of its group; w[1] is w[0] where there is no second panel */
+    float *sums;             /* f32 [2][2][16][16] */
+    int64_t tile;            /* of the block */
+    int first, last;         /* of the block */
+} tile_unit;
 
-/* Some groups of a panel and of 16 rows of x. The last 16 rows and columns need not be there as a whole. */
-typedef struct place {
-    int64_t block, first_group, tile, panel; /* the tile is one of the block */
-    int groups, rows, columns;
-    const char *x, *w;
-    const float *from; /* NULL: zeros */
-    float *to;
-    int64_t from_stride, to_stride;
-} place;
-
-static ALWAYS_INLINE place place_at(const tile_job *job, int64_t block, int64_t first_group, int64_t tile,
-                                    int64_t panel) {
-    place at = {block, first_group, tile, panel, 0, 0, 0, NULL, NULL, NULL, NULL, PGI_PANEL_ROWS, PGI_PANEL_ROWS};
-    const int64_t row = (block * BLOCK_TILES + tile) * PGI_TILE_ROWS, column = panel * PGI_PANEL_ROWS;
-    at.groups = (int)pgi_min64(job->groups - first_group, SUM_TILES);
-    at.rows = (int)pgi_min64(job->rows - row, PGI_TILE_ROWS);
-    at.columns = (int)pgi_min64(job->n - column, PGI_PANEL_ROWS);
-    at.x = job->x + (block * BLOCK_TILES + tile) * job->x_tile + first_group * X_STEP;
-    at.w = job->w + panel * job->panel_bytes + first_group * PGI_INT8_BLOCK;
-    at.from = at.to = job->sums + (tile * BLOCK_PANELS + panel) * PGI_TILE_ROWS * PGI_PANEL_ROWS;
-    if (first_group == 0) {
-        at.from = job->start ? job->start + row * job->start_stride + column : NULL;
-        at.from_stride = job->start_stride;
-    }
-    if (first_group + SUM_TILES >= job->groups) {
-        at.to = job->y + row * job->y_stride + column;
-        at.to_stride = job->y_stride;
-    }
-    return at;
+/* Sums that have room in a tile: of rows of y from `tile` on, and outputs from `panel` on. */
+static ALWAYS_INLINE int64_t rows_at(const pgi_tile_product *p, int64_t tile) {
+    return pgi_min64(p->rows - tile * PGI_TILE_ROWS, PGI_TILE_ROWS);
+}
+static ALWAYS_INLINE int columns_at(const pgi_tile_product *p, int64_t panel) {
+    return (int)pgi_max64(0, pgi_min64(p->n - panel * PGI_PANEL_ROWS, PGI_PANEL_ROWS));
 }
 
-/* All panels, then all tiles of a block, all groups, all blocks. */
-static ALWAYS_INLINE place next_place(const tile_job *job, const place *at) {
-    int64_t block = at->block, first_group = at->first_group, tile = at->tile, panel = at->panel + 1;
-    if (panel * PGI_PANEL_ROWS >= job->n) panel = 0, tile++;
-    if (tile == BLOCK_TILES || (block * BLOCK_TILES + tile) * PGI_TILE_ROWS >= job->rows)
-        tile = 0, first_group += panel == 0 ? SUM_TILES : 0;
-    if (first_group >= job->groups) first_group = 0, block++;
-    return place_at(job, block, first_group, tile, panel);
+/* What a block is added to. sums: [panels / 2][2][2][16][16] */
+static ALWAYS_INLINE void begin_block(const pgi_tile_product *p, const int n_tiles, int64_t tile, float *sums) {
+    const int is_whole = (tile + n_tiles) * PGI_TILE_ROWS <= p->rows && p->n % (2 * PGI_PANEL_ROWS) == 0;
+    if (!p->start || !is_whole) memset(sums, 0, BLOCK_UNITS * UNIT_SUMS * sizeof *sums);
+    if (!p->start) return;
+    for (int64_t panel = 0; panel * PGI_PANEL_ROWS < p->n; panel++)
+        for (int i = 0; i < n_tiles; i++) {
+            const float *from = p->start + (tile + i) * PGI_TILE_ROWS * p->start_stride + panel * PGI_PANEL_ROWS;
+            float *to = sums + panel / 2 * UNIT_SUMS + (2 * i + panel % 2) * SUMS;
+            for (int64_t r = 0; r < rows_at(p, tile + i); r++)
+                tile_row_store(to + r * PGI_PANEL_ROWS, tile_row_load(from + r * p->start_stride, columns_at(p, panel)),
+                               PGI_PANEL_ROWS);
+        }
 }
 
-static ALWAYS_INLINE void load_sums(const place *at, tile_row c[PGI_TILE_ROWS]) {
-    if (!at->from) {
-        UNROLL for (int i = 0; i < PGI_TILE_ROWS; i++) c[i] = tile_row_zero();
-    } else if (at->rows == PGI_TILE_ROWS && at->columns == PGI_PANEL_ROWS) {
-        UNROLL for (int i = 0; i < PGI_TILE_ROWS; i++) c[i] =
-            tile_row_load(at->from + i * at->from_stride, PGI_PANEL_ROWS);
-    } else {
-        UNROLL for (int i = 0; i < PGI_TILE_ROWS; i++) c[i] =
-            i < at->rows ? tile_row_load(at->from + i * at->from_stride, at->columns) : tile_row_zero();
+static ALWAYS_INLINE void end_block(const pgi_tile_product *p, const int n_tiles, int64_t tile, const float *sums) {
+    for (int i = 0; i < n_tiles; i++)
+        for (int64_t r = 0; r < rows_at(p, tile + i); r++)
+            for (int64_t panel = 0; panel * PGI_PANEL_ROWS < p->n; panel++)
+                tile_row_store(
+                    p->y + ((tile + i) * PGI_TILE_ROWS + r) * p->y_stride + panel * PGI_PANEL_ROWS,
+                    tile_row_load(sums + panel / 2 * UNIT_SUMS + (2 * i + panel % 2) * SUMS + r * PGI_PANEL_ROWS,
+                                  PGI_PANEL_ROWS),
+                    columns_at(p, panel));
+}
+
+/* Adds n rows from row i of tile t = 2 * tile of x + panel of a unit: the excess of the weights comes off, then
+ * fma(sum, scale of w * scale of x, f32 sum), as quantized.h has it. */
+static ALWAYS_INLINE void add_rows(const tile_unit *unit, const int t, const int i, const int n, const int32_t *from) {
+    const char *factors = unit->x[t / 2] + PGI_TILE_ROWS * PGI_GROUP_COLUMNS;
+    const tile_row scales = tile_row_load((const float *)(const void *)unit->w[t % 2], PGI_PANEL_ROWS);
+    UNROLL for (int k = i; k < i + n; k++) {
+        float *sums = unit->sums + t * SUMS + k * PGI_PANEL_ROWS;
+        tile_row_store(sums,
+                       tile_row_add(tile_row_load(sums, PGI_PANEL_ROWS), from + t * SUMS + k * PGI_PANEL_ROWS,
+                                    factors + 4 * (PGI_TILE_ROWS + k), scales, factors + 4 * k),
+                       PGI_PANEL_ROWS);
     }
 }
 
-static ALWAYS_INLINE void store_sums(const place *at, const tile_row c[PGI_TILE_ROWS]) {
-    if (at->rows == PGI_TILE_ROWS && at->columns == PGI_PANEL_ROWS) {
-        UNROLL for (int i = 0; i < PGI_TILE_ROWS; i++) tile_row_store(at->to + i * at->to_stride, c[i], PGI_PANEL_ROWS);
-    } else {
-        UNROLL for (int i = 0; i < PGI_TILE_ROWS; i++) if (i < at->rows)
-            tile_row_store(at->to + i * at->to_stride, c[i], at->columns);
+/* What is read two units later, and no tile has brought. */
+static ALWAYS_INLINE void fetch_factors(const tile_unit *unit, const int n_tiles) {
+    for (int i = 0; i < 2; i++) __builtin_prefetch(unit->w[i]);
+    for (int i = 0; i < n_tiles; i++) {
+        __builtin_prefetch(unit->x[i] + PGI_TILE_ROWS * PGI_GROUP_COLUMNS);
+        __builtin_prefetch(unit->x[i] + PGI_TILE_ROWS * (PGI_GROUP_COLUMNS + 4));
     }
 }
 
-/* What is added in a step: group g of a panel. */
-typedef struct added {
-    const int32_t *sums;
-    const char *factors; /* of the rows of x */
-    tile_row scales;     /* of the panel */
-} added;
-
-static ALWAYS_INLINE added added_group(const place *at, int g, const int32_t *sums) {
-    const char *x = at->x + g * X_STEP + PGI_TILE_ROWS * PGI_GROUP_COLUMNS;
-    return (added){sums, x, tile_row_load((const float *)(at->w + g * PGI_INT8_BLOCK), PGI_PANEL_ROWS)};
-}
-
-/* c += the sums of rows i .. i + n: fma(sum, scale of w * scale of x, c), as quantized.h has it. */
-static ALWAYS_INLINE void add_rows(int i, int n, const added *from, tile_row c[PGI_TILE_ROWS]) {
-    UNROLL for (int k = i; k < i + n; k++) c[k] =
-        tile_row_add(c[k], from->sums + k * PGI_PANEL_ROWS, from->scales, from->factors + 4 * k);
-}
-
-/* Group g of the place at[0], of n; its tile still has the sums of at[1]. Added is what was stored two steps ago: a
- * group of at[1], or before that one of at[2]. */
-#define STEP(g, n, n1, n2)                                                                         \
-    do {                                                                                           \
-        const int from = ((g) + SUM_TILES - 2) % SUM_TILES, adds = from < ((g) < 2 ? (n2) : (n1)); \
-        added now;                                                                                 \
-        if ((g) == 2 && (n1) > 0) load_sums(&at[1], c);                                            \
-        if (adds) {                                                                                \
-            now = added_group(&at[(g) < 2 ? 2 : 1], from, sums[from]);                             \
-            add_rows(0, 4, &now, c);                                                               \
-        }                                                                                          \
-        tile_store(g, sums[g], 4 * PGI_PANEL_ROWS);                                                \
-        tile_zero(g);                                                                              \
-        if ((g) < (n)) {                                                                           \
-            tile_load(4, at[0].x + (g)*X_STEP, PGI_GROUP_COLUMNS);                                 \
-        }                                                                                          \
-        if (adds) add_rows(4, 3, &now, c);                                                         \
-        if ((g) < (n)) {                                                                           \
-            tile_load(6, at[0].w + (g)*PGI_INT8_BLOCK + 64, 64);                                   \
-            tile_dot_s8(g, 4, 6);                                                                  \
-        }                                                                                          \
-        if (adds) add_rows(7, 4, &now, c);                                                         \
-        if ((g) < (n)) {                                                                           \
-            tile_load(5, at[0].x + (g)*X_STEP + 64, PGI_GROUP_COLUMNS);                            \
-        }                                                                                          \
-        if (adds) add_rows(11, 3, &now, c);                                                        \
-        if ((g) < (n)) {                                                                           \
-            tile_load(7, at[0].w + (g)*PGI_INT8_BLOCK + 64 + 1024, 64);                            \
-            tile_dot_s8(g, 5, 7);                                                                  \
-        }                                                                                          \
-        if (adds) add_rows(14, 2, &now, c);                                                        \
-        if ((g) == 1 && (n2) > 0) store_sums(&at[2], c);                                           \
+#define LOAD_X(t, i, half) tile_load(t, now->x[i] + 64 * (half), PGI_GROUP_COLUMNS)
+#define LOAD_W(t, i, half) tile_load(t, now->w[i] + 64 + 1024 * (half), 64)
+/* The sums of the unit before leave a tile, which then begins anew. */
+#define RESTART(t, stored)                                      \
+    do {                                                        \
+        tile_store(t, (stored) + (t)*SUMS, 4 * PGI_PANEL_ROWS); \
+        tile_zero(t);                                           \
     } while (0)
+/* A quarter of a tile of the unit two before. */
+#define ADD(quarter) add_rows(old, (quarter) / 4, (quarter) % 4 * 4, 4, added)
 
-/* n groups of at[0]; n1 and n2 are those of the two places before. */
-static ALWAYS_INLINE void multiply_place(const place at[3], const int n, const int n1, const int n2,
-                                         int32_t sums[SUM_TILES][PGI_TILE_ROWS * PGI_PANEL_ROWS],
-                                         tile_row c[PGI_TILE_ROWS]) {
-    STEP(0, n, n1, n2);
-    STEP(1, n, n1, n2);
-    STEP(2, n, n1, n2);
-    STEP(3, n, n1, n2);
+/* The unit `now`. stored: where the sums of the unit before go; added: those of `old`, which was two before. */
+static ALWAYS_INLINE void multiply_unit(const int n_tiles, const tile_unit *now, const tile_unit *old, int32_t *stored,
+                                        const int32_t *added) {
+    LOAD_X(4, 0, 0);
+    ADD(0);
+    LOAD_W(6, 0, 0);
+    ADD(1);
+    RESTART(0, stored);
+    tile_dot_su8(0, 4, 6);
+    ADD(2);
+    LOAD_W(7, 1, 0);
+    ADD(3);
+    RESTART(1, stored);
+    tile_dot_su8(1, 4, 7);
+    ADD(4);
+    if (n_tiles == 2) {
+        LOAD_X(5, 1, 0);
+        ADD(8);
+        RESTART(2, stored);
+        tile_dot_su8(2, 5, 6);
+        ADD(9);
+        RESTART(3, stored);
+        tile_dot_su8(3, 5, 7);
+        ADD(10);
+    }
+    LOAD_X(4, 0, 1);
+    ADD(5);
+    LOAD_W(6, 0, 1);
+    ADD(6);
+    tile_dot_su8(0, 4, 6);
+    ADD(7);
+    LOAD_W(7, 1, 1);
+    if (n_tiles == 2) ADD(11);
+    tile_dot_su8(1, 4, 7);
+    if (n_tiles == 2) {
+        ADD(12);
+        LOAD_X(5, 1, 1);
+        ADD(13);
+        tile_dot_su8(2, 5, 6);
+        ADD(14);
+        tile_dot_su8(3, 5, 7);
+        ADD(15);
+    }
 }
 
-static void product_tiles(int64_t rows, int64_t n, int64_t groups, const void *x, int64_t x_tile, const void *w,
-                          int64_t panel_bytes, const float *start, int64_t start_stride, float *y, int64_t y_stride) {
-    __attribute__((aligned(64))) int32_t sums[SUM_TILES][PGI_TILE_ROWS * PGI_PANEL_ROWS];
-    __attribute__((aligned(64))) float block_sums[BLOCK_TILES * BLOCK_PANELS * PGI_TILE_ROWS * PGI_PANEL_ROWS];
-    const tile_job all = {rows, n, groups, x, w, x_tile, panel_bytes, start, start_stride, y, y_stride, block_sums};
-    const tile_job *job = &all;
-    const int64_t n_places =
-        pgi_ceil_div64(rows, PGI_TILE_ROWS) * pgi_ceil_div64(n, PGI_PANEL_ROWS) * pgi_ceil_div64(groups, SUM_TILES);
-    place at[3] = {place_at(job, 0, 0, 0, 0)}; /* what is multiplied, and the two before */
-    tile_row c[PGI_TILE_ROWS];
-    UNROLL for (int i = 0; i < PGI_TILE_ROWS; i++) c[i] = tile_row_zero();
+static ALWAYS_INLINE void add_unit(const int n_tiles, const tile_unit *old, const int32_t *added) {
+    UNROLL for (int quarter = 0; quarter < 8 * n_tiles; quarter++) ADD(quarter);
+}
+
+/* All units of tiles first .. end, n_tiles at once. */
+static ALWAYS_INLINE void multiply_blocks(const pgi_tile_product *p, const int n_tiles, int64_t first, int64_t end,
+                                          float sums[2][BLOCK_UNITS * UNIT_SUMS], int32_t integers[2][UNIT_ROOM]) {
+    const int64_t n_pairs = (p->n + 2 * PGI_PANEL_ROWS - 1) / (2 * PGI_PANEL_ROWS);
+    /* before there are two units, zeros are added to what the second block overwrites */
+    const char *first_x = p->x + first * p->x_tile;
+    tile_unit old = {{first_x, first_x}, {p->w, p->w}, sums[1], 0, 0, 0}, before = old, now;
+    int64_t n = 0, block = 0;
+    memset(integers, 0, 2 * UNIT_ROOM * sizeof **integers);
+    memset(sums[1], 0, UNIT_SUMS * sizeof **sums);
+    for (int64_t tile = first; tile < end; tile += n_tiles, block++)
+        for (int64_t group = 0; group < p->groups; group++)
+            for (int64_t pair = 0; pair < n_pairs; pair++, n++) {
+                const char *x = p->x + tile * p->x_tile + group * X_STEP;
+                const char *w = p->w + 2 * pair * p->panel_bytes + group * PGI_INT8_BLOCK;
+                now = (tile_unit){{x, x + p->x_tile},
+                                  {w, (2 * pair + 1) * PGI_PANEL_ROWS < p->n ? w + p->panel_bytes : w},
+                                  sums[block % 2] + pair * UNIT_SUMS,
+                                  tile,
+                                  group + pair == 0,
+                                  group == p->groups - 1 && pair == n_pairs - 1};
+                fetch_factors(&now, n_tiles);
+                pgi_prefetch_step(p->next_w);
+                pgi_prefetch_step(p->next_x);
+                multiply_unit(n_tiles, &now, &old, integers[(n + 1) % 2], integers[n % 2]);
+                if (old.last) end_block(p, n_tiles, old.tile, sums[(old.tile - first) / n_tiles % 2]);
+                if (now.first) begin_block(p, n_tiles, tile, sums[block % 2]);
+                old = before, before = now;
+            }
+    add_unit(n_tiles, &old, integers[n % 2]);
+    if (old.last) end_block(p, n_tiles, old.tile, sums[(old.tile - first) / n_tiles % 2]);
+    int32_t *stored = integers[(n + 1) % 2];
+    RESTART(0, stored);
+    RESTART(1, stored);
+    RESTART(2, stored);
+    RESTART(3, stored);
+    add_unit(n_tiles, &before, integers[(n + 1) % 2]);
+    end_block(p, n_tiles, before.tile, sums[(before.tile - first) / n_tiles % 2]);
+}
+
+static void product_tiles(const pgi_tile_product *product) {
+    const pgi_tile_product copy = *product, *p = &copy; /* which no store can change, as the compiler sees */
+    __attribute__((aligned(64))) float sums[2][BLOCK_UNITS * UNIT_SUMS];
+    /* Of the unit that is stored, and of the one that is added. What lies 4 KiB apart must not be in use at the same
+     * time: a CPU takes a load for one of what was stored there. So they are 2 KiB apart from that. */
+    __attribute__((aligned(4096))) int32_t integers[2][UNIT_ROOM];
+    const int64_t n_tiles = (p->rows + PGI_TILE_ROWS - 1) / PGI_TILE_ROWS, in_pairs = n_tiles / 2 * 2;
     tiles_begin();
-    for (int64_t i = 0; i < n_places + 2; i++) {
-        if (at[0].groups == SUM_TILES && at[1].groups == SUM_TILES && at[2].groups == SUM_TILES && i < n_places)
-            multiply_place(at, SUM_TILES, SUM_TILES, SUM_TILES, sums, c);
-        else
-            multiply_place(at, i < n_places ? at[0].groups : 0, at[1].groups, at[2].groups, sums, c);
-        at[2] = at[1], at[1] = at[0];
-        if (i + 1 < n_places)
-            at[0] = next_place(job, &at[1]);
-        else
-            at[0].groups = 0;
-    }
+    if (in_pairs > 0) multiply_blocks(p, 2, 0, in_pairs, sums, integers);
+    if (in_pairs < n_tiles) multiply_blocks(p, 1, in_pairs, n_tiles, sums, integers);
     tiles_end();
 }

@@ -31,8 +31,8 @@ static inline void tiles_end(void) { _tile_release(); }
 #define tile_zero(t) _tile_zero(t)
 #define tile_load(t, from, row_stride) _tile_loadd(t, from, row_stride)
 #define tile_store(t, to, row_stride) _tile_stored(t, to, row_stride)
-/* sums += a b: s32 [16][16] += s8 [16][64] x s8 [16 fours][16][4] */
-#define tile_dot_s8(sums, a, b) _tile_dpbssd(sums, a, b)
+/* sums += a b: s32 [16][16] += s8 [16][64] x u8 [16 fours][16][4] */
+#define tile_dot_su8(sums, a, b) _tile_dpbsud(sums, a, b)
 
 /* sums += a b: f32 [16][16] += bf16 [16][32] x bf16 [16 pairs][16][2]; subnormals count as 0. */
 #define tile_dot_bf16(sums, a, b) _tile_dpbf16ps(sums, a, b)
@@ -40,7 +40,6 @@ static inline void tiles_end(void) { _tile_release(); }
 /* A row of 16 values. */
 typedef __m512 tile_row;
 
-static inline __attribute__((always_inline)) tile_row tile_row_zero(void) { return _mm512_setzero_ps(); }
 /* n <= 16 of them; what is loaded is 0 from there on. */
 static inline __attribute__((always_inline)) tile_row tile_row_load(const float *from, int n) {
     return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), from);
@@ -48,13 +47,16 @@ static inline __attribute__((always_inline)) tile_row tile_row_load(const float 
 static inline __attribute__((always_inline)) void tile_row_store(float *to, tile_row row, int n) {
     _mm512_mask_storeu_ps(to, (__mmask16)((1u << n) - 1), row);
 }
-/* fma(sums[j], scales[j] * *factor, c[j]) */
-static inline __attribute__((always_inline)) tile_row tile_row_add(tile_row c, const int32_t *sums, tile_row scales,
-                                                                   const void *factor) {
+/* fma(sums[j] + *excess, scales[j] * *factor, c[j]) */
+static inline __attribute__((always_inline)) tile_row tile_row_add(tile_row c, const int32_t *sums, const void *excess,
+                                                                   tile_row scales, const void *factor) {
+    int32_t more;
     float value;
+    memcpy(&more, excess, sizeof more);
     memcpy(&value, factor, sizeof value);
+    const __m512i whole = _mm512_add_epi32(_mm512_load_si512(sums), _mm512_set1_epi32(more));
     const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(value));
-    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums)), scale, c);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(whole), scale, c);
 }
 
 #endif

@@ -25,11 +25,11 @@ static void tile_load(int t, const void *from, int64_t row_stride) {
 static void tile_store(int t, void *to, int64_t row_stride) {
     for (int i = 0; i < 16; i++) memcpy((char *)to + i * row_stride, tiles[t].bytes[i], 64);
 }
-static void tile_dot_s8(int sums, int a, int b) {
+static void tile_dot_su8(int sums, int a, int b) {
     for (int i = 0; i < 16; i++)
         for (int k = 0; k < 64; k++)
             for (int j = 0; j < 16; j++)
-                tiles[sums].words[i][j] += (int8_t)tiles[a].bytes[i][k] * (int8_t)tiles[b].bytes[k / 4][4 * j + k % 4];
+                tiles[sums].words[i][j] += (int8_t)tiles[a].bytes[i][k] * tiles[b].bytes[k / 4][4 * j + k % 4];
 }
 
 static void tile_dot_bf16(int sums, int a, int b) {
@@ -47,7 +47,6 @@ typedef struct tile_row {
     float at[16];
 } tile_row;
 
-static tile_row tile_row_zero(void) { return (tile_row){{0}}; }
 static tile_row tile_row_load(const float *from, int n) {
     tile_row row = {{0}};
     if (n > 0) memcpy(row.at, from, (size_t)n * sizeof *from);
@@ -56,10 +55,12 @@ static tile_row tile_row_load(const float *from, int n) {
 static void tile_row_store(float *to, tile_row row, int n) {
     if (n > 0) memcpy(to, row.at, (size_t)n * sizeof *to);
 }
-static tile_row tile_row_add(tile_row c, const int32_t *sums, tile_row scales, const void *factor) {
+static tile_row tile_row_add(tile_row c, const int32_t *sums, const void *excess, tile_row scales, const void *factor) {
+    int32_t more;
     float value;
+    memcpy(&more, excess, sizeof more);
     memcpy(&value, factor, sizeof value);
-    for (int j = 0; j < 16; j++) c.at[j] = fmaf((float)sums[j], scales.at[j] * value, c.at[j]);
+    for (int j = 0; j < 16; j++) c.at[j] = fmaf((float)(sums[j] + more), scales.at[j] * value, c.at[j]);
     return c;
 }
 

@@ -1,7 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Prefetches the part of W that will be packed next: a few cache lines before each tile of the part in use. */
-#ifndef PGI_OPS_PREFETCH_H
-#define PGI_OPS_PREFETCH_H
+/* Prefetches the part of W that comes next: a few cache lines at each step through the part in use. */
+#ifndef PGI_KERNELS_PREFETCH_H
+#define PGI_KERNELS_PREFETCH_H
 
 #include <stdint.h>
 
