@@ -9,6 +9,7 @@
 #include "base/int64.h"
 #include "base/run.h"
 #include "kernels/matrix.h"
+#include "kernels/prefetch.h"
 #include "kernels/resample.h"
 
 /* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0; HWCAP). */
@@ -40,15 +41,39 @@ enum {
     PGI_GEMM_NR_MAX = 32,
     PGI_GEMM_BF16_KC = 2 * PGI_GEMM_KC, /* of gemm_bf16; also an even number */
     PGI_GEMM_BF16_LDA = PGI_GEMM_BF16_KC + 32,
+    PGI_PANEL_COLUMNS = 128,                 /* of gemm_bf16_panels */
+    PGI_PANEL_VALUES = 2 * PGI_GEMM_BF16_KC, /* that linear layers give it at once */
     PGI_GEMV_ROWS = 4, /* up to this many rows of x a product streams the weights instead of packing them */
     PGI_GEMV_UNIT = 32 /* values that x is rounded up to there */
 };
+
+/* What `gemm_bf16_panels` multiplies: c [m, n] = a panels + bias, or is added to. Of `a` and the panels there are zeros
+ * up to the next multiple of 32 values, and rows of zeros up to the next multiple of 16 rows. */
+typedef struct pgi_panel_product {
+    int m, n;               /* <= gemm_bf16_mr; <= PGI_PANEL_COLUMNS */
+    int64_t k;              /* values of the sum */
+    const uint16_t *a;      /* [k / PGI_GEMM_BF16_KC rounded up][m, PGI_GEMM_BF16_LDA] */
+    int64_t a_block;        /* values from one block to the next */
+    const uint16_t *panels; /* of gemm_bf16_nr columns */
+    int64_t panel;          /* values from one to the next */
+    float *c;
+    int64_t c_stride;
+    int accumulate;
+    const float *bias;
+    pgi_prefetch *next; /* what is packed next, a step for each of pgi_panel_product_steps() */
+} pgi_panel_product;
+
+enum { PGI_PANEL_STEP = 256 }; /* values */
+static inline int64_t pgi_panel_product_steps(int64_t n, int64_t k) {
+    return (k + PGI_PANEL_STEP - 1) / PGI_PANEL_STEP * ((n + PGI_GEMM_NR_MAX - 1) / PGI_GEMM_NR_MAX);
+}
 
 struct pgi_kernels {
     uint64_t cpu;                   /* PG_CPU_* bits in use */
     int gemm_mr, gemm_nr;           /* the tile of `gemm` */
     int gemm_bf16_mr, gemm_bf16_nr; /* of `gemm_bf16`, within the same limits */
     int gemm_bf16_step;             /* heights of its tiles that are the fastest: multiples of this; or 1 */
+    int gemm_bf16_deep;             /* whether linear layers take `gemm_bf16_panels` */
     /* Whether products round their factors to bf16 (pgi_kernels_arithmetic()): linear layers of more than PGI_GEMV_ROWS
      * rows with weights that are not quantized; attention that is not streamed. */
     int bf16_linear, bf16_attention;

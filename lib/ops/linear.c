@@ -28,7 +28,10 @@ enum {
     GEMV_CHUNK_ROWS = 24,          /* a multiple of so many rows: of what the kernels take side by side */
     TASKS_PER_THREAD = 6,          /* more tasks than threads, because threads are not equally fast */
     FEW_ROWS = 32,                 /* up to here packing takes the time: panel by panel, used at once */
-    COPIED = 65536                 /* values of a task that copies */
+    COPIED = 65536,                /* values of a task that copies */
+    DEEP_ROWS = 16,                /* of gemm_bf16_panels: multiples of these are filled up with zeros */
+    DEEP_VALUES = 32,
+    DEEP_BLOCKS = 32 /* column blocks of a thread that let a task have two, and read ahead for the second */
 };
 
 typedef void (*gemv_x_fn)(int m, int64_t k, const float *x, int64_t x_stride, float *out);
@@ -59,8 +62,9 @@ typedef struct linear_task {
     gemv_fn gemv;
     pgi_gemm_format format;
     int64_t first_row, n_rows;   /* the rows of x, */
+    int64_t copied_rows;         /* n_rows, or more where rows of zeros follow, */
     int64_t first_input, inputs; /* and the inputs, that are under way */
-    char *copy;                  /* of those: [inputs / kc rounded up, n_rows, PGI_GEMM_A_ROW] */
+    char *copy;                  /* of those: [inputs / kc rounded up, copied_rows, PGI_GEMM_A_ROW] */
     char *panels;                /* of the threads */
     atomic_int stopped;          /* a task saw the cancel flag and left its part undone */
 } linear_task;
@@ -71,7 +75,8 @@ static size_t copy_bytes(const pgi_gemm_format *f) {
 }
 /* The panels of a column block. */
 static size_t thread_bytes(const pgi_gemm_format *f) {
-    return (size_t)(limits_of(f).column_block * f->kc * f->element);
+    return (size_t)(f->bf16 ? PGI_PANEL_COLUMNS * PGI_PANEL_VALUES : limits_of(f).column_block * f->kc) *
+           (size_t)f->element;
 }
 
 size_t pgi_linear_scratch(const pgi_kernels *kernels, int n_threads) {
@@ -113,6 +118,9 @@ static pg_status gemv_forward(linear_task *task, char *scratch) {
     return PG_OK;
 }
 
+/* Whether the product is one of gemm_bf16_panels. */
+static int deep(const linear_task *task) { return task->format.bf16 && task->run->kernels->gemm_bf16_deep; }
+
 /* Item: a row of the copy. */
 static void copy_rows(void *context, int64_t begin, int64_t end, int thread) {
     const linear_task *task = context;
@@ -120,14 +128,18 @@ static void copy_rows(void *context, int64_t begin, int64_t end, int thread) {
     (void)thread;
     for (int64_t k0 = 0; k0 < task->inputs; k0 += f->kc) {
         const int64_t n = pgi_min64(f->kc, task->inputs - k0);
-        char *to = task->copy + (k0 / f->kc * task->n_rows + begin) * PGI_GEMM_A_ROW;
+        char *to = task->copy + (k0 / f->kc * task->copied_rows + begin) * PGI_GEMM_A_ROW;
         const float *from = task->x + (task->first_row + begin) * task->x_stride + task->first_input + k0;
         for (int64_t r = begin; r < end; r++, to += PGI_GEMM_A_ROW, from += task->x_stride) {
             if (f->bf16)
                 task->run->kernels->round_bf16(from, n, 1, (uint16_t *)to);
             else
                 memcpy(to, from, (size_t)n * sizeof(float));
+            if (deep(task))
+                memset(to + n * f->element, 0,
+                       (size_t)(-n % DEEP_VALUES + DEEP_VALUES) % DEEP_VALUES * (size_t)f->element);
         }
+        if (end == task->n_rows) memset(to, 0, (size_t)((task->copied_rows - end) * PGI_GEMM_A_ROW));
     }
 }
 
@@ -172,6 +184,71 @@ static void gemm_columns(void *context, int64_t begin, int64_t end, int thread) 
     }
 }
 
+/* W from a column and an input on, while k values are multiplied. */
+static pgi_prefetch prefetch_part(const linear_task *task, int64_t column, int64_t n, int64_t input, int64_t inputs,
+                                  int64_t k) {
+    const int64_t element = (int64_t)pgi_dtype_size(task->linear->weight.dtype);
+    return pgi_prefetch_start(
+        (const char *)task->linear->weight.data + column * task->w_bytes + input * element, task->w_bytes, n,
+        inputs * element, pgi_gemm_tiles(&task->format, task->n_rows) * pgi_panel_product_steps(PGI_PANEL_COLUMNS, k));
+}
+
+/* Item: an output column, in column blocks. As gemm_columns, but of more inputs at once. */
+static void panel_columns(void *context, int64_t begin, int64_t end, int thread) {
+    linear_task *task = context;
+    const pgi_kernels *kernels = task->run->kernels;
+    const pgi_gemm_format *f = &task->format;
+    const pgi_matrix *w = &task->linear->weight;
+    const float *bias = task->linear->bias;
+    char *panels = task->panels + (size_t)thread * thread_bytes(f);
+    float *y = task->y + task->first_row * task->y_stride;
+    const int64_t nr = f->nr, rows = task->n_rows, n_tiles = pgi_gemm_tiles(f, rows);
+    const int64_t element = (int64_t)pgi_dtype_size(w->dtype), last_input = task->first_input + task->inputs;
+    for (int64_t first = begin, n; first < end; first += n) {
+        n = pgi_min64(end - first, PGI_PANEL_COLUMNS);
+        for (int64_t k0 = task->first_input, k; k0 < last_input; k0 += k) {
+            if (pgi_run_cancelled(task->run)) {
+                atomic_store_explicit(&task->stopped, 1, memory_order_relaxed);
+                return;
+            }
+            k = pgi_min64(last_input - k0, PGI_PANEL_VALUES);
+            const int64_t whole = pgi_ceil_div64(k, DEEP_VALUES) * DEEP_VALUES;
+            const int64_t panel_bytes = pgi_gemm_panel_bytes(f, whole), packed = pgi_gemm_panel_bytes(f, k);
+            for (int64_t p = 0; p * nr < n; p++) {
+                pgi_gemm_pack(kernels, f, w->dtype,
+                              (const char *)w->data + (first + p * nr) * task->w_bytes + k0 * element, task->w_bytes,
+                              pgi_min64(nr, n - p * nr), k, panels + p * panel_bytes);
+                memset(panels + p * panel_bytes + packed, 0, (size_t)(panel_bytes - packed));
+            }
+            pgi_prefetch next = {.rows = 0};
+            if (k0 + k < last_input)
+                next = prefetch_part(task, first, n, k0 + k, pgi_min64(k, last_input - k0 - k), k);
+            else if (first + n < end)
+                next = prefetch_part(task, first + n, pgi_min64(n, end - first - n), task->first_input,
+                                     pgi_min64(task->inputs, PGI_PANEL_VALUES), k);
+            for (int64_t t = 0; t < n_tiles; t++) {
+                const int64_t row = pgi_gemm_tile_row(f, rows, t, n_tiles);
+                kernels->gemm_bf16_panels(&(pgi_panel_product){
+                    .m = (int)(pgi_gemm_tile_row(f, rows, t + 1, n_tiles) - row),
+                    .n = (int)n,
+                    .k = k,
+                    .a = (const uint16_t *)(const void *)(task->copy +
+                                                          ((k0 - task->first_input) / f->kc * task->copied_rows + row) *
+                                                              PGI_GEMM_A_ROW),
+                    .a_block = task->copied_rows * PGI_GEMM_BF16_LDA,
+                    .panels = (const uint16_t *)(const void *)panels,
+                    .panel = panel_bytes / 2,
+                    .c = y + row * task->y_stride + first,
+                    .c_stride = task->y_stride,
+                    .accumulate = k0 > 0,
+                    .bias = bias ? bias + first : NULL,
+                    .next = &next,
+                });
+            }
+        }
+    }
+}
+
 /* More than PGI_GEMV_ROWS rows and at least one input. */
 static pg_status gemm_forward(linear_task *task, char *scratch) {
     const pgi_run *run = task->run;
@@ -183,18 +260,21 @@ static pg_status gemm_forward(linear_task *task, char *scratch) {
     task->panels = scratch + copy_bytes(f);
     const int64_t rows = task->rows, nr = f->nr;
     const int64_t share = w->rows / ((int64_t)run->n_threads * TASKS_PER_THREAD) / nr * nr;
-    const int64_t column_block = rows <= FEW_ROWS ? nr
-                                 : share < 2 * nr ? 2 * nr
-                                                  : pgi_min64(share, limits.column_block);
+    int64_t column_block = rows <= FEW_ROWS ? nr : share < 2 * nr ? 2 * nr : pgi_min64(share, limits.column_block);
+    if (deep(task))
+        column_block = w->rows / PGI_PANEL_COLUMNS / run->n_threads >= DEEP_BLOCKS
+                           ? 2 * PGI_PANEL_COLUMNS
+                           : pgi_min64(column_block, PGI_PANEL_COLUMNS);
     const int64_t n_blocks = pgi_ceil_div64(rows, limits.rows);
     for (int64_t b = 0; b < n_blocks; b++) { /* of nearly equal height */
         task->first_row = rows * b / n_blocks;
         task->n_rows = rows * (b + 1) / n_blocks - task->first_row;
-        const int64_t span = limits.rows / task->n_rows * limits.spans * f->kc;
+        task->copied_rows = deep(task) ? pgi_ceil_div64(task->n_rows, DEEP_ROWS) * DEEP_ROWS : task->n_rows;
+        const int64_t span = limits.rows / task->copied_rows * limits.spans * f->kc;
         for (task->first_input = 0; task->first_input < w->columns; task->first_input += span) {
             task->inputs = pgi_min64(span, w->columns - task->first_input);
             PGI_TRY(pgi_parallel_for(run, task->n_rows, 1 + COPIED / task->inputs, copy_rows, task));
-            PGI_TRY(pgi_parallel_for(run, w->rows, column_block, gemm_columns, task));
+            PGI_TRY(pgi_parallel_for(run, w->rows, column_block, deep(task) ? panel_columns : gemm_columns, task));
             if (atomic_load(&task->stopped)) return pgi_run_cancelled_error();
         }
     }

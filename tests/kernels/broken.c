@@ -98,6 +98,7 @@ PACK_PAIRS(pack_pairs_f16)
 BROKEN_BF16(pair_rows, (const float *a, const float *b, int n, uint16_t *panel), (a, b, n, panel), panel,
             2 * real.gemm_bf16_nr)
 
+BROKEN(gemm_bf16_panels, (const pgi_panel_product *p), (p), p->c + (p->m - 1) * p->c_stride, p->n)
 BROKEN(gemm_bf16,
        (int m, int n, int64_t k, const uint16_t *a, const uint16_t *panel, float *c, int64_t c_stride, int accumulate,
         const float *bias),

@@ -241,7 +241,9 @@ static int check_tiles_in_c(uint64_t seed, const char *only) {
     tiles_in_c(&table);
     for (int i = 0; i < n_kernel_checks; i++) {
         const char *name = kernel_checks[i].name;
-        if ((strcmp(name, "product_tiles") && strcmp(name, "gemm_bf16")) || (only && strcmp(only, name))) continue;
+        if ((strcmp(name, "product_tiles") && strcmp(name, "gemm_bf16") && strcmp(name, "gemm_bf16_panels")) ||
+            (only && strcmp(only, name)))
+            continue;
         check c = {.kernels = &table};
         run_check(&c, &kernel_checks[i], seed);
         failed += c.failures > 0;

@@ -64,7 +64,7 @@ typedef struct kernel_check {
 extern const kernel_check kernel_checks[];
 extern const int n_kernel_checks;
 
-/* Puts product_tiles and gemm_bf16 on tiles in plain C into a table (tiles_in_c.c). */
+/* Puts product_tiles, gemm_bf16 and gemm_bf16_panels on tiles in plain C into a table (tiles_in_c.c). */
 void tiles_in_c(pgi_kernels *kernels);
 
 /* A length that is tested after *n, from 0 on: all small ones, head dims, a width of the model, the tail of 4304. 0:
@@ -82,6 +82,7 @@ void check_pack_pairs_bf16(check *c);
 void check_pack_pairs_f16(check *c);
 void check_pair_rows(check *c);
 void check_gemm_bf16(check *c);
+void check_gemm_bf16_panels(check *c);
 
 /* check_resample.c */
 void check_resample_columns(check *c);

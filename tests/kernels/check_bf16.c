@@ -191,6 +191,68 @@ static void check_gemm_shape(check *c, int m, int n, int64_t k) {
     release_all(c);
 }
 
+/* Blocks of a with rows and values of zeros behind them, and panels with values of zeros. */
+static void check_panels(check *c, int m, int n, int64_t k) {
+    const int nr = c->kernels->gemm_bf16_nr, n_panels = (n + nr - 1) / nr;
+    const int64_t rows = (m + 15) / 16 * 16, whole = (k + 31) / 32 * 32, panel = whole * nr;
+    const int64_t blocks = (whole + PGI_GEMM_BF16_KC - 1) / PGI_GEMM_BF16_KC, block = rows * PGI_GEMM_BF16_LDA;
+    const int accumulate = (int)random_below(c, 2), with_bias = (int)random_below(c, 2);
+    const int64_t stride = n + random_below(c, 5), last = stride * (m - 1) + n;
+    uint16_t *a = guarded(c, (size_t)(blocks * block) * 2, 0), *w = guarded(c, (size_t)(n_panels * panel) * 2, 0);
+    float *out = guarded_output(c, last), *bias = guarded_floats(c, n), *before = guarded_floats(c, last);
+    pgi_prefetch next = {.rows = 0};
+    memset(a, 0, (size_t)(blocks * block) * 2);
+    memset(w, 0, (size_t)(n_panels * panel) * 2);
+    for (int i = 0; i < m; i++)
+        for (int64_t l = 0; l < k; l += PGI_GEMM_BF16_KC)
+            random_bf16(c, a + l / PGI_GEMM_BF16_KC * block + i * PGI_GEMM_BF16_LDA, pgi_min64(k - l, PGI_GEMM_BF16_KC),
+                        0);
+    for (int j = 0; j < n; j++)
+        for (int64_t l = 0; l < k; l++)
+            random_bf16(c, w + j / nr * panel + l / 2 * 2 * nr + 2 * (j % nr) + l % 2, 1, 0);
+    random_fill(c, bias, n);
+    for (int i = 0; i < m; i++) random_fill(c, out + i * stride, accumulate ? n : 0);
+    memcpy(before, out, sizeof(float) * (size_t)last);
+    c->kernels->gemm_bf16_panels(&(pgi_panel_product){.m = m,
+                                                      .n = n,
+                                                      .k = k,
+                                                      .a = a,
+                                                      .a_block = block,
+                                                      .panels = w,
+                                                      .panel = panel,
+                                                      .c = out,
+                                                      .c_stride = stride,
+                                                      .accumulate = accumulate,
+                                                      .bias = with_bias ? bias : NULL,
+                                                      .next = &next});
+    for (int i = 0; i < m; i++) {
+        for (int j = 0; j < n; j++) {
+            double start = accumulate ? before[i * stride + j] : with_bias ? bias[j] : 0;
+            double want = start, magnitudes = fabs(start), squares = start * start;
+            for (int64_t l = 0; l < k; l++) {
+                const uint16_t *row = a + l / PGI_GEMM_BF16_KC * block + i * PGI_GEMM_BF16_LDA;
+                double product = weight_value(row, PG_DTYPE_BF16, l % PGI_GEMM_BF16_KC) *
+                                 weight_value(w + j / nr * panel, PG_DTYPE_BF16, l / 2 * 2 * nr + 2 * (j % nr) + l % 2);
+                want += product, magnitudes += fabs(product), squares += product * product;
+            }
+            expect_near(c, out[i * stride + j], want, sum_bound((double)k + 1, magnitudes, squares), "c", i, j);
+        }
+        for (int64_t j = n; j < stride && i + 1 < m; j++)
+            if (!isnan(out[i * stride + j])) fail(c, "%d x %d: wrote between the rows", m, n);
+    }
+    release_all(c);
+}
+
+void check_gemm_bf16_panels(check *c) {
+    static const int rows[] = {1, 4, 5, 15, 16, 17, 31, 32}, columns[] = {1, 15, 16, 17, 31, 32, 33, 47, 49, 63, 64};
+    static const int64_t depths[] = {1, 31, 32, 40, 256, 300};
+    for (size_t r = 0; r < sizeof rows / sizeof *rows && rows[r] <= c->kernels->gemm_bf16_mr; r++)
+        for (size_t n = 0; n < sizeof columns / sizeof *columns; n++)
+            check_panels(c, rows[r], columns[n], depths[random_below(c, 6)]);
+    check_panels(c, c->kernels->gemm_bf16_mr, PGI_PANEL_COLUMNS, PGI_PANEL_VALUES);
+    check_panels(c, 3, 20, PGI_GEMM_BF16_KC + 300);
+}
+
 void check_gemm_bf16(check *c) {
     static const int64_t depths[] = {1, 2, 3, 17, 72, 75};
     const int mr = c->kernels->gemm_bf16_mr, nr = c->kernels->gemm_bf16_nr;

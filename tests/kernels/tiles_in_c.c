@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* product_tiles and gemm_bf16 as AMX has them, on tiles in plain C: for CPUs without AMX. */
+/* product_tiles, gemm_bf16 and gemm_bf16_panels as AMX has them, on tiles in plain C: for CPUs without AMX. */
 #include "check.h"
 #include "kernels/x86/tiles_c.h"
 
@@ -9,6 +9,7 @@
 void tiles_in_c(pgi_kernels *kernels) {
     kernels->product_tiles = product_tiles;
     kernels->gemm_bf16 = gemm_bf16;
+    kernels->gemm_bf16_panels = gemm_bf16_panels;
     kernels->gemm_bf16_mr = GEMM_ROWS;
     kernels->gemm_bf16_nr = GEMM_ROWS;
 }

@@ -51,6 +51,19 @@ static void gemm_bf16(int m, int n, int64_t k, const uint16_t *a, const uint16_t
     }
 }
 
+static void gemm_bf16_panels(const pgi_panel_product *p) {
+    for (int i = 0; i < p->m; i++)
+        for (int j = 0; j < p->n; j++) {
+            const uint16_t *column = p->panels + j / NR * p->panel + 2 * (j % NR);
+            float *out = p->c + i * p->c_stride + j, sum = p->accumulate ? *out : p->bias ? p->bias[j] : 0;
+            for (int64_t l = 0; l < p->k; l++)
+                sum += pgi_f32_from_bf16(
+                           p->a[l / PGI_GEMM_BF16_KC * p->a_block + i * PGI_GEMM_BF16_LDA + l % PGI_GEMM_BF16_KC]) *
+                       pgi_f32_from_bf16(column[(l >> 1) * 2 * NR + (l & 1)]);
+            *out = sum;
+        }
+}
+
 static float exp_sum_bf16(float *x, int64_t n, float max, uint16_t *out) {
     float lane[8] = {0};
     for (int64_t i = 0; i < n; i++) {
@@ -65,6 +78,7 @@ void pgi_ref_bf16(pgi_kernels *kernels) {
     kernels->gemm_bf16_mr = MR;
     kernels->gemm_bf16_nr = NR;
     kernels->gemm_bf16_step = 1;
+    kernels->gemm_bf16_deep = 0;
 #define K(type, name, parameters) kernels->name = name;
 #include "kernels/lists/bf16.inc"
 #undef K

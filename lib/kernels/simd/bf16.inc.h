@@ -83,6 +83,17 @@ static void pair_rows(const float *a, const float *b, int n, uint16_t *panel) {
     UNROLL for (int v = 0; v < 2; v++) i_store(panel + v * 2 * LANES, i_pairs(values_of(a, v, n), values_of(b, v, n)));
 }
 
+/* A file with one of its own defines OWN_PANELS. */
+#ifndef OWN_PANELS
+static void gemm_bf16_panels(const pgi_panel_product *p) {
+    for (int64_t l = 0; l < p->k; l += PGI_GEMM_BF16_KC)
+        for (int j = 0; j < p->n; j += NR)
+            gemm_bf16(p->m, p->n - j < NR ? p->n - j : NR, pgi_min64(p->k - l, PGI_GEMM_BF16_KC),
+                      p->a + l / PGI_GEMM_BF16_KC * p->a_block, p->panels + j / NR * p->panel + l * NR, p->c + j,
+                      p->c_stride, p->accumulate || l > 0, p->bias && l == 0 ? p->bias + j : NULL);
+}
+#endif
+
 /* ---- exp: 2^t = 2^floor(t) 2^f; 2^f, 0 <= f < 1, is a polynomial with a relative error below 2.6e-6 ---- */
 
 static inline vec v_exp2(vec t) {
@@ -122,6 +133,7 @@ static void set_bf16(pgi_kernels *kernels) {
     kernels->gemm_bf16_mr = MR;
     kernels->gemm_bf16_nr = NR;
     kernels->gemm_bf16_step = 1;
+    kernels->gemm_bf16_deep = 0;
 #define K(type, name, parameters) kernels->name = name;
 #include "kernels/lists/bf16.inc"
 #undef K

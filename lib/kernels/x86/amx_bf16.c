@@ -7,9 +7,11 @@
 
 enum { MR = GEMM_ROWS };
 
+#define OWN_PANELS
 #include "kernels/simd/bf16.inc.h"
 
 void pgi_kernels_amx_bf16(pgi_kernels *kernels) {
     set_bf16(kernels);
     kernels->gemm_bf16_step = TILE_ROWS;
+    kernels->gemm_bf16_deep = 1;
 }

@@ -3,6 +3,10 @@
  * Template: gemm_bf16 on tiles of AMX (tiles_amx.h) or on those of tiles_c.h, 32 x 32 sums at once. Rows of `a`, 32
  * values long, are tiles as they lie in memory, and so are 16 pairs of lines of a panel, [16][32 columns][2].
  *
+ * gemm_bf16_panels does so for two panels and many values. It takes PGI_PANEL_STEP values at once: those of the rows
+ * stay in the first-level cache for the other panel, and those of a panel come from the second. Meanwhile sums are
+ * tiles in memory.
+ *
  * Sums begin with what they are added to. Rows, columns and values that do not fill a tile go through copies that are
  * filled up with zeros: nothing is read or written outside of the operands.
  */
@@ -168,4 +172,71 @@ static void gemm_bf16(int m, int n, int64_t k, const uint16_t *a, const uint16_t
         multiply(m, n, pgi_min64(k - l, at_once), a + l, panel + l * GEMM_ROWS, c, c_stride, accumulate || l > 0,
                  l > 0 ? NULL : bias, &copies);
     tiles_end();
+}
+
+/* Sums of a panel: what they are before the first values, between, and after the last. */
+typedef struct panel_sums {
+    __attribute__((aligned(64))) float between[2][2][TILE_ROWS * TILE_ROWS];
+    tile_sums ends[2][2]; /* those that are not whole begin and end in `between` */
+} panel_sums;
+
+static void begin_sums(const pgi_panel_product *p, int first, panel_sums *sums) {
+    for (int i = 0; i < 2; i++)
+        for (int v = 0; v < 2; v++) {
+            const int column = first + v * TILE_ROWS, rows = at_most_16(p->m - i * TILE_ROWS);
+            const int columns = at_most_16(p->n - column);
+            if (rows > 0 && columns > 0)
+                sums->ends[i][v] = sums_of(p->c + i * TILE_ROWS * p->c_stride + column, p->c_stride, rows, columns,
+                                           p->accumulate, p->bias ? p->bias + column : NULL, sums->between[i][v]);
+            else /* nobody looks at these */
+                sums->ends[i][v] = (tile_sums){NULL, sums->between[i][v], 0, TILE_ROWS * (int64_t)sizeof(float)};
+        }
+}
+
+static void end_sums(const pgi_panel_product *p, int first, const panel_sums *sums) {
+    for (int i = 0; i < 2; i++)
+        for (int v = 0; v < 2; v++) {
+            const int column = first + v * TILE_ROWS, columns = at_most_16(p->n - column);
+            if (columns > 0)
+                copy_sums(&sums->ends[i][v], p->c + i * TILE_ROWS * p->c_stride + column, p->c_stride,
+                          at_most_16(p->m - i * TILE_ROWS), columns);
+        }
+}
+
+static ALWAYS_INLINE void multiply_panel(const int tiles_high, const uint16_t *a, const uint16_t *panel, int64_t k,
+                                         int is_first, int is_last, panel_sums *sums) {
+    const int64_t bytes = TILE_ROWS * (int64_t)sizeof(float);
+    const tile_rows rows[2] = {{a, NULL, A_BYTES}, {a + TILE_ROWS * PGI_GEMM_BF16_LDA, NULL, A_BYTES}};
+    tile_sums here[2][2];
+    UNROLL for (int t = 0; t < 4; t++) {
+        const tile_sums *ends = &sums->ends[t / 2][t % 2];
+        float *between = sums->between[t / 2][t % 2];
+        here[t / 2][t % 2] = (tile_sums){is_first ? ends->from : between, is_last ? ends->to : between,
+                                         is_first ? ends->from_stride : bytes, is_last ? ends->to_stride : bytes};
+    }
+    multiply_tiles(tiles_high, 2, k, rows, panel, NULL, here);
+}
+
+static void gemm_bf16_panels(const pgi_panel_product *p) {
+    panel_sums sums[PGI_PANEL_COLUMNS / GEMM_ROWS];
+    const int n_panels = (p->n + GEMM_ROWS - 1) / GEMM_ROWS;
+    for (int q = 0; q < n_panels; q++) begin_sums(p, q * GEMM_ROWS, &sums[q]);
+    pgi_prefetch sums_ahead = pgi_prefetch_start((const char *)p->c, p->c_stride * (int64_t)sizeof *p->c, p->m,
+                                                 p->n * (int64_t)sizeof *p->c, pgi_panel_product_steps(p->n, p->k));
+    tiles_begin();
+    for (int64_t l = 0; l < p->k; l += PGI_PANEL_STEP) {
+        const uint16_t *a = p->a + l / PGI_GEMM_BF16_KC * p->a_block + l % PGI_GEMM_BF16_KC;
+        const int64_t k = (pgi_min64(p->k - l, PGI_PANEL_STEP) + TILE_VALUES - 1) / TILE_VALUES * TILE_VALUES;
+        for (int q = 0; q < n_panels; q++) {
+            pgi_prefetch_step(p->next);
+            pgi_prefetch_step(&sums_ahead);
+            const uint16_t *panel = p->panels + q * p->panel + l * GEMM_ROWS;
+            if (p->m > TILE_ROWS)
+                multiply_panel(2, a, panel, k, l == 0, l + k >= p->k, &sums[q]);
+            else
+                multiply_panel(1, a, panel, k, l == 0, l + k >= p->k, &sums[q]);
+        }
+    }
+    tiles_end();
+    for (int q = 0; q < n_panels; q++) end_sums(p, q * GEMM_ROWS, &sums[q]);
 }
