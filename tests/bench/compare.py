@@ -18,9 +18,7 @@ answer, the one to believe on a shared machine. With --json every answer is writ
 finds FILE adds its rounds to it: it can be interrupted at any time.
 """
 import argparse
-import ctypes
 import datetime
-import gc
 import json
 import os
 import platform
@@ -29,10 +27,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path.insert(0, os.path.join(ROOT, "tests", "oracle"))
+import contenders
+
+ROOT = contenders.ROOT
 COLUMNS = {"image_s": "image s", "first_token_s": "first token s", "tokens_per_s": "decode tok/s",
            "memory_mib": "memory MiB", "load_s": "load s"}
 # what is asked for (docs/SPEED.md): (ours, peer, quantity, at least so many times better)
@@ -41,86 +39,6 @@ TARGETS = [("stored", "f32", "first_token_s", 2.2), ("stored", "bf16", "tokens_p
            ("int8", "int8", "first_token_s", 1.7), ("int8", "int8", "tokens_per_s", 1.25)]
 LARGE_TARGETS = [("int8", "bf16", "first_token_s", 2.2)]  # at 448 and 896 px
 OWN_TARGETS = [("int4", "int8", "first_token_s", 1 / 1.15), ("int4", "int8", "tokens_per_s", 1.6)]
-
-
-def process_mib(key):
-    with open("/proc/self/status") as f:
-        return next((int(line.split()[1]) / 1024 for line in f if line.startswith(key + ":")), 0.0)
-
-
-# ---- the two sides, each in a process of its own; they print a line of JSON for each answer ----
-
-def answer_ours(args, weights, folder):
-    import pglib
-    library = pglib.Library(args.build)
-    start = time.perf_counter()
-    kept = 0 if folder or weights == "bf16" else pglib.WEIGHTS[weights]
-    arithmetic = pglib.ARITHMETIC_BF16 if weights == "bf16" else 0
-    with pglib.Model(library, folder or args.model, weights=kept, arithmetic=arithmetic) as model, \
-            pglib.Processor(library, args.model) as processor, \
-            pglib.Session(model, n_threads=args.threads, max_new_tokens=args.tokens) as session:
-        load = time.perf_counter() - start
-        if weights == "bf16" and model.info().arithmetic != pglib.ARITHMETIC_BF16:
-            sys.exit("this CPU computes it in f32")
-        for _ in range(args.answers + 1):
-            ids, status = [], pglib.OK
-            start = time.perf_counter()
-            with processor.encode(args.image, args.prompt, pglib.ENCODE_EXIF) as inputs, \
-                    model.encode_image(inputs, n_threads=args.threads) as features:
-                image = time.perf_counter()
-                session.prefill(inputs, features)
-                while status == pglib.OK:
-                    status, token = session.step()
-                    if token is not None:
-                        ids.append(token)
-                        last = time.perf_counter()
-                        first = last if len(ids) == 1 else first
-            tell(load, start, image, first, last, ids)
-
-
-def answer_peer(args, kind):
-    start = time.perf_counter()
-    import torch
-    from transformers import AutoProcessor, PaliGemmaForConditionalGeneration, logging
-    from transformers.image_utils import load_image
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    torch.set_num_threads(args.threads)
-    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-    processor = AutoProcessor.from_pretrained(args.model)
-    model = PaliGemmaForConditionalGeneration.from_pretrained(args.model, dtype=dtype).eval()
-    if kind == "int8":
-        torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8, inplace=True)
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)  # the f32 weights that are gone would count as its memory
-    load, times = time.perf_counter() - start, []
-
-    class Clock:
-        """A streamer that notes when each token comes (the prompt comes first)."""
-
-        def put(self, _):
-            times.append(time.perf_counter())
-
-        def end(self):
-            pass
-
-    images = []
-    model.model.multi_modal_projector.register_forward_hook(lambda *_: images.append(time.perf_counter()))
-    for _ in range(args.answers + 1):
-        times.clear()
-        start = time.perf_counter()
-        inputs = processor(images=load_image(args.image), text="<image>" + args.prompt, return_tensors="pt").to(dtype)
-        inputs.pop("labels", None)
-        with torch.inference_mode():
-            out = model.generate(**inputs, max_new_tokens=args.tokens, do_sample=False, streamer=Clock())
-        tell(load, start, images[-1], times[1], times[-1], out[0, inputs["input_ids"].shape[1]:].tolist())
-
-
-def tell(load, start, image, first, last, ids):
-    print(json.dumps(dict(load_s=load, image_s=image - start, first_token_s=first - start, ids=ids,
-                          tokens_per_s=(len(ids) - 1) / (last - first) if len(ids) > 1 else 0.0,
-                          memory_mib=process_mib("VmRSS"), own_mib=process_mib("RssAnon"),
-                          peak_mib=process_mib("VmHWM"))), flush=True)
 
 
 # ---- rounds ----
@@ -203,21 +121,21 @@ def report(record):
     return "\n".join(lines)
 
 
-def describe(args, contenders):
+def describe(args, names):
     import torch
     import transformers
     sys.path.insert(0, os.path.join(ROOT, "tests", "oracle"))
     import exactness
     with open(os.path.join(args.model, "config.json")) as f:
         vision = json.load(f)["vision_config"]
-    isas = {name.partition("@")[2] for name in contenders if not name.startswith("ours")}
+    isas = {name.partition("@")[2] for name in names if not name.startswith("ours")}
     size = vision.get("image_size", 224) // vision.get("patch_size", 14)
     return dict(date=str(datetime.date.today()), cpu=exactness.cpu_name(), machine=platform.machine(),
                 threads=args.threads, model=os.path.basename(os.path.abspath(args.model)), image_tokens=size * size,
                 prompt=args.prompt, tokens=args.tokens, onednn={isa: onednn_isa(isa) for isa in sorted(isas)},
                 versions=f"transformers {transformers.__version__}, torch {torch.__version__}, "
                          f"torch's quantized engine {torch.backends.quantized.engine}",
-                answers={name: [] for name in contenders})
+                answers={name: [] for name in names})
 
 
 def main():
@@ -236,10 +154,9 @@ def main():
     args.add_argument("--serve", help=argparse.SUPPRESS)
     args = args.parse_args()
     if args.serve:
-        side, kind = args.serve.split(" ", 1)
-        return answer_ours(args, *kind.partition("=")[::2]) if side == "ours" else answer_peer(args, kind)
+        return contenders.answer(args, args.serve)
     given = [("ours", k) for k in args.ours.split(",") if k] + [("transformers", k) for k in args.peers.split(",") if k]
-    contenders = {f"{side} {kind.partition('=')[0]}": f"{side} {kind}" for side, kind in given}
+    started_as = {f"{side} {kind.partition('=')[0]}": f"{side} {kind}" for side, kind in given}
     record = None
     if args.json and os.path.exists(args.json):
         with open(args.json) as f:
@@ -249,7 +166,7 @@ def main():
         wrong = {key: record[key] for key, value in now.items() if record[key] != value}
         if wrong:
             sys.exit(f"compare: {args.json} holds another comparison: {wrong}")
-    record = record or describe(args, contenders)
+    record = record or describe(args, started_as)
     with tempfile.TemporaryDirectory() as folder:
         if not args.image:
             from PIL import Image
@@ -257,10 +174,10 @@ def main():
             Image.linear_gradient("L").resize((640, 480)).convert("RGB").save(args.image)
         try:
             for i in range(args.rounds):
-                for name, started_as in list(contenders.items()):
-                    answers = run(args, started_as)
+                for name in list(started_as):
+                    answers = run(args, started_as[name])
                     if answers is None:
-                        del contenders[name]
+                        del started_as[name]
                         continue
                     record["answers"].setdefault(name, []).extend(answers)
                     for a in answers:
