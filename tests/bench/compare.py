@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
-"""Times the library and transformers in turns on one checkpoint, and prints the ratios of docs/SPEED.md.
+"""Times the library and its peers in turns on one checkpoint, and prints the ratios of docs/SPEED.md.
 
     compare.py MODEL [IMAGE] [--rounds 3] [--ours stored,bf16,int8,int4] [--peers f32,bf16,int8] [--json FILE]
 
@@ -11,11 +11,20 @@ and ends, so that each has the machine and its memory to itself. Same image, pro
             bf16: stored weights in bf16 arithmetic (left out on a CPU where the library computes it in f32)
     peers   f32, bf16: transformers in that dtype; int8: f32 with torch.ao.quantization.quantize_dynamic on every
             Linear. bf16@AVX512_CORE_BF16: with that ONEDNN_MAX_CPU_ISA, as on machines without AMX
+            compile-bf16, compile-int8: transformers through torch.compile, static KV cache, frozen weights; int8 by
+            torchao, weights and activations. --compile-python: an interpreter that has torchao
+            openvino-int8, openvino-int4: what openvino_model.py made of MODEL in --openvino-cache, run by
+            --openvino-python. As they are: precision f32, where OpenVINO quantizes activations while it runs.
+            openvino-int8@bf16: in bf16, what it does by itself on a CPU that has it; it does not quantize activations then.
+            openvino-w8a8: the decoder's activations quantized by ranges that were found beforehand, as the encoder's
+
+A contender that cannot run is left out, with its message.
 
 Times: image, from its file to the projector's features; first token, from the file too; decode, tokens a second
-after the first. Memory: resident at the end, everything counted, mapped files too. `best` is the least disturbed
-answer, the one to believe on a shared machine. With --json every answer is written to FILE as it comes, and a run that
-finds FILE adds its rounds to it: it can be interrupted at any time.
+after the first; load, with the imports; first answer: its first token, when the process has answered nothing before.
+Memory: resident at the end, everything counted, mapped files too. Disk: the files that are opened. `best` is the least
+disturbed answer, the one to believe on a shared machine. With --json every answer is written to FILE as it comes, and a
+run that finds FILE adds its rounds to it: it can be interrupted at any time.
 """
 import argparse
 import datetime
@@ -32,7 +41,11 @@ import contenders
 
 ROOT = contenders.ROOT
 COLUMNS = {"image_s": "image s", "first_token_s": "first token s", "tokens_per_s": "decode tok/s",
-           "memory_mib": "memory MiB", "load_s": "load s"}
+           "memory_mib": "memory MiB", "load_s": "load s", "first_answer_s": "first answer s", "disk_mib": "disk MiB"}
+MIB = ("memory_mib", "disk_mib")
+RATIOS = {"image_s": "image", "first_token_s": "first token", "tokens_per_s": "decode", "memory_mib": "memory",
+          "load_s": "load", "first_answer_s": "first answer", "disk_mib": "disk"}
+SIDES = ("openvino", "compile")  # peers whose names begin with it; the others are transformers
 # what is asked for (docs/SPEED.md): (ours, peer, quantity, at least so many times better)
 TARGETS = [("stored", "f32", "first_token_s", 2.2), ("stored", "bf16", "tokens_per_s", 3.0),
            ("bf16", "bf16", "first_token_s", 1.3),
@@ -45,22 +58,25 @@ OWN_TARGETS = [("int4", "int8", "first_token_s", 1 / 1.15), ("int4", "int8", "to
 
 def run(args, name):
     """One process of the contender. -> its answers, the first left out"""
-    side, kind = name.split(" ")
-    kind, _, isa = kind.partition("@")
+    side, kind = name.split(" ", 1)
+    isa = None
+    if side == "transformers":
+        kind, _, isa = kind.partition("@")
     environment = dict(os.environ, HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false",
                        OMP_NUM_THREADS=str(args.threads))
     if isa:
         environment["ONEDNN_MAX_CPU_ISA"] = isa
-    command = [sys.executable, "-W", "ignore", os.path.abspath(__file__), args.model, args.image, "--serve",
-               f"{side} {kind}"]
-    for key in ("prompt", "tokens", "threads", "answers", "build"):
-        command += [f"--{key}", str(getattr(args, key))]
+    python = {"openvino": args.openvino_python, "compile": args.compile_python}.get(side, sys.executable)
+    command = [python, "-W", "ignore", os.path.abspath(__file__), args.model, args.image, "--serve", f"{side} {kind}"]
+    for key in ("prompt", "tokens", "threads", "answers", "build", "openvino_cache"):
+        command += [f"--{key.replace('_', '-')}", str(getattr(args, key))]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
         print(f"{name}: left out: {lines[-1]}", file=sys.stderr)
         return None
-    return [json.loads(line) for line in done.stdout.splitlines()][1:]
+    first, *answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return [dict(a, first_answer_s=first["first_token_s"]) for a in answers]
 
 
 def onednn_isa(isa=None):
@@ -89,6 +105,14 @@ def numbers(answers):
                    for key in COLUMNS} for name, list_ in answers.items() if list_}
 
 
+def same_ids(ours, peers):
+    """yes, or how many of the first ones"""
+    theirs = peers[0]["ids"]
+    same = min(next((i for i, (x, y) in enumerate(zip(a["ids"], theirs)) if x != y), min(len(a["ids"]), len(theirs)))
+               for a in ours)
+    return "yes" if all(a["ids"] == theirs for a in ours) else f"first {same} of {len(theirs)}"
+
+
 def report(record):
     table, answers = numbers(record["answers"]), record["answers"]
     lines = [f"{record['date']}, {record['cpu']}, {record['threads']} threads; {record['model']}, "
@@ -97,18 +121,25 @@ def report(record):
     lines += [f"oneDNN{f' limited to {isa}' if isa else ''}: {said}" for isa, said in record["onednn"].items()] + [""]
     lines += ["| median (best) | " + " | ".join(COLUMNS.values()) + " | answers |", "|---" * (len(COLUMNS) + 2) + "|"]
     for name, row in table.items():
-        cells = [f"{m:,.0f}" if key == "memory_mib" else f"{m:.2f} ({b:.2f})" for key, (m, b) in row.items()]
+        cells = [f"{m:,.0f}" if key in MIB else f"{m:.2f} ({b:.2f})" for key, (m, b) in row.items()]
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {len(answers[name])} |")
-    lines += ["", "| ratio, by medians (by the best) | first token | decode | memory | same ids |", "|---|---|---|---|---|"]
+    lines.append("")
+    lines += [f"{name}: {said}." for name, list_ in answers.items()
+              for said in sorted({a.get("versions", "") for a in list_}) if not record["versions"].startswith(said)]
+    lines += [f"{name}: its answers differ from each other, so something is wrong with it." for name, list_ in
+              answers.items() if any(a["ids"] != list_[0]["ids"] for a in list_)]
+    lines += ["", "| ratio, by medians (by the best) | " + " | ".join(RATIOS.values()) + " | same ids | behind |",
+              "|---" * (len(RATIOS) + 3) + "|"]
     ours = [n for n in table if n.startswith("ours")]
     pairs = [(a, b) for a in ours for b in table if b not in ours]
     if {"ours int4", "ours int8"} <= set(table):
         pairs.append(("ours int4", "ours int8"))
     for a, b in pairs:
-        cells = [f"{gain(k, table[a][k][0], table[b][k][0]):.2f}x ({gain(k, table[a][k][1], table[b][k][1]):.2f}x)"
-                 for k in ("first_token_s", "tokens_per_s", "memory_mib")]
-        same = all(x["ids"] == answers[b][0]["ids"] for x in answers[a])
-        lines.append(f"| {a} against {b} | " + " | ".join(cells) + f" | {'yes' if same else 'no'} |")
+        ratios = {key: [gain(key, table[a][key][i], table[b][key][i]) for i in (0, 1)] for key in RATIOS}
+        cells = [f"{ratios[k][0]:.2f}x" if k in MIB else f"{ratios[k][0]:.2f}x ({ratios[k][1]:.2f}x)" for k in RATIOS]
+        behind = ", ".join(what for key, what in RATIOS.items() if min(ratios[key]) < 1)
+        lines.append(f"| {a} against {b} | " + " | ".join(cells) +
+                     f" | {same_ids(answers[a], answers[b])} | {'behind: ' + behind if behind else ''} |")
     lines += ["", "| target | asked | found, by medians (by the best) | |", "|---|---|---|---|"]
     asked = TARGETS + (LARGE_TARGETS if record["image_tokens"] > 256 else [])
     targets = [(f"ours {a}", f"transformers {b}", k, x) for a, b, k, x in asked] + \
@@ -128,7 +159,7 @@ def describe(args, names):
     import exactness
     with open(os.path.join(args.model, "config.json")) as f:
         vision = json.load(f)["vision_config"]
-    isas = {name.partition("@")[2] for name in names if not name.startswith("ours")}
+    isas = {name.partition("@")[2] for name in names if name.startswith("transformers")}
     size = vision.get("image_size", 224) // vision.get("patch_size", 14)
     return dict(date=str(datetime.date.today()), cpu=exactness.cpu_name(), machine=platform.machine(),
                 threads=args.threads, model=os.path.basename(os.path.abspath(args.model)), image_tokens=size * size,
@@ -136,6 +167,12 @@ def describe(args, names):
                 versions=f"transformers {transformers.__version__}, torch {torch.__version__}, "
                          f"torch's quantized engine {torch.backends.quantized.engine}",
                 answers={name: [] for name in names})
+
+
+def peer(name):
+    """openvino-int8 -> (openvino, int8); bf16 -> (transformers, bf16)"""
+    side, _, kind = name.partition("-")
+    return (side, kind) if side in SIDES else ("transformers", name)
 
 
 def main():
@@ -151,11 +188,17 @@ def main():
     args.add_argument("--peers", default="f32,bf16,int8")
     args.add_argument("--json", help="keep every answer in this file, and go on from what it has")
     args.add_argument("--build", default=os.environ.get("PG_BUILD", os.path.join(ROOT, "build")))
+    args.add_argument("--openvino-cache", help="what openvino_model.py made of MODEL (default MODEL-openvino)")
+    args.add_argument("--openvino-python", default=os.environ.get("PG_OPENVINO_PYTHON", sys.executable),
+                      help="an interpreter that has openvino, tokenizers and Pillow (default $PG_OPENVINO_PYTHON)")
+    args.add_argument("--compile-python", default=os.environ.get("PG_COMPILE_PYTHON", sys.executable),
+                      help="an interpreter that has torch, transformers and torchao (default $PG_COMPILE_PYTHON)")
     args.add_argument("--serve", help=argparse.SUPPRESS)
     args = args.parse_args()
     if args.serve:
         return contenders.answer(args, args.serve)
-    given = [("ours", k) for k in args.ours.split(",") if k] + [("transformers", k) for k in args.peers.split(",") if k]
+    args.openvino_cache = args.openvino_cache or os.path.abspath(args.model) + "-openvino"
+    given = [("ours", k) for k in args.ours.split(",") if k] + [peer(k) for k in args.peers.split(",") if k]
     started_as = {f"{side} {kind.partition('=')[0]}": f"{side} {kind}" for side, kind in given}
     record = None
     if args.json and os.path.exists(args.json):
@@ -163,6 +206,8 @@ def main():
             record = json.load(f)
         now = dict(model=os.path.basename(os.path.abspath(args.model)), prompt=args.prompt, tokens=args.tokens,
                    threads=args.threads)
+        if any("disk_mib" not in a for list_ in record["answers"].values() for a in list_):
+            sys.exit(f"compare: {args.json} is of a version that counted less")
         wrong = {key: record[key] for key, value in now.items() if record[key] != value}
         if wrong:
             sys.exit(f"compare: {args.json} holds another comparison: {wrong}")
