@@ -50,6 +50,7 @@ typedef struct thread_scratch {
 
 typedef struct quantized_job {
     const pgi_kernels *kernels;
+    int n_threads;
     const float *x; /* [in.rows, columns] */
     int64_t x_stride, columns;
     tiles in;
@@ -216,6 +217,18 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t
     }
 }
 
+/* The weights of a layer from a panel on; NULL: there is none. */
+static const char *panel_at(const pgi_linear *linear, int64_t panel) {
+    if (panel * PGI_PANEL_ROWS >= linear->weight.rows) return NULL;
+    return (const char *)linear->weight.data +
+           panel * pgi_quantized_groups(linear->weight.columns) * pgi_quantized_block(linear->weight.dtype);
+}
+
+/* The item that a thread probably has after the chunk begin .. end: the others take as many meanwhile. */
+static int64_t item_after(const quantized_job *job, int64_t begin, int64_t end) {
+    return begin + job->n_threads * (end - begin);
+}
+
 /* Item: a block of the outputs, those of all layers counted on, and in it a slice of the rows. */
 static void multiply_blocks(void *context, int64_t begin, int64_t end, int thread) {
     const quantized_job *job = context;
@@ -232,17 +245,12 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
         const int64_t panel = (item - before) / job->n_slices * job->block_panels, column = panel * PGI_PANEL_ROWS;
         const int64_t slice = (item - before) % job->n_slices, first_tile = job->in.n * slice / job->n_slices;
         const int64_t n = pgi_min64(job->block_panels * PGI_PANEL_ROWS, output->linear->weight.rows - column);
-        multiply(job, output->linear, panel, n, first_tile, job->in.n * (slice + 1) / job->n_slices, mine->unpacked,
-                 mine->sums[0], 2 * PGI_GROUP_COLUMNS,
-                 output->y + (job->first_row + tile_row(&job->in, first_tile)) * output->y_stride + column,
-                 output->y_stride, NULL);
+        multiply(
+            job, output->linear, panel, n, first_tile, job->in.n * (slice + 1) / job->n_slices, mine->unpacked,
+            mine->sums[0], 2 * PGI_GROUP_COLUMNS,
+            output->y + (job->first_row + tile_row(&job->in, first_tile)) * output->y_stride + column, output->y_stride,
+            panel_at(output->linear, (item_after(job, item, item + 1) - before) / job->n_slices * job->block_panels));
     }
-}
-
-/* The weights of a layer from a panel on. */
-static const char *panel_at(const pgi_linear *linear, int64_t panel) {
-    return (const char *)linear->weight.data +
-           panel * pgi_quantized_groups(linear->weight.columns) * pgi_quantized_block(linear->weight.dtype);
 }
 
 /* Item: a group of the intermediate values of the MLP, and of that a slice of the rows. */
@@ -256,7 +264,8 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
         const int64_t end_tile = job->in.n * (slice + 1) / job->n_slices;
         const int64_t rows = tile_row(&job->in, end_tile) - tile_row(&job->in, first_tile);
         const int64_t n = pgi_min64(PGI_GROUP_COLUMNS, mlp->up->weight.rows - group * PGI_GROUP_COLUMNS);
-        const char *next = item + 1 < end ? panel_at(mlp->up, (item + 1) / job->n_slices * BLOCK_PANELS) : NULL;
+        const int64_t next_item = item + 1 < end ? item + 1 : item_after(job, begin, end);
+        const char *next = panel_at(mlp->up, next_item / job->n_slices * BLOCK_PANELS);
         float *up = mine->sums[0], *intermediate = up;
         multiply(job, mlp->up, panel, n, first_tile, end_tile, mine->unpacked, up, n, up, n,
                  mlp->gate ? panel_at(mlp->gate, panel) : next);
@@ -330,6 +339,7 @@ static int streams(const pgi_run *run, int64_t rows, const pgi_linear *linear) {
 static quantized_job job_of(const pgi_run *run, const pgi_matrix *w, const float *x, int64_t x_stride, int64_t row,
                             int64_t rows, int streamed, void *scratch) {
     return (quantized_job){.kernels = run->kernels,
+                           .n_threads = run->n_threads,
                            .x = x + row * x_stride,
                            .x_stride = x_stride,
                            .columns = w->columns,
