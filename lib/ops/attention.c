@@ -481,8 +481,7 @@ static void next_keys(const attention_task *task, query_rows *b, int64_t base, i
 }
 
 /* Item: (head, block of queries), the heads of a KV head one after the other. */
-static void query_blocks(void *context, int64_t first_item, int64_t last_item, int thread) {
-    attention_task *task = context;
+static void multiply_blocks(attention_task *task, int64_t first_item, int64_t last_item, int thread) {
     const pgi_attention *shape = task->shape;
     const pgi_kernels *kernels = task->run->kernels;
     const pgi_gemm_format *f = &task->format;
@@ -517,6 +516,13 @@ static void query_blocks(void *context, int64_t first_item, int64_t last_item, i
                 memset(out, 0, (size_t)d * sizeof(float));
         }
     }
+}
+
+static void query_blocks(void *context, int64_t begin, int64_t end, int thread) {
+    attention_task *task = context;
+    if (task->format.bf16) task->run->kernels->gemm_bf16_begin();
+    multiply_blocks(task, begin, end, thread);
+    if (task->format.bf16) task->run->kernels->gemm_bf16_end();
 }
 
 pg_status pgi_attention_forward(const pgi_run *run, const pgi_attention *shape, const pgi_attention_rows *rows,

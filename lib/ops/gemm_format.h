@@ -52,7 +52,8 @@ static inline void pgi_gemm_pack(const pgi_kernels *kernels, const pgi_gemm_form
                                   : kernels->pack_f16)(w, w_bytes, (int)rows, k, (float *)panel);
 }
 
-/* c [m, n] = a [m, k] panel [k, n] + bias, or is added to: the kernels gemm and gemm_bf16. m <= mr, n <= nr. */
+/* c [m, n] = a [m, k] panel [k, n] + bias, or is added to: the kernels gemm and gemm_bf16. m <= mr, n <= nr. For bf16
+ * between gemm_bf16_begin() and gemm_bf16_end(). */
 static inline void pgi_gemm_tile(const pgi_kernels *kernels, const pgi_gemm_format *f, int64_t m, int64_t n, int64_t k,
                                  const char *a, const char *panel, float *c, int64_t c_stride, int accumulate,
                                  const float *bias) {

@@ -168,7 +168,9 @@ static void check_gemm_shape(check *c, int m, int n, int64_t k) {
         a[random_below(c, k)] = (const uint16_t[]){0x7FC0, 0x7F80, 0xFF80, 0x0001}[random_below(c, 4)];
     else if (random_below(c, 8) == 0)
         panel[random_below(c, k / 2 + 1) / 2 * 2 * nr] = 0x807F; /* subnormal */
+    c->kernels->gemm_bf16_begin();
     c->kernels->gemm_bf16(m, n, k, a, panel, out, stride, accumulate, with_bias ? bias : NULL);
+    c->kernels->gemm_bf16_end();
     for (int i = 0; i < m; i++) {
         for (int j = 0; j < n; j++) {
             double start = accumulate ? before[i * stride + j] : with_bias ? bias[j] : 0;

@@ -10,6 +10,8 @@ void tiles_in_c(pgi_kernels *kernels) {
     kernels->product_tiles = product_tiles;
     kernels->gemm_bf16 = gemm_bf16;
     kernels->gemm_bf16_panels = gemm_bf16_panels;
+    kernels->gemm_bf16_begin = tiles_begin;
+    kernels->gemm_bf16_end = tiles_end;
     kernels->gemm_bf16_mr = GEMM_ROWS;
     kernels->gemm_bf16_nr = GEMM_ROWS;
 }

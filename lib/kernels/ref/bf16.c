@@ -74,11 +74,14 @@ static float exp_sum_bf16(float *x, int64_t n, float max, uint16_t *out) {
     return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 
+static void nothing(void) {}
+
 void pgi_ref_bf16(pgi_kernels *kernels) {
     kernels->gemm_bf16_mr = MR;
     kernels->gemm_bf16_nr = NR;
     kernels->gemm_bf16_step = 1;
     kernels->gemm_bf16_deep = 0;
+    kernels->gemm_bf16_begin = kernels->gemm_bf16_end = nothing;
 #define K(type, name, parameters) kernels->name = name;
 #include "kernels/lists/bf16.inc"
 #undef K

@@ -14,4 +14,6 @@ void pgi_kernels_amx_bf16(pgi_kernels *kernels) {
     set_bf16(kernels);
     kernels->gemm_bf16_step = TILE_ROWS;
     kernels->gemm_bf16_deep = 1;
+    kernels->gemm_bf16_begin = tiles_begin;
+    kernels->gemm_bf16_end = tiles_end;
 }

@@ -167,11 +167,9 @@ static void gemm_bf16(int m, int n, int64_t k, const uint16_t *a, const uint16_t
                       int accumulate, const float *bias) {
     tile_copies copies;
     const int64_t at_once = m % TILE_ROWS ? COPIED_VALUES : k;
-    tiles_begin();
     for (int64_t l = 0; l < k; l += at_once)
         multiply(m, n, pgi_min64(k - l, at_once), a + l, panel + l * GEMM_ROWS, c, c_stride, accumulate || l > 0,
                  l > 0 ? NULL : bias, &copies);
-    tiles_end();
 }
 
 /* Sums of a panel: what they are before the first values, between, and after the last. */
