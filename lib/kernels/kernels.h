@@ -73,9 +73,9 @@ struct pgi_kernels {
     int gemm_mr, gemm_nr;           /* the tile of `gemm` */
     int gemm_bf16_mr, gemm_bf16_nr; /* of `gemm_bf16`, within the same limits */
     int gemm_bf16_step;             /* heights of its tiles that are the fastest: multiples of this; or 1 */
-    int gemm_bf16_deep;             /* whether linear layers take `gemm_bf16_panels` */
-    void (*gemm_bf16_begin)(void);  /* before a thread's calls of `gemm_bf16`, and after them: with AMX each takes */
-    void (*gemm_bf16_end)(void);    /* longer than a small product */
+    int gemm_bf16_deep; /* whether linear layers take `gemm_bf16_panels`: where _begin and _end do something */
+    void (*gemm_bf16_begin)(void); /* before a thread's calls of `gemm_bf16`, and after them: with AMX each takes */
+    void (*gemm_bf16_end)(void);   /* longer than a small product */
     /* Whether products round their factors to bf16 (pgi_kernels_arithmetic()): linear layers of more than PGI_GEMV_ROWS
      * rows with weights that are not quantized; attention that is not streamed. */
     int bf16_linear, bf16_attention;

@@ -14,10 +14,10 @@
  * scaled queries, keys, values and softmax weights are rounded to bf16; scores and
  * all sums stay f32. Few queries (decode): a task takes one query, some heads of a KV head
  * and KEY_BLOCK keys, and reads keys and values in place, as f32 or bf16; where there are more
- * keys, what the blocks gave is added up, as an online softmax would.
+ * keys, what the blocks gave is added up, each beside the largest score of all.
  *
  * pgi_attention_keep_weights(): the softmax weights themselves, which the above never has side by side. They are
- * computed a second time, as for few queries, so that nobody who does not ask for them pays.
+ * computed a second time, one query after the other, so that nobody who does not ask for them pays.
  */
 #include "ops/ops.h"
 
@@ -31,8 +31,8 @@
 
 enum {
     TILES = 4,                     /* a query block is so many gemm tiles high */
-    KEY_BLOCK = 512,               /* keys whose scores are under way; at most PGI_GEMM_KC, a multiple of gemm_nr. Not
-                                      of threads: the sums of a row are the same for any number of them */
+    KEY_BLOCK = 512,               /* keys whose scores are under way; at most PGI_GEMM_KC, a multiple of gemm_nr.
+                                      It does not depend on the threads, so the sums of a row do not either */
     STREAMED_QUERIES = 4,          /* up to here keys and values are read in place */
     VALUE_BLOCK = 64,              /* of those: values that are read for one head after the other */
     AHEAD = 8,                     /* rows of queries prefetched ahead */
@@ -216,8 +216,8 @@ static void weighted_values(const attention_task *task, int64_t m, int64_t n, co
 }
 
 /* scores [m, n]: of the heads `head` .. `head` + m of one KV head, exp(score - max) of the keys that `query` sees, of n
- * from `first` on, 0 at the others; max: of these keys; states: the sums. scaled: [m, head_dim] of scratch; scores: [m,
- * n], and behind them what gemv reads of the scaled queries. */
+ * from `first` on, 0 at the others; states: the largest score of these keys, and the sum. scaled: [m, head_dim] of
+ * scratch; scores: [m, n], and behind them what gemv reads of the scaled queries. */
 static void unscaled_weights(const attention_task *task, int64_t query, int64_t head, int64_t m, visible_keys seen,
                              int64_t first, int64_t n, float *scaled, float *scores, softmax_state *states) {
     const pgi_attention *shape = task->shape;
@@ -257,7 +257,7 @@ static void streamed_heads(void *context, int64_t begin, int64_t end, int thread
         const int64_t head = kv * group + heads % n_batches * batch, m = pgi_min64(batch, (kv + 1) * group - head);
         const visible_keys seen = keys_of(shape, query);
         const int64_t first = pgi_max64(seen.prefix > 0 ? 0 : seen.begin, split * KEY_BLOCK);
-        const int64_t n = (split == n_splits - 1 ? seen.end : pgi_min64(seen.end, (split + 1) * KEY_BLOCK)) - first;
+        const int64_t n = pgi_min64(seen.end, (split + 1) * KEY_BLOCK) - first;
         const int64_t stride = task->parts ? n_splits * part_stride(shape) : d;
         float *out = task->parts ? task->parts + (query * shape->n_heads + head) * stride + split * part_stride(shape)
                                  : task->rows.out + query * task->rows.out_stride + head * d;

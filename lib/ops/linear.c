@@ -7,9 +7,10 @@
  * Many rows: x is cut into blocks of rows and spans of inputs. Each is copied once to where the tiles of all tasks
  * read it without conflicts in the cache. A task owns a block of output columns. For every kc inputs it packs its part
  * of W to panels that stay in the second-level cache, then goes through the rows of x tile by tile; meanwhile it
- * prefetches the next part of W. Copy and panels are f32, or bf16 where kernels->bf16_linear says so; sums are f32.
- * Every output is summed in the same order however the work is cut, so a row does not depend on the threads. Nor does
- * it depend on the other rows, except that the two paths round differently (at PGI_GEMV_ROWS rows).
+ * prefetches the next part of W. (gemm_bf16_panels takes more inputs at once.) Copy and panels are f32, or bf16 where
+ * kernels->bf16_linear says so; sums are f32. Every output is summed in the same order however the work is cut, so a
+ * row does not depend on the threads. Nor does it depend on the other rows, except that the two paths round differently
+ * (at PGI_GEMV_ROWS rows).
  */
 #include "ops/ops.h"
 
@@ -73,7 +74,7 @@ static size_t copy_bytes(const pgi_gemm_format *f) {
     const block_limits limits = limits_of(f);
     return (size_t)(limits.rows * limits.spans * PGI_GEMM_A_ROW);
 }
-/* The panels of a column block. */
+/* The panels of a column block; of bf16 as many as gemm_bf16_panels takes. */
 static size_t thread_bytes(const pgi_gemm_format *f) {
     return (size_t)(f->bf16 ? PGI_PANEL_COLUMNS * PGI_PANEL_VALUES : limits_of(f).column_block * f->kc) *
            (size_t)f->element;

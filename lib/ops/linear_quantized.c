@@ -75,7 +75,7 @@ size_t pgi_quantized_intermediate(int64_t rows, int64_t width) {
 
 /* Streamed rows are one tile. */
 static tiles tiles_of(const pgi_kernels *kernels, int streamed, void *data, int64_t rows, int64_t columns) {
-    const int fixed = !streamed && kernels->quantized_tiles;
+    const int fixed = !streamed && kernels->quantized_tiles && columns > 0;
     const int height = fixed ? PGI_TILE_ROWS : kernels->quantized_rows;
     return (tiles){data, rows, streamed ? 1 : pgi_ceil_div64(rows, height), pgi_quantized_groups(columns), fixed};
 }
@@ -101,7 +101,8 @@ static void quantize_tiles(void *context, int64_t begin, int64_t end, int thread
     }
 }
 
-/* `multiply` on tiles. While some panels are multiplied, those that come next are prefetched: `after` in the end. */
+/* `multiply` on tiles. While some panels are multiplied, those that come next are prefetched: `after` in the end, or
+ * NULL, in the format of this layer (another one wastes the prefetch). */
 static void multiply_tiles(const quantized_job *job, const pgi_linear *linear, int64_t panel, int64_t n,
                            int64_t first_tile, int64_t end_tile, char *unpacked, float *sums, int64_t sums_stride,
                            float *y, int64_t y_stride, const char *after) {
@@ -383,6 +384,7 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
         pgi_run alone;
         const pgi_run *pool = pgi_run_for_work(run, work_in, &alone);
         job.mlp = mlp;
+        job.n_threads = pool->n_threads;
         job.intermediate = tiles_of(run->kernels, job.streamed, intermediate, n, width);
         PGI_TRY(pgi_find_activation(run->kernels, mlp->activation, &job.activate, &job.gate));
         PGI_TRY(start_job(pool, &job, mlp->up->weight.dtype == PGI_DTYPE_INT4_BLOCKS));

@@ -3,9 +3,9 @@
  * Template: gemm_bf16 on tiles of AMX (tiles_amx.h) or on those of tiles_c.h, 32 x 32 sums at once. Rows of `a`, 32
  * values long, are tiles as they lie in memory, and so are 16 pairs of lines of a panel, [16][32 columns][2].
  *
- * gemm_bf16_panels does so for two panels and many values. It takes PGI_PANEL_STEP values at once: those of the rows
- * stay in the first-level cache for the other panel, and those of a panel come from the second. Meanwhile sums are
- * tiles in memory.
+ * gemm_bf16_panels does so for up to four panels and many values. It takes PGI_PANEL_STEP values at once: those of the
+ * rows stay in the first-level cache for the other panels, and those of a panel come from the second. Meanwhile sums
+ * are tiles in memory.
  *
  * Sums begin with what they are added to. Rows, columns and values that do not fill a tile go through copies that are
  * filled up with zeros: nothing is read or written outside of the operands.

@@ -1,6 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The group `quantized_rows` of kernels.inc for AVX2: quantizes activations, and unpacks int4 blocks to int8 blocks.
- * AVX-512 uses it too, because wider vectors gain nothing here. Where Q_TILES is 1, as tiles of AMX have them. */
+ * AVX-512 uses it too, because wider vectors gain nothing here. Where Q_TILES is 1, activations as tiles of AMX have
+ * them. */
 #include <immintrin.h>
 #include <math.h>
 #include <string.h>

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/float16.h"
@@ -15,11 +16,23 @@ static union {
     float values[16][16];
 } tiles[8];
 
-static void tiles_begin(void) { memset(tiles, 0, sizeof tiles); }
-static void tiles_end(void) { memset(tiles, 0xA5, sizeof tiles); }
+static int tiles_are_configured; /* else AMX's instructions end the process */
 
-static void tile_zero(int t) { memset(&tiles[t], 0, sizeof tiles[t]); }
+static void tiles_begin(void) {
+    memset(tiles, 0, sizeof tiles);
+    tiles_are_configured = 1;
+}
+static void tiles_end(void) {
+    memset(tiles, 0xA5, sizeof tiles);
+    tiles_are_configured = 0;
+}
+
+static void tile_zero(int t) {
+    if (!tiles_are_configured) abort();
+    memset(&tiles[t], 0, sizeof tiles[t]);
+}
 static void tile_load(int t, const void *from, int64_t row_stride) {
+    if (!tiles_are_configured) abort();
     for (int i = 0; i < 16; i++) memcpy(tiles[t].bytes[i], (const char *)from + i * row_stride, 64);
 }
 static void tile_store(int t, void *to, int64_t row_stride) {
