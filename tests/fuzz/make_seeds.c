@@ -381,7 +381,7 @@ static void seed_calibration(void) {
     bytes file = read_file(fuzz_folder(FUZZ_OFFICIAL), "sums");
     seed("calibration", "header", "h", file.data, 56);
     seed("calibration", "header-repaired", "H", file.data, 56);
-    seed("calibration", "file", "w", file.data, 56);
+    seed("calibration", "file-cut", "w", file.data, 56);
     bytes_free(&file);
     seed("calibration", "cut", "c", "\x40\0\0\0", 4);
     seed("calibration", "nan", "s", "\0\0\0\0\0\xC0\x7F", 7);

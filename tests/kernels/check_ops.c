@@ -95,7 +95,7 @@ static void check_linear_rows(check *c) {
 /* Rows that take a decoding step together get the bits that each gets alone: up to PGI_GEMV_ROWS with stored weights,
  * any number with int8 and int4. */
 static void check_linear_together(check *c) {
-    enum { ROWS = 33, IN = 600, OUT = 70 };
+    enum { ROWS = 20, IN = 2300, OUT = 40 };
     static const int32_t dtypes[] = {PG_DTYPE_F32, PG_DTYPE_BF16, PG_DTYPE_F16, PGI_DTYPE_INT8_BLOCKS,
                                      PGI_DTYPE_INT4_BLOCKS};
     for (int d = 0; d < 5; d++) {
@@ -134,6 +134,10 @@ static void check_linear_bf16(check *c) {
     c->kernels = &rounding;
     check_linear(c);
     check_linear_rows(c);
+    rounding.gemm_bf16_deep = 1; /* also where the CPU does not want it */
+    check_linear_shape(c, PG_DTYPE_F32, 29, 600, 150);
+    check_linear_shape(c, PG_DTYPE_BF16, 40, 1100, 70);
+    check_linear_shape(c, PG_DTYPE_BF16, 4100, 1100, 3); /* several spans of the inputs */
     c->kernels = given;
 }
 

@@ -447,7 +447,8 @@ void check_linear_quantized(check *c) {
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
             check_linear_shape(c, dtype, row_counts[random_below(c, 8)], shapes[s][0], shapes[s][1]);
         for (int r = 0; r < 8; r++) check_linear_shape(c, dtype, row_counts[r], 300, 70);
-        check_linear_shape(c, dtype, 600, 300, 20); /* two parts of the rows */
+        check_linear_shape(c, dtype, 600, 300, 20);  /* two parts of the rows */
+        check_linear_shape(c, dtype, 40, 2300, 150); /* and of the groups */
     }
     check_quantize_panels(c);
 
