@@ -263,8 +263,8 @@ static pg_status check_header(const pg_calibration *calibration, const char *pat
                          "remove it to begin anew",
                          path, (unsigned long long)header->tag, (unsigned long long)tag);
     if (header->n_rows < 0 || header->n_rows > INT64_MAX / 2)
-        return pgi_error(PG_ERROR_FORMAT, "%s: found %lld rows, expected 0 or more: remove it to begin anew", path,
-                         (long long)header->n_rows);
+        return pgi_error(PG_ERROR_FORMAT, "%s: found %lld rows, expected 0 to %lld: remove it to begin anew", path,
+                         (long long)header->n_rows, (long long)(INT64_MAX / 2));
     if (size != sizeof *header + sums_bytes(calibration))
         return pgi_error(PG_ERROR_FORMAT, "%s: found %llu bytes, expected %llu: the end is missing", path,
                          (unsigned long long)size, (unsigned long long)(sizeof *header + sums_bytes(calibration)));
