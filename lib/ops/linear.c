@@ -122,6 +122,9 @@ static pg_status gemv_forward(linear_task *task, char *scratch) {
 /* Whether the product is one of gemm_bf16_panels. */
 static int deep(const linear_task *task) { return task->format.bf16 && task->run->kernels->gemm_bf16_deep; }
 
+/* n values, and the zeros that fill them up for it. */
+static int64_t filled_up(int64_t n) { return pgi_ceil_div64(n, DEEP_VALUES) * DEEP_VALUES; }
+
 /* Item: a row of the copy. */
 static void copy_rows(void *context, int64_t begin, int64_t end, int thread) {
     const linear_task *task = context;
@@ -136,9 +139,7 @@ static void copy_rows(void *context, int64_t begin, int64_t end, int thread) {
                 task->run->kernels->round_bf16(from, n, 1, (uint16_t *)to);
             else
                 memcpy(to, from, (size_t)n * sizeof(float));
-            if (deep(task))
-                memset(to + n * f->element, 0,
-                       (size_t)(-n % DEEP_VALUES + DEEP_VALUES) % DEEP_VALUES * (size_t)f->element);
+            if (deep(task)) memset(to + n * f->element, 0, (size_t)((filled_up(n) - n) * f->element));
         }
         if (end == task->n_rows) memset(to, 0, (size_t)((task->copied_rows - end) * PGI_GEMM_A_ROW));
     }
@@ -213,8 +214,7 @@ static void panel_columns(void *context, int64_t begin, int64_t end, int thread)
                 return;
             }
             k = pgi_min64(last_input - k0, PGI_PANEL_VALUES);
-            const int64_t whole = pgi_ceil_div64(k, DEEP_VALUES) * DEEP_VALUES;
-            const int64_t panel_bytes = pgi_gemm_panel_bytes(f, whole), packed = pgi_gemm_panel_bytes(f, k);
+            const int64_t panel_bytes = pgi_gemm_panel_bytes(f, filled_up(k)), packed = pgi_gemm_panel_bytes(f, k);
             for (int64_t p = 0; p * nr < n; p++) {
                 pgi_gemm_pack(kernels, f, w->dtype,
                               (const char *)w->data + (first + p * nr) * task->w_bytes + k0 * element, task->w_bytes,

@@ -101,6 +101,13 @@ static void quantize_tiles(void *context, int64_t begin, int64_t end, int thread
     }
 }
 
+/* `groups` groups of n outputs, int4, to int8 blocks without a gap. */
+static void unpack_panels(const pgi_kernels *kernels, const char *panels, int64_t panel_bytes, int64_t groups,
+                          int64_t n, char *unpacked) {
+    for (int64_t i = 0; i * PGI_PANEL_ROWS < n; i++)
+        kernels->unpack_int4(panels + i * panel_bytes, groups, unpacked + i * groups * PGI_INT8_BLOCK);
+}
+
 /* `multiply` on tiles. While some panels are multiplied, those that come next are prefetched: `after` in the end, or
  * NULL, in the format of this layer (another one wastes the prefetch). */
 static void multiply_tiles(const quantized_job *job, const pgi_linear *linear, int64_t panel, int64_t n,
@@ -154,10 +161,9 @@ static void multiply_tiles(const quantized_job *job, const pgi_linear *linear, i
                 .next_x = &next_x,
             };
             if (w->dtype == PGI_DTYPE_INT4_BLOCKS) {
+                unpack_panels(kernels, panels, panel_bytes, groups, width, unpacked);
                 product.w = unpacked;
                 product.panel_bytes = groups * PGI_INT8_BLOCK;
-                for (int64_t i = 0; i * PGI_PANEL_ROWS < width; i++)
-                    kernels->unpack_int4(panels + i * panel_bytes, groups, unpacked + i * product.panel_bytes);
             }
             kernels->product_tiles(&product);
         }
@@ -196,9 +202,8 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t
             const char *panels = data + c / PGI_PANEL_ROWS * panel_bytes + group * block;
             int64_t stride = panel_bytes; /* from one panel to the next */
             if (int4) {
+                unpack_panels(kernels, panels, panel_bytes, groups, width, unpacked);
                 stride = groups * PGI_INT8_BLOCK;
-                for (int64_t i = 0; i * PGI_PANEL_ROWS < width; i++)
-                    kernels->unpack_int4(panels + i * panel_bytes, groups, unpacked + i * stride);
                 panels = unpacked;
             }
             const float *start = part ? sums + c : bias ? bias + c : NULL;
