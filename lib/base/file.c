@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #if defined(__APPLE__)
@@ -132,6 +134,14 @@ pg_status pgi_file_read_at(const pgi_file *file, uint64_t at, size_t size, void 
     return PG_OK;
 }
 
+void pgi_file_ask(const pgi_file *file, uint64_t at, size_t size) {
+#ifdef POSIX_FADV_WILLNEED
+    (void)posix_fadvise(file->fd, (off_t)at, (off_t)size, POSIX_FADV_WILLNEED);
+#else
+    (void)file, (void)at, (void)size;
+#endif
+}
+
 pg_status pgi_file_read(const char *path, size_t max_size, pgi_buffer *out) {
     pgi_file file;
     PGI_TRY(pgi_file_open(path, &file));
@@ -172,6 +182,21 @@ pg_status pgi_file_map(const pgi_file *file, pgi_mapping *out) {
     else if (errno == ENOMEM) /* no address space: no memory for it either */
         return pgi_system_error(file->path, "map", ENOMEM);
     return PG_OK;
+}
+
+int pgi_mapping_huge_pages(const pgi_mapping *mapping) {
+#ifdef MADV_HUGEPAGE
+    /* Older kernels take the advice too and go on reading ahead by 128 KiB. */
+    enum { FIRST_MAJOR = 5, FIRST_MINOR = 18 };
+    struct utsname system;
+    int major = 0, minor = 0;
+    if (!mapping->data || madvise((void *)(uintptr_t)mapping->data, mapping->size, MADV_HUGEPAGE) != 0) return 0;
+    if (uname(&system) != 0 || sscanf(system.release, "%d.%d", &major, &minor) != 2) return 0;
+    return major > FIRST_MAJOR || (major == FIRST_MAJOR && minor >= FIRST_MINOR);
+#else
+    (void)mapping;
+    return 0;
+#endif
 }
 
 void pgi_mapping_free(pgi_mapping *mapping) {

@@ -48,6 +48,8 @@ pg_status pgi_file_unchanged(const pgi_file *file);
 /* `size` bytes from offset `at` on. Whatever happens to the file meanwhile is a status, where touching a mapping would
  * raise SIGBUS: PG_ERROR_IO. Any number of threads may read. */
 pg_status pgi_file_read_at(const pgi_file *file, uint64_t at, size_t size, void *out);
+/* Asks the system to begin reading `size` bytes from the disk, where it can; returns at once. */
+void pgi_file_ask(const pgi_file *file, uint64_t at, size_t size);
 
 /* A file mapped read-only: processes that map the same file share its pages. Where the file system cannot map it shared
  * (FUSE, 9p, some of the network), it is mapped privately, and where it cannot map at all, `data` is NULL. */
@@ -58,6 +60,9 @@ typedef struct pgi_mapping {
 
 /* The file may be closed then. PG_ERROR_MEMORY: there is no address space. */
 pg_status pgi_file_map(const pgi_file *file, pgi_mapping *out);
+/* Asks for huge pages: those that come from the disk from now on are read and mapped 2 MiB at a time, where kernel and
+ * file system can. Returns whether the system then reads ahead of page faults by as much. */
+int pgi_mapping_huge_pages(const pgi_mapping *mapping);
 void pgi_mapping_free(pgi_mapping *mapping);
 
 /* "folder/name" as a new string, or NULL (PG_ERROR_MEMORY). */

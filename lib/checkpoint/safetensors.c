@@ -291,6 +291,10 @@ pg_status pgi_tensor_files_unchanged(const pgi_tensor_files *files) {
 
 /* ---------------------------------------------------------------------------------------------------------- reading */
 
+void pgi_tensor_files_ask(const pgi_tensor_files *files, const pgi_stored_tensor *tensor) {
+    pgi_file_ask(&files->files[tensor->file_index].file, tensor->offset, tensor->n_bytes);
+}
+
 pg_status pgi_tensor_files_read(const pgi_tensor_files *files, const pgi_stored_tensor *tensor, size_t at, size_t size,
                                 void *out) {
     if (!tensor->loaded)
@@ -373,6 +377,12 @@ pgi_tensor_file_info pgi_tensor_files_file(const pgi_tensor_files *files, uint32
 }
 uint64_t pgi_tensor_files_n_bytes_mapped(const pgi_tensor_files *files) { return files->n_bytes_mapped; }
 uint64_t pgi_tensor_files_n_bytes_loaded(const pgi_tensor_files *files) { return files->n_bytes_loaded; }
+
+int pgi_tensor_files_huge_pages(const pgi_tensor_files *files) {
+    int all = 1;
+    for (uint32_t i = 0; i < files->n_files; i++) all &= pgi_mapping_huge_pages(&files->files[i].mapping);
+    return all;
+}
 
 int pgi_tensor_files_same(const pgi_tensor_files *a, const pgi_tensor_files *b) {
     if (a->n_files != b->n_files) return 0;

@@ -30,6 +30,8 @@ void pgi_tensor_files_finish(pgi_tensor_files *files);
 /* PG_ERROR_IO when a mapped file has another size or time of change than when it was opened: what is computed from it
  * would be wrong, or end in SIGBUS. A system call for each file. */
 pg_status pgi_tensor_files_unchanged(const pgi_tensor_files *files);
+/* Asks the system to begin reading a tensor from the disk; returns at once. */
+void pgi_tensor_files_ask(const pgi_tensor_files *files, const pgi_stored_tensor *tensor);
 /* `size` bytes of a tensor from `at` on. On any thread. Errors: PG_ERROR_IO. */
 pg_status pgi_tensor_files_read(const pgi_tensor_files *files, const pgi_stored_tensor *tensor, size_t at, size_t size,
                                 void *out);
@@ -57,6 +59,8 @@ typedef struct pgi_tensor_file_info {
 } pgi_tensor_file_info;
 pgi_tensor_file_info pgi_tensor_files_file(const pgi_tensor_files *files, uint32_t index);
 uint64_t pgi_tensor_files_n_bytes_mapped(const pgi_tensor_files *files); /* of whole files */
+/* Asks for huge pages for what is mapped; as pgi_mapping_huge_pages(), for all of them. */
+int pgi_tensor_files_huge_pages(const pgi_tensor_files *files);
 uint64_t pgi_tensor_files_n_bytes_loaded(const pgi_tensor_files *files); /* of tensors */
 /* Whether both are the same files, unchanged between: then all tensors are the same. */
 int pgi_tensor_files_same(const pgi_tensor_files *a, const pgi_tensor_files *b);

@@ -424,6 +424,9 @@ pg_status pgi_weights_bind(const pgi_memory *memory, const pgi_run *run, pgi_con
     out->text.layers = (void *)((uint8_t *)b.vectors_end + vision_bytes);
     memset(out->vision.layers, 0, vision_bytes + text_bytes);
 
+    /* A few hundred vectors lie scattered over the files: asked for together, a disk reads them side by side. */
+    for (size_t i = 0; i < pgi_tensor_files_count(files); i++)
+        if (pgi_tensor_files_at(files, i)->n_dims == 1) pgi_tensor_files_ask(files, pgi_tensor_files_at(files, i));
     PGI_GOTO(bind_all(&b, out), done);
     config->text.vocab_size = (int32_t)out->text.embedding.rows;
 done:

@@ -3,8 +3,10 @@
  * pgi_read_ahead(): the first answer of a process without waiting for page faults.
  *
  * A mapped weight costs its first reader a page fault, and a disk read where it is not in the page cache; the faults
- * come in the middle of products, and the reads are too short for the disk. A thread that does nothing else keeps some
- * megabytes asked for ahead of those that it maps.
+ * come in the middle of products, and the reads are too short for the disk. A thread that does nothing else maps the
+ * weights in the order of use, in huge pages where they can be had: a file that came into the page cache in huge pages
+ * costs nothing to map. Where the system does not read ahead by that much itself, the thread keeps some megabytes asked
+ * for ahead of those that it maps (not elsewhere: what MADV_WILLNEED reads comes in small pages).
  */
 #include "model/read_ahead.h"
 
@@ -78,14 +80,15 @@ size_t pgi_read_ahead_now(const pg_model *model, int parts, const atomic_int *st
     place asked = {.part = 1}, mapped = {.part = 1};
     char *data;
     size_t n, sum = 0;
-    for (int i = 0; i < ASKED_AHEAD && (n = next_step(model, parts, &asked, &data)) > 0; i++)
+    const int asks = !pgi_tensor_files_huge_pages(model->files);
+    for (int i = 0; asks && i < ASKED_AHEAD && (n = next_step(model, parts, &asked, &data)) > 0; i++)
         (void)madvise(data, n, MADV_WILLNEED);
     while (!atomic_load_explicit(stop, memory_order_relaxed) && (n = next_step(model, parts, &mapped, &data)) > 0) {
         sum += n;
 #ifdef MADV_POPULATE_READ
         (void)madvise(data, n, MADV_POPULATE_READ); /* older kernels: not known, and no more is lost */
 #endif
-        if ((n = next_step(model, parts, &asked, &data)) > 0) (void)madvise(data, n, MADV_WILLNEED);
+        if (asks && (n = next_step(model, parts, &asked, &data)) > 0) (void)madvise(data, n, MADV_WILLNEED);
     }
     return sum;
 }

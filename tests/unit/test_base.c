@@ -369,6 +369,7 @@ static void file_reading(void **state) {
     assert_int_equal(pgi_file_open(path, &opened), PG_OK);
     assert_int_equal(pgi_file_map(&opened, &mapping), PG_OK);
     assert_int_equal(mapping.size, 0);
+    assert_int_equal(pgi_mapping_huge_pages(&mapping), 0); /* nothing is mapped */
     pgi_file_close(&opened);
     pgi_mapping_free(&mapping);
 
@@ -382,6 +383,9 @@ static void file_reading(void **state) {
     assert_string_equal((char *)buffer.data, "0123456789");
     assert_int_equal(pgi_file_open(path, &opened), PG_OK);
     assert_int_equal(pgi_file_map(&opened, &mapping), PG_OK);
+    pgi_file_ask(&opened, 3, 1000); /* a hint: past the end it asks for less, and what is read stays the same */
+    (void)pgi_mapping_huge_pages(&mapping);
+    assert_memory_equal(mapping.data, "0123456789", 10);
     assert_int_equal(pgi_file_read_at(&opened, 3, 7, part), PG_OK);
     assert_memory_equal(part, "3456789", 7);
     assert_int_equal(truncate(path, 5),
