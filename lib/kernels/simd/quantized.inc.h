@@ -25,7 +25,7 @@
 
 enum {
     Q_VECTORS = PGI_PANEL_ROWS / Q_LANES, /* of a panel */
-    Q_WIDEST = 4,                         /* vectors side by side */
+    Q_WIDEST = 8,                         /* vectors side by side */
     Q_FOURS = PGI_GROUP_COLUMNS / 4,
     Q_SUBS = PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS,
     Q_AHEAD = 2048 /* bytes that streamed weights are prefetched ahead, of each panel */
@@ -190,7 +190,7 @@ static ALWAYS_INLINE void product(const int is_int4, const int streamed, const i
 #define EACH_16(X) EACH_12(X) X(13) X(14) X(15) X(16)
 #define DEFINE_PRODUCT_INT8(m) DEFINE_PRODUCT(product_int8, 0, 0, m, m, Q_TILE_PANELS)
 #define DEFINE_STREAM_INT8(m) DEFINE_PRODUCT(stream_int8, 0, 1, m, Q_PART_INT8(m), Q_STREAM_PANELS(m))
-#define DEFINE_STREAM_INT4(m) DEFINE_PRODUCT(stream_int4, 1, 1, m, Q_PART_INT4(m), Q_STREAM_PANELS(1))
+#define DEFINE_STREAM_INT4(m) DEFINE_PRODUCT(stream_int4, 1, 1, m, Q_PART_INT4(m), Q_STREAM_PANELS(m))
 Q_EACH_TILE_ROW(DEFINE_PRODUCT_INT8)
 Q_EACH_INT8_ROW(DEFINE_STREAM_INT8)
 Q_EACH_INT4_ROW(DEFINE_STREAM_INT4)

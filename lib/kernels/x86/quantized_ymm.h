@@ -17,10 +17,11 @@ enum {
     Q_TILE_PANELS = 1,
     Q_INT8_ROWS = Q_TILE_ROWS, /* that are streamed */
     Q_INT4_ROWS = 4,
-    Q_SUMS = 2 * Q_TILE_ROWS /* vectors of sums at the most */
+    Q_SUMS = 4 * Q_TILE_ROWS /* vectors of sums at the most */
 };
-#define Q_STREAM_PANELS(m) 1
-#define Q_PART_INT8(m) (m)
+/* Two and four streams of weights read faster than one, also where registers have the sums of two rows alone. */
+#define Q_STREAM_PANELS(m) ((m) == 1 ? 4 : 2)
+#define Q_PART_INT8(m) ((m) <= 2 ? (m) : 2)
 #define Q_PART_INT4(m) (m)
 #ifdef __AVXVNNI__
 #define Q_EACH_TILE_ROW EACH_6
