@@ -209,9 +209,44 @@ static pg_status keep_weights(const pgi_run *run, int32_t index, const pgi_kept_
     return pgi_attention_keep_weights(run, &shape, &rows, &weights, w->attention);
 }
 
-/* Attention of the tokens first_out .. first_out + n_out of w->q, each over its own sequence, to w->attention_out. */
+/* The tokens that a layer is wanted for: n from `first` on, or those listed, ascending. */
+typedef struct wanted {
+    int64_t first, n;
+    const int64_t *listed; /* [n]; NULL: none is */
+} wanted;
+
+/* Those before token t of the pass. */
+static int64_t wanted_before(const wanted *outs, int64_t t) {
+    if (!outs->listed) return pgi_max64(0, pgi_min64(t - outs->first, outs->n));
+    int64_t n = 0;
+    while (n < outs->n && outs->listed[n] < t) n++;
+    return n;
+}
+
+/* Rows `listed` of rows [.., n_bytes], to the front. */
+static void gather(const wanted *outs, void *rows, int64_t n_bytes) {
+    for (int64_t i = 0; i < outs->n; i++)
+        memmove((char *)rows + i * n_bytes, (char *)rows + outs->listed[i] * n_bytes, (size_t)n_bytes);
+}
+
+/* Brings what the rest of a layer reads of the listed tokens to the front, in place of that of the first tokens. */
+static void gather_all(const pgi_text_config *config, const wanted *outs, float *x, const workspace *w) {
+    const int64_t h = config->hidden_size * (int64_t)sizeof(float);
+    const int64_t half = config->head_dim / 2 * (int64_t)sizeof(float), range = sizeof(int64_t);
+    gather(outs, x, h);
+    gather(outs, w->normed, h);
+    gather(outs, w->cos, half);
+    gather(outs, w->sin, half);
+    gather(outs, w->key_begin, range);
+    gather(outs, w->key_end, range);
+    gather(outs, w->window_prefix, range);
+    gather(outs, w->window_begin, range);
+    gather(outs, w->window_end, range);
+}
+
+/* Attention of the wanted tokens, whose queries are w->q, each over its own sequence, to w->attention_out. */
 static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32_t index, const pgi_pass *pass,
-                        int64_t first_out, int64_t n_out, const workspace *w) {
+                        const wanted *outs, const workspace *w) {
     const int64_t width = (int64_t)config->n_heads * config->head_dim;
     const int64_t kv_width = (int64_t)config->n_kv_heads * config->head_dim;
     for (int64_t s = 0, first_token = 0; s < pass->n_sequences; first_token += pass->sequences[s].n_tokens, s++) {
@@ -223,39 +258,40 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
             drop_hidden(sequence, v, kv_width);
         }
         if (sequence->cache) extend_cache(run, config, index, sequence, k, v);
-        int64_t begin = first_token > first_out ? first_token : first_out;
-        int64_t end = pgi_min64(first_token + sequence->n_tokens, first_out + n_out);
-        if (begin >= end) continue;
+        const int64_t begin = wanted_before(outs, first_token);
+        const int64_t end = wanted_before(outs, first_token + sequence->n_tokens);
+        if (begin == end) continue;
+        const int64_t ranges = outs->first + begin;
         pgi_attention shape = attention_shape(config, end - begin, n_past(sequence) + n_new_tokens(sequence));
-        if (sequence->packed) shape.key_begin = w->key_begin + begin;
-        shape.key_end = w->key_end + begin;
+        if (sequence->packed) shape.key_begin = w->key_begin + ranges;
+        shape.key_end = w->key_end + ranges;
         if (config->layer_slides[index]) {
-            shape.prefix_end = w->window_prefix + begin;
-            shape.key_begin = w->window_begin + begin;
-            shape.key_end = w->window_end + begin;
+            shape.prefix_end = w->window_prefix + ranges;
+            shape.key_begin = w->window_begin + ranges;
+            shape.key_end = w->window_end + ranges;
         }
-        pgi_attention_rows rows = {.q = w->q + (begin - first_out) * width,
+        pgi_attention_rows rows = {.q = w->q + begin * width,
                                    .k = k,
                                    .v = v,
-                                   .out = w->attention_out + (begin - first_out) * width,
+                                   .out = w->attention_out + begin * width,
                                    .q_stride = width,
                                    .k_stride = kv_width,
                                    .v_stride = kv_width,
                                    .out_stride = width};
         choose_keys(config, index, sequence, &rows);
         PGI_TRY(pgi_attention_forward(run, &shape, &rows, w->attention));
-        if (pass->kept) PGI_TRY(keep_weights(run, index, pass->kept, begin, shape, rows, w));
+        if (pass->kept) PGI_TRY(keep_weights(run, index, pass->kept, ranges, shape, rows, w));
     }
     return PG_OK;
 }
 
 /*
- * One layer over x [T, h]. Only the tokens first_out .. first_out + n_out are needed
- * afterwards: keys and values are made for all tokens, the rest for those alone.
+ * One layer over x [T, h]. Only the wanted tokens are needed afterwards: keys and values are made for all tokens, the
+ * rest for those alone. Listed ones come to the front of x.
  */
 static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_layer *layer,
-                               int32_t index, const pgi_pass *pass, int64_t first_out, int64_t n_out,
-                               const workspace *w) {
+                               int32_t index, const pgi_pass *pass, const wanted *outs, const workspace *w) {
+    const int64_t first_out = outs->first, n_out = outs->n;
     const int64_t h = config->hidden_size, half = config->head_dim / 2;
     const int64_t width = (int64_t)config->n_heads * config->head_dim;
     const int64_t kv_width = (int64_t)config->n_kv_heads * config->head_dim;
@@ -265,12 +301,13 @@ static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config
 
     PGI_TRY(pgi_rms_norm(run, pass->x, pass->n_tokens, h, layer->input_norm, config->rms_norm_eps, w->normed));
     PGI_TRY(pgi_linear_group(run, w->normed, h, pass->n_tokens, kvq, n_out == pass->n_tokens ? 3 : 2, w->linear));
+    PGI_TRY(pgi_rope(run, w->k, kv_width, pass->n_tokens, config->n_kv_heads, config->head_dim, w->cos, w->sin));
+    if (outs->listed) gather_all(config, outs, pass->x, w);
     if (n_out < pass->n_tokens)
         PGI_TRY(pgi_linear_forward(run, w->normed + first_out * h, h, n_out, &layer->q, w->q, width, w->linear));
-    PGI_TRY(pgi_rope(run, w->k, kv_width, pass->n_tokens, config->n_kv_heads, config->head_dim, w->cos, w->sin));
     PGI_TRY(pgi_rope(run, w->q, width, n_out, config->n_heads, config->head_dim, w->cos + first_out * half,
                      w->sin + first_out * half));
-    PGI_TRY(attend(run, config, index, pass, first_out, n_out, w));
+    PGI_TRY(attend(run, config, index, pass, outs, w));
     PGI_TRY(pgi_linear_forward(run, w->attention_out, width, n_out, &layer->out, w->residual, h, w->linear));
     if (config->gemma_version == 2)
         PGI_TRY(
@@ -295,11 +332,12 @@ pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config,
 
     float *out = pass->x + pass->first_out * h;
     for (int32_t i = 0; i < config->n_layers; i++) {
-        int last = i == config->n_layers - 1;
-        int64_t first_out = last ? pass->first_out : 0, n_out = last ? pass->n_out : pass->n_tokens;
+        const int last = i == config->n_layers - 1;
+        const wanted outs =
+            last ? (wanted){pass->first_out, pass->n_out, pass->outs} : (wanted){0, pass->n_tokens, NULL};
         if (total) PGI_TRY(pgi_run_progress(run, PG_PHASE_PREFILL, pass->layers_done + i, total));
-        PGI_TRY(layer_forward(run, config, &weights->layers[i], i, pass, first_out, n_out, w));
-        if (total) pgi_run_trace(run, "decoder_layer", i, pass->x + first_out * h, n_out, h);
+        PGI_TRY(layer_forward(run, config, &weights->layers[i], i, pass, &outs, w));
+        if (total) pgi_run_trace(run, "decoder_layer", i, pass->x + outs.first * h, outs.n, h);
         if (pass->hidden_states && !last)
             memcpy(pass->hidden_states + i * pass->hidden_stride, pass->x,
                    (size_t)(pass->n_tokens * h) * sizeof(float));

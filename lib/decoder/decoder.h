@@ -61,7 +61,9 @@ typedef struct pgi_pass {
     const pgi_sequence *sequences; /* their tokens follow one another in x */
     int64_t n_sequences;
     int64_t first_out, n_out; /* the tokens that are wanted in the end: the last layer leaves out the others */
-    float *hidden_states;     /* what each layer but the last gives, `hidden_stride` floats apart; NULL: not wanted */
+    const int64_t *outs;  /* [n_out] where they do not follow one another: which they are, ascending; first_out is 0.
+                             Then x begins with them in the end. NULL: they do */
+    float *hidden_states; /* what each layer but the last gives, `hidden_stride` floats apart; NULL: not wanted */
     int64_t hidden_stride;
     const pgi_kept_attention *kept;    /* NULL: not wanted */
     int64_t layers_done, layers_total; /* progress of a prefill before this pass; total 0: a decode step, untold */

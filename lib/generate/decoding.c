@@ -144,33 +144,49 @@ pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *me
     return pgi_decoding_begin(decoding, merged, row, limits);
 }
 
-pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, pgi_decoding *decoding,
-                               int64_t layers_done, int64_t layers_total, const pgi_pass_workspace *workspace,
-                               const float **last) {
+int64_t pgi_prefill_rows(const pgi_run *run, const pg_inputs *inputs, int64_t row, int64_t n_rows, int64_t n_tokens) {
+    int64_t n = 0, sum = 0;
+    if (run->observer) return 1; /* which sees a row at a time */
+    for (; n < n_rows; n++) {
+        const int64_t here = inputs->rows[row + n].n_tokens;
+        sum += here;
+        if (here <= PGI_GEMV_ROWS || sum > n_tokens) break; /* those take gemv alone, which rounds differently */
+    }
+    return pgi_max64(1, n);
+}
+
+pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t n,
+                               pgi_decoding *const *decodings, int64_t layers_done, int64_t layers_total,
+                               const pgi_pass_workspace *workspace, const float **last) {
     const pg_model *model = merged->model;
     const pgi_text_config *text = &model->config.text;
-    const int64_t first = merged->inputs->rows[row].first_token, n = merged->inputs->rows[row].n_tokens;
+    pgi_sequence sequences[PGI_STEP_ROWS];
+    int64_t outs[PGI_STEP_ROWS], n_tokens = 0;
     float *x = workspace->x;
-
-    pgi_merged_inputs_embed(run, merged, row, first, n, x);
-    pgi_run_trace(run, "embeddings", -1, x, n, text->hidden_size);
-    pgi_sequence sequence = pgi_merged_inputs_sequence(merged, row, first, n);
-    sequence.cache = &decoding->cache;
-    /* HF's generate() counts the ones of the mask, its forward() all columns; they differ where it has a hole */
-    if (sequence.n_hidden > 0)
-        sequence.positions = merged->inputs->position_ids + row * merged->inputs->n_tokens + first;
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t first = merged->inputs->rows[row + i].first_token, here = merged->inputs->rows[row + i].n_tokens;
+        pgi_merged_inputs_embed(run, merged, row + i, first, here, x + n_tokens * text->hidden_size);
+        sequences[i] = pgi_merged_inputs_sequence(merged, row + i, first, here);
+        sequences[i].cache = &decodings[i]->cache;
+        /* HF's generate() counts the ones of the mask, its forward() all columns; they differ where it has a hole */
+        if (sequences[i].n_hidden > 0)
+            sequences[i].positions = merged->inputs->position_ids + (row + i) * merged->inputs->n_tokens + first;
+        n_tokens += here;
+        outs[i] = n_tokens - 1;
+    }
+    pgi_run_trace(run, "embeddings", -1, x, n_tokens, text->hidden_size);
     pgi_pass pass = {
         .x = x,
-        .n_tokens = n,
-        .sequences = &sequence,
-        .n_sequences = 1,
-        .first_out = n - 1,
-        .n_out = 1,
+        .n_tokens = n_tokens,
+        .sequences = sequences,
+        .n_sequences = n,
+        .n_out = n,
+        .outs = outs,
         .layers_done = layers_done,
         .layers_total = layers_total,
     };
     PGI_TRY(pgi_decoder_forward(run, text, &model->weights.text, &pass, &workspace->decoder));
-    *last = x + (n - 1) * text->hidden_size;
+    *last = x;
     return PG_OK;
 }
 

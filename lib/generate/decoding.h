@@ -60,12 +60,18 @@ pg_status pgi_decoding_make_room(pgi_decoding *decoding, const pg_model *model);
 pg_status pgi_decoding_branch(pgi_decoding *to, const pgi_decoding *from, const pg_model *model, int64_t n_shared);
 void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory);
 
-/* Feeds the row, prefix as one block and suffix causal, padding left out. *last: the last token's last hidden state
- * [hidden], in the workspace. Progress: layers_done of layers_total are behind. workspace: for the row's tokens, and as
- * many keys as the cache has. */
-pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, pgi_decoding *decoding,
-                               int64_t layers_done, int64_t layers_total, const pgi_pass_workspace *workspace,
-                               const float **last);
+/* How many rows from `row` on, up to n_rows <= pgi_step_rows(), are prefilled as one pass of up to n_tokens tokens:
+ * those so short that reading the weights, or unpacking them, is much of their time, and that get the bits that they
+ * get alone. 1: the row goes by itself. */
+int64_t pgi_prefill_rows(const pgi_run *run, const pg_inputs *inputs, int64_t row, int64_t n_rows, int64_t n_tokens);
+
+/* Feeds n rows from `row` on, each its prefix as one block and its suffix causal, padding left out; n: what
+ * pgi_prefill_rows() says, or 1. *last: the last hidden state of each row's last token [n, hidden], in the workspace.
+ * Progress: layers_done of layers_total are behind. workspace: for the tokens of the rows, and as many keys as a cache
+ * has. */
+pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t n,
+                               pgi_decoding *const *decodings, int64_t layers_done, int64_t layers_total,
+                               const pgi_pass_workspace *workspace, const float **last);
 
 /* Feeds the pending tokens of n <= pgi_step_rows() decodings. Then workspace->x [n, hidden] are their last hidden
  * states. */

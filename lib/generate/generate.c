@@ -1,9 +1,9 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
  * All rows of the inputs to text. So many as max_running says run at a time, each in a slot with a KV cache; when one
- * ends, the next begins in its slot. A row is prefilled by itself, then up to pgi_step_rows() of those that run take
- * each step together. Where several texts of a row are wanted, they go on from one prefill. With beams each row is
- * searched by itself (search.c), and its texts come at the end.
+ * ends, the next begins in its slot. A row is prefilled by itself, or at first short ones together; then up to
+ * pgi_step_rows() of those that run take each step together. Where several texts of a row are wanted, they go on from
+ * one prefill. With beams each row is searched by itself (search.c), and its texts come at the end.
  */
 #include "generate/generate.h"
 
@@ -52,9 +52,10 @@ typedef struct generate_call {
     int64_t n_begun;         /* rows of the result, the first ones */
     int64_t n_done, n_total; /* tokens of all rows: sampled, and the most that there may still be with these */
     pgi_decoding stem;       /* with n_return > 1: the prefilled prompt, from which its texts go on */
-    const float *last;       /* the last hidden state of the last prefill [hidden], in `prefill` */
+    const float *last;       /* the last hidden states of the last prefill [rows of it, hidden], in `prefill` */
     int64_t group;           /* pgi_step_rows(), or the slots when they are fewer */
     pgi_workspace prefill;   /* for the longest row's prefill; empty when all rows have begun */
+    int64_t pass_tokens;     /* the most of a prefill of several rows */
     pgi_workspace step;      /* for a step of a group; logits: the settings' memory, those of the group */
     int64_t n_keys;          /* tokens that a sequence may come to with these */
 } generate_call;
@@ -251,7 +252,7 @@ static pg_status new_limits(generate_call *g) {
 static pg_status reserve_caches(generate_call *g) {
     const int64_t n_return = g->options->n_return;
     const pgi_row *rows = g->merged->inputs->rows;
-    int64_t n_tokens = 0; /* the most of a row */
+    int64_t n_tokens = 0, sum = 0; /* the most of a row; of the rows that begin first */
     for (int64_t r = g->result->n_rows - 1; r >= 0; r--) {
         const int64_t prompt = r / n_return, n = rows[prompt].n_tokens;
         int64_t max_tokens;
@@ -261,11 +262,13 @@ static pg_status reserve_caches(generate_call *g) {
         const int64_t capacity = pgi_decoding_first_capacity(&g->limits[prompt], n);
         g->n_keys = pgi_max64(g->n_keys, capacity);
         if (r >= g->n_slots) continue;
+        sum += n;
         g->slots[r].capacity = g->result->n_rows > g->n_slots ? g->n_keys : capacity;
         PGI_TRY(pgi_decoding_reserve(&g->slots[r].decoding, g->model, g->slots[r].capacity));
     }
     if (n_return > 1) PGI_TRY(pgi_decoding_reserve(&g->stem, g->model, n_tokens));
-    const pgi_limits prefill = {.n_tokens = n_tokens, .n_keys = g->n_keys};
+    g->pass_tokens = pgi_min64(sum, PGI_TOGETHER_TOKENS);
+    const pgi_limits prefill = {.n_tokens = pgi_max64(n_tokens, g->pass_tokens), .n_keys = g->n_keys};
     return pgi_workspace_reserve(&g->prefill, g->run, g->model, &prefill);
 }
 
@@ -357,39 +360,64 @@ static pg_status sample(generate_call *g, slot *const *slots, int64_t n, const f
     return PG_OK;
 }
 
-/* Prefills the prompt of a slot: into its own KV cache, or into the stem when several texts go on from it. */
-static pg_status prefill_slot(generate_call *g, slot *of) {
+/* Prefills the prompts of n slots: into their own KV caches, or into the stem when several texts go on from one. */
+static pg_status prefill_slots(generate_call *g, slot *of, int64_t n) {
     const int64_t n_layers = g->model->config.text.n_layers, total = g->merged->inputs->n_rows * n_layers;
-    pgi_decoding *decoding = g->options->n_return > 1 ? &g->stem : &of->decoding;
+    pgi_decoding *decodings[PGI_STEP_ROWS];
     const double start = pgi_now();
-    PGI_TRY(pgi_decoding_begin(decoding, g->merged, of->prompt, &g->limits[of->prompt]));
-    PGI_TRY(pgi_decoding_prefill(g->run, g->merged, of->prompt, decoding, of->prompt * n_layers, total,
+    for (int64_t i = 0; i < n; i++) {
+        decodings[i] = g->options->n_return > 1 ? &g->stem : &of[i].decoding;
+        PGI_TRY(pgi_decoding_begin(decodings[i], g->merged, of[i].prompt, &g->limits[of[i].prompt]));
+    }
+    PGI_TRY(pgi_decoding_prefill(g->run, g->merged, of->prompt, n, decodings, of->prompt * n_layers, total,
                                  &g->prefill.pass, &g->last));
+    if (n > 1) PGI_TRY(pgi_run_progress(g->run, PG_PHASE_PREFILL, (of->prompt + n) * n_layers, total));
     g->result->prefill_seconds += pgi_now() - start;
     return PG_OK;
 }
 
-/* Begins the next row of the result in a slot that is free: its first token is sampled. A row whose prompt is as long
- * as the context ends at once. */
-static pg_status begin_row(generate_call *g, slot *of) {
+/* Begins the next rows of the result in n slots that are free, which follow one another: prefills them, and samples
+ * their first tokens. */
+static pg_status run_prompts(generate_call *g, slot *of, int64_t n) {
     const int64_t n_return = g->options->n_return;
+    slot *slots[PGI_STEP_ROWS];
+    if (of->row % n_return == 0) PGI_TRY(prefill_slots(g, of, n));
+    if (n_return > 1) PGI_TRY(pgi_decoding_branch(&of->decoding, &g->stem, g->model, 0));
+    for (int64_t i = 0; i < n; i++) {
+        slots[i] = &of[i];
+        of[i].runs = 1;
+        PGI_TRY(reserve_result(g, &of[i]));
+        PGI_TRY(take_prompt(g, &of[i]));
+    }
+    PGI_TRY(sample(g, slots, n, g->last, &g->prefill.pass.head));
+    if (g->n_begun == g->result->n_rows) pgi_workspace_free(&g->prefill, &g->model->memory);
+    return PG_OK;
+}
+
+/* Gives a slot that is free the next row of the result. A row whose prompt is as long as the context ends at once. */
+static pg_status begin_row(generate_call *g, slot *of, int *ends) {
     int64_t max_tokens;
     take_row(g, of, g->n_begun++);
     PGI_TRY(pgi_decoding_max_tokens(g->merged, of->prompt, &g->limits[of->prompt], &max_tokens));
-    if (max_tokens == 0) {
+    *ends = max_tokens == 0;
+    if (*ends) {
         of->result->stop = PG_STOP_CONTEXT;
         return PG_OK;
     }
     if (of->decoding.cache.capacity > of->capacity) pgi_decoding_free(&of->decoding, &g->model->memory);
-    PGI_TRY(pgi_decoding_reserve(&of->decoding, g->model, of->capacity));
-    if (of->row % n_return == 0) PGI_TRY(prefill_slot(g, of));
-    if (n_return > 1) PGI_TRY(pgi_decoding_branch(&of->decoding, &g->stem, g->model, 0));
-    of->runs = 1;
-    PGI_TRY(reserve_result(g, of));
-    PGI_TRY(take_prompt(g, of));
-    PGI_TRY(sample(g, &of, 1, g->last, &g->prefill.pass.head));
-    if (g->n_begun == g->result->n_rows) pgi_workspace_free(&g->prefill, &g->model->memory);
-    return PG_OK;
+    return pgi_decoding_reserve(&of->decoding, g->model, of->capacity);
+}
+
+/* Begins up to n rows in slots that follow one another, together; *taken: how many slots were given a row. */
+static pg_status begin_rows(generate_call *g, slot *of, int64_t n, int64_t *taken) {
+    int64_t n_running = 0;
+    int ends = 0;
+    while (n_running < n && !ends) {
+        PGI_TRY(begin_row(g, &of[n_running], &ends));
+        n_running += !ends;
+    }
+    *taken = n_running + ends;
+    return n_running > 0 ? run_prompts(g, of, n_running) : PG_OK;
 }
 
 /* Takes the token that was sampled last into the row's text, and sees whether the row ends. */
@@ -417,8 +445,9 @@ static pg_status take_token(generate_call *g, slot *of) {
  */
 static pg_status advance_slot(generate_call *g, slot *of) {
     if (of->runs) PGI_TRY(take_token(g, of));
+    int64_t taken;
     while (!of->runs && g->n_begun < g->result->n_rows) {
-        PGI_TRY(begin_row(g, of));
+        PGI_TRY(begin_rows(g, of, 1, &taken));
         if (of->runs) PGI_TRY(take_token(g, of));
     }
     return PG_OK;
@@ -453,7 +482,12 @@ static pg_status step_group(generate_call *g, int64_t *i) {
 }
 
 static pg_status decode_rows(generate_call *g) {
-    for (int64_t i = 0; i < g->n_slots; i++) PGI_TRY(begin_row(g, &g->slots[i])); /* row i, whose size it has */
+    for (int64_t i = 0, taken; i < g->n_slots; i += taken) { /* slot i has the size of row i */
+        const int64_t n = pgi_min64(g->group, g->n_slots - i);
+        const int64_t together =
+            g->options->n_return > 1 ? 1 : pgi_prefill_rows(g->run, g->merged->inputs, i, n, g->pass_tokens);
+        PGI_TRY(begin_rows(g, &g->slots[i], together, &taken));
+    }
     for (int64_t n_running = g->n_slots; n_running > 0;) {
         n_running = 0;
         for (int64_t i = 0; i < g->n_slots; i++) {

@@ -250,8 +250,9 @@ static pg_status run_prompt(score_call *s, const pgi_merged_inputs *merged) {
     const pgi_text_config *text = &s->model->config.text;
     pg_scores *scores = s->scores;
     float *logits = s->workspace.logits;
+    pgi_decoding *decoding = &s->decoding;
     const float *last; /* [hidden] */
-    PGI_TRY(pgi_decoding_prefill(s->run, merged, 0, &s->decoding, 0, text->n_layers, &s->workspace.pass, &last));
+    PGI_TRY(pgi_decoding_prefill(s->run, merged, 0, 1, &decoding, 0, text->n_layers, &s->workspace.pass, &last));
     PGI_TRY(pgi_head_forward(s->run, text, &s->model->weights.text, last, 1, logits, &s->workspace.pass.head));
     const pgi_softmax softmax = pgi_softmax_of(logits, text->vocab_size);
     for (int64_t i = 0; i < scores->n_answers; i++)

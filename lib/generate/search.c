@@ -556,7 +556,7 @@ static pg_status prefill(pgi_search *s, int64_t row) {
     const pgi_pass_workspace *w = &s->workspace.pass;
     const int64_t n_rows = s->setup.merged->inputs->n_rows;
     const float *last; /* [hidden] */
-    PGI_TRY(pgi_decoding_prefill(s->setup.run, s->setup.merged, row, s->beams[0].decoding, row * text->n_layers,
+    PGI_TRY(pgi_decoding_prefill(s->setup.run, s->setup.merged, row, 1, &s->beams[0].decoding, row * text->n_layers,
                                  n_rows * text->n_layers, w, &last));
     return pgi_head_forward(s->setup.run, text, &model->weights.text, last, 1, s->logits, &w->head);
 }

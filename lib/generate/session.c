@@ -108,7 +108,7 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     PGI_TRY(reserve(session, n, n_images));
     PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, workspace, &merged));
     PGI_GOTO(pgi_decoding_reset(decoding, &merged, 0, &session->limits), done);
-    PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, decoding, 0, text->n_layers, &workspace->pass, &last), done);
+    PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, 1, &decoding, 0, text->n_layers, &workspace->pass, &last), done);
     PGI_GOTO(pgi_head_forward(run, text, &model->weights.text, last, 1, session->logits, &workspace->pass.head), done);
     PGI_GOTO(take_prompt(session, inputs), done);
     session->state = PGI_SESSION_READY;

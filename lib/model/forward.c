@@ -17,10 +17,8 @@
 #include "model/loss.h"
 #include "model/retrieval.h"
 
-/* Tokens of a pass of several rows: rows so short that reading and packing the weights is much of their time. An image
- * alone has as many. Longer rows gain nothing (docs/SPEED.md), and the workspace stays at what a prompt with an image
- * takes. */
-enum { TOGETHER_TOKENS = 256, TOGETHER_ROWS = TOGETHER_TOKENS / (PGI_GEMV_ROWS + 1) };
+/* The most rows of a pass of PGI_TOGETHER_TOKENS: each has more tokens than gemv takes. */
+enum { TOGETHER_ROWS = PGI_TOGETHER_TOKENS / (PGI_GEMV_ROWS + 1) };
 
 /* Tokens begin .. end of a row. */
 typedef struct span {
@@ -273,7 +271,7 @@ static pg_status run_batch(forward *f) {
     const int64_t n_rows = f->out->n_rows, n_tokens = f->out->n_tokens;
     /* Row by row: what is kept of every layer, for it lies apart; and what an observer sees. */
     if (!f->attentions.merged && !f->out->hidden_states && !f->run->observer)
-        f->pass_tokens = pgi_min64(TOGETHER_TOKENS, n_rows * n_tokens);
+        f->pass_tokens = pgi_min64(PGI_TOGETHER_TOKENS, n_rows * n_tokens);
     const pgi_limits limits = {.n_tokens = pgi_max64(n_tokens, f->pass_tokens), .n_keys = n_tokens};
     PGI_TRY(pgi_workspace_reserve(&f->workspace, f->run, model, &limits));
     if (f->labels) PGI_TRY(pgi_loss_init(&f->loss, model, n_rows, f->out->n_kept == n_tokens));

@@ -48,6 +48,11 @@ typedef struct pgi_workspace {
     pgi_pass_workspace step; /* of n_step_tokens */
 } pgi_workspace;
 
+/* Tokens of a pass of several rows: rows so short that reading and packing the weights is much of their time. An image
+ * alone has as many. Longer rows gain nothing (docs/SPEED.md), and the workspace stays at what a prompt with an image
+ * takes. */
+enum { PGI_TOGETHER_TOKENS = 256 };
+
 /* Bytes of a workspace for these limits and the threads of the run; SIZE_MAX: more than can be addressed. */
 size_t pgi_workspace_size(const pgi_run *run, const pg_model *model, const pgi_limits *limits);
 

@@ -184,7 +184,7 @@ static void prefill_both(step_test *t, int64_t prompt, int row) {
         pgi_decoding *decoding = k ? &t->alone[row] : &t->together[row];
         decoding->pending = -1;
         OK(pgi_decoding_reset(decoding, &t->prompts, prompt, &(pgi_decoding_limits){2 * PGI_STEP_ROWS, 0}));
-        OK(pgi_decoding_prefill(&t->run, &t->prompts, prompt, decoding, 0, 0, &t->workspace.pass, &last));
+        OK(pgi_decoding_prefill(&t->run, &t->prompts, prompt, 1, &decoding, 0, 0, &t->workspace.pass, &last));
         OK(pgi_head_forward(&t->run, text, &t->model->weights.text, last, 1, logits, &t->workspace.pass.head));
         pgi_decoding_push(decoding, pgi_sample(logits, text->vocab_size));
     }

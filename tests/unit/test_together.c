@@ -1,5 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Rows that pg_forward runs as one pass give what they give row by row, and alone, to the last bit. */
+/* Rows that pg_forward, and the prefill of pg_generate, run as one pass give what they give row by row, and alone, to
+ * the last bit. */
 #include "run_tests.h"
 
 #include "forward_fixture.h"
@@ -88,18 +89,23 @@ static void same_as_alone(const pg_model *of, const tiny *m, const batch *b, int
     pg_outputs_close(&all);
 }
 
+static pg_model *open_kind(size_t k, const tiny *m) {
+    pg_model *opened = NULL;
+    pg_model_options options;
+    OK(pg_model_options_init(&options, sizeof options));
+    options.weights = kinds[k].weights;
+    options.arithmetic = kinds[k].arithmetic;
+    options.cpu_mask = kinds[k].cpu_mask;
+    OK(pg_model_open(m->folder, &options, &opened));
+    return opened;
+}
+
 static void rows_together_are_the_single_rows(void **state) {
     (void)state;
     for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
         for (int i = 0; i < 2; i++) {
             const tiny *m = &models[i];
-            pg_model *opened = NULL;
-            pg_model_options options;
-            OK(pg_model_options_init(&options, sizeof options));
-            options.weights = kinds[k].weights;
-            options.arithmetic = kinds[k].arithmetic;
-            options.cpu_mask = kinds[k].cpu_mask;
-            OK(pg_model_open(m->folder, &options, &opened));
+            pg_model *opened = open_kind(k, m);
             for (int c = 0; c < 8; c++) {
                 const int side = c & 1 ? RIGHT : LEFT, without = c & 2 ? WITHOUT_TYPES : 0;
                 const int extra = c & 4 ? 40 : 0; /* more tokens than one pass takes */
@@ -116,7 +122,77 @@ static void rows_together_are_the_single_rows(void **state) {
     }
 }
 
+/* The answers to rows of a batch, with all logits. max_context: as long as row 5, which so ends at once; 0: none. */
+static pg_result *answer(const pg_model *of, const tiny *m, const batch *b, int64_t max_context, int n_threads,
+                         told *progress) {
+    pg_generate_options options;
+    pg_inputs *in = NULL;
+    pg_result *result = NULL;
+    OK(pg_generate_options_init(&options, sizeof options));
+    options.flags = PG_GENERATE_LOGITS | PG_GENERATE_IGNORE_CONFIG;
+    options.max_new_tokens = 4;
+    options.max_running = N;
+    options.max_context = max_context;
+    options.n_threads = n_threads;
+    options.progress = tell;
+    options.progress_user = progress;
+    OK(create(b, m, WITHOUT_LABELS, NULL, &in));
+    OK(pg_generate(of, NULL, in, &options, &result));
+    pg_inputs_close(&in);
+    return result;
+}
+
+static void same_answer(const pg_result *found, int64_t row, const pg_result *wanted) {
+    static const char *const names[] = {"ids", "logits"};
+    for (int i = 0; i < 2; i++) {
+        pg_tensor a = {.struct_size = sizeof a}, b = {.struct_size = sizeof b};
+        OK(pg_result_get_tensor(found, row, names[i], &a));
+        OK(pg_result_get_tensor(wanted, 0, names[i], &b));
+        assert_int_equal(a.shape[0], b.shape[0]);
+        if (a.shape[0] > 0)
+            assert_memory_equal(a.data, b.data, (size_t)a.shape[0] * (i ? (size_t)a.shape[1] * sizeof(float) : 8));
+    }
+}
+
+static void prompts_together_are_the_single_prompts(void **state) {
+    (void)state;
+    for (size_t k = 0; k < sizeof kinds / sizeof kinds[0]; k++) {
+        for (int i = 0; i < 2; i++) {
+            const tiny *m = &models[i];
+            pg_model *opened = open_kind(k, m);
+            for (int c = 0; c < 4; c++) {
+                static const row_spec text[N] = {{0, 5, 0, 1}, {0, 4, 2, 2},   {0, 3, 3, 3}, {0, 9, 5, 4},
+                                                 {0, 8, 0, 5}, {0, 20, 10, 6}, {0, 7, 0, 7}, {0, 6, 0, 8}};
+                const row_spec *of = c & 1 ? rows : text;
+                told together = {0};
+                batch b;
+                make_batch(&b, m, of, N, c & 2 ? RIGHT : LEFT, 0);
+                const int64_t max_context = c & 1 ? 0 : b.length[5];
+                pg_result *all = answer(opened, m, &b, max_context, c & 2 ? 3 : 1, &together);
+                assert_int_equal(together.done, together.total);
+                assert_int_equal(together.total, N * m->n_layers);
+                if (!(c & 1))
+                    assert_true(together.n <=
+                                6 * (m->n_layers + 2)); /* 8 rows, at most 6 passes: each tells of its layers */
+                for (int r = 0; r < N; r++) {
+                    told one = {0};
+                    batch alone;
+                    make_batch(&alone, m, &of[r], 1, LEFT, 0);
+                    pg_result *single = answer(opened, m, &alone, max_context, 1, &one);
+                    same_answer(all, r, single);
+                    pg_result_close(&single);
+                    free(alone.pixels);
+                }
+                pg_result_close(&all);
+                free(b.pixels);
+            }
+            pg_model_close(&opened);
+        }
+    }
+}
+
 int main(int argc, char **argv) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_together_are_the_single_rows)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_together_are_the_single_rows),
+                                       cmocka_unit_test(prompts_together_are_the_single_prompts)};
     return RUN_TESTS(tests, open_models, close_models);
 }
