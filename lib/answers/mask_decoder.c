@@ -76,8 +76,8 @@ static pg_status open_safetensors(const uint8_t *data, size_t size, weight_file 
                          (unsigned long long)n, MOST_HEADER);
     const size_t data_at = 8 + (size_t)n;
     file->data = data;
-    PGI_TRY(pgi_tensor_header_read(file->memory, file->path, data + 8, (size_t)n, &file->header));
-    return pgi_tensor_header_bind(&file->header, file->path, data + 8, (size_t)n, data_at, size - data_at);
+    PGI_TRY(pgi_tensor_header_read(file->memory, file->path, data + 8, (size_t)n, NULL, &file->header));
+    return pgi_tensor_header_bind(&file->header, file->path, data + 8, (size_t)n, NULL, data_at, size - data_at);
 }
 
 static const pgi_stored_tensor *find_tensor(const weight_file *file, const char *name) {

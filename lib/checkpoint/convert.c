@@ -396,7 +396,7 @@ static pg_status check_calibration(converter *c) {
 static pg_status open_source(converter *c) {
     PGI_TRY(check_copied(c));
     PGI_TRY(pgi_config_load(c->memory, c->source, &c->config));
-    pg_status status = pgi_tensor_files_open(c->memory, c->source, 1, &c->files);
+    pg_status status = pgi_tensor_files_open(c->memory, c->source, 1, c->run->cancel, &c->files);
     if (status >= 0) status = pgi_weights_bind(c->memory, c->run, &c->config, c->files, c->target->weights, &c->bound);
     if (status >= 0 && c->bound.format != PG_WEIGHTS_STORED)
         status =

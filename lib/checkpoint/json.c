@@ -87,6 +87,7 @@ pg_status pgi_json_copy_text(pgi_json_doc *doc, const char *text, size_t size, c
 
 /* ---- members ---- */
 
+/* key: `size` bytes, none of them 0. */
 static uint32_t find_index(const pgi_json_object *object, const char *key, size_t size) {
     if (object->n == 0) return UINT32_MAX;
     uint32_t at = object->root;
@@ -96,7 +97,8 @@ static uint32_t find_index(const pgi_json_object *object, const char *key, size_
         at = m->branch[(c & m->bit) != 0];
     }
     const char *found = object->members[at >> 1].key;
-    return strlen(found) == size && memcmp(found, key, size) == 0 ? at >> 1 : UINT32_MAX;
+    /* not strlen(): the key that is there may be megabytes long, and be met at every look */
+    return strncmp(found, key, size) == 0 && !found[size] ? at >> 1 : UINT32_MAX;
 }
 
 /* Member i joins those before it. Returns the one that has its key already, else UINT32_MAX. */

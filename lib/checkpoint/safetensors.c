@@ -16,6 +16,7 @@
 enum { MAX_SHARDS = 4096 };
 /* The largest published models have 300 kB of either. */
 #define MAX_HEADER ((size_t)16 * 1000 * 1000)
+#define MAX_HEADERS ((size_t)32 * 1000 * 1000) /* of all shards: many names may lead to one file */
 #define MAX_INDEX ((size_t)16 * 1000 * 1000)
 
 typedef struct tensor_file {
@@ -32,6 +33,8 @@ struct pgi_tensor_files {
     tensor_file *files;
     uint32_t n_files;
     int in_memory;
+    const pg_cancel *cancel; /* while it is opened */
+    size_t n_header_bytes;   /* of the files opened so far */
     uint64_t n_bytes_mapped, n_bytes_loaded;
     pgi_stored_tensor *tensors;
     size_t n_tensors, capacity;
@@ -58,14 +61,20 @@ static pg_status read_header_size(const tensor_file *file, uint64_t *out) {
     return PG_OK;
 }
 
-static pg_status read_header(const pgi_memory *memory, tensor_file *file) {
+static pg_status read_header(pgi_tensor_files *files, tensor_file *file) {
     uint64_t size = 0;
     pg_status status = read_header_size(file, &size);
     if (status < 0) return pgi_diagnose_file(status, file->path);
+    files->n_header_bytes += (size_t)size;
+    if (files->n_header_bytes > MAX_HEADERS)
+        return pgi_error(PG_ERROR_LIMIT,
+                         "%s: found headers of %zu bytes up to this shard, expected at most %zu together", file->path,
+                         files->n_header_bytes, MAX_HEADERS);
     PGI_TRY(pgi_buffer_reserve(&file->text, (size_t)size));
     PGI_TRY(pgi_file_read_at(&file->file, 8, (size_t)size, file->text.data));
     file->text.size = (size_t)size;
-    return pgi_tensor_header_read(memory, file->path, file->text.data, file->text.size, &file->header);
+    return pgi_tensor_header_read(&files->memory, file->path, file->text.data, file->text.size, files->cancel,
+                                  &file->header);
 }
 
 /* Opens files->files[index] and appends its tensors. */
@@ -73,17 +82,21 @@ static pg_status open_file(pgi_tensor_files *files, uint32_t index) {
     tensor_file *file = &files->files[index];
     pgi_tensor_header *header = &file->header;
     PGI_TRY(pgi_file_open(file->path, &file->file));
-    PGI_TRY(read_header(&files->memory, file));
+    PGI_TRY(read_header(files, file));
     if (!files->in_memory) PGI_TRY(pgi_file_map(&file->file, &file->mapping));
     files->n_bytes_mapped += file->mapping.size;
 
     const size_t data_at = 8 + file->text.size, data_size = file->file.size - data_at;
-    PGI_TRY(pgi_tensor_header_bind(header, file->path, file->text.data, file->text.size, data_at, data_size));
+    PGI_TRY(pgi_tensor_header_bind(header, file->path, file->text.data, file->text.size, files->cancel, data_at,
+                                   data_size));
     for (pgi_stored_tensor *tensor = header->tensors; tensor < header->tensors + header->n_tensors; tensor++) {
         if (file->mapping.data) tensor->data = file->mapping.data + tensor->offset;
         tensor->file_index = index;
     }
     const size_t n = files->n_tensors + header->n_tensors;
+    if (n > PGI_MAX_TENSORS)
+        return pgi_error(PG_ERROR_LIMIT, "%s: found %zu tensors up to this shard, expected at most %d in all shards",
+                         file->path, n, PGI_MAX_TENSORS);
     PGI_TRY(pgi_grow(&files->memory, &files->tensors, &files->capacity, n, sizeof *files->tensors));
     if (header->n_tensors)
         memcpy(files->tensors + files->n_tensors, header->tensors, header->n_tensors * sizeof *files->tensors);
@@ -237,18 +250,21 @@ static pg_status open_folder(pgi_tensor_files *files) {
     return status;
 }
 
-pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, int in_memory, pgi_tensor_files **out) {
+pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, int in_memory, const pg_cancel *cancel,
+                                pgi_tensor_files **out) {
     *out = NULL;
     pgi_tensor_files *files = pgi_alloc_zero(memory, 1, sizeof *files);
     if (!files) return PG_ERROR_MEMORY;
     files->memory = *memory;
     files->in_memory = in_memory;
+    files->cancel = cancel;
     files->folder = pgi_copy_string(memory, folder, strlen(folder));
     pg_status status = files->folder ? open_folder(files) : PG_ERROR_MEMORY;
     if (status < 0) {
         pgi_tensor_files_close(&files);
         return status;
     }
+    files->cancel = NULL; /* the caller's */
     *out = files;
     return PG_OK;
 }

@@ -19,9 +19,12 @@ typedef struct pgi_tensor_files pgi_tensor_files;
  * are checked as the safetensors crate does, but for their size (16 MB): tensors dense and in bounds, sizes that fit
  * shape and dtype, no holes. When both are there, model.safetensors wins, as in transformers.
  *
- * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _LIMIT, _UNSUPPORTED (adapters, pickled weights), _MEMORY.
+ * Bounds: 4096 shards, headers of 16 MB each and 32 MB together, 100,000 tensors in all. `cancel` (may be NULL) is
+ * looked at before each value of a header. Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _LIMIT, _UNSUPPORTED (adapters,
+ * pickled weights), _MEMORY, _CANCELLED.
  */
-pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, int in_memory, pgi_tensor_files **out);
+pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, int in_memory, const pg_cancel *cancel,
+                                pgi_tensor_files **out);
 void pgi_tensor_files_close(pgi_tensor_files **files); /* NULL inside is fine */
 
 /* Until pgi_tensor_files_finish(), which closes the files that are not mapped: what is mapped or loaded stays, nothing

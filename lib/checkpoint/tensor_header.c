@@ -11,7 +11,7 @@
 #include "checkpoint/diagnose.h"
 #include "kernels/matrix.h"
 
-enum { MAX_HEADER_VALUES = 1000000, MAX_TENSORS = 100000, MAX_DIMS = 8 };
+enum { MAX_HEADER_VALUES = 1000000, MAX_DIMS = 8 };
 
 static const struct {
     const char *name;
@@ -206,9 +206,9 @@ static pg_status check_syntax(pgi_json_reader *reader, size_t *n) {
     for (;; ++*n) {
         PGI_TRY(pgi_json_next(reader, '{', &first, &more));
         if (!more) return pgi_json_end(reader);
-        if (*n > MAX_TENSORS)
+        if (*n > PGI_MAX_TENSORS)
             return pgi_error(PG_ERROR_LIMIT, "%s: found more than %d tensors, expected at most that many", reader->file,
-                             MAX_TENSORS);
+                             PGI_MAX_TENSORS);
         PGI_TRY(pgi_json_skip(reader, NULL, NULL));
     }
 }
@@ -232,25 +232,27 @@ static pg_status read_text(pgi_json_reader *reader, pgi_tensor_header *out) {
 }
 
 pg_status pgi_tensor_header_read(const pgi_memory *memory, const char *path, const void *text, size_t size,
-                                 pgi_tensor_header *out) {
+                                 const pg_cancel *cancel, pgi_tensor_header *out) {
     pgi_json_reader reader;
     *out = (pgi_tensor_header){.metadata = NULL};
     pgi_json_doc_init(&out->names, memory);
     pgi_json_doc_init(&out->metadata_doc, memory);
     pgi_json_reader_init(&reader, memory, path, text, size);
+    reader.cancel = cancel;
     const pg_status status = read_text(&reader, out);
     pgi_json_reader_free(&reader);
     return status == PG_ERROR_FORMAT ? pgi_diagnose_bytes(status, path, text, size) : status;
 }
 
 pg_status pgi_tensor_header_bind(pgi_tensor_header *header, const char *path, const void *text, size_t size,
-                                 size_t data_at, size_t data_size) {
+                                 const pg_cancel *cancel, size_t data_at, size_t data_size) {
     pg_status status = PG_OK;
     pgi_json_reader reader;
     pgi_json_doc entry; /* of one tensor at a time */
     pgi_json_reader_init(&reader, header->names.memory, path, text, size);
     pgi_json_doc_init(&entry, header->names.memory);
     reader.is_whole = 1;
+    reader.cancel = cancel;
     for (size_t i = 0; i < header->n_tensors && status >= 0; i++) {
         pgi_stored_tensor *tensor = &header->tensors[i];
         const pgi_json *node;

@@ -4,7 +4,10 @@
 #define PGI_CHECKPOINT_TENSOR_HEADER_H
 
 #include "base/memory.h"
+#include "base/run.h"
 #include "checkpoint/json.h"
+
+enum { PGI_MAX_TENSORS = 100000 }; /* of a file, and of all shards */
 
 typedef struct pgi_stored_tensor {
     const char *name;       /* as in the file */
@@ -34,12 +37,12 @@ typedef struct pgi_tensor_header {
 /* Reads the JSON of a header, whose syntax is checked before its meaning: names and metadata, and where each tensor's
  * entry stands (in `offset`). `path` is kept as it is. Then _bind() reads the entries of the same text: the data begin
  * at `data_at` of the file and have `data_size` bytes. They are sorted by their data then, which lie one behind the
- * other and fill it: no overlap, no hole, nothing left over. On error, too, _free() is due.
- * PG_ERROR_FORMAT, _LIMIT, _MEMORY. */
+ * other and fill it: no overlap, no hole, nothing left over. On error, too, _free() is due. `cancel` (may be NULL) is
+ * looked at before each value. PG_ERROR_FORMAT, _LIMIT, _MEMORY, _CANCELLED. */
 pg_status pgi_tensor_header_read(const pgi_memory *memory, const char *path, const void *text, size_t size,
-                                 pgi_tensor_header *out);
+                                 const pg_cancel *cancel, pgi_tensor_header *out);
 pg_status pgi_tensor_header_bind(pgi_tensor_header *header, const char *path, const void *text, size_t size,
-                                 size_t data_at, size_t data_size);
+                                 const pg_cancel *cancel, size_t data_at, size_t data_size);
 void pgi_tensor_header_free(pgi_tensor_header *header); /* zeroed is fine */
 /* A part of it alone, once it is not needed any more. */
 void pgi_tensor_header_free_metadata(pgi_tensor_header *header);

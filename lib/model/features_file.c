@@ -147,7 +147,7 @@ static pg_status check_tensor(source *from, pgi_stored_tensor *out) {
     if (n != 1 || strcmp(from->header.tensors->name, TENSOR) != 0)
         return pgi_error(PG_ERROR_FORMAT, "%s: found %zu tensors%s%s, expected " TENSOR " alone", from->name, n,
                          n ? ", one of them " : "", n ? from->header.tensors->name : "");
-    PGI_TRY(pgi_tensor_header_bind(&from->header, from->name, from->text, from->text_size, data_at, data_size));
+    PGI_TRY(pgi_tensor_header_bind(&from->header, from->name, from->text, from->text_size, NULL, data_at, data_size));
     *out = *from->header.tensors;
     if (out->dtype != PG_DTYPE_F32 || out->n_dims != 3 || out->shape[0] < 1 || out->shape[0] > INT32_MAX)
         return pgi_error(PG_ERROR_FORMAT,
@@ -181,7 +181,7 @@ static pg_status load(source *from, pg_features **out) {
     pgi_buffer text;
     pgi_buffer_init(&text, &from->model->memory);
     pg_status status = read_text(from, &text);
-    if (status >= 0) status = pgi_tensor_header_read(text.memory, from->name, text.data, text.size, &from->header);
+    if (status >= 0) status = pgi_tensor_header_read(text.memory, from->name, text.data, text.size, NULL, &from->header);
     if (status >= 0) status = check_header(from);
     if (status >= 0) status = check_tensor(from, &tensor);
     if (status >= 0) status = pgi_features_new(from->model, tensor.shape[0], &features);

@@ -69,7 +69,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     PGI_GOTO(pgi_config_load(memory, folder, &config), fail);
     model->config = config;
     const int in_memory = (options->flags & PG_MODEL_IN_MEMORY) != 0;
-    PGI_GOTO(pgi_tensor_files_open(memory, folder, in_memory, &model->files), fail);
+    PGI_GOTO(pgi_tensor_files_open(memory, folder, in_memory, options->cancel, &model->files), fail);
     PGI_GOTO(pgi_weights_bind(memory, &run, &model->config, model->files, options->weights, &model->weights), fail);
     PGI_GOTO(log_weights(model, folder, in_memory), fail);
     if (options->flags & PG_MODEL_VERIFY) PGI_GOTO(pgi_quantized_store_verify(memory, &run, model->files), fail);

@@ -9,6 +9,11 @@
 
 #include "base/utf8.h"
 
+enum {
+    MAX_BYTES = 1 << 20, /* of their texts: PaliGemma's have 30 kB, and each byte takes some 90 of memory */
+    CANCEL_NODES = 4096
+};
+
 void pgi_added_tokens_init(pgi_added_tokens *tokens, const pgi_memory *memory) {
     *tokens = (pgi_added_tokens){.memory = memory};
 }
@@ -65,6 +70,11 @@ pg_status pgi_added_tokens_add(pgi_added_tokens *tokens, pgi_vocab *vocab, const
     }
     if ((size_t)id >= tokens->n_ids) PGI_TRY(grow_ids(tokens, (size_t)id + 1));
     if (!tokens->by_id[id]) {
+        tokens->n_bytes += size;
+        if (tokens->n_bytes > MAX_BYTES)
+            return pgi_error(PG_ERROR_LIMIT,
+                             "%s: found added tokens of more than %d bytes together, expected at most that many", file,
+                             MAX_BYTES);
         PGI_TRY(pgi_grow(tokens->memory, &tokens->data, &tokens->capacity, tokens->n + 1, sizeof *tokens->data));
         tokens->by_id[id] = (uint32_t)++tokens->n;
     }
@@ -87,30 +97,51 @@ static size_t find_slot(const pgi_trie *trie, int32_t node, uint8_t byte) {
 /* The child of `node` for `byte`, or 0. */
 static inline int32_t child_of(const pgi_trie *trie, int32_t node, uint8_t byte) {
     if (node == 0) return trie->first[byte];
-    return trie->n_slots ? trie->slots[find_slot(trie, node, byte)] : 0;
+    const int32_t child = trie->nodes[node].child;
+    if (child && trie->nodes[child].byte == byte) return child;
+    return trie->nodes[node].forks ? trie->slots[find_slot(trie, node, byte)] : 0;
 }
 
-/* Room for the slots of `n` nodes. */
-static pg_status grow_slots(const pgi_memory *memory, pgi_trie *trie, size_t n) {
-    size_t n_slots = trie->n_slots ? trie->n_slots : 256;
-    while (n_slots < 2 * n) n_slots *= 2;
-    if (n_slots == trie->n_slots) return PG_OK;
+/* Room for one more slot. */
+static pg_status grow_slots(const pgi_memory *memory, pgi_trie *trie) {
+    if (2 * (trie->n_in_slots + 1) <= trie->n_slots) return PG_OK;
+    const size_t n_slots = trie->n_slots ? 2 * trie->n_slots : 256;
     int32_t *slots = pgi_alloc_zero(memory, n_slots, sizeof *slots);
     if (!slots) return PG_ERROR_MEMORY;
     pgi_free(memory, trie->slots);
     trie->slots = slots;
     trie->n_slots = n_slots;
-    for (size_t i = 1; i < trie->n; i++)
-        if (trie->nodes[i].parent) slots[find_slot(trie, trie->nodes[i].parent, trie->nodes[i].byte)] = (int32_t)i;
+    for (size_t i = 1; i < trie->n; i++) {
+        const pgi_trie_node *node = &trie->nodes[i];
+        if (node->parent && trie->nodes[node->parent].child != (int32_t)i)
+            slots[find_slot(trie, node->parent, node->byte)] = (int32_t)i;
+    }
+    return PG_OK;
+}
+
+/* The last node becomes a child of `node`. */
+static pg_status link_child(const pgi_memory *memory, pgi_trie *trie, int32_t node) {
+    const int32_t child = (int32_t)trie->n - 1;
+    const uint8_t byte = trie->nodes[child].byte;
+    if (node == 0) {
+        trie->first[byte] = child;
+    } else if (!trie->nodes[node].child) {
+        trie->nodes[node].child = child;
+    } else {
+        trie->n--; /* it has no place yet */
+        PGI_TRY(grow_slots(memory, trie));
+        trie->n++;
+        trie->nodes[node].forks = 1;
+        trie->slots[find_slot(trie, node, byte)] = child;
+        trie->n_in_slots++;
+    }
     return PG_OK;
 }
 
 /* The text is that of the token as it is found. The first token of a text stays. */
 static pg_status trie_add(const pgi_memory *memory, pgi_trie *trie, const uint8_t *text, size_t size, int32_t token) {
     int32_t node = 0;
-    if (trie->n + size >= INT32_MAX / 2) return pgi_error(PG_ERROR_LIMIT, "added tokens of more than 1 GiB");
     PGI_TRY(pgi_grow(memory, &trie->nodes, &trie->capacity, trie->n + size + 1, sizeof *trie->nodes));
-    PGI_TRY(grow_slots(memory, trie, trie->n + size + 1));
     if (trie->n == 0) trie->nodes[trie->n++] = (pgi_trie_node){.token = -1};
     for (size_t i = size; i-- > 0;) {
         int32_t next = child_of(trie, node, text[i]);
@@ -118,10 +149,7 @@ static pg_status trie_add(const pgi_memory *memory, pgi_trie *trie, const uint8_
             next = (int32_t)trie->n++;
             trie->nodes[next] = (pgi_trie_node){
                 .parent = node, .token = -1, .depth = (uint16_t)(trie->nodes[node].depth + 1), .byte = text[i]};
-            if (node == 0)
-                trie->first[text[i]] = next;
-            else
-                trie->slots[find_slot(trie, node, text[i])] = next;
+            PGI_TRY(link_child(memory, trie, node));
         }
         node = next;
     }
@@ -149,17 +177,20 @@ static void link_node(pgi_added_tokens *tokens, pgi_trie *trie, int32_t node) {
 }
 
 /* Links all nodes, those of short texts first. */
-static pg_status trie_link(pgi_added_tokens *tokens, pgi_trie *trie) {
+static pg_status trie_link(pgi_added_tokens *tokens, const pg_cancel *cancel, pgi_trie *trie) {
     if (trie->n == 0) return PG_OK;
     int32_t *order = pgi_alloc(tokens->memory, trie->n, sizeof *order);
     size_t *begin = pgi_alloc_zero(tokens->memory, trie->longest + 2, sizeof *begin); /* of each depth in order */
+    pg_status status = order && begin ? PG_OK : PG_ERROR_MEMORY;
     if (order && begin) {
         for (size_t i = 0; i < trie->n; i++) begin[trie->nodes[i].depth + 1]++;
         for (size_t depth = 0; depth <= trie->longest; depth++) begin[depth + 1] += begin[depth];
         for (size_t i = 0; i < trie->n; i++) order[begin[trie->nodes[i].depth]++] = (int32_t)i;
-        for (size_t i = 1; i < trie->n; i++) link_node(tokens, trie, order[i]);
+        for (size_t i = 1; i < trie->n && status >= 0; i++) {
+            link_node(tokens, trie, order[i]);
+            if (i % CANCEL_NODES == 0) status = pgi_cancel_check(cancel);
+        }
     }
-    const pg_status status = order && begin ? PG_OK : PG_ERROR_MEMORY;
     pgi_free(tokens->memory, begin);
     pgi_free(tokens->memory, order);
     return status;
@@ -193,7 +224,7 @@ pg_status pgi_added_tokens_replace_spaces(const char *text, size_t size, pgi_buf
 }
 
 pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *vocab, int replace_spaces,
-                                  const char *file) {
+                                  const pg_cancel *cancel, const char *file) {
     pgi_buffer text;
     pg_status status = PG_OK;
     pgi_buffer_init(&text, tokens->memory);
@@ -211,9 +242,10 @@ pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *voc
         token->size = (uint16_t)size;
         status = trie_add(tokens->memory, token->flags.normalized ? &tokens->normalized : &tokens->raw,
                           (const uint8_t *)content, size, (int32_t)i);
+        if (status >= 0) status = pgi_cancel_check(cancel);
     }
-    if (status >= 0) status = trie_link(tokens, &tokens->raw);
-    if (status >= 0) status = trie_link(tokens, &tokens->normalized);
+    if (status >= 0) status = trie_link(tokens, cancel, &tokens->raw);
+    if (status >= 0) status = trie_link(tokens, cancel, &tokens->normalized);
 done:
     pgi_buffer_free(&text);
     return status < 0 ? pgi_error_context(status, "%s", file) : status;

@@ -6,6 +6,7 @@
 #ifndef PGI_TOKENIZER_ADDED_TOKENS_H
 #define PGI_TOKENIZER_ADDED_TOKENS_H
 
+#include "base/run.h"
 #include "tokenizer/vocab.h"
 
 typedef struct pgi_token_flags {
@@ -39,15 +40,17 @@ typedef struct pgi_trie_node {
     int32_t parent;
     int32_t fail;   /* the node of the longest end of this one's text that the tree has; 0: none */
     int32_t token;  /* index of the longest added token that this one's text ends with, or -1 */
+    int32_t child;  /* its first one; 0: none */
     uint16_t depth; /* bytes of its text */
     uint8_t byte;   /* the last of them */
+    uint8_t forks;  /* it has more children, in slots */
 } pgi_trie_node;
 
 typedef struct pgi_trie {
     pgi_trie_node *nodes;
     size_t n, capacity, longest; /* longest: bytes of a token */
-    int32_t *slots;              /* [n_slots]: nodes by their parent and byte, those below the root left out; 0: none */
-    size_t n_slots;              /* a power of 2, or 0 */
+    int32_t *slots;              /* [n_slots]: by parent and byte, the children but the first of each; 0: none */
+    size_t n_slots, n_in_slots;  /* a power of 2, or 0; those that are taken */
     pgi_hash_key key;            /* of the slots */
     int32_t first[256];          /* the root's children by their byte, 0: none */
 } pgi_trie;
@@ -60,6 +63,7 @@ typedef struct pgi_added_tokens {
     uint8_t *special; /* [n_ids]: PGI_LITERAL once the token was added as a special one (that sticks), and the bit
                          PGI_LITERAL_CONTROL where pgi_added_tokens_set_control() put it */
     size_t n_ids;
+    size_t n_bytes;           /* of their texts */
     pgi_trie raw, normalized; /* made by pgi_added_tokens_finish() */
 } pgi_added_tokens;
 
@@ -72,12 +76,13 @@ int pgi_added_tokens_is_special(const pgi_added_tokens *tokens, int64_t id);
 /* Ids without a token are ignored. */
 void pgi_added_tokens_set_control(pgi_added_tokens *tokens, int64_t id);
 
-/* Adds a token, or gives an added one new flags. A text without an id gets the next one and enters `vocab`. */
+/* Adds a token, or gives an added one new flags. A text without an id gets the next one and enters `vocab`.
+ * PG_ERROR_LIMIT: their texts have more than 1 MiB together. */
 pg_status pgi_added_tokens_add(pgi_added_tokens *tokens, pgi_vocab *vocab, const char *text, size_t size,
                                pgi_token_flags flags, const char *file);
 /* Call it after the last add. replace_spaces: the normalizer makes ' ' U+2581. */
 pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *vocab, int replace_spaces,
-                                  const char *file);
+                                  const pg_cancel *cancel, const char *file);
 
 /* Called for each part of a text in turn: `token` is NULL for what lies between tokens. */
 typedef pg_status (*pgi_part_fn)(void *user, const pgi_added_token *token, const char *text, size_t size);

@@ -304,6 +304,7 @@ typedef struct adding {
 } adding;
 
 static pg_status add(const adding *a, const token *t) {
+    PGI_TRY(pgi_cancel_check(a->s->cancel));
     return pgi_added_tokens_add(&a->tokenizer->added, &a->tokenizer->vocab, t->text, t->size, t->flags,
                                 a->s->config_path);
 }
@@ -581,7 +582,8 @@ pg_status pgi_tokenizer_load(pgi_tokenizer *tokenizer, const char *folder, uint3
     tokenizer->n_pieces = tokenizer->vocab.n;
     if (!s.has_json) PGI_GOTO(pgi_merges_generate(&tokenizer->vocab, cancel, &generated), done);
     PGI_GOTO(add_tokens(&s, tokenizer), done);
-    PGI_GOTO(pgi_added_tokens_finish(&tokenizer->added, &tokenizer->vocab, tokenizer->replace_spaces, file), done);
+    PGI_GOTO(pgi_added_tokens_finish(&tokenizer->added, &tokenizer->vocab, tokenizer->replace_spaces, cancel, file),
+             done);
     mark_control(&s, tokenizer);
     PGI_GOTO(pgi_cancel_check(cancel), done);
     status = make_bpe(&s, tokenizer, s.has_json ? &s.json.merges : &generated);

@@ -43,7 +43,7 @@ static void open_case(const char *name, golden *g) {
     g->json = json_load_file(path, 0, &error);
     if (!g->json) fail_msg("%s: %s", path, error.text);
     snprintf(path, sizeof path, "%s/cases/%s", GOLDEN_FOLDER, name);
-    CHECK(pgi_tensor_files_open(&pgi_memory_default, path, 0, &g->files));
+    CHECK(pgi_tensor_files_open(&pgi_memory_default, path, 0, NULL, &g->files));
     const char *model = json_string_value(json_object_get(g->json, "model"));
     if (strcmp(model, "demo") == 0)
         snprintf(g->model, sizeof g->model, "%s", DEMO_FOLDER);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #include "mask_files.h"
@@ -315,6 +316,17 @@ void many_extra_tokens(const char *folder, int64_t n) {
     insert_free(folder, CONFIG, "\"<image>\"]", &b);
 }
 
+/* Of 900 spaces each, which the search for them takes as 2,700 bytes. */
+void wide_extra_tokens(const char *folder, int64_t n) {
+    bytes b = {0};
+    for (int64_t i = 0; i < n; i++) {
+        bytes_text(&b, "{\"content\":\"");
+        add_repeated(&b, 900, " ");
+        bytes_printf(&b, "%08d\",\"normalized\":true,\"special\":false},", (int)i);
+    }
+    insert_free(folder, CONFIG, "\"<image>\"]", &b);
+}
+
 void long_piece(const char *folder, int64_t n) {
     bytes b = {0};
     bytes_text(&b, "\"");
@@ -519,6 +531,41 @@ void converted_tensors(const char *folder, int64_t n) {
     insert_in_header(to, WEIGHTS, "\"__metadata__\"", &b);
     for (int64_t i = 0; i < n; i++) bytes_printf(&sums, "\"crc32:t%07d\":\"00000000\",", (int)i);
     insert_in_header(to, WEIGHTS, "\"format\"", &sums);
+}
+
+/* A key of the metadata that begins as those that are looked for in vain. */
+void converted_long_key(const char *folder, int64_t n) {
+    bytes b = {0};
+    converted_tensors(folder, n);
+    char to[300];
+    snprintf(to, sizeof to, "%s/" CONVERTED, folder);
+    bytes_text(&b, "\"shape:t");
+    add_repeated(&b, 100 * n / 64 * 64 + 50, "a"); /* 64 with the rest: blocks stay where they may lie */
+    bytes_text(&b, "\":\"x\",");
+    insert_in_header(to, WEIGHTS, "\"format\"", &b);
+}
+
+/* Shards that are one file of 2,000 tensors. */
+void linked_shards(const char *folder, int64_t n) {
+    enum { TENSORS = 2000 };
+    bytes b = {0}, shard = {0}, tensors = empty_tensors(TENSORS);
+    bytes_add(&shard, "\0\0\0\0\0\0\0", 8);
+    bytes_text(&shard, "{");
+    bytes_add(&shard, tensors.data, tensors.size - 1); /* without the comma */
+    bytes_text(&shard, "}");
+    const uint64_t size = shard.size - 8;
+    for (int i = 0; i < 8; i++) shard.data[i] = (uint8_t)(size >> 8 * i);
+    write_file(folder, "more-00000.safetensors", shard.data, shard.size);
+    for (int64_t i = 0; i < n; i++) {
+        char name[40], path[400];
+        snprintf(name, sizeof name, "more-%05d.safetensors", (int)i);
+        snprintf(path, sizeof path, "%s/%s", folder, name);
+        if (i > 0 && symlink("more-00000.safetensors", path) != 0) abort();
+        bytes_printf(&b, "\"t%07d\":\"%s\",", (int)(i % TENSORS), name);
+    }
+    bytes_free(&tensors);
+    bytes_free(&shard);
+    insert_free(folder, INDEX, FIRST_TENSOR, &b);
 }
 
 static void insert_in_config(const char *folder, bytes *text) {

@@ -76,7 +76,7 @@ static void tokens_are_found_by_the_rule(void **state) {
                 PG_OK);
             n++;
         }
-        assert_int_equal(pgi_added_tokens_finish(&tokens, &vocab, 0, "file"), PG_OK);
+        assert_int_equal(pgi_added_tokens_finish(&tokens, &vocab, 0, NULL, "file"), PG_OK);
         const size_t size = (size_t)rng_below(&r, round % 7 ? 60 : TEXT);
         for (size_t k = 0; k < size; k++) text[k] = (char)('a' + rng_below(&r, n_letters + rng_below(&r, 2)));
         for (int literal = PGI_PARSED; literal <= PGI_LITERAL; literal++) {
@@ -108,7 +108,7 @@ static void replaced_spaces_are_long(void **state) {
     pgi_added_tokens_init(&tokens, &pgi_memory_default);
     assert_int_equal(pgi_added_tokens_add(&tokens, &vocab, spaces, 3, (pgi_token_flags){.normalized = 1}, "file"),
                      PG_OK);
-    assert_int_equal(pgi_added_tokens_finish(&tokens, &vocab, 1, "file"), PG_OK);
+    assert_int_equal(pgi_added_tokens_finish(&tokens, &vocab, 1, NULL, "file"), PG_OK);
     for (int i = 0; i < 1000; i++) bytes_text(&text, marked);
     for (int i = 0; i < 333; i++) bytes_printf(&wanted, "|0:%s%s%s", marked, marked, marked);
     bytes_printf(&wanted, "|-1:%s", marked);

@@ -35,7 +35,7 @@ static void as_transformers(void **state) {
         snprintf(of, sizeof of, "%s/models/gemma%d", PGI_GOLDEN_FOLDER, gemma);
         snprintf(expected, sizeof expected, "%s/attentions/gemma%d", PGI_GOLDEN_FOLDER, gemma);
         OK(pg_model_open(of, NULL, &golden));
-        OK(pgi_tensor_files_open(&pgi_memory_default, expected, 0, &files));
+        OK(pgi_tensor_files_open(&pgi_memory_default, expected, 0, NULL, &files));
         pg_tensor ids = tensor_of(files, "input_ids"), mask = tensor_of(files, "attention_mask");
         pg_tensor types = tensor_of(files, "token_type_ids"), pixels = tensor_of(files, "pixel_values");
         pg_tensor wanted = tensor_of(files, "attentions"), bound = tensor_of(files, "bound");

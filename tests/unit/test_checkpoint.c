@@ -219,7 +219,7 @@ static pg_status open_all(const pgi_memory *memory, const pgi_run *run, opened *
     static const pgi_run quiet = {.n_threads = 1};
     pg_status status = pgi_config_load(memory, folder, &o->config);
     if (status < 0) return status;
-    status = pgi_tensor_files_open(memory, folder, 0, &o->files);
+    status = pgi_tensor_files_open(memory, folder, 0, NULL, &o->files);
     if (status >= 0) {
         status = pgi_weights_bind(memory, run ? run : &quiet, &o->config, o->files, PG_WEIGHTS_STORED, &o->weights);
         if (status < 0) pgi_tensor_files_close(&o->files);
@@ -674,11 +674,11 @@ static void damaged_files_are_refused(void **state) {
     for (size_t i = 0; i < COUNT(cases); i++) {
         pgi_tensor_files *files;
         write_raw("model.safetensors", cases[i].header_size, cases[i].header, cases[i].data_size);
-        pg_status status = pgi_tensor_files_open(MEMORY, folder, 0, &files);
+        pg_status status = pgi_tensor_files_open(MEMORY, folder, 0, NULL, &files);
         if (cases[i].header_size == -2) { /* cut inside the 8 bytes */
             assert_int_equal(truncate(in_folder("model.safetensors"), 5), 0);
             pgi_tensor_files_close(&files);
-            status = pgi_tensor_files_open(MEMORY, folder, 0, &files);
+            status = pgi_tensor_files_open(MEMORY, folder, 0, NULL, &files);
             assert_message("found 5 bytes");
         }
         assert_error(status, cases[i].status, cases[i].first, cases[i].second);
@@ -739,7 +739,7 @@ static void lying_indexes_are_refused(void **state) {
     pgi_tensor_files *files;
     for (size_t i = 0; i < COUNT(cases); i++) {
         write_text("model.safetensors.index.json", cases[i].text);
-        pg_status status = pgi_tensor_files_open(MEMORY, folder, 0, &files);
+        pg_status status = pgi_tensor_files_open(MEMORY, folder, 0, NULL, &files);
         assert_error(status, cases[i].status, cases[i].first, cases[i].second);
         if (status == PG_OK) assert_int_equal(pgi_tensor_files_n_bytes_mapped(files), 8 + 54 + 4 + 8 + 107 + 8);
         pgi_tensor_files_close(&files);
@@ -752,15 +752,16 @@ static void lying_indexes_are_refused(void **state) {
               : "{\"weight_map\":{\"a\":\"x.safetensors\",\"b\":\"y.safetensors\"}}";
         write_text("model.safetensors.index.json", text);
         if (i) write_raw("x.safetensors", -1, "{" T("a", "F32", "[1]", 0, 4) "," T("e", "F32", "[1]", 4, 8) "}", 8);
-        assert_int_equal(pgi_tensor_files_open(MEMORY, folder, 0, &files), PG_OK);
+        assert_int_equal(pgi_tensor_files_open(MEMORY, folder, 0, NULL, &files), PG_OK);
         assert_non_null(strstr(pgi_tensor_files_find(files, "a")->file, i ? "y.safetensors" : "x.safetensors"));
         pgi_tensor_files_close(&files);
     }
     write_text("model.safetensors.index.json", "{\"weight_map\":{\"b\":\"y.safetensors\",\"e\":\"x.safetensors\"}}");
-    assert_error(pgi_tensor_files_open(MEMORY, folder, 0, &files), PG_ERROR_FORMAT, "tensor a: found it in", "too");
+    assert_error(pgi_tensor_files_open(MEMORY, folder, 0, NULL, &files), PG_ERROR_FORMAT, "tensor a: found it in",
+                 "too");
     /* Both forms there: the single file wins, as in transformers. */
     write_raw("model.safetensors", -1, "{" T("q", "F32", "[1]", 0, 4) "}", 4);
-    assert_int_equal(pgi_tensor_files_open(MEMORY, folder, 0, &files), PG_OK);
+    assert_int_equal(pgi_tensor_files_open(MEMORY, folder, 0, NULL, &files), PG_OK);
     assert_int_equal(pgi_tensor_files_count(files), 1);
     pgi_tensor_files_close(&files);
 }

@@ -95,7 +95,7 @@ static void open_weights(const char *folder, opened *o) {
     static const pgi_run run = {.n_threads = 1};
     *o = (opened){.n = 0};
     OK(pgi_config_load(&pgi_memory_default, folder, &o->config));
-    OK(pgi_tensor_files_open(&pgi_memory_default, folder, 0, &o->files));
+    OK(pgi_tensor_files_open(&pgi_memory_default, folder, 0, NULL, &o->files));
     OK(pgi_weights_bind(&pgi_memory_default, &run, &o->config, o->files, PG_WEIGHTS_STORED, &o->weights));
     OK(pgi_weights_each_matrix(&o->weights, &o->config, collect, o));
 }

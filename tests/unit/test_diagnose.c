@@ -22,7 +22,7 @@ static pg_status open_model(void) {
     pgi_weights weights = {0};
     pg_status status = pgi_config_load(MEMORY, folder, &config);
     if (status < 0) return status;
-    status = pgi_tensor_files_open(MEMORY, folder, 0, &files);
+    status = pgi_tensor_files_open(MEMORY, folder, 0, NULL, &files);
     if (status >= 0) status = pgi_weights_bind(MEMORY, &run, &config, files, PG_WEIGHTS_STORED, &weights);
     pgi_weights_free(&weights);
     pgi_tensor_files_close(&files);

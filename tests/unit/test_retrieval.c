@@ -31,7 +31,7 @@ static void open_colpali(tiny *m, int kind) {
 static float *stored_values(const char *of, const char *name, int64_t n) {
     pgi_tensor_files *files = NULL;
     float *values = malloc((size_t)n * sizeof *values);
-    OK(pgi_tensor_files_open(&pgi_memory_default, of, 0, &files));
+    OK(pgi_tensor_files_open(&pgi_memory_default, of, 0, NULL, &files));
     const pgi_stored_tensor *tensor = pgi_tensor_files_find(files, name);
     assert_non_null(tensor);
     for (int64_t i = 0; i < n; i++) {
@@ -287,7 +287,7 @@ static void as_transformers(void **state) {
         snprintf(of, sizeof of, "%s/colpali/gemma%d", PGI_GOLDEN_FOLDER, gemma);
         snprintf(expected, sizeof expected, "%s/expected", of);
         OK(pg_model_open(of, NULL, &model_of));
-        OK(pgi_tensor_files_open(&pgi_memory_default, expected, 0, &files));
+        OK(pgi_tensor_files_open(&pgi_memory_default, expected, 0, NULL, &files));
         for (int k = 0; k < 2; k++) {
             pg_tensor tensors[4];
             static const char *const parts[] = {"input_ids", "attention_mask", "token_type_ids", "pixel_values"};
