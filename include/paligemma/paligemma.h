@@ -492,6 +492,9 @@ typedef struct pg_encode_options {
     /// to 180 bytes (270 by sentencepiece); for each token of the padded batch 40. Padding of a batch beyond 16777216
     /// tokens is PG_ERROR_LIMIT
     int64_t max_tokens;
+    /// bytes of a row's prompt, and of its suffix: more is PG_ERROR_LIMIT before any of them is tokenized, also where
+    /// the row would be truncated. Default and 0: 16 for each of max_tokens; at most 536870911
+    int64_t max_text_bytes;
 } pg_encode_options;
 PG_API pg_status pg_encode_options_init(pg_encode_options *options, size_t struct_size); ///< fills in the defaults
 

@@ -88,6 +88,8 @@ static pg_status encode_options_in(const pg_encode_options *options, pg_encode_o
     PGI_TRY(check_length(out->max_length, INT32_MAX, "max_length"));
     PGI_TRY(check_length(out->max_tokens, PGI_MAX_ROW_TOKENS, "max_tokens"));
     if (out->max_tokens == 0) out->max_tokens = PGI_DEFAULT_MAX_TOKENS;
+    PGI_TRY(check_length(out->max_text_bytes, PGI_MAX_TEXT_BYTES, "max_text_bytes"));
+    if (out->max_text_bytes == 0) out->max_text_bytes = PGI_TEXT_BYTES_A_TOKEN * out->max_tokens;
     uint32_t truncate = out->flags & (PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS);
     if (truncate == PG_ENCODE_KEEP_ENDS)
         return pgi_error(PG_ERROR_ARGUMENT, "flags has PG_ENCODE_KEEP_ENDS without PG_ENCODE_TRUNCATE");

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -184,14 +183,25 @@ pg_status pgi_file_map(const pgi_file *file, pgi_mapping *out) {
     return PG_OK;
 }
 
+#ifdef MADV_HUGEPAGE
+/* The number at *text, which goes on behind it and the byte that ends it. */
+static int take_number(const char **text) {
+    int n = 0;
+    for (; **text >= '0' && **text <= '9' && n < 1000; ++*text) n = 10 * n + (**text - '0');
+    if (**text) ++*text;
+    return n;
+}
+#endif
+
 int pgi_mapping_huge_pages(const pgi_mapping *mapping) {
 #ifdef MADV_HUGEPAGE
     /* Older kernels take the advice too and go on reading ahead by 128 KiB. */
     enum { FIRST_MAJOR = 5, FIRST_MINOR = 18 };
     struct utsname system;
-    int major = 0, minor = 0;
     if (!mapping->data || madvise((void *)(uintptr_t)mapping->data, mapping->size, MADV_HUGEPAGE) != 0) return 0;
-    if (uname(&system) != 0 || sscanf(system.release, "%d.%d", &major, &minor) != 2) return 0;
+    if (uname(&system) != 0) return 0;
+    const char *release = system.release;
+    const int major = take_number(&release), minor = take_number(&release);
     return major > FIRST_MAJOR || (major == FIRST_MAJOR && minor >= FIRST_MINOR);
 #else
     (void)mapping;

@@ -181,7 +181,8 @@ static pg_status load(source *from, pg_features **out) {
     pgi_buffer text;
     pgi_buffer_init(&text, &from->model->memory);
     pg_status status = read_text(from, &text);
-    if (status >= 0) status = pgi_tensor_header_read(text.memory, from->name, text.data, text.size, NULL, &from->header);
+    if (status >= 0)
+        status = pgi_tensor_header_read(text.memory, from->name, text.data, text.size, NULL, &from->header);
     if (status >= 0) status = check_header(from);
     if (status >= 0) status = check_tensor(from, &tensor);
     if (status >= 0) status = pgi_features_new(from->model, tensor.shape[0], &features);

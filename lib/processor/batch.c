@@ -72,6 +72,7 @@ static void init_encoder(batch_encoder *e, const pg_processor *processor, const 
     };
     if (options->flags & PG_ENCODE_TRUNCATE) e->truncation.max_length = e->max_length;
     pgi_id_list_init(&e->ids, &processor->memory);
+    e->ids.cancel = options->cancel;
 }
 
 /* ---- how many images each row has ---- */
@@ -198,9 +199,17 @@ static pg_status tokenize_row(batch_encoder *e, int32_t r, int64_t *n_prefix, in
     return PG_OK;
 }
 
+static pg_status check_bytes(const batch_encoder *e, const char *what, pgi_text text) {
+    if (text.size <= (uint64_t)e->options->max_text_bytes) return PG_OK;
+    return pgi_error(PG_ERROR_LIMIT, "found a %s of %zu bytes, expected at most max_text_bytes, %lld", what, text.size,
+                     (long long)e->options->max_text_bytes);
+}
+
 static pg_status encode_row(batch_encoder *e, int32_t r) {
     pgi_row *row = &e->rows[r];
     int64_t n_prefix, n_suffix;
+    PGI_TRY(check_bytes(e, "prompt", prompt_of(e->batch, r)));
+    if (e->batch->n_suffixes > 0) PGI_TRY(check_bytes(e, "suffix", suffix_of(e->batch, r)));
     PGI_TRY(tokenize_row(e, r, &n_prefix, &n_suffix));
     int64_t n = n_prefix + n_suffix;
     int64_t suffix_images =

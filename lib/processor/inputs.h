@@ -19,6 +19,8 @@ enum { PGI_MAX_ROW_TOKENS = 1 << 24 };
 
 /* Tokens of a row unless the caller says otherwise: 16 times PaliGemma's context. */
 enum { PGI_DEFAULT_MAX_TOKENS = 1 << 17 };
+/* Of a text, for each of max_tokens; and at the most: what the symbols of the tokenizer can be counted by. */
+enum { PGI_TEXT_BYTES_A_TOKEN = 16, PGI_MAX_TEXT_BYTES = INT32_MAX / 4 };
 
 /* One row. Its tokens are first_token .. first_token + n_tokens of the T of the batch, the rest is padding. The last
  * n_suffix of them are causal (token type 1); those before see each other. */

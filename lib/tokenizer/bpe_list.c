@@ -7,6 +7,8 @@
 
 #include "base/utf8.h"
 
+enum { CANCEL_STEPS = 4096 };
+
 /* A stretch of the text; merged ones hang together by prev and next. */
 typedef struct symbol {
     uint32_t id;
@@ -108,9 +110,10 @@ static void consider(const pgi_bpe_list *list, word *w, int32_t left) {
     if (found) push(w, (candidate){.rank = found - 1, .merged = list->merges.data[found - 1].merged, .at = left});
 }
 
-static void merge_all(const pgi_bpe_list *list, word *w) {
+static pg_status merge_all(const pgi_bpe_list *list, const pg_cancel *cancel, word *w) {
     for (size_t i = 0; i + 1 < w->n_symbols; i++) consider(list, w, (int32_t)i);
-    while (w->n_heap) {
+    for (size_t i = 1; w->n_heap; i++) {
+        if (i % CANCEL_STEPS == 0) PGI_TRY(pgi_cancel_check(cancel));
         candidate top = pop(w);
         symbol *left = &w->symbols[top.at];
         if (left->merged || left->next < 0) continue;
@@ -125,6 +128,7 @@ static void merge_all(const pgi_bpe_list *list, word *w) {
         consider(list, w, left->prev);
         consider(list, w, top.at);
     }
+    return PG_OK;
 }
 
 static void add_symbol(word *w, int64_t id) {
@@ -149,11 +153,16 @@ static pg_status no_piece(const pgi_bpe_list *list, uint32_t code) {
 
 /* The first symbols: characters, byte pieces, unk (merge_word() in model.rs). As there, an unknown
  * character that waits to be fused waits past byte pieces too. */
-static pg_status split(const pgi_bpe_list *list, const uint8_t *text, size_t size, word *w) {
+static pg_status split(const pgi_bpe_list *list, const pg_cancel *cancel, const uint8_t *text, size_t size, word *w) {
+    size_t next_look = CANCEL_STEPS;
     int unk_waits = 0;
     uint32_t code = 0;
     for (size_t at = 0, n; at < size; at += n) {
         n = pgi_utf8_next(text + at, size - at, &code);
+        if (at >= next_look) {
+            PGI_TRY(pgi_cancel_check(cancel));
+            next_look = at + CANCEL_STEPS;
+        }
         if (n == 0) return pgi_error(PG_ERROR_INTERNAL, "text is not valid UTF-8 at byte %zu", at);
         int64_t id = pgi_vocab_find(list->vocab, text + at, n);
         if (id >= 0 && (size_t)id < list->n_pieces) {
@@ -197,8 +206,8 @@ pg_status pgi_bpe_list_encode(const pgi_bpe_list *list, const char *text, size_t
     w.symbols = pgi_alloc(list->memory, size + 1, sizeof *w.symbols);
     w.heap = pgi_alloc(list->memory, size + 1, 3 * sizeof *w.heap);
     if (!w.symbols || !w.heap) goto done;
-    PGI_GOTO(split(list, (const uint8_t *)text, size, &w), done);
-    merge_all(list, &w);
+    PGI_GOTO(split(list, out->cancel, (const uint8_t *)text, size, &w), done);
+    PGI_GOTO(merge_all(list, out->cancel, &w), done);
     for (size_t i = 0; i < w.n_symbols; i++)
         if (!w.symbols[i].merged) PGI_GOTO(put(list, w.symbols[i].id, out), done);
     status = PG_OK;

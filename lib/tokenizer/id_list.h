@@ -4,11 +4,13 @@
 #define PGI_TOKENIZER_ID_LIST_H
 
 #include "base/memory.h"
+#include "base/run.h"
 
 typedef struct pgi_id_list {
     const pgi_memory *memory;
     int64_t *data;
     size_t size, capacity;
+    const pg_cancel *cancel; /* whoever fills it looks at it; NULL at first */
 } pgi_id_list;
 
 void pgi_id_list_init(pgi_id_list *ids, const pgi_memory *memory);

@@ -165,7 +165,8 @@ class ImageSettings(Struct):
 class EncodeOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("max_image_pixels", i64), ("mode", i32), ("padding", i32),
                 ("padding_side", i32), ("pad_to_multiple_of", i32), ("max_length", i64), ("truncation", i32),
-                ("truncation_side", i32), ("cancel", c_void_p), ("image_settings", P(ImageSettings)), ("max_tokens", i64)]
+                ("truncation_side", i32), ("cancel", c_void_p), ("image_settings", P(ImageSettings)), ("max_tokens", i64),
+                ("max_text_bytes", i64)]
 
 
 class Batch(Struct):

@@ -239,6 +239,7 @@ class PaliGemmaProcessor:
         alpha: str = "drop",
         max_image_pixels: int | None = None,
         max_tokens: int | None = None,
+        max_text_bytes: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """The batch that transformers' PaliGemmaProcessor makes of the same arguments: B rows of T tokens.
@@ -262,7 +263,8 @@ class PaliGemmaProcessor:
             and arrays always are, as with transformers, so that the same file differs by path and as an opened image; a
             warning is logged where a file is transparent.
         max_image_pixels: larger files are refused. max_tokens: longer rows are refused, and more `<image>` than so
-            many tokens; default 131072.
+            many tokens; default 131072. max_text_bytes: longer prompts and suffixes are refused before they are
+            tokenized, in bytes of UTF-8; default 16 for each of max_tokens.
 
         kwargs, also in images_kwargs, text_kwargs and common_kwargs: image settings for this call (size, do_resize,
         resample, do_rescale, rescale_factor, do_normalize, image_mean, image_std, do_convert_rgb), input_data_format
@@ -291,6 +293,8 @@ class PaliGemmaProcessor:
             encode.max_image_pixels = max_image_pixels
         if max_tokens is not None:
             encode.max_tokens = max_tokens
+        if max_text_bytes is not None:
+            encode.max_text_bytes = max_text_bytes
 
         encode.image_settings = ctypes.pointer(image_call.struct)
         try:

@@ -36,7 +36,7 @@ static const shape processor_shape = SHAPE(T, processor_fields);
 #define T pg_encode_options
 static const field encode_fields[] = {AT(T, struct_size, U32), AT(T, flags, U32), AT(T, max_image_pixels, I64), AT(T, mode, I32),
     AT(T, padding, I32), AT(T, padding_side, I32), AT(T, pad_to_multiple_of, I32), AT(T, max_length, I64),
-    AT(T, truncation, I32), AT(T, truncation_side, I32), AT(T, max_tokens, I64)};
+    AT(T, truncation, I32), AT(T, truncation_side, I32), AT(T, max_tokens, I64), AT(T, max_text_bytes, I64)};
 static const shape encode_shape = SHAPE(T, encode_fields);
 #undef T
 #define T pg_image_settings

@@ -658,6 +658,9 @@ static void rows_have_a_limit(void **state) {
     c = rows_of(1, "aaaa");
     c->options.max_tokens = one - 1;
     fails(c, PG_ERROR_LIMIT, "row 0", "max_tokens");
+    c->options.max_text_bytes = 3;
+    fails(c, PG_ERROR_LIMIT, "row 0: found a prompt of 4 bytes", "max_text_bytes, 3");
+    c->options.max_text_bytes = 4;
     truncate_to(c, one - 1, 0);
     run(c); /* what counts is the row after truncation */
 }
@@ -726,6 +729,8 @@ static void options_have_ranges(void **state) {
     BAD(max_image_pixels, -1, "-1");
     BAD(max_tokens, -1, "-1");
     BAD(max_tokens, (1 << 24) + 1, "16777217");
+    BAD(max_text_bytes, -1, "-1");
+    BAD(max_text_bytes, 536870912, "536870912");
     BAD(flags, 1u << 20, "0x100000");
     BAD(flags, PG_ENCODE_KEEP_ENDS, "without PG_ENCODE_TRUNCATE");
     c->options.flags = PG_ENCODE_TRUNCATE | PG_ENCODE_KEEP_ENDS;
