@@ -48,7 +48,7 @@
  * and all is released; what an allocator's free throws is dropped. What cannot be caught, and must not be done:
  * longjmp() out of a callback, and ending the thread in one (pthread_exit(), pthread_cancel() of a thread in a call):
  * memory, references and threads of that call are then lost, and the handles it was given must not be used or closed
- * again.
+ * again. Nor may a child that a signal handler forked go on with the call that was interrupted: _exit() or exec there.
  *  - n_threads is 1 to 1024 and counts the calling thread; 0 means the CPUs this process may use. Other threads start
  *    with the call or the session and end with it, sleep when idle, and take none of the host's signals. Results have
  *    the same bits for every n_threads. Where the system refuses threads, fewer are used.

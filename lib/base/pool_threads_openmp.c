@@ -7,9 +7,12 @@
 #include <omp.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/pool_threads.h"
+#include "base/thread_stack.h"
 
 /* Under OMP_PROC_BIND the calling thread is held to one place (the first, as a rule), and OpenMP puts the first thread
  * of a region there too. Ours take the places after it. */
@@ -48,17 +51,59 @@ static void *wait_for_lock(void *lock) {
     return NULL;
 }
 
+/* A size of a stack as the environment says it: a number of KiB, or with B, K, M or G behind it. 0: it says nothing
+ * that can be read. */
+static size_t stack_setting(const char *name) {
+    const char *text = getenv(name);
+    size_t n = 0, unit = 1 << 10;
+    if (!text) return 0;
+    while (*text == ' ') text++;
+    for (; *text >= '0' && *text <= '9'; text++) {
+        if (n > SIZE_MAX / 16) return 0;
+        n = 10 * n + (size_t)(*text - '0');
+    }
+    while (*text == ' ') text++;
+    switch (*text | 0x20) {
+        case 'b': unit = 1; break;
+        case 'm': unit = 1 << 20; break;
+        case 'g': unit = 1 << 30; break;
+        default: break;
+    }
+    return n <= SIZE_MAX / 2 / unit ? n * unit : SIZE_MAX / 2;
+}
+
+/* The stacks that OpenMP gives its threads: as its settings say, else the default of the process. *least, *most: where
+ * they say different things, as another OpenMP reads others. */
+static void openmp_stacks(const pthread_attr_t *attributes, size_t *least, size_t *most) {
+    static const char *const names[] = {"OMP_STACKSIZE", "GOMP_STACKSIZE", "KMP_STACKSIZE"};
+    if (pthread_attr_getstacksize(attributes, most) != 0) *most = PGI_POOL_STACK;
+    *least = *most;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const size_t size = stack_setting(names[i]);
+        if (size == 0) continue;
+        if (size < *least) *least = size;
+        if (size > *most) *most = size;
+    }
+}
+
 /* How many of `wanted` threads the system lets live at once, the calling one counted. OpenMP ends the process when it
  * is refused a thread (ulimit -u, the pids limit of a container), so threads are created and joined here first. Twice
- * as many: the system may still count threads that have been joined, and another pool may start meanwhile. */
+ * as many: the system may still count threads that have been joined, and another pool may start meanwhile. With the
+ * stacks that OpenMP's will have: they take address space. None where those would be too small. */
 static int try_threads(int wanted) {
+    pthread_attr_t attributes;
+    size_t least, most_stack;
     pthread_t threads[2 * PGI_MOST_THREADS];
     const int most = 2 * ((wanted < PGI_MOST_THREADS ? wanted : PGI_MOST_THREADS) - 1);
     pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     int n = 0;
+    if (pthread_attr_init(&attributes) != 0) return 1;
+    openmp_stacks(&attributes, &least, &most_stack);
+    const int fits = least >= PGI_LEAST_STACK && pthread_attr_setstacksize(&attributes, most_stack) == 0;
     pthread_mutex_lock(&lock);
-    while (n < most && pthread_create(&threads[n], NULL, wait_for_lock, &lock) == 0) n++;
+    while (fits && n < most && pthread_create(&threads[n], &attributes, wait_for_lock, &lock) == 0) n++;
     pthread_mutex_unlock(&lock);
+    (void)pthread_attr_destroy(&attributes);
     for (int i = 0; i < n; i++) pthread_join(threads[i], NULL);
     pthread_mutex_destroy(&lock);
     return n / 2 + 1;

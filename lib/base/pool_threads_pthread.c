@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "base/pool_threads.h"
+#include "base/thread_stack.h"
 
 typedef struct link {
     pgi_thread_fn body;
@@ -18,7 +19,7 @@ static void *run_link(void *user) {
     link next = *of;
     pthread_t thread;
     next.thread++;
-    const int has_next = next.thread < of->wanted && pthread_create(&thread, NULL, run_link, &next) == 0;
+    const int has_next = next.thread < of->wanted && pgi_thread_create(&thread, PGI_POOL_STACK, run_link, &next) == 0;
     of->body(of->user, of->thread, has_next ? 0 : next.thread);
     if (has_next) pthread_join(thread, NULL);
     return NULL;

@@ -10,6 +10,7 @@
 #include "base/cpu_count.h"
 #include "base/environment.h"
 #include "base/pool_threads.h"
+#include "base/thread_stack.h"
 
 enum {
     SPIN_NANOSECONDS = 30000, /* waking a thread takes about as long */
@@ -170,7 +171,7 @@ static void start(pgi_thread_pool *pool) {
     pool->spins = pgi_pool_cpus(pgi_cpu_count()) >= pool->n_threads;
     our_signals(&ours);
     pthread_sigmask(SIG_SETMASK, &ours, &before);
-    pool->has_others = pthread_create(&pool->first, NULL, first_thread, pool) == 0;
+    pool->has_others = pgi_thread_create(&pool->first, PGI_POOL_STACK, first_thread, pool) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 

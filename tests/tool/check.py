@@ -421,6 +421,34 @@ def nobody_reads(folder, image):
                 os.close(reader)
 
 
+def closed_files(folder, image, temporary):
+    """With stderr closed its messages are lost, and go into no file that is opened later."""
+    out = os.path.join(temporary, "closed.json")
+    code = subprocess.run([TOOL, "detect", "-v", "--json", "-o", out, folder, image, "/nonexistent.png", "circle"],
+                          preexec_fn=lambda: os.close(2), timeout=60).returncode
+    with open(out) as f:
+        lines = f.read().splitlines()
+    expect("closed stderr", code == 1 and lines and all(line.startswith("{") for line in lines), code, lines)
+
+
+def stacks_of_threads(folder, image):
+    """OpenMP's stacks count when its threads are tried: those that do not fit, and those that are too small, are done without."""
+    def limited(size, megabytes):
+        limits = (megabytes << 20, megabytes << 20)
+        done = subprocess.run([TOOL, "run", "-t", "8", "-n", "3", folder, image, "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              timeout=60, env=dict(os.environ, **({"OMP_STACKSIZE": size} if size else {})),
+                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limits) if megabytes else None)
+        return done.returncode, done.stdout, done.stderr
+    wanted = limited(None, 0)
+    expect("threads", wanted[0] == 0, *wanted)
+    for size in ("16k", "20 K", "100G", "65536B"):
+        expect(f"OMP_STACKSIZE {size}", limited(size, 0)[:2] == wanted[:2], size)
+    if limited(None, 2000)[0] == 0:  # a sanitizer takes more address space than that
+        for size in ("512M", "1G"):
+            found = limited(size, 2000)
+            expect(f"OMP_STACKSIZE {size}, little address space", found[:2] == wanted[:2], *found)
+
+
 def terminal(folder, image):
     """Progress is for terminals only; Ctrl-C stops a run with one line, and it dies of the signal, as a shell wants it."""
     master, slave = pty.openpty()
@@ -1017,6 +1045,8 @@ def main():
         usage(folder, image)
         errors(folder, image, temporary)
         terminal(folder, image)
+        closed_files(folder, image, temporary)
+        stacks_of_threads(folder, image)
         detections(temporary)
         segment()
         scores(temporary)
