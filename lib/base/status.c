@@ -8,7 +8,11 @@
 
 #include "base/utf8.h"
 
-enum { TEXT_SIZE = 1024 };
+enum {
+    TEXT_SIZE = 1024,
+    LONG_SIZE = 6144, /* a path may have 4096 bytes, and the message says more than it */
+    BEGIN = 400       /* of a text that is too long: its middle is left out, as both ends say something */
+};
 
 static _Thread_local struct {
     char text[TEXT_SIZE];
@@ -30,30 +34,40 @@ static void make_one_line(char *text) {
     }
 }
 
+/* Takes a text that may be longer than the buffer. */
+static void keep(char *text) {
+    static const char gap[] = " ... ";
+    const size_t size = strlen(text);
+    if (size >= TEXT_SIZE) {
+        const size_t rest = TEXT_SIZE - 1 - BEGIN - (sizeof gap - 1);
+        memcpy(text + BEGIN, gap, sizeof gap - 1);
+        memmove(text + BEGIN + sizeof gap - 1, text + size - rest, rest + 1);
+    }
+    make_one_line(text); /* characters that were cut, too */
+    memcpy(last_error.text, text, strlen(text) + 1);
+}
+
 pg_status pgi_error(pg_status status, const char *format, ...) {
-    char text[TEXT_SIZE]; /* the arguments may point into last_error.text */
+    char text[LONG_SIZE]; /* the arguments may point into last_error.text */
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    make_one_line(text);
-    memcpy(last_error.text, text, sizeof text);
+    keep(text);
     last_error.row_plus_1 = 0;
     return status;
 }
 
 pg_status pgi_error_context(pg_status status, const char *format, ...) {
-    char text[2 * TEXT_SIZE + 2];
+    char text[LONG_SIZE + TEXT_SIZE + 2];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, TEXT_SIZE, format, arguments);
+    vsnprintf(text, LONG_SIZE, format, arguments);
     va_end(arguments);
     size_t size = strlen(text);
     memcpy(text + size, ": ", 2);
     memcpy(text + size + 2, last_error.text, strlen(last_error.text) + 1);
-    text[TEXT_SIZE - 1] = '\0';
-    make_one_line(text);
-    memcpy(last_error.text, text, TEXT_SIZE);
+    keep(text);
     return status;
 }
 

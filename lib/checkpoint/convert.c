@@ -63,6 +63,7 @@ typedef struct converter {
     pgi_weights bound;
     item *items;
     size_t n_items;
+    int is_mix; /* the blocks of a matrix are of another kind than the folder's */
     uint32_t n_files, config_crc32;
     uint64_t done, total; /* bytes of tensors */
     pgi_atomic_folder out;
@@ -78,19 +79,22 @@ static int64_t tensor_elements(const pgi_stored_tensor *tensor) {
     return (int64_t)(tensor->n_bytes / pgi_dtype_size(tensor->dtype));
 }
 
-/* Marks the item that has this matrix. */
+static int by_tensor(const void *tensor, const void *element) {
+    const pgi_stored_tensor *of = ((const item *)element)->tensor;
+    return (const pgi_stored_tensor *)tensor < of ? -1 : (const pgi_stored_tensor *)tensor > of;
+}
+
+/* Marks the item that has this matrix, while the items are in the order of the tensors. */
 static pg_status mark_matrix(void *context, const pgi_matrix_role *role, pgi_matrix *matrix) {
     converter *c = context;
-    for (size_t i = 0; i < c->n_items; i++) {
-        item *it = &c->items[i];
-        if (it->tensor != matrix->tensor) continue;
-        it->dtype = pgi_mix_blocks(c->target->weights, c->target->int8_layers, role);
-        it->n_bytes = (uint64_t)pgi_quantized_bytes(it->dtype, matrix->rows, matrix->columns);
-        if (c->target->calibration && it->dtype == PGI_DTYPE_INT4_BLOCKS)
-            it->site = pgi_calibration_site_of(c->target->calibration, role);
-        size_t panel = (size_t)(pgi_quantized_groups(matrix->columns) * pgi_quantized_block(it->dtype));
-        if (panel > c->chunk_bytes) c->chunk_bytes = panel;
-    }
+    item *it = bsearch(matrix->tensor, c->items, c->n_items, sizeof *c->items, by_tensor);
+    if (!it) return PG_OK;
+    it->dtype = pgi_mix_blocks(c->target->weights, c->target->int8_layers, role);
+    it->n_bytes = (uint64_t)pgi_quantized_bytes(it->dtype, matrix->rows, matrix->columns);
+    if (c->target->calibration && it->dtype == PGI_DTYPE_INT4_BLOCKS)
+        it->site = pgi_calibration_site_of(c->target->calibration, role);
+    size_t panel = (size_t)(pgi_quantized_groups(matrix->columns) * pgi_quantized_block(it->dtype));
+    if (panel > c->chunk_bytes) c->chunk_bytes = panel;
     return PG_OK;
 }
 
@@ -107,6 +111,11 @@ static pg_status is_copied_head(const converter *c, const pgi_stored_tensor *ten
     *is_copy = c->config.tie_word_embeddings && tensor == head->tensor && head->tensor != embedding->tensor &&
                head->dtype == embedding->dtype;
     return *is_copy ? pgi_tensor_files_same_bytes(c->files, tensor, embedding->tensor, is_copy) : PG_OK;
+}
+
+/* Whether the blocks of a matrix are of another kind than the folder's. */
+static int is_other_kind(const converter *c, const item *it) {
+    return pgi_dtype_is_blocks(it->dtype) && it->dtype != pgi_blocks_of_weights(c->target->weights);
 }
 
 /* What is written, in which order, to which file. */
@@ -138,11 +147,26 @@ static pg_status plan(converter *c) {
         }
         it->file = c->n_files;
         it->at = at;
+        c->is_mix |= is_other_kind(c, it);
         at += it->n_bytes;
         c->total += it->n_bytes;
     }
     c->n_files++;
     return PG_OK;
+}
+
+/* The items of a file, which follow one another: the first, and how many. */
+static item *items_of(const converter *c, uint32_t file, size_t *n) {
+    size_t low = 0, high = c->n_items;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (c->items[middle].file < file)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (*n = 0; low + *n < c->n_items && c->items[low + *n].file == file;) ++*n;
+    return c->items + low;
 }
 
 /* ----------------------------------------------------------------------------------------------------------- header */
@@ -172,25 +196,15 @@ static pg_status add_shape(pgi_buffer *text, const int64_t *shape, int32_t n_dim
     return pgi_buffer_append(text, list, strlen(list));
 }
 
-/* Whether the blocks of a matrix are of another kind than the folder's. */
-static int is_other_kind(const converter *c, const item *it) {
-    return pgi_dtype_is_blocks(it->dtype) && it->dtype != pgi_blocks_of_weights(c->target->weights);
-}
-
-static int layout_version(const converter *c) {
-    for (size_t i = 0; i < c->n_items; i++)
-        if (is_other_kind(c, &c->items[i])) return PGI_STORE_VERSION_MIX;
-    return PGI_QUANTIZED_VERSION;
-}
-
 static pg_status add_metadata(const converter *c, uint32_t file, pgi_buffer *text) {
     PGI_TRY(pgi_buffer_printf(text,
                               "{\"__metadata__\":{\"format\":\"" PGI_STORE_FORMAT "\",\"layout_version\":\"%d\","
                               "\"weights\":\"%s\",\"config_crc32\":\"%08x\",\"header_crc32\":\"00000000\"",
-                              layout_version(c), pgi_weights_name(c->target->weights), c->config_crc32));
-    for (size_t i = 0; i < c->n_items; i++) {
-        const item *it = &c->items[i];
-        if (it->file != file) continue;
+                              c->is_mix ? PGI_STORE_VERSION_MIX : PGI_QUANTIZED_VERSION,
+                              pgi_weights_name(c->target->weights), c->config_crc32));
+    size_t n;
+    const item *items = items_of(c, file, &n);
+    for (const item *it = items; it < items + n; it++) {
         if (pgi_dtype_is_blocks(it->dtype)) {
             PGI_TRY(add_key(text, "shape:", it->tensor->name));
             PGI_TRY(pgi_buffer_append(text, ":\"", 2));
@@ -215,9 +229,9 @@ static pg_status make_header(const converter *c, uint32_t file, pgi_buffer *text
     text->size = 0;
     PGI_TRY(pgi_buffer_append(text, "\0\0\0\0\0\0\0", 8));
     PGI_TRY(add_metadata(c, file, text));
-    for (size_t i = 0; i < c->n_items; i++) {
-        const item *it = &c->items[i];
-        if (it->file != file) continue;
+    size_t n;
+    const item *items = items_of(c, file, &n);
+    for (const item *it = items; it < items + n; it++) {
         PGI_TRY(add_key(text, "", it->tensor->name));
         PGI_TRY(pgi_buffer_printf(text, ":{\"dtype\":\"%s\",\"shape\":", dtype_name(it->dtype)));
         if (pgi_dtype_is_blocks(it->dtype))
@@ -302,13 +316,13 @@ static pg_status write_weights(converter *c, uint32_t index, pgi_buffer *header)
     uint64_t size = 0;
     PGI_TRY(make_header(c, index, header));
     const size_t begin = header->size;
-    for (size_t i = 0; i < c->n_items; i++)
-        if (c->items[i].file == index) size = begin + c->items[i].at + c->items[i].n_bytes;
+    size_t n;
+    item *items = items_of(c, index, &n);
+    if (n > 0) size = begin + items[n - 1].at + items[n - 1].n_bytes;
     file_name(c, index, name);
     PGI_TRY(pgi_atomic_file_open(&c->out, name, size, &file));
     pg_status status = PG_OK;
-    for (size_t i = 0; i < c->n_items && status >= 0; i++)
-        if (c->items[i].file == index) status = write_item(c, &file, begin, &c->items[i]);
+    for (size_t i = 0; i < n && status >= 0; i++) status = write_item(c, &file, begin, &items[i]);
     if (status >= 0) status = make_header(c, index, header);
     if (status >= 0 && header->size != begin) status = pgi_error(PG_ERROR_INTERNAL, "a header that grew");
     if (status >= 0) status = pgi_atomic_file_write(&file, 0, header->data, begin);

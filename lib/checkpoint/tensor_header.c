@@ -11,7 +11,7 @@
 #include "checkpoint/diagnose.h"
 #include "kernels/matrix.h"
 
-enum { MAX_HEADER_VALUES = 1000000, MAX_DIMS = 8 };
+enum { MAX_HEADER_VALUES = 1000000, MAX_DIMS = 8, MAX_NAME = 1024 };
 
 static const struct {
     const char *name;
@@ -174,6 +174,9 @@ static pg_status read_names(pgi_json_reader *reader, pgi_tensor_header *out, siz
             reader->at = reader->key_at;
             return pgi_json_error(reader, PG_ERROR_FORMAT, "found \\u0000 in a key, expected other characters");
         }
+        if (key->size > MAX_NAME)
+            return pgi_error(PG_ERROR_LIMIT, "%s: found a tensor name of %zu bytes, \"%.60s...\", expected at most %d",
+                             reader->file, key->size, (const char *)key->data, MAX_NAME);
         PGI_TRY(pgi_json_copy_text(&out->names, (const char *)key->data, key->size, &tensor->name));
         PGI_TRY(pgi_json_skip(reader, NULL, NULL));
     }

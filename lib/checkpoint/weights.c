@@ -17,6 +17,8 @@
 #include "checkpoint/diagnose_tensors.h"
 #include "checkpoint/quantized_store.h"
 
+enum { MOST_VALUES = 1 << 20 }; /* of a vector; longer ones belong to no model */
+
 typedef enum part { PART_VISION, PART_PROJECTOR, PART_TEXT, PART_HEAD, PART_RETRIEVAL } part;
 
 /* How a missing tensor is named in messages: the layout of the official checkpoints. */
@@ -97,7 +99,8 @@ static pg_status collect_names(const pgi_memory *memory, binder *b, size_t *n_fl
         if (!classify(tensor->name, b->config->embedding_dim > 0, &name->part, &name->rest)) continue;
         name->tensor = tensor;
         b->n_names++;
-        if (tensor->n_dims == 1 && tensor->n_bytes) *n_floats += (tensor->n_bytes / 2 + 15) / 16 * 16;
+        if (tensor->n_dims == 1 && tensor->shape[0] <= MOST_VALUES && pgi_dtype_size(tensor->dtype) > 0)
+            *n_floats += ((size_t)tensor->shape[0] + 15) / 16 * 16;
     }
     qsort(b->names, b->n_names, sizeof *b->names, by_name);
     for (size_t i = 0; i < b->n_names; i++) {

@@ -593,7 +593,7 @@ static const shape shapes[] = {
     {"tensors", MODEL, 5000, NULL, many_tensors, 0, PG_OK},
     {"more tensors than there may be", MODEL, 100001, NULL, many_tensors, 0, PG_ERROR_LIMIT},
     {"tensors of alike names", MODEL, 2000, NULL, alike_tensor_names, 0, PG_OK},
-    {"a long name of a tensor", MODEL, 200000, NULL, long_tensor_name, 0, PG_OK},
+    {"a long name of a tensor", MODEL, 200000, NULL, long_tensor_name, 0, PG_ERROR_LIMIT},
     {"long metadata", MODEL, 200000, NULL, long_metadata, 0, PG_OK},
     {"metadata", MODEL, 10000, NULL, many_metadata, 0, PG_OK},
     {"metadata of the index", MODEL, 10000, NULL, many_in_index_metadata, 1, PG_OK},

@@ -409,6 +409,24 @@ static void file_reading(void **state) {
     pgi_free(&pgi_memory_default, path);
 }
 
+/* The reason is behind the name, and what was going on is before it. */
+static void long_messages_keep_both_ends(void **state) {
+    (void)state;
+    char name[3000];
+    memset(name, 'n', sizeof name);
+    name[sizeof name - 1] = 0;
+    for (size_t size = 1000; size < sizeof name; size += 333) {
+        assert_int_equal(pgi_error(PG_ERROR_IO, "%.*s: found a cat, expected a dog", (int)size, name), PG_ERROR_IO);
+        const char *text = pgi_error_text();
+        assert_true(strlen(text) < 1024 && strncmp(text, "nnn", 3) == 0 && strstr(text, " ... nnn"));
+        assert_non_null(strstr(text, "n: found a cat, expected a dog"));
+        pgi_error_context(PG_ERROR_IO, "row %d", 7);
+        text = pgi_error_text();
+        assert_true(strlen(text) < 1024 && strncmp(text, "row 7: nnn", 10) == 0);
+        assert_non_null(strstr(text, "n: found a cat, expected a dog"));
+    }
+}
+
 /* ---------------------------------------------------------------------------------------------------------- run */
 
 static int32_t stop_at_three(void *user, int32_t phase, int64_t done, int64_t total) {
@@ -591,6 +609,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(float16_all_values),
         cmocka_unit_test(hash_is_siphash),
         cmocka_unit_test(file_reading),
+        cmocka_unit_test(long_messages_keep_both_ends),
         cmocka_unit_test(progress_can_cancel),
         cmocka_unit_test(cpu_quota_of_control_groups),
     };
