@@ -472,9 +472,10 @@ typedef struct pg_encode_options {
     uint32_t flags;       ///< PG_ENCODE_*; default 0
     /// width x height above this is PG_ERROR_LIMIT; default and 0: 178956970, as Pillow. Peak memory for each pixel, in
     /// bytes: 3, and 3 more to turn it (EXIF); progressive JPEG 6 more (2 of grey, 8 of CMYK); what a row of the file
-    /// takes, thrice, in PNG. A robot with a 12 megapixel camera sets 12 million: 72 MB, 108 MB where files can be
-    /// progressive. A PNG whose header promises more than deflate can pack (1032 to 1) is PG_ERROR_FORMAT, a JPEG of
-    /// more than 2^25 pixels and 1024 for each byte PG_ERROR_LIMIT: no file that is whole is refused by that
+    /// takes, thrice, in PNG. With EXIF 6.2 MiB at most for a PNG's texts. A robot with a 12 megapixel camera sets 12
+    /// million: 72 MB, 108 MB where files can be progressive. A PNG whose header promises more than deflate can pack
+    /// (1032 to 1) is PG_ERROR_FORMAT, a JPEG of more than 2^25 pixels and 1024 for each byte PG_ERROR_LIMIT: no file
+    /// that is whole is refused by that
     int64_t max_image_pixels;
     int32_t mode;               ///< PG_MODE_*; default HF
     int32_t padding;            ///< PG_PADDING_*; default LONGEST

@@ -14,11 +14,11 @@
 #include "image/codecs.h"
 #include "image/exif.h"
 #include "image/png_key.h"
+#include "image/png_text.h"
 
 enum {
-    MAX_TEXT_CHUNKS = 64,            /* looked at for EXIF */
-    MAX_TEXT_SIZE = 4 * 1024 * 1024, /* of one of them, decompressed */
-    MAX_DEFLATE_RATIO = 1032         /* bytes that one byte can stand for */
+    MAX_CHUNK_SIZE = 4 * 1024 * 1024, /* of one that libpng keeps */
+    MAX_DEFLATE_RATIO = 1032          /* bytes that one byte can stand for */
 };
 
 /* All state that must outlive a longjmp() of libpng is in here, none in locals. */
@@ -26,7 +26,9 @@ typedef struct png_job {
     const pgi_memory *memory;
     const uint8_t *bytes;
     size_t size, at;
-    size_t cut_at; /* where the first chunk begins that is longer than the file, or SIZE_MAX */
+    size_t cut_at;     /* where the first chunk begins that is longer than the file, or SIZE_MAX */
+    size_t next_chunk; /* where libpng reads the next one, or SIZE_MAX behind the last */
+    pgi_png_texts texts;
     int32_t width, height;
     int bit_depth, color_type;
     int64_t n_clipped;     /* pixels of 16-bit grey above 255 */
@@ -66,6 +68,17 @@ static void *on_malloc(png_structp png, png_alloc_size_t size) {
 
 static void on_free(png_structp png, void *block) { pgi_free(((png_job *)png_get_mem_ptr(png))->memory, block); }
 
+/* libpng reads the first 8 bytes of a chunk at once. Texts are noted on its way, so that those behind what it stumbles
+ * over do not count. */
+static void note_chunk(png_job *job) {
+    const uint8_t *chunk = job->bytes + job->at;
+    const size_t left = job->size - job->at - 8, n = pgi_png_u32(chunk);
+    job->next_chunk = SIZE_MAX;
+    if (n > left) return; /* the file ends in it */
+    pgi_png_note_text(&job->texts, chunk);
+    if (left - n >= 4) job->next_chunk = job->at + 12 + n;
+}
+
 static void on_read(png_structp png, png_bytep to, size_t n) {
     png_job *job = png_get_io_ptr(png);
     size_t left = job->size - job->at;
@@ -75,6 +88,7 @@ static void on_read(png_structp png, png_bytep to, size_t n) {
         memset(to, 0, n); /* a checksum behind the pixels, which does not count */
         n = left;
     }
+    if (n == 8 && job->at == job->next_chunk) note_chunk(job);
     memcpy(to, job->bytes + job->at, n);
     job->at += n;
 }
@@ -230,21 +244,18 @@ static void read_rows(png_job *job) {
 static png_alloc_size_t chunk_limit(size_t file_size) {
     png_uint_32 version = png_access_version_number();
     int refuses = version >= 10632 && version <= 10638;
-    return refuses && file_size > MAX_TEXT_SIZE ? file_size : MAX_TEXT_SIZE;
+    return refuses && file_size > MAX_CHUNK_SIZE ? file_size : MAX_CHUNK_SIZE;
 }
 
 static void decode(png_job *job) {
     png_structp png = job->png;
     png_set_user_limits(png, PNG_UINT_31_MAX, PNG_UINT_31_MAX); /* max_pixels has spoken */
-    png_set_chunk_cache_max(png, MAX_TEXT_CHUNKS);
     png_set_chunk_malloc_max(png, chunk_limit(job->size));
     /* A damaged chunk in front of the image is an error in Pillow, also when the chunk is not needed. */
     png_set_crc_action(png, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
     png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_NEVER, NULL, -1); /* no chunk that we do not use */
-    if (job->want_orientation) {
-        static const png_byte wanted[] = "eXIf\0tEXt\0zTXt\0iTXt";
-        png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_AS_DEFAULT, wanted, 4);
-    }
+    if (job->want_orientation)
+        png_set_keep_unknown_chunks(png, PNG_HANDLE_CHUNK_AS_DEFAULT, (png_const_bytep) "eXIf", 1);
     png_set_read_fn(png, job, on_read);
     png_read_info(png, job->info);
 
@@ -292,14 +303,16 @@ static int hex_digit(char c) {
 }
 
 /* ImageMagick's "Raw profile type exif": a line break, the type, the size, then lines of hex digits. */
-static pg_status read_raw_profile(const char *text, size_t size, pgi_buffer *out) {
-    const char *end = text + size;
+static pg_status read_raw_profile(const pg_cancel *cancel, const pgi_png_text *profile, pgi_buffer *out) {
+    const char *text = profile->text, *end = text + profile->size;
     for (int line = 0; line < 3; line++) {
         text = memchr(text, '\n', (size_t)(end - text));
         if (!text) return PG_OK;
         text++;
     }
+    PGI_TRY(pgi_buffer_reserve(out, (size_t)(end - text) / 2));
     for (; text < end; text++) {
+        if (out->size % (1 << 16) == 0) PGI_TRY(pgi_cancel_check(cancel));
         if (*text == '\n' || *text == ' ' || *text == '\r' || *text == '\t') continue;
         int high = hex_digit(*text), low = end - text > 1 ? hex_digit(text[1]) : -1;
         if (high < 0 || low < 0) { /* Pillow raises */
@@ -313,33 +326,33 @@ static pg_status read_raw_profile(const char *text, size_t size, pgi_buffer *out
     return PG_OK;
 }
 
+/* One text is unpacked at a time. */
 static pg_status find_orientation(png_job *job) {
     pgi_exif_source source = {0};
-    png_textp texts = NULL, profile = NULL;
     png_bytep exif = NULL;
     png_uint_32 exif_size = 0;
-    int n = 0;
-    png_get_text(job->png, job->info, &texts, &n);
-    for (int i = 0; i < n; i++) { /* the last one of a name counts */
-        if (!texts[i].key || !texts[i].text) continue;
-        if (strcmp(texts[i].key, "Raw profile type exif") == 0) profile = &texts[i];
-        if (strcmp(texts[i].key, "XML:com.adobe.xmp") == 0) {
-            source.xmp = texts[i].text;
-            source.xmp_size = strlen(texts[i].text);
-        }
-    }
+    pgi_png_text profile = {0}, xmp = {0};
     pgi_buffer raw;
     pgi_buffer_init(&raw, job->memory);
     pg_status status = PG_OK;
     if (png_get_eXIf_1(job->png, job->info, &exif_size, &exif)) {
         source.exif = exif;
         source.exif_size = exif_size;
-    } else if (profile) {
-        status = read_raw_profile(profile->text, strlen(profile->text), &raw);
+    } else {
+        PGI_GOTO(pgi_png_find_text(job->memory, job->cancel, &job->texts, PGI_PNG_RAW_PROFILE, &profile), done);
+        if (profile.text) PGI_GOTO(read_raw_profile(job->cancel, &profile, &raw), done);
+        pgi_free(job->memory, profile.block);
+        profile.block = NULL;
         source.exif = raw.data;
         source.exif_size = raw.size;
     }
+    PGI_GOTO(pgi_png_find_text(job->memory, job->cancel, &job->texts, PGI_PNG_XMP, &xmp), done);
+    source.xmp = xmp.text;
+    source.xmp_size = xmp.size;
     job->orientation = pgi_exif_orientation(&source);
+done:
+    pgi_free(job->memory, profile.block);
+    pgi_free(job->memory, xmp.block);
     pgi_buffer_free(&raw);
     return status;
 }
@@ -382,6 +395,7 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
     png_job job = {.memory = memory,
                    .bytes = bytes,
                    .size = size,
+                   .next_chunk = 8, /* behind the signature */
                    .out = out,
                    .cancel = limits->cancel,
                    .orientation = 1,

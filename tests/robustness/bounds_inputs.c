@@ -90,22 +90,37 @@ bytes png_unknown(int64_t n) { return png_chunks(n, "abCd", "text", 4); }
 bytes png_keys(int64_t n) { return png_chunks(n, "tRNS", "\0\1", 2); }
 bytes png_pixel_chunks(int64_t n) { return png_chunks(n, "IDAT", "", 0); }
 
-bytes png_packed_texts(int64_t n) { /* n bytes of text, packed */
+/* n bytes of text of a key, packed. */
+static void put_packed_text(bytes *b, const char *key, int64_t n) {
     uint8_t *raw = malloc((size_t)n);
     uLongf packed = compressBound((uLong)n);
-    bytes b = {0}, text = {0};
+    bytes text = {0};
     uint8_t *out = malloc(packed);
     if (!raw || !out) abort();
     memset(raw, 'a', (size_t)n);
+    memset(raw, '\n', 3); /* behind which a raw profile has its digits */
     if (compress2(out, &packed, raw, (uLong)n, 9) != Z_OK) abort();
-    bytes_add(&text, "Raw profile type exif\0\0", 23);
+    bytes_text(&text, key);
+    bytes_add(&text, "\0", 2);
     bytes_add(&text, out, packed);
-    b = png_begin(4, 4, 8, 0, 0);
-    put_chunk(&b, "zTXt", text.data, text.size);
-    put_zeros(&b, 20);
+    put_chunk(b, "zTXt", text.data, text.size);
     bytes_free(&text);
     free(raw);
     free(out);
+}
+
+bytes png_packed_text(int64_t n) {
+    bytes b = png_begin(4, 4, 8, 0, 0);
+    put_packed_text(&b, "Raw profile type exif", n);
+    put_zeros(&b, 20);
+    return b;
+}
+
+bytes png_packed_texts(int64_t n) { /* each as long as a text may be */
+    static const char *const keys[] = {"Title", "XML:com.adobe.xmp", "Raw profile type exif"};
+    bytes b = png_begin(4, 4, 8, 0, 0);
+    for (int64_t i = 0; i < n; i++) put_packed_text(&b, keys[i % 3], (4 << 20) - 64);
+    put_zeros(&b, 20);
     return b;
 }
 

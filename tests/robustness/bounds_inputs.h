@@ -16,6 +16,7 @@ bytes png_texts(int64_t n);
 bytes png_unknown(int64_t n);
 bytes png_keys(int64_t n);
 bytes png_pixel_chunks(int64_t n);
+bytes png_packed_text(int64_t n);
 bytes png_packed_texts(int64_t n);
 bytes png_long_chunk(int64_t n);
 bytes jpeg_scans(int64_t n);

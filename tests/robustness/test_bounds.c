@@ -501,7 +501,8 @@ static const shape shapes[] = {
     {"PNG, unknown chunks", IMAGE, 20000, png_unknown, NULL, 0, PG_OK},
     {"PNG, transparent colours", IMAGE, 20000, png_keys, NULL, 0, PG_OK},
     {"PNG, empty pixel chunks", IMAGE, 20000, png_pixel_chunks, NULL, 0, PG_OK},
-    {"PNG, packed text", IMAGE, 900000, png_packed_texts, NULL, 0, PG_OK},
+    {"PNG, packed text", IMAGE, 900000, png_packed_text, NULL, 0, PG_OK},
+    {"PNG, packed texts", IMAGE, 16, png_packed_texts, NULL, 0, PG_OK},
     {"PNG, a chunk beyond the file", IMAGE, 500000000, png_long_chunk, NULL, 0, PG_ERROR_FORMAT},
     {"JPEG, empty scans", IMAGE, 20, jpeg_scans, NULL, 0, PG_OK},
     {"JPEG, more scans than there may be", IMAGE, 101, jpeg_scans, NULL, 0, PG_ERROR_LIMIT},
@@ -702,6 +703,7 @@ static void memory_is_as_documented(void **state) {
         {"JPEG, for print, progressive", 20000000, 2e7, 11},
         {"a JPEG that is turned", 20000000, 2e7, 6},
         {"PNG, one row", 1000000, 1e6, 3 + 3 * 8},
+        {"PNG, packed texts", 64, 1 << 20, 6.2}, /* MiB, however many there are */
         {"a row of pixels", 1000000, 1e6, 3 + 16 + 32.0 / 12},
         {"the same for big_vision", 1000000, 1e6, 3 + 8},
         {"spaces", 100000, 1e5, 180},
