@@ -10,7 +10,7 @@
 typedef struct pgi_image_limits {
     int64_t max_pixels;       /* width x height above this: PG_ERROR_LIMIT; 1 or more */
     int32_t exif;             /* 1: apply the EXIF orientation, as PIL.ImageOps.exif_transpose */
-    const pg_cancel *cancel;  /* looked at after each row; may be NULL */
+    const pg_cancel *cancel;  /* looked at after each row, and each 64 KiB of the file; may be NULL */
     int32_t over_white;       /* 1: the transparent colour of a PNG becomes white, as with do_convert_rgb */
     int32_t alpha_over_white; /* 1: so does all that is transparent, as in an image that Pillow has opened */
     int32_t *alpha_dropped;   /* set to 1 where a transparent pixel became opaque; may be NULL */

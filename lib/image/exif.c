@@ -104,7 +104,8 @@ int32_t pgi_exif_orientation(const pgi_exif_source *source) {
 }
 
 /* The markers up to the first scan, read as JpegImagePlugin does. */
-pg_status pgi_exif_of_jpeg(const pgi_memory *memory, const uint8_t *bytes, size_t size, int32_t *orientation) {
+pg_status pgi_exif_of_jpeg(const pgi_memory *memory, const pg_cancel *cancel, const uint8_t *bytes, size_t size,
+                           int32_t *orientation) {
     static const char xmp_id[] = "http://ns.adobe.com/xap/1.0/"; /* with its NUL */
     pg_status status = PG_OK;
     pgi_exif_source source = {0};
@@ -112,6 +113,7 @@ pg_status pgi_exif_of_jpeg(const pgi_memory *memory, const uint8_t *bytes, size_
     pgi_buffer_init(&exif, memory);
     size_t at = 2;
     while (at + 4 <= size) {
+        PGI_GOTO(pgi_cancel_check(cancel), done);
         if (bytes[at] != 0xFF || bytes[at + 1] == 0xFF || bytes[at + 1] == 0) { /* junk, padding */
             at += bytes[at] == 0xFF && bytes[at + 1] == 0 ? 2 : 1;
             continue;

@@ -18,7 +18,8 @@ typedef struct pgi_exif_source {
 int32_t pgi_exif_orientation(const pgi_exif_source *source);
 
 /* The orientation in the markers of a JPEG file. */
-pg_status pgi_exif_of_jpeg(const pgi_memory *memory, const uint8_t *bytes, size_t size, int32_t *orientation);
+pg_status pgi_exif_of_jpeg(const pgi_memory *memory, const pg_cancel *cancel, const uint8_t *bytes, size_t size,
+                           int32_t *orientation);
 
 /* Turns the image so that it stands upright. 1: nothing to do. */
 pg_status pgi_exif_transpose(const pgi_memory *memory, const pg_cancel *cancel, int32_t orientation, pgi_rgb *rgb);

@@ -24,6 +24,10 @@ enum { MAX_SCANS = 100 };
  * there, with up to FREE_SCANS scans, is refused, and none of up to FREE_PIXELS. */
 enum { FREE_PIXELS = 1 << 25, PIXELS_PER_BYTE = 1024, FREE_SCANS = 32 };
 
+/* libjpeg gets the file in slices, each an occasion to look at the cancel flag: headers alone can be the whole of it.
+ */
+enum { SLICE = 1 << 16 };
+
 /* All state that must outlive a longjmp() is in here, none in locals. */
 typedef struct jpeg_job {
     struct jpeg_decompress_struct cinfo; /* first: libjpeg's callbacks hand back its address */
@@ -33,7 +37,7 @@ typedef struct jpeg_job {
     jmp_buf jump;
     const pgi_memory *memory;
     const uint8_t *bytes;
-    size_t size;
+    size_t size, given; /* given: to libjpeg, up to the end of its slice */
     const char *name;
     const pgi_image_limits *limits;
     pgi_rgb *out;
@@ -78,6 +82,14 @@ static void source_nothing(j_decompress_ptr cinfo) { (void)cinfo; }
 
 static boolean source_fill(j_decompress_ptr cinfo) {
     jpeg_job *job = (jpeg_job *)cinfo;
+    const size_t left = job->size - job->given;
+    if (pgi_cancel_requested(job->limits->cancel)) stop(job, pgi_run_cancelled_error());
+    if (left > 0) {
+        cinfo->src->next_input_byte = job->bytes + job->given;
+        cinfo->src->bytes_in_buffer = left < SLICE ? left : SLICE;
+        job->given += cinfo->src->bytes_in_buffer;
+        return TRUE;
+    }
     if (job->finishing) return FALSE; /* libjpeg gives up for now, and we for good */
     stop(job, pgi_error(PG_ERROR_FORMAT, "%s: found a truncated JPEG (%zu bytes, %u of %u rows), expected a whole one",
                         job->name, job->size, cinfo->output_scanline, cinfo->image_height));
@@ -86,9 +98,10 @@ static boolean source_fill(j_decompress_ptr cinfo) {
 
 static void source_skip(j_decompress_ptr cinfo, long n) {
     if (n <= 0) return;
-    if ((size_t)n > cinfo->src->bytes_in_buffer) {
-        source_fill(cinfo);
-        n = (long)cinfo->src->bytes_in_buffer;
+    while ((size_t)n > cinfo->src->bytes_in_buffer) {
+        n -= (long)cinfo->src->bytes_in_buffer;
+        cinfo->src->bytes_in_buffer = 0;
+        if (!source_fill(cinfo)) return;
     }
     cinfo->src->next_input_byte += n;
     cinfo->src->bytes_in_buffer -= (size_t)n;
@@ -137,9 +150,7 @@ static void convert_cmyk_row(const uint8_t *in, int32_t width, uint8_t *out) {
 static void decode(jpeg_job *job) {
     struct jpeg_decompress_struct *cinfo = &job->cinfo;
     jpeg_create_decompress(cinfo);
-    job->source = (struct jpeg_source_mgr){.next_input_byte = job->bytes,
-                                           .bytes_in_buffer = job->size,
-                                           .init_source = source_nothing,
+    job->source = (struct jpeg_source_mgr){.init_source = source_nothing,
                                            .fill_input_buffer = source_fill,
                                            .skip_input_data = source_skip,
                                            .resync_to_restart = jpeg_resync_to_restart,
@@ -194,7 +205,7 @@ pg_status pgi_jpeg_decode(const pgi_memory *memory, const uint8_t *bytes, size_t
     job.errors.output_message = on_message;
     pg_status status = decode_guarded(&job);
     pgi_free(memory, job.row);
-    if (status == PG_OK && orientation) status = pgi_exif_of_jpeg(memory, bytes, size, orientation);
+    if (status == PG_OK && orientation) status = pgi_exif_of_jpeg(memory, limits->cancel, bytes, size, orientation);
     if (status < 0) pgi_rgb_free(memory, out);
     return status;
 }

@@ -82,6 +82,7 @@ static void note_chunk(png_job *job) {
 static void on_read(png_structp png, png_bytep to, size_t n) {
     png_job *job = png_get_io_ptr(png);
     size_t left = job->size - job->at;
+    if ((job->cancelled = pgi_cancel_requested(job->cancel))) png_error(png, "cancelled");
     if (job->at == job->cut_at) png_error(png, "the data ends too early"); /* libpng would get memory for all of it */
     if (n > left) {
         if (!job->ending || n != 4) png_error(png, "the data ends too early");
@@ -94,8 +95,8 @@ static void on_read(png_structp png, png_bytep to, size_t n) {
 }
 
 /* Where the first chunk begins that holds no pixels and is longer than the file. */
-static size_t find_cut(const uint8_t *bytes, size_t size) {
-    for (size_t at = 8; size - at >= 8;) {
+static size_t find_cut(const uint8_t *bytes, size_t size, const pg_cancel *cancel) {
+    for (size_t at = 8; size - at >= 8 && !pgi_cancel_requested(cancel);) {
         const uint32_t n = pgi_png_u32(bytes + at);
         if (n > size - at - 8) return memcmp(bytes + at + 4, "IDAT", 4) == 0 ? SIZE_MAX : at;
         if (n + (size_t)4 > size - at - 8) break; /* the checksum alone is missing */
@@ -405,8 +406,8 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
     pgi_png_trns trns;
     PGI_TRY(check_header(&job, name, limits->max_pixels));
     PGI_TRY(check_promise(&job, name));
-    job.cut_at = find_cut(bytes, size);
-    PGI_TRY(pgi_png_find_trns(bytes, size, name, job.color_type, &trns));
+    job.cut_at = find_cut(bytes, size, job.cancel);
+    PGI_TRY(pgi_png_find_trns(bytes, size, name, job.color_type, job.cancel, &trns));
     PGI_TRY(read_palette_alpha(&job, name, &trns));
     pg_status status = PG_OK;
     job.png = png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &job, on_error, on_warning, &job, on_malloc, on_free);
@@ -421,7 +422,9 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
                                                name, job.problem);
     } else if (orientation) {
         read_end_guarded(&job);
-        status = job.out_of_memory ? PG_ERROR_MEMORY : find_orientation(&job);
+        status = job.out_of_memory ? PG_ERROR_MEMORY
+                 : job.cancelled   ? pgi_run_cancelled_error()
+                                   : find_orientation(&job);
         *orientation = job.orientation;
     }
     int32_t left = 0;

@@ -72,7 +72,8 @@ pg_status pgi_png_palette_alpha(const pgi_png_trns *trns, const char *name, uint
 }
 
 /* The last chunk of a file counts. */
-pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name, int color_type, pgi_png_trns *trns) {
+pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name, int color_type,
+                            const pg_cancel *cancel, pgi_png_trns *trns) {
     *trns = (pgi_png_trns){0};
     size_t needed = color_type == PGI_PNG_GRAY ? 2 : color_type == PGI_PNG_RGB ? 6 : 0;
     if (needed == 0 && color_type != PGI_PNG_PALETTE) return PG_OK; /* it has an alpha channel */
@@ -80,6 +81,7 @@ pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name,
     for (size_t at = 8; size - at >= 12;) {
         const uint8_t *chunk = bytes + at;
         size_t n = pgi_png_u32(chunk);
+        PGI_TRY(pgi_cancel_check(cancel));
         if (n > size - at - 12 || memcmp(chunk + 4, "IEND", 4) == 0) break;
         if (memcmp(chunk + 4, "IDAT", 4) == 0) pixels = 1;
         if (pixels && memcmp(chunk + 4, "fcTL", 4) == 0) break; /* the next frame of an animation */
@@ -96,15 +98,14 @@ pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name,
 
 pg_status pgi_png_lay_over_white(const pgi_png_key *key, int white, const pg_cancel *cancel, pgi_rgb *rgb,
                                  size_t *n_found) {
+    const size_t n_pixels = key->found ? (size_t)rgb->width * (size_t)rgb->height : 0;
     uint8_t *p = rgb->data;
     size_t n = 0;
-    for (int32_t y = 0; y < rgb->height && key->found; y++) {
-        PGI_TRY(pgi_cancel_check(cancel));
-        for (int32_t x = 0; x < rgb->width; x++, p += 3) {
-            if (memcmp(p, key->rgb, 3) != 0) continue;
-            n++;
-            if (white) memset(p, 255, 3);
-        }
+    for (size_t i = 0; i < n_pixels; i++, p += 3) {
+        if (i % (1 << 16) == 0) PGI_TRY(pgi_cancel_check(cancel));
+        if (memcmp(p, key->rgb, 3) != 0) continue;
+        n++;
+        if (white) memset(p, 255, 3);
     }
     if (n_found) *n_found = n;
     return PG_OK;

@@ -32,7 +32,8 @@ typedef struct pgi_png_trns {
 
 /* The tRNS chunk that counts. bytes: a PNG whose header is sound. PG_ERROR_FORMAT when a chunk is too short for its
  * colour type. */
-pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name, int color_type, pgi_png_trns *trns);
+pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name, int color_type,
+                            const pg_cancel *cancel, pgi_png_trns *trns);
 /* Its colour as it is after convert("RGB"); opened: as convert("RGBA") takes it, where a palette has no such colour. */
 void pgi_png_read_key(const pgi_png_kind *kind, const pgi_png_trns *trns, int opened, pgi_png_key *key);
 /* The alpha of each entry of a palette. PG_ERROR_FORMAT where the chunk has more than 256. */

@@ -61,15 +61,25 @@ static const filter *find_filter(int32_t number) {
     }
 }
 
+typedef struct resizer {
+    const pgi_memory *memory;
+    const pgi_kernels *kernels;
+    const pg_cancel *cancel; /* may be NULL */
+} resizer;
+
 static void coefficients_free(const pgi_memory *memory, pgi_resample *c) {
     pgi_free(memory, c->first);
     pgi_free(memory, c->n);
     pgi_free(memory, c->weights);
 }
 
+/* Between two looks at the cancel flag. A long row has millions of weights, each of two sines. */
+enum { CHECKED_WEIGHTS = 1 << 14 };
+
 /* precompute_coeffs() and normalize_coeffs_8bpc(). *c needs coefficients_free(), after an error too. */
-static pg_status coefficients_make(const pgi_memory *memory, const filter *f, int32_t n_in, int32_t n_out,
-                                   pgi_resample *c) {
+static pg_status coefficients_make(const resizer *r, const filter *f, int32_t n_in, int32_t n_out, pgi_resample *c) {
+    const pgi_memory *memory = r->memory;
+    pg_status status = PG_OK;
     *c = (pgi_resample){.n_out = n_out};
     double scale = (double)(float)n_in / n_out;
     double filter_scale = scale < 1.0 ? 1.0 : scale;
@@ -96,6 +106,7 @@ static pg_status coefficients_make(const pgi_memory *memory, const filter *f, in
         int32_t n = end - first;
         double sum = 0.0;
         for (int32_t k = 0; k < n; k++) {
+            if (k % CHECKED_WEIGHTS == 0) PGI_GOTO(pgi_cancel_check(r->cancel), done);
             w[k] = f->value((k + first - center + 0.5) * inverse);
             sum += w[k];
         }
@@ -107,17 +118,13 @@ static pg_status coefficients_make(const pgi_memory *memory, const filter *f, in
         c->first[i] = first;
         c->n[i] = n;
     }
+done:
     pgi_free(memory, w);
-    return PG_OK;
+    return status;
 }
 
-typedef struct resizer {
-    const pgi_memory *memory;
-    const pgi_kernels *kernels;
-    const pg_cancel *cancel; /* may be NULL */
-} resizer;
-
-enum { BAND_PIXELS = 1 << 18 /* between two looks at the cancel flag: a few milliseconds */ };
+/* Between two looks at the cancel flag: a few milliseconds. */
+enum { BAND_PIXELS = 1 << 18, BAND_WEIGHTS = 1 << 22 };
 
 /* in: [.., line] with its row 0 being the image's row `skipped`; out: [rows, line] */
 static pg_status pass_vertical(const resizer *r, const pgi_resample *c, const uint8_t *in, int32_t skipped, size_t line,
@@ -130,10 +137,31 @@ static pg_status pass_vertical(const resizer *r, const pgi_resample *c, const ui
     return PG_OK;
 }
 
+/* One row whose samples are made of so many pixels that the cancel flag is looked at within it. */
+static pg_status pass_long_row(const resizer *r, const pgi_resample *c, const uint8_t *in, int64_t width,
+                               uint8_t *out) {
+    const int32_t n = BAND_WEIGHTS / c->n_max + 1;
+    for (int32_t x = 0; x < c->n_out; x += n) {
+        const pgi_resample part = {.first = c->first + x,
+                                   .n = c->n + x,
+                                   .weights = c->weights + (size_t)x * (size_t)c->n_max,
+                                   .n_max = c->n_max,
+                                   .n_out = c->n_out - x < n ? c->n_out - x : n};
+        PGI_TRY(pgi_cancel_check(r->cancel));
+        r->kernels->resample_columns(&part, in, width, 1, out + (size_t)x * 3);
+    }
+    return PG_OK;
+}
+
 /* in: [rows, width], out: [rows, c->n_out]. In bands, which change no bit: each row is for itself. */
 static pg_status pass_horizontal(const resizer *r, const pgi_resample *c, const uint8_t *in, int64_t width,
                                  int64_t rows, uint8_t *out) {
     const int64_t band = BAND_PIXELS / (width > c->n_out ? width : c->n_out) + 1;
+    if ((int64_t)c->n_max * c->n_out > BAND_WEIGHTS) {
+        for (int64_t y = 0; y < rows; y++)
+            PGI_TRY(pass_long_row(r, c, in + y * width * 3, width, out + y * c->n_out * 3));
+        return PG_OK;
+    }
     for (int64_t y = 0; y < rows; y += band) {
         PGI_TRY(pgi_cancel_check(r->cancel));
         r->kernels->resample_columns(c, in + y * width * 3, width, y + band < rows ? band : rows - y,
@@ -165,8 +193,8 @@ static pg_status convolve(const resizer *r, const pgi_rgb *in, const filter *f, 
     int resize_width = out->width != in->width, resize_height = out->height != in->height;
     int both = resize_width && resize_height, vertical_first = both && vertical_goes_first(in, out);
     pg_status status = PG_OK;
-    if (resize_width) PGI_GOTO(coefficients_make(memory, f, in->width, out->width, &horizontal), done);
-    if (resize_height) PGI_GOTO(coefficients_make(memory, f, in->height, out->height, &vertical), done);
+    if (resize_width) PGI_GOTO(coefficients_make(r, f, in->width, out->width, &horizontal), done);
+    if (resize_height) PGI_GOTO(coefficients_make(r, f, in->height, out->height, &vertical), done);
     if (vertical_first) {
         PGI_GOTO(new_rgb(memory, in->width, out->height, &between), done);
         PGI_GOTO(pass_vertical(r, &vertical, in->data, 0, (size_t)in->width * 3, between.data), done);

@@ -53,7 +53,7 @@ static void make_span(int32_t n_in, float inverse, float kernel, int32_t i, span
 }
 
 /* *s needs spans_free(), after an error too. */
-static pg_status spans_make(const pgi_memory *memory, int32_t n_in, int32_t n_out, spans *s) {
+static pg_status spans_make(const pgi_memory *memory, const pg_cancel *cancel, int32_t n_in, int32_t n_out, spans *s) {
     float inverse = 1.0f / ((float)n_out / (float)n_in); /* input samples per output sample, as TensorFlow rounds it */
     float kernel = inverse > 1.0f ? inverse : 1.0f;
     size_t reach = 2 * (size_t)ceilf(kernel) + 1, n_weights;
@@ -64,7 +64,10 @@ static pg_status spans_make(const pgi_memory *memory, int32_t n_in, int32_t n_ou
     s->n = pgi_alloc(memory, (size_t)n_out, sizeof *s->n);
     s->weights = pgi_alloc(memory, n_weights, sizeof *s->weights);
     if (!s->first || !s->n || !s->weights) return PG_ERROR_MEMORY;
-    for (int32_t i = 0; i < n_out; i++) make_span(n_in, inverse, kernel, i, s);
+    for (int32_t i = 0; i < n_out; i++) {
+        PGI_TRY(pgi_cancel_check(cancel));
+        make_span(n_in, inverse, kernel, i, s);
+    }
     return PG_OK;
 }
 
@@ -100,17 +103,19 @@ static void add_columns(const spans *columns, int32_t x, const float *part, int3
 enum { PART = 4096 /* pixels of a row that are resized at a time: they stay in the first caches */ };
 
 /* out: [width], three planes. Each sample is summed from left to right, whatever the parts. */
-static void make_row(const spans *rows, const spans *columns, int32_t y, const pgi_rgb *in, int32_t width, float *part,
-                     float *out, size_t plane) {
+static pg_status make_row(const spans *rows, const spans *columns, const pg_cancel *cancel, int32_t y,
+                          const pgi_rgb *in, int32_t width, float *part, float *out, size_t plane) {
     for (int c = 0; c < 3; c++) memset(out + (size_t)c * plane, 0, (size_t)width * sizeof *out);
     int32_t x = 0; /* the first sample that is not done: neither end of their spans ever goes back */
     for (int32_t begin = 0, end; begin < in->width; begin = end) {
         end = in->width - begin < PART ? in->width : begin + PART;
+        PGI_TRY(pgi_cancel_check(cancel));
         gather_rows(rows, y, in->data + (size_t)begin * 3, (size_t)in->width * 3, (size_t)(end - begin) * 3, part);
         while (x < width && columns->first[x] + columns->n[x] <= begin) x++;
         for (int32_t i = x; i < width && columns->first[i] < end; i++)
             add_columns(columns, i, part, begin, end, out + i, plane);
     }
+    return PG_OK;
 }
 
 /* Whether row y is made of the same as the one before it, as most are where few rows become many. */
@@ -129,17 +134,16 @@ pg_status pgi_resize_float(const pgi_memory *memory, const pg_cancel *cancel, co
     if (width < 1 || height < 1 || in->width < 1 || in->height < 1)
         return pgi_error(PG_ERROR_ARGUMENT, "image: resizing %d x %d to %d x %d, expected at least 1 x 1", in->width,
                          in->height, width, height);
-    PGI_GOTO(spans_make(memory, in->height, height, &rows), done);
-    PGI_GOTO(spans_make(memory, in->width, width, &columns), done);
+    PGI_GOTO(spans_make(memory, cancel, in->height, height, &rows), done);
+    PGI_GOTO(spans_make(memory, cancel, in->width, width, &columns), done);
     if (!(part = pgi_alloc(memory, (size_t)(in->width < PART ? in->width : PART) * 3, sizeof *part))) {
         status = PG_ERROR_MEMORY;
         goto done;
     }
     for (int32_t y = 0; y < height; y++) {
         float *row = out + (size_t)y * (size_t)width;
-        PGI_GOTO(pgi_cancel_check(cancel), done);
         if (!same_as_before(&rows, y)) {
-            make_row(&rows, &columns, y, in, width, part, row, plane);
+            PGI_GOTO(make_row(&rows, &columns, cancel, y, in, width, part, row, plane), done);
             continue;
         }
         for (int c = 0; c < 3; c++)

@@ -11,6 +11,16 @@
 #include "mutate.h"
 #include "tiny.h"
 
+static void add_repeated(bytes *b, int64_t n, const char *unit) {
+    for (int64_t i = 0; i < n; i++) bytes_text(b, unit);
+}
+
+static bytes repeated(int64_t n, const char *unit) {
+    bytes b = {0};
+    add_repeated(&b, n, unit);
+    return b;
+}
+
 static void put_u32(bytes *b, uint32_t value) {
     const uint8_t big[4] = {(uint8_t)(value >> 24), (uint8_t)(value >> 16), (uint8_t)(value >> 8), (uint8_t)value};
     bytes_add(b, big, 4);
@@ -210,22 +220,15 @@ bytes jpeg_comments(int64_t n) { return jpeg_segments(n, 0xFE, "text", 4); }
 bytes jpeg_exif(int64_t n) { return jpeg_segments(n, 0xE1, "Exif\0\0II*\0\x08\0\0\0\xFF\xFF", 16); }
 bytes jpeg_profiles(int64_t n) { return jpeg_segments(n, 0xE2, "ICC_PROFILE\0\1\1", 14); }
 
+bytes jpeg_tables(int64_t n) { return jpeg_segments(n, 0xC4, "\0\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 18); }
+bytes jpeg_empty(int64_t n) { return repeated(n, "\xFF\xD8\xFF\xD9"); }
+
 bytes jpeg_fill(int64_t n) { /* bytes between segments */
     bytes b = {0}, image = tiny_image(IMAGE_JPEG, 16, 16, 1);
     bytes_add(&b, image.data, 2);
     for (int64_t i = 0; i < n; i++) bytes_add(&b, "\xFF", 1);
     bytes_add(&b, image.data + 2, image.size - 2);
     bytes_free(&image);
-    return b;
-}
-
-static void add_repeated(bytes *b, int64_t n, const char *unit) {
-    for (int64_t i = 0; i < n; i++) bytes_text(b, unit);
-}
-
-static bytes repeated(int64_t n, const char *unit) {
-    bytes b = {0};
-    add_repeated(&b, n, unit);
     return b;
 }
 

@@ -29,6 +29,8 @@ bytes jpeg_turned(int64_t n);
 bytes jpeg_comments(int64_t n);
 bytes jpeg_exif(int64_t n);
 bytes jpeg_profiles(int64_t n);
+bytes jpeg_tables(int64_t n);
+bytes jpeg_empty(int64_t n);
 bytes jpeg_fill(int64_t n);
 bytes letters(int64_t n);
 bytes words(int64_t n);

@@ -512,6 +512,8 @@ static const shape shapes[] = {
     {"JPEG, comments", IMAGE, 20000, jpeg_comments, NULL, 0, PG_OK},
     {"JPEG, EXIF", IMAGE, 20000, jpeg_exif, NULL, 0, PG_OK},
     {"JPEG, profiles", IMAGE, 20000, jpeg_profiles, NULL, 0, PG_OK},
+    {"JPEG, tables", IMAGE, 20000, jpeg_tables, NULL, 0, PG_OK},
+    {"JPEG, begin and end", IMAGE, 100000, jpeg_empty, NULL, 0, PG_ERROR_FORMAT},
     {"JPEG, fill bytes", IMAGE, 500000, jpeg_fill, NULL, 0, PG_OK},
     {"pixels", PIXELS, 1000000, size_of, NULL, 0, PG_OK},
     {"a row of pixels", ROW_OF_PIXELS, 100000, size_of, NULL, 0, PG_OK},
