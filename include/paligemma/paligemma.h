@@ -475,7 +475,7 @@ typedef struct pg_encode_options {
     /// takes, thrice, in PNG. With EXIF 6.2 MiB at most for a PNG's texts. A robot with a 12 megapixel camera sets 12
     /// million: 72 MB, 108 MB where files can be progressive. A PNG whose header promises more than deflate can pack
     /// (1032 to 1) is PG_ERROR_FORMAT, a JPEG of more than 2^25 pixels and 1024 for each byte PG_ERROR_LIMIT: no file
-    /// that is whole is refused by that
+    /// that is whole is refused by that, but blank ones of arithmetic coding (docs/SECURITY_MODEL.md)
     int64_t max_image_pixels;
     int32_t mode;               ///< PG_MODE_*; default HF
     int32_t padding;            ///< PG_PADDING_*; default LONGEST

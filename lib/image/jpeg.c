@@ -19,10 +19,16 @@
 enum { MAX_SCANS = 100 };
 
 /* A JPEG may end anywhere: libjpeg and Pillow make grey of what is missing, so that 1 kB can promise any size. Held
- * against the bytes are the pixels, and the pixels times the scans. Each block of 8 x 8 samples takes at least one bit,
- * of the component sampled most densely in each direction at least one for 1024 pixels: no file whose blocks are all
- * there, with up to FREE_SCANS scans, is refused, and none of up to FREE_PIXELS. */
+ * against the bytes are the pixels, and the pixels times the scans. By Huffman's codes each block of 8 x 8 samples
+ * takes at least one bit, of the component sampled most densely in each direction at least one for 1024 pixels: no file
+ * whose blocks are all there, with up to FREE_SCANS scans, is refused, and none of up to FREE_PIXELS. */
 enum { FREE_PIXELS = 1 << 25, PIXELS_PER_BYTE = 1024, FREE_SCANS = 32 };
+
+/* Arithmetic coding makes all 64 coefficients of a block out of next to nothing, at some nanoseconds each. So those
+ * that the scans stand for are counted: at most this many for each pixel that the header may promise, which is what
+ * colour in one scan has. libjpeg's ten scans of colour have 7 for a pixel, or 4 where colour has half the resolution:
+ * a blank image of 14 million pixels, or 25, still opens. */
+enum { ARITHMETIC_COEFFICIENTS = 3 };
 
 /* libjpeg gets the file in slices, each an occasion to look at the cancel flag: headers alone can be the whole of it.
  */
@@ -44,6 +50,8 @@ typedef struct jpeg_job {
     uint8_t *row; /* CMYK: one row of 4 bytes a pixel */
     pg_status status;
     int finishing;                 /* all rows are there */
+    int scan;                      /* the last that is counted in: */
+    int64_t n_coefficients;        /* that the scans of an arithmetic-coded file stand for */
     char problem[JMSG_LENGTH_MAX]; /* what libjpeg found wrong */
 } jpeg_job;
 
@@ -121,6 +129,24 @@ static void check_promise(jpeg_job *job, int n_scans) {
                             job->name, job->cinfo.image_width, job->cinfo.image_height, n_scans - 1, job->size));
 }
 
+/* Once a scan has begun. */
+static void check_arithmetic(jpeg_job *job) {
+    const struct jpeg_decompress_struct *cinfo = &job->cinfo;
+    const int64_t most = (FREE_PIXELS + (int64_t)job->size * PIXELS_PER_BYTE) * ARITHMETIC_COEFFICIENTS;
+    if (!cinfo->arith_code || cinfo->input_scan_number == job->scan) return;
+    job->scan = cinfo->input_scan_number;
+    for (int i = 0; i < cinfo->comps_in_scan; i++) {
+        const jpeg_component_info *component = cinfo->cur_comp_info[i];
+        const int64_t n_blocks = (int64_t)component->width_in_blocks * component->height_in_blocks;
+        job->n_coefficients += n_blocks * (cinfo->progressive_mode ? cinfo->Se - cinfo->Ss + 1 : DCTSIZE2);
+    }
+    if (job->n_coefficients > most)
+        stop(job, pgi_error(PG_ERROR_LIMIT,
+                            "%s: found an arithmetic-coded JPEG of %lld coefficients up to scan %d in %zu bytes, "
+                            "expected at most %lld in so few",
+                            job->name, (long long)job->n_coefficients, job->scan, job->size, (long long)most));
+}
+
 static void on_progress(j_common_ptr cinfo) {
     jpeg_job *job = (jpeg_job *)cinfo;
     if (pgi_cancel_requested(job->limits->cancel)) stop(job, pgi_run_cancelled_error());
@@ -128,6 +154,7 @@ static void on_progress(j_common_ptr cinfo) {
         stop(job, pgi_error(PG_ERROR_LIMIT, "%s: found more than %d scans in the JPEG, expected at most that many",
                             job->name, MAX_SCANS));
     check_promise(job, job->cinfo.input_scan_number);
+    check_arithmetic(job);
 }
 
 /* a * b / 255, rounded: MULDIV255 of libImaging */

@@ -185,6 +185,20 @@ bytes jpeg_scans(int64_t n) { /* without a single block */
     return b;
 }
 
+/* A few bytes of arithmetic code in each scan, and nothing but coefficients made of them. */
+static bytes jpeg_arithmetic(int width, int height, int64_t n_scans) {
+    bytes b = jpeg_begin(0xCA, width, height, 1);
+    for (int64_t i = 0; i < n_scans; i++) {
+        put_scan(&b, i > 0, i > 0 ? 63 : 0, 1);
+        bytes_add(&b, "\xF2\x34\x56\x78\x9A", 5);
+    }
+    bytes_add(&b, "\xFF\xD9", 2);
+    return b;
+}
+
+bytes jpeg_arithmetic_rows(int64_t n) { return jpeg_arithmetic(4000, (int)(n / 4000), 10); }
+bytes jpeg_arithmetic_scans(int64_t n) { return jpeg_arithmetic(5790, 5790, n); }
+
 static bytes jpeg_of(int64_t size, int marker, int n) { /* pixels in rows of 4000, and not a single block */
     bytes b = jpeg_begin(marker, 4000, (int)(size / 4000), n);
     put_scan(&b, 0, marker == 0xC2 ? 0 : 63, n);

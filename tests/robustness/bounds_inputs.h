@@ -20,6 +20,8 @@ bytes png_packed_text(int64_t n);
 bytes png_packed_texts(int64_t n);
 bytes png_long_chunk(int64_t n);
 bytes jpeg_scans(int64_t n);
+bytes jpeg_arithmetic_rows(int64_t n);
+bytes jpeg_arithmetic_scans(int64_t n);
 bytes jpeg_promise(int64_t n);
 bytes jpeg_promise_progressive(int64_t n);
 bytes jpeg_colour(int64_t n);

@@ -506,6 +506,8 @@ static const shape shapes[] = {
     {"PNG, a chunk beyond the file", IMAGE, 500000000, png_long_chunk, NULL, 0, PG_ERROR_FORMAT},
     {"JPEG, empty scans", IMAGE, 20, jpeg_scans, NULL, 0, PG_OK},
     {"JPEG, more scans than there may be", IMAGE, 101, jpeg_scans, NULL, 0, PG_ERROR_LIMIT},
+    {"JPEG, ten arithmetic scans", IMAGE, 500000, jpeg_arithmetic_rows, NULL, 0, PG_OK},
+    {"JPEG, arithmetic scans of next to nothing", IMAGE, 8, jpeg_arithmetic_scans, NULL, 0, PG_ERROR_LIMIT},
     {"JPEG, a header that promises", IMAGE, 500000, jpeg_promise, NULL, 0, PG_OK},
     {"JPEG, progressive, likewise", IMAGE, 500000, jpeg_promise_progressive, NULL, 0, PG_OK},
     {"JPEG, too much is promised", IMAGE, 40000000, jpeg_promise_progressive, NULL, 0, PG_ERROR_LIMIT},
