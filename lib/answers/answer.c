@@ -13,12 +13,15 @@
 #include "tokenizer/piece.h"
 #include "tokenizer/stream_decoder.h"
 
-/* The tokens that wrote some of the text, in its order. Byte pieces of one run have one span, that of the run. */
+/* The tokens that wrote some of the text, in its order. Byte pieces of one run have one span, that of the run: so all
+ * objects in it have the same tokens, however many those are, and the last sum is kept. */
 typedef struct token_spans {
     size_t *begin, *end; /* [n] bytes of the text */
     size_t *index;       /* [n] which id it is */
     float *log_probs;    /* [n]; NULL: none */
     size_t n;
+    size_t summed_first, n_summed; /* the tokens last summed up; n_summed 0: none */
+    double sum;                    /* of their log_probs */
 } token_spans;
 
 void pgi_answer_close(pg_answer *answer) {
@@ -122,12 +125,15 @@ static size_t tokens_of(const token_spans *spans, pgi_span bytes, size_t *first)
 }
 
 /* The geometric mean of the probabilities of the tokens that wrote the bytes. */
-static float probability(const token_spans *spans, pgi_span bytes) {
+static float probability(token_spans *spans, pgi_span bytes) {
     size_t first;
     const size_t n = tokens_of(spans, bytes, &first);
-    double sum = 0;
-    for (size_t i = first; i < first + n; i++) sum += (double)spans->log_probs[i];
-    return (float)exp(sum > 0 ? 0 : sum / (double)n);
+    if (first != spans->summed_first || n != spans->n_summed) {
+        double sum = 0;
+        for (size_t i = first; i < first + n; i++) sum += (double)spans->log_probs[i];
+        spans->summed_first = first, spans->n_summed = n, spans->sum = sum;
+    }
+    return (float)exp(spans->sum > 0 ? 0 : spans->sum / (double)n);
 }
 
 /* ---- the objects ---- */
@@ -169,7 +175,7 @@ static void set_pixels(pg_object *object, const pg_answer_options *options) {
 }
 
 /* label_score: of the label. */
-static void set_scores(pgi_found *found, const token_spans *spans, float label_score) {
+static void set_scores(pgi_found *found, token_spans *spans, float label_score) {
     pg_object *object = &found->object;
     size_t first;
     const pgi_span whole = {(size_t)object->text_begin, (size_t)(object->text_begin + object->text_size)};
@@ -181,13 +187,13 @@ static void set_scores(pgi_found *found, const token_spans *spans, float label_s
     object->score = object->loc_score * object->label_score;
 }
 
-static float score_of_label(const token_spans *spans, pgi_span label) {
+static float score_of_label(token_spans *spans, pgi_span label) {
     if (!spans->log_probs) return NAN;
     return label.begin == label.end ? 1 : probability(spans, label);
 }
 
 /* From the text on. spans: NULL for an answer that has no ids. */
-static pg_status fill(pg_answer *answer, const token_spans *spans, const pg_answer_options *options, int unfinished) {
+static pg_status fill(pg_answer *answer, token_spans *spans, const pg_answer_options *options, int unfinished) {
     answer->width = options->width, answer->height = options->height, answer->convention = options->convention;
     pgi_found_list *list = &answer->objects;
     const int points = (options->flags & PG_ANSWER_POINTS) != 0;

@@ -60,6 +60,7 @@ typedef enum way {
     FEATURES,
     ANSWER,
     ANSWER_IDS,
+    ANSWER_BYTES,
     DUPLICATES,
     COUNTS,
     RUN_LENGTHS,
@@ -262,6 +263,25 @@ static pg_status score(const bytes *input, const pg_processor *processor, const 
     return status;
 }
 
+/* Each byte by the piece that stands for it. */
+static pg_status spelled_answer(const bytes *input, const pg_processor *processor, const pg_answer_options *options,
+                                pg_answer **out) {
+    int64_t *ids = malloc(input->size * sizeof *ids), of_byte[256];
+    float *log_probs = malloc(input->size * sizeof *log_probs);
+    pg_status status = PG_OK;
+    if (!ids || !log_probs) abort();
+    for (unsigned i = 0; i < 256 && status >= 0; i++) {
+        char piece[8];
+        snprintf(piece, sizeof piece, "<0x%02X>", i);
+        status = pg_processor_get_token_id(processor, piece, &of_byte[i]);
+    }
+    for (size_t i = 0; i < input->size && status >= 0; i++) ids[i] = of_byte[input->data[i]], log_probs[i] = -0.1f;
+    if (status >= 0) status = pg_answer_create_from_ids(processor, ids, log_probs, input->size, options, out);
+    free(ids);
+    free(log_probs);
+    return status;
+}
+
 static pg_status answer(const shape *s, const bytes *input, const pg_processor *processor, const counter *c) {
     pg_answer *made = NULL;
     pg_answer_options options;
@@ -276,6 +296,8 @@ static pg_status answer(const shape *s, const bytes *input, const pg_processor *
         for (size_t i = 0; i < input->size; i++) ids[i] = i % 7 < 4 ? 10 + (int64_t)(i % 4) : 280 + (int64_t)(i % 47);
         status = pg_answer_create_from_ids(processor, ids, NULL, input->size, &options, &made);
         free(ids);
+    } else if (s->way == ANSWER_BYTES) {
+        status = spelled_answer(input, processor, &options, &made);
     } else {
         status = pg_answer_create_from_text((const char *)input->data, input->size, &options, &made);
     }
@@ -365,6 +387,7 @@ static pg_status call(const shape *s, const bytes *input, const pg_processor *pr
         case SCORE: return score(input, processor, model);
         case ANSWER:
         case ANSWER_IDS:
+        case ANSWER_BYTES:
         case DUPLICATES: return answer(s, input, processor, c);
         case COUNTS:
         case RUN_LENGTHS: return run_lengths(s, input);
@@ -636,6 +659,7 @@ static const shape shapes[] = {
     {"segments", ANSWER, 5000, segments, NULL, 0, PG_OK},
     {"a label", ANSWER, 200000, letters, NULL, 0, PG_OK},
     {"ids of an answer", ANSWER_IDS, 40000, letters, NULL, 0, PG_OK},
+    {"an answer spelled in bytes", ANSWER_BYTES, 1000, boxes, NULL, 0, PG_OK},
     {"one object many times", DUPLICATES, 3000, boxes, NULL, 0, PG_OK},
     {"objects that are apart", DUPLICATES, 1500, apart_boxes, NULL, 0, PG_OK},
     {"counts of a mask", COUNTS, 500, rows_of_mask, NULL, 0, PG_OK},
