@@ -632,6 +632,7 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
     g.tokenizer = processor ? processor->tokenizer : NULL;
     pg_status status;
     PGI_GOTO(pgi_sampling_init(options->sampling, model, &g.sampling), done);
+    PGI_GOTO(pgi_sampling_make_eos(&g.sampling, &model->memory), done);
     if (options->beams->n_beams > 1) /* HF's min_tokens_to_keep: enough to go on with beside eos */
         g.sampling.least_kept = pgi_max64(2, 1 + pgi_sampling_count_eos(&g.sampling));
     PGI_GOTO(pgi_stop_strings_init(options->stop_strings, options->n_stop_strings, g.tokenizer, &g.stop), done);
@@ -640,6 +641,7 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
     status = run_call(&g, &merged, out);
     pgi_merged_inputs_free(&merged);
 done:
+    pgi_free(&model->memory, g.sampling.eos);
     pgi_detect_mask_free(&g.detect);
     pgi_run_free(&run);
     return status;

@@ -67,8 +67,7 @@ static void keep_out_bad_words(const pgi_sampling *sampling, const pgi_sampled_r
 
 static void keep_out_eos(const pgi_sampling *sampling, float *scores) {
     const pg_sampling_options *options = &sampling->options;
-    for (int64_t i = 0; i < options->n_eos_ids; i++)
-        if (pgi_sampling_is_eos(sampling, options->eos_ids[i])) scores[options->eos_ids[i]] = -INFINITY;
+    keep_out(scores, options->eos_ids, options->n_eos_ids);
     for (int32_t i = 0; i < sampling->config->n_eos; i++) {
         const int64_t id = sampling->config->eos_ids[i];
         if (id >= 0 && id < sampling->vocab_size && pgi_sampling_is_eos(sampling, id)) scores[id] = -INFINITY;

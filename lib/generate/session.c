@@ -170,7 +170,7 @@ static pg_status push(pg_session *session, int64_t token) {
     return pgi_id_list_push(&session->ids, token);
 }
 
-static pg_status sample(pg_session *session, const pgi_sampling *sampling, int64_t *token) {
+static pg_status sample(pg_session *session, pgi_sampling *sampling, int64_t *token) {
     const pgi_sampled_row row = {
         .ids = session->ids.data,
         .n_ids = (int64_t)session->ids.size,
@@ -180,6 +180,7 @@ static pg_status sample(pg_session *session, const pgi_sampling *sampling, int64
     };
     const pgi_sampling_workspace workspace = pgi_sampling_workspace_in(session->workspace.logits, sampling->vocab_size);
     const float *scores = session->logits;
+    pgi_sampling_mark_eos(sampling, workspace.eos);
     if (!sampling->greedy) {
         int stop;
         PGI_TRY(pgi_sampling_score(sampling, &row, scores, &workspace, &stop));
@@ -203,7 +204,7 @@ pg_status pgi_session_sample(pg_session *session, const pg_sampling_options *opt
 }
 
 pg_status pgi_session_step(pg_session *session, int64_t *token) {
-    const pgi_sampling greedy = {
+    pgi_sampling greedy = {
         .config = &session->model->config, .vocab_size = session->model->config.text.vocab_size, .greedy = 1};
     PGI_TRY(check_state(session));
     if (has_no_tokens_left(session)) return session->decoding.ends_context ? PG_EVENT_CONTEXT : PG_EVENT_LENGTH;

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "generate/decoding.h"
 
@@ -118,6 +119,26 @@ pg_status pgi_sampling_init(const pg_sampling_options *options, const pg_model *
     return check_id_lists(options, vocab_size);
 }
 
+static size_t words_of(int64_t vocab_size) { return (size_t)((vocab_size + 31) / 32); }
+
+void pgi_sampling_mark_eos(pgi_sampling *sampling, uint32_t *marks) {
+    const pg_sampling_options *options = &sampling->options;
+    sampling->eos = NULL;
+    if (options->n_eos_ids == 0) return;
+    memset(marks, 0, words_of(sampling->vocab_size) * sizeof *marks);
+    for (int64_t i = 0; i < options->n_eos_ids; i++)
+        marks[options->eos_ids[i] / 32] |= UINT32_C(1) << options->eos_ids[i] % 32;
+    sampling->eos = marks;
+}
+
+pg_status pgi_sampling_make_eos(pgi_sampling *sampling, const pgi_memory *memory) {
+    if (sampling->options.n_eos_ids == 0) return PG_OK;
+    uint32_t *marks = pgi_alloc(memory, words_of(sampling->vocab_size), sizeof *marks);
+    if (!marks) return PG_ERROR_MEMORY;
+    pgi_sampling_mark_eos(sampling, marks);
+    return PG_OK;
+}
+
 int64_t pgi_sampling_count_eos(const pgi_sampling *sampling) {
     const pg_sampling_options *o = &sampling->options;
     if (o->flags & PG_SAMPLING_IGNORE_EOS) return o->n_eos_ids;
@@ -126,8 +147,7 @@ int64_t pgi_sampling_count_eos(const pgi_sampling *sampling) {
 
 int pgi_sampling_is_eos(const pgi_sampling *sampling, int64_t id) {
     const pg_sampling_options *options = &sampling->options;
-    for (int64_t i = 0; i < options->n_eos_ids; i++)
-        if (options->eos_ids[i] == id) return 1;
+    if (sampling->eos && pgi_mask_has(sampling->eos, id)) return 1;
     if (options->flags & PG_SAMPLING_IGNORE_EOS) return 0;
     if (options->n_eos_ids > 0 && !(options->flags & PG_SAMPLING_ADD_EOS)) return 0;
     return pgi_is_eos(sampling->config, id);
@@ -141,15 +161,16 @@ int pgi_sampling_ends_row(const pgi_sampling *sampling, int64_t id) {
 static int64_t rounded(int64_t vocab_size) { return (vocab_size + 15) / 16 * 16; }
 
 int64_t pgi_sampling_workspace_size(int64_t vocab_size) {
-    return 5 * rounded(vocab_size) + rounded((vocab_size + 31) / 32);
+    return 5 * rounded(vocab_size) + 2 * rounded((vocab_size + 31) / 32);
 }
 
 pgi_sampling_workspace pgi_sampling_workspace_in(float *memory, int64_t vocab_size) {
-    float *keys = memory + rounded(vocab_size);
+    float *keys = memory + rounded(vocab_size), *marks = keys + 4 * rounded(vocab_size);
     return (pgi_sampling_workspace){
         .scores = memory,
         .keys = (uint64_t *)(void *)keys,
         .biases = keys,
-        .marks = (uint32_t *)(void *)(keys + 4 * rounded(vocab_size)),
+        .marks = (uint32_t *)(void *)marks,
+        .eos = (uint32_t *)(void *)(marks + rounded((vocab_size + 31) / 32)),
     };
 }

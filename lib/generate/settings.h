@@ -12,11 +12,17 @@ typedef struct pgi_sampling {
     int64_t vocab_size;
     int64_t least_kept;            /* ids that top_k and the other limits leave at the least; 0: 1 */
     const pgi_detect_mask *detect; /* NULL: none */
+    uint32_t *eos;                 /* a bit an id, those of options.eos_ids; NULL: there are none, or not yet marked */
     int greedy;                    /* the token is the one with the largest of the model's logits, whatever the row */
 } pgi_sampling;
 
-/* options: complete. PG_ERROR_ARGUMENT: one is out of range. */
+/* options: complete. PG_ERROR_ARGUMENT: one is out of range. One of the next two has to follow before a row is scored.
+ */
 pg_status pgi_sampling_init(const pg_sampling_options *options, const pg_model *model, pgi_sampling *out);
+/* Marks options.eos_ids in memory of the caller, [(vocab_size + 31) / 32], or in new memory, where there are any:
+ * sampling->eos, to be released by the caller. */
+void pgi_sampling_mark_eos(pgi_sampling *sampling, uint32_t *marks);
+pg_status pgi_sampling_make_eos(pgi_sampling *sampling, const pgi_memory *memory);
 
 /* How many eos ids there are to the settings. */
 int64_t pgi_sampling_count_eos(const pgi_sampling *sampling);
@@ -42,6 +48,7 @@ typedef struct pgi_sampling_workspace {
     uint64_t *keys;  /* [2][vocab_size], to sort */
     float *biases;   /* [vocab_size], where keys are */
     uint32_t *marks; /* [(vocab_size + 31) / 32], a bit an id */
+    uint32_t *eos;   /* the same, for pgi_sampling_mark_eos() */
 } pgi_sampling_workspace;
 
 /* Floats of a workspace, a multiple of 16, and its layout in them. */

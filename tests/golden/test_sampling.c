@@ -46,6 +46,7 @@ static void replay(const json_t *one, int64_t vocab_size) {
     options.eos_ids = eos;
     options.n_eos_ids = read_ids(json_object_get(settings, "eos_token_id"), eos);
     CHECK(pgi_sampling_init(&options, &model, &sampling));
+    CHECK(pgi_sampling_make_eos(&sampling, &pgi_memory_default));
     read_floats(json_object_get(one, "logits"), logits);
     read_floats(json_object_get(one, "scores"), wanted);
     float *memory = aligned_alloc(64, (size_t)pgi_sampling_workspace_size(vocab_size) * sizeof *memory);
@@ -65,6 +66,7 @@ static void replay(const json_t *one, int64_t vocab_size) {
             fail_msg("id %d: found %g, expected %g; %s", (int)i, (double)workspace.scores[i], (double)wanted[i], text);
         }
     free(memory);
+    pgi_free(&pgi_memory_default, sampling.eos);
     pgi_generation_config_free(config);
 }
 

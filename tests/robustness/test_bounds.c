@@ -56,6 +56,7 @@ typedef enum way {
     SUPPRESSED,
     BIASES,
     EOS_IDS,
+    EOS_IDS_AND_BAD_WORDS,
     SCORE,
     FEATURES,
     ANSWER,
@@ -223,11 +224,21 @@ static pg_status generate(const shape *s, const bytes *input, const pg_processor
     if (s->way == STOP_STRINGS) options.stop_strings = strings, options.n_stop_strings = (int32_t)n;
     if (s->way == STOP_STRING) options.stop_strings = strings + n, options.n_stop_strings = 1;
     if (s->way == SUPPRESSED) sampling.suppressed_ids = ids, sampling.n_suppressed_ids = n;
-    if (s->way == EOS_IDS) sampling.eos_ids = ids, sampling.n_eos_ids = n;
+    if (s->way == EOS_IDS || s->way == EOS_IDS_AND_BAD_WORDS) {
+        for (int64_t i = n / 2; i < n; i++) ids[i] = 251;
+        sampling.eos_ids = ids;
+        sampling.n_eos_ids = s->way == EOS_IDS ? n : n / 2;
+        sampling.min_new_tokens = 2;
+    }
     if (s->way == BAD_WORDS || s->way == BAD_WORD) {
         sampling.bad_word_ids = ids;
         sampling.bad_word_sizes = s->way == BAD_WORD ? sizes + n : sizes;
         sampling.n_bad_words = s->way == BAD_WORD ? 1 : n;
+    }
+    if (s->way == EOS_IDS_AND_BAD_WORDS) {
+        sampling.bad_word_ids = ids + n / 2;
+        sampling.bad_word_sizes = sizes;
+        sampling.n_bad_words = n - n / 2;
     }
     if (s->way == BIASES) {
         sampling.bias_ids = ids;
@@ -383,7 +394,8 @@ static pg_status call(const shape *s, const bytes *input, const pg_processor *pr
         case BAD_WORD:
         case SUPPRESSED:
         case BIASES:
-        case EOS_IDS: return generate(s, input, processor, model);
+        case EOS_IDS:
+        case EOS_IDS_AND_BAD_WORDS: return generate(s, input, processor, model);
         case SCORE: return score(input, processor, model);
         case ANSWER:
         case ANSWER_IDS:
@@ -649,7 +661,8 @@ static const shape shapes[] = {
     {"a bad word", BAD_WORD, 100000, letters, NULL, 0, PG_OK},
     {"suppressed ids", SUPPRESSED, 100000, letters, NULL, 0, PG_OK},
     {"biases", BIASES, 100000, letters, NULL, 0, PG_OK},
-    {"eos ids", EOS_IDS, 100000, letters, NULL, 0, PG_OK},
+    {"eos ids", EOS_IDS, 25000, letters, NULL, 0, PG_OK},
+    {"eos ids beside bad words", EOS_IDS_AND_BAD_WORDS, 20000, letters, NULL, 0, PG_OK},
     {"answers to score", SCORE, 20, letters, NULL, 0, PG_OK},
     {"features", FEATURES, 50, letters, NULL, 0, PG_OK},
 

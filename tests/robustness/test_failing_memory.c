@@ -78,7 +78,9 @@ static pg_status go(way *w) {
     STEP(pg_generate(model, processor, inputs, &options, &result));
     STEP(pg_answer_create(processor, result, 0, &answer_options, &answer));
     pg_result_close(&result);
-    sampling.flags = PG_SAMPLING_RANDOM;
+    sampling.flags = PG_SAMPLING_RANDOM | PG_SAMPLING_ADD_EOS;
+    sampling.eos_ids = &(const int64_t){9};
+    sampling.n_eos_ids = 1;
     options.sampling = &sampling;
     options.flags = PG_GENERATE_LOG_PROBS | PG_GENERATE_LOGITS | PG_GENERATE_SCORES;
     options.n_alternatives = 3;

@@ -162,6 +162,8 @@ static pg_status step(pg_session *session, int i, int64_t *token) {
     s.temperature = 2, s.top_h = 0.99, s.top_p = 0.99, s.min_p = 1e-6, s.typical_p = 0.99, s.epsilon_cutoff = 1e-7;
     s.eta_cutoff = 1e-7, s.repetition_penalty = 1.1, s.decay_factor = 1.01, s.no_repeat_ngram_size = 3;
     s.min_new_tokens = 5;
+    s.flags |= PG_SAMPLING_ADD_EOS;
+    s.eos_ids = ids, s.n_eos_ids = 2;
     s.suppressed_ids = s.begin_suppressed_ids = ids, s.n_suppressed_ids = s.n_begin_suppressed_ids = 2;
     s.bad_word_ids = s.bias_ids = ids, s.bad_word_sizes = s.bias_sizes = sizes, s.n_bad_words = s.n_biases = 2;
     s.biases = biases;

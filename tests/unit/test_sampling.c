@@ -215,6 +215,42 @@ static void eos_ids_count_while_they_end_nothing(void **state) {
     free(b.pixels);
 }
 
+/* The same ids end a session's text, wherever they lie in the list and in a word of bits, once the least is there. */
+static void eos_ids_end_a_session(void **state) {
+    const tiny *m = &models[1];
+    batch b;
+    pg_sampling_options s;
+    pg_session_options options;
+    pg_session *session = NULL;
+    pg_inputs *in = NULL;
+    int64_t greedy, token;
+    (void)state;
+    make_batch(&b, m, specs, 1, LEFT, 0);
+    OK(create(&b, m, 0, NULL, &in));
+    OK(pg_session_options_init(&options, sizeof options));
+    OK(pg_session_create(m->model, &options, &session));
+    OK(pg_session_prefill(session, in, NULL));
+    OK(pg_session_step(session, &greedy));
+    const int64_t other = greedy == 31 ? 30 : 31, last = m->info.vocab_size - 1;
+    const int64_t lists[][3] = {
+        {greedy, other, last}, {other, last, greedy}, {other, greedy, greedy}, {other, last, 0}};
+    OK(pg_sampling_options_init(&s, sizeof s));
+    s.n_eos_ids = 3;
+    for (int i = 0; i < 4; i++)
+        for (s.min_new_tokens = 0; s.min_new_tokens < 2; s.min_new_tokens++) {
+            const int64_t *ids = s.eos_ids = lists[i];
+            OK(pg_session_prefill(session, in, NULL));
+            const pg_status status = pg_session_sample(session, &s, &token);
+            const int held = i < 3 && s.min_new_tokens > 0;
+            assert_int_equal(status, i < 3 && !held ? PG_EVENT_EOS : PG_OK);
+            assert_int_equal(token == greedy, !held);
+            if (held) assert_true(token != ids[0] && token != ids[1] && token != ids[2]);
+        }
+    pg_session_close(&session);
+    pg_inputs_close(&in);
+    free(b.pixels);
+}
+
 static void masks_keep_the_rest_out(void **state) {
     const tiny *m = &models[1];
     batch b;
@@ -662,6 +698,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(cold_is_greedy),
         cmocka_unit_test(masks_keep_the_rest_out),
         cmocka_unit_test(eos_ids_count_while_they_end_nothing),
+        cmocka_unit_test(eos_ids_end_a_session),
         cmocka_unit_test(a_session_samples_the_same),
         cmocka_unit_test(a_session_goes_on_after_a_refusal),
         cmocka_unit_test(the_checkpoint_says_how),
