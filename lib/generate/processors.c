@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/callback.h"
+#include "base/int64.h"
 
 static void keep_out(float *scores, const int64_t *ids, int64_t n) {
     for (int64_t i = 0; i < n; i++) scores[ids[i]] = -INFINITY;
@@ -47,12 +48,48 @@ static void penalize_repetition(double penalty, const pgi_sampled_row *row, int6
     }
 }
 
+/* Where the largest of the endings of ids [n] begins, and its least period. order: 1, or -1 for the smallest. */
+static int64_t largest_ending(const int64_t *ids, int64_t n, int order, int64_t *period) {
+    int64_t begin = 0, other = 1, same = 0, p = 1; /* `same` ids of both endings are equal */
+    while (other + same < n) {
+        const int64_t a = ids[other + same], b = ids[begin + same];
+        if (a == b) {
+            if (++same == p) other += p, same = 0;
+        } else if ((a < b) == (order > 0)) {
+            other += same + 1, same = 0, p = other - begin;
+        } else {
+            begin = other++, same = 0, p = 1;
+        }
+    }
+    *period = p;
+    return begin;
+}
+
+/*
+ * Finds the row's last size - 1 ids where they stood before, to keep out what followed: by the two-way search of
+ * Crochemore and Perrin (1991), which takes linear time, whatever the ids are, and no memory. The ids that are looked
+ * for are compared from `middle` on and then before it; the first `known` of them match already.
+ */
 static void keep_out_repeated_ngrams(int64_t size, const pgi_sampled_row *row, int64_t vocab_size, float *scores) {
-    const int64_t *end = row->ids + row->n_ids - (size - 1);
-    for (int64_t i = 0; i + size <= row->n_ids; i++) {
-        const int64_t id = row->ids[i + size - 1];
-        if (id >= 0 && id < vocab_size && memcmp(row->ids + i, end, (size_t)(size - 1) * sizeof *end) == 0)
-            scores[id] = -INFINITY;
+    const int64_t n = size - 1, *last = row->ids + row->n_ids - n;
+    int64_t period, other_period, known = 0;
+    int64_t middle = largest_ending(last, n, 1, &period);
+    const int64_t other = largest_ending(last, n, -1, &other_period);
+    if (other > middle) middle = other, period = other_period;
+    const int periodic =
+        middle + period <= n && memcmp(last, last + period, (size_t)middle * sizeof *last) == 0; /* all of them are */
+    if (!periodic) period = pgi_max64(middle, n - middle) + 1;
+    for (int64_t at = 0; at + n < row->n_ids;) {
+        const int64_t *ids = row->ids + at, id = ids[n];
+        int64_t i = pgi_max64(middle, known);
+        while (i < n && last[i] == ids[i]) i++;
+        if (i < n) {
+            at += i - middle + 1, known = 0;
+            continue;
+        }
+        for (i = middle; i > known && last[i - 1] == ids[i - 1];) i--;
+        if (i <= known && id >= 0 && id < vocab_size) scores[id] = -INFINITY;
+        at += period, known = periodic ? n - period : 0;
     }
 }
 

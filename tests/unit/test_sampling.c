@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "forward_fixture.h"
+#include "generate/processors.h"
 #include "generate/random.h"
 
 /* The known answers of Random123's kat_vectors. */
@@ -249,6 +250,68 @@ static void eos_ids_end_a_session(void **state) {
     pg_session_close(&session);
     pg_inputs_close(&in);
     free(b.pixels);
+}
+
+enum { FEW_IDS = 8 };
+
+/* Scores of FEW_IDS ids, 0 or -INFINITY, behind ids [n]. */
+static void scores_behind(const int64_t *ids, int64_t n, int64_t size, float *scores) {
+    static float memory[4096];
+    pgi_sampling sampling = {.vocab_size = FEW_IDS};
+    const pgi_sampled_row row = {.ids = ids, .n_ids = n, .n_new = n};
+    const pgi_sampling_workspace w = pgi_sampling_workspace_in(memory, FEW_IDS);
+    int stop = 0;
+    assert_true(pgi_sampling_workspace_size(FEW_IDS) <= 4096);
+    OK(pg_sampling_options_init(&sampling.options, sizeof sampling.options));
+    sampling.options.no_repeat_ngram_size = size;
+    for (int i = 0; i < FEW_IDS; i++) w.scores[i] = 0;
+    OK(pgi_process_logits(&sampling, &row, &w, &stop));
+    memcpy(scores, w.scores, FEW_IDS * sizeof *scores);
+}
+
+/* The same ids are kept out as when each place is compared with the row's end. Ids beyond the vocabulary match, too. */
+static void repeated_ngrams_are_found(void **state) {
+    enum { MOST = 200 };
+    (void)state;
+    rng r = {11};
+    for (int round = 0; round < 60000; round++) {
+        int64_t ids[MOST];
+        const uint64_t n_kinds = 1 + rng_below(&r, 4), period = 1 + rng_below(&r, 12);
+        const int64_t n = 1 + (int64_t)rng_below(&r, round % 3 ? 24 : MOST);
+        const int64_t size = 1 + (int64_t)rng_below(&r, (uint64_t)n + 1);
+        for (int64_t i = 0; i < n; i++) { /* at random, or a period with a few ids that break it */
+            const int again = i >= (int64_t)period && round % 2 && rng_below(&r, 20) > 0;
+            ids[i] = again ? ids[i - (int64_t)period] : (int64_t)rng_below(&r, n_kinds) * 3 - 1; /* -1, 2, 5, 8 */
+        }
+        float wanted[FEW_IDS] = {0}, found[FEW_IDS];
+        for (int64_t i = 0; i + size <= n; i++) {
+            int64_t k = 0;
+            while (k < size - 1 && ids[i + k] == ids[n - size + 1 + k]) k++;
+            const int64_t id = ids[i + size - 1];
+            if (k == size - 1 && id >= 0 && id < FEW_IDS) wanted[id] = -INFINITY;
+        }
+        scores_behind(ids, n, size, found);
+        if (memcmp(found, wanted, sizeof wanted) != 0)
+            fail_msg("round %d: %d ids, n-grams of %d", round, (int)n, (int)size);
+    }
+}
+
+/* What takes milliseconds would take minutes if each place were compared. */
+static void repeated_ngrams_take_linear_time(void **state) {
+    enum { N = 1000000 };
+    int64_t *ids = malloc(N * sizeof *ids);
+    float scores[FEW_IDS];
+    (void)state;
+    assert_non_null(ids);
+    for (int64_t unit = 1; unit <= 1000; unit *= 10) {
+        for (int64_t i = 0; i < N; i++) ids[i] = i % unit == unit - 1 ? 5 : 2; /* 5 alone, then one of each 10 ... */
+        for (int64_t size = 2; size < N; size = 2 * size + 1) {
+            const int64_t next = N % unit == unit - 1 ? 5 : 2;
+            scores_behind(ids, N, size, scores);
+            assert_true(scores[next] == -INFINITY && scores[0] == 0 && scores[1] == 0);
+        }
+    }
+    free(ids);
 }
 
 static void masks_keep_the_rest_out(void **state) {
@@ -699,6 +762,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(masks_keep_the_rest_out),
         cmocka_unit_test(eos_ids_count_while_they_end_nothing),
         cmocka_unit_test(eos_ids_end_a_session),
+        cmocka_unit_test(repeated_ngrams_are_found),
+        cmocka_unit_test(repeated_ngrams_take_linear_time),
         cmocka_unit_test(a_session_samples_the_same),
         cmocka_unit_test(a_session_goes_on_after_a_refusal),
         cmocka_unit_test(the_checkpoint_says_how),
