@@ -50,8 +50,9 @@ static void keep_end(pgi_buffer *text, size_t size) {
 
 pg_status pgi_stop_tail_init(const pgi_stop_strings *stop, const int64_t *ids, int64_t n, const pgi_memory *memory,
                              pgi_stop_tail *tail) {
+    const size_t longest = stop->longest < PGI_FIRST_STOP_BYTES ? stop->longest : PGI_FIRST_STOP_BYTES;
     pgi_buffer_init(&tail->text, memory);
-    PGI_TRY(pgi_buffer_reserve(&tail->text, 2 * stop->longest + pgi_tokenizer_longest_text(stop->tokenizer)));
+    PGI_TRY(pgi_buffer_reserve(&tail->text, 2 * longest + pgi_tokenizer_longest_text(stop->tokenizer)));
     return pgi_stop_tail_begin(tail, stop, ids, n);
 }
 

@@ -21,7 +21,12 @@ typedef struct pgi_stop_tail {
     pgi_buffer text;
 } pgi_stop_tail;
 
-/* Nothing is allocated after this. After an error, too, pgi_stop_tail_free() is due. ids [n]: those of the prompt. */
+/* Bytes of a stop string that memory is made for at first. A longer one is seldom, and there is a tail for each beam
+ * and each that follows it: so theirs grow with the text. */
+enum { PGI_FIRST_STOP_BYTES = 4096 };
+
+/* Nothing is allocated after this, but for stop strings of more than PGI_FIRST_STOP_BYTES. After an error, too,
+ * pgi_stop_tail_free() is due. ids [n]: those of the prompt. */
 pg_status pgi_stop_tail_init(const pgi_stop_strings *stop, const int64_t *ids, int64_t n, const pgi_memory *memory,
                              pgi_stop_tail *tail);
 /* Begins anew behind other ids. */

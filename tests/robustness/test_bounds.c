@@ -51,6 +51,7 @@ typedef enum way {
     GENERATE,
     STOP_STRINGS,
     STOP_STRING,
+    STOP_STRING_OF_BEAMS,
     BAD_WORDS,
     BAD_WORD,
     SUPPRESSED,
@@ -208,6 +209,7 @@ static pg_status generate(const shape *s, const bytes *input, const pg_processor
     pg_result *result = NULL;
     pg_generate_options options;
     pg_sampling_options sampling;
+    pg_beam_options beams;
     const int64_t n = (int64_t)input->size;
     int64_t *ids = malloc((size_t)(n + 1) * sizeof *ids), *sizes = malloc((size_t)(n + 1) * sizeof *sizes);
     double *biases = malloc((size_t)(n + 1) * sizeof *biases);
@@ -218,11 +220,14 @@ static pg_status generate(const shape *s, const bytes *input, const pg_processor
     sizes[n] = n;
     pg_generate_options_init(&options, sizeof options);
     pg_sampling_options_init(&sampling, sizeof sampling);
+    pg_beam_options_init(&beams, sizeof beams);
     options.max_new_tokens = 2;
     options.n_threads = 1;
     if (s->way != GENERATE) options.sampling = &sampling;
     if (s->way == STOP_STRINGS) options.stop_strings = strings, options.n_stop_strings = (int32_t)n;
-    if (s->way == STOP_STRING) options.stop_strings = strings + n, options.n_stop_strings = 1;
+    if (s->way == STOP_STRING || s->way == STOP_STRING_OF_BEAMS)
+        options.stop_strings = strings + n, options.n_stop_strings = 1;
+    if (s->way == STOP_STRING_OF_BEAMS) options.beams = &beams, beams.n_beams = 64;
     if (s->way == SUPPRESSED) sampling.suppressed_ids = ids, sampling.n_suppressed_ids = n;
     if (s->way == EOS_IDS || s->way == EOS_IDS_AND_BAD_WORDS) {
         for (int64_t i = n / 2; i < n; i++) ids[i] = 251;
@@ -390,6 +395,7 @@ static pg_status call(const shape *s, const bytes *input, const pg_processor *pr
         case GENERATE:
         case STOP_STRINGS:
         case STOP_STRING:
+        case STOP_STRING_OF_BEAMS:
         case BAD_WORDS:
         case BAD_WORD:
         case SUPPRESSED:
@@ -657,6 +663,7 @@ static const shape shapes[] = {
     {"eos ids of the folder", MODEL, 10000, NULL, file_eos, 0, PG_ERROR_LIMIT},
     {"stop strings", STOP_STRINGS, 40000, letters, NULL, 0, PG_OK},
     {"a stop string", STOP_STRING, 200000, letters, NULL, 0, PG_OK},
+    {"a stop string of beams", STOP_STRING_OF_BEAMS, 200000, letters, NULL, 0, PG_OK},
     {"bad words", BAD_WORDS, 100000, letters, NULL, 0, PG_OK},
     {"a bad word", BAD_WORD, 100000, letters, NULL, 0, PG_OK},
     {"suppressed ids", SUPPRESSED, 100000, letters, NULL, 0, PG_OK},
@@ -785,11 +792,22 @@ static void tokens_cost_a_prompt_little(void **state) {
     }
 }
 
+/* However long a stop string is, its beams have memory for the text that there is. */
+static void a_stop_string_costs_beams_nothing(void **state) {
+    static const shape kind = {"a stop string of beams", STOP_STRING_OF_BEAMS, 0, letters, NULL, 0, PG_OK};
+    (void)state;
+    const cost usual = measure(&kind, 4096), endless = measure(&kind, 1000000);
+    if (usual.status != PG_OK || endless.status != PG_OK) fail_msg("%s%s", usual.message, endless.message);
+    if (endless.counted > usual.counted)
+        fail_msg("%lld bytes of the allocator, %lld with a stop string of 1 MB", (long long)usual.counted,
+                 (long long)endless.counted);
+}
+
 int main(int argc, char **argv) {
     /* Peaks first: what the others leave in this process's heap decides where its children's blocks lie, and a hole too
      * small by a little counts as memory that the library took. */
-    const struct CMUnitTest tests[] = {cmocka_unit_test(memory_is_as_documented),
-                                       cmocka_unit_test(time_and_memory_grow_with_the_input),
-                                       cmocka_unit_test(tokens_cost_a_prompt_little)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(memory_is_as_documented), cmocka_unit_test(time_and_memory_grow_with_the_input),
+        cmocka_unit_test(tokens_cost_a_prompt_little), cmocka_unit_test(a_stop_string_costs_beams_nothing)};
     return RUN_TESTS(tests, NULL, NULL);
 }

@@ -351,6 +351,27 @@ static void stop_strings_are_matched_by_bytes(void **state) {
     assert_int_equal(stops_at(m, (const char *const[]){"the cat"}, 1, NULL, 0, broken, 3), -1);
 }
 
+/* Longer than what its memory is made for at first. */
+static void long_stop_strings_are_matched(void **state) {
+    enum { N = 5 * PGI_FIRST_STOP_BYTES / 4 }; /* tokens of 4 bytes */
+    const tiny *m = &models[1];
+    static int64_t ids[N + 8];
+    bytes text = {0};
+    (void)state;
+    for (int i = 0; i < N; i++) bytes_text(&text, " the");
+    bytes_add(&text, "", 1);
+    const char *const whole = (const char *)text.data;
+    for (int i = 0; i < N + 8; i++) ids[i] = id_of(m, "\xE2\x96\x81the");
+    assert_int_equal(stops_at(m, &whole, 1, NULL, 0, ids, N + 8), N - 1);
+    assert_int_equal(stops_at(m, &whole, 1, ids, N / 2, ids, N + 8), N - 1 - N / 2); /* it begins in the prompt */
+    ids[5] = id_of(m,
+                   "\xE2\x96\x81"
+                   "cat");
+    assert_int_equal(stops_at(m, &whole, 1, NULL, 0, ids, N + 6), N + 5);
+    assert_int_equal(stops_at(m, &whole, 1, NULL, 0, ids, N + 5), -1);
+    bytes_free(&text);
+}
+
 static void a_stop_string_ends_its_row(void **state) {
     (void)state;
     for (int i = 0; i < 2; i++) {
@@ -441,6 +462,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(eos_ids_are_the_callers),
         cmocka_unit_test(the_time_may_be_over),
         cmocka_unit_test(stop_strings_are_matched_by_bytes),
+        cmocka_unit_test(long_stop_strings_are_matched),
         cmocka_unit_test(a_stop_string_ends_its_row),
         cmocka_unit_test(options_are_checked),
         cmocka_unit_test(exponentials),
