@@ -768,6 +768,30 @@ bytes apart_boxes(int64_t n) { /* none is near another one, and none is said twi
     return b;
 }
 
+bytes named_boxes(int64_t n) { /* one box, each time by another name */
+    bytes b = {0};
+    for (int64_t i = 0; i < n; i++) bytes_printf(&b, BOX " c%d;", (int)i);
+    return b;
+}
+
+bytes small_boxes(int64_t n) { /* of 1 to 5 pixels a side, anywhere */
+    bytes b = {0};
+    rng r = {1};
+    for (int64_t i = 0; i < n; i++) {
+        const int y = (int)rng_below(&r, 1018), x = (int)rng_below(&r, 1018);
+        const int y1 = y + 1 + (int)rng_below(&r, 5), x1 = x + 1 + (int)rng_below(&r, 5);
+        bytes_printf(&b, "<loc%04d><loc%04d><loc%04d><loc%04d> c;", y, x, y1, x1);
+    }
+    return b;
+}
+
+bytes large_boxes(int64_t n) { /* each of the second half lies on all of the first, too large to be one of them */
+    bytes b = apart_boxes(n / 2);
+    for (int64_t i = 0; i < n / 2; i++)
+        bytes_printf(&b, "<loc%04d><loc%04d><loc1023><loc1023> cat ; ", (int)i % 64, (int)i / 64);
+    return b;
+}
+
 bytes rows_of_mask(int64_t n) { /* of 1000 pixels, on and off */
     bytes b = {0};
     for (int64_t i = 0; i < 1000 * n; i++) bytes_add(&b, (i + i / 1000) % 3 ? "\xFF" : "\0", 1);

@@ -63,7 +63,9 @@ typedef enum way {
     ANSWER,
     ANSWER_IDS,
     ANSWER_BYTES,
-    DUPLICATES,
+    DUPLICATES, /* by max_iou: 0.5, 0.1, 0.001 */
+    DUPLICATES_01,
+    DUPLICATES_0001,
     COUNTS,
     RUN_LENGTHS,
     MASKS
@@ -305,6 +307,8 @@ static pg_status answer(const shape *s, const bytes *input, const pg_processor *
     options.width = options.height = 100;
     options.allocator = &c->hooks;
     if (s->way == DUPLICATES) options.max_iou = 0.5f;
+    if (s->way == DUPLICATES_01) options.max_iou = 0.1f;
+    if (s->way == DUPLICATES_0001) options.max_iou = 0.001f;
     pg_status status = PG_OK;
     if (s->way == ANSWER_IDS) {
         int64_t *ids = malloc(input->size * sizeof *ids);
@@ -406,7 +410,9 @@ static pg_status call(const shape *s, const bytes *input, const pg_processor *pr
         case ANSWER:
         case ANSWER_IDS:
         case ANSWER_BYTES:
-        case DUPLICATES: return answer(s, input, processor, c);
+        case DUPLICATES:
+        case DUPLICATES_01:
+        case DUPLICATES_0001: return answer(s, input, processor, c);
         case COUNTS:
         case RUN_LENGTHS: return run_lengths(s, input);
         case FEATURES:
@@ -682,6 +688,12 @@ static const shape shapes[] = {
     {"an answer spelled in bytes", ANSWER_BYTES, 1000, boxes, NULL, 0, PG_OK},
     {"one object many times", DUPLICATES, 3000, boxes, NULL, 0, PG_OK},
     {"objects that are apart", DUPLICATES, 1500, apart_boxes, NULL, 0, PG_OK},
+    {"objects that are apart, 0.001", DUPLICATES_0001, 4000, apart_boxes, NULL, 0, PG_OK},
+    {"one object by many names, 0.001", DUPLICATES_0001, 4000, named_boxes, NULL, 0, PG_OK},
+    {"one object by many names, 0.1", DUPLICATES_01, 4000, named_boxes, NULL, 0, PG_OK},
+    {"small objects, 0.1", DUPLICATES_01, 4000, small_boxes, NULL, 0, PG_OK},
+    {"small objects, 0.001", DUPLICATES_0001, 4000, small_boxes, NULL, 0, PG_OK},
+    {"large objects on small ones, 0.001", DUPLICATES_0001, 4000, large_boxes, NULL, 0, PG_OK},
     {"counts of a mask", COUNTS, 500, rows_of_mask, NULL, 0, PG_OK},
     {"run lengths of a mask", RUN_LENGTHS, 500, rows_of_mask, NULL, 0, PG_OK},
     {"members of a mask decoder", MASKS, 900, npz_members, NULL, 0, PG_OK},
