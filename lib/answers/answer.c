@@ -24,8 +24,14 @@ typedef struct token_spans {
     double sum;                    /* of their log_probs */
 } token_spans;
 
-void pgi_answer_close(pg_answer *answer) {
-    if (!answer) return;
+pg_answer *pgi_answer_retain(const pg_answer *answer) {
+    pg_answer *counted = (pg_answer *)(uintptr_t)answer;
+    atomic_fetch_add_explicit(&counted->references, 1, memory_order_relaxed);
+    return counted;
+}
+
+void pgi_answer_release(pg_answer *answer) {
+    if (!answer || atomic_fetch_sub_explicit(&answer->references, 1, memory_order_acq_rel) != 1) return;
     pgi_memory memory = answer->memory;
     pgi_buffer_free(&answer->text);
     pgi_buffer_free(&answer->labels);
@@ -37,6 +43,7 @@ static pg_status new_answer(const pgi_memory *memory, pg_answer **out) {
     pg_answer *answer = pgi_alloc_zero(memory, 1, sizeof *answer);
     *out = answer;
     if (!answer) return PG_ERROR_MEMORY;
+    atomic_init(&answer->references, 1);
     answer->memory = *memory;
     answer->objects.memory = &answer->memory;
     pgi_buffer_init(&answer->text, &answer->memory);
@@ -226,7 +233,7 @@ pg_status pgi_answer_from_text(const pgi_memory *memory, const char *text, size_
     *out = answer;
     return PG_OK;
 fail:
-    pgi_answer_close(answer);
+    pgi_answer_release(answer);
     return status;
 }
 
@@ -243,7 +250,7 @@ pg_status pgi_answer_from_ids(const pgi_memory *memory, const pgi_answer_ids *id
     free_spans(&answer->memory, &spans);
     pgi_stream_decoder_free(&decoder);
     if (status < 0)
-        pgi_answer_close(answer);
+        pgi_answer_release(answer);
     else
         *out = answer;
     return status;

@@ -3,10 +3,13 @@
 #ifndef PGI_ANSWERS_ANSWER_H
 #define PGI_ANSWERS_ANSWER_H
 
+#include <stdatomic.h>
+
 #include "answers/parse.h"
 #include "tokenizer/tokenizer.h"
 
 struct pg_answer {
+    atomic_int references;
     pgi_memory memory;
     int32_t width, height, convention; /* as the options say */
     pgi_buffer text;
@@ -28,7 +31,8 @@ pg_status pgi_answer_from_ids(const pgi_memory *memory, const pgi_answer_ids *id
                               pg_answer **out);
 pg_status pgi_answer_from_text(const pgi_memory *memory, const char *text, size_t size,
                                const pg_answer_options *options, pg_answer **out);
-void pgi_answer_close(pg_answer *answer); /* NULL is ignored */
+pg_answer *pgi_answer_retain(const pg_answer *answer);
+void pgi_answer_release(pg_answer *answer); /* NULL is ignored */
 
 /* Sets PG_OBJECT_DUPLICATE and duplicate_of of the boxes of which a better one with the same label has an intersection
  * over union above max_iou. PG_ERROR_LIMIT: too many boxes to compare each with each. */

@@ -155,8 +155,14 @@ static pg_status read_layer(const weight_file *file, int which, pgi_mask_layer *
     return status;
 }
 
+pg_mask_decoder *pgi_mask_decoder_retain(const pg_mask_decoder *decoder) {
+    pg_mask_decoder *counted = (pg_mask_decoder *)(uintptr_t)decoder;
+    atomic_fetch_add_explicit(&counted->references, 1, memory_order_relaxed);
+    return counted;
+}
+
 void pgi_mask_decoder_release(pg_mask_decoder *decoder) {
-    if (!decoder || atomic_fetch_sub(&decoder->references, 1) != 1) return;
+    if (!decoder || atomic_fetch_sub_explicit(&decoder->references, 1, memory_order_acq_rel) != 1) return;
     const pgi_memory memory = decoder->memory;
     for (int i = 0; i < PGI_MASK_LAYERS; i++) {
         pgi_free(&memory, decoder->layers[i].weight);

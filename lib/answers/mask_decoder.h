@@ -31,6 +31,7 @@ struct pg_mask_decoder {
  * by a model id in the local Hugging Face cache.
  * PG_ERROR_NOT_FOUND, _IO, _FORMAT, _LIMIT, _UNSUPPORTED, _MEMORY. On error *out needs no release. */
 pg_status pgi_mask_decoder_open(const pgi_memory *memory, uint64_t cpu_mask, const char *path, pg_mask_decoder **out);
+pg_mask_decoder *pgi_mask_decoder_retain(const pg_mask_decoder *decoder);
 void pgi_mask_decoder_release(pg_mask_decoder *decoder); /* NULL is ignored */
 
 /* codes [16], 0 to 127, of a 4 x 4 grid in reading order; out [64, 64]: about -1 outside and 1 inside, the edge at 0.

@@ -58,7 +58,10 @@ pg_status pg_answer_create(const pg_processor *processor, const pg_result *resul
                                 .log_probs = from->kept.log_probs.size > 0 ? from->kept.log_probs.data : NULL,
                                 .n = from->ids.size,
                                 .unfinished = from->stop != PG_STOP_EOS};
-    return from_ids(processor, &ids, options, out);
+    pg_result *kept = pgi_result_retain(result); /* a callback of the allocator may close it */
+    const pg_status status = from_ids(processor, &ids, options, out);
+    pgi_result_release(kept);
+    return status;
 }
 
 pg_status pg_answer_create_from_ids(const pg_processor *processor, const int64_t *ids, const float *log_probs,
@@ -87,8 +90,9 @@ pg_status pg_answer_create_from_text(const char *text, size_t size, const pg_ans
 
 void pg_answer_close(pg_answer **answer) {
     if (!answer) return;
-    pgi_answer_close(*answer);
-    *answer = NULL;
+    pg_answer *closed = *answer;
+    *answer = NULL; /* before its memory goes: the allocator's callback may close it, too */
+    pgi_answer_release(closed);
 }
 
 const char *pg_answer_get_text(const pg_answer *answer) { return answer ? (const char *)answer->text.data : ""; }

@@ -10,7 +10,7 @@ pg_status pg_calibration_create(const pg_model *model, pg_calibration **out) {
     *out = NULL;
     PGI_NOT_NULL(model);
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
-    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pgi_call call = pgi_call_begin(model, NULL, NULL, NULL);
     pg_status status = pgi_calibration_create(model, out);
     pgi_call_end(&call);
     return status;
@@ -31,7 +31,7 @@ pg_status pg_calibration_add(pg_calibration *calibration, const pg_inputs *input
     PGI_TRY(pgi_struct_in(&complete, options, PGI_STRUCT(pg_run_options)));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     PGI_TRY(pgi_calibration_begin(calibration));
-    pgi_call call = pgi_call_begin(NULL, inputs, complete.cancel); /* the calibration itself keeps the model */
+    pgi_call call = pgi_call_begin(NULL, inputs, NULL, complete.cancel); /* the calibration itself keeps the model */
     pg_status status = pgi_tensor_files_unchanged(calibration->model->files);
     if (status >= 0) status = pgi_calibration_add(calibration, inputs, &complete);
     pgi_call_end(&call);
@@ -64,7 +64,7 @@ pg_status pg_calibration_load(const pg_model *model, const char *path, uint64_t 
     *out = NULL;
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(path);
-    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pgi_call call = pgi_call_begin(model, NULL, NULL, NULL);
     pg_status status = pgi_calibration_create(model, &made);
     if (status >= 0) status = pgi_calibration_load(made, path, tag);
     pgi_call_end(&call);

@@ -20,6 +20,14 @@ static pg_status reserve_detokenizer(pg_detokenizer *detokenizer, const pgi_toke
     return pgi_buffer_reserve(&detokenizer->text, 3 * BYTE_RUN + (longest < MOST_TEXT ? longest : MOST_TEXT));
 }
 
+static void free_detokenizer(pg_detokenizer *detokenizer) {
+    pg_processor *processor = detokenizer->processor;
+    pgi_stream_decoder_free(&detokenizer->decoder);
+    pgi_buffer_free(&detokenizer->text);
+    pgi_free(&processor->memory, detokenizer);
+    pgi_processor_release(processor);
+}
+
 pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, pg_detokenizer **out) {
     PGI_ENTER;
     PGI_NOT_NULL(out);
@@ -27,23 +35,21 @@ pg_status pg_detokenizer_create(const pg_processor *processor, uint32_t flags, p
     PGI_NOT_NULL(processor);
     PGI_TRY(pgi_flags_in(flags, PG_DECODE_SKIP_SPECIAL, "PG_DECODE_SKIP_SPECIAL or 0"));
     PGI_TRY(pgi_processor_needs_text(processor));
-    pg_detokenizer *detokenizer = pgi_alloc_zero(&processor->memory, 1, sizeof *detokenizer);
-    if (!detokenizer) return PG_ERROR_MEMORY;
-    detokenizer->processor = pgi_processor_retain(processor);
+    pg_processor *kept = pgi_processor_retain(processor); /* its allocator may close the handle */
+    pg_detokenizer *detokenizer = pgi_alloc_zero(&kept->memory, 1, sizeof *detokenizer);
+    if (!detokenizer) {
+        pgi_processor_release(kept);
+        return PG_ERROR_MEMORY;
+    }
+    detokenizer->processor = kept;
     pgi_stream_decoder_init(&detokenizer->decoder, processor->tokenizer, (flags & PG_DECODE_SKIP_SPECIAL) != 0);
     pgi_buffer_init(&detokenizer->text, &detokenizer->processor->memory);
-    *out = detokenizer;
-    pg_status status = reserve_detokenizer(detokenizer, processor->tokenizer);
-    if (status < 0) pg_detokenizer_close(out);
+    const pg_status status = reserve_detokenizer(detokenizer, processor->tokenizer);
+    if (status < 0)
+        free_detokenizer(detokenizer);
+    else
+        *out = detokenizer;
     return status;
-}
-
-static void free_detokenizer(pg_detokenizer *detokenizer) {
-    pg_processor *processor = detokenizer->processor;
-    pgi_stream_decoder_free(&detokenizer->decoder);
-    pgi_buffer_free(&detokenizer->text);
-    pgi_free(&processor->memory, detokenizer);
-    pgi_processor_release(processor);
 }
 
 void pg_detokenizer_close(pg_detokenizer **detokenizer) {

@@ -23,7 +23,7 @@ pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, con
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, &complete);
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
-    pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
+    pgi_call call = pgi_call_begin(model, inputs, NULL, complete.cancel);
     pgi_read_ahead(model, PGI_AHEAD_IMAGE);
     pg_status status = pgi_features_create(&run, model, inputs, out);
     pgi_run_free(&run);
@@ -40,7 +40,7 @@ pg_status pg_features_from_tensor(const pg_model *model, const pg_tensor *values
     pg_tensor complete = {.struct_size = sizeof complete};
     PGI_TRY(pgi_struct_in(&complete, values, PGI_STRUCT(pg_tensor)));
     PGI_TRY(pgi_reserved_in(complete.reserved, "pg_tensor"));
-    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pgi_call call = pgi_call_begin(model, NULL, NULL, NULL);
     pg_status status = pgi_features_from_tensor(model, &complete, out);
     pgi_call_end(&call);
     return status;
@@ -48,8 +48,9 @@ pg_status pg_features_from_tensor(const pg_model *model, const pg_tensor *values
 
 void pg_features_close(pg_features **features) {
     if (!features) return;
-    pgi_features_release(*features);
-    *features = NULL;
+    pg_features *closed = *features;
+    *features = NULL; /* before its memory goes: the allocator's callback may close it, too */
+    pgi_features_release(closed);
 }
 
 pg_status pg_features_get_tensor(const pg_features *features, pg_tensor *out) {
@@ -106,7 +107,7 @@ pg_status pg_features_load(const pg_model *model, const char *path, pg_features 
     *out = NULL;
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(path);
-    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pgi_call call = pgi_call_begin(model, NULL, NULL, NULL);
     pg_status status = pgi_features_load(model, path, out);
     pgi_call_end(&call);
     return status;
@@ -118,7 +119,7 @@ pg_status pg_features_from_bytes(const pg_model *model, const void *bytes, size_
     *out = NULL;
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(bytes);
-    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pgi_call call = pgi_call_begin(model, NULL, NULL, NULL);
     pg_status status = pgi_features_from_bytes(model, bytes, n_bytes, out);
     pgi_call_end(&call);
     return status;

@@ -31,7 +31,7 @@ pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_fo
                          (unsigned)FLAGS);
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
-    pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
+    pgi_call call = pgi_call_begin(model, inputs, complete.features, complete.cancel);
     pgi_read_ahead(model, pgi_read_ahead_parts(inputs, complete.features));
     pg_status status = pgi_forward(model, inputs, &complete, NULL, out);
     pgi_call_end(&call);
@@ -49,7 +49,7 @@ pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_t n_ids
             return pgi_error(PG_ERROR_ARGUMENT, "token %zu is id %lld, expected 0 to %d", i, (long long)ids[i],
                              text->vocab_size - 1);
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
-    pgi_call call = pgi_call_begin(model, NULL, NULL);
+    pgi_call call = pgi_call_begin(model, NULL, NULL, NULL);
     pgi_run run = {.kernels = &model->kernels, .n_threads = 1};
     pgi_decoder_embed(&run, text, &model->weights.text, ids, (int64_t)n_ids, out);
     pgi_call_end(&call);
@@ -58,8 +58,9 @@ pg_status pg_model_embed(const pg_model *model, const int64_t *ids, size_t n_ids
 
 void pg_outputs_close(pg_outputs **outputs) {
     if (!outputs) return;
-    pgi_outputs_close(*outputs);
-    *outputs = NULL;
+    pg_outputs *closed = *outputs;
+    *outputs = NULL; /* before its memory goes: the allocator's callback may close it, too */
+    pgi_outputs_close(closed);
 }
 
 pg_status pg_outputs_get_tensor(const pg_outputs *outputs, const char *name, pg_tensor *out) {

@@ -156,7 +156,7 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     PGI_TRY(pgi_max_context_in(complete.max_context));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
-    pgi_call call = pgi_call_begin(model, inputs, complete.cancel);
+    pgi_call call = pgi_call_begin(model, inputs, complete.features, complete.cancel);
     pg_processor *kept = processor ? pgi_processor_retain(processor) : NULL;
     pgi_read_ahead(model, pgi_read_ahead_parts(inputs, complete.features));
     pg_status status = pgi_generate(model, processor, inputs, &complete, out);
@@ -167,8 +167,9 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
 
 void pg_result_close(pg_result **result) {
     if (!result) return;
-    pgi_result_close(*result);
-    *result = NULL;
+    pg_result *closed = *result;
+    *result = NULL; /* before its memory goes: the allocator's callback may close it, too */
+    pgi_result_release(closed);
 }
 
 int64_t pg_result_get_n_rows(const pg_result *result) { return result ? result->n_rows : 0; }

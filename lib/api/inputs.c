@@ -8,8 +8,9 @@
 
 void pg_inputs_close(pg_inputs **inputs) {
     if (!inputs) return;
-    pgi_inputs_release(*inputs);
-    *inputs = NULL;
+    pg_inputs *closed = *inputs;
+    *inputs = NULL; /* before its memory goes: the allocator's callback may close it, too */
+    pgi_inputs_release(closed);
 }
 
 pg_status pg_inputs_get_tensor(const pg_inputs *inputs, const char *name, pg_tensor *out) {

@@ -24,8 +24,9 @@ pg_status pg_mask_decoder_open(const char *path, const pg_mask_decoder_options *
 
 void pg_mask_decoder_close(pg_mask_decoder **decoder) {
     if (!decoder) return;
-    pgi_mask_decoder_release(*decoder);
-    *decoder = NULL;
+    pg_mask_decoder *closed = *decoder;
+    *decoder = NULL; /* before its memory goes: the allocator's callback may close it, too */
+    pgi_mask_decoder_release(closed);
 }
 
 pg_status pg_mask_decoder_decode(const pg_mask_decoder *decoder, const int32_t *codes, float *mask) {
@@ -36,7 +37,10 @@ pg_status pg_mask_decoder_decode(const pg_mask_decoder *decoder, const int32_t *
     for (int i = 0; i < PGI_MASK_SEGS; i++)
         if (codes[i] < 0 || codes[i] >= PGI_MASK_CODES)
             return pgi_error(PG_ERROR_ARGUMENT, "codes[%d] is %d, expected 0 to %d", i, codes[i], PGI_MASK_CODES - 1);
-    return pgi_mask_decode(decoder, codes, mask);
+    pg_mask_decoder *kept = pgi_mask_decoder_retain(decoder); /* its allocator may close the handle */
+    const pg_status status = pgi_mask_decode(decoder, codes, mask);
+    pgi_mask_decoder_release(kept);
+    return status;
 }
 
 pg_status pg_answer_get_mask(const pg_answer *answer, int64_t index, const pg_mask_decoder *decoder, uint8_t *mask,
@@ -53,7 +57,12 @@ pg_status pg_answer_get_mask(const pg_answer *answer, int64_t index, const pg_ma
     if (size / (size_t)answer->width < (size_t)answer->height)
         return pgi_error(PG_ERROR_ARGUMENT, "size is %zu, expected at least width * height, %d * %d", size,
                          answer->width, answer->height);
-    return pgi_mask_of_object(decoder, answer, index, mask);
+    pg_answer *kept_answer = pgi_answer_retain(answer); /* the decoder's allocator may close both */
+    pg_mask_decoder *kept_decoder = pgi_mask_decoder_retain(decoder);
+    const pg_status status = pgi_mask_of_object(decoder, answer, index, mask);
+    pgi_mask_decoder_release(kept_decoder);
+    pgi_answer_release(kept_answer);
+    return status;
 }
 
 static pg_status counts_of(const uint8_t *mask, int32_t width, int32_t height, pgi_buffer *counts) {

@@ -54,8 +54,9 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
 
 void pg_model_close(pg_model **model) {
     if (!model) return;
-    pgi_model_release(*model);
-    *model = NULL;
+    pg_model *closed = *model;
+    *model = NULL; /* before its memory goes: the allocator's callback may close it, too */
+    pgi_model_release(closed);
 }
 
 static pg_status find_field(const pg_model *model, const char *key, const pgi_json **out) {

@@ -50,8 +50,9 @@ pg_status pg_processor_open(const char *model, const pg_processor_options *optio
 
 void pg_processor_close(pg_processor **processor) {
     if (!processor) return;
-    pgi_processor_release(*processor);
-    *processor = NULL;
+    pg_processor *closed = *processor;
+    *processor = NULL; /* before its memory goes: the allocator's callback may close it, too */
+    pgi_processor_release(closed);
 }
 
 PGI_OPTIONS(pg_encode_options, .struct_size = sizeof(pg_encode_options), .max_image_pixels = PGI_DEFAULT_MAX_PIXELS,
@@ -295,11 +296,12 @@ pg_status pg_processor_encode_batch(const pg_processor *processor, const pg_batc
     PGI_TRY(pgi_struct_in(&rows, batch, PGI_STRUCT(pg_batch)));
     PGI_TRY(pgi_reserved_in(rows.reserved, "pg_batch"));
     PGI_TRY(check_batch(&rows));
-    const pgi_memory memory = processor->memory; /* the host may close the processor while the call is under way */
-    if (rows.n_images > 0) status = images_in(&memory, rows.images, rows.n_images, &images);
+    pg_processor *kept = pgi_processor_retain(processor); /* its allocator may close the handle */
+    if (rows.n_images > 0) status = images_in(&kept->memory, rows.images, rows.n_images, &images);
     rows.images = images;
-    if (status >= 0) status = encode(processor, &rows, &complete, out);
-    pgi_free(&memory, images);
+    if (status >= 0) status = encode(kept, &rows, &complete, out);
+    pgi_free(&kept->memory, images);
+    pgi_processor_release(kept);
     return status;
 }
 

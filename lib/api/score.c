@@ -32,7 +32,7 @@ static pg_status score(const pg_model *model, const pg_inputs *inputs, const giv
                        const pg_score_options *options, pg_scores **out) {
     pg_scores *scores = NULL;
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
-    pgi_call call = pgi_call_begin(model, inputs, options->cancel);
+    pgi_call call = pgi_call_begin(model, inputs, options->features, options->cancel);
     pg_processor *kept = answers->texts ? pgi_processor_retain(answers->processor) : NULL;
     pg_status status = pgi_scores_create(&model->memory, answers->n, &scores);
     if (status >= 0)
@@ -82,8 +82,9 @@ pg_status pg_score_ids(const pg_model *model, const pg_inputs *inputs, const int
 
 void pg_scores_close(pg_scores **scores) {
     if (!scores) return;
-    pgi_scores_close(*scores);
-    *scores = NULL;
+    pg_scores *closed = *scores;
+    *scores = NULL; /* before its memory goes: the allocator's callback may close it, too */
+    pgi_scores_close(closed);
 }
 
 int64_t pg_scores_get_n_answers(const pg_scores *scores) { return scores ? scores->n_answers : 0; }

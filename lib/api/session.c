@@ -32,7 +32,7 @@ pg_status pg_session_create(const pg_model *model, const pg_session_options *opt
     PGI_TRY(check_prompt_tokens(model, complete.max_context, &complete.max_prompt_tokens));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
-    pgi_call call = pgi_call_begin(model, NULL, complete.cancel);
+    pgi_call call = pgi_call_begin(model, NULL, NULL, complete.cancel);
     pg_status status = pgi_session_create(model, &complete, out);
     pgi_call_end(&call);
     return status;
@@ -61,7 +61,7 @@ pg_status pg_session_prefill(pg_session *session, const pg_inputs *inputs, const
     PGI_NOT_NULL(session);
     PGI_NOT_NULL(inputs);
     PGI_TRY(begin(session));
-    pgi_call call = pgi_call_begin(NULL, inputs, NULL); /* the session itself keeps the other two */
+    pgi_call call = pgi_call_begin(NULL, inputs, features, NULL); /* the session itself keeps the other two */
     pg_status status = pgi_tensor_files_unchanged(session->model->files);
     if (status >= 0) pgi_read_ahead(session->model, pgi_read_ahead_parts(inputs, features));
     if (status >= 0) status = pgi_session_prefill(session, inputs, features);

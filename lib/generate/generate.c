@@ -60,8 +60,8 @@ typedef struct generate_call {
     int64_t n_keys;          /* tokens that a sequence may come to with these */
 } generate_call;
 
-void pgi_result_close(pg_result *result) {
-    if (!result) return;
+void pgi_result_release(pg_result *result) {
+    if (!result || atomic_fetch_sub_explicit(&result->references, 1, memory_order_acq_rel) != 1) return;
     pgi_memory memory = result->memory;
     for (int64_t r = 0; r < result->n_rows; r++) {
         pgi_buffer_free(&result->rows[r].text);
@@ -106,12 +106,13 @@ static pg_status new_result(const pg_model *model, const pg_inputs *inputs, cons
     const int64_t n_rows = inputs->n_rows * options->n_return;
     pg_result *result = pgi_alloc_zero(&model->memory, 1, sizeof *result);
     if (!result) return PG_ERROR_MEMORY;
+    atomic_init(&result->references, 1);
     result->memory = model->memory;
     result->n_return = options->n_return;
     result->n_beams = options->beams->n_beams;
     result->rows = pgi_alloc_zero(&result->memory, (size_t)n_rows, sizeof *result->rows);
     if (!result->rows) {
-        pgi_result_close(result);
+        pgi_result_release(result);
         return PG_ERROR_MEMORY;
     }
     result->n_rows = n_rows;
@@ -606,7 +607,7 @@ static pg_status run_call(generate_call *g, const pgi_merged_inputs *merged, pg_
     pg_status status = generate(g);
     generate_call_free(g);
     if (status < 0)
-        pgi_result_close(result);
+        pgi_result_release(result);
     else
         *out = result;
     return status;

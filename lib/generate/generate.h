@@ -3,6 +3,8 @@
 #ifndef PGI_GENERATE_GENERATE_H
 #define PGI_GENERATE_GENERATE_H
 
+#include <stdatomic.h>
+
 #include "generate/decoding.h"
 #include "generate/step_scores.h"
 #include "processor/processor.h"
@@ -19,6 +21,7 @@ typedef struct pgi_result_row {
 } pgi_result_row;
 
 struct pg_result {
+    atomic_int references;
     pgi_memory memory;
     pgi_result_row *rows; /* [n_rows] */
     int64_t n_rows;       /* n_return of each row of the inputs, one after the other */
@@ -33,6 +36,12 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
                        const pg_generate_options *options, pg_result **out);
 /* "beam_indices", "beam_logits" or "beam_scores" as pg_result_get_tensor() gives them. PG_ERROR_NOT_FOUND: none. */
 pg_status pgi_result_beams_tensor(const pg_result *result, int64_t row, const char *name, pg_tensor *out);
-void pgi_result_close(pg_result *result); /* NULL is ignored */
+void pgi_result_release(pg_result *result); /* NULL is ignored */
+
+static inline pg_result *pgi_result_retain(const pg_result *result) {
+    pg_result *counted = (pg_result *)(uintptr_t)result;
+    atomic_fetch_add_explicit(&counted->references, 1, memory_order_relaxed);
+    return counted;
+}
 
 #endif

@@ -236,6 +236,9 @@ static pg_status inputs_create(fault_world *w) {
     pg_inputs *inputs = NULL;
     pg_input_arrays_init(&arrays, sizeof arrays);
     pg_status status = pg_inputs_get_tensor(w->text_only, "input_ids", &ids);
+    int64_t own[64]; /* the inputs may be closed meanwhile */
+    if (status >= 0) memcpy(own, ids.data, (size_t)ids.shape[1] * sizeof *own);
+    ids.data = own;
     arrays.input_ids = &ids;
     arrays.allocator = &fault_memory.hooks;
     if (status >= 0) status = pg_inputs_create(&arrays, &inputs);

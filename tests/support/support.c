@@ -153,6 +153,7 @@ static void raise_to(atomic_llong *most, long long n) {
 
 static void *counter_alloc(void *user, size_t size, size_t alignment) {
     counter *c = user;
+    if (c->on_alloc) c->on_alloc();
     int64_t number = add(&c->n_allocs, 1) + 1;
     long long bytes_wanted = size > (size_t)INT64_MAX ? INT64_MAX : (long long)size;
     raise_to(&c->largest, bytes_wanted);
@@ -175,6 +176,7 @@ static void *counter_alloc(void *user, size_t size, size_t alignment) {
 static void counter_free(void *user, void *memory) {
     counter *c = user;
     header h;
+    if (c->on_free) c->on_free();
     if (!memory) {
         add(&c->n_bad, 1);
         return;
@@ -191,6 +193,7 @@ static void counter_free(void *user, void *memory) {
             say("a block of %zu bytes was written to behind its end\n", h.size);
             break;
         }
+    memset(memory, 0xA5, h.size);
     memset((uint8_t *)memory - sizeof h, 0, sizeof h);
     add(&c->n_live, -1);
     add(&c->live_bytes, -(long long)h.size);

@@ -37,18 +37,21 @@ bytes read_file(const char *folder, const char *name);
 int has_file(const char *folder, const char *name);
 void remove_file(const char *folder, const char *name);
 
-/* --- An allocator that counts, and fails when told to. */
+/* --- An allocator that counts, and fails when told to. Released blocks are overwritten, so that a use of them shows.
+ */
 typedef struct counter {
     pg_allocator hooks;  /* give this to the library */
     atomic_llong n_live; /* blocks not yet released */
     atomic_llong live_bytes;
     atomic_llong peak_bytes;
-    atomic_llong n_allocs; /* calls so far */
-    atomic_llong largest;  /* bytes of the largest request, refused ones too */
-    atomic_llong n_bad;    /* misaligned requests, foreign or overrun blocks: must stay 0 */
-    int64_t fail_at;       /* the call of this number fails (1 is the first); 0: none */
-    int64_t fail_from;     /* every call from this number on fails; 0: none */
-    int64_t refuse_above;  /* bytes; larger requests fail; 0: none */
+    atomic_llong n_allocs;  /* calls so far */
+    atomic_llong largest;   /* bytes of the largest request, refused ones too */
+    atomic_llong n_bad;     /* misaligned requests, foreign or overrun blocks: must stay 0 */
+    int64_t fail_at;        /* the call of this number fails (1 is the first); 0: none */
+    int64_t fail_from;      /* every call from this number on fails; 0: none */
+    int64_t refuse_above;   /* bytes; larger requests fail; 0: none */
+    void (*on_alloc)(void); /* what each call of alloc does first; NULL: nothing */
+    void (*on_free)(void);  /* the same of free */
 } counter;
 void counter_init(counter *c);
 /* 1 when everything was released and nothing was bad; else says what on the real stderr. */
