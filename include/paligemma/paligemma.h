@@ -1405,7 +1405,8 @@ PG_API pg_status pg_convert_options_init(pg_convert_options *options, size_t str
  * at the end: an interrupted conversion leaves no `out`, and the next one removes its remains. Errors: as
  * pg_model_open(); PG_ERROR_ARGUMENT (`out` is not empty or a mount point), PG_ERROR_UNSUPPORTED (`model` is quantized
  * already, or a file that is copied, such as the licence, is a link out of the folder), PG_ERROR_IO (the disk is full,
- * another process writes `out`). */
+ * another process writes `out` or removed files of it), PG_ERROR_STATE (in a child that a callback forked: the parent
+ * goes on with it). */
 PG_API pg_status pg_model_convert(const char *model, const char *out, const pg_convert_options *options);
 
 #ifdef __cplusplus

@@ -40,8 +40,8 @@ static int remove_files(int folder) {
     return number;
 }
 
-/* Whether a folder has no entry; an errno when it cannot be read. */
-static int is_empty(int folder, int *empty) {
+/* The entries of a folder; an errno when it cannot be read. */
+static int count_entries(int folder, size_t *n) {
     int copy = pgi_openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     DIR *list = copy < 0 ? NULL : fdopendir(copy);
     if (!list) {
@@ -49,9 +49,9 @@ static int is_empty(int folder, int *empty) {
         if (copy >= 0) close(copy);
         return number;
     }
-    *empty = 1;
+    *n = 0;
     for (struct dirent *entry; (entry = readdir(list)) != NULL;)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) *empty = 0;
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) ++*n;
     closedir(list);
     return 0;
 }
@@ -63,11 +63,12 @@ static pg_status check_target(const char *path, struct stat *info) {
     if (!S_ISDIR(info->st_mode))
         return pgi_error(PG_ERROR_ARGUMENT, "%s: found a file or a link, expected no such file or an empty folder",
                          path);
-    int empty = 0, fd = pgi_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0),
-        number = fd < 0 ? errno : is_empty(fd, &empty);
+    size_t n = 0;
+    int fd = pgi_openat(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0),
+        number = fd < 0 ? errno : count_entries(fd, &n);
     if (fd >= 0) close(fd);
     if (number) return pgi_system_error(path, "read", number);
-    if (!empty)
+    if (n > 0)
         return pgi_error(PG_ERROR_ARGUMENT, "%s: found files in it, expected no such folder or an empty one", path);
     return PG_OK;
 }
@@ -91,8 +92,9 @@ static pg_status lock_partial(pgi_atomic_folder *folder) {
 
 /* All but the marker goes. */
 static pg_status empty_partial(const pgi_atomic_folder *folder) {
-    int empty = 0, number = is_empty(folder->fd, &empty);
-    if (!number && !empty) {
+    size_t n = 0;
+    int number = count_entries(folder->fd, &n);
+    if (!number && n > 0) {
         if (faccessat(folder->fd, PGI_UNFINISHED, F_OK, 0) != 0)
             return pgi_error(PG_ERROR_IO,
                              "%s: found files that no cut-off conversion left, expected no such folder: move it away",
@@ -131,8 +133,18 @@ static void free_paths(pgi_atomic_folder *folder) {
     *folder = (pgi_atomic_folder){.fd = -1};
 }
 
-pg_status pgi_atomic_folder_begin(const pgi_memory *memory, const char *path, pgi_atomic_folder *out) {
-    *out = (pgi_atomic_folder){.memory = memory, .fd = -1};
+/* A child has the descriptors and the lock, and would write what the parent writes, or remove it. */
+static pg_status check_owner(const pgi_atomic_folder *folder) {
+    if (pgi_process_mark_is_here(folder->owner)) return PG_OK;
+    return pgi_error(PG_ERROR_STATE,
+                     "%s: found a process that a callback forked, expected the one that began the conversion: it is "
+                     "the parent's, which goes on with it",
+                     folder->path);
+}
+
+pg_status pgi_atomic_folder_begin(const pgi_memory *memory, const char *path, const pgi_process_mark *owner,
+                                  pgi_atomic_folder *out) {
+    *out = (pgi_atomic_folder){.memory = memory, .owner = owner, .fd = -1};
     struct stat target;
     size_t size = strlen(path);
     while (size > 1 && path[size - 1] == '/') size--;
@@ -147,7 +159,8 @@ pg_status pgi_atomic_folder_begin(const pgi_memory *memory, const char *path, pg
     if (out->path && out->partial) {
         memcpy(out->partial, path, size);
         memcpy(out->partial + size, ".partial", sizeof ".partial");
-        status = check_target(out->path, &target);
+        status = check_owner(out);
+        if (status >= 0) status = check_target(out->path, &target);
         if (status >= 0) status = take_partial(out, &target);
     }
     if (status < 0) free_paths(out);
@@ -162,7 +175,20 @@ static void sync_parent(const pgi_atomic_folder *folder) {
     close(parent);
 }
 
+static pg_status check_files(const pgi_atomic_folder *folder) {
+    size_t n = 0;
+    const int number = count_entries(folder->fd, &n);
+    if (number) return pgi_system_error(folder->partial, "read", number);
+    if (n > folder->n_files) return PG_OK; /* with the marker */
+    return pgi_error(PG_ERROR_IO,
+                     "%s: found %zu entries, expected the %zu files that were written and " PGI_UNFINISHED
+                     ": another program removed some; convert again",
+                     folder->partial, n, folder->n_files);
+}
+
 pg_status pgi_atomic_folder_commit(pgi_atomic_folder *folder) {
+    PGI_TRY(check_owner(folder));
+    PGI_TRY(check_files(folder));
     if (fsync(folder->fd) != 0 && errno != EINVAL) /* (network file systems have no such thing for folders) */
         return pgi_system_error(folder->partial, "write", errno);
     /* An empty folder is replaced; one that got files meanwhile is not. */
@@ -175,7 +201,7 @@ pg_status pgi_atomic_folder_commit(pgi_atomic_folder *folder) {
 }
 
 pg_status pgi_atomic_folder_abandon(pgi_atomic_folder *folder, pg_status status) {
-    if (folder->fd >= 0) {
+    if (folder->fd >= 0 && pgi_process_mark_is_here(folder->owner)) {
         int number = remove_files(folder->fd);
         if (!number && rmdir(folder->partial) != 0) number = errno;
         if (number)
@@ -209,18 +235,23 @@ static int make_file(int folder, const char *name, uint64_t size, int *fd) {
     return 0;
 }
 
-pg_status pgi_atomic_file_open(const pgi_atomic_folder *folder, const char *name, uint64_t size, pgi_atomic_file *out) {
-    *out = (pgi_atomic_file){.memory = folder->memory, .fd = -1};
+pg_status pgi_atomic_file_open(pgi_atomic_folder *folder, const char *name, uint64_t size, pgi_atomic_file *out) {
+    *out = (pgi_atomic_file){.memory = folder->memory, .folder = folder, .fd = -1};
     out->path = pgi_path_join(folder->memory, folder->partial, name);
     if (!out->path) return PG_ERROR_MEMORY;
-    const int number = make_file(folder->fd, name, size, &out->fd);
-    if (!number) return PG_OK;
-    pg_status status = pgi_system_error(out->path, "write", number);
-    return pgi_atomic_file_close(out, status);
+    pg_status status = check_owner(folder);
+    if (status >= 0) {
+        const int number = make_file(folder->fd, name, size, &out->fd);
+        if (number) status = pgi_system_error(out->path, "write", number);
+    }
+    if (status < 0) return pgi_atomic_file_close(out, status);
+    folder->n_files++;
+    return PG_OK;
 }
 
 pg_status pgi_atomic_file_write(const pgi_atomic_file *file, uint64_t at, const void *data, size_t size) {
     const uint8_t *from = data;
+    if (file->folder) PGI_TRY(check_owner(file->folder));
     while (size > 0) {
         ssize_t n = pwrite(file->fd, from, size, (off_t)at);
         if (n < 0 && errno == EINTR) continue;
@@ -232,11 +263,15 @@ pg_status pgi_atomic_file_write(const pgi_atomic_file *file, uint64_t at, const 
     return PG_OK;
 }
 
+static pg_status sync_and_close(const pgi_atomic_file *file, pg_status status) {
+    if (file->fd < 0) return status;
+    if (status >= 0 && fsync(file->fd) != 0) status = pgi_system_error(file->path, "write", errno);
+    if (close(file->fd) != 0 && status >= 0) status = pgi_system_error(file->path, "write", errno);
+    return status;
+}
+
 pg_status pgi_atomic_file_close(pgi_atomic_file *file, pg_status status) {
-    if (file->fd >= 0) {
-        if (status >= 0 && fsync(file->fd) != 0) status = pgi_system_error(file->path, "write", errno);
-        if (close(file->fd) != 0 && status >= 0) status = pgi_system_error(file->path, "write", errno);
-    }
+    status = sync_and_close(file, status);
     if (file->memory) pgi_free(file->memory, file->path);
     *file = (pgi_atomic_file){.fd = -1};
     return status;
@@ -279,21 +314,20 @@ static void sync_folder_of(char *path) {
     close(folder);
 }
 
+/* The allocator is called before the file is made and after it is renamed, not between: were it to fork there, the
+ * child would go on with the parent's file. */
 pg_status pgi_replace_file(const pgi_memory *memory, const char *path, const pgi_buffer *head, const void *data,
                            size_t size) {
     pgi_atomic_file file = {.memory = memory, .fd = -1};
     PGI_TRY(check_replaced(path));
-    char *partial = NULL;
     pg_status status = make_partial(path, head->size + size, &file);
     const int made = status >= 0;
-    if (made && !(partial = pgi_copy_string(memory, file.path, strlen(file.path)))) status = PG_ERROR_MEMORY;
     if (status >= 0) status = pgi_atomic_file_write(&file, 0, head->data, head->size);
     if (status >= 0) status = pgi_atomic_file_write(&file, head->size, data, size);
-    if (made && !partial) unlink(file.path);
-    status = pgi_atomic_file_close(&file, status);
-    if (status >= 0 && rename(partial, path) != 0) status = pgi_system_error(path, "rename to it", errno);
-    if (status < 0 && partial) unlink(partial);
-    if (status >= 0) sync_folder_of(partial);
-    pgi_free(memory, partial);
+    status = sync_and_close(&file, status);
+    if (status >= 0 && rename(file.path, path) != 0) status = pgi_system_error(path, "rename to it", errno);
+    if (status < 0 && made) unlink(file.path);
+    if (status >= 0) sync_folder_of(file.path);
+    pgi_free(memory, file.path);
     return status;
 }

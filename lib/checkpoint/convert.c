@@ -65,7 +65,8 @@ typedef struct converter {
     size_t n_items;
     int is_mix; /* the blocks of a matrix are of another kind than the folder's */
     uint32_t n_files, config_crc32;
-    uint64_t done, total; /* bytes of tensors */
+    uint64_t done, total;   /* bytes of tensors */
+    pgi_process_mark owner; /* set before the first callback: a child that one forks writes nothing */
     pgi_atomic_folder out;
     uint8_t *chunk;
     size_t chunk_bytes;
@@ -435,12 +436,13 @@ pg_status pgi_convert(const pgi_memory *memory, const pgi_run *run, const pgi_lo
     converter c = {.memory = memory, .run = run, .target = target};
     pgi_buffer text;
     char *source;
-    PGI_TRY(pgi_hf_cache_find(memory, model, NULL, &source));
-    c.source = source;
     pgi_buffer_init(&text, memory);
-    pg_status status = open_source(&c);
+    pgi_process_mark_set(&c.owner);
+    pg_status status = pgi_hf_cache_find(memory, model, NULL, &source);
+    c.source = source;
+    if (status >= 0) status = open_source(&c);
     if (status >= 0) status = plan(&c);
-    if (status >= 0) status = pgi_atomic_folder_begin(memory, target->out, &c.out);
+    if (status >= 0) status = pgi_atomic_folder_begin(memory, target->out, &c.owner, &c.out);
     if (status >= 0) {
         status = write_all(&c, &text);
         if (status >= 0) /* before the folder gets its name: an error leaves none */
@@ -453,5 +455,6 @@ pg_status pgi_convert(const pgi_memory *memory, const pgi_run *run, const pgi_lo
     pgi_buffer_free(&text);
     close_source(&c);
     pgi_free(memory, source);
+    pgi_process_mark_free(&c.owner);
     return status;
 }

@@ -274,6 +274,43 @@ static void in_every_callback(void **unused) {
     }
 }
 
+/* Parent and child save the same features to the same path: each writes a file of its own, and the last one stays. */
+static void while_features_are_saved(void **unused) {
+    counter counted;
+    pg_model_options options;
+    work w = {0};
+    char path[600];
+    int at = 1, n_calls = 1;
+    (void)unused;
+    snprintf(path, sizeof path, "%s.features", folder);
+    counter_init(&w.memory);
+    for (; at <= n_calls; at++) {
+        forker f = {0};
+        const pg_allocator hooks = {.struct_size = sizeof hooks, .user = &f, .alloc = on_alloc, .free = on_free};
+        counter_init(&counted);
+        f.behind = &counted.hooks;
+        pg_model_options_init(&options, sizeof options);
+        options.allocator = &hooks;
+        assert_true(went_well(pg_model_open(folder, &options, &w.model)) && advance(&w, PROCESSOR) &&
+                    advance(&w, INPUTS) && advance(&w, FEATURES));
+        f.n_calls = 0, f.at = at;
+        int good = went_well(pg_features_save(w.features, path));
+        n_calls = f.n_calls, f.at = 0;
+        pg_features_close(&w.features);
+        good = good && went_well(pg_features_load(w.model, path, &w.features));
+        pg_features_close(&w.features);
+        pg_inputs_close(&w.inputs);
+        pg_processor_close(&w.processor);
+        pg_model_close(&w.model);
+        good = counter_clean(&counted) && good;
+        if (f.is_child) _exit(!good);
+        assert_true(good);
+        if (f.status != 0) fail_msg("call %d: a child ends with %d", at, f.status);
+    }
+    assert_true(at > 3);
+    assert_int_equal(unlink(path), 0);
+}
+
 /* ---- while others are in the library ---- */
 
 typedef struct other {
@@ -408,9 +445,8 @@ int main(int argc, char **argv) {
     return CANNOT;
 #endif
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(in_every_state),
-        cmocka_unit_test(in_every_callback),
-        cmocka_unit_test(while_others_are_inside),
+        cmocka_unit_test(in_every_state),           cmocka_unit_test(in_every_callback),
+        cmocka_unit_test(while_features_are_saved), cmocka_unit_test(while_others_are_inside),
         cmocka_unit_test(into_namespaces),
     };
     return RUN_TESTS(tests, setup, teardown);
