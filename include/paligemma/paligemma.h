@@ -305,8 +305,8 @@ PG_API pg_status pg_model_options_init(pg_model_options *options, size_t struct_
  * that is gone (a file cut or copied over, a disk or server that fails) raises SIGBUS. A file whose size or time of
  * change is another than when it was opened is PG_ERROR_IO where a session is made or prefilled, and where a call that
  * computes begins (pg_generate(), pg_forward(), pg_features_create(), pg_score(), ...); what happens during a call, and
- * between steps, is not seen. One descriptor for each file stays open. Opening itself reads the files and touches no
- * mapping.
+ * between steps, is not seen. One descriptor for each file stays open: a host that closes it gets PG_ERROR_IO where a
+ * change would be noticed. Opening itself reads the files and touches no mapping.
  * ColPali checkpoints (ColPaliForRetrieval of transformers, merged ones of colpali-engine) open too, with their
  * projection, for PG_FORWARD_RETRIEVAL; so do folders of MLX that are not quantized.
  * Errors: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _UNSUPPORTED, _MEMORY, _CANCELLED; _ARGUMENT: an option is out of range, or

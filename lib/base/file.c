@@ -91,7 +91,8 @@ pg_status pgi_file_open(const char *path, pgi_file *out) {
     pg_status status = fstat(out->fd, &info) == 0 ? PG_OK : pgi_system_error(path, "stat", errno);
     if (status >= 0 && !S_ISREG(info.st_mode)) status = no_file(path, info.st_mode);
     if (status < 0) {
-        pgi_file_close(out);
+        close(out->fd); /* whose id is not known yet */
+        out->fd = -1;
         return status;
     }
     out->size = (size_t)info.st_size;
@@ -103,9 +104,23 @@ pg_status pgi_file_open(const char *path, pgi_file *out) {
     return PG_OK;
 }
 
+/* Whether the descriptor is that of the file still: a host that closes all descriptors, as daemons do when they start,
+ * closes ours too, and the next file that it opens gets the number. *number: an errno, or 0. */
+static int is_ours(const pgi_file *file, struct stat *info, int *number) {
+    *number = fstat(file->fd, info) == 0 ? 0 : errno;
+    return *number == 0 && (uint64_t)info->st_dev == file->id.device && (uint64_t)info->st_ino == file->id.inode;
+}
+
 pg_status pgi_file_unchanged(const pgi_file *file) {
     struct stat info;
-    if (fstat(file->fd, &info) != 0) return pgi_system_error(file->path, "stat", errno);
+    int number;
+    if (!is_ours(file, &info, &number)) {
+        if (number && number != EBADF) return pgi_system_error(file->path, "stat", number);
+        return pgi_error(PG_ERROR_IO,
+                         "%s: found descriptor %d, which it was opened with, %s: the host closed it (a daemon that "
+                         "starts, closefrom()), expected it to stay the library's",
+                         file->path, file->fd, number ? "closed" : "in use for another file");
+    }
     const unsigned long long found = (unsigned long long)info.st_size, expected = (unsigned long long)file->size;
     if (found != expected)
         return pgi_error(PG_ERROR_IO, "%s: found %llu bytes, expected the %llu that it had when it was opened",
@@ -116,7 +131,9 @@ pg_status pgi_file_unchanged(const pgi_file *file) {
 }
 
 void pgi_file_close(pgi_file *file) {
-    if (file->fd >= 0) close(file->fd);
+    struct stat info;
+    int number;
+    if (file->fd >= 0 && is_ours(file, &info, &number)) close(file->fd);
     file->fd = -1;
 }
 

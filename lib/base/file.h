@@ -42,8 +42,9 @@ int pgi_openat(int folder, const char *path, int flags, unsigned mode);
 
 /* PG_ERROR_NOT_FOUND or _IO. On error *out is closed. */
 pg_status pgi_file_open(const char *path, pgi_file *out);
+/* Leaves a descriptor alone that the host closed, and gave to another file. */
 void pgi_file_close(pgi_file *file);
-/* PG_ERROR_IO when the file has another size or time of change than when it was opened. */
+/* PG_ERROR_IO when the file has another size or time of change than when it was opened, or the host closed it. */
 pg_status pgi_file_unchanged(const pgi_file *file);
 /* `size` bytes from offset `at` on. Whatever happens to the file meanwhile is a status, where touching a mapping would
  * raise SIGBUS: PG_ERROR_IO. Any number of threads may read. */

@@ -302,7 +302,7 @@ pg_status pgi_tensor_files_unchanged(const pgi_tensor_files *files) {
     pg_status status = PG_OK;
     for (uint32_t i = 0; i < files->n_files && status >= 0; i++)
         if (files->files[i].mapping.data) status = pgi_file_unchanged(&files->files[i].file);
-    return status < 0 ? pgi_error_context(status, "open the model again (a mapped weight file changed)") : PG_OK;
+    return status < 0 ? pgi_error_context(status, "open the model again") : PG_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- reading */

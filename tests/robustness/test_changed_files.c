@@ -153,11 +153,55 @@ static void replacing_by_name_is_fine(void **state) {
     close_all(&o);
 }
 
+/* ---- a host that closes all descriptors ---- */
+
+static int lowest_free(void) {
+    const int fd = open("/dev/null", O_RDONLY);
+    assert_true(fd >= 0);
+    close(fd);
+    return fd;
+}
+
+/* Closes what was opened since the descriptor `first` was free; `again`: other files get the numbers. */
+static void close_from(int first, int last, int again) {
+    for (int fd = first; fd < last; fd++) close(fd);
+    for (int fd = first; again && fd < last; fd++) assert_int_equal(open("/dev/null", O_RDONLY), fd);
+}
+
+static void a_host_that_closes_descriptors(void **state) {
+    (void)state;
+    for (int again = 0; again < 2; again++) {
+        const int first = lowest_free();
+        opened o = open_all(0);
+        const int last = lowest_free();
+        assert_true(last > first); /* one for the weight file */
+        for (int i = 0; i < N_CALLS; i++) ok(compute(&o, i));
+        close_from(first, last, again);
+        for (int i = 0; i < N_CALLS; i++) {
+            stale_error();
+            const pg_status status = compute(&o, i);
+            assert_int_equal(status, PG_ERROR_IO);
+            assert_null(bad_error(status));
+            assert_non_null(strstr(pg_last_error(), "model.safetensors"));
+            assert_non_null(strstr(pg_last_error(), "open the model again"));
+            assert_non_null(strstr(pg_last_error(), "the host closed it"));
+        }
+        close_all(&o);
+        assert_int_equal(lowest_free(), again ? last : first);
+        for (int fd = first; again && fd < last; fd++) assert_int_equal(close(fd), 0);
+        opened next = open_all(0);
+        for (int i = 0; i < N_CALLS; i++) ok(compute(&next, i));
+        close_all(&next);
+        assert_int_equal(lowest_free(), first);
+    }
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_changed_file_is_noticed),
         cmocka_unit_test(in_memory_nothing_matters),
         cmocka_unit_test(replacing_by_name_is_fine),
+        cmocka_unit_test(a_host_that_closes_descriptors),
     };
     return RUN_TESTS(tests, setup, teardown);
 }
