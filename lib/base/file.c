@@ -180,7 +180,7 @@ int pgi_file_exists(const char *path) {
     if (stat(path, &info) == 0) return S_ISREG(info.st_mode);
     /* There, but it leads nowhere or may not be looked at: not the same as absent, so reading it says why. */
     if (errno == ENOENT || errno == ELOOP) return lstat(path, &info) == 0;
-    return errno == EACCES || errno == EIO;
+    return errno == EACCES || errno == EPERM || errno == EIO;
 }
 
 int pgi_folder_exists(const char *path) {

@@ -10,6 +10,7 @@
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -177,6 +178,15 @@ done:
     return status;
 }
 
+/* Whether `path` is a folder. *number: an errno where it could not be looked at, which is not absence; else 0. */
+static int is_folder(const char *path, int *number) {
+    struct stat info;
+    *number = 0;
+    if (stat(path, &info) == 0) return S_ISDIR(info.st_mode);
+    if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG) *number = errno;
+    return 0;
+}
+
 /* `model` is ORG/NAME or NAME, optionally with @REVISION: a branch, tag or commit; without it "main". */
 static pg_status find_snapshot(const pgi_memory *memory, const char *model, const char *cache, pgi_buffer *repo,
                                pgi_buffer *revision, pgi_buffer *path) {
@@ -187,26 +197,31 @@ static pg_status find_snapshot(const pgi_memory *memory, const char *model, cons
                          "%s: found no such folder, and it is no model id either (expected ORG/NAME)", model);
 
     const char *source;
+    int number;
     PGI_TRY(find_cache(memory, cache, repo, &source));
     size_t cache_size = repo->size;
     PGI_TRY(append_text(repo, "/models--"));
     for (size_t i = 0; i < id_size; i++)
         PGI_TRY(model[i] == '/' ? append_text(repo, "--") : pgi_buffer_append(repo, model + i, 1));
     const char *folder = (const char *)repo->data;
-    if (!pgi_folder_exists(folder))
+    if (!is_folder(folder, &number)) {
+        if (number) return pgi_system_error(folder, "open", number);
         return pgi_error(
             PG_ERROR_NOT_FOUND,
             "%s: found neither a folder of that name nor a downloaded model: looked at %s and %s (the cache "
             "%.*s comes from %s)",
             model, model, folder, (int)cache_size, folder, source);
+    }
 
     PGI_TRY(append_text(revision, at ? at + 1 : "main"));
     PGI_TRY(resolve_ref(memory, folder, revision));
     if (memchr(revision->data, '/', revision->size)) revision->size = 0; /* a ref that is not there: no folder either */
     PGI_TRY(pgi_buffer_printf(path, "%s/snapshots/%s", folder, revision->size ? (const char *)revision->data : "-"));
-    if (!pgi_folder_exists((const char *)path->data))
+    if (!is_folder((const char *)path->data, &number)) {
+        if (number) return pgi_system_error((const char *)path->data, "open", number);
         return pgi_error(PG_ERROR_NOT_FOUND, "%s: revision %s is not in the cache: looked at %s/refs/%s and %s", model,
                          at ? at + 1 : "main", folder, at ? at + 1 : "main", (const char *)path->data);
+    }
     return PG_OK;
 }
 
@@ -215,7 +230,8 @@ pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, const c
     if (!*model) return pgi_error(PG_ERROR_ARGUMENT, "the model is an empty string, expected a folder or a model id");
     if (cache && !*cache)
         return pgi_error(PG_ERROR_ARGUMENT, "the cache is an empty string, expected a folder or NULL");
-    if (pgi_folder_exists(model)) { /* as in transformers, a folder wins over a model id */
+    int number;
+    if (is_folder(model, &number)) { /* as in transformers, a folder wins over a model id */
         *out = pgi_copy_string(memory, model, strlen(model));
         return *out ? PG_OK : PG_ERROR_MEMORY;
     }
@@ -224,7 +240,7 @@ pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, const c
                          "%s: found a URL, expected a checkpoint folder or a model id; nothing is downloaded here: "
                          "download it with 'hf download ORG/NAME' and give ORG/NAME",
                          model);
-    if (pgi_file_exists(model))
+    if (!number && pgi_file_exists(model))
         return pgi_diagnose_file(
             pgi_error(PG_ERROR_ARGUMENT, "%s: found a file, expected a checkpoint folder or a model id", model), model);
 
@@ -233,6 +249,9 @@ pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, const c
     pgi_buffer_init(&revision, memory);
     pgi_buffer_init(&path, memory);
     pg_status status = find_snapshot(memory, model, cache, &repo, &revision, &path);
+    /* what could not be looked at may still be a model id: that of a service in a folder of another user */
+    if ((status == PG_ERROR_NOT_FOUND || status == PG_ERROR_IO) && number)
+        status = pgi_system_error(model, "open", number);
     if (status >= 0) {
         *out = pgi_copy_string(memory, (const char *)path.data, path.size);
         if (!*out) status = PG_ERROR_MEMORY;

@@ -2,6 +2,9 @@
 /* lib/checkpoint/hf_cache.h: model folders and the local Hugging Face cache. */
 #include "run_tests.h"
 
+#include <grp.h>
+#include <sys/wait.h>
+
 #include "checkpoint/hf_cache.h"
 #include "checkpoint_files.h"
 
@@ -139,12 +142,66 @@ static void the_callers_cache_is_the_only_one(void **state) {
     set_environment(NULL);
 }
 
+/* Root may look at everything; the exit status of a child that cannot become another user. */
+enum { CANNOT = 77, NOBODY = 65534 };
+
+/* 0: `model` gives status and a message that begins so. */
+static int differs(const char *model, const char *cache, pg_status expected, const char *text) {
+    char *path = NULL;
+    const pg_status status = pgi_hf_cache_find(MEMORY, model, cache, &path);
+    const char *found = status < 0 ? pgi_error_text() : path;
+    const int same = status == expected && strncmp(found, text, strlen(text)) == 0;
+    if (!same) fprintf(stderr, "%s: %d, %s\n", model, (int)status, found);
+    pgi_free(MEMORY, path);
+    return !same;
+}
+
+static int look_as_nobody(void) {
+    char here[512], cache[512], locked[512], text[600], denied[600];
+    if (geteuid() == 0 && (setgroups(0, NULL) != 0 || setgid(NOBODY) != 0 || setuid(NOBODY) != 0)) return CANNOT;
+    snprintf(here, sizeof here, "%s", in_folder("locked/model"));
+    snprintf(cache, sizeof cache, "%s", in_folder("cache"));
+    if (access(cache, X_OK) != 0) return CANNOT; /* $TMPDIR is root's alone */
+    snprintf(locked, sizeof locked, "%s", in_folder("locked"));
+    snprintf(text, sizeof text, "%s: cannot open: Permission denied", here);
+    snprintf(denied, sizeof denied, "%s/models--org--name: cannot open: Permission denied", locked);
+    return differs(here, cache, PG_ERROR_IO, text) ||
+           differs("locked/other", cache, PG_ERROR_IO, "locked/other: cannot open: Permission denied") ||
+           differs("locked/other", locked, PG_ERROR_IO, "locked/other: cannot open: Permission denied") ||
+           differs("org/name", locked, PG_ERROR_IO, denied) ||
+           differs("locked/model", cache, PG_OK, in_folder("cache/models--locked--model/snapshots/main"));
+}
+
+static void what_may_not_be_looked_at_is_neither_absent_nor_a_file(void **state) {
+    int how = 0;
+    (void)state;
+    make_folders("locked/model");
+    make_folders("cache/models--locked--model/snapshots/main");
+    for (char *path = strdup(in_folder("cache/models--locked--model/snapshots/main")); path;) {
+        assert_int_equal(chmod(path, 0755), 0); /* others may look, whoever runs this */
+        if (strlen(path) == strlen(folder)) {
+            free(path);
+            break;
+        }
+        *strrchr(path, '/') = 0;
+    }
+    assert_int_equal(chmod(in_folder("locked"), 0), 0);
+    const pid_t child = fork();
+    if (child == 0) _exit(chdir(folder) != 0 ? 2 : look_as_nobody());
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_int_equal(chmod(in_folder("locked"), 0700), 0);
+    assert_true(WIFEXITED(how));
+    if (WEXITSTATUS(how) == CANNOT) skip();
+    assert_int_equal(WEXITSTATUS(how), 0);
+}
+
 int main(int argc, char **argv) {
 #define TEST(function) cmocka_unit_test_setup_teardown(function, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         TEST(hub_cache_is_found_by_environment),
         TEST(hub_errors_say_where_it_looked),
         TEST(the_callers_cache_is_the_only_one),
+        TEST(what_may_not_be_looked_at_is_neither_absent_nor_a_file),
     };
 #undef TEST
     return RUN_TESTS(tests, NULL, NULL);
