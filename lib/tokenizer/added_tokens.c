@@ -10,8 +10,9 @@
 #include "base/utf8.h"
 
 enum {
-    MAX_BYTES = 1 << 20, /* of their texts: PaliGemma's have 30 kB, and each byte takes some 90 of memory */
-    CANCEL_NODES = 4096
+    MAX_BYTES = 1 << 19, /* of their texts: PaliGemma's have 30 kB, and each byte takes up to 100 of memory */
+    CANCEL_NODES = 4096,
+    AHEAD = 16 /* nodes */
 };
 
 void pgi_added_tokens_init(pgi_added_tokens *tokens, const pgi_memory *memory) {
@@ -187,6 +188,7 @@ static pg_status trie_link(pgi_added_tokens *tokens, const pg_cancel *cancel, pg
         for (size_t depth = 0; depth <= trie->longest; depth++) begin[depth + 1] += begin[depth];
         for (size_t i = 0; i < trie->n; i++) order[begin[trie->nodes[i].depth]++] = (int32_t)i;
         for (size_t i = 1; i < trie->n && status >= 0; i++) {
+            if (i + AHEAD < trie->n) __builtin_prefetch(&trie->nodes[order[i + AHEAD]]); /* they lie far apart */
             link_node(tokens, trie, order[i]);
             if (i % CANCEL_NODES == 0) status = pgi_cancel_check(cancel);
         }
@@ -223,12 +225,32 @@ pg_status pgi_added_tokens_replace_spaces(const char *text, size_t size, pgi_buf
     return PG_OK;
 }
 
+/* Room for the nodes that the tokens can take at the most, so that none is moved. */
+static pg_status reserve_nodes(pgi_added_tokens *tokens, const pgi_vocab *vocab, int replace_spaces) {
+    size_t raw = 1, normalized = 1;
+    for (size_t i = 0; i < tokens->n; i++) {
+        size_t size;
+        const pgi_added_token *token = &tokens->data[i];
+        const char *content = pgi_vocab_text(vocab, (size_t)token->id, &size);
+        size_t n = size;
+        for (size_t k = 0; k < size && token->flags.normalized && replace_spaces; k++) n += content[k] == ' ' ? 2 : 0;
+        *(token->flags.normalized ? &normalized : &raw) += n;
+    }
+    pgi_trie *const tries[] = {&tokens->raw, &tokens->normalized};
+    const size_t n[] = {raw, normalized};
+    for (int i = 0; i < 2; i++)
+        if (n[i] > 1)
+            PGI_TRY(pgi_grow(tokens->memory, &tries[i]->nodes, &tries[i]->capacity, n[i], sizeof *tries[i]->nodes));
+    return PG_OK;
+}
+
 pg_status pgi_added_tokens_finish(pgi_added_tokens *tokens, const pgi_vocab *vocab, int replace_spaces,
                                   const pg_cancel *cancel, const char *file) {
     pgi_buffer text;
     pg_status status = PG_OK;
     pgi_buffer_init(&text, tokens->memory);
     tokens->raw.key = tokens->normalized.key = vocab->key;
+    PGI_TRY(reserve_nodes(tokens, vocab, replace_spaces));
     for (size_t i = 0; i < tokens->n && status >= 0; i++) {
         size_t size;
         pgi_added_token *token = &tokens->data[i];

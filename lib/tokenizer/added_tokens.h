@@ -77,7 +77,7 @@ int pgi_added_tokens_is_special(const pgi_added_tokens *tokens, int64_t id);
 void pgi_added_tokens_set_control(pgi_added_tokens *tokens, int64_t id);
 
 /* Adds a token, or gives an added one new flags. A text without an id gets the next one and enters `vocab`.
- * PG_ERROR_LIMIT: their texts have more than 1 MiB together. */
+ * PG_ERROR_LIMIT: their texts have more than 512 KiB together. */
 pg_status pgi_added_tokens_add(pgi_added_tokens *tokens, pgi_vocab *vocab, const char *text, size_t size,
                                pgi_token_flags flags, const char *file);
 /* Call it after the last add. replace_spaces: the normalizer makes ' ' U+2581. */
