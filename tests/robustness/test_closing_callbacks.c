@@ -4,6 +4,7 @@
 #include "run_tests.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "fault_calls.h"
@@ -182,7 +183,8 @@ static int try_call(const fault_call *call, int64_t n, int in_free) {
 
 /* Whether a call needs none of the handles. */
 static int needs_nothing(const fault_call *call) {
-    fault_world nothing = {NULL};
+    fault_world nothing;
+    memset(&nothing, 0, sizeof nothing);
     counter_init(&fault_memory);
     return call->run(&nothing) >= 0;
 }
