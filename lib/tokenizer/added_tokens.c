@@ -139,10 +139,9 @@ static pg_status link_child(const pgi_memory *memory, pgi_trie *trie, int32_t no
     return PG_OK;
 }
 
-/* The text is that of the token as it is found. The first token of a text stays. */
+/* The text is that of the token as it is found; reserve_nodes() made room. The first token of a text stays. */
 static pg_status trie_add(const pgi_memory *memory, pgi_trie *trie, const uint8_t *text, size_t size, int32_t token) {
     int32_t node = 0;
-    PGI_TRY(pgi_grow(memory, &trie->nodes, &trie->capacity, trie->n + size + 1, sizeof *trie->nodes));
     if (trie->n == 0) trie->nodes[trie->n++] = (pgi_trie_node){.token = -1};
     for (size_t i = size; i-- > 0;) {
         int32_t next = child_of(trie, node, text[i]);
