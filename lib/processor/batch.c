@@ -181,12 +181,20 @@ static pg_status check_image_tokens(const batch_encoder *e, pgi_row *row, int64_
                      (long long)(in_prefix + in_suffix), (long long)row->n_images, (long long)expected);
 }
 
+static pg_status check_bytes(const batch_encoder *e, const char *what, pgi_text text) {
+    if (text.size <= (uint64_t)e->options->max_text_bytes) return PG_OK;
+    return pgi_error(PG_ERROR_LIMIT, "found a %s of %zu bytes, expected at most max_text_bytes, %lld", what, text.size,
+                     (long long)e->options->max_text_bytes);
+}
+
 static pg_status tokenize_row(batch_encoder *e, int32_t r, int64_t *n_prefix, int64_t *n_suffix) {
     const pg_batch *batch = e->batch;
     pgi_row *row = &e->rows[r];
     size_t begin = e->ids.size;
     int open = (e->options->flags & PG_ENCODE_OPEN_SUFFIX) != 0, has_suffix = batch->n_suffixes > 0;
     pgi_text prompt = prompt_of(batch, r), suffix = suffix_of(batch, r);
+    PGI_TRY(check_bytes(e, "prompt", prompt));
+    if (has_suffix) PGI_TRY(check_bytes(e, "suffix", suffix));
     if (e->options->mode == PG_MODE_BIG_VISION) {
         pgi_big_vision_row texts = {(int32_t)row->n_images, prompt, has_suffix ? suffix : (pgi_text){0}, open};
         PGI_TRY(pgi_layout_big_vision(&e->layout, &texts, &e->ids, n_prefix));
@@ -199,17 +207,9 @@ static pg_status tokenize_row(batch_encoder *e, int32_t r, int64_t *n_prefix, in
     return PG_OK;
 }
 
-static pg_status check_bytes(const batch_encoder *e, const char *what, pgi_text text) {
-    if (text.size <= (uint64_t)e->options->max_text_bytes) return PG_OK;
-    return pgi_error(PG_ERROR_LIMIT, "found a %s of %zu bytes, expected at most max_text_bytes, %lld", what, text.size,
-                     (long long)e->options->max_text_bytes);
-}
-
 static pg_status encode_row(batch_encoder *e, int32_t r) {
     pgi_row *row = &e->rows[r];
     int64_t n_prefix, n_suffix;
-    PGI_TRY(check_bytes(e, "prompt", prompt_of(e->batch, r)));
-    if (e->batch->n_suffixes > 0) PGI_TRY(check_bytes(e, "suffix", suffix_of(e->batch, r)));
     PGI_TRY(tokenize_row(e, r, &n_prefix, &n_suffix));
     int64_t n = n_prefix + n_suffix;
     int64_t suffix_images =
