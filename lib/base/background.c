@@ -4,13 +4,13 @@
 
 #include <signal.h>
 
-enum { STACK_BYTES = 1 << 16 };
+#include "base/thread_stack.h"
 
 void pgi_background_start(pgi_background *thread, void *(*body)(void *user), void *user) {
     pthread_attr_t attributes;
     sigset_t all, before;
     if (pthread_attr_init(&attributes) != 0) return;
-    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    (void)pthread_attr_setstacksize(&attributes, PGI_LEAST_STACK);
     sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited by the thread */
     if (pthread_create(&thread->id, &attributes, body, user) == 0) pgi_process_mark_set(&thread->mark);

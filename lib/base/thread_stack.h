@@ -10,21 +10,15 @@ enum {
     PGI_POOL_STACK = 256 << 10  /* of a thread of a pool at least */
 };
 
-/* Attributes of a thread whose stack has at least `least` bytes: a host may have made the default of the process
- * smaller (pthread_setattr_default_np()). 0, or an error; pthread_attr_destroy() is due after 0. */
-static inline int pgi_thread_attributes(pthread_attr_t *out, size_t least) {
-    size_t size;
-    const int error = pthread_attr_init(out);
-    if (error == 0 && pthread_attr_getstacksize(out, &size) == 0 && size < least)
-        (void)pthread_attr_setstacksize(out, least);
-    return error;
-}
-
-/* pthread_create() with them. */
+/* pthread_create(), with a stack of at least `least` bytes: a host may have made the default of the process smaller
+ * (pthread_setattr_default_np()). */
 static inline int pgi_thread_create(pthread_t *thread, size_t least, void *(*body)(void *user), void *user) {
     pthread_attr_t attributes;
-    int error = pgi_thread_attributes(&attributes, least);
+    size_t size;
+    int error = pthread_attr_init(&attributes);
     if (error != 0) return error;
+    if (pthread_attr_getstacksize(&attributes, &size) == 0 && size < least)
+        (void)pthread_attr_setstacksize(&attributes, least);
     error = pthread_create(thread, &attributes, body, user);
     (void)pthread_attr_destroy(&attributes);
     return error;
