@@ -119,13 +119,14 @@ pg_status pgi_sampling_init(const pg_sampling_options *options, const pg_model *
     return check_id_lists(options, vocab_size);
 }
 
-static size_t words_of(int64_t vocab_size) { return (size_t)((vocab_size + 31) / 32); }
+/* Of a bit for each id. */
+static int64_t words_of(int64_t vocab_size) { return (vocab_size + 31) / 32; }
 
 void pgi_sampling_mark_eos(pgi_sampling *sampling, uint32_t *marks) {
     const pg_sampling_options *options = &sampling->options;
     sampling->eos = NULL;
     if (options->n_eos_ids == 0) return;
-    memset(marks, 0, words_of(sampling->vocab_size) * sizeof *marks);
+    memset(marks, 0, (size_t)words_of(sampling->vocab_size) * sizeof *marks);
     for (int64_t i = 0; i < options->n_eos_ids; i++)
         marks[options->eos_ids[i] / 32] |= UINT32_C(1) << options->eos_ids[i] % 32;
     sampling->eos = marks;
@@ -133,7 +134,7 @@ void pgi_sampling_mark_eos(pgi_sampling *sampling, uint32_t *marks) {
 
 pg_status pgi_sampling_make_eos(pgi_sampling *sampling, const pgi_memory *memory) {
     if (sampling->options.n_eos_ids == 0) return PG_OK;
-    uint32_t *marks = pgi_alloc(memory, words_of(sampling->vocab_size), sizeof *marks);
+    uint32_t *marks = pgi_alloc(memory, (size_t)words_of(sampling->vocab_size), sizeof *marks);
     if (!marks) return PG_ERROR_MEMORY;
     pgi_sampling_mark_eos(sampling, marks);
     return PG_OK;
@@ -161,7 +162,7 @@ int pgi_sampling_ends_row(const pgi_sampling *sampling, int64_t id) {
 static int64_t rounded(int64_t vocab_size) { return (vocab_size + 15) / 16 * 16; }
 
 int64_t pgi_sampling_workspace_size(int64_t vocab_size) {
-    return 5 * rounded(vocab_size) + 2 * rounded((vocab_size + 31) / 32);
+    return 5 * rounded(vocab_size) + 2 * rounded(words_of(vocab_size));
 }
 
 pgi_sampling_workspace pgi_sampling_workspace_in(float *memory, int64_t vocab_size) {
@@ -171,6 +172,6 @@ pgi_sampling_workspace pgi_sampling_workspace_in(float *memory, int64_t vocab_si
         .keys = (uint64_t *)(void *)keys,
         .biases = keys,
         .marks = (uint32_t *)(void *)marks,
-        .eos = (uint32_t *)(void *)(marks + rounded((vocab_size + 31) / 32)),
+        .eos = (uint32_t *)(void *)(marks + rounded(words_of(vocab_size))),
     };
 }

@@ -17,8 +17,7 @@
 #include "image/png_text.h"
 
 enum {
-    MAX_CHUNK_SIZE = 4 * 1024 * 1024, /* of one that libpng keeps */
-    MAX_DEFLATE_RATIO = 1032          /* bytes that one byte can stand for */
+    MAX_CHUNK_SIZE = 4 * 1024 * 1024 /* of one that libpng keeps */
 };
 
 /* All state that must outlive a longjmp() of libpng is in here, none in locals. */
@@ -125,11 +124,11 @@ static pg_status check_promise(const png_job *job, const char *name) {
                                    [PNG_COLOR_TYPE_RGB_ALPHA] = 4};
     int bits = channels[job->color_type] * job->bit_depth;
     uint64_t size = packed_size(job->width, job->height, bits, job->bytes[28] != 0);
-    if (size / MAX_DEFLATE_RATIO <= job->size) return PG_OK;
+    if (size / PGI_PNG_MAX_RATIO <= job->size) return PG_OK;
     return pgi_error(PG_ERROR_FORMAT,
                      "%s: found a damaged PNG (the data ends too early): %d x %d pixels in %zu bytes, expected at "
                      "least %llu",
-                     name, job->width, job->height, job->size, (unsigned long long)(size / MAX_DEFLATE_RATIO));
+                     name, job->width, job->height, job->size, (unsigned long long)(size / PGI_PNG_MAX_RATIO));
 }
 
 /* libpng would call an absurd header "invalid IHDR data"; this says which value is wrong. */

@@ -10,8 +10,6 @@
 
 #include "image/png_key.h"
 
-enum { MAX_DEFLATE_RATIO = 1032 };
-
 static int has_key(const uint8_t *chunk, const char *key) {
     const size_t n = pgi_png_u32(chunk), size = strlen(key);
     return n >= size && memcmp(chunk + 8, key, size) == 0 && (n == size || chunk[8 + size] == 0);
@@ -51,7 +49,7 @@ static pg_status unpack(const pgi_memory *memory, const uint8_t *chunk, size_t b
     size_t room = PGI_PNG_MAX_TEXT_SIZE;
     if (begin >= room) return PG_OK;
     room -= begin + 1; /* as libpng counts: with what stands before the text, and a byte behind it */
-    if (n < room / MAX_DEFLATE_RATIO) room = n * MAX_DEFLATE_RATIO;
+    if (n < room / PGI_PNG_MAX_RATIO) room = n * PGI_PNG_MAX_RATIO;
     pgi_memory copy = *memory;
     z_stream stream = {.zalloc = zlib_alloc, .zfree = zlib_free, .opaque = &copy};
     uint8_t *block = pgi_alloc(memory, room + 1, 1);

@@ -7,8 +7,9 @@
 #include "base/run.h"
 
 enum {
-    PGI_PNG_MAX_TEXTS = 64,                 /* of any key, that are looked at */
-    PGI_PNG_MAX_TEXT_SIZE = 4 * 1024 * 1024 /* of one of them, unpacked */
+    PGI_PNG_MAX_TEXTS = 64,                  /* of any key, that are looked at */
+    PGI_PNG_MAX_TEXT_SIZE = 4 * 1024 * 1024, /* of one of them, unpacked */
+    PGI_PNG_MAX_RATIO = 1032                 /* bytes that a byte of a deflate stream can stand for */
 };
 
 #define PGI_PNG_RAW_PROFILE "Raw profile type exif"
