@@ -110,6 +110,16 @@ static void change(int how) {
     if (how == WRITTEN_OVER) assert_int_equal(utimensat(AT_FDCWD, path, later, 0), 0);
 }
 
+/* Call i names the file and says what to do. */
+static void fails(opened *o, int i) {
+    stale_error();
+    const pg_status status = compute(o, i);
+    assert_int_equal(status, PG_ERROR_IO);
+    assert_null(bad_error(status));
+    assert_non_null(strstr(pg_last_error(), "model.safetensors"));
+    assert_non_null(strstr(pg_last_error(), "open the model again"));
+}
+
 static void a_changed_file_is_noticed(void **state) {
     (void)state;
     for (int how = 0; how < N_CHANGES; how++) {
@@ -117,12 +127,7 @@ static void a_changed_file_is_noticed(void **state) {
         for (int i = 0; i < N_CALLS; i++) ok(compute(&o, i));
         change(how);
         for (int i = 0; i < N_CALLS; i++) {
-            stale_error();
-            const pg_status status = compute(&o, i);
-            assert_int_equal(status, PG_ERROR_IO);
-            assert_null(bad_error(status));
-            assert_non_null(strstr(pg_last_error(), "model.safetensors"));
-            assert_non_null(strstr(pg_last_error(), "open the model again"));
+            fails(&o, i);
         }
         close_all(&o);
     }
@@ -178,12 +183,7 @@ static void a_host_that_closes_descriptors(void **state) {
         for (int i = 0; i < N_CALLS; i++) ok(compute(&o, i));
         close_from(first, last, again);
         for (int i = 0; i < N_CALLS; i++) {
-            stale_error();
-            const pg_status status = compute(&o, i);
-            assert_int_equal(status, PG_ERROR_IO);
-            assert_null(bad_error(status));
-            assert_non_null(strstr(pg_last_error(), "model.safetensors"));
-            assert_non_null(strstr(pg_last_error(), "open the model again"));
+            fails(&o, i);
             assert_non_null(strstr(pg_last_error(), "the host closed it"));
         }
         close_all(&o);
