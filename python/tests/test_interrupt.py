@@ -13,10 +13,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples" / "demo"
 
 # SIGINT may come ignored, from a shell that runs the tests in the background; Python then raises no KeyboardInterrupt.
-LISTEN = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+# say() writes a line at once: print() writes it in pieces, and an interrupt between them would leave a part of one.
+LISTEN = """
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def say(text):
+    os.write(1, (text + "\\n").encode())
+"""
 
 CHILD = LISTEN + """
-import sys, time, threading
+import sys, time
 import numpy as np
 import paligemma
 model = paligemma.PaliGemmaForConditionalGeneration.from_pretrained(sys.argv[1])
@@ -29,19 +35,19 @@ calls = {
     "generate": lambda: model.generate(**many, max_new_tokens=20),
     "encode_image": lambda: model.encode_image(np.repeat(small.pixel_values, 2000, 0)),
 }
-print("ready", flush=True)
+say("ready")
 try:
     calls[sys.argv[3]]()
-    print("finished", flush=True)
+    say("finished")
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    say("interrupted")
 assert model.generate(**small, max_new_tokens=20).tolist() == before      # everything is sound
 for signals_are_back in [1]:
     try:
-        print("ready", flush=True)
+        say("ready")
         time.sleep(60)
     except KeyboardInterrupt:
-        print("again", flush=True)
+        say("again")
 """
 
 
@@ -73,7 +79,7 @@ def test_sigint(call):
 
 
 STREAM = LISTEN + """
-import sys, time
+import sys
 import paligemma
 model = paligemma.PaliGemmaForConditionalGeneration.from_pretrained(sys.argv[1])
 processor = paligemma.AutoProcessor.from_pretrained(sys.argv[1])
@@ -81,10 +87,10 @@ inputs = processor(sys.argv[2], "caption en", return_tensors="np")
 try:
     while True:
         for piece in model.stream(inputs, processor, max_new_tokens=20):
-            print("ready", flush=True)
+            say("ready")
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
-print("".join(model.stream(inputs, processor, max_new_tokens=20)), flush=True)
+    say("interrupted")
+say("".join(model.stream(inputs, processor, max_new_tokens=20)))
 """
 
 
