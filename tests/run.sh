@@ -10,16 +10,16 @@
 #   pthread           gcc, without OpenMP and sentencepiece, the static library alone
 #   thread-sanitized  the same with ThreadSanitizer: the suite threads alone
 #
-# Then, on the first build, clang-tidy, old CPUs under qemu-user (emulate.sh, where qemu-x86_64 is there), AArch64 (arm.sh,
-# where there are a cross compiler and qemu-aarch64), and the Python package, installed with pip into an environment of its own.
+# Then, on the first build, clang-tidy, and the Python package, installed with pip into an environment of its own; beside
+# that old CPUs under qemu-user (emulate.sh) and AArch64 (arm.sh), where there are the emulators.
 #
 # --oracle also compares with transformers on fresh random checkpoints, in a virtual environment that is made on the first
 # run (run_oracle.sh). run_steps.sh has the functions. While you work, `meson test -C build` is quicker (CONTRIBUTING.md).
 #
 # Environment: MESON, PYTHON, CC_GCC, CC_CLANG  the programs;  TEST_BUILD  folder of the builds (build-test);
-# ORACLE_VENV  a virtual environment with the packages of run_oracle.sh (.venv);  ORACLE_CASES  checkpoints to compare (40);
-# ORACLE_FORWARD  checkpoints for batches (12);  ORACLE_BATCHES  batches for the processor (1000);  ORACLE_IMAGES  image
-# files (6000);  ORACLE_SEED  the first seed of each (fresh);  ORACLE_VENV_2  the second, with the next transformers
+# ORACLE_VENV  a virtual environment with the packages of run_oracle.sh (.venv);  ORACLE_CASES  checkpoints to compare (20);
+# ORACLE_FORWARD  checkpoints for batches (8);  ORACLE_BATCHES  batches for the processor (500);  ORACLE_IMAGES  image
+# files (3000);  ORACLE_SEED  the first seed of each (fresh);  ORACLE_VENV_2  the second, with the next transformers
 # (.venv-5.24.0);  TEST_JOBS  at a time (the CPUs, at most 8).
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -68,7 +68,7 @@ if build sanitized "$clang" "$(echo "$clang" | sed 's/clang/clang++/')" --buildt
     run_suites sanitized --no-suite style --no-suite selftest --timeout-multiplier 5
     unset TEST_SHORT TEST_LEAVE_OUT
 fi
-if build pthread "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=release -Dthreads=pthread -Dsentencepiece=disabled -Ddefault_library=static; then
+if build pthread "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=release -Dthreads=pthread -Dsentencepiece=disabled -Ddefault_library=static -Dexamples=false; then
     run_suites pthread --suite unit --suite golden --suite robustness
 fi
 targets=threads
@@ -78,25 +78,25 @@ if build thread-sanitized "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype
 fi
 targets=
 
-if command -v qemu-x86_64 >/dev/null 2>&1 && test "$(uname -m)" = x86_64; then
-    title "old CPUs, emulated"
+# The emulators keep one CPU busy for minutes, and so does much of what follows: they run beside it.
+emulations() {
     CC=$gcc sh tests/emulate.sh "$builds/gcc" >"$builds/emulate.log" 2>&1
-    tail -n 100 "$builds/emulate.log"
-    add_counts "$builds/emulate.log" "tests/emulate.sh"
-fi
-
-if command -v aarch64-linux-gnu-gcc >/dev/null 2>&1 && command -v qemu-aarch64 >/dev/null 2>&1; then
-    title "AArch64, emulated"
-    TEST_JOBS=$jobs sh tests/arm.sh "$builds/arm" >"$builds/arm.log" 2>&1
-    if test $? -eq 77; then
-        tail -n 1 "$builds/arm.log"
-    else
-        tail -n 100 "$builds/arm.log"
-        add_counts "$builds/arm.log" "tests/arm.sh"
-    fi
-else
-    echo "skip  AArch64: no cross compiler or no qemu-aarch64 (tests/arm.sh)"
-fi
+    echo $? >"$builds/emulate.status"
+    TEST_JOBS=1 sh tests/arm.sh "$builds/arm" >"$builds/arm.log" 2>&1
+    echo $? >"$builds/arm.status"
+}
+rm -f "$builds/emulate.status" "$builds/arm.status"
+emulations &
+emulations=$!
+end() {
+    wait "$emulations"
+    for name in emulate arm; do
+        title "tests/$name.sh"
+        tail -n 100 "$builds/$name.log"
+        test "$(cat "$builds/$name.status")" = 77 || add_counts "$builds/$name.log" "tests/$name.sh"
+    done
+    finish
+}
 
 title "the Python package: numpy alone"
 venv=$builds/python
@@ -110,4 +110,5 @@ if test "$oracle" = yes; then
     # shellcheck source=tests/run_oracle.sh
     . tests/run_oracle.sh
 fi
-finish
+
+end

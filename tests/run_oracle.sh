@@ -12,7 +12,7 @@ if ! "$venv/bin/python" -c 'import torch, transformers, sentencepiece, safetenso
 fi
 "$venv/bin/python" -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)' || {
     failed=$((failed + 1))
-    finish
+    end
 }
 title "the Python package beside transformers"
 if "$venv/bin/python" -c 'import pytest' 2>/dev/null ||
@@ -32,11 +32,11 @@ live() {
 }
 seed=${ORACLE_SEED:+--seed $ORACLE_SEED}
 # shellcheck disable=SC2086
-live "live comparison with transformers: images and text" live.py --count "${ORACLE_CASES:-40}" $seed
+live "live comparison with transformers: images and text" live.py --count "${ORACLE_CASES:-20}" $seed
 # shellcheck disable=SC2086
-live "live: image files, whole and damaged" images_live.py --count "${ORACLE_IMAGES:-6000}" $seed
+live "live: image files, whole and damaged" images_live.py --count "${ORACLE_IMAGES:-3000}" $seed
 # shellcheck disable=SC2086
-live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES:-1000}" $seed
+live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES:-500}" $seed
 # shellcheck disable=SC2086
 if "$venv/bin/python" -c 'import supervision' 2>/dev/null ||
     "$venv/bin/python" -m pip install --quiet supervision; then
@@ -45,29 +45,29 @@ else
     echo "skipped: answers read by supervision, which could not be installed"
 fi
 # shellcheck disable=SC2086
-live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-12}" $seed
+live "live: forward, batched generation, embeddings" forward_live.py --count "${ORACLE_FORWARD:-8}" $seed
 # shellcheck disable=SC2086
-live "live: image settings of the Python package" image_settings_live.py --count "${ORACLE_IMAGE_SETTINGS:-300}" $seed
+live "live: image settings of the Python package" image_settings_live.py --count "${ORACLE_IMAGE_SETTINGS:-150}" $seed
 # shellcheck disable=SC2086
-live "live: the tokenizer of the Python package" tokenizer_live.py --calls "${ORACLE_TOKENIZER:-100}" $seed
+live "live: the tokenizer of the Python package" tokenizer_live.py --calls "${ORACLE_TOKENIZER:-50}" $seed
 # shellcheck disable=SC2086
-live "live: JSON beside Python's json" json_live.py --count "${ORACLE_JSON:-3000}" $seed
+live "live: JSON beside Python's json" json_live.py --count "${ORACLE_JSON:-1500}" $seed
 live "live: generate() with its settings" generate_options.py
 # shellcheck disable=SC2086
-live "live: settings of sampling, stop strings" sampling_live.py --count "${ORACLE_SAMPLING:-600}" $seed
+live "live: settings of sampling, stop strings" sampling_live.py --count "${ORACLE_SAMPLING:-300}" $seed
 # shellcheck disable=SC2086
-live "live: beam search" beams_live.py --count "${ORACLE_BEAMS:-200}" $seed
+live "live: beam search" beams_live.py --count "${ORACLE_BEAMS:-100}" $seed
 # shellcheck disable=SC2086
 if "$venv/bin/python" -c 'import pycocotools' 2>/dev/null ||
     "$venv/bin/python" -m pip install --quiet pycocotools; then
-    live "live: the mask decoder" masks_live.py --count "${ORACLE_MASKS:-500}" $seed
+    live "live: the mask decoder" masks_live.py --count "${ORACLE_MASKS:-250}" $seed
 else
     echo "skipped: the mask decoder, whose run lengths are read by pycocotools, which could not be installed"
 fi
 # shellcheck disable=SC2086
-live "live: scores of given answers" score_live.py --count "${ORACLE_SCORES:-40}" $seed
+live "live: scores of given answers" score_live.py --count "${ORACLE_SCORES:-20}" $seed
 # shellcheck disable=SC2086
-live "live: embeddings of ColPali" colpali_live.py --count "${ORACLE_COLPALI:-12}" $seed
+live "live: embeddings of ColPali" colpali_live.py --count "${ORACLE_COLPALI:-6}" $seed
 # shellcheck disable=SC2086
 live "live: rows of more than 8,192 tokens" long_rows.py $seed
 title "tokenizers of every kind against transformers"
@@ -94,17 +94,18 @@ version=$("$second/bin/python" -c 'import transformers; print(transformers.__ver
 if test -n "${ORACLE_VENV_2:-}" || test "$version" = "$next_version"; then
     reference=$second/bin/python
     title "the Python package beside transformers $version"
-    python_suite "$reference" "$builds/python-oracle-2.log"
+    # shellcheck disable=SC2046 # the tests that read transformers
+    python_suite "$reference" "$builds/python-oracle-2.log" $(grep -l transformers python/tests/test_*.py)
     # shellcheck disable=SC2086
-    live "live: the processor's batches ($version)" processor_live.py --count "${ORACLE_BATCHES:-300}" $seed
+    live "live: the processor's batches ($version)" processor_live.py --count "${ORACLE_BATCHES:-150}" $seed
     # shellcheck disable=SC2086
     live "live: forward, batched generation, embeddings ($version)" forward_live.py \
-        --count "${ORACLE_FORWARD:-6}" $seed
+        --count "${ORACLE_FORWARD:-4}" $seed
     # shellcheck disable=SC2086
     live "live: settings of sampling, stop strings ($version)" sampling_live.py \
-        --count "${ORACLE_SAMPLING:-200}" $seed
+        --count "${ORACLE_SAMPLING:-100}" $seed
     # shellcheck disable=SC2086
-    live "live: beam search ($version)" beams_live.py --count "${ORACLE_BEAMS:-100}" $seed
+    live "live: beam search ($version)" beams_live.py --count "${ORACLE_BEAMS:-50}" $seed
     live "live: generate() with its settings ($version)" generate_options.py
 else
     echo "skipped: the comparison with transformers $next_version, which could not be installed"

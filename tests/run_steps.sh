@@ -82,10 +82,15 @@ run_suites() {
     failed=$((failed + bad))
 }
 
-# python_suite PYTHON LOG: the tests of python/ with the library of the release build; what PYTHON lacks is skipped there.
+# python_suite PYTHON LOG [FILE...]: the tests of python/, or FILEs of them, with the library of the release build; what
+# PYTHON lacks is skipped there.
 python_suite() {
+    suite_python=$1
+    suite_log=$2
+    shift 2
+    test $# -gt 0 || set -- python/tests
     PALIGEMMA_LIBRARY=$builds/gcc/lib PYTHONPATH=$builds/pytest PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 \
-        "$1" -m pytest -q -rs -p no:cacheprovider python/tests >"$2" 2>&1
-    tail -n 60 "$2"
-    add_counts "$2" "python/tests"
+        "$suite_python" -m pytest -q -rs -p no:cacheprovider "$@" >"$suite_log" 2>&1
+    tail -n 60 "$suite_log"
+    add_counts "$suite_log" "python/tests"
 }
