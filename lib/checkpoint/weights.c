@@ -1,12 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/*
- * Binds tensors to roles. Transformers renames keys on loading (conversion_mapping.py, "llava"), so that checkpoints of
- * all versions load; we do the reverse once and reduce every stored name to (part, rest):
- *     [model.]vision_tower.[vision_model.]REST     [model.]multi_modal_projector.REST
- *     [model.]language_model.[model.]REST          [model.][language_model.]lm_head.REST
- *     [model.]custom_text_proj.REST                [model.]embedding_proj_layer.REST
- * A ColPali folder of transformers has "vlm." before all names but the projection's.
- */
+/* Binds tensors to roles, by their names as weight_names.h reduces them. */
 #include "checkpoint/weights.h"
 
 #include <stdio.h>
@@ -16,10 +9,11 @@
 #include "base/shape.h"
 #include "checkpoint/diagnose_tensors.h"
 #include "checkpoint/quantized_store.h"
+#include "checkpoint/weight_names.h"
 
 enum { MOST_VALUES = 1 << 20 }; /* of a vector; longer ones belong to no model */
 
-typedef enum part { PART_VISION, PART_PROJECTOR, PART_TEXT, PART_HEAD, PART_RETRIEVAL } part;
+typedef pgi_weight_part part;
 
 /* How a missing tensor is named in messages: the layout of the official checkpoints. */
 static const char *const part_prefix[] = {"vision_tower.vision_model.", "multi_modal_projector.",
@@ -44,35 +38,6 @@ typedef struct binder {
     pgi_weights *out;
 } binder;
 
-static int skip_prefix(const char **name, const char *prefix) {
-    size_t size = strlen(prefix);
-    if (strncmp(*name, prefix, size) != 0) return 0;
-    *name += size;
-    return 1;
-}
-
-static int classify(const char *name, int is_colpali, part *out, const char **rest) {
-    if (is_colpali) skip_prefix(&name, "vlm.");
-    skip_prefix(&name, "model.");
-    if (skip_prefix(&name, "vision_tower.")) {
-        skip_prefix(&name, "vision_model.");
-        *out = PART_VISION;
-    } else if (skip_prefix(&name, "multi_modal_projector.")) {
-        *out = PART_PROJECTOR;
-    } else if (skip_prefix(&name, "lm_head.") || skip_prefix(&name, "language_model.lm_head.")) {
-        *out = PART_HEAD;
-    } else if (skip_prefix(&name, "embedding_proj_layer.") || skip_prefix(&name, "custom_text_proj.")) {
-        *out = PART_RETRIEVAL;
-    } else if (skip_prefix(&name, "language_model.")) {
-        skip_prefix(&name, "model.");
-        *out = PART_TEXT;
-    } else {
-        return 0;
-    }
-    *rest = name;
-    return 1;
-}
-
 static int by_name(const void *a, const void *b) {
     const named_tensor *x = a, *y = b;
     if (x->part != y->part) return x->part < y->part ? -1 : 1;
@@ -96,7 +61,7 @@ static pg_status collect_names(const pgi_memory *memory, binder *b, size_t *n_fl
         pgi_stored_tensor *tensor = pgi_tensor_files_at(b->files, i);
         named_tensor *name = &b->names[b->n_names];
         tensor->used = 0;
-        if (!classify(tensor->name, b->config->embedding_dim > 0, &name->part, &name->rest)) continue;
+        if (!pgi_weight_name_split(tensor->name, b->config->embedding_dim > 0, &name->part, &name->rest)) continue;
         name->tensor = tensor;
         b->n_names++;
         if (tensor->n_dims == 1 && tensor->shape[0] <= MOST_VALUES && pgi_dtype_size(tensor->dtype) > 0)
@@ -220,9 +185,9 @@ static pg_status take_linear(binder *b, part where, const char *rest, int64_t n_
 static pg_status take_layer_norm(binder *b, const char *rest, int64_t n, const float **weight, const float **bias) {
     char name[160];
     snprintf(name, sizeof name, "%s.weight", rest);
-    PGI_TRY(take_vector(b, PART_VISION, name, n, weight));
+    PGI_TRY(take_vector(b, PGI_NAME_VISION, name, n, weight));
     snprintf(name, sizeof name, "%s.bias", rest);
-    return take_vector(b, PART_VISION, name, n, bias);
+    return take_vector(b, PGI_NAME_VISION, name, n, bias);
 }
 
 static pg_status bind_vision_layer(binder *b, int32_t index, pgi_vision_layer *layer) {
@@ -231,13 +196,13 @@ static pg_status bind_vision_layer(binder *b, int32_t index, pgi_vision_layer *l
     char name[128];
 #define NAME(suffix) (snprintf(name, sizeof name, "encoder.layers.%d." suffix, index), name)
     PGI_TRY(take_layer_norm(b, NAME("layer_norm1"), hidden, &layer->norm1_weight, &layer->norm1_bias));
-    PGI_TRY(take_linear(b, PART_VISION, NAME("self_attn.q_proj"), hidden, hidden, 1, &layer->q));
-    PGI_TRY(take_linear(b, PART_VISION, NAME("self_attn.k_proj"), hidden, hidden, 1, &layer->k));
-    PGI_TRY(take_linear(b, PART_VISION, NAME("self_attn.v_proj"), hidden, hidden, 1, &layer->v));
-    PGI_TRY(take_linear(b, PART_VISION, NAME("self_attn.out_proj"), hidden, hidden, 1, &layer->out));
+    PGI_TRY(take_linear(b, PGI_NAME_VISION, NAME("self_attn.q_proj"), hidden, hidden, 1, &layer->q));
+    PGI_TRY(take_linear(b, PGI_NAME_VISION, NAME("self_attn.k_proj"), hidden, hidden, 1, &layer->k));
+    PGI_TRY(take_linear(b, PGI_NAME_VISION, NAME("self_attn.v_proj"), hidden, hidden, 1, &layer->v));
+    PGI_TRY(take_linear(b, PGI_NAME_VISION, NAME("self_attn.out_proj"), hidden, hidden, 1, &layer->out));
     PGI_TRY(take_layer_norm(b, NAME("layer_norm2"), hidden, &layer->norm2_weight, &layer->norm2_bias));
-    PGI_TRY(take_linear(b, PART_VISION, NAME("mlp.fc1"), inner, hidden, 1, &layer->fc1));
-    return take_linear(b, PART_VISION, NAME("mlp.fc2"), hidden, inner, 1, &layer->fc2);
+    PGI_TRY(take_linear(b, PGI_NAME_VISION, NAME("mlp.fc1"), inner, hidden, 1, &layer->fc1));
+    return take_linear(b, PGI_NAME_VISION, NAME("mlp.fc2"), hidden, inner, 1, &layer->fc2);
 #undef NAME
 }
 
@@ -287,16 +252,16 @@ static pg_status bind_vision(binder *b, pgi_vision_weights *out) {
     const pgi_vision_config *config = &b->config->vision;
     int64_t hidden = config->hidden_size, patch = config->patch_size;
     pgi_stored_tensor *kernel = NULL, *position = NULL;
-    pgi_stored_tensor *stored = find(b, PART_VISION, "embeddings.patch_embedding.weight");
+    pgi_stored_tensor *stored = find(b, PGI_NAME_VISION, "embeddings.patch_embedding.weight");
     if (stored && is_channels_last(b, stored)) PGI_TRY(move_channels_first(b, stored));
 
     /* The convolution [hidden, 3, patch, patch] with stride = patch is a linear layer on flattened patches. */
-    PGI_TRY(take(b, PART_VISION, "embeddings.patch_embedding.weight", 1, 4,
+    PGI_TRY(take(b, PGI_NAME_VISION, "embeddings.patch_embedding.weight", 1, 4,
                  (int64_t[]){hidden, config->n_channels, patch, patch}, &kernel));
     PGI_TRY(set_matrix(b, kernel, b->loads, config->n_channels * patch * patch, &out->patch.weight));
-    PGI_TRY(take_vector(b, PART_VISION, "embeddings.patch_embedding.bias", hidden, &out->patch.bias));
+    PGI_TRY(take_vector(b, PGI_NAME_VISION, "embeddings.patch_embedding.bias", hidden, &out->patch.bias));
 
-    PGI_TRY(take(b, PART_VISION, "embeddings.position_embedding.weight", 0, 2, (int64_t[]){-1, hidden}, &position));
+    PGI_TRY(take(b, PGI_NAME_VISION, "embeddings.position_embedding.weight", 0, 2, (int64_t[]){-1, hidden}, &position));
     if (position->shape[0] != config->n_patches)
         return pgi_error(
             PG_ERROR_FORMAT,
@@ -316,19 +281,21 @@ static pg_status bind_text_layer(binder *b, int32_t index, pgi_text_layer *layer
     int has_bias = config->attention_bias;
     char name[128];
 #define NAME(suffix) (snprintf(name, sizeof name, "layers.%d." suffix, index), name)
-    PGI_TRY(take_vector(b, PART_TEXT, NAME("input_layernorm.weight"), hidden, &layer->input_norm));
-    PGI_TRY(take_linear(b, PART_TEXT, NAME("self_attn.q_proj"), n_q, hidden, has_bias, &layer->q));
-    PGI_TRY(take_linear(b, PART_TEXT, NAME("self_attn.k_proj"), n_kv, hidden, has_bias, &layer->k));
-    PGI_TRY(take_linear(b, PART_TEXT, NAME("self_attn.v_proj"), n_kv, hidden, has_bias, &layer->v));
-    PGI_TRY(take_linear(b, PART_TEXT, NAME("self_attn.o_proj"), hidden, n_q, has_bias, &layer->out));
-    PGI_TRY(take_vector(b, PART_TEXT, NAME("post_attention_layernorm.weight"), hidden, &layer->post_attention_norm));
+    PGI_TRY(take_vector(b, PGI_NAME_TEXT, NAME("input_layernorm.weight"), hidden, &layer->input_norm));
+    PGI_TRY(take_linear(b, PGI_NAME_TEXT, NAME("self_attn.q_proj"), n_q, hidden, has_bias, &layer->q));
+    PGI_TRY(take_linear(b, PGI_NAME_TEXT, NAME("self_attn.k_proj"), n_kv, hidden, has_bias, &layer->k));
+    PGI_TRY(take_linear(b, PGI_NAME_TEXT, NAME("self_attn.v_proj"), n_kv, hidden, has_bias, &layer->v));
+    PGI_TRY(take_linear(b, PGI_NAME_TEXT, NAME("self_attn.o_proj"), hidden, n_q, has_bias, &layer->out));
+    PGI_TRY(
+        take_vector(b, PGI_NAME_TEXT, NAME("post_attention_layernorm.weight"), hidden, &layer->post_attention_norm));
     if (config->gemma_version == 2) {
-        PGI_TRY(take_vector(b, PART_TEXT, NAME("pre_feedforward_layernorm.weight"), hidden, &layer->pre_mlp_norm));
-        PGI_TRY(take_vector(b, PART_TEXT, NAME("post_feedforward_layernorm.weight"), hidden, &layer->post_mlp_norm));
+        PGI_TRY(take_vector(b, PGI_NAME_TEXT, NAME("pre_feedforward_layernorm.weight"), hidden, &layer->pre_mlp_norm));
+        PGI_TRY(
+            take_vector(b, PGI_NAME_TEXT, NAME("post_feedforward_layernorm.weight"), hidden, &layer->post_mlp_norm));
     }
-    PGI_TRY(take_linear(b, PART_TEXT, NAME("mlp.gate_proj"), inner, hidden, 0, &layer->gate));
-    PGI_TRY(take_linear(b, PART_TEXT, NAME("mlp.up_proj"), inner, hidden, 0, &layer->up));
-    return take_linear(b, PART_TEXT, NAME("mlp.down_proj"), hidden, inner, 0, &layer->down);
+    PGI_TRY(take_linear(b, PGI_NAME_TEXT, NAME("mlp.gate_proj"), inner, hidden, 0, &layer->gate));
+    PGI_TRY(take_linear(b, PGI_NAME_TEXT, NAME("mlp.up_proj"), inner, hidden, 0, &layer->up));
+    return take_linear(b, PGI_NAME_TEXT, NAME("mlp.down_proj"), hidden, inner, 0, &layer->down);
 #undef NAME
 }
 
@@ -343,8 +310,8 @@ static pg_status bind_text_layer(binder *b, int32_t index, pgi_text_layer *layer
  */
 static pg_status bind_embedding(binder *b, pgi_text_weights *out) {
     int64_t hidden = b->config->text.hidden_size;
-    int has_embedding = find(b, PART_TEXT, "embed_tokens.weight") != NULL,
-        has_head = find(b, PART_HEAD, "weight") != NULL;
+    int has_embedding = find(b, PGI_NAME_TEXT, "embed_tokens.weight") != NULL,
+        has_head = find(b, PGI_NAME_HEAD, "weight") != NULL;
     if (has_embedding != has_head && !b->config->tie_word_embeddings)
         return pgi_error(PG_ERROR_NOT_FOUND,
                          "%s: tensor %s: found under none of its names, expected it beside %s, as "
@@ -353,10 +320,10 @@ static pg_status bind_embedding(binder *b, pgi_text_weights *out) {
                          has_head ? "language_model.model.embed_tokens.weight" : "lm_head.weight",
                          has_head ? "lm_head.weight" : "language_model.model.embed_tokens.weight");
     if (has_embedding || !has_head)
-        PGI_TRY(take_matrix(b, PART_TEXT, "embed_tokens.weight", -1, hidden, &out->embedding));
+        PGI_TRY(take_matrix(b, PGI_NAME_TEXT, "embed_tokens.weight", -1, hidden, &out->embedding));
     if (has_head)
-        PGI_TRY(
-            take_matrix(b, PART_HEAD, "weight", has_embedding ? out->embedding.rows : -1, hidden, &out->head.weight));
+        PGI_TRY(take_matrix(b, PGI_NAME_HEAD, "weight", has_embedding ? out->embedding.rows : -1, hidden,
+                            &out->head.weight));
     if (!has_embedding) out->embedding = out->head.weight;
     if (!has_head) out->head.weight = out->embedding;
     out->head.bias = NULL;
@@ -371,23 +338,23 @@ static pg_status bind_embedding(binder *b, pgi_text_weights *out) {
 static pg_status bind_retrieval(binder *b, pgi_linear *out) {
     const int64_t dim = b->config->embedding_dim, hidden = b->config->text.hidden_size;
     pgi_stored_tensor *weight = NULL;
-    if (dim == 0 && !find(b, PART_RETRIEVAL, "weight")) return PG_OK;
-    PGI_TRY(take(b, PART_RETRIEVAL, "weight", 0, 2, (int64_t[]){dim > 0 ? dim : -1, hidden}, &weight));
+    if (dim == 0 && !find(b, PGI_NAME_RETRIEVAL, "weight")) return PG_OK;
+    PGI_TRY(take(b, PGI_NAME_RETRIEVAL, "weight", 0, 2, (int64_t[]){dim > 0 ? dim : -1, hidden}, &weight));
     if (weight->shape[0] > PGI_MAX_EMBEDDING)
         return pgi_error(PG_ERROR_LIMIT, "%s: tensor %s: found %lld rows, expected at most %d", weight->file,
                          weight->name, (long long)weight->shape[0], PGI_MAX_EMBEDDING);
     PGI_TRY(set_matrix(b, weight, 1, hidden, &out->weight));
-    return take_vector(b, PART_RETRIEVAL, "bias", weight->shape[0], &out->bias);
+    return take_vector(b, PGI_NAME_RETRIEVAL, "bias", weight->shape[0], &out->bias);
 }
 
 static pg_status bind_all(binder *b, pgi_weights *out) {
     const pgi_config *config = b->config;
     PGI_TRY(bind_embedding(b, &out->text)); /* first: it is what adapters and foreign checkpoints lack */
     PGI_TRY(bind_vision(b, &out->vision));
-    PGI_TRY(take_linear(b, PART_PROJECTOR, "linear", config->text.hidden_size, config->vision.hidden_size, 1,
+    PGI_TRY(take_linear(b, PGI_NAME_PROJECTOR, "linear", config->text.hidden_size, config->vision.hidden_size, 1,
                         &out->projector));
     for (int32_t i = 0; i < config->text.n_layers; i++) PGI_TRY(bind_text_layer(b, i, &out->text.layers[i]));
-    PGI_TRY(take_vector(b, PART_TEXT, "norm.weight", config->text.hidden_size, &out->text.norm));
+    PGI_TRY(take_vector(b, PGI_NAME_TEXT, "norm.weight", config->text.hidden_size, &out->text.norm));
     return bind_retrieval(b, &out->retrieval);
 }
 
@@ -395,8 +362,9 @@ static pg_status bind_all(binder *b, pgi_weights *out) {
 static int64_t count_expected(const binder *b) {
     const pgi_config *config = b->config;
     int64_t per_text_layer = 9 + (config->text.gemma_version == 2 ? 2 : 0) + (config->text.attention_bias ? 4 : 0);
-    int64_t n_embeddings = (find(b, PART_TEXT, "embed_tokens.weight") != NULL) + (find(b, PART_HEAD, "weight") != NULL);
-    int64_t n_retrieval = find(b, PART_RETRIEVAL, "weight") ? 2 : 0;
+    int64_t n_embeddings =
+        (find(b, PGI_NAME_TEXT, "embed_tokens.weight") != NULL) + (find(b, PGI_NAME_HEAD, "weight") != NULL);
+    int64_t n_retrieval = find(b, PGI_NAME_RETRIEVAL, "weight") ? 2 : 0;
     return n_retrieval + n_embeddings + 5 + 16 * (int64_t)config->vision.n_layers + 2 +
            per_text_layer * config->text.n_layers + 1;
 }
