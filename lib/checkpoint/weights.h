@@ -40,7 +40,8 @@ typedef struct pgi_text_layer {
 } pgi_text_layer;
 
 typedef struct pgi_text_weights {
-    pgi_matrix embedding; /* [vocab, hidden] */
+    pgi_matrix embedding;                          /* [vocab, hidden] */
+    const struct pgi_low_rank *embedding_low_rank; /* what adapters add to its rows; NULL: nothing */
     pgi_text_layer *layers;
     const float *norm; /* [hidden] */
     pgi_linear head;   /* [vocab, hidden]; the embedding when tied */

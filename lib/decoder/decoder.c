@@ -27,6 +27,7 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
+#include "ops/low_rank.h"
 #include "ops/ops.h"
 
 typedef pgi_decoder_workspace workspace;
@@ -57,7 +58,8 @@ pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, 
     w.k = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.v = pgi_arena_take(arena, t * kv_width, sizeof(float));
     w.attention_out = pgi_arena_take(arena, t * width, sizeof(float));
-    w.intermediate = pgi_arena_take(arena, pgi_mlp_intermediate(n_tokens, config->intermediate_size, 1), 1);
+    w.intermediate =
+        pgi_arena_take(arena, pgi_mlp_intermediate(run->kernels, n_tokens, config->intermediate_size, 1), 1);
     w.cos = pgi_arena_take(arena, t * half, sizeof(float));
     w.sin = pgi_arena_take(arena, t * half, sizeof(float));
     w.key_begin = pgi_arena_take(arena, t, sizeof(int64_t));
@@ -78,8 +80,11 @@ size_t pgi_kv_cache_size(const pgi_text_config *config, int bf16, int64_t capaci
 void pgi_decoder_embed(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                        const int64_t *ids, int64_t n, float *out) {
     float scale = (float)sqrt((double)config->hidden_size);
-    for (int64_t i = 0; i < n; i++)
-        pgi_matrix_row(run->kernels, &weights->embedding, ids[i], scale, out + i * config->hidden_size);
+    for (int64_t i = 0; i < n; i++, out += config->hidden_size) {
+        pgi_matrix_row(run->kernels, &weights->embedding, ids[i], scale, out);
+        if (weights->embedding_low_rank)
+            pgi_low_rank_add_row(run->kernels, weights->embedding_low_rank, ids[i], config->hidden_size, scale, out);
+    }
 }
 
 /* Tokens of earlier passes. */

@@ -33,7 +33,7 @@ pgi_encoder_workspace pgi_encoder_lay_out(pgi_arena *arena, const pgi_run *run, 
     size_t n = (size_t)config->n_patches, h = (size_t)config->hidden_size;
     size_t patch = (size_t)config->n_channels * (size_t)config->patch_size * (size_t)config->patch_size;
     size_t pixels = n * patch * sizeof(float),
-           intermediate = pgi_mlp_intermediate(config->n_patches, config->intermediate_size, 0);
+           intermediate = pgi_mlp_intermediate(run->kernels, config->n_patches, config->intermediate_size, 0);
     pgi_attention shape = attention_shape(config);
     pgi_encoder_workspace w;
     w.normed = pgi_arena_take(arena, n * h, sizeof(float));

@@ -150,7 +150,7 @@ int64_t pgi_prefill_rows(const pgi_run *run, const pg_inputs *inputs, int64_t ro
     for (; n < n_rows; n++) {
         const int64_t here = inputs->rows[row + n].n_tokens;
         sum += here;
-        if (here <= PGI_GEMV_ROWS || sum > n_tokens) break; /* those take gemv alone, which rounds differently */
+        if (here <= pgi_linear_few_rows(run->kernels) || sum > n_tokens) break; /* alone it takes another path */
     }
     return pgi_max64(1, n);
 }

@@ -79,6 +79,7 @@ struct pgi_kernels {
     /* Whether products round their factors to bf16 (pgi_kernels_arithmetic()): linear layers of more than PGI_GEMV_ROWS
      * rows with weights that are not quantized; attention that is not streamed. */
     int bf16_linear, bf16_attention;
+    int low_rank; /* the largest rank that adapters add to a layer of the model (ops/low_rank.h); 0: there are none */
     int quantized_rows;   /* rows of a tile of `product_int8` at the most */
     int quantized_panels; /* that are multiplied by all tiles before the next ones, so that they stay in a cache, */
     int quantized_groups; /* and groups of them */

@@ -19,8 +19,9 @@ typedef struct pgi_matrix {
 
 /* y = x W^T + b. */
 typedef struct pgi_linear {
-    pgi_matrix weight; /* [out, in] */
-    const float *bias; /* [out], f32, or NULL */
+    pgi_matrix weight;                   /* [out, in] */
+    const float *bias;                   /* [out], f32, or NULL */
+    const struct pgi_low_rank *low_rank; /* what adapters add to it (ops/low_rank.h); NULL: nothing */
 } pgi_linear;
 
 /* Element types that files have and that no array of the API has; beside PG_DTYPE_*. */

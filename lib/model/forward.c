@@ -179,15 +179,17 @@ static span tokens_of(const forward *f, int64_t row) {
     return (span){0, f->out->n_tokens};
 }
 
-/* How many rows from `row` on are one pass. Several, if each would take gemm alone, too (up to PGI_GEMV_ROWS tokens
- * take gemv, which rounds differently), and all of its tokens are wanted, so that the last layer needs no gathering. */
+/* How many rows from `row` on are one pass. Several, if each would take the path of many rows alone, too
+ * (pgi_linear_few_rows()), and all of its tokens are wanted, so that the last layer needs no gathering. */
 static int64_t rows_together(const forward *f, int64_t row) {
     int64_t n = 0, n_tokens = 0;
     for (; row + n < f->out->n_rows; n++) {
         const span all = tokens_of(f, row + n), some = wanted(f, row + n, all);
         const int64_t n_here = all.end - all.begin;
         n_tokens += n_here;
-        if (n_here <= PGI_GEMV_ROWS || some.end - some.begin < n_here || n_tokens > f->pass_tokens) break;
+        if (n_here <= pgi_linear_few_rows(f->run->kernels) || some.end - some.begin < n_here ||
+            n_tokens > f->pass_tokens)
+            break;
     }
     return pgi_max64(1, n);
 }

@@ -23,6 +23,7 @@
 #include "kernels/quantized.h"
 #include "ops/gemm_format.h"
 #include "ops/linear_quantized.h"
+#include "ops/low_rank.h"
 
 enum {
     GEMV_CHUNK_BYTES = 256 * 1024, /* weights of a streamed task, */
@@ -67,6 +68,7 @@ typedef struct linear_task {
     int64_t first_input, inputs; /* and the inputs, that are under way */
     char *copy;                  /* of those: [inputs / kc rounded up, copied_rows, PGI_GEMM_A_ROW] */
     char *panels;                /* of the threads */
+    pgi_low_rank_rows added;     /* to the rows that are under way */
     atomic_int stopped;          /* a task saw the cancel flag and left its part undone */
 } linear_task;
 
@@ -80,24 +82,50 @@ static size_t thread_bytes(const pgi_gemm_format *f) {
            (size_t)f->element;
 }
 
-size_t pgi_linear_scratch(const pgi_kernels *kernels, int n_threads) {
+/* Scratch of layers that adapters add nothing to. */
+static size_t plain_scratch(const pgi_kernels *kernels, int n_threads) {
     size_t most = pgi_quantized_scratch(n_threads);
     for (int bf16 = 0; bf16 <= (kernels->bf16_linear != 0); bf16++) {
         const pgi_gemm_format f = pgi_gemm_format_of(kernels, bf16);
         size_t bytes = copy_bytes(&f) + thread_bytes(&f) * (size_t)n_threads;
         if (bytes > most) most = bytes;
     }
-    return most;
+    return (most + 63) / 64 * 64;
+}
+
+/* Rows whose low-rank parts have room, as many as are copied at once. */
+static int64_t low_rank_rows(const pgi_kernels *kernels) {
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, kernels->bf16_linear);
+    return limits_of(&f).rows;
+}
+
+size_t pgi_linear_scratch(const pgi_kernels *kernels, int n_threads) {
+    return plain_scratch(kernels, n_threads) + pgi_low_rank_scratch(kernels, n_threads, low_rank_rows(kernels));
+}
+
+int64_t pgi_linear_few_rows(const pgi_kernels *kernels) {
+    return kernels->low_rank ? PGI_LOW_RANK_GEMV : PGI_GEMV_ROWS;
+}
+
+pgi_low_rank_rows pgi_linear_low_rank(const pgi_run *run, const pgi_linear *linear, int index, void *scratch) {
+    return pgi_low_rank_rows_in(run->kernels, run->n_threads, low_rank_rows(run->kernels),
+                                (char *)scratch + plain_scratch(run->kernels, run->n_threads), index, linear);
 }
 
 static void gemv_columns(void *context, int64_t begin, int64_t end, int thread) {
     const linear_task *task = context;
     const pgi_linear *linear = task->linear;
-    (void)thread;
+    float *y = task->y + task->first_row * task->y_stride + begin;
     task->gemv((int)task->n_rows, end - begin, linear->weight.columns, (const float *)task->copy,
                (const char *)linear->weight.data + begin * task->w_bytes, task->w_bytes,
-               linear->bias ? linear->bias + begin : NULL, task->y + task->first_row * task->y_stride + begin,
-               task->y_stride);
+               linear->bias ? linear->bias + begin : NULL, y, task->y_stride);
+    pgi_low_rank_add(task->run->kernels, &task->added, thread, 0, task->n_rows, begin, end - begin, y, task->y_stride);
+}
+
+/* A x of the rows that are under way, before the scratch has anything else in it. */
+static pg_status begin_low_rank(const linear_task *task, void *scratch) {
+    return pgi_low_rank_begin(task->run, &task->added, task->x + task->first_row * task->x_stride, task->x_stride,
+                              task->n_rows, scratch);
 }
 
 /* As many rows at once as the copy has room for: all, but of layers with more inputs than models have. */
@@ -112,6 +140,7 @@ static pg_status gemv_forward(linear_task *task, char *scratch) {
     task->copy = scratch;
     for (task->first_row = 0; task->first_row < task->rows; task->first_row += task->n_rows) {
         task->n_rows = pgi_min64(at_once, task->rows - task->first_row);
+        PGI_TRY(begin_low_rank(task, scratch));
         task->gemv_x((int)task->n_rows, w->columns, task->x + task->first_row * task->x_stride, task->x_stride,
                      (float *)task->copy);
         PGI_TRY(pgi_parallel_for(run, w->rows, pgi_max64(unit, chunk), gemv_columns, task));
@@ -184,6 +213,8 @@ static void gemm_columns(void *context, int64_t begin, int64_t end, int thread) 
             }
         }
     }
+    if (last_input == w->columns)
+        pgi_low_rank_add(kernels, &task->added, thread, 0, rows, begin, end - begin, y + begin, task->y_stride);
 }
 
 /* W from a column and an input on, while k values are multiplied. */
@@ -247,6 +278,8 @@ static void panel_columns(void *context, int64_t begin, int64_t end, int thread)
                 });
             }
         }
+        if (last_input == w->columns)
+            pgi_low_rank_add(kernels, &task->added, thread, 0, rows, first, n, y + first, task->y_stride);
     }
 }
 
@@ -270,6 +303,7 @@ static pg_status gemm_forward(linear_task *task, char *scratch) {
     for (int64_t b = 0; b < n_blocks; b++) { /* of nearly equal height */
         task->first_row = rows * b / n_blocks;
         task->n_rows = rows * (b + 1) / n_blocks - task->first_row;
+        PGI_TRY(begin_low_rank(task, scratch));
         task->copied_rows = deep(task) ? pgi_ceil_div64(task->n_rows, DEEP_ROWS) * DEEP_ROWS : task->n_rows;
         const int64_t span = limits.rows / task->copied_rows * limits.spans * f->kc;
         for (task->first_input = 0; task->first_input < w->columns; task->first_input += span) {
@@ -301,6 +335,7 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
                         .linear = linear,
                         .y = y,
                         .y_stride = y_stride,
+                        .added = pgi_linear_low_rank(run, linear, 0, scratch),
                         .w_bytes = w->columns * (int64_t)pgi_dtype_size(w->dtype)};
     switch (w->dtype) {
         case PG_DTYPE_F32: task.gemv_x = kernels->gemv_x_f32, task.gemv = kernels->gemv_f32; break;

@@ -31,7 +31,8 @@ enum {
     TASKS_PER_THREAD = 8,                              /* where narrower blocks give so many */
     LONG_CHUNKS = 32,          /* so many let a thread have two, and read ahead for the second */
     STREAM_BYTES = 256 * 1024, /* weights of a streamed task, */
-    STREAM_PANELS = 4          /* a multiple of so many panels */
+    STREAM_PANELS = 4,         /* a multiple of so many panels */
+    SUMMED_ROWS = 16           /* of the partial sums of a low-rank part: rows of a task */
 };
 
 /* Quantized rows: tile after tile. fixed: all of 16 rows, the last filled up with zeros; else of nearly equal heights.
@@ -57,20 +58,31 @@ typedef struct quantized_job {
     int64_t n_slices; /* of the rows */
     int streamed;
     const pgi_linear_job *outputs;
-    int64_t first_row;    /* of the outputs' rows */
-    int64_t block_panels; /* of a task */
+    const pgi_low_rank_rows *added; /* [outputs] what adapters add to each */
+    int64_t first_row;              /* of the outputs' rows */
+    int64_t block_panels;           /* of a task */
     const pgi_mlp *mlp;
     void (*activate)(float *x, int64_t n);
     void (*gate)(float *x, const float *y, int64_t n);
     tiles intermediate; /* of the MLP */
+    pgi_low_rank_rows added_up, added_gate, added_down;
+    float *partial; /* [groups of the intermediate, rows, rank]: the down layer's A x of each group */
     thread_scratch *threads;
 } quantized_job;
 
 size_t pgi_quantized_scratch(int n_threads) { return TILES_BYTES + sizeof(thread_scratch) * (size_t)n_threads; }
 
-size_t pgi_quantized_intermediate(int64_t rows, int64_t width) {
-    return (size_t)(pgi_ceil_div64(pgi_min64(rows, ROWS), PGI_TILE_ROWS) * PGI_TILE_ROWS) *
-           (size_t)pgi_quantized_groups(width) * PGI_TILE_ROW_BYTES;
+/* Bytes of so many quantized rows. */
+static size_t quantized_bytes(int64_t rows, int64_t width) {
+    return (size_t)(pgi_ceil_div64(rows, PGI_TILE_ROWS) * PGI_TILE_ROWS) * (size_t)pgi_quantized_groups(width) *
+           PGI_TILE_ROW_BYTES;
+}
+
+size_t pgi_quantized_intermediate(const pgi_kernels *kernels, int64_t rows, int64_t width) {
+    const int64_t at_once = pgi_min64(rows, ROWS);
+    return quantized_bytes(at_once, width) +
+           (size_t)(pgi_quantized_groups(width) * at_once * pgi_min64(kernels->low_rank, PGI_LOW_RANK_FUSED)) *
+               sizeof(float);
 }
 
 /* Streamed rows are one tile. */
@@ -251,11 +263,14 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
         const int64_t panel = (item - before) / job->n_slices * job->block_panels, column = panel * PGI_PANEL_ROWS;
         const int64_t slice = (item - before) % job->n_slices, first_tile = job->in.n * slice / job->n_slices;
         const int64_t n = pgi_min64(job->block_panels * PGI_PANEL_ROWS, output->linear->weight.rows - column);
+        const int64_t end_tile = job->in.n * (slice + 1) / job->n_slices, row = tile_row(&job->in, first_tile);
+        float *y = output->y + (job->first_row + row) * output->y_stride + column;
         multiply(
-            job, output->linear, panel, n, first_tile, job->in.n * (slice + 1) / job->n_slices, mine->unpacked,
-            mine->sums[0], 2 * PGI_GROUP_COLUMNS,
-            output->y + (job->first_row + tile_row(&job->in, first_tile)) * output->y_stride + column, output->y_stride,
+            job, output->linear, panel, n, first_tile, end_tile, mine->unpacked, mine->sums[0], 2 * PGI_GROUP_COLUMNS,
+            y, output->y_stride,
             panel_at(output->linear, (item_after(job, item, item + 1) - before) / job->n_slices * job->block_panels));
+        pgi_low_rank_add(job->kernels, &job->added[output - job->outputs], thread, row,
+                         tile_row(&job->in, end_tile) - row, column, n, y, output->y_stride);
     }
 }
 
@@ -273,22 +288,42 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
         const int64_t next_item = item + 1 < end ? item + 1 : item_after(job, begin, end);
         const char *next = panel_at(mlp->up, next_item / job->n_slices * BLOCK_PANELS);
         float *up = mine->sums[0], *intermediate = up;
+        const int64_t row = tile_row(&job->in, first_tile), column = group * PGI_GROUP_COLUMNS;
         multiply(job, mlp->up, panel, n, first_tile, end_tile, mine->unpacked, up, n, up, n,
                  mlp->gate ? panel_at(mlp->gate, panel) : next);
+        pgi_low_rank_add(job->kernels, &job->added_up, thread, row, rows, column, n, up, n);
         if (mlp->gate) {
             intermediate = mine->sums[1];
             multiply(job, mlp->gate, panel, n, first_tile, end_tile, mine->unpacked, intermediate, n, intermediate, n,
                      next);
+            pgi_low_rank_add(job->kernels, &job->added_gate, thread, row, rows, column, n, intermediate, n);
             job->gate(intermediate, up, rows * n);
         } else {
             job->activate(intermediate, rows * n);
         }
+        if (job->added_down.of)
+            pgi_low_rank_partial(job->kernels, &job->added_down, thread, intermediate, n, rows, column, n,
+                                 job->partial + (group * job->in.rows + row) * job->added_down.of->a.weight.rows);
         for (int64_t t = first_tile; t < end_tile; t++) {
             const int m = tile_height(&job->intermediate, t), rows_here = tile_rows(&job->intermediate, t);
             char *tile = tile_at(&job->intermediate, t, group);
             if (rows_here < m) memset(tile, 0, (size_t)(m * PGI_TILE_ROW_BYTES));
             for (int i = 0; i < rows_here; i++, intermediate += n)
                 job->kernels->quantize_row(intermediate, n, m, i, tile);
+        }
+    }
+}
+
+/* Item: a row. A x of the down layer is the sum over the groups, in their order. */
+static void sum_partial(void *context, int64_t begin, int64_t end, int thread) {
+    const quantized_job *job = context;
+    const int64_t rank = job->added_down.of->a.weight.rows;
+    (void)thread;
+    for (int64_t row = begin; row < end; row++) {
+        float *sum = job->added_down.ax + row * rank;
+        for (int64_t group = 0; group < job->intermediate.groups; group++) {
+            const float *part = job->partial + (group * job->in.rows + row) * rank;
+            for (int64_t i = 0; i < rank; i++) sum[i] = group ? sum[i] + part[i] : part[i];
         }
     }
 }
@@ -302,7 +337,8 @@ static pg_status start_job(const pgi_run *run, quantized_job *job, int int4) {
 }
 
 /* Multiplies the tiles by the weights of n layers. */
-static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_linear_job *outputs, int n) {
+static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_linear_job *outputs,
+                            const pgi_low_rank_rows *added, int n) {
     int64_t panels = 0, n_items = 0;
     for (int i = 0; i < n; i++) panels += pgi_quantized_panels(outputs[i].linear->weight.rows);
     if (job->streamed) {
@@ -318,6 +354,7 @@ static pg_status finish_job(const pgi_run *run, quantized_job *job, const pgi_li
         n_items += (pgi_quantized_panels(outputs[i].linear->weight.rows) + job->block_panels - 1) / job->block_panels *
                    job->n_slices;
     job->outputs = outputs;
+    job->added = added;
     return pgi_parallel_for(run, n_items, 1, multiply_blocks, job);
 }
 
@@ -365,12 +402,30 @@ pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_st
         const int64_t row = rows * chunk / n_chunks;
         const int64_t n_rows = rows * (chunk + 1) / n_chunks - row;
         int streamed = 1; /* the layers may be of different types */
-        for (int i = 0; i < n; i++) streamed &= streams(run, n_rows, outputs[i].linear);
+        pgi_low_rank_rows added[PGI_LOW_RANK_LAYERS];
+        for (int i = 0; i < n; i++) {
+            streamed &= streams(run, n_rows, outputs[i].linear);
+            added[i] = pgi_linear_low_rank(run, outputs[i].linear, i, scratch);
+            PGI_TRY(pgi_low_rank_begin(run, &added[i], x + row * x_stride, x_stride, n_rows, scratch));
+        }
         quantized_job job = job_of(run, w, x, x_stride, row, n_rows, streamed, scratch);
         PGI_TRY(start_job(run, &job, w->dtype == PGI_DTYPE_INT4_BLOCKS));
-        PGI_TRY(finish_job(run, &job, outputs, n));
+        PGI_TRY(finish_job(run, &job, outputs, added, n));
     }
     return PG_OK;
+}
+
+/* A x of up and gate, and room for that of down. The scratch of the parts is of the threads of `run`, whatever threads
+ * a product takes. */
+static pg_status begin_low_rank_mlp(const pgi_run *run, quantized_job *job, void *intermediate, void *scratch) {
+    const pgi_mlp *mlp = job->mlp;
+    job->added_up = pgi_linear_low_rank(run, mlp->up, 0, scratch);
+    job->added_down = pgi_linear_low_rank(run, mlp->down, 2, scratch);
+    PGI_TRY(pgi_low_rank_begin(run, &job->added_up, job->x, job->x_stride, job->in.rows, scratch));
+    job->partial = (float *)((char *)intermediate + quantized_bytes(job->in.rows, mlp->up->weight.rows));
+    if (!mlp->gate) return PG_OK;
+    job->added_gate = pgi_linear_low_rank(run, mlp->gate, 1, scratch);
+    return pgi_low_rank_begin(run, &job->added_gate, job->x, job->x_stride, job->in.rows, scratch);
 }
 
 pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y,
@@ -389,6 +444,7 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
         pgi_run alone;
         const pgi_run *pool = pgi_run_for_work(run, work_in, &alone);
         job.mlp = mlp;
+        PGI_TRY(begin_low_rank_mlp(run, &job, intermediate, scratch));
         job.n_threads = pool->n_threads;
         job.intermediate = tiles_of(run->kernels, job.streamed, intermediate, n, width);
         PGI_TRY(pgi_find_activation(run->kernels, mlp->activation, &job.activate, &job.gate));
@@ -396,8 +452,9 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
         const int64_t n_items = job.intermediate.groups * job.n_slices;
         PGI_TRY(pgi_parallel_for(pool, n_items, n_items / pool->n_threads >= LONG_CHUNKS ? 2 : 1, multiply_intermediate,
                                  &job));
+        if (job.added_down.of) PGI_TRY(pgi_parallel_for(pool, n, SUMMED_ROWS, sum_partial, &job));
         job.in = job.intermediate;
-        PGI_TRY(finish_job(pgi_run_for_work(run, work_out, &alone), &job, &output, 1));
+        PGI_TRY(finish_job(pgi_run_for_work(run, work_out, &alone), &job, &output, &job.added_down, 1));
     }
     return PG_OK;
 }

@@ -32,9 +32,9 @@ pg_status pgi_linear_group(const pgi_run *run, const float *x, int64_t x_stride,
     return PG_OK;
 }
 
-size_t pgi_mlp_intermediate(int64_t rows, int64_t width, int gated) {
+size_t pgi_mlp_intermediate(const pgi_kernels *kernels, int64_t rows, int64_t width, int gated) {
     size_t n = (size_t)pgi_min64(rows, ROWS) * (size_t)width * sizeof(float) * (gated ? 2 : 1);
-    size_t quantized = pgi_quantized_intermediate(rows, width);
+    size_t quantized = pgi_quantized_intermediate(kernels, rows, width);
     return n > quantized ? n : quantized;
 }
 
@@ -43,7 +43,8 @@ pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x
     const int64_t in = mlp->up->weight.columns, width = mlp->up->weight.rows, out = mlp->down->weight.rows;
     const int64_t n_blocks = (rows + ROWS - 1) / ROWS;
     if (rows <= 0) return PG_OK;
-    if (is_quantized(mlp->up) && is_quantized(mlp->down) && (!mlp->gate || is_quantized(mlp->gate)))
+    const int fused = !mlp->down->low_rank || mlp->down->low_rank->a.weight.rows <= PGI_LOW_RANK_FUSED;
+    if (fused && is_quantized(mlp->up) && is_quantized(mlp->down) && (!mlp->gate || is_quantized(mlp->gate)))
         return pgi_quantized_mlp(run, mlp, x, rows, y, intermediate, scratch);
     for (int64_t b = 0; b < n_blocks; b++) { /* of nearly equal height */
         const int64_t row = rows * b / n_blocks, n = rows * (b + 1) / n_blocks - row;

@@ -24,6 +24,9 @@ size_t pgi_linear_scratch(const struct pgi_kernels *kernels, int n_threads);
  * and, if kernels->bf16_linear is set, rounds x and w to bf16. Quantized weights have one path. */
 pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
                              const pgi_linear *linear, float *y, int64_t y_stride, void *scratch);
+/* Up to so many rows take another path than more of them: to keep its bits, a row may join others in a pass only if it
+ * has more rows itself. What adapters add has its own number. */
+int64_t pgi_linear_few_rows(const struct pgi_kernels *kernels);
 
 /* A linear layer and where its results go: y [rows, out]. */
 typedef struct pgi_linear_job {
@@ -96,7 +99,7 @@ typedef struct pgi_mlp {
 } pgi_mlp;
 
 /* Bytes of `intermediate` for up to `rows` rows of an MLP whose intermediate has `width` values; 64-byte aligned. */
-size_t pgi_mlp_intermediate(int64_t rows, int64_t width, int gated);
+size_t pgi_mlp_intermediate(const struct pgi_kernels *kernels, int64_t rows, int64_t width, int gated);
 /* y [rows, down's outputs] of x [rows, up's inputs], both dense. scratch: pgi_linear_scratch(). */
 pg_status pgi_mlp_forward(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y,
                           void *intermediate, void *scratch);

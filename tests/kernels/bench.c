@@ -221,7 +221,7 @@ static int measure_all(const pgi_kernels *kernels, int n_threads, int64_t buffer
             int64_t n_copies = (int64_t)bytes / size;
             size_t scratch_bytes = pgi_linear_scratch(run.kernels, n_threads);
             MEASURE((void)0, {
-                pgi_linear linear = {{buffer + copy * size, dtypes[d], out, in, NULL}, NULL};
+                pgi_linear linear = {{buffer + copy * size, dtypes[d], out, in, NULL}, NULL, NULL};
                 pgi_linear_forward(&run, x, in, m, &linear, y, out, scratch);
                 copy = (copy + 1) % n_copies;
             });

@@ -10,7 +10,7 @@
 /* A layer of random weights; quantized from f32. */
 static pgi_linear random_linear(check *c, int32_t dtype, int64_t in, int64_t out) {
     float *bias = guarded_floats(c, out), *values = guarded_floats(c, in * out);
-    pgi_linear linear = {{values, PG_DTYPE_F32, out, in, NULL}, random_below(c, 2) ? bias : NULL};
+    pgi_linear linear = {{values, PG_DTYPE_F32, out, in, NULL}, random_below(c, 2) ? bias : NULL, NULL};
     random_fill(c, bias, out);
     random_fill(c, values, in * out);
     if (!pgi_dtype_is_blocks(dtype)) return linear;
@@ -94,7 +94,7 @@ static void check_mlp_shape(check *c, int32_t dtype, int64_t rows, int64_t in, i
     for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
         pgi_run run = run_on(c->kernels, n_threads);
         float *y = guarded_output(c, rows * in);
-        void *values = guarded(c, (pgi_mlp_intermediate(rows, width, gated) + 63) / 64 * 64, 0);
+        void *values = guarded(c, (pgi_mlp_intermediate(c->kernels, rows, width, gated) + 63) / 64 * 64, 0);
         if (pgi_mlp_forward(&run, &mlp, x, rows, y, values, scratch_of(c, n_threads)) != PG_OK) fail(c, "status");
         if (memcmp(y, expected, (size_t)(rows * in) * sizeof(float)))
             fail(c, "%d x %d -> %d, dtype %d, gate %d, %d threads: other bits than layer by layer", (int)rows, (int)in,
@@ -121,7 +121,7 @@ void check_mlp(check *c) {
         const pgi_mlp mlp = {PGI_ACTIVATION_RELU, NULL, &up, &down};
         float *x = guarded_floats(c, 8 * 300), *y = guarded_output(c, 8 * 300);
         random_fill(c, x, 8 * 300);
-        void *intermediate = guarded(c, (pgi_mlp_intermediate(8, 1200, 0) + 63) / 64 * 64, 0);
+        void *intermediate = guarded(c, (pgi_mlp_intermediate(c->kernels, 8, 1200, 0) + 63) / 64 * 64, 0);
         if (pgi_mlp_forward(&run, &mlp, x, 8, y, intermediate, scratch_of(c, 2)) != PG_ERROR_CANCELLED)
             fail(c, "the MLP goes on");
         release_all(c);

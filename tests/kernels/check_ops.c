@@ -24,7 +24,7 @@ static void check_linear_shape(check *c, int32_t dtype, int64_t rows, int64_t in
     random_weights(c, w, dtype, in * out);
     random_fill(c, x, x_stride * (rows - 1) + in);
     random_fill(c, bias, out);
-    pgi_linear linear = {{w, dtype, out, in, NULL}, with_bias ? bias : NULL};
+    pgi_linear linear = {{w, dtype, out, in, NULL}, with_bias ? bias : NULL, NULL};
     int64_t n_y = y_stride * (rows - 1) + out;
     for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
         pgi_run run = run_on(c->kernels, n_threads);
@@ -81,7 +81,7 @@ static void check_linear_rows(check *c) {
     void *scratch = guarded(c, pgi_linear_scratch(c->kernels, 2), 0);
     random_fill(c, x, ROWS * IN);
     random_fill(c, w, IN * OUT);
-    pgi_linear linear = {{w, PG_DTYPE_F32, OUT, IN, NULL}, NULL};
+    pgi_linear linear = {{w, PG_DTYPE_F32, OUT, IN, NULL}, NULL, NULL};
     pgi_run run = run_on(c->kernels, 2);
     pgi_linear_forward(&run, x, IN, ROWS, &linear, all, OUT, scratch);
     for (int64_t rows = PGI_GEMV_ROWS + 1; rows < ROWS; rows++) {
@@ -112,7 +112,7 @@ static void check_linear_together(check *c) {
             pgi_quantize_panels(&matrix, 0, dtypes[d], 0, pgi_quantized_panels(OUT), blocks);
             matrix = (pgi_matrix){blocks, dtypes[d], OUT, IN, NULL};
         }
-        const pgi_linear linear = {matrix, NULL};
+        const pgi_linear linear = {matrix, NULL, NULL};
         pgi_run run = run_on(c->kernels, 2);
         for (int64_t rows = 1; rows <= (quantized ? ROWS : PGI_GEMV_ROWS); rows++) {
             pgi_linear_forward(&run, x, IN, rows, &linear, all, OUT, scratch);
@@ -146,7 +146,7 @@ static void check_cancel(check *c) {
     pg_cancel flag = {.references = 1, .requested = 1};
     float *x = guarded_floats(c, 8 * IN), *w = guarded_floats(c, IN * OUT), *y = guarded_output(c, 8 * OUT);
     void *scratch = guarded(c, pgi_linear_scratch(c->kernels, 2), 0);
-    pgi_linear linear = {{w, PG_DTYPE_F32, OUT, IN, NULL}, NULL};
+    pgi_linear linear = {{w, PG_DTYPE_F32, OUT, IN, NULL}, NULL, NULL};
     pgi_attention shape = {.n_heads = 4, .n_kv_heads = 1, .head_dim = 8, .scale = 1, .n_queries = 60, .n_keys = 64};
     void *workspace = guarded(c, (pgi_attention_scratch(c->kernels, &shape, 2) + 63) / 64 * 64, 0);
     random_fill(c, x, 8 * IN);

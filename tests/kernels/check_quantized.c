@@ -415,7 +415,7 @@ static void check_linear_shape(check *c, int32_t dtype, int64_t rows, int64_t in
     random_blocks(c, blocks, dtype, panels * pgi_quantized_groups(in));
     random_fill(c, x, x_stride * (rows - 1) + in);
     random_fill(c, bias, out);
-    pgi_linear linear = {{blocks, dtype, out, in, NULL}, random_below(c, 2) ? bias : NULL};
+    pgi_linear linear = {{blocks, dtype, out, in, NULL}, random_below(c, 2) ? bias : NULL, NULL};
     for (int n_threads = 1; n_threads <= MAX_THREADS; n_threads++) {
         pgi_run run = run_on(c->kernels, n_threads);
         float *y = guarded_output(c, n_y);
@@ -459,7 +459,7 @@ void check_linear_quantized(check *c) {
     float *x = guarded_floats(c, 8 * 1200), *y = guarded_output(c, 8 * 300);
     void *scratch = guarded(c, pgi_linear_scratch(c->kernels, 2), 0);
     random_fill(c, x, 8 * 1200);
-    pgi_linear linear = {{blocks, PGI_DTYPE_INT8_BLOCKS, 300, 1200, NULL}, NULL};
+    pgi_linear linear = {{blocks, PGI_DTYPE_INT8_BLOCKS, 300, 1200, NULL}, NULL, NULL};
     for (int64_t rows = 1; rows <= 8; rows += 7)
         if (pgi_linear_forward(&run, x, 1200, rows, &linear, y, 300, scratch) != PG_ERROR_CANCELLED)
             fail(c, "linear goes on");
