@@ -953,6 +953,61 @@ PG_API pg_status pg_mask_get_counts(const uint8_t *mask, int32_t width, int32_t 
 PG_API pg_status pg_mask_get_rle(const uint8_t *mask, int32_t width, int32_t height, char *text, size_t capacity,
                                  size_t *needed);
 
+/* ---- Adapters: fine-tunes as PEFT saves them ---- */
+
+/** A LoRA adapter of a model, such as Hugging Face's PEFT saves; immutable. */
+typedef struct pg_adapter pg_adapter;
+
+/** Options of pg_adapter_open(). */
+typedef struct pg_adapter_options {
+    uint32_t struct_size;    ///< sizeof(pg_adapter_options)
+    int32_t n_threads;       ///< 1 to 1024, for the norms of DoRA; default and 0: CPUs, at most 64
+    pg_progress_fn progress; ///< default NULL; phase LOAD
+    void *progress_user;     ///< passed to progress
+    pg_cancel *cancel;       ///< default NULL
+} pg_adapter_options;
+PG_API pg_status pg_adapter_options_init(pg_adapter_options *options, size_t struct_size); ///< fills in the defaults
+
+/** Opens an adapter of `model`: a folder with adapter_config.json and adapter_model.safetensors, or an id in the local
+ * Hugging Face cache. LoRA and DoRA (use_dora) with any rank, alpha, rank_pattern, alpha_pattern, use_rslora and
+ * lora_bias, on all linear layers, the patch convolution and the embeddings; biases and modules that were saved whole
+ * (bias, modules_to_save). Keys of any version of PEFT and transformers. The tensors are read into memory, which comes
+ * from the model's allocator; the model is kept.
+ * Errors: PG_ERROR_NOT_FOUND (also: a module that the model does not have), _IO, _FORMAT (names the tensor, what was
+ * found and expected: an adapter of another base has other shapes), _UNSUPPORTED (another peft_type, and what of
+ * LoraConfig is not followed, by its name), _LIMIT, _MEMORY, _CANCELLED. */
+PG_API pg_status pg_adapter_open(const pg_model *model, const char *adapter, const pg_adapter_options *options,
+                                 pg_adapter **out);
+PG_API void pg_adapter_close(pg_adapter **adapter); ///< drops the caller's reference
+
+/** What an adapter is. */
+typedef struct pg_adapter_info {
+    uint32_t struct_size;  ///< in: sizeof(pg_adapter_info)
+    int32_t rank;          ///< the largest of its modules; 0: it has whole modules alone
+    uint64_t n_parameters; ///< elements of its tensors
+    uint64_t n_bytes;      ///< that it takes in memory
+    int32_t n_modules;     ///< that it changes
+    int32_t adapts_images; ///< 1: it changes encoder or projector, so that features are its own; else 0
+    const char *base;      ///< base_model_name_or_path, valid until the adapter is closed; "": it names none
+} pg_adapter_info;
+PG_API pg_status pg_adapter_get_info(const pg_adapter *adapter, pg_adapter_info *info); ///< describes it
+
+/** A model with adapters added: a handle that shares the weights of `model`, takes little memory of its own, and goes
+ * wherever a model goes, in any number of threads. Each linear layer gives
+ *     y = W x + b + sum over i of weights[i] (what adapters[i] adds),
+ * as PEFT with several active adapters, and add_weighted_adapter(combination_type="cat"). weights NULL: all 1. What an
+ * adapter saved whole stands in place of the model's; one adapter at the most may replace a module, with the weight 1.
+ * Of a model that is adapted itself, its base is meant. The handle keeps model and adapters.
+ * Features are of the model that made them: handles whose adapters leave encoder and projector alone share them.
+ * Errors: PG_ERROR_ARGUMENT (n_adapters is 0 or more than 1024, an adapter is of another model, a weight is not
+ * finite), _UNSUPPORTED (two adapters replace one module), _LIMIT (ranks of more than 4096 together), _MEMORY. */
+PG_API pg_status pg_model_adapt(const pg_model *model, const pg_adapter *const *adapters, const float *weights,
+                                size_t n_adapters, pg_model **out);
+
+/** base_model_name_or_path of an adapter's folder or id, for pg_model_open(). Copies as pg_model_get_config() does.
+ * Errors: PG_ERROR_NOT_FOUND (no adapter, or it names none), _IO, _FORMAT, _LIMIT, _MEMORY. */
+PG_API pg_status pg_adapter_find_base(const char *adapter, char *text, size_t capacity, size_t *needed);
+
 /* ---- Batches and text ---- */
 
 /** Rows to encode: each with a prompt, any number of images, and an optional suffix (the answer to learn). */

@@ -9,6 +9,7 @@
 #include "checkpoint/json.h"
 #include "checkpoint/quantized_store.h"
 #include "generate/session.h"
+#include "model/adapter.h"
 #include "model/calibrate.h"
 
 enum { MAX_OPEN_THREADS = 64 }; /* unless the caller asks for more: opening is not worth more */
@@ -166,7 +167,8 @@ pg_status pg_model_get_memory(const pg_model *model, pg_memory *memory) {
     PGI_TRY(pgi_thread_count(value.n_threads, &run.n_threads));
     value.n_threads = run.n_threads;
     value.weights = mapped_bytes(model);
-    value.weights_copied = model->weights.n_bytes_copied + pgi_tensor_files_n_bytes_loaded(model->files);
+    value.weights_copied =
+        model->weights.n_bytes_copied + pgi_tensor_files_n_bytes_loaded(model->files) + pgi_adapted_bytes(model);
     const int64_t in_prompt =
         value.n_tokens / model->config.vision.n_patches; /* images that a session's prompt can have */
     value.activations =

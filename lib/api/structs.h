@@ -12,6 +12,8 @@
  * What comes later grows by multiples of 8 bytes, and is not named here. tests/abi/check.py compares it with api.txt.
  */
 #define PGI_STRUCTS(X)                     \
+    X(pg_adapter_info, base)               \
+    X(pg_adapter_options, cancel)          \
     X(pg_allocator, free)                  \
     X(pg_answer_options, allocator)        \
     X(pg_batch, image_counts)              \

@@ -227,17 +227,33 @@ static pg_status look_for(const pgi_tensor_files *files, const char *name, int *
     return PG_OK;
 }
 
+/* `name`, the folder's only file. */
+static pg_status open_one(pgi_tensor_files *files, const char *name) {
+    files->files = pgi_alloc_zero(&files->memory, 1, sizeof *files->files);
+    if (!files->files) return PG_ERROR_MEMORY;
+    PGI_TRY(add_file(files, name));
+    PGI_TRY(open_file(files, 0));
+    return sort_tensors(files, NULL);
+}
+
+static pg_status open_adapter(pgi_tensor_files *files) {
+    int has_file, has_pickle;
+    PGI_TRY(look_for(files, "adapter_model.safetensors", &has_file));
+    if (has_file) return open_one(files, "adapter_model.safetensors");
+    PGI_TRY(look_for(files, "adapter_model.bin", &has_pickle));
+    if (has_pickle)
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "%s: found pickled weights (adapter_model.bin), expected adapter_model.safetensors; save the "
+                         "adapter again with PEFT",
+                         files->folder);
+    return pgi_error(PG_ERROR_NOT_FOUND, "%s: found no adapter_model.safetensors", files->folder);
+}
+
 static pg_status open_folder(pgi_tensor_files *files) {
     int has_file, has_index;
     PGI_TRY(look_for(files, "model.safetensors", &has_file));
     PGI_TRY(look_for(files, "model.safetensors.index.json", &has_index));
-    if (has_file) {
-        files->files = pgi_alloc_zero(&files->memory, 1, sizeof *files->files);
-        if (!files->files) return PG_ERROR_MEMORY;
-        PGI_TRY(add_file(files, "model.safetensors"));
-        PGI_TRY(open_file(files, 0));
-        return sort_tensors(files, NULL);
-    }
+    if (has_file) return open_one(files, "model.safetensors");
     if (!has_index)
         return pgi_diagnose_folder(
             pgi_error(PG_ERROR_NOT_FOUND, "%s: found neither model.safetensors nor model.safetensors.index.json",
@@ -250,8 +266,8 @@ static pg_status open_folder(pgi_tensor_files *files) {
     return status;
 }
 
-pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, int in_memory, const pg_cancel *cancel,
-                                pgi_tensor_files **out) {
+static pg_status open_with(const pgi_memory *memory, const char *folder, int in_memory, const pg_cancel *cancel,
+                           pg_status (*open)(pgi_tensor_files *files), pgi_tensor_files **out) {
     *out = NULL;
     pgi_tensor_files *files = pgi_alloc_zero(memory, 1, sizeof *files);
     if (!files) return PG_ERROR_MEMORY;
@@ -259,7 +275,7 @@ pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, in
     files->in_memory = in_memory;
     files->cancel = cancel;
     files->folder = pgi_copy_string(memory, folder, strlen(folder));
-    pg_status status = files->folder ? open_folder(files) : PG_ERROR_MEMORY;
+    pg_status status = files->folder ? open(files) : PG_ERROR_MEMORY;
     if (status < 0) {
         pgi_tensor_files_close(&files);
         return status;
@@ -267,6 +283,16 @@ pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, in
     files->cancel = NULL; /* the caller's */
     *out = files;
     return PG_OK;
+}
+
+pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, int in_memory, const pg_cancel *cancel,
+                                pgi_tensor_files **out) {
+    return open_with(memory, folder, in_memory, cancel, open_folder, out);
+}
+
+pg_status pgi_tensor_files_open_adapter(const pgi_memory *memory, const char *folder, const pg_cancel *cancel,
+                                        pgi_tensor_files **out) {
+    return open_with(memory, folder, 1, cancel, open_adapter, out);
 }
 
 void pgi_tensor_files_close(pgi_tensor_files **files) {

@@ -25,6 +25,9 @@ typedef struct pgi_tensor_files pgi_tensor_files;
  */
 pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, int in_memory, const pg_cancel *cancel,
                                 pgi_tensor_files **out);
+/* The same for adapter_model.safetensors of an adapter's folder, not mapped. */
+pg_status pgi_tensor_files_open_adapter(const pgi_memory *memory, const char *folder, const pg_cancel *cancel,
+                                        pgi_tensor_files **out);
 void pgi_tensor_files_close(pgi_tensor_files **files); /* NULL inside is fine */
 
 /* Until pgi_tensor_files_finish(), which closes the files that are not mapped: what is mapped or loaded stays, nothing

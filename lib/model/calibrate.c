@@ -101,6 +101,10 @@ pg_status pgi_calibration_add(pg_calibration *calibration, const pg_inputs *inpu
 pg_status pgi_calibration_create(const pg_model *model, pg_calibration **out) {
     pg_calibration *made = NULL;
     *out = NULL;
+    if (model->base)
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "%s: found a model with adapters, expected one without: what is converted is the folder",
+                         pgi_tensor_files_folder(model->files));
     if (model->weights.format != PG_WEIGHTS_STORED)
         return pgi_error(PG_ERROR_UNSUPPORTED,
                          "%s: found %s weights, expected those that are stored: calibrate before "

@@ -43,7 +43,8 @@ static int same_vector(const float *a, const float *b, int64_t n) {
 }
 
 static int same_linear(const pgi_linear *a, const pgi_linear *b) {
-    return same_matrix(&a->weight, &b->weight) && same_vector(a->bias, b->bias, a->weight.rows);
+    return a->low_rank == b->low_rank && same_matrix(&a->weight, &b->weight) &&
+           same_vector(a->bias, b->bias, a->weight.rows);
 }
 
 static int same_layer(const pgi_vision_layer *a, const pgi_vision_layer *b, int64_t hidden) {
@@ -59,7 +60,8 @@ static int same_layer(const pgi_vision_layer *a, const pgi_vision_layer *b, int6
 static const char *different_weights(const pg_model *ours, const pg_model *theirs, char text[32]) {
     const pgi_vision_weights *a = &ours->weights.vision, *b = &theirs->weights.vision;
     const int64_t hidden = ours->config.vision.hidden_size;
-    if (pgi_tensor_files_same(ours->files, theirs->files)) return NULL;
+    if (!ours->adapts_vision && !theirs->adapts_vision && pgi_tensor_files_same(ours->files, theirs->files))
+        return NULL;
     if (!same_linear(&ours->weights.projector, &theirs->weights.projector)) return "multi_modal_projector";
     if (!same_linear(&a->patch, &b->patch)) return "vision_tower patch_embedding";
     if (!same_matrix(&a->position, &b->position)) return "vision_tower position_embedding";
@@ -88,6 +90,9 @@ static pg_status compare_models(const pg_model *ours, const pg_model *theirs) {
     char text[32];
     const char *name = different_weights(ours, theirs, text);
     if (!name) return PG_OK;
+    if (ours->adapts_vision || theirs->adapts_vision)
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "the features are of a model with other adapters: %s differs (make them with this one)", name);
     return pgi_error(PG_ERROR_ARGUMENT, "the features are of another model, %s: %s differs from that of %s",
                      pgi_tensor_files_folder(theirs->files), name, pgi_tensor_files_folder(ours->files));
 }
@@ -96,7 +101,8 @@ pg_status pgi_features_check(const pg_model *model, const pg_features *features)
     _Atomic(pg_model *) *also_of = &((pg_features *)(uintptr_t)features)->also_of;
     if (features->model == model || atomic_load_explicit(also_of, memory_order_relaxed) == model) return PG_OK;
     PGI_TRY(compare_models(model, features->model));
-    if (pgi_tensor_files_same(model->files, features->model->files)) return PG_OK; /* as cheap the next time */
+    if (!model->adapts_vision && pgi_tensor_files_same(model->files, features->model->files))
+        return PG_OK;                                       /* as cheap the next time */
     pg_model *kept = pgi_model_retain(model), *none = NULL; /* its address is not another model's while it is counted */
     if (!atomic_compare_exchange_strong(also_of, &none, kept)) pgi_model_release(kept);
     return PG_OK;

@@ -9,6 +9,13 @@
 
 static void model_close(pg_model *model) {
     pgi_memory memory = model->memory;
+    if (model->base) {
+        pg_model *base = model->base;
+        model->end_adapted(model);
+        pgi_free(&memory, model);
+        pgi_model_release(base);
+        return;
+    }
     for (int i = 0; i < 2; i++) pgi_background_end(&model->ahead.threads[i].thread);
     pgi_weights_free(&model->weights);
     pgi_tensor_files_close(&model->files);

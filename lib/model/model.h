@@ -31,6 +31,17 @@ struct pg_model {
     pgi_kernels kernels;
     int kv_bf16; /* KV caches are of bf16 */
     pgi_log log;
+    /* An adapted model (adapter.h) shares config, files and weights with its base, which it keeps. */
+    struct pg_model *base;                       /* counted; NULL: this is one */
+    void (*end_adapted)(struct pg_model *model); /* frees what it has beside its base */
+    struct {
+        struct pg_adapter **adapters; /* counted */
+        size_t n_adapters;
+        void **blocks; /* what it allocated: the table of its weights, sums of adapters */
+        size_t n_blocks, blocks_capacity;
+        uint64_t n_bytes;
+    } adapted;
+    int adapts_vision; /* its features are not the base's */
 };
 
 /* options: complete (all defaults filled in). On error *out needs no release. */

@@ -114,6 +114,7 @@ static int pays(const pg_model *model, int parts) {
 }
 
 void pgi_read_ahead(const pg_model *model, int parts) {
+    if (model->base) model = model->base;
     pg_model *counted = (pg_model *)model; /* its state alone changes */
     if (model->weights.blocks || pgi_tensor_files_n_bytes_mapped(model->files) == 0) return;
     parts &= ~atomic_fetch_or(&counted->ahead.claimed, parts);

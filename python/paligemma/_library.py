@@ -142,6 +142,16 @@ class ConvertOptions(Struct):
                 ("calibration", c_void_p)]
 
 
+class AdapterOptions(Struct):
+    _fields_ = [("struct_size", u32), ("n_threads", i32), ("progress", ProgressFn), ("progress_user", c_void_p),
+                ("cancel", c_void_p)]
+
+
+class AdapterInfo(Struct):
+    _fields_ = [("struct_size", u32), ("rank", i32), ("n_parameters", u64), ("n_bytes", u64), ("n_modules", i32),
+                ("adapts_images", i32), ("base", c_char_p)]
+
+
 class ProcessorOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("cpu_mask", u64), ("allocator", P(Allocator)), ("log", LogFn),
                 ("log_user", c_void_p), ("cancel", c_void_p)]
@@ -281,6 +291,11 @@ STATUS_FUNCTIONS = {
     "pg_model_get_sampling": [_H, P(SamplingOptions)],
     "pg_model_get_info": [_H, P(ModelInfo)],
     "pg_model_convert": [c_char_p, c_char_p, P(ConvertOptions)],
+    "pg_adapter_options_init": [P(AdapterOptions), c_size_t],
+    "pg_adapter_open": [_H, c_char_p, P(AdapterOptions), _OUT],
+    "pg_adapter_get_info": [_H, P(AdapterInfo)],
+    "pg_adapter_find_base": [c_char_p, c_char_p, c_size_t, P(c_size_t)],
+    "pg_model_adapt": [_H, P(c_void_p), P(f32), c_size_t, _OUT],
     "pg_calibration_create": [_H, _OUT],
     "pg_calibration_add": [_H, _H, P(RunOptions)],
     "pg_calibration_get_rows": [_H, P(i64)],
@@ -357,7 +372,7 @@ OTHER_FUNCTIONS = {
     "pg_scores_get_n_answers": (i64, [_H]),
     **{f"pg_{kind}_close": (None, [_OUT]) for kind in
        ("cancel", "model", "processor", "inputs", "result", "outputs", "features", "session", "detokenizer",
-        "answer", "mask_decoder", "scores", "calibration")},
+        "answer", "mask_decoder", "scores", "calibration", "adapter")},
 }
 
 

@@ -101,6 +101,9 @@ void check_linear_quantized(check *c); /* an operation, quantizing weights too *
 void check_group(check *c);
 void check_mlp(check *c);
 
+/* check_low_rank.c */
+void check_low_rank(check *c);
+
 /* broken.c: `table` with kernel number `kernel` damaged: 0 a wrong value, 1 the last value not computed, 2 a value
  * written behind the end. */
 enum { N_DAMAGES = 3 };

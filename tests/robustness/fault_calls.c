@@ -9,16 +9,27 @@
 #include <unistd.h>
 
 #include "mask_files.h"
-#include "tiny.h"
+#include "tiny_adapter.h"
 
 counter fault_memory;
 
-static char official[512], today[512], int8[512], masks[512];
+static char official[512], today[512], int8[512], masks[512], adapters[N_TINY_ADAPTERS][512];
 static bytes png, jpeg;
 
 /* ---- files and handles ---- */
 
 static void save_features(void);
+
+static void make_adapters(void) {
+    pg_model *model = NULL;
+    pg_model_info info = {.struct_size = sizeof info};
+    if (pg_model_open(official, NULL, &model) < 0 || pg_model_get_info(model, &info) < 0) abort();
+    pg_model_close(&model);
+    for (int i = 0; i < N_TINY_ADAPTERS; i++) {
+        make_temp_folder(adapters[i], sizeof adapters[i]);
+        tiny_adapter_write(adapters[i], i, info.vocab_size, 7);
+    }
+}
 
 void fault_files_make(void) {
     tiny_options options = tiny_official();
@@ -47,6 +58,7 @@ void fault_files_make(void) {
     jpeg = tiny_image(IMAGE_JPEG_PROGRESSIVE, 24, 18, 1);
     write_file(official, "image.png", png.data, png.size);
     save_features();
+    make_adapters();
 }
 
 void fault_files_remove(void) {
@@ -54,6 +66,7 @@ void fault_files_remove(void) {
     remove_folder(today);
     remove_folder(int8);
     remove_folder(masks);
+    for (int i = 0; i < N_TINY_ADAPTERS; i++) remove_folder(adapters[i]);
     bytes_free(&png);
     bytes_free(&jpeg);
 }
@@ -528,6 +541,47 @@ static pg_status calibrate(fault_world *w) {
     return status;
 }
 
+static pg_status open_adapter(const fault_world *w, int kind, int32_t n_threads, pg_adapter **out) {
+    pg_adapter_options options;
+    pg_adapter_options_init(&options, sizeof options);
+    options.n_threads = n_threads;
+    return pg_adapter_open(w->model, adapters[kind], &options, out);
+}
+OPENING(adapter_open, pg_adapter, pg_adapter_close, open_adapter(w, ADAPTER_LORA, 1, &handle))
+OPENING(adapter_open_dora, pg_adapter, pg_adapter_close, open_adapter(w, ADAPTER_DORA, 3, &handle))
+OPENING(adapter_open_whole, pg_adapter, pg_adapter_close, open_adapter(w, ADAPTER_WHOLE, 1, &handle))
+
+/* All three on the model: half of the first two. */
+static pg_status adapt(const fault_world *w, pg_adapter *open[N_TINY_ADAPTERS], pg_model **out) {
+    const float weights[N_TINY_ADAPTERS] = {0.5f, 0.5f, 1.0f};
+    const pg_adapter *used[N_TINY_ADAPTERS];
+    pg_status status = PG_OK;
+    for (int i = 0; i < N_TINY_ADAPTERS && status >= 0; i++) {
+        status = open_adapter(w, i, 1, &open[i]);
+        used[i] = open[i];
+    }
+    return status < 0 ? status : pg_model_adapt(w->model, used, weights, N_TINY_ADAPTERS, out);
+}
+
+static pg_status adapted(fault_world *w) {
+    pg_adapter *open[N_TINY_ADAPTERS] = {NULL};
+    pg_adapter_info info = {.struct_size = sizeof info};
+    pg_memory memory = {.struct_size = sizeof memory, .n_threads = 1};
+    const pg_generate_options options = small();
+    pg_model *model = NULL;
+    pg_result *result = NULL;
+    char base[16];
+    pg_status status = adapt(w, open, &model);
+    if (status >= 0) status = pg_adapter_get_info(open[0], &info);
+    if (status >= 0) status = pg_adapter_find_base(adapters[0], base, sizeof base, NULL);
+    if (status >= 0) status = pg_model_get_memory(model, &memory);
+    for (int i = 0; i < N_TINY_ADAPTERS; i++) pg_adapter_close(&open[i]);
+    if (status >= 0) status = pg_generate(model, w->processor, w->inputs, &options, &result);
+    pg_result_close(&result);
+    pg_model_close(&model);
+    return status;
+}
+
 static pg_status convert(fault_world *w) { return (void)w, convert_with(1); }
 static pg_status convert_threads(fault_world *w) { return (void)w, convert_with(3); }
 
@@ -581,6 +635,10 @@ const fault_call fault_calls[] = {
     {"answers", answers},
     {"masks_decoded", masks_decoded},
     {"calibrate", calibrate},
+    {"adapter_open", adapter_open},
+    {"adapter_open_dora", adapter_open_dora},
+    {"adapter_open_whole", adapter_open_whole},
+    {"adapted", adapted},
     {"convert", convert},
     {"convert_threads", convert_threads},
 };

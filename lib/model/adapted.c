@@ -1,0 +1,247 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * pgi_model_adapt(): a model handle that shares the weights of a base and adds adapters to them.
+ *
+ * A module that one adapter with the weight 1 changes takes the adapter's own arrays. Of several, or another weight,
+ * their A and B are put together:  B (A x) = sum over i of w_i B_i (A_i x), and gains and constants likewise. That is
+ * what PEFT computes with several active adapters, and its add_weighted_adapter(combination_type="cat"). What an
+ * adapter saved whole cannot be added up: one adapter at the most may replace a module, with the weight 1.
+ */
+#include <string.h>
+
+#include "kernels/kernels.h"
+#include "model/adapter.h"
+
+/* What is added to a module: by which adapter, with which weight. */
+typedef struct part {
+    const pgi_adapter_module *of;
+    float weight;
+} part;
+
+typedef struct adapting {
+    const pg_adapter *const *adapters;
+    const float *weights;
+    size_t n;
+    pg_model *out;
+    part *parts; /* [n] of the module that is under way */
+    size_t n_parts;
+} adapting;
+
+/* n bytes that live as long as the handle. */
+static pg_status keep(pg_model *model, size_t n, void *out) {
+    PGI_TRY(pgi_grow(&model->memory, &model->adapted.blocks, &model->adapted.blocks_capacity,
+                     model->adapted.n_blocks + 1, sizeof *model->adapted.blocks));
+    void *block = pgi_alloc(&model->memory, n, 1);
+    if (!block) return PG_ERROR_MEMORY;
+    model->adapted.blocks[model->adapted.n_blocks++] = block;
+    model->adapted.n_bytes += n;
+    memcpy(out, &block, sizeof block);
+    return PG_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------- adding parts up */
+
+/* gain or constant of the parts: NULL where no part has one. */
+static pg_status add_vectors(const adapting *a, size_t n, int gains, const float **out) {
+    float *sum = NULL;
+    for (size_t p = 0; p < a->n_parts; p++) {
+        const float *v = gains ? a->parts[p].of->added.gain : a->parts[p].of->added.constant;
+        if (!v) continue;
+        if (!sum) {
+            PGI_TRY(keep(a->out, n * sizeof *sum, &sum));
+            memset(sum, 0, n * sizeof *sum);
+        }
+        for (size_t i = 0; i < n; i++) sum[i] += a->parts[p].weight * v[i];
+    }
+    *out = sum;
+    return PG_OK;
+}
+
+/* The A of all parts one below the other, as f32. */
+static void stack_a(const adapting *a, float *to) {
+    for (size_t p = 0; p < a->n_parts; p++) {
+        const pgi_matrix *from = &a->parts[p].of->added.a.weight;
+        for (int64_t i = 0; i < from->rows; i++, to += from->columns)
+            pgi_matrix_row(&a->out->kernels, from, i, 1.0f, to);
+    }
+}
+
+/* The packed B of all parts side by side, [panels][rank][gemm_nr], times their weights. */
+static void stack_b(const adapting *a, int64_t n, float *to) {
+    const int64_t nr = a->out->kernels.gemm_nr, n_panels = (n + nr - 1) / nr;
+    for (int64_t panel = 0; panel < n_panels; panel++)
+        for (size_t p = 0; p < a->n_parts; p++) {
+            const int64_t size = a->parts[p].of->added.a.weight.rows * nr;
+            const float *from = a->parts[p].of->added.b_panels + panel * size;
+            for (int64_t i = 0; i < size; i++) *to++ = a->parts[p].weight * from[i];
+        }
+}
+
+/* The parts as one, for a module of n outputs; out lies in the handle's memory. */
+static pg_status add_up(adapting *a, int64_t n, const pgi_low_rank **out) {
+    pg_model *model = a->out;
+    int64_t rank = 0;
+    const int64_t columns = a->parts[0].of->added.a.weight.columns;
+    for (size_t p = 0; p < a->n_parts; p++) rank += a->parts[p].of->added.a.weight.rows;
+    if (rank > PGI_MAX_LOW_RANK)
+        return pgi_error(PG_ERROR_LIMIT, "%s: found ranks of %lld together, expected at most %d", a->parts[0].of->name,
+                         (long long)rank, PGI_MAX_LOW_RANK);
+    if (rank > model->kernels.low_rank) model->kernels.low_rank = (int)rank;
+    *out = &a->parts[0].of->added;
+    if (a->n_parts == 1 && a->parts[0].weight == 1.0f) return PG_OK;
+    pgi_low_rank *sum;
+    float *stacked, *panels;
+    const float *gain, *constant;
+    PGI_TRY(keep(model, sizeof *sum, &sum));
+    PGI_TRY(keep(model, (size_t)(rank * columns) * sizeof(float), &stacked));
+    PGI_TRY(keep(model, pgi_low_rank_panels_size(&model->kernels, n, rank) * sizeof(float), &panels));
+    PGI_TRY(add_vectors(a, (size_t)n, 1, &gain));
+    PGI_TRY(add_vectors(a, (size_t)n, 0, &constant));
+    stack_a(a, stacked);
+    stack_b(a, n, panels);
+    *sum = (pgi_low_rank){
+        .a.weight = {stacked, PG_DTYPE_F32, rank, columns, NULL},
+        .b_panels = panels,
+        .gain = gain,
+        .constant = constant,
+    };
+    *out = sum;
+    return PG_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------- applying */
+
+static pg_status replace(const adapting *a, const pgi_adapter_module *of, float weight, const pgi_module *module,
+                         int is_second) {
+    pgi_weights *weights = &a->out->weights;
+    if (!of->weight.data && !of->vector && !of->bias) return PG_OK;
+    if (is_second || weight != 1.0f)
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "%s: an adapter replaces it whole (modules_to_save or bias), with the weight %g%s; expected "
+                         "one adapter that does, with the weight 1",
+                         of->name, (double)weight, is_second ? ", and so does another" : "");
+    if (of->vector) *module->weight = of->vector;
+    if (of->bias) *(module->bias ? module->bias : &module->linear->bias) = of->bias;
+    if (!of->weight.data) return PG_OK;
+    const int tied = weights->text.head.weight.data == weights->text.embedding.data;
+    *(module->matrix ? module->matrix : &module->linear->weight) = of->weight;
+    if (tied && of->is_shared && module->matrix == &weights->text.embedding) weights->text.head.weight = of->weight;
+    return PG_OK;
+}
+
+/* An embedding of positions is small, so that it becomes one of f32 with the parts in it. */
+static pg_status add_to_positions(const adapting *a, const pgi_low_rank *added, pgi_matrix *positions) {
+    float *sum;
+    PGI_TRY(keep(a->out, (size_t)(positions->rows * positions->columns) * sizeof *sum, &sum));
+    for (int64_t i = 0; i < positions->rows; i++) {
+        float *row = sum + i * positions->columns;
+        pgi_matrix_row(&a->out->kernels, positions, i, 1.0f, row);
+        pgi_low_rank_add_row(&a->out->kernels, added, i, positions->columns, 1.0f, row);
+    }
+    *positions = (pgi_matrix){sum, PG_DTYPE_F32, positions->rows, positions->columns, NULL};
+    return PG_OK;
+}
+
+/* The module `name`, which some of the adapters have. */
+static pg_status adapt_module(adapting *a, const char *name) {
+    pgi_weights *weights = &a->out->weights;
+    pgi_module module;
+    int is_vision = 0, n_replaced = 0;
+    a->n_parts = 0;
+    if (!pgi_module_find(weights, &a->out->config, name, &module))
+        return pgi_error(PG_ERROR_INTERNAL, "%s: found no such module", name);
+    for (size_t i = 0; i < a->n; i++) {
+        const pgi_adapter_module *of = pgi_adapter_find(a->adapters[i], name);
+        if (!of || a->weights[i] == 0.0f) continue;
+        is_vision |= of->is_vision;
+        PGI_TRY(replace(a, of, a->weights[i], &module, n_replaced > 0));
+        n_replaced += of->weight.data || of->vector || of->bias;
+        if (of->added.a.weight.data) a->parts[a->n_parts++] = (part){of, a->weights[i]};
+    }
+    a->out->adapts_vision |= is_vision;
+    if (a->n_parts == 0) return PG_OK;
+    const pgi_low_rank *added = NULL;
+    const pgi_matrix *of = module.matrix ? module.matrix : &module.linear->weight;
+    PGI_TRY(add_up(a, module.matrix ? of->columns : of->rows, &added));
+    if (module.linear)
+        module.linear->low_rank = added;
+    else if (module.matrix == &weights->text.embedding)
+        weights->text.embedding_low_rank = added;
+    else
+        return add_to_positions(a, added, module.matrix);
+    return PG_OK;
+}
+
+static void end_adapted(pg_model *model) {
+    for (size_t i = 0; i < model->adapted.n_blocks; i++) pgi_free(&model->memory, model->adapted.blocks[i]);
+    pgi_free(&model->memory, model->adapted.blocks);
+    for (size_t i = 0; i < model->adapted.n_adapters; i++) pgi_adapter_release(model->adapted.adapters[i]);
+    pgi_free(&model->memory, model->adapted.adapters);
+}
+
+/* Copies the base's table of weights. */
+static pg_status copy_table(const pg_model *base, pg_model *out) {
+    const size_t vision_bytes = (size_t)base->config.vision.n_layers * sizeof(pgi_vision_layer);
+    const size_t text_bytes = (size_t)base->config.text.n_layers * sizeof(pgi_text_layer);
+    out->weights = base->weights;
+    out->weights.memory = NULL; /* what is in them is the base's */
+    PGI_TRY(keep(out, vision_bytes, &out->weights.vision.layers));
+    PGI_TRY(keep(out, text_bytes, &out->weights.text.layers));
+    memcpy(out->weights.vision.layers, base->weights.vision.layers, vision_bytes);
+    memcpy(out->weights.text.layers, base->weights.text.layers, text_bytes);
+    return PG_OK;
+}
+
+static pg_status adapt_all(adapting *a) {
+    for (size_t i = 0; i < a->n; i++)
+        for (size_t m = 0; m < a->adapters[i]->n_modules; m++) {
+            const char *name = a->adapters[i]->modules[m].name;
+            int is_done = 0; /* with an adapter before this one */
+            for (size_t before = 0; before < i && !is_done; before++)
+                is_done = pgi_adapter_find(a->adapters[before], name) != NULL;
+            if (!is_done) PGI_TRY(adapt_module(a, name));
+        }
+    return PG_OK;
+}
+
+pg_status pgi_model_adapt(const pg_model *model, const pg_adapter *const *adapters, const float *weights, size_t n,
+                          pg_model **out) {
+    const pg_model *base = model->base ? model->base : model;
+    adapting a = {.adapters = adapters, .weights = weights, .n = n};
+    a.out = pgi_alloc_zero(&base->memory, 1, sizeof *a.out);
+    if (!a.out) return PG_ERROR_MEMORY;
+    atomic_init(&a.out->references, 1);
+    a.out->memory = base->memory;
+    a.out->base = pgi_model_retain(base);
+    a.out->end_adapted = end_adapted;
+    a.out->config = base->config;
+    a.out->files = base->files;
+    a.out->kernels = base->kernels;
+    a.out->kv_bf16 = base->kv_bf16;
+    a.out->log = base->log;
+    a.out->adapted.adapters = pgi_alloc_zero(&base->memory, n, sizeof *a.out->adapted.adapters);
+    a.parts = pgi_alloc(&base->memory, n, sizeof *a.parts);
+    pg_status status = a.out->adapted.adapters && a.parts ? copy_table(base, a.out) : PG_ERROR_MEMORY;
+    for (size_t i = 0; i < n && status >= 0; i++) {
+        a.out->adapted.adapters[a.out->adapted.n_adapters++] = pgi_adapter_retain(adapters[i]);
+        if (weights[i] != 0.0f) a.out->weights.n_parameters += adapters[i]->n_parameters;
+    }
+    if (status >= 0) status = adapt_all(&a);
+    pgi_free(&base->memory, a.parts);
+    if (status < 0)
+        pgi_model_release(a.out);
+    else
+        *out = a.out;
+    return status;
+}
+
+uint64_t pgi_adapted_bytes(const pg_model *model) {
+    uint64_t sum = model->adapted.n_bytes;
+    for (size_t i = 0; i < model->adapted.n_adapters; i++) {
+        int is_counted = 0;
+        for (size_t before = 0; before < i; before++)
+            is_counted |= model->adapted.adapters[before] == model->adapted.adapters[i];
+        if (!is_counted) sum += model->adapted.adapters[i]->n_bytes;
+    }
+    return sum;
+}

@@ -1,0 +1,384 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading an adapter. Names of its tensors (get_peft_model_state_dict() of PEFT), M being a module of the base:
+ *
+ *   [base_model.model.]M.lora_A.weight [rank, in], .lora_B.weight [out, rank], .lora_B.bias [out]
+ *                      M.lora_embedding_A [rank, rows], .lora_embedding_B [columns, rank]
+ *                      M.lora_magnitude_vector[.weight] [out]                      DoRA
+ *                      M.weight, M.bias                                            modules_to_save, bias
+ *                      M.base_layer.weight, M.base_layer.bias                      the same of a module with LoRA
+ *
+ * What is loaded stays in memory: adapters are small, and a file that changes later does no harm.
+ */
+#include "model/adapter.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/shape.h"
+#include "checkpoint/hf_cache.h"
+
+typedef enum kind { LORA_A, LORA_B, LORA_B_BIAS, EMBEDDING_A, EMBEDDING_B, MAGNITUDE, WEIGHT, BIAS, N_KINDS } kind;
+
+/* The end of a name, and the kind. Those of the base layer come before the shorter ones. */
+static const struct {
+    const char *end;
+    kind kind;
+    int of_base_layer;
+} ends[] = {{".lora_A.weight", LORA_A, 0},
+            {".lora_B.weight", LORA_B, 0},
+            {".lora_B.bias", LORA_B_BIAS, 0},
+            {".lora_embedding_A", EMBEDDING_A, 0},
+            {".lora_embedding_B", EMBEDDING_B, 0},
+            {".lora_magnitude_vector", MAGNITUDE, 0},
+            {".lora_magnitude_vector.weight", MAGNITUDE, 0},
+            {".base_layer.weight", WEIGHT, 1},
+            {".base_layer.bias", BIAS, 1},
+            {".weight", WEIGHT, 0},
+            {".bias", BIAS, 0}};
+enum { N_ENDS = sizeof ends / sizeof *ends, MAX_NAME = 512 };
+
+/* The tensors of one module. */
+typedef struct found {
+    char module[MAX_NAME]; /* as the file names it, without "base_model.model." */
+    pgi_stored_tensor *tensors[N_KINDS];
+    int is_shared;
+} found;
+
+typedef struct reader {
+    const pgi_run *run;
+    pg_adapter *out;
+} reader;
+
+pg_adapter *pgi_adapter_retain(const pg_adapter *adapter) {
+    pg_adapter *counted = (pg_adapter *)(uintptr_t)adapter;
+    if (counted) atomic_fetch_add_explicit(&counted->references, 1, memory_order_relaxed);
+    return counted;
+}
+
+void pgi_adapter_release(pg_adapter *adapter) {
+    if (!adapter || atomic_fetch_sub_explicit(&adapter->references, 1, memory_order_acq_rel) != 1) return;
+    pg_model *model = adapter->model;
+    pgi_memory memory = adapter->memory;
+    for (size_t i = 0; i < adapter->n_blocks; i++) pgi_free(&memory, adapter->blocks[i]);
+    pgi_free(&memory, adapter->blocks);
+    pgi_free(&memory, adapter->modules);
+    pgi_tensor_files_close(&adapter->files);
+    pgi_adapter_config_free(&adapter->config);
+    pgi_free(&memory, adapter);
+    pgi_model_release(model);
+}
+
+/* n floats that live as long as the adapter. */
+static pg_status keep(pg_adapter *adapter, size_t n, float **out) {
+    PGI_TRY(pgi_grow(&adapter->memory, &adapter->blocks, &adapter->blocks_capacity, adapter->n_blocks + 1,
+                     sizeof *adapter->blocks));
+    *out = pgi_alloc(&adapter->memory, n, sizeof(float));
+    if (!*out) return PG_ERROR_MEMORY;
+    adapter->blocks[adapter->n_blocks++] = *out;
+    adapter->n_bytes += n * sizeof(float);
+    return PG_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------- names, shapes */
+
+static const char *without_prefix(const char *name) {
+    static const char prefix[] = "base_model.model.";
+    return strncmp(name, prefix, sizeof prefix - 1) == 0 ? name + sizeof prefix - 1 : name;
+}
+
+/* Splits the name of a tensor. 0: it is of no kind, or too long. */
+static int split_name(const char *name, char module[MAX_NAME], kind *out, int *of_base_layer) {
+    name = without_prefix(name);
+    const size_t size = strlen(name);
+    for (int i = 0; i < N_ENDS; i++) {
+        const size_t n = strlen(ends[i].end);
+        if (size <= n || size - n >= MAX_NAME - sizeof ".weight" || strcmp(name + size - n, ends[i].end) != 0) continue;
+        memcpy(module, name, size - n);
+        module[size - n] = 0;
+        *out = ends[i].kind;
+        *of_base_layer = ends[i].of_base_layer;
+        return 1;
+    }
+    return 0;
+}
+
+static pg_status unknown_name(const pgi_stored_tensor *tensor) {
+    return pgi_error(PG_ERROR_UNSUPPORTED, "%s: tensor %s: found a name that is none of a LoRA adapter of PaliGemma",
+                     tensor->file, tensor->name);
+}
+
+/* A tensor of this shape, of a dtype that can be used. expected: what says so. */
+static pg_status check_tensor(const pgi_stored_tensor *tensor, int n_dims, const int64_t *shape) {
+    char text[PGI_SHAPE_TEXT], expected[PGI_SHAPE_TEXT];
+    if (tensor->dtype != PG_DTYPE_F32 && tensor->dtype != PG_DTYPE_BF16 && tensor->dtype != PG_DTYPE_F16)
+        return pgi_error(PG_ERROR_UNSUPPORTED, "%s: tensor %s: found dtype %.20s, expected F32, BF16 or F16",
+                         tensor->file, tensor->name, tensor->dtype_name);
+    int fits = tensor->n_dims == n_dims;
+    for (int i = 0; i < n_dims && fits; i++) fits = tensor->shape[i] == shape[i];
+    if (fits) return PG_OK;
+    return pgi_error(PG_ERROR_FORMAT,
+                     "%s: tensor %s: found shape %s, expected %s, as adapter_config.json and the base model say",
+                     tensor->file, tensor->name, pgi_shape_text(tensor->n_dims, tensor->shape, ", ", text),
+                     pgi_shape_text(n_dims, shape, ", ", expected));
+}
+
+static pg_status missing(const reader *r, const found *f, const char *end) {
+    return pgi_error(PG_ERROR_NOT_FOUND, "%s: %s%s: found no such tensor, expected it beside the module's others",
+                     pgi_tensor_files_folder(r->out->files), f->module, end);
+}
+
+/* ------------------------------------------------------------------------------------------------------- values */
+
+static pg_status check_finite(const pgi_stored_tensor *tensor, const float *values, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(values[i]))
+            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: value %lld is %f, expected a finite number", tensor->file,
+                             tensor->name, (long long)i, (double)values[i]);
+    return PG_OK;
+}
+
+static int64_t count(const pgi_stored_tensor *tensor) {
+    int64_t n = 1; /* bounded by the bytes of the file */
+    for (int i = 0; i < tensor->n_dims; i++) n *= tensor->shape[i];
+    return n;
+}
+
+static pg_status read_values(const reader *r, const pgi_stored_tensor *tensor, float *out) {
+    const int64_t n = count(tensor);
+    PGI_TRY(pgi_tensor_files_read_f32(r->out->files, tensor, 0, n, out));
+    r->out->n_parameters += (uint64_t)n;
+    return check_finite(tensor, out, n);
+}
+
+/* A tensor as a vector that stays; NULL: none. */
+static pg_status read_vector(const reader *r, const pgi_stored_tensor *tensor, int64_t n, const float **out) {
+    float *values;
+    if (!tensor) return PG_OK;
+    PGI_TRY(check_tensor(tensor, 1, &n));
+    PGI_TRY(keep(r->out, (size_t)n, &values));
+    *out = values;
+    return read_values(r, tensor, values);
+}
+
+/* A tensor as a matrix that stays, in its dtype: rows of `columns`. */
+static pg_status load_matrix(const reader *r, pgi_stored_tensor *tensor, int64_t rows, int64_t columns,
+                             pgi_matrix *out) {
+    enum { PART = 4096 };
+    float part[PART];
+    PGI_TRY(pgi_tensor_files_load(r->out->files, r->run->cancel, tensor));
+    *out = (pgi_matrix){tensor->data, tensor->dtype, rows, columns, tensor};
+    for (int64_t at = 0, n = rows * columns; at < n; at += PART) {
+        const int64_t end = at + PART < n ? at + PART : n;
+        PGI_TRY(pgi_tensor_files_read_f32(r->out->files, tensor, at, end, part));
+        PGI_TRY(check_finite(tensor, part, end - at));
+    }
+    r->out->n_parameters += (uint64_t)(rows * columns);
+    r->out->n_bytes += tensor->n_bytes;
+    return PG_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------- modules */
+
+/* DoRA's, [n], of a convolution [1, n, 1, 1]. */
+static pg_status read_magnitudes(const reader *r, const pgi_stored_tensor *tensor, int64_t n, int is_convolution,
+                                 const float **out) {
+    float *values;
+    if (!tensor || !is_convolution) return read_vector(r, tensor, n, out);
+    PGI_TRY(check_tensor(tensor, 4, (int64_t[]){1, n, 1, 1}));
+    PGI_TRY(keep(r->out, (size_t)n, &values));
+    *out = values;
+    return read_values(r, tensor, values);
+}
+
+/* s B [n, rank] of the module, and DoRA's and the bias's share; then packs it. rank and scale: of the config. */
+static pg_status add_low_rank(const reader *r, const found *f, const pgi_module *module, pgi_adapter_module *out,
+                              int64_t n, int32_t rank, double scale) {
+    const int is_embedding = module->matrix != NULL, dora = r->out->config.dora;
+    const pgi_stored_tensor *stored_b = f->tensors[is_embedding ? EMBEDDING_B : LORA_B];
+    const pgi_matrix *weight = is_embedding ? module->matrix : &module->linear->weight;
+    const float *bias = out->bias ? out->bias : module->linear ? module->linear->bias : NULL, *magnitude = NULL;
+    const float *b_bias = NULL;
+    float *gain = NULL, *constant = NULL, *panels;
+    if (dora && !f->tensors[MAGNITUDE]) return missing(r, f, ".lora_magnitude_vector");
+    PGI_TRY(read_magnitudes(r, f->tensors[MAGNITUDE], n, module->is_convolution, &magnitude));
+    PGI_TRY(read_vector(r, f->tensors[LORA_B_BIAS], n, &b_bias));
+    if (dora) PGI_TRY(keep(r->out, (size_t)n, &gain));
+    if ((dora && bias) || b_bias) PGI_TRY(keep(r->out, (size_t)n, &constant));
+    PGI_TRY(keep(r->out, pgi_low_rank_panels_size(r->run->kernels, n, rank), &panels));
+
+    float *b = pgi_alloc(&r->out->memory, (size_t)(n * rank), sizeof *b);
+    pg_status status = b ? read_values(r, stored_b, b) : PG_ERROR_MEMORY;
+    if (status >= 0) {
+        for (int64_t i = 0; i < n * rank; i++) b[i] = (float)(scale * (double)b[i]);
+        for (int64_t i = 0; i < n && constant; i++) constant[i] = b_bias ? (float)(scale * (double)b_bias[i]) : 0;
+        if (dora && is_embedding)
+            status =
+                pgi_adapter_dora_embedding(r->run, &r->out->memory, weight, &out->added.a.weight, magnitude, b, gain);
+        else if (dora)
+            status = pgi_adapter_dora(r->run, &r->out->memory, weight, bias, &out->added.a.weight, magnitude, b, gain,
+                                      constant);
+    }
+    if (status >= 0) pgi_low_rank_pack(r->run->kernels, b, n, rank, panels);
+    pgi_free(&r->out->memory, b);
+    out->added.b_panels = panels;
+    out->added.gain = gain;
+    out->added.constant = constant;
+    return status;
+}
+
+/* A of the module: [rank, in], of a convolution [rank, 3, patch, patch]. */
+static pg_status bind_low_rank(const reader *r, const found *f, const pgi_module *module, pgi_adapter_module *out) {
+    const int is_embedding = module->matrix != NULL;
+    const pgi_matrix *weight = is_embedding ? module->matrix : &module->linear->weight;
+    pgi_stored_tensor *a = f->tensors[is_embedding ? EMBEDDING_A : LORA_A];
+    pgi_stored_tensor *b = f->tensors[is_embedding ? EMBEDDING_B : LORA_B];
+    if (!a && !b) return PG_OK;
+    if (!a) return missing(r, f, is_embedding ? ".lora_embedding_A" : ".lora_A.weight");
+    if (!b) return missing(r, f, is_embedding ? ".lora_embedding_B" : ".lora_B.weight");
+    const int64_t in = is_embedding ? weight->rows : weight->columns;
+    const int64_t n = is_embedding ? weight->columns : weight->rows;
+    int32_t rank;
+    const double scale = pgi_adapter_config_scale(&r->out->config, module->name, &rank);
+    if (rank == 0)
+        return pgi_error(PG_ERROR_LIMIT, "%s: rank_pattern: found a rank for %s that is not 1 to %d",
+                         pgi_tensor_files_folder(r->out->files), module->name, PGI_MAX_LOW_RANK);
+    if (module->is_convolution) {
+        const int64_t patch = r->out->model->config.vision.patch_size;
+        PGI_TRY(check_tensor(a, 4, (int64_t[]){rank, 3, patch, patch}));
+        PGI_TRY(check_tensor(b, 4, (int64_t[]){n, rank, 1, 1}));
+    } else {
+        PGI_TRY(check_tensor(a, 2, (int64_t[]){rank, in}));
+        PGI_TRY(check_tensor(b, 2, (int64_t[]){n, rank}));
+    }
+    PGI_TRY(load_matrix(r, a, rank, in, &out->added.a.weight));
+    if (rank > r->out->rank) r->out->rank = rank;
+    return add_low_rank(r, f, module, out, n, rank, scale);
+}
+
+/* What stands in place of the module's weight and bias. */
+static pg_status bind_replaced(const reader *r, const found *f, const pgi_module *module, pgi_adapter_module *out) {
+    pgi_stored_tensor *weight = f->tensors[WEIGHT];
+    const pgi_stored_tensor *bias = f->tensors[BIAS];
+    if (module->weight) { /* a norm */
+        PGI_TRY(read_vector(r, weight, module->n, &out->vector));
+        if (bias && !module->bias) return unknown_name(bias);
+        return read_vector(r, bias, module->n, &out->bias);
+    }
+    const pgi_matrix *of = module->matrix ? module->matrix : &module->linear->weight;
+    if (bias && (!module->linear || !module->linear->bias)) return unknown_name(bias);
+    PGI_TRY(read_vector(r, bias, of->rows, &out->bias));
+    if (!weight) return PG_OK;
+    const int64_t patch = r->out->model->config.vision.patch_size;
+    PGI_TRY(module->is_convolution ? check_tensor(weight, 4, (int64_t[]){of->rows, 3, patch, patch})
+                                   : check_tensor(weight, 2, (int64_t[]){of->rows, of->columns}));
+    out->is_shared = f->is_shared;
+    return load_matrix(r, weight, of->rows, of->columns, &out->weight);
+}
+
+static pg_status bind_module(const reader *r, const found *f, pgi_adapter_module *out) {
+    pg_adapter *adapter = r->out;
+    pgi_module module;
+    char name[MAX_NAME];
+    const pgi_stored_tensor *any = NULL;
+    for (int i = 0; i < N_KINDS && !any; i++) any = f->tensors[i];
+    snprintf(name, sizeof name, "%s.weight", f->module);
+    if (!pgi_module_find(&adapter->model->weights, &adapter->model->config, name, &module))
+        return pgi_error(PG_ERROR_NOT_FOUND, "%s: tensor %s: found no module of that name in the base model %s",
+                         any->file, any->name, pgi_tensor_files_folder(adapter->model->files));
+    snprintf(out->name, sizeof out->name, "%s.weight", module.name);
+    out->is_vision = module.is_vision;
+    adapter->adapts_vision |= module.is_vision;
+    const int is_embedding = module.matrix != NULL;
+    for (int i = LORA_A; i <= MAGNITUDE; i++) {
+        const int of_embedding = i == EMBEDDING_A || i == EMBEDDING_B;
+        if (f->tensors[i] && (module.weight || (i != MAGNITUDE && of_embedding != is_embedding)))
+            return unknown_name(f->tensors[i]);
+    }
+    PGI_TRY(bind_replaced(r, f, &module, out));
+    return module.weight ? PG_OK : bind_low_rank(r, f, &module, out);
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const pgi_adapter_module *)a)->name, ((const pgi_adapter_module *)b)->name);
+}
+
+static int compare_name(const void *key, const void *module) {
+    return strcmp(key, ((const pgi_adapter_module *)module)->name);
+}
+
+const pgi_adapter_module *pgi_adapter_find(const pg_adapter *adapter, const char *name) {
+    return bsearch(name, adapter->modules, adapter->n_modules, sizeof *adapter->modules, compare_name);
+}
+
+/* The tensors from *index on that are of one module: their names follow one another. */
+static pg_status next_module(const reader *r, size_t *index, found *f) {
+    const size_t n = pgi_tensor_files_count(r->out->files);
+    memset(f, 0, sizeof *f);
+    for (; *index < n; ++*index) {
+        pgi_stored_tensor *tensor = pgi_tensor_files_at(r->out->files, *index);
+        char module[MAX_NAME];
+        kind of;
+        int of_base_layer;
+        if (!split_name(tensor->name, module, &of, &of_base_layer)) return unknown_name(tensor);
+        if (!*f->module) memcpy(f->module, module, sizeof module);
+        if (strcmp(module, f->module) != 0) break;
+        if (f->tensors[of])
+            return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found %s too, expected one of them", tensor->file,
+                             tensor->name, f->tensors[of]->name);
+        f->tensors[of] = tensor;
+        if (of == WEIGHT) f->is_shared = of_base_layer || r->out->config.ties_weights;
+    }
+    return PG_OK;
+}
+
+static pg_status bind_all(const reader *r) {
+    pg_adapter *adapter = r->out;
+    const size_t n = pgi_tensor_files_count(adapter->files);
+    found f;
+    size_t capacity = 0;
+    for (size_t i = 0; i < n;) {
+        PGI_TRY(pgi_run_progress(r->run, PG_PHASE_LOAD, (int64_t)i, (int64_t)n));
+        PGI_TRY(next_module(r, &i, &f));
+        PGI_TRY(
+            pgi_grow(&adapter->memory, &adapter->modules, &capacity, adapter->n_modules + 1, sizeof *adapter->modules));
+        pgi_adapter_module *module = &adapter->modules[adapter->n_modules++];
+        memset(module, 0, sizeof *module);
+        PGI_TRY(bind_module(r, &f, module));
+    }
+    if (adapter->n_modules == 0)
+        return pgi_error(PG_ERROR_FORMAT, "%s: found no tensors, expected those of an adapter",
+                         pgi_tensor_files_folder(adapter->files));
+    qsort(adapter->modules, adapter->n_modules, sizeof *adapter->modules, by_name);
+    for (size_t i = 1; i < adapter->n_modules; i++)
+        if (by_name(&adapter->modules[i - 1], &adapter->modules[i]) == 0)
+            return pgi_error(PG_ERROR_FORMAT, "%s: found the module of %s under two names, expected one",
+                             pgi_tensor_files_folder(adapter->files), adapter->modules[i].name);
+    return pgi_run_progress(r->run, PG_PHASE_LOAD, (int64_t)n, (int64_t)n);
+}
+
+pg_status pgi_adapter_open(const pgi_run *run, const pg_model *model, const char *name, pg_adapter **out) {
+    const pg_model *base = model->base ? model->base : model;
+    char *folder = NULL;
+    pg_status status;
+    pg_adapter *adapter = pgi_alloc_zero(&base->memory, 1, sizeof *adapter);
+    if (!adapter) return PG_ERROR_MEMORY;
+    atomic_init(&adapter->references, 1);
+    adapter->memory = base->memory;
+    adapter->model = pgi_model_retain(base);
+    const reader r = {run, adapter};
+    PGI_GOTO(pgi_hf_cache_find(&adapter->memory, name, NULL, &folder), fail);
+    PGI_GOTO(pgi_adapter_config_load(&adapter->memory, folder, &adapter->config), fail);
+    PGI_GOTO(pgi_tensor_files_open_adapter(&adapter->memory, folder, run->cancel, &adapter->files), fail);
+    PGI_GOTO(bind_all(&r), fail);
+    pgi_tensor_files_finish(adapter->files);
+    pgi_free(&adapter->memory, folder);
+    *out = adapter;
+    return PG_OK;
+fail:
+    pgi_free(&adapter->memory, folder);
+    pgi_adapter_release(adapter);
+    return status;
+}
