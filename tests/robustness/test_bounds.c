@@ -616,7 +616,7 @@ static const shape shapes[] = {
     {"many names of tokens", PROCESSOR, 3000, NULL, many_names, 1, PG_OK},
     {"many extra tokens", PROCESSOR, 3000, NULL, many_extra_tokens, 1, PG_OK},
     {"wide extra tokens, beyond the limit", PROCESSOR, 700, NULL, wide_extra_tokens, 1, PG_ERROR_LIMIT},
-    {"wide extra tokens", PROCESSOR, 140, NULL, wide_extra_tokens, 1, PG_OK},
+    {"wide extra tokens", PROCESSOR, 35, NULL, wide_extra_tokens, 1, PG_OK},
     {"a long piece", PROCESSOR, 20000, NULL, long_piece, 1, PG_ERROR_LIMIT},
     {"a long piece of tokenizer.model", PROCESSOR, 20000, NULL, model_long_piece, 0, PG_ERROR_LIMIT},
     {"long pieces of tokenizer.model", PROCESSOR, 30, NULL, model_long_pieces, 0, PG_OK},
