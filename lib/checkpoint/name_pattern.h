@@ -26,8 +26,8 @@ typedef struct pgi_name_pattern pgi_name_pattern;
 
 /* where: what messages begin with, "FILE: KEY". *out is NULL unless PG_OK is returned; pgi_name_pattern_free() it.
  * PG_ERROR_FORMAT: Python's re refuses the text, too. PG_ERROR_UNSUPPORTED: a construct that is not in the list above.
- * PG_ERROR_LIMIT: one of the limits. Messages name the pattern (its beginning), the construct, and its first byte as a
- * position from 0, as Python does. */
+ * PG_ERROR_LIMIT: one of the limits. Messages name the pattern (its beginning), the construct, and the byte from 0 on
+ * at which it is. */
 pg_status pgi_name_pattern_compile(const pgi_memory *memory, const char *where, const char *pattern, size_t size,
                                    pgi_name_pattern **out);
 void pgi_name_pattern_free(pgi_name_pattern *pattern); /* NULL is ignored */
