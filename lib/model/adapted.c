@@ -66,22 +66,39 @@ static void stack_a(const adapting *a, float *to) {
     }
 }
 
-/* The packed B of all parts side by side, [panels][rank][gemm_nr], times their weights. */
-static void stack_b(const adapting *a, int64_t n, float *to) {
-    const int64_t nr = a->out->kernels.gemm_nr, n_panels = (n + nr - 1) / nr;
-    for (int64_t panel = 0; panel < n_panels; panel++)
-        for (size_t p = 0; p < a->n_parts; p++) {
-            const int64_t size = a->parts[p].of->added.a.weight.rows * nr;
-            const float *from = a->parts[p].of->added.b_panels + panel * size;
-            for (int64_t i = 0; i < size; i++) *to++ = a->parts[p].weight * from[i];
-        }
+/* The B of all parts side by side, times their weights: [n, rank]. */
+static void stack_b(const adapting *a, int64_t n, int64_t rank, float *to) {
+    int64_t column = 0;
+    for (size_t p = 0; p < a->n_parts; p++) {
+        const pgi_low_rank *of = &a->parts[p].of->added;
+        for (int64_t k = 0; k < of->a.weight.rows; k++, column++)
+            for (int64_t i = 0; i < n; i++) to[i * rank + column] = a->parts[p].weight * pgi_low_rank_b(of, i, k);
+    }
+}
+
+/* Lays out the sum of the parts. */
+static pg_status make_sum(const adapting *a, int64_t n, int64_t rank, int is_embedding, pgi_low_rank *out) {
+    pg_model *model = a->out;
+    const int32_t format = model->base->weights.format;
+    pgi_matrix stacked = {NULL, PG_DTYPE_F32, rank, a->parts[0].of->added.a.weight.columns, NULL};
+    float *of_a;
+    void *block;
+    PGI_TRY(keep(model, (size_t)(rank * stacked.columns) * sizeof *of_a, &of_a));
+    stacked.data = of_a;
+    PGI_TRY(keep(model, pgi_low_rank_size(&model->kernels, format, &stacked, n, is_embedding), &block));
+    float *b = pgi_alloc(&model->memory, (size_t)(n * rank), sizeof *b);
+    if (!b) return PG_ERROR_MEMORY;
+    stack_a(a, of_a);
+    stack_b(a, n, rank, b);
+    pgi_low_rank_make(&model->kernels, format, &stacked, b, n, is_embedding, block, out);
+    pgi_free(&model->memory, b);
+    return PG_OK;
 }
 
 /* The parts as one, for a module of n outputs; out lies in the handle's memory. */
-static pg_status add_up(adapting *a, int64_t n, const pgi_low_rank **out) {
+static pg_status add_up(adapting *a, int64_t n, int is_embedding, const pgi_low_rank **out) {
     pg_model *model = a->out;
     int64_t rank = 0;
-    const int64_t columns = a->parts[0].of->added.a.weight.columns;
     for (size_t p = 0; p < a->n_parts; p++) rank += a->parts[p].of->added.a.weight.rows;
     if (rank > PGI_MAX_LOW_RANK)
         return pgi_error(PG_ERROR_LIMIT, "%s: found ranks of %lld together, expected at most %d", a->parts[0].of->name,
@@ -90,21 +107,11 @@ static pg_status add_up(adapting *a, int64_t n, const pgi_low_rank **out) {
     *out = &a->parts[0].of->added;
     if (a->n_parts == 1 && a->parts[0].weight == 1.0f) return PG_OK;
     pgi_low_rank *sum;
-    float *stacked, *panels;
-    const float *gain, *constant;
     PGI_TRY(keep(model, sizeof *sum, &sum));
-    PGI_TRY(keep(model, (size_t)(rank * columns) * sizeof(float), &stacked));
-    PGI_TRY(keep(model, pgi_low_rank_panels_size(&model->kernels, n, rank) * sizeof(float), &panels));
-    PGI_TRY(add_vectors(a, (size_t)n, 1, &gain));
-    PGI_TRY(add_vectors(a, (size_t)n, 0, &constant));
-    stack_a(a, stacked);
-    stack_b(a, n, panels);
-    *sum = (pgi_low_rank){
-        .a.weight = {stacked, PG_DTYPE_F32, rank, columns, NULL},
-        .b_panels = panels,
-        .gain = gain,
-        .constant = constant,
-    };
+    *sum = (pgi_low_rank){0};
+    PGI_TRY(make_sum(a, n, rank, is_embedding, sum));
+    PGI_TRY(add_vectors(a, (size_t)n, 1, &sum->gain));
+    PGI_TRY(add_vectors(a, (size_t)n, 0, &sum->constant));
     *out = sum;
     return PG_OK;
 }
@@ -162,7 +169,7 @@ static pg_status adapt_module(adapting *a, const char *name) {
     if (a->n_parts == 0) return PG_OK;
     const pgi_low_rank *added = NULL;
     const pgi_matrix *of = module.matrix ? module.matrix : &module.linear->weight;
-    PGI_TRY(add_up(a, module.matrix ? of->columns : of->rows, &added));
+    PGI_TRY(add_up(a, module.matrix ? of->columns : of->rows, module.matrix != NULL, &added));
     if (module.linear)
         module.linear->low_rank = added;
     else if (module.matrix == &weights->text.embedding)

@@ -201,13 +201,15 @@ static pg_status add_low_rank(const reader *r, const found *f, const pgi_module 
     const pgi_matrix *weight = is_embedding ? module->matrix : &module->linear->weight;
     const float *bias = out->bias ? out->bias : module->linear ? module->linear->bias : NULL, *magnitude = NULL;
     const float *b_bias = NULL;
-    float *gain = NULL, *constant = NULL, *panels;
+    const int32_t format = r->out->model->weights.format;
+    const pgi_matrix a = out->added.a.weight;
+    float *gain = NULL, *constant = NULL, *block;
     if (dora && !f->tensors[MAGNITUDE]) return missing(r, f, ".lora_magnitude_vector");
     PGI_TRY(read_magnitudes(r, f->tensors[MAGNITUDE], n, module->is_convolution, &magnitude));
     PGI_TRY(read_vector(r, f->tensors[LORA_B_BIAS], n, &b_bias));
     if (dora) PGI_TRY(keep(r->out, (size_t)n, &gain));
     if ((dora && bias) || b_bias) PGI_TRY(keep(r->out, (size_t)n, &constant));
-    PGI_TRY(keep(r->out, pgi_low_rank_panels_size(r->run->kernels, n, rank), &panels));
+    PGI_TRY(keep(r->out, pgi_low_rank_size(r->run->kernels, format, &a, n, is_embedding) / sizeof *block, &block));
 
     float *b = pgi_alloc(&r->out->memory, (size_t)(n * rank), sizeof *b);
     pg_status status = b ? read_values(r, stored_b, b) : PG_ERROR_MEMORY;
@@ -215,15 +217,12 @@ static pg_status add_low_rank(const reader *r, const found *f, const pgi_module 
         for (int64_t i = 0; i < n * rank; i++) b[i] = (float)(scale * (double)b[i]);
         for (int64_t i = 0; i < n && constant; i++) constant[i] = b_bias ? (float)(scale * (double)b_bias[i]) : 0;
         if (dora && is_embedding)
-            status =
-                pgi_adapter_dora_embedding(r->run, &r->out->memory, weight, &out->added.a.weight, magnitude, b, gain);
+            status = pgi_adapter_dora_embedding(r->run, &r->out->memory, weight, &a, magnitude, b, gain);
         else if (dora)
-            status = pgi_adapter_dora(r->run, &r->out->memory, weight, bias, &out->added.a.weight, magnitude, b, gain,
-                                      constant);
+            status = pgi_adapter_dora(r->run, &r->out->memory, weight, bias, &a, magnitude, b, gain, constant);
     }
-    if (status >= 0) pgi_low_rank_pack(r->run->kernels, b, n, rank, panels);
+    if (status >= 0) pgi_low_rank_make(r->run->kernels, format, &a, b, n, is_embedding, block, &out->added);
     pgi_free(&r->out->memory, b);
-    out->added.b_panels = panels;
     out->added.gain = gain;
     out->added.constant = constant;
     return status;

@@ -38,36 +38,32 @@ static void add_matrix(uint64_t *hash, const pgi_matrix *matrix) {
         add_bytes(hash, data + (size - SAMPLE_BYTES) / (N_SAMPLES - 1) * i, SAMPLE_BYTES);
 }
 
-/* Of B some rows, in an order that does not depend on how it is packed. */
-static void add_low_rank(uint64_t *hash, const pgi_kernels *kernels, const pgi_low_rank *of, int64_t n) {
-    const int64_t rank = of->a.weight.rows, nr = kernels->gemm_nr;
+static void add_low_rank(uint64_t *hash, const pgi_low_rank *of, int64_t n) {
+    const int64_t blocks = (n + PGI_LOW_RANK_BLOCK - 1) / PGI_LOW_RANK_BLOCK;
+    const pgi_matrix b = {of->b_blocks, of->b_dtype, blocks * of->a.weight.rows, PGI_LOW_RANK_BLOCK, NULL};
     add_matrix(hash, &of->a.weight);
+    add_matrix(hash, &b);
     if (of->gain) add_vector(hash, of->gain, n);
     if (of->constant) add_vector(hash, of->constant, n);
-    for (int64_t i = 0; i < N_SAMPLES; i++) {
-        const int64_t row = (n - 1) * i / (N_SAMPLES - 1);
-        for (int64_t k = 0; k < rank; k++)
-            add_bytes(hash, &of->b_panels[(row / nr * rank + k) * nr + row % nr], sizeof(float));
-    }
 }
 
-static void add_linear(uint64_t *hash, const pgi_kernels *kernels, const pgi_linear *linear) {
+static void add_linear(uint64_t *hash, const pgi_linear *linear) {
     add_matrix(hash, &linear->weight);
     add_vector(hash, linear->bias, linear->weight.rows);
-    if (linear->low_rank) add_low_rank(hash, kernels, linear->low_rank, linear->weight.rows);
+    if (linear->low_rank) add_low_rank(hash, linear->low_rank, linear->weight.rows);
 }
 
-static void add_layer(uint64_t *hash, const pgi_kernels *kernels, const pgi_vision_layer *layer, int64_t hidden) {
+static void add_layer(uint64_t *hash, const pgi_vision_layer *layer, int64_t hidden) {
     add_vector(hash, layer->norm1_weight, hidden);
     add_vector(hash, layer->norm1_bias, hidden);
-    add_linear(hash, kernels, &layer->q);
-    add_linear(hash, kernels, &layer->k);
-    add_linear(hash, kernels, &layer->v);
-    add_linear(hash, kernels, &layer->out);
+    add_linear(hash, &layer->q);
+    add_linear(hash, &layer->k);
+    add_linear(hash, &layer->v);
+    add_linear(hash, &layer->out);
     add_vector(hash, layer->norm2_weight, hidden);
     add_vector(hash, layer->norm2_bias, hidden);
-    add_linear(hash, kernels, &layer->fc1);
-    add_linear(hash, kernels, &layer->fc2);
+    add_linear(hash, &layer->fc1);
+    add_linear(hash, &layer->fc2);
 }
 
 static void add_settings(uint64_t *hash, const pgi_vision_config *vision) {
@@ -84,11 +80,10 @@ uint64_t pgi_model_features_hash(const pg_model *model) {
     const pgi_vision_weights *weights = &model->weights.vision;
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     add_settings(&hash, vision);
-    add_linear(&hash, &model->kernels, &model->weights.projector);
-    add_linear(&hash, &model->kernels, &weights->patch);
+    add_linear(&hash, &model->weights.projector);
+    add_linear(&hash, &weights->patch);
     add_matrix(&hash, &weights->position);
-    for (int32_t i = 0; i < vision->n_layers; i++)
-        add_layer(&hash, &model->kernels, &weights->layers[i], vision->hidden_size);
+    for (int32_t i = 0; i < vision->n_layers; i++) add_layer(&hash, &weights->layers[i], vision->hidden_size);
     add_vector(&hash, weights->norm_weight, vision->hidden_size);
     add_vector(&hash, weights->norm_bias, vision->hidden_size);
     return hash;

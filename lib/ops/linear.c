@@ -85,7 +85,8 @@ static size_t thread_bytes(const pgi_gemm_format *f) {
 /* Scratch of layers that adapters add nothing to. */
 static size_t plain_scratch(const pgi_kernels *kernels, int n_threads) {
     size_t most = pgi_quantized_scratch(n_threads);
-    for (int bf16 = 0; bf16 <= (kernels->bf16_linear != 0); bf16++) {
+    const int with_bf16 = kernels->bf16_linear || (kernels->low_rank && kernels->bf16_attention);
+    for (int bf16 = 0; bf16 <= with_bf16; bf16++) {
         const pgi_gemm_format f = pgi_gemm_format_of(kernels, bf16);
         size_t bytes = copy_bytes(&f) + thread_bytes(&f) * (size_t)n_threads;
         if (bytes > most) most = bytes;
@@ -103,9 +104,7 @@ size_t pgi_linear_scratch(const pgi_kernels *kernels, int n_threads) {
     return plain_scratch(kernels, n_threads) + pgi_low_rank_scratch(kernels, n_threads, low_rank_rows(kernels));
 }
 
-int64_t pgi_linear_few_rows(const pgi_kernels *kernels) {
-    return kernels->low_rank ? PGI_LOW_RANK_GEMV : PGI_GEMV_ROWS;
-}
+int64_t pgi_linear_few_rows(const pgi_kernels *kernels) { return kernels->low_rank ? PGI_LOW_RANK_FEW : PGI_GEMV_ROWS; }
 
 pgi_low_rank_rows pgi_linear_low_rank(const pgi_run *run, const pgi_linear *linear, int index, void *scratch) {
     return pgi_low_rank_rows_in(run->kernels, run->n_threads, low_rank_rows(run->kernels),
@@ -123,7 +122,7 @@ static void gemv_columns(void *context, int64_t begin, int64_t end, int thread) 
 }
 
 /* A x of the rows that are under way, before the scratch has anything else in it. */
-static pg_status begin_low_rank(const linear_task *task, void *scratch) {
+static pg_status begin_low_rank(linear_task *task, void *scratch) {
     return pgi_low_rank_begin(task->run, &task->added, task->x + task->first_row * task->x_stride, task->x_stride,
                               task->n_rows, scratch);
 }

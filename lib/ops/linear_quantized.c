@@ -265,6 +265,7 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
         const int64_t n = pgi_min64(job->block_panels * PGI_PANEL_ROWS, output->linear->weight.rows - column);
         const int64_t end_tile = job->in.n * (slice + 1) / job->n_slices, row = tile_row(&job->in, first_tile);
         float *y = output->y + (job->first_row + row) * output->y_stride + column;
+        pgi_low_rank_fetch(&job->added[output - job->outputs], column, n);
         multiply(
             job, output->linear, panel, n, first_tile, end_tile, mine->unpacked, mine->sums[0], 2 * PGI_GROUP_COLUMNS,
             y, output->y_stride,
@@ -289,6 +290,9 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
         const char *next = panel_at(mlp->up, next_item / job->n_slices * BLOCK_PANELS);
         float *up = mine->sums[0], *intermediate = up;
         const int64_t row = tile_row(&job->in, first_tile), column = group * PGI_GROUP_COLUMNS;
+        pgi_low_rank_fetch(&job->added_up, column, n);
+        pgi_low_rank_fetch(&job->added_gate, column, n);
+        pgi_low_rank_fetch_partial(&job->added_down, column, n);
         multiply(job, mlp->up, panel, n, first_tile, end_tile, mine->unpacked, up, n, up, n,
                  mlp->gate ? panel_at(mlp->gate, panel) : next);
         pgi_low_rank_add(job->kernels, &job->added_up, thread, row, rows, column, n, up, n);
@@ -421,6 +425,7 @@ static pg_status begin_low_rank_mlp(const pgi_run *run, quantized_job *job, void
     const pgi_mlp *mlp = job->mlp;
     job->added_up = pgi_linear_low_rank(run, mlp->up, 0, scratch);
     job->added_down = pgi_linear_low_rank(run, mlp->down, 2, scratch);
+    job->added_down.few = job->in.rows <= PGI_LOW_RANK_FEW;
     PGI_TRY(pgi_low_rank_begin(run, &job->added_up, job->x, job->x_stride, job->in.rows, scratch));
     job->partial = (float *)((char *)intermediate + quantized_bytes(job->in.rows, mlp->up->weight.rows));
     if (!mlp->gate) return PG_OK;

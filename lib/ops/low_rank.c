@@ -4,25 +4,122 @@
 
 #include <string.h>
 
+#include "base/float16.h"
 #include "kernels/kernels.h"
 #include "ops/gemm_format.h"
 
-/* The scratch of a thread: rows as `gemm` reads them, a tile of results, a panel of A. */
+enum { BLOCK = PGI_LOW_RANK_BLOCK, WHOLE_VALUES = 32 /* of bf16, which tiles of AMX take without copies */ };
+
+/* The scratch of a thread: rows as products read them, and a tile of results. */
 typedef struct thread_tiles {
-    float a[PGI_GEMM_MR_MAX * PGI_GEMM_LDA];
+    char a[PGI_GEMM_MR_MAX * PGI_GEMM_A_ROW];
     float c[PGI_GEMM_MR_MAX * PGI_GEMM_NR_MAX];
-    float panel[PGI_GEMM_KC * PGI_GEMM_NR_MAX];
 } thread_tiles;
 
-size_t pgi_low_rank_panels_size(const pgi_kernels *kernels, int64_t n, int64_t rank) {
-    return (size_t)(pgi_ceil_div64(n, kernels->gemm_nr) * rank * kernels->gemm_nr);
+/* ------------------------------------------------------------------------------------------------------- layout */
+
+static int rounds(const pgi_kernels *kernels, int32_t weights) {
+    return weights != PG_WEIGHTS_STORED || kernels->bf16_linear;
+}
+static int panels_are_bf16(const pgi_kernels *kernels) { return kernels->bf16_linear || kernels->bf16_attention; }
+
+static size_t aligned(size_t size) { return (size + 63) / 64 * 64; }
+
+/* The rank with the zeros that fill up whole tiles. */
+static int64_t filled_up(const pgi_gemm_format *f, int64_t rank) {
+    return f->bf16 ? pgi_ceil_div64(rank, WHOLE_VALUES) * WHOLE_VALUES : rank;
 }
 
-void pgi_low_rank_pack(const pgi_kernels *kernels, const float *b, int64_t n, int64_t rank, float *panels) {
-    const int64_t nr = kernels->gemm_nr;
-    for (int64_t i = 0; i < n; i += nr, panels += rank * nr)
-        kernels->pack_f32(b + i * rank, rank * (int64_t)sizeof(float), (int)pgi_min64(nr, n - i), rank, panels);
+/* Panels of a matrix [rows, k], and packs them; each has `filled` values, zeros behind the k. */
+static size_t panel_bytes(const pgi_gemm_format *f, int64_t rows, int64_t filled) {
+    return aligned((size_t)(pgi_ceil_div64(rows, f->nr) * pgi_gemm_panel_bytes(f, filled)));
 }
+static void pack(const pgi_kernels *kernels, const pgi_gemm_format *f, const pgi_matrix *w, int64_t filled,
+                 char *panels) {
+    const int64_t w_bytes = w->columns * (int64_t)pgi_dtype_size(w->dtype);
+    const int64_t used = pgi_gemm_panel_bytes(f, w->columns), one = pgi_gemm_panel_bytes(f, filled);
+    for (int64_t i = 0; i < w->rows; i += f->nr, panels += one) {
+        pgi_gemm_pack(kernels, f, w->dtype, (const char *)w->data + i * w_bytes, w_bytes, pgi_min64(f->nr, w->rows - i),
+                      w->columns, panels);
+        memset(panels + used, 0, (size_t)(one - used));
+    }
+}
+
+static size_t blocks_bytes(int64_t n, int64_t rank, int bf16) {
+    return aligned((size_t)(pgi_ceil_div64(n, BLOCK) * BLOCK * rank) * (bf16 ? 2 : 4));
+}
+
+/* b [n, rank] to blocks, filled up with zeros. */
+static void make_blocks(const float *b, int64_t n, int64_t rank, int32_t dtype, void *out) {
+    for (int64_t i = 0, at = 0; i < n; i += BLOCK)
+        for (int64_t k = 0; k < rank; k++)
+            for (int64_t j = i; j < i + BLOCK; j++, at++) {
+                const float value = j < n ? b[j * rank + k] : 0;
+                if (dtype == PG_DTYPE_F32)
+                    ((float *)out)[at] = value;
+                else
+                    ((uint16_t *)out)[at] = pgi_bf16_from_f32(value);
+            }
+}
+
+float pgi_low_rank_b(const pgi_low_rank *of, int64_t output, int64_t k) {
+    const int64_t at = (output / BLOCK * of->a.weight.rows + k) * BLOCK + output % BLOCK;
+    return of->b_dtype == PG_DTYPE_F32 ? ((const float *)of->b_blocks)[at]
+                                       : pgi_f32_from_bf16(((const uint16_t *)of->b_blocks)[at]);
+}
+
+/* A is copied where its values are rounded: bytes. */
+static size_t copy_bytes(const pgi_kernels *kernels, int32_t weights, const pgi_matrix *a) {
+    const int copies = rounds(kernels, weights) && a->dtype != PG_DTYPE_BF16;
+    return copies ? aligned((size_t)(a->rows * a->columns) * 2) : 0;
+}
+
+static void round_a(const pgi_kernels *kernels, const pgi_matrix *a, uint16_t *out) {
+    enum { PART = 256 };
+    float part[PART];
+    for (int64_t i = 0, n = a->rows * a->columns; i < n; i += PART) {
+        const pgi_matrix of_a = {(const char *)a->data + i * (int64_t)pgi_dtype_size(a->dtype), a->dtype, 1,
+                                 pgi_min64(PART, n - i), NULL};
+        pgi_matrix_row(kernels, &of_a, 0, 1.0f, part);
+        kernels->round_bf16(part, of_a.columns, 1, out + i);
+    }
+}
+
+size_t pgi_low_rank_size(const pgi_kernels *kernels, int32_t weights, const pgi_matrix *a, int64_t n,
+                         int is_embedding) {
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, panels_are_bf16(kernels));
+    const size_t blocks = blocks_bytes(n, a->rows, rounds(kernels, weights) && !is_embedding);
+    if (is_embedding) return blocks;
+    return blocks + copy_bytes(kernels, weights, a) + panel_bytes(&f, a->rows, a->columns) +
+           panel_bytes(&f, n, filled_up(&f, a->rows));
+}
+
+void pgi_low_rank_make(const pgi_kernels *kernels, int32_t weights, const pgi_matrix *a, const float *b, int64_t n,
+                       int is_embedding, void *block, pgi_low_rank *out) {
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, panels_are_bf16(kernels));
+    const int bf16 = rounds(kernels, weights) && !is_embedding;
+    const pgi_matrix all_b = {b, PG_DTYPE_F32, n, a->rows, NULL};
+    char *next = block;
+    out->a.weight = *a;
+    out->b_dtype = bf16 ? PG_DTYPE_BF16 : PG_DTYPE_F32;
+    out->b_blocks = next;
+    make_blocks(b, n, a->rows, out->b_dtype, next);
+    next += blocks_bytes(n, a->rows, bf16);
+    if (is_embedding) return;
+    if (copy_bytes(kernels, weights, a) > 0) {
+        round_a(kernels, a, (uint16_t *)(void *)next);
+        out->a.weight = (pgi_matrix){next, PG_DTYPE_BF16, a->rows, a->columns, NULL};
+        next += copy_bytes(kernels, weights, a);
+    }
+    out->bf16 = f.bf16;
+    out->a_panels = next;
+    pack(kernels, &f, &out->a.weight, a->columns, next);
+    next += panel_bytes(&f, a->rows, a->columns);
+    out->b_panels = next;
+    pack(kernels, &f, &all_b, filled_up(&f, a->rows), next);
+}
+
+/* ------------------------------------------------------------------------------------------------------- scratch */
 
 static size_t ax_floats(const pgi_kernels *kernels, int64_t rows) {
     return (size_t)pgi_ceil_div64(rows * kernels->low_rank, 16) * 16;
@@ -37,18 +134,24 @@ size_t pgi_low_rank_scratch(const pgi_kernels *kernels, int n_threads, int64_t r
 pgi_low_rank_rows pgi_low_rank_rows_in(const pgi_kernels *kernels, int n_threads, int64_t rows, void *scratch,
                                        int index, const pgi_linear *linear) {
     float *ax = (float *)((char *)scratch + sizeof(thread_tiles) * (size_t)n_threads);
-    return (pgi_low_rank_rows){linear->low_rank, ax + (size_t)index * ax_floats(kernels, rows), scratch};
+    return (pgi_low_rank_rows){linear->low_rank, ax + (size_t)index * ax_floats(kernels, rows), scratch, 0};
 }
 
-pg_status pgi_low_rank_begin(const pgi_run *run, const pgi_low_rank_rows *added, const float *x, int64_t x_stride,
+/* ------------------------------------------------------------------------------------------------------ products */
+
+pg_status pgi_low_rank_begin(const pgi_run *run, pgi_low_rank_rows *added, const float *x, int64_t x_stride,
                              int64_t rows, void *linear_scratch) {
     if (!added->of) return PG_OK;
     const int64_t rank = added->of->a.weight.rows;
-    pgi_run unseen = *run;
-    unseen.observer = NULL; /* it looks at the layers of the checkpoint */
-    const int64_t at_once = rows <= PGI_LOW_RANK_GEMV ? PGI_GEMV_ROWS : rows;
+    pgi_kernels kernels = *run->kernels;
+    kernels.bf16_linear = added->of->bf16;
+    pgi_run of_a = *run;
+    of_a.kernels = &kernels;
+    of_a.observer = NULL; /* it looks at the layers of the checkpoint */
+    added->few = rows <= PGI_LOW_RANK_FEW;
+    const int64_t at_once = added->few ? PGI_GEMV_ROWS : rows;
     for (int64_t row = 0; row < rows; row += at_once)
-        PGI_TRY(pgi_linear_forward(&unseen, x + row * x_stride, x_stride, pgi_min64(at_once, rows - row), &added->of->a,
+        PGI_TRY(pgi_linear_forward(&of_a, x + row * x_stride, x_stride, pgi_min64(at_once, rows - row), &added->of->a,
                                    added->ax + row * rank, rank, linear_scratch));
     return PG_OK;
 }
@@ -62,22 +165,66 @@ static void scale_rows(const pgi_low_rank *of, int64_t column, int64_t rows, int
     }
 }
 
-static void copy_rows(const float *from, int64_t stride, int64_t rows, int64_t n, float *to) {
-    for (int64_t r = 0; r < rows; r++) memcpy(to + r * PGI_GEMM_LDA, from + r * stride, (size_t)n * sizeof *to);
+/* y [n] += sum over k of p[k] B[column .. column + n][first + k], k < n_k. */
+static void add_row(const pgi_kernels *kernels, const pgi_low_rank *of, const float *p, int64_t first, int64_t n_k,
+                    int64_t column, int64_t n, float *y) {
+    const int64_t rank = of->a.weight.rows;
+    float sums[BLOCK];
+    for (int64_t done = 0; done < n;) {
+        const int64_t within = (column + done) % BLOCK, width = pgi_min64(BLOCK - within, n - done);
+        const int64_t at = ((column + done) / BLOCK * rank + first) * BLOCK + within;
+        if (of->b_dtype == PG_DTYPE_BF16)
+            kernels->weighted_sum_bf16(n_k, width, p, (const uint16_t *)of->b_blocks + at, BLOCK, sums);
+        else
+            kernels->weighted_sum(n_k, width, p, (const float *)of->b_blocks + at, BLOCK, sums);
+        for (int64_t i = 0; i < width; i++) y[done + i] += sums[i];
+        done += width;
+    }
+}
+
+static void fetch(const char *from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
+}
+
+void pgi_low_rank_fetch(const pgi_low_rank_rows *added, int64_t column, int64_t n) {
+    if (!added->of || !added->few) return;
+    const int64_t block = added->of->a.weight.rows * BLOCK * (int64_t)pgi_dtype_size(added->of->b_dtype);
+    const int64_t first = column / BLOCK, end = pgi_ceil_div64(column + n, BLOCK);
+    fetch((const char *)added->of->b_blocks + first * block, (end - first) * block);
+}
+
+void pgi_low_rank_fetch_partial(const pgi_low_rank_rows *added, int64_t column, int64_t n) {
+    if (!added->of || !added->few) return;
+    const pgi_matrix *a = &added->of->a.weight;
+    const int64_t element = (int64_t)pgi_dtype_size(a->dtype);
+    for (int64_t k = 0; k < a->rows; k++)
+        fetch((const char *)a->data + (k * a->columns + column) * element, n * element);
+}
+
+/* To rows of products: `filled` values, zeros behind the n. */
+static void copy_rows(const pgi_kernels *kernels, const pgi_gemm_format *f, const float *from, int64_t stride,
+                      int64_t rows, int64_t n, int64_t filled, char *to) {
+    for (int64_t r = 0; r < rows; r++, from += stride, to += PGI_GEMM_A_ROW) {
+        if (f->bf16)
+            kernels->round_bf16(from, n, 1, (uint16_t *)(void *)to);
+        else
+            memcpy(to, from, (size_t)n * sizeof *from);
+        memset(to + n * f->element, 0, (size_t)((filled - n) * f->element));
+    }
 }
 
 /* y [m, n] += a [m, k] B^T, columns from `column` on, which may be within a panel. part: the k of the rank from there.
  */
-static void add_tile(const pgi_kernels *kernels, const pgi_low_rank *of, thread_tiles *tiles, int64_t m, int64_t part,
-                     int64_t k, int64_t column, int64_t n, float *y, int64_t y_stride) {
-    const int64_t nr = kernels->gemm_nr, rank = of->a.weight.rows;
+static void add_tile(const pgi_kernels *kernels, const pgi_gemm_format *f, const pgi_low_rank *of, thread_tiles *tiles,
+                     int64_t m, int64_t part, int64_t k, int64_t column, int64_t n, float *y, int64_t y_stride) {
+    const int64_t nr = f->nr, one = pgi_gemm_panel_bytes(f, filled_up(f, of->a.weight.rows));
     for (int64_t done = 0; done < n;) {
         const int64_t within = (column + done) % nr, width = pgi_min64(nr - within, n - done);
-        const float *panel = of->b_panels + ((column + done) / nr * rank + part) * nr;
+        const char *panel = of->b_panels + (column + done) / nr * one + part * nr * f->element;
         if (within == 0) {
-            kernels->gemm((int)m, (int)width, k, tiles->a, panel, y + done, y_stride, 1, NULL);
+            pgi_gemm_tile(kernels, f, m, width, k, tiles->a, panel, y + done, y_stride, 1, NULL);
         } else {
-            kernels->gemm((int)m, (int)(within + width), k, tiles->a, panel, tiles->c, PGI_GEMM_NR_MAX, 0, NULL);
+            pgi_gemm_tile(kernels, f, m, within + width, k, tiles->a, panel, tiles->c, PGI_GEMM_NR_MAX, 0, NULL);
             for (int64_t r = 0; r < m; r++)
                 for (int64_t i = 0; i < width; i++)
                     y[r * y_stride + done + i] += tiles->c[r * PGI_GEMM_NR_MAX + within + i];
@@ -91,47 +238,82 @@ void pgi_low_rank_add(const pgi_kernels *kernels, const pgi_low_rank_rows *added
     const pgi_low_rank *of = added->of;
     if (!of) return;
     thread_tiles *tiles = (thread_tiles *)added->tiles + thread;
-    const int64_t rank = of->a.weight.rows, mr = kernels->gemm_mr;
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, of->bf16);
+    const int64_t rank = of->a.weight.rows;
     scale_rows(of, column, rows, n, y, y_stride);
-    for (int64_t row = 0; row < rows; row += mr) {
-        const int64_t m = pgi_min64(mr, rows - row);
-        for (int64_t part = 0; part < rank; part += PGI_GEMM_KC) {
-            const int64_t k = pgi_min64(PGI_GEMM_KC, rank - part);
-            copy_rows(added->ax + (first_row + row) * rank + part, rank, m, k, tiles->a);
-            add_tile(kernels, of, tiles, m, part, k, column, n, y + row * y_stride, y_stride);
+    for (int64_t r = 0; r < rows && added->few; r++)
+        add_row(kernels, of, added->ax + (first_row + r) * rank, 0, rank, column, n, y + r * y_stride);
+    if (added->few) return;
+    if (f.bf16) kernels->gemm_bf16_begin();
+    for (int64_t row = 0; row < rows; row += f.mr) {
+        const int64_t m = pgi_min64(f.mr, rows - row);
+        for (int64_t part = 0; part < rank; part += f.kc) {
+            const int64_t n_k = pgi_min64(f.kc, rank - part), k = filled_up(&f, n_k);
+            copy_rows(kernels, &f, added->ax + (first_row + row) * rank + part, rank, m, n_k, k, tiles->a);
+            add_tile(kernels, &f, of, tiles, m, part, k, column, n, y + row * y_stride, y_stride);
+        }
+    }
+    if (f.bf16) kernels->gemm_bf16_end();
+}
+
+/* A x of some columns, each row as it is alone. room: for gemv's x. */
+static void few_partial(const pgi_kernels *kernels, const pgi_matrix *a, const float *x, int64_t x_stride, int64_t rows,
+                        int64_t column, int64_t n, float *out, float *room) {
+    const int64_t element = (int64_t)pgi_dtype_size(a->dtype), w_bytes = a->columns * element;
+    const char *w = (const char *)a->data + column * element;
+    for (int64_t row = 0; row < rows; row += PGI_GEMV_ROWS, x += PGI_GEMV_ROWS * x_stride) {
+        const int m = (int)pgi_min64(PGI_GEMV_ROWS, rows - row);
+        float *y = out + row * a->rows;
+        if (a->dtype == PG_DTYPE_F32) {
+            kernels->gemv_x_f32(m, n, x, x_stride, room);
+            kernels->gemv_f32(m, a->rows, n, room, w, w_bytes, NULL, y, a->rows);
+        } else if (a->dtype == PG_DTYPE_BF16) {
+            kernels->gemv_x_bf16(m, n, x, x_stride, room);
+            kernels->gemv_bf16(m, a->rows, n, room, w, w_bytes, NULL, y, a->rows);
+        } else {
+            kernels->gemv_x_f16(m, n, x, x_stride, room);
+            kernels->gemv_f16(m, a->rows, n, room, w, w_bytes, NULL, y, a->rows);
         }
     }
 }
 
 void pgi_low_rank_partial(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, const float *x,
                           int64_t x_stride, int64_t rows, int64_t column, int64_t n, float *out) {
-    const pgi_matrix *a = &added->of->a.weight;
-    const pgi_gemm_format format = pgi_gemm_format_of(kernels, 0);
+    const pgi_low_rank *of = added->of;
+    const pgi_matrix *a = &of->a.weight;
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, of->bf16);
     thread_tiles *tiles = (thread_tiles *)added->tiles + thread;
-    const int64_t element = (int64_t)pgi_dtype_size(a->dtype), a_bytes = a->columns * element;
-    for (int64_t i = 0; i < a->rows; i += format.nr) {
-        const int64_t width = pgi_min64(format.nr, a->rows - i);
-        pgi_gemm_pack(kernels, &format, a->dtype, (const char *)a->data + i * a_bytes + column * element, a_bytes,
-                      width, n, (char *)tiles->panel);
-        for (int64_t row = 0; row < rows; row += format.mr) {
-            const int64_t m = pgi_min64(format.mr, rows - row);
-            copy_rows(x + row * x_stride, x_stride, m, n, tiles->a);
-            kernels->gemm((int)m, (int)width, n, tiles->a, tiles->panel, out + row * a->rows + i, a->rows, 0, NULL);
-        }
+    const int64_t one = pgi_gemm_panel_bytes(&f, a->columns);
+    if (added->few) {
+        few_partial(kernels, a, x, x_stride, rows, column, n, out, (float *)(void *)tiles->a);
+        return;
     }
+    if (f.bf16) kernels->gemm_bf16_begin();
+    for (int64_t row = 0; row < rows; row += f.mr) {
+        const int64_t m = pgi_min64(f.mr, rows - row);
+        copy_rows(kernels, &f, x + row * x_stride, x_stride, m, n, n, tiles->a);
+        for (int64_t i = 0; i < a->rows; i += f.nr)
+            pgi_gemm_tile(kernels, &f, m, pgi_min64(f.nr, a->rows - i), n, tiles->a,
+                          of->a_panels + i / f.nr * one + column * f.nr * f.element, out + row * a->rows + i, a->rows,
+                          0, NULL);
+    }
+    if (f.bf16) kernels->gemm_bf16_end();
 }
 
 void pgi_low_rank_add_row(const pgi_kernels *kernels, const pgi_low_rank *of, int64_t row, int64_t columns, float scale,
                           float *x) {
+    enum { PART = 64 };
     const pgi_matrix *a = &of->a.weight;
-    const int64_t rank = a->rows, nr = kernels->gemm_nr, element = (int64_t)pgi_dtype_size(a->dtype);
+    const int64_t element = (int64_t)pgi_dtype_size(a->dtype);
+    float values[PART];
     scale_rows(of, 0, 1, columns, x, columns);
-    for (int64_t k = 0; k < rank; k++) {
-        const pgi_matrix one = {(const char *)a->data + (k * a->columns + row) * element, a->dtype, 1, 1, NULL};
-        float value;
-        pgi_matrix_row(kernels, &one, 0, scale, &value);
-        const float *panel = of->b_panels + k * nr;
-        for (int64_t i = 0; i < columns; i += nr, panel += rank * nr)
-            for (int64_t j = 0; j < nr && i + j < columns; j++) x[i + j] += value * panel[j];
+    for (int64_t part = 0; part < a->rows; part += PART) {
+        const int64_t n_k = pgi_min64(PART, a->rows - part);
+        for (int64_t k = 0; k < n_k; k++) {
+            const int64_t at = (part + k) * a->columns + row;
+            const pgi_matrix one = {(const char *)a->data + at * element, a->dtype, 1, 1, NULL};
+            pgi_matrix_row(kernels, &one, 0, scale, &values[k]);
+        }
+        add_row(kernels, of, values, part, n_k, 0, columns, x);
     }
 }

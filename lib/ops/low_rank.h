@@ -4,7 +4,9 @@
  * layer of H inputs and N outputs gives
  *     y = (1 + gain) y0 + constant + B (A x)
  * A: [rank, H], B: [N, rank], in which the scale of the adapter is multiplied already. Of several adapters A and B are
- * theirs one after the other. Products are f32, but A x of more rows rounds as kernels->bf16_linear says.
+ * theirs one after the other. Beside f32 arithmetic all of it is f32; beside int8 and int4 weights, and bf16
+ * arithmetic, A and B are rounded to bf16, and for many rows so are the factors of the products where the CPU is faster
+ * so.
  *
  * First A x of all rows, which is small. B is multiplied by the task that has just computed a block of y0, while the
  * block is in its cache.
@@ -16,27 +18,40 @@
 
 typedef struct pgi_low_rank {
     pgi_linear a;          /* [rank, H], without bias */
-    const float *b_panels; /* B, packed as `gemm` of the model's kernels reads it: [N / gemm_nr, rank, gemm_nr] */
+    const char *a_panels;  /* A, packed for products of many rows; NULL: of an embedding */
+    const void *b_blocks;  /* B transposed, in blocks of outputs: [N / PGI_LOW_RANK_BLOCK, rank, that], of b_dtype */
+    const char *b_panels;  /* B, packed likewise; NULL likewise */
     const float *gain;     /* [N], or NULL: 0 */
     const float *constant; /* [N], or NULL: 0 */
+    int32_t b_dtype;       /* PG_DTYPE_F32 or _BF16 */
+    int bf16;              /* the format of the panels, pgi_gemm_format */
 } pgi_low_rank;
 
 enum {
     PGI_LOW_RANK_LAYERS = 3, /* that read the same x at the most */
-    PGI_LOW_RANK_GEMV = 16,  /* up to this many rows go through A as they would go alone */
+    PGI_LOW_RANK_BLOCK = 64, /* outputs of a block */
+    PGI_LOW_RANK_FEW = 16,   /* up to this many rows each is computed as it is alone */
     PGI_LOW_RANK_FUSED = 64, /* up to this rank a quantized MLP never writes its intermediate as f32 */
     PGI_MAX_LOW_RANK = 4096  /* of all adapters of a layer together */
 };
 
-/* Floats of the packed B, and packs it: b [n, rank] f32. */
-size_t pgi_low_rank_panels_size(const struct pgi_kernels *kernels, int64_t n, int64_t rank);
-void pgi_low_rank_pack(const struct pgi_kernels *kernels, const float *b, int64_t n, int64_t rank, float *panels);
+/* Bytes of what pgi_low_rank_make() writes. is_embedding: A [rank, N] and B [H, rank] are of an embedding [N, H]. */
+size_t pgi_low_rank_size(const struct pgi_kernels *kernels, int32_t weights, const pgi_matrix *a, int64_t n,
+                         int is_embedding);
+/* Lays out A and b [n, rank] in `block`, 64-byte aligned, which must live as long as *out; so must a->data. gain and
+ * constant of *out stay as they are. */
+void pgi_low_rank_make(const struct pgi_kernels *kernels, int32_t weights, const pgi_matrix *a, const float *b,
+                       int64_t n, int is_embedding, void *block, pgi_low_rank *out);
+
+/* A value of B. */
+float pgi_low_rank_b(const pgi_low_rank *of, int64_t output, int64_t k);
 
 /* Of rows that are under way: A x, and where the blocks of y are completed. */
 typedef struct pgi_low_rank_rows {
     const pgi_low_rank *of; /* NULL: nothing is added */
     float *ax;              /* [rows, rank] */
-    float *tiles;           /* of the threads */
+    void *tiles;            /* of the threads */
+    int few;                /* the rows are few */
 } pgi_low_rank_rows;
 
 /* Bytes of the scratch for up to `rows` rows of PGI_LOW_RANK_LAYERS layers of kernels->low_rank; 0 where that is 0. */
@@ -45,16 +60,19 @@ size_t pgi_low_rank_scratch(const struct pgi_kernels *kernels, int n_threads, in
 pgi_low_rank_rows pgi_low_rank_rows_in(const struct pgi_kernels *kernels, int n_threads, int64_t rows, void *scratch,
                                        int index, const pgi_linear *linear);
 /* Computes A x of `rows` rows. linear_scratch: pgi_linear_scratch(). */
-pg_status pgi_low_rank_begin(const pgi_run *run, const pgi_low_rank_rows *added, const float *x, int64_t x_stride,
+pg_status pgi_low_rank_begin(const pgi_run *run, pgi_low_rank_rows *added, const float *x, int64_t x_stride,
                              int64_t rows, void *linear_scratch);
+/* What few rows will read for n columns from `column` on, or of A for n columns of x, comes while something else is
+ * computed. */
+void pgi_low_rank_fetch(const pgi_low_rank_rows *added, int64_t column, int64_t n);
+void pgi_low_rank_fetch_partial(const pgi_low_rank_rows *added, int64_t column, int64_t n);
 /* Completes n columns of y from `column` on: y0 [rows, n] becomes y. Rows from `first_row` on of those of A x. */
 void pgi_low_rank_add(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, int64_t first_row,
                       int64_t rows, int64_t column, int64_t n, float *y, int64_t y_stride);
 /* A x of some columns of x alone, to be summed: out [rows, rank] = x [rows, n] A[:, column .. column + n]^T. n <=
- * PGI_GEMM_KC. */
+ * PGI_GEMM_KC; column is even. */
 void pgi_low_rank_partial(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, const float *x,
                           int64_t x_stride, int64_t rows, int64_t column, int64_t n, float *out);
-
 /* The same for a row of an embedding [N, columns], whose A is [rank, N] and whose B is [columns, rank]: x [columns] is
  * the row times `scale`. */
 void pgi_low_rank_add_row(const struct pgi_kernels *kernels, const pgi_low_rank *of, int64_t row, int64_t columns,

@@ -14,6 +14,7 @@ typedef struct adapted {
     pgi_linear plain, linear; /* without and with it */
     pgi_low_rank added;
     float *a, *b, *gain, *constant; /* [rank, in], [out, rank], [out] or NULL */
+    int rounds;                     /* A and B, and perhaps x and A x, become bf16 */
 } adapted;
 
 static void make(check *c, int32_t dtype, int64_t in, int64_t out, int64_t rank, adapted *m) {
@@ -35,10 +36,12 @@ static void make(check *c, int32_t dtype, int64_t in, int64_t out, int64_t rank,
     random_fill(c, m->b, out * rank);
     if (m->gain) random_fill(c, m->gain, out);
     if (m->constant) random_fill(c, m->constant, out);
-    float *panels = guarded(c, pgi_low_rank_panels_size(c->kernels, out, rank) * sizeof *panels, 0);
-    pgi_low_rank_pack(c->kernels, m->b, out, rank, panels);
-    m->added = (pgi_low_rank){
-        .a.weight = {m->a, PG_DTYPE_F32, rank, in, NULL}, .b_panels = panels, .gain = m->gain, .constant = m->constant};
+    const int32_t format = pgi_dtype_is_blocks(dtype) ? PG_WEIGHTS_INT8 : PG_WEIGHTS_STORED;
+    const pgi_matrix a = {m->a, PG_DTYPE_F32, rank, in, NULL};
+    m->added = (pgi_low_rank){.gain = m->gain, .constant = m->constant};
+    pgi_low_rank_make(c->kernels, format, &a, m->b, out, 0,
+                      guarded(c, pgi_low_rank_size(c->kernels, format, &a, out, 0), 0), &m->added);
+    m->rounds = format != PG_WEIGHTS_STORED;
     m->linear = m->plain;
     m->linear.low_rank = &m->added;
 }
@@ -53,19 +56,20 @@ static float *run_linear(check *c, const pgi_linear *linear, const float *x, int
     return y;
 }
 
-/* What is added to y0 for a row x and output o; *magnitude: of all that is summed. */
-static double added_to(const adapted *m, const float *x, double y0, int64_t o, double *magnitude) {
+/* What is added to y0 for a row x and output o; *bound: the error that it may have. */
+static double added_to(const adapted *m, const float *x, double y0, int64_t o, double *bound) {
     const int64_t in = m->plain.weight.columns, rank = m->added.a.weight.rows;
-    double sum = m->gain ? m->gain[o] * y0 : 0;
-    *magnitude = 2 * fabs(y0) + fabs(sum);
-    if (m->constant) sum += m->constant[o], *magnitude += fabs(m->constant[o]);
+    double sum = m->gain ? m->gain[o] * y0 : 0, products = 0;
+    *bound = 2 * fabs(y0) + fabs(sum);
+    if (m->constant) sum += m->constant[o], *bound += fabs(m->constant[o]);
     for (int64_t k = 0; k < rank; k++) {
         double ax = 0, size = 0;
         for (int64_t i = 0; i < in; i++)
             ax += (double)m->a[k * in + i] * x[i], size += fabs((double)m->a[k * in + i] * x[i]);
         sum += ax * m->b[o * rank + k];
-        *magnitude += size * fabs(m->b[o * rank + k]);
+        products += size * fabs(m->b[o * rank + k]);
     }
+    *bound = (double)(in + rank + 4) * EPSILON * (*bound + products) + (m->rounds ? 5 * 0x1p-9 * products : 0);
     return sum;
 }
 
@@ -81,12 +85,12 @@ static void check_shape(check *c, int32_t dtype, int64_t rows, int64_t in, int64
     for (int64_t r = 0; r < rows; r++)
         for (int s = 0; s < 6; s++) {
             const int64_t o = s == 0 ? 0 : s == 1 ? out - 1 : random_below(c, out);
-            double magnitude;
-            const double base = y0[r * out + o], want = base + added_to(&m, x + r * in, base, o, &magnitude);
-            expect_near(c, y[r * out + o], want, (double)(in + rank + 4) * EPSILON * magnitude, "adapted", r, o);
+            double bound;
+            const double base = y0[r * out + o], want = base + added_to(&m, x + r * in, base, o, &bound);
+            expect_near(c, y[r * out + o], want, bound, "adapted", r, o);
         }
     /* quantized, a row beside up to 15 others is what it is alone; stored, beside up to 3 */
-    const int64_t alike = pgi_dtype_is_blocks(dtype) ? PGI_LOW_RANK_GEMV : PGI_GEMV_ROWS;
+    const int64_t alike = pgi_dtype_is_blocks(dtype) ? PGI_LOW_RANK_FEW : PGI_GEMV_ROWS;
     if (rows <= alike &&
         memcmp(run_linear(c, &m.linear, x + (rows - 1) * in, 1, 1), y + (rows - 1) * out, (size_t)out * sizeof *y))
         fail(c, "dtype %d: the last of %d rows is not what it is alone", (int)dtype, (int)rows);
@@ -118,10 +122,10 @@ static void check_adapted_mlp(check *c, int32_t dtype, int64_t rows, int64_t in,
     for (int64_t r = 0; r < rows; r += 1 + rows / 20)
         for (int s = 0; s < 4; s++) {
             const int64_t o = random_below(c, in);
-            double magnitude;
+            double bound;
             const double base = y0[r * in + o],
-                         want = base + added_to(&down, intermediate + r * width, base, o, &magnitude);
-            expect_near(c, first[r * in + o], want, (double)(width + rank + 4) * EPSILON * magnitude, "MLP", r, o);
+                         want = base + added_to(&down, intermediate + r * width, base, o, &bound);
+            expect_near(c, first[r * in + o], want, bound, "MLP", r, o);
         }
     release_all(c);
 }
@@ -134,15 +138,18 @@ void check_low_rank(check *c) {
     pgi_kernels table = *plain;
     table.low_rank = 600;
     c->kernels = &table;
-    for (int d = 0; d < 3; d++) {
+    for (int d = 0; d < 4; d++) { /* int4 again with panels of bf16 */
+        const int32_t dtype = dtypes[d < 3 ? d : 2];
+        table.bf16_attention = d == 3;
         for (int s = 0; s < 5; s++)
-            check_shape(c, dtypes[d], row_counts[random_below(c, 7)], shapes[s][0], shapes[s][1],
+            check_shape(c, dtype, row_counts[random_below(c, 7)], shapes[s][0], shapes[s][1],
                         ranks[random_below(c, 5)]);
-        for (int r = 0; r < 7; r++) check_shape(c, dtypes[d], row_counts[r], 100, 200, ranks[r % 5]);
-        check_shape(c, dtypes[d], 530, 33, 40, 5); /* two blocks of rows */
-        check_shape(c, dtypes[d], 6, 33, 40, 600); /* two parts of the rank */
-        for (int r = 0; r < 7; r++) check_adapted_mlp(c, dtypes[d], row_counts[r], 100, 290, ranks[r % 5]);
-        check_adapted_mlp(c, dtypes[d], 530, 20, 150, 4);
+        for (int r = 0; r < 7; r++) check_shape(c, dtype, row_counts[r], 100, 200, ranks[r % 5]);
+        check_shape(c, dtype, 530, 33, 40, 5); /* two blocks of rows */
+        check_shape(c, dtype, 6, 33, 40, 600); /* two parts of the rank */
+        check_shape(c, dtype, 20, 33, 40, 600);
+        for (int r = 0; r < 7; r++) check_adapted_mlp(c, dtype, row_counts[r], 100, 290, ranks[r % 5]);
+        check_adapted_mlp(c, dtype, 530, 20, 150, 4);
     }
     c->kernels = plain;
 }
