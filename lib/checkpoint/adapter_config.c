@@ -11,7 +11,12 @@
 #include "checkpoint/json_field.h"
 #include "ops/low_rank.h"
 
-enum { MAX_CONFIG = 1 << 20, MAX_PATTERNS = 4096, KEY_SIZE = 1024 };
+enum {
+    MAX_CONFIG = 1 << 20,
+    MAX_PATTERNS = 4096,
+    MAX_INSTRUCTIONS = 16384, /* of the patterns of a field that are no names */
+    KEY_SIZE = 1024
+};
 
 /* Fields that change what an adapter computes and that are not followed: set to anything but null, false, "", [] and
  * {}, they are refused. */
@@ -62,7 +67,10 @@ static pg_status read_number(const pgi_json_section *from, const char *key, doub
 }
 
 static void free_patterns(const pgi_memory *memory, pgi_adapter_patterns *patterns) {
-    for (size_t i = 0; i < patterns->n; i++) pgi_name_pattern_free(patterns->items[i].pattern);
+    for (size_t i = 0; i < patterns->n; i++) {
+        pgi_name_pattern_free(patterns->items[i].pattern);
+        pgi_free(memory, patterns->items[i].name);
+    }
     pgi_free(memory, patterns->items);
     *patterns = (pgi_adapter_patterns){0};
 }
@@ -77,11 +85,31 @@ static pg_status compile_key(const pgi_memory *memory, const char *where, const 
     return pgi_name_pattern_compile(memory, where, text, (size_t)size, out);
 }
 
+/* Names of modules have letters, digits, "_" and dots; a dot of a pattern is any character. */
+static int is_name(const char *key) {
+    for (; *key; key++) {
+        const char c = *key;
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '.'))
+            return 0;
+    }
+    return 1;
+}
+
+/* What (.*\.)?(KEY)$ says of a key that is a name. */
+static int ends_in(const char *module, const char *key) {
+    const size_t size = strlen(module), n = strlen(key);
+    if (n > size || (n < size && module[size - n - 1] != '.')) return 0;
+    for (size_t i = 0; i < n; i++)
+        if (key[i] != '.' && key[i] != module[size - n + i]) return 0;
+    return 1;
+}
+
 /* rank_pattern, alpha_pattern: {pattern: number}. */
 static pg_status read_patterns(const pgi_memory *memory, const pgi_json_section *from, const char *key,
                                pgi_adapter_patterns *out) {
     const pgi_json *node = pgi_json_field(from, key), *value;
     const size_t n = pgi_json_n_members(node);
+    size_t n_instructions = 0;
     const char *pattern;
     char where[512];
     if (!pgi_json_is_set(node)) return PG_OK;
@@ -96,9 +124,19 @@ static pg_status read_patterns(const pgi_memory *memory, const pgi_json_section 
     for (size_t i = 0; (value = pgi_json_member(node, i, &pattern)) != NULL; i++) {
         if (!pgi_json_is_number(value))
             return pgi_json_field_wrong_node(from, PG_ERROR_FORMAT, key, value, "numbers behind the patterns");
-        PGI_TRY(compile_key(memory, where, pattern, &out->items[i].pattern));
-        out->items[i].value = pgi_json_number(value);
         out->n = i + 1;
+        out->items[i].value = pgi_json_number(value);
+        if (is_name(pattern)) {
+            out->items[i].name = pgi_copy_string(memory, pattern, strlen(pattern));
+            if (!out->items[i].name) return PG_ERROR_MEMORY;
+            continue;
+        }
+        PGI_TRY(compile_key(memory, where, pattern, &out->items[i].pattern));
+        n_instructions += pgi_name_pattern_size(out->items[i].pattern);
+        if (n_instructions > MAX_INSTRUCTIONS)
+            return pgi_error(PG_ERROR_LIMIT,
+                             "%s: found patterns of more than %d steps together, expected fewer (names count nothing)",
+                             where, MAX_INSTRUCTIONS);
     }
     return PG_OK;
 }
@@ -158,9 +196,12 @@ void pgi_adapter_config_free(pgi_adapter_config *config) {
 }
 
 static double pattern_value(pgi_adapter_patterns *patterns, const char *module, double otherwise) {
-    for (size_t i = 0; i < patterns->n; i++)
-        if (pgi_name_pattern_matches(patterns->items[i].pattern, module, strlen(module), 0))
-            return patterns->items[i].value;
+    for (size_t i = 0; i < patterns->n; i++) {
+        const pgi_adapter_pattern *item = &patterns->items[i];
+        if (item->name ? ends_in(module, item->name)
+                       : pgi_name_pattern_matches(item->pattern, module, strlen(module), 0))
+            return item->value;
+    }
     return otherwise;
 }
 

@@ -8,6 +8,7 @@
 
 /* A rank or an alpha for the modules whose names fit a pattern. */
 typedef struct pgi_adapter_pattern {
+    char *name;                /* a KEY that is a name or the end of one; NULL: it is a pattern */
     pgi_name_pattern *pattern; /* (.*\.)?(KEY)$ */
     double value;
 } pgi_adapter_pattern;
@@ -26,7 +27,8 @@ typedef struct pgi_adapter_config {
     char *base; /* base_model_name_or_path; NULL: it names none */
 } pgi_adapter_config;
 
-/* Reads `folder`/adapter_config.json, at most 1 MiB. What this library does not follow is PG_ERROR_UNSUPPORTED, by its
+/* Reads `folder`/adapter_config.json, at most 1 MiB. Of patterns that are no plain names there may be so many that all
+ * of them together cost a name some milliseconds. What this library does not follow is PG_ERROR_UNSUPPORTED, by its
  * name. Errors too: PG_ERROR_NOT_FOUND, _IO, _FORMAT, _LIMIT, _MEMORY. On error *out needs no free. */
 pg_status pgi_adapter_config_load(const pgi_memory *memory, const char *folder, pgi_adapter_config *out);
 void pgi_adapter_config_free(pgi_adapter_config *config);

@@ -555,6 +555,8 @@ static int takes(const pgi_name_pattern *p, uint32_t at, uint32_t c) {
     return c < 128 ? (int)(set->bits[c / 32] >> c % 32 & 1) : set->has_others;
 }
 
+size_t pgi_name_pattern_size(const pgi_name_pattern *pattern) { return pattern->n; }
+
 int pgi_name_pattern_matches(pgi_name_pattern *pattern, const char *name, size_t size, int is_whole) {
     const uint8_t *bytes = (const uint8_t *)name;
     uint16_t *now = pattern->now, *next = pattern->next;

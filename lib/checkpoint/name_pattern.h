@@ -32,6 +32,9 @@ pg_status pgi_name_pattern_compile(const pgi_memory *memory, const char *where, 
                                    pgi_name_pattern **out);
 void pgi_name_pattern_free(pgi_name_pattern *pattern); /* NULL is ignored */
 
+/* Its instructions: what a match takes for each byte of a name, at most. */
+size_t pgi_name_pattern_size(const pgi_name_pattern *pattern);
+
 /* Whether the pattern matches the whole name (re.fullmatch), or, is_whole being 0, some beginning of it (re.match).
  * It takes a time of instructions x size at most, and nothing is allocated: it works in room of the pattern's own, so
  * that one thread at a time may ask one pattern. Bytes that are no UTF-8 are matched by nothing. */

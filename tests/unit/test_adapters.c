@@ -254,6 +254,7 @@ static const bad_adapter bad_adapters[] = {
     {WITH("\"init_lora_weights\":\"pissa_niter_4\""), {LORA_Q}, 2, PG_ERROR_UNSUPPORTED, "pissa", "base as it is"},
     {WITH("\"alpha_pattern\":{\"(\":1}"), {LORA_Q}, 2, PG_ERROR_FORMAT, "alpha_pattern", ""},
     {WITH("\"alpha_pattern\":{\"(?=a)\":1}"), {LORA_Q}, 2, PG_ERROR_UNSUPPORTED, "alpha_pattern", ""},
+    {WITH("\"alpha_pattern\":{\"(a{1,1000}b){1,20}\":1}"), {LORA_Q}, 2, PG_ERROR_LIMIT, "alpha_pattern", "16384"},
     {WITH("\"rank_pattern\":{\"q_proj\":\"a\"}"), {LORA_Q}, 2, PG_ERROR_FORMAT, "rank_pattern", "number"},
     {WITH("\"rank_pattern\":{\"q_proj\":0}"), {LORA_Q}, 2, PG_ERROR_LIMIT, "rank_pattern", "q_proj"},
     {WITH("\"rank_pattern\":{\"q_proj\":4}"), {LORA_Q}, 2, PG_ERROR_FORMAT, "[3, 32]", "[4, 32]"},
