@@ -8,6 +8,7 @@
 
 #include "fuzz.h"
 #include "mask_files.h"
+#include "tiny_adapter.h"
 
 static const char *top;
 
@@ -128,6 +129,29 @@ static void seed_folders(const char *const *folder) {
     seed_file("converted", "config-int8", "c", folder[FUZZ_INT8], "config.json");
     seed_file("converted", "config-int4", "e", folder[FUZZ_INT4], "config.json");
     seed_file("converted", "index-int4", "i", folder[FUZZ_INT4], "model.safetensors.index.json");
+}
+
+static void seed_adapters(void) {
+    static const struct {
+        const char *name, *config, *header;
+    } kinds[N_TINY_ADAPTERS] = {{"lora", "c", "l"}, {"dora", "d", "m"}, {"whole", "o", "w"}};
+    pg_model_info info = {.struct_size = sizeof info};
+    char folder[512], name[64];
+    if (pg_model_get_info(fuzz_model(FUZZ_TODAY), &info) < 0) abort();
+    make_temp_folder(folder, sizeof folder);
+    for (int i = 0; i < N_TINY_ADAPTERS; i++) {
+        tiny_adapter_write(folder, i, info.vocab_size, 5);
+        bytes file = read_file(folder, "adapter_model.safetensors");
+        snprintf(name, sizeof name, "%s-config", kinds[i].name);
+        seed_file("adapter", name, kinds[i].config, folder, "adapter_config.json");
+        snprintf(name, sizeof name, "%s-header", kinds[i].name);
+        seed_header("adapter", name, kinds[i].header, &file);
+        bytes_free(&file);
+    }
+    remove_folder(folder);
+    seed_text("adapter", "patterns",
+              "c{\"peft_type\":\"LORA\",\"r\":3,\"lora_alpha\":6,\"use_rslora\":true,\"rank_pattern\":{\"q_proj\":3,"
+              "\"layers.[0-9]+.mlp\":4},\"alpha_pattern\":{\"o_proj\":2,\".*mlp\\\\.(gate|up)_proj\":7.5}}");
 }
 
 static void seed_images(void) {
@@ -461,6 +485,7 @@ int main(int argc, char **argv) {
     const char *folders[FUZZ_N_FOLDERS];
     for (int i = 0; i < FUZZ_N_FOLDERS; i++) folders[i] = fuzz_folder((fuzz_folder_kind)i);
     seed_folders(folders);
+    seed_adapters();
     seed_images();
     seed_texts();
     seed_masks_and_features();
