@@ -24,6 +24,7 @@ static const char help[] =
     "  -t, --threads N         compute on N threads (default: the CPUs this process may use)\n"
     "      --weights FORMAT    stored (default), int8 or int4: quantized when the model opens\n"
     "      --int8-layers LIST  beside int4: what is int8, such as embedding,attention\n"
+    "      --adapter FOLDER  with a LoRA adapter of the model, or an id; may be given several times\n"
     "      --arithmetic KIND   f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --kv KIND           KV cache in f32, or in bf16 (default beside int8 and int4)\n"
     "      --in-memory         read the weights into memory instead of mapping the files\n"
@@ -482,6 +483,7 @@ static int run_bench(bench_state *s) {
 
     double start = tool_seconds();
     if (status >= 0) status = pg_model_open(s->path, &options, &s->model);
+    if (status >= 0) status = tool_add_adapters(&s->shared.adapters, s->cancel, NULL, &s->model);
     s->model_s = tool_seconds() - start;
     if (status >= 0) status = pg_processor_open(s->path, &processor_options, &s->processor);
     s->processor_s = tool_seconds() - start - s->model_s;

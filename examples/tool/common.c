@@ -162,7 +162,15 @@ static int parse(const tool_verb *verb, int argc, char **argv, const tool_option
             continue;
         }
         const char *value = attached ? attached : i + 1 < argc ? argv[++i] : NULL;
-        if (!value) return tool_usage_error(verb, "%s needs a %s", option->name, option->text ? "text" : "number");
+        if (!value)
+            return tool_usage_error(verb, "%s needs a %s", option->name,
+                                    option->text || option->texts ? "text" : "number");
+        if (option->texts) {
+            if (option->texts->n == TOOL_MAX_TEXTS)
+                return tool_usage_error(verb, "%s is given more than %d times", option->name, TOOL_MAX_TEXTS);
+            option->texts->texts[option->texts->n++] = value;
+            continue;
+        }
         if (option->text) {
             *option->text = value;
             continue;
@@ -215,6 +223,7 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     tool_option list[MAX_OPTIONS];
     const char *texts[N_CHOICES] = {0}, *cpu = NULL, *images_from = NULL, *output = NULL, *alpha = "drop",
                *int8_layers = NULL;
+    tool_texts adapters = {.n = 0};
     int64_t n_threads = 0;
     int in_memory = 0, skip_existing = 0, no_exif = 0;
     size_t n = n_options;
@@ -224,6 +233,7 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     if (verb->shared & (TOOL_OPTIONS_MODEL | TOOL_OPTIONS_CONVERT))
         list[n++] = (tool_option){.name = "--int8-layers", .text = &int8_layers};
     if (verb->shared & TOOL_OPTIONS_MODEL) list[n++] = (tool_option){.name = "--in-memory", .flag = &in_memory};
+    if (verb->shared & TOOL_OPTIONS_MODEL) list[n++] = (tool_option){.name = "--adapter", .texts = &adapters};
     if (verb->shared & TOOL_OPTIONS_MACHINE) list[n++] = (tool_option){.name = "--cpu", .text = &cpu};
     if (verb->shared & TOOL_OPTIONS_THREADS)
         list[n++] = (tool_option){.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024};
@@ -253,6 +263,7 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
         memcpy((char *)&shared->model + choices[i].offset, &value, sizeof value);
     }
     shared->model.int8_layers = int8_layers;
+    shared->adapters = adapters;
     shared->model.flags = in_memory ? PG_MODEL_IN_MEMORY : 0;
     if (cpu && !(shared->model.cpu_mask = cpu_mask_of(cpu)))
         return tool_usage_error(verb, "--cpu: found '%s', expected names such as baseline,avx2", cpu);
@@ -349,6 +360,30 @@ int tool_begin(const char *model, const char *folder, tool_log *log, pg_cancel *
     return status < 0 ? tool_fail(status, stage) : -1;
 }
 
+pg_status tool_add_adapters(const tool_texts *adapters, pg_cancel *cancel, pg_adapter_info *infos, pg_model **model) {
+    pg_adapter *opened[TOOL_MAX_TEXTS] = {NULL};
+    pg_adapter_options options;
+    pg_model *adapted = NULL;
+    pg_status status = pg_adapter_options_init(&options, sizeof options);
+    options.cancel = cancel;
+    for (size_t i = 0; i < adapters->n && status >= 0; i++) {
+        status = pg_adapter_open(*model, adapters->texts[i], &options, &opened[i]);
+        if (status < 0 || !infos) continue;
+        infos[i].struct_size = sizeof infos[i];
+        status = pg_adapter_get_info(opened[i], &infos[i]);
+    }
+    if (status >= 0 && adapters->n > 0) {
+        status = pg_model_adapt(*model, (const pg_adapter *const *)opened, NULL, adapters->n, &adapted);
+        if (status >= 0) {
+            pg_model_close(model);
+            *model = adapted;
+        }
+    }
+    for (size_t i = 0; i < adapters->n; i++) pg_adapter_close(&opened[i]);
+    if (status < 0) pg_model_close(model);
+    return status;
+}
+
 pg_status tool_open_model(const char *model, const tool_shared *shared, tool_log *log, pg_cancel *cancel,
                           pg_model **out) {
     pg_model_options options = shared->model;
@@ -357,7 +392,8 @@ pg_status tool_open_model(const char *model, const tool_shared *shared, tool_log
     options.progress_user = log->progress;
     options.log = tool_log_line;
     options.log_user = log;
-    return pg_model_open(model, &options, out);
+    const pg_status status = pg_model_open(model, &options, out);
+    return status < 0 ? status : tool_add_adapters(&shared->adapters, cancel, NULL, out);
 }
 
 static int stdout_error; /* errno of the first write that failed */

@@ -34,6 +34,7 @@ static const char help[] =
     "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --int8-layers LIST   beside int4: what is int8, such as embedding,attention\n"
+    "      --adapter FOLDER     add a LoRA adapter of the model, or an id; may be given several times\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --kv KIND            KV cache in f32, or in bf16 (default beside int8 and int4)\n"
     "      --in-memory          read the weights into memory instead of mapping the files\n" TOOL_HELP_PIXELS
@@ -71,6 +72,7 @@ static const char segment_help[] =
     "      --processor FOLDER   tokenizer and image settings from another folder or model id\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --int8-layers LIST   beside int4: what is int8, such as embedding,attention\n"
+    "      --adapter FOLDER     add a LoRA adapter of the model, or an id; may be given several times\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --kv KIND            KV cache in f32, or in bf16 (default beside int8 and int4)\n"
     "      --in-memory          read the weights into memory instead of mapping the files\n" TOOL_HELP_PIXELS

@@ -17,6 +17,7 @@ static const char help[] =
     "      --verify      read the whole of a converted folder, compare its checksums, and say that they match\n"
     "      --weights FORMAT  as a run with this option: stored (default), int8 or int4\n"
     "      --int8-layers LIST  likewise: beside int4, what is int8, such as embedding,attention\n"
+    "      --adapter FOLDER  likewise: a LoRA adapter of the model, or an id; may be given several times\n"
     "      --arithmetic KIND  likewise: f32 or bf16\n"
     "      --kv KIND          likewise: f32 or bf16, of the KV cache\n"
     "      --in-memory   likewise: the weights are read, not mapped\n"
@@ -31,6 +32,8 @@ typedef struct facts {
     pg_model_info model;
     pg_processor_info processor;
     pg_memory memory;
+    const tool_texts *adapters;
+    pg_adapter_info of_adapters[TOOL_MAX_TEXTS];
     int verified; /* all checksums were compared; they match, or there would be no model */
 } facts;
 
@@ -68,6 +71,14 @@ static void print_text(const facts *f) {
     tool_print_names(m->dtypes, dtype_names, 4);
     printf("; %u tensors in %u file%s, %s\n", m->n_tensors, m->n_files, m->n_files == 1 ? "" : "s",
            tool_size_text(m->n_bytes_mapped ? m->n_bytes_mapped : f->memory.weights_copied, a));
+    for (size_t i = 0; i < f->adapters->n; i++) {
+        const pg_adapter_info *of = &f->of_adapters[i];
+        fputs("adapter       ", stdout);
+        tool_write_text(f->adapters->texts[i], strlen(f->adapters->texts[i]));
+        printf(": rank %d, %d modules%s, %.3f million parameters, %s\n", (int)of->rank, (int)of->n_modules,
+               of->adapts_images ? ", some of the encoder" : "", (double)of->n_parameters / 1e6,
+               tool_size_text(of->n_bytes, a));
+    }
     if (f->verified)
         printf("checksums     all %u tensors in %u file%s match\n", m->n_tensors, m->n_files,
                m->n_files == 1 ? "" : "s");
@@ -103,6 +114,19 @@ static json_t *floats(const float *values, int n) {
     return list;
 }
 
+/* NULL: none, and no key. */
+static json_t *adapters_json(const facts *f) {
+    json_t *list = f->adapters->n > 0 ? json_array() : NULL;
+    for (size_t i = 0; i < f->adapters->n; i++) {
+        const pg_adapter_info *of = &f->of_adapters[i];
+        json_array_append_new(
+            list, json_pack("{s:s, s:i, s:i, s:I, s:I, s:b}", "path", f->adapters->texts[i], "rank", (int)of->rank,
+                            "n_modules", (int)of->n_modules, "n_parameters", (json_int_t)of->n_parameters, "n_bytes",
+                            (json_int_t)of->n_bytes, "adapts_images", (int)of->adapts_images));
+    }
+    return list;
+}
+
 static json_t *make_json(const facts *f) {
     const pg_model_info *m = &f->model;
     const pg_processor_info *p = &f->processor;
@@ -121,14 +145,16 @@ static json_t *make_json(const facts *f) {
                   (json_int_t)f->memory.activations, "kv_cache", (json_int_t)f->memory.kv_cache);
     json_t *verified = f->verified ? json_true() : NULL; /* no key unless it was asked for */
     return json_pack(
-        "{s:s, s:s, s:i, s:i, s:I, s:s, s:i, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:o*}",
+        "{s:s, s:s, s:i, s:i, s:I, s:s, s:i, s:s, s:s, s:o, s:i, s:i, s:I, s:i, s:o, s:o, s:o, s:o, s:O, s:s, s:o*, "
+        "s:o*}",
         "path", f->path, "architecture", architecture(m), "embedding_dim", (int)m->embedding_dim, "gemma_version",
         (int)m->gemma_version, "n_parameters", (json_int_t)m->n_parameters, "weights", tool_weights_names[m->weights],
         "n_int8_matrices", (int)m->n_int8_matrices, "arithmetic", tool_arithmetic_names[m->arithmetic], "kv",
         tool_kv_names[m->kv], "dtypes", tool_names_json(m->dtypes, dtype_names, 4), "n_tensors", (int)m->n_tensors,
         "n_files", (int)m->n_files, "n_bytes_mapped", (json_int_t)m->n_bytes_mapped, "vocab_size", (int)m->vocab_size,
         "kernels", tool_names_json(m->cpu_used, tool_cpu_names, tool_n_cpu_names), "tokenizer", tokenizer, "image",
-        image, "memory", memory, "config", f->config, "version", pg_version_string(), "verified", verified);
+        image, "memory", memory, "config", f->config, "version", pg_version_string(), "verified", verified, "adapters",
+        adapters_json(f));
 }
 
 /* Text that a call copies out, asked for its size first; malloc'ed. */
@@ -188,7 +214,9 @@ static int info(const tool_verb *verb, int argc, char **argv) {
     pg_processor_options_init(&processor_options, sizeof processor_options);
     model_options.log = processor_options.log = tool_log_line;
     model_options.log_user = processor_options.log_user = &log;
+    f.adapters = &shared.adapters;
     if (status >= 0) status = pg_model_open(name, &model_options, &model);
+    if (status >= 0) status = tool_add_adapters(f.adapters, NULL, f.of_adapters, &model);
     tool_progress_clear(&progress);
     if (status >= 0) {
         status = tool_open_processor(name, processor_folder, &processor_options, &processor, &stage);

@@ -48,6 +48,7 @@ static const char help[] =
     "      --attention-layer N  of layer N, 0 the first (default: the mean over all; over heads in any case)\n"
     "      --weights FORMAT     stored (default), int8 or int4: quantized when the model opens\n"
     "      --int8-layers LIST   beside int4: what is int8, such as embedding,attention\n"
+    "      --adapter FOLDER     add a LoRA adapter of the model, or an id; may be given several times\n"
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --kv KIND            KV cache in f32, or in bf16 (default beside int8 and int4)\n"
     "      --in-memory          read the weights into memory instead of mapping the files: for files that may\n"

@@ -64,13 +64,21 @@ extern const char *const tool_kv_names[];
 extern const char *const tool_cpu_names[];
 extern const int tool_n_cpu_names;
 
-/* An option: a flag (set to 1), a text, or a whole number within bounds. */
+/* Texts of an option that may be given several times. */
+enum { TOOL_MAX_TEXTS = 64 };
+typedef struct tool_texts {
+    const char *texts[TOOL_MAX_TEXTS];
+    size_t n;
+} tool_texts;
+
+/* An option: a flag (set to 1), a text, several texts, or a whole number within bounds. */
 typedef struct tool_option {
     const char *name;   /* "--threads" */
     const char *letter; /* "-t", or NULL */
     int *flag;          /* or NULL: */
     int64_t *number, least, most;
     const char **text; /* or NULL */
+    tool_texts *texts; /* or NULL */
 } tool_option;
 
 /* What the shared options said. */
@@ -79,6 +87,7 @@ typedef struct tool_shared {
     int32_t n_threads;      /* 0: not given */
     uint32_t image_flags;   /* PG_ENCODE_EXIF and PG_ENCODE_OVER_WHITE */
     const char *images_from, *output; /* NULL: not given */
+    tool_texts adapters;
     int skip_existing;
 } tool_shared;
 
@@ -188,7 +197,10 @@ void tool_log_line(void *log, int32_t level, const char *message);
 /* What verbs that look at images begin with: interrupts are caught (*cancel), and the processor of `folder`, or else of
  * `model`, is open. Returns -1 to go on, else the exit status: the error was told. */
 int tool_begin(const char *model, const char *folder, tool_log *log, pg_cancel **cancel, pg_processor **processor);
-/* Opens the model as the shared options say, with progress. */
+/* *model becomes the same with the adapters; it stays as it is where there are none, and is closed after an error.
+ * infos: of each, or NULL; their `base` is not valid. */
+pg_status tool_add_adapters(const tool_texts *adapters, pg_cancel *cancel, pg_adapter_info *infos, pg_model **model);
+/* Opens the model as the shared options say, with its adapters and with progress. */
 pg_status tool_open_model(const char *model, const tool_shared *shared, tool_log *log, pg_cancel *cancel,
                           pg_model **out);
 

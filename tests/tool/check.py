@@ -646,6 +646,52 @@ def scores(temporary):
     expect("score: a folder named as the prompt is", done.returncode == 0 and done.stdout.decode().splitlines()[1].split(",")[1] == "night", done)
 
 
+def adapter(folder, scale):
+    """A LoRA adapter of the demo model's q projections, rank 1: A and B are `scale` all over."""
+    with open(os.path.join(SOURCE, "examples", "demo", "model", "model.safetensors"), "rb") as f:
+        size, = struct.unpack("<Q", f.read(8))
+        stored = json.loads(f.read(size))
+    header, data = {}, b""
+    for name, tensor in stored.items():
+        if "language_model" in name and name.endswith("q_proj.weight"):
+            rows, columns = tensor["shape"]
+            for part, shape in (("A", [1, columns]), ("B", [rows, 1])):
+                values = struct.pack("<f", scale) * (shape[0] * shape[1])
+                header["base_model.model." + name.replace(".weight", f".lora_{part}.weight")] = {
+                    "dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(values)]}
+                data += values
+    os.mkdir(folder)
+    text = json.dumps(header).encode()
+    with open(os.path.join(folder, "adapter_model.safetensors"), "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+    with open(os.path.join(folder, "adapter_config.json"), "w") as f:
+        json.dump({"peft_type": "LORA", "r": 1, "lora_alpha": 1}, f)
+    return len(header) // 2
+
+
+def adapters(temporary):
+    """--adapter, of the verbs that open a model."""
+    strong, none = os.path.join(temporary, "strong"), os.path.join(temporary, "none")
+    n_modules = adapter(strong, 1.0)
+    adapter(none, 0.0)
+    demo = os.path.join(SOURCE, "examples", "demo")
+    model, image = os.path.join(demo, "model"), os.path.join(demo, "images", "shapes.png")
+    plain = run("run", model, image, "caption en")[1]
+    expect("an adapter of zeros", run("run", model, image, "caption en", "--adapter", none) == (0, plain, ""))
+    code, changed, err = run("run", model, image, "caption en", "--adapter", strong)
+    expect("an adapter", code == 0 and err == "" and changed != plain, code, changed, err)
+    expect("two of them", run("run", model, image, "caption en", "--adapter", none, "--adapter=" + strong)[1] == changed)
+    code, text, err = run("info", model, "--adapter", strong)
+    expect("info of it", code == 0 and f"{strong}: rank 1, {n_modules} modules" in text, code, text, err)
+    found = json.loads(run("info", model, "--json", "--adapter", strong)[1])["adapters"]
+    expect("info of it as JSON", [a["n_modules"] for a in found] == [n_modules], found)
+    expect("no adapters, no key", "adapters" not in json.loads(run("info", model, "--json")[1]))
+    for verb, words in (("detect", ("red circle",)), ("score", ("caption en", "a red circle"))):
+        code, text, err = run(verb, model, image, *words, "--adapter", none)
+        expect(f"{verb} with an adapter", (code, text, err) == run(verb, model, image, *words), code, text, err)
+    one_error_line("no adapter", run("run", model, image, "caption en", "--adapter", temporary), 1, "adapter_config.json")
+
+
 def contents(folder):
     found = {}
     for name in os.listdir(folder):
@@ -1050,6 +1096,7 @@ def main():
         detections(temporary)
         segment()
         scores(temporary)
+        adapters(temporary)
         warnings(folder, temporary)
     names_of_c()
     pages()
