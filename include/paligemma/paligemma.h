@@ -995,7 +995,8 @@ PG_API pg_status pg_adapter_get_info(const pg_adapter *adapter, pg_adapter_info 
 /** A model with adapters added: a handle that shares the weights of `model`, takes little memory of its own, and goes
  * wherever a model goes, in any number of threads. Each linear layer gives
  *     y = W x + b + sum over i of weights[i] (what adapters[i] adds),
- * as PEFT with several active adapters, and add_weighted_adapter(combination_type="cat"). weights NULL: all 1. What an
+ * as PEFT with several active adapters, and add_weighted_adapter(combination_type="cat"). DoRA scales what W x and the
+ * adapters before it gave, so that there the order counts, as in PEFT. weights NULL: all 1. What an
  * adapter saved whole stands in place of the model's; one adapter at the most may replace a module, with the weight 1.
  * Of a model that is adapted itself, its base is meant. The handle keeps model and adapters.
  * Features are of the model that made them: handles whose adapters leave encoder and projector alone share them.

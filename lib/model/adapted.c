@@ -3,9 +3,10 @@
  * pgi_model_adapt(): a model handle that shares the weights of a base and adds adapters to them.
  *
  * A module that one adapter with the weight 1 changes takes the adapter's own arrays. Of several, or another weight,
- * their A and B are put together:  B (A x) = sum over i of w_i B_i (A_i x), and gains and constants likewise. That is
- * what PEFT computes with several active adapters, and its add_weighted_adapter(combination_type="cat"). What an
- * adapter saved whole cannot be added up: one adapter at the most may replace a module, with the weight 1.
+ * their A and B are put together:  B (A x) = sum over i of w_i B_i (A_i x). That is what PEFT computes with several
+ * active adapters, and its add_weighted_adapter(combination_type="cat"). The gain of DoRA takes what the adapters
+ * before it gave, as in PEFT:  y_i = y_(i-1) + w_i (gain_i y_(i-1) + constant_i + B_i (A_i x)). What an adapter saved
+ * whole cannot be added up: one adapter at the most may replace a module, with the weight 1.
  */
 #include <string.h>
 
@@ -41,22 +42,6 @@ static pg_status keep(pg_model *model, size_t n, void *out) {
 
 /* ------------------------------------------------------------------------------------------------- adding parts up */
 
-/* gain or constant of the parts: NULL where no part has one. */
-static pg_status add_vectors(const adapting *a, size_t n, int gains, const float **out) {
-    float *sum = NULL;
-    for (size_t p = 0; p < a->n_parts; p++) {
-        const float *v = gains ? a->parts[p].of->added.gain : a->parts[p].of->added.constant;
-        if (!v) continue;
-        if (!sum) {
-            PGI_TRY(keep(a->out, n * sizeof *sum, &sum));
-            memset(sum, 0, n * sizeof *sum);
-        }
-        for (size_t i = 0; i < n; i++) sum[i] += a->parts[p].weight * v[i];
-    }
-    *out = sum;
-    return PG_OK;
-}
-
 /* The A of all parts one below the other, as f32. */
 static void stack_a(const adapting *a, float *to) {
     for (size_t p = 0; p < a->n_parts; p++) {
@@ -66,14 +51,27 @@ static void stack_a(const adapting *a, float *to) {
     }
 }
 
-/* The B of all parts side by side, times their weights: [n, rank]. */
-static void stack_b(const adapting *a, int64_t n, int64_t rank, float *to) {
-    int64_t column = 0;
-    for (size_t p = 0; p < a->n_parts; p++) {
-        const pgi_low_rank *of = &a->parts[p].of->added;
-        for (int64_t k = 0; k < of->a.weight.rows; k++, column++)
-            for (int64_t i = 0; i < n; i++) to[i * rank + column] = a->parts[p].weight * pgi_low_rank_b(of, i, k);
-    }
+/* The gain or constant of a sum that has one: zeros at first. */
+static pg_status start_vector(const adapting *a, int64_t n, int gains, float **out) {
+    int any = 0;
+    for (size_t p = 0; p < a->n_parts; p++)
+        any |= (gains ? a->parts[p].of->added.gain : a->parts[p].of->added.constant) != NULL;
+    *out = NULL;
+    if (!any) return PG_OK;
+    PGI_TRY(keep(a->out, (size_t)n * sizeof **out, out));
+    memset(*out, 0, (size_t)n * sizeof **out);
+    return PG_OK;
+}
+
+/* One part behind those before it, for output i: row [rank], of which `column` values are set. A gain takes what the
+ * parts before gave with it. */
+static void add_part(const part *p, int64_t i, int64_t column, float *row, float *gain, float *constant) {
+    const pgi_low_rank *of = &p->of->added;
+    const float more = of->gain ? p->weight * of->gain[i] : 0, factor = 1 + more;
+    for (int64_t k = 0; k < column && of->gain; k++) row[k] *= factor;
+    for (int64_t k = 0; k < of->a.weight.rows; k++) row[column + k] = p->weight * pgi_low_rank_b(of, i, k);
+    if (gain) gain[i] += more * (1 + gain[i]);
+    if (constant) constant[i] = factor * constant[i] + (of->constant ? p->weight * of->constant[i] : 0);
 }
 
 /* Lays out the sum of the parts. */
@@ -81,17 +79,23 @@ static pg_status make_sum(const adapting *a, int64_t n, int64_t rank, int is_emb
     pg_model *model = a->out;
     const int32_t format = model->base->weights.format;
     pgi_matrix stacked = {NULL, PG_DTYPE_F32, rank, a->parts[0].of->added.a.weight.columns, NULL};
-    float *of_a;
+    float *of_a, *gain, *constant;
     void *block;
+    PGI_TRY(start_vector(a, n, 1, &gain));
+    PGI_TRY(start_vector(a, n, 0, &constant));
     PGI_TRY(keep(model, (size_t)(rank * stacked.columns) * sizeof *of_a, &of_a));
     stacked.data = of_a;
     PGI_TRY(keep(model, pgi_low_rank_size(&model->kernels, format, &stacked, n, is_embedding), &block));
     float *b = pgi_alloc(&model->memory, (size_t)(n * rank), sizeof *b);
     if (!b) return PG_ERROR_MEMORY;
     stack_a(a, of_a);
-    stack_b(a, n, rank, b);
+    int64_t column = 0;
+    for (size_t p = 0; p < a->n_parts; column += a->parts[p].of->added.a.weight.rows, p++)
+        for (int64_t i = 0; i < n; i++) add_part(&a->parts[p], i, column, b + i * rank, gain, constant);
     pgi_low_rank_make(&model->kernels, format, &stacked, b, n, is_embedding, block, out);
     pgi_free(&model->memory, b);
+    out->gain = gain;
+    out->constant = constant;
     return PG_OK;
 }
 
@@ -110,8 +114,6 @@ static pg_status add_up(adapting *a, int64_t n, int is_embedding, const pgi_low_
     PGI_TRY(keep(model, sizeof *sum, &sum));
     *sum = (pgi_low_rank){0};
     PGI_TRY(make_sum(a, n, rank, is_embedding, sum));
-    PGI_TRY(add_vectors(a, (size_t)n, 1, &sum->gain));
-    PGI_TRY(add_vectors(a, (size_t)n, 0, &sum->constant));
     *out = sum;
     return PG_OK;
 }
