@@ -20,6 +20,7 @@ from ._errors import Cancelled
 from ._library import library_path, version
 from ._pipeline import ImageTextToTextPipeline, pipeline
 from ._run import CancelFlag
+from .adapters import PeftConfig, PeftModel
 from .answers import Answer, AnswerObject, Detections, MaskDecoder, parse_answer
 from .ask import AskedImage
 from .auto import (AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoModelForVision2Seq, AutoProcessor,
@@ -41,7 +42,7 @@ __all__ = [
     "Cancelled", "ColPaliForRetrieval", "ColPaliForRetrievalOutput", "ColPaliProcessor", "Detections", "Features",
     "GemmaTokenizer", "GemmaTokenizerFast", "GenerateBeamDecoderOnlyOutput", "GenerateDecoderOnlyOutput", "GenerationConfig",
     "ImageTextToTextPipeline", "MaskDecoder", "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig",
-    "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "PreTrainedTokenizerFast",
-    "RowReport", "Score", "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil", "convert",
+    "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "PeftConfig", "PeftModel",
+    "PreTrainedTokenizerFast", "RowReport", "Score", "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil", "convert",
     "library_path", "parse_answer", "pipeline", "version",
 ]

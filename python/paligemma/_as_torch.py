@@ -146,12 +146,6 @@ class AsTorchModule:
 
     gradient_checkpointing_enable = enable_input_require_grads = zero_grad = resize_token_embeddings = _no_training
 
-    def _no_adapters(self, *args: Any, **kwargs: Any) -> Any:
-        raise NotImplementedError("libpaligemma takes no adapter into an opened model: merge it with peft "
-                                  "(merge_and_unload(), save_pretrained()) and open that folder")
-
-    load_adapter = add_adapter = set_adapter = _no_adapters
-
     def __getattr__(self, name: str) -> Any:
         if name in _MODULES:
             raise AttributeError(f"{type(self).__name__} has no {name!r}: it is no tree of torch modules; "

@@ -153,7 +153,7 @@ def _new_tokens(settings: _Settings, width: int) -> int:
             raise TypeError(f"{name} is {value!r}, expected an integer")
     if new is None and length is None:
         warnings.warn(f"Using the model-agnostic default of {_DEFAULT_NEW_TOKENS} new tokens. We recommend setting "
-                      "`max_new_tokens` to control the maximum length of the generation.", stacklevel=4)
+                      "`max_new_tokens` to control the maximum length of the generation.", stacklevel=5)
         new = _DEFAULT_NEW_TOKENS
     if new is None:
         new = length - width

@@ -38,20 +38,20 @@ NO_PUSH = ("push_to_hub() is not offered, libpaligemma never uses the network: c
            "huggingface_hub.upload_folder(folder_path=folder, repo_id=...)")
 
 
-def check_arguments(arguments: dict[str, Any]) -> None:
+def check_arguments(arguments: dict[str, Any], call: str = "from_pretrained()") -> None:
     """Raises ValueError for what would change results or is unknown."""
     for name, value in arguments.items():
         if name in _REFUSED:
             if value is not None and value is not False:
                 hint = _REFUSED[name]
-                raise ValueError(f"from_pretrained() got {name}={value!r}, which libpaligemma does not follow"
+                raise ValueError(f"{call} got {name}={value!r}, which libpaligemma does not follow"
                                  + (f": {hint}" if hint else ""))
         elif name == "device_map":
             _check_device_map(value)
         elif name in ("dtype", "torch_dtype"):
             _check_dtype(name, value)
         elif name not in HARMLESS:
-            raise ValueError(f"from_pretrained() got an argument that it does not know, {name!r}")
+            raise ValueError(f"{call} got an argument that it does not know, {name!r}")
 
 
 def _check_dtype(name: str, value: Any) -> None:

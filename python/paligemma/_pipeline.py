@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from .adapters import PeftModel
 from .model import PaliGemmaForConditionalGeneration
 from .outputs import BatchFeature, torch_if_loaded
 from .processor import PaliGemmaProcessor
@@ -116,7 +117,8 @@ def pipeline(task: str | None = None, model: Any = None, processor: Any = None, 
              **arguments: Any) -> ImageTextToTextPipeline:
     """transformers' pipeline() for "image-text-to-text" (also by its name "image-to-text").
 
-    model: a folder or id, or an opened model; processor: likewise, by default that of the model's folder. dtype, device,
+    model: a folder or id, or an opened model or PeftModel; processor: likewise, by default that of the model's folder (of
+    an adapter, its base's). dtype, device,
     device_map, revision, ...: as PaliGemmaForConditionalGeneration.from_pretrained() takes them; further arguments are
     defaults of each call.
     """
@@ -125,12 +127,14 @@ def pipeline(task: str | None = None, model: Any = None, processor: Any = None, 
     if model is None:
         raise ValueError("model is None, expected a checkpoint folder, an id, or a PaliGemmaForConditionalGeneration")
     opening = {**(model_kwargs or {}), **{name: arguments.pop(name) for name in list(arguments) if name in _OPENING}}
+    if isinstance(model, PeftModel):
+        model = model.get_base_model()
     opened = model
     if not isinstance(model, PaliGemmaForConditionalGeneration):
         opened = PaliGemmaForConditionalGeneration.from_pretrained(model, **opening)
     if device is not None and device != -1:
         opened.to(device)
-    source = processor or tokenizer or image_processor or (opened.name_or_path if opened is model else model)
+    source = processor or tokenizer or image_processor or opened.name_or_path
     if not isinstance(source, PaliGemmaProcessor):
         names = {"revision", "cache_dir", "token", "trust_remote_code", "use_fast", "local_files_only"}
         source = PaliGemmaProcessor.from_pretrained(source, **{k: v for k, v in opening.items() if k in names})

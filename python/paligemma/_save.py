@@ -68,6 +68,11 @@ def _copy(folder: str, out: str, max_shard_size: int) -> None:
         shutil.copyfile(os.path.join(folder, name), os.path.join(out, name))
 
 
+def write_generation_config(folder: str, values: dict[str, Any]) -> None:
+    with open(os.path.join(folder, "generation_config.json"), "w", encoding="utf-8") as file:
+        file.write(json.dumps(values, indent=2, sort_keys=True) + "\n")
+
+
 def _fill(out: str, made: str) -> None:
     """What lies whole in `made` goes to `out`. config.json last: nothing opens without it."""
     names = [*_weight_files(made), "generation_config.json", "config.json"]
@@ -99,8 +104,7 @@ def save_model(folder: str, out: str, weights: str, int8_layers: str | list[str]
             _copy(folder, made, max_shard_size)
         else:  # what was quantized while the model opened is saved quantized
             convert(folder, made, weights, int8_layers=int8_layers, max_file_bytes=max_shard_size)
-        with open(os.path.join(made, "generation_config.json"), "w", encoding="utf-8") as file:
-            file.write(json.dumps(generation_config, indent=2, sort_keys=True) + "\n")
+        write_generation_config(made, generation_config)
         _fill(out, made)
     finally:
         shutil.rmtree(made, ignore_errors=True)

@@ -88,6 +88,8 @@ def ask(model: Any, image: Any, prompt: str | Sequence[str] | None = None, *, pr
         raise TypeError(f"{', '.join(settings)}: settings belong to prompts: model.ask(image)(prompt, ...)")
     if processor is None:
         processor = model._folders_processor()
+    if prompt is not None:
+        model = model._with_handle()  # image and prompt see the same adapters
     pixels = processor.image_processor(image, exif=exif, alpha=alpha, return_tensors="np")["pixel_values"]
     look = AskedImage(model, model.encode_image(pixels, cancel=cancel), processor)
     if prompt is None:

@@ -18,6 +18,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from . import _hub, _inputs, _library as c
+from ._adapters import one_handle
 from ._handle import array
 from ._run import CancelFlag
 from .model import Features, PaliGemmaForConditionalGeneration
@@ -44,13 +45,14 @@ class ColPaliForRetrieval(PaliGemmaForConditionalGeneration):
             raise ValueError(f"{self.name_or_path}: found no projection (embedding_proj_layer or custom_text_proj), "
                              "expected a ColPali checkpoint")
 
+    @one_handle
     def forward(self, input_ids: Any = None, pixel_values: Any = None, attention_mask: Any = None, *,
                 token_type_ids: Any = None, inputs_embeds: Any = None, position_ids: Any = None, labels: Any = None,
                 output_hidden_states: bool | None = None, return_dict: bool | None = None,
                 features: Features | None = None, cancel: CancelFlag | None = None,
-                **unused: Any) -> Any:
+                adapter_names: Sequence[str] | None = None, **unused: Any) -> Any:
         """.embeddings f32 [B, T, embedding_dim]: of each token, of length 1; 0 on padding. .image_hidden_states and, with
-        output_hidden_states, .hidden_states as of PaliGemma. labels are taken and not used."""
+        output_hidden_states, .hidden_states as of PaliGemma. labels are taken and not used. adapter_names as of PaliGemma."""
         arrays = dict(input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask,
                       token_type_ids=token_type_ids, position_ids=position_ids, pixel_values=pixel_values)
         flags = c.FORWARD_RETRIEVAL | c.FORWARD_NO_LOGITS | c.FORWARD_NO_LOSS

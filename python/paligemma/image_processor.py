@@ -11,6 +11,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from . import _hub, _images, _library as c
+from ._adapter_files import naming_the_base
 from ._handle import Handle, array
 from ._log import log_function
 from .outputs import BatchFeature, stacked, tensor_type
@@ -198,7 +199,9 @@ class SiglipImageProcessor:
             if os.path.basename(name) not in ("preprocessor_config.json", "processor_config.json"):
                 raise ValueError(f"{name}: expected a folder, preprocessor_config.json or processor_config.json")
             name = os.path.dirname(os.path.abspath(name))
-        return cls._of_folder(_hub.find(name, revision, cache_dir, subfolder), None, changed)
+        folder = _hub.find(name, revision, cache_dir, subfolder)
+        with naming_the_base(name, folder, "an image processor"):
+            return cls._of_folder(folder, None, changed)
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> SiglipImageProcessor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import replace
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from . import _beams, _hub, _inputs, _library as c
+from ._adapter_files import base_and_adapter, save_adapter
+from ._adapters import AdapterMethods, Adapters, one_handle
 from ._as_torch import AsTorchModule
 from ._checkpoint import open_model
 from ._features import Features, given, use
@@ -17,7 +19,7 @@ from ._generate import Plan, ids_of, plan, repeated
 from ._handle import Handle, array
 from ._run import CancelFlag, interruptible
 from ._sampling import whole
-from ._save import check_arguments, n_bytes, save_model
+from ._save import check_arguments, n_bytes, save_model, write_generation_config
 from ._steps import Steps
 from ._stream import of_thread, pieces, tokens
 from .answers import detect, segment
@@ -29,7 +31,7 @@ from .processor import PaliGemmaProcessor, open_handle
 from .score import score
 
 
-class PaliGemmaForConditionalGeneration(AsTorchModule):
+class PaliGemmaForConditionalGeneration(AsTorchModule, AdapterMethods):
     """A model on the CPU, for inference, in f32, in bf16 or with int8 or int4 weights; from_pretrained() opens one,
     close() or `with` ends it.
 
@@ -49,14 +51,14 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         matrices that are int8 (see convert()); kv: the KV cache in "f32" or "bf16", None is bf16 beside int8 and int4."""
         self.name_or_path = folder
         self._folder = os.path.abspath(folder)  # a later chdir is no matter
-        self._processor: Handle | None = None  # the folder's own, opened when first needed
-        self._asking: PaliGemmaProcessor | None = None  # likewise, for ask()
+        self._opened: dict[str, Any] = {}  # the folder's own processor, opened when first needed
         self.n_threads = n_threads
         self._cpu = cpu
         self._weights, self._arithmetic, self._disable_mmap = weights, arithmetic, bool(disable_mmap)
         self._int8_layers = int8_layers if int8_layers is None or isinstance(int8_layers, str) else list(int8_layers)
         self.set_attn_implementation(attn_implementation)
         self._handle = open_model(folder, cpu, weights, arithmetic, self._disable_mmap, self._int8_layers, kv)
+        self._adapters = Adapters(self._handle)
         self._kv = kv
         self.config = PaliGemmaConfig._of_handle(self._handle.pointer, folder)
         self.generation_config = GenerationConfig._of_folder(folder, self.config)
@@ -68,8 +70,13 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
                         cpu: str | None = None, weights: str = "stored", arithmetic: str | None = None,
                         attn_implementation: str | dict[str, str] | None = None, disable_mmap: bool = False,
                         int8_layers: str | Iterable[str] | None = None, kv: str | None = None,
-                        generation_config: Any = None, output_loading_info: bool = False, **kwargs: Any) -> Any:
+                        generation_config: Any = None, output_loading_info: bool = False,
+                        adapter_name: str = "default", adapter_kwargs: dict[str, Any] | None = None,
+                        **kwargs: Any) -> Any:
         """Opens a checkpoint folder, or a model id in the local Hugging Face cache; the network is never used.
+
+        Of an adapter that PEFT saved, the base model that it names is opened, and the adapter added under adapter_name;
+        adapter_kwargs: its revision, cache_dir and subfolder, where they are others.
 
         Other arguments of transformers' from_pretrained() are taken where they change nothing here: dtype and
         torch_dtype (see `arithmetic`), device_map "auto" or "cpu", low_cpu_mem_usage, token, ...
@@ -77,12 +84,19 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         generation_config: in place of the folder's. output_loading_info=True: the model and a dictionary of what did
         not fit, which is nothing: a folder that lacks a tensor does not open.
         n_threads, cpu, weights, arithmetic, attn_implementation, disable_mmap, int8_layers and kv: as of the class.
-        Raises FileNotFoundError, OSError (damaged files), NotImplementedError (sound, but not run by this version),
-        ValueError (an argument; weights that the folder was not converted to).
+        Raises FileNotFoundError (the base of an adapter, too), OSError (damaged files), NotImplementedError (sound, but
+        not run by this version), ValueError (an argument; weights that the folder was not converted to).
         """
         _hub.check_arguments(kwargs)
-        folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
+        of_files = {"revision": revision, "cache_dir": cache_dir, "subfolder": subfolder}
+        folder, adapter = base_and_adapter(pretrained_model_name_or_path, of_files, adapter_kwargs or {})
         model = cls(folder, n_threads, cpu, weights, arithmetic, attn_implementation, disable_mmap, int8_layers, kv)
+        if adapter is not None:
+            try:
+                model.load_adapter(adapter, adapter_name)
+            except BaseException:
+                model.close()
+                raise
         if generation_config is not None:
             model.generation_config = generation_config
         none: dict[str, Any] = {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set(),
@@ -96,11 +110,18 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         self._attention, self._eager = attn_implementation, of_text == "eager"
 
     def __reduce__(self) -> Any:
-        """A copy, in this process or another, opens the checkpoint again; the mapped weights are shared."""
+        """A copy, in this process or another, opens the checkpoint and its adapters again; the mapped weights are
+        shared."""
         self._handle.check_open()
         return (type(self), (self._folder, self.n_threads, self._cpu, self._weights, self._arithmetic,
                              self._attention, self._disable_mmap, self._int8_layers, self._kv),
-                {"generation_config": self.generation_config})
+                {"generation_config": self.generation_config, "adapters": self._adapters.recipe()})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        recipe = state.pop("adapters", None)
+        vars(self).update(state)
+        if recipe is not None:
+            self._handle = self._adapters.restored(recipe, self.n_threads)
 
     # -- saving
 
@@ -111,10 +132,16 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
 
         The weights are a copy of the files that the model was opened from, or, with from_pretrained(weights="int8"),
         what was quantized. max_shard_size: bytes, or "5GB"; stored files that are larger are refused, not divided.
+
+        With adapters loaded it writes, as transformers does, the files of the one that is active in place of the model's.
         """
         check_arguments(save_directory, arguments)
         self._handle.check_open()
-        if is_main_process:
+        adapter = self._saved_adapter()
+        if is_main_process and adapter is not None:
+            save_adapter(adapter, os.fsdecode(save_directory))
+            write_generation_config(os.fsdecode(save_directory), self.generation_config.to_diff_dict())
+        elif is_main_process:
             save_model(self._folder, os.fsdecode(save_directory), self._weights, self._int8_layers,
                        self.generation_config.to_diff_dict(), n_bytes(max_shard_size))
 
@@ -124,8 +151,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
     # -- closing
 
     def close(self) -> None:
-        """Frees the model when the calls under way are over; later calls raise ValueError."""
-        self._handle.close()
+        """Frees the model and its adapters when the calls under way are over; later calls raise ValueError."""
+        self._adapters.close()
 
     @property
     def closed(self) -> bool:
@@ -144,6 +171,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         """forward()."""
         return self.forward(*args, **kwargs)
 
+    @one_handle
     def forward(
         self,
         input_ids: Any = None,
@@ -169,6 +197,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         cache_position: Any = None,
         cache: None = None,
         return_logits: bool = True,
+        adapter_names: Sequence[str] | None = None,
     ) -> Any:
         """One pass over B rows of T tokens; arrays, tensors or lists, and the outputs are tensors if an input is.
 
@@ -182,6 +211,8 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         mm_encoder_outputs: {"image": what get_image_features() or encode_image() returned}, or `features`, in place of
         pixel_values; changed or repeated arrays will do. Images serve the rows one after the other; where each row has
         the tokens of all of them, each row takes all: one image, many prompts.
+        adapter_names: for each row the name of a loaded adapter, or "__base__" for none, in place of those in use; gives
+        loss, logits and image_hidden_states alone.
 
         -> .logits f32 [B, K, vocab], .loss f32 [] with labels, .image_hidden_states f32 [n_images, N, hidden] with
         images, .hidden_states (embeddings and each layer's output, L + 1 of f32 [B, T, hidden]) with
@@ -216,6 +247,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
             output["logits"] = output.logits[:, chosen.tolist()]
         return output.to_tuple() if return_dict is False else output
 
+    @one_handle
     def embed(self, input_ids: Any = None, pixel_values: Any = None, attention_mask: Any = None,
               token_type_ids: Any = None, inputs_embeds: Any = None, labels: Any = None, position_ids: Any = None, *,
               mm_encoder_outputs: dict[str, Any] | None = None, features: Features | None = None,
@@ -228,6 +260,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         handle = self._run_forward(arrays, c.FORWARD_EMBEDDINGS, features, cancel)
         return _outputs(handle, False, _inputs.any_torch(*arrays.values()), features)
 
+    @one_handle
     def attention_to_image(self, input_ids: Any = None, pixel_values: Any = None, attention_mask: Any = None,
                            token_type_ids: Any = None, inputs_embeds: Any = None, labels: Any = None,
                            position_ids: Any = None, *, n_queries: int = 0, layer: int | None = None,
@@ -308,6 +341,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
 
     # -- generate
 
+    @one_handle
     def generate(
         self,
         inputs: Any = None,
@@ -326,6 +360,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         streamer: Any = None,
         tokenizer: Any = None,
         max_running: int | None = None,
+        adapter_names: Sequence[str] | None = None,
         **settings: Any,
     ) -> Any:
         """Greedy generation, or with do_sample draws: prompt and new ids, i64 [B, T + new], rows that ended earlier
@@ -355,6 +390,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
         max_running: rows that run at a time, each with its keys and values in memory; when one ends, the next begins.
         Default: 16 with int8 and int4 weights, 4 with stored ones; all of them where each step is to be seen, with
         stopping_criteria, streamer, output_scores and output_logits. With num_beams one prompt runs at a time.
+        adapter_names: for each row the name of a loaded adapter, or "__base__" for none, in place of those in use.
         What is set on the model's generation_config, or stands in its file, counts as a keyword does.
         Raises ValueError for settings that are not followed, and says what to do.
         """
@@ -481,15 +517,15 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
 
     def _own_processor(self) -> Handle:
         """The processor of the model's folder, opened at most once."""
-        if self._processor is None or self._processor.closed:
-            self._processor = open_handle(self._folder, shared=True)
-        return self._processor
+        if "handle" not in self._opened or self._opened["handle"].closed:
+            self._opened["handle"] = open_handle(self._folder, shared=True)
+        return self._opened["handle"]
 
     def _folders_processor(self) -> PaliGemmaProcessor:
         """The same for ask(), as a processor."""
-        if self._asking is None or self._asking.closed:
-            self._asking = PaliGemmaProcessor.from_pretrained(self._folder)
-        return self._asking
+        if "processor" not in self._opened or self._opened["processor"].closed:
+            self._opened["processor"] = PaliGemmaProcessor.from_pretrained(self._folder)
+        return self._opened["processor"]
 
     def _answer(self, chosen: Plan, steps: Steps, result: Handle, as_torch: bool) -> Any:
         """What generate() returns."""
@@ -539,6 +575,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule):
 
     # -- text as it comes
 
+    @one_handle
     def stream(self, inputs: Any = None, processor: Any = None, *, mm_encoder_outputs: dict[str, Any] | None = None,
                features: Features | None = None, cancel: CancelFlag | None = None, generation_config: Any = None,
                skip_special_tokens: bool = True, **arguments: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from . import _hub, _images, _library as c
+from ._adapter_files import naming_the_base
 from ._arguments import Arguments
 from ._encoding import LARGE
 from ._handle import Handle, array
@@ -93,8 +94,9 @@ class PaliGemmaProcessor:
                 if name in kwargs}
         tokenizer = keywords_of_tokenizer(kwargs)
         _hub.check_arguments(kwargs)
-        made = cls._of_folder(_hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder), image_settings,
-                              tokenizer)
+        folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder)
+        with naming_the_base(pretrained_model_name_or_path, folder, "a processor"):
+            made = cls._of_folder(folder, image_settings, tokenizer)
         if call.get("max_length") is not None:
             made.tokenizer.max_length = call["max_length"]
         made.tokenizer.init_kwargs.update(call)  # for later calls that do not say otherwise

@@ -12,6 +12,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from . import _encoding, _hub, _library as c
+from ._adapter_files import naming_the_base
 from ._encoding import BatchEncoding, Encoding, Lengths, Source, Template
 from ._handle import Handle
 from ._log import log_function
@@ -202,7 +203,8 @@ class PaliGemmaTokenizer:
         keywords = keywords_of_tokenizer(kwargs)
         _hub.check_arguments({name: value for name, value in kwargs.items() if name not in _HARMLESS})
         folder = _hub.find(pretrained_model_name_or_path, revision, cache_dir, subfolder or "")
-        handle = open_processor(folder, c.PROCESSOR_TEXT_ONLY)
+        with naming_the_base(pretrained_model_name_or_path, folder, "a tokenizer"):
+            handle = open_processor(folder, c.PROCESSOR_TEXT_ONLY)
         made = cls(handle, info_of(handle), folder, **keywords)
         made.name_or_path = os.fsdecode(pretrained_model_name_or_path)
         return made
