@@ -195,12 +195,35 @@ class Model(_Handle):
             return [tuple(scores._tensor("pg_scores_get_tensor", i, name) for name in (b"ids", b"log_probs"))
                     for i in range(len(answers))]
 
+    def adapt(self, adapters, weights=None):
+        """pg_model_adapt(). -> Model"""
+        adapted, c = Model.__new__(Model), binding()
+        _Handle.__init__(adapted, self.library, "model")
+        pointers = (ctypes.c_void_p * len(adapters))(*[adapter.pointer.value for adapter in adapters])
+        weights = weights and (c.f32 * len(weights))(*weights)
+        adapted.open("pg_model_adapt", self.pointer, pointers, weights, len(adapters))
+        return adapted
+
     def encode_image(self, inputs, n_threads=1):
         """-> Features"""
         features = Features(self.library)
         options = binding().RunOptions(n_threads=n_threads)
         features.open("pg_features_create", self.pointer, inputs.pointer, ctypes.byref(options))
         return features
+
+
+class Adapter(_Handle):
+    """pg_adapter_open()."""
+
+    def __init__(self, model, folder, n_threads=1):
+        super().__init__(model.library, "adapter")
+        options = binding().AdapterOptions(n_threads=n_threads)
+        self.open("pg_adapter_open", model.pointer, os.fsencode(folder), ctypes.byref(options))
+
+    def info(self):
+        info = binding().AdapterInfo()
+        self.library.call("pg_adapter_get_info", self.pointer, ctypes.byref(info))
+        return info
 
 
 def _strings(texts):
