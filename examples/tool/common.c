@@ -233,7 +233,8 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     if (verb->shared & (TOOL_OPTIONS_MODEL | TOOL_OPTIONS_CONVERT))
         list[n++] = (tool_option){.name = "--int8-layers", .text = &int8_layers};
     if (verb->shared & TOOL_OPTIONS_MODEL) list[n++] = (tool_option){.name = "--in-memory", .flag = &in_memory};
-    if (verb->shared & TOOL_OPTIONS_MODEL) list[n++] = (tool_option){.name = "--adapter", .texts = &adapters};
+    if (verb->shared & (TOOL_OPTIONS_MODEL | TOOL_OPTIONS_CONVERT))
+        list[n++] = (tool_option){.name = "--adapter", .texts = &adapters};
     if (verb->shared & TOOL_OPTIONS_MACHINE) list[n++] = (tool_option){.name = "--cpu", .text = &cpu};
     if (verb->shared & TOOL_OPTIONS_THREADS)
         list[n++] = (tool_option){.name = "--threads", .letter = "-t", .number = &n_threads, .least = 1, .most = 1024};
@@ -254,7 +255,9 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     if (status >= 0 || !shared) return status;
     pg_model_options_init(&shared->model, sizeof shared->model);
     for (size_t i = 0; i < N_CHOICES; i++) {
-        int32_t value = choices[i].first;
+        /* what adapters are merged into may stay as it is stored */
+        int32_t value =
+            choices[i].group == TOOL_OPTIONS_CONVERT && adapters.n > 0 ? PG_WEIGHTS_STORED : choices[i].first;
         if (!texts[i]) continue;
         while (value <= choices[i].last && strcmp(texts[i], choices[i].words[value]) != 0) value++;
         if (value > choices[i].last)

@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* paligemma convert: a checkpoint folder with int8 or int4 weights. */
+/* paligemma convert: a checkpoint folder with int8 or int4 weights, or with adapters merged. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,9 @@ static const char help[] =
     "empty; it appears when it is whole. Until then\n"
     "everything lies in OUT.partial, and what an interrupted conversion left there goes with the next one.\n"
     "\n"
-    "      --weights KIND       int8 (default) or int4\n"
+    "      --weights KIND       int8 (default) or int4; with --adapter also stored, which is the default then\n"
+    "      --adapter FOLDER     merge a LoRA adapter of MODEL into the weights; may be given several times. OUT is a\n"
+    "                           model by itself, with --weights stored for others to read, too\n"
     "      --int8-layers LIST   beside int4: what is int8, names with commas between; embedding,attention is the mix\n"
     "                           to begin with. paligemma(1) has the names\n"
     "      --calibrate FOLDER   beside int4: round so that answers about these images stay near (an image or a folder; "
@@ -77,6 +79,8 @@ static int convert(const tool_verb *verb, int argc, char **argv) {
     if (exit_status >= 0) return exit_status;
     if (calibrate.images && shared.model.weights != PG_WEIGHTS_INT4)
         return tool_usage_error(verb, "--calibrate is for --weights int4");
+    if (calibrate.images && shared.adapters.n > 0)
+        return tool_usage_error(verb, "--calibrate is not for --adapter: merge first, then calibrate what was written");
     if (calibrate.prompts && !calibrate.images) return tool_usage_error(verb, "--prompts is for --calibrate");
 
     tool_progress progress;
@@ -84,7 +88,10 @@ static int convert(const tool_verb *verb, int argc, char **argv) {
     pg_convert_options options;
     tool_progress_init(&progress);
     pg_convert_options_init(&options, sizeof options);
-    options.weights = shared.model.weights == PG_WEIGHTS_STORED ? PG_WEIGHTS_INT8 : shared.model.weights;
+    options.weights = shared.model.weights;
+    if (options.weights == PG_WEIGHTS_STORED && shared.adapters.n == 0) options.weights = PG_WEIGHTS_INT8;
+    options.adapters = shared.adapters.texts;
+    options.n_adapters = (int32_t)shared.adapters.n;
     options.int8_layers = shared.model.int8_layers;
     options.n_threads = calibrate.n_threads = shared.n_threads;
     options.max_file_bytes = (uint64_t)megabytes * 1000000;

@@ -118,6 +118,7 @@ static const struct {
     {"PG_WEIGHTS_*", "--weights FORMAT"},
     {"PG_WEIGHTS_INT4", "--weights int4"},
     {"PG_WEIGHTS_INT8", "--weights int8"},
+    {"PG_WEIGHTS_STORED", "--weights stored"},
     {"attention_layer", "--attention-layer"},
     {"cpu_mask", "--cpu"},
     {"int8_layers", "--int8-layers"},

@@ -1437,7 +1437,8 @@ PG_API pg_status pg_calibration_load(const pg_model *model, const char *path, ui
 /** Options of pg_model_convert(). */
 typedef struct pg_convert_options {
     uint32_t struct_size;              ///< sizeof(pg_convert_options)
-    int32_t weights;                   ///< PG_WEIGHTS_INT8 (default) or PG_WEIGHTS_INT4
+    int32_t weights;                   ///< PG_WEIGHTS_INT8 (default) or PG_WEIGHTS_INT4; with adapters also _STORED:
+                                       ///< a checkpoint as others read it, in the dtypes of the source
     int32_t n_threads;                 ///< 1 to 1024; default and 0: the CPUs this process may use
     uint32_t reserved;                 ///< 0
     uint64_t max_file_bytes;           ///< larger weights are split into files between tensors; default and 0: 5e9
@@ -1451,12 +1452,19 @@ typedef struct pg_convert_options {
     const pg_calibration *calibration; ///< beside INT4: of the same checkpoint. The layers that become int4 are rounded
                                        ///< so that what they compute of its texts stays near; default NULL: each
                                        ///< weight to the nearest
+    const char *const *adapters;       ///< [n_adapters] folders or ids of adapters of the model, which are merged into
+                                       ///< the weights; default NULL. Not beside a calibration
+    const float *adapter_weights;      ///< [n_adapters] as of pg_model_adapt(); default NULL: all 1
+    int32_t n_adapters;                ///< 0 to 1024; default 0
+    uint32_t reserved_end;             ///< 0
 } pg_convert_options;
 PG_API pg_status pg_convert_options_init(pg_convert_options *options, size_t struct_size); ///< fills in the defaults
 
 /** Writes the checkpoint `model` (a folder or an id) with quantized weights to the new or empty folder `out`, which
  * opens like any other and, unless it is calibrated, computes to the bit what pg_model_open() of `model` with the same
  * weights and int8_layers computes.
+ * With adapters the folder is a model by itself, W + B A in place of W; PEFT: merge_and_unload(). Where they change an
+ * embedding that is tied to the head, the head is written beside it. lora_bias on a layer that has no bias is refused.
  * The bytes are the same on every CPU and for every n_threads. Everything is written to `out`.partial, which is renamed
  * at the end: an interrupted conversion leaves no `out`, and the next one removes its remains. Errors: as
  * pg_model_open(); PG_ERROR_ARGUMENT (`out` is not empty or a mount point), PG_ERROR_UNSUPPORTED (`model` is quantized

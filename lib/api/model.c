@@ -1,5 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* pg_model: open, close, describe, convert; and where a checkpoint lies. */
+#include <math.h>
 #include <string.h>
 
 #include "api/structs.h"
@@ -11,8 +12,12 @@
 #include "generate/session.h"
 #include "model/adapter.h"
 #include "model/calibrate.h"
+#include "model/adapter_merge.h"
 
-enum { MAX_OPEN_THREADS = 64 }; /* unless the caller asks for more: opening is not worth more */
+enum {
+    MAX_OPEN_THREADS = 64, /* unless the caller asks for more: opening is not worth more */
+    MAX_MERGED = 1024
+};
 
 PGI_OPTIONS(pg_model_options, .struct_size = sizeof(pg_model_options))
 
@@ -209,6 +214,41 @@ pg_status pg_checkpoint_get_config(const char *model, char *text, size_t capacit
 
 PGI_OPTIONS(pg_convert_options, .struct_size = sizeof(pg_convert_options), .weights = PG_WEIGHTS_INT8)
 
+/* What can be said of the adapters before they are opened. */
+static pg_status merging_in(const pg_convert_options *options) {
+    PGI_TRY(pgi_reserved_in(options->reserved_end, "pg_convert_options"));
+    if (options->n_adapters < 0 || options->n_adapters > MAX_MERGED)
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_convert_options.n_adapters is %d, expected 0 to %d",
+                         (int)options->n_adapters, MAX_MERGED);
+    if (options->n_adapters > 0 && !options->adapters)
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_convert_options.adapters is NULL, expected %d of them",
+                         (int)options->n_adapters);
+    if (options->n_adapters > 0 && options->calibration)
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "pg_convert_options has adapters and a calibration, expected one of them: "
+                         "merge first, then calibrate what was written");
+    for (int32_t i = 0; i < options->n_adapters; i++) {
+        if (!options->adapters[i])
+            return pgi_error(PG_ERROR_ARGUMENT, "pg_convert_options.adapters[%d] is NULL, expected a folder", (int)i);
+        if (options->adapter_weights && !isfinite(options->adapter_weights[i]))
+            return pgi_error(PG_ERROR_ARGUMENT, "pg_convert_options.adapter_weights[%d] is %f, expected a number",
+                             (int)i, (double)options->adapter_weights[i]);
+    }
+    return PG_OK;
+}
+
+static pg_status convert_merged(const pgi_memory *memory, const pgi_run *run, const pgi_log *log, const char *model,
+                                const pg_convert_options *options, pgi_convert_target *target) {
+    pgi_adapter_merge merger;
+    if (options->n_adapters == 0) return pgi_convert(memory, run, log, model, target);
+    PGI_TRY(pgi_adapter_merge_open(memory, run, model, options->adapters, options->adapter_weights,
+                                   (size_t)options->n_adapters, &merger));
+    target->changes = &merger.calls;
+    const pg_status status = pgi_convert(memory, run, log, model, target);
+    pgi_adapter_merge_close(&merger);
+    return status;
+}
+
 static const uint64_t DEFAULT_FILE_BYTES = 5000000000u; /* as transformers cuts checkpoints */
 
 pg_status pg_model_convert(const char *model, const char *out, const pg_convert_options *options) {
@@ -217,9 +257,12 @@ pg_status pg_model_convert(const char *model, const char *out, const pg_convert_
     PGI_NOT_NULL(out);
     PGI_OPTIONS_IN(pg_convert_options, complete, options);
     PGI_TRY(pgi_reserved_in(complete.reserved, "pg_convert_options"));
-    if (complete.weights != PG_WEIGHTS_INT8 && complete.weights != PG_WEIGHTS_INT4)
+    PGI_TRY(merging_in(&complete));
+    const int stores = complete.weights == PG_WEIGHTS_STORED && complete.n_adapters > 0;
+    if (!stores && complete.weights != PG_WEIGHTS_INT8 && complete.weights != PG_WEIGHTS_INT4)
         return pgi_error(PG_ERROR_ARGUMENT,
-                         "pg_convert_options.weights is %d, expected PG_WEIGHTS_INT8 (1) or PG_WEIGHTS_INT4 (2)",
+                         "pg_convert_options.weights is %d, expected PG_WEIGHTS_INT8 (1) or PG_WEIGHTS_INT4 (2), or "
+                         "PG_WEIGHTS_STORED (0) beside adapters",
                          (int)complete.weights);
     PGI_TRY(mix_in(complete.weights, complete.int8_layers, "pg_convert_options"));
     if (complete.calibration && complete.weights != PG_WEIGHTS_INT4)
@@ -229,8 +272,12 @@ pg_status pg_model_convert(const char *model, const char *out, const pg_convert_
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
-    const pgi_convert_target target = {out, complete.weights, complete.int8_layers, complete.calibration,
-                                       complete.max_file_bytes ? complete.max_file_bytes : DEFAULT_FILE_BYTES};
+    pgi_convert_target target = {out,
+                                 complete.weights,
+                                 complete.int8_layers,
+                                 complete.calibration,
+                                 complete.max_file_bytes ? complete.max_file_bytes : DEFAULT_FILE_BYTES,
+                                 NULL};
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, NULL, PGI_RUN_OPTIONS(&complete));
     const pgi_log log = {complete.log, complete.log_user};
@@ -239,7 +286,7 @@ pg_status pg_model_convert(const char *model, const char *out, const pg_convert_
     if (complete.calibration) status = pgi_calibration_begin(complete.calibration);
     if (status >= 0) {
         if (complete.calibration) status = pgi_calibration_check(complete.calibration);
-        if (status >= 0) status = pgi_convert(&memory, &run, &log, model, &target);
+        if (status >= 0) status = convert_merged(&memory, &run, &log, model, &complete, &target);
         if (complete.calibration) status = pgi_calibration_end(complete.calibration, status);
     }
     pgi_run_free(&run);

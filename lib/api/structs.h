@@ -18,7 +18,7 @@
     X(pg_answer_options, allocator)        \
     X(pg_batch, image_counts)              \
     X(pg_beam_options, on_texts_user)      \
-    X(pg_convert_options, calibration)     \
+    X(pg_convert_options, reserved_end)    \
     X(pg_encode_options, max_text_bytes)   \
     X(pg_forward_options, reserved_end)    \
     X(pg_generate_options, max_running)    \

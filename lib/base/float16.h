@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* bfloat16 and IEEE binary16 to f32, exactly, from memory of any alignment; f32 to bfloat16. */
+/* bfloat16 and IEEE binary16 to f32, exactly, from memory of any alignment; f32 to both. */
 #ifndef PGI_BASE_FLOAT16_H
 #define PGI_BASE_FLOAT16_H
 
@@ -34,6 +34,23 @@ static inline float pgi_f32_from_f16(uint16_t bits) {
         return sign ? -value : value;
     }
     return pgi_f32_from_bits(sign | (exponent + 112) << 23 | fraction << 13);
+}
+
+/* To nearest, ties to even; from 65520 on infinity. */
+static inline uint16_t pgi_f16_from_f32(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    uint32_t magnitude = bits & 0x7FFFFFFFu;
+    if (magnitude > 0x7F800000u) return sign | 0x7E00;
+    if (magnitude >= 0x477FF000u) return sign | 0x7C00;
+    if (magnitude < 0x38800000u) { /* a multiple of 2^-24: beside 2^23 no bit of a fraction is left */
+        const float multiple = pgi_f32_from_bits(magnitude) * 0x1p24f + 0x1p23f;
+        memcpy(&bits, &multiple, sizeof bits);
+        return (uint16_t)(sign | (bits & 0x7FF));
+    }
+    magnitude += 0xFFF + (magnitude >> 13 & 1);
+    return (uint16_t)(sign | (magnitude - 0x38000000u) >> 13);
 }
 
 static inline uint16_t pgi_load_u16(const void *p) {

@@ -14,11 +14,14 @@
 
 #include "base/atomic_folder.h"
 #include "base/crc32.h"
+#include "base/float16.h"
+#include "base/parallel.h"
 #include "base/shape.h"
 #include "checkpoint/calibration.h"
 #include "checkpoint/config.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
+#include "checkpoint/weight_changes.h"
 #include "checkpoint/mix.h"
 #include "checkpoint/quantized_store.h"
 #include "checkpoint/safetensors.h"
@@ -51,6 +54,7 @@ typedef struct item {
     uint64_t n_bytes, at; /* at: in the data of its file */
     uint32_t file, crc32;
     const pgi_calibration_site *site; /* whose sums are rounded by; NULL: none */
+    int merges;                       /* adapters change it */
 } item;
 
 typedef struct converter {
@@ -63,7 +67,8 @@ typedef struct converter {
     pgi_weights bound;
     item *items;
     size_t n_items;
-    int is_mix; /* the blocks of a matrix are of another kind than the folder's */
+    pgi_stored_tensor head; /* of its own, of an embedding that was its twin */
+    int is_mix;             /* the blocks of a matrix are of another kind than the folder's */
     uint32_t n_files, config_crc32;
     uint64_t done, total;   /* bytes of tensors */
     pgi_process_mark owner; /* set before the first callback: a child that one forks writes nothing */
@@ -111,6 +116,9 @@ static pg_status is_copied_head(const converter *c, const pgi_stored_tensor *ten
     const pgi_matrix *embedding = &c->bound.text.embedding, *head = &c->bound.text.head.weight;
     *is_copy = c->config.tie_word_embeddings && tensor == head->tensor && head->tensor != embedding->tensor &&
                head->dtype == embedding->dtype;
+    const pgi_weight_changes *merge = c->target->changes;
+    if (*is_copy && merge)
+        *is_copy = !merge->changes(merge->user, tensor) && !merge->changes(merge->user, embedding->tensor);
     return *is_copy ? pgi_tensor_files_same_bytes(c->files, tensor, embedding->tensor, is_copy) : PG_OK;
 }
 
@@ -119,10 +127,24 @@ static int is_other_kind(const converter *c, const item *it) {
     return pgi_dtype_is_blocks(it->dtype) && it->dtype != pgi_blocks_of_weights(c->target->weights);
 }
 
+/* The head becomes a tensor of its own, made of the embedding as it is stored. */
+static void add_head(converter *c) {
+    const pgi_stored_tensor *embedding = c->bound.text.embedding.tensor;
+    const item *twin = bsearch(embedding, c->items, c->n_items, sizeof *c->items, by_tensor);
+    c->head = *embedding;
+    c->head.name = "lm_head.weight";
+    c->head.used = INT32_MAX; /* the last */
+    item *it = &c->items[c->n_items++];
+    *it = *twin;
+    it->tensor = &c->head;
+    it->site = NULL;
+    it->merges = c->target->changes->changes(c->target->changes->user, &c->head);
+}
+
 /* What is written, in which order, to which file. */
 static pg_status plan(converter *c) {
     size_t n = pgi_tensor_files_count(c->files);
-    c->items = pgi_alloc(c->memory, n, sizeof *c->items);
+    c->items = pgi_alloc(c->memory, n + 1, sizeof *c->items);
     if (!c->items) return PG_ERROR_MEMORY;
     for (size_t i = 0; i < n; i++) {
         const pgi_stored_tensor *tensor = pgi_tensor_files_at(c->files, i);
@@ -131,12 +153,15 @@ static pg_status plan(converter *c) {
         if (!tensor->used || is_copy) continue;
         item *it = &c->items[c->n_items++];
         *it = (item){.tensor = tensor, .dtype = tensor->dtype, .n_bytes = tensor->n_bytes};
-        if (tensor->n_dims > 1) continue;
+        it->merges = c->target->changes && c->target->changes->changes(c->target->changes->user, tensor);
+        if (tensor->n_dims > 1 || c->target->weights == PG_WEIGHTS_STORED) continue;
         it->dtype = PG_DTYPE_F32;
         it->n_bytes = (uint64_t)tensor_elements(tensor) * sizeof(float);
     }
     c->chunk_bytes = CHUNK_BYTES;
-    PGI_TRY(pgi_weights_each_matrix(&c->bound, &c->config, mark_matrix, c));
+    if (c->target->weights != PG_WEIGHTS_STORED)
+        PGI_TRY(pgi_weights_each_matrix(&c->bound, &c->config, mark_matrix, c));
+    if (c->target->changes && c->target->changes->unties_head(c->target->changes->user)) add_head(c);
     qsort(c->items, c->n_items, sizeof *c->items, by_use);
 
     uint64_t at = 0;
@@ -198,6 +223,8 @@ static pg_status add_shape(pgi_buffer *text, const int64_t *shape, int32_t n_dim
 }
 
 static pg_status add_metadata(const converter *c, uint32_t file, pgi_buffer *text) {
+    static const char stored[] = "{\"__metadata__\":{\"format\":\"pt\"}";
+    if (c->target->weights == PG_WEIGHTS_STORED) return pgi_buffer_append(text, stored, sizeof stored - 1);
     PGI_TRY(pgi_buffer_printf(text,
                               "{\"__metadata__\":{\"format\":\"" PGI_STORE_FORMAT "\",\"layout_version\":\"%d\","
                               "\"weights\":\"%s\",\"config_crc32\":\"%08x\",\"header_crc32\":\"00000000\"",
@@ -224,6 +251,14 @@ static pg_status add_metadata(const converter *c, uint32_t file, pgi_buffer *tex
     return pgi_buffer_append(text, "}", 1);
 }
 
+/* Pads the header of a file that others read, too, and puts its size in front. */
+static pg_status finish_plain_header(pgi_buffer *text) {
+    while (text->size % 64) PGI_TRY(pgi_buffer_append(text, " ", 1));
+    const uint64_t size = text->size - 8;
+    for (int i = 0; i < 8; i++) text->data[i] = (uint8_t)(size >> (8 * i));
+    return PG_OK;
+}
+
 /* The whole beginning of a file: 8 bytes of size, and the header, padded so that the data begins at a multiple of 64.
  * Its size does not depend on the checksums. */
 static pg_status make_header(const converter *c, uint32_t file, pgi_buffer *text) {
@@ -243,6 +278,7 @@ static pg_status make_header(const converter *c, uint32_t file, pgi_buffer *text
                                   (unsigned long long)(it->at + it->n_bytes)));
     }
     PGI_TRY(pgi_buffer_append(text, "}", 1));
+    if (c->target->weights == PG_WEIGHTS_STORED) return finish_plain_header(text);
     return pgi_quantized_store_finish_header(text);
 }
 
@@ -269,7 +305,13 @@ static pg_status factors_of(converter *c, const pgi_calibration_site *site, cons
 /* begin: of the data in the file. */
 static pg_status write_blocks(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it) {
     const int64_t rows = it->tensor->shape[0];
-    pgi_quantize_source from = {c->memory, c->files, it->tensor, rows, tensor_elements(it->tensor) / rows, NULL};
+    pgi_quantize_source from = {c->memory,
+                                c->files,
+                                it->tensor,
+                                rows,
+                                tensor_elements(it->tensor) / rows,
+                                NULL,
+                                it->merges ? c->target->changes : NULL};
     const int64_t panel_bytes = pgi_quantized_groups(from.columns) * pgi_quantized_block(it->dtype);
     PGI_TRY(factors_of(c, it->site, &from.factors));
     const int64_t n_panels = pgi_quantized_panels(from.rows), most = (int64_t)c->chunk_bytes / panel_bytes;
@@ -298,8 +340,64 @@ static pg_status write_vector(converter *c, const pgi_atomic_file *file, uint64_
     return PG_OK;
 }
 
+/* The bytes as they are stored. */
+static pg_status write_bytes(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it) {
+    for (uint64_t at = 0; at < it->n_bytes;) {
+        const size_t size = it->n_bytes - at < CHUNK_BYTES ? (size_t)(it->n_bytes - at) : CHUNK_BYTES;
+        PGI_TRY(pgi_tensor_files_read(c->files, it->tensor, (size_t)at, size, c->chunk));
+        PGI_TRY(write_chunk(c, file, begin, it, c->chunk, at, size));
+        at += size;
+    }
+    return PG_OK;
+}
+
+/* Rows of a tensor that adapters change, as f32. */
+typedef struct merged_rows {
+    const converter *c;
+    int64_t first, columns;
+    float *rows;
+} merged_rows;
+
+static void merge_rows(void *context, int64_t first, int64_t end, int thread) {
+    const merged_rows *m = context;
+    const pgi_weight_changes *merge = m->c->target->changes;
+    (void)thread;
+    merge->rows(merge->user, m->first + first, end - first, m->columns, m->rows + first * m->columns);
+}
+
+/* Values to the dtype of an item, in place. */
+static void round_values(int32_t dtype, float *values, int64_t n) {
+    char *out = (char *)values;
+    for (int64_t i = 0; i < n && dtype != PG_DTYPE_F32; i++) {
+        const uint16_t half = dtype == PG_DTYPE_BF16 ? pgi_bf16_from_f32(values[i]) : pgi_f16_from_f32(values[i]);
+        memcpy(out + 2 * i, &half, sizeof half);
+    }
+}
+
+static pg_status write_merged(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it) {
+    const int64_t n = tensor_elements(it->tensor), rows = it->tensor->n_dims > 1 ? it->tensor->shape[0] : 1;
+    const int64_t columns = n / rows, size = (int64_t)pgi_dtype_size(it->dtype);
+    const int64_t most = (int64_t)(c->chunk_bytes / sizeof(float)) / columns;
+    if (most < 1)
+        return pgi_error(PG_ERROR_LIMIT, "%s: tensor %s: found rows of %lld values, expected at most %zu",
+                         it->tensor->file, it->tensor->name, (long long)columns, c->chunk_bytes / sizeof(float));
+    for (int64_t row = 0, end; row < rows; row = end) {
+        end = row + most < rows ? row + most : rows;
+        merged_rows m = {c, row, columns, (float *)(void *)c->chunk};
+        PGI_TRY(pgi_tensor_files_read_f32(c->files, it->tensor, row * columns, end * columns, m.rows));
+        PGI_TRY(pgi_parallel_for(c->run, end - row, 1, merge_rows, &m));
+        round_values(it->dtype, m.rows, (end - row) * columns);
+        PGI_TRY(write_chunk(c, file, begin, it, c->chunk, (uint64_t)(row * columns * size),
+                            (size_t)((end - row) * columns * size)));
+    }
+    return PG_OK;
+}
+
 static pg_status write_item(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it) {
+    if (it->merges) PGI_TRY(c->target->changes->begin(c->target->changes->user, it->tensor));
     if (pgi_dtype_is_blocks(it->dtype)) return write_blocks(c, file, begin, it);
+    if (it->merges) return write_merged(c, file, begin, it);
+    if (c->target->weights == PG_WEIGHTS_STORED) return write_bytes(c, file, begin, it);
     if (it->tensor->n_dims == 1) return write_vector(c, file, begin, it);
     return write_chunk(c, file, begin, it, it->tensor->data, 0, (size_t)it->n_bytes); /* the position embedding */
 }
@@ -412,7 +510,9 @@ static pg_status open_source(converter *c) {
     PGI_TRY(check_copied(c));
     PGI_TRY(pgi_config_load(c->memory, c->source, &c->config));
     pg_status status = pgi_tensor_files_open(c->memory, c->source, 1, c->run->cancel, &c->files);
-    if (status >= 0) status = pgi_weights_bind(c->memory, c->run, &c->config, c->files, c->target->weights, &c->bound);
+    /* quantized ones are wanted: then no matrix is loaded */
+    const int32_t wanted = c->target->weights == PG_WEIGHTS_STORED ? PG_WEIGHTS_INT8 : c->target->weights;
+    if (status >= 0) status = pgi_weights_bind(c->memory, c->run, &c->config, c->files, wanted, &c->bound);
     if (status >= 0 && c->bound.format != PG_WEIGHTS_STORED)
         status =
             pgi_error(PG_ERROR_UNSUPPORTED, "%s: found weights that were converted to %s, expected F32, BF16 or F16",

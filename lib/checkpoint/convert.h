@@ -10,10 +10,11 @@
 /* What is made of the source. */
 typedef struct pgi_convert_target {
     const char *out;                          /* the folder */
-    int32_t weights;                          /* PG_WEIGHTS_INT8 or _INT4 */
+    int32_t weights;                          /* PG_WEIGHTS_*; STORED beside adapters */
     const char *int8_layers;                  /* checkpoint/mix.h, or NULL */
     const struct pg_calibration *calibration; /* checkpoint/calibration.h, for what becomes int4, or NULL */
     uint64_t max_file_bytes;
+    const struct pgi_weight_changes *changes; /* checkpoint/weight_changes.h: adapters that are merged, or NULL */
 } pgi_convert_target;
 
 /* As pg_model_convert() in paligemma.h says. */

@@ -10,6 +10,7 @@
 #include "base/crc32.h"
 #include "base/parallel.h"
 #include "checkpoint/json_field.h"
+#include "checkpoint/weight_changes.h"
 
 enum { CHUNK = 4 << 20, PART = 256 << 10 /* of a chunk, read at once */, MAX_CONFIG = 64 << 20 };
 
@@ -328,9 +329,17 @@ static pg_status quantize_panel(const quantize_task *task, int64_t panel, int th
     uint8_t *rows = task->rows + (size_t)thread * PGI_PANEL_ROWS * task->row_bytes;
     const pgi_matrix matrix = {
         .data = rows, .dtype = from->tensor->dtype, .rows = from->rows, .columns = from->columns};
+    uint8_t *out = task->out + (panel - task->first) * task->panel_bytes;
+    if (from->changes) {
+        float *values = (float *)(void *)rows;
+        const int64_t begin = row * from->columns, end = begin + (int64_t)n_rows * from->columns;
+        const pgi_matrix merged = {.data = rows, .dtype = PG_DTYPE_F32, .rows = from->rows, .columns = from->columns};
+        PGI_TRY(pgi_tensor_files_read_f32(from->files, from->tensor, begin, end, values));
+        from->changes->rows(from->changes->user, row, (int64_t)n_rows, from->columns, values);
+        return pgi_quantize_panels(&merged, row, task->dtype, panel, panel + 1, out);
+    }
     PGI_TRY(pgi_tensor_files_read(from->files, from->tensor, (size_t)row * task->row_bytes, n_rows * task->row_bytes,
                                   rows));
-    uint8_t *out = task->out + (panel - task->first) * task->panel_bytes;
     if (from->factors) return pgi_quantize_panels_feeding(&matrix, row, from->factors, panel, panel + 1, out);
     return pgi_quantize_panels(&matrix, row, task->dtype, panel, panel + 1, out);
 }
@@ -343,12 +352,13 @@ static void quantize_panels(void *context, int64_t begin, int64_t end, int threa
 
 pg_status pgi_quantize_parallel(const pgi_run *run, const pgi_quantize_source *from, int32_t dtype, int64_t begin,
                                 int64_t end, void *out) {
-    quantize_task task = {.from = from,
-                          .dtype = dtype,
-                          .first = begin,
-                          .panel_bytes = pgi_quantized_groups(from->columns) * pgi_quantized_block(dtype),
-                          .row_bytes = (size_t)from->columns * pgi_dtype_size(from->tensor->dtype),
-                          .out = out};
+    quantize_task task = {
+        .from = from,
+        .dtype = dtype,
+        .first = begin,
+        .panel_bytes = pgi_quantized_groups(from->columns) * pgi_quantized_block(dtype),
+        .row_bytes = (size_t)from->columns * pgi_dtype_size(from->changes ? PG_DTYPE_F32 : from->tensor->dtype),
+        .out = out};
     task.rows = pgi_alloc(from->memory, (size_t)run->n_threads * PGI_PANEL_ROWS, task.row_bytes);
     if (!task.rows) return PG_ERROR_MEMORY;
     atomic_init(&task.failed, 0);

@@ -56,6 +56,8 @@ typedef struct pgi_quantize_source {
     const pgi_stored_tensor *tensor;
     int64_t rows, columns;
     const float *factors; /* NULL: none */
+    const struct pgi_weight_changes
+        *changes; /* checkpoint/weight_changes.h, begun for the tensor; NULL: nothing is merged */
 } pgi_quantize_source;
 pg_status pgi_quantize_parallel(const pgi_run *run, const pgi_quantize_source *from, int32_t dtype, int64_t begin,
                                 int64_t end, void *out);

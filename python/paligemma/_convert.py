@@ -15,7 +15,10 @@ from ._run import CancelFlag, interruptible
 
 def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], weights: str = "int8", *, n_threads: int = 0,
             int8_layers: str | Iterable[str] | None = None,
-            calibrate: Iterable[Mapping[str, Any]] | None = None, max_file_bytes: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
+            calibrate: Iterable[Mapping[str, Any]] | None = None, max_file_bytes: int = 0,
+            progress: Callable[[int, int], None] | None = None,
+            adapters: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+            adapter_weights: Iterable[float] | None = None) -> None:
     """Writes `model`, a checkpoint folder or an id in the local Hugging Face cache, to the new folder `out` with
     "int8" or "int4" weights. It computes to the bit what from_pretrained(model, weights=weights) computes, opens at
     once, and processes share its memory.
@@ -25,14 +28,20 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], weights:
     calibrate: of "int4", inputs of the model, such as processor(image, "caption en", suffix="a red circle",
     return_tensors="np"): some dozens of images with the prompts that it will be asked, best with answers. The model runs
     over them first, and the matrices that become int4 are rounded so that what they compute of these stays near.
+    adapters: folders or ids of LoRA adapters of `model`, which are merged into the weights, each times its one of
+    adapter_weights (1 unless given). Then weights may be "stored", too: a checkpoint that transformers reads.
     n_threads: 0 is the CPUs that this process may use. max_file_bytes: weights are cut into files of at most so many
     bytes, 0 is 5e9. progress(done, total), bytes of weights: what it raises ends the conversion and comes back to the
     caller. A conversion that fails leaves no `out`.
     Raises FileNotFoundError, OSError (damaged files, a full disk), NotImplementedError (already quantized),
     ValueError (`out` is not empty, a weight is not finite, int8_layers names nothing).
     """
-    if weights not in ("int8", "int4"):
-        raise ValueError(f"weights is {weights!r}, expected \"int8\" or \"int4\"")
+    names = [adapters] if isinstance(adapters, (str, os.PathLike)) else list(adapters)
+    factors = None if adapter_weights is None else [float(weight) for weight in adapter_weights]
+    if weights not in ("int8", "int4") and not (weights == "stored" and names):
+        raise ValueError(f"weights is {weights!r}, expected \"int8\" or \"int4\", or \"stored\" beside adapters")
+    if factors is not None and len(factors) != len(names):
+        raise ValueError(f"found {len(factors)} adapter_weights for {len(names)} adapters")
     folder = _hub.find(model)
     raised: list[BaseException] = []
 
@@ -52,7 +61,11 @@ def convert(model: str | os.PathLike[str], out: str | os.PathLike[str], weights:
         calibration = _calibration(folder, calibrate, n_threads)
     options = c.ConvertOptions(weights=c.WEIGHTS[weights], n_threads=n_threads, max_file_bytes=max_file_bytes,
                                log=log_function, progress=report, cancel=cancel.pointer, int8_layers=int8_layers_of(int8_layers),
-                               calibration=calibration and calibration.pointer)
+                               calibration=calibration and calibration.pointer, n_adapters=len(names))
+    if names:
+        options.adapters = (ctypes.c_char_p * len(names))(*(os.fsencode(_hub.find(name)) for name in names))
+    if factors:
+        options.adapter_weights = (c.f32 * len(factors))(*factors)
     try:
         interruptible(lambda: c.check(c.lib.pg_model_convert(os.fsencode(folder), os.fsencode(out), ctypes.byref(options))),
                       cancel)

@@ -72,6 +72,7 @@ NAMES = {
     "PG_WEIGHTS_*": '"stored", "int8" or "int4"',
     "PG_WEIGHTS_INT4": '"int4"',
     "PG_WEIGHTS_INT8": '"int8"',
+    "PG_WEIGHTS_STORED": '"stored"',
     "attention_layer": "layer",
     "attention_queries": "n_queries",
     "bad_word_ids": "bad_words_ids",

@@ -139,7 +139,8 @@ class ConvertOptions(Struct):
     _fields_ = [("struct_size", u32), ("weights", i32), ("n_threads", i32), ("reserved", u32),
                 ("max_file_bytes", u64), ("allocator", P(Allocator)), ("log", LogFn), ("log_user", c_void_p),
                 ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p), ("int8_layers", c_char_p),
-                ("calibration", c_void_p)]
+                ("calibration", c_void_p), ("adapters", P(c_char_p)), ("adapter_weights", P(f32)), ("n_adapters", i32),
+                ("reserved_end", u32)]
 
 
 class AdapterOptions(Struct):

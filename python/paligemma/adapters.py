@@ -138,8 +138,7 @@ class PeftModel:
     def merge_and_unload(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError("merge_and_unload(): the weights of an opened model are mapped and stay as they are, and "
                                   "an adapter costs little beside them: go on without merging. For a merged checkpoint: "
-                                  "merge_and_unload() and save_pretrained() of peft, or `paligemma convert --adapter` "
-                                  "(pg_model_convert()) of a version that has it")
+                                  "paligemma.convert(model, out, \"stored\", adapters=...)")
 
     merge_adapter = unmerge_adapter = merge_and_unload
 

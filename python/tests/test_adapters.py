@@ -286,7 +286,7 @@ def test_peft_model(opened, cases, expected, inputs, processor):
     assert same(tuned(**inputs).logits, expected(("eyes", 1.0)))
     second = paligemma.PeftModel.from_pretrained(tuned, cases["a"].folder, "second")
     assert second.get_base_model() is opened and tuned.active_adapter == "second"
-    with pytest.raises(NotImplementedError, match="convert --adapter"):
+    with pytest.raises(NotImplementedError, match="paligemma.convert"):
         tuned.merge_and_unload()
     assert tuned.unload() is opened and tuned.peft_config == {} and tuned.active_adapters == []
     assert (opened(**inputs).logits == expected()).all()
@@ -815,3 +815,23 @@ def test_colpali(folder, processor, pixels, tmp_path):
         assert (mixed.embeddings[0] == before[0]).all() and (mixed.embeddings[1] == ours(**rows).embeddings[1]).all()
         with pickle.loads(pickle.dumps(paligemma.PeftModel(ours))) as other:
             assert (other(**rows).embeddings == ours(**rows).embeddings).all()
+
+
+@pytest.mark.parametrize("weights", ["stored", "int8"])
+def test_convert_merges(opened, cases, inputs, tmp_path, weights):
+    out = tmp_path / "merged"
+    paligemma.convert(opened.name_or_path, out, weights, adapters=[cases["a"].folder, cases["b"].folder], adapter_weights=[1, 0.5])
+    opened.load_adapter(cases["a"].folder, "a")
+    opened.load_adapter(cases["b"].folder, "b")
+    opened.add_weighted_adapter(["a", "b"], [1, 0.5], "both")
+    opened.set_adapter("both")
+    with paligemma.PaliGemmaForConditionalGeneration.from_pretrained(out) as merged:
+        difference = np.abs(merged(**inputs).logits - opened(**inputs).logits).mean()
+    assert difference < (0.02 if weights == "stored" else 0.3)  # the demo model is bf16
+
+
+def test_convert_refuses(opened, cases, tmp_path):
+    for arguments, words in ((dict(weights="stored"), "beside adapters"),
+                             (dict(adapters=[cases["a"].folder], adapter_weights=[1, 2]), "2 adapter_weights for 1")):
+        with pytest.raises(ValueError, match=words):
+            paligemma.convert(opened.name_or_path, tmp_path / "out", **arguments)

@@ -510,12 +510,16 @@ static pg_status masks_decoded(fault_world *w) {
     float mask[64 * 64];
     return pg_mask_decoder_decode(w->decoder, codes, mask);
 }
-static pg_status convert_with(int32_t n_threads) {
+static pg_status convert_with(int32_t n_threads, int32_t weights, int32_t n_adapters) {
+    const char *const merged[] = {adapters[ADAPTER_DORA], adapters[ADAPTER_WHOLE]};
     pg_convert_options options;
     char out[600];
     pg_convert_options_init(&options, sizeof options);
     options.n_threads = n_threads;
     options.max_file_bytes = 40000;
+    options.weights = weights;
+    options.adapters = merged;
+    options.n_adapters = n_adapters;
     options.allocator = &fault_memory.hooks;
     converted_path(out, sizeof out);
     const pg_status status = pg_model_convert(official, out, &options);
@@ -582,8 +586,9 @@ static pg_status adapted(fault_world *w) {
     return status;
 }
 
-static pg_status convert(fault_world *w) { return (void)w, convert_with(1); }
-static pg_status convert_threads(fault_world *w) { return (void)w, convert_with(3); }
+static pg_status convert(fault_world *w) { return (void)w, convert_with(1, PG_WEIGHTS_INT8, 0); }
+static pg_status convert_threads(fault_world *w) { return (void)w, convert_with(3, PG_WEIGHTS_INT8, 0); }
+static pg_status convert_merging(fault_world *w) { return (void)w, convert_with(1, PG_WEIGHTS_STORED, 2); }
 
 const fault_call fault_calls[] = {
     {"model_open", model_open},
@@ -641,5 +646,6 @@ const fault_call fault_calls[] = {
     {"adapted", adapted},
     {"convert", convert},
     {"convert_threads", convert_threads},
+    {"convert_merging", convert_merging},
 };
 const size_t n_fault_calls = sizeof fault_calls / sizeof *fault_calls;

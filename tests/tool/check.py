@@ -689,6 +689,16 @@ def adapters(temporary):
     for verb, words in (("detect", ("red circle",)), ("score", ("caption en", "a red circle"))):
         code, text, err = run(verb, model, image, *words, "--adapter", none)
         expect(f"{verb} with an adapter", (code, text, err) == run(verb, model, image, *words), code, text, err)
+    out = os.path.join(temporary, "merged")
+    code, text, err = run("convert", model, out, "--adapter", strong)
+    expect("convert --adapter", (code, text, err) == (0, "", ""), code, text, err)
+    expect("a merged model", run("run", out, image, "caption en")[1] == changed)
+    shutil.rmtree(out)
+    code, text, err = run("convert", model, out, "--adapter", strong, "--weights", "int8")
+    expect("merged and quantized", code == 0 and "int8" in run("info", out)[1], code, err)
+    shutil.rmtree(out)
+    code, text, err = run("convert", model, out, "--weights", "stored")
+    expect("stored without an adapter", code == 2 and "int8" in err, code, err)
     one_error_line("no adapter", run("run", model, image, "caption en", "--adapter", temporary), 1, "adapter_config.json")
 
 

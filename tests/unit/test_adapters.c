@@ -226,6 +226,88 @@ static void it_is_described_and_counted(void **state) {
     pg_model_close(&adapted);
 }
 
+/* ---- merging ---- */
+
+static pg_status merge(const tiny *m, const char *const *adapters, int32_t n, int32_t weights, const char *out) {
+    pg_convert_options options;
+    OK(pg_convert_options_init(&options, sizeof options));
+    options.weights = weights;
+    options.adapters = adapters;
+    options.n_adapters = n;
+    options.max_file_bytes = 20000;
+    return pg_model_convert(m->folder, out, &options);
+}
+
+/* A merged folder gives what the adapters beside the base give: stored to the rounding of its dtype, int8 to that of
+ * int8. */
+static void merged_folders_are_adapted_models(void **state) {
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        for (int kind = 0; kind < N_TINY_ADAPTERS; kind++)
+            for (int32_t weights = PG_WEIGHTS_STORED; weights <= PG_WEIGHTS_INT8; weights++) {
+                const tiny *m = &models[i];
+                const char *adapters[] = {folders[i][kind]};
+                char out[600];
+                batch b;
+                pg_model *merged = NULL;
+                snprintf(out, sizeof out, "%.500s.merged", m->folder);
+                OK(merge(m, adapters, 1, weights, out));
+                OK(pg_model_open(out, NULL, &merged));
+                make_batch(&b, m, specs, 3, LEFT, 0);
+                pg_model *base = open_format(m, weights), *adapted = adapt(base, i, kind, 1, -1, 0);
+                pg_outputs *wanted = run(adapted, m, &b, 1), *found = run(merged, m, &b, 1);
+                const double bound = weights != PG_WEIGHTS_STORED ? 0.1 : i == 0 ? 0.02 : 1e-5; /* bf16; f32 */
+                expect_close(logits_of(found, &b, m), logits_of(wanted, &b, m),
+                             b.n_rows * b.n_tokens * m->info.vocab_size, bound);
+                pg_outputs_close(&wanted), pg_outputs_close(&found);
+                pg_model_close(&base), pg_model_close(&adapted), pg_model_close(&merged);
+                free(b.pixels);
+                remove_folder(out);
+            }
+}
+
+/* A head that is tied to the embedding gets a tensor of its own where an adapter changes the embedding alone. */
+static void a_tied_head_stays(void **state) {
+    tiny_options options = tiny_saved_today();
+    tiny m = {.model = NULL};
+    char out[600];
+    batch b;
+    pg_adapter *adapter = NULL;
+    pg_model *adapted = NULL, *merged = NULL;
+    (void)state;
+    open_tiny(&m, &options, NULL);
+    const char *adapters[] = {folders[1][ADAPTER_DORA]};
+    OK(pg_adapter_open(m.model, adapters[0], NULL, &adapter));
+    OK(pg_model_adapt(m.model, (const pg_adapter *const *)&adapter, NULL, 1, &adapted));
+    snprintf(out, sizeof out, "%.500s.merged", m.folder);
+    OK(merge(&m, adapters, 1, PG_WEIGHTS_STORED, out));
+    OK(pg_model_open(out, NULL, &merged));
+    make_batch(&b, &m, specs, 2, LEFT, 0);
+    pg_outputs *wanted = run(adapted, &m, &b, 1), *found = run(merged, &m, &b, 1);
+    expect_close(logits_of(found, &b, &m), logits_of(wanted, &b, &m), b.n_rows * b.n_tokens * m.info.vocab_size, 1e-5);
+    pg_outputs_close(&wanted), pg_outputs_close(&found);
+    pg_adapter_close(&adapter);
+    pg_model_close(&adapted);
+    pg_model_close(&merged);
+    remove_folder(out);
+    free(b.pixels);
+    close_tiny(&m);
+}
+
+static void bad_merges_are_refused(void **state) {
+    const tiny *m = &models[1];
+    const char *none[] = {NULL}, *missing[] = {"/nowhere"}, *sound[] = {folders[1][ADAPTER_LORA]};
+    char out[600];
+    (void)state;
+    snprintf(out, sizeof out, "%.500s.merged", m->folder);
+    ARGUMENT(merge(m, none, 1, PG_WEIGHTS_INT8, out));
+    ARGUMENT(merge(m, NULL, 1, PG_WEIGHTS_INT8, out));
+    ARGUMENT(merge(m, sound, -1, PG_WEIGHTS_INT8, out));
+    ARGUMENT(merge(m, sound, 0, PG_WEIGHTS_STORED, out));
+    ERROR(merge(m, missing, 1, PG_WEIGHTS_STORED, out), PG_ERROR_NOT_FOUND);
+    assert_false(has_file(out, "config.json"));
+}
+
 /* ---------------------------------------------------------------------------------------------------------- refusals
  */
 
@@ -355,6 +437,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(answers_keep_their_bits),
         cmocka_unit_test(features_of_another_encoder_are_refused),
         cmocka_unit_test(it_is_described_and_counted),
+        cmocka_unit_test(merged_folders_are_adapted_models),
+        cmocka_unit_test(a_tied_head_stays),
+        cmocka_unit_test(bad_merges_are_refused),
         cmocka_unit_test(bad_adapters_are_refused),
         cmocka_unit_test(of_another_base),
     };
