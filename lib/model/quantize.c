@@ -41,7 +41,8 @@ static pg_status quantize(void *context, const pgi_matrix_role *role, pgi_matrix
     quantizer *q = context;
     const int32_t dtype = pgi_mix_blocks(q->weights, q->int8_layers, role);
     pgi_stored_tensor *tensor = (pgi_stored_tensor *)(uintptr_t)matrix->tensor;
-    const pgi_quantize_source from = {&q->model->memory, q->model->files, tensor, matrix->rows, matrix->columns, NULL, NULL};
+    const pgi_quantize_source from = {
+        &q->model->memory, q->model->files, tensor, matrix->rows, matrix->columns, NULL, NULL};
     const int64_t panels = pgi_quantized_panels(matrix->rows), row_bytes = stored_row_bytes(matrix);
     const int64_t panel_bytes = pgi_quantized_groups(matrix->columns) * pgi_quantized_block(dtype);
     const int64_t slice = SLICE_BYTES / (row_bytes * PGI_PANEL_ROWS) + 1;
