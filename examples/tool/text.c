@@ -125,6 +125,7 @@ static const struct {
     {"max_context", "--max-context"},
     {"max_new_tokens", "--max-new-tokens"},
     {"n_threads", "--threads"},
+    {"pg_adapter_open()", "--adapter FOLDER"},
     {"pg_generate()", "a run"},
     {"pg_model_convert()", "'paligemma convert'"},
     {"pg_session_prefill()", "a prompt"},

@@ -32,9 +32,11 @@ static pg_status adapter_error(const pgi_memory *memory, const char *folder) {
     const pg_status status = read_base(memory, path, base);
     pgi_free(memory, path);
     if (status < 0) return status;
-    return pgi_error(PG_ERROR_UNSUPPORTED,
-                     "%s: found a PEFT adapter%s%s, which is no model by itself; " PGI_DIAGNOSE_MERGE_ADAPTER, folder,
-                     *base ? " of " : "", base);
+    return pgi_error(
+        PG_ERROR_UNSUPPORTED,
+        "%s: found a PEFT adapter%s%s, which is no model by itself; open the model that it was trained on and add it "
+        "(pg_adapter_open()), or write both into one folder with pg_model_convert()",
+        folder, *base ? " of " : "", base);
 }
 
 /* Names of a folder, those that tell more first. A star at the begin or the end stands for any text. */

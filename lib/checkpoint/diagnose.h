@@ -9,9 +9,6 @@
 #include "checkpoint/diagnose_file.h"
 #include "checkpoint/json.h"
 
-#define PGI_DIAGNOSE_MERGE_ADAPTER \
-    "load both with peft's PeftModel.from_pretrained(), save merge_and_unload() with save_pretrained() and open that"
-
 /* A folder without config.json, weights or tokenizer, by the names in it: adapters, other formats, a folder of the hub
  * cache or of a Trainer one level too high. */
 pg_status pgi_diagnose_folder(pg_status status, const pgi_memory *memory, const char *folder);

@@ -6,12 +6,15 @@
 
 #include "checkpoint/diagnose.h"
 
+#define MERGE_ADAPTER \
+    "load both with peft's PeftModel.from_pretrained(), save merge_and_unload() with save_pretrained() and open that"
+
 static const struct {
     const char *part; /* of a name, where a name begins or behind a dot */
     const char *what;
 } wrappers[] = {
-    {"lora_", "a LoRA adapter; " PGI_DIAGNOSE_MERGE_ADAPTER},
-    {"base_model.", "a PEFT model with its adapter; " PGI_DIAGNOSE_MERGE_ADAPTER},
+    {"lora_", "a LoRA adapter; " MERGE_ADAPTER},
+    {"base_model.", "a PEFT model with its adapter; " MERGE_ADAPTER},
     {"paligemma_with_expert.", "a pi0 policy, which has a PaliGemma inside; give a PaliGemma checkpoint"},
     {"gemma_expert.", "a pi0 policy, which has a PaliGemma inside; give a PaliGemma checkpoint"},
     {"vlm.",

@@ -88,6 +88,7 @@ NAMES = {
     "on_logits": "logits_processor",
     "on_mask": "prefix_allowed_tokens_fn",
     "pg_generate()": "generate()",
+    "pg_adapter_open()": "model.load_adapter()",
     "pg_model_convert()": "paligemma.convert()",
     "pg_session_prefill()": "a prompt",
     "suppressed_ids": "suppress_tokens",

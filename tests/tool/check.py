@@ -279,7 +279,7 @@ def two_folders(folder, image, temporary):
         json.dump({"peft_type": "LORA", "base_model_name_or_path": "google/paligemma-3b-pt-224"}, f)
     for arguments in [("run", adapter, image, "a"), ("tokens", adapter, "a"), ("info", adapter), ("bench", adapter),
                       ("run", adapter, image, "a", "--processor", files), ("convert", adapter, adapter + "-out")]:
-        one_error_line("an adapter", run(*arguments), 1, "a PEFT adapter of google/paligemma-3b-pt-224", "merge_and_unload")
+        one_error_line("an adapter", run(*arguments), 1, "a PEFT adapter of google/paligemma-3b-pt-224", "--adapter FOLDER")
     # The image is looked at before the model: here the weights are damaged.
     with open(os.path.join(weights, [name for name in names if name.endswith(".safetensors")][0]), "w") as f:
         f.write("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")

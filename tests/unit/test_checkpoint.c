@@ -518,7 +518,7 @@ static void adapters_are_told_apart(void **state) {
     write_text("pytorch_model.bin", "x");
     assert_error(open_all(MEMORY, NULL, &o), PG_ERROR_UNSUPPORTED, "pytorch_model.bin", NULL);
     write_text("adapter_model.safetensors", "x");
-    assert_error(open_all(MEMORY, NULL, &o), PG_ERROR_UNSUPPORTED, "adapter", "merge_and_unload");
+    assert_error(open_all(MEMORY, NULL, &o), PG_ERROR_UNSUPPORTED, "adapter", "pg_adapter_open");
     delete_file("pytorch_model.bin");
     delete_file("adapter_model.safetensors");
 }

@@ -120,19 +120,19 @@ static void the_pointer_of_lfs_word_for_word(void **state) {
 
 static void adapters_name_their_base(void **state) {
     (void)state;
-    static const char merge[] =
-        "load both with peft's PeftModel.from_pretrained(), save merge_and_unload() with save_pretrained() and open "
-        "that";
+    static const char what_to_do[] =
+        "open the model that it was trained on and add it (pg_adapter_open()), or write both into one folder with "
+        "pg_model_convert()";
     char text[512];
     write_text("adapter_config.json",
                "{\"peft_type\":\"LORA\",\"base_model_name_or_path\":\"google/paligemma-3b-pt-224\"}");
     write_text("tokenizer.json", "{}");
     snprintf(text, sizeof text, "found a PEFT adapter of google/paligemma-3b-pt-224, which is no model by itself; %s",
-             merge);
+             what_to_do);
     assert_whole(open_model(), PG_ERROR_UNSUPPORTED, "", text); /* no config.json */
     write_config(1, "", "");
     assert_whole(open_model(), PG_ERROR_UNSUPPORTED, "", text); /* no weights */
-    snprintf(text, sizeof text, "found a PEFT adapter, which is no model by itself; %s", merge);
+    snprintf(text, sizeof text, "found a PEFT adapter, which is no model by itself; %s", what_to_do);
     for (int i = 0; i < 4; i++) {
         static const char *const without[] = {"{}", "{\"base_model_name_or_path\":null}", "", "[1"};
         write_text("adapter_config.json", without[i]);
