@@ -6,7 +6,7 @@
  * all of them write their keys to one place, right behind the prompt's, and the cache is as long as the longest.
  *
  * What an answer gets depends on nothing beside it: each branch has its keys at the same place whatever runs with it,
- * and every product is one of more than PGI_GEMV_ROWS rows, which are summed in one order however many they are.
+ * and every product is one of more than pgi_linear_few_rows(), which are summed in one order however many they are.
  * A pass of fewer tokens is filled up.
  */
 #include "generate/score.h"
@@ -21,11 +21,9 @@
 #include "processor/layout.h"
 
 enum {
-    PASS_TOKENS = 256,              /* of a pass; a longer answer takes several, alone */
-    LEAST_ROWS = PGI_GEMV_ROWS + 1, /* of a product */
-    HEAD_ROWS = 16                  /* of logits at once; a rest of LEAST_ROWS or more must be left of them */
+    PASS_TOKENS = 256, /* of a pass; a longer answer takes several, alone */
+    HEAD_ROWS = 16     /* of logits at once, or more: see head_rows */
 };
-_Static_assert(HEAD_ROWS >= 2 * LEAST_ROWS, "a block of logits can always leave LEAST_ROWS behind");
 
 /* ---------------------------------------------------------------------------------------------------------- answers */
 
@@ -123,6 +121,8 @@ typedef struct score_call {
     pg_scores *scores;
     pgi_decoding decoding; /* the prompt's; branches have its memory */
     pgi_workspace workspace;
+    int64_t least_rows;            /* of a product */
+    int64_t head_rows;             /* of logits at once: so many that least_rows can be left behind */
     pgi_kv_cache *caches;          /* [PASS_TOKENS]: of each sequence of a pass, all in the memory of the prompt's */
     pgi_sequence *sequences;       /* [PASS_TOKENS + 1] */
     int64_t *places;               /* [PASS_TOKENS]: in scores->ids, of the token that each one of the pass precedes */
@@ -154,7 +154,7 @@ static pg_status pass_log_probs(score_call *s, const float *x, int64_t n_rows) {
     const pgi_text_config *text = &s->model->config.text;
     for (int64_t first = 0, n; first < n_rows; first += n) {
         const int64_t left = n_rows - first;
-        n = left <= HEAD_ROWS ? left : pgi_min64(HEAD_ROWS, left - LEAST_ROWS);
+        n = left <= s->head_rows ? left : pgi_min64(s->head_rows, left - s->least_rows);
         PGI_TRY(pgi_head_forward(s->run, text, &s->model->weights.text, x + first * text->hidden_size, n,
                                  s->workspace.logits, &s->workspace.pass.head));
         logits_block block = {s, first, pgi_min64(n, s->n_tokens - first)};
@@ -169,7 +169,7 @@ static pg_status pass_log_probs(score_call *s, const float *x, int64_t n_rows) {
 /* Runs what was gathered. */
 static pg_status run_pass(score_call *s) {
     const pgi_text_config *text = &s->model->config.text;
-    const int64_t n_fill = s->n_tokens < LEAST_ROWS ? LEAST_ROWS - s->n_tokens : 0, n = s->n_tokens + n_fill;
+    const int64_t n_fill = pgi_max64(0, s->least_rows - s->n_tokens), n = s->n_tokens + n_fill;
     float *x = s->workspace.pass.x;
     if (s->n_tokens == 0) return PG_OK;
     for (int64_t i = 0; i < n; i++) /* a place is that of the token after the one that is fed */
@@ -269,9 +269,9 @@ static pg_status reserve(score_call *s, const pgi_merged_inputs *merged, int64_t
     PGI_TRY(pgi_decoding_reserve(&s->decoding, s->model, n_prompt + longest));
     PGI_TRY(pgi_decoding_reset(&s->decoding, merged, 0, &limits));
     const int64_t n_fed = pgi_min64((int64_t)s->scores->ids.size, PASS_TOKENS);
-    int64_t n_tokens = n_fed > n_prompt ? n_fed : n_prompt;
-    n_tokens = n_tokens > LEAST_ROWS ? n_tokens : LEAST_ROWS;
-    const pgi_limits most = {.n_tokens = n_tokens, .n_keys = s->decoding.cache.capacity, .n_logits = HEAD_ROWS * vocab};
+    const pgi_limits most = {.n_tokens = pgi_max64(s->least_rows, pgi_max64(n_fed, n_prompt)),
+                             .n_keys = s->decoding.cache.capacity,
+                             .n_logits = s->head_rows * vocab};
     PGI_TRY(pgi_workspace_reserve(&s->workspace, s->run, s->model, &most));
     s->caches = pgi_alloc(memory, PASS_TOKENS, sizeof *s->caches);
     s->sequences = pgi_alloc(memory, PASS_TOKENS + 1, sizeof *s->sequences);
@@ -299,7 +299,13 @@ pg_status pgi_score(const pg_model *model, const pg_inputs *inputs, const pg_sco
     PGI_TRY(check_answers(scores, model, n_prompt, options->max_context, &longest));
     pgi_thread_pool pool;
     pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
-    score_call s = {.run = &run, .model = model, .scores = scores, .decoding.pending = -1};
+    const int64_t least_rows = pgi_linear_few_rows(&model->kernels) + 1;
+    score_call s = {.run = &run,
+                    .model = model,
+                    .scores = scores,
+                    .decoding.pending = -1,
+                    .least_rows = least_rows,
+                    .head_rows = pgi_max64(HEAD_ROWS, 2 * least_rows)};
     pgi_merged_inputs merged;
     pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged);
     if (status >= 0) {
