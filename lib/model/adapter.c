@@ -8,6 +8,9 @@
  *                      M.weight, M.bias                                            modules_to_save, bias
  *                      M.base_layer.weight, M.base_layer.bias                      the same of a module with LoRA
  *
+ * With bias = "all" PEFT also writes the biases of a module in modules_to_save a second time, and those of the base
+ * (M.modules_to_save.bias, M.original_module.bias), and leaves both out when it loads. So does this.
+ *
  * What is loaded stays in memory: adapters are small, and a file that changes later does no harm.
  */
 #include "model/adapter.h"
@@ -87,6 +90,10 @@ static pg_status keep(pg_adapter *adapter, size_t n, float **out) {
 static const char *without_prefix(const char *name) {
     static const char prefix[] = "base_model.model.";
     return strncmp(name, prefix, sizeof prefix - 1) == 0 ? name + sizeof prefix - 1 : name;
+}
+
+static int is_left_out(const char *name) {
+    return strstr(name, ".modules_to_save.") != NULL || strstr(name, ".original_module.") != NULL;
 }
 
 /* Splits the name of a tensor. 0: it is of no kind, or too long. */
@@ -312,7 +319,7 @@ const pgi_adapter_module *pgi_adapter_find(const pg_adapter *adapter, const char
     return bsearch(name, adapter->modules, adapter->n_modules, sizeof *adapter->modules, compare_name);
 }
 
-/* The tensors from *index on that are of one module: their names follow one another. */
+/* The tensors from *index on that are of one module: their names follow one another. None is left: f->module is "". */
 static pg_status next_module(const reader *r, size_t *index, found *f) {
     const size_t n = pgi_tensor_files_count(r->out->files);
     memset(f, 0, sizeof *f);
@@ -321,6 +328,7 @@ static pg_status next_module(const reader *r, size_t *index, found *f) {
         char module[MAX_NAME];
         kind of;
         int of_base_layer;
+        if (is_left_out(tensor->name)) continue;
         if (!split_name(tensor->name, module, &of, &of_base_layer)) return unknown_name(tensor);
         if (!*f->module) memcpy(f->module, module, sizeof module);
         if (strcmp(module, f->module) != 0) break;
@@ -341,6 +349,7 @@ static pg_status bind_all(const reader *r) {
     for (size_t i = 0; i < n;) {
         PGI_TRY(pgi_run_progress(r->run, PG_PHASE_LOAD, (int64_t)i, (int64_t)n));
         PGI_TRY(next_module(r, &i, &f));
+        if (!*f.module) break;
         PGI_TRY(
             pgi_grow(&adapter->memory, &adapter->modules, &capacity, adapter->n_modules + 1, sizeof *adapter->modules));
         pgi_adapter_module *module = &adapter->modules[adapter->n_modules++];
