@@ -17,6 +17,7 @@
 typedef struct part {
     const pgi_adapter_module *of;
     float weight;
+    const float *bias; /* that DoRA's constant was computed with, or NULL */
 } part;
 
 typedef struct adapting {
@@ -26,6 +27,7 @@ typedef struct adapting {
     pg_model *out;
     part *parts; /* [n] of the module that is under way */
     size_t n_parts;
+    const float *bias; /* that the module has now, or NULL */
 } adapting;
 
 /* n bytes that live as long as the handle. */
@@ -51,11 +53,15 @@ static void stack_a(const adapting *a, float *to) {
     }
 }
 
+/* DoRA's gain is not of the bias, and another adapter has replaced that one. */
+static int has_other_bias(const adapting *a, const part *p) { return p->of->added.gain && p->bias != a->bias; }
+
 /* The gain or constant of a sum that has one: zeros at first. */
 static pg_status start_vector(const adapting *a, int64_t n, int gains, float **out) {
     int any = 0;
     for (size_t p = 0; p < a->n_parts; p++)
-        any |= (gains ? a->parts[p].of->added.gain : a->parts[p].of->added.constant) != NULL;
+        any |= (gains ? a->parts[p].of->added.gain : a->parts[p].of->added.constant) != NULL ||
+               (!gains && has_other_bias(a, &a->parts[p]));
     *out = NULL;
     if (!any) return PG_OK;
     PGI_TRY(keep(a->out, (size_t)n * sizeof **out, out));
@@ -65,13 +71,15 @@ static pg_status start_vector(const adapting *a, int64_t n, int gains, float **o
 
 /* One part behind those before it, for output i: row [rank], of which `column` values are set. A gain takes what the
  * parts before gave with it. */
-static void add_part(const part *p, int64_t i, int64_t column, float *row, float *gain, float *constant) {
+static void add_part(const adapting *a, const part *p, int64_t i, int64_t column, float *row, float *gain,
+                     float *constant) {
     const pgi_low_rank *of = &p->of->added;
     const float more = of->gain ? p->weight * of->gain[i] : 0, factor = 1 + more;
     for (int64_t k = 0; k < column && of->gain; k++) row[k] *= factor;
     for (int64_t k = 0; k < of->a.weight.rows; k++) row[column + k] = p->weight * pgi_low_rank_b(of, i, k);
     if (gain) gain[i] += more * (1 + gain[i]);
     if (constant) constant[i] = factor * constant[i] + (of->constant ? p->weight * of->constant[i] : 0);
+    if (has_other_bias(a, p)) constant[i] -= more * (a->bias[i] - p->bias[i]);
 }
 
 /* Lays out the sum of the parts. */
@@ -91,7 +99,7 @@ static pg_status make_sum(const adapting *a, int64_t n, int64_t rank, int is_emb
     stack_a(a, of_a);
     int64_t column = 0;
     for (size_t p = 0; p < a->n_parts; column += a->parts[p].of->added.a.weight.rows, p++)
-        for (int64_t i = 0; i < n; i++) add_part(&a->parts[p], i, column, b + i * rank, gain, constant);
+        for (int64_t i = 0; i < n; i++) add_part(a, &a->parts[p], i, column, b + i * rank, gain, constant);
     pgi_low_rank_make(&model->kernels, format, &stacked, b, n, is_embedding, block, out);
     pgi_free(&model->memory, b);
     out->gain = gain;
@@ -109,7 +117,7 @@ static pg_status add_up(adapting *a, int64_t n, int is_embedding, const pgi_low_
                          (long long)rank, PGI_MAX_LOW_RANK);
     if (rank > model->kernels.low_rank) model->kernels.low_rank = (int)rank;
     *out = &a->parts[0].of->added;
-    if (a->n_parts == 1 && a->parts[0].weight == 1.0f) return PG_OK;
+    if (a->n_parts == 1 && a->parts[0].weight == 1.0f && !has_other_bias(a, &a->parts[0])) return PG_OK;
     pgi_low_rank *sum;
     PGI_TRY(keep(model, sizeof *sum, &sum));
     *sum = (pgi_low_rank){0};
@@ -159,14 +167,16 @@ static pg_status adapt_module(adapting *a, const char *name) {
     a->n_parts = 0;
     if (!pgi_module_find(weights, &a->out->config, name, &module))
         return pgi_error(PG_ERROR_INTERNAL, "%s: found no such module", name);
+    const float *of_base = module.linear ? module.linear->bias : NULL;
     for (size_t i = 0; i < a->n; i++) {
         const pgi_adapter_module *of = pgi_adapter_find(a->adapters[i], name);
         if (!of || a->weights[i] == 0.0f) continue;
         is_vision |= of->is_vision;
         PGI_TRY(replace(a, of, a->weights[i], &module, n_replaced > 0));
         n_replaced += of->weight.data || of->vector || of->bias;
-        if (of->added.a.weight.data) a->parts[a->n_parts++] = (part){of, a->weights[i]};
+        if (of->added.a.weight.data) a->parts[a->n_parts++] = (part){of, a->weights[i], of->bias ? of->bias : of_base};
     }
+    a->bias = module.linear ? module.linear->bias : NULL;
     a->out->adapts_vision |= is_vision;
     if (a->n_parts == 0) return PG_OK;
     const pgi_low_rank *added = NULL;
