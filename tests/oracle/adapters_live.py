@@ -183,6 +183,7 @@ def cast(tensors, rng):
     for name in kinds if kind == "mixed" else ():  # what PEFT ties has the same values, or the last to be loaded would count
         if "embed_tokens" in name or "lm_head" in name:
             kinds[name] = "BF16"
+        kinds[name] = kinds.get(name.replace(".modules_to_save.", "."), kinds[name])  # a bias that PEFT writes twice
     return kind, {name: tensor.to(checkpoints.TORCH[kinds[name]]) for name, tensor in tensors.items()}
 
 
