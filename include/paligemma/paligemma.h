@@ -1212,7 +1212,8 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
 
 /** One pass over a batch, nothing is generated (HF: PaliGemmaForConditionalGeneration.forward). Attention is full
  * within images and prompt, causal in the suffix (token_type_ids 1), none to padding. A row gives what it gives alone,
- * whatever side it is padded on: to the last bit, except that rows of up to 4 tokens are summed in another order.
+ * whatever side it is padded on: to the last bit, except that rows of up to 4 tokens (16 with adapters) are summed in
+ * another order.
  * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
  * -100, image tokens and images that do not match, logits_to_keep or attention_queries beyond the row, attention_layer
  * beyond the model, PG_FORWARD_ATTENTION_TO_IMAGE where no row has an image token), PG_ERROR_NOT_FOUND
