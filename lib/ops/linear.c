@@ -22,6 +22,7 @@
 #include "kernels/prefetch.h"
 #include "kernels/quantized.h"
 #include "ops/gemm_format.h"
+#include "ops/gemv_of.h"
 #include "ops/linear_quantized.h"
 #include "ops/low_rank.h"
 
@@ -35,10 +36,6 @@ enum {
     DEEP_VALUES = 32,
     DEEP_BLOCKS = 32 /* column blocks of a thread that let a task have two, and read ahead for the second */
 };
-
-typedef void (*gemv_x_fn)(int m, int64_t k, const float *x, int64_t x_stride, float *out);
-typedef void (*gemv_fn)(int m, int64_t rows, int64_t k, const float *x, const void *w, int64_t w_bytes,
-                        const float *bias, float *y, int64_t y_stride);
 
 /* How the work of many rows is cut, by format. Fewer rows are copied with more inputs, in the same bytes. */
 typedef struct block_limits {
@@ -59,9 +56,8 @@ typedef struct linear_task {
     const pgi_linear *linear;
     float *y; /* [rows, out] */
     int64_t y_stride;
-    int64_t w_bytes;  /* of a row of W */
-    gemv_x_fn gemv_x; /* of few rows: */
-    gemv_fn gemv;
+    int64_t w_bytes; /* of a row of W */
+    pgi_gemv gemv;   /* of few rows */
     pgi_gemm_format format;
     int64_t first_row, n_rows;   /* the rows of x, */
     int64_t copied_rows;         /* n_rows, or more where rows of zeros follow, */
@@ -115,9 +111,9 @@ static void gemv_columns(void *context, int64_t begin, int64_t end, int thread) 
     const linear_task *task = context;
     const pgi_linear *linear = task->linear;
     float *y = task->y + task->first_row * task->y_stride + begin;
-    task->gemv((int)task->n_rows, end - begin, linear->weight.columns, (const float *)task->copy,
-               (const char *)linear->weight.data + begin * task->w_bytes, task->w_bytes,
-               linear->bias ? linear->bias + begin : NULL, y, task->y_stride);
+    task->gemv.product((int)task->n_rows, end - begin, linear->weight.columns, (const float *)task->copy,
+                       (const char *)linear->weight.data + begin * task->w_bytes, task->w_bytes,
+                       linear->bias ? linear->bias + begin : NULL, y, task->y_stride);
     pgi_low_rank_add(task->run->kernels, &task->added, thread, 0, task->n_rows, begin, end - begin, y, task->y_stride);
 }
 
@@ -140,7 +136,7 @@ static pg_status gemv_forward(linear_task *task, char *scratch) {
     for (task->first_row = 0; task->first_row < task->rows; task->first_row += task->n_rows) {
         task->n_rows = pgi_min64(at_once, task->rows - task->first_row);
         PGI_TRY(begin_low_rank(task, scratch));
-        task->gemv_x((int)task->n_rows, w->columns, task->x + task->first_row * task->x_stride, task->x_stride,
+        task->gemv.x((int)task->n_rows, w->columns, task->x + task->first_row * task->x_stride, task->x_stride,
                      (float *)task->copy);
         PGI_TRY(pgi_parallel_for(run, w->rows, pgi_max64(unit, chunk), gemv_columns, task));
     }
@@ -336,12 +332,9 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
                         .y_stride = y_stride,
                         .added = pgi_linear_low_rank(run, linear, 0, scratch),
                         .w_bytes = w->columns * (int64_t)pgi_dtype_size(w->dtype)};
-    switch (w->dtype) {
-        case PG_DTYPE_F32: task.gemv_x = kernels->gemv_x_f32, task.gemv = kernels->gemv_f32; break;
-        case PG_DTYPE_BF16: task.gemv_x = kernels->gemv_x_bf16, task.gemv = kernels->gemv_bf16; break;
-        case PG_DTYPE_F16: task.gemv_x = kernels->gemv_x_f16, task.gemv = kernels->gemv_f16; break;
-        default: return pgi_error(PG_ERROR_INTERNAL, "linear layer: found weights of dtype %d", (int)w->dtype);
-    }
+    task.gemv = pgi_gemv_of(kernels, w->dtype);
+    if (!task.gemv.product)
+        return pgi_error(PG_ERROR_INTERNAL, "linear layer: found weights of dtype %d", (int)w->dtype);
     if (rows > PGI_GEMV_ROWS && w->columns > 0) return gemm_forward(&task, scratch);
     return gemv_forward(&task, scratch);
 }

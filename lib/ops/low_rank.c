@@ -7,6 +7,7 @@
 #include "base/float16.h"
 #include "kernels/kernels.h"
 #include "ops/gemm_format.h"
+#include "ops/gemv_of.h"
 
 enum { BLOCK = PGI_LOW_RANK_BLOCK, WHOLE_VALUES = 32 /* of bf16, which tiles of AMX take without copies */ };
 
@@ -261,19 +262,12 @@ static void few_partial(const pgi_kernels *kernels, const pgi_matrix *a, const f
                         int64_t column, int64_t n, float *out, float *room) {
     const int64_t element = (int64_t)pgi_dtype_size(a->dtype), w_bytes = a->columns * element;
     const char *w = (const char *)a->data + column * element;
+    const pgi_gemv gemv = pgi_gemv_of(kernels, a->dtype);
     for (int64_t row = 0; row < rows; row += PGI_GEMV_ROWS, x += PGI_GEMV_ROWS * x_stride) {
         const int m = (int)pgi_min64(PGI_GEMV_ROWS, rows - row);
         float *y = out + row * a->rows;
-        if (a->dtype == PG_DTYPE_F32) {
-            kernels->gemv_x_f32(m, n, x, x_stride, room);
-            kernels->gemv_f32(m, a->rows, n, room, w, w_bytes, NULL, y, a->rows);
-        } else if (a->dtype == PG_DTYPE_BF16) {
-            kernels->gemv_x_bf16(m, n, x, x_stride, room);
-            kernels->gemv_bf16(m, a->rows, n, room, w, w_bytes, NULL, y, a->rows);
-        } else {
-            kernels->gemv_x_f16(m, n, x, x_stride, room);
-            kernels->gemv_f16(m, a->rows, n, room, w, w_bytes, NULL, y, a->rows);
-        }
+        gemv.x(m, n, x, x_stride, room);
+        gemv.product(m, a->rows, n, room, w, w_bytes, NULL, y, a->rows);
     }
 }
 
