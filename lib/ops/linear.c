@@ -103,6 +103,7 @@ size_t pgi_linear_scratch(const pgi_kernels *kernels, int n_threads) {
 int64_t pgi_linear_few_rows(const pgi_kernels *kernels) { return kernels->low_rank ? PGI_LOW_RANK_FEW : PGI_GEMV_ROWS; }
 
 pgi_low_rank_rows pgi_linear_low_rank(const pgi_run *run, const pgi_linear *linear, int index, void *scratch) {
+    if (!linear->low_rank) return (pgi_low_rank_rows){0};
     return pgi_low_rank_rows_in(run->kernels, run->n_threads, low_rank_rows(run->kernels),
                                 (char *)scratch + plain_scratch(run->kernels, run->n_threads), index, linear);
 }
