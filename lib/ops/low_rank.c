@@ -263,6 +263,7 @@ static void few_partial(const pgi_kernels *kernels, const pgi_matrix *a, const f
     const int64_t element = (int64_t)pgi_dtype_size(a->dtype), w_bytes = a->columns * element;
     const char *w = (const char *)a->data + column * element;
     const pgi_gemv gemv = pgi_gemv_of(kernels, a->dtype);
+    if (!gemv.x) return; /* few: A is not quantized, and this does not happen */
     for (int64_t row = 0; row < rows; row += PGI_GEMV_ROWS, x += PGI_GEMV_ROWS * x_stride) {
         const int m = (int)pgi_min64(PGI_GEMV_ROWS, rows - row);
         float *y = out + row * a->rows;
