@@ -49,7 +49,7 @@ pg_status pg_adapter_get_info(const pg_adapter *adapter, pg_adapter_info *info) 
         .struct_size = sizeof value,
         .rank = (int32_t)adapter->rank,
         .n_parameters = adapter->n_parameters,
-        .n_bytes = adapter->n_bytes,
+        .n_bytes = pgi_adapter_bytes(adapter),
         .n_modules = (int32_t)adapter->n_modules,
         .adapts_images = adapter->adapts_vision,
         .base = adapter->config.base ? adapter->config.base : "",

@@ -116,6 +116,22 @@ void pgi_trim(const pgi_memory *memory, void *data, size_t *capacity, size_t use
     pgi_free(memory, old);
 }
 
+pg_status pgi_keep(const pgi_memory *memory, pgi_kept *kept, size_t size, void *out) {
+    PGI_TRY(pgi_grow(memory, &kept->blocks, &kept->capacity, kept->n_blocks + 1, sizeof *kept->blocks));
+    void *block = pgi_alloc(memory, size, 1);
+    if (!block) return PG_ERROR_MEMORY;
+    kept->blocks[kept->n_blocks++] = block;
+    kept->n_bytes += size;
+    memcpy(out, &block, sizeof block);
+    return PG_OK;
+}
+
+void pgi_kept_free(const pgi_memory *memory, pgi_kept *kept) {
+    for (size_t i = 0; i < kept->n_blocks; i++) pgi_free(memory, kept->blocks[i]);
+    pgi_free(memory, kept->blocks);
+    *kept = (pgi_kept){0};
+}
+
 char *pgi_copy_string(const pgi_memory *memory, const char *text, size_t size) {
     char *copy = size < SIZE_MAX ? pgi_alloc(memory, size + 1, 1) : NULL;
     if (!copy) return NULL;

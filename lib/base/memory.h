@@ -40,6 +40,17 @@ pg_status pgi_grow(const pgi_memory *memory, void *data, size_t *capacity, size_
 /* Gives back what lies behind `used` elements. Where memory is short, the array stays as it is. */
 void pgi_trim(const pgi_memory *memory, void *data, size_t *capacity, size_t used, size_t size);
 
+/* Memory that lives as long as its owner, who gives all of it back at once. Zeroed: none. */
+typedef struct pgi_kept {
+    void **blocks;
+    size_t n_blocks, capacity;
+    uint64_t n_bytes;
+} pgi_kept;
+
+/* `size` more bytes, as pgi_alloc() gives them. out: the address of a pointer. */
+pg_status pgi_keep(const pgi_memory *memory, pgi_kept *kept, size_t size, void *out);
+void pgi_kept_free(const pgi_memory *memory, pgi_kept *kept);
+
 /* *out = a * b; 0 when that does not fit in a size_t. */
 int pgi_mul_size(size_t a, size_t b, size_t *out);
 

@@ -30,16 +30,8 @@ typedef struct adapting {
     const float *bias; /* that the module has now, or NULL */
 } adapting;
 
-/* n bytes that live as long as the handle. */
 static pg_status keep(pg_model *model, size_t n, void *out) {
-    PGI_TRY(pgi_grow(&model->memory, &model->adapted.blocks, &model->adapted.blocks_capacity,
-                     model->adapted.n_blocks + 1, sizeof *model->adapted.blocks));
-    void *block = pgi_alloc(&model->memory, n, 1);
-    if (!block) return PG_ERROR_MEMORY;
-    model->adapted.blocks[model->adapted.n_blocks++] = block;
-    model->adapted.n_bytes += n;
-    memcpy(out, &block, sizeof block);
-    return PG_OK;
+    return pgi_keep(&model->memory, &model->adapted.kept, n, out);
 }
 
 /* ------------------------------------------------------------------------------------------------- adding parts up */
@@ -192,8 +184,7 @@ static pg_status adapt_module(adapting *a, const char *name) {
 }
 
 static void end_adapted(pg_model *model) {
-    for (size_t i = 0; i < model->adapted.n_blocks; i++) pgi_free(&model->memory, model->adapted.blocks[i]);
-    pgi_free(&model->memory, model->adapted.blocks);
+    pgi_kept_free(&model->memory, &model->adapted.kept);
     for (size_t i = 0; i < model->adapted.n_adapters; i++) pgi_adapter_release(model->adapted.adapters[i]);
     pgi_free(&model->memory, model->adapted.adapters);
 }
@@ -255,12 +246,12 @@ pg_status pgi_model_adapt(const pg_model *model, const pg_adapter *const *adapte
 }
 
 uint64_t pgi_adapted_bytes(const pg_model *model) {
-    uint64_t sum = model->adapted.n_bytes;
+    uint64_t sum = model->adapted.kept.n_bytes;
     for (size_t i = 0; i < model->adapted.n_adapters; i++) {
         int is_counted = 0;
         for (size_t before = 0; before < i; before++)
             is_counted |= model->adapted.adapters[before] == model->adapted.adapters[i];
-        if (!is_counted) sum += model->adapted.adapters[i]->n_bytes;
+        if (!is_counted) sum += pgi_adapter_bytes(model->adapted.adapters[i]);
     }
     return sum;
 }

@@ -65,8 +65,7 @@ void pgi_adapter_release(pg_adapter *adapter) {
     if (!adapter || atomic_fetch_sub_explicit(&adapter->references, 1, memory_order_acq_rel) != 1) return;
     pg_model *model = adapter->model;
     pgi_memory memory = adapter->memory;
-    for (size_t i = 0; i < adapter->n_blocks; i++) pgi_free(&memory, adapter->blocks[i]);
-    pgi_free(&memory, adapter->blocks);
+    pgi_kept_free(&memory, &adapter->kept);
     pgi_free(&memory, adapter->modules);
     pgi_tensor_files_close(&adapter->files);
     pgi_adapter_config_free(&adapter->config);
@@ -74,15 +73,12 @@ void pgi_adapter_release(pg_adapter *adapter) {
     pgi_model_release(model);
 }
 
-/* n floats that live as long as the adapter. */
-static pg_status keep(pg_adapter *adapter, size_t n, float **out) {
-    PGI_TRY(pgi_grow(&adapter->memory, &adapter->blocks, &adapter->blocks_capacity, adapter->n_blocks + 1,
-                     sizeof *adapter->blocks));
-    *out = pgi_alloc(&adapter->memory, n, sizeof(float));
-    if (!*out) return PG_ERROR_MEMORY;
-    adapter->blocks[adapter->n_blocks++] = *out;
-    adapter->n_bytes += n * sizeof(float);
-    return PG_OK;
+uint64_t pgi_adapter_bytes(const pg_adapter *adapter) {
+    return adapter->kept.n_bytes + pgi_tensor_files_n_bytes_loaded(adapter->files);
+}
+
+static pg_status keep_floats(pg_adapter *adapter, size_t n, float **out) {
+    return pgi_keep(&adapter->memory, &adapter->kept, n * sizeof(float), out);
 }
 
 /* ------------------------------------------------------------------------------------------------- names, shapes */
@@ -165,7 +161,7 @@ static pg_status read_vector(const reader *r, const pgi_stored_tensor *tensor, i
     float *values;
     if (!tensor) return PG_OK;
     PGI_TRY(check_tensor(tensor, 1, &n));
-    PGI_TRY(keep(r->out, (size_t)n, &values));
+    PGI_TRY(keep_floats(r->out, (size_t)n, &values));
     *out = values;
     return read_values(r, tensor, values);
 }
@@ -183,7 +179,6 @@ static pg_status load_matrix(const reader *r, pgi_stored_tensor *tensor, int64_t
         PGI_TRY(check_finite(tensor, part, end - at));
     }
     r->out->n_parameters += (uint64_t)(rows * columns);
-    r->out->n_bytes += tensor->n_bytes;
     return PG_OK;
 }
 
@@ -195,7 +190,7 @@ static pg_status read_magnitudes(const reader *r, const pgi_stored_tensor *tenso
     float *values;
     if (!tensor || !is_convolution) return read_vector(r, tensor, n, out);
     PGI_TRY(check_tensor(tensor, 4, (int64_t[]){1, n, 1, 1}));
-    PGI_TRY(keep(r->out, (size_t)n, &values));
+    PGI_TRY(keep_floats(r->out, (size_t)n, &values));
     *out = values;
     return read_values(r, tensor, values);
 }
@@ -214,9 +209,10 @@ static pg_status add_low_rank(const reader *r, const found *f, const pgi_module 
     if (dora && !f->tensors[MAGNITUDE]) return missing(r, f, ".lora_magnitude_vector");
     PGI_TRY(read_magnitudes(r, f->tensors[MAGNITUDE], n, module->is_convolution, &magnitude));
     PGI_TRY(read_vector(r, f->tensors[LORA_B_BIAS], n, &b_bias));
-    if (dora) PGI_TRY(keep(r->out, (size_t)n, &gain));
-    if ((dora && bias) || b_bias) PGI_TRY(keep(r->out, (size_t)n, &constant));
-    PGI_TRY(keep(r->out, pgi_low_rank_size(r->run->kernels, format, &a, n, is_embedding) / sizeof *block, &block));
+    if (dora) PGI_TRY(keep_floats(r->out, (size_t)n, &gain));
+    if ((dora && bias) || b_bias) PGI_TRY(keep_floats(r->out, (size_t)n, &constant));
+    PGI_TRY(
+        keep_floats(r->out, pgi_low_rank_size(r->run->kernels, format, &a, n, is_embedding) / sizeof *block, &block));
 
     float *b = pgi_alloc(&r->out->memory, (size_t)(n * rank), sizeof *b);
     pg_status status = b ? read_values(r, stored_b, b) : PG_ERROR_MEMORY;

@@ -33,10 +33,9 @@ struct pg_adapter {
     pgi_tensor_files *files;
     pgi_adapter_module *modules; /* sorted by name */
     size_t n_modules;
-    void **blocks; /* what was allocated for the modules */
-    size_t n_blocks, blocks_capacity;
-    int64_t rank; /* the largest */
-    uint64_t n_parameters, n_bytes;
+    pgi_kept kept; /* what was made for the modules */
+    int64_t rank;  /* the largest */
+    uint64_t n_parameters;
     int adapts_vision;
 };
 
@@ -58,6 +57,8 @@ pg_status pgi_adapter_dora_embedding(const pgi_run *run, const pgi_memory *memor
 pg_status pgi_model_adapt(const pg_model *model, const pg_adapter *const *adapters, const float *weights, size_t n,
                           pg_model **out);
 
+/* Bytes that an adapter holds: its tensors, and what was made of them. */
+uint64_t pgi_adapter_bytes(const pg_adapter *adapter);
 /* Bytes that an adapted model holds beside its base: its own, and its adapters', each once. 0 of a base. */
 uint64_t pgi_adapted_bytes(const pg_model *model);
 

@@ -37,9 +37,7 @@ struct pg_model {
     struct {
         struct pg_adapter **adapters; /* counted */
         size_t n_adapters;
-        void **blocks; /* what it allocated: the table of its weights, sums of adapters */
-        size_t n_blocks, blocks_capacity;
-        uint64_t n_bytes;
+        pgi_kept kept; /* the table of its weights, sums of adapters */
     } adapted;
     int adapts_vision; /* its features are not the base's */
 };
