@@ -17,6 +17,11 @@ typedef struct pgi_module {
     char name[96];                /* in transformers 5.23: "model.language_model.layers.0.self_attn.q_proj" */
 } pgi_module;
 
+/* The weight of one that is no norm. */
+static inline pgi_matrix *pgi_module_matrix(const pgi_module *module) {
+    return module->matrix ? module->matrix : &module->linear->weight;
+}
+
 /* The module of a tensor name that ends in ".weight" or ".bias", whatever the layout of keys. 0: there is none. */
 int pgi_module_find(pgi_weights *weights, const pgi_config *config, const char *tensor, pgi_module *out);
 

@@ -133,7 +133,7 @@ static pg_status replace(const adapting *a, const pgi_adapter_module *of, float 
     if (of->bias) *(module->bias ? module->bias : &module->linear->bias) = of->bias;
     if (!of->weight.data) return PG_OK;
     const int tied = weights->text.head.weight.data == weights->text.embedding.data;
-    *(module->matrix ? module->matrix : &module->linear->weight) = of->weight;
+    *pgi_module_matrix(module) = of->weight;
     if (tied && of->is_shared && module->matrix == &weights->text.embedding) weights->text.head.weight = of->weight;
     return PG_OK;
 }
@@ -172,7 +172,7 @@ static pg_status adapt_module(adapting *a, const char *name) {
     a->out->adapts_vision |= is_vision;
     if (a->n_parts == 0) return PG_OK;
     const pgi_low_rank *added = NULL;
-    const pgi_matrix *of = module.matrix ? module.matrix : &module.linear->weight;
+    const pgi_matrix *of = pgi_module_matrix(&module);
     PGI_TRY(add_up(a, module.matrix ? of->columns : of->rows, module.matrix != NULL, &added));
     if (module.linear)
         module.linear->low_rank = added;

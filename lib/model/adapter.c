@@ -200,7 +200,7 @@ static pg_status add_low_rank(const reader *r, const found *f, const pgi_module 
                               int64_t n, int32_t rank, double scale) {
     const int is_embedding = module->matrix != NULL, dora = r->out->config.dora;
     const pgi_stored_tensor *stored_b = f->tensors[is_embedding ? EMBEDDING_B : LORA_B];
-    const pgi_matrix *weight = is_embedding ? module->matrix : &module->linear->weight;
+    const pgi_matrix *weight = pgi_module_matrix(module);
     const float *bias = out->bias ? out->bias : module->linear ? module->linear->bias : NULL, *magnitude = NULL;
     const float *b_bias = NULL;
     const int32_t format = r->out->model->weights.format;
@@ -234,7 +234,7 @@ static pg_status add_low_rank(const reader *r, const found *f, const pgi_module 
 /* A of the module: [rank, in], of a convolution [rank, 3, patch, patch]. */
 static pg_status bind_low_rank(const reader *r, const found *f, const pgi_module *module, pgi_adapter_module *out) {
     const int is_embedding = module->matrix != NULL;
-    const pgi_matrix *weight = is_embedding ? module->matrix : &module->linear->weight;
+    const pgi_matrix *weight = pgi_module_matrix(module);
     pgi_stored_tensor *a = f->tensors[is_embedding ? EMBEDDING_A : LORA_A];
     pgi_stored_tensor *b = f->tensors[is_embedding ? EMBEDDING_B : LORA_B];
     if (!a && !b) return PG_OK;
@@ -269,7 +269,7 @@ static pg_status bind_replaced(const reader *r, const found *f, const pgi_module
         if (bias && !module->bias) return unknown_name(bias);
         return read_vector(r, bias, module->n, &out->bias);
     }
-    const pgi_matrix *of = module->matrix ? module->matrix : &module->linear->weight;
+    const pgi_matrix *of = pgi_module_matrix(module);
     if (bias && (!module->linear || !module->linear->bias)) return unknown_name(bias);
     PGI_TRY(read_vector(r, bias, of->rows, &out->bias));
     if (!weight) return PG_OK;

@@ -72,7 +72,7 @@ static void merge_rows(void *user, int64_t first, int64_t n, int64_t columns, fl
         merge_vector(m, columns, rows);
         return;
     }
-    const pgi_matrix *weight = m->module.matrix ? m->module.matrix : &m->module.linear->weight;
+    const pgi_matrix *weight = pgi_module_matrix(&m->module);
     const pgi_low_rank *added = added_to(m);
     const int64_t rank = added ? added->a.weight.rows : 0;
     for (int64_t r = first; r < first + n; r++, rows += columns) {
