@@ -120,24 +120,6 @@ static pg_status add_up(adapting *a, int64_t n, int is_embedding, const pgi_low_
 
 /* ------------------------------------------------------------------------------------------------- applying */
 
-static pg_status replace(const adapting *a, const pgi_adapter_module *of, float weight, const pgi_module *module,
-                         int is_second) {
-    pgi_weights *weights = &a->out->weights;
-    if (!of->weight.data && !of->vector && !of->bias) return PG_OK;
-    if (is_second || weight != 1.0f)
-        return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "%s: an adapter replaces it whole (modules_to_save or bias), with the weight %g%s; expected "
-                         "one adapter that does, with the weight 1",
-                         of->name, (double)weight, is_second ? ", and so does another" : "");
-    if (of->vector) *module->weight = of->vector;
-    if (of->bias) *(module->bias ? module->bias : &module->linear->bias) = of->bias;
-    if (!of->weight.data) return PG_OK;
-    const int tied = weights->text.head.weight.data == weights->text.embedding.data;
-    *pgi_module_matrix(module) = of->weight;
-    if (tied && of->is_shared && module->matrix == &weights->text.embedding) weights->text.head.weight = of->weight;
-    return PG_OK;
-}
-
 /* An embedding of positions is small, so that it becomes one of f32 with the parts in it. */
 static pg_status add_to_positions(const adapting *a, const pgi_low_rank *added, pgi_matrix *positions) {
     float *sum;
@@ -155,20 +137,20 @@ static pg_status add_to_positions(const adapting *a, const pgi_low_rank *added, 
 static pg_status adapt_module(adapting *a, const char *name) {
     pgi_weights *weights = &a->out->weights;
     pgi_module module;
-    int is_vision = 0, n_replaced = 0;
+    int is_vision = 0;
     a->n_parts = 0;
     if (!pgi_module_find(weights, &a->out->config, name, &module))
         return pgi_error(PG_ERROR_INTERNAL, "%s: found no such module", name);
-    const float *of_base = module.linear ? module.linear->bias : NULL;
+    pgi_module was;
+    a->bias = module.linear ? module.linear->bias : NULL;
+    (void)pgi_module_find(&a->out->base->weights, &a->out->config, name, &was);
+    const float *of_base = was.linear ? was.linear->bias : NULL;
     for (size_t i = 0; i < a->n; i++) {
         const pgi_adapter_module *of = pgi_adapter_find(a->adapters[i], name);
         if (!of || a->weights[i] == 0.0f) continue;
         is_vision |= of->is_vision;
-        PGI_TRY(replace(a, of, a->weights[i], &module, n_replaced > 0));
-        n_replaced += of->weight.data || of->vector || of->bias;
         if (of->added.a.weight.data) a->parts[a->n_parts++] = (part){of, a->weights[i], of->bias ? of->bias : of_base};
     }
-    a->bias = module.linear ? module.linear->bias : NULL;
     a->out->adapts_vision |= is_vision;
     if (a->n_parts == 0) return PG_OK;
     const pgi_low_rank *added = NULL;
@@ -189,20 +171,8 @@ static void end_adapted(pg_model *model) {
     pgi_free(&model->memory, model->adapted.adapters);
 }
 
-/* Copies the base's table of weights. */
-static pg_status copy_table(const pg_model *base, pg_model *out) {
-    const size_t vision_bytes = (size_t)base->config.vision.n_layers * sizeof(pgi_vision_layer);
-    const size_t text_bytes = (size_t)base->config.text.n_layers * sizeof(pgi_text_layer);
-    out->weights = base->weights;
-    out->weights.memory = NULL; /* what is in them is the base's */
-    PGI_TRY(keep(out, vision_bytes, &out->weights.vision.layers));
-    PGI_TRY(keep(out, text_bytes, &out->weights.text.layers));
-    memcpy(out->weights.vision.layers, base->weights.vision.layers, vision_bytes);
-    memcpy(out->weights.text.layers, base->weights.text.layers, text_bytes);
-    return PG_OK;
-}
-
 static pg_status adapt_all(adapting *a) {
+    PGI_TRY(pgi_adapters_replace(a->adapters, a->weights, a->n, &a->out->weights));
     for (size_t i = 0; i < a->n; i++)
         for (size_t m = 0; m < a->adapters[i]->n_modules; m++) {
             const char *name = a->adapters[i]->modules[m].name;
@@ -231,7 +201,9 @@ pg_status pgi_model_adapt(const pg_model *model, const pg_adapter *const *adapte
     a.out->log = base->log;
     a.out->adapted.adapters = pgi_alloc_zero(&base->memory, n, sizeof *a.out->adapted.adapters);
     a.parts = pgi_alloc(&base->memory, n, sizeof *a.parts);
-    pg_status status = a.out->adapted.adapters && a.parts ? copy_table(base, a.out) : PG_ERROR_MEMORY;
+    pg_status status = a.out->adapted.adapters && a.parts
+                           ? pgi_adapter_table(base, &base->memory, &a.out->adapted.kept, &a.out->weights)
+                           : PG_ERROR_MEMORY;
     for (size_t i = 0; i < n && status >= 0; i++) {
         a.out->adapted.adapters[a.out->adapted.n_adapters++] = pgi_adapter_retain(adapters[i]);
         if (weights[i] != 0.0f) a.out->weights.n_parameters += adapters[i]->n_parameters;

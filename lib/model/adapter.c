@@ -276,7 +276,8 @@ static pg_status bind_replaced(const reader *r, const found *f, const pgi_module
     const int64_t patch = r->out->model->config.vision.patch_size;
     PGI_TRY(module->is_convolution ? check_tensor(weight, 4, (int64_t[]){of->rows, 3, patch, patch})
                                    : check_tensor(weight, 2, (int64_t[]){of->rows, of->columns}));
-    out->is_shared = f->is_shared;
+    const pgi_text_weights *text = &r->out->model->weights.text;
+    out->is_shared = f->is_shared && (module->matrix == &text->embedding || module->linear == &text->head);
     return load_matrix(r, weight, of->rows, of->columns, &out->weight);
 }
 
@@ -360,6 +361,7 @@ static pg_status bind_all(const reader *r) {
         if (by_name(&adapter->modules[i - 1], &adapter->modules[i]) == 0)
             return pgi_error(PG_ERROR_FORMAT, "%s: found the module of %s under two names, expected one",
                              pgi_tensor_files_folder(adapter->files), adapter->modules[i].name);
+    pgi_adapter_find_shared(adapter);
     return pgi_run_progress(r->run, PG_PHASE_LOAD, (int64_t)n, (int64_t)n);
 }
 

@@ -21,9 +21,13 @@ typedef struct pgi_adapter_module {
     pgi_matrix weight;   /* in place of the module's; data NULL: none is */
     const float *vector; /* [n] in place of the weight of a norm; NULL: none is */
     const float *bias;   /* likewise; NULL: none is */
-    int is_shared;       /* `weight` is that of a tied head, too: PEFT wrote it into the base layer */
+    int is_shared;       /* `weight` is that of the module that this one is tied to, too */
     int is_vision;       /* features of images depend on it */
 } pgi_adapter_module;
+
+/* Names of modules that may be tied. */
+#define PGI_ADAPTER_EMBEDDING "model.language_model.embed_tokens.weight"
+#define PGI_ADAPTER_HEAD "lm_head.weight"
 
 struct pg_adapter {
     atomic_int references;
@@ -37,6 +41,7 @@ struct pg_adapter {
     int64_t rank;  /* the largest */
     uint64_t n_parameters;
     int adapts_vision;
+    const pgi_matrix *shared; /* in place of embedding and head, which the base ties; NULL: nothing is */
 };
 
 /* adapter: a folder or an id of the hub cache. model: a base, or an adapted model, whose base is meant. run: of its
@@ -61,6 +66,14 @@ pg_status pgi_model_adapt(const pg_model *model, const pg_adapter *const *adapte
 uint64_t pgi_adapter_bytes(const pg_adapter *adapter);
 /* Bytes that an adapted model holds beside its base: its own, and its adapters', each once. 0 of a base. */
 uint64_t pgi_adapted_bytes(const pg_model *model);
+
+/* adapter_whole.c: a copy of the base's table of weights. memory, kept: for its arrays. */
+pg_status pgi_adapter_table(const pg_model *base, const pgi_memory *memory, pgi_kept *kept, pgi_weights *out);
+/* Puts what the adapters with a weight other than 0 saved whole into such a table. PG_ERROR_UNSUPPORTED: two replace
+ * one module, or one has another weight than 1. */
+pg_status pgi_adapters_replace(const pg_adapter *const *adapters, const float *weights, size_t n, pgi_weights *table);
+/* Sets adapter->shared, once the modules are known. */
+void pgi_adapter_find_shared(pg_adapter *adapter);
 
 /* What the adapter has for a module by its name in pgi_adapter_module, or NULL. */
 const pgi_adapter_module *pgi_adapter_find(const pg_adapter *adapter, const char *name);

@@ -10,8 +10,8 @@ static void put_value(bytes *b, float value, int dtype) {
     bytes_add(b, dtype == PG_DTYPE_F32 ? (const void *)&bits : &half, dtype == PG_DTYPE_F32 ? 4 : 2);
 }
 
-void adapter_write(const char *folder, const char *config, const adapter_tensor *tensors, int n, int dtype,
-                   uint64_t seed) {
+static void write_adapter(const char *folder, const char *config, const adapter_tensor *tensors, int n, int dtype,
+                          uint64_t seed, const float *const *values) {
     bytes header = {0}, data = {0}, file = {0};
     rng r = {seed};
     bytes_text(&header, "{\"__metadata__\":{\"format\":\"pt\"}");
@@ -24,7 +24,8 @@ void adapter_write(const char *folder, const char *config, const adapter_tensor 
             bytes_printf(&header, "%s%lld", d ? "," : "", (long long)t->shape[d]);
             count *= t->shape[d];
         }
-        for (int64_t k = 0; k < count; k++) put_value(&data, t->offset + t->scale * rng_unit(&r), dtype);
+        for (int64_t k = 0; k < count; k++)
+            put_value(&data, values ? values[i][k] : t->offset + t->scale * rng_unit(&r), dtype);
         bytes_printf(&header, "],\"data_offsets\":[%zu,%zu]}", start, data.size);
     }
     bytes_text(&header, "}");
@@ -38,6 +39,16 @@ void adapter_write(const char *folder, const char *config, const adapter_tensor 
     bytes_free(&header);
     bytes_free(&data);
     bytes_free(&file);
+}
+
+void adapter_write(const char *folder, const char *config, const adapter_tensor *tensors, int n, int dtype,
+                   uint64_t seed) {
+    write_adapter(folder, config, tensors, n, dtype, seed, NULL);
+}
+
+void adapter_write_values(const char *folder, const char *config, const adapter_tensor *tensors, int n,
+                          const float *const *values) {
+    write_adapter(folder, config, tensors, n, PG_DTYPE_F32, 0, values);
 }
 
 #define TEXT "base_model.model.model.language_model.layers.0."

@@ -20,6 +20,9 @@ typedef struct adapter_tensor {
  * PG_DTYPE_F32 or _BF16. */
 void adapter_write(const char *folder, const char *config, const adapter_tensor *tensors, int n, int dtype,
                    uint64_t seed);
+/* The same in f32, with values[i] of each tensor in place of random ones. */
+void adapter_write_values(const char *folder, const char *config, const adapter_tensor *tensors, int n,
+                          const float *const *values);
 
 enum {
     ADAPTER_LORA,  /* q, k, v, o, gate, up, down of layer 0, rank 3 */

@@ -1,0 +1,174 @@
+/* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
+/* Adapters that have weights of modules whole: what stands in place of what, where embedding and head are tied, and
+ * what DoRA of the same or of another adapter makes of it. The rules are PEFT's: tests/oracle/adapters_live.py. */
+#include "run_tests.h"
+
+#include "forward_fixture.h"
+#include "tiny_adapter.h"
+
+enum { H = TINY_T_HIDDEN, TIED = 0, UNTIED, N_MODELS };
+
+static tiny bases[N_MODELS];
+static int64_t vocab;
+
+static int open_bases(void **state) {
+    (void)state;
+    tiny_options options = tiny_saved_today();
+    for (int i = 0; i < N_MODELS; i++) {
+        options.head = i == UNTIED ? TINY_HEAD_BOTH : TINY_HEAD_TIED;
+        open_tiny(&bases[i], &options, NULL);
+    }
+    vocab = bases[TIED].info.vocab_size;
+    return 0;
+}
+
+static int close_bases(void **state) {
+    (void)state;
+    for (int i = 0; i < N_MODELS; i++) close_tiny(&bases[i]);
+    return 0;
+}
+
+#define PLAIN "{\"peft_type\":\"LORA\",\"r\":3,\"lora_alpha\":6}"
+#define WITH(field) "{\"peft_type\":\"LORA\",\"r\":3,\"lora_alpha\":6," field "}"
+#define EMBEDDING "base_model.model.model.language_model.embed_tokens"
+#define HEAD "base_model.model.lm_head"
+
+/* A tensor whose values follow from its own seed, so that two adapters may have the same. */
+typedef struct tensor {
+    adapter_tensor of;
+    uint64_t seed;
+    const float *values; /* NULL: random ones */
+} tensor;
+
+static pg_adapter *open_adapter(const tiny *m, const char *config, const tensor *tensors, int n) {
+    char path[512];
+    adapter_tensor of[8];
+    float *made[8];
+    pg_adapter *adapter = NULL;
+    assert_true(n <= 8);
+    for (int i = 0; i < n; i++) {
+        of[i] = tensors[i].of;
+        int64_t count = 1;
+        for (int d = 0; d < of[i].n_dims; d++) count *= of[i].shape[d];
+        made[i] = malloc((size_t)count * sizeof(float));
+        rng random = {tensors[i].seed};
+        for (int64_t k = 0; k < count; k++)
+            made[i][k] = tensors[i].values ? tensors[i].values[k] : of[i].offset + of[i].scale * rng_unit(&random);
+    }
+    make_temp_folder(path, sizeof path);
+    adapter_write_values(path, config, of, n, (const float *const *)made);
+    for (int i = 0; i < n; i++) free(made[i]);
+    OK(pg_adapter_open(m->model, path, NULL, &adapter));
+    remove_folder(path);
+    return adapter;
+}
+
+/* The base with both, and closes them; b may be NULL. */
+static pg_model *adapt(const tiny *m, pg_adapter *a, pg_adapter *b) {
+    const pg_adapter *const adapters[] = {a, b};
+    pg_model *adapted = NULL;
+    OK(pg_model_adapt(m->model, adapters, NULL, b ? 2 : 1, &adapted));
+    pg_adapter_close(&a);
+    pg_adapter_close(&b);
+    return adapted;
+}
+
+static pg_model *adapt_one(const tiny *m, const char *config, const tensor *tensors, int n) {
+    return adapt(m, open_adapter(m, config, tensors, n), NULL);
+}
+
+/* Logits of a batch. */
+typedef struct result {
+    batch b;
+    pg_outputs *outputs;
+    const float *logits;
+    int64_t n;
+} result;
+
+/* Closes the model, unless it is a base. */
+static void run(const tiny *m, pg_model *of, result *out) {
+    pg_forward_options options = options_of(0);
+    pg_inputs *in = NULL;
+    make_batch(&out->b, m, specs, 3, LEFT, 0);
+    OK(create(&out->b, m, 0, NULL, &in));
+    OK(pg_forward(of, in, &options, &out->outputs));
+    pg_inputs_close(&in);
+    out->logits = logits_of(out->outputs, &out->b, m);
+    out->n = out->b.n_rows * out->b.n_tokens * m->info.vocab_size;
+    if (of != m->model) pg_model_close(&of);
+}
+
+static void free_result(result *of) {
+    pg_outputs_close(&of->outputs);
+    free(of->b.pixels);
+}
+
+/* bound 0: they have the same bits. */
+static void expect_same(const tiny *m, pg_model *a, pg_model *b, double bound) {
+    result x, y;
+    run(m, a, &x);
+    run(m, b, &y);
+    if (bound > 0)
+        expect_close(x.logits, y.logits, x.n, bound);
+    else
+        assert_memory_equal(x.logits, y.logits, (size_t)x.n * sizeof(float));
+    free_result(&x);
+    free_result(&y);
+}
+
+static void expect_different(const tiny *m, pg_model *a, pg_model *b) {
+    result x, y;
+    run(m, a, &x);
+    run(m, b, &y);
+    assert_memory_not_equal(x.logits, y.logits, (size_t)x.n * sizeof(float));
+    free_result(&x);
+    free_result(&y);
+}
+
+/* The weight [vocab, H] of a module. */
+static tensor weight(const char *name, uint64_t seed) { return (tensor){{name, 2, {vocab, H}, 0, 0.1f}, seed, NULL}; }
+
+/* ---------------------------------------------------------------------------------------------------- tied modules */
+
+/* M.base_layer.weight is the parameter that embedding and head have together, whichever of them has it in the file. */
+static void a_base_layer_is_of_both(void **state) {
+    const tiny *m = &bases[TIED];
+    const tensor head[] = {weight(HEAD ".base_layer.weight", 5)};
+    const tensor embedding[] = {weight(EMBEDDING ".base_layer.weight", 5)};
+    const tensor both[] = {weight(HEAD ".weight", 5), weight(EMBEDDING ".weight", 5)};
+    (void)state;
+    expect_same(m, adapt_one(m, PLAIN, head, 1), adapt_one(m, PLAIN, both, 2), 0);
+    expect_same(m, adapt_one(m, PLAIN, embedding, 1), adapt_one(m, PLAIN, both, 2), 0);
+    m = &bases[UNTIED];
+    expect_different(m, adapt_one(m, PLAIN, head, 1), adapt_one(m, PLAIN, both, 2));
+    expect_different(m, adapt_one(m, PLAIN, embedding, 1), adapt_one(m, PLAIN, both, 2));
+}
+
+/* modules_to_save have a parameter of their own, which the other's base layer leaves alone. */
+static void a_saved_module_is_its_own(void **state) {
+    const tiny *m = &bases[TIED];
+    const tensor saved[] = {weight(HEAD ".weight", 6), weight(EMBEDDING ".weight", 5)};
+    const tensor of_head[] = {weight(HEAD ".base_layer.weight", 6), weight(EMBEDDING ".weight", 5)};
+    const tensor of_embedding[] = {weight(HEAD ".weight", 6), weight(EMBEDDING ".base_layer.weight", 5)};
+    (void)state;
+    expect_same(m, adapt_one(m, PLAIN, of_head, 2), adapt_one(m, PLAIN, saved, 2), 0);
+    expect_same(m, adapt_one(m, PLAIN, of_embedding, 2), adapt_one(m, PLAIN, saved, 2), 0);
+    for (int first = 0; first < 2; first++) { /* and so of two adapters, in both orders */
+        pg_adapter *a = open_adapter(m, PLAIN, &of_head[first], 1), *b = open_adapter(m, PLAIN, &of_head[!first], 1);
+        expect_same(m, adapt(m, a, b), adapt_one(m, PLAIN, saved, 2), 0);
+    }
+    const tensor head[] = {weight(HEAD ".base_layer.weight", 6)};
+    const tensor embedding[] = {weight(EMBEDDING ".base_layer.weight", 6)};
+    pg_adapter *open[] = {open_adapter(m, PLAIN, head, 1), open_adapter(m, PLAIN, embedding, 1)};
+    pg_model *adapted = NULL;
+    ERROR(pg_model_adapt(m->model, (const pg_adapter *const *)open, NULL, 2, &adapted), PG_ERROR_UNSUPPORTED);
+    for (int i = 0; i < 2; i++) pg_adapter_close(&open[i]);
+}
+
+int main(int argc, char **argv) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_base_layer_is_of_both),
+        cmocka_unit_test(a_saved_module_is_its_own),
+    };
+    return RUN_TESTS(tests, open_bases, close_bases);
+}
