@@ -361,7 +361,7 @@ static pg_status bind_all(const reader *r) {
         if (by_name(&adapter->modules[i - 1], &adapter->modules[i]) == 0)
             return pgi_error(PG_ERROR_FORMAT, "%s: found the module of %s under two names, expected one",
                              pgi_tensor_files_folder(adapter->files), adapter->modules[i].name);
-    pgi_adapter_find_shared(adapter);
+    PGI_TRY(pgi_adapter_find_shared(r->run, adapter));
     return pgi_run_progress(r->run, PG_PHASE_LOAD, (int64_t)n, (int64_t)n);
 }
 

@@ -73,7 +73,10 @@ pg_status pgi_adapter_table(const pg_model *base, const pgi_memory *memory, pgi_
  * one module, or one has another weight than 1. */
 pg_status pgi_adapters_replace(const pg_adapter *const *adapters, const float *weights, size_t n, pgi_weights *table);
 /* Sets adapter->shared, once the modules are known. */
-void pgi_adapter_find_shared(pg_adapter *adapter);
+pg_status pgi_adapter_find_shared(const pgi_run *run, pg_adapter *adapter);
+/* Whether the base's head is tied to its embedding, as transformers ties it: with tie_word_embeddings, where one of
+ * them is stored, or both with the same values. Those are compared once. */
+pg_status pgi_model_ties_head(const pgi_run *run, pg_model *base, int *ties);
 
 /* What the adapter has for a module by its name in pgi_adapter_module, or NULL. */
 const pgi_adapter_module *pgi_adapter_find(const pg_adapter *adapter, const char *name);

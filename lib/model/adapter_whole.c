@@ -8,6 +8,7 @@
  */
 #include <string.h>
 
+#include "kernels/kernels.h"
 #include "model/adapter.h"
 
 pg_status pgi_adapter_table(const pg_model *base, const pgi_memory *memory, pgi_kept *kept, pgi_weights *out) {
@@ -30,9 +31,41 @@ static const pgi_matrix *shared_weight(const pg_adapter *adapter) {
     return embedding && embedding->is_shared ? &embedding->weight : NULL;
 }
 
-void pgi_adapter_find_shared(pg_adapter *adapter) {
-    const pgi_text_weights *text = &adapter->model->weights.text;
-    if (text->head.weight.data == text->embedding.data) adapter->shared = shared_weight(adapter);
+/* rows: room for two. */
+static pg_status compare(const pgi_run *run, const pgi_matrix *a, const pgi_matrix *b, float *rows, int *same) {
+    enum { OFTEN = 1024 };
+    float *other = rows + a->columns;
+    *same = a->rows == b->rows && a->columns == b->columns;
+    for (int64_t row = 0; row < a->rows && *same; row++) {
+        if (row % OFTEN == 0) PGI_TRY(pgi_cancel_check(run->cancel));
+        pgi_matrix_row(run->kernels, a, row, 1.0f, rows);
+        pgi_matrix_row(run->kernels, b, row, 1.0f, other);
+        *same = memcmp(rows, other, (size_t)a->columns * sizeof *rows) == 0;
+    }
+    return PG_OK;
+}
+
+pg_status pgi_model_ties_head(const pgi_run *run, pg_model *base, int *ties) {
+    const pgi_matrix *embedding = &base->weights.text.embedding, *head = &base->weights.text.head.weight;
+    const int known = atomic_load_explicit(&base->ties_head, memory_order_relaxed);
+    *ties = known == PGI_TIES_HEAD || head->data == embedding->data;
+    if (*ties || known == PGI_TIES_NOT || !base->config.tie_word_embeddings) return PG_OK;
+    float *rows = pgi_alloc(&base->memory, (size_t)head->columns, 2 * sizeof *rows);
+    if (!rows) return PG_ERROR_MEMORY;
+    const pg_status status = compare(run, embedding, head, rows, ties);
+    pgi_free(&base->memory, rows);
+    if (status >= 0)
+        atomic_store_explicit(&base->ties_head, *ties ? PGI_TIES_HEAD : PGI_TIES_NOT, memory_order_relaxed);
+    return status;
+}
+
+pg_status pgi_adapter_find_shared(const pgi_run *run, pg_adapter *adapter) {
+    int ties;
+    const pgi_matrix *shared = shared_weight(adapter);
+    if (!shared) return PG_OK;
+    PGI_TRY(pgi_model_ties_head(run, adapter->model, &ties));
+    if (ties) adapter->shared = shared;
+    return PG_OK;
 }
 
 static int replaces(const pgi_adapter_module *module) { return module->weight.data || module->vector || module->bias; }

@@ -70,6 +70,7 @@ pg_status pgi_model_open(const pgi_memory *memory, const char *name, const pg_mo
     memory = &model->memory; /* the parts keep the pointer: it must live as long as they do */
     model->log = (pgi_log){options->log, options->log_user};
     atomic_init(&model->references, 1);
+    atomic_init(&model->ties_head, PGI_TIES_UNKNOWN);
 
     PGI_GOTO(pgi_hf_cache_find(memory, name, NULL, &folder), fail);
     PGI_GOTO(pgi_kernels_init(&model->kernels, options->cpu_mask), fail);

@@ -18,6 +18,9 @@ typedef struct pgi_read_ahead_thread {
     int parts;
 } pgi_read_ahead_thread;
 
+/* Whether head and embedding are one weight. */
+enum { PGI_TIES_UNKNOWN, PGI_TIES_NOT, PGI_TIES_HEAD };
+
 struct pg_model {
     atomic_int references;
     struct {
@@ -29,7 +32,8 @@ struct pg_model {
     pgi_tensor_files *files;
     pgi_weights weights;
     pgi_kernels kernels;
-    int kv_bf16; /* KV caches are of bf16 */
+    int kv_bf16;          /* KV caches are of bf16 */
+    atomic_int ties_head; /* PGI_TIES_*, of a base */
     pgi_log log;
     /* An adapted model (adapter.h) shares config, files and weights with its base, which it keeps. */
     struct pg_model *base;                       /* counted; NULL: this is one */

@@ -244,6 +244,7 @@ typedef struct stored {
 typedef struct store {
     stored tensor[400];
     int n;
+    rng of_embedding; /* what its values follow from */
 } store;
 
 static void put_tensor(store *s, const char *prefix, const char *name, float scale, float offset, int n_dims, int64_t a,
@@ -376,7 +377,10 @@ static void write_shard(const char *folder, const char *name, store *s, int begi
         stored *t = &s->tensor[i];
         int64_t n = t->shape[0] * t->shape[1] * t->shape[2] * t->shape[3];
         size_t start = data.size;
-        for (int64_t k = 0; k < n; k++) put_value(&data, t->offset + t->scale * rng_unit(r), dtype);
+        rng *values = r;
+        if (strstr(t->name, "embed_tokens")) s->of_embedding = *r;
+        if (o->head == TINY_HEAD_COPY && strstr(t->name, "lm_head")) values = &s->of_embedding;
+        for (int64_t k = 0; k < n; k++) put_value(&data, t->offset + t->scale * rng_unit(values), dtype);
         if (o->mlx && t->n_dims == 4) put_channels_last(t, data.data + start, dtype == PG_DTYPE_F32 ? 4 : 2);
         bytes_printf(&header, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name,
                      dtype == PG_DTYPE_F32    ? "F32"

@@ -9,7 +9,7 @@
 #include "support.h"
 
 enum { TINY_NO_COLPALI, TINY_COLPALI, TINY_COLPALI_ENGINE, TINY_EMBEDDING_DIM = 10 };
-enum { TINY_HEAD_TIED, TINY_HEAD_BOTH, TINY_HEAD_ONLY };
+enum { TINY_HEAD_TIED, TINY_HEAD_BOTH, TINY_HEAD_ONLY, TINY_HEAD_COPY /* tied, and stored all the same */ };
 
 typedef struct tiny_options {
     uint64_t seed;

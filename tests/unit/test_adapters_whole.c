@@ -6,7 +6,7 @@
 #include "forward_fixture.h"
 #include "tiny_adapter.h"
 
-enum { H = TINY_T_HIDDEN, TIED = 0, UNTIED, N_MODELS };
+enum { H = TINY_T_HIDDEN, TIED = 0, UNTIED, COPIED, N_MODELS };
 
 static tiny bases[N_MODELS];
 static int64_t vocab;
@@ -15,7 +15,7 @@ static int open_bases(void **state) {
     (void)state;
     tiny_options options = tiny_saved_today();
     for (int i = 0; i < N_MODELS; i++) {
-        options.head = i == UNTIED ? TINY_HEAD_BOTH : TINY_HEAD_TIED;
+        options.head = i == UNTIED ? TINY_HEAD_BOTH : i == COPIED ? TINY_HEAD_COPY : TINY_HEAD_TIED;
         open_tiny(&bases[i], &options, NULL);
     }
     vocab = bases[TIED].info.vocab_size;
@@ -144,6 +144,25 @@ static void a_base_layer_is_of_both(void **state) {
     expect_different(m, adapt_one(m, PLAIN, embedding, 1), adapt_one(m, PLAIN, both, 2));
 }
 
+/* So it is where a tied head is stored beside the embedding, with the same values; int8 makes the same of both. */
+static void a_copied_head_is_tied(void **state) {
+    const tensor embedding[] = {weight(EMBEDDING ".base_layer.weight", 5)};
+    const tensor head[] = {weight(HEAD ".base_layer.weight", 5)};
+    const tensor both[] = {weight(HEAD ".weight", 5), weight(EMBEDDING ".weight", 5)};
+    (void)state;
+    for (int32_t weights = PG_WEIGHTS_STORED; weights <= PG_WEIGHTS_INT8; weights++) {
+        tiny m = bases[COPIED];
+        pg_model_options options;
+        OK(pg_model_options_init(&options, sizeof options));
+        options.weights = weights;
+        OK(pg_model_open(m.folder, &options, &m.model));
+        for (int again = 0; again < 2; again++)
+            expect_same(&m, adapt_one(&m, PLAIN, head, 1), adapt_one(&m, PLAIN, both, 2), 0);
+        expect_same(&m, adapt_one(&m, PLAIN, embedding, 1), adapt_one(&m, PLAIN, both, 2), 0);
+        pg_model_close(&m.model);
+    }
+}
+
 /* modules_to_save have a parameter of their own, which the other's base layer leaves alone. */
 static void a_saved_module_is_its_own(void **state) {
     const tiny *m = &bases[TIED];
@@ -168,6 +187,7 @@ static void a_saved_module_is_its_own(void **state) {
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_base_layer_is_of_both),
+        cmocka_unit_test(a_copied_head_is_tied),
         cmocka_unit_test(a_saved_module_is_its_own),
     };
     return RUN_TESTS(tests, open_bases, close_bases);
