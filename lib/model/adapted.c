@@ -15,9 +15,8 @@
 
 /* What is added to a module: by which adapter, with which weight. */
 typedef struct part {
-    const pgi_adapter_module *of;
+    const pgi_low_rank *added;
     float weight;
-    const float *bias; /* that DoRA's constant was computed with, or NULL */
 } part;
 
 typedef struct adapting {
@@ -27,7 +26,7 @@ typedef struct adapting {
     pg_model *out;
     part *parts; /* [n] of the module that is under way */
     size_t n_parts;
-    const float *bias; /* that the module has now, or NULL */
+    const char *name; /* the module's */
 } adapting;
 
 static pg_status keep(pg_model *model, size_t n, void *out) {
@@ -39,21 +38,17 @@ static pg_status keep(pg_model *model, size_t n, void *out) {
 /* The A of all parts one below the other, as f32. */
 static void stack_a(const adapting *a, float *to) {
     for (size_t p = 0; p < a->n_parts; p++) {
-        const pgi_matrix *from = &a->parts[p].of->added.a.weight;
+        const pgi_matrix *from = &a->parts[p].added->a.weight;
         for (int64_t i = 0; i < from->rows; i++, to += from->columns)
             pgi_matrix_row(&a->out->kernels, from, i, 1.0f, to);
     }
 }
 
-/* DoRA's gain is not of the bias, and another adapter has replaced that one. */
-static int has_other_bias(const adapting *a, const part *p) { return p->of->added.gain && p->bias != a->bias; }
-
 /* The gain or constant of a sum that has one: zeros at first. */
 static pg_status start_vector(const adapting *a, int64_t n, int gains, float **out) {
     int any = 0;
     for (size_t p = 0; p < a->n_parts; p++)
-        any |= (gains ? a->parts[p].of->added.gain : a->parts[p].of->added.constant) != NULL ||
-               (!gains && has_other_bias(a, &a->parts[p]));
+        any |= (gains ? a->parts[p].added->gain : a->parts[p].added->constant) != NULL;
     *out = NULL;
     if (!any) return PG_OK;
     PGI_TRY(keep(a->out, (size_t)n * sizeof **out, out));
@@ -63,22 +58,20 @@ static pg_status start_vector(const adapting *a, int64_t n, int gains, float **o
 
 /* One part behind those before it, for output i: row [rank], of which `column` values are set. A gain takes what the
  * parts before gave with it. */
-static void add_part(const adapting *a, const part *p, int64_t i, int64_t column, float *row, float *gain,
-                     float *constant) {
-    const pgi_low_rank *of = &p->of->added;
+static void add_part(const part *p, int64_t i, int64_t column, float *row, float *gain, float *constant) {
+    const pgi_low_rank *of = p->added;
     const float more = of->gain ? p->weight * of->gain[i] : 0, factor = 1 + more;
     for (int64_t k = 0; k < column && of->gain; k++) row[k] *= factor;
     for (int64_t k = 0; k < of->a.weight.rows; k++) row[column + k] = p->weight * pgi_low_rank_b(of, i, k);
     if (gain) gain[i] += more * (1 + gain[i]);
     if (constant) constant[i] = factor * constant[i] + (of->constant ? p->weight * of->constant[i] : 0);
-    if (has_other_bias(a, p)) constant[i] -= more * (a->bias[i] - p->bias[i]);
 }
 
 /* Lays out the sum of the parts. */
 static pg_status make_sum(const adapting *a, int64_t n, int64_t rank, int is_embedding, pgi_low_rank *out) {
     pg_model *model = a->out;
     const int32_t format = model->base->weights.format;
-    pgi_matrix stacked = {NULL, PG_DTYPE_F32, rank, a->parts[0].of->added.a.weight.columns, NULL};
+    pgi_matrix stacked = {NULL, PG_DTYPE_F32, rank, a->parts[0].added->a.weight.columns, NULL};
     float *of_a, *gain, *constant;
     void *block;
     PGI_TRY(start_vector(a, n, 1, &gain));
@@ -90,8 +83,8 @@ static pg_status make_sum(const adapting *a, int64_t n, int64_t rank, int is_emb
     if (!b) return PG_ERROR_MEMORY;
     stack_a(a, of_a);
     int64_t column = 0;
-    for (size_t p = 0; p < a->n_parts; column += a->parts[p].of->added.a.weight.rows, p++)
-        for (int64_t i = 0; i < n; i++) add_part(a, &a->parts[p], i, column, b + i * rank, gain, constant);
+    for (size_t p = 0; p < a->n_parts; column += a->parts[p].added->a.weight.rows, p++)
+        for (int64_t i = 0; i < n; i++) add_part(&a->parts[p], i, column, b + i * rank, gain, constant);
     pgi_low_rank_make(&model->kernels, format, &stacked, b, n, is_embedding, block, out);
     pgi_free(&model->memory, b);
     out->gain = gain;
@@ -103,13 +96,13 @@ static pg_status make_sum(const adapting *a, int64_t n, int64_t rank, int is_emb
 static pg_status add_up(adapting *a, int64_t n, int is_embedding, const pgi_low_rank **out) {
     pg_model *model = a->out;
     int64_t rank = 0;
-    for (size_t p = 0; p < a->n_parts; p++) rank += a->parts[p].of->added.a.weight.rows;
+    for (size_t p = 0; p < a->n_parts; p++) rank += a->parts[p].added->a.weight.rows;
     if (rank > PGI_MAX_LOW_RANK)
-        return pgi_error(PG_ERROR_LIMIT, "%s: found ranks of %lld together, expected at most %d", a->parts[0].of->name,
+        return pgi_error(PG_ERROR_LIMIT, "%s: found ranks of %lld together, expected at most %d", a->name,
                          (long long)rank, PGI_MAX_LOW_RANK);
     if (rank > model->kernels.low_rank) model->kernels.low_rank = (int)rank;
-    *out = &a->parts[0].of->added;
-    if (a->n_parts == 1 && a->parts[0].weight == 1.0f && !has_other_bias(a, &a->parts[0])) return PG_OK;
+    *out = a->parts[0].added;
+    if (a->n_parts == 1 && a->parts[0].weight == 1.0f) return PG_OK;
     pgi_low_rank *sum;
     PGI_TRY(keep(model, sizeof *sum, &sum));
     *sum = (pgi_low_rank){0};
@@ -133,23 +126,37 @@ static pg_status add_to_positions(const adapting *a, const pgi_low_rank *added, 
     return PG_OK;
 }
 
+/* The part of one adapter, made again where another adapter has replaced what its DoRA belongs to. */
+static pg_status take_part(adapting *a, const pg_adapter *adapter, const pgi_adapter_module *of, float weight,
+                           const pgi_module *module) {
+    const pgi_adapter_made_of now = pgi_adapter_weights_of(module);
+    const pgi_low_rank *added = &of->added;
+    if (of->part.magnitude && (now.weight != of->made_of.weight || now.bias != of->made_of.bias)) {
+        pgi_low_rank *made;
+        PGI_TRY(keep(a->out, sizeof *made, &made));
+        *made = (pgi_low_rank){0};
+        PGI_TRY(pgi_adapter_make(&(pgi_run){.kernels = &a->out->base->kernels, .n_threads = 1}, adapter, &of->part,
+                                 module, &a->out->adapted.kept, made));
+        added = made;
+    }
+    a->parts[a->n_parts++] = (part){added, weight};
+    return PG_OK;
+}
+
 /* The module `name`, which some of the adapters have. */
 static pg_status adapt_module(adapting *a, const char *name) {
     pgi_weights *weights = &a->out->weights;
     pgi_module module;
     int is_vision = 0;
     a->n_parts = 0;
+    a->name = name;
     if (!pgi_module_find(weights, &a->out->config, name, &module))
         return pgi_error(PG_ERROR_INTERNAL, "%s: found no such module", name);
-    pgi_module was;
-    a->bias = module.linear ? module.linear->bias : NULL;
-    (void)pgi_module_find(&a->out->base->weights, &a->out->config, name, &was);
-    const float *of_base = was.linear ? was.linear->bias : NULL;
     for (size_t i = 0; i < a->n; i++) {
         const pgi_adapter_module *of = pgi_adapter_find(a->adapters[i], name);
         if (!of || a->weights[i] == 0.0f) continue;
         is_vision |= of->is_vision;
-        if (of->added.a.weight.data) a->parts[a->n_parts++] = (part){of, a->weights[i], of->bias ? of->bias : of_base};
+        if (of->part.a.data) PGI_TRY(take_part(a, a->adapters[i], of, a->weights[i], &module));
     }
     a->out->adapts_vision |= is_vision;
     if (a->n_parts == 0) return PG_OK;

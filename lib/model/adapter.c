@@ -135,7 +135,7 @@ static pg_status missing(const reader *r, const found *f, const char *end) {
 
 /* ------------------------------------------------------------------------------------------------------- values */
 
-static pg_status check_finite(const pgi_stored_tensor *tensor, const float *values, int64_t n) {
+pg_status pgi_adapter_check_finite(const pgi_stored_tensor *tensor, const float *values, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         if (!isfinite(values[i]))
             return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: value %lld is %f, expected a finite number", tensor->file,
@@ -153,7 +153,7 @@ static pg_status read_values(const reader *r, const pgi_stored_tensor *tensor, f
     const int64_t n = count(tensor);
     PGI_TRY(pgi_tensor_files_read_f32(r->out->files, tensor, 0, n, out));
     r->out->n_parameters += (uint64_t)n;
-    return check_finite(tensor, out, n);
+    return pgi_adapter_check_finite(tensor, out, n);
 }
 
 /* A tensor as a vector that stays; NULL: none. */
@@ -176,7 +176,7 @@ static pg_status load_matrix(const reader *r, pgi_stored_tensor *tensor, int64_t
     for (int64_t at = 0, n = rows * columns; at < n; at += PART) {
         const int64_t end = at + PART < n ? at + PART : n;
         PGI_TRY(pgi_tensor_files_read_f32(r->out->files, tensor, at, end, part));
-        PGI_TRY(check_finite(tensor, part, end - at));
+        PGI_TRY(pgi_adapter_check_finite(tensor, part, end - at));
     }
     r->out->n_parameters += (uint64_t)(rows * columns);
     return PG_OK;
@@ -195,40 +195,20 @@ static pg_status read_magnitudes(const reader *r, const pgi_stored_tensor *tenso
     return read_values(r, tensor, values);
 }
 
-/* s B [n, rank] of the module, and DoRA's and the bias's share; then packs it. rank and scale: of the config. */
-static pg_status add_low_rank(const reader *r, const found *f, const pgi_module *module, pgi_adapter_module *out,
-                              int64_t n, int32_t rank, double scale) {
-    const int is_embedding = module->matrix != NULL, dora = r->out->config.dora;
-    const pgi_stored_tensor *stored_b = f->tensors[is_embedding ? EMBEDDING_B : LORA_B];
-    const pgi_matrix *weight = pgi_module_matrix(module);
-    const float *bias = out->bias ? out->bias : module->linear ? module->linear->bias : NULL, *magnitude = NULL;
-    const float *b_bias = NULL;
-    const int32_t format = r->out->model->weights.format;
-    const pgi_matrix a = out->added.a.weight;
-    float *gain = NULL, *constant = NULL, *block;
+/* The rest of a low-rank part, once A is known: s of the config. */
+static pg_status bind_part(const reader *r, const found *f, const pgi_module *module, int64_t n, double scale,
+                           pgi_adapter_part *out) {
+    const int dora = r->out->config.dora;
+    pgi_stored_tensor *b = f->tensors[module->matrix ? EMBEDDING_B : LORA_B];
     if (dora && !f->tensors[MAGNITUDE]) return missing(r, f, ".lora_magnitude_vector");
-    PGI_TRY(read_magnitudes(r, f->tensors[MAGNITUDE], n, module->is_convolution, &magnitude));
-    PGI_TRY(read_vector(r, f->tensors[LORA_B_BIAS], n, &b_bias));
-    if (dora) PGI_TRY(keep_floats(r->out, (size_t)n, &gain));
-    if ((dora && bias) || b_bias) PGI_TRY(keep_floats(r->out, (size_t)n, &constant));
-    PGI_TRY(
-        keep_floats(r->out, pgi_low_rank_size(r->run->kernels, format, &a, n, is_embedding) / sizeof *block, &block));
-
-    float *b = pgi_alloc(&r->out->memory, (size_t)(n * rank), sizeof *b);
-    pg_status status = b ? read_values(r, stored_b, b) : PG_ERROR_MEMORY;
-    if (status >= 0) {
-        for (int64_t i = 0; i < n * rank; i++) b[i] = (float)(scale * (double)b[i]);
-        for (int64_t i = 0; i < n && constant; i++) constant[i] = b_bias ? (float)(scale * (double)b_bias[i]) : 0;
-        if (dora && is_embedding)
-            status = pgi_adapter_dora_embedding(r->run, &r->out->memory, weight, &a, magnitude, b, gain);
-        else if (dora)
-            status = pgi_adapter_dora(r->run, &r->out->memory, weight, bias, &a, magnitude, b, gain, constant);
-    }
-    if (status >= 0) pgi_low_rank_make(r->run->kernels, format, &a, b, n, is_embedding, block, &out->added);
-    pgi_free(&r->out->memory, b);
-    out->added.gain = gain;
-    out->added.constant = constant;
-    return status;
+    PGI_TRY(read_magnitudes(r, f->tensors[MAGNITUDE], n, module->is_convolution, &out->magnitude));
+    PGI_TRY(read_vector(r, f->tensors[LORA_B_BIAS], n, &out->b_bias));
+    if (!dora) out->magnitude = NULL;
+    if (dora) PGI_TRY(pgi_tensor_files_load(r->out->files, r->run->cancel, b)); /* for another weight, later */
+    out->b = b;
+    out->scale = scale;
+    r->out->n_parameters += (uint64_t)count(b);
+    return PG_OK;
 }
 
 /* A of the module: [rank, in], of a convolution [rank, 3, patch, patch]. */
@@ -255,9 +235,9 @@ static pg_status bind_low_rank(const reader *r, const found *f, const pgi_module
         PGI_TRY(check_tensor(a, 2, (int64_t[]){rank, in}));
         PGI_TRY(check_tensor(b, 2, (int64_t[]){n, rank}));
     }
-    PGI_TRY(load_matrix(r, a, rank, in, &out->added.a.weight));
+    PGI_TRY(load_matrix(r, a, rank, in, &out->part.a));
     if (rank > r->out->rank) r->out->rank = rank;
-    return add_low_rank(r, f, module, out, n, rank, scale);
+    return bind_part(r, f, module, n, scale, &out->part);
 }
 
 /* What stands in place of the module's weight and bias. */
@@ -338,13 +318,36 @@ static pg_status next_module(const reader *r, size_t *index, found *f) {
     return PG_OK;
 }
 
+/* Makes the low-rank parts, beside what the adapter itself has in place of weights and biases. */
+static pg_status make_parts(const reader *r) {
+    pg_adapter *adapter = r->out;
+    const int64_t n = (int64_t)pgi_tensor_files_count(adapter->files), n_modules = (int64_t)adapter->n_modules;
+    const float whole = 1.0f;
+    pgi_kept kept = {0};
+    pgi_weights table;
+    PGI_TRY(pgi_adapter_find_shared(r->run, adapter));
+    pg_status status = pgi_adapter_table(adapter->model, &adapter->memory, &kept, &table);
+    if (status >= 0) status = pgi_adapters_replace((const pg_adapter *const *)&adapter, &whole, 1, &table);
+    for (int64_t i = 0; i < n_modules && status >= 0; i++) {
+        pgi_adapter_module *of = &adapter->modules[i];
+        pgi_module module;
+        status = pgi_run_progress(r->run, PG_PHASE_LOAD, n + n * i / n_modules, 2 * n);
+        if (status < 0 || !of->part.a.data || !pgi_module_find(&table, &adapter->model->config, of->name, &module))
+            continue;
+        of->made_of = pgi_adapter_weights_of(&module);
+        status = pgi_adapter_make(r->run, adapter, &of->part, &module, &adapter->kept, &of->added);
+    }
+    pgi_kept_free(&adapter->memory, &kept);
+    return status;
+}
+
 static pg_status bind_all(const reader *r) {
     pg_adapter *adapter = r->out;
     const size_t n = pgi_tensor_files_count(adapter->files);
     found f;
     size_t capacity = 0;
     for (size_t i = 0; i < n;) {
-        PGI_TRY(pgi_run_progress(r->run, PG_PHASE_LOAD, (int64_t)i, (int64_t)n));
+        PGI_TRY(pgi_run_progress(r->run, PG_PHASE_LOAD, (int64_t)i, 2 * (int64_t)n));
         PGI_TRY(next_module(r, &i, &f));
         if (!*f.module) break;
         PGI_TRY(
@@ -361,8 +364,8 @@ static pg_status bind_all(const reader *r) {
         if (by_name(&adapter->modules[i - 1], &adapter->modules[i]) == 0)
             return pgi_error(PG_ERROR_FORMAT, "%s: found the module of %s under two names, expected one",
                              pgi_tensor_files_folder(adapter->files), adapter->modules[i].name);
-    PGI_TRY(pgi_adapter_find_shared(r->run, adapter));
-    return pgi_run_progress(r->run, PG_PHASE_LOAD, (int64_t)n, (int64_t)n);
+    PGI_TRY(make_parts(r));
+    return pgi_run_progress(r->run, PG_PHASE_LOAD, 2 * (int64_t)n, 2 * (int64_t)n);
 }
 
 pg_status pgi_adapter_open(const pgi_run *run, const pg_model *model, const char *name, pg_adapter **out) {

@@ -14,10 +14,27 @@
 #include "model/model.h"
 #include "ops/low_rank.h"
 
+/* What a low-rank part is made of. */
+typedef struct pgi_adapter_part {
+    pgi_matrix a;               /* [rank, inputs]; data NULL: there is no part */
+    const pgi_stored_tensor *b; /* [outputs, rank]; loaded where there is DoRA, else in the file until it is open */
+    double scale;               /* of B */
+    const float *magnitude;     /* DoRA's [outputs], or NULL */
+    const float *b_bias;        /* [outputs], or NULL */
+} pgi_adapter_part;
+
+/* The weight and the bias that DoRA's gain and constant belong to. */
+typedef struct pgi_adapter_made_of {
+    const void *weight;
+    const float *bias;
+} pgi_adapter_made_of;
+
 /* What an adapter has for one module. */
 typedef struct pgi_adapter_module {
-    char name[112];      /* pgi_module_find() finds the module by it */
-    pgi_low_rank added;  /* a.weight.data NULL: nothing */
+    char name[112]; /* pgi_module_find() finds the module by it */
+    pgi_adapter_part part;
+    pgi_low_rank added; /* made of it beside what the adapter itself replaces; a.weight.data NULL: nothing */
+    pgi_adapter_made_of made_of;
     pgi_matrix weight;   /* in place of the module's; data NULL: none is */
     const float *vector; /* [n] in place of the weight of a norm; NULL: none is */
     const float *bias;   /* likewise; NULL: none is */
@@ -50,13 +67,16 @@ pg_status pgi_adapter_open(const pgi_run *run, const pg_model *model, const char
 pg_adapter *pgi_adapter_retain(const pg_adapter *adapter);
 void pgi_adapter_release(pg_adapter *adapter); /* NULL is ignored */
 
-/* adapter_dora.c: `added` of a module, whose b holds s B [n, rank], for DoRA: the norms of the rows of W + s B A, and
- * from those and the magnitudes [n] gain and constant. bias: of the layer, or NULL. b is scaled in place. */
-pg_status pgi_adapter_dora(const pgi_run *run, const pgi_memory *memory, const pgi_matrix *weight, const float *bias,
-                           const pgi_matrix *a, const float *magnitude, float *b, float *gain, float *constant);
-/* The same of an embedding, whose norms are those of its columns: a [rank, rows], b [columns, rank]. */
-pg_status pgi_adapter_dora_embedding(const pgi_run *run, const pgi_memory *memory, const pgi_matrix *weight,
-                                     const pgi_matrix *a, const float *magnitude, float *b, float *gain);
+/* n values of a tensor, from its first on. PG_ERROR_FORMAT: one is no number, or infinite. */
+pg_status pgi_adapter_check_finite(const pgi_stored_tensor *tensor, const float *values, int64_t n);
+
+/* adapter_dora.c: makes a low-rank part of a module, for DoRA beside the weight and the bias that the module has. kept:
+ * for what *out has beside A. */
+pg_status pgi_adapter_make(const pgi_run *run, const pg_adapter *adapter, const pgi_adapter_part *part,
+                           const pgi_module *module, pgi_kept *kept, pgi_low_rank *out);
+static inline pgi_adapter_made_of pgi_adapter_weights_of(const pgi_module *module) {
+    return (pgi_adapter_made_of){pgi_module_matrix(module)->data, module->linear ? module->linear->bias : NULL};
+}
 
 /* adapted.c: the base of the adapters with weights[i] times adapters[i] added. All n adapters are of this base. */
 pg_status pgi_model_adapt(const pg_model *model, const pg_adapter *const *adapters, const float *weights, size_t n,

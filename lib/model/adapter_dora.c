@@ -1,5 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /*
+ * Low-rank parts, made of the tensors of an adapter.
+ *
  * DoRA (arXiv 2402.09353; PEFT: DoraLinearLayer): with m the magnitudes and |.| the norm of a row,
  *     y = bias + m / |W + s B A| (W x + s B A x)
  * so the gain on y0 = W x + bias is g = m / |W + s B A| - 1, the constant -g bias, and B is scaled by 1 + g.
@@ -80,8 +82,10 @@ static pg_status norms_of_rows(const pgi_run *run, const pgi_matrix *weight, con
     return PG_OK;
 }
 
-pg_status pgi_adapter_dora(const pgi_run *run, const pgi_memory *memory, const pgi_matrix *weight, const float *bias,
-                           const pgi_matrix *a, const float *magnitude, float *b, float *gain, float *constant) {
+/* Of a layer, whose b holds s B [n, rank] and is scaled in place; gain and constant [n]. bias: the layer's, or NULL. */
+static pg_status dora_of_layer(const pgi_run *run, const pgi_memory *memory, const pgi_matrix *weight,
+                               const float *bias, const pgi_matrix *a, const float *magnitude, float *b, float *gain,
+                               float *constant) {
     pgi_kernels kernels = *run->kernels;
     kernels.bf16_linear = 0; /* the norms are f32's */
     kernels.low_rank = 0;
@@ -129,8 +133,9 @@ static pg_status norms_of_columns(const pgi_run *run, const pgi_matrix *weight, 
     return PG_OK;
 }
 
-pg_status pgi_adapter_dora_embedding(const pgi_run *run, const pgi_memory *memory, const pgi_matrix *weight,
-                                     const pgi_matrix *a, const float *magnitude, float *b, float *gain) {
+/* The same of an embedding, whose norms are those of its columns: a [rank, rows], b [columns, rank]. */
+static pg_status dora_of_embedding(const pgi_run *run, const pgi_memory *memory, const pgi_matrix *weight,
+                                   const pgi_matrix *a, const float *magnitude, float *b, float *gain) {
     const size_t columns = (size_t)weight->columns, rank = (size_t)a->rows;
     dora d = {.a = pgi_alloc(memory, ROWS * rank, sizeof(float)),
               .w = pgi_alloc(memory, ROWS * columns, sizeof(float)),
@@ -146,5 +151,40 @@ pg_status pgi_adapter_dora_embedding(const pgi_run *run, const pgi_memory *memor
         for (size_t k = 0; k < rank; k++) b[c * rank + k] = (float)(scale * b[c * rank + k]);
     }
     dora_free(memory, &d);
+    return status;
+}
+
+/* B as f32, times the scale. */
+static pg_status read_b(const pg_adapter *adapter, const pgi_adapter_part *part, int64_t n, float *b) {
+    PGI_TRY(pgi_tensor_files_read_f32(adapter->files, part->b, 0, n, b));
+    PGI_TRY(pgi_adapter_check_finite(part->b, b, n));
+    for (int64_t i = 0; i < n; i++) b[i] = (float)(part->scale * (double)b[i]);
+    return PG_OK;
+}
+
+pg_status pgi_adapter_make(const pgi_run *run, const pg_adapter *adapter, const pgi_adapter_part *part,
+                           const pgi_module *module, pgi_kept *kept, pgi_low_rank *out) {
+    const pgi_memory *memory = &adapter->memory;
+    const int is_embedding = module->matrix != NULL, has_dora = part->magnitude != NULL;
+    const pgi_matrix *weight = pgi_module_matrix(module), *a = &part->a;
+    const float *bias = module->linear ? module->linear->bias : NULL;
+    const int64_t n = is_embedding ? weight->columns : weight->rows;
+    const int32_t format = adapter->model->weights.format;
+    float *gain = NULL, *constant = NULL;
+    void *block;
+    if (has_dora) PGI_TRY(pgi_keep(memory, kept, (size_t)n * sizeof *gain, &gain));
+    if ((has_dora && bias) || part->b_bias) PGI_TRY(pgi_keep(memory, kept, (size_t)n * sizeof *constant, &constant));
+    PGI_TRY(pgi_keep(memory, kept, pgi_low_rank_size(run->kernels, format, a, n, is_embedding), &block));
+    float *b = pgi_alloc(memory, (size_t)(n * a->rows), sizeof *b);
+    pg_status status = b ? read_b(adapter, part, n * a->rows, b) : PG_ERROR_MEMORY;
+    for (int64_t i = 0; i < n && constant; i++)
+        constant[i] = part->b_bias ? (float)(part->scale * (double)part->b_bias[i]) : 0;
+    if (status >= 0 && has_dora)
+        status = is_embedding ? dora_of_embedding(run, memory, weight, a, part->magnitude, b, gain)
+                              : dora_of_layer(run, memory, weight, bias, a, part->magnitude, b, gain, constant);
+    if (status >= 0) pgi_low_rank_make(run->kernels, format, a, b, n, is_embedding, block, out);
+    pgi_free(memory, b);
+    out->gain = gain;
+    out->constant = constant;
     return status;
 }

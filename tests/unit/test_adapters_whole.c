@@ -184,11 +184,84 @@ static void a_saved_module_is_its_own(void **state) {
     for (int i = 0; i < 2; i++) pg_adapter_close(&open[i]);
 }
 
+/* ------------------------------------------------------------------------------------------------------------ DoRA */
+
+#define DORA WITH("\"use_dora\":true")
+#define Q "base_model.model.model.language_model.layers.0.self_attn.q_proj"
+#define FC2 "base_model.model.model.vision_tower.encoder.layers.0.mlp.fc2"
+
+/* A, B and the magnitudes of a module. */
+#define OF_A(module, rank, in) \
+    { {module ".lora_A.weight", 2, {rank, in}, 0, 0.2f}, 11, NULL }
+#define OF_B(module, out, rank, size) \
+    { {module ".lora_B.weight", 2, {out, rank}, 0, size}, 12, NULL }
+#define MAGNITUDE(module, out) \
+    { {module ".lora_magnitude_vector", 1, {out}, 0.8f, 0.1f}, 13, NULL }
+
+/* Its norms are those of the weight that the adapter itself has: of twice the weight and twice B they are twice as
+ * large, and the layer gives the same. */
+static void dora_sees_its_own_weight(void **state) {
+    const tiny *m = &bases[TIED];
+    tensor of[2][4];
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        const float size = i ? 0.4f : 0.2f;
+        const tensor tensors[4] = {OF_A(Q, 3, H),
+                                   OF_B(Q, H, 3, size),
+                                   MAGNITUDE(Q, H),
+                                   {{Q ".base_layer.weight", 2, {H, H}, 0, size}, 14, NULL}};
+        memcpy(of[i], tensors, sizeof tensors);
+    }
+    expect_same(m, adapt_one(m, DORA, of[0], 4), adapt_one(m, DORA, of[1], 4), 1e-5);
+}
+
+/* The same whether an adapter has weight and DoRA, or two have one each, in any order. halves: the parts of `all`. */
+static void same_in_two(const tiny *m, const tensor *all, int n, int n_first) {
+    for (int turn = 0; turn < 2; turn++) {
+        pg_adapter *first = open_adapter(m, PLAIN, all, n_first);
+        pg_adapter *second = open_adapter(m, DORA, all + n_first, n - n_first);
+        expect_same(m, adapt(m, turn ? second : first, turn ? first : second), adapt_one(m, DORA, all, n), 0);
+    }
+}
+
+static void dora_sees_what_others_replace(void **state) {
+    (void)state;
+    for (int i = 0; i < N_MODELS; i++) {
+        const tensor of_weight[] = {
+            {{Q ".weight", 2, {H, H}, 0, 0.2f}, 14, NULL}, OF_A(Q, 3, H), OF_B(Q, H, 3, 0.2f), MAGNITUDE(Q, H)};
+        const tensor of_bias[] = {{{FC2 ".bias", 1, {TINY_V_HIDDEN}, 0, 0.2f}, 14, NULL},
+                                  OF_A(FC2, 3, TINY_V_INTER),
+                                  OF_B(FC2, TINY_V_HIDDEN, 3, 0.2f),
+                                  MAGNITUDE(FC2, TINY_V_HIDDEN)};
+        const tensor of_both[] = {weight(EMBEDDING ".base_layer.weight", 5), OF_A(HEAD, 3, H),
+                                  OF_B(HEAD, vocab, 3, 0.2f), MAGNITUDE(HEAD, vocab)};
+        const tensor of_embedding[] = {weight(HEAD ".base_layer.weight", 5),
+                                       {{EMBEDDING ".lora_embedding_A", 2, {3, vocab}, 0, 0.2f}, 11, NULL},
+                                       {{EMBEDDING ".lora_embedding_B", 2, {H, 3}, 0, 0.2f}, 12, NULL},
+                                       MAGNITUDE(EMBEDDING, H)};
+        same_in_two(&bases[i], of_weight, 4, 1);
+        same_in_two(&bases[i], of_bias, 4, 1);
+        same_in_two(&bases[i], of_both, 4, 1);
+        same_in_two(&bases[i], of_embedding, 4, 1);
+    }
+}
+
+/* Of tied modules those of the common weight: saved for each it is the same one. */
+static void dora_sees_a_common_weight(void **state) {
+    const tiny *m = &bases[TIED];
+    const tensor common[] = {weight(EMBEDDING ".base_layer.weight", 5), OF_A(HEAD, 3, H), OF_B(HEAD, vocab, 3, 0.2f),
+                             MAGNITUDE(HEAD, vocab)};
+    const tensor each[] = {weight(EMBEDDING ".weight", 5), weight(HEAD ".base_layer.weight", 5), OF_A(HEAD, 3, H),
+                           OF_B(HEAD, vocab, 3, 0.2f), MAGNITUDE(HEAD, vocab)};
+    (void)state;
+    expect_same(m, adapt_one(m, DORA, common, 4), adapt_one(m, DORA, each, 5), 0);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_base_layer_is_of_both),
-        cmocka_unit_test(a_copied_head_is_tied),
-        cmocka_unit_test(a_saved_module_is_its_own),
+        cmocka_unit_test(a_base_layer_is_of_both),       cmocka_unit_test(a_copied_head_is_tied),
+        cmocka_unit_test(a_saved_module_is_its_own),     cmocka_unit_test(dora_sees_its_own_weight),
+        cmocka_unit_test(dora_sees_what_others_replace), cmocka_unit_test(dora_sees_a_common_weight),
     };
     return RUN_TESTS(tests, open_bases, close_bases);
 }
