@@ -211,6 +211,18 @@ static pg_status bind_part(const reader *r, const found *f, const pgi_module *mo
     return PG_OK;
 }
 
+/* With ensure_weight_tying PEFT makes A and B of a tied head of the embedding's, turned, while the scale is of the rank
+ * and the alpha that patterns give the head. */
+static pg_status rank_and_scale(const reader *r, const pgi_module *module, int32_t *rank, double *scale) {
+    pgi_adapter_config *config = &r->out->config;
+    int ties;
+    *scale = pgi_adapter_config_scale(config, module->name, rank);
+    if (!config->ties_weights || module->linear != &r->out->model->weights.text.head) return PG_OK;
+    PGI_TRY(pgi_model_ties_head(r->run, r->out->model, &ties));
+    if (ties && *rank > 0) (void)pgi_adapter_config_scale(config, "model.language_model.embed_tokens", rank);
+    return PG_OK;
+}
+
 /* A of the module: [rank, in], of a convolution [rank, 3, patch, patch]. */
 static pg_status bind_low_rank(const reader *r, const found *f, const pgi_module *module, pgi_adapter_module *out) {
     const int is_embedding = module->matrix != NULL;
@@ -223,7 +235,8 @@ static pg_status bind_low_rank(const reader *r, const found *f, const pgi_module
     const int64_t in = is_embedding ? weight->rows : weight->columns;
     const int64_t n = is_embedding ? weight->columns : weight->rows;
     int32_t rank;
-    const double scale = pgi_adapter_config_scale(&r->out->config, module->name, &rank);
+    double scale;
+    PGI_TRY(rank_and_scale(r, module, &rank, &scale));
     if (rank == 0)
         return pgi_error(PG_ERROR_LIMIT, "%s: rank_pattern: found a rank for %s that is not 1 to %d",
                          pgi_tensor_files_folder(r->out->files), module->name, PGI_MAX_LOW_RANK);

@@ -184,12 +184,6 @@ static void a_saved_module_is_its_own(void **state) {
     for (int i = 0; i < 2; i++) pg_adapter_close(&open[i]);
 }
 
-/* ------------------------------------------------------------------------------------------------------------ DoRA */
-
-#define DORA WITH("\"use_dora\":true")
-#define Q "base_model.model.model.language_model.layers.0.self_attn.q_proj"
-#define FC2 "base_model.model.model.vision_tower.encoder.layers.0.mlp.fc2"
-
 /* A, B and the magnitudes of a module. */
 #define OF_A(module, rank, in) \
     { {module ".lora_A.weight", 2, {rank, in}, 0, 0.2f}, 11, NULL }
@@ -197,6 +191,35 @@ static void a_saved_module_is_its_own(void **state) {
     { {module ".lora_B.weight", 2, {out, rank}, 0, size}, 12, NULL }
 #define MAGNITUDE(module, out) \
     { {module ".lora_magnitude_vector", 1, {out}, 0.8f, 0.1f}, 13, NULL }
+
+/* With ensure_weight_tying a head has the rank of the embedding, and the scale of its own. */
+static void a_tied_head_has_the_embeddings_rank(void **state) {
+    static const char tied[] = WITH("\"ensure_weight_tying\":true,\"rank_pattern\":{\"lm_head\":2}");
+    static const char the_same[] = WITH("\"alpha_pattern\":{\"lm_head\":9}"); /* 9 / 3 is 6 / 2 */
+    const tensor tensors[] = {{{EMBEDDING ".lora_embedding_A", 2, {3, vocab}, 0, 0.2f}, 11, NULL},
+                              {{EMBEDDING ".lora_embedding_B", 2, {H, 3}, 0, 0.2f}, 12, NULL},
+                              OF_A(HEAD, 3, H),
+                              OF_B(HEAD, vocab, 3, 0.2f)};
+    char path[512];
+    pg_adapter *adapter = NULL;
+    (void)state;
+    for (int i = 0; i < N_MODELS; i++) {
+        const tiny *m = &bases[i];
+        if (i != UNTIED) expect_same(m, adapt_one(m, tied, tensors, 4), adapt_one(m, the_same, tensors, 4), 0);
+    }
+    const adapter_tensor plain[] = {tensors[2].of, tensors[3].of};
+    make_temp_folder(path, sizeof path);
+    adapter_write(path, tied, plain, 2, PG_DTYPE_F32, 3);
+    ERROR(pg_adapter_open(bases[UNTIED].model, path, NULL, &adapter), PG_ERROR_FORMAT);
+    assert_non_null(strstr(pg_last_error(), "expected [2, 32]"));
+    remove_folder(path);
+}
+
+/* ------------------------------------------------------------------------------------------------------------ DoRA */
+
+#define DORA WITH("\"use_dora\":true")
+#define Q "base_model.model.model.language_model.layers.0.self_attn.q_proj"
+#define FC2 "base_model.model.model.vision_tower.encoder.layers.0.mlp.fc2"
 
 /* Its norms are those of the weight that the adapter itself has: of twice the weight and twice B they are twice as
  * large, and the layer gives the same. */
@@ -259,9 +282,10 @@ static void dora_sees_a_common_weight(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_base_layer_is_of_both),       cmocka_unit_test(a_copied_head_is_tied),
-        cmocka_unit_test(a_saved_module_is_its_own),     cmocka_unit_test(dora_sees_its_own_weight),
-        cmocka_unit_test(dora_sees_what_others_replace), cmocka_unit_test(dora_sees_a_common_weight),
+        cmocka_unit_test(a_base_layer_is_of_both),   cmocka_unit_test(a_copied_head_is_tied),
+        cmocka_unit_test(a_saved_module_is_its_own), cmocka_unit_test(a_tied_head_has_the_embeddings_rank),
+        cmocka_unit_test(dora_sees_its_own_weight),  cmocka_unit_test(dora_sees_what_others_replace),
+        cmocka_unit_test(dora_sees_a_common_weight),
     };
     return RUN_TESTS(tests, open_bases, close_bases);
 }
