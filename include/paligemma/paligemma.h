@@ -998,6 +998,7 @@ PG_API pg_status pg_adapter_get_info(const pg_adapter *adapter, pg_adapter_info 
  * as PEFT with several active adapters, and add_weighted_adapter(combination_type="cat"). DoRA scales what W x and the
  * adapters before it gave, so that there the order counts, as in PEFT. weights NULL: all 1. What an
  * adapter saved whole stands in place of the model's; one adapter at the most may replace a module, with the weight 1.
+ * A base layer that PEFT saved beside A and B replaces nothing where it has the values that the model has stored.
  * DoRA's norms are those of what stands there: where that is another adapter's, they are computed by this call.
  * Of a model that is adapted itself, its base is meant. The handle keeps model and adapters.
  * Features are of the model that made them: handles whose adapters leave encoder and projector alone share them.

@@ -22,6 +22,7 @@
 
 #include "base/shape.h"
 #include "checkpoint/hf_cache.h"
+#include "kernels/quantized.h"
 
 typedef enum kind { LORA_A, LORA_B, LORA_B_BIAS, EMBEDDING_A, EMBEDDING_B, MAGNITUDE, WEIGHT, BIAS, N_KINDS } kind;
 
@@ -47,7 +48,7 @@ enum { N_ENDS = sizeof ends / sizeof *ends, MAX_NAME = 512 };
 typedef struct found {
     char module[MAX_NAME]; /* as the file names it, without "base_model.model." */
     pgi_stored_tensor *tensors[N_KINDS];
-    int is_shared;
+    int is_base_layer, is_shared; /* the weight */
 } found;
 
 typedef struct reader {
@@ -253,6 +254,23 @@ static pg_status bind_low_rank(const reader *r, const found *f, const pgi_module
     return bind_part(r, f, module, n, scale, &out->part);
 }
 
+/* Whether a weight has the values that the base has stored, be they quantized since. Those of a converted base are not
+ * there any more. */
+static pg_status is_of_base(const reader *r, const pgi_stored_tensor *weight, const pgi_matrix *of, int *same) {
+    enum { PART = 4096 };
+    float given[PART], base[PART];
+    const pgi_stored_tensor *stored = of->tensor;
+    *same = stored && stored->data && !pgi_dtype_is_blocks(stored->dtype);
+    for (int64_t at = 0, n = of->rows * of->columns; at < n && *same; at += PART) {
+        const int64_t end = at + PART < n ? at + PART : n;
+        PGI_TRY(pgi_cancel_check(r->run->cancel));
+        PGI_TRY(pgi_tensor_files_read_f32(r->out->files, weight, at, end, given));
+        PGI_TRY(pgi_tensor_files_read_f32(r->out->model->files, stored, at, end, base));
+        *same = memcmp(given, base, (size_t)(end - at) * sizeof *given) == 0;
+    }
+    return PG_OK;
+}
+
 /* What stands in place of the module's weight and bias. */
 static pg_status bind_replaced(const reader *r, const found *f, const pgi_module *module, pgi_adapter_module *out) {
     pgi_stored_tensor *weight = f->tensors[WEIGHT];
@@ -269,6 +287,12 @@ static pg_status bind_replaced(const reader *r, const found *f, const pgi_module
     const int64_t patch = r->out->model->config.vision.patch_size;
     PGI_TRY(module->is_convolution ? check_tensor(weight, 4, (int64_t[]){of->rows, 3, patch, patch})
                                    : check_tensor(weight, 2, (int64_t[]){of->rows, of->columns}));
+    int same = 0;
+    if (f->is_base_layer) PGI_TRY(is_of_base(r, weight, of, &same));
+    if (same) { /* PEFT writes it beside the parts of an embedding */
+        r->out->n_parameters += (uint64_t)count(weight);
+        return PG_OK;
+    }
     const pgi_text_weights *text = &r->out->model->weights.text;
     out->is_shared = f->is_shared && (module->matrix == &text->embedding || module->linear == &text->head);
     return load_matrix(r, weight, of->rows, of->columns, &out->weight);
@@ -326,7 +350,9 @@ static pg_status next_module(const reader *r, size_t *index, found *f) {
             return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found %s too, expected one of them", tensor->file,
                              tensor->name, f->tensors[of]->name);
         f->tensors[of] = tensor;
-        if (of == WEIGHT) f->is_shared = of_base_layer || r->out->config.ties_weights;
+        if (of != WEIGHT) continue;
+        f->is_base_layer = of_base_layer;
+        f->is_shared = of_base_layer || r->out->config.ties_weights;
     }
     return PG_OK;
 }

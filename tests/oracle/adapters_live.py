@@ -319,12 +319,21 @@ def module_of(name):
     return re.sub(r"\.lora_.*|(\.base_layer)?\.(weight|bias)$", "", name.removeprefix(PREFIX))
 
 
-def replaced_by(folder, is_tied=False):
-    """The modules that the adapter has whole, or their bias. The base layer of one of two tied modules is that of both."""
-    names = [name for name in used(folder) if ".lora_" not in name]
-    tied = ["lm_head", "model.language_model.embed_tokens"]
-    both = is_tied and any(name == f"{PREFIX}{module}.base_layer.weight" for name in names for module in tied)
-    return {module_of(name) for name in names} | set(tied if both else ())
+def base_layers(folder, is_tied):
+    """The modules whose base layer's weight is in the file. That of one of two tied modules is that of both."""
+    modules = {module_of(name) for name in used(folder) if name.endswith(".base_layer.weight")}
+    tied = {"lm_head", "model.language_model.embed_tokens"}
+    return modules | (tied if is_tied and modules & tied else set())
+
+
+def replaced_by(base, folder, is_tied=False):
+    """The modules that the adapter has whole, or their bias. A base layer that is the base's own does not count."""
+    own, whole = base.state_dict(), set()
+    for name, tensor in used(folder).items():
+        of_base = own.get(module_of(name) + ".weight") if name.endswith(".base_layer.weight") else None
+        if ".lora_" not in name and (of_base is None or not torch.equal(tensor.float(), of_base.float())):
+            whole |= {module_of(name)} | (base_layers(folder, is_tied) if of_base is not None else set())
+    return whole
 
 
 # ---- the checks
@@ -496,16 +505,17 @@ class Case(forward_live.Case):
     def check_weights(self):
         """One adapter with a weight. What it has whole cannot be weighed."""
         weight = round(float(self.rng.choice([self.rng.uniform(-1.5, -0.1), self.rng.uniform(0.1, 0.9), 1.75])), 2)
+        whole = replaced_by(self.base.ref.model, self.saved)
         try:
             with self.base_model.adapt([self.adapter], [weight]) as model:
-                if replaced_by(self.saved):
-                    return [f"weight {weight} is accepted, though the adapter replaces {sorted(replaced_by(self.saved))[:3]}"]
+                if whole:
+                    return [f"weight {weight} is accepted, though the adapter replaces {sorted(whole)[:3]}"]
                 peft_model = load(self.base.ref.model, [self.saved])
                 weigh(peft_model, {"a0": weight})
                 Case.n_weighted += 1
                 wrong = self.against(peft_model, model, 2)
         except pglib.Error as error:
-            if replaced_by(self.saved) and error.status == pglib.ERROR_UNSUPPORTED:
+            if whole and error.status == pglib.ERROR_UNSUPPORTED:
                 return []
             raise
         with self.base_model.adapt([self.adapter], [0.0]) as model:
@@ -527,8 +537,12 @@ class Case(forward_live.Case):
         except NotDrawn:
             return []
         is_tied = self.base.spec["head"] != "own"
+        base = self.base.ref.model
         twice, tied_twice = (len(set().union(*modules)) < sum(map(len, modules)) for modules in
-                             ([replaced_by(folder, tied) for folder in folders] for tied in (False, is_tied)))
+                             ([replaced_by(base, folder, tied) for folder in folders] for tied in (False, is_tied)))
+        whole = set().union(*(replaced_by(base, folder, is_tied) for folder in folders))
+        if not tied_twice and any(sum(module in base_layers(folder, is_tied) for folder in folders) > 1 for module in whole):
+            return []  # PEFT takes the last that it loads, be it the base's own
         with contextlib.ExitStack() as stack:
             adapters = [stack.enter_context(pglib.Adapter(self.base_model, folders[i])) for i in order]
             try:
@@ -548,7 +562,7 @@ class Case(forward_live.Case):
         folders = [os.path.join(self.adapter_folder, f"plain{i}") for i in range(int(self.rng.integers(2, 4)))]
         settings = [draw_adapter(self.base.ref.model, self.base.names, self.rng, folder, plain=True)[0] for folder in folders]
         weights = [round(float(weight), 2) for weight in self.rng.uniform(-1, 2, len(folders))]
-        if any(replaced_by(folder) for folder in folders):  # PEFT writes the weights of embeddings beside their A and B
+        if any(replaced_by(self.base.ref.model, folder) for folder in folders):  # embeddings that the file's dtype rounds
             return []
         peft_model = load(self.base.ref.model, folders)
         weighted = {f"a{i}": weight for i, weight in enumerate(weights)}

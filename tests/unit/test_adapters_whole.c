@@ -4,6 +4,7 @@
 #include "run_tests.h"
 
 #include "forward_fixture.h"
+#include "model/model.h"
 #include "tiny_adapter.h"
 
 enum { H = TINY_T_HIDDEN, TIED = 0, UNTIED, COPIED, N_MODELS };
@@ -192,6 +193,44 @@ static void a_saved_module_is_its_own(void **state) {
 #define MAGNITUDE(module, out) \
     { {module ".lora_magnitude_vector", 1, {out}, 0.8f, 0.1f}, 13, NULL }
 
+/* The weight that PEFT writes beside A and B of an embedding is mostly the base's: then it replaces nothing, and the
+ * adapter can be weighted. On int8 the embedding stays what it is. */
+static void the_bases_own_weight_replaces_nothing(void **state) {
+    const tiny *base = &bases[TIED];
+    float last, *own = malloc((size_t)(vocab * H) * sizeof *own);
+    (void)state;
+    assert_int_equal(base->model->weights.text.embedding.dtype, PG_DTYPE_F32);
+    memcpy(own, base->model->weights.text.embedding.data, (size_t)(vocab * H) * sizeof *own);
+    last = own[vocab * H - 1];
+    tensor tensors[] = {{{EMBEDDING ".lora_embedding_A", 2, {3, vocab}, 0, 0.2f}, 11, NULL},
+                        {{EMBEDDING ".lora_embedding_B", 2, {H, 3}, 0, 0.2f}, 12, NULL},
+                        {{EMBEDDING ".base_layer.weight", 2, {vocab, H}, 0, 0}, 0, own}};
+    for (int32_t weights = PG_WEIGHTS_STORED; weights <= PG_WEIGHTS_INT8; weights++) {
+        tiny m = *base;
+        pg_model_options options;
+        OK(pg_model_options_init(&options, sizeof options));
+        options.weights = weights;
+        OK(pg_model_open(m.folder, &options, &m.model));
+        expect_same(&m, adapt_one(&m, PLAIN, tensors, 3), adapt_one(&m, PLAIN, tensors, 2), 0);
+        pg_adapter *adapter = open_adapter(&m, PLAIN, tensors, 3);
+        pg_adapter_info info = {.struct_size = sizeof info};
+        pg_model *adapted = NULL;
+        const float half = 0.5f;
+        OK(pg_adapter_get_info(adapter, &info));
+        assert_int_equal(info.n_parameters, 3 * (vocab + H) + vocab * H);
+        OK(pg_model_adapt(m.model, (const pg_adapter *const *)&adapter, &half, 1, &adapted));
+        pg_model_close(&adapted);
+        pg_adapter_close(&adapter);
+        own[vocab * H - 1] = last + 1; /* another one */
+        adapter = open_adapter(&m, PLAIN, tensors, 3);
+        ERROR(pg_model_adapt(m.model, (const pg_adapter *const *)&adapter, &half, 1, &adapted), PG_ERROR_UNSUPPORTED);
+        pg_adapter_close(&adapter);
+        own[vocab * H - 1] = last;
+        pg_model_close(&m.model);
+    }
+    free(own);
+}
+
 /* With ensure_weight_tying a head has the rank of the embedding, and the scale of its own. */
 static void a_tied_head_has_the_embeddings_rank(void **state) {
     static const char tied[] = WITH("\"ensure_weight_tying\":true,\"rank_pattern\":{\"lm_head\":2}");
@@ -282,9 +321,13 @@ static void dora_sees_a_common_weight(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_base_layer_is_of_both),   cmocka_unit_test(a_copied_head_is_tied),
-        cmocka_unit_test(a_saved_module_is_its_own), cmocka_unit_test(a_tied_head_has_the_embeddings_rank),
-        cmocka_unit_test(dora_sees_its_own_weight),  cmocka_unit_test(dora_sees_what_others_replace),
+        cmocka_unit_test(a_base_layer_is_of_both),
+        cmocka_unit_test(a_copied_head_is_tied),
+        cmocka_unit_test(a_saved_module_is_its_own),
+        cmocka_unit_test(a_tied_head_has_the_embeddings_rank),
+        cmocka_unit_test(the_bases_own_weight_replaces_nothing),
+        cmocka_unit_test(dora_sees_its_own_weight),
+        cmocka_unit_test(dora_sees_what_others_replace),
         cmocka_unit_test(dora_sees_a_common_weight),
     };
     return RUN_TESTS(tests, open_bases, close_bases);
