@@ -81,10 +81,6 @@ typedef struct converter {
 
 /* ------------------------------------------------------------------------------------------------------------- plan */
 
-static int64_t tensor_elements(const pgi_stored_tensor *tensor) {
-    return (int64_t)(tensor->n_bytes / pgi_dtype_size(tensor->dtype));
-}
-
 static int by_tensor(const void *tensor, const void *element) {
     const pgi_stored_tensor *of = ((const item *)element)->tensor;
     return (const pgi_stored_tensor *)tensor < of ? -1 : (const pgi_stored_tensor *)tensor > of;
@@ -156,7 +152,7 @@ static pg_status plan(converter *c) {
         it->merges = c->target->changes && c->target->changes->changes(c->target->changes->user, tensor);
         if (tensor->n_dims > 1 || c->target->weights == PG_WEIGHTS_STORED) continue;
         it->dtype = PG_DTYPE_F32;
-        it->n_bytes = (uint64_t)tensor_elements(tensor) * sizeof(float);
+        it->n_bytes = (uint64_t)pgi_stored_tensor_values(tensor) * sizeof(float);
     }
     c->chunk_bytes = CHUNK_BYTES;
     if (c->target->weights != PG_WEIGHTS_STORED)
@@ -251,14 +247,6 @@ static pg_status add_metadata(const converter *c, uint32_t file, pgi_buffer *tex
     return pgi_buffer_append(text, "}", 1);
 }
 
-/* Pads the header of a file that others read, too, and puts its size in front. */
-static pg_status finish_plain_header(pgi_buffer *text) {
-    while (text->size % 64) PGI_TRY(pgi_buffer_append(text, " ", 1));
-    const uint64_t size = text->size - 8;
-    for (int i = 0; i < 8; i++) text->data[i] = (uint8_t)(size >> (8 * i));
-    return PG_OK;
-}
-
 /* The whole beginning of a file: 8 bytes of size, and the header, padded so that the data begins at a multiple of 64.
  * Its size does not depend on the checksums. */
 static pg_status make_header(const converter *c, uint32_t file, pgi_buffer *text) {
@@ -278,7 +266,7 @@ static pg_status make_header(const converter *c, uint32_t file, pgi_buffer *text
                                   (unsigned long long)(it->at + it->n_bytes)));
     }
     PGI_TRY(pgi_buffer_append(text, "}", 1));
-    if (c->target->weights == PG_WEIGHTS_STORED) return finish_plain_header(text);
+    if (c->target->weights == PG_WEIGHTS_STORED) return pgi_tensor_header_finish(text);
     return pgi_quantized_store_finish_header(text);
 }
 
@@ -309,7 +297,7 @@ static pg_status write_blocks(converter *c, const pgi_atomic_file *file, uint64_
                                 c->files,
                                 it->tensor,
                                 rows,
-                                tensor_elements(it->tensor) / rows,
+                                pgi_stored_tensor_values(it->tensor) / rows,
                                 NULL,
                                 it->merges ? c->target->changes : NULL};
     const int64_t panel_bytes = pgi_quantized_groups(from.columns) * pgi_quantized_block(it->dtype);
@@ -329,7 +317,7 @@ static pg_status write_blocks(converter *c, const pgi_atomic_file *file, uint64_
 }
 
 static pg_status write_vector(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it) {
-    const int64_t n = tensor_elements(it->tensor), most = (int64_t)(c->chunk_bytes / sizeof(float));
+    const int64_t n = pgi_stored_tensor_values(it->tensor), most = (int64_t)(c->chunk_bytes / sizeof(float));
     for (int64_t i = 0; i < n;) {
         int64_t end = i + most < n ? i + most : n;
         PGI_TRY(pgi_tensor_files_read_f32(c->files, it->tensor, i, end, (float *)c->chunk));
@@ -375,7 +363,7 @@ static void round_values(int32_t dtype, float *values, int64_t n) {
 }
 
 static pg_status write_merged(converter *c, const pgi_atomic_file *file, uint64_t begin, item *it) {
-    const int64_t n = tensor_elements(it->tensor), rows = it->tensor->n_dims > 1 ? it->tensor->shape[0] : 1;
+    const int64_t n = pgi_stored_tensor_values(it->tensor), rows = it->tensor->n_dims > 1 ? it->tensor->shape[0] : 1;
     const int64_t columns = n / rows, size = (int64_t)pgi_dtype_size(it->dtype);
     const int64_t most = (int64_t)(c->chunk_bytes / sizeof(float)) / columns;
     if (most < 1)

@@ -37,14 +37,11 @@ int pgi_quantized_store_header_crc32(const void *text, size_t size, size_t *at, 
 }
 
 pg_status pgi_quantized_store_finish_header(pgi_buffer *text) {
-    while (text->size % 64) PGI_TRY(pgi_buffer_append(text, " ", 1));
-
-    uint64_t size = text->size - 8;
     size_t at;
     uint32_t crc;
     char digits[9];
-    for (int i = 0; i < 8; i++) text->data[i] = (uint8_t)(size >> (8 * i));
-    if (!pgi_quantized_store_header_crc32(text->data + 8, (size_t)size, &at, &crc))
+    PGI_TRY(pgi_tensor_header_finish(text));
+    if (!pgi_quantized_store_header_crc32(text->data + 8, text->size - 8, &at, &crc))
         return pgi_error(PG_ERROR_INTERNAL, "a header without header_crc32");
     snprintf(digits, sizeof digits, "%08x", crc);
     memcpy(text->data + 8 + at, digits, 8);

@@ -123,17 +123,13 @@ static pg_status take(binder *b, part where, const char *rest, int may_be_blocks
     if (may_be_blocks && !blocks && b->out->format != PG_WEIGHTS_STORED)
         return pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found dtype %s, expected quantized blocks as in its like",
                          tensor->file, tensor->name, tensor->dtype_name);
-    int fits = tensor->n_dims == n_dims;
-    for (int i = 0; i < n_dims && fits; i++) fits = shape[i] < 0 ? tensor->shape[i] > 0 : tensor->shape[i] == shape[i];
-    if (!fits)
+    if (!pgi_stored_tensor_has_shape(tensor, n_dims, shape))
         return pgi_diagnose_tensors(
             pgi_error(PG_ERROR_FORMAT, "%s: tensor %s: found shape %s, expected %s as config.json says", tensor->file,
                       tensor->name, pgi_shape_text(tensor->n_dims, tensor->shape, ", ", found), expected),
             b->files, b->config->embedding_dim > 0);
     if (!tensor->used) {
-        uint64_t n = 1; /* bounded by the bytes of the file */
-        for (int i = 0; i < n_dims; i++) n *= (uint64_t)tensor->shape[i];
-        b->out->n_parameters += n;
+        b->out->n_parameters += (uint64_t)pgi_stored_tensor_values(tensor);
         tensor->used = (int32_t)++b->out->n_tensors;
         if (!blocks) b->out->dtypes |= 1u << tensor->dtype;
     }

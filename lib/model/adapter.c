@@ -120,9 +120,7 @@ static pg_status check_tensor(const pgi_stored_tensor *tensor, int n_dims, const
     if (tensor->dtype != PG_DTYPE_F32 && tensor->dtype != PG_DTYPE_BF16 && tensor->dtype != PG_DTYPE_F16)
         return pgi_error(PG_ERROR_UNSUPPORTED, "%s: tensor %s: found dtype %.20s, expected F32, BF16 or F16",
                          tensor->file, tensor->name, tensor->dtype_name);
-    int fits = tensor->n_dims == n_dims;
-    for (int i = 0; i < n_dims && fits; i++) fits = tensor->shape[i] == shape[i];
-    if (fits) return PG_OK;
+    if (pgi_stored_tensor_has_shape(tensor, n_dims, shape)) return PG_OK;
     return pgi_error(PG_ERROR_FORMAT,
                      "%s: tensor %s: found shape %s, expected %s, as adapter_config.json and the base model say",
                      tensor->file, tensor->name, pgi_shape_text(tensor->n_dims, tensor->shape, ", ", text),
@@ -144,14 +142,8 @@ pg_status pgi_adapter_check_finite(const pgi_stored_tensor *tensor, const float 
     return PG_OK;
 }
 
-static int64_t count(const pgi_stored_tensor *tensor) {
-    int64_t n = 1; /* bounded by the bytes of the file */
-    for (int i = 0; i < tensor->n_dims; i++) n *= tensor->shape[i];
-    return n;
-}
-
 static pg_status read_values(const reader *r, const pgi_stored_tensor *tensor, float *out) {
-    const int64_t n = count(tensor);
+    const int64_t n = pgi_stored_tensor_values(tensor);
     PGI_TRY(pgi_tensor_files_read_f32(r->out->files, tensor, 0, n, out));
     r->out->n_parameters += (uint64_t)n;
     return pgi_adapter_check_finite(tensor, out, n);
@@ -208,7 +200,7 @@ static pg_status bind_part(const reader *r, const found *f, const pgi_module *mo
     if (dora) PGI_TRY(pgi_tensor_files_load(r->out->files, r->run->cancel, b)); /* for another weight, later */
     out->b = b;
     out->scale = scale;
-    r->out->n_parameters += (uint64_t)count(b);
+    r->out->n_parameters += (uint64_t)pgi_stored_tensor_values(b);
     return PG_OK;
 }
 
@@ -290,7 +282,7 @@ static pg_status bind_replaced(const reader *r, const found *f, const pgi_module
     int same = 0;
     if (f->is_base_layer) PGI_TRY(is_of_base(r, weight, of, &same));
     if (same) { /* PEFT writes it beside the parts of an embedding */
-        r->out->n_parameters += (uint64_t)count(weight);
+        r->out->n_parameters += (uint64_t)pgi_stored_tensor_values(weight);
         return PG_OK;
     }
     const pgi_text_weights *text = &r->out->model->weights.text;
