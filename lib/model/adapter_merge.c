@@ -12,14 +12,19 @@
 #include "checkpoint/quantized_store.h"
 #include "kernels/kernels.h"
 
+/* What is added to a module of `adapted`, or NULL. */
+static const pgi_low_rank *added_to(const pgi_adapter_merge *m, const pgi_module *module) {
+    if (module->linear) return module->linear->low_rank;
+    const pgi_text_weights *text = &m->adapted->weights.text;
+    return module->matrix == &text->embedding ? text->embedding_low_rank : NULL;
+}
+
 static int is_changed(const pgi_adapter_merge *m, const pgi_module *now, const pgi_module *was, int is_bias) {
     if (now->weight) return is_bias ? now->bias && *now->bias != *was->bias : *now->weight != *was->weight;
-    if (now->matrix)
-        return now->matrix->data != was->matrix->data ||
-               (now->matrix == &m->adapted->weights.text.embedding && m->adapted->weights.text.embedding_low_rank);
-    const pgi_low_rank *added = now->linear->low_rank;
-    if (is_bias) return now->linear->bias != was->linear->bias || (added && (added->gain || added->constant));
-    return added || now->linear->weight.data != was->linear->weight.data;
+    const pgi_low_rank *added = added_to(m, now);
+    if (is_bias)
+        return now->linear && (now->linear->bias != was->linear->bias || (added && (added->gain || added->constant)));
+    return added || pgi_module_matrix(now)->data != pgi_module_matrix(was)->data;
 }
 
 static int ends_in_bias(const pgi_stored_tensor *tensor) {
@@ -35,12 +40,6 @@ static int changes(void *user, const pgi_stored_tensor *tensor) {
     return is_changed(m, &now, &was, ends_in_bias(tensor));
 }
 
-static const pgi_low_rank *added_to(const pgi_adapter_merge *m) {
-    if (m->module.linear) return m->module.linear->low_rank;
-    const pgi_text_weights *text = &m->adapted->weights.text;
-    return m->module.matrix == &text->embedding ? text->embedding_low_rank : NULL;
-}
-
 static pg_status begin(void *user, const pgi_stored_tensor *tensor) {
     pgi_adapter_merge *m = user;
     pgi_free(&m->model->memory, m->a);
@@ -48,8 +47,8 @@ static pg_status begin(void *user, const pgi_stored_tensor *tensor) {
     m->is_bias = ends_in_bias(tensor);
     if (!pgi_module_find(&m->adapted->weights, &m->adapted->config, tensor->name, &m->module))
         return pgi_error(PG_ERROR_INTERNAL, "%s: found no module of tensor %s", tensor->file, tensor->name);
-    const pgi_low_rank *added = added_to(m);
-    if (!added || m->is_bias) return PG_OK;
+    const pgi_low_rank *added = added_to(m, &m->module);
+    if (!added || m->is_bias || m->module.matrix) return PG_OK;
     const pgi_matrix *a = &added->a.weight;
     m->a = pgi_alloc(&m->model->memory, (size_t)(a->rows * a->columns), sizeof *m->a);
     if (!m->a) return PG_ERROR_MEMORY;
@@ -58,12 +57,10 @@ static pg_status begin(void *user, const pgi_stored_tensor *tensor) {
 }
 
 static void merge_vector(const pgi_adapter_merge *m, int64_t n, float *x) {
-    const pgi_low_rank *added = added_to(m);
+    const pgi_low_rank *added = added_to(m, &m->module);
     const float *given = m->module.weight ? (m->is_bias ? *m->module.bias : *m->module.weight) : m->module.linear->bias;
     memcpy(x, given, (size_t)n * sizeof *x);
-    if (m->module.weight || !added) return;
-    for (int64_t i = 0; i < n && added->gain; i++) x[i] += added->gain[i] * x[i];
-    for (int64_t i = 0; i < n && added->constant; i++) x[i] += added->constant[i];
+    if (added) pgi_low_rank_scale(added, 0, 1, n, x, n);
 }
 
 static void merge_rows(void *user, int64_t first, int64_t n, int64_t columns, float *rows) {
@@ -73,16 +70,13 @@ static void merge_rows(void *user, int64_t first, int64_t n, int64_t columns, fl
         return;
     }
     const pgi_matrix *weight = pgi_module_matrix(&m->module);
-    const pgi_low_rank *added = added_to(m);
+    const pgi_low_rank *added = added_to(m, &m->module);
     const int64_t rank = added ? added->a.weight.rows : 0;
     for (int64_t r = first; r < first + n; r++, rows += columns) {
         pgi_matrix_row(&m->model->kernels, weight, r, 1.0f, rows);
         if (!added) continue;
-        if (m->module.matrix) { /* B of the columns, A of this row */
-            for (int64_t i = 0; i < columns && added->gain; i++) rows[i] += added->gain[i] * rows[i];
-            for (int64_t k = 0; k < rank; k++)
-                for (int64_t i = 0; i < columns; i++)
-                    rows[i] += m->a[k * added->a.weight.columns + r] * pgi_low_rank_b(added, i, k);
+        if (m->module.matrix) {
+            pgi_low_rank_add_row(&m->model->kernels, added, r, columns, 1.0f, rows);
             continue;
         }
         for (int64_t i = 0; i < columns && added->gain; i++) rows[i] += added->gain[r] * rows[i];

@@ -11,7 +11,7 @@ typedef struct pgi_adapter_merge {
     pg_model *model, *adapted;
     pgi_module module; /* whose tensor is under way, in the weights of `adapted` */
     int is_bias;
-    float *a; /* its A as f32 [rank, columns], of an embedding [rank, rows]; NULL: none */
+    float *a; /* its A as f32 [rank, columns], of a linear layer; NULL: none */
 } pgi_adapter_merge;
 
 /* Opens the model as it is stored, and the adapters with their weights (NULL: all 1). On error nothing is open. */

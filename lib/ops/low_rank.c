@@ -157,8 +157,7 @@ pg_status pgi_low_rank_begin(const pgi_run *run, pgi_low_rank_rows *added, const
     return PG_OK;
 }
 
-/* y0 to (1 + gain) y0 + constant. */
-static void scale_rows(const pgi_low_rank *of, int64_t column, int64_t rows, int64_t n, float *y, int64_t y_stride) {
+void pgi_low_rank_scale(const pgi_low_rank *of, int64_t column, int64_t rows, int64_t n, float *y, int64_t y_stride) {
     const float *gain = of->gain ? of->gain + column : NULL, *constant = of->constant ? of->constant + column : NULL;
     for (int64_t r = 0; r < rows && (gain || constant); r++, y += y_stride) {
         for (int64_t i = 0; i < n && gain; i++) y[i] += gain[i] * y[i];
@@ -241,7 +240,7 @@ void pgi_low_rank_add(const pgi_kernels *kernels, const pgi_low_rank_rows *added
     thread_tiles *tiles = (thread_tiles *)added->tiles + thread;
     const pgi_gemm_format f = pgi_gemm_format_of(kernels, of->bf16);
     const int64_t rank = of->a.weight.rows;
-    scale_rows(of, column, rows, n, y, y_stride);
+    pgi_low_rank_scale(of, column, rows, n, y, y_stride);
     for (int64_t r = 0; r < rows && added->few; r++)
         add_row(kernels, of, added->ax + (first_row + r) * rank, 0, rank, column, n, y + r * y_stride);
     if (added->few) return;
@@ -301,7 +300,7 @@ void pgi_low_rank_add_row(const pgi_kernels *kernels, const pgi_low_rank *of, in
     const pgi_matrix *a = &of->a.weight;
     const int64_t element = (int64_t)pgi_dtype_size(a->dtype);
     float values[PART];
-    scale_rows(of, 0, 1, columns, x, columns);
+    pgi_low_rank_scale(of, 0, 1, columns, x, columns);
     for (int64_t part = 0; part < a->rows; part += PART) {
         const int64_t n_k = pgi_min64(PART, a->rows - part);
         for (int64_t k = 0; k < n_k; k++) {

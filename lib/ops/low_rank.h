@@ -66,6 +66,8 @@ pg_status pgi_low_rank_begin(const pgi_run *run, pgi_low_rank_rows *added, const
  * computed. */
 void pgi_low_rank_fetch(const pgi_low_rank_rows *added, int64_t column, int64_t n);
 void pgi_low_rank_fetch_partial(const pgi_low_rank_rows *added, int64_t column, int64_t n);
+/* The gain and the constant alone: y0 [rows, n] from `column` on to (1 + gain) y0 + constant. */
+void pgi_low_rank_scale(const pgi_low_rank *of, int64_t column, int64_t rows, int64_t n, float *y, int64_t y_stride);
 /* Completes n columns of y from `column` on: y0 [rows, n] becomes y. Rows from `first_row` on of those of A x. */
 void pgi_low_rank_add(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, int64_t first_row,
                       int64_t rows, int64_t column, int64_t n, float *y, int64_t y_stride);
