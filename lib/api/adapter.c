@@ -7,10 +7,7 @@
 
 #include "api/calls.h"
 #include "api/structs.h"
-#include "base/cpu_count.h"
 #include "checkpoint/hf_cache.h"
-
-enum { MAX_ADAPTERS = 1024, MAX_OPEN_THREADS = 64 };
 
 PGI_OPTIONS(pg_adapter_options, .struct_size = sizeof(pg_adapter_options))
 
@@ -22,8 +19,7 @@ pg_status pg_adapter_open(const pg_model *model, const char *adapter, const pg_a
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(adapter);
     PGI_OPTIONS_IN(pg_adapter_options, complete, options);
-    if (complete.n_threads == 0) complete.n_threads = (int32_t)pgi_min64(pgi_cpu_count(), MAX_OPEN_THREADS);
-    PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    PGI_TRY(pgi_open_thread_count(complete.n_threads, &complete.n_threads));
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, NULL, NULL, complete.cancel);
     pgi_thread_pool pool;
@@ -61,8 +57,8 @@ pg_status pg_adapter_get_info(const pg_adapter *adapter, pg_adapter_info *info) 
 /* Whether the adapters are of this base, and the weights numbers. */
 static pg_status check_adapters(const pg_model *base, const pg_adapter *const *adapters, const float *weights,
                                 size_t n) {
-    if (n < 1 || n > MAX_ADAPTERS)
-        return pgi_error(PG_ERROR_ARGUMENT, "n_adapters is %zu, expected 1 to %d", n, MAX_ADAPTERS);
+    if (n < 1 || n > PGI_MAX_ADAPTERS)
+        return pgi_error(PG_ERROR_ARGUMENT, "n_adapters is %zu, expected 1 to %d", n, PGI_MAX_ADAPTERS);
     for (size_t i = 0; i < n; i++) {
         if (!adapters[i]) return pgi_error(PG_ERROR_ARGUMENT, "adapters[%zu] is NULL, expected an adapter", i);
         if (adapters[i]->model != base)
@@ -82,7 +78,7 @@ pg_status pg_model_adapt(const pg_model *model, const pg_adapter *const *adapter
     PGI_NOT_NULL(model);
     PGI_NOT_NULL(adapters);
     PGI_TRY(check_adapters(model->base ? model->base : model, adapters, weights, n_adapters));
-    float ones[MAX_ADAPTERS];
+    float ones[PGI_MAX_ADAPTERS];
     for (size_t i = 0; i < n_adapters; i++) ones[i] = weights ? weights[i] : 1.0f;
     pgi_call call = pgi_call_begin(model, NULL, NULL, NULL);
     const pg_status status = pgi_model_adapt(model, adapters, ones, n_adapters, out);

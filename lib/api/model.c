@@ -4,20 +4,14 @@
 #include <string.h>
 
 #include "api/structs.h"
-#include "base/cpu_count.h"
 #include "checkpoint/convert.h"
 #include "checkpoint/hf_cache.h"
 #include "checkpoint/json.h"
 #include "checkpoint/quantized_store.h"
 #include "generate/session.h"
 #include "model/adapter.h"
-#include "model/calibrate.h"
 #include "model/adapter_merge.h"
-
-enum {
-    MAX_OPEN_THREADS = 64, /* unless the caller asks for more: opening is not worth more */
-    MAX_MERGED = 1024
-};
+#include "model/calibrate.h"
 
 PGI_OPTIONS(pg_model_options, .struct_size = sizeof(pg_model_options))
 
@@ -48,8 +42,7 @@ pg_status pg_model_open(const char *model, const pg_model_options *options, pg_m
                          "pg_model_options.flags is 0x%x, expected PG_MODEL_VERIFY, PG_MODEL_IN_MEMORY, both or 0",
                          (unsigned)complete.flags);
     PGI_TRY(mix_in(complete.weights, complete.int8_layers, "pg_model_options"));
-    if (complete.n_threads == 0) complete.n_threads = (int32_t)pgi_min64(pgi_cpu_count(), MAX_OPEN_THREADS);
-    PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
+    PGI_TRY(pgi_open_thread_count(complete.n_threads, &complete.n_threads));
     pgi_memory memory;
     PGI_TRY(pgi_allocator_in(complete.allocator, &memory));
     pgi_cancel_retain(complete.cancel); /* the host may close it while the call is under way */
@@ -217,9 +210,9 @@ PGI_OPTIONS(pg_convert_options, .struct_size = sizeof(pg_convert_options), .weig
 /* What can be said of the adapters before they are opened. */
 static pg_status merging_in(const pg_convert_options *options) {
     PGI_TRY(pgi_reserved_in(options->reserved_end, "pg_convert_options"));
-    if (options->n_adapters < 0 || options->n_adapters > MAX_MERGED)
+    if (options->n_adapters < 0 || options->n_adapters > PGI_MAX_ADAPTERS)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_convert_options.n_adapters is %d, expected 0 to %d",
-                         (int)options->n_adapters, MAX_MERGED);
+                         (int)options->n_adapters, PGI_MAX_ADAPTERS);
     if (options->n_adapters > 0 && !options->adapters)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_convert_options.adapters is NULL, expected %d of them",
                          (int)options->n_adapters);

@@ -8,7 +8,11 @@
 #include "base/run.h"
 #include "generate/decoding.h"
 
-enum { MOST_NEWER = 256 /* bytes that a newer header has more */, MAX_THREADS = 1024 };
+enum {
+    MOST_NEWER = 256, /* bytes that a newer header has more */
+    MAX_THREADS = 1024,
+    MAX_OPEN_THREADS = 64 /* unless the caller asks for more: opening is not worth more */
+};
 
 static uint32_t size_of(const void *object) {
     uint32_t size;
@@ -84,6 +88,12 @@ pg_status pgi_thread_count(int32_t asked, int *out) {
         return pgi_error(PG_ERROR_ARGUMENT, "n_threads is %d, expected 0 (all CPUs) to %d", asked, MAX_THREADS);
     int n = asked > 0 ? asked : pgi_cpu_count();
     *out = n < MAX_THREADS ? n : MAX_THREADS;
+    return PG_OK;
+}
+
+pg_status pgi_open_thread_count(int32_t asked, int *out) {
+    PGI_TRY(pgi_thread_count(asked, out));
+    if (asked == 0 && *out > MAX_OPEN_THREADS) *out = MAX_OPEN_THREADS;
     return PG_OK;
 }
 

@@ -103,5 +103,7 @@ pg_status pgi_max_context_in(int64_t max_context);
 
 /* 0 becomes the CPUs this process may use; negative and absurd numbers are refused. */
 pg_status pgi_thread_count(int32_t asked, int *out);
+/* The same for opening, where 0 becomes at most 64. */
+pg_status pgi_open_thread_count(int32_t asked, int *out);
 
 #endif

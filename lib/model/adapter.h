@@ -14,6 +14,8 @@
 #include "model/model.h"
 #include "ops/low_rank.h"
 
+enum { PGI_MAX_ADAPTERS = 1024 }; /* of a model, at once */
+
 /* What a low-rank part is made of. */
 typedef struct pgi_adapter_part {
     pgi_matrix a;               /* [rank, inputs]; data NULL: there is no part */
