@@ -55,13 +55,17 @@ static int same_layer(const pgi_vision_layer *a, const pgi_vision_layer *b, int6
            same_linear(&a->fc2, &b->fc2);
 }
 
+/* Encoder and projector are the same without a look at their weights. */
+static int are_of_same_files(const pg_model *a, const pg_model *b) {
+    return !a->adapts_vision && !b->adapts_vision && pgi_tensor_files_same(a->files, b->files);
+}
+
 /* What of the weights that features depend on is not the same, 0.8 GB each in a published checkpoint; NULL: all is. The
  * models have the same shapes. `text` is for a name. */
 static const char *different_weights(const pg_model *ours, const pg_model *theirs, char text[32]) {
     const pgi_vision_weights *a = &ours->weights.vision, *b = &theirs->weights.vision;
     const int64_t hidden = ours->config.vision.hidden_size;
-    if (!ours->adapts_vision && !theirs->adapts_vision && pgi_tensor_files_same(ours->files, theirs->files))
-        return NULL;
+    if (are_of_same_files(ours, theirs)) return NULL;
     if (!same_linear(&ours->weights.projector, &theirs->weights.projector)) return "multi_modal_projector";
     if (!same_linear(&a->patch, &b->patch)) return "vision_tower patch_embedding";
     if (!same_matrix(&a->position, &b->position)) return "vision_tower position_embedding";
@@ -101,8 +105,7 @@ pg_status pgi_features_check(const pg_model *model, const pg_features *features)
     _Atomic(pg_model *) *also_of = &((pg_features *)(uintptr_t)features)->also_of;
     if (features->model == model || atomic_load_explicit(also_of, memory_order_relaxed) == model) return PG_OK;
     PGI_TRY(compare_models(model, features->model));
-    if (!model->adapts_vision && pgi_tensor_files_same(model->files, features->model->files))
-        return PG_OK;                                       /* as cheap the next time */
+    if (are_of_same_files(model, features->model)) return PG_OK; /* as cheap the next time */
     pg_model *kept = pgi_model_retain(model), *none = NULL; /* its address is not another model's while it is counted */
     if (!atomic_compare_exchange_strong(also_of, &none, kept)) pgi_model_release(kept);
     return PG_OK;
