@@ -24,7 +24,7 @@ static const char help[] =
     "  -t, --threads N         compute on N threads (default: the CPUs this process may use)\n"
     "      --weights FORMAT    stored (default), int8 or int4: quantized when the model opens\n"
     "      --int8-layers LIST  beside int4: what is int8, such as embedding,attention\n"
-    "      --adapter FOLDER  with a LoRA adapter of the model, or an id; may be given several times\n"
+    "      --adapter FOLDER    with a LoRA adapter of the model, or an id; may be given several times\n"
     "      --arithmetic KIND   f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --kv KIND           KV cache in f32, or in bf16 (default beside int8 and int4)\n"
     "      --in-memory         read the weights into memory instead of mapping the files\n"
