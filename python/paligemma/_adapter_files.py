@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Iterator
 
 from . import _hub
+from ._replacing import replacing
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _OF_A_MODEL = ("model.safetensors", "model.safetensors.index.json")
@@ -62,9 +63,8 @@ def base_and_adapter(name: str | os.PathLike[str], of_files: dict[str, Any],
 
     of_files: revision, cache_dir and subfolder; of_adapter: those of the adapter's files, where they are others.
     Raises FileNotFoundError where the base is not there."""
-    keys = ("revision", "cache_dir", "subfolder")
-    own = _hub.find(name, *map(of_files.get, keys))
-    folder = _hub.find(name, *map({**of_files, **of_adapter}.get, keys)) if of_adapter else own
+    own = _hub.find(name, *map(of_files.get, _hub.OF_FILES))
+    folder = _hub.find(name, *map({**of_files, **of_adapter}.get, _hub.OF_FILES)) if of_adapter else own
     if not is_adapter(folder):
         return own, None
     has = {file for file in ("config.json", *_OF_A_MODEL) if os.path.isfile(os.path.join(own, file))}
@@ -102,12 +102,8 @@ def save_adapter(folder: str, out: str) -> None:
     """Copies the adapter's files; each is there whole or not at all."""
     os.makedirs(out, exist_ok=True)
     for name in (WEIGHTS, CONFIG):  # nothing is an adapter without the second
-        made, to = os.path.join(out, f".{os.getpid()}.{name}"), os.path.join(out, name)
-        if os.path.exists(to) and os.path.samefile(os.path.join(folder, name), to):
+        source, to = os.path.join(folder, name), os.path.join(out, name)
+        if os.path.exists(to) and os.path.samefile(source, to):
             continue
-        try:
-            shutil.copyfile(os.path.join(folder, name), made)
-            os.replace(made, to)
-        finally:
-            if os.path.exists(made):
-                os.remove(made)
+        with replacing(to) as temporary:
+            shutil.copyfile(source, temporary)

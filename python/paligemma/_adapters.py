@@ -225,7 +225,7 @@ class AdapterMethods:
         if name == BASE:
             raise ValueError(f"adapter_name is {BASE!r}, which is the base model in adapter_names")
         of_files = dict(of_files)
-        found = {key: of_files.pop(key, None) for key in ("revision", "cache_dir", "subfolder")}
+        found = {key: of_files.pop(key, None) for key in _hub.OF_FILES}
         _hub.check_arguments({**of_files, **others}, "load_adapter()")
         self._check_free(name, replaces)
         folder = _hub.find(path, found["revision"], found["cache_dir"], found["subfolder"] or "")
@@ -234,7 +234,12 @@ class AdapterMethods:
         with self._adapters.lock:
             self._check_free(name, replaces)
             entry = Entry(config, [(adapter, 1.0)], adapter.folder)
-            self._handle = self._adapters.change({**self._adapters.entries, name: entry}, active)
+            self._change({**self._adapters.entries, name: entry}, active)
+
+    def _change(self, entries: dict[str, Entry] | None = None, active: Sequence[str] | None = None,
+                enabled: bool | None = None) -> None:
+        with self._adapters.lock:
+            self._handle = self._adapters.change(entries, active, enabled)
 
     def _check_free(self, name: str, replaces: bool) -> None:
         if name in self._adapters.entries and not replaces:
@@ -264,8 +269,7 @@ class AdapterMethods:
         if unknown:
             raise ValueError(f"Following adapter(s) could not be found: {', '.join(map(str, unknown))}. Make sure you "
                              f"are passing the correct adapter name(s). current loaded adapters are: {list(loaded)}")
-        with self._adapters.lock:
-            self._handle = self._adapters.change(active=names)
+        self._change(active=names)
 
     def active_adapters(self) -> list[str]:
         """The names of the adapters in use, those that disable_adapters() switched off included."""
@@ -275,14 +279,12 @@ class AdapterMethods:
     def disable_adapters(self) -> None:
         """The base model as it is, until enable_adapters()."""
         self._check_loaded()
-        with self._adapters.lock:
-            self._handle = self._adapters.change(enabled=False)
+        self._change(enabled=False)
 
     def enable_adapters(self) -> None:
         """Ends disable_adapters()."""
         self._check_loaded()
-        with self._adapters.lock:
-            self._handle = self._adapters.change(enabled=True)
+        self._change(enabled=True)
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
@@ -294,7 +296,7 @@ class AdapterMethods:
         finally:
             with self._adapters.lock:
                 if was and not self._adapters.base.closed:
-                    self._handle = self._adapters.change(enabled=True)
+                    self._change(enabled=True)
 
     def delete_adapter(self, adapter_names: str | Sequence[str]) -> None:
         """Removes adapters by name, one or a list. When none in use is left, the alphabetically first of the others
@@ -313,7 +315,7 @@ class AdapterMethods:
                 active = [min(entries)]
                 warnings.warn(f"Adapter {was[-1]} was active which is now deleted. Setting active adapter to "
                               f"{active[0]}.", stacklevel=2)
-            self._handle = self._adapters.change(entries, active)
+            self._change(entries, active)
 
     def add_weighted_adapter(self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str,
                              combination_type: str = "cat", **unused: Any) -> None:
@@ -355,7 +357,7 @@ class AdapterMethods:
             entry = Entry(_weighted_config([loaded[name].config for name in adapters]), parts)
             entries = {**self._adapters.entries, adapter_name: entry}
             self._adapters.handle_of([adapter_name], entries)  # raises what would raise when it is used
-            self._handle = self._adapters.change(entries)
+            self._change(entries)
 
     def add_adapter(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError("add_adapter() begins an adapter to be trained, and libpaligemma does not train; "

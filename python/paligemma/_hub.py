@@ -31,6 +31,7 @@ _REFUSED = {
     "chat_template": "PaliGemma has none", "generation_config": "set model.generation_config",
     "output_loading_info": "the model alone knows it",
 }
+OF_FILES = ("revision", "cache_dir", "subfolder")  # which files of an id
 _DTYPES = {"auto", "float32", "float", "bfloat16", "float16", "half", "float64", "double"}
 
 

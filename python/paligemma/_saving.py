@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from typing import Any
 
 from ._encoding import Template
+from ._replacing import replacing
 from ._tokenizer_files import NAMES, TokenizerFiles, content, read_object, spans
 
 _SIDES = {"padding_side": "left", "truncation_side": "right"}
@@ -16,17 +16,8 @@ _SIDES = {"padding_side": "left", "truncation_side": "right"}
 
 def write_text(path: str, text: str) -> str:
     """A file that appears whole or not at all; returns its path."""
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=os.path.basename(path))
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
     return path
 
 

@@ -14,6 +14,7 @@ from typing import Any, Sequence
 
 from ._adapter_files import PeftConfig
 from ._adapters import AdapterMethods, save_adapters
+from ._hub import OF_FILES
 from ._save import check_arguments
 from .outputs import ModelOutput
 
@@ -26,7 +27,7 @@ _HARMLESS = {"autocast_adapter_dtype", "ephemeral_gpu_offload", "offload_dir", "
 def _load(model: AdapterMethods, path: Any, name: str, arguments: dict[str, Any], active: list[str] | None) -> None:
     arguments = {key: value for key, value in arguments.items() if key not in _HARMLESS}
     model.to(arguments.pop("torch_device", None))  # type: ignore[attr-defined]  # raises for another than the CPU
-    of_files = {key: arguments.pop(key, None) for key in ("revision", "cache_dir", "subfolder")}
+    of_files = {key: arguments.pop(key, None) for key in OF_FILES}
     model._load(path, name, of_files, arguments, True, active)
 
 
