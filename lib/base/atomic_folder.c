@@ -314,20 +314,55 @@ static void sync_folder_of(char *path) {
     close(folder);
 }
 
+static pg_status write_parts(const pgi_atomic_file *file, const pgi_file_part *parts, size_t n) {
+    uint64_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        PGI_TRY(pgi_atomic_file_write(file, at, parts[i].data, parts[i].size));
+        at += parts[i].size;
+    }
+    return PG_OK;
+}
+
 /* The allocator is called before the file is made and after it is renamed, not between: were it to fork there, the
  * child would go on with the parent's file. */
-pg_status pgi_replace_file(const pgi_memory *memory, const char *path, const pgi_buffer *head, const void *data,
-                           size_t size) {
+pg_status pgi_replace_file_of_parts(const pgi_memory *memory, const char *path, const pgi_file_part *parts, size_t n) {
     pgi_atomic_file file = {.memory = memory, .fd = -1};
+    uint64_t size = 0;
+    for (size_t i = 0; i < n; i++) size += parts[i].size;
     PGI_TRY(check_replaced(path));
-    pg_status status = make_partial(path, head->size + size, &file);
+    pg_status status = make_partial(path, size, &file);
     const int made = status >= 0;
-    if (status >= 0) status = pgi_atomic_file_write(&file, 0, head->data, head->size);
-    if (status >= 0) status = pgi_atomic_file_write(&file, head->size, data, size);
+    if (status >= 0) status = write_parts(&file, parts, n);
     status = sync_and_close(&file, status);
     if (status >= 0 && rename(file.path, path) != 0) status = pgi_system_error(path, "rename to it", errno);
     if (status < 0 && made) unlink(file.path);
     if (status >= 0) sync_folder_of(file.path);
     pgi_free(memory, file.path);
+    return status;
+}
+
+pg_status pgi_replace_file(const pgi_memory *memory, const char *path, const pgi_buffer *head, const void *data,
+                           size_t size) {
+    const pgi_file_part parts[] = {{head->data, head->size}, {data, size}};
+    return pgi_replace_file_of_parts(memory, path, parts, 2);
+}
+
+pg_status pgi_folder_make(const pgi_memory *memory, const char *path, int *made) {
+    size_t size = strlen(path);
+    *made = 0;
+    while (size > 1 && path[size - 1] == '/') size--;
+    char *copy = pgi_copy_string(memory, path, size);
+    if (!copy) return PG_ERROR_MEMORY;
+    pg_status status = PG_OK;
+    if (mkdir(path, 0777) == 0) {
+        *made = 1;
+        sync_folder_of(copy);
+    } else if (errno != EEXIST) {
+        status = pgi_system_error(path, "make the folder", errno);
+    } else if (!pgi_folder_exists(path)) {
+        status =
+            pgi_error(PG_ERROR_ARGUMENT, "%s: found a file or a broken link, expected a folder or a new name", path);
+    }
+    pgi_free(memory, copy);
     return status;
 }

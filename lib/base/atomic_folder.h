@@ -54,4 +54,15 @@ pg_status pgi_atomic_file_close(pgi_atomic_file *file, pg_status status);
 pg_status pgi_replace_file(const pgi_memory *memory, const char *path, const pgi_buffer *head, const void *data,
                            size_t size);
 
+/* The same for parts that lie anywhere in memory, one behind the other in the file. */
+typedef struct pgi_file_part {
+    const void *data;
+    size_t size;
+} pgi_file_part;
+pg_status pgi_replace_file_of_parts(const pgi_memory *memory, const char *path, const pgi_file_part *parts, size_t n);
+
+/* Makes a folder where there is none; *made: there was none. PG_ERROR_ARGUMENT: `path` is a file; _NOT_FOUND: the
+ * folder that it is to be in; _IO, _MEMORY. */
+pg_status pgi_folder_make(const pgi_memory *memory, const char *path, int *made);
+
 #endif
