@@ -20,11 +20,11 @@
 #include "checkpoint/calibration.h"
 #include "checkpoint/config.h"
 #include "checkpoint/hf_cache.h"
-#include "checkpoint/json.h"
 #include "checkpoint/weight_changes.h"
 #include "checkpoint/mix.h"
 #include "checkpoint/quantized_store.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/tensor_header_text.h"
 #include "checkpoint/weights.h"
 
 enum {
@@ -197,27 +197,6 @@ static const char *dtype_name(int32_t dtype) {
     return dtype == PG_DTYPE_F32 ? "F32" : dtype == PG_DTYPE_BF16 ? "BF16" : dtype == PG_DTYPE_F16 ? "F16" : "U8";
 }
 
-/* `prefix` and the name as a JSON string, with a comma before it. */
-static pg_status add_key(pgi_buffer *text, const char *prefix, const char *name) {
-    size_t begin = text->size + 1;
-    PGI_TRY(pgi_buffer_append(text, ",", 1));
-    const pgi_json string = pgi_json_of_text(name);
-    PGI_TRY(pgi_json_dump(&string, text)); /* "name" */
-    size_t n = strlen(prefix);
-    PGI_TRY(pgi_buffer_reserve(text, n));
-    memmove(text->data + begin + 1 + n, text->data + begin + 1, text->size - begin - 1);
-    memcpy(text->data + begin + 1, prefix, n);
-    text->size += n;
-    text->data[text->size] = 0;
-    return PG_OK;
-}
-
-static pg_status add_shape(pgi_buffer *text, const int64_t *shape, int32_t n_dims) {
-    char list[PGI_SHAPE_TEXT];
-    pgi_shape_text(n_dims, shape, ",", list);
-    return pgi_buffer_append(text, list, strlen(list));
-}
-
 static pg_status add_metadata(const converter *c, uint32_t file, pgi_buffer *text) {
     static const char stored[] = "{\"__metadata__\":{\"format\":\"pt\"}";
     if (c->target->weights == PG_WEIGHTS_STORED) return pgi_buffer_append(text, stored, sizeof stored - 1);
@@ -230,18 +209,18 @@ static pg_status add_metadata(const converter *c, uint32_t file, pgi_buffer *tex
     const item *items = items_of(c, file, &n);
     for (const item *it = items; it < items + n; it++) {
         if (pgi_dtype_is_blocks(it->dtype)) {
-            PGI_TRY(add_key(text, "shape:", it->tensor->name));
-            PGI_TRY(pgi_buffer_append(text, ":\"", 2));
-            PGI_TRY(add_shape(text, it->tensor->shape, it->tensor->n_dims));
-            PGI_TRY(pgi_buffer_append(text, "\"", 1));
+            PGI_TRY(pgi_header_text_key(text, "shape:", it->tensor->name));
+            char shape[PGI_SHAPE_TEXT];
+            pgi_shape_text(it->tensor->n_dims, it->tensor->shape, ",", shape);
+            PGI_TRY(pgi_buffer_printf(text, ":\"%s\"", shape));
         }
         if (is_other_kind(c, it)) {
-            PGI_TRY(add_key(text, "blocks:", it->tensor->name));
+            PGI_TRY(pgi_header_text_key(text, "blocks:", it->tensor->name));
             PGI_TRY(pgi_buffer_printf(
                 text, ":\"%s\"",
                 pgi_weights_name(it->dtype == PGI_DTYPE_INT8_BLOCKS ? PG_WEIGHTS_INT8 : PG_WEIGHTS_INT4)));
         }
-        PGI_TRY(add_key(text, "crc32:", it->tensor->name));
+        PGI_TRY(pgi_header_text_key(text, "crc32:", it->tensor->name));
         PGI_TRY(pgi_buffer_printf(text, ":\"%08x\"", it->crc32));
     }
     return pgi_buffer_append(text, "}", 1);
@@ -250,23 +229,19 @@ static pg_status add_metadata(const converter *c, uint32_t file, pgi_buffer *tex
 /* The whole beginning of a file: 8 bytes of size, and the header, padded so that the data begins at a multiple of 64.
  * Its size does not depend on the checksums. */
 static pg_status make_header(const converter *c, uint32_t file, pgi_buffer *text) {
-    text->size = 0;
-    PGI_TRY(pgi_buffer_append(text, "\0\0\0\0\0\0\0", 8));
+    PGI_TRY(pgi_header_text_begin(text));
     PGI_TRY(add_metadata(c, file, text));
     size_t n;
     const item *items = items_of(c, file, &n);
     for (const item *it = items; it < items + n; it++) {
-        PGI_TRY(add_key(text, "", it->tensor->name));
-        PGI_TRY(pgi_buffer_printf(text, ":{\"dtype\":\"%s\",\"shape\":", dtype_name(it->dtype)));
-        if (pgi_dtype_is_blocks(it->dtype))
-            PGI_TRY(add_shape(text, (int64_t[]){(int64_t)it->n_bytes}, 1));
-        else
-            PGI_TRY(add_shape(text, it->tensor->shape, it->tensor->n_dims));
-        PGI_TRY(pgi_buffer_printf(text, ",\"data_offsets\":[%llu,%llu]}", (unsigned long long)it->at,
-                                  (unsigned long long)(it->at + it->n_bytes)));
+        const int is_blocks = pgi_dtype_is_blocks(it->dtype);
+        const int64_t n_bytes = (int64_t)it->n_bytes;
+        PGI_TRY(pgi_header_text_tensor(text, it->tensor->name, dtype_name(it->dtype),
+                                       is_blocks ? 1 : it->tensor->n_dims, is_blocks ? &n_bytes : it->tensor->shape,
+                                       it->at, it->at + it->n_bytes));
     }
     PGI_TRY(pgi_buffer_append(text, "}", 1));
-    if (c->target->weights == PG_WEIGHTS_STORED) return pgi_tensor_header_finish(text);
+    if (c->target->weights == PG_WEIGHTS_STORED) return pgi_header_text_finish(text);
     return pgi_quantized_store_finish_header(text);
 }
 
@@ -429,7 +404,7 @@ static pg_status write_index(converter *c, pgi_buffer *text) {
         pgi_buffer_printf(text, "{\"metadata\":{\"total_size\":%llu},\"weight_map\":{", (unsigned long long)c->total));
     for (size_t i = 0; i < c->n_items; i++) {
         file_name(c, c->items[i].file, name);
-        PGI_TRY(add_key(text, "", c->items[i].tensor->name));
+        PGI_TRY(pgi_header_text_key(text, "", c->items[i].tensor->name));
         PGI_TRY(pgi_buffer_printf(text, ":\"%s\"", name));
     }
     PGI_TRY(pgi_buffer_append(text, "}}", 2));

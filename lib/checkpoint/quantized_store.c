@@ -10,6 +10,7 @@
 #include "base/crc32.h"
 #include "base/parallel.h"
 #include "checkpoint/json_field.h"
+#include "checkpoint/tensor_header_text.h"
 #include "checkpoint/weight_changes.h"
 
 enum { CHUNK = 4 << 20, PART = 256 << 10 /* of a chunk, read at once */, MAX_CONFIG = 64 << 20 };
@@ -40,7 +41,7 @@ pg_status pgi_quantized_store_finish_header(pgi_buffer *text) {
     size_t at;
     uint32_t crc;
     char digits[9];
-    PGI_TRY(pgi_tensor_header_finish(text));
+    PGI_TRY(pgi_header_text_finish(text));
     if (!pgi_quantized_store_header_crc32(text->data + 8, text->size - 8, &at, &crc))
         return pgi_error(PG_ERROR_INTERNAL, "a header without header_crc32");
     snprintf(digits, sizeof digits, "%08x", crc);

@@ -293,13 +293,6 @@ uint64_t pgi_tensor_header_size(const uint8_t *bytes) {
     return size;
 }
 
-pg_status pgi_tensor_header_finish(pgi_buffer *text) {
-    while (text->size % 64) PGI_TRY(pgi_buffer_append(text, " ", 1));
-    const uint64_t size = text->size - 8;
-    for (int i = 0; i < 8; i++) text->data[i] = (uint8_t)(size >> (8 * i));
-    return PG_OK;
-}
-
 int64_t pgi_stored_tensor_values(const pgi_stored_tensor *tensor) {
     uint64_t n = 1; /* bounded by the bytes of the file */
     for (int i = 0; i < tensor->n_dims; i++) n *= (uint64_t)tensor->shape[i];

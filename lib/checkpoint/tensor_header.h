@@ -50,9 +50,6 @@ void pgi_tensor_header_free_tensors(pgi_tensor_header *header);
 
 /* The first 8 bytes of a file: how many bytes its header has. */
 uint64_t pgi_tensor_header_size(const uint8_t *bytes);
-/* Of a file to be written, whose text begins with 8 bytes for that size: fills the header up with spaces, so that the
- * data begin at a multiple of 64, and sets the size. */
-pg_status pgi_tensor_header_finish(pgi_buffer *text);
 
 /* How many values a tensor has; of blocks, what was quantized. */
 int64_t pgi_stored_tensor_values(const pgi_stored_tensor *tensor);
