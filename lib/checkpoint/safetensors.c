@@ -34,6 +34,7 @@ struct pgi_tensor_files {
     uint32_t n_files;
     int in_memory;
     const pg_cancel *cancel; /* while it is opened */
+    const char *name;        /* likewise: of the one file that is wanted; NULL: those of the folder */
     size_t n_header_bytes;   /* of the files opened so far */
     uint64_t n_bytes_mapped, n_bytes_loaded;
     pgi_stored_tensor *tensors;
@@ -249,6 +250,8 @@ static pg_status open_adapter(pgi_tensor_files *files) {
     return pgi_error(PG_ERROR_NOT_FOUND, "%s: found no adapter_model.safetensors", files->folder);
 }
 
+static pg_status open_named(pgi_tensor_files *files) { return open_one(files, files->name); }
+
 static pg_status open_folder(pgi_tensor_files *files) {
     int has_file, has_index;
     PGI_TRY(look_for(files, "model.safetensors", &has_file));
@@ -266,14 +269,16 @@ static pg_status open_folder(pgi_tensor_files *files) {
     return status;
 }
 
-static pg_status open_with(const pgi_memory *memory, const char *folder, int in_memory, const pg_cancel *cancel,
-                           pg_status (*open)(pgi_tensor_files *files), pgi_tensor_files **out) {
+static pg_status open_with(const pgi_memory *memory, const char *folder, const char *name, int in_memory,
+                           const pg_cancel *cancel, pg_status (*open)(pgi_tensor_files *files),
+                           pgi_tensor_files **out) {
     *out = NULL;
     pgi_tensor_files *files = pgi_alloc_zero(memory, 1, sizeof *files);
     if (!files) return PG_ERROR_MEMORY;
     files->memory = *memory;
     files->in_memory = in_memory;
     files->cancel = cancel;
+    files->name = name;
     files->folder = pgi_copy_string(memory, folder, strlen(folder));
     pg_status status = files->folder ? open(files) : PG_ERROR_MEMORY;
     if (status < 0) {
@@ -281,18 +286,24 @@ static pg_status open_with(const pgi_memory *memory, const char *folder, int in_
         return status;
     }
     files->cancel = NULL; /* the caller's */
+    files->name = NULL;
     *out = files;
     return PG_OK;
 }
 
 pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, int in_memory, const pg_cancel *cancel,
                                 pgi_tensor_files **out) {
-    return open_with(memory, folder, in_memory, cancel, open_folder, out);
+    return open_with(memory, folder, NULL, in_memory, cancel, open_folder, out);
 }
 
 pg_status pgi_tensor_files_open_adapter(const pgi_memory *memory, const char *folder, const pg_cancel *cancel,
                                         pgi_tensor_files **out) {
-    return open_with(memory, folder, 1, cancel, open_adapter, out);
+    return open_with(memory, folder, NULL, 1, cancel, open_adapter, out);
+}
+
+pg_status pgi_tensor_files_open_file(const pgi_memory *memory, const char *folder, const char *name,
+                                     const pg_cancel *cancel, pgi_tensor_files **out) {
+    return open_with(memory, folder, name, 1, cancel, open_named, out);
 }
 
 void pgi_tensor_files_close(pgi_tensor_files **files) {

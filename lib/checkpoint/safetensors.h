@@ -28,6 +28,9 @@ pg_status pgi_tensor_files_open(const pgi_memory *memory, const char *folder, in
 /* The same for adapter_model.safetensors of an adapter's folder, not mapped. */
 pg_status pgi_tensor_files_open_adapter(const pgi_memory *memory, const char *folder, const pg_cancel *cancel,
                                         pgi_tensor_files **out);
+/* The same for one file of a folder, by its name. */
+pg_status pgi_tensor_files_open_file(const pgi_memory *memory, const char *folder, const char *name,
+                                     const pg_cancel *cancel, pgi_tensor_files **out);
 void pgi_tensor_files_close(pgi_tensor_files **files); /* NULL inside is fine */
 
 /* Until pgi_tensor_files_finish(), which closes the files that are not mapped: what is mapped or loaded stays, nothing
