@@ -44,6 +44,17 @@ static pgi_attention attention_shape(const pgi_text_config *config, int64_t n_qu
     };
 }
 
+pgi_key_ranges pgi_key_ranges_lay_out(pgi_arena *arena, int64_t n_tokens) {
+    const size_t t = (size_t)n_tokens;
+    pgi_key_ranges r;
+    r.key_begin = pgi_arena_take(arena, t, sizeof(int64_t));
+    r.key_end = pgi_arena_take(arena, t, sizeof(int64_t));
+    r.window_prefix = pgi_arena_take(arena, t, sizeof(int64_t));
+    r.window_begin = pgi_arena_take(arena, t, sizeof(int64_t));
+    r.window_end = pgi_arena_take(arena, t, sizeof(int64_t));
+    return r;
+}
+
 pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_text_config *config,
                                           int64_t n_tokens, int64_t n_keys) {
     size_t t = (size_t)n_tokens, h = (size_t)config->hidden_size;
@@ -62,11 +73,7 @@ pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, 
         pgi_arena_take(arena, pgi_mlp_intermediate(run->kernels, n_tokens, config->intermediate_size, 1), 1);
     w.cos = pgi_arena_take(arena, t * half, sizeof(float));
     w.sin = pgi_arena_take(arena, t * half, sizeof(float));
-    w.key_begin = pgi_arena_take(arena, t, sizeof(int64_t));
-    w.key_end = pgi_arena_take(arena, t, sizeof(int64_t));
-    w.window_prefix = pgi_arena_take(arena, t, sizeof(int64_t));
-    w.window_begin = pgi_arena_take(arena, t, sizeof(int64_t));
-    w.window_end = pgi_arena_take(arena, t, sizeof(int64_t));
+    w.ranges = pgi_key_ranges_lay_out(arena, n_tokens);
     w.attention = pgi_arena_take(arena, pgi_attention_scratch(run->kernels, &shape, run->n_threads), 1);
     return w;
 }
@@ -107,8 +114,7 @@ static int64_t position_of(const pgi_sequence *sequence, int64_t t) {
 
 /* cos, sin [T, d / 2] of position * theta^(-2i/d), in f32 steps as HF takes
  * them (GemmaRotaryEmbedding). HF's PaliGemma counts positions from 1. */
-static void rotation_angles(const pgi_text_config *config, const pgi_sequence *sequence, float *cos_out,
-                            float *sin_out) {
+void pgi_decoder_rotation(const pgi_text_config *config, const pgi_sequence *sequence, float *cos_out, float *sin_out) {
     int32_t half = config->head_dim / 2;
     for (int32_t i = 0; i < half; i++) {
         float exponent = (float)(2 * i) / (float)config->head_dim;
@@ -122,8 +128,9 @@ static void rotation_angles(const pgi_text_config *config, const pgi_sequence *s
 }
 
 /* Which of its sequence's keys each token sees (masking_utils.py: create_causal_mask and
- * create_sliding_window_causal_mask with block_sequence_ids), to the ranges of w from `first` on. */
-static void key_ranges(const pgi_text_config *config, const pgi_sequence *sequence, int64_t first, const workspace *w) {
+ * create_sliding_window_causal_mask with block_sequence_ids). */
+void pgi_decoder_key_ranges(const pgi_text_config *config, const pgi_sequence *sequence, int64_t first,
+                            const pgi_key_ranges *ranges) {
     const int64_t window = config->sliding_window;
     int64_t end = n_past(sequence), n_behind = 0, text_begin = 0; /* n_behind: keys before the window, with a mask */
     for (int64_t t = 0; t < sequence->n_tokens; t++) {
@@ -139,12 +146,25 @@ static void key_ranges(const pgi_text_config *config, const pgi_sequence *sequen
         begin = window > 0 ? pgi_min64(begin, end) : 0;
         if (begin < text_begin) begin = text_begin;
         int one_range = prefix >= begin; /* prefix and window touch */
-        w->key_begin[first + t] = in_prefix ? 0 : text_begin;
-        w->key_end[first + t] = end > prefix ? end : prefix;
-        w->window_prefix[first + t] = one_range ? 0 : prefix;
-        w->window_begin[first + t] = one_range ? 0 : begin;
-        w->window_end[first + t] = one_range ? w->key_end[first + t] : end;
+        ranges->key_begin[first + t] = in_prefix ? 0 : text_begin;
+        ranges->key_end[first + t] = end > prefix ? end : prefix;
+        ranges->window_prefix[first + t] = one_range ? 0 : prefix;
+        ranges->window_begin[first + t] = one_range ? 0 : begin;
+        ranges->window_end[first + t] = one_range ? ranges->key_end[first + t] : end;
     }
+}
+
+pgi_attention pgi_decoder_attention(const pgi_text_config *config, int32_t layer, int packed, int64_t n_queries,
+                                    int64_t n_keys, const pgi_key_ranges *ranges, int64_t first) {
+    pgi_attention shape = attention_shape(config, n_queries, n_keys);
+    if (packed) shape.key_begin = ranges->key_begin + first;
+    shape.key_end = ranges->key_end + first;
+    if (config->layer_slides[layer]) {
+        shape.prefix_end = ranges->window_prefix + first;
+        shape.key_begin = ranges->window_begin + first;
+        shape.key_end = ranges->window_end + first;
+    }
+    return shape;
 }
 
 /* Closes the gaps that hidden tokens leave. rows [n_tokens, width], from n_left on */
@@ -242,11 +262,11 @@ static void gather_all(const pgi_text_config *config, const wanted *outs, float 
     gather(outs, w->normed, h);
     gather(outs, w->cos, half);
     gather(outs, w->sin, half);
-    gather(outs, w->key_begin, range);
-    gather(outs, w->key_end, range);
-    gather(outs, w->window_prefix, range);
-    gather(outs, w->window_begin, range);
-    gather(outs, w->window_end, range);
+    gather(outs, w->ranges.key_begin, range);
+    gather(outs, w->ranges.key_end, range);
+    gather(outs, w->ranges.window_prefix, range);
+    gather(outs, w->ranges.window_begin, range);
+    gather(outs, w->ranges.window_end, range);
 }
 
 /* Attention of the wanted tokens, whose queries are w->q, each over its own sequence, to w->attention_out. */
@@ -267,14 +287,9 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
         const int64_t end = wanted_before(outs, first_token + sequence->n_tokens);
         if (begin == end) continue;
         const int64_t ranges = outs->first + begin;
-        pgi_attention shape = attention_shape(config, end - begin, n_past(sequence) + n_new_tokens(sequence));
-        if (sequence->packed) shape.key_begin = w->key_begin + ranges;
-        shape.key_end = w->key_end + ranges;
-        if (config->layer_slides[index]) {
-            shape.prefix_end = w->window_prefix + ranges;
-            shape.key_begin = w->window_begin + ranges;
-            shape.key_end = w->window_end + ranges;
-        }
+        const pgi_attention shape =
+            pgi_decoder_attention(config, index, sequence->packed, end - begin,
+                                  n_past(sequence) + n_new_tokens(sequence), &w->ranges, ranges);
         pgi_attention_rows rows = {.q = w->q + begin * width,
                                    .k = k,
                                    .v = v,
@@ -331,8 +346,8 @@ pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config,
                               const pgi_pass *pass, const pgi_decoder_workspace *w) {
     const int64_t h = config->hidden_size, half = config->head_dim / 2, total = pass->layers_total;
     for (int64_t s = 0, first = 0; s < pass->n_sequences; first += pass->sequences[s].n_tokens, s++) {
-        rotation_angles(config, &pass->sequences[s], w->cos + first * half, w->sin + first * half);
-        key_ranges(config, &pass->sequences[s], first, w);
+        pgi_decoder_rotation(config, &pass->sequences[s], w->cos + first * half, w->sin + first * half);
+        pgi_decoder_key_ranges(config, &pass->sequences[s], first, &w->ranges);
     }
 
     float *out = pass->x + pass->first_out * h;

@@ -69,22 +69,27 @@ typedef struct pgi_pass {
     int64_t layers_done, layers_total; /* progress of a prefill before this pass; total 0: a decode step, untold */
 } pgi_pass;
 
-/* Memory of a pass: T tokens, hidden_size h, A query heads and G KV heads of d = head_dim values. */
-typedef struct pgi_decoder_workspace {
-    float *normed;          /* [T, h] */
-    float *residual;        /* [T, h]: what a block adds to x */
-    float *q;               /* [T, A * d] */
-    float *k, *v;           /* [T, G * d]: of the tokens of this pass */
-    float *attention_out;   /* [T, A * d] */
-    void *intermediate;     /* of the MLP */
-    float *cos, *sin;       /* [T, d / 2] */
+/* Which keys each of T tokens sees. */
+typedef struct pgi_key_ranges {
     int64_t *key_begin;     /* [T]: a full layer of a packed sequence sees the keys from here (others: from 0) */
     int64_t *key_end;       /* [T]: a full layer sees the keys up to here */
     int64_t *window_prefix; /* [T]: a sliding layer sees the keys up to here, */
     int64_t *window_begin;  /* [T]  and those from here */
     int64_t *window_end;    /* [T]  to here */
-    void *linear;           /* scratch of pgi_linear_forward() */
-    void *attention;        /* scratch of pgi_attention_forward() */
+} pgi_key_ranges;
+
+/* Memory of a pass: T tokens, hidden_size h, A query heads and G KV heads of d = head_dim values. */
+typedef struct pgi_decoder_workspace {
+    float *normed;        /* [T, h] */
+    float *residual;      /* [T, h]: what a block adds to x */
+    float *q;             /* [T, A * d] */
+    float *k, *v;         /* [T, G * d]: of the tokens of this pass */
+    float *attention_out; /* [T, A * d] */
+    void *intermediate;   /* of the MLP */
+    float *cos, *sin;     /* [T, d / 2] */
+    pgi_key_ranges ranges;
+    void *linear;    /* scratch of pgi_linear_forward() */
+    void *attention; /* scratch of pgi_attention_forward() */
 } pgi_decoder_workspace;
 
 /* Memory for passes of up to n_tokens in all, of sequences of up to n_keys tokens. */
@@ -94,6 +99,16 @@ pgi_decoder_workspace pgi_decoder_lay_out(pgi_arena *arena, const pgi_run *run, 
 /* out [n, hidden]: rows of the embedding times sqrt(hidden). Every id must be within the vocabulary. */
 void pgi_decoder_embed(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                        const int64_t *ids, int64_t n, float *out);
+
+/* cos, sin [T, head_dim / 2] of the rotation of each token of a sequence. */
+void pgi_decoder_rotation(const pgi_text_config *config, const pgi_sequence *sequence, float *cos, float *sin);
+pgi_key_ranges pgi_key_ranges_lay_out(pgi_arena *arena, int64_t n_tokens);
+/* Which of its sequence's keys each token sees, to the ranges from `first` on. */
+void pgi_decoder_key_ranges(const pgi_text_config *config, const pgi_sequence *sequence, int64_t first,
+                            const pgi_key_ranges *ranges);
+/* The attention of layer `layer` for tokens `first` .. `first` + n_queries of the ranges, over n_keys keys. */
+pgi_attention pgi_decoder_attention(const pgi_text_config *config, int32_t layer, int packed, int64_t n_queries,
+                                    int64_t n_keys, const pgi_key_ranges *ranges, int64_t first);
 
 /* Runs the pass. Then tokens first_out .. first_out + n_out of x are the last hidden states, after the final norm. */
 pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,

@@ -46,9 +46,7 @@ pgi_encoder_workspace pgi_encoder_lay_out(pgi_arena *arena, const pgi_run *run, 
     return w;
 }
 
-/* pixels [3, S, S] to patches [N, 3 * P * P], each as the convolution's kernel lies, channel by channel. Pixels right
- * of and below the last whole patch are not seen. */
-static void cut_patches(const pgi_vision_config *config, const float *pixels, float *patches) {
+void pgi_encoder_cut_patches(const pgi_vision_config *config, const float *pixels, float *patches) {
     size_t size = (size_t)config->image_size, patch = (size_t)config->patch_size, grid = size / patch;
     for (size_t gy = 0; gy < grid; gy++)
         for (size_t gx = 0; gx < grid; gx++)
@@ -80,7 +78,7 @@ pg_status pgi_encoder_forward(const pgi_run *run, const pgi_vision_config *confi
                               const float *pixels, int64_t image, int64_t n_images, float *out,
                               const pgi_encoder_workspace *w) {
     int64_t n = config->n_patches, h = config->hidden_size;
-    cut_patches(config, pixels, w->patches);
+    pgi_encoder_cut_patches(config, pixels, w->patches);
     PGI_TRY(pgi_linear_forward(run, w->patches, weights->patch.weight.columns, n, &weights->patch, out, h, w->linear));
     for (int64_t i = 0; i < n; i++) pgi_matrix_row(run->kernels, &weights->position, i, 1.0f, w->position + i * h);
     PGI_TRY(pgi_add(run, out, w->position, n * h));

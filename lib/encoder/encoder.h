@@ -39,4 +39,8 @@ pg_status pgi_encoder_forward(const pgi_run *run, const pgi_vision_config *confi
                               const float *pixels, int64_t image, int64_t n_images, float *out,
                               const pgi_encoder_workspace *workspace);
 
+/* pixels [3, S, S] to patches [N, 3 * P * P], each as the convolution's kernel lies, channel by channel. Pixels right
+ * of and below the last whole patch are not seen. */
+void pgi_encoder_cut_patches(const pgi_vision_config *config, const float *pixels, float *patches);
+
 #endif
