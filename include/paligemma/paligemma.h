@@ -149,7 +149,8 @@ enum {
     PG_PHASE_PREFILL = 3, ///< layers of the decoder, of all rows
     PG_PHASE_DECODE = 4,  ///< tokens; total is the most that there may be, and falls when a row ends before
     PG_PHASE_CONVERT = 5, ///< bytes
-    PG_PHASE_VERIFY = 6   ///< bytes
+    PG_PHASE_VERIFY = 6,  ///< bytes
+    PG_PHASE_TRAIN = 7    ///< layers of all rows, there and back
 };
 
 /** Progress of a phase: `done` of `total` units. Called on the calling thread. `done` never falls, and is `total` in
@@ -1360,6 +1361,124 @@ PG_API void pg_detokenizer_close(pg_detokenizer **detokenizer);
 PG_API pg_status pg_detokenizer_push(pg_detokenizer *detokenizer, int64_t id, const char **text, size_t *size);
 /** What was held back, at the end: an unfinished character becomes U+FFFD. Then the detokenizer starts anew. */
 PG_API pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **text, size_t *size);
+
+/* ---- Training: LoRA and whole modules, frozen base ---- */
+
+/** The parameters of an adapter in training, with gradients and the optimizer's state. One call at a time, else
+ * PG_ERROR_STATE; a handle may move between threads. Its threads live as long as it does. */
+typedef struct pg_trainer pg_trainer;
+
+/** How the learning rate goes on after its warmup (transformers: get_scheduler()). */
+enum {
+    PG_SCHEDULE_CONSTANT = 0, ///< stays
+    PG_SCHEDULE_LINEAR = 1,   ///< falls on a line, to 0 after total_steps
+    PG_SCHEDULE_COSINE = 2    ///< falls on half a cosine, to 0 after total_steps
+};
+
+/** Bits of pg_trainer_options.flags. */
+enum {
+    PG_TRAIN_RSLORA = 1,    ///< B (A x) is scaled by alpha / sqrt(rank) in place of alpha / rank (PEFT: use_rslora)
+    PG_TRAIN_CHECKPOINT = 2 ///< gradient checkpointing: of each layer its input alone is kept, and the rest computed
+                            ///< again for the gradients. Same bits; a third slower; memory of one layer in place of all
+};
+
+/** Options of pg_trainer_create(). The names are those of PEFT's LoraConfig and of transformers' TrainingArguments. */
+typedef struct pg_trainer_options {
+    uint32_t struct_size; ///< sizeof(pg_trainer_options)
+    uint32_t flags;       ///< PG_TRAIN_*; default 0
+    int32_t rank;         ///< r, 1 to 4096; default 8. 0: no LoRA, modules_to_save alone
+    int32_t schedule;     ///< PG_SCHEDULE_*; default PG_SCHEDULE_LINEAR
+    double alpha;         ///< lora_alpha, above 0; default 8
+    double dropout;       ///< lora_dropout, 0 <= p < 1: of what A reads; default 0
+    /** The modules that get LoRA: their names or the ends of these, with commas between them, as in "q_proj,v_proj";
+     * or "all-linear", all linear layers but the head; or "regex:" and a pattern that must match a whole name, such as
+     * "regex:.*language_model.*q_proj". Linear layers of encoder, projector and decoder, the head, the embeddings and
+     * the patch convolution can be meant. As in PEFT "q_proj" means those of the vision encoder, too. Default NULL:
+     * q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj of the decoder. */
+    const char *target_modules;
+    /** What is trained whole: ends of names with commas between them, and as in PEFT of any length, with all that is
+     * within: "multi_modal_projector", "layers.0.mlp", "vision_tower"; "norm" fits input_layernorm, too. All modules
+     * but the embedding of tokens and the head. They get no LoRA. Default NULL: none. */
+    const char *modules_to_save;
+    double learning_rate;     ///< of AdamW, the highest; default 2e-4
+    double weight_decay;      ///< of all but biases and norms; default 0
+    double beta1;             ///< of the mean of the gradients, 0 to less than 1; default 0.9
+    double beta2;             ///< of the mean of their squares; default 0.999
+    double epsilon;           ///< default 1e-8
+    double max_gradient_norm; ///< gradients are scaled so that their norm is at most this; 0: as they are; default 1
+    int64_t warmup_steps;     ///< updates in which the learning rate grows from 0; default 0
+    int64_t total_steps;      ///< updates of the whole training, for the schedule; default 0: it stays at its highest
+    int64_t accumulation;     ///< calls of pg_trainer_step() for an update, >= 1; default 1
+    uint64_t seed;            ///< of the first values and of dropout; default 0
+    const char *base;         ///< what base_model_name_or_path says; default NULL: the folder of the model
+    int32_t n_threads;        ///< 1 to 1024; default and 0: the CPUs this process may use
+    uint32_t reserved;        ///< 0
+    pg_progress_fn progress;  ///< default NULL; phase TRAIN: layers of the call, there and back
+    void *progress_user;      ///< passed to progress
+    pg_cancel *cancel;        ///< default NULL; of all calls on the handle
+} pg_trainer_options;
+PG_API pg_status pg_trainer_options_init(pg_trainer_options *options, size_t struct_size); ///< fills in the defaults
+
+/** A trainer of a model with stored, int8 or int4 weights, which stay as they are; arithmetic is f32 whatever the model
+ * was opened with. A starts as PEFT has it (uniform, at most 1 / sqrt(inputs)), B with zeros, so that the first loss is
+ * the model's. It keeps the model, whose allocator gives the memory. An adapted model: PG_ERROR_UNSUPPORTED; merge it
+ * with pg_model_convert() first.
+ * Errors: PG_ERROR_ARGUMENT (a number out of its range; names that fit no module), _UNSUPPORTED (a module that cannot
+ * be trained, by its name; a pattern that pg_adapter_open() does not read either), _LIMIT, _MEMORY. */
+PG_API pg_status pg_trainer_create(const pg_model *model, const pg_trainer_options *options, pg_trainer **out);
+PG_API void pg_trainer_close(pg_trainer **trainer); ///< drops the caller's reference; as pg_session_close()
+
+/** What a call learned. */
+typedef struct pg_train_result {
+    uint32_t struct_size; ///< in: sizeof(pg_train_result)
+    int32_t updated;      ///< 1: this call ended with an update of the parameters
+    double loss;          ///< mean over the labels of this call
+    double gradient_norm; ///< of the update, before it was limited; 0 without one
+    double learning_rate; ///< of the update; 0 without one
+    int64_t step;         ///< updates so far
+    int64_t n_labels;     ///< of this call
+    int64_t n_tokens;     ///< that were run, padding left out
+} pg_train_result;
+
+/** Gradients of the mean loss over all labels of `inputs` (pg_processor_encode_batch() with suffixes, or
+ * pg_inputs_create() with labels), and with every accumulation-th call an update: AdamW of torch. The mean is over all
+ * labels of the calls of an update, as in transformers' Trainer. Rows are run one by one, so that memory is that of
+ * the longest. result may be NULL.
+ * After an error parameters and optimizer are as before the call, and what was accumulated is dropped.
+ * Errors: PG_ERROR_ARGUMENT (no labels, and those of pg_forward()), _FORMAT (the loss or a gradient is not finite: a
+ * smaller learning rate may help), _UNSUPPORTED (rows of several texts; a mask that hides tokens between others),
+ * _LIMIT, _MEMORY, _CANCELLED, _IO. */
+PG_API pg_status pg_trainer_step(pg_trainer *trainer, const pg_inputs *inputs, pg_train_result *result);
+/** The loss alone, without dropout: nothing changes. Errors: as pg_trainer_step(). */
+PG_API pg_status pg_trainer_evaluate(pg_trainer *trainer, const pg_inputs *inputs, pg_train_result *result);
+
+/** Writes adapter_config.json and adapter_model.safetensors, which PEFT and pg_adapter_open() open, and
+ * trainer_state.safetensors for pg_trainer_resume() to `folder`, which is made where there is none. Each file takes the
+ * place of an older one when it is whole, the state first: whenever the process is killed, the folder resumes from this
+ * state or the one before. What was accumulated since the last update is not saved. Errors: PG_ERROR_IO (the disk is
+ * full), _ARGUMENT (`folder` is a file), _NOT_FOUND (the folder it is in), _MEMORY. */
+PG_API pg_status pg_trainer_save(pg_trainer *trainer, const char *folder);
+/** A trainer that goes on where a saved one was, to the bit. options: as they were; seed, base, n_threads, progress and
+ * cancel may differ, and so may learning rate, schedule and the other numbers of the optimizer, which hold from here
+ * on. Errors: PG_ERROR_NOT_FOUND (no state there), _FORMAT (damaged), _ARGUMENT (of another model or other modules:
+ * what was found, what was expected), those of pg_trainer_create(). */
+PG_API pg_status pg_trainer_resume(const pg_model *model, const char *folder, const pg_trainer_options *options,
+                                   pg_trainer **out);
+
+/** A parameter in training: an array of f32, row-major. */
+typedef struct pg_parameter {
+    uint32_t struct_size;  ///< in: sizeof(pg_parameter)
+    int32_t decays;        ///< 1: weight_decay is applied to it
+    int32_t n_dims;        ///< 1 to 4
+    uint32_t reserved;     ///< 0
+    int64_t shape[4];      ///< n_dims numbers, and then ones
+    const char *name;      ///< as in adapter_model.safetensors, valid until the trainer is closed
+    const float *value;    ///< valid until the next call on the trainer
+    const float *gradient; ///< of the labels since the last update, summed; after an update their mean, as limited
+} pg_parameter;
+PG_API pg_status pg_trainer_count_parameters(const pg_trainer *trainer, size_t *n); ///< arrays, not numbers
+/** Parameter `index`, in the order of their names. Errors: PG_ERROR_ARGUMENT, _STATE. */
+PG_API pg_status pg_trainer_get_parameter(const pg_trainer *trainer, size_t index, pg_parameter *out);
 
 /* ---- Advanced: CPU bits, memory estimate, hub cache, conversion ---- */
 

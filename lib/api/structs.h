@@ -30,6 +30,7 @@
     X(pg_model_info, reserved)             \
     X(pg_model_options, kv)                \
     X(pg_object, n_tokens)                 \
+    X(pg_parameter, gradient)              \
     X(pg_processor_info, rescale_factor)   \
     X(pg_processor_options, cancel)        \
     X(pg_result_info, score)               \
@@ -39,7 +40,9 @@
     X(pg_score_info, mean_probability)     \
     X(pg_score_options, cancel)            \
     X(pg_session_options, max_context)     \
-    X(pg_tensor, data)
+    X(pg_tensor, data)                     \
+    X(pg_train_result, n_tokens)           \
+    X(pg_trainer_options, cancel)
 
 #define PGI_FIRST_SIZE(type, last) PGI_FIRST_##type = offsetof(type, last) + sizeof(((type *)0)->last),
 enum { PGI_STRUCTS(PGI_FIRST_SIZE) PGI_N_FIRST_SIZES };

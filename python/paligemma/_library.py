@@ -61,6 +61,8 @@ FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_
 FORWARD_SKIP_PADDING, FORWARD_NO_LOSS, FORWARD_EMBEDDINGS, FORWARD_RETRIEVAL = 16, 32, 53, 64
 FORWARD_ATTENTIONS, FORWARD_ATTENTION_HEAD_MEAN, FORWARD_ATTENTION_LAYER_MEAN, FORWARD_ATTENTION_TO_IMAGE = 128, 256, \
     512, 1024
+SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE = 0, 1, 2
+TRAIN_RSLORA, TRAIN_CHECKPOINT = 1, 2
 CPU_BASELINE, CPU_AVX2, CPU_AVX512, CPU_AVX_VNNI, CPU_AVX512_VNNI, CPU_AVX512_BF16 = 1, 2, 4, 8, 16, 32
 CPU_AMX_INT8, CPU_AMX_BF16 = 64, 128
 CPU_NEON, CPU_NEON_DOTPROD, CPU_NEON_I8MM, CPU_NEON_BF16 = 1 << 16, 1 << 17, 1 << 18, 1 << 19
@@ -246,6 +248,25 @@ class Object(Struct):
                 ("text_size", i64), ("first_token", i64), ("n_tokens", i64)]
 
 
+class TrainerOptions(Struct):
+    _fields_ = [("struct_size", u32), ("flags", u32), ("rank", i32), ("schedule", i32), ("alpha", f64),
+                ("dropout", f64), ("target_modules", c_char_p), ("modules_to_save", c_char_p), ("learning_rate", f64),
+                ("weight_decay", f64), ("beta1", f64), ("beta2", f64), ("epsilon", f64), ("max_gradient_norm", f64),
+                ("warmup_steps", i64), ("total_steps", i64), ("accumulation", i64), ("seed", u64), ("base", c_char_p),
+                ("n_threads", i32), ("reserved", u32), ("progress", ProgressFn), ("progress_user", c_void_p),
+                ("cancel", c_void_p)]
+
+
+class TrainResult(Struct):
+    _fields_ = [("struct_size", u32), ("updated", i32), ("loss", f64), ("gradient_norm", f64), ("learning_rate", f64),
+                ("step", i64), ("n_labels", i64), ("n_tokens", i64)]
+
+
+class Parameter(Struct):
+    _fields_ = [("struct_size", u32), ("decays", i32), ("n_dims", i32), ("reserved", u32), ("shape", i64 * 4),
+                ("name", c_char_p), ("value", P(f32)), ("gradient", P(f32))]
+
+
 class ForwardOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("n_threads", i32), ("reserved", u32), ("logits_to_keep", i64),
                 ("features", c_void_p), ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p),
@@ -296,6 +317,14 @@ STATUS_FUNCTIONS = {
     "pg_adapter_open": [_H, c_char_p, P(AdapterOptions), _OUT],
     "pg_adapter_get_info": [_H, P(AdapterInfo)],
     "pg_adapter_find_base": [c_char_p, c_char_p, c_size_t, P(c_size_t)],
+    "pg_trainer_options_init": [P(TrainerOptions), c_size_t],
+    "pg_trainer_create": [_H, P(TrainerOptions), _OUT],
+    "pg_trainer_step": [_H, _H, P(TrainResult)],
+    "pg_trainer_evaluate": [_H, _H, P(TrainResult)],
+    "pg_trainer_save": [_H, c_char_p],
+    "pg_trainer_resume": [_H, c_char_p, P(TrainerOptions), _OUT],
+    "pg_trainer_count_parameters": [_H, P(c_size_t)],
+    "pg_trainer_get_parameter": [_H, c_size_t, P(Parameter)],
     "pg_model_adapt": [_H, P(c_void_p), P(f32), c_size_t, _OUT],
     "pg_calibration_create": [_H, _OUT],
     "pg_calibration_add": [_H, _H, P(RunOptions)],
@@ -373,7 +402,7 @@ OTHER_FUNCTIONS = {
     "pg_scores_get_n_answers": (i64, [_H]),
     **{f"pg_{kind}_close": (None, [_OUT]) for kind in
        ("cancel", "model", "processor", "inputs", "result", "outputs", "features", "session", "detokenizer",
-        "answer", "mask_decoder", "scores", "calibration", "adapter")},
+        "answer", "mask_decoder", "scores", "calibration", "adapter", "trainer")},
 }
 
 

@@ -262,8 +262,9 @@ BELOW = {"base": "", "kernels": "base", "ops": "base kernels", "checkpoint": "ba
 BELOW.update(dict.fromkeys(["image", "tokenizer", "encoder", "projector", "decoder"], " ".join(BELOW)))
 BELOW["processor"] = "base kernels ops checkpoint image tokenizer"
 BELOW["answers"] = "base kernels ops checkpoint tokenizer"
-for _folder in ("model", "generate", "api"):
-    BELOW[_folder] = " ".join(BELOW)
+BELOW["model"] = " ".join(BELOW)
+BELOW.update(dict.fromkeys(["train", "generate"], " ".join(BELOW)))
+BELOW["api"] = " ".join(BELOW)
 
 
 def module_of(path):

@@ -9,6 +9,7 @@
 #include "fuzz.h"
 #include "mask_files.h"
 #include "tiny_adapter.h"
+#include "train_state.h"
 
 static const char *top;
 
@@ -413,6 +414,21 @@ static void seed_calibration(void) {
     seed("calibration", "large", "s", "\0\0\0\xFF\xFF\x7F\x7F\0\1\0\xFF\xFF\x7F\x7F", 14);
 }
 
+/* What a trainer saved, whole and its parts. */
+static void seed_train_state(void) {
+    char folder[512];
+    make_temp_folder(folder, sizeof folder);
+    train_save_sound(folder);
+    bytes file = read_file(folder, TRAIN_STATE);
+    seed("train_state", "whole", "w", file.data, file.size);
+    seed_header("train_state", "header", "h", &file);
+    bytes_free(&file);
+    seed("train_state", "values", "v", "\3\x3F\1\0", 4);
+    seed("train_state", "nan", "v", "\2\xC0\3\x7F", 4);
+    seed("train_state", "square-negative", "v", "\x23\xBF", 2);
+    remove_folder(folder);
+}
+
 /* Each struct of each call with a size that cuts a field, and with one that no struct has. */
 static void seed_sizes(void) {
     static const int n_parts[] = {3, 2, 3, 3, 2, 1, 1, 1, 3};
@@ -491,6 +507,7 @@ int main(int argc, char **argv) {
     seed_masks_and_features();
     seed_settings();
     seed_calibration();
+    seed_train_state();
     seed_sizes();
     seed_calls();
     return 0;

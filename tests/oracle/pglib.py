@@ -226,6 +226,46 @@ class Adapter(_Handle):
         return info
 
 
+class Trainer(_Handle):
+    """pg_trainer_create(), or with `folder` pg_trainer_resume(). options: of pg_trainer_options, texts as str."""
+
+    def __init__(self, model, folder=None, **options):
+        super().__init__(model.library, "trainer")
+        struct = binding().TrainerOptions()
+        self.library.call("pg_trainer_options_init", ctypes.byref(struct), ctypes.sizeof(struct))
+        for name, value in options.items():
+            setattr(struct, name, value.encode() if isinstance(value, str) else value)
+        if folder is None:
+            self.open("pg_trainer_create", model.pointer, ctypes.byref(struct))
+        else:
+            self.open("pg_trainer_resume", model.pointer, os.fsencode(folder), ctypes.byref(struct))
+
+    def _run(self, name, inputs):
+        result = binding().TrainResult()
+        self.library.call(name, self.pointer, inputs.pointer, ctypes.byref(result))
+        return result
+
+    def step(self, inputs):
+        return self._run("pg_trainer_step", inputs)
+
+    def evaluate(self, inputs):
+        return self._run("pg_trainer_evaluate", inputs)
+
+    def save(self, folder):
+        self.library.call("pg_trainer_save", self.pointer, os.fsencode(folder))
+
+    def parameters(self):
+        """-> {name: (value, gradient)}, views: what is written to a value is what the next step starts from."""
+        n, out = ctypes.c_size_t(), {}
+        self.library.call("pg_trainer_count_parameters", self.pointer, ctypes.byref(n))
+        for i in range(n.value):
+            p = binding().Parameter()
+            self.library.call("pg_trainer_get_parameter", self.pointer, i, ctypes.byref(p))
+            shape = tuple(p.shape[:p.n_dims])
+            out[p.name.decode()] = tuple(np.ctypeslib.as_array(array, shape) for array in (p.value, p.gradient))
+        return out
+
+
 def _strings(texts):
     """-> char *[n], which keeps what it points to, and uint64_t [n]: NUL is allowed within."""
     data = [text.encode() for text in texts]

@@ -194,7 +194,7 @@ def doxygen(root, doxyfile):
     text = read(root, os.path.join("include", "paligemma", "paligemma.h"))
     for name, found, instead in [
             ("pg_status_name", r"/\*\* The name of a status.*?\*/\n", ""),
-            ("shape", r"(int64_t shape\[4\];) *///<[^\n]*", r"\1"),
+            ("shape", r"(int64_t shape\[4\];) *///< the first[^\n]*", r"\1"),
             ("PG_ERROR_STATE", r"(PG_ERROR_STATE = -80,) *///<[^\n]*", r"\1"),
             ("nobody", r"The name of a status", "@ref nobody, the name of a status")]:
         with tempfile.TemporaryDirectory() as folder:
