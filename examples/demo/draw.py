@@ -24,15 +24,16 @@ COLORS = {"red": (220, 35, 35), "green": (30, 160, 60), "blue": (35, 75, 220),
 BACKGROUNDS = ["plain", "gradient", "stripes", "checks", "grain", "clouds"]
 
 
-def scene(seed):
-    """-> dict(objects=[dict(shape, color, box=(y0, x0, y1, x1))], left to right; rng for the drawing)."""
+def scene(seed, kinds=SHAPES):
+    """-> dict(objects=[dict(shape, color, box=(y0, x0, y1, x1))], left to right; rng for the drawing). kinds: the shapes
+    to draw from, one as likely as the other."""
     rng = np.random.default_rng(seed)
     wanted = int(rng.integers(1, 4))
     objects = []
     while len(objects) < wanted:
         size = GRID * int(rng.integers(5, 13))  # 20..48
         y0, x0 = (GRID * int(v) for v in rng.integers(0, (SIDE - size) // GRID + 1, 2))
-        new = dict(shape=SHAPES[rng.integers(len(SHAPES))], color=list(COLORS)[rng.integers(len(COLORS))],
+        new = dict(shape=kinds[rng.integers(len(kinds))], color=list(COLORS)[rng.integers(len(COLORS))],
                    box=(y0, x0, y0 + size, x0 + size))
         if all(_compatible(new, old) for old in objects):
             objects.append(new)
@@ -66,6 +67,11 @@ def coverage(shape, size):
     elif shape == "cross":
         pen.rectangle((n / 3, 0, 2 * n / 3, n), fill=255)
         pen.rectangle((0, n / 3, n, 2 * n / 3), fill=255)
+    elif shape == "heart":  # new_word.py
+        t = np.linspace(0, 2 * math.pi, 200, endpoint=False)
+        points = np.stack([16 * np.sin(t) ** 3, 5 * np.cos(2 * t) + 2 * np.cos(3 * t) + np.cos(4 * t) - 13 * np.cos(t)], 1)
+        low, high = points.min(0), points.max(0)
+        pen.polygon([tuple(p) for p in (points - low) / (high - low) * n], fill=255)
     else:  # star
         points = np.array([[r * math.sin(k * math.pi / 5), -r * math.cos(k * math.pi / 5)]
                            for k in range(10) for r in [1.0 if k % 2 == 0 else 0.45]])
