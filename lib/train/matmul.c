@@ -92,40 +92,63 @@ static void copy_rows(void *context, int64_t begin, int64_t end, int thread) {
     }
 }
 
-/* Rows k .. k + n of b [k, n], columns of one panel. */
-static void pack_natural(const matmul_task *t, int64_t k, int64_t n, int64_t column, int64_t columns, char *panel) {
-    const pgi_kernels *kernels = t->run->kernels;
+/* A line of pairs of two rows of bf16, of any alignment; b NULL: zeros. */
+static void pair_bf16(const char *a, const char *b, int64_t n, int64_t nr, char *to) {
+    static const uint16_t zeros[PGI_GEMM_NR_MAX];
+    if (!b) b = (const char *)zeros;
+    for (int64_t i = 0; i < n; i++) {
+        memcpy(to + 4 * i, a + 2 * i, 2);
+        memcpy(to + 4 * i + 2, b + 2 * i, 2);
+    }
+    if (n < nr) memset(to + 4 * n, 0, (size_t)(4 * (nr - n)));
+}
+
+/* Comes into the cache while the rows before it are packed: each is on a page of its own. */
+static void prefetch_row(const char *row, int64_t n_bytes) {
+    for (int64_t i = 0; i < n_bytes; i += 64) __builtin_prefetch(row + i);
+}
+
+/* Panels of rows k .. k + n of b [k, n]. A row is read once for all of them. */
+static void pack_natural(const matmul_task *t, int64_t k, int64_t n, int64_t column, int64_t columns, char *panels) {
+    enum { AHEAD = 16 };
     const pgi_matmul *p = t->product;
+    const pgi_kernels *kernels = t->run->kernels;
     void (*const expand)(const void *, int64_t, float, float *) = p->b_dtype == PG_DTYPE_F32    ? kernels->expand_f32
                                                                   : p->b_dtype == PG_DTYPE_BF16 ? kernels->expand_bf16
                                                                                                 : kernels->expand_f16;
+    const int64_t nr = t->format.nr, row_bytes = p->b_stride * t->element, step = t->format.pair;
+    const int64_t size = pgi_gemm_panel_bytes(&t->format, n);
     const char *row = (const char *)p->b + (k * p->b_stride + column) * t->element;
-    const int64_t nr = t->format.nr, row_bytes = p->b_stride * t->element;
-    if (!t->format.bf16) {
-        float *to = (float *)(void *)panel;
-        for (int64_t i = 0; i < n; i++, row += row_bytes, to += nr) {
-            expand(row, columns, 1, to);
-            for (int64_t j = columns; j < nr; j++) to[j] = 0;
+    for (int64_t i = 0; i < n; i += step, row += step * row_bytes) {
+        for (int64_t ahead = i + AHEAD; ahead < pgi_min64(n, i + AHEAD + step); ahead++)
+            prefetch_row(row + (ahead - i) * row_bytes, columns * t->element);
+        for (int64_t j = 0; j < columns; j += nr) {
+            const int64_t width = pgi_min64(nr, columns - j);
+            const char *from = row + j * t->element;
+            char *to = panels + j / nr * size + i * nr * t->format.element;
+            if (t->format.bf16) {
+                pair_bf16(from, i + 1 < n ? from + row_bytes : NULL, width, nr, to);
+                continue;
+            }
+            expand(from, width, 1, (float *)(void *)to);
+            for (int64_t rest = width; rest < nr; rest++) ((float *)(void *)to)[rest] = 0;
         }
-        return;
-    }
-    uint16_t *to = (uint16_t *)(void *)panel;
-    for (int64_t i = 0; i < n; i += 2, row += 2 * row_bytes, to += 2 * nr) {
-        float pair[2][PGI_GEMM_NR_MAX];
-        expand(row, columns, 1, pair[0]);
-        if (i + 1 < n) expand(row + row_bytes, columns, 1, pair[1]);
-        kernels->pair_rows(pair[0], i + 1 < n ? pair[1] : NULL, (int)columns, to);
     }
 }
 
-static void pack(const matmul_task *t, int64_t k, int64_t n, int64_t column, int64_t columns, char *panel) {
+/* The panels of n values of the sum and `columns` columns. */
+static void pack(const matmul_task *t, int64_t k, int64_t n, int64_t column, int64_t columns, char *panels) {
     const pgi_matmul *p = t->product;
+    const int64_t nr = t->format.nr, size = pgi_gemm_panel_bytes(&t->format, n);
     if (!p->b_transposed) {
-        pack_natural(t, k, n, column, columns, panel);
+        pack_natural(t, k, n, column, columns, panels);
         return;
     }
-    const char *from = (const char *)p->b + (column * p->b_stride + k) * t->element;
-    pgi_gemm_pack(t->run->kernels, &t->format, p->b_dtype, from, p->b_stride * t->element, columns, n, panel);
+    for (int64_t j = 0; j < columns; j += nr) {
+        const char *from = (const char *)p->b + ((column + j) * p->b_stride + k) * t->element;
+        pgi_gemm_pack(t->run->kernels, &t->format, p->b_dtype, from, p->b_stride * t->element,
+                      pgi_min64(nr, columns - j), n, panels + j / nr * size);
+    }
 }
 
 /* The rows begin .. end of the copy, times the panels of `columns` columns and n values of the sum. */
@@ -160,9 +183,8 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
                 atomic_store_explicit(&t->stopped, 1, memory_order_relaxed);
                 break;
             }
-            const int64_t n = pgi_min64(f->kc, t->span - k0), size = pgi_gemm_panel_bytes(f, n);
-            for (int64_t j = 0; j < columns; j += f->nr)
-                pack(t, t->first + k0, n, column + j, pgi_min64(f->nr, columns - j), panels + j / f->nr * size);
+            const int64_t n = pgi_min64(f->kc, t->span - k0);
+            pack(t, t->first + k0, n, column, columns, panels);
             multiply(t, panels, row, pgi_min64(row + t->part_rows, t->rows), k0, n, column, columns);
         }
     }
