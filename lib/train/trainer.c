@@ -119,6 +119,7 @@ typedef struct call {
     float *feature_gradients; /* as they; NULL: none are wanted */
     pgi_merged_inputs merged; /* merged.model NULL: not made */
     pgi_train_label *labels;  /* [T]: of a row */
+    int64_t *positions;       /* [T]: 1, 2, and so on: padding on the left is counted, as in HF's forward() */
     int64_t done, total;      /* layers, for the progress */
     double loss;              /* the sum */
     int64_t n_labels, n_tokens;
@@ -170,7 +171,9 @@ static pg_status begin(call *c) {
                          "found inputs without labels, expected those of a suffix "
                          "(pg_processor_encode_batch()) or labels of pg_inputs_create()");
     c->labels = pgi_alloc(memory, (size_t)inputs->n_tokens, sizeof *c->labels);
-    if (!c->labels) return PG_ERROR_MEMORY;
+    c->positions = pgi_alloc(memory, (size_t)inputs->n_tokens, sizeof *c->positions);
+    if (!c->labels || !c->positions) return PG_ERROR_MEMORY;
+    for (int64_t t = 0; t < inputs->n_tokens; t++) c->positions[t] = t + 1;
     for (int64_t r = 0; r < inputs->n_rows; r++) {
         PGI_TRY(check_row(c, r));
         longest = pgi_max64(longest, inputs->rows[r].n_tokens);
@@ -200,6 +203,7 @@ static void end(call *c) {
     if (c->merged.model) pgi_merged_inputs_free(&c->merged);
     if (c->features) pgi_features_release(c->features);
     pgi_free(memory, c->feature_gradients);
+    pgi_free(memory, c->positions);
     pgi_free(memory, c->labels);
 }
 
@@ -278,7 +282,8 @@ static pg_status run_row(call *c, int64_t row) {
     const int64_t told = c->done + n_layers * (c->learn ? 2 : 1);
     double loss;
     if (n_labels > 0) {
-        const pgi_sequence sequence = pgi_merged_inputs_sequence(&c->merged, row, of->first_token, of->n_tokens);
+        pgi_sequence sequence = pgi_merged_inputs_sequence(&c->merged, row, of->first_token, of->n_tokens);
+        if (!sequence.positions) sequence.positions = c->positions + of->first_token;
         w->pass.dropout = c->learn && c->trainer->config.rank > 0 ? c->trainer->config.dropout : 0;
         w->pass.dropout_key = dropout_key(c->trainer, row);
         embed(c, row);
