@@ -23,24 +23,43 @@ static void time_text(double seconds, char text[32]) {
         snprintf(text, 32, "%.1f h", seconds / 3600);
 }
 
+/* ", 3 min left", by what was done since this process began; nothing before that is known. */
+static void left_text(const tool_progress *progress, double now, char text[64]) {
+    char time[32];
+    const double n = (double)(progress->n_done - progress->n_before) + progress->part;
+    const double left = (double)(progress->n_images - progress->n_done) - progress->part;
+    *text = '\0';
+    if (n <= 0 || progress->n_done >= progress->n_images) return;
+    time_text((now - progress->start) / n * left, time);
+    snprintf(text, 64, ", %s left", time);
+}
+
 static void show_images(tool_progress *progress, double now) {
     enum { BAR = 30 };
-    char line[160], failed[40] = "", left[64] = "", time[32];
+    char line[240], failed[40] = "", left[64];
     struct winsize window;
     const int part = (int)(progress->n_done * BAR / progress->n_images);
     if (progress->n_failed) snprintf(failed, sizeof failed, ", %zu failed", progress->n_failed);
-    if (progress->n_done && progress->n_done < progress->n_images) {
-        time_text((now - progress->start) / (double)progress->n_done * (double)(progress->n_images - progress->n_done),
-                  time);
-        snprintf(left, sizeof left, ", %s left", time);
-    }
-    snprintf(line, sizeof line, "[%.*s%*s] %zu/%zu images%s%s", part, "==============================", BAR - part, "",
-             progress->n_done, progress->n_images, failed, left);
+    left_text(progress, now, left);
+    snprintf(line, sizeof line, "[%.*s%*s] %zu/%zu %s%s%s%s", part, "==============================", BAR - part, "",
+             progress->n_done, progress->n_images, progress->unit ? progress->unit : "images", failed, progress->note,
+             left);
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1 && strlen(line) >= window.ws_col)
         line[window.ws_col - 1] = '\0'; /* a line that wraps is not rewritten */
     fprintf(stderr, "\r%s\033[K", line);
     progress->last = now;
     progress->shown = 1;
+}
+
+void tool_progress_begin(tool_progress *progress, const char *unit, size_t n_before, size_t n) {
+    tool_progress_clear(progress);
+    progress->unit = unit;
+    progress->note[0] = '\0';
+    progress->part = 0;
+    progress->n_done = progress->n_before = n_before;
+    progress->n_images = n;
+    progress->n_failed = 0;
+    progress->start = tool_seconds();
 }
 
 void tool_progress_images(tool_progress *progress, size_t n_done, size_t n_images, size_t n_failed) {

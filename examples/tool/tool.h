@@ -177,12 +177,18 @@ typedef struct tool_progress {
     double last;
     size_t n_done, n_images, n_failed; /* n_images > 0: there is a bar of them */
     double start;
+    const char *unit; /* what is counted; NULL: images */
+    size_t n_before;  /* that were done when it began */
+    double part;      /* of the next one that is done, 0 to 1 */
+    char note[80];    /* ", loss 1.25", or "" */
 } tool_progress;
 
 void tool_progress_init(tool_progress *progress);
 int32_t tool_progress_update(void *progress, int32_t phase, int64_t done, int64_t total); /* a pg_progress_fn */
 /* How many of the images are done, and how many of these failed; 0 done: begins. */
 void tool_progress_images(tool_progress *progress, size_t n_done, size_t n_images, size_t n_failed);
+/* Begins a bar of other things than images, of which n_before are done already; tool_progress_images() counts them. */
+void tool_progress_begin(tool_progress *progress, const char *unit, size_t n_before, size_t n);
 void tool_progress_clear(tool_progress *progress);
 
 /* Where the library's log lines go. */
