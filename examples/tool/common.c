@@ -117,6 +117,15 @@ static int parse_number(const char *text, const tool_option *option) {
     return 1;
 }
 
+/* Decimal, finite, within bounds. */
+static int parse_real(const char *text, const tool_option *option) {
+    char *end;
+    const double value = strtod(text, &end);
+    if (end == text || *end || !(value >= option->low && value <= option->high)) return 0;
+    *option->real = value;
+    return 1;
+}
+
 static const tool_option *find_option(const tool_option *options, size_t n, const char *name, size_t size) {
     for (size_t i = 0; i < n; i++) {
         const tool_option *o = &options[i];
@@ -175,6 +184,12 @@ static int parse(const tool_verb *verb, int argc, char **argv, const tool_option
             *option->text = value;
             continue;
         }
+        if (option->real) {
+            if (!parse_real(value, option))
+                return tool_usage_error(verb, "%s: found '%s', expected a number from %g to %g", option->name, value,
+                                        option->low, option->high);
+            continue;
+        }
         if (!parse_number(value, option))
             return tool_usage_error(verb, "%s: found '%s', expected a whole number from %lld to %lld", option->name,
                                     value, (long long)option->least, (long long)option->most);
@@ -201,7 +216,7 @@ static const struct {
      offsetof(pg_model_options, arithmetic)},
     {TOOL_OPTIONS_MODEL, "--kv", tool_kv_names, PG_KV_F32, PG_KV_BF16, "f32 or bf16", offsetof(pg_model_options, kv)},
 };
-enum { N_CHOICES = sizeof choices / sizeof choices[0], MAX_OPTIONS = 32 };
+enum { N_CHOICES = sizeof choices / sizeof choices[0], MAX_OPTIONS = 48 };
 
 /* Names with commas between; 0: one is unknown. */
 static uint64_t cpu_mask_of(const char *names) {

@@ -71,14 +71,15 @@ typedef struct tool_texts {
     size_t n;
 } tool_texts;
 
-/* An option: a flag (set to 1), a text, several texts, or a whole number within bounds. */
+/* An option: a flag (set to 1), a text, several texts, a whole number within bounds, or any number within bounds. */
 typedef struct tool_option {
     const char *name;   /* "--threads" */
     const char *letter; /* "-t", or NULL */
     int *flag;          /* or NULL: */
     int64_t *number, least, most;
-    const char **text; /* or NULL */
-    tool_texts *texts; /* or NULL */
+    double *real, low, high; /* or NULL */
+    const char **text;       /* or NULL */
+    tool_texts *texts;       /* or NULL */
 } tool_option;
 
 /* What the shared options said. */
