@@ -88,6 +88,18 @@ int tool_fail_text(const char *format, ...) {
     return TOOL_FAILED;
 }
 
+void tool_warn(const char *format, ...) {
+    char *text = NULL;
+    va_list list;
+    va_start(list, format);
+    if (vasprintf(&text, format, list) < 0) text = NULL;
+    va_end(list);
+    char *shown = text ? tool_escaped(text, strlen(text), 0) : NULL;
+    fprintf(stderr, "paligemma: warning: %s\n", shown ? shown : "no memory");
+    free(shown);
+    free(text);
+}
+
 int tool_fail_system(const char *name, int error) {
     if (error == EINTR && tool_interrupted()) return TOOL_FAILED;
     return tool_fail_text("%s: %s", name, strerror(error));

@@ -157,8 +157,10 @@ void tool_json_output(FILE *file, const char *name);
 int tool_output_failed(void);
 /* Prints one error line, with --json also as {"error": ...} on stdout. Returns TOOL_FAILED. */
 int tool_fail_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* The same for a call of the system that failed: "NAME: No space left on device". Nothing is printed when a signal
- * interrupted it: tool_interrupt_close() says so. */
+/* "paligemma: warning: ..." on stderr, without what steers a terminal. */
+void tool_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* As tool_fail_text(), for a call of the system that failed: "NAME: No space left on device". Nothing is printed when a
+ * signal interrupted it: tool_interrupt_close() says so. */
 int tool_fail_system(const char *name, int error);
 
 /* Writes to stdout at once. 0: failed, tool_close_stdout() will say why. */
