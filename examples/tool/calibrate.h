@@ -16,7 +16,6 @@ typedef struct tool_calibrate {
 /* Runs `model` over each image with each prompt. What an interrupted call saved is gone on from. Answers that are not
  * given are the model's own. On error *out is NULL; *stage: for tool_fail(), which is not to be called after TOOL_TOLD.
  */
-enum { TOOL_TOLD = -1000 };
 pg_status tool_calibrate_run(const tool_calibrate *settings, const char *model, tool_log *log, pg_cancel *cancel,
                              pg_calibration **out, tool_stage *stage);
 

@@ -138,6 +138,9 @@ typedef enum tool_stage {
     TOOL_STAGE_CONVERT
 } tool_stage;
 
+/* A pg_status of functions of the tool: failed, and the error line is printed. It is not for tool_fail(). */
+enum { TOOL_TOLD = -1000 };
+
 /* Prints pg_last_error() and what to do next, in one line; the names of C are those of the tool's options in it.
  * Returns TOOL_FAILED. */
 int tool_fail(pg_status status, tool_stage stage);
