@@ -220,8 +220,8 @@ static const struct {
     const char *expected; /* for the error line */
     size_t offset;        /* of the int32_t in pg_model_options */
 } choices[] = {
-    {TOOL_OPTIONS_MODEL, "--weights", tool_weights_names, PG_WEIGHTS_STORED, PG_WEIGHTS_INT4, "stored, int8 or int4",
-     offsetof(pg_model_options, weights)},
+    {TOOL_OPTIONS_MODEL | TOOL_OPTIONS_BASE, "--weights", tool_weights_names, PG_WEIGHTS_STORED, PG_WEIGHTS_INT4,
+     "stored, int8 or int4", offsetof(pg_model_options, weights)},
     {TOOL_OPTIONS_CONVERT, "--weights", tool_weights_names, PG_WEIGHTS_INT8, PG_WEIGHTS_INT4, "int8 or int4",
      offsetof(pg_model_options, weights)},
     {TOOL_OPTIONS_MODEL, "--arithmetic", tool_arithmetic_names, PG_ARITHMETIC_F32, PG_ARITHMETIC_BF16, "f32 or bf16",
@@ -257,9 +257,10 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     memcpy(list, options, n * sizeof *list);
     for (size_t i = 0; i < N_CHOICES; i++)
         if (verb->shared & choices[i].group) list[n++] = (tool_option){.name = choices[i].name, .text = &texts[i]};
-    if (verb->shared & (TOOL_OPTIONS_MODEL | TOOL_OPTIONS_CONVERT))
+    if (verb->shared & (TOOL_OPTIONS_MODEL | TOOL_OPTIONS_CONVERT | TOOL_OPTIONS_BASE))
         list[n++] = (tool_option){.name = "--int8-layers", .text = &int8_layers};
-    if (verb->shared & TOOL_OPTIONS_MODEL) list[n++] = (tool_option){.name = "--in-memory", .flag = &in_memory};
+    if (verb->shared & (TOOL_OPTIONS_MODEL | TOOL_OPTIONS_BASE))
+        list[n++] = (tool_option){.name = "--in-memory", .flag = &in_memory};
     if (verb->shared & (TOOL_OPTIONS_MODEL | TOOL_OPTIONS_CONVERT))
         list[n++] = (tool_option){.name = "--adapter", .texts = &adapters};
     if (verb->shared & TOOL_OPTIONS_MACHINE) list[n++] = (tool_option){.name = "--cpu", .text = &cpu};
@@ -309,6 +310,7 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
 }
 
 static const char *next_step(pg_status status, tool_stage stage) {
+    if (stage == TOOL_STAGE_TRAIN && status != PG_ERROR_INTERNAL && status != PG_ERROR_MEMORY) return NULL;
     if (stage == TOOL_STAGE_CONVERT && status != PG_ERROR_INTERNAL)
         return status == PG_ERROR_FORMAT ? "the file may be damaged or half downloaded: fetch it again" : NULL;
     switch (status) {

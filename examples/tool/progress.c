@@ -77,7 +77,8 @@ int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t to
                                         [PG_PHASE_VISION] = "looking at the image",
                                         [PG_PHASE_PREFILL] = "reading the prompt",
                                         [PG_PHASE_CONVERT] = "converting",
-                                        [PG_PHASE_VERIFY] = "verifying"}; /* decode: the text itself */
+                                        [PG_PHASE_VERIFY] = "verifying",
+                                        [PG_PHASE_TRAIN] = "training"}; /* decode: the text itself */
     enum { N_NAMES = sizeof names / sizeof names[0], BAR = 30 };
     tool_progress *progress = user;
     if (!progress->enabled || phase < 0 || phase >= N_NAMES || !names[phase]) return 0;

@@ -22,7 +22,8 @@ enum {
     TOOL_OPTIONS_THREADS = 8, /* --threads */
     TOOL_MORE_ARGUMENTS = 16, /* more than n_arguments may be given; the list then ends with NULL */
     TOOL_OPTIONS_IMAGES = 32, /* --images-from, in place of an argument, --output, --skip-existing */
-    TOOL_OPTIONS_PIXELS = 64  /* how an image is read: --no-exif, --alpha */
+    TOOL_OPTIONS_PIXELS = 64, /* how an image is read: --no-exif, --alpha */
+    TOOL_OPTIONS_BASE = 128   /* how a model is opened that is trained: --weights, --int8-layers, --in-memory */
 };
 
 /* The help of TOOL_OPTIONS_IMAGES, and that of the exit status of verbs that take many images. */
@@ -50,7 +51,7 @@ typedef struct tool_verb {
 } tool_verb;
 
 extern const tool_verb tool_run, tool_ask, tool_detect, tool_segment, tool_score, tool_info, tool_tokens, tool_convert,
-    tool_bench;
+    tool_bench, tool_train;
 
 /* Prints a usage error, with --json also as {"error": ...} on stdout. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -135,7 +136,8 @@ typedef enum tool_stage {
     TOOL_STAGE_IMAGE,
     TOOL_STAGE_PROMPT,
     TOOL_STAGE_GENERATE,
-    TOOL_STAGE_CONVERT
+    TOOL_STAGE_CONVERT,
+    TOOL_STAGE_TRAIN
 } tool_stage;
 
 /* A pg_status of functions of the tool: failed, and the error line is printed. It is not for tool_fail(). */

@@ -126,11 +126,11 @@ def words_are_taken():
     for key, words in table.items():
         of, _, name = key.rpartition(" ")
         for verb in [of] if of else [v for v in VERBS if name in OPTIONS[v] and f"{v} {name}" not in table]:
-            n = len(re.findall(r" [A-Z]+\b", help_of(verb).split("\n")[0]))
+            given = ["/nowhere" if not word.startswith("-") else word for word in re.findall(r" (--[a-z]+|[A-Z]+)\b", help_of(verb).split("\n")[0])]
             for word in words.split():
-                done = subprocess.run([TOOL, verb, *["/nowhere"] * n, name, word], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+                done = subprocess.run([TOOL, verb, *given, name, word], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
                 expect(f"{verb} {name} {word}", done.returncode == 1, done)
-            done = subprocess.run([TOOL, verb, *["/nowhere"] * n, name, "nonsense"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            done = subprocess.run([TOOL, verb, *given, name, "nonsense"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
             expect(f"{verb} {name} nonsense", done.returncode == 2, done)
 
 

@@ -11,9 +11,10 @@ import sys
 
 # Values that are words. An option that no help has is an error: a verb may have words of its own.
 WORDS = {"--weights": "stored int8 int4", "convert --weights": "int8 int4", "--arithmetic": "f32 bf16", "--kv": "f32 bf16", "--alpha": "drop white",
+         "--schedule": "linear cosine constant",
          "--convention": "1024 1023", "--cpu": "baseline avx2 avx512 avx_vnni avx512_vnni avx512_bf16 amx_int8 amx_bf16 "
                                               "neon neon_dotprod neon_i8mm neon_bf16"}
-FILES, FOLDERS = {"FILE", "OUT"}, {"FOLDER"}  # names of values in the help
+FILES, FOLDERS = {"FILE", "OUT", "ADAPTER"}, {"FOLDER"}  # names of values in the help
 TOP = [("", "--help", "", "tell what the verbs do"), ("", "--version", "", "print the versions")]
 NOTE = "# Completions of paligemma, made by examples/tool/completions. SPDX-License-Identifier: Apache-2.0\n"
 
