@@ -19,8 +19,9 @@
 # Environment: MESON, PYTHON, CC_GCC, CC_CLANG  the programs;  TEST_BUILD  folder of the builds (build-test);
 # ORACLE_VENV  a virtual environment with the packages of run_oracle.sh (.venv);  ORACLE_CASES  checkpoints to compare (20);
 # ORACLE_FORWARD  checkpoints for batches (8);  ORACLE_BATCHES  batches for the processor (500);  ORACLE_IMAGES  image
-# files (3000);  ORACLE_ADAPTERS  adapters beside PEFT (10);  ORACLE_SEED  the first seed of each (fresh);
-# ORACLE_VENV_2  the second, with the next transformers (.venv-5.24.0);  TEST_JOBS  at a time (the CPUs, at most 8).
+# files (3000);  ORACLE_ADAPTERS  adapters beside PEFT (10);  ORACLE_TRAINING  checkpoints to train on (6);  ORACLE_SEED  the
+# first seed of each (fresh);  ORACLE_VENV_2  the second, with the next transformers (.venv-5.24.0);  TEST_JOBS  at a time
+# (the CPUs, at most 8).
 set -u
 cd "$(dirname "$0")/.." || exit 1
 top=$(pwd)

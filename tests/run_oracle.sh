@@ -70,8 +70,10 @@ live "live: scores of given answers" score_live.py --count "${ORACLE_SCORES:-20}
 if "$venv/bin/python" -c 'import peft' 2>/dev/null ||
     "$venv/bin/python" -m pip install --quiet peft==0.21.2; then
     live "live: adapters, as PEFT adds them" adapters_live.py --count "${ORACLE_ADAPTERS:-10}" $seed
+    # shellcheck disable=SC2086
+    live "live: training, beside transformers and PEFT" train_live.py --count "${ORACLE_TRAINING:-6}" $seed
 else
-    echo "skipped: adapters, which are compared with PEFT, which could not be installed"
+    echo "skipped: adapters and training, which are compared with PEFT, which could not be installed"
 fi
 # shellcheck disable=SC2086
 live "live: embeddings of ColPali" colpali_live.py --count "${ORACLE_COLPALI:-6}" $seed
