@@ -214,6 +214,7 @@ pg_status pgi_matmul_run(const pgi_run *run, const pgi_matmul *product, void *sc
     pgi_run alone;
     run = pgi_run_for_work(run, 2.0 * (double)p->m * (double)p->n * (double)p->k, &alone);
     t.run = run;
+    if (p->n == 0) return PG_OK;
     if (p->k == 0 && !p->accumulate)
         for (int64_t r = 0; r < p->m; r++) memset(p->c + r * p->c_stride, 0, (size_t)p->n * sizeof *p->c);
     for (t.first_row = 0; t.first_row < p->m; t.first_row += ROWS)
