@@ -40,12 +40,13 @@ typedef struct matmul_task {
     atomic_int stopped;                   /* a task saw the cancel flag */
 } matmul_task;
 
-static size_t copy_bytes(void) { return (size_t)PLANES * ROWS * SPANS * PGI_GEMM_A_ROW; }
+static size_t copy_bytes(const pgi_kernels *kernels) {
+    return (kernels->gemm_bf16_deep ? (size_t)PLANES : 1) * ROWS * SPANS * PGI_GEMM_A_ROW;
+}
 static size_t panel_bytes(void) { return (size_t)COLUMNS * PGI_GEMM_KC * sizeof(float); } /* as many of bf16 */
 
 size_t pgi_matmul_scratch(const pgi_kernels *kernels, int n_threads) {
-    (void)kernels;
-    return copy_bytes() + panel_bytes() * (size_t)n_threads;
+    return copy_bytes(kernels) + panel_bytes() * (size_t)n_threads;
 }
 
 static char *copy_of(const matmul_task *t, int plane, int64_t k0, int64_t row) {
@@ -210,7 +211,7 @@ pg_status pgi_matmul_run(const pgi_run *run, const pgi_matmul *product, void *sc
                      .planes = split ? PLANES : 1,
                      .element = (int64_t)pgi_dtype_size(p->b_dtype),
                      .copy = scratch,
-                     .panels = (char *)scratch + copy_bytes()};
+                     .panels = (char *)scratch + copy_bytes(run->kernels)};
     pgi_run alone;
     run = pgi_run_for_work(run, 2.0 * (double)p->m * (double)p->n * (double)p->k, &alone);
     t.run = run;
