@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/parallel.h"
+#include "train/random.h"
 
 typedef struct loss_task {
     pgi_train_head *head;
@@ -50,11 +51,10 @@ static void label_losses(void *context, int64_t begin, int64_t end, int thread) 
 }
 
 /* Up to PGI_TRAIN_LABELS labels. */
-static pg_status run_labels(pgi_train_head *head, const float *x, const pgi_train_label *labels, int64_t n,
-                            double *loss, float *dx) {
+static pg_status run_labels(pgi_train_head *head, const pgi_train_pass *pass, const float *x,
+                            const pgi_train_label *labels, int64_t n, double *loss, float *dx) {
     const pgi_text_config *config = &head->trained->model->config.text;
     const pgi_trained_model *trained = head->trained;
-    const pgi_train_pass *pass = head->pass;
     const int64_t h = config->hidden_size, v = config->vocab_size;
     for (int64_t i = 0; i < n; i++) memcpy(head->x + i * h, x + labels[i].token * h, (size_t)h * sizeof *x);
     PGI_TRY(pgi_train_norm(pass, &trained->norm, head->x, n, h, config->rms_norm_eps, head->normed));
@@ -72,8 +72,11 @@ static pg_status run_labels(pgi_train_head *head, const float *x, const pgi_trai
 
 pg_status pgi_train_head_run(pgi_train_head *head, const float *x, const pgi_train_label *labels, int64_t n,
                              double *loss, float *dx) {
+    pgi_train_pass pass = *head->pass;
     *loss = 0;
-    for (int64_t at = 0; at < n; at += PGI_TRAIN_LABELS)
-        PGI_TRY(run_labels(head, x, labels + at, pgi_min64(PGI_TRAIN_LABELS, n - at), loss, dx));
+    for (int64_t at = 0; at < n; at += PGI_TRAIN_LABELS) {
+        pass.dropout_key = pgi_mix64(head->pass->dropout_key + (uint64_t)at); /* another for each block of them */
+        PGI_TRY(run_labels(head, &pass, x, labels + at, pgi_min64(PGI_TRAIN_LABELS, n - at), loss, dx));
+    }
     return PG_OK;
 }

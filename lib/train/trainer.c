@@ -211,8 +211,19 @@ static int64_t feature_size(const call *c) {
     return (int64_t)config_of(c)->vision.n_patches * config_of(c)->text.hidden_size;
 }
 
+/* Another dropout for each row, and for each image, of each call; the same when one is run again. item: a row, or -1 -
+ * an image. */
+static void set_dropout(const call *c, int64_t item) {
+    const pg_trainer *trainer = c->trainer;
+    pgi_train_pass *pass = &c->trainer->workspace.pass;
+    const uint64_t of_step = pgi_mix64(pgi_mix64(trainer->seed ^ 0x64726f70) + (uint64_t)trainer->step);
+    pass->dropout = c->learn && trainer->config.rank > 0 ? trainer->config.dropout : 0;
+    pass->dropout_key = pgi_mix64(pgi_mix64(of_step + (uint64_t)trainer->n_calls) + (uint64_t)item);
+}
+
 static pg_status encode_image(call *c, int64_t image) {
     const int64_t size = 3 * (int64_t)c->inputs->image_width * c->inputs->image_height;
+    set_dropout(c, -1 - image);
     PGI_TRY(pgi_train_encoder_forward(&c->trainer->workspace.encoder, c->inputs->pixels + image * size,
                                       c->features->data + image * feature_size(c), c->done, c->total));
     c->done += config_of(c)->vision.n_layers;
@@ -227,6 +238,7 @@ static pg_status images_back(call *c) {
             c->done -= config_of(c)->vision.n_layers; /* told already */
             PGI_TRY(encode_image(c, i));
         }
+        set_dropout(c, -1 - i);
         PGI_TRY(pgi_train_encoder_back(&c->trainer->workspace.encoder, c->feature_gradients + i * feature_size(c),
                                        c->done, c->total));
         c->done += config_of(c)->vision.n_layers;
@@ -268,12 +280,6 @@ static void embed_back(const call *c, int64_t row, const float *dx) {
     }
 }
 
-/* Another dropout for each row of each call. */
-static uint64_t dropout_key(const pg_trainer *trainer, int64_t row) {
-    const uint64_t of_step = pgi_mix64(pgi_mix64(trainer->seed ^ 0x64726f70) + (uint64_t)trainer->step);
-    return pgi_mix64(pgi_mix64(of_step + (uint64_t)trainer->n_calls) + (uint64_t)row);
-}
-
 static pg_status run_row(call *c, int64_t row) {
     pgi_train_workspace *w = &c->trainer->workspace;
     const pgi_text_config *config = &config_of(c)->text;
@@ -284,8 +290,7 @@ static pg_status run_row(call *c, int64_t row) {
     if (n_labels > 0) {
         pgi_sequence sequence = pgi_merged_inputs_sequence(&c->merged, row, of->first_token, of->n_tokens);
         if (!sequence.positions) sequence.positions = c->positions + of->first_token;
-        w->pass.dropout = c->learn && c->trainer->config.rank > 0 ? c->trainer->config.dropout : 0;
-        w->pass.dropout_key = dropout_key(c->trainer, row);
+        set_dropout(c, row);
         embed(c, row);
         PGI_TRY(pgi_train_decoder_forward(&w->decoder, &sequence, c->done, c->total));
         if (c->learn) memset(w->dx, 0, (size_t)(of->n_tokens * config->hidden_size) * sizeof *w->dx);
