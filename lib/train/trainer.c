@@ -183,9 +183,9 @@ static pg_status begin(call *c) {
         return pgi_error(PG_ERROR_ARGUMENT, "found no label in any row, expected at least one that is not -100");
     PGI_TRY(reserve(c->trainer, longest));
     const int64_t n_images = inputs->pixels ? inputs->n_images : 0;
-    const int64_t passes = c->learn && trained->trains_features ? 2 : 1;
+    const int64_t image_passes = c->learn && trained->trains_features ? 3 * n_images - 1 : n_images;
     c->total =
-        inputs->n_rows * config->text.n_layers * (c->learn ? 2 : 1) + n_images * config->vision.n_layers * passes;
+        inputs->n_rows * config->text.n_layers * (c->learn ? 2 : 1) + image_passes * config->vision.n_layers;
     if (n_images == 0) return PG_OK;
     if (inputs->image_width != config->vision.image_size || inputs->image_height != config->vision.image_size)
         return pgi_error(PG_ERROR_ARGUMENT, "the images are %d x %d pixels, the model's are %d x %d",
@@ -234,10 +234,7 @@ static pg_status encode_image(call *c, int64_t image) {
 static pg_status images_back(call *c) {
     const int64_t n_images = c->features->n_images;
     for (int64_t i = n_images - 1; i >= 0; i--) {
-        if (i < n_images - 1) {
-            c->done -= config_of(c)->vision.n_layers; /* told already */
-            PGI_TRY(encode_image(c, i));
-        }
+        if (i < n_images - 1) PGI_TRY(encode_image(c, i));
         set_dropout(c, -1 - i);
         PGI_TRY(pgi_train_encoder_back(&c->trainer->workspace.encoder, c->feature_gradients + i * feature_size(c),
                                        c->done, c->total));
