@@ -313,7 +313,9 @@ static pg_status run_row(call *c, int64_t row) {
 static pg_status run_rows(call *c) {
     const int64_t n_images = c->features ? c->features->n_images : 0;
     for (int64_t i = 0; i < n_images; i++) PGI_TRY(encode_image(c, i));
-    PGI_TRY(pgi_merged_inputs_init(&c->trainer->run, c->trainer->model, c->inputs, c->features, NULL, &c->merged));
+    pgi_merged_inputs merged; /* on error it needs no free */
+    PGI_TRY(pgi_merged_inputs_init(&c->trainer->run, c->trainer->model, c->inputs, c->features, NULL, &merged));
+    c->merged = merged;
     pgi_merged_inputs_pack(&c->merged);
     if (c->merged.packed)
         return pgi_error(PG_ERROR_UNSUPPORTED,
