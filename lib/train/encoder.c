@@ -94,10 +94,13 @@ static pg_status layer_forward(const pgi_train_encoder *e, int32_t index) {
 }
 
 /* out [N, h]: rows of the position embedding, with LoRA. */
-static void add_positions(const pgi_train_encoder *e, float *out) {
+static pg_status add_positions(const pgi_train_encoder *e, float *out) {
     const pgi_vision_config *config = config_of(e);
-    for (int64_t i = 0; i < config->n_patches; i++)
+    for (int64_t i = 0; i < config->n_patches; i++) {
+        PGI_TRY(pgi_cancel_check(e->pass->run->cancel));
         pgi_train_embedding_row(e->pass, &e->trained->position, i, 1, out + i * config->hidden_size);
+    }
+    return PG_OK;
 }
 
 pg_status pgi_train_encoder_forward(pgi_train_encoder *e, const float *pixels, float *out, int64_t done,
@@ -108,7 +111,7 @@ pg_status pgi_train_encoder_forward(pgi_train_encoder *e, const float *pixels, f
     const int64_t n = config->n_patches;
     pgi_encoder_cut_patches(config, pixels, e->patches);
     PGI_TRY(pgi_train_linear(e->pass, &trained->patch, e->patches, n, e->back[0]));
-    add_positions(e, e->residual);
+    PGI_TRY(add_positions(e, e->residual));
     PGI_TRY(add_residual(e, e->back[0], input_of(e, 0)));
     for (int32_t i = 0; i < config->n_layers; i++) {
         PGI_TRY(pgi_run_progress(run, PG_PHASE_TRAIN, done + i, total));
@@ -167,7 +170,9 @@ pg_status pgi_train_encoder_back(pgi_train_encoder *e, const float *d_out, int64
         PGI_TRY(attention_back(e, i));
     }
     if (!trained->trains_patches) return PG_OK;
-    for (int64_t i = 0; i < n && (trained->position.a || trained->position.weight); i++)
+    for (int64_t i = 0; i < n && (trained->position.a || trained->position.weight); i++) {
+        PGI_TRY(pgi_cancel_check(e->pass->run->cancel));
         pgi_train_embedding_row_back(e->pass, &trained->position, i, 1, e->dx + i * h);
+    }
     return pgi_train_linear_back(e->pass, &trained->patch, e->patches, n, e->dx, NULL, 0);
 }

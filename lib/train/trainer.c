@@ -244,21 +244,24 @@ static pg_status images_back(call *c) {
 }
 
 /* The embeddings of a row, to what the first layer reads. */
-static void embed(const call *c, int64_t row) {
+static pg_status embed(const call *c, int64_t row) {
     const pgi_train_workspace *w = &c->trainer->workspace;
     const pgi_row *of = &c->inputs->rows[row];
     const int64_t h = config_of(c)->text.hidden_size;
     float *x = pgi_train_decoder_input(&w->decoder, 0);
     pgi_merged_inputs_embed(&c->trainer->run, &c->merged, row, of->first_token, of->n_tokens, x);
-    for (int64_t t = 0; t < of->n_tokens && c->trainer->trained.trains_embedding && c->inputs->ids; t++)
+    for (int64_t t = 0; t < of->n_tokens && c->trainer->trained.trains_embedding && c->inputs->ids; t++) {
+        PGI_TRY(pgi_cancel_check(c->trainer->run.cancel));
         if (!pgi_is_image_token(&c->merged, row, of->first_token + t))
             pgi_train_embedding_row(&w->pass, &c->trainer->trained.embedding,
                                     c->inputs->ids[row * c->inputs->n_tokens + of->first_token + t],
                                     (float)sqrt((double)h), x + t * h);
+    }
+    return PG_OK;
 }
 
 /* dx [T, h] of a row's embeddings to the features and the embedding. */
-static void embed_back(const call *c, int64_t row, const float *dx) {
+static pg_status embed_back(const call *c, int64_t row, const float *dx) {
     const pgi_train_workspace *w = &c->trainer->workspace;
     const pgi_row *of = &c->inputs->rows[row];
     const int64_t h = config_of(c)->text.hidden_size, end = of->first_token + of->n_tokens;
@@ -274,7 +277,9 @@ static void embed_back(const call *c, int64_t row, const float *dx) {
                                          c->inputs->ids[row * c->inputs->n_tokens + t], (float)sqrt((double)h),
                                          of_token);
         }
+        PGI_TRY(pgi_cancel_check(c->trainer->run.cancel));
     }
+    return PG_OK;
 }
 
 static pg_status run_row(call *c, int64_t row) {
@@ -288,7 +293,7 @@ static pg_status run_row(call *c, int64_t row) {
         pgi_sequence sequence = pgi_merged_inputs_sequence(&c->merged, row, of->first_token, of->n_tokens);
         if (!sequence.positions) sequence.positions = c->positions + of->first_token;
         set_dropout(c, row);
-        embed(c, row);
+        PGI_TRY(embed(c, row));
         PGI_TRY(pgi_train_decoder_forward(&w->decoder, &sequence, c->done, c->total));
         if (c->learn) memset(w->dx, 0, (size_t)(of->n_tokens * config->hidden_size) * sizeof *w->dx);
         PGI_TRY(pgi_train_head_run(&w->head, pgi_train_decoder_input(&w->decoder, config->n_layers), c->labels,
@@ -302,7 +307,7 @@ static pg_status run_row(call *c, int64_t row) {
         c->loss += loss;
         if (c->learn) {
             PGI_TRY(pgi_train_decoder_back(&w->decoder, w->dx, c->done + n_layers, c->total));
-            if (c->trainer->trained.first_text == 0) embed_back(c, row, w->dx);
+            if (c->trainer->trained.first_text == 0) PGI_TRY(embed_back(c, row, w->dx));
         }
     }
     c->n_tokens += of->n_tokens;
