@@ -58,18 +58,31 @@ static pg_status options_in(const pg_model *model, const pg_trainer_options *opt
     return PG_OK;
 }
 
+/* folder: of a state to go on from; NULL: none. The trainer is the caller's when it is whole: a callback of the
+ * allocator could close it before. */
+static pg_status create(const pg_model *model, const char *folder, const pg_trainer_options *options,
+                        pg_trainer **out) {
+    pg_trainer_options complete;
+    pg_trainer *made = NULL;
+    PGI_TRY(options_in(model, options, &complete));
+    PGI_TRY(pgi_tensor_files_unchanged(model->files));
+    pgi_call call = pgi_call_begin(model, NULL, NULL, complete.cancel);
+    pg_status status = pgi_trainer_create(model, &complete, &made);
+    if (status >= 0 && folder) {
+        status = pgi_train_load(&made->memory, &made->run, folder, &made->parameters, &made->step);
+        if (status < 0) pgi_trainer_close(made);
+    }
+    pgi_call_end(&call);
+    if (status >= 0) *out = made;
+    return status;
+}
+
 pg_status pg_trainer_create(const pg_model *model, const pg_trainer_options *options, pg_trainer **out) {
     PGI_ENTER;
     PGI_NOT_NULL(out);
     *out = NULL;
     PGI_NOT_NULL(model);
-    pg_trainer_options complete;
-    PGI_TRY(options_in(model, options, &complete));
-    PGI_TRY(pgi_tensor_files_unchanged(model->files));
-    pgi_call call = pgi_call_begin(model, NULL, NULL, complete.cancel);
-    const pg_status status = pgi_trainer_create(model, &complete, out);
-    pgi_call_end(&call);
-    return status;
+    return create(model, NULL, options, out);
 }
 
 void pg_trainer_close(pg_trainer **trainer) {
@@ -126,11 +139,11 @@ pg_status pg_trainer_save(pg_trainer *trainer, const char *folder) {
 pg_status pg_trainer_resume(const pg_model *model, const char *folder, const pg_trainer_options *options,
                             pg_trainer **out) {
     PGI_ENTER;
+    PGI_NOT_NULL(out);
+    *out = NULL;
+    PGI_NOT_NULL(model);
     PGI_NOT_NULL(folder);
-    PGI_TRY(pg_trainer_create(model, options, out));
-    const pg_status status = pgi_train_load(&(*out)->memory, &(*out)->run, folder, &(*out)->parameters, &(*out)->step);
-    if (status < 0) pg_trainer_close(out);
-    return status;
+    return create(model, folder, options, out);
 }
 
 pg_status pg_trainer_count_parameters(const pg_trainer *trainer, size_t *n) {

@@ -184,8 +184,7 @@ static pg_status begin(call *c) {
     PGI_TRY(reserve(c->trainer, longest));
     const int64_t n_images = inputs->pixels ? inputs->n_images : 0;
     const int64_t image_passes = c->learn && trained->trains_features ? 3 * n_images - 1 : n_images;
-    c->total =
-        inputs->n_rows * config->text.n_layers * (c->learn ? 2 : 1) + image_passes * config->vision.n_layers;
+    c->total = inputs->n_rows * config->text.n_layers * (c->learn ? 2 : 1) + image_passes * config->vision.n_layers;
     if (n_images == 0) return PG_OK;
     if (inputs->image_width != config->vision.image_size || inputs->image_height != config->vision.image_size)
         return pgi_error(PG_ERROR_ARGUMENT, "the images are %d x %d pixels, the model's are %d x %d",
