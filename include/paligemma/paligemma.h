@@ -1458,10 +1458,11 @@ PG_API pg_status pg_trainer_evaluate(pg_trainer *trainer, const pg_inputs *input
  * state or the one before. What was accumulated since the last update is not saved. Errors: PG_ERROR_IO (the disk is
  * full), _ARGUMENT (`folder` is a file), _NOT_FOUND (the folder it is in), _MEMORY. */
 PG_API pg_status pg_trainer_save(pg_trainer *trainer, const char *folder);
-/** A trainer that goes on where a saved one was, to the bit. options: as they were; seed, base, n_threads, progress and
- * cancel may differ, and so may learning rate, schedule and the other numbers of the optimizer, which hold from here
- * on. Errors: PG_ERROR_NOT_FOUND (no state there), _FORMAT (damaged), _ARGUMENT (of another model or other modules:
- * what was found, what was expected), those of pg_trainer_create(). */
+/** A trainer that goes on where a saved one was, to the bit. options: as they were; seed, base, dropout, n_threads,
+ * PG_TRAIN_CHECKPOINT, progress and cancel may differ, and so may learning rate, schedule and the other numbers of the
+ * optimizer, which hold from here on. Errors: PG_ERROR_NOT_FOUND (no state there), _FORMAT (damaged), _ARGUMENT (of
+ * another model, other modules, another rank, alpha or PG_TRAIN_RSLORA: what was found, what was expected), _CANCELLED,
+ * those of pg_trainer_create(). */
 PG_API pg_status pg_trainer_resume(const pg_model *model, const char *folder, const pg_trainer_options *options,
                                    pg_trainer **out);
 

@@ -69,7 +69,7 @@ static pg_status create(const pg_model *model, const char *folder, const pg_trai
     pgi_call call = pgi_call_begin(model, NULL, NULL, complete.cancel);
     pg_status status = pgi_trainer_create(model, &complete, &made);
     if (status >= 0 && folder) {
-        status = pgi_train_load(&made->memory, &made->run, folder, &made->parameters, &made->step);
+        status = pgi_train_load(&made->memory, &made->run, folder, &made->config, &made->parameters, &made->step);
         if (status < 0) pgi_trainer_close(made);
     }
     pgi_call_end(&call);

@@ -142,7 +142,9 @@ pg_status pgi_train_save(const pgi_memory *memory, const char *folder, const pgi
  */
 
 typedef struct reader {
+    const pgi_memory *memory;
     const pgi_run *run;
+    const pgi_train_config *config;
     pgi_tensor_files *files;
     const char *path;
     pgi_parameters *parameters;
@@ -231,6 +233,40 @@ static pg_status check_names(const reader *r) {
     return PG_OK;
 }
 
+/* What alpha or rslora say changes what A and B mean: with others they would be another adapter. */
+static pg_status compare_options(const reader *r, const pgi_json *options) {
+    const pgi_json_section from = {r->path, "__metadata__: options: ", options};
+    const double alpha = r->config->alpha;
+    char expected[160], text[PGI_NUMBER_TEXT];
+    int32_t rslora;
+    if (!pgi_json_is_number(pgi_json_field(&from, "lora_alpha")))
+        return pgi_json_field_wrong(&from, PG_ERROR_FORMAT, "lora_alpha", "a number");
+    PGI_TRY(pgi_json_field_bool(&from, "use_rslora", &rslora));
+    if (pgi_json_number(pgi_json_field(&from, "lora_alpha")) != alpha) {
+        snprintf(expected, sizeof expected,
+                 "%s, the alpha of these options: give the one that the state was saved with",
+                 pgi_number_write(alpha, 1, 17, text));
+        return pgi_json_field_wrong(&from, PG_ERROR_ARGUMENT, "lora_alpha", expected);
+    }
+    if (rslora == r->config->rslora) return PG_OK;
+    return pgi_json_field_wrong(&from, PG_ERROR_ARGUMENT, "use_rslora",
+                                rslora ? "false, as these options are without PG_TRAIN_RSLORA: give it, as when the "
+                                         "state was saved"
+                                       : "true, as these options have PG_TRAIN_RSLORA: leave it away, as when the "
+                                         "state was saved");
+}
+
+static pg_status check_options(const reader *r) {
+    pgi_json_doc doc;
+    const pgi_json *options;
+    if (r->config->rank == 0) return PG_OK; /* no module has LoRA */
+    pgi_json_doc_init(&doc, r->memory);
+    pg_status status = pgi_json_parse(&doc, r->path, r->options, strlen(r->options), PGI_JSON_STRICT, &options);
+    if (status >= 0) status = compare_options(r, options);
+    pgi_json_doc_free(&doc);
+    return status;
+}
+
 /* Mean squares are not below 0, or their roots would be NaN. */
 static pg_status check_values(const pgi_stored_tensor *tensor, int kind, const float *values, size_t n) {
     for (size_t i = 0; i < n; i++)
@@ -275,12 +311,13 @@ static pg_status read_state(reader *r) {
     r->path = pgi_tensor_files_file(r->files, 0).path;
     PGI_TRY(read_metadata(r));
     PGI_TRY(check_names(r));
+    PGI_TRY(check_options(r));
     return read_all(r);
 }
 
-pg_status pgi_train_load(const pgi_memory *memory, const pgi_run *run, const char *folder, pgi_parameters *parameters,
-                         int64_t *step) {
-    reader r = {.run = run, .parameters = parameters};
+pg_status pgi_train_load(const pgi_memory *memory, const pgi_run *run, const char *folder,
+                         const pgi_train_config *config, pgi_parameters *parameters, int64_t *step) {
+    reader r = {.memory = memory, .run = run, .config = config, .parameters = parameters};
     pg_status status = pgi_tensor_files_open_file(memory, folder, STATE, run->cancel, &r.files);
     if (status == PG_ERROR_NOT_FOUND)
         status = pgi_error_context(status, "found no state of a training, expected a folder of pg_trainer_save()");

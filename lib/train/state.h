@@ -24,10 +24,10 @@ pg_status pgi_train_save(const pgi_memory *memory, const char *folder, const pgi
                          const pgi_parameters *parameters, int64_t step);
 
 /* Reads values, mean and square of `parameters`, which are made, and the step. PG_ERROR_NOT_FOUND: no state is there;
- * _ARGUMENT: a parameter that the state has and these have not, or the other way round, or with another shape; _FORMAT:
- * damaged, not finite; _UNSUPPORTED: of a later version; _LIMIT, _IO, _MEMORY, _CANCELLED. On error the values are
- * undefined. */
-pg_status pgi_train_load(const pgi_memory *memory, const pgi_run *run, const char *folder, pgi_parameters *parameters,
-                         int64_t *step);
+ * _ARGUMENT: a parameter that the state has and these have not, or the other way round, or with another shape; with
+ * LoRA, another alpha or rslora than those of `config`; _FORMAT: damaged, not finite; _UNSUPPORTED: of a later version;
+ * _LIMIT, _IO, _MEMORY, _CANCELLED. On error the values are undefined. */
+pg_status pgi_train_load(const pgi_memory *memory, const pgi_run *run, const char *folder,
+                         const pgi_train_config *config, pgi_parameters *parameters, int64_t *step);
 
 #endif

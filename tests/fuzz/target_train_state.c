@@ -72,7 +72,8 @@ static void use(const pgi_parameters *p, int64_t step) {
     check(p, step);
     if (!OK(train_save(again, p, step))) abort();
     train_make(&q, p->memory);
-    if (!OK(pgi_train_load(p->memory, &train_run, again, &q, &step_again)) || step_again != step) abort();
+    if (!OK(pgi_train_load(p->memory, &train_run, again, &train_config, &q, &step_again)) || step_again != step)
+        abort();
     if (!same(p, p->values, q.values) || !same(p, p->mean, q.mean) || !same(p, p->square, q.square)) abort();
     pgi_parameters_free(&q);
 }
@@ -99,7 +100,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     bytes_free(&file);
     if (pgi_memory_from_allocator(fuzz_allocator(), &memory) != PG_OK) abort();
     train_make(&p, &memory);
-    if (OK(pgi_train_load(&memory, &train_run, folder, &p, &step))) use(&p, step);
+    if (OK(pgi_train_load(&memory, &train_run, folder, &train_config, &p, &step))) use(&p, step);
     pgi_parameters_free(&p);
     return fuzz_end();
 }

@@ -10,6 +10,8 @@
 enum { TRAIN_STEP = 41 };
 
 static const pgi_run train_run = {.n_threads = 1};
+static const char *const train_targets[] = {"q"};
+static const pgi_train_config train_config = {.rank = 2, .alpha = 2, .targets = train_targets, .n_targets = 1};
 
 static inline void train_make(pgi_parameters *p, const pgi_memory *memory) {
     pgi_parameters_init(p, memory);
@@ -20,9 +22,7 @@ static inline void train_make(pgi_parameters *p, const pgi_memory *memory) {
 }
 
 static inline pg_status train_save(const char *folder, const pgi_parameters *p, int64_t step) {
-    static const char *const targets[] = {"q"};
-    const pgi_train_config config = {.rank = 2, .alpha = 2, .targets = targets, .n_targets = 1};
-    return pgi_train_save(p->memory, folder, &config, p, step);
+    return pgi_train_save(p->memory, folder, &train_config, p, step);
 }
 
 /* Saves one with values. */

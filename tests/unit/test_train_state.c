@@ -85,7 +85,7 @@ static pg_status save(const pgi_parameters *p, int64_t step) {
 }
 
 static pg_status load(pgi_parameters *p, int64_t *step) {
-    return pgi_train_load(&pgi_memory_default, &alone, folder, p, step);
+    return pgi_train_load(&pgi_memory_default, &alone, folder, &config, p, step);
 }
 
 /* The folder's state is that of a seed and a step. */
@@ -250,6 +250,36 @@ static void other_parameters_are_told(void **state) {
     ERROR(load(&p, &step), PG_ERROR_ARGUMENT, "tensor more: found none", "give");
     pgi_parameters_free(&p);
     assert_int_equal(step, -1);
+}
+
+/* What changes what the parameters mean. */
+static void other_options_are_told(void **state) {
+    pgi_parameters p;
+    pgi_train_config other = config;
+    int64_t step = -1;
+    (void)state;
+    save_seed(1, 5);
+    make(&p, &pgi_memory_default, 3, 0);
+    other.alpha = 6.5;
+    ERROR(pgi_train_load(&pgi_memory_default, &alone, folder, &other, &p, &step), PG_ERROR_ARGUMENT,
+          "lora_alpha: found 6", "expected 6.5, the alpha of these options");
+    other = config, other.rslora = 0;
+    ERROR(pgi_train_load(&pgi_memory_default, &alone, folder, &other, &p, &step), PG_ERROR_ARGUMENT,
+          "use_rslora: found true", "expected false");
+    other = config, other.alpha = 1.0 / 3, other.rslora = 0;
+    OK(pgi_train_save(&pgi_memory_default, folder, &other, &p, 7));
+    OK(pgi_train_load(&pgi_memory_default, &alone, folder, &other, &p, &step));
+    other.rslora = 1;
+    ERROR(pgi_train_load(&pgi_memory_default, &alone, folder, &other, &p, &step), PG_ERROR_ARGUMENT,
+          "use_rslora: found false", "expected true");
+    other.alpha = nextafter(other.alpha, 1);
+    ERROR(pgi_train_load(&pgi_memory_default, &alone, folder, &other, &p, &step), PG_ERROR_ARGUMENT,
+          "lora_alpha: found 0.333", "expected 0.333");
+    other.rank = 0; /* no parameter depends on them */
+    OK(pgi_train_load(&pgi_memory_default, &alone, folder, &other, &p, &step));
+    other = config, other.alpha = 1.0 / 3, other.rslora = 0, other.dropout = 0.5, other.base = "elsewhere";
+    OK(pgi_train_load(&pgi_memory_default, &alone, folder, &other, &p, &step));
+    pgi_parameters_free(&p);
 }
 
 /* ----------------------------------------------------------------------------------------------------------- damage */
@@ -461,7 +491,7 @@ static void refused_memory_keeps_a_state(void **state) {
             counter_init(&c);
             c.fail_at = fail;
             OK(pgi_memory_from_allocator(&c.hooks, &memory));
-            status = loads ? pgi_train_load(&memory, &alone, folder, &q, &step)
+            status = loads ? pgi_train_load(&memory, &alone, folder, &config, &q, &step)
                            : pgi_train_save(&memory, folder, &config, &p, 20);
             if (status < 0) assert_int_equal(status, PG_ERROR_MEMORY);
             assert_true(counter_clean(&c));
@@ -483,7 +513,7 @@ static void loading_can_be_cancelled(void **state) {
     (void)state;
     save_seed(1, 10);
     make(&p, &pgi_memory_default, 3, 0);
-    ERROR(pgi_train_load(&pgi_memory_default, &run, folder, &p, &step), PG_ERROR_CANCELLED, "cancelled", "");
+    ERROR(pgi_train_load(&pgi_memory_default, &run, folder, &config, &p, &step), PG_ERROR_CANCELLED, "cancelled", "");
     pgi_parameters_free(&p);
 }
 
@@ -497,6 +527,7 @@ int main(int argc, char **argv) {
         TEST(configs_are_those_of_peft),
         TEST(any_path_gives_json),
         TEST(other_parameters_are_told),
+        TEST(other_options_are_told),
         TEST(wrong_states_are_told),
         TEST(values_that_are_no_numbers_are_told),
         TEST(damage_is_noticed),
