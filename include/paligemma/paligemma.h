@@ -1456,7 +1456,8 @@ PG_API pg_status pg_trainer_evaluate(pg_trainer *trainer, const pg_inputs *input
  * trainer_state.safetensors for pg_trainer_resume() to `folder`, which is made where there is none. Each file takes the
  * place of an older one when it is whole, the state first: whenever the process is killed, the folder resumes from this
  * state or the one before. What was accumulated since the last update is not saved. Errors: PG_ERROR_IO (the disk is
- * full), _ARGUMENT (`folder` is a file), _NOT_FOUND (the folder it is in), _MEMORY. */
+ * full), _ARGUMENT (`folder` is a file), _NOT_FOUND (the folder it is in), _FORMAT (a value is not finite: nothing is
+ * written), _MEMORY. */
 PG_API pg_status pg_trainer_save(pg_trainer *trainer, const char *folder);
 /** A trainer that goes on where a saved one was, to the bit. options: as they were; seed, base, dropout, n_threads,
  * PG_TRAIN_CHECKPOINT, progress and cancel may differ, and so may learning rate, schedule and the other numbers of the

@@ -132,8 +132,7 @@ pg_status pg_trainer_save(pg_trainer *trainer, const char *folder) {
     PGI_NOT_NULL(trainer);
     PGI_NOT_NULL(folder);
     PGI_TRY(begin(trainer));
-    return end(trainer,
-               pgi_train_save(&trainer->memory, folder, &trainer->config, &trainer->parameters, trainer->step));
+    return end(trainer, pgi_trainer_save(trainer, folder));
 }
 
 pg_status pg_trainer_resume(const pg_model *model, const char *folder, const pg_trainer_options *options,

@@ -380,3 +380,25 @@ pg_status pgi_trainer_run(pg_trainer *trainer, const pg_inputs *inputs, int lear
     result->step = trainer->step;
     return status;
 }
+
+/* ------------------------------------------------------------------------------------------------------ saving */
+
+static pg_status check_finite(const pg_trainer *trainer, const pgi_parameter *p, const float *vector) {
+    for (size_t i = 0; i < p->n; i++)
+        if (!isfinite(vector[p->at + i]))
+            return pgi_error(PG_ERROR_FORMAT,
+                             "%s: value %zu, or a mean of its gradients, is %g after %lld updates, expected a finite "
+                             "number; go on from an older state, with a smaller learning rate",
+                             p->name, i, (double)vector[p->at + i], (long long)trainer->step);
+    return PG_OK;
+}
+
+pg_status pgi_trainer_save(const pg_trainer *trainer, const char *folder) {
+    const pgi_parameters *all = &trainer->parameters;
+    for (size_t i = 0; i < all->n; i++) {
+        PGI_TRY(check_finite(trainer, &all->list[i], all->values));
+        PGI_TRY(check_finite(trainer, &all->list[i], all->mean));
+        PGI_TRY(check_finite(trainer, &all->list[i], all->square));
+    }
+    return pgi_train_save(&trainer->memory, folder, &trainer->config, all, trainer->step);
+}

@@ -54,5 +54,7 @@ pg_status pgi_trainer_create(const pg_model *model, const pg_trainer_options *op
 void pgi_trainer_close(pg_trainer *trainer);
 /* learn 0: the loss alone. */
 pg_status pgi_trainer_run(pg_trainer *trainer, const pg_inputs *inputs, int learn, pg_train_result *result);
+/* PG_ERROR_FORMAT: a value is not finite, and nothing was written: a sound state may be there. */
+pg_status pgi_trainer_save(const pg_trainer *trainer, const char *folder);
 
 #endif
