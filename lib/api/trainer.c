@@ -2,6 +2,7 @@
 /* pg_trainer: training of adapters. */
 #include "train/trainer.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -37,8 +38,8 @@ static pg_status check_numbers(const pg_trainer_options *o) {
                              numbers[i].least, numbers[i].below == 1 ? ", and less than 1" : "");
     if (o->rank < 0 || o->rank > PGI_MAX_LOW_RANK)
         return pgi_error(PG_ERROR_ARGUMENT, "rank is %d, expected 0 to %d", o->rank, PGI_MAX_LOW_RANK);
-    if (!(o->alpha > 0 && o->alpha < any))
-        return pgi_error(PG_ERROR_ARGUMENT, "alpha is %g, expected more than 0", o->alpha);
+    if (!(o->alpha > 0 && o->alpha <= (double)FLT_MAX))
+        return pgi_error(PG_ERROR_ARGUMENT, "alpha is %g, expected more than 0, and what a float holds", o->alpha);
     if (o->schedule < PG_SCHEDULE_CONSTANT || o->schedule > PG_SCHEDULE_COSINE)
         return pgi_error(PG_ERROR_ARGUMENT, "schedule is %d, expected PG_SCHEDULE_* (0 to 2)", o->schedule);
     return PG_OK;
