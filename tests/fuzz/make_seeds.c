@@ -415,6 +415,16 @@ static void seed_calibration(void) {
 }
 
 /* What a trainer saved, whole and its parts. */
+static void seed_training(void) {
+    seed_text("training", "default", "");
+    seed_text("training", "names", "q_proj, v_proj ,multi_modal_projector.linear\nnorm\na/model");
+    seed_text("training", "all-linear", "all-linear\nmulti_modal_projector");
+    seed_text("training", "pattern", "regex:.*(language_model|encoder)\\.layers\\.0.*\\.(q|v)_proj\n\nx");
+    seed_text("training", "embeddings", "embed_tokens,lm_head,patch_embedding\nposition_embedding,layers.0.mlp");
+    seed_text("training", "none", "q_proj,,\nnothing");
+    seed_text("training", "bytes", "q_proj\nnorm\ncaf\xE9 \"\\\t");
+}
+
 static void seed_train_state(void) {
     char folder[512];
     make_temp_folder(folder, sizeof folder);
@@ -508,6 +518,7 @@ int main(int argc, char **argv) {
     seed_settings();
     seed_calibration();
     seed_train_state();
+    seed_training();
     seed_sizes();
     seed_calls();
     return 0;
