@@ -253,6 +253,9 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: soak [--minutes N | --seconds N] [--seed N]\n");
         return 2;
     }
+#ifdef __GLIBC__ /* large blocks go back to the system: the arenas of threads keep theirs, malloc_trim() or not */
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
     fault_files_make();
     const int failed = soak(seconds, seed);
     for (int i = 0; i < N_KINDS; i++) say("%s%lld %s", i ? ", " : "", n_done[i], kind_names[i]);
