@@ -106,6 +106,20 @@ static pg_status create_session(const pg_model *model, int32_t n_threads, pg_ses
     return pg_session_create(model, &options, out);
 }
 
+/* An image, a prompt, and its answer. */
+static pg_status encode_labelled(const pg_processor *processor, pg_inputs **out) {
+    static const char *const prompts[] = {"the"}, *const suffixes[] = {"cat in"};
+    pg_image image;
+    pg_batch batch;
+    pg_batch_init(&batch, sizeof batch);
+    batch.n_prompts = batch.n_suffixes = batch.n_images = 1;
+    batch.prompts = prompts;
+    batch.suffixes = suffixes;
+    batch.images = &image;
+    const pg_status status = pg_image_from_bytes(&image, sizeof image, png.data, png.size);
+    return status < 0 ? status : pg_processor_encode_batch(processor, &batch, NULL, out);
+}
+
 static pg_status generate(const fault_world *w, const pg_generate_options *options, pg_result **out) {
     return pg_generate(w->model, w->processor, w->inputs, options, out);
 }
@@ -147,6 +161,7 @@ void fault_world_open(fault_world *w) {
         pg_image_from_bytes(&image, sizeof image, png.data, png.size) < 0 ||
         pg_processor_encode(w->processor, &image, "the cat", NULL, &w->inputs) < 0 ||
         pg_processor_encode(w->processor, NULL, "the", NULL, &w->text_only) < 0 ||
+        encode_labelled(w->processor, &w->labelled) < 0 ||
         pg_features_create(w->model, w->inputs, NULL, &w->features) < 0 ||
         create_session(w->model, 1, &w->session) < 0 || generate(w, &options, &w->result) < 0 ||
         open_decoder("plain.npz", &w->decoder) < 0) {
@@ -160,6 +175,7 @@ void fault_world_close(fault_world *w) {
     pg_result_close(&w->result);
     pg_session_close(&w->session);
     pg_features_close(&w->features);
+    pg_inputs_close(&w->labelled);
     pg_inputs_close(&w->text_only);
     pg_inputs_close(&w->inputs);
     pg_processor_close(&w->by_sentencepiece);
@@ -586,6 +602,56 @@ static pg_status adapted(fault_world *w) {
     return status;
 }
 
+static pg_trainer_options training(const char *target_modules, int32_t n_threads) {
+    pg_trainer_options options;
+    pg_trainer_options_init(&options, sizeof options);
+    options.rank = 2;
+    options.dropout = 0.1;
+    options.target_modules = target_modules;
+    options.modules_to_save = "multi_modal_projector";
+    options.n_threads = n_threads;
+    return options;
+}
+static pg_status create_trainer(const fault_world *w, const char *target_modules, pg_trainer **out) {
+    const pg_trainer_options options = training(target_modules, 1);
+    return pg_trainer_create(w->model, &options, out);
+}
+OPENING(trainer_create, pg_trainer, pg_trainer_close, create_trainer(w, "all-linear", &handle))
+OPENING(trainer_create_by_pattern, pg_trainer, pg_trainer_close, create_trainer(w, "regex:.*q_proj", &handle))
+
+static pg_status train_with(fault_world *w, int32_t n_threads) {
+    const pg_trainer_options options = training("q_proj,embed_tokens,fc1", n_threads);
+    pg_train_result result = {.struct_size = sizeof result};
+    pg_parameter parameter = {.struct_size = sizeof parameter};
+    pg_trainer *trainer = NULL;
+    size_t n;
+    pg_status status = pg_trainer_create(w->model, &options, &trainer);
+    if (status >= 0) status = pg_trainer_step(trainer, w->labelled, &result);
+    if (status >= 0) status = pg_trainer_evaluate(trainer, w->labelled, &result);
+    if (status >= 0) status = pg_trainer_count_parameters(trainer, &n);
+    if (status >= 0) status = pg_trainer_get_parameter(trainer, n - 1, &parameter);
+    pg_trainer_close(&trainer);
+    return status;
+}
+static pg_status train(fault_world *w) { return train_with(w, 1); }
+static pg_status train_threads(fault_world *w) { return train_with(w, 3); }
+
+/* Saved, saved over, and gone on from. */
+static pg_status train_and_save(fault_world *w) {
+    const pg_trainer_options options = training("q_proj", 1);
+    pg_trainer *trainer = NULL, *again = NULL;
+    char path[600];
+    own_path(path, sizeof path, "trained");
+    pg_status status = pg_trainer_create(w->model, &options, &trainer);
+    if (status >= 0) status = pg_trainer_save(trainer, path);
+    if (status >= 0) status = pg_trainer_save(trainer, path);
+    if (status >= 0) status = pg_trainer_resume(w->model, path, &options, &again);
+    remove_folder(path);
+    pg_trainer_close(&again);
+    pg_trainer_close(&trainer);
+    return status;
+}
+
 static pg_status convert(fault_world *w) { return (void)w, convert_with(1, PG_WEIGHTS_INT8, 0); }
 static pg_status convert_threads(fault_world *w) { return (void)w, convert_with(3, PG_WEIGHTS_INT8, 0); }
 static pg_status convert_merging(fault_world *w) { return (void)w, convert_with(1, PG_WEIGHTS_STORED, 2); }
@@ -644,6 +710,11 @@ const fault_call fault_calls[] = {
     {"adapter_open_dora", adapter_open_dora},
     {"adapter_open_whole", adapter_open_whole},
     {"adapted", adapted},
+    {"trainer_create", trainer_create},
+    {"trainer_create_by_pattern", trainer_create_by_pattern},
+    {"train", train},
+    {"train_threads", train_threads},
+    {"train_and_save", train_and_save},
     {"convert", convert},
     {"convert_threads", convert_threads},
     {"convert_merging", convert_merging},

@@ -9,7 +9,7 @@
 typedef struct fault_world {
     pg_model *model;
     pg_processor *processor, *by_sentencepiece; /* the second: NULL in builds without it */
-    pg_inputs *inputs, *text_only;
+    pg_inputs *inputs, *text_only, *labelled;   /* the last: an image, and a text to learn */
     pg_features *features;
     pg_session *session; /* of one thread, with a prompt */
     pg_result *result;   /* with log-probabilities */

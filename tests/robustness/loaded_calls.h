@@ -13,7 +13,8 @@
     X(pg_model_open) X(pg_model_close) X(pg_processor_open) X(pg_processor_close) X(pg_image_from_pixels) \
     X(pg_processor_encode) X(pg_inputs_close) X(pg_generate_options_init) X(pg_generate) X(pg_result_get_ids) \
     X(pg_result_close) X(pg_session_options_init) X(pg_session_create) X(pg_session_prefill) X(pg_session_step) \
-    X(pg_session_close) X(pg_last_error)
+    X(pg_session_close) X(pg_last_error) X(pg_batch_init) X(pg_processor_encode_batch) X(pg_trainer_options_init) \
+    X(pg_trainer_create) X(pg_trainer_step) X(pg_trainer_close)
 /* clang-format on */
 
 typedef struct loaded_calls {

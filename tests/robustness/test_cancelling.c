@@ -1,12 +1,13 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Searches, draws, scores, attentions and sampled sessions: what their progress says, and that a progress callback, a
- * flag that another thread sets, and a flag that a callback sets each end them, with nothing kept. */
+/* Searches, draws, scores, attentions, sampled sessions and trainings: what their progress says, and that a progress
+ * callback, a flag that another thread sets, and a flag that a callback sets each end them, with nothing kept. */
 #include "run_tests.h"
 
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "support.h"
 #include "tiny.h"
@@ -23,6 +24,7 @@ static counter memory;
 static pg_model *model;
 static pg_processor *processor;
 static pg_inputs *inputs, *rows; /* one row with an image, and several */
+static pg_inputs *labelled;      /* several with answers to learn */
 
 static int setup(void **state) {
     static const char *const prompts[N_ROWS] = {"a cat", "the", "cat cat cat"};
@@ -50,6 +52,9 @@ static int setup(void **state) {
     batch.prompts = prompts;
     batch.images = images;
     OK(pg_processor_encode_batch(processor, &batch, NULL, &rows));
+    batch.n_suffixes = N_ROWS;
+    batch.suffixes = prompts;
+    OK(pg_processor_encode_batch(processor, &batch, NULL, &labelled));
     bytes_free(&file);
     return 0;
 }
@@ -58,6 +63,7 @@ static int teardown(void **state) {
     (void)state;
     pg_inputs_close(&inputs);
     pg_inputs_close(&rows);
+    pg_inputs_close(&labelled);
     pg_processor_close(&processor);
     pg_model_close(&model);
     return !counter_clean(&memory);
@@ -185,6 +191,12 @@ static pg_status attentions(hooks *h, char *text) {
     return status;
 }
 
+static void add_parameter(const pg_trainer *trainer, size_t i, char *text) {
+    pg_parameter p = {.struct_size = sizeof p};
+    OK(pg_trainer_get_parameter(trainer, i, &p));
+    add(text, p.value, (size_t)(p.shape[0] * p.shape[1] * p.shape[2] * p.shape[3]) * sizeof *p.value);
+}
+
 static pg_status session(hooks *h, char *text) {
     pg_session_options options;
     pg_sampling_options sampling;
@@ -205,16 +217,53 @@ static pg_status session(hooks *h, char *text) {
     return status;
 }
 
+/* A step, or an evaluation. What a step that was stopped leaves is what it found. */
+static pg_status train(hooks *h, char *text, int learns) {
+    pg_trainer_options options;
+    pg_trainer *trainer = NULL;
+    pg_train_result result = {.struct_size = sizeof result};
+    size_t n;
+    OK(pg_trainer_options_init(&options, sizeof options));
+    options.target_modules = "q_proj,fc1,embed_tokens";
+    options.modules_to_save = "multi_modal_projector";
+    options.dropout = 0.1;
+    options.progress = h->progress, options.progress_user = h->user, options.cancel = h->cancel;
+    options.n_threads = h->n_threads;
+    OK(pg_trainer_create(model, &options, &trainer));
+    OK(pg_trainer_count_parameters(trainer, &n));
+    char before[MOST_TEXT] = "", after[MOST_TEXT] = "";
+    for (size_t i = 0; i < n; i++) add_parameter(trainer, i, before);
+    const pg_status status =
+        learns ? pg_trainer_step(trainer, labelled, &result) : pg_trainer_evaluate(trainer, labelled, &result);
+    for (size_t i = 0; i < n; i++) add_parameter(trainer, i, after);
+    if (learns && status >= 0)
+        assert_string_not_equal(before, after);
+    else
+        assert_string_equal(before, after);
+    if (status >= 0) add(text, &result.loss, sizeof result.loss), add(text, after, strlen(after));
+    pg_trainer_close(&trainer);
+    return status;
+}
+
+static pg_status train_step(hooks *h, char *text) { return train(h, text, 1); }
+static pg_status train_evaluate(hooks *h, char *text) { return train(h, text, 0); }
+
 static const struct {
     const char *name;
     pg_status (*call)(hooks *h, char *text);
     int has_callback; /* of sampling or text, that may set the flag */
     int ends_full;    /* the last progress of the last phase is the whole of it */
 } calls[] = {
-    {"search", search, 1, 0},         {"drawn search", drawn_search, 1, 0},
-    {"draws", draws, 1, 0},           {"waves", waves, 1, 0},
-    {"score", score, 0, 1},           {"score_ids", score_ids, 0, 1},
-    {"attentions", attentions, 0, 1}, {"session", session, 1, 0},
+    {"search", search, 1, 0},
+    {"drawn search", drawn_search, 1, 0},
+    {"draws", draws, 1, 0},
+    {"waves", waves, 1, 0},
+    {"score", score, 0, 1},
+    {"score_ids", score_ids, 0, 1},
+    {"attentions", attentions, 0, 1},
+    {"session", session, 1, 0},
+    {"a step of a training", train_step, 0, 1},
+    {"an evaluation", train_evaluate, 0, 1},
 };
 enum { N_CALLS = sizeof calls / sizeof *calls };
 
@@ -373,12 +422,93 @@ static void a_callback_sets_it(void **state) {
     }
 }
 
+/* ---- how soon ---- */
+
+typedef struct stopping {
+    pg_cancel *cancel;
+    double delay, set_at;
+} stopping;
+
+static void *set_later(void *user) {
+    stopping *s = user;
+    nanosleep(&(struct timespec){(time_t)s->delay, (long)((s->delay - (double)(time_t)s->delay) * 1e9)}, NULL);
+    s->set_at = now_seconds();
+    pg_cancel_request(s->cancel);
+    return NULL;
+}
+
+/* Seconds of a step; with a flag, from when it was set. */
+static double time_step(const pg_model *of, const pg_inputs *in, stopping *s) {
+    pg_trainer_options options;
+    pg_trainer *trainer = NULL;
+    pthread_t thread;
+    OK(pg_trainer_options_init(&options, sizeof options));
+    options.target_modules = "regex:.*(_proj|fc.|_embedding|embed_tokens|lm_head)";
+    options.rank = 96;
+    options.n_threads = 1;
+    options.cancel = s ? s->cancel : NULL;
+    OK(pg_trainer_create(of, &options, &trainer));
+    if (s) assert_int_equal(pthread_create(&thread, NULL, set_later, s), 0);
+    const double begin = now_seconds();
+    const pg_status status = pg_trainer_step(trainer, in, NULL);
+    const double end = now_seconds();
+    if (s) pthread_join(thread, NULL);
+    pg_trainer_close(&trainer);
+    if (!s) OK(status);
+    if (!s) return end - begin;
+    return status == PG_ERROR_CANCELLED ? end - s->set_at : 0; /* it was over before */
+}
+
+/* Wherever a step is, it stops within a tenth of what all of it takes. Other programs only make it longer. */
+static void a_training_stops_soon(void **state) {
+    static const char *const prompts[] = {"the cat"};
+    const char *suffixes[] = {"the cat in a cat"};
+    tiny_options tiny = tiny_official();
+    char folder[512];
+    pg_model *of = NULL;
+    pg_processor *own = NULL;
+    pg_inputs *in = NULL;
+    pg_batch batch;
+    pg_image image;
+    bytes file = tiny_image(IMAGE_PNG, 30, 20, 1);
+    (void)state;
+    tiny.image_size = 96; /* 576 patches */
+    make_temp_folder(folder, sizeof folder);
+    tiny_write(folder, &tiny);
+    OK(pg_model_open(folder, NULL, &of));
+    OK(pg_processor_open(folder, NULL, &own));
+    OK(pg_image_from_bytes(&image, sizeof image, file.data, file.size));
+    OK(pg_batch_init(&batch, sizeof batch));
+    batch.n_prompts = batch.n_suffixes = batch.n_images = 1;
+    batch.prompts = prompts, batch.suffixes = suffixes, batch.images = &image;
+    OK(pg_processor_encode_batch(own, &batch, NULL, &in));
+    double whole = time_step(of, in, NULL);
+    for (int at = 1; at < 12; at += 2) {
+        double least = 1e9, bound = 0;
+        for (int i = 0; i < 8 && least > bound; i++) {
+            stopping s = {.delay = whole * at / 12};
+            OK(pg_cancel_create(&s.cancel));
+            const double took = time_step(of, in, &s);
+            if (took < least) least = took;
+            pg_cancel_close(&s.cancel);
+            bound = whole / 10 + 0.001;
+        }
+        if (least > bound) fail_msg("at %d / 12 of %.3f s: it stops after %.4f s", at, whole, least);
+    }
+    bytes_free(&file);
+    pg_inputs_close(&in);
+    pg_processor_close(&own);
+    pg_model_close(&of);
+    remove_folder(folder);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(progress_goes_forward),
         cmocka_unit_test(another_thread_sets_it),
         cmocka_unit_test(a_flag_is_set_before_and_cleared),
         cmocka_unit_test(a_callback_sets_it),
+        cmocka_unit_test(a_training_stops_soon),
     };
     return RUN_TESTS(tests, setup, teardown);
 }

@@ -15,6 +15,7 @@ typedef struct more_handles {
     pg_answer *answer;
     pg_detokenizer *detokenizer;
     pg_calibration *calibration;
+    pg_trainer *trainer;
     pg_cancel *cancel;
 } more_handles;
 
@@ -32,6 +33,7 @@ static void close_everything(void) {
     pg_answer_close(&more.answer);
     pg_detokenizer_close(&more.detokenizer);
     pg_calibration_close(&more.calibration);
+    pg_trainer_close(&more.trainer);
     fault_world_close(&world);
 }
 
@@ -139,6 +141,39 @@ static pg_status convert_calibrated(fault_world *w) {
     return status;
 }
 
+static pg_trainer_options training(void) {
+    pg_trainer_options options;
+    pg_trainer_options_init(&options, sizeof options);
+    options.rank = 2;
+    options.target_modules = "q_proj,fc2";
+    options.modules_to_save = "multi_modal_projector";
+    options.n_threads = 1;
+    options.cancel = more.cancel;
+    return options;
+}
+
+static pg_status trainer_step(fault_world *w) { return pg_trainer_step(more.trainer, w->labelled, NULL); }
+static pg_status trainer_evaluate(fault_world *w) { return pg_trainer_evaluate(more.trainer, w->labelled, NULL); }
+
+static void trained_path(char *path, size_t size) { snprintf(path, size, "%s.trained", folder); }
+
+static pg_status trainer_save(fault_world *w) {
+    char path[600];
+    (void)w;
+    trained_path(path, sizeof path);
+    return pg_trainer_save(more.trainer, path);
+}
+
+static pg_status trainer_resume(fault_world *w) {
+    const pg_trainer_options options = training();
+    pg_trainer *trainer = NULL;
+    char path[600];
+    trained_path(path, sizeof path);
+    const pg_status status = pg_trainer_resume(w->model, path, &options, &trainer);
+    pg_trainer_close(&trainer);
+    return status;
+}
+
 static const fault_call more_calls[] = {
     {"get_mask", get_mask},
     {"push", push},
@@ -148,6 +183,10 @@ static const fault_call more_calls[] = {
     {"calibrate_one", calibrate_one},
     {"calibration_save", calibration_save},
     {"convert_calibrated", convert_calibrated},
+    {"trainer_step", trainer_step},
+    {"trainer_evaluate", trainer_evaluate},
+    {"trainer_save", trainer_save},
+    {"trainer_resume", trainer_resume},
 };
 
 /* ---- the test ---- */
@@ -159,6 +198,8 @@ static void open_everything(void) {
         pg_detokenizer_create(world.processor, 0, &more.detokenizer) < 0 ||
         pg_calibration_create(world.model, &more.calibration) < 0 || pg_cancel_create(&more.cancel) < 0)
         fail_msg("%s", pg_last_error());
+    const pg_trainer_options training_options = training();
+    if (pg_trainer_create(world.model, &training_options, &more.trainer) < 0) fail_msg("%s", pg_last_error());
 }
 
 /* Returns whether the callback was called n times. What comes behind the call that it closed finds NULL. */
@@ -218,11 +259,18 @@ static int setup(void **state) {
     fault_files_make();
     make_temp_folder(folder, sizeof folder);
     tiny_write(folder, &options);
+    open_everything();
+    assert_int_equal(trainer_save(&world), PG_OK); /* for trainer_resume() */
+    calls_left = 1;
+    close_everything();
     return 0;
 }
 
 static int teardown(void **state) {
+    char path[600];
     (void)state;
+    trained_path(path, sizeof path);
+    remove_folder(path);
     remove_folder(folder);
     fault_files_remove();
     return 0;

@@ -311,6 +311,84 @@ static void while_features_are_saved(void **unused) {
     assert_int_equal(unlink(path), 0);
 }
 
+/* ---- trainings ---- */
+
+enum { N_STEPS = 3 };
+
+typedef struct training {
+    counter memory;
+    pg_model *model;
+    pg_inputs *inputs;
+    pg_trainer *trainer;
+    forker forker; /* in the progress of its steps */
+} training;
+
+static int start_training(training *t) {
+    static const uint8_t pixels[64 * 64 * 3] = {200, 100};
+    static const char *const prompts[] = {"the"}, *const suffixes[] = {"cat in a cat"};
+    pg_model_options model_options;
+    pg_trainer_options options;
+    pg_processor *processor = NULL;
+    pg_image image;
+    pg_batch batch;
+    counter_init(&t->memory);
+    pg_model_options_init(&model_options, sizeof model_options);
+    model_options.allocator = &t->memory.hooks;
+    pg_batch_init(&batch, sizeof batch);
+    batch.n_prompts = batch.n_suffixes = batch.n_images = 1;
+    batch.prompts = prompts, batch.suffixes = suffixes, batch.images = &image;
+    pg_trainer_options_init(&options, sizeof options);
+    options.target_modules = "q_proj,v_proj,fc1";
+    options.dropout = 0.1;
+    options.n_threads = 3;
+    options.progress = on_progress, options.progress_user = &t->forker;
+    const int good = went_well(pg_model_open(folder, &model_options, &t->model)) &&
+                     went_well(pg_processor_open(folder, NULL, &processor)) &&
+                     went_well(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 64, 64, pixels, 0)) &&
+                     went_well(pg_processor_encode_batch(processor, &batch, NULL, &t->inputs)) &&
+                     went_well(pg_trainer_create(t->model, &options, &t->trainer));
+    pg_processor_close(&processor);
+    return good;
+}
+
+/* The steps from `from` on; then all is closed. *loss: of the trainer then. */
+static int finish_training(training *t, int from, double *loss) {
+    pg_train_result result = {.struct_size = sizeof result};
+    int good = 1;
+    for (int i = from; i < N_STEPS && good; i++) good = went_well(pg_trainer_step(t->trainer, t->inputs, NULL));
+    good = good && went_well(pg_trainer_evaluate(t->trainer, t->inputs, &result));
+    *loss = result.loss;
+    pg_trainer_close(&t->trainer);
+    pg_inputs_close(&t->inputs);
+    pg_model_close(&t->model);
+    return counter_clean(&t->memory) && good;
+}
+
+/* Between steps, and within one: parent and child both go on to the same loss. */
+static void in_a_training(void **unused) {
+    double wanted, loss;
+    training t = {0};
+    (void)unused;
+    assert_true(start_training(&t) && finish_training(&t, 0, &wanted));
+    for (int before = 0; before <= N_STEPS; before++) {
+        t = (training){0};
+        assert_true(start_training(&t));
+        for (int i = 0; i < before; i++) assert_true(went_well(pg_trainer_step(t.trainer, t.inputs, NULL)));
+        const pid_t child = fork_child();
+        if (child == 0) _exit(!(finish_training(&t, before, &loss) && loss == wanted));
+        const int status = status_of(child);
+        if (status != 0) fail_msg("after %d steps: a child ends with %d", before, status);
+        assert_true(finish_training(&t, before, &loss) && loss == wanted);
+    }
+    for (int at = 1; at <= 9; at += 4) {
+        t = (training){.forker.at = at};
+        const int good = start_training(&t) && finish_training(&t, 0, &loss) && loss == wanted;
+        if (t.forker.is_child) _exit(!good);
+        assert_true(good && t.forker.n_calls > at);
+        if (t.forker.status != 0) fail_msg("progress %d: a child ends with %d", at, t.forker.status);
+    }
+}
+
 /* ---- while others are in the library ---- */
 
 typedef struct other {
@@ -447,7 +525,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(in_every_state),           cmocka_unit_test(in_every_callback),
         cmocka_unit_test(while_features_are_saved), cmocka_unit_test(while_others_are_inside),
-        cmocka_unit_test(into_namespaces),
+        cmocka_unit_test(into_namespaces),          cmocka_unit_test(in_a_training),
     };
     return RUN_TESTS(tests, setup, teardown);
 }

@@ -1,8 +1,9 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Sessions and detokenizers serve one call at a time: what a callback or another thread does with one that is in use is
- * refused, changes nothing, and closing it then frees it when the call ends. */
+/* Sessions, trainers and detokenizers serve one call at a time: what a callback or another thread does with one that is
+ * in use is refused, changes nothing, and closing it then frees it when the call ends. */
 #include "run_tests.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -178,6 +179,125 @@ static void another_thread_may_close_it(void **state) {
     assert_null(failed);
 }
 
+/* ---- trainers ---- */
+
+typedef struct training {
+    pg_trainer *trainer;
+    pg_inputs *labelled;
+    int n_calls, closes;
+    atomic_int is_inside, may_go_on;
+} training;
+
+static void all_of_a_trainer_are_refused(pg_trainer *trainer, const pg_inputs *labelled) {
+    pg_train_result result = {.struct_size = sizeof result, .loss = -7};
+    pg_parameter parameter = {.struct_size = sizeof parameter};
+    size_t n = 7;
+    refused(pg_trainer_step(trainer, labelled, &result), "trainer");
+    refused(pg_trainer_evaluate(trainer, labelled, &result), "trainer");
+    refused(pg_trainer_save(trainer, folder), "trainer");
+    refused(pg_trainer_count_parameters(trainer, &n), "trainer");
+    refused(pg_trainer_get_parameter(trainer, 0, &parameter), "trainer");
+    assert_true(result.loss == -7 && n == 7 && !parameter.name);
+}
+
+static int32_t intrude_on_trainer(void *user, int32_t phase, int64_t done, int64_t total) {
+    training *t = user;
+    (void)phase, (void)done, (void)total;
+    t->n_calls++;
+    if (t->trainer) all_of_a_trainer_are_refused(t->trainer, t->labelled);
+    if (t->closes) pg_trainer_close(&t->trainer);
+    return 0;
+}
+
+static int32_t wait_inside_step(void *user, int32_t phase, int64_t done, int64_t total) {
+    training *t = user;
+    (void)phase, (void)done, (void)total;
+    set(&t->is_inside);
+    wait_for(&t->may_go_on);
+    return 0;
+}
+
+static void create_trainer(const pg_model *of, training *t, pg_progress_fn progress) {
+    static const uint8_t pixels[8 * 8 * 3] = {200, 100};
+    static const char *const prompts[] = {"the"}, *const suffixes[] = {"cat"};
+    pg_trainer_options options;
+    pg_image image;
+    pg_batch batch;
+    ok(pg_batch_init(&batch, sizeof batch));
+    ok(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 8, 8, pixels, 0));
+    batch.n_prompts = batch.n_suffixes = batch.n_images = 1;
+    batch.prompts = prompts, batch.suffixes = suffixes, batch.images = &image;
+    ok(pg_processor_encode_batch(processor, &batch, NULL, &t->labelled));
+    ok(pg_trainer_options_init(&options, sizeof options));
+    options.progress = progress, options.progress_user = t;
+    options.n_threads = 2;
+    ok(pg_trainer_create(of, &options, &t->trainer));
+}
+
+static double loss_of(pg_trainer *trainer, const pg_inputs *labelled) {
+    pg_train_result result = {.struct_size = sizeof result};
+    ok(pg_trainer_evaluate(trainer, labelled, &result));
+    return result.loss;
+}
+
+static void a_callback_of_a_trainer(void **state) {
+    counter memory;
+    pg_model_options options;
+    pg_model *own = NULL;
+    training plain = {0}, t = {0}, closing = {.closes = 1};
+    (void)state;
+    create_trainer(model, &plain, NULL);
+    create_trainer(model, &t, intrude_on_trainer);
+    ok(pg_trainer_step(plain.trainer, plain.labelled, NULL));
+    ok(pg_trainer_step(t.trainer, t.labelled, NULL));
+    assert_true(t.n_calls > 3);
+    assert_true(loss_of(t.trainer, t.labelled) == loss_of(plain.trainer, plain.labelled)); /* as without the intruder */
+    counter_init(&memory);
+    ok(pg_model_options_init(&options, sizeof options));
+    options.allocator = &memory.hooks;
+    ok(pg_model_open(folder, &options, &own));
+    const long long before = memory.n_live;
+    create_trainer(own, &closing, intrude_on_trainer);
+    ok(pg_trainer_step(closing.trainer, closing.labelled, NULL));
+    assert_null(closing.trainer);
+    assert_true(closing.n_calls > 3);
+    assert_int_equal(memory.n_live, before);
+    pg_model_close(&own);
+    assert_true(counter_clean(&memory));
+    pg_trainer_close(&t.trainer);
+    pg_trainer_close(&plain.trainer);
+    pg_inputs_close(&t.labelled);
+    pg_inputs_close(&plain.labelled);
+    pg_inputs_close(&closing.labelled);
+}
+
+static void *train_step(void *user) {
+    training *t = user;
+    return pg_trainer_step(t->trainer, t->labelled, NULL) == PG_OK ? NULL : user;
+}
+
+/* Refused, and then closed by this thread: the other's call frees it. */
+static void another_thread_of_a_trainer(void **state) {
+    (void)state;
+    for (int closes = 0; closes < 2; closes++) {
+        training t = {0};
+        pthread_t thread;
+        void *failed;
+        create_trainer(model, &t, wait_inside_step);
+        pg_trainer *known = t.trainer;
+        assert_int_equal(pthread_create(&thread, NULL, train_step, &t), 0);
+        wait_for(&t.is_inside);
+        all_of_a_trainer_are_refused(known, t.labelled);
+        if (closes) pg_trainer_close(&known);
+        set(&t.may_go_on);
+        assert_int_equal(pthread_join(thread, &failed), 0);
+        assert_null(failed);
+        if (!closes) assert_true(isfinite(loss_of(t.trainer, t.labelled)));
+        if (!closes) pg_trainer_close(&t.trainer);
+        pg_inputs_close(&t.labelled);
+    }
+}
+
 /* ---- detokenizers: the allocator is their only callback ---- */
 
 typedef struct intruder {
@@ -245,6 +365,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_callback_may_close_it),
         cmocka_unit_test(another_thread_is_refused),
         cmocka_unit_test(another_thread_may_close_it),
+        cmocka_unit_test(a_callback_of_a_trainer),
+        cmocka_unit_test(another_thread_of_a_trainer),
         cmocka_unit_test(detokenizers),
     };
     return RUN_TESTS(tests, setup, close_tiny);

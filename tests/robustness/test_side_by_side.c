@@ -32,6 +32,7 @@ typedef struct version {
     pthread_t thread;
     int64_t ids[N_TOKENS];
     size_t n;
+    double gradient_norm; /* of a step of a training */
     char error[300];
 } version;
 
@@ -46,6 +47,27 @@ static void others_calls(loaded_calls *calls, const char *file) {
 #define COMPARE(name) expect(calls->name != name, #name " of the library loaded");
     LOADED_CALLS(COMPARE)
 #undef COMPARE
+}
+
+static double train(const loaded_calls *c, const pg_model *model, const pg_processor *processor,
+                    const pg_image *image) {
+    static const char *const prompts[] = {"the"}, *const suffixes[] = {"cat"};
+    pg_trainer_options options;
+    pg_trainer *trainer = NULL;
+    pg_inputs *inputs = NULL;
+    pg_batch batch;
+    pg_train_result result = {.struct_size = sizeof result};
+    c->pg_batch_init(&batch, sizeof batch);
+    batch.n_prompts = batch.n_suffixes = batch.n_images = 1;
+    batch.prompts = prompts, batch.suffixes = suffixes, batch.images = image;
+    c->pg_trainer_options_init(&options, sizeof options);
+    options.n_threads = 3;
+    if (c->pg_processor_encode_batch(processor, &batch, NULL, &inputs) == 0 &&
+        c->pg_trainer_create(model, &options, &trainer) == 0)
+        c->pg_trainer_step(trainer, inputs, &result);
+    c->pg_trainer_close(&trainer);
+    c->pg_inputs_close(&inputs);
+    return result.gradient_norm;
 }
 
 static void *generate(void *user) {
@@ -69,6 +91,7 @@ static void *generate(void *user) {
         c->pg_result_get_ids(result, 0, &ids) == 0) {
         v->n = (size_t)ids.shape[0];
         memcpy(v->ids, ids.data, v->n * sizeof *v->ids);
+        v->gradient_norm = train(c, model, processor, &image);
     }
     c->pg_result_close(&result);
     c->pg_inputs_close(&inputs);
@@ -90,6 +113,8 @@ static void all_at_once(version *versions, int n, const char *folder) {
         expect(versions[i].n > 0 && versions[i].n == versions[0].n &&
                    memcmp(versions[i].ids, versions[0].ids, versions[0].n * sizeof *versions[0].ids) == 0,
                "the same ids of every version");
+        expect(versions[i].gradient_norm > 0 && versions[i].gradient_norm == versions[0].gradient_norm,
+               "the same gradients of every version");
         expect(strstr(versions[i].error, "/nonexistent") != NULL, "the error of a missing folder");
     }
 }

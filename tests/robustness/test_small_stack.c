@@ -94,6 +94,38 @@ end:
     pg_result_close(&result);
 }
 
+static void train(job *j, const pg_model *model, const pg_processor *processor) {
+    static const char *const prompts[] = {"the"}, *const suffixes[] = {"cat in a cat"};
+    static const uint8_t pixels[3 * 8 * 8] = {200, 100};
+    char saved[600];
+    pg_trainer_options options;
+    pg_trainer *trainer = NULL, *again = NULL;
+    pg_inputs *inputs = NULL;
+    pg_image image;
+    pg_batch batch;
+    snprintf(saved, sizeof saved, "%s-trained", j->folder);
+    OK(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 8, 8, pixels, 0));
+    OK(pg_batch_init(&batch, sizeof batch));
+    batch.n_prompts = batch.n_suffixes = batch.n_images = 1;
+    batch.prompts = prompts, batch.suffixes = suffixes, batch.images = &image;
+    OK(pg_processor_encode_batch(processor, &batch, NULL, &inputs));
+    OK(pg_trainer_options_init(&options, sizeof options));
+    options.target_modules = "regex:(lm_head|.*(_proj|fc1|embed_tokens|position_embedding|patch_embedding))";
+    options.modules_to_save = "multi_modal_projector,norm";
+    options.dropout = 0.1;
+    options.n_threads = 3;
+    OK(pg_trainer_create(model, &options, &trainer));
+    OK(pg_trainer_step(trainer, inputs, NULL));
+    OK(pg_trainer_evaluate(trainer, inputs, NULL));
+    OK(pg_trainer_save(trainer, saved));
+    OK(pg_trainer_resume(model, saved, &options, &again));
+end:
+    remove_folder(saved);
+    pg_trainer_close(&again);
+    pg_trainer_close(&trainer);
+    pg_inputs_close(&inputs);
+}
+
 static void decode_mask(job *j) {
     static const char text[] =
         "<loc0010><loc0020><loc0900><loc0800><seg001><seg002><seg003><seg004><seg005><seg006>"
@@ -142,6 +174,7 @@ static void *run_all(void *user) {
             decode(j, processor, kinds[i], &inputs);
         if (j->status >= 0) generate(j, model, processor, inputs);
         if (j->status >= 0) run_session(j, model, processor, inputs);
+        if (j->status >= 0) train(j, model, processor);
         if (j->status < 0) goto end;
         pg_model_close(&model);
     }
