@@ -99,10 +99,18 @@ def array(owner: Handle, getter: Any, *arguments: Any) -> np.ndarray:
     c.check(getter(owner.pointer, *arguments, ctypes.byref(tensor)))
     shape = tuple(tensor.shape[:tensor.n_dims])
     dtype = _NUMPY_TYPES[tensor.dtype]
-    n_bytes = math.prod(shape) * dtype.itemsize
-    if n_bytes == 0:
+    if math.prod(shape) == 0:
         return np.zeros(shape, dtype)
-    memory = (ctypes.c_char * n_bytes).from_address(tensor.data)
+    return _view(loan, tensor.data, shape, dtype)
+
+
+def view(owner: Handle, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """An array on a handle's memory, which stays as long as the array."""
+    return _view(Loan(owner), address, shape, dtype)
+
+
+def _view(loan: Loan, address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    memory = (ctypes.c_char * (math.prod(shape) * dtype.itemsize)).from_address(address)
     memory._loan = loan  # type: ignore[attr-defined]  # numpy keeps `memory`, and that the loan
     return np.frombuffer(memory, dtype).reshape(shape)
 

@@ -45,7 +45,7 @@ class Sampling:
         for name, kind in {**_SAME, **(_RANDOM if self.random else {})}.items():
             value = get(name)
             if value is not None:
-                self._numbers[name] = _number(name, value, kind)
+                self._numbers[name] = number(name, value, kind)
             elif name == "top_k" and has(name):
                 self._numbers[name] = 0  # None says: all of them
         if self._numbers.get("top_p") == 0:
@@ -66,7 +66,7 @@ class Sampling:
             if not isinstance(decay, (list, tuple)) or len(decay) != 2:
                 raise ValueError(f"exponential_decay_length_penalty is {decay!r}, expected (start, factor)")
             self._numbers["decay_start"] = whole("exponential_decay_length_penalty[0]", decay[0], 0)
-            self._numbers["decay_factor"] = _number("exponential_decay_length_penalty[1]", decay[1], float)
+            self._numbers["decay_factor"] = number("exponential_decay_length_penalty[1]", decay[1], float)
         self._take_ids(get)
 
     def _take_ids(self, get: Callable[[str], Any]) -> None:
@@ -128,14 +128,14 @@ class Sampling:
         return options
 
 
-def _number(name: str, value: Any, kind: type) -> Any:
+def number(name: str, value: Any, kind: type) -> Any:
     if isinstance(value, bool) or not isinstance(value, _NUMBER) or kind is int and int(value) != value:
         raise ValueError(f"{name} is {value!r}, expected " + ("an integer" if kind is int else "a number"))
     return kind(value)
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:
-    value = _number(name, value, int)
+    value = number(name, value, int)
     if least is not None and value < least:
         raise ValueError(f"{name} is {value}, expected {least} or more")
     return value
