@@ -34,6 +34,7 @@ from .processor import PaliGemmaProcessor
 from .score import Score
 from ._encoding import BatchEncoding
 from .tokenizer import AddedToken, GemmaTokenizer, GemmaTokenizerFast, PaliGemmaTokenizer, PreTrainedTokenizerFast
+from .trainer import Trainer, TrainParameter, TrainStep
 
 __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "GemmaTokenizer", "GemmaTokenizerFast", "GenerateBeamDecoderOnlyOutput", "GenerateDecoderOnlyOutput", "GenerationConfig",
     "ImageTextToTextPipeline", "MaskDecoder", "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig",
     "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "PeftConfig", "PeftModel",
-    "PreTrainedTokenizerFast", "RowReport", "Score", "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil", "convert",
+    "PreTrainedTokenizerFast", "RowReport", "Score", "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil",
+    "TrainParameter", "TrainStep", "Trainer", "convert",
     "library_path", "parse_answer", "pipeline", "version",
 ]

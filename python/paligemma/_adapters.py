@@ -218,8 +218,8 @@ class AdapterMethods:
         """of_files: revision, cache_dir, subfolder and what changes nothing, as `others`. replaces: whether the name may
         be taken; active: what is in use then, None: what was."""
         if others.pop("is_trainable", False):
-            raise NotImplementedError("is_trainable=True: libpaligemma runs models and does not train them; "
-                                      "examples/finetune.py trains with torch")
+            raise NotImplementedError("is_trainable=True: a loaded adapter is run as it is; paligemma.Trainer(model) trains "
+                                      "one, and Trainer.resume() goes on with what it saved")
         if not isinstance(name, str):
             raise TypeError(f"adapter_name is a {type(name).__name__}, expected a str")
         if name == BASE:
@@ -360,8 +360,8 @@ class AdapterMethods:
             self._change(entries)
 
     def add_adapter(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError("add_adapter() begins an adapter to be trained, and libpaligemma does not train; "
-                                  "load_adapter() opens one that was")
+        raise NotImplementedError("add_adapter() begins an adapter to be trained: paligemma.Trainer(model, r=8, ...) does, "
+                                  "and load_adapter() opens one that was")
 
     def get_adapter_state_dict(self, *args: Any, **kwargs: Any) -> None:
         raise NotImplementedError("the adapter's tensors are in the C library; they are those of its "

@@ -11,10 +11,10 @@ from . import _inputs, _library as c
 from ._handle import Handle
 from .outputs import is_torch_tensor, like_inputs, to_numpy, torch_if_loaded
 
-_TRAINING = "libpaligemma runs models and does not train them; examples/finetune.py trains with torch"
+_TRAINING = "the weights of the model stay as they are: paligemma.Trainer(model) trains a LoRA adapter over them"
 _NO_TENSORS = ("the weights are mapped by the C library and are no torch parameters: ask model.device, model.dtype, "
-               "model.num_parameters() or model.get_memory_footprint(); there is nothing to freeze, no gradient is "
-               "ever computed")
+               "model.num_parameters() or model.get_memory_footprint(); there is nothing to freeze, paligemma.Trainer("
+               "model).parameters() has what is trained over them")
 # Names of modules inside transformers' model, and what is here in their place.
 _MODULES = {
     "vision_tower": "get_image_features(pixel_values) and encode_image() run encoder and projector",
@@ -72,7 +72,7 @@ class AsTorchModule:
 
     def requires_grad_(self, requires_grad: bool = False) -> Any:
         if requires_grad:
-            raise ValueError("libpaligemma computes no gradients")
+            raise ValueError(_TRAINING)
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Any:

@@ -220,7 +220,7 @@ def test_deleted(opened, cases, expected, inputs):
 def test_what_is_refused(opened, cases, tmp_path):
     path = cases["a"].folder
     for error, words, arguments in (
-            (NotImplementedError, "is_trainable=True.*finetune.py", dict(is_trainable=True)),
+            (NotImplementedError, "is_trainable=True.*paligemma.Trainer", dict(is_trainable=True)),
             (NotImplementedError, "peft_config", dict(peft_config={})),
             (NotImplementedError, "adapter_state_dict", dict(adapter_state_dict={})),
             (ValueError, "load_adapter.. got.*'foo'", dict(foo=1)), (TypeError, "int", dict(adapter_name=3)),
