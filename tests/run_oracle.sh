@@ -1,11 +1,11 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 # The part of run.sh that compares with transformers (--oracle). It is read by run.sh, whose variables and steps it uses.
 # shellcheck shell=sh disable=SC2154
-oracle_packages="torch==2.13.0 transformers==5.23.0 sentencepiece protobuf pillow safetensors numpy pytest"
+oracle_packages="torch==2.13.0 transformers==5.23.0 peft==0.21.2 sentencepiece protobuf pillow safetensors numpy pytest"
 
 title "the reference: virtual environment"
 venv=${ORACLE_VENV:-$top/.venv}
-if ! "$venv/bin/python" -c 'import torch, transformers, sentencepiece, safetensors, PIL' >/dev/null 2>&1; then
+if ! "$venv/bin/python" -c 'import torch, transformers, peft, sentencepiece, safetensors, PIL' >/dev/null 2>&1; then
     # shellcheck disable=SC2086
     step "virtual environment" "$python" -m venv "$venv" &&
         step "pip install $oracle_packages" "$venv/bin/python" -m pip install --quiet $oracle_packages
@@ -18,7 +18,7 @@ title "the Python package beside transformers"
 if "$venv/bin/python" -c 'import pytest' 2>/dev/null ||
     step "pytest" "$venv/bin/python" -m pip install --quiet --target "$builds/pytest" pytest; then
     python_suite "$venv/bin/python" "$builds/python-oracle.log"
-    step "finetune.py: the loss on our batches and on transformers'" env PALIGEMMA_LIBRARY="$builds/gcc/lib" \
+    step "finetune.py: the loss of the library and of PEFT, on the same batches" env PALIGEMMA_LIBRARY="$builds/gcc/lib" \
         HF_HUB_OFFLINE=1 "$venv/bin/python" examples/finetune.py --compare --steps 8 --fresh 4
 fi
 # live TITLE SCRIPT OPTION...: a script of tests/oracle that ends with its counts, run by $reference
