@@ -115,6 +115,7 @@ static const struct {
     {"PG_SIDE_*", "left or right"},
     {"PG_SIDE_LEFT", "left"},
     {"PG_TRAIN_*", "how is trained"},
+    {"PG_TRAIN_RSLORA", "--rslora"},
     {"PG_TRUNCATION_*", "the kinds of truncation"},
     {"PG_TRUNCATION_SUFFIX", "truncation of the suffix"},
     {"PG_WEIGHTS_*", "--weights FORMAT"},

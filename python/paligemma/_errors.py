@@ -69,6 +69,7 @@ NAMES = {
     "PG_SIDE_*": '"left" or "right"',
     "PG_SIDE_LEFT": '"left"',
     "PG_TRAIN_*": "settings of Trainer",
+    "PG_TRAIN_RSLORA": "use_rslora",
     "PG_TRUNCATION_*": 'True, "only_first" or "only_second"',
     "PG_TRUNCATION_SUFFIX": 'truncation="only_second"',
     "PG_WEIGHTS_*": '"stored", "int8" or "int4"',

@@ -147,14 +147,14 @@ static void the_bits_are_the_same(void **state) {
 }
 
 /* Rows in calls of their own, whose update is that of all at once: of the decoder's LoRA to the bit, as its gradients
- * are summed in the same order then. */
+ * are summed in the same order then. Padded on the right: on the left padding counts in the angles of RoPE. */
 static void accumulation_is_one_batch(void **state) {
     (void)state;
     for (int i = 0; i < 4; i++) {
         const tiny *m = &models[i % 2];
         pg_trainer_options options = i < 2 ? training_of(NULL, NULL) : training_of(ALL_LORA, NULL);
         options.rank = 3;
-        pg_inputs *all = inputs_of(m, rows, N_ROWS, LEFT), *one[N_ROWS];
+        pg_inputs *all = inputs_of(m, rows, N_ROWS, RIGHT), *one[N_ROWS];
         pg_trainer *together = train(m->model, &options);
         const pg_train_result expected = step(together, all);
         options.accumulation = N_ROWS;
@@ -162,7 +162,7 @@ static void accumulation_is_one_batch(void **state) {
         pg_train_result r = {0};
         double loss = 0;
         for (int k = 0; k < N_ROWS; k++) {
-            one[k] = inputs_of(m, &rows[k], 1, LEFT);
+            one[k] = inputs_of(m, &rows[k], 1, RIGHT);
             r = step(apart, one[k]);
             evaluate(apart, all); /* changes nothing */
             assert_int_equal(r.updated, k == N_ROWS - 1);
