@@ -223,13 +223,9 @@ static pg_status take_step(tool_training *t) {
 }
 
 int tool_train_go_on(tool_training *t) {
-    pg_inputs *inputs = NULL;
-    pg_train_result result = {.struct_size = sizeof result};
-    pg_status status = tool_train_encode(&t->encoder, t->training.data, t->training.rows, 1, &inputs);
-    if (status >= 0) status = pg_trainer_evaluate(t->trainer, inputs, &result); /* it says how many steps there were */
-    pg_inputs_close(&inputs);
-    if (status < 0) return status == TOOL_TOLD ? TOOL_FAILED : tool_fail(status, TOOL_STAGE_TRAIN);
-    t->step = t->saved_step = result.step;
+    const pg_status status = pg_trainer_get_step(t->trainer, &t->step);
+    if (status < 0) return tool_fail(status, TOOL_STAGE_TRAIN);
+    t->saved_step = t->step;
     return tool_train_log_resume(&t->log, t->step);
 }
 

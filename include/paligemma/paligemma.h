@@ -1424,7 +1424,8 @@ PG_API pg_status pg_trainer_options_init(pg_trainer_options *options, size_t str
  * the model's. It keeps the model, whose allocator gives the memory. An adapted model: PG_ERROR_UNSUPPORTED; merge it
  * with pg_model_convert() first.
  * Errors: PG_ERROR_ARGUMENT (a number out of its range; names that fit no module), _UNSUPPORTED (a module that cannot
- * be trained, by its name; a pattern that pg_adapter_open() does not read either), _LIMIT, _MEMORY. */
+ * be trained, by its name; a pattern that pg_adapter_open() does not read either), _FORMAT (a pattern that is none),
+ * _LIMIT, _MEMORY. */
 PG_API pg_status pg_trainer_create(const pg_model *model, const pg_trainer_options *options, pg_trainer **out);
 PG_API void pg_trainer_close(pg_trainer **trainer); ///< drops the caller's reference; as pg_session_close()
 
@@ -1475,9 +1476,10 @@ typedef struct pg_parameter {
     uint32_t reserved;     ///< 0
     int64_t shape[4];      ///< n_dims numbers, and then ones
     const char *name;      ///< as in adapter_model.safetensors, valid until the trainer is closed
-    const float *value;    ///< valid until the next call on the trainer
+    const float *value;    ///< valid until the trainer is closed; an update changes what is there
     const float *gradient; ///< of the labels since the last update, summed; after an update their mean, as limited
 } pg_parameter;
+PG_API pg_status pg_trainer_get_step(const pg_trainer *trainer, int64_t *step); ///< updates so far, resumed ones too
 PG_API pg_status pg_trainer_count_parameters(const pg_trainer *trainer, size_t *n); ///< arrays, not numbers
 /** Parameter `index`, in the order of their names. Errors: PG_ERROR_ARGUMENT, _STATE. */
 PG_API pg_status pg_trainer_get_parameter(const pg_trainer *trainer, size_t index, pg_parameter *out);

@@ -146,6 +146,15 @@ pg_status pg_trainer_resume(const pg_model *model, const char *folder, const pg_
     return create(model, folder, options, out);
 }
 
+pg_status pg_trainer_get_step(const pg_trainer *trainer, int64_t *step) {
+    PGI_ENTER;
+    PGI_NOT_NULL(trainer);
+    PGI_NOT_NULL(step);
+    PGI_TRY(begin(trainer));
+    *step = trainer->step;
+    return end(trainer, PG_OK);
+}
+
 pg_status pg_trainer_count_parameters(const pg_trainer *trainer, size_t *n) {
     PGI_ENTER;
     PGI_NOT_NULL(trainer);

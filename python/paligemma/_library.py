@@ -323,6 +323,7 @@ STATUS_FUNCTIONS = {
     "pg_trainer_evaluate": [_H, _H, P(TrainResult)],
     "pg_trainer_save": [_H, c_char_p],
     "pg_trainer_resume": [_H, c_char_p, P(TrainerOptions), _OUT],
+    "pg_trainer_get_step": [_H, P(i64)],
     "pg_trainer_count_parameters": [_H, P(c_size_t)],
     "pg_trainer_get_parameter": [_H, c_size_t, P(Parameter)],
     "pg_model_adapt": [_H, P(c_void_p), P(f32), c_size_t, _OUT],

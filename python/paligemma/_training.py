@@ -2,8 +2,6 @@
 """The loop of Trainer.train(): the order of the data, evaluation, saving, the history."""
 from __future__ import annotations
 
-import json
-import os
 from itertools import islice
 from typing import Any, Callable, Iterable, Iterator, Mapping
 
@@ -12,19 +10,6 @@ import numpy as np
 from ._errors import Cancelled
 
 _KEYS = ("image", "prefix", "suffix")
-_STATE = "trainer_state.safetensors"
-
-
-def updates_of(folder: str, **options: Any) -> int:
-    """The updates of a saved state, which the library has read just now. options: what of LoraConfig changes no shape, so
-    that the library sees no difference."""
-    with open(os.path.join(folder, _STATE), "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    saved = json.loads(header["__metadata__"]["options"])
-    for name, value in options.items():
-        if saved[name] != value:
-            raise ValueError(f"{name} is {value}, expected {saved[name]}, with which {folder} was saved")
-    return int(header["__metadata__"]["step"])
 
 
 def collator(processor: Any) -> Callable[[list[Any]], Mapping[str, Any]]:

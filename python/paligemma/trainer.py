@@ -22,7 +22,7 @@ from ._errors import Cancelled
 from ._handle import Handle, view
 from ._run import CancelFlag, interruptible
 from ._sampling import number, whole
-from ._training import Batches, collator, train, updates_of
+from ._training import Batches, collator, train
 from .adapters import PeftModel
 from .colpali import ColPaliForRetrieval
 from .model import PaliGemmaForConditionalGeneration
@@ -144,8 +144,9 @@ class Trainer:
                 progress=self._report, cancel=self._cancel.pointer,
                 **{field: number(*value, float) for field, value in numbers.items()})
             self._open(options, None if _folder is None else os.fsdecode(_folder))
-        self._n_updates = 0 if _folder is None else updates_of(
-            os.fsdecode(_folder), lora_alpha=lora_alpha, lora_dropout=lora_dropout, use_rslora=bool(use_rslora))
+        n_updates = ctypes.c_int64()
+        c.check(c.lib.pg_trainer_get_step(self._handle.pointer, ctypes.byref(n_updates)))
+        self._n_updates = n_updates.value
         self._n_calls = 0  # of step() since the last update
 
     @classmethod

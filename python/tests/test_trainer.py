@@ -256,12 +256,11 @@ def test_what_does_not_resume(model, tmp_path):
         trainer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"found shape \[4, .*expected \[8, "):
         Trainer.resume(model, tmp_path)
-    for name, value, words in (("lora_alpha", 9, "lora_alpha is 9, expected 8, with which .* was saved"),
-                               ("lora_dropout", 0.5, "lora_dropout is 0.5, expected 0"),
-                               ("use_rslora", True, "use_rslora is True, expected False")):
+    for name, value, words in (("lora_alpha", 9, "lora_alpha.*found 8.*expected 9"),
+                               ("use_rslora", True, "use_rslora.*found false")):
         with pytest.raises(ValueError, match=words):
             Trainer.resume(model, tmp_path, **{**SMALL, name: value})
-    with Trainer.resume(model, tmp_path, **{**SMALL, "learning_rate": 1, "seed": 3}) as trainer:
+    with Trainer.resume(model, tmp_path, **{**SMALL, "learning_rate": 1, "seed": 3, "lora_dropout": 0.5}) as trainer:
         assert trainer.global_step == 0
     state = tmp_path / "trainer_state.safetensors"
     data = state.read_bytes()

@@ -628,6 +628,8 @@ static pg_status train_with(fault_world *w, int32_t n_threads) {
     pg_status status = pg_trainer_create(w->model, &options, &trainer);
     if (status >= 0) status = pg_trainer_step(trainer, w->labelled, &result);
     if (status >= 0) status = pg_trainer_evaluate(trainer, w->labelled, &result);
+    int64_t step;
+    if (status >= 0) status = pg_trainer_get_step(trainer, &step);
     if (status >= 0) status = pg_trainer_count_parameters(trainer, &n);
     if (status >= 0) status = pg_trainer_get_parameter(trainer, n - 1, &parameter);
     pg_trainer_close(&trainer);

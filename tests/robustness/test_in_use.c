@@ -192,12 +192,14 @@ static void all_of_a_trainer_are_refused(pg_trainer *trainer, const pg_inputs *l
     pg_train_result result = {.struct_size = sizeof result, .loss = -7};
     pg_parameter parameter = {.struct_size = sizeof parameter};
     size_t n = 7;
+    int64_t at = 7;
     refused(pg_trainer_step(trainer, labelled, &result), "trainer");
     refused(pg_trainer_evaluate(trainer, labelled, &result), "trainer");
     refused(pg_trainer_save(trainer, folder), "trainer");
+    refused(pg_trainer_get_step(trainer, &at), "trainer");
     refused(pg_trainer_count_parameters(trainer, &n), "trainer");
     refused(pg_trainer_get_parameter(trainer, 0, &parameter), "trainer");
-    assert_true(result.loss == -7 && n == 7 && !parameter.name);
+    assert_true(result.loss == -7 && n == 7 && at == 7 && !parameter.name);
 }
 
 static int32_t intrude_on_trainer(void *user, int32_t phase, int64_t done, int64_t total) {

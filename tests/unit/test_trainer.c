@@ -274,6 +274,9 @@ static void a_resumed_training_has_the_same_bits(void **state) {
         pg_trainer_close(&first);
         options.n_threads = 2;
         OK(pg_trainer_resume(m->model, saved, &options, &again));
+        int64_t updates = 0;
+        OK(pg_trainer_get_step(again, &updates));
+        assert_int_equal(updates, 2);
         pg_train_result r = evaluate(again, in);
         assert_int_equal(r.step, 2);
         for (int k = 0; k < 3 * (int)options.accumulation; k++) r = step(again, in);
@@ -463,6 +466,8 @@ static void parameters_are_shown(void **state) {
     TOLD(pg_trainer_get_parameter(trainer, n, &p), PG_ERROR_ARGUMENT, "parameter is 14", "less than 14");
     ARGUMENT(pg_trainer_get_parameter(NULL, 0, &p));
     ARGUMENT(pg_trainer_get_parameter(trainer, 0, NULL));
+    ARGUMENT(pg_trainer_get_step(NULL, &(int64_t){0}));
+    ARGUMENT(pg_trainer_get_step(trainer, NULL));
     ARGUMENT(pg_trainer_count_parameters(NULL, &n));
     ARGUMENT(pg_trainer_count_parameters(trainer, NULL));
     pg_trainer_close(&trainer);
