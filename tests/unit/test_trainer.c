@@ -398,7 +398,7 @@ static void bad_options_are_told(void **state) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         pg_trainer_options options = training_of(bad[i].lora ? bad[i].lora : "q_proj", bad[i].whole);
         char *field = (char *)&options + bad[i].at;
-        const int64_t integer = (int64_t)bad[i].number;
+        const int64_t integer = bad[i].is_integer ? (int64_t)bad[i].number : 0;
         const int32_t shorter = (int32_t)integer;
         if (bad[i].at && !bad[i].is_integer) memcpy(field, &bad[i].number, sizeof(double));
         if (bad[i].is_integer == 8) memcpy(field, &integer, 8);
