@@ -38,8 +38,8 @@ typedef struct maker {
     pgi_parameters *parameters;
     pgi_trained_model *out;
     uint64_t *lora_used, *saved_used; /* [n of the lists]: whether a name fitted */
-    int64_t n_chosen;
-    int binding; /* 0: parameters are added; 1: they have been made, and are bound */
+    int64_t n_lora, n_saved;          /* modules */
+    int binding;                      /* 0: parameters are added; 1: they have been made, and are bound */
     uint32_t index;
 } maker;
 
@@ -201,7 +201,7 @@ static pg_status no_training(const trainable *t, const char *option, const char 
 static pg_status choose(maker *m, const trainable *t) {
     const int saved = is_saved(m, t->name), lora = gets_lora(m, t);
     if (!saved && !lora) return PG_OK;
-    m->n_chosen++;
+    *(saved ? &m->n_saved : &m->n_lora) += 1;
     if (saved && (t->is_head || t->embedding == &m->out->embedding))
         return no_training(t, "modules_to_save", "other modules; the embedding of tokens and the head can have LoRA");
     if (saved)
@@ -291,7 +291,7 @@ static pg_status visit_layer(maker *m, const char *prefix, const member *members
 static pg_status visit_all(maker *m) {
     pgi_trained_model *out = m->out;
     const pgi_config *config = &m->model->config;
-    m->n_chosen = 0;
+    m->n_lora = m->n_saved = 0;
     m->index = 0;
     PGI_TRY(visit(m, (trainable){.linear = &out->patch}, "model.vision_tower.embeddings.patch_embedding"));
     PGI_TRY(visit(m, (trainable){.embedding = &out->position}, "model.vision_tower.embeddings.position_embedding"));
@@ -349,10 +349,12 @@ static pg_status make(maker *m) {
     PGI_TRY(visit_all(m));
     if (m->choice->rank > 0) PGI_TRY(check_names("target_modules", &m->choice->lora, m->lora_used));
     PGI_TRY(check_names("modules_to_save", &m->choice->saved, m->saved_used));
-    if (m->n_chosen == 0)
+    if (m->choice->rank > 0 && m->n_lora == 0)
         return pgi_error(PG_ERROR_ARGUMENT,
-                         "target_modules: found a choice that fits no module of the model, expected "
-                         "one that fits some");
+                         "target_modules: found a choice that fits no module of the model but those of "
+                         "modules_to_save, expected one that fits some, or the rank 0");
+    if (m->n_lora + m->n_saved == 0)
+        return pgi_error(PG_ERROR_ARGUMENT, "modules_to_save: found none, and the rank 0, expected modules to train");
     PGI_TRY(pgi_parameters_make(m->parameters));
     m->binding = 1;
     PGI_TRY(visit_all(m));

@@ -173,7 +173,7 @@ static void of_one_module_alone(void **state) {
                    {NULL, "position_embedding"},
                    {"patch_embedding", NULL},
                    {NULL, "patch_embedding"},
-                   {"q_proj", "q_proj,norm"},
+                   {"q_proj,v_proj", "q_proj,norm"},
                    {"regex:.*language_model.layers.1.*o_proj", "encoder.layers.1.mlp"}};
     (void)state;
     for (size_t c = 0; c < sizeof choices / sizeof *choices; c++) {

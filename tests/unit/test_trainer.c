@@ -305,7 +305,7 @@ static void other_states_are_refused(void **state) {
         {"q_proj", "norm", 4, 4, 0, "found shape [3, ", "expected [4, "},
         {"q_proj,v_proj", "norm", 3, 4, 0, "v_proj", "found none"},
         {"q_proj", NULL, 3, 4, 0, "norm", "do not train"},
-        {"q_proj", "norm,post_layernorm,q_proj", 3, 4, 0, "q_proj", "found none"},
+        {"v_proj", "norm,q_proj", 3, 4, 0, "q_proj", "found none"},
     };
     const pg_trainer_options options = training_of("q_proj", "norm");
     pg_trainer *trainer = train(models[0].model, &options), *out = trainer;
@@ -379,6 +379,10 @@ static const bad_options bad[] = {
     {PG_ERROR_ARGUMENT, "target_modules: found an empty text", "names", .lora = ""},
     {PG_ERROR_ARGUMENT, "target_modules: found a choice that fits no module", "some", .lora = "regex:x"},
     {PG_ERROR_ARGUMENT, "target_modules: found a choice that fits no module", "some", .lora = "regex:"},
+    {PG_ERROR_ARGUMENT, "target_modules: found a choice that fits no module", "rank 0", .lora = "regex:x",
+     .whole = "norm"},
+    {PG_ERROR_ARGUMENT, "target_modules: found a choice that fits no module", "rank 0", .lora = "q_proj",
+     .whole = "q_proj"},
     {PG_ERROR_FORMAT, "target_modules", "", .lora = "regex:(q_proj"},
     {PG_ERROR_UNSUPPORTED, "target_modules", "", .lora = "regex:(?=a)q_proj"},
     {PG_ERROR_UNSUPPORTED, "target_modules: found model.language_model.norm", "can be in modules_to_save",
@@ -408,7 +412,8 @@ static void bad_options_are_told(void **state) {
         assert_null(out);
     }
     pg_trainer_options options = training_of(NULL, NULL); /* neither */
-    TOLD(pg_trainer_create(models[0].model, &options, &out), PG_ERROR_ARGUMENT, "fits no module", "some");
+    TOLD(pg_trainer_create(models[0].model, &options, &out), PG_ERROR_ARGUMENT, "modules_to_save: found none",
+         "modules to train");
     ARGUMENT(pg_trainer_create(NULL, &options, &out));
     ARGUMENT(pg_trainer_create(models[0].model, &options, NULL));
     options.struct_size = 8;
