@@ -2,7 +2,8 @@
 /*
  * The course of a training: the losses so far, and ADAPTER/log.jsonl, from which --resume has them. Its lines are
  * objects: the first one has "settings", the others "step" with "loss" or "validation_loss" and more to read. Lines are
- * written before each state that is saved, so that the file is never behind one; lines ahead of it are cut off.
+ * written before the newest state is saved, so that the file is never behind what --resume goes on from; lines ahead of
+ * it are cut off. The line of the least validation loss is written after its adapter is saved.
  */
 #ifndef PALIGEMMA_TOOL_TRAIN_LOG_H
 #define PALIGEMMA_TOOL_TRAIN_LOG_H

@@ -121,10 +121,11 @@ static int save_to(const tool_training *t, const char *folder) {
     return status < 0 ? TOOL_FAILED : TOOL_OK;
 }
 
-/* Saves the newest state, the log and the curve; is_best: also as the adapter of the least validation loss. */
-static int save(tool_training *t, int is_best) {
-    int status = tool_train_log_write(&t->log);
-    if (status == TOOL_OK && is_best && t->validation.n > 0) status = save_to(t, t->settings.folder);
+/* Saves the newest state, the log and the curve. A state of the least validation loss is saved as the adapter, too, and
+ * before the log, which must not tell of an adapter that is not there. */
+static int save(tool_training *t) {
+    int status = t->log.best_step == t->step ? save_to(t, t->settings.folder) : TOOL_OK;
+    if (status == TOOL_OK) status = tool_train_log_write(&t->log);
     if (status == TOOL_OK) status = save_to(t, t->last);
     t->save_failed = status != TOOL_OK;
     if (status != TOOL_OK) return status;
@@ -193,12 +194,17 @@ static pg_status look(tool_training *t) {
     pg_status status = evaluate(t, &loss);
     if (status < 0) return status;
     if (tell_validation(t, loss) != TOOL_OK) return TOOL_TOLD;
-    return save(t, t->log.best_step == t->step) == TOOL_OK ? PG_OK : TOOL_TOLD;
+    return save(t) == TOOL_OK ? PG_OK : TOOL_TOLD;
+}
+
+/* After each so many steps, and at the end. */
+static int validation_is_due(const tool_training *t) {
+    return t->validation.n > 0 && (t->step >= t->settings.n_steps || t->step % t->settings.evaluate_every == 0);
 }
 
 /* Whether a validation is due that was not done, at the beginning or where it was interrupted. */
 static int misses_validation(const tool_training *t) {
-    if (t->validation.n == 0 || t->step % t->settings.evaluate_every != 0) return 0;
+    if (!validation_is_due(t)) return 0;
     for (size_t i = t->log.n; i-- > 0 && t->log.points[i].step == t->step;)
         if (t->log.points[i].is_validation) return 0;
     return 1;
@@ -215,10 +221,9 @@ static pg_status take_step(tool_training *t) {
     pg_status status = learn(t, &result);
     if (status < 0) return status;
     if (tell_step(t, &result) != TOOL_OK) return TOOL_TOLD;
-    const int is_last = t->step == s->n_steps;
-    if (t->validation.n > 0 && (is_last || t->step % s->evaluate_every == 0)) return look(t);
-    if (is_last || t->step % s->save_every == 0 || tool_seconds() - t->saved_at > SAVE_SECONDS)
-        return save(t, 0) == TOOL_OK ? PG_OK : TOOL_TOLD;
+    if (validation_is_due(t)) return look(t);
+    if (t->step == s->n_steps || t->step % s->save_every == 0 || tool_seconds() - t->saved_at > SAVE_SECONDS)
+        return save(t) == TOOL_OK ? PG_OK : TOOL_TOLD;
     return PG_OK;
 }
 
@@ -267,7 +272,7 @@ static int end_badly(tool_training *t, pg_status status) {
     const int diverged = status == PG_ERROR_FORMAT, interrupted = tool_interrupted();
     char *why = status == PG_ERROR_CANCELLED || status == TOOL_TOLD ? NULL : tool_with_names(pg_last_error());
     tool_progress_clear(t->progress);
-    if (!diverged && t->step > 0 && t->saved_step != t->step && !t->save_failed) save(t, 0);
+    if (!diverged && t->step > 0 && t->saved_step != t->step && !t->save_failed) save(t);
     char *place = where(t);
     if (interrupted) {
         tool_interrupt_told();

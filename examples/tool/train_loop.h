@@ -7,11 +7,11 @@
 #include "train_rows.h"
 
 typedef struct tool_train_settings {
-    const char *folder;      /* of the adapter. With a validation it has the state of its least loss, and LAST in it the
-                                newest      one; without, the newest one */
-    const char *plot;        /* a file, .svg or .png */
-    int64_t epochs, n_steps; /* n_steps 0: so many epochs */
-    int64_t batch, accumulate;          /* rows of a call, and calls of a step */
+    const char *folder;        /* of the adapter: the newest state, or with a validation that of its least loss, and the
+                                  newest one in LAST */
+    const char *plot;          /* a file, .svg or .png */
+    int64_t epochs, n_steps;   /* n_steps 0: so many epochs */
+    int64_t batch, accumulate; /* rows of a call, and calls of a step */
     int64_t evaluate_every, save_every; /* steps; 0: once an epoch */
     int64_t early_stop;                 /* evaluations without a better one; 0: no */
     uint64_t seed;                      /* of the order */

@@ -217,6 +217,29 @@ def validations(model, data, temporary):
     shutil.rmtree(out)
 
 
+def unfinished_validation(model, data, temporary):
+    """Stopped within the last validation, of a step that is no multiple of --evaluate-every: it is done at --resume, and
+    the log has it only when the adapter is saved."""
+    out = os.path.join(temporary, "unfinished")
+    log, adapter = os.path.join(out, "log.jsonl"), os.path.join(out, "adapter_model.safetensors")
+    base = ("train", model, data, "--out", out, "--validation", data, "--steps", "1", "--evaluate-every", "100")
+    expect("a validated step", run(*base)[0] == 0)
+    before = [line for line in log_of(out) if "validation_loss" not in line]
+    write_lines(log, *before)
+    os.remove(adapter)
+    os.mkdir(adapter)  # in the way
+    code, text, err = run(*base, "--resume")
+    expect("an adapter that cannot be saved", code == 1 and adapter in err and log_of(out) == before, code, text, err, log_of(out))
+    os.rmdir(adapter)
+    code, text, err = run(*base, "--resume")
+    expect("the last validation is done", code == 0 and text.startswith("step 1/1 ") and f"{out}: the adapter of step 1, " in text, code, text, err)
+    expect("its adapter", contents(adapter) == contents(out, "last", "adapter_model.safetensors") and log_of(out)[:-1] == before
+           and log_of(out)[-1]["validation_loss"] > 0, log_of(out))
+    code, text, err = run(*base, "--resume")
+    expect("it is done once", code == 0 and text.startswith(f"{out}: the adapter of step 1, "), code, text, err)
+    shutil.rmtree(out)
+
+
 def going_on(model, data, temporary):
     """Interrupted, killed, and gone on from: the numbers of a training that was not."""
     whole, out = os.path.join(temporary, "whole"), os.path.join(temporary, "parts")
@@ -280,6 +303,7 @@ def main():
         usage(model, data, temporary)
         adapters(model, data, temporary)
         validations(model, data, temporary)
+        unfinished_validation(model, data, temporary)
         going_on(model, data, temporary)
         terminal(model, data, temporary)
     print(f"{failures} failed after {time.monotonic() - begun:.0f} s")
