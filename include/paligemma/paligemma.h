@@ -1404,7 +1404,7 @@ typedef struct pg_trainer_options {
     double weight_decay;      ///< of all but biases and norms; default 0
     double beta1;             ///< of the mean of the gradients, 0 to less than 1; default 0.9
     double beta2;             ///< of the mean of their squares; default 0.999
-    double epsilon;           ///< default 1e-8
+    double epsilon;           ///< 1.2e-38 or more; default 1e-8
     double max_gradient_norm; ///< gradients are scaled so that their norm is at most this; 0: as they are; default 1
     int64_t warmup_steps;     ///< updates in which the learning rate grows from 0; default 0
     int64_t total_steps;      ///< updates of the whole training, for the schedule; default 0: it stays at its highest
@@ -1420,12 +1420,11 @@ typedef struct pg_trainer_options {
 PG_API pg_status pg_trainer_options_init(pg_trainer_options *options, size_t struct_size); ///< fills in the defaults
 
 /** A trainer of a model with stored, int8 or int4 weights, which stay as they are; arithmetic is f32 whatever the model
- * was opened with. A starts as PEFT has it (uniform, at most 1 / sqrt(inputs)), B with zeros, so that the first loss is
- * the model's. It keeps the model, whose allocator gives the memory. An adapted model: PG_ERROR_UNSUPPORTED; merge it
- * with pg_model_convert() first.
- * Errors: PG_ERROR_ARGUMENT (a number out of its range; names that fit no module), _UNSUPPORTED (a module that cannot
- * be trained, by its name; a pattern that pg_adapter_open() does not read either), _FORMAT (a pattern that is none),
- * _LIMIT, _MEMORY. */
+ * was opened with. A starts as PEFT has it (uniform, at most 1 / sqrt(inputs)), B with zeros (of embeddings A with
+ * zeros, B normal), so that the first loss is the model's. It keeps the model, whose allocator gives the memory. An
+ * adapted model: PG_ERROR_UNSUPPORTED; merge it with pg_model_convert() first. Errors: PG_ERROR_ARGUMENT (a number out
+ * of its range; names that fit no module), _UNSUPPORTED (a module that cannot be trained, by its name; a pattern that
+ * pg_adapter_open() does not read either), _FORMAT (a pattern that is none), _LIMIT, _MEMORY, _IO. */
 PG_API pg_status pg_trainer_create(const pg_model *model, const pg_trainer_options *options, pg_trainer **out);
 PG_API void pg_trainer_close(pg_trainer **trainer); ///< drops the caller's reference; as pg_session_close()
 
@@ -1443,9 +1442,11 @@ typedef struct pg_train_result {
 
 /** Gradients of the mean loss over all labels of `inputs` (pg_processor_encode_batch() with suffixes, or
  * pg_inputs_create() with labels), and with every accumulation-th call an update: AdamW of torch. The mean is over all
- * labels of the calls of an update, as in transformers' Trainer. Rows are run one by one, so that memory is that of
- * the longest. result may be NULL.
- * After an error parameters and optimizer are as before the call, and what was accumulated is dropped.
+ * labels of the calls of an update, as in transformers' Trainer. Labels on padding, and that of a row's first token,
+ * do not count. Rows are run one by one, so that memory is that of the longest, and of the features of all images.
+ * result may be NULL.
+ * After an error parameters and optimizer are as before the call, and what was accumulated is dropped; but of
+ * PG_ERROR_STATE and NULL arguments, which change nothing.
  * Errors: PG_ERROR_ARGUMENT (no labels, and those of pg_forward()), _FORMAT (the loss or a gradient is not finite: a
  * smaller learning rate may help), _UNSUPPORTED (rows of several texts; a mask that hides tokens between others),
  * _LIMIT, _MEMORY, _CANCELLED, _IO. */

@@ -27,15 +27,15 @@ static pg_status check_numbers(const pg_trainer_options *o) {
                               {"weight_decay", o->weight_decay, 0, any},
                               {"beta1", o->beta1, 0, 1},
                               {"beta2", o->beta2, 0, 1},
-                              {"epsilon", o->epsilon, 0, any},
+                              {"epsilon", o->epsilon, (double)FLT_MIN, any},
                               {"max_gradient_norm", o->max_gradient_norm, 0, any},
                               {"warmup_steps", (double)o->warmup_steps, 0, any},
                               {"total_steps", (double)o->total_steps, 0, any},
                               {"accumulation", (double)o->accumulation, 1, any}};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (!(numbers[i].value >= numbers[i].least && numbers[i].value < numbers[i].below))
-            return pgi_error(PG_ERROR_ARGUMENT, "%s is %g, expected %g or more%s", numbers[i].name, numbers[i].value,
-                             numbers[i].least, numbers[i].below == 1 ? ", and less than 1" : "");
+            return pgi_error(PG_ERROR_ARGUMENT, "%s is %g, expected a finite number of %g or more%s", numbers[i].name,
+                             numbers[i].value, numbers[i].least, numbers[i].below == 1 ? ", and less than 1" : "");
     if (o->rank < 0 || o->rank > PGI_MAX_LOW_RANK)
         return pgi_error(PG_ERROR_ARGUMENT, "rank is %d, expected 0 to %d", o->rank, PGI_MAX_LOW_RANK);
     if (!(o->alpha > 0 && o->alpha <= (double)FLT_MAX))
@@ -111,8 +111,7 @@ static pg_status run(pg_trainer *trainer, const pg_inputs *inputs, int learn, pg
     if (result) PGI_TRY(pgi_struct_out_check(result, PGI_STRUCT(pg_train_result)));
     PGI_TRY(begin(trainer));
     pgi_call call = pgi_call_begin(NULL, inputs, NULL, NULL); /* the trainer itself keeps the rest */
-    pg_status status = pgi_tensor_files_unchanged(trainer->model->files);
-    if (status >= 0) status = pgi_trainer_run(trainer, inputs, learn, &value);
+    const pg_status status = pgi_trainer_run(trainer, inputs, learn, &value);
     pgi_call_end(&call);
     if (status >= 0 && result) pgi_struct_out(result, &value, sizeof value);
     return end(trainer, status);

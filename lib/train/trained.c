@@ -28,8 +28,7 @@ typedef struct trainable {
     pgi_trained_embedding *embedding;
     pgi_trained_norm *norm;
     int is_convolution, is_head;
-    int64_t rows, columns;            /* of the weight; of a norm rows alone */
-    int32_t vision_layer, text_layer; /* -1: none */
+    int64_t rows, columns; /* of the weight; of a norm rows alone */
 } trainable;
 
 typedef struct maker {

@@ -159,6 +159,41 @@ static pg_status check_row(const call *c, int64_t row) {
     return PG_OK;
 }
 
+/* Images may serve several rows where a caller gives features; these are the inputs' own, and each is of one row. */
+static pg_status check_image_tokens(const call *c) {
+    const int64_t per_image = config_of(c)->vision.n_patches, n_images = c->features ? c->features->n_images : 0;
+    int64_t n = 0;
+    for (int64_t r = 0; r < c->inputs->n_rows; r++)
+        for (int64_t t = 0; t < c->inputs->n_tokens; t++) n += pgi_is_image_token(&c->merged, r, t);
+    if (n == n_images * per_image) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT,
+                     "the rows have %lld image tokens, the %lld images have %lld each: image tokens and images do not "
+                     "match",
+                     (long long)n, (long long)n_images, (long long)per_image);
+}
+
+/* Checks rows and images against the model and each other, before anything is computed. */
+static pg_status merge(call *c) {
+    const pg_inputs *inputs = c->inputs;
+    const int32_t size = config_of(c)->vision.image_size;
+    const pg_model *model = c->trainer->model;
+    if (inputs->pixels && inputs->n_images > 0) {
+        if (inputs->image_width != size || inputs->image_height != size)
+            return pgi_error(PG_ERROR_ARGUMENT, "the images are %d x %d pixels, the model's are %d x %d",
+                             inputs->image_width, inputs->image_height, size, size);
+        PGI_TRY(pgi_features_new(model, inputs->n_images, &c->features));
+    }
+    pgi_merged_inputs merged; /* on error it needs no free */
+    PGI_TRY(pgi_merged_inputs_init(&c->trainer->run, model, inputs, c->features, NULL, &merged));
+    c->merged = merged;
+    PGI_TRY(check_image_tokens(c));
+    pgi_merged_inputs_pack(&c->merged);
+    if (c->merged.packed)
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "found rows of several texts (position_ids that start again), expected one text a row");
+    return PG_OK;
+}
+
 /* Checks the inputs, and makes what a call needs beside the workspace. */
 static pg_status begin(call *c) {
     const pg_inputs *inputs = c->inputs;
@@ -181,17 +216,12 @@ static pg_status begin(call *c) {
     }
     if (c->n_labels == 0)
         return pgi_error(PG_ERROR_ARGUMENT, "found no label in any row, expected at least one that is not -100");
+    PGI_TRY(merge(c));
     PGI_TRY(reserve(c->trainer, longest));
     const int64_t n_images = inputs->pixels ? inputs->n_images : 0;
     const int64_t image_passes = c->learn && trained->trains_features ? 3 * n_images - 1 : n_images;
     c->total = inputs->n_rows * config->text.n_layers * (c->learn ? 2 : 1) + image_passes * config->vision.n_layers;
-    if (n_images == 0) return PG_OK;
-    if (inputs->image_width != config->vision.image_size || inputs->image_height != config->vision.image_size)
-        return pgi_error(PG_ERROR_ARGUMENT, "the images are %d x %d pixels, the model's are %d x %d",
-                         inputs->image_width, inputs->image_height, config->vision.image_size,
-                         config->vision.image_size);
-    PGI_TRY(pgi_features_new(c->trainer->model, n_images, &c->features));
-    if (!c->learn || !trained->trains_features) return PG_OK;
+    if (n_images == 0 || !c->learn || !trained->trains_features) return PG_OK;
     const size_t size = pgi_features_count(c->trainer->model, n_images);
     c->feature_gradients = pgi_alloc_zero(memory, size, sizeof(float));
     return c->feature_gradients ? PG_OK : PG_ERROR_MEMORY;
@@ -265,13 +295,14 @@ static pg_status embed_back(const call *c, int64_t row, const float *dx) {
     const pgi_row *of = &c->inputs->rows[row];
     const int64_t h = config_of(c)->text.hidden_size, end = of->first_token + of->n_tokens;
     int64_t feature = c->merged.first_feature[row];
-    for (int64_t t = 0; t < end; t++) {
+    for (int64_t t = 0; t < of->first_token; t++) feature += pgi_is_image_token(&c->merged, row, t);
+    for (int64_t t = of->first_token; t < end; t++) {
         const float *of_token = dx + (t - of->first_token) * h;
         if (pgi_is_image_token(&c->merged, row, t)) {
             float *to = c->feature_gradients ? c->feature_gradients + feature * h : NULL;
-            for (int64_t i = 0; i < h && to && t >= of->first_token; i++) to[i] += of_token[i];
+            for (int64_t i = 0; i < h && to; i++) to[i] += of_token[i];
             feature++;
-        } else if (t >= of->first_token && c->trainer->trained.trains_embedding && c->inputs->ids) {
+        } else if (c->trainer->trained.trains_embedding && c->inputs->ids) {
             pgi_train_embedding_row_back(&w->pass, &c->trainer->trained.embedding,
                                          c->inputs->ids[row * c->inputs->n_tokens + t], (float)sqrt((double)h),
                                          of_token);
@@ -304,12 +335,12 @@ static pg_status run_row(call *c, int64_t row) {
                                               (long long)row, loss, (long long)c->trainer->step),
                                     row);
         c->loss += loss;
+        c->n_tokens += of->n_tokens;
         if (c->learn) {
             PGI_TRY(pgi_train_decoder_back(&w->decoder, w->dx, c->done + n_layers, c->total));
             if (c->trainer->trained.first_text == 0) PGI_TRY(embed_back(c, row, w->dx));
         }
     }
-    c->n_tokens += of->n_tokens;
     c->done = told;
     return PG_OK;
 }
@@ -317,13 +348,6 @@ static pg_status run_row(call *c, int64_t row) {
 static pg_status run_rows(call *c) {
     const int64_t n_images = c->features ? c->features->n_images : 0;
     for (int64_t i = 0; i < n_images; i++) PGI_TRY(encode_image(c, i));
-    pgi_merged_inputs merged; /* on error it needs no free */
-    PGI_TRY(pgi_merged_inputs_init(&c->trainer->run, c->trainer->model, c->inputs, c->features, NULL, &merged));
-    c->merged = merged;
-    pgi_merged_inputs_pack(&c->merged);
-    if (c->merged.packed)
-        return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "found rows of several texts (position_ids that start again), expected one text a row");
     for (int64_t r = 0; r < c->inputs->n_rows; r++) PGI_TRY(run_row(c, r));
     if (c->feature_gradients) PGI_TRY(images_back(c));
     return pgi_run_progress(&c->trainer->run, PG_PHASE_TRAIN, c->total, c->total);
@@ -360,7 +384,8 @@ pg_status pgi_trainer_run(pg_trainer *trainer, const pg_inputs *inputs, int lear
     call c = {.trainer = trainer, .inputs = inputs, .learn = learn};
     *result = (pg_train_result){.struct_size = sizeof *result};
     if (learn && trainer->n_calls == 0) clear_gradients(trainer);
-    pg_status status = begin(&c);
+    pg_status status = pgi_tensor_files_unchanged(trainer->model->files);
+    if (status >= 0) status = begin(&c);
     if (status >= 0) status = run_rows(&c);
     end(&c);
     if (status >= 0) {

@@ -357,7 +357,7 @@ static const bad_options bad[] = {
     {PG_ERROR_ARGUMENT, "weight_decay is nan", "0 or more", REAL(weight_decay, NAN)},
     {PG_ERROR_ARGUMENT, "beta1 is 1", "less than 1", REAL(beta1, 1)},
     {PG_ERROR_ARGUMENT, "beta2 is -1", "less than 1", REAL(beta2, -1)},
-    {PG_ERROR_ARGUMENT, "epsilon is -1", "0 or more", REAL(epsilon, -1)},
+    {PG_ERROR_ARGUMENT, "epsilon is 0", "1.17549e-38 or more", REAL(epsilon, 0)},
     {PG_ERROR_ARGUMENT, "max_gradient_norm is -1", "0 or more", REAL(max_gradient_norm, -1)},
     {PG_ERROR_ARGUMENT, "alpha is 0", "more than 0", REAL(alpha, 0)},
     {PG_ERROR_ARGUMENT, "alpha is nan", "more than 0", REAL(alpha, NAN)},
@@ -482,7 +482,19 @@ static void parameters_are_shown(void **state) {
 
 /* After each error the next step is the first of a trainer that saw no error. */
 static void bad_inputs_are_told(void **state) {
-    enum { NO_LABELS, NO_LABEL, LARGE_LABEL, HIDDEN, PACKED, SIZE, LARGE_ID, FEW_IMAGES, NOT_FINITE, N_KINDS };
+    enum {
+        NO_LABELS,
+        NO_LABEL,
+        LARGE_LABEL,
+        HIDDEN,
+        PACKED,
+        SIZE,
+        LARGE_ID,
+        FEW_IMAGES,
+        ONE_FOR_TWO,
+        NOT_FINITE,
+        N_KINDS
+    };
     static const struct {
         pg_status status;
         const char *first, *second;
@@ -494,19 +506,21 @@ static void bad_inputs_are_told(void **state) {
                          {PG_ERROR_ARGUMENT, "the images are 8 x 8 pixels", "12 x 12"},
                          {PG_ERROR_ARGUMENT, "row 1: token ", "the tokenizer is not the model's"},
                          {PG_ERROR_ARGUMENT, "image tokens", "do not match"},
+                         {PG_ERROR_ARGUMENT, "image tokens, the 1 images", "do not match"},
                          {PG_ERROR_FORMAT, "row 0: the loss is ", "a smaller learning rate may help"}};
     (void)state;
     for (int kind = 0; kind < N_KINDS; kind++) {
         tiny m = models[kind % 2];
         static int64_t positions[MAX_ROWS * MAX_TOKENS];
-        const row_spec texts[] = {{0, 4, 3, 1}, {0, 4, 3, 2}};
+        const row_spec texts[] = {{0, 4, 3, 1}, {0, 4, 3, 2}}, images[] = {{1, 4, 3, 1}, {1, 4, 3, 2}};
         const int has_image = kind == SIZE || kind == FEW_IMAGES || kind == NOT_FINITE;
         batch b;
         pg_inputs *wrong = NULL, *sound = inputs_of(&m, rows, N_ROWS, LEFT);
         pg_trainer_options options = training_of(ALL_LORA, NULL);
         options.accumulation = 2;
         pg_trainer *trainer = train(m.model, &options), *other = train(m.model, &options);
-        make_batch(&b, &m, has_image ? rows : texts, 2, RIGHT, 0);
+        make_batch(&b, &m, kind == ONE_FOR_TWO ? images : has_image ? rows : texts, 2, RIGHT, 0);
+        if (kind == ONE_FOR_TWO) b.n_images = 1;
         const int64_t last = b.n_tokens + b.length[1] - 1, size = m.info.image_size;
         for (int64_t i = 0; i < b.n_rows * b.n_tokens && kind == NO_LABEL; i++) b.labels[i] = -100;
         if (kind == LARGE_LABEL) b.labels[last] = m.info.vocab_size;
