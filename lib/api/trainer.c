@@ -45,16 +45,12 @@ static pg_status check_numbers(const pg_trainer_options *o) {
     return PG_OK;
 }
 
-static pg_status options_in(const pg_model *model, const pg_trainer_options *options, pg_trainer_options *complete) {
+static pg_status options_in(const pg_trainer_options *options, pg_trainer_options *complete) {
     PGI_OPTIONS_IN(pg_trainer_options, in, options);
     PGI_TRY(pgi_reserved_in(in.reserved, "pg_trainer_options"));
     PGI_TRY(pgi_flags_in(in.flags, PG_TRAIN_RSLORA | PG_TRAIN_CHECKPOINT, "PG_TRAIN_*"));
     PGI_TRY(check_numbers(&in));
     PGI_TRY(pgi_thread_count(in.n_threads, &in.n_threads));
-    if (model->base)
-        return pgi_error(PG_ERROR_UNSUPPORTED,
-                         "found a model with adapters, expected one without: "
-                         "pg_model_convert() merges them into a model by itself");
     *complete = in;
     return PG_OK;
 }
@@ -65,7 +61,11 @@ static pg_status create(const pg_model *model, const char *folder, const pg_trai
                         pg_trainer **out) {
     pg_trainer_options complete;
     pg_trainer *made = NULL;
-    PGI_TRY(options_in(model, options, &complete));
+    PGI_TRY(options_in(options, &complete));
+    if (model->base)
+        return pgi_error(PG_ERROR_UNSUPPORTED,
+                         "found a model with adapters, expected one without: "
+                         "pg_model_convert() merges them into a model by itself");
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, NULL, NULL, complete.cancel);
     pg_status status = pgi_trainer_create(model, &complete, &made);
