@@ -49,12 +49,15 @@ class Batches:
         if self.is_indexed and len(self.dataset) == 0:
             raise ValueError("the data set is empty, expected one row or more")
 
+    def n_in_a_pass(self) -> int:
+        """Of a data set that is indexed."""
+        return -(-len(self.dataset) // self.size)
+
     def __call__(self, n_passes: int, n_done: int = 0) -> Iterator[list[Any]]:
         """n_passes: 0 is no end; n_done: batches that are left out, unless they come from an iterator, which stands
         where it stands."""
         if self.is_indexed:
-            n = -(-len(self.dataset) // self.size)
-            at, n_done = divmod(n_done, n)
+            at, n_done = divmod(n_done, self.n_in_a_pass())
         else:
             at, n_done = 0, 0 if self.is_iterator else n_done
         while n_passes == 0 or at < n_passes:
@@ -103,7 +106,10 @@ def train(trainer: Any, batches: Batches, held: Batches | None, collate: Callabl
     if save_steps and output_dir is None:
         raise ValueError(f"save_steps is {save_steps}, expected an output_dir beside it")
     history, ends, evaluated, saved = trainer.log_history, False, -1, -1
-    n_done = trainer.global_step * trainer.gradient_accumulation_steps + trainer._n_calls
+    accumulation, n_updates = trainer.gradient_accumulation_steps, trainer.max_steps
+    n_done = trainer.global_step * accumulation + trainer._n_calls
+    if n_passes and batches.is_indexed:  # whole updates: the last may reach into the next pass
+        n_updates, n_passes = -(-n_passes * batches.n_in_a_pass() // accumulation), 0
 
     def note(entry: dict[str, Any]) -> bool:
         history.append(entry)
@@ -113,11 +119,13 @@ def train(trainer: Any, batches: Batches, held: Batches | None, collate: Callabl
         return at != trainer.global_step and (ends or bool(every) and trainer.global_step % every == 0)
 
     try:
-        loss = n_labels = 0.0
+        loss, n_labels, is_cut = 0.0, 0.0, False
         source = batches(n_passes, n_done)
         while not ends:
-            rows = None if 0 < trainer.max_steps <= trainer.global_step else next(source, None)
+            is_done = 0 < n_updates <= trainer.global_step
+            rows = None if is_done else next(source, None)
             ends = rows is None
+            is_cut = ends and not is_done and trainer._n_calls > 0
             if rows is not None:
                 found = trainer.step(collate(rows))
                 loss, n_labels = loss + found.loss * found.n_labels, n_labels + found.n_labels
@@ -125,7 +133,7 @@ def train(trainer: Any, batches: Batches, held: Batches | None, collate: Callabl
                     continue
                 ends = note({"step": found.step, "loss": loss / n_labels, "grad_norm": found.grad_norm,
                              "learning_rate": found.learning_rate})
-                ends, loss, n_labels = ends or found.step == trainer.max_steps, 0.0, 0.0
+                ends, loss, n_labels = ends or found.step == n_updates, 0.0, 0.0
             if held is not None and is_due(eval_steps, evaluated):
                 evaluated = trainer.global_step
                 ends = note({"step": evaluated, "eval_loss": _evaluate(trainer, held, collate)}) or ends
@@ -136,4 +144,8 @@ def train(trainer: Any, batches: Batches, held: Batches | None, collate: Callabl
         if output_dir is not None:
             trainer.save_pretrained(output_dir)
         raise
+    if is_cut:
+        raise ValueError(f"the data set ended after {trainer._n_calls} of the {accumulation} batches of an update, which "
+                         "learned nothing; expected gradient_accumulation_steps that divides its batches, or a list, "
+                         "which goes on into its next pass")
     return history

@@ -124,7 +124,7 @@ class Trainer:
         self._handle = Handle("trainer")
         self.max_steps = whole("max_steps", max_steps)
         self.gradient_accumulation_steps = whole("gradient_accumulation_steps", gradient_accumulation_steps)
-        self.seed = whole("seed", seed)
+        self.seed = whole("seed", seed, 0)
         self.log_history: list[dict[str, Any]] = []  # of train(): what it returns
         numbers = {
             "alpha": ("lora_alpha", lora_alpha), "dropout": ("lora_dropout", lora_dropout),
@@ -232,23 +232,26 @@ class Trainer:
     def _learn(self, function: Any, inputs: Mapping[str, Any]) -> c.TrainResult:
         self._handle.check_open()
         steps = function is c.lib.pg_trainer_step
-        given, result = self._inputs(inputs), c.TrainResult()
+        given, result, status = self._inputs(inputs), c.TrainResult(), c.ERROR_STATE
 
         def work() -> None:
+            nonlocal status
             with self._handle.use() as trainer, given.use() as arrays:
-                c.check(function(trainer, arrays, ctypes.byref(result)))
+                status = function(trainer, arrays, ctypes.byref(result))
+                c.check(status)
 
         try:
             self._run(work)
         except BaseException as error:
-            self._n_calls = 0 if steps else self._n_calls
             if getattr(error, "status_name", "") == "PG_ERROR_FORMAT":  # of numbers here, not of a file
                 raise FloatingPointError(str(error)) from None
             raise
         finally:
             given.close()
-        if steps:
-            self._n_updates, self._n_calls = result.step, 0 if result.updated else self._n_calls + 1
+            if steps and result.n_labels > 0:  # filled on success alone, also where Ctrl-C came just then
+                self._n_updates, self._n_calls = result.step, 0 if result.updated else self._n_calls + 1
+            elif steps and status != c.ERROR_STATE:  # which, like no call at all, changes nothing
+                self._n_calls = 0
         return result
 
     def _inputs(self, inputs: Mapping[str, Any]) -> Handle:
@@ -311,11 +314,13 @@ class Trainer:
         save_steps: int = 0,
         callback: Callable[[dict[str, Any]], Any] | None = None,
     ) -> list[dict[str, Any]]:
-        """Trains until max_steps updates are made, or without max_steps for num_train_epochs passes over the data.
+        """Trains until max_steps updates are made, or without max_steps for num_train_epochs passes over the data; the
+        last update may reach into the next pass.
 
         dataset: of {"image": ..., "prefix": "caption en", "suffix": "a red circle"}, images of any kind that the
             processor takes, or a list of them. A list, or what has len() and [i] such as a data set of Hugging Face's, is
-            shuffled anew for each pass, as seed says; other iterables come in their order, an iterator once.
+            shuffled anew for each pass, as seed says; other iterables come in their order, an iterator once,
+            and raise ValueError, after all is saved, where they end within the calls of an update.
         processor: default, the one in the model's folder. data_collator(rows of the data set) in its place -> inputs.
         eval_dataset: its loss is worked out after every eval_steps updates, 0: at the end alone.
         output_dir: save_pretrained() after every save_steps updates, at the end, and at Ctrl-C, which then raises
@@ -327,7 +332,8 @@ class Trainer:
         {"step", "eval_loss"}, which later calls continue.
         """
         collate = data_collator or collator(processor or self._model._folders_processor())
-        batches = Batches(dataset, whole("batch_size", batch_size, 1), self.seed if shuffle else None)
+        batch_size = whole("batch_size", batch_size, 1)
+        batches = Batches(dataset, batch_size, self.seed if shuffle else None)
         held = None if eval_dataset is None else Batches(eval_dataset, batch_size, None)
         return train(self, batches, held, collate, 0 if self.max_steps else whole("num_train_epochs", num_train_epochs, 1),
                      whole("eval_steps", eval_steps, 0), whole("save_steps", save_steps, 0),
