@@ -51,7 +51,7 @@ static void derivatives(const activation_task *t, const float *x, int64_t n, flo
             break;
         default: /* PGI_ACTIVATION_RELU */
             for (int64_t i = 0; i < n; i++) {
-                out[i] = x[i] > 0;
+                out[i] = x[i] > 0 ? 1.0f : 0.0f;
                 act[i] = x[i] > 0 ? x[i] : 0;
             }
     }
