@@ -401,7 +401,7 @@ static const struct {
     {"pg_allocator", open_processor_allocating, 1000},
     {"pg_allocator", generate_allocating, 1000},
     {"pg_allocator", answer_allocating, 100},
-    {"pg_allocator", train_allocating, 1000},
+    {"pg_allocator", train_allocating, 150},
 };
 
 /* The allocator's two share a count: where free threw, and only there, the call is not stopped. */
