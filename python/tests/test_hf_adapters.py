@@ -26,6 +26,20 @@ KINDS = {
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+def refused_by_transformers():
+    """Why this transformers does not take this PEFT (its save_pretrained() and load_adapter()), or None."""
+    try:
+        from transformers.integrations import peft as integration
+        integration.check_peft_version(min_version=integration.MIN_PEFT_VERSION)
+    except (ImportError, ValueError) as error:
+        return str(error)
+    return None
+
+
+needs_transformers_peft = pytest.mark.skipif(refused_by_transformers() is not None,
+                                             reason=refused_by_transformers() or "")
+
+
 @pytest.fixture(autouse=True, scope="module")
 def quiet(hf):
     hf.utils.logging.disable_progress_bar()
@@ -183,6 +197,7 @@ def test_weighted_with_rslora_first(opened, theirs, adapters, inputs):
     check(ours, expected.eval(), inputs)
 
 
+@needs_transformers_peft
 def test_the_same_calls_in_transformers(opened, theirs, adapters, inputs):
     expected = theirs()
     for call in (lambda m: m.active_adapters(), lambda m: m.set_adapter("a"), lambda m: m.disable_adapters(),
@@ -221,6 +236,7 @@ def test_the_same_calls_in_transformers(opened, theirs, adapters, inputs):
     check(opened, expected, inputs)
 
 
+@needs_transformers_peft
 def test_from_the_folder_of_an_adapter(theirs, adapters, inputs, folder, tmp_path):
     import shutil
 
@@ -234,6 +250,7 @@ def test_from_the_folder_of_an_adapter(theirs, adapters, inputs, folder, tmp_pat
             check(ours, expected, inputs)
 
 
+@needs_transformers_peft
 def test_what_is_saved_opens_there(opened, theirs, adapters, inputs, tmp_path):
     opened.load_adapter(adapters["plain"])
     opened.load_adapter(adapters["all"], "all")
