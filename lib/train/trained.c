@@ -318,20 +318,23 @@ static int is_trained_layer(const member *members, int n, const void *layer) {
     return 0;
 }
 
+/* The lowest of n layers, `size` bytes each, with parameters in it or below; n: there is none. */
+static int32_t lowest(int below, const member *members, int n_members, const void *layers, size_t size, int32_t n) {
+    int32_t i = 0;
+    while (!below && i < n && !is_trained_layer(members, n_members, (const char *)layers + (size_t)i * size)) i++;
+    return i;
+}
+
 static void find_depth(pgi_trained_model *out) {
     const pgi_config *config = &out->model->config;
     out->trains_patches = is_trained_linear(&out->patch) || out->position.a || out->position.weight;
-    out->first_vision = out->trains_patches ? 0 : config->vision.n_layers;
-    for (int32_t i = config->vision.n_layers - 1; i >= 0; i--)
-        if (is_trained_layer(vision_members, N_VISION, &out->vision[i])) out->first_vision = i;
+    out->first_vision = lowest(out->trains_patches, vision_members, N_VISION, out->vision, sizeof *out->vision,
+                               config->vision.n_layers);
     out->trains_encoder = out->first_vision < config->vision.n_layers || out->vision_norm.weight;
     out->trains_features = out->trains_encoder || is_trained_linear(&out->projector);
     out->trains_embedding = out->embedding.a != NULL;
-    const int below = out->trains_features || out->trains_embedding;
-    out->first_text = below ? 0 : config->text.n_layers;
-    for (int32_t i = config->text.n_layers - 1; i >= 0; i--)
-        if (is_trained_layer(text_members, N_TEXT, &out->text[i])) out->first_text = i;
-    if (below) out->first_text = 0;
+    out->first_text = lowest(out->trains_features || out->trains_embedding, text_members, N_TEXT, out->text,
+                             sizeof *out->text, config->text.n_layers);
 }
 
 static pg_status check_names(const char *option, const pgi_train_targets *targets, const uint64_t *used) {
