@@ -111,7 +111,7 @@ pg_status pgi_features_check(const pg_model *model, const pg_features *features)
     return PG_OK;
 }
 
-static pg_status check_pixels(const pg_model *model, const pg_inputs *inputs) {
+pg_status pgi_features_check_pixels(const pg_model *model, const pg_inputs *inputs) {
     const int32_t size = model->config.vision.image_size;
     if (!inputs->pixels)
         return pgi_error(PG_ERROR_ARGUMENT,
@@ -127,7 +127,7 @@ pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const 
                                const pgi_workspace *workspace) {
     const pgi_vision_config *vision = &model->config.vision;
     const int64_t image = 3 * (int64_t)vision->image_size * vision->image_size;
-    PGI_TRY(check_pixels(model, inputs));
+    PGI_TRY(pgi_features_check_pixels(model, inputs));
     for (int64_t i = 0; i < inputs->n_images; i++) {
         pgi_run_trace(run, "pixels", (int)i, inputs->pixels + i * image, 3 * (int64_t)vision->image_size,
                       vision->image_size);
@@ -198,7 +198,7 @@ pg_status pgi_features_from_tensor(const pg_model *model, const pg_tensor *value
 
 pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out) {
     pg_features *features = NULL;
-    PGI_TRY(check_pixels(model, inputs)); /* before memory is asked for */
+    PGI_TRY(pgi_features_check_pixels(model, inputs)); /* before memory is asked for */
     PGI_TRY(pgi_features_new(model, inputs->n_images, &features));
     pgi_workspace workspace = {0};
     pg_status status = pgi_workspace_reserve(&workspace, run, model, &(pgi_limits){.runs_encoder = 1});

@@ -18,6 +18,8 @@ struct pg_features {
 pg_status pgi_features_new(const pg_model *model, int64_t n_images, pg_features **out);
 /* `status`, with a message, when a number is not finite. */
 pg_status pgi_features_check_finite(const pg_features *features, pg_status status);
+/* PG_ERROR_ARGUMENT: the inputs have no pixels, or not of the model's size. */
+pg_status pgi_features_check_pixels(const pg_model *model, const pg_inputs *inputs);
 /* Computes the features of all images of `inputs`, which must have pixels of the model's size. */
 pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out);
 /* A copy of values [n_images, n_patches, hidden], which are checked. */

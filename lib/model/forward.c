@@ -249,23 +249,11 @@ static const int64_t *labels_of(const pg_inputs *inputs, const pg_forward_option
 
 static pg_status check_options(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options) {
     PGI_TRY(pgi_attentions_check(model, inputs, options));
-    const int64_t *labels = labels_of(inputs, options);
-    const int64_t last_id = model->config.text.vocab_size - 1;
     if (options->flags & PG_FORWARD_RETRIEVAL) PGI_TRY(pgi_retrieval_check(model));
     if (options->logits_to_keep < 0 || options->logits_to_keep > inputs->n_tokens)
         return pgi_error(PG_ERROR_ARGUMENT, "logits_to_keep is %lld, expected 0 (all) to %lld, the tokens of a row",
                          (long long)options->logits_to_keep, (long long)inputs->n_tokens);
-    if (!labels) return PG_OK;
-    for (int64_t i = 0; i < inputs->n_rows * inputs->n_tokens; i++) {
-        int64_t label = labels[i];
-        if (label != -100 && (label < 0 || label > last_id))
-            return pgi_error_of_row(
-                pgi_error(PG_ERROR_ARGUMENT, "row %lld: the label of token %lld is %lld, expected 0 to %lld, or -100",
-                          (long long)(i / inputs->n_tokens), (long long)(i % inputs->n_tokens), (long long)label,
-                          (long long)last_id),
-                i / inputs->n_tokens);
-    }
-    return PG_OK;
+    return labels_of(inputs, options) ? pgi_loss_check_labels(model, inputs) : PG_OK;
 }
 
 static pg_status run_batch(forward *f) {

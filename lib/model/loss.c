@@ -27,6 +27,20 @@ static void label_losses(void *context, int64_t begin, int64_t end, int thread) 
             cross_entropy(loss->labels[i].logits, loss->model->config.text.vocab_size, loss->labels[i].label);
 }
 
+pg_status pgi_loss_check_labels(const pg_model *model, const pg_inputs *inputs) {
+    const int64_t last_id = model->config.text.vocab_size - 1;
+    for (int64_t i = 0; i < inputs->n_rows * inputs->n_tokens; i++) {
+        const int64_t label = inputs->labels[i];
+        if (label != PGI_NO_LABEL && (label < 0 || label > last_id))
+            return pgi_error_of_row(
+                pgi_error(PG_ERROR_ARGUMENT, "row %lld: the label of token %lld is %lld, expected 0 to %lld, or -100",
+                          (long long)(i / inputs->n_tokens), (long long)(i % inputs->n_tokens), (long long)label,
+                          (long long)last_id),
+                i / inputs->n_tokens);
+    }
+    return PG_OK;
+}
+
 pg_status pgi_loss_init(pgi_loss *loss, const pg_model *model, int64_t n_rows, int logits_are_kept) {
     const size_t h = (size_t)model->config.text.hidden_size, v = (size_t)model->config.text.vocab_size;
     *loss = (pgi_loss){.model = model, .n_rows = n_rows};

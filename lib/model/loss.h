@@ -5,6 +5,7 @@
 
 #include "decoder/head.h"
 #include "model/model.h"
+#include "processor/inputs.h"
 
 /* Labels whose logits are computed and summed up at once: the head is read once for all of them. */
 enum { PGI_LOSS_LABELS = 64 };
@@ -29,6 +30,9 @@ typedef struct pgi_loss {
     float *x;       /* [PGI_LOSS_LABELS, hidden]: last hidden states whose logits are not kept; NULL: all are */
     float *logits;  /* [PGI_LOSS_LABELS, vocab_size], of these; NULL as well */
 } pgi_loss;
+
+/* PG_ERROR_ARGUMENT: a label that is neither an id nor -100; names row and token. */
+pg_status pgi_loss_check_labels(const pg_model *model, const pg_inputs *inputs);
 
 /* logits_are_kept: every label comes with its logits. On error too, pgi_loss_free() is due. */
 pg_status pgi_loss_init(pgi_loss *loss, const pg_model *model, int64_t n_rows, int logits_are_kept);

@@ -133,8 +133,9 @@ static pg_status compute_features(const pgi_run *run, const pg_model *model, con
     return PG_OK;
 }
 
-pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, const pg_inputs *inputs,
-                                 const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out) {
+/* shared: the images of the features may serve each row. */
+static pg_status init(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, const pg_features *features,
+                      int shared, const pgi_workspace *workspace, pgi_merged_inputs *out) {
     const pgi_text_config *text = &model->config.text;
     const int64_t n_images = features ? features->n_images : inputs->pixels ? inputs->n_images : 0;
     pg_status status;
@@ -155,7 +156,7 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, cons
     }
     if (by_embedding)
         pgi_decoder_embed(run, text, &model->weights.text, &model->config.image_token_id, 1, out->image_row);
-    PGI_GOTO(match_images(out, n_images, features != NULL), fail);
+    PGI_GOTO(match_images(out, n_images, shared), fail);
     if (features) {
         out->features = pgi_features_retain(features);
         out->embedded = features->data;
@@ -166,6 +167,16 @@ pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, cons
 fail:
     pgi_merged_inputs_free(out);
     return status;
+}
+
+pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, const pg_inputs *inputs,
+                                 const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out) {
+    return init(run, model, inputs, features, features != NULL, workspace, out);
+}
+
+pg_status pgi_merged_inputs_init_own(const pgi_run *run, const pg_model *model, const pg_inputs *inputs,
+                                     const pg_features *features, pgi_merged_inputs *out) {
+    return init(run, model, inputs, features, 0, NULL, out);
 }
 
 /* One row with several texts brings a mask for all rows: without types they are causal then (sees_all()). */

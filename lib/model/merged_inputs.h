@@ -24,6 +24,10 @@ typedef struct pgi_merged_inputs {
  * *out needs no free. */
 pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, const pg_inputs *inputs,
                                  const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out);
+/* The same with features of the inputs' own images, whose numbers may come later: each image is of one row. NULL: there
+ * are no images. */
+pg_status pgi_merged_inputs_init_own(const pgi_run *run, const pg_model *model, const pg_inputs *inputs,
+                                     const pg_features *features, pgi_merged_inputs *out);
 void pgi_merged_inputs_free(pgi_merged_inputs *merged);
 
 /* For a pass without a cache: as HF's forward(), texts that the caller's own positions set apart are kept apart when no

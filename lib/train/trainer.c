@@ -9,8 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/parallel.h"
-#include "checkpoint/name_pattern.h"
+#include "model/loss.h"
 #include "model/merged_inputs.h"
 #include "train/random.h"
 
@@ -139,54 +138,28 @@ static int64_t labels_of(const call *c, int64_t row) {
     return n;
 }
 
-static pg_status check_row(const call *c, int64_t row) {
-    const pg_inputs *inputs = c->inputs;
-    const int64_t vocabulary = config_of(c)->text.vocab_size;
-    if (inputs->rows[row].n_hidden > 0)
-        return pgi_error_of_row(pgi_error(PG_ERROR_UNSUPPORTED,
-                                          "row %lld: found tokens that attention_mask hides between others, expected "
-                                          "padding before or after the row alone",
-                                          (long long)row),
-                                row);
-    for (int64_t t = 0; t < inputs->n_tokens; t++) {
-        const int64_t label = inputs->labels[row * inputs->n_tokens + t];
-        if (label != PGI_NO_LABEL && (label < 0 || label >= vocabulary))
-            return pgi_error_of_row(
-                pgi_error(PG_ERROR_ARGUMENT, "row %lld: the label of token %lld is %lld, expected 0 to %lld, or -100",
-                          (long long)row, (long long)t, (long long)label, (long long)vocabulary - 1),
-                row);
-    }
+static pg_status check_mask(const pg_inputs *inputs) {
+    for (int64_t r = 0; r < inputs->n_rows; r++)
+        if (inputs->rows[r].n_hidden > 0)
+            return pgi_error_of_row(pgi_error(PG_ERROR_UNSUPPORTED,
+                                              "row %lld: found tokens that attention_mask hides between others, "
+                                              "expected padding before or after the row alone",
+                                              (long long)r),
+                                    r);
     return PG_OK;
-}
-
-/* Images may serve several rows where a caller gives features; these are the inputs' own, and each is of one row. */
-static pg_status check_image_tokens(const call *c) {
-    const int64_t per_image = config_of(c)->vision.n_patches, n_images = c->features ? c->features->n_images : 0;
-    int64_t n = 0;
-    for (int64_t r = 0; r < c->inputs->n_rows; r++)
-        for (int64_t t = 0; t < c->inputs->n_tokens; t++) n += pgi_is_image_token(&c->merged, r, t);
-    if (n == n_images * per_image) return PG_OK;
-    return pgi_error(PG_ERROR_ARGUMENT,
-                     "the rows have %lld image tokens, the %lld images have %lld each: image tokens and images do not "
-                     "match",
-                     (long long)n, (long long)n_images, (long long)per_image);
 }
 
 /* Checks rows and images against the model and each other, before anything is computed. */
 static pg_status merge(call *c) {
     const pg_inputs *inputs = c->inputs;
-    const int32_t size = config_of(c)->vision.image_size;
     const pg_model *model = c->trainer->model;
     if (inputs->pixels && inputs->n_images > 0) {
-        if (inputs->image_width != size || inputs->image_height != size)
-            return pgi_error(PG_ERROR_ARGUMENT, "the images are %d x %d pixels, the model's are %d x %d",
-                             inputs->image_width, inputs->image_height, size, size);
+        PGI_TRY(pgi_features_check_pixels(model, inputs));
         PGI_TRY(pgi_features_new(model, inputs->n_images, &c->features));
     }
     pgi_merged_inputs merged; /* on error it needs no free */
-    PGI_TRY(pgi_merged_inputs_init(&c->trainer->run, model, inputs, c->features, NULL, &merged));
+    PGI_TRY(pgi_merged_inputs_init_own(&c->trainer->run, model, inputs, c->features, &merged));
     c->merged = merged;
-    PGI_TRY(check_image_tokens(c));
     pgi_merged_inputs_pack(&c->merged);
     if (c->merged.packed)
         return pgi_error(PG_ERROR_UNSUPPORTED,
@@ -205,12 +178,13 @@ static pg_status begin(call *c) {
         return pgi_error(PG_ERROR_ARGUMENT,
                          "found inputs without labels, expected those of a suffix "
                          "(pg_processor_encode_batch()) or labels of pg_inputs_create()");
+    PGI_TRY(check_mask(inputs));
+    PGI_TRY(pgi_loss_check_labels(c->trainer->model, inputs));
     c->labels = pgi_alloc(memory, (size_t)inputs->n_tokens, sizeof *c->labels);
     c->positions = pgi_alloc(memory, (size_t)inputs->n_tokens, sizeof *c->positions);
     if (!c->labels || !c->positions) return PG_ERROR_MEMORY;
     for (int64_t t = 0; t < inputs->n_tokens; t++) c->positions[t] = t + 1;
     for (int64_t r = 0; r < inputs->n_rows; r++) {
-        PGI_TRY(check_row(c, r));
         longest = pgi_max64(longest, inputs->rows[r].n_tokens);
         c->n_labels += labels_of(c, r);
     }
@@ -218,10 +192,11 @@ static pg_status begin(call *c) {
         return pgi_error(PG_ERROR_ARGUMENT, "found no label in any row, expected at least one that is not -100");
     PGI_TRY(merge(c));
     PGI_TRY(reserve(c->trainer, longest));
-    const int64_t n_images = inputs->pixels ? inputs->n_images : 0;
-    const int64_t image_passes = c->learn && trained->trains_features ? 3 * n_images - 1 : n_images;
+    const int64_t n_images = c->features ? c->features->n_images : 0;
+    const int goes_back = n_images > 0 && c->learn && trained->trains_features;
+    const int64_t image_passes = goes_back ? 3 * n_images - 1 : n_images;
     c->total = inputs->n_rows * config->text.n_layers * (c->learn ? 2 : 1) + image_passes * config->vision.n_layers;
-    if (n_images == 0 || !c->learn || !trained->trains_features) return PG_OK;
+    if (!goes_back) return PG_OK;
     const size_t size = pgi_features_count(c->trainer->model, n_images);
     c->feature_gradients = pgi_alloc_zero(memory, size, sizeof(float));
     return c->feature_gradients ? PG_OK : PG_ERROR_MEMORY;
