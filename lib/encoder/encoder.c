@@ -18,7 +18,7 @@
 
 #include "ops/ops.h"
 
-static pgi_attention attention_shape(const pgi_vision_config *config) {
+pgi_attention pgi_encoder_attention(const pgi_vision_config *config) {
     return (pgi_attention){
         .n_heads = config->n_heads,
         .n_kv_heads = config->n_heads,
@@ -34,7 +34,7 @@ pgi_encoder_workspace pgi_encoder_lay_out(pgi_arena *arena, const pgi_run *run, 
     size_t patch = (size_t)config->n_channels * (size_t)config->patch_size * (size_t)config->patch_size;
     size_t pixels = n * patch * sizeof(float),
            intermediate = pgi_mlp_intermediate(run->kernels, config->n_patches, config->intermediate_size, 0);
-    pgi_attention shape = attention_shape(config);
+    pgi_attention shape = pgi_encoder_attention(config);
     pgi_encoder_workspace w;
     w.normed = pgi_arena_take(arena, n * h, sizeof(float));
     w.q = pgi_arena_take(arena, n * h, sizeof(float));
@@ -58,7 +58,7 @@ void pgi_encoder_cut_patches(const pgi_vision_config *config, const float *pixel
 static pg_status layer_forward(const pgi_run *run, const pgi_vision_config *config, const pgi_vision_layer *layer,
                                float *x, const pgi_encoder_workspace *w) {
     int64_t n = config->n_patches, h = config->hidden_size;
-    pgi_attention shape = attention_shape(config);
+    pgi_attention shape = pgi_encoder_attention(config);
     const pgi_linear_job qkv[] = {{&layer->q, w->q, h}, {&layer->k, w->k, h}, {&layer->v, w->v, h}};
     const pgi_attention_rows rows = {w->q, w->k, w->v, w->attention_out, h, h, h, h, 0, 0};
     const pgi_mlp mlp = {config->activation, NULL, &layer->fc1, &layer->fc2};

@@ -7,6 +7,7 @@
 #include "base/run.h"
 #include "checkpoint/config.h"
 #include "checkpoint/weights.h"
+#include "ops/ops.h"
 
 /* Memory of a pass: N patches of P x P pixels, hidden_size h. What one union names is not alive at once. */
 typedef struct pgi_encoder_workspace {
@@ -27,6 +28,9 @@ typedef struct pgi_encoder_workspace {
     void *linear;    /* scratch of pgi_linear_forward() */
     void *attention; /* scratch of pgi_attention_forward() */
 } pgi_encoder_workspace;
+
+/* Attention of the encoder: all patches see all patches. */
+pgi_attention pgi_encoder_attention(const pgi_vision_config *config);
 
 /* Memory for one image. */
 pgi_encoder_workspace pgi_encoder_lay_out(pgi_arena *arena, const pgi_run *run, const pgi_vision_config *config);

@@ -2,32 +2,18 @@
 /* The layers of encoder/encoder.c and the projector, one operation after the other as layers.h has them. */
 #include "train/encoder.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "encoder/encoder.h"
-#include "kernels/kernels.h"
-#include "ops/low_rank.h"
 
 static const pgi_vision_config *config_of(const pgi_train_encoder *e) { return &e->trained->model->config.vision; }
-
-static pgi_attention attention_shape(const pgi_vision_config *config) {
-    return (pgi_attention){
-        .n_heads = config->n_heads,
-        .n_kv_heads = config->n_heads,
-        .head_dim = config->head_dim,
-        .scale = (float)(1.0 / sqrt((double)config->head_dim)),
-        .n_queries = config->n_patches,
-        .n_keys = config->n_patches,
-    };
-}
 
 pgi_train_encoder pgi_train_encoder_lay_out(pgi_arena *arena, const pgi_train_pass *pass,
                                             const pgi_trained_model *trained) {
     const pgi_vision_config *config = &trained->model->config.vision;
     const size_t n = (size_t)config->n_patches, h = (size_t)config->hidden_size;
     const size_t inner = (size_t)config->intermediate_size, patch = (size_t)config->patch_size;
-    const pgi_attention shape = attention_shape(config);
+    const pgi_attention shape = pgi_encoder_attention(config);
     const size_t forward = pgi_attention_scratch(pass->run->kernels, &shape, pass->run->n_threads);
     const size_t back = trained->trains_encoder ? pgi_train_attention_scratch(config->n_patches) : 0;
     pgi_train_encoder e = {.pass = pass, .trained = trained};
@@ -65,7 +51,7 @@ static pg_status layer_begin(const pgi_train_encoder *e, int32_t index) {
     const pgi_vision_kept *k = &e->kept;
     const pgi_train_pass *pass = e->pass;
     const int64_t n = config->n_patches, h = config->hidden_size;
-    const pgi_attention shape = attention_shape(config);
+    const pgi_attention shape = pgi_encoder_attention(config);
     const pgi_attention_rows rows = {k->q, k->k, k->v, k->attended, h, h, h, h, 0, 0};
     PGI_TRY(pgi_train_norm(pass, &layer->norm1, input_of(e, index), n, h, config->layer_norm_eps, k->normed));
     PGI_TRY(pgi_train_linear(pass, &layer->q, k->normed, n, k->q));
@@ -143,7 +129,7 @@ static pg_status attention_back(const pgi_train_encoder *e, int32_t index) {
     const pgi_trained_vision_layer *layer = &e->trained->vision[index];
     const pgi_vision_kept *k = &e->kept;
     const int64_t n = config->n_patches;
-    const pgi_train_attention attention = {attention_shape(config), k->q, k->k, k->v};
+    const pgi_train_attention attention = {pgi_encoder_attention(config), k->q, k->k, k->v};
     float *dq = e->back[1], *dk = e->back[2], *dv = e->back[3], *dn = e->back[0];
     PGI_TRY(pgi_train_linear_back(e->pass, &layer->out, k->attended, n, e->dx, dn, 0));
     PGI_TRY(pgi_train_attention_back(e->pass, &attention, dn, dq, dk, dv, e->attention));
