@@ -10,12 +10,18 @@
 
 #include "base/parallel.h"
 
-static double cross_entropy(const float *logits, int64_t n, int64_t label) {
-    float max = logits[0];
+double pgi_exp_sum(const float *logits, int64_t n, float *max) {
     double sum = 0;
+    *max = logits[0];
     for (int64_t i = 1; i < n; i++)
-        if (logits[i] > max) max = logits[i];
-    for (int64_t i = 0; i < n; i++) sum += exp((double)logits[i] - (double)max);
+        if (logits[i] > *max) *max = logits[i];
+    for (int64_t i = 0; i < n; i++) sum += exp((double)logits[i] - (double)*max);
+    return sum;
+}
+
+static double cross_entropy(const float *logits, int64_t n, int64_t label) {
+    float max;
+    const double sum = pgi_exp_sum(logits, n, &max);
     return log(sum) + (double)max - (double)logits[label];
 }
 

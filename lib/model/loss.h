@@ -31,6 +31,9 @@ typedef struct pgi_loss {
     float *logits;  /* [PGI_LOSS_LABELS, vocab_size], of these; NULL as well */
 } pgi_loss;
 
+/* The sum of exp(logits - max), max the largest of the n >= 1 logits. */
+double pgi_exp_sum(const float *logits, int64_t n, float *max);
+
 /* PG_ERROR_ARGUMENT: a label that is neither an id nor -100; names row and token. */
 pg_status pgi_loss_check_labels(const pg_model *model, const pg_inputs *inputs);
 

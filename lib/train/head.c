@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/parallel.h"
+#include "model/loss.h"
 #include "train/random.h"
 
 typedef struct loss_task {
@@ -37,10 +38,8 @@ static void label_losses(void *context, int64_t begin, int64_t end, int thread) 
     (void)thread;
     for (int64_t r = begin; r < end; r++) {
         float *logits = t->head->logits + r * t->vocabulary;
-        double sum = 0;
-        float max = logits[0];
-        for (int64_t i = 1; i < t->vocabulary; i++) max = logits[i] > max ? logits[i] : max;
-        for (int64_t i = 0; i < t->vocabulary; i++) sum += exp((double)logits[i] - (double)max);
+        float max;
+        const double sum = pgi_exp_sum(logits, t->vocabulary, &max);
         t->head->losses[r] = log(sum) + (double)max - (double)logits[t->labels[r].id];
         for (int64_t i = 0; i < t->vocabulary && t->wants_gradient; i++) {
             const double capped = t->soft_cap > 0 ? (double)(logits[i] / t->soft_cap) : 0;
