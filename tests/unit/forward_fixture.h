@@ -67,6 +67,16 @@ static inline int close_models(void **state) {
     return 0;
 }
 
+/* The folder opened with PG_WEIGHTS_*. */
+static inline pg_model *open_format(const tiny *m, int32_t weights) {
+    pg_model *opened = NULL;
+    pg_model_options options;
+    OK(pg_model_options_init(&options, sizeof options));
+    options.weights = weights;
+    OK(pg_model_open(m->folder, &options, &opened));
+    return opened;
+}
+
 /* ------------------------------------------------------------------------------------------------------ batches */
 
 enum { LEFT, RIGHT };

@@ -23,15 +23,6 @@ static int close_all(void **state) {
     return close_models(state);
 }
 
-static pg_model *open_format(const tiny *m, int32_t weights) {
-    pg_model *opened = NULL;
-    pg_model_options options;
-    OK(pg_model_options_init(&options, sizeof options));
-    options.weights = weights;
-    OK(pg_model_open(m->folder, &options, &opened));
-    return opened;
-}
-
 /* The model with up to two adapters of its folders. */
 static pg_model *adapt(const pg_model *base, int of, int first, float weight, int second, float other_weight) {
     pg_adapter *open[2] = {NULL};

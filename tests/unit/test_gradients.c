@@ -126,15 +126,6 @@ static void of_every_module(void **state) {
     }
 }
 
-static pg_model *open_format(const tiny *m, int32_t weights) {
-    pg_model *opened = NULL;
-    pg_model_options options;
-    OK(pg_model_options_init(&options, sizeof options));
-    options.weights = weights;
-    OK(pg_model_open(m->folder, &options, &opened));
-    return opened;
-}
-
 /* QLoRA: the numbers that int8 and int4 stand for are multiplied. */
 static void on_quantized_weights(void **state) {
     (void)state;

@@ -53,15 +53,6 @@ static double loss_by_forward(const pg_model *of, const pg_inputs *in) {
     return loss;
 }
 
-static pg_model *open_format(const tiny *m, int32_t weights) {
-    pg_model *opened = NULL;
-    pg_model_options options;
-    OK(pg_model_options_init(&options, sizeof options));
-    options.weights = weights;
-    OK(pg_model_open(m->folder, &options, &opened));
-    return opened;
-}
-
 /* -------------------------------------------------------------------------------------------------------- results */
 
 /* To the rounding of f32 sums; of int8 and int4, pg_forward() rounds what layers read as well. */
