@@ -6,7 +6,6 @@
  *     ReLU       1 above 0, else 0
  */
 #include <math.h>
-#include <string.h>
 
 #include "base/parallel.h"
 #include "kernels/kernels.h"

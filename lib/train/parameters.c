@@ -11,11 +11,15 @@ void pgi_parameters_init(pgi_parameters *parameters, const pgi_memory *memory) {
     *parameters = (pgi_parameters){.memory = memory};
 }
 
+enum { N_VECTORS = 4 };
+static float **vector_at(pgi_parameters *p, int i) {
+    return (float **[N_VECTORS]){&p->values, &p->gradients, &p->mean, &p->square}[i];
+}
+
 static void free_vectors(pgi_parameters *parameters) {
-    float **vectors[] = {&parameters->values, &parameters->gradients, &parameters->mean, &parameters->square};
-    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
-        pgi_free(parameters->memory, *vectors[i]);
-        *vectors[i] = NULL;
+    for (int i = 0; i < N_VECTORS; i++) {
+        pgi_free(parameters->memory, *vector_at(parameters, i));
+        *vector_at(parameters, i) = NULL;
     }
 }
 
@@ -82,10 +86,9 @@ static pg_status place(pgi_parameters *parameters) {
 pg_status pgi_parameters_make(pgi_parameters *parameters) {
     if (parameters->n) qsort(parameters->list, parameters->n, sizeof *parameters->list, by_name);
     PGI_TRY(place(parameters));
-    float **vectors[] = {&parameters->values, &parameters->gradients, &parameters->mean, &parameters->square};
-    for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
-        *vectors[i] = pgi_alloc_zero(parameters->memory, parameters->n_values, sizeof(float));
-        if (*vectors[i]) continue;
+    for (int i = 0; i < N_VECTORS; i++) {
+        *vector_at(parameters, i) = pgi_alloc_zero(parameters->memory, parameters->n_values, sizeof(float));
+        if (*vector_at(parameters, i)) continue;
         free_vectors(parameters);
         return PG_ERROR_MEMORY;
     }
