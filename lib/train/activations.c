@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Activations, the gated MLP's product and rotations, back. act'(x) of each PGI_ACTIVATION_*:
+/* Activations and the gated MLP's product, back. act'(x) of each PGI_ACTIVATION_*:
  *     tanh GELU  (1 + t) / 2 + x (1 - t^2) u' / 2,  u = sqrt(2/pi) (x + 0.044715 x^3), t = tanh(u)
  *     erf GELU   (1 + erf(x / sqrt 2)) / 2 + x exp(-x^2 / 2) / sqrt(2 pi)
  *     SiLU       s (1 + x (1 - s)),  s = 1 / (1 + exp(-x))
@@ -82,32 +82,4 @@ pg_status pgi_train_gate_back(const pgi_run *run, int32_t activation, const floa
     activation_task t = {
         .kernels = run->kernels, .activation = activation, .x = gate, .up = up, .dy = dy, .dx = dgate, .dup = dup};
     return pgi_parallel_for(run, n, CHUNK, values_back, &t);
-}
-
-typedef struct rotation_task {
-    float *dx;
-    int32_t n_heads, head_dim;
-    const float *cos, *sin;
-} rotation_task;
-
-/* Item: a row. The rotation by the negative angle. */
-static void rotate_back(void *context, int64_t begin, int64_t end, int thread) {
-    const rotation_task *t = context;
-    const int64_t half = t->head_dim / 2;
-    (void)thread;
-    for (int64_t r = begin; r < end; r++)
-        for (int64_t h = 0; h < t->n_heads; h++) {
-            float *x = t->dx + (r * t->n_heads + h) * t->head_dim;
-            for (int64_t i = 0; i < half; i++) {
-                const float a = x[i], b = x[i + half], c = t->cos[r * half + i], s = t->sin[r * half + i];
-                x[i] = a * c + b * s;
-                x[i + half] = b * c - a * s;
-            }
-        }
-}
-
-pg_status pgi_train_rope_back(const pgi_run *run, float *dx, int64_t rows, int32_t n_heads, int32_t head_dim,
-                              const float *cos, const float *sin) {
-    rotation_task t = {dx, n_heads, head_dim, cos, sin};
-    return pgi_parallel_for(run, rows, pgi_max64(1, CHUNK / ((int64_t)n_heads * head_dim)), rotate_back, &t);
 }

@@ -54,6 +54,7 @@ pgi_train_decoder pgi_train_decoder_lay_out(pgi_arena *arena, const pgi_train_pa
                                                                                       : lay_out_kept(arena, config, t);
     d.cos = pgi_arena_take(arena, t * half, sizeof(float));
     d.sin = pgi_arena_take(arena, t * half, sizeof(float));
+    d.minus_sin = pgi_arena_take(arena, t * half, sizeof(float));
     d.ranges = pgi_key_ranges_lay_out(arena, n_tokens);
     d.residual = pgi_arena_take(arena, t * h, sizeof(float));
     for (int i = 0; i < 2; i++)
@@ -195,8 +196,10 @@ static pg_status attention_back(const pgi_train_decoder *d, int32_t index, float
                               d->attended_back));
     PGI_TRY(
         pgi_train_attention_back(pass, &attention, d->attended_back, d->q_back, d->k_back, d->v_back, d->attention));
-    PGI_TRY(pgi_train_rope_back(pass->run, d->q_back, n, config->n_heads, config->head_dim, d->cos, d->sin));
-    PGI_TRY(pgi_train_rope_back(pass->run, d->k_back, n, config->n_kv_heads, config->head_dim, d->cos, d->sin));
+    PGI_TRY(pgi_rope(pass->run, d->q_back, (int64_t)config->n_heads * config->head_dim, n, config->n_heads,
+                     config->head_dim, d->cos, d->minus_sin));
+    PGI_TRY(pgi_rope(pass->run, d->k_back, (int64_t)config->n_kv_heads * config->head_dim, n, config->n_kv_heads,
+                     config->head_dim, d->cos, d->minus_sin));
     PGI_TRY(pgi_train_linear_back(pass, &layer->q, k->normed, n, d->q_back, dn, 0));
     PGI_TRY(pgi_train_linear_back(pass, &layer->k, k->normed, n, d->k_back, dn, 1));
     PGI_TRY(pgi_train_linear_back(pass, &layer->v, k->normed, n, d->v_back, dn, 1));
@@ -209,6 +212,7 @@ pg_status pgi_train_decoder_forward(pgi_train_decoder *d, const pgi_sequence *se
     const pgi_text_config *config = config_of(d);
     d->n_tokens = sequence->n_tokens;
     pgi_decoder_rotation(config, sequence, d->cos, d->sin);
+    for (int64_t i = 0; i < sequence->n_tokens * config->head_dim / 2; i++) d->minus_sin[i] = -d->sin[i];
     pgi_decoder_key_ranges(config, sequence, 0, &d->ranges);
     for (int32_t i = 0; i < config->n_layers; i++) {
         PGI_TRY(pgi_run_progress(d->pass->run, PG_PHASE_TRAIN, done + i, total));

@@ -21,11 +21,11 @@ typedef struct pgi_text_kept {
 typedef struct pgi_train_decoder {
     const pgi_train_pass *pass;
     const pgi_trained_model *trained;
-    int checkpoints;     /* layers keep nothing, and are run again on the way back */
-    float *inputs;       /* [layers + 1, T, h]: what each layer reads, and the last gives */
-    pgi_text_kept *kept; /* [layers]; with checkpoints all are the same, and else the last and those without
-                            gradients */
-    float *cos, *sin;    /* [T, d / 2] */
+    int checkpoints;              /* layers keep nothing, and are run again on the way back */
+    float *inputs;                /* [layers + 1, T, h]: what each layer reads, and the last gives */
+    pgi_text_kept *kept;          /* [layers]; with checkpoints all are the same, and else the last and those without
+                                     gradients */
+    float *cos, *sin, *minus_sin; /* [T, d / 2]; minus_sin: of the rotation back */
     pgi_key_ranges ranges;
     float *residual;      /* [T, h] */
     float *hidden[2];     /* [T, I] */

@@ -63,10 +63,6 @@ pg_status pgi_train_activation_back(const pgi_run *run, int32_t activation, cons
 pg_status pgi_train_gate_back(const pgi_run *run, int32_t activation, const float *gate, const float *up, int64_t n,
                               const float *dy, float *dgate, float *dup);
 
-/* The rotation undone: pgi_rope() back. */
-pg_status pgi_train_rope_back(const pgi_run *run, float *dx, int64_t rows, int32_t n_heads, int32_t head_dim,
-                              const float *cos, const float *sin);
-
 /* Attention, of f32 keys and values without a cache: q, out [T, heads, d]; k, v [T, KV heads, d]. */
 typedef struct pgi_train_attention {
     pgi_attention shape;
