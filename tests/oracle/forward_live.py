@@ -13,10 +13,7 @@ generate() token for token on left-padded batches; PG_FORWARD_EMBEDDINGS. Bounds
 import argparse
 import dataclasses
 import os
-import shutil
 import sys
-import tempfile
-import traceback
 
 import numpy as np
 import torch
@@ -454,20 +451,11 @@ def main():
     args.add_argument("--count", type=int, default=12, help="checkpoints (default 12)")
     args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
     args = args.parse_args()
-    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    print(f"seed {first}, {args.count} checkpoints", flush=True)
     torch.set_num_threads(1)  # the fastest for models this small
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the CPU to the others
     library, passed, failed, closest = pglib.Library(args.build), 0, 0, 0.0
-    with tempfile.TemporaryDirectory() as temporary:
-        for seed in range(first, first + args.count):
-            case = Case(seed, library, temporary)
-            try:
-                case.run()
-            except Exception:  # a defect of one checkpoint must not hide the rest
-                case.expect([traceback.format_exc()], "stopped")
-            passed, failed, closest = passed + case.passed, failed + case.failed, max(closest, case.closest)
-            shutil.rmtree(case.folder, ignore_errors=True)
+    for case in seeded.run_cases(args.seed, args.count, lambda seed, folder: Case(seed, library, folder)):
+        passed, failed, closest = passed + case.passed, failed + case.failed, max(closest, case.closest)
     print(f"the stage nearest to its bound was at {closest:.2f} of it")
     print(f"{passed} passed, {failed} failed")
     sys.exit(1 if failed else 0)

@@ -14,10 +14,7 @@ the measure of what it may cost the library.
 import argparse
 import copy
 import os
-import shutil
 import sys
-import tempfile
-import traceback
 import warnings
 
 import checkpoints  # before torch: it sets the environment
@@ -242,22 +239,13 @@ def main():
     args.add_argument("--steps", type=int, default=100, help="of a loss curve (default 100)")
     args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
     args = args.parse_args()
-    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    print(f"seed {first}, {args.count} checkpoints", flush=True)
     torch.set_num_threads(1)  # the fastest for models this small
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     warnings.simplefilter("ignore")
     library, passed, failed, worst, curves = pglib.Library(args.build), 0, 0, 0.0, []
-    with tempfile.TemporaryDirectory() as temporary:
-        for seed in range(first, first + args.count):
-            case = Case(seed, library, temporary, args.steps)
-            try:
-                case.run()
-            except Exception:  # a defect of one checkpoint must not hide the rest
-                case.expect([traceback.format_exc()], "stopped")
-            passed, failed, worst = passed + case.passed, failed + case.failed, max(worst, case.worst)
-            curves += case.curves
-            shutil.rmtree(case.folder, ignore_errors=True)
+    for case in seeded.run_cases(args.seed, args.count, lambda seed, folder: Case(seed, library, folder, args.steps)):
+        passed, failed, worst = passed + case.passed, failed + case.failed, max(worst, case.worst)
+        curves += case.curves
     print(f"nearest to its bound: {worst:.2f}; {len(curves)} curves, the farthest {max(curves, default=0):.2g} of the loss")
     print(f"{passed} passed, {failed} failed")
     sys.exit(1 if failed else 0)
