@@ -8,6 +8,7 @@
 
 #include "base/int64.h"
 #include "base/run.h"
+#include "kernels/low_rank_start.h"
 #include "kernels/matrix.h"
 #include "kernels/prefetch.h"
 #include "kernels/resample.h"
@@ -47,8 +48,8 @@ enum {
     PGI_GEMV_UNIT = 32 /* values that x is rounded up to there */
 };
 
-/* What `gemm_bf16_panels` multiplies: c [m, n] = a panels + bias, or is added to. Of `a` and the panels there are zeros
- * up to the next multiple of 32 values, and rows of zeros up to the next multiple of 16 rows. */
+/* What `gemm_bf16_panels` multiplies: c [m, n] = a panels + bias + low, or is added to. Of `a` and the panels there are
+ * zeros up to the next multiple of 32 values, and rows of zeros up to the next multiple of 16 rows. */
 typedef struct pgi_panel_product {
     int m, n;               /* <= gemm_bf16_mr; <= PGI_PANEL_COLUMNS */
     int64_t k;              /* values of the sum */
@@ -60,7 +61,8 @@ typedef struct pgi_panel_product {
     int64_t c_stride;
     int accumulate;
     const float *bias;
-    pgi_prefetch *next; /* what is packed next, a step for each of pgi_panel_product_steps() */
+    pgi_low_rank_start low; /* only where gemm_bf16_deep */
+    pgi_prefetch *next;     /* what is packed next, a step for each of pgi_panel_product_steps() */
 } pgi_panel_product;
 
 enum { PGI_PANEL_STEP = 256 }; /* values */

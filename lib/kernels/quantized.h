@@ -40,6 +40,7 @@
 #define PGI_KERNELS_QUANTIZED_H
 
 #include "base/status.h"
+#include "kernels/low_rank_start.h"
 #include "kernels/matrix.h"
 #include "kernels/prefetch.h"
 
@@ -92,7 +93,7 @@ enum { PGI_FEEDBACK_COLUMNS = 2 * PGI_GROUP_COLUMNS };
 pg_status pgi_quantize_panels_feeding(const pgi_matrix *from, int64_t first_row, const float *factors, int64_t begin,
                                       int64_t end, void *out);
 
-/* What `product_tiles` multiplies: y [rows, n] = start + x w. */
+/* What `product_tiles` multiplies: y [rows, n] = start + low + x w. */
 typedef struct pgi_tile_product {
     int64_t rows, n, groups; /* n <= 16 PGI_PRODUCT_PANELS; groups: of the sum */
     const char *x;           /* tiles of 16 rows, [16][128] in each group, the last filled up with zeros */
@@ -101,6 +102,7 @@ typedef struct pgi_tile_product {
     int64_t panel_bytes;     /* from one panel to the next */
     const float *start;      /* [rows, n]; NULL: zeros; may be y */
     int64_t start_stride;
+    pgi_low_rank_start low; /* only where gemm_bf16_deep; its panels have 2 * PGI_PANEL_ROWS columns */
     float *y;
     int64_t y_stride;
     pgi_prefetch *next_w, *next_x; /* what is read next, a step for each of pgi_tile_product_steps() */

@@ -118,10 +118,18 @@ static void gemv_columns(void *context, int64_t begin, int64_t end, int thread) 
     pgi_low_rank_add(task->run->kernels, &task->added, thread, 0, task->n_rows, begin, end - begin, y, task->y_stride);
 }
 
-/* A x of the rows that are under way, before the scratch has anything else in it. */
-static pg_status begin_low_rank(linear_task *task, void *scratch) {
+/* Whether A x is computed from the copies of x. */
+static int adds_to_copies(const linear_task *task) {
+    return task->added.of && !task->added.few && task->added.of->bf16 == task->format.bf16;
+}
+
+/* A x of the rows that are under way, unless it is. */
+static pg_status begin_low_rank(linear_task *task, int on_tiles, void *scratch) {
+    task->added = pgi_linear_low_rank(task->run, task->linear, 0, scratch);
+    pgi_low_rank_set_rows(task->run->kernels, &task->added, task->n_rows, on_tiles);
+    if (adds_to_copies(task)) return PG_OK;
     return pgi_low_rank_begin(task->run, &task->added, task->x + task->first_row * task->x_stride, task->x_stride,
-                              task->n_rows, scratch);
+                              task->n_rows);
 }
 
 /* As many rows at once as the copy has room for: all, but of layers with more inputs than models have. */
@@ -136,7 +144,7 @@ static pg_status gemv_forward(linear_task *task, char *scratch) {
     task->copy = scratch;
     for (task->first_row = 0; task->first_row < task->rows; task->first_row += task->n_rows) {
         task->n_rows = pgi_min64(at_once, task->rows - task->first_row);
-        PGI_TRY(begin_low_rank(task, scratch));
+        PGI_TRY(begin_low_rank(task, 0, scratch));
         task->gemv.x((int)task->n_rows, w->columns, task->x + task->first_row * task->x_stride, task->x_stride,
                      (float *)task->copy);
         PGI_TRY(pgi_parallel_for(run, w->rows, pgi_max64(unit, chunk), gemv_columns, task));
@@ -150,7 +158,7 @@ static int deep(const linear_task *task) { return task->format.bf16 && task->run
 /* n values, and the zeros that fill them up for it. */
 static int64_t filled_up(int64_t n) { return pgi_ceil_div64(n, DEEP_VALUES) * DEEP_VALUES; }
 
-/* Item: a row of the copy. */
+/* Item: a row of the copy, and A x of it. */
 static void copy_rows(void *context, int64_t begin, int64_t end, int thread) {
     const linear_task *task = context;
     const pgi_gemm_format *f = &task->format;
@@ -168,6 +176,9 @@ static void copy_rows(void *context, int64_t begin, int64_t end, int thread) {
         }
         if (end == task->n_rows) memset(to, 0, (size_t)((task->copied_rows - end) * PGI_GEMM_A_ROW));
     }
+    if (adds_to_copies(task))
+        pgi_low_rank_copied(task->run->kernels, &task->added, task->copy + begin * PGI_GEMM_A_ROW,
+                            task->copied_rows * PGI_GEMM_A_ROW, task->first_input, task->inputs, begin, end - begin);
 }
 
 /* Item: an output column. */
@@ -270,6 +281,7 @@ static void panel_columns(void *context, int64_t begin, int64_t end, int thread)
                     .c_stride = task->y_stride,
                     .accumulate = k0 > 0,
                     .bias = bias ? bias + first : NULL,
+                    .low = k0 > 0 ? (pgi_low_rank_start){0} : pgi_low_rank_start_of(kernels, &task->added, row, first),
                     .next = &next,
                 });
             }
@@ -299,7 +311,7 @@ static pg_status gemm_forward(linear_task *task, char *scratch) {
     for (int64_t b = 0; b < n_blocks; b++) { /* of nearly equal height */
         task->first_row = rows * b / n_blocks;
         task->n_rows = rows * (b + 1) / n_blocks - task->first_row;
-        PGI_TRY(begin_low_rank(task, scratch));
+        PGI_TRY(begin_low_rank(task, deep(task), scratch));
         task->copied_rows = deep(task) ? pgi_ceil_div64(task->n_rows, DEEP_ROWS) * DEEP_ROWS : task->n_rows;
         const int64_t span = limits.rows / task->copied_rows * limits.spans * f->kc;
         for (task->first_input = 0; task->first_input < w->columns; task->first_input += span) {
@@ -331,7 +343,6 @@ pg_status pgi_linear_forward(const pgi_run *run, const float *x, int64_t x_strid
                         .linear = linear,
                         .y = y,
                         .y_stride = y_stride,
-                        .added = pgi_linear_low_rank(run, linear, 0, scratch),
                         .w_bytes = w->columns * (int64_t)pgi_dtype_size(w->dtype)};
     task.gemv = pgi_gemv_of(kernels, w->dtype);
     if (!task.gemv.product)

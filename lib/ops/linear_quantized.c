@@ -32,6 +32,7 @@ enum {
     LONG_CHUNKS = 32,          /* so many let a thread have two, and read ahead for the second */
     STREAM_BYTES = 256 * 1024, /* weights of a streamed task, */
     STREAM_PANELS = 4,         /* a multiple of so many panels */
+    ACTIVATED_ROWS = 32,       /* of an intermediate, at once */
     SUMMED_ROWS = 16           /* of the partial sums of a low-rank part: rows of a task */
 };
 
@@ -58,14 +59,16 @@ typedef struct quantized_job {
     int64_t n_slices; /* of the rows */
     int streamed;
     const pgi_linear_job *outputs;
-    const pgi_low_rank_rows *added; /* [outputs] what adapters add to each */
+    pgi_low_rank_rows begun[PGI_LOW_RANK_LAYERS]; /* what adapters add to the layers that read x, */
+    int n_begun;
+    const pgi_low_rank_rows *added; /* and to each of the outputs */
     int64_t first_row;              /* of the outputs' rows */
     int64_t block_panels;           /* of a task */
     const pgi_mlp *mlp;
     void (*activate)(float *x, int64_t n);
     void (*gate)(float *x, const float *y, int64_t n);
     tiles intermediate; /* of the MLP */
-    pgi_low_rank_rows added_up, added_gate, added_down;
+    pgi_low_rank_rows added_down;
     float *partial; /* [groups of the intermediate, rows, rank]: the down layer's A x of each group */
     thread_scratch *threads;
 } quantized_job;
@@ -100,13 +103,20 @@ static char *tile_at(const tiles *t, int64_t tile, int64_t group) {
     return t->data + (tile_row(t, tile) * t->groups + tile_height(t, tile) * group) * PGI_TILE_ROW_BYTES;
 }
 
+/* Item: a tile of rows, and A x of them; of few rows, from there on, a piece of A. */
 static void quantize_tiles(void *context, int64_t begin, int64_t end, int thread) {
     const quantized_job *job = context;
-    (void)thread;
     for (int64_t t = begin; t < end; t++) {
+        if (t >= job->in.n) {
+            pgi_low_rank_item(job->kernels, job->begun, job->n_begun, thread, t - job->in.n, job->x, job->x_stride,
+                              job->in.rows);
+            continue;
+        }
         const int64_t row = tile_row(&job->in, t);
         const int m = tile_height(&job->in, t), rows = tile_rows(&job->in, t);
         char *tile = tile_at(&job->in, t, 0);
+        pgi_low_rank_tile(job->kernels, job->begun, job->n_begun, thread, job->x + row * job->x_stride, job->x_stride,
+                          row, rows);
         if (rows < m) memset(tile, 0, (size_t)(m * job->in.groups * PGI_TILE_ROW_BYTES));
         for (int i = 0; i < rows; i++)
             job->kernels->quantize_row(job->x + (row + i) * job->x_stride, job->columns, m, i, tile);
@@ -122,9 +132,9 @@ static void unpack_panels(const pgi_kernels *kernels, const char *panels, int64_
 
 /* `multiply` on tiles. While some panels are multiplied, those that come next are prefetched: `after` in the end, or
  * NULL, in the format of this layer (another one wastes the prefetch). */
-static void multiply_tiles(const quantized_job *job, const pgi_linear *linear, int64_t panel, int64_t n,
-                           int64_t first_tile, int64_t end_tile, char *unpacked, float *sums, int64_t sums_stride,
-                           float *y, int64_t y_stride, const char *after) {
+static void multiply_tiles(const quantized_job *job, const pgi_linear *linear, const pgi_low_rank_rows *added,
+                           int64_t panel, int64_t n, int64_t first_tile, int64_t end_tile, char *unpacked, float *sums,
+                           int64_t sums_stride, float *y, int64_t y_stride, const char *after) {
     const pgi_kernels *kernels = job->kernels;
     const tiles *in = &job->in;
     const pgi_matrix *w = &linear->weight;
@@ -167,6 +177,9 @@ static void multiply_tiles(const quantized_job *job, const pgi_linear *linear, i
                          : bias ? bias + c
                                 : NULL,
                 .start_stride = part ? sums_stride : 0,
+                .low =
+                    part ? (pgi_low_rank_start){0}
+                         : pgi_low_rank_start_of(kernels, added, tile_row(in, first_tile), panel * PGI_PANEL_ROWS + c),
                 .y = (is_last ? y : sums) + c,
                 .y_stride = is_last ? y_stride : sums_stride,
                 .next_w = &next_w,
@@ -184,14 +197,15 @@ static void multiply_tiles(const quantized_job *job, const pgi_linear *linear, i
 
 /* y [rows of the tiles, n]: outputs from `panel` on. sums: scratch for incomplete ones, laid out as y; may be y.
  * after: weights that are read next, or NULL. */
-static void multiply(const quantized_job *job, const pgi_linear *linear, int64_t panel, int64_t n, int64_t first_tile,
-                     int64_t end_tile, char *unpacked, float *sums, int64_t sums_stride, float *y, int64_t y_stride,
-                     const char *after) {
+static void multiply(const quantized_job *job, const pgi_linear *linear, const pgi_low_rank_rows *added, int64_t panel,
+                     int64_t n, int64_t first_tile, int64_t end_tile, char *unpacked, float *sums, int64_t sums_stride,
+                     float *y, int64_t y_stride, const char *after) {
     const pgi_kernels *kernels = job->kernels;
     const tiles *in = &job->in;
     const pgi_matrix *w = &linear->weight;
     if (in->fixed) {
-        multiply_tiles(job, linear, panel, n, first_tile, end_tile, unpacked, sums, sums_stride, y, y_stride, after);
+        multiply_tiles(job, linear, added, panel, n, first_tile, end_tile, unpacked, sums, sums_stride, y, y_stride,
+                       after);
         return;
     }
     const int int4 = w->dtype == PGI_DTYPE_INT4_BLOCKS;
@@ -265,13 +279,39 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
         const int64_t n = pgi_min64(job->block_panels * PGI_PANEL_ROWS, output->linear->weight.rows - column);
         const int64_t end_tile = job->in.n * (slice + 1) / job->n_slices, row = tile_row(&job->in, first_tile);
         float *y = output->y + (job->first_row + row) * output->y_stride + column;
-        pgi_low_rank_fetch(&job->added[output - job->outputs], column, n);
+        const pgi_low_rank_rows *added = &job->added[output - job->outputs];
+        pgi_low_rank_fetch(job->kernels, added, column, n);
         multiply(
-            job, output->linear, panel, n, first_tile, end_tile, mine->unpacked, mine->sums[0], 2 * PGI_GROUP_COLUMNS,
-            y, output->y_stride,
+            job, output->linear, added, panel, n, first_tile, end_tile, mine->unpacked, mine->sums[0],
+            2 * PGI_GROUP_COLUMNS, y, output->y_stride,
             panel_at(output->linear, (item_after(job, item, item + 1) - before) / job->n_slices * job->block_panels));
-        pgi_low_rank_add(job->kernels, &job->added[output - job->outputs], thread, row,
-                         tile_row(&job->in, end_tile) - row, column, n, y, output->y_stride);
+        pgi_low_rank_add(job->kernels, added, thread, row, tile_row(&job->in, end_tile) - row, column, n, y,
+                         output->y_stride);
+    }
+}
+
+/* Completes a group of the intermediate of some tiles, small enough for the first-level cache: activates it, takes its
+ * part in A x of the down layer, and quantizes it. intermediate, up: [rows of the tiles, values of the group]; up is
+ * for MLPs with a gate. */
+static void activate_tiles(const quantized_job *job, int64_t group, int64_t first_tile, int64_t end_tile, int thread,
+                           float *intermediate, const float *up) {
+    const int64_t row = tile_row(&job->in, first_tile), rows = tile_row(&job->in, end_tile) - row;
+    const int64_t column = group * PGI_GROUP_COLUMNS;
+    const int64_t n = pgi_min64(PGI_GROUP_COLUMNS, job->mlp->up->weight.rows - column);
+    const int64_t rank = job->added_down.of ? job->added_down.of->a.weight.rows : 0;
+    float *partial = job->partial + (group * job->in.rows + row) * rank;
+    for (int64_t i = 0; i < rows * rank; i += 16) __builtin_prefetch(partial + i, 1);
+    if (job->mlp->gate)
+        job->gate(intermediate, up, rows * n);
+    else
+        job->activate(intermediate, rows * n);
+    if (rank > 0)
+        pgi_low_rank_partial(job->kernels, &job->added_down, thread, intermediate, n, rows, column, n, partial);
+    for (int64_t t = first_tile; t < end_tile; t++) {
+        const int m = tile_height(&job->intermediate, t), rows_here = tile_rows(&job->intermediate, t);
+        char *tile = tile_at(&job->intermediate, t, group);
+        if (rows_here < m) memset(tile, 0, (size_t)(m * PGI_TILE_ROW_BYTES));
+        for (int i = 0; i < rows_here; i++, intermediate += n) job->kernels->quantize_row(intermediate, n, m, i, tile);
     }
 }
 
@@ -280,6 +320,7 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
     const quantized_job *job = context;
     const pgi_mlp *mlp = job->mlp;
     thread_scratch *mine = &job->threads[thread];
+    const int64_t together = pgi_max64(1, ACTIVATED_ROWS / tile_height(&job->in, 0));
     for (int64_t item = begin; item < end; item++) {
         const int64_t group = item / job->n_slices, slice = item % job->n_slices, panel = group * BLOCK_PANELS;
         const int64_t first_tile = job->in.n * slice / job->n_slices;
@@ -290,30 +331,22 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
         const char *next = panel_at(mlp->up, next_item / job->n_slices * BLOCK_PANELS);
         float *up = mine->sums[0], *intermediate = up;
         const int64_t row = tile_row(&job->in, first_tile), column = group * PGI_GROUP_COLUMNS;
-        pgi_low_rank_fetch(&job->added_up, column, n);
-        pgi_low_rank_fetch(&job->added_gate, column, n);
+        for (int i = 0; i < job->n_begun; i++) pgi_low_rank_fetch(job->kernels, &job->begun[i], column, n);
         pgi_low_rank_fetch_partial(&job->added_down, column, n);
-        multiply(job, mlp->up, panel, n, first_tile, end_tile, mine->unpacked, up, n, up, n,
+        multiply(job, mlp->up, &job->begun[0], panel, n, first_tile, end_tile, mine->unpacked, up, n, up, n,
                  mlp->gate ? panel_at(mlp->gate, panel) : next);
-        pgi_low_rank_add(job->kernels, &job->added_up, thread, row, rows, column, n, up, n);
+        pgi_low_rank_add(job->kernels, &job->begun[0], thread, row, rows, column, n, up, n);
         if (mlp->gate) {
             intermediate = mine->sums[1];
-            multiply(job, mlp->gate, panel, n, first_tile, end_tile, mine->unpacked, intermediate, n, intermediate, n,
-                     next);
-            pgi_low_rank_add(job->kernels, &job->added_gate, thread, row, rows, column, n, intermediate, n);
-            job->gate(intermediate, up, rows * n);
-        } else {
-            job->activate(intermediate, rows * n);
+            multiply(job, mlp->gate, &job->begun[1], panel, n, first_tile, end_tile, mine->unpacked, intermediate, n,
+                     intermediate, n, next);
+            pgi_low_rank_add(job->kernels, &job->begun[1], thread, row, rows, column, n, intermediate, n);
         }
-        if (job->added_down.of)
-            pgi_low_rank_partial(job->kernels, &job->added_down, thread, intermediate, n, rows, column, n,
-                                 job->partial + (group * job->in.rows + row) * job->added_down.of->a.weight.rows);
-        for (int64_t t = first_tile; t < end_tile; t++) {
-            const int m = tile_height(&job->intermediate, t), rows_here = tile_rows(&job->intermediate, t);
-            char *tile = tile_at(&job->intermediate, t, group);
-            if (rows_here < m) memset(tile, 0, (size_t)(m * PGI_TILE_ROW_BYTES));
-            for (int i = 0; i < rows_here; i++, intermediate += n)
-                job->kernels->quantize_row(intermediate, n, m, i, tile);
+        for (int64_t t = first_tile, next_tile; t < end_tile; t = next_tile) {
+            next_tile = pgi_min64(end_tile, t + together);
+            activate_tiles(job, group, t, next_tile, thread, intermediate, up);
+            const int64_t done = (tile_row(&job->in, next_tile) - tile_row(&job->in, t)) * n;
+            intermediate += done, up += done;
         }
     }
 }
@@ -329,15 +362,16 @@ static void sum_partial(void *context, int64_t begin, int64_t end, int thread) {
             const float *part = job->partial + (group * job->in.rows + row) * rank;
             for (int64_t i = 0; i < rank; i++) sum[i] = group ? sum[i] + part[i] : part[i];
         }
+        pgi_low_rank_round(job->kernels, &job->added_down, row);
     }
 }
 
-/* Quantizes x to tiles, and cuts them into slices. */
+/* Quantizes x to tiles, cuts them into slices, and completes A x of the layers that read x. */
 static pg_status start_job(const pgi_run *run, quantized_job *job, int int4) {
     const int64_t slice_rows = int4 || job->in.fixed ? SLICE_ROWS_INT4 : SLICE_ROWS;
     const int64_t slice_tiles = slice_rows / (job->in.fixed ? PGI_TILE_ROWS : run->kernels->quantized_rows);
     job->n_slices = job->streamed ? 1 : (job->in.n + slice_tiles - 1) / slice_tiles;
-    return pgi_parallel_for(run, job->in.n, 1, quantize_tiles, job);
+    return pgi_parallel_for(run, job->in.n + pgi_low_rank_items(job->begun, job->n_begun), 1, quantize_tiles, job);
 }
 
 /* Multiplies the tiles by the weights of n layers. */
@@ -396,6 +430,14 @@ static quantized_job job_of(const pgi_run *run, const pgi_matrix *w, const float
                            .threads = (thread_scratch *)((char *)scratch + TILES_BYTES)};
 }
 
+/* Where layer `index` of a job keeps A x of its rows. */
+static pgi_low_rank_rows low_rank_of(const pgi_run *run, const quantized_job *job, const pgi_linear *linear, int index,
+                                     void *scratch) {
+    pgi_low_rank_rows added = pgi_linear_low_rank(run, linear, index, scratch);
+    pgi_low_rank_set_rows(run->kernels, &added, job->in.rows, job->in.fixed);
+    return added;
+}
+
 pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_stride, int64_t rows,
                                 const pgi_linear_job *outputs, int n, void *scratch) {
     const pgi_matrix *w = &outputs[0].linear->weight;
@@ -406,31 +448,25 @@ pg_status pgi_quantized_linears(const pgi_run *run, const float *x, int64_t x_st
         const int64_t row = rows * chunk / n_chunks;
         const int64_t n_rows = rows * (chunk + 1) / n_chunks - row;
         int streamed = 1; /* the layers may be of different types */
-        pgi_low_rank_rows added[PGI_LOW_RANK_LAYERS];
-        for (int i = 0; i < n; i++) {
-            streamed &= streams(run, n_rows, outputs[i].linear);
-            added[i] = pgi_linear_low_rank(run, outputs[i].linear, i, scratch);
-            PGI_TRY(pgi_low_rank_begin(run, &added[i], x + row * x_stride, x_stride, n_rows, scratch));
-        }
+        for (int i = 0; i < n; i++) streamed &= streams(run, n_rows, outputs[i].linear);
         quantized_job job = job_of(run, w, x, x_stride, row, n_rows, streamed, scratch);
+        job.n_begun = n;
+        for (int i = 0; i < n; i++) job.begun[i] = low_rank_of(run, &job, outputs[i].linear, i, scratch);
         PGI_TRY(start_job(run, &job, w->dtype == PGI_DTYPE_INT4_BLOCKS));
-        PGI_TRY(finish_job(run, &job, outputs, added, n));
+        PGI_TRY(finish_job(run, &job, outputs, job.begun, n));
     }
     return PG_OK;
 }
 
-/* A x of up and gate, and room for that of down. The scratch of the parts is of the threads of `run`, whatever threads
- * a product takes. */
-static pg_status begin_low_rank_mlp(const pgi_run *run, quantized_job *job, void *intermediate, void *scratch) {
+/* Room for A x of up, gate and down. The scratch of the parts is of the threads of `run`, whatever threads a product
+ * takes. */
+static void place_low_rank(const pgi_run *run, quantized_job *job, void *intermediate, void *scratch) {
     const pgi_mlp *mlp = job->mlp;
-    job->added_up = pgi_linear_low_rank(run, mlp->up, 0, scratch);
-    job->added_down = pgi_linear_low_rank(run, mlp->down, 2, scratch);
-    job->added_down.few = job->in.rows <= PGI_LOW_RANK_FEW;
-    PGI_TRY(pgi_low_rank_begin(run, &job->added_up, job->x, job->x_stride, job->in.rows, scratch));
+    job->n_begun = mlp->gate ? 2 : 1;
+    job->begun[0] = low_rank_of(run, job, mlp->up, 0, scratch);
+    if (mlp->gate) job->begun[1] = low_rank_of(run, job, mlp->gate, 1, scratch);
+    job->added_down = low_rank_of(run, job, mlp->down, 2, scratch);
     job->partial = (float *)((char *)intermediate + quantized_bytes(job->in.rows, mlp->up->weight.rows));
-    if (!mlp->gate) return PG_OK;
-    job->added_gate = pgi_linear_low_rank(run, mlp->gate, 1, scratch);
-    return pgi_low_rank_begin(run, &job->added_gate, job->x, job->x_stride, job->in.rows, scratch);
 }
 
 pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float *x, int64_t rows, float *y,
@@ -449,7 +485,7 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
         pgi_run alone;
         const pgi_run *pool = pgi_run_for_work(run, work_in, &alone);
         job.mlp = mlp;
-        PGI_TRY(begin_low_rank_mlp(run, &job, intermediate, scratch));
+        place_low_rank(run, &job, intermediate, scratch);
         job.n_threads = pool->n_threads;
         job.intermediate = tiles_of(run->kernels, job.streamed, intermediate, n, width);
         PGI_TRY(pgi_find_activation(run->kernels, mlp->activation, &job.activate, &job.gate));

@@ -5,11 +5,17 @@
 #include <string.h>
 
 #include "base/float16.h"
+#include "base/parallel.h"
 #include "kernels/kernels.h"
 #include "ops/gemm_format.h"
 #include "ops/gemv_of.h"
 
-enum { BLOCK = PGI_LOW_RANK_BLOCK, WHOLE_VALUES = 32 /* of bf16, which tiles of AMX take without copies */ };
+enum {
+    BLOCK = PGI_LOW_RANK_BLOCK,
+    WHOLE_VALUES = 32, /* of bf16, which tiles of AMX take without copies */
+    TILE_ROWS = 16,    /* of AMX */
+    PIECE = 8          /* rows of A that few rows meet in an item */
+};
 
 /* The scratch of a thread: rows as products read them, and a tile of results. */
 typedef struct thread_tiles {
@@ -125,36 +131,192 @@ void pgi_low_rank_make(const pgi_kernels *kernels, int32_t weights, const pgi_ma
 static size_t ax_floats(const pgi_kernels *kernels, int64_t rows) {
     return (size_t)pgi_ceil_div64(rows * kernels->low_rank, 16) * 16;
 }
+static size_t start_values(const pgi_kernels *kernels, int64_t rows) {
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, 1);
+    if (!panels_are_bf16(kernels) || !kernels->gemm_bf16_deep) return 0;
+    return (size_t)(pgi_ceil_div64(rows, TILE_ROWS) * TILE_ROWS * filled_up(&f, kernels->low_rank));
+}
 
 size_t pgi_low_rank_scratch(const pgi_kernels *kernels, int n_threads, int64_t rows) {
     if (kernels->low_rank == 0) return 0;
     return sizeof(thread_tiles) * (size_t)n_threads +
-           ax_floats(kernels, rows) * sizeof(float) * (size_t)PGI_LOW_RANK_LAYERS;
+           (ax_floats(kernels, rows) * sizeof(float) + start_values(kernels, rows) * sizeof(uint16_t)) *
+               (size_t)PGI_LOW_RANK_LAYERS;
 }
 
 pgi_low_rank_rows pgi_low_rank_rows_in(const pgi_kernels *kernels, int n_threads, int64_t rows, void *scratch,
                                        int index, const pgi_linear *linear) {
     float *ax = (float *)((char *)scratch + sizeof(thread_tiles) * (size_t)n_threads);
-    return (pgi_low_rank_rows){linear->low_rank, ax + (size_t)index * ax_floats(kernels, rows), scratch, 0};
+    uint16_t *starts = (uint16_t *)(void *)(ax + PGI_LOW_RANK_LAYERS * ax_floats(kernels, rows));
+    return (pgi_low_rank_rows){.of = linear->low_rank,
+                               .ax = ax + (size_t)index * ax_floats(kernels, rows),
+                               .start = starts + (size_t)index * start_values(kernels, rows),
+                               .tiles = scratch};
 }
 
-/* ------------------------------------------------------------------------------------------------------ products */
-
-pg_status pgi_low_rank_begin(const pgi_run *run, pgi_low_rank_rows *added, const float *x, int64_t x_stride,
-                             int64_t rows, void *linear_scratch) {
-    if (!added->of) return PG_OK;
-    const int64_t rank = added->of->a.weight.rows;
-    pgi_kernels kernels = *run->kernels;
-    kernels.bf16_linear = added->of->bf16;
-    pgi_run of_a = *run;
-    of_a.kernels = &kernels;
-    of_a.observer = NULL; /* it looks at the layers of the checkpoint */
+void pgi_low_rank_set_rows(const pgi_kernels *kernels, pgi_low_rank_rows *added, int64_t rows, int on_tiles) {
+    const pgi_low_rank *of = added->of;
     added->few = rows <= PGI_LOW_RANK_FEW;
-    const int64_t at_once = added->few ? PGI_GEMV_ROWS : rows;
-    for (int64_t row = 0; row < rows; row += at_once)
-        PGI_TRY(pgi_linear_forward(&of_a, x + row * x_stride, x_stride, pgi_min64(at_once, rows - row), &added->of->a,
-                                   added->ax + row * rank, rank, linear_scratch));
-    return PG_OK;
+    added->starts = of && !added->few && on_tiles && of->bf16 && kernels->gemm_bf16_deep && !of->gain && !of->constant;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- A x */
+
+/* To rows of products: `filled` values, zeros behind the n. */
+static void copy_rows(const pgi_kernels *kernels, const pgi_gemm_format *f, const float *from, int64_t stride,
+                      int64_t rows, int64_t n, int64_t filled, char *to) {
+    for (int64_t r = 0; r < rows; r++, from += stride, to += PGI_GEMM_A_ROW) {
+        if (f->bf16)
+            kernels->round_bf16(from, n, 1, (uint16_t *)(void *)to);
+        else
+            memcpy(to, from, (size_t)n * sizeof *from);
+        memset(to + n * f->element, 0, (size_t)((filled - n) * f->element));
+    }
+}
+
+/* out [rows, n] = x [rows, columns] A^T of the rows of A from `first` on and the columns from `column` on: each row of
+ * x as it is alone. n <= PIECE. */
+static void few_rows(const pgi_kernels *kernels, const pgi_matrix *a, int64_t first, int64_t n, int64_t column,
+                     int64_t columns, const float *x, int64_t x_stride, int64_t rows, float *out, thread_tiles *tiles) {
+    enum { PART = sizeof tiles->a / sizeof(float) / PGI_GEMV_ROWS / PGI_GEMV_UNIT * PGI_GEMV_UNIT };
+    const int64_t element = (int64_t)pgi_dtype_size(a->dtype), w_bytes = a->columns * element;
+    const char *w = (const char *)a->data + first * w_bytes + column * element;
+    const pgi_gemv gemv = pgi_gemv_of(kernels, a->dtype);
+    float *room = (float *)(void *)tiles->a;
+    if (!gemv.x) return; /* A is not quantized, and this does not happen */
+    for (int64_t row = 0; row < rows; row += PGI_GEMV_ROWS)
+        for (int64_t part = 0; part < columns; part += PART) {
+            const int m = (int)pgi_min64(PGI_GEMV_ROWS, rows - row);
+            const int64_t k = pgi_min64(PART, columns - part);
+            gemv.x(m, k, x + row * x_stride + part, x_stride, room);
+            gemv.product(m, n, k, room, w + part * element, w_bytes, NULL, tiles->c, n);
+            for (int r = 0; r < m; r++)
+                for (int64_t i = 0; i < n; i++) {
+                    float *sum = out + (row + r) * a->rows + i;
+                    *sum = (part ? *sum : 0) + tiles->c[r * n + i];
+                }
+        }
+}
+
+static int64_t pieces(const pgi_low_rank_rows *added) {
+    return added->of && added->few ? pgi_ceil_div64(added->of->a.weight.rows, PIECE) : 0;
+}
+
+int64_t pgi_low_rank_items(const pgi_low_rank_rows *added, int n) {
+    int64_t all = 0;
+    for (int i = 0; i < n; i++) all += pieces(&added[i]);
+    return all;
+}
+
+void pgi_low_rank_item(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int n, int thread, int64_t item,
+                       const float *x, int64_t x_stride, int64_t rows) {
+    for (int i = 0; i < n; item -= pieces(added), added++, i++) {
+        if (item >= pieces(added)) continue;
+        const pgi_matrix *a = &added->of->a.weight;
+        const int64_t first = item * PIECE;
+        few_rows(kernels, a, first, pgi_min64(PIECE, a->rows - first), 0, a->columns, x, x_stride, rows,
+                 added->ax + first, (thread_tiles *)added->tiles + thread);
+        return;
+    }
+}
+
+void pgi_low_rank_round(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int64_t row) {
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, 1);
+    if (!added->starts) return;
+    const int64_t rank = added->of->a.weight.rows, k = filled_up(&f, rank);
+    kernels->round_bf16(added->ax + row * rank, rank, 1, added->start + row * k);
+    memset(added->start + row * k + rank, 0, (size_t)(k - rank) * sizeof(uint16_t));
+}
+
+/* A x of m rows and of n_k columns of x, [m, PGI_GEMM_A_ROW]. */
+static void tile_of_a(const pgi_kernels *kernels, const pgi_gemm_format *f, const pgi_low_rank_rows *added, int64_t m,
+                      int64_t column, int64_t n_k, const char *x, float *ax) {
+    const pgi_matrix *a = &added->of->a.weight;
+    const int64_t one = pgi_gemm_panel_bytes(f, a->columns);
+    for (int64_t i = 0; i < a->rows; i += f->nr)
+        pgi_gemm_tile(kernels, f, m, pgi_min64(f->nr, a->rows - i), n_k, x,
+                      added->of->a_panels + i / f->nr * one + column * f->nr * f->element, ax + i, a->rows, column > 0,
+                      NULL);
+}
+
+void pgi_low_rank_tile(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int n, int thread, const float *x,
+                       int64_t x_stride, int64_t first_row, int64_t rows) {
+    const pgi_low_rank_rows *any = NULL;
+    for (int i = 0; i < n; i++)
+        if (added[i].of && !added[i].few) any = &added[i];
+    if (!any) return;
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, any->of->bf16);
+    const int64_t columns = any->of->a.weight.columns;
+    thread_tiles *tiles = (thread_tiles *)any->tiles + thread;
+    if (f.bf16) kernels->gemm_bf16_begin();
+    for (int64_t row = 0; row < rows; row += f.mr) {
+        const int64_t m = pgi_min64(f.mr, rows - row);
+        for (int64_t column = 0; column < columns; column += f.kc) {
+            const int64_t n_k = pgi_min64(f.kc, columns - column);
+            copy_rows(kernels, &f, x + row * x_stride + column, x_stride, m, n_k, n_k, tiles->a);
+            for (int i = 0; i < n; i++)
+                if (added[i].of)
+                    tile_of_a(kernels, &f, &added[i], m, column, n_k, tiles->a,
+                              added[i].ax + (first_row + row) * added[i].of->a.weight.rows);
+        }
+    }
+    if (f.bf16) kernels->gemm_bf16_end();
+    for (int i = 0; i < n; i++)
+        for (int64_t row = first_row; row < first_row + rows; row++) pgi_low_rank_round(kernels, &added[i], row);
+}
+
+void pgi_low_rank_copied(const pgi_kernels *kernels, const pgi_low_rank_rows *added, const char *copy, int64_t block,
+                         int64_t column, int64_t columns, int64_t first_row, int64_t rows) {
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, added->of->bf16);
+    const pgi_matrix *a = &added->of->a.weight;
+    if (f.bf16) kernels->gemm_bf16_begin();
+    for (int64_t row = 0; row < rows; row += f.mr)
+        for (int64_t part = 0; part < columns; part += f.kc)
+            tile_of_a(kernels, &f, added, pgi_min64(f.mr, rows - row), column + part, pgi_min64(f.kc, columns - part),
+                      copy + part / f.kc * block + row * PGI_GEMM_A_ROW, added->ax + (first_row + row) * a->rows);
+    if (f.bf16) kernels->gemm_bf16_end();
+    for (int64_t row = first_row; row < first_row + rows && column + columns == a->columns; row++)
+        pgi_low_rank_round(kernels, added, row);
+}
+
+typedef struct beginning {
+    const pgi_kernels *kernels;
+    const pgi_low_rank_rows *added;
+    const float *x;
+    int64_t x_stride, rows, tile;
+} beginning;
+
+/* Item: a piece of A, or a tile of rows. */
+static void begin_items(void *context, int64_t begin, int64_t end, int thread) {
+    const beginning *b = context;
+    for (int64_t item = begin; item < end; item++) {
+        const int64_t row = item * b->tile;
+        if (b->added->few)
+            pgi_low_rank_item(b->kernels, b->added, 1, thread, item, b->x, b->x_stride, b->rows);
+        else
+            pgi_low_rank_tile(b->kernels, b->added, 1, thread, b->x + row * b->x_stride, b->x_stride, row,
+                              pgi_min64(b->tile, b->rows - row));
+    }
+}
+
+pg_status pgi_low_rank_begin(const pgi_run *run, const pgi_low_rank_rows *added, const float *x, int64_t x_stride,
+                             int64_t rows) {
+    if (!added->of) return PG_OK;
+    const pgi_gemm_format f = pgi_gemm_format_of(run->kernels, added->of->bf16);
+    beginning context = {run->kernels, added, x, x_stride, rows, f.mr};
+    return pgi_parallel_for(run, added->few ? pieces(added) : pgi_ceil_div64(rows, f.mr), 1, begin_items, &context);
+}
+
+/* ----------------------------------------------------------------------------------------------------------- B p */
+
+pgi_low_rank_start pgi_low_rank_start_of(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int64_t row,
+                                         int64_t column) {
+    if (!added->starts) return (pgi_low_rank_start){0};
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, 1);
+    const int64_t k = filled_up(&f, added->of->a.weight.rows);
+    return (pgi_low_rank_start){
+        added->start + row * k,
+        (const uint16_t *)(const void *)(added->of->b_panels + column / f.nr * pgi_gemm_panel_bytes(&f, k)), k};
 }
 
 void pgi_low_rank_scale(const pgi_low_rank *of, int64_t column, int64_t rows, int64_t n, float *y, int64_t y_stride) {
@@ -186,7 +348,9 @@ static void fetch(const char *from, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i);
 }
 
-void pgi_low_rank_fetch(const pgi_low_rank_rows *added, int64_t column, int64_t n) {
+void pgi_low_rank_fetch(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int64_t column, int64_t n) {
+    const pgi_low_rank_start start = pgi_low_rank_start_of(kernels, added, 0, column);
+    if (start.k) fetch((const char *)start.b, n * start.k * (int64_t)sizeof *start.b);
     if (!added->of || !added->few) return;
     const int64_t block = added->of->a.weight.rows * BLOCK * (int64_t)pgi_dtype_size(added->of->b_dtype);
     const int64_t first = column / BLOCK, end = pgi_ceil_div64(column + n, BLOCK);
@@ -199,18 +363,6 @@ void pgi_low_rank_fetch_partial(const pgi_low_rank_rows *added, int64_t column, 
     const int64_t element = (int64_t)pgi_dtype_size(a->dtype);
     for (int64_t k = 0; k < a->rows; k++)
         fetch((const char *)a->data + (k * a->columns + column) * element, n * element);
-}
-
-/* To rows of products: `filled` values, zeros behind the n. */
-static void copy_rows(const pgi_kernels *kernels, const pgi_gemm_format *f, const float *from, int64_t stride,
-                      int64_t rows, int64_t n, int64_t filled, char *to) {
-    for (int64_t r = 0; r < rows; r++, from += stride, to += PGI_GEMM_A_ROW) {
-        if (f->bf16)
-            kernels->round_bf16(from, n, 1, (uint16_t *)(void *)to);
-        else
-            memcpy(to, from, (size_t)n * sizeof *from);
-        memset(to + n * f->element, 0, (size_t)((filled - n) * f->element));
-    }
 }
 
 /* y [m, n] += a [m, k] B^T, columns from `column` on, which may be within a panel. part: the k of the rank from there.
@@ -236,7 +388,7 @@ static void add_tile(const pgi_kernels *kernels, const pgi_gemm_format *f, const
 void pgi_low_rank_add(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, int64_t first_row,
                       int64_t rows, int64_t column, int64_t n, float *y, int64_t y_stride) {
     const pgi_low_rank *of = added->of;
-    if (!of) return;
+    if (!of || added->starts) return;
     thread_tiles *tiles = (thread_tiles *)added->tiles + thread;
     const pgi_gemm_format f = pgi_gemm_format_of(kernels, of->bf16);
     const int64_t rank = of->a.weight.rows;
@@ -256,21 +408,6 @@ void pgi_low_rank_add(const pgi_kernels *kernels, const pgi_low_rank_rows *added
     if (f.bf16) kernels->gemm_bf16_end();
 }
 
-/* A x of some columns, each row as it is alone. room: for gemv's x. */
-static void few_partial(const pgi_kernels *kernels, const pgi_matrix *a, const float *x, int64_t x_stride, int64_t rows,
-                        int64_t column, int64_t n, float *out, float *room) {
-    const int64_t element = (int64_t)pgi_dtype_size(a->dtype), w_bytes = a->columns * element;
-    const char *w = (const char *)a->data + column * element;
-    const pgi_gemv gemv = pgi_gemv_of(kernels, a->dtype);
-    if (!gemv.x) return; /* few: A is not quantized, and this does not happen */
-    for (int64_t row = 0; row < rows; row += PGI_GEMV_ROWS, x += PGI_GEMV_ROWS * x_stride) {
-        const int m = (int)pgi_min64(PGI_GEMV_ROWS, rows - row);
-        float *y = out + row * a->rows;
-        gemv.x(m, n, x, x_stride, room);
-        gemv.product(m, a->rows, n, room, w, w_bytes, NULL, y, a->rows);
-    }
-}
-
 void pgi_low_rank_partial(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, const float *x,
                           int64_t x_stride, int64_t rows, int64_t column, int64_t n, float *out) {
     const pgi_low_rank *of = added->of;
@@ -279,7 +416,8 @@ void pgi_low_rank_partial(const pgi_kernels *kernels, const pgi_low_rank_rows *a
     thread_tiles *tiles = (thread_tiles *)added->tiles + thread;
     const int64_t one = pgi_gemm_panel_bytes(&f, a->columns);
     if (added->few) {
-        few_partial(kernels, a, x, x_stride, rows, column, n, out, (float *)(void *)tiles->a);
+        for (int64_t i = 0; i < a->rows; i += PIECE)
+            few_rows(kernels, a, i, pgi_min64(PIECE, a->rows - i), column, n, x, x_stride, rows, out + i, tiles);
         return;
     }
     if (f.bf16) kernels->gemm_bf16_begin();

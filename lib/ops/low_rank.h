@@ -8,12 +8,14 @@
  * arithmetic, A and B are rounded to bf16, and for many rows so are the factors of the products where the CPU is faster
  * so.
  *
- * First A x of all rows, which is small. B is multiplied by the task that has just computed a block of y0, while the
- * block is in its cache.
+ * First A x of all rows, which is small: for few rows in pieces of A, for many by whoever has a tile of rows at hand. B
+ * is multiplied by the task that has just computed a block of y0, while the block is in its cache; or, on tiles of AMX,
+ * the sums of y0 begin with it.
  */
 #ifndef PGI_OPS_LOW_RANK_H
 #define PGI_OPS_LOW_RANK_H
 
+#include "kernels/low_rank_start.h"
 #include "ops/ops.h"
 
 typedef struct pgi_low_rank {
@@ -50,8 +52,10 @@ float pgi_low_rank_b(const pgi_low_rank *of, int64_t output, int64_t k);
 typedef struct pgi_low_rank_rows {
     const pgi_low_rank *of; /* NULL: nothing is added */
     float *ax;              /* [rows, rank] */
+    uint16_t *start;        /* room for A x as pgi_low_rank_start has it */
     void *tiles;            /* of the threads */
     int few;                /* the rows are few */
+    int starts;             /* products begin with B (A x) */
 } pgi_low_rank_rows;
 
 /* Bytes of the scratch for up to `rows` rows of PGI_LOW_RANK_LAYERS layers of kernels->low_rank; 0 where that is 0. */
@@ -59,16 +63,37 @@ size_t pgi_low_rank_scratch(const struct pgi_kernels *kernels, int n_threads, in
 /* Where layer `index` of a group keeps its rows in that scratch. */
 pgi_low_rank_rows pgi_low_rank_rows_in(const struct pgi_kernels *kernels, int n_threads, int64_t rows, void *scratch,
                                        int index, const pgi_linear *linear);
-/* Computes A x of `rows` rows. linear_scratch: pgi_linear_scratch(). */
-pg_status pgi_low_rank_begin(const pgi_run *run, pgi_low_rank_rows *added, const float *x, int64_t x_stride,
-                             int64_t rows, void *linear_scratch);
-/* What few rows will read for n columns from `column` on, or of A for n columns of x, comes while something else is
- * computed. */
-void pgi_low_rank_fetch(const pgi_low_rank_rows *added, int64_t column, int64_t n);
+/* Says how many rows there are, and whether the product of many on tiles can begin with something. */
+void pgi_low_rank_set_rows(const struct pgi_kernels *kernels, pgi_low_rank_rows *added, int64_t rows, int on_tiles);
+/* A x of n layers that read the same x [rows, H], which must be whole before anything is added. Of few rows: in so many
+ * items, each by any thread. */
+int64_t pgi_low_rank_items(const pgi_low_rank_rows *added, int n);
+void pgi_low_rank_item(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int n, int thread,
+                       int64_t item, const float *x, int64_t x_stride, int64_t rows);
+/* Of many rows: of `rows` rows from `first_row` on, which is where x begins. */
+void pgi_low_rank_tile(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int n, int thread,
+                       const float *x, int64_t x_stride, int64_t first_row, int64_t rows);
+/* Of many rows of one layer that are copied already as products read them: of `columns` values of x from `column` on, a
+ * multiple of kc. copy: [columns / kc rounded up][..., PGI_GEMM_A_ROW], `block` bytes from one to the next. */
+void pgi_low_rank_copied(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, const char *copy,
+                         int64_t block, int64_t column, int64_t columns, int64_t first_row, int64_t rows);
+/* All of it, of one layer. */
+pg_status pgi_low_rank_begin(const pgi_run *run, const pgi_low_rank_rows *added, const float *x, int64_t x_stride,
+                             int64_t rows);
+/* Whoever computed ax of a row otherwise lets products begin with it. */
+void pgi_low_rank_round(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int64_t row);
+/* What the product of rows from `row` on and columns from `column` on, a multiple of 32, begins with; k is 0 where
+ * pgi_low_rank_add() does it. */
+pgi_low_rank_start pgi_low_rank_start_of(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int64_t row,
+                                         int64_t column);
+/* What is read of B for n columns from `column` on, or for few rows of A for n columns of x, comes while something else
+ * is computed. */
+void pgi_low_rank_fetch(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int64_t column, int64_t n);
 void pgi_low_rank_fetch_partial(const pgi_low_rank_rows *added, int64_t column, int64_t n);
 /* The gain and the constant alone: y0 [rows, n] from `column` on to (1 + gain) y0 + constant. */
 void pgi_low_rank_scale(const pgi_low_rank *of, int64_t column, int64_t rows, int64_t n, float *y, int64_t y_stride);
-/* Completes n columns of y from `column` on: y0 [rows, n] becomes y. Rows from `first_row` on of those of A x. */
+/* Completes n columns of y from `column` on: y0 [rows, n] becomes y, unless the product began with it. Rows from
+ * `first_row` on of those of A x. */
 void pgi_low_rank_add(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, int64_t first_row,
                       int64_t rows, int64_t column, int64_t n, float *y, int64_t y_stride);
 /* A x of some columns of x alone, to be summed: out [rows, rank] = x [rows, n] A[:, column .. column + n]^T. n <=

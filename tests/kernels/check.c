@@ -26,6 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/float16.h"
+
 static int emulated;
 static sigjmp_buf fault;
 static void on_fault(int signal_number) { siglongjmp(fault, signal_number); }
@@ -40,6 +42,26 @@ double random_unit(check *c) { return (double)(random_bits(c) >> 11) * 0x1p-52 -
 int64_t random_below(check *c, int64_t n) { return (int64_t)(random_bits(c) % (uint64_t)n); }
 void random_fill(check *c, float *x, int64_t n) {
     for (int64_t i = 0; i < n; i++) x[i] = (float)random_unit(c);
+}
+
+static void random_whole(check *c, uint16_t *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) x[i] = pgi_bf16_from_f32((float)(random_below(c, 17) - 8));
+}
+pgi_low_rank_start random_low_rank(check *c, int64_t rows, int64_t n, int nr) {
+    const int64_t k = 32 * (1 + random_below(c, 3)), n_a = (rows + 15) / 16 * 16 * k, n_b = (n + nr - 1) / nr * nr * k;
+    if (random_below(c, 2)) return (pgi_low_rank_start){0};
+    uint16_t *a = guarded(c, (size_t)n_a * 2, 0), *b = guarded(c, (size_t)n_b * 2, 0);
+    random_whole(c, a, n_a), random_whole(c, b, n_b);
+    return (pgi_low_rank_start){a, b, k};
+}
+double low_rank_product(const pgi_low_rank_start *low, int64_t row, int64_t column, int64_t l, int nr) {
+    const int64_t at = (column / nr * low->k + l / 2 * 2) * nr + 2 * (column % nr) + l % 2;
+    return weight_value(low->a, PG_DTYPE_BF16, row * low->k + l) * weight_value(low->b, PG_DTYPE_BF16, at);
+}
+double low_rank_value(const pgi_low_rank_start *low, int64_t row, int64_t column, int nr) {
+    double sum = 0;
+    for (int64_t l = 0; l < low->k; l++) sum += low_rank_product(low, row, column, l, nr);
+    return sum;
 }
 
 pgi_run run_on(const pgi_kernels *kernels, int n_threads) {
@@ -178,7 +200,7 @@ static void run_check(check *c, const kernel_check *what, uint64_t seed) {
 }
 
 static const struct level {
-    uint64_t bit;
+    uint64_t bits;
     const char *name;
 } levels[] = {{PG_CPU_BASELINE, "plain C"},
               {PG_CPU_AVX2, "AVX2"},
@@ -187,7 +209,7 @@ static const struct level {
               {PG_CPU_AVX512_VNNI, "AVX-512 VNNI"},
               {PG_CPU_AVX512_BF16, "AVX-512 BF16"},
               {PG_CPU_AMX_INT8, "AMX-INT8"},
-              {PG_CPU_AMX_BF16, "AMX-BF16"},
+              {PG_CPU_AMX_INT8 | PG_CPU_AMX_BF16, "AMX-INT8 and AMX-BF16"},
               {PG_CPU_NEON, "NEON"},
               {PG_CPU_NEON_DOTPROD, "NEON dot products"},
               {PG_CPU_NEON_I8MM, "NEON i8mm"},
@@ -213,7 +235,7 @@ static int check_masks(void) {
 static int check_level(const struct level *level, uint64_t seed, const char *only, int verbose) {
     pgi_kernels table;
     int failed = 0;
-    if (pgi_kernels_init(&table, level->bit) != PG_OK) return 1;
+    if (pgi_kernels_init(&table, level->bits) != PG_OK) return 1;
     printf("%s: gemm tile %d x %d, of bf16 %d x %d\n", level->name, table.gemm_mr, table.gemm_nr, table.gemm_bf16_mr,
            table.gemm_bf16_nr);
     for (int i = 0; i < n_kernel_checks + (emulated ? 0 : n_operation_checks); i++) {
@@ -259,7 +281,7 @@ static int selftest_level(const struct level *level, uint64_t seed, const char *
         if (only && strcmp(only, kernel_checks[i].name)) continue;
         for (int damage = 0; damage < N_DAMAGES; damage++) {
             pgi_kernels table;
-            if (pgi_kernels_init(&table, level->bit) != PG_OK) return 1;
+            if (pgi_kernels_init(&table, level->bits) != PG_OK) return 1;
             break_kernel(&table, i, damage);
             check c = {.kernels = &table, .quiet = 1};
             run_check(&c, &kernel_checks[i], seed);
@@ -321,7 +343,7 @@ int main(int argc, char **argv) {
     printf("seed %llu\n", (unsigned long long)seed);
     int failed = selftest ? 0 : check_masks();
     for (int i = 0; i < N_LEVELS; i++) {
-        if (!(levels[i].bit & pgi_cpu_features()) || (mask && !(mask & levels[i].bit))) continue;
+        if (levels[i].bits & ~pgi_cpu_features() || (mask && levels[i].bits & ~mask)) continue;
         failed += selftest ? selftest_level(&levels[i], seed, only) : check_level(&levels[i], seed, only, verbose);
     }
     if (!selftest && !emulated && (!mask || mask & (PG_CPU_AMX_INT8 | PG_CPU_AMX_BF16))) {

@@ -56,6 +56,13 @@ void random_weights(check *c, void *w, int32_t dtype, int64_t n);
 double weight_value(const void *w, int32_t dtype, int64_t i);
 const char *dtype_name(int32_t dtype);
 
+/* Of half of the products on tiles: a low-rank part that they begin with, of whole numbers, so that its sums are exact
+ * in any order. n: columns, in panels of nr. One of the products of a value, and the
+ * value. */
+pgi_low_rank_start random_low_rank(check *c, int64_t rows, int64_t n, int nr);
+double low_rank_product(const pgi_low_rank_start *low, int64_t row, int64_t column, int64_t l, int nr);
+double low_rank_value(const pgi_low_rank_start *low, int64_t row, int64_t column, int nr);
+
 /* check_kernels.c: the checks by kernel name, in the order of kernels.inc. */
 typedef struct kernel_check {
     const char *name;

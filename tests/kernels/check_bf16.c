@@ -202,6 +202,8 @@ static void check_panels(check *c, int m, int n, int64_t k) {
     const int64_t stride = n + random_below(c, 5), last = stride * (m - 1) + n;
     uint16_t *a = guarded(c, (size_t)(blocks * block) * 2, 0), *w = guarded(c, (size_t)(n_panels * panel) * 2, 0);
     float *out = guarded_output(c, last), *bias = guarded_floats(c, n), *before = guarded_floats(c, last);
+    pgi_low_rank_start low = {0};
+    if (c->kernels->gemm_bf16_deep) low = random_low_rank(c, m, n, nr);
     pgi_prefetch next = {.rows = 0};
     memset(a, 0, (size_t)(blocks * block) * 2);
     memset(w, 0, (size_t)(n_panels * panel) * 2);
@@ -226,18 +228,24 @@ static void check_panels(check *c, int m, int n, int64_t k) {
                                                       .c_stride = stride,
                                                       .accumulate = accumulate,
                                                       .bias = with_bias ? bias : NULL,
+                                                      .low = low,
                                                       .next = &next});
     for (int i = 0; i < m; i++) {
         for (int j = 0; j < n; j++) {
             double start = accumulate ? before[i * stride + j] : with_bias ? bias[j] : 0;
             double want = start, magnitudes = fabs(start), squares = start * start;
+            for (int64_t l = 0; l < low.k; l++) {
+                const double product = low_rank_product(&low, i, j, l, nr);
+                want += product, magnitudes += fabs(product), squares += product * product;
+            }
             for (int64_t l = 0; l < k; l++) {
                 const uint16_t *row = a + l / PGI_GEMM_BF16_KC * block + i * PGI_GEMM_BF16_LDA;
                 double product = weight_value(row, PG_DTYPE_BF16, l % PGI_GEMM_BF16_KC) *
                                  weight_value(w + j / nr * panel, PG_DTYPE_BF16, l / 2 * 2 * nr + 2 * (j % nr) + l % 2);
                 want += product, magnitudes += fabs(product), squares += product * product;
             }
-            expect_near(c, out[i * stride + j], want, sum_bound((double)k + 1, magnitudes, squares), "c", i, j);
+            expect_near(c, out[i * stride + j], want, sum_bound((double)(k + low.k) + 1, magnitudes, squares), "c", i,
+                        j);
         }
         for (int64_t j = n; j < stride && i + 1 < m; j++)
             if (!isnan(out[i * stride + j])) fail(c, "%d x %d: wrote between the rows", m, n);

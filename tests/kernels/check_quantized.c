@@ -223,11 +223,18 @@ static void check_tiles(check *c, int64_t rows, int64_t n, int64_t groups) {
     float *x = guarded_floats(c, rows * k), *bias = guarded_floats(c, n), *before = guarded_floats(c, last);
     float *y = guarded_output(c, last);
     pgi_matrix w = {blocks, PGI_DTYPE_INT8_BLOCKS, n, k, NULL};
+    pgi_low_rank_start low = {0};
+    if (c->kernels->quantized_tiles && c->kernels->gemm_bf16_deep)
+        low = random_low_rank(c, rows, n, c->kernels->gemm_bf16_nr);
     random_blocks(c, blocks, w.dtype, panels * groups);
     random_fill(c, bias, n);
     for (int64_t i = 0; i < rows; i++) {
         if (accumulate) random_fill(c, y + i * stride, n);
         random_row(c, x + i * k, k);
+    }
+    for (int64_t i = 0; i < n && low.k; i++) { /* whole too, for the sums of both */
+        bias[i] = (float)random_below(c, 100);
+        for (int64_t r = 0; r < rows && accumulate; r++) y[r * stride + i] = bias[i];
     }
     for (int64_t t = 0; t < tiles; t++) { /* as quantized.h lays them out, by the oracle */
         memset(x_tiles + t * x_tile, 0, (size_t)groups * PGI_TILE_ROWS * PGI_TILE_ROW_BYTES);
@@ -254,6 +261,7 @@ static void check_tiles(check *c, int64_t rows, int64_t n, int64_t groups) {
                                                   .panel_bytes = panel_bytes,
                                                   .start = start,
                                                   .start_stride = accumulate ? stride : 0,
+                                                  .low = low,
                                                   .y = y,
                                                   .y_stride = stride,
                                                   .next_w = &next,
@@ -261,7 +269,8 @@ static void check_tiles(check *c, int64_t rows, int64_t n, int64_t groups) {
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t r = 0; r < n; r++) {
             const float from = accumulate ? before[i * stride + r] : with_bias ? bias[r] : 0;
-            const float want = product_oracle(x + i * k, &w, r, from);
+            const double first = low_rank_value(&low, i, r, c->kernels->gemm_bf16_nr);
+            const float want = product_oracle(x + i * k, &w, r, low.k ? (float)(from + first) : from);
             if (!same(y[i * stride + r], want))
                 fail(c, "%d x %d, %d groups [%d][%d]: found %a, expected %a", (int)rows, (int)n, (int)groups, (int)i,
                      (int)r, (double)y[i * stride + r], (double)want);

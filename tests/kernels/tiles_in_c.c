@@ -14,4 +14,5 @@ void tiles_in_c(pgi_kernels *kernels) {
     kernels->gemm_bf16_end = tiles_end;
     kernels->gemm_bf16_mr = GEMM_ROWS;
     kernels->gemm_bf16_nr = GEMM_ROWS;
+    kernels->gemm_bf16_deep = kernels->quantized_tiles = 1;
 }

@@ -7,8 +7,9 @@
  * rows stay in the first-level cache for the other panels, and those of a panel come from the second. Meanwhile sums
  * are tiles in memory.
  *
- * Sums begin with what they are added to. Rows, columns and values that do not fill a tile go through copies that are
- * filled up with zeros: nothing is read or written outside of the operands.
+ * Sums begin with what they are added to, and with the low-rank part of gemm_bf16_panels. Rows, columns and values that
+ * do not fill a tile go through copies that are filled up with zeros: nothing is read or written outside of the
+ * operands.
  */
 #include <string.h>
 
@@ -104,13 +105,18 @@ static void copy_sums(const tile_sums *sums, float *c, int64_t c_stride, int row
         }                                                    \
     } while (0)
 
-/* tiles_high x vectors tiles of sums: tile 2 i + v is s[i][v]. */
+/* tiles_high x vectors tiles of sums: tile 2 i + v is s[i][v]. low: NULL, or a product that comes first. */
 static ALWAYS_INLINE void multiply_tiles(const int tiles_high, const int vectors, int64_t k, const tile_rows a[2],
-                                         const uint16_t *panel, const uint16_t *panel_rest, const tile_sums s[2][2]) {
+                                         const uint16_t *panel, const uint16_t *panel_rest, const tile_sums s[2][2],
+                                         const pgi_low_rank_start *low) {
+    tiles_see_memory();
     START(0, s[0][0]);
     if (vectors == 2) START(1, s[0][1]);
     if (tiles_high == 2) START(2, s[1][0]);
     if (tiles_high == 2 && vectors == 2) START(3, s[1][1]);
+    const int64_t low_k = low ? low->k : 0;
+    for (int64_t l = 0; l < low_k; l += TILE_VALUES)
+        MULTIPLY(low->a + l, 2 * low_k, low->a + l + TILE_ROWS * low_k, 2 * low_k, low->b + l * GEMM_ROWS);
     int64_t l = 0;
     for (; l + TILE_VALUES <= k; l += TILE_VALUES)
         MULTIPLY(a[0].whole + l, a[0].bytes, a[1].whole + l, a[1].bytes, panel + l * GEMM_ROWS);
@@ -149,13 +155,13 @@ static void multiply(int m, int n, int64_t k, const uint16_t *a, const uint16_t 
                         accumulate, bias ? bias + v * TILE_ROWS : NULL, copies->sums[i][v]);
     }
     if (tiles_high == 2 && vectors == 2)
-        multiply_tiles(2, 2, k, rows, panel, copies->panel_rest, sums);
+        multiply_tiles(2, 2, k, rows, panel, copies->panel_rest, sums, NULL);
     else if (tiles_high == 2)
-        multiply_tiles(2, 1, k, rows, panel, copies->panel_rest, sums);
+        multiply_tiles(2, 1, k, rows, panel, copies->panel_rest, sums, NULL);
     else if (vectors == 2)
-        multiply_tiles(1, 2, k, rows, panel, copies->panel_rest, sums);
+        multiply_tiles(1, 2, k, rows, panel, copies->panel_rest, sums, NULL);
     else
-        multiply_tiles(1, 1, k, rows, panel, copies->panel_rest, sums);
+        multiply_tiles(1, 1, k, rows, panel, copies->panel_rest, sums, NULL);
     for (int i = 0; i < tiles_high; i++)
         for (int v = 0; v < vectors; v++)
             copy_sums(&sums[i][v], c + i * TILE_ROWS * c_stride + v * TILE_ROWS, c_stride,
@@ -202,7 +208,7 @@ static void end_sums(const pgi_panel_product *p, int first, const panel_sums *su
 }
 
 static ALWAYS_INLINE void multiply_panel(const int tiles_high, const uint16_t *a, const uint16_t *panel, int64_t k,
-                                         int is_first, int is_last, panel_sums *sums) {
+                                         const pgi_low_rank_start *low, int is_first, int is_last, panel_sums *sums) {
     const int64_t bytes = TILE_ROWS * (int64_t)sizeof(float);
     const tile_rows rows[2] = {{a, NULL, A_BYTES}, {a + TILE_ROWS * PGI_GEMM_BF16_LDA, NULL, A_BYTES}};
     tile_sums here[2][2];
@@ -212,7 +218,7 @@ static ALWAYS_INLINE void multiply_panel(const int tiles_high, const uint16_t *a
         here[t / 2][t % 2] = (tile_sums){is_first ? ends->from : between, is_last ? ends->to : between,
                                          is_first ? ends->from_stride : bytes, is_last ? ends->to_stride : bytes};
     }
-    multiply_tiles(tiles_high, 2, k, rows, panel, NULL, here);
+    multiply_tiles(tiles_high, 2, k, rows, panel, NULL, here, is_first ? low : NULL);
 }
 
 static void gemm_bf16_panels(const pgi_panel_product *p) {
@@ -229,10 +235,11 @@ static void gemm_bf16_panels(const pgi_panel_product *p) {
             pgi_prefetch_step(p->next);
             pgi_prefetch_step(&sums_ahead);
             const uint16_t *panel = p->panels + q * p->panel + l * GEMM_ROWS;
+            const pgi_low_rank_start low = {p->low.a, p->low.k ? p->low.b + q * p->low.k * GEMM_ROWS : NULL, p->low.k};
             if (p->m > TILE_ROWS)
-                multiply_panel(2, a, panel, k, l == 0, l + k >= p->k, &sums[q]);
+                multiply_panel(2, a, panel, k, &low, l == 0, l + k >= p->k, &sums[q]);
             else
-                multiply_panel(1, a, panel, k, l == 0, l + k >= p->k, &sums[q]);
+                multiply_panel(1, a, panel, k, &low, l == 0, l + k >= p->k, &sums[q]);
         }
     }
     tiles_end();

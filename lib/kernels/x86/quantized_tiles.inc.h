@@ -13,7 +13,8 @@
  *
  * Operands come from the second-level cache, which gives a line in about three cycles. So a block is two tiles of rows
  * and all panels, group after group: what a group loads is used by the units of the other panels from the first-level
- * cache, where the f32 sums of the block are, too.
+ * cache, where the f32 sums of the block are, too. Those begin with the low-rank part, a product of bf16 on the same
+ * tiles.
  */
 #include <string.h>
 
@@ -56,6 +57,36 @@ static ALWAYS_INLINE void begin_block(const pgi_tile_product *p, const int n_til
             for (int64_t r = 0; r < rows_at(p, tile + i); r++)
                 tile_row_store(to + r * PGI_PANEL_ROWS, tile_row_load(from + r * p->start_stride, columns_at(p, panel)),
                                PGI_PANEL_ROWS);
+        }
+}
+
+/* The low-rank part of a block, on top of that or alone. The tiles of sums, 0 to 3, hold those of a unit, so others
+ * take these. */
+static ALWAYS_INLINE void add_low_rank(const pgi_tile_product *p, const int n_tiles, int64_t tile, float *sums) {
+    enum { VALUES = 32, LINE = 2 * 2 * PGI_PANEL_ROWS }; /* values of a tile's row; of two lines of a panel */
+    const int64_t k = p->low.k, row_bytes = 2 * k;
+    const uint16_t *b = p->low.b;
+    tiles_see_memory();
+    for (int64_t panel = 0; panel * PGI_PANEL_ROWS < p->n; panel += 2, b += k * 2 * PGI_PANEL_ROWS, sums += UNIT_SUMS)
+        for (int i = 0; i < n_tiles; i++) {
+            const uint16_t *a = p->low.a + (tile + i) * PGI_TILE_ROWS * k;
+            float *left = sums + 2 * i * SUMS, *right = left + SUMS;
+            if (p->start) {
+                tile_load(5, left, 4 * PGI_PANEL_ROWS);
+                tile_load(7, right, 4 * PGI_PANEL_ROWS);
+            } else {
+                tile_zero(5);
+                tile_zero(7);
+            }
+            for (int64_t l = 0; l < k; l += VALUES) {
+                tile_load(4, a + l, row_bytes);
+                tile_load(6, b + l / 2 * LINE, 2 * LINE);
+                tile_dot_bf16(5, 4, 6);
+                tile_load(6, b + l / 2 * LINE + VALUES, 2 * LINE);
+                tile_dot_bf16(7, 4, 6);
+            }
+            tile_store(5, left, 4 * PGI_PANEL_ROWS);
+            tile_store(7, right, 4 * PGI_PANEL_ROWS);
         }
 }
 
@@ -179,7 +210,8 @@ static ALWAYS_INLINE void multiply_blocks(const pgi_tile_product *p, const int n
                 pgi_prefetch_step(p->next_x);
                 multiply_unit(n_tiles, &now, &old, integers[(n + 1) % 2], integers[n % 2]);
                 if (old.last) end_block(p, n_tiles, old.tile, sums[(old.tile - first) / n_tiles % 2]);
-                if (now.first) begin_block(p, n_tiles, tile, sums[block % 2]);
+                if (now.first && (p->start || !p->low.k)) begin_block(p, n_tiles, tile, sums[block % 2]);
+                if (now.first && p->low.k) add_low_rank(p, n_tiles, tile, sums[block % 2]);
                 old = before, before = now;
             }
     add_unit(n_tiles, &old, integers[n % 2]);

@@ -28,6 +28,8 @@ static inline void tiles_begin(void) {
 }
 static inline void tiles_end(void) { _tile_release(); }
 
+/* gcc 12 does not know that a tile is loaded from memory: here it must have written what it wrote before. */
+#define tiles_see_memory() __asm__ volatile("" : : : "memory")
 #define tile_zero(t) _tile_zero(t)
 #define tile_load(t, from, row_stride) _tile_loadd(t, from, row_stride)
 #define tile_store(t, to, row_stride) _tile_stored(t, to, row_stride)
