@@ -124,7 +124,7 @@ suites() { # suites MODEL
     fi
     # shellcheck disable=SC2086 # lists of words
     TEST_LEAVE_OUT=$left_out QEMU_CPU=$1 $run "$meson" test -C "$build" --no-rebuild --print-errorlogs $some \
-        --timeout-multiplier 30 --num-processes "$jobs" >"$work/log" 2>&1
+        --timeout-multiplier 200 --num-processes "$jobs" >"$work/log" 2>&1
     status=$?
     test $status -eq 0 || grep -v '^ninja: ' "$work/log"
     passed=$((passed + $(sed -n 's/^Ok: *\([0-9]*\).*/\1/p' "$work/log" | awk '{n += $1} END {print n + 0}')))

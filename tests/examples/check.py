@@ -128,7 +128,7 @@ def run_all(root, programs):
     model, shapes = os.path.join(root, "examples", "demo", "model"), os.path.join(images, "shapes.png")
 
     def run(name, *arguments, stdin=b""):
-        done = subprocess.run([programs[name], *arguments], input=stdin, capture_output=True, timeout=60)
+        done = subprocess.run([programs[name], *arguments], input=stdin, capture_output=True, timeout=1200)
         return done.returncode, done.stdout.decode(), done.stderr.decode()
 
     def says(name, wanted, *arguments):
@@ -186,7 +186,7 @@ def run_all(root, programs):
         expect(f"{name} fails in one line", code == 1 and out == "" and err.startswith(name + ": ") and err.count("\n") == 1
                and all(word in err for word in words), code, out, err)
     with open("/dev/full", "w") as full:
-        done = subprocess.run([programs["stream"], model, shapes, "caption en"], stdout=full, stderr=subprocess.PIPE, timeout=60)
+        done = subprocess.run([programs["stream"], model, shapes, "caption en"], stdout=full, stderr=subprocess.PIPE, timeout=1200)
         expect("stream sees that its output is lost", done.returncode == 1, done)
 
 

@@ -27,7 +27,7 @@ failures = 0
 
 
 def run(*arguments, stdin=b"", stdout=subprocess.PIPE, env=None):
-    done = subprocess.run([TOOL, *arguments], input=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=60, env=env)
+    done = subprocess.run([TOOL, *arguments], input=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=1200, env=env)
     return done.returncode, (done.stdout or b"").decode(), done.stderr.decode()
 
 
@@ -298,7 +298,7 @@ def on_terminal(*arguments):
             shown += part
     except OSError:  # Linux says so at the end
         pass
-    process.communicate(timeout=60)
+    process.communicate(timeout=1200)
     os.close(master)
     return shown
 
@@ -322,7 +322,7 @@ def steering_text(folder, image, temporary):
 
         change(changed, "tokenizer.json", swap)
         n = "-n1" if isinstance(name, str) else f"-n{len(name)}"
-        piped = subprocess.run([TOOL, "run", changed, image, "a b", n], capture_output=True, timeout=60).stdout
+        piped = subprocess.run([TOOL, "run", changed, image, "a b", n], capture_output=True, timeout=1200).stdout
         expect(f"{name} to a pipe", piped == written + b"\n", piped)
         seen = on_terminal("run", changed, image, "a b", n)
         as_json = on_terminal("run", changed, image, "a b", n, "--json")
@@ -425,7 +425,7 @@ def closed_files(folder, image, temporary):
     """With stderr closed its messages are lost, and go into no file that is opened later."""
     out = os.path.join(temporary, "closed.json")
     code = subprocess.run([TOOL, "detect", "-v", "--json", "-o", out, folder, image, "/nonexistent.png", "circle"],
-                          preexec_fn=lambda: os.close(2), timeout=60).returncode
+                          preexec_fn=lambda: os.close(2), timeout=1200).returncode
     with open(out) as f:
         lines = f.read().splitlines()
     expect("closed stderr", code == 1 and lines and all(line.startswith("{") for line in lines), code, lines)
@@ -436,7 +436,7 @@ def stacks_of_threads(folder, image):
     def limited(size, megabytes):
         limits = (megabytes << 20, megabytes << 20)
         done = subprocess.run([TOOL, "run", "-t", "8", "-n", "3", folder, image, "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              timeout=60, env=dict(os.environ, **({"OMP_STACKSIZE": size} if size else {})),
+                              timeout=1200, env=dict(os.environ, **({"OMP_STACKSIZE": size} if size else {})),
                               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limits) if megabytes else None)
         return done.returncode, done.stdout, done.stderr
     wanted = limited(None, 0)
@@ -461,7 +461,7 @@ def terminal(folder, image):
     expect("progress on a terminal", "\r" in shown and "image" in shown, shown)
 
     master, slave = pty.openpty()
-    subprocess.run([TOOL, "run", folder, image, "a", "-n", "3"], stdout=subprocess.PIPE, stderr=slave, timeout=60,
+    subprocess.run([TOOL, "run", folder, image, "a", "-n", "3"], stdout=subprocess.PIPE, stderr=slave, timeout=1200,
                    env={**os.environ, "TERM": "dumb"})
     os.write(slave, b".")
     os.close(slave)
@@ -475,7 +475,7 @@ def terminal(folder, image):
                                    stderr=subprocess.PIPE)
         process.stdout.read(1)  # it has begun; now it would go on for long
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=1200)
         expect(f"signal {number}", process.returncode == -number and err == b"paligemma: interrupted\n", process.returncode, err)
     if os.path.exists("/proc/self/syscall"):
         nobody_reads(folder, image)
@@ -486,7 +486,7 @@ def terminal(folder, image):
     time.sleep(0.2)
     expect("ignored signals stay so", process.poll() is None)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=1200)
     expect("--json: interrupted", process.returncode == -signal.SIGTERM and json.loads(out) == {"error": "interrupted"}, out, err)
 
 
@@ -820,7 +820,7 @@ def pipes(folder, image, temporary):
     reader = subprocess.Popen([TOOL, "run", "--json", "-n", "4", folder, fifo, "a"], stdout=subprocess.PIPE)
     with open(fifo, "wb") as file:
         file.write(content)
-    expect("a FIFO", json.loads(reader.communicate(timeout=60)[0])["ids"] == expected)
+    expect("a FIFO", json.loads(reader.communicate(timeout=1200)[0])["ids"] == expected)
     reader = subprocess.Popen([TOOL, "run", folder, fifo, "a"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     time.sleep(1)
     reader.send_signal(signal.SIGINT)  # nobody writes
@@ -966,7 +966,7 @@ def conversions(folder, temporary):
     shutil.rmtree(out)
 
     # A limit on files stands for a full disk.
-    limited = subprocess.run([TOOL, "convert", large, out], capture_output=True, text=True, timeout=60,
+    limited = subprocess.run([TOOL, "convert", large, out], capture_output=True, text=True, timeout=1200,
                              preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000000, 1000000)))
     one_error_line("a file too large", (limited.returncode, limited.stdout, limited.stderr), 1, "cannot write", "large")
     expect("nothing is left", not os.path.exists(out) and not os.path.exists(out + ".partial"))

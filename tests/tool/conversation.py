@@ -34,12 +34,12 @@ def expect(name, condition, *found):
 
 def ask(lines, *arguments, image=SHAPES):
     done = subprocess.run([TOOL, "ask", MODEL, image, *arguments], input=lines, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          timeout=60)
+                          timeout=1200)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def alone(prompt, image=SHAPES):
-    return subprocess.run([TOOL, "run", MODEL, image, prompt], stdout=subprocess.PIPE, timeout=60).stdout.decode()
+    return subprocess.run([TOOL, "run", MODEL, image, prompt], stdout=subprocess.PIPE, timeout=1200).stdout.decode()
 
 
 def piped():
@@ -61,12 +61,12 @@ def piped():
            and lines[0]["ids"][-1] == 1 and "UTF-8" in lines[1]["error"], code, out, err)
     expect("nothing asked", ask(b"") == (0, "", ""))
     for arguments, status, word in [(("-",), 2, "stdin has the prompts"), (("/nowhere.png",), 1, "/nowhere.png")]:
-        done = subprocess.run([TOOL, "ask", MODEL, *arguments], input=b"", stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
+        done = subprocess.run([TOOL, "ask", MODEL, *arguments], input=b"", stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200)
         expect(f"ask {arguments}", done.returncode == status and word in done.stderr.decode() and done.stderr.count(b"\n") == 1, done)
     expect("draws", ask(b"caption en\n", "--temperature", "3", "--seed", "1") == ask(b"caption en\n", "--temperature", "3", "--seed", "1"))
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([TOOL, "ask", MODEL, SHAPES], input=b"caption en\n" * 50, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run([TOOL, "ask", MODEL, SHAPES], input=b"caption en\n" * 50, stdout=writer, stderr=subprocess.PIPE, timeout=1200)
     os.close(writer)
     expect("nobody reads", done.returncode == 1 and done.stderr == b"", done)
 
@@ -160,7 +160,7 @@ def at_a_terminal(temporary):
     process.stdin.flush()
     process.stdout.read(1)
     process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=60)[1]
+    err = process.communicate(timeout=1200)[1]
     expect("no terminal: it dies of SIGINT", process.returncode == -signal.SIGINT and err == b"paligemma: interrupted\n",
            process.returncode, err)
 

@@ -30,7 +30,7 @@ failures = 0
 
 
 def run(*arguments, stdin=b"", cwd=None):
-    done = subprocess.run([TOOL, *arguments], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, cwd=cwd)
+    done = subprocess.run([TOOL, *arguments], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200, cwd=cwd)
     return done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="surrogateescape")
 
 
@@ -98,7 +98,7 @@ def drawn(temporary):
     process = subprocess.Popen([TOOL, "detect", MODEL, fifo, "red circle", "--draw", out], stdout=subprocess.PIPE)
     with open(fifo, "wb") as f:
         f.write(content)
-    expect("an image of a pipe, which can be read once", b"red circle" in process.communicate(timeout=60)[0]
+    expect("an image of a pipe, which can be read once", b"red circle" in process.communicate(timeout=1200)[0]
            and read_png(out) == read_png(first))
     os.remove(fifo)
     with open(STRIPES, "rb") as f:
@@ -304,7 +304,7 @@ def many(temporary):
     while not os.path.exists(out) or not os.path.getsize(out):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=60)[1].decode()
+    err = process.communicate(timeout=1200)[1].decode()
     lines = lines_of(out)
     expect("Ctrl-C", process.returncode == -signal.SIGINT and 0 < len(lines) < n and all("objects" in line for line in lines)
            and f"{len(lines)} of {n} images are done" in err and "--skip-existing" in err and err.count("\n") == 1,

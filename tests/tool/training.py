@@ -26,7 +26,7 @@ failures = 0
 
 
 def run(*arguments, **more):
-    done = subprocess.run([TOOL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, **more)
+    done = subprocess.run([TOOL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200, **more)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
@@ -259,7 +259,7 @@ def going_on(model, data, temporary):
         for _ in range(5):
             process.stdout.readline()
         process.send_signal(number)
-        text, err = process.communicate(timeout=60)
+        text, err = process.communicate(timeout=1200)
         log = log_of(out) if number != signal.SIGKILL else []
         expect(f"signal {number}", process.returncode == -number and err.decode().startswith(f"paligemma: {name}" if name else "")
                and err.count(b"\n") == bool(name) and (not name or f"step {log[-1]['step']} of" in err.decode()), process.returncode, err)
