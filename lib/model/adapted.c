@@ -85,11 +85,11 @@ static pg_status make_sum(const adapting *a, int64_t n, int64_t rank, int is_emb
     int64_t column = 0;
     for (size_t p = 0; p < a->n_parts; column += a->parts[p].added->a.weight.rows, p++)
         for (int64_t i = 0; i < n; i++) add_part(&a->parts[p], i, column, b + i * rank, gain, constant);
-    pgi_low_rank_make(&model->kernels, format, &stacked, b, n, is_embedding, block, out);
+    const pg_status status = pgi_low_rank_make(&model->kernels, format, &stacked, b, n, is_embedding, block, out);
     pgi_free(&model->memory, b);
     out->gain = gain;
     out->constant = constant;
-    return PG_OK;
+    return status;
 }
 
 /* The parts as one, for a module of n outputs; out lies in the handle's memory. */

@@ -182,7 +182,7 @@ pg_status pgi_adapter_make(const pgi_run *run, const pg_adapter *adapter, const 
     if (status >= 0 && has_dora)
         status = is_embedding ? dora_of_embedding(run, memory, weight, a, part->magnitude, b, gain)
                               : dora_of_layer(run, memory, weight, bias, a, part->magnitude, b, gain, constant);
-    if (status >= 0) pgi_low_rank_make(run->kernels, format, a, b, n, is_embedding, block, out);
+    if (status >= 0) status = pgi_low_rank_make(run->kernels, format, a, b, n, is_embedding, block, out);
     pgi_free(memory, b);
     out->gain = gain;
     out->constant = constant;

@@ -83,9 +83,9 @@ static size_t quantized_bytes(int64_t rows, int64_t width) {
 
 size_t pgi_quantized_intermediate(const pgi_kernels *kernels, int64_t rows, int64_t width) {
     const int64_t at_once = pgi_min64(rows, ROWS);
-    return quantized_bytes(at_once, width) +
-           (size_t)(pgi_quantized_groups(width) * at_once * pgi_min64(kernels->low_rank, PGI_LOW_RANK_FUSED)) *
-               sizeof(float);
+    return quantized_bytes(at_once, width) + (size_t)(pgi_quantized_groups(width) * pgi_min64(rows, PGI_LOW_RANK_FEW) *
+                                                      pgi_min64(kernels->low_rank, PGI_LOW_RANK_FUSED)) *
+                                                 sizeof(float);
 }
 
 /* Streamed rows are one tile. */
@@ -103,7 +103,10 @@ static char *tile_at(const tiles *t, int64_t tile, int64_t group) {
     return t->data + (tile_row(t, tile) * t->groups + tile_height(t, tile) * group) * PGI_TILE_ROW_BYTES;
 }
 
-/* Item: a tile of rows, and A x of them; of few rows, from there on, a piece of A. */
+static void multiply_a(const quantized_job *job, const pgi_low_rank_rows *added, int64_t first_tile, int64_t end_tile,
+                       thread_scratch *mine);
+
+/* Item: a tile of rows, and A x of many; of few rows, from there on, a piece of A. */
 static void quantize_tiles(void *context, int64_t begin, int64_t end, int thread) {
     const quantized_job *job = context;
     for (int64_t t = begin; t < end; t++) {
@@ -115,11 +118,10 @@ static void quantize_tiles(void *context, int64_t begin, int64_t end, int thread
         const int64_t row = tile_row(&job->in, t);
         const int m = tile_height(&job->in, t), rows = tile_rows(&job->in, t);
         char *tile = tile_at(&job->in, t, 0);
-        pgi_low_rank_tile(job->kernels, job->begun, job->n_begun, thread, job->x + row * job->x_stride, job->x_stride,
-                          row, rows);
         if (rows < m) memset(tile, 0, (size_t)(m * job->in.groups * PGI_TILE_ROW_BYTES));
         for (int i = 0; i < rows; i++)
             job->kernels->quantize_row(job->x + (row + i) * job->x_stride, job->columns, m, i, tile);
+        for (int i = 0; i < job->n_begun; i++) multiply_a(job, &job->begun[i], t, t + 1, &job->threads[thread]);
     }
 }
 
@@ -249,6 +251,19 @@ static void multiply(const quantized_job *job, const pgi_linear *linear, const p
     }
 }
 
+/* A x of many rows, whose low-rank parts wait for it. */
+static void multiply_a(const quantized_job *job, const pgi_low_rank_rows *added, int64_t first_tile, int64_t end_tile,
+                       thread_scratch *mine) {
+    static const pgi_low_rank_rows nothing = {0};
+    const int64_t row = tile_row(&job->in, first_tile), end = tile_row(&job->in, end_tile);
+    if (!added->of || added->few) return;
+    const int64_t rank = added->of->a.weight.rows;
+    float *ax = added->ax + row * rank;
+    multiply(job, &added->of->a_blocks, &nothing, 0, rank, first_tile, end_tile, mine->unpacked, ax, rank, ax, rank,
+             NULL);
+    for (int64_t r = row; r < end; r++) pgi_low_rank_round(job->kernels, added, r);
+}
+
 /* The weights of a layer from a panel on; NULL: there is none. */
 static const char *panel_at(const pgi_linear *linear, int64_t panel) {
     if (panel * PGI_PANEL_ROWS >= linear->weight.rows) return NULL;
@@ -291,22 +306,20 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
 }
 
 /* Completes a group of the intermediate of some tiles, small enough for the first-level cache: activates it, takes its
- * part in A x of the down layer, and quantizes it. intermediate, up: [rows of the tiles, values of the group]; up is
- * for MLPs with a gate. */
+ * part in A x of the down layer of few rows, and quantizes it. intermediate, up: [rows of the tiles, values of the
+ * group]; up is for MLPs with a gate. */
 static void activate_tiles(const quantized_job *job, int64_t group, int64_t first_tile, int64_t end_tile, int thread,
                            float *intermediate, const float *up) {
     const int64_t row = tile_row(&job->in, first_tile), rows = tile_row(&job->in, end_tile) - row;
     const int64_t column = group * PGI_GROUP_COLUMNS;
     const int64_t n = pgi_min64(PGI_GROUP_COLUMNS, job->mlp->up->weight.rows - column);
-    const int64_t rank = job->added_down.of ? job->added_down.of->a.weight.rows : 0;
-    float *partial = job->partial + (group * job->in.rows + row) * rank;
-    for (int64_t i = 0; i < rows * rank; i += 16) __builtin_prefetch(partial + i, 1);
     if (job->mlp->gate)
         job->gate(intermediate, up, rows * n);
     else
         job->activate(intermediate, rows * n);
-    if (rank > 0)
-        pgi_low_rank_partial(job->kernels, &job->added_down, thread, intermediate, n, rows, column, n, partial);
+    if (job->added_down.of && job->added_down.few)
+        pgi_low_rank_partial(job->kernels, &job->added_down, thread, intermediate, n, rows, column, n,
+                             job->partial + (group * job->in.rows + row) * job->added_down.of->a.weight.rows);
     for (int64_t t = first_tile; t < end_tile; t++) {
         const int m = tile_height(&job->intermediate, t), rows_here = tile_rows(&job->intermediate, t);
         char *tile = tile_at(&job->intermediate, t, group);
@@ -351,7 +364,7 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
     }
 }
 
-/* Item: a row. A x of the down layer is the sum over the groups, in their order. */
+/* Item: a row of few. A x of the down layer is the sum over the groups, in their order. */
 static void sum_partial(void *context, int64_t begin, int64_t end, int thread) {
     const quantized_job *job = context;
     const int64_t rank = job->added_down.of->a.weight.rows;
@@ -362,8 +375,13 @@ static void sum_partial(void *context, int64_t begin, int64_t end, int thread) {
             const float *part = job->partial + (group * job->in.rows + row) * rank;
             for (int64_t i = 0; i < rank; i++) sum[i] = group ? sum[i] + part[i] : part[i];
         }
-        pgi_low_rank_round(job->kernels, &job->added_down, row);
     }
+}
+
+/* Item: a tile of many rows of the intermediate, which is what the job reads now. */
+static void multiply_a_of_down(void *context, int64_t begin, int64_t end, int thread) {
+    const quantized_job *job = context;
+    multiply_a(job, &job->added_down, begin, end, &job->threads[thread]);
 }
 
 /* Quantizes x to tiles, cuts them into slices, and completes A x of the layers that read x. */
@@ -493,8 +511,10 @@ pg_status pgi_quantized_mlp(const pgi_run *run, const pgi_mlp *mlp, const float 
         const int64_t n_items = job.intermediate.groups * job.n_slices;
         PGI_TRY(pgi_parallel_for(pool, n_items, n_items / pool->n_threads >= LONG_CHUNKS ? 2 : 1, multiply_intermediate,
                                  &job));
-        if (job.added_down.of) PGI_TRY(pgi_parallel_for(pool, n, SUMMED_ROWS, sum_partial, &job));
+        if (job.added_down.few && job.added_down.of) PGI_TRY(pgi_parallel_for(pool, n, SUMMED_ROWS, sum_partial, &job));
         job.in = job.intermediate;
+        if (!job.added_down.few && job.added_down.of)
+            PGI_TRY(pgi_parallel_for(pool, job.in.n, 1, multiply_a_of_down, &job));
         PGI_TRY(finish_job(pgi_run_for_work(run, work_out, &alone), &job, &output, &job.added_down, 1));
     }
     return PG_OK;

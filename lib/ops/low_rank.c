@@ -7,6 +7,7 @@
 #include "base/float16.h"
 #include "base/parallel.h"
 #include "kernels/kernels.h"
+#include "kernels/quantized.h"
 #include "ops/gemm_format.h"
 #include "ops/gemv_of.h"
 
@@ -92,17 +93,21 @@ static void round_a(const pgi_kernels *kernels, const pgi_matrix *a, uint16_t *o
     }
 }
 
+static size_t a_blocks_bytes(int32_t weights, const pgi_matrix *a) {
+    return weights == PG_WEIGHTS_STORED ? 0 : (size_t)pgi_quantized_bytes(PGI_DTYPE_INT8_BLOCKS, a->rows, a->columns);
+}
+
 size_t pgi_low_rank_size(const pgi_kernels *kernels, int32_t weights, const pgi_matrix *a, int64_t n,
                          int is_embedding) {
     const pgi_gemm_format f = pgi_gemm_format_of(kernels, panels_are_bf16(kernels));
     const size_t blocks = blocks_bytes(n, a->rows, rounds(kernels, weights) && !is_embedding);
     if (is_embedding) return blocks;
-    return blocks + copy_bytes(kernels, weights, a) + panel_bytes(&f, a->rows, a->columns) +
-           panel_bytes(&f, n, filled_up(&f, a->rows));
+    return blocks + a_blocks_bytes(weights, a) + copy_bytes(kernels, weights, a) +
+           panel_bytes(&f, a->rows, a->columns) + panel_bytes(&f, n, filled_up(&f, a->rows));
 }
 
-void pgi_low_rank_make(const pgi_kernels *kernels, int32_t weights, const pgi_matrix *a, const float *b, int64_t n,
-                       int is_embedding, void *block, pgi_low_rank *out) {
+pg_status pgi_low_rank_make(const pgi_kernels *kernels, int32_t weights, const pgi_matrix *a, const float *b, int64_t n,
+                            int is_embedding, void *block, pgi_low_rank *out) {
     const pgi_gemm_format f = pgi_gemm_format_of(kernels, panels_are_bf16(kernels));
     const int bf16 = rounds(kernels, weights) && !is_embedding;
     const pgi_matrix all_b = {b, PG_DTYPE_F32, n, a->rows, NULL};
@@ -112,7 +117,12 @@ void pgi_low_rank_make(const pgi_kernels *kernels, int32_t weights, const pgi_ma
     out->b_blocks = next;
     make_blocks(b, n, a->rows, out->b_dtype, next);
     next += blocks_bytes(n, a->rows, bf16);
-    if (is_embedding) return;
+    if (is_embedding) return PG_OK;
+    if (a_blocks_bytes(weights, a) > 0) {
+        out->a_blocks.weight = (pgi_matrix){next, PGI_DTYPE_INT8_BLOCKS, a->rows, a->columns, NULL};
+        PGI_TRY(pgi_quantize_panels(a, 0, PGI_DTYPE_INT8_BLOCKS, 0, pgi_quantized_panels(a->rows), next));
+        next += a_blocks_bytes(weights, a);
+    }
     if (copy_bytes(kernels, weights, a) > 0) {
         round_a(kernels, a, (uint16_t *)(void *)next);
         out->a.weight = (pgi_matrix){next, PG_DTYPE_BF16, a->rows, a->columns, NULL};
@@ -124,6 +134,7 @@ void pgi_low_rank_make(const pgi_kernels *kernels, int32_t weights, const pgi_ma
     next += panel_bytes(&f, a->rows, a->columns);
     out->b_panels = next;
     pack(kernels, &f, &all_b, filled_up(&f, a->rows), next);
+    return PG_OK;
 }
 
 /* ------------------------------------------------------------------------------------------------------- scratch */
@@ -239,30 +250,19 @@ static void tile_of_a(const pgi_kernels *kernels, const pgi_gemm_format *f, cons
                       NULL);
 }
 
-void pgi_low_rank_tile(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int n, int thread, const float *x,
-                       int64_t x_stride, int64_t first_row, int64_t rows) {
-    const pgi_low_rank_rows *any = NULL;
-    for (int i = 0; i < n; i++)
-        if (added[i].of && !added[i].few) any = &added[i];
-    if (!any) return;
-    const pgi_gemm_format f = pgi_gemm_format_of(kernels, any->of->bf16);
-    const int64_t columns = any->of->a.weight.columns;
-    thread_tiles *tiles = (thread_tiles *)any->tiles + thread;
+/* A x of `rows` rows from `first_row` on, which is where x begins. */
+static void tile(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, const float *x,
+                 int64_t x_stride, int64_t first_row, int64_t rows) {
+    const pgi_gemm_format f = pgi_gemm_format_of(kernels, added->of->bf16);
+    const pgi_matrix *a = &added->of->a.weight;
+    thread_tiles *tiles = (thread_tiles *)added->tiles + thread;
     if (f.bf16) kernels->gemm_bf16_begin();
-    for (int64_t row = 0; row < rows; row += f.mr) {
-        const int64_t m = pgi_min64(f.mr, rows - row);
-        for (int64_t column = 0; column < columns; column += f.kc) {
-            const int64_t n_k = pgi_min64(f.kc, columns - column);
-            copy_rows(kernels, &f, x + row * x_stride + column, x_stride, m, n_k, n_k, tiles->a);
-            for (int i = 0; i < n; i++)
-                if (added[i].of)
-                    tile_of_a(kernels, &f, &added[i], m, column, n_k, tiles->a,
-                              added[i].ax + (first_row + row) * added[i].of->a.weight.rows);
-        }
+    for (int64_t column = 0; column < a->columns; column += f.kc) {
+        const int64_t n_k = pgi_min64(f.kc, a->columns - column);
+        copy_rows(kernels, &f, x + column, x_stride, rows, n_k, n_k, tiles->a);
+        tile_of_a(kernels, &f, added, rows, column, n_k, tiles->a, added->ax + first_row * a->rows);
     }
     if (f.bf16) kernels->gemm_bf16_end();
-    for (int i = 0; i < n; i++)
-        for (int64_t row = first_row; row < first_row + rows; row++) pgi_low_rank_round(kernels, &added[i], row);
 }
 
 void pgi_low_rank_copied(const pgi_kernels *kernels, const pgi_low_rank_rows *added, const char *copy, int64_t block,
@@ -294,8 +294,8 @@ static void begin_items(void *context, int64_t begin, int64_t end, int thread) {
         if (b->added->few)
             pgi_low_rank_item(b->kernels, b->added, 1, thread, item, b->x, b->x_stride, b->rows);
         else
-            pgi_low_rank_tile(b->kernels, b->added, 1, thread, b->x + row * b->x_stride, b->x_stride, row,
-                              pgi_min64(b->tile, b->rows - row));
+            tile(b->kernels, b->added, thread, b->x + row * b->x_stride, b->x_stride, row,
+                 pgi_min64(b->tile, b->rows - row));
     }
 }
 
@@ -410,26 +410,10 @@ void pgi_low_rank_add(const pgi_kernels *kernels, const pgi_low_rank_rows *added
 
 void pgi_low_rank_partial(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, const float *x,
                           int64_t x_stride, int64_t rows, int64_t column, int64_t n, float *out) {
-    const pgi_low_rank *of = added->of;
-    const pgi_matrix *a = &of->a.weight;
-    const pgi_gemm_format f = pgi_gemm_format_of(kernels, of->bf16);
-    thread_tiles *tiles = (thread_tiles *)added->tiles + thread;
-    const int64_t one = pgi_gemm_panel_bytes(&f, a->columns);
-    if (added->few) {
-        for (int64_t i = 0; i < a->rows; i += PIECE)
-            few_rows(kernels, a, i, pgi_min64(PIECE, a->rows - i), column, n, x, x_stride, rows, out + i, tiles);
-        return;
-    }
-    if (f.bf16) kernels->gemm_bf16_begin();
-    for (int64_t row = 0; row < rows; row += f.mr) {
-        const int64_t m = pgi_min64(f.mr, rows - row);
-        copy_rows(kernels, &f, x + row * x_stride, x_stride, m, n, n, tiles->a);
-        for (int64_t i = 0; i < a->rows; i += f.nr)
-            pgi_gemm_tile(kernels, &f, m, pgi_min64(f.nr, a->rows - i), n, tiles->a,
-                          of->a_panels + i / f.nr * one + column * f.nr * f.element, out + row * a->rows + i, a->rows,
-                          0, NULL);
-    }
-    if (f.bf16) kernels->gemm_bf16_end();
+    const pgi_matrix *a = &added->of->a.weight;
+    for (int64_t i = 0; i < a->rows; i += PIECE)
+        few_rows(kernels, a, i, pgi_min64(PIECE, a->rows - i), column, n, x, x_stride, rows, out + i,
+                 (thread_tiles *)added->tiles + thread);
 }
 
 void pgi_low_rank_add_row(const pgi_kernels *kernels, const pgi_low_rank *of, int64_t row, int64_t columns, float scale,

@@ -6,7 +6,7 @@
  * A: [rank, H], B: [N, rank], in which the scale of the adapter is multiplied already. Of several adapters A and B are
  * theirs one after the other. Beside f32 arithmetic all of it is f32; beside int8 and int4 weights, and bf16
  * arithmetic, A and B are rounded to bf16, and for many rows so are the factors of the products where the CPU is faster
- * so.
+ * so. Many rows that quantized weights meet are int8 already, and A is int8 for them too.
  *
  * First A x of all rows, which is small: for few rows in pieces of A, for many by whoever has a tile of rows at hand. B
  * is multiplied by the task that has just computed a block of y0, while the block is in its cache; or, on tiles of AMX,
@@ -20,6 +20,7 @@
 
 typedef struct pgi_low_rank {
     pgi_linear a;          /* [rank, H], without bias */
+    pgi_linear a_blocks;   /* A as int8 blocks, beside int8 and int4 weights; no data elsewhere */
     const char *a_panels;  /* A, packed for products of many rows; NULL: of an embedding */
     const void *b_blocks;  /* B transposed, in blocks of outputs: [N / PGI_LOW_RANK_BLOCK, rank, that], of b_dtype */
     const char *b_panels;  /* B, packed likewise; NULL likewise */
@@ -41,9 +42,9 @@ enum {
 size_t pgi_low_rank_size(const struct pgi_kernels *kernels, int32_t weights, const pgi_matrix *a, int64_t n,
                          int is_embedding);
 /* Lays out A and b [n, rank] in `block`, 64-byte aligned, which must live as long as *out; so must a->data. gain and
- * constant of *out stay as they are. */
-void pgi_low_rank_make(const struct pgi_kernels *kernels, int32_t weights, const pgi_matrix *a, const float *b,
-                       int64_t n, int is_embedding, void *block, pgi_low_rank *out);
+ * constant of *out stay as they are. PG_ERROR_ARGUMENT: a value of A that must be int8 is NaN or infinite. */
+pg_status pgi_low_rank_make(const struct pgi_kernels *kernels, int32_t weights, const pgi_matrix *a, const float *b,
+                            int64_t n, int is_embedding, void *block, pgi_low_rank *out);
 
 /* A value of B. */
 float pgi_low_rank_b(const pgi_low_rank *of, int64_t output, int64_t k);
@@ -70,14 +71,11 @@ void pgi_low_rank_set_rows(const struct pgi_kernels *kernels, pgi_low_rank_rows 
 int64_t pgi_low_rank_items(const pgi_low_rank_rows *added, int n);
 void pgi_low_rank_item(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int n, int thread,
                        int64_t item, const float *x, int64_t x_stride, int64_t rows);
-/* Of many rows: of `rows` rows from `first_row` on, which is where x begins. */
-void pgi_low_rank_tile(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int n, int thread,
-                       const float *x, int64_t x_stride, int64_t first_row, int64_t rows);
-/* Of many rows of one layer that are copied already as products read them: of `columns` values of x from `column` on, a
+/* Of many rows that are copied already as products read them: of `columns` values of x from `column` on, a
  * multiple of kc. copy: [columns / kc rounded up][..., PGI_GEMM_A_ROW], `block` bytes from one to the next. */
 void pgi_low_rank_copied(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, const char *copy,
                          int64_t block, int64_t column, int64_t columns, int64_t first_row, int64_t rows);
-/* All of it, of one layer. */
+/* All of it, of one layer that is not quantized. */
 pg_status pgi_low_rank_begin(const pgi_run *run, const pgi_low_rank_rows *added, const float *x, int64_t x_stride,
                              int64_t rows);
 /* Whoever computed ax of a row otherwise lets products begin with it. */
@@ -96,8 +94,8 @@ void pgi_low_rank_scale(const pgi_low_rank *of, int64_t column, int64_t rows, in
  * `first_row` on of those of A x. */
 void pgi_low_rank_add(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, int64_t first_row,
                       int64_t rows, int64_t column, int64_t n, float *y, int64_t y_stride);
-/* A x of some columns of x alone, to be summed: out [rows, rank] = x [rows, n] A[:, column .. column + n]^T. n <=
- * PGI_GEMM_KC; column is even. */
+/* A x of few rows and some columns of x alone, to be summed: out [rows, rank] = x [rows, n] A[:, column .. column +
+ * n]^T. */
 void pgi_low_rank_partial(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, const float *x,
                           int64_t x_stride, int64_t rows, int64_t column, int64_t n, float *out);
 /* The same for a row of an embedding [N, columns], whose A is [rank, N] and whose B is [columns, rank]: x [columns] is
