@@ -12,6 +12,7 @@
     check.py musl ROOT                the C of lib/ compiles for musl, whose C library has less (skipped without musl-gcc);
                                       and it stops with one line on 32-bit systems
     check.py tried HEADER CALLS       every public function is among the calls under which faults.c lets the system fail
+    check.py wrapped HEADER CPP       every public function is in paligemma.hpp, which asks nothing else of the library
     check.py structure FOLDER         of lib/: includes point one way, and api/ alone defines pg_ functions (docs/ARCHITECTURE.md)
 
 `check.py api ... --update` writes api.txt anew: the commit says why (docs/ABI.md).
@@ -434,6 +435,20 @@ def tried(header, calls):
     return bool(missing) or len(public) < 40
 
 
+def wrapped(header, cpp):
+    """Each public function is used by paligemma.hpp outside its comments, and it uses none that is not there."""
+    public = set(re.findall(r"\bPG_API [^;(]*?\b(pg_\w+)\(", without_comments(header)))
+    used = set(re.findall(r"\bpg_\w+(?=[(),>])", without_comments(cpp)))
+    types = set(re.findall(r"\bpg_\w+", without_comments(header))) - public
+    missing, unknown = sorted(public - used), sorted(used - public - types)
+    for function in missing:
+        print(f"{function}: found no use of it in {os.path.basename(cpp)}; expected a function of C++ for each of C")
+    for function in unknown:
+        print(f"{function}: {os.path.basename(cpp)} uses it, but {os.path.basename(header)} has no such name")
+    print(f"{len(public)} functions")
+    return bool(missing or unknown) or len(public) < 100
+
+
 def main():
     arguments = [a for a in sys.argv[1:] if a != "--update"]
     update = "--update" in sys.argv
@@ -441,7 +456,7 @@ def main():
     if check == "api":
         return int(api_check(*rest, update=update))
     return int({"symbols": symbols, "version": version, "headers": headers, "imports": imports, "state": state,
-                "structure": structure, "border": border, "musl": musl, "sizes": sizes, "tried": tried}[check](*rest))
+                "structure": structure, "border": border, "musl": musl, "sizes": sizes, "tried": tried, "wrapped": wrapped}[check](*rest))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import xml.etree.ElementTree as ET
 
 SKIPPED = 77
 FOLDERS = ["docs", "examples", "include", "lib", "pkgconfig", "python", "tests"]
-C_SUFFIXES = (".c", ".cc", ".h", ".inc")
+C_SUFFIXES = (".c", ".cc", ".h", ".hpp", ".inc")
 SUFFIXES = C_SUFFIXES + (".py", ".sh")
 NAMES = ("meson.build", "meson_options.txt")
 MARK = "Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0"
