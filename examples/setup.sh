@@ -3,7 +3,8 @@
 # Puts in place what the build or the tests need:  sh examples/setup.sh build|test
 #   build   compilers, Meson, and the libraries that libpaligemma links
 #   test    those, and cmocka, clang with clang-format and clang-tidy, the sanitizers' runtime, CMake, Doxygen, locales,
-#           qemu-user, Python with venv, numpy, pytest and setuptools
+#           qemu-user, Python with venv, numpy, pytest and setuptools; and where apt has them rustc and Mono, without
+#           which the tests of these languages are skipped
 # Nothing is installed when everything is there. Packages come through apt (Debian 12 is what we
 # test on); on another system the missing ones are named, with status 1.
 set -eu
@@ -61,7 +62,18 @@ if test "$what" = test; then
     need python3-setuptools python3 -c 'import setuptools'
     need python3-wheel python3 -c 'import wheel'
 fi
-test -n "$missing" || exit 0
+# Rust and C#: 20 MB of Mono and 270 MB of Rust, 12 s. What cannot be had is done without.
+optional=
+if test "$what" = test && has apt-get >/dev/null 2>&1; then
+    required=$missing
+    missing=
+    need rustc test -x /usr/bin/rustc # Debian's, not a newer one in the PATH
+    need mono-mcs has mcs
+    need mono-runtime has mono
+    optional=$missing
+    missing=$required
+fi
+test -n "$missing$optional" || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
     echo "setup: not found here:$missing (names of Debian packages); install them and try again" >&2
@@ -70,12 +82,18 @@ fi
 root=
 if test "$(id -u)" != 0; then
     if ! command -v sudo >/dev/null 2>&1; then
+        test -n "$missing" || exit 0
         echo "setup: as root, run: apt-get install$missing" >&2
         exit 1
     fi
     root=sudo
 fi
-echo "setup: installing$missing" >&2
+install() {
+    echo "setup: installing $*" >&2
+    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@" >&2
+}
 $root apt-get update >&2 || true # old lists may still do
 # shellcheck disable=SC2086
-$root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing >&2
+test -z "$missing" || install $missing
+# shellcheck disable=SC2086
+test -z "$optional" || install $optional || echo "setup: without$optional; tests of Rust and C# are skipped" >&2

@@ -29,7 +29,8 @@ import xml.etree.ElementTree as ET
 SKIPPED = 77
 FOLDERS = ["docs", "examples", "include", "lib", "pkgconfig", "python", "tests"]
 C_SUFFIXES = (".c", ".cc", ".h", ".hpp", ".inc")
-SUFFIXES = C_SUFFIXES + (".py", ".sh")
+SLASHED = (".rs", ".cs")  # their comments begin with //
+SUFFIXES = C_SUFFIXES + SLASHED + (".py", ".sh")
 NAMES = ("meson.build", "meson_options.txt")
 MARK = "Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0"
 MAX_LINES = 650
@@ -57,7 +58,7 @@ def read(root, name):
 
 
 def spdx_line(name):
-    return f"/* {MARK} */" if name.endswith(C_SUFFIXES) else f"# {MARK}"
+    return f"/* {MARK} */" if name.endswith(C_SUFFIXES) else f"// {MARK}" if name.endswith(SLASHED) else f"# {MARK}"
 
 
 def has_spdx_line(name, text):
