@@ -132,19 +132,30 @@ static void unpack_panels(const pgi_kernels *kernels, const char *panels, int64_
         kernels->unpack_int4(panels + i * panel_bytes, groups, unpacked + i * groups * PGI_INT8_BLOCK);
 }
 
-/* `multiply` on tiles. While some panels are multiplied, those that come next are prefetched: `after` in the end, or
- * NULL, in the format of this layer (another one wastes the prefetch). */
-static void multiply_tiles(const quantized_job *job, const pgi_linear *linear, const pgi_low_rank_rows *added,
-                           int64_t panel, int64_t n, int64_t first_tile, int64_t end_tile, char *unpacked, float *sums,
-                           int64_t sums_stride, float *y, int64_t y_stride, const char *after) {
+/* What a task multiplies: y [rows of the tiles, n], outputs of a layer from `panel` on. */
+typedef struct product_block {
+    const pgi_linear *linear;
+    const pgi_low_rank_rows *added; /* to its outputs */
+    int64_t panel, n, first_tile, end_tile;
+    char *unpacked; /* of the thread */
+    float *sums;    /* room for incomplete ones, laid out as y; may be y */
+    int64_t sums_stride;
+    float *y;
+    int64_t y_stride;
+    const char *after; /* weights that are read next, in the format of this layer (another one wastes the prefetch);
+                          NULL: none */
+} product_block;
+
+/* `multiply` on tiles. While some panels are multiplied, those that come next are prefetched. */
+static void multiply_tiles(const quantized_job *job, const product_block *b) {
     const pgi_kernels *kernels = job->kernels;
     const tiles *in = &job->in;
-    const pgi_matrix *w = &linear->weight;
+    const pgi_matrix *w = &b->linear->weight;
     const int64_t at_once = (int64_t)kernels->quantized_panels * PGI_PANEL_ROWS;
-    const int64_t rows = tile_row(in, end_tile) - tile_row(in, first_tile);
+    const int64_t rows = tile_row(in, b->end_tile) - tile_row(in, b->first_tile);
     const int64_t block = pgi_quantized_block(w->dtype), panel_bytes = in->groups * block;
-    const char *data = (const char *)w->data + panel * panel_bytes;
-    const float *bias = linear->bias ? linear->bias + panel * PGI_PANEL_ROWS : NULL;
+    const char *data = (const char *)w->data + b->panel * panel_bytes;
+    const float *bias = b->linear->bias ? b->linear->bias + b->panel * PGI_PANEL_ROWS : NULL;
     const int64_t n_parts = pgi_max64(1, pgi_ceil_div64(in->groups, kernels->quantized_groups));
     const int64_t x_tile = (int64_t)PGI_TILE_ROWS * in->groups * PGI_TILE_ROW_BYTES;
     for (int64_t part = 0; part < n_parts; part++) {
@@ -153,43 +164,43 @@ static void multiply_tiles(const quantized_job *job, const pgi_linear *linear, c
         pgi_prefetch next_x = {.rows = 0};
         if (!is_last)
             next_x = pgi_prefetch_start(
-                tile_at(in, first_tile, group + groups), x_tile, end_tile - first_tile,
+                tile_at(in, b->first_tile, group + groups), x_tile, b->end_tile - b->first_tile,
                 groups * PGI_TILE_ROWS * PGI_TILE_ROW_BYTES,
-                pgi_tile_product_steps(rows, pgi_min64(n, at_once), groups) * pgi_ceil_div64(n, at_once));
-        for (int64_t c = 0; c < n; c += at_once) {
-            const int64_t width = pgi_min64(n - c, at_once), left = n - c - width;
+                pgi_tile_product_steps(rows, pgi_min64(b->n, at_once), groups) * pgi_ceil_div64(b->n, at_once));
+        for (int64_t c = 0; c < b->n; c += at_once) {
+            const int64_t width = pgi_min64(b->n - c, at_once), left = b->n - c - width;
             const char *panels = data + c / PGI_PANEL_ROWS * panel_bytes + group * block;
             const char *next = left > 0   ? panels + width / PGI_PANEL_ROWS * panel_bytes
                                : !is_last ? data + (group + groups) * block
-                                          : after;
+                                          : b->after;
             pgi_prefetch next_w = {.rows = 0};
             if (next)
-                next_w =
-                    pgi_prefetch_start(next, panel_bytes, pgi_quantized_panels(pgi_min64(left > 0 ? left : n, at_once)),
-                                       groups * block, pgi_tile_product_steps(rows, width, groups));
+                next_w = pgi_prefetch_start(next, panel_bytes,
+                                            pgi_quantized_panels(pgi_min64(left > 0 ? left : b->n, at_once)),
+                                            groups * block, pgi_tile_product_steps(rows, width, groups));
             pgi_tile_product product = {
                 .rows = rows,
                 .n = width,
                 .groups = groups,
-                .x = tile_at(in, first_tile, group),
+                .x = tile_at(in, b->first_tile, group),
                 .x_tile = x_tile,
                 .w = panels,
                 .panel_bytes = panel_bytes,
-                .start = part   ? sums + c
+                .start = part   ? b->sums + c
                          : bias ? bias + c
                                 : NULL,
-                .start_stride = part ? sums_stride : 0,
-                .low =
-                    part ? (pgi_low_rank_start){0}
-                         : pgi_low_rank_start_of(kernels, added, tile_row(in, first_tile), panel * PGI_PANEL_ROWS + c),
-                .y = (is_last ? y : sums) + c,
-                .y_stride = is_last ? y_stride : sums_stride,
+                .start_stride = part ? b->sums_stride : 0,
+                .low = part ? (pgi_low_rank_start){0}
+                            : pgi_low_rank_start_of(kernels, b->added, tile_row(in, b->first_tile),
+                                                    b->panel * PGI_PANEL_ROWS + c),
+                .y = (is_last ? b->y : b->sums) + c,
+                .y_stride = is_last ? b->y_stride : b->sums_stride,
                 .next_w = &next_w,
                 .next_x = &next_x,
             };
             if (w->dtype == PGI_DTYPE_INT4_BLOCKS) {
-                unpack_panels(kernels, panels, panel_bytes, groups, width, unpacked);
-                product.w = unpacked;
+                unpack_panels(kernels, panels, panel_bytes, groups, width, b->unpacked);
+                product.w = b->unpacked;
                 product.panel_bytes = groups * PGI_INT8_BLOCK;
             }
             kernels->product_tiles(&product);
@@ -197,47 +208,42 @@ static void multiply_tiles(const quantized_job *job, const pgi_linear *linear, c
     }
 }
 
-/* y [rows of the tiles, n]: outputs from `panel` on. sums: scratch for incomplete ones, laid out as y; may be y.
- * after: weights that are read next, or NULL. */
-static void multiply(const quantized_job *job, const pgi_linear *linear, const pgi_low_rank_rows *added, int64_t panel,
-                     int64_t n, int64_t first_tile, int64_t end_tile, char *unpacked, float *sums, int64_t sums_stride,
-                     float *y, int64_t y_stride, const char *after) {
+static void multiply(const quantized_job *job, const product_block *b) {
     const pgi_kernels *kernels = job->kernels;
     const tiles *in = &job->in;
-    const pgi_matrix *w = &linear->weight;
+    const pgi_matrix *w = &b->linear->weight;
     if (in->fixed) {
-        multiply_tiles(job, linear, added, panel, n, first_tile, end_tile, unpacked, sums, sums_stride, y, y_stride,
-                       after);
+        multiply_tiles(job, b);
         return;
     }
     const int int4 = w->dtype == PGI_DTYPE_INT4_BLOCKS;
     const int64_t at_once = (int64_t)kernels->quantized_panels * PGI_PANEL_ROWS;
     const int64_t block = pgi_quantized_block(w->dtype), panel_bytes = in->groups * block;
-    const char *data = (const char *)w->data + panel * panel_bytes;
-    const float *bias = linear->bias ? linear->bias + panel * PGI_PANEL_ROWS : NULL;
+    const char *data = (const char *)w->data + b->panel * panel_bytes;
+    const float *bias = b->linear->bias ? b->linear->bias + b->panel * PGI_PANEL_ROWS : NULL;
     if (job->streamed) {
-        (int4 ? kernels->stream_int4 : kernels->stream_int8)((int)in->rows, n, in->groups, tile_at(in, 0, 0), data,
-                                                             panel_bytes, bias, 0, y, y_stride);
+        (int4 ? kernels->stream_int4 : kernels->stream_int8)((int)in->rows, b->n, in->groups, tile_at(in, 0, 0), data,
+                                                             panel_bytes, bias, 0, b->y, b->y_stride);
         return;
     }
     const int64_t n_parts = pgi_max64(1, pgi_ceil_div64(in->groups, kernels->quantized_groups));
     for (int64_t part = 0; part < n_parts; part++) {
         const int64_t group = in->groups * part / n_parts, groups = in->groups * (part + 1) / n_parts - group;
-        float *out = part == n_parts - 1 ? y : sums;
-        const int64_t out_stride = out == y ? y_stride : sums_stride;
-        for (int64_t c = 0; c < n; c += at_once) {
-            const int64_t width = pgi_min64(n - c, at_once);
+        float *out = part == n_parts - 1 ? b->y : b->sums;
+        const int64_t out_stride = out == b->y ? b->y_stride : b->sums_stride;
+        for (int64_t c = 0; c < b->n; c += at_once) {
+            const int64_t width = pgi_min64(b->n - c, at_once);
             const char *panels = data + c / PGI_PANEL_ROWS * panel_bytes + group * block;
             int64_t stride = panel_bytes; /* from one panel to the next */
             if (int4) {
-                unpack_panels(kernels, panels, panel_bytes, groups, width, unpacked);
+                unpack_panels(kernels, panels, panel_bytes, groups, width, b->unpacked);
                 stride = groups * PGI_INT8_BLOCK;
-                panels = unpacked;
+                panels = b->unpacked;
             }
-            const float *start = part ? sums + c : bias ? bias + c : NULL;
-            const int64_t start_stride = part ? sums_stride : 0;
-            for (int64_t t = first_tile; t < end_tile; t++) {
-                const int64_t row = tile_row(in, t) - tile_row(in, first_tile);
+            const float *start = part ? b->sums + c : bias ? bias + c : NULL;
+            const int64_t start_stride = part ? b->sums_stride : 0;
+            for (int64_t t = b->first_tile; t < b->end_tile; t++) {
+                const int64_t row = tile_row(in, t) - tile_row(in, b->first_tile);
                 const int m = tile_height(in, t);
                 for (int i = 0; i < m; i++) { /* prefetched while the tile is multiplied, because rows lie far apart */
                     __builtin_prefetch(out + (row + i) * out_stride + c, 1);
@@ -259,8 +265,16 @@ static void multiply_a(const quantized_job *job, const pgi_low_rank_rows *added,
     if (!added->of || added->few) return;
     const int64_t rank = added->of->a.weight.rows;
     float *ax = added->ax + row * rank;
-    multiply(job, &added->of->a_blocks, &nothing, 0, rank, first_tile, end_tile, mine->unpacked, ax, rank, ax, rank,
-             NULL);
+    multiply(job, &(product_block){.linear = &added->of->a_blocks,
+                                   .added = &nothing,
+                                   .n = rank,
+                                   .first_tile = first_tile,
+                                   .end_tile = end_tile,
+                                   .unpacked = mine->unpacked,
+                                   .sums = ax,
+                                   .sums_stride = rank,
+                                   .y = ax,
+                                   .y_stride = rank});
     for (int64_t r = row; r < end; r++) pgi_low_rank_round(job->kernels, added, r);
 }
 
@@ -296,10 +310,19 @@ static void multiply_blocks(void *context, int64_t begin, int64_t end, int threa
         float *y = output->y + (job->first_row + row) * output->y_stride + column;
         const pgi_low_rank_rows *added = &job->added[output - job->outputs];
         pgi_low_rank_fetch(job->kernels, added, column, n);
-        multiply(
-            job, output->linear, added, panel, n, first_tile, end_tile, mine->unpacked, mine->sums[0],
-            2 * PGI_GROUP_COLUMNS, y, output->y_stride,
-            panel_at(output->linear, (item_after(job, item, item + 1) - before) / job->n_slices * job->block_panels));
+        const int64_t next_panel = (item_after(job, item, item + 1) - before) / job->n_slices * job->block_panels;
+        multiply(job, &(product_block){.linear = output->linear,
+                                       .added = added,
+                                       .panel = panel,
+                                       .n = n,
+                                       .first_tile = first_tile,
+                                       .end_tile = end_tile,
+                                       .unpacked = mine->unpacked,
+                                       .sums = mine->sums[0],
+                                       .sums_stride = 2 * PGI_GROUP_COLUMNS,
+                                       .y = y,
+                                       .y_stride = output->y_stride,
+                                       .after = panel_at(output->linear, next_panel)});
         pgi_low_rank_add(job->kernels, added, thread, row, tile_row(&job->in, end_tile) - row, column, n, y,
                          output->y_stride);
     }
@@ -346,13 +369,26 @@ static void multiply_intermediate(void *context, int64_t begin, int64_t end, int
         const int64_t row = tile_row(&job->in, first_tile), column = group * PGI_GROUP_COLUMNS;
         for (int i = 0; i < job->n_begun; i++) pgi_low_rank_fetch(job->kernels, &job->begun[i], column, n);
         pgi_low_rank_fetch_partial(&job->added_down, column, n);
-        multiply(job, mlp->up, &job->begun[0], panel, n, first_tile, end_tile, mine->unpacked, up, n, up, n,
-                 mlp->gate ? panel_at(mlp->gate, panel) : next);
+        product_block block = {.linear = mlp->up,
+                               .added = &job->begun[0],
+                               .panel = panel,
+                               .n = n,
+                               .first_tile = first_tile,
+                               .end_tile = end_tile,
+                               .unpacked = mine->unpacked,
+                               .sums = up,
+                               .sums_stride = n,
+                               .y = up,
+                               .y_stride = n,
+                               .after = mlp->gate ? panel_at(mlp->gate, panel) : next};
+        multiply(job, &block);
         pgi_low_rank_add(job->kernels, &job->begun[0], thread, row, rows, column, n, up, n);
         if (mlp->gate) {
             intermediate = mine->sums[1];
-            multiply(job, mlp->gate, &job->begun[1], panel, n, first_tile, end_tile, mine->unpacked, intermediate, n,
-                     intermediate, n, next);
+            block.linear = mlp->gate, block.added = &job->begun[1];
+            block.sums = block.y = intermediate;
+            block.after = next;
+            multiply(job, &block);
             pgi_low_rank_add(job->kernels, &job->begun[1], thread, row, rows, column, n, intermediate, n);
         }
         for (int64_t t = first_tile, next_tile; t < end_tile; t = next_tile) {
