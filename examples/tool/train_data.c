@@ -3,91 +3,52 @@
 #include "train_data.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-enum { MOST = 1 << 20 /* bytes of a line */, MOST_TOLD = 10 /* bad lines that are told one by one */ };
+#include "json_lines.h"
+
+enum { MOST = TOOL_LINE_MOST, MOST_TOLD = 10 /* bad lines that are told one by one */ };
 
 /* ---- one line ---- */
 
-static char *reason(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static char *reason(const char *format, ...) {
-    char *text = NULL;
-    va_list list;
-    va_start(list, format);
-    if (vasprintf(&text, format, list) < 0) text = NULL;
-    va_end(list);
-    return text ? text : strdup("no memory");
-}
-
-static const char *kind_of(const json_t *value) {
-    switch (json_typeof(value)) {
-        case JSON_OBJECT: return "an object";
-        case JSON_ARRAY: return "a list";
-        case JSON_STRING: return "a text";
-        case JSON_NULL: return "null";
-        case JSON_TRUE:
-        case JSON_FALSE: return "true or false";
-        default: return "a number";
-    }
-}
-
-/* A text of the object. Returns NULL, or why there is none; *out stays as it is when the key is not there. */
-static char *take_text(const json_t *object, const char *key, const char **out) {
-    const json_t *value = json_object_get(object, key);
-    if (!value) return NULL;
-    if (!json_is_string(value)) return reason("\"%s\": found %s, expected a text", key, kind_of(value));
-    *out = json_string_value(value);
-    return NULL;
-}
-
-/* The path of an image. NULL: no memory. */
-static char *image_path(const tool_train_data *data, const char *image) {
-    char *path = NULL;
-    const char *slash = strrchr(data->name, '/');
-    if (*image == '/') return strdup(image);
-    const int done = data->images ? asprintf(&path, "%s/%s", data->images, image)
-                     : slash      ? asprintf(&path, "%.*s/%s", (int)(slash - data->name), data->name, image)
-                                  : asprintf(&path, "%s", image);
-    return done < 0 ? NULL : path;
-}
-
 static char *take_image(const tool_train_data *data, const char *image, tool_train_example *out) {
     struct stat found;
-    if (strstr(image, "://")) return reason("\"image\": found a URL, '%s', expected a file: download it first", image);
-    out->image = image_path(data, image);
-    if (!out->image) return reason("no memory");
-    if (stat(out->image, &found) != 0) return reason("\"image\": %s: %s", out->image, strerror(errno));
-    return S_ISREG(found.st_mode) ? NULL : reason("\"image\": %s: found no file, expected PNG or JPEG", out->image);
+    if (strstr(image, "://"))
+        return tool_line_reason("\"image\": found a URL, '%s', expected a file: download it first", image);
+    out->image = tool_line_image_path(data->name, data->images, image);
+    if (!out->image) return tool_line_reason("no memory");
+    if (stat(out->image, &found) != 0) return tool_line_reason("\"image\": %s: %s", out->image, strerror(errno));
+    return S_ISREG(found.st_mode) ? NULL
+                                  : tool_line_reason("\"image\": %s: found no file, expected PNG or JPEG", out->image);
 }
 
 /* Returns NULL, or why the object is no example. */
 static char *take_example(const tool_train_data *data, tool_train_example *out) {
     const char *image = NULL;
     if (!json_is_object(out->object))
-        return reason("found %s, expected an object with image, prefix and suffix in each line", kind_of(out->object));
-    char *why = take_text(out->object, "image", &image);
-    if (!why) why = take_text(out->object, "prefix", &out->prefix);
-    if (!why) why = take_text(out->object, "suffix", &out->suffix);
+        return tool_line_reason("found %s, expected an object with image, prefix and suffix in each line",
+                                tool_json_kind(out->object));
+    char *why = tool_json_take_text(out->object, "image", &image);
+    if (!why) why = tool_json_take_text(out->object, "prefix", &out->prefix);
+    if (!why) why = tool_json_take_text(out->object, "suffix", &out->suffix);
     if (why) return why;
-    if (!image || !*image) return reason("found no \"image\", expected the name of a file");
-    if (!out->suffix || !*out->suffix) return reason("found no \"suffix\", expected what the model is to say");
-    if (strstr(out->suffix, "<image>")) return reason("\"suffix\": found <image>, expected it in no suffix");
+    if (!image || !*image) return tool_line_reason("found no \"image\", expected the name of a file");
+    if (!out->suffix || !*out->suffix)
+        return tool_line_reason("found no \"suffix\", expected what the model is to say");
+    if (strstr(out->suffix, "<image>")) return tool_line_reason("\"suffix\": found <image>, expected it in no suffix");
     if (!out->prefix) out->prefix = data->prefix;
     if (!out->prefix)
-        return reason("found no \"prefix\", expected the prompt; --prefix TEXT is for lines that have none");
+        return tool_line_reason("found no \"prefix\", expected the prompt; --prefix TEXT is for lines that have none");
     return take_image(data, image, out);
 }
 
 static char *parse_line(const tool_train_data *data, size_t size, tool_train_example *out) {
-    json_error_t error;
+    char *why;
     *out = (tool_train_example){0};
-    if (size > MOST) return reason("found a line of more than %d bytes", (int)MOST);
-    out->object = json_loadb(data->line, size, 0, &error);
-    if (!out->object && strncmp(data->line, "{", 1) == 0) return reason("found no JSON: %s", error.text);
-    if (!out->object) return reason("found no JSON, expected an object in each line (JSON Lines)");
+    out->object = tool_line_parse(data->line, size, &why);
+    if (!out->object) return why;
     return take_example(data, out);
 }
 
@@ -186,7 +147,8 @@ int tool_train_data_read(tool_train_data *data, const tool_train_row *row, tool_
     if (fseeko(data->file, (off_t)row->at, SEEK_SET) != 0) return tool_fail_system(data->name, errno);
     const int64_t size = read_line(data, &n_read);
     if (ferror(data->file)) return tool_fail_system(data->name, errno);
-    char *why = size < 0 ? reason("found the end of the file: it has changed") : parse_line(data, (size_t)size, out);
+    char *why =
+        size < 0 ? tool_line_reason("found the end of the file: it has changed") : parse_line(data, (size_t)size, out);
     if (!why) return TOOL_OK;
     tool_train_example_free(out);
     tool_fail_text("%s, line %llu: %s", data->name, (unsigned long long)row->line, why);
