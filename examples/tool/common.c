@@ -55,6 +55,18 @@ void tool_json_set_image(json_t *object, const char *path) {
     free(hex);
 }
 
+char *tool_json_get_image(const json_t *object) {
+    const char *bytes = json_string_value(json_object_get(object, "image_bytes"));
+    const char *text = json_string_value(json_object_get(object, "image"));
+    char *name = text ? strdup(text) : NULL;
+    for (size_t i = 0; bytes && name && bytes[2 * i] && bytes[2 * i + 1] && i < strlen(text); i++) {
+        const char pair[3] = {bytes[2 * i], bytes[2 * i + 1], '\0'};
+        name[i] = (char)strtol(pair, NULL, 16);
+        name[i + 1] = '\0';
+    }
+    return name;
+}
+
 /* One line on stderr, and with --json {"error": ...} on stdout. Text that is no UTF-8 comes from the command line. */
 static void print_error(const char *prefix, char *text) {
     char *shown = text ? tool_escaped(text, strlen(text), 0) : NULL;

@@ -97,7 +97,7 @@ static int convert(const tool_verb *verb, int argc, char **argv) {
     options.max_file_bytes = (uint64_t)megabytes * 1000000;
     options.progress = tool_progress_update;
     options.progress_user = &progress;
-    tool_log log = {&progress, verbose};
+    tool_log log = {.progress = &progress, .verbose = verbose};
     options.log = tool_log_line;
     options.log_user = &log;
     pg_status status = tool_interrupt_open(&cancel);

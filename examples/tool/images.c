@@ -144,14 +144,7 @@ static int set_aside(const tool_verb *verb, tool_list *list, const char *draw, c
 /* The name of an image as its line has it; malloc'ed. NULL: no line of ours. */
 static char *image_of_line(const char *line, size_t size) {
     json_t *object = json_loadb(line, size, 0, NULL);
-    const char *bytes = json_string_value(json_object_get(object, "image_bytes"));
-    const char *text = json_string_value(json_object_get(object, "image"));
-    char *name = text ? strdup(text) : NULL;
-    for (size_t i = 0; bytes && name && bytes[2 * i] && bytes[2 * i + 1] && i < strlen(text); i++) {
-        const char pair[3] = {bytes[2 * i], bytes[2 * i + 1], '\0'};
-        name[i] = (char)strtol(pair, NULL, 16);
-        name[i + 1] = '\0';
-    }
+    char *name = tool_json_get_image(object);
     json_decref(object);
     return name;
 }

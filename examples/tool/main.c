@@ -8,8 +8,9 @@
 
 #include "tool.h"
 
-static const tool_verb *const verbs[] = {&tool_run,  &tool_ask,    &tool_detect,  &tool_segment, &tool_score,
-                                         &tool_info, &tool_tokens, &tool_convert, &tool_bench,   &tool_train};
+static const tool_verb *const verbs[] = {&tool_run,   &tool_ask,   &tool_detect, &tool_segment,
+                                         &tool_score, &tool_info,  &tool_tokens, &tool_convert,
+                                         &tool_bench, &tool_train, &tool_batch};
 enum { N_VERBS = sizeof verbs / sizeof verbs[0] };
 
 static const char help[] =
@@ -31,6 +32,7 @@ static const char help[] =
     "  paligemma convert MODEL OUT        a checkpoint folder with int8 or int4 weights\n"
     "  paligemma bench MODEL              how fast it runs here, and how fast this machine could be\n"
     "  paligemma train MODEL DATA         a LoRA adapter of a checkpoint, learned from images and texts\n"
+    "  paligemma batch MODEL JOBS         many images and prompts, at full speed, a line of JSON each\n"
     "\n"
     "MODEL is a folder, or a model id such as google/paligemma2-3b-mix-224 that is already in the local\n"
     "Hugging Face cache. Nothing is ever downloaded.\n"
@@ -79,7 +81,8 @@ int main(int argc, char **argv) {
     const tool_verb *verb = find_verb(word);
     if (!verb) {
         tool_fail_text(
-            "no such verb: '%s'; expected run, ask, detect, segment, score, info, tokens, convert, bench or train; "
+            "no such verb: '%s'; expected run, ask, detect, segment, score, info, tokens, convert, bench, train or "
+            "batch; "
             "see 'paligemma --help'",
             word);
         return TOOL_USAGE;

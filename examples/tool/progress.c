@@ -38,12 +38,14 @@ static void show_images(tool_progress *progress, double now) {
     enum { BAR = 30 };
     char line[240], failed[40] = "", left[64];
     struct winsize window;
-    const int part = (int)(progress->n_done * BAR / progress->n_images);
+    const int part = progress->is_open ? 0 : (int)(progress->n_done * BAR / progress->n_images);
     if (progress->n_failed) snprintf(failed, sizeof failed, ", %zu failed", progress->n_failed);
     left_text(progress, now, left);
     snprintf(line, sizeof line, "[%.*s%*s] %zu/%zu %s%s%s%s", part, "==============================", BAR - part, "",
              progress->n_done, progress->n_images, progress->unit ? progress->unit : "images", failed, progress->note,
              left);
+    if (progress->is_open)
+        snprintf(line, sizeof line, "%zu %s%s%s", progress->n_done, progress->unit, failed, progress->note);
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1 && strlen(line) >= window.ws_col)
         line[window.ws_col - 1] = '\0'; /* a line that wraps is not rewritten */
     fprintf(stderr, "\r%s\033[K", line);
@@ -68,7 +70,8 @@ void tool_progress_images(tool_progress *progress, size_t n_done, size_t n_image
     progress->n_done = n_done;
     progress->n_images = n_images;
     progress->n_failed = n_failed;
-    if (progress->enabled && n_images && (!progress->shown || n_done == n_images || now - progress->last >= 0.1))
+    if (progress->enabled && (n_images || progress->is_open) &&
+        (!progress->shown || n_done == n_images || now - progress->last >= 0.1))
         show_images(progress, now);
 }
 
@@ -84,7 +87,7 @@ int32_t tool_progress_update(void *user, int32_t phase, int64_t done, int64_t to
     if (!progress->enabled || phase < 0 || phase >= N_NAMES || !names[phase]) return 0;
     double now = tool_seconds();
     if (progress->shown && done < total && now - progress->last < 0.1) return 0;
-    if (progress->n_images && phase != PG_PHASE_LOAD) {
+    if ((progress->n_images || progress->is_open) && phase != PG_PHASE_LOAD) {
         if (now - progress->last >= 0.1) show_images(progress, now);
         return 0;
     }

@@ -356,7 +356,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
         s.folder = arguments[0];
         s.prompt = arguments[n - 1];
         tool_progress_init(&s.progress);
-        s.log = (tool_log){&s.progress, s.verbose};
+        s.log = (tool_log){.progress = &s.progress, .verbose = s.verbose};
         s.encode_flags = (literal ? PG_ENCODE_LITERAL : 0u) | s.shared.image_flags;
         status = run_all(&s);
     }

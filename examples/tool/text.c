@@ -179,6 +179,7 @@ void tool_log_line(void *user, int32_t level, const char *message) {
     const tool_log *log = user;
     if (level > (log->verbose ? PG_LOG_INFO : PG_LOG_WARNING)) return;
     if (log->progress) tool_progress_clear(log->progress);
+    if (log->clears) fputs("\r\033[K", stderr);
     char *named = tool_with_names(message), *shown = named ? tool_escaped(named, strlen(named), 0) : NULL;
     if (shown) fprintf(stderr, "%s%s\n", level <= PG_LOG_WARNING ? "paligemma: warning: " : "", shown);
     free(named);

@@ -11,7 +11,12 @@
 #include <paligemma/paligemma.h>
 
 /* Exit statuses. */
-enum { TOOL_OK = 0, TOOL_FAILED = 1, TOOL_USAGE = 2 };
+enum {
+    TOOL_OK = 0,
+    TOOL_FAILED = 1,
+    TOOL_USAGE = 2,
+    TOOL_PARTLY = 3 /* batch: all was done that could be, and some jobs have an error */
+};
 
 /* Options that several verbs share: their names, letters, values and error lines stand in one table of common.c. A new
  * one is a line there, and one in the help of the verbs that take its group. */
@@ -51,7 +56,7 @@ typedef struct tool_verb {
 } tool_verb;
 
 extern const tool_verb tool_run, tool_ask, tool_detect, tool_segment, tool_score, tool_info, tool_tokens, tool_convert,
-    tool_bench, tool_train;
+    tool_bench, tool_train, tool_batch;
 
 /* Prints a usage error, with --json also as {"error": ...} on stdout. Returns TOOL_USAGE. */
 int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -156,6 +161,8 @@ void tool_json_prompt(const char *prompt);
 /* Puts "image" into an object. What is no UTF-8 in the name is U+FFFD there, and "image_bytes" has the whole name in
  * hexadecimal digits. */
 void tool_json_set_image(json_t *object, const char *path);
+/* The name that an object has by that; malloc'ed. NULL: none. */
+char *tool_json_get_image(const json_t *object);
 /* From here on objects go to this file, also those of errors that name an image, and only those; NULL: stdout again. */
 void tool_json_output(FILE *file, const char *name);
 /* Whether a write failed to stdout or to that file. */
@@ -189,6 +196,7 @@ typedef struct tool_progress {
     size_t n_before;  /* that were done when it began */
     double part;      /* of the next one that is done, 0 to 1 */
     char note[80];    /* ", loss 1.25", or "" */
+    int is_open;      /* nobody knows how many there will be: no bar, but how many are done */
 } tool_progress;
 
 void tool_progress_init(tool_progress *progress);
@@ -203,6 +211,7 @@ void tool_progress_clear(tool_progress *progress);
 typedef struct tool_log {
     tool_progress *progress; /* cleared before a line; or NULL */
     int verbose;             /* what was opened and written, too; warnings always */
+    int clears;              /* without progress: the line that moves is another thread's */
 } tool_log;
 
 /* A pg_log_fn for a tool_log: "paligemma: warning: ..." on stderr, with the names of the tool's options. */

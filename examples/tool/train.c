@@ -306,7 +306,7 @@ static int train(const tool_verb *verb, int argc, char **argv) {
         s.train.settings.plot = s.plot;
     }
     tool_progress_init(&s.progress);
-    s.log = (tool_log){&s.progress, s.options.verbose};
+    s.log = (tool_log){.progress = &s.progress, .verbose = s.options.verbose};
     s.train.progress = &s.progress;
     status = run(&s);
     tool_train_free(&s.train);

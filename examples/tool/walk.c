@@ -61,7 +61,7 @@ int tool_is_image_name(const char *argument) {
     return has_image_name(argument) || (strpbrk(argument, "./") && stat(argument, &found) == 0);
 }
 
-static int has_image_bytes(const char *path) {
+int tool_has_image_bytes(const char *path) {
     unsigned char first[8] = {0};
     const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0) return 0;
@@ -86,7 +86,7 @@ static int walk_entry(tool_list *list, const char *path, size_t base, int depth)
                                 : walk(list, path, base, depth + 1);
     }
     if (!S_ISREG(found.st_mode)) return 1; /* a pipe in a folder would be waited for */
-    if (has_image_name(path) || has_image_bytes(path)) return add(list, strdup(path), base, NULL);
+    if (has_image_name(path) || tool_has_image_bytes(path)) return add(list, strdup(path), base, NULL);
     list->n_left_out++;
     return 1;
 }

@@ -35,6 +35,9 @@ int tool_list_add(tool_list *list, const char *path);
  * a dot or a slash in its name; or one that is not there, and ends as images do. */
 int tool_is_image_name(const char *argument);
 
+/* Whether a file begins as PNG and JPEG files do. */
+int tool_has_image_bytes(const char *path);
+
 /* Adds what a file names, "-": stdin; a line each, or separated by NUL when it has any. 0: failed, told. */
 int tool_list_add_from(tool_list *list, const char *name);
 

@@ -11,7 +11,7 @@ import sys
 
 # Values that are words. An option that no help has is an error: a verb may have words of its own.
 WORDS = {"--weights": "stored int8 int4", "convert --weights": "int8 int4", "--arithmetic": "f32 bf16", "--kv": "f32 bf16", "--alpha": "drop white",
-         "--schedule": "linear cosine constant",
+         "--schedule": "linear cosine constant", "--task": "text detect",
          "--convention": "1024 1023", "--cpu": "baseline avx2 avx512 avx_vnni avx512_vnni avx512_bf16 amx_int8 amx_bf16 "
                                               "neon neon_dotprod neon_i8mm neon_bf16"}
 FILES, FOLDERS = {"FILE", "OUT", "ADAPTER"}, {"FOLDER"}  # names of values in the help
