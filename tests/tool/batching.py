@@ -216,6 +216,19 @@ def pipelines(model, jobs):
     expect("Ctrl-C while it waits for jobs", process.wait(20) == -signal.SIGINT and err == b"paligemma: interrupted; 3 jobs are done\n", process.returncode, err)
     for pipe in (process.stdin, process.stdout, process.stderr):
         pipe.close()
+    once = os.path.join(model, "once.png")  # a pipe gives its image once
+    os.mkfifo(once)
+
+    def write_once():
+        with open(once, "wb") as f:
+            f.write(contents(model, "image.png"))
+
+    threading.Thread(target=write_once, daemon=True).start()
+    lines = write_lines(os.path.join(model, "once.jsonl"), *(job(1, image="once.png", max_new_tokens=3 + n % 2) for n in range(8)))
+    code, out, err = run("batch", model, lines, "--batch", "2")
+    expect("an image of several lines is read once", code == 0 and [line["ids"] for line in results(out)] == [results(out)[n % 2]["ids"] for n in range(8)]
+           and results(out)[0]["ids"] == json.loads(run("run", "--json", "-n3", model, os.path.join(model, "image.png"), job(1)["prompt"])[1])["ids"], code, out, err)
+    os.remove(once)
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run([TOOL, "batch", model, jobs], stdout=writer, stderr=subprocess.PIPE, timeout=60)
@@ -229,15 +242,15 @@ def pipelines(model, jobs):
 
 def going_on(model, temporary):
     """Cut, killed, interrupted or out of room at any place, and gone on from: the bytes of a run that was not."""
-    jobs = write_lines(os.path.join(model, "many.jsonl"), *(job(n, image="none.png") if n % 50 == 7 else b"{" if n % 50 == 9 else job(n) for n in range(300)))
+    jobs = write_lines(os.path.join(model, "many.jsonl"), *(job(n, image="none.png") if n % 50 == 7 else b"{" if n % 50 == 9 else job(n) for n in range(120)))
     whole, out = os.path.join(temporary, "whole.out"), os.path.join(temporary, "parts.out")
-    base = ("batch", model, jobs, "-n", "40", "--batch", "4")
+    base = ("batch", model, jobs, "-n", "30", "--batch", "4")
     expect("whole", run(*base, "--out", whole)[0] == 3)
     expected = contents(whole)
-    expect("all lines", [line["line"] for line in results(expected.decode())] == list(range(1, 301)))
+    expect("all lines", [line["line"] for line in results(expected.decode())] == list(range(1, 121)))
     draw = random.Random(1)
     second = expected.index(b"\n") + 1
-    for size in [0, 1, second - 1, second, second + 1, len(expected) - 1, len(expected)] + [draw.randrange(len(expected)) for _ in range(5)]:
+    for size in [0, 1, second - 1, second, second + 1, len(expected) - 1, len(expected)] + [draw.randrange(len(expected)) for _ in range(3)]:
         for tail in (b"", b"\0" * 40):
             with open(out, "wb") as f:
                 f.write(expected[:size] + tail)
@@ -255,7 +268,7 @@ def going_on(model, temporary):
     for _ in range(200):
         before = os.path.getsize(out) if os.path.exists(out) else 0
         process = subprocess.Popen([TOOL, *base, "--out", out, "--resume"], stderr=subprocess.DEVNULL)
-        while process.poll() is None and (not os.path.exists(out) or os.path.getsize(out) < before + 6000):
+        while process.poll() is None and (not os.path.exists(out) or os.path.getsize(out) < before + 4000):
             time.sleep(0.001)
         time.sleep(draw.random() * 0.01)
         process.kill()
@@ -272,9 +285,23 @@ def going_on(model, temporary):
         process.send_signal(number)
         err = process.communicate(timeout=60)[1].decode()
         there = contents(out)
-        expect(f"signal {number}", process.returncode == -number and f"interrupted; {there.count(10)} of 300 jobs are done; the same command with --resume" in err
+        expect(f"signal {number}", process.returncode == -number and f"interrupted; {there.count(10)} of 120 jobs are done; the same command with --resume" in err
                and expected.startswith(there) and there.endswith(b"\n"), process.returncode, err)
         expect(f"gone on from signal {number}", run(*base, "--out", out, "--resume")[0] == 3 and contents(out) == expected)
+
+    os.remove(out)
+    slow = os.path.join(model, "slow.png")
+    os.mkfifo(slow)  # a reader waits for it, and is stopped: that is no failure of the job
+    lines = write_lines(os.path.join(model, "slow.jsonl"), job(1), job(2, image="slow.png"), job(4))
+    process = subprocess.Popen([TOOL, "batch", model, lines, "-n3", "--out", out], stderr=subprocess.PIPE)
+    while not os.path.exists(out) or os.path.getsize(out) == 0:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=60)[1].decode()
+    expect("stopped while it reads", process.returncode == -signal.SIGINT and "1 of 3 jobs" in err and [line["line"] for line in results(contents(out).decode())] == [1], err, contents(out))
+    os.remove(slow)
+    shutil.copy(os.path.join(model, "image.png"), slow)
+    expect("and read again", run("batch", model, lines, "-n3", "--out", out, "--resume")[0] == 0 and [line["line"] for line in results(contents(out).decode())] == [1, 2, 3], contents(out))
 
     os.remove(out)
     code, text, err = run(*base, "--out", out, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000)))
@@ -282,7 +309,7 @@ def going_on(model, temporary):
     expect("room again", run(*base, "--out", out, "--resume")[0] == 3 and contents(out) == expected)
 
     with open(out, "wb") as f:
-        f.write(b"".join(sorted(expected.splitlines(True)[:100], key=lambda line: draw.random())))
+        f.write(b"".join(sorted(expected.splitlines(True)[:60], key=lambda line: draw.random())))
     code, text, err = run(*base, "--out", out, "--resume", "--unordered")
     expect("gone on in another order", code == 3 and sorted(contents(out).splitlines()) == sorted(expected.splitlines()), code, err)
     lines = contents(jobs).splitlines()
@@ -303,6 +330,8 @@ def going_on(model, temporary):
 
 def memory(model):
     """What many jobs take is what some take."""
+    if b"__asan_init" in contents(TOOL) or b"__tsan_init" in contents(TOOL):
+        return  # they keep what was freed
     peaks = []
     for n in (500, 10000):
         jobs = write_lines(os.path.join(model, "memory.jsonl"), *(job(i, note="x" * 400) for i in range(n)))
@@ -313,8 +342,7 @@ def memory(model):
         process.returncode = status
         expect(f"{n} jobs", status == 0 and lines == n, status, lines)
         peaks.append(usage_.ru_maxrss)
-    sanitized = b"__asan_init" in contents(TOOL) or b"__tsan_init" in contents(TOOL)  # they keep what was freed
-    expect("memory does not grow with the jobs", sanitized or peaks[1] < peaks[0] + 3000, peaks)
+    expect("memory does not grow with the jobs", peaks[1] < peaks[0] + 3000, peaks)
 
 
 def terminal(model, jobs, temporary):
