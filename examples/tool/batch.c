@@ -237,7 +237,7 @@ static int finish(batch_state *s, int status) {
         return status;
     }
     if (s->log.verbose && s->n_done > 0)
-        fprintf(stderr, "%llu jobs in %.1f s, %.3g a second\n", (unsigned long long)s->n_done,
+        fprintf(stderr, "%llu jobs in %.2f s, %.3g a second\n", (unsigned long long)s->n_done,
                 tool_seconds() - s->begun, (double)s->n_done / (tool_seconds() - s->begun));
     if (s->n_failed + s->results.n_failed == 0) return TOOL_OK;
     tell_failed(s);
