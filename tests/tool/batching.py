@@ -4,6 +4,7 @@
 
     batching.py TOOL MAKE_TINY SOURCE
 """
+import fcntl
 import json
 import os
 import pty
@@ -26,7 +27,7 @@ failures = 0
 
 
 def run(*arguments, **more):
-    done = subprocess.run([TOOL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120, **more)
+    done = subprocess.run([TOOL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200, **more)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
@@ -213,7 +214,7 @@ def pipelines(model, jobs):
         expect("one after the other", json.loads(process.stdout.readline())["line"] == n + 1)
     process.send_signal(signal.SIGINT)
     err = process.stderr.read()
-    expect("Ctrl-C while it waits for jobs", process.wait(20) == -signal.SIGINT and err == b"paligemma: interrupted; 3 jobs are done\n", process.returncode, err)
+    expect("Ctrl-C while it waits for jobs", process.wait(1200) == -signal.SIGINT and err == b"paligemma: interrupted; 3 jobs are done\n", process.returncode, err)
     for pipe in (process.stdin, process.stdout, process.stderr):
         pipe.close()
     once = os.path.join(model, "once.png")  # a pipe gives its image once
@@ -231,18 +232,33 @@ def pipelines(model, jobs):
     os.remove(once)
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([TOOL, "batch", model, jobs], stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run([TOOL, "batch", model, jobs], stdout=writer, stderr=subprocess.PIPE, timeout=1200)
     os.close(writer)
     expect("a closed pipe", done.returncode == 1 and done.stderr == b"", done)
     if os.path.exists("/dev/full"):
         for arguments, stdout in [(("--out", "/dev/full"), subprocess.PIPE), ((), open("/dev/full", "w"))]:
-            done = subprocess.run([TOOL, "batch", model, jobs, *arguments], stdout=stdout, stderr=subprocess.PIPE, timeout=60)
+            done = subprocess.run([TOOL, "batch", model, jobs, *arguments], stdout=stdout, stderr=subprocess.PIPE, timeout=1200)
             expect("a full disk", done.returncode == 1 and b"No space left" in done.stderr and done.stderr.count(b"\n") == 1, done)
 
 
 def going_on(model, temporary):
     """Cut, killed, interrupted or out of room at any place, and gone on from: the bytes of a run that was not."""
-    jobs = write_lines(os.path.join(model, "many.jsonl"), *(job(n, image="none.png") if n % 50 == 7 else b"{" if n % 50 == 9 else job(n) for n in range(120)))
+    jobs = write_lines(os.path.join(model, "many.jsonl"), *(job(n, image="none.png") if n % 50 == 7 else b"{" if n % 50 == 9 else job(n) for n in range(119)),
+                       job(119, image="last.png"))
+    last = os.path.join(model, "last.png")
+
+    def have_last():
+        if os.path.exists(last):
+            os.remove(last)
+        shutil.copy(os.path.join(model, "image.png"), last)
+
+    def last_is_waited_for():
+        """A pipe that is open and gives nothing: no run comes to its end, however slowly this test goes on."""
+        os.remove(last)
+        os.mkfifo(last)
+        return os.open(last, os.O_RDWR)
+
+    have_last()
     whole, out = os.path.join(temporary, "whole.out"), os.path.join(temporary, "parts.out")
     base = ("batch", model, jobs, "-n", "30", "--batch", "4")
     expect("whole", run(*base, "--out", whole)[0] == 3)
@@ -264,26 +280,30 @@ def going_on(model, temporary):
         expect(f"damaged {place}", code == 1 and out in err and "found no result" in err and contents(out) == text, code, err)
 
     os.remove(out)
-    n_killed = 0
-    for _ in range(200):
-        before = os.path.getsize(out) if os.path.exists(out) else 0
+    pipe = last_is_waited_for()
+    n_killed = done = 0
+    while done < 119:
         process = subprocess.Popen([TOOL, *base, "--out", out, "--resume"], stderr=subprocess.DEVNULL)
-        while process.poll() is None and (not os.path.exists(out) or os.path.getsize(out) < before + 4000):
+        while not os.path.exists(out) or contents(out).count(b"\n") < min(119, done + 6):
             time.sleep(0.001)
         time.sleep(draw.random() * 0.01)
         process.kill()
-        if process.wait() != -signal.SIGKILL:
-            break
-        n_killed += 1
-    expect("killed again and again", process.returncode == 3 and n_killed >= 3 and contents(out) == expected, n_killed, process.returncode)
+        expect("killed", process.wait() == -signal.SIGKILL, process.returncode)
+        n_killed, done = n_killed + 1, contents(out).count(b"\n")
+    os.close(pipe)
+    have_last()
+    expect("killed again and again", run(*base, "--out", out, "--resume")[0] == 3 and contents(out) == expected, n_killed)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         os.remove(out)
+        pipe = last_is_waited_for()
         process = subprocess.Popen([TOOL, *base, "--out", out], stderr=subprocess.PIPE)
         while not os.path.exists(out) or os.path.getsize(out) < 3000:
             time.sleep(0.001)
         process.send_signal(number)
-        err = process.communicate(timeout=60)[1].decode()
+        err = process.communicate(timeout=1200)[1].decode()
+        os.close(pipe)
+        have_last()
         there = contents(out)
         expect(f"signal {number}", process.returncode == -number and f"interrupted; {there.count(10)} of 120 jobs are done; the same command with --resume" in err
                and expected.startswith(there) and there.endswith(b"\n"), process.returncode, err)
@@ -297,7 +317,7 @@ def going_on(model, temporary):
     while not os.path.exists(out) or os.path.getsize(out) == 0:
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=60)[1].decode()
+    err = process.communicate(timeout=1200)[1].decode()
     expect("stopped while it reads", process.returncode == -signal.SIGINT and "1 of 3 jobs" in err and [line["line"] for line in results(contents(out).decode())] == [1], err, contents(out))
     os.remove(slow)
     shutil.copy(os.path.join(model, "image.png"), slow)
@@ -321,11 +341,17 @@ def going_on(model, temporary):
 
     os.remove(out)
     first = subprocess.Popen([TOOL, "batch", model, "-", "--out", out], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    while not os.path.exists(out):
-        time.sleep(0.01)
-    time.sleep(0.1)
+    locked = False
+    while not locked and first.poll() is None:
+        time.sleep(0.3)
+        if os.path.exists(out):
+            with open(out) as f:
+                try:
+                    fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    locked = True
     one_error_line("two at once", run(*base, "--out", out, "--resume"), 1, out, "another 'paligemma batch'")
-    first.communicate(timeout=60)
+    first.communicate(timeout=1200)
 
 
 def memory(model):
@@ -361,7 +387,7 @@ def terminal(model, jobs, temporary):
         except OSError:  # Linux says so at the end
             pass
         os.close(master)
-        expect("a bar", process.wait(60) == 0 and all(word in shown for word in words), shown)
+        expect("a bar", process.wait(1200) == 0 and all(word in shown for word in words), shown)
 
 
 def main():
