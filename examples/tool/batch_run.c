@@ -97,7 +97,7 @@ static pg_status put_prompt(const tool_work *work, int64_t n_tokens, int64_t *id
 
 /* The prompts of n jobs as rows with padding on the left. */
 static pg_status join_prompts(tool_work *const *works, size_t n, pg_inputs **out) {
-    int64_t n_tokens = 0;
+    int64_t n_tokens = 1; /* no array is empty */
     for (size_t i = 0; i < n; i++)
         if (works[i]->n_tokens > n_tokens) n_tokens = works[i]->n_tokens;
     int64_t *all = calloc(3 * n * (size_t)n_tokens, sizeof *all);
