@@ -82,8 +82,9 @@ def of_thread(generate: Callable[[_Queue], Any]) -> Iterator[int]:
         thread.join()
 
 
-def pieces(ids: Iterator[int], processor: Handle, skip_special_tokens: bool) -> Iterator[str]:
-    """The text of ids, each piece as soon as it is whole. The sum of all is the text of all ids."""
+def pieces(ids: Iterator[int], processor: Handle, skip_special_tokens: bool,
+           on_token: Callable[[int], Any] | None = None) -> Iterator[str]:
+    """The text of ids, each piece as soon as it is whole. The sum of all is the text of all ids. on_token: is told each id."""
     detokenizer = Handle("detokenizer")
 
     def text_of(call: Any, *arguments: Any) -> str:
@@ -97,6 +98,8 @@ def pieces(ids: Iterator[int], processor: Handle, skip_special_tokens: bool) -> 
             flags = c.DECODE_SKIP_SPECIAL if skip_special_tokens else 0
             c.check(c.lib.pg_detokenizer_create(pointer, flags, ctypes.byref(detokenizer.pointer)))
         for token in ids:
+            if on_token is not None:
+                on_token(token)
             piece = text_of(c.lib.pg_detokenizer_push, token)
             if piece:
                 yield piece

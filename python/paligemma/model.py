@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from dataclasses import replace
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -578,12 +578,13 @@ class PaliGemmaForConditionalGeneration(AsTorchModule, AdapterMethods):
     @one_handle
     def stream(self, inputs: Any = None, processor: Any = None, *, mm_encoder_outputs: dict[str, Any] | None = None,
                features: Features | None = None, cancel: CancelFlag | None = None, generation_config: Any = None,
-               skip_special_tokens: bool = True, **arguments: Any) -> Iterator[str]:
+               skip_special_tokens: bool = True, on_token: Callable[[int], Any] | None = None,
+               **arguments: Any) -> Iterator[str]:
         """The generated text piece by piece, never half a character: `for piece in model.stream(inputs, processor)`.
 
         inputs: what the processor returned, of one row; or its entries by name, `model.stream(**inputs, ...)`.
         processor: for its tokenizer; default: the one in the model's folder. Settings as generate()'s. Leaving the loop
-        ends the generation.
+        ends the generation. on_token: called with each new id, the final eos included, before its text comes.
         """
         named = {name: arguments.pop(name, None) for name in _inputs.NAMES}
         arrays = {**named, **{k: v for k, v in dict(inputs or {}).items() if k in _inputs.NAMES}}
@@ -599,7 +600,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule, AdapterMethods):
         handle = processor._handle if processor is not None else self._own_processor()
         as_torch = _inputs.any_torch(*arrays.values())
         return pieces(self._tokens(chosen, as_torch, features, cancel, tokenizer or handle), handle,
-                      skip_special_tokens)
+                      skip_special_tokens, on_token)
 
     def _tokens(self, chosen: Plan, as_torch: bool, features: Features | None, cancel: CancelFlag | None,
                 tokenizer: Any) -> Iterator[int]:

@@ -517,3 +517,16 @@ def test_counts_are_whole_numbers(model, processor, image_path):
 
 def test_a_key_named_self_in_generation_config():
     assert paligemma.GenerationConfig(**{"self": 1, "max_new_tokens": 5}).to_dict()["self"] == 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"do_sample": True, "temperature": 0.01, "seed": 1}])
+def test_a_stream_tells_its_ids(model, processor, image_path, settings):
+    inputs = processor(str(image_path), "caption en", return_tensors="np")
+    expected = model.generate(**inputs, max_new_tokens=50, **settings)[0, inputs["input_ids"].shape[1]:].tolist()
+    events = []
+    for piece in model.stream(inputs, processor, max_new_tokens=50, on_token=events.append, **settings):
+        events.append(piece)
+    ids = [event for event in events if isinstance(event, int)]
+    assert ids == expected and ids[-1] in model._eos_ids  # the eos has no text, and is told all the same
+    assert isinstance(events[0], int) and processor.decode(ids, skip_special_tokens=True) == "".join(
+        event for event in events if isinstance(event, str))
