@@ -105,6 +105,7 @@ title "the Python package: numpy alone"
 venv=$builds/python
 if step "virtual environment" "$python" -m venv --clear --system-site-packages "$venv" &&
     step "numpy, pytest" sh -c "\"$venv/bin/python\" -c 'import numpy, pytest' || \"$venv/bin/python\" -m pip install --quiet numpy pytest" &&
+    step "starlette, uvicorn" sh -c "\"$venv/bin/python\" -c 'import starlette, uvicorn' || \"$venv/bin/python\" -m pip install --quiet starlette uvicorn" &&
     step "pip install ./python" sh tests/install_python.sh "$venv/bin/python" "$builds/gcc/lib"; then
     python_suite "$venv/bin/python" "$builds/python.log"
 fi
