@@ -1,7 +1,7 @@
 #!/bin/sh
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 # Installs the build into an empty folder and uses what lies there as an application would:
-# shared and static, from C and from C++, with the flags of paligemma.pc alone, and with CMake. The tool runs from there too.
+# shared and static, from C and from C++, with the flags of paligemma.pc alone, and with CMake (the package, also moved). The tool runs from there too.
 #   check.sh BUILD SOURCE PREFIX LIBDIR SANITIZE both|shared|static tool|no-tool SOVERSION VERSION COMPILER
 # shellcheck disable=SC2086 # flags are lists of words
 set -eu
@@ -24,6 +24,7 @@ meson=$(sed -n 's/^ *COMMAND = \(.*\) install --no-rebuild$/\1/p' "$build/build.
 }
 root=$dest$prefix lib=$dest$prefix/$libdir
 expected="include/paligemma/paligemma.h include/paligemma/version.h $libdir/pkgconfig/paligemma.pc"
+expected="$expected $libdir/cmake/paligemma/paligemma-config.cmake $libdir/cmake/paligemma/paligemma-config-version.cmake"
 kinds="shared static"
 case $library in shared | static) kinds=$library ;; esac
 for kind in $kinds; do
@@ -106,20 +107,40 @@ if test "$library" != static; then
     grep -q '^version: not compatible' "$work/out" || fail "a program for the next MINOR: $(cat "$work/out")"
 fi
 
-# CMake links what -lpaligemma finds, the shared library where both are there; it gives the program a path to it.
-if test "$library" = static; then
-    echo "cmake: skipped, it takes the flags of the shared library"
-elif cmake --version >/dev/null 2>&1; then
+# With CMake: through paligemma.pc, which gives the shared library, and by the CMake package, which lies in a folder that
+# nothing was configured for. Debian's CMake too, where another one comes first.
+with_cmake() { # with_cmake NAME OPTION...: an application is configured, built and run
+    name=$1
+    shift
     {
-        env -u CFLAGS -u LDFLAGS cmake -S "$source/pkgconfig/consumer" -B "$work/cmake" -DCMAKE_C_COMPILER="$built_with" \
-            -DCMAKE_C_FLAGS="$san" -DCMAKE_EXE_LINKER_FLAGS="${san_libs:+-Wl,--no-as-needed $san_libs}" &&
-            cmake --build "$work/cmake" &&
-            env -u LD_LIBRARY_PATH "$work/cmake/consumer"
-    } >"$work/out" 2>&1 || fail "cmake: $(cat "$work/out")"
-    echo "cmake: checked"
-else
-    echo "cmake: skipped, it is not installed"
-fi
+        env -u CFLAGS -u LDFLAGS "$cmake" -S "$source/pkgconfig/consumer" -B "$work/$name" -DCMAKE_C_COMPILER="$built_with" \
+            -DCMAKE_C_FLAGS="$san" -DCMAKE_EXE_LINKER_FLAGS="${san_libs:+-Wl,--no-as-needed $san_libs}" "$@" &&
+            "$cmake" --build "$work/$name" &&
+            env -u LD_LIBRARY_PATH "$work/$name/consumer"
+    } >"$work/out" 2>&1 || fail "$cmake, $name: $(cat "$work/out")"
+    if grep -i -A 5 'warning' "$work/out"; then fail "$cmake, $name: a warning"; fi
+}
+package_version=$($pc --modversion paligemma)
+found_cmake=
+for cmake in "$(command -v cmake || true)" /usr/bin/cmake; do
+    "$cmake" --version >/dev/null 2>&1 || continue
+    test "$("$cmake" --version)" != "$found_cmake" || continue
+    found_cmake=$("$cmake" --version)
+    rm -rf "$work/cmake" "$work/moved" "$work"/cmake-*
+    mkdir "$work/moved" && cp -R "$root" "$work/moved/there"
+    for kind in $kinds; do
+        if test $kind = shared; then
+            with_cmake cmake -DBY=pkg-config
+            with_cmake cmake-shared -DCMAKE_PREFIX_PATH="$work/moved/there" -DVERSION="$package_version"
+        else
+            with_cmake cmake-static -DCMAKE_PREFIX_PATH="$work/moved/there" -DSTATIC=ON
+            test ! -x "$work/cmake-static/consumer" ||
+                ! objdump -p "$work/cmake-static/consumer" | grep 'NEEDED.*libpaligemma' || fail "CMake: linked with the shared library"
+        fi
+    done
+    echo "cmake: checked, $found_cmake" | head -n 1
+done
+test -n "$found_cmake" || echo "cmake: skipped, it is not installed"
 
 # The tool finds the installed library by itself, and no other.
 if test "$tool" = tool && test -x "$root/bin/paligemma"; then
