@@ -1,8 +1,9 @@
 #!/bin/sh
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
-# pip install ./python into an environment, from a copy of the sources, and a caption with what was installed:
+# The Python package from a copy of the sources, installed into an environment, and a caption with what was installed:
 #   install_python.sh PYTHON FOLDER_OF_THE_LIBRARY
-# The library is bundled first, then left out and named by PALIGEMMA_LIBRARY.
+# First the package alone (python/pyproject.toml) with the library that PALIGEMMA_LIBRARY names; then the wheel with the
+# library and the tool inside (pyproject.toml), in a quick build: how fast the library is does not matter here.
 set -eu
 python=$1
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -11,11 +12,12 @@ library=$(cd "$2" && pwd)/$soname
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 
-# With setuptools at hand nothing is fetched; else pip fetches it.
-isolation=
-if "$python" -c 'import setuptools, wheel' 2>/dev/null; then isolation=--no-build-isolation; fi
-install() {
-    "$python" -m pip install --quiet --no-deps --force-reinstall $isolation "$work/python"
+# With the builds' tools at hand nothing is fetched; else pip fetches them.
+install() { # install MODULE_OF_THE_TOOLS SOURCE OPTION...
+    isolation=
+    if "$python" -c "import $1, wheel" 2>/dev/null; then isolation=--no-build-isolation; fi
+    shift
+    "$python" -m pip install --quiet --no-deps --force-reinstall $isolation "$@"
 }
 caption() { # prints the library that was loaded
     cd "$work" && "$python" - "$top/examples/demo" <<'PROGRAM'
@@ -34,21 +36,34 @@ if len(versions) > 1:
 sys.exit("a red circle" not in text or "site-packages" not in paligemma.__file__)
 PROGRAM
 }
+fail() {
+    echo "$1" >&2
+    exit 1
+}
 
 cp -r "$top/python" "$work/python"
-mkdir "$work/python/paligemma/lib"
-cp -L "$library" "$work/python/paligemma/lib/"
-install
+install setuptools "$work/python"
+loaded=$(PALIGEMMA_LIBRARY=$library caption)
+test "$loaded" = "$library" || fail "loaded $loaded, expected $library"
+
+if command -v ccache >/dev/null; then export CC="ccache ${CC:-gcc}" CXX="ccache ${CXX:-g++}"; fi
+install mesonpy --config-settings=build-dir="$work/build" --config-settings=setup-args=-Doptimization=0 "$top"
 unset PALIGEMMA_LIBRARY
 loaded=$(caption)
 case $loaded in
 */site-packages/paligemma/lib/"$soname") ;;
-*) echo "loaded $loaded, expected the bundled library" >&2 && exit 1 ;;
+*) fail "loaded $loaded, expected the bundled library" ;;
 esac
+bundled=$loaded
+loaded=$(PALIGEMMA_LIBRARY=$library caption)
+test "$loaded" = "$library" || fail "with PALIGEMMA_LIBRARY: loaded $loaded, expected $library"
 
-rm -r "$work/python/paligemma/lib" "$work/python/build"
-install
-PALIGEMMA_LIBRARY=$library
-export PALIGEMMA_LIBRARY
-loaded=$(caption)
-test "$loaded" = "$library" || { echo "loaded $loaded, expected $library" >&2 && exit 1; }
+command=$(dirname "$python")/paligemma
+said=$(cd "$work" && env -u LD_LIBRARY_PATH "$command" run "$top/examples/demo/model" "$top/examples/demo/images/shapes.png" "caption en")
+test "$said" = "a red circle, a purple star and a yellow triangle" || fail "the command paligemma says: $said"
+rm "${bundled%/lib/*}/bin/paligemma"
+if said=$("$command" --version 2>&1); then fail "the command paligemma ends well without the tool: $said"; fi
+case $said in
+"paligemma: "*"/bin/paligemma: No such file or directory."*) ;;
+*) fail "without the tool the command paligemma says: $said" ;;
+esac

@@ -7,6 +7,7 @@
     check.py length ROOT           no file of lib/ and examples/ is longer than it should be
     check.py format ROOT           clang-format 14 would change nothing (.clang-format)
     check.py version ROOT VERSION  the version number, VERSION for the build, stands in one file
+    check.py pyproject ROOT        the two pyproject.toml tell the same of the Python package
     check.py doxygen ROOT DOXYFILE every public name has its comment, and Doxygen understands all of them
 
 and one that takes a minute, so tests/run.sh alone runs it:
@@ -27,7 +28,7 @@ import tempfile
 import xml.etree.ElementTree as ET
 
 SKIPPED = 77
-FOLDERS = ["docs", "examples", "include", "lib", "pkgconfig", "python", "tests"]
+FOLDERS = ["docs", "examples", "include", "lib", "packaging", "pkgconfig", "python", "tests"]
 C_SUFFIXES = (".c", ".cc", ".h", ".hpp", ".inc")
 SLASHED = (".rs", ".cs")  # their comments begin with //
 SUFFIXES = C_SUFFIXES + SLASHED + (".py", ".sh")
@@ -153,12 +154,26 @@ def version(root, built):
     if number != built + "\n" or not re.fullmatch(r"\d+\.\d+\.\d+\n", number):
         offenders.append(f"python/paligemma/VERSION: {number!r}, and the build has {built!r}")
     names = [n for n in sources(root) if n.startswith(("lib", "python/paligemma")) or n.endswith("meson.build")]
-    names += ["docs/paligemma.1", "python/pyproject.toml"]
+    names += ["docs/paligemma.1", "python/pyproject.toml", "pyproject.toml"]
     offenders += [f"{n}: the version number stands here, too" for n in names if f"{built}\"" in read(root, n).replace("'", '"')]
     heads = re.findall(r"^## \[(.*?)\]", read(root, "CHANGELOG.md"), flags=re.M)
     if not heads or heads[0] not in ("Unreleased", built):
         offenders.append(f"CHANGELOG.md: its newest part is for {heads[:1]}, neither Unreleased nor {built}")
     return report(offenders, len(names), 100)
+
+
+def pyproject(root):
+    try:
+        import tomllib
+    except ImportError:  # Python 3.11
+        print("this Python has no tomllib")
+        return SKIPPED
+    wheel, alone = (tomllib.loads(read(root, name))["project"] for name in ("pyproject.toml", "python/pyproject.toml"))
+    # Of the wheel alone: the command, whose tool lies inside, and the forms of these that an older setuptools cannot read.
+    own = {"readme", "license", "license-files", "scripts"}
+    offenders = [f"pyproject.toml, python/pyproject.toml: [project] {key}: {wheel.get(key)!r}, {alone.get(key)!r}"
+                 for key in sorted((wheel.keys() | alone.keys()) - own) if wheel.get(key) != alone.get(key)]
+    return report(offenders, 2, 2)
 
 
 def uncommented(folder):
@@ -212,7 +227,7 @@ def doxygen(root, doxyfile):
 def main():
     check, root, *rest = sys.argv[1:]
     return int({"spdx": spdx, "openings": openings, "length": length, "format": format, "version": version,
-                "doxygen": doxygen, "tidy": tidy}[check](os.path.abspath(root), *rest))
+                "pyproject": pyproject, "doxygen": doxygen, "tidy": tidy}[check](os.path.abspath(root), *rest))
 
 
 if __name__ == "__main__":
