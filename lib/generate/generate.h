@@ -34,6 +34,9 @@ struct pg_result {
 /* options: complete, and so is options->sampling. On error *out needs no release. */
 pg_status pgi_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                        const pg_generate_options *options, pg_result **out);
+/* An empty result, whose rows know their prompts' lengths. options: complete. */
+pg_status pgi_result_new(const pgi_memory *memory, const pg_inputs *inputs, const pg_generate_options *options,
+                         pg_result **out);
 /* "beam_indices", "beam_logits" or "beam_scores" as pg_result_get_tensor() gives them. PG_ERROR_NOT_FOUND: none. */
 pg_status pgi_result_beams_tensor(const pg_result *result, int64_t row, const char *name, pg_tensor *out);
 void pgi_result_release(pg_result *result); /* NULL is ignored */
