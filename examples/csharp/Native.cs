@@ -157,6 +157,8 @@ namespace Paligemma
         public IntPtr beams;
         public int n_return;
         public int max_running;
+        public IntPtr row_models;
+        public long n_row_models;
     }
 
     [StructLayout(LayoutKind.Sequential)]

@@ -131,6 +131,7 @@ static const struct {
     {"pg_adapter_open()", "--adapter FOLDER"},
     {"pg_generate()", "a run"},
     {"pg_inputs_create()", "inputs"},
+    {"pg_model_adapt()", "--adapter FOLDER"},
     {"pg_model_convert()", "'paligemma convert'"},
     {"pg_processor_encode_batch()", "rows of data"},
     {"pg_session_prefill()", "a prompt"},

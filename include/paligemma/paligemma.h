@@ -680,6 +680,12 @@ typedef struct pg_generate_options {
     int32_t max_running; ///< rows of the result that run at a time, each with its keys and values in memory; when one
                          ///< ends, the next begins. 1 or more; default and 0: as many as take a step together, 16 with
                          ///< int8 and int4 weights, 4 with stored ones. Beams: of no effect, one prompt runs at a time
+    const pg_model *const *row_models; ///< [n_row_models]: the handle of each row of the inputs, such as one with
+                                       ///< adapters (pg_model_adapt()); an entry NULL: the call's. All are on the base
+                                       ///< of the call's. A row gets what it gets alone with its handle, while rows
+                                       ///< that decode together read the base's weights once. The array stays as it
+                                       ///< is during the call. Default NULL
+    int64_t n_row_models;              ///< default and 0: all rows are the call's; else as many as the inputs have
 } pg_generate_options;
 PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -691,7 +697,8 @@ PG_API pg_status pg_generate_options_init(pg_generate_options *options, size_t s
  * Settings of generation_config.json are followed where the options say nothing, as transformers follows them
  * (docs/SAMPLING.md); opening the model logs a warning that names those that are not, such as guidance_scale. Memory
  * for the keys and values of the rows that run is made before anything is computed, for up to 8192 new tokens of each,
- * and grows where more come. Errors: PG_ERROR_ARGUMENT names the row, _LIMIT (a prompt longer than max_context),
+ * and grows where more come. Errors: PG_ERROR_ARGUMENT names the row (also: a handle of row_models is on another base,
+ * or does not take the features), _LIMIT (a prompt longer than max_context),
  * _MEMORY, _CANCELLED. */
 PG_API pg_status pg_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                              const pg_generate_options *options, pg_result **out);
@@ -1001,7 +1008,8 @@ PG_API pg_status pg_adapter_get_info(const pg_adapter *adapter, pg_adapter_info 
  * adapter saved whole stands in place of the model's; one adapter at the most may replace a module, with the weight 1.
  * A base layer that PEFT saved beside A and B replaces nothing where it has the values that the model has stored.
  * DoRA's norms are those of what stands there: where that is another adapter's, they are computed by this call.
- * Of a model that is adapted itself, its base is meant. The handle keeps model and adapters.
+ * Of a model that is adapted itself, its base is meant. The handle keeps model and adapters. Rows of one batch may have
+ * a handle each: row_models of pg_generate_options and pg_forward_options.
  * Features are of the model that made them: handles whose adapters leave encoder and projector alone share them.
  * Errors: PG_ERROR_ARGUMENT (n_adapters is 0 or more than 1024, an adapter is of another model, a weight is not
  * finite), _UNSUPPORTED (two adapters replace one module), _LIMIT (ranks of more than 4096 together), _MEMORY. */
@@ -1210,6 +1218,8 @@ typedef struct pg_forward_options {
                                  ///< such as those of a suffix; default and 0: of all
     int32_t attention_layer;     ///< PG_FORWARD_ATTENTIONS: of this layer alone, 0 the first; default -1: of all
     uint32_t reserved_end;       ///< 0
+    const pg_model *const *row_models; ///< [n_row_models] as of pg_generate_options; default NULL
+    int64_t n_row_models;              ///< default and 0: all rows are the call's; else as many as the inputs have
 } pg_forward_options;
 PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -1219,7 +1229,8 @@ PG_API pg_status pg_forward_options_init(pg_forward_options *options, size_t str
  * another order.
  * Errors: PG_ERROR_ARGUMENT (the row and the numbers: an id outside the vocabulary, a label that is neither an id nor
  * -100, image tokens and images that do not match, logits_to_keep or attention_queries beyond the row, attention_layer
- * beyond the model, PG_FORWARD_ATTENTION_TO_IMAGE where no row has an image token), PG_ERROR_NOT_FOUND
+ * beyond the model, PG_FORWARD_ATTENTION_TO_IMAGE where no row has an image token, row_models as pg_generate()),
+ * PG_ERROR_NOT_FOUND
  * (PG_FORWARD_RETRIEVAL, and the model is no ColPali checkpoint), PG_ERROR_LIMIT (a row of more than 16777216 tokens),
  * _MEMORY, _CANCELLED. */
 PG_API pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,

@@ -25,7 +25,7 @@ pg_status pg_features_create(const pg_model *model, const pg_inputs *inputs, con
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, NULL, complete.cancel);
     pgi_read_ahead(model, PGI_AHEAD_IMAGE);
-    pg_status status = pgi_features_create(&run, model, inputs, out);
+    pg_status status = pgi_features_create(&run, model, NULL, inputs, out);
     pgi_run_free(&run);
     pgi_call_end(&call);
     return status;

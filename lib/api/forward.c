@@ -7,6 +7,7 @@
 #include "api/calls.h"
 #include "api/structs.h"
 #include "model/read_ahead.h"
+#include "model/row_models.h"
 
 enum {
     FLAGS = PG_FORWARD_NO_LOGITS | PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN | PG_FORWARD_LOSS_PER_ROW |
@@ -32,8 +33,14 @@ pg_status pg_forward(const pg_model *model, const pg_inputs *inputs, const pg_fo
     PGI_TRY(pgi_thread_count(complete.n_threads, &complete.n_threads));
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, complete.features, complete.cancel);
+    pg_model **row_models;
+    pg_status status;
+    PGI_GOTO(pgi_row_models_keep(model, complete.row_models, complete.n_row_models, inputs->n_rows, &row_models), done);
+    complete.row_models = (const pg_model *const *)row_models;
     pgi_read_ahead(model, pgi_read_ahead_parts(inputs, complete.features));
-    pg_status status = pgi_forward(model, inputs, &complete, NULL, out);
+    status = pgi_forward(model, inputs, &complete, NULL, out);
+    pgi_row_models_release(&model->memory, row_models, complete.n_row_models);
+done:
     pgi_call_end(&call);
     return status;
 }

@@ -8,6 +8,7 @@
 #include "api/calls.h"
 #include "api/structs.h"
 #include "model/read_ahead.h"
+#include "model/row_models.h"
 #include "generate/search.h"
 
 enum { MOST_ALTERNATIVES = 1024, MOST_RETURNED = 1024 };
@@ -158,8 +159,14 @@ pg_status pg_generate(const pg_model *model, const pg_processor *processor, cons
     PGI_TRY(pgi_tensor_files_unchanged(model->files));
     pgi_call call = pgi_call_begin(model, inputs, complete.features, complete.cancel);
     pg_processor *kept = processor ? pgi_processor_retain(processor) : NULL;
+    pg_model **row_models;
+    pg_status status;
+    PGI_GOTO(pgi_row_models_keep(model, complete.row_models, complete.n_row_models, inputs->n_rows, &row_models), done);
+    complete.row_models = (const pg_model *const *)row_models;
     pgi_read_ahead(model, pgi_read_ahead_parts(inputs, complete.features));
-    pg_status status = pgi_generate(model, processor, inputs, &complete, out);
+    status = pgi_generate(model, processor, inputs, &complete, out);
+    pgi_row_models_release(&model->memory, row_models, complete.n_row_models);
+done:
     pgi_processor_release(kept);
     pgi_call_end(&call);
     return status;

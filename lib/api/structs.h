@@ -20,8 +20,8 @@
     X(pg_beam_options, on_texts_user)      \
     X(pg_convert_options, reserved_end)    \
     X(pg_encode_options, max_text_bytes)   \
-    X(pg_forward_options, reserved_end)    \
-    X(pg_generate_options, max_running)    \
+    X(pg_forward_options, n_row_models)    \
+    X(pg_generate_options, n_row_models)   \
     X(pg_image, n_bytes)                   \
     X(pg_image_settings, rescale_factor)   \
     X(pg_input_arrays, allocator)          \

@@ -15,7 +15,8 @@
  * last hidden states = norm(x); head.c makes logits of them.
  *
  * A pass takes tokens of any number of sequences. All operations but attention treat each token by itself, so the
- * weights are read once for all of them. Attention looks at one sequence after the other.
+ * weights are read once for all of them. Attention looks at one sequence after the other. In a decoding step each
+ * sequence may be of a model with adapters of its own: what the models share is read once (ops/mixed.h).
  *
  * Shapes: T tokens, hidden_size h, A query heads and G KV heads of d = head_dim values.
  * HF: modeling_gemma.py, modeling_gemma2.py, and for the prefix modeling_paligemma.py. Papers: arXiv 2407.07726,
@@ -28,6 +29,7 @@
 
 #include "kernels/kernels.h"
 #include "ops/low_rank.h"
+#include "ops/mixed.h"
 #include "ops/ops.h"
 
 typedef pgi_decoder_workspace workspace;
@@ -305,41 +307,156 @@ static pg_status attend(const pgi_run *run, const pgi_text_config *config, int32
     return PG_OK;
 }
 
+/* A layer that is under way. */
+typedef struct layer_pass {
+    const pgi_run *run;
+    const pgi_text_config *config;
+    const pgi_text_layer *layer; /* of all tokens; NULL: each has its own */
+    int32_t index;
+    const pgi_pass *pass;
+    const workspace *w;
+} layer_pass;
+
+static const pgi_text_layer *layer_of(const layer_pass *l, int64_t token) {
+    return l->layer ? l->layer : &l->pass->row_weights[token]->layers[l->index];
+}
+
+static const pgi_linear *linear_of(const pgi_text_layer *layer, int kind) {
+    switch (kind) {
+        case PGI_KIND_Q: return &layer->q;
+        case PGI_KIND_K: return &layer->k;
+        case PGI_KIND_V: return &layer->v;
+        case PGI_KIND_OUT: return &layer->out;
+        case PGI_KIND_GATE: return &layer->gate;
+        case PGI_KIND_UP: return &layer->up;
+        default: return &layer->down;
+    }
+}
+
+/* The layers that read the same, PGI_KIND_*. */
+static const int attention_inputs[] = {PGI_KIND_K, PGI_KIND_V, PGI_KIND_Q}, attention_output[] = {PGI_KIND_OUT},
+                 mlp_layers[] = {PGI_KIND_GATE, PGI_KIND_UP, PGI_KIND_DOWN};
+
+/* The n layers `kinds` of the tokens from `first` to `end`. Returns how many of them, the first ones, are one product.
+ */
+static int64_t take_layers(const layer_pass *l, const int *kinds, int n, int64_t first, int64_t end, pgi_mixed *out) {
+    const pgi_linear *layers[PGI_MIXED_ROWS * PGI_MIXED_LAYERS];
+    const int64_t rows = l->layer ? 1 : end - first;
+    for (int64_t r = 0; r < rows; r++)
+        for (int i = 0; i < n; i++) layers[r * n + i] = linear_of(layer_of(l, first + r), kinds[i]);
+    if (!l->layer) return pgi_mixed_take(layers, rows, n, kinds == mlp_layers, out);
+    for (int i = 0; i < n; i++) out->layers[i] = layers[i];
+    return end - first;
+}
+
+enum { INPUT_NORM, POST_ATTENTION_NORM, PRE_MLP_NORM, POST_MLP_NORM };
+
+static const float *norm_of(const pgi_text_layer *layer, int which) {
+    switch (which) {
+        case INPUT_NORM: return layer->input_norm;
+        case POST_ATTENTION_NORM: return layer->post_attention_norm;
+        case PRE_MLP_NORM: return layer->pre_mlp_norm;
+        default: return layer->post_mlp_norm;
+    }
+}
+
+/* y = norm(x) of n tokens; x, y [n, hidden]. */
+static pg_status norm(const layer_pass *l, int which, const float *x, int64_t n, float *y) {
+    const int64_t h = l->config->hidden_size;
+    for (int64_t first = 0, end; first < n; first = end) {
+        const float *weight = norm_of(layer_of(l, first), which);
+        for (end = l->layer ? n : first + 1; end < n && norm_of(layer_of(l, end), which) == weight;) end++;
+        PGI_TRY(pgi_rms_norm(l->run, x + first * h, end - first, h, weight, l->config->rms_norm_eps, y + first * h));
+    }
+    return PG_OK;
+}
+
+/* Keys and values of the n tokens whose normed x are in w->normed, and their queries where all are wanted. */
+static pg_status project(const layer_pass *l, int64_t n, int with_queries) {
+    const workspace *w = l->w;
+    const int64_t h = l->config->hidden_size, width = (int64_t)l->config->n_heads * l->config->head_dim;
+    const int64_t kv_width = (int64_t)l->config->n_kv_heads * l->config->head_dim;
+    pgi_mixed m;
+    for (int64_t i = 0, rows; i < n; i += rows) {
+        rows = take_layers(l, attention_inputs, 3, i, n, &m);
+        const pgi_linear_job kvq[] = {{m.layers[0], w->k + i * kv_width, kv_width},
+                                      {m.layers[1], w->v + i * kv_width, kv_width},
+                                      {m.layers[2], w->q + i * width, width}};
+        PGI_TRY(pgi_linear_group(l->run, w->normed + i * h, h, rows, kvq, with_queries ? 3 : 2, w->linear));
+    }
+    return PG_OK;
+}
+
+/* The residual of attention of n tokens. */
+static pg_status attention_out(const layer_pass *l, int64_t n) {
+    const workspace *w = l->w;
+    const int64_t h = l->config->hidden_size, width = (int64_t)l->config->n_heads * l->config->head_dim;
+    pgi_mixed m;
+    for (int64_t i = 0, rows; i < n; i += rows) {
+        rows = take_layers(l, attention_output, 1, i, n, &m);
+        PGI_TRY(pgi_linear_forward(l->run, w->attention_out + i * width, width, rows, m.layers[0], w->residual + i * h,
+                                   h, w->linear));
+    }
+    if (l->config->gemma_version != 2) return PG_OK;
+    return norm(l, POST_ATTENTION_NORM, w->residual, n, w->residual);
+}
+
+/* The residual of the MLP of n tokens, whose normed x are in w->normed. */
+static pg_status mlp_out(const layer_pass *l, int64_t n) {
+    const workspace *w = l->w;
+    const int64_t h = l->config->hidden_size;
+    pgi_mixed m;
+    for (int64_t i = 0, rows; i < n; i += rows) {
+        rows = take_layers(l, mlp_layers, 3, i, n, &m);
+        const pgi_mlp mlp = {l->config->activation, m.layers[0], m.layers[1], m.layers[2]};
+        PGI_TRY(
+            pgi_mlp_forward(l->run, &mlp, w->normed + i * h, rows, w->residual + i * h, w->intermediate, w->linear));
+    }
+    if (l->config->gemma_version != 2) return PG_OK;
+    return norm(l, POST_MLP_NORM, w->residual, n, w->residual);
+}
+
 /*
  * One layer over x [T, h]. Only the wanted tokens are needed afterwards: keys and values are made for all tokens, the
  * rest for those alone. Listed ones come to the front of x.
  */
-static pg_status layer_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_layer *layer,
-                               int32_t index, const pgi_pass *pass, const wanted *outs, const workspace *w) {
+static pg_status layer_forward(const layer_pass *l, const wanted *outs) {
+    const pgi_run *run = l->run;
+    const pgi_text_config *config = l->config;
+    const pgi_pass *pass = l->pass;
+    const workspace *w = l->w;
     const int64_t first_out = outs->first, n_out = outs->n;
     const int64_t h = config->hidden_size, half = config->head_dim / 2;
     const int64_t width = (int64_t)config->n_heads * config->head_dim;
     const int64_t kv_width = (int64_t)config->n_kv_heads * config->head_dim;
-    const pgi_linear_job kvq[] = {{&layer->k, w->k, kv_width}, {&layer->v, w->v, kv_width}, {&layer->q, w->q, width}};
-    const pgi_mlp mlp = {config->activation, &layer->gate, &layer->up, &layer->down};
     float *x = pass->x + first_out * h;
 
-    PGI_TRY(pgi_rms_norm(run, pass->x, pass->n_tokens, h, layer->input_norm, config->rms_norm_eps, w->normed));
-    PGI_TRY(pgi_linear_group(run, w->normed, h, pass->n_tokens, kvq, n_out == pass->n_tokens ? 3 : 2, w->linear));
+    PGI_TRY(norm(l, INPUT_NORM, pass->x, pass->n_tokens, w->normed));
+    PGI_TRY(project(l, pass->n_tokens, n_out == pass->n_tokens));
     PGI_TRY(pgi_rope(run, w->k, kv_width, pass->n_tokens, config->n_kv_heads, config->head_dim, w->cos, w->sin));
     if (outs->listed) gather_all(config, outs, pass->x, w);
     if (n_out < pass->n_tokens)
-        PGI_TRY(pgi_linear_forward(run, w->normed + first_out * h, h, n_out, &layer->q, w->q, width, w->linear));
+        PGI_TRY(pgi_linear_forward(run, w->normed + first_out * h, h, n_out, &l->layer->q, w->q, width, w->linear));
     PGI_TRY(pgi_rope(run, w->q, width, n_out, config->n_heads, config->head_dim, w->cos + first_out * half,
                      w->sin + first_out * half));
-    PGI_TRY(attend(run, config, index, pass, outs, w));
-    PGI_TRY(pgi_linear_forward(run, w->attention_out, width, n_out, &layer->out, w->residual, h, w->linear));
-    if (config->gemma_version == 2)
-        PGI_TRY(
-            pgi_rms_norm(run, w->residual, n_out, h, layer->post_attention_norm, config->rms_norm_eps, w->residual));
+    PGI_TRY(attend(run, config, l->index, pass, outs, w));
+    PGI_TRY(attention_out(l, n_out));
     PGI_TRY(pgi_add(run, x, w->residual, n_out * h));
 
-    const float *mlp_norm = config->gemma_version == 2 ? layer->pre_mlp_norm : layer->post_attention_norm;
-    PGI_TRY(pgi_rms_norm(run, x, n_out, h, mlp_norm, config->rms_norm_eps, w->normed));
-    PGI_TRY(pgi_mlp_forward(run, &mlp, w->normed, n_out, w->residual, w->intermediate, w->linear));
-    if (config->gemma_version == 2)
-        PGI_TRY(pgi_rms_norm(run, w->residual, n_out, h, layer->post_mlp_norm, config->rms_norm_eps, w->residual));
+    PGI_TRY(norm(l, config->gemma_version == 2 ? PRE_MLP_NORM : POST_ATTENTION_NORM, x, n_out, w->normed));
+    PGI_TRY(mlp_out(l, n_out));
     return pgi_add(run, x, w->residual, n_out * h);
+}
+
+/* The norm after the layers, of the tokens that are wanted: x [n_out, hidden]. */
+static pg_status last_norm(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
+                           const pgi_pass *pass, float *x) {
+    const int64_t h = config->hidden_size, n = pass->row_weights ? 1 : pass->n_out;
+    for (int64_t i = 0; i < pass->n_out; i += n) {
+        const float *weight = pass->row_weights ? pass->row_weights[i]->norm : weights->norm;
+        PGI_TRY(pgi_rms_norm(run, x + i * h, n, h, weight, config->rms_norm_eps, x + i * h));
+    }
+    return PG_OK;
 }
 
 pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
@@ -355,14 +472,15 @@ pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config,
         const int last = i == config->n_layers - 1;
         const wanted outs =
             last ? (wanted){pass->first_out, pass->n_out, pass->outs} : (wanted){0, pass->n_tokens, NULL};
+        const layer_pass layer = {run, config, pass->row_weights ? NULL : &weights->layers[i], i, pass, w};
         if (total) PGI_TRY(pgi_run_progress(run, PG_PHASE_PREFILL, pass->layers_done + i, total));
-        PGI_TRY(layer_forward(run, config, &weights->layers[i], i, pass, &outs, w));
+        PGI_TRY(layer_forward(&layer, &outs));
         if (total) pgi_run_trace(run, "decoder_layer", i, pass->x + outs.first * h, outs.n, h);
         if (pass->hidden_states && !last)
             memcpy(pass->hidden_states + i * pass->hidden_stride, pass->x,
                    (size_t)(pass->n_tokens * h) * sizeof(float));
     }
-    PGI_TRY(pgi_rms_norm(run, out, pass->n_out, h, weights->norm, config->rms_norm_eps, out));
+    PGI_TRY(last_norm(run, config, weights, pass, out));
     if (total) pgi_run_trace(run, "decoder_norm", -1, out, pass->n_out, h);
 
     for (int64_t s = 0; s < pass->n_sequences; s++) {

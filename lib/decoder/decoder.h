@@ -60,6 +60,9 @@ typedef struct pgi_pass {
     int64_t n_tokens;              /* of all sequences, padding counted */
     const pgi_sequence *sequences; /* their tokens follow one another in x */
     int64_t n_sequences;
+    const pgi_text_weights *const *row_weights; /* [n_tokens] of up to PGI_MIXED_ROWS tokens, one of each sequence: the
+                                                   weights of each, which gets the bits that it gets alone. NULL: those
+                                                   of the call */
     int64_t first_out, n_out; /* the tokens that are wanted in the end: the last layer leaves out the others */
     const int64_t *outs;  /* [n_out] where they do not follow one another: which they are, ascending; first_out is 0.
                              Then x begins with them in the end. NULL: they do */
@@ -110,7 +113,8 @@ void pgi_decoder_key_ranges(const pgi_text_config *config, const pgi_sequence *s
 pgi_attention pgi_decoder_attention(const pgi_text_config *config, int32_t layer, int packed, int64_t n_queries,
                                     int64_t n_keys, const pgi_key_ranges *ranges, int64_t first);
 
-/* Runs the pass. Then tokens first_out .. first_out + n_out of x are the last hidden states, after the final norm. */
+/* Runs the pass; weights: NULL with row_weights. Then tokens first_out .. first_out + n_out of x are the last hidden
+ * states, after the final norm. */
 pg_status pgi_decoder_forward(const pgi_run *run, const pgi_text_config *config, const pgi_text_weights *weights,
                               const pgi_pass *pass, const pgi_decoder_workspace *workspace);
 

@@ -126,6 +126,7 @@ pg_status pgi_decoding_max_tokens(const pgi_merged_inputs *merged, int64_t row, 
 pg_status pgi_decoding_begin(pgi_decoding *decoding, const pgi_merged_inputs *merged, int64_t row,
                              const pgi_decoding_limits *limits) {
     PGI_TRY(pgi_decoding_max_tokens(merged, row, limits, &decoding->max_tokens));
+    decoding->model = pgi_merged_inputs_model(merged, row);
     decoding->cache.n_tokens = 0;
     decoding->cache.next_position = 1;
     decoding->pending = -1;
@@ -144,11 +145,14 @@ pg_status pgi_decoding_reset(pgi_decoding *decoding, const pgi_merged_inputs *me
     return pgi_decoding_begin(decoding, merged, row, limits);
 }
 
-int64_t pgi_prefill_rows(const pgi_run *run, const pg_inputs *inputs, int64_t row, int64_t n_rows, int64_t n_tokens) {
+int64_t pgi_prefill_rows(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t n_rows,
+                         int64_t n_tokens) {
+    const pg_model *model = pgi_merged_inputs_model(merged, row);
     int64_t n = 0, sum = 0;
-    if (run->observer) return 1; /* which sees a row at a time */
-    for (; n < n_rows; n++) {
-        const int64_t here = inputs->rows[row + n].n_tokens;
+    if (run->observer) return 1;                                    /* which sees a row at a time */
+    if (model->replaces) n_rows = pgi_min64(n_rows, PGI_GEMV_ROWS); /* the last layer may have stored weights */
+    for (; n < n_rows && pgi_merged_inputs_model(merged, row + n) == model; n++) {
+        const int64_t here = merged->inputs->rows[row + n].n_tokens;
         sum += here;
         if (here <= pgi_linear_few_rows(run->kernels) || sum > n_tokens) break; /* alone it takes another path */
     }
@@ -158,7 +162,7 @@ int64_t pgi_prefill_rows(const pgi_run *run, const pg_inputs *inputs, int64_t ro
 pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t n,
                                pgi_decoding *const *decodings, int64_t layers_done, int64_t layers_total,
                                const pgi_pass_workspace *workspace, const float **last) {
-    const pg_model *model = merged->model;
+    const pg_model *model = pgi_merged_inputs_model(merged, row);
     const pgi_text_config *text = &model->config.text;
     pgi_sequence sequences[PGI_STEP_ROWS];
     int64_t outs[PGI_STEP_ROWS], n_tokens = 0;
@@ -190,18 +194,32 @@ pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merg
     return PG_OK;
 }
 
-pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *decodings, int64_t n,
+/* The weights of each of n decodings. */
+static void take_weights(pgi_decoding *const *decodings, int64_t n, const pgi_text_weights **out) {
+    for (int64_t i = 0; i < n; i++) out[i] = &decodings[i]->model->weights.text;
+}
+
+pg_status pgi_decoding_step_group(const pgi_run *run, pgi_decoding *const *decodings, int64_t n,
                                   const pgi_pass_workspace *workspace) {
-    const pgi_text_config *text = &model->config.text;
+    const pgi_text_config *text = &decodings[0]->model->config.text;
+    const pgi_text_weights *weights[PGI_STEP_ROWS];
     pgi_sequence sequences[PGI_STEP_ROWS];
+    take_weights(decodings, n, weights);
     for (int64_t i = 0; i < n; i++) {
         sequences[i] = (pgi_sequence){.cache = &decodings[i]->cache, .n_tokens = 1};
-        pgi_decoder_embed(run, text, &model->weights.text, &decodings[i]->pending, 1,
-                          workspace->x + i * text->hidden_size);
+        pgi_decoder_embed(run, text, weights[i], &decodings[i]->pending, 1, workspace->x + i * text->hidden_size);
         decodings[i]->pending = -1;
     }
-    pgi_pass pass = {.x = workspace->x, .n_tokens = n, .sequences = sequences, .n_sequences = n, .n_out = n};
-    return pgi_decoder_forward(run, text, &model->weights.text, &pass, &workspace->decoder);
+    const pgi_pass pass = {
+        .x = workspace->x, .n_tokens = n, .sequences = sequences, .n_sequences = n, .row_weights = weights, .n_out = n};
+    return pgi_decoder_forward(run, text, NULL, &pass, &workspace->decoder);
+}
+
+pg_status pgi_decoding_logits(const pgi_run *run, pgi_decoding *const *decodings, int64_t n, const float *last,
+                              float *logits, const pgi_head_workspace *workspace) {
+    const pgi_text_weights *weights[PGI_STEP_ROWS];
+    take_weights(decodings, n, weights);
+    return pgi_head_forward_rows(run, &decodings[0]->model->config.text, weights, last, n, logits, workspace);
 }
 
 void pgi_decoding_push(pgi_decoding *decoding, int64_t token) {

@@ -29,6 +29,7 @@ typedef struct pgi_decoding_limits {
 } pgi_decoding_limits;
 
 typedef struct pgi_decoding {
+    const pg_model *model; /* borrowed: of the row that it took last */
     pgi_kv_cache cache;
     int64_t pending;    /* the token last sampled, not yet fed; -1: none */
     int64_t n_returned; /* tokens sampled since the prefill */
@@ -64,8 +65,9 @@ void pgi_decoding_free(pgi_decoding *decoding, const pgi_memory *memory);
 
 /* How many rows from `row` on, up to n_rows <= pgi_step_rows(), are prefilled as one pass of up to n_tokens tokens:
  * those so short that reading the weights, or unpacking them, is much of their time, and that get the bits that they
- * get alone. 1: the row goes by itself. */
-int64_t pgi_prefill_rows(const pgi_run *run, const pg_inputs *inputs, int64_t row, int64_t n_rows, int64_t n_tokens);
+ * get alone; all are of one model handle. 1: the row goes by itself. */
+int64_t pgi_prefill_rows(const pgi_run *run, const pgi_merged_inputs *merged, int64_t row, int64_t n_rows,
+                         int64_t n_tokens);
 
 /* Feeds n rows from `row` on, each its prefix as one block and its suffix causal, padding left out; n: what
  * pgi_prefill_rows() says, or 1. *last: the last hidden state of each row's last token [n, hidden], in the workspace.
@@ -75,10 +77,14 @@ pg_status pgi_decoding_prefill(const pgi_run *run, const pgi_merged_inputs *merg
                                pgi_decoding *const *decodings, int64_t layers_done, int64_t layers_total,
                                const pgi_pass_workspace *workspace, const float **last);
 
-/* Feeds the pending tokens of n <= pgi_step_rows() decodings. Then workspace->x [n, hidden] are their last hidden
- * states. */
-pg_status pgi_decoding_step_group(const pgi_run *run, const pg_model *model, pgi_decoding *const *decodings, int64_t n,
+/* Feeds the pending tokens of n <= pgi_step_rows() decodings, whose handles share a base. Then workspace->x [n, hidden]
+ * are their last hidden states. */
+pg_status pgi_decoding_step_group(const pgi_run *run, pgi_decoding *const *decodings, int64_t n,
                                   const pgi_pass_workspace *workspace);
+
+/* Logits [n, vocab_size] of n <= pgi_step_rows() decodings by their last hidden states [n, hidden]. */
+pg_status pgi_decoding_logits(const pgi_run *run, pgi_decoding *const *decodings, int64_t n, const float *last,
+                              float *logits, const pgi_head_workspace *workspace);
 
 /* The token that was sampled is pending, to be fed by the next step. */
 void pgi_decoding_push(pgi_decoding *decoding, int64_t token);

@@ -18,6 +18,7 @@
 #include "generate/sampling.h"
 #include "generate/search.h"
 #include "generate/stop_strings.h"
+#include "model/row_models.h"
 #include "tokenizer/stream_decoder.h"
 
 /* What a row that runs has. */
@@ -29,6 +30,7 @@ typedef struct slot {
     pgi_id_list ids; /* of the prompt, and the new ones; where logits are wanted */
     pgi_result_row *result;
     int64_t row;    /* of the result */
+    int64_t place;  /* of its last hidden state among those of the step */
     int64_t prompt; /* row of the inputs */
     int runs;
 } slot;
@@ -276,21 +278,20 @@ static pg_status sample_row(generate_call *g, slot *of, const float *logits) {
     return pgi_id_list_push(&of->ids, token);
 }
 
-/* Chooses the token that follows in each of n rows, by their last hidden states [n, hidden]. */
-static pg_status sample(generate_call *g, slot *const *slots, int64_t n, const float *last,
-                        const pgi_head_workspace *head) {
-    const pgi_text_config *text = &g->model->config.text;
-    const pgi_text_weights *weights = &g->model->weights.text;
+/* Chooses the token that follows in each of n rows, by their last hidden states [n, hidden], which lie as decodings do.
+ */
+static pg_status sample(generate_call *g, slot *const *slots, pgi_decoding *const *decodings, int64_t n,
+                        const float *last, const pgi_head_workspace *head) {
     float *logits = g->step.logits;
     if (!g->sampling.greedy) logits += pgi_sampling_workspace_size(g->sampling.vocab_size);
-    PGI_TRY(pgi_head_forward(g->run, text, weights, last, n, logits, head));
+    PGI_TRY(pgi_decoding_logits(g->run, decodings, n, last, logits, head));
     if (!g->wants_logits) {
         int64_t tokens[PGI_STEP_ROWS];
         PGI_TRY(pgi_sample_rows(g->run, logits, n, g->sampling.vocab_size, tokens));
-        for (int64_t i = 0; i < n; i++) push_token(g, slots[i], tokens[i]);
+        for (int64_t i = 0; i < n; i++) push_token(g, slots[i], tokens[slots[i]->place]);
         return PG_OK;
     }
-    for (int64_t i = 0; i < n; i++) PGI_TRY(sample_row(g, slots[i], logits + i * g->sampling.vocab_size));
+    for (int64_t i = 0; i < n; i++) PGI_TRY(sample_row(g, slots[i], logits + slots[i]->place * g->sampling.vocab_size));
     return PG_OK;
 }
 
@@ -315,15 +316,18 @@ static pg_status prefill_slots(generate_call *g, slot *of, int64_t n) {
 static pg_status run_prompts(generate_call *g, slot *of, int64_t n) {
     const int64_t n_return = g->options->n_return;
     slot *slots[PGI_STEP_ROWS];
+    pgi_decoding *decodings[PGI_STEP_ROWS];
     if (of->row % n_return == 0) PGI_TRY(prefill_slots(g, of, n));
     if (n_return > 1) PGI_TRY(pgi_decoding_branch(&of->decoding, &g->stem, g->model, 0));
     for (int64_t i = 0; i < n; i++) {
         slots[i] = &of[i];
+        decodings[i] = &of[i].decoding;
+        of[i].place = i;
         of[i].runs = 1;
         PGI_TRY(reserve_result(g, &of[i]));
         PGI_TRY(take_prompt(g, &of[i]));
     }
-    PGI_TRY(sample(g, slots, n, g->last, &g->prefill.pass.head));
+    PGI_TRY(sample(g, slots, decodings, n, g->last, &g->prefill.pass.head));
     if (g->n_begun == g->result->n_rows) pgi_workspace_free(&g->prefill, &g->model->memory);
     return PG_OK;
 }
@@ -399,6 +403,23 @@ static pg_status make_room(generate_call *g, pgi_decoding *const *decodings, int
     return reserve_step(g);
 }
 
+/* The decodings of n slots in the order in which a step reads least: handles that replace nothing of the base first,
+ * and rows of one handle side by side. */
+static void order_step(slot *const *slots, int64_t n, pgi_decoding **decodings) {
+    int64_t placed = 0;
+    uint32_t is_placed = 0; /* bit i: slots[i] */
+    for (int replaces = 0; replaces < 2; replaces++)
+        for (int64_t i = 0; i < n; i++) {
+            const pg_model *model = slots[i]->decoding.model;
+            for (int64_t k = i; k < n && model->replaces == replaces; k++) {
+                if (is_placed >> k & 1 || slots[k]->decoding.model != model) continue;
+                is_placed |= UINT32_C(1) << k;
+                slots[k]->place = placed;
+                decodings[placed++] = &slots[k]->decoding;
+            }
+        }
+}
+
 /* Feeds the rows that run in the slots from *i on, up to a group of them, and samples the token that follows in each.
  */
 static pg_status step_group(generate_call *g, int64_t *i) {
@@ -408,18 +429,18 @@ static pg_status step_group(generate_call *g, int64_t *i) {
     for (; *i < g->n_slots && n < g->group; ++*i)
         if (g->slots[*i].runs) slots[n++] = &g->slots[*i];
     if (n == 0) return PG_OK;
-    for (int64_t k = 0; k < n; k++) decodings[k] = &slots[k]->decoding;
+    order_step(slots, n, decodings);
     PGI_TRY(pgi_run_progress(g->run, PG_PHASE_DECODE, g->n_done, g->n_total));
     PGI_TRY(make_room(g, decodings, n));
-    PGI_TRY(pgi_decoding_step_group(g->run, g->model, decodings, n, &g->step.step));
-    return sample(g, slots, n, g->step.step.x, &g->step.step.head);
+    PGI_TRY(pgi_decoding_step_group(g->run, decodings, n, &g->step.step));
+    return sample(g, slots, decodings, n, g->step.step.x, &g->step.step.head);
 }
 
 static pg_status decode_rows(generate_call *g) {
     for (int64_t i = 0, taken; i < g->n_slots; i += taken) { /* slot i has the size of row i */
         const int64_t n = pgi_min64(g->group, g->n_slots - i);
         const int64_t together =
-            g->options->n_return > 1 ? 1 : pgi_prefill_rows(g->run, g->merged->inputs, i, n, g->pass_tokens);
+            g->options->n_return > 1 ? 1 : pgi_prefill_rows(g->run, g->merged, i, n, g->pass_tokens);
         PGI_TRY(begin_rows(g, &g->slots[i], together, &taken));
     }
     for (int64_t n_running = g->n_slots; n_running > 0;) {
@@ -559,8 +580,9 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
                        const pg_generate_options *options, pg_result **out) {
     const pgi_decoding_limits limits = {.max_context = options->max_context};
     PGI_TRY(pgi_decoding_check(inputs, &limits));
+    const pgi_kernels kernels = pgi_row_models_kernels(model, options->row_models, inputs->n_rows);
     pgi_thread_pool pool;
-    pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
+    pgi_run run = pgi_run_init(&pool, &kernels, PGI_RUN_OPTIONS(options));
     generate_call g = {.run = &run, .model = model, .options = options, .start = pgi_now()};
     pgi_merged_inputs merged;
     g.tokenizer = processor ? processor->tokenizer : NULL;
@@ -571,7 +593,7 @@ pg_status pgi_generate(const pg_model *model, const pg_processor *processor, con
         g.sampling.least_kept = pgi_max64(2, 1 + pgi_sampling_count_eos(&g.sampling));
     PGI_GOTO(pgi_stop_strings_init(options->stop_strings, options->n_stop_strings, g.tokenizer, &g.stop), done);
     if (options->flags & (PG_GENERATE_DETECT | PG_GENERATE_SEGMENT)) PGI_GOTO(use_detect_mask(&g), done);
-    PGI_GOTO(pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged), done);
+    PGI_GOTO(pgi_merged_inputs_init(&run, model, options->row_models, inputs, options->features, NULL, &merged), done);
     status = run_call(&g, &merged, out);
     pgi_merged_inputs_free(&merged);
 done:

@@ -31,7 +31,8 @@ struct pg_result {
     double vision_seconds, prefill_seconds, decode_seconds; /* of all rows together */
 };
 
-/* options: complete, and so is options->sampling. On error *out needs no release. */
+/* options: complete, and so is options->sampling; row_models NULL or of all rows (row_models.h). On error *out needs no
+ * release. */
 pg_status pgi_generate(const pg_model *model, const pg_processor *processor, const pg_inputs *inputs,
                        const pg_generate_options *options, pg_result **out);
 /* An empty result, whose rows know their prompts' lengths. options: complete. */

@@ -253,7 +253,7 @@ static pg_status run_prompt(score_call *s, const pgi_merged_inputs *merged) {
     pgi_decoding *decoding = &s->decoding;
     const float *last; /* [hidden] */
     PGI_TRY(pgi_decoding_prefill(s->run, merged, 0, 1, &decoding, 0, text->n_layers, &s->workspace.pass, &last));
-    PGI_TRY(pgi_head_forward(s->run, text, &s->model->weights.text, last, 1, logits, &s->workspace.pass.head));
+    PGI_TRY(pgi_decoding_logits(s->run, &decoding, 1, last, logits, &s->workspace.pass.head));
     const pgi_softmax softmax = pgi_softmax_of(logits, text->vocab_size);
     for (int64_t i = 0; i < scores->n_answers; i++)
         scores->log_probs[scores->begin[i]] = pgi_log_prob(&softmax, logits[scores->ids.data[scores->begin[i]]]);
@@ -307,7 +307,7 @@ pg_status pgi_score(const pg_model *model, const pg_inputs *inputs, const pg_sco
                     .least_rows = least_rows,
                     .head_rows = pgi_max64(HEAD_ROWS, 2 * least_rows)};
     pgi_merged_inputs merged;
-    pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged);
+    pg_status status = pgi_merged_inputs_init(&run, model, NULL, inputs, options->features, NULL, &merged);
     if (status >= 0) {
         status = reserve(&s, &merged, longest, options->max_context);
         if (status >= 0) status = run_prompt(&s, &merged);

@@ -498,7 +498,6 @@ static void look_ahead(pgi_search *s) {
 /* Feeds the beams' last tokens, for their logits. */
 static pg_status step(pgi_search *s) {
     const pg_model *model = s->setup.model;
-    const pgi_text_config *text = &model->config.text;
     const int64_t most = pgi_step_rows(model);
     int64_t n_keys = s->n_keys;
     for (int64_t i = 0; i < s->n_beams; i++) {
@@ -514,9 +513,8 @@ static pg_status step(pgi_search *s) {
         const int64_t n = pgi_min64(most, s->n_beams - first);
         const pgi_pass_workspace *w = &s->workspace.step;
         for (int64_t i = 0; i < n; i++) group[i] = s->beams[first + i].decoding;
-        PGI_TRY(pgi_decoding_step_group(s->setup.run, model, group, n, w));
-        PGI_TRY(pgi_head_forward(s->setup.run, text, &model->weights.text, w->x, n, s->logits + first * vocab_of(s),
-                                 &w->head));
+        PGI_TRY(pgi_decoding_step_group(s->setup.run, group, n, w));
+        PGI_TRY(pgi_decoding_logits(s->setup.run, group, n, w->x, s->logits + first * vocab_of(s), &w->head));
     }
     return PG_OK;
 }
@@ -551,14 +549,13 @@ static pg_status begin(pgi_search *s, int64_t row, const pgi_decoding_limits *li
 
 /* Feeds the prompt, for the logits of the first beam. */
 static pg_status prefill(pgi_search *s, int64_t row) {
-    const pg_model *model = s->setup.model;
-    const pgi_text_config *text = &model->config.text;
+    const int64_t n_layers = s->setup.model->config.text.n_layers;
     const pgi_pass_workspace *w = &s->workspace.pass;
     const int64_t n_rows = s->setup.merged->inputs->n_rows;
     const float *last; /* [hidden] */
-    PGI_TRY(pgi_decoding_prefill(s->setup.run, s->setup.merged, row, 1, &s->beams[0].decoding, row * text->n_layers,
-                                 n_rows * text->n_layers, w, &last));
-    return pgi_head_forward(s->setup.run, text, &model->weights.text, last, 1, s->logits, &w->head);
+    PGI_TRY(pgi_decoding_prefill(s->setup.run, s->setup.merged, row, 1, &s->beams[0].decoding, row * n_layers,
+                                 n_rows * n_layers, w, &last));
+    return pgi_decoding_logits(s->setup.run, &s->beams[0].decoding, 1, last, s->logits, &w->head);
 }
 
 /* A callback wants no further token: the beams that run are what there is, beside the hypotheses. */

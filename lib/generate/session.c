@@ -106,10 +106,10 @@ pg_status pgi_session_prefill(pg_session *session, const pg_inputs *inputs, cons
     /* no more images can have their tokens; inputs with more are refused before features are computed */
     n_images = pgi_min64(n_images, inputs->n_tokens / model->config.vision.n_patches);
     PGI_TRY(reserve(session, n, n_images));
-    PGI_TRY(pgi_merged_inputs_init(run, session->model, inputs, features, workspace, &merged));
+    PGI_TRY(pgi_merged_inputs_init(run, session->model, NULL, inputs, features, workspace, &merged));
     PGI_GOTO(pgi_decoding_reset(decoding, &merged, 0, &session->limits), done);
     PGI_GOTO(pgi_decoding_prefill(run, &merged, 0, 1, &decoding, 0, text->n_layers, &workspace->pass, &last), done);
-    PGI_GOTO(pgi_head_forward(run, text, &model->weights.text, last, 1, session->logits, &workspace->pass.head), done);
+    PGI_GOTO(pgi_decoding_logits(run, &decoding, 1, last, session->logits, &workspace->pass.head), done);
     PGI_GOTO(take_prompt(session, inputs), done);
     session->state = PGI_SESSION_READY;
     pgi_run_trace(run, "logits", 0, session->logits, 1, text->vocab_size);
@@ -132,16 +132,14 @@ static pg_status make_room(pg_session *session) {
 /* Feeds the pending token. */
 static pg_status advance(pg_session *session) {
     PGI_TRY(make_room(session));
-    const pg_model *model = session->model;
-    const pgi_text_config *text = &model->config.text;
     const pgi_run *run = &session->run;
     const pgi_pass_workspace *step = &session->workspace.step;
     pgi_decoding *decoding = &session->decoding;
     float *logits = session->logits;
     PGI_TRY(pgi_run_progress(run, PG_PHASE_DECODE, decoding->n_returned, decoding->max_tokens));
-    PGI_TRY(pgi_decoding_step_group(run, model, &decoding, 1, step));
-    PGI_TRY(pgi_head_forward(run, text, &model->weights.text, step->x, 1, logits, &step->head));
-    pgi_run_trace(run, "logits", (int)decoding->n_returned, logits, 1, text->vocab_size);
+    PGI_TRY(pgi_decoding_step_group(run, &decoding, 1, step));
+    PGI_TRY(pgi_decoding_logits(run, &decoding, 1, step->x, logits, &step->head));
+    pgi_run_trace(run, "logits", (int)decoding->n_returned, logits, 1, session->model->config.text.vocab_size);
     return PG_OK;
 }
 

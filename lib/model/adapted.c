@@ -213,7 +213,9 @@ pg_status pgi_model_adapt(const pg_model *model, const pg_adapter *const *adapte
                            : PG_ERROR_MEMORY;
     for (size_t i = 0; i < n && status >= 0; i++) {
         a.out->adapted.adapters[a.out->adapted.n_adapters++] = pgi_adapter_retain(adapters[i]);
-        if (weights[i] != 0.0f) a.out->weights.n_parameters += adapters[i]->n_parameters;
+        if (weights[i] == 0.0f) continue;
+        a.out->weights.n_parameters += adapters[i]->n_parameters;
+        a.out->replaces |= pgi_adapter_replaces(adapters[i]);
     }
     if (status >= 0) status = adapt_all(&a);
     pgi_free(&base->memory, a.parts);

@@ -94,6 +94,8 @@ pg_status pgi_adapter_table(const pg_model *base, const pgi_memory *memory, pgi_
 /* Puts what the adapters with a weight other than 0 saved whole into such a table. PG_ERROR_UNSUPPORTED: two replace
  * one module, or one has another weight than 1. */
 pg_status pgi_adapters_replace(const pg_adapter *const *adapters, const float *weights, size_t n, pgi_weights *table);
+/* Whether it saved something whole. */
+int pgi_adapter_replaces(const pg_adapter *adapter);
 /* Sets adapter->shared, once the modules are known. */
 pg_status pgi_adapter_find_shared(const pgi_run *run, pg_adapter *adapter);
 /* Whether the base's head is tied to its embedding, as transformers ties it: with tie_word_embeddings, where one of

@@ -70,6 +70,12 @@ pg_status pgi_adapter_find_shared(const pgi_run *run, pg_adapter *adapter) {
 
 static int replaces(const pgi_adapter_module *module) { return module->weight.data || module->vector || module->bias; }
 
+int pgi_adapter_replaces(const pg_adapter *adapter) {
+    for (size_t m = 0; m < adapter->n_modules; m++)
+        if (replaces(&adapter->modules[m])) return 1;
+    return 0;
+}
+
 /* What adapter `index` saved whole has the weight 1, and no adapter before it replaces the same. */
 static pg_status check_whole(const pg_adapter *const *adapters, const float *weights, size_t index) {
     const pg_adapter *adapter = adapters[index];

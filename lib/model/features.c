@@ -123,17 +123,18 @@ pg_status pgi_features_check_pixels(const pg_model *model, const pg_inputs *inpu
                      inputs->image_width, inputs->image_height, size, size);
 }
 
-pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *out,
-                               const pgi_workspace *workspace) {
+pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_model *const *image_models,
+                               const pg_inputs *inputs, float *out, const pgi_workspace *workspace) {
     const pgi_vision_config *vision = &model->config.vision;
     const int64_t image = 3 * (int64_t)vision->image_size * vision->image_size;
     PGI_TRY(pgi_features_check_pixels(model, inputs));
     for (int64_t i = 0; i < inputs->n_images; i++) {
+        const pgi_weights *weights = image_models ? &image_models[i]->weights : &model->weights;
         pgi_run_trace(run, "pixels", (int)i, inputs->pixels + i * image, 3 * (int64_t)vision->image_size,
                       vision->image_size);
-        PGI_TRY(pgi_encoder_forward(run, vision, &model->weights.vision, inputs->pixels + i * image, i,
-                                    inputs->n_images, workspace->encoded, &workspace->encoder));
-        PGI_TRY(pgi_projector_forward(run, &model->weights.projector, workspace->encoded, vision->n_patches,
+        PGI_TRY(pgi_encoder_forward(run, vision, &weights->vision, inputs->pixels + i * image, i, inputs->n_images,
+                                    workspace->encoded, &workspace->encoder));
+        PGI_TRY(pgi_projector_forward(run, &weights->projector, workspace->encoded, vision->n_patches,
                                       out + i * vision->n_patches * (int64_t)model->config.text.hidden_size,
                                       &workspace->projector));
     }
@@ -196,13 +197,14 @@ pg_status pgi_features_from_tensor(const pg_model *model, const pg_tensor *value
     return PG_OK;
 }
 
-pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out) {
+pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_model *const *image_models,
+                              const pg_inputs *inputs, pg_features **out) {
     pg_features *features = NULL;
     PGI_TRY(pgi_features_check_pixels(model, inputs)); /* before memory is asked for */
     PGI_TRY(pgi_features_new(model, inputs->n_images, &features));
     pgi_workspace workspace = {0};
     pg_status status = pgi_workspace_reserve(&workspace, run, model, &(pgi_limits){.runs_encoder = 1});
-    if (status >= 0) status = pgi_features_compute(run, model, inputs, features->data, &workspace);
+    if (status >= 0) status = pgi_features_compute(run, model, image_models, inputs, features->data, &workspace);
     pgi_workspace_free(&workspace, &model->memory);
     if (status < 0)
         pgi_features_release(features);

@@ -20,8 +20,10 @@ pg_status pgi_features_new(const pg_model *model, int64_t n_images, pg_features 
 pg_status pgi_features_check_finite(const pg_features *features, pg_status status);
 /* PG_ERROR_ARGUMENT: the inputs have no pixels, or not of the model's size. */
 pg_status pgi_features_check_pixels(const pg_model *model, const pg_inputs *inputs);
-/* Computes the features of all images of `inputs`, which must have pixels of the model's size. */
-pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, pg_features **out);
+/* Computes the features of all images of `inputs`, which must have pixels of the model's size. image_models [n_images]:
+ * the handle of each, on the model's base; NULL: the model is that of all. */
+pg_status pgi_features_create(const pgi_run *run, const pg_model *model, const pg_model *const *image_models,
+                              const pg_inputs *inputs, pg_features **out);
 /* A copy of values [n_images, n_patches, hidden], which are checked. */
 pg_status pgi_features_from_tensor(const pg_model *model, const pg_tensor *values, pg_features **out);
 /* The same handle, which now counts one more reference. Handles that never change are const everywhere else: only their
@@ -35,7 +37,7 @@ void pgi_features_release(pg_features *features); /* NULL is ignored */
 pg_status pgi_features_check(const pg_model *model, const pg_features *features);
 
 /* The same into memory of the caller: out [n_images, n_patches, hidden]. workspace: one that runs the encoder. */
-pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, float *out,
-                               const pgi_workspace *workspace);
+pg_status pgi_features_compute(const pgi_run *run, const pg_model *model, const pg_model *const *image_models,
+                               const pg_inputs *inputs, float *out, const pgi_workspace *workspace);
 
 #endif

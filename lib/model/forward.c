@@ -16,6 +16,7 @@
 #include "model/attentions.h"
 #include "model/loss.h"
 #include "model/retrieval.h"
+#include "model/row_models.h"
 
 /* The most rows of a pass of PGI_TOGETHER_TOKENS: each has more tokens than gemv takes. */
 enum { TOGETHER_ROWS = PGI_TOGETHER_TOKENS / (PGI_GEMV_ROWS + 1) };
@@ -132,7 +133,7 @@ static pg_status add_labels(forward *f, int64_t row, span some, const float *las
 /* What the tokens of `some`, whose last hidden states are `last`, were run for. */
 static pg_status keep_outputs(forward *f, int64_t row, span some, const float *last) {
     pg_outputs *out = f->out;
-    const pg_model *model = f->merged->model;
+    const pg_model *model = pgi_merged_inputs_model(f->merged, row);
     const int64_t h = out->hidden_size, first_kept = out->n_tokens - out->n_kept;
     float *row_logits = out->n_kept > 0 ? out->logits + row * out->n_kept * out->vocab_size : NULL;
     if (f->flags & (PG_FORWARD_HIDDEN_STATES | PG_FORWARD_LAST_HIDDEN)) {
@@ -182,8 +183,9 @@ static span tokens_of(const forward *f, int64_t row) {
 /* How many rows from `row` on are one pass. Several, if each would take the path of many rows alone, too
  * (pgi_linear_few_rows()), and all of its tokens are wanted, so that the last layer needs no gathering. */
 static int64_t rows_together(const forward *f, int64_t row) {
+    const pg_model *model = pgi_merged_inputs_model(f->merged, row);
     int64_t n = 0, n_tokens = 0;
-    for (; row + n < f->out->n_rows; n++) {
+    for (; row + n < f->out->n_rows && pgi_merged_inputs_model(f->merged, row + n) == model; n++) {
         const span all = tokens_of(f, row + n), some = wanted(f, row + n, all);
         const int64_t n_here = all.end - all.begin;
         n_tokens += n_here;
@@ -197,12 +199,13 @@ static int64_t rows_together(const forward *f, int64_t row) {
 /* The rows from `row` on that rows_together() counts. */
 static pg_status run_rows(forward *f, int64_t row, int64_t n_rows) {
     pg_outputs *out = f->out;
-    const pg_model *model = f->merged->model;
+    const pg_model *model = pgi_merged_inputs_model(f->merged, row);
     const int64_t h = out->hidden_size, layer_size = out->n_rows * out->n_tokens * h,
                   total = out->n_rows * out->n_layers;
     const span all = tokens_of(f, row), some = wanted(f, row, all);
     if (some.begin == some.end) return pgi_run_progress(f->run, PG_PHASE_PREFILL, (row + 1) * out->n_layers, total);
 
+    if (f->labels) PGI_TRY(pgi_loss_take_model(f->run, &f->loss, model, &f->workspace.pass.head));
     float *x = f->workspace.pass.x;
     pgi_sequence sequences[TOGETHER_ROWS];
     int64_t n = 0;
@@ -303,11 +306,13 @@ static pg_status run_merged(const pgi_run *run, const pgi_merged_inputs *merged,
 pg_status pgi_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                       const pgi_observer *observer, pg_outputs **result) {
     PGI_TRY(check_options(model, inputs, options));
+    const pgi_kernels kernels = pgi_row_models_kernels(model, options->row_models, inputs->n_rows);
     pgi_thread_pool pool;
-    pgi_run run = pgi_run_init(&pool, &model->kernels, PGI_RUN_OPTIONS(options));
+    pgi_run run = pgi_run_init(&pool, &kernels, PGI_RUN_OPTIONS(options));
     run.observer = observer;
     pgi_merged_inputs merged;
-    pg_status status = pgi_merged_inputs_init(&run, model, inputs, options->features, NULL, &merged);
+    pg_status status =
+        pgi_merged_inputs_init(&run, model, options->row_models, inputs, options->features, NULL, &merged);
     if (status >= 0) {
         pgi_merged_inputs_pack(&merged);
         status = run_merged(&run, &merged, options, result);

@@ -22,8 +22,8 @@ struct pg_outputs {
     float loss;
 };
 
-/* options: complete. PG_FORWARD_NO_LOSS: labels are not looked at. observer: sees the layers; NULL: nobody does. On
- * error *out needs no release. */
+/* options: complete, row_models NULL or of all rows (row_models.h). PG_FORWARD_NO_LOSS: labels are not looked at.
+ * observer: sees the layers; NULL: nobody does. On error *out needs no release. */
 pg_status pgi_forward(const pg_model *model, const pg_inputs *inputs, const pg_forward_options *options,
                       const pgi_observer *observer, pg_outputs **out);
 void pgi_outputs_close(pg_outputs *outputs); /* NULL is ignored */

@@ -87,6 +87,14 @@ pg_status pgi_loss_flush(const pgi_run *run, pgi_loss *loss, const pgi_head_work
     return PG_OK;
 }
 
+pg_status pgi_loss_take_model(const pgi_run *run, pgi_loss *loss, const pg_model *model,
+                              const pgi_head_workspace *workspace) {
+    if (loss->model == model) return PG_OK;
+    PGI_TRY(pgi_loss_flush(run, loss, workspace));
+    loss->model = model;
+    return PG_OK;
+}
+
 pg_status pgi_loss_add(const pgi_run *run, pgi_loss *loss, int64_t row, int64_t label, const float *hidden,
                        const float *logits, const pgi_head_workspace *workspace) {
     const int64_t h = loss->model->config.text.hidden_size;

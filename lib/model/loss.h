@@ -22,7 +22,7 @@ typedef struct pgi_loss_row {
 } pgi_loss_row;
 
 typedef struct pgi_loss {
-    const pg_model *model; /* borrowed */
+    const pg_model *model; /* borrowed; of the labels that wait */
     pgi_loss_row *rows;    /* [n_rows] */
     int64_t n_rows;
     pgi_loss_label labels[PGI_LOSS_LABELS];
@@ -41,6 +41,9 @@ pg_status pgi_loss_check_labels(const pg_model *model, const pg_inputs *inputs);
 pg_status pgi_loss_init(pgi_loss *loss, const pg_model *model, int64_t n_rows, int logits_are_kept);
 void pgi_loss_free(pgi_loss *loss); /* {0} is ignored */
 
+/* The labels that follow are of rows of this handle, on the same base. */
+pg_status pgi_loss_take_model(const pgi_run *run, pgi_loss *loss, const pg_model *model,
+                              const pgi_head_workspace *workspace);
 /* Adds a label of row `row` that `hidden` [hidden], or where they are kept `logits`, predicts; hidden is copied, logits
  * must stay until the loss is flushed. A full list is flushed by itself. */
 pg_status pgi_loss_add(const pgi_run *run, pgi_loss *loss, int64_t row, int64_t label, const float *hidden,

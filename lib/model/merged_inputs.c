@@ -47,8 +47,9 @@ int pgi_is_image_token(const pgi_merged_inputs *merged, int64_t row, int64_t t) 
     if (inputs->ids) return inputs->ids[at] == config->image_token_id;
     if (!merged->image_row) return 0;
     const float *x = inputs->embeds + at * inputs->embed_width;
+    const float *image_row = merged->image_row + (merged->row_models ? row * inputs->embed_width : 0);
     for (int64_t i = 0; i < inputs->embed_width; i++)
-        if (x[i] != merged->image_row[i]) return 0;
+        if (x[i] != image_row[i]) return 0;
     return 1;
 }
 
@@ -118,44 +119,98 @@ static int sees_all(const pg_model *model, const pg_inputs *inputs) {
     return 1;
 }
 
+/* The handles of all images, which may look at them in different ways: those of their rows. *out [n_images]: NULL where
+ * all features are the base's. */
+static pg_status find_image_models(const pgi_merged_inputs *merged, const pg_model ***out) {
+    const pg_inputs *inputs = merged->inputs;
+    const int64_t per_image = merged->model->config.vision.n_patches;
+    int adapts = 0;
+    for (int64_t r = 0; r < inputs->n_rows && merged->row_models; r++) adapts |= merged->row_models[r]->adapts_vision;
+    *out = NULL;
+    if (!adapts) return PG_OK;
+    const pg_model **models =
+        pgi_alloc_zero(&merged->model->memory, (size_t)pgi_max64(1, inputs->n_images), sizeof *models);
+    if (!models) return PG_ERROR_MEMORY;
+    *out = models;
+    for (int64_t r = 0; r < inputs->n_rows; r++) {
+        const int64_t first = merged->first_feature[r], end = first + count_image_tokens(merged, r);
+        for (int64_t i = first / per_image; i * per_image < end; i++) {
+            if (models[i] && models[i] != merged->row_models[r])
+                return pgi_error_of_row(
+                    pgi_error(PG_ERROR_ARGUMENT,
+                              "row %lld has a part of image %lld, and a row before it with another of row_models has "
+                              "the rest: expected whole images in each row where adapters change the encoder",
+                              (long long)r, (long long)i),
+                    r);
+            models[i] = merged->row_models[r];
+        }
+    }
+    return PG_OK;
+}
+
 /* The pixels of the inputs to features, into the workspace or a handle of their own. */
 static pg_status compute_features(const pgi_run *run, const pg_model *model, const pgi_workspace *workspace,
                                   pgi_merged_inputs *merged) {
     double start = pgi_now();
     if (workspace) {
-        PGI_TRY(pgi_features_compute(run, model, merged->inputs, workspace->features, workspace));
+        PGI_TRY(pgi_features_compute(run, model, NULL, merged->inputs, workspace->features, workspace));
         merged->embedded = workspace->features;
     } else {
-        PGI_TRY(pgi_features_create(run, model, merged->inputs, &merged->features));
+        const pg_model **image_models;
+        pg_status status = find_image_models(merged, &image_models);
+        if (status >= 0) status = pgi_features_create(run, model, image_models, merged->inputs, &merged->features);
+        pgi_free(&model->memory, image_models);
+        PGI_TRY(status);
         merged->embedded = merged->features->data;
     }
     merged->vision_seconds = pgi_now() - start;
     return PG_OK;
 }
 
+/* Whether the rows may take given features: each with image tokens by its own handle. */
+static pg_status check_features(const pgi_merged_inputs *merged, const pg_features *features) {
+    if (!merged->row_models) return pgi_features_check(merged->model, features);
+    for (int64_t r = 0; r < merged->inputs->n_rows; r++) {
+        if (count_image_tokens(merged, r) == 0) continue;
+        const pg_status status = pgi_features_check(merged->row_models[r], features);
+        if (status < 0) return pgi_error_of_row(pgi_error_context(status, "row_models[%lld]", (long long)r), r);
+    }
+    return PG_OK;
+}
+
+/* The embeddings that image tokens among given embeddings have. */
+static pg_status embed_image_token(const pgi_run *run, const pgi_workspace *workspace, pgi_merged_inputs *merged) {
+    const pg_model *model = merged->model;
+    const pgi_text_config *text = &model->config.text;
+    const int64_t n = merged->row_models ? merged->inputs->n_rows : 1;
+    merged->image_row = workspace
+                            ? workspace->image_row
+                            : pgi_alloc(&model->memory, (size_t)(n * text->hidden_size), sizeof *merged->image_row);
+    if (!merged->image_row) return PG_ERROR_MEMORY;
+    for (int64_t r = 0; r < n; r++)
+        pgi_decoder_embed(run, text, &pgi_merged_inputs_model(merged, r)->weights.text, &model->config.image_token_id,
+                          1, merged->image_row + r * text->hidden_size);
+    return PG_OK;
+}
+
 /* shared: the images of the features may serve each row. */
-static pg_status init(const pgi_run *run, const pg_model *model, const pg_inputs *inputs, const pg_features *features,
-                      int shared, const pgi_workspace *workspace, pgi_merged_inputs *out) {
+static pg_status init(const pgi_run *run, const pg_model *model, const pg_model *const *row_models,
+                      const pg_inputs *inputs, const pg_features *features, int shared, const pgi_workspace *workspace,
+                      pgi_merged_inputs *out) {
     const pgi_text_config *text = &model->config.text;
     const int64_t n_images = features ? features->n_images : inputs->pixels ? inputs->n_images : 0;
-    pg_status status;
-    *out = (pgi_merged_inputs){.model = model, .inputs = inputs, .in_workspace = workspace != NULL};
+    pg_status status = PG_OK;
+    *out = (pgi_merged_inputs){
+        .model = model, .row_models = row_models, .inputs = inputs, .in_workspace = workspace != NULL};
     PGI_TRY(check_rows(model, inputs));
     out->sees_all = sees_all(model, inputs);
-    if (features) PGI_TRY(pgi_features_check(model, features));
     out->first_feature =
         workspace ? workspace->first_feature : pgi_alloc(&model->memory, (size_t)inputs->n_rows, sizeof(int64_t));
     /* an image token outside the vocabulary has no embedding that a row could equal */
     int by_embedding = inputs->embeds && n_images > 0 && model->config.image_token_id < text->vocab_size;
-    if (by_embedding)
-        out->image_row =
-            workspace ? workspace->image_row : pgi_alloc(&model->memory, (size_t)text->hidden_size, sizeof(float));
-    if (!out->first_feature || (by_embedding && !out->image_row)) {
-        status = PG_ERROR_MEMORY;
-        goto fail;
-    }
-    if (by_embedding)
-        pgi_decoder_embed(run, text, &model->weights.text, &model->config.image_token_id, 1, out->image_row);
+    PGI_GOTO(out->first_feature ? PG_OK : PG_ERROR_MEMORY, fail);
+    if (by_embedding) PGI_GOTO(embed_image_token(run, workspace, out), fail);
+    if (features) PGI_GOTO(check_features(out, features), fail);
     PGI_GOTO(match_images(out, n_images, shared), fail);
     if (features) {
         out->features = pgi_features_retain(features);
@@ -169,14 +224,15 @@ fail:
     return status;
 }
 
-pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, const pg_inputs *inputs,
-                                 const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out) {
-    return init(run, model, inputs, features, features != NULL, workspace, out);
+pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, const pg_model *const *row_models,
+                                 const pg_inputs *inputs, const pg_features *features, const pgi_workspace *workspace,
+                                 pgi_merged_inputs *out) {
+    return init(run, model, row_models, inputs, features, features != NULL, workspace, out);
 }
 
 pg_status pgi_merged_inputs_init_own(const pgi_run *run, const pg_model *model, const pg_inputs *inputs,
                                      const pg_features *features, pgi_merged_inputs *out) {
-    return init(run, model, inputs, features, 0, NULL, out);
+    return init(run, model, NULL, inputs, features, 0, NULL, out);
 }
 
 /* One row with several texts brings a mask for all rows: without types they are causal then (sees_all()). */
@@ -203,6 +259,7 @@ void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged
                              float *x) {
     const pg_inputs *inputs = merged->inputs;
     const pgi_text_config *text = &merged->model->config.text;
+    const pgi_text_weights *weights = &pgi_merged_inputs_model(merged, row)->weights.text;
     const int64_t h = text->hidden_size;
     const float *image_row = merged->embedded ? merged->embedded + merged->first_feature[row] * h : NULL;
     for (int64_t t = 0; t < first; t++) /* image tokens that are padding take theirs too, as in HF */
@@ -213,7 +270,7 @@ void pgi_merged_inputs_embed(const pgi_run *run, const pgi_merged_inputs *merged
             memcpy(x, image_row, (size_t)h * sizeof(float));
             image_row += h;
         } else if (inputs->ids) {
-            pgi_decoder_embed(run, text, &merged->model->weights.text, &inputs->ids[at], 1, x);
+            pgi_decoder_embed(run, text, weights, &inputs->ids[at], 1, x);
         } else {
             memcpy(x, inputs->embeds + at * h, (size_t)h * sizeof(float));
         }

@@ -7,23 +7,31 @@
 #include "model/features.h"
 
 typedef struct pgi_merged_inputs {
-    const pg_model *model;   /* borrowed */
-    const pg_inputs *inputs; /* borrowed */
-    pg_features *features;   /* counted; NULL: no row has an image, or its rows lie in a workspace */
-    const float *embedded;   /* [image tokens, hidden]: the features; NULL: no row has an image */
-    int64_t *first_feature;  /* [B]: which of them the row's first image token gets */
-    float *image_row;        /* [hidden]: given embeddings that equal it are image tokens; NULL: ids say which are */
-    double vision_seconds;   /* 0 with given features */
-    int sees_all;            /* no types were given, and each token sees its whole row */
-    int packed;              /* rows of several texts; see pgi_merged_inputs_pack() */
-    int in_workspace;        /* the arrays lie in a workspace, which must live as long as this does */
+    const pg_model *model;             /* borrowed */
+    const pg_model *const *row_models; /* [B], borrowed: the handle of each row, on the model's base; NULL: the model */
+    const pg_inputs *inputs;           /* borrowed */
+    pg_features *features;             /* counted; NULL: no row has an image, or its rows lie in a workspace */
+    const float *embedded;             /* [image tokens, hidden]: the features; NULL: no row has an image */
+    int64_t *first_feature;            /* [B]: which of them the row's first image token gets */
+    float *image_row;      /* [hidden], with row_models [B, hidden]: given embeddings that equal it are image tokens;
+                              NULL: ids say which are */
+    double vision_seconds; /* 0 with given features */
+    int sees_all;          /* no types were given, and each token sees its whole row */
+    int packed;            /* rows of several texts; see pgi_merged_inputs_pack() */
+    int in_workspace;      /* the arrays lie in a workspace, which must live as long as this does */
 } pgi_merged_inputs;
 
-/* Checks every row against the model. features (borrowed): of the inputs' images; NULL: computed from their pixels,
- * where there are any. workspace: for the rows and for features that are computed; NULL: memory is allocated. On error
- * *out needs no free. */
-pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, const pg_inputs *inputs,
-                                 const pg_features *features, const pgi_workspace *workspace, pgi_merged_inputs *out);
+/* The handle of a row. */
+static inline const pg_model *pgi_merged_inputs_model(const pgi_merged_inputs *merged, int64_t row) {
+    return merged->row_models ? merged->row_models[row] : merged->model;
+}
+
+/* Checks every row against the model. row_models: as above; without a workspace. features (borrowed): of the inputs'
+ * images; NULL: computed from their pixels, where there are any. workspace: for the rows and for features that are
+ * computed; NULL: memory is allocated. On error *out needs no free. */
+pg_status pgi_merged_inputs_init(const pgi_run *run, const pg_model *model, const pg_model *const *row_models,
+                                 const pg_inputs *inputs, const pg_features *features, const pgi_workspace *workspace,
+                                 pgi_merged_inputs *out);
 /* The same with features of the inputs' own images, whose numbers may come later: each image is of one row. NULL: there
  * are no images. */
 pg_status pgi_merged_inputs_init_own(const pgi_run *run, const pg_model *model, const pg_inputs *inputs,

@@ -44,6 +44,7 @@ struct pg_model {
         pgi_kept kept; /* the table of its weights, sums of adapters */
     } adapted;
     int adapts_vision; /* its features are not the base's */
+    int replaces;      /* some of its weights stand in place of the base's */
 };
 
 /* options: complete (all defaults filled in). On error *out needs no release. */

@@ -126,7 +126,7 @@ static int adds_to_copies(const linear_task *task) {
 /* A x of the rows that are under way, unless it is. */
 static pg_status begin_low_rank(linear_task *task, int on_tiles, void *scratch) {
     task->added = pgi_linear_low_rank(task->run, task->linear, 0, scratch);
-    pgi_low_rank_set_rows(task->run->kernels, &task->added, task->n_rows, on_tiles);
+    pgi_low_rank_set_rows(task->run->kernels, &task->added, task->first_row, task->n_rows, on_tiles);
     if (adds_to_copies(task)) return PG_OK;
     return pgi_low_rank_begin(task->run, &task->added, task->x + task->first_row * task->x_stride, task->x_stride,
                               task->n_rows);

@@ -111,8 +111,7 @@ static void quantize_tiles(void *context, int64_t begin, int64_t end, int thread
     const quantized_job *job = context;
     for (int64_t t = begin; t < end; t++) {
         if (t >= job->in.n) {
-            pgi_low_rank_item(job->kernels, job->begun, job->n_begun, thread, t - job->in.n, job->x, job->x_stride,
-                              job->in.rows);
+            pgi_low_rank_item(job->kernels, job->begun, job->n_begun, thread, t - job->in.n, job->x, job->x_stride);
             continue;
         }
         const int64_t row = tile_row(&job->in, t);
@@ -341,7 +340,7 @@ static void activate_tiles(const quantized_job *job, int64_t group, int64_t firs
     else
         job->activate(intermediate, rows * n);
     if (job->added_down.of && job->added_down.few)
-        pgi_low_rank_partial(job->kernels, &job->added_down, thread, intermediate, n, rows, column, n,
+        pgi_low_rank_partial(job->kernels, &job->added_down, thread, intermediate, n, row, rows, column, n,
                              job->partial + (group * job->in.rows + row) * job->added_down.of->a.weight.rows);
     for (int64_t t = first_tile; t < end_tile; t++) {
         const int m = tile_height(&job->intermediate, t), rows_here = tile_rows(&job->intermediate, t);
@@ -406,10 +405,11 @@ static void sum_partial(void *context, int64_t begin, int64_t end, int thread) {
     const int64_t rank = job->added_down.of->a.weight.rows;
     (void)thread;
     for (int64_t row = begin; row < end; row++) {
+        const int64_t own = pgi_low_rank_of_row(&job->added_down, row);
         float *sum = job->added_down.ax + row * rank;
         for (int64_t group = 0; group < job->intermediate.groups; group++) {
             const float *part = job->partial + (group * job->in.rows + row) * rank;
-            for (int64_t i = 0; i < rank; i++) sum[i] = group ? sum[i] + part[i] : part[i];
+            for (int64_t i = 0; i < own; i++) sum[i] = group ? sum[i] + part[i] : part[i];
         }
     }
 }
@@ -488,7 +488,7 @@ static quantized_job job_of(const pgi_run *run, const pgi_matrix *w, const float
 static pgi_low_rank_rows low_rank_of(const pgi_run *run, const quantized_job *job, const pgi_linear *linear, int index,
                                      void *scratch) {
     pgi_low_rank_rows added = pgi_linear_low_rank(run, linear, index, scratch);
-    pgi_low_rank_set_rows(run->kernels, &added, job->in.rows, job->in.fixed);
+    pgi_low_rank_set_rows(run->kernels, &added, job->first_row, job->in.rows, job->in.fixed);
     return added;
 }
 

@@ -165,11 +165,30 @@ pgi_low_rank_rows pgi_low_rank_rows_in(const pgi_kernels *kernels, int n_threads
                                .tiles = scratch};
 }
 
-void pgi_low_rank_set_rows(const pgi_kernels *kernels, pgi_low_rank_rows *added, int64_t rows, int on_tiles) {
+void pgi_low_rank_set_rows(const pgi_kernels *kernels, pgi_low_rank_rows *added, int64_t first, int64_t n,
+                           int on_tiles) {
     const pgi_low_rank *of = added->of;
-    added->few = rows <= PGI_LOW_RANK_FEW;
+    added->first_row = first;
+    added->n_rows = n;
+    added->few = n <= PGI_LOW_RANK_FEW;
     added->starts = of && !added->few && on_tiles && of->bf16 && kernels->gemm_bf16_deep && !of->gain && !of->constant;
 }
+
+/* What is added to a row of those under way; NULL: nothing. */
+static const pgi_low_rank *part_of(const pgi_low_rank_rows *added, int64_t row) {
+    return added->of->rows ? added->of->rows[added->first_row + row] : added->of;
+}
+
+/* The rows from `row` on that have the same part. */
+static int64_t rows_alike(const pgi_low_rank_rows *added, int64_t row) {
+    int64_t end = added->of->rows ? row + 1 : added->n_rows;
+    while (end < added->n_rows && part_of(added, end) == part_of(added, row)) end++;
+    return end - row;
+}
+
+static int64_t rank_of(const pgi_low_rank *part) { return part ? part->a.weight.rows : 0; }
+
+int64_t pgi_low_rank_of_row(const pgi_low_rank_rows *added, int64_t row) { return rank_of(part_of(added, row)); }
 
 /* ----------------------------------------------------------------------------------------------------------- A x */
 
@@ -188,7 +207,8 @@ static void copy_rows(const pgi_kernels *kernels, const pgi_gemm_format *f, cons
 /* out [rows, n] = x [rows, columns] A^T of the rows of A from `first` on and the columns from `column` on: each row of
  * x as it is alone. n <= PIECE. */
 static void few_rows(const pgi_kernels *kernels, const pgi_matrix *a, int64_t first, int64_t n, int64_t column,
-                     int64_t columns, const float *x, int64_t x_stride, int64_t rows, float *out, thread_tiles *tiles) {
+                     int64_t columns, const float *x, int64_t x_stride, int64_t rows, float *out, int64_t out_stride,
+                     thread_tiles *tiles) {
     enum { PART = sizeof tiles->a / sizeof(float) / PGI_GEMV_ROWS / PGI_GEMV_UNIT * PGI_GEMV_UNIT };
     const int64_t element = (int64_t)pgi_dtype_size(a->dtype), w_bytes = a->columns * element;
     const char *w = (const char *)a->data + first * w_bytes + column * element;
@@ -203,14 +223,36 @@ static void few_rows(const pgi_kernels *kernels, const pgi_matrix *a, int64_t fi
             gemv.product(m, n, k, room, w + part * element, w_bytes, NULL, tiles->c, n);
             for (int r = 0; r < m; r++)
                 for (int64_t i = 0; i < n; i++) {
-                    float *sum = out + (row + r) * a->rows + i;
+                    float *sum = out + (row + r) * out_stride + i;
                     *sum = (part ? *sum : 0) + tiles->c[r * n + i];
                 }
         }
 }
 
+/* Of A: those of each part for the rows that have it. */
 static int64_t pieces(const pgi_low_rank_rows *added) {
-    return added->of && added->few ? pgi_ceil_div64(added->of->a.weight.rows, PIECE) : 0;
+    int64_t n = 0;
+    if (!added->of || !added->few) return 0;
+    for (int64_t row = 0; row < added->n_rows; row += rows_alike(added, row))
+        n += pgi_ceil_div64(rank_of(part_of(added, row)), PIECE);
+    return n;
+}
+
+static void compute_piece(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, int64_t piece,
+                          const float *x, int64_t x_stride) {
+    const int64_t rank = added->of->a.weight.rows;
+    for (int64_t row = 0, n; row < added->n_rows; row += n) {
+        const pgi_low_rank *part = part_of(added, row);
+        const int64_t here = pgi_ceil_div64(rank_of(part), PIECE), first = piece * PIECE;
+        n = rows_alike(added, row);
+        if (piece < here) {
+            const pgi_matrix *a = &part->a.weight;
+            few_rows(kernels, a, first, pgi_min64(PIECE, a->rows - first), 0, a->columns, x + row * x_stride, x_stride,
+                     n, added->ax + row * rank + first, rank, (thread_tiles *)added->tiles + thread);
+            return;
+        }
+        piece -= here;
+    }
 }
 
 int64_t pgi_low_rank_items(const pgi_low_rank_rows *added, int n) {
@@ -220,13 +262,10 @@ int64_t pgi_low_rank_items(const pgi_low_rank_rows *added, int n) {
 }
 
 void pgi_low_rank_item(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int n, int thread, int64_t item,
-                       const float *x, int64_t x_stride, int64_t rows) {
+                       const float *x, int64_t x_stride) {
     for (int i = 0; i < n; item -= pieces(added), added++, i++) {
         if (item >= pieces(added)) continue;
-        const pgi_matrix *a = &added->of->a.weight;
-        const int64_t first = item * PIECE;
-        few_rows(kernels, a, first, pgi_min64(PIECE, a->rows - first), 0, a->columns, x, x_stride, rows,
-                 added->ax + first, (thread_tiles *)added->tiles + thread);
+        compute_piece(kernels, added, thread, item, x, x_stride);
         return;
     }
 }
@@ -292,7 +331,7 @@ static void begin_items(void *context, int64_t begin, int64_t end, int thread) {
     for (int64_t item = begin; item < end; item++) {
         const int64_t row = item * b->tile;
         if (b->added->few)
-            pgi_low_rank_item(b->kernels, b->added, 1, thread, item, b->x, b->x_stride, b->rows);
+            pgi_low_rank_item(b->kernels, b->added, 1, thread, item, b->x, b->x_stride);
         else
             tile(b->kernels, b->added, thread, b->x + row * b->x_stride, b->x_stride, row,
                  pgi_min64(b->tile, b->rows - row));
@@ -352,17 +391,24 @@ void pgi_low_rank_fetch(const pgi_kernels *kernels, const pgi_low_rank_rows *add
     const pgi_low_rank_start start = pgi_low_rank_start_of(kernels, added, 0, column);
     if (start.k) fetch((const char *)start.b, n * start.k * (int64_t)sizeof *start.b);
     if (!added->of || !added->few) return;
-    const int64_t block = added->of->a.weight.rows * BLOCK * (int64_t)pgi_dtype_size(added->of->b_dtype);
     const int64_t first = column / BLOCK, end = pgi_ceil_div64(column + n, BLOCK);
-    fetch((const char *)added->of->b_blocks + first * block, (end - first) * block);
+    for (int64_t row = 0; row < added->n_rows; row += rows_alike(added, row)) {
+        const pgi_low_rank *part = part_of(added, row);
+        const int64_t block = rank_of(part) * BLOCK * (int64_t)pgi_dtype_size(part ? part->b_dtype : PG_DTYPE_F32);
+        if (part) fetch((const char *)part->b_blocks + first * block, (end - first) * block);
+    }
 }
 
 void pgi_low_rank_fetch_partial(const pgi_low_rank_rows *added, int64_t column, int64_t n) {
     if (!added->of || !added->few) return;
-    const pgi_matrix *a = &added->of->a.weight;
-    const int64_t element = (int64_t)pgi_dtype_size(a->dtype);
-    for (int64_t k = 0; k < a->rows; k++)
-        fetch((const char *)a->data + (k * a->columns + column) * element, n * element);
+    for (int64_t row = 0; row < added->n_rows; row += rows_alike(added, row)) {
+        const pgi_low_rank *part = part_of(added, row);
+        if (!part) continue;
+        const pgi_matrix *a = &part->a.weight;
+        const int64_t element = (int64_t)pgi_dtype_size(a->dtype);
+        for (int64_t k = 0; k < a->rows; k++)
+            fetch((const char *)a->data + (k * a->columns + column) * element, n * element);
+    }
 }
 
 /* y [m, n] += a [m, k] B^T, columns from `column` on, which may be within a panel. part: the k of the rank from there.
@@ -392,10 +438,14 @@ void pgi_low_rank_add(const pgi_kernels *kernels, const pgi_low_rank_rows *added
     thread_tiles *tiles = (thread_tiles *)added->tiles + thread;
     const pgi_gemm_format f = pgi_gemm_format_of(kernels, of->bf16);
     const int64_t rank = of->a.weight.rows;
-    pgi_low_rank_scale(of, column, rows, n, y, y_stride);
-    for (int64_t r = 0; r < rows && added->few; r++)
-        add_row(kernels, of, added->ax + (first_row + r) * rank, 0, rank, column, n, y + r * y_stride);
+    for (int64_t r = 0; r < rows && added->few; r++) {
+        const pgi_low_rank *part = part_of(added, first_row + r);
+        if (!part) continue;
+        pgi_low_rank_scale(part, column, 1, n, y + r * y_stride, y_stride);
+        add_row(kernels, part, added->ax + (first_row + r) * rank, 0, rank_of(part), column, n, y + r * y_stride);
+    }
     if (added->few) return;
+    pgi_low_rank_scale(of, column, rows, n, y, y_stride);
     if (f.bf16) kernels->gemm_bf16_begin();
     for (int64_t row = 0; row < rows; row += f.mr) {
         const int64_t m = pgi_min64(f.mr, rows - row);
@@ -409,11 +459,15 @@ void pgi_low_rank_add(const pgi_kernels *kernels, const pgi_low_rank_rows *added
 }
 
 void pgi_low_rank_partial(const pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, const float *x,
-                          int64_t x_stride, int64_t rows, int64_t column, int64_t n, float *out) {
-    const pgi_matrix *a = &added->of->a.weight;
-    for (int64_t i = 0; i < a->rows; i += PIECE)
-        few_rows(kernels, a, i, pgi_min64(PIECE, a->rows - i), column, n, x, x_stride, rows, out + i,
-                 (thread_tiles *)added->tiles + thread);
+                          int64_t x_stride, int64_t first_row, int64_t rows, int64_t column, int64_t n, float *out) {
+    const int64_t rank = added->of->a.weight.rows;
+    for (int64_t r = 0, m; r < rows; r += m) {
+        const pgi_low_rank *part = part_of(added, first_row + r);
+        m = pgi_min64(rows_alike(added, first_row + r), rows - r);
+        for (int64_t i = 0; i < rank_of(part); i += PIECE)
+            few_rows(kernels, &part->a.weight, i, pgi_min64(PIECE, rank_of(part) - i), column, n, x + r * x_stride,
+                     x_stride, m, out + r * rank + i, rank, (thread_tiles *)added->tiles + thread);
+    }
 }
 
 void pgi_low_rank_add_row(const pgi_kernels *kernels, const pgi_low_rank *of, int64_t row, int64_t columns, float scale,

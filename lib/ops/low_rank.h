@@ -28,6 +28,9 @@ typedef struct pgi_low_rank {
     const float *constant; /* [N], or NULL: 0 */
     int32_t b_dtype;       /* PG_DTYPE_F32 or _BF16 */
     int bf16;              /* the format of the panels, pgi_gemm_format */
+    /* Of rows that have parts of their own (mixed.h): what is added to each row of x; an entry NULL: nothing. Then
+     * a.weight.rows is the largest rank, and nothing else above is looked at. NULL: this one is added to all. */
+    const struct pgi_low_rank *const *rows;
 } pgi_low_rank;
 
 enum {
@@ -57,6 +60,8 @@ typedef struct pgi_low_rank_rows {
     void *tiles;            /* of the threads */
     int few;                /* the rows are few */
     int starts;             /* products begin with B (A x) */
+    int64_t first_row;      /* those under way, of the rows of x */
+    int64_t n_rows;
 } pgi_low_rank_rows;
 
 /* Bytes of the scratch for up to `rows` rows of PGI_LOW_RANK_LAYERS layers of kernels->low_rank; 0 where that is 0. */
@@ -64,13 +69,17 @@ size_t pgi_low_rank_scratch(const struct pgi_kernels *kernels, int n_threads, in
 /* Where layer `index` of a group keeps its rows in that scratch. */
 pgi_low_rank_rows pgi_low_rank_rows_in(const struct pgi_kernels *kernels, int n_threads, int64_t rows, void *scratch,
                                        int index, const pgi_linear *linear);
-/* Says how many rows there are, and whether the product of many on tiles can begin with something. */
-void pgi_low_rank_set_rows(const struct pgi_kernels *kernels, pgi_low_rank_rows *added, int64_t rows, int on_tiles);
-/* A x of n layers that read the same x [rows, H], which must be whole before anything is added. Of few rows: in so many
- * items, each by any thread. */
+/* n rows of x from `first` on are under way: where they have parts of their own, up to PGI_LOW_RANK_FEW. on_tiles:
+ * whether the product of many can begin with something. */
+void pgi_low_rank_set_rows(const struct pgi_kernels *kernels, pgi_low_rank_rows *added, int64_t first, int64_t n,
+                           int on_tiles);
+/* The rank of what is added to a row of those under way; 0: nothing is. */
+int64_t pgi_low_rank_of_row(const pgi_low_rank_rows *added, int64_t row);
+/* A x of n layers that read the same x [rows, H], the rows under way, which must be whole before anything is added. Of
+ * few rows: in so many items, each by any thread. */
 int64_t pgi_low_rank_items(const pgi_low_rank_rows *added, int n);
 void pgi_low_rank_item(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int n, int thread,
-                       int64_t item, const float *x, int64_t x_stride, int64_t rows);
+                       int64_t item, const float *x, int64_t x_stride);
 /* Of many rows that are copied already as products read them: of `columns` values of x from `column` on, a
  * multiple of kc. copy: [columns / kc rounded up][..., PGI_GEMM_A_ROW], `block` bytes from one to the next. */
 void pgi_low_rank_copied(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, const char *copy,
@@ -95,9 +104,9 @@ void pgi_low_rank_scale(const pgi_low_rank *of, int64_t column, int64_t rows, in
 void pgi_low_rank_add(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, int64_t first_row,
                       int64_t rows, int64_t column, int64_t n, float *y, int64_t y_stride);
 /* A x of few rows and some columns of x alone, to be summed: out [rows, rank] = x [rows, n] A[:, column .. column +
- * n]^T. */
+ * n]^T. Rows from `first_row` on of those under way. */
 void pgi_low_rank_partial(const struct pgi_kernels *kernels, const pgi_low_rank_rows *added, int thread, const float *x,
-                          int64_t x_stride, int64_t rows, int64_t column, int64_t n, float *out);
+                          int64_t x_stride, int64_t first_row, int64_t rows, int64_t column, int64_t n, float *out);
 /* The same for a row of an embedding [N, columns], whose A is [rank, N] and whose B is [columns, rank]: x [columns] is
  * the row times `scale`. */
 void pgi_low_rank_add_row(const struct pgi_kernels *kernels, const pgi_low_rank *of, int64_t row, int64_t columns,

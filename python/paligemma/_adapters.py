@@ -178,6 +178,7 @@ class AdapterMethods:
     """The part of PaliGemmaForConditionalGeneration that transformers' PeftAdapterMixin has."""
 
     _handle: Handle
+    _row_handles: list[Handle] | None = None  # of a call with adapter_names
     _adapters: Adapters
     n_threads: int
     generation_config: Any

@@ -88,15 +88,18 @@ NAMES = {
     "max_seconds": "max_time",
     "n_beams": "num_beams",
     "n_return": "num_return_sequences",
+    "n_row_models": "adapter_names",
     "on_logits": "logits_processor",
     "on_mask": "prefix_allowed_tokens_fn",
     "pg_generate()": "generate()",
     "pg_adapter_open()": "model.load_adapter()",
     "pg_inputs_create()": "your own",
+    "pg_model_adapt()": "load_adapter()",
     "pg_model_convert()": "paligemma.convert()",
     "pg_processor_encode_batch()": "processor(..., suffix=)",
     "pg_session_prefill()": "a prompt",
     "pg_trainer_save()": "Trainer.save_pretrained()",
+    "row_models": "adapter_names",
     "suppressed_ids": "suppress_tokens",
 }
 _WORDS = "|".join(map(re.escape, sorted(NAMES, key=len, reverse=True)))

@@ -223,7 +223,8 @@ class GenerateOptions(Struct):
                 ("features", c_void_p), ("on_text", TextFn), ("on_text_user", c_void_p), ("progress", ProgressFn),
                 ("progress_user", c_void_p), ("cancel", c_void_p), ("sampling", P(SamplingOptions)),
                 ("stop_strings", P(c_char_p)), ("n_stop_strings", i32), ("n_alternatives", i32), ("max_seconds", f64),
-                ("max_context", i64), ("beams", P(BeamOptions)), ("n_return", i32), ("max_running", i32)]
+                ("max_context", i64), ("beams", P(BeamOptions)), ("n_return", i32), ("max_running", i32),
+                ("row_models", P(c_void_p)), ("n_row_models", i64)]
 
 
 class ResultInfo(Struct):
@@ -270,7 +271,8 @@ class Parameter(Struct):
 class ForwardOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("n_threads", i32), ("reserved", u32), ("logits_to_keep", i64),
                 ("features", c_void_p), ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p),
-                ("attention_queries", i64), ("attention_layer", i32), ("reserved_end", u32)]
+                ("attention_queries", i64), ("attention_layer", i32), ("reserved_end", u32), ("row_models", P(c_void_p)),
+                ("n_row_models", i64)]
 
 
 class RunOptions(Struct):

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _beams, _hub, _inputs, _library as c
 from ._adapter_files import base_and_adapter, save_adapter
+from ._adapter_rows import RowModels
 from ._adapters import AdapterMethods, Adapters, one_handle
 from ._as_torch import AsTorchModule
 from ._checkpoint import open_model
@@ -211,8 +212,7 @@ class PaliGemmaForConditionalGeneration(AsTorchModule, AdapterMethods):
         mm_encoder_outputs: {"image": what get_image_features() or encode_image() returned}, or `features`, in place of
         pixel_values; changed or repeated arrays will do. Images serve the rows one after the other; where each row has
         the tokens of all of them, each row takes all: one image, many prompts.
-        adapter_names: for each row the name of a loaded adapter, or "__base__" for none, in place of those in use; gives
-        loss, logits and image_hidden_states alone.
+        adapter_names: for each row the name of a loaded adapter, or "__base__" for none, in place of those in use.
 
         -> .logits f32 [B, K, vocab], .loss f32 [] with labels, .image_hidden_states f32 [n_images, N, hidden] with
         images, .hidden_states (embeddings and each layer's output, L + 1 of f32 [B, T, hidden]) with
@@ -287,14 +287,16 @@ class PaliGemmaForConditionalGeneration(AsTorchModule, AdapterMethods):
                      *, attention_layer: int = -1, **numbers: int) -> Handle:
         """numbers: further fields of pg_forward_options."""
         self._handle.check_open()
-        inputs = self._inputs(_inputs.checked(arrays))
+        checked = _inputs.checked(arrays)
+        inputs, n_rows = self._inputs(checked), len(checked.get("input_ids", checked.get("inputs_embeds", ())))
         cancel = cancel or CancelFlag()
         outputs = Handle("outputs")
 
         def work() -> None:
-            with self._handle.use() as model, inputs.use() as given, cancel.use() as flag, use(features) as encoded:
+            with self._handle.use() as model, inputs.use() as given, cancel.use() as flag, use(features) as encoded, \
+                    RowModels(self._row_handles, n_rows) as row_models:
                 options = c.ForwardOptions(flags=flags, n_threads=self.n_threads, features=encoded, cancel=flag,
-                                           attention_layer=attention_layer, **numbers)
+                                           attention_layer=attention_layer, **numbers, **row_models)
                 c.check(c.lib.pg_forward(model, given, ctypes.byref(options), ctypes.byref(outputs.pointer)))
 
         interruptible(work, cancel)
@@ -498,8 +500,11 @@ class PaliGemmaForConditionalGeneration(AsTorchModule, AdapterMethods):
 
         def work() -> None:
             with self._handle.use() as model, use(processor) as tokenizes, inputs.use() as rows, \
-                    cancel.use() as flag, use(features) as encoded:
+                    cancel.use() as flag, use(features) as encoded, \
+                    RowModels(self._row_handles, chosen.n_rows) as row_models:
                 options.features, options.cancel = encoded, flag
+                for name, value in row_models.items():
+                    setattr(options, name, value)
                 c.check(c.lib.pg_generate(model, tokenizes, rows, ctypes.byref(options), ctypes.byref(result.pointer)))
 
         interruptible(work, cancel)

@@ -759,17 +759,39 @@ def test_features_for_each_row(several, cases, rows, processor):
         with pytest.raises(ValueError, match="other adapters"):
             several.generate(**room, features=features, adapter_names=["a", "eyes", "a", "a"], max_new_tokens=2)
     with several.encode_image(rows.pixel_values[:4]) as four:
-        with pytest.raises(ValueError, match="adapter_names: found features"):
-            several.generate(**room, features=four, adapter_names=names, max_new_tokens=2)
+        found = several.generate(**room, features=four, adapter_names=names, max_new_tokens=2)
+        assert (found == several.generate(**room, pixel_values=rows.pixel_values[:4], adapter_names=names,
+                                          max_new_tokens=2)).all()
+
+
+def test_steps_of_each_row(several, rows):
+    """What sees the whole batch step by step: draws of a seed, criteria, scores; and hidden states and attentions."""
+    drawn = dict(do_sample=True, seed=3, num_return_sequences=2, max_new_tokens=4, top_k=5)
+    found = several.generate(**rows, adapter_names=NAMES, **drawn)
+    assert (found == several.generate(**rows, adapter_names=NAMES, **drawn)).all()
+    lengths = []
+    scored = several.generate(**rows, adapter_names=NAMES, max_new_tokens=4, return_dict_in_generate=True, output_logits=True,
+                              stopping_criteria=[lambda ids, scores: lengths.append(ids.shape) or False])
+    width, n_steps = rows.input_ids.shape[1], len(scored.logits)
+    assert lengths == [(4, width + 1 + step) for step in range(n_steps - 1)]
+    kept = dict(output_hidden_states=True, output_attentions=True, output_last_hidden_state=True)
+    states = several(**rows, adapter_names=NAMES, **kept)
+    assert "logits" not in several(**rows, adapter_names=NAMES, return_logits=False)
+    for name in dict.fromkeys(NAMES):
+        chosen = [row for row, of in enumerate(NAMES) if of == name]
+        whole = with_adapter(several, name, lambda: several(**rows, **kept))
+        assert (states.last_hidden_state[chosen] == whole.last_hidden_state[chosen]).all()
+        for layer in ("hidden_states", "attentions"):
+            assert all((a[chosen] == b[chosen]).all() for a, b in zip(states[layer], whole[layer]))
+        alone = with_adapter(several, name, lambda: several.generate(**rows, max_new_tokens=1, return_dict_in_generate=True,
+                                                                     output_logits=True))
+        assert (scored.logits[0][chosen] == alone.logits[0][chosen]).all()
 
 
 def test_what_rows_of_their_own_refuse(several, rows):
     for words, arguments in {
             "got 2 and 4 respectively": dict(adapter_names=["a", "a"]), "got 0 and 4": dict(adapter_names=[]),
             "non-existing adapter.*: q": dict(adapter_names=["a", "q", "a", "a"]),
-            "return_dict_in_generate": dict(return_dict_in_generate=True), "seed": dict(do_sample=True, seed=3),
-            "streamer": dict(streamer=object()), "stopping_criteria": dict(stopping_criteria=[lambda ids, scores: False]),
-            "prefix_allowed_tokens_fn": dict(prefix_allowed_tokens_fn=lambda row, ids: [1]), "max_time": dict(max_time=3),
             "'foo'": dict(foo=1)}.items():
         with pytest.raises(ValueError, match=words):
             several.generate(**rows, **{"adapter_names": NAMES, "max_new_tokens": 2, **arguments})
@@ -777,10 +799,7 @@ def test_what_rows_of_their_own_refuse(several, rows):
         several.generate(**rows, adapter_names="aaaa", max_new_tokens=2)
     with pytest.raises(TypeError, match="generate\\(\\*\\*inputs\\)"):
         several.generate(rows, adapter_names=NAMES)
-    for name in ("output_hidden_states", "output_attentions", "output_last_hidden_state", "return_logits"):
-        with pytest.raises(ValueError, match=f"adapter_names and {name}"):
-            several(**rows, **{name: name != "return_logits"}, adapter_names=NAMES)
-    with pytest.raises(ValueError, match="rows"):
+    with pytest.raises(ValueError, match="attention_mask"):
         several(input_ids=rows.input_ids, attention_mask=rows.attention_mask[:1], adapter_names=NAMES)
 
 

@@ -12,7 +12,7 @@
 
 #define EPSILON 0x1p-24 /* half an ulp of 1 in f32: the relative error of one rounding */
 
-enum { MAX_BLOCKS = 64, MAX_THREADS = 4 };
+enum { MAX_BLOCKS = 192, MAX_THREADS = 4 };
 
 typedef struct check {
     const pgi_kernels *kernels; /* under test */

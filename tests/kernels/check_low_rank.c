@@ -8,6 +8,7 @@
 
 #include "kernels/quantized.h"
 #include "ops/low_rank.h"
+#include "ops/mixed.h"
 
 /* A layer of random weights with a low-rank part; quantized from f32. */
 typedef struct adapted {
@@ -130,6 +131,51 @@ static void check_adapted_mlp(check *c, int32_t dtype, int64_t rows, int64_t in,
     release_all(c);
 }
 
+/* An MLP of rows by mixed.h: y [rows, in]. mlps [rows]: gate, up and down of each. */
+static float *run_mixed(check *c, const pgi_linear *(*mlps)[3], const float *x, int64_t rows, int64_t in, void *values,
+                        void *scratch, int n_threads) {
+    pgi_run run = run_on(c->kernels, n_threads);
+    float *y = guarded_output(c, rows * in);
+    pgi_mixed mixed;
+    for (int64_t i = 0, n; i < rows; i += n) {
+        n = pgi_mixed_take(mlps[i], rows - i, 3, 1, &mixed);
+        const pgi_mlp mlp = {PGI_ACTIVATION_GELU_TANH, mixed.layers[0], mixed.layers[1], mixed.layers[2]};
+        if (pgi_mlp_forward(&run, &mlp, x + i * in, n, y + i * in, values, scratch) != PG_OK) fail(c, "status");
+    }
+    return y;
+}
+
+/* Rows with low-rank parts of their own beside weights that they share, and one with weights of its own: each is what
+ * it is alone. Parts of more than PGI_LOW_RANK_FUSED make other sums. */
+static void check_mixed(check *c, int32_t dtype, int64_t rows, int64_t in, int64_t width) {
+    enum { KINDS = 5 };
+    static const int64_t ranks[KINDS] = {1, 16, PGI_LOW_RANK_FUSED + 6, 3, 3};
+    adapted layers[KINDS][3];
+    const pgi_linear *mlps[PGI_MIXED_ROWS][3];
+    float *x = guarded_floats(c, rows * in);
+    random_fill(c, x, rows * in);
+    for (int k = 0; k < KINDS; k++)
+        for (int i = 0; i < 3; i++) {
+            make(c, dtype, i < 2 ? in : width, i < 2 ? width : in, ranks[k], &layers[k][i]);
+            if (k == KINDS - 1) continue; /* weights of its own */
+            layers[k][i].linear.weight = layers[0][i].plain.weight;
+            layers[k][i].linear.bias = layers[0][i].plain.bias;
+        }
+    for (int64_t r = 0; r < rows; r++)
+        for (int i = 0, k = (int)random_below(c, KINDS + 1); i < 3; i++)
+            mlps[r][i] = k == KINDS || random_below(c, 4) == 0 ? &layers[0][i].plain : &layers[k][i].linear;
+    void *values = guarded(c, (pgi_mlp_intermediate(c->kernels, rows, width, 1) + 63) / 64 * 64, 0);
+    void *scratch = guarded(c, pgi_linear_scratch(c->kernels, 3), 0);
+    const float *mixed = run_mixed(c, mlps, x, rows, in, values, scratch, 1);
+    if (memcmp(run_mixed(c, mlps, x, rows, in, values, scratch, 3), mixed, (size_t)(rows * in) * sizeof *x))
+        fail(c, "mixed rows depend on the threads");
+    for (int64_t r = 0; r < rows; r++)
+        if (memcmp(run_mixed(c, &mlps[r], x + r * in, 1, in, values, scratch, 1), mixed + r * in,
+                   (size_t)in * sizeof *x))
+            fail(c, "dtype %d: mixed row %d of %d is not what it is alone", (int)dtype, (int)r, (int)rows);
+    release_all(c);
+}
+
 void check_low_rank(check *c) {
     static const int32_t dtypes[] = {PG_DTYPE_F32, PGI_DTYPE_INT8_BLOCKS, PGI_DTYPE_INT4_BLOCKS};
     static const int shapes[][2] = {{72, 300}, {129, 128}, {40, 33}, {1, 1}, {600, 17}};
@@ -150,6 +196,8 @@ void check_low_rank(check *c) {
         check_shape(c, dtype, 20, 33, 40, 600);
         for (int r = 0; r < 7; r++) check_adapted_mlp(c, dtype, row_counts[r], 100, 290, ranks[r % 5]);
         check_adapted_mlp(c, dtype, 530, 20, 150, 4);
+        check_mixed(c, dtype, PGI_MIXED_ROWS, 100, 290);
+        check_mixed(c, dtype, 2 + random_below(c, PGI_MIXED_ROWS - 2), 40, 200);
     }
     c->kernels = plain;
 }

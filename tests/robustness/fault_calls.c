@@ -106,17 +106,19 @@ static pg_status create_session(const pg_model *model, int32_t n_threads, pg_ses
     return pg_session_create(model, &options, out);
 }
 
-/* An image, a prompt, and its answer. */
-static pg_status encode_labelled(const pg_processor *processor, pg_inputs **out) {
-    static const char *const prompts[] = {"the"}, *const suffixes[] = {"cat in"};
-    pg_image image;
+/* One row or two: each an image, a prompt, and its answer. */
+static pg_status encode_labelled(const pg_processor *processor, int32_t n_rows, pg_inputs **out) {
+    static const char *const prompts[] = {"the", "the cat"}, *const suffixes[] = {"cat in", "in"};
+    pg_image images[2];
     pg_batch batch;
     pg_batch_init(&batch, sizeof batch);
-    batch.n_prompts = batch.n_suffixes = batch.n_images = 1;
+    batch.n_prompts = batch.n_suffixes = batch.n_images = n_rows;
     batch.prompts = prompts;
     batch.suffixes = suffixes;
-    batch.images = &image;
-    const pg_status status = pg_image_from_bytes(&image, sizeof image, png.data, png.size);
+    batch.images = images;
+    pg_status status = PG_OK;
+    for (int32_t i = 0; i < n_rows && status >= 0; i++)
+        status = pg_image_from_bytes(&images[i], sizeof images[i], png.data, png.size);
     return status < 0 ? status : pg_processor_encode_batch(processor, &batch, NULL, out);
 }
 
@@ -161,7 +163,7 @@ void fault_world_open(fault_world *w) {
         pg_image_from_bytes(&image, sizeof image, png.data, png.size) < 0 ||
         pg_processor_encode(w->processor, &image, "the cat", NULL, &w->inputs) < 0 ||
         pg_processor_encode(w->processor, NULL, "the", NULL, &w->text_only) < 0 ||
-        encode_labelled(w->processor, &w->labelled) < 0 ||
+        encode_labelled(w->processor, 1, &w->labelled) < 0 ||
         pg_features_create(w->model, w->inputs, NULL, &w->features) < 0 ||
         create_session(w->model, 1, &w->session) < 0 || generate(w, &options, &w->result) < 0 ||
         open_decoder("plain.npz", &w->decoder) < 0) {
@@ -587,16 +589,22 @@ static pg_status adapted(fault_world *w) {
     pg_adapter *open[N_TINY_ADAPTERS] = {NULL};
     pg_adapter_info info = {.struct_size = sizeof info};
     pg_memory memory = {.struct_size = sizeof memory, .n_threads = 1};
-    const pg_generate_options options = small();
+    pg_generate_options options = small();
     pg_model *model = NULL;
+    pg_inputs *inputs = NULL;
     pg_result *result = NULL;
     char base[16];
     pg_status status = adapt(w, open, &model);
+    const pg_model *rows[2] = {NULL, model}; /* of which one has features of its own */
+    options.row_models = rows;
+    options.n_row_models = 2;
     if (status >= 0) status = pg_adapter_get_info(open[0], &info);
     if (status >= 0) status = pg_adapter_find_base(adapters[0], base, sizeof base, NULL);
     if (status >= 0) status = pg_model_get_memory(model, &memory);
     for (int i = 0; i < N_TINY_ADAPTERS; i++) pg_adapter_close(&open[i]);
-    if (status >= 0) status = pg_generate(model, w->processor, w->inputs, &options, &result);
+    if (status >= 0) status = encode_labelled(w->processor, 2, &inputs);
+    if (status >= 0) status = pg_generate(w->model, w->processor, inputs, &options, &result);
+    pg_inputs_close(&inputs);
     pg_result_close(&result);
     pg_model_close(&model);
     return status;

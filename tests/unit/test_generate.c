@@ -157,19 +157,17 @@ typedef struct step_test {
 
 /* The logits of the step that the decodings of `rows` take together, and of those that each takes alone. */
 static void step_both(step_test *t, const int *rows, int n) {
-    const pgi_text_config *text = &t->model->config.text;
-    const pgi_text_weights *weights = &t->model->weights.text;
-    const int64_t v = text->vocab_size;
+    const int64_t v = t->model->config.text.vocab_size;
     const pgi_pass_workspace *step = &t->workspace.step;
     pgi_decoding *group[PGI_STEP_ROWS];
     float *alone = t->logits + PGI_STEP_ROWS * v;
     for (int i = 0; i < n; i++) group[i] = &t->together[rows[i]];
-    OK(pgi_decoding_step_group(&t->run, t->model, group, n, step));
-    OK(pgi_head_forward(&t->run, text, weights, step->x, n, t->logits, &step->head));
+    OK(pgi_decoding_step_group(&t->run, group, n, step));
+    OK(pgi_decoding_logits(&t->run, group, n, step->x, t->logits, &step->head));
     for (int i = 0; i < n; i++) {
         pgi_decoding *one = &t->alone[rows[i]];
-        OK(pgi_decoding_step_group(&t->run, t->model, &one, 1, step));
-        OK(pgi_head_forward(&t->run, text, weights, step->x, 1, alone, &step->head));
+        OK(pgi_decoding_step_group(&t->run, &one, 1, step));
+        OK(pgi_decoding_logits(&t->run, &one, 1, step->x, alone, &step->head));
         assert_memory_equal(t->logits + i * v, alone, (size_t)v * sizeof(float));
         pgi_decoding_push(group[i], pgi_sample(t->logits + i * v, v));
         pgi_decoding_push(one, pgi_sample(alone, v));
@@ -177,7 +175,6 @@ static void step_both(step_test *t, const int *rows, int n) {
 }
 
 static void prefill_both(step_test *t, int64_t prompt, int row) {
-    const pgi_text_config *text = &t->model->config.text;
     float *logits = t->logits;
     const float *last;
     for (int k = 0; k < 2; k++) {
@@ -185,8 +182,8 @@ static void prefill_both(step_test *t, int64_t prompt, int row) {
         decoding->pending = -1;
         OK(pgi_decoding_reset(decoding, &t->prompts, prompt, &(pgi_decoding_limits){2 * PGI_STEP_ROWS, 0}));
         OK(pgi_decoding_prefill(&t->run, &t->prompts, prompt, 1, &decoding, 0, 0, &t->workspace.pass, &last));
-        OK(pgi_head_forward(&t->run, text, &t->model->weights.text, last, 1, logits, &t->workspace.pass.head));
-        pgi_decoding_push(decoding, pgi_sample(logits, text->vocab_size));
+        OK(pgi_decoding_logits(&t->run, &decoding, 1, last, logits, &t->workspace.pass.head));
+        pgi_decoding_push(decoding, pgi_sample(logits, t->model->config.text.vocab_size));
     }
 }
 
@@ -209,7 +206,7 @@ static void steps_together_are_steps_alone(void **state) {
         batch b;
         make_batch(&b, m, specs, SPECS, LEFT, 0);
         OK(create(&b, m, 0, NULL, &in));
-        OK(pgi_merged_inputs_init(&t.run, opened, in, NULL, NULL, &t.prompts));
+        OK(pgi_merged_inputs_init(&t.run, opened, NULL, in, NULL, NULL, &t.prompts));
         t.logits = calloc((size_t)((PGI_STEP_ROWS + 1) * m->info.vocab_size), sizeof *t.logits);
         const pgi_limits limits = {
             .n_tokens = MAX_TOKENS, .n_step_tokens = PGI_STEP_ROWS, .n_keys = MAX_TOKENS + 2 * PGI_STEP_ROWS};

@@ -134,6 +134,8 @@ pub struct pg_forward_options {
     pub attention_queries: i64,
     pub attention_layer: i32,
     pub reserved_end: u32,
+    pub row_models: *const *const pg_model,
+    pub n_row_models: i64,
 }
 
 #[repr(C)]
@@ -158,6 +160,8 @@ pub struct pg_generate_options {
     pub beams: *const pg_beam_options,
     pub n_return: i32,
     pub max_running: i32,
+    pub row_models: *const *const pg_model,
+    pub n_row_models: i64,
 }
 
 #[repr(C)]
