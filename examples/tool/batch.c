@@ -59,8 +59,9 @@ static const char help[] =
     "  -v, --verbose            what the library has to tell, and how long it took, on stderr\n"
     "      --                   what follows is no option\n"
     "\n"
-    "Ctrl-C finishes the jobs that run and writes their results; a second one ends at once. Exit status: 0 all jobs\n"
-    "have an answer, 3 all are done and some have an error, 1 it failed before all were done, 2 wrong usage; after\n"
+    "Ctrl-C finishes the jobs that run and writes their results, but for those that wait for an earlier job, which\n"
+    "--resume does again (not with --unordered); a second one ends at once. Exit status: 0 all jobs have an answer,\n"
+    "3 all are done and some have an error, 1 it failed before all were done, 2 wrong usage; after\n"
     "Ctrl-C it dies of SIGINT.\n";
 
 enum {

@@ -57,7 +57,7 @@ static int add(tool_results *results, tool_done done) {
 
 /* 1: taken, 0: it is no line of results, -1: told. */
 static int take(tool_results *results, const char *line, size_t size) {
-    json_t *object = json_loadb(line, size, 0, NULL);
+    json_t *object = json_loadb(line, size, JSON_ALLOW_NUL, NULL);
     const json_int_t number = json_integer_value(json_object_get(object, "line"));
     const char *prompt = json_string_value(json_object_get(object, "prompt"));
     const int failed = json_object_get(object, "error") != NULL;
@@ -75,12 +75,14 @@ static int take(tool_results *results, const char *line, size_t size) {
     return status == TOOL_OK ? is_ours : -1;
 }
 
-/* What a write leaves that was stopped: the beginning of a line, and NUL bytes where the power failed. */
-static int is_torn(const char *line, size_t size) {
-    const size_t text = strnlen(line, size);
+/* What a write of ours leaves that was stopped: the beginning of a line, and NUL bytes where the power failed. Another
+ * file, which may have no newline at its end, is not cut. */
+static int is_torn(const tool_results *results, const char *line, size_t size) {
+    const char *begin = results->is_folder ? "{\"image\":" : "{\"line\":";
+    const size_t text = strnlen(line, size), n = strlen(begin);
     for (size_t i = text; i < size; i++)
         if (line[i]) return 0;
-    return text == 0 || line[0] == '{';
+    return memcmp(line, begin, text < n ? text : n) == 0;
 }
 
 static int cut(tool_results *results, off_t at) {
@@ -111,7 +113,7 @@ static int read_lines(tool_results *results) {
         number++;
         if (taken < 0)
             status = TOOL_FAILED;
-        else if (!is_whole && is_torn(line, (size_t)size))
+        else if (!is_whole && is_torn(results, line, (size_t)size))
             status = cut(results, at);
         else if (!taken)
             status = tool_fail_text(

@@ -143,7 +143,7 @@ static int set_aside(const tool_verb *verb, tool_list *list, const char *draw, c
 
 /* The name of an image as its line has it; malloc'ed. NULL: no line of ours. */
 static char *image_of_line(const char *line, size_t size) {
-    json_t *object = json_loadb(line, size, 0, NULL);
+    json_t *object = json_loadb(line, size, JSON_ALLOW_NUL, NULL);
     char *name = tool_json_get_image(object);
     json_decref(object);
     return name;

@@ -160,10 +160,14 @@ def usage(model, jobs, temporary):
         expect(f"usage {arguments}", code == 2 and text == "" and err.startswith("paligemma batch: ") and not os.path.exists(out), code, text, err)
     one_error_line("no folder for the results", run("batch", model, jobs, "--out", "/nowhere/at-all"), 1, "/nowhere/at-all")
     one_error_line("a folder for the results", run("batch", model, jobs, "--out", temporary), 1, temporary)
-    write_lines(out, b"precious")
-    for more, word in [((), "--resume"), (("--resume",), "another file")]:
-        code, text, err = run("batch", model, jobs, "--out", out, *more)
-        expect(f"another file {more}", code == 1 and text == "" and out in err and word in err and contents(out) == b"precious\n", code, err)
+    for precious in (b"precious\n", b"precious", b'{"a": 1, "precious": 2}', b'{"image": "a.jpg", "prompt": "of a job"}', b"{"):
+        with open(out, "wb") as file:
+            file.write(precious)
+        for more, word in [((), "--resume"), (("--resume",), "another file")]:
+            if precious == b"{" and more:
+                continue  # a line of results may begin so
+            code, text, err = run("batch", model, jobs, "--out", out, *more)
+            expect(f"another file {more}", code == 1 and text == "" and out in err and word in err and contents(out) == precious, code, err)
     with open(out, "wb") as f:
         f.write(b"precious")
     expect("no file is cut", run("batch", model, jobs, "--out", out, "--resume")[0] == 1 and contents(out) == b"precious")
