@@ -13,7 +13,7 @@ to JOBS) and MODEL lead to the same files on every machine. Results are written 
 on with the lines that are not there. When a machine goes away, Ray gives its jobs to others, and each job has one result all the same: this
 process alone writes them. Exit status: 0, 1 when results are errors, 2 when nothing could be done.
 
-Needs the extra `ray` (pip install "paligemma[ray]") on every machine. docs/CLUSTER.md says what a million images cost."""
+Needs the extra `ray` (in a clone: pip install ".[ray]") on every machine. docs/CLUSTER.md says what a million images cost."""
 import argparse
 import fcntl
 import json
@@ -27,7 +27,8 @@ try:
     import ray
     import ray.data
 except ImportError as error:
-    sys.exit(f'ray_batch.py needs Ray Data ({error}): pip install "paligemma[ray]"')
+    print(f'ray_batch.py needs Ray Data ({error}); in a clone: pip install ".[ray]"', file=sys.stderr)
+    sys.exit(2)
 
 BATCH = 16  # rows of int8 and int4 weights that share each reading of the weights
 
@@ -46,6 +47,10 @@ def cpus_of_numa_node(folder="/sys/devices/system/node"):
         ends = [part.split("-") for part in path.read_text().strip().split(",")]
         return lock, {cpu for part in ends for cpu in range(int(part[0]), int(part[-1]) + 1)} & os.sched_getaffinity(0)
     return None
+
+
+class Unusable(Exception):
+    """Nothing can be done with what was given; the text says why."""
 
 
 class Answer:
@@ -88,12 +93,13 @@ class Answer:
 
 
 def read_jobs(path, prompt):
-    """-> {line: job} of JOBS, and {line: why} of lines that are none."""
+    """-> {line: job} of JOBS, and {line: (its id or None, why)} of lines that are none."""
     jobs, bad = {}, {}
     with open(path, encoding="utf-8", errors="surrogateescape") as file:
         for line, text in enumerate(file, 1):
             if not text.strip():
                 continue
+            job = None
             try:
                 job = json.loads(text)
                 if not isinstance(job, dict):
@@ -108,37 +114,53 @@ def read_jobs(path, prompt):
                         raise ValueError(f"{name} of one job is not followed here, but by `paligemma batch`; leave it out")
                 jobs[line] = job
             except (ValueError, RecursionError) as error:
-                bad[line] = str(error)
+                bad[line] = job.get("id") if isinstance(job, dict) else None, str(error)
     return jobs, bad
 
 
-def done_before(path):
-    """Lines that have results, after cutting off what a kill left of the last one."""
-    done, whole = {}, 0
+def open_results(path):
+    """RESULTS, for this process alone as long as it is open."""
+    file = open(path, "a+b")
     try:
-        with open(path, "rb+") as file:
-            for text in file:
-                if not text.endswith(b"\n"):
-                    file.truncate(whole)
-                    break
-                whole += len(text)
-                result = json.loads(text)
-                done[result["line"]] = "error" in result
-    except FileNotFoundError:
-        pass
-    except (ValueError, KeyError, TypeError) as error:
-        sys.exit(f"{path}: a line that is no result of this program ({error}); name a file of your own for RESULTS")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise Unusable(f"{path}: another program is writing to it") from None
+    return file
+
+
+def done_before(file, jobs):
+    """{line: whether it is an error} of the results that are there, after cutting off what a kill left of the last one."""
+    done, whole = {}, 0
+    file.seek(0)
+    for text in file:
+        try:
+            if not text.endswith(b"\n"):
+                if text[:8] != b'{"line":'[:len(text)]:
+                    raise ValueError("its last line has no end")
+                file.truncate(whole)
+                break
+            whole += len(text)
+            result = json.loads(text)
+            line, job = result["line"], jobs.get(result["line"])
+            for name in ("image", "prompt"):
+                if job and name in result and result[name] != job[name]:
+                    raise ValueError(f"line {line} has another {name}, {result[name]!r}")
+            done[line] = "error" in result
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unusable(f"{file.name}: found what is no result of these jobs ({error}); name another file for RESULTS") from None
     return done
 
 
 def run(args):
     jobs, bad = read_jobs(args.jobs, args.prompt)
-    done = done_before(args.results)
+    file = open_results(args.results)
+    done = done_before(file, jobs)
     left = [line for line in jobs if line not in done]
     folder, total = os.path.dirname(os.path.abspath(args.jobs)), len(jobs) + len(bad)
     n_errors, begin, written = sum(done.values()), time.monotonic(), 0
     print(f"{total} jobs, {len(done)} of them done before", file=sys.stderr)
-    with open(args.results, "a", encoding="utf-8") as file:
+    with file:
 
         def write(line, result):
             nonlocal n_errors, written
@@ -146,12 +168,12 @@ def run(args):
                 raise RuntimeError(f"line {line} has a second result")
             done[line] = "error" in result
             n_errors, written = n_errors + done[line], written + 1
-            file.write(json.dumps({"line": line, **result}) + "\n")
+            file.write(json.dumps({"line": line, **result}).encode() + b"\n")
             file.flush()
 
-        for line, error in bad.items():
+        for line, (name, error) in bad.items():
             if line not in done:
-                write(line, {"error": error})
+                write(line, {**({} if name is None else {"id": name}), "error": error})
         if left:
             ray.init(address=args.address, ignore_reinit_error=True, log_to_driver=args.verbose)
             ray.data.DataContext.get_current().enable_progress_bars = False
@@ -199,7 +221,7 @@ def main():
             parser.error(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected {least} or more")
     try:
         return run(args)
-    except OSError as error:
+    except (OSError, Unusable) as error:
         print(f"ray_batch.py: {error}", file=sys.stderr)
         return 2
 
