@@ -434,4 +434,4 @@ def test_the_command(folder, url, tmp_path):
     assert command("--port", -1, folder, env=environment).wait(30) == 2
     (tmp_path / "uvicorn.py").write_text("raise ImportError('No module named uvicorn')")
     bare = command(folder, env={**environment, "PYTHONPATH": f"{tmp_path}:{environment['PYTHONPATH']}"})
-    assert bare.wait(30) == 1 and 'pip install "paligemma[demo]"' in bare.stderr.read()
+    assert bare.wait(30) == 1 and 'pip install ".[demo]"' in bare.stderr.read()

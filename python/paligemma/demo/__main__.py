@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 import socket
 import sys
@@ -33,6 +34,17 @@ def arguments() -> argparse.Namespace:
     return given
 
 
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def shown_host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
 def main() -> int:
     given = arguments()
     try:
@@ -40,7 +52,7 @@ def main() -> int:
 
         from .app import LOOPBACK, build
     except ImportError as error:
-        print(f"the demo needs starlette and uvicorn ({error}): pip install \"paligemma[demo]\"", file=sys.stderr)
+        print(f"the demo needs starlette and uvicorn ({error}): in a clone: pip install \".[demo]\"", file=sys.stderr)
         return 1
     limits = Limits(given.max_body, given.max_pixels, new_tokens=given.max_tokens, queue=given.queue)
     try:
@@ -55,11 +67,11 @@ def main() -> int:
     except (OSError, ValueError, NotImplementedError) as error:
         print(error, file=sys.stderr)
         return 1
-    local = given.host in ("127.0.0.1", "::1", "localhost")
-    hosts = None if not (local or given.allow_host) else [*LOOPBACK, *given.allow_host]
+    local = is_loopback(given.host)
+    everywhere = given.host in ("", "0.0.0.0", "::")  # then by any name, but where some are given
+    hosts = None if everywhere and not given.allow_host else [*LOOPBACK, shown_host(given.host), *given.allow_host]
     name = given.name or (os.path.basename(os.path.abspath(given.model)) if os.path.isdir(given.model) else given.model)
-    shown = f"[{given.host}]" if ":" in given.host else given.host
-    print(f"http://{shown}:{listener.getsockname()[1]}/ shows {name}; Ctrl-C ends it", flush=True)
+    print(f"http://{shown_host(given.host)}:{listener.getsockname()[1]}/ shows {name}; Ctrl-C ends it", flush=True)
     if not local:
         print(f"whoever reaches {given.host} can use it: there is no password", file=sys.stderr)
     config = uvicorn.Config(build(model, processor, name, limits, hosts), http="h11", ws="none", loop="asyncio",
