@@ -59,11 +59,16 @@ def add_licenses(folder: Path, libraries: dict[str, Path]) -> None:
     metadata = next(folder.glob("*.dist-info"))
     target = metadata / "licenses" / "bundled"
     target.mkdir(parents=True)
+    copies = []
     for bundled in sorted((folder / "paligemma.libs").glob("*")):
         stem = bundled.name.split(".so")[0].rpartition("-")[0]
         if stem not in libraries:
             sys.exit(f"wheel.py: auditwheel put {bundled.name} in; nothing of that name is linked: {sorted(libraries)}")
         package, text = copyright_of(libraries[stem])
+        copies.append((package, text))
+    # What the C++ compiler links statically.
+    copies.append(copyright_of(Path(run("c++", "-print-file-name=libstdc++.a").strip()).resolve()))
+    for package, text in copies:
         shutil.copy(text, target / f"{package}.txt")
         for common in set(re.findall(r"/usr/share/common-licenses/([\w.-]*\w)", text.read_text(errors="replace"))):
             shutil.copy(Path("/usr/share/common-licenses", common), target / f"{common}.txt")
