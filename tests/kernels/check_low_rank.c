@@ -57,9 +57,22 @@ static float *run_linear(check *c, const pgi_linear *linear, const float *x, int
     return y;
 }
 
-/* What is added to y0 for a row x and output o; *bound: the error that it may have. */
-static double added_to(const adapted *m, const float *x, double y0, int64_t o, double *bound) {
+/* The error that A x may have where both are int8, with half a step of the largest value of each group. */
+static double int8_error(const float *a, const float *x, int64_t n) {
+    double error = 0;
+    for (int64_t first = 0; first < n; first += PGI_GROUP_COLUMNS) {
+        double of_a = 0, of_x = 0;
+        const int64_t end = pgi_min64(n, first + PGI_GROUP_COLUMNS);
+        for (int64_t i = first; i < end; i++) of_a = fmax(of_a, fabs(a[i]) / 254), of_x = fmax(of_x, fabs(x[i]) / 254);
+        for (int64_t i = first; i < end; i++) error += fabs(a[i]) * of_x + fabs(x[i]) * of_a + of_a * of_x;
+    }
+    return error;
+}
+
+/* What is added to y0 for a row x and output o; *bound: the error that it may have. rows: of the product. */
+static double added_to(const adapted *m, const float *x, int64_t rows, double y0, int64_t o, double *bound) {
     const int64_t in = m->plain.weight.columns, rank = m->added.a.weight.rows;
+    double quantized = 0;
     double sum = m->gain ? m->gain[o] * y0 : 0, products = 0;
     *bound = 2 * fabs(y0) + fabs(sum);
     if (m->constant) sum += m->constant[o], *bound += fabs(m->constant[o]);
@@ -69,8 +82,11 @@ static double added_to(const adapted *m, const float *x, double y0, int64_t o, d
             ax += (double)m->a[k * in + i] * x[i], size += fabs((double)m->a[k * in + i] * x[i]);
         sum += ax * m->b[o * rank + k];
         products += size * fabs(m->b[o * rank + k]);
+        if (m->rounds && rows > PGI_LOW_RANK_FEW)
+            quantized += int8_error(m->a + k * in, x, in) * fabs(m->b[o * rank + k]);
     }
-    *bound = (double)(in + rank + 4) * EPSILON * (*bound + products) + (m->rounds ? 5 * 0x1p-9 * products : 0);
+    *bound =
+        (double)(in + rank + 4) * EPSILON * (*bound + products) + (m->rounds ? 5 * 0x1p-9 * products : 0) + quantized;
     return sum;
 }
 
@@ -87,7 +103,7 @@ static void check_shape(check *c, int32_t dtype, int64_t rows, int64_t in, int64
         for (int s = 0; s < 6; s++) {
             const int64_t o = s == 0 ? 0 : s == 1 ? out - 1 : random_below(c, out);
             double bound;
-            const double base = y0[r * out + o], want = base + added_to(&m, x + r * in, base, o, &bound);
+            const double base = y0[r * out + o], want = base + added_to(&m, x + r * in, rows, base, o, &bound);
             expect_near(c, y[r * out + o], want, bound, "adapted", r, o);
         }
     /* quantized, a row beside up to 15 others is what it is alone; stored, beside up to 3 */
@@ -125,7 +141,7 @@ static void check_adapted_mlp(check *c, int32_t dtype, int64_t rows, int64_t in,
             const int64_t o = random_below(c, in);
             double bound;
             const double base = y0[r * in + o],
-                         want = base + added_to(&down, intermediate + r * width, base, o, &bound);
+                         want = base + added_to(&down, intermediate + r * width, rows, base, o, &bound);
             expect_near(c, first[r * in + o], want, bound, "MLP", r, o);
         }
     release_all(c);
