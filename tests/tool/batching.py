@@ -372,7 +372,7 @@ def memory(model):
         return  # they keep what was freed
     peaks = []
     for n in (500, 10000):
-        jobs = write_lines(os.path.join(model, "memory.jsonl"), *(job(i, note="x" * 400) for i in range(n)))
+        jobs = write_lines(os.path.join(model, "memory.jsonl"), *(job(i, note="x" * 4000) for i in range(n)))
         process = subprocess.Popen([TOOL, "batch", model, jobs, "-n2", "-t1", "--batch", "16"], stdout=subprocess.PIPE)
         lines = peak = 0
         for lines, _ in enumerate(process.stdout, 1):
@@ -381,7 +381,7 @@ def memory(model):
         process.stdout.close()
         expect(f"{n} jobs", process.wait(1200) == 0 and lines == n, process.returncode, lines)
         peaks.append(peak)
-    expect("memory does not grow with the jobs", peaks[1] < peaks[0] + 3000, peaks)
+    expect("memory does not grow with the jobs", peaks[1] < peaks[0] + 8000, peaks)  # the queue may be full or not: 128 images of 38 KB
 
 
 def terminal(model, jobs, temporary):
