@@ -391,7 +391,7 @@ def terminal(model, jobs, temporary):
         process = subprocess.Popen([TOOL, "batch", model, *more, "--batch", "4", "--out", os.path.join(temporary, f"terminal{len(more)}")],
                                    stdin=subprocess.PIPE, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"})
         os.close(slave)
-        process.stdin.write(contents(jobs))
+        process.stdin.write(contents(jobs) * (20 if "-" in more else 1))  # long enough for a second look at the clock
         process.stdin.close()
         shown = b""
         try:
