@@ -104,11 +104,8 @@ static int look_at(ask_state *s, const char *path) {
         status = pg_features_create(s->model, inputs, &options, &features);
     }
     tool_progress_clear(&s->progress);
-    pg_tensor sizes = {.struct_size = sizeof sizes};
-    if (status >= 0) status = pg_inputs_get_tensor(inputs, "image_sizes", &sizes);
+    if (status >= 0) status = tool_image_size(inputs, &s->width, &s->height);
     if (status >= 0) {
-        s->height = (int32_t)((const int64_t *)sizes.data)[0];
-        s->width = (int32_t)((const int64_t *)sizes.data)[1];
         pg_features_close(&s->features);
         s->features = features;
     }

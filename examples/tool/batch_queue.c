@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "json_lines.h"
+#include "objects.h"
 
 enum { MOMENT = 200 /* ms that a job waits for one more to run with it */ };
 
@@ -23,17 +24,12 @@ static char *last_error(void) {
 static pg_status read_image(const tool_queue *q, tool_shared_image *image) {
     pg_image source;
     pg_encode_options options;
-    pg_tensor sizes = {.struct_size = sizeof sizes};
     pg_encode_options_init(&options, sizeof options);
     options.flags = q->image_flags;
     options.cancel = q->cancel;
     pg_status status = pg_image_from_path(&source, sizeof source, image->path);
     if (status >= 0) status = pg_processor_encode(q->processor, &source, NULL, &options, &image->pixels);
-    if (status >= 0) status = pg_inputs_get_tensor(image->pixels, "image_sizes", &sizes);
-    if (status < 0) return status;
-    image->height = (int32_t)((const int64_t *)sizes.data)[0];
-    image->width = (int32_t)((const int64_t *)sizes.data)[1];
-    return PG_OK;
+    return status < 0 ? status : tool_image_size(image->pixels, &image->width, &image->height);
 }
 
 /* A prompt may have `<image>` itself, for the place of the image: once. Rows of more would take those of other jobs. */

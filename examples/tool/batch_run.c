@@ -120,25 +120,13 @@ static pg_status join_prompts(tool_work *const *works, size_t n, pg_inputs **out
 
 /* ---- answers ---- */
 
-static json_t *boxes(const pg_answer *answer, const pg_answer_options *options) {
-    json_t *objects = json_array(), *broken = json_array();
-    for (int64_t i = 0; i < pg_answer_get_n_objects(answer); i++) {
-        pg_object o = {.struct_size = sizeof o};
-        pg_answer_get_object(answer, i, &o);
-        if (o.flags & PG_OBJECT_DUPLICATE) continue;
-        json_array_append_new(o.flags & PG_OBJECT_BROKEN ? broken : objects, tool_object_to_json(&o));
-    }
-    return json_pack("{s:i, s:i, s:o, s:o}", "width", options->width, "height", options->height, "objects", objects,
-                     "broken", broken);
-}
-
 static pg_status detect(const tool_batch_runner *b, const pg_result *result, int64_t row, tool_work *work) {
     pg_answer *answer = NULL;
     pg_answer_options options = b->answer;
     options.width = work->image->width;
     options.height = work->image->height;
     const pg_status status = pg_answer_create(b->processor, result, row, &options, &answer);
-    if (status >= 0) json_object_update_new(work->answer, boxes(answer, &options));
+    if (status >= 0) json_object_update_new(work->answer, tool_answer_to_json(answer, &options, NULL, NULL));
     pg_answer_close(&answer);
     return status;
 }

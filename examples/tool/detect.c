@@ -172,31 +172,33 @@ static pg_status read_masks(const detect_state *s, seen *image) {
 static int64_t area_of(const seen *image, int64_t i) { return image->masks ? image->masks[i].area : -1; }
 
 /* Without a mask there is no member for it: pycocotools takes the box then, and null would be an error. */
-static json_t *object_to_json(const detect_state *s, const seen *image, int64_t i, const pg_object *o) {
+typedef struct answered {
+    const detect_state *s;
+    const seen *image;
+} answered;
+
+static json_t *object_to_json(const void *user, int64_t i, const pg_object *o) {
+    const answered *of = user;
+    const seen *image = of->image;
+    const pg_answer_options *options = &of->s->answer;
     json_t *json = tool_object_to_json(o);
     if (!image->masks || !image->masks[i].counts) return json;
     json_object_set_new(json, "area", json_integer(image->masks[i].area));
     json_object_set_new(
         json, "segmentation",
-        json_pack("{s:[i, i], s:s}", "size", s->answer.height, s->answer.width, "counts", image->masks[i].counts));
+        json_pack("{s:[i, i], s:s}", "size", options->height, options->width, "counts", image->masks[i].counts));
     return json;
 }
 
 /* ---- output ---- */
 
 static int print_json(const detect_state *s, const seen *image) {
-    json_t *objects = json_array(), *broken = json_array();
-    for (int64_t i = 0; i < pg_answer_get_n_objects(image->answer); i++) {
-        pg_object o = {.struct_size = sizeof o};
-        pg_answer_get_object(image->answer, i, &o);
-        if (o.flags & PG_OBJECT_DUPLICATE) continue;
-        json_array_append_new(o.flags & PG_OBJECT_BROKEN ? broken : objects, object_to_json(s, image, i, &o));
-    }
+    const answered of = {s, image};
     json_t *line = json_object();
     tool_json_set_image(line, image->source->path);
-    json_t *rest = json_pack("{s:i, s:i, s:o, s:o, s:s, s:s}", "width", s->answer.width, "height", s->answer.height,
-                             "objects", objects, "broken", broken, "text", pg_answer_get_text(image->answer), "stop",
-                             tool_stop_name(image->info.stop));
+    json_object_update_new(line, tool_answer_to_json(image->answer, &s->answer, object_to_json, &of));
+    json_t *rest =
+        json_pack("{s:s, s:s}", "text", pg_answer_get_text(image->answer), "stop", tool_stop_name(image->info.stop));
     json_object_update_new(line, rest);
     return tool_print_json(line);
 }
@@ -245,7 +247,6 @@ static pg_status open_model(detect_state *s) {
 
 static pg_status generate(detect_state *s, seen *image) {
     pg_generate_options options;
-    pg_tensor sizes = {.struct_size = sizeof sizes};
     pg_generate_options_init(&options, sizeof options);
     options.flags = s->generate_flags;
     options.max_new_tokens = (int32_t)s->max_new_tokens;
@@ -255,10 +256,8 @@ static pg_status generate(detect_state *s, seen *image) {
     options.progress_user = &s->progress;
     options.cancel = s->cancel;
     pg_status status = pg_generate(s->model, s->processor, image->inputs, &options, &image->result);
-    if (status >= 0) status = pg_inputs_get_tensor(image->inputs, "image_sizes", &sizes);
+    if (status >= 0) status = tool_image_size(image->inputs, &s->answer.width, &s->answer.height);
     if (status < 0) return status;
-    s->answer.height = (int32_t)((const int64_t *)sizes.data)[0];
-    s->answer.width = (int32_t)((const int64_t *)sizes.data)[1];
     image->info.struct_size = sizeof image->info;
     status = pg_result_get_info(image->result, 0, &image->info);
     if (status >= 0) status = pg_answer_create(s->processor, image->result, 0, &s->answer, &image->answer);

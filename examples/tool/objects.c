@@ -34,6 +34,30 @@ json_t *tool_object_to_json(const pg_object *o) {
     return json;
 }
 
+json_t *tool_answer_to_json(const pg_answer *answer, const pg_answer_options *options,
+                            json_t *(*to_json)(const void *user, int64_t i, const pg_object *object),
+                            const void *user) {
+    json_t *objects = json_array(), *broken = json_array();
+    for (int64_t i = 0; i < pg_answer_get_n_objects(answer); i++) {
+        pg_object o = {.struct_size = sizeof o};
+        pg_answer_get_object(answer, i, &o);
+        if (o.flags & PG_OBJECT_DUPLICATE) continue;
+        json_array_append_new(o.flags & PG_OBJECT_BROKEN ? broken : objects,
+                              to_json ? to_json(user, i, &o) : tool_object_to_json(&o));
+    }
+    return json_pack("{s:i, s:i, s:o, s:o}", "width", options->width, "height", options->height, "objects", objects,
+                     "broken", broken);
+}
+
+pg_status tool_image_size(const pg_inputs *inputs, int32_t *width, int32_t *height) {
+    pg_tensor sizes = {.struct_size = sizeof sizes};
+    const pg_status status = pg_inputs_get_tensor(inputs, "image_sizes", &sizes);
+    if (status < 0) return status;
+    *height = (int32_t)((const int64_t *)sizes.data)[0];
+    *width = (int32_t)((const int64_t *)sizes.data)[1];
+    return status;
+}
+
 void tool_print_csv_field(const char *text, size_t size) {
     char *field = malloc(2 * size + 2), *to = field;
     int quote = 0;

@@ -8,6 +8,14 @@
 /* category, bbox [x, y, width, height] unless broken, score, locs, segs, flags. */
 json_t *tool_object_to_json(const pg_object *object);
 
+/* width, height, objects and broken of an answer, duplicates left out. to_json: of object i; NULL: what
+ * tool_object_to_json() makes. */
+json_t *tool_answer_to_json(const pg_answer *answer, const pg_answer_options *options,
+                            json_t *(*to_json)(const void *user, int64_t i, const pg_object *object), const void *user);
+
+/* The size of the only image of the inputs. */
+pg_status tool_image_size(const pg_inputs *inputs, int32_t *width, int32_t *height);
+
 /* A line of the table, and one of CSV. */
 #define TOOL_OBJECT_HEADING " score        x0      y0      x1      y1  label"
 #define TOOL_OBJECT_CSV_HEADING "image,label,score,x0,y0,x1,y1"

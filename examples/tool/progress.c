@@ -38,14 +38,16 @@ static void show_images(tool_progress *progress, double now) {
     enum { BAR = 30 };
     char line[240], failed[40] = "", left[64];
     struct winsize window;
-    const int part = progress->is_open ? 0 : (int)(progress->n_done * BAR / progress->n_images);
     if (progress->n_failed) snprintf(failed, sizeof failed, ", %zu failed", progress->n_failed);
-    left_text(progress, now, left);
-    snprintf(line, sizeof line, "[%.*s%*s] %zu/%zu %s%s%s%s", part, "==============================", BAR - part, "",
-             progress->n_done, progress->n_images, progress->unit ? progress->unit : "images", failed, progress->note,
-             left);
-    if (progress->is_open)
+    if (progress->is_open) {
         snprintf(line, sizeof line, "%zu %s%s%s", progress->n_done, progress->unit, failed, progress->note);
+    } else {
+        const int part = (int)(progress->n_done * BAR / progress->n_images);
+        left_text(progress, now, left);
+        snprintf(line, sizeof line, "[%.*s%*s] %zu/%zu %s%s%s%s", part, "==============================", BAR - part,
+                 "", progress->n_done, progress->n_images, progress->unit ? progress->unit : "images", failed,
+                 progress->note, left);
+    }
     if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1 && strlen(line) >= window.ws_col)
         line[window.ws_col - 1] = '\0'; /* a line that wraps is not rewritten */
     fprintf(stderr, "\r%s\033[K", line);
