@@ -21,34 +21,15 @@ import time
 TOOL, MAKE_TINY, SOURCE = map(os.path.abspath, sys.argv[1:4])
 sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
 import signals
+import tool_checks
+from tool_checks import expect, one_error_line, shown_on, write_lines
 
 PROMPTS = ["a b", "caption en", "", "the cat " * 9, "answer en what is this?", "a"]
-failures = 0
 
 
 def run(*arguments, **more):
     done = subprocess.run([TOOL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200, **more)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
-def expect(name, condition, *found):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {name}: found {found}")
-
-
-def one_error_line(name, result, status, *words):
-    code, out, err = result
-    expect(name, code == status and out == "" and err.startswith("paligemma") and err.count("\n") == 1
-           and all(word in err for word in words), *result)
-
-
-def write_lines(path, *lines):
-    with open(path, "wb") as f:
-        for line in lines:
-            f.write((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n")
-    return path
 
 
 def contents(*path):
@@ -393,12 +374,7 @@ def terminal(model, jobs, temporary):
         os.close(slave)
         process.stdin.write(contents(jobs) * (20 if "-" in more else 1))  # long enough for a second look at the clock
         process.stdin.close()
-        shown = b""
-        try:
-            while part := os.read(master, 65536):
-                shown += part
-        except OSError:  # Linux says so at the end
-            pass
+        shown = shown_on(master)
         os.close(master)
         expect("a bar", process.wait(1200) == 0 and all(word in shown for word in words), shown)
 
@@ -418,8 +394,8 @@ def main():
         going_on(model, temporary)
         memory(model)
         terminal(model, jobs, temporary)
-    print(f"{failures} failed after {time.monotonic() - begun:.0f} s")
-    return 1 if failures else 0
+    print(f"{tool_checks.failures} failed after {time.monotonic() - begun:.0f} s")
+    return 1 if tool_checks.failures else 0
 
 
 sys.exit(main())

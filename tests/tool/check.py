@@ -22,8 +22,9 @@ TOOL, MAKE_TINY, SOURCE = sys.argv[1:4]
 sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
 import messages
 import signals
+import tool_checks
+from tool_checks import expect, one_error_line, shown_on
 
-failures = 0
 
 
 def run(*arguments, stdin=b"", stdout=subprocess.PIPE, env=None):
@@ -31,24 +32,11 @@ def run(*arguments, stdin=b"", stdout=subprocess.PIPE, env=None):
     return done.returncode, (done.stdout or b"").decode(), done.stderr.decode()
 
 
-def expect(name, condition, *found):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {name}: found {found}")
-
-
 def json_error(name, result, *words):
     """--json: the error line on stderr, and the same as an object on stdout."""
     code, out, err = result
     expect(name, code == 1 and out.count("\n") == 1 and err.count("\n") == 1 and set(json.loads(out)) == {"error"}
            and err == "paligemma: " + json.loads(out)["error"] + "\n" and all(word in err for word in words), *result)
-
-
-def one_error_line(name, result, status, *words):
-    code, out, err = result
-    expect(name, code == status and out == "" and err.startswith("paligemma") and err.count("\n") == 1
-           and all(word in err for word in words), *result)
 
 
 def usage(folder, image):
@@ -292,12 +280,7 @@ def on_terminal(*arguments):
     master, slave = pty.openpty()
     process = subprocess.Popen([TOOL, *arguments], stdout=slave, stderr=subprocess.PIPE)
     os.close(slave)
-    shown = b""
-    try:
-        while part := os.read(master, 65536):
-            shown += part
-    except OSError:  # Linux says so at the end
-        pass
+    shown = shown_on(master)
     process.communicate(timeout=1200)
     os.close(master)
     return shown
@@ -1110,8 +1093,8 @@ def main():
         warnings(folder, temporary)
     names_of_c()
     pages()
-    print(f"{failures} failed")
-    return 1 if failures else 0
+    print(f"{tool_checks.failures} failed")
+    return 1 if tool_checks.failures else 0
 
 
 sys.exit(main())

@@ -18,18 +18,12 @@ import time
 TOOL, MAKE_TINY, SOURCE, KIND = sys.argv[1:5]
 sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
 import signals
+import tool_checks
+from tool_checks import expect
 
 MODEL = os.path.join(SOURCE, "examples", "demo", "model")
 SHAPES, PLAIN = (os.path.join(SOURCE, "examples", "demo", "images", n) for n in ("shapes.png", "plain.png"))
 CAPTION = "a red circle, a purple star and a yellow triangle"
-failures = 0
-
-
-def expect(name, condition, *found):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {name}: found {found}")
 
 
 def ask(lines, *arguments, image=SHAPES):
@@ -170,8 +164,8 @@ def main():
     piped()
     with tempfile.TemporaryDirectory() as temporary:
         at_a_terminal(temporary)
-    print(f"{failures} failed")
-    return 1 if failures else 0
+    print(f"{tool_checks.failures} failed")
+    return 1 if tool_checks.failures else 0
 
 
 sys.exit(main())

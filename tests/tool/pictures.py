@@ -21,24 +21,18 @@ import zlib
 TOOL, SOURCE = sys.argv[1:3]
 sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
 import signals
+import tool_checks
+from tool_checks import expect, shown_on
 
 MODEL = os.path.join(SOURCE, "examples", "demo", "model")
 IMAGES = os.path.join(SOURCE, "examples", "demo", "images")
 SHAPES, STRIPES, PLAIN = (os.path.join(IMAGES, n) for n in ("shapes.png", "stripes.jpg", "plain.png"))
 SHORT = "TEST_SHORT" in os.environ  # a build whose instructions are slow
-failures = 0
 
 
 def run(*arguments, stdin=b"", cwd=None):
     done = subprocess.run([TOOL, *arguments], input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200, cwd=cwd)
     return done.returncode, done.stdout.decode(errors="surrogateescape"), done.stderr.decode(errors="surrogateescape")
-
-
-def expect(name, condition, *found):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {name}: found {found}")
 
 
 def read_png(path):
@@ -313,12 +307,7 @@ def many(temporary):
     process = subprocess.Popen([TOOL, "detect", MODEL, folder, "red circle", "--output", out, "--skip-existing"], stderr=slave,
                                stdout=subprocess.PIPE, env={**os.environ, "TERM": "xterm"})
     os.close(slave)
-    shown = b""
-    try:
-        while piece := os.read(master, 65536):
-            shown += piece
-    except OSError:
-        pass
+    shown = shown_on(master)
     os.close(master)
     code = process.wait(60)
     expect("it goes on", code == 0 and sorted(line["image"] for line in lines_of(out)) ==
@@ -398,8 +387,8 @@ def main():
         resumes_others(temporary, folder)
         odd_names(temporary)
         many(temporary)
-    print(f"{failures} failed")
-    return 1 if failures else 0
+    print(f"{tool_checks.failures} failed")
+    return 1 if tool_checks.failures else 0
 
 
 sys.exit(main())

@@ -21,33 +21,14 @@ import zlib
 TOOL, MAKE_TINY, SOURCE = sys.argv[1:4]
 sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
 import signals
+import tool_checks
+from tool_checks import expect, one_error_line, shown_on, write_lines
 
-failures = 0
 
 
 def run(*arguments, **more):
     done = subprocess.run([TOOL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=1200, **more)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
-def expect(name, condition, *found):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {name}: found {found}")
-
-
-def one_error_line(name, result, status, *words):
-    code, out, err = result
-    expect(name, code == status and out == "" and err.startswith("paligemma") and err.count("\n") == 1
-           and all(word in err for word in words), *result)
-
-
-def write_lines(path, *lines):
-    with open(path, "wb") as f:
-        for line in lines:
-            f.write((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n")
-    return path
 
 
 def row(n=0, **more):
@@ -280,12 +261,7 @@ def terminal(model, data, temporary):
     process = subprocess.Popen([TOOL, "train", model, data, "--out", out, "--batch", "4", "--validation-split", "0.2"], stdout=slave, stderr=slave,
                                env={**os.environ, "TERM": "xterm"})
     os.close(slave)
-    shown = b""
-    try:
-        while part := os.read(master, 65536):
-            shown += part
-    except OSError:  # Linux says so at the end
-        pass
+    shown = shown_on(master)
     os.close(master)
     expect("a bar", process.wait(60) == 0 and b"/9 steps" in shown and b", loss " in shown and b"rows read" in shown and b"epoch 1.00  loss" not in shown
            and shown.count(b"validation loss") == 5, shown)
@@ -306,8 +282,8 @@ def main():
         unfinished_validation(model, data, temporary)
         going_on(model, data, temporary)
         terminal(model, data, temporary)
-    print(f"{failures} failed after {time.monotonic() - begun:.0f} s")
-    return 1 if failures else 0
+    print(f"{tool_checks.failures} failed after {time.monotonic() - begun:.0f} s")
+    return 1 if tool_checks.failures else 0
 
 
 sys.exit(main())
