@@ -57,13 +57,20 @@ static float *run_linear(check *c, const pgi_linear *linear, const float *x, int
     return y;
 }
 
-/* The error that A x may have where both are int8, with half a step of the largest value of each group. */
+/* Half a step of a group of int8 whose largest value is that of v [n]. */
+static double half_step(const float *v, int64_t n) {
+    double largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        if (fabs(v[i]) > largest) largest = fabs(v[i]);
+    return largest / 254;
+}
+
+/* The error that A x may have where both are int8. */
 static double int8_error(const float *a, const float *x, int64_t n) {
     double error = 0;
     for (int64_t first = 0; first < n; first += PGI_GROUP_COLUMNS) {
-        double of_a = 0, of_x = 0;
         const int64_t end = pgi_min64(n, first + PGI_GROUP_COLUMNS);
-        for (int64_t i = first; i < end; i++) of_a = fmax(of_a, fabs(a[i]) / 254), of_x = fmax(of_x, fabs(x[i]) / 254);
+        const double of_a = half_step(a + first, end - first), of_x = half_step(x + first, end - first);
         for (int64_t i = first; i < end; i++) error += fabs(a[i]) * of_x + fabs(x[i]) * of_a + of_a * of_x;
     }
     return error;
