@@ -12,7 +12,6 @@ PeftModel.from_pretrained() on the base in f32. Checked are features, hidden sta
 rows alone, instruction sets, generated ids, scores of answers; what pg_adapter_get_info() says; several adapters at once,
 with and without weights; int8, int4 and bf16 beside the same of the base; what is refused. Bounds as README.md says.
 """
-import argparse
 import contextlib
 import copy
 import json
@@ -20,7 +19,6 @@ import math
 import os
 import re
 import shutil
-import sys
 import tempfile
 import traceback
 import types
@@ -36,7 +34,6 @@ from transformers import PaliGemmaForConditionalGeneration
 
 import batch_reference
 import batches
-import compare
 import forward_live
 import pglib
 import reference
@@ -687,19 +684,13 @@ class Case(forward_live.Case):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="the first adapter (default: a fresh one)")
-    args.add_argument("--count", type=int, default=24, help="adapters (default 24)")
-    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
-    args = args.parse_args()
-    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    print(f"seed {first}, {args.count} adapters", flush=True)
+    args = seeded.arguments(__doc__, 24, "adapters").parse_args()
     torch.set_num_threads(1)  # the fastest for models this small
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the CPU to the others
     library, base, passed, failed, closest = pglib.Library(args.build), None, 0, 0, 0.0
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as temporary:
-        for seed in range(first, first + args.count):
+        for seed in seeded.seeds(args.seed, args.count, "adapters"):
             of_base = seed - seed % PER_CHECKPOINT
             if base is None or base.seed != of_base:
                 shutil.rmtree(os.path.join(temporary, "base"), ignore_errors=True)
@@ -716,8 +707,7 @@ def main():
           f"add_weighted_adapter(), {Case.n_peft_loads} with other keys in PEFT too")
     print("nearest to its bound: " + ", ".join(f"{name} {value:.2f}" for name, value in
                                                [("f32", closest), *sorted(Case.quantized.items())]))
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    seeded.end(passed, failed)
 
 
 if __name__ == "__main__":

@@ -12,17 +12,13 @@ ties are counted, and let pass. So are rows of a prompt where transformers kept 
 as likely (within TIE): what the dropped one leads to may have any score, which must then be the sum of its own. Every fifth case is beam sampling, whose draws are ours: the score must then be the sum of
 the chosen scores, and the scores of the first step transformers' processors'.
 """
-import argparse
 import ctypes
-import os
-import sys
 import tempfile
 
 import numpy as np
 import torch
 
 import checkpoints
-import compare
 import pglib
 import reference
 import sampling_live
@@ -202,13 +198,7 @@ class Case(seeded.SeededCase):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="the first case (default: a fresh one)")
-    args.add_argument("--count", type=int, default=200)
-    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
-    args = args.parse_args()
-    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    print(f"seed {first}, {args.count} cases", flush=True)
+    args = seeded.arguments(__doc__, 200).parse_args()
     torch.set_num_threads(1)
     library, passed, failed = pglib.Library(args.build), 0, 0
     with tempfile.TemporaryDirectory() as folder:
@@ -219,13 +209,12 @@ def main():
                 pglib.Model(library, folder) as drawn, pglib.Processor(library, folder) as drawn_processor:
             sides = [(reference.Reference(demo_folder), demo, demo_processor),
                      (reference.Reference(folder), drawn, drawn_processor)]
-            for seed in range(first, first + args.count):
+            for seed in seeded.seeds(args.seed, args.count):
                 case = Case(seed, sides)
                 case.run()
                 passed, failed = passed + case.passed, failed + case.failed
     print(f"{Case.n_rows} rows, {Case.n_ties} of them with equally likely continuations")
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    seeded.end(passed, failed)
 
 
 if __name__ == "__main__":

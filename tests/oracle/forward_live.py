@@ -10,10 +10,8 @@ losses, padding included; attention weights of every layer and head, and their m
 positions of one's own; what transformers raises at; each row against its single run; threads and instruction sets;
 generate() token for token on left-padded batches; PG_FORWARD_EMBEDDINGS. Bounds as README.md says. Without --seed the seed is fresh; it is printed.
 """
-import argparse
 import dataclasses
 import os
-import sys
 
 import numpy as np
 import torch
@@ -21,7 +19,6 @@ import torch
 import batch_reference
 import batches
 import checkpoints
-import compare
 import pglib
 import reference
 import seeded
@@ -446,19 +443,14 @@ class Case(seeded.SeededCase):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="the first checkpoint (default: a fresh one)")
-    args.add_argument("--count", type=int, default=12, help="checkpoints (default 12)")
-    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
-    args = args.parse_args()
+    args = seeded.arguments(__doc__, 12, "checkpoints").parse_args()
     torch.set_num_threads(1)  # the fastest for models this small
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the CPU to the others
     library, passed, failed, closest = pglib.Library(args.build), 0, 0, 0.0
     for case in seeded.run_cases(args.seed, args.count, lambda seed, folder: Case(seed, library, folder)):
         passed, failed, closest = passed + case.passed, failed + case.failed, max(closest, case.closest)
     print(f"the stage nearest to its bound was at {closest:.2f} of it")
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    seeded.end(passed, failed)
 
 
 if __name__ == "__main__":

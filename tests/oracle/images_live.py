@@ -14,7 +14,6 @@ and enlarged to SIDE x SIDE without interpolation, so each pixel of the file is 
 What is whole, both must open. What is damaged, both must refuse or both open, but for the kinds of damage in STRICTER
 (the library may refuse alone) and LAXER (Pillow may), see docs/PROCESSOR.md.
 """
-import argparse
 import collections
 import json
 import os
@@ -32,6 +31,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 import compare
 import pglib
+import seeded
 
 sys.path.insert(0, os.path.join(compare.ROOT, "tests", "golden"))
 import make_images  # noqa: E402
@@ -284,24 +284,20 @@ def check(folders, path, seed):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="the first case (default: a fresh one)")
-    args.add_argument("--count", type=int, default=1000, help="cases (default 1000)")
+    args = seeded.arguments(__doc__, 1000)
     args.add_argument("--only", type=int, help="this case alone")
-    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
     args.add_argument("--show", type=int, default=20, help="failures that are printed (default 20)")
     args = args.parse_args()
     warnings.simplefilter("ignore")
-    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    first, count = (args.only, 1) if args.only is not None else (first, args.count)
-    print(f"seed {first}, {count} cases", flush=True)
+    count = 1 if args.only is not None else args.count
+    seeds = seeded.seeds(args.only if args.only is not None else args.seed, count)
     library, outcomes, failed = pglib.Library(args.build), collections.Counter(), 0
     with tempfile.TemporaryDirectory() as temporary:
         folders = []
         for name, value in (("do_convert_rgb true", True), ("do_convert_rgb null", None), (OPENED, True)):
             folder = make_folder(os.path.join(temporary, name), value)
             folders.append((name, SiglipImageProcessorPil.from_pretrained(folder), pglib.Processor(library, folder)))
-        for seed in range(first, first + count):
+        for seed in seeds:
             try:
                 what, outcome, wrong = check(folders, os.path.join(temporary, "image"), seed)
             except Exception:  # a defect of this script must not hide the rest
@@ -314,8 +310,7 @@ def main():
                       flush=True)
     for outcome, n in sorted(outcomes.items()):
         print(f"{n:6} {outcome}")
-    print(f"{count - failed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    seeded.end(count - failed, failed)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,16 @@ types and bits of numbers; or both refuse it. What the library alone refuses, as
 counted by itself: two values under one key, U+0000, lone surrogates, NaN and Infinity, numbers too large for 64 bits or a
 double, depth above 32.
 """
-import argparse
 import ctypes
 import json
 import math
 import os
 import random
 import struct
-import sys
 import tempfile
 
 import pglib
+import seeded
 
 
 class Strict(Exception):
@@ -181,18 +180,12 @@ def compare(folder, data, counts):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="the first case (default: a fresh one)")
-    args.add_argument("--count", type=int, default=3000)
-    args.add_argument("--build", default=os.environ.get("PG_BUILD", os.path.join(pglib.ROOT, "build")))
-    args = args.parse_args()
-    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    print(f"seed {first}, {args.count} cases", flush=True)
+    args = seeded.arguments(__doc__, 3000).parse_args()
     pglib.Library(args.build)
     counts = {"taken": 0, "refused": 0, "strict": 0}
     passed = failed = 0
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(first, first + args.count):
+        for seed in seeded.seeds(args.seed, args.count):
             writer = Writer(seed)
             data = ("{" + writer.space() + '"zz":' + writer.value(0) + "}").encode("utf-8", "surrogatepass")
             if seed % 3 == 0:
@@ -203,8 +196,7 @@ def main():
                 failed += 1
                 print(f"seed {seed}: {data[:200]!r}", flush=True)
     print(", ".join(f"{n} {what}" for what, n in counts.items()))
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    seeded.end(passed, failed)
 
 
 if __name__ == "__main__":

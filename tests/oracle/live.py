@@ -10,12 +10,10 @@ prompts; the same through the tool `paligemma run --json`; every stage equal to 
 every instruction set within the bounds. Without --seed the seed is fresh; it is printed, and a failure says how to see
 it again.
 """
-import argparse
 import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import traceback
 
@@ -182,19 +180,14 @@ def describe(spec):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="the first checkpoint (default: a fresh one)")
-    args.add_argument("--count", type=int, default=20, help="checkpoints (default 20)")
-    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
+    args = seeded.arguments(__doc__, 20, "checkpoints")
     args.add_argument("--keep", help="folder that keeps the checkpoints")
     args = args.parse_args()
-    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    print(f"seed {first}, {args.count} checkpoints", flush=True)
     torch.set_num_threads(1)  # the fastest for models this small
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads leave the CPU to the others
     library, passed, failed = pglib.Library(args.build), 0, 0
     with tempfile.TemporaryDirectory() as temporary:
-        for seed in range(first, first + args.count):
+        for seed in seeded.seeds(args.seed, args.count, "checkpoints"):
             case = Case(seed, args.build, args.keep or temporary)
             try:
                 case.run(library)
@@ -203,8 +196,7 @@ def main():
             passed, failed = passed + case.passed, failed + case.failed
             if not args.keep:
                 shutil.rmtree(case.folder, ignore_errors=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    seeded.end(passed, failed)
 
 
 if __name__ == "__main__":

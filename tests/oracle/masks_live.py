@@ -12,10 +12,8 @@ decodes with torch's convolutions, and puts the mask into the box with Pillow, a
 value is above NEAR, and outside where it is below -NEAR; those between are counted. Run lengths must be those of
 pycocotools.
 """
-import argparse
 import ctypes
 import os
-import sys
 import tempfile
 
 import numpy as np
@@ -25,7 +23,6 @@ from PIL import Image
 from pycocotools import mask as coco
 from safetensors.torch import save_file
 
-import compare
 import pglib
 import seeded
 
@@ -148,17 +145,12 @@ class Case(seeded.SeededCase):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="the first case (default: a fresh one)")
-    args.add_argument("--count", type=int, default=500)
-    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
-    args = args.parse_args()
-    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    print(f"seed {first}, {args.count} cases", flush=True)
+    args = seeded.arguments(__doc__, 500).parse_args()
     torch.set_num_threads(1)
     library, passed, failed, decoder = pglib.Library(args.build), 0, 0, ctypes.c_void_p()
-    for seed in range(first, first + args.count):
-        if seed == first or seed % 25 == 0:
+    seeds = seeded.seeds(args.seed, args.count)
+    for seed in seeds:
+        if seed % 25 == 0 or seed == seeds[0]:
             pglib.binding().lib.pg_mask_decoder_close(ctypes.byref(decoder))
             with tempfile.TemporaryDirectory() as folder:
                 path, weights = write(draw_weights(seed), seed // 25, folder)
@@ -169,8 +161,7 @@ def main():
     pglib.binding().lib.pg_mask_decoder_close(ctypes.byref(decoder))
     print(f"{Case.n_pixels} pixels, {Case.n_near} of them within {NEAR} of the edge; decoded values at most {Case.worst:.1e} apart;"
           f" {Case.n_refused} boxes out of order")
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    seeded.end(passed, failed)
 
 
 if __name__ == "__main__":

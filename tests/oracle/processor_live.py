@@ -10,12 +10,10 @@ ids, masks, types, labels, positions and image counts as numbers, pixels to the 
 errors: where transformers raises, the library must refuse (two exceptions: batches.Accident). What transformers cuts is
 cut once more with PG_ENCODE_KEEP_ENDS, which must keep images, newline and eos. --only replays one case.
 """
-import argparse
 import collections
 import dataclasses
 import json
 import os
-import sys
 import tempfile
 import traceback
 
@@ -25,6 +23,7 @@ import batches
 import checkpoints
 import compare
 import pglib
+import seeded
 import vocabularies
 
 import make_tokenizers  # in ../golden; batches has put it on the path
@@ -134,19 +133,15 @@ def check_kept_ends(hf, processor, case, images):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="the first case (default: a fresh one)")
-    args.add_argument("--count", type=int, default=1000, help="cases (default 1000)")
+    args = seeded.arguments(__doc__, 1000)
     args.add_argument("--only", type=int, help="this case alone, printed whole")
-    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
     args.add_argument("--show", type=int, default=20, help="failures that are printed (default 20)")
     args = args.parse_args()
-    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    first, count = (args.only, 1) if args.only is not None else (first // GROUP * GROUP, args.count)
-    print(f"seed {first}, {count} cases", flush=True)
+    count = 1 if args.only is not None else args.count
+    seeds = seeded.seeds(args.only if args.only is not None else args.seed, count)
     library, outcomes, failed, hf = pglib.Library(args.build), collections.Counter(), 0, None
     with tempfile.TemporaryDirectory() as temporary:
-        for seed in range(first, first + count):
+        for seed in seeds:
             if hf is None or seed % GROUP == 0:
                 group = seed // GROUP
                 folder, what = make_folder(group, os.path.join(temporary, str(group)))
@@ -162,8 +157,7 @@ def main():
                 print("".join(f"    {line}\n" for line in wrong) + f"    replay: processor_live.py --only {seed}",
                       flush=True)
     print(", ".join(f"{n} {outcome}" for outcome, n in sorted(outcomes.items())))
-    print(f"{count - failed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    seeded.end(count - failed, failed)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,9 @@ steps are counted and let pass: equally likely ids at a bound, of which torch's 
 torch's rounding moves over it (BORDER, at_a_bound). Every third case compares how stop strings and eos ids end greedy
 generation instead.
 """
-import argparse
 import ctypes
 import json
 import os
-import sys
 import tempfile
 
 import numpy as np
@@ -275,13 +273,7 @@ class Case(seeded.SeededCase):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="the first case (default: a fresh one)")
-    args.add_argument("--count", type=int, default=300)
-    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
-    args = args.parse_args()
-    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    print(f"seed {first}, {args.count} cases", flush=True)
+    args = seeded.arguments(__doc__, 300).parse_args()
     torch.set_num_threads(1)
     library, passed, failed = pglib.Library(args.build), 0, 0
     with tempfile.TemporaryDirectory() as folder:
@@ -292,14 +284,13 @@ def main():
             sides = [(reference.Reference(DEMO), demo, demo_processor),
                      (reference.Reference(folder), drawn, drawn_processor)]
             sides[0][0].folder, sides[1][0].folder = DEMO, folder
-            for seed in range(first, first + args.count):
+            for seed in seeded.seeds(args.seed, args.count):
                 case = Case(seed, sides)
                 case.run()
                 passed, failed = passed + case.passed, failed + case.failed
     print(f"{Case.n_steps} steps; {Case.n_ties} kept others of equally likely ids, {Case.n_borders} judged ids at a bound "
           "differently")
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    seeded.end(passed, failed)
 
 
 if __name__ == "__main__":

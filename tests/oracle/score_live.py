@@ -9,9 +9,7 @@ prompt and answers: texts, whose ids are those of transformers' processor with s
 ids of 1 to 40 tokens, or of 300. transformers runs each answer alone, in f32 and in f64. Ours must be as close to f64 as a few
 times transformers' own f32 is, of all tokens of the case.
 """
-import argparse
 import os
-import sys
 import tempfile
 
 import numpy as np
@@ -93,24 +91,17 @@ class Case(seeded.SeededCase):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="the first case (default: a fresh one)")
-    args.add_argument("--count", type=int, default=40)
-    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
-    args = args.parse_args()
-    first = args.seed if args.seed is not None else int.from_bytes(os.urandom(4), "little")
-    print(f"seed {first}, {args.count} cases", flush=True)
+    args = seeded.arguments(__doc__, 40).parse_args()
     torch.set_num_threads(1)
     library, passed, failed = pglib.Library(args.build), 0, 0
     demo = [reference.Reference(DEMO, dtype=dtype) for dtype in (torch.float32, torch.float64)]
     with tempfile.TemporaryDirectory() as folder:
-        for seed in range(first, first + args.count):
+        for seed in seeded.seeds(args.seed, args.count):
             case = Case(seed, folder, demo)
             case.run(library)
             passed, failed = passed + case.passed, failed + case.failed
     print(f"{Case.n_tokens} tokens; the worst error is {Case.worst:.2f} of its bound")
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    seeded.end(passed, failed)
 
 
 if __name__ == "__main__":

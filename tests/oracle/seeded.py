@@ -1,12 +1,37 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 """What the live comparisons share: a case drawn from a seed, whose checks are counted and which says how to replay it."""
+import argparse
 import os
 import shutil
 import sys
 import tempfile
 import traceback
 
+import compare
+
 SHOWN = 12  # messages of a failed check at the most
+
+
+def arguments(description, count, what="cases"):
+    """The parser of a comparison that takes --seed, --count (of `what`, default `count`) and --build."""
+    args = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args.add_argument("--seed", type=int, help="of the first (default: a fresh one)")
+    args.add_argument("--count", type=int, default=count, help=f"{what} (default {count})")
+    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
+    return args
+
+
+def seeds(seed, count, what="cases"):
+    """`count` seeds from `seed` on (None: a fresh one, which is printed)"""
+    first = seed if seed is not None else int.from_bytes(os.urandom(4), "little")
+    print(f"seed {first}, {count} {what}", flush=True)
+    return range(first, first + count)
+
+
+def end(passed, failed):
+    """The last line, and the exit status."""
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed else 0)
 
 
 class SeededCase:
@@ -29,10 +54,8 @@ class SeededCase:
 def run_cases(seed, count, make):
     """Yields `count` cases that have run, of the seeds from `seed` on (None: a fresh one, which is printed). make(seed,
     folder) -> a SeededCase with run(); its folder goes when the next is asked for."""
-    first = seed if seed is not None else int.from_bytes(os.urandom(4), "little")
-    print(f"seed {first}, {count} checkpoints", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
-        for seed in range(first, first + count):
+        for seed in seeds(seed, count, "checkpoints"):
             case = make(seed, temporary)
             try:
                 case.run()

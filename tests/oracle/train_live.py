@@ -12,10 +12,8 @@ K steps of AdamW (100) on a few batches. The reference is run in f64, and once m
 the measure of what it may cost the library. One f32 run is one draw of rounding errors, so where it does not explain a
 difference, a few more are drawn.
 """
-import argparse
 import copy
 import os
-import sys
 import warnings
 
 import checkpoints  # before torch: it sets the environment
@@ -26,7 +24,6 @@ from transformers import get_linear_schedule_with_warmup
 
 import batch_reference
 import batches
-import compare
 import forward_live
 import pglib
 import seeded
@@ -251,11 +248,8 @@ class Case(seeded.SeededCase):
 
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args.add_argument("--seed", type=int, help="the first checkpoint (default: a fresh one)")
-    args.add_argument("--count", type=int, default=10, help="checkpoints (default 10)")
+    args = seeded.arguments(__doc__, 10, "checkpoints")
     args.add_argument("--steps", type=int, default=100, help="of a loss curve (default 100)")
-    args.add_argument("--build", default=compare.default_build(), help="the build folder ($PG_BUILD or ./build)")
     args = args.parse_args()
     torch.set_num_threads(1)  # the fastest for models this small
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -265,8 +259,7 @@ def main():
         passed, failed, worst = passed + case.passed, failed + case.failed, max(worst, case.worst)
         curves += case.curves
     print(f"nearest to its bound: {worst:.2f}; {len(curves)} curves, the farthest {max(curves, default=0):.2g} of the loss")
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
+    seeded.end(passed, failed)
 
 
 if __name__ == "__main__":
