@@ -263,9 +263,7 @@ static int run_all(batch_state *s) {
 /* ---- options ---- */
 
 static int take_task(const tool_verb *verb, const char *name, tool_task *out) {
-    for (int i = 0; name && i < TOOL_N_TASKS; i++)
-        if (strcmp(name, tool_task_names[i]) == 0) *out = (tool_task)i;
-    if (!name || strcmp(name, tool_task_names[*out]) == 0) return -1;
+    if (!name || tool_task_of(name, out)) return -1;
     return tool_usage_error(verb, "--task: found '%s', expected text or detect", name);
 }
 

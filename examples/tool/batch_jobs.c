@@ -14,7 +14,7 @@
 
 enum { BLOCK = 1 << 16 /* bytes of a read */, PATIENCE = 100 /* ms between two looks at `end` */ };
 
-const char *const tool_task_names[TOOL_N_TASKS] = {"text", "detect"};
+static const char *const task_names[TOOL_N_TASKS] = {"text", "detect"};
 
 /* ---- one line ---- */
 
@@ -38,16 +38,28 @@ static char *take_most_tokens(tool_job *job) {
                : tool_line_reason("\"max_new_tokens\": found %s, expected a whole number", tool_json_kind(value));
 }
 
+int tool_task_of(const char *name, tool_task *out) {
+    for (int i = 0; i < TOOL_N_TASKS; i++)
+        if (strcmp(name, task_names[i]) == 0) {
+            *out = (tool_task)i;
+            return 1;
+        }
+    return 0;
+}
+
 static char *take_task(tool_job *job) {
     const char *name = NULL;
     char *why = tool_json_take_text(job->object, "task", &name);
-    if (why || !name) return why;
-    for (int i = 0; i < TOOL_N_TASKS; i++)
-        if (strcmp(name, tool_task_names[i]) == 0) {
-            job->task = (tool_task)i;
-            return NULL;
-        }
+    if (why || !name || tool_task_of(name, &job->task)) return why;
     return tool_line_reason("\"task\": found \"%s\", expected text or detect", name);
+}
+
+char *tool_job_error(void) {
+    static const char row[] = "row 0: ";
+    const char *text = pg_last_error();
+    if (strncmp(text, row, sizeof row - 1) == 0) text += sizeof row - 1;
+    char *named = tool_with_names(text);
+    return named ? named : strdup("no memory");
 }
 
 /* Returns NULL, or why the object is no job. */

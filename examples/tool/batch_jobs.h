@@ -20,7 +20,8 @@
 #include "walk.h"
 
 typedef enum tool_task { TOOL_TASK_TEXT, TOOL_TASK_DETECT, TOOL_N_TASKS } tool_task;
-extern const char *const tool_task_names[TOOL_N_TASKS];
+/* 1 and the task that is called `name`, or 0. */
+int tool_task_of(const char *name, tool_task *out);
 
 typedef struct tool_job {
     uint64_t line;       /* from 1; 0: an image of a folder */
@@ -65,5 +66,8 @@ void tool_job_free(tool_job *job);
 
 /* "JOBS, line 7: why", or what the error says already of an image of a folder. */
 void tool_job_warn(const tool_jobs *jobs, const tool_job *job);
+
+/* What pg_last_error() says of a job, which is the only row of its call, in the tool's words; malloc'ed. */
+char *tool_job_error(void);
 
 #endif

@@ -13,12 +13,6 @@
 
 enum { MOMENT = 200 /* ms that a job waits for one more to run with it */ };
 
-/* What pg_last_error() says of an image or prompt, in the tool's words; malloc'ed. */
-static char *last_error(void) {
-    char *named = tool_with_names(pg_last_error());
-    return named ? named : strdup("no memory");
-}
-
 /* ---- a reader ---- */
 
 static pg_status read_image(const tool_queue *q, tool_shared_image *image) {
@@ -36,7 +30,7 @@ static pg_status read_image(const tool_queue *q, tool_shared_image *image) {
 static char *check_images(const tool_queue *q, const tool_work *work) {
     pg_tensor ids = {.struct_size = sizeof ids};
     int64_t n = 0;
-    if (pg_inputs_get_tensor(work->prompt, "input_ids", &ids) < 0) return last_error();
+    if (pg_inputs_get_tensor(work->prompt, "input_ids", &ids) < 0) return tool_job_error();
     for (int64_t i = 0; i < ids.shape[1]; i++) n += ((const int64_t *)ids.data)[i] == q->image_id;
     if (n == q->n_image_tokens) return NULL;
     return tool_line_reason("the prompt has %lld `<image>`, expected at most 1 (--literal takes `<image>` as text)",
@@ -88,7 +82,7 @@ static void prepare(tool_queue *q, tool_work *work) {
     int is_new = 0;
     pg_status status = work->job.error ? PG_OK : read_prompt(q, work);
     if (status == PG_ERROR_CANCELLED) return;
-    if (status < 0) work->job.error = last_error();
+    if (status < 0) work->job.error = tool_job_error();
     if (!work->job.error) work->job.error = check_images(q, work);
     if (!work->job.error) {
         pthread_mutex_lock(&q->mutex);
@@ -99,7 +93,7 @@ static void prepare(tool_queue *q, tool_work *work) {
     if (is_new) {
         status = read_image(q, work->image);
         if (status == PG_ERROR_CANCELLED) return;
-        char *error = status < 0 ? last_error() : NULL;
+        char *error = status < 0 ? tool_job_error() : NULL;
         pthread_mutex_lock(&q->mutex);
         work->image->error = error;
         work->image->is_read = 1;

@@ -197,15 +197,6 @@ static pg_status run_together(const tool_batch_runner *b, tool_work *const *work
 /* An error that says something of the job, and nothing of the others. */
 static int is_of_job(pg_status status) { return status == PG_ERROR_ARGUMENT || status == PG_ERROR_LIMIT; }
 
-/* A message of the library about the only row of a batch, without "row 0: ". */
-static char *last_error(void) {
-    static const char row[] = "row 0: ";
-    const char *text = pg_last_error();
-    if (strncmp(text, row, sizeof row - 1) == 0) text += sizeof row - 1;
-    char *named = tool_with_names(text);
-    return named ? named : strdup("no memory");
-}
-
 pg_status tool_batch_run(const tool_batch_runner *b, tool_work *const *works, size_t n) {
     pg_status status = run_together(b, works, n);
     if (!is_of_job(status)) return status;
@@ -214,7 +205,7 @@ pg_status tool_batch_run(const tool_batch_runner *b, tool_work *const *works, si
         works[i]->answer = NULL;
     }
     if (n == 1) {
-        works[0]->job.error = last_error();
+        works[0]->job.error = tool_job_error();
         return PG_OK;
     }
     status = PG_OK; /* each by itself: the others are not to suffer from it */
