@@ -1320,6 +1320,9 @@ typedef struct pg_session_options {
     pg_cancel *cancel;         ///< default NULL
     int64_t max_context;       ///< tokens of the row, prompt and new ones; default and 0: as many as memory allows, at
                                ///< most 16777216. A longer prompt is PG_ERROR_LIMIT
+    pg_session *threads_of;    ///< a session of the same base model, whose threads this one works on, too, instead of
+                               ///< starting its own: n_threads is then 0 or the same. One call at a time on all that
+                               ///< share them (PG_ERROR_STATE); the last one ends them. Default NULL
 } pg_session_options;
 PG_API pg_status pg_session_options_init(pg_session_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -1349,6 +1352,18 @@ PG_API pg_status pg_session_step(pg_session *session, int64_t *token);
  * session where it was. row is 0 in callbacks, which must not use the session. Errors also: PG_ERROR_ARGUMENT (a
  * setting is out of range, or they leave no id); the session may then go on. */
 PG_API pg_status pg_session_sample(pg_session *session, const pg_sampling_options *options, int64_t *token);
+
+/** A step of n sessions, 1 to 1024, as the rows of one pass: the weights are read once for up to 16 of them with int8
+ * and int4 weights, up to 4 with stored ones, and each gets the bits that it gets alone. The sessions are of one base
+ * model, with adapters or without; the pass runs on the threads of the first. tokens [n]: what pg_session_step() would
+ * give each. NULL: nothing is sampled; each is brought to the logits of its next token, so that pg_session_sample(), by
+ * settings of its own, runs no pass. statuses [n]: what pg_session_step() would return for each; one that is refused,
+ * was cancelled or lacks memory leaves the others as they would be without it. Progress callbacks and cancel flags are
+ * asked before the pass. Memory for the pass is the first session's, made when it is first needed. Returns PG_OK when
+ * no session failed, else the status of the first that did, with pg_last_error_row() its index. Errors of the whole
+ * call, after which nothing has changed: PG_ERROR_ARGUMENT (a session is NULL or of another base), _STATE (the first
+ * one's threads are in use). */
+PG_API pg_status pg_session_step_together(pg_session *const *sessions, int64_t n, int64_t *tokens, pg_status *statuses);
 
 /** Feeds `n_ids` tokens of the host's choice, eos ids too, in place of sampled ones: they count as returned. Then the
  * logits are those of the token that follows. At least one of max_new_tokens must be left. 0 ids change nothing.

@@ -1538,6 +1538,7 @@ class session : public detail::handle<pg_session, pg_session_close> {
     outcome<tensor> logits() const && = delete; ///< the tensor would be gone
 
    private:
+    friend outcome<std::vector<paligemma::step>> step_together(span<session *const> sessions, bool samples);
     outcome<void> prefill(const inputs &inputs, const features *features) {
         detail::kept all = detail::join(hooks(), detail::access::hooks(inputs));
         if (features) all = detail::join(all, detail::access::hooks(*features));
@@ -1558,6 +1559,32 @@ class session : public detail::handle<pg_session, pg_session_close> {
     }
     session(pg_session *made, detail::kept hooks) noexcept : handle(made, std::move(hooks)) {}
 };
+
+/** A step of sessions of one base model as the rows of one pass; each gets what it gets alone. event of each is also
+ * the error that it ended with alone, a PG_ERROR_*. samples false: no tokens are chosen, and session::sample() of each
+ * then runs no pass. Errors of the whole call: pg_session_step_together(). */
+inline outcome<std::vector<step>> step_together(span<session *const> sessions, bool samples = true) {
+    constexpr pg_status untold = INT32_MIN;
+    detail::kept all;
+    std::vector<pg_session *> handles;
+    for (session *one : sessions) {
+        handles.push_back(one ? one->get() : nullptr);
+        if (one) all = detail::join(all, one->hooks());
+    }
+    detail::call call(std::move(all));
+    std::vector<int64_t> tokens(sessions.size());
+    std::vector<pg_status> statuses(sessions.size() + 1, untold);
+    const pg_status status = pg_session_step_together(handles.data(), static_cast<int64_t>(handles.size()),
+                                                      samples ? tokens.data() : nullptr, statuses.data());
+    return call.finish(statuses[0] == untold ? status : PG_OK, [&] {
+        std::vector<step> made;
+        for (std::size_t i = 0; i < tokens.size(); i++) {
+            made.push_back(session::stepped(statuses[i], tokens[i]));
+            if (!samples) made.back().token.reset();
+        }
+        return made;
+    });
+}
 
 /** Turns ids into text one by one. One call at a time, else PG_ERROR_STATE. */
 class detokenizer : public detail::handle<pg_detokenizer, pg_detokenizer_close> {

@@ -39,7 +39,7 @@
     X(pg_sampling_options, on_logits_user) \
     X(pg_score_info, mean_probability)     \
     X(pg_score_options, cancel)            \
-    X(pg_session_options, max_context)     \
+    X(pg_session_options, threads_of)      \
     X(pg_tensor, data)                     \
     X(pg_train_result, n_tokens)           \
     X(pg_trainer_options, cancel)

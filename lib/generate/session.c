@@ -2,7 +2,10 @@
 /* A session: its memory is reserved when it is made, and again where a prompt needs more; a prefill, then steps. */
 #include "generate/session.h"
 
+#include <string.h>
+
 #include "generate/sampler.h"
+#include "model/row_models.h"
 
 /* What a session runs at the most, with prompts of n_tokens and the features of n_images computed. */
 static pgi_limits limits_of(const pg_model *model, int64_t n_tokens, int64_t n_images, int64_t n_keys) {
@@ -38,13 +41,51 @@ static pg_status reserve(pg_session *session, int64_t n_tokens, int64_t n_images
     return pgi_id_list_reserve(&session->ids, (size_t)session->decoding.cache.capacity + 1);
 }
 
+/* Those of another session, or new ones, which are not started yet. */
+static pgi_session_threads *take_threads(const pg_model *model, const pg_session_options *options) {
+    pgi_session_threads *threads = options->threads_of ? options->threads_of->threads : NULL;
+    if (threads) {
+        atomic_fetch_add_explicit(&threads->references, 1, memory_order_relaxed);
+        return threads;
+    }
+    threads = pgi_alloc_zero(&model->memory, 1, sizeof *threads);
+    if (!threads) return NULL;
+    atomic_init(&threads->references, 1);
+    threads->memory = model->memory;
+    pgi_thread_pool_init(&threads->pool, options->n_threads);
+    return threads;
+}
+
+static void release_threads(pgi_session_threads *threads) {
+    if (!threads || atomic_fetch_sub_explicit(&threads->references, 1, memory_order_acq_rel) != 1) return;
+    const pgi_memory memory = threads->memory;
+    pgi_thread_pool_free(&threads->pool);
+    pgi_free(&memory, threads);
+}
+
+int pgi_session_same_base(const pg_model *model, const pg_session *session) {
+    return pgi_model_base(model) == pgi_model_base(session->model);
+}
+
 pg_status pgi_session_create(const pg_model *model, const pg_session_options *options, pg_session **out) {
     const pgi_memory *memory = &model->memory;
     pg_session *session = pgi_alloc_zero(memory, 1, sizeof *session);
     if (!session) return PG_ERROR_MEMORY;
+    session->threads = take_threads(model, options);
+    if (!session->threads) {
+        pgi_free(memory, session);
+        return PG_ERROR_MEMORY;
+    }
     session->model = pgi_model_retain(model);
     pgi_cancel_retain(options->cancel);
-    session->run = pgi_run_init(&session->pool, &model->kernels, PGI_RUN_OPTIONS(options));
+    session->run = (pgi_run){
+        .kernels = &model->kernels,
+        .n_threads = options->n_threads,
+        .pool = &session->threads->pool,
+        .cancel = options->cancel,
+        .progress = options->progress,
+        .progress_user = options->progress_user,
+    };
     session->limits = (pgi_decoding_limits){options->max_new_tokens, options->max_context};
     session->decoding.pending = -1;
     pgi_id_list_init(&session->ids, memory);
@@ -54,7 +95,7 @@ pg_status pgi_session_create(const pg_model *model, const pg_session_options *op
         pgi_session_close(session);
         return status;
     }
-    pgi_thread_pool_start(&session->pool);
+    if (!options->threads_of) pgi_thread_pool_start(&session->threads->pool);
     *out = session;
     return PG_OK;
 }
@@ -63,9 +104,10 @@ void pgi_session_close(pg_session *session) {
     if (!session) return;
     pg_model *model = session->model;
     pgi_memory memory = model->memory;
-    pgi_run_free(&session->run);
+    release_threads(session->threads);
     pgi_decoding_free(&session->decoding, &memory);
     pgi_workspace_free(&session->workspace, &memory);
+    pgi_workspace_free(&session->group, &memory);
     pgi_id_list_free(&session->ids);
     pgi_cancel_release((pg_cancel *)(uintptr_t)session->run.cancel);
     pgi_free(&memory, session);
@@ -201,13 +243,103 @@ pg_status pgi_session_sample(pg_session *session, const pg_sampling_options *opt
     return sample(session, &sampling, token);
 }
 
+static pgi_sampling greedy_of(const pg_session *session) {
+    const pgi_config *config = &session->model->config;
+    return (pgi_sampling){.config = config, .vocab_size = config->text.vocab_size, .greedy = 1};
+}
+
 pg_status pgi_session_step(pg_session *session, int64_t *token) {
-    pgi_sampling greedy = {
-        .config = &session->model->config, .vocab_size = session->model->config.text.vocab_size, .greedy = 1};
+    pgi_sampling greedy = greedy_of(session);
     PGI_TRY(check_state(session));
     if (has_no_tokens_left(session)) return session->decoding.ends_context ? PG_EVENT_CONTEXT : PG_EVENT_LENGTH;
     PGI_TRY(catch_up(session));
     return sample(session, &greedy, token);
+}
+
+/* What a call of pgi_session_step_together() is about. */
+typedef struct group_call {
+    pg_session *const *sessions;
+    pg_status *statuses;
+    void (*on_error)(void *user, int64_t session);
+    void *user;
+} group_call;
+
+static void set_status(const group_call *g, int64_t i, pg_status status) {
+    g->statuses[i] = status;
+    if (status < 0) g->on_error(g->user, i);
+}
+
+/* Everything that may fail before a pass; a session that fails takes no part in it. */
+static void get_ready(const group_call *g, int64_t i) {
+    pg_session *session = g->sessions[i];
+    const pgi_decoding *decoding = &session->decoding;
+    pg_status status = check_state(session);
+    if (status >= 0 && has_no_tokens_left(session))
+        status = decoding->ends_context ? PG_EVENT_CONTEXT : PG_EVENT_LENGTH;
+    else if (status >= 0 && decoding->pending >= 0) {
+        status = make_room(session);
+        if (status >= 0)
+            status = pgi_run_progress(&session->run, PG_PHASE_DECODE, decoding->n_returned, decoding->max_tokens);
+        if (status < 0) session->state = PGI_SESSION_EMPTY;
+    }
+    set_status(g, i, status);
+}
+
+/* Brings n sessions, which[n] of the call's, to the logits behind their pending tokens, on the threads and in the
+ * memory of `first`. */
+static pg_status advance_group(const group_call *g, pg_session *first, const int64_t *which, int64_t n) {
+    pgi_decoding *decodings[PGI_STEP_ROWS];
+    const pg_model *models[PGI_STEP_ROWS];
+    const int64_t vocab_size = first->model->config.text.vocab_size;
+    int64_t n_keys = 0;
+    for (int64_t i = 0; i < n; i++) {
+        pg_session *session = g->sessions[which[i]];
+        decodings[i] = &session->decoding;
+        models[i] = session->model;
+        n_keys = pgi_max64(n_keys, session->decoding.cache.capacity);
+    }
+    const pgi_kernels kernels = pgi_row_models_kernels(first->model, models, n);
+    pgi_run run = first->run;
+    run.kernels = &kernels;
+    run.cancel = n == 1 ? g->sessions[which[0]]->run.cancel : NULL; /* a flag must not end the step of others */
+    const pgi_limits limits = {.n_step_tokens = n, .n_keys = n_keys, .n_logits = n * vocab_size};
+    PGI_TRY(pgi_workspace_reserve(&first->group, &run, first->model, &limits));
+    const pgi_pass_workspace *step = &first->group.step;
+    float *logits = first->group.logits;
+    PGI_TRY(pgi_decoding_step_group(&run, decodings, n, step));
+    PGI_TRY(pgi_decoding_logits(&run, decodings, n, step->x, logits, &step->head));
+    for (int64_t i = 0; i < n; i++)
+        memcpy(g->sessions[which[i]]->logits, logits + i * vocab_size, (size_t)vocab_size * sizeof(float));
+    return PG_OK;
+}
+
+/* The sessions that are ready and have a token to feed, in passes of as many as step together. */
+static void advance_all(const group_call *g, int64_t n) {
+    const int64_t most = pgi_step_rows(g->sessions[0]->model);
+    int64_t which[PGI_STEP_ROWS], found = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (g->statuses[i] == PG_OK && g->sessions[i]->decoding.pending >= 0) which[found++] = i;
+        if (found < most && i + 1 < n) continue;
+        const pg_status status = found > 0 ? advance_group(g, g->sessions[0], which, found) : PG_OK;
+        for (int64_t k = 0; status < 0 && k < found; k++) {
+            g->sessions[which[k]]->state = PGI_SESSION_EMPTY;
+            set_status(g, which[k], status);
+        }
+        found = 0;
+    }
+}
+
+void pgi_session_step_together(pg_session *const *sessions, int64_t n, int64_t *tokens, pg_status *statuses,
+                               void (*on_error)(void *user, int64_t session), void *user) {
+    const group_call g = {sessions, statuses, on_error, user};
+    for (int64_t i = 0; i < n; i++)
+        if (statuses[i] == PG_OK) get_ready(&g, i);
+    advance_all(&g, n);
+    for (int64_t i = 0; tokens && i < n; i++) {
+        if (statuses[i] != PG_OK) continue;
+        pgi_sampling greedy = greedy_of(sessions[i]);
+        set_status(&g, i, sample(sessions[i], &greedy, &tokens[i]));
+    }
 }
 
 pg_status pgi_session_feed(pg_session *session, const int64_t *ids, int64_t n_ids) {

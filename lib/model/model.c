@@ -109,6 +109,8 @@ fail:
     return status;
 }
 
+const pg_model *pgi_model_base(const pg_model *model) { return model->base ? model->base : model; }
+
 pg_model *pgi_model_retain(const pg_model *model) {
     pg_model *counted = (pg_model *)(uintptr_t)model;
     if (counted) atomic_fetch_add_explicit(&counted->references, 1, memory_order_relaxed);

@@ -55,6 +55,8 @@ pg_status pgi_model_quantize(pg_model *model, const pgi_run *run, int32_t weight
 /* The same handle, which now counts one more reference. Handles that never change are const everywhere else: only their
  * count does. NULL is ignored. */
 pg_model *pgi_model_retain(const pg_model *model);
+/* The model whose weights an adapted one shares; of another: itself. */
+const pg_model *pgi_model_base(const pg_model *model);
 void pgi_model_release(pg_model *model); /* NULL is ignored */
 
 #endif

@@ -2,15 +2,13 @@
 /* Handles of rows: row_models.h. */
 #include "model/row_models.h"
 
-static const pg_model *base_of(const pg_model *model) { return model->base ? model->base : model; }
-
 static pg_status check(const pg_model *model, const pg_model *const *models, int64_t n, int64_t n_rows) {
     if (!models) return pgi_error(PG_ERROR_ARGUMENT, "row_models is NULL, expected %lld handles", (long long)n);
     if (n != n_rows)
         return pgi_error(PG_ERROR_ARGUMENT, "n_row_models is %lld, expected 0 or %lld, one for each row of the inputs",
                          (long long)n, (long long)n_rows);
     for (int64_t r = 0; r < n; r++)
-        if (models[r] && base_of(models[r]) != base_of(model))
+        if (models[r] && pgi_model_base(models[r]) != pgi_model_base(model))
             return pgi_error_of_row(
                 pgi_error(
                     PG_ERROR_ARGUMENT,

@@ -292,7 +292,8 @@ class ScoreInfo(Struct):
 
 class SessionOptions(Struct):
     _fields_ = [("struct_size", u32), ("n_threads", i32), ("max_new_tokens", i32), ("max_prompt_tokens", i32),
-                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p), ("max_context", i64)]
+                ("progress", ProgressFn), ("progress_user", c_void_p), ("cancel", c_void_p), ("max_context", i64),
+                ("threads_of", c_void_p)]
 
 
 _H = c_void_p  # a handle
@@ -383,6 +384,7 @@ STATUS_FUNCTIONS = {
     "pg_session_prefill": [_H, _H, _H],
     "pg_session_step": [_H, P(i64)],
     "pg_session_sample": [_H, P(SamplingOptions), P(i64)],
+    "pg_session_step_together": [P(c_void_p), i64, P(i64), P(i32)],
     "pg_session_feed": [_H, P(i64), c_size_t],
     "pg_session_get_logits": [_H, P(Tensor)],
     "pg_detokenizer_create": [_H, u32, _OUT],

@@ -199,6 +199,17 @@ void test_throwing_in_handles(const world &w) {
     armed = false;
     session.prefill(w.inputs);
     CHECK(session.step().token.has_value());
+    {
+        pg::session other = pg::session::create(w.model), alone = pg::session::create(w.model), none;
+        other.prefill(w.inputs);
+        alone.prefill(w.inputs);
+        pg::session *const both[] = {&session, &other};
+        const std::vector<pg::step> steps = pg::step_together(both);
+        CHECK(steps.size() == 2 && steps[1].token == alone.step().token);
+        CHECK(!pg::step_together(both, false)[1].token);
+        pg::session *const refused[] = {&session, &none};
+        CHECK(fails([&] { pg::step_together(refused); }) == PG_ERROR_ARGUMENT);
+    }
     pg::sampling_options sampling;
     sampling.on_logits = bomb(1);
     CHECK(throws(1, [&] { session.sample(sampling); }));

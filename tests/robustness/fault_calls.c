@@ -486,6 +486,23 @@ static pg_status session_steps(fault_world *w) {
     if (status >= 0) status = pg_session_get_logits(w->session, &logits);
     return status;
 }
+/* Two sessions on the threads of the first. */
+static pg_status step_together(fault_world *w) {
+    pg_session *sessions[2] = {NULL, NULL};
+    pg_session_options options;
+    int64_t tokens[2];
+    pg_status statuses[2];
+    pg_session_options_init(&options, sizeof options);
+    options.n_threads = 1;
+    options.max_new_tokens = 4;
+    pg_status status = pg_session_create(w->model, &options, &sessions[0]);
+    options.threads_of = sessions[0];
+    if (status >= 0) status = pg_session_create(w->model, &options, &sessions[1]);
+    for (int i = 0; i < 2 && status >= 0; i++) status = pg_session_prefill(sessions[i], w->inputs, NULL);
+    for (int i = 0; i < 2 && status >= 0; i++) status = pg_session_step_together(sessions, 2, tokens, statuses);
+    for (int i = 0; i < 2; i++) pg_session_close(&sessions[i]);
+    return status;
+}
 static pg_status detokenize(fault_world *w) {
     pg_detokenizer *detokenizer = NULL;
     const char *text;
@@ -712,6 +729,7 @@ const fault_call fault_calls[] = {
     {"features_load", features_load},
     {"features_from_bytes", features_from_bytes},
     {"session_steps", session_steps},
+    {"step_together", step_together},
     {"detokenize", detokenize},
     {"answers", answers},
     {"masks_decoded", masks_decoded},

@@ -329,6 +329,12 @@ extern "C" {
         token: *mut i64,
     ) -> pg_status;
     pub fn pg_session_step(session: *mut pg_session, token: *mut i64) -> pg_status;
+    pub fn pg_session_step_together(
+        sessions: *const *mut pg_session,
+        n: i64,
+        tokens: *mut i64,
+        statuses: *mut pg_status,
+    ) -> pg_status;
     pub fn pg_status_name(status: pg_status) -> *const c_char;
     pub fn pg_tensor_init(tensor: *mut pg_tensor, struct_size: usize) -> pg_status;
     pub fn pg_trainer_close(trainer: *mut *mut pg_trainer);

@@ -467,6 +467,7 @@ pub struct pg_session_options {
     pub progress_user: *mut c_void,
     pub cancel: *mut pg_cancel,
     pub max_context: i64,
+    pub threads_of: *mut pg_session,
 }
 
 #[repr(C)]
