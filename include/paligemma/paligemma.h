@@ -93,6 +93,7 @@ enum {
     PG_EVENT_LENGTH = 2,        ///< pg_session_step(): no token returned, max_new_tokens were
     PG_EVENT_CONTEXT = 3,       ///< pg_session_step(): no token returned, the row is max_context long
     PG_EVENT_STOP = 4,          ///< pg_session_sample(): no token returned, a callback wants to end the row
+    PG_EVENT_NONE = 5,          ///< pg_worker_poll(), pg_worker_wait(): there is no event
     PG_ERROR_ARGUMENT = -10,    ///< a NULL pointer, a value out of range, invalid UTF-8
     PG_ERROR_MEMORY = -20,      ///< the allocator returned NULL
     PG_ERROR_IO = -30,          ///< a file could not be read or written
@@ -100,7 +101,10 @@ enum {
     PG_ERROR_FORMAT = -40,      ///< a file is damaged, truncated, or contradicts itself
     PG_ERROR_UNSUPPORTED = -50, ///< sound, but not something this version runs
     PG_ERROR_LIMIT = -60,       ///< too large: an image, a prompt, a dimension
+    PG_ERROR_BUSY = -61,        ///< pg_worker_submit(): the queue is full
     PG_ERROR_CANCELLED = -70,   ///< a cancel request, a progress callback, or one that threw stopped the call
+    PG_ERROR_DEADLINE = -71,    ///< the deadline of a worker's request passed before its end
+    PG_ERROR_REPLACED = -72,    ///< a newer request of its stream took the place of a worker's request
     PG_ERROR_STATE = -80,       ///< calls in the wrong order, or a handle that is in use by another call
     PG_ERROR_INTERNAL = -90     ///< a defect of this library; please report it
 };
@@ -1387,6 +1391,151 @@ PG_API void pg_detokenizer_close(pg_detokenizer **detokenizer);
 PG_API pg_status pg_detokenizer_push(pg_detokenizer *detokenizer, int64_t id, const char **text, size_t *size);
 /** What was held back, at the end: an unfinished character becomes U+FFFD. Then the detokenizer starts anew. */
 PG_API pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **text, size_t *size);
+
+/* ---- Worker: requests of a loop that must not wait ---- */
+
+/** Background threads that own sessions. A game or a control loop submits frames with prompts, which takes as long as
+ * copying the frame, and looks for events once a frame: pg_worker_poll() never blocks, takes no lock and costs well
+ * below 20 us. Requests that run together step as the rows of one pass, each with the answer that it has alone; a new
+ * one joins between two steps, and makes the others wait while its image and prompt are computed. Of requests that wait
+ * the one with the highest priority begins first, then the oldest. One begins only when none of higher priority runs on
+ * the same thread. Every accepted request has exactly one PG_WORKER_DONE event, the last of its ticket, whatever
+ * happens; the only ones that are not seen are those that nobody polled before pg_worker_close().
+ *
+ * Any number of threads may submit and cancel at a time, and one polls. pg_worker_submit(), _cancel() and _get_info()
+ * take a lock, which is held for a few operations on lists and never while something is computed or a callback runs.
+ * A deadline and a cancel are seen within a layer's time while image and prompt are computed, and a step's in the
+ * answer. In a child of fork() all calls but pg_worker_close() are PG_ERROR_STATE: the threads are in the parent. */
+typedef struct pg_worker pg_worker;
+
+/** Flags of pg_worker_options. */
+enum {
+    PG_WORKER_LEAVE_CPU_FREE = 1 ///< one CPU fewer than the thread that makes the worker may use, for n_threads by
+                                 ///< default, and bound to the others (Linux): the lowest one stays free. With one CPU
+                                 ///< of no effect
+};
+
+/** Options of pg_worker_create(). */
+typedef struct pg_worker_options {
+    uint32_t struct_size; ///< sizeof(pg_worker_options)
+    uint32_t flags;       ///< PG_WORKER_*; default 0
+    int32_t n_threads;    ///< 1 to 1024, of the computation on each background thread, which is one of them; default
+                          ///< and 0: the CPUs that it may use
+    int32_t n_workers;    ///< background threads, 1 to 64, each with sessions of its own; default and 0: 1. More
+                          ///< than one share memory bandwidth: rows that step together are faster
+    int32_t max_waiting;  ///< requests that may wait, 1 to 65536; default and 0: 16
+    int32_t max_running;  ///< rows that step together on a background thread, 1 to 64; default and 0: 4. The first has
+                          ///< its memory at once, each other from when it is first needed
+    int32_t max_new_tokens; ///< the most that a request may ask for; default and 0: 128
+    int32_t nice;           ///< 0 to 19, added to the nice value of the background threads and those they start
+                            ///< (Linux); elsewhere of no effect; default 0
+    const int32_t *cpus;    ///< [n_cpus] numbers of the CPUs that the background threads are bound to (Linux; elsewhere
+                            ///< PG_ERROR_UNSUPPORTED); default NULL: those of the thread that makes the worker
+    int64_t n_cpus;         ///< default 0
+} pg_worker_options;
+PG_API pg_status pg_worker_options_init(pg_worker_options *options, size_t struct_size); ///< fills in the defaults
+
+/** Starts the background threads and makes the first session of each. The worker keeps model and processor; its memory
+ * is the model's allocator's. Errors: PG_ERROR_ARGUMENT (an option: what was found, its range), _UNSUPPORTED, _MEMORY
+ * (also: the system refuses a thread), and those of pg_session_create(). */
+PG_API pg_status pg_worker_create(const pg_model *model, const pg_processor *processor,
+                                  const pg_worker_options *options, pg_worker **out);
+/** Cancels what waits and runs, waits for the background threads, which takes a step's time at most, and frees the
+ * worker with the events that were not polled. Requests with on_event are told first. During a call of another thread:
+ * that call returns PG_ERROR_STATE, or what it was about to. In a callback of the worker it does not wait: the threads
+ * end by themselves and free it. In a child of fork() what the parent's threads were just using stays allocated. */
+PG_API void pg_worker_close(pg_worker **worker);
+
+/** Values of pg_worker_event.kind. */
+enum {
+    PG_WORKER_TEXT = 1,   ///< a piece of the text, whole characters
+    PG_WORKER_OBJECT = 2, ///< an object of the answer (PG_REQUEST_OBJECTS), as soon as its part is complete (';')
+    PG_WORKER_DONE = 3    ///< the request has ended
+};
+
+/** What happened to a request. */
+typedef struct pg_worker_event {
+    uint32_t struct_size;    ///< in: sizeof(pg_worker_event)
+    int32_t kind;            ///< PG_WORKER_*
+    int64_t ticket;          ///< of the request
+    uint64_t user;           ///< of its options
+    pg_status status;        ///< DONE: PG_OK; PG_ERROR_CANCELLED, _REPLACED, _DEADLINE; or what its image, prompt or
+                             ///< computation was refused with
+    int32_t stop;            ///< DONE with PG_OK: PG_STOP_*
+    const char *text;        ///< TEXT: the piece; DONE: the whole text, or the error's words. NUL-terminated; else ""
+    uint64_t size;           ///< bytes of text, without the closing NUL
+    const pg_object *object; ///< OBJECT: in pixels of the image, with a score; valid as text is. Else NULL
+    int64_t n_new_tokens;    ///< DONE: tokens of the answer
+    double wait_seconds;     ///< DONE: from pg_worker_submit() to its beginning, or to its end where it never began
+    double run_seconds;      ///< DONE: from its beginning to its end; 0: it never began
+} pg_worker_event;
+PG_API pg_status pg_worker_event_init(pg_worker_event *event, size_t struct_size); ///< an empty one, to be filled
+
+/** Receives an event of a request, on a background thread, in the order of the ticket; what `event` points to is valid
+ * during the call. It should be short: rows that run wait for it. It may submit, cancel and close. */
+typedef void (*pg_worker_fn)(void *user, const pg_worker_event *event);
+
+/** Flags of pg_request_options. */
+enum {
+    PG_REQUEST_OBJECTS = 1, ///< objects of the answer as events, too (boxes in pixels, scores)
+    PG_REQUEST_BORROW = 2,  ///< the image's memory and path are not copied: they stay as they are until the DONE event
+    PG_REQUEST_CANCEL_RUNNING = 4 ///< with stream: takes the place of the stream's running requests, too
+};
+
+/** Options of pg_worker_submit(). */
+typedef struct pg_request_options {
+    uint32_t struct_size;                ///< sizeof(pg_request_options)
+    uint32_t flags;                      ///< PG_REQUEST_*; default 0
+    int32_t priority;                    ///< higher begins first; default 0
+    int32_t max_new_tokens;              ///< 1 to that of the worker; default and 0: that of the worker
+    int64_t stream;                      ///< a number for what only the newest frame matters of, such as a camera: a
+                                         ///< new request of it takes the place of the one that waits, which ends with
+                                         ///< PG_ERROR_REPLACED. Default and 0: none
+    double deadline;                     ///< seconds from pg_worker_submit(), after which the request ends with
+                                         ///< PG_ERROR_DEADLINE; default and 0: none
+    const pg_sampling_options *sampling; ///< copied, but what its callbacks are given; they run on a background thread.
+                                         ///< Default NULL: pg_model_get_sampling()
+    const pg_encode_options *encode;     ///< copied; cancel must be NULL (pg_worker_cancel()); default NULL
+    pg_worker_fn on_event;               ///< receives the events, in place of pg_worker_poll(); default NULL
+    void *on_event_user;                 ///< passed to on_event
+    uint64_t user;                       ///< handed back in each event
+} pg_request_options;
+PG_API pg_status pg_request_options_init(pg_request_options *options, size_t struct_size); ///< fills in the defaults
+
+/** Hands over an image and a prompt (UTF-8; NULL is ""). *ticket (may be NULL) names the request: 1, 2, 3, ... A frame
+ * of pixels and bytes of a file are copied; a path is read when the request begins. Errors: PG_ERROR_BUSY: max_waiting
+ * requests wait, or as many as may wait and run have ended without their DONE being polled; none of stream's was
+ * waiting. _ARGUMENT, _UNSUPPORTED, _LIMIT: an option, or a frame that is not sound; files are looked at later.
+ * _MEMORY. An error leaves no request. */
+PG_API pg_status pg_worker_submit(pg_worker *worker, const pg_image *image, const char *prompt,
+                                  const pg_request_options *options, int64_t *ticket);
+/** Ends a request with PG_ERROR_CANCELLED. PG_OK also when it has ended already. Errors: PG_ERROR_ARGUMENT (no such
+ * ticket). */
+PG_API pg_status pg_worker_cancel(pg_worker *worker, int64_t ticket);
+
+/** The next event of the requests without on_event: PG_OK, or PG_EVENT_NONE. Never blocks. What `event` points to is
+ * valid until the next poll of this worker. Of one thread at a time: another gets PG_ERROR_STATE. */
+PG_API pg_status pg_worker_poll(pg_worker *worker, pg_worker_event *event);
+/** The same, but waits for an event, for up to `seconds` (0 or more; INFINITY: as long as it takes). */
+PG_API pg_status pg_worker_wait(pg_worker *worker, double seconds, pg_worker_event *event);
+
+/** How a worker stands. Every accepted request is waiting, running, or counted in one of the ends. */
+typedef struct pg_worker_info {
+    uint32_t struct_size; ///< in: sizeof(pg_worker_info)
+    int32_t n_waiting;    ///< requests that wait
+    int32_t n_running;    ///< requests that run
+    int32_t n_not_polled; ///< requests that have ended, and whose DONE was not polled
+    int64_t n_accepted;   ///< requests since the worker was made
+    int64_t n_done;       ///< that ended with PG_OK
+    int64_t n_cancelled;  ///< with PG_ERROR_CANCELLED
+    int64_t n_replaced;   ///< with PG_ERROR_REPLACED
+    int64_t n_late;       ///< with PG_ERROR_DEADLINE
+    int64_t n_failed;     ///< with another error
+    int64_t n_busy;       ///< calls of pg_worker_submit() that were refused with PG_ERROR_BUSY
+    int64_t n_steps;      ///< passes of a decoding step
+    int64_t n_step_rows;  ///< rows of these passes: n_step_rows / n_steps stepped together
+} pg_worker_info;
+PG_API pg_status pg_worker_get_info(pg_worker *worker, pg_worker_info *info); ///< tells it
 
 /* ---- Training: LoRA and whole modules, frozen base ---- */
 

@@ -17,6 +17,7 @@ const char *pg_status_name(pg_status status) {
         NAME(PG_EVENT_LENGTH);
         NAME(PG_EVENT_STOP);
         NAME(PG_EVENT_CONTEXT);
+        NAME(PG_EVENT_NONE);
         NAME(PG_ERROR_ARGUMENT);
         NAME(PG_ERROR_MEMORY);
         NAME(PG_ERROR_IO);
@@ -24,7 +25,10 @@ const char *pg_status_name(pg_status status) {
         NAME(PG_ERROR_FORMAT);
         NAME(PG_ERROR_UNSUPPORTED);
         NAME(PG_ERROR_LIMIT);
+        NAME(PG_ERROR_BUSY);
         NAME(PG_ERROR_CANCELLED);
+        NAME(PG_ERROR_DEADLINE);
+        NAME(PG_ERROR_REPLACED);
         NAME(PG_ERROR_STATE);
         NAME(PG_ERROR_INTERNAL);
 #undef NAME

@@ -34,6 +34,7 @@
     X(pg_processor_info, rescale_factor)   \
     X(pg_processor_options, cancel)        \
     X(pg_result_info, score)               \
+    X(pg_request_options, user)            \
     X(pg_row_info, n_images)               \
     X(pg_run_options, cancel)              \
     X(pg_sampling_options, on_logits_user) \
@@ -42,7 +43,10 @@
     X(pg_session_options, threads_of)      \
     X(pg_tensor, data)                     \
     X(pg_train_result, n_tokens)           \
-    X(pg_trainer_options, cancel)
+    X(pg_trainer_options, cancel)          \
+    X(pg_worker_event, run_seconds)        \
+    X(pg_worker_info, n_step_rows)         \
+    X(pg_worker_options, n_cpus)
 
 #define PGI_FIRST_SIZE(type, last) PGI_FIRST_##type = offsetof(type, last) + sizeof(((type *)0)->last),
 enum { PGI_STRUCTS(PGI_FIRST_SIZE) PGI_N_FIRST_SIZES };

@@ -76,6 +76,10 @@ pg_status pgi_callback_mask(pg_mask_fn fn, void *user, int64_t row, const int64_
     return guarded("on_mask", [&] { *answer = fn(user, row, ids, n_ids, mask, vocab_size); });
 }
 
+pg_status pgi_callback_event(pg_worker_fn fn, void *user, const pg_worker_event *event) {
+    return guarded("on_event", [&] { fn(user, event); });
+}
+
 pg_status pgi_callback_alloc(void *(*alloc)(void *, size_t, size_t), void *user, size_t size, size_t alignment,
                              void **out) {
     *out = nullptr;

@@ -25,6 +25,7 @@ pg_status pgi_callback_texts(pg_texts_fn fn, void *user, int64_t row, const int6
                              int64_t n_texts, uint8_t *ends, int32_t *answer);
 pg_status pgi_callback_mask(pg_mask_fn fn, void *user, int64_t row, const int64_t *ids, int64_t n_ids, uint32_t *mask,
                             int64_t vocab_size, int32_t *answer);
+pg_status pgi_callback_event(pg_worker_fn fn, void *user, const pg_worker_event *event);
 
 /* The functions of a pg_allocator. When alloc threw, *out is NULL, and the status PG_ERROR_MEMORY with its message;
  * without an exception it is PG_OK, whatever *out is. What free throws is dropped: nobody could be told. */

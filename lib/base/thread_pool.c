@@ -2,15 +2,14 @@
 /* The threads of a pool: how a job is handed out, how threads wait, how they are started and ended. */
 #include "base/thread_pool.h"
 
-#include <signal.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/cpu_count.h"
 #include "base/environment.h"
+#include "base/own_thread.h"
 #include "base/pool_threads.h"
-#include "base/thread_stack.h"
 
 enum {
     SPIN_NANOSECONDS = 30000, /* waking a thread takes about as long */
@@ -121,22 +120,13 @@ static void work_until_quit(pgi_thread_pool *pool, int thread) {
 
 /* ---- starting and ending ---- */
 
-/* Our threads block signals, so that the host's handlers run on its own threads; but not those that a fault of the
- * thread itself raises. */
-static void our_signals(sigset_t *set) {
-    static const int own[] = {SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
-    sigfillset(set);
-    for (size_t i = 0; i < sizeof own / sizeof *own; i++) sigdelset(set, own[i]);
-}
-
 /* One of the other threads, thread 0 of them the first. OpenMP may lend one that it had for the host, so what is set
  * here is put back; one that it made for us keeps our signals, so that no handler runs there later. */
 static void live(void *user, int thread, int n_threads) {
     pgi_thread_pool *pool = user;
-    sigset_t ours, before;
+    sigset_t before;
     pgi_environment environment;
-    our_signals(&ours);
-    pthread_sigmask(SIG_SETMASK, &ours, &before);
+    pgi_own_signals_begin(&before);
     pgi_environment_enter(&environment);
     pthread_mutex_lock(&pool->mutex);
     if (n_threads > 0) pool->n_expected = n_threads;
@@ -145,7 +135,7 @@ static void live(void *user, int thread, int n_threads) {
     pthread_mutex_unlock(&pool->mutex);
     work_until_quit(pool, 1 + thread);
     pgi_environment_restore(&environment);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pgi_own_signals_end(&before);
 }
 
 static void *first_thread(void *user) {
@@ -159,7 +149,6 @@ static void *first_thread(void *user) {
 
 /* In a child after fork() the parent's threads do not exist: their state is overwritten. */
 static void start(pgi_thread_pool *pool) {
-    sigset_t ours, before;
     pgi_process_mark_set(&pool->mark);
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->work, NULL);
@@ -169,10 +158,7 @@ static void start(pgi_thread_pool *pool) {
     atomic_store(&pool->caller_sleeps, 0);
     pool->n_present = pool->n_expected = 0;
     pool->spins = pgi_pool_cpus(pgi_cpu_count()) >= pool->n_threads;
-    our_signals(&ours);
-    pthread_sigmask(SIG_SETMASK, &ours, &before);
-    pool->has_others = pgi_thread_create(&pool->first, PGI_POOL_STACK, first_thread, pool) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pool->has_others = pgi_own_thread_start(&pool->first, first_thread, pool) == 0;
 }
 
 void pgi_thread_pool_init(pgi_thread_pool *pool, int n_threads) {

@@ -40,8 +40,22 @@ static pg_status no_path_error(pg_status status, const char *path) {
     return status;
 }
 
+static pg_status no_path(void) {
+    return pgi_error(PG_ERROR_ARGUMENT, "pg_image.path is NULL, expected the path of an image");
+}
+
+/* Checks an image that is the bytes of a file. */
+static pg_status check_bytes(const pg_image *image) {
+    if (!image->planes[0] && image->n_bytes)
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_image.planes[0] is NULL, expected the bytes of an image");
+    if (image->n_bytes > PTRDIFF_MAX)
+        return pgi_error(PG_ERROR_ARGUMENT, "pg_image.n_bytes is %llu, expected a size that fits in memory",
+                         (unsigned long long)image->n_bytes);
+    return PG_OK;
+}
+
 static pg_status read_file(const pgi_memory *memory, const char *path, const pgi_image_limits *limits, pgi_rgb *out) {
-    if (!path) return pgi_error(PG_ERROR_ARGUMENT, "pg_image.path is NULL, expected the path of an image");
+    if (!path) return no_path();
     pgi_buffer file;
     pgi_buffer_init(&file, memory);
     pg_status status = pgi_file_or_pipe_read(path, MAX_FILE_SIZE, &pgi_pipe_waits_default, limits->cancel, &file);
@@ -66,16 +80,19 @@ static int has_transparent(const uint8_t *top, int64_t stride, int32_t width, in
     return transparent && seen;
 }
 
-static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits,
-                             pgi_rgb *out) {
-    const int64_t max_pixels = limits->max_pixels;
-    static const struct {
-        int channels, r, g, b;
-    } layouts[] = {[PG_IMAGE_RGB8] = {3, 0, 1, 2},
-                   [PG_IMAGE_BGR8] = {3, 2, 1, 0},
-                   [PG_IMAGE_RGBA8] = {4, 0, 1, 2},
-                   [PG_IMAGE_BGRA8] = {4, 2, 1, 0},
-                   [PG_IMAGE_GRAY8] = {1, 0, 0, 0}};
+/* How the pixels of a raw format lie. */
+typedef struct pixel_layout {
+    int channels, r, g, b;
+} pixel_layout;
+
+static const pixel_layout layouts[] = {[PG_IMAGE_RGB8] = {3, 0, 1, 2},
+                                       [PG_IMAGE_BGR8] = {3, 2, 1, 0},
+                                       [PG_IMAGE_RGBA8] = {4, 0, 1, 2},
+                                       [PG_IMAGE_BGRA8] = {4, 2, 1, 0},
+                                       [PG_IMAGE_GRAY8] = {1, 0, 0, 0}};
+
+/* Checks an image of pixels; *row_stride is that of the rows. */
+static pg_status check_pixels(const pg_image *image, int64_t max_pixels, int64_t *row_stride) {
     int32_t width = image->width, height = image->height;
     if (image->format < PG_IMAGE_RGB8 || image->format > PG_IMAGE_GRAY8)
         return pgi_error(PG_ERROR_ARGUMENT, "pg_image.format is %d, expected one of PG_IMAGE_*", image->format);
@@ -100,6 +117,47 @@ static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, co
         return pgi_error(PG_ERROR_ARGUMENT,
                          "pg_image.n_bytes is %llu, expected at least %llu for %d rows that lie %lld bytes apart",
                          (unsigned long long)image->n_bytes, (unsigned long long)needed, height, (long long)stride);
+    *row_stride = stride;
+    return PG_OK;
+}
+
+pg_status pgi_image_copy(const pgi_memory *memory, const pg_image *image, int64_t max_pixels, pg_image *copy,
+                         void **block) {
+    *copy = *image;
+    *block = NULL;
+    if (image->format == PG_IMAGE_PATH) {
+        if (!image->path) return no_path();
+        *block = pgi_copy_string(memory, image->path, strlen(image->path));
+        copy->path = *block;
+        return *block ? PG_OK : PG_ERROR_MEMORY;
+    }
+    if (image->format == PG_IMAGE_BYTES) {
+        PGI_TRY(check_bytes(image));
+        *block = pgi_alloc(memory, (size_t)image->n_bytes, 1);
+        if (!*block) return PG_ERROR_MEMORY;
+        if (image->n_bytes) memcpy(*block, image->planes[0], (size_t)image->n_bytes);
+        copy->planes[0] = *block;
+        return PG_OK;
+    }
+    int64_t stride;
+    PGI_TRY(check_pixels(image, max_pixels, &stride));
+    const size_t dense = (size_t)image->width * (size_t)layouts[image->format].channels;
+    uint8_t *to = pgi_alloc(memory, dense, (size_t)image->height);
+    if (!to) return PG_ERROR_MEMORY;
+    for (int32_t y = 0; y < image->height; y++) memcpy(to + (size_t)y * dense, image->planes[0] + y * stride, dense);
+    *block = to;
+    copy->planes[0] = to;
+    copy->strides[0] = (int64_t)dense;
+    copy->n_bytes = (uint64_t)dense * (uint64_t)image->height;
+    return PG_OK;
+}
+
+static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits,
+                             pgi_rgb *out) {
+    int64_t stride;
+    PGI_TRY(check_pixels(image, limits->max_pixels, &stride));
+    const int32_t width = image->width, height = image->height;
+    const int channels = layouts[image->format].channels;
     out->data = pgi_alloc(memory, (size_t)width * 3, (size_t)height);
     if (!out->data) return PG_ERROR_MEMORY;
     out->width = width;
@@ -131,10 +189,6 @@ pg_status pgi_image_read(const pgi_memory *memory, const pg_image *image, const 
     *out = (pgi_rgb){0};
     if (image->format == PG_IMAGE_PATH) return read_file(memory, image->path, limits, out);
     if (image->format != PG_IMAGE_BYTES) return read_pixels(memory, image, limits, out);
-    if (!image->planes[0] && image->n_bytes)
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_image.planes[0] is NULL, expected the bytes of an image");
-    if (image->n_bytes > PTRDIFF_MAX)
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_image.n_bytes is %llu, expected a size that fits in memory",
-                         (unsigned long long)image->n_bytes);
+    PGI_TRY(check_bytes(image));
     return decode(memory, image->planes[0], (size_t)image->n_bytes, "image bytes", limits, out);
 }

@@ -265,6 +265,7 @@ BELOW["processor"] = "base kernels ops checkpoint image tokenizer"
 BELOW["answers"] = "base kernels ops checkpoint tokenizer"
 BELOW["model"] = " ".join(BELOW)
 BELOW.update(dict.fromkeys(["train", "generate"], " ".join(BELOW)))
+BELOW["worker"] = "base"  # and the public header: an example of a program on it
 BELOW["api"] = " ".join(BELOW)
 
 
