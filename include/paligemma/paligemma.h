@@ -1437,7 +1437,8 @@ PG_API pg_status pg_worker_options_init(pg_worker_options *options, size_t struc
 
 /** Starts the background threads and makes the first session of each. The worker keeps model and processor; its memory
  * is the model's allocator's. Errors: PG_ERROR_ARGUMENT (an option: what was found, its range), _UNSUPPORTED, _MEMORY
- * (also: the system refuses a thread), and those of pg_session_create(). */
+ * (also: the system refuses
+ * all threads; where it refuses some, there are fewer), and those of pg_session_create(). */
 PG_API pg_status pg_worker_create(const pg_model *model, const pg_processor *processor,
                                   const pg_worker_options *options, pg_worker **out);
 /** Cancels what waits and runs, waits for the background threads, which takes a step's time at most, and frees the

@@ -1616,6 +1616,135 @@ class detokenizer : public detail::handle<pg_detokenizer, pg_detokenizer_close> 
     detokenizer(pg_detokenizer *made, detail::kept hooks) noexcept : handle(made, std::move(hooks)) {}
 };
 
+/* ---- Worker ---- */
+
+/** Options of worker::create(). */
+struct worker_options : pg_worker_options {
+    worker_options() noexcept : pg_worker_options() { pg_worker_options_init(this, sizeof(pg_worker_options)); }
+};
+
+/** What happened to a request. The views and the object are valid until the next poll, in a callback during the call.
+ */
+struct worker_event {
+    int32_t kind = 0;                 ///< PG_WORKER_TEXT, _OBJECT, _DONE
+    int64_t ticket = 0;               ///< of the request
+    uint64_t user = 0;                ///< of its options
+    pg_status status = PG_OK;         ///< DONE: how it ended
+    int32_t stop = 0;                 ///< DONE with PG_OK: PG_STOP_*
+    std::string_view text;            ///< TEXT: the piece; DONE: the whole text, or the error's words
+    const pg_object *found = nullptr; ///< OBJECT
+    int64_t n_new_tokens = 0;         ///< DONE
+    double wait_seconds = 0;          ///< DONE
+    double run_seconds = 0;           ///< DONE
+};
+
+/** Receives the events of a request on a background thread. What it throws ends the request (PG_ERROR_CANCELLED, with
+ * its what()); of DONE it is dropped. */
+using worker_callback = std::function<void(const worker_event &event)>;
+
+/** Options of worker::submit(). */
+struct request_options : pg_request_options {
+    request_options() noexcept : pg_request_options() { pg_request_options_init(this, sizeof(pg_request_options)); }
+    worker_callback on_event; ///< copied, lives until DONE; none: the events are polled
+    const sampling_options *sampling =
+        nullptr;                            ///< the caller's; its callbacks must stay until DONE, the rest is copied
+    const encode_options *encode = nullptr; ///< the caller's, copied
+};
+
+namespace detail {
+
+inline worker_event seen(const pg_worker_event &c) {
+    worker_event event;
+    event.kind = c.kind;
+    event.ticket = c.ticket;
+    event.user = c.user;
+    event.status = c.status;
+    event.stop = c.stop;
+    event.text = std::string_view(c.text, static_cast<std::size_t>(c.size));
+    event.found = c.object;
+    event.n_new_tokens = c.n_new_tokens;
+    event.wait_seconds = c.wait_seconds;
+    event.run_seconds = c.run_seconds;
+    return event;
+}
+/** `user` is a worker_callback of its own, which ends with the request. */
+inline void on_event(void *user, const pg_worker_event *event) {
+    std::unique_ptr<worker_callback> ends(event->kind == PG_WORKER_DONE ? static_cast<worker_callback *>(user)
+                                                                        : nullptr);
+    (*static_cast<const worker_callback *>(user))(seen(*event));
+}
+
+} // namespace detail
+
+/** Background threads that own sessions, for loops that must not wait. Any number of threads may submit and cancel, one
+ * polls. Dropped in a callback of its own it ends by itself, a little later: memory hooks of the model have to live as
+ * long. */
+class worker : public detail::handle<pg_worker, pg_worker_close> {
+   public:
+    worker() = default; ///< empty
+    /** Starts the threads. It keeps model and processor. Errors: pg_worker_create(). */
+    static outcome<worker> create(const model &model, const processor &processor, const worker_options &options = {}) {
+        detail::call call(detail::join(detail::access::hooks(model), detail::access::hooks(processor)));
+        pg_worker *made = nullptr;
+        return call.finish(pg_worker_create(model.get(), processor.get(), &options, &made),
+                           [&] { return worker(made, call.hooks()); });
+    }
+    /** Hands over an image and a prompt: the ticket of the request. Errors: PG_ERROR_BUSY (the queue is full),
+     * pg_worker_submit(). */
+    outcome<int64_t> submit(const image &image, zstring prompt, const request_options &options = {}) {
+        detail::call call(hooks());
+        pg_request_options c = options;
+        pg_sampling_options sampling;
+        std::unique_ptr<worker_callback> callback;
+        if (options.sampling) {
+            sampling = options.sampling->c_options();
+            c.sampling = &sampling;
+        }
+        c.encode = options.encode;
+        if (options.on_event) {
+            callback = std::make_unique<worker_callback>(options.on_event);
+            c.on_event = detail::on_event;
+            c.on_event_user = callback.get();
+        }
+        int64_t ticket = 0;
+        const pg_status status = pg_worker_submit(get(), &image, prompt.c_str(), &c, &ticket);
+        if (status >= 0) (void)callback.release(); // DONE ends it
+        return call.finish(status, [&] { return ticket; });
+    }
+    /** Ends a request with PG_ERROR_CANCELLED; one that has ended stays as it is. Errors: PG_ERROR_ARGUMENT. */
+    outcome<void> cancel(int64_t ticket) {
+        detail::call call(hooks());
+        return call.finish(pg_worker_cancel(get(), ticket));
+    }
+    /** The next event, if there is one; never blocks. Errors: PG_ERROR_STATE (another thread is polling). */
+    outcome<std::optional<worker_event>> poll() {
+        return next([&](pg_worker_event *event) { return pg_worker_poll(get(), event); });
+    }
+    /** The same, but waits for up to `seconds`. */
+    outcome<std::optional<worker_event>> wait(double seconds) {
+        return next([&](pg_worker_event *event) { return pg_worker_wait(get(), seconds, event); });
+    }
+    /** How it stands. */
+    outcome<pg_worker_info> info() {
+        detail::call call(hooks());
+        pg_worker_info found = detail::sized<pg_worker_info>();
+        return call.finish(pg_worker_get_info(get(), &found), [&] { return found; });
+    }
+
+   private:
+    template <class Get>
+    outcome<std::optional<worker_event>> next(Get get_event) {
+        detail::call call(hooks());
+        pg_worker_event c;
+        pg_worker_event_init(&c, sizeof c);
+        const pg_status status = get_event(&c);
+        return call.finish(status, [&] {
+            return status == PG_OK ? std::optional<worker_event>(detail::seen(c)) : std::optional<worker_event>();
+        });
+    }
+    worker(pg_worker *made, detail::kept hooks) noexcept : handle(made, std::move(hooks)) {}
+};
+
 /* ---- Training ---- */
 
 /** A parameter in training, as pg_parameter. */

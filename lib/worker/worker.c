@@ -115,25 +115,28 @@ static pg_status allocate(pg_worker *worker) {
     return PG_OK;
 }
 
-/* Starts the threads, and waits until each has its first session or the reason why not. */
+/* Starts the threads, fewer where the system refuses one, and waits until each has its first session or the reason why
+ * not. */
 static pg_status start(pg_worker *worker) {
     int32_t n = 0;
     int error = 0;
-    for (; n < worker->options.n_workers && error == 0; n++) {
+    for (; n < worker->options.n_workers; n++) {
         pgi_worker_thread *thread = &worker->threads[n];
         retain(worker);
         error = pgi_own_thread_start(&thread->id, live, thread);
-        thread->is_there = error == 0;
-        if (error) atomic_fetch_sub(&worker->references, 1);
+        if (error) {
+            atomic_fetch_sub(&worker->references, 1);
+            break;
+        }
+        thread->is_there = 1;
     }
-    if (error) n--;
     pthread_mutex_lock(&worker->mutex);
     while (worker->n_started < n) pthread_cond_wait(&worker->work, &worker->mutex);
     pthread_mutex_unlock(&worker->mutex);
     if (worker->started < 0) return pgi_error(worker->started, "%s", worker->words);
-    if (error == 0) return PG_OK;
-    return pgi_error(PG_ERROR_MEMORY, "the system refused background thread %d of n_workers, %d: %s", n + 1,
-                     worker->options.n_workers, strerror(error));
+    if (n > 0) return PG_OK;
+    return pgi_error(PG_ERROR_MEMORY, "the system refused a background thread, expected one at least: %s",
+                     strerror(error));
 }
 
 pg_status pgi_worker_create(const pgi_memory *memory, pg_model *model, pg_processor *processor,

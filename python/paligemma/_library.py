@@ -23,9 +23,10 @@ f32, f64 = ctypes.c_float, ctypes.c_double
 P = ctypes.POINTER
 
 # The header's constants, in its order
-OK, EVENT_EOS, EVENT_LENGTH, EVENT_CONTEXT, EVENT_STOP = 0, 1, 2, 3, 4
+OK, EVENT_EOS, EVENT_LENGTH, EVENT_CONTEXT, EVENT_STOP, EVENT_NONE = 0, 1, 2, 3, 4, 5
 ERROR_ARGUMENT, ERROR_MEMORY, ERROR_IO, ERROR_NOT_FOUND, ERROR_FORMAT = -10, -20, -30, -31, -40
 ERROR_UNSUPPORTED, ERROR_LIMIT, ERROR_CANCELLED, ERROR_STATE, ERROR_INTERNAL = -50, -60, -70, -80, -90
+ERROR_BUSY, ERROR_DEADLINE, ERROR_REPLACED = -61, -71, -72
 LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG = 1, 2, 3, 4
 PHASE_LOAD, PHASE_VISION, PHASE_PREFILL, PHASE_DECODE, PHASE_CONVERT, PHASE_VERIFY, PHASE_TRAIN = 1, 2, 3, 4, 5, 6, 7
 DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I64 = 1, 2, 3, 4
@@ -61,6 +62,9 @@ FORWARD_NO_LOGITS, FORWARD_HIDDEN_STATES, FORWARD_LAST_HIDDEN, FORWARD_LOSS_PER_
 FORWARD_SKIP_PADDING, FORWARD_NO_LOSS, FORWARD_EMBEDDINGS, FORWARD_RETRIEVAL = 16, 32, 53, 64
 FORWARD_ATTENTIONS, FORWARD_ATTENTION_HEAD_MEAN, FORWARD_ATTENTION_LAYER_MEAN, FORWARD_ATTENTION_TO_IMAGE = 128, 256, \
     512, 1024
+WORKER_LEAVE_CPU_FREE = 1
+WORKER_TEXT, WORKER_OBJECT, WORKER_DONE = 1, 2, 3
+REQUEST_OBJECTS, REQUEST_BORROW, REQUEST_CANCEL_RUNNING = 1, 2, 4
 SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE = 0, 1, 2
 TRAIN_RSLORA, TRAIN_CHECKPOINT = 1, 2
 CPU_BASELINE, CPU_AVX2, CPU_AVX512, CPU_AVX_VNNI, CPU_AVX512_VNNI, CPU_AVX512_BF16 = 1, 2, 4, 8, 16, 32
@@ -296,6 +300,32 @@ class SessionOptions(Struct):
                 ("threads_of", c_void_p)]
 
 
+class WorkerOptions(Struct):
+    _fields_ = [("struct_size", u32), ("flags", u32), ("n_threads", i32), ("n_workers", i32), ("max_waiting", i32),
+                ("max_running", i32), ("max_new_tokens", i32), ("nice", i32), ("cpus", P(i32)), ("n_cpus", i64)]
+
+
+class WorkerEvent(Struct):
+    _fields_ = [("struct_size", u32), ("kind", i32), ("ticket", i64), ("user", u64), ("status", i32), ("stop", i32),
+                ("text", c_void_p), ("size", u64), ("object", P(Object)), ("n_new_tokens", i64), ("wait_seconds", f64),
+                ("run_seconds", f64)]
+
+
+WorkerFn = ctypes.CFUNCTYPE(None, c_void_p, P(WorkerEvent))
+
+
+class RequestOptions(Struct):
+    _fields_ = [("struct_size", u32), ("flags", u32), ("priority", i32), ("max_new_tokens", i32), ("stream", i64),
+                ("deadline", f64), ("sampling", P(SamplingOptions)), ("encode", P(EncodeOptions)), ("on_event", WorkerFn),
+                ("on_event_user", c_void_p), ("user", u64)]
+
+
+class WorkerInfo(Struct):
+    _fields_ = [("struct_size", u32), ("n_waiting", i32), ("n_running", i32), ("n_not_polled", i32), ("n_accepted", i64),
+                ("n_done", i64), ("n_cancelled", i64), ("n_replaced", i64), ("n_late", i64), ("n_failed", i64),
+                ("n_busy", i64), ("n_steps", i64), ("n_step_rows", i64)]
+
+
 _H = c_void_p  # a handle
 _OUT = P(c_void_p)  # where a handle is written
 # name: arguments, for functions that return a pg_status
@@ -305,6 +335,7 @@ STATUS_FUNCTIONS = {
         ("encode_options", EncodeOptions), ("sampling_options", SamplingOptions), ("beam_options", BeamOptions),
         ("generate_options", GenerateOptions), ("batch", Batch), ("input_arrays", InputArrays),
         ("forward_options", ForwardOptions), ("score_options", ScoreOptions), ("run_options", RunOptions), ("session_options", SessionOptions),
+        ("worker_options", WorkerOptions), ("worker_event", WorkerEvent), ("request_options", RequestOptions),
         ("answer_options", AnswerOptions), ("convert_options", ConvertOptions))},
     "pg_cancel_create": [_OUT],
     "pg_model_open": [c_char_p, P(ModelOptions), _OUT],
@@ -387,6 +418,12 @@ STATUS_FUNCTIONS = {
     "pg_session_step_together": [P(c_void_p), i64, P(i64), P(i32)],
     "pg_session_feed": [_H, P(i64), c_size_t],
     "pg_session_get_logits": [_H, P(Tensor)],
+    "pg_worker_create": [_H, _H, P(WorkerOptions), _OUT],
+    "pg_worker_submit": [_H, P(Image), c_char_p, P(RequestOptions), P(i64)],
+    "pg_worker_cancel": [_H, i64],
+    "pg_worker_poll": [_H, P(WorkerEvent)],
+    "pg_worker_wait": [_H, f64, P(WorkerEvent)],
+    "pg_worker_get_info": [_H, P(WorkerInfo)],
     "pg_detokenizer_create": [_H, u32, _OUT],
     "pg_detokenizer_push": [_H, i64, P(c_void_p), P(c_size_t)],
     "pg_detokenizer_flush": [_H, P(c_void_p), P(c_size_t)],
@@ -406,7 +443,7 @@ OTHER_FUNCTIONS = {
     "pg_result_get_n_rows": (i64, [_H]),
     "pg_scores_get_n_answers": (i64, [_H]),
     **{f"pg_{kind}_close": (None, [_OUT]) for kind in
-       ("cancel", "model", "processor", "inputs", "result", "outputs", "features", "session", "detokenizer",
+       ("cancel", "model", "processor", "inputs", "result", "outputs", "features", "session", "worker", "detokenizer",
         "answer", "mask_decoder", "scores", "calibration", "adapter", "trainer")},
 }
 

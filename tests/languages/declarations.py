@@ -4,7 +4,7 @@ import re
 
 NUMBERS = {"uint8_t": "u8", "int32_t": "i32", "uint32_t": "u32", "int64_t": "i64", "uint64_t": "u64", "size_t": "usize",
            "float": "f32", "double": "f64", "char": "c_char", "void": "c_void", "pg_status": "pg_status"}
-RUST_SIZES = {"u8": 1, "i32": 4, "u32": 4, "f32": 4, "i64": 8, "u64": 8, "usize": 8, "f64": 8}
+RUST_SIZES = {"u8": 1, "i32": 4, "u32": 4, "f32": 4, "i64": 8, "u64": 8, "usize": 8, "f64": 8, "pg_status": 4}
 SHARP_SIZES = {"byte": 1, "int": 4, "uint": 4, "float": 4, "long": 8, "ulong": 8, "double": 8, "IntPtr": 8, "UIntPtr": 8}
 
 

@@ -503,6 +503,44 @@ static pg_status step_together(fault_world *w) {
     for (int i = 0; i < 2; i++) pg_session_close(&sessions[i]);
     return status;
 }
+/* The ends of n requests, which come whatever fails, with their words. */
+static void await_ends(pg_worker *worker, int n) {
+    pg_worker_event event;
+    pg_worker_event_init(&event, sizeof event);
+    while (n > 0) {
+        if (pg_worker_poll(worker, &event) != PG_OK && pg_worker_wait(worker, 60, &event) != PG_OK) abort();
+        if (event.kind != PG_WORKER_DONE) continue;
+        if (event.status < 0 && event.size == 0) abort();
+        n--;
+    }
+}
+/* A request, and one that is cancelled. */
+static pg_status worker(fault_world *w) {
+    pg_worker *worker = NULL;
+    pg_worker_options options;
+    pg_request_options request;
+    pg_worker_info info = {.struct_size = sizeof info};
+    pg_image image;
+    int64_t cancelled;
+    pg_worker_options_init(&options, sizeof options);
+    pg_request_options_init(&request, sizeof request);
+    options.n_threads = 1;
+    options.n_workers = 2;
+    options.max_new_tokens = 2;
+    options.max_running = 2;
+    request.flags = PG_REQUEST_OBJECTS;
+    pg_status status = pg_image_from_bytes(&image, sizeof image, png.data, png.size);
+    if (status >= 0) status = pg_worker_create(w->model, w->processor, &options, &worker);
+    if (status >= 0) status = pg_worker_submit(worker, &image, "the", &request, NULL);
+    int n = status >= 0;
+    if (status >= 0) status = pg_worker_submit(worker, &image, "the cat", NULL, &cancelled);
+    n += n && status >= 0;
+    if (status >= 0) status = pg_worker_cancel(worker, cancelled);
+    await_ends(worker, n);
+    if (status >= 0) status = pg_worker_get_info(worker, &info);
+    pg_worker_close(&worker);
+    return status;
+}
 static pg_status detokenize(fault_world *w) {
     pg_detokenizer *detokenizer = NULL;
     const char *text;
@@ -730,6 +768,7 @@ const fault_call fault_calls[] = {
     {"features_from_bytes", features_from_bytes},
     {"session_steps", session_steps},
     {"step_together", step_together},
+    {"worker", worker},
     {"detokenize", detokenize},
     {"answers", answers},
     {"masks_decoded", masks_decoded},

@@ -35,3 +35,5 @@ pub type pg_text_fn =
 pub type pg_texts_fn = Option<
     unsafe extern "C" fn(user: *mut c_void, row: i64, ids: *const i64, n_ids: i64, n_texts: i64, ends: *mut u8) -> i32,
 >;
+
+pub type pg_worker_fn = Option<unsafe extern "C" fn(user: *mut c_void, event: *const pg_worker_event)>;

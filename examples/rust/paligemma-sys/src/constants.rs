@@ -41,7 +41,10 @@ pub const PG_ENCODE_KEEP_ENDS: u32 = 8;
 pub const PG_ENCODE_OPEN_SUFFIX: u32 = 16;
 pub const PG_ENCODE_OVER_WHITE: u32 = 32;
 
+pub const PG_ERROR_BUSY: i32 = -61;
+pub const PG_ERROR_DEADLINE: i32 = -71;
 pub const PG_ERROR_INTERNAL: i32 = -90;
+pub const PG_ERROR_REPLACED: i32 = -72;
 pub const PG_ERROR_STATE: i32 = -80;
 pub const PG_ERROR_CANCELLED: i32 = -70;
 pub const PG_ERROR_LIMIT: i32 = -60;
@@ -55,6 +58,7 @@ pub const PG_ERROR_ARGUMENT: i32 = -10;
 pub const PG_EVENT_EOS: i32 = 1;
 pub const PG_EVENT_LENGTH: i32 = 2;
 pub const PG_EVENT_CONTEXT: i32 = 3;
+pub const PG_EVENT_NONE: i32 = 5;
 pub const PG_EVENT_STOP: i32 = 4;
 
 pub const PG_FORWARD_NO_LOGITS: u32 = 1;
@@ -132,6 +136,9 @@ pub const PG_PROCESSOR_TEXT_ONLY: u32 = 1;
 pub const PG_PROCESSOR_IMAGES_ONLY: u32 = 2;
 pub const PG_PROCESSOR_SENTENCEPIECE: u32 = 4;
 
+pub const PG_REQUEST_BORROW: i32 = 2;
+pub const PG_REQUEST_CANCEL_RUNNING: i32 = 4;
+pub const PG_REQUEST_OBJECTS: i32 = 1;
 pub const PG_RESAMPLE_NEAREST: i32 = 0;
 pub const PG_RESAMPLE_LANCZOS: i32 = 1;
 pub const PG_RESAMPLE_BILINEAR: i32 = 2;
@@ -189,3 +196,7 @@ pub const PG_TRUNCATION_SUFFIX: i32 = 2;
 pub const PG_WEIGHTS_STORED: i32 = 0;
 pub const PG_WEIGHTS_INT8: i32 = 1;
 pub const PG_WEIGHTS_INT4: i32 = 2;
+pub const PG_WORKER_DONE: i32 = 3;
+pub const PG_WORKER_LEAVE_CPU_FREE: i32 = 1;
+pub const PG_WORKER_OBJECT: i32 = 2;
+pub const PG_WORKER_TEXT: i32 = 1;

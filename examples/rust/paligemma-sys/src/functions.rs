@@ -268,6 +268,7 @@ extern "C" {
         capacity: usize,
         n_ids: *mut usize,
     ) -> pg_status;
+    pub fn pg_request_options_init(options: *mut pg_request_options, struct_size: usize) -> pg_status;
     pub fn pg_result_close(result: *mut *mut pg_result);
     pub fn pg_result_get_ids(result: *const pg_result, row: i64, out: *mut pg_tensor) -> pg_status;
     pub fn pg_result_get_info(result: *const pg_result, row: i64, info: *mut pg_result_info) -> pg_status;
@@ -366,4 +367,24 @@ extern "C" {
     ) -> pg_status;
     pub fn pg_version_api() -> u32;
     pub fn pg_version_string() -> *const c_char;
+    pub fn pg_worker_cancel(worker: *mut pg_worker, ticket: i64) -> pg_status;
+    pub fn pg_worker_close(worker: *mut *mut pg_worker);
+    pub fn pg_worker_create(
+        model: *const pg_model,
+        processor: *const pg_processor,
+        options: *const pg_worker_options,
+        out: *mut *mut pg_worker,
+    ) -> pg_status;
+    pub fn pg_worker_event_init(event: *mut pg_worker_event, struct_size: usize) -> pg_status;
+    pub fn pg_worker_get_info(worker: *mut pg_worker, info: *mut pg_worker_info) -> pg_status;
+    pub fn pg_worker_options_init(options: *mut pg_worker_options, struct_size: usize) -> pg_status;
+    pub fn pg_worker_poll(worker: *mut pg_worker, event: *mut pg_worker_event) -> pg_status;
+    pub fn pg_worker_submit(
+        worker: *mut pg_worker,
+        image: *const pg_image,
+        prompt: *const c_char,
+        options: *const pg_request_options,
+        ticket: *mut i64,
+    ) -> pg_status;
+    pub fn pg_worker_wait(worker: *mut pg_worker, seconds: f64, event: *mut pg_worker_event) -> pg_status;
 }

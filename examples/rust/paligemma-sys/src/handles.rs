@@ -75,3 +75,8 @@ pub struct pg_session {
 pub struct pg_trainer {
     _private: [u8; 0],
 }
+
+#[repr(C)]
+pub struct pg_worker {
+    _private: [u8; 0],
+}

@@ -351,6 +351,22 @@ pub struct pg_processor_options {
 
 #[repr(C)]
 #[derive(Clone, Copy)]
+pub struct pg_request_options {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub priority: i32,
+    pub max_new_tokens: i32,
+    pub stream: i64,
+    pub deadline: f64,
+    pub sampling: *const pg_sampling_options,
+    pub encode: *const pg_encode_options,
+    pub on_event: pg_worker_fn,
+    pub on_event_user: *mut c_void,
+    pub user: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct pg_result_info {
     pub struct_size: u32,
     pub stop: i32,
@@ -521,4 +537,54 @@ pub struct pg_trainer_options {
     pub progress: pg_progress_fn,
     pub progress_user: *mut c_void,
     pub cancel: *mut pg_cancel,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pg_worker_event {
+    pub struct_size: u32,
+    pub kind: i32,
+    pub ticket: i64,
+    pub user: u64,
+    pub status: pg_status,
+    pub stop: i32,
+    pub text: *const c_char,
+    pub size: u64,
+    pub object: *const pg_object,
+    pub n_new_tokens: i64,
+    pub wait_seconds: f64,
+    pub run_seconds: f64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pg_worker_info {
+    pub struct_size: u32,
+    pub n_waiting: i32,
+    pub n_running: i32,
+    pub n_not_polled: i32,
+    pub n_accepted: i64,
+    pub n_done: i64,
+    pub n_cancelled: i64,
+    pub n_replaced: i64,
+    pub n_late: i64,
+    pub n_failed: i64,
+    pub n_busy: i64,
+    pub n_steps: i64,
+    pub n_step_rows: i64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pg_worker_options {
+    pub struct_size: u32,
+    pub flags: u32,
+    pub n_threads: i32,
+    pub n_workers: i32,
+    pub max_waiting: i32,
+    pub max_running: i32,
+    pub max_new_tokens: i32,
+    pub nice: i32,
+    pub cpus: *const i32,
+    pub n_cpus: i64,
 }
