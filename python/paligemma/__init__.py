@@ -16,7 +16,7 @@ NotImplementedError and Cancelled, with the library's own words.
 from pathlib import Path as _Path
 
 from ._convert import convert
-from ._errors import Cancelled
+from ._errors import Busy, Cancelled
 from ._library import library_path, version
 from ._pipeline import ImageTextToTextPipeline, pipeline
 from ._run import CancelFlag
@@ -35,16 +35,17 @@ from .score import Score
 from ._encoding import BatchEncoding
 from .tokenizer import AddedToken, GemmaTokenizer, GemmaTokenizerFast, PaliGemmaTokenizer, PreTrainedTokenizerFast
 from .trainer import Trainer, TrainParameter, TrainStep
+from .worker import Worker, WorkerEvent
 
 __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
     "AddedToken", "Answer", "AnswerObject", "AskedImage", "AutoConfig", "AutoImageProcessor",
-    "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "CancelFlag",
+    "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "Busy", "CancelFlag",
     "Cancelled", "ColPaliForRetrieval", "ColPaliForRetrievalOutput", "ColPaliProcessor", "Detections", "Features",
     "GemmaTokenizer", "GemmaTokenizerFast", "GenerateBeamDecoderOnlyOutput", "GenerateDecoderOnlyOutput", "GenerationConfig",
     "ImageTextToTextPipeline", "MaskDecoder", "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig",
     "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "PeftConfig", "PeftModel",
     "PreTrainedTokenizerFast", "RowReport", "Score", "SiglipImageProcessor", "SiglipImageProcessorFast", "SiglipImageProcessorPil",
-    "TrainParameter", "TrainStep", "Trainer", "convert",
+    "TrainParameter", "TrainStep", "Trainer", "Worker", "WorkerEvent", "convert",
     "library_path", "parse_answer", "pipeline", "version",
 ]

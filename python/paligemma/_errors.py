@@ -10,6 +10,10 @@ class Cancelled(RuntimeError):
     """A cancel request stopped the call (PG_ERROR_CANCELLED)."""
 
 
+class Busy(RuntimeError):
+    """The queue of a Worker is full (PG_ERROR_BUSY)."""
+
+
 # pg_status_name() -> exception class; RuntimeError for the others: calls in the wrong order, a defect of the library
 _CLASSES = {
     "PG_ERROR_ARGUMENT": ValueError,
@@ -19,7 +23,10 @@ _CLASSES = {
     "PG_ERROR_FORMAT": OSError,
     "PG_ERROR_UNSUPPORTED": NotImplementedError,
     "PG_ERROR_LIMIT": ValueError,
+    "PG_ERROR_BUSY": Busy,
     "PG_ERROR_CANCELLED": Cancelled,
+    "PG_ERROR_DEADLINE": TimeoutError,
+    "PG_ERROR_REPLACED": Cancelled,
 }
 
 
@@ -99,6 +106,12 @@ NAMES = {
     "pg_processor_encode_batch()": "processor(..., suffix=)",
     "pg_session_prefill()": "a prompt",
     "pg_trainer_save()": "Trainer.save_pretrained()",
+    "pg_worker_cancel()": "Worker.cancel()",
+    "pg_worker_poll()": "Worker.poll()",
+    "pg_worker_submit()": "Worker.submit()",
+    "PG_REQUEST_*": "the settings of submit()",
+    "PG_WORKER_LEAVE_CPU_FREE": "leave_cpu_free=True",
+    "threads_of": "another session's threads",
     "row_models": "adapter_names",
     "suppressed_ids": "suppress_tokens",
 }

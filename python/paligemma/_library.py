@@ -307,7 +307,7 @@ class WorkerOptions(Struct):
 
 class WorkerEvent(Struct):
     _fields_ = [("struct_size", u32), ("kind", i32), ("ticket", i64), ("user", u64), ("status", i32), ("stop", i32),
-                ("text", c_void_p), ("size", u64), ("object", P(Object)), ("n_new_tokens", i64), ("wait_seconds", f64),
+                ("text", c_char_p), ("size", u64), ("object", P(Object)), ("n_new_tokens", i64), ("wait_seconds", f64),
                 ("run_seconds", f64)]
 
 

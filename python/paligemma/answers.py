@@ -170,6 +170,11 @@ def _number(value: float) -> float | None:
 def _object(answer: Any, index: int) -> AnswerObject:
     found = c.Object()
     c.check(c.lib.pg_answer_get_object(answer, index, ctypes.byref(found)))
+    return of_struct(found)
+
+
+def of_struct(found: c.Object) -> AnswerObject:
+    """A pg_object while its label is valid."""
     address = c.c_void_p.from_buffer(found, c.Object.label.offset).value  # the field itself ends at a byte 0
     label = ctypes.string_at(address, found.label_size) if address else b""
     box, point = tuple(found.box), tuple(found.point)

@@ -2,6 +2,8 @@
 /* pg_worker: what becomes of each request, in which order, and with which words. */
 #include "run_tests.h"
 
+#include <sched.h>
+
 #include "worker_fixture.h"
 
 static const char *const prompts[] = {"the", "the cat", "cat in the", "in", "the the the cat", "cat cat"};
