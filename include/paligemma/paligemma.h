@@ -24,8 +24,9 @@
  * @endcode
  *
  * Order: version, status, hooks, tensor; then the simple path: image, model, processor, generate, score, answers; then
- * batches and text, forward, sessions; then advanced: CPU bits, memory estimate, hub cache, conversion.
- * docs/EMBEDDING.md has threads, memory, cancelling, camera buffers and batches; docs/PROCESSOR.md has encoding.
+ * batches and text, forward, sessions, worker, training; then advanced: CPU bits, memory estimate, hub cache,
+ * conversion. docs/EMBEDDING.md has threads, memory, cancelling, camera buffers and batches; docs/PROCESSOR.md has
+ * encoding.
  *
  * Rules that hold everywhere:
  *  - A call that can fail returns a pg_status: 0 is success, negative an error, positive an event. After an error
@@ -38,6 +39,7 @@
  *  - pg_model and pg_processor never change after open: any number of threads may use one at a time. pg_inputs,
  *    pg_features, pg_result, pg_scores and pg_outputs are read-only once made. pg_session and pg_detokenizer: one
  *    call at a time; another, of a second thread or of a callback of the first, is PG_ERROR_STATE and changes nothing.
+ *    pg_worker: any number of threads, of which one polls.
  *  - The library never prints, exits, aborts, starts threads at load, or changes the locale or the OpenMP settings of
  *    its host.
  *  - The host's floating-point environment (rounding, flushing of denormals, traps, sticky flags) changes no result and
@@ -1437,8 +1439,7 @@ PG_API pg_status pg_worker_options_init(pg_worker_options *options, size_t struc
 
 /** Starts the background threads and makes the first session of each. The worker keeps model and processor; its memory
  * is the model's allocator's. Errors: PG_ERROR_ARGUMENT (an option: what was found, its range), _UNSUPPORTED, _MEMORY
- * (also: the system refuses
- * all threads; where it refuses some, there are fewer), and those of pg_session_create(). */
+ * (also: the system refuses all threads; where it refuses some, there are fewer), and those of pg_session_create(). */
 PG_API pg_status pg_worker_create(const pg_model *model, const pg_processor *processor,
                                   const pg_worker_options *options, pg_worker **out);
 /** Cancels what waits and runs, waits for the background threads, which takes a step's time at most, and frees the

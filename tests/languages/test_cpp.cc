@@ -210,6 +210,37 @@ void test_throwing_in_handles(const world &w) {
         pg::session *const refused[] = {&session, &none};
         CHECK(fails([&] { pg::step_together(refused); }) == PG_ERROR_ARGUMENT);
     }
+    {
+        pg::worker_options worker_options;
+        worker_options.n_threads = 1;
+        worker_options.max_new_tokens = 4;
+        pg::worker worker = pg::worker::create(w.model, w.processor, worker_options);
+        pg::request_options request;
+        request.user = 7;
+        const int64_t polled = worker.submit(w.image, "the", request);
+        std::string pieces, text, words;
+        for (bool ended = false; !ended;) {
+            const std::optional<pg::worker_event> event = worker.wait(60);
+            CHECK(event && event->ticket == polled && event->user == 7);
+            if (event->kind == PG_WORKER_TEXT) pieces += event->text;
+            ended = event->kind == PG_WORKER_DONE;
+            if (ended) text = event->text;
+        }
+        CHECK(pieces == text && !worker.poll());
+        std::atomic<int> n_done{0};
+        request.on_event = [&](const pg::worker_event &event) {
+            if (event.kind == PG_WORKER_TEXT) throw std::runtime_error("a piece");
+            CHECK(event.kind == PG_WORKER_DONE && event.status == PG_ERROR_CANCELLED);
+            words = event.text;
+            n_done++;
+        };
+        worker.submit(w.image, "the", request);
+        while (n_done == 0) std::this_thread::yield();
+        CHECK(words.find("on_event threw a C++ exception: a piece") != std::string::npos);
+        worker.cancel(polled);
+        CHECK(fails([&] { worker.cancel(99); }) == PG_ERROR_ARGUMENT);
+        CHECK(worker.info().n_accepted == 2);
+    }
     pg::sampling_options sampling;
     sampling.on_logits = bomb(1);
     CHECK(throws(1, [&] { session.sample(sampling); }));
@@ -345,7 +376,8 @@ void test_moves(const world &w) {
     handle_is_sound<pg::cancel_flag>(), handle_is_sound<pg::model>(), handle_is_sound<pg::processor>();
     handle_is_sound<pg::adapter>(), handle_is_sound<pg::inputs>(), handle_is_sound<pg::features>();
     handle_is_sound<pg::result>(), handle_is_sound<pg::scores>(), handle_is_sound<pg::mask_decoder>();
-    handle_is_sound<pg::answer>(), handle_is_sound<pg::outputs>(), handle_is_sound<pg::session>();
+    handle_is_sound<pg::answer>(), handle_is_sound<pg::outputs>(), handle_is_sound<pg::session>(),
+        handle_is_sound<pg::worker>();
     handle_is_sound<pg::detokenizer>(), handle_is_sound<pg::trainer>(), handle_is_sound<pg::calibration>();
     pg::model first = pg::model::open(w.files.model), second = std::move(first);
     CHECK(!first && second && second.info().gemma_version == 1); // NOLINT(bugprone-use-after-move)
