@@ -3,8 +3,8 @@
 # Puts in place what the build or the tests need:  sh examples/setup.sh build|test
 #   build   compilers, Meson, and the libraries that libpaligemma links
 #   test    those, and cmocka, clang with clang-format and clang-tidy, the sanitizers' runtime, CMake, Doxygen, locales,
-#           qemu-user, Python with venv, numpy, pytest and setuptools; and where apt has them rustc and Mono, without
-#           which the tests of these languages are skipped
+#           qemu-user, Python with venv, numpy, pytest and setuptools; and where apt has them rustc, Mono and SDL2,
+#           without which the tests of these languages are skipped, and examples/game is not built
 # Nothing is installed when everything is there. Packages come through apt (Debian 12 is what we
 # test on); on another system the missing ones are named, with status 1.
 set -eu
@@ -62,7 +62,7 @@ if test "$what" = test; then
     need python3-setuptools python3 -c 'import setuptools'
     need python3-wheel python3 -c 'import wheel'
 fi
-# Rust and C#: 20 MB of Mono and 270 MB of Rust, 12 s. What cannot be had is done without.
+# Rust, C# and SDL2: 20 MB of Mono and 270 MB of Rust, 12 s; SDL2 with what it needs, 13 s. What cannot be had is done without.
 optional=
 if test "$what" = test && has apt-get >/dev/null 2>&1; then
     required=$missing
@@ -70,6 +70,7 @@ if test "$what" = test && has apt-get >/dev/null 2>&1; then
     need rustc test -x /usr/bin/rustc # Debian's, not a newer one in the PATH
     need mono-mcs has mcs
     need mono-runtime has mono
+    need libsdl2-dev pkg-config --exists sdl2
     optional=$missing
     missing=$required
 fi
@@ -96,4 +97,4 @@ $root apt-get update >&2 || true # old lists may still do
 # shellcheck disable=SC2086
 test -z "$missing" || install $missing
 # shellcheck disable=SC2086
-test -z "$optional" || install $optional || echo "setup: without$optional; tests of Rust and C# are skipped" >&2
+test -z "$optional" || install $optional || echo "setup: without$optional; tests of Rust, C# or the game are left out" >&2
