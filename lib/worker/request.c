@@ -29,7 +29,7 @@ static void copy(copier *c, const void *field, int64_t n, size_t size) {
     c->used += (bytes + 7) & ~(size_t)7;
 }
 
-/* Ids of all sequences together; SIZE_MAX and the like, of sizes that make no sense, are refused by the sampling. */
+/* Ids of all sequences together; -1: a size makes no sense. */
 static int64_t sum(const int64_t *sizes, int64_t n) {
     int64_t all = 0;
     for (int64_t i = 0; sizes && i < n; i++)
@@ -70,6 +70,12 @@ pg_status pgi_request_new(const pgi_memory *memory, const pg_image *image, void 
     request->prompt = (char *)(uintptr_t)prompt;
     copier c = {NULL, 0};
     copy_all(&c, request, vocab_size);
+    if (c.used == SIZE_MAX) {
+        pgi_free(memory, request);
+        return pgi_error(PG_ERROR_ARGUMENT,
+                         "sampling has a number of ids, or a size of a sequence, that is negative or "
+                         "too large for memory");
+    }
     c.block = pgi_alloc(memory, c.used, 1);
     if (!c.block) {
         pgi_free(memory, request);

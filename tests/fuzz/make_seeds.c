@@ -502,6 +502,34 @@ static void seed_calls(void) {
     bytes_free(&long_life);
 }
 
+/* Options of a worker, then calls: submit with flags, priority, tokens, stream and deadline; cancel, poll, wait, close.
+ */
+static void seed_worker(void) {
+    static const uint8_t sound[] = {1, 0, 0, 2, 5, 3, 7, 0}, one_row[] = {1, 1, 0, 2, 2, 2, 5, 1};
+    static const uint8_t request[] = {0, 1, 5, 0, 128, 3, 0, 9, 2}, streamed[] = {0, 3, 5, 4, 130, 2, 1, 90, 9, 2};
+    static const uint8_t settings[] = {0, 13, 200, 1, 120, 0, 0, 9, 2}, bad[] = {0, 45, 0xC3, 8, 1, 9, 3, 9, 0};
+    static const uint8_t closing[] = {0, 1, 5, 0, 128, 3, 0, 9, 2, 255};
+    const struct {
+        const char *name;
+        const uint8_t *options, *request;
+        size_t size;
+    } lives[] = {{"requests", sound, request, sizeof request},
+                 {"streams", one_row, streamed, sizeof streamed},
+                 {"settings", sound, settings, sizeof settings},
+                 {"refused", one_row, bad, sizeof bad},
+                 {"closed", sound, closing, sizeof closing}};
+    for (size_t i = 0; i < sizeof lives / sizeof *lives; i++) {
+        bytes b = {0};
+        bytes_add(&b, lives[i].options, sizeof sound);
+        for (int n = 0; n < 4; n++) {
+            bytes_add(&b, lives[i].request, lives[i].size);
+            bytes_add(&b, (uint8_t[]){130, (uint8_t)(n + 2), 170, 210, 60, 241}, 6);
+        }
+        seed("worker", lives[i].name, "", b.data, b.size);
+        bytes_free(&b);
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc != 2) {
         fprintf(stderr, "usage: make_seeds FOLDER\n");
@@ -521,5 +549,6 @@ int main(int argc, char **argv) {
     seed_training();
     seed_sizes();
     seed_calls();
+    seed_worker();
     return 0;
 }

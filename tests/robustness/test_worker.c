@@ -588,6 +588,12 @@ static void bad_arguments(void **state) {
     request.sampling = &sampling;
     request.max_new_tokens = 2;
     ERROR(pg_worker_submit(worker, &image, "", &request, NULL), PG_ERROR_UNSUPPORTED);
+    OK(pg_sampling_options_init(&sampling, sizeof sampling));
+    const int64_t size = -1;
+    sampling.bad_word_ids = &forced;
+    sampling.bad_word_sizes = &size;
+    sampling.n_bad_words = 1;
+    ERROR(pg_worker_submit(worker, &image, "", &request, NULL), PG_ERROR_ARGUMENT);
     /* settings that are wrong in themselves are the request's end */
     OK(pg_sampling_options_init(&sampling, sizeof sampling));
     sampling.flags = PG_SAMPLING_RANDOM;
