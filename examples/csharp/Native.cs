@@ -28,6 +28,15 @@ namespace Paligemma
         public fixed long strides[4];
         public IntPtr path;
         public ulong n_bytes;
+        public int yuv_matrix;
+        public int yuv_range;
+        public int fit;
+        public uint flags;
+        public fixed byte background[4];
+        public fixed int roi[4];
+        public int gray_min;
+        public int gray_max;
+        public uint reserved;
     }
 
     [StructLayout(LayoutKind.Sequential)]
@@ -184,6 +193,7 @@ namespace Paligemma
         public int convention;
         public float max_iou;
         public IntPtr allocator;
+        public IntPtr window;
     }
 
     [StructLayout(LayoutKind.Sequential)]

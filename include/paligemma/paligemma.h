@@ -201,29 +201,84 @@ PG_API pg_status pg_tensor_init(pg_tensor *tensor, size_t struct_size);
 
 /* ---- Image ---- */
 
-/** Values of pg_image.format. */
+/** Values of pg_image.format. Those above 5 are what cameras give. */
 enum {
     PG_IMAGE_RGB8 = 1,   ///< 3 bytes a pixel: R G B
     PG_IMAGE_BGR8 = 2,   ///< 3 bytes a pixel: B G R
-    PG_IMAGE_RGBA8 = 3,  ///< 4 bytes a pixel: R G B A; A is dropped, or laid over white (PG_ENCODE_OVER_WHITE)
+    PG_IMAGE_RGBA8 = 3,  ///< 4 bytes a pixel: R G B A; A is dropped, or the colour laid over another (flags)
     PG_IMAGE_BGRA8 = 4,  ///< 4 bytes a pixel: B G R A; likewise
     PG_IMAGE_GRAY8 = 5,  ///< 1 byte a pixel
+    PG_IMAGE_RGB565 = 6, ///< 16 bits a pixel, little-endian: R in the top five, G, B in the low five
+    PG_IMAGE_GRAY16 = 7, ///< 16 bits a pixel, little-endian: depth, heat; gray_min and gray_max say its range
+    PG_IMAGE_NV12 = 8,   ///< planes[0] Y; planes[1] U V by turns, for each 2 x 2 pixels
+    PG_IMAGE_NV21 = 9,   ///< planes[0] Y; planes[1] V U by turns: Android's default
+    PG_IMAGE_I420 = 10,  ///< planes[0] Y, planes[1] U, planes[2] V, the last two for each 2 x 2 pixels; YV12 has them
+                         ///< the other way round
+    PG_IMAGE_YUYV = 11,  ///< Y U Y V for two pixels: YUY2, most USB cameras
+    PG_IMAGE_UYVY = 12,  ///< U Y V Y for two pixels
     PG_IMAGE_PATH = 100, ///< path: a PNG or JPEG file
     PG_IMAGE_BYTES = 101 ///< planes[0] and n_bytes: the bytes of a PNG or JPEG file
 };
 
-/** A borrowed image. Fill it with one of the three functions below. Nothing is copied: path, bytes or pixels must stay
- * valid until the call that reads the image returns. */
+/** Values of pg_image.yuv_matrix: what Y, U and V stand for. */
+enum {
+    PG_YUV_BT601 = 0, ///< ITU-R BT.601: JPEG, USB cameras, frames of less than 720 rows
+    PG_YUV_BT709 = 1  ///< ITU-R BT.709: HD video
+};
+
+/** Values of pg_image.yuv_range. */
+enum {
+    PG_YUV_VIDEO = 0, ///< black is Y 16 and white 235, U and V go from 16 to 240: video, also called limited range
+    PG_YUV_FULL = 1   ///< all from 0 to 255: JPEG, Android's camera
+};
+
+/** Values of pg_image.fit: how an image becomes as wide and high as the model wants it. The two that keep its shape
+ * round as openpi's resize_with_pad does: r = max(w / W, h / H) in double, and w / r by h / r without their fractions,
+ * yet at least 1. They are refused where the image settings have do_resize 0 (PG_ERROR_ARGUMENT). */
+enum {
+    PG_FIT_STRETCH = 0,   ///< as HF: the shape is lost
+    PG_FIT_LETTERBOX = 1, ///< the shape is kept, the rest has the background's colour, half of it on each side, the odd
+                          ///< row or column at the right or bottom: openpi, lerobot's pi0 and pi0.5
+    PG_FIT_PAD_TOP_LEFT = 2 ///< the same, but all of the rest is above or left of the image: lerobot's SmolVLA, X-VLA
+};
+
+/** Flags of pg_image. */
+enum {
+    PG_IMAGE_OVER_BACKGROUND =
+        1 ///< lay what is transparent over `background`, in files too. Default: alpha is dropped,
+          ///< or laid over white by PG_ENCODE_OVER_WHITE, and by do_convert_rgb as HF does
+};
+
+/** A borrowed image. Fill it with one of the functions below, then set what differs from the default of the fields
+ * behind n_bytes. Nothing is copied: path, bytes or pixels must stay valid until the call that reads the image returns.
+ *
+ * Raw pixels become 8-bit RGB, exactly: each value is that of the formula of their standard, rounded to the nearest
+ * (halves up). The chroma of a pixel is that of its pair or square, not interpolated. Then comes Pillow's resize, as
+ * for any image. docs/EMBEDDING.md has a camera. */
 typedef struct pg_image {
     uint32_t struct_size;     ///< sizeof(pg_image)
     int32_t format;           ///< PG_IMAGE_*
     int32_t width;            ///< pixels, >= 1; raw formats only
     int32_t height;           ///< pixels, >= 1; raw formats only
-    const uint8_t *planes[4]; ///< planes[0]: the first byte of the top row (raw), or the file's bytes
-    int64_t strides[4];       ///< strides[0]: bytes from one row to the next below it; may be negative
+    const uint8_t *planes[4]; ///< planes[0]: the first byte of the top row (raw), or the file's bytes. NV12, NV21: also
+                              ///< [1]; I420: [1] and [2]
+    int64_t strides[4];       ///< of each plane: bytes from one row to the next below it; may be negative; 0: dense
     const char *path;         ///< UTF-8; PG_IMAGE_PATH only
-    uint64_t n_bytes; ///< of the file (PG_IMAGE_BYTES), or of the buffer of a raw format, which its rows may not
-                      ///< leave (PG_ERROR_ARGUMENT); raw formats: default and 0: not known, not checked
+    /// of the file (PG_IMAGE_BYTES), or of the buffer of a raw format, which its rows may not leave
+    /// (PG_ERROR_ARGUMENT): for NV12, NV21 and I420 that is one buffer with all planes, from planes[0] on. Raw formats:
+    /// default and 0: not known, not checked
+    uint64_t n_bytes;
+    int32_t yuv_matrix;    ///< PG_YUV_BT601 or _BT709; default BT601. NV12, NV21, I420, YUYV, UYVY only
+    int32_t yuv_range;     ///< PG_YUV_VIDEO or _FULL; default VIDEO. Likewise
+    int32_t fit;           ///< PG_FIT_*; default STRETCH
+    uint32_t flags;        ///< PG_IMAGE_OVER_BACKGROUND or 0; default 0
+    uint8_t background[4]; ///< R, G, B, 0: of the letterbox and of OVER_BACKGROUND; default black
+    /// the part that is used: x, y, width, height in pixels of the image, as it is turned (PG_ENCODE_EXIF); files too.
+    /// It must lie inside (PG_ERROR_ARGUMENT). Default: four zeros, the whole. "image_sizes" stay those of the whole
+    int32_t roi[4];
+    int32_t gray_min;  ///< 0 to 65534: what becomes black in GRAY16, and less does; default 0
+    int32_t gray_max;  ///< more than gray_min, to 65535: what becomes white, and more does; default and both 0: 65535
+    uint32_t reserved; ///< 0
 } pg_image;
 
 /** A PNG or JPEG file by its path. The file is read when the image is used. A pipe (a FIFO, "/dev/stdin", /dev/fd/N) is
@@ -233,9 +288,31 @@ PG_API pg_status pg_image_from_path(pg_image *image, size_t struct_size, const c
 /** The `n_bytes` bytes of a PNG or JPEG file. */
 PG_API pg_status pg_image_from_bytes(pg_image *image, size_t struct_size, const void *bytes, size_t n_bytes);
 /** A camera or texture buffer. `pixels` points at the top row. `stride` is in bytes, 0 for dense rows, negative where
- * the top row comes last in memory; a stride shorter than a row is refused. */
+ * the top row comes last in memory; a stride shorter than a row is refused. NV12, NV21 and I420: one buffer with the
+ * planes one behind the other, as V4L2, FFmpeg and OpenCV give them. `stride` is that of Y, of U and V together, and
+ * twice that of U alone, and not negative. */
 PG_API pg_status pg_image_from_pixels(pg_image *image, size_t struct_size, int32_t format, int32_t width,
                                       int32_t height, const void *pixels, int64_t stride);
+/** The same where each plane has its own address: any raw format, planes [1 to 3] as `format` has them. strides: of
+ * each plane, as in pg_image; NULL: all dense. */
+PG_API pg_status pg_image_from_planes(pg_image *image, size_t struct_size, int32_t format, int32_t width,
+                                      int32_t height, const void *const *planes, const int64_t *strides);
+
+/** The rectangle that a model sees, in pixels of the whole image: the region of interest, and with a letterbox the bars
+ * around it, so that x and y may be negative. */
+typedef struct pg_window {
+    uint32_t struct_size; ///< sizeof(pg_window)
+    uint32_t reserved;    ///< 0
+    double x;             ///< left edge
+    double y;             ///< top edge
+    double width;         ///< more than 0
+    double height;        ///< more than 0
+} pg_window;
+/** The window of an image, for pg_answer_options.window. image_width, image_height: of the whole image, turned, as
+ * "image_sizes" has it; 0 for both: those of raw pixels. width, height: of the pixels that the model takes
+ * (pg_image_settings). Nothing but sizes, `fit` and `roi` of the image is read. Errors: PG_ERROR_ARGUMENT. */
+PG_API pg_status pg_image_get_window(const pg_image *image, int32_t image_width, int32_t image_height, int32_t width,
+                                     int32_t height, pg_window *out);
 
 /* ---- Model ---- */
 
@@ -853,6 +930,9 @@ typedef struct pg_answer_options {
     float max_iou; ///< 0 < max_iou < 1: of two boxes with one label and a greater intersection over union, the one
                    ///< with the lower score, else the later one, is PG_OBJECT_DUPLICATE; default and 0: not looked for
     const pg_allocator *allocator; ///< default NULL: the processor's, of a text the C library's
+    /// of the image that the answer is about (pg_image_get_window()). Boxes, points and masks come out in pixels of the
+    /// whole image, cut at its borders; what lies outside of it is PG_OBJECT_EMPTY. Copied. Default NULL: the whole
+    const pg_window *window;
 } pg_answer_options;
 PG_API pg_status pg_answer_options_init(pg_answer_options *options, size_t struct_size); ///< fills in the defaults
 
@@ -884,7 +964,7 @@ enum {
     PG_OBJECT_OUT_OF_RANGE = 2,   ///< `<loc1024>` to `<loc9999>`, `<seg128>` to `<seg999>`: a text that no token
                                   ///< has. Among the locs: no box, no point
     PG_OBJECT_OUT_OF_ORDER = 4,   ///< y1 < y0 or x1 < x0; the box is as the answer says it, not sorted
-    PG_OBJECT_EMPTY = 8,          ///< y1 = y0 or x1 = x0
+    PG_OBJECT_EMPTY = 8,          ///< y1 = y0 or x1 = x0, or it lies in the bars of a letterbox (window)
     PG_OBJECT_STRAY_SEG = 16,     ///< segs with no locs before them: no box
     PG_OBJECT_BROKEN = 31,        ///< the five above: an object with none of them has a box or a point that can be used
     PG_OBJECT_NO_LABEL = 32,      ///< label is ""

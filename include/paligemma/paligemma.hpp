@@ -633,8 +633,8 @@ struct image : pg_image {
                            [&] { return made; });
     }
     /** A camera or texture buffer: format PG_IMAGE_*, size in pixels, `pixels` from the first byte of the buffer that
-     * is there, the top row first, stride in bytes (0: dense). Rows that leave the buffer are PG_ERROR_ARGUMENT when
-     * the image is used. A buffer whose top row comes last: pg_image_from_pixels() with a negative stride. */
+     * is there, the top row first, all planes, stride in bytes (0: dense). Rows that leave the buffer are
+     * PG_ERROR_ARGUMENT when the image is used. A buffer whose top row comes last: from_planes(). */
     static outcome<image> from_pixels(int32_t format, int32_t width, int32_t height, span<const uint8_t> pixels,
                                       int64_t stride = 0) {
         detail::call call;
@@ -643,6 +643,28 @@ struct image : pg_image {
             pg_image_from_pixels(&made, sizeof(pg_image), format, width, height, pixels.data(), stride);
         made.n_bytes = pixels.size();
         return call.finish(status, [&] { return made; });
+    }
+    /** The same where each plane has its own address and stride, as `format` has planes; strides {}: all dense. Fewer
+     * than those are PG_ERROR_ARGUMENT. */
+    static outcome<image> from_planes(int32_t format, int32_t width, int32_t height, span<const void *const> planes,
+                                      span<const int64_t> strides = {}) {
+        detail::call call;
+        image made;
+        const void *all[4] = {};
+        int64_t steps[4] = {};
+        for (size_t i = 0; i < 4 && i < planes.size(); i++) all[i] = planes[i];
+        for (size_t i = 0; i < 4 && i < strides.size(); i++) steps[i] = strides[i];
+        return call.finish(pg_image_from_planes(&made, sizeof(pg_image), format, width, height, all, steps),
+                           [&] { return made; });
+    }
+    /** What a model of `model_width` x `model_height` pixels sees of it, for answer_options.window, in pixels of the
+     * whole image, whose size is 0 x 0 for raw pixels: they have it. Errors: pg_image_get_window(). */
+    outcome<pg_window> window(int32_t model_width, int32_t model_height, int32_t image_width = 0,
+                              int32_t image_height = 0) const {
+        detail::call call;
+        auto found = detail::sized<pg_window>();
+        return call.finish(pg_image_get_window(this, image_width, image_height, model_width, model_height, &found),
+                           [&] { return found; });
     }
     image() noexcept : pg_image() {} ///< of nothing: PG_ERROR_ARGUMENT where it is used
 };

@@ -169,16 +169,27 @@ static pg_status add_labels(pg_answer *answer) {
     return PG_OK;
 }
 
-static void set_pixels(pg_object *object, const pg_answer_options *options) {
-    const double steps = options->convention == PG_BOX_1023 ? 1023 : 1024;
+static double within(double x, double most) { return x < 0 ? 0 : x > most ? most : x; }
+
+/* With a window, what lies outside of the image is cut off. */
+static void set_pixels(pg_object *object, const pg_answer *answer, int points) {
+    const pg_window *window = &answer->window;
+    const double steps = answer->convention == PG_BOX_1023 ? 1023 : 1024;
     const uint32_t none = PG_OBJECT_PARTIAL | PG_OBJECT_OUT_OF_RANGE | PG_OBJECT_STRAY_SEG;
-    const int points = (options->flags & PG_ANSWER_POINTS) != 0;
     for (int i = 0; i < 4; i++) object->box[i] = NAN;
     for (int i = 0; i < 2; i++) object->point[i] = NAN;
     if (object->flags & none) return;
     float *to = points ? object->point : object->box;
-    for (int i = 0; i < object->n_locs; i++) /* y before x there, x before y here */
-        to[i ^ 1] = (float)(object->locs[i] / steps * (i & 1 ? options->width : options->height));
+    double at[4]; /* y before x, as in the answer */
+    int cut = 0;
+    for (int i = 0; i < object->n_locs; i++) {
+        const double whole = i & 1 ? window->x + object->locs[i] / steps * window->width
+                                   : window->y + object->locs[i] / steps * window->height;
+        at[i] = within(whole, i & 1 ? answer->width : answer->height);
+        cut |= at[i] != whole;
+        to[i ^ 1] = (float)at[i];
+    }
+    if (cut && (points || at[0] == at[2] || at[1] == at[3])) object->flags |= PG_OBJECT_EMPTY;
 }
 
 /* label_score: of the label. */
@@ -202,6 +213,8 @@ static float score_of_label(token_spans *spans, pgi_span label) {
 /* From the text on. spans: NULL for an answer that has no ids. */
 static pg_status fill(pg_answer *answer, token_spans *spans, const pg_answer_options *options, int unfinished) {
     answer->width = options->width, answer->height = options->height, answer->convention = options->convention;
+    answer->window =
+        options->window ? *options->window : (pg_window){.width = options->width, .height = options->height};
     pgi_found_list *list = &answer->objects;
     const int points = (options->flags & PG_ANSWER_POINTS) != 0;
     PGI_TRY(pgi_answer_parse(answer->text.data, answer->text.size, points, unfinished, list));
@@ -209,7 +222,7 @@ static pg_status fill(pg_answer *answer, token_spans *spans, const pg_answer_opt
     for (size_t i = 0; i < list->n; i++) {
         pgi_found *found = &list->data[i];
         pg_object *object = &found->object;
-        set_pixels(object, options);
+        set_pixels(object, answer, points);
         object->score = object->loc_score = object->label_score = NAN;
         object->first_token = -1;
         if (!spans) continue;

@@ -12,10 +12,14 @@ struct pg_answer {
     atomic_int references;
     pgi_memory memory;
     int32_t width, height, convention; /* as the options say */
+    pg_window window;                  /* what locs are fractions of, in pixels */
     pgi_buffer text;
     pgi_buffer labels;      /* each with a NUL behind it */
     pgi_found_list objects; /* object.label is set; everything as pg_answer_get_object() gives it */
 };
+
+/* Numbers of a window are at most this far from 0. */
+#define PGI_MAX_WINDOW 4294967296.0
 
 /* The ids of an answer, as they were generated. */
 typedef struct pgi_answer_ids {

@@ -20,14 +20,16 @@ typedef struct line_filter {
     double *weight; /* [n_out, taps] */
 } line_filter;
 
-static pg_status make_filter(const pgi_memory *memory, int32_t n_in, int32_t n_out, line_filter *f) {
-    const double scale = (double)(float)n_in / n_out, support = scale < 1 ? 1 : scale;
+/* The outputs from .. to - 1 of the n_out; here they are numbered from 0 on. */
+static pg_status make_filter(const pgi_memory *memory, int64_t n_out, int64_t from, int64_t to, line_filter *f) {
+    const int32_t n_in = PGI_MASK_SIDE;
+    const double scale = (double)(float)n_in / (double)n_out, support = scale < 1 ? 1 : scale;
     f->taps = (int32_t)ceil(support) * 2 + 1;
-    f->first = pgi_alloc(memory, (size_t)n_out, sizeof *f->first);
-    f->weight = pgi_alloc_zero(memory, (size_t)n_out * (size_t)f->taps, sizeof *f->weight);
+    f->first = pgi_alloc(memory, (size_t)(to - from), sizeof *f->first);
+    f->weight = pgi_alloc_zero(memory, (size_t)(to - from) * (size_t)f->taps, sizeof *f->weight);
     if (!f->first || !f->weight) return PG_ERROR_MEMORY;
-    for (int32_t i = 0; i < n_out; i++) {
-        const double center = (i + 0.5) * scale;
+    for (int64_t i = 0; i < to - from; i++) {
+        const double center = ((double)(from + i) + 0.5) * scale;
         const int32_t begin = (int32_t)fmax(center - support + 0.5, 0);
         const int32_t end = (int32_t)pgi_min64((int64_t)(center + support + 0.5), n_in);
         double *w = f->weight + (size_t)i * (size_t)f->taps, sum = 0;
@@ -64,43 +66,48 @@ static uint8_t level(float x) {
 }
 
 typedef struct box {
-    int32_t x0, y0, x1, y1; /* pixels, x0 < x1, y0 < y1 */
+    int64_t x0, y0, x1, y1; /* pixels, x0 < x1, y0 < y1 */
 } box;
 
-/* across [64, width of the box] is made of mask [64, 64], a row of out after the other of that. */
-static void paint(const float *mask, const line_filter *columns, const line_filter *rows, const box *b, int64_t width,
-                  float *across, uint8_t *out) {
-    const int32_t w = b->x1 - b->x0;
+/* The part of a box that lies in the image is painted: its rows and columns. across [64, width of the part] is made of
+ * mask [64, 64], a row of out after the other of that. */
+static void paint(const float *mask, const line_filter *columns, const line_filter *rows, const box *part,
+                  int64_t width, float *across, uint8_t *out) {
+    const int32_t w = (int32_t)(part->x1 - part->x0), h = (int32_t)(part->y1 - part->y0);
     for (int32_t y = 0; y < PGI_MASK_SIDE; y++)
         for (int32_t x = 0; x < w; x++)
             across[(int64_t)y * w + x] = filtered(columns, x, mask + y * PGI_MASK_SIDE, 1, PGI_MASK_SIDE);
-    for (int32_t y = 0; y < b->y1 - b->y0; y++)
+    for (int32_t y = 0; y < h; y++)
         for (int32_t x = 0; x < w; x++)
-            out[(b->y0 + y) * width + b->x0 + x] = level(filtered(rows, y, across + x, w, PGI_MASK_SIDE));
+            out[(part->y0 + y) * width + part->x0 + x] = level(filtered(rows, y, across + x, w, PGI_MASK_SIDE));
 }
 
-static pg_status paint_box(const pg_mask_decoder *decoder, const int32_t *codes, const box *b, int64_t width,
-                           uint8_t *out) {
+static pg_status paint_box(const pg_mask_decoder *decoder, const int32_t *codes, const box *b, const box *part,
+                           int64_t width, uint8_t *out) {
     const pgi_memory *memory = &decoder->memory;
-    const int32_t w = b->x1 - b->x0;
     float mask[PGI_MASK_SIDE * PGI_MASK_SIDE];
     line_filter columns = {0}, rows = {0};
     PGI_TRY(pgi_mask_decode(decoder, codes, mask));
-    float *across = pgi_alloc(memory, (size_t)PGI_MASK_SIDE * (size_t)w, sizeof *across);
-    pg_status status = across ? make_filter(memory, PGI_MASK_SIDE, w, &columns) : PG_ERROR_MEMORY;
-    if (status >= 0) status = make_filter(memory, PGI_MASK_SIDE, b->y1 - b->y0, &rows);
-    if (status >= 0) paint(mask, &columns, &rows, b, width, across, out);
+    float *across = pgi_alloc(memory, (size_t)PGI_MASK_SIDE * (size_t)(part->x1 - part->x0), sizeof *across);
+    pg_status status = PG_ERROR_MEMORY;
+    if (across) status = make_filter(memory, b->x1 - b->x0, part->x0 - b->x0, part->x1 - b->x0, &columns);
+    if (status >= 0) status = make_filter(memory, b->y1 - b->y0, part->y0 - b->y0, part->y1 - b->y0, &rows);
+    if (status >= 0) paint(mask, &columns, &rows, part, width, across, out);
     free_filter(memory, &columns);
     free_filter(memory, &rows);
     pgi_free(memory, across);
     return status;
 }
 
-/* A loc in pixels: cut off as the evaluator does, or rounded as Hugging Face's demos do. */
-static int32_t pixel(int32_t loc, int32_t size, int32_t convention) {
-    if (convention == PG_BOX_1023) return (int32_t)((double)loc / 1023 * size);
-    return (int32_t)rint((double)loc / 1024 * size);
+/* A loc in pixels, `size` of them from `start` on: cut off as the evaluator does, or rounded as Hugging Face's demos
+ * do.
+ */
+static int64_t pixel(int32_t loc, double start, double size, int32_t convention) {
+    if (convention == PG_BOX_1023) return (int64_t)floor(start + (double)loc / 1023 * size);
+    return (int64_t)rint(start + (double)loc / 1024 * size);
 }
+
+static int64_t within(int64_t x, int64_t most) { return x < 0 ? 0 : pgi_min64(x, most); }
 
 pg_status pgi_mask_of_object(const pg_mask_decoder *decoder, const pg_answer *answer, int64_t index, uint8_t *out) {
     const pg_object *object = &answer->objects.data[index].object;
@@ -112,15 +119,17 @@ pg_status pgi_mask_of_object(const pg_mask_decoder *decoder, const pg_answer *an
                          "order) and 16 segs, all in their range",
                          (long long)index, object->n_locs, object->n_segs, object->flags);
     const int32_t *locs = object->locs, width = answer->width, height = answer->height;
+    const pg_window *window = &answer->window;
     const box b = {
-        .x0 = pixel(locs[1], width, answer->convention),
-        .y0 = pixel(locs[0], height, answer->convention),
-        .x1 = pixel(locs[3], width, answer->convention),
-        .y1 = pixel(locs[2], height, answer->convention),
+        .x0 = pixel(locs[1], window->x, window->width, answer->convention),
+        .y0 = pixel(locs[0], window->y, window->height, answer->convention),
+        .x1 = pixel(locs[3], window->x, window->width, answer->convention),
+        .y1 = pixel(locs[2], window->y, window->height, answer->convention),
     };
+    const box part = {within(b.x0, width), within(b.y0, height), within(b.x1, width), within(b.y1, height)};
     memset(out, 0, (size_t)width * (size_t)height);
-    if (b.x1 <= b.x0 || b.y1 <= b.y0) return PG_OK;
-    return paint_box(decoder, object->segs, &b, width, out);
+    if (part.x1 <= part.x0 || part.y1 <= part.y0) return PG_OK;
+    return paint_box(decoder, object->segs, &b, &part, width, out);
 }
 
 /* ---- run lengths ---- */

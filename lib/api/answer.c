@@ -14,9 +14,28 @@ static pg_status check_side(int32_t pixels, const char *name) {
                      pixels);
 }
 
-/* Completes the options and holds each against its range. memory: what serves where the caller has no allocator. */
-static pg_status options_in(const pg_answer_options *options, pg_answer_options *out, pgi_memory *memory) {
+static pg_status check_window(const pg_window *w) {
+    const double numbers[] = {w->x, w->y, w->width, w->height};
+    static const char *const names[] = {"x", "y", "width", "height"};
+    PGI_TRY(pgi_reserved_in(w->reserved, "pg_window"));
+    for (int i = 0; i < 4; i++)
+        if (!(numbers[i] >= -PGI_MAX_WINDOW && numbers[i] <= PGI_MAX_WINDOW) || (i > 1 && numbers[i] <= 0))
+            return pgi_error(PG_ERROR_ARGUMENT, "window.%s is %g, expected pixels, %s %.0f", names[i], numbers[i],
+                             i > 1 ? "more than 0 and at most" : "at most", PGI_MAX_WINDOW);
+    return PG_OK;
+}
+
+/* Completes the options and holds each against its range. window: the caller's, where there is one, of this version's
+ * size. memory: what serves where the caller has no allocator. */
+static pg_status options_in(const pg_answer_options *options, pg_answer_options *out, pg_window *window,
+                            pgi_memory *memory) {
     PGI_OPTIONS_IN(pg_answer_options, complete, options);
+    *window = (pg_window){.struct_size = sizeof *window};
+    PGI_TRY(pgi_struct_in(window, complete.window, PGI_STRUCT(pg_window)));
+    if (complete.window) {
+        PGI_TRY(check_window(window));
+        complete.window = window;
+    }
     *out = complete;
     PGI_TRY(pgi_flags_in(complete.flags, PG_ANSWER_POINTS, "PG_ANSWER_POINTS or 0"));
     PGI_TRY(check_side(complete.width, "width"));
@@ -33,8 +52,9 @@ static pg_status options_in(const pg_answer_options *options, pg_answer_options 
 static pg_status from_ids(const pg_processor *processor, const pgi_answer_ids *ids, const pg_answer_options *options,
                           pg_answer **out) {
     pg_answer_options complete;
+    pg_window window;
     pgi_memory memory = processor->memory;
-    PGI_TRY(options_in(options, &complete, &memory));
+    PGI_TRY(options_in(options, &complete, &window, &memory));
     pg_processor *kept = pgi_processor_retain(processor); /* another thread may close it */
     pg_status status = pgi_answer_from_ids(&memory, ids, &complete, out);
     pgi_processor_release(kept);
@@ -83,8 +103,9 @@ pg_status pg_answer_create_from_text(const char *text, size_t size, const pg_ans
     *out = NULL;
     if (size > 0) PGI_NOT_NULL(text);
     pg_answer_options complete;
+    pg_window window;
     pgi_memory memory = pgi_memory_default;
-    PGI_TRY(options_in(options, &complete, &memory));
+    PGI_TRY(options_in(options, &complete, &window, &memory));
     return pgi_answer_from_text(&memory, text, size, &complete, out);
 }
 

@@ -15,14 +15,14 @@
     X(pg_adapter_info, base)               \
     X(pg_adapter_options, cancel)          \
     X(pg_allocator, free)                  \
-    X(pg_answer_options, allocator)        \
+    X(pg_answer_options, window)           \
     X(pg_batch, image_counts)              \
     X(pg_beam_options, on_texts_user)      \
     X(pg_convert_options, reserved_end)    \
     X(pg_encode_options, max_text_bytes)   \
     X(pg_forward_options, n_row_models)    \
     X(pg_generate_options, n_row_models)   \
-    X(pg_image, n_bytes)                   \
+    X(pg_image, reserved)                  \
     X(pg_image_settings, rescale_factor)   \
     X(pg_input_arrays, allocator)          \
     X(pg_mask_decoder_options, allocator)  \
@@ -44,6 +44,7 @@
     X(pg_tensor, data)                     \
     X(pg_train_result, n_tokens)           \
     X(pg_trainer_options, cancel)          \
+    X(pg_window, height)                   \
     X(pg_worker_event, run_seconds)        \
     X(pg_worker_info, n_step_rows)         \
     X(pg_worker_options, n_cpus)

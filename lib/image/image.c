@@ -1,5 +1,5 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
-/* Any pg_image to dense RGB: finds the codec by the first bytes, checks and converts camera buffers. */
+/* Any pg_image as rows of RGB: finds the codec by the first bytes, or opens raw pixels where they lie. */
 #include "image/image.h"
 
 #include <string.h>
@@ -68,56 +68,73 @@ static pg_status read_file(const pgi_memory *memory, const char *path, const pgi
     return status;
 }
 
-/* Whether alpha says something that is lost with it. Where it is 0 everywhere, it is a spare byte. */
-static int has_transparent(const uint8_t *top, int64_t stride, int32_t width, int32_t height, const pg_cancel *cancel) {
-    int transparent = 0, seen = 0;
-    for (int32_t y = 0; y < height && !pgi_cancel_requested(cancel); y++)
-        for (int32_t x = 0; x < width; x++) {
-            int alpha = top[y * stride + 4 * (int64_t)x + 3];
-            transparent |= alpha < 255;
-            seen |= alpha;
-        }
-    return transparent && seen;
+static pg_status open_file(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits,
+                           pgi_rgb *out) {
+    if (image->format == PG_IMAGE_PATH) return read_file(memory, image->path, limits, out);
+    PGI_TRY(check_bytes(image));
+    return decode(memory, image->planes[0], (size_t)image->n_bytes, "image bytes", limits, out);
 }
 
-/* How the pixels of a raw format lie. */
-typedef struct pixel_layout {
-    int channels, r, g, b;
-} pixel_layout;
+static pg_status open_any(const pgi_memory *memory, const pgi_kernels *kernels, const pg_image *image,
+                          const pgi_image_limits *limits, pgi_opened *out) {
+    if (image->format != PG_IMAGE_PATH && image->format != PG_IMAGE_BYTES) {
+        PGI_TRY(pgi_frame_open(memory, kernels, image, limits->max_pixels, limits->ground, &out->frame));
+        out->width = image->width;
+        out->height = image->height;
+        out->rows = pgi_frame_rows(&out->frame);
+        if (!limits->ground && limits->alpha_dropped && pgi_frame_has_transparent(&out->frame, limits->cancel))
+            *limits->alpha_dropped = 1;
+        return PG_OK;
+    }
+    pgi_rectangle roi;
+    PGI_TRY(open_file(memory, image, limits, &out->decoded));
+    out->width = out->decoded.width;
+    out->height = out->decoded.height;
+    PGI_TRY(pgi_image_roi(image, out->width, out->height, &roi));
+    out->rows = pgi_rows_of(&out->decoded);
+    out->rows.data += roi.y * out->rows.stride + 3 * (int64_t)roi.x;
+    out->rows.width = roi.width;
+    out->rows.height = roi.height;
+    return PG_OK;
+}
 
-static const pixel_layout layouts[] = {[PG_IMAGE_RGB8] = {3, 0, 1, 2},
-                                       [PG_IMAGE_BGR8] = {3, 2, 1, 0},
-                                       [PG_IMAGE_RGBA8] = {4, 0, 1, 2},
-                                       [PG_IMAGE_BGRA8] = {4, 2, 1, 0},
-                                       [PG_IMAGE_GRAY8] = {1, 0, 0, 0}};
+pg_status pgi_image_open(const pgi_memory *memory, const pgi_kernels *kernels, const pg_image *image,
+                         const pgi_image_limits *limits, pgi_opened *out) {
+    *out = (pgi_opened){.fit = image->fit};
+    memcpy(out->background, image->background, sizeof out->background);
+    PGI_TRY(pgi_image_check(image));
+    pgi_image_limits own = *limits;
+    if (image->flags & PG_IMAGE_OVER_BACKGROUND) own.ground = out->background;
+    const pg_status status = open_any(memory, kernels, image, &own, out);
+    if (status < 0) pgi_image_close(memory, out);
+    return status;
+}
 
-/* Checks an image of pixels; *row_stride is that of the rows. */
-static pg_status check_pixels(const pg_image *image, int64_t max_pixels, int64_t *row_stride) {
-    int32_t width = image->width, height = image->height;
-    if (image->format < PG_IMAGE_RGB8 || image->format > PG_IMAGE_GRAY8)
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_image.format is %d, expected one of PG_IMAGE_*", image->format);
-    if (width < 1 || height < 1)
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_image is %d x %d pixels, expected at least 1 x 1", width, height);
-    if (width > max_pixels / height)
-        return pgi_error(PG_ERROR_LIMIT, "pg_image is %d x %d pixels, expected at most %lld in all", width, height,
-                         (long long)max_pixels);
-    if (!image->planes[0])
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_image.planes[0] is NULL, expected the top row of pixels");
-    int channels = layouts[image->format].channels;
-    int64_t dense = (int64_t)width * channels, stride = image->strides[0];
-    if (stride == 0) stride = dense;
-    if (stride < dense && stride > -dense)
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_image.strides[0] is %lld bytes, expected at least %lld for %d pixels",
-                         (long long)stride, (long long)dense, width);
-    if (stride > PTRDIFF_MAX / height || stride < -(PTRDIFF_MAX / height))
-        return pgi_error(PG_ERROR_ARGUMENT, "pg_image.strides[0] is %lld bytes, expected a buffer that fits in memory",
-                         (long long)stride);
-    const uint64_t needed = (uint64_t)dense + (uint64_t)(height - 1) * (uint64_t)(stride < 0 ? -stride : stride);
-    if (image->n_bytes && image->n_bytes < needed)
-        return pgi_error(PG_ERROR_ARGUMENT,
-                         "pg_image.n_bytes is %llu, expected at least %llu for %d rows that lie %lld bytes apart",
-                         (unsigned long long)image->n_bytes, (unsigned long long)needed, height, (long long)stride);
-    *row_stride = stride;
+void pgi_image_close(const pgi_memory *memory, pgi_opened *opened) {
+    pgi_rgb_free(memory, &opened->decoded);
+    pgi_frame_close(memory, &opened->frame);
+}
+
+/* The planes of raw pixels, one behind the other, dense. */
+static pg_status copy_pixels(const pgi_memory *memory, const pg_image *image, int64_t max_pixels, pg_image *copy,
+                             void **block) {
+    pgi_frame frame;
+    size_t size = 0;
+    PGI_TRY(pgi_frame_check(image, max_pixels, &frame));
+    const pgi_pixel_layout *layout = pgi_pixel_layout_of(image->format);
+    for (int i = 0; i < layout->n_planes; i++)
+        size += (size_t)pgi_plane_row(layout, i, image->width) * (size_t)pgi_plane_height(layout, i, image->height);
+    uint8_t *to = pgi_alloc(memory, size, 1);
+    if (!to) return PG_ERROR_MEMORY;
+    *block = to;
+    copy->n_bytes = size;
+    for (int i = 0; i < layout->n_planes; i++) {
+        const int64_t row = pgi_plane_row(layout, i, image->width);
+        copy->planes[i] = to;
+        copy->strides[i] = row;
+        for (int32_t y = 0; y < pgi_plane_height(layout, i, image->height); y++, to += row)
+            memcpy(to, frame.planes[i] + y * frame.strides[i], (size_t)row);
+    }
     return PG_OK;
 }
 
@@ -125,70 +142,18 @@ pg_status pgi_image_copy(const pgi_memory *memory, const pg_image *image, int64_
                          void **block) {
     *copy = *image;
     *block = NULL;
+    PGI_TRY(pgi_image_check(image));
     if (image->format == PG_IMAGE_PATH) {
         if (!image->path) return no_path();
         *block = pgi_copy_string(memory, image->path, strlen(image->path));
         copy->path = *block;
         return *block ? PG_OK : PG_ERROR_MEMORY;
     }
-    if (image->format == PG_IMAGE_BYTES) {
-        PGI_TRY(check_bytes(image));
-        *block = pgi_alloc(memory, (size_t)image->n_bytes, 1);
-        if (!*block) return PG_ERROR_MEMORY;
-        if (image->n_bytes) memcpy(*block, image->planes[0], (size_t)image->n_bytes);
-        copy->planes[0] = *block;
-        return PG_OK;
-    }
-    int64_t stride;
-    PGI_TRY(check_pixels(image, max_pixels, &stride));
-    const size_t dense = (size_t)image->width * (size_t)layouts[image->format].channels;
-    uint8_t *to = pgi_alloc(memory, dense, (size_t)image->height);
-    if (!to) return PG_ERROR_MEMORY;
-    for (int32_t y = 0; y < image->height; y++) memcpy(to + (size_t)y * dense, image->planes[0] + y * stride, dense);
-    *block = to;
-    copy->planes[0] = to;
-    copy->strides[0] = (int64_t)dense;
-    copy->n_bytes = (uint64_t)dense * (uint64_t)image->height;
-    return PG_OK;
-}
-
-static pg_status read_pixels(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits,
-                             pgi_rgb *out) {
-    int64_t stride;
-    PGI_TRY(check_pixels(image, limits->max_pixels, &stride));
-    const int32_t width = image->width, height = image->height;
-    const int channels = layouts[image->format].channels;
-    out->data = pgi_alloc(memory, (size_t)width * 3, (size_t)height);
-    if (!out->data) return PG_ERROR_MEMORY;
-    out->width = width;
-    out->height = height;
-    if (channels == 4 && !limits->alpha_over_white && limits->alpha_dropped &&
-        has_transparent(image->planes[0], stride, width, height, limits->cancel))
-        *limits->alpha_dropped = 1;
-    int r = layouts[image->format].r, g = layouts[image->format].g, b = layouts[image->format].b;
-    uint8_t *to = out->data;
-    for (int32_t y = 0; y < height; y++) {
-        if (pgi_cancel_requested(limits->cancel)) {
-            pgi_rgb_free(memory, out);
-            return pgi_run_cancelled_error();
-        }
-        const uint8_t *from = image->planes[0] + y * stride;
-        for (int32_t x = 0; x < width; x++, from += channels, to += 3) {
-            to[0] = from[r];
-            to[1] = from[g];
-            to[2] = from[b];
-            if (channels == 4 && limits->alpha_over_white)
-                for (int c = 0; c < 3; c++) to[c] = pgi_over_white(to[c], from[3]);
-        }
-    }
-    return PG_OK;
-}
-
-pg_status pgi_image_read(const pgi_memory *memory, const pg_image *image, const pgi_image_limits *limits,
-                         pgi_rgb *out) {
-    *out = (pgi_rgb){0};
-    if (image->format == PG_IMAGE_PATH) return read_file(memory, image->path, limits, out);
-    if (image->format != PG_IMAGE_BYTES) return read_pixels(memory, image, limits, out);
+    if (image->format != PG_IMAGE_BYTES) return copy_pixels(memory, image, max_pixels, copy, block);
     PGI_TRY(check_bytes(image));
-    return decode(memory, image->planes[0], (size_t)image->n_bytes, "image bytes", limits, out);
+    *block = pgi_alloc(memory, (size_t)image->n_bytes, 1);
+    if (!*block) return PG_ERROR_MEMORY;
+    if (image->n_bytes) memcpy(*block, image->planes[0], (size_t)image->n_bytes);
+    copy->planes[0] = *block;
+    return PG_OK;
 }

@@ -32,7 +32,7 @@ typedef struct png_job {
     int bit_depth, color_type;
     int64_t n_clipped;     /* pixels of 16-bit grey above 255 */
     int64_t n_transparent; /* pixels whose alpha is less than 255 */
-    int32_t over_white;    /* they are laid over white */
+    const uint8_t *ground; /* RGB that they are laid over, or NULL */
     int want_orientation;
     pgi_rgb *out;
     uint8_t *row;            /* one row of samples as stored */
@@ -168,11 +168,11 @@ static pg_status check_header(png_job *job, const char *name, int64_t max_pixels
 }
 
 static void put(png_job *job, uint8_t *out, int r, int g, int b, int alpha) {
-    int white = alpha < 255 && job->over_white;
+    const uint8_t *ground = alpha < 255 ? job->ground : NULL;
     job->n_transparent += alpha < 255;
-    out[0] = white ? pgi_over_white(r, alpha) : (uint8_t)r;
-    out[1] = white ? pgi_over_white(g, alpha) : (uint8_t)g;
-    out[2] = white ? pgi_over_white(b, alpha) : (uint8_t)b;
+    out[0] = ground ? pgi_over(r, ground[0], alpha) : (uint8_t)r;
+    out[1] = ground ? pgi_over(g, ground[1], alpha) : (uint8_t)g;
+    out[2] = ground ? pgi_over(b, ground[2], alpha) : (uint8_t)b;
 }
 
 /* n stored samples to RGB; `step` bytes lie between the pixels written. */
@@ -367,17 +367,18 @@ static pg_status warn_of_clipping(const png_job *job, const char *name, const pg
         name, (long long)job->n_clipped, (long long)job->width * job->height);
 }
 
-/* The transparent colour, once all pixels are there. *left: 1 where a transparent pixel is not laid over white. */
-static pg_status lay_over_white(png_job *job, const pgi_png_trns *trns, int32_t over_white, int32_t *left) {
+/* The transparent colour, once all pixels are there. *left: 1 where a transparent pixel is not laid over a colour. */
+static pg_status lay_over(png_job *job, const pgi_png_trns *trns, int32_t over_white, int32_t *left) {
     pgi_png_kind kind = {job->color_type, job->bit_depth, job->palette};
+    static const uint8_t white[3] = {255, 255, 255};
     pgi_png_key key, opened;
     size_t n_opened = 0;
     *left = 0;
     pgi_png_read_key(&kind, trns, 0, &key);
     pgi_png_read_key(&kind, trns, 1, &opened);
-    PGI_TRY(pgi_png_lay_over_white(&opened, job->over_white, job->cancel, job->out, &n_opened));
-    if (job->over_white) return PG_OK;
-    if (over_white) PGI_TRY(pgi_png_lay_over_white(&key, 1, job->cancel, job->out, NULL));
+    PGI_TRY(pgi_png_lay_over(&opened, job->ground, job->cancel, job->out, &n_opened));
+    if (job->ground) return PG_OK;
+    if (over_white) PGI_TRY(pgi_png_lay_over(&key, white, job->cancel, job->out, NULL));
     int done = over_white && key.found && (!opened.found || memcmp(key.rgb, opened.rgb, 3) == 0);
     *left = (job->n_transparent > 0 || n_opened > 0) && !done;
     return PG_OK;
@@ -385,7 +386,7 @@ static pg_status lay_over_white(png_job *job, const pgi_png_trns *trns, int32_t 
 
 /* A chunk that is too long for a palette is an error where it counts. */
 static pg_status read_palette_alpha(png_job *job, const char *name, const pgi_png_trns *trns) {
-    if (job->color_type != PGI_PNG_PALETTE || (trns->size > 256 && !job->over_white))
+    if (job->color_type != PGI_PNG_PALETTE || (trns->size > 256 && !job->ground))
         return pgi_png_palette_alpha(&(pgi_png_trns){0}, name, job->palette_alpha);
     return pgi_png_palette_alpha(trns, name, job->palette_alpha);
 }
@@ -399,7 +400,7 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
                    .out = out,
                    .cancel = limits->cancel,
                    .orientation = 1,
-                   .over_white = limits->alpha_over_white,
+                   .ground = limits->ground,
                    .want_orientation = orientation != NULL};
     *out = (pgi_rgb){0};
     pgi_png_trns trns;
@@ -427,7 +428,7 @@ pg_status pgi_png_decode(const pgi_memory *memory, const uint8_t *bytes, size_t 
         *orientation = job.orientation;
     }
     int32_t left = 0;
-    if (status == PG_OK) status = lay_over_white(&job, &trns, limits->over_white, &left);
+    if (status == PG_OK) status = lay_over(&job, &trns, limits->over_white, &left);
     if (left && limits->alpha_dropped) *limits->alpha_dropped = 1;
     if (status == PG_OK) status = warn_of_clipping(&job, name, limits->log);
     if (job.png) png_destroy_read_struct(&job.png, &job.info, NULL);

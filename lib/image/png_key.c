@@ -96,8 +96,8 @@ pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name,
     return PG_OK;
 }
 
-pg_status pgi_png_lay_over_white(const pgi_png_key *key, int white, const pg_cancel *cancel, pgi_rgb *rgb,
-                                 size_t *n_found) {
+pg_status pgi_png_lay_over(const pgi_png_key *key, const uint8_t *ground, const pg_cancel *cancel, pgi_rgb *rgb,
+                           size_t *n_found) {
     const size_t n_pixels = key->found ? (size_t)rgb->width * (size_t)rgb->height : 0;
     uint8_t *p = rgb->data;
     size_t n = 0;
@@ -105,7 +105,7 @@ pg_status pgi_png_lay_over_white(const pgi_png_key *key, int white, const pg_can
         if (i % (1 << 16) == 0) PGI_TRY(pgi_cancel_check(cancel));
         if (memcmp(p, key->rgb, 3) != 0) continue;
         n++;
-        if (white) memset(p, 255, 3);
+        if (ground) memcpy(p, ground, 3);
     }
     if (n_found) *n_found = n;
     return PG_OK;

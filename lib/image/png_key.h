@@ -38,8 +38,8 @@ pg_status pgi_png_find_trns(const uint8_t *bytes, size_t size, const char *name,
 void pgi_png_read_key(const pgi_png_kind *kind, const pgi_png_trns *trns, int opened, pgi_png_key *key);
 /* The alpha of each entry of a palette. PG_ERROR_FORMAT where the chunk has more than 256. */
 pg_status pgi_png_palette_alpha(const pgi_png_trns *trns, const char *name, uint8_t alpha[256]);
-/* *n_found (may be NULL): how many pixels have that colour; with `white` they become white. */
-pg_status pgi_png_lay_over_white(const pgi_png_key *key, int white, const pg_cancel *cancel, pgi_rgb *rgb,
-                                 size_t *n_found);
+/* *n_found (may be NULL): how many pixels have that colour; they become `ground` (RGB), where it is not NULL. */
+pg_status pgi_png_lay_over(const pgi_png_key *key, const uint8_t *ground, const pg_cancel *cancel, pgi_rgb *rgb,
+                           size_t *n_found);
 
 #endif

@@ -10,9 +10,9 @@ typedef struct pgi_rgb {
     int32_t width, height;
 } pgi_rgb;
 
-/* Image.alpha_composite() of Pillow on an opaque white: alpha_composite of libImaging/AlphaComposite.c. */
-static inline uint8_t pgi_over_white(int value, int alpha) {
-    int t = value * alpha + 255 * (255 - alpha) + 128;
+/* Image.alpha_composite() of Pillow on an opaque colour: alpha_composite of libImaging/AlphaComposite.c. */
+static inline uint8_t pgi_over(int value, int ground, int alpha) {
+    int t = value * alpha + ground * (255 - alpha) + 128;
     return (uint8_t)(((t >> 8) + t) >> 8);
 }
 

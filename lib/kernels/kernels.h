@@ -12,6 +12,7 @@
 #include "kernels/matrix.h"
 #include "kernels/prefetch.h"
 #include "kernels/resample.h"
+#include "kernels/yuv.h"
 
 /* The PG_CPU_* bits this CPU and its operating system support (CPUID and XCR0; HWCAP). */
 uint64_t pgi_cpu_features(void);
@@ -109,7 +110,7 @@ pg_status pgi_find_activation(const pgi_kernels *kernels, int32_t activation, vo
 void pgi_kernels_ref(pgi_kernels *kernels);
 void pgi_kernels_avx2(pgi_kernels *kernels);
 void pgi_kernels_avx512(pgi_kernels *kernels);
-void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* only the quantized products */
+void pgi_kernels_avx_vnni(pgi_kernels *kernels);    /* only the quantized products and the resize */
 void pgi_kernels_avx512_vnni(pgi_kernels *kernels); /* the same */
 void pgi_kernels_avx512_bf16(pgi_kernels *kernels); /* only the group bf16 */
 void pgi_kernels_amx_int8(pgi_kernels *kernels);    /* the quantized products, rows and tiles */

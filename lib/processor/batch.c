@@ -353,24 +353,26 @@ typedef struct image_encoder {
     pg_inputs *inputs; /* pixels: made for the first image, which decides the size where nothing is resized */
 } image_encoder;
 
-static pg_status read_image(const image_encoder *e, const pg_image *image, pgi_rgb *rgb, int32_t *alpha_dropped) {
+static pg_status open_image(const image_encoder *e, const pg_image *image, pgi_opened *opened, int32_t *alpha_dropped) {
+    static const uint8_t white[3] = {255, 255, 255};
     pgi_image_limits limits = {.max_pixels = e->options->max_image_pixels,
                                .exif = (e->options->flags & PG_ENCODE_EXIF) != 0,
                                .cancel = e->options->cancel,
                                .log = &e->processor->log,
-                               .alpha_over_white = (e->options->flags & PG_ENCODE_OVER_WHITE) != 0,
+                               .ground = e->options->flags & PG_ENCODE_OVER_WHITE ? white : NULL,
                                .alpha_dropped = alpha_dropped,
                                .over_white = e->settings->do_convert_rgb && e->options->mode != PG_MODE_BIG_VISION};
     PGI_TRY(pgi_cancel_check(e->options->cancel));
-    return pgi_image_read(&e->processor->memory, image, &limits, rgb);
+    return pgi_image_open(&e->processor->memory, &e->processor->kernels, image, &limits, opened);
 }
 
-static pg_status write_pixels(const image_encoder *e, int32_t n_images, int32_t i, const pgi_rgb *rgb) {
+static pg_status write_pixels(const image_encoder *e, int32_t n_images, int32_t i, const pgi_opened *opened) {
     const pgi_memory *memory = &e->processor->memory;
     const pgi_image_settings *settings = e->settings;
     pg_inputs *inputs = e->inputs;
     int big_vision = e->options->mode == PG_MODE_BIG_VISION, resized = big_vision || settings->do_resize;
-    int32_t width = resized ? settings->width : rgb->width, height = resized ? settings->height : rgb->height;
+    int32_t width = resized ? settings->width : opened->rows.width;
+    int32_t height = resized ? settings->height : opened->rows.height;
     if (i == 0) PGI_TRY(pgi_inputs_add_pixels(inputs, n_images, width, height));
     if (width != inputs->image_width || height != inputs->image_height)
         return pgi_error(PG_ERROR_ARGUMENT,
@@ -378,17 +380,18 @@ static pg_status write_pixels(const image_encoder *e, int32_t n_images, int32_t 
                          "have do_resize false",
                          width, height, inputs->image_width, inputs->image_height);
     float *pixels = inputs->pixels + (size_t)i * 3 * (size_t)width * (size_t)height;
-    return big_vision ? pgi_big_vision_pixels(memory, e->options->cancel, settings, rgb, pixels)
-                      : pgi_image_to_pixels(memory, &e->processor->kernels, e->options->cancel, settings, rgb, pixels);
+    const pg_cancel *cancel = e->options->cancel;
+    return big_vision ? pgi_big_vision_pixels(memory, cancel, settings, opened, pixels)
+                      : pgi_image_to_pixels(memory, &e->processor->kernels, cancel, settings, opened, pixels);
 }
 
 static pg_status add_image(const image_encoder *e, const pg_batch *batch, int32_t i, int32_t *alpha_dropped) {
-    pgi_rgb rgb;
-    PGI_TRY(read_image(e, &batch->images[i], &rgb, alpha_dropped));
-    e->inputs->image_sizes[2 * (int64_t)i] = rgb.height;
-    e->inputs->image_sizes[2 * (int64_t)i + 1] = rgb.width;
-    pg_status status = write_pixels(e, batch->n_images, i, &rgb);
-    pgi_rgb_free(&e->processor->memory, &rgb);
+    pgi_opened opened;
+    PGI_TRY(open_image(e, &batch->images[i], &opened, alpha_dropped));
+    e->inputs->image_sizes[2 * (int64_t)i] = opened.height;
+    e->inputs->image_sizes[2 * (int64_t)i + 1] = opened.width;
+    pg_status status = write_pixels(e, batch->n_images, i, &opened);
+    pgi_image_close(&e->processor->memory, &opened);
     return status;
 }
 

@@ -112,6 +112,7 @@ static pg_status tell_objects(pgi_worker_row *row, int complete) {
     PGI_TRY(pg_answer_options_init(&options, sizeof options));
     options.width = row->width;
     options.height = row->height;
+    options.window = &row->window;
     PGI_TRY(pg_answer_create_from_ids(row->worker->processor, row->ids, row->log_probs,
                                       (size_t)row->request->n_new_tokens, &options, &answer));
     const char *text = pg_answer_get_text(answer), *last = strrchr(text, ';');
@@ -134,7 +135,11 @@ static pg_status read_image(pgi_worker_row *row, pg_inputs **out) {
     PGI_TRY(pg_inputs_get_tensor(*out, "image_sizes", &sizes));
     row->height = (int32_t)((const int64_t *)sizes.data)[0];
     row->width = (int32_t)((const int64_t *)sizes.data)[1];
-    return PG_OK;
+    pg_tensor pixels = {.struct_size = sizeof pixels};
+    PGI_TRY(pg_inputs_get_tensor(*out, "pixel_values", &pixels));
+    row->window.struct_size = sizeof row->window;
+    return pg_image_get_window(&request->image, row->width, row->height, (int32_t)pixels.shape[3],
+                               (int32_t)pixels.shape[2], &row->window);
 }
 
 pg_status pgi_worker_row_prefill(pgi_worker_row *row) {

@@ -30,6 +30,7 @@ typedef struct pgi_worker_row {
 
     /* of an answer whose objects are wanted */
     int32_t width, height; /* of the image */
+    pg_window window;      /* of it */
     int64_t *ids;          /* [max_new_tokens] */
     float *log_probs;      /* [max_new_tokens] */
     int64_t n_objects;     /* of them, told */

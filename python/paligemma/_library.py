@@ -18,7 +18,7 @@ API_MAJOR, API_MINOR = 0, 1  # what this package was written for; see _compatibl
 SONAME = f"libpaligemma.so.{API_MAJOR}" if API_MAJOR else f"libpaligemma.so.0.{API_MINOR}"
 
 c_char_p, c_void_p, c_size_t = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t
-i32, i64, u32, u64 = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint32, ctypes.c_uint64
+u8, i32, i64, u32, u64 = ctypes.c_uint8, ctypes.c_int32, ctypes.c_int64, ctypes.c_uint32, ctypes.c_uint64
 f32, f64 = ctypes.c_float, ctypes.c_double
 P = ctypes.POINTER
 
@@ -30,7 +30,12 @@ ERROR_BUSY, ERROR_DEADLINE, ERROR_REPLACED = -61, -71, -72
 LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG = 1, 2, 3, 4
 PHASE_LOAD, PHASE_VISION, PHASE_PREFILL, PHASE_DECODE, PHASE_CONVERT, PHASE_VERIFY, PHASE_TRAIN = 1, 2, 3, 4, 5, 6, 7
 DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I64 = 1, 2, 3, 4
-IMAGE_RGB8, IMAGE_BGR8, IMAGE_RGBA8, IMAGE_BGRA8, IMAGE_GRAY8, IMAGE_PATH, IMAGE_BYTES = 1, 2, 3, 4, 5, 100, 101
+IMAGE_RGB8, IMAGE_BGR8, IMAGE_RGBA8, IMAGE_BGRA8, IMAGE_GRAY8, IMAGE_RGB565, IMAGE_GRAY16 = 1, 2, 3, 4, 5, 6, 7
+IMAGE_NV12, IMAGE_NV21, IMAGE_I420, IMAGE_YUYV, IMAGE_UYVY, IMAGE_PATH, IMAGE_BYTES = 8, 9, 10, 11, 12, 100, 101
+YUV_BT601, YUV_BT709 = 0, 1
+YUV_VIDEO, YUV_FULL = 0, 1
+FIT_STRETCH, FIT_LETTERBOX, FIT_PAD_TOP_LEFT = 0, 1, 2
+IMAGE_OVER_BACKGROUND = 1
 WEIGHTS_STORED, WEIGHTS_INT8, WEIGHTS_INT4 = 0, 1, 2
 ARITHMETIC_DEFAULT, ARITHMETIC_F32, ARITHMETIC_BF16 = 0, 1, 2
 KV_DEFAULT, KV_F32, KV_BF16 = 0, 1, 2
@@ -120,7 +125,13 @@ class Tensor(Struct):
 
 class Image(Struct):
     _fields_ = [("struct_size", u32), ("format", i32), ("width", i32), ("height", i32), ("planes", c_void_p * 4),
-                ("strides", i64 * 4), ("path", c_char_p), ("n_bytes", u64)]
+                ("strides", i64 * 4), ("path", c_char_p), ("n_bytes", u64), ("yuv_matrix", i32), ("yuv_range", i32),
+                ("fit", i32), ("flags", u32), ("background", u8 * 4), ("roi", i32 * 4), ("gray_min", i32),
+                ("gray_max", i32), ("reserved", u32)]
+
+
+class Window(Struct):
+    _fields_ = [("struct_size", u32), ("reserved", u32), ("x", f64), ("y", f64), ("width", f64), ("height", f64)]
 
 
 class ModelOptions(Struct):
@@ -239,7 +250,7 @@ class ResultInfo(Struct):
 
 class AnswerOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("width", i32), ("height", i32), ("convention", i32),
-                ("max_iou", f32), ("allocator", P(Allocator))]
+                ("max_iou", f32), ("allocator", P(Allocator)), ("window", P(Window))]
 
 
 class MaskDecoderOptions(Struct):
@@ -371,6 +382,8 @@ STATUS_FUNCTIONS = {
     "pg_image_from_path": [P(Image), c_size_t, c_char_p],
     "pg_image_from_bytes": [P(Image), c_size_t, c_void_p, c_size_t],
     "pg_image_from_pixels": [P(Image), c_size_t, i32, i32, i32, c_void_p, i64],
+    "pg_image_from_planes": [P(Image), c_size_t, i32, i32, i32, P(c_void_p), P(i64)],
+    "pg_image_get_window": [P(Image), i32, i32, i32, i32, P(Window)],
     "pg_processor_open": [c_char_p, P(ProcessorOptions), _OUT],
     "pg_processor_get_info": [_H, P(ProcessorInfo)],
     "pg_processor_get_image_settings": [_H, P(ImageSettings)],

@@ -23,7 +23,7 @@ STRUCTS = {name: (int(size), [(int(offset), int(bytes_), declaration) for offset
 CALLBACKS = {name: (result, arguments) for result, name, arguments in
              re.findall(r"^typedef (.*?)\(\*(\w+)\)\((.*)\)$", API, flags=re.M)}
 OPAQUE = re.findall(r"^opaque (\w+)$", API, flags=re.M)
-NUMBERS = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "uint32_t": ctypes.c_uint32,
+NUMBERS = {"uint8_t": ctypes.c_uint8, "int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64, "uint32_t": ctypes.c_uint32,
            "uint64_t": ctypes.c_uint64, "size_t": ctypes.c_size_t, "float": ctypes.c_float, "double": ctypes.c_double,
            "pg_status": ctypes.c_int32}
 VOID_P = ctypes.c_void_p

@@ -183,6 +183,19 @@ static void seed_images(void) {
     seed("pixels", "bgra-upside-down", "", pixels, sizeof pixels);
     pixels[0] = PG_IMAGE_GRAY8;
     seed("pixels", "grey", "", pixels, 30);
+    uint8_t frame[14 + 17 + 96] = {PG_IMAGE_NV12, 7, 0, 0, 0, 5};
+    memset(frame + 14, 90, sizeof frame - 14);
+    seed("pixels", "nv12", "", frame, sizeof frame);
+    frame[0] = PG_IMAGE_YUYV;
+    seed("pixels", "yuyv", "", frame, sizeof frame);
+    /* fitted: BT.709, full range, letterbox over a colour, a part */
+    frame[13] = 128;
+    memcpy(frame + 14, (uint8_t[]){1, 1, 1, 1, 200, 100, 50, 1, 0, 2, 0, 5, 0, 3, 0, 9, 200}, 17);
+    seed("pixels", "yuyv-fitted", "", frame, sizeof frame);
+    frame[0] = PG_IMAGE_I420;
+    seed("pixels", "i420-fitted", "", frame, sizeof frame);
+    frame[0] = PG_IMAGE_GRAY16;
+    seed("pixels", "grey16-fitted", "", frame, sizeof frame);
 }
 
 static void seed_texts(void) {

@@ -83,6 +83,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     options.max_iou = how & 4 ? 0.5f : 0.0f;
     options.width = (int32_t)fuzz_take(&in, 1) * 64;
     options.height = (int32_t)fuzz_take(&in, 2);
+    const pg_window window = {.struct_size = sizeof window,
+                              .x = -7.5,
+                              .y = options.height / 3.0,
+                              .width = 1.5 * options.width,
+                              .height = options.height - 20.0};
+    if (options.height % 3 == 2) options.window = &window;
     const pg_processor *processor = fuzz_processor(how & 8 ? FUZZ_TODAY : FUZZ_OFFICIAL);
     if (how & 64) {
         use_ids(processor, &in, &options);

@@ -12,6 +12,7 @@ opened.txt has one line per PNG with alpha or a transparent colour: FILE DIGEST,
 makes of it opened by Pillow, or FILE error, where that raises.
 pixels.txt has one line per case of what HF's image processor (transformers 5.23.0) gives for test_image():
     WIDTH HEIGHT SIDE DIGEST SETTINGS       the digest is of the f32 values in little-endian order
+letterbox.txt has one line per case, of test_image() too: WIDTH HEIGHT WIDTH HEIGHT FIT FILTER DIGEST, from and to.
 resize.txt has one line per case, of test_image() too: WIDTH HEIGHT WIDTH HEIGHT FILTER DIGEST, from and to.
 DIGEST is FNV-1a (64 bits) of the RGB bytes.
 """
@@ -545,6 +546,22 @@ def resize_cases():
             yield *(rng.randint(1, 90) for _ in range(4)), filter_number
 
 
+def letterbox_cases():
+    """By the rule of openpi-client's resize_with_pad (fit 1), and of lerobot's, padded above and left (fit 2), over a
+    colour."""
+    rng = random.Random(4)
+    sizes = [(64, 48, 28, 28), (48, 64, 28, 28), (192, 108, 22, 22), (28, 28, 28, 28), (30, 7, 56, 56), (99, 70, 28, 14)]
+    sizes += [tuple(rng.randint(1, 90) for _ in range(4)) for _ in range(30)]
+    for width, height, to_width, to_height in sizes:
+        ratio = max(width / to_width, height / to_height)
+        w, h = max(int(width / ratio), 1), max(int(height / ratio), 1)
+        for fit, at in ((1, ((to_width - w) // 2, (to_height - h) // 2)), (2, (to_width - w, to_height - h))):
+            filter_number = rng.randint(0, 5)
+            out = Image.new("RGB", (to_width, to_height), (200, 100, 50))
+            out.paste(test_image(width, height).resize((w, h), filter_number), at)
+            yield f"{width} {height} {to_width} {to_height} {fit} {filter_number} {fnv1a(out.tobytes())}"
+
+
 def pixel_cases():
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -594,6 +611,8 @@ def main():
         for width, height, to_width, to_height, number in resize_cases():
             out = test_image(width, height).resize((to_width, to_height), number)
             file.write(f"{width} {height} {to_width} {to_height} {number} {fnv1a(out.tobytes())}\n")
+    with open(os.path.join(HERE, "letterbox.txt"), "w") as file:
+        file.write("\n".join(letterbox_cases()) + "\n")
     with open(os.path.join(HERE, "pixels.txt"), "w") as file:
         file.write("\n".join(pixel_cases()) + "\n")
 

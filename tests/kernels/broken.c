@@ -110,17 +110,29 @@ static void broken_quantize_row(const float *x, int64_t k, int m, int i, void *t
     real.quantize_row(x, k, m, i, tile);
     if (i == m - 1) damage_bytes(tile, n, before);
 }
-static void broken_resample_columns(const pgi_resample *s, const uint8_t *in, int64_t width, int64_t rows,
-                                    uint8_t *out) {
+static void broken_resample_columns(const pgi_resample *s, const uint8_t *in, int64_t stride, int64_t width,
+                                    int64_t rows, uint8_t *out) {
     int64_t n = rows * s->n_out * 3;
     unsigned char before = out[n - 1];
-    real.resample_columns(s, in, width, rows, out);
+    real.resample_columns(s, in, stride, width, rows, out);
     damage_bytes(out, n, before);
 }
-static void broken_resample_row(const int32_t *weights, int32_t n, const uint8_t *in, int64_t line, uint8_t *out) {
+static void broken_resample_row(const int32_t *weights, int32_t n, const uint8_t *in, int64_t stride, int64_t line,
+                                uint8_t *out) {
     unsigned char before = out[line - 1];
-    real.resample_row(weights, n, in, line, out);
+    real.resample_row(weights, n, in, stride, line, out);
     damage_bytes(out, line, before);
+}
+static void broken_yuv_terms(const pgi_yuv *yuv, const uint8_t *chroma, int64_t n, int16_t *terms, int64_t stride) {
+    unsigned char *last = (unsigned char *)(terms + 2 * stride), before = last[4 * n - 1];
+    real.yuv_terms(yuv, chroma, n, terms, stride);
+    damage_bytes(last, 4 * n, before);
+}
+static void broken_yuv_row(const pgi_yuv *yuv, const uint8_t *y, const int16_t *terms, int64_t stride, int64_t n,
+                           uint8_t *out) {
+    unsigned char before = out[3 * n - 1];
+    real.yuv_row(yuv, y, terms, stride, n, out);
+    damage_bytes(out, 3 * n, before);
 }
 #define UNPACK(name)                                                           \
     static void broken_##name(const void *blocks, int64_t n, void *out) {      \

@@ -95,6 +95,10 @@ void check_gemm_bf16_panels(check *c);
 void check_resample_columns(check *c);
 void check_resample_row(check *c);
 
+/* check_yuv.c */
+void check_yuv_terms(check *c);
+void check_yuv_row(check *c);
+
 /* check_quantized.c */
 void check_quantize_row(check *c);
 void check_product_int8(check *c);

@@ -37,15 +37,16 @@ void check_resample_columns(check *c) {
     for (int again = 0; again < 60; again++) {
         const int32_t width = 1 + (int32_t)random_below(c, again < 30 ? 12 : 200);
         const int32_t n_out = 1 + (int32_t)random_below(c, 30), most = 1 + (int32_t)random_below(c, 40);
-        const int64_t rows = 1 + random_below(c, 10), n = rows * n_out * 3;
+        const int64_t rows = 1 + random_below(c, 10), n = rows * n_out * 3, stride = width * 3 + random_below(c, 9);
+        const int64_t n_in = (rows - 1) * stride + width * 3;
         pgi_resample s = random_resample(c, width, n_out, most);
-        uint8_t *in = guarded(c, (size_t)(rows * width * 3), 0), *out = guarded(c, (size_t)n, 64);
-        for (int64_t i = 0; i < rows * width * 3; i++) in[i] = (uint8_t)(random_below(c, 4) ? random_bits(c) : 255);
+        uint8_t *in = guarded(c, (size_t)n_in, 0), *out = guarded(c, (size_t)n, 64);
+        for (int64_t i = 0; i < n_in; i++) in[i] = (uint8_t)(random_below(c, 4) ? random_bits(c) : 255);
         memset(out, 0x5A, (size_t)n);
-        c->kernels->resample_columns(&s, in, width, rows, out);
+        c->kernels->resample_columns(&s, in, stride, width, rows, out);
         for (int64_t i = 0; i < n; i++) {
             int64_t y = i / 3 / n_out, x = i / 3 % n_out;
-            uint8_t want = want_sample(s.weights + x * most, s.n[x], in + (y * width + s.first[x]) * 3 + i % 3, 3);
+            uint8_t want = want_sample(s.weights + x * most, s.n[x], in + y * stride + s.first[x] * 3 + i % 3, 3);
             if (out[i] != want)
                 fail(c, "width %d, %d outputs [%d][%d]: found %d, expected %d", width, n_out, (int)y, (int)x, out[i],
                      want);
@@ -58,12 +59,13 @@ void check_resample_row(check *c) {
     for (int64_t line = 0; next_length(&line);) {
         const int32_t n = 1 + (int32_t)random_below(c, 20);
         pgi_resample s = random_resample(c, n, 1, n);
-        uint8_t *in = guarded(c, (size_t)(n * line), 0), *out = guarded(c, (size_t)line, 64);
-        for (int64_t i = 0; i < n * line; i++) in[i] = (uint8_t)(random_below(c, 4) ? random_bits(c) : 255);
+        const int64_t stride = line + random_below(c, 9), n_in = (n - 1) * stride + line;
+        uint8_t *in = guarded(c, (size_t)n_in, 0), *out = guarded(c, (size_t)line, 64);
+        for (int64_t i = 0; i < n_in; i++) in[i] = (uint8_t)(random_below(c, 4) ? random_bits(c) : 255);
         memset(out, 0x5A, (size_t)line);
-        c->kernels->resample_row(s.weights, s.n[0], in + s.first[0] * line, line, out);
+        c->kernels->resample_row(s.weights, s.n[0], in + s.first[0] * stride, stride, line, out);
         for (int64_t i = 0; i < line; i++) {
-            uint8_t want = want_sample(s.weights, s.n[0], in + s.first[0] * line + i, line);
+            uint8_t want = want_sample(s.weights, s.n[0], in + s.first[0] * stride + i, stride);
             if (out[i] != want) fail(c, "line %d [%d]: found %d, expected %d", (int)line, (int)i, out[i], want);
         }
         release_all(c);

@@ -138,6 +138,13 @@ inline void call_processor(const world &w) {
     std::vector<uint8_t> buffer(8 * 8 * 3, 100);
     const pg::image camera = take(pg::image::from_pixels(PG_IMAGE_BGR8, 8, 8, buffer));
     CHECK(take(w.processor.encode(camera, "the")).get() != nullptr);
+    const void *const planes[] = {buffer.data(), buffer.data() + 64};
+    pg::image frame = take(pg::image::from_planes(PG_IMAGE_NV12, 8, 8, planes));
+    frame.fit = PG_FIT_LETTERBOX;
+    CHECK(frame.strides[0] == 8 && frame.strides[1] == 8);
+    CHECK(take(w.processor.encode(frame, "the")).get() != nullptr);
+    const pg_window window = take(frame.window(16, 8));
+    CHECK(window.x == -4 && window.y == 0 && window.width == 16 && window.height == 8);
     pg::detokenizer pieces = take(pg::detokenizer::create(w.processor));
     std::string all;
     for (const int64_t id : ids) all += take(pieces.push(id));

@@ -12,6 +12,7 @@
 
 #include "hex.h"
 #include "image/preprocess.h"
+#include "opened.h"
 #include "processor/layout_big_vision.h"
 #include "tokenizer/tokenizer_load.h"
 
@@ -43,10 +44,11 @@ static pg_status answer_pixels(const char *line) {
     size_t n = (size_t)rgb.width * (size_t)rgb.height * 3, n_out = (size_t)settings.width * (size_t)settings.width * 3;
     float *pixels = malloc(n_out * sizeof *pixels);
     rgb.data = malloc(n);
+    const pgi_opened opened = opened_of(&rgb);
     FILE *file = fopen(in, "rb");
     pg_status status = PG_ERROR_IO;
     if (file && pixels && rgb.data && fread(rgb.data, 1, n, file) == n)
-        status = pgi_big_vision_pixels(&pgi_memory_default, NULL, &settings, &rgb, pixels);
+        status = pgi_big_vision_pixels(&pgi_memory_default, NULL, &settings, &opened, pixels);
     if (file) fclose(file);
     if (status >= 0 &&
         (!(file = fopen(out, "wb")) || fwrite(pixels, sizeof *pixels, n_out, file) != n_out || fclose(file) != 0))

@@ -249,6 +249,20 @@ static pg_status encode_pixels(fault_world *w) {
     pg_inputs_close(&inputs);
     return status;
 }
+static pg_status encode_frame(fault_world *w) {
+    static const uint8_t y[40 * 30] = {1}, u[20 * 15] = {2}, v[20 * 15] = {3};
+    static const void *const planes[] = {y, u, v};
+    pg_image image;
+    pg_window window = {.struct_size = sizeof window};
+    pg_inputs *inputs = NULL;
+    pg_status status = pg_image_from_planes(&image, sizeof image, PG_IMAGE_I420, 40, 30, planes, NULL);
+    image.fit = PG_FIT_LETTERBOX;
+    image.roi[0] = image.roi[1] = 3, image.roi[2] = image.roi[3] = 21;
+    if (status >= 0) status = pg_image_get_window(&image, 0, 0, 16, 16, &window);
+    if (status >= 0) status = pg_processor_encode(w->processor, &image, "the cat", NULL, &inputs);
+    pg_inputs_close(&inputs);
+    return status;
+}
 static pg_status encode_batch(fault_world *w) {
     static const char *const prompts[] = {"the cat", "in"}, *const suffixes[] = {"cat", "a <loc0001>"};
     pg_inputs *inputs = NULL;
@@ -561,9 +575,11 @@ static pg_status answers(fault_world *w) {
     uint32_t counts[201];
     char rle[1500];
     size_t needed;
+    const pg_window window = {.struct_size = sizeof window, .x = 2, .y = -5, .width = 15, .height = 20};
     pg_answer_options_init(&options, sizeof options);
     options.width = 20;
     options.height = 10;
+    options.window = &window;
     options.allocator = &fault_memory.hooks;
     pg_status status = pg_answer_create_from_text(text, sizeof text - 1, &options, &answer);
     if (status >= 0) status = pg_answer_get_object(answer, 0, &object);
@@ -744,6 +760,7 @@ const fault_call fault_calls[] = {
     {"encode_path", encode_path},
     {"encode_jpeg", encode_jpeg},
     {"encode_pixels", encode_pixels},
+    {"encode_frame", encode_frame},
     {"encode_batch", encode_batch},
     {"inputs_create", inputs_create},
     {"tokenize_and_decode", tokenize_and_decode},

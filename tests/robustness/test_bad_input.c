@@ -422,8 +422,8 @@ static void images_that_are_none(void **state) {
         expect_error(pg_processor_encode(processor, &image, "x", NULL, &inputs), PG_ERROR_ARGUMENT, NULL);
     }
     pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 1, 1, pixels, 0);
-    image.format = 6;
-    expect_error(pg_processor_encode(processor, &image, "x", NULL, &inputs), PG_ERROR_ARGUMENT, "6");
+    image.format = 13;
+    expect_error(pg_processor_encode(processor, &image, "x", NULL, &inputs), PG_ERROR_ARGUMENT, "13");
     pg_image_from_pixels(&image, sizeof image, PG_IMAGE_RGB8, 4, 4, pixels, 0);
     image.strides[0] = 11; /* rows that overlap */
     expect_error(pg_processor_encode(processor, &image, "x", NULL, &inputs), PG_ERROR_ARGUMENT, "11");

@@ -6,6 +6,7 @@
  */
 #include "run_tests.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h> /* and with it __GLIBC__ */
 #include <string.h>
@@ -30,6 +31,7 @@ typedef enum way {
     IMAGE,
     PIXELS,
     ROW_OF_PIXELS,
+    FRAME,
     WIDE_OF_BIG_VISION,
     PROMPT,
     LITERAL,
@@ -100,10 +102,12 @@ static pg_status no_text(const shape *s, const bytes *input, const pg_processor 
     pg_encode_options options;
     pg_encode_options_init(&options, sizeof options);
     options.flags = PG_ENCODE_EXIF;
-    const int32_t n = (int32_t)input->size;
+    const int32_t n = (int32_t)input->size, side = (int32_t)sqrt(n / 1.5) / 2 * 2;
     if (s->way == WIDE_OF_BIG_VISION) options.mode = PG_MODE_BIG_VISION;
     if (s->way == PIXELS)
         pg_image_from_pixels(&image, sizeof image, PG_IMAGE_GRAY8, 5000, n / 5000, input->data, 0);
+    else if (s->way == FRAME)
+        pg_image_from_pixels(&image, sizeof image, PG_IMAGE_NV12, side, side, input->data, 0);
     else if (s->way == ROW_OF_PIXELS || s->way == WIDE_OF_BIG_VISION)
         pg_image_from_pixels(&image, sizeof image, PG_IMAGE_GRAY8, n, 1, input->data, 0);
     else
@@ -456,6 +460,7 @@ static pg_status call(const shape *s, const bytes *input, const pg_processor *pr
         case IMAGE:
         case PIXELS:
         case ROW_OF_PIXELS:
+        case FRAME:
         case WIDE_OF_BIG_VISION: status = no_text(s, input, processor, &inputs); break;
         default: status = batch(s, input, processor, &inputs);
     }
@@ -601,6 +606,7 @@ static const shape shapes[] = {
     {"JPEG, fill bytes", IMAGE, 500000, jpeg_fill, NULL, 0, PG_OK},
     {"pixels", PIXELS, 1000000, size_of, NULL, 0, PG_OK},
     {"a row of pixels", ROW_OF_PIXELS, 100000, size_of, NULL, 0, PG_OK},
+    {"a frame", FRAME, 1500000, size_of, NULL, 0, PG_OK},
     {"the same for big_vision", WIDE_OF_BIG_VISION, 100000, size_of, NULL, 0, PG_OK},
     {"JPEG, colour", IMAGE, 500000, jpeg_colour, NULL, 0, PG_OK},
     {"JPEG, colour, progressive", IMAGE, 500000, jpeg_colour_progressive, NULL, 0, PG_OK},
@@ -793,7 +799,7 @@ static void memory_is_as_documented(void **state) {
         int64_t n;         /* of the shape */
         double units, per; /* pixels, bytes or tokens; bytes for each */
     } peaks[] = {
-        {"pixels", 20000000, 2e7, 3},
+        {"pixels", 20000000, 1e6, 1},
         {"PNG, black", 8000000, 8e6, 3},
         {"JPEG, a header that promises", 20000000, 2e7, 3},
         {"JPEG, colour", 20000000, 2e7, 3},
@@ -803,7 +809,7 @@ static void memory_is_as_documented(void **state) {
         {"a JPEG that is turned", 20000000, 2e7, 6},
         {"PNG, one row", 1000000, 1e6, 3 + 3 * 8},
         {"PNG, packed texts", 64, 1 << 20, 6.2}, /* MiB, however many there are */
-        {"a row of pixels", 1000000, 1e6, 3 + 16 + 32.0 / 12},
+        {"a row of pixels", 1000000, 1e6, 3 + 16},
         {"the same for big_vision", 1000000, 1e6, 3 + 8},
         {"spaces", 100000, 1e5, 180},
         {"letters, by sentencepiece", 100000, 1e5, 270},
@@ -820,7 +826,8 @@ static void memory_is_as_documented(void **state) {
         if (getenv("BOUNDS_VERBOSE"))
             say("%-40s %8.2f bytes each, documented %.2f\n", peaks[i].name, found, peaks[i].per);
         if (c.status != PG_OK || found > peaks[i].per * 1.05 ||
-            (found < peaks[i].per * 0.9 && !strstr(peaks[i].name, "sentencepiece"))) /* a build may be without */
+            (found < peaks[i].per * 0.9 && strcmp(peaks[i].name, "pixels") != 0 && /* less is fine */
+             !strstr(peaks[i].name, "sentencepiece")))                             /* a build may be without */
             fail_msg("%s: %.2f bytes each, documented as %.2f: %s", peaks[i].name, found, peaks[i].per, c.message);
     }
 }

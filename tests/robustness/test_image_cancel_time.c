@@ -11,6 +11,7 @@
 #include "image/image.h"
 #include "image/resize.h"
 #include "image/resize_float.h"
+#include "opened.h"
 
 enum { SIDE = 224, BIG_VISION = -1 /* a filter */ };
 
@@ -27,7 +28,7 @@ static pg_status decode(const bytes *file, const pg_cancel *cancel) {
     const pgi_image_limits limits = {.max_pixels = PGI_DEFAULT_MAX_PIXELS, .exif = 1, .cancel = cancel};
     pgi_rgb rgb;
     image.planes[0] = file->data;
-    const pg_status status = pgi_image_read(&pgi_memory_default, &image, &limits, &rgb);
+    const pg_status status = read_image(&pgi_memory_default, &image, &limits, &rgb);
     if (status == PG_OK) pgi_rgb_free(&pgi_memory_default, &rgb);
     return status;
 }
@@ -36,7 +37,8 @@ static pg_status resize(const pgi_rgb *in, int32_t filter, const pg_cancel *canc
     static float planes[3 * SIDE * SIDE];
     pgi_rgb out;
     if (filter == BIG_VISION) return pgi_resize_float(&pgi_memory_default, cancel, in, SIDE, SIDE, planes);
-    const pg_status status = pgi_resize(&pgi_memory_default, &kernels, cancel, in, SIDE, SIDE, filter, &out);
+    const pgi_rows rows = pgi_rows_of(in);
+    const pg_status status = pgi_resize(&pgi_memory_default, &kernels, cancel, &rows, SIDE, SIDE, filter, &out);
     if (status == PG_OK) pgi_rgb_free(&pgi_memory_default, &out);
     return status;
 }

@@ -31,6 +31,11 @@ static pg_status init_pixels(void *image, size_t size) {
     return pg_image_from_pixels(image, size, PG_IMAGE_GRAY8, 1, 1, "x", 0);
 }
 
+static pg_status init_planes(void *image, size_t size) {
+    static const void *const planes[] = {"x"};
+    return pg_image_from_planes(image, size, PG_IMAGE_GRAY8, 1, 1, planes, NULL);
+}
+
 static const struct {
     init_fn init;
     size_t size;
@@ -54,6 +59,7 @@ static const struct {
     {init_path, sizeof(pg_image)},
     {init_bytes, sizeof(pg_image)},
     {init_pixels, sizeof(pg_image)},
+    {init_planes, sizeof(pg_image)},
 };
 
 /* Sizes that no header gives: smaller than the first release's, which is today's; half a field; left unset. */

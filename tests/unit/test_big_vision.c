@@ -12,6 +12,7 @@
 #include "hex.h"
 #include "image/preprocess.h"
 #include "image/resize_float.h"
+#include "opened.h"
 #include "processor/layout_big_vision.h"
 #include "tokenizer/stream_decoder.h"
 #include "tokenizer/tokenizer_load.h"
@@ -176,7 +177,8 @@ static void golden_pixels(void **state) {
         float *pixels = malloc(size);
         assert_non_null(image.data);
         assert_non_null(pixels);
-        assert_int_equal(pgi_big_vision_pixels(MEMORY, NULL, &settings, &image, pixels), PG_OK);
+        const pgi_opened opened = opened_of(&image);
+        assert_int_equal(pgi_big_vision_pixels(MEMORY, NULL, &settings, &opened, pixels), PG_OK);
         if (digest(pixels, size) != expected) fail_msg("%d x %d to %d: wrong pixels", width, height, side);
         free(pixels);
         free(image.data);
@@ -249,7 +251,8 @@ static pg_status all(const pgi_memory *memory) {
     pg_status status = pgi_layout_big_vision(&layout, &row, &list, &n_prefix);
     tokenizer->memory = kept;
     pgi_id_list_free(&list);
-    return status < 0 ? status : pgi_big_vision_pixels(memory, NULL, &settings, &in, pixels);
+    const pgi_opened opened = opened_of(&in);
+    return status < 0 ? status : pgi_big_vision_pixels(memory, NULL, &settings, &opened, pixels);
 }
 
 static void every_failing_allocation_is_survived(void **state) {

@@ -11,10 +11,17 @@
 #include "image/preprocess.h"
 #include "image/resize.h"
 #include "image/resize_float.h"
+#include "opened.h"
 #include "processor/processor.h"
 #include "temp_template.h"
 
 static pgi_kernels kernels;
+
+static pg_status resize(const pgi_memory *memory, const pgi_kernels *used, const pg_cancel *cancel, const pgi_rgb *in,
+                        int32_t width, int32_t height, int32_t filter, pgi_rgb *out) {
+    const pgi_rows rows = pgi_rows_of(in);
+    return pgi_resize(memory, used, cancel, &rows, width, height, filter, out);
+}
 
 static void golden_resizes(void **state) {
     (void)state;
@@ -25,8 +32,7 @@ static void golden_resizes(void **state) {
     while (fscanf(file, "%d %d %d %d %d %llx", &width, &height, &to_width, &to_height, &filter, &expected) == 6) {
         pgi_rgb in = {test_image(width, height), width, height}, out;
         assert_non_null(in.data);
-        assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, to_width, to_height, filter, &out),
-                         PG_OK);
+        assert_int_equal(resize(&pgi_memory_default, &kernels, NULL, &in, to_width, to_height, filter, &out), PG_OK);
         assert_int_equal(out.width, to_width);
         assert_int_equal(out.height, to_height);
         unsigned long long found = digest(out.data, (size_t)to_width * (size_t)to_height * 3);
@@ -45,13 +51,13 @@ static void resize_refuses(void **state) {
     (void)state;
     uint8_t pixel[3] = {1, 2, 3};
     pgi_rgb in = {pixel, 1, 1}, out;
-    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, 0, 4, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
-    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, 4, -1, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
-    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, 4, 4, 6, &out), PG_ERROR_UNSUPPORTED);
-    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, 4, 4, -1, &out), PG_ERROR_UNSUPPORTED);
+    assert_int_equal(resize(&pgi_memory_default, &kernels, NULL, &in, 0, 4, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
+    assert_int_equal(resize(&pgi_memory_default, &kernels, NULL, &in, 4, -1, PGI_BICUBIC, &out), PG_ERROR_ARGUMENT);
+    assert_int_equal(resize(&pgi_memory_default, &kernels, NULL, &in, 4, 4, 6, &out), PG_ERROR_UNSUPPORTED);
+    assert_int_equal(resize(&pgi_memory_default, &kernels, NULL, &in, 4, 4, -1, &out), PG_ERROR_UNSUPPORTED);
     /* Pillow has no memory for the coefficients of this one either; the pixels are never touched. */
     in.width = 100000000;
-    assert_int_equal(pgi_resize(&pgi_memory_default, &kernels, NULL, &in, 224, 1, PGI_BICUBIC, &out), PG_ERROR_LIMIT);
+    assert_int_equal(resize(&pgi_memory_default, &kernels, NULL, &in, 224, 1, PGI_BICUBIC, &out), PG_ERROR_LIMIT);
     assert_null(out.data);
 }
 
@@ -63,15 +69,17 @@ static void count(void) {
     if (++n_calls == cancel_at) pg_cancel_request(flag);
 }
 
-static void counting_columns(const pgi_resample *c, const uint8_t *in, int64_t width, int64_t rows, uint8_t *out) {
+static void counting_columns(const pgi_resample *c, const uint8_t *in, int64_t stride, int64_t width, int64_t rows,
+                             uint8_t *out) {
     count();
     assert_true(width * rows <= (1 << 18) + width); /* a band is a few milliseconds */
-    kernels.resample_columns(c, in, width, rows, out);
+    kernels.resample_columns(c, in, stride, width, rows, out);
 }
 
-static void counting_row(const int32_t *weights, int32_t n, const uint8_t *in, int64_t line, uint8_t *out) {
+static void counting_row(const int32_t *weights, int32_t n, const uint8_t *in, int64_t stride, int64_t line,
+                         uint8_t *out) {
     count();
-    kernels.resample_row(weights, n, in, line, out);
+    kernels.resample_row(weights, n, in, stride, line, out);
 }
 
 /* Large images are resized in bands: cancelled in one of them, the next is not begun, and nothing is kept. Bands change
@@ -87,10 +95,10 @@ static void resizing_is_cancelled_between_bands(void **state) {
         pgi_rgb in = {test_image(sizes[i][0], sizes[i][1]), sizes[i][0], sizes[i][1]}, whole, out;
         assert_int_equal(pg_cancel_create(&flag), PG_OK);
         cancel_at = n_calls = 0;
+        assert_int_equal(resize(&pgi_memory_default, &counting, flag, &in, sizes[i][2], sizes[i][3], PGI_BICUBIC, &out),
+                         PG_OK);
         assert_int_equal(
-            pgi_resize(&pgi_memory_default, &counting, flag, &in, sizes[i][2], sizes[i][3], PGI_BICUBIC, &out), PG_OK);
-        assert_int_equal(
-            pgi_resize(&pgi_memory_default, &kernels, NULL, &in, sizes[i][2], sizes[i][3], PGI_BICUBIC, &whole), PG_OK);
+            resize(&pgi_memory_default, &kernels, NULL, &in, sizes[i][2], sizes[i][3], PGI_BICUBIC, &whole), PG_OK);
         assert_memory_equal(out.data, whole.data, (size_t)out.width * (size_t)out.height * 3);
         pgi_rgb_free(&pgi_memory_default, &whole);
         pgi_rgb_free(&pgi_memory_default, &out);
@@ -99,7 +107,7 @@ static void resizing_is_cancelled_between_bands(void **state) {
         for (cancel_at = 1; cancel_at < total; cancel_at++) {
             n_calls = 0;
             assert_int_equal(
-                pgi_resize(&pgi_memory_default, &counting, flag, &in, sizes[i][2], sizes[i][3], PGI_BICUBIC, &out),
+                resize(&pgi_memory_default, &counting, flag, &in, sizes[i][2], sizes[i][3], PGI_BICUBIC, &out),
                 PG_ERROR_CANCELLED);
             assert_int_equal(n_calls, cancel_at);
             assert_null(out.data);
@@ -159,11 +167,12 @@ static void golden_pixels(void **state) {
         assert_int_equal(settings.width, side);
         assert_int_equal(settings.height, side);
         pgi_rgb image = {test_image(width, height), width, height};
+        const pgi_opened opened = opened_of(&image);
         size_t size = (size_t)side * (size_t)side * 3 * sizeof(float);
         float *pixels = malloc(size);
         assert_non_null(image.data);
         assert_non_null(pixels);
-        assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, NULL, &settings, &image, pixels), PG_OK);
+        assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, NULL, &settings, &opened, pixels), PG_OK);
         if (digest(pixels, size) != expected) fail_msg("%d x %d: wrong pixels for %s", width, height, json);
         free(pixels);
         free(image.data);
@@ -304,8 +313,9 @@ static void without_resize_pixels_have_the_size_of_the_image(void **state) {
     uint8_t bytes[6] = {0, 0, 255};
     float out[6];
     pgi_rgb image = {bytes, 2, 1};
+    const pgi_opened opened = opened_of(&image);
     assert_int_equal(load(NULL, "{\"do_resize\": false, \"size\": [2, 2], \"image_seq_length\": 1}", &s), PG_OK);
-    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, NULL, &s, &image, out), PG_OK);
+    assert_int_equal(pgi_image_to_pixels(&pgi_memory_default, &kernels, NULL, &s, &opened, out), PG_OK);
     assert_true(out[0] == -1.0f && out[4] == 1.0f && out[5] == -1.0f);
 }
 

@@ -11,6 +11,7 @@
 #include "kernels/arm/quantized_rows.inc.h"
 
 #include "kernels/arm/resample_neon.h"
+#include "kernels/arm/yuv_neon.h"
 
 void pgi_kernels_neon(pgi_kernels *kernels) {
     set_products(kernels);
@@ -18,4 +19,5 @@ void pgi_kernels_neon(pgi_kernels *kernels) {
     set_quantized_products(kernels);
     set_quantized_rows(kernels);
     set_resample(kernels);
+    set_yuv(kernels);
 }

@@ -8,4 +8,5 @@ void pgi_kernels_ref(pgi_kernels *kernels) {
     pgi_ref_quantized(kernels);
     pgi_ref_resample(kernels);
     pgi_ref_rows(kernels);
+    pgi_ref_yuv(kernels);
 }

@@ -11,5 +11,6 @@ void pgi_ref_bf16(pgi_kernels *kernels);
 void pgi_ref_quantized(pgi_kernels *kernels); /* quantized_products, quantized_rows, quantized_tiles */
 void pgi_ref_rows(pgi_kernels *kernels);
 void pgi_ref_resample(pgi_kernels *kernels);
+void pgi_ref_yuv(pgi_kernels *kernels);
 
 #endif

@@ -11,6 +11,7 @@
 #include "kernels/x86/quantized_rows.inc.h"
 
 #include "kernels/x86/resample_avx2.h"
+#include "kernels/x86/yuv_avx2.h"
 
 void pgi_kernels_avx2(pgi_kernels *kernels) {
     set_products(kernels);
@@ -18,4 +19,5 @@ void pgi_kernels_avx2(pgi_kernels *kernels) {
     set_quantized_products(kernels);
     set_quantized_rows(kernels);
     set_resample(kernels);
+    set_yuv(kernels);
 }

@@ -61,6 +61,10 @@ pub const PG_EVENT_CONTEXT: i32 = 3;
 pub const PG_EVENT_NONE: i32 = 5;
 pub const PG_EVENT_STOP: i32 = 4;
 
+pub const PG_FIT_STRETCH: i32 = 0;
+pub const PG_FIT_LETTERBOX: i32 = 1;
+pub const PG_FIT_PAD_TOP_LEFT: i32 = 2;
+
 pub const PG_FORWARD_NO_LOGITS: u32 = 1;
 pub const PG_FORWARD_HIDDEN_STATES: u32 = 2;
 pub const PG_FORWARD_LAST_HIDDEN: u32 = 4;
@@ -86,8 +90,17 @@ pub const PG_IMAGE_BGR8: i32 = 2;
 pub const PG_IMAGE_RGBA8: i32 = 3;
 pub const PG_IMAGE_BGRA8: i32 = 4;
 pub const PG_IMAGE_GRAY8: i32 = 5;
+pub const PG_IMAGE_RGB565: i32 = 6;
+pub const PG_IMAGE_GRAY16: i32 = 7;
+pub const PG_IMAGE_NV12: i32 = 8;
+pub const PG_IMAGE_NV21: i32 = 9;
+pub const PG_IMAGE_I420: i32 = 10;
+pub const PG_IMAGE_YUYV: i32 = 11;
+pub const PG_IMAGE_UYVY: i32 = 12;
 pub const PG_IMAGE_PATH: i32 = 100;
 pub const PG_IMAGE_BYTES: i32 = 101;
+
+pub const PG_IMAGE_OVER_BACKGROUND: u32 = 1;
 
 pub const PG_KV_DEFAULT: i32 = 0;
 pub const PG_KV_F32: i32 = 1;
@@ -200,3 +213,8 @@ pub const PG_WORKER_DONE: i32 = 3;
 pub const PG_WORKER_LEAVE_CPU_FREE: i32 = 1;
 pub const PG_WORKER_OBJECT: i32 = 2;
 pub const PG_WORKER_TEXT: i32 = 1;
+
+pub const PG_YUV_BT601: i32 = 0;
+pub const PG_YUV_BT709: i32 = 1;
+pub const PG_YUV_VIDEO: i32 = 0;
+pub const PG_YUV_FULL: i32 = 1;

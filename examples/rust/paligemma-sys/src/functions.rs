@@ -166,6 +166,23 @@ extern "C" {
         pixels: *const c_void,
         stride: i64,
     ) -> pg_status;
+    pub fn pg_image_from_planes(
+        image: *mut pg_image,
+        struct_size: usize,
+        format: i32,
+        width: i32,
+        height: i32,
+        planes: *const *const c_void,
+        strides: *const i64,
+    ) -> pg_status;
+    pub fn pg_image_get_window(
+        image: *const pg_image,
+        image_width: i32,
+        image_height: i32,
+        width: i32,
+        height: i32,
+        out: *mut pg_window,
+    ) -> pg_status;
     pub fn pg_input_arrays_init(arrays: *mut pg_input_arrays, struct_size: usize) -> pg_status;
     pub fn pg_inputs_close(inputs: *mut *mut pg_inputs);
     pub fn pg_inputs_create(arrays: *const pg_input_arrays, out: *mut *mut pg_inputs) -> pg_status;

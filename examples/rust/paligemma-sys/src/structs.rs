@@ -47,6 +47,7 @@ pub struct pg_answer_options {
     pub convention: i32,
     pub max_iou: f32,
     pub allocator: *const pg_allocator,
+    pub window: *const pg_window,
 }
 
 #[repr(C)]
@@ -175,6 +176,15 @@ pub struct pg_image {
     pub strides: [i64; 4],
     pub path: *const c_char,
     pub n_bytes: u64,
+    pub yuv_matrix: i32,
+    pub yuv_range: i32,
+    pub fit: i32,
+    pub flags: u32,
+    pub background: [u8; 4],
+    pub roi: [i32; 4],
+    pub gray_min: i32,
+    pub gray_max: i32,
+    pub reserved: u32,
 }
 
 #[repr(C)]
@@ -537,6 +547,17 @@ pub struct pg_trainer_options {
     pub progress: pg_progress_fn,
     pub progress_user: *mut c_void,
     pub cancel: *mut pg_cancel,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct pg_window {
+    pub struct_size: u32,
+    pub reserved: u32,
+    pub x: f64,
+    pub y: f64,
+    pub width: f64,
+    pub height: f64,
 }
 
 #[repr(C)]
