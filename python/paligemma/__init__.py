@@ -27,6 +27,7 @@ from .auto import (AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, 
                    AutoTokenizer)
 from .colpali import ColPaliForRetrieval, ColPaliForRetrievalOutput, ColPaliProcessor
 from .config import GenerationConfig, PaliGemmaConfig
+from .frames import Frame
 from .image_processor import SiglipImageProcessor, SiglipImageProcessorFast, SiglipImageProcessorPil
 from .model import Features, PaliGemmaForConditionalGeneration
 from .outputs import BatchFeature, GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput, ModelOutput, PaliGemmaCausalLMOutput, RowReport
@@ -41,7 +42,7 @@ __version__ = (_Path(__file__).parent / "VERSION").read_text().strip()
 __all__ = [
     "AddedToken", "Answer", "AnswerObject", "AskedImage", "AutoConfig", "AutoImageProcessor",
     "AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoProcessor", "AutoTokenizer", "BatchEncoding", "BatchFeature", "Busy", "CancelFlag",
-    "Cancelled", "ColPaliForRetrieval", "ColPaliForRetrievalOutput", "ColPaliProcessor", "Detections", "Features",
+    "Cancelled", "ColPaliForRetrieval", "ColPaliForRetrievalOutput", "ColPaliProcessor", "Detections", "Features", "Frame",
     "GemmaTokenizer", "GemmaTokenizerFast", "GenerateBeamDecoderOnlyOutput", "GenerateDecoderOnlyOutput", "GenerationConfig",
     "ImageTextToTextPipeline", "MaskDecoder", "ModelOutput", "PaliGemmaCausalLMOutput", "PaliGemmaConfig",
     "PaliGemmaForConditionalGeneration", "PaliGemmaProcessor", "PaliGemmaTokenizer", "PeftConfig", "PeftModel",

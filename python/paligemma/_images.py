@@ -21,6 +21,7 @@ import numpy as np
 
 from . import _library as c
 from ._log import logger
+from .frames import Frame
 from .outputs import is_torch_tensor, to_numpy
 
 
@@ -33,8 +34,8 @@ def _pil_image_class() -> Any:
 
 
 def is_image(value: Any) -> bool:
-    """A PIL image, array, tensor, path (str or Path), base64 text or the bytes of an image file."""
-    return (isinstance(value, (np.ndarray, str, Path, bytes, bytearray, memoryview)) or is_torch_tensor(value)
+    """A PIL image, array, tensor, path (str or Path), base64 text, the bytes of an image file, or a Frame."""
+    return (isinstance(value, (np.ndarray, str, Path, bytes, bytearray, memoryview, Frame)) or is_torch_tensor(value)
             or isinstance(value, _pil_image_class()))
 
 
@@ -185,6 +186,9 @@ def _take(result: ImageList, index: int, source: Any, exif: bool, alpha: str, co
     """One image of convert()."""
     name = f"image {index}"
     scaled, unresized = False, None
+    if isinstance(source, Frame):
+        _take_frame(result, index, source, exif, alpha, convert_rgb, resized, data_format)
+        return
     image = result.images[index]
     image.struct_size = ctypes.sizeof(c.Image)
     if isinstance(source, (str, Path)):
@@ -212,6 +216,24 @@ def _take(result: ImageList, index: int, source: Any, exif: bool, alpha: str, co
         result.borrowed.append(pixels)
     result.scaled.append(scaled)
     result.unresized.append(unresized)
+
+
+def _take_frame(result: ImageList, index: int, frame: Frame, exif: bool, alpha: str, convert_rgb: bool, resized: bool,
+                data_format: str | None) -> None:
+    image = result.images[index]
+    if frame.format is not None:
+        image.struct_size = ctypes.sizeof(c.Image)
+        result.borrowed += frame.borrow(image)
+        result.scaled.append(False)
+        result.unresized.append(None)
+    elif not is_image(frame.data) or isinstance(frame.data, Frame) or getattr(frame.data, "ndim", 3) == 4:
+        raise ValueError(f"image {index}: a Frame without a format has data of {type(frame.data).__name__}, expected one "
+                         "image")
+    else:
+        _take(result, index, frame.data, exif, alpha, convert_rgb, resized, data_format)
+    if result.unresized[-1] is not None:
+        raise ValueError(f"image {index}: a Frame of an array of floats, expected do_resize True, or 8 bits")
+    frame.describe(image)
 
 
 def _named(image: str | Path, name: str) -> Path | bytes:

@@ -53,6 +53,8 @@ class Answer(Sequence[AnswerObject]):
     def __init__(self, handle: Handle, options: c.AnswerOptions) -> None:
         self.image_size: tuple[int, int] = (options.width, options.height)
         self._convention, self._points = int(options.convention), bool(options.flags & c.ANSWER_POINTS)
+        window = options.window[0] if options.window else None
+        self._window = None if window is None else (window.x, window.y, window.width, window.height)
         with handle.use() as pointer:
             count = c.lib.pg_answer_get_n_objects(pointer)
             self.text: str = c.lib.pg_answer_get_text(pointer).decode("utf-8")
@@ -135,6 +137,7 @@ class MaskDecoder:
         text = "".join([*(f"<loc{n:04d}>" for n in found.locs), *(f"<seg{n:03d}>" for n in found.segs)]).encode()
         options = c.AnswerOptions(flags=c.ANSWER_POINTS if answer._points else 0, width=width, height=height,
                                   convention=answer._convention)
+        _set_window(options, answer._window)
         one, mask = Handle("answer"), np.empty((height, width), np.uint8)
         c.check(c.lib.pg_answer_create_from_text(text, len(text), ctypes.byref(options), ctypes.byref(one.pointer)))
         with self._handle.use() as decoder, one.use() as pointer:
@@ -196,15 +199,24 @@ def _options(width: int, height: int, convention: int, points: bool, max_iou: fl
                            convention=CONVENTIONS[convention], max_iou=0.0 if max_iou is None else max_iou)
 
 
+def _set_window(options: c.AnswerOptions, window: Sequence[float] | None) -> None:
+    if window is not None:
+        x, y, width, height = (float(number) for number in window)
+        options.window = ctypes.pointer(c.Window(x=x, y=y, width=width, height=height))
+
+
 def parse_answer(answer: Any, image_size: tuple[int, int], *, processor: Any = None, log_probs: Any = None,
-                 convention: int = 1024, points: bool = False, max_iou: float | None = None) -> Answer:
+                 convention: int = 1024, points: bool = False, max_iou: float | None = None,
+                 window: Sequence[float] | None = None) -> Answer:
     """The objects in an answer: a text, or its ids with a processor, and then their log-probabilities for scores.
 
     image_size: (width, height) of the image as it was before the resize. convention: 1024 (Hugging Face's blog,
     supervision) or 1023 (the training code). points: two locs are a point, for fine-tunes that say points. max_iou: of
-    two boxes with one label that overlap more, one is a duplicate."""
+    two boxes with one label that overlap more, one is a duplicate. window: (x, y, width, height) that the model saw, as
+    Frame.window() gives it; None: the whole image."""
     width, height = image_size
     options = _options(int(width), int(height), convention, points, max_iou)
+    _set_window(options, window)
     handle = Handle("answer")
     if isinstance(answer, str):
         if log_probs is not None:
@@ -329,7 +341,10 @@ def _generate(model: Any, sources: list[Any], prompt: str, processor: Any, max_n
     answers = []
     with tokenizer.use() as pointer, result.use() as rows:
         for row, (height, width) in enumerate(sizes):
-            handle, options = Handle("answer"), options_of(width, height)
+            handle, options, window = Handle("answer"), options_of(width, height), c.Window()
+            c.check(c.lib.pg_image_get_window(ctypes.byref(converted.images[row]), width, height, settings.width,
+                                              settings.height, ctypes.byref(window)))
+            options.window = ctypes.pointer(window)
             c.check(c.lib.pg_answer_create(pointer, rows, row, ctypes.byref(options), ctypes.byref(handle.pointer)))
             answers.append(Answer(handle, options))
     return answers
