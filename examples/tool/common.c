@@ -257,14 +257,33 @@ static uint64_t cpu_mask_of(const char *names) {
     return mask;
 }
 
+/* Four whole numbers, the last two 1 or more. Whether they fit the image is for the library. */
+static int read_roi(const char *text, int32_t roi[4]) {
+    for (int i = 0; i < 4; i++) {
+        char *end;
+        errno = 0;
+        const long value = strtol(text, &end, 10);
+        if (end == text || errno || *text == ' ' || value < (i < 2 ? 0 : 1) || value > INT32_MAX) return 0;
+        if (*end != (i < 3 ? ',' : 0)) return 0;
+        roi[i] = (int32_t)value;
+        text = end + 1;
+    }
+    return 1;
+}
+
+void tool_fit_image(const tool_shared *shared, pg_image *image) {
+    memcpy(image->roi, shared->roi, sizeof image->roi);
+    if (shared->letterbox) image->fit = PG_FIT_LETTERBOX;
+}
+
 int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
                const char **arguments, tool_shared *shared) {
     tool_option list[MAX_OPTIONS];
     const char *texts[N_CHOICES] = {0}, *cpu = NULL, *images_from = NULL, *output = NULL, *alpha = "drop",
-               *int8_layers = NULL;
+               *int8_layers = NULL, *roi = NULL;
     tool_texts adapters = {.n = 0};
     int64_t n_threads = 0;
-    int in_memory = 0, skip_existing = 0, no_exif = 0;
+    int in_memory = 0, skip_existing = 0, no_exif = 0, letterbox = 0;
     size_t n = n_options;
     memcpy(list, options, n * sizeof *list);
     for (size_t i = 0; i < N_CHOICES; i++)
@@ -286,6 +305,10 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     if (verb->shared & TOOL_OPTIONS_PIXELS) {
         list[n++] = (tool_option){.name = "--no-exif", .flag = &no_exif};
         list[n++] = (tool_option){.name = "--alpha", .text = &alpha};
+    }
+    if (verb->shared & TOOL_OPTIONS_FIT) {
+        list[n++] = (tool_option){.name = "--roi", .text = &roi};
+        list[n++] = (tool_option){.name = "--letterbox", .flag = &letterbox};
     }
 
     if (find_option(list, n, "--json", 6)) /* before the first usage error */
@@ -314,6 +337,10 @@ int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *
     if (!over_white && strcmp(alpha, "drop") != 0)
         return tool_usage_error(verb, "--alpha: found '%s', expected drop or white", alpha);
     shared->image_flags = (no_exif ? 0u : PG_ENCODE_EXIF) | (over_white ? PG_ENCODE_OVER_WHITE : 0u);
+    memset(shared->roi, 0, sizeof shared->roi);
+    if (roi && !read_roi(roi, shared->roi))
+        return tool_usage_error(verb, "--roi: found '%s', expected X,Y,W,H in pixels, such as 0,40,640,400", roi);
+    shared->letterbox = letterbox;
     shared->n_threads = (int32_t)n_threads;
     shared->images_from = images_from;
     shared->output = output;

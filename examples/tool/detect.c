@@ -38,6 +38,7 @@ static const char help[] =
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --kv KIND            KV cache in f32, or in bf16 (default beside int8 and int4)\n"
     "      --in-memory          read the weights into memory instead of mapping the files\n" TOOL_HELP_PIXELS
+        TOOL_HELP_FIT
     "  -v, --verbose            what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
     "\n" TOOL_HELP_STATUS;
@@ -76,6 +77,7 @@ static const char segment_help[] =
     "      --arithmetic KIND    f32, or bf16 in large products, where that is faster on this CPU\n"
     "      --kv KIND            KV cache in f32, or in bf16 (default beside int8 and int4)\n"
     "      --in-memory          read the weights into memory instead of mapping the files\n" TOOL_HELP_PIXELS
+        TOOL_HELP_FIT
     "  -v, --verbose            what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
     "\n" TOOL_HELP_STATUS;
@@ -95,6 +97,7 @@ typedef struct detect_state {
     int64_t max_new_tokens;
     uint32_t encode_flags, generate_flags;
     pg_answer_options answer;
+    pg_window window;
     int masks; /* segment */
     const char *decoder_path;
     pg_mask_decoder *decoder;
@@ -237,12 +240,25 @@ static pg_status encode(const detect_state *s, seen *image) {
     pg_status status = tool_source_open(image->source, s->processor, s->encode_flags, s->cancel);
     if (status < 0) return status;
     if (image->source->picture) options.flags &= ~(uint32_t)PG_ENCODE_EXIF; /* the pixels are turned */
+    tool_fit_image(&s->shared, &image->source->image);
     return pg_processor_encode(s->processor, &image->source->image, s->prompt, &options, &image->inputs);
 }
 
 static pg_status open_model(detect_state *s) {
     if (s->model) return PG_OK;
     return tool_open_model(s->folder, &s->shared, &s->log, s->cancel, &s->model);
+}
+
+/* The size of the image, and what the model sees of it. */
+static pg_status place(detect_state *s, const seen *image) {
+    pg_image_settings settings = {.struct_size = sizeof settings};
+    pg_status status = tool_image_size(image->inputs, &s->answer.width, &s->answer.height);
+    if (status >= 0) status = pg_processor_get_image_settings(s->processor, &settings);
+    s->window.struct_size = sizeof s->window;
+    s->answer.window = &s->window;
+    return status < 0 ? status
+                      : pg_image_get_window(&image->source->image, s->answer.width, s->answer.height, settings.width,
+                                            settings.height, &s->window);
 }
 
 static pg_status generate(detect_state *s, seen *image) {
@@ -256,7 +272,7 @@ static pg_status generate(detect_state *s, seen *image) {
     options.progress_user = &s->progress;
     options.cancel = s->cancel;
     pg_status status = pg_generate(s->model, s->processor, image->inputs, &options, &image->result);
-    if (status >= 0) status = tool_image_size(image->inputs, &s->answer.width, &s->answer.height);
+    if (status >= 0) status = place(s, image);
     if (status < 0) return status;
     image->info.struct_size = sizeof image->info;
     status = pg_result_get_info(image->result, 0, &image->info);
@@ -352,9 +368,11 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     return status;
 }
 
-const tool_verb tool_detect = {
-    "detect", help, 3,
-    TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_OPTIONS_PIXELS | TOOL_MORE_ARGUMENTS, run};
-const tool_verb tool_segment = {
-    "segment", segment_help, 3,
-    TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_OPTIONS_PIXELS | TOOL_MORE_ARGUMENTS, run};
+const tool_verb tool_detect = {"detect", help, 3,
+                               TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_OPTIONS_PIXELS |
+                                   TOOL_OPTIONS_FIT | TOOL_MORE_ARGUMENTS,
+                               run};
+const tool_verb tool_segment = {"segment", segment_help, 3,
+                                TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_OPTIONS_PIXELS |
+                                    TOOL_OPTIONS_FIT | TOOL_MORE_ARGUMENTS,
+                                run};

@@ -54,6 +54,7 @@ static const char help[] =
     "      --in-memory          read the weights into memory instead of mapping the files: for files that may\n"
     "                           change or fail while it runs\n"
     "      --literal            take <eos>, <image> and other special tokens in PROMPT as plain text\n" TOOL_HELP_PIXELS
+        TOOL_HELP_FIT
     "  -v, --verbose            times, and what the library has to tell, on stderr\n"
     "      --                   what follows is no option\n"
     "\n" TOOL_HELP_STATUS;
@@ -206,6 +207,7 @@ static pg_status encode(run_answer *a) {
     options.cancel = s->cancel;
     pg_status status = tool_source_open(a->source, s->processor, s->encode_flags, s->cancel);
     if (a->source->picture) options.flags &= ~(uint32_t)PG_ENCODE_EXIF; /* the pixels are turned */
+    tool_fit_image(&s->shared, &a->source->image);
     if (status >= 0) status = pg_processor_encode(s->processor, &a->source->image, s->prompt, &options, &a->inputs);
     a->image_s = tool_seconds() - start;
     return status;
@@ -347,6 +349,9 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     if (status < 0 && sampling->scores && !s.json) status = tool_usage_error(verb, "--scores needs --json");
     if (status < 0 && s.attention_layer >= 0 && !s.attention)
         status = tool_usage_error(verb, "--attention-layer needs --attention");
+    if (status < 0 && s.attention && (s.shared.letterbox || s.shared.roi[2]))
+        status = tool_usage_error(verb, "--attention lays its map over the whole image, expected no %s beside it",
+                                  s.shared.letterbox ? "--letterbox" : "--roi");
     size_t n = 0;
     while (status < 0 && arguments[n]) n++;
     if (status < 0) status = tool_images_open(verb, &s.shared, s.attention, arguments + 1, n - 2, s.json, &s.images);
@@ -368,6 +373,7 @@ static int run(const tool_verb *verb, int argc, char **argv) {
     return status;
 }
 
-const tool_verb tool_run = {
-    "run", help, 3,
-    TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_OPTIONS_PIXELS | TOOL_MORE_ARGUMENTS, run};
+const tool_verb tool_run = {"run", help, 3,
+                            TOOL_OPTIONS_MODEL | TOOL_OPTIONS_THREADS | TOOL_OPTIONS_IMAGES | TOOL_OPTIONS_PIXELS |
+                                TOOL_OPTIONS_FIT | TOOL_MORE_ARGUMENTS,
+                            run};

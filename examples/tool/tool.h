@@ -28,7 +28,8 @@ enum {
     TOOL_MORE_ARGUMENTS = 16, /* more than n_arguments may be given; the list then ends with NULL */
     TOOL_OPTIONS_IMAGES = 32, /* --images-from, in place of an argument, --output, --skip-existing */
     TOOL_OPTIONS_PIXELS = 64, /* how an image is read: --no-exif, --alpha */
-    TOOL_OPTIONS_BASE = 128   /* how a model is opened that is trained: --weights, --int8-layers, --in-memory */
+    TOOL_OPTIONS_BASE = 128,  /* how a model is opened that is trained: --weights, --int8-layers, --in-memory */
+    TOOL_OPTIONS_FIT = 256    /* what of an image is used, and how: --roi, --letterbox */
 };
 
 /* The help of TOOL_OPTIONS_IMAGES, and that of the exit status of verbs that take many images. */
@@ -42,6 +43,11 @@ enum {
 #define TOOL_HELP_PIXELS                                             \
     "      --no-exif            do not apply the EXIF orientation\n" \
     "      --alpha KIND         transparent pixels: drop (default) their alpha, or lay them over white\n"
+/* The help of TOOL_OPTIONS_FIT. */
+#define TOOL_HELP_FIT                                                                                         \
+    "      --roi AREA           look at this part alone: X,Y,W,H (left, top, width, height) in pixels\n"      \
+    "      --letterbox          keep the image's shape, with black bars, as openpi's policies do (default:\n" \
+    "                           stretched, as transformers does)\n"
 #define TOOL_HELP_STATUS                                                                                 \
     "An image that fails does not stop the others. Exit status: 0 done, 1 some or all failed, 2 wrong\n" \
     "usage; after Ctrl-C it dies of SIGINT.\n"
@@ -93,6 +99,8 @@ typedef struct tool_shared {
     pg_model_options model; /* pg_model_options_init(), then weights, int8_layers, arithmetic, kv, flags, cpu_mask */
     int32_t n_threads;      /* 0: not given */
     uint32_t image_flags;   /* PG_ENCODE_EXIF and PG_ENCODE_OVER_WHITE */
+    int32_t roi[4];         /* as in pg_image */
+    int letterbox;
     const char *images_from, *output; /* NULL: not given */
     tool_texts adapters;
     int skip_existing;
@@ -102,6 +110,9 @@ typedef struct tool_shared {
  * a verb without any. Returns -1 to go on, else the exit status (help was printed, or the usage error was told). */
 int tool_parse(const tool_verb *verb, int argc, char **argv, const tool_option *options, size_t n_options,
                const char **arguments, tool_shared *shared);
+
+/* Sets what --roi and --letterbox say. */
+void tool_fit_image(const tool_shared *shared, pg_image *image);
 
 /* How tokens are chosen: options of `run`, as given; numbers that were not are -1. */
 typedef struct tool_sampling {

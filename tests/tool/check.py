@@ -328,7 +328,7 @@ def bench(folder):
     info = json.loads(run("info", folder, "--json")[1])
     expect("what was run", b["threads"] == 2 and b["prompt_tokens"] == 9 and b["new_tokens"] == 5 and b["rounds"] == 2
            and b["weights"] == "stored" and b["kernels"] == info["kernels"] and b["image_size"] == info["image"]["size"], b)
-    for name in ["image_s", "prefill_s", "first_token_s", "step_s"]:
+    for name in ["frame_s", "image_s", "prefill_s", "first_token_s", "step_s"]:
         expect(f"bench: {name}", 0 < b[name]["best"] <= b[name]["median"] < 60, b[name])
     expect("rounds", b["image_s"]["n"] == b["first_token_s"]["n"] == 2 <= b["prefill_s"]["n"]
            and b["step_s"]["n"] <= 10, b)  # a random model may end its text at once, again and again
