@@ -37,6 +37,8 @@ live "live comparison with transformers: images and text" live.py --count "${ORA
 # shellcheck disable=SC2086
 live "live: image files, whole and damaged" images_live.py --count "${ORACLE_IMAGES:-3000}" $seed
 # shellcheck disable=SC2086
+live "live: frames of cameras, letterboxes" frames_live.py --count "${ORACLE_FRAMES:-500}" $seed
+# shellcheck disable=SC2086
 live "live: the processor's batches" processor_live.py --count "${ORACLE_BATCHES:-500}" $seed
 # shellcheck disable=SC2086
 if "$venv/bin/python" -c 'import supervision' 2>/dev/null ||
