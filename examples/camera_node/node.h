@@ -1,6 +1,6 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* The node: frames go in on the camera's thread, answers about the newest of them come out on another. It knows neither
- * camera nor format of the output: main.c brings both. */
+ * camera nor format of the output: main.c and ros2_node.cc bring both. */
 #ifndef CAMERA_NODE_NODE_H
 #define CAMERA_NODE_NODE_H
 #include <paligemma/paligemma.h>

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
-"""The robot's camera node on the demo model: camera_node.py ROOT CAMERA_NODE
+"""The robot's camera node on the demo model: camera_node.py ROOT CAMERA_NODE ROS2_NODE
 
 Every line is JSON, every frame is accounted for, boxes lie where the shapes are, stamps grow, signals end it with its
-summary.
+summary. ROS2_NODE is ros2_node.cc on the stand-in of ros2_stub/, so this says nothing about ROS itself.
 """
 import json
 import os
@@ -14,7 +14,9 @@ import tempfile
 import time
 import xml.dom.minidom
 
-ROOT, PROGRAM = sys.argv[1:3]
+from check import decode_png
+
+ROOT, PROGRAM, ROS2_NODE = sys.argv[1:4]
 MODEL = os.path.join(ROOT, "examples", "demo", "model")
 ASKED = ["red circle", "blue star"]
 # Of the asked shapes in a run this share, or one, may lack a box with an IoU above 0.7. None does in these seconds (scene.c), but an IoU is
@@ -182,11 +184,52 @@ def refused():
     expect("nowhere to write to", done.returncode == 1 and "stdout" in done.stderr, done)
 
 
+def nv12(rows):
+    """The planes of an image of even size, one behind the other. BT.601, luma 16 to 235."""
+    luma, chroma = bytearray(), bytearray()
+    for row in rows:
+        luma += bytes(round(16 + (65.481 * r + 128.553 * g + 24.966 * b) / 255) for r, g, b in row)
+    for y in range(0, len(rows), 2):
+        for x in range(0, len(rows[0]), 2):
+            r, g, b = (sum(rows[y + v][x + u][c] for v in (0, 1) for u in (0, 1)) / 4 for c in range(3))
+            chroma += bytes([round(128 + (-37.797 * r - 74.203 * g + 112 * b) / 255), round(128 + (112 * r - 93.786 * g - 18.214 * b) / 255)])
+    return bytes(luma + chroma)
+
+
+def ros2():
+    """Images on the stand-in's standard input; boxes, texts and what is logged on its standard output."""
+    width, height, rows = decode_png(os.path.join(ROOT, "examples", "demo", "images", "shapes.png"))
+    bgr = b"".join(bytes(v for p in row for v in p[::-1]) for row in rows)
+    images = [("bgr8", 3 * width, bgr), ("nv12", width, nv12(rows)), ("bayer_rggb8", width, bytes(width * height)),
+              ("bgr8", 3 * width, bgr[:-1])]
+    told = b"".join(f"{encoding} {width} {height} {step} 12 {i} left_eye {len(data)}\n".encode() + data
+                    for i, (encoding, step, data) in enumerate(images))
+    done = subprocess.run([ROS2_NODE, f"model:={MODEL}", "prompt:=detect red circle ; yellow triangle"], input=told,
+                          capture_output=True, timeout=100)
+    lines = done.stdout.decode().splitlines()
+    expect("ros2: ends well", done.returncode == 0 and done.stderr == b"" and len(lines) >= 6, done)
+    kinds = [line.split()[0] for line in lines if "[DEBUG]" not in line]
+    expect("ros2: what it publishes", kinds == ["detections", "answer"] * 2 + ["[ERROR]"] * 2, lines)
+    for i, line in enumerate(line for line in lines if line.startswith("detections")):
+        head, *objects = line.split("; ")
+        expect("ros2: the image's header", head == f"detections 12.{i} left_eye", head)
+        expect("ros2: two boxes", [" ".join(o.split()[:2]) for o in objects] == ["red circle", "yellow triangle"], line)
+        # The circle reaches from x 0 to 96 and from y 24 to 120.
+        x, y, size_x, size_y = (float(v) for v in objects[0].split()[2:])
+        expect("ros2: a box in pixels", iou([x - size_x / 2, y - size_y / 2, size_x, size_y], [0, 24, 96, 96]) > 0.9, line)
+    errors = [line for line in lines if line.startswith("[ERROR]")]
+    expect("ros2: an encoding that is not known", "bayer_rggb8" in errors[0], errors)
+    expect("ros2: an image that is cut off", str(len(bgr) - 1) in errors[-1], errors)
+    done = subprocess.run([ROS2_NODE, "model:=/nowhere"], input=b"", capture_output=True, timeout=60)
+    expect("ros2: a model that is not there", done.returncode == 1 and b"/nowhere" in done.stdout, done)
+
+
 def main():
     with tempfile.TemporaryDirectory() as folder:
         runs(folder)
     signals()
     refused()
+    ros2()
     print("FAILED" if failures else "ok")
     return 1 if failures else 0
 
