@@ -68,7 +68,9 @@ extern "C" {
 #endif
 
 /** Marks what the shared library exports. */
-#if defined(_WIN32)
+#if defined(_WIN32) && defined(PGI_EXPORTS) /* the library itself is built */
+#define PG_API __declspec(dllexport)
+#elif defined(_WIN32) /* functions need no dllimport, and without it a program may link the static library, too */
 #define PG_API
 #else
 #define PG_API __attribute__((visibility("default")))

@@ -8,7 +8,7 @@
 #ifndef PGI_BASE_ATOMIC_FOLDER_H
 #define PGI_BASE_ATOMIC_FOLDER_H
 
-#include "base/memory.h"
+#include "base/file.h"
 #include "base/process_mark.h"
 
 #define PGI_UNFINISHED "unfinished"
@@ -17,7 +17,7 @@ typedef struct pgi_atomic_folder {
     const pgi_memory *memory;
     char *path, *partial;
     const pgi_process_mark *owner; /* the caller's */
-    int fd;                        /* of `partial`, locked; -1: none */
+    pgi_fd fd;                     /* of `partial`, locked; -1: none */
     size_t n_files;                /* that were made in it */
 } pgi_atomic_folder;
 
@@ -37,7 +37,7 @@ typedef struct pgi_atomic_file {
     char *path; /* owned */
     const pgi_memory *memory;
     const pgi_atomic_folder *folder; /* NULL: a single file */
-    int fd;
+    pgi_fd fd;
 } pgi_atomic_file;
 
 /* `size`: reserved on the disk at once, where the file system can do that, so that a full disk is noticed early.
@@ -64,5 +64,17 @@ pg_status pgi_replace_file_of_parts(const pgi_memory *memory, const char *path, 
 /* Makes a folder where there is none; *made: there was none. PG_ERROR_ARGUMENT: `path` is a file; _NOT_FOUND: the
  * folder that it is to be in; _IO, _MEMORY. */
 pg_status pgi_folder_make(const pgi_memory *memory, const char *path, int *made);
+/* Removes the folder if it is empty. */
+void pgi_folder_unmake(const char *path);
+
+/* ---- between atomic_folder.c and the file for the system ---- */
+
+/* Of a folder with its two paths: checks that `path` may be made, and makes, or empties, and locks `partial`. */
+pg_status pgi_atomic_folder_take(pgi_atomic_folder *folder);
+/* Unlocks it, and frees the paths. */
+void pgi_atomic_folder_free(pgi_atomic_folder *folder);
+
+/* The parts, from the beginning of the file on. */
+pg_status pgi_atomic_file_write_parts(const pgi_atomic_file *file, const pgi_file_part *parts, size_t n);
 
 #endif

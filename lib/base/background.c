@@ -2,19 +2,17 @@
 /* The thread of background.h. */
 #include "base/background.h"
 
-#include <signal.h>
-
+#include "base/thread_signals.h"
 #include "base/thread_stack.h"
 
 void pgi_background_start(pgi_background *thread, void *(*body)(void *user), void *user) {
     pthread_attr_t attributes;
-    sigset_t all, before;
+    pgi_signals before;
     if (pthread_attr_init(&attributes) != 0) return;
     (void)pthread_attr_setstacksize(&attributes, PGI_LEAST_STACK);
-    sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited by the thread */
+    pgi_signals_block_all(&before); /* inherited by the thread */
     if (pthread_create(&thread->id, &attributes, body, user) == 0) pgi_process_mark_set(&thread->mark);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pgi_signals_restore(&before);
     (void)pthread_attr_destroy(&attributes);
 }
 

@@ -2,13 +2,10 @@
 /* SipHash-1-3 and its key. */
 #include "base/hash.h"
 
-#include <stdlib.h> /* arc4random_buf() */
 #include <string.h>
-#include <time.h>
 
-#ifdef __linux__
-#include <sys/random.h>
-#endif
+#include "base/clock.h"
+#include "base/system.h"
 
 static uint64_t rotate(uint64_t x, int n) { return x << n | x >> (64 - n); }
 
@@ -48,18 +45,13 @@ uint64_t pgi_hash_bytes(const pgi_hash_key *key, const void *bytes, size_t size)
 
 pgi_hash_key pgi_hash_key_new(void) {
     pgi_hash_key key = {{0, 0}};
-#ifdef __linux__
-    if (getrandom(&key, sizeof key, GRND_NONBLOCK) == (ssize_t)sizeof key) return key;
-#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__NetBSD__)
-    arc4random_buf(&key, sizeof key);
-    return key;
-#endif
-    /* What a file's author cannot know either: the time to the nanosecond, and where the stack and the code lie. */
-    struct timespec now = {0, 0};
+    if (pgi_system_random(&key, sizeof key)) return key;
+    /* What a file's author cannot know either: how long the machine has been running, and where the stack and the code
+     * lie. */
+    const double now = pgi_now();
     pgi_hash_key (*code)(void) = pgi_hash_key_new;
-    uint64_t seen[3] = {0, (uint64_t)(uintptr_t)&now, 0};
-    timespec_get(&now, TIME_UTC);
-    seen[0] = (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
+    uint64_t seen[3] = {0, (uint64_t)(uintptr_t)&key, 0};
+    memcpy(&seen[0], &now, sizeof now);
     memcpy(&seen[2], &code, sizeof code);
     for (int i = 0; i < 2; i++) {
         pgi_hash_key part = {{(uint64_t)i, UINT64_C(0x9E3779B97F4A7C15)}};

@@ -3,10 +3,10 @@
 #include "base/memory.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/callback.h"
+#include "base/system.h"
 
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "libpaligemma needs a little-endian system: weights are used as they lie in the files"
@@ -17,13 +17,12 @@ enum { ALIGNMENT = 64 }; /* a cache line, and the widest vector */
 
 static void *default_alloc(void *user, size_t size, size_t alignment) {
     (void)user;
-    void *block = NULL;
-    return posix_memalign(&block, alignment, size) == 0 ? block : NULL;
+    return pgi_system_alloc(size, alignment);
 }
 
 static void default_free(void *user, void *block) {
     (void)user;
-    free(block);
+    pgi_system_free(block);
 }
 
 const pgi_memory pgi_memory_default = {NULL, default_alloc, default_free};
@@ -130,6 +129,18 @@ void pgi_kept_free(const pgi_memory *memory, pgi_kept *kept) {
     for (size_t i = 0; i < kept->n_blocks; i++) pgi_free(memory, kept->blocks[i]);
     pgi_free(memory, kept->blocks);
     *kept = (pgi_kept){0};
+}
+
+const void *pgi_find_bytes(const void *data, size_t size, const void *key, size_t key_size) {
+    const uint8_t *at = data, *first = key;
+    for (; size >= key_size; at++, size--) {
+        const uint8_t *found = memchr(at, *first, size - key_size + 1);
+        if (!found) return NULL;
+        size -= (size_t)(found - at);
+        at = found;
+        if (memcmp(at, key, key_size) == 0) return at;
+    }
+    return NULL;
 }
 
 char *pgi_copy_string(const pgi_memory *memory, const char *text, size_t size) {

@@ -24,6 +24,9 @@ extern const pgi_memory pgi_memory_default;
 /* Checks and takes over a host allocator (NULL: the C library's). */
 pg_status pgi_memory_from_allocator(const pg_allocator *allocator, pgi_memory *out);
 
+/* memmem(), which not every C library has: where `key`, of one byte or more, is first; NULL: nowhere. */
+const void *pgi_find_bytes(const void *data, size_t size, const void *key, size_t key_size);
+
 /* count x size bytes, aligned to 64, contents undefined (pgi_alloc) or zero
  * (pgi_alloc_zero). Zero bytes give a valid pointer. NULL: PG_ERROR_MEMORY, text set. */
 void *pgi_alloc(const pgi_memory *memory, size_t count, size_t size);

@@ -5,7 +5,9 @@
 
 #include <paligemma/paligemma.h>
 
-#if defined(__GNUC__)
+#if defined(__MINGW32__) && !defined(__clang__) /* whose "printf" is Microsoft's, without %zu and %lld */
+#define PGI_PRINTF(format_index, first_index) __attribute__((format(gnu_printf, format_index, first_index)))
+#elif defined(__GNUC__)
 #define PGI_PRINTF(format_index, first_index) __attribute__((format(printf, format_index, first_index)))
 #else
 #define PGI_PRINTF(format_index, first_index)

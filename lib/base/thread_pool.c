@@ -4,7 +4,6 @@
 
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "base/cpu_count.h"
 #include "base/environment.h"
@@ -124,7 +123,7 @@ static void work_until_quit(pgi_thread_pool *pool, int thread) {
  * here is put back; one that it made for us keeps our signals, so that no handler runs there later. */
 static void live(void *user, int thread, int n_threads) {
     pgi_thread_pool *pool = user;
-    sigset_t before;
+    pgi_signals before;
     pgi_environment environment;
     pgi_own_signals_begin(&before);
     pgi_environment_enter(&environment);

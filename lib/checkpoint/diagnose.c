@@ -2,7 +2,6 @@
 /* What a folder is that does not fit, by the names in it, and a config.json of others. */
 #include "checkpoint/diagnose.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -69,31 +68,34 @@ static int name_fits(const char *name, const char *pattern) {
     return strcmp(name, pattern) == 0;
 }
 
-pg_status pgi_diagnose_folder(pg_status status, const pgi_memory *memory, const char *folder) {
-    char found[NAME] = "";
-    size_t best = N_CONTENTS;
-    int has_adapter = 0;
-    if (!pgi_diagnose_helps(status)) return status;
-    DIR *entries = opendir(folder);
-    if (!entries) return status;
-    for (const struct dirent *entry; (entry = readdir(entries));) {
-        const char *name = entry->d_name;
-        if (strcmp(name, "adapter_config.json") == 0 || strcmp(name, "adapter_model.safetensors") == 0 ||
-            strcmp(name, "adapter_model.bin") == 0)
-            has_adapter = 1;
-        for (size_t i = 0; i <= best && i < N_CONTENTS; i++) {
-            if (!name_fits(name, contents[i].name)) continue;
-            /* The first by name of several, whatever their order on the disk. */
-            if (i < best || strcmp(name, found) < 0) snprintf(found, sizeof found, "%s", name);
-            best = i;
-        }
+typedef struct search {
+    char found[NAME];
+    size_t best; /* of the contents: what `found` is */
+    int has_adapter;
+} search;
+
+static void look_at_name(void *user, const char *name) {
+    search *s = user;
+    if (strcmp(name, "adapter_config.json") == 0 || strcmp(name, "adapter_model.safetensors") == 0 ||
+        strcmp(name, "adapter_model.bin") == 0)
+        s->has_adapter = 1;
+    for (size_t i = 0; i <= s->best && i < N_CONTENTS; i++) {
+        if (!name_fits(name, contents[i].name)) continue;
+        /* The first by name of several, whatever their order on the disk. */
+        if (i < s->best || strcmp(name, s->found) < 0) snprintf(s->found, sizeof s->found, "%s", name);
+        s->best = i;
     }
-    closedir(entries);
-    if (has_adapter) return adapter_error(memory, folder);
-    if (best == N_CONTENTS) return status;
+}
+
+pg_status pgi_diagnose_folder(pg_status status, const pgi_memory *memory, const char *folder) {
+    search s = {.best = N_CONTENTS};
+    if (!pgi_diagnose_helps(status)) return status;
+    if (pgi_folder_list(folder, look_at_name, &s) != 0) return status;
+    if (s.has_adapter) return adapter_error(memory, folder);
+    if (s.best == N_CONTENTS) return status;
     char what[2 * NAME];
-    const char *text = contents[best].what, *at = strstr(text, "%s");
-    snprintf(what, sizeof what, "%.*s%s%s", at ? (int)(at - text) : (int)strlen(text), text, at ? found : "",
+    const char *text = contents[s.best].what, *at = strstr(text, "%s");
+    snprintf(what, sizeof what, "%.*s%s%s", at ? (int)(at - text) : (int)strlen(text), text, at ? s.found : "",
              at ? at + 2 : "");
     return pgi_error(PG_ERROR_UNSUPPORTED, "%s: found %s", folder, what);
 }

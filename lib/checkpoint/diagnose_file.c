@@ -2,10 +2,8 @@
 /* What a file is that does not fit, by its first bytes. */
 #include "checkpoint/diagnose_file.h"
 
-#include <fcntl.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #include "base/file.h"
 
@@ -92,9 +90,5 @@ pg_status pgi_diagnose_bytes(pg_status status, const char *path, const void *dat
 pg_status pgi_diagnose_file(pg_status status, const char *path) {
     char head[HEAD];
     if (!pgi_diagnose_helps(status)) return status;
-    int fd = pgi_openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
-    if (fd < 0) return status;
-    ssize_t n = read(fd, head, sizeof head);
-    close(fd);
-    return n > 0 ? pgi_diagnose_bytes(status, path, head, (size_t)n) : status;
+    return pgi_diagnose_bytes(status, path, head, pgi_file_head(path, head, sizeof head));
 }

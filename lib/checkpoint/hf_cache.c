@@ -5,15 +5,10 @@
  */
 #include "checkpoint/hf_cache.h"
 
-#include <errno.h>
-#include <limits.h>
-#include <pwd.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/file.h"
+#include "base/variables.h"
 #include "checkpoint/diagnose.h"
 
 enum { MAX_ID = 96 * 2 + 1, MAX_REF = 4096 };
@@ -59,28 +54,16 @@ static int is_revision(const char *text, size_t size) {
 
 /* Slashes at the end, which messages and paths go without; "/" stays. */
 static void drop_slashes(pgi_buffer *path) {
-    while (path->size > 1 && path->data[path->size - 1] == '/') path->data[--path->size] = '\0';
+    while (path->size > 1 && pgi_path_is_slash((char)path->data[path->size - 1])) path->data[--path->size] = '\0';
 }
 
 static pg_status append_text(pgi_buffer *out, const char *text) { return pgi_buffer_append(out, text, strlen(text)); }
 
 /* Python's expanduser: "~" and "~/..." (another user's "~name" stays as it is). */
-static pg_status expand_user(const pgi_memory *memory, const char *text, pgi_buffer *out) {
-    if (text[0] != '~' || (text[1] != '\0' && text[1] != '/')) return append_text(out, text);
-    const char *home = getenv("HOME");
-    if (home) {
-        PGI_TRY(append_text(out, home));
-    } else { /* a service without an environment */
-        struct passwd entry, *found = NULL;
-        size_t size = 16384;
-        char *block = pgi_alloc(memory, size, 1);
-        if (!block) return PG_ERROR_MEMORY;
-        int failed = getpwuid_r(getuid(), &entry, block, size, &found);
-        pg_status status = append_text(out, failed || !found || !entry.pw_dir ? "~" : entry.pw_dir);
-        pgi_free(memory, block);
-        PGI_TRY(status);
-    }
-    while (out->size > 0 && out->data[out->size - 1] == '/') out->data[--out->size] = '\0';
+static pg_status expand_user(const char *text, pgi_buffer *out) {
+    if (text[0] != '~' || (text[1] != '\0' && !pgi_path_is_slash(text[1]))) return append_text(out, text);
+    PGI_TRY(pgi_system_home(out));
+    while (out->size > 0 && pgi_path_is_slash((char)out->data[out->size - 1])) out->data[--out->size] = '\0';
     return append_text(out, text + 1);
 }
 
@@ -99,17 +82,14 @@ static pg_status expand_variables(const char *text, pgi_buffer *out) {
             while (is_name_char(name[size]) && name[size] != '-' && name[size] != '.') size++;
         }
         const char *end = name + size + (braced && name[size] == '}');
-        const char *value = NULL;
+        int is_set = 0;
         char key[256];
         if (size > 0 && size < sizeof key && (!braced || name[size] == '}')) {
             memcpy(key, name, size);
             key[size] = '\0';
-            value = getenv(key);
+            PGI_TRY(pgi_system_variable(key, out, &is_set));
         }
-        if (value)
-            PGI_TRY(append_text(out, value));
-        else
-            PGI_TRY(pgi_buffer_append(out, dollar, (size_t)(end - dollar)));
+        if (!is_set) PGI_TRY(pgi_buffer_append(out, dollar, (size_t)(end - dollar)));
         text = end;
     }
     return PG_OK;
@@ -124,21 +104,24 @@ static pg_status environment_cache(const pgi_memory *memory, pgi_buffer *out, co
                   {"HUGGINGFACE_HUB_CACHE", ""},
                   {"HF_HOME", "/hub"},
                   {"XDG_CACHE_HOME", "/huggingface/hub"}};
-    const char *base = "~/.cache", *below = "/huggingface/hub";
+    const char *below = "/huggingface/hub";
     *source = "the default, as HF_HUB_CACHE and HF_HOME are not set";
-    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        const char *value = getenv(places[i].variable);
-        if (!value || !*value) continue;
-        base = value;
+    pgi_buffer value, user;
+    pgi_buffer_init(&value, memory);
+    pgi_buffer_init(&user, memory);
+    pg_status status = PG_OK;
+    for (size_t i = 0; status >= 0 && i < sizeof places / sizeof *places; i++) {
+        int is_set;
+        status = pgi_system_variable(places[i].variable, &value, &is_set);
+        if (value.size == 0) continue;
         below = places[i].below;
         *source = places[i].variable;
         break;
     }
-    pgi_buffer user;
-    pgi_buffer_init(&user, memory);
-    pg_status status = expand_user(memory, base, &user);
+    if (status >= 0) status = expand_user(value.size ? (const char *)value.data : "~/.cache", &user);
     if (status >= 0) status = expand_variables((const char *)user.data, out);
     pgi_buffer_free(&user);
+    pgi_buffer_free(&value);
     PGI_TRY(status);
     drop_slashes(out);
     return append_text(out, below);
@@ -178,15 +161,6 @@ done:
     return status;
 }
 
-/* Whether `path` is a folder. *number: an errno where it could not be looked at, which is not absence; else 0. */
-static int is_folder(const char *path, int *number) {
-    struct stat info;
-    *number = 0;
-    if (stat(path, &info) == 0) return S_ISDIR(info.st_mode);
-    if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG) *number = errno;
-    return 0;
-}
-
 /* `model` is ORG/NAME or NAME, optionally with @REVISION: a branch, tag or commit; without it "main". */
 static pg_status find_snapshot(const pgi_memory *memory, const char *model, const char *cache, pgi_buffer *repo,
                                pgi_buffer *revision, pgi_buffer *path) {
@@ -204,7 +178,7 @@ static pg_status find_snapshot(const pgi_memory *memory, const char *model, cons
     for (size_t i = 0; i < id_size; i++)
         PGI_TRY(model[i] == '/' ? append_text(repo, "--") : pgi_buffer_append(repo, model + i, 1));
     const char *folder = (const char *)repo->data;
-    if (!is_folder(folder, &number)) {
+    if (!pgi_folder_look(folder, &number)) {
         if (number) return pgi_system_error(folder, "open", number);
         return pgi_error(
             PG_ERROR_NOT_FOUND,
@@ -217,7 +191,7 @@ static pg_status find_snapshot(const pgi_memory *memory, const char *model, cons
     PGI_TRY(resolve_ref(memory, folder, revision));
     if (memchr(revision->data, '/', revision->size)) revision->size = 0; /* a ref that is not there: no folder either */
     PGI_TRY(pgi_buffer_printf(path, "%s/snapshots/%s", folder, revision->size ? (const char *)revision->data : "-"));
-    if (!is_folder((const char *)path->data, &number)) {
+    if (!pgi_folder_look((const char *)path->data, &number)) {
         if (number) return pgi_system_error((const char *)path->data, "open", number);
         return pgi_error(PG_ERROR_NOT_FOUND, "%s: revision %s is not in the cache: looked at %s/refs/%s and %s", model,
                          at ? at + 1 : "main", folder, at ? at + 1 : "main", (const char *)path->data);
@@ -231,7 +205,7 @@ pg_status pgi_hf_cache_find(const pgi_memory *memory, const char *model, const c
     if (cache && !*cache)
         return pgi_error(PG_ERROR_ARGUMENT, "the cache is an empty string, expected a folder or NULL");
     int number;
-    if (is_folder(model, &number)) { /* as in transformers, a folder wins over a model id */
+    if (pgi_folder_look(model, &number)) { /* as in transformers, a folder wins over a model id */
         *out = pgi_copy_string(memory, model, strlen(model));
         return *out ? PG_OK : PG_ERROR_MEMORY;
     }
@@ -269,9 +243,11 @@ static int is_below(const char *path, const char *folder, size_t size) {
 
 pg_status pgi_hf_cache_check_inside(const char *folder, const char *path) {
     static const char blobs[] = "/blobs/";
-    char real_folder[PATH_MAX], real_path[PATH_MAX];
-    if (!realpath(folder, real_folder)) return pgi_system_error(folder, "open", errno);
-    if (!realpath(path, real_path)) return pgi_system_error(path, "open", errno);
+    char real_folder[PGI_PATH_SIZE], real_path[PGI_PATH_SIZE];
+    int number = pgi_path_real(folder, real_folder);
+    if (number) return pgi_system_error(folder, "open", number);
+    number = pgi_path_real(path, real_path);
+    if (number) return pgi_system_error(path, "open", number);
     if (is_below(real_path, real_folder, strlen(real_folder))) return PG_OK;
     const char *revision = strrchr(real_folder, '/');
     size_t repository = (size_t)(revision - real_folder); /* of the bytes before "/snapshots/REVISION" */

@@ -24,7 +24,7 @@ const char *pgi_weights_name(int32_t weights) {
 int pgi_quantized_store_header_crc32(const void *text, size_t size, size_t *at, uint32_t *out) {
     static const char key[] = "\"header_crc32\":\"";
     uint8_t size_bytes[8];
-    const char *found = memmem(text, size, key, sizeof key - 1);
+    const char *found = pgi_find_bytes(text, size, key, sizeof key - 1);
     if (!found) return 0;
     found += sizeof key - 1;
     *at = (size_t)(found - (const char *)text);

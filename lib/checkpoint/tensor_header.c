@@ -124,7 +124,8 @@ static pg_status read_entry(pgi_json_doc *names, const char *path, const char *n
 static int by_offset(const void *a, const void *b) {
     const pgi_stored_tensor *x = a, *y = b;
     if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
-    return x->n_bytes < y->n_bytes ? -1 : x->n_bytes > y->n_bytes; /* empty ones first */
+    if (x->n_bytes != y->n_bytes) return x->n_bytes < y->n_bytes ? -1 : 1; /* empty ones first */
+    return strcmp(x->name, y->name); /* so that every system's qsort() finds the same fault */
 }
 
 /* The tensors of a file lie one behind the other and fill it: no overlap, no hole, nothing left over. */

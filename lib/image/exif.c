@@ -80,7 +80,7 @@ static int32_t find_in_tiff(const uint8_t *data, size_t size) {
 static int32_t find_in_xmp(const char *xmp, size_t size) {
     static const char key[] = "tiff:Orientation";
     const size_t n = sizeof key - 1;
-    for (const char *end = xmp + size, *p = xmp; (p = memmem(p, (size_t)(end - p), key, n)); p += n) {
+    for (const char *end = xmp + size, *p = xmp; (p = pgi_find_bytes(p, (size_t)(end - p), key, n)); p += n) {
         const char *value = p + n;
         if (end - value >= 2 && value[0] == '>')
             value += 1;

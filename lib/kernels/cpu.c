@@ -65,6 +65,9 @@ static pgi_cpuid this_cpu(void) {
     cpu.b7 = b;
     cpu.c7 = c;
     cpu.d7 = d;
+#if defined(_WIN32)
+    cpu.d7 &= ~(uint32_t)(AMX_BF16 | AMX_TILE | AMX_INT8); /* no kernels are built for it there: meson.build */
+#endif
     if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) cpu.a7_1 = a;
     return cpu;
 }

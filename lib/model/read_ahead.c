@@ -10,9 +10,8 @@
  */
 #include "model/read_ahead.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
+#include "base/file.h"
+#include "base/system.h"
 #include "kernels/quantized.h"
 #include "processor/inputs.h"
 
@@ -60,7 +59,7 @@ typedef struct place {
 
 /* The next step's bytes, whole pages around them, and the place behind it; 0: there are no more. */
 static size_t next_step(const pg_model *model, int parts, place *p, char **data) {
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t page = pgi_system_page_size();
     for (; p->part <= PGI_AHEAD_TEXT; p->part <<= 1, p->matrix = 0) {
         size_t n;
         if (!(parts & p->part)) continue;
@@ -82,13 +81,11 @@ size_t pgi_read_ahead_now(const pg_model *model, int parts, const atomic_int *st
     size_t n, sum = 0;
     const int asks = !pgi_tensor_files_huge_pages(model->files);
     for (int i = 0; asks && i < ASKED_AHEAD && (n = next_step(model, parts, &asked, &data)) > 0; i++)
-        (void)madvise(data, n, MADV_WILLNEED);
+        pgi_mapping_ask(data, n);
     while (!atomic_load_explicit(stop, memory_order_relaxed) && (n = next_step(model, parts, &mapped, &data)) > 0) {
         sum += n;
-#ifdef MADV_POPULATE_READ
-        (void)madvise(data, n, MADV_POPULATE_READ); /* older kernels: not known, and no more is lost */
-#endif
-        if (asks && (n = next_step(model, parts, &asked, &data)) > 0) (void)madvise(data, n, MADV_WILLNEED);
+        pgi_mapping_fetch(data, n);
+        if (asks && (n = next_step(model, parts, &asked, &data)) > 0) pgi_mapping_ask(data, n);
     }
     return sum;
 }
@@ -109,8 +106,7 @@ static size_t part_bytes(const pg_model *model, int parts) {
 /* More than half of the memory might push out what was just read. */
 static int pays(const pg_model *model, int parts) {
     const size_t n = part_bytes(model, parts);
-    const double memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    return n >= LEAST && (double)n <= memory / 2;
+    return n >= LEAST && (double)n <= pgi_system_memory() / 2;
 }
 
 void pgi_read_ahead(const pg_model *model, int parts) {

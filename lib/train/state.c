@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/atomic_folder.h"
 #include "base/crc32.h"
@@ -131,7 +130,7 @@ pg_status pgi_train_save(const pgi_memory *memory, const char *folder, const pgi
     pg_status status = w.parts ? pgi_peft_config_write(config, &w.options) : PG_ERROR_MEMORY;
     if (status >= 0) status = pgi_folder_make(memory, folder, &made);
     if (status >= 0) status = write_files(&w, folder, step);
-    if (status < 0 && made) rmdir(folder); /* when nothing came into it */
+    if (status < 0 && made) pgi_folder_unmake(folder); /* when nothing came into it */
     pgi_free(memory, w.parts);
     pgi_buffer_free(&w.header);
     pgi_buffer_free(&w.options);

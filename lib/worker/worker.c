@@ -3,13 +3,12 @@
  * worker_thread.c. */
 #include "worker/worker.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/condition.h"
 #include "base/own_thread.h"
 
 /* ---- beginning and end ---- */
@@ -89,16 +88,11 @@ static void *live(void *user) {
     return NULL;
 }
 
-/* Waits by the clock that never goes back, where the system has it for this. */
 static void init_locks(pg_worker *worker) {
-    pthread_condattr_t attributes;
     pthread_mutex_init(&worker->mutex, NULL);
     pthread_mutex_init(&worker->news_mutex, NULL);
     pthread_cond_init(&worker->work, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&worker->news, &attributes);
-    pthread_condattr_destroy(&attributes);
+    pgi_condition_init(&worker->news);
 }
 
 static pg_status allocate(pg_worker *worker) {
@@ -426,18 +420,10 @@ static pg_status poll(pg_worker *worker, pg_worker_event *shown) {
 
 /* Sleeps until there may be an event, `until` by pgi_now() at most. */
 static void sleep_until(pg_worker *worker, double until) {
-    enum { LONGEST = 3600 }; /* seconds at a time, so that every time_t can hold the end */
-    const double left = until - pgi_now();
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    const double seconds = left < LONGEST ? left : LONGEST;
-    const long nanoseconds = end.tv_nsec + (long)((seconds - floor(seconds)) * 1e9);
-    end.tv_sec += (time_t)floor(seconds) + nanoseconds / 1000000000;
-    end.tv_nsec = nanoseconds % 1000000000;
     pthread_mutex_lock(&worker->news_mutex);
     atomic_store(&worker->reader_sleeps, 1);
     if (!pgi_event_queue_has(&worker->events) && !atomic_load(&worker->closing))
-        pthread_cond_timedwait(&worker->news, &worker->news_mutex, &end);
+        pgi_condition_wait(&worker->news, &worker->news_mutex, until - pgi_now());
     atomic_store(&worker->reader_sleeps, 0);
     pthread_mutex_unlock(&worker->news_mutex);
 }

@@ -163,6 +163,46 @@ def headers(folder, *compiler):
     return failures > 0 or count == 0
 
 
+# What Microsoft's compiler is known to refuse, as words of the headers after preprocessing for it; clang takes them.
+NOT_MSVC = r"\b(__attribute__|__builtin_\w+|__typeof__|typeof|__extension__|__asm__|asm|_Atomic|_Complex|__int128|__label__|restrict)\b|\(\s*\{"
+
+
+def msvc(folder):
+    """That compiler is not here: clang reads the C headers as it would, for its target, and as pedantic as it can."""
+    clang = shutil.which("clang")
+    if not clang:
+        print("clang is not installed")
+        return SKIPPED
+    failures, count = 0, 0
+    with tempfile.TemporaryDirectory() as work:
+        # two more: one that must not pass, so that a check that sees nothing is seen
+        for name, bad in [("paligemma.h", None), ("version.h", None), ("bad.h", "int pg_bad(void) __attribute__((const));"),
+                          ("bad.h", "struct pg_bad { int n; int of[0]; };"), ("bad.h", "enum { A = ({ 1; }) };")]:
+            include = f"#include <paligemma/{name}>\n" if not bad else bad + "\n"
+            for language, standard in (("c", "c11"), ("c", "c17"), ("c++", "c++14"), ("c++", "c++17"), ("c++", "c++20")):
+                source = os.path.join(work, "alone." + ("c" if language == "c" else "cc"))
+                with open(source, "w") as f:
+                    f.write(include + "int main(void) { return 0; }\n")
+                command = [clang, "--target=x86_64-pc-windows-msvc", "-fms-compatibility", "-fms-compatibility-version=19.30",
+                           "-ffreestanding", "-x", language, f"-std={standard}", "-I", folder, "-Wall", "-Wextra", "-Werror", "-pedantic",
+                           "-Wvla", "-Wzero-length-array", "-Wgnu"]
+                result = subprocess.run([*command, "-fsyntax-only", source], capture_output=True, text=True)
+                text = subprocess.run([*command, "-E", "-P", source], capture_output=True, text=True).stdout
+                ours = text[text.find("pg_"):] if not bad else text  # behind what stdint.h is
+                found = re.search(NOT_MSVC, ours)
+                count += 1
+                if bool(result.returncode or found) != bool(bad):
+                    failures += 1
+                    print(f"{bad or name} as {standard}:", found[0] if found else result.stderr or "it was not noticed", sep="\n")
+    # The C++ wrapper needs a C++ library for that target: its words alone are looked at.
+    found = re.findall(NOT_MSVC.replace(r"|\(\s*\{", ""), without_comments(os.path.join(folder, "paligemma", "paligemma.hpp")))
+    if found:
+        failures += 1
+        print("paligemma.hpp:", *found)
+    print(f"{count} compilations, {failures} failures")
+    return failures > 0
+
+
 # Names that library code must not call, by what they would do to the host.
 FORBIDDEN = {
     "ends the process": "exit _exit _Exit quick_exit abort raise kill __assert_fail __assert pthread_exit",
@@ -214,7 +254,7 @@ def imports(archive):
         for line in lines:
             kind, symbol = line.split()[-2:]
             symbol = symbol.split("@")[0]
-            if kind == "U" and symbol in why and not any(name.endswith(file + ".o") and symbol == allowed for file, allowed in ALLOWED):
+            if kind == "U" and symbol in why and not any(name.endswith((file + ".o", file + ".obj")) and symbol == allowed for file, allowed in ALLOWED):
                 print(f"{name} calls {symbol}, which {why[symbol]}")
                 failed = True
     print(f"{len(table)} objects")
@@ -343,7 +383,7 @@ def musl(root):
         command = [compiler, "-std=c11", "-D_GNU_SOURCE", '-DPGI_PACKAGE_VERSION="0"', "-O1", "-Wall", "-Wextra", "-Werror",
                    "-fsyntax-only", "-I" + os.path.join(root, "include"), "-I" + os.path.join(root, "lib"), "-isystem", folder]
         for path in sorted(glob.glob(os.path.join(root, "lib", "**", "*.c"), recursive=True)):
-            if path.endswith("openmp.c") or os.path.basename(os.path.dirname(path)) in ("x86", "arm"):
+            if path.endswith(("openmp.c", "_windows.c")) or os.path.basename(os.path.dirname(path)) in ("x86", "arm"):
                 continue  # OpenMP is chosen where it is found; flags of instruction sets are the build's
             result = subprocess.run([*command, path], capture_output=True, text=True)
             n += 1
@@ -457,7 +497,7 @@ def main():
     if check == "api":
         return int(api_check(*rest, update=update))
     return int({"symbols": symbols, "version": version, "headers": headers, "imports": imports, "state": state,
-                "structure": structure, "border": border, "musl": musl, "sizes": sizes, "tried": tried, "wrapped": wrapped}[check](*rest))
+                "structure": structure, "border": border, "musl": musl, "msvc": msvc, "sizes": sizes, "tried": tried, "wrapped": wrapped}[check](*rest))
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ static FILE *json; /* NULL: the table alone */
 static int n_rows;
 static char name[128]; /* of the row that is measured */
 
-static void label(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void label(const char *format, ...) __attribute__((format(__printf__, 1, 2)));
 static void label(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);

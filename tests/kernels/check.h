@@ -42,7 +42,7 @@ float *guarded_floats(check *c, int64_t n); /* for input: no slack */
 float *guarded_output(check *c, int64_t n); /* 64 bytes of slack, filled with NaN */
 void release_all(check *c);
 
-void fail(check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void fail(check *c, const char *format, ...) __attribute__((format(__printf__, 2, 3)));
 
 /* |got - want| <= bound, NaN where NaN is wanted, infinity where infinity is. */
 void expect_near(check *c, float got, double want, double bound, const char *where, int64_t i, int64_t j);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "kernels/quantized.h"
+#include "kernels/ref/fma.h"
 
 /* ---- the oracle ---- */
 
@@ -64,7 +65,7 @@ static float product_oracle(const float *x, const pgi_matrix *w, int64_t row, fl
         quantize_oracle(x + g * 128, pgi_min64(128, w->columns - g * 128), q, &scale);
         const unsigned char *block = block_of(w, row, g);
         for (int c = 0; c < 128; c++) sum += q[c] * block_value(block, w->dtype, (int)(row % 16), c);
-        y = fmaf((float)sum, block_scale(block, w->dtype, (int)(row % 16)) * scale, y);
+        y = pgi_fma((float)sum, block_scale(block, w->dtype, (int)(row % 16)) * scale, y);
     }
     return y;
 }

@@ -10,8 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <math.h>
+
 #include "model/model.h"
 #include "generate/session.h"
+#include "kernels/ref/fma.h"
 
 static const char *const golden_cases[] = {"demo-5", "demo-6"};
 #define DEMO PGI_GOLDEN_FOLDER "/../../examples/demo/model"
@@ -236,11 +239,44 @@ static void test_failing_memory(void **state) {
     }
 }
 
+/* What a C library's fmaf() gives that rounds once; Windows' does not, so some of its answers stand here. */
+static void test_fma_rounds_once(void **state) {
+    static const float known[][4] = {
+        {0x1.be6db8p+10f, 0x1.778feep-4f, 0x1.479556p+12f, 0x1.51d10cp+12f},
+        {0x1.4b76dcp+10f, 0x1.17a246p-4f, -0x1.9f0aaap+11f, -0x1.93ba24p+11f},
+        {-0x1.479b6ep+10f, -0x1.75e206p-5f, -0x1.5168p+13f, -0x1.4f898ap+13f},
+        {1, INFINITY, 1, INFINITY},
+        {1, 1, -INFINITY, -INFINITY},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        const float found = pgi_fma_odd(known[i][0], known[i][1], known[i][2]);
+        if (found != known[i][3]) fail_msg("%zu: found %a, expected %a", i, (double)found, (double)known[i][3]);
+    }
+    assert_true(isnan(pgi_fma_odd(NAN, 1, 1)) && isnan(pgi_fma_odd(INFINITY, 1, -INFINITY)));
+#ifndef __MINGW32__
+    uint32_t bits = 1;
+    for (int i = 0; i < 300000; i++) {
+        float x[3];
+        for (int j = 0; j < 3; j++) {
+            bits ^= bits << 13, bits ^= bits >> 17, bits ^= bits << 5;
+            x[j] = ldexpf((float)(int32_t)bits, (int)(bits >> 3 & 15) - 40);
+        }
+        if (i % 3 == 0) x[2] = -x[0] * x[1]; /* little is left */
+        const float found = pgi_fma_odd(x[0], x[1], x[2]), expected = fmaf(x[0], x[1], x[2]);
+        if (found != expected)
+            fail_msg("%a %a %a: found %a, expected %a", (double)x[0], (double)x[1], (double)x[2], (double)found,
+                     (double)expected);
+    }
+#endif
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden_answers),        cmocka_unit_test(test_bf16_arithmetic),
         cmocka_unit_test(test_arithmetic_is_checked), cmocka_unit_test(test_progress_stops),
         cmocka_unit_test(test_failing_memory),        cmocka_unit_test(test_kv_cache),
+        cmocka_unit_test(test_fma_rounds_once),
     };
     return RUN_TESTS(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/float16.h"
+#include "kernels/ref/fma.h"
 #include "kernels/ref/ref.h"
 
 enum { FOURS = PGI_GROUP_COLUMNS / 4, SUBS = PGI_GROUP_COLUMNS / PGI_SUB_COLUMNS, SUB_FOURS = FOURS / SUBS };
@@ -84,7 +85,7 @@ static void add_block(int m, int i, const char *x, const unsigned char *w, float
         for (int r = 0; r < PGI_PANEL_ROWS; r++)
             sum[r] += four[0] * q[4 * r] + four[1] * q[4 * r + 1] + four[2] * q[4 * r + 2] + four[3] * q[4 * r + 3];
     }
-    for (int r = 0; r < PGI_PANEL_ROWS; r++) c[r] = fmaf((float)sum[r], pgi_load_f32(w + 4 * r) * scale, c[r]);
+    for (int r = 0; r < PGI_PANEL_ROWS; r++) c[r] = pgi_fma((float)sum[r], pgi_load_f32(w + 4 * r) * scale, c[r]);
 }
 
 static void product(int is_int4, int m, int64_t n, int64_t groups, const void *x, const void *w, int64_t panel_bytes,
@@ -137,7 +138,7 @@ static void product_tiles(const pgi_tile_product *p) {
                 for (int c = 0; c < PGI_GROUP_COLUMNS; c++)
                     total += q[c] * (weights[c / 4 * 4 * PGI_PANEL_ROWS + c % 4] - 128);
                 const float factor = pgi_load_f32(rows_of_group + PGI_TILE_ROWS * PGI_GROUP_COLUMNS + 4 * in_tile);
-                sum = fmaf((float)total, pgi_load_f32(block + 4 * in_panel) * factor, sum);
+                sum = pgi_fma((float)total, pgi_load_f32(block + 4 * in_panel) * factor, sum);
             }
             p->y[i * p->y_stride + r] = sum;
         }

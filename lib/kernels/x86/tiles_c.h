@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/float16.h"
+#include "kernels/ref/fma.h"
 
 static union {
     uint8_t bytes[16][64];
@@ -75,7 +76,7 @@ static tile_row tile_row_add(tile_row c, const int32_t *sums, const void *excess
     float value;
     memcpy(&more, excess, sizeof more);
     memcpy(&value, factor, sizeof value);
-    for (int j = 0; j < 16; j++) c.at[j] = fmaf((float)(sums[j] + more), scales.at[j] * value, c.at[j]);
+    for (int j = 0; j < 16; j++) c.at[j] = pgi_fma((float)(sums[j] + more), scales.at[j] * value, c.at[j]);
     return c;
 }
 

@@ -16,7 +16,7 @@
 #endif
 
 #include "base/clock.h"
-#include "base/file.h"
+#include "base/file_posix.h"
 
 enum { SLICE = 20 /* milliseconds between two looks at the cancel flag */, PART = 64 << 10 };
 

@@ -15,7 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "base/file_posix.h"
 
 enum { MOST_CPUS = 1 << 20, LINE = 2048 };
 
