@@ -4,13 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "json_lines.h"
+#include "system.h"
 
 enum { BLOCK = 1 << 16 /* bytes of a read */, PATIENCE = 100 /* ms between two looks at `end` */ };
 
@@ -111,9 +111,8 @@ void tool_job_warn(const tool_jobs *jobs, const tool_job *job) {
 static int fill(tool_jobs *jobs) {
     jobs->begin = jobs->filled = 0;
     while (!atomic_load(jobs->end)) {
-        struct pollfd waiting = {.fd = jobs->fd, .events = POLLIN};
-        const int n = poll(&waiting, 1, PATIENCE);
-        if (n == 0 || (n < 0 && errno == EINTR)) continue;
+        const int n = tool_wait_to_read(jobs->fd, PATIENCE);
+        if (n == 0) continue;
         const ssize_t size = n < 0 ? -1 : read(jobs->fd, jobs->buffer, BLOCK);
         if (size < 0 && (errno == EINTR || errno == EAGAIN)) continue;
         if (size > 0) jobs->filled = (size_t)size;

@@ -3,13 +3,13 @@
 #include "batch_queue.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "json_lines.h"
 #include "objects.h"
+#include "system.h"
 
 enum { MOMENT = 200 /* ms that a job waits for one more to run with it */ };
 
@@ -158,28 +158,19 @@ static void *reader(void *user) {
 
 /* Signals are for the thread that runs the model. */
 static void start_readers(tool_queue *q) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    while (q->n_started < q->n_readers && pthread_create(&q->readers[q->n_started], NULL, reader, q) == 0)
-        q->n_started++;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    while (q->n_started < q->n_readers && tool_thread_start(&q->readers[q->n_started], reader, q) == 0) q->n_started++;
 }
 
 int tool_queue_open(tool_queue *q) {
-    pthread_condattr_t monotonic;
     pg_image_settings settings = {.struct_size = sizeof settings};
     pg_status status = pg_processor_get_image_settings(q->processor, &settings);
     if (status >= 0) status = pg_processor_get_token_id(q->processor, "<image>", &q->image_id);
     if (status < 0) return tool_fail(status, TOOL_STAGE_PROCESSOR);
     q->n_image_tokens = settings.n_image_tokens;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&q->input, NULL);
     pthread_mutex_init(&q->mutex, NULL);
-    pthread_cond_init(&q->ready, &monotonic);
-    pthread_cond_init(&q->room, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    tool_condition_init(&q->ready);
+    tool_condition_init(&q->room);
     q->places = calloc(q->n_places, sizeof *q->places);
     q->readers = calloc(q->n_readers, sizeof *q->readers);
     if (!q->places || !q->readers) return tool_fail_text("no memory for %zu jobs", q->n_places);
@@ -277,13 +268,8 @@ static size_t choose(tool_queue *q, size_t most, tool_work **out, size_t *n_held
 
 /* Whether a job came before the time was over. */
 static int wait_moment(tool_queue *q) {
-    struct timespec until;
     const size_t before = q->n_arrived;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += MOMENT * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
-    return pthread_cond_timedwait(&q->ready, &q->mutex, &until) == 0 || q->n_arrived != before;
+    return tool_condition_wait(&q->ready, &q->mutex, MOMENT) == 0 || q->n_arrived != before;
 }
 
 size_t tool_queue_take(tool_queue *q, size_t most, tool_work **out, int *is_over) {

@@ -1,12 +1,12 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Lines of results: written one by one, and read again by the run that goes on. */
 #include "batch_results.h"
+#include "system.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 enum { SYNC_SECONDS = 5 /* of results that the loss of power may cost; the run that goes on makes them again */ };
@@ -141,7 +141,7 @@ static int open_file(tool_results *results, int resume) {
     if (resume && !results->is_regular)
         return tool_fail_text("%s: found no file, expected one with the results so far, as --resume needs it",
                               results->name);
-    if (results->is_regular && flock(file, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+    if (results->is_regular && tool_lock_is_taken(file))
         return tool_fail_text("%s: another 'paligemma batch' is writing to it", results->name);
     if (results->is_regular && !resume && found.st_size > 0)
         return tool_fail_text("%s: found a file with lines in it, expected a new one; --resume goes on with it",
@@ -164,7 +164,7 @@ int tool_results_open(tool_results *results, int resume) {
 
 static int sync_file(tool_results *results) {
     results->synced = tool_seconds();
-    return !results->is_regular || fdatasync(fileno(results->file)) == 0 ? TOOL_OK
+    return !results->is_regular || tool_sync(fileno(results->file)) == 0 ? TOOL_OK
                                                                          : tool_fail_system(results->name, errno);
 }
 

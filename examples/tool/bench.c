@@ -4,11 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "tool.h"
 #include "roof.h"
+#include "system.h"
 
 static const char help[] =
     "usage: paligemma bench [options] MODEL\n"
@@ -152,11 +151,9 @@ static double read_roof(int n) {
     const size_t slice = (size_t)64 << 20, slices = 16, bytes = slice * slices;
     roof_task tasks[64];
     double best = 1e30;
-    char *buffer = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (buffer == MAP_FAILED) return 0;
-#ifdef MADV_HUGEPAGE
-    (void)madvise(buffer, bytes / 2, MADV_HUGEPAGE);
-#endif
+    char *buffer = tool_pages_alloc(bytes);
+    if (!buffer) return 0;
+    tool_pages_huge(buffer, bytes / 2);
     memset(buffer, 1, bytes); /* pages that were never written are all one */
     for (size_t i = 0; i < slices * ROOF_WAYS; i++) {
         const size_t chunks = slice / ROOF_CHUNK, at = i % slices * slice;
@@ -168,7 +165,7 @@ static double read_roof(int n) {
         double t = time_roof(tasks, n);
         if (t < best) best = t;
     }
-    munmap(buffer, bytes);
+    tool_pages_free(buffer, bytes);
     return (double)slice / best;
 }
 
@@ -527,7 +524,7 @@ static int run_bench(bench_state *s) {
     s->memory.n_tokens = s->info.n_image_tokens + s->prompt_tokens + s->new_tokens;
     if (status >= 0) status = pg_model_get_memory(s->model, &s->memory);
     if (status < 0) return tool_fail(status, TOOL_STAGE_MODEL);
-    if (!s->memory.n_threads) s->memory.n_threads = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
+    if (!s->memory.n_threads) s->memory.n_threads = tool_cpu_count();
 
     s->pixels = malloc((size_t)3 * IMAGE_WIDTH * IMAGE_HEIGHT);
     if (!s->pixels) return tool_fail_text("no memory");

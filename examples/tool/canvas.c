@@ -3,6 +3,7 @@
 #include "canvas.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,10 +15,32 @@
 struct tool_canvas {
     const char *path;
     tool_picture picture; /* of a PNG file: it has pixels */
-    FILE *svg;            /* writes to text; or NULL */
-    char *text;
-    size_t size;
+    char *text;           /* of an SVG file: malloc'ed; or NULL */
+    size_t size, capacity;
+    int failed; /* there was no memory for the text */
 };
+
+static void write_text(tool_canvas *canvas, const char *format, ...) TOOL_PRINTF(2, 3);
+static void write_text(tool_canvas *canvas, const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    const int n = vsnprintf(canvas->text + canvas->size, canvas->capacity - canvas->size, format, arguments);
+    va_end(arguments);
+    if (n < 0 || canvas->failed) {
+        canvas->failed = 1;
+    } else if ((size_t)n < canvas->capacity - canvas->size) {
+        canvas->size += (size_t)n;
+    } else {
+        char *grown = realloc(canvas->text, 2 * canvas->capacity + (size_t)n + 1);
+        canvas->failed = !grown;
+        if (!grown) return;
+        canvas->text = grown;
+        canvas->capacity = 2 * canvas->capacity + (size_t)n + 1;
+        va_start(arguments, format);
+        canvas->size += (size_t)vsnprintf(grown + canvas->size, canvas->capacity - canvas->size, format, arguments);
+        va_end(arguments);
+    }
+}
 
 static int is_png(const char *path) {
     const size_t size = strlen(path);
@@ -25,7 +48,6 @@ static int is_png(const char *path) {
 }
 
 static void close_canvas(tool_canvas **canvas) {
-    if ((*canvas)->svg) fclose((*canvas)->svg);
     tool_picture_free(&(*canvas)->picture);
     free((*canvas)->text);
     free(*canvas);
@@ -41,14 +63,15 @@ tool_canvas *tool_canvas_open(const char *path, int32_t width, int32_t height) {
         canvas->picture = (tool_picture){width, height, malloc(size)};
         if (canvas->picture.rgb) memset(canvas->picture.rgb, 255, size);
     } else {
-        canvas->svg = open_memstream(&canvas->text, &canvas->size);
-        if (canvas->svg)
-            fprintf(canvas->svg,
-                    "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
-                    "font-family=\"sans-serif\">\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n",
-                    (int)width, (int)height, (int)width, (int)height, (int)width, (int)height);
+        canvas->capacity = 4096;
+        canvas->text = malloc(canvas->capacity);
+        if (canvas->text)
+            write_text(canvas,
+                       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" viewBox=\"0 0 %d %d\" "
+                       "font-family=\"sans-serif\">\n<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n",
+                       (int)width, (int)height, (int)width, (int)height, (int)width, (int)height);
     }
-    if (!canvas->picture.rgb && !canvas->svg) close_canvas(&canvas);
+    if (!canvas->picture.rgb && !canvas->text) close_canvas(&canvas);
     return canvas;
 }
 
@@ -77,50 +100,49 @@ static void stroke(tool_picture *picture, tool_point a, tool_point b, float radi
 
 /* ---- both ---- */
 
-static void svg_color(FILE *svg, const char *name, tool_color color) {
-    fprintf(svg, " %s=\"#%02x%02x%02x\"", name, color.r, color.g, color.b);
+static void write_color(tool_canvas *canvas, const char *name, tool_color color) {
+    write_text(canvas, " %s=\"#%02x%02x%02x\"", name, color.r, color.g, color.b);
 }
 
 void tool_canvas_lines(tool_canvas *canvas, const tool_point *points, size_t n, float width, tool_color color) {
     if (n < 2) return;
-    if (!canvas->svg) {
+    if (!canvas->text) {
         for (size_t i = 1; i < n; i++) stroke(&canvas->picture, points[i - 1], points[i], width / 2, color);
         return;
     }
-    fprintf(canvas->svg, "<polyline fill=\"none\" stroke-linejoin=\"round\" stroke-width=\"%g\"", (double)width);
-    svg_color(canvas->svg, "stroke", color);
-    fputs(" points=\"", canvas->svg);
+    write_text(canvas, "<polyline fill=\"none\" stroke-linejoin=\"round\" stroke-width=\"%g\"", (double)width);
+    write_color(canvas, "stroke", color);
+    write_text(canvas, " points=\"");
     for (size_t i = 0; i < n; i++)
-        fprintf(canvas->svg, "%s%.1f,%.1f", i ? " " : "", (double)points[i].x, (double)points[i].y);
-    fputs("\"/>\n", canvas->svg);
+        write_text(canvas, "%s%.1f,%.1f", i ? " " : "", (double)points[i].x, (double)points[i].y);
+    write_text(canvas, "\"/>\n");
 }
 
 void tool_canvas_dot(tool_canvas *canvas, tool_point middle, float radius, tool_color color) {
-    if (!canvas->svg) {
+    if (!canvas->text) {
         stroke(&canvas->picture, middle, middle, radius, color);
         return;
     }
-    fprintf(canvas->svg, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%g\"", (double)middle.x, (double)middle.y,
-            (double)radius);
-    svg_color(canvas->svg, "fill", color);
-    fputs("/>\n", canvas->svg);
+    write_text(canvas, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%g\"", (double)middle.x, (double)middle.y, (double)radius);
+    write_color(canvas, "fill", color);
+    write_text(canvas, "/>\n");
 }
 
 void tool_canvas_text(tool_canvas *canvas, tool_point at, int anchor, float height, tool_color color,
                       const char *text) {
     static const char *const anchors[] = {"start", "middle", "end"};
     const size_t size = strlen(text);
-    if (!canvas->svg) {
+    if (!canvas->text) {
         const float width = tool_text_width(text, size, height);
         const float left = at.x - width * (anchor == TOOL_LEFT ? 0 : anchor == TOOL_MIDDLE ? .5f : 1);
         tool_draw_text(&canvas->picture, roundf(left), roundf(at.y), height, color, text, size);
         return;
     }
     const double font_size = (double)height * 1.4; /* a capital is 0.7 of it */
-    fprintf(canvas->svg, "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%.1f\" text-anchor=\"%s\"", (double)at.x,
-            (double)at.y, font_size, anchors[anchor]);
-    svg_color(canvas->svg, "fill", color);
-    fprintf(canvas->svg, ">%s</text>\n", text);
+    write_text(canvas, "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%.1f\" text-anchor=\"%s\"", (double)at.x, (double)at.y,
+               font_size, anchors[anchor]);
+    write_color(canvas, "fill", color);
+    write_text(canvas, ">%s</text>\n", text);
 }
 
 /* ---- files ---- */
@@ -142,13 +164,10 @@ static int write_svg(const char *path, const char *text, size_t size) {
 int tool_canvas_close(tool_canvas **canvas) {
     tool_canvas *c = *canvas;
     int done;
-    if (c->svg) {
-        fputs("</svg>\n", c->svg);
-        done = !ferror(c->svg);
-        done = fclose(c->svg) == 0 && done;
-        c->svg = NULL;
-        done = done ? write_svg(c->path, c->text, c->size)
-                    : tool_fail_text("%s: no memory for the picture", c->path) == TOOL_OK;
+    if (c->text) {
+        write_text(c, "</svg>\n");
+        done = c->failed ? tool_fail_text("%s: no memory for the picture", c->path) == TOOL_OK
+                         : write_svg(c->path, c->text, c->size);
     } else {
         done = tool_png_write(c->path, &c->picture);
     }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "calibrate.h"
+#include "system.h"
 
 static const char help[] =
     "usage: paligemma convert [options] MODEL OUT\n"
@@ -38,7 +39,7 @@ static const char help[] =
 static char *saved_name(const char *out) {
     char *name = NULL;
     size_t size = strlen(out);
-    while (size > 1 && out[size - 1] == '/') size--;
+    while (size > 1 && tool_is_slash(out[size - 1])) size--;
     return asprintf(&name, "%.*s.calibration", (int)size, out) < 0 ? NULL : name;
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "walk.h"
+#include "system.h"
 
 struct tool_images {
     tool_list list;
@@ -59,13 +60,15 @@ static void close_source(tool_source *source) {
 static int make_folders(const char *path) {
     char *copy = strdup(path);
     int done = copy != NULL;
-    for (char *slash = copy ? strchr(copy + 1, '/') : NULL; done && slash; slash = strchr(slash + 1, '/')) {
+    for (char *slash = copy ? copy + 1 : NULL; done && slash && *slash; slash++) {
+        const char separator = *slash;
+        if (!tool_is_slash(separator)) continue;
         *slash = '\0';
         if (mkdir(copy, 0777) != 0 && errno != EEXIST) {
             tool_fail_text("%s: %s", copy, strerror(errno));
             done = 0;
         }
-        *slash = '/';
+        *slash = separator;
     }
     free(copy);
     return done;
@@ -81,7 +84,7 @@ static char *picture_name(const char *folder, const tool_listed *item, json_t *n
         char number[16] = "";
         if (i > 1) snprintf(number, sizeof number, "-%d", i);
         free(path);
-        const char *slash = *folder && folder[strlen(folder) - 1] == '/' ? "" : "/";
+        const char *slash = *folder && tool_is_slash(folder[strlen(folder) - 1]) ? "" : "/";
         if (asprintf(&path, "%s%s%.*s%s.png", folder, slash, (int)size, base, number) < 0) return NULL;
     }
     json_object_set_new_nocheck(names, path, json_true());
@@ -106,7 +109,7 @@ static int name_pictures(const tool_verb *verb, tool_images *images, const char 
     struct stat found;
     const size_t size = strlen(draw);
     const int exists = stat(draw, &found) == 0, is_folder = exists && S_ISDIR(found.st_mode);
-    if (!images->many && !is_folder && (size == 0 || draw[size - 1] != '/')) {
+    if (!images->many && !is_folder && (size == 0 || !tool_is_slash(draw[size - 1]))) {
         if (is_other_format(draw))
             return tool_usage_error(verb, "%s: found '%s', expected a name that ends in .png: it is a PNG file",
                                     picture_option(verb), draw);
@@ -129,13 +132,15 @@ static int name_pictures(const tool_verb *verb, tool_images *images, const char 
 
 /* --draw DIR must not be a folder of the images; inside one, it is not walked. */
 static int set_aside(const tool_verb *verb, tool_list *list, const char *draw, const char *const *paths, size_t n) {
-    struct stat folder, other;
-    if (stat(draw, &folder) != 0 || !S_ISDIR(folder.st_mode)) return -1;
+    struct stat found, other_found;
+    tool_folder folder, other;
+    if (stat(draw, &found) != 0 || !S_ISDIR(found.st_mode) || !tool_folder_of(draw, &found, &folder)) return -1;
     for (size_t i = 0; i < n; i++)
-        if (stat(paths[i], &other) == 0 && other.st_dev == folder.st_dev && other.st_ino == folder.st_ino)
+        if (stat(paths[i], &other_found) == 0 && tool_folder_of(paths[i], &other_found, &other) &&
+            other.device == folder.device && other.number == folder.number)
             return tool_usage_error(verb, "%s: '%s' is the folder of the images; give another", picture_option(verb),
                                     draw);
-    tool_list_visited(list, &folder);
+    tool_list_visited(list, draw, &found);
     return -1;
 }
 

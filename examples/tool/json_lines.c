@@ -1,6 +1,7 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* Lines that are JSON objects: what they hold, and why one cannot be used. */
 #include "json_lines.h"
+#include "system.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -51,8 +52,8 @@ char *tool_json_take_text(const json_t *object, const char *key, const char **ou
 
 char *tool_line_image_path(const char *lines, const char *images, const char *image) {
     char *path = NULL;
-    const char *slash = strrchr(lines, '/');
-    if (*image == '/') return strdup(image);
+    const char *slash = tool_last_slash(lines);
+    if (tool_is_absolute(image)) return strdup(image);
     const int done = images  ? asprintf(&path, "%s/%s", images, image)
                      : slash ? asprintf(&path, "%.*s/%s", (int)(slash - lines), lines, image)
                              : asprintf(&path, "%s", image);

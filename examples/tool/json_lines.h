@@ -8,7 +8,7 @@
 enum { TOOL_LINE_MOST = 1 << 20 /* bytes of a line */ };
 
 /* Why a line is bad: formatted and malloc'ed; NULL only where there is no memory at all. */
-char *tool_line_reason(const char *format, ...) __attribute__((format(printf, 1, 2)));
+char *tool_line_reason(const char *format, ...) TOOL_PRINTF(1, 2);
 
 /* The JSON value of a line. NULL: *why says what was found, malloc'ed; size TOOL_LINE_MOST + 1 is a longer line. */
 json_t *tool_line_parse(const char *line, size_t size, char **why);

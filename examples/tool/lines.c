@@ -2,15 +2,14 @@
 /* Lines of stdin: edited by libedit on a terminal, plain ones otherwise. */
 #include "lines.h"
 
-#include <errno.h>
-#include <langinfo.h>
-#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #ifdef TOOL_LIBEDIT
 #include <histedit.h>
+#include <langinfo.h>
+#include <locale.h>
 #endif
 
 struct tool_lines {
@@ -107,12 +106,13 @@ char *tool_lines_read(tool_lines *lines) {
         fputs(lines->prompt, stderr);
         fflush(stderr);
     }
-    const ssize_t size = getline(&line, &capacity, stdin);
+    ssize_t size = getline(&line, &capacity, stdin);
     if (size <= 0) {
         clearerr(stdin); /* after a signal it goes on */
         free(line);
         return NULL;
     }
-    if (line[size - 1] == '\n') line[size - 1] = '\0';
+    if (line[size - 1] == '\n') line[--size] = '\0';
+    if (size > 0 && line[size - 1] == '\r') line[size - 1] = '\0'; /* of Windows, whose consoles end lines so */
     return line;
 }

@@ -1,11 +1,9 @@
 /* Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0 */
 /* paligemma: the command-line tool. Each verb is one file: run.c, info.c, ... */
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "system.h"
 #include "tool.h"
 
 static const tool_verb *const verbs[] = {&tool_run,   &tool_ask,   &tool_detect, &tool_segment,
@@ -51,17 +49,8 @@ static int print(const char *text) {
     return tool_close_stdout();
 }
 
-/* Closed descriptors 0 to 2 would be given to the next files that are opened, and messages written into those. These
- * take no writing either, so a closed stdout stays an error. */
-static void fill_standard_files(void) {
-    for (int fd = 0; fd <= 2; fd++)
-        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", O_RDONLY) < 0) return;
-}
-
 int main(int argc, char **argv) {
-    fill_standard_files();
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is then a write error: status 1, no signal */
-    signal(SIGXFSZ, SIG_IGN); /* and so is a file that the limits do not allow */
+    tool_system_start();
     const char *word = argc > 1 ? argv[1] : NULL;
     if (!word) {
         fputs(help, stderr);

@@ -2,9 +2,9 @@
 /* How far the tool is, in a line of stderr that is rewritten. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "system.h"
 #include "tool.h"
 
 void tool_progress_init(tool_progress *progress) {
@@ -37,7 +37,7 @@ static void left_text(const tool_progress *progress, double now, char text[64]) 
 static void show_images(tool_progress *progress, double now) {
     enum { BAR = 30 };
     char line[240], failed[40] = "", left[64];
-    struct winsize window;
+    const int columns = tool_terminal_columns();
     if (progress->n_failed) snprintf(failed, sizeof failed, ", %zu failed", progress->n_failed);
     if (progress->is_open) {
         snprintf(line, sizeof line, "%zu %s%s%s", progress->n_done, progress->unit, failed, progress->note);
@@ -48,8 +48,8 @@ static void show_images(tool_progress *progress, double now) {
                  "", progress->n_done, progress->n_images, progress->unit ? progress->unit : "images", failed,
                  progress->note, left);
     }
-    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1 && strlen(line) >= window.ws_col)
-        line[window.ws_col - 1] = '\0'; /* a line that wraps is not rewritten */
+    if (columns > 1 && strlen(line) >= (size_t)columns)
+        line[columns - 1] = '\0'; /* a line that wraps is not rewritten */
     fprintf(stderr, "\r%s\033[K", line);
     progress->last = now;
     progress->shown = 1;

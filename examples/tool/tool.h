@@ -10,6 +10,13 @@
 
 #include <paligemma/paligemma.h>
 
+/* The compiler looks at a format and its arguments. (mingw's "printf" is Microsoft's, without %zu.) */
+#if defined(__MINGW32__) && !defined(__clang__)
+#define TOOL_PRINTF(format_index, first_index) __attribute__((format(gnu_printf, format_index, first_index)))
+#else
+#define TOOL_PRINTF(format_index, first_index) __attribute__((format(printf, format_index, first_index)))
+#endif
+
 /* Exit statuses. */
 enum {
     TOOL_OK = 0,
@@ -65,7 +72,7 @@ extern const tool_verb tool_run, tool_ask, tool_detect, tool_segment, tool_score
     tool_bench, tool_train, tool_batch;
 
 /* Prints a usage error, with --json also as {"error": ...} on stdout. Returns TOOL_USAGE. */
-int tool_usage_error(const tool_verb *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int tool_usage_error(const tool_verb *verb, const char *format, ...) TOOL_PRINTF(2, 3);
 
 /* Names of PG_WEIGHTS_*, PG_ARITHMETIC_* and PG_KV_*. */
 extern const char *const tool_weights_names[];
@@ -179,9 +186,9 @@ void tool_json_output(FILE *file, const char *name);
 /* Whether a write failed to stdout or to that file. */
 int tool_output_failed(void);
 /* Prints one error line, with --json also as {"error": ...} on stdout. Returns TOOL_FAILED. */
-int tool_fail_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+int tool_fail_text(const char *format, ...) TOOL_PRINTF(1, 2);
 /* "paligemma: warning: ..." on stderr, without what steers a terminal. */
-void tool_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void tool_warn(const char *format, ...) TOOL_PRINTF(1, 2);
 /* As tool_fail_text(), for a call of the system that failed: "NAME: No space left on device". Nothing is printed when a
  * signal interrupted it: tool_interrupt_close() says so. */
 int tool_fail_system(const char *name, int error);

@@ -36,15 +36,17 @@ static int add_failed(tool_list *list, const char *path, size_t base, const char
     return add(list, strdup(path), base, error);
 }
 
-int tool_list_visited(tool_list *list, const struct stat *folder) {
+int tool_list_visited(tool_list *list, const char *path, const struct stat *found) {
+    tool_folder folder;
+    if (!tool_folder_of(path, found, &folder)) return 0;
     for (size_t i = 0; i < list->n_visited; i++)
-        if (list->visited[i].st_dev == folder->st_dev && list->visited[i].st_ino == folder->st_ino) return 1;
+        if (list->visited[i].device == folder.device && list->visited[i].number == folder.number) return 1;
     if ((list->n_visited & (list->n_visited + 1)) == 0) { /* 1, 3, 7, ... are full */
-        struct tool_folder *grown = realloc(list->visited, 2 * (list->n_visited + 1) * sizeof *grown);
+        tool_folder *grown = realloc(list->visited, 2 * (list->n_visited + 1) * sizeof *grown);
         if (!grown) return 1;
         list->visited = grown;
     }
-    list->visited[list->n_visited++] = (struct tool_folder){folder->st_dev, folder->st_ino};
+    list->visited[list->n_visited++] = folder;
     return 0;
 }
 
@@ -81,7 +83,7 @@ static int walk_entry(tool_list *list, const char *path, size_t base, int depth)
     if (stat(path, &found) != 0) /* a link to nothing; one that promises an image is told */
         return has_image_name(path) ? add_failed(list, path, base, strerror(errno)) : 1;
     if (S_ISDIR(found.st_mode)) {
-        if (tool_list_visited(list, &found)) return 1; /* a link back to it: once is enough */
+        if (tool_list_visited(list, path, &found)) return 1; /* a link back to it: once is enough */
         return depth == DEEPEST ? add_failed(list, path, base, "too many folders in folders")
                                 : walk(list, path, base, depth + 1);
     }
@@ -99,8 +101,8 @@ static int walk(tool_list *list, const char *folder, size_t base, int depth) {
     int done = 1;
     for (int i = 0; i < n; i++) {
         char *path = NULL;
-        if (done &&
-            asprintf(&path, "%s%s%s", folder, size && folder[size - 1] == '/' ? "" : "/", entries[i]->d_name) < 0)
+        if (done && asprintf(&path, "%s%s%s", folder, size && tool_is_slash(folder[size - 1]) ? "" : "/",
+                             entries[i]->d_name) < 0)
             path = NULL;
         done = done && path && walk_entry(list, path, base, depth);
         free(path);
@@ -114,12 +116,12 @@ int tool_list_add(tool_list *list, const char *path) {
     struct stat found;
     const size_t size = strlen(path), before = list->n;
     if (strcmp(path, "-") == 0 || stat(path, &found) != 0 || !S_ISDIR(found.st_mode)) {
-        const char *slash = strrchr(path, '/');
+        const char *slash = tool_last_slash(path);
         return add(list, strdup(path), slash ? (size_t)(slash + 1 - path) : 0, NULL);
     }
     list->n_folders++;
-    if (tool_list_visited(list, &found)) return 1;
-    const int done = walk(list, path, size + (size && path[size - 1] != '/'), 0);
+    if (tool_list_visited(list, path, &found)) return 1;
+    const int done = walk(list, path, size + (size && !tool_is_slash(path[size - 1])), 0);
     return done && list->n == before ? add_failed(list, path, 0, "no PNG or JPEG file in this folder") : done;
 }
 

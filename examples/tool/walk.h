@@ -3,8 +3,7 @@
 #ifndef PALIGEMMA_TOOL_WALK_H
 #define PALIGEMMA_TOOL_WALK_H
 
-#include <sys/stat.h>
-
+#include "system.h"
 #include "tool.h"
 
 typedef struct tool_listed {
@@ -19,10 +18,7 @@ typedef struct tool_list {
     size_t n, capacity;
     size_t n_folders;  /* that were walked */
     size_t n_left_out; /* files in them that are no images */
-    struct tool_folder {
-        dev_t st_dev;
-        ino_t st_ino;
-    } * visited;
+    tool_folder *visited;
     size_t n_visited;
 } tool_list;
 
@@ -42,7 +38,7 @@ int tool_has_image_bytes(const char *path);
 int tool_list_add_from(tool_list *list, const char *name);
 
 /* Whether a folder was walked already, or is not to be; it is from now on. */
-int tool_list_visited(tool_list *list, const struct stat *folder);
+int tool_list_visited(tool_list *list, const char *path, const struct stat *found);
 
 void tool_list_free(tool_list *list);
 
