@@ -11,7 +11,8 @@
 #   thread-sanitized  the same with ThreadSanitizer: the suite threads alone
 #
 # Then, on the first build, clang-tidy, and the Python package, installed with pip into an environment of its own; beside
-# that old CPUs under qemu-user (emulate.sh) and AArch64 (arm.sh), where there are the emulators.
+# that old CPUs under qemu-user (emulate.sh), AArch64 (arm.sh) and Windows under Wine (windows.sh), where there are the
+# emulators.
 #
 # --oracle also compares with transformers on fresh random checkpoints, in a virtual environment that is made on the first
 # run (run_oracle.sh). run_steps.sh has the functions. While you work, `meson test -C build` is quicker (CONTRIBUTING.md).
@@ -87,13 +88,15 @@ emulations() {
     echo $? >"$builds/emulate.status"
     TEST_JOBS=1 sh tests/arm.sh "$builds/arm" >"$builds/arm.log" 2>&1
     echo $? >"$builds/arm.status"
+    TEST_JOBS=1 sh tests/windows.sh "$builds/windows" >"$builds/windows.log" 2>&1
+    echo $? >"$builds/windows.status"
 }
-rm -f "$builds/emulate.status" "$builds/arm.status"
+rm -f "$builds/emulate.status" "$builds/arm.status" "$builds/windows.status"
 emulations &
 emulations=$!
 end() {
     wait "$emulations"
-    for name in emulate arm; do
+    for name in emulate arm windows; do
         title "tests/$name.sh"
         tail -n 100 "$builds/$name.log"
         test "$(cat "$builds/$name.status")" = 77 || add_counts "$builds/$name.log" "tests/$name.sh"

@@ -2,6 +2,7 @@
 /* paligemma.hpp with exceptions: every call, what callbacks throw, moves, lifetimes. The other kind of errors is in
  * cpp_returning.cc, linked into the same program. */
 #include <atomic>
+#include <new>
 #include <thread>
 
 #include "cpp_calls.hpp"
@@ -265,15 +266,14 @@ struct counted {
     counted() {
         hooks->alloc = [this](std::size_t size, std::size_t alignment) -> void * {
             if (++n_calls >= at && at > 0) throw deliberate{6};
-            const std::size_t whole = (size + alignment - 1) / alignment * alignment;
-            void *memory =
-                std::aligned_alloc(alignment < sizeof(void *) ? sizeof(void *) : alignment, whole ? whole : alignment);
+            CHECK(alignment <= 64);
+            void *memory = ::operator new (size, std::align_val_t{64}, std::nothrow);
             n_live += memory != nullptr;
             return memory;
         };
         hooks->free = [this](void *memory) {
             n_live--;
-            std::free(memory);
+            ::operator delete (memory, std::align_val_t{64});
             if (at > 0) throw deliberate{7}; // the library drops it
         };
     }

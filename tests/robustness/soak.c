@@ -56,7 +56,12 @@ static int count_lines(const char *path) {
 }
 
 static long heap_kib(void) {
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+#if defined(__GLIBC_PREREQ)
+#define HAS_MALLINFO2 __GLIBC_PREREQ(2, 33)
+#else
+#define HAS_MALLINFO2 0
+#endif
+#if HAS_MALLINFO2
     const struct mallinfo2 heap = mallinfo2();
     return (long)((heap.uordblks + heap.hblkhd) / 1024);
 #else

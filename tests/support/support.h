@@ -25,7 +25,7 @@ typedef struct bytes {
 } bytes;
 void bytes_add(bytes *b, const void *data, size_t size);
 void bytes_text(bytes *b, const char *text);
-void bytes_printf(bytes *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void bytes_printf(bytes *b, const char *format, ...) __attribute__((format(__printf__, 2, 3)));
 void bytes_free(bytes *b);
 
 /* --- Files. A failure here ends the test program: it is no defect of the library. */
@@ -64,7 +64,7 @@ size_t capture_size(void); /* bytes written since capture_begin() */
 size_t capture_end(void);  /* the same; shows them and ends the capture */
 /* A teardown for cmocka: what a failing test says would stay captured. */
 int capture_end_if_on(void **state);
-void say(const char *format, ...) __attribute__((format(printf, 1, 2))); /* to the real stderr, captured or not */
+void say(const char *format, ...) __attribute__((format(__printf__, 1, 2))); /* to the real stderr, captured or not */
 void on_death(void (*callback)(void)); /* called when a signal or a sanitizer ends the process */
 
 /* --- What every error must be: NULL when `status` and pg_last_error() are a negative known status and one line of

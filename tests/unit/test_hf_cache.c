@@ -8,8 +8,13 @@
 #include "checkpoint/hf_cache.h"
 #include "checkpoint_files.h"
 
+#ifdef _WIN32
+#define HOME "USERPROFILE"
+#else
+#define HOME "HOME"
+#endif
 static const char *const cache_variables[] = {"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME",
-                                              "HOME",         "PG_TEST_BASE"};
+                                              HOME,           "PG_TEST_BASE"};
 
 static void set_environment(const char *const values[6]) {
     for (size_t i = 0; i < COUNT(cache_variables); i++) {
@@ -104,8 +109,11 @@ static void hub_errors_say_where_it_looked(void **state) {
     assert_error(pgi_hf_cache_find(MEMORY, in_folder("file"), NULL, &path), PG_ERROR_ARGUMENT, "found a file", NULL);
     assert_error(pgi_hf_cache_find(MEMORY, "", NULL, &path), PG_ERROR_ARGUMENT, "empty", NULL);
     static const char *const no_ids[] = {
-        "a/b/c", "../not-there", "a/..", "/absolute/folder", "./x",    "a--b/c",     "a..b",       "-a",
-        "a/.b",  "a/",           "a b",  "caf\xC3\xA9",      "org/x@", "org/x@../y", "org/x@a//b", "~"};
+#ifndef _WIN32 /* where it is this folder, whether there is an `a` or not */
+        "a/..",
+#endif
+        "a/b/c", "../not-there", "/absolute/folder", "./x",    "a--b/c",     "a..b",       "-a", "a/.b",
+        "a/",    "a b",          "caf\xC3\xA9",      "org/x@", "org/x@../y", "org/x@a//b", "~"};
     for (size_t i = 0; i < COUNT(no_ids); i++)
         assert_error(pgi_hf_cache_find(MEMORY, no_ids[i], NULL, &path), PG_ERROR_NOT_FOUND, "no such folder",
                      "no model id");
