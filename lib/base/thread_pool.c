@@ -9,6 +9,7 @@
 #include "base/environment.h"
 #include "base/own_thread.h"
 #include "base/pool_threads.h"
+#include "base/thread_signals.h"
 
 enum {
     SPIN_NANOSECONDS = 30000, /* waking a thread takes about as long */
@@ -125,7 +126,7 @@ static void live(void *user, int thread, int n_threads) {
     pgi_thread_pool *pool = user;
     pgi_signals before;
     pgi_environment environment;
-    pgi_own_signals_begin(&before);
+    pgi_signals_block(&before);
     pgi_environment_enter(&environment);
     pthread_mutex_lock(&pool->mutex);
     if (n_threads > 0) pool->n_expected = n_threads;
@@ -134,7 +135,7 @@ static void live(void *user, int thread, int n_threads) {
     pthread_mutex_unlock(&pool->mutex);
     work_until_quit(pool, 1 + thread);
     pgi_environment_restore(&environment);
-    pgi_own_signals_end(&before);
+    pgi_signals_restore(&before);
 }
 
 static void *first_thread(void *user) {

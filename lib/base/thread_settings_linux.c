@@ -51,5 +51,5 @@ pg_status pgi_thread_settings_apply(const pgi_thread_settings *settings) {
     for (int cpu = 0; cpu < PGI_MOST_CPUS; cpu++)
         if (settings->cpus[cpu / 64] >> (cpu % 64) & 1) CPU_SET(cpu, &set);
     if (sched_setaffinity(0, sizeof set, &set) == 0) return PG_OK;
-    return pgi_error(PG_ERROR_ARGUMENT, "cpus has none of the CPUs that this process may use (%s)", strerror(errno));
+    return pgi_error(PG_ERROR_ARGUMENT, "cpus has none of the CPUs that this process may use");
 }

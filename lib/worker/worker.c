@@ -129,8 +129,8 @@ static pg_status start(pg_worker *worker) {
     pthread_mutex_unlock(&worker->mutex);
     if (worker->started < 0) return pgi_error(worker->started, "%s", worker->words);
     if (n > 0) return PG_OK;
-    return pgi_error(PG_ERROR_MEMORY, "the system refused a background thread, expected one at least: %s",
-                     strerror(error));
+    return pgi_error(PG_ERROR_MEMORY, "the system refused a background thread (error %d), expected one at least",
+                     error);
 }
 
 pg_status pgi_worker_create(const pgi_memory *memory, pg_model *model, pg_processor *processor,

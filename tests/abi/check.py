@@ -222,11 +222,13 @@ FORBIDDEN = {
 
 # Where one of these is meant, and why it does no harm.
 ALLOWED = {
-    ("thread_pool.c", "pthread_create"): "the first thread of the pool, joined when its session or call ends",
     ("background.c", "pthread_create"): "a thread that reads ahead, joined when its model ends",
     ("background.c", "pthread_sigmask"): "for that thread; the caller's is put back at once",
     ("pool_threads_pthread.c", "pthread_create"): "each thread of a pool makes the next one and joins it",
     ("pool_threads_openmp.c", "pthread_create"): "threads that are tried before OpenMP makes them, and joined",
+    ("own_thread.c", "pthread_create"): "a thread of a pool or a worker, joined when that ends",
+    ("own_thread.c", "pthread_sigmask"): "for the thread that it starts; the caller's is put back at once",
+    ("thread_settings_linux.c", "sched_setaffinity"): "for a background thread of a worker, which the host asked for",
     ("pool_threads_openmp.c", "sched_setaffinity"): "for the pool's own threads, by OMP_PROC_BIND",
     ("environment.c", "fesetenv"): "put back where a call returns and around callbacks",
     ("thread_pool.c", "pthread_sigmask"): "for the pool's own threads; the caller's is put back at once",
