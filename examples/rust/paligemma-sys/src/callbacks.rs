@@ -1,6 +1,7 @@
 // Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
 //! Callbacks of paligemma.h. None of them may unwind.
 
+use crate::structs::pg_worker_event;
 use std::os::raw::{c_char, c_void};
 
 pub type pg_log_fn = Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;

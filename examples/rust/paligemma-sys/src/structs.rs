@@ -3,6 +3,7 @@
 
 use crate::callbacks::*;
 use crate::handles::*;
+use crate::pg_status;
 use std::os::raw::{c_char, c_void};
 
 #[repr(C)]
