@@ -502,7 +502,7 @@ static void waiting_has_an_end(void **state) {
     pg_worker_close(&worker);
 }
 
-static void bad_arguments(void **state) {
+static void bad_options(void **state) {
     (void)state;
     static const int32_t cpu = 0, no_cpu = 5000, absent = 1000;
     pg_worker *worker = NULL;
@@ -546,9 +546,12 @@ static void bad_arguments(void **state) {
     ERROR(pg_worker_create(model, processor, NULL, NULL), PG_ERROR_ARGUMENT);
     pg_worker_close(NULL);
     pg_worker_close(&worker);
+}
 
-    options = worker_options();
-    worker = new_worker(&options);
+static void bad_requests(void **state) {
+    (void)state;
+    const pg_worker_options options = worker_options();
+    pg_worker *worker = new_worker(&options);
     pg_worker_event event = {.struct_size = sizeof event};
     pg_request_options request = request_options();
     pg_encode_options encode;
@@ -622,7 +625,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(closing_in_a_callback),
         cmocka_unit_test(closing_during_a_wait),
         cmocka_unit_test(waiting_has_an_end),
-        cmocka_unit_test(bad_arguments),
+        cmocka_unit_test(bad_options),
+        cmocka_unit_test(bad_requests),
     };
     return RUN_TESTS(tests, open_tiny, close_tiny);
 }
