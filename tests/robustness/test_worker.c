@@ -553,10 +553,6 @@ static void bad_requests(void **state) {
     const pg_worker_options options = worker_options();
     pg_worker *worker = new_worker(&options);
     pg_worker_event event = {.struct_size = sizeof event};
-    pg_request_options request = request_options();
-    pg_encode_options encode;
-    pg_sampling_options sampling;
-    pg_cancel *cancel = NULL;
     ERROR(pg_worker_submit(NULL, &image, "", NULL, NULL), PG_ERROR_ARGUMENT);
     ERROR(pg_worker_submit(worker, NULL, "", NULL, NULL), PG_ERROR_ARGUMENT);
     ERROR(pg_worker_poll(NULL, &event), PG_ERROR_ARGUMENT);
@@ -565,6 +561,17 @@ static void bad_requests(void **state) {
     ERROR(pg_worker_wait(worker, (double)NAN, &event), PG_ERROR_ARGUMENT);
     ERROR(pg_worker_get_info(worker, NULL), PG_ERROR_ARGUMENT);
     ERROR(pg_worker_cancel(NULL, 1), PG_ERROR_ARGUMENT);
+    pg_worker_close(&worker);
+}
+
+static void bad_settings(void **state) {
+    (void)state;
+    const pg_worker_options options = worker_options();
+    pg_worker *worker = new_worker(&options);
+    pg_request_options request = request_options();
+    pg_encode_options encode;
+    pg_sampling_options sampling;
+    pg_cancel *cancel = NULL;
     request.flags = 8;
     ERROR(pg_worker_submit(worker, &image, "", &request, NULL), PG_ERROR_ARGUMENT);
     request = request_options();
@@ -627,6 +634,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(waiting_has_an_end),
         cmocka_unit_test(bad_options),
         cmocka_unit_test(bad_requests),
+        cmocka_unit_test(bad_settings),
     };
     return RUN_TESTS(tests, open_tiny, close_tiny);
 }
