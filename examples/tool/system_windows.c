@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <io.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <windows.h>
@@ -21,11 +22,21 @@ static void show_escapes(DWORD which) {
     if (GetConsoleMode(console, &mode)) SetConsoleMode(console, mode | ENABLE_VIRTUAL_TERMINAL_PROCESSING);
 }
 
+static UINT output_page, input_page; /* of the console, as they were; 0: there is none */
+
+static void restore_pages(void) {
+    if (output_page) SetConsoleOutputCP(output_page);
+    if (input_page) SetConsoleCP(input_page);
+}
+
 void tool_system_start(void) {
     _fmode = _O_BINARY;
     _setmode(0, _O_BINARY);
     _setmode(1, _O_BINARY);
     _setmode(2, _O_BINARY);
+    output_page = GetConsoleOutputCP();
+    input_page = GetConsoleCP();
+    atexit(restore_pages);
     SetConsoleOutputCP(CP_UTF8);
     SetConsoleCP(CP_UTF8);
     show_escapes(STD_OUTPUT_HANDLE);

@@ -930,7 +930,8 @@ typedef struct pg_answer_options {
     int32_t height;       ///< pixels, >= 1
     int32_t convention;   ///< PG_BOX_*; default 1024
     float max_iou; ///< 0 < max_iou < 1: of two boxes with one label and a greater intersection over union, the one
-                   ///< with the lower score, else the later one, is PG_OBJECT_DUPLICATE; default and 0: not looked for
+                   ///< with the lower score, else the later one, is PG_OBJECT_DUPLICATE; default and 0: not looked for.
+                   ///< Boxes are compared as the answer says them, before a window cuts them
     const pg_allocator *allocator; ///< default NULL: the processor's, of a text the C library's
     /// of the image that the answer is about (pg_image_get_window()). Boxes, points and masks come out in pixels of the
     /// whole image, cut at its borders; what lies outside of it is PG_OBJECT_EMPTY. Copied. Default NULL: the whole

@@ -186,7 +186,7 @@ static void set_pixels(pg_object *object, const pg_answer *answer, int points) {
         const double whole = i & 1 ? window->x + object->locs[i] / steps * window->width
                                    : window->y + object->locs[i] / steps * window->height;
         at[i] = within(whole, i & 1 ? answer->width : answer->height);
-        cut |= at[i] != whole;
+        cut |= fabs(at[i] - whole) > 1e-6; /* less is rounding */
         to[i ^ 1] = (float)at[i];
     }
     if (cut && (points || at[0] == at[2] || at[1] == at[3])) object->flags |= PG_OBJECT_EMPTY;

@@ -99,12 +99,12 @@ static pg_status paint_box(const pg_mask_decoder *decoder, const int32_t *codes,
     return status;
 }
 
-/* A loc in pixels, `size` of them from `start` on: cut off as the evaluator does, or rounded as Hugging Face's demos
- * do.
- */
+/* A loc in pixels, `size` of them from `start` on: cut off as big_vision does, or rounded as Hugging Face's demos. */
 static int64_t pixel(int32_t loc, double start, double size, int32_t convention) {
-    if (convention == PG_BOX_1023) return (int64_t)floor(start + (double)loc / 1023 * size);
-    return (int64_t)rint(start + (double)loc / 1024 * size);
+    const double at = start + (double)loc / (convention == PG_BOX_1023 ? 1023 : 1024) * size, nearest = rint(at);
+    /* of a window that begins elsewhere, a whole pixel may come out next to it */
+    const int is_whole = start != 0 && fabs(at - nearest) < 1e-6;
+    return (int64_t)(convention == PG_BOX_1023 && !is_whole ? floor(at) : nearest);
 }
 
 static int64_t within(int64_t x, int64_t most) { return x < 0 ? 0 : pgi_min64(x, most); }

@@ -47,13 +47,13 @@ static pg_status add_planes(const pgi_pixel_layout *layout, int64_t stride, pg_i
                          "pg_image_from_planes() takes others",
                          (long long)stride, layout->name);
     for (int i = 1; i < layout->n_planes; i++) {
-        const int64_t dense = pgi_plane_row(layout, i, image->width), of_plane = stride * layout->unit[i] / 2;
         const int32_t above = pgi_plane_height(layout, i - 1, image->height);
-        if (stride && of_plane < dense)
-            return stride_error("stride", stride, dense * 2 / layout->unit[i], image->width);
         if (image->strides[i - 1] > PTRDIFF_MAX / 4 / above)
             return pgi_error(PG_ERROR_ARGUMENT, "stride is %lld bytes, expected a buffer that fits in memory",
                              (long long)stride);
+        const int64_t dense = pgi_plane_row(layout, i, image->width), of_plane = stride * layout->unit[i] / 2;
+        if (stride && of_plane < dense)
+            return stride_error("stride", stride, dense * 2 / layout->unit[i], image->width);
         image->strides[i] = stride ? of_plane : dense;
         image->planes[i] = image->planes[i - 1] + image->strides[i - 1] * above;
     }

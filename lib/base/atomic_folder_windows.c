@@ -13,6 +13,9 @@
 #include "base/clock.h"
 #include "base/wide_windows.h"
 
+/* What Windows refuses while another program looks is tried again. */
+enum { TRIES = 100, PAUSE = 10 /* ms */ };
+
 static HANDLE handle_of(pgi_fd fd) { return (HANDLE)fd; }
 
 /* 0 or an errno. */
@@ -197,7 +200,12 @@ static int rename_folder(const pgi_atomic_folder *folder) {
     memset(&to.info, 0, sizeof to.info);
     to.info.FileNameLength = n * sizeof *full;
     memcpy(to.info.FileName, full, (n + 1) * sizeof *full);
-    return SetFileInformationByHandle(handle_of(folder->fd), FileRenameInfo, &to, sizeof to) ? 0 : pgi_windows_error();
+    for (int i = 0;; i++) { /* scanners open what was just written, and the folder keeps its name for that time */
+        if (SetFileInformationByHandle(handle_of(folder->fd), FileRenameInfo, &to, sizeof to)) return 0;
+        const int refused = pgi_windows_error();
+        if ((refused != EACCES && refused != EBUSY) || i == TRIES) return refused;
+        Sleep(PAUSE);
+    }
 }
 
 pg_status pgi_atomic_folder_commit(pgi_atomic_folder *folder) {
@@ -320,7 +328,6 @@ static pg_status make_partial(const char *path, uint64_t size, pgi_atomic_file *
 /* While others read the old file, or put theirs in its place at the same moment, Windows refuses: it is tried for a
  * while. A program that has it open without sharing its name keeps it: EBUSY or EACCES. */
 static int replace_file(const char *from, const char *to) {
-    enum { TRIES = 100, PAUSE = 10 /* ms */ };
     wchar_t wide_from[PGI_WIDE_PATH], wide_to[PGI_WIDE_PATH];
     int number = pgi_wide_path(from, wide_from);
     if (!number) number = pgi_wide_path(to, wide_to);

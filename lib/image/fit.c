@@ -68,10 +68,10 @@ pg_status pgi_image_roi(const pg_image *image, int32_t width, int32_t height, pg
 
 pg_window pgi_window_of(int32_t fit, const pgi_rectangle *roi, int32_t out_width, int32_t out_height) {
     const pgi_rectangle to = pgi_fit(fit, roi->width, roi->height, out_width, out_height);
-    const double across = (double)roi->width / to.width, down = (double)roi->height / to.height;
+    /* products first: they are exact, and without bars so are the quotients */
     return (pg_window){.struct_size = sizeof(pg_window),
-                       .x = roi->x - to.x * across,
-                       .y = roi->y - to.y * down,
-                       .width = out_width * across,
-                       .height = out_height * down};
+                       .x = roi->x - (double)to.x * roi->width / to.width,
+                       .y = roi->y - (double)to.y * roi->height / to.height,
+                       .width = (double)out_width * roi->width / to.width,
+                       .height = (double)out_height * roi->height / to.height};
 }

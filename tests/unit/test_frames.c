@@ -417,6 +417,52 @@ static void windows(void **state) {
     expect_window(window_of(&image, 64, 32, 8, 8), 0, -16, 64, 64);
 }
 
+/* A window of the whole image changes no box of it: its numbers are those of the image, to the last bit. */
+static void a_window_of_the_whole_is_exact(void **state) {
+    (void)state;
+    static const uint8_t pixel[1];
+    static const int32_t sizes[] = {224, 448, 896};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++)
+        for (int32_t side = 1; side <= 4096; side++) {
+            pg_image image;
+            OK(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_GRAY8, side, 4097 - side, pixel, 0));
+            const pg_window found = window_of(&image, 0, 0, sizes[s], sizes[s]);
+            if (found.x != 0 || found.y != 0 || found.width != side || found.height != 4097 - side)
+                fail_msg("%d of %d: window %.17g %.17g %.17g %.17g", side, sizes[s], found.x, found.y, found.width,
+                         found.height);
+        }
+}
+
+/* A point in the bar's last line is on the border of the image, not outside. */
+static void points_on_the_border(void **state) {
+    (void)state;
+    static const int32_t sizes[][3] = {{100, 336, 896}, {137, 541, 224}, {640, 480, 224}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        static const uint8_t pixel[1];
+        const int32_t width = sizes[i][0], height = sizes[i][1], side = sizes[i][2];
+        pg_image image;
+        OK(pg_image_from_pixels(&image, sizeof image, PG_IMAGE_GRAY8, width, height, pixel, 0));
+        image.fit = PG_FIT_LETTERBOX;
+        const pg_window window = window_of(&image, 0, 0, side, side);
+        const int wide = width > height;
+        const double begin = wide ? -window.y / window.height : -window.x / window.width;
+        const int32_t loc = (int32_t)rint(begin * 1024);
+        if (fabs(begin * 1024 - loc) > 1e-9) continue; /* no loc is exactly there */
+        char text[64];
+        snprintf(text, sizeof text, "<loc%04d><loc%04d> a", wide ? loc : 512, wide ? 512 : loc);
+        pg_answer_options options;
+        pg_answer *answer;
+        pg_object object = {.struct_size = sizeof object};
+        OK(pg_answer_options_init(&options, sizeof options));
+        options.width = width, options.height = height;
+        options.window = &window;
+        OK(pg_answer_create_from_text(text, strlen(text), &options, &answer));
+        OK(pg_answer_get_object(answer, 0, &object));
+        assert_int_equal(object.flags & PG_OBJECT_EMPTY, 0);
+        pg_answer_close(&answer);
+    }
+}
+
 /* A box that a model finds in a letterbox lies where it lies in the image; bars are cut off. */
 static void boxes_come_back(void **state) {
     (void)state;
@@ -566,6 +612,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_letterbox_is_the_image_and_its_background),
         cmocka_unit_test(transparent_pixels_over_a_color),
         cmocka_unit_test(windows),
+        cmocka_unit_test(a_window_of_the_whole_is_exact),
+        cmocka_unit_test(points_on_the_border),
         cmocka_unit_test(boxes_come_back),
         cmocka_unit_test(frames_that_are_refused),
         cmocka_unit_test(windows_that_are_refused),
