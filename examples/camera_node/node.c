@@ -217,9 +217,9 @@ pg_status node_spin(node *n, double seconds) {
     if (status >= 0) status = pg_worker_wait(n->worker, seconds, &event);
     if (status != PG_OK) return status;
     frame_note *note = (frame_note *)(uintptr_t)event.user;
-    if (event.kind == PG_WORKER_OBJECT && note->n_scores < MAX_OBJECTS)
+    if (event.kind == PG_WORKER_EVENT_OBJECT && note->n_scores < MAX_OBJECTS)
         note->scores[note->n_scores++] = event.object->score;
-    else if (event.kind == PG_WORKER_DONE)
+    else if (event.kind == PG_WORKER_EVENT_DONE)
         publish(n, note, &event);
     return status;
 }

@@ -76,9 +76,9 @@ pg_status mind_listen(mind *m, void (*on_answer)(void *user, const answer *a), v
         if (status >= 0) status = pg_worker_poll(m->worker, &event);
         if (status != PG_OK) return status == PG_EVENT_NONE ? PG_OK : status;
         answer *a = &m->asked[event.user].answer;
-        if (event.kind == PG_WORKER_TEXT) add_text(a, event.text, (size_t)event.size);
-        if (event.kind == PG_WORKER_OBJECT) add_box(a, event.object, m->asked[event.user].side);
-        if (event.kind == PG_WORKER_DONE) {
+        if (event.kind == PG_WORKER_EVENT_TEXT) add_text(a, event.text, (size_t)event.size);
+        if (event.kind == PG_WORKER_EVENT_OBJECT) add_box(a, event.object, m->asked[event.user].side);
+        if (event.kind == PG_WORKER_EVENT_DONE) {
             m->asked[event.user].is_used = 0;
             if (event.status == PG_ERROR_REPLACED) {
                 m->n_replaced++;

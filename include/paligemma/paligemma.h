@@ -1484,13 +1484,15 @@ PG_API pg_status pg_detokenizer_flush(pg_detokenizer *detokenizer, const char **
  * below 20 us. Requests that run together step as the rows of one pass, each with the answer that it has alone; a new
  * one joins between two steps, and makes the others wait while its image and prompt are computed. Of requests that wait
  * the one with the highest priority begins first, then the oldest. One begins only when none of higher priority runs on
- * the same thread. Every accepted request has exactly one PG_WORKER_DONE event, the last of its ticket, whatever
+ * the same thread. Every accepted request has exactly one PG_WORKER_EVENT_DONE event, the last of its ticket, whatever
  * happens; the only ones that are not seen are those that nobody polled before pg_worker_close().
  *
  * Any number of threads may submit and cancel at a time, and one polls. pg_worker_submit(), _cancel() and _get_info()
  * take a lock, which is held for a few operations on lists and never while something is computed or a callback runs.
- * A deadline and a cancel are seen within a layer's time while image and prompt are computed, and a step's in the
- * answer. In a child of fork() all calls but pg_worker_close() are PG_ERROR_STATE: the threads are in the parent. */
+ * A deadline and a cancel are seen within a layer's time while image and prompt are computed (a file being read sees a
+ * cancel alone), and a step's in the answer, or when image and prompt of a request that joins are computed. In a child
+ * of fork() all calls but pg_worker_close() are PG_ERROR_STATE: the threads are in the parent. A callback may fork;
+ * when it returns in the child, that ends. */
 typedef struct pg_worker pg_worker;
 
 /** Flags of pg_worker_options. */
@@ -1503,7 +1505,7 @@ enum {
 /** Options of pg_worker_create(). */
 typedef struct pg_worker_options {
     uint32_t struct_size; ///< sizeof(pg_worker_options)
-    uint32_t flags;       ///< PG_WORKER_*; default 0
+    uint32_t flags;       ///< PG_WORKER_LEAVE_CPU_FREE or 0; default 0
     int32_t n_threads;    ///< 1 to 1024, of the computation on each background thread, which is one of them; default
                           ///< and 0: the CPUs that it may use
     int32_t n_workers;    ///< background threads, 1 to 64, each with sessions of its own; default and 0: 1. More
@@ -1533,15 +1535,15 @@ PG_API void pg_worker_close(pg_worker **worker);
 
 /** Values of pg_worker_event.kind. */
 enum {
-    PG_WORKER_TEXT = 1,   ///< a piece of the text, whole characters
-    PG_WORKER_OBJECT = 2, ///< an object of the answer (PG_REQUEST_OBJECTS), as soon as its part is complete (';')
-    PG_WORKER_DONE = 3    ///< the request has ended
+    PG_WORKER_EVENT_TEXT = 1,   ///< a piece of the text, whole characters
+    PG_WORKER_EVENT_OBJECT = 2, ///< an object of the answer (PG_REQUEST_OBJECTS), as soon as its part is complete (';')
+    PG_WORKER_EVENT_DONE = 3    ///< the request has ended
 };
 
 /** What happened to a request. */
 typedef struct pg_worker_event {
     uint32_t struct_size;    ///< in: sizeof(pg_worker_event)
-    int32_t kind;            ///< PG_WORKER_*
+    int32_t kind;            ///< PG_WORKER_EVENT_*
     int64_t ticket;          ///< of the request
     uint64_t user;           ///< of its options
     pg_status status;        ///< DONE: PG_OK; PG_ERROR_CANCELLED, _REPLACED, _DEADLINE; or what its image, prompt or
@@ -1564,18 +1566,20 @@ typedef void (*pg_worker_fn)(void *user, const pg_worker_event *event);
 enum {
     PG_REQUEST_OBJECTS = 1, ///< objects of the answer as events, too (boxes in pixels, scores)
     PG_REQUEST_BORROW = 2,  ///< the image's memory and path are not copied: they stay as they are until the DONE event
+                            ///< or the return of pg_worker_close(). One called in a callback does not wait for other
+                            ///< threads: then only DONE tells, so borrow with on_event alone
     PG_REQUEST_CANCEL_RUNNING = 4 ///< with stream: takes the place of the stream's running requests, too
 };
 
 /** Options of pg_worker_submit(). */
 typedef struct pg_request_options {
-    uint32_t struct_size;                ///< sizeof(pg_request_options)
-    uint32_t flags;                      ///< PG_REQUEST_*; default 0
-    int32_t priority;                    ///< higher begins first; default 0
-    int32_t max_new_tokens;              ///< 1 to that of the worker; default and 0: that of the worker
-    int64_t stream;                      ///< a number for what only the newest frame matters of, such as a camera: a
-                                         ///< new request of it takes the place of the one that waits, which ends with
-                                         ///< PG_ERROR_REPLACED. Default and 0: none
+    uint32_t struct_size;   ///< sizeof(pg_request_options)
+    uint32_t flags;         ///< PG_REQUEST_*; default 0
+    int32_t priority;       ///< higher begins first; default 0
+    int32_t max_new_tokens; ///< 1 to that of the worker; default and 0: that of the worker
+    int64_t stream;         ///< a number for what only the newest frame matters of, such as a camera: a
+                    ///< new request of it takes the place of the one that waits, in the order, too, which ends with
+                    ///< PG_ERROR_REPLACED. Default and 0: none
     double deadline;                     ///< seconds from pg_worker_submit(), after which the request ends with
                                          ///< PG_ERROR_DEADLINE; default and 0: none
     const pg_sampling_options *sampling; ///< copied, but what its callbacks are given; they run on a background thread.
@@ -1589,9 +1593,9 @@ PG_API pg_status pg_request_options_init(pg_request_options *options, size_t str
 
 /** Hands over an image and a prompt (UTF-8; NULL is ""). *ticket (may be NULL) names the request: 1, 2, 3, ... A frame
  * of pixels and bytes of a file are copied; a path is read when the request begins. Errors: PG_ERROR_BUSY: max_waiting
- * requests wait, or as many as may wait and run have ended without their DONE being polled; none of stream's was
- * waiting. _ARGUMENT, _UNSUPPORTED, _LIMIT: an option, or a frame that is not sound; files are looked at later.
- * _MEMORY. An error leaves no request. */
+ * requests wait, or as many as may wait and run have ended without their DONE being polled (4096 with on_event); none
+ * of stream's was waiting. _ARGUMENT, _UNSUPPORTED, _LIMIT: an option, or a frame that is not sound; files are looked
+ * at later. _MEMORY. An error leaves no request. */
 PG_API pg_status pg_worker_submit(pg_worker *worker, const pg_image *image, const char *prompt,
                                   const pg_request_options *options, int64_t *ticket);
 /** Ends a request with PG_ERROR_CANCELLED. PG_OK also when it has ended already. Errors: PG_ERROR_ARGUMENT (no such
@@ -1599,7 +1603,8 @@ PG_API pg_status pg_worker_submit(pg_worker *worker, const pg_image *image, cons
 PG_API pg_status pg_worker_cancel(pg_worker *worker, int64_t ticket);
 
 /** The next event of the requests without on_event: PG_OK, or PG_EVENT_NONE. Never blocks. What `event` points to is
- * valid until the next poll of this worker. Of one thread at a time: another gets PG_ERROR_STATE. */
+ * valid until the next poll of this worker or pg_worker_close(). Of one thread at a time: another gets PG_ERROR_STATE.
+ */
 PG_API pg_status pg_worker_poll(pg_worker *worker, pg_worker_event *event);
 /** The same, but waits for an event, for up to `seconds` (0 or more; INFINITY: as long as it takes). */
 PG_API pg_status pg_worker_wait(pg_worker *worker, double seconds, pg_worker_event *event);

@@ -1648,7 +1648,7 @@ struct worker_options : pg_worker_options {
 /** What happened to a request. The views and the object are valid until the next poll, in a callback during the call.
  */
 struct worker_event {
-    int32_t kind = 0;                 ///< PG_WORKER_TEXT, _OBJECT, _DONE
+    int32_t kind = 0;                 ///< PG_WORKER_EVENT_TEXT, _OBJECT, _DONE
     int64_t ticket = 0;               ///< of the request
     uint64_t user = 0;                ///< of its options
     pg_status status = PG_OK;         ///< DONE: how it ended
@@ -1691,8 +1691,8 @@ inline worker_event seen(const pg_worker_event &c) {
 }
 /** `user` is a worker_callback of its own, which ends with the request. */
 inline void on_event(void *user, const pg_worker_event *event) {
-    std::unique_ptr<worker_callback> ends(event->kind == PG_WORKER_DONE ? static_cast<worker_callback *>(user)
-                                                                        : nullptr);
+    std::unique_ptr<worker_callback> ends(event->kind == PG_WORKER_EVENT_DONE ? static_cast<worker_callback *>(user)
+                                                                              : nullptr);
     (*static_cast<const worker_callback *>(user))(seen(*event));
 }
 

@@ -74,8 +74,8 @@ pg_status pg_worker_create(const pg_model *model, const pg_processor *processor,
     PGI_TRY(options_in(&complete, &settings));
     PGI_TRY(pgi_processor_needs_text(processor));
     const pgi_memory memory = model->memory;
-    return pgi_worker_create(&memory, pgi_model_retain(model), pgi_processor_retain(processor), &complete, &settings,
-                             out);
+    return pgi_worker_create(&memory, pgi_model_retain(model), pgi_processor_retain(processor),
+                             model->config.text.vocab_size, &complete, &settings, out);
 }
 
 void pg_worker_close(pg_worker **worker) {
@@ -183,7 +183,9 @@ static pg_status event_out(pg_worker *worker, double seconds, pg_worker_event *e
     PGI_TRY(pgi_struct_out_check(event, PGI_STRUCT(pg_worker_event)));
     PGI_TRY(pgi_worker_begin(worker));
     pg_worker_event shown;
-    const pg_status status = pgi_worker_wait(worker, seconds, &shown);
+    pg_status status = pgi_worker_wait(worker, seconds, &shown);
+    if (status == PG_OK && atomic_load(&worker->closing)) /* what it points to goes with the worker */
+        status = pgi_error(PG_ERROR_STATE, "the worker was closed during the call");
     if (status == PG_OK) pgi_struct_out(event, &shown, sizeof shown);
     return pgi_worker_end(worker, status);
 }

@@ -285,6 +285,14 @@ static void get_ready(const group_call *g, int64_t i) {
     set_status(g, i, status);
 }
 
+/* Each in its own memory, where there is none for a pass. */
+static void advance_alone(const group_call *g, const int64_t *which, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        const pg_status status = catch_up(g->sessions[which[i]]);
+        if (status < 0) set_status(g, which[i], status);
+    }
+}
+
 /* Brings n sessions, which[n] of the call's, to the logits behind their pending tokens, on the threads and in the
  * memory of `first`. */
 static pg_status advance_group(const group_call *g, pg_session *first, const int64_t *which, int64_t n) {
@@ -303,7 +311,10 @@ static pg_status advance_group(const group_call *g, pg_session *first, const int
     run.kernels = &kernels;
     run.cancel = n == 1 ? g->sessions[which[0]]->run.cancel : NULL; /* a flag must not end the step of others */
     const pgi_limits limits = {.n_step_tokens = n, .n_keys = n_keys, .n_logits = n * vocab_size};
-    PGI_TRY(pgi_workspace_reserve(&first->group, &run, first->model, &limits));
+    if (pgi_workspace_reserve(&first->group, &run, first->model, &limits) < 0) {
+        advance_alone(g, which, n);
+        return PG_OK;
+    }
     const pgi_pass_workspace *step = &first->group.step;
     float *logits = first->group.logits;
     PGI_TRY(pgi_decoding_step_group(&run, decodings, n, step));

@@ -89,7 +89,7 @@ pg_status pgi_request_new(const pgi_memory *memory, const pg_image *image, void 
     request->deadline = options->deadline > 0 ? request->submitted + options->deadline : (double)INFINITY;
     atomic_init(&request->ends, 0);
     pgi_buffer_init(&request->text, memory);
-    request->done = (pgi_event){.kind = PG_WORKER_DONE, .request = request};
+    request->done = (pgi_event){.kind = PG_WORKER_EVENT_DONE, .request = request};
     *out = request;
     return PG_OK;
 }
@@ -127,12 +127,12 @@ pg_worker_event pgi_event_shown(const pgi_event *event) {
         .text = event->text ? event->text : "",
         .size = event->size,
     };
-    if (event->kind == PG_WORKER_OBJECT) {
+    if (event->kind == PG_WORKER_EVENT_OBJECT) {
         shown.object = &event->object;
         shown.text = "";
         shown.size = 0;
     }
-    if (event->kind != PG_WORKER_DONE) return shown;
+    if (event->kind != PG_WORKER_EVENT_DONE) return shown;
     shown.status = request->status;
     shown.n_new_tokens = request->n_new_tokens;
     shown.wait_seconds = (request->began > 0 ? request->began : request->ended) - request->submitted;

@@ -22,7 +22,7 @@ typedef struct pgi_event {
     struct pgi_request *request;
     const char *text;
     size_t size;
-    pg_object object; /* of PG_WORKER_OBJECT; its label: text */
+    pg_object object; /* of PG_WORKER_EVENT_OBJECT; its label: text */
 } pgi_event;
 
 typedef struct pgi_request {
@@ -36,6 +36,7 @@ typedef struct pgi_request {
 
     /* of the worker's lock */
     int64_t ticket;
+    int64_t turn; /* its ticket, or the turn of the request whose place it took */
     pgi_request_state state;
     size_t place[PGI_N_ORDERS];
     struct pgi_request *next_of_ticket, *next_of_stream; /* in the chains of the queue */

@@ -27,7 +27,7 @@ static int comes_before(const pgi_request *a, const pgi_request *b, int order) {
     if (order == PGI_BY_DEADLINE && a->deadline != b->deadline) return a->deadline < b->deadline;
     if (order == PGI_BY_PRIORITY && a->options.priority != b->options.priority)
         return a->options.priority > b->options.priority;
-    return a->ticket < b->ticket;
+    return a->turn < b->turn;
 }
 
 static void set(pgi_request_queue *queue, int order, size_t at, pgi_request *request) {

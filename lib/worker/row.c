@@ -7,9 +7,12 @@
 
 #include "base/callback.h"
 #include "base/clock.h"
+#include "base/environment.h"
 
 pg_status pgi_worker_row_check(const pgi_worker_row *row) {
     const pgi_request *request = row->request;
+    if (!pgi_process_mark_is_here(&row->worker->mark))
+        return pgi_error(PG_ERROR_STATE, "ticket %lld runs in the parent of this process", (long long)request->ticket);
     const int ends = atomic_load(&request->ends);
     if (ends == PG_ERROR_REPLACED)
         return pgi_error(PG_ERROR_REPLACED, "a newer request of stream %lld took the place of ticket %lld",
@@ -67,6 +70,13 @@ void pgi_worker_row_free(pgi_worker_row *row) {
 
 /* ---- events ---- */
 
+pg_status pgi_worker_call(const pgi_request *request, const pg_worker_event *shown) {
+    pgi_environment after;
+    const pg_status status = pgi_callback_event(request->options.on_event, request->options.on_event_user, shown);
+    pgi_environment_enter(&after); /* what the host set there is not for our sums */
+    return status;
+}
+
 /* A piece of text or an object goes to the host. */
 static pg_status tell(pgi_worker_row *row, int32_t kind, const char *text, size_t size, const pg_object *object) {
     pg_worker *worker = row->worker;
@@ -75,7 +85,7 @@ static pg_status tell(pgi_worker_row *row, int32_t kind, const char *text, size_
         pgi_event event = {.kind = kind, .request = request, .text = text, .size = size};
         if (object) event.object = *object;
         const pg_worker_event shown = pgi_event_shown(&event);
-        return pgi_callback_event(request->options.on_event, request->options.on_event_user, &shown);
+        return pgi_worker_call(request, &shown);
     }
     pgi_event *event = pgi_event_new(&worker->memory, request, kind, text, size);
     if (!event) return PG_ERROR_MEMORY;
@@ -90,7 +100,7 @@ static pg_status tell(pgi_worker_row *row, int32_t kind, const char *text, size_
 static pg_status tell_text(pgi_worker_row *row, const char *text, size_t size) {
     if (size == 0) return PG_OK;
     PGI_TRY(pgi_buffer_append(&row->request->text, text, size));
-    return tell(row, PG_WORKER_TEXT, text, size, NULL);
+    return tell(row, PG_WORKER_EVENT_TEXT, text, size, NULL);
 }
 
 /* Objects that stand before `end` in the text and were not told yet. */
@@ -99,7 +109,7 @@ static pg_status tell_found(pgi_worker_row *row, const pg_answer *answer, int64_
     for (; row->n_objects < pg_answer_get_n_objects(answer); row->n_objects++) {
         PGI_TRY(pg_answer_get_object(answer, row->n_objects, &object));
         if (object.text_begin >= end) return PG_OK;
-        PGI_TRY(tell(row, PG_WORKER_OBJECT, object.label, object.label_size, &object));
+        PGI_TRY(tell(row, PG_WORKER_EVENT_OBJECT, object.label, object.label_size, &object));
     }
     return PG_OK;
 }

@@ -11,11 +11,13 @@
 #include "base/condition.h"
 #include "base/own_thread.h"
 
+enum { MOST_TO_TELL = 4096 /* requests: a thread that computes an image tells them later */ };
+
 /* ---- beginning and end ---- */
 
 static void free_events(pg_worker *worker) {
     for (pgi_event *event; (event = (pgi_event *)pgi_event_queue_take(&worker->events));) {
-        pgi_request *ended = event->kind == PG_WORKER_DONE ? event->request : NULL;
+        pgi_request *ended = event->kind == PG_WORKER_EVENT_DONE ? event->request : NULL;
         if (ended)
             pgi_request_free(&worker->memory, ended);
         else
@@ -28,7 +30,7 @@ static void free_polled(pg_worker *worker) {
     pgi_event *event = worker->polled;
     worker->polled = NULL;
     if (!event) return;
-    if (event->kind == PG_WORKER_DONE)
+    if (event->kind == PG_WORKER_EVENT_DONE)
         pgi_request_free(&worker->memory, event->request);
     else
         pgi_free(&worker->memory, event);
@@ -133,9 +135,8 @@ static pg_status start(pg_worker *worker) {
                      error);
 }
 
-pg_status pgi_worker_create(const pgi_memory *memory, pg_model *model, pg_processor *processor,
+pg_status pgi_worker_create(const pgi_memory *memory, pg_model *model, pg_processor *processor, int64_t vocab_size,
                             const pg_worker_options *options, const pgi_thread_settings *settings, pg_worker **out) {
-    pg_model_info info = {.struct_size = sizeof info};
     pg_worker *worker = pgi_alloc_zero(memory, 1, sizeof *worker);
     if (!worker) {
         pg_processor_close(&processor);
@@ -153,9 +154,8 @@ pg_status pgi_worker_create(const pgi_memory *memory, pg_model *model, pg_proces
     pgi_event_queue_init(&worker->events);
     pgi_process_mark_set(&worker->mark);
     init_locks(worker);
-    pg_status status = pg_model_get_info(model, &info);
-    worker->vocab_size = info.vocab_size;
-    if (status >= 0) status = allocate(worker);
+    worker->vocab_size = vocab_size;
+    pg_status status = allocate(worker);
     if (status >= 0) status = start(worker);
     if (status < 0)
         pgi_worker_close(worker);
@@ -170,22 +170,26 @@ static int is_own_thread(const pg_worker *worker) {
     return 0;
 }
 
-/* In a child of fork() no thread is here to be ended. What they were changing when the process was copied is whole if
- * nobody held the mutex then; else all of it stays allocated. */
+/* In a child of fork() no thread is here to be ended, but one whose callback forked: it goes on with the worker until
+ * the callback returns. What they were changing when the process was copied is whole if nobody held the mutex then;
+ * else all of it stays allocated. */
 static void close_in_child(pg_worker *worker) {
+    if (is_own_thread(worker)) return;
     if (pthread_mutex_trylock(&worker->mutex) == 0) free_worker(worker);
 }
 
-/* Ends the first of the requests that wait; 0: none does. */
-static int end_first(pg_worker *worker) {
-    pgi_request *ended = NULL;
-    pthread_mutex_lock(&worker->mutex);
-    pgi_request *first = pgi_request_queue_first(&worker->queue, PGI_BY_PRIORITY);
-    if (first)
-        ended = pgi_worker_end_request(worker, first, PG_ERROR_CANCELLED, "the worker was closed while it waited");
-    pthread_mutex_unlock(&worker->mutex);
-    if (ended) pgi_worker_tell(worker, ended);
-    return first != NULL;
+/* Under the mutex: ends all requests that wait. Those that the caller is to tell are given back as a list. */
+static pgi_request *end_waiting(pg_worker *worker) {
+    pgi_request *ended = NULL, **end = &ended, *first;
+    while ((first = pgi_request_queue_first(&worker->queue, PGI_BY_PRIORITY)) != NULL) {
+        first =
+            pgi_worker_end_request(worker, first, PG_ERROR_CANCELLED, "the worker was closed while it waited", NULL);
+        if (!first) continue;
+        *end = first;
+        end = &first->next_to_tell;
+    }
+    *end = NULL;
+    return ended;
 }
 
 void pgi_worker_close(pg_worker *worker) {
@@ -194,12 +198,17 @@ void pgi_worker_close(pg_worker *worker) {
         return;
     }
     pthread_mutex_lock(&worker->mutex);
-    atomic_store(&worker->closing, 1); /* from here on no request comes */
+    atomic_store(&worker->closing, 1);        /* from here on no request comes, */
+    pgi_request *ended = end_waiting(worker); /* and none begins */
     for (int32_t t = 0; worker->threads && t < worker->options.n_workers; t++)
         for (int64_t r = 0; r < worker->threads[t].n_rows; r++) pg_cancel_request(worker->threads[t].rows[r].cancel);
     pthread_cond_broadcast(&worker->work);
     pthread_mutex_unlock(&worker->mutex);
-    while (end_first(worker)) continue;
+    while (ended) {
+        pgi_request *told = ended;
+        ended = told->next_to_tell; /* before a reader frees it */
+        pgi_worker_tell(worker, told);
+    }
     pthread_mutex_lock(&worker->news_mutex);
     pthread_cond_broadcast(&worker->news);
     pthread_mutex_unlock(&worker->news_mutex);
@@ -245,6 +254,13 @@ static pg_status check_room(pg_worker *worker, int64_t stream) {
                          "call pg_worker_poll() until it has no more",
                          n_ended, most);
     }
+    if (worker->n_to_tell >= MOST_TO_TELL) {
+        worker->info.n_busy++;
+        return pgi_error(PG_ERROR_BUSY,
+                         "found %d requests that have ended and whose on_event is still to be called, expected fewer: "
+                         "submit later",
+                         worker->n_to_tell);
+    }
     if (n_waiting < options->max_waiting || (stream && pgi_request_queue_by_stream(&worker->queue, stream)))
         return PG_OK;
     worker->info.n_busy++;
@@ -263,7 +279,7 @@ pg_status pgi_worker_admit(pg_worker *worker, int64_t stream) {
 
 /* Under the mutex: requests of the stream make room for a newer one. The one that waits is given back where the caller
  * is to tell it. */
-static pgi_request *replace(pg_worker *worker, const pgi_request *by) {
+static pgi_request *replace(pg_worker *worker, const pgi_request *by, void **image) {
     char words[PGI_WORDS_SIZE];
     const int64_t stream = by->options.stream;
     if (stream == 0) return NULL;
@@ -271,7 +287,7 @@ static pgi_request *replace(pg_worker *worker, const pgi_request *by) {
     if (waiting) {
         snprintf(words, sizeof words, "a newer request of stream %lld, ticket %lld, took the place of ticket %lld",
                  (long long)stream, (long long)by->ticket, (long long)waiting->ticket);
-        waiting = pgi_worker_end_request(worker, waiting, PG_ERROR_REPLACED, words);
+        waiting = pgi_worker_end_request(worker, waiting, PG_ERROR_REPLACED, words, image);
     }
     if (!(by->options.flags & PG_REQUEST_CANCEL_RUNNING)) return waiting;
     for (int32_t t = 0; t < worker->options.n_workers; t++)
@@ -287,17 +303,22 @@ static pgi_request *replace(pg_worker *worker, const pgi_request *by) {
 
 pg_status pgi_worker_submit(pg_worker *worker, pgi_request *request, int64_t *ticket) {
     pgi_request *replaced = NULL;
+    void *image = NULL;
     pthread_mutex_lock(&worker->mutex);
     const pg_status status = check_room(worker, request->options.stream);
     if (status >= 0) {
         request->ticket = ++worker->last_ticket;
         if (ticket) *ticket = request->ticket;
-        replaced = replace(worker, request);
+        const int64_t stream = request->options.stream;
+        const pgi_request *waits = stream ? pgi_request_queue_by_stream(&worker->queue, stream) : NULL;
+        request->turn = waits ? waits->turn : request->ticket;
+        replaced = replace(worker, request, &image);
         pgi_request_queue_add(&worker->queue, request);
         worker->info.n_accepted++;
         pthread_cond_signal(&worker->work);
     }
     pthread_mutex_unlock(&worker->mutex);
+    pgi_free(&worker->memory, image);
     if (status < 0) pgi_request_free(&worker->memory, request);
     if (replaced) pgi_worker_tell(worker, replaced);
     return status;
@@ -313,11 +334,13 @@ static const pgi_worker_row *row_of(const pg_worker *worker, const pgi_request *
 
 pg_status pgi_worker_cancel(pg_worker *worker, int64_t ticket) {
     pgi_request *ended = NULL;
+    void *image = NULL;
     pthread_mutex_lock(&worker->mutex);
     const int64_t last = worker->last_ticket;
     pgi_request *request = pgi_request_queue_by_ticket(&worker->queue, ticket);
     if (request && request->state == PGI_REQUEST_WAITS) {
-        ended = pgi_worker_end_request(worker, request, PG_ERROR_CANCELLED, "cancelled by request while it waited");
+        ended =
+            pgi_worker_end_request(worker, request, PG_ERROR_CANCELLED, "cancelled by request while it waited", &image);
     } else if (request) {
         int none = 0;
         atomic_compare_exchange_strong(&request->ends, &none, PG_ERROR_CANCELLED);
@@ -325,6 +348,7 @@ pg_status pgi_worker_cancel(pg_worker *worker, int64_t ticket) {
         if (row) pg_cancel_request(row->cancel);
     }
     pthread_mutex_unlock(&worker->mutex);
+    pgi_free(&worker->memory, image);
     if (ended) pgi_worker_tell(worker, ended);
     if (ticket >= 1 && ticket <= last) return PG_OK;
     return pgi_error(PG_ERROR_ARGUMENT, "ticket is %lld, expected one that pg_worker_submit() gave: 1 to %lld",
@@ -342,7 +366,8 @@ pg_worker_info pgi_worker_info(pg_worker *worker) {
 
 /* ---- ends ---- */
 
-pgi_request *pgi_worker_end_request(pg_worker *worker, pgi_request *request, pg_status status, const char *words) {
+pgi_request *pgi_worker_end_request(pg_worker *worker, pgi_request *request, pg_status status, const char *words,
+                                    void **image) {
     pg_worker_info *info = &worker->info;
     const int waited = request->state == PGI_REQUEST_WAITS;
     if (waited)
@@ -354,6 +379,10 @@ pgi_request *pgi_worker_end_request(pg_worker *worker, pgi_request *request, pg_
     request->status = status;
     request->ended = pgi_now();
     snprintf(request->words, sizeof request->words, "%s", words);
+    if (image) {
+        *image = request->image_block;
+        request->image_block = NULL;
+    }
     switch (status) {
         case PG_OK: info->n_done++; break;
         case PG_ERROR_CANCELLED: info->n_cancelled++; break;
@@ -366,6 +395,7 @@ pgi_request *pgi_worker_end_request(pg_worker *worker, pgi_request *request, pg_
     } else if (waited) { /* a background thread calls on_event */
         *worker->to_tell_end = request;
         worker->to_tell_end = &request->next_to_tell;
+        worker->n_to_tell++;
         pthread_cond_signal(&worker->work);
         return NULL;
     }
@@ -373,9 +403,11 @@ pgi_request *pgi_worker_end_request(pg_worker *worker, pgi_request *request, pg_
 }
 
 void pgi_worker_end_late(pg_worker *worker) {
+    if (!pgi_process_mark_is_here(&worker->mark)) return; /* a callback forked, and the mutex may be taken for ever */
     for (int found = 1; found;) {
         char words[PGI_WORDS_SIZE];
         pgi_request *ended = NULL;
+        void *image = NULL;
         const double now = pgi_now();
         pthread_mutex_lock(&worker->mutex);
         pgi_request *first = pgi_request_queue_first(&worker->queue, PGI_BY_DEADLINE);
@@ -384,9 +416,10 @@ void pgi_worker_end_late(pg_worker *worker) {
             snprintf(words, sizeof words,
                      "ticket %lld still waited when its deadline passed, %g s after it was submitted",
                      (long long)first->ticket, first->options.deadline);
-            ended = pgi_worker_end_request(worker, first, PG_ERROR_DEADLINE, words);
+            ended = pgi_worker_end_request(worker, first, PG_ERROR_DEADLINE, words, &image);
         }
         pthread_mutex_unlock(&worker->mutex);
+        pgi_free(&worker->memory, image);
         if (ended) pgi_worker_tell(worker, ended);
     }
 }
@@ -413,7 +446,7 @@ static pg_status poll(pg_worker *worker, pg_worker_event *shown) {
     pgi_event *event = (pgi_event *)pgi_event_queue_take(&worker->events);
     if (!event) return PG_EVENT_NONE;
     worker->polled = event;
-    if (event->kind == PG_WORKER_DONE) atomic_fetch_sub(&worker->n_not_polled, 1);
+    if (event->kind == PG_WORKER_EVENT_DONE) atomic_fetch_sub(&worker->n_not_polled, 1);
     *shown = pgi_event_shown(event);
     return PG_OK;
 }

@@ -61,6 +61,7 @@ struct pg_worker {
     pgi_request_queue queue; /* this and what follows: of the mutex */
     pgi_request *to_tell;    /* ended while they waited, and have on_event; the oldest first */
     pgi_request **to_tell_end;
+    int32_t n_to_tell;
     int64_t last_ticket;
     int32_t n_started; /* threads that have their first session, or could not get it */
     pg_status started; /* PG_OK, or what one of them failed with: */
@@ -78,7 +79,7 @@ struct pg_worker {
 };
 
 /* model, processor: one reference of each becomes the worker's, also after an error. options: complete. */
-pg_status pgi_worker_create(const pgi_memory *memory, pg_model *model, pg_processor *processor,
+pg_status pgi_worker_create(const pgi_memory *memory, pg_model *model, pg_processor *processor, int64_t vocab_size,
                             const pg_worker_options *options, const pgi_thread_settings *settings, pg_worker **out);
 void pgi_worker_close(pg_worker *worker);
 
@@ -100,10 +101,14 @@ pg_worker_info pgi_worker_info(pg_worker *worker);
 /* The whole life of a thread. */
 void pgi_worker_live(pgi_worker_thread *thread);
 /* Under the mutex: a request ends, and is neither waiting nor known any more. It is given back when the caller is to
- * tell it, without the mutex; NULL: a background thread is. */
-pgi_request *pgi_worker_end_request(pg_worker *worker, pgi_request *request, pg_status status, const char *words);
+ * tell it, without the mutex; NULL: a background thread is. *image: the request's copy of it, which the caller frees
+ * without the mutex; image NULL: it stays. */
+pgi_request *pgi_worker_end_request(pg_worker *worker, pgi_request *request, pg_status status, const char *words,
+                                    void **image);
 /* Ends and tells requests whose deadline has passed while they waited. */
 void pgi_worker_end_late(pg_worker *worker);
+/* Calls on_event; what it throws is the status. */
+pg_status pgi_worker_call(const pgi_request *request, const pg_worker_event *shown);
 /* Puts an event where it is polled. */
 void pgi_worker_put(pg_worker *worker, pgi_event *event);
 /* Puts the DONE event of a request without on_event there. */

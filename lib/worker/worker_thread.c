@@ -6,7 +6,6 @@
  */
 #include <stdio.h>
 
-#include "base/callback.h"
 #include "base/clock.h"
 #include "base/environment.h"
 #include "worker/worker.h"
@@ -16,7 +15,7 @@
 /* Calls on_event with the DONE event. The host cannot be told what it throws here. */
 static void tell_done(pg_worker *worker, pgi_request *request) {
     const pg_worker_event shown = pgi_event_shown(&request->done);
-    (void)pgi_callback_event(request->options.on_event, request->options.on_event_user, &shown);
+    (void)pgi_worker_call(request, &shown);
     pgi_request_free(&worker->memory, request);
 }
 
@@ -24,10 +23,14 @@ static void tell_done(pg_worker *worker, pgi_request *request) {
 static void end_row(pgi_worker_row *row, pg_status status, const char *words) {
     pg_worker *worker = row->worker;
     pgi_request *request = row->request;
+    if (!pgi_process_mark_is_here(&worker->mark)) { /* a callback forked: its end is the parent's to tell */
+        row->request = NULL;
+        return;
+    }
     pgi_request_drop_image(&worker->memory, request);
     pthread_mutex_lock(&worker->mutex);
     row->request = NULL;
-    (void)pgi_worker_end_request(worker, request, status, status < 0 ? words : "");
+    (void)pgi_worker_end_request(worker, request, status, status < 0 ? words : "", NULL);
     pthread_mutex_unlock(&worker->mutex);
     if (request->options.on_event)
         tell_done(worker, request);
@@ -122,9 +125,11 @@ static void feed(pgi_worker_row **rows, int64_t n) {
     snprintf(words, sizeof words, "%s", pg_last_error()); /* those of the first row that failed */
     for (int64_t i = 0; i < n; i++) {
         if (statuses[i] >= 0) continue;
-        if (statuses[i] != first) snprintf(words, sizeof words, "a step failed: %s", pg_status_name(statuses[i]));
+        char other[PGI_WORDS_SIZE];
+        snprintf(other, sizeof other, "a step failed: %s", pg_status_name(statuses[i]));
+        const char *own = statuses[i] == first ? words : other;
         const pg_status reason = pgi_worker_row_check(rows[i]);
-        end_row(rows[i], reason < 0 ? reason : statuses[i], reason < 0 ? pg_last_error() : words);
+        end_row(rows[i], reason < 0 ? reason : statuses[i], reason < 0 ? pg_last_error() : own);
         rows[i] = NULL;
     }
 }
@@ -174,6 +179,7 @@ static pgi_request *wait_for_work(pgi_worker_thread *thread, int *closing) {
     pgi_request *told = worker->to_tell;
     if (told) {
         worker->to_tell = told->next_to_tell;
+        worker->n_to_tell--;
         if (!worker->to_tell) worker->to_tell_end = &worker->to_tell;
     }
     pthread_mutex_unlock(&worker->mutex);
@@ -189,6 +195,7 @@ static int may_begin(pgi_worker_thread *thread) {
 
 static void work_until_closed(pgi_worker_thread *thread) {
     for (int closing = 0;;) {
+        if (!pgi_process_mark_is_here(&thread->worker->mark)) return; /* a callback forked: the child's call ends */
         pgi_worker_end_late(thread->worker);
         pgi_request *told = wait_for_work(thread, &closing);
         if (told) {

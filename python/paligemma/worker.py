@@ -11,7 +11,7 @@ from . import _library as c
 from ._handle import Handle
 from .answers import AnswerObject, of_struct
 
-_KINDS = {c.WORKER_TEXT: "text", c.WORKER_OBJECT: "object", c.WORKER_DONE: "done"}
+_KINDS = {c.WORKER_EVENT_TEXT: "text", c.WORKER_EVENT_OBJECT: "object", c.WORKER_EVENT_DONE: "done"}
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ static pg_worker *make(fuzz_input *in) {
 static void look(const pg_worker_event *event) {
     if (event->ticket < 1 || event->ticket >= MOST_TICKETS || ends[event->ticket]) abort();
     if (event->size != strlen(event->text)) abort();
-    if (event->kind == PG_WORKER_OBJECT && (!event->object || !event->object->label)) abort();
-    if (event->kind != PG_WORKER_DONE) return;
+    if (event->kind == PG_WORKER_EVENT_OBJECT && (!event->object || !event->object->label)) abort();
+    if (event->kind != PG_WORKER_EVENT_DONE) return;
     if (event->status < 0 && event->size == 0) abort();
     ends[event->ticket] = 1;
 }

@@ -223,15 +223,15 @@ void test_throwing_in_handles(const world &w) {
         for (bool ended = false; !ended;) {
             const std::optional<pg::worker_event> event = worker.wait(60);
             CHECK(event && event->ticket == polled && event->user == 7);
-            if (event->kind == PG_WORKER_TEXT) pieces += event->text;
-            ended = event->kind == PG_WORKER_DONE;
+            if (event->kind == PG_WORKER_EVENT_TEXT) pieces += event->text;
+            ended = event->kind == PG_WORKER_EVENT_DONE;
             if (ended) text = event->text;
         }
         CHECK(pieces == text && !worker.poll());
         std::atomic<int> n_done{0};
         request.on_event = [&](const pg::worker_event &event) {
-            if (event.kind == PG_WORKER_TEXT) throw std::runtime_error("a piece");
-            CHECK(event.kind == PG_WORKER_DONE && event.status == PG_ERROR_CANCELLED);
+            if (event.kind == PG_WORKER_EVENT_TEXT) throw std::runtime_error("a piece");
+            CHECK(event.kind == PG_WORKER_EVENT_DONE && event.status == PG_ERROR_CANCELLED);
             words = event.text;
             n_done++;
         };

@@ -523,7 +523,7 @@ static void await_ends(pg_worker *worker, int n) {
     pg_worker_event_init(&event, sizeof event);
     while (n > 0) {
         if (pg_worker_poll(worker, &event) != PG_OK && pg_worker_wait(worker, 60, &event) != PG_OK) abort();
-        if (event.kind != PG_WORKER_DONE) continue;
+        if (event.kind != PG_WORKER_EVENT_DONE) continue;
         if (event.status < 0 && event.size == 0) abort();
         n--;
     }

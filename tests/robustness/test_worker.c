@@ -79,7 +79,7 @@ static void answers_are_those_of_generate(void **state) {
         assert_true(event.ticket >= 1 && event.ticket <= N + 1);
         assert_int_equal(found[event.ticket - 1].ticket, 0); /* nothing comes behind DONE */
         take(&event, &found[event.ticket - 1]);
-        n_done += event.kind == PG_WORKER_DONE;
+        n_done += event.kind == PG_WORKER_EVENT_DONE;
     }
     for (int i = 0; i < N; i++) {
         same_answer(&found[i + 1], &wanted[i]);
@@ -168,10 +168,10 @@ static void the_newest_of_a_stream(void **state) {
     end = next_end(worker);
     assert_int_equal(end.ticket, running);
     assert_int_equal(end.status, PG_ERROR_REPLACED);
-    assert_int_equal(next_end(worker).ticket, other);
-    end = next_end(worker);
+    end = next_end(worker); /* it has the place of the first, too, which came before the other */
     assert_int_equal(end.ticket, third);
     assert_int_equal(end.status, PG_OK);
+    assert_int_equal(next_end(worker).ticket, other);
     no_more_events(worker);
     pg_worker_info info = {.struct_size = sizeof info};
     OK(pg_worker_get_info(worker, &info));
@@ -354,7 +354,7 @@ static void on_event(void *user, const pg_worker_event *event) {
     assert_int_equal(t->n_done, 0);
     take(event, &t->end);
     t->on = pthread_self();
-    if (event->kind == PG_WORKER_DONE) t->n_done++;
+    if (event->kind == PG_WORKER_EVENT_DONE) t->n_done++;
     if (t->closes) pg_worker_close(&t->closes);
     pthread_mutex_unlock(&t->mutex);
 }

@@ -64,7 +64,7 @@ static void objects_of_an_answer(void **state) {
     int64_t told_at[2] = {0, 0};
     for (int n_objects = 0; end.ticket == 0;) {
         OK(pg_worker_wait(worker, 60, &event));
-        if (event.kind == PG_WORKER_OBJECT) {
+        if (event.kind == PG_WORKER_EVENT_OBJECT) {
             assert_true(n_objects < 2);
             assert_string_equal(event.object->label, n_objects == 0 ? "cat" : "the");
             assert_true(event.object->locs[1] == 1 && event.object->locs[3] == 2);
@@ -169,7 +169,7 @@ static void a_poll_is_short(void **state) {
             found[n_found++] = took;
         else
             empty[n_empty++] = took;
-        n_ends += status == PG_OK && event.kind == PG_WORKER_DONE;
+        n_ends += status == PG_OK && event.kind == PG_WORKER_EVENT_DONE;
         if (status != PG_OK) usleep(50); /* as a loop that does something else */
     }
     pg_worker_close(&worker);

@@ -114,12 +114,12 @@ static void take(const pg_worker_event *event) {
     CHECK(event->user >= 1 && event->user < MOST_TICKETS, "user %llu", (unsigned long long)event->user);
     record *r = &records[event->user];
     CHECK(atomic_load(&r->n_done) == 0, "ticket %lld: an event behind DONE", (long long)event->ticket);
-    if (event->kind == PG_WORKER_TEXT) {
+    if (event->kind == PG_WORKER_EVENT_TEXT) {
         CHECK(event->size > 0, "an empty piece");
         snprintf(r->pieces + strlen(r->pieces), sizeof r->pieces - strlen(r->pieces), "%s", event->text);
         return;
     }
-    CHECK(event->kind == PG_WORKER_DONE, "kind %d", event->kind);
+    CHECK(event->kind == PG_WORKER_EVENT_DONE, "kind %d", event->kind);
     CHECK(has_reason(r, event->status), "ticket %lld: %s: %s", (long long)event->ticket, pg_status_name(event->status),
           event->text);
     if (event->status == PG_OK) {
@@ -136,7 +136,7 @@ static void take(const pg_worker_event *event) {
 static void on_event(void *user, const pg_worker_event *event) {
     (void)user;
     take(event);
-    if (event->kind != PG_WORKER_DONE || !now.closes_in_callback || atomic_load(&now.n_ended) < 40) return;
+    if (event->kind != PG_WORKER_EVENT_DONE || !now.closes_in_callback || atomic_load(&now.n_ended) < 40) return;
     if (pthread_rwlock_trywrlock(&now.handle) != 0) return; /* somebody is just using it */
     if (!atomic_load(&now.closing)) {
         atomic_store(&now.closing, 1);
@@ -251,7 +251,7 @@ static int poll_some(rng *random) {
             rng_below(random, 2) ? pg_worker_poll(now.worker, &event) : pg_worker_wait(now.worker, 1e-4, &event);
         CHECK(status >= 0, "poll: %s", pg_last_error());
         if (status == PG_EVENT_NONE) break;
-        n_by_status[event.kind == PG_WORKER_DONE ? -event.status : 99]++;
+        n_by_status[event.kind == PG_WORKER_EVENT_DONE ? -event.status : 99]++;
         take(&event);
     }
     pthread_rwlock_unlock(&now.handle);
@@ -312,6 +312,13 @@ static void check_ends(int closed) {
             CHECK(n == 1 || (n == 0 && closed && r->polls), "ticket %lld: %d ends", (long long)r->ticket, n);
         n_ends += n;
     }
+}
+
+/* After a close in a callback the threads end by themselves, and call on_event of what was accepted until then. */
+static int callbacks_ended(void) {
+    for (int i = 1; i < MOST_TICKETS; i++)
+        if (atomic_load(&records[i].accepted) && !records[i].polls && atomic_load(&records[i].n_done) == 0) return 0;
+    return 1;
 }
 
 static void check_info(void) {
@@ -385,6 +392,10 @@ static void run_round(rng *random, const pg_processor *processor) {
     /* a callback does not wait for the threads when it closes; a sanitizer starts one of its own in the first round,
      * and LLVM's OpenMP keeps those of a pool for later */
     if (before > 0 && n_rounds > 0 && now.n_threads == 1) CHECK(wait_for_threads(before) <= before, "threads are left");
+    while (!callbacks_ended()) {
+        CHECK(now_seconds() < late, "on_event was not called with an end");
+        usleep(100);
+    }
     check_ends(closed);
     atomic_store(&fails, 0);
     if (access(folder, F_OK) == 0) remove_folder(folder);

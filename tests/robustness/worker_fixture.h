@@ -140,14 +140,14 @@ typedef struct ended {
 } ended;
 
 static inline void take(const pg_worker_event *event, ended *of) {
-    if (event->kind == PG_WORKER_TEXT) {
+    if (event->kind == PG_WORKER_EVENT_TEXT) {
         assert_true(event->size == strlen(event->text) && event->size > 0);
         snprintf(of->pieces + strlen(of->pieces), sizeof of->pieces - strlen(of->pieces), "%s", event->text);
-    } else if (event->kind == PG_WORKER_OBJECT) {
+    } else if (event->kind == PG_WORKER_EVENT_OBJECT) {
         assert_non_null(event->object);
         of->n_objects++;
     } else {
-        assert_int_equal(event->kind, PG_WORKER_DONE);
+        assert_int_equal(event->kind, PG_WORKER_EVENT_DONE);
         assert_true(event->wait_seconds >= 0 && event->run_seconds >= 0 && event->size == strlen(event->text));
         of->ticket = event->ticket;
         of->user = event->user;

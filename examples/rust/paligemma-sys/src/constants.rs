@@ -209,10 +209,10 @@ pub const PG_TRUNCATION_SUFFIX: i32 = 2;
 pub const PG_WEIGHTS_STORED: i32 = 0;
 pub const PG_WEIGHTS_INT8: i32 = 1;
 pub const PG_WEIGHTS_INT4: i32 = 2;
-pub const PG_WORKER_DONE: i32 = 3;
+pub const PG_WORKER_EVENT_DONE: i32 = 3;
 pub const PG_WORKER_LEAVE_CPU_FREE: i32 = 1;
-pub const PG_WORKER_OBJECT: i32 = 2;
-pub const PG_WORKER_TEXT: i32 = 1;
+pub const PG_WORKER_EVENT_OBJECT: i32 = 2;
+pub const PG_WORKER_EVENT_TEXT: i32 = 1;
 
 pub const PG_YUV_BT601: i32 = 0;
 pub const PG_YUV_BT709: i32 = 1;
