@@ -63,12 +63,17 @@ def test_boxes_come_back():
     assert answer[0].box == (16, 16, 32, 32)
 
 
-def test_detect_in_a_part():
-    """The demo's image on a wide canvas: the part is what the model sees, and boxes lie on the canvas."""
-    from PIL import Image
+def red_circle():
+    """A picture of the demo model's world."""
+    y, x = np.mgrid[:224, :224]
+    image = np.full((224, 224, 3), 128, np.uint8)
+    image[(y - 100) ** 2 + (x - 120) ** 2 < 45 ** 2] = (220, 35, 35)
+    return image
 
-    with Image.open(SHAPES) as opened:
-        image = np.asarray(opened.convert("RGB"))
+
+def test_detect_in_a_part():
+    """An image on a wide canvas: the part is what the model sees, and boxes lie on the canvas."""
+    image = red_circle()
     height, width, _ = image.shape
     canvas = np.full((height, width + 200, 3), 255, np.uint8)
     canvas[:, 100:100 + width] = image
@@ -80,10 +85,7 @@ def test_detect_in_a_part():
 
 def test_a_worker_takes_frames():
     """Objects of its events lie in the whole frame, and the frame's memory is the caller's again at once."""
-    from PIL import Image
-
-    with Image.open(SHAPES) as opened:
-        image = np.asarray(opened.convert("RGB"))
+    image = red_circle()
     height, width, _ = image.shape
     canvas = np.zeros((height, width + 40, 3), np.uint8)
     canvas[:, 40:] = image
