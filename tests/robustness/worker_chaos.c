@@ -213,7 +213,7 @@ static void *produce(void *user) {
 
 /* ---- fork ---- */
 
-#ifndef THREAD_SANITIZED
+#ifndef SANITIZED /* another thread may hold a lock of its malloc when the process forks */
 static void child(void) {
     pg_image image;
     pg_worker_event event = {.struct_size = sizeof event};
@@ -360,7 +360,7 @@ static void run_round(rng *random, const pg_processor *processor) {
         CHECK(pthread_create(&producers[i], NULL, produce, (void *)(intptr_t)i) == 0, "pthread_create");
     const double end = now_seconds() + 0.05 * (double)rng_below(random, 8);
     if (now.vanishes) vanish(folder, rng_below(random, 2) == 0);
-#ifndef THREAD_SANITIZED
+#ifndef SANITIZED /* another thread may hold a lock of its malloc when the process forks */
     if (rng_below(random, 3) == 0) {
         pthread_rwlock_rdlock(&now.handle);
         if (!atomic_load(&now.closing)) fork_now();
