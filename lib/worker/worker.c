@@ -15,25 +15,22 @@ enum { MOST_TO_TELL = 4096 /* requests: a thread that computes an image tells th
 
 /* ---- beginning and end ---- */
 
+/* The DONE event lies in its request. NULL is ignored. */
+static void free_event(const pg_worker *worker, pgi_event *event) {
+    if (event && event->kind == PG_WORKER_EVENT_DONE)
+        pgi_request_free(&worker->memory, event->request);
+    else
+        pgi_free(&worker->memory, event);
+}
+
 static void free_events(pg_worker *worker) {
-    for (pgi_event *event; (event = (pgi_event *)pgi_event_queue_take(&worker->events));) {
-        pgi_request *ended = event->kind == PG_WORKER_EVENT_DONE ? event->request : NULL;
-        if (ended)
-            pgi_request_free(&worker->memory, ended);
-        else
-            pgi_free(&worker->memory, event);
-    }
+    for (pgi_event *event; (event = (pgi_event *)pgi_event_queue_take(&worker->events));) free_event(worker, event);
 }
 
 /* What the last poll gave out. */
 static void free_polled(pg_worker *worker) {
-    pgi_event *event = worker->polled;
+    free_event(worker, worker->polled);
     worker->polled = NULL;
-    if (!event) return;
-    if (event->kind == PG_WORKER_EVENT_DONE)
-        pgi_request_free(&worker->memory, event->request);
-    else
-        pgi_free(&worker->memory, event);
 }
 
 /* Requests that wait, and those that are to be told, are there in a child of fork() alone. In it, what a thread of the
