@@ -28,13 +28,25 @@ pg_status pgi_atomic_folder_begin(const pgi_memory *memory, const char *path, co
     return status;
 }
 
-pg_status pgi_atomic_file_write_parts(const pgi_atomic_file *file, const pgi_file_part *parts, size_t n) {
+static pg_status write_parts(const pgi_atomic_file *file, const pgi_file_part *parts, size_t n) {
     uint64_t at = 0;
     for (size_t i = 0; i < n; i++) {
         PGI_TRY(pgi_atomic_file_write(file, at, parts[i].data, parts[i].size));
         at += parts[i].size;
     }
     return PG_OK;
+}
+
+/* The allocator is called before the file is made and after it is renamed, not between: were it to fork there, the
+ * child would go on with the parent's file. */
+pg_status pgi_replace_file_of_parts(const pgi_memory *memory, const char *path, const pgi_file_part *parts, size_t n) {
+    pgi_atomic_file file = {.memory = memory, .fd = -1};
+    uint64_t size = 0;
+    for (size_t i = 0; i < n; i++) size += parts[i].size;
+    pg_status status = pgi_atomic_file_open_beside(path, size, &file);
+    if (status >= 0) status = pgi_atomic_file_take_place(&file, path, write_parts(&file, parts, n));
+    pgi_free(memory, file.path);
+    return status;
 }
 
 pg_status pgi_replace_file(const pgi_memory *memory, const char *path, const pgi_buffer *head, const void *data,

@@ -74,7 +74,10 @@ pg_status pgi_atomic_folder_take(pgi_atomic_folder *folder);
 /* Unlocks it, and frees the paths. */
 void pgi_atomic_folder_free(pgi_atomic_folder *folder);
 
-/* The parts, from the beginning of the file on. */
-pg_status pgi_atomic_file_write_parts(const pgi_atomic_file *file, const pgi_file_part *parts, size_t n);
+/* Makes PATH.partial-NUMBER for what is to take the place of `path`, if that may be replaced. out has its memory, and
+ * owns its path afterwards, on error too. */
+pg_status pgi_atomic_file_open_beside(const char *path, uint64_t size, pgi_atomic_file *out);
+/* Closes it and renames it to `path`; where status < 0, or that fails, it removes it. */
+pg_status pgi_atomic_file_take_place(const pgi_atomic_file *file, const char *path, pg_status status);
 
 #endif

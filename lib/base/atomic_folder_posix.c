@@ -296,21 +296,20 @@ static void sync_folder_of(char *path) {
     close(folder);
 }
 
-/* The allocator is called before the file is made and after it is renamed, not between: were it to fork there, the
- * child would go on with the parent's file. */
-pg_status pgi_replace_file_of_parts(const pgi_memory *memory, const char *path, const pgi_file_part *parts, size_t n) {
-    pgi_atomic_file file = {.memory = memory, .fd = -1};
-    uint64_t size = 0;
-    for (size_t i = 0; i < n; i++) size += parts[i].size;
+pg_status pgi_atomic_file_open_beside(const char *path, uint64_t size, pgi_atomic_file *out) {
     PGI_TRY(check_replaced(path));
-    pg_status status = make_partial(path, size, &file);
-    const int made = status >= 0;
-    if (status >= 0) status = pgi_atomic_file_write_parts(&file, parts, n);
-    status = sync_and_close(&file, status);
-    if (status >= 0 && rename(file.path, path) != 0) status = pgi_system_error(path, "rename to it", errno);
-    if (status < 0 && made) unlink(file.path);
-    if (status >= 0) sync_folder_of(file.path);
-    pgi_free(memory, file.path);
+    const pg_status status = make_partial(path, size, out);
+    if (status < 0 && out->fd >= 0) close(out->fd);
+    return status;
+}
+
+pg_status pgi_atomic_file_take_place(const pgi_atomic_file *file, const char *path, pg_status status) {
+    status = sync_and_close(file, status);
+    if (status >= 0 && rename(file->path, path) != 0) status = pgi_system_error(path, "rename to it", errno);
+    if (status < 0)
+        unlink(file->path);
+    else
+        sync_folder_of(file->path);
     return status;
 }
 

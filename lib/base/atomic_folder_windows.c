@@ -340,21 +340,18 @@ static int replace_file(const char *from, const char *to) {
     }
 }
 
-pg_status pgi_replace_file_of_parts(const pgi_memory *memory, const char *path, const pgi_file_part *parts, size_t n) {
-    pgi_atomic_file file = {.memory = memory, .fd = -1};
-    uint64_t size = 0;
-    for (size_t i = 0; i < n; i++) size += parts[i].size;
+pg_status pgi_atomic_file_open_beside(const char *path, uint64_t size, pgi_atomic_file *out) {
     PGI_TRY(check_replaced(path));
-    pg_status status = make_partial(path, size, &file);
-    const int made = status >= 0;
-    if (status >= 0) status = pgi_atomic_file_write_parts(&file, parts, n);
-    status = sync_and_close(&file, status);
+    return make_partial(path, size, out);
+}
+
+pg_status pgi_atomic_file_take_place(const pgi_atomic_file *file, const char *path, pg_status status) {
+    status = sync_and_close(file, status);
     if (status >= 0) {
-        const int number = replace_file(file.path, path);
+        const int number = replace_file(file->path, path);
         if (number) status = pgi_system_error(path, "rename to it", number);
     }
-    if (status < 0 && made) (void)remove_file(file.path);
-    pgi_free(memory, file.path);
+    if (status < 0) (void)remove_file(file->path);
     return status;
 }
 
