@@ -97,11 +97,8 @@ static void answers_are_those_of_generate(void **state) {
 
 static void by_priority_then_age(void **state) {
     (void)state;
-    pg_worker_options options = worker_options();
-    options.max_running = 1;
     gate g;
-    gate_init(&g);
-    pg_worker *worker = new_worker(&options);
+    pg_worker *worker = new_gated_worker(&g);
     int64_t tickets[6];
     static const int32_t priorities[] = {0, 3, -2, 3, 1};
     static const int order[] = {0, 2, 4, 5, 1, 3}; /* of tickets */
@@ -183,11 +180,8 @@ static void the_newest_of_a_stream(void **state) {
 
 static void deadlines(void **state) {
     (void)state;
-    pg_worker_options options = worker_options();
-    options.max_running = 1;
     gate g;
-    gate_init(&g);
-    pg_worker *worker = new_worker(&options);
+    pg_worker *worker = new_gated_worker(&g);
     pg_request_options request = request_options();
     request.deadline = 0.02;
     const int64_t running = submit_held(worker, &g, request);
@@ -209,11 +203,8 @@ static void deadlines(void **state) {
 
 static void cancelling(void **state) {
     (void)state;
-    pg_worker_options options = worker_options();
-    options.max_running = 1;
     gate g;
-    gate_init(&g);
-    pg_worker *worker = new_worker(&options);
+    pg_worker *worker = new_gated_worker(&g);
     const int64_t running = submit_held(worker, &g, request_options());
     const int64_t waiting = submit(worker, "the", NULL), left = submit(worker, "the", NULL);
     OK(pg_worker_cancel(worker, waiting));

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "call_status.h"
 #include "support.h"
 #include "tiny.h"
 
@@ -18,21 +19,6 @@ static pg_model *model;
 static pg_processor *processor;
 static bytes file;
 static pg_image image;
-
-#define OK(call)                                                                                       \
-    do {                                                                                               \
-        pg_status status_ = (call);                                                                    \
-        if (status_ != PG_OK) fail_msg("%s: %s: %s", #call, pg_status_name(status_), pg_last_error()); \
-    } while (0)
-
-#define ERROR(call, wanted)                                                                             \
-    do {                                                                                                \
-        stale_error();                                                                                  \
-        pg_status status_ = (call);                                                                     \
-        const char *bad_ = status_ == (wanted) ? bad_error(status_) : "another status";                 \
-        if (!bad_ && error_is_stale() && (wanted) != PG_ERROR_ARGUMENT) bad_ = "no message of its own"; \
-        if (bad_) fail_msg("%s: %s: %s %s", #call, bad_, pg_status_name(status_), pg_last_error());     \
-    } while (0)
 
 static inline int open_tiny(void **state) {
     tiny_options options = tiny_saved_today();
@@ -116,6 +102,14 @@ static inline void gate_open(gate *g) {
     g->open = 1;
     pthread_cond_broadcast(&g->changed);
     pthread_mutex_unlock(&g->mutex);
+}
+
+/* A worker that runs one request at a time, and a gate for it. */
+static inline pg_worker *new_gated_worker(gate *g) {
+    pg_worker_options options = worker_options();
+    options.max_running = 1;
+    gate_init(g);
+    return new_worker(&options);
 }
 
 /* Submits a request and waits until the gate holds it. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "call_status.h"
 #include "support.h"
 #include "tiny.h"
 
@@ -16,21 +17,6 @@ static pg_model *model;
 static pg_processor *processor;
 static pg_inputs *inputs; /* with an image */
 static pg_inputs *text_only;
-
-#define OK(call)                                                                                       \
-    do {                                                                                               \
-        pg_status status_ = (call);                                                                    \
-        if (status_ != PG_OK) fail_msg("%s: %s: %s", #call, pg_status_name(status_), pg_last_error()); \
-    } while (0)
-
-#define ERROR(call, wanted)                                                                             \
-    do {                                                                                                \
-        stale_error();                                                                                  \
-        pg_status status_ = (call);                                                                     \
-        const char *bad_ = status_ == (wanted) ? bad_error(status_) : "another status";                 \
-        if (!bad_ && error_is_stale() && (wanted) != PG_ERROR_ARGUMENT) bad_ = "no message of its own"; \
-        if (bad_) fail_msg("%s: %s: %s %s", #call, bad_, pg_status_name(status_), pg_last_error());     \
-    } while (0)
 
 #define ARGUMENT(call) ERROR(call, PG_ERROR_ARGUMENT)
 
