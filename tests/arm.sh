@@ -37,22 +37,8 @@ export QEMU_LD_PREFIX
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
-passed=0
-failed=0
-count() { # count NAME STATUS
-    if test "$2" -eq 0; then
-        passed=$((passed + 1))
-        echo "ok    $1"
-    else
-        failed=$((failed + 1))
-        echo "FAIL  $1"
-    fi
-}
-finish() {
-    echo "$passed passed, $failed failed"
-    test "$failed" -eq 0
-    exit
-}
+# shellcheck source=tests/counting.sh
+. tests/counting.sh
 
 if test ! -f "$build/build.ninja"; then
     "$meson" setup "$build" --werror --buildtype=release --cross-file cross/aarch64-linux-gnu.ini \

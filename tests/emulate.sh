@@ -18,18 +18,8 @@ if test "$(uname -m)" != x86_64 || ! command -v "$qemu" >/dev/null; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-passed=0
-failed=0
-
-count() { # count NAME STATUS
-    if test "$2" -eq 0; then
-        passed=$((passed + 1))
-        echo "ok    $1"
-    else
-        failed=$((failed + 1))
-        echo "FAIL  $1"
-    fi
-}
+# shellcheck source=tests/counting.sh
+. "$(dirname "$0")/counting.sh"
 emulated() { # emulated MODEL COMMAND...
     model=$1
     shift
@@ -92,5 +82,4 @@ model Haswell "baseline, avx2"
 kernels Haswell
 model Skylake-Server "baseline, avx2"
 model EPYC "baseline, avx2"
-echo "$passed passed, $failed failed"
-test "$failed" -eq 0
+finish

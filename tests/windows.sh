@@ -49,22 +49,8 @@ sh cross/windows-sysroot.sh "$sysroot" >"$work/log" 2>&1 ||
 # A Windows of its own, without the parts that ask to be installed.
 export PATH WINEPREFIX="$work/prefix" WINEDEBUG=-all WINEDLLOVERRIDES="winemenubuilder.exe,mscoree,mshtml="
 
-passed=0
-failed=0
-count() { # count NAME STATUS
-    if test "$2" -eq 0; then
-        passed=$((passed + 1))
-        echo "ok    $1"
-    else
-        failed=$((failed + 1))
-        echo "FAIL  $1"
-    fi
-}
-finish() {
-    echo "$passed passed, $failed failed"
-    test "$failed" -eq 0
-    exit
-}
+# shellcheck source=tests/counting.sh
+. tests/counting.sh
 
 if test ! -f "$build/build.ninja"; then
     "$meson" setup "$build" --werror --buildtype=release --cross-file cross/x86_64-w64-mingw32.ini \
