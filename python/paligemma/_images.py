@@ -164,6 +164,14 @@ def flags_of(exif: bool, alpha: str) -> int:
     return (c.ENCODE_EXIF if exif else 0) | (c.ENCODE_OVER_WHITE if alpha == "white" else 0)
 
 
+def encode_options(exif: bool, alpha: str) -> c.EncodeOptions:
+    """The library's defaults, and those flags."""
+    options = c.EncodeOptions()
+    c.check(c.lib.pg_encode_options_init(ctypes.byref(options), ctypes.sizeof(options)))
+    options.flags = flags_of(exif, alpha)
+    return options
+
+
 def convert(sources: Sequence[Any], exif: bool, alpha: str, convert_rgb: bool, resized: bool,
             data_format: str | None) -> ImageList:
     """The images for one call of the library; an error names the image by its index, and has it as `.image`.

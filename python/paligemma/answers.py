@@ -320,9 +320,7 @@ def _generate(model: Any, sources: list[Any], prompt: str, processor: Any, max_n
     sizes = (c.u64 * len(sources))(*[len(prompt.encode("utf-8"))] * len(sources))
     batch = c.Batch(n_prompts=len(sources), n_images=len(sources), prompts=prompts, prompt_sizes=sizes,
                     images=converted.images)
-    encode = c.EncodeOptions()
-    c.check(c.lib.pg_encode_options_init(ctypes.byref(encode), ctypes.sizeof(encode)))
-    encode.flags = _images.flags_of(exif, alpha)
+    encode = _images.encode_options(exif, alpha)
     encode.image_settings = ctypes.pointer(settings)
     inputs, result = Handle("inputs"), Handle("result")
 

@@ -68,9 +68,7 @@ class Worker:
         if not isinstance(prompt, str):
             raise TypeError(f"prompt is {prompt!r}, expected a str")
         images = _images.convert([image], exif, alpha, True, True, None)
-        encode = c.EncodeOptions()
-        c.check(c.lib.pg_encode_options_init(ctypes.byref(encode), ctypes.sizeof(encode)))
-        encode.flags = _images.flags_of(exif, alpha)
+        encode = _images.encode_options(exif, alpha)
         options = c.RequestOptions(
             flags=(c.REQUEST_OBJECTS if objects else 0) | (c.REQUEST_CANCEL_RUNNING if cancel_running else 0),
             priority=priority, max_new_tokens=max_new_tokens or 0, stream=stream, deadline=deadline or 0.0,
