@@ -14,7 +14,9 @@ import tempfile
 import time
 import xml.dom.minidom
 
-from check import decode_png
+from check import decode_png  # which finds the next one
+import tool_checks
+from tool_checks import expect
 
 ROOT, PROGRAM, ROS2_NODE = sys.argv[1:4]
 MODEL = os.path.join(ROOT, "examples", "demo", "model")
@@ -22,14 +24,6 @@ ASKED = ["red circle", "blue star"]
 # Of the asked shapes in a run this share, or one, may lack a box with an IoU above 0.7. None does in these seconds (scene.c), but an IoU is
 # near 0.7 at times, as the model's boxes lie on a grid of 23 of these pixels, and other CPUs round otherwise.
 MOST_MISSED = 0.1
-failures = 0
-
-
-def expect(name, condition, *found):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {name}: found {found}")
 
 
 def rows_of(name, text):
@@ -230,8 +224,8 @@ def main():
     signals()
     refused()
     ros2()
-    print("FAILED" if failures else "ok")
-    return 1 if failures else 0
+    print("FAILED" if tool_checks.failures else "ok")
+    return 1 if tool_checks.failures else 0
 
 
 if __name__ == "__main__":

@@ -16,6 +16,10 @@ import sys
 import tempfile
 import zlib
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import tool_checks
+from tool_checks import expect
+
 PAGE = os.path.join("docs", "EMBEDDING.md")
 QUOTED = ["stream", "ask_many", "session_loop", "camera_frame", "batch", "choose", "segment"]
 QUOTE = re.compile(r"(<!-- examples/(\w+)\.c -->\n```c\n)(.*?)(```\n)", re.DOTALL)
@@ -30,14 +34,6 @@ int piece(const pg_model *model, const pg_processor *processor, const pg_inputs 
 %s    return 0;
 }
 """
-failures = 0
-
-
-def expect(name, condition, *found):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {name}: found {found}")
 
 
 def read(root, *path):
@@ -199,8 +195,8 @@ def main():
         page(root, rest[1:at], rest[at + 1:])
     else:
         write(root)
-    print(f"{failures} failed")
-    return 1 if failures else 0
+    print(f"{tool_checks.failures} failed")
+    return 1 if tool_checks.failures else 0
 
 
 if __name__ == "__main__":

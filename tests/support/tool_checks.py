@@ -1,5 +1,5 @@
 # Copyright the libpaligemma authors. SPDX-License-Identifier: Apache-2.0
-"""What the tests of the command-line tool share: expectations that are counted, lines of errors, files, terminals."""
+"""What the tests of programs, the command-line tool and the examples, share: expectations that are counted, lines of errors, files, terminals."""
 import json
 import os
 

@@ -15,14 +15,9 @@ import tempfile
 import time
 
 TOOL, FOLDER, SOURCE = sys.argv[1:4]
-failures = 0
-
-
-def expect(name, condition, *found):
-    global failures
-    if not condition:
-        failures += 1
-        print(f"FAILED: {name}: found {found}")
+sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
+import tool_checks
+from tool_checks import expect
 
 
 def help_of(*words):
@@ -141,8 +136,8 @@ def main():
             check()
         else:
             print(f"skipped: {shell} is not here")
-    print(f"{failures} failed")
-    return 1 if failures else 0
+    print(f"{tool_checks.failures} failed")
+    return 1 if tool_checks.failures else 0
 
 
 sys.exit(main())
