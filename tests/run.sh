@@ -10,9 +10,9 @@
 #   pthread           gcc, without OpenMP and sentencepiece, the static library alone
 #   thread-sanitized  the same with ThreadSanitizer: the suite threads alone
 #
-# Then, on the first build, clang-tidy, and the Python package, installed with pip into an environment of its own; beside
-# that old CPUs under qemu-user (emulate.sh), AArch64 (arm.sh) and Windows under Wine (windows.sh), where there are the
-# emulators.
+# On the first build also clang-tidy, and the Python package, installed with pip into an environment of its own. Beside all
+# that follows the first build's suites: old CPUs under qemu-user (emulate.sh), AArch64 (arm.sh) and Windows under Wine
+# (windows.sh), where there are the emulators.
 #
 # --oracle also compares with transformers on fresh random checkpoints, in a virtual environment that is made on the first
 # run (run_oracle.sh). run_steps.sh has the functions. While you work, `meson test -C build` is quicker (CONTRIBUTING.md).
@@ -53,14 +53,39 @@ echo "meson $meson_version, $(${CC_GCC:-gcc} --version | head -n 1), $(${CC_CLAN
 
 gcc=${CC_GCC:-gcc}
 clang=${CC_CLANG:-clang}
+
+# The emulators keep one CPU busy for minutes. They run beside all that follows the tests that measure time.
+emulations() {
+    CC=$gcc sh tests/emulate.sh "$builds/gcc" >"$builds/emulate.log" 2>&1
+    echo $? >"$builds/emulate.status"
+    TEST_JOBS=1 sh tests/arm.sh "$builds/arm" >"$builds/arm.log" 2>&1
+    echo $? >"$builds/arm.status"
+    TEST_JOBS=1 sh tests/windows.sh "$builds/windows" >"$builds/windows.log" 2>&1
+    echo $? >"$builds/windows.status"
+}
+end() {
+    wait "$emulations"
+    for name in emulate arm windows; do
+        title "tests/$name.sh"
+        tail -n 100 "$builds/$name.log"
+        test "$(cat "$builds/$name.status")" = 77 || add_counts "$builds/$name.log" "tests/$name.sh"
+    done
+    finish
+}
+
 if build gcc "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype=release; then
     run_suites gcc
+    rm -f "$builds/emulate.status" "$builds/arm.status" "$builds/windows.status"
+    emulations &
+    emulations=$!
     nice "$builds/gcc/tests/robustness/soak" --seconds 60 >"$builds/soak.log" 2>&1 & # it waits for the disk, mostly
     soak=$!
     step "clang-tidy" "$python" tests/style/check.py tidy "$top" "$builds/gcc"
     wait "$soak"
     soak=$?
     step "soak, 60 seconds" sh -c 'cat "$1"; exit "$2"' soak "$builds/soak.log" "$soak"
+else
+    finish # all that follows needs it, or would say the same
 fi
 if build sanitized "$clang" "$(echo "$clang" | sed 's/clang/clang++/')" --buildtype=debugoptimized \
     -Db_sanitize=address,undefined -Db_lundef=false -Dc_args=-fno-sanitize-recover=all\ -DPGI_FIRST_NEW_TOKENS=500 \
@@ -81,28 +106,6 @@ if build thread-sanitized "$gcc" "$(echo "$gcc" | sed 's/gcc/g++/')" --buildtype
     unset TEST_LEAVE_OUT
 fi
 targets=
-
-# The emulators keep one CPU busy for minutes, and so does much of what follows: they run beside it.
-emulations() {
-    CC=$gcc sh tests/emulate.sh "$builds/gcc" >"$builds/emulate.log" 2>&1
-    echo $? >"$builds/emulate.status"
-    TEST_JOBS=1 sh tests/arm.sh "$builds/arm" >"$builds/arm.log" 2>&1
-    echo $? >"$builds/arm.status"
-    TEST_JOBS=1 sh tests/windows.sh "$builds/windows" >"$builds/windows.log" 2>&1
-    echo $? >"$builds/windows.status"
-}
-rm -f "$builds/emulate.status" "$builds/arm.status" "$builds/windows.status"
-emulations &
-emulations=$!
-end() {
-    wait "$emulations"
-    for name in emulate arm windows; do
-        title "tests/$name.sh"
-        tail -n 100 "$builds/$name.log"
-        test "$(cat "$builds/$name.status")" = 77 || add_counts "$builds/$name.log" "tests/$name.sh"
-    done
-    finish
-}
 
 title "the Python package: numpy alone"
 venv=$builds/python

@@ -265,7 +265,7 @@ static void try_all(const fault_call *call, fault kind, int64_t first) {
     }
     const int descriptors = count_descriptors();
     const long long mapped = n_mapped, blocks = n_blocks, live = fault_memory.n_live;
-    for (int64_t n = first; n < MAX_FAULTS; n++) {
+    for (int64_t n = first; n < MAX_FAULTS; n = next_fault(n)) {
         shared->at = n;
         alarm(TRIAL_SECONDS);
         stale_error();

@@ -235,7 +235,7 @@ static int64_t try_calls(const fault_call *calls, size_t n_calls, int in_free) {
     for (size_t i = 0; i < n_calls; i++) {
         if (needs_nothing(&calls[i])) continue;
         /* each of the first, where the handles are taken over, and then some */
-        for (int64_t n = 1; try_call(&calls[i], n, in_free); n += 1 + n / 8) total++;
+        for (int64_t n = 1; try_call(&calls[i], n, in_free); n = next_fault(n + n / 8)) total++;
     }
     return total;
 }

@@ -208,6 +208,12 @@ void counter_init(counter *c) {
     c->hooks.free = counter_free;
 }
 
+int64_t next_fault(int64_t n) {
+    const char *text = getenv("TEST_FAULT_STEP");
+    const int64_t step = text && n >= 8 ? strtoll(text, NULL, 10) : 1;
+    return n + (step > 1 ? step : 1);
+}
+
 int counter_clean(const counter *c) {
     if (c->n_live == 0 && c->live_bytes == 0 && c->n_bad == 0) return 1;
     say("the allocator is left with %lld blocks, %lld bytes, %lld bad calls\n", c->n_live, c->live_bytes, c->n_bad);
