@@ -63,13 +63,7 @@ typedef struct pgi_panel_product {
     int accumulate;
     const float *bias;
     pgi_low_rank_start low; /* only where gemm_bf16_deep */
-    pgi_prefetch *next;     /* what is packed next, a step for each of pgi_panel_product_steps() */
 } pgi_panel_product;
-
-enum { PGI_PANEL_STEP = 256 }; /* values */
-static inline int64_t pgi_panel_product_steps(int64_t n, int64_t k) {
-    return (k + PGI_PANEL_STEP - 1) / PGI_PANEL_STEP * ((n + PGI_GEMM_NR_MAX - 1) / PGI_GEMM_NR_MAX);
-}
 
 struct pgi_kernels {
     uint64_t cpu;                   /* PG_CPU_* bits in use */

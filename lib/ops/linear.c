@@ -7,10 +7,11 @@
  * Many rows: x is cut into blocks of rows and spans of inputs. Each is copied once to where the tiles of all tasks
  * read it without conflicts in the cache. A task owns a block of output columns. For every kc inputs it packs its part
  * of W to panels that stay in the second-level cache, then goes through the rows of x tile by tile; meanwhile it
- * prefetches the next part of W. (gemm_bf16_panels takes more inputs at once.) Copy and panels are f32, or bf16 where
- * kernels->bf16_linear says so; sums are f32. Every output is summed in the same order however the work is cut, so a
- * row does not depend on the threads. Nor does it depend on the other rows, except that the two paths round differently
- * (at PGI_GEMV_ROWS rows).
+ * prefetches the next part of W. (gemm_bf16_panels takes more inputs at once. Beside it nothing is prefetched: lines on
+ * their way from memory take the buffers that its tiles come through from the second-level cache.) Copy and panels are
+ * f32, or bf16 where kernels->bf16_linear says so; sums are f32. Every output is summed in the same order however the
+ * work is cut, so a row does not depend on the threads. Nor does it depend on the other rows, except that the two paths
+ * round differently (at PGI_GEMV_ROWS rows).
  */
 #include "ops/ops.h"
 
@@ -33,8 +34,7 @@ enum {
     FEW_ROWS = 32,                 /* up to here packing takes the time: panel by panel, used at once */
     COPIED = 65536,                /* values of a task that copies */
     DEEP_ROWS = 16,                /* of gemm_bf16_panels: multiples of these are filled up with zeros */
-    DEEP_VALUES = 32,
-    DEEP_BLOCKS = 32 /* column blocks of a thread that let a task have two, and read ahead for the second */
+    DEEP_VALUES = 32
 };
 
 /* How the work of many rows is cut, by format. Fewer rows are copied with more inputs, in the same bytes. */
@@ -224,15 +224,6 @@ static void gemm_columns(void *context, int64_t begin, int64_t end, int thread) 
         pgi_low_rank_add(kernels, &task->added, thread, 0, rows, begin, end - begin, y + begin, task->y_stride);
 }
 
-/* W from a column and an input on, while k values are multiplied. */
-static pgi_prefetch prefetch_part(const linear_task *task, int64_t column, int64_t n, int64_t input, int64_t inputs,
-                                  int64_t k) {
-    const int64_t element = (int64_t)pgi_dtype_size(task->linear->weight.dtype);
-    return pgi_prefetch_start(
-        (const char *)task->linear->weight.data + column * task->w_bytes + input * element, task->w_bytes, n,
-        inputs * element, pgi_gemm_tiles(&task->format, task->n_rows) * pgi_panel_product_steps(PGI_PANEL_COLUMNS, k));
-}
-
 /* Item: an output column, in column blocks. As gemm_columns, but of more inputs at once. */
 static void panel_columns(void *context, int64_t begin, int64_t end, int thread) {
     linear_task *task = context;
@@ -259,12 +250,6 @@ static void panel_columns(void *context, int64_t begin, int64_t end, int thread)
                               pgi_min64(nr, n - p * nr), k, panels + p * panel_bytes);
                 memset(panels + p * panel_bytes + packed, 0, (size_t)(panel_bytes - packed));
             }
-            pgi_prefetch next = {.rows = 0};
-            if (k0 + k < last_input)
-                next = prefetch_part(task, first, n, k0 + k, pgi_min64(k, last_input - k0 - k), k);
-            else if (first + n < end)
-                next = prefetch_part(task, first + n, pgi_min64(n, end - first - n), task->first_input,
-                                     pgi_min64(task->inputs, PGI_PANEL_VALUES), k);
             for (int64_t t = 0; t < n_tiles; t++) {
                 const int64_t row = pgi_gemm_tile_row(f, rows, t, n_tiles);
                 kernels->gemm_bf16_panels(&(pgi_panel_product){
@@ -282,7 +267,6 @@ static void panel_columns(void *context, int64_t begin, int64_t end, int thread)
                     .accumulate = k0 > 0,
                     .bias = bias ? bias + first : NULL,
                     .low = k0 > 0 ? (pgi_low_rank_start){0} : pgi_low_rank_start_of(kernels, &task->added, row, first),
-                    .next = &next,
                 });
             }
         }
@@ -303,10 +287,6 @@ static pg_status gemm_forward(linear_task *task, char *scratch) {
     const int64_t rows = task->rows, nr = f->nr;
     const int64_t share = w->rows / ((int64_t)run->n_threads * TASKS_PER_THREAD) / nr * nr;
     int64_t column_block = rows <= FEW_ROWS ? nr : share < 2 * nr ? 2 * nr : pgi_min64(share, limits.column_block);
-    if (deep(task))
-        column_block = w->rows / PGI_PANEL_COLUMNS / run->n_threads >= DEEP_BLOCKS
-                           ? 2 * PGI_PANEL_COLUMNS
-                           : pgi_min64(column_block, PGI_PANEL_COLUMNS);
     const int64_t n_blocks = pgi_ceil_div64(rows, limits.rows);
     for (int64_t b = 0; b < n_blocks; b++) { /* of nearly equal height */
         task->first_row = rows * b / n_blocks;

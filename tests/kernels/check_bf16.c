@@ -204,7 +204,6 @@ static void check_panels(check *c, int m, int n, int64_t k) {
     float *out = guarded_output(c, last), *bias = guarded_floats(c, n), *before = guarded_floats(c, last);
     pgi_low_rank_start low = {0};
     if (c->kernels->gemm_bf16_deep) low = random_low_rank(c, m, n, nr);
-    pgi_prefetch next = {.rows = 0};
     memset(a, 0, (size_t)(blocks * block) * 2);
     memset(w, 0, (size_t)(n_panels * panel) * 2);
     for (int i = 0; i < m; i++)
@@ -228,8 +227,7 @@ static void check_panels(check *c, int m, int n, int64_t k) {
                                                       .c_stride = stride,
                                                       .accumulate = accumulate,
                                                       .bias = with_bias ? bias : NULL,
-                                                      .low = low,
-                                                      .next = &next});
+                                                      .low = low});
     for (int i = 0; i < m; i++) {
         for (int j = 0; j < n; j++) {
             double start = accumulate ? before[i * stride + j] : with_bias ? bias[j] : 0;

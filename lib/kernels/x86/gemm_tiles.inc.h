@@ -3,7 +3,7 @@
  * Template: gemm_bf16 on tiles of AMX (tiles_amx.h) or on those of tiles_c.h, 32 x 32 sums at once. Rows of `a`, 32
  * values long, are tiles as they lie in memory, and so are 16 pairs of lines of a panel, [16][32 columns][2].
  *
- * gemm_bf16_panels does so for up to four panels and many values. It takes PGI_PANEL_STEP values at once: those of the
+ * gemm_bf16_panels does so for up to four panels and many values. It takes PANEL_STEP values at once: those of the
  * rows stay in the first-level cache for the other panels, and those of a panel come from the second. Meanwhile sums
  * are tiles in memory.
  *
@@ -24,7 +24,8 @@ enum {
     A_BYTES = 2 * PGI_GEMM_BF16_LDA,
     LINE_BYTES = 2 * PANEL_LINE,
     TILE_BYTES = 2 * TILE_VALUES,
-    COPIED_VALUES = 8 * TILE_VALUES /* of rows that are copied, at once */
+    COPIED_VALUES = 8 * TILE_VALUES, /* of rows that are copied, at once */
+    PANEL_STEP = 8 * TILE_VALUES     /* of gemm_bf16_panels at once */
 };
 
 /* 16 rows, `bytes` apart, and what follows the last whole tile, [16][32]. */
@@ -225,14 +226,14 @@ static void gemm_bf16_panels(const pgi_panel_product *p) {
     panel_sums sums[PGI_PANEL_COLUMNS / GEMM_ROWS];
     const int n_panels = (p->n + GEMM_ROWS - 1) / GEMM_ROWS;
     for (int q = 0; q < n_panels; q++) begin_sums(p, q * GEMM_ROWS, &sums[q]);
-    pgi_prefetch sums_ahead = pgi_prefetch_start((const char *)p->c, p->c_stride * (int64_t)sizeof *p->c, p->m,
-                                                 p->n * (int64_t)sizeof *p->c, pgi_panel_product_steps(p->n, p->k));
+    pgi_prefetch sums_ahead =
+        pgi_prefetch_start((const char *)p->c, p->c_stride * (int64_t)sizeof *p->c, p->m, p->n * (int64_t)sizeof *p->c,
+                           n_panels * pgi_ceil_div64(p->k, PANEL_STEP));
     tiles_begin();
-    for (int64_t l = 0; l < p->k; l += PGI_PANEL_STEP) {
+    for (int64_t l = 0; l < p->k; l += PANEL_STEP) {
         const uint16_t *a = p->a + l / PGI_GEMM_BF16_KC * p->a_block + l % PGI_GEMM_BF16_KC;
-        const int64_t k = (pgi_min64(p->k - l, PGI_PANEL_STEP) + TILE_VALUES - 1) / TILE_VALUES * TILE_VALUES;
+        const int64_t k = (pgi_min64(p->k - l, PANEL_STEP) + TILE_VALUES - 1) / TILE_VALUES * TILE_VALUES;
         for (int q = 0; q < n_panels; q++) {
-            pgi_prefetch_step(p->next);
             pgi_prefetch_step(&sums_ahead);
             const uint16_t *panel = p->panels + q * p->panel + l * GEMM_ROWS;
             const pgi_low_rank_start low = {p->low.a, p->low.k ? p->low.b + q * p->low.k * GEMM_ROWS : NULL, p->low.k};
