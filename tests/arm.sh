@@ -110,7 +110,7 @@ suites() { # suites MODEL
         echo "(no kernel that starts AArch64 programs by qemu: without the suites tool, examples and abi)"
     fi
     # shellcheck disable=SC2086 # lists of words
-    TEST_LEAVE_OUT=$left_out TEST_FAULT_STEP=16 QEMU_CPU=$1 $run "$meson" test -C "$build" --no-rebuild --print-errorlogs $some \
+    TEST_LEAVE_OUT=$left_out TEST_FAULT_STEP=16 TEST_SHORT=1 QEMU_CPU=$1 $run "$meson" test -C "$build" --no-rebuild --print-errorlogs $some \
         --timeout-multiplier 200 --num-processes "$jobs" >"$work/log" 2>&1
     status=$?
     test $status -eq 0 || grep -v '^ninja: ' "$work/log"
