@@ -2,30 +2,26 @@
 /* The node on a pg_worker: one stream, in which the newest frame wins. */
 #include "node.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "clock.h"
 
-enum { STREAM = 1, MAX_NEW_TOKENS = 40, MAX_OBJECTS = 16, GREY = 128 };
+enum { STREAM = 1, MAX_NEW_TOKENS = 40, GREY = 128 };
 
 /* What is kept of a frame until its answer is there. */
 typedef struct frame_note {
     struct frame_note *next;
     int64_t ticket, number, stamp, taken;
-    int32_t width, height;
-    pg_window window; /* what the model sees of it */
-    float scores[MAX_OBJECTS];
-    int32_t n_scores;
+    node_object *objects; /* so far; their labels are allocated, too */
+    int32_t n_objects;
 } frame_note;
 
 struct node {
     pg_model *model;
     pg_processor *processor;
     pg_worker *worker;
-    pg_image_settings settings; /* the size that the model takes */
     char *prompt;
     double deadline;
     node_publisher publisher;
@@ -55,11 +51,9 @@ pg_status node_open(const node_options *options, node **out) {
     n->deadline = options->deadline;
     n->publisher = options->publisher;
     n->prompt = strdup(options->prompt);
-    n->settings.struct_size = sizeof n->settings;
     pg_status status = n->prompt ? PG_OK : PG_ERROR_MEMORY;
     if (status >= 0) status = pg_model_open(options->model, NULL, &n->model);
     if (status >= 0) status = pg_processor_open(options->model, NULL, &n->processor);
-    if (status >= 0) status = pg_processor_get_image_settings(n->processor, &n->settings);
     if (status >= 0) status = open_worker(n, options);
     if (status < 0)
         node_close(&n);
@@ -68,10 +62,16 @@ pg_status node_open(const node_options *options, node **out) {
     return status;
 }
 
+static void free_note(frame_note *note) {
+    for (int32_t i = 0; i < note->n_objects; i++) free((char *)note->objects[i].label);
+    free(note->objects);
+    free(note);
+}
+
 static void free_notes(frame_note *first) {
     while (first) {
         frame_note *next = first->next;
-        free(first);
+        free_note(first);
         first = next;
     }
 }
@@ -92,14 +92,11 @@ void node_close(node **handle) {
 /* ---- frames in ---- */
 
 /* The whole frame, undistorted, in the middle of the model's square. */
-static pg_status letterbox(const node *n, const pg_image *frame, pg_image *image, frame_note *note) {
-    *image = *frame;
-    image->fit = PG_FIT_LETTERBOX;
-    memset(image->background, GREY, 3);
-    note->width = image->width;
-    note->height = image->height;
-    note->window.struct_size = sizeof note->window;
-    return pg_image_get_window(image, 0, 0, n->settings.width, n->settings.height, &note->window);
+static pg_image letterbox(const pg_image *frame) {
+    pg_image image = *frame;
+    image.fit = PG_FIT_LETTERBOX;
+    memset(image.background, GREY, 3);
+    return image;
 }
 
 /* The lock is held until the note is in the list, whose answer may be there before pg_worker_submit() returns. */
@@ -108,7 +105,8 @@ static pg_status submit(node *n, const pg_image *image, frame_note *note) {
     pg_status status = pg_request_options_init(&request, sizeof request);
     if (status < 0) return status;
     request.stream = STREAM;
-    request.flags = PG_REQUEST_OBJECTS; /* for the scores, which a text has not */
+    request.flags = PG_REQUEST_OBJECTS;
+    request.convention = PG_BOX_1023; /* as the model was trained */
     request.deadline = n->deadline;
     request.max_new_tokens = MAX_NEW_TOKENS;
     request.user = (uint64_t)(uintptr_t)note;
@@ -124,16 +122,15 @@ static pg_status submit(node *n, const pg_image *image, frame_note *note) {
 }
 
 pg_status node_put_frame(node *n, const pg_image *frame, int64_t number, int64_t stamp, int64_t taken) {
-    pg_image image;
+    const pg_image image = letterbox(frame);
     frame_note *note = calloc(1, sizeof *note);
-    pg_status status = note ? PG_OK : PG_ERROR_MEMORY;
+    pg_status status = PG_ERROR_MEMORY;
     if (note) {
         note->number = number;
         note->stamp = stamp;
         note->taken = taken;
-        status = letterbox(n, frame, &image, note);
+        status = submit(n, &image, note);
     }
-    if (status >= 0) status = submit(n, &image, note);
     if (status >= 0) return status;
     pthread_mutex_lock(&n->lock);
     ++*(status == PG_ERROR_BUSY ? &n->counts.busy : &n->counts.failed);
@@ -144,33 +141,22 @@ pg_status node_put_frame(node *n, const pg_image *frame, int64_t number, int64_t
 
 /* ---- answers out ---- */
 
-/* The boxes of an answer, in pixels of the frame. *objects: malloc'ed; labels are the answer's. */
-static pg_status read_objects(const frame_note *note, const pg_worker_event *event, pg_answer **answer,
-                              node_object **objects, int32_t *n_objects) {
-    pg_answer_options options;
-    pg_answer_options_init(&options, sizeof options);
-    options.width = note->width;
-    options.height = note->height;
-    options.window = &note->window;
-    options.convention = PG_BOX_1023; /* as the model was trained */
-    const pg_status status = pg_answer_create_from_text(event->text, event->size, &options, answer);
-    if (status < 0) return status;
-    const int64_t n = pg_answer_get_n_objects(*answer);
-    *objects = malloc(sizeof **objects * ((size_t)n + 1));
-    if (!*objects) return PG_ERROR_MEMORY;
-    for (int64_t i = 0; i < n; i++) {
-        pg_object o = {.struct_size = sizeof o};
-        pg_answer_get_object(*answer, i, &o);
-        if (o.flags & PG_OBJECT_BROKEN) continue;
-        node_object *object = &(*objects)[(*n_objects)++];
-        object->label = o.label;
-        object->score = i < note->n_scores ? (double)note->scores[i] : NAN;
-        object->x_min = (double)o.box[0];
-        object->y_min = (double)o.box[1];
-        object->x_max = (double)o.box[2];
-        object->y_max = (double)o.box[3];
-    }
-    return status;
+/* Keeps the object of an event, which is valid until the next. Where memory is short, the report goes without it. */
+static void keep_object(frame_note *note, const pg_worker_event *event) {
+    const pg_object *o = event->object;
+    if (o->flags & PG_OBJECT_BROKEN) return;
+    node_object *objects = realloc(note->objects, sizeof *objects * ((size_t)note->n_objects + 1));
+    if (!objects) return;
+    note->objects = objects;
+    node_object *object = &objects[note->n_objects];
+    object->label = strndup(o->label, (size_t)o->label_size);
+    if (!object->label) return;
+    object->score = (double)o->score;
+    object->x_min = (double)o->box[0];
+    object->y_min = (double)o->box[1];
+    object->x_max = (double)o->box[2];
+    object->y_max = (double)o->box[3];
+    note->n_objects++;
 }
 
 /* Takes the note out of the list, and counts how its frame ended. */
@@ -193,22 +179,18 @@ static void end_frame(node *n, frame_note *ended, pg_status status) {
 }
 
 static void publish(node *n, frame_note *note, const pg_worker_event *event) {
-    pg_answer *answer = NULL;
-    node_object *objects = NULL;
-    node_report report = {.number = note->number, .stamp = note->stamp, .status = event->status, .text = event->text};
-    if (event->status >= 0) {
-        report.status = read_objects(note, event, &answer, &objects, &report.n_objects);
-        if (report.status < 0) report.text = pg_last_error();
-    }
-    end_frame(n, note, report.status);
-    report.objects = objects;
-    report.wait = event->wait_seconds;
-    report.run = event->run_seconds;
-    report.latency = (double)(monotonic_ns() - note->taken) * 1e-9;
-    (report.status >= 0 ? n->publisher.answer : n->publisher.dropped)(n->publisher.user, &report);
-    free(objects);
-    pg_answer_close(&answer);
-    free(note);
+    const node_report report = {.number = note->number,
+                                .stamp = note->stamp,
+                                .latency = (double)(monotonic_ns() - note->taken) * 1e-9,
+                                .wait = event->wait_seconds,
+                                .run = event->run_seconds,
+                                .status = event->status,
+                                .text = event->text,
+                                .objects = note->objects,
+                                .n_objects = event->status >= 0 ? note->n_objects : 0};
+    end_frame(n, note, event->status);
+    (event->status >= 0 ? n->publisher.answer : n->publisher.dropped)(n->publisher.user, &report);
+    free_note(note);
 }
 
 pg_status node_spin(node *n, double seconds) {
@@ -217,8 +199,8 @@ pg_status node_spin(node *n, double seconds) {
     if (status >= 0) status = pg_worker_wait(n->worker, seconds, &event);
     if (status != PG_OK) return status;
     frame_note *note = (frame_note *)(uintptr_t)event.user;
-    if (event.kind == PG_WORKER_EVENT_OBJECT && note->n_scores < MAX_OBJECTS)
-        note->scores[note->n_scores++] = event.object->score;
+    if (event.kind == PG_WORKER_EVENT_OBJECT)
+        keep_object(note, &event);
     else if (event.kind == PG_WORKER_EVENT_DONE)
         publish(n, note, &event);
     return status;

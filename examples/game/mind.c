@@ -41,6 +41,7 @@ pg_status mind_ask(mind *m, const canvas *view, const question *q) {
     if (status >= 0) status = pg_request_options_init(&request, sizeof request);
     if (status < 0) return status;
     request.flags = PG_REQUEST_OBJECTS;
+    request.convention = PG_BOX_1023; /* as the demo model was trained */
     request.max_new_tokens = MAX_TOKENS;
     request.stream = STREAM;
     request.user = (uint64_t)slot;

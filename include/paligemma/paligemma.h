@@ -1588,6 +1588,8 @@ typedef struct pg_request_options {
     pg_worker_fn on_event;               ///< receives the events, in place of pg_worker_poll(); default NULL
     void *on_event_user;                 ///< passed to on_event
     uint64_t user;                       ///< handed back in each event
+    int32_t convention;                  ///< PG_BOX_* of the objects' boxes; default 1024
+    uint32_t reserved;                   ///< 0
 } pg_request_options;
 PG_API pg_status pg_request_options_init(pg_request_options *options, size_t struct_size); ///< fills in the defaults
 

@@ -40,9 +40,7 @@ static pg_status options_in(const pg_answer_options *options, pg_answer_options 
     PGI_TRY(pgi_flags_in(complete.flags, PG_ANSWER_POINTS, "PG_ANSWER_POINTS or 0"));
     PGI_TRY(check_side(complete.width, "width"));
     PGI_TRY(check_side(complete.height, "height"));
-    if (complete.convention != PG_BOX_1024 && complete.convention != PG_BOX_1023)
-        return pgi_error(PG_ERROR_ARGUMENT, "convention is %d, expected 0 (PG_BOX_1024) or 1 (PG_BOX_1023)",
-                         complete.convention);
+    PGI_TRY(pgi_convention_in(complete.convention));
     if (!(complete.max_iou >= 0 && complete.max_iou < 1))
         return pgi_error(PG_ERROR_ARGUMENT, "max_iou is %g, expected more than 0 and less than 1, or 0: not looked for",
                          (double)complete.max_iou);

@@ -113,3 +113,8 @@ pg_status pgi_flags_in(uint32_t flags, uint32_t known, const char *expected) {
     if (flags & ~known) return pgi_error(PG_ERROR_ARGUMENT, "flags is 0x%x, expected %s", flags, expected);
     return PG_OK;
 }
+
+pg_status pgi_convention_in(int32_t convention) {
+    if (convention == PG_BOX_1024 || convention == PG_BOX_1023) return PG_OK;
+    return pgi_error(PG_ERROR_ARGUMENT, "convention is %d, expected 0 (PG_BOX_1024) or 1 (PG_BOX_1023)", convention);
+}

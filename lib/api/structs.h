@@ -34,7 +34,7 @@
     X(pg_processor_info, rescale_factor)   \
     X(pg_processor_options, cancel)        \
     X(pg_result_info, score)               \
-    X(pg_request_options, user)            \
+    X(pg_request_options, reserved)        \
     X(pg_row_info, n_images)               \
     X(pg_run_options, cancel)              \
     X(pg_sampling_options, on_logits_user) \
@@ -94,6 +94,9 @@ pg_status pgi_reserved_in(uint32_t reserved, const char *name);
 
 /* PG_ERROR_ARGUMENT when `flags` has bits that are not `known`; `expected` is for the message. */
 pg_status pgi_flags_in(uint32_t flags, uint32_t known, const char *expected);
+
+/* PG_ERROR_ARGUMENT when it is no PG_BOX_*. */
+pg_status pgi_convention_in(int32_t convention);
 
 /* PG_ERROR_ARGUMENT with a message when `pointer` is NULL. */
 pg_status pgi_not_null(const void *pointer, const char *name);

@@ -113,6 +113,8 @@ static pg_status request_in(const pg_worker *worker, pg_request_options *options
     PGI_TRY(pgi_flags_in(options->flags, PG_REQUEST_OBJECTS | PG_REQUEST_BORROW | PG_REQUEST_CANCEL_RUNNING,
                          "PG_REQUEST_*"));
     PGI_TRY(number_in(&options->max_new_tokens, "max_new_tokens", most, most));
+    PGI_TRY(pgi_convention_in(options->convention));
+    PGI_TRY(pgi_reserved_in(options->reserved, "pg_request_options"));
     if (!(options->deadline >= 0) || options->deadline > 1e9)
         return pgi_error(PG_ERROR_ARGUMENT, "deadline is %g, expected seconds, 0 (none) to 1e9", options->deadline);
     if (options->sampling) {

@@ -123,6 +123,7 @@ static pg_status tell_objects(pgi_worker_row *row, int complete) {
     options.width = row->width;
     options.height = row->height;
     options.window = &row->window;
+    options.convention = row->request->options.convention;
     PGI_TRY(pg_answer_create_from_ids(row->worker->processor, row->ids, row->log_probs,
                                       (size_t)row->request->n_new_tokens, &options, &answer));
     const char *text = pg_answer_get_text(answer), *last = strrchr(text, ';');

@@ -328,7 +328,7 @@ WorkerFn = ctypes.CFUNCTYPE(None, c_void_p, P(WorkerEvent))
 class RequestOptions(Struct):
     _fields_ = [("struct_size", u32), ("flags", u32), ("priority", i32), ("max_new_tokens", i32), ("stream", i64),
                 ("deadline", f64), ("sampling", P(SamplingOptions)), ("encode", P(EncodeOptions)), ("on_event", WorkerFn),
-                ("on_event_user", c_void_p), ("user", u64)]
+                ("on_event_user", c_void_p), ("user", u64), ("convention", i32), ("reserved", u32)]
 
 
 class WorkerInfo(Struct):

@@ -190,13 +190,18 @@ def of_struct(found: c.Object) -> AnswerObject:
         duplicate_of=None if found.duplicate_of < 0 else found.duplicate_of)
 
 
-def _options(width: int, height: int, convention: int, points: bool, max_iou: float | None) -> c.AnswerOptions:
+def convention_of(convention: int) -> int:
+    """The C library's number of a convention."""
     if convention not in CONVENTIONS:
         raise ValueError(f"convention is {convention!r}, expected 1024 or 1023")
+    return CONVENTIONS[convention]
+
+
+def _options(width: int, height: int, convention: int, points: bool, max_iou: float | None) -> c.AnswerOptions:
     if max_iou is not None and (isinstance(max_iou, bool) or not isinstance(max_iou, (int, float, np.number))):
         raise TypeError(f"max_iou is {max_iou!r}, expected a number above 0 and below 1, or None")
     return c.AnswerOptions(flags=c.ANSWER_POINTS if points else 0, width=width, height=height,
-                           convention=CONVENTIONS[convention], max_iou=0.0 if max_iou is None else max_iou)
+                           convention=convention_of(convention), max_iou=0.0 if max_iou is None else max_iou)
 
 
 def _set_window(options: c.AnswerOptions, window: Sequence[float] | None) -> None:

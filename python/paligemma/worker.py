@@ -9,7 +9,7 @@ from typing import Any, Sequence
 from . import _errors, _images
 from . import _library as c
 from ._handle import Handle
-from .answers import AnswerObject, of_struct
+from .answers import AnswerObject, convention_of, of_struct
 
 _KINDS = {c.WORKER_EVENT_TEXT: "text", c.WORKER_EVENT_OBJECT: "object", c.WORKER_EVENT_DONE: "done"}
 
@@ -58,13 +58,13 @@ class Worker:
             c.check(c.lib.pg_worker_create(weights, files, ctypes.byref(options), ctypes.byref(self._handle.pointer)))
 
     def submit(self, image: Any, prompt: str, *, priority: int = 0, max_new_tokens: int | None = None, stream: int = 0,
-               deadline: float | None = None, objects: bool = False, cancel_running: bool = False, exif: bool = True,
-               alpha: str = "drop") -> int:
+               deadline: float | None = None, objects: bool = False, convention: int = 1024, cancel_running: bool = False,
+               exif: bool = True, alpha: str = "drop") -> int:
         """Hands over an image, of any kind that the processor takes, and a prompt: the request's ticket.
 
         priority: higher begins first. stream: a number of which only the newest request matters, which takes the place of
         the one that waits (with cancel_running, also of those that run). deadline: seconds from now. objects: objects of
-        the answer as events, too. Busy is raised when the queue is full."""
+        the answer as events, too, with boxes in this convention (1024 or 1023). Busy is raised when the queue is full."""
         if not isinstance(prompt, str):
             raise TypeError(f"prompt is {prompt!r}, expected a str")
         images = _images.convert([image], exif, alpha, True, True, None)
@@ -72,7 +72,7 @@ class Worker:
         options = c.RequestOptions(
             flags=(c.REQUEST_OBJECTS if objects else 0) | (c.REQUEST_CANCEL_RUNNING if cancel_running else 0),
             priority=priority, max_new_tokens=max_new_tokens or 0, stream=stream, deadline=deadline or 0.0,
-            encode=ctypes.pointer(encode))
+            encode=ctypes.pointer(encode), convention=convention_of(convention))
         ticket = c.i64()
         with self._handle.use() as worker:
             c.check(c.lib.pg_worker_submit(worker, images.images, prompt.encode("utf-8"), ctypes.byref(options),

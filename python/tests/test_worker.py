@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from paligemma import AutoProcessor, Busy, Cancelled, PaliGemmaForConditionalGeneration, Worker
+from paligemma import AutoProcessor, Busy, Cancelled, PaliGemmaForConditionalGeneration, Worker, parse_answer
 
 DEMO = pathlib.Path(__file__).parents[2] / "examples" / "demo" / "model"
 
@@ -52,6 +52,21 @@ def test_answers_are_those_of_ask(demo, frame):
     assert worker.closed
     with pytest.raises(ValueError, match="the worker is closed"):
         worker.poll()
+
+
+def test_boxes_in_both_conventions(demo):
+    model, processor = demo
+    image = str(DEMO.parent / "images" / "shapes.png")  # 336 x 336
+    with Worker(model, processor, max_new_tokens=32, n_threads=1) as worker:
+        found = {}
+        for convention in (1024, 1023):
+            ticket = worker.submit(image, "detect red circle", objects=True, convention=convention)
+            _, objects, end = end_of(worker, ticket)
+            found[convention] = [one.box for one in objects]
+            assert found[convention] == [one.box for one in parse_answer(end.text, (336, 336), convention=convention)]
+        assert len(found[1024]) == 1 and found[1024] != found[1023]
+        with pytest.raises(ValueError, match="convention is 1000, expected 1024 or 1023"):
+            worker.submit(image, "detect red circle", convention=1000)
 
 
 def test_ends(demo, frame, tmp_path):

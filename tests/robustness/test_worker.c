@@ -570,6 +570,13 @@ static void bad_settings(void **state) {
     ERROR(pg_worker_submit(worker, &image, "", &request, NULL), PG_ERROR_ARGUMENT);
     assert_non_null(strstr(pg_last_error(), "max_new_tokens is 9, expected 0 (default, 8) to 8"));
     request = request_options();
+    request.convention = 2;
+    ERROR(pg_worker_submit(worker, &image, "", &request, NULL), PG_ERROR_ARGUMENT);
+    assert_non_null(strstr(pg_last_error(), "convention is 2, expected 0 (PG_BOX_1024) or 1 (PG_BOX_1023)"));
+    request = request_options();
+    request.reserved = 1;
+    ERROR(pg_worker_submit(worker, &image, "", &request, NULL), PG_ERROR_ARGUMENT);
+    request = request_options();
     request.deadline = -1;
     ERROR(pg_worker_submit(worker, &image, "", &request, NULL), PG_ERROR_ARGUMENT);
     request.deadline = (double)NAN;

@@ -39,8 +39,8 @@ static void add_text(script *s, const char *text) {
 }
 
 /* Objects come as soon as a ';' has ended their part, the rest before DONE; they are those of the whole answer. */
-static void objects_of_an_answer(void **state) {
-    (void)state;
+static void objects_in(int32_t convention) {
+    const float steps = convention == PG_BOX_1023 ? 1023 : 1024;
     script s = {.n = 0};
     static const char *const locs[] = {"<loc0000>", "<loc0001>", "<loc0002>", "<loc0002>"};
     for (int box = 0; box < 2; box++) {
@@ -58,6 +58,7 @@ static void objects_of_an_answer(void **state) {
     sampling.on_mask_user = &s;
     request.sampling = &sampling;
     request.flags = PG_REQUEST_OBJECTS;
+    request.convention = convention;
     submit(worker, "detect cat", &request);
     pg_worker_event event = {.struct_size = sizeof event};
     ended end = {.ticket = 0};
@@ -68,8 +69,8 @@ static void objects_of_an_answer(void **state) {
             assert_true(n_objects < 2);
             assert_string_equal(event.object->label, n_objects == 0 ? "cat" : "the");
             assert_true(event.object->locs[1] == 1 && event.object->locs[3] == 2);
-            assert_float_equal(event.object->box[0], 24 * 1 / 1024.0f, 1e-5);
-            assert_float_equal(event.object->box[3], 18 * 2 / 1024.0f, 1e-5);
+            assert_float_equal(event.object->box[0], 24 * 1 / steps, 1e-5);
+            assert_float_equal(event.object->box[3], 18 * 2 / steps, 1e-5);
             assert_true(event.object->score > 0 && event.object->score <= 1);
             told_at[n_objects++] = (int64_t)strlen(end.pieces);
         }
@@ -80,6 +81,12 @@ static void objects_of_an_answer(void **state) {
     assert_true(told_at[0] < told_at[1] && told_at[1] == (int64_t)strlen(end.text));
     assert_int_equal(end.stop, PG_STOP_LENGTH);
     pg_worker_close(&worker);
+}
+
+static void objects_of_an_answer(void **state) {
+    (void)state;
+    objects_in(PG_BOX_1024);
+    objects_in(PG_BOX_1023);
 }
 
 /* ---- threads ---- */

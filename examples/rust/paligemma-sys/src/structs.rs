@@ -374,6 +374,8 @@ pub struct pg_request_options {
     pub on_event: pg_worker_fn,
     pub on_event_user: *mut c_void,
     pub user: u64,
+    pub convention: i32,
+    pub reserved: u32,
 }
 
 #[repr(C)]
