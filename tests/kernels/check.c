@@ -10,7 +10,8 @@
  * Inputs end at a page that cannot be read, outputs have guards around them,
  * weights lie at odd addresses. Bounds come from norms and the rounding unit.
  * --emulated is for qemu-user, whose masked loads of x86 read the masked-out values too: inputs then end 64 bytes
- * before the page. The operations, whose real shapes take it minutes, are left out.
+ * before the page. The operations, whose real shapes take it minutes, are left out; with TEST_SHORT in the environment
+ * they are checked on the last of the instruction sets alone.
  */
 #include "check.h"
 
@@ -232,13 +233,14 @@ static int check_masks(void) {
     return failures;
 }
 
-static int check_level(const struct level *level, uint64_t seed, const char *only, int verbose) {
+/* operations: whether those of ops.h are checked, too. */
+static int check_level(const struct level *level, uint64_t seed, const char *only, int operations, int verbose) {
     pgi_kernels table;
     int failed = 0;
     if (pgi_kernels_init(&table, level->bits) != PG_OK) return 1;
     printf("%s: gemm tile %d x %d, of bf16 %d x %d\n", level->name, table.gemm_mr, table.gemm_nr, table.gemm_bf16_mr,
            table.gemm_bf16_nr);
-    for (int i = 0; i < n_kernel_checks + (emulated ? 0 : n_operation_checks); i++) {
+    for (int i = 0; i < n_kernel_checks + (operations ? n_operation_checks : 0); i++) {
         const kernel_check *what = i < n_kernel_checks ? &kernel_checks[i] : &operation_checks[i - n_kernel_checks];
         if (only && strcmp(only, what->name)) continue;
         check c = {.kernels = &table};
@@ -342,9 +344,13 @@ int main(int argc, char **argv) {
     signal(SIGBUS, on_fault);
     printf("seed %llu\n", (unsigned long long)seed);
     int failed = selftest ? 0 : check_masks();
-    for (int i = 0; i < N_LEVELS; i++) {
-        if (levels[i].bits & ~pgi_cpu_features() || (mask && levels[i].bits & ~mask)) continue;
-        failed += selftest ? selftest_level(&levels[i], seed, only) : check_level(&levels[i], seed, only, verbose);
+    int runs[N_LEVELS], n_runs = 0;
+    for (int i = 0; i < N_LEVELS; i++)
+        if (!(levels[i].bits & ~pgi_cpu_features() || (mask && levels[i].bits & ~mask))) runs[n_runs++] = i;
+    for (int i = 0; i < n_runs; i++) {
+        const int operations = !emulated && (!getenv("TEST_SHORT") || i == n_runs - 1);
+        failed += selftest ? selftest_level(&levels[runs[i]], seed, only)
+                           : check_level(&levels[runs[i]], seed, only, operations, verbose);
     }
     if (!selftest && !emulated && (!mask || mask & (PG_CPU_AMX_INT8 | PG_CPU_AMX_BF16))) {
         failed += check_tiles_in_c(seed, only);

@@ -139,8 +139,12 @@ def tidy(root, build):
     names = [n for n in in_folders(root, "lib", "examples", suffixes=(".c", ".cc"))
              if os.path.realpath(os.path.join(root, n)) in compiled]
 
+    # Of each function the analyzer looks at so many states at the most: a quarter of its default, in two fifths of the time.
+    limit = [f"--extra-arg={word}" for word in ("-Xclang", "-analyzer-config", "-Xclang", "max-nodes=50000")]
+
     def look(name):
-        done = subprocess.run([program, "-p", build, "--quiet", os.path.join(root, name)], capture_output=True, text=True)
+        done = subprocess.run([program, "-p", build, "--quiet", *limit, os.path.join(root, name)], capture_output=True,
+                              text=True)
         return name, done.returncode, done.stdout.strip()
 
     with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:

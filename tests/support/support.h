@@ -54,8 +54,8 @@ typedef struct counter {
     void (*on_free)(void);  /* the same of free */
 } counter;
 void counter_init(counter *c);
-/* The fault to try after the n-th: the next, or with TEST_FAULT_STEP=N in the environment, for emulators, the N-th
- * after it once the first 8 are done. */
+/* The fault to try after the n-th: the next, or with TEST_FAULT_STEP=N in the environment, where tries are slow, the
+ * N-th after it once the first 8 are done. */
 int64_t next_fault(int64_t n);
 /* 1 when everything was released and nothing was bad; else says what on the real stderr. */
 int counter_clean(const counter *c);
