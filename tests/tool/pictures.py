@@ -22,7 +22,7 @@ TOOL, SOURCE = sys.argv[1:3]
 sys.path.insert(0, os.path.join(SOURCE, "tests", "support"))
 import signals
 import tool_checks
-from tool_checks import expect, shown_on
+from tool_checks import expect, left_out, shown_on
 
 MODEL = os.path.join(SOURCE, "examples", "demo", "model")
 IMAGES = os.path.join(SOURCE, "examples", "demo", "images")
@@ -322,8 +322,9 @@ def many(temporary):
         process = subprocess.Popen([TOOL, "detect", MODEL, *[SHAPES] * n, "red circle", "-n", "1"], stdout=subprocess.DEVNULL,
                                    env={**os.environ, "ASAN_OPTIONS": no_quarantine.lstrip(":")})
         return os.wait4(process.pid, 0)[2].ru_maxrss
-    few, more = peak(5), peak(100 if SHORT else 500)
-    expect("memory does not grow", more < few + 4096, few, more)
+    if not left_out("memory_does_not_grow"):
+        few, more = peak(5), peak(100 if SHORT else 500)
+        expect("memory does not grow", more < few + 4096, few, more)
 
 
 def attention(temporary):
