@@ -149,8 +149,10 @@ static void keep_object(frame_note *note, const pg_worker_event *event) {
     if (!objects) return;
     note->objects = objects;
     node_object *object = &objects[note->n_objects];
-    object->label = strndup(o->label, (size_t)o->label_size);
-    if (!object->label) return;
+    char *label = malloc((size_t)o->label_size + 1);
+    if (!label) return;
+    memcpy(label, o->label, (size_t)o->label_size + 1); /* its closing NUL too */
+    object->label = label;
     object->score = (double)o->score;
     object->x_min = (double)o->box[0];
     object->y_min = (double)o->box[1];
