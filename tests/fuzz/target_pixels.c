@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     int64_t stride = (int32_t)fuzz_take(&in, 4);
     const uint32_t flags = (uint32_t)fuzz_take(&in, 1);
     fuzz_input how = in;
-    if (flags & 128) fuzz_take(&in, FIT_BYTES);
+    for (int i = 0; i < FIT_BYTES && flags & 128; i++) fuzz_take(&in, 1);
     uint8_t *pixels = fuzz_bytes(in.data, in.size);
     const int64_t n = (int64_t)in.size;
     if (stride > n || stride < -n) stride %= n + 1;

@@ -62,6 +62,7 @@ static void submit(pg_worker *worker, fuzz_input *in) {
     sampling.bad_word_sizes = sizes;
     sampling.n_bad_words = sizes[0] > 2 ? 0 : 1;
     encode.max_tokens = size;
+    options.convention = what >> 6 == 2 ? 2 : what >> 6 & 1; /* 2: there is none */
     if (what & 4) options.sampling = &sampling;
     if (what & 8) options.encode = &encode;
     const char prompt[] = {(char)size, (char)what, 0};
