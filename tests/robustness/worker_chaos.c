@@ -16,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "left_out.h"
 #include "sanitized.h"
 #include "support.h"
 #include "tiny.h"
@@ -361,7 +362,7 @@ static void run_round(rng *random, const pg_processor *processor) {
     const double end = now_seconds() + 0.05 * (double)rng_below(random, 8);
     if (now.vanishes) vanish(folder, rng_below(random, 2) == 0);
 #ifndef SANITIZED /* another thread may hold a lock of its malloc when the process forks */
-    if (rng_below(random, 3) == 0) {
+    if (rng_below(random, 3) == 0 && !is_left_out("forks_in_a_storm")) {
         pthread_rwlock_rdlock(&now.handle);
         if (!atomic_load(&now.closing)) fork_now();
         pthread_rwlock_unlock(&now.handle);

@@ -8,13 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int is_left_out(const char *name) {
-    const char *list = getenv("TEST_LEAVE_OUT");
-    const size_t size = strlen(name);
-    for (const char *word = list; word && *word; word += strcspn(word, " "), word += strspn(word, " "))
-        if (strcspn(word, " ") == size && strncmp(word, name, size) == 0) return 1;
-    return 0;
-}
+#include "left_out.h"
 
 int run_matching_tests(int argc, char **argv, const struct CMUnitTest *tests, size_t n, CMFixtureFunction setup,
                        CMFixtureFunction teardown) {
