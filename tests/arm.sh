@@ -4,9 +4,9 @@
 #
 # Builds in BUILD (build-arm) with cross/aarch64-linux-gnu.ini, then tries three CPU models: one without dot products, one
 # with them, and one with all that qemu has (i8mm, bf16). On each: the instruction sets that are chosen are the expected
-# ones, every kernel of those that the models before had not passes its check and the check notices broken kernels, the
-# three commands of the quickstart answer as the README says, and tiny checkpoints answer the same from stored, int8 and
-# int4 weights as on the first.
+# ones, the kernels that no model before had pass their checks and the checks notice broken kernels, the three commands of
+# the quickstart answer as the README says, and tiny checkpoints answer the same from stored, int8 and int4 weights as on
+# the first.
 # At first qemu itself is tried: an instruction that a model lacks must end a program there, or the rest proves nothing.
 # --all: then all suites of the build on each model, but for tests/arm_left_out.txt; of the faults that tests count
 # through, the first 8 and every 16th. Takes hours.

@@ -10,7 +10,6 @@
 #include "base/run.h"
 #include "kernels/low_rank_start.h"
 #include "kernels/matrix.h"
-#include "kernels/prefetch.h"
 #include "kernels/resample.h"
 #include "kernels/yuv.h"
 

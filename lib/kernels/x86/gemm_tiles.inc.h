@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
+#include "kernels/prefetch.h"
 #include "kernels/simd/unroll.h"
 
 enum {
