@@ -15,8 +15,8 @@ enum {
     GEMM_NR = 2 * LANES,
     GEMV_STEP = 2 * LANES,
     WEIGHTED_AHEAD =
-        8,           /* rows that a weighted sum fetches ahead: they are too far apart for the CPU to see what comes */
-    GEMV_PART = 1024 /* columns of W that all rows of x meet in turns, a multiple of GEMV_STEP */
+        8,          /* rows that a weighted sum fetches ahead: they are too far apart for the CPU to see what comes */
+    GEMV_PART = 128 /* columns of W between two turns, a multiple of GEMV_STEP */
 };
 
 /* ---- gemm ---- */

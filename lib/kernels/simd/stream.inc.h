@@ -66,60 +66,73 @@ typedef struct gemv_fetch {
 } gemv_fetch;
 #endif
 
-/* Steps from <= l < to (l: columns, a step: 2 LANES of them) of `block` rows of W, times rows i0 .. i0 + n_x of x. */
-static ALWAYS_INLINE void NAME(gemv_steps)(const int m, const int i0, const int n_x, const int block, int64_t from,
-                                           int64_t to, gemv_fetch fetch, const float *x, const char *w, int64_t w_bytes,
+/* A step (2 LANES columns) of one vector of sums, `half` 0 or 1: `block` rows of W at p, times m rows of x at `at`.
+ * What there is less of, rows of x or of W, is loaded at first and stays in registers. */
+static ALWAYS_INLINE void NAME(gemv_step)(const int half, const int m, const int block, const float *at, const char *p,
+                                          int64_t w_bytes, vec (*sums)[GEMV_W_MAX]) {
+    vec a[PGI_GEMV_ROWS], b[GEMV_W_MAX];
+    if (m < block) {
+        UNROLL for (int i = 0; i < m; i++) {
+            a[i] = v_load(at + i * GEMV_STEP + half * LANES);
+            __asm__("" : "+" GEMV_REGISTER(a[i])); /* loaded once for all rows of W */
+        }
+        UNROLL for (int r = 0; r < block; r++) {
+            b[0] = half ? NAME(second)(p + r * w_bytes) : NAME(first)(p + r * w_bytes);
+            UNROLL for (int i = 0; i < m; i++) sums[i][r] = v_fma(a[i], b[0], sums[i][r]);
+        }
+    } else {
+        UNROLL for (int r = 0; r < block; r++) b[r] =
+            half ? NAME(second)(p + r * w_bytes) : NAME(first)(p + r * w_bytes);
+        UNROLL for (int i = 0; i < m; i++) {
+            a[0] = v_load(at + i * GEMV_STEP + half * LANES);
+            __asm__("" : "+" GEMV_REGISTER(a[0]));
+            UNROLL for (int r = 0; r < block; r++) sums[i][r] = v_fma(a[0], b[r], sums[i][r]);
+        }
+    }
+}
+
+/* Columns from <= l < to of `block` rows of W, times m rows of x, to the vectors of sums that `halves` names: 1 the
+ * first, 2 the second, 3 both. When they take turns, each fetches every other row of W. */
+static ALWAYS_INLINE void NAME(gemv_steps)(const int halves, const int m, const int block, int64_t from, int64_t to,
+                                           gemv_fetch fetch, const float *x, const char *w, int64_t w_bytes,
                                            vec (*even)[GEMV_W_MAX], vec (*odd)[GEMV_W_MAX]) {
-    const int n_passes = (m + n_x - 1) / n_x; /* each fetches its share of the rows */
     vec e[PGI_GEMV_ROWS][GEMV_W_MAX], o[PGI_GEMV_ROWS][GEMV_W_MAX];
-    UNROLL for (int i = 0; i < n_x; i++) UNROLL for (int r = 0; r < block; r++) e[i][r] = even[i0 + i][r],
-                                                                                o[i][r] = odd[i0 + i][r];
-    const float *at = x + m * from + i0 * GEMV_STEP;
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) e[i][r] = even[i][r], o[i][r] = odd[i][r];
+    const float *at = x + m * from;
     for (int64_t l = from; l < to;) {
         const int64_t stop = l < fetch.last ? pgi_min64(to, fetch.last) : to;
         const int64_t fetched = fetch.ahead + (l < fetch.last ? 0 : fetch.next);
         for (; l < stop; l += GEMV_STEP, at += m * GEMV_STEP) {
             const char *p = w + l * DTYPE_BYTES;
-            vec b[GEMV_W_MAX];
-            UNROLL for (int r = 0; r < block; r++) {
-                if (GEMV_AHEAD(m) > 0 && (r + i0 / n_x) % n_passes == 0 &&
-                    (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
+            if (GEMV_AHEAD(m) > 0 && (STEP_BYTES >= 64 || l * DTYPE_BYTES % 64 == 0))
+                UNROLL for (int r = halves == 2; r < block; r += halves == 3 ? 1 : 2)
                     UNROLL for (int u = 0; u < STEP_BYTES; u += 64) __builtin_prefetch(p + r * w_bytes + fetched + u);
-                b[r] = NAME(first)(p + r * w_bytes);
-            }
-            UNROLL for (int i = 0; i < n_x; i++) {
-                vec a = v_load(at + i * GEMV_STEP);
-                __asm__("" : "+" GEMV_REGISTER(a)); /* loaded once for all rows of W */
-                UNROLL for (int r = 0; r < block; r++) e[i][r] = v_fma(a, b[r], e[i][r]);
-            }
-            UNROLL for (int r = 0; r < block; r++) b[r] = NAME(second)(p + r * w_bytes);
-            UNROLL for (int i = 0; i < n_x; i++) {
-                vec a = v_load(at + i * GEMV_STEP + LANES);
-                __asm__("" : "+" GEMV_REGISTER(a));
-                UNROLL for (int r = 0; r < block; r++) o[i][r] = v_fma(a, b[r], o[i][r]);
-            }
+            if (halves & 1) NAME(gemv_step)(0, m, block, at, p, w_bytes, e);
+            if (halves & 2) NAME(gemv_step)(1, m, block, at, p, w_bytes, o);
         }
     }
-    UNROLL for (int i = 0; i < n_x; i++) UNROLL for (int r = 0; r < block; r++) even[i0 + i][r] = e[i][r],
-                                                                                          odd[i0 + i][r] = o[i][r];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = e[i][r], odd[i][r] = o[i][r];
 }
 
-/* `block` rows of W. Every sum is that of two vectors, so it depends neither on m nor on the block. Where registers do
- * not hold the sums of all rows of x, those take turns with a part of W, which stays in the first-level cache. */
-static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int block, int64_t k, const float *x, const char *w,
-                                           int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {
-    const int n_x = GEMV_X(m);
+/* `block` rows of W. Every sum is that of two vectors, so it depends on neither m, block nor turns. Where registers do
+ * not hold both vectors (`turns`), they take turns with a part of W and x, which stays in the first-level cache.
+ * Weights of 4 bytes are read too slowly for that to pay. */
+static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int turns, const int block, int64_t k, const float *x,
+                                           const char *w, int64_t w_bytes, const float *bias, float *y,
+                                           int64_t y_stride) {
     const int64_t whole = k / GEMV_STEP * GEMV_STEP;
     const int64_t steps = pgi_min64(whole, GEMV_AHEAD(m) / DTYPE_BYTES / GEMV_STEP * GEMV_STEP); /* never past a row */
     const gemv_fetch fetch = {whole - steps, steps * DTYPE_BYTES, block * w_bytes - k * DTYPE_BYTES};
     vec even[PGI_GEMV_ROWS][GEMV_W_MAX], odd[PGI_GEMV_ROWS][GEMV_W_MAX];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = odd[i][r] = v_zero();
-    if (n_x == m) {
-        NAME(gemv_steps)(m, 0, m, block, 0, whole, fetch, x, w, w_bytes, even, odd);
+    if (turns) {
+        for (int64_t l = 0; l < whole; l += GEMV_PART) {
+            const int64_t to = pgi_min64(whole, l + GEMV_PART);
+            NAME(gemv_steps)(1, m, block, l, to, fetch, x, w, w_bytes, even, odd);
+            NAME(gemv_steps)(2, m, block, l, to, fetch, x, w, w_bytes, even, odd);
+        }
     } else {
-        for (int64_t l = 0; l < whole; l += GEMV_PART)
-            UNROLL for (int i = 0; i < m; i += n_x)
-                NAME(gemv_steps)(m, i, n_x, block, l, pgi_min64(whole, l + GEMV_PART), fetch, x, w, w_bytes, even, odd);
+        NAME(gemv_steps)(3, m, block, 0, whole, fetch, x, w, w_bytes, even, odd);
     }
     if (whole < k) {
         UNROLL for (int r = 0; r < block; r++) {
@@ -139,24 +152,29 @@ static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int block, int64_t
         }
     }
 }
-static ALWAYS_INLINE void NAME(gemv_all)(const int m, int64_t rows, int64_t k, const float *x, const char *w,
-                                         int64_t w_bytes, const float *bias, float *y, int64_t y_stride) {
-    const int block = GEMV_W(m);
+static ALWAYS_INLINE void NAME(gemv_all)(const int m, const int turns, const int block, int64_t rows, int64_t k,
+                                         const float *x, const char *w, int64_t w_bytes, const float *bias, float *y,
+                                         int64_t y_stride) {
     int64_t r = 0;
     for (; r + block <= rows; r += block)
-        NAME(gemv_block)(m, block, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
+        NAME(gemv_block)(m, turns, block, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
     for (; r < rows; r++)
-        NAME(gemv_block)(m, 1, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
+        NAME(gemv_block)(m, turns, 1, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
 }
 static void NAME(gemv)(int m, int64_t rows, int64_t k, const float *x, const void *w, int64_t w_bytes,
                        const float *bias, float *y, int64_t y_stride) {
+#define GEMV_ALL(m)                                                                      \
+    (DTYPE_BYTES == 2 && GEMV_TURNS(m, k)                                                \
+         ? NAME(gemv_all)(m, 1, GEMV_W(m, 1), rows, k, x, w, w_bytes, bias, y, y_stride) \
+         : NAME(gemv_all)(m, 0, GEMV_W(m, 0), rows, k, x, w, w_bytes, bias, y, y_stride))
     switch (m) {
-        case 1: NAME(gemv_all)(1, rows, k, x, w, w_bytes, bias, y, y_stride); break;
-        case 2: NAME(gemv_all)(2, rows, k, x, w, w_bytes, bias, y, y_stride); break;
-        case 3: NAME(gemv_all)(3, rows, k, x, w, w_bytes, bias, y, y_stride); break;
-        case 4: NAME(gemv_all)(4, rows, k, x, w, w_bytes, bias, y, y_stride); break;
+        case 1: GEMV_ALL(1); break;
+        case 2: GEMV_ALL(2); break;
+        case 3: GEMV_ALL(3); break;
+        case 4: GEMV_ALL(4); break;
         default: break;
     }
+#undef GEMV_ALL
 }
 
 #undef NAME_OF_DTYPE

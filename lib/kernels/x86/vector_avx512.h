@@ -8,10 +8,11 @@
 
 enum { LANES = 16, GEMM_MR = 14 };
 
-/* A streamed product of m rows of x: rows of x whose sums registers hold, rows of W beside each other, and the bytes
- * that each of these is fetched ahead. More streams read faster, until registers run out. */
-#define GEMV_X(m) ((m) < 4 ? (m) : 2)
-#define GEMV_W(m) ((m) == 1 ? 8 : (m) == 3 ? 4 : 6)
+/* A streamed product of m rows of x with k columns, as vector_avx2.h has it. Registers hold both vectors of sums for 4
+ * rows of x and 3 of W. Where these 4 outgrow the first-level cache, they are read again for each block of W, which is
+ * larger then. */
+#define GEMV_TURNS(m, k) ((m) == 4 && (k) > 2560)
+#define GEMV_W(m, turns) ((m) == 1 ? 8 : (m) == 3 ? 4 : (m) == 2 || (turns) ? 6 : 3)
 #define GEMV_W_MAX 8
 #define GEMV_AHEAD(m) ((m) == 1 ? 512 : (m) < 4 ? 1024 : 2048)
 #define GEMV_REGISTER "v" /* the constraint of a vector register */
