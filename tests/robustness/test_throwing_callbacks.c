@@ -442,7 +442,7 @@ static void exceptions_end_at_the_border(void **state) {
             n_stopped += status < 0;
         }
         if (n_thrown == 0 || n_stopped == 0) fail_msg("case %zu (%s): nothing was thrown", i, cases[i].callback);
-        assert_int_equal(wait_for_threads(before), before);
+        assert_true(wait_for_threads(before) <= before); /* `before` may count one that was ending */
     }
 }
 
