@@ -7,7 +7,7 @@
  * Many rows: a task owns a block of output columns and a slice of the rows, so that its x stays in the second-level
  * cache. It goes over the summed dimension in parts, so that the weights of a few panels stay there too; sums wait in
  * the scratch of the thread until they are complete. int4 blocks are first unpacked to int8 blocks. Where the kernels
- * work on tiles, the weights that come next are prefetched meanwhile.
+ * work on tiles, or no other slice brings them to a shared cache, the weights that come next are prefetched meanwhile.
  * MLP: a task owns a group of the intermediate, 128 values wide, and quantizes it for the next layer. So the
  * intermediate is never written as f32.
  * A result is summed in the same order however the work is cut, so a row depends neither on the threads nor on the
@@ -24,8 +24,9 @@
 enum {
     ROWS = 512,                                        /* of x at a time at the most, */
     TILES_BYTES = 4 << 20,                             /* and no more than this when quantized */
-    SLICE_ROWS = 144,                                  /* of a task of many rows; */
-    SLICE_ROWS_INT4 = 288,                             /* more where each slice unpacks the weights again */
+    SLICE_ROWS = 288,                                  /* of a task of many rows at the most, */
+    SLICE_BYTES = 480 << 10,                           /* and no more than this of a part of them; */
+    FEW_THREADS = 4,                                   /* more take half as many, so that there are enough tasks */
     UNPACKED_BLOCKS = 64,                              /* of weights, at the most */
     BLOCK_PANELS = PGI_GROUP_COLUMNS / PGI_PANEL_ROWS, /* of a task at the most: a group of the next layer */
     TASKS_PER_THREAD = 8,                              /* where narrower blocks give so many */
@@ -47,7 +48,7 @@ typedef struct tiles {
 /* The scratch of a thread. */
 typedef struct thread_scratch {
     char unpacked[UNPACKED_BLOCKS * PGI_INT8_BLOCK];
-    float sums[2][SLICE_ROWS_INT4 * PGI_GROUP_COLUMNS];
+    float sums[2][SLICE_ROWS * PGI_GROUP_COLUMNS];
 } thread_scratch;
 
 typedef struct quantized_job {
@@ -131,6 +132,11 @@ static void unpack_panels(const pgi_kernels *kernels, const char *panels, int64_
         kernels->unpack_int4(panels + i * panel_bytes, groups, unpacked + i * groups * PGI_INT8_BLOCK);
 }
 
+/* Into how many parts the summed dimension is cut, of nearly equal numbers of groups. */
+static int64_t n_parts(const pgi_kernels *kernels, int64_t groups) {
+    return pgi_max64(1, pgi_ceil_div64(groups, kernels->quantized_groups));
+}
+
 /* What a task multiplies: y [rows of the tiles, n], outputs of a layer from `panel` on. */
 typedef struct product_block {
     const pgi_linear *linear;
@@ -155,11 +161,11 @@ static void multiply_tiles(const quantized_job *job, const product_block *b) {
     const int64_t block = pgi_quantized_block(w->dtype), panel_bytes = in->groups * block;
     const char *data = (const char *)w->data + b->panel * panel_bytes;
     const float *bias = b->linear->bias ? b->linear->bias + b->panel * PGI_PANEL_ROWS : NULL;
-    const int64_t n_parts = pgi_max64(1, pgi_ceil_div64(in->groups, kernels->quantized_groups));
+    const int64_t parts = n_parts(kernels, in->groups);
     const int64_t x_tile = (int64_t)PGI_TILE_ROWS * in->groups * PGI_TILE_ROW_BYTES;
-    for (int64_t part = 0; part < n_parts; part++) {
-        const int64_t group = in->groups * part / n_parts, groups = in->groups * (part + 1) / n_parts - group;
-        const int is_last = part == n_parts - 1;
+    for (int64_t part = 0; part < parts; part++) {
+        const int64_t group = in->groups * part / parts, groups = in->groups * (part + 1) / parts - group;
+        const int is_last = part == parts - 1;
         pgi_prefetch next_x = {.rows = 0};
         if (!is_last)
             next_x = pgi_prefetch_start(
@@ -225,10 +231,10 @@ static void multiply(const quantized_job *job, const product_block *b) {
                                                              panel_bytes, bias, 0, b->y, b->y_stride);
         return;
     }
-    const int64_t n_parts = pgi_max64(1, pgi_ceil_div64(in->groups, kernels->quantized_groups));
-    for (int64_t part = 0; part < n_parts; part++) {
-        const int64_t group = in->groups * part / n_parts, groups = in->groups * (part + 1) / n_parts - group;
-        float *out = part == n_parts - 1 ? b->y : b->sums;
+    const int64_t parts = n_parts(kernels, in->groups);
+    for (int64_t part = 0; part < parts; part++) {
+        const int64_t group = in->groups * part / parts, groups = in->groups * (part + 1) / parts - group;
+        float *out = part == parts - 1 ? b->y : b->sums;
         const int64_t out_stride = out == b->y ? b->y_stride : b->sums_stride;
         for (int64_t c = 0; c < b->n; c += at_once) {
             const int64_t width = pgi_min64(b->n - c, at_once);
@@ -241,6 +247,15 @@ static void multiply(const quantized_job *job, const product_block *b) {
             }
             const float *start = part ? b->sums + c : bias ? bias + c : NULL;
             const int64_t start_stride = part ? b->sums_stride : 0;
+            const int64_t left = b->n - c - width;
+            const char *next = left > 0           ? data + (c + width) / PGI_PANEL_ROWS * panel_bytes + group * block
+                               : part < parts - 1 ? data + (group + groups) * block
+                                                  : b->after;
+            pgi_prefetch next_w = {.rows = 0};
+            if (next && job->n_slices == 1)
+                next_w = pgi_prefetch_start(next, panel_bytes,
+                                            pgi_quantized_panels(pgi_min64(left > 0 ? left : b->n, at_once)),
+                                            groups * block, b->end_tile - b->first_tile);
             for (int64_t t = b->first_tile; t < b->end_tile; t++) {
                 const int64_t row = tile_row(in, t) - tile_row(in, b->first_tile);
                 const int m = tile_height(in, t);
@@ -248,6 +263,7 @@ static void multiply(const quantized_job *job, const product_block *b) {
                     __builtin_prefetch(out + (row + i) * out_stride + c, 1);
                     __builtin_prefetch(out + (row + i) * out_stride + c + width - 1, 1);
                 }
+                pgi_prefetch_step(&next_w);
                 kernels->product_int8(m, width, groups, tile_at(in, t, group), panels, stride,
                                       start ? start + row * start_stride : NULL, start_stride,
                                       out + row * out_stride + c, out_stride);
@@ -422,8 +438,12 @@ static void multiply_a_of_down(void *context, int64_t begin, int64_t end, int th
 
 /* Quantizes x to tiles, cuts them into slices, and completes A x of the layers that read x. */
 static pg_status start_job(const pgi_run *run, quantized_job *job, int int4) {
-    const int64_t slice_rows = int4 || job->in.fixed ? SLICE_ROWS_INT4 : SLICE_ROWS;
-    const int64_t slice_tiles = slice_rows / (job->in.fixed ? PGI_TILE_ROWS : run->kernels->quantized_rows);
+    const int64_t groups = pgi_max64(1, job->in.groups), parts = n_parts(run->kernels, groups);
+    const int64_t row_bytes = pgi_ceil_div64(groups, parts) * PGI_TILE_ROW_BYTES;    /* of a part */
+    const int64_t most = run->n_threads > FEW_THREADS ? SLICE_ROWS / 2 : SLICE_ROWS; /* for enough tasks */
+    /* (each slice of int4 weights unpacks them again) */
+    const int64_t rows = int4 || job->in.fixed ? SLICE_ROWS : pgi_min64(most, SLICE_BYTES / row_bytes);
+    const int64_t slice_tiles = rows / (job->in.fixed ? PGI_TILE_ROWS : run->kernels->quantized_rows);
     job->n_slices = job->streamed ? 1 : (job->in.n + slice_tiles - 1) / slice_tiles;
     return pgi_parallel_for(run, job->in.n + pgi_low_rank_items(job->begun, job->n_begun), 1, quantize_tiles, job);
 }
