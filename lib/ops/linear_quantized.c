@@ -24,9 +24,10 @@
 enum {
     ROWS = 512,                                        /* of x at a time at the most, */
     TILES_BYTES = 4 << 20,                             /* and no more than this when quantized */
-    SLICE_ROWS = 288,                                  /* of a task of many rows at the most, */
-    SLICE_BYTES = 480 << 10,                           /* and no more than this of a part of them; */
-    FEW_THREADS = 4,                                   /* more take half as many, so that there are enough tasks */
+    SLICE_ROWS = 288,                                  /* of a task of many rows at the most: room of `sums`; */
+    SLICE_BYTES = 480 << 10,                           /* of a part of them at the most (int8, no tiles); */
+    FEW_THREADS = 2,                                   /* more take half as many rows, so that there are enough tasks */
+    FETCH_TILES = 8,                                   /* fewer do not take long enough to prefetch beside them */
     UNPACKED_BLOCKS = 64,                              /* of weights, at the most */
     BLOCK_PANELS = PGI_GROUP_COLUMNS / PGI_PANEL_ROWS, /* of a task at the most: a group of the next layer */
     TASKS_PER_THREAD = 8,                              /* where narrower blocks give so many */
@@ -252,7 +253,7 @@ static void multiply(const quantized_job *job, const product_block *b) {
                                : part < parts - 1 ? data + (group + groups) * block
                                                   : b->after;
             pgi_prefetch next_w = {.rows = 0};
-            if (next && job->n_slices == 1)
+            if (next && job->n_slices == 1 && b->end_tile - b->first_tile >= FETCH_TILES)
                 next_w = pgi_prefetch_start(next, panel_bytes,
                                             pgi_quantized_panels(pgi_min64(left > 0 ? left : b->n, at_once)),
                                             groups * block, b->end_tile - b->first_tile);
@@ -441,7 +442,7 @@ static pg_status start_job(const pgi_run *run, quantized_job *job, int int4) {
     const int64_t groups = pgi_max64(1, job->in.groups), parts = n_parts(run->kernels, groups);
     const int64_t row_bytes = pgi_ceil_div64(groups, parts) * PGI_TILE_ROW_BYTES;    /* of a part */
     const int64_t most = run->n_threads > FEW_THREADS ? SLICE_ROWS / 2 : SLICE_ROWS; /* for enough tasks */
-    /* (each slice of int4 weights unpacks them again) */
+    /* (Each slice of int4 weights unpacks them again; on tiles x is prefetched.) */
     const int64_t rows = int4 || job->in.fixed ? SLICE_ROWS : pgi_min64(most, SLICE_BYTES / row_bytes);
     const int64_t slice_tiles = rows / (job->in.fixed ? PGI_TILE_ROWS : run->kernels->quantized_rows);
     job->n_slices = job->streamed ? 1 : (job->in.n + slice_tiles - 1) / slice_tiles;

@@ -459,6 +459,7 @@ void check_linear_quantized(check *c) {
         for (int r = 0; r < 8; r++) check_linear_shape(c, dtype, row_counts[r], 300, 70);
         check_linear_shape(c, dtype, 600, 300, 20);  /* two parts of the rows */
         check_linear_shape(c, dtype, 40, 2300, 150); /* and of the groups */
+        check_linear_shape(c, dtype, 280, 2300, 40); /* of the groups, and a large slice of the rows */
     }
     check_quantize_panels(c);
 

@@ -114,7 +114,7 @@ static ALWAYS_INLINE void NAME(gemv_steps)(const int halves, const int m, const 
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int r = 0; r < block; r++) even[i][r] = e[i][r], odd[i][r] = o[i][r];
 }
 
-/* `block` rows of W. Every sum is that of two vectors, so it depends on neither m, block nor turns. Where registers do
+/* `block` rows of W. Every sum is that of two vectors, so it depends on none of m, block and turns. Where registers do
  * not hold both vectors (`turns`), they take turns with a part of W and x, which stays in the first-level cache.
  * Weights of 4 bytes are read too slowly for that to pay. */
 static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int turns, const int block, int64_t k, const float *x,
@@ -159,7 +159,7 @@ static ALWAYS_INLINE void NAME(gemv_all)(const int m, const int turns, const int
     for (; r + block <= rows; r += block)
         NAME(gemv_block)(m, turns, block, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
     for (; r < rows; r++)
-        NAME(gemv_block)(m, turns, 1, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
+        NAME(gemv_block)(m, 0, 1, k, x, w + r * w_bytes, w_bytes, bias ? bias + r : NULL, y + r, y_stride);
 }
 static void NAME(gemv)(int m, int64_t rows, int64_t k, const float *x, const void *w, int64_t w_bytes,
                        const float *bias, float *y, int64_t y_stride) {

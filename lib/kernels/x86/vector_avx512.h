@@ -9,8 +9,8 @@
 enum { LANES = 16, GEMM_MR = 14 };
 
 /* A streamed product of m rows of x with k columns, as vector_avx2.h has it. Registers hold both vectors of sums for 4
- * rows of x and 3 of W. Where these 4 outgrow the first-level cache, they are read again for each block of W, which is
- * larger then. */
+ * rows of x and 3 of W. 4 longer rows of x outgrow a first-level cache of 48 KiB and are read again for each block of
+ * W: then blocks are of 6 rows, in turns. */
 #define GEMV_TURNS(m, k) ((m) == 4 && (k) > 2560)
 #define GEMV_W(m, turns) ((m) == 1 ? 8 : (m) == 3 ? 4 : (m) == 2 || (turns) ? 6 : 3)
 #define GEMV_W_MAX 8
