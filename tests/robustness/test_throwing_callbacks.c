@@ -423,8 +423,8 @@ static void exceptions_end_at_the_border(void **state) {
     /* with the first thread a sanitizer makes one of its own, which stays */
     assert_int_equal(pthread_create(&thread, NULL, no_work, NULL), 0);
     assert_int_equal(pthread_join(thread, NULL), 0);
+    const int before = settled_threads();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const int before = count_threads();
         int64_t n_thrown = 0, n_stopped = 0;
         for (int64_t at = 1; at <= cases[i].most; at++) {
             counter memory;
@@ -442,7 +442,7 @@ static void exceptions_end_at_the_border(void **state) {
             n_stopped += status < 0;
         }
         if (n_thrown == 0 || n_stopped == 0) fail_msg("case %zu (%s): nothing was thrown", i, cases[i].callback);
-        assert_true(wait_for_threads(before) <= before); /* `before` may count one that was ending */
+        assert_int_equal(wait_for_threads(before), before);
     }
 }
 

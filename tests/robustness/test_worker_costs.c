@@ -114,7 +114,8 @@ static void priority_and_cpus(void **state) {
     int nices[16], cpus[16], cpu = 0;
     assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
     while (!CPU_ISSET(cpu, &before)) cpu++;
-    const int nice_before = getpriority(PRIO_PROCESS, 0);
+    settled_threads(); /* those of the worker before are gone */
+    const int n_before = other_threads(nices, cpus), nice_before = getpriority(PRIO_PROCESS, 0);
     for (int leave_free = 0; leave_free < 2; leave_free++) {
         pg_worker_options options = worker_options();
         const int32_t list[] = {cpu};
@@ -125,6 +126,7 @@ static void priority_and_cpus(void **state) {
         options.n_cpus = leave_free ? 0 : 1;
         pg_worker *worker = new_worker(&options);
         const int n = other_threads(nices, cpus), n_cpus = CPU_COUNT(&before);
+        assert_true(n >= n_before + 3);
         int n_nice = 0, n_bound = 0;
         for (int i = 0; i < n; i++) {
             n_nice += nices[i] == (nice_before + 2 < 19 ? nice_before + 2 : 19);

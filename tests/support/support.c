@@ -316,6 +316,17 @@ int wait_for_threads(int most) {
     return n;
 }
 
+int settled_threads(void) {
+    enum { SAME = 10 }; /* times 5 ms */
+    int n = count_threads();
+    for (int same = 0; same < SAME; same++) {
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+        const int now = count_threads();
+        if (now != n) n = now, same = 0;
+    }
+    return n;
+}
+
 double now_seconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

@@ -82,6 +82,7 @@ int error_is_stale(void);
  * most, until there are no more than `most`: one that was joined may be there for a while yet. */
 int count_threads(void);
 int wait_for_threads(int most);
+int settled_threads(void); /* as many as there are once a thread that was joined is gone from the list, too */
 
 double now_seconds(void);
 
