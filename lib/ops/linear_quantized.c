@@ -152,6 +152,21 @@ typedef struct product_block {
                           NULL: none */
 } product_block;
 
+/* The weights that are read after those of the outputs c .. c + at_once in the groups group .. group + groups of `all`:
+ * of the next outputs, of the next part, or `after`. They are prefetched in n_steps steps. */
+static pgi_prefetch prefetch_after(const product_block *b, int64_t all, int64_t at_once, int64_t c, int64_t group,
+                                   int64_t groups, int64_t n_steps) {
+    const int64_t block = pgi_quantized_block(b->linear->weight.dtype), panel_bytes = all * block;
+    const char *data = (const char *)b->linear->weight.data + b->panel * panel_bytes;
+    const int64_t next_c = c + at_once, left = b->n - next_c;
+    const char *next = left > 0               ? data + next_c / PGI_PANEL_ROWS * panel_bytes + group * block
+                       : group + groups < all ? data + (group + groups) * block
+                                              : b->after;
+    if (!next) return (pgi_prefetch){.rows = 0};
+    return pgi_prefetch_start(next, panel_bytes, pgi_quantized_panels(pgi_min64(left > 0 ? left : b->n, at_once)),
+                              groups * block, n_steps);
+}
+
 /* `multiply` on tiles. While some panels are multiplied, those that come next are prefetched. */
 static void multiply_tiles(const quantized_job *job, const product_block *b) {
     const pgi_kernels *kernels = job->kernels;
@@ -174,16 +189,10 @@ static void multiply_tiles(const quantized_job *job, const product_block *b) {
                 groups * PGI_TILE_ROWS * PGI_TILE_ROW_BYTES,
                 pgi_tile_product_steps(rows, pgi_min64(b->n, at_once), groups) * pgi_ceil_div64(b->n, at_once));
         for (int64_t c = 0; c < b->n; c += at_once) {
-            const int64_t width = pgi_min64(b->n - c, at_once), left = b->n - c - width;
+            const int64_t width = pgi_min64(b->n - c, at_once);
             const char *panels = data + c / PGI_PANEL_ROWS * panel_bytes + group * block;
-            const char *next = left > 0   ? panels + width / PGI_PANEL_ROWS * panel_bytes
-                               : !is_last ? data + (group + groups) * block
-                                          : b->after;
-            pgi_prefetch next_w = {.rows = 0};
-            if (next)
-                next_w = pgi_prefetch_start(next, panel_bytes,
-                                            pgi_quantized_panels(pgi_min64(left > 0 ? left : b->n, at_once)),
-                                            groups * block, pgi_tile_product_steps(rows, width, groups));
+            pgi_prefetch next_w =
+                prefetch_after(b, in->groups, at_once, c, group, groups, pgi_tile_product_steps(rows, width, groups));
             pgi_tile_product product = {
                 .rows = rows,
                 .n = width,
@@ -232,7 +241,7 @@ static void multiply(const quantized_job *job, const product_block *b) {
                                                              panel_bytes, bias, 0, b->y, b->y_stride);
         return;
     }
-    const int64_t parts = n_parts(kernels, in->groups);
+    const int64_t parts = n_parts(kernels, in->groups), n_tiles = b->end_tile - b->first_tile;
     for (int64_t part = 0; part < parts; part++) {
         const int64_t group = in->groups * part / parts, groups = in->groups * (part + 1) / parts - group;
         float *out = part == parts - 1 ? b->y : b->sums;
@@ -248,15 +257,9 @@ static void multiply(const quantized_job *job, const product_block *b) {
             }
             const float *start = part ? b->sums + c : bias ? bias + c : NULL;
             const int64_t start_stride = part ? b->sums_stride : 0;
-            const int64_t left = b->n - c - width;
-            const char *next = left > 0           ? data + (c + width) / PGI_PANEL_ROWS * panel_bytes + group * block
-                               : part < parts - 1 ? data + (group + groups) * block
-                                                  : b->after;
             pgi_prefetch next_w = {.rows = 0};
-            if (next && job->n_slices == 1 && b->end_tile - b->first_tile >= FETCH_TILES)
-                next_w = pgi_prefetch_start(next, panel_bytes,
-                                            pgi_quantized_panels(pgi_min64(left > 0 ? left : b->n, at_once)),
-                                            groups * block, b->end_tile - b->first_tile);
+            if (job->n_slices == 1 && n_tiles >= FETCH_TILES)
+                next_w = prefetch_after(b, in->groups, at_once, c, group, groups, n_tiles);
             for (int64_t t = b->first_tile; t < b->end_tile; t++) {
                 const int64_t row = tile_row(in, t) - tile_row(in, b->first_tile);
                 const int m = tile_height(in, t);

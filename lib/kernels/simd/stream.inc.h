@@ -115,8 +115,7 @@ static ALWAYS_INLINE void NAME(gemv_steps)(const int halves, const int m, const 
 }
 
 /* `block` rows of W. Every sum is that of two vectors, so it depends on none of m, block and turns. Where registers do
- * not hold both vectors (`turns`), they take turns with a part of W and x, which stays in the first-level cache.
- * Weights of 4 bytes are read too slowly for that to pay. */
+ * not hold both vectors (`turns`), they take turns with a part of W and x, which stays in the first-level cache. */
 static ALWAYS_INLINE void NAME(gemv_block)(const int m, const int turns, const int block, int64_t k, const float *x,
                                            const char *w, int64_t w_bytes, const float *bias, float *y,
                                            int64_t y_stride) {
@@ -163,6 +162,7 @@ static ALWAYS_INLINE void NAME(gemv_all)(const int m, const int turns, const int
 }
 static void NAME(gemv)(int m, int64_t rows, int64_t k, const float *x, const void *w, int64_t w_bytes,
                        const float *bias, float *y, int64_t y_stride) {
+/* Weights of 4 bytes are read too slowly for turns to pay. */
 #define GEMV_ALL(m)                                                                      \
     (DTYPE_BYTES == 2 && GEMV_TURNS(m, k)                                                \
          ? NAME(gemv_all)(m, 1, GEMV_W(m, 1), rows, k, x, w, w_bytes, bias, y, y_stride) \
