@@ -13,9 +13,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 
 # With the builds' tools at hand nothing is fetched; else pip fetches them.
-install() { # install MODULE_OF_THE_TOOLS SOURCE OPTION...
+install() { # install PROGRAM_THAT_FAILS_WITHOUT_THE_TOOLS SOURCE OPTION...
     isolation=
-    if "$python" -c "import $1, wheel" 2>/dev/null; then isolation=--no-build-isolation; fi
+    if "$python" -c "$1" 2>/dev/null; then isolation=--no-build-isolation; fi
     shift
     "$python" -m pip install --quiet --no-deps --force-reinstall $isolation "$@"
 }
@@ -42,12 +42,14 @@ fail() {
 }
 
 cp -r "$top/python" "$work/python"
-install setuptools "$work/python"
+install "import setuptools, wheel" "$work/python"
 loaded=$(PALIGEMMA_LIBRARY=$library caption)
 test "$loaded" = "$library" || fail "loaded $loaded, expected $library"
 
 if command -v ccache >/dev/null; then export CC="ccache ${CC:-gcc}" CXX="ccache ${CXX:-g++}"; fi
-install mesonpy --config-settings=build-dir="$work/build" --config-settings=setup-args=-Doptimization=0 "$top"
+# meson-python runs patchelf and ninja, too, and says which of them it misses.
+install "import mesonpy, wheel; assert not mesonpy.get_requires_for_build_wheel()" \
+    --config-settings=build-dir="$work/build" --config-settings=setup-args=-Doptimization=0 "$top"
 unset PALIGEMMA_LIBRARY
 loaded=$(caption)
 case $loaded in
